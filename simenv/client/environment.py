@@ -158,12 +158,13 @@ class Environment:
         return self._session.request(queries.Devices, queries.GetDevices, **asked).dates_s
 
     def recorded_device(self, name: str, calibration_id: str) -> tuple[DeviceInfo, bytes]:
-        """Return an emulated device, or that of a pool, with the stored calibration of this id, and
-        its noise document, for `noise=` of a submission. Raises NotFoundError."""
+        """Return an emulated device, or that of a pool, with the stored calibration that has this
+        id, and its noise document, for `noise=` of a submission. Raises NotFoundError,
+        OptionError."""
         asked = {"name": name, "calibration_id": calibration_id}
         found = self._session.request(queries.Devices, queries.GetDevices, **asked)
         if not found.document:  # of an earlier service
-            raise NotFoundError(f"the service has no calibrations of the past of {name[:64]!r}")
+            raise NotFoundError(f"the service has no stored calibrations of {name[:64]!r}")
         return found.devices[0], found.document
 
     def transpile(

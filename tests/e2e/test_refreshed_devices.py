@@ -52,9 +52,7 @@ def test_next_task_uses_the_new_data_and_a_failure_keeps_it(
         old, document = client.recorded_device("emu", first)
         assert (old.calibration_id, old.qubits[0].t1_us) == (first, 50.0)
         assert client.run(BELL, pool="emu", shots=10, noise=document).snapshot == first
-        dates_s = client.calibrations("refreshed")
-        assert [client.device("emu", each).qubits[0].t1_us for each in dates_s] == [50.0, 60.0]
-        with pytest.raises(NotFoundError, match="has no calibration 0000"):
+        with pytest.raises(NotFoundError, match="no stored calibration"):
             client.recorded_device("refreshed", "0" * 64)
 
         data.write_text("the lab is closed")

@@ -296,7 +296,7 @@ class DrainReason(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def _checked(node: str) -> str:
-    """Return the name of a node or pool. Raises NotFoundError for one that no message takes."""
+    """Return the name of a node, or of a pool. Raises NotFoundError for one that is too long."""
     if len(node) > MAX_NODE_CHARS:
         raise NotFoundError(f"there is no node {node[:80]!r}", hint="GET /api/v1/nodes lists them")
     return node

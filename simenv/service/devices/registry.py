@@ -140,8 +140,7 @@ class DeviceRegistry:
         self._thread = ThreadPoolExecutor(1, "devices")
         self._cache: dict[str, _Loaded] = {}
         self._documents: dict[str, Future[EmulatedDevice]] = {}
-        # Of stored calibrations, by path, time and size of the file. Of the thread.
-        self._ids: dict[tuple[Path, int, int], str] = {}
+        self._ids: dict[tuple[str, float], str] = {}  # of `dates` that were read. Of the thread.
 
     def get(self, name: str) -> Future[EmulatedDevice]:
         """Return the device with its present calibration. The Future raises NotFoundError or
@@ -196,30 +195,25 @@ class DeviceRegistry:
         from_file = self._version(name) != (0, 0)
         return self._thread.submit(_drift, folder, name, spec, from_file=from_file)
 
-    def recorded(self, name: str, calibration_id: str) -> Future[EmulatedDevice | None]:
-        """Return a device with the stored calibration of this id; None: there is none."""
+    def recorded(self, name: str, calibration_id: str) -> Future[EmulatedDevice]:
+        """Return a device with the stored calibration that has this id. The Future raises
+        NotFoundError, OptionError."""
         return self._thread.submit(self._recorded, name, calibration_id)
 
-    def _recorded(self, name: str, calibration_id: str) -> EmulatedDevice | None:
+    def _recorded(self, name: str, calibration_id: str) -> EmulatedDevice:
         for at_s in reversed(_dates(self._folder, name)):
-            path = self._folder / f"{name}.d" / f"{views.date_name(at_s)}.json"
-            with suppress(OSError, OptionError):  # such as one that was just removed
-                if self._id_of(name, path) == calibration_id:
-                    return _parsed(path.read_bytes(), name)
-        return None
-
-    def _id_of(self, name: str, path: Path) -> str:
-        """Return the id of a stored calibration; each file is read once. Raises OSError,
-        OptionError."""
-        stat = path.stat()
-        key = path, stat.st_mtime_ns, stat.st_size
-        if key not in self._ids:
-            info = _parsed(path.read_bytes(), name).info
-            assert info is not None  # `_parsed` refuses what is no device
-            if len(self._ids) >= MAX_CACHED:
-                self._ids.clear()
-            self._ids[key] = info.calibration_id
-        return self._ids[key]
+            key = name, at_s
+            if self._ids.get(key, calibration_id) != calibration_id:
+                continue
+            with suppress(OptionError):  # such as a file that was just removed
+                found = _read(_dated_path(self._folder, name, at_s), name)
+                if len(self._ids) >= MAX_CACHED:
+                    self._ids.clear()
+                self._ids[key] = found.digest
+                if found.digest == calibration_id:
+                    return found
+        text = f"device {name[:64]!r} has no stored calibration {calibration_id[:64]}"
+        raise NotFoundError(text, hint="those of the present and of client.calibrations(NAME)")
 
     def check(self, body: bytes, owner: str = "") -> Future[EmulatedDevice]:
         """Parse and check a document of a client, one of an owner at a time. The Future raises
@@ -286,7 +280,11 @@ def _dated(folder: Path, name: str, at_s: float) -> EmulatedDevice:
     if at_s not in _dates(folder, name):
         text = f"device {name[:64]!r} has no stored calibration of {at_s!r}"
         raise NotFoundError(text, hint="one of client.calibrations(NAME)")
-    return _read(folder / f"{name}.d" / f"{views.date_name(at_s)}.json", name)
+    return _read(_dated_path(folder, name, at_s), name)
+
+
+def _dated_path(folder: Path, name: str, at_s: float) -> Path:
+    return folder / f"{name}.d" / f"{views.date_name(at_s)}.json"
 
 
 def _drift(folder: Path, name: str, spec: DriftSpec, *, from_file: bool) -> Drift:

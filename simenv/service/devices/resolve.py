@@ -206,9 +206,9 @@ class EmulatedDevices:
         assert result is not None  # the registry and drifts contain devices only
         return result
 
-    def recorded(self, name: str, calibration_id: str) -> Future[EmulatedDevice | None]:
-        """Return a device, or that of a pool, with the stored calibration of this id; None: there
-        is none."""
+    def recorded(self, name: str, calibration_id: str) -> Future[EmulatedDevice]:
+        """Return a device, or that of a pool, with the stored calibration that has this id: see
+        `DeviceRegistry.recorded`."""
         return self.registry.recorded(self._by_pool.get(name, name), calibration_id)
 
     def calibrated(self, name: str) -> EmulatedDevice:

@@ -223,16 +223,14 @@ def described(
 
 
 def _recorded(devices: DeviceRecords, message: queries.GetDevices) -> ReplySteps:
-    """Answer with a stored calibration of a device, and its noise document."""
-    found = None
-    if devices.emulated is not None:
-        future = devices.emulated.recorded(message.name, message.calibration_id)
-        while not future.done():
-            yield future
-        found = future.result()
-    if found is None or found.info is None:
-        text = f"device {message.name[:64]!r} has no calibration {message.calibration_id[:64]}"
-        raise NotFoundError(text, hint="those that `refresh` has stored are kept")
+    """Answer with the stored calibration of a device that has an id, and its noise document."""
+    if devices.emulated is None:
+        raise NotFoundError(f"there is no device {message.name[:64]!r}")
+    future = devices.emulated.recorded(message.name, message.calibration_id)
+    while not future.done():
+        yield future
+    found = future.result()
+    assert found.info is not None  # the registry contains devices only
     info = msgspec.structs.replace(found.info, name=message.name)
     yield codec.encode(queries.Devices(message.request, [info], document=found.body))
 

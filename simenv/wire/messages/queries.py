@@ -173,8 +173,8 @@ class GetDevices(ClientRequest, frozen=True, tag=43):
     """Request descriptions of devices; answered by Devices. `name`: only this emulated device, also
     without a pool of it; "": every pool. `names`: the names that `device=` accepts, and no pools.
     `dates`: only the times of the device's stored calibrations; `at_s`: the calibration of one of
-    them, 0: the present one; `calibration_id`: the stored one of this id, with its document. An
-    earlier service ignores all of them."""
+    them, 0: the present one; `calibration_id`: that with this id, and its noise document. A service
+    of before ignores all five."""
 
     name: Text = ""
     names: bool = False
@@ -201,7 +201,7 @@ class Devices(Reply, frozen=True, tag=43):
     names: list[tuple[str, str]] = msgspec.field(default_factory=list)
     # Since when each stored calibration was in force, in seconds since 1970, the oldest first.
     dates_s: list[float] = msgspec.field(default_factory=list)
-    document: bytes = b""  # noise document of a stored calibration that was asked for by its id
+    document: bytes = b""  # of the calibration that was asked for by its id
 
 
 class DeviceDescribed(msgspec.Struct, frozen=True, array_like=True, tag=4):

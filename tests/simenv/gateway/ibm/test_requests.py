@@ -121,6 +121,26 @@ def test_the_tags_of_a_listing_are_bounded(
         assert answer.status_code == status
 
 
+def test_the_cursor_of_the_workloads_leads_through_all_of_them(
+    client: TestClient[Any], service: ComputeService
+) -> None:
+    for number in range(5):
+        service.store.add(Job(str(number), "ana", "", "sampler", "main", float(number)), b"{}")
+    seen, cursor = [], {}
+    while len(seen) < 5:
+        page = client.get(f"{PREFIX}/workloads", params={"limit": 2, **cursor}).json()
+        assert page["total_count"] == 5
+        seen.append([each["id"] for each in page["workloads"]])
+        if "next" not in page:
+            break
+        cursor = {"next": page["next"]}
+    assert seen == [["4", "3"], ["2", "1"], ["0"]]
+    page = client.get(f"{PREFIX}/workloads", params={"limit": 2, "previous": page["previous"]})
+    assert [each["id"] for each in page.json()["workloads"]] == ["2", "1"]
+    answer = client.get(f"{PREFIX}/workloads", params={"next": "x"})
+    assert answer.status_code == 400
+
+
 def exchanged(client: TestClient[Any], key: str) -> Any:
     grant = "urn:ibm:params:oauth:grant-type:apikey"
     return client.post("/identity/token", data={"grant_type": grant, "apikey": key})
@@ -226,23 +246,3 @@ def test_a_body_of_iqm_is_decoded_in_a_thread(
     monkeypatch.setattr(circuits, "read", recorded)
     assert client.post(f"{iqm.PREFIX}/jobs/main/circuit", json={"circuits": []}).is_success
     assert threads[0].startswith("asyncio_")
-
-
-def test_the_cursor_of_the_workloads_leads_through_all_of_them(
-    client: TestClient[Any], service: ComputeService
-) -> None:
-    for number in range(5):
-        service.store.add(Job(str(number), "ana", "", "sampler", "main", float(number)), b"{}")
-    seen, cursor = [], {}
-    while len(seen) < 5:
-        page = client.get(f"{PREFIX}/workloads", params={"limit": 2, **cursor}).json()
-        assert page["total_count"] == 5
-        seen.append([each["id"] for each in page["workloads"]])
-        if "next" not in page:
-            break
-        cursor = {"next": page["next"]}
-    assert seen == [["4", "3"], ["2", "1"], ["0"]]
-    page = client.get(f"{PREFIX}/workloads", params={"limit": 2, "previous": page["previous"]})
-    assert [each["id"] for each in page.json()["workloads"]] == ["2", "1"]
-    answer = client.get(f"{PREFIX}/workloads", params={"next": "x"})
-    assert answer.status_code == 400
