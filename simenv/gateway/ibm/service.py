@@ -150,20 +150,14 @@ class ComputeService:
         NotFoundError, OptionError."""
         found = await self.backend(caller, name)
         before_s = 0.0 if calibration_id else _time("updated_before", before)
-        if calibration_id in ("", found.info.calibration_id) and (
-            calibration_id or not before_s or found.info.calibrated_s <= before_s
-        ):
-            return found.info
-
-        def stored(client: Client) -> DeviceInfo | None:
-            if calibration_id:
-                return client.recorded_device(name, calibration_id)[0]
-            dates = [at_s for at_s in client.calibrations(name) if at_s <= before_s]
-            return client.device(name, dates[-1]) if dates else None
-
+        present = found.info
+        if calibration_id == present.calibration_id or not (calibration_id or before_s):
+            return present
+        if before_s and present.calibrated_s <= before_s:
+            return present
         info: DeviceInfo | None = None
         with suppress(NotFoundError):
-            info = await self.gateway.call(caller, stored)
+            info = await self.gateway.call(caller, _recorded, name, calibration_id, before_s)
         if info is None:
             info = await self._stored(self.store.calibration, name, calibration_id, before_s)
         if info is None:
@@ -216,9 +210,8 @@ class ComputeService:
         wanted, noise = asked.calibration_id or "", b""
         if wanted and wanted != found.info.calibration_id:
             try:
-                _, noise = await self.gateway.call(
-                    caller, lambda client: client.recorded_device(name, wanted[:128])
-                )
+                read = partial(Client.recorded_device, name=name, calibration_id=wanted[:128])
+                _, noise = await self.gateway.call(caller, read)
             except NotFoundError as error:
                 text = f"calibration_id={wanted[:80]!r}: backend {name!r} has no such calibration"
                 hint = f"leave it out; the present one is {found.info.calibration_id}"
