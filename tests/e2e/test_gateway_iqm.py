@@ -229,7 +229,7 @@ def plain_environ() -> dict[str, str]:
 def forks() -> Iterator[subprocess.Popen[str]]:
     """A process with iqm-client, which takes seconds to load, that forks for each program."""
     pipe, python = subprocess.PIPE, iqm_clients.interpreter()
-    argv = [python, PROGRAMS, "iqm.qiskit_iqm"]
+    argv: list[str | Path] = [python, PROGRAMS, "iqm.qiskit_iqm"]
     with subprocess.Popen(
         argv, stdin=pipe, stdout=pipe, text=True, cwd=iqm_clients.FOLDER, env=plain_environ()
     ) as process:

@@ -102,7 +102,7 @@ def paused(far: Client) -> Iterator[None]:
 
 def await_start(far: Client, task: simenv.Task) -> None:
     """Wait until the provider has the task."""
-    until(lambda: far.queue()[1] or task.done(), PATIENCE_S, message=lambda: far.events())
+    until(lambda: far.queue()[1] or task.done(), PATIENCE_S, message=lambda: list(far.events()))
     assert not task.done(), task.exception()
 
 
