@@ -107,7 +107,7 @@ export const startOf = (task) => expected(task.expected_start_s === null ? -1 : 
 
 export const mark = (state) => h("span", { class: `mark ${String(state).toLowerCase()}` }, state);
 
-const gauge = (part, whole) => h("div", { class: "gauge" }, h("span", { css: { width: `${whole ? Math.min(100, (100 * part) / whole) : 0}%` } }));
+export const gauge = (part, whole) => h("div", { class: "gauge" }, h("span", { css: { width: `${whole ? Math.min(100, (100 * part) / whole) : 0}%` } }));
 
 // A table in a region that scrolls by itself. `columns`: {name, of: row => content, number, wide}.
 export function table(label, columns, rows, { key = null, empty = "none", rowClass = () => null } = {}) {
