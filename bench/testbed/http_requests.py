@@ -215,7 +215,7 @@ class Requests:
             found = json.loads(body)
         except ValueError:
             return body
-        odd = [None, -1, 0, 2**63, 1e308, "", [], {}, [[]], "\ud800", True, "x" * 10_000, [1] * 999]
+        odd: list[Any] = [None, -1, 0, 2**63, 1e308, "", [], {}, [[]], "\ud800", "x" * 10_000]
         inner: Any = found
         while isinstance(inner, dict) and inner:
             name = self._random.choice(list(inner))

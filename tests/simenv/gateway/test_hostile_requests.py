@@ -137,6 +137,10 @@ def owner_of(route: Route) -> str | None:
     return kinds[0]
 
 
+def path_of(route: Route, value: str) -> str:
+    return filled(route.path, lambda name: KINDS.get(name, value))
+
+
 def body_of(route: Route) -> Any:
     ends = [body for end, body in BODIES.items() if route.path.endswith(end)]
     return ends[0] if ends and route.method != "GET" else None
@@ -172,7 +176,7 @@ def test_nothing_of_a_user_is_there_for_another(
         kind = owner_of(route)
         if kind is None:
             continue
-        path = filled(route.path, lambda name, of=owned[kind]: KINDS.get(name, of))
+        path = path_of(route, owned[kind])
         caplog.clear()
         answer = ben.request(route.method, path, json=body_of(route))
         is_missing = "there is no reservation" in answer.text  # as of a number that is none's
@@ -224,7 +228,7 @@ def test_without_a_valid_token_there_is_nothing(
                 if route.path in PUBLIC:
                     continue
                 kind = owner_of(route)
-                path = filled(route.path, lambda _, kind=kind: owned.get(kind or "", "main"))
+                path = path_of(route, owned.get(kind or "", "main"))
                 caplog.clear()
                 answer = client.request(route.method, path, json=body_of(route))
                 assert answer.status_code == 401, (name, route, answer.text)
