@@ -348,7 +348,7 @@ class JobProcesses:
             reservation = session.reservation
         return Work(
             job.id, job.program, job.backend, params, job.account, float(job.cost), reservation,
-            list(job.tasks),
+            list(job.tasks), job.trace,
         )  # fmt: skip
 
     async def accepted(self, job: str, tasks: tuple[tuple[str, int], ...], caller: Caller) -> None:

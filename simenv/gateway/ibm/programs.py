@@ -61,6 +61,7 @@ class Work(msgspec.Struct, frozen=True):
     run_timeout_s: float = 0.0
     reservation: int = 0
     accepted: AcceptedTasks = []
+    trace: str = ""  # traceparent that its tasks continue
 
 
 class JobResult(msgspec.Struct, frozen=True):
@@ -140,7 +141,8 @@ def _submit_executor(work: Work, client: Client) -> SubmittedJob:
 
 def task_options(work: Work) -> dict[str, Any]:
     """Options of a job's tasks."""
-    return {"account": work.account or None, "run_timeout_s": work.run_timeout_s or None}
+    limit_s = work.run_timeout_s or None
+    return {"account": work.account or None, "run_timeout_s": limit_s, "trace": work.trace}
 
 
 def primitive_options(work: Work, seed: int | None, count: int) -> dict[str, Any]:
