@@ -14,6 +14,7 @@ import msgspec
 from litestar import Request
 
 from simenv.client.client import Client
+from simenv.client.submission.options import is_traceparent
 from simenv.config import GatewaySettings
 from simenv.wire.messages.tokens import TokenCertificate
 
@@ -44,6 +45,12 @@ class AccessToken(msgspec.Struct, frozen=True):
     text: str
     issued_s: int
     expires_s: int
+
+
+def trace_of(request: Request[Any, Any, Any]) -> str:
+    """Return the traceparent of a request; "" without a valid one, as the standard demands."""
+    trace = request.headers.get("traceparent", "")
+    return trace if is_traceparent(trace) else ""
 
 
 class Gateway(Protocol):

@@ -411,6 +411,16 @@ def test_older_forms_and_a_qubit_mapping_are_read(http: httpx.Client) -> None:
     assert [len(measured[0][key]) for key in ("both", "idle")] == [50, 50]
 
 
+def test_tasks_of_a_job_continue_the_span_of_its_request(http: httpx.Client, env: Client) -> None:
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    headers = {"traceparent": f"00-{trace}-b7ad6b7169203331-00"}
+    body = {"circuits": [BELL], "shots": 50}
+    answer = http.post(f"/jobs/{iqm_clients.DEVICE}/circuit", json=body, headers=headers)
+    assert ended_job(http, answer.json()["id"])["status"] == "completed"
+    newest = env.history.page(1)[0][0].id
+    assert env.history.submitted(newest).terms.trace[3:35] == trace
+
+
 @pytest.mark.parametrize(
     ("option", "value"),
     [

@@ -76,7 +76,7 @@ class AsyncioBridge:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="simenv-await", daemon=True)
                 self._thread.start()
-            self._session.channel.changed.notify_all()
+            self._session.channel.notify()
 
     def join(self) -> None:
         """Wait for the end of the thread. Precondition: the channel was closed."""
@@ -113,7 +113,7 @@ class AsyncioBridge:
         self._requested_s = monotonic()
         if callable(waiter):
             self._callbacks.append(waiter)
-            self._session.channel.changed.notify_all()
+            self._session.channel.notify()
             return
         try:
             waiter.get_loop().call_soon_threadsafe(_resolve, waiter, error)

@@ -125,7 +125,7 @@ def _word(value: str | None) -> str | None:
 SHOTS = 1024
 IDEAL_NAME = "simenv"
 # Options of `Client.submit`.
-_OF_RUN = ("noise", "precision", "compile", "priority", "run_timeout_s", "account", "qos")
+_OF_RUN = ("noise", "precision", "compile", "priority", "run_timeout_s", "account", "qos", "trace")
 
 
 class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
@@ -136,7 +136,8 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
     `precision` ("double"), `compile` ("auto": a circuit that does not fit the device is compiled,
     once a structure), `engine_options` (None; `options` of `Client.submit`, such as {"twirl": 1}),
     `priority` (0; higher runs first), `run_timeout_s` (None; seconds after which a circuit ends as
-    expired), `account` and `qos` (None; account and class of service: the defaults of the user).
+    expired), `account` and `qos` (None; account and class of service: the defaults of the user),
+    `trace` (None; the W3C traceparent that the tasks continue; see `Client.submit`).
     """
 
     def __init__(

@@ -22,7 +22,7 @@ from litestar.types import ControllerRouterHandler
 
 from simenv.errors import KeyRefusedError, OptionError, SimenvError
 from simenv.gateway import limits
-from simenv.gateway.context import Caller, Gateway
+from simenv.gateway.context import Caller, Gateway, trace_of
 from simenv.gateway.ibm import answers, backends
 from simenv.gateway.ibm.options import NOT_JSON
 from simenv.gateway.ibm.service import ComputeService, checked_tags, query_of
@@ -203,7 +203,7 @@ def _instance_routes(service: ComputeService) -> list[Any]:
 def _job_routes(service: ComputeService) -> list[Any]:
     @post("/jobs", status_code=200)
     async def submit(caller: NamedDependency[Caller], request: AnyRequest) -> Response[bytes]:
-        job = await service.submit(caller, await request.body())
+        job = await service.submit(caller, await request.body(), trace_of(request))
         return _answer({"id": job.id, "backend": job.backend, "session_id": job.session or None})
 
     @get("/jobs")

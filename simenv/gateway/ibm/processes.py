@@ -349,7 +349,7 @@ class JobProcesses:
         noise = await self.stored(self.store.blob, job.id, "noise") if job.calibration_id else b""
         return Work(
             job.id, job.program, job.backend, params, job.account, float(job.cost), reservation,
-            list(job.tasks), noise,
+            list(job.tasks), noise, job.trace,
         )  # fmt: skip
 
     async def accepted(self, job: str, tasks: tuple[tuple[str, int], ...], caller: Caller) -> None:

@@ -63,6 +63,7 @@ class Work(msgspec.Struct, frozen=True):
     reservation: int = 0
     accepted: AcceptedTasks = []
     noise: bytes = b""
+    trace: str = ""  # traceparent that its tasks continue
 
 
 class JobResult(msgspec.Struct, frozen=True):
@@ -142,7 +143,8 @@ def _submit_executor(work: Work, client: Client) -> SubmittedJob:
 
 def task_options(work: Work) -> dict[str, Any]:
     """Options of a job's tasks."""
-    own = {"account": work.account or None, "run_timeout_s": work.run_timeout_s or None}
+    limit_s = work.run_timeout_s or None
+    own = {"account": work.account or None, "run_timeout_s": limit_s, "trace": work.trace}
     return {**own, "noise": work.noise} if work.noise else own
 
 

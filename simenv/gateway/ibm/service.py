@@ -188,8 +188,9 @@ class ComputeService:
 
     # Jobs.
 
-    async def submit(self, caller: Caller, body: bytes) -> Job:
-        """Accept a job. Raises SimenvError; then nothing was stored."""
+    async def submit(self, caller: Caller, body: bytes, trace: str) -> Job:
+        """Accept a job. `trace`: the traceparent that its tasks continue. Raises SimenvError;
+        then nothing was stored."""
         # In a thread: a body may have many MiB.
         asked, params = await self.gateway.call(caller, lambda _client: _asked(body))
         cost = asked.cost or 0
@@ -219,6 +220,7 @@ class ComputeService:
         job = Job(
             store.new_id(), caller.user, account, asked.program_id, name, time(), session,
             checked_tags(asked.tags), cost, asked.private, (asked.runtime or "")[:80], wanted,
+            trace=trace,
         )  # fmt: skip
         await self._stored(self.store.add, job, params, noise)
         self.processes.wake(caller)

@@ -81,6 +81,7 @@ class Job(msgspec.Struct, frozen=True):
     quantum_s: float = 0.0
     tasks: tuple[tuple[str, int], ...] = ()  # with the sets of values of each; 0: a task of one
     attempts: int = 0
+    trace: str = ""  # traceparent of its request
 
     @property
     def is_pending(self) -> bool:

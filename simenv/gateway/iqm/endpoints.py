@@ -25,7 +25,7 @@ from simenv import errors
 from simenv._version import __version__
 from simenv.client.client import Client
 from simenv.errors import NotFoundError, OptionError, SimenvError
-from simenv.gateway.context import Caller
+from simenv.gateway.context import Caller, trace_of
 from simenv.gateway.ibm import store
 from simenv.gateway.ibm.backends import MAX_CIRCUITS, Plain, date_of
 from simenv.gateway.ibm.service import Backend, ComputeService
@@ -366,6 +366,7 @@ async def _submit(service: ComputeService, caller: Caller, name: str, request: A
     job = Job(
         str(uuid.uuid4()), caller.user, caller.account, PROGRAM, found.name, time(),
         tags=(tag,) if tag else (), calibration_id=found.info.calibration_id,
+        trace=trace_of(request),
     )  # fmt: skip
     await asyncio.to_thread(service.store.add, job, body)
     service.processes.wake(caller)

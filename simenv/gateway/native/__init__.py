@@ -12,6 +12,7 @@ from litestar.di import Provide
 from simenv.gateway.context import Gateway
 from simenv.gateway.native import events, openapi
 from simenv.gateway.native.programs import ProgramParsers
+from simenv.gateway.native.tasks import TheCaller, TheGateway
 
 
 @get("/openapi.json", include_in_schema=False)
@@ -25,13 +26,24 @@ class NativeRouter(Router):
 
     def __init__(self, gateway: Gateway) -> None:
         parsers, feeds = ProgramParsers(gateway.settings.max_processes), events.EventFeeds(gateway)
+
+        def provide_gateway(caller: TheCaller) -> Gateway:  # noqa: ARG001
+            return gateway
+
+        def provide_parsers(gateway: TheGateway) -> ProgramParsers:  # noqa: ARG001
+            return parsers
+
+        def provide_feeds(gateway: TheGateway) -> events.EventFeeds:  # noqa: ARG001
+            return feeds
+
         super().__init__(
             openapi.PREFIX,
             route_handlers=[*openapi.HANDLERS, get_openapi],
+            # In a chain: the framework starts tasks for those that do not depend on each other.
             dependencies={
-                "gateway": Provide(lambda: gateway, sync_to_thread=False),
-                "parsers": Provide(lambda: parsers, sync_to_thread=False),
-                "feeds": Provide(lambda: feeds, sync_to_thread=False),
+                "gateway": Provide(provide_gateway, sync_to_thread=False),
+                "parsers": Provide(provide_parsers, sync_to_thread=False),
+                "feeds": Provide(provide_feeds, sync_to_thread=False),
             },
             request_max_body_size=gateway.settings.max_request_bytes,
         )

@@ -20,10 +20,9 @@ from litestar.params import FromPath, FromQuery, HeaderParameter, QueryParameter
 
 from simenv.client import result_display
 from simenv.client.client import Client
-from simenv.client.submission.options import is_traceparent
 from simenv.client.tasks.task import Task
 from simenv.errors import NotFoundError, OptionError
-from simenv.gateway.context import Caller, Gateway
+from simenv.gateway.context import Caller, Gateway, trace_of
 from simenv.gateway.native import programs, results, schemas
 from simenv.gateway.native.programs import ProgramParsers
 from simenv.gateway.native.schemas import MAX_LIST, MAX_WAIT_S, record
@@ -59,7 +58,7 @@ async def submit_task(
     def submit(client: Client) -> Task:
         bound = parsers.read(caller.user, body, body.parameter_values)
         key = _key(idempotency_key)
-        return programs.submit(client, body, bound, caller.account, key, _trace(request))
+        return programs.submit(client, body, bound, caller.account, key, trace_of(request))
 
     task = await gateway.call(caller, submit)
     headers = {"Location": f"/api/v1/tasks/{task.id}"}
@@ -80,12 +79,6 @@ async def submit_task(
     return answer
 
 
-def _trace(request: Request[Any, Any, Any]) -> str:
-    """Return the traceparent of a request; "" without a valid one, as the standard demands."""
-    trace = request.headers.get("traceparent", "")
-    return trace if is_traceparent(trace) else ""
-
-
 def _key(key: str | None) -> str | None:
     return None if key is None else checked_key(key)
 
@@ -104,7 +97,7 @@ async def submit_sweep(
     def submit(client: Client) -> list[Task]:
         bound = parsers.read(caller.user, body, body.parameter_values)
         key = _key(idempotency_key)
-        return programs.submit_sweep(client, body, bound, caller.account, key, _trace(request))
+        return programs.submit_sweep(client, body, bound, caller.account, key, trace_of(request))
 
     tasks = await gateway.call(caller, submit)
     parts: dict[str, list[int]] = {}

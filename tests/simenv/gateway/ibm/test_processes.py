@@ -32,6 +32,7 @@ from simenv.transpiler.qpy import write_qpy
 from simenv.wire.messages.tokens import TokenCertificate, TokenInfo
 
 WAIT_S = 120.0
+TRACE = "0af7651916cd43dd8448eb211c80319c"
 
 
 class Api:
@@ -122,6 +123,19 @@ def test_a_job_runs_and_its_samples_keep_their_order(api: Api, env: Client) -> N
     seed = result.json()["metadata"]["simenv"][0]["seed"]
     own = env.run(bell(), shots=50, seed=seed, outputs="memory")
     assert [int(sample, 16) for sample in samples] == [int(s, 2) for s in own.memory_strings()]
+
+
+@pytest.mark.parametrize("program", ["sampler", "estimator"])
+def test_tasks_of_a_job_continue_the_span_of_its_request(
+    api: Api, env: Client, program: str
+) -> None:
+    api.client.headers["traceparent"] = f"00-{TRACE}-b7ad6b7169203331-00"
+    circuit = bell().remove_final_measurements(inplace=False)
+    pub = [bell(), None, 50] if program == "sampler" else [circuit, "ZZ"]
+    number = api.accepted([pub], program=program)
+    assert api.ended(number)["status"] == "Completed"
+    newest = env.history.page(1)[0][0].id
+    assert env.history.submitted(newest).terms.trace[3:35] == TRACE
 
 
 @pytest.mark.parametrize(
