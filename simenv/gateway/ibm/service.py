@@ -60,12 +60,15 @@ class JobRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SessionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Body of POST /sessions."""
+    """Body of POST /sessions. QRMI calls the backend `backend_name` too."""
 
     backend: str = ""
+    backend_name: Text = None
     mode: str = "dedicated"
     max_ttl: int | None = None
     instance: Text = None
+    interactive_ttl: None = None  # sessions end by `max_ttl` alone
+    active_ttl: None = None
 
 
 class Backend(msgspec.Struct, frozen=True):
@@ -313,7 +316,8 @@ class ComputeService:
             raise OptionError(f"the body is no session: {error!s:.200}") from error
         if asked.mode not in ("dedicated", "batch"):
             raise OptionError(option="mode", value=asked.mode, expected="dedicated or batch")
-        found = await self.backend(caller, asked.backend)
+        name = asked.backend or asked.backend_name or ""
+        found = await self.backend(caller, name)
         now_s, reservation = time(), 0
 
         def reserve(client: Client) -> tuple[int, int]:
@@ -323,14 +327,14 @@ class ComputeService:
             if not 1 <= for_s <= longest:
                 expected = f"1 to {longest} seconds (max_reservation_s of the environment)"
                 raise OptionError(option="max_ttl", value=for_s, expected=expected)
-            pool = asked.backend if found.pool is not None else None
+            pool = name if found.pool is not None else None
             if asked.mode == "batch":
                 return for_s, 0
             return for_s, client.reserve(pool, for_s=for_s).id
 
         for_s, reservation = await self.gateway.call(caller, reserve)
         session = SessionRecord(
-            store.new_id(), caller.user, caller.account, asked.backend, asked.mode, now_s, for_s,
+            store.new_id(), caller.user, caller.account, name, asked.mode, now_s, for_s,
             reservation,
         )  # fmt: skip
         try:

@@ -222,6 +222,7 @@ def test_fields_that_clients_send_are_known() -> None:
     job |= {"program_id": "sampler", "backend": "main", "params": {}, "tags": ["a"], "cost": 3}
     job |= {"start_session": False, "session_time": None, "private": True}
     session = {"mode": "batch", "backend": "main", "instance": "crn", "max_ttl": 5}
+    session |= {"backend_name": "main", "interactive_ttl": None, "active_ttl": None}
     run = dict.fromkeys(("calibration_set_id", "qubit_mapping", "active_reset_cycles"))
     run |= {"circuits": [], "shots": 1, "max_circuit_duration_over_t2": None}
     run |= {"heralding_mode": "none", "dd_mode": "disabled", "dd_strategy": None}
