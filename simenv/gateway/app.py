@@ -7,8 +7,8 @@ confirmed, and with that caller's rights.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -20,7 +20,6 @@ from litestar.config.compression import CompressionConfig
 from litestar.datastructures import Cookie
 from litestar.di import NamedDependency, Provide
 from litestar.params import FromQuery
-from litestar.plugins.prometheus import PrometheusConfig
 from litestar.response import Redirect
 from litestar.types import ControllerRouterHandler
 
@@ -32,11 +31,15 @@ from simenv.gateway import security
 from simenv.gateway.clients import ClientPool
 from simenv.gateway.context import UNCOMPRESSED, AccessToken, Caller
 from simenv.gateway.limits import CallerRates
+from simenv.gateway.metrics.requests import count_requests
 from simenv.gateway.problems import EXCEPTION_HANDLERS
+from simenv.wire.messages.client import FromClient
+from simenv.wire.messages.queries import Reply
 from simenv.wire.messages.tokens import TokenCertificate, TokenCreated
 
 P = ParamSpec("P")
 T = TypeVar("T")
+A = TypeVar("A", bound=Reply)
 GZIP_BYTES = 1_000  # least size of an answer that is compressed
 
 
@@ -62,9 +65,22 @@ class RunningGateway:
         /, *args: P.args, **kwargs: P.kwargs,
     ) -> T:  # fmt: skip
         entry = self.pool.entry(caller)
-        try:
+        with self._certified(caller):
             return await entry.call(partial(function, entry.client, *args, **kwargs))
-        except KeyRefusedError:  # the service has ended the certificate
+
+    async def ask(
+        self, caller: Caller, kind: type[A], make: Callable[..., FromClient], /, **fields: Any
+    ) -> A:
+        entry = self.pool.entry(caller)
+        with self._certified(caller):
+            return await entry.ask(kind, make, **fields)
+
+    @contextmanager
+    def _certified(self, caller: Caller) -> Iterator[None]:
+        """Drop the caller's client if the service has ended its certificate."""
+        try:
+            yield
+        except KeyRefusedError:
             self.pool.drop(caller.token)
             raise
 
@@ -105,7 +121,7 @@ class RunningGateway:
         )  # fmt: skip
 
     def _cookie(self, request: Request[Any, Any, Any]) -> str:
-        return security.cookie_name(self.environment, request.base_url.scheme == "https")
+        return security.cookie_name(self.environment, request.scope["scheme"] == "https")
 
 
 def _browser_token(client: Client, caller: Caller) -> TokenCreated:
@@ -184,7 +200,7 @@ def create_app(gateway: RunningGateway, *routes: ControllerRouterHandler) -> Lit
         ),
         openapi_config=None,  # `native` describes its routes itself
         lifespan=[lifespan],
-        middleware=[PrometheusConfig("simenv", "simenv_http", group_path=True).middleware],
+        middleware=[count_requests],
         request_max_body_size=None,  # `BoundedApplication` bounds bodies
         debug=False,
         logging_config=None,

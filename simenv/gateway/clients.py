@@ -13,11 +13,12 @@ import hashlib
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from simenv.client.client import Client
 from simenv.client.connection import address
@@ -28,6 +29,8 @@ from simenv.gateway.context import Caller
 from simenv.gateway.limits import locked_s
 from simenv.transpiler.qpy import SandboxProcess
 from simenv.wire.keyfiles import new_pair
+from simenv.wire.messages.client import FromClient
+from simenv.wire.messages.queries import Reply
 from simenv.wire.messages.tokens import ExchangeToken, TokenCertificate, TokenInfo
 
 COMPILERS = 8  # processes that compile, of as many users
@@ -43,6 +46,7 @@ EXCHANGE_S = 10.0  # longest wait for the service
 SECRET_CHARS = (40, 100)
 
 T = TypeVar("T")
+A = TypeVar("A", bound=Reply)
 
 
 class TokenAddress(CertificateAddress):
@@ -88,6 +92,21 @@ class Entry:
 
     async def call(self, function: Callable[[], T]) -> T:
         """Run a function in one of the threads. Raises QueueFullError if too many wait."""
+        with self._one_more():
+            return await self._in_thread(function)
+
+    async def ask(self, kind: type[A], make: Callable[..., FromClient], /, **fields: Any) -> A:
+        """Return the answer to one request. Raises QueueFullError if too many wait."""
+        with self._one_more():
+            reader = self.client.session.loop_reader
+            return await reader.request(kind, make, self._in_thread, **fields)
+
+    async def _in_thread(self, function: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function)
+
+    @contextmanager
+    def _one_more(self) -> Iterator[None]:
+        """Count a call. Raises QueueFullError if there are too many."""
         if self.calls >= THREADS_OF_ONE + MAX_WAITING:
             raise QueueFullError(
                 f"{self.calls} requests of this token are under way, which is the limit",
@@ -95,7 +114,7 @@ class Entry:
             )
         self.calls += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, function)
+            yield
         finally:
             self.calls -= 1
 

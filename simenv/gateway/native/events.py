@@ -22,7 +22,6 @@ from litestar.di import NamedDependency
 from litestar.params import FromQuery, QueryParameter, SkipValidation
 from litestar.response import Stream
 
-from simenv.client.client import Client
 from simenv.errors import LimitExceededError, NoServiceError, OptionError, QueueFullError
 from simenv.gateway.context import UNCOMPRESSED, Caller, Gateway
 from simenv.gateway.native import schemas
@@ -40,9 +39,9 @@ PAGE = 500  # events of one question
 MAX_SEQ = 2**63 - 1
 
 
-def events_above(client: Client, since: int, limit: int) -> m.Events:
+async def events_above(gateway: Gateway, caller: Caller, since: int, limit: int) -> m.Events:
     """Return a page of events above number `since`."""
-    return client.session.request(m.Events, m.GetEvents, since=since, limit=limit)
+    return await gateway.ask(caller, m.Events, m.GetEvents, since=since, limit=limit)
 
 
 class EventFeed:
@@ -111,27 +110,27 @@ class EventFeed:
         if since >= self._newest:
             return []
         if since < self._from:
-            page = await self._gateway.call(self._caller, events_above, since, PAGE)
+            page = await events_above(self._gateway, self._caller, since, PAGE)
             return page.events
         return [event for event in self._buffer if event.seq > since][:PAGE]
 
     async def _run(self) -> None:
         """Ask the service until the last stream has ended, or the caller may not ask any more."""
-        loop = asyncio.get_running_loop()
+        loop, gateway, caller = asyncio.get_running_loop(), self._gateway, self._caller
         asked_s = -STATUS_S
         while True:
             with suppress(NoServiceError, QueueFullError):  # the next question may succeed
-                call = self._gateway.call
                 if self._newest < 0:
-                    self._newest = (await call(self._caller, events_above, 0, 0)).newest
+                    self._newest = (await events_above(gateway, caller, 0, 0)).newest
                     self._from = self._newest
                     self._wake()
-                page = await call(self._caller, events_above, self._newest, PAGE)
+                page = await events_above(gateway, caller, self._newest, PAGE)
                 if page.events:
                     self._add(page.events)
                 if self._watchers and loop.time() - asked_s >= STATUS_S:
                     asked_s = loop.time()
-                    status = msgspec.json.encode(await call(self._caller, Client.status))
+                    answer = await gateway.ask(caller, m.Status, m.GetStatus)
+                    status = msgspec.json.encode(answer.info)
                     if status != self._status:
                         self._status = status
                         self._statuses += 1
@@ -190,7 +189,7 @@ async def list_events(
     limit: Annotated[int, QueryParameter(ge=0, le=MAX_LIST)] = 100,
 ) -> schemas.EventPage:
     """Return events numbered above `since`, oldest first. `limit=0`: only the newest number."""
-    page = await gateway.call(caller, events_above, since, limit)
+    page = await events_above(gateway, caller, since, limit)
     events = [event for event in page.events if not kind or event.is_of(kind)]
     return schemas.EventPage(events, page.events[-1].seq if page.events else since, page.newest)
 
