@@ -7,8 +7,8 @@ confirmed, and with that caller's rights.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -65,22 +65,18 @@ class RunningGateway:
         /, *args: P.args, **kwargs: P.kwargs,
     ) -> T:  # fmt: skip
         entry = self.pool.entry(caller)
-        with self._certified(caller):
+        try:
             return await entry.call(partial(function, entry.client, *args, **kwargs))
+        except KeyRefusedError:  # the service has ended the certificate
+            self.pool.drop(caller.token)
+            raise
 
     async def ask(
         self, caller: Caller, kind: type[A], make: Callable[..., FromClient], /, **fields: Any
     ) -> A:
-        entry = self.pool.entry(caller)
-        with self._certified(caller):
-            return await entry.ask(kind, make, **fields)
-
-    @contextmanager
-    def _certified(self, caller: Caller) -> Iterator[None]:
-        """Drop the caller's client if the service has ended its certificate."""
         try:
-            yield
-        except KeyRefusedError:
+            return await self.pool.entry(caller).ask(kind, make, **fields)
+        except KeyRefusedError:  # as above
             self.pool.drop(caller.token)
             raise
 

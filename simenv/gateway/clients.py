@@ -13,9 +13,8 @@ import hashlib
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -92,31 +91,31 @@ class Entry:
 
     async def call(self, function: Callable[[], T]) -> T:
         """Run a function in one of the threads. Raises QueueFullError if too many wait."""
-        with self._one_more():
+        self._count()
+        try:
             return await self._in_thread(function)
+        finally:
+            self.calls -= 1
 
     async def ask(self, kind: type[A], make: Callable[..., FromClient], /, **fields: Any) -> A:
-        """Return the answer to one request. Raises QueueFullError if too many wait."""
-        with self._one_more():
+        """Return the answer to one request. Raises QueueFullError if too many calls wait."""
+        self._count()
+        try:
             reader = self.client.session.loop_reader
             return await reader.request(kind, make, self._in_thread, **fields)
+        finally:
+            self.calls -= 1
 
     async def _in_thread(self, function: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function)
 
-    @contextmanager
-    def _one_more(self) -> Iterator[None]:
-        """Count a call. Raises QueueFullError if there are too many."""
+    def _count(self) -> None:
         if self.calls >= THREADS_OF_ONE + MAX_WAITING:
             raise QueueFullError(
                 f"{self.calls} requests of this token are under way, which is the limit",
                 hint="wait for some of them",
             )
         self.calls += 1
-        try:
-            yield
-        finally:
-            self.calls -= 1
 
     def close(self) -> None:
         """Close the client; its calls fail. Does not wait."""

@@ -107,7 +107,8 @@ class Connection(Protocol):
 
     def fileno(self) -> int:
         """Return a descriptor that becomes readable when `receive` may have a message; not again
-        before all of them were received. Sending may take the signal away."""
+        before all of them were received, and sending may take the signal away. Raises OSError if
+        there is none."""
 
     def close(self) -> None: ...
 
