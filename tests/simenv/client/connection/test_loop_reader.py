@@ -71,6 +71,28 @@ def test_requests_of_loop_need_no_thread(caller: Caller) -> None:
     assert not caller.link._requests
 
 
+def test_answer_whose_signal_was_taken_by_sending_is_read(caller: Caller, peer: Peer) -> None:
+    def answer(message: m.GetEvents) -> list[m.ToClient]:
+        return [m.Events(message.request, [], message.since)] if message.since < 2 else []
+
+    async def block_loop() -> None:
+        inbox: Any = caller.link.channel._connection
+        _until(lambda: len(inbox._inbox) > 0)
+
+    async def two() -> int:
+        assert await caller.newest(0) == 0  # the descriptor is watched from now on
+        first = asyncio.create_task(caller.newest(1))
+        blocking = asyncio.create_task(block_loop())
+        second = asyncio.create_task(caller.newest(2))
+        await blocking
+        result = await first
+        second.cancel()
+        return result
+
+    peer.on(m.GetEvents, answer)
+    assert in_loop(two) == 1
+
+
 def test_loop_and_threads_share_connection(caller: Caller, idle: Peer) -> None:
     [task] = submit(caller.link)
 
