@@ -14,6 +14,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from itertools import takewhile
 from typing import Annotated, Any
 
 import msgspec
@@ -50,7 +51,7 @@ class EventFeed:
 
     def __init__(self, gateway: Gateway, caller: Caller) -> None:
         self._gateway, self._caller = gateway, caller
-        self._buffer: deque[Event] = deque(maxlen=BUFFER)
+        self._buffer: deque[tuple[Event, bytes]] = deque(maxlen=BUFFER)  # events and their frames
         self._from = -1  # all events above this number are in the buffer, -1: not known yet
         self._newest = -1
         self._changed = asyncio.Event()
@@ -81,10 +82,10 @@ class EventFeed:
                 if self._newest >= 0:
                     since = self._newest if since is None else since
                     events = await self._above(since)
-                    for event in events:
+                    for event, frame in events:
                         since = event.seq
                         if not kinds or event.is_of(kinds):
-                            yield _frame(event)
+                            yield frame
                     if events:
                         continue
                 try:
@@ -104,15 +105,17 @@ class EventFeed:
             self._buffer.clear()
             self._from = self._newest = -1
 
-    async def _above(self, since: int) -> list[Event]:
-        """Return some events above a number, from the buffer or the service; [] if there are none
-        yet."""
+    async def _above(self, since: int) -> list[tuple[Event, bytes]]:
+        """Return some events above a number and their frames, from the buffer or the service; [] if
+        there are none yet."""
         if since >= self._newest:
             return []
         if since < self._from:
             page = await events_above(self._gateway, self._caller, since, PAGE)
-            return page.events
-        return [event for event in self._buffer if event.seq > since][:PAGE]
+            return [(event, _frame(event)) for event in page.events]
+        # From the end: most streams have all but the last few.
+        above = list(takewhile(lambda entry: entry[0].seq > since, reversed(self._buffer)))
+        return above[: -PAGE - 1 : -1]
 
     async def _run(self) -> None:
         """Ask the service until the last stream has ended, or the caller may not ask any more."""
@@ -140,9 +143,9 @@ class EventFeed:
             await asyncio.sleep(POLL_S)
 
     def _add(self, events: list[Event]) -> None:
-        self._buffer.extend(events)
+        self._buffer.extend((event, _frame(event)) for event in events)
         if len(self._buffer) == BUFFER:
-            self._from = max(self._from, self._buffer[0].seq - 1)
+            self._from = max(self._from, self._buffer[0][0].seq - 1)
         self._newest = events[-1].seq
         self._wake()
 

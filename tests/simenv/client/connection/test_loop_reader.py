@@ -112,7 +112,12 @@ def test_loop_and_threads_share_connection(caller: Caller, idle: Peer) -> None:
 
 def test_thread_that_stops_reading_leaves_answers_to_loop(caller: Caller, idle: Peer) -> None:
     late: list[m.GetEvents] = []
-    idle.on(m.GetEvents, lambda message: late.append(message) or [])
+
+    def keep(message: m.GetEvents) -> list[m.ToClient]:
+        late.append(message)
+        return []
+
+    idle.on(m.GetEvents, keep)
     [task] = submit(caller.link)
 
     async def beside_thread() -> int:
