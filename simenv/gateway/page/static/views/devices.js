@@ -97,7 +97,7 @@ const list = () => [
     { name: "Gates", of: (each) => each.gates.slice(0, 8).map((gate) => gate.name).join(" ") + (each.gates.length > 8 ? ` and ${each.gates.length - 8} more` : ""), wide: true },
     { name: "Two-qubit error", of: (each) => figure(median(each.operations.filter((one) => one.qubits.length === 2).map((one) => one.error))), number: true },
     { name: "T1", of: (each) => { const value = median(each.qubits.map((qubit) => qubit.t1_us)); return value === null ? "–" : microseconds(value); }, number: true },
-    { name: "Calibrated", of: (each) => clock(each.calibrated_s) },
+    { name: "Calibrated", of: (each) => clock(each.calibrated_s), line: "named" },
   ], pools, { key: (each) => each.name })),
   card("Names that device= accepts", Object.entries(Object.groupBy(names, (each) => each.source)).map(([source, found]) => [
     h("h3", null, source),
