@@ -138,7 +138,7 @@ export class TimePlot extends HTMLElement {
         ...this.series.map((each, index) => {
           const color = token(COLORS[index % COLORS.length]);
           return { label: each.label, stroke: color, width: 1.8, spanGaps: false, fill: this.series.length === 1 ? color.replace("rgb(", "rgba(").replace(")", ", .12)") : undefined,
-            points: { show: each.values.length < 40, size: 4 }, value: (_, value) => (value === null || value === undefined ? "–" : each.format(value)) };
+            points: { show: each.values.length < 40, size: each.values.length < 5 ? 7 : 4 }, value: (_, value) => (value === null || value === undefined ? "–" : each.format(value)) };
         })],
       hooks: { setSelect: [(plot) => {
         if (plot.select.width < 4) return;
