@@ -22,7 +22,7 @@ from PIL import Image  # noqa: E402
 from playwright.sync_api import Page  # noqa: E402
 
 MAX_BYTES = 100_000
-COLORS = 128
+COLORS = 256
 SECONDS = 100.0  # of work, so that the plots have something to show
 SIZE = {"width": 1280, "height": 900}
 

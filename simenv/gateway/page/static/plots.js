@@ -133,7 +133,7 @@ export class TimePlot extends HTMLElement {
       width: Math.max(200, this.clientWidth), height: this.height,
       cursor: { drag: { x: true, y: false, setScale: false }, points: { size: 6 } },
       scales: { x: { time: true }, y: { range: (_, low, high) => [Math.min(0, low ?? 0), high > 0 ? high * 1.08 : 1] } },
-      axes: [{ ...axis, space: 75, values: TICKS }, { ...axis, size: 62, incrs: this.series[0]?.whole ? WHOLE : undefined, values: (_, ticks) => ticks.map((each) => format(each)) }],
+      axes: [{ ...axis, space: 75, values: TICKS }, { ...axis, size: 62, incrs: this.series[0]?.whole ? WHOLE : undefined, values: (plot, ticks) => ticks.map((each) => (plot.series.slice(1).some(({ min }) => Number.isFinite(min)) ? format(each) : "")) }],
       series: [{ value: (_, value) => (value === null ? "–" : new Date(value * 1000).toLocaleString("sv-SE")) },
         ...this.series.map((each, index) => {
           const color = token(COLORS[index % COLORS.length]);
