@@ -1,11 +1,12 @@
 """Make the pictures of the web page for its guide: python scripts/page_images.py [FOLDER]
 
 The environment is that of the tests of the page, with chromium unpacked by scripts/chromium.sh.
-Each picture has at most MAX_BYTES.
+Each picture shows a whole page in COLORS colours, in at most MAX_BYTES.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import tempfile
@@ -17,9 +18,11 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 
 import browser  # noqa: E402
 from page_environment import Shown, ghz, shown  # noqa: E402
+from PIL import Image  # noqa: E402
 from playwright.sync_api import Page  # noqa: E402
 
-MAX_BYTES = 150_000
+MAX_BYTES = 100_000
+COLORS = 256
 SECONDS = 100.0  # of work, so that the plots have something to show
 SIZE = {"width": 1280, "height": 900}
 
@@ -42,7 +45,11 @@ def _pictures(folder: Path, place: Path) -> None:
                     page.get_by_role("button", name="Compare with").click()
                     page.get_by_text("Hellinger fidelity").wait_for()
                 page.wait_for_timeout(1_500)
+                # The window gets the height of the page, so that the navigation beside it does too.
+                height = page.evaluate("document.documentElement.scrollHeight")
+                page.set_viewport_size({"width": SIZE["width"], "height": height})
                 _save(page, folder / f"page_{name}.png")
+                page.set_viewport_size(SIZE)  # type: ignore[arg-type]
 
 
 def _work(environment: Shown) -> None:
@@ -58,7 +65,8 @@ def _work(environment: Shown) -> None:
 
 
 def _save(page: Page, path: Path) -> None:
-    page.screenshot(path=path, full_page=path.stem != "page_overview")
+    picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB").quantize(COLORS)
+    picture.save(path, optimize=True)
     size = path.stat().st_size
     print(f"{path}: {size} bytes")
     assert size <= MAX_BYTES, f"{path} has {size} bytes; the limit is {MAX_BYTES}"

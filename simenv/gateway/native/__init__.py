@@ -25,7 +25,8 @@ class NativeRouter(Router):
     """The routes, and the processes that parse programs for them."""
 
     def __init__(self, gateway: Gateway) -> None:
-        parsers, feeds = ProgramParsers(gateway.settings.max_processes), events.EventFeeds(gateway)
+        parsers = ProgramParsers(gateway.settings.max_processes)
+        feeds = events.Feeds(events.EventFeed, gateway)
 
         def provide_gateway(caller: TheCaller) -> Gateway:  # noqa: ARG001
             return gateway
@@ -33,7 +34,7 @@ class NativeRouter(Router):
         def provide_parsers(gateway: TheGateway) -> ProgramParsers:  # noqa: ARG001
             return parsers
 
-        def provide_feeds(gateway: TheGateway) -> events.EventFeeds:  # noqa: ARG001
+        def provide_feeds(gateway: TheGateway) -> events.Feeds[events.EventFeed]:  # noqa: ARG001
             return feeds
 
         super().__init__(

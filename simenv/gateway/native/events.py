@@ -11,11 +11,12 @@ what has left it is read from the service again.
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
 from itertools import takewhile
-from typing import Annotated, Any
+from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 from litestar import Request, get
@@ -23,6 +24,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromQuery, QueryParameter, SkipValidation
 from litestar.response import Stream
 
+from simenv.client.client import Client
 from simenv.errors import LimitExceededError, NoServiceError, OptionError, QueueFullError
 from simenv.gateway.context import UNCOMPRESSED, Caller, Gateway
 from simenv.gateway.native import schemas
@@ -40,41 +42,102 @@ PAGE = 500  # events of one question
 MAX_SEQ = 2**63 - 1
 
 
-async def events_above(gateway: Gateway, caller: Caller, since: int, limit: int) -> m.Events:
+def events_above(client: Client, since: int, limit: int) -> m.Events:
     """Return a page of events above number `since`."""
+    return client.session.request(m.Events, m.GetEvents, since=since, limit=limit)
+
+
+async def ask_events(gateway: Gateway, caller: Caller, since: int, limit: int) -> m.Events:
+    """Return the same page, without a thread."""
     return await gateway.ask(caller, m.Events, m.GetEvents, since=since, limit=limit)
 
 
-class EventFeed:
-    """Events, and the state of the service, for all streams of one user. It asks while a stream is
-    open. Used in the event loop alone."""
+class Feed(ABC):
+    """What all streams of one token are sent. It is read while a stream is open, and they end with
+    it. A user has `limit` streams of this `kind` at most. Used in the event loop alone."""
+
+    limit: int
+    kind: str
 
     def __init__(self, gateway: Gateway, caller: Caller) -> None:
         self._gateway, self._caller = gateway, caller
+        self._changed = asyncio.Event()
+        self._reader: asyncio.Task[None] | None = None
+        self.streams = 0
+
+    @contextmanager
+    def read(self) -> Iterator[asyncio.Task[None]]:
+        """Count a stream; yield the task that reads, which may end before it."""
+        self.streams += 1
+        if self._reader is None or self._reader.done():
+            self._forget()
+            self._reader = asyncio.create_task(self._run())
+        try:
+            yield self._reader
+        finally:
+            self.streams -= 1
+            if not self.streams and self._reader is not None:
+                self._reader.cancel()
+                self._reader = None
+                self._forget()
+
+    @abstractmethod
+    async def _run(self) -> None:
+        """Ask the service, until the caller may not ask any more."""
+
+    @abstractmethod
+    def _forget(self) -> None:
+        """Forget what was read."""
+
+    def _wake(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+
+F = TypeVar("F", bound=Feed)
+
+
+class Feeds(Generic[F]):
+    """The feeds of callers who have a stream open: one a token, so that a stream ends with it."""
+
+    def __init__(self, make: type[F], gateway: Gateway) -> None:
+        self._make, self._gateway = make, gateway
+        self._feeds: dict[tuple[str, str, str], F] = {}
+
+    def of(self, caller: Caller) -> F:
+        """Return the feed for one more stream. Raises QueueFullError."""
+        self._feeds = {key: feed for key, feed in self._feeds.items() if feed.streams}
+        streams = sum(feed.streams for key, feed in self._feeds.items() if key[0] == caller.user)
+        if streams >= self._make.limit:
+            message = f"{streams} {self._make.kind} are open; the limit is {self._make.limit}"
+            raise QueueFullError(message, hint="close one", retry_after_s=HEARTBEAT_S)
+        key = (caller.user, caller.role, caller.token)
+        return self._feeds.setdefault(key, self._make(self._gateway, caller))
+
+
+class EventFeed(Feed):
+    """Events, and the state of the service."""
+
+    limit, kind = MAX_STREAMS, "streams of events"
+
+    def __init__(self, gateway: Gateway, caller: Caller) -> None:
+        super().__init__(gateway, caller)
         self._buffer: deque[tuple[Event, bytes]] = deque(maxlen=BUFFER)  # events and their frames
         self._from = -1  # all events above this number are in the buffer, -1: not known yet
         self._newest = -1
-        self._changed = asyncio.Event()
         self._status = b""
         self._statuses = 0  # number of changes of the status
         self._watchers = 0  # streams that want the status
-        self._task: asyncio.Task[None] | None = None
-        self.streams = 0
 
     async def frames(
         self, since: int | None, kinds: list[str], *, status: bool
     ) -> AsyncIterator[bytes]:
         """Yield frames: events above number `since` (None: from now on), heartbeats and, with
         `status`, each change of the service's state."""
-        self.streams += 1
-        self._watchers += status
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._run())
-        task = self._task
-        try:
+        with self.read() as reader, self._watched(status):
             yield b"retry: 2000\n\n"  # also the sign that the stream is open
             shown = 0
-            while not task.done():
+            while not reader.done():
                 changed = self._changed
                 if status and shown != self._statuses:
                     shown = self._statuses
@@ -93,17 +156,18 @@ class EventFeed:
                         await changed.wait()
                 except TimeoutError:
                     yield b": heartbeat\n\n"
-        finally:
-            self._leave(status)
 
-    def _leave(self, status: bool) -> None:
-        self.streams -= 1
-        self._watchers -= status
-        if not self.streams and self._task is not None:
-            self._task.cancel()
-            self._task = None
-            self._buffer.clear()
-            self._from = self._newest = -1
+    @contextmanager
+    def _watched(self, status: bool) -> Iterator[None]:
+        self._watchers += status
+        try:
+            yield
+        finally:
+            self._watchers -= status
+
+    def _forget(self) -> None:
+        self._buffer.clear()
+        self._from = self._newest = -1
 
     async def _above(self, since: int) -> list[tuple[Event, bytes]]:
         """Return some events above a number and their frames, from the buffer or the service; [] if
@@ -111,23 +175,22 @@ class EventFeed:
         if since >= self._newest:
             return []
         if since < self._from:
-            page = await events_above(self._gateway, self._caller, since, PAGE)
+            page = await ask_events(self._gateway, self._caller, since, PAGE)
             return [(event, _frame(event)) for event in page.events]
         # From the end: most streams have all but the last few.
         above = list(takewhile(lambda entry: entry[0].seq > since, reversed(self._buffer)))
         return above[: -PAGE - 1 : -1]
 
     async def _run(self) -> None:
-        """Ask the service until the last stream has ended, or the caller may not ask any more."""
         loop, gateway, caller = asyncio.get_running_loop(), self._gateway, self._caller
         asked_s = -STATUS_S
         while True:
             with suppress(NoServiceError, QueueFullError):  # the next question may succeed
                 if self._newest < 0:
-                    self._newest = (await events_above(gateway, caller, 0, 0)).newest
+                    self._newest = (await ask_events(gateway, caller, 0, 0)).newest
                     self._from = self._newest
                     self._wake()
-                page = await events_above(gateway, caller, self._newest, PAGE)
+                page = await ask_events(gateway, caller, self._newest, PAGE)
                 if page.events:
                     self._add(page.events)
                 if self._watchers and loop.time() - asked_s >= STATUS_S:
@@ -149,36 +212,12 @@ class EventFeed:
         self._newest = events[-1].seq
         self._wake()
 
-    def _wake(self) -> None:
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
-
 
 def _frame(event: Event) -> bytes:
     return b"id: %d\ndata: %s\n\n" % (event.seq, msgspec.json.encode(event))
 
 
-class EventFeeds:
-    """The feeds of callers who have a stream open: one a token, so that a stream ends with it."""
-
-    def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
-        self._feeds: dict[tuple[str, str, str], EventFeed] = {}
-
-    def of(self, caller: Caller) -> EventFeed:
-        """Return the feed for one more stream. Raises QueueFullError."""
-        self._feeds = {key: feed for key, feed in self._feeds.items() if feed.streams}
-        open_streams = sum(
-            feed.streams for (user, _, _), feed in self._feeds.items() if user == caller.user
-        )
-        if open_streams >= MAX_STREAMS:
-            message = f"{open_streams} streams of events are open; the limit is {MAX_STREAMS}"
-            raise QueueFullError(message, hint="close one", retry_after_s=HEARTBEAT_S)
-        key = (caller.user, caller.role, caller.token)
-        return self._feeds.setdefault(key, EventFeed(self._gateway, caller))
-
-
-TheFeeds = NamedDependency[SkipValidation[EventFeeds]]
+TheFeeds = NamedDependency[SkipValidation[Feeds[EventFeed]]]
 Since = Annotated[int | None, QueryParameter(ge=0, le=MAX_SEQ)]
 Kinds = Annotated[list[str] | None, QueryParameter(description="patterns, such as worker.*")]
 
@@ -192,7 +231,7 @@ async def list_events(
     limit: Annotated[int, QueryParameter(ge=0, le=MAX_LIST)] = 100,
 ) -> schemas.EventPage:
     """Return events numbered above `since`, oldest first. `limit=0`: only the newest number."""
-    page = await events_above(gateway, caller, since, limit)
+    page = await ask_events(gateway, caller, since, limit)
     events = [event for event in page.events if not kind or event.is_of(kind)]
     return schemas.EventPage(events, page.events[-1].seq if page.events else since, page.newest)
 

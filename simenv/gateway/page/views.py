@@ -29,11 +29,11 @@ from simenv.errors import (
     LimitExceededError,
     NotFoundError,
     OptionError,
-    QueueFullError,
     SimenvError,
 )
 from simenv.gateway.context import UNCOMPRESSED, Caller, Gateway
 from simenv.gateway.native import results, schemas
+from simenv.gateway.native.events import Feed, Feeds, events_above
 from simenv.gateway.native.tasks import TheCaller
 from simenv.gateway.page import site
 from simenv.gateway.problems import problem_of
@@ -52,7 +52,6 @@ from simenv.model import (
 )
 from simenv.model.calls import is_call
 from simenv.model.program import qubits_of
-from simenv.wire.messages import client as m
 from simenv.wire.messages.queries import Submitted
 
 RESULT_S = 10.0  # to fetch the result of an ended task
@@ -97,47 +96,32 @@ def live_state(client: Client, caller: Caller, since: int) -> tuple[Live, int]:
     newest = client.history.newest_event()
     events: list[Event] = []
     if 0 <= since < newest:
-        events = _events(client, max(since, newest - SHOWN_EVENTS), SHOWN_EVENTS)
+        events = events_above(client, max(since, newest - SHOWN_EVENTS), SHOWN_EVENTS).events
         newest = events[-1].seq if events else newest
     queue = LiveQueue(total, tasks)
     return Live(time.time(), caller.user, caller.role, client.status(), queue, events), newest
 
 
-def _events(client: Client, since: int, limit: int) -> list[Event]:
-    return client.session.request(m.Events, m.GetEvents, since=since, limit=limit).events
+class LiveFeed(Feed):
+    """The states that one token may see."""
 
-
-class LiveFeed:
-    """The states that one token may see, read while at least one page shows them; its pages end
-    with it."""
-
-    def __init__(self, gateway: Gateway, caller: Caller) -> None:
-        self._gateway = gateway
-        self._caller = caller
-        self._event = b""  # the last one
-        self._changed = asyncio.Event()
-        self._reader: asyncio.Task[None] | None = None
-        self.pages = 0
+    limit, kind = MAX_PAGES, "pages"
+    _event = b""  # the last one
 
     async def events(self) -> AsyncIterator[bytes]:
         """Yield server-sent events for STREAM_S: `live` with a Live, `problem` with a Problem."""
         end_s = time.monotonic() + STREAM_S
-        self.pages += 1
-        try:
-            if self._reader is None or self._reader.done():
-                self._reader = asyncio.create_task(self._read())
-            elif self._event:
+        with self.read() as reader:
+            if self._event:
                 yield self._event
-            while time.monotonic() < end_s and not self._reader.done():
+            while time.monotonic() < end_s and not reader.done():
                 await self._changed.wait()
                 yield self._event
-        finally:
-            self.pages -= 1
-            if not self.pages and self._reader is not None:
-                self._reader.cancel()
-                self._reader, self._event = None, b""
 
-    async def _read(self) -> None:
+    def _forget(self) -> None:
+        self._event = b""
+
+    async def _run(self) -> None:
         since = -1
         while True:
             try:
@@ -152,10 +136,6 @@ class LiveFeed:
             self._wake()
             await asyncio.sleep(PERIOD_S)
         asyncio.get_running_loop().call_soon(self._wake)
-
-    def _wake(self) -> None:
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
 
 
 class TaskOperations(msgspec.Struct, frozen=True):
@@ -277,7 +257,8 @@ def events_of(
     found: list[Event] = []
     while last > oldest and len(found) < limit:
         begin = max(oldest, last - _SCAN)
-        page = [event for event in _events(client, begin, last - begin) if event.seq <= last]
+        page = events_above(client, begin, last - begin).events
+        page = [event for event in page if event.seq <= last]
         found += [
             event
             for event in reversed(page)
@@ -304,25 +285,13 @@ def _checked(node: str) -> str:
 
 def routes(gateway: Gateway) -> list[ControllerRouterHandler]:
     """Return the handlers of the page."""
-    feeds: dict[tuple[str, str, str], LiveFeed] = {}
-
-    async def states(feed: LiveFeed) -> AsyncIterator[bytes]:
-        async for event in feed.events():
-            yield event
+    feeds = Feeds(LiveFeed, gateway)
 
     @get("/live", media_type="text/event-stream", opt={UNCOMPRESSED: True})
     async def live(caller: TheCaller) -> Stream:
         """Stream the state of the environment every second, as server-sent events `live`."""
-        for key in [key for key, feed in feeds.items() if not feed.pages]:
-            del feeds[key]
-        key = caller.user, caller.role, caller.token
-        feed = feeds.setdefault(key, LiveFeed(gateway, caller))
-        pages = sum(each.pages for (user, *_), each in feeds.items() if user == caller.user)
-        if pages >= MAX_PAGES:
-            message = f"{pages} pages of {caller.user!r} are open; the limit is {MAX_PAGES}"
-            raise QueueFullError(message, hint="close some")
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        return Stream(states(feed), media_type="text/event-stream", headers=headers)
+        return Stream(feeds.of(caller).events(), media_type="text/event-stream", headers=headers)
 
     @get("/tasks/{task:str}/operations")
     async def operations(

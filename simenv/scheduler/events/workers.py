@@ -395,7 +395,9 @@ def detect_silent_nodes(state: scheduler_state.SchedulerState, now_ns: int) -> l
 def _host(state: scheduler_state.SchedulerState, name: str) -> state_pools.NodeState:
     host = state.nodes.hosts.get(name)
     if host is None and name in state.pools:
-        hint = f"nodes: {', '.join(state.nodes.hosts)}; to empty a pool: simenv scale {name} 0"
+        hint = (
+            f"nodes: {', '.join(state.nodes.hosts)}; to empty an idle pool: simenv scale {name} 0"
+        )
         raise NotFoundError(f"{name!r} is a pool, and only nodes are drained", hint=hint)
     if host is None:
         nodes, pools = ", ".join(state.nodes.hosts), ", ".join(state.pools)

@@ -60,6 +60,8 @@ function patch(old, next) {
 
 export const count = (value) => (value ?? 0).toLocaleString("en-US").replaceAll(",", " ");
 
+export const many = (number, word) => `${count(number)} ${word}${number === 1 ? "" : "s"}`;
+
 export function figure(value, digits = 3) {
   if (value === null || value === undefined || Number.isNaN(value)) return "–";
   if (value === 0) return "0";
@@ -109,15 +111,18 @@ export const mark = (state) => h("span", { class: `mark ${String(state).toLowerC
 
 export const gauge = (part, whole) => h("div", { class: "gauge" }, h("span", { css: { width: `${whole ? Math.min(100, (100 * part) / whole) : 0}%` } }));
 
-// A table in a region that scrolls by itself. `columns`: {name, of: row => content, number, wide}.
+// A table in a region that scrolls by itself. `columns`: {name, of: row => content, number, wide,
+// line, sort, sorted}. In a narrow window `wide` ones are left out; with a `line` among them each
+// row is a few lines, that column one of its own ("named": with its name). `sort` is called by a button in the header.
 export function table(label, columns, rows, { key = null, empty = "none", rowClass = () => null } = {}) {
   if (!rows.length) return h("p", { class: "muted" }, empty);
-  const kind = (column) => [column.number && "number", column.wide && "wide"].filter(Boolean).join(" ") || null;
+  const kind = (column) => [column.number && "number", column.wide && "wide", column.line && "line", column.line === "named" && "named"].filter(Boolean).join(" ") || null;
   return h("div", { class: "scroll", role: "region", tabindex: 0, "aria-label": label },
-    h("table", null,
-      h("thead", null, h("tr", null, columns.map((column) => h("th", { scope: "col", class: kind(column) }, column.name)))),
+    h("table", { class: columns.some((column) => column.line) && "lines" },
+      h("thead", null, h("tr", null, columns.map((column) => h("th", { scope: "col", class: kind(column), "aria-sort": column.sorted },
+        column.sort ? h("button", { class: "sort", onclick: column.sort }, column.name) : column.name)))),
       h("tbody", null, rows.map((row) => h("tr", { "data-key": key && key(row), class: rowClass(row) },
-        columns.map((column) => h("td", { class: kind(column) }, column.of(row))))))));
+        columns.map((column) => h("td", { class: kind(column), "data-name": column.name }, column.of(row))))))));
 }
 
 export const facts = (pairs) => h("dl", { class: "facts" },

@@ -133,12 +133,12 @@ export class TimePlot extends HTMLElement {
       width: Math.max(200, this.clientWidth), height: this.height,
       cursor: { drag: { x: true, y: false, setScale: false }, points: { size: 6 } },
       scales: { x: { time: true }, y: { range: (_, low, high) => [Math.min(0, low ?? 0), high > 0 ? high * 1.08 : 1] } },
-      axes: [{ ...axis, space: 75, values: TICKS }, { ...axis, size: 62, incrs: this.series[0]?.whole ? WHOLE : undefined, values: (_, ticks) => ticks.map((each) => format(each)) }],
+      axes: [{ ...axis, space: 75, values: TICKS }, { ...axis, size: 62, incrs: this.series[0]?.whole ? WHOLE : undefined, values: (plot, ticks) => ticks.map((each) => (plot.series.slice(1).some(({ min }) => Number.isFinite(min)) ? format(each) : "")) }],
       series: [{ value: (_, value) => (value === null ? "–" : new Date(value * 1000).toLocaleString("sv-SE")) },
         ...this.series.map((each, index) => {
           const color = token(COLORS[index % COLORS.length]);
           return { label: each.label, stroke: color, width: 1.8, spanGaps: false, fill: this.series.length === 1 ? color.replace("rgb(", "rgba(").replace(")", ", .12)") : undefined,
-            points: { show: each.values.length < 40, size: 4 }, value: (_, value) => (value === null || value === undefined ? "–" : each.format(value)) };
+            points: { show: each.values.length < 40, size: each.values.length < 5 ? 7 : 4 }, value: (_, value) => (value === null || value === undefined ? "–" : each.format(value)) };
         })],
       hooks: { setSelect: [(plot) => {
         if (plot.select.width < 4) return;

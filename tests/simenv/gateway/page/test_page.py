@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import io
 import re
 import zipfile
 from collections.abc import Iterator
 from itertools import product
+from math import pi
 from pathlib import Path
 
 import browser
@@ -16,10 +18,18 @@ import pytest
 from browser import WIDTHS, Faults, violations
 from page_environment import Shown, ghz, shown
 from playwright.sync_api import Browser, Page, expect
+from qiskit import QuantumCircuit
 
-VIEWS = ("overview", "tasks", "task", "waiting", "devices", "device", "nodes", "usage", "events")
+VIEWS = (
+    "overview", "tasks", "task", "waiting", "lost", "devices", "device", "nodes", "usage", "events"
+)  # fmt: skip
 # What is there when a view has drawn its data.
-READY = {"waiting": "#content .stages", "task": "#content .outcomes", "device": "qubit-map circle"}
+READY = {
+    "waiting": "#content .stages",
+    "lost": "#content .stages",
+    "task": "#content .outcomes",
+    "device": "qubit-map circle",
+}
 TICK_MS = 10_000  # a sample of the stored series comes every ten seconds
 
 
@@ -125,6 +135,32 @@ def test_overview_shows_new_task_and_its_expected_start_without_reload(
     page.close()
 
 
+def test_narrow_window_shows_why_a_task_waits(environment: Shown, chromium: Browser) -> None:
+    page = chromium.new_page(viewport={"width": 360, "height": 740})
+    opened(page, environment, "overview")
+    reason = page.locator(f'tr[data-key="{environment.waiting}"] td').last
+    expect(reason).to_have_text("waiting for device trapped-ions, 1st in line")
+    box = reason.bounding_box()
+    assert box is not None
+    assert 0 <= box["x"] < box["x"] + box["width"] <= 360
+    page.close()
+
+
+def test_lost_attempt_is_told_with_its_task_and_among_faults(
+    environment: Shown, chromium: Browser
+) -> None:
+    page = chromium.new_page()
+    opened(page, environment, "lost")
+    lost = page.get_by_role("region", name="Lost attempts")
+    expect(lost.locator("tbody tr")).to_have_count(1)
+    expect(lost).to_contain_text("signal 9 (SIGKILL)")
+    expect(page.get_by_text("2 attempts.")).to_be_visible()
+    opened(page, environment, "overview")
+    expect(page.get_by_role("region", name="Faults")).to_contain_text("worker.lost")
+    expect(page.get_by_text("1 attempt lost")).to_be_visible()
+    page.close()
+
+
 def test_focus_and_selection_stay_while_the_live_state_changes(
     environment: Shown, chromium: Browser
 ) -> None:
@@ -149,11 +185,9 @@ def test_plots_have_points_of_stored_series_and_zoom_sets_range(
     plot = page.locator("time-plot canvas").nth(1)
     expect(plot).to_have_attribute("aria-label", re.compile(r"waiting \d"), timeout=3 * TICK_MS)
     over = page.locator("time-plot .u-over").first
-    box = over.bounding_box()
-    assert box is not None
-    page.mouse.move(box["x"] + 100, box["y"] + 20)
+    over.hover(position={"x": 100, "y": 20})  # waits until the plot has its place
     page.mouse.down()
-    page.mouse.move(box["x"] + 200, box["y"] + 20)
+    over.hover(position={"x": 200, "y": 20})
     page.mouse.up()
     assert re.search(r"from=\d+&to=\d+", page.url)
     page.get_by_role("button", name="6 h").press("Enter")
@@ -214,6 +248,30 @@ def test_task_page_shows_stages_circuit_and_counts_against_ideal_ones(
     page.close()
 
 
+IS_INSIDE = """text => {
+    const [outer, inner] = [text.parentNode.querySelector('rect'), text]
+        .map((each) => each.getBoundingClientRect());
+    return outer.left < inner.left && inner.right < outer.right
+        && outer.top < inner.top && inner.bottom < outer.bottom;
+}"""
+
+
+def test_angles_stay_in_the_boxes_of_their_gates(environment: Shown, chromium: Browser) -> None:
+    circuit = QuantumCircuit(2, 2)
+    circuit.u(0.123456, 1.6e-05, -2.31, 0)
+    circuit.cp(15 * pi / 16, 0, 1)
+    circuit.delay(100, 0, "us")
+    circuit.measure([0, 1], [0, 1])
+    task = environment.client.submit(circuit, shots=10)
+    page = chromium.new_page()
+    page.goto(f"{environment.url}/ui/tasks/{task.id}")
+    angles = page.locator(".circuit .angle")
+    expect(angles).to_have_text(["0.123, 0.000016, \N{MINUS SIGN}2.31", "15π/16", "100 µs"])
+    for angle in angles.all():
+        assert angle.evaluate(IS_INSIDE), angle.inner_text()
+    page.close()
+
+
 def test_bundle_of_task_runs_again(environment: Shown) -> None:
     path = f"/api/v1/tasks/{environment.noisy}/bundle"
     answer = httpx.get(environment.url + path, timeout=60).raise_for_status()
@@ -245,6 +303,45 @@ def test_arrow_keys_move_over_coupling_map(environment: Shown, chromium: Browser
     expect(page.locator("h3")).to_have_text(f"Qubit {chosen}")
     page.get_by_label("Colour of qubits").select_option("t1_us")
     expect(page.locator('[data-qubit="3"]')).to_have_attribute("aria-label", re.compile("T1.*"))
+    page.close()
+
+
+def test_figures_of_qubits_are_sorted_by_keyboard_and_downloaded(
+    environment: Shown, chromium: Browser
+) -> None:
+    page = chromium.new_page(viewport={"width": 1440, "height": 900})
+    opened(page, environment, "device")
+    info = environment.client.device("lattice")
+    errors = [each.readout_error for each in info.qubits]
+    order = sorted(range(27), key=errors.__getitem__)
+    region = page.get_by_role("region", name="Qubits")
+    numbers = region.locator("tbody td:first-child")
+    assert numbers.all_inner_texts() == [str(each) for each in range(27)]
+    by_error = region.get_by_role("button", name="Readout error")
+    heading = region.get_by_role("columnheader", name="Readout error")
+    by_error.press("Enter")
+    expect(heading).to_have_attribute("aria-sort", "ascending")
+    assert numbers.all_inner_texts() == [str(each) for each in order]
+    page.keyboard.press("Enter")
+    expect(heading).to_have_attribute("aria-sort", "descending")
+    assert numbers.all_inner_texts() == [str(each) for each in reversed(order)]
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download as CSV").press("Enter")
+    assert download.value.suggested_filename == "lattice-qubits.csv"
+    with download.value.path().open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["readout_error"]) for row in rows] == errors
+    assert [float(row["t2_us"]) for row in rows] == [each.t2_us for each in info.qubits]
+    assert {len(row) for row in rows} == {5}
+    page.close()
+
+
+def test_certificate_and_score_of_a_device_are_shown(environment: Shown, chromium: Browser) -> None:
+    page = chromium.new_page()
+    opened(page, environment, "device")
+    expect(page.get_by_text("96 %")).to_be_visible()
+    plot = page.locator("time-plot canvas").last
+    expect(plot).to_have_attribute("aria-label", re.compile("confirmed 0.96, score 0.93"))
     page.close()
 
 

@@ -1,4 +1,5 @@
-// Devices: their couplings coloured by error, their figures in time, certificate, stored snapshots.
+// Devices: their couplings coloured by error, figures of each qubit, figures in time, certificate,
+// stored snapshots.
 
 import { get } from "../api.js";
 import { card, clock, count, duration, facts, figure, h, mark, own, table } from "../dom.js";
@@ -13,14 +14,14 @@ const map = own("qubit-map");
 const plots = { times: own("time-plot"), errors: own("time-plot"), trust: own("time-plot") };
 const microseconds = (value) => duration(value / 1e6);
 const QUBIT_FIGURES = {
-  readout_error: ["readout error", (value) => figure(value)],
+  readout_error: ["Readout error", (value) => figure(value)],
   t1_us: ["T1", microseconds],
   t2_us: ["T2", microseconds],
-  gate_error: ["one-qubit error", (value) => figure(value)],
+  error_1q: ["One-qubit error", (value) => figure(value)],
 };
 const number = new URLSearchParams(location.search).get("at");
 let at = Number(number) > 0 ? number : "", dates = []; // the snapshot shown, "": the one in force
-let device = null, drawn = null, points = null, shown = "readout_error", chosen = 0, names = [], pools = [], gaps = null;
+let device = null, qubits = [], drawn = null, points = null, shown = "readout_error", chosen = 0, sorted = ["index", "ascending"], names = [], pools = [], gaps = null;
 
 const median = (values) => {
   const known = values.filter((value) => value !== null && value !== undefined).sort((a, b) => a - b);
@@ -29,9 +30,11 @@ const median = (values) => {
 
 const errorsOf = (qubits) => device.operations.filter((each) => each.qubits.length === qubits && each.error !== null);
 
-function qubitValue(index, key) {
-  if (key === "gate_error") return median(errorsOf(1).filter((each) => each.qubits[0] === index).map((each) => each.error));
-  return device.qubits[index]?.[key] ?? null;
+// For each qubit its number and the values of QUBIT_FIGURES, null where they are not known.
+function figuresOfQubits() {
+  const errors = device.qubits.map(() => []);
+  for (const { qubits: [qubit], error } of errorsOf(1)) errors[qubit]?.push(error);
+  return device.qubits.map(({ readout_error, t1_us, t2_us }, index) => ({ index, readout_error, t1_us, t2_us, error_1q: median(errors[index]) }));
 }
 
 function pairs() {
@@ -51,20 +54,38 @@ function drawMap() {
   if (device.num_qubits > MAX_QUBITS || !device.qubits.length) return;
   points ??= place(device.num_qubits, device.coupling);
   const [, format] = QUBIT_FIGURES[shown];
-  const qubits = Array.from({ length: device.num_qubits }, (_, index) => {
-    const value = qubitValue(index, shown);
-    return { value, text: `Qubit ${index}: ${QUBIT_FIGURES[shown][0]} ${value === null ? "not known" : format(value)}` };
-  });
-  map.set(points, qubits, pairs(), chosen, (index) => { chosen = index; drawMap(); draw(); });
+  const circles = qubits.map(({ index, [shown]: value }) => ({ value, text: `Qubit ${index}: ${QUBIT_FIGURES[shown][0]} ${value === null ? "not known" : format(value)}` }));
+  map.set(points, circles, pairs(), chosen, (index) => { chosen = index; drawMap(); draw(); });
 }
 
 function oneQubit() {
   const couplings = pairs().filter(({ qubits }) => qubits.includes(chosen));
   return [h("h3", null, `Qubit ${chosen}`),
     facts([
-      ...Object.entries(QUBIT_FIGURES).map(([key, [label, format]]) => { const value = qubitValue(chosen, key); return [label, value === null ? "not known" : format(value)]; }),
+      ...Object.entries(QUBIT_FIGURES).map(([key, [label, format]]) => { const value = qubits[chosen][key]; return [label, value === null ? "not known" : format(value)]; }),
       ["Couplings", couplings.length ? couplings.map(({ text }) => h("div", null, text)) : "none"],
     ])];
+}
+
+function csv() {
+  const keys = Object.keys(QUBIT_FIGURES);
+  const lines = [["qubit", ...keys], ...qubits.map((row) => [row.index, ...keys.map((key) => row[key] ?? "")])];
+  return `data:text/csv;charset=utf-8,${encodeURIComponent(lines.map((line) => `${line.join()}\n`).join(""))}`;
+}
+
+function qubitTable() {
+  const [by, way] = sorted, sign = way === "ascending" ? 1 : -1;
+  // Those that are not known come last in both ways.
+  const rows = qubits.toSorted((a, b) => (a[by] === null) - (b[by] === null) || sign * (a[by] - b[by]) || a.index - b.index);
+  const sort = (key) => ({
+    sorted: key === by ? way : null,
+    sort: () => { sorted = [key, key === by && way === "ascending" ? "descending" : "ascending"]; draw(); },
+  });
+  return card("Qubits", table("Qubits", [
+    { name: "Qubit", of: (row) => row.index, number: true, ...sort("index") },
+    ...Object.entries(QUBIT_FIGURES).map(([key, [label, format]]) => ({ name: label, of: (row) => (row[key] === null ? "–" : format(row[key])), number: true, ...sort(key) })),
+  ], rows, { key: (row) => `q${row.index}`, rowClass: (row) => row.index === chosen && "chosen" }),
+    h("p", null, h("a", { href: csv(), download: `${device.name}-qubits.csv` }, "Download as CSV")));
 }
 
 const list = () => [
@@ -76,7 +97,7 @@ const list = () => [
     { name: "Gates", of: (each) => each.gates.slice(0, 8).map((gate) => gate.name).join(" ") + (each.gates.length > 8 ? ` and ${each.gates.length - 8} more` : ""), wide: true },
     { name: "Two-qubit error", of: (each) => figure(median(each.operations.filter((one) => one.qubits.length === 2).map((one) => one.error))), number: true },
     { name: "T1", of: (each) => { const value = median(each.qubits.map((qubit) => qubit.t1_us)); return value === null ? "–" : microseconds(value); }, number: true },
-    { name: "Calibrated", of: (each) => clock(each.calibrated_s) },
+    { name: "Calibrated", of: (each) => clock(each.calibrated_s), line: "named" },
   ], pools, { key: (each) => each.name })),
   card("Names that device= accepts", Object.entries(Object.groupBy(names, (each) => each.source)).map(([source, found]) => [
     h("h3", null, source),
@@ -115,12 +136,12 @@ function one() {
       ["Gates", device.gates.slice(0, 16).map((gate) => gate.name).join(" ")],
       ["Most shots", count(device.max_shots)],
     ])),
-    device.qubits.length ? card("Coupling map",
+    device.qubits.length ? h("div", { class: "beside", "data-key": "qubits" }, card("Coupling map",
       h("label", { class: "row" }, "Colour of qubits ", h("select", { onchange: (event) => { shown = event.target.value; drawMap(); draw(); } },
         Object.entries(QUBIT_FIGURES).map(([key, [label]]) => h("option", { value: key, selected: key === shown }, label)))),
       device.num_qubits > MAX_QUBITS ? lost(`A map is drawn for ${MAX_QUBITS} qubits at most.`) : map,
       device.all_to_all ? lost("All pairs of qubits are coupled.") : null,
-      h("div", { "aria-live": "polite" }, oneQubit())) : card("Coupling map", lost("An ideal device has no measured figures.")),
+      h("div", { "aria-live": "polite" }, oneQubit())), qubitTable()) : card("Coupling map", lost("An ideal device has no measured figures.")),
     gaps ? [
       h("div", { class: "two" }, card("T1 and T2", plots.times), card("Errors", plots.errors)),
       card("Certificate", gaps.certified === null && gaps.score === null
@@ -151,7 +172,11 @@ async function load() {
     const [fresh, stored] = await Promise.all([get(path, { at_s: wanted }), get(`${path}/calibrations`)]);
     if (wanted !== at) return; // another one was chosen meanwhile
     dates = stored.times_s;
-    if (fresh.calibration_id !== drawn) { [device, drawn] = [fresh, fresh.calibration_id]; drawMap(); }
+    if (fresh.calibration_id !== drawn) {
+      [device, drawn] = [fresh, fresh.calibration_id];
+      qubits = figuresOfQubits();
+      drawMap();
+    }
     draw();
     await trends();
   } else {

@@ -26,7 +26,7 @@ function draw() {
       { name: "Time", of: (event) => clock(event.time_s) },
       { name: "Kind", of: (event) => event.kind },
       { name: "Subject", of: (event) => (/^t-[0-9a-z]+$/.test(event.subject) ? taskLink(event.subject) : event.subject) },
-      { name: "What", of: (event) => event.message },
+      { name: "What", of: (event) => event.message, line: true },
     ], rows, { key: (event) => event.seq, empty: "No event of these kinds in this range." }),
     rows.length >= MAX_SHOWN ? h("p", { class: "muted" }, `The newest ${MAX_SHOWN} are shown; choose a shorter range for older ones.`) : null));
 }

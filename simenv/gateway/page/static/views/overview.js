@@ -1,7 +1,7 @@
 // Pools, slots in use, the queue with expected starts, throughput over time, faults.
 
 import { get } from "../api.js";
-import { card, clock, count, duration, expected, figure, gauge, h, mark, own, table, taskLink } from "../dom.js";
+import { card, clock, count, duration, expected, figure, gauge, h, many, mark, own, table, taskLink } from "../dom.js";
 import { actions, live, refresh, render } from "../shell.js";
 import { history } from "../series.js";
 import "../plots.js";
@@ -22,9 +22,9 @@ function tiles(info) {
   return h("div", { class: "tiles" },
     tile("Tasks a second", rate === null ? "–" : figure(rate), `${count(info.done)} done`),
     tile("Waiting", count(info.queued), info.queued ? `oldest ${duration(info.oldest_s)}` : "nothing waits"),
-    tile("Running", count(info.running), `${count(info.lost_attempts)} attempts lost`),
+    tile("Running", count(info.running), `${many(info.lost_attempts, "attempt")} lost`),
     tile("Slots in use", `${info.slots_granted} of ${info.slots}`, gauge(info.slots_granted, info.slots)),
-    tile("Workers", `${up} of ${target}`, `${info.pools.length} pool${info.pools.length === 1 ? "" : "s"}`, up < target ? "bad" : ""),
+    tile("Workers", `${up} of ${target}`, many(info.pools.length, "pool"), up < target ? "bad" : ""),
     tile("Failed", count(info.failed), `${count(info.cancelled)} cancelled, ${count(info.expired)} expired`));
 }
 
@@ -35,7 +35,7 @@ const pools = (info) => table("Pools", [
   { name: "Workers", of: (pool) => `${pool.workers} of ${pool.target}`, number: true },
   { name: "Busy", of: (pool) => [`${pool.busy} `, gauge(pool.busy, pool.workers)], number: true },
   { name: "Waiting", of: (pool) => count(pool.waiting), number: true },
-  { name: "A new task begins", of: (pool) => expected(pool.wait_us, pool.wait_off_by) },
+  { name: "A new task begins", of: (pool) => expected(pool.wait_us, pool.wait_off_by), line: "named" },
   { name: "Qubits", of: (pool) => (pool.max_qubits ? `≤ ${pool.max_qubits}` : "–"), number: true, wide: true },
 ], info.pools, { key: (pool) => pool.name, empty: "There are no pools." });
 
@@ -49,7 +49,7 @@ const queue = (tasks) => table("Queue", [
   { name: "Pool", of: (task) => task.pool },
   { name: "State", of: (task) => mark(task.state) },
   { name: "Expected start", of: begins },
-  { name: "Worker, or why it waits", of: (task) => (task.state === "QUEUED" ? task.reason : task.worker) },
+  { name: "Worker, or why it waits", of: (task) => (task.state === "QUEUED" ? task.reason : task.worker), line: true },
 ], tasks, { key: (task) => task.id, empty: "Nothing waits or runs." });
 
 function draw() {
@@ -68,7 +68,7 @@ function draw() {
         { name: "Time", of: (event) => clock(event.time_s) },
         { name: "Kind", of: (event) => event.kind },
         { name: "Subject", of: (event) => event.subject },
-        { name: "What", of: (event) => event.message },
+        { name: "What", of: (event) => event.message, line: true },
       ], faults, { key: (event) => event.seq, empty: "None in this range." }))));
 }
 

@@ -2,7 +2,7 @@
 
 import { get, send } from "../api.js";
 import { draw as drawCircuit } from "../circuit.js";
-import { card, clock, count, duration, facts, figure, h, mark, startOf, table } from "../dom.js";
+import { card, clock, count, duration, facts, figure, h, many, mark, startOf, table } from "../dom.js";
 import { actions, refresh, render, report, subject, title } from "../shell.js";
 
 const id = subject();
@@ -112,12 +112,12 @@ function draw() {
     h("section", { class: "card" }, h("h2", null, mark(row.state), row.reason ? ` ${row.reason}` : ""),
       facts([
         ["User", row.owner], ["Account", row.account], ["Class", row.qos],
-        ["Program", `${row.num_qubits} qubits${circuit ? `, ${count(circuit.total)} operations` : ""}`],
-        ["Sampled", row.shots ? `${count(row.shots)} shots, seed ${row.seed}` : "exact"],
+        ["Program", `${many(row.num_qubits, "qubit")}${circuit ? `, ${many(circuit.total, "operation")}` : ""}`],
+        ["Sampled", row.shots ? `${many(row.shots, "shot")}, seed ${row.seed}` : "exact"],
         ["Bindings", row.bindings > 1 ? `${count(row.bindings)} from number ${row.binding}` : ""],
         ["Pool", row.pool], ["Engine", row.engine], ["Why this engine", result?.engine_reason],
         ["Device", result?.device ?? circuit?.device], ["Snapshot", result?.snapshot?.slice(0, 16)],
-        ["Worker", row.worker && `${row.worker} on ${row.node}`], ["Ranks and slots", row.worker && `${row.ranks} and ${row.slots}`],
+        ["Worker", row.node ? `${row.worker} on ${row.node}` : row.worker], ["Ranks and slots", row.worker && `${row.ranks} and ${row.slots}`],
         ["Submitted", clock(row.submitted_s)], ["Ended", row.ended_s ? clock(row.ended_s) : ""],
         ["Expected start", row.state === "QUEUED" ? startOf(row) : ""],
         ["Billing units", row.units ? figure(row.units) : ""],
@@ -131,9 +131,9 @@ function draw() {
         result && circuit?.can_compare && !ideal ? h("button", { onclick: compare, disabled: idealState === "running" },
           idealState === "running" ? "Computing …" : "Compare with the ideal distribution") : null)),
     card("Circuit", circuit ? drawCircuit(circuit) : h("p", { class: "muted" }, "Its program is no circuit, or is no longer kept.")),
-    card("Attempts", h("p", null, `${row.attempts} attempt${row.attempts === 1 ? "" : "s"}.`),
+    card("Attempts", h("p", null, `${many(row.attempts, "attempt")}.`),
       lost.length ? table("Lost attempts", [
-        { name: "Time", of: (event) => clock(event.time_s) }, { name: "Event", of: (event) => event.kind }, { name: "Why", of: (event) => event.message },
+        { name: "Time", of: (event) => clock(event.time_s) }, { name: "Event", of: (event) => event.kind }, { name: "Why", of: (event) => event.message, line: true },
       ], lost, { key: (event) => event.seq }) : h("p", { class: "muted" }, "None was lost.")),
   );
 }

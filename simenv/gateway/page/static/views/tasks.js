@@ -57,7 +57,7 @@ function draw() {
       { name: "Submitted", of: (row) => clock(row.submitted_s) },
       { name: "Queued", of: (row) => duration(row.timing.queued_us / 1e6), number: true },
       { name: "Run", of: (row) => (row.timing.run_us ? duration(row.timing.run_us / 1e6) : "–"), number: true },
-      { name: "Worker, or why", of: why },
+      { name: "Worker, or why", of: why, line: true },
     ], rows, { key: (row) => row.id, empty: "No task has these properties." }),
     cursor ? h("button", { onclick: more, disabled: busy }, busy ? "Loading …" : "Older tasks") : null),
   );

@@ -27,7 +27,7 @@ function draw() {
       h("div", { class: "segments", role: "group", "aria-label": "Sums by" }, KEYS.map((key) => h("button", { "aria-pressed": String(by.includes(key)), onclick: () => toggle(key) }, key))),
       h("p", { class: "muted" }, `Tasks that ended from ${clock(usage.from_s)} to ${clock(usage.to_s)}.`),
       table("Usage", [
-        ...by.map((key, index) => ({ name: key, of: (row) => row.key[index] || "–" })),
+        ...by.map((key, index) => ({ name: key, of: (row) => row.key[index] || "–", line: "named" })),
         { name: "Tasks", of: (row) => count(row.tasks), number: true },
         { name: "Shots", of: (row) => count(row.shots), number: true, wide: true },
         { name: "Slot time", of: (row) => [duration((row.used.slot_us ?? 0) / 1e6), gauge(row.used.slot_us ?? 0, most)], number: true },
@@ -36,7 +36,7 @@ function draw() {
       ], usage.rows, { empty: "No task ended in this range." })),
     card("Shares", table("Shares", [
       { name: "Account", of: (row) => h("span", { css: { "padding-left": `${row.level}rem` } }, row.account) },
-      { name: "User", of: (row) => row.user || "–" },
+      { name: "User", of: (row) => row.user || "–", line: "named" },
       { name: "Share", of: (row) => part(row.norm_share), number: true },
       { name: "Usage", of: (row) => part(row.norm_usage), number: true },
       { name: "Rank", of: (row) => row.rank || "–", number: true },
