@@ -8,20 +8,21 @@ Invariant: the loop never waits for the service, and for the lock of the channel
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from simenv.client.connection.channel import QUIET_S
+from simenv.client.connection.channel import QUIET_S, ServiceChannel
+from simenv.client.connection.task_handle import PendingRequest
 from simenv.errors import SimenvError
 from simenv.wire.messages import client as m, queries
 
 if TYPE_CHECKING:
-    from simenv.client.connection.session import ServiceSession
+    import asyncio
+
     from simenv.wire.transport.zmq_transport import Connection
 
 LOCK_S = 0.005  # a thread that reconnects holds the lock for longer
@@ -30,11 +31,33 @@ RETRY_S = 0.05  # until the loop tries the lock again
 A = TypeVar("A", bound=queries.Reply)
 
 
+class Requests(Protocol):
+    """The part of a session that sends requests; see `ServiceSession`."""
+
+    channel: ServiceChannel
+
+    def request(
+        self, kind: type[A], make: Callable[..., m.FromClient], timeout_s: float | None = None,
+        /, **fields: Any,
+    ) -> A: ...  # fmt: skip
+
+    def begin(
+        self,
+        make: Callable[..., m.FromClient],
+        fields: dict[str, Any],
+        answered: Callable[[], None] | None = None,
+    ) -> PendingRequest: ...
+
+    def finish(self, kind: type[A], request: PendingRequest) -> A: ...
+
+    def forget(self, request: PendingRequest) -> None: ...
+
+
 class LoopReader:
     """Reads the connection of a session in one event loop. Used in that loop, except where said
     otherwise."""
 
-    def __init__(self, session: ServiceSession) -> None:
+    def __init__(self, session: Requests) -> None:
         self._session = session
         self.reset()
 
@@ -75,7 +98,7 @@ class LoopReader:
         quiet = loop.call_later(QUIET_S, _resolve, answered)
         try:
             await answered
-        except asyncio.CancelledError:
+        except BaseException:  # it was cancelled
             self._session.forget(pending)
             raise
         finally:
@@ -96,6 +119,8 @@ class LoopReader:
         self._call(self._end)
 
     def _start(self) -> asyncio.AbstractEventLoop:
+        import asyncio
+
         if self._loop is None:
             self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
         return self._loop
