@@ -156,8 +156,7 @@ class ClientPool:
     async def caller(self, secret: str) -> Caller:
         """Return who has this token. Raises KeyRefusedError for one that is not valid, SimenvError
         if the service does not answer."""
-        if not SECRET_CHARS[0] <= len(secret) <= SECRET_CHARS[1]:
-            raise KeyRefusedError("the token is not known", hint="simenv gateway tokens add")
+        _check_form(secret)
         digest, now_s = hashlib.sha256(secret.encode()).hexdigest(), time.monotonic()
         entry = self._entries.get(digest)
         if entry is not None:
@@ -246,6 +245,7 @@ class ClientPool:
         """Exchange a one-time token, run a function with the client, and close it. Raises
         SimenvError."""
 
+        _check_form(secret)
         _check_locked()
 
         def run() -> T:
@@ -271,6 +271,12 @@ class ClientPool:
         self._admitting.shutdown()
         self._compilers.close()
         self.observer.close()
+
+
+def _check_form(secret: str) -> None:
+    """Check that a text may be a token. Raises KeyRefusedError."""
+    if not SECRET_CHARS[0] <= len(secret) <= SECRET_CHARS[1]:
+        raise KeyRefusedError("the token is not known", hint="simenv gateway tokens add")
 
 
 def _check_locked() -> None:

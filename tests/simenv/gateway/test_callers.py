@@ -141,6 +141,7 @@ def test_user_never_sees_the_tasks_of_another(
         refused = ben.get(f"/tasks/{submitted.id}")
         assert refused.status_code == 404
         assert refused.json()["code"] == "not_found"
+    until(lambda: bool(caplog.records))  # the line is written after the answer
     lines = [json.loads(record.message) for record in caplog.records]
     assert [(each["status"], each["user"], each["path"]) for each in lines] == [
         (404, "ben", f"/tasks/{submitted.id}")
