@@ -14,6 +14,7 @@ import msgspec
 from simenv.client.result_data import Stages
 from simenv.model import Event, TaskInfo, Timing
 from simenv.model.accounts import Account, Qos, Receipt, UsageRow, Used, explained_waits
+from simenv.model.program import Text
 from simenv.model.views import UNKNOWN, DeviceInfo, EngineInfo, GateInfo, OperationInfo, QubitInfo
 from simenv.wire.messages.queries import Choice, LogRow, Sizes, Spent
 
@@ -310,7 +311,7 @@ class ExplanationRecord(msgspec.Struct, frozen=True):
 class ReservationBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A reservation, for `count` circuits of the given size each; see `Client.reserve`."""
 
-    pool: str | None = None
+    pool: Text | None = None
     workers: int = 0
     for_s: float = 600.0
     bound_s: float | None = None
