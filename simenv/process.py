@@ -13,11 +13,13 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _START_TIME = 19  # field of /proc/self/stat, counted from the third (proc(5))
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 LAST_S = 3.0  # limit of each exit call; a launcher that ends all workers waits a little longer
@@ -32,6 +34,26 @@ def resident_bytes() -> int:
         import psutil  # imported here: it takes 15 ms
 
         return int(psutil.Process().memory_info().rss)
+
+
+def node_load() -> tuple[int, int]:
+    """Busy time of all processors of this node since its start in ms, and its memory in use in
+    bytes; zeros on systems without /proc."""
+    try:
+        with open("/proc/stat", encoding="ascii") as stat:
+            user, nice, system, _idle, _wait, irq, softirq, steal = map(
+                int, stat.readline().split()[1:9]
+            )
+        memory = {}
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            for line in islice(lines, 3):
+                name, value = line.split()[:2]
+                memory[name] = int(value)
+        used_kib = memory["MemTotal:"] - memory["MemAvailable:"]
+    except (OSError, ValueError, KeyError):
+        return 0, 0
+    ticks = user + nice + system + irq + softirq + steal
+    return ticks * 1000 // _TICKS_PER_S, used_kib << 10
 
 
 def start_ticks() -> str:

@@ -28,12 +28,16 @@ def installed_names() -> tuple[str, ...]:
     return tuple(sorted(each.name for each in folder.iterdir() if _files(each)))
 
 
+MAX_NAME_CHARS = 64
+
+
 def canonical(name: str) -> str:
     """Return the folder's name for `fake_fez`, `FakeFez`, `FakeLimaV2` or `ibm_fez`; "":
     unknown."""
     folder = _folder()
     lower = name.lower()
-    if folder is None or not lower.isidentifier():
+    # A longer name is none of a file: to look for one would be an OSError.
+    if folder is None or not lower.isidentifier() or len(name) > MAX_NAME_CHARS:
         return ""
     shorter = [lower.removeprefix(prefix) for prefix in _PREFIXES]
     for each in (lower, *shorter, *(each.removesuffix("v2") for each in shorter)):

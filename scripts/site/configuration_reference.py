@@ -42,6 +42,12 @@ _INTERNAL = {
 }
 _TABLES: tuple[tuple[str, type[msgspec.Struct], str], ...] = (
     ("[[pools]]", PoolSpec, "One table for each pool of workers."),
+    (
+        "[devices.NAME]",
+        model.DeviceSettings,
+        "Calibration data that a command of the site fetches; [Emulate a device]"
+        "(../guides/devices.md) explains it.",
+    ),
     ("[launcher]", model.Launching, "How workers are started."),
     ("[history]", model.HistorySettings, "Retention of the records of ended tasks."),
     ("[results]", model.Results, "Retention of results."),
@@ -49,6 +55,11 @@ _TABLES: tuple[tuple[str, type[msgspec.Struct], str], ...] = (
         "[identity]",
         model.IdentitySettings,
         "Users without key files; [Identify users](../guides/identity.md) explains them.",
+    ),
+    (
+        "[gateway]",
+        model.GatewaySettings,
+        "The environment over HTTP; [Serve an environment](../guides/gateway.md) explains it.",
     ),
     ("[policies.POOL]", model.Policies, "Queue and admission policy of a pool, or of `all`."),
     (

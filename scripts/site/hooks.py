@@ -6,8 +6,10 @@ import re
 import sys
 from pathlib import Path
 
+import notebooks
 from cli_reference import cli_page
 from configuration_reference import configuration_page
+from http_reference import http_page
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
@@ -28,6 +30,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     generated = {
         "reference/cli.md": cli_page(),
         "reference/configuration.md": configuration_page(),
+        "reference/http.md": http_page(),
+        **notebooks.pages(),
     }
     for name in PROJECT_PAGES:
         generated[f"project/{name}"] = _project_page((ROOT / name).read_text())

@@ -256,6 +256,14 @@ class Certificate(msgspec.Struct, frozen=True):
     device_s: float = 0.0  # time on the device; 0.0: unknown
 
     @property
+    def confirmed(self) -> float:
+        """Part of the compared claims that the counts confirm; 1.0 if there are none."""
+        verdicts = [each.verdict for each in self.comparisons]
+        compared = len(verdicts) - verdicts.count(ClaimVerdict.UNCLAIMED)
+        good = verdicts.count(ClaimVerdict.WITHIN) + verdicts.count(ClaimVerdict.LIMIT)
+        return good / compared if compared else 1.0
+
+    @property
     def culprits(self) -> list[ClaimComparison]:
         """Quantities outside their bounds, the farthest first."""
         results = [each for each in self.comparisons if each.verdict is ClaimVerdict.OUTSIDE]

@@ -61,7 +61,9 @@ class Settings:
     def connect(self) -> Client:
         """Return a client of the environment that is up. Raises NoServiceError if none is."""
         import simenv
+        from simenv.client.connection import tracing
 
+        tracing.configure("simenv")
         return simenv.connect(self.name, service=self.service)
 
     def connect_or_read(self) -> Client:
@@ -253,7 +255,7 @@ _GROUPS = {
     "Environments": {
         **dict.fromkeys(("up", "down", "status"), "environment"),
         "environments": "observe", "logs": "environment", "demo": "demo",
-        "doctor": "admin.doctor",
+        "doctor": "admin.doctor", **dict.fromkeys(("gateway", "web"), "admin.gateway"),
     },
     "Tasks": {
         **dict.fromkeys(("submit", "result", "cancel"), "tasks.submit"),

@@ -25,6 +25,7 @@ from simenv.cli import app, terminal
 from simenv.cli.listing import Watch
 from simenv.client import environments
 from simenv.client.connection import address
+from simenv.client.launch import running_gateway
 from simenv.client.tasks.progress import PATIENCE_S, StartLine
 from simenv.config import ConnectionFile
 from simenv.errors import NotFoundError, OptionError, SimenvError
@@ -284,6 +285,16 @@ class UpOptions:
             help="tcp://HOST:PORT for other machines, HOST an interface; '' stops listening."
         ),
     ] = None
+    gateway: Annotated[
+        str | None,
+        typer.Option(
+            help="HOST:PORT at which it is served over HTTP too, port 0: any; '' stops that."
+        ),
+    ] = None
+    metrics: Annotated[
+        str | None,
+        typer.Option(help="HOST:PORT of /metrics alone, for Prometheus; '' stops that."),
+    ] = None
     overcommit: Annotated[
         bool,
         typer.Option("--overcommit", help="Allow more workers than the nodes hold; for tests."),
@@ -305,7 +316,16 @@ class UpOptions:
 
 
 # Options with the name and the value of a setting.
-_TAKEN = ("launcher", "hosts", "hostfile", "memory_per_slot", "slots", "durability", "listen")
+_TAKEN = (
+    "launcher",
+    "hosts",
+    "hostfile",
+    "memory_per_slot",
+    "slots",
+    "durability",
+    "listen",
+    "gateway",
+)
 
 
 @app.with_options(UpOptions)
@@ -326,6 +346,9 @@ def up(context: typer.Context, asked: UpOptions) -> None:
         args["pools"] = [config.pool_text(each) for each in asked.pool]
     elif asked.workers:
         args["pools"] = [PoolSpec(min=asked.workers, max=asked.workers)]
+    if asked.metrics is not None:
+        listen = {} if asked.gateway is None else {"listen": asked.gateway}
+        args["gateway"] = {**listen, "metrics": asked.metrics}
     settings = {key: value for key, value in args.items() if value is not None}
     kept: Mapping[str, object] = {}
     if asked.file is None:
@@ -385,6 +408,12 @@ def _print_start(info: ServiceInfo, file: ConnectionFile, ready_s: float) -> Non
         with suppress(KeyError):
             owner = pwd.getpwuid(os.getuid()).pw_name
         terminal.line(f"users    on this host: simenv --service local:{owner}/{info.name} status")
+    if settings.gateway.listen:
+        found = running_gateway(path.parent)
+        url = (
+            f"{found.url}   simenv web prints a link" if found else "not ready: simenv logs gateway"
+        )
+        terminal.line(f"gateway  {url}")
     for warning in info.warnings:
         terminal.note(f"{terminal.paint('warn')}: {terminal.clean(warning)}")
 

@@ -26,9 +26,18 @@ from simenv.model import AdmissionPolicy, OwnerReport
 from simenv.model.accounts import Account, Qos
 from simenv.model.views import base_of
 from simenv.wire import keyfiles
-from simenv.wire.keyfiles import KEYS_FORMAT, USER_ROLES, UserKeyFile
+from simenv.wire.keyfiles import KEY_ROLES, KEYS_FORMAT, UserKeyFile
 from simenv.wire.messages import accounting, admin
+from simenv.wire.messages.tokens import (
+    CreateToken,
+    GetTokens,
+    RevokeToken,
+    TokenCreated,
+    TokenInfo,
+    Tokens,
+)  # fmt: skip
 
+TOKEN_S = 30 * 86_400.0  # lifetime of a token by default
 ALL = "all"  # the whole environment, in place of a pool
 
 
@@ -175,6 +184,39 @@ def _with_changes(value: S, changes: dict[str, Any]) -> S:
         raise OptionError(str(error)) from error
     except ConfigError as error:
         raise OptionError(error.message, hint=error.hint) from error
+
+
+class TokenSettings:
+    """Requests for bearer tokens of HTTP clients. Thread-safe."""
+
+    def __init__(self, session: ServiceSession) -> None:
+        self._session = session
+
+    def listed(self) -> list[TokenInfo]:
+        """Return the tokens of the caller, or all for an admin, without their secrets."""
+        return self._session.request(Tokens, GetTokens).tokens
+
+    def add(
+        self,
+        user: str = "",
+        *,
+        account: str = "",
+        role: str = "client",
+        purpose: str = "",
+        lifetime_s: float = TOKEN_S,
+        once: bool = False,
+    ) -> TokenCreated:
+        """Make a token of `user`, "" the caller, which ends after `lifetime_s` or, with `once`,
+        with its first use. `role`: client or admin, not above the caller's; "": that of the user.
+        The answer alone has its secret. Raises NotAllowedError, OptionError, LimitExceededError."""
+        fields = {"user": user, "account": account, "role": role, "purpose": purpose}
+        return self._session.request(
+            TokenCreated, CreateToken, **fields, lifetime_s=lifetime_s, once=once
+        )
+
+    def revoke(self, number: str) -> None:
+        """Revoke a token at once. Raises NotFoundError."""
+        self._session.request(Tokens, RevokeToken, number=number)
 
 
 _LISTEN = "simenv up --listen tcp://HOST:PORT"
@@ -332,8 +374,8 @@ def rotate_key(store: KeyStore, name: str, file: Path, overlap_s: float) -> User
 
 def _check(name: str, role: str) -> None:
     config.check_name(name, "key")
-    if role not in USER_ROLES:
-        raise OptionError(f"role {role!r:.80} is not known", hint=" or ".join(USER_ROLES))
+    if role not in KEY_ROLES:
+        raise OptionError(f"role {role!r:.80} is not known", hint=" or ".join(KEY_ROLES))
 
 
 def _new_key_file(env: str, address: str, server_key: str, name: str, role: str) -> UserKeyFile:

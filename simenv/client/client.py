@@ -75,14 +75,16 @@ class Client(Environment):
         of two; None: as many as the memory needs. `reservation`: the result of `reserve`, or its
         id; without `pool` the task goes to the reserved pool. `account`: the one that is charged,
         and `qos`: the class of service; None: SIMENV_ACCOUNT and SIMENV_QOS, else the defaults of
-        user and account. `prefer`: pools, or kinds of devices (hardware, emulator, simulator); the
-        first that can take the task gets it, and `engine_reason` names it. `device`: the emulated
-        device that runs the circuit, with noise; `noise`: "auto" (that of the device, if any),
-        "on", "off", a recipe ("aer"), factors of components ({"gate.depolarizing": 0.5}), or an
-        exported noise model; `compile`: "auto" compiles circuits that do not fit the device,
-        "fresh" again after a change of calibration, "always" all, "never" none; `qubit_mapping`:
-        the device's qubits. `after`: tasks, or their ids, at most 64; the task runs when all are
-        DONE, and fails with the reason `dependency` when one ends otherwise. `idempotency_key`: a
+        user and account. `trace`: the W3C traceparent that it continues; None: TRACEPARENT, else
+        the ambient span of OpenTelemetry. `prefer`: pools, or kinds of devices (hardware, emulator,
+        simulator); the first that can take the task gets it, and `engine_reason` names it.
+        `device`: the emulated device that runs the circuit, with noise; `noise`: "auto" (that of
+        the device, if any), "on", "off", a recipe ("aer"), factors of components
+        ({"gate.depolarizing": 0.5}), or an exported noise model; `compile`: "auto" compiles
+        circuits that do not fit the device, "fresh" again after a change of calibration, "always"
+        all, "never" none; `qubit_mapping`: the device's qubits. `after`: tasks, or their ids, at
+        most 64; the task runs when all are DONE, and fails with the reason `dependency` when one
+        ends otherwise. `idempotency_key`: a
         repeat of the same content returns the same task. A stim.Circuit gives a `DetectionResult`;
         `decoder`: "pymatching", or None.
 

@@ -11,11 +11,17 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, Unpack
 
 from simenv import model
 from simenv.client import reservations as client_reservations, result_display
-from simenv.client.administration import AccountSettings, PolicySettings, QosSettings
+from simenv.client.administration import (
+    AccountSettings,
+    PolicySettings,
+    QosSettings,
+    TokenSettings,
+)  # fmt: skip
 from simenv.client.connection.address import Address, FileAddress
 from simenv.client.connection.channel import LOST_S
 from simenv.client.connection.session import ServiceSession
 from simenv.client.history import TaskHistory
+from simenv.client.launch import running_gateway
 from simenv.client.submission.devices import SubmitDevices
 from simenv.client.submission.options import CallOptions, PartOptions
 from simenv.client.tasks.parts import KEEP_S, PartTask, submit_part
@@ -26,6 +32,7 @@ from simenv.model.task_rules import MAX_REASON_CHARS, MAX_WORKERS, check_value, 
 from simenv.model.views import CalibrationSource, DeviceInfo
 from simenv.transpiler.qiskit_runtime import SEED
 from simenv.wire.messages import accounting, admin, client as m, queries
+from simenv.wire.messages.metrics import GetMetrics, Metrics, Series, SetDeviceFigure
 
 if TYPE_CHECKING:
     from simenv.client.administration import KeyStore
@@ -82,6 +89,15 @@ class Environment:
         return str(self._address.path)
 
     @property
+    def dashboard(self) -> str | None:
+        """Address of the web page of the environment; None if no gateway runs on this machine for
+        it. `simenv web` prints a link that signs a browser in."""
+        if not isinstance(self._address, FileAddress):
+            return None
+        gateway = running_gateway(self._address.path.absolute().parent)
+        return None if gateway is None else f"{gateway.url}/ui/"
+
+    @property
     def session(self) -> ServiceSession:
         """Connection to the service, for frontends that send messages of their own."""
         return self._session
@@ -94,6 +110,18 @@ class Environment:
     def status(self) -> model.ServiceInfo:
         """Return the figures of service, queue, pools and nodes."""
         return self._session.request(m.Status, m.GetStatus).info
+
+    def metrics(self) -> Metrics:
+        """Return what the service has counted since its start, and the state of pools, nodes,
+        devices and accounts: the source of `/metrics`. For administrators."""
+        return self._session.request(Metrics, GetMetrics)
+
+    def record_device_figure(self, device: str, figure: str, value: float) -> None:
+        """Record a figure of a pool's device for `metrics` and its stored series: `certified`, the
+        part of the claims that a certificate confirmed, or `score`; 0.0 to 1.0. For administrators.
+        Raises NotFoundError, OptionError."""
+        asked = {"device": device, "figure": figure, "value": value}
+        self._session.request(Series, SetDeviceFigure, **asked)
 
     def workers(self) -> list[model.WorkerInfo]:
         """Return the resident workers."""
@@ -115,10 +143,29 @@ class Environment:
         result = self._session.request(queries.Devices, queries.GetDevices, names=True).names
         return {name: CalibrationSource(source) for name, source in result}
 
-    def device(self, name: str) -> DeviceInfo:
-        """Return an emulated device, or the device of a pool, with its present calibration. Raises
-        NotFoundError, OptionError."""
-        return self._devices.info(name)
+    def device(self, name: str, at_s: float | None = None) -> DeviceInfo:
+        """Return an emulated device, or the device of a pool, with its present calibration;
+        `at_s`: with that of one of `calibrations(name)`. Raises NotFoundError, OptionError."""
+        if at_s is None:
+            return self._devices.info(name)
+        asked = {"name": name, "at_s": at_s}
+        return self._session.request(queries.Devices, queries.GetDevices, **asked).devices[0]
+
+    def calibrations(self, name: str) -> list[float]:
+        """Return since when each stored calibration of an emulated device was in force, in seconds
+        since 1970, the oldest first: of a device that is refreshed or drifts; else none."""
+        asked = {"name": name, "dates": True}
+        return self._session.request(queries.Devices, queries.GetDevices, **asked).dates_s
+
+    def recorded_device(self, name: str, calibration_id: str) -> tuple[DeviceInfo, bytes]:
+        """Return an emulated device, or that of a pool, with the stored calibration that has this
+        id, and its noise document, for `noise=` of a submission. Raises NotFoundError,
+        OptionError."""
+        asked = {"name": name, "calibration_id": calibration_id}
+        found = self._session.request(queries.Devices, queries.GetDevices, **asked)
+        if not found.document:  # of an earlier service
+            raise NotFoundError(f"the service has no stored calibrations of {name[:64]!r}")
+        return found.devices[0], found.document
 
     def transpile(
         self,
@@ -205,6 +252,11 @@ class Environment:
     def qos(self) -> QosSettings:
         """Classes of service of the environment."""
         return QosSettings(self._session)
+
+    @property
+    def tokens(self) -> TokenSettings:
+        """Bearer tokens of HTTP clients, which a gateway accepts."""
+        return TokenSettings(self._session)
 
     def limits(self) -> dict[str, model.OwnerReport]:
         """Return limits and use by owner: of all owners for an admin, else of the client's own. ""
@@ -382,13 +434,13 @@ class Environment:
         return self._session.request(queries.GarbageCollected, queries.CollectGarbage, **fields)
 
     def _repr_html_(self) -> str:
-        """HTML for notebooks: the pools and their queues; only the name if the service does not
-        answer."""
+        """HTML for notebooks: the pools, their queues and a link to the web page; only the name if
+        the service does not answer."""
         try:
             info = self._session.request(m.Status, m.GetStatus, SHOWN_S).info
         except SimenvError:
             return escape(repr(self))
-        return result_display.client_html(info)
+        return result_display.client_html(info, self.dashboard)
 
     def shutdown(self, now: bool = False, timeout_s: float | None = None) -> m.Stopping:
         """End the service: running tasks finish, or are stopped (`now`); waiting and stopped tasks

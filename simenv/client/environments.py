@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 import weakref
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
@@ -27,7 +28,10 @@ from simenv import config
 from simenv.client import launch
 from simenv.client.client import Client
 from simenv.client.connection.address import Address, FileAddress, ended, find, read
-from simenv.config import ConnectionFile
+from simenv.config import (
+    ConnectionFile,
+    GatewayFile,
+)
 from simenv.errors import ConfigError, InsufficientError, NoServiceError, SimenvError, TimedOutError
 
 if TYPE_CHECKING:
@@ -74,6 +78,7 @@ def _runs(process: psutil.Process) -> bool:
 
 
 ANSWER_S = 5.0
+GATEWAY_S = 20.0  # in which a gateway is ready, once its service is
 FORCE_S = 10.0  # from SIGTERM to SIGKILL
 LOST_AFTER_S = 30.0  # a remote service that has not touched its connection file (every 5 s) is gone
 WORKERS_S = 5.0  # time in which workers end by themselves after their service
@@ -90,6 +95,14 @@ class ShutdownReport:
     seconds: float
     forced: bool
     nodes: tuple[str, ...] = ()  # nodes on which it reported processes
+
+
+def await_gateway(home: Path) -> GatewayFile | None:
+    """Return the file of the gateway of an environment, once it is ready; None after GATEWAY_S."""
+    deadline_s = time.monotonic() + GATEWAY_S
+    while (found := launch.running_gateway(home)) is None and time.monotonic() < deadline_s:
+        time.sleep(launch.POLL_S)  # of another process: nothing to wait on
+    return found
 
 
 def up(
@@ -114,6 +127,8 @@ def up(
         _remove_stale_files(read(paths.connection), paths.connection, force_lock)
     _started[:] = [child for child in _started if child.poll() is None]
     _started.append(launch.start(chosen, paths, private=False, progress=progress).process)
+    if chosen.gateway.listen:
+        await_gateway(paths.home)
     return read(paths.connection)
 
 

@@ -31,6 +31,7 @@ from simenv.errors import NotFoundError, OptionError, SimenvError
 from simenv.model import Event, TaskState, task_name, task_number
 from simenv.model.calls import is_call
 from simenv.wire.messages import client as m
+from simenv.wire.messages.metrics import GetSeries, Series
 from simenv.wire.messages.queries import NEWEST, App, GetApp, GetHistory, History, LogRow, Submitted
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 PAGE_ROWS = 1_000
 EVENTS_PAGE = 1_000
+PAGE_REQUESTS = 10  # to the service, for one page of tasks that a filter leaves
 
 
 class _Chosen(msgspec.Struct, frozen=True):
@@ -129,11 +131,43 @@ class TaskHistory:
             before, complete = page.last, page.complete
         return rows[:limit][::-1]
 
-    def task(self, task: Task | str | int) -> LogRow:
+    def page(
+        self,
+        limit: int,
+        before: int = NEWEST,
+        since_s: float = 0.0,
+        run_name: str = "",
+        states: Collection[TaskState] = (),
+        *,
+        owner: str | None = None,
+        pool: str = "",
+        until_s: float = math.inf,
+    ) -> tuple[list[LogRow], int]:
+        """Return up to `limit` rows of `tasks` numbered below `before`, newest first, and the
+        `before` of the next page; 0: this is the last. A page may be short, or empty, and not the
+        last: no more than PAGE_REQUESTS x PAGE_ROWS tasks are examined for it."""
+        rows: list[LogRow] = []
+        chosen = _Chosen(tuple(states), owner, pool, until_s)
+        rows_of = partial(GetHistory, app=run_name, states=tuple(states))
+        for _ in range(PAGE_REQUESTS):
+            size = PAGE_ROWS if chosen.narrows else limit - len(rows)
+            part = {"limit": size, "since_s": since_s, "before": before}
+            page = self._session.request(History, rows_of, **part)
+            for row in filter(chosen, page.rows):
+                rows.append(row)
+                if len(rows) == limit:
+                    is_last = page.complete and row is page.rows[-1]
+                    return rows, 0 if is_last else number_of(row.id)
+            before = page.last
+            if page.complete:
+                return rows, 0
+        return rows, before
+
+    def task(self, task: Task | str | int, *, structure: bool = True) -> LogRow:
         """Return the row of one task. Raises NotFoundError if it is unknown or was removed. A
         binding such as `t-8k2f.17` has no row of its own; the row of its task is returned."""
         number = number_of(task)
-        asked = {"after": number - 1, "limit": 1, "structure": True}
+        asked = {"after": number - 1, "limit": 1, "structure": structure}
         result = self._session.request(History, GetHistory, **asked).rows if number else []
         if not result or task_number(result[0].id) != number:
             hint = "simenv history lists them"
@@ -166,6 +200,24 @@ class TaskHistory:
         """Return the run of an application (SIMENV_APP) that submitted last; "" if there was
         none."""
         return self._session.request(App, GetApp).app
+
+    def series(
+        self, name: str, since_s: float = 0.0, until_s: float = 0.0, step_s: float = 0.0
+    ) -> Series:
+        """Return a stored series of the environment, such as `queue` or `pool/main/wait`; see
+        `series_names`.
+
+        `since_s`, `until_s`: seconds since 1970, 0: no bound; `step_s`: distance of the points, 0:
+        up to about 1,000 points. Samples are kept for a day, means of minutes for 30 days and means
+        of hours for two years, figures of devices (`device/POOL/t1_us`) for ever. Raises
+        NotFoundError.
+        """
+        asked = {"name": name, "since_s": since_s, "until_s": until_s, "step_s": step_s}
+        return self._session.request(Series, GetSeries, **asked)
+
+    def series_names(self) -> list[str]:
+        """Return the names of all stored series."""
+        return self._session.request(Series, GetSeries).names
 
     def events(self, since: int = 0, kinds: Sequence[str] | None = None) -> Iterator[Event]:
         """Iterate over events numbered above `since`, up to the newest at the first request;
@@ -203,6 +255,13 @@ class TaskHistory:
             else:
                 high = middle
         return low
+
+    def lost_attempts(self, row: LogRow) -> list[Event]:
+        """Return the events of a task's attempts that ended without a message from their worker."""
+        if row.attempts < 2:
+            return []
+        since = self.events_before(row.submitted_s)
+        return [each for each in self.events(since, ["task.*"]) if each.subject == row.id]
 
     def _events(self, since: int, limit: int) -> m.Events:
         return self._session.request(m.Events, m.GetEvents, since=since, limit=limit)

@@ -22,11 +22,12 @@ from pathlib import Path
 import msgspec
 
 from simenv import config, files
-from simenv.config import Config, EnvironmentPaths
-from simenv.config.paths import SERVICE_NAMES, SERVICE_PREFIXES, StartupMessage
+from simenv.config import Config, EnvironmentPaths, GatewayFile
+from simenv.config.paths import SERVICE_NAMES, SERVICE_PREFIXES, StartupMessage, passed_environ
 from simenv.errors import SimenvError, StartFailedError, by_code
 
 SERVICE = b"simenv.service"  # in the command line of every service
+GATEWAY = b"simenv.gateway"  # and of every gateway
 START_FIELD = 19  # starttime, counted from the state: proc_pid_stat(5)
 
 
@@ -119,7 +120,9 @@ def _start(
     ready, args = os.pipe()
     line, lifeline = os.pipe() if private else (-1, -1)
     try:
-        process = _spawn(paths, args, line)
+        passed = [pool.environ for pool in settings.pools]
+        passed += [device.environ for device in settings.devices.values()]
+        process = _spawn(paths, args, line, passed)
     except BaseException:  # also an interrupt: no descriptor stays open
         _close(ready, args, line, lifeline)
         raise
@@ -138,13 +141,17 @@ def _start(
     return Service(process, lifeline)
 
 
-def environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables of `environ` that a service inherits."""
-    return {
+def environment(environ: Mapping[str, str], passed: Iterable[str] = ()) -> dict[str, str]:
+    """Return the variables of `environ` that a service inherits. `passed`: what `environ` of its
+    pools and devices names."""
+    inherited = {
         key: value
         for key, value in environ.items()
         if key in SERVICE_NAMES or key.startswith(SERVICE_PREFIXES)
     }
+    for names in passed:
+        inherited |= passed_environ(environ, names)
+    return inherited
 
 
 def end(process: subprocess.Popen[bytes], timeout_s: float = 10.0) -> None:
@@ -216,7 +223,9 @@ def clear(sockets: Path, connection: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)  # follows no link
 
 
-def _spawn(paths: EnvironmentPaths, ready_fd: int, line: int) -> subprocess.Popen[bytes]:
+def _spawn(
+    paths: EnvironmentPaths, ready_fd: int, line: int, passed: Iterable[str]
+) -> subprocess.Popen[bytes]:
     argv = [config.interpreter(), "-P", "-m", "simenv.service", str(paths.config)]
     argv += ["--ready-fd", str(ready_fd)]
     if line >= 0:
@@ -230,7 +239,7 @@ def _spawn(paths: EnvironmentPaths, ready_fd: int, line: int) -> subprocess.Pope
             stdout=log,
             stderr=log,
             cwd=paths.home,
-            env=environment(os.environ),
+            env=environment(os.environ, passed),
             pass_fds=[descriptor for descriptor in (ready_fd, line) if descriptor >= 0],
             start_new_session=True,  # Ctrl-C in the starter's terminal is not meant for it
             umask=0o077,
@@ -298,3 +307,15 @@ def _close(*descriptors: int) -> None:
     for descriptor in descriptors:
         if descriptor >= 0:
             os.close(descriptor)
+
+
+def running_gateway(home: Path) -> GatewayFile | None:
+    """Return the gateway that runs on this machine for the environment with this home; None if
+    there is none."""
+    try:
+        body = (EnvironmentPaths(home, home).gateway / config.GATEWAY_FILE).read_bytes()
+        file = msgspec.json.decode(body, type=GatewayFile)
+    except (OSError, msgspec.MsgspecError):
+        return None
+    is_running = runs(file.pid, GATEWAY, start_ticks=file.start_ticks)
+    return file if is_running and file.format == config.GATEWAY_FORMAT else None

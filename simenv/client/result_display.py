@@ -110,11 +110,12 @@ def task_html(task: str, name: str, state: str, info: TaskInfo | None) -> str:
     return _heading(f"Task {task}", name) + _pairs([(key, value) for key, value in facts if value])
 
 
-def client_html(info: ServiceInfo) -> str:
-    """Return HTML of an environment: its pools and their queues."""
+def client_html(info: ServiceInfo, dashboard: str | None) -> str:
+    """Return HTML of an environment: its pools and their queues, and a link to the web page."""
     heading = _heading(f"simenv {info.name}", f"on {info.node}, {info.queued} waiting")
     columns = ("pool", "engine", "workers", "busy", "waiting", "state")
-    return heading + _table(columns, map(_pool, info.pools))
+    link = f'<div><a href="{escape(dashboard)}">{escape(dashboard)}</a></div>' if dashboard else ""
+    return heading + _table(columns, map(_pool, info.pools)) + link
 
 
 def _pool(pool: PoolInfo) -> tuple[str, ...]:

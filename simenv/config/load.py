@@ -9,6 +9,7 @@ only argument is that file.
 from __future__ import annotations
 
 import os
+import shlex
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from simenv.config.model import CONFIG_FORMAT, Config, Launching, Limits, check
+from simenv.config.model import CONFIG_FORMAT, Config, Limits, check
 from simenv.config.paths import home_root, places
 from simenv.config.pools import check_name, nearest, pool_of, size
 from simenv.errors import ConfigError, OptionError
@@ -83,6 +84,7 @@ def _table(raw: object, subject: str) -> dict[str, object]:
 _ANEW = "simenv up --config FILE"
 # Settings of one start, not of the environment.
 _NOT_RESTORED = ("name", "resume", "force_lock", "lifeline", "faults", "format")
+_SHORT = {"launcher": "use", "gateway": "listen"}  # tables, and the key that options name
 _SIZES = ("memory_bytes", "memory_per_slot", "max_queued_bytes", "max_service_bytes")
 
 
@@ -117,23 +119,25 @@ def import_folders(environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
 
 
 def _merged_layers(*layers: Mapping[str, object]) -> dict[str, object]:
-    """Merge layers of settings, of which later ones override earlier ones. Keys of [launcher] are
-    merged one by one; `hosts` and `hostfile` replace each other."""
+    """Merge layers of settings, of which later ones override earlier ones. Keys of [launcher] and
+    [gateway] are merged one by one; `hosts` and `hostfile` replace each other."""
     entries: dict[str, object] = {}
-    launcher: dict[str, object] = {}
+    tables: dict[str, dict[str, object]] = {}
     for layer in layers:
         if "hosts" in layer or "hostfile" in layer:
             entries.pop("hosts", None)
             entries.pop("hostfile", None)
         entries |= layer
-        launcher |= _launcher_table(layer.get("launcher", {}))
-    return {**entries, "launcher": launcher} if launcher else entries
+        for name in _SHORT.keys() & layer.keys():
+            tables[name] = tables.get(name, {}) | _table_of(name, layer[name])
+    return entries | tables
 
 
-def _launcher_table(launcher: object) -> dict[str, object]:
-    if isinstance(launcher, Launching):
-        return msgspec.structs.asdict(launcher)
-    return dict(launcher) if isinstance(launcher, Mapping) else {"use": launcher}
+def _table_of(name: str, value: object) -> dict[str, object]:
+    """Return a table of _SHORT; a value that is none is that of its first key."""
+    if isinstance(value, msgspec.Struct):
+        return msgspec.structs.asdict(value)
+    return dict(value) if isinstance(value, Mapping) else {_SHORT[name]: value}
 
 
 def last_config(
@@ -185,11 +189,13 @@ def _plain(values: Mapping[str, object], source: str) -> dict[str, Any]:
     for key in ("accounts", "qos"):
         if key in plain:
             plain[key] = _with_limits(plain[key], f"{source}: {key}")
-    if "launcher" in plain:
-        plain["launcher"] = _launcher_table(plain["launcher"])
+    for key in _SHORT.keys() & plain.keys():
+        plain[key] = _table_of(key, plain[key])
     identity = plain.get("identity")
     if isinstance(identity, Mapping) and isinstance(identity.get("use"), str):
         plain["identity"] = {**identity, "use": [identity["use"]]}
+    if "devices" in plain:
+        plain["devices"] = _commands(plain["devices"], f"{source}: devices")
     if isinstance(plain.get("hostfile"), str | os.PathLike) and plain["hostfile"]:
         plain["hostfile"] = os.path.abspath(plain["hostfile"])
     return plain
@@ -202,6 +208,21 @@ def _with_limits(raw: object, subject: str) -> dict[str, object]:
         if isinstance(each, Mapping) and "limits" in each:
             limits = limit_values(each["limits"], f"{subject}.{name[:64]}.limits")
             tables[name] = {**each, "limits": limits}
+    return tables
+
+
+def _commands(raw: object, subject: str) -> dict[str, object]:
+    """Split the commands inside the tables [devices.NAME] into words, as a shell does. Raises
+    ConfigError."""
+    tables = _table(raw, subject)
+    for name, each in tables.items():
+        if isinstance(each, Mapping) and isinstance(each.get("refresh"), str):
+            try:
+                words = shlex.split(each["refresh"])
+            except ValueError as error:
+                text = f"{subject}.{name[:64]}: refresh cannot be split into words: {error}"
+                raise ConfigError(text, hint='a list: refresh = ["PROGRAM", "ARGUMENT"]') from error
+            tables[name] = {**each, "refresh": words}
     return tables
 
 

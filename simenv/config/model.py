@@ -12,7 +12,7 @@ from operator import attrgetter
 import msgspec
 
 from simenv.config.accounts import check_accounts, check_billing
-from simenv.config.pools import MAX_BYTES, check_name, check_pool, nearest
+from simenv.config.pools import MAX_BYTES, check_name, check_pool, check_variables, nearest
 from simenv.errors import ConfigError
 from simenv.model import CLIENT_LIMITS, UNLIMITED, OwnerLimits, PoolSpec
 from simenv.model.accounts import Account, Billing, Qos
@@ -78,6 +78,32 @@ class IdentitySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return "local" in self.use or "munge" in self.use
 
 
+class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The environment over HTTP: the table [gateway]."""
+
+    listen: str = ""  # HOST:PORT (port 0: any); "": started by `simenv up --gateway` alone
+    tls_certificate: str = ""  # PEM file; "": HTTP without TLS, for loopback or a proxy
+    tls_key: str = ""  # PEM file
+    proxies: tuple[str, ...] = ()  # addresses whose X-Forwarded-* headers are used
+    metrics: str = ""  # HOST:PORT of /metrics alone; "": only below the gateway's address
+    max_request_bytes: int = 64 * 2**20  # of one body
+    max_connections: int = 1_000
+    max_processes: int = 4  # of users' jobs that a client of IBM's has sent
+    requests_per_s: float = 200.0  # of one caller, after a burst of ten seconds' worth; 0: no bound
+    keep_days: float = 30.0  # jobs of IBM's clients, and their results
+    access_log: bool = False  # a line for each request, not for refusals alone
+
+
+class DeviceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Calibration data of an emulated device, fetched by a command: the table [devices.NAME]."""
+
+    refresh: tuple[str, ...] = ()  # command that prints the data, as one text or as its words
+    every_h: float = 12.0  # hours between two refreshes
+    format: str = "auto"  # of the data, as `simenv devices import --format`
+    timeout_s: float = 300.0  # of the command
+    environ: str = ""  # variables of `simenv up` that the command reads: "LAB_TOKEN,LAB_URL"
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Settings of one start of the service."""
 
@@ -114,6 +140,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     removed_users: str = "keep"
     removed_hold_s: float = 86_400.0  # after so long held tasks are cancelled
     identity: IdentitySettings = IdentitySettings()
+    gateway: GatewaySettings = GatewaySettings()
+    devices: dict[str, DeviceSettings] = {}  # [devices.NAME]
     resume: bool = False  # refuse to start without a journal; use its copy if that is newer
     force_lock: bool = False  # ignore the lock of a service on another machine
     import_from: tuple[str, ...] = ()  # folders of providers' modules, besides installed packages
@@ -195,6 +223,11 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("launcher.nodes_per_dvm", 0, MAX_NODES),
     ("removed_hold_s", 0.0, 1e8),
     ("identity.lifetime_s", 5.0, 86_400.0),
+    ("gateway.max_request_bytes", 2**16, 2**32),
+    ("gateway.max_connections", 1, 65_536),
+    ("gateway.max_processes", 0, 1_024),
+    ("gateway.requests_per_s", 0.0, 1e6),
+    ("gateway.keep_days", 0.0, 36_500.0),
 )
 
 
@@ -261,6 +294,9 @@ def check(config: Config, source: str) -> None:
     check_accounts(config.accounts, config.qos, source)
     check_billing(config.billing, names, source)
     _check_identity(config, source)
+    check_gateway(config.gateway, source)
+    for device, settings in config.devices.items():
+        check_device(device, settings, f"{source}: devices.{device[:64]}")
     _check_launching(config, source)
 
 
@@ -290,6 +326,64 @@ def _check_identity(config: Config, source: str) -> None:
             f"{source}: identity.listen = {settings.listen[:80]!r} has no fixed port",
             hint="name one: users type it, munge:OWNER@HOST:PORT/NAME",
         )
+
+
+_EVERY_H, _TIMEOUT_S = (0.01, 8_784.0), (1.0, 3_600.0)
+
+
+def check_device(name: str, settings: DeviceSettings, subject: str) -> None:
+    """Check a table [devices.NAME]. Raises ConfigError."""
+    check_name(name, "device")
+    words = settings.refresh
+    if not words or not words[0] or sum(map(len, words)) > MAX_LINE_CHARS:
+        hint = 'refresh = "PROGRAM ARGUMENT ..." prints the data; there is no shell'
+        raise ConfigError(f"{subject}: refresh is not a command", hint=hint)
+    if not all(map(str.isprintable, words)):
+        raise ConfigError(f"{subject}: refresh has a character that cannot be printed")
+    for key, (low, high) in (("every_h", _EVERY_H), ("timeout_s", _TIMEOUT_S)):
+        value = getattr(settings, key)
+        if not low <= value <= high:
+            raise ConfigError(f"{subject}: {key} = {value} is outside {low} .. {high}")
+    check_variables(settings.environ, subject)
+
+
+def check_gateway(settings: GatewaySettings, source: str) -> None:
+    """Check the table [gateway]. Raises ConfigError."""
+    for key in ("listen", "metrics"):
+        if getattr(settings, key):
+            web_address(getattr(settings, key), f"{source}: gateway.{key}")
+    if bool(settings.tls_certificate) != bool(settings.tls_key):
+        hint = "tls_certificate and tls_key, PEM files both"
+        raise ConfigError(f"{source}: gateway: TLS needs two files", hint=hint)
+    for proxy in settings.proxies:
+        try:
+            ipaddress.ip_network(proxy)
+        except ValueError as error:
+            hint = "10.0.0.7, or 10.0.0.0/24"
+            text = f"{source}: gateway.proxies: {proxy[:80]!r} is no IP address"
+            raise ConfigError(text, hint=hint) from error
+    for key in ("listen", "metrics"):
+        value = getattr(settings, key)
+        is_open = bool(value) and not is_loopback(web_address(value)[0])
+        if is_open and not (settings.tls_certificate or settings.proxies):
+            raise ConfigError(
+                f"{source}: gateway.{key} = {value!r} would send tokens over the network "
+                "without TLS",
+                hint="tls_certificate and tls_key, or proxies: the addresses of those that end TLS",
+            )
+
+
+def web_address(listen: str, setting: str = "gateway.listen") -> tuple[str, int]:
+    """Return the host and the port of `HOST:PORT`. Raises ConfigError like `listen_parts`."""
+    host, port = listen_parts(f"tcp://{listen}", setting)
+    return ("0.0.0.0" if host == EVERYWHERE else host), port
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine can reach an address; names but localhost count as open."""
+    with suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
 
 
 def _check_launching(config: Config, source: str) -> None:

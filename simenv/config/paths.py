@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
 
 import msgspec
@@ -97,6 +98,11 @@ class EnvironmentPaths(msgspec.Struct, frozen=True):
         return self.home / "keys.json"
 
     @property
+    def gateway(self) -> Path:
+        """Folder of the gateway, which its process makes."""
+        return self.home / "gateway"
+
+    @property
     def config(self) -> Path:
         return self.home / "config.json"
 
@@ -122,6 +128,11 @@ class EnvironmentPaths(msgspec.Struct, frozen=True):
     def copy(self) -> Path:
         """Copy of the journal, for a start on another machine."""
         return self.home / "journal.copy.db"
+
+    @property
+    def telemetry(self) -> Path:
+        """Store of telemetry series."""
+        return self.home / "telemetry.db"
 
     @property
     def results(self) -> Path:
@@ -158,6 +169,21 @@ class ConnectionFile(msgspec.Struct, frozen=True):
     own: OwnerEndpoint | None = None  # None: its own user can connect on its node only
     start_ticks: str = ""  # of the process, in clock ticks since the node's boot; "": not known
     socket_key: str = ""  # public key that the service proves on its node's sockets
+
+
+GATEWAY_FORMAT = 1
+GATEWAY_FILE = "gateway.json"  # in the folder of the gateway
+
+
+class GatewayFile(msgspec.Struct, frozen=True):
+    """Contents of `gateway/gateway.json` in the environment's home, while a gateway runs."""
+
+    format: int
+    environment: str
+    url: str  # without a slash at its end
+    pid: int
+    start_ticks: str  # of the process, see `simenv.process`
+    version: str
 
 
 def home_root(environ: Mapping[str, str] = os.environ) -> Path:
@@ -391,6 +417,16 @@ def worker_environ(environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
         and not (is_rank and key.startswith(MPI_PREFIXES))
     }
     return tuple({**QUIET, **inherited}.items())
+
+
+def passed_environ(environ: Mapping[str, str], names: str) -> dict[str, str]:
+    """Return the variables that `environ` of a pool names, one by one or by `BEGINNING*`."""
+    patterns = names.split(",") if names else []
+    return {
+        key: value
+        for key, value in environ.items()
+        if any(fnmatchcase(key, pattern) for pattern in patterns)
+    }
 
 
 def gpu_environ(gpu: str) -> tuple[tuple[str, str], ...]:

@@ -164,15 +164,17 @@ def _outages(text: str, source: str) -> tuple[tuple[float, float], ...]:
 
 KEYS = (
     *("name", "engine", "workers", "min", "max", "ranks", "memory", "idle_s", "nodes"),
-    *("provider", "device", "pace", "drift", "command"),
+    *("provider", "device", "pace", "drift", "command", "environ"),
 )
 AUTO = "auto"  # of workers: one for each GPU
 MAX_IDLE_S = 10**8
 _POOL_EXAMPLE = "NAME:engine=statevector,workers=4,ranks=2,memory=2GiB,nodes=gpu*+node7"
 _ON_DEMAND = re.compile(r"(.+)\.x\d+\Z")
 MACHINE = "hardware"  # the engine whose one worker holds a machine
-_PROVIDER = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*\Z")
+QRMI = "qrmi"  # the module of a provider that is a resource of QRMI
+_PROVIDER = re.compile(rf"([^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*|{QRMI}:[\w.-]+)\Z")
 _PROVIDER_CHARS = 256
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,254}\*?\Z")
 _PATTERN = re.compile(r"[A-Za-z0-9*?][A-Za-z0-9_.*?-]{0,254}\Z")
 
 
@@ -208,11 +210,12 @@ def pool_of(table: Mapping[str, object], source: str) -> PoolSpec:
     if workers is not None and {"min", "max"} & set(values):
         hint = "workers=N means min=N,max=N; min=0,max=8: as many as are needed"
         raise ConfigError(f"{source}: workers cannot be combined with min or max", hint=hint)
-    nodes = values.get("nodes")
-    if isinstance(nodes, list | tuple):
-        nodes = "+".join(map(str, nodes))
-    if isinstance(nodes, str):
-        values["nodes"] = nodes.replace("+", ",")
+    for key in ("nodes", "environ"):
+        several = values.get(key)
+        if isinstance(several, list | tuple):
+            several = ",".join(map(str, several))
+        if isinstance(several, str):
+            values[key] = several.replace("+", ",")
     try:
         if workers == AUTO:
             values["auto_workers"] = True
@@ -244,6 +247,7 @@ def check_pool(pool: PoolSpec, source: str) -> None:
         raise ConfigError(f"{subject}: ranks = {pool.ranks} is outside 1 .. {MAX_RANKS}")
     size(pool.memory_bytes, f"{subject}: memory")
     _check_provider(pool, subject)
+    _check_environ(pool, subject)
     _check_program(pool, subject)
     if pool.device:
         check_name(pool.device, f"{subject}: device")
@@ -279,6 +283,30 @@ def _check_provider(pool: PoolSpec, subject: str) -> None:
         text = f"{subject} wants {pool.min} to {pool.max} workers of {pool.ranks} ranks"
         hint = "a machine is held by one worker of one rank: leave workers and ranks out"
         raise ConfigError(text, hint=hint)
+
+
+def _check_environ(pool: PoolSpec, subject: str) -> None:
+    """Check `environ`: names of variables, or beginnings of names, for the worker of a machine."""
+    if pool.provider.startswith(f"{QRMI}:") and not pool.environ:
+        name = pool.provider.removeprefix(f"{QRMI}:")
+        text = (
+            f"{subject} has a provider of QRMI, which reads environment variables, and no environ"
+        )
+        raise ConfigError(text, hint=f"environ={name}_QRMI_*+QRMI_*")
+    if pool.environ and not pool.provider:
+        hint = "leave it out: only the provider of a machine reads variables of the site"
+        raise ConfigError(f"{subject} has environ and no provider", hint=hint)
+    check_variables(pool.environ, subject)
+
+
+def check_variables(environ: str, subject: str) -> None:
+    """Check names of environment variables, or beginnings of names. Raises ConfigError."""
+    for pattern in environ.split(",") if environ else ():
+        if not _VARIABLE.match(pattern):
+            text = (
+                f"{subject}: environ = {pattern[:80]!r} is not a variable's name or its beginning"
+            )
+            raise ConfigError(text, hint="LAB_TOKEN,LAB_URL, or LAB_*; after --pool joined by +")
 
 
 def _check_program(pool: PoolSpec, subject: str) -> None:

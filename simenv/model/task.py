@@ -120,6 +120,8 @@ class TaskOptions(msgspec.Struct, frozen=True, array_like=True):
     parts: TaskParts | None = None
     account: Text = ""  # "": the submitter's default one
     qos: Text = ""  # class of service; "": the account's default one
+    # W3C traceparent of the submission; "": none. It changes nothing else.
+    trace: Annotated[str, msgspec.Meta(max_length=55)] = ""
 
     @property
     def bit_strings(self) -> tuple[str, ...]:
@@ -134,14 +136,14 @@ class TaskOptions(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def content(self) -> TaskOptions:
-        """These options without `app` and the preferred worker of `parts`, neither of which changes
-        a result. Two runs of an application with the same options have equal content."""
+        """These options without `app`, `trace` and the preferred worker of `parts`, none of which
+        changes a result. Two runs of an application with the same options have equal content."""
         parts = self.parts
         if parts is not None and parts.worker:
             parts = msgspec.structs.replace(parts, worker="")
-        if not self.app and parts is self.parts:
+        if not (self.app or self.trace) and parts is self.parts:
             return self
-        return msgspec.structs.replace(self, app="", parts=parts)
+        return msgspec.structs.replace(self, app="", trace="", parts=parts)
 
 
 class TaskSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -82,12 +82,13 @@ class PoolSpec(msgspec.Struct, frozen=True):
     ranks: int = 1  # MPI ranks of each worker
     memory_bytes: int = 0  # memory of each rank; 0: by the memory of a slot or node
     nodes: str = ""  # nodes of its workers, names or patterns: "gpu*,node7"; "": all
-    provider: str = ""  # "module:factory" of the device that its worker holds
+    provider: str = ""  # "module:factory", or "qrmi:NAME", of the device that its worker holds
     device: str = ""  # the emulated device that its tasks run on
     pace: bool = False  # the device takes as long as the machine
     drift: str = ""  # how its calibration changes, see `simenv.config.pools`; "": it does not
     command: str = ""  # of an external simulator, see `simenv.config.pools`
     auto_workers: bool = False  # as many workers as its nodes have GPUs
+    environ: str = ""  # variables of `simenv up` that its provider reads: "fez_QRMI_*,QRMI_*"
 
 
 class PoolInfo(msgspec.Struct, frozen=True):
@@ -224,6 +225,23 @@ def wall_clock_s(moment: str) -> float:
     except ValueError:
         return 0.0
     return (result if result.tzinfo else result.replace(tzinfo=UTC)).timestamp()
+
+
+_DATE_NAME = "%Y%m%dT%H%M%S.%fZ"
+
+
+def date_name(time_s: float) -> str:
+    """Name, without its ending, of the file of a calibration that came at a time (seconds since
+    1970)."""
+    return datetime.fromtimestamp(time_s, UTC).strftime(_DATE_NAME)
+
+
+def dated_s(name: str) -> float:
+    """Time of a name that `date_name` made; 0.0 for another name."""
+    try:
+        return datetime.strptime(name, _DATE_NAME).replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        return 0.0
 
 
 def device_time_ns(shots: int, circuits: int, overhead_ns: float, shot_ns: float) -> int:

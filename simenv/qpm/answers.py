@@ -192,6 +192,20 @@ class QueueMetrics(msgspec.Struct, frozen=True):
     telemetry: Visibility
 
 
+class TelemetryHistory(msgspec.Struct, frozen=True):
+    """Answer of `get_telemetry_history`. `points`: of each step its begin in seconds since 1970,
+    and mean, least and largest sample. Without a series: the names of all."""
+
+    target_id: str
+    timestamp_ns: int
+    access_class: str
+    series: str
+    unit: str
+    points: list[tuple[float, float, float, float]]
+    names: list[str]
+    telemetry: Visibility
+
+
 class LifecycleEvent(msgspec.Struct, frozen=True, omit_defaults=True):
     """One event of the service."""
 

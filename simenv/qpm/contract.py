@@ -113,6 +113,10 @@ EXTENSIONS: Mapping[str, Mapping[str, Arguments]] = {
     "telemetry": {
         "capability_map": TOKEN,
         "list_scheduler_allocations": (*TOKEN, ("filters", None)),
+        "get_telemetry_history": (
+            *(*TOKEN, ("series", None), ("since_s", None), ("until_s", None)),
+            *(("step_s", None), ("access_class", None)),
+        ),
     },
     "control": {"get_service_summary": TOKEN},
     "scheduler": {"calibrate_execution_target": (*_DEVICE, ("reason", None))},

@@ -192,6 +192,7 @@ class WorkerHeartbeat(msgspec.Struct, frozen=True, gc=False):
     passes: tuple[int, int] = (0, 0)  # sweeps of the task over the state: done, total
     waiting: bool = True  # the worker waits for a chunk; False while it loads kernels
     compiling: bool = False  # the worker compiles kernels that the task needs
+    load: tuple[int, int, int] = (0, 0, 0)  # see `Worker.cpu_ms` and `NodeState.busy_ms`
 
 
 class AssignTasks(msgspec.Struct, frozen=True):

@@ -14,16 +14,25 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec import structs
 
 from launcher.base import Allocation, Launcher, LaunchError
 from launcher.selection import select_launcher
 from simenv import config as configs, files
 from simenv._version import __version__
-from simenv.config import Config, ConnectionFile, EnvironmentPaths, OwnerEndpoint, paths
+from simenv.config import (
+    GATEWAY_FILE,
+    Config,
+    ConnectionFile,
+    EnvironmentPaths,
+    OwnerEndpoint,
+    paths,
+)
 from simenv.errors import ConfigError
 from simenv.model import Origin, PoolSpec
 from simenv.process import start_ticks
@@ -32,9 +41,11 @@ from simenv.scheduler.scheduler import Scheduler
 from simenv.service import fault_injection
 from simenv.service.accounting.accounts import AccountRegistry
 from simenv.service.admission.submissions import SubmitQueue
+from simenv.service.child_process import ChildProcess
 from simenv.service.control.admin_commands import KeyCommands
 from simenv.service.control.results import ResultRequests
 from simenv.service.devices import drifting, registry, resolve
+from simenv.service.devices.refresh import DeviceRefreshes
 from simenv.service.event_loop import EventLoop
 from simenv.service.identities import LOOPBACK, BrokerProcess, Identities
 from simenv.service.journal import maintenance, writer
@@ -43,11 +54,26 @@ from simenv.service.queries.devices import DeviceRecords
 from simenv.service.recovery import choose_journal, drop_damaged_records, replay
 from simenv.service.results.completions import Completions
 from simenv.service.service import RuntimeFacts
+from simenv.service.telemetry.recorder import TelemetryRecorder
+from simenv.service.tokens import OWN_GATEWAY
 from simenv.service.workers import processes
-from simenv.service.workers.endpoints import WorkerEndpoint, open_listener, owner_endpoint_of
+from simenv.service.workers.endpoints import (
+    WorkerEndpoint,
+    open_listener,
+    owner_endpoint_of,
+    resolved,
+)
 from simenv.service.workers.isolation import check_isolation
-from simenv.wire.keyfiles import ServerFile, new_pair
-from simenv.wire.transport.sockets import PeerKind
+from simenv.wire.keyfiles import (
+    KEYS_FORMAT,
+    Identity,
+    Role,
+    ServerFile,
+    UserKeyFile,
+    new_pair,
+    write_private,
+)
+from simenv.wire.transport.sockets import PeerKind, open_socket
 from simenv.wire.transport.zmq_transport import ZmqListener
 from simulators import catalog
 from simulators.compiler import warmup
@@ -182,6 +208,11 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
         workers = processes.WorkerProcesses(
             cluster.launcher, config, paths, results, kernels, environ_of_workers, keys
         )
+        refreshes = DeviceRefreshes(config.devices, folder, environ)
+        on_leave.callback(refreshes.close)
+        for passed in (*workers.passed.values(), *refreshes.passed.values()):
+            for variable in passed:
+                os.environ.pop(variable, None)
         is_distributed = limits.max_ranks > 1 or len(limits.nodes) > 1
         exposure = cluster.launcher.exposure if is_distributed else ""
         ended, end_s = journal.records.ended(), allocation.end_s
@@ -197,12 +228,16 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
             ResultRequests(config, journal, scheduler, completions, results, accounts),
             *(lease, facts, devices),
         )
+        loop.telemetry = TelemetryRecorder(paths.telemetry)
+        on_failure.callback(loop.telemetry.close)
+        loop.refreshes = refreshes if config.devices else None
         loop.pool_commands.restore()
         _serve_users(loop, endpoints)
         _start_threads(loop, on_failure)
         lease.announce(endpoints.connection_file(config.name, node, journal.epoch, sockets))
         on_leave.callback(lease.leave)
         server = endpoints.server
+        _start_gateway(loop, paths, server, on_leave)
         for kind, message in (
             ("service.started", f"epoch {journal.epoch}, {replayed.queued} queued"),
             ("allocation.found", allocation_text(allocation)),
@@ -289,7 +324,7 @@ def _endpoints(
     broker: BrokerProcess | None = None
     remote, server, owner, own_key = None, None, workers.owner_endpoint, ""
     has_users = config.identity.has_users
-    if config.listen or has_users:
+    if config.listen or has_users or config.gateway.listen or config.gateway.metrics:
         listen = config.listen or LOOPBACK
         remote, server = open_listener(listen, paths.server_key, os.uname().nodename)
         owner = owner_endpoint_of(server)
@@ -303,11 +338,54 @@ def _endpoints(
 
 
 def _serve_users(loop: EventLoop, endpoints: Endpoints) -> None:
-    """Let users of the site enter without key files, if the configuration says so."""
+    """Let users enter by tokens, and users of the site without key files, if the configuration says
+    so."""
+    loop.tokens.server = endpoints.server
     if endpoints.broker is not None and endpoints.server is not None:
         end = loop.administration.end_reservations
         loop.identities = Identities(loop, endpoints.broker, endpoints.server, end)
-        endpoints.broker.start()
+        endpoints.broker.child.start()
+
+
+def _start_gateway(
+    loop: EventLoop, paths: EnvironmentPaths, server: ServerFile | None, on_leave: ExitStack
+) -> None:
+    """Start the gateway, or its metrics alone, if the configuration says so, with a key that is new
+    in each start. Its sockets are opened here, so that a start fails if they cannot be, and stay
+    open while the gateway is started again. Raises ConfigError."""
+    settings = loop.config.gateway
+    addresses = [(key, getattr(settings, key)) for key in ("listen", "metrics")]
+    if server is None or not any(address for _, address in addresses):
+        return
+    if find_spec("litestar") is None:
+        hint = "pip install 'simenv[gateway]'"
+        raise ConfigError("the packages of the gateway are not installed", hint=hint)
+    folder = files.private_folder(paths.gateway)
+    (folder / GATEWAY_FILE).unlink(missing_ok=True)
+    arguments, descriptors = [loop.config.name, "--home", str(paths.home)], []
+    for key, address in addresses:
+        if address:
+            host, port = configs.web_address(address)
+            listener = open_socket(resolved(host, f"gateway.{key}"), port)
+            on_leave.callback(listener.close)
+            descriptors.append(listener.fileno())
+            arguments += [f"--{key}-fd", str(listener.fileno())]
+    pair, name, role = new_pair(), OWN_GATEWAY, Role.GATEWAY
+    loop.key_commands.certify(pair.public, Identity(name, role))
+    fields = (
+        loop.config.name,
+        server.address,
+        server.public_key,
+        name,
+        role,
+        *structs.astuple(pair),
+    )
+    write_private(folder / "key.json", UserKeyFile(KEYS_FORMAT, *fields))
+    loop.gateway = ChildProcess(
+        "gateway", "simenv.gateway", os.environ, lambda: (arguments, descriptors)
+    )
+    on_leave.callback(loop.gateway.end)
+    loop.gateway.start()
 
 
 def _start_threads(loop: EventLoop, on_failure: ExitStack) -> None:

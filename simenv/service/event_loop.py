@@ -19,7 +19,8 @@ from simenv.scheduler.core import Action, WorkerHeartbeat
 from simenv.scheduler.reservations.ledger import UNCHANGED
 from simenv.service import fault_injection
 from simenv.service.admission.submissions import HOLD_S, AcceptAnswers
-from simenv.service.control.administration import CHANGES, Administration
+from simenv.service.child_process import ChildProcess
+from simenv.service.control.administration import CHANGES, WITHOUT_JOURNAL, Administration
 from simenv.service.control.reservations import CHANGES as RESERVATION_CHANGES
 from simenv.service.fairness import CHECKS, Decoding
 from simenv.service.identities import Identities
@@ -29,10 +30,11 @@ from simenv.service.queries.handlers import Cancelling, QueryHandlers
 from simenv.service.queries.query_queue import RECHECK_NS, QueryQueue
 from simenv.service.results.completions import acknowledge
 from simenv.service.service import ServiceComponents, WorkerEvents
+from simenv.service.tokens import TokenCommands
 from simenv.service.workers.endpoints import RateLimitedLog, check_worker
 from simenv.wire import codec
 from simenv.wire.keyfiles import USER_ROLES, Identity, with_rights
-from simenv.wire.messages import admin, client as m, queries
+from simenv.wire.messages import client as m, queries
 from simenv.wire.transport.sockets import PeerKind
 
 UPKEEP_PERIOD_NS = 50_000_000
@@ -132,7 +134,8 @@ class EventLoop(ServiceComponents):
     def __post_init__(self) -> None:
         super().__post_init__()
         send = partial(self.listener.send, PeerKind.CLIENT)
-        self.query_handlers = handlers = QueryHandlers(self)
+        self.tokens = TokenCommands(self)
+        self.query_handlers = handlers = QueryHandlers(self, self.tokens)
         self.query_queue = QueryQueue(
             handlers.answer,
             self.result_requests.requeue_damaged,
@@ -143,8 +146,9 @@ class EventLoop(ServiceComponents):
         self._decode = Decoding(CHECKS).of
         self._events = WorkerEvents(self)
         self._upkeep = Upkeep(self)
-        self.administration = Administration(self)
+        self.administration = Administration(self, self.tokens)
         self.identities: Identities | None = None  # None: there are no users without key files
+        self.gateway: ChildProcess | None = None  # None: none is started along
         self._rejection_log = RateLimitedLog(log)
         self._accept_answers = AcceptAnswers(self.state, send)
         self._answers: list[tuple[bytes, bytes]] = []
@@ -222,6 +226,7 @@ class EventLoop(ServiceComponents):
                 refused = m.Refused(pending.message.request, answer)
                 self._answers.append((pending.peer, codec.encode(refused)))
                 self.owners.count_refusal(pending.owner)
+                self.usage.counters.refused += 1
         if self.state.lacks_workers:
             self._next_tick_ns = 0
 
@@ -290,7 +295,8 @@ class EventLoop(ServiceComponents):
         elif type(message) in CHANGES:
             answer = self.administration.apply(identity, message)
             self._next_tick_ns = 0
-            after = self._answers if type(message) is admin.RevokeKey else self.executor.outbox
+            at_once = isinstance(message, WITHOUT_JOURNAL)
+            after = self._answers if at_once else self.executor.outbox
             after.append((peer, codec.encode(answer)))
         elif type(message) in RESERVATION_CHANGES:
             assert isinstance(message, queries.ClientRequest)
@@ -322,6 +328,7 @@ class EventLoop(ServiceComponents):
                 beat = WorkerHeartbeat(
                     message.name, message.start, message.task, message.attempt, message.rss_bytes,
                     (message.passes_done, message.passes), message.waiting, message.compiling,
+                    (message.cpu_ms, message.node_cpu_ms, message.node_used_bytes),
                 )  # fmt: skip
                 alive, actions = self.scheduler.heartbeat_received(beat, now_ns)
             answer = m.LeaseRenewed(self.state.epoch) if alive else m.StopWorker("unknown worker")
@@ -359,6 +366,11 @@ class EventLoop(ServiceComponents):
         drifted, next_s = self.devices.drifted(time.time_ns(), self.scheduler)
         self.executor.execute(drifted)
         self.key_commands.close_expired(time.time())
+        self.tokens.tick(now_ns / 1e9)
+        if self.gateway is not None:
+            self.gateway.keep()
+        if self.refreshes is not None:
+            self.executor.execute(list(self.refreshes.tick(now_ns / 1e9)))
         if self.identities is not None:
             self.identities.tick(now_ns / 1e9)
         if not (self.state.draining or self.lease.holds()):
@@ -367,6 +379,8 @@ class EventLoop(ServiceComponents):
         self._check_allocation_end(now_ns)
         self._check_drain(now_ns)
         self.result_requests.reserve.restore()
+        if self.telemetry is not None and self.telemetry.is_due:
+            self.telemetry.record(self.query_handlers.metrics.read())
         wait_s = min(next_s, TICK_BUSY_S if self.state.is_active else TICK_IDLE_S)
         self._next_tick_ns = now_ns + round(wait_s * 1e9)
 
@@ -407,6 +421,8 @@ class EventLoop(ServiceComponents):
         self.checkpointer.stop()
         if self.backup is not None:
             self.backup.stop()
+        if self.telemetry is not None:
+            self.telemetry.close()
         try:
             self.journal.close()
         finally:  # on a full disk the journal raises

@@ -12,8 +12,6 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import subprocess
-import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -25,6 +23,7 @@ import msgspec
 from simenv import config as configs, files
 from simenv.config import Config, IdentitySettings
 from simenv.errors import ConfigError, KeyConflictError, KeyRefusedError, SimenvError
+from simenv.service.child_process import ChildProcess
 from simenv.service.control.admin_commands import refusal_notice
 from simenv.service.journal import reader
 from simenv.service.service import ServiceComponents
@@ -32,6 +31,7 @@ from simenv.service.workers.endpoints import resolved
 from simenv.wire.keyfiles import LOCAL, Identity, Role, ServerFile
 from simenv.wire.messages import identity
 from simenv.wire.messages.identity import Denial, UserAccount, UserCertificate, UserRequest
+from simenv.wire.transport.sockets import open_socket
 
 TICK_S = 5.0  # between two looks at ends and memberships
 CHECK_S = 15.0  # between two lookups of the accounts of users with certificates
@@ -40,8 +40,6 @@ OUT_S = 60.0  # more than any of these together with TICK_S
 MAX_OF_USER = 256  # certificates; the one that was not renewed for longest goes
 MAX_FORMER = 10_000  # former public keys whose users are remembered
 CHECK_USERS = 1_000  # of one message
-RESTART_S = 1.0  # between two starts of the broker
-END_S = 5.0
 CHANNEL_BYTES = 2**17  # of a message of the broker
 A_PASS = 32  # messages of the broker
 LOOPBACK = "tcp://127.0.0.1:0"  # where the service listens for users of its host by default
@@ -120,13 +118,13 @@ class BrokerProcess:
         """Bind the sockets. Raises ConfigError."""
         self.handle: Callable[[UserRequest | UserAccount], None] = lambda _: None
         self._name = config.name
-        self._environ = {
+        few = {
             key: value
             for key, value in environ.items()
             if key in ("PATH", "LANG", "SIMENV_MUNGE_SOCKET") or key.startswith("LC_")
         }
-        self._process: subprocess.Popen[bytes] | None = None
-        self._started_s = 0.0
+        module = "simenv.service.broker"
+        self.child = ChildProcess("credential broker", module, few, self._inputs)
         self._unix: socket.socket | None = None
         self._tcp: socket.socket | None = None
         self._path: Path | None = None
@@ -146,23 +144,10 @@ class BrokerProcess:
     def fileno(self) -> int:
         return self._channel.fileno()
 
-    def start(self) -> None:
-        """Start the process."""
-        self._started_s = time.monotonic()
+    def _inputs(self) -> tuple[list[str], list[int]]:
         listeners = [each.fileno() if each else -1 for each in (self._unix, self._tcp)]
         numbers = [self._inherited.fileno(), *listeners]
-        argv = [sys.executable, "-P", "-m", "simenv.service.broker", self._name]
-        try:
-            self._process = subprocess.Popen(
-                [*argv, *map(str, numbers)],
-                stdin=subprocess.DEVNULL,
-                cwd="/",
-                env=self._environ,
-                pass_fds=[number for number in numbers if number >= 0],
-                start_new_session=True,
-            )
-        except OSError as error:
-            log.error("the credential broker cannot be started: %s", error)
+        return [self._name, *map(str, numbers)], [number for number in numbers if number >= 0]
 
     def keep(self) -> None:
         """Renew the time of the socket's file, so that no cleaner of temporary folders removes it,
@@ -173,13 +158,10 @@ class BrokerProcess:
             except OSError:
                 with suppress(ConfigError):
                     former, self._unix = self._unix, _unix_listener(self._path)
-                    self._end()
+                    self.child.end()
                     if former is not None:
                         former.close()
-        running = self._process is not None and self._process.poll() is None
-        if not running and time.monotonic() - self._started_s >= RESTART_S:
-            log.warning("the credential broker has ended; it is started again")
-            self.start()
+        self.child.keep()
 
     def receive(self) -> None:
         """Pass messages of the process on to `handle`; never waits."""
@@ -200,21 +182,12 @@ class BrokerProcess:
         with suppress(OSError):
             self._channel.send(identity.encode(message))
 
-    def _end(self) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self._process.terminate()
-            try:
-                self._process.wait(END_S)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-
     def close(self) -> None:
         """End the process, and remove the socket's file."""
         if self._path is not None and self._unix is not None:
             with suppress(OSError):
                 self._path.unlink()
-        self._end()
+        self.child.end()
         for each in (self._channel, self._inherited, self._unix, self._tcp):
             if each is not None:
                 each.close()
@@ -242,17 +215,7 @@ def _unix_listener(path: Path) -> socket.socket:
 
 def _tcp_listener(listen: str) -> socket.socket:
     host, port = configs.listen_parts(listen, "identity.listen")
-    address = resolved(host, "identity.listen")
-    listener = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((address, port))
-        listener.listen(socket.SOMAXCONN)
-    except OSError as error:
-        listener.close()
-        hint = "an address of this machine, and a port that is free"
-        raise ConfigError(f"cannot listen on {listen}: {error.strerror}", hint=hint) from error
-    return listener
+    return open_socket(resolved(host, "identity.listen"), port)
 
 
 class Identities:

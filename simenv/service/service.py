@@ -17,10 +17,13 @@ from simenv.service.admission.submissions import SubmitQueue
 from simenv.service.control.admin_commands import KeyCommands, Owners, PoolCommands
 from simenv.service.control.reservations import ReservationCommands
 from simenv.service.control.results import ResultRequests
+from simenv.service.devices.refresh import DeviceRefreshes
 from simenv.service.journal import maintenance, tables, writer
 from simenv.service.ownership import ConnectionFileLease
 from simenv.service.queries.devices import DeviceRecords
 from simenv.service.results.completions import Completions
+from simenv.service.telemetry.counters import DurationBuckets
+from simenv.service.telemetry.recorder import TelemetryRecorder
 from simenv.service.workers.action_executor import ActionExecutor, AuditLog
 from simenv.service.workers.processes import WorkerProcesses
 from simenv.wire.messages import client as m
@@ -71,6 +74,7 @@ class ServiceComponents:
         self.starts.restore(tables.WAIT_ERRORS.read(journal.records))
         self.started_ns = time.monotonic_ns()
         self.pass_times = PassTimes()
+        self.telemetry: TelemetryRecorder | None = None  # None: nothing is sampled
         self.store_error = ""  # reason why the journal cannot be written; "": it can
         self.stop_at_ns = 0  # when a drain ends by force; 0: not draining
         self.stopped = False
@@ -81,6 +85,7 @@ class ServiceComponents:
             self.result_requests.file_worker.remove,
             devices.drifting,
         )
+        self.refreshes: DeviceRefreshes | None = None  # None: no device has a command for that
         self.audit = AuditLog(self.executor, self.listener.origin)
         self.pool_commands = PoolCommands(
             self.config, scheduler, journal, self.workers.recheck_node
@@ -119,6 +124,7 @@ class PassTimes:
         self._begin_ns = 0
         self.had_messages = False  # whether the present pass handles messages
         self.longest_ns = 0
+        self.histogram = DurationBuckets()  # of passes with messages
 
     def wait_begins(self) -> None:
         """End the present pass; called before the loop waits."""
@@ -129,6 +135,7 @@ class PassTimes:
             self.longest_ns = took_ns
         if self.had_messages:
             self._samples_ns.append(took_ns)
+            self.histogram.add(took_ns // 1000)
         self._begin_ns = 0
 
     def wait_ends(self) -> int:

@@ -150,12 +150,26 @@ _READY, _DONE, _REFUSED = b"r", b"d", b"w"
 class SandboxProcess:
     """Sandbox process. Thread-safe; one file at a time. A forked child starts its own process."""
 
-    def __init__(self, module: str = __name__, function: str = "checked") -> None:
-        """`function` of `module`: converts the bytes of a file, and raises SimenvError."""
-        self._function = module, function
+    def __init__(
+        self,
+        module: str = __name__,
+        function: str = "checked",
+        subject: str = "QPY file",
+        verbs: tuple[str, str] = ("reading", "read"),
+        seconds: float | None = None,
+    ) -> None:
+        """`function` of `module`: converts the bytes of a file, and raises SimenvError. `subject`,
+        `verbs`: names of what is read and of what is done with it, for messages. `seconds`: for one
+        file; None: SECONDS."""
+        self._function, self._subject, self._verbs = (module, function), subject, verbs
+        self._own_seconds = seconds
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def _seconds(self) -> float:
+        return SECONDS if self._own_seconds is None else self._own_seconds
 
     def convert(self, data: bytes, name: str = "") -> bytes:
         """Return what the function returns for a file. Raises its errors, LimitExceededError for a
@@ -163,7 +177,8 @@ class SandboxProcess:
         no Python interpreter for it."""
         prefix = label(name)
         if not self._lock.acquire(timeout=QUEUE_SECONDS):
-            text = f"{prefix}another QPY file is being read, and has been for {QUEUE_SECONDS:g} s"
+            what = f"another {self._subject} is being {self._verbs[1]}"
+            text = f"{prefix}{what}, for {QUEUE_SECONDS:g} s by now"
             raise LimitExceededError(text, hint="send it again, or OpenQASM")
         try:
             verdict, answer = self._answer(data)
@@ -176,8 +191,8 @@ class SandboxProcess:
             error.message = prefix + error.message
             raise error
         raise LimitExceededError(
-            f"{prefix}reading the QPY file of {len(data)} bytes takes more than "
-            f"{MEMORY_BYTES >> 20} MiB or {SECONDS:g} s",
+            f"{prefix}{self._verbs[0]} the {self._subject} of {len(data)} bytes takes more than "
+            f"{MEMORY_BYTES >> 20} MiB or {self._seconds:g} s",
             hint="a smaller circuit, or OpenQASM",
         )
 
@@ -225,7 +240,7 @@ class SandboxProcess:
 
     def _exchange(self, process: subprocess.Popen[bytes], data: bytes) -> tuple[bytes, bytes]:
         assert process.stdin is not None
-        end_s = monotonic() + SECONDS
+        end_s = monotonic() + self._seconds
         process.stdin.write(_LENGTH.pack(len(data)) + data)
         process.stdin.flush()
         head = self._read(process, 1 + _LENGTH.size, end_s - monotonic())
@@ -310,7 +325,7 @@ def main() -> int:
         except SimenvError as error:
             verdict, answer = _REFUSED, msgspec.msgpack.encode(refusal(error))
         except BaseException as error:  # noqa: BLE001 - a Rust panic is no Exception
-            wrong = ProgramError(f"the QPY file cannot be read: {type(error).__name__}")
+            wrong = ProgramError(f"the program cannot be read: {type(error).__name__}")
             verdict, answer = _REFUSED, msgspec.msgpack.encode(refusal(wrong))
         answers.write(verdict + _LENGTH.pack(len(answer)) + answer)
         answers.flush()

@@ -25,19 +25,22 @@ import zmq
 
 from simenv import files
 from simenv.errors import ConfigError, KeyConflictError, NotAllowedError, NotFoundError, OptionError
-from simenv.wire.messages import admin, client as m
+from simenv.wire.messages import admin, client as m, metrics, queries, tokens
 from simenv.wire.messages.queries import ClientMessage, Role as Role, kinds
 
-USER_ROLES = (Role.CLIENT, Role.ADMIN)  # of keys that users get; no user gets a worker's key
+USER_ROLES = (Role.CLIENT, Role.ADMIN)  # of users, who may submit
+KEY_ROLES = (*USER_ROLES, Role.GATEWAY)  # of keys that are given away; never a worker's
 
 
 class Identity(msgspec.Struct, frozen=True):
     """Identity of the peer of a connection. `owner`: the name of the key; "" for the environment's
     own user, who connects through a socket that nobody else can open. For the role worker: the name
-    of the only worker that the peer may speak for; "" if it connects through such a socket."""
+    of the only worker that the peer may speak for; "" if it connects through such a socket. `via`:
+    the key of the gateway that acts for the owner; "": the owner has connected."""
 
     owner: str
     role: Role
+    via: str = ""
 
     @property
     def scope(self) -> str:
@@ -55,6 +58,13 @@ MAY_SEND: dict[Role, frozenset[type]] = {
     Role.CLIENT: frozenset(kind for kind in kinds(ClientMessage) if kind.sender is Role.CLIENT),
     Role.WORKER: frozenset(get_args(m.FromWorker)),
     Role.ADMIN: frozenset(kinds(ClientMessage)),
+    # Besides tokens, what has no owner: pools, nodes, devices, figures.
+    Role.GATEWAY: frozenset(
+        (
+            *(m.Hello, m.Ping, m.GetStatus, admin.GetPools, queries.GetDevices),
+            *(metrics.GetMetrics, metrics.GetSeries, tokens.ExchangeToken),
+        )
+    ),
 }
 
 
@@ -207,9 +217,13 @@ def read_keys(path: Path) -> list[admin.KeyInfo]:
 
 
 def write_keys(path: Path, keys: list[admin.KeyInfo]) -> None:
-    """Write the list of accepted keys. A shorter list is also written on a full disk, so that a key
+    """Write the list of accepted keys. Raises like `write_list`."""
+    write_list(path, KeysFile(KEYS_FORMAT, keys))
+
+
+def write_list(path: Path, content: msgspec.Struct) -> None:
+    """Write a file of keys or tokens. A shorter list is also written on a full disk, so that one
     can be revoked. Raises ConfigError."""
-    content = KeysFile(KEYS_FORMAT, keys)
     try:
         write_private(path, content)
     except ConfigError as error:
@@ -222,8 +236,8 @@ def write_keys(path: Path, keys: list[admin.KeyInfo]) -> None:
 def added(keys: Sequence[admin.KeyInfo], key: admin.KeyInfo) -> list[admin.KeyInfo]:
     """Return the list with one more key. Raises KeyConflictError if the name or the key is in use,
     OptionError for a role that users cannot have, an end in the past or a full list."""
-    if key.role not in USER_ROLES:
-        hint = " or ".join(USER_ROLES)
+    if key.role not in KEY_ROLES:
+        hint = " or ".join(KEY_ROLES)
         raise OptionError(f"a key cannot have the role {key.role!r:.80}", hint=hint)
     if key.expires_s and not key.expires_s > key.at_s:
         raise OptionError(f"key {key.name!r} would have expired before it is added")
@@ -288,12 +302,12 @@ def removed(keys: Sequence[admin.KeyInfo], name: str) -> list[admin.KeyInfo]:
 
 
 def identities(keys: Sequence[admin.KeyInfo], now_s: float) -> Mapping[str, Identity]:
-    """Return owner and role by public key. Expired keys and those with other roles than USER_ROLES
+    """Return owner and role by public key. Expired keys and those with other roles than KEY_ROLES
     are left out: they are not accepted. `now_s`: seconds since 1970."""
     return {
         key.public_key: Identity(key.name, Role(key.role))
         for key in keys
-        if key.role in USER_ROLES and not has_expired(key, now_s)
+        if key.role in KEY_ROLES and not has_expired(key, now_s)
     }
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import importlib
 import traceback
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from simenv.config.pools import QRMI
 from simenv.errors import ConfigError
 from simenv.model.views import DeviceInfo, DeviceKind, GateInfo, OperationInfo, QubitInfo
 from simenv.process import import_also_from, log_line
@@ -53,13 +54,19 @@ class HardwareSession:
 
 
 def create_engine(provider: str, folders: str) -> HardwareEngine:
-    """Create the engine for the backend that `module:factory` returns. `folders`: folders to search
+    """Create the engine for the backend that `module:factory` returns, or for the resource of
+    QRMI that `qrmi:NAME` names. `folders`: folders to search
     for the module after the installed packages, as in PYTHONPATH. Raises ConfigError for any error
     of the factory, with a message of one line, which becomes the reason of the pool's state."""
     import_also_from(folders)
     module, _, factory = provider.partition(":")
     try:
-        backend = getattr(importlib.import_module(module), factory)()
+        if module == QRMI:
+            from simulators.hardware import qrmi_resource
+
+            backend: Any = qrmi_resource.machine(factory)
+        else:
+            backend = getattr(importlib.import_module(module), factory)()
         if not callable(getattr(backend, "run", None)) or not hasattr(backend, "target"):
             raise TypeError(f"it returned a {type(backend).__name__}, no BackendV2 of Qiskit")
         engine: HardwareEngine = registry.create(  # type: ignore[assignment]

@@ -20,7 +20,7 @@ import msgspec
 
 from simenv._version import __version__
 from simenv.model import Origin
-from simenv.process import exit_process, log_line, resident_bytes
+from simenv.process import exit_process, log_line, node_load, resident_bytes
 from simenv.wire import codec
 from simenv.wire.keyfiles import WorkerBootstrap
 from simenv.wire.messages import client as m, queries
@@ -141,7 +141,7 @@ class HeartbeatThread:
                 memory, passes = self._memory(), self._current.passes if task else (0, 0)
                 beat = m.Heartbeat(
                     self._name, self._epoch, task, attempt, memory, self._start, *passes, waiting,
-                    busy_ns() > COMPILING_NS,
+                    busy_ns() > COMPILING_NS, time.process_time_ns() // 1_000_000, *node_load(),
                 )  # fmt: skip
                 self._connection.send(codec.encode(beat))
             body = self._connection.receive(max(0.0, next_beat - time.monotonic()))

@@ -118,8 +118,8 @@ class Machine:
 
     def abandon(self) -> None:
         """Cancel the current job, or one that is being submitted, because this process ends; else
-        it would run without a reader. Any thread may call this; it takes as long as the provider
-        does."""
+        it would run without a reader. Then call `close` of the backend, if it has that. Any thread
+        may call this; it takes as long as the provider does."""
         with self._turn:
             self._leaving = True
         self._asked.wait()
@@ -127,6 +127,10 @@ class Machine:
         if job is not None:
             with suppress(Exception):  # as below; no caller is left for the error
                 job.cancel()
+        close = getattr(self.backend, "close", None)
+        if callable(close):
+            with suppress(Exception):  # as above
+                close()
 
     def _await(self, job: Any, control: RunControl) -> None:
         """Wait until the job is over; cancel it if the run is stopped."""

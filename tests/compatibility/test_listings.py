@@ -64,6 +64,8 @@ COMMANDS = {
     "keys add": "keys add ana",
     "keys list": "keys list",
     "keys rotate": "keys rotate ana",
+    "gateway tokens add": "gateway tokens add --user ana",
+    "gateway tokens list": "gateway tokens list",
     "limits set": "limits set ana max_queued_tasks=50",
     "limits": "limits",
     "limits reset": "limits reset ana",

@@ -55,7 +55,7 @@ def up() -> Iterator[Live]:
 def forks() -> Iterator[subprocess.Popen[str]]:
     """A process that forks for each page."""
     pipe, program = subprocess.PIPE, ROOT / "tests" / "support" / "pages.py"
-    argv = [sys.executable, program]
+    argv = [sys.executable, program, "simenv.client.client"]
     with subprocess.Popen(argv, stdin=pipe, stdout=pipe, text=True, cwd=ROOT) as process:
         yield process
 
@@ -82,7 +82,7 @@ def test_python_snippets_of_a_page_run_in_one_process(
     if page.name in NEEDED:
         pytest.importorskip(NEEDED[page.name])
     output, code = tmp_path / "output", "\n".join(blocks(page, "python"))
-    request = [code, str(output), str(up.home / "connection.json")]
+    request = [code, str(output), {"SIMENV_SERVICE": str(up.home / "connection.json")}]
     assert forks.stdin is not None
     assert forks.stdout is not None
     forks.stdin.write(json.dumps(request) + "\n")

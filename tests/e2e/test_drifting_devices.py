@@ -133,6 +133,10 @@ def test_walk_changes_the_noise_and_publishes_it_when_asked(env: Client) -> None
     assert env.qpm_with(pool="walk").calibrate_execution_target()["status"] == "calibrating"
     events = [e for e in env.events() if e.subject == "walk" and e.kind == "calibration-update"]
     assert table[events[-1].message.split()[0]] > steps[1] - 1
+    begun_s, calibrated_s = env.calibrations("walk")
+    assert begun_s < calibrated_s <= time.time()
+    assert env.device("walk", begun_s).calibration_id == document.digest(dump(BASE)).hex()
+    assert env.device("walk", calibrated_s).calibration_id == env.device("walk").calibration_id
     fluctuations = [e for e in env.events(kinds=["noise-fluctuation"]) if e.subject == "walk"]
     assert [table[e.message.split()[0]] for e in fluctuations] == [*range(1, len(fluctuations) + 1)]
 

@@ -73,6 +73,7 @@ LONG_SIGNATURES = {  # options by keyword, and signatures that others fix
     "simenv/client/client.py": {"submit", "submit_many"},
     "simenv/client/environment.py": {"reserve"},
     "simenv/frontends/pennylane/device.py": {"__init__"},
+    "simenv/gateway/native/tasks.py": {"list_tasks"},  # parameters of the query
     "simenv/qpm_check/fake_defw/fakes.py": {"resolve_services"},  # DEFw's
 }
 

@@ -21,6 +21,8 @@ PACKAGES = ("simenv", "simulators", "launcher", "noise_models")
 MODULES = {  # distribution: module
     "cupy-cuda12x": "cupy",
     "cupy-cuda13x": "cupy",
+    "opentelemetry-exporter-otlp-proto-http": "opentelemetry",
+    "opentelemetry-sdk": "opentelemetry",
     "PyYAML": "yaml",
     "pyzmq": "zmq",
     "qiskit-qasm3-import": "qiskit_qasm3_import",
@@ -54,22 +56,27 @@ def test_declared_dependencies_are_those_imported() -> None:
         "contraction",
         "cutting",
         "functions",
+        "gateway",
         "gpu-cu12",
         "gpu-cu13",
         "ibm",
         "mpi",
+        "otel",
         "pennylane",
         "plots",
         "qasm3",
         "qec",
         "qir",
         "qpm",
+        "qrmi",
         "quimb",
         "stabilizer",
     )
     optional = {module(line) for name in names for line in extras[name]}
     optional -= {"nvidia_cuda_nvrtc", "nvidia_cuda_nvrtc_cu12"}  # loaded as a library, by ctypes
-    inside = {"llvmlite", "antlr4"}  # numba's compiler, the parser's runtime: theirs to choose
+    optional -= {"httptools", "uvloop"}  # loaded by uvicorn
+    # numba's compiler, the parser's runtime, the base of ibm-quantum-schemas: theirs to choose
+    inside = {"llvmlite", "antlr4", "pydantic"}
     assert core <= imported()
     assert optional <= imported()
     assert imported() <= core | optional | inside

@@ -34,7 +34,7 @@ class PlayedService:
         self.lifetime_s = 900.0
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run)
-        self.broker.start()
+        self.broker.child.start()
         self._thread.start()
 
     def _run(self) -> None:

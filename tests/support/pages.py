@@ -1,11 +1,12 @@
-"""Runs Python code in forks of one process that has loaded Qiskit.
+"""Runs Python code in forks of one process that has loaded a module which takes long to load.
 
-    python pages.py
+    python pages.py MODULE
 
-Each line on stdin is JSON: the code, a file for what it prints, and a service's connection file. An
+Each line on stdin is JSON: the code, a file for what it prints, and environment variables. An
 answer is the exit code of its process.
 """
 
+import importlib
 import json
 import os
 import sys
@@ -13,11 +14,11 @@ import traceback
 import warnings
 
 
-def run(code: str, output: str, service: str) -> int:
+def run(code: str, output: str, variables: dict[str, str]) -> int:
     file = os.open(output, os.O_WRONLY | os.O_CREAT)
     os.dup2(file, 1)
     os.dup2(file, 2)
-    os.environ["SIMENV_SERVICE"] = service
+    os.environ.update(variables)
     warnings.simplefilter("error", SyntaxWarning)
     try:
         exec(compile(code, "page", "exec"), {"__name__": "__main__"})
@@ -30,8 +31,7 @@ def run(code: str, output: str, service: str) -> int:
 
 
 if __name__ == "__main__":
-    import simenv.client.client  # noqa: F401
-
+    importlib.import_module(sys.argv[1])
     sys.path[0] = ""
     for line in sys.stdin:
         if (child := os.fork()) == 0:

@@ -11,7 +11,6 @@ from launcher import probe
 from simenv.cli.admin import doctor_installation
 from simenv.cli.demo_runs import DemoRow, VariationalRun as DemoRun
 from simenv.cli.observe import ProfileReport as PerformanceReport
-from simenv.cli.tasks.bundle_manifest import Manifest
 from simenv.cli.tasks.explain import Line as PlanLine
 from simenv.cli.tasks.history import Trace
 from simenv.cli.tasks.resource_fit import ResourceFit
@@ -19,8 +18,9 @@ from simenv.client.administration import PoolPolicies
 from simenv.client.environments import EnvironmentInfo
 from simenv.client.qpm import identity
 from simenv.client.result_data import Provenance, Stages
+from simenv.client.tasks.bundle_manifest import Manifest
 from simenv.config.model import Config, Policies
-from simenv.config.paths import ConnectionFile, StartupMessage
+from simenv.config.paths import ConnectionFile, GatewayFile, StartupMessage
 from simenv.model import Program, ResultData, accounts, views as info
 from simenv.model.calls import (
     DetectionAnswer,
@@ -62,6 +62,7 @@ from simenv.scheduler.reservations.policies import DeviceTerms
 from simenv.scheduler.reservations.reservation import Grant, Progress
 from simenv.scheduler.state.device_state import DeviceControl
 from simenv.service.journal import tables
+from simenv.service.tokens import TokensFile
 from simenv.wire.keyfiles import (
     KeyPair,
     KeysFile,
@@ -70,11 +71,12 @@ from simenv.wire.keyfiles import (
     WorkerBootstrap,
     WorkerKey,
 )
-from simenv.wire.messages import client
+from simenv.wire.messages import client, metrics
 from simenv.wire.messages.admin import KeyInfo
 from simenv.wire.messages.client import AssignedTask, AttemptResult
 from simenv.wire.messages.identity import CertificateRequest, Denial, UserCertificate
 from simenv.wire.messages.queries import Choice, Explanation, LogRow, RetainedData, Sizes, Spent
+from simenv.wire.messages.tokens import TokenInfo
 from simulators.statevector.checkpoint import CheckpointHeader
 
 # Unions of tagged messages: msgpack, one byte string a message.
@@ -145,6 +147,13 @@ NESTED: dict[str, Any] = {
     "qubit info": QubitInfo,
     "operation info": OperationInfo,
     "key info": KeyInfo,
+    "token info": TokenInfo,
+    "durations": metrics.DurationHistogram,
+    "metrics of a pool": metrics.PoolMetrics,
+    "metrics of a node": metrics.NodeMetrics,
+    "metrics of a device": metrics.DeviceMetrics,
+    "metrics of an account": metrics.AccountMetrics,
+    "metrics of the service": metrics.ServiceMetrics,
     "retained data": RetainedData,
     "owner limits": OwnerLimits,
     "owner use": OwnerUse,
@@ -173,6 +182,8 @@ FILES: dict[str, Any] = {
     "worker.json": WorkerBootstrap,
     "key of a start of a worker": WorkerKey,
     "keys.json": KeysFile,
+    "tokens.json": TokensFile,
+    "gateway.json": GatewayFile,
     "key of a person": UserKeyFile,
     "server-key.json": ServerFile,
     "key pair": KeyPair,

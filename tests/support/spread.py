@@ -15,6 +15,7 @@ from xdist.workermanage import WorkerController
 DRILLS = (
     "tests/cluster/",
     "tests/documentation/test_site.py",
+    "tests/e2e/test_gateway_iqm.py::test_commands_of_the_guide_run",
     "tests/e2e/test_hostile_client.py",
     "tests/e2e/test_qpm_docs.py",
     "tests/e2e/test_second_user.py",
@@ -54,6 +55,7 @@ PARTS = 4
 LONG = (
     "tests/cluster/",  # minutes: deaths that somebody must notice
     "tests/e2e/test_docs.py",
+    "tests/simenv/gateway/page/test_page.py",
     "tests/simenv/qpm_check/test_broken.py",
     "tests/faults/test_launchers_killed.py",
     "tests/faults/test_service_killed.py",
@@ -68,6 +70,7 @@ LONG = (
     "tests/faults/test_results_broken.py",
     "tests/project_rules/",
     "tests/faults/test_engines_killed.py",
+    "tests/e2e/test_gateway_ibm.py",
     "tests/e2e/test_life.py",
     "tests/simenv/frontends/pennylane/test_device_suite.py",
     "tests/e2e/test_drifting_devices.py",
@@ -85,6 +88,7 @@ LONG = (
     "tests/simenv/cli/tasks/test_simulate.py",
     "tests/simenv/client/circuits/test_hostile_text.py",
     "tests/simulators/tensornetwork/contraction/test_ranks.py",
+    "tests/e2e/test_gateway.py",
     "tests/e2e/test_functions.py",
     "tests/e2e/test_isolated_accounts.py",
     "tests/launcher/prte/test_launcher_with_fake_prte.py",

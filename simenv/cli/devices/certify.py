@@ -20,7 +20,7 @@ from simenv.cli import app, terminal
 from simenv.cli.devices import overview
 from simenv.cli.listing import Column, Style, listing
 from simenv.cli.tasks.circuit_input import errors_for_command_line, noise_of, read_circuit
-from simenv.errors import NotFoundError, OptionError
+from simenv.errors import NotAllowedError, NotFoundError, OptionError
 
 if TYPE_CHECKING:
     from noise_models.calibration import CalibrationSnapshot
@@ -79,6 +79,8 @@ def certify(
             client, device, claimed, qubits=_qubits(qubits), seed=seed, effort=shots,
             progress=details.progress,
         )  # fmt: skip
+        with contextlib.suppress(NotAllowedError, NotFoundError):  # it is no pool's device
+            client.record_device_figure(device, "certified", result.confirmed)
         if out:
             _save(out, result, claimed, info)
         if plot is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,7 +21,7 @@ from simenv import config
 from simenv.cli import app, terminal
 from simenv.cli.devices import overview
 from simenv.cli.listing import Columns, NoHeader, Style, Watch, listing
-from simenv.errors import ConfigError, OptionError
+from simenv.errors import ConfigError, NotFoundError, OptionError
 
 if TYPE_CHECKING:
     from qiskit.transpiler import Target
@@ -176,6 +177,38 @@ def import_device(
     )
     terminal.line(f"file {path}")
     _report(report)
+
+
+@devices.command()
+def refresh(context: typer.Context, name: Name) -> None:
+    """Run the command that fetches a device's calibration data now: `refresh` of [devices.NAME]."""
+    from simenv.service.devices.refresh import Refresh, command_line
+
+    common = app.settings_of(context)
+    path = config.home_root() / common.environment / "config.json"
+    settings = config.read(path).devices.get(name)
+    if settings is None:
+        hint = "a table [devices.NAME] with refresh = COMMAND; simenv up reads it"
+        raise NotFoundError(f"device {name!r} has no refresh in {path}", hint=hint)
+    process = subprocess.run(
+        command_line(name, overview.folder()), input=msgspec.json.encode(settings),
+        capture_output=True, check=False,
+    )  # fmt: skip
+    if process.returncode:
+        reason = process.stderr.decode(errors="replace").strip() or "it said nothing"
+        raise ConfigError(f"the refresh ended with exit code {process.returncode}: {reason}")
+    outcome = msgspec.json.decode(process.stdout, type=Refresh)
+    if outcome.error:
+        raise ConfigError(f"{outcome.error}; device {name} is kept", hint=outcome.hint)
+    state = "changed" if outcome.changed else "unchanged"
+    common.answer(
+        msgspec.to_builtins(outcome),
+        [
+            f"{state} {name}: {outcome.num_qubits} qubits, snapshot {outcome.digest[:12]}",
+            f"values used {outcome.used}, ignored {outcome.ignored},"
+            f" defaulted {outcome.defaulted}, clamped {outcome.clamped}",
+        ],
+    )
 
 
 @devices.command()

@@ -2,43 +2,35 @@
 
 A bundle is a container of a few named files. Invariant: no file is overwritten. Only the members of
 NAMES are read, and each is bounded by its real decompressed size, whatever size the archive states.
-An ended task is converted into the files of its bundle, and a bundle into a task, which `simenv
-submit BUNDLE` runs again with the same settings.
+A bundle is converted into a task, which `simenv submit BUNDLE` runs again with the same settings;
+`simenv.client.tasks.bundle` converts an ended task into its files.
 """
 
 from __future__ import annotations
 
 import io
-import platform
 import zipfile
 import zlib
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
-from importlib import metadata
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
 import numpy as np
 import typer
 
 from simenv.cli import app, execute
-from simenv.cli.tasks import bundle_manifest
-from simenv.cli.tasks.history import lost_attempts
 from simenv.cli.tasks.result_view import present
 from simenv.client.launch import last_lines
-from simenv.errors import LimitExceededError, NoServiceError, OptionError, ProgramError, SimenvError
-from simenv.model import TaskSpec
-from simenv.model.calls import is_call
+from simenv.client.tasks import bundle, bundle_manifest
+from simenv.client.tasks.bundle import BINDINGS, MANIFEST, PROGRAM
+from simenv.errors import LimitExceededError, OptionError, ProgramError
 from simenv.wire.messages.queries import LogRow, Submitted
 
 if TYPE_CHECKING:
     from simenv.client.client import Client
     from simenv.client.tasks.task import Task
 
-MANIFEST = "bundle.json"
-PROGRAM = "program.bin"
-BINDINGS = "bindings.npy"
 MAX_BYTES = 64 * 2**20  # of one member: the size of a message
 NAMES = (MANIFEST, PROGRAM, BINDINGS)
 
@@ -116,52 +108,14 @@ def _fits(path: Path, name: str, size: int | None) -> bool:
 
 
 LOG_LINES = 200
-_LIBRARIES = ("simenv", "qiskit", "numpy", "numba", "msgspec", "pyzmq")
-_README = """A task of simenv, to be run again.
-
-    simenv submit {name} --wait
-
-runs the same program with the same bindings, shots, seed, engine and options, on the environment
-that is up or on a private one: with the same versions it ends as it did.
-
-bundle.json     what was asked, where it ran, how it ended, with which versions
-program.bin     the program as it travels
-program.qasm    the same as OpenQASM 3 (program.qpy: Qiskit's own format, where that cannot be)
-bindings.npy    float64, one row of parameter values for each binding
-result.json     what was found
-worker.log      the worker's last words
-"""
 
 
 def collect(client: Client, task: Task, path: Path) -> None:
     """Wait for the task's end, and write its bundle."""
-    error = task.exception()
-    row = client.history.task(task)
-    submitted = client.history.submitted(task)
-    if is_call(submitted.terms):
-        raise OptionError(
-            f"task {task.id} is a call of engine {submitted.terms.engine}: bundles are of circuits",
-            hint="call the function again",
-        )
-    if task.row is not None and submitted.spec.count > 1:
-        submitted = bundle_manifest.one_row(submitted, task.row)
-    files = {
-        MANIFEST: _manifest(client, task, row, submitted, error),
-        PROGRAM: submitted.spec.program,
-        **_readable_program(submitted.spec),
-    }
-    if submitted.spec.bindings:
-        values = np.frombuffer(submitted.spec.bindings, np.float64)
-        text = io.BytesIO()
-        np.save(text, values.reshape(submitted.spec.count, -1), allow_pickle=False)
-        files[BINDINGS] = text.getvalue()
-    if error is None:
-        results = [each.to_dict() for each in task.results(0.0)]
-        files["result.json"] = _json(results[0] if len(results) == 1 else results)
-    log = getattr(error, "log", "") or _log(client, row)
+    files = bundle.files_of(client, task, path.name)
+    log = getattr(task.exception(), "log", "") or _log(client, client.history.task(task))
     if log:
         files["worker.log"] = log.encode()
-    files["README.txt"] = _README.format(name=path.name).encode()
     write(path, files)
 
 
@@ -171,53 +125,6 @@ def load(path: Path) -> Submitted:
     settings = bundle_manifest.read(files[MANIFEST], str(path))
     spec = settings.spec(files[PROGRAM], _values(files.get(BINDINGS), settings, path))
     return Submitted(0, settings.terms, spec, settings.route, settings.submitted_s)
-
-
-def _manifest(
-    client: Client, task: Task, row: LogRow, submitted: Submitted, error: SimenvError | None
-) -> bytes:
-    failure = None
-    if error is not None:
-        reason, host = getattr(error, "reason", ""), getattr(error, "host", "")
-        failure = bundle_manifest.BundleFailure(error.code, reason, error.message, error.hint, host)
-    lost = tuple(each.reason for each in lost_attempts(client, row))
-    versions = _versions(client)
-    return _json(bundle_manifest.manifest(submitted, row, task.id, failure, versions, lost))
-
-
-def _versions(client: Client) -> dict[str, str]:
-    entries = {"python": platform.python_version()}
-    with suppress(NoServiceError):  # a journal does not store the version
-        entries["service"] = client.status().version
-    for name in _LIBRARIES:
-        try:
-            entries[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return {**entries, "machine": platform.machine(), "system": platform.platform()}
-
-
-def _readable_program(spec: TaskSpec) -> dict[str, bytes]:
-    """Return the program as OpenQASM 3 with its only binding inserted; as QPY if that fails. Return
-    no files if the program cannot be converted into a QuantumCircuit."""
-    from qiskit import qasm3, qpy
-
-    from simenv.client.result_display import circuit_of
-
-    try:
-        circuit = circuit_of(spec)
-    except SimenvError:
-        return {}  # program.bin has the program
-    try:
-        return {"program.qasm": qasm3.dumps(circuit).encode()}
-    except Exception:  # noqa: BLE001  # Qiskit's exporter may raise anything
-        text = io.BytesIO()
-        qpy.dump(circuit, text)
-        return {"program.qpy": text.getvalue()}
-
-
-def _json(value: object) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(value)) + b"\n"
 
 
 def _values(body: bytes | None, meta: bundle_manifest.Manifest, path: Path) -> bytes:
@@ -251,13 +158,13 @@ def rerun(
         if name not in _FREE:
             message = f"--{name.replace('_', '-')} cannot be combined with a bundle, which sets it"
             raise OptionError(message, hint=f"simenv submit {path} --wait")
-    bundle = load(path)
+    stored = load(path)
     with ExitStack() as stack:
         client = execute.client_of(common, stack)
         is_private = client is None
         if client is None:
             client = stack.enter_context(execute.started(workers=1))
-        tasks = client.history.resubmit(bundle)
+        tasks = client.history.resubmit(stored)
         if wait or is_private:
             full = tasks[0] if len(tasks) == 1 else client.task(tasks[0].handle.id)
             present(client, full, common.as_json, timeout, is_private=is_private)

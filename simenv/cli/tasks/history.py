@@ -1,6 +1,7 @@
 """Listings of the past: `history`, one row a task; `events`, one row an event; and `trace`.
 
-`simenv trace ID` prints the stages of one task, and its lost attempts.
+`simenv history --series` prints samples of the environment's metrics instead. `simenv trace ID`
+prints the stages of one task, and its lost attempts.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -70,28 +72,45 @@ _EVENTS: tuple[Column[Event], ...] = (
 )
 
 
-def history(
-    context: typer.Context,
-    since: Since = "",
-    run_name: RunName = "",
+@dataclass(frozen=True, kw_only=True)
+class HistoryOptions:
+    """Values of the options that choose what `history` lists."""
+
+    since: Since = ""
+    run_name: RunName = ""
     state: Annotated[
         list[TaskState] | None, typer.Option(help="Only tasks in this state; may be repeated.")
-    ] = None,
+    ] = None
     owner: Annotated[
         str | None,
         typer.Option(help="Only tasks of this user's key; -: the environment's own user."),
-    ] = None,
-    pool: Annotated[str, typer.Option(help="Only tasks of this pool.")] = "",
-    until: Annotated[str, typer.Option(help="Submitted before this; forms as for --since.")] = "",
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Only the newest N; default: all.")
-    ] = None,
+    ] = None
+    pool: Annotated[str, typer.Option(help="Only tasks of this pool.")] = ""
+    until: Annotated[str, typer.Option(help="Submitted before this; forms as for --since.")] = ""
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the newest N; default: all.")] = (
+        None
+    )
+    series: Annotated[
+        str,
+        typer.Option(
+            help="Instead of tasks: samples of this series, such as queue; list: names of all."
+        ),
+    ] = ""
+    step: Annotated[
+        str, typer.Option(help="With --series: time between two rows, such as 10s, 1m or 1h.")
+    ] = ""
+
+
+@app.with_options(HistoryOptions)
+def history(
+    context: typer.Context,
+    asked: HistoryOptions,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
     columns: Columns = "",
     no_header: NoHeader = False,
     watch: Watch = 0.0,
 ) -> None:
-    """List submitted tasks with times, worker and end.
+    """List submitted tasks with times, worker and end; with --series the past of the environment.
 
     Reads the journal, which survives restarts. Bindings that travelled as one task share a row.
     """
@@ -99,21 +118,73 @@ def history(
     if as_csv and common.as_json:
         raise OptionError("--csv cannot be combined with --json", hint="give one of them")
     style = Style(common.as_json, columns, no_header, watch, as_csv=as_csv)
-    terminal.since(since)
-    terminal.since(until)
+    terminal.since(asked.since)
+    terminal.since(asked.until)
+    if asked.series or asked.step:
+        _check_series(context, asked)
     with common.connect_or_read() as client:
-        run = resolve_run_name(client, run_name)
+        if asked.series == LIST:
+            listing(_NAMES, style, client.history.series_names)
+            return
+        if asked.series:
+            listing(_SERIES, style, lambda: _points(client, asked))
+            return
+        run = resolve_run_name(client, asked.run_name)
 
         def rows() -> Iterable[LogRow]:
+            limit = asked.limit
             read = client.history.tasks if limit is None else partial(client.history.newest, limit)
             return read(
-                terminal.since(since), run, state or (), owner="" if owner == OWN else owner,
-                pool=pool, until_s=terminal.since(until) or math.inf,
+                terminal.since(asked.since), run, asked.state or (),
+                owner="" if asked.owner == OWN else asked.owner,
+                pool=asked.pool, until_s=terminal.since(asked.until) or math.inf,
             )  # fmt: skip
 
         # A column may be named without accounts, too; the newest task tells whether there are any.
         has_accounts = columns or any(row.account for row in client.history.newest(1))
         listing(_HISTORY + _ACCOUNTS if has_accounts else _HISTORY, style, rows)
+
+
+class SeriesPoint(msgspec.Struct, frozen=True):
+    """Row of a series: the begin of a step, in seconds since 1970, and the samples in it."""
+
+    at_s: float
+    mean: float
+    least: float
+    most: float
+    unit: str
+
+
+LIST = "list"
+_NAMES: tuple[Column[str], ...] = (Column("SERIES", lambda name: name),)
+_SERIES: tuple[Column[SeriesPoint], ...] = (
+    Column("TIME", lambda point: terminal.format_time(point.at_s)),
+    Column("MEAN", lambda point: f"{point.mean:.6g}", right=True),
+    Column("LEAST", lambda point: f"{point.least:.6g}", right=True),
+    Column("MOST", lambda point: f"{point.most:.6g}", right=True),
+    Column("UNIT", lambda point: point.unit or "-"),
+)
+
+
+def _check_series(context: typer.Context, asked: HistoryOptions) -> None:
+    """Raise OptionError for options that do not go together with `--series`, or without it."""
+    if not asked.series:
+        raise OptionError("--step goes with --series alone", hint="simenv history --series queue")
+    others = {"run_name", "state", "owner", "pool", "limit"}.intersection(app.given(context))
+    if others:
+        name = min(others).replace("_", "-")
+        hint = "--since, --until and --step; the series of a pool is pool/NAME/queue"
+        raise OptionError(f"--{name} cannot be combined with --series", hint=hint)
+
+
+def _points(client: Client, asked: HistoryOptions) -> Iterator[SeriesPoint]:
+    step_s = terminal.span_s(asked.step) if asked.step else 0.0
+    if step_s is None:
+        raise OptionError(f"--step {asked.step!r:.80} is no time", hint="10s, 1m or 1h")
+    times = terminal.since(asked.since), terminal.since(asked.until)
+    found = client.history.series(asked.series, *times, step_s)
+    for row in zip(found.at_s, found.mean, found.least, found.most, strict=True):
+        yield SeriesPoint(*row, found.unit)
 
 
 def events(
@@ -196,6 +267,7 @@ class Trace(msgspec.Struct, frozen=True):
     route: str
     stages: list[TraceStage]
     lost: list[LostAttempt]
+    trace_id: str  # of OpenTelemetry; "": not traced
 
 
 INDENT = 9  # column of a line's text, after its keyword
@@ -215,9 +287,13 @@ def trace(
     common = app.settings_of(context)
     with common.connect_or_read() as client:
         row = client.history.task(task)
-        route = client.history.submitted(task).route
-        lost = lost_attempts(client, row)
-    result = Trace(keyed(row), route, stages(row), lost)
+        submission = client.history.submitted(task)
+        lost = [
+            LostAttempt(each.seq, each.time_s, each.message)
+            for each in client.history.lost_attempts(row)
+        ]
+    trace_id = submission.terms.trace[3:35]
+    result = Trace(keyed(row), submission.route, stages(row), lost, trace_id)
     if common.as_json:
         terminal.json_line(result)
     else:
@@ -248,15 +324,6 @@ def stages(row: LogRow) -> list[TraceStage]:
     return result
 
 
-def lost_attempts(client: Client, row: LogRow) -> list[LostAttempt]:
-    """Return the lost attempts of a task from the event log."""
-    if row.attempts < 2:
-        return []
-    before = client.history.events_before(row.submitted_s)
-    events = [each for each in client.events(before, ["task.*"]) if each.subject == row.id]
-    return [LostAttempt(each.seq, each.time_s, each.message) for each in events]
-
-
 def _show(row: LogRow, task_trace: Trace, task: str) -> None:
     def line(text: str) -> None:
         terminal.fitted(text, INDENT)
@@ -275,6 +342,8 @@ def _show(row: LogRow, task_trace: Trace, task: str) -> None:
     submitted, ended = terminal.format_time(row.submitted_s), terminal.format_time(row.ended_s)
     times = f"submitted {submitted}, ended {ended}"
     line(f"TIMES    {times}, attempt {row.attempts}" + (f", run {row.app}" if row.app else ""))
+    if task_trace.trace_id:
+        line(f"TRACE    {task_trace.trace_id}")
     for lost in task_trace.lost:
         line(f"LOST     {terminal.format_time(lost.time_s)}  {terminal.clean(lost.reason)}")
     terminal.line()

@@ -1,18 +1,26 @@
-"""Conversion of QPY files of other users to programs, in a process with bounds of memory and time.
+"""Conversion of programs of other users, in a process with bounds of memory and time.
 
-Invariant: this process sees the header of a file and its program, but never its circuit: the
-definition of a gate may take a thousand times the memory and time of the gate.
+Invariant: this process sees the header of a QPY file, or a text, and its program, but never its
+circuit: the definition of a gate may take a thousand times the memory and time of the gate.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import msgspec
 
+from simenv.client.circuits.decoder import to_qiskit
 from simenv.client.circuits.load import load
 from simenv.client.circuits.parameters import PackedCircuit, ParameterSlots
+from simenv.errors import ProgramError
 from simenv.model import decode_program
 from simenv.transpiler import qpy
 from simenv.transpiler.qpy import SandboxProcess
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class _Converted(msgspec.Struct, frozen=True, array_like=True):
@@ -37,3 +45,82 @@ def packed(data: bytes) -> bytes:
     """Convert a QPY file; called in the sandbox process."""
     loaded = load(qpy.parse(data))
     return msgspec.msgpack.encode(_Converted(loaded.packed, loaded.parameters))
+
+
+class _Unbound(msgspec.Struct, frozen=True, array_like=True):
+    """A program and the values of its parameters, for the sandbox process. `data`: a QPY file, or a
+    packed Program; b"": there is `text`."""
+
+    text: str
+    data: bytes
+    values: list[Any] | dict[str, Any] | None
+
+
+class _Bound(msgspec.Struct, frozen=True, array_like=True):
+    """`rows`: float64 [count, slots]; `plain`: slot k is parameter k."""
+
+    packed: bytes
+    parameters: tuple[str, ...]
+    rows: bytes
+    count: int
+    plain: bool
+
+
+class BoundCircuit(msgspec.Struct, frozen=True):
+    """A circuit whose parameters are the slots of its program, and the values of the slots, float64
+    [K, slots]; None: no values were given. `plain`: slot k is parameter k, so that gradients by
+    slots are gradients by parameters."""
+
+    circuit: PackedCircuit
+    rows: NDArray[np.float64] | None
+    plain: bool
+
+
+def bound_sandbox() -> SandboxProcess:
+    """Return a process for `load_bound`, which is started with its first program."""
+    return SandboxProcess(__name__, "bound", "program")
+
+
+def load_bound(source: bytes | str, values: Any, sandbox: SandboxProcess) -> BoundCircuit:
+    """Convert text, a QPY file or a packed Program, and evaluate the expressions of its parameters.
+    `values`: as for `PackedCircuit.bind`, as builtins. Raises ProgramError, OptionError,
+    LimitExceededError, ConfigError."""
+    text, data = (source, b"") if isinstance(source, str) else ("", source)
+    answer = sandbox.convert(msgspec.msgpack.encode(_Unbound(text, data, values)))
+    result = msgspec.msgpack.decode(answer, type=_Bound)
+    program = decode_program(result.packed)
+    rows, names = None, result.parameters
+    if values is not None:
+        import numpy as np
+
+        rows = np.frombuffer(result.rows, np.float64).reshape(result.count, program.num_slots)
+        names = tuple(f"p{slot}" for slot in range(program.num_slots))
+    measures, slots = "measure" in program.names, ParameterSlots(names, None)
+    circuit = PackedCircuit(result.packed, program.num_qubits, measures, names, slots)
+    return BoundCircuit(circuit, rows, result.plain)
+
+
+def bound(data: bytes) -> bytes:
+    """Convert a program and its values; called in the sandbox process."""
+    asked = msgspec.msgpack.decode(data, type=_Unbound)
+    loaded = load(_circuit(asked.data) if asked.data else f"{asked.text}\n")  # never a path
+    slots = loaded.slots
+    rows = None if asked.values is None else slots.values(asked.values)
+    is_plain = slots.expressions is None or slots.expressions == slots.parameters
+    count, values = (0, b"") if rows is None else (len(rows), rows.tobytes())
+    answer = _Bound(loaded.packed, loaded.parameters, values, count, is_plain)
+    return msgspec.msgpack.encode(answer)
+
+
+def _circuit(data: bytes) -> Any:
+    """Return what `load` takes. Raises ProgramError for a packed Program whose arrays do not agree,
+    which `load` would believe."""
+    if data.startswith(qpy.MAGIC):
+        return qpy.parse(data)
+    try:
+        program = decode_program(data)
+    except msgspec.MsgspecError as error:
+        hint = "the bytes of simenv.model.Program.packed()"
+        raise ProgramError(f"the bytes are no packed program: {error}", hint=hint) from error
+    to_qiskit(program)
+    return program

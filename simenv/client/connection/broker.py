@@ -18,8 +18,10 @@ import struct
 import threading
 import time
 import weakref
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -44,7 +46,7 @@ _CREDENTIALS = struct.Struct("iII")  # ucred: pid, uid, gid
 class CertifiedConnection(CurveConnection):
     """A connection whose certificate is renewed until it is closed."""
 
-    def __init__(self, certificate: UserCertificate, keys: KeyPair, route: bytes) -> None:
+    def __init__(self, certificate: ConnectionCertificate, keys: KeyPair, route: bytes) -> None:
         self.closed = threading.Event()
         super().__init__(certificate.address, certificate.server_key, keys, route)
 
@@ -64,32 +66,51 @@ class CertifiedConnection(CurveConnection):
         super().close()
 
 
-class BrokerAddress:
-    """The address of a service that its broker knows. `path`: the address as text."""
+class ConnectionCertificate(Protocol):
+    """What a certificate says: the service accepts a public key for `lifetime_s` seconds from now.
+    The service is at `address`, and proves `server_key`."""
 
-    def __init__(self, text: str) -> None:
-        """Raises OptionError for a text of another form and for an unknown owner, ConfigError."""
-        parts = _LOCAL.match(text) or _MUNGE.match(text)
-        if parts is None:
-            hint = "local:OWNER/NAME, or munge:OWNER@HOST:PORT/NAME"
-            raise OptionError(f"service {text[:80]!r} is no address of a broker", hint=hint)
-        self.path = Path(text)
-        self.name = config.check_name(parts["name"] or "default")
-        self._owner = parts["owner"]
-        self._owner_uid = _uid_of(parts["owner"])
-        self._remote = (parts["host"], int(parts["port"])) if text.startswith("munge:") else None
-        self._certificate: UserCertificate | None = None  # the last one
+    @property
+    def address(self) -> str: ...
+    @property
+    def server_key(self) -> str: ...
+    @property
+    def lifetime_s(self) -> float: ...
+
+
+class CertificateAddress(ABC):
+    """Base of the addresses whose connections use certificates: `_request` gets one."""
+
+    path: Path
+
+    def __init__(self) -> None:
+        self._certificate: ConnectionCertificate | None = None  # the last one
         self._connected: tuple[str, str] | None = None  # address and server key of the connection
         self._connection: CertifiedConnection | None = None
         self._public_key = ""
         self._denial: SimenvError | None = None
+        self._prepared: tuple[KeyPair, ConnectionCertificate] | None = None
+
+    def prepare(self) -> ConnectionCertificate:
+        """Get the certificate of the next connection, and return it. Raises like `open`."""
+        pair = new_pair()
+        certificate = self._request(pair.public)
+        self._prepared = pair, certificate
+        return certificate
+
+    @abstractmethod
+    def _request(self, public_key: str, tries: int = TRIES) -> ConnectionCertificate:
+        """Ask for a certificate. Raises SimenvError."""
 
     def open(self, identity: bytes) -> Connection:
         """Return a new connection, with a certificate of its own. Raises KeyRefusedError if the
         environment does not accept this user, NoServiceError if its broker cannot be reached."""
-        pair = new_pair()
-        self._denial, self._public_key = None, pair.public
-        certificate = self._certificate = self._request(pair.public)
+        self._denial = None
+        if self._prepared is None:
+            self.prepare()
+        assert self._prepared is not None
+        (pair, certificate), self._prepared = self._prepared, None
+        self._public_key, self._certificate = pair.public, certificate
         self._connected = certificate.address, certificate.server_key
         connection = self._connection = CertifiedConnection(certificate, pair, identity)
         period_s = max(1.0, certificate.lifetime_s / 2)
@@ -122,13 +143,30 @@ class BrokerAddress:
     def refusal(self) -> SimenvError | None:
         return self._denial
 
-    def diagnose(self) -> tuple[str, str]:
-        hint = f"its owner, {self._owner}, starts it again: simenv up --name {self.name}"
-        return f"the service of {self.path} does not answer", hint
-
     def remote_endpoint(self) -> tuple[str, str]:
         certificate = self._certificate or self._request(new_pair().public)
         return certificate.address, certificate.server_key
+
+
+class BrokerAddress(CertificateAddress):
+    """The address of a service that its broker knows. `path`: the address as text."""
+
+    def __init__(self, text: str) -> None:
+        """Raises OptionError for a text of another form and for an unknown owner, ConfigError."""
+        parts = _LOCAL.match(text) or _MUNGE.match(text)
+        if parts is None:
+            hint = "local:OWNER/NAME, or munge:OWNER@HOST:PORT/NAME"
+            raise OptionError(f"service {text[:80]!r} is no address of a broker", hint=hint)
+        self.path = Path(text)
+        self.name = config.check_name(parts["name"] or "default")
+        self._owner = parts["owner"]
+        self._owner_uid = _uid_of(parts["owner"])
+        self._remote = (parts["host"], int(parts["port"])) if text.startswith("munge:") else None
+        super().__init__()
+
+    def diagnose(self) -> tuple[str, str]:
+        hint = f"its owner, {self._owner}, starts it again: simenv up --name {self.name}"
+        return f"the service of {self.path} does not answer", hint
 
     def _request(self, public_key: str, tries: int = TRIES) -> UserCertificate:
         """Ask the broker for a certificate. Raises SimenvError."""
@@ -238,7 +276,7 @@ def _line(peer: socket.socket) -> bytes:
 
 
 def _keep_renewing(
-    address: weakref.ref[BrokerAddress], closed: threading.Event, period_s: float
+    address: weakref.ref[CertificateAddress], closed: threading.Event, period_s: float
 ) -> None:
     pause_s = period_s
     while not closed.wait(pause_s):

@@ -2,7 +2,8 @@
 
 The channel has no thread of its own. One of the waiting threads is the leader: it alone uses the
 connection and dispatches the messages that arrive, until its own wait has ended. Other threads put
-their messages into the outbox and wake the leader. A silent service is pinged; one that has not
+their messages into the outbox and wake the leader, which wakes a thread when what it waits for has
+come, and another one to lead when it leaves. A silent service is pinged; one that has not
 answered for LOST_S is lost. When the connection file names another address, or the epoch has
 changed, the channel sends Hello again and calls `renew`, which repeats all open requests.
 """
@@ -101,7 +102,7 @@ Handler = Callable[[Any], None]
 class ServiceChannel:
     """Connection to one service. `handlers` receive messages; `renew` repeats open requests. Both
     are called with `lock` held, which guards all state behind this channel; `forked` resets that
-    state in a forked child. `changed` is notified when a message was read."""
+    state in a forked child. `changed`: for threads that wait for something else than messages."""
 
     lock: threading.RLock
     changed: threading.Condition
@@ -143,7 +144,8 @@ class ServiceChannel:
         self.newest_completion = -1  # at the first Welcome; -1: unknown
         self._connection: Connection | None = None
         self._leader: int | None = None
-        self._followers = 0
+        # By thread: the held lock that wakes it, and whether its wait has ended.
+        self._followers: dict[int, tuple[threading.Lock, Callable[[], bool]]] = {}
         self._outbox: deque[bytes] = deque()
         self._broken: errors.SimenvError | None = None
         self._renewing = False
@@ -230,11 +232,12 @@ class ServiceChannel:
                     if end - now < limit:
                         limit = end - now
                     if not leading:
-                        self._follow(limit)
-                        continue
-                    if self._outbox:
+                        turn = self._follow(me, done)
+                    elif self._outbox:
                         self._flush()
-                if self._receive(connection, limit) and done():
+                if not leading:
+                    turn.acquire(timeout=limit)
+                elif self._receive(connection, limit) and done():
                     return True
             while leading and not done() and self._receive(connection, 0.0):
                 pass
@@ -275,7 +278,7 @@ class ServiceChannel:
                 return
             me = threading.get_ident()
             self._connection.wake()
-            self.changed.notify_all()
+            self.notify()
             self.changed.wait_for(lambda: self._leader in (None, me), LOST_S)
             self._connection.close()
             self._connection = None
@@ -286,19 +289,32 @@ class ServiceChannel:
         return self._leader == me
 
     def _resign(self, me: int) -> None:
-        if self._leader == me:
-            with self.lock:
+        """End the wait of a thread; if nobody leads now, one of the others does."""
+        with self.lock:
+            self._followers.pop(me, None)
+            if self._leader == me:
                 self._leader = None
                 if self._followers or self.closed:
                     self._flush()
+                if self.closed:
                     self.changed.notify_all()
+            if self._leader is None and self._followers:
+                self._wake(next(iter(self._followers)))
 
-    def _follow(self, limit_s: float) -> None:
-        self._followers += 1
-        try:
-            self.changed.wait(limit_s)
-        finally:
-            self._followers -= 1
+    def _follow(self, me: int, done: Callable[[], bool]) -> threading.Lock:
+        turn = threading.Lock()
+        turn.acquire()
+        self._followers[me] = turn, done
+        return turn
+
+    def _wake(self, follower: int) -> None:
+        self._followers.pop(follower)[0].release()
+
+    def notify(self) -> None:
+        """Let all threads that wait look again. The caller holds the lock."""
+        for follower in list(self._followers):
+            self._wake(follower)
+        self.changed.notify_all()
 
     def _flush(self) -> None:
         while self._outbox and self._connection is not None:
@@ -313,8 +329,8 @@ class ServiceChannel:
         with self.lock:
             self._liveness.message_came()
             self._handlers[type(message)](message)
-            if self._followers:
-                self.changed.notify_all()
+            for follower in [key for key, (_, done) in self._followers.items() if done()]:
+                self._wake(follower)
         return True
 
     def _open(self) -> Connection:

@@ -13,6 +13,7 @@ and the tasks that have not ended.
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import msgspec
 
-from simenv.client.connection import task_handle
+from simenv.client.connection import task_handle, tracing
 from simenv.client.connection.address import Address
 from simenv.client.connection.channel import LOST_S, Handler, ServiceChannel
 from simenv.errors import OptionError, ProtocolError, SimenvError, TimedOutError
@@ -75,7 +76,7 @@ class AsyncioBridge:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="simenv-await", daemon=True)
                 self._thread.start()
-            self._session.channel.changed.notify_all()
+            self._session.channel.notify()
 
     def join(self) -> None:
         """Wait for the end of the thread. Precondition: the channel was closed."""
@@ -112,7 +113,7 @@ class AsyncioBridge:
         self._requested_s = monotonic()
         if callable(waiter):
             self._callbacks.append(waiter)
-            self._session.channel.changed.notify_all()
+            self._session.channel.notify()
             return
         try:
             waiter.get_loop().call_soon_threadsafe(_resolve, waiter, error)
@@ -292,6 +293,8 @@ class ServiceSession:
         result of the task."""
         channel = self.channel
         channel.enter()
+        if terms.trace or tracing.API in sys.modules:
+            terms, submission.span = tracing.begin(terms, len(specs))
         with channel.lock:
             request = self._new()
             request.submission, request.count = submission, len(specs)
@@ -365,6 +368,9 @@ class ServiceSession:
         with self.channel.lock:
             if self._requests.pop(request.number, None) is not None:
                 self._pending.refused()
+        if request.submission is not None and request.submission.span is not None:
+            refusals = request.answer.refusals if isinstance(request.answer, m.Refused) else []
+            tracing.refused(request.submission, refusals[0].code if refusals else "unanswered")
 
     def wait_ended(self, handle: task_handle.TaskHandle, timeout_s: float | None) -> bool:
         """Wait for the end of one task; False after `timeout_s`."""
@@ -462,6 +468,8 @@ class ServiceSession:
         submission = request.submission
         submission.accepted_s = perf_counter() - submission.sent_s
         request.handles = self._pending.accepted(self, message, submission)
+        if submission.span is not None:
+            tracing.accepted(request.handles, submission)
         if message.repeated:
             request.repeated = True
             self._watches.add([e.number for e in request.handles if not e.over])

@@ -36,6 +36,8 @@ from simenv.wire.messages import client as messages, queries
 if TYPE_CHECKING:
     import asyncio
 
+    from opentelemetry.trace import Span
+
     from simenv.model.accounts import Receipt
     from simenv.wire.messages.client import Accepted, Completed, Completion
     from simenv.wire.messages.queries import Submitted
@@ -55,6 +57,7 @@ class Submission(msgspec.Struct):
     sent_s: float = 0.0
     accepted_s: float = 0.0
     outputs: tuple[str, ...] = ()
+    span: Span | None = None  # of OpenTelemetry, until the answer; None: not traced
 
 
 class ResultOrigin(msgspec.Struct, frozen=True):
@@ -148,6 +151,15 @@ class TaskHandle(msgspec.Struct, eq=False, weakref=True):
         hooks, self._hooks = self._hooks, None
         for hook in hooks or ():
             hook()
+
+    @property
+    def completion(self) -> Completion | None:
+        """The completion as it was received; None before the end, or if the service is lost."""
+        return self._completion
+
+    @property
+    def ending(self) -> ResultOrigin | None:
+        return self._ending
 
     @property
     def final_state(self) -> TaskState:

@@ -161,7 +161,7 @@ class CircuitRegistry:
             self._open[run.cid] = run
             for task in run.tasks:
                 task.handle.on_end(partial(self._part_ended, run))
-            self._session.channel.changed.notify_all()
+            self._session.channel.notify()
 
     def queue_from_now_on(self, run: CircuitRun) -> None:
         """Queue the completion of a circuit whose synchronous caller has left."""

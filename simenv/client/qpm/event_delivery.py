@@ -180,7 +180,7 @@ class Delivery:
         if self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(target=self._serve, name="simenv-qpm", daemon=True)
             self._thread.start()
-        self._session.channel.changed.notify_all()
+        self._session.channel.notify()
         return outlet
 
     def leave(self, source: CompletionSource, endpoint: EventEndpoint) -> None:
@@ -200,7 +200,7 @@ class Delivery:
     def _watch(self, outlet: EndpointSender) -> None:
         self._sending.add(outlet)
         if not self._timed:
-            self._session.channel.changed.notify_all()
+            self._session.channel.notify()
 
     def _serve(self) -> None:
         channel = self._session.channel

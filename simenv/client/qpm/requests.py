@@ -34,6 +34,7 @@ from simenv.transpiler.qiskit_runtime import is_circuit
 
 MAX_TEXT_CHARS = 4_096  # of an id, a name, a reason
 MAX_RESERVATION = 2**64 - 1
+MAX_TIME_S = 1e11  # as in messages
 MAX_REASON_CODE = 2**32 - 1
 MAX_FILTER_VALUES = 4_096
 MOST = 2**62  # of any size or time
@@ -107,6 +108,14 @@ def truth(what: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise wrong(what, value, "true or false")
     return value
+
+
+def moment(what: str, value: Any) -> float:
+    """Read a time of day in seconds since 1970, or a time span; 0.0 for None."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value is not None and not (number and 0 <= value <= MAX_TIME_S):
+        raise wrong(what, value, f"seconds from 0 to {MAX_TIME_S:.0f}, or nothing")
+    return float(value or 0.0)
 
 
 def seconds(what: str, value: Any) -> float | None:

@@ -26,7 +26,7 @@ from simenv.errors import SimenvError
 from simenv.model.views import DeviceInfo, DeviceKind
 from simenv.qpm import answers, envelopes
 from simenv.qpm.contract import PROVIDER, Device, ExecutionError, NotReadyError, UnknownObjectError
-from simenv.wire.messages import admin, client as m
+from simenv.wire.messages import admin, client as m, metrics
 
 EVENTS_SHOWN = 1_000  # the newest
 UNLIMITED_POLICY = "unlimited"
@@ -47,6 +47,7 @@ _CALLS = {
     "list_scheduler_allocations": "manager-aggregate",
     "get_capacity_snapshot": "manager-aggregate",
     "get_queue_metrics": "manager-aggregate",
+    "get_telemetry_history": "manager-aggregate",
     "get_service_lifecycle_telemetry": "operator",
 }
 
@@ -196,6 +197,30 @@ class TelemetryBinding(QpmBinding):
         device = self._targets.device(device_id)
         access = _access(access_class, "manager-aggregate")
         return envelopes.plain(devices.queue(self._moment(device, access)))
+
+    def get_telemetry_history(
+        self,
+        token: str | None = None,
+        series: str | None = None,
+        since_s: float | None = None,
+        until_s: float | None = None,
+        step_s: float | None = None,
+        access_class: str | None = None,
+    ) -> Plain:
+        """A stored series, such as `queue` or `device/POOL/t1_us`; without `series` the names of
+        all. Times in seconds since 1970."""
+        name = requests.optional_text("series", series) or ""
+        times = (("since_s", since_s), ("until_s", until_s), ("step_s", step_s))
+        asked = {key: requests.moment(key, value) for key, value in times}
+        access = _access(access_class, "manager-aggregate")
+        found = self._ask(metrics.Series, metrics.GetSeries, name=name, **asked)
+        points = list(zip(found.at_s, found.mean, found.least, found.most, strict=True))
+        return envelopes.plain(
+            answers.TelemetryHistory(
+                self._identity.target_id, _now_ns(), access, name, found.unit, points, found.names,
+                answers.Visibility("telemetry-history", access),
+            )
+        )  # fmt: skip
 
     def get_service_lifecycle_telemetry(
         self, token: str | None = None, access_class: str | None = None

@@ -2,12 +2,14 @@
 
 Level and seed are fixed. Programs that differ only in their angles have one structure; see
 `transpiler.opened`. Invariant: clbits are never changed, so counts need no mapping back. Parameter
-slots of a program are preserved.
+slots of a program are preserved. Compilation for others runs in a process with bounds of memory
+and time (`compiler_sandbox`); what it returns is the same.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -20,15 +22,19 @@ from simenv.client.circuits import PackedCircuit, load
 from simenv.client.circuits.decoder import to_qiskit
 from simenv.client.circuits.parameters import ParameterSlots
 from simenv.errors import OptionError, ProgramError
-from simenv.model import Observable, Program
+from simenv.model import Observable, Program, decode_program
 from simenv.model.task_rules import measured_last, refuse_collapsed
 from simenv.model.views import DeviceInfo
+from simenv.transpiler import qpy
 from simenv.transpiler.qiskit_runtime import LEVEL
+from simenv.transpiler.qpy import SandboxProcess
 from simenv.transpiler.transpiler import NativeForm, Transpiler, closed, gate_names, opened
 
 MAX_TARGETS = 16
+SANDBOX_S = 60.0  # for a structure that a sandbox compiles
 MAX_STRUCTURES = 1_024
 
+Sandbox = Callable[[], SandboxProcess]
 # uint16: the device's qubit of each qubit of the circuit, at its end and at its beginning; b"": the
 # same numbers.
 Layouts = tuple[bytes, bytes]
@@ -108,9 +114,13 @@ class _CompiledStructure:
 class Compiler:
     """Compiler for one device, with a cache of compiled structures. Not thread-safe."""
 
-    def __init__(self, info: DeviceInfo, level: int = LEVEL) -> None:
-        """`level`: optimization level of Qiskit's transpiler, 0 to 3."""
+    def __init__(
+        self, info: DeviceInfo, level: int = LEVEL, sandbox: Sandbox | None = None
+    ) -> None:
+        """`level`: optimization level of Qiskit's transpiler, 0 to 3. `sandbox`: returns the
+        process that compiles, at LEVEL; None: this one."""
         self._info = info
+        self._sandbox = sandbox
         self._native = NativeForm(info)
         self._transpiler = Transpiler(info, level)
         self._structures: OrderedDict[bytes, _CompiledStructure] = OrderedDict()
@@ -162,7 +172,8 @@ class Compiler:
         key = structure.packed() + packed_mapping
         result = self._structures.get(key)
         if result is None:
-            result = self._structures[key] = self._transpiled(structure, mapping)
+            compile_ = self.transpiled if self._sandbox is None else self._confined
+            result = self._structures[key] = compile_(structure, mapping)
             if len(self._structures) > MAX_STRUCTURES:
                 self._structures.popitem(last=False)
         else:
@@ -186,7 +197,15 @@ class Compiler:
             moved.packed(), moved.num_qubits, loaded.measures, loaded.parameters, loaded.slots
         )
 
-    def _transpiled(self, program: Program, mapping: tuple[int, ...]) -> _CompiledStructure:
+    def _confined(self, program: Program, mapping: tuple[int, ...]) -> _CompiledStructure:
+        """Compile a structure in the sandbox. Raises ProgramError, LimitExceededError."""
+        assert self._sandbox is not None
+        asked = msgspec.msgpack.encode(_Structure(self._info, program.packed(), mapping))
+        answer = msgspec.msgpack.decode(self._sandbox().convert(asked), type=_Transpiled)
+        return _CompiledStructure(qpy.parse(answer.circuit), answer.layouts)
+
+    def transpiled(self, program: Program, mapping: tuple[int, ...]) -> _CompiledStructure:
+        """Compile a structure in this process. Raises ProgramError."""
         result = self._transpiler.run(to_qiskit(program), mapping)
         last = result.layout.final_index_layout(filter_ancillas=True)
         first = result.layout.initial_index_layout(filter_ancillas=True)
@@ -197,7 +216,8 @@ class Compiler:
 class Compilers:
     """Cache of compilers, by device and calibration. Not thread-safe."""
 
-    def __init__(self) -> None:
+    def __init__(self, sandbox: Sandbox | None = None) -> None:
+        self._sandbox = sandbox
         self._cache: OrderedDict[tuple[str, str], Compiler] = OrderedDict()
 
     def of(self, info: DeviceInfo) -> Compiler:
@@ -205,7 +225,39 @@ class Compilers:
         key = (info.name, info.calibration_id)
         result = self._cache.get(key)
         if result is None:
-            result = self._cache[key] = Compiler(info)
+            result = self._cache[key] = Compiler(info, sandbox=self._sandbox)
             if len(self._cache) > MAX_TARGETS:
                 self._cache.popitem(last=False)
         return result
+
+
+class _Structure(msgspec.Struct, frozen=True, array_like=True):
+    """A structure to compile, for the sandbox process. `program`: packed."""
+
+    info: DeviceInfo
+    program: bytes
+    mapping: tuple[int, ...]
+
+
+class _Transpiled(msgspec.Struct, frozen=True, array_like=True):
+    """`circuit`: QPY."""
+
+    circuit: bytes
+    layouts: Layouts
+
+
+def compiler_sandbox() -> SandboxProcess:
+    """Return a process that compiles, which is started with its first structure."""
+    verbs = "compiling", "compiled"
+    return SandboxProcess(__name__, "transpiled", "circuit", verbs, SANDBOX_S)
+
+
+_of_sandbox = Compilers()  # in the sandbox process
+
+
+def transpiled(data: bytes) -> bytes:
+    """Compile a structure; called in the sandbox process."""
+    asked = msgspec.msgpack.decode(data, type=_Structure)
+    compiler = _of_sandbox.of(asked.info)
+    result = compiler.transpiled(decode_program(asked.program), asked.mapping)
+    return msgspec.msgpack.encode(_Transpiled(qpy.write_qpy(result.circuit), result.layouts))

@@ -19,7 +19,7 @@ from simenv.model.views import DeviceInfo, DeviceKind
 
 if TYPE_CHECKING:
     from simenv.client.circuits import PackedCircuit
-    from simenv.client.submission.compiler import CompiledCircuit, Compilers
+    from simenv.client.submission.compiler import CompiledCircuit, Compilers, Sandbox
     from simenv.client.submission.options import CheckedOptions
 
 DEVICE_S = 10.0
@@ -51,6 +51,11 @@ class SubmitDevices:
         self._pools: tuple[float, Mapping[str, DeviceInfo]] | None = None
         self._stored: dict[bytes, str] = {}
         self._compilers: Compilers | None = None
+        self._sandbox: Sandbox | None = None
+
+    def compile_in(self, sandbox: Sandbox) -> None:
+        """Compile in a process that `sandbox` returns, with bounds of memory and time."""
+        self._sandbox = sandbox
 
     def prepared(
         self, checked: CheckedOptions, loaded: PackedCircuit
@@ -93,7 +98,7 @@ class SubmitDevices:
         if self._compilers is None:
             from simenv.client.submission.compiler import Compilers
 
-            self._compilers = Compilers()
+            self._compilers = Compilers(self._sandbox)
         return self._compilers.of(info)
 
     def _refuse(self, checked: CheckedOptions, loaded: PackedCircuit) -> None:

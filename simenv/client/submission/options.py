@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import re
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from inspect import Parameter, signature
@@ -48,6 +49,7 @@ def checked_parents(after: Parents) -> tuple[int, ...]:
 MODES = ("auto", "never", "always", "fresh")  # of `compile`
 # Variables with the values of options that are not given.
 VARIABLES = {"account": "SIMENV_ACCOUNT", "qos": "SIMENV_QOS"}
+_TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 SAMPLED = ("counts", "memory")  # outputs from the classical bits of each shot
 DRAWN_BITS = 53  # bits of drawn and derived seeds: JSON readers with doubles preserve them
 Seed = SupportsIndex
@@ -74,6 +76,7 @@ class CallOptions(TypedDict, total=False):
     reservation: Annotated[ReservationLike | SupportsIndex | None, None]
     account: Annotated[str | None, None]
     qos: Annotated[str | None, None]
+    trace: Annotated[str | None, None]
     after: Annotated[Parents, None]
     name: Annotated[str | None, None]
     idempotency_key: Annotated[str | None, None]
@@ -166,7 +169,7 @@ _OF_CIRCUITS = {"seed", "observables", "amplitudes", "parameter_values", "bindin
 _SHARED = [  # options whose checked values are cached
     name
     for name in DEFAULTS
-    if name not in _OF_CIRCUITS and name not in ("after", "decoder", "idempotency_key")
+    if name not in (*_OF_CIRCUITS, "after", "decoder", "idempotency_key", "trace")
 ]
 
 
@@ -225,6 +228,26 @@ class CheckedOptions(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self.task, outputs=outputs, observables=observables, **own)
 
 
+def checked_trace(trace: object) -> str:
+    """Return the trace that a submission continues: the given one ("": none), else TRACEPARENT,
+    which is ignored if it is malformed, as the standard demands. Raises OptionError."""
+    if trace is None:
+        named = os.environ.get("TRACEPARENT", "")
+        return named if is_traceparent(named) else ""
+    if trace == "":
+        return ""
+    if not (isinstance(trace, str) and is_traceparent(trace)):
+        raise OptionError(
+            option="trace", value=trace, expected="a W3C traceparent: 00-TRACE-SPAN-01"
+        )
+    return trace
+
+
+def is_traceparent(text: str) -> bool:
+    """Return whether a text is a traceparent of W3C Trace Context, version 00."""
+    return _TRACEPARENT.fullmatch(text) is not None
+
+
 def checked_options(options: Mapping[str, Any]) -> CheckedOptions:
     """Check the options that all tasks of a call share. Raises OptionError with the option, its
     value and the allowed values; TypeError for an unknown name."""
@@ -260,6 +283,8 @@ def checked_options(options: Mapping[str, Any]) -> CheckedOptions:
     task = checked.task
     if options.get("amplitudes") is not None and "amplitudes" not in task.outputs:
         task = msgspec.structs.replace(task, outputs=(*task.outputs, "amplitudes"))
+    if trace := checked_trace(options.get("trace")):
+        task = msgspec.structs.replace(task, trace=trace)
     if (after := options.get("after")) is not None:
         task = msgspec.structs.replace(task, after=checked_parents(after))
     return checked if task is checked.task else msgspec.structs.replace(checked, task=task)

@@ -286,10 +286,14 @@ class BatchItem(msgspec.Struct, frozen=True):
 
 
 def submit_batch(
-    session: ServiceSession, devices: SubmitDevices, items: Sequence[BatchItem]
+    session: ServiceSession,
+    devices: SubmitDevices,
+    items: Sequence[BatchItem],
+    key: str | None = None,
 ) -> list[list[Task]]:
-    """Submit all items or none; return the tasks of each item, one for each binding. Raises the
-    SimenvError of the first refused item, with `index` naming the item."""
+    """Submit all items or none; return the tasks of each item, one for each binding. `key`: the
+    idempotency key of the call, whose repeat returns the same tasks. Raises the SimenvError of the
+    first refused item, with `index` naming the item."""
     groups: dict[TaskOptions, list[tuple[int, list[TaskSpec]]]] = {}
     for index, item in enumerate(items):
         work = [item.circuit] if item.values is None else (item.circuit, item.values)
@@ -301,10 +305,11 @@ def submit_batch(
     results: list[list[Task]] = [[] for _ in items]
     sent: list[Task] = []
     try:
-        for terms, members in groups.items():
+        for number, (terms, members) in enumerate(groups.items()):
+            own = key if key is None or not number else f"{key}/{number}"
             specs = [spec for _, each in members for spec in each]
             try:
-                tasks = send(session, PreparedSubmit(terms, specs), None)
+                tasks = send(session, PreparedSubmit(terms, specs), own)
             except SimenvError as error:
                 raise _of_group(error, members) from error
             sent += tasks

@@ -6,11 +6,12 @@ takes a tenth of a second to make; backends of one calibration share it.
 
 from __future__ import annotations
 
+import itertools
 import operator
 import threading
 import uuid
-from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -124,7 +125,7 @@ def _word(value: str | None) -> str | None:
 SHOTS = 1024
 IDEAL_NAME = "simenv"
 # Options of `Client.submit`.
-_OF_RUN = ("noise", "precision", "compile", "priority", "run_timeout_s", "account", "qos")
+_OF_RUN = ("noise", "precision", "compile", "priority", "run_timeout_s", "account", "qos", "trace")
 
 
 class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
@@ -135,7 +136,8 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
     `precision` ("double"), `compile` ("auto": a circuit that does not fit the device is compiled,
     once a structure), `engine_options` (None; `options` of `Client.submit`, such as {"twirl": 1}),
     `priority` (0; higher runs first), `run_timeout_s` (None; seconds after which a circuit ends as
-    expired), `account` and `qos` (None; account and class of service: the defaults of the user).
+    expired), `account` and `qos` (None; account and class of service: the defaults of the user),
+    `trace` (None; the W3C traceparent that the tasks continue; see `Client.submit`).
     """
 
     def __init__(
@@ -164,6 +166,9 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
         self._device, self._pool, self._kind = device, pool, choice.kind
         self._engine = engine or choice.engine
         self._reservation: Reservation | None = None
+        self._key = ""  # of `keyed`
+        self._keys: Iterator[str] | None = None  # idempotency keys of submissions
+        self._accepted: deque[Task] = deque()  # of an earlier submission with these keys
         self._unfinished: list[Task] = []  # under the reservation; copies share it and its lock
         # Jobs that submit in threads of their own.
         self._submitting: list[BasePrimitiveJob[Any, Any]] = []
@@ -278,6 +283,20 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
         built._unfinished, built._submitting, built._lock = [], [], threading.Lock()
         return built
 
+    def keyed(self, key: str, accepted: Iterable[Task] = ()) -> SimenvBackend:
+        """Copy of the backend for one call of a primitive, which may be repeated in any process:
+        its submissions have idempotency keys, and its job the number `key`. `accepted`: tasks of an
+        earlier call, in their order, which are not sent again. The seed of the call must be the
+        same each time."""
+        built = self.__copy__()
+        built._key, built._accepted = key, deque(accepted)
+        built._keys = (f"{key}/{number}" for number in itertools.count())
+        return built
+
+    def new_job_id(self) -> str:
+        """Number of a new job: that of `keyed`, else a random one."""
+        return self._key or str(uuid.uuid4())
+
     def __copy__(self) -> SimenvBackend:
         """Backend with options of its own, over the same connection."""
         built = SimenvBackend.__new__(SimenvBackend)
@@ -317,7 +336,7 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
         memory = bool(chosen.pop("memory"))
         binds = _binds(parameter_binds, len(circuits))
         values = [_rows(circuit, bound) for circuit, bound in zip(circuits, binds, strict=True)]
-        job_id = str(uuid.uuid4())
+        job_id = self.new_job_id()
         name = f"qiskit-{job_id[:8]}"  # in `simenv queue`
         outputs = ("counts", "memory") if memory else ("counts",)
         with refusals():
@@ -335,7 +354,11 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
 
     def submitted(self, items: Sequence[BatchItem]) -> list[list[Task]]:
         """Submit items; return the tasks of each. Raises SimenvError; then none was accepted."""
-        result = submit_batch(self._client.session, self._client.submit_devices, items)
+        if self._accepted:
+            rows = [1 if item.values is None else len(item.values) for item in items]
+            return [[self._accepted.popleft() for _ in range(count)] for count in rows]
+        key = None if self._keys is None else next(self._keys)
+        result = submit_batch(self._client.session, self._client.submit_devices, items, key)
         if self._reservation is not None:
             with self._lock:
                 self._unfinished[:] = [task for task in self._unfinished if not task.done()]

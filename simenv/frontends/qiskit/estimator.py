@@ -9,7 +9,6 @@ groups, and computing all pairs costs little more, there is one group.
 from __future__ import annotations
 
 import math
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from itertools import product
@@ -22,7 +21,7 @@ from qiskit.exceptions import QiskitError
 from qiskit.primitives.containers import DataBin
 from qiskit.primitives.containers.estimator_pub import EstimatorPub, EstimatorPubLike
 
-from simenv.client.submission.options import item_seeds
+from simenv.client.submission.options import is_single_seed, item_seeds
 from simenv.client.submission.send import BatchItem
 from simenv.client.tasks.task import Task
 from simenv.errors import LimitExceededError
@@ -175,13 +174,14 @@ class SimenvEstimator(primitives.BaseEstimatorV2):  # type: ignore[misc]  # qisk
         mode: SimenvBackend | sampler.SimenvSession | sampler.SimenvBatch,
         *,
         default_precision: float | None = None,
-        seed: int | None = None,
+        seed: int | Sequence[int] | None = None,
         **options: Any,
     ) -> None:
         """Set defaults. `default_precision`: None: 0.0 (exact) on an ideal backend, else 0.015625.
-        `seed`: None: the backend's, else one is drawn for each call. `options`: noise, precision
-        (of amplitudes), compile, engine_options, priority, run_timeout_s, account and qos, as for
-        `SimenvBackend.run`; the backend's by default. Raises TypeError for others."""
+        `seed`: None: the backend's, else one is drawn for each call; a list: that of each PUB (of a
+        machine the first). `options`: noise, precision (of amplitudes), compile, engine_options,
+        priority, run_timeout_s, account and qos, as for `SimenvBackend.run`; the backend's by
+        default. Raises TypeError for others."""
         self._backend = sampler.backend_of(mode)
         self._options = self._backend.primitive_options(options)
         if default_precision is None:
@@ -206,7 +206,7 @@ class SimenvEstimator(primitives.BaseEstimatorV2):  # type: ignore[misc]  # qisk
         shots = [shots_of(pub.precision) for pub in read]
         if self._backend.info.kind is DeviceKind.HARDWARE:
             return self._measured(read)
-        job_id = str(uuid.uuid4())
+        job_id = self._backend.new_job_id()
         with refusals():
             seeds = item_seeds(self.seed, len(read), None)
             plans = [plan_of(pub) for pub in read]
@@ -220,7 +220,7 @@ class SimenvEstimator(primitives.BaseEstimatorV2):  # type: ignore[misc]  # qisk
                     rows = None if values is None else values[group.rows]
                     options = self._backend.submit_options(
                         shots=shots[number] or None,
-                        seed=own[group_number],
+                        seed=sampler.task_seed(self.seed, own[group_number], pub),
                         outputs=("expectation",),
                         observables=[plan.observables[k] for k in group.observables],
                         name=f"estimator-{job_id[:8]}",
@@ -252,7 +252,9 @@ class SimenvEstimator(primitives.BaseEstimatorV2):  # type: ignore[misc]  # qisk
                 raise QiskitError(text)
         backend = copy(self._backend)
         backend.set_options(**self._options)
-        options = {"seed_simulator": self.seed}
+        seed: Any = self.seed
+        seed = seed if is_single_seed(seed) else seed[0]
+        options = {"seed_simulator": seed}
         job = primitives.BackendEstimatorV2(backend=backend, options=options).run(pubs)
         self._backend.wait_for(job)
         return job

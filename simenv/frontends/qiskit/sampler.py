@@ -9,7 +9,6 @@ Sessions and batches: reservations of the environment, in the shape of qiskit-ib
 from __future__ import annotations
 
 import math
-import uuid
 import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any, Self
@@ -22,7 +21,7 @@ from qiskit.primitives.containers import BitArray, DataBin, SamplerPubResult
 from qiskit.primitives.containers.sampler_pub import SamplerPub, SamplerPubLike
 
 from simenv.client.circuits import load
-from simenv.client.submission.options import item_seeds
+from simenv.client.submission.options import is_single_seed, item_seeds
 from simenv.client.submission.send import BatchItem
 from simenv.client.tasks.task import Task, distinct_warnings
 from simenv.errors import SimenvError
@@ -142,13 +141,13 @@ class SimenvSampler(BaseSamplerV2):  # type: ignore[misc]  # qiskit is untyped
         mode: SimenvBackend | SimenvSession | SimenvBatch,
         *,
         default_shots: int | None = None,
-        seed: int | None = None,
+        seed: int | Sequence[int] | None = None,
         **options: Any,
     ) -> None:
         """Set defaults. `default_shots`: None: the backend's option `shots`. `seed`: None: the
-        backend's, else one is drawn for each call. `options`: noise, precision, compile,
-        engine_options, priority, run_timeout_s, account and qos, as for `SimenvBackend.run`; the
-        backend's by default. Raises TypeError for others."""
+        backend's, else one is drawn for each call; a list: that of each PUB's task. `options`:
+        noise, precision, compile, engine_options, priority, run_timeout_s, account and qos, as for
+        `SimenvBackend.run`; the backend's by default. Raises TypeError for others."""
         self._backend = backend_of(mode)
         self._options = self._backend.primitive_options(options)
         if default_shots is None:
@@ -178,7 +177,7 @@ class SimenvSampler(BaseSamplerV2):  # type: ignore[misc]  # qiskit is untyped
                     UserWarning,
                     stacklevel=2,
                 )
-        job_id = str(uuid.uuid4())
+        job_id = self._backend.new_job_id()
         with job.refusals():
             seeds = item_seeds(self.seed, len(read), None)
             circuits = [job.disjoint(pub.circuit) for pub in read]
@@ -190,7 +189,7 @@ class SimenvSampler(BaseSamplerV2):  # type: ignore[misc]  # qiskit is untyped
                     circuits[number],
                     self._backend.submit_options(
                         shots=read[number].shots,
-                        seed=seeds[number],
+                        seed=task_seed(self.seed, seeds[number], read[number]),
                         outputs=("memory",),
                         name=f"sampler-{job_id[:8]}",
                         **self._options,
@@ -249,6 +248,12 @@ def run_metadata(seeds: Sequence[int], tasks: Sequence[Sequence[Task]]) -> dict[
         for seed, each in zip(seeds, tasks, strict=True)
     ]
     return {"version": 2, "simenv": entries}
+
+
+def task_seed(given: Any, seed: int, pub: Any) -> Any:
+    """Seed of a PUB's submission. One of a list is used as it is. Another is that of a list of one
+    circuit, from which the task's is derived."""
+    return seed if is_single_seed(given) or pub_values(pub) is not None else [seed]
 
 
 def pub_values(pub: Any) -> NDArray[np.float64] | None:

@@ -89,6 +89,7 @@ def heartbeat_received(
     worker.heard_ns = now_ns
     worker.rss_bytes = beat.rss_bytes
     worker.passes = (task, *beat.passes)
+    worker.cpu_ms, worker.host.busy_ms, worker.host.used_bytes = beat.load
     actions: list[core.Action] = []
     if beat.compiling and task and worker.compiling != task:
         text = f"{name} compiles kernels for it, once on this machine"
@@ -188,6 +189,8 @@ def declare_worker_lost(
     worker.state = WorkerState.GONE if retired else WorkerState.LOST
     if retired:
         return []
+    device = pool.device
+    state.lost_workers[device] = state.lost_workers.get(device, 0) + 1
     actions: list[core.Action] = [core.RecordEvent("worker.lost", worker.name, reason)]
     if held:
         charged = blame and not worker.killed
@@ -392,7 +395,9 @@ def detect_silent_nodes(state: scheduler_state.SchedulerState, now_ns: int) -> l
 def _host(state: scheduler_state.SchedulerState, name: str) -> state_pools.NodeState:
     host = state.nodes.hosts.get(name)
     if host is None and name in state.pools:
-        hint = f"nodes: {', '.join(state.nodes.hosts)}; to empty a pool: simenv scale {name} 0"
+        hint = (
+            f"nodes: {', '.join(state.nodes.hosts)}; to empty an idle pool: simenv scale {name} 0"
+        )
         raise NotFoundError(f"{name!r} is a pool, and only nodes are drained", hint=hint)
     if host is None:
         nodes, pools = ", ".join(state.nodes.hosts), ", ".join(state.pools)

@@ -60,6 +60,9 @@ class NodeState(msgspec.Struct, eq=False):
     lost: str = ""  # reason; "": not lost
     avoid_until_ns: int = 0
     free_gpus: list[str] = msgspec.field(default_factory=list)  # as in `Node.gpu_names`
+    # By the last heartbeat of a worker here; 0: not known.
+    busy_ms: int = 0  # busy time of all processors since the start of the node
+    used_bytes: int = 0  # memory in use
 
     @property
     def is_up(self) -> bool:
@@ -271,6 +274,7 @@ class Worker(msgspec.Struct, eq=False):
     kept_s: float = 0.0  # lifetime of a kept state after the end of its task
     kept_until_ns: int = 0  # end of that grant; 0: no grant, or the task has not ended
     rss_bytes: int = 0
+    cpu_ms: int = 0  # processor time of its rank 0, at its last heartbeat
     over_beats: int = 0  # consecutive heartbeats above its grant, see `over_memory_reason`
     # At its last heartbeat: (task, sweeps done, sweeps in total).
     passes: tuple[int, int, int] = (0, 0, 0)

@@ -248,7 +248,8 @@ def _on_device(state: scheduler_state.SchedulerState, record: TaskRecord, now_ns
     name = state.pools[record.route.pool].spec.device
     if now_ns < run.begin_ns:
         return f"next on device {name}"
-    return f"on device {name} for another {max(0, run.end_ns - now_ns) / 1e9:.3g} s"
+    left_s = max(0, run.end_ns - now_ns) / 1e9
+    return f"on device {name} for another {text.duration(left_s)}"
 
 
 def _held_back(state: scheduler_state.SchedulerState, pool: pools.Pool) -> str:

@@ -16,12 +16,13 @@ from operator import attrgetter
 from typing import Any
 
 from simenv.errors import LimitExceededError, OptionError
-from simenv.model import TaskOptions, TaskState
+from simenv.model import TaskOptions, TaskState, views
 from simenv.model.accounts import NO_ACCOUNTS, USAGE_KEYS, AccountTree, UsageRow, Used
 from simenv.scheduler.core import Route, TaskEnded
 from simenv.scheduler.state.scheduler_state import SchedulerState
 from simenv.service.journal import tables, writer
 from simenv.service.journal.tables import UsageKey
+from simenv.service.telemetry.counters import TaskCounters
 from simenv.wire.messages import accounting
 
 HOUR_S = 3_600
@@ -102,6 +103,7 @@ class UsageLedger:
     def __init__(self, journal: writer.Journal, state: SchedulerState) -> None:
         self._journal = journal
         self._state = state
+        self.counters = TaskCounters()
         self._keys = tables.read_usage_keys(journal.records)
         self.names = {number: key for key, number in self._keys.items()}
         self._month_s = (0.0, 0.0)  # begin and end of the calendar month of `_own`
@@ -132,10 +134,22 @@ class UsageLedger:
                 values = tuple(min(value, MAX_SUM) for value in values)
             statements.append(tables.add_usage(int(at_s) // HOUR_S, number, values))
             self.charge(key.account, sums.units, at_s)
+            self._count(key, sums)
+        if endings and endings[0].slots:  # a worker ran them
+            pool = endings[0].record.route.pool
+            self.counters.durations(views.base_of(pool) or pool, endings)
         if self._state.remembers_usage:
             changes = self._state.fair_share.take_changes(time.time_ns() - time.monotonic_ns())
             statements += tables.fair_usage_statements(changes)
         self._journal.put(statements, forced=False)
+
+    def _count(self, key: UsageKey, sums: Sums) -> None:
+        counters = self.counters.pool(views.base_of(key.pool) or key.pool)
+        counters.done += sums.done
+        counters.failed += sums.failed
+        counters.cancelled += sums.cancelled
+        counters.expired += sums.expired
+        self.counters.account(key.account, sums.slot_us)
 
     def _new_key(self, key: UsageKey, statements: list[tables.Statement]) -> int:
         """Return the number of a key that is not stored yet."""

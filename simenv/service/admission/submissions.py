@@ -383,15 +383,17 @@ _OPTIONS, _SPEC = 15, 6
 _OPTIONS_WITHOUT_AFTER = 22
 _OPTIONS_WITHOUT_PARTS = 23
 _OPTIONS_WITHOUT_ACCOUNT = 24
+_OPTIONS_WITHOUT_TRACE = 26
 
 
 def _earlier_formats(pending: PendingSubmit) -> list[bytes]:
     """Return the digests under which earlier versions would have stored this message."""
     terms, tasks = _submitted_options(pending), pending.message.tasks
-    if terms.account or terms.qos:
-        return []
     fields = msgspec.structs.astuple(terms)
-    digests = [digest(codec.encode((fields[:_OPTIONS_WITHOUT_ACCOUNT], tasks)))]
+    digests = [digest(codec.encode((fields[:_OPTIONS_WITHOUT_TRACE], tasks)))]
+    if terms.account or terms.qos:
+        return digests
+    digests.append(digest(codec.encode((fields[:_OPTIONS_WITHOUT_ACCOUNT], tasks))))
     if terms.parts is not None:
         return digests
     digests.append(digest(codec.encode((fields[:_OPTIONS_WITHOUT_PARTS], tasks))))

@@ -197,7 +197,7 @@ class KeyCommands:
     ) -> None:
         """`own_key`: the public key of the environment's own user, which is not in the file.
         `enabled`: whether keys of the file are accepted; see `IdentitySettings.use`."""
-        self._path = path
+        self.path = path
         self._listener = listener
         self._own_identity = {own_key: keyfiles.LOCAL} if own_key else {}
         if path.exists():  # create the lock file now, because a full disk may prevent it later
@@ -226,11 +226,11 @@ class KeyCommands:
         if isinstance(message, admin.AddKey):
             check_name(message.name, "key")
             self._check_enabled()
-            with keyfiles.changing(self._path, LOCK_PATIENCE_S):
+            with keyfiles.changing(self.path, LOCK_PATIENCE_S):
                 fields = (message.name, message.role, message.public_key)
                 info = admin.KeyInfo(*fields, time.time(), message.expires_s)
                 keys = keyfiles.added(self._stored(), info)
-                keyfiles.write_keys(self._path, keys)
+                keyfiles.write_keys(self.path, keys)
             self._keys = keys
             self._unwritten.clear()
             self._admit()
@@ -240,10 +240,10 @@ class KeyCommands:
         """Add a new key of a name; return all keys of that name. Raises like `keyfiles.rotated`,
         ConfigError."""
         self._check_enabled()
-        with keyfiles.changing(self._path, LOCK_PATIENCE_S):
+        with keyfiles.changing(self.path, LOCK_PATIENCE_S):
             now_s = time.time()
             keys = keyfiles.rotated(self._stored(), name, public_key, overlap_s, now_s)
-            keyfiles.write_keys(self._path, keys)
+            keyfiles.write_keys(self.path, keys)
         self._keys = keys
         self._unwritten.clear()
         self._admit()
@@ -289,11 +289,11 @@ class KeyCommands:
             self._unwritten.add(name)
             self._admit()
         try:
-            with keyfiles.changing(self._path, LOCK_PATIENCE_S):
+            with keyfiles.changing(self.path, LOCK_PATIENCE_S):
                 keys = self._stored()
                 if name not in self._unwritten:
                     keys = keyfiles.removed(keys, name)  # another process has added it
-                keyfiles.write_keys(self._path, keys)
+                keyfiles.write_keys(self.path, keys)
         except errors.ConfigError as error:
             if name not in self._unwritten:
                 raise
@@ -310,7 +310,7 @@ class KeyCommands:
     def _stored(self) -> list[admin.KeyInfo]:
         """Read the list in the file, which a command of the CLI may have changed, without the keys
         that were revoked here. The caller holds the lock. Raises ConfigError."""
-        return [key for key in keyfiles.read_keys(self._path) if key.name not in self._unwritten]
+        return [key for key in keyfiles.read_keys(self.path) if key.name not in self._unwritten]
 
     def _admit(self) -> None:
         self._in_files = keyfiles.identities(self._keys, 0.0)

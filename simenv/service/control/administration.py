@@ -1,25 +1,32 @@
 """Authorised changes of the environment: keys, limits, pools, nodes, and tasks of other owners.
 
 Invariant: each change writes an audit entry in its own commit and is answered after that commit.
-While the journal cannot be written, only the revocation of a key is accepted.
+While the journal cannot be written, only WITHOUT_JOURNAL is accepted.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 
-from simenv.errors import JournalError, NotAllowedError
+from simenv.errors import ConfigError, JournalError, NotAllowedError
 from simenv.model import ReservationState, task_name
 from simenv.scheduler.core import Action
 from simenv.scheduler.views import cluster_info
 from simenv.service.service import ServiceComponents
+from simenv.service.tokens import TokenCommands
 from simenv.wire.keyfiles import Identity
-from simenv.wire.messages import accounting, admin, client as m
+from simenv.wire.messages import accounting, admin, client as m, tokens as token_messages
 
+WITHOUT_JOURNAL = (
+    admin.RevokeKey,
+    token_messages.RevokeToken,
+    token_messages.ExchangeToken,
+)  # answered at once
 SHOWN_TASKS = 5
 DETAIL_CHARS = 2_000  # of an entry of the audit log
 
@@ -27,11 +34,13 @@ DETAIL_CHARS = 2_000  # of an entry of the audit log
 class Administration:
     """Audited changes of administrators. Used from the loop's thread."""
 
-    def __init__(self, service: ServiceComponents) -> None:
+    def __init__(self, service: ServiceComponents, tokens: TokenCommands) -> None:
         self._service = service
+        self._tokens = tokens
         service.owners.refresh(service.key_commands.keys)
         live = service.state.reservations.live.values()
         names = {reservation.grant.owner for reservation in live} - service.key_commands.names
+        names -= tokens.users
         for name in names if not service.config.identity.has_users else ():
             if name:  # revoked while it was down
                 self.end_reservations(name, f"the key {name!r} was revoked")
@@ -39,7 +48,7 @@ class Administration:
     def apply(self, identity: Identity, message: m.FromClient) -> m.ToClient:
         """Apply a change. Returns the answer, which must be sent after the commit. Raises
         SimenvError."""
-        if self._service.store_error and not isinstance(message, admin.RevokeKey):
+        if self._service.store_error and not isinstance(message, WITHOUT_JOURNAL):
             raise JournalError(
                 self._service.store_error,
                 hint="nothing was changed; repeat it when the disk is repaired",
@@ -114,6 +123,8 @@ class Administration:
         failed = self._service.key_commands.revoke(message.name)
         self._service.owners.refresh(self._service.key_commands.keys)
         self.end_reservations(message.name, f"the key {message.name!r} was revoked")
+        with suppress(ConfigError):  # of the file of tokens; they have no effect in this service
+            self._tokens.key_revoked(message.name)
         text = "revoked" if failed is None else f"revoked, but {failed.message}"
         self._service.audit.write(identity, "keys.revoke", message.name, text)
         if failed is not None:
@@ -173,4 +184,9 @@ CHANGES: dict[type, Callable[[Administration, Identity, Any], m.ToClient]] = {
     admin.ResumeNode: Administration._resume,
     accounting.SetAccount: Administration._set_account,
     accounting.SetQos: Administration._set_qos,
+    token_messages.CreateToken: lambda self, sender, message: self._tokens.create(sender, message),
+    token_messages.RevokeToken: lambda self, sender, message: self._tokens.revoke(sender, message),
+    token_messages.ExchangeToken: lambda self, sender, message: self._tokens.exchange(
+        sender, message
+    ),
 }

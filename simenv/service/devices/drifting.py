@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 CALIBRATION, FLUCTUATION, OUTAGE = "calibration-update", "noise-fluctuation", "outage"
 MAX_EVENTS = 1_000  # of one pool in one pass; only the last ones are recorded
 MAX_SNAPSHOTS = 64  # snapshots in memory, of one pool
+MAX_DATES = 1_000  # of one answer
 FIRST_POLL_NS = 20_000_000
 NEVER_NS = 2**63 - 1
 MAX_BODIES = 256
@@ -80,6 +81,17 @@ class DriftingDevice:
     def published(self, wall_ns: int) -> EmulatedDevice:
         """Return the calibration that is published at a time."""
         return self._at(self._published_step(wall_ns))
+
+    def dates_s(self, wall_ns: int) -> list[float]:
+        """Return the times of the last MAX_DATES publications, in seconds since 1970."""
+        begun_ns = self.state.begun_ns
+        if self.spec.kind == "replay":
+            last = self._published_step(wall_ns)
+            steps = range(max(0, last - MAX_DATES + 1), last + 1)
+            times_ns = [self._wall_ns(self._drift.begin_s(step)) for step in steps]
+        else:
+            times_ns = [begun_ns, *self.state.calibrated_ns][-MAX_DATES:]
+        return [time_ns * 1e-9 for time_ns in times_ns]
 
     def calibrated(self, wall_ns: int) -> tuple[EmulatedDevice, RecordEvent]:
         """Publish the present noise as calibration. Raises InsufficientError while the snapshots

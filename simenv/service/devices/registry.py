@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -139,6 +140,7 @@ class DeviceRegistry:
         self._thread = ThreadPoolExecutor(1, "devices")
         self._cache: dict[str, _Loaded] = {}
         self._documents: dict[str, Future[EmulatedDevice]] = {}
+        self._ids: dict[tuple[str, float], str] = {}  # of `dates` that were read. Of the thread.
 
     def get(self, name: str) -> Future[EmulatedDevice]:
         """Return the device with its present calibration. The Future raises NotFoundError or
@@ -174,10 +176,44 @@ class DeviceRegistry:
                 return future
         return None
 
+    def dates(self, name: str) -> Future[list[float]]:
+        """Return when each stored calibration of a refreshed device came, in seconds since 1970."""
+        return self._thread.submit(_dates, self._folder, name)
+
+    def dated(self, name: str, at_s: float) -> Future[EmulatedDevice]:
+        """Return a device with a calibration of `dates`. The Future raises NotFoundError,
+        OptionError."""
+        key = f"{name}@{at_s!r}"
+        if key not in self._documents:
+            if len(self._documents) >= 256:
+                self._documents.clear()
+            self._documents[key] = self._thread.submit(_dated, self._folder, name, at_s)
+        return self._documents[key]
+
     def drift(self, name: str, spec: DriftSpec, folder: Path) -> Future[Drift]:
         """Read the drift of a device. The Future raises NotFoundError, OptionError."""
         from_file = self._version(name) != (0, 0)
         return self._thread.submit(_drift, folder, name, spec, from_file=from_file)
+
+    def recorded(self, name: str, calibration_id: str) -> Future[EmulatedDevice]:
+        """Return a device with the stored calibration that has this id. The Future raises
+        NotFoundError, OptionError."""
+        return self._thread.submit(self._recorded, name, calibration_id)
+
+    def _recorded(self, name: str, calibration_id: str) -> EmulatedDevice:
+        for at_s in reversed(_dates(self._folder, name)):
+            key = name, at_s
+            if self._ids.get(key, calibration_id) != calibration_id:
+                continue
+            with suppress(OptionError):  # such as a file that was just removed
+                found = _read(_dated_path(self._folder, name, at_s), name)
+                if len(self._ids) >= MAX_CACHED:
+                    self._ids.clear()
+                self._ids[key] = found.digest
+                if found.digest == calibration_id:
+                    return found
+        text = f"device {name[:64]!r} has no stored calibration {calibration_id[:64]}"
+        raise NotFoundError(text, hint="those of the present and of client.calibrations(NAME)")
 
     def check(self, body: bytes, owner: str = "") -> Future[EmulatedDevice]:
         """Parse and check a document of a client, one of an owner at a time. The Future raises
@@ -212,15 +248,7 @@ def _load(folder: Path, name: str, *, from_file: bool) -> EmulatedDevice:
     from simenv.service.devices import noise_api
 
     if from_file:
-        path = folder / f"{name}.json"
-        try:
-            with path.open("rb") as file:
-                body = file.read(MAX_FILE_BYTES + 1)
-        except OSError as error:
-            raise OptionError(f"{path} cannot be read: {error.strerror}") from error
-        if len(body) > MAX_FILE_BYTES:
-            raise OptionError(f"{path} has more than {MAX_FILE_BYTES} bytes")
-        return _parsed(body, name)
+        return _read(folder / f"{name}.json", name)
     if not noise_api.is_in_library(name):
         names = _names(folder)
         similar = get_close_matches(name, names, n=1)
@@ -228,6 +256,35 @@ def _load(folder: Path, name: str, *, from_file: bool) -> EmulatedDevice:
         hint = f"{suggestion}devices: {_listed(names)}"
         raise NotFoundError(f"there is no device {name[:64]!r}", hint=hint)
     return emulated(name, noise_api.from_library(name))
+
+
+def _read(path: Path, name: str) -> EmulatedDevice:
+    try:
+        with path.open("rb") as file:
+            body = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise OptionError(f"{path} cannot be read: {error.strerror}") from error
+    if len(body) > MAX_FILE_BYTES:
+        raise OptionError(f"{path} has more than {MAX_FILE_BYTES} bytes")
+    return _parsed(body, name)
+
+
+def _dates(folder: Path, name: str) -> list[float]:
+    if not NAME_RULE.match(name):
+        return []
+    times_s = (views.dated_s(path.stem) for path in (folder / f"{name}.d").glob("*Z.json"))
+    return sorted(filter(None, times_s))
+
+
+def _dated(folder: Path, name: str, at_s: float) -> EmulatedDevice:
+    if at_s not in _dates(folder, name):
+        text = f"device {name[:64]!r} has no stored calibration of {at_s!r}"
+        raise NotFoundError(text, hint="one of client.calibrations(NAME)")
+    return _read(_dated_path(folder, name, at_s), name)
+
+
+def _dated_path(folder: Path, name: str, at_s: float) -> Path:
+    return folder / f"{name}.d" / f"{views.date_name(at_s)}.json"
 
 
 def _drift(folder: Path, name: str, spec: DriftSpec, *, from_file: bool) -> Drift:

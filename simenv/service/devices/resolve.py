@@ -184,6 +184,33 @@ class EmulatedDevices:
         assert result is not None  # the registry and drifts contain devices only
         return result
 
+    def dates(self, name: str) -> Future[list[float]]:
+        """Return the times of the stored calibrations of a device or pool, in seconds since 1970.
+        Raises OptionError, DocumentPending."""
+        drifting = None if self.drifting is None else self.drifting.of(name)
+        if drifting is None:
+            return self.registry.dates(self._by_pool.get(name, name))
+        result: Future[list[float]] = Future()
+        _published(drifting)  # raises DocumentPending while it is read
+        result.set_result(drifting.dates_s(time.time_ns()))
+        return result
+
+    def dated(self, name: str, at_s: float) -> DeviceInfo:
+        """Return the description of a device with the calibration of one of its `dates`. Raises
+        NotFoundError, OptionError, DocumentPending."""
+        drifting = None if self.drifting is None else self.drifting.of(name)
+        if drifting is None:
+            result = _done(self.registry.dated(self._by_pool.get(name, name), at_s)).info
+        else:
+            result = _published(drifting, round(at_s * 1e9)).info
+        assert result is not None  # the registry and drifts contain devices only
+        return result
+
+    def recorded(self, name: str, calibration_id: str) -> Future[EmulatedDevice]:
+        """Return a device, or that of a pool, with the stored calibration that has this id: see
+        `DeviceRegistry.recorded`."""
+        return self.registry.recorded(self._by_pool.get(name, name), calibration_id)
+
     def calibrated(self, name: str) -> EmulatedDevice:
         """Return a device with its present calibration. Raises the errors of `info`."""
         drifting = None if self.drifting is None else self.drifting.of(name)
@@ -201,10 +228,11 @@ def _accepted(device: DriftingDevice) -> EmulatedDevice:
     return device.first()
 
 
-def _published(device: DriftingDevice) -> EmulatedDevice:
+def _published(device: DriftingDevice, wall_ns: int = 0) -> EmulatedDevice:
+    """Return the calibration that was published at a time; 0: the present one."""
     if not device.is_ready:
         raise DocumentPending(device.built)
-    return device.published(time.time_ns())
+    return device.published(wall_ns or time.time_ns())
 
 
 def _done(future: Future[EmulatedDevice]) -> EmulatedDevice:

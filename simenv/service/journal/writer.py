@@ -23,6 +23,7 @@ from simenv.errors import JournalError
 from simenv.model import Event, TaskState
 from simenv.service import fault_injection
 from simenv.service.journal import reader, tables
+from simenv.service.telemetry.counters import DurationBuckets
 
 JOURNAL_FORMAT = 2
 SYNC_DELAY_S = 0.05
@@ -81,6 +82,7 @@ class Journal:
         self.kept_bytes = self.records.bytes_by_owner()  # with pending rows
         self.written_bytes = 0  # since the start, approximately; decides when a checkpoint is due
         self.unsynced = False
+        self.commit_times = DurationBuckets()
         self._accepted: list[reader.AcceptedRow] = []
         self._standings: list[tables.Statement] = []  # of accepted Submits
         self._finished: list[tuple[int | float | bytes | str, ...]] = []
@@ -226,6 +228,7 @@ class Journal:
         force = self._durability == "power" or bool(self._accepted) or self._force
         if self._durability != "process":
             self._synchronous("FULL" if force else "NORMAL")
+        begin_ns = time.perf_counter_ns()
         try:
             if fault_injection.plan:
                 fault_injection.hit("journal.commit.before")
@@ -244,6 +247,7 @@ class Journal:
             self._standings.clear()
             self.pending = any(self._waiting())
             raise self._failed(error) from error
+        self.commit_times.add((time.perf_counter_ns() - begin_ns) // 1000)
         if fault_injection.plan:
             fault_injection.hit("journal.commit.after")
         self.written_bytes += _size(statements)

@@ -7,6 +7,7 @@ in memory only: a worker sends it at every start.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any
@@ -89,6 +90,15 @@ class DeviceRecords:
             cached = self._figures[pool] = source, _figures(source)
         return cached[1]
 
+    def measured(self) -> Iterator[tuple[str, DeviceInfo]]:
+        """Yield the machines and emulated devices whose figures are known now, with their pools.
+        The same object is yielded until the figures change."""
+        yield from self._descriptions.items()
+        for pool in sorted(self._emulating):
+            if self.emulated is not None:
+                with suppress(DocumentPending, NotFoundError, OptionError):
+                    yield pool, self.emulated.info(pool)
+
     def reading(self, pool: str) -> Future[Any] | None:
         """Return the Future of the calibration of a pool that is being read; None if none is."""
         names = [pool] if pool else sorted(self._emulating)
@@ -102,13 +112,23 @@ class DeviceRecords:
             pass  # a submit reports it
         return None
 
-    def named(self, name: str) -> DeviceInfo:
-        """Return an emulated device by its name or by that of its pool. Raises NotFoundError,
+    def dates(self, name: str) -> Future[list[float]]:
+        """Return the times of the stored calibrations of an emulated device or its pool. Raises
         OptionError, DocumentPending."""
+        if self.emulated is not None:
+            return self.emulated.dates(name)
+        none: Future[list[float]] = Future()
+        none.set_result([])
+        return none
+
+    def named(self, name: str, at_s: float = 0.0) -> DeviceInfo:
+        """Return an emulated device by its name or by that of its pool, with its calibration at one
+        of its `dates`; 0: the present one. Raises NotFoundError, OptionError, DocumentPending."""
         if self.emulated is None:
             raise NotFoundError(f"there is no device {name[:64]!r}", hint="no devices are emulated")
         try:
-            return msgspec.structs.replace(self.emulated.info(name), name=name)
+            info = self.emulated.dated(name, at_s) if at_s else self.emulated.info(name)
+            return msgspec.structs.replace(info, name=name)
         except NotFoundError as error:
             if all(pool.name != name or pool.device for pool in self._pools):
                 raise
@@ -170,7 +190,7 @@ def described(
     devices: DeviceRecords, limits: ClusterLimits, message: queries.GetDevices
 ) -> ReplySteps:
     """Answer GetDevices: all pools as devices, or one emulated device, also without a pool of it,
-    or the names of all devices that can be emulated."""
+    or the dates of its calibrations, or the names of all devices that can be emulated."""
     if message.names:
         names_future = None if devices.emulated is None else devices.emulated.registry.names()
         while names_future is not None and not names_future.done():
@@ -182,14 +202,37 @@ def described(
         )
         yield codec.encode(queries.Devices(message.request, [], names))
         return
+    if message.calibration_id:
+        yield from _recorded(devices, message)
+        return
     while True:
         try:
-            result = [devices.named(message.name)] if message.name else devices.all(limits)
+            if message.dates:
+                dates_future = devices.dates(message.name)
+                break
+            name = message.name
+            result = [devices.named(name, message.at_s)] if name else devices.all(limits)
         except DocumentPending as waiting:
             yield waiting.future
             continue
         yield codec.encode(queries.Devices(message.request, result))
         return
+    while not dates_future.done():
+        yield dates_future
+    yield codec.encode(queries.Devices(message.request, [], [], dates_future.result()))
+
+
+def _recorded(devices: DeviceRecords, message: queries.GetDevices) -> ReplySteps:
+    """Answer with the stored calibration of a device that has an id, and its noise document."""
+    if devices.emulated is None:
+        raise NotFoundError(f"there is no device {message.name[:64]!r}")
+    future = devices.emulated.recorded(message.name, message.calibration_id)
+    while not future.done():
+        yield future
+    found = future.result()
+    assert found.info is not None  # the registry contains devices only
+    info = msgspec.structs.replace(found.info, name=message.name)
+    yield codec.encode(queries.Devices(message.request, [info], document=found.body))
 
 
 def store_noise(

@@ -17,6 +17,7 @@ import msgspec
 
 from launcher.process.network_namespace import other_users
 from simenv._version import __version__
+from simenv.errors import NotFoundError, OptionError
 from simenv.model import PoolInfo, ServiceInfo, TaskInfo, TaskState, task_name
 from simenv.model.accounts import SLOT_HOUR
 from simenv.process import resident_bytes
@@ -30,9 +31,12 @@ from simenv.service.queries.devices import described, routing_snapshot, store_no
 from simenv.service.queries.history import Log
 from simenv.service.queries.query_queue import ReplySteps
 from simenv.service.service import ServiceComponents
+from simenv.service.telemetry.recorder import RECORDED
+from simenv.service.telemetry.snapshot import MetricsReader
+from simenv.service.tokens import TokenCommands
 from simenv.wire import codec
 from simenv.wire.keyfiles import Identity
-from simenv.wire.messages import accounting, admin, client as m, queries
+from simenv.wire.messages import accounting, admin, client as m, metrics, queries, tokens
 
 COMPLETION_GROUPS = 64  # packed messages in one page
 PAGE_BYTES = 4 * 2**20  # of completions, unless one alone is larger
@@ -53,13 +57,15 @@ class QueryHandlers:
     """Answers to queries of clients. They change nothing but watched tasks, stored noise documents
     and results, and the service's drain on a Shutdown."""
 
-    def __init__(self, service: ServiceComponents) -> None:
+    def __init__(self, service: ServiceComponents, tokens: TokenCommands) -> None:
         self._service = service
+        self._tokens = tokens
         self._other_users: tuple[int, ...] = ()
         self._next_others_ns = 0
         self._final_tasks = task_views.FinalTasks(service.journal, service.completions)
         self._log = Log(service.journal, service.completions, service.state)
         self._receipts = ReceiptReader(service.journal.records, service.completions)
+        self.metrics = MetricsReader(service)
 
     def is_ready(self, message: m.FromClient) -> bool:
         """Return whether a query can be answered now; some need modules that are still loading."""
@@ -238,6 +244,33 @@ class QueryHandlers:
             if not count % TASKS_PER_CLOCK_CHECK:
                 yield None
         yield codec.encode(accounting.Receipts(message.request, result))
+
+    def _series(self, message: metrics.GetSeries) -> ReplySteps:
+        telemetry = self._service.telemetry
+        if telemetry is None:
+            raise NotFoundError("this environment stores no series")
+        future = telemetry.series(message)
+        while not future.done():
+            yield future
+        yield codec.encode(future.result())
+
+    def _figure(
+        self, message: metrics.SetDeviceFigure, identity: Identity, _peer: bytes
+    ) -> ReplySteps:
+        service = self._service
+        known = [pool.name for pool in service.config.pools if pool.device or pool.provider]
+        if message.device not in known or service.telemetry is None:
+            hint = f"pools with a device: {', '.join(known) or 'none'}"
+            raise NotFoundError(f"there is no device {message.device[:64]!r}", hint=hint)
+        if message.figure not in RECORDED or not 0.0 <= message.value <= 1.0:
+            text = f"figure {message.figure[:64]!r} = {message.value}"
+            raise OptionError(text, hint=f"{' or '.join(RECORDED)}, from 0 to 1")
+        detail = f"{message.figure} = {message.value:.4f}"
+        service.audit.write(identity, "device.figure", message.device, detail)
+        future = service.telemetry.set_figure(message)
+        while not future.done():
+            yield future
+        yield codec.encode(future.result())
 
     def _reservations(
         self, message: admin.GetReservations, identity: Identity, _peer: bytes
@@ -446,6 +479,8 @@ class QueryHandlers:
         ]
         emulated = service.devices.emulated
         problems += [] if emulated is None else emulated.problems()
+        problems.append(service.telemetry.error if service.telemetry else "")
+        problems += [] if service.refreshes is None else service.refreshes.problems()
         problems.append(task_views.ending(state.limits.end_ns, now_ns))
         problems.append(task_views.exposed(service.facts.exposure, self._users_of_node(now_ns)))
         return ServiceInfo(
@@ -522,6 +557,7 @@ QUERIES: dict[type, Handler] = {
     admin.GetPools: QueryHandlers._pools,
     admin.GetKeys: _alone(lambda self, message: self._service.key_commands.answer(message)),
     admin.GetLimits: QueryHandlers._limits,
+    tokens.GetTokens: lambda self, message, identity, _peer: self._tokens.listed(identity, message),
     accounting.GetAccounts: QueryHandlers._accounts,
     queries.GetEngines: _alone(QueryHandlers._engines),
     queries.Explain: QueryHandlers._explain,
@@ -537,6 +573,9 @@ QUERIES: dict[type, Handler] = {
     **dict.fromkeys(
         (admin.GetProfile, admin.GetPolicy, admin.GetTarget), QueryHandlers._device_terms
     ),
+    metrics.GetMetrics: _alone(lambda self, message: self.metrics.read(message.request)),
+    metrics.GetSeries: _alone(QueryHandlers._series),
+    metrics.SetDeviceFigure: QueryHandlers._figure,
     queries.FetchResult: QueryHandlers._stored_results,
     queries.VerifyResult: QueryHandlers._stored_results,
     queries.CollectGarbage: QueryHandlers._stored_results,

@@ -30,11 +30,13 @@ from simenv.service.accounting.receipts import ReceiptReader, used_by
 from simenv.service.accounting.usage import usage_report
 from simenv.service.journal import tables, writer
 from simenv.service.journal.reader import WAY_OUT, AcceptedRow, Records, unpack_routes
+from simenv.service.journal.telemetry_store import TelemetryStore
 from simenv.service.queries import task_views
 from simenv.service.recovery import final_tasks
 from simenv.service.results.completions import Completions, end_reason
+from simenv.service.telemetry.recorder import read as read_series
 from simenv.wire import codec
-from simenv.wire.messages import accounting, client as m, queries
+from simenv.wire.messages import accounting, client as m, metrics, queries
 
 PAGE_ROWS = 1_000
 MAX_CACHED_RECORDS = 64  # cached records of ended tasks; neighbouring tasks share them
@@ -332,6 +334,9 @@ class Archive:
             raise NotFoundError(f"no journal of {name!r}: neither {paths.journal} nor {paths.copy}")
         self.path = existing[0]
         self._name, self._results = name, paths.results
+        self._telemetry = (
+            TelemetryStore(paths.telemetry, read_only=True) if paths.telemetry.exists() else None
+        )
         self._node = os.uname().nodename
         self._journal = StoredJournal(self.path)
         records = self._journal.records
@@ -345,6 +350,8 @@ class Archive:
     def close(self) -> None:
         """Close the journal. Idempotent."""
         self._journal.close()
+        if self._telemetry is not None:
+            self._telemetry.close()
 
     def answer(self, message: m.FromClient) -> Iterator[bytes]:
         """Yield the packed answers to one message; Refused for requests that need a service."""
@@ -384,6 +391,8 @@ class Archive:
                 names = {n: key for key, n in tables.read_usage_keys(records).items()}
                 steps = usage_report(self._journal, names, message, lambda *_: True)
                 yield from (answer for answer in steps if answer is not None)
+            case metrics.GetSeries():
+                yield read_series(self._telemetry, message)
             case accounting.GetReceipts():
                 stored = ReceiptReader(records, self._completions)
                 receipts = [each for n in message.tasks if (each := stored.receipt(n)) is not None]

@@ -263,6 +263,7 @@ class AuditLog:
     def write(self, identity: Identity, kind: str, subject: str, detail: str) -> None:
         """Add an entry of the kind `audit.KIND`."""
         name = f"{identity.owner} ({identity.role})" if identity.owner else OWN_USER
+        name += f" through {identity.via}" if identity.via else ""
         self._executor.record_event(
             f"audit.{kind}", subject, f"{detail}; by {name} from {self._origin()}", reader.AUDIT
         )

@@ -30,7 +30,7 @@ from launcher.allocation.discover import discover
 from launcher.base import AllocationError, Command, LaunchError
 from launcher.selection import INSTALL_COMMAND
 from simenv.config import Config, EnvironmentPaths
-from simenv.config.paths import gpu_environ, worker_environ
+from simenv.config.paths import gpu_environ, passed_environ, worker_environ
 from simenv.errors import ConfigError
 from simenv.model import PoolSpec
 from simenv.model.calls import FUNCTIONS
@@ -79,6 +79,12 @@ class WorkerProcesses:
         self._paths = paths
         self._results = results
         self._environ = worker_environ(environ)
+        # Variables that the provider of a pool reads, which no other process gets.
+        self.passed = {
+            pool.name: passed_environ(environ, pool.environ)
+            for pool in config.pools
+            if pool.environ
+        }
         self._import_from = os.pathsep.join(config.import_from)
         self._peers: dict[str, WorkerPeer] = {}
         self._names: dict[bytes, str] = {}  # by work socket
@@ -105,6 +111,11 @@ class WorkerProcesses:
                 results = isolation.make(action.worker, action.start)
             except ConfigError as error:
                 return str(error)
+        passed = self.passed.get(pool.name, {})
+        nodes = [share.node for share in action.shares if passed and share.node]
+        if remote := [node for node in nodes if not this_node.is_this_node(node)]:
+            # A command line there shows them to every user of the node.
+            return f"variables of environ are not sent to {remote[0]}: let nodes name this node"
         argv = (
             *self._argv,
             *("--results", str(results)),
@@ -123,7 +134,11 @@ class WorkerProcesses:
         command = Command(
             action.worker,
             argv,
-            (*self._environ, *(gpu_environ(action.gpus[0]) if action.gpus and ranks == 1 else ())),
+            (
+                *self._environ,
+                *(gpu_environ(action.gpus[0]) if action.gpus and ranks == 1 else ()),
+                *passed.items(),
+            ),
             log,
             self._paths.home,
             action.start,

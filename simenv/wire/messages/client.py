@@ -17,7 +17,9 @@ from simenv.model.program import Text
 from simenv.wire.messages import (
     accounting,  # noqa: F401 - kinds of messages
     admin,  # noqa: F401
+    metrics,  # noqa: F401
     queries,
+    tokens,  # noqa: F401
 )
 from simenv.wire.messages.queries import ClientMessage, ServiceMessage, kinds
 
@@ -91,6 +93,9 @@ class Heartbeat(msgspec.Struct, frozen=True, array_like=True, tag=3):
     passes: queries.Number = 0
     waiting: bool = True  # for a chunk; False while it runs one, loads kernels or sends results
     compiling: bool = False  # kernels that the task needs
+    cpu_ms: queries.Number = 0  # of the process of its rank 0
+    node_cpu_ms: queries.Number = 0  # busy time of all processors of that rank's node; 0: not known
+    node_used_bytes: queries.Number = 0  # memory in use on that node; 0: not known
 
 
 class AssignedTask(msgspec.Struct, frozen=True, array_like=True, gc=False):

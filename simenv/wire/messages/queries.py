@@ -32,6 +32,7 @@ class Role(enum.StrEnum):
     CLIENT = "client"  # submits, and sees its owner's tasks
     WORKER = "worker"  # runs the tasks that the service sends
     ADMIN = "admin"  # sees and controls all of the environment
+    GATEWAY = "gateway"  # exchanges tokens of users for certificates, and sees what has no owner
 
 
 class ClientMessage(msgspec.Struct, frozen=True, array_like=True):
@@ -171,10 +172,15 @@ class App(Reply, frozen=True, tag=16):
 class GetDevices(ClientRequest, frozen=True, tag=43):
     """Request descriptions of devices; answered by Devices. `name`: only this emulated device, also
     without a pool of it; "": every pool. `names`: the names that `device=` accepts, and no pools.
-    An earlier service ignores both."""
+    `dates`: only the times of the device's stored calibrations; `at_s`: the calibration of one of
+    them, 0: the present one; `calibration_id`: that with this id, and its noise document. A service
+    of before ignores all five."""
 
     name: Text = ""
     names: bool = False
+    dates: bool = False
+    at_s: float = 0.0
+    calibration_id: Text = ""
 
 
 class StoreNoise(ClientRequest, frozen=True, tag=46):
@@ -193,6 +199,9 @@ class Devices(Reply, frozen=True, tag=43):
     devices: list[DeviceInfo]
     # Names of devices, with the source of each: see `CalibrationSource`.
     names: list[tuple[str, str]] = msgspec.field(default_factory=list)
+    # Since when each stored calibration was in force, in seconds since 1970, the oldest first.
+    dates_s: list[float] = msgspec.field(default_factory=list)
+    document: bytes = b""  # of the calibration that was asked for by its id
 
 
 class DeviceDescribed(msgspec.Struct, frozen=True, array_like=True, tag=4):

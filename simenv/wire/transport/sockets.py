@@ -16,6 +16,8 @@ from typing import Any, Protocol
 import msgspec
 import zmq
 
+from simenv.errors import ConfigError
+
 SEALED_BYTES = 64  # most bytes that encryption adds to a message
 # A plain number: an operation on the library's enumerations takes longer than the system calls.
 POLLIN = int(zmq.POLLIN)
@@ -25,6 +27,28 @@ MAX_UNMARKED = 10_000  # peers for which bytes of unmarked messages are counted
 MIN_MAX_LINES = 1_000  # peers with marked messages; above it, empty queues are removed
 _NOBLOCK = int(zmq.NOBLOCK)
 _NOBLOCK_MORE = int(zmq.NOBLOCK) | int(zmq.SNDMORE)
+
+
+def open_socket(host: str, port: int) -> stdlib_socket.socket:
+    """Listen on an address for a protocol that is not ZeroMQ's; port 0 takes any. Raises
+    ConfigError."""
+    try:
+        family, kind, _, _, target = stdlib_socket.getaddrinfo(
+            host, port, type=stdlib_socket.SOCK_STREAM
+        )[0]
+        listener = stdlib_socket.socket(family, kind)
+        try:
+            listener.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_REUSEADDR, 1)
+            listener.bind(target)
+            listener.listen(stdlib_socket.SOMAXCONN)
+        except BaseException:
+            listener.close()
+            raise
+    except OSError as error:
+        hint = "an address of this machine, and a port that is free"
+        text = f"cannot listen on {host}:{port}: {error.strerror or error}"
+        raise ConfigError(text, hint=hint) from error
+    return listener
 
 
 class PeerKind(enum.IntEnum):

@@ -33,8 +33,9 @@ def noise_profile(
 ) -> NoiseProfile:
     """Profile of a noise program, restricted to the support of the outputs if they are given with
     the circuit. `labels`: of all Pauli strings."""
-    if circuit is not None and outputs == ("counts",) and circuit.clbits_data:
-        return _profile_of_counts(program, circuit)
+    sampled = bool(outputs) and set(outputs) <= {"counts", "memory"}
+    if circuit is not None and sampled and circuit.clbits_data:
+        return _profile_of_samples(program, circuit)
     locations, width, touched = program.locations, 0, 0
     if circuit is not None:
         width, touched = circuit.num_qubits, used_qubits(circuit).size
@@ -50,13 +51,13 @@ def noise_profile(
     )  # fmt: skip
 
 
-def _profile_of_counts(program: NoiseProgram, circuit: Circuit) -> NoiseProfile:
-    """Profile of the support of counts, in one kernel call."""
+def _profile_of_samples(program: NoiseProgram, circuit: Circuit) -> NoiseProfile:
+    """Profile of the support of counts and memory, in one kernel call."""
     locations, facts, qubits = program.locations, program.facts, circuit.num_qubits
     room = (16 + 4) * qubits + circuit.num_clbits + circuit.ops.size
     room += len(locations) + facts.rows.size
     measured, weights = np.empty(5, np.int64), np.empty(2)
-    _measure_counts(
+    _measure_samples(
         circuit.table.rows, cones.GATE_KINDS, circuit.ops, circuit.qubits, circuit.clbits,
         circuit.num_clbits, qubits, int(bool(circuit.conditions_data)), locations, facts.rows,
         facts.all_traits, facts.all_errors, facts.all_drawn, np.empty(room, np.uint8), measured,
@@ -73,7 +74,7 @@ def _profile_of_counts(program: NoiseProgram, circuit: Circuit) -> NoiseProfile:
 @kernel(
     "NAMES NAMES U16 U16 U16 INT INT INT INTS2 I64 U8 REALS REALS U8 I64 REALS", group="attachment"
 )
-def _measure_counts(  # type: ignore[no-untyped-def]
+def _measure_samples(  # type: ignore[no-untyped-def]
     rows, kinds, ops, qubits, clbits, num_clbits, num_qubits, blocks, locations, channels,
     all_traits, all_errors, all_drawn, scratch, measured, weights,
 ):  # fmt: skip

@@ -50,7 +50,7 @@ class NoiseProfile(msgspec.Struct, frozen=True):
     touched: int = 0  # qubits that operations act on, fewer than a device's; 0: not known
     device_shot_ns: float = 0.0  # time of one shot on the device; 0.0: not known
     device_overhead_ns: float = 0.0  # time of a circuit there without its shots
-    # Qubits of the widest part that gates and channels connect, for counts alone; 0: not known.
+    # Qubits of the widest part that gates and channels connect, for counts and memory; 0: unknown.
     widest: int = 0
     conditional: bool = False  # a channel acts under a condition
 

@@ -170,7 +170,7 @@ def test_bytes_of_tasks_and_results_without_amplitudes_are_those_of_before() -> 
     prepared = prepare_one(plain(), {"amplitudes": STRINGS, "observables": "ZZII", "seed": 3})
     without = prepare_one(plain(), {"observables": "ZZII", "seed": 3})
     fields = msgspec.structs.astuple(prepared.terms)
-    assert len(fields) == len(msgspec.structs.astuple(without.terms)) == 26
+    assert len(fields) == len(msgspec.structs.astuple(without.terms)) == 27
     assert without.terms.bit_strings == ()
     packed = msgspec.msgpack.encode(ResultData(2, (), 2, 0, 0))
     decoded = msgspec.msgpack.decode(packed, type=AmplitudeResultData)

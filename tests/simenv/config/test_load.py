@@ -320,6 +320,24 @@ def test_hardware_pool_has_provider_and_one_worker() -> None:
     spec = config.pool_text("qpu:engine=hardware,provider=lab.fridge:one")
     assert spec == PoolSpec("qpu", "hardware", 1, 1, provider="lab.fridge:one")
     assert config.pool_text("qpu:engine=hardware,provider=a:b,workers=1,ranks=1").max == 1
+    resource = config.pool_text("q:engine=hardware,provider=qrmi:ibm-fez.1,environ=fez_*+QRMI_*")
+    assert (resource.provider, resource.environ) == ("qrmi:ibm-fez.1", "fez_*,QRMI_*")
+
+
+def test_refresh_command_of_a_device_is_split_into_words_and_checked() -> None:
+    table = {"refresh": "fetch --device 'my fez'", "every_h": 6}
+    found = config.convert({"devices": {"fez": table}}).devices["fez"]
+    assert (found.refresh, found.every_h) == (("fetch", "--device", "my fez"), 6.0)
+    for wrong, said in (
+        ({"refresh": ""}, "devices.fez: refresh is not a command"),
+        ({"refresh": "fetch 'fez"}, "cannot be split into words: No closing quotation"),
+        ({"refresh": ["fetch", "a\nb"]}, "cannot be printed"),
+        ({**table, "every_h": 0}, "every_h = 0.0 is outside 0.01 .. 8784.0"),
+        ({**table, "timeout_s": 1e9}, "timeout_s = 1000000000.0 is outside"),
+        ({**table, "environ": "A B"}, "'A B' is not a variable's name"),
+        ({**table, "shell": True}, "shell"),
+    ):
+        fails(ConfigError, said, config.convert, {"devices": {"fez": wrong}})
 
 
 @pytest.mark.parametrize(
@@ -330,6 +348,10 @@ def test_hardware_pool_has_provider_and_one_worker() -> None:
         ("q:engine=aer,provider=a:b", "engine=aer with a provider"),
         ("q:engine=hardware,provider=a", "no MODULE:FACTORY"),
         ("q:engine=hardware,provider=a:b:c", "no MODULE:FACTORY"),
+        ("q:engine=hardware,provider=qrmi:fez", "reads environment variables, and no environ"),
+        ("q:engine=hardware,provider=a:b,environ=*", r"environ = '\*' is not a variable's name"),
+        ("q:engine=hardware,provider=a:b,environ=A+B=1", "'B=1' is not a variable's name"),
+        ("q:environ=LAB_TOKEN", "environ and no provider"),
         ("q:engine=hardware,provider=a.:b", "no MODULE:FACTORY"),
         ("q:engine=hardware,provider=a:b()", "no MODULE:FACTORY"),
         ("q:engine=hardware,provider=../a:b", "no MODULE:FACTORY"),

@@ -195,17 +195,17 @@ def test_present_accounts_are_told_on_request(service: PlayedService) -> None:
 
 
 def test_ended_broker_is_started_again(service: PlayedService) -> None:
-    process = service.broker._process
+    process = service.broker.child.process
     assert process is not None
     process.kill()
     process.wait()
-    service.broker._started_s = 0.0
+    service.broker.child._started_s = 0.0
     service.broker.keep()
     assert address()._request(new_pair().public).user
 
 
 def test_broker_ends_with_its_service(service: PlayedService) -> None:
-    process = service.broker._process
+    process = service.broker.child.process
     assert process is not None
     service._ending.set()
     service._thread.join()
@@ -216,7 +216,7 @@ def test_broker_ends_with_its_service(service: PlayedService) -> None:
 
 def test_broker_holds_no_secret_and_no_more_descriptors(service: PlayedService) -> None:
     address()._request(new_pair().public)
-    process = service.broker._process
+    process = service.broker.child.process
     assert process is not None
     running = psutil.Process(process.pid)
     assert {name for name in running.environ() if name.startswith("SIMENV_")} == set()
@@ -228,7 +228,7 @@ def test_broker_holds_no_secret_and_no_more_descriptors(service: PlayedService) 
 def test_removed_socket_is_bound_again(service: PlayedService) -> None:
     socket_path().unlink()
     fails(NoServiceError, "no environment 'shared'", address()._request, new_pair().public)
-    service.broker._started_s = 0.0
+    service.broker.child._started_s = 0.0
     service.broker.keep()
     assert address()._request(new_pair().public).user
 

@@ -17,7 +17,11 @@ def test_each_role_sends_its_own_messages() -> None:
     assert names == {
         *("Shutdown", "CollectGarbage", "AddKey", "RevokeKey", "GetKeys", "SetLimits", "Scale"),
         *("DrainNode", "ResumeNode", "SetProfile", "SetPolicy", "SteerTarget", "SetDispatch"),
-        *("SetOrder", "SetAccount", "SetQos"),
+        *("SetOrder", "SetAccount", "SetQos", "ExchangeToken", "SetDeviceFigure", "GetMetrics"),
+    }
+    assert {kind.__name__ for kind in MAY_SEND[Role.GATEWAY]} == {
+        *("Hello", "Ping", "GetStatus", "GetPools", "GetDevices", "ExchangeToken"),
+        *("GetMetrics", "GetSeries"),
     }
     assert not MAY_SEND[Role.WORKER] & FROM_CLIENT
     assert not MAY_SEND[Role.CLIENT] & FROM_WORKER

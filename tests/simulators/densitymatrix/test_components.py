@@ -1,5 +1,7 @@
 """Counts of noisy circuits whose parts nothing connects: drawn part by part."""
 
+from collections import Counter
+
 import msgspec
 import numpy as np
 import pytest
@@ -103,6 +105,16 @@ def test_channel_of_two_parts_joins_them() -> None:
     assert sum(seen(circuit, joined, 200).values()) == 200
 
 
+def test_memory_of_a_wide_circuit_has_the_counts_of_its_parts() -> None:
+    circuit = parts()
+    noise = attach_noise(circuit, model())
+    result = run(ENGINE, circuit, Request(500, 11, ("memory", "counts")), noise).row(0)
+    width = (QUBITS + 7) // 8
+    rows = [result.memory[k : k + width] for k in range(0, len(result.memory), width)]
+    drawn = Counter(int.from_bytes(row, "little") for row in rows)
+    assert drawn == counts_of(result) == seen(circuit, noise, 500)
+
+
 def test_joint_distribution_of_two_parts_is_exact() -> None:
     number = 4
     arrays = Arrays(number, number)
@@ -121,7 +133,10 @@ def test_width_of_a_part_decides_what_fits() -> None:
     circuit = parts()
     noise = noise_profile(attach_noise(circuit, model()), circuit, ("counts",))
     changed = msgspec.structs.replace(profile(circuit, ("counts",)), noise=noise)
-    assert card.effective_profile(changed, ("counts",)).num_qubits == 2
+    for outputs in (("counts",), ("memory",), ("counts", "memory")):
+        noise = noise_profile(attach_noise(circuit, model()), circuit, outputs)
+        changed = msgspec.structs.replace(profile(circuit, outputs), noise=noise)
+        assert card.effective_profile(changed, outputs).num_qubits == 2
     assert card.effective_profile(changed, ("counts", "probabilities")).num_qubits == QUBITS
     assert builtin_card("statevector").effective_profile(changed, ("counts",)).num_qubits == QUBITS
 

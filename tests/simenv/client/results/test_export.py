@@ -118,7 +118,7 @@ def expected(value: int, sizes: list[int]) -> str:
 
 
 @given(data=st.data(), sizes=st.lists(st.integers(1, 30), min_size=1, max_size=5))
-@settings(derandomize=True)
+@settings(derandomize=True, deadline=None)
 def test_counts_keys_agree_with_reference_formatting(data: st.DataObject, sizes: list[int]) -> None:
     bits = sum(sizes)
     width = next((w for w in (1, 2, 4, 8) if 8 * w >= bits), -(-bits // 8))

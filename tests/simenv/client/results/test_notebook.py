@@ -85,6 +85,11 @@ def test_client_shows_its_pools(env: simenv.Client) -> None:
     assert "2 of 2" in value
 
 
+def test_client_without_gateway_has_no_dashboard(env: simenv.Client) -> None:
+    assert env.dashboard is None
+    assert "href" not in env._repr_html_()
+
+
 def test_small_circuit_of_a_task_is_drawn(env: simenv.Client) -> None:
     task = env.submit(BELL, shots=10)
     task.result(60)

@@ -4,18 +4,21 @@ import sys
 from pathlib import Path
 from types import FrameType
 
+import pytest
 from circuits import bell
 from qiskit import qasm2
 
 import simenv
 from simenv.client.client import Client
+from simenv.client.connection import tracing
 from simenv.wire.transport.zmq_transport import ZmqConnection
 
 ROOT = Path(simenv.__file__).parent
 MOST = 10
 
 
-def test_a_submit_crosses_few_modules(env: Client) -> None:
+def test_a_submit_crosses_few_modules(env: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, tracing.API, raising=False)  # without spans
     crossed: dict[str, str] = {}
 
     def note(frame: FrameType, event: str, _: object) -> None:

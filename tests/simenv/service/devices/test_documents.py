@@ -7,7 +7,7 @@ import pytest
 from failing import fails
 
 from simenv.client.circuits import load
-from simenv.errors import LimitExceededError
+from simenv.errors import LimitExceededError, NotFoundError
 from simenv.model import TaskOptions, decode_program
 from simenv.service.devices import context, resolve
 from simenv.service.devices.context import DeviceContext
@@ -76,6 +76,14 @@ def test_the_document_of_a_device_that_was_read_is_not_parsed_again(tmp_path: Pa
     assert registry.document(device.digest, b"not parsed").result(60) is device
     other = DeviceRegistry(tmp_path).document(device.digest, device.body).result(60)
     assert other.digest == device.digest
+    registry.close()
+
+
+@pytest.mark.parametrize("name", ["a" * 5_000, "\u00e9" * 200, "a\x00b", "../ideal", "\ud800"])
+def test_a_name_of_no_device_is_not_found(tmp_path: Path, name: str) -> None:
+    registry = DeviceRegistry(tmp_path)
+    with pytest.raises(NotFoundError, match="there is no device"):
+        registry.get(name).result(60)
     registry.close()
 
 

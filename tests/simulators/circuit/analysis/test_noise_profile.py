@@ -50,7 +50,7 @@ def test_width_is_that_of_the_active_part() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_profile_of_counts_is_that_of_the_passes_one_by_one(seed: int) -> None:
+def test_profile_of_samples_is_that_of_the_passes_one_by_one(seed: int) -> None:
     rng = np.random.default_rng(seed)
     n = int(rng.integers(3, 9))
     arrays = Arrays(n, 2)
@@ -64,7 +64,9 @@ def test_profile_of_counts_is_that_of_the_passes_one_by_one(seed: int) -> None:
     circuit = arrays.circuit()
     noise = attach_noise(circuit, model)
     result = noise_profile(noise, circuit, ("counts",))
-    single = noise_profile(noise, circuit, ("counts", "memory"))
+    assert result == noise_profile(noise, circuit, ("memory",))
+    assert result == noise_profile(noise, circuit, ("counts", "memory"))
+    single = noise_profile(noise, circuit, ("probabilities",))
     support = light_cone(circuit, OutputSupport(True, b""), noise)
     locations = noise.locations[support.acting]
     parts = component_qubits(circuit, support.kept, locations, support.needed)

@@ -5,11 +5,12 @@ import json
 import pytest
 from failing import fails
 from hosts import completion, info, running
+from waiting import until
 
 import simenv
 from simenv.client.qpm.provider import QPM
 from simenv.model.views import DeviceKind
-from simenv.qpm.contract import EXTENSIONS, REVISION2, UnknownObjectError
+from simenv.qpm.contract import EXTENSIONS, REVISION2, ExecutionError, UnknownObjectError
 
 BLOCK = {"qtask_count", "estimated_ns", "baseline_units", "credits", "rate_units"}
 
@@ -119,6 +120,17 @@ def test_queued_and_running_circuits_are_counted_with_estimates(qpm: QPM) -> Non
     for cid in (accepted["cid"], *cids):
         completion(qpm, cid)
     assert qpm.get_capacity_snapshot()["scheduler_task_count"] == 0
+
+
+def test_telemetry_history_has_the_stored_series(qpm: QPM, env: simenv.Client) -> None:
+    until(lambda: "queue" in qpm.get_telemetry_history()["names"], look_s=0.5)
+    history = qpm.get_telemetry_history(series="queue", since_s=0, step_s=60)
+    assert (history["series"], history["unit"]) == ("queue", "tasks")
+    assert history["telemetry"]["object"] == "telemetry-history"
+    stored = env.history.series("queue", 0, history["points"][-1][0] + 60, 60)
+    assert [point[0] for point in history["points"]] == stored.at_s
+    fails(UnknownObjectError, "no series 'nothing'", qpm.get_telemetry_history, series="nothing")
+    fails(ExecutionError, "since_s", qpm.get_telemetry_history, series="queue", since_s=-1)
 
 
 def test_service_lifecycle_lists_all_events_and_audit_records(qpm: QPM, env: simenv.Client) -> None:

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# iqm-client for tests, in an environment of its own, because it needs another Qiskit:
+# scripts/iqm_client.sh DIR. The second run ends at once.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+folder="$1"
+[ ! -e "$folder/complete" ] || exit 0
+echo "setup: installing iqm-client by pip into $folder"
+.venv/bin/python -m venv --clear "$folder"
+"$folder/bin/python" -m pip install -qq --disable-pip-version-check --no-input \
+    --require-hashes --requirement requirements/iqm.txt
+touch "$folder/complete"

@@ -1,0 +1,229 @@
+"""`simenv gateway` and `simenv web`: the environment over HTTP, its tokens, and variables for
+clients.
+
+Invariant: a token is printed once, by the command that makes it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shlex
+import time
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+
+from simenv import config
+from simenv.cli import app, terminal
+from simenv.cli.listing import Column, listed
+from simenv.client.connection import address
+from simenv.client.launch import running_gateway
+from simenv.errors import ConfigError, NotFoundError, OptionError
+
+if TYPE_CHECKING:
+    from simenv.client.client import Client
+    from simenv.config import GatewayFile
+    from simenv.wire.messages.tokens import TokenInfo
+
+OWN_USER = "(own user)"
+API_PATH = "/experimental/api/v1"  # of IBM's API; the word keeps its client at this address
+ENV_TOKEN = "12h"  # lifetime of the token that `env` makes
+LINK_S = 600.0  # lifetime of a one-time link
+
+gateway = typer.Typer(help="Serve the environment over HTTP, and manage bearer tokens.")
+tokens = typer.Typer(help="Manage the bearer tokens of HTTP clients.")
+gateway.add_typer(tokens, name="tokens")
+
+
+@gateway.callback(invoke_without_command=True)
+def serve(
+    context: typer.Context,
+    listen: Annotated[
+        str, typer.Option(help="HOST:PORT; default: that of simenv.toml, or any port of 127.0.0.1.")
+    ] = "",
+) -> None:
+    """Serve the environment over HTTP until interrupted; `simenv up --gateway` starts it along."""
+    if context.invoked_subcommand is not None:
+        return
+    if importlib.util.find_spec("litestar") is None:
+        text = "the packages of the gateway are not installed"
+        raise ConfigError(text, hint="pip install 'simenv[gateway]'")
+    common = app.settings_of(context)
+    endpoint = address.find(common.name, common.service)
+    name = endpoint.name if common.service else common.environment
+    argv = [config.interpreter(), "-P", "-m", "simenv.gateway", name]
+    if isinstance(endpoint, address.KeyFileAddress):
+        argv += ["--service", str(endpoint.path)]
+    elif isinstance(endpoint, address.FileAddress):
+        argv += ["--home", str(endpoint.path.parent.absolute())]
+    else:
+        hint = "its owner makes one: simenv keys add gateway --role gateway"
+        raise OptionError(f"a gateway needs a key, and {endpoint.path} has none", hint=hint)
+    argv += ["--listen", listen] if listen else []
+    terminal.flush()
+    os.execv(argv[0], argv)
+
+
+def _running(context: typer.Context) -> GatewayFile:
+    """Return the running gateway of the environment. Raises NotFoundError."""
+    common = app.settings_of(context)
+    endpoint = address.find(common.name, common.service)
+    name = endpoint.name if common.service else common.environment
+    home = config.home_root() / name
+    if isinstance(endpoint, address.FileAddress):
+        home = endpoint.path.parent
+    found = running_gateway(home)
+    if found is None:
+        hint = "simenv gateway, or simenv up --gateway HOST:PORT"
+        raise NotFoundError(f"no gateway of {name!r} runs on this machine", hint=hint)
+    return found
+
+
+@gateway.command()
+def status(context: typer.Context) -> None:
+    """Show the address of the running gateway."""
+    found = _running(context)
+    value = {"environment": found.environment, "url": found.url, "pid": found.pid}
+    text = f"gateway  {found.url}   process {found.pid}   version {found.version}"
+    app.settings_of(context).answer({**value, "version": found.version}, [text])
+
+
+_TOKENS: tuple[Column[TokenInfo], ...] = (
+    Column("NUMBER", lambda token: token.number),
+    Column("USER", lambda token: token.user or OWN_USER),
+    Column("ROLE", lambda token: token.role),
+    Column("ACCOUNT", lambda token: token.account or "-"),
+    Column("PURPOSE", lambda token: terminal.clean(token.purpose) or "-"),
+    Column("MADE", lambda token: _time_text(token.at_s)),
+    Column("EXPIRES", lambda token: _time_text(token.expires_s)),
+    Column("USED", lambda token: _time_text(token.used_s) if token.used_s else "never"),
+)
+
+
+def _time_text(at_s: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at_s))
+
+
+@tokens.command("list")
+@listed(_TOKENS)
+def list_tokens(client: Client) -> Iterable[TokenInfo]:
+    """List your tokens, or those of all users for an admin; never their secrets."""
+    return client.tokens.listed()
+
+
+@tokens.command()
+def add(
+    context: typer.Context,
+    user: Annotated[str, typer.Option(help="User of the token; default: you.")] = "",
+    role: Annotated[str, typer.Option(help="client or admin, not above your own.")] = "client",
+    account: Annotated[str, typer.Option(help="Account that is charged by default.")] = "",
+    purpose: Annotated[str, typer.Option(help="Text for the list: notebook.")] = "",
+    expires: Annotated[str, typer.Option(help="Time in which it is accepted: 12h, 30d.")] = "30d",
+) -> None:
+    """Make a token and print it."""
+    lifetime_s, common = _span(expires), app.settings_of(context)
+    with common.connect() as client:
+        made = client.tokens.add(
+            user, account=account, role=role, purpose=purpose, lifetime_s=lifetime_s
+        )
+    token = made.token
+    common.answer(
+        {"secret": made.secret, **msgspec.structs.asdict(token)},
+        (
+            f"token  {made.secret}",
+            f"of     {token.user or OWN_USER}, role {token.role}, number {token.number}, until "
+            f"{_time_text(token.expires_s)}",
+            "       it is shown once; send it as `Authorization: Bearer TOKEN`",
+        ),
+    )
+
+
+@tokens.command()
+def revoke(
+    context: typer.Context,
+    number: Annotated[str, typer.Argument(help="Number of the token, as `list` shows it.")],
+) -> None:
+    """Revoke a token at once; the tasks of its user stay."""
+    common = app.settings_of(context)
+    with common.connect() as client:
+        client.tokens.revoke(number)
+    common.answer({"number": number, "revoked": True}, [f"token {number} is revoked"])
+
+
+@gateway.command("env")
+def environment(
+    context: typer.Context,
+    user: Annotated[str, typer.Option(help="User of the new token; default: you.")] = "",
+    url: Annotated[
+        str, typer.Option(help="Address of the gateway; default: of this machine.")
+    ] = "",
+    expires: Annotated[str, typer.Option(help="Time in which the token is accepted.")] = ENV_TOKEN,
+) -> None:
+    """Print `export NAME=value` lines for the clients of IBM, IQM and QRMI, with a new
+    token.
+
+    In a shell: eval "$(simenv gateway env)"."""
+    url = url.rstrip("/") or _running(context).url
+    common = app.settings_of(context)
+    with common.connect() as client:
+        names = sorted({*client.pools(), *client.device_names()})
+        span = _span(expires)
+        made = client.tokens.add(user, purpose="simenv gateway env", lifetime_s=span)
+        values = variables(url, client.name, made.secret, names)
+    common.answer(values, (f"export {name}={shlex.quote(value)}" for name, value in values.items()))
+
+
+def _span(expires: str) -> float:
+    """Return a time span in seconds. Raises OptionError."""
+    span_s = terminal.span_s(expires)
+    if not span_s:
+        raise OptionError(f"--expires {expires[:80]!r} is no time span", hint="90s, 1h30m, 30d")
+    return span_s
+
+
+def variables(
+    url: str, environment: str, secret: str, backends: Iterable[str]
+) -> Mapping[str, str]:
+    """Return the variables of IBM's and IQM's clients, and of QRMI for each backend. Backends whose
+    names cannot be a part of a variable's name have none for QRMI."""
+    crn = f"crn:v1:simenv:public:quantum-computing:local:a/{environment}:{environment}::"
+    result = {
+        "QISKIT_IBM_CHANNEL": "ibm_quantum_platform",
+        "QISKIT_IBM_URL": f"{url}{API_PATH}",
+        "QISKIT_IBM_INSTANCE": crn,
+        "QISKIT_IBM_TOKEN": secret,
+        "IAM_URL": url,
+        "QISKIT_FUNCTIONS_EXPERIMENTAL": "1",
+        "IQM_SERVER_URL": url,
+        "IQM_TOKEN": secret,
+    }
+    usable = [name for name in backends if name.isidentifier() and name.isascii()]
+    for name in usable:
+        result |= {
+            f"{name}_QRMI_IBM_QCS_{key}": value
+            for key, value in {
+                "ENDPOINT": f"{url}{API_PATH}",
+                "IAM_ENDPOINT": url,
+                "IAM_APIKEY": secret,
+                "SERVICE_CRN": crn,
+                "SESSION_MODE": "dedicated",
+            }.items()
+        }
+        result |= {f"{name}_QRMI_IQM_ISA_ENDPOINT": url, f"{name}_QRMI_IQM_ISA_TOKEN": secret}
+    result["QRMI_JOB_QPU_RESOURCES"] = ",".join(usable)
+    result["QRMI_JOB_QPU_TYPES"] = ",".join(["ibm-quantum-compute-service"] * len(usable))
+    return result
+
+
+def web(context: typer.Context) -> None:
+    """Print a one-time link to the page of the environment; it opens nothing."""
+    found = _running(context)
+    common = app.settings_of(context)
+    with common.connect() as client:
+        made = client.tokens.add(role="", purpose="simenv web", lifetime_s=LINK_S, once=True)
+    link = f"{found.url}/login?token={made.secret}"
+    value = {"url": link, "expires_s": made.token.expires_s}
+    common.answer(value, [link, f"it opens one session, until {_time_text(made.token.expires_s)}"])

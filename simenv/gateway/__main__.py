@@ -1,0 +1,225 @@
+"""Run the gateway of one environment: `python -P -m simenv.gateway NAME`.
+
+The service starts it with a socket that listens already, and it ends with the service; `simenv
+gateway` runs it in the foreground. Invariant: one gateway of an environment runs at a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+
+import msgspec
+import uvicorn
+from litestar.enums import ScopeType
+from litestar.types import ASGIApp, ControllerRouterHandler, Receive, Scope, Send
+
+from simenv import config as configs, files
+from simenv._version import __version__
+from simenv.client.client import Client
+from simenv.client.connection import address, tracing
+from simenv.config import EnvironmentPaths, GatewayFile, GatewaySettings
+from simenv.errors import ConfigError, SimenvError
+from simenv.gateway import metrics, native, page
+from simenv.gateway.app import RunningGateway, create_app
+from simenv.gateway.clients import ClientPool
+from simenv.gateway.context import Gateway
+from simenv.gateway.ibm.endpoints import routes as ibm_routes
+from simenv.gateway.ibm.service import ComputeService
+from simenv.gateway.iqm.endpoints import routes as iqm_routes
+from simenv.gateway.limits import IDLE_S, BoundedApplication, bounded_protocol
+from simenv.process import die_with_parent, start_ticks
+from simenv.wire.transport.sockets import open_socket
+
+ANY_PORT = "127.0.0.1:0"  # where it listens by default
+LOG_BYTES, LOG_FILES = 8 * 2**20, 4
+START_S = 60.0  # in which the service has to answer
+END_S = 3  # of requests under way when it ends
+# Defaults of tasks in a shell: what the starter set must not decide about tasks of users.
+OF_TASKS = ("SIMENV_ACCOUNT", "SIMENV_QOS", "SIMENV_APP", "TRACEPARENT")
+log = logging.getLogger("simenv.gateway")
+
+
+def main() -> int:
+    arguments = _arguments()
+    for name in OF_TASKS:
+        os.environ.pop(name, None)
+    home = arguments.home or configs.home_root() / configs.check_name(arguments.name)
+    paths = EnvironmentPaths(home, home)
+    is_child = max(arguments.listen_fd, arguments.metrics_fd) >= 0
+    if is_child:
+        die_with_parent(0, signal.SIGTERM)
+    try:
+        folder = files.private_folder(paths.gateway)
+        _log_to(files.private_folder(paths.logs) / "gateway.log" if is_child else None)
+        with _lock(folder / "lock"):
+            run(arguments, paths)
+    except SimenvError as error:
+        log.error("%s", error)
+        return error.exit_code
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="simenv.gateway", allow_abbrev=False)
+    parser.add_argument("name", help="name of the environment")
+    parser.add_argument("--home", type=Path, help="its folder")
+    parser.add_argument("--listen", default="", help="HOST:PORT")
+    parser.add_argument("--listen-fd", type=int, default=-1, help="socket that listens")
+    parser.add_argument("--metrics-fd", type=int, default=-1, help="socket of /metrics alone")
+    parser.add_argument("--service", type=Path, help="file of a key with the role gateway")
+    return parser.parse_args()
+
+
+def _log_to(path: Path | None) -> None:
+    """Log to a file, which is rotated, or to stderr."""
+    handler: logging.Handler = logging.StreamHandler(sys.stderr)
+    if path is not None:
+        handler = RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=LOG_FILES)
+    form = "%(asctime)s %(levelname)s %(name)s %(message)s"
+    logging.basicConfig(level=logging.INFO, format=form, handlers=[handler])
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Hold the lock of the environment's gateway. Raises ConfigError if another one has it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        hint = "simenv gateway status"
+        raise ConfigError("a gateway of this environment runs already", hint=hint) from error
+    finally:
+        os.close(descriptor)
+
+
+def run(arguments: argparse.Namespace, paths: EnvironmentPaths) -> None:
+    """Run the gateway, or its metrics alone, until a signal. Raises SimenvError."""
+    settings = configs.read(paths.config).gateway if paths.config.exists() else GatewaySettings()
+    listen = arguments.listen or settings.listen or ANY_PORT
+    settings = msgspec.structs.replace(settings, listen=listen)
+    configs.check_gateway(settings, "simenv gateway")
+    tracing.configure("simenv-gateway")
+    monitored = _inherited(arguments.metrics_fd)
+    listener = _inherited(arguments.listen_fd)
+    is_child = monitored is not None or listener is not None
+    if not is_child:
+        listener = open_socket(*configs.web_address(listen))
+    # uvicorn ends on these signals, and sends them once more to the former handlers.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
+    with ExitStack() as sockets:
+        for each in filter(None, (listener, monitored)):
+            sockets.enter_context(each)
+        if listener is None:
+            assert monitored is not None
+            gateway = _gateway(arguments, paths, settings, monitored)
+            log.info("metrics at %s/metrics", gateway.url)
+            monitor = BoundedApplication(metrics.application(gateway), settings)
+            uvicorn.Server(_uvicorn(monitor, settings)).run([monitored])
+            return
+        gateway = _gateway(arguments, paths, settings, listener)
+        app: ASGIApp = create_app(gateway, *all_routes(gateway))
+        listeners = [listener]
+        if monitored is not None:  # in the same event loop, which the clients belong to
+            app = _by_port(app, monitored.getsockname()[1], metrics.application(gateway))
+            listeners.append(monitored)
+            log.info("metrics at %s/metrics", _url(settings, monitored))
+        file = paths.gateway / configs.GATEWAY_FILE
+        fields = (gateway.environment, gateway.url, os.getpid(), start_ticks(), __version__)
+        content = GatewayFile(configs.GATEWAY_FORMAT, *fields)
+        files.write_atomic(file, msgspec.json.encode(content))
+        if not is_child:
+            log.info("listening at %s", gateway.url)
+        try:
+            uvicorn.Server(_uvicorn(BoundedApplication(app, settings), settings)).run(listeners)
+        finally:
+            file.unlink(missing_ok=True)
+
+
+def all_routes(gateway: Gateway) -> list[ControllerRouterHandler]:
+    """Return the routes of all APIs and of the page; those of sessions are of the application."""
+    service = ComputeService(gateway)
+    routes = [route for part in (metrics, native, page) for route in part.routes(gateway)]
+    return [*routes, *ibm_routes(gateway, service), *iqm_routes(service)]
+
+
+def _inherited(descriptor: int) -> socket.socket | None:
+    return socket.socket(fileno=descriptor) if descriptor >= 0 else None
+
+
+def _by_port(app: ASGIApp, port: int, of_port: ASGIApp) -> ASGIApp:
+    """Return an application that passes requests to one port to another one."""
+
+    async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
+        server = scope.get("server")
+        is_other = scope["type"] == ScopeType.HTTP and server is not None and server[1] == port
+        await (of_port if is_other else app)(scope, receive, send)
+
+    return dispatch
+
+
+def _gateway(
+    arguments: argparse.Namespace,
+    paths: EnvironmentPaths,
+    settings: GatewaySettings,
+    listener: socket.socket,
+) -> RunningGateway:
+    """Connect to the service: with the key of a gateway if there is one, else as its own user."""
+    is_child = max(arguments.listen_fd, arguments.metrics_fd) >= 0
+    key = paths.gateway / "key.json" if is_child else arguments.service
+    own = address.FileAddress(paths.connection)
+    endpoint = own if key is None else address.KeyFileAddress(key)
+    observer = Client(endpoint, START_S)
+    users = own if paths.connection.exists() else None
+    pool = ClientPool(observer, users, settings.max_processes)
+    url = _url(settings, listener)
+    return RunningGateway(arguments.name, settings, paths.gateway, url, pool)
+
+
+def _url(settings: GatewaySettings, listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    host = f"[{host}]" if ":" in host else host
+    scheme = "https" if settings.tls_certificate else "http"
+    return f"{scheme}://{host}:{port}"
+
+
+def _uvicorn(app: BoundedApplication, settings: GatewaySettings) -> uvicorn.Config:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        result = uvicorn.Config(
+            app,
+            http=bounded_protocol(settings),
+            ws="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=bool(settings.proxies),
+            forwarded_allow_ips=list(settings.proxies),
+            ssl_certfile=settings.tls_certificate or None,
+            ssl_keyfile=settings.tls_key or None,
+            timeout_keep_alive=int(IDLE_S),
+            timeout_graceful_shutdown=END_S,
+        )
+        result.load()
+    except OSError as error:
+        text = f"cannot use tls_certificate and tls_key: {error}"
+        raise ConfigError(text, hint="PEM files of the table [gateway]") from error
+    return result
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,191 @@
+"""The application: the caller of each request, the routes of sessions, and what all routes share.
+
+Invariant: a handler that takes `caller` runs only for a caller whose token the service has
+confirmed, and with that caller's rights.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
+from time import monotonic
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import msgspec
+from litestar import Litestar, Request, Response, get, post
+from litestar.config.compression import CompressionConfig
+from litestar.datastructures import Cookie
+from litestar.di import NamedDependency, Provide
+from litestar.params import FromQuery
+from litestar.plugins.prometheus import PrometheusConfig
+from litestar.response import Redirect
+from litestar.types import ControllerRouterHandler
+
+from simenv._version import __version__
+from simenv.client.client import Client
+from simenv.config import GatewaySettings
+from simenv.errors import KeyRefusedError
+from simenv.gateway import security
+from simenv.gateway.clients import ClientPool
+from simenv.gateway.context import UNCOMPRESSED, AccessToken, Caller
+from simenv.gateway.limits import CallerRates
+from simenv.gateway.problems import EXCEPTION_HANDLERS
+from simenv.wire.messages.tokens import TokenCertificate, TokenCreated
+
+P = ParamSpec("P")
+T = TypeVar("T")
+GZIP_BYTES = 1_000  # least size of an answer that is compressed
+
+
+class RunningGateway:
+    """The gateway of one process: `simenv.gateway.context.Gateway`."""
+
+    def __init__(
+        self, environment: str, settings: GatewaySettings, folder: Path, url: str, pool: ClientPool
+    ) -> None:
+        self.environment = environment
+        self.settings = settings
+        self.folder = folder
+        self.url = url
+        self.pool = pool
+        self._signer = security.Signer(folder)
+        self._rates = CallerRates(settings.requests_per_s)
+
+    def client(self, caller: Caller) -> Client:
+        return self.pool.entry(caller).client
+
+    async def call(
+        self, caller: Caller, function: Callable[Concatenate[Client, P], T],
+        /, *args: P.args, **kwargs: P.kwargs,
+    ) -> T:  # fmt: skip
+        entry = self.pool.entry(caller)
+        try:
+            return await entry.call(partial(function, entry.client, *args, **kwargs))
+        except KeyRefusedError:  # the service has ended the certificate
+            self.pool.drop(caller.token)
+            raise
+
+    async def caller(self, request: Request[Any, Any, Any]) -> Caller:
+        secret = security.credential(request, self._cookie(request), self._signer)
+        caller = await self.pool.caller(secret)
+        request.scope["state"]["caller"] = caller  # for the audit log
+        self._rates.check(caller.user)
+        return caller
+
+    async def certificate(self, caller: Caller, public_key: str) -> TokenCertificate:
+        entry = self.pool.entry(caller)
+        entry.used_s = monotonic()  # a client of a running process is not idle
+        return await entry.call(partial(entry.endpoint.certificate_for, public_key))
+
+    async def access_token(self, api_key: str) -> AccessToken:
+        self._rates.check((await self.pool.caller(api_key)).user)
+        return self._signer.access_token(api_key)
+
+    def observer(self) -> Client:
+        return self.pool.observer
+
+    async def log_in(self, request: Request[Any, Any, Any], link: str) -> Cookie:
+        """Return the cookie for a one-time token. Raises KeyRefusedError, SimenvError."""
+        made = await self.pool.once(link, _browser_token)
+        is_secure = request.base_url.scheme == "https"
+        return Cookie(
+            self._cookie(request), value=made.secret, max_age=int(security.BROWSER_S),
+            httponly=True, secure=is_secure, samesite="strict",
+        )  # fmt: skip
+
+    def log_out(self, request: Request[Any, Any, Any]) -> Cookie:
+        """Return the cookie that replaces that of a browser."""
+        is_secure = request.base_url.scheme == "https"
+        return Cookie(
+            self._cookie(request), value="", max_age=0, httponly=True, secure=is_secure,
+            samesite="strict",
+        )  # fmt: skip
+
+    def _cookie(self, request: Request[Any, Any, Any]) -> str:
+        return security.cookie_name(self.environment, request.base_url.scheme == "https")
+
+
+def _browser_token(client: Client, caller: Caller) -> TokenCreated:
+    return client.tokens.add(
+        account=caller.account, role=caller.role, purpose="browser", lifetime_s=security.BROWSER_S
+    )
+
+
+class CallerSession(msgspec.Struct, frozen=True):
+    """The caller, as the service knows it."""
+
+    environment: str
+    version: str
+    user: str  # "": the environment's own user
+    role: str  # client or admin
+    account: str  # charged by default; "": the user's default
+    token: str  # number of the token
+
+
+def session_routes(gateway: RunningGateway) -> list[ControllerRouterHandler]:
+    """Return the routes of sessions."""
+
+    @get("/session", operation_id="session", tags=["session"])
+    async def session(caller: NamedDependency[Caller]) -> CallerSession:
+        """Return the caller."""
+        fields = (caller.user, caller.role, caller.account, caller.token)
+        return CallerSession(gateway.environment, __version__, *fields)
+
+    @get("/login", include_in_schema=False)
+    async def log_in(request: Request[Any, Any, Any], token: FromQuery[str]) -> Redirect:
+        """Follow a one-time link of `simenv web`."""
+        return Redirect("/ui/", cookies=[await gateway.log_in(request, token)])
+
+    @post("/logout", status_code=204, include_in_schema=False)
+    async def log_out(
+        request: Request[Any, Any, Any], caller: NamedDependency[Caller]
+    ) -> Response[None]:
+        """End the session of a browser."""
+        with suppress(KeyRefusedError):  # the token ends before the answer
+            await gateway.call(caller, lambda client: client.tokens.revoke(caller.token))
+        gateway.pool.drop(caller.token)
+        return Response(None, cookies=[gateway.log_out(request)])
+
+    @get("/healthz", include_in_schema=False)
+    async def health() -> dict[str, str]:
+        """Return that the gateway answers, for load balancers."""
+        return {"status": "ok"}
+
+    return [session, log_in, log_out, health]
+
+
+def create_app(gateway: RunningGateway, *routes: ControllerRouterHandler) -> Litestar:
+    """Return the application."""
+
+    @asynccontextmanager
+    async def lifespan(_app: Litestar) -> AsyncIterator[None]:
+        idle = asyncio.create_task(gateway.pool.close_idle())
+        try:
+            yield
+        finally:
+            idle.cancel()
+            gateway.pool.close()
+
+    async def provide_caller(request: Request[Any, Any, Any]) -> Caller:
+        return await gateway.caller(request)
+
+    return Litestar(
+        [*session_routes(gateway), *routes],
+        dependencies={"caller": Provide(provide_caller)},
+        exception_handlers=EXCEPTION_HANDLERS,
+        compression_config=CompressionConfig(
+            "gzip",
+            minimum_size=GZIP_BYTES,
+            gzip_compress_level=1,  # in the event loop: nobody else is served meanwhile
+            exclude_opt_key=UNCOMPRESSED,
+        ),
+        openapi_config=None,  # `native` describes its routes itself
+        lifespan=[lifespan],
+        middleware=[PrometheusConfig("simenv", "simenv_http", group_path=True).middleware],
+        request_max_body_size=None,  # `BoundedApplication` bounds bodies
+        debug=False,
+        logging_config=None,
+    )

@@ -1,0 +1,89 @@
+"""What every route of the gateway is given: the caller, and the client with the caller's rights.
+
+Invariant: the gateway acts for a user only by a certificate that the service issued for a token
+which that user has presented; what the user may not do, the gateway cannot do for the user.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+
+import msgspec
+from litestar import Request
+
+from simenv.client.client import Client
+from simenv.client.submission.options import is_traceparent
+from simenv.config import GatewaySettings
+from simenv.wire.messages.tokens import TokenCertificate
+
+UNCOMPRESSED = "uncompressed"  # key in `opt` of a handler: its answer is not compressed
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """Who sends a request. `user` "": the environment's own user; `account`: the one that is
+    charged if a request names none, "" for the user's default; `role`: client or admin; `token`:
+    number of the token in the service's list, which the audit names."""
+
+    user: str
+    account: str
+    role: str
+    token: str
+
+    @property
+    def is_admin(self) -> bool:
+        return self.role == "admin"
+
+
+class AccessToken(msgspec.Struct, frozen=True):
+    """A JWT of this gateway, and its times in seconds since 1970."""
+
+    text: str
+    issued_s: int
+    expires_s: int
+
+
+def trace_of(request: Request[Any, Any, Any]) -> str:
+    """Return the traceparent of a request; "" without a valid one, as the standard demands."""
+    trace = request.headers.get("traceparent", "")
+    return trace if is_traceparent(trace) else ""
+
+
+class Gateway(Protocol):
+    """The running gateway."""
+
+    environment: str  # name
+    settings: GatewaySettings
+    folder: Path  # mode 0700, for files of the gateway
+    url: str  # "http://127.0.0.1:8080", without a slash at its end
+
+    def client(self, caller: Caller) -> Client:
+        """Return the caller's client, whose methods block: call them through `call`. Raises
+        SimenvError."""
+
+    async def call(
+        self, caller: Caller, function: Callable[Concatenate[Client, P], T],
+        /, *args: P.args, **kwargs: P.kwargs,
+    ) -> T:  # fmt: skip
+        """Run `function(client, ...)` in one of the caller's threads, which are bounded, so that
+        one caller does not stop the others. Raises what it raises; QueueFullError if too many of
+        the caller's calls wait."""
+
+    async def caller(self, request: Request[Any, Any, Any]) -> Caller:
+        """Return the caller of a request, for routes that need no credential from everybody. Raises
+        KeyRefusedError, NotAllowedError."""
+
+    async def certificate(self, caller: Caller, public_key: str) -> TokenCertificate:
+        """Return a certificate with the caller's rights for a process that has the secret key.
+        Raises SimenvError."""
+
+    async def access_token(self, api_key: str) -> AccessToken:
+        """Return a JWT for a bearer token. Raises KeyRefusedError."""
+
+    def observer(self) -> Client:
+        """Return the gateway's own client, which may only read what has no owner: pools, nodes,
+        devices, metrics. For `metrics` and the telemetry store."""

@@ -1,0 +1,216 @@
+"""Devices and pools in the form of IBM's backends: configuration, properties, status.
+
+The forms are those of `QasmBackendConfiguration` and `BackendProperties` of qiskit-ibm-runtime.
+Pure: descriptions in, JSON values out. An unknown figure is left out. A device without a
+calibration (an ideal pool) has no properties; its gates name no qubits, which means any.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from datetime import UTC, datetime
+from itertools import permutations
+from typing import Any
+
+from qiskit.circuit.library import get_standard_gate_name_mapping
+
+from simenv.model.views import DeviceInfo, DeviceKind, OperationInfo, PoolInfo
+
+DEFAULT_SHOTS = 4096  # of the primitives of IBM's service
+MAX_CIRCUITS = 1_000  # of one job
+CONTROL_FLOW = ("if_else", "for_loop", "while_loop", "switch_case")
+_NOT_GATES = ("measure", "reset", "delay", "barrier")
+# Broken devices of a snapshot: the error of a gate is 1 or more.
+_BROKEN = 1.0
+
+Plain = dict[str, Any]
+
+
+def date_of(time_s: float) -> str:
+    """ISO 8601 text, in UTC, of seconds since 1970."""
+    return datetime.fromtimestamp(time_s, UTC).isoformat().replace("+00:00", "Z")
+
+
+def is_simulator(info: DeviceInfo) -> bool:
+    """Return whether circuits are not bound to a device's gates and couplings."""
+    return info.kind is DeviceKind.IDEAL
+
+
+def listed(name: str, info: DeviceInfo, pool: PoolInfo | None, queue_length: int) -> Plain:
+    """Entry of the list of backends. `pool`: the one of that name; None: a device without a pool of
+    its own, which any worker emulates. `queue_length`: waiting tasks."""
+    online = pool is None or pool.state in ("up", "starting")
+    return {
+        "name": name,
+        "status": {
+            "name": "online" if online else "offline",
+            "reason": "available" if pool is None else pool.reason or pool.state,
+        },
+        "qubits": info.num_qubits,
+        "queue_length": queue_length,
+        "is_simulator": is_simulator(info),
+        "processor_type": _processor(info),
+        "performance_metrics": {},
+    }
+
+
+def listed_by_name(name: str) -> Plain:
+    """Entry of a device whose calibration no user has asked for: it is not read for a listing.
+    `class`: the client finds it by name, and does not list it."""
+    online = {"name": "online", "reason": "available"}
+    entry = {"name": name, "status": online, "class": "mock", "queue_length": 0}
+    return entry | {"is_simulator": False, "processor_type": {}}
+
+
+def status(info: DeviceInfo, pool: PoolInfo | None, queue_length: int) -> Plain:
+    """Answer to a request of a backend's status."""
+    online = pool is None or pool.state in ("up", "starting")
+    return {
+        "state": online,
+        "status": "active" if online else "offline",
+        "message": "" if pool is None else pool.reason,
+        "length_queue": queue_length,
+        "backend_version": info.version or "1",
+    }
+
+
+def _processor(info: DeviceInfo) -> Plain:
+    return {"family": info.model or info.technology, "revision": info.version or "1"}
+
+
+def configuration(name: str, info: DeviceInfo) -> Plain:
+    """Configuration of a backend: gates, couplings, limits and clock."""
+    result: Plain = {
+        "backend_name": name,
+        "backend_version": info.version or "1",
+        "n_qubits": info.num_qubits,
+        "gates": _gates(info),
+        "local": False,
+        "simulator": is_simulator(info),
+        "conditional": info.dynamic,
+        "open_pulse": False,
+        "memory": True,
+        "max_shots": info.max_shots,
+        "max_experiments": MAX_CIRCUITS,
+        "coupling_map": None if is_simulator(info) else [list(pair) for pair in _pairs(info)],
+        "dynamic_reprate_enabled": False,
+        "credits_required": False,
+        "online_date": date_of(info.calibrated_s),
+        "description": f"{info.num_qubits} qubits, {info.technology}, of a simenv environment",
+        "processor_type": _processor(info),
+        "meas_levels": [2],
+        "meas_map": [list(range(info.num_qubits))],
+        "multi_meas_enabled": True,
+        "supported_features": ["qasm3", "dynamic_circuits"] if info.dynamic else [],
+        "timing_constraints": {},
+        "quantum_volume": None,
+    }
+    names = [gate["name"] for gate in result["gates"]]
+    others = ("reset", *CONTROL_FLOW) if info.dynamic else ()
+    result["basis_gates"] = names
+    result["supported_instructions"] = [*names, "measure", "delay", *others]
+    if info.dt_ns and not math.isnan(info.dt_ns):
+        result["dt"] = result["dtm"] = info.dt_ns
+    return result
+
+
+def _pairs(info: DeviceInfo) -> list[tuple[int, int]]:
+    if info.all_to_all:
+        return list(permutations(range(info.num_qubits), 2))
+    return list(info.coupling)
+
+
+Places = dict[tuple[int, ...], OperationInfo | None]
+
+
+def _natives(info: DeviceInfo) -> dict[str, Places]:
+    """Gates that Qiskit knows, each with the qubits that have it and its figures there; broken ones
+    are left out. A figure of a gate without qubits is that of all places."""
+    standard = get_standard_gate_name_mapping()
+    measured: dict[str, Places] = defaultdict(dict)
+    for each in info.operations:
+        measured[each.name][each.qubits] = each
+    singles: list[tuple[int, ...]] = [(qubit,) for qubit in range(info.num_qubits)]
+    result: dict[str, Places] = {}
+    for gate in info.gates:
+        if gate.name not in standard or gate.name in _NOT_GATES:
+            continue
+        figures = measured[gate.name]
+        places: list[tuple[int, ...]] = [qubits for qubits in figures if qubits]
+        if gate.qubits == 1:
+            places = singles
+        elif gate.qubits == 2:
+            places = list(_pairs(info))
+        default = figures.get(())
+        found = {qubits: figures.get(qubits, default) for qubits in places}
+        result[gate.name] = {q: each for q, each in found.items() if not _broken(each)}
+    if "reset" in measured:
+        result["reset"] = {q: each for q, each in measured["reset"].items() if q}
+    return result
+
+
+def _gates(info: DeviceInfo) -> list[Plain]:
+    natives = {} if is_simulator(info) else _natives(info)
+    standard = get_standard_gate_name_mapping()
+    gates = []
+    for gate in info.gates:
+        if gate.name not in standard or gate.name in _NOT_GATES:
+            continue
+        parameters = [f"p{number}" for number in range(gate.params)]
+        entry: Plain = {"name": gate.name, "parameters": parameters, "qasm_def": ""}
+        if not is_simulator(info):
+            entry["coupling_map"] = [list(qubits) for qubits in natives[gate.name]]
+        gates.append(entry)
+    return gates
+
+
+def _broken(operation: OperationInfo | None) -> bool:
+    return operation is not None and operation.error >= _BROKEN
+
+
+def properties(name: str, info: DeviceInfo) -> Plain | None:
+    """Measured properties of a backend's qubits and gates; None if nothing was measured."""
+    if is_simulator(info) or not (info.qubits or info.operations):
+        return None
+    date = date_of(info.calibrated_s)
+
+    def values(*figures: tuple[str, str, float]) -> list[Plain]:
+        return [
+            {"date": date, "name": label, "unit": unit, "value": value}
+            for label, unit, value in figures
+            if not math.isnan(value)
+        ]
+
+    qubits = [
+        values(
+            ("T1", "us", qubit.t1_us),
+            ("T2", "us", qubit.t2_us),
+            ("frequency", "GHz", qubit.frequency_ghz),
+            ("readout_error", "", qubit.readout_error),
+            ("readout_length", "ns", qubit.readout_ns),
+        )
+        for qubit in info.qubits
+    ]
+    gates = [
+        {
+            "qubits": list(places),
+            "gate": gate,
+            "name": gate + "_".join(map(str, places)),
+            "parameters": values(
+                ("gate_error", "", each.error), ("gate_length", "ns", each.duration_ns)
+            ),
+        }
+        for gate, found in _natives(info).items()
+        for places, each in found.items()
+        if each is not None
+    ]
+    return {
+        "backend_name": name,
+        "backend_version": info.version or "1",
+        "last_update_date": date,
+        "qubits": qubits or [[] for _ in range(info.num_qubits)],
+        "gates": gates,
+        "general": [],
+        "calibration_id": info.calibration_id,
+    }

@@ -1,0 +1,303 @@
+"""Job process: runs the jobs of one user of IBM's clients.
+
+python -P -m simenv.gateway.ibm.job_process  # started by the gateway alone
+
+It decodes what a user sent, which may ask for any amount of memory or time: the process has a bound
+of memory, and the gateway ends it when one job takes too much time of the CPU. It holds the rights
+of its user and of nobody else. Messages come and go through its standard streams, each with its
+length; when the gateway ends, so does the process. Jobs run at the same time, one thread each; they
+are decoded one after the other.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import struct
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic
+from typing import IO
+
+import msgspec
+
+from simenv.client.client import Client
+from simenv.client.connection.address import FileAddress
+from simenv.client.connection.broker import TRIES, CertificateAddress
+from simenv.errors import (
+    KeyRefusedError,
+    NoServiceError,
+    SimenvError,
+    TaskExpiredError,
+    TaskFailedError,
+)
+from simenv.gateway.ibm import programs
+from simenv.gateway.ibm.programs import AcceptedTasks, JobResult, Work
+from simenv.gateway.ibm.store import IQM_CIRCUITS
+from simenv.gateway.iqm import circuits
+from simenv.model import FINAL_STATES, TaskState
+from simenv.wire.messages.tokens import TokenCertificate
+
+MEMORY_BYTES = 2 * 2**30  # in addition to that of the libraries
+FILE_BYTES = 16 * 2**20  # of its log, the only file that it writes
+LENGTH = struct.Struct("!Q")
+MAX_FRAME_BYTES = 2**30
+SAMPLES = 20  # of the tasks that run, in the longest time of a job
+LEAST_SAMPLE_S, MOST_SAMPLE_S = 0.1, 5.0  # between two of them
+
+# Reason codes: those of IBM's service.
+INVALID, FAILED, RAN_TOO_LONG, INTERNAL = 1002, 1010, 1305, 9999
+
+
+class Connect(msgspec.Struct, frozen=True, tag="connect"):
+    """First message of the gateway."""
+
+    name: str  # of the environment
+    service: str  # its connection file, for certificates without an address
+    is_admin: bool
+
+
+class Certified(msgspec.Struct, frozen=True, tag="certified"):
+    """Answer to CertificateWanted. `refusal`: reason why the token is not valid any more."""
+
+    certificate: TokenCertificate | None
+    refusal: str = ""
+
+
+class RunJob(msgspec.Struct, frozen=True, tag="run"):
+    work: Work
+
+
+class CertificateWanted(msgspec.Struct, frozen=True, tag="certificate"):
+    """The process needs a certificate for its public key."""
+
+    public_key: str
+
+
+class Ready(msgspec.Struct, frozen=True, tag="ready"):
+    """The process is connected."""
+
+
+class JobBegun(msgspec.Struct, frozen=True, tag="begun"):
+    """A job is being decoded, by this thread of the operating system."""
+
+    job: str
+    thread: int
+
+
+class JobAccepted(msgspec.Struct, frozen=True, tag="submitted"):
+    """The service has accepted the tasks of a job."""
+
+    job: str
+    tasks: AcceptedTasks
+
+
+class JobDone(msgspec.Struct, frozen=True, tag="ended"):
+    job: str
+    result: JobResult
+
+
+class JobFailed(msgspec.Struct, frozen=True, tag="failed"):
+    job: str
+    code: int
+    reason: str
+
+
+class JobInterrupted(msgspec.Struct, frozen=True, tag="interrupted"):
+    """The service does not answer, or does not accept the user any more: run the job later."""
+
+    job: str
+
+
+ToProcess = Connect | Certified | RunJob
+FromProcess = (
+    CertificateWanted | Ready | JobBegun | JobAccepted | JobDone | JobFailed | JobInterrupted
+)
+decode_request = msgspec.msgpack.Decoder(ToProcess).decode
+decode_report = msgspec.msgpack.Decoder(FromProcess).decode
+
+
+def frame(message: ToProcess | FromProcess) -> bytes:
+    """A message with its length in front."""
+    data = msgspec.msgpack.encode(message)
+    return LENGTH.pack(len(data)) + data
+
+
+class GatewayAddress(CertificateAddress):
+    """Address of the service, by certificates that the gateway gets for this process."""
+
+    def __init__(self, first: Connect, request: Callable[[str], TokenCertificate]) -> None:
+        super().__init__()
+        self.name, self.path = first.name, Path(first.service)
+        self._ask = request
+
+    def _request(self, public_key: str, tries: int = TRIES) -> TokenCertificate:  # noqa: ARG002
+        return self._ask(public_key)
+
+    def diagnose(self) -> tuple[str, str]:
+        return f"the service of {self.name!r} does not answer", "see: simenv status"
+
+
+class RunLimit:
+    """Context of a job: cancels its tasks when their runs have taken too long together.
+
+    The time is that of samples: at each, every task that runs counts for the time since the last
+    one. A single task has the limit besides, which its worker measures.
+    """
+
+    def __init__(self, client: Client, tasks: AcceptedTasks, limit_s: float) -> None:
+        """`limit_s` 0: none."""
+        self._client, self._limit_s = client, limit_s
+        self._left = [name for name, _ in tasks]
+        self._ended = threading.Event()
+        self._is_exceeded = False
+
+    def __enter__(self) -> None:
+        if self._limit_s and len(self._left) > 1:
+            threading.Thread(target=self._watch, daemon=True).start()
+
+    def __exit__(self, *error: object) -> None:
+        self._ended.set()
+        if self._is_exceeded and error[1] is not None:
+            text = f"its tasks have run for more than {self._limit_s:g} s, its max_execution_time"
+            raise TaskExpiredError(text, hint="a longer one") from None
+
+    def _watch(self) -> None:
+        interval_s = min(max(self._limit_s / SAMPLES, LEAST_SAMPLE_S), MOST_SAMPLE_S)
+        used_s, before_s = 0.0, monotonic()
+        while self._left and not self._ended.wait(interval_s):
+            try:
+                infos = self._client.tasks(self._left)
+                running = sum(info.state is TaskState.RUNNING for info in infos)
+                now_s = monotonic()
+                used_s += (now_s - before_s) * running
+                before_s = now_s
+                self._left = [info.id for info in infos if info.state not in FINAL_STATES]
+                if used_s > self._limit_s:
+                    self._is_exceeded = True
+                    self._client.cancel(self._left)
+                    return
+            except SimenvError:  # no answer now: the next sample counts for this one too
+                continue
+
+
+class JobProcess:
+    """Jobs of this process."""
+
+    def __init__(self, source: IO[bytes], answers: IO[bytes]) -> None:
+        self._source, self._answers = source, answers
+        self._writing = threading.Lock()
+        self._decoding = threading.Lock()
+        self._asking = threading.Lock()
+        self._certified: queue.Queue[Certified] = queue.Queue()
+        self._client: Client | None = None
+
+    def run(self) -> int:
+        """Run jobs until the gateway closes the stream."""
+        first = self._read()
+        if not isinstance(first, Connect):
+            return 2
+        threading.Thread(target=self._connect, args=(first,), daemon=True).start()
+        while (message := self._read()) is not None:
+            if isinstance(message, RunJob):
+                threading.Thread(target=self._job, args=(message.work,), daemon=True).start()
+            elif isinstance(message, Certified):
+                self._certified.put(message)
+        return 0
+
+    def _connect(self, first: Connect) -> None:
+        """Connect and say so; without a connection the process ends."""
+        try:
+            address = GatewayAddress(first, self._certificate)
+            if address.prepare().address:
+                self._client = Client(address)
+            else:  # the environment's own user
+                own = FileAddress(address.path)
+                self._client = Client(own, as_client=not first.is_admin)
+            self._send(Ready())
+        except SimenvError as error:
+            sys.stderr.write(f"no connection: {error}\n")
+            sys.stderr.flush()
+            os._exit(1)
+
+    def _certificate(self, public_key: str) -> TokenCertificate:
+        with self._asking:
+            self._send(CertificateWanted(public_key))
+            answer = self._certified.get()
+        if answer.certificate is None:
+            raise KeyRefusedError(answer.refusal)
+        return answer.certificate
+
+    def _read(self) -> ToProcess | None:
+        head = self._source.read(LENGTH.size)
+        if len(head) < LENGTH.size:
+            return None
+        (size,) = LENGTH.unpack(head)
+        data = self._source.read(size)
+        return decode_request(data) if len(data) == size else None
+
+    def _send(self, message: FromProcess) -> None:
+        data = frame(message)
+        with self._writing:
+            self._answers.write(data)
+            self._answers.flush()
+
+    def _job(self, work: Work) -> None:
+        try:
+            self._send(JobDone(work.job, self._result(work)))
+        except MemoryError:
+            reason = f"reading the job takes more than {MEMORY_BYTES >> 20} MiB"
+            self._send(JobFailed(work.job, INVALID, reason))
+        except Exception as error:  # noqa: BLE001 - whatever reading it raises fails the job
+            lost = isinstance(error.__cause__ or error, NoServiceError | KeyRefusedError)
+            self._send(JobInterrupted(work.job) if lost else JobFailed(work.job, *_reason(error)))
+
+    def _result(self, work: Work) -> JobResult:
+        assert self._client is not None
+        begun = JobBegun(work.job, threading.get_native_id())
+        with self._decoding:
+            self._send(begun)
+            submit = circuits.submit if work.program == IQM_CIRCUITS else programs.submit
+            job = submit(work, self._client)
+        tasks = job.accepted()
+        self._send(JobAccepted(work.job, tasks))
+        with RunLimit(self._client, tasks, work.run_timeout_s):
+            return job.result()
+
+
+def _reason(error: BaseException) -> tuple[int, str]:
+    """Reason code and text of a job that failed."""
+    from qiskit.exceptions import QiskitError
+    from qiskit.providers.exceptions import JobError
+
+    cause = error.__cause__ or error
+    text = str(error) or type(error).__name__
+    if isinstance(cause, TaskExpiredError):
+        return RAN_TOO_LONG, text
+    if isinstance(error, JobError | TaskFailedError):
+        return FAILED, text
+    if isinstance(error, SimenvError | QiskitError | ValueError | TypeError):
+        return INVALID, text
+    return INTERNAL, f"{type(error).__name__}: {text}"
+
+
+def main() -> int:
+    """Run jobs with a bound of memory."""
+    import resource
+
+    source, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints goes to the log
+    with open("/proc/self/statm", encoding="ascii") as sizes:
+        used_bytes = int(sizes.read().split()[0]) * resource.getpagesize()
+    limit = used_bytes + MEMORY_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_BYTES, FILE_BYTES))
+    status = JobProcess(source, answers).run()
+    os._exit(status)  # without a wait for the threads of jobs
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,407 @@
+"""Job processes of the gateway: one for each user with jobs, restarted and bounded.
+
+Invariant: a job is in the store before a process sees it, and leaves the pending ones only when its
+end is stored; so a killed process or gateway loses none. What is run again has the same idempotency
+keys, or the ids of its accepted tasks, so nothing runs twice. A process that ends while it reads a
+job is charged to that job alone: after MAX_ATTEMPTS such ends the job fails.
+
+The jobs of a user go on when the user is known to this gateway: at once, or after a restart with
+the next request that carries the user's token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from time import monotonic, time
+from typing import Any, TypeVar
+
+from simenv.errors import NotFoundError, SimenvError
+from simenv.gateway.context import Caller, Gateway
+from simenv.gateway.ibm import job_process, store
+from simenv.gateway.ibm.job_process import (
+    CertificateWanted,
+    Certified,
+    Connect,
+    JobAccepted,
+    JobBegun,
+    JobDone,
+    JobFailed,
+    JobInterrupted,
+    Ready,
+    RunJob,
+)
+from simenv.gateway.ibm.programs import Work
+from simenv.gateway.ibm.store import Job, JobStore
+
+MAX_ACTIVE = 32  # jobs of one process
+MAX_ATTEMPTS = 2  # ends of the process while it reads the same job
+MAX_ENDS = 20  # of the process, of one job
+JOB_CPU_S = 120.0  # of the CPU, for reading a job and writing its result
+START_S = 120.0  # until a process has loaded its libraries
+LOG_BYTES = 2**20  # of their messages; a process cannot write more than job_process.FILE_BYTES
+MAX_REASON_CHARS = 10_000  # of a job that failed
+RETRY_S = 5.0  # after a start that failed
+IDLE_S = 600.0  # a process without a job ends
+_CHECK_S = 1.0
+_TICKS_S = os.sysconf("SC_CLK_TCK")
+T = TypeVar("T")
+_LOG = logging.getLogger(__name__)
+
+
+class UserJobs:
+    """The process of one user, and the jobs that it runs."""
+
+    def __init__(self, owner: JobProcesses, caller: Caller) -> None:
+        self._owner, self.caller = owner, caller
+        self.active: set[str] = set()
+        self.used_s = monotonic()
+        self.changed = asyncio.Event()
+        self.task: asyncio.Task[None] | None = None
+        self.process: asyncio.subprocess.Process | None = None
+        self._reading: dict[str, int] = {}  # thread of each job that is being read
+        self._threads: dict[str, int] = {}
+        self._too_long: set[str] = set()
+        self._ready = asyncio.Event()
+        self._failed_s = 0.0  # monotonic time of a start that failed
+
+    def is_asleep(self) -> bool:
+        """Return whether `serve` is to be started again; soon after a failure it is not."""
+        ended = self.task is None or self.task.done()
+        return ended and (not self._failed_s or monotonic() - self._failed_s > RETRY_S)
+
+    async def serve(self) -> None:
+        """Run pending jobs until there are none for a while, or another user needs the process."""
+        try:
+            self.changed.clear()
+            while await self._dispatched():
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self.changed.wait(), _CHECK_S)
+                self.changed.clear()
+                self._check_times()
+        except Exception:  # noqa: BLE001 - such as a full disk; the user's next request starts it
+            self._failed_s = monotonic()
+            _LOG.exception("a user's jobs wait: they could not be looked at")
+        finally:
+            await self.end()
+
+    async def _dispatched(self) -> bool:
+        """Send pending jobs to the process; False when it may end."""
+        owner, room = self._owner, MAX_ACTIVE - len(self.active)
+        if self.process is not None and owner.waiting:  # it is the turn of another user
+            if not self.active:
+                await self.end()
+            return True
+        if self._failed_s and monotonic() - self._failed_s < RETRY_S:
+            return True
+        pending = await owner.stored(owner.store.pending, self.caller.user)
+        ready = [job for job in pending if job.id not in self.active][:room]
+        if not ready:
+            return bool(self.active) or monotonic() - self.used_s < IDLE_S
+        self.used_s = monotonic()
+        if self.process is None:
+            try:
+                await self._start()
+            except (OSError, TimeoutError, SimenvError) as error:
+                _LOG.warning("the process of a user's jobs did not start: %r", error)
+                self._failed_s = monotonic()
+                return False
+        for job in ready:
+            work = await owner.work_of(job, self.caller)
+            if self.process is None:  # it has ended meanwhile
+                break
+            if work is not None:
+                self.active.add(job.id)
+                await self._send(RunJob(work))
+        return True
+
+    async def _start(self) -> None:
+        await self._owner.acquire(self)
+        environ = {**os.environ, "MALLOC_ARENA_MAX": "2", "OPENBLAS_NUM_THREADS": "1"}
+        log = self._owner.folder / "jobs.log"
+        if log.exists() and log.stat().st_size > LOG_BYTES:
+            log.unlink()
+        with log.open("ab") as errors:
+            self.process = await asyncio.create_subprocess_exec(
+                sys.executable, "-P", "-m", job_process.__name__,
+                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=errors,
+                env=environ, limit=2**20,
+            )  # fmt: skip
+        self._ready.clear()
+        self._owner.spawn(self._read(self.process))
+        await self._send(self._owner.connection_of(self.caller))
+        await asyncio.wait_for(self._ready.wait(), START_S)
+        if self.process is None:
+            raise OSError("it has ended; jobs.log in the gateway's folder says why")
+
+    async def _send(self, message: job_process.ToProcess) -> None:
+        assert self.process is not None
+        assert self.process.stdin is not None
+        with contextlib.suppress(ConnectionError):  # `_read` sees the end of the process
+            self.process.stdin.write(job_process.frame(message))
+            await self.process.stdin.drain()
+
+    async def _report(self) -> job_process.FromProcess:
+        assert self.process is not None
+        assert self.process.stdout is not None
+        stream = self.process.stdout
+        (size,) = job_process.LENGTH.unpack(await stream.readexactly(job_process.LENGTH.size))
+        if size > job_process.MAX_FRAME_BYTES:
+            raise OSError(f"a message of {size} bytes")
+        report: job_process.FromProcess = job_process.decode_report(await stream.readexactly(size))
+        return report
+
+    async def _read(self, process: asyncio.subprocess.Process) -> None:
+        """Read the reports of the process until it ends."""
+        try:
+            while True:
+                await self._handle(await self._report())
+        except asyncio.IncompleteReadError:
+            pass
+        except Exception:  # noqa: BLE001 - the process is ended, and its jobs run again
+            _LOG.exception("the process of a user's jobs is ended")
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+        await process.wait()
+        await self._lost()
+
+    async def _handle(self, report: job_process.FromProcess) -> None:
+        if isinstance(report, Ready):
+            self._ready.set()
+        elif isinstance(report, CertificateWanted):
+            await self._send(await self._owner.certified(self.caller, report.public_key))
+        elif isinstance(report, JobInterrupted):
+            self._failed_s = monotonic()
+            self._forget(report.job)
+        elif isinstance(report, JobBegun):
+            self._reading[report.job] = self._threads[report.job] = report.thread
+        elif isinstance(report, JobAccepted):
+            self._reading.pop(report.job, None)
+            await self._owner.accepted(report.job, tuple(report.tasks), self.caller)
+        elif isinstance(report, JobDone | JobFailed):
+            await self._owner.ended(report, self.caller)
+            self._forget(report.job)
+            self.changed.set()
+
+    def _forget(self, job: str) -> None:
+        self._reading.pop(job, None)
+        self._threads.pop(job, None)
+        self.active.discard(job)
+        self.used_s = monotonic()
+
+    async def _lost(self) -> None:
+        """The process has ended: charge the job that it read, and run the others again.
+
+        A store that fails costs no place for a process: the jobs are run again uncharged. The place
+        is given back last, so that no new process of this user has it before.
+        """
+        reading, self._reading, self._threads = set(self._reading), {}, {}
+        try:
+            for job in list(self.active):
+                await self._owner.charge(job, job in reading, job in self._too_long, self.caller)
+        except Exception:  # noqa: BLE001 - such as a full disk
+            self._failed_s = monotonic()
+            _LOG.exception("the end of a process was not charged to its jobs")
+        finally:
+            self.process = None
+            self._too_long.clear()
+            self.active.clear()
+            self._owner.release(self)
+            self._ready.set()
+            self.changed.set()
+
+    def _check_times(self) -> None:
+        if self.process is None:
+            return
+        for job, thread in self._threads.items():
+            if _cpu_s(self.process.pid, thread) > JOB_CPU_S:
+                self._too_long.add(job)
+        if self._too_long:
+            with contextlib.suppress(ProcessLookupError):
+                self.process.kill()
+
+    async def end(self) -> None:
+        """End the process. Idempotent."""
+        process = self.process
+        if process is not None and process.stdin is not None:
+            process.stdin.close()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), 2.0)
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+        self._owner.release(self)
+
+
+def _cpu_s(pid: int, thread: int) -> float:
+    """Time of the CPU that a thread has used, in seconds; 0.0 if it has ended."""
+    try:
+        text = Path(f"/proc/{pid}/task/{thread}/stat").read_text(encoding="ascii")
+    except OSError:
+        return 0.0
+    user, system = text.rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / _TICKS_S
+
+
+class JobProcesses:
+    """The processes of all users."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        jobs: JobStore,
+        on_end: Callable[[Job, Caller], Awaitable[None]],
+    ) -> None:
+        """`on_end`: called after the end of a job."""
+        self._gateway, self.store, self._on_end = gateway, jobs, on_end
+        self._most = max(1, gateway.settings.max_processes)
+        self.folder = gateway.folder
+        self._users: dict[str, UserJobs] = {}
+        self._running: list[UserJobs] = []  # with a process, or about to have one
+        self.waiting: list[UserJobs] = []  # for a process
+        self._freed = asyncio.Condition()
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def stored(self, function: Callable[..., T], *args: Any, **fields: Any) -> T:
+        """Call the store in a thread."""
+        return await asyncio.to_thread(function, *args, **fields)
+
+    def spawn(self, work: Any) -> asyncio.Task[Any]:
+        """Start a task that is ended with the gateway."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def wake(self, caller: Caller) -> None:
+        """See to the pending jobs of a user."""
+        user = self._users.get(caller.user)
+        if user is None:
+            user = self._users[caller.user] = UserJobs(self, caller)
+        user.caller, user.used_s = caller, monotonic()
+        user.changed.set()
+        if user.task is None or user.task.done():
+            user.task = self.spawn(user.serve())
+
+    def is_asleep(self, user: str) -> bool:
+        """Return whether nobody sees to the user's jobs: since the start of the gateway, after a
+        failure some time ago, or as there were none for a while."""
+        found = self._users.get(user)
+        return found is None or found.is_asleep()
+
+    async def acquire(self, user: UserJobs) -> None:
+        """Wait until the user may have a process; one without jobs ends for it."""
+        self.waiting.append(user)
+        try:
+            async with self._freed:
+                while len(self._running) >= self._most or self.waiting[0] is not user:
+                    for idle in self._running:
+                        idle.changed.set()
+                    await self._freed.wait()
+                self._running.append(user)
+        finally:
+            self.waiting.remove(user)
+
+    def release(self, user: UserJobs) -> None:
+        """The user has no process any more."""
+        if user in self._running:
+            self._running.remove(user)
+        self.spawn(self._notify())
+
+    async def _notify(self) -> None:
+        async with self._freed:
+            self._freed.notify_all()
+
+    def connection_of(self, caller: Caller) -> Connect:
+        """First message to the process of a user."""
+        gateway = self._gateway
+        return Connect(gateway.environment, gateway.client(caller).service, caller.is_admin)
+
+    async def certified(self, caller: Caller, public_key: str) -> Certified:
+        """Certificate for the process of a user."""
+        try:
+            return Certified(await self._gateway.certificate(caller, public_key))
+        except SimenvError as error:
+            return Certified(None, str(error))
+
+    async def work_of(self, job: Job, caller: Caller) -> Work | None:
+        """The job as its process gets it; None: it has ended meanwhile, or its session is gone,
+        which fails this job alone."""
+        params = await self.stored(self.store.blob, job.id, "params")
+        if not params:
+            return None
+        reservation = 0
+        if job.session:
+            try:
+                session = await self.stored(self.store.session, job.session, None)
+            except NotFoundError as error:
+                failed = await self._failed(job.id, job_process.INVALID, str(error))
+                if failed is not None:
+                    await self._on_end(failed, caller)
+                return None
+            reservation = session.reservation
+        noise = await self.stored(self.store.blob, job.id, "noise") if job.calibration_id else b""
+        return Work(
+            job.id, job.program, job.backend, params, job.account, float(job.cost), reservation,
+            list(job.tasks), noise, job.trace,
+        )  # fmt: skip
+
+    async def accepted(self, job: str, tasks: tuple[tuple[str, int], ...], caller: Caller) -> None:
+        """The service has accepted a job's tasks; cancel them if the job was cancelled before."""
+        if await self.stored(self.store.change, job, tasks=tasks) is None:
+            names = [name for name, _ in tasks]
+            await self._gateway.call(caller, lambda client: client.cancel(names))
+
+    async def ended(self, report: JobDone | JobFailed, caller: Caller) -> None:
+        """Store the end of a job, unless it was cancelled."""
+        if isinstance(report, JobDone):
+            result = report.result
+            fields: dict[str, Any] = {
+                "status": store.COMPLETED, "started_s": result.started_s,
+                "ended_s": result.ended_s, "quantum_s": result.quantum_s,
+            }  # fmt: skip
+            job = await self.stored(self.store.change, report.job, result.text, **fields)
+        else:
+            job = await self._failed(report.job, report.code, report.reason)
+        if job is not None:
+            await self._on_end(job, caller)
+
+    async def _failed(self, number: str, code: int, reason: str) -> Job | None:
+        too_long = code == job_process.RAN_TOO_LONG
+        status = store.TOO_LONG if too_long else store.FAILED
+        reason = reason[:MAX_REASON_CHARS]
+        return await self.stored(
+            self.store.change, number, reason.encode(), status=status, reason=reason,
+            reason_code=code, ended_s=time(),
+        )  # fmt: skip
+
+    async def charge(self, number: str, reading: bool, too_long: bool, caller: Caller) -> None:
+        """The process of a job has ended; fail the job if that is its fault."""
+        try:
+            job = await self.stored(self.store.job, number, None)
+        except NotFoundError:
+            return
+        attempts = job.attempts + 1
+        guilty = too_long or attempts >= (MAX_ATTEMPTS if reading else MAX_ENDS)
+        if not guilty:
+            await self.stored(self.store.change, number, attempts=attempts)
+            return
+        reason = f"reading the job takes more than {JOB_CPU_S:g} s of the CPU"
+        if not too_long:
+            memory = job_process.MEMORY_BYTES >> 20
+            reason = f"the process that read the job ended {attempts} times; it has {memory} MiB"
+        ended = await self._failed(number, job_process.INVALID, reason)
+        if ended is not None:
+            await self._on_end(ended, caller)
+
+    async def close(self) -> None:
+        """End all processes; what they ran goes on when the gateway starts again."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)

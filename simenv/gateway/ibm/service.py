@@ -1,0 +1,485 @@
+"""What the routes of the quantum compute API do: backends, jobs and sessions of one caller.
+
+Invariant: a caller sees and changes own jobs and sessions alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from time import time
+from typing import Any, TypeVar
+
+import msgspec
+from qiskit import qasm3
+
+from simenv.client.client import Client
+from simenv.errors import KeyConflictError, NotFoundError, OptionError, SimenvError
+from simenv.gateway.context import Caller, Gateway
+from simenv.gateway.ibm import answers, backends, options, store
+from simenv.gateway.ibm.backends import Plain
+from simenv.gateway.ibm.processes import JobProcesses
+from simenv.gateway.ibm.store import Job, JobQuery, JobStore, SessionRecord
+from simenv.model import TaskState
+from simenv.model.views import CalibrationSource, DeviceInfo, PoolInfo, TaskInfo
+from simenv.text import short_repr
+
+MAX_TAGS, MAX_TAG_CHARS = 8, 86  # of one job, as in qiskit-ibm-runtime
+MAX_QUERY_TAGS = 100  # of a listing; SQLite has a limit for the depth of a condition
+MAX_COST_S = MAX_SESSION_S = 365 * 86_400
+SESSION_S = 8 * 3_600
+MAX_SHOWN = 100  # tasks of a job that are looked at for its state and its log
+QUEUE_SHOWN = 1_000  # tasks among which the place of a job is looked for
+GIVEN_S = 300.0  # a private result stays after it was sent, should the connection have broken
+STATE_S = 0.2  # a job's state is asked of the service again after this time
+CLASSES = ("job", "session", "batch")
+_FUNCTION_ENGINE = "functions"
+
+T = TypeVar("T")
+Text = str | None
+
+
+class JobRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of POST /jobs: what qiskit-ibm-runtime and QRMI send."""
+
+    program_id: str
+    backend: str = ""
+    params: msgspec.Raw = msgspec.Raw(b"{}")
+    session_id: Text = None
+    tags: list[str] = []
+    cost: int | None = None
+    private: bool = False
+    calibration_id: Text = None
+    runtime: Text = None
+    log_level: Text = None
+    start_session: bool = False
+    session_time: int | None = None
+    remote_storage: None = None  # of a cloud
+
+
+class SessionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of POST /sessions. QRMI calls the backend `backend_name` too."""
+
+    backend: str = ""
+    backend_name: Text = None
+    mode: str = "dedicated"
+    max_ttl: int | None = None
+    instance: Text = None
+    interactive_ttl: None = None  # sessions end by `max_ttl` alone
+    active_ttl: None = None
+
+
+class Backend(msgspec.Struct, frozen=True):
+    """A pool or a device. `pool` None: a device without a pool of that name."""
+
+    name: str
+    info: DeviceInfo
+    pool: PoolInfo | None
+    waiting: int
+
+
+class ComputeService:
+    """The API over one gateway."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway = gateway
+        path = gateway.folder / "ibm_jobs.sqlite"
+        self.store = JobStore(path, gateway.settings.keep_days)
+        self.processes = JobProcesses(gateway, self.store, self._after_job)
+        self._asked_s: dict[str, float] = {}  # when the state of a job was asked for
+
+    async def _stored(self, function: Callable[..., T], *args: Any, **fields: Any) -> T:
+        """Call the store in a thread."""
+        return await asyncio.to_thread(function, *args, **fields)
+
+    def arrived(self, caller: Caller) -> None:
+        """See to the jobs of a user who was not seen since the gateway's start."""
+        if self.processes.is_asleep(caller.user):
+            self.processes.wake(caller)
+
+    # Backends.
+
+    async def backends(self, caller: Caller) -> Plain:
+        """List the pools, then the devices of the environment; those of an installed package by
+        name alone."""
+
+        def read(client: Client) -> list[Plain]:
+            pools, infos = client.pools(), client.devices()
+            queued = sum(pool.waiting for pool in pools.values())
+            entries = [
+                backends.listed(name, infos[name], pool, pool.waiting)
+                for name, pool in pools.items()
+                if name in infos and not pool.on_demand and pool.engine != _FUNCTION_ENGINE
+            ]
+            entries.sort(key=lambda entry: bool(entry["is_simulator"]))
+            for name, source in client.device_names().items():
+                if name in pools:
+                    continue
+                if source is CalibrationSource.INSTALLED:
+                    entries.append(backends.listed_by_name(name))
+                else:
+                    info = client.device(name)
+                    entries.append(backends.listed(name, info, None, queued))
+            return entries
+
+        return {"devices": await self.gateway.call(caller, read)}
+
+    async def backend(self, caller: Caller, name: str) -> Backend:
+        """Return a backend. Raises NotFoundError."""
+
+        def read(client: Client) -> Backend:
+            pools = client.pools()
+            if name in pools:
+                info = client.devices()[name]
+                return Backend(name, info, pools[name], pools[name].waiting)
+            queued = sum(pool.waiting for pool in pools.values())
+            return Backend(name, client.device(name), None, queued)
+
+        try:
+            found = await self.gateway.call(caller, read)
+        except (NotFoundError, OptionError) as error:
+            hint = "GET /backends lists the pools and the devices"
+            raise NotFoundError(f"Backend not found: {name[:80]}", hint=hint) from error
+        await self._stored(self.store.record, name, found.info)
+        return found
+
+    async def calibration(
+        self, caller: Caller, name: str, calibration_id: str, before: str
+    ) -> DeviceInfo:
+        """Return a backend with its present calibration; with that of an id, or of a time (ISO
+        8601), among those that the environment has stored or this gateway has seen. Raises
+        NotFoundError, OptionError."""
+        found = await self.backend(caller, name)
+        before_s = 0.0 if calibration_id else _time("updated_before", before)
+        present = found.info
+        if calibration_id == present.calibration_id or not (calibration_id or before_s):
+            return present
+        if before_s and present.calibrated_s <= before_s:
+            return present
+        info: DeviceInfo | None = None
+        with suppress(NotFoundError):
+            info = await self.gateway.call(caller, _recorded, name, calibration_id, before_s)
+        if info is None:
+            info = await self._stored(self.store.calibration, name, calibration_id, before_s)
+        if info is None:
+            wanted = calibration_id[:80] or before[:80]
+            text = f"backend {name!r} has no recorded calibration {wanted}"
+            raise NotFoundError(text, hint=f"the present one is {present.calibration_id}")
+        return info
+
+    # Usage.
+
+    async def usage(self, caller: Caller) -> Plain:
+        """Usage and budget of the caller's account in this month."""
+
+        def read(client: Client) -> Plain:
+            shares = [row for row in client.shares() if caller.account in ("", row.account)]
+            mine = [row for row in shares if row.user == caller.user and row.user]
+            account = caller.account or (mine[0].account if mine else "")
+            month_s = _month_begin_s()
+            rows = client.usage(("account", "user"), since_s=month_s).rows
+            rows = [row for row in rows if row.key == (account, caller.user)]
+            budget = 0.0
+            if account:
+                budget = 3600.0 * client.accounts.listed()[account].budget_slot_h
+            of_account = [row for row in shares if row.account == account and not row.user]
+            return answers.usage(of_account, rows, budget)
+
+        return await self.gateway.call(caller, read)
+
+    # Jobs.
+
+    async def submit(self, caller: Caller, body: bytes, trace: str) -> Job:
+        """Accept a job. `trace`: the traceparent that its tasks continue. Raises SimenvError;
+        then nothing was stored."""
+        # In a thread: a body may have many MiB.
+        asked, params = await self.gateway.call(caller, lambda _client: _asked(body))
+        cost = asked.cost or 0
+        if not 0 <= cost <= MAX_COST_S:
+            expected = f"0 to {MAX_COST_S} seconds"
+            raise OptionError(option="max_execution_time", value=cost, expected=expected)
+        session = asked.session_id or ""
+        account = caller.account
+        if session:
+            record = await self._stored(self.store.session, session, caller.user)
+            if record.is_closed(time()) or not record.accepting:
+                raise OptionError(f"session {session} is closed", hint="open another one")
+            if asked.backend not in ("", record.backend):
+                text = f"session {session} is of backend {record.backend!r}"
+                raise OptionError(f"{text}, and the job of {asked.backend!r:.80}")
+        name = asked.backend or (record.backend if session else "")
+        found = await self.backend(caller, name)
+        wanted, noise = asked.calibration_id or "", b""
+        if wanted and wanted != found.info.calibration_id:
+            try:
+                read = partial(Client.recorded_device, name=name, calibration_id=wanted[:128])
+                _, noise = await self.gateway.call(caller, read)
+            except NotFoundError as error:
+                text = f"calibration_id={wanted[:80]!r}: backend {name!r} has no such calibration"
+                hint = f"leave it out; the present one is {found.info.calibration_id}"
+                raise OptionError(text, hint=hint) from error
+        job = Job(
+            store.new_id(), caller.user, account, asked.program_id, name, time(), session,
+            checked_tags(asked.tags), cost, asked.private, (asked.runtime or "")[:80], wanted,
+            trace=trace,
+        )  # fmt: skip
+        await self._stored(self.store.add, job, params, noise)
+        self.processes.wake(caller)
+        if session and not record.activated_s:
+            now_s = time()
+            fields = {"activated_s": now_s, "job_started_s": now_s}
+            await self._stored(self.store.change_session, session, **fields)
+        return job
+
+    async def job(self, caller: Caller, number: str) -> Job:
+        """Return a job in its present state. Raises NotFoundError."""
+        job = await self._stored(self.store.job, number, caller.user)
+        now_s = time()
+        if job.status != store.QUEUED or not job.tasks:
+            return job
+        if now_s - self._asked_s.get(number, 0.0) < STATE_S:
+            return job
+        if len(self._asked_s) > store.USER_JOBS:
+            self._asked_s.clear()
+        self._asked_s[number] = now_s
+        infos = await self.tasks(caller, job)
+        if all(info.state is TaskState.QUEUED for info in infos):
+            return job
+        await self._stored(self.store.change, number, status=store.RUNNING, started_s=now_s)
+        return await self._stored(self.store.job, number, caller.user)
+
+    async def tasks(self, caller: Caller, job: Job) -> list[TaskInfo]:
+        """Return the first tasks of a job, as the service knows them."""
+        names = [name for name, _ in job.tasks[:MAX_SHOWN]]
+        return await self.gateway.call(caller, lambda client: client.tasks(names)) if names else []
+
+    async def forecast(self, caller: Caller, job: Job) -> tuple[int | None, float | None]:
+        """Place of a job in the queue, from 1, and its expected start in seconds since 1970; None:
+        not known, or it has begun."""
+        if job.status != store.QUEUED:
+            return None, None
+        infos = await self.tasks(caller, job)
+        waits = [info.wait_us for info in infos if info.wait_us >= 0]
+        start_s = time() + min(waits) / 1e6 if waits else None
+        _, queue = await self.gateway.call(caller, lambda client: client.queue(limit=QUEUE_SHOWN))
+        mine = {name for name, _ in job.tasks}
+        waiting = [info.id for info in queue if info.state is TaskState.QUEUED]
+        places = [place for place, name in enumerate(waiting, 1) if name in mine]
+        return (places[0] if places else None), start_s
+
+    async def cancel(self, caller: Caller, number: str) -> None:
+        """Cancel a job and its tasks. Raises NotFoundError, KeyConflictError if it has ended."""
+        job = await self._stored(self.store.job, number, caller.user)
+        fields: dict[str, Any] = {"status": store.CANCELLED, "ended_s": time()}
+        ended = await self._stored(self.store.change, number, **fields)
+        if ended is None:
+            raise KeyConflictError(f"job {number} is {job.status}: it cannot be cancelled")
+        names = [name for name, _ in ended.tasks]
+        if names:
+            await self.gateway.call(caller, lambda client: client.cancel(names))
+        await self._after_job(ended, caller)
+
+    async def delete(self, caller: Caller, number: str) -> None:
+        """Delete a job that has ended; cancel it before, if it has not."""
+        job = await self._stored(self.store.job, number, caller.user)
+        if job.is_pending:
+            await self.cancel(caller, number)
+        await self._stored(self.store.remove, number)
+
+    async def forget_result(self, number: str) -> None:
+        """Remove the result of a job some time after it was sent, or when the gateway ends."""
+        self.processes.spawn(self._forget_later(number, GIVEN_S))
+
+    async def _forget_later(self, number: str, seconds: float) -> None:
+        with suppress(asyncio.CancelledError):  # the gateway ends
+            await asyncio.sleep(seconds)
+        self.store.remove(number, "result")
+
+    async def circuits(self, caller: Caller, job: Job) -> list[str]:
+        """Return the circuits of a job's tasks, as they run on the device, in OpenQASM 3."""
+
+        def read(client: Client) -> list[str]:
+            names = [name for name, _ in job.tasks[:MAX_SHOWN]]
+            return [qasm3.dumps(client.task(name).circuit()) for name in names]
+
+        return await self.gateway.call(caller, read)
+
+    # Sessions.
+
+    async def open_session(self, caller: Caller, body: bytes) -> SessionRecord:
+        """Open a session: a reservation (mode dedicated), or a group (batch)."""
+        try:
+            asked = msgspec.json.decode(body, type=SessionRequest)
+        except options.NOT_JSON as error:
+            raise OptionError(f"the body is no session: {error!s:.200}") from error
+        if asked.mode not in ("dedicated", "batch"):
+            raise OptionError(option="mode", value=asked.mode, expected="dedicated or batch")
+        name = asked.backend or asked.backend_name or ""
+        found = await self.backend(caller, name)
+        now_s, reservation = time(), 0
+
+        def reserve(client: Client) -> tuple[int, int]:
+            report = client.limits().get(caller.user)
+            longest = (report.limits.max_reservation_s if report else 0) or MAX_SESSION_S
+            for_s = min(SESSION_S, longest) if asked.max_ttl is None else asked.max_ttl
+            if not 1 <= for_s <= longest:
+                expected = f"1 to {longest} seconds (max_reservation_s of the environment)"
+                raise OptionError(option="max_ttl", value=for_s, expected=expected)
+            pool = name if found.pool is not None else None
+            if asked.mode == "batch":
+                return for_s, 0
+            return for_s, client.reserve(pool, for_s=for_s).id
+
+        for_s, reservation = await self.gateway.call(caller, reserve)
+        session = SessionRecord(
+            store.new_id(), caller.user, caller.account, name, asked.mode, now_s, for_s,
+            reservation,
+        )  # fmt: skip
+        try:
+            await self._stored(self.store.put_session, session)
+        except BaseException:  # such as a full disk: nobody could close it
+            if reservation:
+                await self._release(caller, reservation)
+            raise
+        return session
+
+    async def session(self, caller: Caller, number: str) -> SessionRecord:
+        """Return a session. Raises NotFoundError."""
+        return await self._stored(self.store.session, number, caller.user)
+
+    async def stop_accepting(self, caller: Caller, number: str) -> None:
+        """Take no more jobs in a session, which closes after the last one."""
+        await self.session(caller, number)
+        await self._stored(self.store.change_session, number, accepting=False)
+        await self._close_if_done(caller, number)
+
+    async def close_session(self, caller: Caller, number: str) -> None:
+        """Cancel the jobs of a session and close it."""
+        session = await self.session(caller, number)
+        query = JobQuery(caller.user, limit=store.USER_PENDING, pending=True, session=number)
+        await self._stored(self.store.change_session, number, accepting=False)
+        for job in (await self._stored(self.store.jobs, query))[1]:
+            try:
+                await self.cancel(caller, job.id)
+            except KeyConflictError:
+                continue  # it has just ended
+        await self._closed(caller, session)
+
+    async def _after_job(self, job: Job, caller: Caller) -> None:
+        self._asked_s.pop(job.id, None)
+        if job.session:
+            try:
+                fields = {"job_ended_s": job.ended_s}
+                await self._stored(self.store.change_session, job.session, **fields)
+                await self._close_if_done(caller, job.session)
+            except SimenvError:
+                return  # its reservation ends by itself
+
+    async def _close_if_done(self, caller: Caller, number: str) -> None:
+        session = await self._stored(self.store.session, number, None)
+        query = JobQuery(session.user, limit=1, pending=True, session=number)
+        count, _ = await self._stored(self.store.jobs, query)
+        if not session.accepting and not count:
+            await self._closed(caller, session)
+
+    async def _closed(self, caller: Caller, session: SessionRecord) -> None:
+        if session.closed_s:
+            return
+        await self._stored(self.store.change_session, session.id, closed_s=time())
+        if session.reservation:
+            await self._release(caller, session.reservation)
+
+    async def _release(self, caller: Caller, number: int) -> None:
+        await self.gateway.call(caller, lambda client: client.reservation(number).release())
+
+
+def _recorded(client: Client, name: str, calibration_id: str, before_s: float) -> DeviceInfo | None:
+    """Return a device with a stored calibration: that of an id, else the one that was in force at a
+    time. None, or NotFoundError: there is none."""
+    if calibration_id:
+        return client.recorded_device(name, calibration_id[:128])[0]
+    dates_s = [each for each in client.calibrations(name) if each <= before_s]
+    return client.device(name, dates_s[-1]) if dates_s else None
+
+
+def _asked(body: bytes) -> tuple[JobRequest, bytes]:
+    """Decode a job and check its options; return it and its parameters. Raises SimenvError."""
+    try:
+        asked = msgspec.json.decode(body, type=JobRequest)
+    except options.NOT_JSON as error:
+        raise OptionError(f"the body is no job: {error!s:.200}") from error
+    if asked.program_id not in options.PROGRAMS:
+        text = f"Program not found: {asked.program_id[:80]!r} is not run here"
+        raise NotFoundError(text, hint=f"there are {', '.join(options.PROGRAMS)}")
+    if asked.start_session:
+        raise OptionError("start_session is not supported", hint="POST /sessions")
+    params = bytes(asked.params)
+    if asked.program_id != "executor":
+        options.read(asked.program_id, params)
+    return asked, params
+
+
+def query_of(caller: Caller, given: Mapping[str, str], tags: Sequence[str]) -> JobQuery:
+    """Filters of a listing, from the query of a request. Raises OptionError."""
+    ordered = given.get("sort", "DESC").upper()
+    if ordered not in ("ASC", "DESC"):
+        raise OptionError(option="sort", value=ordered, expected="ASC or DESC")
+    pending = given.get("pending")
+    if pending not in (None, "true", "false"):
+        raise OptionError(option="pending", value=pending, expected="true or false")
+    if len(tags) > MAX_QUERY_TAGS:
+        expected = f"at most {MAX_QUERY_TAGS}"
+        raise OptionError(option="tags", value=f"{len(tags)} tags", expected=expected)
+    return JobQuery(
+        caller.user,
+        limit=_number("limit", given.get("limit", "200"), 1, 200),
+        offset=_number("offset", given.get("offset", "0"), 0, 10**9),
+        pending=None if pending is None else pending == "true",
+        backend=given.get("backend", ""),
+        program=given.get("program", ""),
+        session=given.get("session_id", ""),
+        tags=tuple(tags),
+        after_s=_time("created_after", given.get("created_after", "")),
+        before_s=_time("created_before", given.get("created_before", "")),
+        ascending=ordered == "ASC",
+        except_program=store.IQM_CIRCUITS,
+    )
+
+
+def checked_tags(tags: object) -> tuple[str, ...]:
+    """Tags of a job. Raises OptionError."""
+    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+        raise OptionError(option="tags", value=short_repr(tags), expected="a list of texts")
+    if len(tags) > MAX_TAGS or any(len(tag) > MAX_TAG_CHARS for tag in tags):
+        expected = f"at most {MAX_TAGS}, of {MAX_TAG_CHARS} characters each"
+        raise OptionError(option="tags", value=short_repr(tags), expected=expected)
+    return tuple(tags)
+
+
+def _number(name: str, text: str, least: int, most: int) -> int:
+    if not text.isascii() or not text.isdigit() or not least <= int(text[:12]) <= most:
+        raise OptionError(option=name, value=text[:80], expected=f"{least} to {most}")
+    return int(text)
+
+
+def _time(name: str, text: str) -> float:
+    """Seconds since 1970 of an ISO 8601 time; 0.0 of none. Raises OptionError."""
+    from datetime import UTC, datetime
+
+    if not text:
+        return 0.0
+    try:
+        moment = datetime.fromisoformat(text.replace(" ", "+"))
+    except ValueError as error:
+        expected = "a time in ISO 8601"
+        raise OptionError(option=name, value=text[:80], expected=expected) from error
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _month_begin_s() -> float:
+    from datetime import UTC, datetime
+
+    now = datetime.now(UTC)
+    return now.replace(day=1, hour=0, minute=0, second=0, microsecond=0).timestamp()

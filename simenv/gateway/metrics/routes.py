@@ -1,0 +1,114 @@
+"""Routes of the metrics and of the stored series.
+
+Invariant: `/metrics` is read by an admin's token, or without one over a connection of this host
+that no proxy forwards. It names pools, nodes, devices and accounts; never tasks or users.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from typing import Any
+
+import msgspec
+from litestar import Litestar, Request, Response, get
+from litestar.di import NamedDependency
+from litestar.params import FromQuery, SkipValidation
+from litestar.types import ControllerRouterHandler
+from prometheus_client import REGISTRY, CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+
+from simenv.client.client import Client
+from simenv.errors import NotAllowedError
+from simenv.gateway.context import Caller, Gateway
+from simenv.gateway.metrics.collector import SimenvCollector
+from simenv.gateway.problems import EXCEPTION_HANDLERS
+
+_FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
+
+
+class SeriesColumns(msgspec.Struct, frozen=True):
+    """A stored series in columns: the begin of each step in seconds since 1970, with mean, least
+    and largest sample. `names`: all series, if none was named."""
+
+    name: str
+    unit: str
+    at_s: list[float]
+    mean: list[float]
+    least: list[float]
+    most: list[float]
+    names: list[str]
+
+
+def routes(gateway: Gateway) -> list[ControllerRouterHandler]:
+    """Return the routes `/metrics` and `/api/v1/series`."""
+
+    @get("/api/v1/series", operation_id="series", tags=["series"])
+    async def series(
+        caller: NamedDependency[SkipValidation[Caller]],
+        name: FromQuery[str] = "",
+        since: FromQuery[float] = 0.0,
+        until: FromQuery[float] = 0.0,
+        step: FromQuery[float] = 0.0,
+    ) -> SeriesColumns:
+        """Return a stored series, such as `queue`; without `name` the names of all. Times in
+        seconds since 1970, 0: no bound; `step` in seconds, 0: chosen by the service."""
+        return await gateway.call(caller, _series, name, since, until, step)
+
+    return [_metrics(gateway), series]
+
+
+def application(gateway: Gateway) -> Litestar:
+    """Return an application with `/metrics` alone, for an environment without a gateway."""
+    return Litestar(
+        [_metrics(gateway)],
+        exception_handlers=EXCEPTION_HANDLERS,
+        openapi_config=None,
+        debug=False,
+        logging_config=None,
+    )
+
+
+def _metrics(gateway: Gateway) -> ControllerRouterHandler:
+    registry = CollectorRegistry()
+    registry.register(SimenvCollector(gateway.observer().metrics))
+    registry.register(REGISTRY)  # this process, and its requests
+
+    @get("/metrics", include_in_schema=False)
+    async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
+        if not _is_local(request) or gateway.settings.proxies:
+            caller = await gateway.caller(request)
+            if not caller.is_admin:
+                text = f"the role {caller.role} may not read the metrics of all accounts"
+                raise NotAllowedError(text, hint="a token with the role admin")
+        encode, media_type = choose_encoder(request.headers.get("accept", ""))
+        if media_type.startswith("text/"):  # whose charset the framework adds
+            media_type = media_type.removesuffix("; charset=utf-8")
+        return Response(await asyncio.to_thread(encode, registry), media_type=media_type)
+
+    return metrics
+
+
+def _is_local(request: Request[Any, Any, Any]) -> bool:
+    """Return whether a program of this host asks, and no page of another site that a browser here
+    shows: its requests have the other site's name in Host."""
+    if any(name in request.headers for name in _FORWARDED):
+        return False
+    hosts = ("" if request.client is None else request.client.host, request.base_url.hostname or "")
+    return all(map(_is_loopback, hosts))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _series(client: Client, name: str, since: float, until: float, step: float) -> SeriesColumns:
+    if not name:
+        return SeriesColumns("", "", [], [], [], [], client.history.series_names())
+    found = client.history.series(name, since, until, step)
+    return SeriesColumns(
+        found.name, found.unit, found.at_s, found.mean, found.least, found.most, []
+    )

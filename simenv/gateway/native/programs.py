@@ -1,0 +1,197 @@
+"""Programs of requests: read from the body, parsed, and submitted with the client's own options.
+
+Invariant: this process parses no text but plain OpenQASM 2, by a reader whose time is linear in the
+text. Everything else (QPY, OpenQASM 3, definitions of gates) is read in a process of the caller
+with bounds of memory and time (`load_bound`), so that nobody's program holds up the others or takes
+the memory of the gateway. A text is never a path.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+from litestar import Request
+from litestar.datastructures import UploadFile
+
+from simenv.client.circuits import load, qasm2, text_checks
+from simenv.client.circuits.untrusted_qpy import BoundCircuit, bound_sandbox, load_bound
+from simenv.client.client import Client
+from simenv.client.tasks.task import Task
+from simenv.errors import OptionError
+from simenv.gateway.clients import UserSandboxes
+from simenv.gateway.native.schemas import (
+    ExplanationRecord,
+    ProgramRequest,
+    SweepRequest,
+    TaskRequest,
+    record,
+)
+from simenv.transpiler import qpy
+
+PLAIN_CHARACTERS = 2**16  # longer text is parsed in the caller's own process
+JSON, FORM = "application/json", "multipart/form-data"
+QPY, PACKED = "application/x-qpy", "application/x-simenv-program"
+TEXTS = ("text/plain", "application/octet-stream", "application/x-www-form-urlencoded")
+_PROGRAM_FIELDS = ("program", "qpy", "packed")
+_DEFAULTS: dict[str, Any] = {
+    each.name: each.default
+    for each in msgspec.structs.fields(TaskRequest)
+    if each.name not in _PROGRAM_FIELDS
+}
+
+R = TypeVar("R", bound=ProgramRequest)
+S = TypeVar("S", bound=msgspec.Struct)
+_NOT_DECODED = (msgspec.MsgspecError, UnicodeError, RecursionError)
+
+
+class ProgramParsers:
+    """The processes that parse callers' programs, at most `most`. Thread-safe."""
+
+    def __init__(self, most: int) -> None:
+        self._sandboxes = UserSandboxes(most, bound_sandbox)
+
+    def read(self, user: str, request: ProgramRequest, values: Any = None) -> BoundCircuit:
+        """Return the circuit of a request, with `values` for its parameters, if it has any. Raises
+        ProgramError, OptionError, LimitExceededError."""
+        given = [name for name in _PROGRAM_FIELDS if getattr(request, name)]
+        if len(given) != 1:
+            message = f"{len(given)} programs in a request: {', '.join(given) or 'none'}"
+            raise OptionError(message, hint=f"one of: {', '.join(_PROGRAM_FIELDS)}")
+        if values is None and (plain := _plain(request.program)) is not None:
+            return plain
+        source = request.program or request.qpy or request.packed
+        if len(source) > text_checks.MAX_TEXT_BYTES:
+            raise text_checks.too_large(len(source), "")
+        return load_bound(source, values, self._sandboxes.of(user))
+
+    def close(self) -> None:
+        """End all processes."""
+        self._sandboxes.close()
+
+
+def _plain(text: str) -> BoundCircuit | None:
+    """Return the circuit of short plain OpenQASM 2 text; None for anything else."""
+    if not text or len(text) > PLAIN_CHARACTERS or not text.lstrip().startswith("OPENQASM 2"):
+        return None
+    source = text_checks.inspect(text)
+    program = qasm2.program(source) if source.version == 2 else None
+    return None if program is None else BoundCircuit(load(program), None, True)
+
+
+def _options(request: ProgramRequest, account: str, key: str | None) -> dict[str, Any]:
+    """Return the options that differ from their defaults, for `Client.submit`."""
+    options = {
+        name: value
+        for name in request.__struct_fields__
+        if name in _DEFAULTS and (value := getattr(request, name)) != _DEFAULTS[name]
+    }
+    options.pop("parameter_values", None)
+    options["account"] = request.account or account or None
+    if key is not None:
+        options["idempotency_key"] = key
+    return options
+
+
+def _check_gradient(request: ProgramRequest, bound: BoundCircuit) -> None:
+    if bound.rows is not None and not bound.plain and "gradient" in request.outputs:
+        hint = "gates whose angles are the parameters themselves; or simenv.Client"
+        message = "a gradient was asked of a program with formulas of parameters"
+        raise OptionError(message, hint=hint)
+
+
+def submit(
+    client: Client,
+    request: TaskRequest,
+    bound: BoundCircuit,
+    account: str,
+    key: str | None,
+    trace: str,
+) -> Task:
+    """Submit one task; see `Client.submit`."""
+    _check_gradient(request, bound)
+    options = _options(request, account, key) | {"trace": trace}
+    if bound.rows is not None:
+        options["parameter_values"] = bound.rows
+    return client.submit(bound.circuit, **options)
+
+
+def submit_sweep(
+    client: Client,
+    request: SweepRequest,
+    bound: BoundCircuit,
+    account: str,
+    key: str | None,
+    trace: str,
+) -> list[Task]:
+    """Submit a sweep; see `Client.submit_many`."""
+    _check_gradient(request, bound)
+    options = _options(request, account, key) | {"trace": trace}
+    return client.submit_many((bound.circuit, bound.rows), **options)
+
+
+def explain(
+    client: Client, request: TaskRequest, bound: BoundCircuit, account: str
+) -> ExplanationRecord:
+    """Ask which engine would run a program; see `Client.explain`."""
+    options = _options(request, account, None)
+    if bound.rows is not None:
+        options["parameter_values"] = bound.rows
+    explanation = client.explain(bound.circuit, **options)
+    return record(explanation, ExplanationRecord)
+
+
+async def read_request(request: Request[Any, Any, Any], kind: type[R]) -> R:
+    """Read the body of a request: JSON of `kind`; a form with the file `program` and JSON in
+    `options`; or the program itself, with its options in the query. Raises OptionError."""
+    media_type = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
+    if media_type == JSON:
+        return await read_json(request, kind)
+    try:
+        if media_type == FORM:
+            return await _of_form(request, kind)
+        options: dict[str, Any] = {}
+        for name, value in request.query_params.multi_items():
+            if name in options:
+                earlier = options[name]
+                value = [*(earlier if isinstance(earlier, list) else [earlier]), value]
+            options[name] = value
+        options.pop("wait", None)
+        options |= _program(await request.body(), media_type)
+        return msgspec.convert(options, kind, strict=False)
+    except _NOT_DECODED as error:
+        raise _undecoded(error) from error
+
+
+async def read_json(request: Request[Any, Any, Any], kind: type[S]) -> S:
+    """Read a body of JSON. Raises OptionError."""
+    try:
+        return msgspec.json.decode(await request.body(), type=kind)
+    except _NOT_DECODED as error:
+        raise _undecoded(error) from error
+
+
+def _undecoded(error: Exception) -> OptionError:
+    return OptionError(f"the request: {error}", hint="/api/v1/openapi.json describes all requests")
+
+
+async def _of_form(request: Request[Any, Any, Any], kind: type[R]) -> R:
+    form = await request.form()
+    part, text = form.get("program"), form.get("options", "{}")
+    if isinstance(text, UploadFile):
+        text = (await text.read()).decode()
+    options = msgspec.json.decode(str(text).encode(), type=dict[str, Any])
+    body = await part.read() if isinstance(part, UploadFile) else str(part or "").encode()
+    return msgspec.convert(options | _program(body, ""), kind)
+
+
+def _program(body: bytes, media_type: str) -> dict[str, Any]:
+    """Return the member that holds a program of this type; QPY is also known by its beginning."""
+    if media_type == QPY or body.startswith(qpy.MAGIC):
+        return {"qpy": body}
+    if media_type == PACKED:
+        return {"packed": body}
+    if media_type and media_type not in TEXTS:
+        hint = f"{JSON}, {FORM}, text/plain, {QPY} or {PACKED}"
+        raise OptionError(f"Content-Type {media_type[:80]!r}", hint=hint)
+    return {"program": body.decode()}

@@ -1,0 +1,359 @@
+"""Bodies of requests and answers of the native API.
+
+Answers are the structs of `simenv.model` and of the messages. Those that travel as arrays on the
+wire are repeated here as objects with the same fields, by inheritance: a new field of the original
+is a new member of the object. Numbers that were not measured are null.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+
+from simenv.client.result_data import Stages
+from simenv.model import Event, TaskInfo, Timing
+from simenv.model.accounts import Account, Qos, Receipt, UsageRow, Used, explained_waits
+from simenv.model.program import Text
+from simenv.model.views import UNKNOWN, DeviceInfo, EngineInfo, GateInfo, OperationInfo, QubitInfo
+from simenv.wire.messages.queries import Choice, LogRow, Sizes, Spent
+
+MAX_LIST = 1_000  # rows of one page
+MAX_WAIT_S = 60.0  # that one request may wait for a result
+Names = list[str] | str
+# NaN, which JSON has as null.
+Measured = Annotated[float, msgspec.Meta(extra_json_schema={"type": ["number", "null"]})]
+
+
+class ProgramRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A program, in one of three forms, and the options of `Client.submit` by the same names.
+
+    `program`: text of OpenQASM 2 or 3, or QIR of the base profile. `qpy`: a QPY file, `packed`: a
+    packed Program of simenv, both in base64.
+    """
+
+    program: str = ""
+    qpy: bytes = b""
+    packed: bytes = b""
+    shots: int | None = 1024  # null: exact results
+    seed: int | None = None
+    outputs: Names = "counts"  # counts, memory, probabilities, statevector, expectation, gradient
+    observables: str | list[str | dict[str, float]] | dict[str, float] | None = None
+    amplitudes: Names | None = None
+    engine: str = "auto"
+    precision: str = "double"
+    options: dict[str, int | float] | None = None  # of the engine
+    ranks: int | None = None
+    pool: str | None = None
+    prefer: Names | None = None
+    device: str | None = None
+    noise: str | dict[str, Any] = "auto"
+    compile: str = "auto"
+    qubit_mapping: list[int] | None = None
+    priority: int = 0
+    queue_timeout_s: float | None = None
+    run_timeout_s: float | None = None
+    reservation: int | None = None
+    account: str | None = None
+    qos: str | None = None
+    after: Names | None = None  # ids of tasks
+    name: str | None = None
+
+
+class TaskRequest(ProgramRequest, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One task. `parameter_values`: one binding of the program's free parameters, by name or in
+    their order; `binding_index`: its index in a sweep."""
+
+    parameter_values: list[float] | dict[str, float] | None = None
+    binding_index: int = 0
+
+
+class SweepRequest(ProgramRequest, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A program with K sets of parameter values: a list of K lists in the order of the parameters,
+    or for each parameter K values, or one for all."""
+
+    parameter_values: list[list[float]] | dict[str, list[float] | float]
+
+
+class CalibrationDates(msgspec.Struct, frozen=True):
+    """Times in seconds since 1970, the oldest first."""
+
+    times_s: list[float]
+
+
+class AcceptedTask(msgspec.Struct, frozen=True):
+    """An accepted task."""
+
+    id: str
+    name: str = ""
+
+
+class SweepPart(msgspec.Struct, frozen=True):
+    """One task of a sweep. Binding k of the sweep is `ID.(k - first)` for the task with the largest
+    `first` that is not above k."""
+
+    id: str
+    first: int
+    bindings: int
+
+
+class AcceptedSweep(msgspec.Struct, frozen=True):
+    """An accepted sweep: few tasks, each with many bindings, which run and end together."""
+
+    bindings: int
+    tasks: list[SweepPart]
+
+
+class Cancellation(msgspec.Struct, frozen=True):
+    """What became of a request to cancel. `outcome`: cancelled; cancelling: a running task was
+    asked to stop; final: it had ended before."""
+
+    id: str
+    outcome: str
+
+
+class TimingRecord(Timing, frozen=True, array_like=False):
+    """Microseconds in each stage of a task. `waits` of a task stand in its `waits_us`."""
+
+
+class UsedRecord(Used, frozen=True, array_like=False):
+    """What a task used, in microseconds times number."""
+
+
+class SpentRecord(Spent, frozen=True, array_like=False):
+    """Microseconds that the client spent between two submissions."""
+
+
+class TaskDetails(LogRow, frozen=True, array_like=False, kw_only=True):
+    """A task. The members from `passes` on are of tasks that have not ended."""
+
+    timing: TimingRecord
+    used: UsedRecord = UsedRecord()
+    spent: SpentRecord = SpentRecord()
+    # By reason: OWN_TASKS, SLOTS ...
+    waits_us: dict[str, int] = msgspec.field(default_factory=dict)
+    passes: int = 0  # of a run of more than a second; 0: not known
+    passes_done: int = 0
+    expected_start_s: float | None = None  # seconds since 1970
+    wait_off_by: float = 0.0  # typical factor between expected and real waits; 0: not known
+    parked: int = 0  # place among the tasks that wait for credits
+    reservation: int = 0
+
+
+class TaskPage(msgspec.Struct, frozen=True):
+    """A page of tasks, newest first. `next`: the cursor of the next page; "": this is the last."""
+
+    tasks: list[TaskDetails]
+    next: str
+
+
+class TaskCircuit(msgspec.Struct, frozen=True):
+    """The circuit of a task as it was sent: for a device, the compiled one. `drawing` is text; ""
+    if the circuit is too large to be readable. `openqasm3`: "" if it has no such form."""
+
+    num_qubits: int
+    num_clbits: int
+    operations: int
+    drawing: str
+    openqasm3: str
+
+
+class ResultRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A result; an output that was not requested is null. Bit strings are in Qiskit's order,
+    amplitudes are pairs of real and imaginary part."""
+
+    task: str
+    name: str
+    state: str
+    counts: dict[str, int] | None
+    probabilities: dict[str, float] | None
+    statevector: list[tuple[float, float]] | None
+    expectations: list[float] | None
+    std_errors: list[float] | None
+    gradients: list[list[float]] | None
+    memory: list[str] | None
+    amplitudes: dict[str, tuple[float, float]] | msgspec.UnsetType = msgspec.UNSET
+    shots: int
+    seed: int
+    binding: int
+    engine: str
+    route: str
+    precision: str
+    options: dict[str, float]
+    device: str | None
+    snapshot: str | None
+    snapshot_age_s: float | None
+    noise: dict[str, float]
+    compiled: str | None
+    layout: list[int] | None
+    initial_layout: list[int] | None
+    gates: dict[str, int] | None
+    calibration_stale: bool
+    warnings: list[str]
+    device_time_s: float | None
+    node: str
+    worker: str
+    version: str
+    ranks: int
+    slots: int
+    attempts: int
+    num_qubits: int
+    truncation: float | None
+    remark: str
+    timing: Stages
+
+
+class ResultPage(msgspec.Struct, frozen=True):
+    """Results of bindings `first` and on of a task that carries `bindings` of them."""
+
+    task: str
+    bindings: int
+    first: int
+    results: list[ResultRecord]
+
+
+class QubitRecord(QubitInfo, frozen=True, array_like=False):
+    """Measured properties of one qubit; null: not measured."""
+
+    t1_us: Measured = UNKNOWN
+    t2_us: Measured = UNKNOWN
+    frequency_ghz: Measured = UNKNOWN
+    readout_error: Measured = UNKNOWN
+    readout_ns: Measured = UNKNOWN
+
+
+class OperationRecord(OperationInfo, frozen=True, array_like=False):
+    """One gate on an ordered tuple of qubits; null: not measured."""
+
+    error: Measured = UNKNOWN
+    duration_ns: Measured = UNKNOWN
+
+
+class GateRecord(GateInfo, frozen=True, array_like=False):
+    """A gate by its name; `qubits` -1: any number."""
+
+
+class DeviceDetails(DeviceInfo, frozen=True):
+    """A pool, or an emulated device, with its present calibration."""
+
+    gates: tuple[GateRecord, ...]
+    operations: tuple[OperationRecord, ...] = ()
+    qubits: tuple[QubitRecord, ...] = ()
+    dt_ns: Measured = UNKNOWN
+
+
+class EngineRecord(EngineInfo, frozen=True):
+    """Capabilities of an engine in this environment."""
+
+    gates: tuple[GateRecord, ...]
+
+
+class QueuePage(msgspec.Struct, frozen=True):
+    """The length of the queue, and its first tasks."""
+
+    total: int
+    tasks: list[TaskInfo]
+
+
+class AccountList(msgspec.Struct, frozen=True):
+    """Accounts and classes of service, by name."""
+
+    accounts: dict[str, Account]
+    qos: dict[str, Qos]
+
+
+class DeviceName(msgspec.Struct, frozen=True):
+    """A name that `device` of a task accepts. `source`: imported, bundled or qiskit-ibm-runtime."""
+
+    name: str
+    source: str
+
+
+class UsageRecord(UsageRow, frozen=True):
+    """Sums over ended tasks. `key`: values of the names asked for, in their order."""
+
+    used: UsedRecord
+
+
+class UsageReport(msgspec.Struct, frozen=True):
+    """Sums and the time that they cover, which is widened to whole hours, days or months."""
+
+    by: list[str]
+    rows: list[UsageRecord]
+    from_s: float
+    to_s: float
+
+
+class ReceiptRecord(Receipt, frozen=True):
+    """The account of one ended task; it never changes."""
+
+    used: UsedRecord
+    # By reason; they add up to `waited_us`.
+    waits_us: dict[str, int] = msgspec.field(default_factory=dict)
+
+
+class ChoiceRecord(Choice, frozen=True, array_like=False):
+    """One engine that was considered."""
+
+
+class SizesRecord(Sizes, frozen=True, array_like=False):
+    """Sizes of the program on which the choice of the engine depends."""
+
+
+class ExplanationRecord(msgspec.Struct, frozen=True):
+    """The engines considered, the chosen one first; `engine` "": none can run the program."""
+
+    engine: str
+    sizes: SizesRecord
+    engines: list[ChoiceRecord]
+
+
+class ReservationBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A reservation, for `count` circuits of the given size each; see `Client.reserve`."""
+
+    pool: Text | None = None
+    workers: int = 0
+    for_s: float = 600.0
+    bound_s: float | None = None
+    count: int = 1
+    qubits: int = 0
+    depth: int = 0
+    gates_1q: int = 0
+    gates_2q: int = 0
+    measurements: int = 0
+    shots: int = 0
+
+
+class Renewal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """New time until the expiry of a reservation."""
+
+    for_s: float
+
+
+class EndedReservation(msgspec.Struct, frozen=True):
+    """An ended reservation, and those of its tasks that still run."""
+
+    running: list[str]
+
+
+class EventPage(msgspec.Struct, frozen=True):
+    """Events above the number `since`. `last`: the number to go on from; `newest`: the newest
+    there is."""
+
+    events: list[Event]
+    last: int
+    newest: int
+
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+def record(value: Any, kind: type[T], **changes: Any) -> T:
+    """Return a struct of the wire as the record of the same fields; `changes`: of other fields."""
+    result = msgspec.convert(value, kind, from_attributes=True)
+    return msgspec.structs.replace(result, **changes) if changes else result
+
+
+def waits_of(waits: tuple[tuple[int, int], ...], waited_us: int) -> dict[str, int]:
+    """Return the parts of a wait by their reasons, in microseconds."""
+    return {reason.name: us for reason, us in explained_waits(waits, waited_us).items()}

@@ -1,0 +1,190 @@
+// Devices: their couplings coloured by error, figures of each qubit, figures in time, certificate,
+// stored snapshots.
+
+import { get } from "../api.js";
+import { card, clock, count, duration, facts, figure, h, mark, own, table } from "../dom.js";
+import { MAX_QUBITS, place } from "../qubit_map.js";
+import { history as series } from "../series.js";
+import { actions, refresh, render, subject, title } from "../shell.js";
+import "../plots.js";
+
+const name = subject();
+const range = own("time-range");
+const map = own("qubit-map");
+const plots = { times: own("time-plot"), errors: own("time-plot"), trust: own("time-plot") };
+const microseconds = (value) => duration(value / 1e6);
+const QUBIT_FIGURES = {
+  readout_error: ["Readout error", (value) => figure(value)],
+  t1_us: ["T1", microseconds],
+  t2_us: ["T2", microseconds],
+  error_1q: ["One-qubit error", (value) => figure(value)],
+};
+const number = new URLSearchParams(location.search).get("at");
+let at = Number(number) > 0 ? number : "", dates = []; // the snapshot shown, "": the one in force
+let device = null, qubits = [], drawn = null, points = null, shown = "readout_error", chosen = 0, sorted = ["index", "ascending"], names = [], pools = [], gaps = null;
+
+const median = (values) => {
+  const known = values.filter((value) => value !== null && value !== undefined).sort((a, b) => a - b);
+  return known.length ? known[Math.floor(known.length / 2)] : null;
+};
+
+const errorsOf = (qubits) => device.operations.filter((each) => each.qubits.length === qubits && each.error !== null);
+
+// For each qubit its number and the values of QUBIT_FIGURES, null where they are not known.
+function figuresOfQubits() {
+  const errors = device.qubits.map(() => []);
+  for (const { qubits: [qubit], error } of errorsOf(1)) errors[qubit]?.push(error);
+  return device.qubits.map(({ readout_error, t1_us, t2_us }, index) => ({ index, readout_error, t1_us, t2_us, error_1q: median(errors[index]) }));
+}
+
+function pairs() {
+  const found = new Map();
+  const put = (a, b, text, error) => {
+    const key = a < b ? `${a},${b}` : `${b},${a}`;
+    const before = found.get(key);
+    if (!before) found.set(key, { qubits: [Math.min(a, b), Math.max(a, b)], value: error, texts: [text] });
+    else if (error !== null) Object.assign(before, { value: before.value === null ? error : Math.min(before.value, error), texts: [...new Set([...before.texts, text])] });
+  };
+  for (const [a, b] of device.coupling) put(a, b, "", null);
+  for (const { name: gate, qubits: [a, b], error, duration_ns: length } of errorsOf(2)) put(a, b, `${gate} error ${figure(error)}${length ? `, ${figure(length)} ns` : ""}`, error);
+  return [...found.values()].map(({ qubits, value, texts }) => ({ qubits, value, text: `${qubits.join("–")}: ${texts.filter(Boolean).join("; ") || "error not known"}` }));
+}
+
+function drawMap() {
+  if (device.num_qubits > MAX_QUBITS || !device.qubits.length) return;
+  points ??= place(device.num_qubits, device.coupling);
+  const [, format] = QUBIT_FIGURES[shown];
+  const circles = qubits.map(({ index, [shown]: value }) => ({ value, text: `Qubit ${index}: ${QUBIT_FIGURES[shown][0]} ${value === null ? "not known" : format(value)}` }));
+  map.set(points, circles, pairs(), chosen, (index) => { chosen = index; drawMap(); draw(); });
+}
+
+function oneQubit() {
+  const couplings = pairs().filter(({ qubits }) => qubits.includes(chosen));
+  return [h("h3", null, `Qubit ${chosen}`),
+    facts([
+      ...Object.entries(QUBIT_FIGURES).map(([key, [label, format]]) => { const value = qubits[chosen][key]; return [label, value === null ? "not known" : format(value)]; }),
+      ["Couplings", couplings.length ? couplings.map(({ text }) => h("div", null, text)) : "none"],
+    ])];
+}
+
+function csv() {
+  const keys = Object.keys(QUBIT_FIGURES);
+  const lines = [["qubit", ...keys], ...qubits.map((row) => [row.index, ...keys.map((key) => row[key] ?? "")])];
+  return `data:text/csv;charset=utf-8,${encodeURIComponent(lines.map((line) => `${line.join()}\n`).join(""))}`;
+}
+
+function qubitTable() {
+  const [by, way] = sorted, sign = way === "ascending" ? 1 : -1;
+  // Those that are not known come last in both ways.
+  const rows = qubits.toSorted((a, b) => (a[by] === null) - (b[by] === null) || sign * (a[by] - b[by]) || a.index - b.index);
+  const sort = (key) => ({
+    sorted: key === by ? way : null,
+    sort: () => { sorted = [key, key === by && way === "ascending" ? "descending" : "ascending"]; draw(); },
+  });
+  return card("Qubits", table("Qubits", [
+    { name: "Qubit", of: (row) => row.index, number: true, ...sort("index") },
+    ...Object.entries(QUBIT_FIGURES).map(([key, [label, format]]) => ({ name: label, of: (row) => (row[key] === null ? "–" : format(row[key])), number: true, ...sort(key) })),
+  ], rows, { key: (row) => `q${row.index}`, rowClass: (row) => row.index === chosen && "chosen" }),
+    h("p", null, h("a", { href: csv(), download: `${device.name}-qubits.csv` }, "Download as CSV")));
+}
+
+const list = () => [
+  card("Pools as devices", table("Pools as devices", [
+    { name: "Pool", of: (each) => (each.kind === "ideal" ? each.name : h("a", { href: `/ui/devices/${encodeURIComponent(each.name)}` }, each.name)) },
+    { name: "Kind", of: (each) => mark(each.kind) },
+    { name: "Model", of: (each) => each.model, wide: true },
+    { name: "Qubits", of: (each) => count(each.num_qubits), number: true },
+    { name: "Gates", of: (each) => each.gates.slice(0, 8).map((gate) => gate.name).join(" ") + (each.gates.length > 8 ? ` and ${each.gates.length - 8} more` : ""), wide: true },
+    { name: "Two-qubit error", of: (each) => figure(median(each.operations.filter((one) => one.qubits.length === 2).map((one) => one.error))), number: true },
+    { name: "T1", of: (each) => { const value = median(each.qubits.map((qubit) => qubit.t1_us)); return value === null ? "–" : microseconds(value); }, number: true },
+    { name: "Calibrated", of: (each) => clock(each.calibrated_s), line: "named" },
+  ], pools, { key: (each) => each.name })),
+  card("Names that device= accepts", Object.entries(Object.groupBy(names, (each) => each.source)).map(([source, found]) => [
+    h("h3", null, source),
+    h("ul", { class: "names" }, found.map((each) => h("li", null, h("a", { href: `/ui/devices/${encodeURIComponent(each.name)}` }, each.name)))),
+  ])),
+];
+
+function choose(value) {
+  at = value;
+  const query = new URLSearchParams(location.search);
+  if (at) query.set("at", at); else query.delete("at");
+  history.replaceState(null, "", `?${query}`);
+  refresh(load);
+}
+
+// Times as the service writes them, newest first: the address keeps one, and asks for it.
+const snapshots = () => h("label", { class: "row" }, "Snapshot ", h("select", { onchange: (event) => choose(event.target.value) },
+  h("option", { value: "", selected: !at }, "in force now"),
+  dates.toReversed().map((time, index) => h("option", { value: time, selected: String(time) === at }, `${index ? "from" : "since"} ${clock(time)}`))));
+
+const ago = (time) => { const age = Date.now() / 1000 - time; return age < 172800 ? `${duration(age)} ago` : `${count(Math.floor(age / 86400))} days ago`; };
+
+const lost = (text) => h("p", { class: "muted" }, text);
+
+function one() {
+  title(device.name, device.model !== device.name ? device.model : "");
+  const two = median(errorsOf(2).map((each) => each.error));
+  return [
+    device.problem ? h("p", { class: "warning" }, device.problem) : null,
+    card(at ? "Stored snapshot" : "Snapshot in force", dates.length ? snapshots() : null, facts([
+      ["Kind", device.kind], ["Provider", device.provider], ["Technology", device.technology],
+      ["Qubits", count(device.num_qubits)], ["Median two-qubit error", two === null ? "" : figure(two)],
+      ["Median T1", device.qubits.length ? microseconds(median(device.qubits.map((qubit) => qubit.t1_us))) : ""],
+      ["Calibrated", device.calibrated_s ? `${clock(device.calibrated_s)}, ${ago(device.calibrated_s)}` : "never"],
+      ["Snapshot", device.calibration_id ? h("code", null, device.calibration_id.slice(0, 24)) : "none"],
+      ["Gates", device.gates.slice(0, 16).map((gate) => gate.name).join(" ")],
+      ["Most shots", count(device.max_shots)],
+    ])),
+    device.qubits.length ? h("div", { class: "beside", "data-key": "qubits" }, card("Coupling map",
+      h("label", { class: "row" }, "Colour of qubits ", h("select", { onchange: (event) => { shown = event.target.value; drawMap(); draw(); } },
+        Object.entries(QUBIT_FIGURES).map(([key, [label]]) => h("option", { value: key, selected: key === shown }, label)))),
+      device.num_qubits > MAX_QUBITS ? lost(`A map is drawn for ${MAX_QUBITS} qubits at most.`) : map,
+      device.all_to_all ? lost("All pairs of qubits are coupled.") : null,
+      h("div", { "aria-live": "polite" }, oneQubit())), qubitTable()) : card("Coupling map", lost("An ideal device has no measured figures.")),
+    gaps ? [
+      h("div", { class: "two" }, card("T1 and T2", plots.times), card("Errors", plots.errors)),
+      card("Certificate", gaps.certified === null && gaps.score === null
+        ? lost(["No certificate is stored. ", h("code", null, `simenv certify ${device.name}`), " measures the device and compares it with its snapshot."])
+        : [facts([["Claims confirmed", gaps.certified === null ? "" : `${figure(100 * gaps.certified)} %`], ["Score against counts", gaps.score === null ? "" : figure(gaps.score, 4)]]), plots.trust]),
+    ] : null,
+  ];
+}
+
+function draw() { render(...(name ? one() : list())); }
+
+async function trends() {
+  const [from, to] = range.bounds;
+  const zoom = (begin, end) => range.choose(range.last, [begin, end]);
+  const key = (figureName) => `device/${device.name}/${figureName}`;
+  const { times, values } = await series(["t1_us", "t2_us", "error_1q", "error_2q", "readout_error", "certified", "score"].map(key), from, to);
+  const last = (figureName) => values[key(figureName)].findLast((value) => value !== null) ?? null;
+  const line = (label, figureName, format) => ({ label, values: values[key(figureName)], format });
+  plots.times.set("T1 and T2", times, [line("T1", "t1_us", microseconds), line("T2", "t2_us", microseconds)], [from, to], zoom);
+  plots.errors.set("Errors", times, [line("two-qubit", "error_2q", figure), line("one-qubit", "error_1q", figure), line("readout", "readout_error", figure)], [from, to], zoom);
+  plots.trust.set("Certificate", times, [line("claims confirmed", "certified", figure), line("score", "score", figure)], [from, to], zoom);
+  gaps = { certified: last("certified"), score: last("score") };
+}
+
+async function load() {
+  if (name) {
+    const path = `/devices/${encodeURIComponent(name)}`, wanted = at;
+    const [fresh, stored] = await Promise.all([get(path, { at_s: wanted }), get(`${path}/calibrations`)]);
+    if (wanted !== at) return; // another one was chosen meanwhile
+    dates = stored.times_s;
+    if (fresh.calibration_id !== drawn) {
+      [device, drawn] = [fresh, fresh.calibration_id];
+      qubits = figuresOfQubits();
+      drawMap();
+    }
+    draw();
+    await trends();
+  } else {
+    [names, pools] = await Promise.all([get("/devices"), get("/pools/devices")]);
+  }
+  draw();
+}
+
+if (name) actions(range);
+range.addEventListener("range", () => refresh(load));
+refresh(load, 30);

@@ -1,0 +1,79 @@
+"""A process that the service keeps running until its own end: the credential broker, the gateway.
+
+Invariant: a process that has ended is started again, after a pause that grows while it ends soon.
+Used from the loop's thread, whose end ends the process too.
+"""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+RESTART_S, MAX_RESTART_S = 1.0, 60.0  # between two starts
+SOON_S = 20.0  # a process that lived for less has failed
+END_S = 5.0
+
+log = logging.getLogger("simenv.service")
+
+
+class ChildProcess:
+    """A module that runs as `python -P -m MODULE ARGUMENTS`."""
+
+    def __init__(
+        self,
+        title: str,
+        module: str,
+        environ: Mapping[str, str],
+        inputs: Callable[[], tuple[Sequence[str], Sequence[int]]],
+    ) -> None:
+        """`title`: for the log. `inputs`: returns the arguments of the next start, and the
+        descriptors that the process inherits."""
+        self.process: subprocess.Popen[bytes] | None = None
+        self._title = title
+        self._argv = [sys.executable, "-P", "-m", module]
+        self._environ = dict(environ)
+        self._inputs = inputs
+        self._started_s = 0.0
+        self._pause_s = RESTART_S
+
+    def start(self) -> None:
+        """Start the process."""
+        self._started_s = time.monotonic()
+        arguments, descriptors = self._inputs()
+        try:
+            self.process = subprocess.Popen(
+                [*self._argv, *arguments],
+                stdin=subprocess.DEVNULL,
+                cwd="/",
+                env=self._environ,
+                pass_fds=descriptors,
+                start_new_session=True,
+            )
+        except OSError as error:
+            log.error("the %s cannot be started: %s", self._title, error)
+
+    def keep(self) -> None:
+        """Start the process again if it has ended."""
+        age_s = time.monotonic() - self._started_s
+        running = self.process is not None and self.process.poll() is None
+        if running or age_s < self._pause_s:
+            if age_s >= SOON_S:
+                self._pause_s = RESTART_S
+            return
+        if age_s < SOON_S + self._pause_s:
+            self._pause_s = min(MAX_RESTART_S, 2 * self._pause_s)
+        log.warning("the %s has ended; it is started again", self._title)
+        self.start()
+
+    def end(self) -> None:
+        """End the process: SIGTERM, then SIGKILL after END_S."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(END_S)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()

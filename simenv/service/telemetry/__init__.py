@@ -1,0 +1,1 @@
+"""Counters of the service, and the store of their samples."""

@@ -1,0 +1,111 @@
+"""Counters that the event loop fills while it works.
+
+Invariant: they cost next to nothing. A chunk of tasks is counted by the sums that its accounting
+makes anyway; run times by one C loop over the chunk.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from math import frexp
+from operator import attrgetter
+from typing import TYPE_CHECKING
+
+from simenv.wire.messages.metrics import (
+    BUCKETS,
+    LEAST_EXPONENT,
+    MAX_LABELS,
+    OTHER,
+    DurationHistogram,
+)
+
+if TYPE_CHECKING:
+    from simenv.scheduler.core import TaskEnded
+
+MAX_DISTINCT = 512
+_run_us = attrgetter("timing.run_us")
+_queued_us = attrgetter("timing.queued_us")
+
+
+class DurationBuckets:
+    """Histogram of durations in microseconds, with a bucket for each power of 2 as in
+    `DurationHistogram`. Equal durations are counted first, and put into buckets when the histogram
+    is read, or when there are more than MAX_DISTINCT different ones."""
+
+    __slots__ = ("_counts", "_distinct", "_sum_us")
+
+    def __init__(self) -> None:
+        self._distinct: Counter[int] = Counter()
+        self._counts = [0] * BUCKETS
+        self._sum_us = 0
+
+    def add(self, us: int, count: int = 1) -> None:
+        """Count a duration, `count` times."""
+        distinct = self._distinct
+        distinct[us] = distinct.get(us, 0) + count
+        if len(distinct) > MAX_DISTINCT:
+            self._fold()
+
+    def add_all(self, durations_us: Iterable[int]) -> None:
+        """Count several durations."""
+        self._distinct.update(durations_us)
+        if len(self._distinct) > MAX_DISTINCT:
+            self._fold()
+
+    def _fold(self) -> None:
+        for us, count in self._distinct.items():
+            mantissa, exponent = frexp(us / 1e6)
+            # A bucket contains the power of 2 that bounds it.
+            index = exponent - LEAST_EXPONENT - (mantissa == 0.5) if us > 0 else 0
+            self._counts[min(max(0, index), BUCKETS - 1)] += count
+            self._sum_us += us * count
+        self._distinct.clear()
+
+    def histogram(self) -> DurationHistogram:
+        """Return the present counts."""
+        self._fold()
+        return DurationHistogram(tuple(self._counts), self._sum_us / 1e6)
+
+
+class PoolCounters:
+    """Ended tasks and lost workers of one configured pool."""
+
+    __slots__ = ("cancelled", "done", "expired", "failed", "run", "wait")
+
+    def __init__(self) -> None:
+        self.done = self.failed = self.cancelled = self.expired = 0
+        self.wait, self.run = DurationBuckets(), DurationBuckets()
+
+
+class TaskCounters:
+    """Ended tasks by pool, and slot time by account. Used from the loop's thread."""
+
+    def __init__(self) -> None:
+        self.pools: dict[str, PoolCounters] = {}
+        self.slot_us: dict[str, int] = {}  # by account
+        self.refused = 0  # submissions
+
+    def pool(self, name: str) -> PoolCounters:
+        """Return the counters of a configured pool."""
+        counters = self.pools.get(name)
+        if counters is None:
+            counters = self.pools[name] = PoolCounters()
+        return counters
+
+    def durations(self, pool: str, endings: Sequence[TaskEnded]) -> None:
+        """Count the waits and run times of tasks of one chunk that a worker ran."""
+        counters = self.pool(pool)
+        counters.run.add_all(map(_run_us, endings))
+        first, last = endings[0], endings[-1]
+        # Tasks of one message that were sent together have waited equally long.
+        if first.record.batch is last.record.batch and _queued_us(first) == _queued_us(last):
+            counters.wait.add(_queued_us(first), len(endings))
+        else:
+            counters.wait.add_all(map(_queued_us, endings))
+
+    def account(self, name: str, slot_us: int) -> None:
+        """Count slot time of an account; those beyond MAX_LABELS are one."""
+        if name not in self.slot_us and len(self.slot_us) >= MAX_LABELS:
+            name = OTHER
+        self.slot_us[name] = self.slot_us.get(name, 0) + slot_us

@@ -1,0 +1,193 @@
+"""The gateway that a service starts along: its life, its command line, and hostile clients."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import httpx
+import psutil
+import pytest
+from circuits import bell
+from failing import fails
+from live import Live, environment
+from shell import Shell, shell_of
+from waiting import until
+
+import simenv
+from simenv.client import environments
+from simenv.client.client import Client
+from simenv.client.launch import running_gateway
+from simenv.config import GatewayFile
+from simenv.errors import NotAllowedError
+
+START_S = 60.0
+SLOW = 300  # connections that never end their requests
+
+
+def found(live: Live) -> GatewayFile:
+    until(lambda: running_gateway(live.home) is not None, START_S, message="no gateway")
+    file = running_gateway(live.home)
+    assert file is not None
+    return file
+
+
+def session(url: str, secret: str) -> httpx.Response:
+    return httpx.get(f"{url}/session", headers={"Authorization": f"Bearer {secret}"})
+
+
+@pytest.fixture(scope="module")
+def live() -> Iterator[Live]:
+    with environment(gateway="127.0.0.1:0") as up:
+        yield up
+
+
+@pytest.fixture(scope="module")
+def url(live: Live) -> str:
+    return found(live).url
+
+
+@pytest.fixture
+def env(live: Live) -> Iterator[Client]:
+    with live.client() as client:
+        yield client
+
+
+@pytest.fixture
+def shell(live: Live, capfd: pytest.CaptureFixture[str]) -> Shell:
+    return shell_of(live.name, capfd)
+
+
+def audit(live: Live) -> list[dict[str, object]]:
+    lines = (live.home / "logs" / "gateway.log").read_text().splitlines()
+    return [
+        json.loads(line.partition("simenv.gateway.audit ")[2])
+        for line in lines
+        if "simenv.gateway.audit " in line
+    ]
+
+
+def test_command_line_makes_a_token_that_the_gateway_accepts(shell: Shell, url: str) -> None:
+    status = shell("gateway", "status", "--json").object
+    assert status["url"] == url
+    assert psutil.pid_exists(status["pid"])
+    made = shell("gateway", "tokens", "add", "--user", "ana", "--purpose", "e2e", "--json").object
+    answer = session(url, made["secret"]).raise_for_status().json()
+    assert (answer["user"], answer["role"]) == ("ana", "client")
+    number = made["number"]
+    listed = shell("gateway", "tokens", "list", "--json")
+    assert made["secret"] not in listed.out
+    (row,) = (each for each in listed.objects if each["number"] == number)
+    assert row["used_s"] > 0.0
+    assert shell("gateway", "tokens", "revoke", number).code == 0
+    until(lambda: session(url, made["secret"]).status_code == 401, START_S)
+    assert shell("gateway", "tokens", "revoke", number).code == 4
+
+
+def test_web_prints_a_link_that_opens_one_session(shell: Shell, url: str) -> None:
+    link = shell("web", "--json").object["url"]
+    assert link.startswith(f"{url}/login?token=")
+    with httpx.Client() as browser:
+        assert browser.get(link).status_code == 302
+        assert browser.get(f"{url}/session").json()["role"] == "admin"
+    assert httpx.get(link).status_code == 401
+
+
+def test_env_prints_the_variables_of_clients(shell: Shell, url: str) -> None:
+    answer = shell("gateway", "env", "--user", "ana")
+    lines = answer.out.splitlines()
+    assert all(line.startswith("export ") for line in lines)
+    values = dict(line.removeprefix("export ").split("=", 1) for line in lines)
+    assert values["QISKIT_IBM_CHANNEL"] == "ibm_quantum_platform"
+    assert "experimental" in values["QISKIT_IBM_URL"]
+    assert values["QISKIT_IBM_URL"].startswith(url)
+    crn = values["QISKIT_IBM_INSTANCE"]
+    assert crn.startswith("crn:v1:")
+    assert crn.endswith("::")
+    assert len(crn.split(":")) == 10
+    assert session(url, values["QISKIT_IBM_TOKEN"]).json()["user"] == "ana"
+    names = values["QRMI_JOB_QPU_RESOURCES"].split(",")
+    assert "main" in names
+    assert len(values["QRMI_JOB_QPU_TYPES"].split(",")) == len(names)
+    for name in names:
+        assert values[f"{name}_QRMI_IBM_QCS_IAM_APIKEY"] == values["QISKIT_IBM_TOKEN"]
+
+
+def test_slow_clients_leave_others_served(live: Live, env: Client, url: str) -> None:
+    secret = env.tokens.add("ana").secret
+    host, port = url.removeprefix("http://").split(":")
+    with ExitStack() as opened:
+        for _ in range(SLOW):
+            slow = opened.enter_context(socket.create_connection((host, int(port)), 10.0))
+            slow.sendall(b"POST /session HTTP/1.1\r\nHost: here\r\nX-Slow: ")
+        begun_s = time.monotonic()
+        for _ in range(10):
+            assert session(url, secret).status_code == 200
+        assert time.monotonic() - begun_s < 10.0
+
+
+def test_large_body_is_refused_before_it_is_read(live: Live, url: str) -> None:
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), 30.0) as client:
+        client.sendall(b"POST /logout HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n")
+        assert client.recv(65_536).startswith(b"HTTP/1.1 413 ")
+    until(lambda: any(line["status"] == 413 for line in audit(live)), START_S)
+
+
+def test_refused_login_is_in_the_audit_log(live: Live, url: str) -> None:
+    secret = "simenv_" + "z" * 43
+    assert session(url, secret).status_code == 401
+    line = {"status": 401, "address": "127.0.0.1", "method": "GET", "path": "/session"}
+    until(lambda: line in audit(live), START_S)
+    assert secret not in (live.home / "logs" / "gateway.log").read_text()
+
+
+def test_key_of_a_gateway_cannot_submit(live: Live, shell: Shell) -> None:
+    made = shell("keys", "add", "outside", "--role", "gateway", "--json").object
+    with simenv.connect(service=made["file"]) as client:
+        assert "main" in client.pools()
+        fails(NotAllowedError, "role gateway", client.submit, bell(), shots=10)
+        fails(NotAllowedError, "role gateway", client.queue)
+        fails(NotAllowedError, "role gateway", client.tokens.add)
+
+
+def test_dead_gateway_is_started_again_at_its_address(live: Live, env: Client, url: str) -> None:
+    secret = env.tokens.add("ana").secret
+    before = found(live)
+    psutil.Process(before.pid).send_signal(signal.SIGKILL)
+    until(
+        lambda: (now := running_gateway(live.home)) is not None and now.pid != before.pid, START_S
+    )
+    assert found(live).url == url
+    assert session(url, secret).json()["user"] == "ana"
+
+
+def test_second_gateway_of_an_environment_is_refused(live: Live, url: str) -> None:
+
+    argv = [sys.executable, "-P", "-m", "simenv.gateway", live.name, "--listen", "127.0.0.1:0"]
+    ended = subprocess.run(argv, capture_output=True, text=True, timeout=START_S)
+    assert ended.returncode == 2
+    assert "runs already" in ended.stderr
+
+
+def test_restart_of_the_service_keeps_tokens_and_ends_the_gateway() -> None:
+    with environment(gateway="127.0.0.1:0") as live:
+        with live.client() as env:
+            secret = env.tokens.add("ana").secret
+        before = found(live)
+        assert session(before.url, secret).json()["user"] == "ana"
+        pid = live.service().pid
+        live.kill_service()
+        live.wait_dead(pid)
+        live.wait_dead(before.pid)
+        live.up()
+        after = found(live)
+        assert session(after.url, secret).json()["user"] == "ana"
+        process = psutil.Process(after.pid)
+        environments.down(live.name)
+        assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+        assert running_gateway(live.home) is None

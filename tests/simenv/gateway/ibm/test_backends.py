@@ -1,0 +1,67 @@
+"""Devices in the form of IBM's backends: the client makes the same Target of them as simenv."""
+
+import math
+from typing import Any
+
+import pytest
+from qiskit.transpiler import Target
+from qiskit_ibm_runtime.models import BackendProperties, QasmBackendConfiguration
+from qiskit_ibm_runtime.utils.backend_converter import convert_to_target
+from qiskit_ibm_runtime.utils.backend_decoder import (
+    configuration_from_server_data,
+    properties_from_server_data,
+)
+
+from simenv.client.client import Client
+from simenv.gateway.ibm import backends
+from simenv.model.views import DeviceInfo
+from simenv.transpiler.transpiler import target_of
+
+
+def read(name: str, info: DeviceInfo) -> tuple[QasmBackendConfiguration, BackendProperties | None]:
+    configuration = configuration_from_server_data(
+        backends.configuration(name, info), use_fractional_gates=None
+    )
+    raw = backends.properties(name, info)
+    found = None if raw is None else properties_from_server_data(raw, use_fractional_gates=None)
+    return configuration, found
+
+
+def places(target: Target, name: str) -> dict[tuple[int, ...], Any]:
+    return {qubits: each for qubits, each in target[name].items() if qubits is not None}
+
+
+@pytest.mark.parametrize("name", ["fez", "superconducting-lattice", "trapped-ions", "manila"])
+def test_the_clients_target_of_a_device_is_simenvs(env: Client, name: str) -> None:
+    info = env.device(name)
+    target, own = convert_to_target(*read(name, info)), target_of(info)
+    assert target.num_qubits == own.num_qubits
+    assert set(own.operation_names) <= set(target.operation_names) | {"delay"}
+    for gate in [each.name for each in info.gates if each.name in own.operation_names]:
+        assert places(target, gate).keys() == places(own, gate).keys()
+        for qubits, figures in places(own, gate).items():
+            seen = target[gate][qubits]
+            if figures is not None and figures.error is not None:
+                assert seen.error == pytest.approx(figures.error)
+            if figures is not None and figures.duration is not None:
+                assert seen.duration == pytest.approx(figures.duration)
+
+
+def test_properties_have_the_times_of_the_qubits(env: Client) -> None:
+    info = env.device("fez")
+    _, found = read("fez", info)
+    assert found is not None
+    assert found.t1(3) == pytest.approx(info.qubits[3].t1_us * 1e-6)
+    assert found.readout_error(3) == pytest.approx(info.qubits[3].readout_error)
+    assert not math.isnan(found.gate_error("cz", [0, 1]))
+
+
+def test_an_ideal_pool_couples_any_pair_and_has_no_properties(env: Client) -> None:
+    info = env.devices()["main"]
+    configuration, found = read("main", info)
+    assert found is None
+    assert configuration.simulator
+    target = convert_to_target(configuration)
+    assert target.instruction_supported("cx", (7, 2))
+    assert target.instruction_supported("u", (5,))
+    assert target.num_qubits == info.num_qubits

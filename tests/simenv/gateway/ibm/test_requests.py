@@ -1,0 +1,249 @@
+"""Requests that are malformed, large or early are answered in the form of the vendor's API."""
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from time import time
+from types import SimpleNamespace
+from typing import Any, cast
+
+import msgspec
+import pytest
+from gateway_stand_in import app_of
+from litestar.testing import TestClient
+from waiting import until
+
+from simenv.config import GatewaySettings
+from simenv.errors import KeyRefusedError, QueueFullError
+from simenv.gateway import limits
+from simenv.gateway.context import AccessToken
+from simenv.gateway.ibm import endpoints, service as services
+from simenv.gateway.ibm.processes import JobProcesses
+from simenv.gateway.ibm.service import Backend, ComputeService
+from simenv.gateway.ibm.store import COMPLETED, Job, JobStore, SessionRecord
+from simenv.gateway.iqm import architecture, circuits, endpoints as iqm
+from simenv.model.task_rules import OwnerLimits
+from simenv.model.views import DeviceInfo, DeviceKind
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*Inferred")  # of Litestar 3
+PREFIX = endpoints.PREFIX
+
+
+class NoEnvironment:
+    """A gateway without an environment, for requests that do not reach one."""
+
+    environment, url, settings = "none", "", GatewaySettings()
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.reserved: list[tuple[str, int]] = []
+        self.released: list[int] = []
+
+    async def call(self, _caller: object, function: Any) -> Any:
+        return await asyncio.to_thread(function, self)
+
+    async def access_token(self, api_key: str) -> AccessToken:
+        if api_key.startswith("known"):
+            return AccessToken(api_key, 0, 1)
+        if limits.locked_s.get():
+            raise QueueFullError("too many guesses", retry_after_s=limits.locked_s.get())
+        raise KeyRefusedError("the token is not known")
+
+    def limits(self) -> dict[str, Any]:
+        return {"ana": SimpleNamespace(limits=OwnerLimits(max_reservation_s=600))}
+
+    def reserve(self, pool: str, *, for_s: int) -> Any:
+        self.reserved.append((pool, for_s))
+        return SimpleNamespace(id=len(self.reserved))
+
+    def reservation(self, number: int) -> Any:
+        return SimpleNamespace(release=lambda: self.released.append(number))
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[ComputeService]:
+    made = ComputeService(NoEnvironment(tmp_path))  # type: ignore[arg-type]
+    yield made
+    made.store.close()
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> None:
+    info = DeviceInfo("main", DeviceKind.IDEAL, "", "", "", "simulator", 5, 1_000, (), True)
+
+    async def backend(_self: object, _caller: object, name: str) -> Backend:
+        return Backend(name, info, cast("Any", "pool"), 0)
+
+    monkeypatch.setattr(ComputeService, "backend", backend)
+    monkeypatch.setattr(ComputeService, "arrived", lambda *_: None)
+    monkeypatch.setattr(JobProcesses, "wake", lambda *_: None)
+    monkeypatch.setattr(architecture, "is_offered", lambda _info: True)
+
+
+@pytest.fixture
+def client(service: ComputeService) -> Iterator[TestClient[Any]]:
+    routes = [*endpoints.routes(service.gateway, service), *iqm.routes(service)]
+    with TestClient(app_of(routes)) as made:
+        made.headers["Authorization"] = "Bearer ana"
+        yield made
+
+
+def add(service: ComputeService, **fields: Any) -> None:
+    service.store.add(Job("a", "ana", "", "sampler", "main", time(), **fields), b"{}")
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b'{"tags": "\xff"}'])
+def test_a_body_that_is_no_object_is_refused(
+    client: TestClient[Any], service: ComputeService, body: bytes
+) -> None:
+    add(service)
+    service.store.put_session(SessionRecord("s", "ana", "", "main", "batch", time(), 60))
+    tags = client.put(f"{PREFIX}/jobs/a/tags", content=body)
+    session = client.patch(f"{PREFIX}/sessions/s", content=body)
+    for answer in (tags, session):
+        assert answer.status_code == 400
+        assert "no JSON object" in answer.json()["error"]["message"]
+
+
+def test_a_digit_that_is_no_number_is_refused(client: TestClient[Any]) -> None:
+    answer = client.get(f"{iqm.PREFIX}/jobs/a", params={"timeout_seconds": "\u00b2"})
+    assert answer.status_code == 400
+
+
+def test_the_tags_of_a_listing_are_bounded(
+    client: TestClient[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ComputeService, "arrived", lambda *_: None)
+    for count, status in ((100, 200), (1_001, 400)):
+        answer = client.get(f"{PREFIX}/jobs", params={"tags": ["x"] * count})
+        assert answer.status_code == status
+
+
+def test_the_cursor_of_the_workloads_leads_through_all_of_them(
+    client: TestClient[Any], service: ComputeService
+) -> None:
+    for number in range(5):
+        service.store.add(Job(str(number), "ana", "", "sampler", "main", float(number)), b"{}")
+    seen, cursor = [], {}
+    while len(seen) < 5:
+        page = client.get(f"{PREFIX}/workloads", params={"limit": 2, **cursor}).json()
+        assert page["total_count"] == 5
+        seen.append([each["id"] for each in page["workloads"]])
+        if "next" not in page:
+            break
+        cursor = {"next": page["next"]}
+    assert seen == [["4", "3"], ["2", "1"], ["0"]]
+    page = client.get(f"{PREFIX}/workloads", params={"limit": 2, "previous": page["previous"]})
+    assert [each["id"] for each in page.json()["workloads"]] == ["2", "1"]
+    answer = client.get(f"{PREFIX}/workloads", params={"next": "x"})
+    assert answer.status_code == 400
+
+
+def exchanged(client: TestClient[Any], key: str) -> Any:
+    grant = "urn:ibm:params:oauth:grant-type:apikey"
+    return client.post("/identity/token", data={"grant_type": grant, "apikey": key})
+
+
+def test_guessed_keys_of_an_address_are_bounded(client: TestClient[Any]) -> None:
+    guesses = int(limits.GUESSES)
+    answers = [exchanged(client, f"guess-{number}") for number in range(guesses + 1)]
+    assert [each.status_code for each in answers] == [401] * guesses + [429]
+    assert int(answers[-1].headers["Retry-After"]) > 0
+    assert exchanged(client, "known").status_code == 200
+
+
+def test_a_private_result_can_be_read_again_for_a_while(
+    client: TestClient[Any], service: ComputeService, device: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(service, private=True)
+    service.store.change("a", b"result", status=COMPLETED, ended_s=time())
+    path = f"{PREFIX}/jobs/a/results"
+    assert client.get(path).content == b"result"
+    monkeypatch.setattr(services, "GIVEN_S", 0.0)
+    assert client.get(path).content == b"result"
+    until(lambda: not service.store.blob("a", "result"), 30.0)
+
+
+def test_a_private_result_goes_with_the_gateway(service: ComputeService, device: None) -> None:
+    add(service, private=True)
+    service.store.change("a", b"result", status=COMPLETED, ended_s=time())
+    with TestClient(app_of(endpoints.routes(service.gateway, service))) as client:
+        client.headers["Authorization"] = "Bearer ana"
+        assert client.get(f"{PREFIX}/jobs/a/results").content == b"result"
+    assert service.store.blob("a", "result") == b""
+
+
+def test_a_session_that_cannot_be_stored_keeps_no_reservation(
+    client: TestClient[Any], service: ComputeService, device: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(JobStore, "put_session", full)
+    assert client.post(f"{PREFIX}/sessions", json={"backend": "main"}).status_code == 500
+    gateway = cast("NoEnvironment", service.gateway)
+    assert (gateway.reserved, gateway.released) == ([("main", 600)], [1])
+
+
+@pytest.mark.parametrize("mode", ["dedicated", "batch"])
+@pytest.mark.parametrize("max_ttl", [601, 10**18, 0, -1])
+def test_the_time_of_a_session_is_bounded(
+    client: TestClient[Any], device: None, mode: str, max_ttl: int
+) -> None:
+    asked = {"backend": "main", "mode": mode, "max_ttl": max_ttl}
+    answer = client.post(f"{PREFIX}/sessions", json=asked)
+    assert answer.status_code == 400
+    assert "1 to 600 seconds" in answer.json()["error"]["message"]
+    assert client.post(f"{PREFIX}/sessions", json=asked | {"max_ttl": 600}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (f"{PREFIX}/jobs", {"program_id": "sampler", "backend": "main", "params": {"pubs": []}}),
+        (f"{PREFIX}/sessions", {"backend": "main", "mode": "batch"}),
+        (f"{iqm.PREFIX}/jobs/main/circuit", {"circuits": []}),
+    ],
+)
+def test_an_unknown_field_is_refused_by_name(
+    client: TestClient[Any], device: None, path: str, body: dict[str, Any]
+) -> None:
+    answer = client.post(path, json=body | {"max_tll": 5})
+    assert answer.status_code == 400
+    assert "unknown field `max_tll`" in answer.text
+    assert client.post(path, json=body).status_code in (200, 201)
+
+
+def test_fields_that_clients_send_are_known() -> None:
+    """Those of qiskit-ibm-runtime 0.51 and QRMI 0.26, and of iqm-client 34."""
+    job = dict.fromkeys(("runtime", "log_level", "session_id", "calibration_id", "remote_storage"))
+    job |= {"program_id": "sampler", "backend": "main", "params": {}, "tags": ["a"], "cost": 3}
+    job |= {"start_session": False, "session_time": None, "private": True}
+    session = {"mode": "batch", "backend": "main", "instance": "crn", "max_ttl": 5}
+    session |= {"backend_name": "main", "interactive_ttl": None, "active_ttl": None}
+    run = dict.fromkeys(("calibration_set_id", "qubit_mapping", "active_reset_cycles"))
+    run |= {"circuits": [], "shots": 1, "max_circuit_duration_over_t2": None}
+    run |= {"heralding_mode": "none", "dd_mode": "disabled", "dd_strategy": None}
+    run |= {"move_gate_validation": "strict", "move_gate_frame_tracking": "full"}
+    for kind, fields in (
+        (services.JobRequest, job),
+        (services.SessionRequest, session),
+        (circuits.Definition, run),
+    ):
+        msgspec.json.decode(msgspec.json.encode(fields), type=kind)
+
+
+def test_a_body_of_iqm_is_decoded_in_a_thread(
+    client: TestClient[Any], device: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads, read = [], circuits.read
+
+    def recorded(*arguments: Any) -> Any:
+        threads.append(threading.current_thread().name)
+        return read(*arguments)
+
+    monkeypatch.setattr(circuits, "read", recorded)
+    assert client.post(f"{iqm.PREFIX}/jobs/main/circuit", json={"circuits": []}).is_success
+    assert threads[0].startswith("asyncio_")

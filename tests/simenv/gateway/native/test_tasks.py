@@ -1,0 +1,342 @@
+"""Tasks over HTTP: the same tasks, results and refusals as those of the client."""
+
+import base64
+import io
+import json
+import threading
+
+import h5py
+import httpx
+import numpy as np
+import pytest
+from gateway_stand_in import GatewayStandIn
+from qiskit import QuantumCircuit
+from qiskit.circuit import Parameter
+
+from simenv.client.circuits import load
+from simenv.client.client import Client
+from simenv.client.submission.options import SubmitOptions
+from simenv.gateway.native import schemas
+from simenv.transpiler.qpy import write_qpy
+
+HEAD = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[2]; creg c[2];'
+BELL = f"{HEAD} h q[0]; cx q[0],q[1]; measure q -> c;"
+TURNED = """OPENQASM 3.0; include "stdgates.inc"; input float theta; qubit[1] q; bit[1] c;
+rx(theta / 2) q[0]; c = measure q;"""
+SLOW = f"{HEAD} " + "rx(0.1) q[0]; " * 50 + "measure q -> c;"
+
+
+def submitted(api: httpx.Client, **fields: object) -> str:
+    answer = api.post("/tasks", json=fields)
+    assert answer.status_code == 201, answer.text
+    assert answer.headers["location"] == f"/api/v1/tasks/{answer.json()['id']}"
+    return str(answer.json()["id"])
+
+
+def turned_circuit() -> QuantumCircuit:
+    circuit = QuantumCircuit(1, 1)
+    circuit.rx(Parameter("theta") / 2, 0)
+    circuit.measure(0, 0)
+    return circuit
+
+
+def test_counts_over_http_are_those_of_the_client(api: httpx.Client, env: Client) -> None:
+    answer = api.post("/tasks?wait=60", json={"program": BELL, "shots": 500, "seed": 7})
+    assert answer.status_code == 200
+    assert answer.json()["counts"] == env.run(BELL, shots=500, seed=7).counts
+    assert answer.headers["location"] == f"/api/v1/tasks/{answer.json()['task']}"
+
+
+def test_a_result_has_the_members_of_its_schema(api: httpx.Client) -> None:
+    answer = api.post("/tasks?wait=60", json={"program": BELL})
+    names = set(schemas.ResultRecord.__struct_fields__) - {"amplitudes"}
+    assert set(answer.json()) == names
+
+
+def test_options_have_the_names_of_the_client() -> None:
+    ours = set(schemas.TaskRequest.__struct_fields__) - {"program", "qpy", "packed"}
+    header_only, of_stim = {"idempotency_key", "trace"}, {"decoder"}
+    assert ours == SubmitOptions.__optional_keys__ - header_only - of_stim
+
+
+@pytest.mark.parametrize(
+    ("content", "media_type"),
+    [
+        (BELL.encode(), "text/plain"),
+        (BELL.encode(), "application/x-www-form-urlencoded"),  # of curl --data-binary
+        (write_qpy(QuantumCircuit.from_qasm_str(BELL)), "application/x-qpy"),
+        (load(BELL).packed, "application/x-simenv-program"),
+    ],
+)
+def test_a_program_is_a_body_with_options_in_the_query(
+    api: httpx.Client, content: bytes, media_type: str
+) -> None:
+    answer = api.post(
+        "/tasks?wait=60&shots=300&seed=5&outputs=counts&outputs=memory",
+        content=content,
+        headers={"content-type": media_type},
+    )
+    assert answer.status_code == 200, answer.text
+    assert sum(answer.json()["counts"].values()) == 300
+    assert len(answer.json()["memory"]) == 300
+    assert answer.json()["seed"] == 5
+
+
+def test_a_form_carries_program_and_options(api: httpx.Client) -> None:
+    answer = api.post(
+        "/tasks?wait=60",
+        files={"program": ("bell.qasm", BELL)},
+        data={"options": json.dumps({"shots": 40})},
+    )
+    assert sum(answer.json()["counts"].values()) == 40
+
+
+def test_parameters_are_bound_by_name_in_formulas(api: httpx.Client, env: Client) -> None:
+    qpy = base64.b64encode(write_qpy(turned_circuit())).decode()
+    expected = env.run(turned_circuit(), shots=400, seed=3, parameter_values=[2.5]).counts
+    for program in ({"program": TURNED}, {"qpy": qpy}):
+        fields = {"shots": 400, "seed": 3, "parameter_values": {"theta": 2.5}}
+        answer = api.post("/tasks?wait=60", json={**program, **fields})
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["counts"] == expected
+    refused = api.post("/tasks", json={"program": TURNED})
+    assert refused.status_code == 400
+    assert "theta" in refused.json()["detail"]
+
+
+def test_a_gradient_by_slots_is_refused_where_slots_are_formulas(api: httpx.Client) -> None:
+    program = TURNED.replace("c = measure q;", "")
+    fields = {"shots": None, "outputs": ["gradient"], "observables": "Z", "parameter_values": [0.5]}
+    refused = api.post("/tasks", json={"program": program, **fields})
+    assert refused.status_code == 400
+    assert "formulas" in refused.json()["detail"]
+    plain = program.replace("theta / 2", "theta")
+    gradient = api.post("/tasks?wait=60", json={"program": plain, **fields}).json()["gradients"]
+    assert gradient == [[pytest.approx(-np.sin(0.5))]]
+
+
+def test_a_sweep_has_the_counts_of_the_clients(api: httpx.Client, env: Client) -> None:
+    values = np.linspace(0, 3, 70)[:, None]
+    fields = {"program": TURNED, "shots": 100, "seed": 9, "parameter_values": values.tolist()}
+    answer = api.post("/sweeps", json=fields)
+    assert answer.status_code == 201, answer.text
+    sweep = answer.json()
+    assert sweep["bindings"] == 70
+    assert sum(part["bindings"] for part in sweep["tasks"]) == 70
+    tasks = env.submit_many((turned_circuit(), values), shots=100, seed=9)
+    expected = [task.result().counts for task in tasks]
+    found: list[dict[str, int]] = []
+    for part in sweep["tasks"]:
+        page = api.get(f"/tasks/{part['id']}/result?wait=60&limit=1000").json()
+        results = page.get("results", [page])
+        found += [result["counts"] for result in results]
+    assert found == expected
+    part = next(part for part in sweep["tasks"] if part["bindings"] > 1)
+    one = api.get(f"/tasks/{part['id']}.1/result").json()
+    assert one["counts"] == expected[part["first"] + 1]
+    whole = api.get(f"/tasks/{part['id']}/result", headers={"accept": "application/x-npz"})
+    assert whole.status_code == 400
+    assert f"{part['id']}.0" in whole.json()["hint"]
+
+
+def test_results_are_sent_as_npz_and_hdf5(api: httpx.Client, gateway: GatewayStandIn) -> None:
+    fields = {"program": f"{HEAD} h q[0]; cx q[0],q[1];", "shots": None, "outputs": "statevector"}
+    task = submitted(api, **fields)
+    expected = np.array([1, 0, 0, 1]) / np.sqrt(2)
+    pairs = api.get(f"/tasks/{task}/result?wait=60").json()["statevector"]
+    assert np.allclose([complex(*pair) for pair in pairs], expected)
+    npz = api.get(f"/tasks/{task}/result", headers={"accept": "application/x-npz"})
+    assert npz.headers["content-type"] == "application/x-npz"
+    assert np.allclose(np.load(io.BytesIO(npz.content))["statevector"], expected)
+    hdf5 = api.get(f"/tasks/{task}/result", headers={"accept": "application/x-hdf5"})
+    with h5py.File(io.BytesIO(hdf5.content)) as file:
+        assert np.allclose(file["statevector"][:], expected)
+        assert file.attrs["task"] == task
+    assert list(gateway.folder.iterdir()) == []
+    other = api.get(f"/tasks/{task}/result", headers={"accept": "image/png"})
+    assert other.status_code == 400
+
+
+def test_large_arrays_are_refused_in_json_with_the_way_out(api: httpx.Client) -> None:
+    program = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[18]; h q;'
+    task = submitted(api, program=program, shots=None, outputs="statevector")
+    answer = api.get(f"/tasks/{task}/result?wait=60")
+    assert answer.status_code == 413
+    assert answer.json()["hint"] == "Accept: application/x-npz, or application/x-hdf5"
+    npz = api.get(f"/tasks/{task}/result", headers={"accept": "application/x-npz"})
+    assert np.load(io.BytesIO(npz.content))["statevector"].shape == (2**18,)
+
+
+def test_an_idempotency_key_gives_the_same_task_and_refuses_other_content(
+    api: httpx.Client,
+) -> None:
+    headers = {"Idempotency-Key": "run-1"}
+    first = api.post("/tasks", json={"program": BELL}, headers=headers)
+    again = api.post("/tasks", json={"program": BELL}, headers=headers)
+    assert first.json()["id"] == again.json()["id"]
+    other = api.post("/tasks", json={"program": BELL, "shots": 3}, headers=headers)
+    assert other.status_code == 409
+    assert other.json()["code"] == "key_conflict"
+    assert api.post("/tasks", json={"program": BELL}, headers={"Idempotency-Key": "~x"}).is_error
+
+
+def test_a_task_that_has_no_result_yet_answers_202_and_can_be_cancelled(
+    api: httpx.Client,
+) -> None:
+    hours = f"{HEAD} " + "rx(0.1) q[0]; h q[1]; " * 200 + "measure q -> c;"
+    reserved = api.post("/reservations", json={"for_s": 60, "workers": 2})
+    assert reserved.status_code == 201, reserved.text
+    number = reserved.json()["id"]
+    try:
+        answer = api.post("/tasks?wait=0.2", json={"program": hours, "name": "waits"})
+        assert answer.status_code == 202
+        task = answer.json()["id"]
+        assert api.get(f"/tasks/{task}/result").status_code == 202
+        waiting = api.get(f"/tasks/{task}").json()
+        assert waiting["state"] == "QUEUED"
+        assert waiting["reason"]
+        queue = api.get("/queue").json()
+        assert [each["id"] for each in queue["tasks"]] == [task]
+        cancelled = api.post(f"/tasks/{task}/cancel").json()
+        assert cancelled == {"id": task, "outcome": "cancelled"}
+        refused = api.get(f"/tasks/{task}/result")
+        assert (refused.status_code, refused.json()["code"]) == (409, "task_cancelled")
+        assert api.post(f"/tasks/{task}/cancel").json()["outcome"] == "final"
+    finally:
+        assert api.delete(f"/reservations/{number}").json() == {"running": []}
+    assert api.post("/tasks/t-zzzz/cancel").status_code == 404
+
+
+def test_pages_of_tasks_follow_one_another_without_gaps(api: httpx.Client) -> None:
+    ids = [submitted(api, program=BELL, name=f"page-{k}", shots=10) for k in range(7)]
+    found: list[str] = []
+    cursor = ""
+    while len(found) < 7:
+        page = api.get("/tasks", params={"limit": 3, "cursor": cursor}).json()
+        found += [task["id"] for task in page["tasks"]]
+        cursor = page["next"]
+        assert len(page["tasks"]) == 3
+    assert found[:7] == ids[::-1]
+    other = api.get("/tasks", params={"cursor": cursor, "pool": "other"})
+    assert other.status_code == 400
+    assert other.json()["option"] == "cursor"
+    for wrong in ("x", "AAAA", "_" * 100):
+        assert api.get("/tasks", params={"cursor": wrong}).status_code == 400
+    none = api.get("/tasks", params={"state": ["FAILED", "EXPIRED"], "since_s": 4e9}).json()
+    assert none == {"tasks": [], "next": ""}
+    pool = api.get("/tasks", params={"pool": "main", "limit": 2, "state": "DONE"}).json()
+    assert {task["pool"] for task in pool["tasks"]} == {"main"}
+
+
+def test_one_task_has_its_stages_receipt_circuit_and_events(api: httpx.Client) -> None:
+    task = submitted(api, program=BELL, name="story")
+    assert api.get(f"/tasks/{task}/result?wait=60").status_code == 200
+    record = api.get(f"/tasks/{task}").json()
+    assert (record["state"], record["name"], record["attempts"]) == ("DONE", "story", 1)
+    assert record["timing"]["run_us"] > 0
+    receipt = api.get(f"/tasks/{task}/receipt").json()
+    assert sum(receipt["waits_us"].values()) == receipt["waited_us"]
+    circuit = api.get(f"/tasks/{task}/circuit").json()
+    assert circuit["operations"] == 4
+    assert "┤ H ├" in circuit["drawing"]
+    assert "cx q[0], q[1];" in circuit["openqasm3"]
+    assert api.get(f"/tasks/{task}/events").json() == []
+    assert api.get("/tasks/t-zzzz").json()["code"] == "not_found"
+    assert api.get("/tasks/nonsense").json()["code"] == "not_found"
+
+
+def test_errors_are_problem_documents_with_value_and_way_out(api: httpx.Client) -> None:
+    wrong = api.post("/tasks", json={"program": BELL, "precision": "half"})
+    assert wrong.headers["content-type"] == "application/problem+json"
+    assert wrong.json() == {
+        "type": "urn:simenv:error:option",
+        "title": "Bad Request",
+        "status": 400,
+        "detail": wrong.json()["detail"],
+        "code": "option",
+        "hint": wrong.json()["hint"],
+        "option": "precision",
+        "value": "'half'",
+    }
+    syntax = api.post("/tasks", json={"program": f"{HEAD} nothing q[0];"}).json()
+    assert syntax["code"] == "program"
+    assert "line 1" in syntax["detail"]
+    for body in ({}, {"program": BELL, "packed": "AAAA"}, {"program": BELL, "shot": 1}, []):
+        assert api.post("/tasks", json=body).status_code == 400
+    assert api.post("/tasks", content=b"{" * 10_000).status_code == 400
+    unknown = api.post("/tasks", content=b"x", headers={"content-type": "image/png"})
+    assert "image/png" in unknown.json()["detail"]
+    assert api.put("/tasks").status_code == 405
+    assert api.get("/tasks?limit=0").status_code == 400
+
+
+def test_a_text_is_never_a_path(api: httpx.Client, tmp_path: object) -> None:
+    file = f"{tmp_path}/bell.qasm"
+    with open(file, "w", encoding="utf-8") as out:
+        out.write(BELL)
+    answer = api.post("/tasks", json={"program": file})
+    assert answer.status_code == 400
+    assert "version" in answer.json()["detail"]
+
+
+def test_a_body_beyond_the_limit_is_not_read(api: httpx.Client) -> None:
+    answer = api.post("/tasks", content=b" " * (21 * 2**20))
+    assert answer.status_code == 413
+
+
+def test_a_program_that_lies_about_its_sizes_is_refused(api: httpx.Client) -> None:
+    import msgspec
+
+    from simenv.model import decode_program
+
+    program = decode_program(load(BELL).packed)
+    for changes in (
+        {"num_slots": 2**40},
+        {"num_qubits": 2**40},
+        {"qubits": b"\xff" * 7},
+        {"ops": b"\xff\xff"},
+        {"arities": b""},
+    ):
+        packed = msgspec.structs.replace(program, **changes).packed()
+        answer = api.post("/tasks", json={"packed": base64.b64encode(packed).decode()})
+        assert answer.status_code in (400, 413), (changes, answer.text)
+
+
+def test_nested_definitions_end_the_callers_process_and_no_other(api: httpx.Client) -> None:
+    levels = "".join(f"gate g{k + 1} a {{ g{k} a; g{k} a; }} " for k in range(40))
+    bomb = f"{HEAD} gate g0 a {{ x a; }} {levels} g40 q[0]; measure q -> c;"
+    answer = api.post("/tasks", json={"program": bomb}, headers={"Authorization": "Bearer eve"})
+    assert answer.status_code in (400, 413), answer.text
+    assert api.post("/tasks?wait=60", json={"program": TURNED, "parameter_values": [1]}).is_success
+
+
+def test_many_callers_wait_without_a_thread_each(api: httpx.Client) -> None:
+    before = threading.active_count()
+    with httpx.Client(base_url=api.base_url, timeout=60) as other:
+        reserved = other.post("/reservations", json={"for_s": 60, "workers": 2}).json()
+        task = submitted(api, program=SLOW)
+        answers: list[int] = []
+
+        def wait() -> None:
+            url = f"{api.base_url}tasks/{task}/result?wait=60"
+            answers.append(httpx.get(url, timeout=60).status_code)
+
+        threads = [threading.Thread(target=wait) for _ in range(24)]
+        for thread in threads:
+            thread.start()
+        assert other.get("/events", params={"limit": 0}).is_success
+        assert threading.active_count() - before - len(threads) <= 8
+        other.delete(f"/reservations/{reserved['id']}")
+        for thread in threads:
+            thread.join()
+        assert answers == [200] * 24
+
+
+def test_explain_names_the_engine_and_runs_nothing(api: httpx.Client, env: Client) -> None:
+    before = env.status().done
+    answer = api.post("/explain", json={"program": BELL, "shots": 100})
+    assert answer.json()["engine"] == env.explain(BELL, shots=100).engine
+    assert answer.json()["sizes"]["gates_2q"] == 1
+    unbound = api.post("/explain", json={"program": TURNED})
+    assert unbound.json()["sizes"]["num_qubits"] == 1
+    assert env.status().done == before

@@ -1,0 +1,457 @@
+"""Every view in a real browser: what it shows, by keyboard alone, and no fault on the console."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import re
+import zipfile
+from collections.abc import Iterator
+from itertools import product
+from math import pi
+from pathlib import Path
+
+import browser
+import httpx
+import pytest
+from browser import WIDTHS, Faults, violations
+from page_environment import Shown, ghz, shown
+from playwright.sync_api import Browser, Page, expect
+from qiskit import QuantumCircuit
+
+VIEWS = (
+    "overview", "tasks", "task", "waiting", "lost", "devices", "device", "nodes", "usage", "events"
+)  # fmt: skip
+# What is there when a view has drawn its data.
+READY = {
+    "waiting": "#content .stages",
+    "lost": "#content .stages",
+    "task": "#content .outcomes",
+    "device": "qubit-map circle",
+}
+TICK_MS = 10_000  # a sample of the stored series comes every ten seconds
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
+    browser.program()  # skips before anything is started
+    with shown(tmp_path_factory.mktemp("gateway")) as result:
+        yield result
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with browser.chromium() as result:
+        yield result
+
+
+def opened(page: Page, environment: Shown, view: str) -> None:
+    page.goto(environment.url + environment.paths[view])
+    page.wait_for_selector(READY.get(view, "#content .card"))
+    expect(page.locator("#link")).to_have_text("live")
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_view_has_no_fault_at_any_width_and_colour_scheme(
+    environment: Shown, chromium: Browser, view: str
+) -> None:
+    page = chromium.new_page()
+    faults = Faults(page, environment.url)
+    opened(page, environment, view)
+    looks = list(product(WIDTHS.items(), ("light", "dark")))
+    for (width, height), scheme in looks:
+        page.set_viewport_size({"width": width, "height": height})
+        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, width
+    assert not faults.found  # before axe, whose own styles the policy of content refuses
+    for (width, height), scheme in looks:
+        page.set_viewport_size({"width": width, "height": height})
+        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        # Of axe's rules, contrast alone depends on colours.
+        found = violations(page, [] if scheme == "light" else ["color-contrast"])
+        assert not found, f"{width} px, {scheme}"
+    page.close()
+
+
+TAB_STOPS = """() => [...document.querySelectorAll(
+    'a[href], button, input, select, summary, [tabindex="0"]')]
+    .filter((each) => !each.disabled && each.tabIndex >= 0 && each.checkVisibility())
+    .map((each) => each.outerHTML.slice(0, 200))"""
+FOCUSED = """() => {
+    const each = document.activeElement;
+    const ring = each.closest('.map') ? each.querySelector('circle') : each;
+    const style = getComputedStyle(ring);
+    const visible = ring === each
+        ? style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) >= 2
+        : parseFloat(style.strokeWidth) >= 3;
+    const box = each.getBoundingClientRect();
+    return [each.outerHTML.slice(0, 200), visible, box.width > 0 && box.right > 0];
+}"""
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_tab_reaches_all_controls_in_their_order_with_visible_focus(
+    environment: Shown, chromium: Browser, view: str
+) -> None:
+    page = chromium.new_page(viewport={"width": 1440, "height": 900})
+    opened(page, environment, view)
+    page.route("**/api/**", lambda route: route.abort())  # the page stays as it is
+    stops = page.evaluate(TAB_STOPS)
+    assert len(stops) >= 8
+    for stop in stops:
+        page.keyboard.press("Tab")
+        found, is_visible, is_on_screen = page.evaluate(FOCUSED)
+        assert found == stop
+        assert is_visible, stop
+        assert is_on_screen, stop
+    page.close()
+
+
+def test_first_tab_stop_skips_to_content(environment: Shown, chromium: Browser) -> None:
+    page = chromium.new_page()
+    opened(page, environment, "overview")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "main"
+    page.close()
+
+
+def test_overview_shows_new_task_and_its_expected_start_without_reload(
+    environment: Shown, chromium: Browser
+) -> None:
+    page = chromium.new_page()
+    opened(page, environment, "overview")
+    task = environment.client.submit(
+        ghz(), shots=100, name="new-one", device="trapped-ions", pool="paced"
+    )
+    row = page.locator(f'tr[data-key="{task.id}"]')
+    expect(row).to_contain_text("new-one")
+    expect(row).to_contain_text("QUEUED")
+    expect(row).to_contain_text(re.compile(r"in \d"))
+    expect(row).to_contain_text("waiting")
+    task.cancel()
+    expect(row).to_have_count(0)
+    page.close()
+
+
+def test_narrow_window_shows_why_a_task_waits(environment: Shown, chromium: Browser) -> None:
+    page = chromium.new_page(viewport={"width": 360, "height": 740})
+    opened(page, environment, "overview")
+    reason = page.locator(f'tr[data-key="{environment.waiting}"] td').last
+    expect(reason).to_have_text("waiting for device trapped-ions, 1st in line")
+    box = reason.bounding_box()
+    assert box is not None
+    assert 0 <= box["x"] < box["x"] + box["width"] <= 360
+    page.close()
+
+
+def test_lost_attempt_is_told_with_its_task_and_among_faults(
+    environment: Shown, chromium: Browser
+) -> None:
+    page = chromium.new_page()
+    opened(page, environment, "lost")
+    lost = page.get_by_role("region", name="Lost attempts")
+    expect(lost.locator("tbody tr")).to_have_count(1)
+    expect(lost).to_contain_text("signal 9 (SIGKILL)")
+    expect(page.get_by_text("2 attempts.")).to_be_visible()
+    opened(page, environment, "overview")
+    expect(page.get_by_role("region", name="Faults")).to_contain_text("worker.lost")
+    expect(page.get_by_text("1 attempt lost")).to_be_visible()
+    page.close()
+
+
+def test_focus_and_selection_stay_while_the_live_state_changes(
+    environment: Shown, chromium: Browser
+) -> None:
+    page = chromium.new_page()
+    opened(page, environment, "overview")
+    link = page.locator(f'a[href="/ui/tasks/{environment.waiting}"]')
+    link.focus()
+    page.evaluate("""() => new Promise((resolve) => {
+        let states = 0;
+        const source = new EventSource('/api/v1/live');
+        source.addEventListener('live', () => (states += 1) >= 3 && resolve());
+    })""")
+    assert link.evaluate("each => each === document.activeElement")
+    page.close()
+
+
+def test_plots_have_points_of_stored_series_and_zoom_sets_range(
+    environment: Shown, chromium: Browser
+) -> None:
+    page = chromium.new_page(viewport={"width": 1440, "height": 900})
+    opened(page, environment, "overview")
+    plot = page.locator("time-plot canvas").nth(1)
+    expect(plot).to_have_attribute("aria-label", re.compile(r"waiting \d"), timeout=3 * TICK_MS)
+    over = page.locator("time-plot .u-over").first
+    over.hover(position={"x": 100, "y": 20})  # waits until the plot has its place
+    page.mouse.down()
+    over.hover(position={"x": 200, "y": 20})
+    page.mouse.up()
+    assert re.search(r"from=\d+&to=\d+", page.url)
+    page.get_by_role("button", name="6 h").press("Enter")
+    assert "last=21600" in page.url
+    page.go_back()
+    assert re.search(r"from=\d+&to=\d+", page.url)
+    page.close()
+
+
+def test_filter_of_tasks_is_kept_in_the_address(environment: Shown, chromium: Browser) -> None:
+    page = chromium.new_page()
+    opened(page, environment, "tasks")
+    page.get_by_label("State").select_option("QUEUED")
+    expect(page.locator("tbody .mark").first).to_have_text("QUEUED")
+    expect(page.locator("tbody .mark", has_text="DONE")).to_have_count(0)
+    expect(page.locator("tbody tr").first).to_contain_text("waiting")
+    page.reload()
+    expect(page.get_by_label("State")).to_have_value("QUEUED")
+    expect(page.locator("tbody .mark", has_text="DONE")).to_have_count(0)
+    page.get_by_label("Task", exact=True).fill(environment.noisy)
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"**/ui/tasks/{environment.noisy}")
+    page.close()
+
+
+def test_older_tasks_come_page_by_page(environment: Shown, chromium: Browser) -> None:
+    environment.client.submit_many([ghz()] * 60, shots=1)
+    page = chromium.new_page()
+    opened(page, environment, "tasks")
+    rows = page.locator("tbody tr")
+    expect(rows).to_have_count(50)
+    page.get_by_role("button", name="Older tasks").press("Enter")
+    expect(rows.last).to_contain_text("t-1")
+    shown_ids = page.locator("tbody tr td:first-child").all_inner_texts()
+    assert len(set(shown_ids)) == len(shown_ids) > 60
+    page.close()
+
+
+def test_task_page_shows_stages_circuit_and_counts_against_ideal_ones(
+    environment: Shown, chromium: Browser
+) -> None:
+    page = chromium.new_page(viewport={"width": 1440, "height": 900})
+    opened(page, environment, "task")
+    counts = environment.client.task(environment.noisy).result().counts
+    bars = page.locator(".outcomes")
+    expect(bars).to_contain_text(f"{counts['0000']:,}".replace(",", " "))
+    assert page.locator(".stages dt").all_inner_texts()[0] == "queued"
+    assert page.locator(".stages dt", has_text="engine").count() == 1
+    names = page.locator(".circuit title").all_text_contents()
+    assert sum(name.startswith("cz") for name in names) == 3
+    assert sum(name.startswith("measure") for name in names) == 4
+    expect(page.get_by_text("23 qubits without gates are left out")).to_be_visible()
+    page.get_by_role("button", name="Compare with the ideal distribution").press("Enter")
+    fidelity = page.get_by_text("Hellinger fidelity")
+    expect(fidelity).to_be_visible(timeout=30_000)
+    assert 0.85 < float(fidelity.inner_text().split()[-1]) < 0.999
+    expect(bars).to_contain_text("(ideal 50 %)")
+    page.close()
+
+
+IS_INSIDE = """text => {
+    const [outer, inner] = [text.parentNode.querySelector('rect'), text]
+        .map((each) => each.getBoundingClientRect());
+    return outer.left < inner.left && inner.right < outer.right
+        && outer.top < inner.top && inner.bottom < outer.bottom;
+}"""
+
+
+def test_angles_stay_in_the_boxes_of_their_gates(environment: Shown, chromium: Browser) -> None:
+    circuit = QuantumCircuit(2, 2)
+    circuit.u(0.123456, 1.6e-05, -2.31, 0)
+    circuit.cp(15 * pi / 16, 0, 1)
+    circuit.delay(100, 0, "us")
+    circuit.measure([0, 1], [0, 1])
+    task = environment.client.submit(circuit, shots=10)
+    page = chromium.new_page()
+    page.goto(f"{environment.url}/ui/tasks/{task.id}")
+    angles = page.locator(".circuit .angle")
+    expect(angles).to_have_text(["0.123, 0.000016, \N{MINUS SIGN}2.31", "15π/16", "100 µs"])
+    for angle in angles.all():
+        assert angle.evaluate(IS_INSIDE), angle.inner_text()
+    page.close()
+
+
+def test_bundle_of_task_runs_again(environment: Shown) -> None:
+    path = f"/api/v1/tasks/{environment.noisy}/bundle"
+    answer = httpx.get(environment.url + path, timeout=60).raise_for_status()
+    archive = zipfile.ZipFile(io.BytesIO(answer.content))
+    assert {"bundle.json", "program.bin", "program.qasm", "result.json"} <= set(archive.namelist())
+    assert "worker.log" not in archive.namelist()  # a worker's log has lines of others' tasks
+    waiting = httpx.get(f"{environment.url}/api/v1/tasks/{environment.waiting}/bundle")
+    assert waiting.status_code == 400
+    assert "has not ended" in waiting.json()["detail"]
+
+
+def test_cancel_by_keyboard(environment: Shown, chromium: Browser) -> None:
+    task = environment.client.submit(ghz(), shots=100, device="trapped-ions", pool="paced")
+    page = chromium.new_page()
+    page.goto(f"{environment.url}/ui/tasks/{task.id}")
+    page.get_by_role("button", name="Cancel task").press("Enter")
+    expect(page.locator(".card .mark").first).to_have_text("CANCELLED")
+    page.close()
+
+
+def test_arrow_keys_move_over_coupling_map(environment: Shown, chromium: Browser) -> None:
+    page = chromium.new_page(viewport={"width": 1440, "height": 900})
+    opened(page, environment, "device")
+    assert page.locator("qubit-map circle").count() == 27
+    page.locator('[data-qubit="0"]').focus()
+    page.keyboard.press("ArrowRight")
+    chosen = page.evaluate("document.activeElement.dataset.qubit")
+    assert chosen != "0"
+    expect(page.locator("h3")).to_have_text(f"Qubit {chosen}")
+    page.get_by_label("Colour of qubits").select_option("t1_us")
+    expect(page.locator('[data-qubit="3"]')).to_have_attribute("aria-label", re.compile("T1.*"))
+    page.close()
+
+
+def test_figures_of_qubits_are_sorted_by_keyboard_and_downloaded(
+    environment: Shown, chromium: Browser
+) -> None:
+    page = chromium.new_page(viewport={"width": 1440, "height": 900})
+    opened(page, environment, "device")
+    info = environment.client.device("lattice")
+    errors = [each.readout_error for each in info.qubits]
+    order = sorted(range(27), key=errors.__getitem__)
+    region = page.get_by_role("region", name="Qubits")
+    numbers = region.locator("tbody td:first-child")
+    assert numbers.all_inner_texts() == [str(each) for each in range(27)]
+    by_error = region.get_by_role("button", name="Readout error")
+    heading = region.get_by_role("columnheader", name="Readout error")
+    by_error.press("Enter")
+    expect(heading).to_have_attribute("aria-sort", "ascending")
+    assert numbers.all_inner_texts() == [str(each) for each in order]
+    page.keyboard.press("Enter")
+    expect(heading).to_have_attribute("aria-sort", "descending")
+    assert numbers.all_inner_texts() == [str(each) for each in reversed(order)]
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download as CSV").press("Enter")
+    assert download.value.suggested_filename == "lattice-qubits.csv"
+    with download.value.path().open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["readout_error"]) for row in rows] == errors
+    assert [float(row["t2_us"]) for row in rows] == [each.t2_us for each in info.qubits]
+    assert {len(row) for row in rows} == {5}
+    page.close()
+
+
+def test_certificate_and_score_of_a_device_are_shown(environment: Shown, chromium: Browser) -> None:
+    page = chromium.new_page()
+    opened(page, environment, "device")
+    expect(page.get_by_text("96 %")).to_be_visible()
+    plot = page.locator("time-plot canvas").last
+    expect(plot).to_have_attribute("aria-label", re.compile("confirmed 0.96, score 0.93"))
+    page.close()
+
+
+def test_reader_chooses_among_stored_snapshots_of_a_device(
+    environment: Shown, chromium: Browser
+) -> None:
+    page = chromium.new_page(timezone_id="UTC")
+    opened(page, environment, "device")
+    info = environment.client.device("lattice")
+    first, last = environment.client.calibrations("lattice")
+    assert environment.client.device("lattice", first).qubits[0].t1_us == info.qubits[0].t1_us / 2
+    page.get_by_label("Colour of qubits").select_option("t1_us")
+    now = page.locator('[data-qubit="0"]').get_attribute("aria-label")
+    choice = page.get_by_label("Snapshot")
+    assert choice.locator("option").all_inner_texts() == [
+        "in force now", "since 2026-03-02 06:00:00", "from 2026-03-01 06:00:00"
+    ]  # fmt: skip
+    choice.select_option(index=2)
+    expect(page.get_by_role("heading", name="Stored snapshot")).to_be_visible()
+    expect(page.locator('[data-qubit="0"]')).not_to_have_attribute("aria-label", now or "")
+    page.reload()
+    expect(page.get_by_label("Snapshot")).to_have_value(str(int(first)))
+    page.get_by_label("Snapshot").select_option("")
+    expect(page.get_by_role("heading", name="Snapshot in force")).to_be_visible()
+    assert "at=" not in page.url
+    unknown = httpx.get(f"{environment.url}/api/v1/devices/lattice?at_s={last + 1}")
+    assert (unknown.status_code, unknown.json()["code"]) == (404, "not_found")
+    page.close()
+
+
+def test_drain_by_keyboard_shows_reason_of_markup_as_text(
+    environment: Shown, chromium: Browser
+) -> None:
+    page = chromium.new_page(viewport={"width": 1440, "height": 900})
+    faults = Faults(page, environment.url)
+    opened(page, environment, "nodes")
+    reason = "<img src=x onerror=document.title='run'> fan"
+    page.locator("summary", has_text="Drain").press("Enter")
+    page.get_by_label("Reason").fill(reason)
+    page.keyboard.press("Enter")
+    expect(page.locator("tbody").first).to_contain_text(reason)
+    page.get_by_role("button", name=re.compile("again")).press("Enter")
+    expect(page.locator("tbody .mark").first).to_have_text("up")
+    opened(page, environment, "events")
+    expect(page.locator("tbody")).to_contain_text(reason)
+    assert page.title().startswith("Events")
+    assert not faults.found
+    page.close()
+
+
+def test_theme_is_kept(environment: Shown, chromium: Browser) -> None:
+    page = chromium.new_page(color_scheme="light")
+    opened(page, environment, "usage")
+    background = "getComputedStyle(document.body).backgroundColor"
+    light = page.evaluate(background)
+    page.get_by_label("Theme").select_option("dark")
+    dark = page.evaluate(background)
+    assert dark != light
+    page.reload()
+    assert page.evaluate(background) == dark
+    page.close()
+
+
+def test_inline_script_and_foreign_content_are_refused(
+    environment: Shown, chromium: Browser
+) -> None:
+    page = chromium.new_page()
+    opened(page, environment, "usage")
+    page.evaluate("""() => {
+        const script = document.createElement('script');
+        script.textContent = 'document.title = "run"';
+        document.head.append(script);
+        const image = document.createElement('div');
+        image.innerHTML = '<img src=x onerror="document.title = \\'run\\'">';
+        document.body.append(image);
+    }""")
+    page.wait_for_timeout(100)
+    assert page.title() != "run"
+    page.close()
+
+
+def test_documents_and_files_of_the_page(environment: Shown) -> None:
+    with httpx.Client(base_url=environment.url) as client:
+        check_files(client)
+
+
+def check_files(client: httpx.Client) -> None:
+    document = client.get("/ui/tasks/t-1")
+    policy = document.headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'")
+    assert "unsafe" not in policy
+    assert document.headers["X-Content-Type-Options"] == "nosniff"
+    assert client.get("/").next_request.url.path == "/ui/"  # type: ignore[union-attr]
+    files = re.findall(r'"(/ui/static/[^"]+)"', document.text)
+    assert len(files) >= 5
+    for path in files:
+        found = client.get(path).raise_for_status()
+        assert "immutable" in found.headers["Cache-Control"]
+    stale = client.get("/ui/static/0123456789abcdef/style.css")
+    assert stale.headers["Cache-Control"] == "no-store"
+    for path in ("/ui/none", "/ui/tasks/a/b", "/ui/static/x/../site.py", "/ui/nodes/vm"):
+        assert client.get(path).status_code == 404, path
+    assert "<script>" not in document.text
+
+
+def test_vendored_files_are_those_of_the_script_that_makes_them() -> None:
+    root = Path(__file__).parents[4]
+    script = (root / "scripts/page.sh").read_text()
+    pinned = re.findall(r"^([0-9a-f]{64})  (\S+)$", script, re.MULTILINE)
+    assert len(pinned) == 3
+    for digest, path in pinned:
+        file = root / path.replace("$static", "simenv/gateway/page/static")
+        assert hashlib.sha256(file.read_bytes()).hexdigest() == digest, path

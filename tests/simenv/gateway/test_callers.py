@@ -1,0 +1,381 @@
+"""Callers of a gateway over a real service: what a token, a JWT or a cookie opens, and for whom."""
+
+import base64
+import datetime
+import ipaddress
+import json
+import logging
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from circuits import bell
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from failing import fails
+from gateways import gateway, gateway_key
+from joserfc import jwt
+from joserfc.jwk import OctKey
+from litestar import get, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody
+from live import Live, environment
+from waiting import until
+
+from simenv.client.client import Client
+from simenv.config import GatewaySettings
+from simenv.errors import ConfigError
+from simenv.gateway import clients, limits, security
+from simenv.gateway.__main__ import _uvicorn
+from simenv.gateway.app import RunningGateway
+from simenv.gateway.context import Caller
+
+DAY_S = 86_400.0
+
+
+def routes(running: RunningGateway) -> list[Any]:
+    @get("/tasks/{number:str}")
+    async def task(caller: NamedDependency[Caller], number: FromPath[str]) -> dict[str, str]:
+        found = await running.call(caller, Client.task, number)
+        return {"id": found.id}
+
+    @get("/tasks")
+    async def tasks(caller: NamedDependency[Caller]) -> list[str]:
+        queue = await running.call(caller, Client.queue, True)
+        return [each.id for each in queue[1]]
+
+    @post("/change")
+    async def change(caller: NamedDependency[Caller]) -> dict[str, str]:
+        return {"user": caller.user}
+
+    @post("/identity/token", status_code=200)
+    async def identity(data: JSONBody[dict[str, str]]) -> dict[str, str]:
+        return {"access_token": (await running.access_token(data["apikey"])).text}
+
+    return [task, tasks, change, identity]
+
+
+@pytest.fixture(scope="module")
+def live() -> Iterator[Live]:
+    with environment(listen="tcp://127.0.0.1:0") as up:
+        yield up
+
+
+@pytest.fixture(scope="module")
+def key(live: Live) -> Path:
+    return gateway_key(live, "web")
+
+
+@pytest.fixture
+def running(live: Live, key: Path) -> Iterator[RunningGateway]:
+    with gateway(live, key, routes) as result:
+        yield result
+
+
+@pytest.fixture(scope="module")
+def env(live: Live) -> Iterator[Client]:
+    with live.client() as client:
+        yield client
+
+
+@pytest.fixture
+def tokens(env: Client) -> dict[str, str]:
+    return {name: env.tokens.add(name).secret for name in ("ana", "ben")}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_tokens_left(env: Client) -> Iterator[None]:
+    yield
+    for each in env.tokens.listed():
+        env.tokens.revoke(each.number)
+
+
+def as_user(running: RunningGateway, secret: str, scheme: str = "Bearer") -> httpx.Client:
+    return httpx.Client(base_url=running.url, headers={"Authorization": f"{scheme} {secret}"})
+
+
+def test_token_and_api_key_name_their_user(running: RunningGateway, tokens: dict[str, str]) -> None:
+    for scheme in ("Bearer", "bearer", "apikey", "ApiKey"):
+        with as_user(running, tokens["ana"], scheme) as ana:
+            answer = ana.get("/session").raise_for_status().json()
+            assert (answer["user"], answer["role"]) == ("ana", "client")
+            assert answer["environment"] == running.environment
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["", "Bearer",  "Basic YW5hOg==", "Bearer x", "Bearer simenv_" + "x" * 43,
+     "Bearer " + "é" * 50, "Bearer " + "x" * 5_000, "Bearer a.b.c", "apikey a.b.c"],
+)  # fmt: skip
+def test_request_without_a_valid_credential_is_refused(
+    running: RunningGateway, header: str
+) -> None:
+    headers = [(b"authorization", header.encode())] if header else []
+    answer = httpx.get(f"{running.url}/session", headers=headers)
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert (problem["status"], problem["code"]) == (401, "key_refused")
+    assert problem["hint"]
+
+
+def test_user_never_sees_the_tasks_of_another(
+    running: RunningGateway, tokens: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "simenv.gateway.audit")
+    with as_user(running, tokens["ana"]) as ana, as_user(running, tokens["ben"]) as ben:
+        ana.get("/session").raise_for_status()
+        ben.get("/session").raise_for_status()
+        number = next(each for each in tokens)  # the pool has the entry of ana
+        submitted = running.client(_caller(running, number)).submit(bell(), shots=5, seed=1)
+        submitted.result(60.0)
+        assert ana.get(f"/tasks/{submitted.id}").json() == {"id": submitted.id}
+        assert submitted.id in ana.get("/tasks").json()
+        assert ben.get("/tasks").json() == []
+        refused = ben.get(f"/tasks/{submitted.id}")
+        assert refused.status_code == 404
+        assert refused.json()["code"] == "not_found"
+    until(lambda: bool(caplog.records))  # the line is written after the answer
+    lines = [json.loads(record.message) for record in caplog.records]
+    assert [(each["status"], each["user"], each["path"]) for each in lines] == [
+        (404, "ben", f"/tasks/{submitted.id}")
+    ]
+
+
+def _caller(running: RunningGateway, user: str) -> Caller:
+    return next(each.caller for each in running.pool._entries.values() if each.caller.user == user)
+
+
+def test_revoked_token_is_refused(
+    running: RunningGateway, env: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = env.tokens.add("ana")
+    with as_user(running, made.secret) as ana:
+        ana.get("/tasks").raise_for_status()
+        env.tokens.revoke(made.token.number)
+        # A request that the service sees is refused at once, any other when its token is checked.
+        refused = ana.get("/tasks")
+        assert (refused.status_code, refused.json()["code"]) == (401, "key_refused")
+        monkeypatch.setattr(clients, "CHECK_S", 0.0)
+        assert ana.get("/session").status_code == 401
+    assert running.pool._entries == {}
+
+
+def test_expired_token_is_refused(
+    running: RunningGateway, env: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clients, "CHECK_S", 0.0)
+    made = env.tokens.add("ana", lifetime_s=1.5)
+    with as_user(running, made.secret) as ana:
+        assert ana.get("/session").status_code == 200
+        until(lambda: ana.get("/session").status_code == 401, 30.0)
+
+
+def test_access_token_stands_for_its_api_key(
+    running: RunningGateway, tokens: dict[str, str]
+) -> None:
+    answer = httpx.post(f"{running.url}/identity/token", json={"apikey": tokens["ana"]})
+    text = answer.raise_for_status().json()["access_token"]
+    parts = [base64.urlsafe_b64decode(each + "=" * (-len(each) % 4)) for each in text.split(".")]
+    claims = json.loads(parts[1])
+    assert claims["exp"] - claims["iat"] == security.JWT_S
+    assert tokens["ana"] not in str(parts)
+    with as_user(running, text) as ana:
+        assert ana.get("/session").json()["user"] == "ana"
+    refused = httpx.post(f"{running.url}/identity/token", json={"apikey": "x" * 50})
+    assert refused.status_code == 401
+
+
+def test_forged_access_tokens_are_refused(running: RunningGateway, tokens: dict[str, str]) -> None:
+    made = running._signer.access_token(tokens["ana"]).text
+    head, body, signature = made.split(".")
+    none = base64.urlsafe_b64encode(b'{"alg":"none"}').rstrip(b"=").decode()
+    claims = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+    other = jwt.encode({"alg": "HS256"}, claims, OctKey.import_key(b"k" * 32))
+    expired = running._signer.access_token(tokens["ana"], -10.0).text
+    ben = running._signer.access_token(tokens["ben"]).text.split(".")[1]
+    for text in (
+        f"{none}.{body}.", f"{head}.{body}.", f"{head}.{body}.{signature[:-2]}AA", other, expired,
+        f"{head}.{ben}.{signature}",
+    ):  # fmt: skip
+        with as_user(running, text) as anybody:
+            assert anybody.get("/session").status_code == 401, text
+    with as_user(running, made) as ana:
+        assert ana.get("/session").status_code == 200
+
+
+def test_access_tokens_outlive_a_restart_of_the_gateway(
+    live: Live, key: Path, tokens: dict[str, str]
+) -> None:
+    with gateway(live, key) as first:
+        text = first._signer.access_token(tokens["ana"]).text
+    with gateway(live, key) as second, as_user(second, text) as ana:
+        assert ana.get("/session").json()["user"] == "ana"
+    assert (live.home / "web" / "secret").stat().st_mode & 0o077 == 0
+
+
+def test_one_time_link_opens_one_session_of_a_browser(running: RunningGateway, env: Client) -> None:
+    link = env.tokens.add("ana", lifetime_s=60.0, once=True).secret
+    with httpx.Client(base_url=running.url) as browser:
+        answer = browser.get("/login", params={"token": link})
+        assert (answer.status_code, answer.headers["location"]) == (302, "/ui/")
+        cookie = answer.headers["set-cookie"]
+        assert "HttpOnly" in cookie
+        assert "SameSite=strict" in cookie
+        assert link not in cookie
+        assert browser.get("/session").json()["user"] == "ana"
+        assert browser.get("/login", params={"token": link}).status_code == 401
+        own = {"Origin": running.url}
+        for headers in ({}, {"Origin": "https://evil.example"}, {"Origin": "null"}):
+            refused = browser.post("/change", headers=headers)
+            assert (refused.status_code, refused.json()["code"]) == (403, "not_allowed")
+        assert browser.post("/change", headers=own).json() == {"user": "ana"}
+        session = dict(browser.cookies)
+        assert browser.post("/logout", headers=own).status_code == 204
+        assert not browser.cookies
+    with httpx.Client(base_url=running.url, cookies=session) as thief:
+        assert thief.get("/session").status_code == 401
+
+
+def test_a_bearer_token_is_no_link_and_a_link_no_bearer_token(
+    running: RunningGateway, env: Client, tokens: dict[str, str]
+) -> None:
+    """Else whoever has a token for an hour would make himself others, for ever."""
+    count = len(env.tokens.listed())
+    with httpx.Client(base_url=running.url) as browser:
+        refused = browser.get("/login", params={"token": tokens["ana"]})
+        assert (refused.status_code, "set-cookie" in refused.headers) == (401, False)
+    assert len(env.tokens.listed()) == count
+    link = env.tokens.add("ana", lifetime_s=60.0, once=True).secret
+    with as_user(running, link) as ana:
+        assert ana.get("/session").status_code == 401
+
+
+def test_requests_above_the_rate_are_answered_429(
+    live: Live, key: Path, tokens: dict[str, str]
+) -> None:
+    with gateway(live, key, requests_per_s=0.1) as slow, as_user(slow, tokens["ana"]) as ana:
+        answer = ana.get("/session").raise_for_status()
+        answer = ana.get("/session")
+        assert answer.status_code == 429
+        assert 1 <= int(answer.headers["retry-after"]) <= 10
+        assert answer.json()["code"] == "queue_full"
+        with as_user(slow, tokens["ben"]) as ben:
+            assert ben.get("/session").status_code == 200
+
+
+def test_failed_logins_of_an_address_are_bounded(
+    running: RunningGateway, tokens: dict[str, str]
+) -> None:
+    with as_user(running, tokens["ana"]) as ana:
+        ana.get("/session").raise_for_status()
+        statuses: list[int] = []
+        while 429 not in statuses and len(statuses) < 10 * limits.FAILURES:  # some time
+            with as_user(running, f"simenv_{len(statuses):043}") as guesser:
+                statuses.append(guesser.get("/session").status_code)
+        assert statuses.count(401) == len(statuses) - 1 >= limits.FAILURES
+        with as_user(running, "simenv_" + "y" * 43) as guesser:
+            refused = guesser.get("/session")
+            assert refused.status_code == 429
+            assert guesser.get("/login", params={"token": "z" * 50}).status_code == 429
+            assert int(refused.headers["retry-after"]) >= 1
+        assert ana.get("/session").status_code == 200  # who is known is served
+
+
+def test_clients_of_a_gateway_are_bounded(
+    running: RunningGateway, env: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clients, "MAX_CLIENTS", 2)
+    secrets = [env.tokens.add(name).secret for name in ("ana", "ben", "eva")]
+    for secret in secrets:
+        with as_user(running, secret) as user:
+            user.get("/session").raise_for_status()
+    users = [each.caller.user for each in running.pool._entries.values()]
+    assert users == ["ben", "eva"]
+    with as_user(running, secrets[0]) as ana:
+        assert ana.get("/tasks").status_code == 200
+
+
+def test_client_that_nobody_uses_is_closed(
+    live: Live, key: Path, tokens: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clients, "IDLE_CHECK_S", 0.05)
+    monkeypatch.setattr(clients, "MAX_IDLE_S", 0.1)
+    with gateway(live, key, routes) as running, as_user(running, tokens["ana"]) as ana:
+        ana.get("/session").raise_for_status()
+        until(lambda: not running.pool._entries, 30.0)
+        assert ana.get("/session").status_code == 200
+
+
+def test_headers_of_security_are_on_every_answer(running: RunningGateway) -> None:
+    for path in ("/session", "/nothing", "/healthz"):
+        headers = httpx.get(f"{running.url}{path}").headers
+        assert headers["x-content-type-options"] == "nosniff"
+        assert "frame-ancestors 'none'" in headers["content-security-policy"]
+        assert headers["cache-control"] == "no-store"
+        assert headers["referrer-policy"] == "no-referrer"
+        assert "server" not in headers
+
+
+def test_forwarded_headers_count_from_named_proxies_alone(
+    live: Live, key: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "simenv.gateway.audit")
+    forwarded = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https"}
+    for proxies, seen in (((), "127.0.0.1"), (("127.0.0.1",), "203.0.113.9")):
+        caplog.clear()
+        with gateway(live, key, proxies=proxies) as running:
+            answer = httpx.get(f"{running.url}/session", headers=forwarded)
+        assert json.loads(caplog.records[-1].message)["address"] == seen
+        assert ("strict-transport-security" in answer.headers) == bool(proxies)
+
+
+def self_signed(folder: Path) -> tuple[str, str]:
+    """Write a certificate for 127.0.0.1 and its key; return their paths."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.datetime.now(datetime.UTC)
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    paths = folder / "web.pem", folder / "web.key"
+    paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    paths[1].write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return str(paths[0]), str(paths[1])
+
+
+def test_gateway_ends_tls_by_itself(live: Live, key: Path, env: Client, tmp_path: Path) -> None:
+    certificate, secret_key = self_signed(tmp_path)
+    link = env.tokens.add("ana", lifetime_s=60.0, once=True).secret
+    with gateway(live, key, tls_certificate=certificate, tls_key=secret_key) as running:
+        url = running.url.replace("http:", "https:")
+        context = ssl.create_default_context(cafile=certificate)
+        with httpx.Client(base_url=url, verify=context) as browser:
+            answer = browser.get("/login", params={"token": link})
+            cookie = answer.headers["set-cookie"]
+            assert cookie.startswith("__Host-")
+            assert "Secure" in cookie
+            assert "strict-transport-security" in answer.headers
+            assert browser.get("/session").json()["user"] == "ana"
+
+
+def test_missing_file_of_tls_is_named(tmp_path: Path) -> None:
+    files = {"tls_certificate": str(tmp_path / "no.pem"), "tls_key": str(tmp_path / "no.key")}
+    fails(ConfigError, "cannot use tls_certificate", _uvicorn, None, GatewaySettings(**files))

@@ -1,0 +1,452 @@
+"""Bearer tokens, and the certificates that gateways get for them."""
+
+import hashlib
+import json
+import stat
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+from failing import fails
+from memory_transport import MemoryConnection
+from multi_user_harness import MultiUserHarness
+
+from simenv.errors import ConfigError, KeyRefusedError
+from simenv.model import TaskOptions, task_name
+from simenv.service import tokens as service_tokens
+from simenv.service.tokens import MAX_LIFETIME_S, MAX_OF_USER
+from simenv.wire import keyfiles
+from simenv.wire.keyfiles import ServerFile, new_pair
+from simenv.wire.messages import accounting, client as m
+from simenv.wire.messages.admin import AddKey, GetKeys, GetPools, Pools, RevokeKey, SetLimits
+from simenv.wire.messages.queries import GetDevices
+from simenv.wire.messages.tokens import (
+    CreateToken,
+    ExchangeToken,
+    GetTokens,
+    RevokeToken,
+    TokenCertificate,
+    TokenCreated,
+    TokenInfo,
+    Tokens,
+)
+from simenv.wire.transport.sockets import PeerKind
+
+SERVER = ServerFile(1, "p" * 40, "s" * 40, "tcp://127.0.0.1:7")
+DAY_S = 86_400.0
+
+
+class TokenHarness(MultiUserHarness):
+    """Two clients, an admin, and a gateway with a key."""
+
+    def arrive(self) -> None:
+        self.loop.tokens.server = SERVER
+        if "web" not in self.key:
+            self.key["web"] = new_pair().public
+            self.say(AddKey(1, "web", "gateway", self.key["web"]))
+        web = self.key.pop("web")
+        super().arrive()
+        self.key["web"] = web
+        self.web = self.listener.connect(PeerKind.CLIENT, b"web", web)
+
+    def create(
+        self, peer: MemoryConnection | None = None, user: str = "", role: str = "client",
+        lifetime_s: float = DAY_S, once: bool = False, purpose: str = "test",
+    ) -> TokenCreated:  # fmt: skip
+        message = CreateToken(1, user, "", role, purpose, lifetime_s, once)
+        return self.get(TokenCreated, message, peer)
+
+    def exchange(self, secret: str, public_key: str = "") -> TokenCertificate:
+        message = ExchangeToken(1, secret, public_key or new_pair().public)
+        return self.get(TokenCertificate, message, self.web)
+
+    def enter(self, secret: str) -> MemoryConnection:
+        """Return the connection that a gateway opens for the user of a token."""
+        public_key = new_pair().public
+        self.exchange(secret, public_key)
+        return self.listener.connect(PeerKind.CLIENT, public_key[:8].encode(), public_key)
+
+    def tick(self) -> None:
+        self.loop.tokens._ticked_s = 0.0
+        self.step()
+
+    def audited(self) -> str:
+        events = self.get(m.Events, m.GetEvents(1, 0, 1000)).events
+        return "\n".join(f"{each.kind} {each.subject} {each.message}" for each in events)
+
+
+@pytest.fixture
+def town(tmp_path: Path) -> TokenHarness:
+    return TokenHarness(tmp_path)
+
+
+def infos(town: TokenHarness, peer: MemoryConnection | None = None) -> list[TokenInfo]:
+    return town.get(Tokens, GetTokens(1), peer).tokens
+
+
+def test_token_is_random_and_stored_as_a_hash_in_a_private_file(town: TokenHarness) -> None:
+    first, second = town.create(town.ana), town.create(town.ana)
+    assert first.secret != second.secret
+    assert len(first.secret) >= 43 + len("simenv_")
+    path = town.folder / "tokens.json"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    text = path.read_text()
+    assert json.loads(text)["format"] == 1
+    assert first.secret.removeprefix("simenv_") not in text
+    assert hashlib.sha256(first.secret.encode()).hexdigest() in text
+    assert first.token.user == "ana"
+
+
+def test_certificate_of_a_token_has_the_rights_of_its_user(town: TokenHarness) -> None:
+    ana = town.enter(town.create(town.ana).secret)
+    number = town.order(ana, "a")
+    town.order(town.ben, "b")
+    for peer in (ana, town.ana):
+        queue = town.get(m.Queue, m.GetQueue(1, False, 10), peer)
+        assert [each.id for each in queue.tasks] == [task_name(number)]
+    assert town.refusal(GetKeys(1), ana).code == "not_allowed"
+    assert "audit.identity.admitted ana role client" in town.audited()
+
+
+def test_audit_log_names_user_and_gateway(town: TokenHarness) -> None:
+    ops = town.enter(town.create(town.ops, role="admin").secret)
+    town.say(AddKey(1, "eva", "client", new_pair().public), ops)
+    assert "by ops (admin) through web from" in town.audited()
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        m.Submit(5, "~k", 0, TaskOptions(), []),
+        m.GetQueue(1, False, 10),
+        m.Cancel(1, [1]),
+        GetTokens(1),
+        CreateToken(1, "", "", "client", "", DAY_S),
+        GetKeys(1),
+    ],
+    ids=lambda message: type(message).__name__,
+)
+def test_role_gateway_permits_nothing_of_users(town: TokenHarness, message: object) -> None:
+    assert town.refusal(message, town.web).code == "not_allowed"
+
+
+def test_role_gateway_sees_what_has_no_owner(town: TokenHarness) -> None:
+    assert town.get(Pools, GetPools(1), town.web).pools
+    assert town.get(m.Status, m.GetStatus(1), town.web).info.name
+    assert not isinstance(town.say(GetDevices(1, names=True), town.web)[0], m.Refused)
+
+
+def test_clients_cannot_exchange_tokens(town: TokenHarness) -> None:
+    secret = town.create(town.ana).secret
+    message = ExchangeToken(1, secret, new_pair().public)
+    assert town.refusal(message, town.ben).code == "not_allowed"
+
+
+def test_user_cannot_make_tokens_of_others_or_with_more_rights(town: TokenHarness) -> None:
+    for message in (
+        CreateToken(1, "ben", "", "client", "", DAY_S),
+        CreateToken(1, "nobody", "", "client", "", DAY_S),
+    ):
+        assert town.refusal(message, town.ana).code == "not_allowed"
+    for role in ("admin", "gateway", "worker", "root"):
+        refusal = town.refusal(CreateToken(1, "", "", role, "", DAY_S), town.ana)
+        assert refusal.code == "option"
+    # Nor does a token of a user make one with more rights than its own.
+    limited = town.enter(town.create(town.ops, role="client").secret)
+    assert town.refusal(CreateToken(1, "", "", "admin", "", DAY_S), limited).code == "option"
+    assert town.refusal(CreateToken(1, "ana", "", "client", "", DAY_S), limited).code == (
+        "not_allowed"
+    )
+
+
+def test_own_user_with_the_role_client_makes_no_tokens_of_others(town: TokenHarness) -> None:
+    town.create(town.ana)
+    limited = town.enter(town.create(role="client").secret)
+    message = CreateToken(1, "ana", "", "client", "", DAY_S)
+    assert town.refusal(message, limited).code == "not_allowed"
+    assert {each.user for each in infos(town, limited)} == {""}
+
+
+def test_user_whose_membership_has_ended_makes_no_token(tmp_path: Path) -> None:
+    town = TokenHarness(tmp_path, accounts={"lab": {"users": ["ana", "eva"]}})
+    eva = town.enter(town.create(user="eva").secret)
+    assert town.create(eva).token.user == "eva"
+    account = town.get(accounting.Accounts, accounting.GetAccounts(1)).accounts["lab"]
+    now_s = town.loop.tokens._ticked_s = time.monotonic() + 1_000.0  # no tick until then
+    town.say(accounting.SetAccount(2, "lab", msgspec.structs.replace(account, users=("ana",))))
+    assert town.refusal(CreateToken(1, "", "", "client", "", DAY_S), eva).code == "key_refused"
+    assert town.loop.tokens._ticked_s == now_s
+
+
+def test_user_who_entered_by_a_token_alone_makes_more(town: TokenHarness) -> None:
+    eva = town.enter(town.create(user="eva").secret)
+    assert town.order(town.enter(town.create(eva).secret))
+
+
+def test_admin_makes_tokens_of_others(town: TokenHarness) -> None:
+    made = town.create(town.ops, user="ana")
+    assert made.token.user == "ana"
+    assert [each.number for each in infos(town, town.ana)] == [made.token.number]
+    refusal = town.refusal(CreateToken(1, "ana", "", "admin", "", DAY_S), town.ops)
+    assert refusal.code == "option"
+    assert town.create(user="eva").token.user == "eva"  # a new user, who enters by it alone
+    assert infos(town, town.ben) == []
+    assert {each.user for each in infos(town, town.ops)} == {"ana", "eva"}
+
+
+@pytest.mark.parametrize("lifetime_s", [0.0, MAX_LIFETIME_S + 1.0])
+def test_lifetime_outside_its_bounds_is_refused(town: TokenHarness, lifetime_s: float) -> None:
+    refusal = town.refusal(CreateToken(1, "", "", "client", "", lifetime_s), town.ana)
+    assert refusal.code == "option"
+    assert "lifetime_s" in refusal.message
+
+
+def test_purpose_with_control_characters_is_refused(town: TokenHarness) -> None:
+    refusal = town.refusal(CreateToken(1, "", "", "client", "a\x1b[2J", DAY_S), town.ana)
+    assert refusal.code == "option"
+
+
+def test_unknown_account_is_refused(town: TokenHarness) -> None:
+    refusal = town.refusal(CreateToken(1, "", "chem", "client", "", DAY_S), town.ana)
+    assert refusal.code == "not_found"
+
+
+def test_tokens_of_a_user_are_bounded(town: TokenHarness) -> None:
+    for _ in range(MAX_OF_USER):
+        town.create(town.ana)
+    refusal = town.refusal(CreateToken(1, "", "", "client", "", DAY_S), town.ana)
+    assert refusal.code == "limit"
+    assert f"{MAX_OF_USER} tokens of ana" in refusal.message
+    town.create(town.ben)
+
+
+def test_forged_token_is_refused(town: TokenHarness) -> None:
+    made = town.create(town.ana)
+    for secret in (made.secret[:-1] + "!", "simenv_" + "x" * 43):
+        message = ExchangeToken(1, secret, new_pair().public)
+        assert town.refusal(message, town.web).code == "key_refused"
+
+
+def test_revoked_token_ends_its_connections_at_once(town: TokenHarness) -> None:
+    made, other = town.create(town.ana), town.create(town.ana)
+    first, second = town.enter(made.secret), town.enter(other.secret)
+    town.say(RevokeToken(1, made.token.number), town.ana)
+    (refused,) = town.heard(first)
+    assert isinstance(refused, m.Refused)
+    assert "was revoked" in refused.refusals[0].message
+    assert town.say(m.Ping(1), first) == []
+    assert town.get(m.Pong, m.Ping(1), second)
+    message = ExchangeToken(1, made.secret, new_pair().public)
+    assert town.refusal(message, town.web).code == "key_refused"
+    assert f"audit.tokens.revoke {made.token.number} of ana" in town.audited()
+
+
+def test_token_of_another_user_cannot_be_revoked(town: TokenHarness) -> None:
+    made = town.create(town.ana)
+    assert town.refusal(RevokeToken(1, made.token.number), town.ben).code == "not_found"
+    town.say(RevokeToken(1, made.token.number), town.ops)
+    assert infos(town) == []
+
+
+def test_expired_token_ends_its_connections(
+    town: TokenHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = town.create(town.ana, lifetime_s=100.0)
+    ana = town.enter(made.secret)
+    end_s = made.token.expires_s
+    monkeypatch.setattr(time, "time", lambda: end_s + 1.0)
+    message = ExchangeToken(1, made.secret, new_pair().public)
+    assert town.refusal(message, town.web).code == "key_refused"
+    town.tick()
+    (refused,) = town.heard(ana)
+    assert isinstance(refused, m.Refused)
+    assert "has expired" in refused.refusals[0].message
+    assert infos(town) == []
+
+
+def test_new_token_removes_an_expired_one_with_its_certificates(
+    town: TokenHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = town.create(town.ana, lifetime_s=100.0)
+    ana = town.enter(made.secret)
+    end_s = made.token.expires_s
+    monkeypatch.setattr(time, "time", lambda: end_s + 1.0)
+    town.create(town.ana)
+    town.tick()
+    assert isinstance(town.heard(ana)[0], m.Refused)
+
+
+def test_certificate_lasts_no_longer_than_its_token(town: TokenHarness) -> None:
+    made = town.create(town.ana, lifetime_s=100.0)
+    assert 0.0 < town.exchange(made.secret).lifetime_s <= 100.0
+    longer = town.create(town.ana)
+    assert town.exchange(longer.secret).lifetime_s == town.config.identity.lifetime_s
+
+
+def test_certificate_that_is_not_renewed_ends(
+    town: TokenHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = town.create(town.ana).secret
+    public_key = new_pair().public
+    town.exchange(secret, public_key)
+    ana = town.listener.connect(PeerKind.CLIENT, b"a", public_key)
+    now_s = time.monotonic() + town.config.identity.lifetime_s
+    town.loop.tokens.tick(now_s - 5.0)
+    assert town.get(m.Pong, m.Ping(1), ana)
+    town.loop.tokens._ticked_s = 0.0
+    town.loop.tokens.tick(now_s + 5.0)
+    fails(KeyRefusedError, "", town.listener.connect, PeerKind.CLIENT, b"b", public_key)
+
+
+def test_revoked_key_of_a_user_ends_the_tokens(town: TokenHarness) -> None:
+    secret = town.create(town.ana).secret
+    ana = town.enter(secret)
+    town.say(RevokeKey(1, "ana"))
+    assert isinstance(town.heard(ana)[0], m.Refused)
+    message = ExchangeToken(1, secret, new_pair().public)
+    assert town.refusal(message, town.web).code == "key_refused"
+
+
+def test_revoked_key_of_a_gateway_ends_its_certificates(town: TokenHarness) -> None:
+    secret = town.create(town.ana).secret
+    public_key = new_pair().public
+    town.exchange(secret, public_key)
+    town.say(RevokeKey(1, "web"))
+    fails(KeyRefusedError, "", town.listener.connect, PeerKind.CLIENT, b"b", public_key)
+    assert len(infos(town)) == 1  # another gateway may use it
+    assert "came through web, whose key was revoked" in town.audited()
+
+
+def test_expired_key_of_a_gateway_ends_its_certificates(
+    town: TokenHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair, end_s = new_pair(), time.time() + 1_000.0
+    town.say(AddKey(1, "short", "gateway", pair.public, end_s))
+    town.web = town.listener.connect(PeerKind.CLIENT, b"short", pair.public)
+    public_key = new_pair().public
+    town.exchange(town.create(town.ana).secret, public_key)
+    monkeypatch.setattr(time, "time", lambda: end_s + 1.0)
+    town.tick()
+    fails(KeyRefusedError, "", town.listener.connect, PeerKind.CLIENT, b"b", public_key)
+
+
+def test_user_without_membership_loses_the_certificates(tmp_path: Path) -> None:
+    town = TokenHarness(tmp_path, accounts={"lab": {"users": ["ana", "eva"]}})
+    eva = town.enter(town.create(user="eva").secret)
+    assert town.order(eva)
+    account = town.get(accounting.Accounts, accounting.GetAccounts(1)).accounts["lab"]
+    without = msgspec.structs.replace(account, users=("ana",))
+    town.say(accounting.SetAccount(2, "lab", without))
+    town.tick()
+    answers = town.heard(eva)
+    assert any(isinstance(each, m.Refused) for each in answers)
+    assert town.say(m.Ping(1), eva) == []
+    assert "is no user any more" in town.audited()
+
+
+def test_one_time_token_is_exchanged_once(town: TokenHarness) -> None:
+    made = town.create(town.ana, once=True, lifetime_s=100.0)
+    ana = town.enter(made.secret)
+    message = ExchangeToken(1, made.secret, new_pair().public)
+    assert town.refusal(message, town.web).code == "key_refused"
+    assert town.create(ana, purpose="browser").token.user == "ana"
+    town.tick()
+    assert town.get(m.Pong, m.Ping(1), ana)
+    town.restart()
+    town.arrive()
+    assert town.refusal(message, town.web).code == "key_refused"
+
+
+def test_restart_keeps_tokens_and_the_times_of_their_use(
+    town: TokenHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service_tokens, "USED_S", 0.0)
+    used, unused = town.create(town.ana), town.create(town.ben)
+    town.exchange(used.secret)
+    town.tick()
+    town.restart()
+    town.arrive()
+    by_number = {each.number: each for each in infos(town)}
+    assert by_number[used.token.number].used_s > 0.0
+    assert by_number[unused.token.number].used_s == 0.0
+    assert town.order(town.enter(used.secret))
+
+
+def test_limits_of_a_user_with_a_token_alone_survive_a_restart(town: TokenHarness) -> None:
+    secret = town.create(user="eva").secret
+    town.say(SetLimits(1, "eva", {"max_queued_tasks": 1}))
+    town.restart()
+    town.arrive()
+    eva = town.enter(secret)
+    assert town.order(eva, "a")
+    assert not town.order(eva, "b")
+
+
+def test_two_gateways_use_one_token(town: TokenHarness) -> None:
+    pair = new_pair()
+    town.say(AddKey(1, "second", "gateway", pair.public))
+    secret = town.create(town.ana).secret
+    first = town.enter(secret)
+    town.web = town.listener.connect(PeerKind.CLIENT, b"second", pair.public)
+    second = town.enter(secret)
+    town.tick()
+    assert town.get(m.Pong, m.Ping(1), first)
+    town.say(RevokeKey(1, "second"))
+    assert town.say(m.Ping(1), second) == []
+    assert town.get(m.Pong, m.Ping(1), first)
+
+
+def test_public_key_in_use_is_refused(town: TokenHarness) -> None:
+    ana, ben = town.create(town.ana).secret, town.create(town.ben).secret
+    public_key = new_pair().public
+    town.exchange(ana, public_key)
+    town.exchange(ana, public_key)  # a renewal
+    message = ExchangeToken(1, ben, public_key)
+    assert town.refusal(message, town.web).code == "key_conflict"
+    stolen = ExchangeToken(1, ben, town.key["ana"])
+    assert town.refusal(stolen, town.web).code == "key_conflict"
+
+
+def test_full_disk_cannot_keep_a_token_valid(
+    town: TokenHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = town.create(town.ana)
+
+    def full(*_: object) -> None:
+        raise ConfigError("cannot write tokens.json: No space left on device")
+
+    monkeypatch.setattr(keyfiles, "write_list", full)
+    assert town.refusal(RevokeToken(1, made.token.number)).code == "config"
+    message = ExchangeToken(1, made.secret, new_pair().public)
+    assert town.refusal(message, town.web).code == "key_refused"
+
+
+def test_environment_without_a_listener_serves_its_own_user_alone(town: TokenHarness) -> None:
+    own, ana = town.create().secret, town.create(town.ana).secret
+    town.loop.tokens.server = None
+    assert town.exchange(own).address == ""
+    message = ExchangeToken(1, ana, new_pair().public)
+    refusal = town.refusal(message, town.web)
+    assert refusal.code == "key_refused"
+    assert "--gateway" in refusal.hint
+
+
+def test_damaged_file_is_refused_at_the_start(town: TokenHarness) -> None:
+    town.create()
+    (town.folder / "tokens.json").write_text('{"format": 2, "tokens": []}')
+    fails(ConfigError, "has format 2", town.restart)
+
+
+def test_file_of_others_is_refused(town: TokenHarness) -> None:
+    town.create()
+    (town.folder / "tokens.json").chmod(0o640)
+    fails(ConfigError, "can be opened by others", town.restart)
+
+
+def test_all_tokens_fit_into_the_file() -> None:
+    info = TokenInfo("0" * 8, "u" * 64, "a" * 64, "client", "p" * 64, 1e9 + 0.123456, 2e9, 3e9)
+    info = msgspec.structs.replace(info, purpose="\U0001f600" * 64)
+    token = service_tokens.StoredToken(info, "f" * 64, True, True)
+    content = service_tokens.TokensFile(1, [token] * service_tokens.MAX_TOKENS)
+    assert len(keyfiles._encoded(content)) <= keyfiles.MAX_FILE_BYTES

@@ -1,0 +1,157 @@
+"""What the service counts and reports, over a real loop: each number agrees with what happened."""
+
+import pytest
+from reservation_harness import ReservationHarness
+from service import ServiceHarness, spec
+
+from simenv.model import TaskOptions, TaskState
+from simenv.service.telemetry.counters import MAX_DISTINCT, DurationBuckets, TaskCounters
+from simenv.wire import codec
+from simenv.wire.messages import client as m
+from simenv.wire.messages.metrics import (
+    BUCKETS,
+    LEAST_EXPONENT,
+    MAX_LABELS,
+    OTHER,
+    GetMetrics,
+    Metrics,
+    SetDeviceFigure,
+)
+
+
+def read(service: ServiceHarness) -> Metrics:
+    return service.get(Metrics, GetMetrics(1))
+
+
+@pytest.mark.parametrize("exponent", range(LEAST_EXPONENT + 1, LEAST_EXPONENT + BUCKETS - 1))
+def test_bucket_of_power_of_two_ends_with_it(exponent: int) -> None:
+    bound_us = int(2.0**exponent * 1e6)
+    durations = DurationBuckets()
+    durations.add(bound_us)
+    assert sum(durations.histogram().counts[: exponent - LEAST_EXPONENT + 1]) == 1
+    durations.add(int(2.0**exponent * 1e6) + 1)
+    assert sum(durations.histogram().counts[: exponent - LEAST_EXPONENT + 1]) == 1
+    assert durations.histogram().sum_s == (2 * bound_us + 1) / 1e6
+
+
+@pytest.mark.parametrize(("us", "index"), [(0, 0), (-5, 0), (1, 1), (10**18, BUCKETS - 1)])
+def test_durations_outside_range_are_in_outer_buckets(us: int, index: int) -> None:
+    durations = DurationBuckets()
+    durations.add(us)
+    assert durations.histogram().counts.index(1) == index
+
+
+def test_many_different_durations_are_all_counted() -> None:
+    one_by_one, together = DurationBuckets(), DurationBuckets()
+    values = range(1, 3 * MAX_DISTINCT)
+    for us in values:
+        one_by_one.add(us)
+    together.add_all(values)
+    assert one_by_one.histogram() == together.histogram()
+    assert sum(together.histogram().counts) == len(values)
+    assert together.histogram().sum_s == pytest.approx(sum(values) / 1e6)
+
+
+def test_accounts_beyond_limit_are_counted_together() -> None:
+    counters = TaskCounters()
+    for number in range(MAX_LABELS + 50):
+        counters.account(f"a{number}", 10)
+    counters.account("a0", 5)
+    assert len(counters.slot_us) == MAX_LABELS + 1
+    assert counters.slot_us["a0"] == 15
+    assert counters.slot_us[OTHER] == 500
+
+
+def test_ended_tasks_are_counted_by_state_with_wait_and_run(ready: ServiceHarness) -> None:
+    ready.submit(*(spec(seed) for seed in range(5)))
+    before = read(ready)
+    assert before.service.accepted == 5
+    (pool,) = before.pools
+    assert (pool.done, pool.failed, sum(pool.run.counts)) == (0, 0, 0)
+    tasks = ready.assigned()
+    ready.finish(tasks[:3])
+    ready.finish(tasks[3:], TaskState.FAILED, b"")
+    (pool,) = read(ready).pools
+    assert (pool.done, pool.failed, pool.cancelled, pool.expired) == (3, 2, 0, 0)
+    assert sum(pool.run.counts) == sum(pool.wait.counts) == 5
+    assert pool.run.sum_s == pytest.approx(5 * 10e-6)  # each ran 10 us
+    assert pool.run.counts[-16 - LEAST_EXPONENT] == 5  # 10 us is at most 2^-16 s, 15.3 us
+    assert 0 <= pool.wait.sum_s < 60
+
+
+def test_waiting_tasks_and_their_oldest_are_reported(bench: ServiceHarness) -> None:
+    assert read(bench).pools[0].oldest_s == 0.0
+    bench.submit(spec(1), key="~1")
+    bench.submit(spec(2), key="~2")
+    first = bench.state.tasks[1]
+    (pool,) = read(bench).pools
+    assert pool.waiting == 2
+    assert pool.oldest_s > 0.0
+    bench.peer.send(b"")  # a pass
+    bench.say(m.Cancel(2, [first.number]))
+    (later,) = read(bench).pools
+    assert (later.waiting, later.cancelled) == (1, 1)
+    assert sum(later.wait.counts) == 0, "it was never sent"
+
+
+def test_lost_workers_and_attempts_are_counted(ready: ServiceHarness) -> None:
+    ready.submit(spec())
+    assert ready.assigned()
+    ready.paper.kill("main-0")
+    ready.step()
+    metrics = read(ready)
+    assert metrics.pools[0].workers_lost == 1
+    assert metrics.service.lost_attempts == 1
+    assert metrics.pools[0].workers == {"STARTING": 1}
+
+
+def test_slots_workers_and_nodes_are_gauges(ready: ServiceHarness) -> None:
+    ready.submit(spec())
+    metrics = read(ready)
+    assert metrics.pools[0].slots_granted == 1
+    assert metrics.pools[0].workers == {"BUSY": 1}
+    (node,) = metrics.nodes
+    assert (node.state, node.slots, node.slots_granted) == ("up", 2, 1)
+    ready.finish(ready.assigned())
+    assert read(ready).nodes[0].slots_granted == 0
+
+
+def test_heartbeats_carry_load_of_worker_and_node(ready: ServiceHarness) -> None:
+    assert read(ready).nodes[0].cpu_s == -1.0
+    assert ready.work is not None
+    start, epoch = ready.paper.commands["main-0"].start, ready.journal.epoch
+    beat = m.Heartbeat("main-0", epoch, 0, 0, 5000, start, 0, 0, True, False, 1500, 90_000, 2**30)
+    ready.work.send(codec.encode(beat))
+    ready.step()
+    metrics = read(ready)
+    assert (metrics.pools[0].workers_bytes, metrics.pools[0].workers_cpu_s) == (5000, 1.5)
+    assert (metrics.nodes[0].cpu_s, metrics.nodes[0].memory_used_bytes) == (90.0, 2**30)
+
+
+def test_commits_passes_and_refusals_are_counted(ready: ServiceHarness) -> None:
+    before = read(ready).service
+    ready.submit(spec(shots=-1))
+    ready.submit(spec())
+    after = read(ready).service
+    assert after.refused == before.refused + 1
+    assert sum(after.commit.counts) > sum(before.commit.counts)
+    assert sum(after.loop_pass.counts) > sum(before.loop_pass.counts)
+    assert after.commit.sum_s > before.commit.sum_s
+    assert after.disk_free_bytes <= after.disk_bytes
+    assert after.journal_works
+
+
+def test_usage_and_budget_are_by_account(office: ReservationHarness) -> None:
+    office.join()
+    office.say(m.Submit(5, "~a", 0, TaskOptions(), [spec()]), office.ana)
+    office.finish(office.assigned())
+    accounts = {each.name: each for each in read(office).accounts}
+    assert accounts[""].slot_s == pytest.approx(10e-6)
+
+
+def test_metrics_are_for_admins(office: ReservationHarness) -> None:
+    refused = office.refusal(GetMetrics(1), office.ana)
+    assert refused.code == "not_allowed"
+    assert "GetMetrics is not permitted for the role client" in refused.message
+    refused = office.refusal(SetDeviceFigure(1, "main", "score", 0.5), office.ana)
+    assert refused.code == "not_allowed"
