@@ -1,6 +1,6 @@
 """Make the pictures of the web page for its guide: python scripts/page_images.py [FOLDER]
 
-The environment is that of the tests of the page, with chromium unpacked by scripts/chromium.sh.
+The environment is that of the tests of the page, with chromium unpacked by scripts/unpacked.sh.
 Each picture shows a whole page in COLORS colours, in at most MAX_BYTES.
 """
 

@@ -14,8 +14,9 @@ from pathlib import Path
 import psutil
 
 from simenv import config
+from simenv.client import environments
 from simenv.client.administration import issue_key
-from simenv.client.client import Client
+from simenv.client.client import Client, connect
 from simenv.client.environments import read
 from simenv.client.result import Result
 from simenv.wire.keyfiles import UserKeyFile, read_private
@@ -54,6 +55,19 @@ def home(*, cold: bool = False) -> Iterator[Path]:
         finally:
             os.environ.clear()
             os.environ.update(before)
+
+
+@contextmanager
+def started(settings: Mapping[str, object]) -> Iterator[Client]:
+    """Start an environment with a name in a home of its own; yield a client of it."""
+    name = str(settings["name"])
+    with home():
+        environments.up(settings)
+        try:
+            with connect(name) as client:
+                yield client
+        finally:
+            environments.down(name, now=True)
 
 
 @contextmanager

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import json
 import statistics
-import tempfile
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 from urllib.request import Request, urlopen
 
@@ -24,8 +22,9 @@ import simenv
 from bench.circuits import measured, wide_circuit
 from bench.harness import Report, rounds
 from bench.harness.comparison import rounds_of
-from bench.harness.environments import home, simenv as command
+from bench.harness.environments import home
 from bench.harness.gradient_steps import print_times
+from bench.service.gateway import served
 from simenv.frontends.qiskit import SimenvBackend, SimenvSampler
 
 PUBS, WIDTH, GATES, SHOTS = 100, 8, 45, 1_024
@@ -39,7 +38,7 @@ def run(options: Namespace) -> Report:
     report = Report("gateway_jobs", f"jobs of IBM's clients: {PUBS} PUBs of {WIDTH} qubits")
     with ExitStack() as stack:
         stack.enter_context(home())
-        url, secret = stack.enter_context(_served())
+        url, (secret,) = stack.enter_context(served(1))
         client = stack.enter_context(simenv.connect("bench"))
         circuits = [measured(WIDTH, wide_circuit("ansatz", WIDTH, k)[:GATES]) for k in range(PUBS)]
         sampler = SimenvSampler(SimenvBackend("main", client))
@@ -55,21 +54,6 @@ def run(options: Namespace) -> Report:
         label = f"a job of {PUBS} PUBs beyond {FACTOR} times SimenvSampler's time, ms"
         report.at_most("beyond_ms", 1e3 * (ours - FACTOR * own), label)
     return report
-
-
-@contextmanager
-def _served() -> Iterator[tuple[str, str]]:
-    """Start an environment with a gateway; yield its address and a token."""
-    with tempfile.TemporaryDirectory() as folder:
-        config = Path(folder) / "simenv.toml"
-        config.write_text('[gateway]\nlisten = "127.0.0.1:0"\nrequests_per_s = 0\n')
-        command(["up", "--name", "bench", "--workers", "2", "--config", str(config)])
-        try:
-            status = json.loads(command(["gateway", "status", "--name", "bench", "--json"]))
-            words = ["gateway", "tokens", "add", "--name", "bench", "--json"]
-            yield status["url"], json.loads(command(words))["secret"]
-        finally:
-            command(["down", "--name", "bench"])
 
 
 def _encoded(circuits: list[Any]) -> bytes:

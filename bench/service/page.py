@@ -13,8 +13,6 @@ import statistics
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter, sleep
 
@@ -24,10 +22,10 @@ from playwright.sync_api import Browser, Page, StorageState
 
 from bench.circuits import four_qubit_circuit
 from bench.harness import Option, Report
-from bench.harness.environments import home, wait_until
+from bench.harness.environments import started, wait_until
 from simenv import config
-from simenv.client import environments, launch
-from simenv.client.client import Client, connect
+from simenv.client import launch
+from simenv.client.client import Client
 
 sys.path.append(str(Path(__file__).parents[2] / "tests" / "support"))
 
@@ -49,24 +47,13 @@ def run(options: Namespace) -> Report:
     report = Report("page", f"web page: {options.tasks} tasks in the history")
     import browser
 
-    with _environment() as client:
+    with started(SETTINGS) as client:
+        wait_until(lambda: client.dashboard is not None, 30.0)
         _fill(client, options.tasks)
         with browser.chromium() as chromium:
             _paints(chromium, client, report)
         _open_pages(client, report)
     return report
-
-
-@contextmanager
-def _environment() -> Iterator[Client]:
-    with home():
-        environments.up(SETTINGS)
-        try:
-            with connect(NAME) as client:
-                wait_until(lambda: client.dashboard is not None, 30.0)
-                yield client
-        finally:
-            environments.down(NAME, now=True)
 
 
 def _fill(client: Client, count: int) -> None:

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import statistics
 from argparse import Namespace
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +18,7 @@ from qiskit import QuantumCircuit
 
 from bench.circuits import built, four_qubit_circuit
 from bench.harness import Option, Report, repeated_s, timed, timed_s
-from bench.harness.environments import home, simenv, wait_until
+from bench.harness.environments import simenv, started, wait_until
 from simenv import config
 from simenv.client import environments
 from simenv.client.circuits import load
@@ -36,23 +34,12 @@ OPTIONS = (Option("--million", action="store_true", help="10^6 tasks; some minut
 
 def run(options: Namespace) -> Report:
     report = Report("queue", f"queue: {QUEUED} tasks waiting, 1 worker")
-    with _environment() as client:
+    with started(SETTINGS) as client:
         _ten_thousand(client, report)
     if options.million:
-        with _environment() as client:
+        with started(SETTINGS) as client:
             _million(client, report)
     return report
-
-
-@contextmanager
-def _environment() -> Iterator[Client]:
-    with home():
-        environments.up(SETTINGS)
-        try:
-            with connect(NAME) as client:
-                yield client
-        finally:
-            environments.down(NAME, now=True)
 
 
 def _ten_thousand(client: Client, report: Report) -> None:

@@ -27,7 +27,7 @@ def program() -> tuple[str, dict[str, str]]:
     own = shutil.which("chromium")
     if own is not None:
         return own, dict(os.environ)
-    why = bring("chromium.sh", FOLDER)
+    why = bring("unpacked.sh", FOLDER, "chromium", "fonts-dejavu-core")
     if why:
         if os.environ.get("CI") == "true":
             pytest.fail(why)

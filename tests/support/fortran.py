@@ -28,7 +28,7 @@ def compiler() -> FortranCompiler:
     own = shutil.which("gfortran")
     if own is not None:
         return FortranCompiler((own,), dict(os.environ))
-    why = bring("fortran.sh", FOLDER)
+    why = bring("unpacked.sh", FOLDER, "gfortran")
     if why:
         if os.environ.get("CI") == "true":
             pytest.fail(why)

@@ -19,7 +19,7 @@ def program(name: str) -> str:
     found = shutil.which(name)
     if found is not None:
         return found
-    why = bring("prometheus.sh", FOLDER)
+    why = bring("unpacked.sh", FOLDER, "prometheus")
     if why and os.environ.get("CI") == "true":
         pytest.fail(why)
     if why:
