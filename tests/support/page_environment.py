@@ -103,9 +103,11 @@ def shown(folder: Path) -> Iterator[Shown]:
         client.submit(ghz(), shots=100, seed=2, name="small").wait()
         noisy.wait()
         paced = {"device": SLOW, "pool": "paced"}
+        [victim] = [each.pid for each in client.workers() if each.pool == "paced"]
+        os.kill(victim, signal.SIGSTOP)  # it would have computed the task before it is seen
         long = client.submit(slow(), shots=10_000, name="long", **paced)
         waiting = client.submit(ghz(), shots=100, name="behind", **paced)
-        victim = busy_worker(client, long).pid
+        busy_worker(client, long)
         os.kill(victim, signal.SIGKILL)
         until(lambda: client.tasks([long.id])[0].attempt == 2)
         client.record_device_figure("lattice", "certified", 0.96)

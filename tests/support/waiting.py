@@ -38,4 +38,7 @@ def busy_worker(env: Client, task: Task) -> WorkerInfo:
         assert not task.done(), "it ended before it was seen"
         return [worker for worker in env.workers() if worker.task == task.id]
 
-    return until(look, look_s=0.002)[0]
+    def state() -> str:
+        return f"{env.tasks([task.id])} is run by none of {env.workers()}"
+
+    return until(look, look_s=0.002, message=state)[0]
