@@ -94,6 +94,9 @@ class ArchiveConnection:
     def send(self, body: bytes) -> None:
         self._inbox.put(*self._archive.answer(codec.from_client(body)))
 
+    def fileno(self) -> int:
+        raise OSError("a journal is read without a descriptor")
+
     def close(self) -> None:
         """Close the journal. Idempotent."""
         self._archive.close()

@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -166,17 +166,8 @@ class TaskHistory:
     def task(self, task: Task | str | int, *, structure: bool = True) -> LogRow:
         """Return the row of one task. Raises NotFoundError if it is unknown or was removed. A
         binding such as `t-8k2f.17` has no row of its own; the row of its task is returned."""
-        number = number_of(task)
-        asked = {"after": number - 1, "limit": 1, "structure": structure}
-        result = self._session.request(History, GetHistory, **asked).rows if number else []
-        if not result or task_number(result[0].id) != number:
-            hint = "simenv history lists them"
-            raise NotFoundError(f"no task {task_name(number)} here", hint=hint)
-        row, binding = result[0], task.row if isinstance(task, Task) else row_of(task)
-        if binding is not None and binding >= row.bindings:
-            message = f"task {row.id} carries {row.bindings} bindings; there is no number {binding}"
-            raise NotFoundError(message, hint=f"the first is {row.id}.0")
-        return row
+        question = {**row_question(task), "structure": structure}
+        return row_in(self._session.request(History, GetHistory, **question), task)
 
     def submitted(self, task: Task | str | int) -> Submitted:
         """Return the submission of this task: program and options; `terms.engine` is the chosen
@@ -265,6 +256,32 @@ class TaskHistory:
 
     def _events(self, since: int, limit: int) -> m.Events:
         return self._session.request(m.Events, m.GetEvents, since=since, limit=limit)
+
+
+def row_question(task: Task | str | int) -> dict[str, Any]:
+    """Return the fields of a GetHistory for one task, whose answer `row_in` reads. Raises
+    NotFoundError for a text that is no task id."""
+    number = number_of(task)
+    if not number:
+        raise _unknown(number)
+    return {"after": number - 1, "limit": 1}
+
+
+def row_in(answer: History, task: Task | str | int) -> LogRow:
+    """Return the row of a task from the answer to its question. Raises NotFoundError if the task is
+    unknown or was removed."""
+    number, rows = number_of(task), answer.rows
+    if not rows or task_number(rows[0].id) != number:
+        raise _unknown(number)
+    row, binding = rows[0], task.row if isinstance(task, Task) else row_of(task)
+    if binding is not None and binding >= row.bindings:
+        message = f"task {row.id} carries {row.bindings} bindings; there is no number {binding}"
+        raise NotFoundError(message, hint=f"the first is {row.id}.0")
+    return row
+
+
+def _unknown(number: int) -> NotFoundError:
+    return NotFoundError(f"no task {task_name(number)} here", hint="simenv history lists them")
 
 
 PAGE = 1_000

@@ -38,7 +38,7 @@ from simenv.gateway.ibm.endpoints import routes as ibm_routes
 from simenv.gateway.ibm.service import ComputeService
 from simenv.gateway.iqm.endpoints import routes as iqm_routes
 from simenv.gateway.limits import IDLE_S, BoundedApplication, bounded_protocol
-from simenv.process import die_with_parent, start_ticks
+from simenv.process import die_with_parent, freeze_gc, start_ticks
 from simenv.wire.transport.sockets import open_socket
 
 ANY_PORT = "127.0.0.1:0"  # where it listens by default
@@ -143,6 +143,7 @@ def run(arguments: argparse.Namespace, paths: EnvironmentPaths) -> None:
         files.write_atomic(file, msgspec.json.encode(content))
         if not is_child:
             log.info("listening at %s", gateway.url)
+        freeze_gc()  # a pass over all modules would stop all requests
         try:
             uvicorn.Server(_uvicorn(BoundedApplication(app, settings), settings)).run(listeners)
         finally:

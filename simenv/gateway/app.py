@@ -20,7 +20,6 @@ from litestar.config.compression import CompressionConfig
 from litestar.datastructures import Cookie
 from litestar.di import NamedDependency, Provide
 from litestar.params import FromQuery
-from litestar.plugins.prometheus import PrometheusConfig
 from litestar.response import Redirect
 from litestar.types import ControllerRouterHandler
 
@@ -33,10 +32,14 @@ from simenv.gateway.clients import ClientPool
 from simenv.gateway.context import UNCOMPRESSED, AccessToken, Caller
 from simenv.gateway.limits import CallerRates
 from simenv.gateway.problems import EXCEPTION_HANDLERS
+from simenv.gateway.request_metrics import count_requests
+from simenv.wire.messages.client import FromClient
+from simenv.wire.messages.queries import Reply
 from simenv.wire.messages.tokens import TokenCertificate, TokenCreated
 
 P = ParamSpec("P")
 T = TypeVar("T")
+A = TypeVar("A", bound=Reply)
 GZIP_BYTES = 1_000  # least size of an answer that is compressed
 
 
@@ -65,6 +68,15 @@ class RunningGateway:
         try:
             return await entry.call(partial(function, entry.client, *args, **kwargs))
         except KeyRefusedError:  # the service has ended the certificate
+            self.pool.drop(caller.token)
+            raise
+
+    async def ask(
+        self, caller: Caller, kind: type[A], make: Callable[..., FromClient], /, **fields: Any
+    ) -> A:
+        try:
+            return await self.pool.entry(caller).ask(kind, make, **fields)
+        except KeyRefusedError:  # as above
             self.pool.drop(caller.token)
             raise
 
@@ -105,7 +117,7 @@ class RunningGateway:
         )  # fmt: skip
 
     def _cookie(self, request: Request[Any, Any, Any]) -> str:
-        return security.cookie_name(self.environment, request.base_url.scheme == "https")
+        return security.cookie_name(self.environment, request.scope["scheme"] == "https")
 
 
 def _browser_token(client: Client, caller: Caller) -> TokenCreated:
@@ -184,7 +196,7 @@ def create_app(gateway: RunningGateway, *routes: ControllerRouterHandler) -> Lit
         ),
         openapi_config=None,  # `native` describes its routes itself
         lifespan=[lifespan],
-        middleware=[PrometheusConfig("simenv", "simenv_http", group_path=True).middleware],
+        middleware=[count_requests],
         request_max_body_size=None,  # `BoundedApplication` bounds bodies
         debug=False,
         logging_config=None,

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from simenv.client.client import Client
 from simenv.client.connection import address
@@ -28,6 +28,8 @@ from simenv.gateway.context import Caller
 from simenv.gateway.limits import locked_s
 from simenv.transpiler.qpy import SandboxProcess
 from simenv.wire.keyfiles import new_pair
+from simenv.wire.messages.client import FromClient
+from simenv.wire.messages.queries import Reply
 from simenv.wire.messages.tokens import ExchangeToken, TokenCertificate, TokenInfo
 
 COMPILERS = 8  # processes that compile, of as many users
@@ -43,6 +45,7 @@ EXCHANGE_S = 10.0  # longest wait for the service
 SECRET_CHARS = (40, 100)
 
 T = TypeVar("T")
+A = TypeVar("A", bound=Reply)
 
 
 class TokenAddress(CertificateAddress):
@@ -88,16 +91,31 @@ class Entry:
 
     async def call(self, function: Callable[[], T]) -> T:
         """Run a function in one of the threads. Raises QueueFullError if too many wait."""
+        self._count()
+        try:
+            return await self._in_thread(function)
+        finally:
+            self.calls -= 1
+
+    async def ask(self, kind: type[A], make: Callable[..., FromClient], /, **fields: Any) -> A:
+        """Return the answer to one request. Raises QueueFullError if too many calls wait."""
+        self._count()
+        try:
+            reader = self.client.session.loop_reader
+            return await reader.request(kind, make, self._in_thread, **fields)
+        finally:
+            self.calls -= 1
+
+    async def _in_thread(self, function: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function)
+
+    def _count(self) -> None:
         if self.calls >= THREADS_OF_ONE + MAX_WAITING:
             raise QueueFullError(
                 f"{self.calls} requests of this token are under way, which is the limit",
                 hint="wait for some of them",
             )
         self.calls += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, function)
-        finally:
-            self.calls -= 1
 
     def close(self) -> None:
         """Close the client; its calls fail. Does not wait."""

@@ -16,12 +16,15 @@ from litestar import Request
 from simenv.client.client import Client
 from simenv.client.submission.options import is_traceparent
 from simenv.config import GatewaySettings
+from simenv.wire.messages.client import FromClient
+from simenv.wire.messages.queries import Reply
 from simenv.wire.messages.tokens import TokenCertificate
 
 UNCOMPRESSED = "uncompressed"  # key in `opt` of a handler: its answer is not compressed
 
 P = ParamSpec("P")
 T = TypeVar("T")
+A = TypeVar("A", bound=Reply)
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -72,6 +75,12 @@ class Gateway(Protocol):
         """Run `function(client, ...)` in one of the caller's threads, which are bounded, so that
         one caller does not stop the others. Raises what it raises; QueueFullError if too many of
         the caller's calls wait."""
+
+    async def ask(
+        self, caller: Caller, kind: type[A], make: Callable[..., FromClient], /, **fields: Any
+    ) -> A:
+        """Return the answer to one request of the caller, as `client.session.request` does; it
+        takes no thread while the service answers. Raises the error of a refusal, and as `call`."""
 
     async def caller(self, request: Request[Any, Any, Any]) -> Caller:
         """Return the caller of a request, for routes that need no credential from everybody. Raises

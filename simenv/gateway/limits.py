@@ -16,6 +16,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextvars import ContextVar
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
 
@@ -38,6 +39,7 @@ BURST_S = 10.0  # of the requests of a caller
 FAILURES, FAILURES_PER_S = 20.0, 0.2  # of unknown credentials from one address
 GUESSES, GUESSES_PER_S = 10.0, 0.1  # of keys that one address could not exchange
 MAX_BUCKETS = 10_000
+MAX_ADDRESSES = 1_000  # whose network is known without parsing them again
 UNKNOWN_BYTES = 16 * 2**10  # of a body without a credential: that of a login
 BODIES = 8  # bodies of the largest size that are held at once, or more smaller ones
 AUDITED = (401, 403, 404, 408, 413, 429, 431)
@@ -237,6 +239,7 @@ def bounded_protocol(settings: GatewaySettings) -> type[BoundedProtocol]:
     return type("BoundedProtocol", (BoundedProtocol,), {"table": table})
 
 
+@lru_cache(MAX_ADDRESSES)
 def network_of(address: str) -> str:
     """Return what counts as one address: a host of IPv4, a network of IPv6."""
     try:

@@ -14,7 +14,7 @@ from simenv.gateway.metrics.collector import METRICS, UP
 FOLDER = Path(__file__).parents[2] / "examples" / "monitoring"
 RULES = yaml.safe_load((FOLDER / "alerts.yml").read_text())["groups"][0]["rules"]
 NAMES = {each.name for each in METRICS} | {UP[0]}
-OTHERS = {"simenv_http_requests_total"}  # of the gateway's framework
+OTHERS = {"simenv_http_requests_total"}  # of the gateway's requests
 
 
 def promtool(*words: str) -> subprocess.CompletedProcess[str]:

@@ -65,6 +65,9 @@ class GatewayStandIn:
         finally:
             self._waiting[caller.user] -= 1
 
+    async def ask(self, caller: Caller, *request: Any, **fields: Any) -> Any:
+        return await self.call(caller, lambda client: client.session.request(*request, **fields))
+
     def close(self) -> None:
         self._threads.shutdown()
 

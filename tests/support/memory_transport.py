@@ -1,8 +1,10 @@
 """In-memory transport with the guarantees of the ZeroMQ one."""
 
+import os
 import threading
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 
 from simenv.cli.archive import Inbox
 from simenv.errors import KeyRefusedError, NoServiceError
@@ -123,10 +125,19 @@ class MemoryConnection:
         self._listener, self._peer_kind, self._identity = listener, peer_kind, identity
         self.sender, self.key = sender, key
         self._inbox = Inbox()
-        self.receive, self.wake = self._inbox.receive, self._inbox.wake
+        self.wake = self._inbox.wake
+        self._signal = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def fileno(self) -> int:
+        return self._signal
+
+    def receive(self, timeout_s: float) -> bytes | None:
+        self._clear()
+        return self._inbox.receive(timeout_s)
 
     def send(self, body: bytes) -> None:
         check_size(body, self.message_bytes)
+        self._clear()
         self._listener.accept(self._peer_kind, self._identity, body, self.sender)
 
     def deliver(self, body: bytes) -> bool:
@@ -135,6 +146,7 @@ class MemoryConnection:
         if len(self._inbox) >= SEND_QUEUE_MESSAGES:
             return False
         self._inbox.put(body)
+        os.eventfd_write(self._signal, 1)
         return True
 
     @property
@@ -144,3 +156,8 @@ class MemoryConnection:
 
     def close(self) -> None:
         self._listener.forget(self._peer_kind, self._identity)
+
+    def _clear(self) -> None:
+        """Take the signal away, which ZeroMQ does when it reads or sends."""
+        with suppress(BlockingIOError):
+            os.eventfd_read(self._signal)

@@ -5,7 +5,8 @@ connection and dispatches the messages that arrive, until its own wait has ended
 their messages into the outbox and wake the leader, which wakes a thread when what it waits for has
 come, and another one to lead when it leaves. A silent service is pinged; one that has not
 answered for LOST_S is lost. When the connection file names another address, or the epoch has
-changed, the channel sends Hello again and calls `renew`, which repeats all open requests.
+changed, the channel sends Hello again and calls `renew`, which repeats all open requests. An event
+loop may read instead, while no thread leads: see `loop_reader`.
 """
 
 from __future__ import annotations
@@ -113,12 +114,14 @@ class ServiceChannel:
         handlers: Mapping[type, Handler],
         renew: Callable[[], None],
         forked: Callable[[], None],
+        unread: Callable[[], None],
         *,
         as_client: bool = False,
     ) -> None:
-        """`as_client`: use the rights of the role client, whatever role the key has."""
+        """`unread` is called with the lock held when no thread reads any more. `as_client`: use the
+        rights of the role client, whatever role the key has."""
         self._route = CLIENT_ROUTE.decode() if as_client else "~"
-        self.address, self._renew, self._forked = address, renew, forked
+        self.address, self._renew, self._forked, self._unread = address, renew, forked, unread
         self._handlers: dict[type, Handler] = {
             **handlers,
             m.Welcome: self._welcome,
@@ -267,6 +270,20 @@ class ServiceChannel:
         finally:
             self._resign(me)
 
+    def lead(self) -> Connection | None:
+        """Make the calling thread the leader, who calls `read_all` then; None if another thread is.
+        The caller holds the lock. Raises NoServiceError if the channel is closed."""
+        connection = self._open()
+        return connection if self._lead(threading.get_ident()) else None
+
+    def read_all(self, connection: Connection) -> None:
+        """Handle messages that have arrived, and stop leading; never waits for more."""
+        try:
+            while self._receive(connection, 0.0):
+                pass
+        finally:
+            self._resign(threading.get_ident())
+
     def close(self) -> None:
         """Close the connection; threads that wait get NoServiceError. Idempotent."""
         if self.is_forked:
@@ -298,8 +315,11 @@ class ServiceChannel:
                     self._flush()
                 if self.closed:
                     self.changed.notify_all()
-            if self._leader is None and self._followers:
-                self._wake(next(iter(self._followers)))
+            if self._leader is None:
+                if self._followers:
+                    self._wake(next(iter(self._followers)))
+                else:
+                    self._unread()
 
     def _follow(self, me: int, done: Callable[[], bool]) -> threading.Lock:
         turn = threading.Lock()

@@ -27,6 +27,7 @@ import msgspec
 from simenv.client.connection import task_handle, tracing
 from simenv.client.connection.address import Address
 from simenv.client.connection.channel import LOST_S, Handler, ServiceChannel
+from simenv.client.connection.loop_reader import LoopReader
 from simenv.errors import OptionError, ProtocolError, SimenvError, TimedOutError
 from simenv.model import TaskInfo, TaskOptions, TaskSpec
 from simenv.model.accounts import Receipt
@@ -153,6 +154,7 @@ class ServiceSession:
         self, address: Address, timeout_s: float = LOST_S, *, as_client: bool = False
     ) -> None:
         self.bridge = AsyncioBridge(self)
+        self.loop_reader = LoopReader(self)
         self._reset()
         handlers: dict[type, Handler] = dict.fromkeys(queries.kinds(queries.Reply), self._answer)
         handlers |= {
@@ -162,7 +164,12 @@ class ServiceSession:
             m.UnknownTasks: self._unknown,
         }
         self.channel = ServiceChannel(
-            address, handlers, self._renew, self._reset, as_client=as_client
+            address,
+            handlers,
+            self._renew,
+            self._reset,
+            self.loop_reader.no_thread_reads,
+            as_client=as_client,
         )
         self.channel.start(timeout_s)
 
@@ -175,9 +182,11 @@ class ServiceSession:
         self._pending = task_handle.PendingTasks()
         self._watches = task_handle.WatchQueue(self._pending, self._send_watch)
         self.bridge.reset()
+        self.loop_reader.reset()
 
     def close(self) -> None:
         self.channel.close()
+        self.loop_reader.close()
         self.bridge.join()
 
     def __reduce__(self) -> NoReturn:
@@ -197,18 +206,45 @@ class ServiceSession:
         refusal."""
         self.channel.enter()
         with self.channel.lock:
-            request = self._new()
-            request.body = self.channel.send(make(request.number, **fields))
+            request = self.begin(make, fields)
+        return self.finish(kind, request, timeout_s)
+
+    def begin(
+        self,
+        make: Callable[..., m.FromClient],
+        fields: dict[str, Any],
+        answered: Callable[[], None] | None = None,
+    ) -> task_handle.PendingRequest:
+        """Send a request, for `finish`. The caller holds the lock. `answered` is called by the
+        thread that receives the answer."""
+        request = self._new()
+        request.answered = answered
         try:
-            self._wait(request, timeout_s)
+            request.body = self.channel.send(make(request.number, **fields))
+        except BaseException:
+            self.forget(request)
+            raise
+        return request
+
+    def finish(
+        self, kind: type[A], request: task_handle.PendingRequest, timeout_s: float | None = None
+    ) -> A:
+        """Wait for the answer to a request and return it."""
+        try:
+            if request.answer is None:
+                self._wait(request, timeout_s)
         finally:
-            self._requests.pop(request.number, None)
+            self.forget(request)
         answer = request.answer
         if isinstance(answer, kind):
             return answer
         if isinstance(answer, m.Refused):
             raise codec.error_of(answer.refusals)
         raise ProtocolError(f"the service answered {type(answer).__name__}, not {kind.__name__}")
+
+    def forget(self, request: task_handle.PendingRequest) -> None:
+        """Wait no more for the answer to a request. Idempotent."""
+        self._requests.pop(request.number, None)
 
     def task_infos(
         self, task_numbers: Sequence[int], timeout_s: float | None = None
@@ -488,6 +524,8 @@ class ServiceSession:
         request = self._requests.get(message.request)
         if request is not None and request.answer is None:
             request.answer = message
+            if request.answered is not None:
+                request.answered()
 
     def _renew(self) -> None:
         """Repeat all open requests after a restart of the service or a reconnect."""

@@ -321,6 +321,7 @@ class PendingRequest(msgspec.Struct, eq=False):
     count: int = 0
     handles: Sequence[TaskHandle] = ()
     repeated: bool = False  # the service knew its idempotency key: no task is new
+    answered: Callable[[], None] | None = None  # called when the answer has come
 
     def is_answered(self) -> bool:
         return self.answer is not None

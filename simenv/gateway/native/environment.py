@@ -19,8 +19,7 @@ from simenv.gateway.native.programs import read_json
 from simenv.gateway.native.schemas import MAX_LIST, record
 from simenv.gateway.native.tasks import TheCaller, TheGateway
 from simenv.model.accounts import ShareRow
-from simenv.model.views import EngineInfo
-from simenv.wire.messages import accounting, queries
+from simenv.wire.messages import accounting, admin, client as messages, queries
 
 Number = FromPath[int]
 
@@ -28,25 +27,25 @@ Number = FromPath[int]
 @get("/status")
 async def get_status(gateway: TheGateway, caller: TheCaller) -> model.ServiceInfo:
     """Return the figures of the service, its queue, pools and nodes."""
-    return await gateway.call(caller, Client.status)
+    return (await gateway.ask(caller, messages.Status, messages.GetStatus)).info
 
 
 @get("/pools")
 async def list_pools(gateway: TheGateway, caller: TheCaller) -> list[model.PoolInfo]:
     """List the pools, also those made for programs too large for one worker."""
-    return list((await gateway.call(caller, Client.pools)).values())
+    return (await gateway.ask(caller, admin.Pools, admin.GetPools)).pools
 
 
 @get("/nodes")
 async def list_nodes(gateway: TheGateway, caller: TheCaller) -> list[model.NodeInfo]:
     """List the nodes of the allocation."""
-    return list((await gateway.call(caller, Client.nodes)).values())
+    return (await gateway.ask(caller, admin.Pools, admin.GetPools)).nodes
 
 
 @get("/workers")
 async def list_workers(gateway: TheGateway, caller: TheCaller) -> list[model.WorkerInfo]:
     """List the resident workers."""
-    return await gateway.call(caller, Client.workers)
+    return (await gateway.ask(caller, messages.Workers, messages.GetWorkers)).workers
 
 
 @get("/queue")
@@ -65,11 +64,8 @@ async def get_queue(
 @get("/engines")
 async def list_engines(gateway: TheGateway, caller: TheCaller) -> list[schemas.EngineRecord]:
     """List the engines in the order of preference."""
-
-    def read(client: Client) -> list[EngineInfo]:
-        return client.session.request(queries.Engines, queries.GetEngines).engines
-
-    return [record(each, schemas.EngineRecord) for each in await gateway.call(caller, read)]
+    found = (await gateway.ask(caller, queries.Engines, queries.GetEngines)).engines
+    return [record(each, schemas.EngineRecord) for each in found]
 
 
 @get("/devices")
@@ -102,11 +98,7 @@ async def list_calibrations(
 @get("/accounts")
 async def list_accounts(gateway: TheGateway, caller: TheCaller) -> schemas.AccountList:
     """List the accounts and classes of service that the caller may use, for an admin all."""
-
-    def read(client: Client) -> accounting.Accounts:
-        return client.session.request(accounting.Accounts, accounting.GetAccounts)
-
-    answer = await gateway.call(caller, read)
+    answer = await gateway.ask(caller, accounting.Accounts, accounting.GetAccounts)
     return schemas.AccountList(answer.accounts, answer.qos)
 
 

@@ -15,6 +15,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
+from itertools import takewhile
 from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
@@ -44,6 +45,11 @@ MAX_SEQ = 2**63 - 1
 def events_above(client: Client, since: int, limit: int) -> m.Events:
     """Return a page of events above number `since`."""
     return client.session.request(m.Events, m.GetEvents, since=since, limit=limit)
+
+
+async def ask_events(gateway: Gateway, caller: Caller, since: int, limit: int) -> m.Events:
+    """Return the same page, without a thread."""
+    return await gateway.ask(caller, m.Events, m.GetEvents, since=since, limit=limit)
 
 
 class Feed(ABC):
@@ -116,7 +122,7 @@ class EventFeed(Feed):
 
     def __init__(self, gateway: Gateway, caller: Caller) -> None:
         super().__init__(gateway, caller)
-        self._buffer: deque[Event] = deque(maxlen=BUFFER)
+        self._buffer: deque[tuple[Event, bytes]] = deque(maxlen=BUFFER)  # events and their frames
         self._from = -1  # all events above this number are in the buffer, -1: not known yet
         self._newest = -1
         self._status = b""
@@ -139,10 +145,10 @@ class EventFeed(Feed):
                 if self._newest >= 0:
                     since = self._newest if since is None else since
                     events = await self._above(since)
-                    for event in events:
+                    for event, frame in events:
                         since = event.seq
                         if not kinds or event.is_of(kinds):
-                            yield _frame(event)
+                            yield frame
                     if events:
                         continue
                 try:
@@ -163,32 +169,34 @@ class EventFeed(Feed):
         self._buffer.clear()
         self._from = self._newest = -1
 
-    async def _above(self, since: int) -> list[Event]:
-        """Return some events above a number, from the buffer or the service; [] if there are none
-        yet."""
+    async def _above(self, since: int) -> list[tuple[Event, bytes]]:
+        """Return some events above a number and their frames, from the buffer or the service; [] if
+        there are none yet."""
         if since >= self._newest:
             return []
         if since < self._from:
-            page = await self._gateway.call(self._caller, events_above, since, PAGE)
-            return page.events
-        return [event for event in self._buffer if event.seq > since][:PAGE]
+            page = await ask_events(self._gateway, self._caller, since, PAGE)
+            return [(event, _frame(event)) for event in page.events]
+        # From the end: most streams have all but the last few.
+        above = list(takewhile(lambda entry: entry[0].seq > since, reversed(self._buffer)))
+        return above[: -PAGE - 1 : -1]
 
     async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
+        loop, gateway, caller = asyncio.get_running_loop(), self._gateway, self._caller
         asked_s = -STATUS_S
         while True:
             with suppress(NoServiceError, QueueFullError):  # the next question may succeed
-                call = self._gateway.call
                 if self._newest < 0:
-                    self._newest = (await call(self._caller, events_above, 0, 0)).newest
+                    self._newest = (await ask_events(gateway, caller, 0, 0)).newest
                     self._from = self._newest
                     self._wake()
-                page = await call(self._caller, events_above, self._newest, PAGE)
+                page = await ask_events(gateway, caller, self._newest, PAGE)
                 if page.events:
                     self._add(page.events)
                 if self._watchers and loop.time() - asked_s >= STATUS_S:
                     asked_s = loop.time()
-                    status = msgspec.json.encode(await call(self._caller, Client.status))
+                    answer = await gateway.ask(caller, m.Status, m.GetStatus)
+                    status = msgspec.json.encode(answer.info)
                     if status != self._status:
                         self._status = status
                         self._statuses += 1
@@ -198,9 +206,9 @@ class EventFeed(Feed):
             await asyncio.sleep(POLL_S)
 
     def _add(self, events: list[Event]) -> None:
-        self._buffer.extend(events)
+        self._buffer.extend((event, _frame(event)) for event in events)
         if len(self._buffer) == BUFFER:
-            self._from = max(self._from, self._buffer[0].seq - 1)
+            self._from = max(self._from, self._buffer[0][0].seq - 1)
         self._newest = events[-1].seq
         self._wake()
 
@@ -223,7 +231,7 @@ async def list_events(
     limit: Annotated[int, QueryParameter(ge=0, le=MAX_LIST)] = 100,
 ) -> schemas.EventPage:
     """Return events numbered above `since`, oldest first. `limit=0`: only the newest number."""
-    page = await gateway.call(caller, events_above, since, limit)
+    page = await ask_events(gateway, caller, since, limit)
     events = [event for event in page.events if not kind or event.is_of(kind)]
     return schemas.EventPage(events, page.events[-1].seq if page.events else since, page.newest)
 

@@ -20,6 +20,7 @@ from litestar.params import FromPath, FromQuery, HeaderParameter, QueryParameter
 
 from simenv.client import result_display
 from simenv.client.client import Client
+from simenv.client.history import row_in, row_question
 from simenv.client.tasks.task import Task
 from simenv.errors import NotFoundError, OptionError
 from simenv.gateway.context import Caller, Gateway, trace_of
@@ -28,7 +29,7 @@ from simenv.gateway.native.programs import ProgramParsers
 from simenv.gateway.native.schemas import MAX_LIST, MAX_WAIT_S, record
 from simenv.model import FINAL_STATES, Event, TaskState, decode_program
 from simenv.model.task_rules import checked_key
-from simenv.wire.messages.queries import NEWEST, LogRow
+from simenv.wire.messages.queries import NEWEST, GetHistory, History, LogRow
 
 TheGateway = NamedDependency[SkipValidation[Gateway]]
 TheCaller = NamedDependency[SkipValidation[Caller]]
@@ -207,13 +208,10 @@ def _record(row: LogRow, info: Any) -> schemas.TaskDetails:
 @get("/tasks/{task_id:str}")
 async def get_task(gateway: TheGateway, caller: TheCaller, task_id: TaskId) -> schemas.TaskDetails:
     """Return a task with its stages and, before its end, its expected start and pending reason."""
-
-    def read(client: Client) -> schemas.TaskDetails:
-        row = client.history.task(task_id, structure=False)
-        infos = [] if row.state in FINAL_STATES else client.tasks([row.id])
-        return _record(row, infos[0] if infos else None)
-
-    return await gateway.call(caller, read)
+    answer = await gateway.ask(caller, History, GetHistory, **row_question(task_id))
+    row = row_in(answer, task_id)
+    infos = [] if row.state in FINAL_STATES else await gateway.call(caller, Client.tasks, [row.id])
+    return _record(row, infos[0] if infos else None)
 
 
 @get("/tasks/{task_id:str}/result")

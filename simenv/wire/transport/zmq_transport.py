@@ -105,6 +105,11 @@ class Connection(Protocol):
     def wake(self) -> None:
         """Let the present `receive`, or else the next one, return None; thread-safe."""
 
+    def fileno(self) -> int:
+        """Return a descriptor that becomes readable when `receive` may have a message; not again
+        before all of them were received, and sending may take the signal away. Raises OSError if
+        there is none."""
+
     def close(self) -> None: ...
 
 
@@ -345,6 +350,9 @@ class ZmqConnection:
     def wake(self) -> None:
         with contextlib.suppress(BlockingIOError):  # the pipe is full: `receive` will return
             os.write(self._waker, b"w")
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
 
     def close(self) -> None:
         """Close the connection. Idempotent. A forked child does not touch the parent's socket."""

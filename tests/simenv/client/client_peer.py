@@ -124,7 +124,8 @@ class Peer:
             self.doors.send(PeerKind.CLIENT, peer, body)
 
     def of(self, kind: type) -> list[m.FromClient]:
-        return [message for message in self.heard if isinstance(message, kind)]
+        with self._changed:
+            return [message for message in self.heard if isinstance(message, kind)]
 
     def until(self, condition: Callable[[], bool]) -> None:
         """Wait until something was heard."""
@@ -143,10 +144,10 @@ class Peer:
             _, peer, body, _ = received
             message: m.FromClient = codec.from_client(body)
             self._peers.add(peer)
-            if not self.silent:
-                for answer in self._answer(message):
-                    value.send(PeerKind.CLIENT, peer, codec.encode(answer))
-            with self._changed:
+            with self._changed:  # whoever has the answer also sees what was heard
+                if not self.silent:
+                    for answer in self._answer(message):
+                        value.send(PeerKind.CLIENT, peer, codec.encode(answer))
                 self.heard.append(message)
                 self._changed.notify_all()
 
