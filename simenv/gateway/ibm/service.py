@@ -28,6 +28,7 @@ from simenv.text import short_repr
 
 MAX_TAGS, MAX_TAG_CHARS = 8, 86  # of one job, as in qiskit-ibm-runtime
 MAX_QUERY_TAGS = 100  # of a listing; SQLite has a limit for the depth of a condition
+MAX_BACKEND_CHARS = 255
 MAX_COST_S = MAX_SESSION_S = 365 * 86_400
 SESSION_S = 8 * 3_600
 MAX_SHOWN = 100  # tasks of a job that are looked at for its state and its log
@@ -138,6 +139,8 @@ class ComputeService:
             return Backend(name, client.device(name), None, queued)
 
         try:
+            if len(name) > MAX_BACKEND_CHARS:  # no message may have it
+                raise NotFoundError("no name is as long")
             found = await self.gateway.call(caller, read)
         except (NotFoundError, OptionError) as error:
             hint = "GET /backends lists the pools and the devices"

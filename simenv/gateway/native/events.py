@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from itertools import takewhile
 from typing import Annotated, Any, Generic, TypeVar
+from weakref import WeakValueDictionary
 
 import msgspec
 from litestar import Request, get
@@ -102,17 +103,20 @@ class Feeds(Generic[F]):
 
     def __init__(self, make: type[F], gateway: Gateway) -> None:
         self._make, self._gateway = make, gateway
-        self._feeds: dict[tuple[str, str, str], F] = {}
+        # Streams hold theirs from the request on; they count from their first frame.
+        self._feeds: WeakValueDictionary[tuple[str, str, str], F] = WeakValueDictionary()
 
     def of(self, caller: Caller) -> F:
         """Return the feed for one more stream. Raises QueueFullError."""
-        self._feeds = {key: feed for key, feed in self._feeds.items() if feed.streams}
         streams = sum(feed.streams for key, feed in self._feeds.items() if key[0] == caller.user)
         if streams >= self._make.limit:
             message = f"{streams} {self._make.kind} are open; the limit is {self._make.limit}"
             raise QueueFullError(message, hint="close one", retry_after_s=HEARTBEAT_S)
         key = (caller.user, caller.role, caller.token)
-        return self._feeds.setdefault(key, self._make(self._gateway, caller))
+        feed = self._feeds.get(key)
+        if feed is None:
+            feed = self._feeds[key] = self._make(self._gateway, caller)
+        return feed
 
 
 class EventFeed(Feed):

@@ -265,3 +265,10 @@ def test_compilation_for_a_device_is_ended_after_its_time(
         assert answer.status_code == 413, answer.text
         assert answer.json()["code"] == "limit"
         assert "compiling the circuit" in answer.json()["detail"]
+
+
+def test_names_of_any_length_are_refused(ana: httpx.Client) -> None:
+    for length in (100, 5_000, 20_000, 200_000):
+        body = {"program_id": "executor", "backend": "ma" + "[" * length, "params": {}}
+        answer = ana.post(f"{IBM}/jobs", json=body)
+        assert answer.status_code in (400, 404), answer.text

@@ -3,11 +3,13 @@
 import contextlib
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 from gateway_stand_in import GatewayStandIn
 
 from simenv.client.client import Client
+from simenv.gateway.context import Caller
 from simenv.gateway.native import events
 
 
@@ -113,6 +115,13 @@ def test_streams_of_one_caller_are_bounded(api: httpx.Client, gateway: GatewaySt
         assert str(events.MAX_STREAMS) in refused.json()["detail"]
         with frames(api, Authorization="Bearer bo") as other:
             assert next(other) == ["retry: 2000"]
+
+
+def test_streams_that_open_together_share_a_feed(gateway: Any) -> None:
+    feeds = events.Feeds(events.EventFeed, gateway)
+    caller = Caller("ana", "", "client", "1")
+    assert feeds.of(caller) is not feeds.of(Caller("ben", "", "client", "2"))
+    assert len({feeds.of(caller), feeds.of(caller)}) == 1  # neither is read yet
 
 
 def test_a_number_that_is_none_is_refused(api: httpx.Client) -> None:
