@@ -6,9 +6,10 @@ makes anyway; run times by one C loop over the chunk.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from math import frexp
+from collections.abc import Collection, Sequence
+from itertools import repeat
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -23,48 +24,35 @@ from simenv.wire.messages.metrics import (
 if TYPE_CHECKING:
     from simenv.scheduler.core import TaskEnded
 
-MAX_DISTINCT = 512
+_BOUNDS_US = [int(1e6 * 2.0 ** (LEAST_EXPONENT + k)) for k in range(BUCKETS - 1)]
 _run_us = attrgetter("timing.run_us")
 _queued_us = attrgetter("timing.queued_us")
 
 
 class DurationBuckets:
     """Histogram of durations in microseconds, with a bucket for each power of 2 as in
-    `DurationHistogram`. Equal durations are counted first, and put into buckets when the histogram
-    is read, or when there are more than MAX_DISTINCT different ones."""
+    `DurationHistogram`; a bucket contains the power of 2 that bounds it."""
 
-    __slots__ = ("_counts", "_distinct", "_sum_us")
+    __slots__ = ("_counts", "_sum_us")
 
     def __init__(self) -> None:
-        self._distinct: Counter[int] = Counter()
         self._counts = [0] * BUCKETS
         self._sum_us = 0
 
     def add(self, us: int, count: int = 1) -> None:
         """Count a duration, `count` times."""
-        distinct = self._distinct
-        distinct[us] = distinct.get(us, 0) + count
-        if len(distinct) > MAX_DISTINCT:
-            self._fold()
+        self._counts[bisect_left(_BOUNDS_US, us)] += count
+        self._sum_us += us * count
 
-    def add_all(self, durations_us: Iterable[int]) -> None:
+    def add_all(self, durations_us: Collection[int]) -> None:
         """Count several durations."""
-        self._distinct.update(durations_us)
-        if len(self._distinct) > MAX_DISTINCT:
-            self._fold()
-
-    def _fold(self) -> None:
-        for us, count in self._distinct.items():
-            mantissa, exponent = frexp(us / 1e6)
-            # A bucket contains the power of 2 that bounds it.
-            index = exponent - LEAST_EXPONENT - (mantissa == 0.5) if us > 0 else 0
-            self._counts[min(max(0, index), BUCKETS - 1)] += count
-            self._sum_us += us * count
-        self._distinct.clear()
+        found = Counter(map(bisect_left, repeat(_BOUNDS_US), durations_us))
+        for index, count in found.items():
+            self._counts[index] += count
+        self._sum_us += sum(durations_us)
 
     def histogram(self) -> DurationHistogram:
         """Return the present counts."""
-        self._fold()
         return DurationHistogram(tuple(self._counts), self._sum_us / 1e6)
 
 
@@ -96,13 +84,13 @@ class TaskCounters:
     def durations(self, pool: str, endings: Sequence[TaskEnded]) -> None:
         """Count the waits and run times of tasks of one chunk that a worker ran."""
         counters = self.pool(pool)
-        counters.run.add_all(map(_run_us, endings))
+        counters.run.add_all([*map(_run_us, endings)])
         first, last = endings[0], endings[-1]
         # Tasks of one message that were sent together have waited equally long.
         if first.record.batch is last.record.batch and _queued_us(first) == _queued_us(last):
             counters.wait.add(_queued_us(first), len(endings))
         else:
-            counters.wait.add_all(map(_queued_us, endings))
+            counters.wait.add_all([*map(_queued_us, endings)])
 
     def account(self, name: str, slot_us: int) -> None:
         """Count slot time of an account; those beyond MAX_LABELS are one."""
