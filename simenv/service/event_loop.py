@@ -244,7 +244,8 @@ class EventLoop(ServiceComponents):
             return
         try:
             self.journal.commit()
-            self.checkpointer.written_bytes = self.journal.written_bytes
+            if self.checkpointer is not None:
+                self.checkpointer.written_bytes = self.journal.written_bytes
             self.store_error = ""
         except JournalError as error:
             self.result_requests.reserve.release()  # the next commit may succeed
@@ -418,9 +419,9 @@ class EventLoop(ServiceComponents):
         self._answer()
         self._accept_answers.close()
         self.result_requests.stop()
-        self.checkpointer.stop()
-        if self.backup is not None:
-            self.backup.stop()
+        for part in (self.checkpointer, self.backup):
+            if part is not None:
+                part.stop()
         if self.telemetry is not None:
             self.telemetry.close()
         try:

@@ -24,6 +24,7 @@ from simenv.service.admission.submissions import SubmitQueue
 from simenv.service.control.admin_commands import KeyCommands
 from simenv.service.control.results import ResultRequests
 from simenv.service.event_loop import EventLoop
+from simenv.service.journal.database import PostgresPlace
 from simenv.service.journal.maintenance import WalCheckpointer
 from simenv.service.journal.writer import Journal
 from simenv.service.ownership import ConnectionFileLease
@@ -130,19 +131,27 @@ class ServiceHarness:
         self.folder = folder
         self.limits = limits
         self.spent: dict[str, float] = {}  # billing units of this month, by account
+        self.place: Path | PostgresPlace | None = None
+        if os.environ.get("SIMENV_TEST_JOURNAL") == "postgresql":
+            import postgres_server
+
+            self._place = postgres_server.new_place()
+            self.place = self._place.__enter__()
         self.members: dict[str, set[str]] = {}  # of groups of the operating system
         self._assemble()
 
     def _assemble(self) -> None:
         config = self.config
         places = EnvironmentPaths(self.folder, self.folder)
-        places.logs.mkdir(exist_ok=True)
+        for folder in (places.logs, places.results):
+            folder.mkdir(exist_ok=True)
         fault_injection.install(config.faults)
         self.paper = RecordingLauncher()
         self.groups = GroupMembers(self.look_up)
         self.listener = MemoryListener()
         self.key_commands = KeyCommands(places.keys, self.listener)
-        self.journal = Journal(places.journal, config.durability)
+        self.place = self.place or places.journal
+        self.journal = Journal(self.place, config.durability)
         self.mended = drop_damaged_records(self.journal)
         self.scheduler = Scheduler(
             config.pools, self.limits, self.journal.epoch, self.journal.records.next_task()
@@ -200,6 +209,8 @@ class ServiceHarness:
 
     def restart(self) -> None:
         """A crash (nothing is closed), and a new start over the same files."""
+        if isinstance(self.place, PostgresPlace):
+            self.journal.database.abandon()
         self._assemble()
 
     def step(self, passes: int = 2) -> None:

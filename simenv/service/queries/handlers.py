@@ -474,7 +474,7 @@ class QueryHandlers:
         present = state.capacity.limits
         problems = [
             service.store_error,
-            service.checkpointer.error,
+            service.checkpointer.error if service.checkpointer else "",
             service.backup.error if service.backup else "",
         ]
         emulated = service.devices.emulated

@@ -14,6 +14,7 @@ from failing import fails
 from multi_user_harness import MultiUserHarness
 from service import ServiceHarness, spec
 
+from simenv.config import Config
 from simenv.errors import JournalError
 from simenv.model import Origin, TaskState, Timing
 from simenv.model.accounts import USAGE_KEYS, Account, AccountTree, UsageRow, Used
@@ -164,7 +165,7 @@ def withdrawn_by_file(bench: ServiceHarness) -> None:
 
 
 def withdrawn_by_record(bench: ServiceHarness) -> None:
-    db = sqlite3.connect(bench.journal.path, isolation_level=None)
+    db = sqlite3.connect(bench.journal.place, isolation_level=None)
     (body,) = db.execute("select body from finished where seq = 1").fetchone()
     place = body.index(b"payload-2")
     db.execute("update finished set body = ?", (body[:place] + b"P" + body[place + 1 :],))
@@ -354,7 +355,7 @@ def test_month_units_are_of_the_account_and_all_below_in_this_month(
 ) -> None:
     now_s = 1_800_000_000.0  # in January 2027
     monkeypatch.setattr(time, "time", lambda: now_s)
-    books = Books(books.journal.path.parent)
+    books = Books(books.journal.place.parent)
     books.add(ending("chem", "ana", 1.5), ending("physics", "boss", 1.0), ending("bio", "ben", 4.0))
     books.add(ending("chem", "ana", 99.0), at_s=now_s - 40 * DAY_S)  # in December
     units = books.ledger.month_units
@@ -476,7 +477,7 @@ def test_service_that_is_down_gives_no_sums_of_an_older_journal(tmp_path: Path) 
     bench.join()
     bench.submit(spec(1))
     bench.finish(bench.assigned())
-    archive = Archive("lab", EnvironmentPaths(tmp_path, tmp_path))
+    archive = Archive(Config(name="lab"), EnvironmentPaths(tmp_path, tmp_path))
     (answer,) = (codec.to_client(body) for body in archive.answer(accounting.GetUsage(3)))
     assert isinstance(answer, accounting.Usage)
     assert [row.tasks for row in answer.rows] == [1]
@@ -486,7 +487,7 @@ def test_service_that_is_down_gives_no_sums_of_an_older_journal(tmp_path: Path) 
     archive.close()
     for table in ("usage", "standing"):
         bench.journal._db.execute(f"drop table {table}")
-    archive = Archive("lab", EnvironmentPaths(tmp_path, tmp_path))
+    archive = Archive(Config(name="lab"), EnvironmentPaths(tmp_path, tmp_path))
     (answer,) = (codec.to_client(body) for body in archive.answer(accounting.GetUsage(3)))
     assert isinstance(answer, m.Refused)
     (answer,) = (codec.to_client(body) for body in archive.answer(GetHistory(3)))

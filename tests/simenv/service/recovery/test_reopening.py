@@ -162,7 +162,7 @@ def test_crash_while_task_is_reopened(ready: ServiceHarness, point: str, indexed
 
 def flip_record(bench: ServiceHarness, seq: int) -> None:
     """Damage the record at a completion number, behind the service's back."""
-    db = sqlite3.connect(bench.journal.path, isolation_level=None)
+    db = sqlite3.connect(bench.journal.place, isolation_level=None)
     (body,) = db.execute("select body from finished where seq = ?", (seq,)).fetchone()
     body = body[:-3] + bytes([body[-3] ^ 1]) + body[-2:]
     db.execute("update finished set body = ? where seq = ?", (body, seq))
@@ -191,7 +191,7 @@ def test_tasks_of_record_damaged_before_indexing_are_rerun_after_start(tmp_path:
     bench.join()
     bench.submit(spec(1), spec(2))
     bench.finish(bench.assigned())
-    db = sqlite3.connect(bench.journal.path, isolation_level=None)
+    db = sqlite3.connect(bench.journal.place, isolation_level=None)
     db.execute("delete from result")
     db.execute("delete from meta where key = 'indexed'")
     db.close()

@@ -48,7 +48,7 @@ def ended(bench: ServiceHarness, count: int = 10, key: str = "~k") -> None:
 
 
 def aged_priority(bench: ServiceHarness, seqs: range, days: float) -> None:
-    db = sqlite3.connect(bench.journal.path, isolation_level=None)
+    db = sqlite3.connect(bench.journal.place, isolation_level=None)
     when = time.time() - days * 86_400
     db.execute("update finished set at = ? where seq between ? and ?", (when, seqs[0], seqs[-1]))
     db.close()
@@ -168,7 +168,7 @@ def test_result_files_beyond_size_limit_are_removed_and_history_is_kept(tmp_path
     bench.join()
     bench.loop.result_requests.start()
     ended(bench)
-    db = sqlite3.connect(bench.journal.path, isolation_level=None)
+    db = sqlite3.connect(bench.journal.place, isolation_level=None)
     db.execute("update file set bytes = 500000")
     db.close()
     result = bench.collected()
