@@ -63,6 +63,8 @@ def _is_down(location: address.FileAddress) -> bool:
 class ArchiveAddress:
     """Address of a journal; see `simenv.client.connection.address.Address`."""
 
+    patience_s = 0.0
+
     def __init__(self, path: Path, archive: Archive) -> None:
         self.path, self.name = path, path.parent.name
         self._archive = archive

@@ -146,6 +146,7 @@ def load_noise_checks() -> None:
 
 
 CONNECTION_FORMAT = 1
+START_S = 22.0  # for a standby to begin to serve; clients wait so long after the leader's lease
 SHOWN_NODES = 16
 
 
@@ -241,7 +242,7 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
         loop.pool_commands.restore()
         _serve_users(loop, endpoints)
         _start_threads(loop, on_failure)
-        lease.announce(endpoints.connection_file(config.name, node, journal.epoch, sockets))
+        lease.announce(endpoints.connection_file(config, node, journal.epoch, sockets))
         on_leave.callback(lease.leave)
         server = endpoints.server
         _start_gateway(loop, paths, server, on_leave)
@@ -329,12 +330,16 @@ class Endpoints(msgspec.Struct, frozen=True):
     own_key: str  # public key of that user for remote clients' listener; "": there is none
     broker: BrokerProcess | None = None  # None: no users without key files
 
-    def connection_file(self, name: str, node: str, epoch: int, sockets: Path) -> ConnectionFile:
-        """Return the contents of the connection file. `name`: of the environment."""
+    def connection_file(
+        self, config: Config, node: str, epoch: int, sockets: Path
+    ) -> ConnectionFile:
+        """Return the contents of the connection file."""
         server = self.server
         address, key = ("", "") if server is None else (server.address, server.public_key)
-        head = (CONNECTION_FORMAT, name, __version__, os.getpid(), node, epoch, str(sockets))
-        return ConnectionFile(*head, address, key, self.owner, start_ticks(), self.public_key)
+        head = (CONNECTION_FORMAT, config.name, __version__, os.getpid(), node, epoch, str(sockets))
+        takeover_s = config.leader_lease_s + START_S if config.journal else 0.0
+        tail = self.owner, start_ticks(), self.public_key, takeover_s
+        return ConnectionFile(*head, address, key, *tail)
 
 
 def _endpoints(

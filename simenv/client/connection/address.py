@@ -38,6 +38,7 @@ class KeyFileAddress:
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
         self.name = path.stem
+        self.patience_s = 0.0
         self._file: UserKeyFile | None = None
         self._connection: zmq_transport.CurveConnection | None = None
 
@@ -129,6 +130,7 @@ class Address(Protocol):
 
     name: str
     path: Path  # its connection file
+    patience_s: float  # in which a silent service may be replaced by a standby; 0: by none
 
     def open(self, identity: bytes) -> zmq_transport.Connection:
         """Return a new connection. Raises NoServiceError if the service has certainly ended."""
@@ -153,12 +155,13 @@ class FileAddress:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.name = path.parent.name
+        self.patience_s = 0.0
         self._file: ConnectionFile | None = None
         self._connection: zmq_transport.CurveConnection | None = None
 
     def open(self, identity: bytes) -> zmq_transport.Connection:
         file = read(self.path)
-        self.name = file.name
+        self.name, self.patience_s = file.name, file.takeover_s
         if ended(file):
             self._file = file
             hint = self.diagnose()[1]

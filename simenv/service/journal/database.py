@@ -105,6 +105,9 @@ class Database(Protocol):
     def abandon(self) -> None:
         """Close the database without another word to it, as if this process had died."""
 
+    def end_standbys(self) -> None:
+        """Tell the standbys, if there are any, that the environment is ended on purpose."""
+
 
 def place_of(config: Config, path: Path) -> Path | PostgresPlace:
     """Return the place of an environment's journal. `path`: of the file, if it is one."""
@@ -265,3 +268,6 @@ class SqliteDatabase:
     def abandon(self) -> None:
         """Close the connection only."""
         self.db.close()
+
+    def end_standbys(self) -> None:
+        """Do nothing: a file has none."""

@@ -23,7 +23,7 @@ from simenv.errors import JournalError
 from simenv.model import Event, TaskState
 from simenv.service import fault_injection
 from simenv.service.journal import database as databases, reader, tables
-from simenv.service.journal.database import Connection, PostgresPlace, Statement
+from simenv.service.journal.database import Connection, LeadershipLost, PostgresPlace, Statement
 from simenv.service.telemetry.counters import DurationBuckets
 
 SYNC_DELAY_S = 0.05
@@ -178,6 +178,11 @@ class Journal:
                 return body
         stored = self.records.finished_at(first_seq)
         return None if stored is None else stored[0]
+
+    def check_leadership(self) -> None:
+        """Raise LeadershipLost if another service leads the environment, or may."""
+        if self.database.lost:
+            raise LeadershipLost(f"{self.place}: {self.database.lost}")
 
     @property
     def has_pending_ends(self) -> bool:

@@ -88,6 +88,8 @@ class Peer:
 
     # --- as an Address ------------------------------------------------------------------------
 
+    patience_s = 0.0
+
     def open(self, identity: bytes) -> Connection:
         self._opened = self.doors
         return self.doors.connect(PeerKind.CLIENT, identity)
