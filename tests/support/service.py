@@ -133,9 +133,9 @@ class ServiceHarness:
         self.spent: dict[str, float] = {}  # billing units of this month, by account
         self.place: Path | PostgresPlace | None = None
         if os.environ.get("SIMENV_TEST_JOURNAL") == "postgresql":
-            import postgres_server
+            import postgres_journal
 
-            self._place = postgres_server.new_place()
+            self._place = postgres_journal.new_place()
             self.place = self._place.__enter__()
         self.members: dict[str, set[str]] = {}  # of groups of the operating system
         self._assemble()

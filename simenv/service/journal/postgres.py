@@ -111,11 +111,14 @@ class PostgresDatabase:
         if read_only:
             self._session.read_only = True
             return
-        leadership.create_leader(self._session, place)
-        leader = leadership.read_leader(self._session)
-        if not leadership.take_lock(self._session, by_force=leader.is_over):
+        try:
+            leadership.create_leader(self._session, place)
+            leader = leadership.read_leader(self._session)
+            if not leadership.take_lock(self._session, by_force=leader.is_over):
+                raise leadership.HeldElsewhere(place, leader)
+        except BaseException:
             self._session.close()
-            raise leadership.HeldElsewhere(place, leader)
+            raise
 
     def create(self, script: str) -> None:
         """Create the tables that are missing."""
@@ -208,22 +211,27 @@ class PostgresDatabase:
         """Replace a broken connection, and take the lock again. Raises LeadershipLost if another
         service leads, or if the server cannot be reached: what was sent last may be stored."""
         end_s = time.monotonic() + RECONNECT_S
+        self._session.close()
         while True:
             try:
-                session = leadership.connect(self.place)
+                self._session = leadership.connect(self.place)
                 if self._epoch:  # else it only reads
-                    if leadership.read_leader(session).epoch != self._epoch:
-                        self._lose("another service leads the environment")
-                    if not leadership.take_lock(session, by_force=True):
-                        self._lose("another session holds the lock")
-                self._session = session
+                    self._resume()
                 return
             except psycopg.Error as error:
+                self._session.close()
                 if not self._epoch:
                     raise
                 if time.monotonic() > end_s:
                     self._lose("its server cannot be reached", error)
                 time.sleep(0.2)
+
+    def _resume(self) -> None:
+        """Lead on, in a new session."""
+        if leadership.read_leader(self._session).epoch != self._epoch:
+            self._lose("another service leads the environment")
+        if not leadership.take_lock(self._session, by_force=True):
+            self._lose("another session holds the lock")
 
     @contextmanager
     def transaction(self, level: str) -> Iterator[PostgresDatabase]:

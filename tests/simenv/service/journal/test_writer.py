@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Iterator
 from pathlib import Path
 
-import postgres_server
+import postgres_journal
 import pytest
 from failing import fails
 
@@ -30,7 +30,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     if request.param == "sqlite":
         yield tmp_path / "j.db"
         return
-    with postgres_server.new_place() as place:
+    with postgres_journal.new_place() as place:
         yield place
 
 
