@@ -59,8 +59,8 @@ class PostgresServer:
             "listen_addresses": f"'{address}'",
             "unix_socket_directories": f"'{folder}'",
             "fsync": "on" if safe else "off",
-            "max_connections": "60",
-            "shared_buffers": "64MB",
+            "max_connections": "300",
+            "shared_buffers": "32MB",
         }
         with (folder / "data" / "postgresql.conf").open("a") as file:
             file.writelines(f"{key} = {value}\n" for key, value in settings.items())

@@ -56,8 +56,8 @@ def new_place(lease_s: float = 8.0) -> Iterator[PostgresPlace]:
 
     class Recorded(postgres.PostgresDatabase):
         def __init__(self, *args: object, **options: object) -> None:
-            opened.append(self)
             super().__init__(*args, **options)  # type: ignore[arg-type]
+            opened.append(self)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(postgres, "PostgresDatabase", Recorded)

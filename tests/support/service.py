@@ -1,8 +1,10 @@
 """A real service loop over in-memory doors; the test plays clients and workers, step by step."""
 
 import os
+import weakref
 import zlib
 from collections.abc import Iterable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -135,8 +137,9 @@ class ServiceHarness:
         if os.environ.get("SIMENV_TEST_JOURNAL") == "postgresql":
             import postgres_journal
 
-            self._place = postgres_journal.new_place()
-            self.place = self._place.__enter__()
+            opened = ExitStack()
+            self.place = opened.enter_context(postgres_journal.new_place())
+            weakref.finalize(self, opened.close)
         self.members: dict[str, set[str]] = {}  # of groups of the operating system
         self._assemble()
 
