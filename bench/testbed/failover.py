@@ -131,11 +131,9 @@ class FailoverSite(Environment):
         wait_for(f"{host} leads", leads, timeout_s)
 
     def await_standby(self, host: str) -> None:
-        """Wait until the process that led on a host is a standby."""
-        wait_for(
-            f"{host} stands by",
-            lambda: any("--standby" in words_of(each) for each in self.service(host)),
-        )
+        """Wait until the process that led on a host is a standby, as the leader knows."""
+        with self.client() as client:
+            wait_for(f"{host} stands by", lambda: host in client.status().standbys)
 
     def crash(self, pause_s: float = 0.0) -> float:
         """Cut the power of the leader's host; return the seconds until the other one leads. After

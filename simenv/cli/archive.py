@@ -64,6 +64,7 @@ class ArchiveAddress:
     """Address of a journal; see `simenv.client.connection.address.Address`."""
 
     patience_s = 0.0
+    standbys: tuple[str, ...] = ()
 
     def __init__(self, path: Path, archive: Archive) -> None:
         self.path, self.name = path, path.parent.name

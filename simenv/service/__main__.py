@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -21,9 +22,9 @@ import msgspec
 from launcher.base import LaunchError
 from launcher.process.children import LocalLauncher
 from simenv import config as configs
-from simenv.config import Config
+from simenv.config import Config, EnvironmentPaths
 from simenv.config.paths import StartupError, StartupMessage
-from simenv.errors import SimenvError
+from simenv.errors import JournalError, SimenvError
 from simenv.model import WorkerState
 from simenv.process import freeze_gc
 from simenv.scheduler.views.cluster_info import pool_infos
@@ -31,6 +32,7 @@ from simenv.service.bootstrap import RunningService, Warmup, admission, build_se
 from simenv.service.event_loop import EventLoop
 from simenv.service.journal.database import LeadershipLost, place_of
 from simenv.service.queries.devices import routing_snapshot
+from simenv.service.workers.endpoints import standby_address
 from simenv.service.workers.processes import start_compilers
 
 log = logging.getLogger("simenv.service")
@@ -93,22 +95,19 @@ def _build(config: Config, home: Path, arguments: argparse.Namespace) -> Running
     signals = Signals()
     signals.catch()
 
-    def ready() -> None:
-        log.info("a standby of %s waits", place)
-        _send_message(arguments.ready_fd, StartupMessage(ready=True))
-        arguments.ready_fd = -1
-
-    while leadership.wait_to_lead(place, config.listen, ready, lambda: signals.has_arrived):
+    ready: Callable[[], None] | None = None  # after the loss of the leadership, nobody waits
+    if arguments.ready_fd >= 0:
+        ready = partial(_send_message, arguments.ready_fd, StartupMessage(ready=True))
+    keys, node = EnvironmentPaths(home, home).server_key, os.uname().nodename
+    address = standby_address(config.listen, keys, node)
+    log.info("a standby of %s on %s", place, node)
+    while leadership.wait_to_lead(place, address, lambda: signals.has_arrived, ready):
+        ready, arguments.ready_fd = None, -1
         try:
             return build_service(config, home, os.environ)
-        except (LeadershipLost, leadership.HeldElsewhere) as error:  # another standby leads
-            log.info("%s", error)
-            ready = _nothing
+        except (LeadershipLost, JournalError) as error:  # another standby was faster
+            log.warning("%s", error)
     return None
-
-
-def _nothing() -> None:
-    """Do nothing: the starter was told that the standby waits."""
 
 
 def _end(environment: RunningService, lost: bool) -> None:

@@ -384,6 +384,8 @@ class EventLoop(ServiceComponents):
                 raise LeadershipLost(text)
             log.error(text)
             self.drain(now=True)
+        standbys = self.journal.database.standbys
+        self.lease.announce_standbys(tuple(each.address for each in standbys if each.address))
         self._check_allocation_end(now_ns)
         self._check_drain(now_ns)
         self.result_requests.reserve.restore()

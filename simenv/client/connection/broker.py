@@ -83,6 +83,7 @@ class CertificateAddress(ABC):
 
     path: Path
     patience_s = 0.0  # with a silent service; see Address
+    standbys: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         self._certificate: ConnectionCertificate | None = None  # the last one

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -39,6 +39,13 @@ class PostgresPlace(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         """Return a description for texts: without the user and the password."""
         return f"{self.environment} at {self.url.rpartition('@')[2].partition('?')[0]}"
+
+
+class Standby(NamedTuple):
+    """A service that waits to lead."""
+
+    node: str
+    address: str  # at which it will listen for other machines; "": at none
 
 
 class Cursor(Protocol):
@@ -74,6 +81,10 @@ class Database(Protocol):
     @property
     def lost(self) -> str:
         """Why another service may lead now; "": none does."""
+
+    @property
+    def standbys(self) -> tuple[Standby, ...]:
+        """The services that wait to lead, as of the last look."""
 
     def create(self, script: str) -> None:
         """Create the tables that are missing. Raises JournalError for a journal of another
@@ -138,6 +149,7 @@ class SqliteDatabase:
     errors = (sqlite3.Error, OSError, OverflowError)
     hint = FULL_DISK
     lost = ""
+    standbys: tuple[Standby, ...] = ()
 
     def __init__(self, path: Path, durability: str, *, read_only: bool = False) -> None:
         """Open or create it. Raises JournalError."""

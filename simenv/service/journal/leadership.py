@@ -30,9 +30,10 @@ from psycopg.types.numeric import (
 from psycopg.types.string import StrDumper
 
 from simenv.errors import JournalError
-from simenv.service.journal.database import JOURNAL_FORMAT, PostgresPlace
+from simenv.service.journal.database import JOURNAL_FORMAT, PostgresPlace, Standby
 
 BEATS = 4  # renewals of the lease in its length
+MEMBER_S = 5.0  # a standby that was silent for so long, or a lease, has ended
 LOCK_S = 5.0  # for the lock of a session that is ended
 FREE_S = 1.0  # for that of a process that has just ended
 # Of a server that cannot be reached; the URL may have others.
@@ -199,11 +200,12 @@ def take_lock(session: Session, *, by_force: bool) -> bool:
 
 class LeaseThread:
     """Thread that renews the lease of a leader through a connection of its own. `lost`: why another
-    service may lead now; "": none does. A server that cannot be reached ends nothing: while nobody
-    can store, nobody can take over."""
+    service may lead now; "": none does. `standbys`: at the last renewal. A server that cannot be
+    reached ends nothing: while nobody can store, nobody can take over."""
 
     def __init__(self, place: PostgresPlace, epoch: int) -> None:
         self.lost = ""
+        self.standbys: tuple[Standby, ...] = ()
         self._place, self._epoch = place, epoch
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
@@ -217,6 +219,12 @@ class LeaseThread:
                 query = "update leader set renewed = clock_timestamp() where epoch = $1"
                 if not session.execute(query, [self._epoch]).rowcount:
                     self.lost = "another service leads the environment"
+                query = (
+                    "select node, address from member where"
+                    " renewed > clock_timestamp() - make_interval(secs => $1) order by node, pid"
+                )
+                rows = session.execute(query, [max(MEMBER_S, self._place.lease_s)])
+                self.standbys = tuple(Standby(*row) for row in rows)
             except psycopg.Error:
                 if session is not None:
                     session.close()
@@ -231,15 +239,19 @@ class LeaseThread:
 
 
 def wait_to_lead(
-    place: PostgresPlace, address: str, ready: Callable[[], None], is_ended: Callable[[], bool]
+    place: PostgresPlace,
+    address: str,
+    is_ended: Callable[[], bool],
+    ready: Callable[[], None] | None = None,
 ) -> bool:
-    """Wait, as a standby, until this process may lead. `ready`: called when it waits. `address`: at
-    which it will listen for other machines, "" for none; other services tell their clients.
-    `is_ended`: polled; True ends the wait. Returns False if the environment was ended, or this
-    process. Raises JournalError if it cannot begin to wait."""
+    """Wait, as a standby, until this process may lead. `address`: at which it will listen for other
+    machines, "" for none; the leader tells its clients. `is_ended`: polled; True ends the wait.
+    `ready`: called when it has begun to wait; None: nobody waits for that, and a server that cannot
+    be reached is tried again. Returns False if the environment was ended, or this process. Raises
+    JournalError if it cannot begin to wait."""
     session: Session | None = None
     poll_s = min(0.5, place.lease_s / BEATS)
-    waits = False
+    waits = ready is None
     while not is_ended():
         try:
             if session is None:
@@ -247,7 +259,7 @@ def wait_to_lead(
                 create_leader(session, place)
             _announce(session, address)
             leader = read_leader(session)
-            if not waits:
+            if ready is not None and not waits:
                 waits = True
                 ready()
             elif leader.state == "stopped":

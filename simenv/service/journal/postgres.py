@@ -19,7 +19,12 @@ from typing import Any, NamedTuple
 import psycopg
 
 from simenv.service.journal import leadership
-from simenv.service.journal.database import LeadershipLost, PostgresPlace, Statement
+from simenv.service.journal.database import (
+    LeadershipLost,
+    PostgresPlace,
+    Standby,
+    Statement,
+)
 
 COPY_ROWS = 48  # from so many new rows of one table on, COPY is faster than a pipeline of inserts
 RECONNECT_S = 10.0  # for a connection that broke; the service waits meanwhile
@@ -139,6 +144,11 @@ class PostgresDatabase:
     def lost(self) -> str:
         """Why another service may lead now; "": none does."""
         return self._lost or ("" if self._lease is None else self._lease.lost)
+
+    @property
+    def standbys(self) -> tuple[Standby, ...]:
+        """The services that wait to lead, as of the last renewal of the lease."""
+        return () if self._lease is None else self._lease.standbys
 
     def execute(self, query: str, values: Any = (), /) -> psycopg.Cursor[tuple[Any, ...]]:
         """Run one statement; a query is asked again if the connection breaks."""

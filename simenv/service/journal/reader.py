@@ -39,6 +39,7 @@ def unpack_routes(packed: bytes) -> list[Route]:
     return [table[k] for k in index]
 
 
+PAGE_ROWS = 100
 APP_MESSAGES = 20_000  # searched for the last run of an application: some milliseconds
 # Keys of `meta` for values that must survive the removal of the rows that they come from.
 LAST_SEQ, NEXT_TASK, GONE = "last_seq", "next_task", "gone "
@@ -114,8 +115,15 @@ class Records:
         return self._scalar("select value from meta where key = ?", key) or 0
 
     def accepted(self) -> Iterator[AcceptedRow]:
-        for row in self.rows("select * from accepted order by first"):
-            yield self._accepted_row(row)
+        query = "select * from accepted where first > ? order by first limit ?"
+        return map(self._accepted_row, self._pages(query, 0))
+
+    def _pages(self, query: str, after: int) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows behind a key, which is their first column, in its order. A server would
+        send all rows of a query at once."""
+        while page := list(self.rows(query, after, PAGE_ROWS)):
+            yield from page
+            after = page[-1][0]
 
     def count_accepted(self) -> int:
         return self._scalar("select count(*) from accepted") or 0
@@ -183,8 +191,8 @@ class Records:
 
     def finished(self, after_seq: int = 0) -> Iterator[tuple[int, bytes]]:
         """Yield (first_seq, packed Completed) in order. Raises DamagedRecord at a damaged one."""
-        query = "select seq, body, crc from finished where seq > ? order by seq"
-        for row in self.rows(query, after_seq):
+        query = "select seq, body, crc from finished where seq > ? order by seq limit ?"
+        for row in self._pages(query, after_seq):
             yield row[0], self._verified_body(*row)
 
     def finished_at(self, first_seq: int) -> tuple[bytes, str] | None:

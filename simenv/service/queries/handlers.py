@@ -520,6 +520,7 @@ class QueryHandlers:
             end_s=service.facts.end_s,
             longest_pass_ms=service.pass_times.longest_ms(),
             isolation=service.config.isolation,
+            standbys=tuple(each.node for each in service.journal.database.standbys),
         )
 
 

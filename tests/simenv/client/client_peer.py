@@ -89,6 +89,7 @@ class Peer:
     # --- as an Address ------------------------------------------------------------------------
 
     patience_s = 0.0
+    standbys: tuple[str, ...] = ()
 
     def open(self, identity: bytes) -> Connection:
         self._opened = self.doors

@@ -47,7 +47,7 @@ def stop_renewal(journal: Journal) -> None:
 
 
 def waited(place: PostgresPlace) -> bool:
-    return leadership.wait_to_lead(place, "", lambda: None, lambda: False)
+    return leadership.wait_to_lead(place, "", lambda: False, lambda: None)
 
 
 def test_a_second_service_is_refused_while_the_first_leads(place: PostgresPlace) -> None:
