@@ -9,17 +9,19 @@ import shutil
 import subprocess
 import tempfile
 import uuid
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from packages import bring
 
 from bench.testbed.postgres_server import UNPACKED, PostgresServer, programs
-from simenv.service.journal import postgres
 from simenv.service.journal.database import PostgresPlace
+from simenv.service.journal.postgres import PostgresDatabase
 
 
 def need_server() -> None:
@@ -49,18 +51,22 @@ def server() -> str:
     return found.url
 
 
+_opened = defaultdict[str, list[PostgresDatabase]](list)  # by environment
+
+
+def _recorded(self: PostgresDatabase, place: PostgresPlace, *args: Any, **options: Any) -> None:
+    _opened[place.environment].append(self)
+    _init(self, place, *args, **options)
+
+
+_init, PostgresDatabase.__init__ = PostgresDatabase.__init__, _recorded  # type: ignore[method-assign]
+
+
 @contextmanager
 def new_place(lease_s: float = 8.0) -> Iterator[PostgresPlace]:
-    """A place for a new journal; whatever is opened meanwhile is closed at the end."""
-    opened = []
-
-    class Recorded(postgres.PostgresDatabase):
-        def __init__(self, *args: object, **options: object) -> None:
-            super().__init__(*args, **options)  # type: ignore[arg-type]
-            opened.append(self)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(postgres, "PostgresDatabase", Recorded)
-        yield PostgresPlace(server(), f"t{uuid.uuid4().hex[:12]}", lease_s)
-        for each in opened:
+    """A place for a new journal; whatever was opened there is closed at the end."""
+    place = PostgresPlace(server(), f"t{uuid.uuid4().hex[:12]}", lease_s)
+    yield place
+    for each in _opened.pop(place.environment, []):
+        if hasattr(each, "_session"):
             each.abandon()

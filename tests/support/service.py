@@ -1,10 +1,8 @@
 """A real service loop over in-memory doors; the test plays clients and workers, step by step."""
 
 import os
-import weakref
 import zlib
 from collections.abc import Iterable
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -125,7 +123,14 @@ class RecordingLauncher:
 class ServiceHarness:
     """A service under test, in this process. `restart` stands for a crash and `up --restore`."""
 
-    def __init__(self, folder: Path, limits: ClusterLimits = LIMITS, **options: object) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        limits: ClusterLimits = LIMITS,
+        place: PostgresPlace | Path | None = None,
+        **options: object,
+    ) -> None:
+        """`place`: of the journal; by default a file."""
         pools = [{"name": "main", "min": 1, "max": 1}]
         if "owner_limits" in options:  # the table [limits], whose name is taken here
             options["limits"] = options.pop("owner_limits")
@@ -133,13 +138,7 @@ class ServiceHarness:
         self.folder = folder
         self.limits = limits
         self.spent: dict[str, float] = {}  # billing units of this month, by account
-        self.place: Path | PostgresPlace | None = None
-        if os.environ.get("SIMENV_TEST_JOURNAL") == "postgresql":
-            import postgres_journal
-
-            opened = ExitStack()
-            self.place = opened.enter_context(postgres_journal.new_place())
-            weakref.finalize(self, opened.close)
+        self.place = place
         self.members: dict[str, set[str]] = {}  # of groups of the operating system
         self._assemble()
 
@@ -215,6 +214,18 @@ class ServiceHarness:
         if isinstance(self.place, PostgresPlace):
             self.journal.database.abandon()
         self._assemble()
+
+    def change(self, query: str, *values: object) -> None:
+        """Change a row of the journal, which nobody told the service."""
+        self.journal._db.execute(query, values)
+
+    def read_only(self, on: bool) -> None:
+        """Let each commit fail until it is off."""
+        if isinstance(self.place, PostgresPlace):
+            mode = "only" if on else "write"
+            self.change(f"set session characteristics as transaction read {mode}")
+        else:
+            self.change(f"pragma query_only={'on' if on else 'off'}")
 
     def step(self, passes: int = 2) -> None:
         submit_queue, query_queue = self.loop.submit_queue, self.loop.query_queue

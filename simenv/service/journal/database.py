@@ -103,8 +103,9 @@ class Database(Protocol):
     def has_table(self, name: str, /) -> bool:
         """Return whether there is such a table: journals that are only read may be older."""
 
-    def sizes(self) -> tuple[int, int]:
-        """Return the bytes that it takes of the disk, and those of them that are in use."""
+    def sizes(self) -> tuple[int, int | None]:
+        """Return the bytes that it takes of the disk, and those of them that are in use; None: not
+        known."""
 
     def release_pages(self, pages: int, spare: int, /) -> bool:
         """Return up to `pages` free pages to the file system if more than `spare` are free. Returns

@@ -82,11 +82,17 @@ class JournalPruner:
 
     def total_bytes(self) -> int:
         """Bytes of result files, and used bytes of the journal's file."""
-        return self._number("select sum(bytes) from file") + self.journal_bytes()
+        return self._file_bytes() + self.journal_bytes()
+
+    def _file_bytes(self) -> int:
+        return self._number("select sum(bytes) from file")
 
     def journal_bytes(self) -> int:
-        """Used bytes of the journal's file."""
-        return self._journal.database.sizes()[1]
+        """Used bytes of the journal's file; those of stored messages where they are not known."""
+        used = self._journal.database.sizes()[1]
+        if used is None:
+            return sum(self._journal.kept_bytes.values()) - self._file_bytes()
+        return used
 
     def is_due(self, before_s: float, max_bytes: int) -> bool:
         """Return whether the oldest record ended before `before_s`, or more than `max_bytes` are

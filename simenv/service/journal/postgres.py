@@ -268,14 +268,14 @@ class PostgresDatabase:
         """Return whether there is such a table: all are created at once."""
         return True
 
-    def sizes(self) -> tuple[int, int]:
-        """Return the bytes of all tables with their indices; what of them is free is not known."""
+    def sizes(self) -> tuple[int, None]:
+        """Return the bytes of all tables with their indices. The server reuses the space of removed
+        rows, and does not say how much there is."""
         row = self.execute(
             "select coalesce(sum(pg_total_relation_size(c.oid)), 0) from pg_class c"
             " where c.relnamespace = current_schema()::regnamespace and c.relkind = 'r'"
         ).fetchone()
-        size = int(row[0]) if row is not None else 0
-        return size, size
+        return int(row[0]) if row is not None else 0, None
 
     def release_pages(self, _pages: int, _spare: int) -> bool:
         """Do nothing: autovacuum of the server reuses space."""
