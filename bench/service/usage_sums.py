@@ -110,6 +110,6 @@ def _year(days: int, report: Report) -> None:
                         for statement in statements:
                             db.execute(*statement)
         journal.close()
-        size = journal.path.stat().st_size
+        size = journal.place.stat().st_size
     print(f"{site.rows} rows of hours written in {days} days")
     report.at_most("year_mb", size / 1e6, f"usage of {days} days, 500 users, MB")

@@ -41,11 +41,13 @@ def open_archive(name: str | None, service: Path | None, reason: NoServiceError)
     from simenv.service.queries.history import Archive
 
     try:
-        archive = Archive(home.name, EnvironmentPaths(home, config.state_folder(settings, home)))
+        archive = Archive(settings, EnvironmentPaths(home, config.state_folder(settings, home)))
     except NotFoundError:
         raise reason from None
-    age = elapsed(time.time() - archive.path.stat().st_mtime)
-    terminal.note(f"no service is up: read from {archive.path}, last written {age} ago")
+    age = ""
+    if isinstance(archive.place, Path):
+        age = f", last written {elapsed(time.time() - archive.place.stat().st_mtime)} ago"
+    terminal.note(f"no service is up: read from {archive.place}{age}")
     return Client(ArchiveAddress(location.path, archive))
 
 
@@ -60,6 +62,9 @@ def _is_down(location: address.FileAddress) -> bool:
 
 class ArchiveAddress:
     """Address of a journal; see `simenv.client.connection.address.Address`."""
+
+    patience_s = 0.0
+    standbys: tuple[str, ...] = ()
 
     def __init__(self, path: Path, archive: Archive) -> None:
         self.path, self.name = path, path.parent.name

@@ -68,6 +68,7 @@ def lines(info: ServiceInfo, events: list[Event]) -> list[str]:
         f"MEMORY   {terminal.size(info.memory_bytes)} for circuits up to {info.max_qubits} qubits"
         f"   service {terminal.size(info.rss_bytes)}, loop lag p99 {info.loop_lag_p99_ms:.1f} ms",
         *([f"LAUNCHER {terminal.clean(info.launcher)}"] if info.launcher else []),
+        *([f"STANDBY  {terminal.clean(', '.join(info.standbys))}"] if info.standbys else []),
         f"POOLS    {pools(info)}",
         *(f"EVENT    {_event(each)}" for each in events),
         *_warnings(info),
@@ -279,6 +280,12 @@ class UpOptions:
             " default), results too (power)."
         ),
     ] = None
+    journal: Annotated[
+        str | None,
+        typer.Option(
+            help="postgresql://USER@HOST/DATABASE for the journal; '' is a file, the default."
+        ),
+    ] = None
     listen: Annotated[
         str | None,
         typer.Option(
@@ -306,6 +313,14 @@ class UpOptions:
             help="Continue from the journal or, without it, its copy; fail without both.",
         ),
     ] = False
+    standby: Annotated[
+        bool,
+        typer.Option(
+            "--standby",
+            help="Wait on this machine, and take over when the service's node has ended; with"
+            " --journal.",
+        ),
+    ] = False
     force_lock: Annotated[
         bool,
         typer.Option(
@@ -323,6 +338,7 @@ _TAKEN = (
     "memory_per_slot",
     "slots",
     "durability",
+    "journal",
     "listen",
     "gateway",
 )
@@ -350,6 +366,9 @@ def up(context: typer.Context, asked: UpOptions) -> None:
         listen = {} if asked.gateway is None else {"listen": asked.gateway}
         args["gateway"] = {**listen, "metrics": asked.metrics}
     settings = {key: value for key, value in args.items() if value is not None}
+    if asked.standby:
+        _stand_by(common, settings)
+        return
     kept: Mapping[str, object] = {}
     if asked.file is None:
         kept = config.last_config(common.environment, resume=asked.restore)
@@ -374,6 +393,14 @@ def up(context: typer.Context, asked: UpOptions) -> None:
         terminal.line(f"journal  {info.resumed}")
     if info.queued:
         terminal.line(f"continued {terminal.counted(info.queued, 'task')}")
+
+
+def _stand_by(common: app.Settings, settings: Mapping[str, object]) -> None:
+    if settings.keys() - {"name"}:
+        text = "--standby takes the settings of the environment, and no other ones"
+        raise OptionError(text, hint="give them to simenv up of the service itself")
+    pid = environments.stand_by(common.environment)
+    terminal.line(f"standby  {common.environment}, process {pid} on {os.uname().nodename}")
 
 
 class _StageLines:

@@ -255,15 +255,17 @@ class ServiceKeyStore:
         _check(name, role)
         channel = self._session.channel
         user_key = _new_key_file(channel.name, *channel.address.remote_endpoint(), name, role)
+        user_key = msgspec.structs.replace(user_key, standbys=channel.address.standbys)
         fields = {"name": name, "role": role, "public_key": user_key.public_key}
         self._session.request(admin.Keys, admin.AddKey, **fields, expires_s=expires_s)
         return user_key
 
     def rotate(self, name: str, public_key: str, overlap_s: float) -> UserKeyFile:
-        channel = self._session.channel
         fields = {"name": name, "public_key": public_key, "overlap_s": overlap_s}
         new = self._session.request(admin.Keys, admin.RotateKey, **fields).keys[-1]
-        return _key_file(channel.name, *channel.address.remote_endpoint(), new)
+        channel = self._session.channel
+        user_key = _key_file(channel.name, *channel.address.remote_endpoint(), new)
+        return msgspec.structs.replace(user_key, standbys=channel.address.standbys)
 
     def listed(self) -> list[admin.KeyInfo]:
         return self._session.request(admin.Keys, admin.GetKeys).keys

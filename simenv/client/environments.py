@@ -132,6 +132,21 @@ def up(
     return read(paths.connection)
 
 
+def stand_by(name: str = "default") -> int:
+    """Start a standby of a named environment on this machine, which leads when the present service
+    has ended without `down`; return its process id. Both see SIMENV_HOME, and a journal in
+    PostgreSQL. Raises ConfigError, StartFailedError."""
+    paths = config.places(config.Config(name=name))
+    settings = config.read(paths.config)
+    if not settings.journal:
+        text = f"the journal of environment {name!r} is a file: no other machine can take over"
+        raise ConfigError(text, hint="simenv up --journal postgresql://USER@HOST/DATABASE")
+    paths = config.places(settings)
+    _started[:] = [child for child in _started if child.poll() is None]
+    _started.append(launch.start(settings, paths, private=False, standby=True).process)
+    return _started[-1].pid
+
+
 def _remove_stale_files(file: ConnectionFile, path: Path, force: bool) -> None:
     """Remove the files of a service that has ended; InsufficientError if it may still run."""
     if file.node == os.uname().nodename:

@@ -89,17 +89,19 @@ def start(
     private: bool,
     meanwhile: Callable[[], object] = lambda: None,
     progress: Progress | None = None,
+    standby: bool = False,
 ) -> Service:
     """Write the configuration, start the process and wait until the service is ready.
 
     `private`: the service ends when this process does. `meanwhile`: called during the start.
     `progress`: called every PROGRESS_S with the present stage as text and the seconds since the
-    start. Raises StartFailedError or the service's error. If the service refused its settings,
+    start. `standby`: it waits until it may lead; the configuration stays as the leader wrote it.
+    Raises StartFailedError or the service's error. If the service refused its settings,
     folders that were created for it are removed; after a failed start they stay, for the logs.
     """
     built = [folder for folder in {paths.home, paths.state} if not folder.exists()]
     try:
-        return _start(settings, paths, private, meanwhile, progress)
+        return _start(settings, paths, private, meanwhile, progress, standby)
     except SimenvError as error:
         if not isinstance(error, StartFailedError):
             for folder in built:
@@ -113,16 +115,18 @@ def _start(
     private: bool,
     meanwhile: Callable[[], object],
     progress: Progress | None,
+    standby: bool,
 ) -> Service:
     for folder in (paths.home, paths.state):
         files.private_folder(folder)
-    config.write(settings, paths.config)
+    if not standby:
+        config.write(settings, paths.config)
     ready, args = os.pipe()
     line, lifeline = os.pipe() if private else (-1, -1)
     try:
         passed = [pool.environ for pool in settings.pools]
         passed += [device.environ for device in settings.devices.values()]
-        process = _spawn(paths, args, line, passed)
+        process = _spawn(paths, args, line, passed, ["--standby"] if standby else [])
     except BaseException:  # also an interrupt: no descriptor stays open
         _close(ready, args, line, lifeline)
         raise
@@ -224,10 +228,10 @@ def clear(sockets: Path, connection: Path) -> None:
 
 
 def _spawn(
-    paths: EnvironmentPaths, ready_fd: int, line: int, passed: Iterable[str]
+    paths: EnvironmentPaths, ready_fd: int, line: int, passed: Iterable[str], options: list[str]
 ) -> subprocess.Popen[bytes]:
     argv = [config.interpreter(), "-P", "-m", "simenv.service", str(paths.config)]
-    argv += ["--ready-fd", str(ready_fd)]
+    argv += ["--ready-fd", str(ready_fd), *options]
     if line >= 0:
         argv += ["--lifeline-fd", str(line)]
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -150,7 +150,7 @@ def last_config(
         return {}
     last = read(path)
     paths = places(last, environ)
-    if not resume and not paths.journal.exists() and not paths.copy.exists():
+    if not (resume or last.journal) and not paths.journal.exists() and not paths.copy.exists():
         return {}
     values = msgspec.structs.asdict(last)
     return {key: value for key, value in values.items() if key not in _NOT_RESTORED}

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Iterable
 from contextlib import suppress
 from operator import attrgetter
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -113,6 +114,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     slots: int = 0  # of this machine; 0: the cores that affinity and cgroups leave
     memory_bytes: int = 0  # for simulators; 0: 80 % of the available memory
     state_dir: str = ""  # folder of the live journal and results; "": chosen by file system
+    journal: str = ""  # postgresql://USER@HOST/DATABASE; "": a file of SQLite in the state folder
+    leader_lease_s: float = 8.0  # with PostgreSQL: a standby leads after a silence of that length
     overcommit: bool = False  # start more workers than the nodes hold; for tests
     network_state: bool = False  # allow a state folder on a network file system
     max_queued_tasks: int = 2_000_000  # unfinished tasks of all owners
@@ -215,6 +218,7 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("worker_lease_s", 3.0, 3600.0),
     ("silent_s", 3.0, 3600.0),
     ("start_timeout_s", 1.0, 3600.0),
+    ("leader_lease_s", 1.0, 600.0),
     ("drain_timeout_s", 0.0, 86400.0),
     ("checkpoint_s", 0.0, 1e7),
     ("history.keep_days", 0.0, 36_500.0),
@@ -284,6 +288,8 @@ def check(config: Config, source: str) -> None:
             raise ConfigError(f"{source}: {key} = {value} is outside {low} .. {high}")
     if config.listen:
         listen_parts(config.listen)
+    if config.journal:
+        _check_journal(config.journal, source)
     names = [pool.name for pool in config.pools]
     if not names or len(set(names)) < len(names):
         raise ConfigError(f"{source}: pools need distinct names, got {names}")
@@ -298,6 +304,17 @@ def check(config: Config, source: str) -> None:
     for device, settings in config.devices.items():
         check_device(device, settings, f"{source}: devices.{device[:64]}")
     _check_launching(config, source)
+
+
+def _check_journal(url: str, source: str) -> None:
+    form = "postgresql://USER@HOST/DATABASE"
+    if not url.startswith(("postgresql://", "postgres://")) or not url.isprintable():
+        raise ConfigError(f"{source}: journal = {url[:80]!r} is no database", hint=form)
+    with suppress(ValueError):
+        if urlsplit(url).password is None and "password=" not in url:
+            return
+    text = f"{source}: the URL of the journal has a password, or cannot be read"
+    raise ConfigError(text, hint=f"{form}; the password goes into ~/.pgpass, mode 0600")
 
 
 IDENTITIES = ("keys", "local", "munge")

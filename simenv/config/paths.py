@@ -169,6 +169,8 @@ class ConnectionFile(msgspec.Struct, frozen=True):
     own: OwnerEndpoint | None = None  # None: its own user can connect on its node only
     start_ticks: str = ""  # of the process, in clock ticks since the node's boot; "": not known
     socket_key: str = ""  # public key that the service proves on its node's sockets
+    takeover_s: float = 0.0  # in which a standby takes over; 0: there may be none
+    standbys: tuple[str, ...] = ()  # addresses for other machines at which standbys will listen
 
 
 GATEWAY_FORMAT = 1

@@ -210,6 +210,7 @@ class ServiceInfo(msgspec.Struct, frozen=True):
     end_s: float = 0.0  # wall clock, when the site ends the allocation; 0: never
     longest_pass_ms: float = 0.0  # of the event loop, since the environment was ready
     isolation: str = "none"  # account: a worker serves one account at a time
+    standbys: tuple[str, ...] = ()  # nodes of the services that wait to take over
 
 
 UNKNOWN = math.nan

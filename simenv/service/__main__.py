@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -21,14 +22,17 @@ import msgspec
 from launcher.base import LaunchError
 from launcher.process.children import LocalLauncher
 from simenv import config as configs
+from simenv.config import Config, EnvironmentPaths
 from simenv.config.paths import StartupError, StartupMessage
-from simenv.errors import SimenvError
+from simenv.errors import JournalError, SimenvError
 from simenv.model import WorkerState
 from simenv.process import freeze_gc
 from simenv.scheduler.views.cluster_info import pool_infos
 from simenv.service.bootstrap import RunningService, Warmup, admission, build_service
 from simenv.service.event_loop import EventLoop
+from simenv.service.journal.database import LeadershipLost, place_of
 from simenv.service.queries.devices import routing_snapshot
+from simenv.service.workers.endpoints import standby_address
 from simenv.service.workers.processes import start_compilers
 
 log = logging.getLogger("simenv.service")
@@ -45,7 +49,7 @@ _CONTROLS = {
 
 def main() -> int:
     arguments = _arguments()
-    home = arguments.config.parent
+    home, environ = arguments.config.parent, dict(os.environ)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(LogFormatter("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
@@ -54,25 +58,61 @@ def main() -> int:
         config = msgspec.structs.replace(
             configs.read(arguments.config), lifeline=arguments.lifeline_fd >= 0
         )
-        environment = build_service(config, home, os.environ)
+        environment = _build(config, home, arguments)
     except SimenvError as error:
         log.error("%s", error)
         failure = StartupError(error.code, error.message, error.hint)
         _send_message(arguments.ready_fd, StartupMessage(error=failure))
         return error.exit_code
-    compiler_launcher = LocalLauncher()
+    if environment is None:
+        log.info("stopped, a standby")
+        return 0
+    compiler_launcher, lost = LocalLauncher(), False
     try:
         _run(environment, compiler_launcher, arguments.ready_fd, arguments.lifeline_fd)
+    except LeadershipLost as error:
+        log.error("%s", error)
+        lost = True
     finally:
-        _end(environment)
+        _end(environment, lost)
         compiler_launcher.close()
+    if lost:  # nothing that this process remembers is of use: a standby begins anew
+        log.info("continues as a standby")
+        words = [sys.executable, "-P", "-m", "simenv.service", str(arguments.config), "--standby"]
+        os.execve(words[0], words, environ)
     log.info("stopped")
     return 0
 
 
-def _end(environment: RunningService) -> None:
+def _build(config: Config, home: Path, arguments: argparse.Namespace) -> RunningService | None:
+    """Build the service; a standby waits before that until it may lead. Returns None if a standby
+    is not needed any more. Raises SimenvError."""
+    place = place_of(config, home / "unused")
+    if not arguments.standby or isinstance(place, Path):
+        return build_service(config, home, os.environ)
+    from simenv.service.journal import leadership
+
+    signals = Signals()
+    signals.catch()
+
+    ready: Callable[[], None] | None = None  # after the loss of the leadership, nobody waits
+    if arguments.ready_fd >= 0:
+        ready = partial(_send_message, arguments.ready_fd, StartupMessage(ready=True))
+    keys, node = EnvironmentPaths(home, home).server_key, os.uname().nodename
+    address = standby_address(config.listen, keys, node)
+    log.info("a standby of %s on %s", place, node)
+    while leadership.wait_to_lead(place, address, lambda: signals.has_arrived, ready):
+        ready, arguments.ready_fd = None, -1
+        try:
+            return build_service(config, home, os.environ)
+        except (LeadershipLost, JournalError) as error:  # another standby was faster
+            log.warning("%s", error)
+    return None
+
+
+def _end(environment: RunningService, lost: bool) -> None:
     try:
-        environment.loop.close()
+        environment.loop.close(lost=lost)
     finally:
         environment.leave()  # its files go even if that fails
 
@@ -90,6 +130,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("config", type=Path, help="config.json in the environment's home")
     parser.add_argument("--ready-fd", type=int, default=-1)
     parser.add_argument("--lifeline-fd", type=int, default=-1)
+    parser.add_argument("--standby", action="store_true", help="wait until it may lead")
     return parser.parse_args()
 
 
@@ -101,6 +142,16 @@ class Signals:
     def __init__(self) -> None:
         self._received = 0
         self._handled = 0
+
+    def catch(self) -> None:
+        """Count SIGTERM and SIGINT from here on."""
+        signal.signal(signal.SIGTERM, self.received)
+        signal.signal(signal.SIGINT, self.received)
+
+    @property
+    def has_arrived(self) -> bool:
+        """True if a signal was received."""
+        return self._received > 0
 
     def received(self, _number: int, _frame: object) -> None:
         self._received += 1
@@ -118,8 +169,7 @@ def _run(
 ) -> None:
     loop = environment.loop
     signals = Signals()
-    signal.signal(signal.SIGTERM, signals.received)
-    signal.signal(signal.SIGINT, signals.received)
+    signals.catch()
     if lifeline_fd >= 0:
         os.set_blocking(lifeline_fd, False)
     loop.run_once(0.0)  # starts the workers, which load their modules meanwhile

@@ -33,7 +33,7 @@ from simenv.config import (
     OwnerEndpoint,
     paths,
 )
-from simenv.errors import ConfigError
+from simenv.errors import ConfigError, NotFoundError
 from simenv.model import Origin, PoolSpec
 from simenv.process import start_ticks
 from simenv.scheduler.core import ClusterLimits
@@ -48,7 +48,7 @@ from simenv.service.devices import drifting, registry, resolve
 from simenv.service.devices.refresh import DeviceRefreshes
 from simenv.service.event_loop import EventLoop
 from simenv.service.identities import LOOPBACK, BrokerProcess, Identities
-from simenv.service.journal import maintenance, writer
+from simenv.service.journal import database as databases, maintenance, writer
 from simenv.service.ownership import ConnectionFileLease, take_lock
 from simenv.service.queries.devices import DeviceRecords
 from simenv.service.recovery import choose_journal, drop_damaged_records, replay
@@ -146,6 +146,7 @@ def load_noise_checks() -> None:
 
 
 CONNECTION_FORMAT = 1
+START_S = 22.0  # for a standby to begin to serve; clients wait so long after the leader's lease
 SHOWN_NODES = 16
 
 
@@ -173,9 +174,11 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
     check_isolation(config.isolation, config.pools)
     # `on_failure`: for a start that fails halfway.
     with ExitStack() as on_leave, ExitStack() as on_failure:
-        lock = take_lock(paths.state / "journal.lock", config.force_lock)
-        on_leave.callback(os.close, lock)
-        resumed = choose_journal(paths, config.resume)
+        place, resumed = databases.place_of(config, paths.journal), ""
+        if isinstance(place, Path):  # else the leadership of the database is the lock
+            lock = take_lock(paths.state / "journal.lock", config.force_lock)
+            on_leave.callback(os.close, lock)
+            resumed = choose_journal(paths, config.resume)
         sockets = configs.socket_folder(environ)
         segments = configs.segment_folder(sockets)
         for folder in (sockets, segments):
@@ -185,7 +188,10 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
         pools = processes.with_workers_of_gpus(config.pools, limits)
         config = msgspec.structs.replace(config, pools=pools)
         processes.check_pools(config.pools, limits)
-        journal = writer.Journal(paths.journal, config.durability)
+        journal = writer.Journal(place, config.durability)
+        on_failure.callback(journal.database.abandon)
+        if config.resume and not isinstance(place, Path):
+            resumed = check_resumed(journal)
         devices = DeviceRecords(config.pools)
         next_task = journal.records.next_task()
         scheduler = Scheduler(config.pools, limits, journal.epoch, next_task, devices.figures)
@@ -198,7 +204,8 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
         submit_queue = SubmitQueue(scheduler, journal, None, limits, completions, accounts)
         replayed = replay(journal, scheduler, submit_queue, completions)
         log.info("replayed: %d queued, %d final, %.2f s", *msgspec.structs.astuple(replayed))
-        results = files.private_folder(results_folder(paths, allocation))
+        shared = len(allocation.nodes) > 1 or not isinstance(place, Path)
+        results = files.private_folder(paths.home / "results" if shared else paths.results)
         endpoints = _endpoints(config, paths, sockets, results, limits, journal, on_leave)
         listener = endpoints.listener
         on_failure.callback(listener.close)
@@ -217,13 +224,14 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
         exposure = cluster.launcher.exposure if is_distributed else ""
         ended, end_s = journal.records.ended(), allocation.end_s
         has_keys = "keys" in config.identity.use
+        checkpointer, backup = _maintenance(config, paths)
         facts = RuntimeFacts(
             node, ended, resumed, limits.launcher, allocation.source, end_s, exposure
         )
         loop = EventLoop(
             *(config, listener, journal, scheduler, submit_queue, completions, workers),
-            maintenance.WalCheckpointer(paths.journal, extends=config.durability != "process"),
-            None if config.lifeline else maintenance.JournalBackup(paths.journal, paths.copy),
+            checkpointer,
+            backup,
             KeyCommands(paths.keys, listener, endpoints.own_key, enabled=has_keys),
             ResultRequests(config, journal, scheduler, completions, results, accounts),
             *(lease, facts, devices),
@@ -234,7 +242,7 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
         loop.pool_commands.restore()
         _serve_users(loop, endpoints)
         _start_threads(loop, on_failure)
-        lease.announce(endpoints.connection_file(config.name, node, journal.epoch, sockets))
+        lease.announce(endpoints.connection_file(config, node, journal.epoch, sockets))
         on_leave.callback(lease.leave)
         server = endpoints.server
         _start_gateway(loop, paths, server, on_leave)
@@ -252,6 +260,28 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
                 loop.executor.record_event(kind, config.name, message)
         on_failure.pop_all()
         return RunningService(loop, paths, on_leave.pop_all())
+
+
+def check_resumed(journal: writer.Journal) -> str:
+    """Return a description of the journal that a start continues. Raises NotFoundError if it is
+    new."""
+    if journal.epoch == 1:
+        text = f"no journal to resume: {journal.place} is new"
+        raise NotFoundError(text, hint="simenv up starts it")
+    return f"from {journal.place}"
+
+
+def _maintenance(
+    config: Config, paths: EnvironmentPaths
+) -> tuple[maintenance.WalCheckpointer | None, maintenance.JournalBackup | None]:
+    """Return the threads that maintain a journal of SQLite; a server does it by itself."""
+    if config.journal:
+        return None, None
+    checkpointer = maintenance.WalCheckpointer(
+        paths.journal, extends=config.durability != "process"
+    )
+    backup = None if config.lifeline else maintenance.JournalBackup(paths.journal, paths.copy)
+    return checkpointer, backup
 
 
 class Cluster(msgspec.Struct, frozen=True):
@@ -300,12 +330,16 @@ class Endpoints(msgspec.Struct, frozen=True):
     own_key: str  # public key of that user for remote clients' listener; "": there is none
     broker: BrokerProcess | None = None  # None: no users without key files
 
-    def connection_file(self, name: str, node: str, epoch: int, sockets: Path) -> ConnectionFile:
-        """Return the contents of the connection file. `name`: of the environment."""
+    def connection_file(
+        self, config: Config, node: str, epoch: int, sockets: Path
+    ) -> ConnectionFile:
+        """Return the contents of the connection file."""
         server = self.server
         address, key = ("", "") if server is None else (server.address, server.public_key)
-        head = (CONNECTION_FORMAT, name, __version__, os.getpid(), node, epoch, str(sockets))
-        return ConnectionFile(*head, address, key, self.owner, start_ticks(), self.public_key)
+        head = (CONNECTION_FORMAT, config.name, __version__, os.getpid(), node, epoch, str(sockets))
+        takeover_s = config.leader_lease_s + START_S if config.journal else 0.0
+        tail = self.owner, start_ticks(), self.public_key, takeover_s
+        return ConnectionFile(*head, address, key, *tail)
 
 
 def _endpoints(
@@ -435,12 +469,6 @@ def _with_segments(
         return environ
     names = (f"OMPI_MCA_btl_{btl}_backing_directory" for btl in ("sm", "vader"))
     return dict.fromkeys(names, str(folder)) | dict(environ)
-
-
-def results_folder(paths: EnvironmentPaths, allocation: Allocation) -> Path:
-    """Return the folder of large results. With several nodes it is in the environment's home, which
-    all nodes must share."""
-    return paths.home / "results" if len(allocation.nodes) > 1 else paths.results
 
 
 def allocation_text(allocation: Allocation) -> str:

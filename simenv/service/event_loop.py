@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import time
 from functools import partial
+from pathlib import Path
 
 from simenv.errors import JournalError, SimenvError
 from simenv.process import release_memory, resident_bytes
@@ -25,6 +26,7 @@ from simenv.service.control.reservations import CHANGES as RESERVATION_CHANGES
 from simenv.service.fairness import CHECKS, Decoding
 from simenv.service.identities import Identities
 from simenv.service.journal import tables
+from simenv.service.journal.database import LeadershipLost
 from simenv.service.journal.writer import SYNC_DELAY_S
 from simenv.service.queries.handlers import Cancelling, QueryHandlers
 from simenv.service.queries.query_queue import RECHECK_NS, QueryQueue
@@ -231,7 +233,9 @@ class EventLoop(ServiceComponents):
             self._next_tick_ns = 0
 
     def _commit(self) -> None:
-        """Commit all changes; if that fails, the acceptances of this pass become refusals."""
+        """Commit all changes; if that fails, the acceptances of this pass become refusals. Raises
+        LeadershipLost."""
+        self.journal.check_leadership()
         state, commands = self.state, self.reservation_commands
         if (
             state.reservations.changes != UNCHANGED
@@ -244,7 +248,8 @@ class EventLoop(ServiceComponents):
             return
         try:
             self.journal.commit()
-            self.checkpointer.written_bytes = self.journal.written_bytes
+            if self.checkpointer is not None:
+                self.checkpointer.written_bytes = self.journal.written_bytes
             self.store_error = ""
         except JournalError as error:
             self.result_requests.reserve.release()  # the next commit may succeed
@@ -374,8 +379,13 @@ class EventLoop(ServiceComponents):
         if self.identities is not None:
             self.identities.tick(now_ns / 1e9)
         if not (self.state.draining or self.lease.holds()):
-            log.error("another service has taken over this environment: stopping")
+            text = "another service has taken over this environment: stopping"
+            if not isinstance(self.journal.place, Path):
+                raise LeadershipLost(text)
+            log.error(text)
             self.drain(now=True)
+        standbys = self.journal.database.standbys
+        self.lease.announce_standbys(tuple(each.address for each in standbys if each.address))
         self._check_allocation_end(now_ns)
         self._check_drain(now_ns)
         self.result_requests.reserve.restore()
@@ -409,21 +419,30 @@ class EventLoop(ServiceComponents):
         if self.state.draining and (not self.state.is_busy or now_ns >= self.stop_at_ns):
             self.stopped = True
 
-    def close(self) -> None:
-        """Stop the workers, commit the rest, close the sockets."""
-        queued = f"{len(self.state.tasks)} tasks queued"
-        self.executor.record_event("service.stopped", self.config.name, queued)
+    def close(self, *, lost: bool = False) -> None:
+        """Stop the workers, commit the rest, close the sockets. `lost`: another service leads the
+        environment, or may; nothing more is stored or answered."""
+        if not lost:
+            queued = f"{len(self.state.tasks)} tasks queued"
+            self.executor.record_event("service.stopped", self.config.name, queued)
         self.workers.close()
-        self._commit()
-        self._answer()
+        try:
+            if not lost:
+                self._commit()
+                self._answer()
+        except LeadershipLost:
+            lost = True
         self._accept_answers.close()
         self.result_requests.stop()
-        self.checkpointer.stop()
-        if self.backup is not None:
-            self.backup.stop()
+        for part in (self.checkpointer, self.backup):
+            if part is not None:
+                part.stop()
         if self.telemetry is not None:
             self.telemetry.close()
         try:
-            self.journal.close()
+            if lost:
+                self.journal.database.abandon()
+            else:
+                self.journal.close()
         finally:  # on a full disk the journal raises
             self.listener.close()

@@ -44,6 +44,12 @@ class ConnectionFileLease:
         self._announced = file
         write_atomic(self._path, msgspec.json.encode(file))
 
+    def announce_standbys(self, addresses: tuple[str, ...]) -> None:
+        """Write the addresses of standbys into the file, if they have changed and it is ours."""
+        file = self._announced
+        if file is not None and file.standbys != addresses and not self._is_taken_over():
+            self.announce(msgspec.structs.replace(file, standbys=addresses))
+
     def holds(self) -> bool:
         """Touch the file every few seconds. Returns False if another service has replaced it."""
         now_ns = time.monotonic_ns()

@@ -35,6 +35,7 @@ from simenv.service.accounting import receipts
 from simenv.service.accounting.accounts import AccountRegistry
 from simenv.service.admission import submissions
 from simenv.service.journal import reader, tables, writer
+from simenv.service.journal.database import WAY_OUT
 from simenv.service.results.completions import Completions
 from simenv.text import duration
 from simenv.wire import codec
@@ -173,7 +174,7 @@ def _check_task_number(task: int, total: int) -> int:
     """Return the number of a task. Raises JournalError if no such task was ever accepted."""
     if not 0 < task < total:
         message = f"the journal holds the end of task {task}, and was given tasks up to {total - 1}"
-        raise JournalError(message, hint=reader.WAY_OUT)
+        raise JournalError(message, hint=WAY_OUT)
     return task
 
 
@@ -255,7 +256,7 @@ def read_header(path: Path) -> JournalHeader | None:
         finally:
             db.close()
     except (sqlite3.Error, OSError) as error:
-        hint = reader.WAY_OUT
+        hint = WAY_OUT
         raise JournalError(f"the journal {path} cannot be read: {error}", hint=hint) from error
     return JournalHeader(row[0] if row is not None else 0, age_s)
 

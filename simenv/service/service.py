@@ -59,7 +59,7 @@ class ServiceComponents:
     submit_queue: SubmitQueue
     completions: Completions
     workers: WorkerProcesses
-    checkpointer: maintenance.WalCheckpointer
+    checkpointer: maintenance.WalCheckpointer | None  # None: the database does it
     backup: maintenance.JournalBackup | None
     key_commands: KeyCommands
     result_requests: ResultRequests

@@ -153,6 +153,7 @@ class UserKeyFile(msgspec.Struct, frozen=True):
     role: str
     public_key: str
     secret_key: str
+    standbys: tuple[str, ...] = ()  # addresses to try when the environment is silent
 
     @property
     def keys(self) -> KeyPair:

@@ -24,6 +24,7 @@ from simenv.service.admission.submissions import SubmitQueue
 from simenv.service.control.admin_commands import KeyCommands
 from simenv.service.control.results import ResultRequests
 from simenv.service.event_loop import EventLoop
+from simenv.service.journal.database import PostgresPlace
 from simenv.service.journal.maintenance import WalCheckpointer
 from simenv.service.journal.writer import Journal
 from simenv.service.ownership import ConnectionFileLease
@@ -122,7 +123,14 @@ class RecordingLauncher:
 class ServiceHarness:
     """A service under test, in this process. `restart` stands for a crash and `up --restore`."""
 
-    def __init__(self, folder: Path, limits: ClusterLimits = LIMITS, **options: object) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        limits: ClusterLimits = LIMITS,
+        place: PostgresPlace | Path | None = None,
+        **options: object,
+    ) -> None:
+        """`place`: of the journal; by default a file."""
         pools = [{"name": "main", "min": 1, "max": 1}]
         if "owner_limits" in options:  # the table [limits], whose name is taken here
             options["limits"] = options.pop("owner_limits")
@@ -130,19 +138,22 @@ class ServiceHarness:
         self.folder = folder
         self.limits = limits
         self.spent: dict[str, float] = {}  # billing units of this month, by account
+        self.place = place
         self.members: dict[str, set[str]] = {}  # of groups of the operating system
         self._assemble()
 
     def _assemble(self) -> None:
         config = self.config
         places = EnvironmentPaths(self.folder, self.folder)
-        places.logs.mkdir(exist_ok=True)
+        for folder in (places.logs, places.results):
+            folder.mkdir(exist_ok=True)
         fault_injection.install(config.faults)
         self.paper = RecordingLauncher()
         self.groups = GroupMembers(self.look_up)
         self.listener = MemoryListener()
         self.key_commands = KeyCommands(places.keys, self.listener)
-        self.journal = Journal(places.journal, config.durability)
+        self.place = self.place or places.journal
+        self.journal = Journal(self.place, config.durability)
         self.mended = drop_damaged_records(self.journal)
         self.scheduler = Scheduler(
             config.pools, self.limits, self.journal.epoch, self.journal.records.next_task()
@@ -200,7 +211,21 @@ class ServiceHarness:
 
     def restart(self) -> None:
         """A crash (nothing is closed), and a new start over the same files."""
+        if isinstance(self.place, PostgresPlace):
+            self.journal.database.abandon()
         self._assemble()
+
+    def change(self, query: str, *values: object) -> None:
+        """Change a row of the journal, which nobody told the service."""
+        self.journal._db.execute(query, values)
+
+    def read_only(self, on: bool) -> None:
+        """Let each commit fail until it is off."""
+        if isinstance(self.place, PostgresPlace):
+            mode = "only" if on else "write"
+            self.change(f"set session characteristics as transaction read {mode}")
+        else:
+            self.change(f"pragma query_only={'on' if on else 'off'}")
 
     def step(self, passes: int = 2) -> None:
         submit_queue, query_queue = self.loop.submit_queue, self.loop.query_queue

@@ -29,6 +29,8 @@ from simenv.text import elapsed
 from simenv.wire.keyfiles import KeyPair, UserKeyFile, new_pair, read_private
 from simenv.wire.transport import zmq_transport
 
+NEXT_S = 3.0  # for one of several addresses to answer
+TAKEOVER_S = 30.0  # in which a standby answers at one of them
 MIN_HANG_UPS = 2  # a single one may come from a service that is ending
 
 
@@ -38,6 +40,9 @@ class KeyFileAddress:
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
         self.name = path.stem
+        self.patience_s = 0.0
+        self._turn = 0  # of its addresses, if there are several
+        self._silent_s = self._looked_s = 0.0  # since when the service is, and the last look
         self._file: UserKeyFile | None = None
         self._connection: zmq_transport.CurveConnection | None = None
 
@@ -50,9 +55,10 @@ class KeyFileAddress:
         """Return a new connection. Raises ConfigError if the file cannot be used; other faults are
         reported by `refusal` and `diagnose`."""
         file = read_private(self.path, UserKeyFile)
-        connection = zmq_transport.CurveConnection(
-            file.address, file.server_key, file.keys, identity
-        )
+        addresses = (file.address, *file.standbys)
+        self.patience_s = TAKEOVER_S if file.standbys else 0.0
+        address = addresses[self._turn % len(addresses)]
+        connection = zmq_transport.CurveConnection(address, file.server_key, file.keys, identity)
         self.name, self._file, self._connection = file.name, file, connection
         return connection
 
@@ -61,8 +67,22 @@ class KeyFileAddress:
         file = self._file or read_private(self.path, UserKeyFile)
         return file.address, file.server_key
 
+    @property
+    def standbys(self) -> tuple[str, ...]:
+        """The other addresses in the file."""
+        return () if self._file is None else self._file.standbys
+
     def moved(self) -> bool:
-        """Return whether the key file has been replaced since `open`."""
+        """Return whether the key file has been replaced since `open`, or it is the turn of another
+        one of its addresses: each has NEXT_S to answer."""
+        now = time.monotonic()
+        if now - self._looked_s > NEXT_S / 2:  # it was not looked for: it has answered meanwhile
+            self._silent_s = now
+        self._looked_s = now
+        if self.standbys and now - self._silent_s >= NEXT_S:
+            self._silent_s = now
+            self._turn += 1
+            return True
         try:
             return self._file is not None and read_private(self.path, UserKeyFile) != self._file
         except ConfigError:
@@ -129,6 +149,11 @@ class Address(Protocol):
 
     name: str
     path: Path  # its connection file
+    patience_s: float  # in which a silent service may be replaced by a standby; 0: by none
+
+    @property
+    def standbys(self) -> tuple[str, ...]:
+        """Addresses for other machines at which standbys will listen."""
 
     def open(self, identity: bytes) -> zmq_transport.Connection:
         """Return a new connection. Raises NoServiceError if the service has certainly ended."""
@@ -153,12 +178,13 @@ class FileAddress:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.name = path.parent.name
+        self.patience_s = 0.0
         self._file: ConnectionFile | None = None
         self._connection: zmq_transport.CurveConnection | None = None
 
     def open(self, identity: bytes) -> zmq_transport.Connection:
         file = read(self.path)
-        self.name = file.name
+        self.name, self.patience_s = file.name, file.takeover_s
         if ended(file):
             self._file = file
             hint = self.diagnose()[1]
@@ -217,6 +243,14 @@ class FileAddress:
     def remote_endpoint(self) -> tuple[str, str]:
         file = self._file or read(self.path)
         return file.address, file.server_key
+
+    @property
+    def standbys(self) -> tuple[str, ...]:
+        """Those that the file names now."""
+        try:
+            return read(self.path).standbys
+        except NoServiceError:
+            return ()
 
     def diagnose(self) -> tuple[str, str]:
         log = self.path.with_name("service.log")

@@ -82,6 +82,8 @@ class CertificateAddress(ABC):
     """Base of the addresses whose connections use certificates: `_request` gets one."""
 
     path: Path
+    patience_s = 0.0  # with a silent service; see Address
+    standbys: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         self._certificate: ConnectionCertificate | None = None  # the last one

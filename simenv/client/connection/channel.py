@@ -43,6 +43,12 @@ class Liveness:
         self._last_message_s = self._pinged_s = self._looked_s = monotonic()
         self._unanswered_s: float | None = None  # time of the first Ping since the last message
 
+    @property
+    def _patience_s(self) -> float:
+        """Silence after which the service is lost: where there may be standbys, one of them is
+        waited for."""
+        return max(LOST_S, self._address.patience_s)
+
     def message_came(self) -> None:
         """Record that a message has arrived."""
         self._last_message_s = monotonic()
@@ -53,9 +59,9 @@ class Liveness:
         return now - self._last_message_s >= QUIET_S
 
     def is_final(self, now: float, start: float) -> bool:
-        """Return whether a thread that waits since `start` must give up: no message for LOST_S, or
+        """Return whether a thread that waits since `start` must give up: silence for too long, or
         the service certainly refuses this client."""
-        is_silent = now - max(self._last_message_s, start) >= LOST_S
+        is_silent = now - max(self._last_message_s, start) >= self._patience_s
         return is_silent or self._address.refusal() is not None
 
     def has_moved(self, now: float) -> bool:
@@ -75,10 +81,10 @@ class Liveness:
         return True
 
     def is_unanswered(self, now: float) -> bool:
-        """Return whether a Ping has had no answer for LOST_S, or the service certainly refuses this
-        client; for callers that poll and never wait."""
+        """Return whether a Ping has had no answer for too long, or the service certainly refuses
+        this client; for callers that poll and never wait."""
         requested_s = self._unanswered_s
-        is_silent = requested_s is not None and now - requested_s >= LOST_S
+        is_silent = requested_s is not None and now - requested_s >= self._patience_s
         return is_silent or self._address.refusal() is not None
 
     def lost_error(self, name: str, was_connected: bool) -> errors.SimenvError:

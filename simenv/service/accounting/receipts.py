@@ -22,6 +22,7 @@ from simenv.service.accounting.usage import (
     values_of,
 )
 from simenv.service.journal import reader, tables
+from simenv.service.journal.database import Statement
 from simenv.service.journal.tables import Standing, UsageKey
 from simenv.service.results.completions import Completions
 from simenv.wire import codec
@@ -130,7 +131,7 @@ class Withdrawal(msgspec.Struct, frozen=True):
     units of accounts."""
 
     at_s: float  # time of day of the ends
-    statements: list[tables.Statement]
+    statements: list[Statement]
     units: list[tuple[str, float]]
 
 

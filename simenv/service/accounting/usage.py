@@ -21,6 +21,7 @@ from simenv.model.accounts import NO_ACCOUNTS, USAGE_KEYS, AccountTree, UsageRow
 from simenv.scheduler.core import Route, TaskEnded
 from simenv.scheduler.state.scheduler_state import SchedulerState
 from simenv.service.journal import tables, writer
+from simenv.service.journal.database import Statement
 from simenv.service.journal.tables import UsageKey
 from simenv.service.telemetry.counters import TaskCounters
 from simenv.wire.messages import accounting
@@ -126,7 +127,7 @@ class UsageLedger:
             device = device_of(batch.terms, route)
             key = UsageKey(batch.account, batch.owner, batch.qos, route.pool, device, route.engine)
             index = totals.setdefault(key, Sums()).add(endings, index)
-        statements: list[tables.Statement] = []
+        statements: list[Statement] = []
         for key, sums in totals.items():
             number = self._keys.get(key) or self._new_key(key, statements)
             values = values_of(sums)
@@ -151,7 +152,7 @@ class UsageLedger:
         counters.expired += sums.expired
         self.counters.account(key.account, sums.slot_us)
 
-    def _new_key(self, key: UsageKey, statements: list[tables.Statement]) -> int:
+    def _new_key(self, key: UsageKey, statements: list[Statement]) -> int:
         """Return the number of a key that is not stored yet."""
         if len(self._keys) >= MAX_KEYS:
             key = UsageKey(key.account, key.user, key.qos, "", "", "")

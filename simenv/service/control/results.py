@@ -50,7 +50,9 @@ class ResultRequests:
     ) -> None:
         self.root = root
         self.file_worker = FileWorker(root)
-        self.reserve = DiskReserve(journal.path.parent, config.results.keep_free_gib)
+        # Of the disk of the journal; with a database elsewhere, of that of the results.
+        self.folder = journal.place.parent if isinstance(journal.place, Path) else root
+        self.reserve = DiskReserve(self.folder, config.results.keep_free_gib)
         remove, reserve = self.file_worker.remove, self.reserve
         self._retention = Retention(config, journal, scheduler.state, completions, remove, reserve)
         self._journal = journal

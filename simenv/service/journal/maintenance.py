@@ -82,12 +82,17 @@ class JournalPruner:
 
     def total_bytes(self) -> int:
         """Bytes of result files, and used bytes of the journal's file."""
-        return self._number("select sum(bytes) from file") + self.journal_bytes()
+        return self._file_bytes() + self.journal_bytes()
+
+    def _file_bytes(self) -> int:
+        return self._number("select sum(bytes) from file")
 
     def journal_bytes(self) -> int:
-        """Used bytes of the journal's file."""
-        pages = self._number("pragma page_count") - self._number("pragma freelist_count")
-        return pages * self._number("pragma page_size")
+        """Used bytes of the journal's file; those of stored messages where they are not known."""
+        used = self._journal.database.sizes()[1]
+        if used is None:
+            return sum(self._journal.kept_bytes.values()) - self._file_bytes()
+        return used
 
     def is_due(self, before_s: float, max_bytes: int) -> bool:
         """Return whether the oldest record ended before `before_s`, or more than `max_bytes` are
@@ -99,7 +104,7 @@ class JournalPruner:
         """Return the present amounts of stored data."""
         tasks = self._number("select count(*) from result")
         files = self._rows("select count(*), sum(bytes) from file where bytes > 0")[0]
-        size = self._number("pragma page_count") * self._number("pragma page_size")
+        size = self._journal.database.sizes()[0]
         oldest = self._rows("select at from finished order by seq limit 1")
         return queries.RetainedData(
             tasks, files[0], files[1] or 0, size, 0, oldest[0][0] if oldest else 0.0
@@ -189,8 +194,9 @@ class JournalPruner:
 
     def measure(self, old: EndedRecords) -> queries.RetainedData:
         """Return the amounts of data that the removal of a record frees."""
-        query = "select max(0, min(?, ? - min(seq))) from cursor"
-        unread = self._number(query, old.count, old.first_seq + old.count - 1)
+        slowest = self._journal.records.slowest_cursor()
+        last_seq = old.first_seq + old.count - 1
+        unread = 0 if slowest is None else max(0, min(old.count, last_seq - slowest))
         return queries.RetainedData(
             len(old.tasks), len(old.files), old.file_bytes, old.body_bytes, unread, old.at
         )
@@ -283,10 +289,7 @@ class JournalPruner:
     def vacuum(self, pages: int, spare: int) -> bool:
         """Return up to `pages` free pages to the file system if more than `spare` are free. Returns
         whether it did."""
-        if self._number("pragma freelist_count") <= spare:
-            return False
-        self._rows(f"pragma incremental_vacuum({pages})")
-        return True
+        return self._journal.database.release_pages(pages, spare)
 
 
 EVERY_S = 60.0

@@ -6,7 +6,6 @@ Errors of SQLite are raised as JournalError.
 
 from __future__ import annotations
 
-import sqlite3
 import zlib
 from array import array
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ import msgspec
 from simenv.errors import JournalError
 from simenv.model import Event, TaskState
 from simenv.scheduler.core import Route
+from simenv.service.journal.database import WAY_OUT, Database, PostgresPlace
 
 _ROUTES = msgspec.msgpack.Decoder(tuple[list[Route], list[int]])
 
@@ -39,10 +39,10 @@ def unpack_routes(packed: bytes) -> list[Route]:
     return [table[k] for k in index]
 
 
+PAGE_ROWS = 100
 APP_MESSAGES = 20_000  # searched for the last run of an application: some milliseconds
 # Keys of `meta` for values that must survive the removal of the rows that they come from.
 LAST_SEQ, NEXT_TASK, GONE = "last_seq", "next_task", "gone "
-WAY_OUT = "move it away; then simenv up --restore continues with its copy, if there is one"
 AUDIT = "@audit"  # the owner of events of the audit log: no key has that name
 UNSUCCESSFUL = (TaskState.FAILED, TaskState.CANCELLED, TaskState.EXPIRED)
 
@@ -77,18 +77,19 @@ class AcceptedRow(msgspec.Struct, frozen=True):
 class Records:
     """Queries of the journal through the loop's own connection, which sees the last commit."""
 
-    def __init__(self, db: sqlite3.Connection, path: Path) -> None:
-        self._db = db
-        self._path = path
-        self._tables: set[str] = set()  # some of those that there are
+    def __init__(self, database: Database, place: Path | PostgresPlace) -> None:
+        self._db = database.db
+        self._errors = database.errors
+        self._place = place
+        self.has_table = database.has_table
 
     def rows(self, query: str, *values: object) -> Iterator[tuple[Any, ...]]:
         """Yield the rows of a query. Raises JournalError if the journal cannot be read."""
         try:
             yield from self._db.execute(query, values)
-        except (sqlite3.Error, OverflowError) as error:
+        except self._errors as error:
             raise JournalError(
-                f"the journal {self._path} cannot be read: {error}", hint=WAY_OUT
+                f"the journal {self._place} cannot be read: {error}", hint=WAY_OUT
             ) from error
 
     def decoded(
@@ -114,15 +115,15 @@ class Records:
         return self._scalar("select value from meta where key = ?", key) or 0
 
     def accepted(self) -> Iterator[AcceptedRow]:
-        for row in self.rows("select * from accepted order by first"):
-            yield self._accepted_row(row)
+        query = "select * from accepted where first > ? order by first limit ?"
+        return map(self._accepted_row, self._pages(query, 0))
 
-    def has_table(self, name: str) -> bool:
-        """Return whether there is such a table: journals that are only read may be older."""
-        if name not in self._tables:
-            query = "select name from sqlite_master where type = 'table' and name = ?"
-            self._tables.update(row[0] for row in self.rows(query, name))
-        return name in self._tables
+    def _pages(self, query: str, after: int) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows behind a key, which is their first column, in its order. A server would
+        send all rows of a query at once."""
+        while page := list(self.rows(query, after, PAGE_ROWS)):
+            yield from page
+            after = page[-1][0]
 
     def count_accepted(self) -> int:
         return self._scalar("select count(*) from accepted") or 0
@@ -173,7 +174,7 @@ class Records:
         Submits; "" if none of them belongs to a run."""
         query = (
             "select app from (select app, owner from accepted order by first desc limit ?)"
-            " where app <> '' and ? in ('', owner) limit 1"
+            " as newest where app <> '' and ? in ('', owner) limit 1"
         )
         row = self._row(query, APP_MESSAGES, scope)
         return "" if row is None else row[0]
@@ -183,15 +184,15 @@ class Records:
         there is none."""
         query = (
             "select first, count, digest from accepted"
-            " where owner = ? and key = ? and offset = ? and key not like '~%'"
+            " where owner = ? and key = ? and \"offset\" = ? and key not like '~%'"
         )
         results: tuple[int, int, bytes] | None = self._row(query, owner, key, offset)
         return results
 
     def finished(self, after_seq: int = 0) -> Iterator[tuple[int, bytes]]:
         """Yield (first_seq, packed Completed) in order. Raises DamagedRecord at a damaged one."""
-        query = "select seq, body, crc from finished where seq > ? order by seq"
-        for row in self.rows(query, after_seq):
+        query = "select seq, body, crc from finished where seq > ? order by seq limit ?"
+        for row in self._pages(query, after_seq):
             yield row[0], self._verified_body(*row)
 
     def finished_at(self, first_seq: int) -> tuple[bytes, str] | None:
@@ -378,7 +379,7 @@ class Records:
         return body
 
     def _damaged(self) -> JournalError:
-        text = f"a record in the journal {self._path} is damaged: its checksum does not fit"
+        text = f"a record in the journal {self._place} is damaged: its checksum does not fit"
         return JournalError(text, hint=WAY_OUT)
 
 

@@ -23,9 +23,9 @@ from simenv.scheduler.core import LearnedEstimate
 from simenv.scheduler.reservations import ledger as ledgers, policies, reservation
 from simenv.scheduler.state.device_state import DeviceControl, StoredRun
 from simenv.scheduler.views.expected_starts import StoredErrors
-from simenv.service.journal.reader import WAY_OUT, Records
+from simenv.service.journal.database import WAY_OUT, Statement
+from simenv.service.journal.reader import Records
 
-Statement = tuple[str, tuple[Any, ...]]
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
@@ -156,10 +156,11 @@ STANDING = Columns(
 )
 FAIR_USAGE = Columns(
     "fair_usage",
-    "association text primary key, account text, user text, units real, at_s real",
+    'association text primary key, account text, "user" text, units real, at_s real',
     " without rowid",
 )
-USAGE_KEY = Columns("usage_key", f"id integer primary key, {' text, '.join(UsageKey._fields)} text")
+_KEY_NAMES = [f'"{name}"' for name in UsageKey._fields]  # `user` is a word of PostgreSQL
+USAGE_KEY = Columns("usage_key", f"id integer primary key, {' text, '.join(_KEY_NAMES)} text")
 # `start`: of the hour, day or month (`level`), in hours since 1970.
 USAGE = Columns(
     "usage",
@@ -258,14 +259,14 @@ HOUR, DAY, MONTH = range(3)  # values of `level`
 _ADD_USAGE = (
     f"insert into usage values({','.join('?' * (4 + len(SUMS)))})"
     " on conflict(level, start, key) do update set "
-    + ", ".join(f"{name} = {name} + excluded.{name}" for name in (*SUMS, "units"))
+    + ", ".join(f"{name} = usage.{name} + excluded.{name}" for name in (*SUMS, "units"))
 )
 _USAGE_PAGE = (
     f"{USAGE.query} where level = ? and start >= ? and start < ? and (start, key) > (?, ?)"
     " order by start, key limit ?"
 )
 _DROP_USAGE = "delete from usage where level = ? and start = ? and key = ?"
-_KEY_OF_USAGE = f"{USAGE_KEY.query} where " + " and ".join(f"{n} = ?" for n in UsageKey._fields)
+_KEY_OF_USAGE = f"{USAGE_KEY.query} where " + " and ".join(f"{n} = ?" for n in _KEY_NAMES)
 
 
 def add_usage(start: int, key: int, sums: Sequence[float], level: int = HOUR) -> Statement:

@@ -1,4 +1,5 @@
-"""Write the journal: SQLite in WAL mode, one row a message, one commit a pass of the event loop.
+"""Write the journal: one row a message, one commit a pass of the event loop, in the database that
+the configuration names.
 
 Levels of durability: `power` syncs every commit. `accepted` syncs commits that contain a submit or
 an end that cannot be recomputed; a commit with reproducible results only is synced within
@@ -8,7 +9,6 @@ SYNC_DELAY_S, since after a power failure such a task is still queued and return
 
 from __future__ import annotations
 
-import sqlite3
 import time
 import zlib
 from array import array
@@ -22,18 +22,18 @@ import msgspec
 from simenv.errors import JournalError
 from simenv.model import Event, TaskState
 from simenv.service import fault_injection
-from simenv.service.journal import reader, tables
+from simenv.service.journal import database as databases, reader, tables
+from simenv.service.journal.database import Connection, LeadershipLost, PostgresPlace, Statement
 from simenv.service.telemetry.counters import DurationBuckets
 
-JOURNAL_FORMAT = 2
 SYNC_DELAY_S = 0.05
 PAGE_BYTES = 4_096  # smallest addition of a row to the WAL
 _SCHEMA = """
 create table if not exists meta(key text primary key, value int) without rowid;
 create table if not exists accepted(first integer primary key, count int, at real, key text,
-  offset int, digest blob, routes blob, body blob, owner text, app text, crc int, sent int);
+  "offset" int, digest blob, routes blob, body blob, owner text, app text, crc int, sent int);
 create index if not exists accepted_app on accepted(app, first) where app <> '';
-create index if not exists accepted_key on accepted(owner, key, offset) where key not like '~%';
+create index if not exists accepted_key on accepted(owner, key, "offset") where key not like '~%';
 create table if not exists finished(seq integer primary key, count int,
   failed int, cancelled int, expired int, at real, body blob, crc int, owner text);
 create index if not exists finished_owner on finished(owner, seq, count) where owner <> '';
@@ -64,64 +64,29 @@ class Journal:
 
     usage_merges = 0  # number of times that rows of usage were merged
 
-    def __init__(self, path: Path, durability: str) -> None:
-        self.path = path
+    def __init__(self, place: Path | PostgresPlace, durability: str) -> None:
+        """Open or create the journal. Raises JournalError, and as `open_database`."""
+        self.place = place
         self._durability = durability
-        if path.exists() and not path.stat().st_size:
-            raise JournalError(
-                f"the journal {path} is there and has no content: it was cut", hint=reader.WAY_OUT
-            )
-        try:
-            self._db = sqlite3.connect(path, isolation_level=None, cached_statements=64)
-            self._open()
-        except sqlite3.Error as error:
-            text = f"the journal {path} cannot be opened: {error}"
-            raise JournalError(text, hint=f"is it damaged? {reader.WAY_OUT}") from error
-        self.records = reader.Records(self._db, path)
-        self.epoch = self._next_epoch()
+        self.database = databases.open_database(place, durability)
+        self._db = self.database.db
+        self.database.create(_SCHEMA + "".join(table.schema for table in tables.TABLES))
+        self.records = reader.Records(self.database, place)
+        self.epoch = self.database.next_epoch()
         self.kept_bytes = self.records.bytes_by_owner()  # with pending rows
         self.written_bytes = 0  # since the start, approximately; decides when a checkpoint is due
         self.unsynced = False
         self.commit_times = DurationBuckets()
         self._accepted: list[reader.AcceptedRow] = []
-        self._standings: list[tables.Statement] = []  # of accepted Submits
+        self._standings: list[Statement] = []  # of accepted Submits
         self._finished: list[tuple[int | float | bytes | str, ...]] = []
         self._files: list[tuple[str, int, int, int]] = []
         self._sent = array("q")
         self._events: list[tuple[int, bytes, str]] = []
         self._cursors: list[tuple[str, str, int]] = []
-        self._settings: list[tuple[str, tuple[Any, ...]]] = []
+        self._settings: list[Statement] = []
         self._force = False
         self.pending = False  # there are rows to commit
-
-    def _open(self) -> None:
-        run = self._db.execute
-        run("pragma auto_vacuum=incremental")  # for a new file; an existing one keeps its mode
-        run("pragma journal_mode=wal")
-        run("pragma wal_autocheckpoint=0")
-        run("pragma busy_timeout=5000")
-        self._level = "OFF"
-        self._synchronous("FULL" if self._durability != "process" else "NORMAL")
-        result = run("pragma user_version").fetchone()[0]
-        if result not in (0, JOURNAL_FORMAT):
-            text = f"{self.path} has format {result}, this build reads {JOURNAL_FORMAT}"
-            hint = "use the simenv version that wrote it, or move it and its copy away"
-            raise JournalError(text, hint=hint)
-        damaged = run("pragma quick_check(1)").fetchone()[0]
-        if damaged != "ok":
-            raise sqlite3.DatabaseError(damaged)
-        self._db.executescript(_SCHEMA + "".join(table.schema for table in tables.TABLES))
-        run(f"pragma user_version={JOURNAL_FORMAT}")
-
-    def _next_epoch(self) -> int:
-        epoch = 1 + self.records.meta("epoch")
-        self._db.execute("insert or replace into meta values('epoch', ?)", (epoch,))
-        return epoch
-
-    def _synchronous(self, level: str) -> None:
-        if level != self._level:
-            self._db.execute(f"pragma synchronous={level}")
-            self._level = level
 
     def accept(self, row: reader.AcceptedRow, standing: tables.Standing | None = None) -> None:
         """Record a Submit. `standing`: its account and class; None: it has neither."""
@@ -192,7 +157,7 @@ class Journal:
     def resumed(self, node: str) -> None:
         self._set("delete from drained where node = ?", (node,))
 
-    def put(self, statements: list[tuple[str, tuple[Any, ...]]], *, forced: bool) -> None:
+    def put(self, statements: list[Statement], *, forced: bool) -> None:
         """Add statements for other tables to the next commit. `forced`: force it to disk, because
         the change is or will be acknowledged."""
         if statements:
@@ -214,6 +179,11 @@ class Journal:
         stored = self.records.finished_at(first_seq)
         return None if stored is None else stored[0]
 
+    def check_leadership(self) -> None:
+        """Raise LeadershipLost if another service leads the environment, or may."""
+        if self.database.lost:
+            raise LeadershipLost(f"{self.place}: {self.database.lost}")
+
     @property
     def has_pending_ends(self) -> bool:
         """True if ends of tasks wait for the next commit."""
@@ -226,21 +196,13 @@ class Journal:
         if not self.pending:
             return
         force = self._durability == "power" or bool(self._accepted) or self._force
-        if self._durability != "process":
-            self._synchronous("FULL" if force else "NORMAL")
         begin_ns = time.perf_counter_ns()
         try:
             if fault_injection.plan:
                 fault_injection.hit("journal.commit.before")
             statements = self._statements()
-            if len(statements) == 1:  # it is a transaction by itself: this saves two of three calls
-                self._db.execute(*statements[0])
-            else:
-                self._db.execute("begin immediate")
-                for query, values in statements:
-                    self._db.execute(query, values)
-                self._db.execute("commit")
-        except (sqlite3.Error, OSError, OverflowError) as error:
+            self.database.store(statements, forced=force)
+        except self.database.errors as error:
             for row in self._accepted:
                 self.kept_bytes[row.owner] -= len(row.body)
             self._accepted.clear()
@@ -270,9 +232,9 @@ class Journal:
             self._settings,
         )
 
-    def _statements(self) -> list[tuple[str, tuple[Any, ...]]]:
+    def _statements(self) -> list[Statement]:
         """Return the statements that store the pending rows."""
-        results: list[tuple[str, tuple[Any, ...]]] = []
+        results: list[Statement] = []
         if self._accepted:
             sent = set(self._sent)
             for row in self._accepted:
@@ -302,52 +264,46 @@ class Journal:
 
     def sync(self) -> None:
         """Force earlier commits to disk. The WAL keeps their order: one forced commit suffices."""
-        with self.transaction("FULL"):
+        with self.transaction("FULL") as db:
             now = int(time.time())
-            self._db.execute("insert or replace into meta values('synced', ?)", (now,))
+            db.execute("insert or replace into meta values('synced', ?)", (now,))
         self.unsynced = False
 
     def index(self, pairs: list[tuple[int, int]], up_to: int) -> None:
         """Add (task, first_seq) pairs to the index; called when the loop is idle."""
-        with self.transaction("NORMAL"):
-            self._db.executemany("insert or replace into result values(?,?)", pairs)
-            self._db.execute("insert or replace into meta values('indexed', ?)", (up_to,))
+        with self.transaction("NORMAL") as db:
+            db.executemany("insert or replace into result values(?,?)", pairs)
+            db.execute("insert or replace into meta values('indexed', ?)", (up_to,))
 
     def replace_sent(self, task_numbers: array[int]) -> None:
         """Replace the recorded attempts; called at start, with those of unfinished tasks."""
-        with self.transaction("NORMAL"):
-            self._db.execute("delete from sent")
-            self._db.execute("update accepted set sent = 0 where sent > 0")
+        with self.transaction("NORMAL") as db:
+            db.execute("delete from sent")
+            db.execute("update accepted set sent = 0 where sent > 0")
             if task_numbers:
-                self._db.execute("insert into sent(tasks) values(?)", (task_numbers.tobytes(),))
+                db.execute("insert into sent(tasks) values(?)", (task_numbers.tobytes(),))
 
     @contextmanager
-    def transaction(self, level: str) -> Iterator[sqlite3.Connection]:
-        """Run the block in one transaction. After an error of SQLite, rolls back and raises
-        JournalError. `level`: as for `pragma synchronous`."""
+    def transaction(self, level: str) -> Iterator[Connection]:
+        """Run the block in one transaction. After an error of the database, rolls back and raises
+        JournalError. `level`: FULL, to survive a power failure, or NORMAL."""
         try:
-            self._synchronous(level)
-            self._db.execute("begin immediate")
-            yield self._db
-            self._db.execute("commit")
-        except (sqlite3.Error, OverflowError) as error:
+            with self.database.transaction(level) as db:
+                yield db
+        except self.database.errors as error:
             raise self._failed(error) from error
 
     def _failed(self, error: Exception) -> JournalError:
-        if self._db.in_transaction:
-            self._db.execute("rollback")
-        hint = "free space on its disk; tasks accepted before are safe, new ones are refused"
-        return JournalError(f"the journal {self.path} cannot be written: {error}", hint=hint)
+        text = f"the journal {self.place} cannot be written: {error}"
+        return JournalError(text, hint=self.database.hint)
 
     def close(self) -> None:
-        """Commit pending rows, and checkpoint the WAL into the file."""
+        """Commit pending rows, and close the database."""
         self.commit()
-        self._synchronous("FULL")
-        self._db.execute("pragma wal_checkpoint(truncate)")
-        self._db.close()
+        self.database.close()
 
 
-def _size(statements: list[tuple[str, tuple[Any, ...]]]) -> int:
+def _size(statements: list[Statement]) -> int:
     size = len(statements) * PAGE_BYTES
     for _, values in statements:
         for value in values:

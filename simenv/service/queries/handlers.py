@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any, TypeAlias
 
 import msgspec
@@ -301,6 +302,8 @@ class QueryHandlers:
         state = self._service.state
         held = sum(len(worker.held) for worker in state.workers.values())
         yield codec.encode(m.Stopping(message.request, held, len(state.tasks) - held))
+        with suppress(*self._service.journal.database.errors):
+            self._service.journal.database.end_standbys()
         self._service.drain(now=message.now)
 
     def _hello(self, message: m.Hello, identity: Identity, peer: bytes) -> m.ToClient:
@@ -474,7 +477,7 @@ class QueryHandlers:
         present = state.capacity.limits
         problems = [
             service.store_error,
-            service.checkpointer.error,
+            service.checkpointer.error if service.checkpointer else "",
             service.backup.error if service.backup else "",
         ]
         emulated = service.devices.emulated
@@ -517,6 +520,7 @@ class QueryHandlers:
             end_s=service.facts.end_s,
             longest_pass_ms=service.pass_times.longest_ms(),
             isolation=service.config.isolation,
+            standbys=tuple(each.node for each in service.journal.database.standbys),
         )
 
 

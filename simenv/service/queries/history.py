@@ -3,14 +3,13 @@
 Invariant: a page takes no longer than its deadline and advances by at least one row; the state
 between pages is bounded, however long the history is.
 
-Nothing is changed, queued or run. Invariant: the journal is opened with SQLite's `mode=ro`, so a
-service that starts meanwhile is not disturbed; SQLite may leave an empty `-wal` and a `-shm` file.
+Nothing is changed, queued or run. Invariant: the journal is opened to be read only, so a service
+that starts meanwhile is not disturbed; SQLite may leave an empty `-wal` and a `-shm` file.
 """
 
 from __future__ import annotations
 
 import os
-import sqlite3
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -20,8 +19,8 @@ import msgspec
 
 from simenv import model
 from simenv._version import __version__
-from simenv.config import EnvironmentPaths
-from simenv.errors import JournalError, NotFoundError
+from simenv.config import Config, EnvironmentPaths
+from simenv.errors import NotFoundError
 from simenv.model.accounts import Used
 from simenv.model.calls import is_call
 from simenv.scheduler.core import UNSENT, ClusterLimits, Route, TaskRecord
@@ -29,7 +28,8 @@ from simenv.scheduler.state.scheduler_state import SchedulerState
 from simenv.service.accounting.receipts import ReceiptReader, used_by
 from simenv.service.accounting.usage import usage_report
 from simenv.service.journal import tables, writer
-from simenv.service.journal.reader import WAY_OUT, AcceptedRow, Records, unpack_routes
+from simenv.service.journal.database import PostgresPlace, open_database, place_of
+from simenv.service.journal.reader import AcceptedRow, Records, unpack_routes
 from simenv.service.journal.telemetry_store import TelemetryStore
 from simenv.service.queries import task_views
 from simenv.service.recovery import final_tasks
@@ -293,25 +293,15 @@ HISTORY_NS = 50_000_000  # for a page of history: this process has no other work
 class StoredJournal(writer.Journal):
     """Journal for reading: its methods that write must not be called."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, place: Path | PostgresPlace) -> None:
         """Open the journal. Raises JournalError if it cannot be read, or has another format."""
-        self.path = path
-        try:
-            self._db = sqlite3.connect(
-                f"{path.as_uri()}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
-            )
-            result = self._db.execute("pragma user_version").fetchone()[0]
-        except sqlite3.Error as error:
-            text = f"the journal {path} cannot be opened: {error}"
-            raise JournalError(text, hint=f"is it damaged? {WAY_OUT}") from error
-        if result != writer.JOURNAL_FORMAT:
-            text = f"{path} has format {result}, this build reads {writer.JOURNAL_FORMAT}"
-            raise JournalError(text, hint="use the simenv version that wrote it")
-        self.records = Records(self._db, path)
+        self.place = place
+        self.database = open_database(place, read_only=True)
+        self.records = Records(self.database, place)
 
     def close(self) -> None:
         """Close the database. Idempotent."""
-        self._db.close()
+        self.database.close()
 
 
 class StoredLog(Log):
@@ -326,19 +316,22 @@ class StoredLog(Log):
 class Archive:
     """Answers about an environment from its journal alone."""
 
-    def __init__(self, name: str, paths: EnvironmentPaths) -> None:
+    def __init__(self, config: Config, paths: EnvironmentPaths) -> None:
         """Open the live journal or, if it is not on this machine, its copy. Raises NotFoundError if
         there is neither, JournalError."""
-        existing = [path for path in (paths.journal, paths.copy) if path.exists()]
-        if not existing:
-            raise NotFoundError(f"no journal of {name!r}: neither {paths.journal} nor {paths.copy}")
-        self.path = existing[0]
+        name, self.place = config.name, place_of(config, paths.journal)
+        if self.place == paths.journal:
+            existing = [path for path in (paths.journal, paths.copy) if path.exists()]
+            if not existing:
+                text = f"no journal of {name!r}: neither {paths.journal} nor {paths.copy}"
+                raise NotFoundError(text)
+            self.place = existing[0]
         self._name, self._results = name, paths.results
         self._telemetry = (
             TelemetryStore(paths.telemetry, read_only=True) if paths.telemetry.exists() else None
         )
         self._node = os.uname().nodename
-        self._journal = StoredJournal(self.path)
+        self._journal = StoredJournal(self.place)
         records = self._journal.records
         self._epoch = max(1, records.meta("epoch"))
         origin = model.Origin("", self._node, os.getpid(), __version__)

@@ -55,7 +55,7 @@ class MetricsReader:
     def _of_service(self) -> metrics.ServiceMetrics:
         service, now_s = self._service, time.time()
         state = service.state
-        disk = shutil.disk_usage(service.journal.path.parent)
+        disk = shutil.disk_usage(service.result_requests.folder)
         return metrics.ServiceMetrics(
             version=__version__,
             at_s=now_s,

@@ -114,8 +114,6 @@ def open_listener(listen: str, path: Path, node: str) -> tuple[TcpListener, keyf
             listener = TcpListener(address, int(last), settings.keys, _REJECTION_LOG.warning)
     if listener is None:
         listener = TcpListener(address, port, settings.keys, _REJECTION_LOG.warning)
-    url_host = node if host == EVERYWHERE else address
-    url_host = f"[{url_host}]" if ":" in url_host else url_host
     owner_keys = (
         keyfiles.KeyPair(settings.own_public, settings.own_secret)
         if settings.own_public
@@ -123,13 +121,30 @@ def open_listener(listen: str, path: Path, node: str) -> tuple[TcpListener, keyf
     )
     now = msgspec.structs.replace(
         settings,
-        address=f"tcp://{url_host}:{listener.port}",
+        address=_url(host, address, node, listener.port),
         own_public=owner_keys.public,
         own_secret=owner_keys.secret,
     )
     if now != settings:
         keyfiles.write_private(path, now)
     return listener, now
+
+
+def standby_address(listen: str, path: Path, node: str) -> str:
+    """Return the address at which a standby on this node will listen; "" if it will not, or if its
+    port is not known before. `path`: of the server's keys. Raises ConfigError."""
+    if not listen:
+        return ""
+    host, port = listen_parts(listen)
+    last = keyfiles.server_file(path).address.rpartition(":")[2]
+    if not port and last.isdecimal():
+        port = int(last)
+    return _url(host, resolved(host), node, port) if port else ""
+
+
+def _url(host: str, address: str, node: str, port: int) -> str:
+    url_host = node if host == EVERYWHERE else address
+    return f"tcp://[{url_host}]:{port}" if ":" in url_host else f"tcp://{url_host}:{port}"
 
 
 def owner_endpoint_of(server: keyfiles.ServerFile) -> OwnerEndpoint:

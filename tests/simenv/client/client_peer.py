@@ -88,6 +88,9 @@ class Peer:
 
     # --- as an Address ------------------------------------------------------------------------
 
+    patience_s = 0.0
+    standbys: tuple[str, ...] = ()
+
     def open(self, identity: bytes) -> Connection:
         self._opened = self.doors
         return self.doors.connect(PeerKind.CLIENT, identity)

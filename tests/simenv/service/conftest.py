@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from postgres_journal import new_place
 from reservation_harness import ReservationHarness
 from service import ServiceHarness
 
@@ -16,10 +17,22 @@ def _no_faults() -> Iterator[None]:
     fault_injection.install("")
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """The tests of a module that names JOURNALS run with each of these."""
+    journals = getattr(metafunc.module, "JOURNALS", ())
+    if journals and "bench" in metafunc.fixturenames:
+        metafunc.parametrize("bench", journals, indirect=True)
+
+
 @pytest.fixture
-def bench(tmp_path: Path, request: pytest.FixtureRequest) -> ServiceHarness:
+def bench(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[ServiceHarness]:
     """With a module's OPTIONS, if it names some."""
-    return ServiceHarness(tmp_path, **getattr(request.module, "OPTIONS", {}))
+    options = getattr(request.module, "OPTIONS", {})
+    if getattr(request, "param", "sqlite") == "sqlite":
+        yield ServiceHarness(tmp_path, **options)
+        return
+    with new_place() as place:
+        yield ServiceHarness(tmp_path, place=place, **options)
 
 
 @pytest.fixture

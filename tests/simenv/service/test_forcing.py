@@ -87,7 +87,7 @@ def test_commit_is_fsynced_as_durability_setting_requires(
     journal._db.execute("delete from accepted")
     journal._db.execute("delete from finished")
     watched = Watched(journal._db)
-    journal._db = watched  # type: ignore[assignment]
+    journal.database.db = watched  # type: ignore[assignment]
     for write in writes:
         write(journal)
     journal.commit()
@@ -99,6 +99,6 @@ def test_journal_sync_is_fsynced(tmp_path: Path) -> None:
     done(journal)
     journal.commit()
     watched = Watched(journal._db)
-    journal._db = watched  # type: ignore[assignment]
+    journal.database.db = watched  # type: ignore[assignment]
     journal.sync()
     assert watched.levels == [FULL]

@@ -521,10 +521,10 @@ def test_present_use_of_a_removed_account_is_released(town: AccountHarness) -> N
 def test_submission_that_cannot_be_stored_leaves_no_trace_in_its_account(
     town: AccountHarness,
 ) -> None:
-    town.journal._db.execute("pragma query_only = on")
+    town.read_only(True)
     assert "cannot be written" in town.refused_by("journal").message
     assert not list(town.state.use_by_association)
-    town.journal._db.execute("pragma query_only = off")
+    town.read_only(False)
     town.batch(key="~b")
     assert [row[0] for row in town.rows(tables.STANDING.query)] == [2]
 

@@ -1,6 +1,5 @@
 """Usage: each end is counted once, in the hour and under the key that it belongs to."""
 
-import sqlite3
 import time
 import zlib
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from failing import fails
 from multi_user_harness import MultiUserHarness
 from service import ServiceHarness, spec
 
+from simenv.config import Config
 from simenv.errors import JournalError
 from simenv.model import Origin, TaskState, Timing
 from simenv.model.accounts import USAGE_KEYS, Account, AccountTree, UsageRow, Used
@@ -26,6 +26,8 @@ from simenv.service.journal.writer import Journal
 from simenv.wire import codec
 from simenv.wire.messages import accounting, client as m
 from simenv.wire.messages.queries import GetHistory, History, LogRow
+
+JOURNALS = ("sqlite", "postgresql")
 
 OPTIONS = {"durability": "process"}
 HOUR_S, DAY_S = 3_600, 86_400
@@ -150,10 +152,10 @@ def test_ends_are_counted_once_after_crash_at_any_moment(ready: ServiceHarness) 
 
 def test_ends_that_could_not_be_stored_are_counted_once_later(ready: ServiceHarness) -> None:
     ready.submit(spec(1), spec(2))
-    ready.journal._db.execute("pragma query_only=on")
+    ready.read_only(True)
     finished(ready, ready.assigned())
     assert ready.loop.store_error
-    ready.journal._db.execute("pragma query_only=off")
+    ready.read_only(False)
     ready.step(4)
     assert total(ready) == summed(history(ready))
     assert total(ready)[0] == 2
@@ -164,11 +166,9 @@ def withdrawn_by_file(bench: ServiceHarness) -> None:
 
 
 def withdrawn_by_record(bench: ServiceHarness) -> None:
-    db = sqlite3.connect(bench.journal.path, isolation_level=None)
-    (body,) = db.execute("select body from finished where seq = 1").fetchone()
+    body = bench.journal.records.unverified_body(1)
     place = body.index(b"payload-2")
-    db.execute("update finished set body = ?", (body[:place] + b"P" + body[place + 1 :],))
-    db.close()
+    bench.change("update finished set body = ?", body[:place] + b"P" + body[place + 1 :])
     bench.say(m.GetCompletions(3))  # it cannot be read: all of its tasks run again
 
 
@@ -354,7 +354,7 @@ def test_month_units_are_of_the_account_and_all_below_in_this_month(
 ) -> None:
     now_s = 1_800_000_000.0  # in January 2027
     monkeypatch.setattr(time, "time", lambda: now_s)
-    books = Books(books.journal.path.parent)
+    books = Books(books.journal.place.parent)
     books.add(ending("chem", "ana", 1.5), ending("physics", "boss", 1.0), ending("bio", "ben", 4.0))
     books.add(ending("chem", "ana", 99.0), at_s=now_s - 40 * DAY_S)  # in December
     units = books.ledger.month_units
@@ -476,7 +476,7 @@ def test_service_that_is_down_gives_no_sums_of_an_older_journal(tmp_path: Path) 
     bench.join()
     bench.submit(spec(1))
     bench.finish(bench.assigned())
-    archive = Archive("lab", EnvironmentPaths(tmp_path, tmp_path))
+    archive = Archive(Config(name="lab"), EnvironmentPaths(tmp_path, tmp_path))
     (answer,) = (codec.to_client(body) for body in archive.answer(accounting.GetUsage(3)))
     assert isinstance(answer, accounting.Usage)
     assert [row.tasks for row in answer.rows] == [1]
@@ -486,7 +486,7 @@ def test_service_that_is_down_gives_no_sums_of_an_older_journal(tmp_path: Path) 
     archive.close()
     for table in ("usage", "standing"):
         bench.journal._db.execute(f"drop table {table}")
-    archive = Archive("lab", EnvironmentPaths(tmp_path, tmp_path))
+    archive = Archive(Config(name="lab"), EnvironmentPaths(tmp_path, tmp_path))
     (answer,) = (codec.to_client(body) for body in archive.answer(accounting.GetUsage(3)))
     assert isinstance(answer, m.Refused)
     (answer,) = (codec.to_client(body) for body in archive.answer(GetHistory(3)))
@@ -501,7 +501,7 @@ def test_a_failed_repair_leaves_usage_as_it_was(ready: ServiceHarness) -> None:
     before = total(ready), ready.loop.usage._own[""]
     found = ready.loop.completions.find(1)
     assert found is not None
-    ready.journal._db.execute("pragma query_only=on")
+    ready.read_only(True)
     fails(JournalError, "", ready.loop.result_requests._repair.task, 1, found[1])
-    ready.journal._db.execute("pragma query_only=off")
+    ready.read_only(False)
     assert (total(ready), ready.loop.usage._own[""]) == before

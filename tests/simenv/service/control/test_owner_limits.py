@@ -264,7 +264,7 @@ def test_events_about_damaged_records_are_shown_only_to_task_owner(town: MultiUs
     hers = town.order(town.ana, count=2)
     town.join()
     town.finish(town.assigned())
-    db = sqlite3.connect(town.journal.path, isolation_level=None)
+    db = sqlite3.connect(town.journal.place, isolation_level=None)
     db.execute("update finished set crc = crc + 1")
     db.close()
     assert town.say(m.WatchResults(1, [hers]), town.ana)

@@ -3,32 +3,48 @@
 import random
 import shutil
 from array import array
+from collections.abc import Iterator
 from pathlib import Path
 
+import postgres_journal
 import pytest
 from failing import fails
 
 from simenv.errors import JournalError
 from simenv.model import Event, TaskState
 from simenv.service import fault_injection
+from simenv.service.journal.database import PostgresPlace
 from simenv.service.journal.reader import AcceptedRow
 from simenv.service.journal.writer import Journal
 
 DONE = TaskState.DONE
+Place = Path | PostgresPlace
 
 
 def row(first: int, count: int = 1, key: str = "~auto") -> AcceptedRow:
     return AcceptedRow(first, count, 1.5, key, first, b"digest", b"routes", b"body" * 50)
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    if request.param == "sqlite":
+        yield tmp_path / "j.db"
+        return
+    with postgres_journal.new_place() as place:
+        yield place
+
+
 def reopened(journal: Journal, durability: str = "accepted") -> Journal:
-    """As after a crash: the old one is never closed."""
-    return Journal(journal.path, durability)
+    """As after a crash: the old one is never closed; what the server learns is that its process
+    has ended."""
+    if not isinstance(journal.place, Path):
+        journal.database.abandon()
+    return Journal(journal.place, durability)
 
 
 @pytest.mark.parametrize("durability", ["accepted", "process", "power"])
-def test_committed_records_survive_crash(tmp_path: Path, durability: str) -> None:
-    journal = Journal(tmp_path / "j.db", durability)
+def test_committed_records_survive_crash(place: Place, durability: str) -> None:
+    journal = Journal(place, durability)
     journal.accept(row(1, 3))
     journal.sent([1, 2])
     journal.finish(1, [DONE, TaskState.FAILED], b"completed")
@@ -43,15 +59,15 @@ def test_committed_records_survive_crash(tmp_path: Path, durability: str) -> Non
     assert (again.cursor_at("", "mine"), again.next_task(), again.last_seq()) == (7, 4, 2)
 
 
-def test_each_start_has_its_own_epoch(tmp_path: Path) -> None:
-    first = Journal(tmp_path / "j.db", "process")
+def test_each_start_has_its_own_epoch(place: Place) -> None:
+    first = Journal(place, "process")
     assert reopened(first).epoch == first.epoch + 1
 
 
 @pytest.mark.parametrize("nth", range(1, 6))
-def test_failed_commit_drops_accepted_tasks_and_keeps_completions(tmp_path: Path, nth: int) -> None:
+def test_failed_commit_drops_accepted_tasks_and_keeps_completions(place: Place, nth: int) -> None:
     fault_injection.install(f"journal.commit.before:{nth}:error")
-    journal = Journal(tmp_path / "j.db", "accepted")
+    journal = Journal(place, "accepted")
     stored = []
     for number in range(1, 8):
         journal.accept(row(number))
@@ -66,8 +82,8 @@ def test_failed_commit_drops_accepted_tasks_and_keeps_completions(tmp_path: Path
     assert len(list(records.finished())) == 7
 
 
-def test_only_completions_that_cannot_be_repeated_are_synced_at_commit(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "j.db", "accepted")
+def test_only_completions_that_cannot_be_repeated_are_synced_at_commit(place: Place) -> None:
+    journal = Journal(place, "accepted")
     journal.finish(1, [DONE], b"x")
     journal.commit()
     assert journal.unsynced
@@ -80,8 +96,8 @@ def test_only_completions_that_cannot_be_repeated_are_synced_at_commit(tmp_path:
     assert not journal.unsynced
 
 
-def test_submission_key_of_user_is_indexed_and_automatic_key_is_not(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "j.db", "process")
+def test_submission_key_of_user_is_indexed_and_automatic_key_is_not(place: Place) -> None:
+    journal = Journal(place, "process")
     journal.accept(row(1, key="sweep"))
     journal.accept(row(2, key="~auto"))
     journal.commit()
@@ -89,8 +105,8 @@ def test_submission_key_of_user_is_indexed_and_automatic_key_is_not(tmp_path: Pa
     assert journal.records.accepted_by_key("", "~auto", 2) is None
 
 
-def test_completions_are_read_from_any_sequence_number(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "j.db", "process")
+def test_completions_are_read_from_any_sequence_number(place: Place) -> None:
+    journal = Journal(place, "process")
     for first, count, owner in ((1, 4, ""), (5, 1, "ann"), (7, 3, ""), (10, 2, "ann")):  # 6: gone
         journal.finish(first, [DONE] * count, b"%d" % first, owner)
     journal.commit()

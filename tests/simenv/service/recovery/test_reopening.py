@@ -1,6 +1,5 @@
 """A broken result is believed by nobody: its task runs again, and one completion of it counts."""
 
-import sqlite3
 import zlib
 from pathlib import Path
 
@@ -18,6 +17,8 @@ from simenv.wire import codec
 from simenv.wire.keyfiles import Identity, Role
 from simenv.wire.messages import client as m
 from simenv.wire.messages.queries import FetchResult, ResultChunk, VerifyReply, VerifyResult
+
+JOURNALS = ("sqlite", "postgresql")
 
 
 def stored(bench: ServiceHarness, task: int, fence: int) -> tuple[bytes, str]:
@@ -162,11 +163,9 @@ def test_crash_while_task_is_reopened(ready: ServiceHarness, point: str, indexed
 
 def flip_record(bench: ServiceHarness, seq: int) -> None:
     """Damage the record at a completion number, behind the service's back."""
-    db = sqlite3.connect(bench.journal.path, isolation_level=None)
-    (body,) = db.execute("select body from finished where seq = ?", (seq,)).fetchone()
+    body = bench.journal.records.unverified_body(seq)
     body = body[:-3] + bytes([body[-3] ^ 1]) + body[-2:]
-    db.execute("update finished set body = ? where seq = ?", (body, seq))
-    db.close()
+    bench.change("update finished set body = ? where seq = ?", body, seq)
 
 
 @pytest.mark.parametrize("ask", [m.WatchResults(3, [2]), m.GetCompletions(3), m.GetQueue(3, True)])
@@ -191,10 +190,8 @@ def test_tasks_of_record_damaged_before_indexing_are_rerun_after_start(tmp_path:
     bench.join()
     bench.submit(spec(1), spec(2))
     bench.finish(bench.assigned())
-    db = sqlite3.connect(bench.journal.path, isolation_level=None)
-    db.execute("delete from result")
-    db.execute("delete from meta where key = 'indexed'")
-    db.close()
+    bench.change("delete from result")
+    bench.change("delete from meta where key = 'indexed'")
     flip_record(bench, 1)
     bench.restart()
     assert (bench.mended, bench.replayed.queued) == (1, 2)
@@ -207,9 +204,9 @@ def test_reopening_that_cannot_be_stored_changes_nothing(ready: ServiceHarness) 
     ready.submit()
     finished(ready, *ready.assigned())
     result = ready.loop.completions.find(1)
-    ready.journal._db.execute("pragma query_only=on")
+    ready.read_only(True)
     fails(JournalError, "", ready.loop.result_requests._rerun, 1, result[1], "test")
-    ready.journal._db.execute("pragma query_only=off")
+    ready.read_only(False)
     assert seqs(ready) == [(1, 1)]
     assert 1 not in ready.state.tasks
 

@@ -2,7 +2,9 @@
 
 import time
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from failing import fails
@@ -19,6 +21,8 @@ from simenv.service.results.file_worker import FileWorker, fence_of
 from simenv.wire import codec
 from simenv.wire.messages import client as m
 
+JOURNALS = ("sqlite", "postgresql")
+
 
 def test_index_that_could_not_be_written_is_written_later(bench: ServiceHarness) -> None:
     origin = Origin("main-0", "here", 1, "test")
@@ -28,9 +32,9 @@ def test_index_that_could_not_be_written_is_written_later(bench: ServiceHarness)
         bench.journal.finish(task, [TaskState.DONE], body)
     bench.journal.commit()
     outcome = Completions(bench.journal, origin)
-    bench.journal._db.execute("pragma query_only=on")
+    bench.read_only(True)
     fails(JournalError, "", outcome.index_slice)
-    bench.journal._db.execute("pragma query_only=off")
+    bench.read_only(False)
     assert outcome.unindexed
     assert outcome.find(1) is not None
     outcome.index_slice()
@@ -81,9 +85,16 @@ def test_one_read_lists_many_tasks(ready: ServiceHarness, monkeypatch: pytest.Mo
     while tasks := ready.assigned():
         ready.finish(tasks)
     looks: list[str] = []
-    ready.journal._db.set_trace_callback(looks.append)
+    records = ready.journal.records
+    rows = records.rows
+
+    def watched(query: str, *values: object) -> Iterator[tuple[Any, ...]]:
+        looks.append(query)
+        return rows(query, *values)
+
+    monkeypatch.setattr(records, "rows", watched)
     (answer,) = ready.say(m.GetQueue(1, done=True, limit=40))
-    ready.journal._db.set_trace_callback(None)
+    monkeypatch.undo()
     assert isinstance(answer, m.Queue)
     assert len(answer.tasks) == 40
     assert {(t.shots, t.num_qubits, t.pool) for t in answer.tasks} == {(100, 2, "main")}

@@ -1,6 +1,5 @@
 """What is given up of ended tasks: only what may go, said before and after, and nothing doubled."""
 
-import sqlite3
 import time
 import zlib
 from pathlib import Path
@@ -15,6 +14,8 @@ from simenv.service.results import retention
 from simenv.wire import codec
 from simenv.wire.messages import client as m
 from simenv.wire.messages.queries import CollectGarbage, GarbageCollected, RetainedData
+
+JOURNALS = ("sqlite", "postgresql")
 
 PAYLOAD = b"r" * 2_000
 
@@ -48,10 +49,8 @@ def ended(bench: ServiceHarness, count: int = 10, key: str = "~k") -> None:
 
 
 def aged_priority(bench: ServiceHarness, seqs: range, days: float) -> None:
-    db = sqlite3.connect(bench.journal.path, isolation_level=None)
     when = time.time() - days * 86_400
-    db.execute("update finished set at = ? where seq between ? and ?", (when, seqs[0], seqs[-1]))
-    db.close()
+    bench.change("update finished set at = ? where seq between ? and ?", when, seqs[0], seqs[-1])
 
 
 def ask(bench: ServiceHarness, message: object, kind: type) -> object:
@@ -168,9 +167,7 @@ def test_result_files_beyond_size_limit_are_removed_and_history_is_kept(tmp_path
     bench.join()
     bench.loop.result_requests.start()
     ended(bench)
-    db = sqlite3.connect(bench.journal.path, isolation_level=None)
-    db.execute("update file set bytes = 500000")
-    db.close()
+    bench.change("update file set bytes = 500000")
     result = bench.collected()
     assert result.freed.files >= 8
     assert result.freed.tasks == 0
@@ -216,12 +213,12 @@ def test_removal_resumes_once_journal_can_be_written_again(bench: ServiceHarness
     ended(bench)
     bench.submit(spec(1), key="~waits")
     bench.assigned()
-    bench.journal._db.execute("pragma query_only=on")
+    bench.read_only(True)
     bench.peer.send(codec.encode(CollectGarbage(7, 0.0)))
     for _ in range(5):
         bench.loop.run_once(timeout_s=0.0)
     assert "cannot be written" in bench.loop.store_error
-    bench.journal._db.execute("pragma query_only=off")
+    bench.read_only(False)
     freed: list[int] = []
     for _ in range(2_000):  # a thread beside the loop has its part in it
         bench.loop.run_once(timeout_s=0.005)

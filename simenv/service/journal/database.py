@@ -1,0 +1,286 @@
+"""The database of the journal: its interface, and SQLite, the default implementation.
+
+All statements of the journal are written in the part of SQL that SQLite and PostgreSQL share, and
+`insert or replace`; `postgres` rewrites the little that differs. Invariant: a group of statements
+that `store` has returned from is stored as a whole, and one that it has raised for is not stored.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+
+from simenv.config import Config
+from simenv.errors import ConfigError, JournalError, SimenvError
+
+Statement = tuple[str, tuple[Any, ...]]
+JOURNAL_FORMAT = 2
+WAY_OUT = "move it away; then simenv up --restore continues with its copy, if there is one"
+FULL_DISK = "free space on its disk; tasks accepted before are safe, new ones are refused"
+
+
+class LeadershipLost(SimenvError):
+    """Another service leads the environment, or may: this one must neither store nor answer."""
+
+
+class PostgresPlace(msgspec.Struct, frozen=True):
+    """A journal in PostgreSQL: a schema of its own for each environment."""
+
+    url: str  # postgresql://USER@HOST/DATABASE
+    environment: str
+    lease_s: float = 8.0  # a leader that has not renewed its lease for so long may be replaced
+
+    def __str__(self) -> str:
+        """Return a description for texts: without the user and the password."""
+        return f"{self.environment} at {self.url.rpartition('@')[2].partition('?')[0]}"
+
+
+class Standby(NamedTuple):
+    """A service that waits to lead."""
+
+    node: str
+    address: str  # at which it will listen for other machines; "": at none
+
+
+class Cursor(Protocol):
+    """The rows of one statement."""
+
+    @property
+    def rowcount(self) -> int: ...
+    def fetchone(self) -> Any: ...
+    def fetchall(self) -> list[Any]: ...
+    def __iter__(self) -> Iterator[Any]: ...
+
+
+class Connection(Protocol):
+    """What runs statements, each by itself or in the transaction that is open."""
+
+    def execute(self, query: str, values: Any = ..., /) -> Cursor: ...
+    def executemany(self, query: str, rows: Iterable[Any], /) -> object: ...
+
+
+class Database(Protocol):
+    """The database of one journal. Used from one thread."""
+
+    hint: str  # of an error of writing
+
+    @property
+    def errors(self) -> tuple[type[Exception], ...]:
+        """What the methods raise besides LeadershipLost."""
+
+    @property
+    def db(self) -> Connection:
+        """What runs single statements."""
+
+    @property
+    def lost(self) -> str:
+        """Why another service may lead now; "": none does."""
+
+    @property
+    def standbys(self) -> tuple[Standby, ...]:
+        """The services that wait to lead, as of the last look."""
+
+    def create(self, script: str) -> None:
+        """Create the tables that are missing. Raises JournalError for a journal of another
+        format."""
+
+    def next_epoch(self) -> int:
+        """Return the number of this start of a service, and store it."""
+
+    def store(self, statements: list[Statement], *, forced: bool) -> None:
+        """Store statements in one transaction. `forced`: it survives a power failure."""
+
+    def transaction(self, level: str) -> AbstractContextManager[Connection]:
+        """Run a block in one transaction; an exception rolls it back. `level`: FULL, to survive a
+        power failure, or NORMAL."""
+
+    def has_table(self, name: str, /) -> bool:
+        """Return whether there is such a table: journals that are only read may be older."""
+
+    def sizes(self) -> tuple[int, int | None]:
+        """Return the bytes that it takes of the disk, and those of them that are in use; None: not
+        known."""
+
+    def release_pages(self, pages: int, spare: int, /) -> bool:
+        """Return up to `pages` free pages to the file system if more than `spare` are free. Returns
+        whether it did."""
+
+    def close(self) -> None:
+        """Close the database; all commits are on disk then."""
+
+    def abandon(self) -> None:
+        """Close the database without another word to it, as if this process had died."""
+
+    def end_standbys(self) -> None:
+        """Tell the standbys, if there are any, that the environment is ended on purpose."""
+
+
+def place_of(config: Config, path: Path) -> Path | PostgresPlace:
+    """Return the place of an environment's journal. `path`: of the file, if it is one."""
+    if not config.journal:
+        return path
+    return PostgresPlace(config.journal, config.name, config.leader_lease_s)
+
+
+def open_database(
+    place: Path | PostgresPlace, durability: str = "process", *, read_only: bool = False
+) -> Database:
+    """Open the database of a journal. In PostgreSQL this makes the process the leader of the
+    environment, unless `read_only`. Raises JournalError, ConfigError, and HeldElsewhere of
+    `postgres` while another service leads."""
+    if isinstance(place, PostgresPlace):
+        if find_spec("psycopg") is None:
+            text = f"the journal is in PostgreSQL ({place}), and psycopg is not installed"
+            raise ConfigError(text, hint="pip install 'simenv[postgresql]'")
+        from simenv.service.journal import postgres
+
+        return postgres.open_postgres(place, durability, read_only=read_only)
+    return SqliteDatabase(place, durability, read_only=read_only)
+
+
+class SqliteDatabase:
+    """A file of SQLite in WAL mode."""
+
+    errors = (sqlite3.Error, OSError, OverflowError)
+    hint = FULL_DISK
+    lost = ""
+    standbys: tuple[Standby, ...] = ()
+
+    def __init__(self, path: Path, durability: str, *, read_only: bool = False) -> None:
+        """Open or create it. Raises JournalError."""
+        if path.exists() and not path.stat().st_size:
+            raise JournalError(
+                f"the journal {path} is there and has no content: it was cut", hint=WAY_OUT
+            )
+        self._path, self._durability = path, durability
+        self._tables: set[str] = set()  # some of those that there are
+        try:
+            if read_only:
+                address = f"{path.as_uri()}?mode=ro"
+                self.db = sqlite3.connect(
+                    address, uri=True, isolation_level=None, check_same_thread=False
+                )
+                self._check_format()
+            else:
+                self.db = sqlite3.connect(path, isolation_level=None, cached_statements=64)
+                self._open()
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
+
+    def _open(self) -> None:
+        run = self.db.execute
+        run("pragma auto_vacuum=incremental")  # for a new file; an existing one keeps its mode
+        run("pragma journal_mode=wal")
+        run("pragma wal_autocheckpoint=0")
+        run("pragma busy_timeout=5000")
+        self._level = "OFF"
+        self._synchronous("FULL" if self._durability != "process" else "NORMAL")
+        self._check_format()
+        damaged = run("pragma quick_check(1)").fetchone()[0]
+        if damaged != "ok":
+            raise sqlite3.DatabaseError(damaged)
+
+    def _check_format(self) -> None:
+        result = self.db.execute("pragma user_version").fetchone()[0]
+        if result not in (0, JOURNAL_FORMAT):
+            text = f"{self._path} has format {result}, this build reads {JOURNAL_FORMAT}"
+            hint = "use the simenv version that wrote it, or move it and its copy away"
+            raise JournalError(text, hint=hint)
+
+    def _unusable(self, error: Exception) -> JournalError:
+        text = f"the journal {self._path} cannot be opened: {error}"
+        return JournalError(text, hint=f"is it damaged? {WAY_OUT}")
+
+    def create(self, script: str) -> None:
+        """Create the tables that are missing."""
+        try:
+            self.db.executescript(script)
+            self.db.execute(f"pragma user_version={JOURNAL_FORMAT}")
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
+
+    def next_epoch(self) -> int:
+        """Return the number of this start of a service, and store it."""
+        row = self.db.execute("select value from meta where key = 'epoch'").fetchone()
+        epoch = 1 + (row[0] if row is not None else 0)
+        self.db.execute("insert or replace into meta values('epoch', ?)", (epoch,))
+        return int(epoch)
+
+    def _synchronous(self, level: str) -> None:
+        if level != self._level:
+            self.db.execute(f"pragma synchronous={level}")
+            self._level = level
+
+    def store(self, statements: list[Statement], *, forced: bool) -> None:
+        """Store statements in one transaction."""
+        if self._durability != "process":
+            self._synchronous("FULL" if forced else "NORMAL")
+        if len(statements) == 1:  # it is a transaction by itself: this saves two of three calls
+            self.db.execute(*statements[0])
+            return
+        try:
+            self.db.execute("begin immediate")
+            for query, values in statements:
+                self.db.execute(query, values)
+            self.db.execute("commit")
+        except self.errors:
+            self._roll_back()
+            raise
+
+    @contextmanager
+    def transaction(self, level: str) -> Iterator[sqlite3.Connection]:
+        """Run a block in one transaction. `level`: as for `pragma synchronous`."""
+        try:
+            self._synchronous(level)
+            self.db.execute("begin immediate")
+            yield self.db
+            self.db.execute("commit")
+        except self.errors:
+            self._roll_back()
+            raise
+
+    def _roll_back(self) -> None:
+        if self.db.in_transaction:
+            self.db.execute("rollback")
+
+    def has_table(self, name: str) -> bool:
+        """Return whether there is such a table."""
+        if name not in self._tables:
+            query = "select name from sqlite_master where type = 'table' and name = ?"
+            self._tables.update(row[0] for row in self.db.execute(query, (name,)))
+        return name in self._tables
+
+    def _pragma(self, name: str) -> int:
+        return int(self.db.execute(f"pragma {name}").fetchone()[0])
+
+    def sizes(self) -> tuple[int, int]:
+        """Return the bytes of the file, and those of them that are in use."""
+        pages, free, page_bytes = map(self._pragma, ("page_count", "freelist_count", "page_size"))
+        return pages * page_bytes, (pages - free) * page_bytes
+
+    def release_pages(self, pages: int, spare: int) -> bool:
+        """Return up to `pages` free pages to the file system if more than `spare` are free."""
+        if self._pragma("freelist_count") <= spare:
+            return False
+        self.db.execute(f"pragma incremental_vacuum({pages})").fetchall()
+        return True
+
+    def close(self) -> None:
+        """Checkpoint the WAL into the file. Idempotent for a database that is only read."""
+        if hasattr(self, "_level"):
+            self._synchronous("FULL")
+            self.db.execute("pragma wal_checkpoint(truncate)")
+        self.db.close()
+
+    def abandon(self) -> None:
+        """Close the connection only."""
+        self.db.close()
+
+    def end_standbys(self) -> None:
+        """Do nothing: a file has none."""

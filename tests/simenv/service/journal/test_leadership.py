@@ -1,0 +1,152 @@
+"""Who leads an environment whose journal is in PostgreSQL, and what a replaced leader can store."""
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from failing import fails
+from postgres_journal import new_place
+
+from simenv.errors import JournalError
+from simenv.model import TaskState
+from simenv.service.journal import leadership
+from simenv.service.journal.database import LeadershipLost, PostgresPlace
+from simenv.service.journal.postgres import PostgresDatabase
+from simenv.service.journal.reader import AcceptedRow
+from simenv.service.journal.writer import Journal
+
+LEASE_S = 1.0
+MANY = 100  # rows of one commit, which are copied
+
+
+@pytest.fixture
+def place() -> Iterator[PostgresPlace]:
+    with new_place(LEASE_S) as place:
+        yield place
+
+
+def accept(journal: Journal, first: int) -> None:
+    journal.accept(AcceptedRow(first, 1, 1.5, "~auto", first, b"digest", b"routes", b"body"))
+
+
+def firsts(journal: Journal) -> list[int]:
+    return [row.first for row in journal.records.accepted()]
+
+
+def database(journal: Journal) -> PostgresDatabase:
+    assert isinstance(journal.database, PostgresDatabase)
+    return journal.database
+
+
+def stop_renewal(journal: Journal) -> None:
+    """As of a process that is stopped, or whose node is cut off."""
+    lease = database(journal)._lease
+    assert lease is not None
+    lease.stop()
+
+
+def waited(place: PostgresPlace) -> bool:
+    return leadership.wait_to_lead(place, "", lambda: False, lambda: None)
+
+
+def test_a_second_service_is_refused_while_the_first_leads(place: PostgresPlace) -> None:
+    Journal(place, "accepted")
+    fails(JournalError, "leads the environment", Journal, place, "accepted")
+
+
+def test_standby_waits_for_the_end_of_the_lease_and_the_old_leader_is_fenced(
+    place: PostgresPlace,
+) -> None:
+    old = Journal(place, "accepted")
+    accept(old, 1)
+    old.commit()
+    leads = threading.Event()
+    thread = threading.Thread(target=lambda: waited(place) and leads.set())
+    thread.start()
+    assert not leads.wait(2 * LEASE_S)  # it lives
+    stop_renewal(old)  # its session, and the lock with it, stay
+    assert leads.wait(20 * LEASE_S)
+    thread.join()
+    new = Journal(place, "accepted")
+    assert new.epoch == old.epoch + 1
+    accept(old, 2)
+    accept(new, 2)
+    fails(LeadershipLost, "another service leads", old.commit)
+    fails(LeadershipLost, "another service leads", old.check_leadership)
+    assert firsts(new) == [1]
+    new.commit()
+    assert firsts(new) == [1, 2]
+
+
+@pytest.mark.parametrize("rows", [1, MANY])
+def test_commit_of_an_older_epoch_stores_nothing(place: PostgresPlace, rows: int) -> None:
+    journal = Journal(place, "accepted")
+    with leadership.connect(place) as session:
+        session.execute("update leader set epoch = epoch + 1")
+    for first in range(1, rows + 1):
+        accept(journal, first)
+    fails(LeadershipLost, "another service leads", journal.commit)
+    fails(LeadershipLost, "another service leads", journal.index, [(1, 1)], 1)
+    with leadership.connect(place) as session:
+        assert session.execute("select count(*) from accepted").fetchone() == (0,)
+
+
+@pytest.mark.parametrize("rows", [1, MANY])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_commit_whose_connection_breaks_is_stored_once(
+    place: PostgresPlace, when: str, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(place, "accepted")
+    store, broken = PostgresDatabase._store, []
+
+    def breaking(self: PostgresDatabase, *args: object) -> None:
+        is_first = not broken
+        broken.append(1)
+        if when == "after" and is_first:
+            store(self, *args)  # type: ignore[arg-type]
+        if is_first:
+            with leadership.connect(place) as session:
+                pid = self._session.info.backend_pid
+                session.execute("select pg_terminate_backend($1::int)", [pid])
+        if when == "before" or not is_first:
+            store(self, *args)  # type: ignore[arg-type]
+        else:
+            self.execute("update leader set lease_s = lease_s")  # it finds that it is broken
+
+    monkeypatch.setattr(PostgresDatabase, "_store", breaking)
+    for first in range(1, rows + 1):
+        accept(journal, first)
+    journal.finish(1, [TaskState.DONE], b"completed")
+    journal.commit()
+    assert firsts(journal) == list(range(1, rows + 1))
+    assert len(broken) == (2 if when == "before" else 1)
+    accept(journal, rows + 1)
+    journal.commit()
+    assert firsts(journal)[-1] == rows + 1
+
+
+def test_queries_survive_a_broken_connection(place: PostgresPlace) -> None:
+    journal = Journal(place, "accepted")
+    accept(journal, 1)
+    journal.commit()
+    with leadership.connect(place) as session:
+        pid = database(journal)._session.info.backend_pid
+        session.execute("select pg_terminate_backend($1::int)", [pid])
+    assert firsts(journal) == [1]
+
+
+def test_an_ended_leader_is_followed_at_once_and_a_stopped_environment_by_nobody(
+    place: PostgresPlace,
+) -> None:
+    with new_place(600.0) as place:
+        first = Journal(place, "accepted")
+        first.close()
+        begun = time.monotonic()
+        assert waited(place)
+        second = Journal(place, "accepted")
+        assert time.monotonic() - begun < 60.0  # not the lease
+        second.database.end_standbys()
+        second.close()
+        assert not waited(place)
+        assert Journal(place, "accepted").epoch == 3  # `simenv up` leads again
