@@ -11,7 +11,7 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 from importlib.util import find_spec
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import structs
 
-from launcher.base import Allocation, Launcher, LaunchError
+from launcher.base import Allocation, Launcher, LaunchError, Node
 from launcher.selection import select_launcher
 from simenv import config as configs, files
 from simenv._version import __version__
@@ -64,6 +64,7 @@ from simenv.service.workers.endpoints import (
     resolved,
 )
 from simenv.service.workers.isolation import check_isolation
+from simenv.service.workers.job_nodes import JobNodes, SiteJobs
 from simenv.wire.keyfiles import (
     KEYS_FORMAT,
     Identity,
@@ -198,7 +199,7 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
         submit_queue = SubmitQueue(scheduler, journal, None, limits, completions, accounts)
         replayed = replay(journal, scheduler, submit_queue, completions)
         log.info("replayed: %d queued, %d final, %.2f s", *msgspec.structs.astuple(replayed))
-        results = files.private_folder(results_folder(paths, allocation))
+        results = files.private_folder(results_folder(paths, limits.nodes))
         endpoints = _endpoints(config, paths, sockets, results, limits, journal, on_leave)
         listener = endpoints.listener
         on_failure.callback(listener.close)
@@ -208,6 +209,12 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
         workers = processes.WorkerProcesses(
             cluster.launcher, config, paths, results, kernels, environ_of_workers, keys
         )
+        if any(pool.jobs is not None for pool in config.pools):
+            site = SiteJobs(paths.state / "jobs.json", environ)
+            on_failure.callback(site.close)
+            workers.job_nodes = JobNodes(
+                config, scheduler, listener, endpoints.workers, site, paths.logs
+            )
         refreshes = DeviceRefreshes(config.devices, folder, environ)
         on_leave.callback(refreshes.close)
         for passed in (*workers.passed.values(), *refreshes.passed.values()):
@@ -437,10 +444,10 @@ def _with_segments(
     return dict.fromkeys(names, str(folder)) | dict(environ)
 
 
-def results_folder(paths: EnvironmentPaths, allocation: Allocation) -> Path:
+def results_folder(paths: EnvironmentPaths, nodes: Sequence[Node]) -> Path:
     """Return the folder of large results. With several nodes it is in the environment's home, which
     all nodes must share."""
-    return paths.home / "results" if len(allocation.nodes) > 1 else paths.results
+    return paths.home / "results" if len(nodes) > 1 else paths.results
 
 
 def allocation_text(allocation: Allocation) -> str:
