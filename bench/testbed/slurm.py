@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+
 from bench.testbed.cluster import Cluster, hosts
 from bench.testbed.cluster_host import NoCluster
 

@@ -6,7 +6,6 @@ that take a known time and no core.
 
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from cluster_slurm import LOGIN

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import msgspec
 
-from simenv.model import JobSpec, PoolSpec
+from simenv.model import JobSpec, PoolSpec, WorkerState
 from simenv.scheduler.core import Action, EndJob, RecordEvent, SubmitJob, rank_gpus
 from simenv.scheduler.state import pools, scheduler_state
 
@@ -31,6 +31,7 @@ class JobDemand(msgspec.Struct, frozen=True):
     late: int  # of these, tasks for which the rest of the present jobs is too short
     backlog_ns: float  # expected work of the waiting tasks on one slot
     workers: int  # that are there, or can be started on the nodes of jobs that are there
+    busy: int  # of them
     coming: int  # workers of submitted jobs
     per_job: int  # workers of one job
     least: int
@@ -47,7 +48,7 @@ def jobs_to_submit(demand: JobDemand) -> int:
         left_ns = demand.backlog_ns - demand.workers * demand.start_ns
         useful = int(left_ns // worth_ns)
         # A task occupies one worker, and new workers share what is left with the present ones.
-        wanted = max(wanted, min(useful, demand.waiting + demand.workers), 1)
+        wanted = max(wanted, min(useful, demand.waiting + demand.busy), 1)
     if demand.late and not demand.coming:
         wanted = max(wanted, present + 1)
     missing = min(wanted, demand.most) - present
@@ -59,29 +60,31 @@ def workers_of(spec: PoolSpec, slots: int, gpus: int) -> int:
     return max(1, gpus if rank_gpus(spec) else slots)
 
 
-def room(state: scheduler_state.SchedulerState, pool: pools.Pool) -> int:
-    """Return how many workers can still be started on the nodes that are there."""
-    return sum(
+def workers_to_start(state: scheduler_state.SchedulerState, pool: pools.Pool, missing: int) -> int:
+    """Return how many of the missing workers can be started on the nodes that are there. While
+    tasks wait, each node gets one: the jobs of the others may be too short for them."""
+    hosts = [host for host in state.nodes.of_jobs(pool.spec.name) if host.is_up]
+    waiting = len(pool.queue) - pool.queue.late
+    empty = min(waiting, sum(not host.ranks for host in hosts), pool.spec.max - pool.live())
+    room = sum(
         max(0, workers_of(pool.spec, host.node.slots, host.node.gpus) - host.ranks)
-        for host in state.nodes.of_jobs(pool.spec.name)
-        if host.is_up
+        for host in hosts
     )
+    return min(max(missing, empty), room)
 
 
 # --- tasks that a job is too short for ------------------------------------------------------------
 
 
-def readmit(pool: pools.Pool) -> None:
-    """Try tasks that were set aside again, if a worker is idle on a job that ends later than those
-    for which they were."""
+def readmit(pool: pools.Pool, hosts: list[pools.NodeState]) -> None:
+    """Try tasks that were set aside again, if a job that ends later than those for which they were
+    has an idle worker, or is to get its first one."""
     if not pool.late_until_ns:
         return
-    for worker in pool.idle():
-        job = worker.host.job
-        if job is not None and (job.end_ns > pool.late_until_ns or not job.end_ns):
-            pool.late_until_ns = 0
-            pool.queue.readmit_late()
-            return
+    idle = [*(w.host for w in pool.idle()), *(h for h in hosts if h.is_up and not h.ranks)]
+    if any(not host.end_ns or host.end_ns > pool.late_until_ns for host in idle):
+        pool.late_until_ns = 0
+        pool.queue.readmit_late()
 
 
 # --- jobs -----------------------------------------------------------------------------------------
@@ -92,8 +95,8 @@ def resize(state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int)
     spec = pool.spec.jobs
     if spec is None:
         return []
-    readmit(pool)
     hosts = state.nodes.of_jobs(pool.spec.name)
+    readmit(pool, hosts)
     actions: list[Action] = []
     for host in hosts:
         actions += _drain_before_end(state, host, spec, now_ns)
@@ -135,6 +138,8 @@ def _demand(
     workers = sum(
         max(host.ranks, workers_of(spec, host.node.slots, host.node.gpus)) for host in usable
     )
+    on_jobs = pool.workers.values()
+    busy = sum(w.state == WorkerState.BUSY and w.host.is_up for w in on_jobs)
     submitted = [h for h in hosts if h.job and h.job.phase is pools.JobPhase.SUBMITTED]
     late = sum(not pools.never_fits(pool.spec, record) for record in pool.queue.late_tasks())
     return JobDemand(
@@ -142,6 +147,7 @@ def _demand(
         late,
         pool.queue.backlog_us * 1e3,
         workers,
+        busy,
         len(submitted) * per_job,
         per_job,
         spec.min,

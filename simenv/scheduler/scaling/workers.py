@@ -142,7 +142,7 @@ def grow(state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int) -
     if controls.is_restricting and controls.starts_nothing(pool.device):  # more would be idle
         missing = pool.spec.min - pool.live()
     if pool.spec.jobs is not None:
-        missing = min(missing, jobs.room(state, pool))
+        missing = jobs.workers_to_start(state, pool, missing)
     if missing > 0 and _should_wait(state, pool, now_ns):
         return []
     for _ in range(min(missing, _may_start(state, pool))):
