@@ -3,7 +3,7 @@
 A real Slurm runs on hosts out of namespaces of this machine (bench/testbed/slurm.py): four nodes of
 two cores, so that eight jobs of one core run at a time. The service is on a node without slurmd.
 The load of a day is scaled to some minutes: nearly none at night, more than the nodes can run in
-the afternoon. Tasks are programs that take a known time and no core (bench/testbed/timed_counts.py).
+the afternoon. Tasks are programs that take a known time and no core (see bench.testbed.timed_counts).
 Meanwhile jobs are lost, in turns: cancelled, killed with all their processes, and preempted by a
 job of a partition that goes first.
 

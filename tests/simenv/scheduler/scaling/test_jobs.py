@@ -63,7 +63,7 @@ class JobScheduler(CheckedScheduler):
         return [event.subject for event in events if event.kind == kind]
 
 
-# --- how many --------------------------------------------------------------------------------------
+# --- how many -------------------------------------------------------------------------------------
 
 
 def test_nothing_is_submitted_while_nothing_waits() -> None:
@@ -127,7 +127,7 @@ def test_task_that_is_too_long_for_present_jobs_gets_one_more() -> None:
     assert jobs_to_submit(msgspec.structs.replace(wanted, most=2)) == 0
 
 
-# --- life of a node ----------------------------------------------------------------------------------
+# --- life of a node -------------------------------------------------------------------------------
 
 
 def test_node_joins_runs_tasks_and_is_ended_after_idling() -> None:
