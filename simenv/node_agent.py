@@ -191,10 +191,11 @@ class NodeAgent:
                 )
             settle_s = SETTLE_S if end.code < 0 else 0.0
             self._settling.append((now_s + settle_s, end))
-        due = [end for when_s, end in self._settling if when_s <= now_s]
-        self._settling = [each for each in self._settling if each[0] > now_s]
-        for end in due:
-            self._report(end)
+        waiting = [] if self._asked_to_end else [e for e in self._settling if e[0] > now_s]
+        for entry in self._settling:
+            if entry not in waiting:
+                self._report(entry[1])
+        self._settling = waiting
 
     def _report(self, end: Exit) -> None:
         by_site = end.infrastructure_failure or (bool(self._asked_to_end) and end.code < 0)

@@ -3,9 +3,9 @@
 A real Slurm runs on hosts out of namespaces of this machine (bench/testbed/slurm.py): four nodes of
 two cores, so that eight jobs of one core run at a time. The service is on a node without slurmd.
 The load of a day is scaled to some minutes: nearly none at night, more than the nodes can run in
-the afternoon. Tasks are programs that take a known time and no core (see bench.testbed.timed_counts).
-Meanwhile jobs are lost, in turns: cancelled, killed with all their processes, and preempted by a
-job of a partition that goes first.
+the afternoon. Tasks are programs that take a known time and no core
+(bench/testbed/timed_counts.py). Meanwhile jobs are lost, in turns: cancelled, killed with all their
+processes, and preempted by a job of a partition that goes first.
 
 Node-hours are the times of the jobs in Slurm's own records, compared with nodes of the same number
 as the most jobs at a time, held for the whole day. Each task's counts are compared with those of
@@ -35,7 +35,7 @@ from bench.testbed.cluster_host import NoCluster
 from bench.testbed.slurm import CORES, LOGIN, slurm
 from simenv.client.client import Client
 from simenv.client.tasks.task import Task
-from simenv.model import TaskState
+from simenv.errors import SimenvError
 
 NODES = 4  # of the partition
 JOBS = NODES * CORES
@@ -261,9 +261,9 @@ def _outcomes(env: Client, work: list[Work], tasks: list[Task]) -> Outcomes:
             reference = env.submit(each.circuit, shots=each.shots, seed=each.seed, pool="reference")
             counts[key] = reference.result(RESULT_S).counts
         result = None
-        with suppress(Exception):  # whatever became of it: it has no result
+        with suppress(SimenvError):  # whatever became of it: it has no result
             result = task.result(RESULT_S)
-        if result is None or result.state is not TaskState.DONE:
+        if result is None:
             lost += 1
             continue
         unequal += result.counts != counts[key]

@@ -97,7 +97,7 @@ def job_over(
         text = f"node {name} has left: {reason}"
         actions += declare_worker_lost(state, worker, text, now_ns, blame=False)
     pool = state.pools[host.node.pool]
-    if actions:
+    if not pool.failures:
         pool.next_start_ns = pool.pauses = 0  # other jobs are sound
     host.job, host.drained, host.lost = pools.NodeJob(), "", ""
     state.nodes_changed()

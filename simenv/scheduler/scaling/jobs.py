@@ -105,7 +105,7 @@ def resize(state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int)
         actions += _end_unused(state, pool, host, waiting, now_ns)
     if pool.is_quarantined or now_ns < pool.next_start_ns:
         return actions
-    demand = _demand(pool, hosts, waiting)
+    demand = _demand(pool, hosts)
     controls = state.controls
     if controls.is_restricting and controls.starts_nothing(pool.device):
         demand = msgspec.structs.replace(demand, waiting=0, late=0)
@@ -128,7 +128,6 @@ def _waiting(pool: pools.Pool) -> int:
 def _demand(
     pool: pools.Pool,
     hosts: list[pools.NodeState],
-    waiting: int,
 ) -> JobDemand:
     spec = pool.spec
     jobs = spec.jobs
@@ -141,11 +140,12 @@ def _demand(
     on_jobs = pool.workers.values()
     busy = sum(w.state == WorkerState.BUSY and w.host.is_up for w in on_jobs)
     submitted = [h for h in hosts if h.job and h.job.phase is pools.JobPhase.SUBMITTED]
-    late = sum(not pools.never_fits(pool.spec, record) for record in pool.queue.late_tasks())
+    late = pool.queue.late_tasks()
+    never = [record for record in late if pools.never_fits(spec, record)]
     return JobDemand(
-        waiting,
-        late,
-        pool.queue.backlog_us * 1e3,
+        len(pool.queue) - len(never),
+        len(late) - len(never),
+        (pool.queue.backlog_us - sum(record.cost_us for record in never)) * 1e3,
         workers,
         busy,
         len(submitted) * per_job,
@@ -209,13 +209,10 @@ def _end_unused(
         if is_needed or not was_idle:
             return []
         host.drained = "its job is ended: no work"
-    if job.detail == _ENDED:
+    if job.told_to_end:
         return []
-    job.phase, job.detail = pools.JobPhase.ENDING, _ENDED
+    job.phase, job.told_to_end = pools.JobPhase.ENDING, True
     return [EndJob(name, host.drained)]
-
-
-_ENDED = "ended"  # `NodeJob.detail` of a job whose agent was told to end
 
 
 def _workers_on(state: scheduler_state.SchedulerState, host: pools.NodeState) -> list[pools.Worker]:

@@ -63,6 +63,7 @@ class NodeJob(msgspec.Struct, eq=False):
     joined_ns: int = 0
     end_ns: int = 0  # when the site ends it; 0: never
     had_worker: bool = False
+    told_to_end: bool = False  # the agent
 
 
 class NodeState(msgspec.Struct, eq=False):

@@ -211,6 +211,8 @@ def pending_reason(state: scheduler_state.SchedulerState, record: TaskRecord, no
         return f"held: {owner} may not use the environment any more"
     if not idle:
         return _behind_others(pool, record) or "waiting for a worker"
+    if all(pools.is_late(worker.host, pool.spec, record, now_ns) for worker in idle):
+        return "the rest of its pool's jobs is too short for it: it waits for the next"
     if pool.spec.ranks > 1:
         return _gang_reason(state, record, idle, now_ns)
     return _single_rank_reason(record, idle)
