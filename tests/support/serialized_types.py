@@ -63,6 +63,7 @@ from simenv.scheduler.reservations.reservation import Grant, Progress
 from simenv.scheduler.state.device_state import DeviceControl
 from simenv.service.journal import tables
 from simenv.service.tokens import TokensFile
+from simenv.service.workers.job_nodes import RecordedJob
 from simenv.wire.keyfiles import (
     KeyPair,
     KeysFile,
@@ -183,6 +184,8 @@ FILES: dict[str, Any] = {
     "config.json": Config,
     "connection.json": ConnectionFile,
     "worker.json": WorkerBootstrap,
+    "jobs.json": list[RecordedJob],
+    "token of a job": nodes.JoinToken,
     "key of a start of a worker": WorkerKey,
     "keys.json": KeysFile,
     "tokens.json": TokensFile,

@@ -24,7 +24,7 @@ def _host(
 def job_listed(state: scheduler_state.SchedulerState, name: str, detail: str) -> list[core.Action]:
     """Record the identifier of a submitted job, and why it waits."""
     found = _host(state, name)
-    if found is None or found[1].phase is not pools.JobPhase.SUBMITTED:
+    if found is None or found[1].phase is not pools.NodeJobPhase.SUBMITTED:
         return []
     job = found[1]
     is_first, job.detail = not job.detail, detail
@@ -37,7 +37,7 @@ def job_refused(
     """Record that a job was not submitted, or has ended before its node joined. It is a failure of
     its pool: the next submission waits, and after several none follows."""
     found = _host(state, name)
-    if found is None or found[1].phase is not pools.JobPhase.SUBMITTED:
+    if found is None or found[1].phase is not pools.NodeJobPhase.SUBMITTED:
         return []
     host, _ = found
     host.job = pools.NodeJob()
@@ -54,7 +54,7 @@ def node_joined(
     """Use a node whose job has begun. `node`: as its agent reports it; it keeps its name, pool and
     block. `end_ns`: when the site ends the job; 0: never."""
     found = _host(state, node.name)
-    if found is None or found[1].phase is not pools.JobPhase.SUBMITTED:
+    if found is None or found[1].phase is not pools.NodeJobPhase.SUBMITTED:
         return []
     host, job = found
     pool = state.pools[host.node.pool]
@@ -64,7 +64,7 @@ def node_joined(
     host.free_gpus = list(node.gpu_names)
     host.avoid_until_ns = 0
     host.job = pools.NodeJob(
-        pools.JobPhase.UP, job.detail, source, job.submitted_ns, now_ns, end_ns
+        pools.NodeJobPhase.UP, job.detail, source, job.submitted_ns, now_ns, end_ns
     )
     state.nodes_changed()
     took_s = (now_ns - job.submitted_ns) / 1e9
@@ -78,7 +78,7 @@ def node_leaving(
 ) -> list[core.Action]:
     """Start nothing more on a node whose job the site is about to end."""
     found = _host(state, name)
-    if found is None or found[1].phase is not pools.JobPhase.UP:
+    if found is None or found[1].phase is not pools.NodeJobPhase.UP:
         return []
     return jobs.drain(state, found[0], reason, now_ns)
 
@@ -91,7 +91,7 @@ def job_over(
     if found is None or found[0].is_absent:
         return []
     host, job = found
-    was_ending = job.phase is pools.JobPhase.ENDING
+    was_ending = job.phase is pools.NodeJobPhase.ENDING
     actions: list[core.Action] = []
     for worker in [w for w in state.workers.values() if w.host is host]:
         text = f"node {name} has left: {reason}"

@@ -109,10 +109,10 @@ def resize(state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int)
     controls = state.controls
     if controls.is_restricting and controls.starts_nothing(pool.device):
         demand = msgspec.structs.replace(demand, waiting=0, late=0)
-    off = [h for h in hosts if h.job and h.job.phase is pools.JobPhase.OFF and not h.drained]
+    off = [h for h in hosts if h.job and h.job.phase is pools.NodeJobPhase.OFF and not h.drained]
     for host in off[: min(jobs_to_submit(demand), SUBMITS_PER_TICK)]:
         assert host.job is not None
-        host.job = pools.NodeJob(pools.JobPhase.SUBMITTED, submitted_ns=now_ns)
+        host.job = pools.NodeJob(pools.NodeJobPhase.SUBMITTED, submitted_ns=now_ns)
         actions.append(SubmitJob(host.node.name, pool.spec.name))
     return actions
 
@@ -139,7 +139,7 @@ def _demand(
     )
     on_jobs = pool.workers.values()
     busy = sum(w.state == WorkerState.BUSY and w.host.is_up for w in on_jobs)
-    submitted = [h for h in hosts if h.job and h.job.phase is pools.JobPhase.SUBMITTED]
+    submitted = [h for h in hosts if h.job and h.job.phase is pools.NodeJobPhase.SUBMITTED]
     late = pool.queue.late_tasks()
     never = [record for record in late if pools.never_fits(spec, record)]
     return JobDemand(
@@ -160,7 +160,7 @@ def _drain_before_end(
     state: scheduler_state.SchedulerState, host: pools.NodeState, spec: JobSpec, now_ns: int
 ) -> list[Action]:
     job = host.job
-    if job is None or job.phase is not pools.JobPhase.UP or not job.end_ns:
+    if job is None or job.phase is not pools.NodeJobPhase.UP or not job.end_ns:
         return []
     if now_ns < job.end_ns - pools.drain_ns(spec):
         return []
@@ -173,7 +173,7 @@ def drain(
 ) -> list[Action]:
     """Start nothing more on the node of a job; its running tasks may end."""
     assert host.job is not None
-    host.job.phase = pools.JobPhase.ENDING
+    host.job.phase = pools.NodeJobPhase.ENDING
     host.drained = reason
     actions: list[Action] = [RecordEvent("node.drained", host.node.name, reason)]
     for worker in _workers_on(state, host):
@@ -191,10 +191,10 @@ def _end_unused(
     """End the job of a node without workers that gets none any more; cancel a submitted job that
     nothing waits for."""
     job = host.job
-    if job is None or job.phase is pools.JobPhase.OFF:
+    if job is None or job.phase is pools.NodeJobPhase.OFF:
         return []
     name, spec = host.node.name, pool.spec
-    if job.phase is pools.JobPhase.SUBMITTED:
+    if job.phase is pools.NodeJobPhase.SUBMITTED:
         if waiting or pool.live() < spec.min:
             return []
         host.job = pools.NodeJob()
@@ -211,7 +211,7 @@ def _end_unused(
         host.drained = "its job is ended: no work"
     if job.told_to_end:
         return []
-    job.phase, job.told_to_end = pools.JobPhase.ENDING, True
+    job.phase, job.told_to_end = pools.NodeJobPhase.ENDING, True
     return [EndJob(name, host.drained)]
 
 
@@ -224,7 +224,7 @@ def text(state: scheduler_state.SchedulerState, pool: pools.Pool) -> str:
     submitted = [
         host.job
         for host in state.nodes.of_jobs(pool.spec.name)
-        if host.job is not None and host.job.phase is pools.JobPhase.SUBMITTED
+        if host.job is not None and host.job.phase is pools.NodeJobPhase.SUBMITTED
     ]
     if not submitted:
         return f"pool {pool.spec.name} waits until a job pays"

@@ -44,7 +44,7 @@ FIRST_JOB_NS = 10_000_000_000  # guess of `Pool.job_start_ns`
 AVOID_NS = 60_000_000_000  # time for which a node with a failed start is the last choice
 
 
-class JobPhase(enum.Enum):
+class NodeJobPhase(enum.Enum):
     """Phase of the job by which a node comes."""
 
     OFF = "off"  # there is no job
@@ -56,7 +56,7 @@ class JobPhase(enum.Enum):
 class NodeJob(msgspec.Struct, eq=False):
     """Job of the site by which a node comes."""
 
-    phase: JobPhase = JobPhase.OFF
+    phase: NodeJobPhase = NodeJobPhase.OFF
     detail: str = ""  # the site's identifier of the job, and why it waits
     source: str = ""  # "Slurm job 17 on gpu07"
     submitted_ns: int = 0
@@ -101,7 +101,7 @@ class NodeState(msgspec.Struct, eq=False):
     @property
     def is_absent(self) -> bool:
         """True if the node comes by a job that has not joined."""
-        return self.job is not None and self.job.phase in (JobPhase.OFF, JobPhase.SUBMITTED)
+        return self.job is not None and self.job.phase in (NodeJobPhase.OFF, NodeJobPhase.SUBMITTED)
 
     @property
     def state(self) -> str:

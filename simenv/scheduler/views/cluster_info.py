@@ -118,7 +118,7 @@ def node_infos(state: scheduler_state.SchedulerState) -> list[NodeInfo]:
     return [
         node_info(state, host)
         for host in state.nodes.hosts.values()
-        if host.job is None or host.job.phase is not state_pools.JobPhase.OFF
+        if host.job is None or host.job.phase is not state_pools.NodeJobPhase.OFF
     ]
 
 

@@ -75,7 +75,7 @@ def nodes_of_jobs(pools: Sequence[PoolSpec], local: Node | None = None) -> tuple
     return tuple(results)
 
 
-class SubmittedJob(msgspec.Struct, frozen=True):
+class RecordedJob(msgspec.Struct, frozen=True):
     """A submitted job, as the file of jobs has it."""
 
     serial: int
@@ -99,7 +99,7 @@ class SiteJobs:
     def __init__(self, record: Path, environ: Mapping[str, str]) -> None:
         self._record = record
         self._environ = batch.environ_for_jobs(environ)
-        self._jobs: dict[int, SubmittedJob] = {}
+        self._jobs: dict[int, RecordedJob] = {}
         self._born_s: dict[int, float] = {}
         self._requests = queue.SimpleQueue[Callable[[], None] | None]()
         self._news = queue.SimpleQueue[JobOutcome]()
@@ -150,7 +150,7 @@ class SiteJobs:
             self._news.put(JobOutcome(serial, str(error), over=True))
             return
         job = output.splitlines()[-1].partition(";")[0] if output else ""
-        self._jobs[serial] = SubmittedJob(serial, system, job, name)
+        self._jobs[serial] = RecordedJob(serial, system, job, name)
         self._born_s[serial] = time.monotonic()
         self._write()
         self._news.put(JobOutcome(serial, f"{title} job {job}"))
@@ -170,11 +170,11 @@ class SiteJobs:
 
     def _cancel_left(self) -> None:
         with suppress(OSError, msgspec.MsgspecError):
-            left = msgspec.json.decode(self._record.read_bytes(), type=list[SubmittedJob])
+            left = msgspec.json.decode(self._record.read_bytes(), type=list[RecordedJob])
             self._cancel(left)
         self._write()
 
-    def _cancel(self, jobs: list[SubmittedJob]) -> None:
+    def _cancel(self, jobs: list[RecordedJob]) -> None:
         for name, system in batch.SYSTEMS.items():
             ids = [job.job for job in jobs if job.system == name and job.job]
             if ids:
@@ -197,7 +197,7 @@ class SiteJobs:
             for job in jobs:
                 self._tell(job, system.title, listed)
 
-    def _tell(self, job: SubmittedJob, title: str, listed: list[batch.ListedJob]) -> None:
+    def _tell(self, job: RecordedJob, title: str, listed: list[batch.ListedJob]) -> None:
         found = next((each for each in listed if batch.same_job(job.job, each.job)), None)
         if found is None:
             if time.monotonic() - self._born_s[job.serial] < UNLISTED_S:

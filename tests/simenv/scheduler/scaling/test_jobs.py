@@ -11,7 +11,7 @@ from launcher.base import Node
 from simenv.model import JobSpec, PoolSpec
 from simenv.scheduler import core
 from simenv.scheduler.scaling.jobs import JobDemand, jobs_to_submit
-from simenv.scheduler.state.pools import JobPhase
+from simenv.scheduler.state.pools import NodeJobPhase
 from simenv.scheduler.views.admission import pending_reason
 from simenv.scheduler.views.cluster_info import node_infos
 
@@ -41,7 +41,7 @@ class JobScheduler(CheckedScheduler):
     def submitted(self) -> list[str]:
         """Nodes whose jobs are submitted and have not begun."""
         hosts = self.state.nodes.of_jobs("big")
-        return [h.node.name for h in hosts if h.job and h.job.phase is JobPhase.SUBMITTED]
+        return [h.node.name for h in hosts if h.job and h.job.phase is NodeJobPhase.SUBMITTED]
 
     def begin_job(self, name: str, length_s: float = 3_600.0, slots: int = 1) -> None:
         """The node joins, and its workers become ready."""
@@ -343,7 +343,7 @@ def test_random_events_keep_the_invariants_and_every_task_ends(seed: int) -> Non
         machine.revive()
         for host in machine.state.nodes.of_jobs("big"):
             draining = [w for w in machine.state.workers.values() if w.host is host]
-            if host.drained and host.job and host.job.phase is JobPhase.ENDING and not draining:
+            if host.drained and host.job and host.job.phase is NodeJobPhase.ENDING and not draining:
                 machine.end_job(host.node.name)
         for worker in [w for w in machine.state.workers.values() if w.state == "DRAINING"]:
             machine.lose(worker.name, "exit 0", blame=False)
