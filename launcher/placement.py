@@ -124,7 +124,7 @@ def matches(node_pattern: str, node: NodeResources) -> bool:
 def job_nodes(pool: str) -> str:
     """Return the pattern of the nodes that come by jobs of a pool. No other node has such a name,
     and no user can write the pattern."""
-    return f"{pool}/*"
+    return f"{pool}:*"
 
 
 def capacity(request: ResourceRequest, node: NodeResources) -> int:

@@ -234,7 +234,7 @@ def pool_of(table: Mapping[str, object], source: str) -> PoolSpec:
     if "max" not in values and spec.min > spec.max:
         spec = msgspec.structs.replace(spec, max=spec.min)
     if spec.jobs is not None and not spec.nodes:
-        spec = msgspec.structs.replace(spec, nodes=f"{spec.name}/*")
+        spec = msgspec.structs.replace(spec, nodes=f"{spec.name}:*")
     check_pool(spec, source)
     return spec
 
@@ -402,7 +402,7 @@ def _job_time_s(value: object, subject: str) -> float:
 
 def _check_jobs(pool: PoolSpec, jobs: JobSpec, subject: str) -> None:
     """Check a pool whose nodes come by jobs. Its workers have one rank."""
-    if pool.nodes != f"{pool.name}/*":
+    if pool.nodes != f"{pool.name}:*":
         hint = "the nodes are those of its jobs: extra chooses them"
         raise ConfigError(f"{subject} has {jobs.system} and nodes", hint=hint)
     if pool.ranks != 1 or pool.provider or pool.auto_workers:

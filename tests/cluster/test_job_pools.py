@@ -135,7 +135,7 @@ def test_preempted_job_runs_its_task_again(jobs: Jobs) -> None:
 def test_drained_node_ends_its_task_and_its_job(jobs: Jobs, env: Client) -> None:
     (task,) = jobs.submit(2.0)
     jobs.runs(task)
-    (node,) = (name for name in env.nodes() if name.startswith("big/"))
+    (node,) = (name for name in env.nodes() if name.startswith("big:"))
     env.drain(node, "for a test")
     assert jobs.end([task]) == [1]
     wait_for("its job has ended", lambda: not jobs.running())

@@ -62,7 +62,7 @@ def nodes_of_jobs(pools: Sequence[PoolSpec], local: Node | None = None) -> tuple
         count = -(-pool.max // workers_of(pool, jobs.slots, jobs.gpus))
         results += [
             Node(
-                f"{pool.name}/{number}",
+                f"{pool.name}:{number}",
                 jobs.slots,
                 int(MEMORY_SHARE * memory),
                 jobs.gpus,
@@ -452,7 +452,7 @@ class JobNodes:
         return self._listener.send(PeerKind.WORKER, peer, codec.encode(message))
 
     def _log_of(self, node: str) -> Path:
-        return self._logs / f"job.{node.replace('/', '.')}.log"
+        return self._logs / f"job.{node.replace(':', '.')}.log"
 
 
 def script_of(token: nodes.JoinToken) -> str:

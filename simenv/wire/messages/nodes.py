@@ -16,7 +16,7 @@ from simenv.wire.messages.queries import Number
 class JoinToken(msgspec.Struct, frozen=True):
     """Token of one job, as JSON on the standard input of its agent."""
 
-    node: str  # name of the node in the environment: POOL/NUMBER
+    node: str  # name of the node in the environment: POOL:NUMBER
     address: str  # of the service: tcp://HOST:PORT
     server_key: str  # public key of this start of the service, in ZeroMQ's base 85
     public_key: str  # accepted until the first JoinNode

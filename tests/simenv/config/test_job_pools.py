@@ -11,7 +11,7 @@ from simenv.model import JobSpec
 def pool(table: object, system: str = "slurm", **settings: object) -> JobSpec:
     spec = pool_of({"name": "big", system: table, **settings}, "test")
     assert spec.jobs is not None
-    assert spec.nodes == "big/*"
+    assert spec.nodes == "big:*"
     return spec.jobs
 
 

@@ -18,8 +18,8 @@ from simenv.scheduler.views.cluster_info import node_infos
 START_NS = 10 * SECOND
 NONE = JobDemand(0, 0, 0.0, 0, 0, 0, 1, 0, 16, START_NS)
 JOBS = JobSpec("slurm", 3_600.0)
-POOL = PoolSpec("big", min=0, max=4, idle_s=60.0, nodes="big/*", jobs=JOBS)
-NODES = tuple(Node(f"big/{k}", 1, 2**30, block=k, pool="big") for k in range(1, 5))
+POOL = PoolSpec("big", min=0, max=4, idle_s=60.0, nodes="big:*", jobs=JOBS)
+NODES = tuple(Node(f"big:{k}", 1, 2**30, block=k, pool="big") for k in range(1, 5))
 LAST_NS = 60 * SECOND  # before the end of a job of an hour, in which its node is drained
 
 
@@ -137,8 +137,8 @@ def test_node_joins_runs_tasks_and_is_ended_after_idling() -> None:
     assert [info.name for info in node_infos(machine.state)] == ["login"]
     (task,) = machine.task()
     machine.tick(1)
-    assert machine.submitted() == ["big/1"]
-    machine.begin_job("big/1")
+    assert machine.submitted() == ["big:1"]
+    machine.begin_job("big:1")
     (send,) = machine.assign()
     assert [record.number for record in send.records] == [task]
     machine.finish(send.records)
@@ -148,14 +148,14 @@ def test_node_joins_runs_tasks_and_is_ended_after_idling() -> None:
     worker = next(iter(machine.state.workers))
     machine.lose(worker, "exit 0", blame=False)
     machine.tick(0.1)
-    assert machine.ended() == ["big/1"]
+    assert machine.ended() == ["big:1"]
     machine.tick(1)
-    assert machine.ended() == ["big/1"], "it was told twice"
-    machine.end_job("big/1")
-    assert machine.told("node.left") == ["big/1"]
+    assert machine.ended() == ["big:1"], "it was told twice"
+    machine.end_job("big:1")
+    assert machine.told("node.left") == ["big:1"]
     machine.task()
     machine.tick(1)
-    assert machine.submitted() == ["big/1"], "the node cannot come again"
+    assert machine.submitted() == ["big:1"], "the node cannot come again"
 
 
 def test_workers_of_the_pool_run_on_its_own_nodes_alone() -> None:
@@ -166,7 +166,7 @@ def test_workers_of_the_pool_run_on_its_own_nodes_alone() -> None:
     for name in machine.submitted():
         machine.begin_job(name)
     assert {w.host.node.name for w in machine.state.workers.values()} == {
-        "big/1", "big/2", "big/3",
+        "big:1", "big:2", "big:3",
     }  # fmt: skip
 
 
@@ -176,7 +176,7 @@ def test_submitted_jobs_are_cancelled_when_nothing_waits() -> None:
     machine.tick(1)
     machine.keep(machine.scheduler.cancel([task], machine.now_ns)[1])
     machine.tick(1)
-    assert machine.ended() == ["big/1"]
+    assert machine.ended() == ["big:1"]
     assert machine.submitted() == []
 
 
@@ -184,7 +184,7 @@ def test_refused_job_delays_the_next_and_quarantines_the_pool_in_the_end() -> No
     machine = JobScheduler()
     machine.task()
     machine.tick(1)
-    machine.keep(machine.scheduler.job_refused("big/1", "sbatch: no account", machine.now_ns))
+    machine.keep(machine.scheduler.job_refused("big:1", "sbatch: no account", machine.now_ns))
     machine.tick(0.5)
     assert machine.submitted() == []
     for _ in range(6):
@@ -203,7 +203,7 @@ def test_node_is_drained_before_the_end_of_its_job() -> None:
     machine = JobScheduler()
     (task,) = machine.task(seconds=3_000.0)
     machine.tick(1)
-    machine.begin_job("big/1")
+    machine.begin_job("big:1")
     (send,) = machine.assign()
     machine.begin(send.records[0])
     machine.hear()
@@ -212,20 +212,20 @@ def test_node_is_drained_before_the_end_of_its_job() -> None:
     machine.tick()
     assert machine.told("node.drained") == []
     machine.tick(3)
-    assert machine.told("node.drained") == ["big/1"]
+    assert machine.told("node.drained") == ["big:1"]
     assert task in machine.state.tasks, "it was not left to end"
     machine.finish(send.records)
     machine.tick(0.1)
     machine.lose(next(iter(machine.state.workers)), "exit 0", blame=False)
     machine.tick(0.1)
-    assert machine.ended() == ["big/1"]
+    assert machine.ended() == ["big:1"]
 
 
 def test_task_longer_than_the_rest_of_a_job_waits_for_the_next() -> None:
     machine = JobScheduler()
     machine.task(seconds=1.0)
     machine.tick(1)
-    machine.begin_job("big/1", length_s=600.0)
+    machine.begin_job("big:1", length_s=600.0)
     for send in machine.assign():
         machine.finish(send.records)
     (long,) = machine.task(seconds=1_200.0)
@@ -233,14 +233,14 @@ def test_task_longer_than_the_rest_of_a_job_waits_for_the_next() -> None:
     (send,) = machine.assign()
     assert [r.number for r in send.records] == [short], "the shorter one behind it"
     machine.tick(1)
-    assert machine.submitted() == ["big/2"]
+    assert machine.submitted() == ["big:2"]
     machine.finish(send.records)
     assert machine.assign() == []
-    machine.begin_job("big/2")
+    machine.begin_job("big:2")
     machine.tick()
     (send,) = machine.assign()
     assert [r.number for r in send.records] == [long]
-    assert machine.state.workers[send.worker].host.node.name == "big/2"
+    assert machine.state.workers[send.worker].host.node.name == "big:2"
 
 
 def test_task_longer_than_any_job_waits_with_a_reason_and_submits_none() -> None:
@@ -254,7 +254,7 @@ def test_task_longer_than_any_job_waits_with_a_reason_and_submits_none() -> None
         machine.tick(70)
         machine.hear()
         machine.assign()
-    assert machine.told("node.joined") in ([], ["big/1"])
+    assert machine.told("node.joined") in ([], ["big:1"])
     assert machine.submitted() == []
     record = next(iter(machine.state.tasks.values()))
     assert "too long for a job" in pending_reason(machine.state, record, machine.now_ns)
@@ -282,20 +282,20 @@ def test_tasks_are_packed_so_that_other_nodes_become_idle() -> None:
     machine = JobScheduler(spec, tuple(replace(node, slots=2) for node in NODES))
     machine.task(count=4, seconds=1_000.0)
     machine.tick(1)
-    assert machine.submitted() == ["big/1", "big/2"]
+    assert machine.submitted() == ["big:1", "big:2"]
     for name in machine.submitted():
         machine.begin_job(name, slots=2)
     machine.tick()
     machine.revive()
     sends = machine.assign()
     assert len(sends) == 4
-    first = [s for s in sends if machine.state.workers[s.worker].host.node.name == "big/1"]
+    first = [s for s in sends if machine.state.workers[s.worker].host.node.name == "big:1"]
     for send in sends:
         if send is not first[0]:
             machine.finish(send.records)
     machine.task(seconds=5.0)
     (send,) = machine.assign()
-    assert machine.state.workers[send.worker].host.node.name == "big/1"
+    assert machine.state.workers[send.worker].host.node.name == "big:1"
 
 
 def test_other_pools_do_not_use_nodes_of_jobs() -> None:

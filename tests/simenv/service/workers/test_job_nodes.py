@@ -33,8 +33,8 @@ from simenv.wire.messages import client as m, nodes
 from simenv.wire.transport.zmq_transport import WorkerTcpConnection, ZmqListener
 
 WAIT_S = 30.0
-POOL = PoolSpec("big", "statevector", 0, 2, jobs=JobSpec("slurm", 600.0), nodes="big/*")
-NODE = "big/1"
+POOL = PoolSpec("big", "statevector", 0, 2, jobs=JobSpec("slurm", 600.0), nodes="big:*")
+NODE = "big:1"
 ROUTE = core.Route("statevector", "test", "big", 4, 2**20, 1e6, 0.0, 1)
 
 
@@ -193,7 +193,7 @@ def test_token_is_accepted_once(site: Site) -> None:
         ({"version": "0.0.1"}, "version 0.0.1"),
         ({"epoch": 9}, "has been used"),
         ({"slots": 10**6}, "1000000 slots"),
-        ({"node": "big/2"}, "not expected"),
+        ({"node": "big:2"}, "not expected"),
     ],
 )
 def test_wrong_join_is_answered_with_its_reason(
