@@ -4,6 +4,8 @@ One environment on the login node lives through all of it, in this order. Its ta
 that take a known time and no core.
 """
 
+import os
+import signal
 import sys
 from collections.abc import Iterator
 
@@ -26,6 +28,8 @@ measure q -> c;
 """
 SHOTS_OF_S = 1_000_000  # shots of a task of one second
 POOL = """
+worker_lease_s = 4.0
+
 [[pools]]
 name = "big"
 engine = "external"
@@ -154,3 +158,17 @@ def test_used_token_is_worth_nothing(jobs: Jobs, up: Environment) -> None:
     replayed = up.cluster.popen(LOGIN, ["timeout", "4", script], stderr=-1)
     assert "joined" not in replayed.communicate(timeout=30)[1]
     assert jobs.end([task]) == [1]
+
+
+def test_jobs_of_a_killed_service_end_and_its_tasks_run_by_the_next(
+    jobs: Jobs, up: Environment, env: Client
+) -> None:
+    tasks = jobs.submit(2.0, 3)
+    jobs.runs(tasks[0])
+    os.kill(env.status().pid, signal.SIGKILL)
+    wait_for("its jobs have ended", lambda: not jobs.running())
+    up.simenv("up")
+    with up.client() as again:
+        counts = {str(again.task(task.id).result(RESULT_S).counts) for task in tasks}
+        assert len(counts) == 1
+        assert again.status().done >= len(tasks)
