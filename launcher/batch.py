@@ -35,6 +35,7 @@ class ListedJob:
     job: str
     phase: JobPhase
     detail: str
+    withdrawn: bool = False  # by the site or a user: it has not ended by itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,7 @@ def _squeue(_jobs: Sequence[str], names: Sequence[str]) -> list[str]:
 
 
 _SLURM_PENDING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "RESV_DEL_HOLD")
+_SLURM_WITHDRAWN = ("CANCELLED", "PREEMPTED", "NODE_FAIL", "BOOT_FAIL", "DEADLINE", "REVOKED")
 _SLURM_RUNNING = ("RUNNING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING")
 
 
@@ -136,7 +138,7 @@ def _parse_squeue(text: str) -> list[ListedJob]:
         phase = JobPhase.RUNNING if state in _SLURM_RUNNING else phase
         if job:
             detail = state if reason in ("", "None") else f"{state}: {reason}"
-            results.append(ListedJob(job, phase, detail))
+            results.append(ListedJob(job, phase, detail, state in _SLURM_WITHDRAWN))
     return results
 
 

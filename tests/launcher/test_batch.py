@@ -50,12 +50,14 @@ def test_length_of_a_job_is_hours_minutes_seconds(seconds: float, text: str) -> 
 
 
 def test_squeue_lists_waiting_running_and_ended_jobs() -> None:
-    output = "17|PENDING|Priority\n18|RUNNING|None\n19|CANCELLED|None\n20|PREEMPTED|None\n\n"
+    lines = "17|PENDING|Priority 18|RUNNING|None 19|CANCELLED|None 20|PREEMPTED|None 21|FAILED|None"
+    output = lines.replace(" ", "\n") + "\n\n"
     assert SYSTEMS["slurm"].parse(output) == [
         ListedJob("17", JobPhase.PENDING, "PENDING: Priority"),
         ListedJob("18", JobPhase.RUNNING, "RUNNING"),
-        ListedJob("19", JobPhase.OVER, "CANCELLED"),
-        ListedJob("20", JobPhase.OVER, "PREEMPTED"),
+        ListedJob("19", JobPhase.OVER, "CANCELLED", withdrawn=True),
+        ListedJob("20", JobPhase.OVER, "PREEMPTED", withdrawn=True),
+        ListedJob("21", JobPhase.OVER, "FAILED"),
     ]
     argv = SYSTEMS["slurm"].listed(["17", "18"], ["simenv-a-big"])
     assert f"--user={os.getuid()}" in argv

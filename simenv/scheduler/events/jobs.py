@@ -32,20 +32,27 @@ def job_listed(state: scheduler_state.SchedulerState, name: str, detail: str) ->
 
 
 def job_refused(
-    state: scheduler_state.SchedulerState, name: str, reason: str, now_ns: int
+    state: scheduler_state.SchedulerState,
+    name: str,
+    reason: str,
+    now_ns: int,
+    *,
+    blame: bool = True,
 ) -> list[core.Action]:
-    """Record that a job was not submitted, or has ended before its node joined. It is a failure of
-    its pool: the next submission waits, and after several none follows."""
+    """Record that a job was not submitted, or has ended before its node joined. With `blame` it is
+    a failure of its pool: the next submission waits, and after several none follows."""
     found = _host(state, name)
     if found is None or found[1].phase is not pools.NodeJobPhase.SUBMITTED:
         return []
     host, _ = found
     host.job = pools.NodeJob()
     pool = state.pools[host.node.pool]
-    return [
-        core.RecordEvent("job.failed", name, reason),
-        pool.record_failure(f"job of {name}: {reason}", now_ns),
-    ]
+    actions: list[core.Action] = [core.RecordEvent("job.failed", name, reason)]
+    if blame:
+        actions.append(pool.record_failure(f"job of {name}: {reason}", now_ns))
+    else:
+        pool.back_off(now_ns)
+    return actions
 
 
 def node_joined(

@@ -85,11 +85,13 @@ class RecordedJob(msgspec.Struct, frozen=True):
 
 
 class JobOutcome(msgspec.Struct, frozen=True):
-    """News of a job. `over`: it has ended, or was not submitted."""
+    """News of a job. `over`: it has ended, or was not submitted; `withdrawn`: by the site or a
+    user."""
 
     serial: int
     detail: str
     over: bool = False
+    withdrawn: bool = False
 
 
 class SiteJobs:
@@ -205,7 +207,7 @@ class SiteJobs:
             found = batch.ListedJob(job.job, batch.JobPhase.OVER, "not listed any more")
         is_over = found.phase is batch.JobPhase.OVER
         text = f"{title} job {job.job} ({found.detail})"
-        self._news.put(JobOutcome(job.serial, text, over=is_over))
+        self._news.put(JobOutcome(job.serial, text, is_over, found.withdrawn))
 
     def _write(self) -> None:
         body = msgspec.json.encode(list(self._jobs.values()))
@@ -383,7 +385,8 @@ class JobNodes:
             else:
                 self._drop(name, cancel=False)
                 reason = f"{news.detail}; its node has not joined: {self._log_of(name)}"
-                actions += self._scheduler.job_refused(name, reason, now_ns)
+                blame = not news.withdrawn
+                actions += self._scheduler.job_refused(name, reason, now_ns, blame=blame)
         for name, node in list(self._nodes.items()):
             silent_s = now_ns / 1e9 - node.heard_s
             if silent_s > self._config.silent_s:

@@ -199,6 +199,19 @@ def test_refused_job_delays_the_next_and_quarantines_the_pool_in_the_end() -> No
     assert "no account" in reason
 
 
+def test_job_that_the_site_withdraws_before_its_node_joins_charges_no_pool() -> None:
+    machine = JobScheduler()
+    machine.task()
+    for _ in range(10):  # more than quarantine a pool
+        machine.tick(20)
+        (name,) = machine.submitted()
+        events = machine.scheduler.job_refused(name, "PREEMPTED", machine.now_ns, blame=False)
+        machine.keep(events)
+    machine.tick(20)
+    assert len(machine.submitted()) == 1
+    assert machine.told("pool.backoff") == []
+
+
 def test_node_is_drained_before_the_end_of_its_job() -> None:
     machine = JobScheduler()
     (task,) = machine.task(seconds=3_000.0)
