@@ -51,6 +51,7 @@ class Node:
     group: int = 0  # component of a heterogeneous job
     block: int = 0  # nodes of one block share a DVM: the ranks of a worker never leave a block
     gpu_details: tuple[Gpu, ...] = ()  # details of the GPUs; known for this machine only
+    pool: str = ""  # the only pool whose workers use it, as it came by a job of that pool; "": any
 
     @property
     def gpu_names(self) -> tuple[str, ...]:

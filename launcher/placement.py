@@ -46,12 +46,16 @@ class NodeResources:
     features: tuple[str, ...] = ()
     usable: bool = True
     reason: str = ""  # reason why it is unusable: "drained: disk", "lost"
+    pool: str = ""  # as in `Node`
 
     @staticmethod
     def of(node: Node) -> NodeResources:
         """Return the resources of a node on which nothing is placed."""
         free = node.memory_bytes, node.memory_bytes, node.gpus, node.gpus
-        return NodeResources(node.name, node.slots, *free, block=node.block, features=node.features)
+        features, pool = node.features, node.pool
+        return NodeResources(
+            node.name, node.slots, *free, block=node.block, features=features, pool=pool
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +112,19 @@ def allocate(
 
 
 def matches(node_pattern: str, node: NodeResources) -> bool:
-    """Return whether a node's name, short name or one of its features matches the pattern list."""
+    """Return whether a node's name, short name or one of its features matches the pattern list. A
+    node that came by a job of a pool matches the pattern of that pool alone."""
+    if node.pool:
+        return node_pattern == job_nodes(node.pool)
     patterns = [pattern.strip() for pattern in node_pattern.split(",") if pattern.strip()]
     labels = (node.name, node.name.partition(".")[0], *node.features)
     return not patterns or any(fnmatchcase(label, p) for p in patterns for label in labels)
+
+
+def job_nodes(pool: str) -> str:
+    """Return the pattern of the nodes that come by jobs of a pool. No other node has such a name,
+    and no user can write the pattern."""
+    return f"{pool}:*"
 
 
 def capacity(request: ResourceRequest, node: NodeResources) -> int:

@@ -1,4 +1,5 @@
-"""An environment over the hosts of a test cluster, its service on node1, as typed there.
+"""An environment over the hosts of a test cluster, its service on node1 (or on the host that is
+named), as typed there.
 
 The test's own process is a client too: the hosts share its file system, and with it the socket.
 """
@@ -30,20 +31,21 @@ LOOK_S = 0.05  # processes of other hosts send no event
 class Environment:
     """What is up: `client` to ask it, `simenv` to type commands."""
 
-    def __init__(self, cluster: Cluster, name: str) -> None:
+    def __init__(self, cluster: Cluster, name: str, host: str = HEAD) -> None:
         self.cluster = cluster
         self.name = name
+        self.host = host
 
     @property
     def home(self) -> Path:
         return config.home_root() / self.name
 
     def simenv(
-        self, *words: str, host: str = HEAD, check: bool = True, timeout_s: float = 120.0
+        self, *words: str, host: str = "", check: bool = True, timeout_s: float = 120.0
     ) -> CompletedProcess[str]:
-        """Type a command on a host."""
+        """Type a command on a host, by default that of the service."""
         argv = [str(SIMENV), "--name", self.name, *words]
-        return self.cluster.run(host, argv, check=check, timeout_s=timeout_s)
+        return self.cluster.run(host or self.host, argv, check=check, timeout_s=timeout_s)
 
     def logged(self, last: int = 30) -> str:
         """The ends of all logs."""
@@ -94,10 +96,10 @@ def wait_for(what: str, ready: Callable[[], object], timeout_s: float = PATIENCE
 
 
 @contextmanager
-def environment(cluster: Cluster, *words: str) -> Iterator[Environment]:
-    """`simenv up WORDS` on node1; `down`, whatever happened, at the end. Leaves no process."""
+def environment(cluster: Cluster, *words: str, host: str = HEAD) -> Iterator[Environment]:
+    """`simenv up WORDS` on a host; `down`, whatever happened, at the end. Leaves no process."""
     before = {process for name in cluster.hosts for process in cluster.processes(name)}
-    outcome = Environment(cluster, f"c{uuid.uuid4().hex[:8]}")
+    outcome = Environment(cluster, f"c{uuid.uuid4().hex[:8]}", host)
     try:
         outcome.simenv("up", *words)
         yield outcome

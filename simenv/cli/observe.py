@@ -93,6 +93,8 @@ _NODES: tuple[Column[NodeInfo], ...] = (
     Column("RANKS", lambda node: str(node.ranks), right=True),
     Column("GPUS", lambda node: str(node.gpus), right=True),
     Column("FEATURES", lambda node: ",".join(node.features) or "-"),
+    Column("SOURCE", lambda node: node.source or _source(node)),
+    Column("ENDS_IN", lambda node: _ends_in(node), right=True),
     Column("REASON", lambda node: f"({node.reason})" if node.reason else ""),
 )
 _ENVIRONMENTS: tuple[Column[EnvironmentInfo], ...] = (
@@ -104,6 +106,14 @@ _ENVIRONMENTS: tuple[Column[EnvironmentInfo], ...] = (
     Column("FOLDER", lambda row: row.folder),
     Column("REASON", lambda row: f"({row.reason})" if row.reason else ""),
 )
+
+
+def _source(node: NodeInfo) -> str:
+    return "-" if node.state == "pending" else "allocation"
+
+
+def _ends_in(node: NodeInfo) -> str:
+    return elapsed(node.end_s - time.time()) if node.end_s else "-"
 
 
 @listed(_NODES)

@@ -295,6 +295,9 @@ def check(config: Config, source: str) -> None:
         raise ConfigError(f"{source}: pools need distinct names, got {names}")
     for pool in config.pools:
         check_pool(pool, source)
+        if pool.jobs is not None and config.isolation == "account":
+            text = f"{source}: pool {pool.name!r} has {pool.jobs.system}, and isolation = 'account'"
+            raise ConfigError(text, hint="accounts are isolated on nodes of the allocation alone")
     for name, policies in config.policies.items():
         check_policies(name, policies, names, source)
     check_accounts(config.accounts, config.qos, source)

@@ -8,7 +8,8 @@ lengths in seconds of the device's time, from the start of the drift.
 Parse pools: a table of `simenv.toml`, or NAME:key=value,... of a command line. Both have the same
 keys. `workers=N` means min=N,max=N; `workers=auto` means one worker for each GPU. `memory` is a
 size. Node patterns are joined by `+` on a command line, where a comma separates keys, and are a
-list in `simenv.toml`.
+list in `simenv.toml`. `slurm` and `pbs` are tables of `simenv.toml` alone: the nodes of the pool
+come by jobs of the site.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from simenv.errors import ConfigError
-from simenv.model import PoolSpec
+from simenv.model import JobSpec, PoolSpec
 from simenv.model.task_rules import MAX_RANKS, MAX_WORKERS
 
 EXTERNAL = "external"  # the engine that starts a program for each circuit
@@ -164,7 +165,7 @@ def _outages(text: str, source: str) -> tuple[tuple[float, float], ...]:
 
 KEYS = (
     *("name", "engine", "workers", "min", "max", "ranks", "memory", "idle_s", "nodes"),
-    *("provider", "device", "pace", "drift", "command", "environ"),
+    *("provider", "device", "pace", "drift", "command", "environ", "slurm", "pbs"),
 )
 AUTO = "auto"  # of workers: one for each GPU
 MAX_IDLE_S = 10**8
@@ -206,6 +207,11 @@ def pool_of(table: Mapping[str, object], source: str) -> PoolSpec:
             raise ConfigError(f"{source}: unknown key {key!r}", hint=nearest(key, KEYS))
     if "memory" in values:
         values["memory_bytes"] = size(values.pop("memory"), f"{source}: memory")
+    for system in JOB_SYSTEMS:
+        if system in values:
+            if "jobs" in values:
+                raise ConfigError(f"{source}: slurm and pbs exclude one another")
+            values["jobs"] = jobs_of(values.pop(system), f"{source}: {system}", system)
     workers = values.pop("workers", None)
     if workers is not None and {"min", "max"} & set(values):
         hint = "workers=N means min=N,max=N; min=0,max=8: as many as are needed"
@@ -227,6 +233,8 @@ def pool_of(table: Mapping[str, object], source: str) -> PoolSpec:
         raise ConfigError(f"{source}: {error}", hint=_POOL_EXAMPLE) from error
     if "max" not in values and spec.min > spec.max:
         spec = msgspec.structs.replace(spec, max=spec.min)
+    if spec.jobs is not None and not spec.nodes:
+        spec = msgspec.structs.replace(spec, nodes=f"{spec.name}:*")
     check_pool(spec, source)
     return spec
 
@@ -256,6 +264,9 @@ def check_pool(pool: PoolSpec, source: str) -> None:
         raise ConfigError(text, hint="NAME:device=DEVICE,pace=true,drift=replay")
     if pool.drift:
         drift_of(pool.drift, subject)
+    if pool.jobs is not None:
+        _check_jobs(pool, pool.jobs, subject)
+        return
     for pattern in pool.nodes.split(",") if pool.nodes else ():
         if not _PATTERN.match(pattern):
             text = f"{subject}: nodes = {pattern[:80]!r} is not a node's name or a pattern of them"
@@ -323,3 +334,92 @@ def _check_program(pool: PoolSpec, subject: str) -> None:
         hint = "a program starts its own ranks: 'mpirun -n {ranks} PROGRAM ...', and has no noise"
         hint += " of a device"
         raise ConfigError(f"{subject} has a command and {conflict}", hint=hint)
+
+
+# --- jobs of the site -----------------------------------------------------------------------------
+
+JOB_SYSTEMS = ("slurm", "pbs")
+JOB_KEYS = ("partition", "queue", "account", "nodes", "time", "slots", "memory", "gpus", "extra")
+MIN_JOB_S, MAX_JOB_S = 60.0, 366 * 86_400.0
+MAX_JOB_SLOTS, MAX_JOB_GPUS = 4_096, 64
+_JOB_EXAMPLE = 'slurm = {partition = "gpu", time = "4:00:00", slots = 8}'
+_TIME = re.compile(r"(?:(\d{1,3})-)?(\d{1,4})(?::(\d{1,2}))?(?::(\d{1,2}))?\Z")
+_OPTION = re.compile(r"[\x21-\x7e]{1,256}\Z")
+
+
+def jobs_of(raw: object, subject: str, system: str) -> JobSpec:
+    """Parse a table `slurm` or `pbs` of a pool. Raises ConfigError, which names the key, the value
+    and the allowed values."""
+    if not isinstance(raw, Mapping):
+        hint = f"a table in simenv.toml: {_JOB_EXAMPLE}"
+        raise ConfigError(f"{subject} = {str(raw)[:80]!r} is not a table", hint=hint)
+    values = dict(raw)
+    for key in values:
+        if key not in JOB_KEYS:
+            raise ConfigError(f"{subject}: unknown key {key!r}", hint=nearest(str(key), JOB_KEYS))
+    if "time" not in values:
+        raise ConfigError(f"{subject} has no time", hint=_JOB_EXAMPLE)
+    if {"partition", "queue"} <= values.keys():
+        raise ConfigError(f"{subject}: partition and queue are the same: give one of them")
+    if values.pop("nodes", 1) != 1:
+        hint = "nodes = 1, the default: max of the pool bounds the number of jobs"
+        raise ConfigError(f"{subject}: a job has one node", hint=hint)
+    extra = values.pop("extra", ())
+    try:
+        words = shlex.split(extra) if isinstance(extra, str) else list(extra)
+    except (TypeError, ValueError) as error:
+        text = f"{subject}: extra cannot be split into words: {error}"
+        raise ConfigError(text, hint='extra = "--constraint=a100"') from error
+    converted = {
+        "system": system,
+        "time_s": _job_time_s(values.pop("time"), subject),
+        "memory_bytes": size(values.pop("memory", 0), f"{subject}: memory"),
+        "partition": values.pop("partition", values.pop("queue", "")),
+        "extra": words,
+    }
+    try:
+        return msgspec.convert({**values, **converted}, JobSpec)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{subject}: {error}", hint=_JOB_EXAMPLE) from error
+
+
+def _job_time_s(value: object, subject: str) -> float:
+    """Parse a length of time as Slurm does: minutes, M:S, H:M:S, D-H, D-H:M, D-H:M:S."""
+    match = _TIME.match(str(value)) if isinstance(value, int | str) else None
+    if match is None or isinstance(value, bool):
+        hint = 'minutes, "4:00:00" or "1-12:00:00"'
+        raise ConfigError(f"{subject}: time = {str(value)[:80]!r} is no length of time", hint=hint)
+    days, *rest = match.groups()
+    parts = [int(part) for part in rest if part is not None]
+    if days is not None:
+        hours, minutes, seconds = [*parts, 0, 0][:3]
+    elif len(parts) == 3:
+        hours, minutes, seconds = parts
+    else:
+        hours, (minutes, seconds) = 0, [*parts, 0][:2]
+    return float(((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds)
+
+
+def _check_jobs(pool: PoolSpec, jobs: JobSpec, subject: str) -> None:
+    """Check a pool whose nodes come by jobs. Its workers have one rank."""
+    if pool.nodes != f"{pool.name}:*":
+        hint = "the nodes are those of its jobs: extra chooses them"
+        raise ConfigError(f"{subject} has {jobs.system} and nodes", hint=hint)
+    if pool.ranks != 1 or pool.provider or pool.auto_workers:
+        conflict = "provider" if pool.provider else "workers=auto"
+        conflict = f"ranks={pool.ranks}" if pool.ranks != 1 else conflict
+        hint = "its workers have one rank, and there are min to max of them"
+        raise ConfigError(f"{subject} has {jobs.system} and {conflict}", hint=hint)
+    for key, value, low, high in (
+        ("time", jobs.time_s, MIN_JOB_S, MAX_JOB_S),
+        ("slots", jobs.slots, 1, MAX_JOB_SLOTS),
+        ("gpus", jobs.gpus, 0, MAX_JOB_GPUS),
+    ):
+        if not low <= value <= high:
+            unit = " s" if key == "time" else ""
+            text = f"{subject}: {jobs.system}.{key} = {value:g}{unit} is outside"
+            raise ConfigError(f"{text} {low:g} .. {high:g}{unit}")
+    for word in (*jobs.extra, *filter(None, (jobs.partition, jobs.account))):
+        if not _OPTION.match(word):
+            text = f"{subject}: {jobs.system}: {word[:80]!r} is not one word of an option"
+            raise ConfigError(text, hint='extra = "--constraint=a100 --qos=low"')

@@ -64,6 +64,7 @@ from simenv.model.views import (
     EngineInfo,
     Event,
     GateInfo,
+    JobSpec,
     NodeInfo,
     OperationInfo,
     PoolInfo,
@@ -81,8 +82,16 @@ __all__ += ["MAX_SHOTS", "MAX_TASK_NUMBER", "MAX_UNITARY_QUBITS", "MAX_VARIABLES
 __all__ += ["OWNERS", "PROGRAM_FORMAT", "READ_FORMATS", "RESULT_FORMAT", "UNLIMITED"]
 __all__ += ["AdmissionPolicy", "AdmissionReason", "Chain", "Decision", "DeviceInfo"]
 __all__ += ["DeviceKind", "DeviceProfile", "DeviceRecord", "EngineInfo", "EngineOptions"]
-__all__ += ["Event", "GateInfo", "HeldCapacity", "NodeInfo", "NoiseFactors", "Observable"]
-__all__ += ["OperationInfo", "Origin", "OwnerLimits", "OwnerReport", "OwnerUse", "PoolInfo"]
+__all__ += ["Event", "GateInfo", "HeldCapacity", "JobSpec", "NodeInfo", "NoiseFactors"]
+__all__ += [
+    "Observable",
+    "OperationInfo",
+    "Origin",
+    "OwnerLimits",
+    "OwnerReport",
+    "OwnerUse",
+    "PoolInfo",
+]
 __all__ += ["PoolSpec", "Program", "QubitInfo", "ReservationInfo", "ReservationRequest"]
 __all__ += ["ReservationState", "ResultData", "ResultFile", "ServiceInfo", "StoredArray"]
 __all__ += ["TargetInfo", "TaskInfo", "TaskOptions", "TaskParts", "TaskSpec", "TaskState"]

@@ -71,6 +71,19 @@ class WorkerInfo(msgspec.Struct, frozen=True):
     nodes: tuple[str, ...] = ()  # of its ranks, present or planned; `node` is reported by rank 0
 
 
+class JobSpec(msgspec.Struct, frozen=True):
+    """Jobs of the site's batch system by which nodes of a pool come: one node each."""
+
+    system: str  # "slurm" or "pbs"
+    time_s: float  # after which the site ends a job
+    partition: str = ""  # in PBS: the queue; "": the site's default
+    account: str = ""
+    slots: int = 1  # cores of a job, and workers that it holds
+    memory_bytes: int = 0  # 0: the site's default
+    gpus: int = 0
+    extra: tuple[str, ...] = ()  # further options of sbatch or qsub
+
+
 class PoolSpec(msgspec.Struct, frozen=True):
     """Specification of a pool: workers of one kind and size."""
 
@@ -89,6 +102,7 @@ class PoolSpec(msgspec.Struct, frozen=True):
     command: str = ""  # of an external simulator, see `simenv.config.pools`
     auto_workers: bool = False  # as many workers as its nodes have GPUs
     environ: str = ""  # variables of `simenv up` that its provider reads: "fez_QRMI_*,QRMI_*"
+    jobs: JobSpec | None = None  # its nodes come by jobs; None: they are those of the allocation
 
 
 class PoolInfo(msgspec.Struct, frozen=True):
@@ -119,7 +133,7 @@ class NodeInfo(msgspec.Struct, frozen=True):
     """State of one node of the allocation."""
 
     name: str
-    state: str  # "up", "drained", "lost"
+    state: str  # "up", "drained", "lost"; "pending": its job waits
     reason: str  # why it is not up
     slots: int
     slots_granted: int
@@ -129,6 +143,8 @@ class NodeInfo(msgspec.Struct, frozen=True):
     ranks: int
     gpus: int = 0
     features: tuple[str, ...] = ()
+    source: str = ""  # of a node that came by a job: "Slurm job 17 on gpu07"; "": the allocation
+    end_s: float = 0.0  # Unix time at which the site ends that job; 0: none, or never
 
 
 class GateInfo(msgspec.Struct, frozen=True, array_like=True):

@@ -24,6 +24,7 @@ from simulators import catalog
 END_MARGIN_NS = 60_000_000_000  # the service ends this long before the allocation
 START_NS = 1_000_000_000  # approximate time from the start of a worker until it is ready
 UNLIMITED = 2**31  # as a count: no limit
+MEMORY_SHARE = 0.8  # of a node's available memory, for simulators
 
 
 class ClusterLimits(msgspec.Struct, frozen=True):
@@ -292,9 +293,24 @@ class RecordEvent(msgspec.Struct, frozen=True):
     owner: str = ""  # reader besides admins; "": everybody, or the task's owner
 
 
+class SubmitJob(msgspec.Struct, frozen=True):
+    """Submit a job to the site's batch system, by which this node comes."""
+
+    node: str
+    pool: str
+
+
+class EndJob(msgspec.Struct, frozen=True):
+    """End the job of a node: cancel it, or tell its agent to end."""
+
+    node: str
+    reason: str
+
+
 _TaskAction = AssignTasks | TaskEnded | DropHeldResult | StopAttempt | SetThreads
 _WorkerAction = StartWorker | DropKeptStates | RetireWorker | KillWorker
-Action = _TaskAction | _WorkerAction | RecordEvent
+_JobAction = SubmitJob | EndJob
+Action = _TaskAction | _WorkerAction | _JobAction | RecordEvent
 
 
 # --- expected times of tasks ----------------------------------------------------------------------

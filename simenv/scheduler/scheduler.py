@@ -13,12 +13,12 @@ from typing import Concatenate, Generic, ParamSpec, TypeVar, cast, overload
 
 from simenv import model
 from simenv.model.accounts import AccountTree, Billing, Qos
-from simenv.scheduler import scaling
 from simenv.scheduler.core import Action, ClusterLimits, RecordEvent
 from simenv.scheduler.dispatch import batching, dispatcher, gang_scheduling, preemption
-from simenv.scheduler.events import devices, reservations, tasks, workers
+from simenv.scheduler.events import devices, jobs, reservations, tasks, workers
 from simenv.scheduler.reservations.circuit_times import DeviceFigures, DeviceTimes
 from simenv.scheduler.reservations.ledger import StoredReservations
+from simenv.scheduler.scaling import workers as scaling
 from simenv.scheduler.state import device_state, scheduler_state
 
 SUSPENDED_NS = 3_000_000_000  # a longer gap between ticks means that the service was suspended
@@ -132,6 +132,11 @@ class Scheduler:
     resume = SchedulerEvent(workers.resume)
     node_lost = SchedulerEvent(workers.node_lost)
     node_back = SchedulerEvent(workers.node_back)
+    job_listed = SchedulerEvent(jobs.job_listed)
+    job_refused = SchedulerEvent(jobs.job_refused)
+    node_joined = SchedulerEvent(jobs.node_joined)
+    node_leaving = SchedulerEvent(jobs.node_leaving)
+    job_over = SchedulerEvent(jobs.job_over)
 
     device_described = SchedulerEvent(devices.device_described)
     set_device_state = SchedulerEvent(devices.set_device_state)

@@ -266,7 +266,7 @@ def _report_readiness(environment: RunningService, ready_fd: int) -> bool:
     """Tell the starter when the service is ready or its start has failed. Returns whether it did.
     The service is ready when every pool has its smallest number of workers, or all that can be
     placed now; after start_timeout_s one worker of each pool is enough. A pool of hardware that is
-    not available counts as ready; `status` shows the reason."""
+    not available counts as ready, and so does a pool of jobs; `status` shows the reason."""
     state = environment.loop.state
     age_ns = time.monotonic_ns() - environment.loop.started_ns
     is_late = age_ns > state.limits.start_timeout_ns
@@ -275,8 +275,8 @@ def _report_readiness(environment: RunningService, ready_fd: int) -> bool:
         pool = state.pools[info.name]
         is_coming = any(w.state is WorkerState.STARTING for w in pool.workers.values())
         failing = info.state in ("degraded", "quarantined")
-        if failing and pool.spec.provider:
-            continue  # a machine that is not available does not delay the other pools
+        if pool.spec.jobs is not None or (failing and pool.spec.provider):
+            continue  # a machine that is not available, or a job that waits, delays no other pool
         if failing and not (info.workers or is_coming):
             message = f"pool {info.name} has no working worker: {info.reason}"
             failure = StartupError("start_failed", message, f"its log: {environment.paths.logs}")

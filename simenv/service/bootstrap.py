@@ -64,6 +64,7 @@ from simenv.service.workers.endpoints import (
     resolved,
 )
 from simenv.service.workers.isolation import check_isolation
+from simenv.service.workers.job_nodes import JobNodes, SiteJobs
 from simenv.wire.keyfiles import (
     KEYS_FORMAT,
     Identity,
@@ -204,7 +205,7 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
         submit_queue = SubmitQueue(scheduler, journal, None, limits, completions, accounts)
         replayed = replay(journal, scheduler, submit_queue, completions)
         log.info("replayed: %d queued, %d final, %.2f s", *msgspec.structs.astuple(replayed))
-        shared = len(allocation.nodes) > 1 or not isinstance(place, Path)
+        shared = len(limits.nodes) > 1 or not isinstance(place, Path)
         results = files.private_folder(paths.home / "results" if shared else paths.results)
         endpoints = _endpoints(config, paths, sockets, results, limits, journal, on_leave)
         listener = endpoints.listener
@@ -215,6 +216,12 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
         workers = processes.WorkerProcesses(
             cluster.launcher, config, paths, results, kernels, environ_of_workers, keys
         )
+        if any(pool.jobs is not None for pool in config.pools):
+            site = SiteJobs(paths.state / "jobs.json", environ)
+            on_failure.callback(site.close)
+            workers.job_nodes = JobNodes(
+                config, scheduler, listener, endpoints.workers, site, paths.logs
+            )
         refreshes = DeviceRefreshes(config.devices, folder, environ)
         on_leave.callback(refreshes.close)
         for passed in (*workers.passed.values(), *refreshes.passed.values()):

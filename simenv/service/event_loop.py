@@ -36,7 +36,7 @@ from simenv.service.tokens import TokenCommands
 from simenv.service.workers.endpoints import RateLimitedLog, check_worker
 from simenv.wire import codec
 from simenv.wire.keyfiles import USER_ROLES, Identity, with_rights
-from simenv.wire.messages import client as m, queries
+from simenv.wire.messages import client as m, nodes, queries
 from simenv.wire.transport.sockets import PeerKind
 
 UPKEEP_PERIOD_NS = 50_000_000
@@ -121,6 +121,7 @@ DRAIN_MESSAGES = 64
 SLICE_NS = 5_000_000
 TICK_BUSY_S = 0.05
 TICK_IDLE_S = 1.0
+NODE_TICK_NS = 50_000_000  # from a message of a node's agent to the next tick, at most
 BACKGROUND_POLL_S = 0.001
 DRAIN_MARGIN_NS = 15_000_000_000  # before the allocation ends: running tasks are queued again then
 
@@ -348,6 +349,9 @@ class EventLoop(ServiceComponents):
             if self.workers.name_of(peer) not in ("", message.name):
                 return
             self.executor.execute(self.devices.update(self.scheduler, message))
+        elif isinstance(message, nodes.FromNode) and self.workers.job_nodes is not None:
+            self.executor.execute(self.workers.job_nodes.receive(peer, identity, message))
+            self._next_tick_ns = min(self._next_tick_ns, now_ns + NODE_TICK_NS)
 
     def _join(self, peer: bytes, message: m.Join, now_ns: int) -> None:
         name, start = message.name, message.start
@@ -364,6 +368,8 @@ class EventLoop(ServiceComponents):
             self.listener.send(PeerKind.WORKER, peer, codec.encode(answer))
 
     def _tick(self, now_ns: int) -> None:
+        if self.workers.job_nodes is not None:
+            self.executor.execute(self.workers.job_nodes.tick(now_ns))
         self._events.report(now_ns)
         self.executor.execute(self.scheduler.tick(now_ns))
         self.executor.execute(self.accounts.tick(now_ns))

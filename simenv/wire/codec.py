@@ -57,6 +57,7 @@ from_client: Decoder[m.FromClient] = Decoder(m.FromClient)
 to_client: Decoder[m.ToClient] = Decoder(m.ToClient)
 from_worker: Decoder[m.FromWorker] = Decoder(m.FromWorker)
 to_worker: Decoder[m.ToWorker] = Decoder(m.ToWorker)
+to_node: Decoder[m.ToNode] = Decoder(m.ToNode)
 # Stored messages of one kind.
 submit: Decoder[m.Submit] = Decoder(m.Submit)
 completed: Decoder[m.Completed] = Decoder(m.Completed)

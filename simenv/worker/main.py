@@ -245,9 +245,13 @@ def write_to(path: Path) -> None:
     os.close(log)
 
 
+def _absolute(text: str) -> Path:
+    return Path(text).absolute()
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="simenv.worker", allow_abbrev=False)
-    parser.add_argument("--service", type=Path, required=True, help="worker.json")
+    parser.add_argument("--service", type=_absolute, required=True, help="worker.json")
     parser.add_argument("--name", required=True)
     parser.add_argument("--start", type=int, required=True)
     parser.add_argument("--engine", default="any")

@@ -15,6 +15,8 @@ from launcher.placement import (
     Placement,
     ResourceRequest,
     allocate,
+    job_nodes,
+    matches,
     place,
 )
 
@@ -238,3 +240,11 @@ def test_message_names_free_memory_and_unusable_nodes() -> None:
 def test_resources_of_an_empty_node_are_all_free() -> None:
     node = Node("a", 4, GIB, 2, ("big",), block=3)
     assert NodeResources.of(node) == NodeResources("a", 4, GIB, GIB, 2, 2, 0, 3, ("big",))
+
+
+@pytest.mark.parametrize("pattern", ["", "*", "big:*,n1", "other:*", "gpu"])
+def test_node_of_a_job_is_for_its_pool_alone(pattern: str) -> None:
+    node = NodeResources.of(Node("big:1", 2, GIB, features=("gpu",), pool="big"))
+    assert not matches(pattern, node)
+    assert matches(job_nodes("big"), node)
+    assert not matches(job_nodes("big"), NodeResources.of(Node("n1", 2, GIB)))

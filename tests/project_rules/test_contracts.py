@@ -18,6 +18,7 @@ OUR_PROCESSES = {
     "cli",
     "scheduler",
     "service",
+    "node_agent",
     "worker",
 }  # the rest may run in a user's process
 

@@ -1,142 +1,23 @@
-"""A real Slurm on the hosts of a test cluster: slurmctld on `login`, one slurmd a node.
-
-    with slurm(4) as cluster:
-        cluster.run("login", ["sbatch", "--wait", "job.sh"])
-
-Partition `classical` (the default) has all nodes but the last, `quantum` the last, with GRES
-qc:QC:1.
-Key, socket and configuration of munge and Slurm lie in the cluster's folder: the machine's own are
-neither read nor touched. Debian's packages come through scripts/system_packages.sh, which says so.
-"""
+"""A real Slurm for tests, see `bench.testbed.slurm`; brings its packages."""
 
 import os
-import secrets
 import shutil
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
-import psutil
 from packages import bring
 
-from bench.testbed.cluster import Cluster, hosts
+from bench.testbed.cluster import Cluster
 from bench.testbed.cluster_host import NoCluster
-
-LOGIN = "login"
-CORES = 2  # of each node, as Slurm is told
-START_S = 120.0
-PACKAGES = ("slurm-wlm", "munge")
-TOOLS = ("slurmctld", "slurmd", "munged", "srun", "sbatch", "sinfo", "scontrol")
-
-# linuxproc and task/none: other plug-ins want cgroups of the machine's own. config_overrides: a
-# node may say that it has more cores than this machine. KillWait: from SIGTERM to SIGKILL.
-CONFIGURATION = """
-ClusterName=simenv
-SlurmctldHost={login}({address})
-AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket
-CredType=cred/munge
-SlurmUser=root
-SlurmdUser=root
-StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool.%n
-SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.%n.pid
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-JobAcctGatherType=jobacct_gather/none
-AccountingStorageType=accounting_storage/none
-SelectType=select/cons_tres
-SelectTypeParameters=CR_Core
-SchedulerType=sched/backfill
-SchedulerParameters=bf_interval=1,sched_interval=1,sched_min_interval=0
-SlurmdParameters=config_overrides
-MpiDefault=none
-ReturnToService=2
-SwitchType=switch/none
-KillWait=5
-MinJobAge=300
-GresTypes=qc
-NodeName=DEFAULT CPUs={cores} CoresPerSocket={cores} RealMemory={memory}
-"""
+from bench.testbed.slurm import LOGIN as LOGIN, PACKAGES, TOOLS, slurm as installed_slurm
 
 
 @contextmanager
 def slurm(count: int) -> Iterator[Cluster]:
     """Hosts node1..node`count` under Slurm, and `login`; NoCluster where that is impossible."""
-    _install()
-    with hosts(count, LOGIN) as cluster:
-        del cluster.environ["SIMENV_LAUNCH_AGENT"]  # inside a job, Slurm's own way is the agent
-        cluster.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        folder = cluster.folder / "slurm"
-        folder.mkdir()
-        cluster.environ["SLURM_CONF"] = str(_configure(cluster, folder))
-        _start(cluster, folder, [name for name in cluster.hosts if name != LOGIN])
-        yield cluster
-
-
-def _install() -> None:
-    if os.geteuid() != 0:
-        raise NoCluster("a Slurm of our own needs root: its daemons change users")
-    if any(shutil.which(tool) is None for tool in TOOLS):
+    if os.geteuid() == 0 and any(shutil.which(tool) is None for tool in TOOLS):
         why = bring("system_packages.sh", *PACKAGES)
         if why:
             raise NoCluster(why)
-
-
-def _configure(cluster: Cluster, folder: Path) -> Path:
-    """Write slurm.conf, gres.conf and the key."""
-    (folder / "state").mkdir()
-    text = CONFIGURATION.format(
-        login=LOGIN,
-        address=cluster.hosts[LOGIN].address,
-        folder=folder,
-        cores=CORES,
-        memory=int(0.9 * psutil.virtual_memory().total / 2**20),
-    )
-    *classical, quantum = (name for name in cluster.hosts if name != LOGIN)
-    for name in (*classical, quantum):
-        (folder / f"spool.{name}").mkdir()
-        gres = " Gres=qc:QC:1" if name == quantum else ""
-        text += f"NodeName={name} NodeAddr={cluster.hosts[name].address}{gres}\n"
-    text += f"PartitionName=classical Nodes={','.join(classical)} Default=YES\n"
-    text += f"PartitionName=quantum Nodes={quantum}\n"
-    (folder / "gres.conf").write_text(f"NodeName={quantum} Name=qc Type=QC Count=1\n")
-    key = folder / "munge.key"
-    key.touch(0o600)
-    key.write_bytes(secrets.token_bytes(1024))
-    path = folder / "slurm.conf"
-    path.write_text(text)
-    return path
-
-
-def _start(cluster: Cluster, folder: Path, nodes: list[str]) -> None:
-    """Start the daemons, in the foreground: they end with the cluster."""
-    socket = folder / "munge.socket"
-    munged = ["munged", "--foreground", "--force", f"--socket={socket}"]
-    munged += [f"--{what}-file={folder}/munge.{what}" for what in ("key", "pid", "seed")]
-    _daemon(cluster, LOGIN, folder, munged)
-    _wait(folder, socket.exists)
-    _daemon(cluster, LOGIN, folder, ["slurmctld", "-D", "-c", "-i"])
-    for name in nodes:
-        _daemon(cluster, name, folder, ["slurmd", "-D", "-N", name])
-    count = ["sinfo", "--noheader", "--Node", "--states=idle", "--format=%N"]
-    _wait(folder, lambda: cluster.run(LOGIN, count, check=False).stdout.split() == sorted(nodes))
-
-
-def _daemon(cluster: Cluster, name: str, folder: Path, argv: list[str]) -> None:
-    with (folder / f"{argv[0]}.{name}.log").open("w") as log:
-        cluster.popen(name, argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-
-
-def _wait(folder: Path, ready: Callable[[], bool]) -> None:
-    """Until it is ready; what the daemons said, if it never is."""
-    deadline = time.monotonic() + START_S
-    while not ready():
-        if time.monotonic() > deadline:
-            text = "\n".join(path.read_text()[-2000:] for path in sorted(folder.glob("*.log")))
-            raise NoCluster(f"Slurm is not ready after {START_S:.0f} s:\n{text}")
-        time.sleep(0.02)
+    with installed_slurm(count) as cluster:
+        yield cluster

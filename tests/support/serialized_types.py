@@ -63,6 +63,7 @@ from simenv.scheduler.reservations.reservation import Grant, Progress
 from simenv.scheduler.state.device_state import DeviceControl
 from simenv.service.journal import tables
 from simenv.service.tokens import TokensFile
+from simenv.service.workers.job_nodes import RecordedJob
 from simenv.wire.keyfiles import (
     KeyPair,
     KeysFile,
@@ -71,7 +72,7 @@ from simenv.wire.keyfiles import (
     WorkerBootstrap,
     WorkerKey,
 )
-from simenv.wire.messages import client, metrics
+from simenv.wire.messages import client, metrics, nodes
 from simenv.wire.messages.admin import KeyInfo
 from simenv.wire.messages.client import AssignedTask, AttemptResult
 from simenv.wire.messages.identity import CertificateRequest, Denial, UserCertificate
@@ -85,6 +86,7 @@ MESSAGES: dict[str, Any] = {
     "service to client": client.ToClient,
     "worker to service": client.FromWorker,
     "service to worker": client.ToWorker,
+    "service to node": client.ToNode,
 }
 
 # Rows of the journal: msgpack. These and the messages must be read as they are for ever.
@@ -138,6 +140,8 @@ NESTED: dict[str, Any] = {
     "pool info": info.PoolInfo,
     "pool specification": info.PoolSpec,
     "node info": info.NodeInfo,
+    "jobs of a pool": info.JobSpec,
+    "gpu of a node": nodes.NodeGpu,
     "engine info": info.EngineInfo,
     "gate info": info.GateInfo,
     "task info": info.TaskInfo,
@@ -180,6 +184,8 @@ FILES: dict[str, Any] = {
     "config.json": Config,
     "connection.json": ConnectionFile,
     "worker.json": WorkerBootstrap,
+    "jobs.json": list[RecordedJob],
+    "token of a job": nodes.JoinToken,
     "key of a start of a worker": WorkerKey,
     "keys.json": KeysFile,
     "tokens.json": TokensFile,

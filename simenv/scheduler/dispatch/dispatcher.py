@@ -222,6 +222,8 @@ def _to_dedicated(
     host = worker.host
     if record is None or record.route.memory_bytes > pools.memory_for(worker, record):
         return None
+    if pools.is_late(host, pool.spec, record, now_ns):
+        return None
     if not account_isolation.serves(state, worker, record):
         state.begin_retirement(worker, account_isolation.REASON, now_ns)
         return None
@@ -337,6 +339,11 @@ def _to_idle(
     record = pool.queue.head(allow_long)
     if state.limits.end_ns:
         record = _postpone_late(state, pool, record, now_ns)
+    if pool.spec.jobs is not None:
+        found, record = _long_enough(pool, record, now_ns, allow_long=allow_long)
+        if found is None:
+            return None
+        worker, host = found, found.host
     if record is None or not account_isolation.serves(state, worker, record):
         return None
     if record.batch.terms.parts is not None:
@@ -355,7 +362,7 @@ def _to_idle(
         slots = _slots_for(
             cost_us,
             _slot_bound(state, record, host, now_ns),
-            sum(max(0, h.free_slots - h.claimed_slots) for h in state.nodes.hosts.values()),
+            sum(max(0, h.free_slots - h.claimed_slots) for h in state.nodes.up()),
             len(pool.queue),
             max(idle, pool.spec.max - pool.live() + idle),  # workers that could share the slots
         )
@@ -364,6 +371,27 @@ def _to_idle(
     if slots > 1:
         gang_scheduling.note_resizable(state, worker, record)
     return batching.build_chunk(state, pool, worker, record, idle, now_ns)
+
+
+def _long_enough(
+    pool: pools.Pool, record: TaskRecord | None, now_ns: int, *, allow_long: bool
+) -> tuple[pools.Worker | None, TaskRecord | None]:
+    """Return the first task that an idle worker has time and memory for, and that worker: on the
+    node with the fewest free slots, of these the one whose job ends first, so that others become
+    idle and end. Tasks for which the rest of all idle workers' jobs is too short are set aside."""
+    idle = [w for w in pool.idle() if w.host.free_slots > w.host.claimed_slots]
+    while record is not None and idle:
+        in_time = [w for w in idle if not pools.is_late(w.host, pool.spec, record, now_ns)]
+        required_bytes = record.route.memory_bytes
+        fitting = [w for w in in_time if required_bytes <= pools.memory_for(w, record)]
+        if fitting:
+            return min(fitting, key=lambda w: (w.host.free_slots, w.host.end_ns)), record
+        if in_time:
+            break
+        pool.late_until_ns = max(pool.late_until_ns, *(w.host.end_ns for w in idle))
+        pool.queue.postpone(record)
+        record = pool.queue.head(allow_long)
+    return None, None
 
 
 def _prefetch_chunk(

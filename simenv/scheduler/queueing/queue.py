@@ -268,6 +268,23 @@ class PoolQueue:
         lanes.late.append(_lane_with_head(lanes, record).popleft())
         self._changed(record)
 
+    @property
+    def late(self) -> int:
+        """Number of tasks that are set aside."""
+        return len(self.late_tasks())
+
+    def late_tasks(self) -> list[TaskRecord]:
+        """Return the tasks that are set aside, see `postpone`."""
+        return [r for lanes in self._all() for r in lanes.late if r.phase == WAITING]
+
+    def readmit_late(self) -> None:
+        """Put the tasks that are set aside back at the front, in their old order."""
+        for lanes in self._all():
+            while lanes.late:
+                record = lanes.late.pop()
+                lanes.lane_of(record).appendleft(record)
+                self._changed(record)
+
     def drop(self, record: TaskRecord) -> None:
         """Remove a waiting task that became final; its entry is skipped when it comes up."""
         self.count -= 1

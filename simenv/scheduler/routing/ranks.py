@@ -159,6 +159,8 @@ def slot_bytes(pool: PoolSpec, limits: ClusterLimits, ranks: int) -> int:
 def most_ranks(pool: PoolSpec, limits: ClusterLimits, rank_bytes: int = 0) -> int:
     """Return the most ranks of a worker on nodes of one block with at least `rank_bytes` for each
     slot."""
+    if pool.jobs is not None:
+        return 1
     blocks: dict[int, int] = {}
     for node in _nodes(pool.nodes, limits):
         if slot_memory(node, limits) >= rank_bytes:

@@ -16,6 +16,7 @@ replaced at once.
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
@@ -23,7 +24,7 @@ import msgspec
 
 from launcher.base import Node, Share
 from launcher.placement import NodeResources
-from simenv.model import PoolSpec, WorkerState
+from simenv.model import JobSpec, PoolSpec, WorkerState
 from simenv.model.accounts import Billing, Used
 from simenv.scheduler.core import (
     ClusterLimits,
@@ -39,7 +40,30 @@ from simenv.scheduler.queueing.queue import PoolQueue
 _FIRST = 10_000  # more than the ranks a node may have
 WORKERS_PER_SLOT = 32  # resident ranks at a time: an idle worker uses memory and no slot
 WORKER_BYTES = 128 * 2**20  # unshared memory of an idle worker of one rank; measured: 76 to 126 MiB
+FIRST_JOB_NS = 10_000_000_000  # guess of `Pool.job_start_ns`
 AVOID_NS = 60_000_000_000  # time for which a node with a failed start is the last choice
+
+
+class NodeJobPhase(enum.Enum):
+    """Phase of the job by which a node comes."""
+
+    OFF = "off"  # there is no job
+    SUBMITTED = "pending"
+    UP = "up"  # its agent has joined
+    ENDING = "ending"  # no worker is started there any more
+
+
+class NodeJob(msgspec.Struct, eq=False):
+    """Job of the site by which a node comes."""
+
+    phase: NodeJobPhase = NodeJobPhase.OFF
+    detail: str = ""  # the site's identifier of the job, and why it waits
+    source: str = ""  # "Slurm job 17 on gpu07"
+    submitted_ns: int = 0
+    joined_ns: int = 0
+    end_ns: int = 0  # when the site ends it; 0: never
+    had_worker: bool = False
+    told_to_end: bool = False  # the agent
 
 
 class NodeState(msgspec.Struct, eq=False):
@@ -63,14 +87,27 @@ class NodeState(msgspec.Struct, eq=False):
     # By the last heartbeat of a worker here; 0: not known.
     busy_ms: int = 0  # busy time of all processors since the start of the node
     used_bytes: int = 0  # memory in use
+    job: NodeJob | None = None  # by which it comes; None: it is of the allocation
 
     @property
     def is_up(self) -> bool:
-        return not (self.drained or self.lost)
+        return not (self.drained or self.lost or self.is_absent)
+
+    @property
+    def end_ns(self) -> int:
+        """When the site ends the job by which it came; 0: never, or not known."""
+        return self.job.end_ns if self.job is not None else 0
+
+    @property
+    def is_absent(self) -> bool:
+        """True if the node comes by a job that has not joined."""
+        return self.job is not None and self.job.phase in (NodeJobPhase.OFF, NodeJobPhase.SUBMITTED)
 
     @property
     def state(self) -> str:
         """The state as NodeInfo names it."""
+        if self.job is not None and self.is_absent:
+            return self.job.phase.value
         return "lost" if self.lost else "drained" if self.drained else "up"
 
     @property
@@ -94,6 +131,7 @@ class NodeState(msgspec.Struct, eq=False):
             features=self.node.features,
             usable=self.is_up,
             reason=f"{self.state}: {self.lost or self.drained}" if not self.is_up else "",
+            pool=self.node.pool,
         )
 
     def take_gpus(self, count: int) -> tuple[str, ...]:
@@ -105,6 +143,28 @@ class NodeState(msgspec.Struct, eq=False):
         """Free the GPUs of a worker that is gone, in the node's order."""
         free = {*self.free_gpus, *gpus}
         self.free_gpus = [name for name in self.node.gpu_names if name in free]
+
+
+DRAIN_NS = 60_000_000_000  # before the end of a job; see `drain_ns`
+DRAIN_SHARE = 0.1  # of the length of a job, at most
+
+
+def drain_ns(jobs: JobSpec) -> int:
+    """Return how long before the end of a job its node is drained."""
+    return min(DRAIN_NS, round(DRAIN_SHARE * jobs.time_s * 1e9))
+
+
+def is_late(host: NodeState, spec: PoolSpec, record: TaskRecord, now_ns: int) -> bool:
+    """Return whether a task would not end before the node of a job is drained."""
+    if spec.jobs is None or not host.end_ns:
+        return False
+    return now_ns + record.cost_us * 1e3 > host.end_ns - drain_ns(spec.jobs)
+
+
+def never_fits(spec: PoolSpec, record: TaskRecord) -> bool:
+    """Return whether a task is expected to take longer than any job of the pool."""
+    jobs = spec.jobs
+    return jobs is not None and record.cost_us * 1e3 > jobs.time_s * 1e9 - drain_ns(jobs)
 
 
 HostRanks = tuple[tuple[NodeState, int], ...]  # hosts with the number of a worker's ranks
@@ -131,13 +191,21 @@ class NodeTable:
     def __init__(self, limits: ClusterLimits) -> None:
         self.hosts = {
             node.name: NodeState(
-                node, node.slots, node.memory_bytes, free_gpus=list(node.gpu_names)
+                node,
+                node.slots,
+                node.memory_bytes,
+                free_gpus=list(node.gpu_names),
+                job=NodeJob() if node.pool else None,
             )
             for node in nodes_of(limits)
         }
 
     def up(self) -> list[NodeState]:
         return [host for host in self.hosts.values() if host.is_up]
+
+    def of_jobs(self, pool: str) -> list[NodeState]:
+        """Return the nodes that come by jobs of a pool, whether they are there or not."""
+        return [host for host in self.hosts.values() if host.node.pool == pool]
 
     def host_ranks(self, shares: Iterable[Share]) -> HostRanks:
         return tuple((self.hosts[share.node], share.ranks) for share in shares)
@@ -388,6 +456,9 @@ class Pool:
         self.overcommit = False  # it may have more workers than its nodes hold
         self.switches_account = False  # a worker is restarted, or will be, for another account
         self.awaited_accounts = 0  # accounts whose first tasks wait for a worker of their own
+        # Of a pool whose nodes come by jobs.
+        self.job_start_ns = FIRST_JOB_NS  # typical time from a submission until the node joins
+        self.late_until_ns = 0  # latest end of a job for which a task was set aside; 0: none was
 
     @property
     def device(self) -> str:
@@ -424,6 +495,10 @@ class Pool:
             workers = self.workers.values()
             starting = sum(w.state == WorkerState.STARTING and w.is_live for w in workers)
             return max(spec.min, live, min(spec.max, live + lacking - starting))
+        if spec.jobs is not None:  # no node is idle while tasks wait; see `scaling.jobs`
+            waiting -= self.queue.late
+            busy = sum(worker.state == WorkerState.BUSY for worker in self.workers.values())
+            return max(spec.min, live, min(spec.max, busy + waiting))
         if waiting and not (live and live - self.kept()):
             return min(spec.max, max(live + 1, spec.min))
         if waiting and live < spec.max and not (spec.pace or self._has_free_slots()):

@@ -116,11 +116,16 @@ class SchedulerState:
     def nodes_changed(self) -> None:
         """Compute the capacity again, because a node came into use or went out of use."""
         limits, hosts = self.limits, list(self.nodes.hosts.values())
-        up = [host.node for host in hosts if host.is_up]
-        if not up or len(up) == len(hosts):
+        up = [host.node for host in hosts if host.is_up or host.job is not None]
+        has_jobs = any(host.job is not None for host in hosts)
+        if not up or (len(up) == len(hosts) and not has_jobs):
             self.capacity = live_routing.all_nodes(limits)
             return
-        away = [f"{h.node.name} is {h.state}: {h.lost or h.drained}" for h in hosts if not h.is_up]
+        away = [
+            f"{h.node.name} is {h.state}: {h.lost or h.drained}"
+            for h in hosts
+            if not (h.is_up or h.job is not None)
+        ]
         present = msgspec.structs.replace(
             limits,
             nodes=tuple(up),

@@ -14,6 +14,7 @@ from simenv.scheduler.reservations.circuit_times import ProgramSize
 from simenv.scheduler.reservations.policies import DELAYED, REJECTED, PolicyVerdict
 from simenv.scheduler.reservations.reservation import ReservationEntry, units_for
 from simenv.scheduler.routing import ranks
+from simenv.scheduler.scaling import jobs
 from simenv.scheduler.state import device_state, owner_quotas, pools, scheduler_state
 from simulators import catalog
 
@@ -184,6 +185,10 @@ def pending_reason(state: scheduler_state.SchedulerState, record: TaskRecord, no
         left_s = max(0, state.limits.end_ns - now_ns) / 1e9
         return f"the allocation ends in {text.duration(left_s)}, before it would"
     pool = state.pools[record.route.pool]
+    if pool.spec.jobs is not None and pools.never_fits(pool.spec, record):
+        expected, longest = record.cost_us / 1e6, pool.spec.jobs.time_s
+        message = f"its expected {text.duration(expected)} are too long for a job of its pool"
+        return f"{message} ({text.duration(longest)})"
     unplaceable = state.unplaceable_reason(record.route)
     if unplaceable:
         return unplaceable
@@ -206,6 +211,8 @@ def pending_reason(state: scheduler_state.SchedulerState, record: TaskRecord, no
         return f"held: {owner} may not use the environment any more"
     if not idle:
         return _behind_others(pool, record) or "waiting for a worker"
+    if all(pools.is_late(worker.host, pool.spec, record, now_ns) for worker in idle):
+        return "the rest of its pool's jobs is too short for it: it waits for the next"
     if pool.spec.ranks > 1:
         return _gang_reason(state, record, idle, now_ns)
     return _single_rank_reason(record, idle)
@@ -278,6 +285,8 @@ def _no_worker(state: scheduler_state.SchedulerState, pool: pools.Pool) -> str:
         return f"pool {name} was scaled down to no workers"
     if any(w.state == model.WorkerState.STARTING and not w.leaving for w in pool.workers.values()):
         return f"pool {name} is starting"
+    if pool.spec.jobs is not None and not pool.failures:
+        return jobs.text(state, pool)
     if pool.failures:
         return f"pool {name} retries after: {pool.reason}"
     if pool.shortage:

@@ -114,17 +114,25 @@ def pool_info(state: scheduler_state.SchedulerState, pool: state_pools.Pool) -> 
 
 
 def node_infos(state: scheduler_state.SchedulerState) -> list[NodeInfo]:
-    """Return all nodes."""
-    return [node_info(state, host) for host in state.nodes.hosts.values()]
+    """Return all nodes but those that come by jobs and have none."""
+    return [
+        node_info(state, host)
+        for host in state.nodes.hosts.values()
+        if host.job is None or host.job.phase is not state_pools.NodeJobPhase.OFF
+    ]
 
 
 def node_info(state: scheduler_state.SchedulerState, host: state_pools.NodeState) -> NodeInfo:
     """Return one node and the workers on it."""
-    node = host.node
+    node, job = host.node, host.job
+    reason = host.lost or host.drained
+    if job is not None and host.is_absent:
+        reason = job.detail
+    end_ns = host.end_ns + state.paced.offset_ns if host.end_ns else 0
     return NodeInfo(
         name=node.name,
         state=host.state,
-        reason=host.lost or host.drained,
+        reason=reason,
         slots=node.slots,
         slots_granted=node.slots - host.free_slots,
         memory_bytes=node.memory_bytes,
@@ -133,6 +141,8 @@ def node_info(state: scheduler_state.SchedulerState, host: state_pools.NodeState
         ranks=host.ranks,
         gpus=node.gpus,
         features=node.features,
+        source=job.source if job is not None else "",
+        end_s=end_ns / 1e9,
     )
 
 

@@ -104,7 +104,8 @@ class PoolCommands:
                 self._journal.scaled(*size, configured.min, configured.max)
             case admin.DrainNode():
                 actions = self._scheduler.drain_node(message.node, message.reason, now_ns)
-                self._journal.drained(message.node, message.reason)
+                if self._state.nodes.hosts[message.node].job is None:  # else: until its job ends
+                    self._journal.drained(message.node, message.reason)
             case admin.ResumeNode():
                 actions = self._scheduler.resume(message.name, self._recheck_node(message.name))
                 self._journal.resumed(message.name)

@@ -109,6 +109,10 @@ class ActionExecutor:
             elif type(action) is core.KillWorker:
                 self.record_event("worker.killed", action.worker, action.reason)
                 self._workers.kill(action.worker)
+            elif type(action) is core.SubmitJob and self._workers.job_nodes is not None:
+                self._workers.job_nodes.submit(action)
+            elif type(action) is core.EndJob and self._workers.job_nodes is not None:
+                self._workers.job_nodes.end(action)
         if ended:
             self.outbox += self._completions.without_result(self._released(ended))
 

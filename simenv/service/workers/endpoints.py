@@ -59,19 +59,21 @@ class WorkerKeys:
         if listener is not None:
             files.private_folder(keyfiles.worker_keys_folder(service))
 
-    def make(self, worker: str, start: int) -> None:
-        """Create and accept the key of a start of a worker, before that start. Raises
-        ConfigError."""
+    def make(self, worker: str, start: int, *, write: bool = True) -> keyfiles.KeyPair | None:
+        """Create and accept the key of a start of a worker, before that start; `write`: also its
+        file. Returns None if workers need no keys. Raises ConfigError."""
         if self._listener is None:
-            return
+            return None
         pair = keyfiles.new_pair()
-        path = keyfiles.worker_key_path(self._service, worker, start)
-        path.unlink(missing_ok=True)
-        keyfiles.create_private(
-            path, WorkerKey(keyfiles.KEYS_FORMAT, worker, start, pair.public, pair.secret)
-        )
+        if write:
+            path = keyfiles.worker_key_path(self._service, worker, start)
+            path.unlink(missing_ok=True)
+            keyfiles.create_private(
+                path, WorkerKey(keyfiles.KEYS_FORMAT, worker, start, pair.public, pair.secret)
+            )
         self._public[worker, start] = pair.public
         self._listener.admit_key(pair.public, keyfiles.Identity(worker, keyfiles.Role.WORKER))
+        return pair
 
     def remove(self, worker: str, start: int) -> None:
         """Revoke the key of a start of a worker, which has ended or failed."""
@@ -220,9 +222,9 @@ class WorkerEndpoint:
         epoch: int,
         server: keyfiles.KeyPair,
     ) -> None:
-        """Write the file and bind the listener. `results`: a token is written there, by which a
-        worker can check that it sees the same folder. `server`: the keys of this start of the
-        service. Raises ConfigError."""
+        """Write the file and bind the listener. `nodes`: also those that come by jobs. `results`:
+        a token is written there, by which a worker can check that it sees the same folder.
+        `server`: the keys of this start of the service. Raises ConfigError."""
         self.listener: TcpListener | None = None
         # For clients of the own user on the other nodes.
         self.owner_endpoint: OwnerEndpoint | None = None
@@ -233,7 +235,7 @@ class WorkerEndpoint:
         except OSError as error:
             raise ConfigError(f"cannot write {results / TOKEN}: {error.strerror}") from error
         hostname = os.uname().nodename
-        other_nodes = [node.name for node in nodes if not is_this_node(node.name)]
+        other_nodes = [node.name for node in nodes if not (node.pool or is_this_node(node.name))]
         settings = WorkerBootstrap(
             keyfiles.KEYS_FORMAT,
             hostname,
@@ -242,9 +244,9 @@ class WorkerEndpoint:
             server_key=server.public,
             epoch=epoch,
         )
-        if other_nodes:
+        if other_nodes or any(node.pool for node in nodes):
             owner_keys = keyfiles.new_pair()
-            host = address_for(other_nodes[0], interface)
+            host = address_for(other_nodes[0] if other_nodes else "", interface)
             raise_descriptor_limit()
             self.listener = TcpListener(host, 0, server, _REJECTION_LOG.warning, WORKERS)
             self.listener.admit({owner_keys.public: keyfiles.LOCAL}, b"")
@@ -254,7 +256,8 @@ class WorkerEndpoint:
                 address, server.public, owner_keys.public, owner_keys.secret
             )
             settings = msgspec.structs.replace(settings, address=address)
-        self.address = settings.address
+        self.address, self.server_key = settings.address, server.public
+        self.for_agents = settings.node, settings.sockets, token
         self._token = token
         keyfiles.write_private(self._path, settings)
         self.worker_keys = WorkerKeys(self._path, self.listener)
@@ -282,6 +285,10 @@ def address_for(other: str, interface: str) -> str:
         named = resolved(hostname, "this node's name")
         if not ipaddress.ip_address(named).is_loopback:
             return named
+    if not other:
+        text = f"the nodes of jobs cannot reach this machine by its name, {hostname}"
+        hint = 'set interface in the table [launcher]: "eth0", or an address of this machine'
+        raise ConfigError(text, hint=hint)
     return _route_address(other)
 
 

@@ -34,10 +34,18 @@ from simenv.config.paths import gpu_environ, passed_environ, worker_environ
 from simenv.errors import ConfigError
 from simenv.model import PoolSpec
 from simenv.model.calls import FUNCTIONS
-from simenv.scheduler.core import END_MARGIN_NS, ClusterLimits, StartWorker, nodes_of, rank_gpus
+from simenv.scheduler.core import (
+    END_MARGIN_NS,
+    MEMORY_SHARE,
+    ClusterLimits,
+    StartWorker,
+    nodes_of,
+    rank_gpus,
+)
 from simenv.scheduler.state.pools import WORKER_BYTES, WORKERS_PER_SLOT, most_resident
 from simenv.service.workers.endpoints import WorkerKeys
 from simenv.service.workers.isolation import WorkerIsolation
+from simenv.service.workers.job_nodes import JobNodes, nodes_of_jobs
 from simenv.text import size
 
 LOG_TAIL_BYTES = 2_000
@@ -88,10 +96,9 @@ class WorkerProcesses:
         self._import_from = os.pathsep.join(config.import_from)
         self._peers: dict[str, WorkerPeer] = {}
         self._names: dict[bytes, str] = {}  # by work socket
+        self.job_nodes: JobNodes | None = None  # None: all nodes are of the allocation
         self._ending: dict[str, float] = {}  # terminated; monotonic time at which they are killed
         self._argv = (
-            *(sys.executable, "-P", "-m", "simenv.worker"),
-            *("--service", str(paths.joining.resolve())),
             *("--lease-s", str(config.worker_lease_s)),
             *("--kernels", str(kernels)),
             *("--checkpoint-s", str(config.checkpoint_s)),
@@ -116,7 +123,12 @@ class WorkerProcesses:
         if remote := [node for node in nodes if not this_node.is_this_node(node)]:
             # A command line there shows them to every user of the node.
             return f"variables of environ are not sent to {remote[0]}: let nodes name this node"
+        node = action.shares[0].node if action.shares else ""
+        by_job = self.job_nodes is not None and node in self.job_nodes
         argv = (
+            *(sys.executable, "-P", "-m", "simenv.worker"),
+            # The agent of a job has the file in its own folder.
+            *("--service", "worker.json" if by_job else str(self._paths.joining.resolve())),
             *self._argv,
             *("--results", str(results)),
             *("--name", action.worker),
@@ -135,7 +147,7 @@ class WorkerProcesses:
             action.worker,
             argv,
             (
-                *self._environ,
+                *(() if by_job else self._environ),
                 *(gpu_environ(action.gpus[0]) if action.gpus and ranks == 1 else ()),
                 *passed.items(),
             ),
@@ -147,8 +159,11 @@ class WorkerProcesses:
         if isolation is not None:
             command = isolation.confined(command, results)
         try:
-            self._keys.make(action.worker, action.start)
-            pid = self._launcher.start(command)
+            pair = self._keys.make(action.worker, action.start, write=not by_job)
+            if by_job and self.job_nodes is not None and pair is not None:
+                pid = self.job_nodes.start_worker(node, command, pair)
+            else:
+                pid = self._launcher.start(command)
         except (ConfigError, LaunchError) as error:
             self._keys.remove(action.worker, action.start)
             if isolation is not None:
@@ -205,6 +220,8 @@ class WorkerProcesses:
         """Return the ends of workers since the last call, and kill terminated workers that have not
         ended in time."""
         ends = self._launcher.poll_exits()
+        if self.job_nodes is not None:
+            ends += self.job_nodes.poll_exits()
         if self.isolation is not None:
             self.isolation.kill_orphans(at_once=bool(ends))
         now_s = time.monotonic()
@@ -230,6 +247,8 @@ class WorkerProcesses:
     def kill(self, name: str) -> None:
         """Kill a worker; one that holds a machine gets MACHINE_GRACE_S to cancel its job first."""
         worker = self._peers.get(name)
+        if self.job_nodes is not None and self.job_nodes.signal_worker(name, kill=True):
+            return
         if worker is not None and worker.has_machine:
             self._ending.setdefault(name, time.monotonic() + MACHINE_GRACE_S)
             self._launcher.terminate(name)
@@ -246,6 +265,8 @@ class WorkerProcesses:
         return tail(self._log(name))
 
     def close(self) -> None:
+        if self.job_nodes is not None:
+            self.job_nodes.close()
         self._launcher.close()
         if self.isolation is not None:
             self.isolation.close()
@@ -302,7 +323,6 @@ def tail(path: Path) -> str:
     return data.decode("utf-8", "replace").rstrip()
 
 
-MEMORY_SHARE = 0.8  # of a node's available memory, for simulators
 SERVICE_SHARE = 0.25  # of this machine's memory: above it the service takes no tasks
 LEAST_SERVICE_BYTES = 2**30
 
@@ -362,6 +382,7 @@ def limits_of(
 ) -> ClusterLimits:
     """Return the fixed limits of the environment."""
     nodes = tuple(_with_simulator_memory(node, config) for node in allocation.nodes)
+    of_jobs = nodes_of_jobs(config.pools)
     left_s = allocation.end_s - time.time()
     return ClusterLimits(
         slots=sum(node.slots for node in nodes),
@@ -370,7 +391,7 @@ def limits_of(
         max_queued_bytes=config.max_queued_bytes,
         silent_ns=round(config.silent_s * 1e9),
         start_timeout_ns=round(config.start_timeout_s * 1e9),
-        nodes=nodes,
+        nodes=nodes + of_jobs,
         max_ranks=launcher.max_ranks,
         memory_per_slot=config.memory_per_slot,
         end_ns=time.monotonic_ns() + round(left_s * 1e9) if allocation.end_s else 0,

@@ -18,6 +18,7 @@ from simenv.wire.messages import (
     accounting,  # noqa: F401 - kinds of messages
     admin,  # noqa: F401
     metrics,  # noqa: F401
+    nodes,
     queries,
     tokens,  # noqa: F401
 )
@@ -144,7 +145,7 @@ class StopWorker(msgspec.Struct, frozen=True, array_like=True, tag=3):
     reason: str
 
 
-FromWorker = Join | Started | AttemptResults | Heartbeat | queries.DeviceDescribed
+FromWorker = Join | Started | AttemptResults | Heartbeat | queries.DeviceDescribed | nodes.FromNode
 
 
 class SetTaskThreads(msgspec.Struct, frozen=True, array_like=True, tag=5):
@@ -165,6 +166,7 @@ class NoiseDocument(msgspec.Struct, frozen=True, array_like=True, tag=6):
 
 
 ToWorker = AssignChunk | NoiseDocument | LeaseRenewed | SetTaskThreads | StopTask | StopWorker
+ToNode = LeaseRenewed | nodes.ToNode
 
 PROTOCOL = 1
 MAX_MESSAGE_BYTES = 64 * 2**20  # the transport drops a peer that sends more

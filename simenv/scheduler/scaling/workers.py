@@ -20,6 +20,7 @@ from simenv.model import WorkerState
 from simenv.scheduler.core import START_NS, Action, StartWorker, TaskRecord, rank_gpus, slot_memory
 from simenv.scheduler.dispatch import batching, dedicated_workers, gang_scheduling
 from simenv.scheduler.queueing.lanes import LONG_US
+from simenv.scheduler.scaling import jobs
 from simenv.scheduler.state import pools, scheduler_state
 
 PATIENCE_NS = 1_000_000_000  # resources expected to be free sooner are waited for
@@ -122,6 +123,7 @@ def resize(state: scheduler_state.SchedulerState, now_ns: int) -> list[Action]:
     state.starts_left = STARTS_PER_TICK
     actions: list[Action] = []
     for pool in list(state.pools.values()):
+        actions += jobs.resize(state, pool, now_ns)
         actions += grow(state, pool, now_ns)
         actions += shrink(state, pool, now_ns)
     return actions
@@ -139,6 +141,8 @@ def grow(state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int) -
     controls = state.controls
     if controls.is_restricting and controls.starts_nothing(pool.device):  # more would be idle
         missing = pool.spec.min - pool.live()
+    if pool.spec.jobs is not None:
+        missing = jobs.workers_to_start(state, pool, missing)
     if missing > 0 and _should_wait(state, pool, now_ns):
         return []
     for _ in range(min(missing, _may_start(state, pool))):
@@ -156,7 +160,7 @@ def grow(state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int) -
                 actions += _reclaim_memory(state, pool, request, now_ns)
             break
         actions.append(_start(state, pool, placement, rank_bytes, now_ns))
-    if len(pool.queue) and not actions:
+    if len(pool.queue) and not actions and pool.spec.jobs is None:
         actions += _relocate(state, pool, now_ns)
     return actions
 
@@ -276,7 +280,7 @@ def _find_placement(
 ) -> launcher_placement.Placement | launcher_placement.Infeasible | launcher_placement.Insufficient:
     """Return the placement of a worker, given the free memory and the ranks made on demand of each
     node. Nodes where a start failed lately are tried last."""
-    hosts = list(state.nodes.hosts.values())
+    hosts = state.nodes.of_jobs(pool.spec.name if pool.spec.jobs is not None else "")
     if pool.live() and not (pool.base or pool.overcommit or state.limits.overcommit):
         resident = sum(host.ranks for host in hosts)
         any_up = any(host.is_up for host in hosts)
@@ -393,7 +397,7 @@ def shrink(state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int)
     for worker in idle:
         if live > spec.max:
             actions += state.retire(worker, f"pool {spec.name} was scaled down", now_ns)
-        elif live <= spec.min or len(pool.queue) or worker.reservation_id:
+        elif live <= spec.min or len(pool.queue) > pool.queue.late or worker.reservation_id:
             break
         elif now_ns - worker.since_ns > idle_ns:
             actions += state.retire(worker, f"idle for {spec.idle_s:g} s", now_ns)

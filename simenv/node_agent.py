@@ -1,0 +1,254 @@
+"""Agent of a node that came by a job of the site: joins the service, starts and ends workers.
+
+The job runs `python -P -m simenv.node_agent` with its token on standard input (`JoinToken`). The
+agent only dials out. It ends when the service asks for that or has not answered for a lease, and
+its workers end with it (parent-death signal); with the agent, the job ends. A worker that was
+killed by a signal is reported after SETTLE_S: when a site kills a whole job, the agent dies too,
+and no task is charged. Used from one thread.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from launcher.allocation.discover import discover
+from launcher.allocation.this_node import this_node
+from launcher.base import Allocation, Command, Exit, LaunchError
+from launcher.process.children import LocalLauncher
+from simenv import process
+from simenv._version import __version__
+from simenv.config.paths import worker_environ
+from simenv.errors import SimenvError
+from simenv.wire import codec, keyfiles
+from simenv.wire.messages import nodes
+from simenv.wire.messages.client import LeaseRenewed
+from simenv.wire.transport.zmq_transport import WorkerTcpConnection
+
+BEAT_S = 1.0
+POLL_S = 0.05  # between two looks at the workers
+JOIN_S = 30.0  # for the service to accept the token
+SETTLE_S = 1.5
+GRACE_S = 3.0  # for workers to end
+_TOKEN_BYTES = 2**16
+
+
+class NodeAgent:
+    """One agent; `run` returns the exit code of the job."""
+
+    def __init__(self, token: nodes.JoinToken, node: Allocation, folder: Path) -> None:
+        """`node`: this node alone, as the job has it. `folder`: of the agent, mode 0700."""
+        self._token = token
+        self._node = node
+        self._folder = folder
+        self._pair = keyfiles.new_pair()
+        self._launcher = LocalLauncher()
+        self._starts: dict[str, int] = {}  # workers that run here
+        self._settling: list[tuple[float, Exit]] = []
+        self._asked_to_end = ""  # by the site
+        self._announced = False
+        self._lease_s = JOIN_S
+        self._heard_s = time.monotonic()
+        self._connection = self._connect(keyfiles.KeyPair(token.public_key, token.secret_key))
+
+    def _connect(self, keys: keyfiles.KeyPair) -> WorkerTcpConnection:
+        identity = f"{self._token.node}.{secrets.token_hex(4)}".encode()
+        return WorkerTcpConnection(self._token.address, self._token.server_key, keys, identity)
+
+    def end_soon(self, number: int) -> None:
+        """Note a signal by which the site announces the end of the job."""
+        self._asked_to_end = f"the site ends its job ({signal.Signals(number).name})"
+
+    def run(self) -> int:
+        """Join, and serve the service until the end. Raises SimenvError."""
+        accepted = self._join()
+        if accepted is None:
+            return 1
+        self._write_bootstrap(accepted)
+        self._lease_s = accepted.lease_s
+        self._connection.close()
+        self._connection = self._connect(self._pair)
+        process.log_line(f"joined as {self._token.node}")
+        next_beat_s = 0.0
+        while True:
+            now_s = time.monotonic()
+            if now_s >= next_beat_s:
+                next_beat_s = now_s + BEAT_S
+                self._send(nodes.NodeHeartbeat(self._token.node, self._token.epoch))
+            if self._asked_to_end and not self._announced:
+                self._announced = True
+                self._send(nodes.NodeLeaving(self._token.node, self._asked_to_end))
+            body = self._connection.receive(POLL_S if self._starts else BEAT_S / 4)
+            self._report_ends(time.monotonic())
+            if self._announced and not (self._starts or self._settling):
+                return self._end(self._asked_to_end)
+            if body is not None:
+                self._heard_s = time.monotonic()
+                message = codec.to_node(body)
+                if isinstance(message, nodes.EndNode):
+                    return self._end(message.reason)
+                self._obey(message)
+            elif time.monotonic() - self._heard_s > self._lease_s:
+                return self._end(f"no message from the service for {self._lease_s:g} s")
+
+    def _join(self) -> nodes.NodeAccepted | None:
+        """Present the token; None if the service does not accept it."""
+        token, (node,) = self._token, self._node.nodes
+        ends = [s for s in (self._node.end_s, time.time() + token.time_s - process_age_s()) if s]
+        gpus = tuple(
+            nodes.NodeGpu(g.uuid, g.model, g.memory_bytes, g.capability, g.bandwidth)
+            for g in node.gpu_details
+        )
+        left_s = min(ends) - time.time() if token.time_s else 0.0
+        join = nodes.JoinNode(
+            __version__,
+            token.node,
+            token.epoch,
+            self._pair.public,
+            os.uname().nodename,
+            node.slots,
+            node.memory_bytes,
+            node.gpus,
+            gpus,
+            self._node.source,
+            left_s,
+            process_age_s(),
+        )
+        self._send(join)
+        deadline_s = time.monotonic() + JOIN_S
+        while (left_s := deadline_s - time.monotonic()) > 0 and not self._asked_to_end:
+            body = self._connection.receive(min(left_s, BEAT_S))
+            if body is None:
+                continue
+            message = codec.to_node(body)
+            if isinstance(message, nodes.NodeAccepted):
+                return message
+            if isinstance(message, nodes.EndNode):
+                process.log_line(f"not accepted: {message.reason}")
+                return None
+        process.log_line(
+            self._asked_to_end
+            or f"the service at {token.address} has not accepted the token in {JOIN_S:.0f} s"
+        )
+        return None
+
+    def _write_bootstrap(self, accepted: nodes.NodeAccepted) -> None:
+        token = self._token
+        keyfiles.write_private(
+            self._folder / "worker.json",
+            keyfiles.WorkerBootstrap(
+                *(keyfiles.KEYS_FORMAT, accepted.service_node, accepted.sockets),
+                *(accepted.results_token, token.address, token.server_key),
+                epoch=token.epoch,
+            ),
+        )
+        keyfiles.worker_keys_folder(self._folder / "worker.json").mkdir(mode=0o700)
+
+    def _send(self, message: nodes.FromNode) -> None:
+        self._connection.send(codec.encode(message))
+
+    def _obey(self, message: nodes.ToNode | LeaseRenewed) -> None:
+        if isinstance(message, nodes.RunWorker):
+            self._start(message)
+        elif isinstance(message, nodes.SignalWorker) and message.kill:
+            self._launcher.kill(message.worker)
+        elif isinstance(message, nodes.SignalWorker):
+            self._launcher.terminate(message.worker)
+
+    def _start(self, message: nodes.RunWorker) -> None:
+        name, start = message.worker, message.start
+        log = Path(message.log)
+        if not os.access(log.parent, os.W_OK):  # the home is not shared
+            log = self._folder / log.name
+        try:
+            path = keyfiles.worker_key_path(self._folder / "worker.json", name, start)
+            pair = message.public_key, message.secret_key
+            key = keyfiles.WorkerKey(keyfiles.KEYS_FORMAT, name, start, *pair)
+            keyfiles.create_private(path, key)
+            argv = (sys.executable, *message.argv)
+            environ = {**dict(worker_environ(os.environ)), **dict(message.environ)}
+            command = Command(name, argv, tuple(environ.items()), log, self._folder, start)
+            self._launcher.start(command)
+            self._starts[name] = start
+        except (SimenvError, LaunchError) as error:
+            self._report(Exit(name, 0, 1, str(error), start))
+
+    def _report_ends(self, now_s: float) -> None:
+        for end in self._launcher.poll_exits():
+            self._starts.pop(end.name, None)
+            with suppress(OSError):
+                keyfiles.worker_key_path(self._folder / "worker.json", end.name, end.start).unlink(
+                    missing_ok=True
+                )
+            settle_s = SETTLE_S if end.code < 0 else 0.0
+            self._settling.append((now_s + settle_s, end))
+        waiting = [] if self._asked_to_end else [e for e in self._settling if e[0] > now_s]
+        for entry in self._settling:
+            if entry not in waiting:
+                self._report(entry[1])
+        self._settling = waiting
+
+    def _report(self, end: Exit) -> None:
+        by_site = end.infrastructure_failure or (bool(self._asked_to_end) and end.code < 0)
+        self._send(
+            nodes.WorkerEnded(
+                *(self._token.node, end.name, end.start, end.pid, end.code, end.reason), by_site
+            )
+        )
+
+    def _end(self, reason: str) -> int:
+        process.log_line(f"ending: {reason}")
+        for name in self._launcher.running():
+            self._launcher.terminate(name)
+        deadline_s = time.monotonic() + GRACE_S
+        while self._launcher.running() and time.monotonic() < deadline_s:
+            self._launcher.poll_exits()
+            time.sleep(POLL_S)
+        self._launcher.close()
+        with suppress(SimenvError):
+            self._send(nodes.NodeLeaving(self._token.node, reason, ended=True))
+        self._connection.close()
+        return 0
+
+
+def process_age_s() -> float:
+    """Return the seconds since the start of this process, with the start of Python."""
+    ticks = int(process.start_ticks() or 0)
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+
+
+def own_node() -> Allocation:
+    """Return this node alone, as the job of this process has it. Raises AllocationError."""
+    local = this_node()
+    found = discover(os.environ, local=local)
+    own = [n for n in found.nodes if n.name.partition(".")[0] == local.name.partition(".")[0]]
+    return Allocation((*own, *found.nodes)[:1], found.source, found.end_s)
+
+
+def main() -> int:
+    """Read the token, and run the agent in a folder of its own, which is removed at the end."""
+    token = msgspec.json.decode(sys.stdin.buffer.read(_TOKEN_BYTES), type=nodes.JoinToken)
+    folder = Path(tempfile.mkdtemp(prefix="simenv-node-"))
+    try:
+        agent = NodeAgent(token, own_node(), folder)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+            signal.signal(number, lambda received, _frame: agent.end_soon(received))
+        return agent.run()
+    except (SimenvError, LaunchError) as error:
+        process.log_line(f"cannot serve as {token.node}: {error}")
+        return 1
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Number and places of workers, and of jobs of the site by which nodes come."""

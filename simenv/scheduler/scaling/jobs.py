@@ -1,0 +1,240 @@
+"""Jobs of the site for a pool: when to submit one, when to drain and end its node, how many.
+
+A job is submitted when the queue's forecast pays for it: the tasks that the present workers, and
+those of submitted jobs, leave waiting until a new job could have joined are worth at least as much
+work for each new worker as that time. The time from a submission to the join is learned. A pool
+without workers and with a waiting task always gets one. A job is ended when its workers have been
+idle for `idle_s` (see `workers.shrink`), and a submitted one when nothing waits any more.
+
+The node of a job is drained `pools.DRAIN_NS` before the site ends the job, or a tenth of the job's
+length if that is shorter. A task whose expected end is later is not started there, see
+`pools.is_late`.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from simenv.model import JobSpec, PoolSpec, WorkerState
+from simenv.scheduler.core import Action, EndJob, RecordEvent, SubmitJob, rank_gpus
+from simenv.scheduler.state import pools, scheduler_state
+
+LEAST_WORK_NS = 1_000_000_000  # of a new worker
+SUBMITS_PER_TICK = 8
+LEARNING_RATE = 0.3  # of the time from a submission to the join
+
+
+class JobDemand(msgspec.Struct, frozen=True):
+    """What decides how many jobs a pool submits."""
+
+    waiting: int  # tasks, without those that no job is long enough for
+    late: int  # of these, tasks for which the rest of the present jobs is too short
+    backlog_ns: float  # expected work of the waiting tasks on one slot
+    workers: int  # that are there, or can be started on the nodes of jobs that are there
+    busy: int  # of them
+    coming: int  # workers of submitted jobs
+    per_job: int  # workers of one job
+    least: int
+    most: int  # workers
+    start_ns: float  # expected time from a submission until the node joins
+
+
+def jobs_to_submit(demand: JobDemand) -> int:
+    """Return the number of jobs to submit now."""
+    present = demand.workers + demand.coming
+    wanted = demand.least
+    if demand.waiting:
+        worth_ns = max(demand.start_ns, LEAST_WORK_NS)
+        left_ns = demand.backlog_ns - demand.workers * demand.start_ns
+        useful = int(left_ns // worth_ns)
+        # A task occupies one worker, and new workers share what is left with the present ones.
+        wanted = max(wanted, min(useful, demand.waiting + demand.busy), 1)
+    if demand.late and not demand.coming:
+        wanted = max(wanted, present + 1)
+    missing = min(wanted, demand.most) - present
+    return max(0, -(-missing // demand.per_job))
+
+
+def workers_of(spec: PoolSpec, slots: int, gpus: int) -> int:
+    """Return the number of workers that a node of a pool holds: one for each GPU, or slot."""
+    return max(1, gpus if rank_gpus(spec) else slots)
+
+
+def workers_to_start(state: scheduler_state.SchedulerState, pool: pools.Pool, missing: int) -> int:
+    """Return how many of the missing workers can be started on the nodes that are there. While
+    tasks wait, each node gets one: the jobs of the others may be too short for them."""
+    hosts = [host for host in state.nodes.of_jobs(pool.spec.name) if host.is_up]
+    waiting = len(pool.queue) - pool.queue.late
+    empty = min(waiting, sum(not host.ranks for host in hosts), pool.spec.max - pool.live())
+    room = sum(
+        max(0, workers_of(pool.spec, host.node.slots, host.node.gpus) - host.ranks)
+        for host in hosts
+    )
+    return min(max(missing, empty), room)
+
+
+# --- tasks that a job is too short for ------------------------------------------------------------
+
+
+def readmit(pool: pools.Pool, hosts: list[pools.NodeState]) -> None:
+    """Try tasks that were set aside again, if a job that ends later than those for which they were
+    has an idle worker, or is to get its first one."""
+    if not pool.late_until_ns:
+        return
+    idle = [*(w.host for w in pool.idle()), *(h for h in hosts if h.is_up and not h.ranks)]
+    if any(not host.end_ns or host.end_ns > pool.late_until_ns for host in idle):
+        pool.late_until_ns = 0
+        pool.queue.readmit_late()
+
+
+# --- jobs -----------------------------------------------------------------------------------------
+
+
+def resize(state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int) -> list[Action]:
+    """Drain, end, cancel and submit the jobs of one pool."""
+    spec = pool.spec.jobs
+    if spec is None:
+        return []
+    hosts = state.nodes.of_jobs(pool.spec.name)
+    readmit(pool, hosts)
+    actions: list[Action] = []
+    for host in hosts:
+        actions += _drain_before_end(state, host, spec, now_ns)
+    waiting = _waiting(pool)
+    for host in hosts:
+        actions += _end_unused(state, pool, host, waiting, now_ns)
+    if pool.is_quarantined or now_ns < pool.next_start_ns:
+        return actions
+    demand = _demand(pool, hosts)
+    controls = state.controls
+    if controls.is_restricting and controls.starts_nothing(pool.device):
+        demand = msgspec.structs.replace(demand, waiting=0, late=0)
+    off = [h for h in hosts if h.job and h.job.phase is pools.NodeJobPhase.OFF and not h.drained]
+    for host in off[: min(jobs_to_submit(demand), SUBMITS_PER_TICK)]:
+        assert host.job is not None
+        host.job = pools.NodeJob(pools.NodeJobPhase.SUBMITTED, submitted_ns=now_ns)
+        actions.append(SubmitJob(host.node.name, pool.spec.name))
+    return actions
+
+
+def _waiting(pool: pools.Pool) -> int:
+    """Return the number of waiting tasks for which jobs are submitted."""
+    waiting = len(pool.queue)
+    if pool.queue.late:
+        waiting -= sum(pools.never_fits(pool.spec, record) for record in pool.queue.late_tasks())
+    return waiting
+
+
+def _demand(
+    pool: pools.Pool,
+    hosts: list[pools.NodeState],
+) -> JobDemand:
+    spec = pool.spec
+    jobs = spec.jobs
+    assert jobs is not None
+    per_job = workers_of(spec, jobs.slots, jobs.gpus)
+    usable = [host for host in hosts if host.is_up]
+    workers = sum(
+        max(host.ranks, workers_of(spec, host.node.slots, host.node.gpus)) for host in usable
+    )
+    on_jobs = pool.workers.values()
+    busy = sum(w.state == WorkerState.BUSY and w.host.is_up for w in on_jobs)
+    submitted = [h for h in hosts if h.job and h.job.phase is pools.NodeJobPhase.SUBMITTED]
+    late = pool.queue.late_tasks()
+    never = [record for record in late if pools.never_fits(spec, record)]
+    return JobDemand(
+        len(pool.queue) - len(never),
+        len(late) - len(never),
+        (pool.queue.backlog_us - sum(record.cost_us for record in never)) * 1e3,
+        workers,
+        busy,
+        len(submitted) * per_job,
+        per_job,
+        spec.min,
+        spec.max,
+        pool.job_start_ns,
+    )
+
+
+def _drain_before_end(
+    state: scheduler_state.SchedulerState, host: pools.NodeState, spec: JobSpec, now_ns: int
+) -> list[Action]:
+    job = host.job
+    if job is None or job.phase is not pools.NodeJobPhase.UP or not job.end_ns:
+        return []
+    if now_ns < job.end_ns - pools.drain_ns(spec):
+        return []
+    left_s = max(0, job.end_ns - now_ns) / 1e9
+    return drain(state, host, f"its job ends in {left_s:.0f} s", now_ns)
+
+
+def drain(
+    state: scheduler_state.SchedulerState, host: pools.NodeState, reason: str, now_ns: int
+) -> list[Action]:
+    """Start nothing more on the node of a job; its running tasks may end."""
+    assert host.job is not None
+    host.job.phase = pools.NodeJobPhase.ENDING
+    host.drained = reason
+    actions: list[Action] = [RecordEvent("node.drained", host.node.name, reason)]
+    for worker in _workers_on(state, host):
+        actions += state.retire(worker, f"node {host.node.name}: {reason}", now_ns)
+    return actions
+
+
+def _end_unused(
+    state: scheduler_state.SchedulerState,
+    pool: pools.Pool,
+    host: pools.NodeState,
+    waiting: int,
+    now_ns: int,
+) -> list[Action]:
+    """End the job of a node without workers that gets none any more; cancel a submitted job that
+    nothing waits for."""
+    job = host.job
+    if job is None or job.phase is pools.NodeJobPhase.OFF:
+        return []
+    name, spec = host.node.name, pool.spec
+    if job.phase is pools.NodeJobPhase.SUBMITTED:
+        if waiting or pool.live() < spec.min:
+            return []
+        host.job = pools.NodeJob()
+        return [EndJob(name, "nothing waits for it any more")]
+    if _workers_on(state, host):
+        job.had_worker = True
+        return []
+    if not host.drained:
+        others = waiting - pool.queue.late
+        is_needed = others > 0 or pool.live() < spec.min
+        was_idle = job.had_worker or now_ns - job.joined_ns > spec.idle_s * 1e9
+        if is_needed or not was_idle:
+            return []
+        host.drained = "its job is ended: no work"
+    if job.told_to_end:
+        return []
+    job.phase, job.told_to_end = pools.NodeJobPhase.ENDING, True
+    return [EndJob(name, host.drained)]
+
+
+def _workers_on(state: scheduler_state.SchedulerState, host: pools.NodeState) -> list[pools.Worker]:
+    return [w for w in state.workers.values() if w.host is host]
+
+
+def text(state: scheduler_state.SchedulerState, pool: pools.Pool) -> str:
+    """Return the state of the pool's jobs, for tasks that wait for them."""
+    submitted = [
+        host.job
+        for host in state.nodes.of_jobs(pool.spec.name)
+        if host.job is not None and host.job.phase is pools.NodeJobPhase.SUBMITTED
+    ]
+    if not submitted:
+        return f"pool {pool.spec.name} waits until a job pays"
+    details = dict.fromkeys(job.detail for job in submitted if job.detail)
+    suffix = f": {'; '.join(details)}" if details else ""
+    count = len(submitted)
+    return f"pool {pool.spec.name} waits for {count} job{'s' * (count > 1)} of the site{suffix}"
+
+
+def learn_start(pool: pools.Pool, job: pools.NodeJob, now_ns: int) -> None:
+    """Learn the time from the submission of a job until its node has joined."""
+    took_ns = max(0, now_ns - job.submitted_ns)
+    pool.job_start_ns += round(LEARNING_RATE * (took_ns - pool.job_start_ns))

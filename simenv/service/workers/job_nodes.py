@@ -1,0 +1,469 @@
+"""Nodes that come by jobs of the site: their jobs, their agents and the workers there.
+
+`SiteJobs` calls the commands of the batch system in a thread, `JobNodes` speaks with the agents.
+Invariants: the token of a job is accepted once, and not after its job is over; whatever happens to
+a job, the end of each of its workers is reported, so that their names are free again. Jobs that an
+earlier service has left are cancelled at the start: their tokens are of no use.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import queue
+import shlex
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+
+from launcher import batch
+from launcher.allocation.this_node import this_node
+from launcher.base import AllocationError, Command, Exit, Gpu, LaunchError, Node
+from simenv._version import __version__
+from simenv.config import Config
+from simenv.files import write_atomic
+from simenv.model import PoolSpec
+from simenv.scheduler.core import MEMORY_SHARE, Action, EndJob, SubmitJob
+from simenv.scheduler.scaling.jobs import workers_of
+from simenv.scheduler.scheduler import Scheduler
+from simenv.service.workers.endpoints import WorkerEndpoint
+from simenv.wire import codec, keyfiles
+from simenv.wire.keyfiles import Identity, KeyPair, Role
+from simenv.wire.messages import nodes
+from simenv.wire.messages.client import LeaseRenewed
+from simenv.wire.transport.sockets import PeerKind
+from simenv.wire.transport.zmq_transport import Listener
+
+LIST_S = 5.0  # between two lists of the site's jobs
+UNLISTED_S = 15.0  # age from which a job that is not listed is over
+FIRST_BLOCK = 1_000_000  # of nodes of jobs: the ranks of a worker never leave one
+MAX_SLOTS = 4_096
+_END_OF_TOKEN = "END_OF_TOKEN"
+
+log = logging.getLogger("simenv.service")
+
+
+def nodes_of_jobs(pools: Sequence[PoolSpec], local: Node | None = None) -> tuple[Node, ...]:
+    """Return the nodes that may come by jobs of the pools, as the jobs request them. Memory that is
+    not requested is assumed to be as for the slots of this machine."""
+    results: list[Node] = []
+    for pool in pools:
+        jobs = pool.jobs
+        if jobs is None:
+            continue
+        local = local or this_node()
+        memory = jobs.memory_bytes or local.memory_bytes // local.slots * jobs.slots
+        count = -(-pool.max // workers_of(pool, jobs.slots, jobs.gpus))
+        results += [
+            Node(
+                f"{pool.name}:{number}",
+                jobs.slots,
+                int(MEMORY_SHARE * memory),
+                jobs.gpus,
+                (jobs.partition,) if jobs.partition else (),
+                block=FIRST_BLOCK + len(results) + number,
+                pool=pool.name,
+            )
+            for number in range(1, count + 1)
+        ]
+    return tuple(results)
+
+
+class RecordedJob(msgspec.Struct, frozen=True):
+    """A submitted job, as the file of jobs has it."""
+
+    serial: int
+    system: str
+    job: str
+    name: str
+
+
+class JobOutcome(msgspec.Struct, frozen=True):
+    """News of a job. `over`: it has ended, or was not submitted; `withdrawn`: by the site or a
+    user."""
+
+    serial: int
+    detail: str
+    over: bool = False
+    withdrawn: bool = False
+
+
+class SiteJobs:
+    """Jobs of this service at the site's batch systems. Commands run in a thread; `news` and the
+    requests are for the loop's thread. `record`: a file with the jobs, for the next service."""
+
+    def __init__(self, record: Path, environ: Mapping[str, str]) -> None:
+        self._record = record
+        self._environ = batch.environ_for_jobs(environ)
+        self._jobs: dict[int, RecordedJob] = {}
+        self._born_s: dict[int, float] = {}
+        self._requests = queue.SimpleQueue[Callable[[], None] | None]()
+        self._news = queue.SimpleQueue[JobOutcome]()
+        self._thread = threading.Thread(target=self._run, name="site-jobs", daemon=True)
+        self._requests.put(self._cancel_left)
+        self._thread.start()
+
+    def submit(self, serial: int, system: str, argv: list[str], name: str, script: str) -> None:
+        """Submit a job; its news come under `serial`."""
+        self._requests.put(lambda: self._submit(serial, system, argv, name, script))
+
+    def forget(self, serial: int, *, cancel: bool) -> None:
+        """Return no more news of a job; `cancel`: it may not have ended."""
+        self._requests.put(lambda: self._forget(serial, cancel=cancel))
+
+    def news(self) -> list[JobOutcome]:
+        """Return the news since the last call."""
+        results = []
+        with suppress(queue.Empty):
+            while True:
+                results.append(self._news.get_nowait())
+        return results
+
+    def close(self) -> None:
+        """Cancel all jobs, and end the thread."""
+        self._requests.put(self._cancel_all)
+        self._requests.put(None)
+        self._thread.join(batch.TIMEOUT_S)
+
+    def _run(self) -> None:
+        next_list_s = 0.0
+        while True:
+            try:
+                request = self._requests.get(timeout=LIST_S / 5)
+                if request is None:
+                    return
+                request()
+            except queue.Empty:
+                if self._jobs and time.monotonic() >= next_list_s:
+                    self._list()
+                    next_list_s = time.monotonic() + LIST_S
+
+    def _submit(self, serial: int, system: str, argv: list[str], name: str, script: str) -> None:
+        title = batch.SYSTEMS[system].title
+        try:
+            output = batch.call(argv, self._environ, script).strip()
+        except AllocationError as error:
+            self._news.put(JobOutcome(serial, str(error), over=True))
+            return
+        job = output.splitlines()[-1].partition(";")[0] if output else ""
+        self._jobs[serial] = RecordedJob(serial, system, job, name)
+        self._born_s[serial] = time.monotonic()
+        self._write()
+        self._news.put(JobOutcome(serial, f"{title} job {job}"))
+
+    def _forget(self, serial: int, *, cancel: bool) -> None:
+        job = self._jobs.pop(serial, None)
+        if job is None:
+            return
+        if cancel:
+            self._cancel([job])
+        self._write()
+
+    def _cancel_all(self) -> None:
+        self._cancel(list(self._jobs.values()))
+        self._jobs.clear()
+        self._write()
+
+    def _cancel_left(self) -> None:
+        with suppress(OSError, msgspec.MsgspecError):
+            left = msgspec.json.decode(self._record.read_bytes(), type=list[RecordedJob])
+            self._cancel(left)
+        self._write()
+
+    def _cancel(self, jobs: list[RecordedJob]) -> None:
+        for name, system in batch.SYSTEMS.items():
+            ids = [job.job for job in jobs if job.system == name and job.job]
+            if ids:
+                try:
+                    batch.call(system.cancel(ids), self._environ)
+                except AllocationError as error:  # most of them have ended already
+                    log.info("%s", error)
+
+    def _list(self) -> None:
+        for name, system in batch.SYSTEMS.items():
+            jobs = [job for job in self._jobs.values() if job.system == name]
+            if not jobs:
+                continue
+            argv = system.listed([j.job for j in jobs], sorted({j.name for j in jobs}))
+            try:
+                listed = system.parse(batch.call(argv, self._environ))
+            except AllocationError as error:  # the site's controller may be away
+                log.warning("%s", error)
+                continue
+            for job in jobs:
+                self._tell(job, system.title, listed)
+
+    def _tell(self, job: RecordedJob, title: str, listed: list[batch.ListedJob]) -> None:
+        found = next((each for each in listed if batch.same_job(job.job, each.job)), None)
+        if found is None:
+            if time.monotonic() - self._born_s[job.serial] < UNLISTED_S:
+                return
+            found = batch.ListedJob(job.job, batch.JobPhase.OVER, "not listed any more")
+        is_over = found.phase is batch.JobPhase.OVER
+        text = f"{title} job {job.job} ({found.detail})"
+        self._news.put(JobOutcome(job.serial, text, is_over, found.withdrawn))
+
+    def _write(self) -> None:
+        body = msgspec.json.encode(list(self._jobs.values()))
+        try:
+            write_atomic(self._record, body)
+        except OSError as error:
+            log.warning("cannot write %s: %s", self._record, error.strerror)
+
+
+class JobNode(msgspec.Struct, eq=False):
+    """Job and agent of one node, from the submission to the end of the job."""
+
+    serial: int
+    token_key: str  # public key, accepted until the agent has joined; "": not any more
+    own_key: str = ""  # public key of the agent
+    facts: nodes.JoinNode | None = None
+    peer: bytes = b""  # of the agent
+    heard_s: float = math.inf
+    workers: dict[str, int] = msgspec.field(default_factory=dict)  # starts of those that run
+
+
+class JobNodes:
+    """Nodes by jobs, for `ActionExecutor`, `WorkerProcesses` and the event loop. Used from the
+    loop's thread."""
+
+    def __init__(
+        self,
+        config: Config,
+        scheduler: Scheduler,
+        listener: Listener,
+        endpoint: WorkerEndpoint,
+        site: SiteJobs,
+        logs: Path,
+    ) -> None:
+        """`logs`: folder of the logs of jobs and workers."""
+        self._config = config
+        self._pools = {pool.name: pool for pool in config.pools}
+        self._scheduler = scheduler
+        self._listener = listener
+        self._endpoint = endpoint
+        self._site = site
+        self._logs = logs
+        self._nodes: dict[str, JobNode] = {}
+        self._serial = 0
+        self._exits: list[Exit] = []
+
+    def __contains__(self, node: str) -> bool:
+        return node in self._nodes
+
+    # --- actions of the scheduler ---------------------------------------------------------------
+
+    def submit(self, action: SubmitJob) -> None:
+        """Submit the job of a node, with a token for it."""
+        jobs = self._pools[action.pool].jobs
+        listener = self._endpoint.listener
+        assert jobs is not None
+        assert listener is not None
+        self._serial += 1
+        pair = keyfiles.new_pair()
+        listener.admit_key(pair.public, Identity(action.node, Role.WORKER))
+        self._nodes[action.node] = JobNode(self._serial, pair.public)
+        token = nodes.JoinToken(
+            action.node,
+            self._endpoint.address,
+            self._endpoint.server_key,
+            pair.public,
+            pair.secret,
+            self._scheduler.state.epoch,
+            jobs.time_s,
+        )
+        name = f"simenv-{self._config.name}-{action.pool}"
+        resources = batch.JobResources(
+            *(jobs.time_s, jobs.slots, jobs.memory_bytes, jobs.gpus),
+            *(jobs.partition, jobs.account, jobs.extra),
+        )
+        argv = batch.SYSTEMS[jobs.system].submit(name, resources, self._log_of(action.node))
+        self._site.submit(self._serial, jobs.system, argv, name, script_of(token))
+
+    def end(self, action: EndJob) -> None:
+        """End the job of a node: its agent does that, or it is cancelled."""
+        node = self._nodes.get(action.node)
+        if node is None:
+            return
+        if node.peer:
+            self._send(node, nodes.EndNode(action.reason))
+        else:
+            self._drop(action.node, cancel=True)
+
+    # --- messages of agents ---------------------------------------------------------------------
+
+    def receive(self, peer: bytes, identity: Identity, message: nodes.FromNode) -> list[Action]:
+        """Handle a message of an agent; a message that names another node is ignored."""
+        name, now_ns = message.node, time.monotonic_ns()
+        node = self._nodes.get(name)
+        if identity.owner != name or node is None:
+            self._reply(peer, nodes.EndNode("this node is not expected"))
+            return []
+        if isinstance(message, nodes.JoinNode):
+            self._accept(peer, node, message)
+            return []
+        node.heard_s = now_ns / 1e9
+        if isinstance(message, nodes.NodeHeartbeat):
+            return self._heartbeat(peer, name, node, now_ns)
+        if isinstance(message, nodes.WorkerEnded):
+            if node.workers.get(message.worker) == message.start:
+                del node.workers[message.worker]
+                end = message.worker, message.pid, message.code, message.reason, message.start
+                self._exits.append(Exit(*end, message.infrastructure_failure))
+            return []
+        if message.ended:
+            return self._over(name, message.reason, cancel=False)
+        return self._scheduler.node_leaving(name, message.reason, now_ns)
+
+    def _accept(self, peer: bytes, node: JobNode, message: nodes.JoinNode) -> None:
+        """Accept a token, once: from now on the agent's own key counts."""
+        listener, state = self._endpoint.listener, self._scheduler.state
+        assert listener is not None
+        problem = ""
+        if message.version != __version__:
+            problem = f"version {message.version} of simenv there, {__version__} here"
+        elif message.epoch != state.epoch or node.facts is not None:
+            problem = "this token has been used"
+        elif not 1 <= message.slots <= MAX_SLOTS:
+            problem = f"{message.slots} slots"
+        if problem:
+            self._reply(peer, nodes.EndNode(problem))
+            return
+        node.facts, node.own_key = message, message.public_key
+        self._reply(
+            peer,
+            nodes.NodeAccepted(self._config.worker_lease_s, *self._endpoint.for_agents),
+        )
+        identity = Identity(message.node, Role.WORKER)
+        listener.admit_key(message.public_key, identity)
+        listener.revoke_key(node.token_key, b"")
+        node.token_key = ""
+
+    def _heartbeat(self, peer: bytes, name: str, node: JobNode, now_ns: int) -> list[Action]:
+        facts = node.facts
+        if facts is None or node.peer not in (b"", peer):
+            self._reply(peer, nodes.EndNode("this node has not joined"))
+            return []
+        self._reply(peer, LeaseRenewed(self._scheduler.state.epoch))
+        if node.peer:
+            return []
+        node.peer = peer
+        template = self._scheduler.state.nodes.hosts[name].node
+        joined = replace(
+            template,
+            slots=facts.slots,
+            memory_bytes=int(MEMORY_SHARE * facts.memory_bytes) or template.memory_bytes,
+            gpus=facts.num_gpus,
+            gpu_details=tuple(Gpu(*msgspec.structs.astuple(gpu)) for gpu in facts.gpus),
+        )
+        end_ns = now_ns + round(facts.left_s * 1e9) if facts.left_s > 0 else 0
+        source = f"{facts.source} on {facts.host}"
+        log.info("agent of %s was %.1f s old when it joined", name, facts.age_s)
+        return self._scheduler.node_joined(joined, source, end_ns, now_ns)
+
+    # --- time -----------------------------------------------------------------------------------
+
+    def tick(self, now_ns: int) -> list[Action]:
+        """Handle the site's news, and nodes whose agents are silent."""
+        actions: list[Action] = []
+        by_serial = {node.serial: name for name, node in self._nodes.items()}
+        for news in self._site.news():
+            name = by_serial.get(news.serial, "")
+            node = self._nodes.get(name)
+            if node is None or node.serial != news.serial:
+                continue
+            if not news.over:
+                actions += self._scheduler.job_listed(name, news.detail)
+            elif node.peer:
+                actions += self._over(name, news.detail, cancel=False)
+            else:
+                self._drop(name, cancel=False)
+                reason = f"{news.detail}; its node has not joined: {self._log_of(name)}"
+                blame = not news.withdrawn
+                actions += self._scheduler.job_refused(name, reason, now_ns, blame=blame)
+        for name, node in list(self._nodes.items()):
+            silent_s = now_ns / 1e9 - node.heard_s
+            if silent_s > self._config.silent_s:
+                actions += self._over(
+                    name, f"its agent is silent for {silent_s:.0f} s", cancel=True
+                )
+        return actions
+
+    def close(self) -> None:
+        """End all nodes, and cancel what the agents do not end."""
+        for node in self._nodes.values():
+            if node.peer:
+                self._send(node, nodes.EndNode("the service ends"))
+        self._site.close()
+
+    # --- workers --------------------------------------------------------------------------------
+
+    def start_worker(self, node: str, command: Command, pair: KeyPair) -> int:
+        """Start a worker through the agent; its pid is not known. Raises LaunchError."""
+        there = self._nodes.get(node)
+        if there is None or not there.peer:
+            raise LaunchError(f"node {node} has left")
+        message = nodes.RunWorker(
+            *(command.name, command.start, command.argv[1:], command.environ),
+            *(str(command.log), pair.public, pair.secret),
+        )
+        if not self._send(there, message):
+            raise LaunchError(f"the agent of {node} cannot be reached")
+        there.workers[command.name] = command.start
+        return 0
+
+    def signal_worker(self, worker: str, *, kill: bool) -> bool:
+        """Kill or terminate a worker; False if it does not run on a node of these."""
+        for node in self._nodes.values():
+            if worker in node.workers:
+                self._send(node, nodes.SignalWorker(worker, kill))
+                return True
+        return False
+
+    def poll_exits(self) -> list[Exit]:
+        """Return the ends of workers since the last call, as `Launcher.poll_exits`."""
+        results, self._exits = self._exits, []
+        return results
+
+    def _over(self, name: str, reason: str, *, cancel: bool) -> list[Action]:
+        node = self._nodes[name]
+        actions = self._scheduler.job_over(name, reason, time.monotonic_ns())
+        self._exits += [
+            Exit(worker, 0, -9, reason, start, infrastructure_failure=True)
+            for worker, start in node.workers.items()
+        ]
+        self._drop(name, cancel=cancel)
+        return actions
+
+    def _drop(self, name: str, *, cancel: bool) -> None:
+        node, listener = self._nodes.pop(name), self._endpoint.listener
+        assert listener is not None
+        for key in filter(None, (node.token_key, node.own_key)):
+            listener.revoke_key(key, codec.encode(nodes.EndNode("this node has left")))
+        self._site.forget(node.serial, cancel=cancel)
+
+    def _send(self, node: JobNode, message: nodes.ToNode) -> bool:
+        return self._reply(node.peer, message)
+
+    def _reply(self, peer: bytes, message: nodes.ToNode | LeaseRenewed) -> bool:
+        return self._listener.send(PeerKind.WORKER, peer, codec.encode(message))
+
+    def _log_of(self, node: str) -> Path:
+        return self._logs / f"job.{node.replace(':', '.')}.log"
+
+
+def script_of(token: nodes.JoinToken) -> str:
+    """Return the script of a job. The token is on standard input: neither a command line nor an
+    environment shows it."""
+    body = msgspec.json.encode(token).decode()
+    python = shlex.quote(sys.executable)
+    return (
+        f"#!/bin/sh\nexec {python} -P -m simenv.node_agent <<'{_END_OF_TOKEN}'\n{body}\n"
+        f"{_END_OF_TOKEN}\n"
+    )

@@ -1,0 +1,124 @@
+"""Messages between the service and the agents of nodes that came by a job of the site.
+
+A job begins with a token that the service accepts once: a key pair, with the address and the public
+key of the service. The agent sends JoinNode with a public key of its own, connects again with that
+pair, and sends NodeHeartbeat from then on. Invariant: the service opens no connection to a node;
+the pair of a worker travels in RunWorker, over that encrypted connection.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from simenv.wire.messages.queries import Number
+
+
+class JoinToken(msgspec.Struct, frozen=True):
+    """Token of one job, as JSON on the standard input of its agent."""
+
+    node: str  # name of the node in the environment: POOL:NUMBER
+    address: str  # of the service: tcp://HOST:PORT
+    server_key: str  # public key of this start of the service, in ZeroMQ's base 85
+    public_key: str  # accepted until the first JoinNode
+    secret_key: str
+    epoch: int  # of the service's start
+    time_s: float  # requested length of the job; it counts from the start of the agent
+
+    def __repr__(self) -> str:
+        return f"JoinToken({self.node}, {self.address})"
+
+
+class NodeGpu(msgspec.Struct, frozen=True, array_like=True):
+    """A GPU of the job; the fields are those of `launcher.base.Gpu`."""
+
+    uuid: str
+    model: str = ""
+    memory_bytes: Number = 0
+    capability: tuple[int, int] = (0, 0)
+    bandwidth: float = 0.0
+
+
+class JoinNode(msgspec.Struct, frozen=True, array_like=True, tag=10):
+    """First message of an agent, with the key of its token."""
+
+    version: str
+    node: str
+    epoch: Number
+    public_key: str  # of the agent itself, for all that follows
+    host: str
+    slots: Number
+    memory_bytes: Number  # of the job on this node
+    num_gpus: Number
+    gpus: tuple[NodeGpu, ...]  # (): without details
+    source: str  # "Slurm job 17"
+    left_s: float  # until the site ends the job; 0: never
+    age_s: float  # of the agent's process
+
+
+class NodeHeartbeat(msgspec.Struct, frozen=True, array_like=True, tag=11):
+    """Sign of life of an agent, every second; answered by LeaseRenewed."""
+
+    node: str
+    epoch: Number
+
+
+class NodeLeaving(msgspec.Struct, frozen=True, array_like=True, tag=12):
+    """The site ends the job, or the agent has ended its workers and ends."""
+
+    node: str
+    reason: str
+    ended: bool = False  # no worker runs there any more
+
+
+class WorkerEnded(msgspec.Struct, frozen=True, array_like=True, tag=13):
+    """End of a worker on the node; the fields are those of `launcher.base.Exit`."""
+
+    node: str
+    worker: str
+    start: Number
+    pid: Number
+    code: int
+    reason: str
+    infrastructure_failure: bool
+
+
+class NodeAccepted(msgspec.Struct, frozen=True, array_like=True, tag=10):
+    """Answer to JoinNode: what the agent and its workers need to know of the service."""
+
+    lease_s: float
+    service_node: str
+    sockets: str
+    results_token: str
+
+
+class RunWorker(msgspec.Struct, frozen=True, array_like=True, tag=11):
+    """Start a worker. Relative paths in `argv` are of the agent's folder, where the agent puts the
+    files with the addresses and the key pair."""
+
+    worker: str
+    start: int
+    argv: tuple[str, ...]  # after the interpreter
+    environ: tuple[tuple[str, str], ...]  # besides that of the agent
+    log: str
+    public_key: str
+    secret_key: str
+
+    def __repr__(self) -> str:
+        return f"RunWorker({self.worker}, {self.start})"
+
+
+class SignalWorker(msgspec.Struct, frozen=True, array_like=True, tag=12):
+    """Send SIGKILL, or SIGTERM, to a worker; without effect if it has ended."""
+
+    worker: str
+    kill: bool
+
+
+class EndNode(msgspec.Struct, frozen=True, array_like=True, tag=13):
+    """End the workers of the node, and the agent; the job ends with it."""
+
+    reason: str
+
+
+FromNode = JoinNode | NodeHeartbeat | NodeLeaving | WorkerEnded
+ToNode = NodeAccepted | RunWorker | SignalWorker | EndNode

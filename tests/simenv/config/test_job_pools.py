@@ -1,0 +1,84 @@
+"""Tables `slurm` and `pbs` of pools: what they become, and what is refused."""
+
+import pytest
+
+from simenv.config.load import convert
+from simenv.config.pools import pool_of, pool_text
+from simenv.errors import ConfigError
+from simenv.model import JobSpec
+
+
+def pool(table: object, system: str = "slurm", **settings: object) -> JobSpec:
+    spec = pool_of({"name": "big", system: table, **settings}, "test")
+    assert spec.jobs is not None
+    assert spec.nodes == "big:*"
+    return spec.jobs
+
+
+def test_table_becomes_jobs_whose_nodes_are_the_pool_s_own() -> None:
+    table = {"partition": "gpu", "nodes": 1, "time": "4:00:00", "extra": "--constraint=a100 -q x"}
+    jobs = pool(table, min=0, max=16, idle_s=600)
+    extra = ("--constraint=a100", "-q", "x")
+    assert jobs == JobSpec("slurm", 14_400.0, "gpu", extra=extra)
+    assert pool({"queue": "workq", "time": 60}, "pbs") == JobSpec("pbs", 3_600.0, "workq")
+    table = {"time": 1, "slots": 8, "memory": "64GiB", "gpus": 4, "account": "chem"}
+    assert pool(table) == JobSpec("slurm", 60.0, "", "chem", 8, 64 * 2**30, 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        (90, 5_400),
+        ("90", 5_400),
+        ("1:30", 90),
+        ("2:00:10", 7_210),
+        ("1-12", 129_600),
+        ("1-12:30", 131_400),
+        ("1-00:00:01", 86_401),
+    ],
+)
+def test_length_of_a_job_is_written_as_in_slurm(text: object, seconds: float) -> None:
+    assert pool({"time": text}).time_s == seconds
+
+
+@pytest.mark.parametrize(
+    ("table", "settings", "message"),
+    [
+        ("gpu", {}, "is not a table"),
+        ({}, {}, "has no time"),
+        ({"time": "soon"}, {}, "'soon' is no length of time"),
+        ({"time": True}, {}, "no length of time"),
+        ({"time": "0:10"}, {}, "slurm.time = 10 s is outside 60"),
+        ({"time": 9, "partion": "gpu"}, {}, "unknown key 'partion'"),
+        ({"time": 9, "nodes": 2}, {}, "a job has one node"),
+        ({"time": 9, "slots": 0}, {}, "slurm.slots = 0 is outside 1"),
+        ({"time": 9, "slots": "many"}, {}, "Expected `int`"),
+        ({"time": 9, "gpus": 65}, {}, "slurm.gpus = 65 is outside"),
+        ({"time": 9, "memory": "much"}, {}, "is not a size"),
+        ({"time": 9, "partition": "a", "queue": "b"}, {}, "are the same"),
+        ({"time": 9, "partition": "a b"}, {}, "is not one word"),
+        ({"time": 9, "extra": "'--qos"}, {}, "cannot be split"),
+        ({"time": 9, "extra": ["--a\nb"]}, {}, "is not one word"),
+        ({"time": 9}, {"nodes": "gpu*"}, "has slurm and nodes"),
+        ({"time": 9}, {"ranks": 2}, "has slurm and ranks=2"),
+        ({"time": 9}, {"workers": "auto"}, "has slurm and workers=auto"),
+        ({"time": 9}, {"pbs": {"time": 9}}, "exclude one another"),
+    ],
+)
+def test_wrong_table_is_refused_with_the_value(
+    table: object, settings: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        pool(table, **settings)
+
+
+def test_option_of_the_command_line_names_the_file() -> None:
+    with pytest.raises(ConfigError, match="is not a table") as caught:
+        pool_text("big:slurm=gpu")
+    assert "simenv.toml" in caught.value.hint
+
+
+def test_accounts_are_not_isolated_on_nodes_of_jobs() -> None:
+    pools = [{"name": "big", "slurm": {"time": 9}}]
+    with pytest.raises(ConfigError, match="isolation = 'account'"):
+        convert({"pools": pools, "isolation": "account"})

@@ -1,0 +1,308 @@
+"""Nodes by jobs at the service: tokens, messages of agents, news of the site.
+
+The listener and the connections are real; `Jobs` stands for the batch system.
+"""
+
+import json
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from launcher.base import Command, LaunchError, Node
+from simenv._version import __version__
+from simenv.config import Config, EnvironmentPaths
+from simenv.model import JobSpec, PoolSpec, TaskOptions, TaskSpec
+from simenv.scheduler import core
+from simenv.scheduler.core import SubmitJob
+from simenv.scheduler.scheduler import Scheduler
+from simenv.service.workers.endpoints import WorkerEndpoint
+from simenv.service.workers.job_nodes import (
+    JobNodes,
+    JobOutcome,
+    SiteJobs,
+    nodes_of_jobs,
+    script_of,
+)
+from simenv.wire import codec, keyfiles
+from simenv.wire.messages import client as m, nodes
+from simenv.wire.transport.zmq_transport import WorkerTcpConnection, ZmqListener
+
+WAIT_S = 30.0
+POOL = PoolSpec("big", "statevector", 0, 2, jobs=JobSpec("slurm", 600.0), nodes="big:*")
+NODE = "big:1"
+ROUTE = core.Route("statevector", "test", "big", 4, 2**20, 1e6, 0.0, 1)
+
+
+class Jobs:
+    """A batch system that takes every job and does nothing."""
+
+    def __init__(self) -> None:
+        self.scripts: dict[int, str] = {}
+        self.forgotten: list[tuple[int, bool]] = []
+        self.pending: list[JobOutcome] = []
+
+    def submit(self, serial: int, _system: str, _argv: list[str], _name: str, script: str) -> None:
+        self.scripts[serial] = script
+
+    def forget(self, serial: int, *, cancel: bool) -> None:
+        self.forgotten.append((serial, cancel))
+
+    def news(self) -> list[JobOutcome]:
+        results, self.pending = self.pending, []
+        return results
+
+    def close(self) -> None:
+        pass
+
+
+class Site:
+    """A service's part for nodes by jobs; `pump` handles what has arrived."""
+
+    def __init__(self, folder: Path) -> None:
+        home = folder / "home"
+        results = folder / "results"
+        for each in (home, results):
+            each.mkdir(mode=0o700)
+        config = Config(pools=(POOL,))
+        limits = core.ClusterLimits(
+            *(2, 2**30, 100, 2**20, 10**10, 10**10),
+            nodes=(Node("here", 2, 2**30), *nodes_of_jobs(config.pools, Node("here", 2, 2**30))),
+        )
+        self.scheduler = Scheduler(config.pools, limits, 1)
+        server = keyfiles.new_pair()
+        endpoint = WorkerEndpoint(
+            EnvironmentPaths(home, home), folder, results, limits.nodes, "127.0.0.1", 1, server
+        )
+        self.listener = ZmqListener(folder, server, None, endpoint.listener)
+        self.jobs = Jobs()
+        self.nodes = JobNodes(
+            config,
+            self.scheduler,
+            self.listener,
+            endpoint,
+            self.jobs,
+            folder,  # type: ignore[arg-type]
+        )
+
+    def submit(self, node: str = NODE) -> nodes.JoinToken:
+        """Submit the job that the scheduler wants; return its token."""
+        batch = core.SubmitBatch(b"c", TaskOptions(), "k", 0, 1, time.monotonic_ns())
+        self.scheduler.submit(batch, [TaskSpec(b"program", 100, 1)], [ROUTE])
+        actions = self.scheduler.tick(time.monotonic_ns())
+        assert SubmitJob(node, "big") in actions
+        self.nodes.submit(SubmitJob(node, "big"))
+        return token_of(self.jobs.scripts[max(self.jobs.scripts)])
+
+    def pump(self, until: Callable[[], object]) -> None:
+        deadline = time.monotonic() + WAIT_S
+        while not until():
+            assert time.monotonic() < deadline, "not in time"
+            if self.listener.wait(0.01):
+                received = self.listener.receive()
+                if received is not None:
+                    _, peer, body, identity = received
+                    message = codec.from_worker(body)
+                    assert isinstance(message, nodes.FromNode)
+                    self.nodes.receive(peer, identity, message)
+
+    def answer(self, connection: WorkerTcpConnection) -> m.ToNode:
+        found: list[bytes] = []
+
+        def has_answer() -> bool:
+            body = connection.receive(0.0)
+            found.extend([] if body is None else [body])
+            return bool(found)
+
+        self.pump(has_answer)
+        return codec.to_node(found[0])
+
+    @property
+    def state(self) -> str:
+        return self.scheduler.state.nodes.hosts[NODE].state
+
+
+def token_of(script: str) -> nodes.JoinToken:
+    (line,) = (line for line in script.splitlines() if line.startswith("{"))
+    return nodes.JoinToken(**json.loads(line))
+
+
+def dial(token: nodes.JoinToken, pair: keyfiles.KeyPair | None = None) -> WorkerTcpConnection:
+    keys = pair or keyfiles.KeyPair(token.public_key, token.secret_key)
+    return WorkerTcpConnection(token.address, token.server_key, keys, os.urandom(8).hex().encode())
+
+
+def join_of(token: nodes.JoinToken, pair: keyfiles.KeyPair, **changes: object) -> bytes:
+    fields = {
+        "version": __version__, "node": token.node, "epoch": token.epoch,
+        "public_key": pair.public, "host": "g07", "slots": 2, "memory_bytes": 2**30,
+        "num_gpus": 0, "gpus": (), "source": "Slurm job 7", "left_s": 600.0, "age_s": 0.1,
+    }  # fmt: skip
+    return codec.encode(nodes.JoinNode(**{**fields, **changes}))  # type: ignore[arg-type]
+
+
+def joined(site: Site) -> tuple[nodes.JoinToken, WorkerTcpConnection]:
+    """A node that has joined, as its agent does it."""
+    token, pair = site.submit(), keyfiles.new_pair()
+    first = dial(token)
+    first.send(join_of(token, pair))
+    assert isinstance(site.answer(first), nodes.NodeAccepted)
+    first.close()
+    connection = dial(token, pair)
+    connection.send(codec.encode(nodes.NodeHeartbeat(token.node, token.epoch)))
+    assert isinstance(site.answer(connection), m.LeaseRenewed)
+    assert site.state == "up"
+    return token, connection
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with tempfile.TemporaryDirectory() as folder:
+        site = Site(Path(folder))
+        yield site
+        site.listener.close()
+
+
+def test_node_joins_with_its_token_and_then_its_own_key(site: Site) -> None:
+    _, connection = joined(site)
+    host = site.scheduler.state.nodes.hosts[NODE]
+    assert host.node.slots == 2
+    assert host.job is not None
+    assert host.job.source == "Slurm job 7 on g07"
+    connection.close()
+
+
+def test_token_is_accepted_once(site: Site) -> None:
+    token, connection = joined(site)
+    thief = dial(token)
+    thief.send(join_of(token, keyfiles.new_pair()))
+    for _ in range(20):  # time enough for the service to read and answer it
+        connection.send(codec.encode(nodes.NodeHeartbeat(token.node, token.epoch)))
+        assert isinstance(site.answer(connection), m.LeaseRenewed)
+        assert thief.receive(0.02) is None, "the key of the token still opens a connection"
+    thief.close()
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"version": "0.0.1"}, "version 0.0.1"),
+        ({"epoch": 9}, "has been used"),
+        ({"slots": 10**6}, "1000000 slots"),
+        ({"node": "big:2"}, "not expected"),
+    ],
+)
+def test_wrong_join_is_answered_with_its_reason(
+    site: Site, changes: dict[str, object], reason: str
+) -> None:
+    token = site.submit()
+    connection = dial(token)
+    connection.send(join_of(token, keyfiles.new_pair(), **changes))
+    answer = site.answer(connection)
+    assert isinstance(answer, nodes.EndNode)
+    assert reason in answer.reason
+    assert site.state == "pending"
+    connection.close()
+
+
+def test_heartbeat_before_the_join_uses_no_node(site: Site) -> None:
+    token = site.submit()
+    connection = dial(token)
+    connection.send(codec.encode(nodes.NodeHeartbeat(token.node, token.epoch)))
+    assert isinstance(site.answer(connection), nodes.EndNode)
+    assert site.state == "pending"
+    connection.close()
+
+
+def test_silent_node_is_over_its_job_cancelled_and_its_workers_reported(site: Site) -> None:
+    _, connection = joined(site)
+    command = Command("big-0", ("python", "-m", "x"), (), Path("/log"), Path("/"), 5)
+    site.nodes.start_worker(NODE, command, keyfiles.new_pair())
+    run = site.answer(connection)
+    assert isinstance(run, nodes.RunWorker)
+    assert (run.worker, run.argv) == ("big-0", ("-m", "x"))
+    assert run.secret_key not in repr(run)
+    site.nodes.tick(time.monotonic_ns() + 60 * 10**9)
+    assert site.state == "off"
+    assert site.jobs.forgotten == [(1, True)]
+    (end,) = site.nodes.poll_exits()
+    assert (end.name, end.start, end.infrastructure_failure) == ("big-0", 5, True)
+    with pytest.raises(LaunchError, match="has left"):
+        site.nodes.start_worker(NODE, command, keyfiles.new_pair())
+    connection.close()
+
+
+def test_end_of_a_worker_is_reported_once_and_only_of_its_start(site: Site) -> None:
+    token, connection = joined(site)
+    command = Command("big-0", ("python",), (), Path("/log"), Path("/"), 5)
+    site.nodes.start_worker(NODE, command, keyfiles.new_pair())
+    for start in (4, 5, 5):
+        end = nodes.WorkerEnded(token.node, "big-0", start, 17, -9, "signal 9", False)
+        connection.send(codec.encode(end))
+    connection.send(codec.encode(nodes.NodeHeartbeat(token.node, token.epoch)))
+    while not isinstance(site.answer(connection), m.LeaseRenewed):
+        pass
+    (end,) = site.nodes.poll_exits()
+    assert (end.name, end.start, end.pid, end.code) == ("big-0", 5, 17, -9)
+    connection.close()
+
+
+def test_news_of_the_site_reach_the_node_of_that_job_alone(site: Site) -> None:
+    site.submit()
+    site.jobs.pending = [JobOutcome(1, "Slurm job 7 (PENDING: Priority)"), JobOutcome(9, "other")]
+    site.nodes.tick(time.monotonic_ns())
+    host = site.scheduler.state.nodes.hosts[NODE]
+    assert host.job is not None
+    assert host.job.detail == "Slurm job 7 (PENDING: Priority)"
+    site.jobs.pending = [JobOutcome(1, "Slurm job 7 (FAILED)", over=True)]
+    site.nodes.tick(time.monotonic_ns())
+    assert site.state == "off"
+    assert "FAILED" in site.scheduler.state.pools["big"].reason
+
+
+def test_script_shows_the_token_to_its_standard_input_alone(tmp_path: Path) -> None:
+    token = nodes.JoinToken(NODE, "tcp://h:1", "s" * 40, "p" * 40, "'quoted\"$(id)`", 1, 60.0)
+    script = script_of(token)
+    program = tmp_path / "python"
+    program.write_text('#!/bin/sh\necho "$@"\ncat\n')
+    program.chmod(0o700)
+    first, _, rest = script.partition("\n")
+    words = rest.partition(" -P ")
+    run = tmp_path / "job.sh"
+    run.write_text(f"{first}\nexec {program} -P {words[2]}")
+    output = subprocess.run(["sh", run], capture_output=True, text=True, check=True).stdout
+    arguments, _, body = output.partition("\n")
+    assert arguments == "-P -m simenv.node_agent"
+    assert nodes.JoinToken(**json.loads(body)) == token
+    assert "quoted" not in repr(token)
+
+
+def test_jobs_of_a_killed_service_are_cancelled_by_the_next(tmp_path: Path) -> None:
+    """With real commands: programs that write down how they are called."""
+    calls = tmp_path / "calls"
+    for name, output in (("sbatch", "17;cluster"), ("scancel", ""), ("squeue", "")):
+        program = tmp_path / name
+        program.write_text(f'#!/bin/sh\necho "{name} $*" >> {calls}\necho "{output}"\n')
+        program.chmod(0o700)
+    environ = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    record = tmp_path / "jobs.json"
+    first = SiteJobs(record, environ)
+    first.submit(1, "slurm", [str(tmp_path / "sbatch"), "--time=1"], "simenv-a-big", "script")
+    deadline = time.monotonic() + WAIT_S
+    news: list[JobOutcome] = []
+    while not news:
+        assert time.monotonic() < deadline
+        news += first.news()
+    assert news == [JobOutcome(1, "Slurm job 17")]
+    left = record.read_bytes()
+    first.close()
+    record.write_bytes(left)  # as a killed service leaves it
+    calls.unlink()
+    SiteJobs(record, environ).close()
+    assert calls.read_text() == "scancel 17\n"
+    assert json.loads(record.read_text()) == []
