@@ -109,9 +109,8 @@ class RunningGateway:
 
 
 def _browser_token(client: Client, caller: Caller) -> TokenCreated:
-    return client.tokens.add(
-        account=caller.account, role=caller.role, purpose="browser", lifetime_s=security.BROWSER_S
-    )
+    fields = {"account": caller.account, "role": caller.role, "reservation": caller.reservation}
+    return client.tokens.add(purpose="browser", lifetime_s=security.BROWSER_S, **fields)
 
 
 class CallerSession(msgspec.Struct, frozen=True):

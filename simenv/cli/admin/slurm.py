@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import os
 import shlex
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,9 +20,13 @@ from simenv.errors import NoServiceError, OptionError, SimenvError
 
 if TYPE_CHECKING:
     from simenv.client.client import Client
+    from simenv.frontends.slurm.jobs import JobReservation
+    from simenv.frontends.slurm.licenses import License
+    from simenv.model import ReservationInfo
 
 CONF_FOLDER = Path("/etc/slurm")
 DEFAULT = Path("build/slurm")
+TOKEN_S = 365 * 86_400.0  # of a job's token, which ends with its reservation
 SHARE_S = 30.0  # in which the job before must have returned its share
 MUNGE = "SIMENV_MUNGE_SOCKET"
 
@@ -114,6 +117,10 @@ def environment(
     with common.connect() as client:
         made = jobs.reserve(client, number, _cluster(cluster), shares, timeout)
         values = jobs.variables(number, service, made, os.environ.get(MUNGE, ""))
+        if gateway:
+            values |= _http_variables(client, gateway.rstrip("/"), number, made)
+        else:
+            values |= jobs.qrmi_variables(service, made)
     prefix = "" if plain else "export "
     common.answer(
         values,
@@ -122,6 +129,26 @@ def environment(
             for name, value in values.items()
         ),
     )
+
+
+def _http_variables(
+    client: Client, url: str, number: int, made: Sequence[JobReservation]
+) -> dict[str, str]:
+    """Variables of HTTP clients: a token for each reservation, which ends with it. QRMI gets that
+    of each device, the other clients the first."""
+    from simenv.cli.admin.gateway import variables
+
+    values: dict[str, str] = {}
+    pools: list[str] = []
+    for each in made:
+        token = client.tokens.add(
+            purpose=f"Slurm job {number}", lifetime_s=TOKEN_S, reservation=each.number
+        )
+        of_pool = variables(url, client.name, token.secret, [each.share.pool])
+        pools += filter(None, [of_pool["QRMI_JOB_QPU_RESOURCES"]])
+        values = {**of_pool, **values}
+    types = ",".join(["ibm-quantum-compute-service"] * len(pools))
+    return values | {"QRMI_JOB_QPU_RESOURCES": ",".join(pools), "QRMI_JOB_QPU_TYPES": types}
 
 
 @slurm.command()
@@ -224,43 +251,55 @@ def _lines_of(done: Synchronised) -> Iterator[str]:
 
 @slurm.command()
 def status(context: typer.Context, cluster: Cluster = "") -> None:
-    """Show the licences of each pool beside its capacity, and the reservations of jobs.
+    """Show the licences of each pool, its capacity, and the reservations of jobs.
 
-    The exit code is 1 if a pool's licences differ from its capacity."""
+    The exit code is 1 if a pool's licences differ from its capacity, or Slurm does not answer."""
     from simenv.frontends.slurm import jobs, licenses
 
     common, name = app.settings_of(context), _cluster(cluster)
+    known: dict[str, licenses.License] | None = None
+    try:
+        known = licenses.controller_licenses()
+    except SimenvError as error:
+        terminal.note(f"Slurm does not answer: {terminal.clean(error.message)}")
     with common.connect() as client:
         counts = licenses.capacities(client, name)
         live = jobs.of_cluster(client, name)
-    known = licenses.controller_licenses()
-    rows = []
-    for pool, capacity in counts.items():
-        license_ = known.get(pool)
-        total, used = (license_.total, license_.used) if license_ else (0, 0)
-        reserved = sum(each.workers for each in live if each.device == pool)
-        rows.append(
-            {"pool": pool, "capacity": capacity, "licenses": total, "used": used}
-            | {"reserved": reserved}
-        )
-    value = {
-        "pools": rows,
-        "reservations": [
-            {"reservation": each.id, "job": each.job, "user": each.owner, "pool": each.device,
-             "workers": each.workers} for each in live
-        ],
-    }  # fmt: skip
-    common.answer(value, ())
+    rows = [_row(pool, count, live, known) for pool, count in counts.items()]
+    shown = [
+        {"reservation": each.id, "job": each.job, "user": each.owner, "pool": each.device,
+         "workers": each.workers, "used_s": each.actual_total_ns / 1e9} for each in live
+    ]  # fmt: skip
+    common.answer({"pools": rows, "reservations": shown}, ())
     if not common.as_json:
-        heads = ("POOL", "CAPACITY", "LICENCES", "USED", "RESERVED")
-        terminal.table([heads, *([str(cell) for cell in row.values()] for row in rows)], left=1)
+        texts = [["-" if cell is None else str(cell) for cell in row.values()] for row in rows]
+        terminal.table([("POOL", "CAPACITY", "LICENCES", "USED", "RESERVED"), *texts], left=1)
         for each in live:
             owner = each.owner or "(own user)"
             terminal.line(f"job {each.job} of {owner}: {each.workers} of {each.device}")
     if any(row["capacity"] != row["licenses"] for row in rows):
-        terminal.flush()
-        sys.stderr.write("licences differ from capacities: simenv slurm sync\n")
+        if known is not None:
+            terminal.note("licences differ from capacities: simenv slurm sync")
         raise typer.Exit(1)
+
+
+def _row(
+    pool: str,
+    capacity: int,
+    live: Sequence[ReservationInfo],
+    known: Mapping[str, License] | None,
+) -> dict[str, object]:
+    """One pool of `status`. `known` None: Slurm does not answer."""
+    from simenv.frontends.slurm import licenses
+
+    license_ = None if known is None else known.get(pool) or licenses.License(0, 0)
+    return {
+        "pool": pool,
+        "capacity": capacity,
+        "licenses": None if license_ is None else license_.total,
+        "used": None if license_ is None else license_.used,
+        "reserved": sum(each.workers for each in live if each.device == pool),
+    }
 
 
 def _cluster(given: str) -> str:

@@ -49,7 +49,7 @@ def checked_parents(after: Parents) -> tuple[int, ...]:
 MODES = ("auto", "never", "always", "fresh")  # of `compile`
 # Variables with the values of options that are not given.
 VARIABLES = {"account": "SIMENV_ACCOUNT", "qos": "SIMENV_QOS"}
-RESERVATION = "SIMENV_RESERVATION"  # POOL:NUMBER,... of the batch job that this process is a part of
+RESERVATION = "SIMENV_RESERVATION"  # POOL:NUMBER,... of the batch job of this process
 _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 SAMPLED = ("counts", "memory")  # outputs from the classical bits of each shot
 DRAWN_BITS = 53  # bits of drawn and derived seeds: JSON readers with doubles preserve them
@@ -250,13 +250,18 @@ def is_traceparent(text: str) -> bool:
 
 
 def with_job_reservation(options: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the options of circuits with the reservation that SIMENV_RESERVATION has for their
-    pool; without a pool, the first one and its pool. Options that name a reservation, a device or
-    preferences stay as they are. Raises OptionError for a variable of another form."""
+    """Return the options of circuits with the reservation that SIMENV_RESERVATION has for them, see
+    `under_reservation`. Raises OptionError for a variable of another form."""
     named = os.environ.get(RESERVATION)
-    if not named or any(options.get(each) is not None for each in ("reservation", "prefer", "device")):
+    return under_reservation(options, _job_reservations(named)) if named else options
+
+
+def under_reservation(options: Mapping[str, Any], numbers: Mapping[str, int]) -> Mapping[str, Any]:
+    """Return the options of circuits with the reservation of their pool; without a pool, the first
+    one and its pool. Options that name a reservation, a device or preferences stay as they are.
+    `numbers`: of reservations, by pool; at least one."""
+    if any(options.get(each) is not None for each in ("reservation", "prefer", "device")):
         return options
-    numbers = _job_reservations(named)
     pool = options.get("pool") or next(iter(numbers))
     return {**options, "pool": pool, "reservation": numbers[pool]} if pool in numbers else options
 

@@ -277,8 +277,7 @@ def reconcile(client: Client, cluster: str, now_ns: int) -> Reconciled:
 def variables(
     number: int, service: str, made: Sequence[JobReservation], munge: str = ""
 ) -> dict[str, str]:
-    """Return the variables of a job for clients of simenv, QFw and `simenv.frontends.qrmi`."""
-    pools = [each.share.pool for each in made]
+    """Return the variables of a job for clients of simenv and QFw."""
     result = {
         "SIMENV_SERVICE": service,
         "SIMENV_SLURM_JOB": str(number),
@@ -286,10 +285,17 @@ def variables(
         "QFW_RESERVATIONS": json.dumps(
             [[f"qpm:{contract.PROVIDER}:{each.share.pool}", str(each.number)] for each in made]
         ),
-        "QRMI_JOB_QPU_RESOURCES": ",".join(pools),
-        "QRMI_JOB_QPU_TYPES": ",".join(["simenv"] * len(pools)),
+    }
+    return result | ({"SIMENV_MUNGE_SOCKET": munge} if munge else {})
+
+
+def qrmi_variables(service: str, made: Sequence[JobReservation]) -> dict[str, str]:
+    """Return the variables of `simenv.frontends.qrmi`, for a site without a gateway."""
+    result = {
+        "QRMI_JOB_QPU_RESOURCES": ",".join(each.share.pool for each in made),
+        "QRMI_JOB_QPU_TYPES": ",".join(["simenv"] * len(made)),
     }
     for each in made:
         result[f"{each.share.pool}_QRMI_SIMENV_SERVICE"] = service
         result[f"{each.share.pool}_QRMI_JOB_ACQUISITION_TOKEN"] = str(each.number)
-    return result | ({"SIMENV_MUNGE_SOCKET": munge} if munge else {})
+    return result
