@@ -1,11 +1,16 @@
 """Jobs of a real Slurm with `--qpu`: their share of a pool, with the identity of their user."""
 
+import json
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
+import slurm_jobs
 from cluster_slurm import LOGIN
-from slurm_site import POOL, WORKERS, Site
+from slurm_site import ADDRESS, POOL, WORKERS, Site
+
+LATE_S = 5.0  # goal: from the end of a job to the end of its reservation
 
 BELL = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[2]; creg c[2]; h q[0]; cx q[0],q[1]; '
 BELL += "measure q -> c;"
@@ -185,3 +190,29 @@ def test_sync_ends_what_an_epilog_left_and_follows_the_capacity(with_qpus: Site)
         site.sync()
     assert site.licences() == {POOL: (WORKERS, 1)}
     cancel(site, other)
+
+
+@pytest.mark.parametrize("count", [12, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.timeout(1_200)
+def test_many_jobs_with_random_cancels_leave_and_double_no_reservation(
+    with_qpus: Site, count: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site = with_qpus
+    script = site.script("short.sh", "sleep $((RANDOM % 3))")
+    users = [str(uid) for uid in list(site.accounts.uids.values())[:2]]
+    output = [f"--output={site.folder}/%j.out", f"--qpu={POOL}", script]
+    argv = ["python", slurm_jobs.__file__, str(count), "1", *users, "--", *output]
+    done = site.cluster.run(LOGIN, argv, {"SERVICE": ADDRESS}, timeout_s=1_200.0)
+    figures = json.loads(done.stdout.splitlines()[-1])
+    with capsys.disabled():
+        verdict = "met" if figures["late_s"] <= LATE_S else "missed"
+        sys.stderr.write(
+            f"\n{figures['jobs']} jobs, {figures['cancelled']} cancelled, in "
+            f"{figures['seconds']:.0f} s: {figures['left']} reservations left (goal 0), "
+            f"{figures['doubled']} doubled (goal 0); longest from the end of a job to the end of "
+            f"its reservation {figures['late_s']:.2f} s (goal {LATE_S:g} s): {verdict}\n"
+        )
+    assert figures["jobs"] == count
+    assert figures["cancelled"] > 0
+    assert figures["reserved"] > 0
+    assert figures["left"] == figures["doubled"] == 0

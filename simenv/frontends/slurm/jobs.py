@@ -223,6 +223,10 @@ def _request(
         ttl_ns=round(lease_s * 1e9),
         walltime_ns=round(lease_s * 1e9),
         workers=share.count,
+        metadata=(
+            *(("scheduler", "slurm"), ("cluster_name", cluster)),
+            ("allocation_id", f"{cluster}:{number}"),
+        ),
     )
 
 
