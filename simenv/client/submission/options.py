@@ -49,6 +49,7 @@ def checked_parents(after: Parents) -> tuple[int, ...]:
 MODES = ("auto", "never", "always", "fresh")  # of `compile`
 # Variables with the values of options that are not given.
 VARIABLES = {"account": "SIMENV_ACCOUNT", "qos": "SIMENV_QOS"}
+_RESERVATION_NUMBER = re.compile(r"[1-9]\d{0,18}\Z", re.ASCII)
 RESERVATION = "SIMENV_RESERVATION"  # POOL:NUMBER,... of the batch job of this process
 _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 SAMPLED = ("counts", "memory")  # outputs from the classical bits of each shot
@@ -272,7 +273,7 @@ def _job_reservations(named: str) -> dict[str, int]:
     numbers = {}
     for word in named.split(","):
         pool, _, number = word.partition(":")
-        if not (number.isascii() and number.isdigit()) or not 0 < len(number) < 20:
+        if not _RESERVATION_NUMBER.match(number):
             hint = "POOL:NUMBER,... as `simenv slurm env` prints it"
             raise OptionError(f"{RESERVATION}={named[:80]!r}", hint=hint)
         numbers[check_name(pool, f"{RESERVATION}: the pool's")] = int(number)
