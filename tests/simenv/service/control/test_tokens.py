@@ -20,7 +20,15 @@ from simenv.wire import keyfiles
 from simenv.wire.keyfiles import ServerFile, new_pair
 from simenv.wire.messages import accounting, client as m
 from simenv.wire.messages.admin import (
-    AddKey, DecisionReply, GetKeys, GetPools, Pools, Release, Released, Reserve, RevokeKey,
+    AddKey,
+    DecisionReply,
+    GetKeys,
+    GetPools,
+    Pools,
+    Release,
+    Released,
+    Reserve,
+    RevokeKey,
     SetLimits,
 )  # fmt: skip
 from simenv.wire.messages.queries import GetDevices
