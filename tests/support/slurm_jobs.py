@@ -1,8 +1,11 @@
-"""Many jobs with `--qpu`, some of them cancelled at random: what is left, doubled, and how late.
+"""Jobs with `--qpu`, and the ends of their reservations.
 
-    python slurm_jobs.py COUNT SEED USER_ID... -- SBATCH_ARGUMENTS...
+    python slurm_jobs.py watch JOB                             until its reservation has ended
+    python slurm_jobs.py many COUNT SEED USER_ID... -- SBATCH_ARGUMENTS...
 
-Runs on the login node as root, submits as the users, and prints one JSON object at its end.
+`many` submits jobs as the users, and cancels some of them at random: what is left, and doubled.
+Runs on the login node as root. Prints one JSON object at its end, in which `late_s` is the longest
+time from the end of a job, as Slurm sees it, to the end of its reservation.
 """
 
 import json
@@ -14,6 +17,7 @@ import time
 from collections import Counter
 
 import simenv
+from simenv.errors import SimenvError
 from simenv.frontends.slurm import jobs
 
 CLUSTER = "simenv"
@@ -31,10 +35,28 @@ def submit(uids: list[int], argv: list[str]) -> int:
     return int(subprocess.check_output([*line, "--parsable", *argv], text=True))
 
 
-def main() -> None:
-    count, seed, *words = sys.argv[1:]
+def watch(number: int) -> dict[str, float]:
+    ended_s = 0.0
+    with simenv.connect(service=os.environ["SERVICE"]) as client:
+        while True:
+            is_live = any(each.job == str(number) for each in jobs.of_cluster(client, CLUSTER))
+            try:
+                known = jobs.listed_jobs()
+            except SimenvError:  # slurmctld starts
+                known = {}
+                ended_s = 0.0
+            else:
+                if not (number in known and known[number].holds):
+                    ended_s = ended_s or time.monotonic()
+            if not is_live:
+                now_s = time.monotonic()
+                return {"late_s": now_s - (ended_s or now_s)}
+            time.sleep(POLL_S)
+
+
+def many(count: str, seed: str, *words: str) -> dict[str, float]:
     split = words.index("--")
-    uids, argv = [int(word) for word in words[:split]], words[split + 1 :]
+    uids, argv = [int(word) for word in words[:split]], list(words[split + 1 :])
     random.seed(int(seed))
     cancels: dict[int, float] = {}  # times by job
     submitted: list[int] = []
@@ -74,7 +96,7 @@ def main() -> None:
                 break
             time.sleep(POLL_S)
         made = Counter(int(each.job) for each in client.reservations() if each.job)
-    figures = {
+    return {
         "jobs": len(submitted),
         "cancelled": cancelled,
         "reserved": sum(number in made for number in submitted),
@@ -83,8 +105,9 @@ def main() -> None:
         "late_s": max(late_s.values(), default=0.0),
         "seconds": time.monotonic() - begin_s,
     }
-    sys.stdout.write(json.dumps(figures) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    name, *arguments = sys.argv[1:]
+    figures = watch(int(arguments[0])) if name == "watch" else many(*arguments)
+    sys.stdout.write(json.dumps(figures) + "\n")

@@ -9,6 +9,7 @@ the interpreter and the packages.
 """
 
 import json
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import slurm_jobs
 from cluster_slurm import LOGIN, slurm, start_controller, start_node
 from site_users import Accounts
 
@@ -24,6 +26,7 @@ from bench.testbed.cluster_environment import wait_for
 from simenv.frontends.slurm import build
 
 PORT, WEB_PORT = 7481, 8480
+LATE_S = 5.0  # goal: from the end of a job, as Slurm sees it, to the end of its reservation
 CLUSTER = "simenv"
 POOL, WORKERS = "fez_emulated", 3
 ADDRESS = f"munge:root@{LOGIN}:{PORT}/default"
@@ -126,6 +129,10 @@ class Site:
     def has_printed(self, job: int, text: str) -> None:
         self.until(lambda: text in self.output(job), job)
 
+    def fails(self, job: int) -> None:
+        """Wait for its failure."""
+        self.until(lambda: self.shown(job, "%T") == "FAILED", job, may_fail=True)
+
     def until(self, ready: Callable[[], bool], job: int, *, may_fail: bool = False) -> None:
         """Wait for what a job does; shows its output if it ends without."""
 
@@ -159,6 +166,22 @@ class Site:
     def is_released(self, job: int) -> None:
         """Wait until a job has no reservation."""
         self.until(lambda: job not in self.reservations(), job, may_fail=True)
+
+    @contextmanager
+    def released(self, job: int, event: str) -> Iterator[None]:
+        """Print how long after its end, by an event, a job has its reservation."""
+        argv = ["python", slurm_jobs.__file__, "watch", str(job)]
+        pipe = subprocess.PIPE
+        with self.cluster.popen(LOGIN, argv, {"SERVICE": ADDRESS}, stdout=pipe) as watching:
+            yield
+            out, _ = watching.communicate(timeout=120.0)
+        report(f"reservation of a job after {event}: ended", json.loads(out)["late_s"], LATE_S)
+
+    def syncing(self) -> "subprocess.Popen[str]":
+        """Start the daemon `simenv slurm sync`."""
+        folder = self.cluster.folder / "slurm"
+        argv = ["simenv", "slurm", "sync", "--conf", folder, "--cluster", CLUSTER, "--every", "0.5"]
+        return self.cluster.popen(LOGIN, argv)
 
     def sync(self) -> Any:
         """One pass of `simenv slurm sync`."""
@@ -194,6 +217,12 @@ class Site:
     def logs(self) -> str:
         paths = sorted((self.cluster.folder / "slurm").glob("slurmctld.*.log"))
         return "\n".join(f"--- {path.name}\n{path.read_text()[-1500:]}" for path in paths)
+
+
+def report(what: str, late_s: float, goal_s: float) -> None:
+    """Print a figure, its goal and the verdict; `pytest -s` shows it."""
+    verdict = "met" if late_s <= goal_s else "missed"
+    sys.stderr.write(f"\n{what} {late_s:.2f} s later (goal {goal_s:g} s): {verdict}\n")
 
 
 @contextmanager
