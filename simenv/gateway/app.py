@@ -109,8 +109,10 @@ class RunningGateway:
 
 
 def _browser_token(client: Client, caller: Caller) -> TokenCreated:
-    fields = {"account": caller.account, "role": caller.role, "reservation": caller.reservation}
-    return client.tokens.add(purpose="browser", lifetime_s=security.BROWSER_S, **fields)
+    return client.tokens.add(
+        account=caller.account, role=caller.role, purpose="browser", lifetime_s=security.BROWSER_S,
+        reservation=caller.reservation,
+    )  # fmt: skip
 
 
 class CallerSession(msgspec.Struct, frozen=True):

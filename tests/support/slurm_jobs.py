@@ -101,7 +101,7 @@ def many(count: str, seed: str, *words: str) -> dict[str, float]:
         "cancelled": cancelled,
         "reserved": sum(number in made for number in submitted),
         "left": len(live),
-        "doubled": sum(count > 1 for count in (most | made).values()),
+        "doubled": sum((most | made)[number] > 1 for number in submitted),
         "late_s": max(late_s.values(), default=0.0),
         "seconds": time.monotonic() - begin_s,
     }

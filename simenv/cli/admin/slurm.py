@@ -82,7 +82,7 @@ def install(
         hint = "simenv slurm install --service munge:OWNER@HOST:PORT/NAME"
         raise OptionError("the address of the environment is not given", hint=hint)
     munge = os.environ.get(MUNGE, "")
-    site = frontend.Site(service, _cluster(cluster), gateway.rstrip("/"), munge, admin)
+    site = frontend.SlurmSite(service, _cluster(cluster), gateway.rstrip("/"), munge, admin)
     done = frontend.install(plugin.absolute(), conf, site, program or frontend.program())
     value = {"files": [str(path) for path in done.files], "slurm_conf": list(done.slurm_conf)}
     wanted = [f"      {line}" for line in done.slurm_conf]
@@ -197,7 +197,7 @@ def sync(
                 done = _synchronise(client, conf, name, tuple(pool or ()), former)
                 failure = ""
                 if done.changed or not every:
-                    common.answer(done, _lines_of(done))
+                    common.answer(done, _lines_of(done, whole=not every))
                     terminal.flush()
             except SimenvError as error:  # of the service or of Slurm, which will come back
                 if not every:
@@ -241,9 +241,11 @@ def _synchronise(
     return Synchronised(counts, changed, result.ended, result.renewed)
 
 
-def _lines_of(done: Synchronised) -> Iterator[str]:
-    counts = ", ".join(f"{name}:{count}" for name, count in done.licenses.items()) or "none"
-    yield f"licences  {counts}{'  (written)' if done.reconfigured else ''}"
+def _lines_of(done: Synchronised, *, whole: bool) -> Iterator[str]:
+    """What was done; `whole`: also licences that are as they were."""
+    if whole or done.reconfigured:
+        counts = ", ".join(f"{name}:{count}" for name, count in done.licenses.items()) or "none"
+        yield f"licences  {counts}{'  (written)' if done.reconfigured else ''}"
     for what, numbers in (("ended", done.ended), ("renewed", done.renewed)):
         if numbers:
             yield f"{what:<9} {', '.join(map(str, numbers))}"

@@ -20,7 +20,7 @@ from simenv import config
 from simenv.errors import ConfigError, NotFoundError
 from simenv.frontends import c_compiler
 
-__all__ = ["Installation", "Site", "build", "install", "write"]
+__all__ = ["Installation", "SlurmSite", "build", "install", "write"]
 
 HERE = Path(__file__).parent
 PLUGIN = "simenv_spank.so"
@@ -48,7 +48,7 @@ return slurm.SUCCESS
 """
 
 
-class Site(msgspec.Struct, frozen=True):
+class SlurmSite(msgspec.Struct, frozen=True):
     """Settings of the plugin and the epilog. `service`: address of the environment's broker for the
     users of all nodes, `munge:OWNER@HOST:PORT/NAME`; `cluster`: ClusterName of slurm.conf;
     `gateway`: URL for IBM's clients and QRMI, "" for none; `munge`: socket of munged, "" for the
@@ -83,7 +83,7 @@ def build(folder: Path, compiler: str = "", include: str = "") -> Path:
     return plugin
 
 
-def install(plugin: Path, folder: Path, site: Site, program: Path) -> Installation:
+def install(plugin: Path, folder: Path, site: SlurmSite, program: Path) -> Installation:
     """Install a built plugin in the folder of slurm.conf. `program`: the command `simenv` on all
     nodes. Idempotent. Raises NotFoundError, ConfigError for a value that plugstack.conf cannot
     have."""
@@ -112,8 +112,8 @@ def install(plugin: Path, folder: Path, site: Site, program: Path) -> Installati
     lines = [f"EpilogSlurmctld={epilog}", "JobSubmitPlugins=lua", f"include {folder / LICENSES}"]
     own = folder / "job_submit.lua"
     if not own.exists():
-        path = str(submit).replace("\\", "\\\\").replace('"', '\\"')
-        write(own, _OWN_SUBMIT.format(path=f'"{path}"'))
+        escaped = str(submit).replace("\\", "\\\\").replace('"', '\\"')
+        write(own, _OWN_SUBMIT.format(path=f'"{escaped}"'))
         files.append(own)
     licenses = folder / LICENSES
     if not licenses.exists():

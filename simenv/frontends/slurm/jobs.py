@@ -83,7 +83,7 @@ class JobReservation(msgspec.Struct, frozen=True):
 
 def shares_of(text: str) -> list[DeviceShare]:
     """Parse `--qpu`: NAME[:COUNT][,NAME...]. Raises OptionError."""
-    shares = []
+    shares: list[DeviceShare] = []
     for word in text.split(","):
         parts = _DEVICE.match(word)
         count = int(parts[2] or 1) if parts else 0

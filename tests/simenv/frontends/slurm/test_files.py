@@ -8,10 +8,10 @@ from failing import fails
 
 from simenv.errors import ConfigError, NotFoundError, OptionError
 from simenv.frontends import slurm
-from simenv.frontends.slurm import Site, jobs, licenses
+from simenv.frontends.slurm import SlurmSite, jobs, licenses
 from simenv.frontends.slurm.jobs import DeviceShare
 
-SITE = Site("munge:sim@node1:7481/site", "big", gateway="https://node1:8443")
+SITE = SlurmSite("munge:sim@node1:7481/site", "big", gateway="https://node1:8443")
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def conf(tmp_path: Path) -> Path:
     return folder
 
 
-def install(conf: Path, site: Site = SITE) -> slurm.Installation:
+def install(conf: Path, site: SlurmSite = SITE) -> slurm.Installation:
     return slurm.install(conf.parent / "plugin.so", conf, site, conf.parent / "simenv")
 
 
@@ -34,7 +34,7 @@ def test_install_keeps_what_the_site_has_and_its_own_line_once(conf: Path) -> No
     licences = conf / "simenv_licenses.conf"
     install(conf)
     licences.write_text("Licenses=matlab:5\n")
-    done = install(conf, Site("munge:sim@node2:7481/site", "big"))
+    done = install(conf, SlurmSite("munge:sim@node2:7481/site", "big"))
     lines = plugstack.read_text().splitlines()
     assert lines[0] == "optional /opt/other.so  # of the site"
     (own,) = lines[1:]
@@ -50,8 +50,8 @@ def test_install_keeps_what_the_site_has_and_its_own_line_once(conf: Path) -> No
 
 def test_values_that_configuration_files_cannot_have_are_refused(conf: Path) -> None:
     for value in ("a b", "a#b", "a'b", "a\nb"):
-        fails(ConfigError, "a space, a quote or a #", install, conf, Site(value, "big"))
-        fails(ConfigError, "a space, a quote or a #", install, conf, Site("local:sim", value))
+        fails(ConfigError, "a space, a quote or a #", install, conf, SlurmSite(value, "big"))
+        fails(ConfigError, "a space, a quote or a #", install, conf, SlurmSite("local:sim", value))
     conf.rmdir()
     fails(NotFoundError, "there is no folder", install, conf)
     (conf.parent / "plugin.so").unlink()
