@@ -28,12 +28,13 @@ SUBMIT = "simenv_job_submit.lua"
 EPILOG = "simenv_epilog.sh"
 LICENSES = "simenv_licenses.conf"
 MARK = "# simenv"
+EPILOG_S = 30  # longest time of the epilog, for which Slurm waits; what it leaves, `sync` ends
 _HEADERS = "the headers of the site's Slurm: apt-get install libslurm-dev, or slurm-devel"
 _EPILOG = """\
 #!/bin/sh
 # EpilogSlurmctld: end the reservation of a job. A job without --qpu costs nothing here.
 [ -n "$SPANK_SIMENV_QPU" ] || exit 0
-{variables}exec {command} slurm release "$SLURM_JOB_ID" --cluster {cluster}
+{variables}exec timeout {seconds} {command} slurm release "$SLURM_JOB_ID" --cluster {cluster}
 """
 _OWN_SUBMIT = """\
 -- The site's job_submit.lua, written by `simenv slurm install`; other rules may be added.
@@ -105,7 +106,8 @@ def install(plugin: Path, folder: Path, site: SlurmSite, program: Path) -> Insta
         variables += f"export SIMENV_MUNGE_SOCKET={shlex.quote(site.munge)}\n"
     command, cluster = shlex.quote(str(program)), shlex.quote(site.cluster)
     epilog = folder / EPILOG
-    write(epilog, _EPILOG.format(variables=variables, command=command, cluster=cluster), 0o755)
+    names = {"variables": variables, "command": command, "cluster": cluster}
+    write(epilog, _EPILOG.format(**names, seconds=EPILOG_S), 0o755)
     submit = folder / SUBMIT
     write(submit, (HERE / "spank" / SUBMIT).read_text())
     files = [plugstack, epilog, submit]

@@ -41,6 +41,7 @@ enum {
     TIMEOUT_S = 60,        /* of the command, unless timeout= says otherwise */
     MAX_TIMEOUT_S = 600,
     MAX_GROUPS = 1024,
+    MAX_DESCRIPTORS = 4096, /* where the kernel cannot close them all at once */
 };
 
 #define JOB_VARIABLE "SIMENV_SLURM_JOB" /* the job that the variables belong to */
@@ -165,6 +166,17 @@ struct user {
     gid_t groups[MAX_GROUPS];
 };
 
+/* Close all descriptors above stderr. */
+static void close_others(void)
+{
+#ifdef SYS_close_range
+    if (syscall(SYS_close_range, 3U, ~0U, 0U) == 0)
+        return;
+#endif
+    for (int descriptor = 3; descriptor < MAX_DESCRIPTORS; descriptor++)
+        close(descriptor);
+}
+
 /* In the child: become the user, and run the command. Does not return. Only functions that are safe
  * after the fork of a process with threads. */
 static void run_as(const struct user *user, int out, int err, char **argv, char **environ_of_it)
@@ -178,7 +190,7 @@ static void run_as(const struct user *user, int out, int err, char **argv, char 
     int null = open("/dev/null", O_RDONLY);
     if (null < 0 || dup2(null, 0) < 0 || dup2(out, 1) < 0 || dup2(err, 2) < 0 || chdir("/") < 0)
         _exit(126);
-    syscall(SYS_close_range, 3U, ~0U, 0U);
+    close_others();
     if (user->group_count >= 0) {
         if (seteuid(0) < 0 || setgroups((size_t)user->group_count, user->groups) < 0 ||
             setresgid(user->gid, user->gid, user->gid) < 0 ||
