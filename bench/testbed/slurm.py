@@ -65,9 +65,14 @@ NodeName=DEFAULT CPUs={cores} CoresPerSocket={cores} RealMemory={memory}
 """
 
 
+Prepare = Callable[[Cluster, Path], str]
+
+
 @contextmanager
-def slurm(count: int) -> Iterator[Cluster]:
-    """Hosts node1..node`count` under Slurm, and `login`; NoCluster where that is impossible."""
+def slurm(count: int, prepare: Prepare = lambda _cluster, _folder: "") -> Iterator[Cluster]:
+    """Hosts node1..node`count` under Slurm, and `login`; NoCluster where that is impossible.
+    `prepare`: called before the daemons start, with the folder of slurm.conf; returns more lines
+    for it."""
     reason = missing()
     if reason:
         raise NoCluster(reason)
@@ -76,7 +81,11 @@ def slurm(count: int) -> Iterator[Cluster]:
         cluster.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         folder = cluster.folder / "slurm"
         folder.mkdir()
-        cluster.environ["SLURM_CONF"] = str(_configure(cluster, folder))
+        path = _configure(cluster, folder)
+        cluster.environ["SLURM_CONF"] = str(path)
+        more = prepare(cluster, folder)
+        with path.open("a") as file:
+            file.write(more)
         _start(cluster, folder, [name for name in cluster.hosts if name != LOGIN])
         yield cluster
 
@@ -123,9 +132,9 @@ def _start(cluster: Cluster, folder: Path, nodes: list[str]) -> None:
     munged += [f"--{what}-file={folder}/munge.{what}" for what in ("key", "pid", "seed")]
     _daemon(cluster, LOGIN, folder, munged)
     _wait(folder, socket.exists)
-    _daemon(cluster, LOGIN, folder, ["slurmctld", "-D", "-c", "-i"])
+    start_controller(cluster, "-c")
     for name in nodes:
-        _daemon(cluster, name, folder, ["slurmd", "-D", "-N", name])
+        start_node(cluster, name)
     listing = ["sinfo", "--noheader", "--Node", "--states=idle", "--format=%N"]
 
     def are_idle() -> bool:
@@ -135,9 +144,20 @@ def _start(cluster: Cluster, folder: Path, nodes: list[str]) -> None:
     _wait(folder, are_idle)
 
 
-def _daemon(cluster: Cluster, name: str, folder: Path, argv: list[str]) -> None:
-    with (folder / f"{argv[0]}.{name}.log").open("w") as log:
-        cluster.popen(name, argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+def start_controller(cluster: Cluster, *options: str) -> "subprocess.Popen[str]":
+    """Start slurmctld, with the stored jobs unless `-c` is among the options."""
+    folder = cluster.folder / "slurm"
+    return _daemon(cluster, LOGIN, folder, ["slurmctld", "-D", "-i", *options])
+
+
+def start_node(cluster: Cluster, name: str) -> None:
+    """Start the slurmd of a node."""
+    _daemon(cluster, name, cluster.folder / "slurm", ["slurmd", "-D", "-N", name])
+
+
+def _daemon(cluster: Cluster, name: str, folder: Path, argv: list[str]) -> "subprocess.Popen[str]":
+    with (folder / f"{argv[0]}.{name}.log").open("a") as log:
+        return cluster.popen(name, argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
 
 def _wait(folder: Path, ready: Callable[[], bool]) -> None:

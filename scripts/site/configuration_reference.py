@@ -99,8 +99,11 @@ VARIABLES = {
     "SIMENV_QPM_STATEVECTOR_QUBITS": "Widest statevector that the QFw plugin sends. Default: 12.",
     "SIMENV_QPM_TOKEN_FILE": "File of mode 0600 with the token that each QPM call must carry.",
     "SIMENV_QPM_TYPE": "Type bits that the QFw plugin offers.",
+    "SIMENV_RESERVATION": "`POOL:NUMBER,...`: reservations of submissions that name none."
+    " Set in jobs of Slurm with `--qpu`.",
     "SIMENV_SCRATCH": "Local disk for the journal and results where the home is on a network disk.",
     "SIMENV_SERVICE": "Connection file of an environment, or address of its broker.",
+    "SIMENV_SLURM_JOB": "Number of the job of Slurm that the variables of `--qpu` belong to.",
     "SIMENV_SYSTEM_PACKAGES": "`0`: scripts install no Debian packages.",
 }
 

@@ -276,6 +276,7 @@ _GROUPS = {
         **dict.fromkeys(("accounts", "qos"), "admin.accounts"),
         "limits": "admin.owners", "keys": "admin.owners", "prune": "admin.pools",
         "qpm": "admin.qpm", "qfw": "admin.integrations", "qpi": "admin.integrations",
+        "slurm": "admin.slurm",
     },
 }  # fmt: skip
 _MODULES = {name: module for group in _GROUPS.values() for name, module in group.items()}

@@ -205,14 +205,16 @@ class TokenSettings:
         purpose: str = "",
         lifetime_s: float = TOKEN_S,
         once: bool = False,
+        reservation: int = 0,
     ) -> TokenCreated:
         """Make a token of `user`, "" the caller, which ends after `lifetime_s` or, with `once`,
         with its first use. `role`: client or admin, not above the caller's; "": that of the user.
-        The answer alone has its secret. Raises NotAllowedError, OptionError, LimitExceededError."""
+        `reservation`: number of one of the user, under which work on its pool runs, and with which
+        the token ends. The answer alone has its secret. Raises NotAllowedError, OptionError,
+        LimitExceededError, NotReservedError."""
         fields = {"user": user, "account": account, "role": role, "purpose": purpose}
-        return self._session.request(
-            TokenCreated, CreateToken, **fields, lifetime_s=lifetime_s, once=once
-        )
+        ends = {"lifetime_s": lifetime_s, "once": once, "reservation": reservation}
+        return self._session.request(TokenCreated, CreateToken, **fields, **ends)
 
     def revoke(self, number: str) -> None:
         """Revoke a token at once. Raises NotFoundError."""

@@ -46,7 +46,7 @@ LOG_BYTES, LOG_FILES = 8 * 2**20, 4
 START_S = 60.0  # in which the service has to answer
 END_S = 3  # of requests under way when it ends
 # Defaults of tasks in a shell: what the starter set must not decide about tasks of users.
-OF_TASKS = ("SIMENV_ACCOUNT", "SIMENV_QOS", "SIMENV_APP", "TRACEPARENT")
+OF_TASKS = ("SIMENV_ACCOUNT", "SIMENV_QOS", "SIMENV_RESERVATION", "SIMENV_APP", "TRACEPARENT")
 log = logging.getLogger("simenv.gateway")
 
 

@@ -122,8 +122,9 @@ class RunningGateway:
 
 def _browser_token(client: Client, caller: Caller) -> TokenCreated:
     return client.tokens.add(
-        account=caller.account, role=caller.role, purpose="browser", lifetime_s=security.BROWSER_S
-    )
+        account=caller.account, role=caller.role, purpose="browser", lifetime_s=security.BROWSER_S,
+        reservation=caller.reservation,
+    )  # fmt: skip
 
 
 class CallerSession(msgspec.Struct, frozen=True):

@@ -230,7 +230,8 @@ class ClientPool:
             text = "a link needs a token that is good for one use, and a request one that is not"
             raise KeyRefusedError(text, hint="simenv web prints a link")
         info = certificate.token
-        caller = Caller(info.user, info.account, info.role, info.number)
+        reserved = info.reservation, info.pool
+        caller = Caller(info.user, info.account, info.role, info.number, *reserved)
         if certificate.address:
             return caller, self._confined(Client(endpoint), caller), endpoint
         if self._own is None:

@@ -30,12 +30,19 @@ A = TypeVar("A", bound=Reply)
 class Caller(msgspec.Struct, frozen=True):
     """Who sends a request. `user` "": the environment's own user; `account`: the one that is
     charged if a request names none, "" for the user's default; `role`: client or admin; `token`:
-    number of the token in the service's list, which the audit names."""
+    number of the token in the service's list, which the audit names; `reservation`: the one under
+    which work on `pool` runs, 0 for none."""
 
     user: str
     account: str
     role: str
     token: str
+    reservation: int = 0
+    pool: str = ""
+
+    def reservation_of(self, pool: str) -> int:
+        """Return the number of the reservation of a pool; 0 if there is none."""
+        return self.reservation if pool and pool == self.pool else 0
 
     @property
     def is_admin(self) -> bool:

@@ -151,11 +151,16 @@ class TokenCommands:
             raise OptionError("the purpose of a token is not one line of text")
         if asked.account:
             service.accounts.tree.resolve(user, asked.account)
+        pool = ""
+        if asked.reservation:
+            pool = service.state.reservations.usable(
+                asked.reservation, user, time.time_ns()
+            ).grant.ask.device
         service.owners.count_refusal(identity.owner)  # it costs more than its message
         secret = PREFIX + secrets.token_urlsafe(32)
         info = TokenInfo(
             secrets.token_hex(NUMBER_BYTES), user, asked.account, role, asked.purpose,
-            now_s, now_s + asked.lifetime_s,
+            now_s, now_s + asked.lifetime_s, reservation=asked.reservation, pool=pool,
         )  # fmt: skip
         granted = self._is_granted(identity, user)
         token = StoredToken(info, digest_of(secret), asked.once, granted)
@@ -231,7 +236,7 @@ class TokenCommands:
         return [
             token
             for token in self._tokens.values()
-            if token.info.expires_s > now_s and token.digest not in self._spent
+            if not self._is_over(token, now_s) and token.digest not in self._spent
             if (identity.role is Role.ADMIN or identity.owner == token.info.user)
         ]
 
@@ -240,7 +245,7 @@ class TokenCommands:
         KeyRefusedError, KeyConflictError, ConfigError."""
         service, now_s = self._service, time.time()
         token = self._tokens.get(digest_of(asked.secret))
-        if token is None or token.info.expires_s <= now_s or token.digest in self._spent:
+        if token is None or self._is_over(token, now_s) or token.digest in self._spent:
             hint = "make a new one: simenv gateway tokens add"
             raise KeyRefusedError("the token is not known, was revoked or has expired", hint=hint)
         info = token.info
@@ -346,9 +351,13 @@ class TokenCommands:
                 self._write(self._tokens)
 
     def _expire(self, wall_s: float) -> None:
-        """Remove the tokens whose time is over, with their certificates."""
-        for token in [each for each in self._tokens.values() if each.info.expires_s <= wall_s]:
+        """Remove the tokens whose time, or whose reservation, is over, with their certificates."""
+        for token in [each for each in self._tokens.values() if self._is_over(each, wall_s)]:
             self._remove(token, "expired", EXPIRED_NOTICE)
+
+    def _is_over(self, token: StoredToken, wall_s: float) -> bool:
+        info, live = token.info, self._service.state.reservations.live
+        return info.expires_s <= wall_s or bool(info.reservation and info.reservation not in live)
 
     def _review(self, token: StoredToken, via: str, holder: int) -> None:
         """Withdraw the certificates of a token whose user, or whose gateway, has no rights any

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 from cluster_slurm import slurm
+from slurm_site import Site, site
 
 from bench.testbed.cluster import Cluster, hosts
 from bench.testbed.cluster_host import NoCluster
@@ -34,3 +35,10 @@ def four() -> Iterator[Cluster]:
     """node1 to node4 under Slurm, the last of them with the QPU; and the login node."""
     with allowed(), slurm(4) as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="module")
+def with_qpus() -> Iterator[Site]:
+    """node1 to node4 under Slurm with `--qpu`, and an environment and its gateway on `login`."""
+    with allowed(), site(4) as running:
+        yield running

@@ -7,17 +7,23 @@ from contextlib import contextmanager
 
 from packages import bring
 
+from bench.testbed import slurm as installed
 from bench.testbed.cluster import Cluster
 from bench.testbed.cluster_host import NoCluster
-from bench.testbed.slurm import LOGIN as LOGIN, PACKAGES, TOOLS, slurm as installed_slurm
+from bench.testbed.slurm import (
+    LOGIN as LOGIN,
+    Prepare,
+    start_controller as start_controller,
+    start_node as start_node,
+)
 
 
 @contextmanager
-def slurm(count: int) -> Iterator[Cluster]:
+def slurm(count: int, prepare: Prepare = lambda _cluster, _folder: "") -> Iterator[Cluster]:
     """Hosts node1..node`count` under Slurm, and `login`; NoCluster where that is impossible."""
-    if os.geteuid() == 0 and any(shutil.which(tool) is None for tool in TOOLS):
-        why = bring("system_packages.sh", *PACKAGES)
+    if os.geteuid() == 0 and any(shutil.which(tool) is None for tool in installed.TOOLS):
+        why = bring("system_packages.sh", *installed.PACKAGES)
         if why:
             raise NoCluster(why)
-    with installed_slurm(count) as cluster:
+    with installed.slurm(count, prepare) as cluster:
         yield cluster

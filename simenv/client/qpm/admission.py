@@ -118,7 +118,9 @@ class AdmissionBinding(QpmBinding):
         infos = self._ask(admin.Reservations, admin.GetReservations).reservations
         records = [plain(self._record(info)) for info in infos]
         return [
-            record for record in records if all(_same(record.get(k), v) for k, v in wanted.items())
+            record
+            for record in records
+            if all(requests.matches(record.get(k), v) for k, v in wanted.items())
         ]
 
     def _decide(self, request: Plain, *, dry: bool) -> answers.AdmissionDecision:
@@ -223,13 +225,6 @@ def _request_name(value: Any) -> str | None:
         return value[:MAX_LABEL_CHARS]
     is_number = isinstance(value, int) and not isinstance(value, bool)
     return str(value) if is_number and abs(value) <= requests.MOST else None
-
-
-def _same(actual: Any, wanted: Any) -> bool:
-    """Compare a record's field with a filter; a name matches its number."""
-    number = isinstance(wanted, int) and not isinstance(wanted, bool)
-    number = number and abs(wanted) <= requests.MOST
-    return bool(actual == (str(wanted) if number and isinstance(actual, str) else wanted))
 
 
 MAX_WORDS = 32  # kept of a request, with so many characters each

@@ -71,6 +71,12 @@ def reason_text(value: Any) -> str:
     return result[:MAX_REASON_CHARS].encode("utf-8", "replace").decode()
 
 
+def matches(actual: Any, wanted: Any) -> bool:
+    """Compare a field with the value of a filter; a name matches its number."""
+    number = isinstance(wanted, int) and not isinstance(wanted, bool) and abs(wanted) <= MOST
+    return bool(actual == (str(wanted) if number and isinstance(actual, str) else wanted))
+
+
 def is_encodable(value: str) -> bool:
     """Return whether a text can be encoded as UTF-8: it has no half of a surrogate pair."""
     try:

@@ -150,7 +150,7 @@ class TelemetryBinding(QpmBinding):
         chosen = [
             entry
             for entry in entries
-            if all(getattr(entry, name, None) == value for name, value in wanted.items())
+            if all(requests.matches(getattr(entry, name, None), v) for name, v in wanted.items())
         ]
         return envelopes.plain(answers.SchedulerAllocations(chosen))
 

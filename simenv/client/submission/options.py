@@ -49,6 +49,8 @@ def checked_parents(after: Parents) -> tuple[int, ...]:
 MODES = ("auto", "never", "always", "fresh")  # of `compile`
 # Variables with the values of options that are not given.
 VARIABLES = {"account": "SIMENV_ACCOUNT", "qos": "SIMENV_QOS"}
+_RESERVATION_NUMBER = re.compile(r"[1-9]\d{0,18}\Z", re.ASCII)
+RESERVATION = "SIMENV_RESERVATION"  # POOL:NUMBER,... of the batch job of this process
 _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 SAMPLED = ("counts", "memory")  # outputs from the classical bits of each shot
 DRAWN_BITS = 53  # bits of drawn and derived seeds: JSON readers with doubles preserve them
@@ -246,6 +248,36 @@ def checked_trace(trace: object) -> str:
 def is_traceparent(text: str) -> bool:
     """Return whether a text is a traceparent of W3C Trace Context, version 00."""
     return _TRACEPARENT.fullmatch(text) is not None
+
+
+def with_job_reservation(options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the options of circuits with the reservation that SIMENV_RESERVATION has for them, see
+    `under_reservation`. Raises OptionError for a variable of another form."""
+    named = os.environ.get(RESERVATION)
+    return under_reservation(options, _job_reservations(named)) if named else options
+
+
+def under_reservation(options: Mapping[str, Any], numbers: Mapping[str, int]) -> Mapping[str, Any]:
+    """Return the options of circuits with the reservation of their pool; without a pool, the first
+    one and its pool. Options that name a reservation, a device or preferences stay as they are.
+    `numbers`: of reservations, by pool; at least one."""
+    if any(options.get(each) is not None for each in ("reservation", "prefer", "device")):
+        return options
+    pool = options.get("pool") or next(iter(numbers))
+    return {**options, "pool": pool, "reservation": numbers[pool]} if pool in numbers else options
+
+
+@functools.lru_cache(maxsize=4)
+def _job_reservations(named: str) -> dict[str, int]:
+    """Parse SIMENV_RESERVATION: numbers by pool."""
+    numbers = {}
+    for word in named.split(","):
+        pool, _, number = word.partition(":")
+        if not _RESERVATION_NUMBER.match(number):
+            hint = "POOL:NUMBER,... as `simenv slurm env` prints it"
+            raise OptionError(f"{RESERVATION}={named[:80]!r}", hint=hint)
+        numbers[check_name(pool, f"{RESERVATION}: the pool's")] = int(number)
+    return numbers
 
 
 def checked_options(options: Mapping[str, Any]) -> CheckedOptions:

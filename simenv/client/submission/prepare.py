@@ -262,7 +262,7 @@ def _checked_options(options: SubmitOptions | BatchOptions) -> CheckedOptions:
     if options.get("decoder") is not None:
         hint = "circuits of stim with detectors are decoded, by `submit` and `run`"
         raise OptionError(f"decoder={options.get('decoder')!r:.80}", hint=hint)
-    return submission_options.checked_options(options)
+    return submission_options.checked_options(submission_options.with_job_reservation(options))
 
 
 def _sweep(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,18 +17,14 @@ import msgspec
 import zmq
 
 from simenv._version import __version__
-from simenv.errors import ConfigError
+from simenv.frontends import c_compiler
 
 __all__ = ["InstalledLibrary", "build"]
 
 HERE = Path(__file__).parent
 ABI = 1  # QPI_ABI_VERSION
 LIBRARY = "libsimenv_qpi.so"
-FLAGS = (
-    *("-std=c11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-Werror", "-Wshadow"),
-    *("-fPIC", "-fvisibility=hidden", "-pthread"),
-)
-BUILD_S = 120.0
+FLAGS = (*c_compiler.FLAGS, "-fvisibility=hidden")
 _PKG_CONFIG = """\
 prefix={folder}
 
@@ -94,10 +89,7 @@ def build(folder: Path, compiler: str = "", extra: Sequence[str] = ()) -> Instal
     """Compile and install below `folder`: include, lib, lib/pkgconfig. `compiler`: default CC, else
     cc. `extra`: further flags, for example of a sanitizer. Raises ConfigError if there is no
     compiler, or with the compiler's message."""
-    compiler = compiler or os.environ.get("CC") or "cc"
-    if shutil.which(compiler) is None:
-        hint = "install gcc, or set CC=/path/to/cc"
-        raise ConfigError(f"there is no C compiler {compiler!r}", hint=hint)
+    compiler = c_compiler.find_compiler(compiler)
     installed = InstalledLibrary(folder.absolute())
     library = installed.library
     for part in (installed.folder / "include", installed.pkg_config):
@@ -108,7 +100,7 @@ def build(folder: Path, compiler: str = "", extra: Sequence[str] = ()) -> Instal
         argv = [compiler, *FLAGS, *extra, *definitions(), *include_flags()]
         argv += ["-shared", f"-Wl,-soname,{versioned.name}", "-Wl,-z,defs", "-o", str(built)]
         argv += [*map(str, sources()), "-ldl", "-lm"]
-        _compile(argv)
+        c_compiler.compile_sources(argv)
         os.replace(built, versioned)  # a running program keeps its library
         link = Path(scratch) / "link"
         link.symlink_to(versioned.name)
@@ -118,20 +110,3 @@ def build(folder: Path, compiler: str = "", extra: Sequence[str] = ()) -> Instal
     settings = _PKG_CONFIG.format(folder=installed.folder, version=__version__)
     (installed.pkg_config / "simenv_qpi.pc").write_text(settings)
     return installed
-
-
-def _compile(argv: Sequence[str]) -> None:
-    try:
-        done = subprocess.run(
-            argv,
-            capture_output=True,
-            text=True,
-            timeout=BUILD_S,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise ConfigError(f"{argv[0]} has not ended after {BUILD_S:g} s") from error
-    if done.returncode != 0:
-        hint = "gcc 9 or clang 10, or newer"
-        raise ConfigError(f"{argv[0]} failed:\n{done.stderr[-2000:]}", hint=hint)

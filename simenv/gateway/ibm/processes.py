@@ -336,7 +336,7 @@ class JobProcesses:
         params = await self.stored(self.store.blob, job.id, "params")
         if not params:
             return None
-        reservation = 0
+        reservation = job.reservation
         if job.session:
             try:
                 session = await self.stored(self.store.session, job.session, None)
@@ -345,7 +345,7 @@ class JobProcesses:
                 if failed is not None:
                     await self._on_end(failed, caller)
                 return None
-            reservation = session.reservation
+            reservation = reservation or session.reservation
         noise = await self.stored(self.store.blob, job.id, "noise") if job.calibration_id else b""
         return Work(
             job.id, job.program, job.backend, params, job.account, float(job.cost), reservation,

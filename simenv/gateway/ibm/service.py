@@ -226,7 +226,7 @@ class ComputeService:
         job = Job(
             store.new_id(), caller.user, account, asked.program_id, name, time(), session,
             checked_tags(asked.tags), cost, asked.private, (asked.runtime or "")[:80], wanted,
-            trace=trace,
+            trace=trace, reservation=caller.reservation_of(name),
         )  # fmt: skip
         await self._stored(self.store.add, job, params, noise)
         self.processes.wake(caller)
@@ -331,7 +331,7 @@ class ComputeService:
                 expected = f"1 to {longest} seconds (max_reservation_s of the environment)"
                 raise OptionError(option="max_ttl", value=for_s, expected=expected)
             pool = name if found.pool is not None else None
-            if asked.mode == "batch":
+            if asked.mode == "batch" or caller.reservation_of(name):  # each job brings its own
                 return for_s, 0
             return for_s, client.reserve(pool, for_s=for_s).id
 

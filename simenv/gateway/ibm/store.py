@@ -82,6 +82,7 @@ class Job(msgspec.Struct, frozen=True):
     tasks: tuple[tuple[str, int], ...] = ()  # with the sets of values of each; 0: a task of one
     attempts: int = 0
     trace: str = ""  # traceparent of its request
+    reservation: int = 0  # that of the token of its request, on its backend
 
     @property
     def is_pending(self) -> bool:

@@ -366,7 +366,7 @@ async def _submit(service: ComputeService, caller: Caller, name: str, request: A
     job = Job(
         str(uuid.uuid4()), caller.user, caller.account, PROGRAM, found.name, time(),
         tags=(tag,) if tag else (), calibration_id=found.info.calibration_id,
-        trace=trace_of(request),
+        trace=trace_of(request), reservation=caller.reservation_of(found.name),
     )  # fmt: skip
     await asyncio.to_thread(service.store.add, job, body)
     service.processes.wake(caller)

@@ -17,9 +17,11 @@ from litestar.datastructures import UploadFile
 from simenv.client.circuits import load, qasm2, text_checks
 from simenv.client.circuits.untrusted_qpy import BoundCircuit, bound_sandbox, load_bound
 from simenv.client.client import Client
+from simenv.client.submission.options import under_reservation
 from simenv.client.tasks.task import Task
 from simenv.errors import OptionError
 from simenv.gateway.clients import UserSandboxes
+from simenv.gateway.context import Caller
 from simenv.gateway.native.schemas import (
     ExplanationRecord,
     ProgramRequest,
@@ -79,7 +81,7 @@ def _plain(text: str) -> BoundCircuit | None:
     return None if program is None else BoundCircuit(load(program), None, True)
 
 
-def _options(request: ProgramRequest, account: str, key: str | None) -> dict[str, Any]:
+def _options(request: ProgramRequest, caller: Caller, key: str | None) -> dict[str, Any]:
     """Return the options that differ from their defaults, for `Client.submit`."""
     options = {
         name: value
@@ -87,7 +89,9 @@ def _options(request: ProgramRequest, account: str, key: str | None) -> dict[str
         if name in _DEFAULTS and (value := getattr(request, name)) != _DEFAULTS[name]
     }
     options.pop("parameter_values", None)
-    options["account"] = request.account or account or None
+    options["account"] = request.account or caller.account or None
+    if caller.reservation and caller.pool:
+        options = {**under_reservation(options, {caller.pool: caller.reservation})}
     if key is not None:
         options["idempotency_key"] = key
     return options
@@ -104,13 +108,13 @@ def submit(
     client: Client,
     request: TaskRequest,
     bound: BoundCircuit,
-    account: str,
+    caller: Caller,
     key: str | None,
     trace: str,
 ) -> Task:
     """Submit one task; see `Client.submit`."""
     _check_gradient(request, bound)
-    options = _options(request, account, key) | {"trace": trace}
+    options = _options(request, caller, key) | {"trace": trace}
     if bound.rows is not None:
         options["parameter_values"] = bound.rows
     return client.submit(bound.circuit, **options)
@@ -120,21 +124,21 @@ def submit_sweep(
     client: Client,
     request: SweepRequest,
     bound: BoundCircuit,
-    account: str,
+    caller: Caller,
     key: str | None,
     trace: str,
 ) -> list[Task]:
     """Submit a sweep; see `Client.submit_many`."""
     _check_gradient(request, bound)
-    options = _options(request, account, key) | {"trace": trace}
+    options = _options(request, caller, key) | {"trace": trace}
     return client.submit_many((bound.circuit, bound.rows), **options)
 
 
 def explain(
-    client: Client, request: TaskRequest, bound: BoundCircuit, account: str
+    client: Client, request: TaskRequest, bound: BoundCircuit, caller: Caller
 ) -> ExplanationRecord:
     """Ask which engine would run a program; see `Client.explain`."""
-    options = _options(request, account, None)
+    options = _options(request, caller, None)
     if bound.rows is not None:
         options["parameter_values"] = bound.rows
     explanation = client.explain(bound.circuit, **options)

@@ -59,7 +59,7 @@ async def submit_task(
     def submit(client: Client) -> Task:
         bound = parsers.read(caller.user, body, body.parameter_values)
         key = _key(idempotency_key)
-        return programs.submit(client, body, bound, caller.account, key, trace_of(request))
+        return programs.submit(client, body, bound, caller, key, trace_of(request))
 
     task = await gateway.call(caller, submit)
     headers = {"Location": f"/api/v1/tasks/{task.id}"}
@@ -98,7 +98,7 @@ async def submit_sweep(
     def submit(client: Client) -> list[Task]:
         bound = parsers.read(caller.user, body, body.parameter_values)
         key = _key(idempotency_key)
-        return programs.submit_sweep(client, body, bound, caller.account, key, trace_of(request))
+        return programs.submit_sweep(client, body, bound, caller, key, trace_of(request))
 
     tasks = await gateway.call(caller, submit)
     parts: dict[str, list[int]] = {}
@@ -117,7 +117,7 @@ async def explain(
 
     def ask(client: Client) -> schemas.ExplanationRecord:
         bound = parsers.read(caller.user, body, body.parameter_values)
-        return programs.explain(client, body, bound, caller.account)
+        return programs.explain(client, body, bound, caller)
 
     return await gateway.call(caller, ask)
 

@@ -18,6 +18,10 @@ SLURM_REQUEST: dict[str, Any] = {
     "launcher": {"scheduler": "slurm", "cluster_name": "checked"}, "job_id": "4217",
     "allocation_id": "checked:4217", "account": "physics", "qos": "normal", "priority": 0,
     "workload_kind": "hybrid", "ttl_ns": 600 * 10**9,
+    "task_class": {
+        "class_id": "bell", "count": 2, "qubit_count": 2, "depth": 2, "one_q_gate_count": 1,
+        "two_q_gate_count": 1, "shots": 10, "measurement_count": 2,
+    },
 }  # fmt: skip
 DECISION: check.Fields = {
     "status": str, "decision": int, "reason": str, "reason_code": int, "credits_required": int,
@@ -79,6 +83,18 @@ def evaluate(session: CheckSession) -> None:
     expect_equal("reason of accepted", result["reason"], "accepted")
     expect(result["reason_code"] in (0, 1), f"reason_code is {result['reason_code']}")
     expect_equal("reservations after a dry run", sorted(_listed(session)), before)
+
+
+@row("admission.scheduler", "evaluate and reserve take a batch scheduler's request")
+def scheduler(session: CheckSession) -> None:
+    before = sorted(_listed(session))
+    decided("evaluate", session.q.evaluate(request=SLURM_REQUEST), "accepted")
+    expect_equal("reservations after a dry run", sorted(_listed(session)), before)
+    result = decided("reserve", session.q.reserve(request=SLURM_REQUEST), "accepted")
+    record = stands(session, result["reservation_id"], "active")
+    expect_equal("job_id", str(record["job_id"]), SLURM_REQUEST["job_id"])
+    expect_equal("workload_kind", record["workload_kind"], "hybrid")
+    session.q.release(reservation_id=result["reservation_id"], reason=0)
 
 
 @row("admission.reserve", "reserve: a decision with an id, and an active reservation")

@@ -101,7 +101,8 @@ def allocations(session: CheckSession) -> None:
     check.of_the_newest(session, "list_scheduler_allocations")
     number = session.reserve(**SLURM_REQUEST)
     session.reserve()  # of no scheduler
-    for filters in (None, {"scheduler": "slurm"}, {"job_id": SLURM_REQUEST["job_id"]}):
+    job = SLURM_REQUEST["job_id"]
+    for filters in (None, {"scheduler": "slurm"}, {"job_id": job}, {"job_id": int(job)}):
         entries = [e for e in _allocations(session, filters) if e["scheduler"] == "slurm"]
         expect_equal(f"number of allocations for filters={filters}", len(entries), 1)
         for name, value in ALLOCATED.items():

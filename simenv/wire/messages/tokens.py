@@ -14,7 +14,7 @@ import msgspec
 
 from simenv.wire.messages.admin import Time
 from simenv.wire.messages.identity import PublicKey
-from simenv.wire.messages.queries import ClientRequest, Reply, Role
+from simenv.wire.messages.queries import ClientRequest, Number, Reply, Role
 
 Name = Annotated[str, msgspec.Meta(max_length=64)]
 Secret = Annotated[str, msgspec.Meta(min_length=40, max_length=100)]
@@ -22,7 +22,8 @@ Secret = Annotated[str, msgspec.Meta(min_length=40, max_length=100)]
 
 class TokenInfo(msgspec.Struct, frozen=True):
     """One token. `number`: eight characters by which it is listed and revoked. `at_s`, `expires_s`:
-    when it was made and ends, `used_s`: last use (to ten minutes; 0: never); seconds since 1970."""
+    when it was made and ends, `used_s`: last use (to ten minutes; 0: never); seconds since 1970.
+    `reservation`: that of its user's work on `pool`, with which it ends; 0: none."""
 
     number: str
     user: str  # "": the environment's own user
@@ -32,12 +33,15 @@ class TokenInfo(msgspec.Struct, frozen=True):
     at_s: float
     expires_s: float
     used_s: float = 0.0
+    reservation: int = 0
+    pool: str = ""
 
 
 class CreateToken(ClientRequest, frozen=True, tag=56):
     """Make a token for a user; "" the sender, who must be an admin for another one. `role`: not
     above the sender's, and "" that of the user. `once`: it ends with its first exchange, as a link
-    of `simenv web` does. Answered by TokenCreated."""
+    of `simenv web` does. `reservation`: a live one of the user, with which the token ends; 0: none.
+    Answered by TokenCreated."""
 
     user: Name
     account: Name
@@ -45,6 +49,7 @@ class CreateToken(ClientRequest, frozen=True, tag=56):
     purpose: Name
     lifetime_s: Time
     once: bool = False
+    reservation: Number = 0
 
 
 class RevokeToken(ClientRequest, frozen=True, tag=57):

@@ -177,6 +177,23 @@ def test_expired_token_is_refused(
         until(lambda: ana.get("/session").status_code == 401, 30.0)
 
 
+def test_token_of_a_reservation_is_refused_after_its_end(
+    running: RunningGateway, env: Client, tokens: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clients, "CHECK_S", 0.0)
+    with as_user(running, tokens["ana"]) as ana:
+        ana.get("/session").raise_for_status()
+    mine = running.client(_caller(running, "ana")).reserve("main")
+    made = env.tokens.add("ana", reservation=mine.id)
+    with as_user(running, made.secret) as job:
+        job.get("/session").raise_for_status()
+        callers = [each.caller for each in running.pool._entries.values()]
+        (caller,) = [each for each in callers if each.token == made.token.number]
+        assert (caller.reservation_of("main"), caller.reservation_of("other")) == (mine.id, 0)
+        mine.release()
+        until(lambda: job.get("/session").status_code == 401, 30.0)
+
+
 def test_access_token_stands_for_its_api_key(
     running: RunningGateway, tokens: dict[str, str]
 ) -> None:

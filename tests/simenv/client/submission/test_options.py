@@ -10,7 +10,7 @@ from failing import fails
 from simenv.client.client import Client
 from simenv.client.submission import options
 from simenv.client.submission.prepare import prepare_many, prepare_one
-from simenv.errors import OptionError
+from simenv.errors import ConfigError, OptionError
 from simenv.model import TaskOptions
 from simenv.model.task_rules import check_terms, checked_key
 
@@ -153,3 +153,25 @@ def test_prefer_keeps_order_without_repeats_and_excludes_pool() -> None:
     assert chosen(prefer="hardware").task_options(True, None).prefer == ("hardware",)
     assert chosen(prefer=["qpu", "emulator", "qpu"]).task.prefer == ("qpu", "emulator")
     fails(OptionError, "prefer cannot be combined with pool", chosen, prefer="hardware", pool="qpu")
+
+
+def under(named: str, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> tuple[str, int]:
+    """Pool and reservation of a submission in a job."""
+    monkeypatch.setenv("SIMENV_RESERVATION", named)
+    task = prepare_one("examples/bell.qasm", changes).terms
+    return task.pool, task.reservation
+
+
+def test_circuits_of_a_job_run_in_its_reservation_unless_they_name_another_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    named = "fez_emulated:17,main:18"
+    assert under(named, monkeypatch) == ("fez_emulated", 17)
+    assert under(named, monkeypatch, pool="main") == ("main", 18)
+    assert under(named, monkeypatch, pool="other") == ("other", 0)
+    assert under(named, monkeypatch, reservation=3) == ("", 3)
+    for elsewhere in ({"device": "fez"}, {"prefer": ("hardware",)}):
+        assert under(named, monkeypatch, **elsewhere) == ("", 0)
+    assert under("", monkeypatch) == ("", 0)
+    for wrong in ("17", "main:", "main:x", "main:17,", "Main:17", "main:" + "9" * 30, "main:0"):
+        fails((OptionError, ConfigError), "SIMENV_RESERVATION", under, wrong, monkeypatch)

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import threading
+from typing import Any
 
 import h5py
 import httpx
@@ -16,7 +17,9 @@ from qiskit.circuit import Parameter
 from simenv.client.circuits import load
 from simenv.client.client import Client
 from simenv.client.submission.options import SubmitOptions
-from simenv.gateway.native import schemas
+from simenv.gateway.context import Caller
+from simenv.gateway.native import programs, schemas
+from simenv.gateway.native.schemas import TaskRequest
 from simenv.transpiler.qpy import write_qpy
 
 HEAD = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[2]; creg c[2];'
@@ -340,3 +343,16 @@ def test_explain_names_the_engine_and_runs_nothing(api: httpx.Client, env: Clien
     unbound = api.post("/explain", json={"program": TURNED})
     assert unbound.json()["sizes"]["num_qubits"] == 1
     assert env.status().done == before
+
+
+def test_task_runs_in_the_reservation_of_its_token_unless_it_names_another_place() -> None:
+    caller = Caller("ana", "", "client", "1", 17, "main")
+
+    def chosen(**fields: Any) -> tuple[object, object]:
+        options = programs._options(TaskRequest(program="x", **fields), caller, None)
+        return options.get("pool"), options.get("reservation")
+
+    assert chosen() == chosen(pool="main") == ("main", 17)
+    assert chosen(pool="other") == ("other", None)
+    assert chosen(reservation=3) == (None, 3)
+    assert chosen(device="fez") == (None, None)

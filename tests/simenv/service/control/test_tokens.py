@@ -13,13 +13,24 @@ from memory_transport import MemoryConnection
 from multi_user_harness import MultiUserHarness
 
 from simenv.errors import ConfigError, KeyRefusedError
-from simenv.model import TaskOptions, task_name
+from simenv.model import ReservationRequest, TaskOptions, task_name
 from simenv.service import tokens as service_tokens
 from simenv.service.tokens import MAX_LIFETIME_S, MAX_OF_USER
 from simenv.wire import keyfiles
 from simenv.wire.keyfiles import ServerFile, new_pair
 from simenv.wire.messages import accounting, client as m
-from simenv.wire.messages.admin import AddKey, GetKeys, GetPools, Pools, RevokeKey, SetLimits
+from simenv.wire.messages.admin import (
+    AddKey,
+    DecisionReply,
+    GetKeys,
+    GetPools,
+    Pools,
+    Release,
+    Released,
+    Reserve,
+    RevokeKey,
+    SetLimits,
+)  # fmt: skip
 from simenv.wire.messages.queries import GetDevices
 from simenv.wire.messages.tokens import (
     CreateToken,
@@ -52,9 +63,9 @@ class TokenHarness(MultiUserHarness):
 
     def create(
         self, peer: MemoryConnection | None = None, user: str = "", role: str = "client",
-        lifetime_s: float = DAY_S, once: bool = False, purpose: str = "test",
+        lifetime_s: float = DAY_S, once: bool = False, purpose: str = "test", reservation: int = 0,
     ) -> TokenCreated:  # fmt: skip
-        message = CreateToken(1, user, "", role, purpose, lifetime_s, once)
+        message = CreateToken(1, user, "", role, purpose, lifetime_s, once, reservation)
         return self.get(TokenCreated, message, peer)
 
     def exchange(self, secret: str, public_key: str = "") -> TokenCertificate:
@@ -438,6 +449,37 @@ def test_damaged_file_is_refused_at_the_start(town: TokenHarness) -> None:
     fails(ConfigError, "has format 2", town.restart)
 
 
+def test_token_of_a_reservation_names_its_pool_and_ends_with_it(town: TokenHarness) -> None:
+    ask = Reserve(1, ReservationRequest(device="main"))
+    number = town.get(DecisionReply, ask, town.ana).decision.reservation
+    made = town.create(town.ana, reservation=number)
+    assert (made.token.reservation, made.token.pool) == (number, "main")
+    assert town.exchange(made.secret).token == made.token
+    ana = town.enter(made.secret)
+    other = town.create(town.ana)
+    town.get(Released, Release(1, number), town.ana)
+    assert town.refusal(ExchangeToken(1, made.secret, new_pair().public), town.web).code
+    assert [each.number for each in infos(town, town.ana)] == [other.token.number]
+    town.tick()
+    assert town.refusal(GetTokens(1), ana).code == "key_refused"
+    town.restart()
+    assert [each.number for each in infos(town)] == [other.token.number]
+
+
+def test_token_of_another_users_or_an_ended_reservation_is_refused(town: TokenHarness) -> None:
+    ask = Reserve(1, ReservationRequest(device="main"))
+    number = town.get(DecisionReply, ask, town.ana).decision.reservation
+
+    def refused(peer: MemoryConnection, user: str = "") -> str:
+        message = CreateToken(1, user, "", "client", "", DAY_S, False, number)
+        return town.refusal(message, peer).code
+
+    assert refused(town.ben) == refused(town.ops) == "reservation"
+    assert town.create(town.ops, "ana", reservation=number).token.user == "ana"
+    town.get(Released, Release(1, number), town.ana)
+    assert refused(town.ana) == "reservation"
+
+
 def test_file_of_others_is_refused(town: TokenHarness) -> None:
     town.create()
     (town.folder / "tokens.json").chmod(0o640)
@@ -446,7 +488,8 @@ def test_file_of_others_is_refused(town: TokenHarness) -> None:
 
 def test_all_tokens_fit_into_the_file() -> None:
     info = TokenInfo("0" * 8, "u" * 64, "a" * 64, "client", "p" * 64, 1e9 + 0.123456, 2e9, 3e9)
-    info = msgspec.structs.replace(info, purpose="\U0001f600" * 64)
+    reserved = {"reservation": 2**63 - 1, "pool": "p" * 64}
+    info = msgspec.structs.replace(info, purpose="\U0001f600" * 64, **reserved)
     token = service_tokens.StoredToken(info, "f" * 64, True, True)
     content = service_tokens.TokensFile(1, [token] * service_tokens.MAX_TOKENS)
     assert len(keyfiles._encoded(content)) <= keyfiles.MAX_FILE_BYTES

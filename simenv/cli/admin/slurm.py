@@ -1,0 +1,318 @@
+"""`simenv slurm`: `--qpu` of Slurm's jobs; the plugin, the licences, the reservations of jobs.
+
+`env` is what the SPANK plugin runs as the user of a job, and `release` what EpilogSlurmctld runs.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+
+from simenv.cli import app, terminal
+from simenv.errors import NoServiceError, OptionError, SimenvError
+
+if TYPE_CHECKING:
+    from simenv.client.client import Client
+    from simenv.frontends.slurm.jobs import JobReservation
+    from simenv.frontends.slurm.licenses import License
+    from simenv.model import ReservationInfo
+
+CONF_FOLDER = Path("/etc/slurm")
+DEFAULT = Path("build/slurm")
+TOKEN_S = 365 * 86_400.0  # of a job's token, which ends with its reservation
+SHARE_S = 30.0  # in which the job before must have returned its share
+MUNGE = "SIMENV_MUNGE_SOCKET"
+
+slurm = typer.Typer(help="Give jobs of Slurm their share of pools: sbatch --qpu=POOL:COUNT.")
+Cluster = Annotated[
+    str, typer.Option(help="ClusterName of slurm.conf; default: SLURM_CLUSTER_NAME.")
+]
+Conf = Annotated[Path, typer.Option("--conf", help="Folder of slurm.conf.")]
+
+
+@slurm.command()
+def build(
+    context: typer.Context,
+    folder: Annotated[Path, typer.Argument(help="Folder of the plugin.")] = DEFAULT,
+    include: Annotated[
+        str, typer.Option(help="Folder of slurm/spank.h, if the compiler does not search it.")
+    ] = "",
+) -> None:
+    """Compile the SPANK plugin with CC, default cc, for the Slurm of this host."""
+    from simenv.frontends import slurm as frontend
+
+    plugin = frontend.build(folder, include=include)
+    lines = (str(plugin), f"next: simenv slurm install --plugin {plugin} --service ADDRESS")
+    app.settings_of(context).answer({"plugin": str(plugin)}, lines)
+
+
+@slurm.command()
+def install(
+    context: typer.Context,
+    plugin: Annotated[
+        Path, typer.Option(help="The plugin that `build` made, at its path on all nodes.")
+    ] = DEFAULT / "simenv_spank.so",
+    conf: Conf = CONF_FOLDER,
+    gateway: Annotated[str, typer.Option(help="URL of the gateway, for HTTP clients.")] = "",
+    admin: Annotated[
+        str, typer.Option(help="Address for the epilog, which needs the role admin.")
+    ] = "",
+    cluster: Cluster = "",
+    program: Annotated[
+        Path | None, typer.Option("--simenv", help="The command simenv on all nodes.")
+    ] = None,
+) -> None:
+    """Write the plugin's line in plugstack.conf, the epilog, job_submit.lua and the file of
+    licences, and print the lines that slurm.conf needs.
+
+    `--service` is the address for users of all nodes: munge:OWNER@HOST:PORT/NAME.
+    """
+    from simenv.frontends import slurm as frontend
+
+    common = app.settings_of(context)
+    service = str(common.service or os.environ.get("SIMENV_SERVICE", ""))
+    if not service:
+        hint = "simenv slurm install --service munge:OWNER@HOST:PORT/NAME"
+        raise OptionError("the address of the environment is not given", hint=hint)
+    munge = os.environ.get(MUNGE, "")
+    site = frontend.SlurmSite(service, _cluster(cluster), gateway.rstrip("/"), munge, admin)
+    done = frontend.install(plugin.absolute(), conf, site, program or frontend.program())
+    value = {"files": [str(path) for path in done.files], "slurm_conf": list(done.slurm_conf)}
+    wanted = [f"      {line}" for line in done.slurm_conf]
+    lines = [*value["files"], "next: these lines in slurm.conf, then scontrol reconfigure", *wanted]
+    common.answer(value, lines)
+
+
+@slurm.command("env")
+def environment(
+    context: typer.Context,
+    qpu: Annotated[str, typer.Option(help="POOL[:COUNT][,POOL...], as for sbatch.")] = "",
+    job: Annotated[str, typer.Option(help="Number of the job; default: SLURM_JOB_ID.")] = "",
+    cluster: Cluster = "",
+    gateway: Annotated[str, typer.Option(help="URL of the gateway, for HTTP clients.")] = "",
+    timeout: Annotated[
+        float, typer.Option(callback=app.seconds, help="Longest wait for the share.")
+    ] = SHARE_S,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Print NAME=VALUE, for the plugin.")
+    ] = False,
+) -> None:
+    """Reserve the share of a running job, and print the variables of its clients.
+
+    The plugin does so for batch jobs and for srun. In a shell of salloc:
+    eval "$(simenv slurm env --qpu POOL)"."""
+    from simenv.frontends.slurm import jobs
+
+    common = app.settings_of(context)
+    number = jobs.job_number(job or os.environ.get("SLURM_JOB_ID", ""))
+    shares = jobs.shares_of(qpu)
+    service = str(common.service or os.environ.get("SIMENV_SERVICE", "")) or common.environment
+    with common.connect() as client:
+        made = jobs.reserve(client, number, _cluster(cluster), shares, timeout)
+        values = jobs.variables(number, service, made, os.environ.get(MUNGE, ""))
+        if gateway:
+            values |= _http_variables(client, gateway.rstrip("/"), number, made)
+        else:
+            values |= jobs.qrmi_variables(service, made)
+    prefix = "" if plain else "export "
+    common.answer(
+        values,
+        (
+            f"{prefix}{name}={value if plain else shlex.quote(value)}"
+            for name, value in values.items()
+        ),
+    )
+
+
+def _http_variables(
+    client: Client, url: str, number: int, made: Sequence[JobReservation]
+) -> dict[str, str]:
+    """Variables of HTTP clients: a token for each reservation, which ends with it. QRMI gets that
+    of each device, the other clients the first."""
+    from simenv.cli.admin.gateway import variables
+
+    values: dict[str, str] = {}
+    pools: list[str] = []
+    for each in made:
+        token = client.tokens.add(
+            purpose=f"Slurm job {number}", lifetime_s=TOKEN_S, reservation=each.number
+        )
+        of_pool = variables(url, client.name, token.secret, [each.share.pool])
+        pools += filter(None, [of_pool["QRMI_JOB_QPU_RESOURCES"]])
+        values = {**of_pool, **values}
+    types = ",".join(["ibm-quantum-compute-service"] * len(pools))
+    return values | {"QRMI_JOB_QPU_RESOURCES": ",".join(pools), "QRMI_JOB_QPU_TYPES": types}
+
+
+@slurm.command()
+def release(
+    context: typer.Context,
+    job: Annotated[str, typer.Argument(help="Number of the job.")],
+    cluster: Cluster = "",
+) -> None:
+    """End the reservations of a job, with their tasks. EpilogSlurmctld runs it."""
+    from simenv.frontends.slurm import jobs
+
+    common, number = app.settings_of(context), jobs.job_number(job)
+    with common.connect() as client:
+        ended = jobs.release(client, number, _cluster(cluster), "its job has ended")
+    lines = [f"reservation {each} of job {number} has ended" for each in ended]
+    common.answer({"job": number, "ended": ended}, lines or [f"job {number} has no reservation"])
+
+
+@slurm.command()
+def sync(
+    context: typer.Context,
+    every: Annotated[
+        float,
+        typer.Option(callback=app.seconds, help="Repeat after so many seconds, until interrupted."),
+    ] = 0.0,
+    conf: Conf = CONF_FOLDER,
+    cluster: Cluster = "",
+    pool: Annotated[
+        list[str] | None, typer.Option("--pool", help="This pool alone; may be repeated.")
+    ] = None,
+) -> None:
+    """Keep the licences equal to the capacity of the pools, end the reservations of jobs that have
+    ended, and renew those of running jobs.
+
+    With --every it runs as a daemon, beside slurmctld. It needs the role admin, and may write the
+    file of licences.
+    """
+    common, name = app.settings_of(context), _cluster(cluster)
+    former: set[str] = set()
+    client: Client | None = None
+    failure = ""
+    try:
+        while True:
+            try:
+                client = client or common.connect()
+                done = _synchronise(client, conf, name, tuple(pool or ()), former)
+                failure = ""
+                if done.changed or not every:
+                    common.answer(done, _lines_of(done, whole=not every))
+                    terminal.flush()
+            except SimenvError as error:  # of the service or of Slurm, which will come back
+                if not every:
+                    raise
+                if str(error) != failure:
+                    failure = str(error)
+                    terminal.note(f"{terminal.format_time(time.time())}  {failure}")
+                if isinstance(error, NoServiceError) and client is not None:
+                    client.close()
+                    client = None
+            if not every:
+                return
+            time.sleep(every)
+    finally:
+        if client is not None:
+            client.close()
+
+
+class Synchronised(msgspec.Struct, frozen=True):
+    """Outcome of one pass. `licenses`: of the pools, by name."""
+
+    licenses: dict[str, int]
+    reconfigured: bool
+    ended: list[int]
+    renewed: list[int]
+
+    @property
+    def changed(self) -> bool:
+        return bool(self.reconfigured or self.ended or self.renewed)
+
+
+def _synchronise(
+    client: Client, conf: Path, cluster: str, names: tuple[str, ...], former: set[str]
+) -> Synchronised:
+    from simenv.frontends.slurm import LICENSES, jobs, licenses
+
+    result = jobs.reconcile(client, cluster, time.time_ns())
+    counts = licenses.capacities(client, cluster, names)
+    former |= set(counts)
+    changed = licenses.write_counts(conf / LICENSES, counts, sorted(former))
+    return Synchronised(counts, changed, result.ended, result.renewed)
+
+
+def _lines_of(done: Synchronised, *, whole: bool) -> Iterator[str]:
+    """What was done; `whole`: also licences that are as they were."""
+    if whole or done.reconfigured:
+        counts = ", ".join(f"{name}:{count}" for name, count in done.licenses.items()) or "none"
+        yield f"licences  {counts}{'  (written)' if done.reconfigured else ''}"
+    for what, numbers in (("ended", done.ended), ("renewed", done.renewed)):
+        if numbers:
+            yield f"{what:<9} {', '.join(map(str, numbers))}"
+
+
+@slurm.command()
+def status(context: typer.Context, cluster: Cluster = "") -> None:
+    """Show the licences of each pool, its capacity, and the reservations of jobs.
+
+    The exit code is 1 if a pool's licences differ from its capacity, or Slurm does not answer."""
+    from simenv.frontends.slurm import jobs, licenses
+
+    common, name = app.settings_of(context), _cluster(cluster)
+    known: dict[str, licenses.License] | None = None
+    try:
+        known = licenses.controller_licenses()
+    except SimenvError as error:
+        terminal.note(f"Slurm does not answer: {terminal.clean(error.message)}")
+    with common.connect() as client:
+        counts = licenses.capacities(client, name)
+        live = jobs.of_cluster(client, name)
+    rows = [_row(pool, count, live, known) for pool, count in counts.items()]
+    shown = [
+        {"reservation": each.id, "job": each.job, "user": each.owner, "pool": each.device,
+         "workers": each.workers, "used_s": each.actual_total_ns / 1e9} for each in live
+    ]  # fmt: skip
+    common.answer({"pools": rows, "reservations": shown}, ())
+    if not common.as_json:
+        texts = [["-" if cell is None else str(cell) for cell in row.values()] for row in rows]
+        terminal.table([("POOL", "CAPACITY", "LICENCES", "USED", "RESERVED"), *texts], left=1)
+        for each in live:
+            owner = each.owner or "(own user)"
+            terminal.line(f"job {each.job} of {owner}: {each.workers} of {each.device}")
+    if any(row["capacity"] != row["licenses"] for row in rows):
+        if known is not None:
+            terminal.note("licences differ from capacities: simenv slurm sync")
+        raise typer.Exit(1)
+
+
+def _row(
+    pool: str,
+    capacity: int,
+    live: Sequence[ReservationInfo],
+    known: Mapping[str, License] | None,
+) -> dict[str, object]:
+    """One pool of `status`. `known` None: Slurm does not answer."""
+    from simenv.frontends.slurm import licenses
+
+    license_ = None if known is None else known.get(pool) or licenses.License(0, 0)
+    return {
+        "pool": pool,
+        "capacity": capacity,
+        "licenses": None if license_ is None else license_.total,
+        "used": None if license_ is None else license_.used,
+        "reserved": sum(each.workers for each in live if each.device == pool),
+    }
+
+
+def _cluster(given: str) -> str:
+    """Return the cluster's name. Raises OptionError if it is not known."""
+    from simenv.frontends.slurm import jobs
+
+    name = given or os.environ.get("SLURM_CLUSTER_NAME", "")
+    if not name:
+        shown = jobs.run(["scontrol", "show", "config"])
+        lines = [line.partition("=") for line in shown.splitlines()]
+        name = next((value.strip() for key, _, value in lines if key.strip() == "ClusterName"), "")
+    if not name or not name.isprintable() or len(name) > 64 or "/" in name:
+        raise OptionError(f"cluster {name[:80]!r} is no name of a cluster", hint="--cluster NAME")
+    return name

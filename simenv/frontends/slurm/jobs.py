@@ -1,0 +1,305 @@
+"""Reservations of Slurm's jobs: made at a job's start with the identity of its user, ended when the
+job has ended.
+
+A reservation of a job has the scope `slurm/CLUSTER` and the job's number; its request id makes a
+repeat the same reservation. Invariant: whoever reserves looks at the job again afterwards. Slurm
+changes the state of a job before it starts the epilog, so a reservation that is made too late for
+the epilog sees the end of its job. `end_orphans` ends what remains: where an epilog could not run,
+or the service did not answer it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from simenv import model
+from simenv.client import reservations
+from simenv.errors import (
+    ConfigError,
+    NotFoundError,
+    NotReservedError,
+    OptionError,
+    SimenvError,
+    TimedOutError,
+)
+from simenv.qpm import contract
+from simenv.wire.messages import admin
+
+if TYPE_CHECKING:
+    from simenv.client.client import Client
+
+SCOPE = "slurm/"
+MAX_DEVICES, MAX_COUNT = 8, 4_096  # as in the plugin
+LEASE_S = 3_600.0  # of a reservation; `simenv slurm sync` renews it while the job runs
+RENEW_S = LEASE_S / 2  # a reservation with less time left is renewed
+AFTER_S = 60.0  # from the end of the job's time to the end of its reservation
+COMMAND_S = 20.0  # longest time of a command of Slurm
+# Job states in which the share is the job's; PENDING and all ends are not among them.
+HOLDING = frozenset(
+    ("RUNNING", "CONFIGURING", "SUSPENDED", "STOPPED", "SIGNALING", "RESIZING", "STAGE_OUT")
+)
+_DEVICE = re.compile(r"([A-Za-z0-9_.-]{1,64})(?::([1-9]\d{0,3}))?\Z")
+_NUMBER = re.compile(r"[1-9]\d{0,9}\Z")
+_FORMAT = "%A|%T|%L|%W"
+_UNKNOWN_JOB = "invalid job id"
+
+
+class SlurmJob(msgspec.Struct, frozen=True):
+    """A job as squeue shows it. `left_s`: time left; None: no limit, or not known."""
+
+    number: int
+    state: str
+    left_s: float | None
+    licenses: Mapping[str, int]
+
+    @property
+    def holds(self) -> bool:
+        """True while the share is the job's."""
+        return self.state in HOLDING
+
+
+class DeviceShare(msgspec.Struct, frozen=True):
+    """Workers of a pool."""
+
+    pool: str
+    count: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.pool}:{self.count}"
+
+
+class JobReservation(msgspec.Struct, frozen=True):
+    """The reservation of a job's share."""
+
+    share: DeviceShare
+    number: int
+
+
+def shares_of(text: str) -> list[DeviceShare]:
+    """Parse `--qpu`: NAME[:COUNT][,NAME...]. Raises OptionError."""
+    shares: list[DeviceShare] = []
+    for word in text.split(","):
+        parts = _DEVICE.match(word)
+        count = int(parts[2] or 1) if parts else 0
+        if parts is None or count > MAX_COUNT or parts[1] in [each.pool for each in shares]:
+            hint = f"NAME[:COUNT][,NAME...], each pool once, COUNT from 1 to {MAX_COUNT}"
+            raise OptionError(f"--qpu: {word[:80]!r}", hint=hint)
+        shares.append(DeviceShare(parts[1], count))
+    if len(shares) > MAX_DEVICES:
+        raise OptionError(f"--qpu names {len(shares)} devices; the most is {MAX_DEVICES}")
+    return shares
+
+
+def job_number(text: str) -> int:
+    """Parse the number of a job. Raises OptionError."""
+    if not _NUMBER.match(text):
+        raise OptionError(f"job {text[:80]!r} is no number of a job", hint="SLURM_JOB_ID")
+    return int(text)
+
+
+# --- Slurm ---------------------------------------------------------------------------------------
+
+
+def run(argv: Sequence[str]) -> str:
+    """Run a command of Slurm and return its output. Raises ConfigError if it is not installed,
+    SimenvError with its message if it fails."""
+    try:
+        done = subprocess.run(
+            argv, capture_output=True, text=True, timeout=COMMAND_S, check=False,
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    except FileNotFoundError as error:
+        hint = "install Slurm's commands, or set PATH"
+        raise ConfigError(f"there is no command {argv[0]}", hint=hint) from error
+    except subprocess.TimeoutExpired as error:
+        raise TimedOutError(f"{argv[0]} has not answered within {COMMAND_S:g} s") from error
+    if done.returncode:
+        raise SimenvError(f"{' '.join(argv)}: {done.stderr.strip()[:400]}")
+    return done.stdout
+
+
+def listed_jobs(*options: str) -> dict[int, SlurmJob]:
+    """Return the jobs that squeue lists, by number. Raises SimenvError if the controller does not
+    answer: then nothing is known of any job."""
+    lines = run(["squeue", "--noheader", "--all", f"--format={_FORMAT}", *options]).splitlines()
+    jobs = [_job_of(line) for line in lines if line.count("|") == _FORMAT.count("|")]
+    return {job.number: job for job in jobs}
+
+
+def job(number: int) -> SlurmJob:
+    """Return one job. Raises NotFoundError if Slurm does not know it."""
+    try:
+        jobs = listed_jobs(f"--jobs={number}")
+    except SimenvError as error:
+        if _UNKNOWN_JOB not in error.message.lower():
+            raise
+        jobs = {}
+    if number not in jobs:
+        raise NotFoundError(f"Slurm knows no job {number} that has not ended")
+    return jobs[number]
+
+
+def _job_of(line: str) -> SlurmJob:
+    number, state, left, licenses = line.split("|")
+    return SlurmJob(int(number), state, _span_s(left), _licenses(licenses))
+
+
+def _span_s(text: str) -> float | None:
+    """Seconds of [DAYS-][[HOURS:]MINUTES:]SECONDS; None for UNLIMITED, NOT_SET, INVALID."""
+    days, rest = text.split("-", 1) if "-" in text else ("0", text)
+    words = rest.split(":")
+    if not all(word.isdigit() for word in (days, *words)):
+        return None
+    seconds = 0
+    for word in words:
+        seconds = 60 * seconds + int(word)
+    return float(86_400 * int(days) + seconds)
+
+
+def _licenses(text: str) -> dict[str, int]:
+    counts = {}
+    for word in re.split("[,;]", text):
+        name, _, count = word.partition(":")
+        if name and name != "(null)":
+            counts[name] = int(count) if count.isdigit() else 1
+    return counts
+
+
+# --- reservations --------------------------------------------------------------------------------
+
+
+def reserve(
+    client: Client, number: int, cluster: str, shares: Sequence[DeviceShare], timeout_s: float
+) -> list[JobReservation]:
+    """Reserve the shares of a running job; a repeat returns the same reservations. `timeout_s`: for
+    a share that the job before it has not returned yet. Raises NotReservedError if the job has
+    ended or has no licences, or with the refusal of the service; TimedOutError, NotFoundError."""
+    present = _holding(number)
+    for share in shares:
+        if present.licenses.get(share.pool, 0) < share.count:
+            text = f"job {number} has no licence {share}"
+            hint = "Slurm gives it where job_submit.lua calls simenv_job_submit"
+            raise NotReservedError(text, hint=hint)
+    made: list[JobReservation] = []
+    try:
+        for share in shares:
+            request = _request(number, cluster, share, present.left_s)
+            decision = reservations.request_decision(client.session, request, timeout_s)
+            made.append(JobReservation(share, decision.reservation))
+        _holding(number)
+    except BaseException:
+        for each in made:
+            reservations.ended(client.session, each.number, "the job did not start", cancel=True)
+        raise
+    return made
+
+
+def _holding(number: int) -> SlurmJob:
+    """Return a job that has its share. Raises NotReservedError."""
+    present = job(number)
+    if not present.holds:
+        text = f"job {number} is {present.state}"
+        raise NotReservedError(text, hint="a reservation is for a job that runs")
+    return present
+
+
+def _request(
+    number: int, cluster: str, share: DeviceShare, left_s: float | None
+) -> model.ReservationRequest:
+    lease_s = LEASE_S if left_s is None else min(LEASE_S, left_s + AFTER_S)
+    scope = SCOPE + cluster
+    return model.ReservationRequest(
+        request_id=f"{scope}/{number}/{share.pool}",
+        device=share.pool,
+        scope=scope,
+        job=str(number),
+        workload_kind="hybrid",
+        ttl_ns=round(lease_s * 1e9),
+        walltime_ns=round(lease_s * 1e9),
+        workers=share.count,
+        metadata=(
+            *(("scheduler", "slurm"), ("cluster_name", cluster)),
+            ("allocation_id", f"{cluster}:{number}"),
+        ),
+    )
+
+
+def of_cluster(client: Client, cluster: str) -> list[model.ReservationInfo]:
+    """Return the live reservations of a cluster's jobs; for an admin, those of all users."""
+    return [
+        each
+        for each in client.reservations()
+        if each.scope == SCOPE + cluster and each.state is model.ReservationState.ACTIVE
+    ]
+
+
+def release(client: Client, number: int, cluster: str, reason: str) -> list[int]:
+    """End the reservations of a job, with their tasks; return their numbers. Idempotent."""
+    mine = [each.id for each in of_cluster(client, cluster) if each.job == str(number)]
+    for each in mine:
+        reservations.ended(client.session, each, reason, cancel=True)
+    return mine
+
+
+class Reconciled(msgspec.Struct, frozen=True):
+    """What `reconcile` did: numbers of reservations."""
+
+    ended: list[int]
+    renewed: list[int]
+
+
+def reconcile(client: Client, cluster: str, now_ns: int) -> Reconciled:
+    """End the reservations whose jobs have ended, and renew those of running jobs. `now_ns`: wall
+    clock. Raises SimenvError if Slurm does not answer; then nothing is ended."""
+    live = of_cluster(client, cluster)
+    # Listed after the reservations: a job that is not in it has ended, or never had a share.
+    jobs = listed_jobs() if live else {}
+    result = Reconciled([], [])
+    for each in live:
+        owner = jobs.get(int(each.job)) if _NUMBER.match(each.job) else None
+        if owner is None or not owner.holds:
+            reservations.ended(client.session, each.id, "its job has ended", cancel=True)
+            result.ended.append(each.id)
+        elif each.expires_ns - now_ns < RENEW_S * 1e9 and owner.left_s != 0:
+            lease_s = LEASE_S if owner.left_s is None else min(LEASE_S, owner.left_s + AFTER_S)
+            if each.expires_ns - now_ns < (lease_s - AFTER_S) * 1e9:
+                fields = {"reservation": each.id, "ttl_ns": round(lease_s * 1e9)}
+                client.session.request(admin.Reservations, admin.Renew, **fields)
+                result.renewed.append(each.id)
+    return result
+
+
+# --- variables of a job --------------------------------------------------------------------------
+
+
+def variables(
+    number: int, service: str, made: Sequence[JobReservation], munge: str = ""
+) -> dict[str, str]:
+    """Return the variables of a job for clients of simenv and QFw."""
+    result = {
+        "SIMENV_SERVICE": service,
+        "SIMENV_SLURM_JOB": str(number),
+        "SIMENV_RESERVATION": ",".join(f"{each.share.pool}:{each.number}" for each in made),
+        "QFW_RESERVATIONS": json.dumps(
+            [[f"qpm:{contract.PROVIDER}:{each.share.pool}", str(each.number)] for each in made]
+        ),
+    }
+    return result | ({"SIMENV_MUNGE_SOCKET": munge} if munge else {})
+
+
+def qrmi_variables(service: str, made: Sequence[JobReservation]) -> dict[str, str]:
+    """Return the variables of `simenv.frontends.qrmi`, for a site without a gateway."""
+    result = {
+        "QRMI_JOB_QPU_RESOURCES": ",".join(each.share.pool for each in made),
+        "QRMI_JOB_QPU_TYPES": ",".join(["simenv"] * len(made)),
+    }
+    for each in made:
+        result[f"{each.share.pool}_QRMI_SIMENV_SERVICE"] = service
+        result[f"{each.share.pool}_QRMI_JOB_ACQUISITION_TOKEN"] = str(each.number)
+    return result

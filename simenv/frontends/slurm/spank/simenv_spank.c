@@ -1,0 +1,428 @@
+/* SPANK plugin: `--qpu=NAME[:COUNT][,NAME...]` gives a job of Slurm its share of quantum devices.
+ *
+ * At submission the request goes into the job-control environment (SPANK_SIMENV_QPU), where
+ * job_submit.lua reads it and adds the licences. At the start of the job `simenv slurm env` runs as
+ * the job's user, reserves, and prints the variables of the job. It runs once for a job: in
+ * slurmstepd for a batch script, whose steps inherit the variables, and in srun for a step without
+ * one. A refusal fails the task, in task_init: an error in user_init would drain the node.
+ *
+ * Source of the interface: slurm/spank.h, spank(7). Arguments in plugstack.conf:
+ *
+ *     simenv=PATH service=ADDRESS cluster=NAME [gateway=URL] [munge=SOCKET] [timeout=SECONDS]
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <limits.h>
+#include <poll.h>
+#include <pwd.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <slurm/slurm.h>
+#include <slurm/spank.h>
+
+SPANK_PLUGIN(simenv, 1)
+
+enum {
+    MAX_REQUEST = 512,     /* characters of the option */
+    MAX_NAME = 64,         /* of one device */
+    MAX_DEVICES = 8,       /* of one job */
+    MAX_COUNT = 4096,      /* of one device */
+    MAX_OUTPUT = 64 * 1024, /* bytes of the command's output */
+    MAX_ERROR = 2048,
+    TIMEOUT_S = 60,        /* of the command, unless timeout= says otherwise */
+    MAX_TIMEOUT_S = 600,
+    MAX_GROUPS = 1024,
+    MAX_DESCRIPTORS = 4096, /* where the kernel cannot close them all at once */
+};
+
+#define JOB_VARIABLE "SIMENV_SLURM_JOB" /* the job that the variables belong to */
+static const char *const OWN[] = {JOB_VARIABLE, "SIMENV_RESERVATION"};
+
+static char request[MAX_REQUEST]; /* "": the job asks for no device */
+static char failure[MAX_ERROR];   /* why there is no reservation; "": there is one */
+
+struct settings {
+    const char *simenv, *service, *cluster, *gateway, *munge;
+    long timeout_s;
+};
+
+/* --- the option --------------------------------------------------------------------------- */
+
+static bool is_name_character(char c)
+{
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+           c == '_' || c == '.' || c == '-';
+}
+
+/* Return the end of "NAME[:COUNT]" at `text`; NULL if there is no such thing. */
+static const char *device_end(const char *text)
+{
+    const char *begin = text;
+    while (is_name_character(*text))
+        text++;
+    if (text == begin || text - begin > MAX_NAME)
+        return NULL;
+    if (*text != ':')
+        return text;
+    char *end = NULL;
+    if (text[1] < '1' || text[1] > '9')
+        return NULL;
+    long count = strtol(text + 1, &end, 10);
+    return count <= MAX_COUNT ? end : NULL;
+}
+
+static bool is_request(const char *text)
+{
+    if (strlen(text) >= MAX_REQUEST)
+        return false;
+    for (int devices = 1; devices <= MAX_DEVICES; devices++) {
+        text = device_end(text);
+        if (text == NULL || *text == '\0')
+            return text != NULL;
+        if (*text++ != ',')
+            return false;
+    }
+    return false;
+}
+
+static int on_option(int value, const char *argument, int remote)
+{
+    (void)value;
+    (void)remote;
+    if (argument == NULL || !is_request(argument)) {
+        slurm_error("--qpu=%.80s: NAME[:COUNT][,NAME...] is expected, of at most %d devices, "
+                    "COUNT from 1 to %d", argument ? argument : "", MAX_DEVICES, MAX_COUNT);
+        return -1;
+    }
+    strcpy(request, argument);
+    return 0;
+}
+
+static struct spank_option option = {
+    "qpu", "NAME[:COUNT][,...]", "Reserve COUNT workers of quantum devices of simenv.", 1, 0,
+    on_option,
+};
+
+/* --- settings ----------------------------------------------------------------------------- */
+
+static int read_settings(struct settings *settings, int count, char **words)
+{
+    *settings = (struct settings){.timeout_s = TIMEOUT_S};
+    const struct {
+        const char *key;
+        const char **value;
+    } known[] = {
+        {"simenv=", &settings->simenv},   {"service=", &settings->service},
+        {"cluster=", &settings->cluster}, {"gateway=", &settings->gateway},
+        {"munge=", &settings->munge},
+    };
+    for (int k = 0; k < count; k++) {
+        bool found = false;
+        for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+            size_t length = strlen(known[i].key);
+            if (strncmp(words[k], known[i].key, length) == 0) {
+                *known[i].value = words[k] + length;
+                found = true;
+            }
+        }
+        if (strncmp(words[k], "timeout=", 8) == 0) {
+            settings->timeout_s = strtol(words[k] + 8, NULL, 10);
+            found = settings->timeout_s >= 1 && settings->timeout_s <= MAX_TIMEOUT_S;
+        }
+        if (!found) {
+            slurm_error("simenv: plugstack.conf has %.80s, which is not understood", words[k]);
+            return -1;
+        }
+    }
+    if (!settings->simenv || !settings->service || !settings->cluster) {
+        slurm_error("simenv: plugstack.conf lacks simenv=, service= or cluster=");
+        return -1;
+    }
+    return 0;
+}
+
+/* --- the command -------------------------------------------------------------------------- */
+
+static double now_s(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+struct user {
+    uid_t uid;
+    gid_t gid;
+    int group_count; /* -1: this process is the user's */
+    gid_t groups[MAX_GROUPS];
+};
+
+/* Close all descriptors above stderr. */
+static void close_others(void)
+{
+#ifdef SYS_close_range
+    if (syscall(SYS_close_range, 3U, ~0U, 0U) == 0)
+        return;
+#endif
+    for (int descriptor = 3; descriptor < MAX_DESCRIPTORS; descriptor++)
+        close(descriptor);
+}
+
+/* In the child: become the user, and run the command. Does not return. Only functions that are safe
+ * after the fork of a process with threads. */
+static void run_as(const struct user *user, int out, int err, char **argv, char **environ_of_it)
+{
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    for (int number = 1; number < NSIG; number++)
+        signal(number, SIG_DFL);
+    setsid();
+    int null = open("/dev/null", O_RDONLY);
+    if (null < 0 || dup2(null, 0) < 0 || dup2(out, 1) < 0 || dup2(err, 2) < 0 || chdir("/") < 0)
+        _exit(126);
+    close_others();
+    if (user->group_count >= 0) {
+        if (seteuid(0) < 0 || setgroups((size_t)user->group_count, user->groups) < 0 ||
+            setresgid(user->gid, user->gid, user->gid) < 0 ||
+            setresuid(user->uid, user->uid, user->uid) < 0)
+            _exit(126);
+    }
+    execve(argv[0], argv, environ_of_it);
+    _exit(127);
+}
+
+/* Read what the command prints until it has closed both pipes. Returns false after `end_s`. */
+static bool drain(int out, int err, char *output, char *error, double end_s)
+{
+    struct pollfd polled[2] = {{out, POLLIN, 0}, {err, POLLIN, 0}};
+    char *targets[2] = {output, error};
+    size_t limits[2] = {MAX_OUTPUT - 1, MAX_ERROR - 1}, used[2] = {0, 0};
+    while (polled[0].fd >= 0 || polled[1].fd >= 0) {
+        double left_s = end_s - now_s();
+        if (left_s <= 0)
+            return false;
+        if (poll(polled, 2, (int)(left_s * 1e3) + 1) < 0 && errno != EINTR)
+            return false;
+        for (int k = 0; k < 2; k++) {
+            if (polled[k].fd < 0 || !polled[k].revents)
+                continue;
+            char rest[1024];
+            bool is_full = used[k] >= limits[k];
+            char *target = is_full ? rest : targets[k] + used[k];
+            ssize_t got = read(polled[k].fd, target, is_full ? sizeof rest : limits[k] - used[k]);
+            if (got > 0)
+                used[k] += is_full ? 0 : (size_t)got;
+            else if (got == 0 || errno != EINTR)
+                polled[k].fd = -1;
+        }
+    }
+    output[used[0]] = error[used[1]] = '\0';
+    return true;
+}
+
+/* Run the command and collect its output. Returns its exit status; -1 with `error` set. */
+static int run(const struct user *user, char **argv, char **environ_of_it, long timeout_s,
+               char *output, char *error)
+{
+    int out[2], err[2];
+    if (pipe2(out, O_CLOEXEC) < 0)
+        return -1;
+    if (pipe2(err, O_CLOEXEC) < 0) {
+        close(out[0]);
+        close(out[1]);
+        return -1;
+    }
+    pid_t child = fork();
+    if (child == 0)
+        run_as(user, out[1], err[1], argv, environ_of_it);
+    close(out[1]);
+    close(err[1]);
+    double end_s = now_s() + (double)timeout_s;
+    bool is_complete = child > 0 && drain(out[0], err[0], output, error, end_s);
+    close(out[0]);
+    close(err[0]);
+    if (child < 0)
+        return -1;
+    if (!is_complete) {
+        kill(-child, SIGKILL);
+        kill(child, SIGKILL);
+    }
+    int status = 0;
+    while (waitpid(child, &status, 0) < 0)
+        if (errno != EINTR)
+            return -1;
+    if (!is_complete)
+        snprintf(error, MAX_ERROR, "no answer within %ld s (timeout= in plugstack.conf)", timeout_s);
+    return is_complete && WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+/* --- the job ------------------------------------------------------------------------------ */
+
+static void set_variable(spank_t spank, bool is_remote, const char *name, const char *value)
+{
+    if (is_remote)
+        spank_setenv(spank, name, value, 1);
+    else
+        setenv(name, value, 1);
+}
+
+/* Set the variables of lines NAME=VALUE. */
+static void set_variables(spank_t spank, bool is_remote, char *output)
+{
+    char *rest = NULL;
+    for (char *line = strtok_r(output, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
+        char *value = strchr(line, '=');
+        if (value == NULL || value == line)
+            continue;
+        *value++ = '\0';
+        set_variable(spank, is_remote, line, value);
+    }
+}
+
+static int find_user(spank_t spank, bool is_remote, struct user *user)
+{
+    user->group_count = -1;
+    user->uid = geteuid();
+    if (!is_remote)
+        return 0;
+    gid_t *groups = NULL;
+    int count = 0;
+    if (spank_get_item(spank, S_JOB_UID, &user->uid) != ESPANK_SUCCESS ||
+        spank_get_item(spank, S_JOB_GID, &user->gid) != ESPANK_SUCCESS ||
+        spank_get_item(spank, S_JOB_SUPPLEMENTARY_GIDS, &groups, &count) != ESPANK_SUCCESS)
+        return -1;
+    user->group_count = count < MAX_GROUPS ? count : MAX_GROUPS;
+    for (int k = 0; k < user->group_count; k++)
+        user->groups[k] = groups[k];
+    return 0;
+}
+
+/* Reserve for the job and set its variables; a refusal is in `failure`. */
+static void reserve(spank_t spank, bool is_remote, uint32_t job, int count, char **words)
+{
+    static char output[MAX_OUTPUT], name[MAX_REQUEST], home[PATH_MAX], buffer[8192];
+    static char error[MAX_ERROR], service[PATH_MAX], munge[PATH_MAX], conf[PATH_MAX];
+    struct settings settings;
+    static struct user user;
+    if (read_settings(&settings, count, words) < 0 || find_user(spank, is_remote, &user) < 0) {
+        snprintf(failure, sizeof failure, "the plugin of this node is not configured");
+        return;
+    }
+    struct passwd entry, *found = NULL;
+    if (getpwuid_r(user.uid, &entry, buffer, sizeof buffer, &found) != 0 || found == NULL) {
+        snprintf(failure, sizeof failure, "the user %u has no account on this node", user.uid);
+        return;
+    }
+    char number[16];
+    snprintf(number, sizeof number, "%u", job);
+    snprintf(home, sizeof home, "HOME=%s", entry.pw_dir);
+    snprintf(name, sizeof name, "USER=%s", entry.pw_name);
+    snprintf(service, sizeof service, "SIMENV_SERVICE=%s", settings.service);
+    char *environ_of_it[8] = {
+        "PATH=/usr/local/bin:/usr/bin:/bin", "LANG=C.UTF-8", home, name, service,
+    };
+    int variables = 5;
+    if (settings.munge) {
+        snprintf(munge, sizeof munge, "SIMENV_MUNGE_SOCKET=%s", settings.munge);
+        environ_of_it[variables++] = munge;
+    }
+    if (getenv("SLURM_CONF")) { /* for scontrol */
+        snprintf(conf, sizeof conf, "SLURM_CONF=%s", getenv("SLURM_CONF"));
+        environ_of_it[variables++] = conf;
+    }
+    char *argv[] = {
+        (char *)settings.simenv, "slurm", "env", "--plain", "--job", number, "--qpu", request,
+        "--cluster", (char *)settings.cluster, settings.gateway ? "--gateway" : NULL,
+        (char *)settings.gateway, NULL,
+    };
+    error[0] = '\0';
+    int status = run(&user, argv, environ_of_it, settings.timeout_s, output, error);
+    if (status != 0) {
+        if (error[0] == '\0')
+            snprintf(error, sizeof error, "%s ends with status %d", settings.simenv, status);
+        const char *text = strncmp(error, "error: ", 7) == 0 ? error + 7 : error;
+        size_t length = strlen(error);
+        while (length > 0 && error[length - 1] == '\n')
+            error[--length] = '\0';
+        snprintf(failure, sizeof failure, "%s", text);
+        return;
+    }
+    set_variables(spank, is_remote, output);
+}
+
+/* --- entries of the plugin ---------------------------------------------------------------- */
+
+int slurm_spank_init(spank_t spank, int count, char **words)
+{
+    (void)count;
+    (void)words;
+    spank_context_t context = spank_context();
+    if (context == S_CTX_SLURMD || context == S_CTX_JOB_SCRIPT)
+        return 0;
+    return spank_option_register(spank, &option) == ESPANK_SUCCESS ? 0 : -1;
+}
+
+int slurm_spank_init_post_opt(spank_t spank, int count, char **words)
+{
+    (void)count;
+    (void)words;
+    if (spank_context() == S_CTX_REMOTE || request[0] == '\0')
+        return 0;
+    return spank_job_control_setenv(spank, "SIMENV_QPU", request, 1) == ESPANK_SUCCESS ? 0 : -1;
+}
+
+/* In srun: a step that does not inherit the variables of its job's batch script. */
+int slurm_spank_local_user_init(spank_t spank, int count, char **words)
+{
+    uint32_t job = 0;
+    char number[16];
+    if (request[0] == '\0' || spank_get_item(spank, S_JOB_ID, &job) != ESPANK_SUCCESS)
+        return 0;
+    snprintf(number, sizeof number, "%u", job);
+    const char *inherited = getenv(JOB_VARIABLE);
+    if (inherited && strcmp(inherited, number) == 0)
+        return 0;
+    reserve(spank, false, job, count, words);
+    if (failure[0] == '\0')
+        return 0;
+    slurm_error("--qpu=%s: %s", request, failure);
+    return -1;
+}
+
+/* In slurmstepd: a batch script. */
+int slurm_spank_user_init(spank_t spank, int count, char **words)
+{
+    uint32_t job = 0, step = 0;
+    char inherited[16] = "", number[16];
+    if (spank_get_item(spank, S_JOB_ID, &job) != ESPANK_SUCCESS ||
+        spank_get_item(spank, S_JOB_STEPID, &step) != ESPANK_SUCCESS || step != SLURM_BATCH_SCRIPT)
+        return 0;
+    snprintf(number, sizeof number, "%u", job);
+    spank_getenv(spank, JOB_VARIABLE, inherited, sizeof inherited);
+    for (size_t k = 0; inherited[0] && k < sizeof OWN / sizeof *OWN; k++)
+        spank_unsetenv(spank, OWN[k]); /* of the job that submitted this one */
+    if (request[0] != '\0')
+        reserve(spank, true, job, count, words);
+    return 0;
+}
+
+int slurm_spank_task_init(spank_t spank, int count, char **words)
+{
+    (void)spank;
+    (void)count;
+    (void)words;
+    if (failure[0] == '\0')
+        return 0;
+    slurm_error("--qpu=%s: %s", request, failure);
+    return -1;
+}

@@ -1,0 +1,257 @@
+"""Jobs of a real Slurm with `--qpu`: their share of a pool, with the identity of their user."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import slurm_jobs
+from cluster_slurm import LOGIN
+from slurm_site import ADDRESS, CLUSTER, LATE_S, POOL, WORKERS, Site, report
+
+BELL = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[2]; creg c[2]; h q[0]; cx q[0],q[1]; '
+BELL += "measure q -> c;"
+# What a user of the site writes; none of them names a reservation, a token or an address.
+PROGRAMS = {
+    "simenv": f"""
+import simenv
+with simenv.connect() as env:
+    print(sum(env.submit('''{BELL}''', shots=100).result(60).counts.values()), "shots")
+""",
+    "ibm": f"""
+from qiskit import QuantumCircuit, generate_preset_pass_manager
+from qiskit_ibm_runtime import QiskitRuntimeService, SamplerV2
+backend = QiskitRuntimeService().backend("{POOL}")
+circuit = generate_preset_pass_manager(1, backend).run(QuantumCircuit.from_qasm_str('''{BELL}'''))
+result = SamplerV2(mode=backend).run([circuit], shots=100).result()
+print(sum(result[0].data.c.get_counts().values()), "shots")
+""",
+    "qrmi": f"""
+from qiskit import QuantumCircuit, generate_preset_pass_manager
+from qrmi.primitives import QRMIService
+from qrmi.primitives.ibm import SamplerV2, get_target
+(qpu,) = QRMIService().resources()
+token = qpu.acquire()
+circuit = QuantumCircuit.from_qasm_str('''{BELL}''')
+circuit = generate_preset_pass_manager(1, target=get_target(qpu)).run(circuit)
+result = SamplerV2(qpu).run([circuit], shots=100).result()
+qpu.release(token)
+print(sum(result[0].data.c.get_counts().values()), "shots")
+""",
+}
+
+
+WAITING = "echo started && sleep 600"
+
+
+def batch(site: Site, name: str) -> Path:
+    """A batch script with one of the programs, which then waits."""
+    program = site.folder / f"program_{name}.py"
+    program.write_text(PROGRAMS[name])
+    return site.script(f"{name}.sh", f"python {program} && echo program ended && sleep 600")
+
+
+def cancel(site: Site, *jobs: int) -> None:
+    """Cancel jobs; wait until they have no reservation."""
+    site.cluster.run(LOGIN, ["scancel", *map(str, jobs)])
+    for job in jobs:
+        site.is_released(job)
+
+
+def test_programs_of_three_clients_wait_for_licences_and_run_in_their_reservations(
+    with_qpus: Site,
+) -> None:
+    site = with_qpus
+    whole = site.submit("user1", site.script("wait.sh", WAITING), f"--qpu={POOL}:{WORKERS}")
+    site.has_printed(whole, "started")
+    jobs = [site.submit("user0", batch(site, name), f"--qpu={POOL}") for name in PROGRAMS]
+    for job in jobs:
+        site.waits_for(job, "PENDING Licenses")
+    assert set(site.reservations()) == {whole}
+    with site.released(whole, "scancel"):
+        site.cluster.run(LOGIN, ["scancel", str(whole)])
+    for job in jobs:
+        site.has_printed(job, "program ended")
+        assert "100 shots" in site.output(job)
+    live = site.reservations()
+    assert set(live) == set(jobs)
+    for (reservation,) in live.values():
+        assert reservation["user"] == "user0"
+        assert reservation["used_s"] > 0, "the program ran outside its reservation"
+    assert len(site.simenv("gateway", "tokens", "list")) == len(jobs)
+    cancel(site, *jobs)
+    assert site.simenv("gateway", "tokens", "list") == []
+
+
+def test_step_of_srun_reserves_and_steps_of_batch_script_share(with_qpus: Site) -> None:
+    site = with_qpus
+    shown = ["sh", "-c", "echo $SIMENV_SLURM_JOB $SLURM_JOB_ID $SIMENV_RESERVATION"]
+    words = site.as_user("user0", "srun", f"--qpu={POOL}", "--ntasks=2", *shown).splitlines()
+    assert words[0] == words[1]
+    job, same, reservation = words[0].split()
+    assert job == same
+    site.is_released(int(job))
+    script = site.script("steps.sh", f"echo $SIMENV_RESERVATION; srun {shlex.join(shown)}")
+    number = site.submit("user0", script, f"--qpu={POOL}", "--wait")
+    own, step = site.output(number).splitlines()[-2:]
+    assert step == f"{number} {number} {own}"
+    assert own != reservation
+
+
+@pytest.mark.parametrize(
+    ("user", "request_", "reason"),
+    [
+        ("user0", "nothing", "Invalid license"),
+        ("user0", f"{POOL}:{WORKERS + 1}", "Invalid license"),
+        ("user0", f"{POOL}:0", "NAME[:COUNT]"),
+        ("user0", f"{POOL};x", "NAME[:COUNT]"),
+    ],
+)
+def test_requests_that_cannot_be_met_are_refused_at_submission(
+    with_qpus: Site, user: str, request_: str, reason: str
+) -> None:
+    argv = ["sbatch", f"--qpu={request_}", with_qpus.script("wait.sh", WAITING)]
+    assert reason in with_qpus.as_user(user, *argv, check=False)
+
+
+def test_user_who_may_not_enter_gets_the_reason_and_the_node_stays_up(with_qpus: Site) -> None:
+    site = with_qpus
+    job = site.submit("user2", site.script("wait.sh", WAITING), f"--qpu={POOL}")
+    site.fails(job)
+    assert "user2 may not use the environment" in site.output(job)
+    states = site.cluster.run(LOGIN, ["sinfo", "--noheader", "--Node", "--format=%T"]).stdout
+    assert not {"drained", "draining", "down"} & set(states.split())
+
+
+def test_reservation_ends_with_node_of_job_and_comes_back_with_requeued_job(
+    with_qpus: Site,
+) -> None:
+    site = with_qpus
+    script, request = site.script("wait.sh", WAITING), f"--qpu={POOL}"
+    lost = site.submit("user0", script, "--no-requeue", "--nodelist=node2", request)
+    requeued = site.submit("user1", script, "--requeue", "--exclude=node1,node3", request)
+    for job in (lost, requeued):
+        site.has_printed(job, "started")
+    (before,) = site.reservations()[requeued]
+    try:
+        with site.released(lost, "the death of its node"):
+            site.cluster.crash("node2")
+        assert site.shown(lost, "%T") == "NODE_FAIL"
+        site.waits_for(requeued, "PENDING BeginTime")
+        assert requeued not in site.reservations()
+        argv = ["scontrol", "update", f"jobid={requeued}", "excnodelist=", "starttime=now"]
+        site.cluster.run(LOGIN, argv)  # else Slurm waits two minutes
+        site.until(lambda: requeued in site.reservations(), requeued)
+        assert site.reservations()[requeued] != [before]
+    finally:
+        site.boot("node2")
+    cancel(site, requeued)
+
+
+def test_reservation_survives_controller_and_ends_with_job(with_qpus: Site) -> None:
+    site = with_qpus
+    script = site.script("wait.sh", WAITING)
+    job = site.submit("user0", script, f"--qpu={POOL}:2")
+    site.has_printed(job, "started")
+    site.stop_controller()
+    assert set(site.reservations()) == {job}
+    site.start_controller()
+    follower = site.submit("user1", script, f"--qpu={POOL}:2")
+    site.waits_for(follower, "PENDING Licenses")
+    with site.released(job, "scancel, after a restart of slurmctld"):
+        site.cluster.run(LOGIN, ["scancel", str(job)])
+    site.has_printed(follower, "started")
+    cancel(site, follower)
+
+
+def test_sync_ends_what_an_epilog_left_and_follows_the_capacity(with_qpus: Site) -> None:
+    site = with_qpus
+    epilog = site.cluster.folder / "slurm" / "simenv_epilog.sh"
+    text = epilog.read_text()
+    job = site.submit("user0", site.script("wait.sh", WAITING), f"--qpu={POOL}")
+    site.has_printed(job, "started")
+    other = site.submit("user0", site.script("wait.sh", WAITING), f"--qpu={POOL}")
+    site.has_printed(other, "started")
+    epilog.write_text("#!/bin/sh\nexit 1\n")
+    try:
+        site.cluster.run(LOGIN, ["scancel", str(job)])
+        site.until(lambda: site.shown(job, "%T") == "CANCELLED", job)
+        (orphan,) = site.reservations()[job]
+        site.simenv("scale", POOL, str(WORKERS - 1))
+        done = site.sync()
+        assert done["ended"] == [orphan["reservation"]]
+        assert done["licenses"] == {POOL: WORKERS - 1}
+        assert set(site.reservations()) == {other}
+        assert site.licences() == {POOL: (WORKERS - 1, 1)}
+    finally:
+        epilog.write_text(text)
+        site.simenv("scale", POOL, str(WORKERS))
+        site.sync()
+    assert site.licences() == {POOL: (WORKERS, 1)}
+    cancel(site, other)
+
+
+@pytest.mark.parametrize(
+    ("count", "has_sync"), [(12, True), pytest.param(200, False, marks=pytest.mark.slow)]
+)
+@pytest.mark.timeout(1_200)
+def test_many_jobs_with_random_cancels_leave_and_double_no_reservation(
+    with_qpus: Site, count: int, has_sync: bool
+) -> None:
+    """Without the daemon, the epilog and the second look of each job must suffice."""
+    site = with_qpus
+    script = site.script("short.sh", "sleep $((RANDOM % 3))")
+    users = [str(uid) for uid in list(site.accounts.uids.values())[:2]]
+    output = [f"--output={site.folder}/%j.out", f"--qpu={POOL}", script]
+    argv = ["python", slurm_jobs.__file__, "many", str(count), "1", *users, "--", *output]
+    syncing = site.syncing() if has_sync else None
+    done = site.cluster.run(LOGIN, argv, {"SERVICE": ADDRESS}, timeout_s=1_200.0)
+    if syncing is not None:
+        syncing.terminate()
+        assert syncing.wait(30) == 143
+    figures = json.loads(done.stdout.splitlines()[-1])
+    jobs = (
+        f"{figures['jobs']} jobs, {figures['cancelled']} cancelled, in {figures['seconds']:.0f} s"
+    )
+    wrong = f"{figures['left']} reservations left (goal 0), {figures['doubled']} doubled (goal 0)"
+    report(f"{jobs}: {wrong}; the last one ended", figures["late_s"], LATE_S)
+    assert figures["jobs"] == count
+    assert figures["cancelled"] > 0
+    assert figures["reserved"] > 0
+    assert figures["left"] == figures["doubled"] == 0
+
+
+def test_program_that_hangs_or_prints_much_fails_the_job_alone(with_qpus: Site) -> None:
+    """In the place of `simenv slurm env`."""
+    site = with_qpus
+    plugstack = site.cluster.folder / "slurm" / "plugstack.conf"
+    text = plugstack.read_text()
+    script = site.script("wait.sh", WAITING)
+    try:
+        for program, reason in (
+            ("sleep 600", "no answer within 1 s"),
+            ("yes 0123456789 >&2", "no answer within 1 s"),
+            ("yes NAME=value | head -c 10000000; echo broken >&2; exit 3", "broken"),
+            ("exit 3", "ends with status 3"),
+        ):
+            stand_in = site.script("program.sh", program)
+            plugstack.write_text(re.sub("simenv=[^ ]*", f"simenv={stand_in} timeout=1", text))
+            job = site.submit("user0", script, f"--qpu={POOL}")
+            site.fails(job)
+            assert reason in site.output(job)
+    finally:
+        plugstack.write_text(text)
+    states = site.cluster.run(LOGIN, ["sinfo", "--noheader", "--Node", "--format=%T"]).stdout
+    assert not {"drained", "draining", "down"} & set(states.split())
+
+
+def test_shell_of_salloc_gets_variables(with_qpus: Site) -> None:
+    site = with_qpus
+    line = (
+        f'eval "$(simenv slurm env --qpu {POOL} --cluster {CLUSTER})" && echo $SIMENV_RESERVATION'
+    )
+    line = f"export SIMENV_SERVICE={ADDRESS}; {line}; echo $SLURM_JOB_ID"
+    words = site.as_user("user0", "salloc", "--quiet", f"--qpu={POOL}", "sh", "-c", line).split()
+    assert words[0].startswith(f"{POOL}:")
+    site.is_released(int(words[1]))

@@ -1,0 +1,98 @@
+"""What `simenv slurm` writes, and what it reads of Slurm; the rest runs in tests/cluster."""
+
+import stat
+from pathlib import Path
+
+import pytest
+from failing import fails
+
+from simenv.errors import ConfigError, NotFoundError, OptionError
+from simenv.frontends import slurm
+from simenv.frontends.slurm import SlurmSite, jobs, licenses
+from simenv.frontends.slurm.jobs import DeviceShare
+
+SITE = SlurmSite("munge:sim@node1:7481/site", "big", gateway="https://node1:8443")
+
+
+@pytest.fixture
+def conf(tmp_path: Path) -> Path:
+    for name in ("plugin.so", "simenv"):
+        (tmp_path / name).touch()
+    folder = tmp_path / "slurm"
+    folder.mkdir()
+    return folder
+
+
+def install(conf: Path, site: SlurmSite = SITE) -> slurm.Installation:
+    return slurm.install(conf.parent / "plugin.so", conf, site, conf.parent / "simenv")
+
+
+def test_install_keeps_what_the_site_has_and_its_own_line_once(conf: Path) -> None:
+    plugstack, submit = conf / "plugstack.conf", conf / "job_submit.lua"
+    plugstack.write_text("optional /opt/other.so  # of the site\n")
+    submit.write_text("-- of the site\n")
+    licences = conf / "simenv_licenses.conf"
+    install(conf)
+    licences.write_text("Licenses=matlab:5\n")
+    done = install(conf, SlurmSite("munge:sim@node2:7481/site", "big"))
+    lines = plugstack.read_text().splitlines()
+    assert lines[0] == "optional /opt/other.so  # of the site"
+    (own,) = lines[1:]
+    assert own.startswith(f"required {conf.parent}/plugin.so simenv={conf.parent}/simenv service=")
+    assert "node2" in own
+    assert "gateway" not in own
+    assert submit.read_text() == "-- of the site\n"
+    assert licences.read_text() == "Licenses=matlab:5\n"
+    assert submit not in done.files
+    assert stat.S_IMODE((conf / "simenv_epilog.sh").stat().st_mode) == 0o755
+    assert len(done.slurm_conf) == 3
+
+
+def test_values_that_configuration_files_cannot_have_are_refused(conf: Path) -> None:
+    for value in ("a b", "a#b", "a'b", "a\nb"):
+        fails(ConfigError, "a space, a quote or a #", install, conf, SlurmSite(value, "big"))
+        fails(ConfigError, "a space, a quote or a #", install, conf, SlurmSite("local:sim", value))
+    conf.rmdir()
+    fails(NotFoundError, "there is no folder", install, conf)
+    (conf.parent / "plugin.so").unlink()
+    fails(NotFoundError, "plugin.so", install, conf)
+
+
+def test_missing_headers_are_named_with_their_package(tmp_path: Path) -> None:
+    fails(ConfigError, "no C compiler", slurm.build, tmp_path, "no-such-compiler")
+    failing = tmp_path / "cc"
+    failing.write_text("#!/bin/sh\necho slurm/spank.h: No such file >&2\nexit 1\n")
+    failing.chmod(0o755)
+    error = fails(ConfigError, "spank.h: No such file", slurm.build, tmp_path, str(failing))
+    assert "libslurm-dev" in error.hint
+    assert not (tmp_path / slurm.PLUGIN).exists()
+
+
+def test_requests_of_qpu_are_parsed() -> None:
+    assert jobs.shares_of("fez") == [DeviceShare("fez", 1)]
+    assert jobs.shares_of("fez_e:12,b.c-d:1") == [DeviceShare("fez_e", 12), DeviceShare("b.c-d", 1)]
+    for text in ("", ":2", "a:0", "a:", "a:01", "a:5000", "a:-1", "a,", "a,a", "a b", "a:1:1", "ä"):
+        fails(OptionError, "--qpu", jobs.shares_of, text)
+    fails(OptionError, "the most is 8", jobs.shares_of, ",".join("abcdefghi"))
+    for text in ("", "0", "-1", "1x", "12345678901"):
+        fails(OptionError, "no number of a job", jobs.job_number, text)
+
+
+def test_rows_of_squeue_are_read() -> None:
+    job = jobs._job_of("7|RUNNING|1-02:03:04|fez:2,matlab:1")
+    assert (job.number, job.holds, job.left_s) == (7, True, 93_784.0)
+    assert job.licenses == {"fez": 2, "matlab": 1}
+    waiting = jobs._job_of("8|PENDING|UNLIMITED|(null)")
+    assert (waiting.holds, waiting.left_s, waiting.licenses) == (False, None, {})
+    assert jobs._job_of("9|COMPLETING|0:59|fez").licenses == {"fez": 1}
+    assert jobs._span_s("59") == 59.0
+    assert jobs._span_s("INVALID") is None
+
+
+def test_counts_of_other_licences_stay_and_pools_that_have_gone_have_none() -> None:
+    text = "# of the site\nLicenses=matlab:5,fez:2,old:3\n"
+    written = licenses.updated(text, {"fez": 4, "new": 1}, ("fez", "old"))
+    assert written.splitlines()[-1] == "Licenses=matlab:5,fez:4,old:0,new:1"
+    assert licenses.updated(written, {"fez": 4, "new": 1}, ("fez", "old")) == written
+    for text in ("PartitionName=a\n", "Licenses=a:1\nLicenses=b:1\n"):
+        fails(ConfigError, "the file of licences has the line", licenses.updated, text, {})
