@@ -185,9 +185,9 @@ def _define_helpers() -> None:
         llvm.add_symbol(name if name.startswith("_") else f"NRT_{name}", address)
 
 
-# Levels of the x86-64 psABI for which wheels carry machine code, the best first, and LLVM's names of
-# what they add to the earlier level. `FEATURES`: settings of numba, with which LLVM uses the whole
-# registers of AVX-512 in loops too.
+# Levels of the x86-64 psABI for which wheels carry machine code, the best first, and LLVM's names
+# of what they add to the earlier level. `FEATURES`: settings of numba, with which LLVM uses the
+# whole registers of AVX-512 in loops too.
 LEVELS = {
     "x86-64-v4": ("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"),
     "x86-64-v3": ("avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe", "xsave"),
