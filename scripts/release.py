@@ -213,7 +213,7 @@ def pythons(named: Sequence[str]) -> list[str]:
 
 def release(out: Path, interpreters: Sequence[str]) -> list[str]:
     """Build and check everything. Returns the goals that were missed."""
-    version = re.findall(r'"([^"]+)"', (ROOT / "simenv/_version.py").read_text())[0]
+    (version,) = re.findall(r'__version__ = "(.+)"', (ROOT / "simenv/_version.py").read_text())
     epoch = run("git", "log", "-1", "--format=%ct", cwd=ROOT).strip()
     text = notes(version)
     python, missed = tools(), []
