@@ -274,6 +274,7 @@ _GROUPS = {
     "Administration": {
         **dict.fromkeys(("scale", "drain", "undrain", "policy"), "admin.pools"),
         **dict.fromkeys(("accounts", "qos"), "admin.accounts"),
+        "admin": "admin.lifecycle",
         "limits": "admin.owners", "keys": "admin.owners", "prune": "admin.pools",
         "qpm": "admin.qpm", "qfw": "admin.integrations", "qpi": "admin.integrations",
     },
