@@ -7,6 +7,7 @@ not start, the present one continues.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -163,6 +164,10 @@ def upgrade(
     paths = _paths(common)
     name = paths.home.name
     running = address.read(paths.connection)  # up, on this machine or another
+    unit = _unit(running.pid)
+    if unit:
+        hint = f"install the other version, then: systemctl restart {unit}"
+        raise ConfigError(f"{name} is a service of systemd, {unit}", hint=hint)
     other = str((python or Path(sys.executable)).absolute())
     version = _called(other, ["--version"], CHECK_S).strip()
     _called(other, ["admin", "check", "--name", name], CHECK_S)
@@ -185,6 +190,16 @@ def upgrade(
     values = {"name": name, "from": running.version, "to": version, "pause_s": pause_s}
     text = f"{name}: simenv {running.version} to {version}, away for {pause_s:.1f} s"
     common.answer({**values, "queued": queued, "backup": archive}, [text, f"backup {archive}"])
+
+
+def _unit(pid: int) -> str:
+    """Return the unit of systemd to which a process belongs, if it is one of simenv; else ""."""
+    try:
+        groups = Path(f"/proc/{pid}/cgroup").read_text()
+    except OSError:
+        return ""
+    found = re.search(r"/(simenv@[^/\n]+\.service)", groups)
+    return found[1] if found else ""
 
 
 def _called(python: str, arguments: Sequence[str], timeout_s: float) -> str:

@@ -156,7 +156,7 @@ class _Writer:
             member.uname = member.gname = ""
             member.mode = 0o600
             reading = _HashingReader(file)
-            self._archive.addfile(member, reading)  # type: ignore[arg-type]
+            self._archive.addfile(member, reading)
         self._files[name] = ArchivedFile(name, member.size, reading.sha256.hexdigest())
 
 
