@@ -127,10 +127,10 @@ class Environment:
         """Return the resident workers."""
         return self._session.request(m.Workers, m.GetWorkers).workers
 
-    def pools(self) -> dict[str, model.PoolInfo]:
-        """Return the pools by name; also those that were made for programs too large for a
-        worker."""
-        return _pools_by_name(self._session.request(admin.Pools, admin.GetPools))
+    def pools(self, timeout_s: float | None = None) -> dict[str, model.PoolInfo]:
+        """Return the pools by name; also those that were made for programs too large for a worker.
+        Raises TimedOutError without an answer within `timeout_s`."""
+        return _pools_by_name(self._session.request(admin.Pools, admin.GetPools, timeout_s))
 
     def devices(self) -> dict[str, DeviceInfo]:
         """Return the pools as devices, by name: qubits, gates, couplings and, for machines,

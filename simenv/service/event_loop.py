@@ -369,6 +369,8 @@ class EventLoop(ServiceComponents):
         self.tokens.tick(now_ns / 1e9)
         if self.gateway is not None:
             self.gateway.keep()
+        if self.executor.hooks is not None:
+            self.executor.execute(list(self.executor.hooks.tick(now_ns / 1e9)))
         if self.refreshes is not None:
             self.executor.execute(list(self.refreshes.tick(now_ns / 1e9)))
         if self.identities is not None:
