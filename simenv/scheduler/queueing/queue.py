@@ -263,10 +263,19 @@ class PoolQueue:
 
     def postpone(self, record: TaskRecord) -> None:
         """Set aside the task that `head` returned, because it would not end before the allocation
-        does."""
+        or a maintenance."""
         lanes = self._lanes_of(record)
         lanes.late.append(_lane_with_head(lanes, record).popleft())
         self._changed(record)
+
+    def recall_postponed(self) -> None:
+        """Put all tasks that were set aside back, at the front, in their order."""
+        for lanes in (*self._lanes.values(), *self._dedicated.values()):
+            late = list(lanes.late)
+            lanes.late.clear()
+            for record in reversed(late):
+                lanes.lane_of(record).appendleft(record)
+                self._changed(record)
 
     def drop(self, record: TaskRecord) -> None:
         """Remove a waiting task that became final; its entry is skipped when it comes up."""

@@ -179,6 +179,12 @@ CHANGES: dict[type, Callable[[Administration, Identity, Any], m.ToClient]] = {
     admin.RevokeKey: Administration._revoke,
     admin.RotateKey: Administration._rotate,
     admin.SetLimits: Administration._set_limits,
+    admin.AddCalendarEntry: lambda self, sender, message: self._service.calendar.add(
+        sender, message
+    ),
+    admin.RemoveCalendarEntry: lambda self, sender, message: self._service.calendar.remove(
+        sender, message
+    ),
     admin.Scale: Administration._scale,
     admin.DrainNode: Administration._drain,
     admin.ResumeNode: Administration._resume,

@@ -19,6 +19,7 @@ import msgspec
 
 from simenv.errors import JournalError
 from simenv.model.accounts import Account, Qos
+from simenv.model.reservations import CalendarEntry
 from simenv.scheduler.core import LearnedEstimate
 from simenv.scheduler.reservations import ledger as ledgers, policies, reservation
 from simenv.scheduler.state.device_state import DeviceControl, StoredRun
@@ -137,6 +138,9 @@ ACCOUNT = JournalTable[str, StoredAccount](
     "account", "name text primary key", StoredAccount, "an account"
 )
 QOS = JournalTable[str, StoredQos]("qos", "name text primary key", StoredQos, "a class of service")
+CALENDAR = JournalTable[int, CalendarEntry](
+    "calendar", "id integer primary key", CalendarEntry, "an entry of the calendar"
+)
 UNITS = Columns("units", "task integer primary key, reservation int, units int")
 PACED = Columns("paced_runs", "task integer primary key, device text, place int, earliest_ns int")
 NOISE = Columns(
@@ -169,8 +173,9 @@ USAGE = Columns(
 )
 TABLES: tuple[Columns, ...] = (
     *(RESERVATION, UNITS, DEVICE, CONTROL, PACED, DRIFT, OWNER_LIMITS, NOISE, ESTIMATE),
-    *(ACCOUNT, QOS, STANDING, FAIR_USAGE, USAGE_KEY, USAGE, WAIT_ERRORS),
+    *(ACCOUNT, QOS, STANDING, FAIR_USAGE, USAGE_KEY, USAGE, WAIT_ERRORS, CALENDAR),
 )
+NEXT_ENTRY = "next_calendar_entry"
 NEXT_ID = "next_reservation"  # a key of `meta`: ids are never used twice
 
 
