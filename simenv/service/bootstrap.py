@@ -369,7 +369,7 @@ def _start_gateway(
     arguments, descriptors = [loop.config.name, "--home", str(paths.home)], []
     for key, address in addresses:
         if address:
-            host, port = configs.web_address(address)
+            host, port = configs.listen_parts(f"tcp://{address}", f"gateway.{key}")
             listener = open_socket(resolved(host, f"gateway.{key}"), port)
             on_leave.callback(listener.close)
             descriptors.append(listener.fileno())
