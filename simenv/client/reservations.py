@@ -195,7 +195,7 @@ class ServiceCalendar:
     def __iter__(self) -> Iterator[CalendarEntry]:
         """Iterate over the entries, the next first: all maintenance, and the client's planned
         reservations; for admins those of all."""
-        return iter(self._session.request(admin.Calendar, admin.GetCalendar).entries)
+        return iter(self._session.request(admin.CalendarEntries, admin.GetCalendar).entries)
 
     def plan_maintenance(
         self,
@@ -217,14 +217,14 @@ class ServiceCalendar:
     def add(self, entry: CalendarEntry) -> CalendarEntry:
         """Add an entry; return it with its number. Raises as `plan_maintenance`."""
         request = self._session.request
-        return request(admin.Calendar, admin.AddCalendarEntry, entry=entry).entries[0]
+        return request(admin.CalendarEntries, admin.AddCalendarEntry, entry=entry).entries[0]
 
     def remove(self, number: SupportsIndex) -> CalendarEntry:
         """Remove an entry; a maintenance that is under way ends. Raises NotFoundError,
         NotAllowedError."""
         entry = task_rules.checked_integer("number", number, 1, task_rules.MAX_RESERVATION)
         request = self._session.request
-        return request(admin.Calendar, admin.RemoveCalendarEntry, entry=entry).entries[0]
+        return request(admin.CalendarEntries, admin.RemoveCalendarEntry, entry=entry).entries[0]
 
 
 RENEWALS_PER_LEASE = 3  # a reservation is renewed after for_s / RENEWALS_PER_LEASE

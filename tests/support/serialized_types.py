@@ -32,6 +32,7 @@ from simenv.model.calls import (
 )
 from simenv.model.reservations import (
     AdmissionPolicy,
+    CalendarEntry,
     Decision,
     DeviceProfile,
     HeldCapacity,
@@ -170,6 +171,7 @@ NESTED: dict[str, Any] = {
     "reservation decision": Decision,
     "reservation request": ReservationRequest,
     "reservation info": ReservationInfo,
+    "calendar entry": CalendarEntry,
     "reserved units": HeldCapacity,
     "target info": TargetInfo,
     "workload": Workload,

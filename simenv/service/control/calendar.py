@@ -49,16 +49,18 @@ class CalendarCommands:
             tables.CALENDAR.read(records).values(), records.meta(tables.NEXT_ENTRY)
         )
 
-    def add(self, identity: Identity, message: admin.AddCalendarEntry) -> admin.Calendar:
+    def add(self, identity: Identity, message: admin.AddCalendarEntry) -> admin.CalendarEntries:
         """Add an entry. Raises OptionError, NotFoundError, NotAllowedError, LimitExceededError."""
         entry = self._checked(identity, message.entry)
         self._calendar.add(entry)
         detail = f"{entry.kind} {entry.id}, {entry.length_s:.0f} s from {entry.begin_s:.0f}"
         self._audit.write(identity, "calendar.add", entry.node or "all", detail)
         self._store()
-        return admin.Calendar(message.request, [entry])
+        return admin.CalendarEntries(message.request, [entry])
 
-    def remove(self, identity: Identity, message: admin.RemoveCalendarEntry) -> admin.Calendar:
+    def remove(
+        self, identity: Identity, message: admin.RemoveCalendarEntry
+    ) -> admin.CalendarEntries:
         """Remove an entry. Raises NotFoundError, NotAllowedError."""
         entry = self._calendar.find(message.entry, identity.scope)
         if entry.ask is None and identity.scope:
@@ -66,9 +68,9 @@ class CalendarCommands:
         self._calendar.remove(entry.id)
         self._audit.write(identity, "calendar.remove", entry.node or "all", f"{entry.id}")
         self._store()
-        return admin.Calendar(message.request, [entry])
+        return admin.CalendarEntries(message.request, [entry])
 
-    def listed(self, identity: Identity, message: admin.GetCalendar) -> admin.Calendar:
+    def listed(self, identity: Identity, message: admin.GetCalendar) -> admin.CalendarEntries:
         """Return the entries that the sender may see, the next first."""
         now_s, scope = time.time(), identity.scope
         entries = [
@@ -76,7 +78,7 @@ class CalendarCommands:
             for entry in self._calendar.entries.values()
             if entry.ask is None or not scope or entry.owner == scope
         ]
-        return admin.Calendar(
+        return admin.CalendarEntries(
             message.request, sorted(entries, key=lambda each: each.occurrence(now_s) or (0.0, 0.0))
         )
 
@@ -164,15 +166,5 @@ class CalendarCommands:
         """Put changed entries into the next commit."""
         changes = self._calendar.take_changes()
         if changes:
-            statements = [
-                each
-                for number, entry in changes.items()
-                for each in (
-                    [tables.CALENDAR.remove(number)]
-                    if entry is None
-                    else tables.CALENDAR.statements({number: entry})
-                )
-            ]
-            following = (tables.NEXT_ENTRY, self._calendar.next_id)
-            statements.append(("insert or replace into meta values(?,?)", following))
+            statements = tables.calendar_statements(changes, self._calendar.next_id)
             self._journal.put(statements, forced=True)

@@ -54,7 +54,7 @@ class ArchivedFile(msgspec.Struct, frozen=True):
     sha256: str
 
 
-class Manifest(msgspec.Struct, frozen=True):
+class BackupManifest(msgspec.Struct, frozen=True):
     """The last member of an archive."""
 
     format: int
@@ -70,7 +70,7 @@ class Manifest(msgspec.Struct, frozen=True):
         return sum(each.size_bytes for each in self.files)
 
 
-def back_up(paths: EnvironmentPaths, target: Path) -> Manifest:
+def back_up(paths: EnvironmentPaths, target: Path) -> BackupManifest:
     """Write an archive of an environment, whose service may be up. Where the live journal is on
     another machine, its copy in the home is used, a minute old at most. Raises NotFoundError if
     there is no journal here, JournalError, ConfigError if the archive cannot be written."""
@@ -104,7 +104,7 @@ class _Writer:
         self._archive = archive
         self._files: dict[str, ArchivedFile] = {}
 
-    def write(self) -> Manifest:
+    def write(self) -> BackupManifest:
         for name, path in self._settings():
             if path.suffix == ".db":
                 path = _snapshot(path, self._scratch / "telemetry.db")
@@ -120,7 +120,7 @@ class _Writer:
         self._add(_JOURNAL, snapshot)
         epoch, tasks = _figures(snapshot)
         name, listed = self._paths.home.name, tuple(self._files.values())
-        manifest = Manifest(FORMAT, __version__, name, time.time(), epoch, tasks, listed)
+        manifest = BackupManifest(FORMAT, __version__, name, time.time(), epoch, tasks, listed)
         path = self._scratch / _MANIFEST
         path.write_bytes(msgspec.json.encode(manifest))
         self._archive.add(path, _MANIFEST)
@@ -230,7 +230,7 @@ def remove_old(folder: Path, name: str, keep: int) -> list[Path]:
     return old
 
 
-def read_manifest(archive: Path) -> Manifest:
+def read_manifest(archive: Path) -> BackupManifest:
     """Read the manifest of an archive. Raises ConfigError if the file is none, is cut, or was made
     by a version with another format."""
     try:
@@ -240,7 +240,7 @@ def read_manifest(archive: Path) -> Manifest:
                 raise tarfile.TarError("its manifest is too large")
             file = source.extractfile(member)
             assert file is not None
-            manifest = msgspec.json.decode(file.read(), type=Manifest)
+            manifest = msgspec.json.decode(file.read(), type=BackupManifest)
     except (OSError, KeyError, tarfile.TarError, msgspec.MsgspecError, AssertionError) as error:
         message = f"{archive} is no complete backup of an environment: {error}"
         raise ConfigError(message, hint="simenv admin backup writes one") from error
@@ -278,7 +278,7 @@ def restore(archive: Path, name: str = "") -> EnvironmentPaths:
     return paths
 
 
-def _extract(archive: Path, manifest: Manifest, folder: Path) -> None:
+def _extract(archive: Path, manifest: BackupManifest, folder: Path) -> None:
     """Write the files of an archive below a folder. Raises ConfigError if one is not that of the
     manifest."""
     needed = {each.name: each for each in manifest.files}
@@ -363,6 +363,6 @@ def check(paths: EnvironmentPaths) -> list[str]:
     return found
 
 
-def age(manifest: Manifest, now_s: float) -> str:
+def age(manifest: BackupManifest, now_s: float) -> str:
     """Return the age of an archive for users."""
     return duration(max(0.0, now_s - manifest.made_s))

@@ -207,6 +207,18 @@ def read_reservations(
     return ledgers.StoredReservations(*stored), units
 
 
+def calendar_statements(
+    changes: Mapping[int, CalendarEntry | None], next_id: int
+) -> list[Statement]:
+    """Return the statements that store changed entries of the calendar (None: removed), and the
+    next number."""
+    stored = {number: entry for number, entry in changes.items() if entry is not None}
+    results = CALENDAR.statements(stored)
+    results += [CALENDAR.remove(number) for number in changes if number not in stored]
+    results.append(("insert or replace into meta values(?,?)", (NEXT_ENTRY, next_id)))
+    return results
+
+
 def paced_statements(changes: Mapping[int, StoredRun | None]) -> list[Statement]:
     """Return the statements that store the runs of paced devices, by task."""
     return [

@@ -129,13 +129,13 @@ class OwnerReports(Reply, frozen=True, tag=44):
 
 class AddCalendarEntry(ClientRequest, frozen=True, tag=63):
     """Plan a maintenance, for administrators, or a reservation of the sender. Its id and owner are
-    set by the service. Answered by Calendar, with this entry, when stored."""
+    set by the service. Answered by CalendarEntries, with this entry, when stored."""
 
     entry: model_reservations.CalendarEntry
 
 
 class RemoveCalendarEntry(ClientRequest, frozen=True, tag=64):
-    """Remove an entry; an occurrence that is under way ends. Answered by Calendar, with the
+    """Remove an entry; an occurrence that is under way ends. Answered by CalendarEntries, with the
     removed entry, when stored."""
 
     entry: Number
@@ -143,10 +143,10 @@ class RemoveCalendarEntry(ClientRequest, frozen=True, tag=64):
 
 class GetCalendar(ClientRequest, frozen=True, tag=65):
     """Request all maintenance, and the planned reservations that the sender may see; answered by
-    Calendar."""
+    CalendarEntries."""
 
 
-class Calendar(Reply, frozen=True, tag=63):
+class CalendarEntries(Reply, frozen=True, tag=63):
     entries: list[model_reservations.CalendarEntry]
 
 
