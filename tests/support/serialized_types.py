@@ -63,6 +63,7 @@ from simenv.scheduler.reservations.policies import DeviceTerms
 from simenv.scheduler.reservations.reservation import Grant, Progress
 from simenv.scheduler.state.device_state import DeviceControl
 from simenv.service.journal import tables
+from simenv.service.journal.backups import BackupManifest
 from simenv.service.tokens import TokensFile
 from simenv.wire.keyfiles import (
     KeyPair,
@@ -179,6 +180,7 @@ NESTED: dict[str, Any] = {
 
 # Files, and what a starting service writes into its starter's pipe: JSON.
 FILES: dict[str, Any] = {
+    "backup": BackupManifest,
     "config.json": Config,
     "connection.json": ConnectionFile,
     "worker.json": WorkerBootstrap,
