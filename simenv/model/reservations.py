@@ -208,7 +208,7 @@ class TargetInfo(msgspec.Struct, frozen=True):
     wait_off_by: float = 0.0  # typical factor between such waits and real ones; 0: not known
 
 
-MAX_ENTRIES = 1_000  # of the calendar
+MAX_ENTRIES, MAX_OWNED = 1_000, 50  # of the calendar; planned reservations of one owner
 MIN_EVERY_S, MAX_EVERY_S = 60.0, 366 * 86_400.0
 MAX_LENGTH_S = 366 * 86_400.0
 

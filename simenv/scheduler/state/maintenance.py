@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from simenv.errors import LimitExceededError, NotFoundError
-from simenv.model.reservations import MAX_ENTRIES, CalendarEntry
+from simenv.model.reservations import MAX_ENTRIES, MAX_OWNED, CalendarEntry
 
 HORIZON = 8  # occurrences of one entry that forecasts know
 
@@ -37,6 +37,10 @@ class Calendar:
         if len(self.entries) >= MAX_ENTRIES:
             text = f"the calendar has {len(self.entries)} entries, {MAX_ENTRIES} are allowed"
             raise LimitExceededError(text, hint="simenv calendar remove NUMBER")
+        owned = sum(each.owner == entry.owner for each in self.entries.values() if each.ask)
+        if entry.ask is not None and entry.owner and owned >= MAX_OWNED:
+            text = f"{entry.owner!r} has planned {owned} reservations, {MAX_OWNED} are allowed"
+            raise LimitExceededError(text, hint="simenv calendar remove NUMBER")
         self.next_id = entry.id + 1
         self.entries[entry.id] = self._changes[entry.id] = entry
 
@@ -46,6 +50,12 @@ class Calendar:
         if entry is None or (scope and entry.ask is not None and entry.owner != scope):
             raise NotFoundError(f"no entry {number} in the calendar", hint="simenv calendar")
         return entry
+
+    def remove_owned(self, owner: str) -> None:
+        """Remove the planned reservations of an owner who may not use the environment any more."""
+        for number, entry in list(self.entries.items()):
+            if entry.ask is not None and entry.owner == owner:
+                self.remove(number)
 
     def remove(self, number: int) -> None:
         del self.entries[number]

@@ -145,8 +145,9 @@ class Administration:
         return admin.Keys(message.request, keys)
 
     def end_reservations(self, owner: str, reason: str) -> None:
-        """End all reservations of an owner. Their tasks that were sent to a worker continue; the
-        others are cancelled."""
+        """End all reservations of an owner, planned ones too. Tasks that were sent to a worker
+        continue; the others are cancelled."""
+        self._service.state.calendar.remove_owned(owner)
         state, now_ns = self._service.state, time.monotonic_ns()
         actions: list[Action] = []
         for reservation in [o for o in state.reservations.live.values() if o.grant.owner == owner]:

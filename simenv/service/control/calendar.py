@@ -12,7 +12,8 @@ from collections.abc import Iterator
 
 import msgspec
 
-from simenv.errors import NotAllowedError, NotFoundError, OptionError
+from simenv.errors import NotAllowedError, NotFoundError, OptionError, SimenvError
+from simenv.model import Decision
 from simenv.model.program import check_printable
 from simenv.model.reservations import (
     MAX_EVERY_S,
@@ -85,6 +86,8 @@ class CalendarCommands:
     def tick(self, now_s: float) -> list[Action]:
         """Request the reservations whose time has come. `now_s`: seconds since 1970."""
         actions = list[Action]()
+        if self._scheduler.state.draining:
+            return actions
         if self._calendar.entries and not self._next_s <= now_s < self._next_s + 2 * RETRY_S:
             self._next_s = now_s
         if self._calendar.entries and now_s >= self._next_s:
@@ -117,9 +120,12 @@ class CalendarCommands:
             walltime_ns=left_ns,
             metadata=(*ask.metadata, (ENTRY, str(entry.id))),
         )
-        decision, actions = self._scheduler.reserve(
-            request, entry.owner, round(now_s * 1e9), dry=False
-        )
+        try:
+            decision, actions = self._scheduler.reserve(
+                request, entry.owner, round(now_s * 1e9), dry=False
+            )
+        except SimenvError as error:  # of a limit of its owner, for example
+            decision, actions = Decision("rejected", 0, error.message), []
         yield from actions
         if decision.status == "delayed":
             self._delayed[entry.id] = end_s

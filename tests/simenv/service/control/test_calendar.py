@@ -6,12 +6,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 from live import PATIENCE_S, Live, environment
 from waiting import until
 
-from simenv.errors import NotFoundError, OptionError
-from simenv.model.reservations import CalendarEntry
+from simenv.errors import LimitExceededError, NotFoundError, OptionError
+from simenv.model.reservations import MAX_OWNED, CalendarEntry, ReservationRequest
 from simenv.scheduler.state.maintenance import Calendar
 
 DAY_S = 86_400.0
@@ -139,6 +140,18 @@ def test_planned_reservation_is_made_at_its_time(live: Live) -> None:
         assert (found.device, found.state) == ("main", "active")
         assert list(client.calendar) == []
         client.reservation(found.id).release()
+
+
+def test_reservations_of_one_owner_are_bounded_and_end_with_the_owner() -> None:
+    calendar = Calendar()
+    for number in range(1, MAX_OWNED + 1):
+        calendar.add(CalendarEntry(1.0, 1.0, ask=ReservationRequest(), owner="ana", id=number))
+    more = CalendarEntry(1.0, 1.0, ask=ReservationRequest(), owner="ana", id=99)
+    with pytest.raises(LimitExceededError, match="'ana' has planned 50 reservations"):
+        calendar.add(more)
+    calendar.add(msgspec.structs.replace(more, owner="ben"))
+    calendar.remove_owned("ana")
+    assert [entry.owner for entry in calendar.entries.values()] == ["ben"]
 
 
 @pytest.mark.parametrize(
