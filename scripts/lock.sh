@@ -17,6 +17,7 @@ compile=(uv pip compile --quiet --universal --python-version 3.11 --generate-has
 "${compile[@]}" --extra all --extra test --extra bench requirements/build.in pyproject.toml \
     --output-file requirements/all-bench-test.txt
 subset=("${compile[@]}" --constraint requirements/all-bench-test.txt)
+"${subset[@]}" pyproject.toml --output-file requirements/core.txt  # no extras
 "${subset[@]}" --extra all requirements/build.in pyproject.toml --output-file requirements/all.txt
 "${subset[@]}" --extra all --extra test requirements/build.in pyproject.toml \
     --output-file requirements/all-test.txt
@@ -25,6 +26,7 @@ subset=("${compile[@]}" --constraint requirements/all-bench-test.txt)
 "${subset[@]}" --extra all --extra bench requirements/build.in pyproject.toml \
     --output-file requirements/all-bench.txt
 "${subset[@]}" requirements/build.in --output-file requirements/build.txt
+"${subset[@]}" requirements/release.in --output-file requirements/release.txt
 "${compile[@]}" requirements/audit.in --output-file requirements/audit.txt
 "${compile[@]}" requirements/mpich.in --output-file requirements/mpich.txt
 "${compile[@]}" requirements/iqm.in --output-file requirements/iqm.txt

@@ -48,6 +48,11 @@ _TABLES: tuple[tuple[str, type[msgspec.Struct], str], ...] = (
         "Calibration data that a command of the site fetches; [Emulate a device]"
         "(../guides/devices.md) explains it.",
     ),
+    (
+        "[hooks]",
+        model.HookSettings,
+        "Commands of the site; [Operate a service](../guides/operate.md) explains them.",
+    ),
     ("[launcher]", model.Launching, "How workers are started."),
     ("[history]", model.HistorySettings, "Retention of the records of ended tasks."),
     ("[results]", model.Results, "Retention of results."),

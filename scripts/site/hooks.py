@@ -25,6 +25,9 @@ _PROJECT_LINK = re.compile(r"\]\((docs/[^)]*|README\.md|[A-Z]+)\)")
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add generated reference pages, pages of the repository's root, and linked examples."""
     sys.path.insert(0, str(ROOT))  # for `bench`, which is not installed
+    sys.path.insert(0, str(ROOT / "scripts"))
+    import support_table
+
     from bench.figures import performance_tables
 
     generated = {
@@ -37,9 +40,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         generated[f"project/{name}"] = _project_page((ROOT / name).read_text())
     for path, content in generated.items():
         files.append(File.generated(config, path, content=content))
-    page = files.get_file_from_path("performance.md")
-    assert page is not None
-    page.content_string = page.content_string.replace("<!-- tables -->", performance_tables())
+    for name, mark, text in (
+        ("performance.md", "<!-- tables -->", performance_tables()),
+        ("reference/support.md", "<!-- support -->", support_table.table()),
+    ):
+        page = files.get_file_from_path(name)
+        assert page is not None
+        page.content_string = page.content_string.replace(mark, text)
     for path in _linked_examples(files):
         files.append(File.generated(config, f"project/{path}", abs_src_path=str(ROOT / path)))
     return files

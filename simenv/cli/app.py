@@ -272,8 +272,9 @@ _GROUPS = {
     },
     "Accounting": dict.fromkeys(("usage", "shares", "receipt"), "accounting"),
     "Administration": {
-        **dict.fromkeys(("scale", "drain", "undrain", "policy"), "admin.pools"),
+        **dict.fromkeys(("scale", "drain", "undrain", "calendar", "policy"), "admin.pools"),
         **dict.fromkeys(("accounts", "qos"), "admin.accounts"),
+        "admin": "admin.lifecycle",
         "limits": "admin.owners", "keys": "admin.owners", "prune": "admin.pools",
         "qpm": "admin.qpm", "qfw": "admin.integrations", "qpi": "admin.integrations",
         "slurm": "admin.slurm",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import socket
 import sys
 import time
 from collections.abc import Mapping
@@ -328,6 +329,13 @@ class UpOptions:
             help="Take the lock of a service on another machine that has certainly ended.",
         ),
     ] = False
+    foreground: Annotated[
+        bool,
+        typer.Option(
+            "--foreground",
+            help="Stay until the service ends, for systemd and containers; SIGTERM is `down`.",
+        ),
+    ] = False
 
 
 # Options with the name and the value of a setting.
@@ -380,9 +388,19 @@ def up(context: typer.Context, asked: UpOptions) -> None:
         info = client.status()
     if common.as_json:
         terminal.json_line(info)
-        return
-    _print_start(info, result, time.monotonic() - begun)
-    path = config.places(config.Config(name=common.environment)).connection
+    else:
+        _print_start(info, result, time.monotonic() - begun)
+        _print_reused(common.environment, settings, kept, info)
+    if asked.foreground:
+        terminal.flush()
+        raise typer.Exit(_attend(common.environment))
+
+
+def _print_reused(
+    name: str, settings: Mapping[str, object], kept: Mapping[str, object], info: ServiceInfo
+) -> None:
+    """Print what continues from the last start."""
+    path = config.places(config.Config(name=name)).connection
     now = msgspec.structs.asdict(config.read(path.with_name("config.json")))
     reused = _reused_settings(
         {key: kept[key] for key in kept if key not in settings and kept[key] == now[key]}
@@ -401,6 +419,27 @@ def _stand_by(common: app.Settings, settings: Mapping[str, object]) -> None:
         raise OptionError(text, hint="give them to simenv up of the service itself")
     pid = environments.stand_by(common.environment)
     terminal.line(f"standby  {common.environment}, process {pid} on {os.uname().nodename}")
+
+
+def _attend(name: str) -> int:
+    """Wait until the service that this process has started ends; return an exit code. SIGTERM and
+    Ctrl-C end it like `simenv down`."""
+    _notify("READY=1")
+    try:
+        return min(abs(environments.wait()), 1)
+    except (SystemExit, KeyboardInterrupt):  # the handler of SIGTERM raises the first
+        _notify("STOPPING=1")
+        environments.down(name)
+        return 0
+
+
+def _notify(state: str) -> None:
+    """Tell systemd, if it started this process: sd_notify(3)."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifier, suppress(OSError):
+            notifier.connect(address.replace("@", "\0", 1) if address[0] == "@" else address)
+            notifier.sendall(state.encode())
 
 
 class _StageLines:

@@ -321,6 +321,16 @@ def since(text: str) -> float:
         raise typer.BadParameter(f"{text!r} is no time: {hint}") from error
 
 
+def until(text: str) -> float:
+    """Parse a time to come into seconds since 1970: the forms of `since`, but that a time span
+    counts from now on, and a time of day that has passed is tomorrow's. Raises
+    typer.BadParameter."""
+    if (left_s := span_s(text)) is not None:
+        return time.time() + left_s
+    at_s = since(text)
+    return at_s + 86_400.0 * bool(_CLOCK.match(text) and at_s < time.time())
+
+
 def format_time(time_s: float) -> str:
     """Format a time as ISO 8601 in local time, to the millisecond; "-" for 0.0."""
     if not time_s:

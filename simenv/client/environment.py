@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any, SupportsIndex, Unpack
+from typing import TYPE_CHECKING, Any, SupportsIndex, Unpack, overload
 
 from simenv import model
 from simenv.client import reservations as client_reservations, result_display
@@ -28,6 +28,7 @@ from simenv.client.tasks.parts import KEEP_S, PartTask, submit_part
 from simenv.client.tasks.task import Task, number_of
 from simenv.errors import NotFoundError, OptionError, SimenvError
 from simenv.model.accounts import Receipt, ShareRow
+from simenv.model.reservations import CalendarEntry
 from simenv.model.task_rules import MAX_REASON_CHARS, MAX_WORKERS, check_value, checked_integer
 from simenv.model.views import CalibrationSource, DeviceInfo
 from simenv.transpiler.qiskit_runtime import SEED
@@ -36,6 +37,7 @@ from simenv.wire.messages.metrics import GetMetrics, Metrics, Series, SetDeviceF
 
 if TYPE_CHECKING:
     from simenv.client.administration import KeyStore
+    from simenv.client.reservations import ReserveOptions
     from simenv.client.tasks.calls import CallTask, FunctionExecutor
 
 
@@ -127,10 +129,10 @@ class Environment:
         """Return the resident workers."""
         return self._session.request(m.Workers, m.GetWorkers).workers
 
-    def pools(self) -> dict[str, model.PoolInfo]:
-        """Return the pools by name; also those that were made for programs too large for a
-        worker."""
-        return _pools_by_name(self._session.request(admin.Pools, admin.GetPools))
+    def pools(self, timeout_s: float | None = None) -> dict[str, model.PoolInfo]:
+        """Return the pools by name; also those that were made for programs too large for a worker.
+        Raises TimedOutError without an answer within `timeout_s`."""
+        return _pools_by_name(self._session.request(admin.Pools, admin.GetPools, timeout_s))
 
     def devices(self) -> dict[str, DeviceInfo]:
         """Return the pools as devices, by name: qubits, gates, couplings and, for machines,
@@ -311,10 +313,27 @@ class Environment:
             raise NotFoundError(f"there is no receipt of task {name}", hint=hint)
         return receipt
 
+    @overload
+    def reserve(
+        self, pool: str | None = None, *, start_s: None = None, **request: Unpack[ReserveOptions]
+    ) -> client_reservations.Reservation: ...
+
+    @overload
     def reserve(
         self,
         pool: str | None = None,
         *,
+        start_s: float,
+        every_s: float | None = None,
+        **request: Unpack[ReserveOptions],
+    ) -> CalendarEntry: ...
+
+    def reserve(
+        self,
+        pool: str | None = None,
+        *,
+        start_s: float | None = None,
+        every_s: float | None = None,
         workers: SupportsIndex = 0,
         for_s: float = 600.0,
         bound_s: float | None = None,
@@ -326,7 +345,7 @@ class Environment:
         measurements: SupportsIndex = 0,
         shots: SupportsIndex = 0,
         timeout_s: float | None = None,
-    ) -> client_reservations.Reservation:
+    ) -> client_reservations.Reservation | CalendarEntry:
         """Reserve a pool, or the whole environment, for `for_s` seconds unless it is renewed.
 
         The reservation is for `count` circuits of the given size each; the admission policy of the
@@ -339,9 +358,17 @@ class Environment:
 
         A `with` block renews it, and releases it at the end. Raises NotReservedError when the
         request is rejected, OptionError, TimedOutError.
+
+        `start_s`: plan it for that time, in seconds since 1970; the entry of the calendar is
+        returned. The service makes the reservation then, and keeps it for `for_s` seconds.
+        `every_s`: again each time so many seconds have passed since the start before.
         """
         sizes = (count, qubits, depth, gates_1q, gates_2q, measurements, shots)
         request = client_reservations.reservation_request(pool, for_s, workers, bound_s, sizes)
+        if start_s is not None:
+            return self.calendar.add(CalendarEntry(start_s, for_s, every_s or 0.0, ask=request))
+        if every_s is not None:
+            raise OptionError("every_s needs start_s", hint="start_s=time.time()")
         number = client_reservations.request_decision(self._session, request, timeout_s).reservation
         info = client_reservations.listed(self._session, number)[0]
         return client_reservations.Reservation(self._session, self._renewer, info, for_s)
@@ -412,6 +439,11 @@ class Environment:
         done = self._session.request(admin.Pools, admin.ResumeNode, name=name)
         nodes = _by_name(done)
         return nodes[name] if name in nodes else _pools_by_name(done)[name]
+
+    @property
+    def calendar(self) -> client_reservations.ServiceCalendar:
+        """Planned maintenance, and planned reservations."""
+        return client_reservations.ServiceCalendar(self._session)
 
     @property
     def keys(self) -> KeyStore:

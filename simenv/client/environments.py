@@ -147,6 +147,12 @@ def stand_by(name: str = "default") -> int:
     return _started[-1].pid
 
 
+def wait() -> int:
+    """Wait until the service that the last `up` of this process has started ends; return its exit
+    status, negative for a signal."""
+    return _started[-1].wait()
+
+
 def _remove_stale_files(file: ConnectionFile, path: Path, force: bool) -> None:
     """Remove the files of a service that has ended; InsufficientError if it may still run."""
     if file.node == os.uname().nodename:

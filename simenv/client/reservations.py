@@ -10,16 +10,16 @@ from __future__ import annotations
 import os
 import secrets
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from threading import Event
 from time import monotonic
-from typing import TYPE_CHECKING, SupportsIndex
+from typing import TYPE_CHECKING, SupportsIndex, TypedDict
 
 from simenv import model
 from simenv.config import application
 from simenv.errors import NotReservedError, SimenvError, TimedOutError
 from simenv.model import AdmissionReason, task_rules
-from simenv.model.reservations import APP
+from simenv.model.reservations import APP, CalendarEntry
 from simenv.wire.messages import admin
 
 if TYPE_CHECKING:
@@ -168,6 +168,63 @@ def checked_reservation(number: SupportsIndex) -> int:
 
 def _nanoseconds(name: str, seconds: float) -> int:
     return round(task_rules.checked_seconds(name, seconds) * 1e9)
+
+
+class ReserveOptions(TypedDict, total=False):
+    """Options of `reserve` about its size, as documented there."""
+
+    workers: SupportsIndex
+    for_s: float
+    bound_s: float | None
+    count: SupportsIndex
+    qubits: SupportsIndex
+    depth: SupportsIndex
+    gates_1q: SupportsIndex
+    gates_2q: SupportsIndex
+    measurements: SupportsIndex
+    shots: SupportsIndex
+    timeout_s: float | None
+
+
+class ServiceCalendar:
+    """Planned maintenance and reservations of an environment. Times are in seconds since 1970."""
+
+    def __init__(self, session: ServiceSession) -> None:
+        self._session = session
+
+    def __iter__(self) -> Iterator[CalendarEntry]:
+        """Iterate over the entries, the next first: all maintenance, and the client's planned
+        reservations; for admins those of all."""
+        return iter(self._session.request(admin.CalendarEntries, admin.GetCalendar).entries)
+
+    def plan_maintenance(
+        self,
+        node: str = "",
+        *,
+        start_s: float,
+        for_s: float,
+        every_s: float = 0.0,
+        reason: str = "",
+    ) -> CalendarEntry:
+        """Drain a node, or all nodes ("") at a time, and use it again `for_s` seconds later.
+
+        Before a maintenance of all nodes no task starts that would not end, and expected starts
+        behind it are later. `every_s`: again each time so many seconds have passed. Raises
+        OptionError, NotFoundError, NotAllowedError."""
+        reason = reason[: task_rules.MAX_REASON_CHARS]
+        return self.add(CalendarEntry(start_s, for_s, every_s, node, reason))
+
+    def add(self, entry: CalendarEntry) -> CalendarEntry:
+        """Add an entry; return it with its number. Raises as `plan_maintenance`."""
+        request = self._session.request
+        return request(admin.CalendarEntries, admin.AddCalendarEntry, entry=entry).entries[0]
+
+    def remove(self, number: SupportsIndex) -> CalendarEntry:
+        """Remove an entry; a maintenance that is under way ends. Raises NotFoundError,
+        NotAllowedError."""
+        entry = task_rules.checked_integer("number", number, 1, task_rules.MAX_RESERVATION)
+        request = self._session.request
+        return request(admin.CalendarEntries, admin.RemoveCalendarEntry, entry=entry).entries[0]
 
 
 RENEWALS_PER_LEASE = 3  # a reservation is renewed after for_s / RENEWALS_PER_LEASE

@@ -194,6 +194,13 @@ def _plain(values: Mapping[str, object], source: str) -> dict[str, Any]:
     identity = plain.get("identity")
     if isinstance(identity, Mapping) and isinstance(identity.get("use"), str):
         plain["identity"] = {**identity, "use": [identity["use"]]}
+    hooks = plain.get("hooks")
+    if isinstance(hooks, Mapping) and isinstance(hooks.get("on"), Mapping):
+        on = {
+            kind: _words(each, f"{source}: hooks: on.{kind}") if isinstance(each, str) else each
+            for kind, each in hooks["on"].items()
+        }
+        plain["hooks"] = {**hooks, "on": on}
     if "devices" in plain:
         plain["devices"] = _commands(plain["devices"], f"{source}: devices")
     if isinstance(plain.get("hostfile"), str | os.PathLike) and plain["hostfile"]:
@@ -217,13 +224,17 @@ def _commands(raw: object, subject: str) -> dict[str, object]:
     tables = _table(raw, subject)
     for name, each in tables.items():
         if isinstance(each, Mapping) and isinstance(each.get("refresh"), str):
-            try:
-                words = shlex.split(each["refresh"])
-            except ValueError as error:
-                text = f"{subject}.{name[:64]}: refresh cannot be split into words: {error}"
-                raise ConfigError(text, hint='a list: refresh = ["PROGRAM", "ARGUMENT"]') from error
+            words = _words(each["refresh"], f"{subject}.{name[:64]}: refresh")
             tables[name] = {**each, "refresh": words}
     return tables
+
+
+def _words(command: str, subject: str) -> list[str]:
+    try:
+        return shlex.split(command)
+    except ValueError as error:
+        hint = 'a list: ["PROGRAM", "ARGUMENT"]'
+        raise ConfigError(f"{subject} cannot be split into words: {error}", hint=hint) from error
 
 
 def read(path: Path) -> Config:

@@ -105,6 +105,14 @@ class DeviceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     environ: str = ""  # variables of `simenv up` that the command reads: "LAB_TOKEN,LAB_URL"
 
 
+class HookSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Commands that run when events happen: the table [hooks]."""
+
+    # By kind of event, such as "node.lost" or "node.*": a command, as one text or as its words.
+    on: dict[str, tuple[str, ...]] = {}
+    timeout_s: float = 30.0  # of one command, which is ended then
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Settings of one start of the service."""
 
@@ -145,6 +153,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     identity: IdentitySettings = IdentitySettings()
     gateway: GatewaySettings = GatewaySettings()
     devices: dict[str, DeviceSettings] = {}  # [devices.NAME]
+    hooks: HookSettings = HookSettings()
     resume: bool = False  # refuse to start without a journal; use its copy if that is newer
     force_lock: bool = False  # ignore the lock of a service on another machine
     import_from: tuple[str, ...] = ()  # folders of providers' modules, besides installed packages
@@ -306,6 +315,7 @@ def check(config: Config, source: str) -> None:
     check_gateway(config.gateway, source)
     for device, settings in config.devices.items():
         check_device(device, settings, f"{source}: devices.{device[:64]}")
+    check_hooks(config.hooks, f"{source}: hooks")
     _check_launching(config, source)
 
 
@@ -354,17 +364,41 @@ _EVERY_H, _TIMEOUT_S = (0.01, 8_784.0), (1.0, 3_600.0)
 def check_device(name: str, settings: DeviceSettings, subject: str) -> None:
     """Check a table [devices.NAME]. Raises ConfigError."""
     check_name(name, "device")
-    words = settings.refresh
-    if not words or not words[0] or sum(map(len, words)) > MAX_LINE_CHARS:
-        hint = 'refresh = "PROGRAM ARGUMENT ..." prints the data; there is no shell'
-        raise ConfigError(f"{subject}: refresh is not a command", hint=hint)
-    if not all(map(str.isprintable, words)):
-        raise ConfigError(f"{subject}: refresh has a character that cannot be printed")
-    for key, (low, high) in (("every_h", _EVERY_H), ("timeout_s", _TIMEOUT_S)):
-        value = getattr(settings, key)
-        if not low <= value <= high:
-            raise ConfigError(f"{subject}: {key} = {value} is outside {low} .. {high}")
+    hint = 'refresh = "PROGRAM ARGUMENT ..." prints the data; there is no shell'
+    _check_command(settings.refresh, f"{subject}: refresh", hint)
+    _check_span(settings.every_h, _EVERY_H, f"{subject}: every_h")
+    _check_span(settings.timeout_s, _TIMEOUT_S, f"{subject}: timeout_s")
     check_variables(settings.environ, subject)
+
+
+KIND_RULE = re.compile(r"[a-z*?]+(\.[a-z_*?]+)*\Z")  # of events, with the wildcards of the shell
+MAX_HOOKS = 32
+
+
+def check_hooks(settings: HookSettings, subject: str) -> None:
+    """Check the table [hooks]. Raises ConfigError."""
+    if len(settings.on) > MAX_HOOKS:
+        raise ConfigError(f"{subject}: on has {len(settings.on)} commands, {MAX_HOOKS} are allowed")
+    for kind, words in settings.on.items():
+        if not KIND_RULE.match(kind):
+            hint = "simenv events lists kinds; node.* names several"
+            raise ConfigError(f"{subject}: on: {kind[:64]!r} is no kind of event", hint=hint)
+        hint = f'on = {{"{kind}" = "PROGRAM ARGUMENT ..."}}; there is no shell'
+        _check_command(words, f"{subject}: on.{kind}", hint)
+    _check_span(settings.timeout_s, _TIMEOUT_S, f"{subject}: timeout_s")
+
+
+def _check_command(words: tuple[str, ...], subject: str, hint: str) -> None:
+    if not words or not words[0] or sum(map(len, words)) > MAX_LINE_CHARS:
+        raise ConfigError(f"{subject} is not a command", hint=hint)
+    if not all(map(str.isprintable, words)):
+        raise ConfigError(f"{subject} has a character that cannot be printed")
+
+
+def _check_span(value: float, span: tuple[float, float], subject: str) -> None:
+    low, high = span
+    if not low <= value <= high:
+        raise ConfigError(f"{subject} = {value} is outside {low} .. {high}")
 
 
 def check_gateway(settings: GatewaySettings, source: str) -> None:

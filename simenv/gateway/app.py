@@ -162,12 +162,7 @@ def session_routes(gateway: RunningGateway) -> list[ControllerRouterHandler]:
         gateway.pool.drop(caller.token)
         return Response(None, cookies=[gateway.log_out(request)])
 
-    @get("/healthz", include_in_schema=False)
-    async def health() -> dict[str, str]:
-        """Return that the gateway answers, for load balancers."""
-        return {"status": "ok"}
-
-    return [session, log_in, log_out, health]
+    return [session, log_in, log_out]
 
 
 def create_app(gateway: RunningGateway, *routes: ControllerRouterHandler) -> Litestar:

@@ -206,3 +206,38 @@ class TargetInfo(msgspec.Struct, frozen=True):
     held: HeldCapacity = HeldCapacity()  # of those, for tasks that have no worker yet
     in_flight: HeldCapacity = HeldCapacity()  # and for tasks that have one
     wait_off_by: float = 0.0  # typical factor between such waits and real ones; 0: not known
+
+
+MAX_ENTRIES, MAX_OWNED = 1_000, 50  # of the calendar; planned reservations of one owner
+MIN_EVERY_S, MAX_EVERY_S = 60.0, 366 * 86_400.0
+MAX_LENGTH_S = 366 * 86_400.0
+
+
+class CalendarEntry(msgspec.Struct, frozen=True):
+    """A planned maintenance of nodes, or a planned reservation. Times are in seconds since 1970.
+    `ask`: the reservation to make at `begin_s`; None: a maintenance."""
+
+    begin_s: float  # of the first occurrence
+    length_s: float
+    every_s: float = 0.0  # from the begin of one occurrence to that of the next; 0: there is one
+    node: str = ""  # of a maintenance; "": all nodes
+    reason: Text = ""
+    ask: ReservationRequest | None = None
+    owner: str = ""  # of a reservation; "": the environment's own user
+    id: int = 0  # 0: not stored yet
+
+    @property
+    def kind(self) -> str:
+        """`maintenance` or `reservation`."""
+        return "maintenance" if self.ask is None else "reservation"
+
+    def occurrence(self, now_s: float) -> tuple[float, float] | None:
+        """Return the begin and the end of the occurrence that is under way or comes next; None if
+        all are over."""
+        begin_s = self.begin_s
+        if self.every_s and now_s >= begin_s:
+            begin_s += self.every_s * ((now_s - begin_s) // self.every_s)
+            if now_s >= begin_s + self.length_s:
+                begin_s += self.every_s
+        end_s = begin_s + self.length_s
+        return (begin_s, end_s) if now_s < end_s else None

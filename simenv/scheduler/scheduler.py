@@ -15,7 +15,7 @@ from simenv import model
 from simenv.model.accounts import AccountTree, Billing, Qos
 from simenv.scheduler.core import Action, ClusterLimits, RecordEvent
 from simenv.scheduler.dispatch import batching, dispatcher, gang_scheduling, preemption
-from simenv.scheduler.events import devices, jobs, reservations, tasks, workers
+from simenv.scheduler.events import calendar, devices, jobs, reservations, tasks, workers
 from simenv.scheduler.reservations.circuit_times import DeviceFigures, DeviceTimes
 from simenv.scheduler.reservations.ledger import StoredReservations
 from simenv.scheduler.scaling import workers as scaling
@@ -221,12 +221,12 @@ class Scheduler:
             actions += scaling.resize(state, now_ns)
         return actions
 
-    def wall_clock_tick(self, wall_ns: int) -> list[Action]:
-        """Handle the passage of wall-clock time: expire reservations, complete drains of
-        devices."""
-        return reservations.expire(self.state, wall_ns) + devices.complete_drains(
-            self.state, wall_ns
-        )
+    def wall_clock_tick(self, wall_ns: int, now_ns: int) -> list[Action]:
+        """Handle the passage of wall-clock time: expire reservations, complete drains of devices,
+        begin and end maintenance."""
+        actions = reservations.expire(self.state, wall_ns)
+        actions += devices.complete_drains(self.state, wall_ns)
+        return actions + calendar.advance(self.state, wall_ns, now_ns)
 
     def begin_drain(self, environment: str) -> list[Action]:
         """Stop assigning and starting, because the service is shutting down."""

@@ -47,6 +47,7 @@ from simenv.service.control.results import ResultRequests
 from simenv.service.devices import drifting, registry, resolve
 from simenv.service.devices.refresh import DeviceRefreshes
 from simenv.service.event_loop import EventLoop
+from simenv.service.hooks import EventHooks
 from simenv.service.identities import LOOPBACK, BrokerProcess, Identities
 from simenv.service.journal import database as databases, maintenance, writer
 from simenv.service.ownership import ConnectionFileLease, take_lock
@@ -246,6 +247,9 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
         loop.telemetry = TelemetryRecorder(paths.telemetry)
         on_failure.callback(loop.telemetry.close)
         loop.refreshes = refreshes if config.devices else None
+        if config.hooks.on:
+            loop.executor.hooks = EventHooks(config.name, config.hooks, environ)
+            on_leave.callback(loop.executor.hooks.close)
         loop.pool_commands.restore()
         _serve_users(loop, endpoints)
         _start_threads(loop, on_failure)
@@ -406,7 +410,7 @@ def _start_gateway(
     arguments, descriptors = [loop.config.name, "--home", str(paths.home)], []
     for key, address in addresses:
         if address:
-            host, port = configs.web_address(address)
+            host, port = configs.listen_parts(f"tcp://{address}", f"gateway.{key}")
             listener = open_socket(resolved(host, f"gateway.{key}"), port)
             on_leave.callback(listener.close)
             descriptors.append(listener.fileno())

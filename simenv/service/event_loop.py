@@ -373,13 +373,16 @@ class EventLoop(ServiceComponents):
         self._events.report(now_ns)
         self.executor.execute(self.scheduler.tick(now_ns))
         self.executor.execute(self.accounts.tick(now_ns))
-        self.executor.execute(self.scheduler.wall_clock_tick(time.time_ns()))
+        self.executor.execute(self.scheduler.wall_clock_tick(time.time_ns(), now_ns))
+        self.executor.execute(self.calendar.tick(time.time()))
         drifted, next_s = self.devices.drifted(time.time_ns(), self.scheduler)
         self.executor.execute(drifted)
         self.key_commands.close_expired(time.time())
         self.tokens.tick(now_ns / 1e9)
         if self.gateway is not None:
             self.gateway.keep()
+        if self.executor.hooks is not None:
+            self.executor.execute(list(self.executor.hooks.tick(now_ns / 1e9)))
         if self.refreshes is not None:
             self.executor.execute(list(self.refreshes.tick(now_ns / 1e9)))
         if self.identities is not None:

@@ -15,6 +15,7 @@ from simenv.scheduler.views.expected_starts import ExpectedStarts
 from simenv.service.accounting.usage import UsageLedger
 from simenv.service.admission.submissions import SubmitQueue
 from simenv.service.control.admin_commands import KeyCommands, Owners, PoolCommands
+from simenv.service.control.calendar import CalendarCommands
 from simenv.service.control.reservations import ReservationCommands
 from simenv.service.control.results import ResultRequests
 from simenv.service.devices.refresh import DeviceRefreshes
@@ -93,6 +94,7 @@ class ServiceComponents:
         self.reservation_commands = ReservationCommands(
             *(scheduler, self.starts, journal, self.executor, self.audit), devices.reading
         )
+        self.calendar = CalendarCommands(scheduler, journal, self.audit)
         kept, has_users = self.result_requests.bytes_of, self.config.identity.has_users
         self.owners = Owners(self.config.limits, scheduler, journal, kept, has_users=has_users)
         self.accounts = self.submit_queue.accounts

@@ -22,8 +22,6 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Protocol
 
-import cloudpickle
-
 from simenv.errors import ProgramError
 from simenv.model import RESULT_FORMAT, ResultData, ResultFile, TaskOptions, calls
 from simenv.transpiler import qiskit_runtime, qpy
@@ -111,10 +109,14 @@ def _call_function(call: calls.FunctionCall) -> bytes:
     try:
         # Bytes of the environment's own user, or of the account to which this process is confined:
         # the service and `call` refuse those of other owners.
+        import cloudpickle  # of the extra `functions`
+
         function, positional, named = cloudpickle.loads(call.pickled)
         step = "calling it"
         value = function(*positional, **named)
         step = "pickling what it returned"
+        import cloudpickle
+
         return bytes(cloudpickle.dumps(value))
     except Interrupted:
         raise

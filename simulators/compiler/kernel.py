@@ -6,7 +6,8 @@ it at the same time compile it once (`run_once`, a file lock). No kernel starts 
 call kernels on ranges from a `engine.ThreadPool`.
 
 The cache folder is named by a digest of the sources of all kernels and of their imports, and never
-mixes two versions.
+mixes two versions. A wheel may carry machine code for levels of x86-64, which is read in place of
+the cache where digest and processor match.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -128,9 +129,11 @@ def signature_of(text: str) -> Any:
 
 
 def sources_digest() -> str:
-    """Digest of the kernels' sources and their compiler, 16 hex digits."""
+    """Digest of the kernels' sources, their compiler, and the interpreter and the major version of
+    numpy, whose ABIs machine code uses; 16 hex digits."""
     result = hashlib.blake2b(digest_size=8)
-    result.update(f"{numba.__version__} {np.__version__}".encode())
+    numpy_abi = np.__version__.partition(".")[0]
+    result.update(f"{numba.__version__} {numpy_abi} {sys.implementation.cache_tag}".encode())
     for path, text in sorted(kernel_sources().items()):
         result.update(path.name.encode() + b"\0" + text)
     return result.hexdigest()
@@ -194,6 +197,20 @@ def _folder() -> Path:
     return _chosen[0] if _chosen else use_cache(_HERE / "__pycache__")
 
 
+_PACKAGED = _HERE / "compiler" / "machine_code"
+
+
+@functools.cache
+def packaged() -> Path | None:
+    """Folder of the machine code that this installation carries for this version and processor;
+    None: it carries none. It is complete, and as trusted as the sources."""
+    folder = version(_PACKAGED)
+    if not folder.is_dir():
+        return None
+    level = numba_pipeline.cpu_level()
+    return folder / level if level and (folder / level).is_dir() else None
+
+
 # Without numba's reference counts a kernel allocates nothing, is entered in half the time, and its
 # inner calls are free (they took 50 ns a gate); scratch arrays are arguments.
 _OPTIONS = {"nogil": True, "error_model": "numpy", "_nrt": False, "pipeline_class": COMPILER}
@@ -252,8 +269,9 @@ class Kernel:
 
     @property
     def is_stored(self) -> bool:
-        """True if a process has compiled it into the folder of `use_cache`."""
-        return is_done(self._mark())
+        """True if it need not be compiled: a process has compiled it into the folder of
+        `use_cache`, or the installation carries its machine code."""
+        return self._packaged() is not None or is_done(self._mark())
 
     @property
     def entry_point(self) -> Callable[..., Any]:
@@ -275,18 +293,28 @@ class Kernel:
         with self._lock:
             if self._dispatcher is not None:
                 return True
+            path = self._packaged()
+            once = nullcontext() if path else run_once(self._mark(), wait=wait)
             try:
-                with booked(), run_once(self._mark(), wait=wait), _compiling, undisturbed():
-                    self._dispatcher = self._loaded()
+                with booked(), once, _compiling, undisturbed():
+                    self._dispatcher = self._loaded(path)
             except KernelLocked:
                 return False
         return True
 
-    def _loaded(self) -> Any:
+    def _packaged(self) -> Path | None:
+        """File of the installation's machine code; None if there is none."""
+        folder = packaged()
+        path = numba_pipeline.path(folder, self.name, by_processor=False) if folder else None
+        return path if path is not None and path.exists() else None
+
+    def _loaded(self, packaged: Path | None) -> Any:
         """numba's dispatcher, with the machine code."""
         dispatcher = numba.njit(no_cfunc_wrapper=True, **_OPTIONS)(self.py_func)
         file = numba_pipeline.path(_folder(), self.name)
-        code = numba_pipeline.read(file)
+        code = numba_pipeline.read(packaged) if packaged else None
+        if code is None:
+            code = numba_pipeline.read(file)
         if code is not None:
             dispatcher.add_overload(code)
         else:

@@ -15,7 +15,7 @@ from typing import Any
 
 from llvmlite import binding as llvm
 from numba import _dynfunc, types
-from numba.core import serialize, typed_passes, untyped_passes
+from numba.core import config, serialize, typed_passes, untyped_passes
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase, CompileResult
 from numba.core.compiler_machinery import PassManager, register_pass
@@ -185,9 +185,31 @@ def _define_helpers() -> None:
         llvm.add_symbol(name if name.startswith("_") else f"NRT_{name}", address)
 
 
-def path(folder: Path, kernel: str) -> Path:
-    """File of a kernel's code for this processor."""
-    return folder / f"{kernel}.{_processor()}.code"
+# Levels of the x86-64 psABI for which wheels carry machine code, the best first, and LLVM's names
+# of what they add to the earlier level. `FEATURES`: settings of numba, with which LLVM uses the
+# whole registers of AVX-512 in loops too.
+LEVELS = {
+    "x86-64-v4": ("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"),
+    "x86-64-v3": ("avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe", "xsave"),
+}
+FEATURES = {"x86-64-v4": "-prefer-256-bit", "x86-64-v3": "+avx2"}
+
+
+def cpu_level() -> str | None:
+    """Return the highest of LEVELS that this processor has; None if it has none, or if numba's
+    settings name another processor."""
+    if config.CPU_NAME is not None or config.CPU_FEATURES is not None:
+        return None
+    host = llvm.get_host_cpu_features()
+    needed = LEVELS["x86-64-v3"]
+    if not all(host.get(name) for name in needed):
+        return None
+    return next(level for level, names in LEVELS.items() if all(host.get(each) for each in names))
+
+
+def path(folder: Path, kernel: str, *, by_processor: bool = True) -> Path:
+    """File of a kernel's code: for this processor, or in a folder for a level of processors."""
+    return folder / (f"{kernel}.{_processor()}.code" if by_processor else f"{kernel}.code")
 
 
 def read(file: Path) -> Any:

@@ -133,6 +133,8 @@ def is_compiled(folder: Path) -> bool:
     `prepare`."""
     from simulators.compiler import kernel
 
+    if kernel.packaged() is not None:
+        return True
     chosen = kernel.version(folder)
     return all((chosen / f"{group}.done").exists() for group in _ALL)
 
@@ -167,6 +169,25 @@ def _load(folder: Path, groups: Sequence[Group]) -> None:
             names.add(each.name)
     for group in groups:
         (folder / f"{group}.done").touch()
+
+
+def compile_package(level: str, folder: Path, scratch: Path) -> None:
+    """Compile all kernels for a level of x86-64, in one order, for a wheel: into
+    `folder/kernels-DIGEST/LEVEL`. The same interpreter, numba and sources give the same bytes.
+    `scratch`: an empty folder. Call it before kernels are imported, in a process with
+    PYTHONHASHSEED=0 and without numba's variables for processors."""
+    from numba.core import config
+
+    from simulators.compiler import numba_pipeline
+
+    config.CPU_NAME, config.CPU_FEATURES = level, numba_pipeline.FEATURES[level]
+    chosen = prepare(scratch)
+    target = folder / chosen.name / level
+    target.mkdir(parents=True)
+    for each in registered(_ALL):
+        each.load()
+        code = numba_pipeline.path(chosen, each.name)
+        code.rename(numba_pipeline.path(target, each.name, by_processor=False))
 
 
 def main() -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ast
 import functools
+import os
 import re
 import subprocess
 import sys
 import tomllib
+import zipfile
 from importlib import metadata
 from pathlib import Path
 
@@ -125,3 +127,36 @@ def test_wheel_includes_qpm_service_package_for_qfw() -> None:
         cwd=ROOT, check=False,
     )  # fmt: skip
     assert ignored.returncode != 0
+
+
+def test_wheel_with_kernels_has_their_files_and_the_tag_of_its_python(tmp_path: Path) -> None:
+    code = tmp_path / "kernels" / "kernels-0" / "x86-64-v3" / "one.code"
+    code.parent.mkdir(parents=True)
+    code.write_bytes(b"code")
+    built = subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path / "dist"],
+        cwd=ROOT, env={**os.environ, "SIMENV_WHEEL_KERNELS": str(tmp_path / "kernels")},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert built.returncode == 0, built.stderr
+    (wheel,) = (tmp_path / "dist").iterdir()
+    python = f"cp{sys.version_info.major}{sys.version_info.minor}"
+    assert f"-{python}-{python}-manylinux" in wheel.name
+    with zipfile.ZipFile(wheel) as archive:
+        inside = "simulators/compiler/machine_code/kernels-0/x86-64-v3/one.code"
+        assert archive.read(inside) == b"code"
+
+
+def test_service_and_worker_load_without_extras() -> None:
+    """Distributions of extras are hidden, as in an environment with `pip install simenv`."""
+    hidden = {module(line) for lines in PROJECT["optional-dependencies"].values() for line in lines}
+    hidden -= {module(line) for line in PROJECT["dependencies"]} | {"simenv", "scipy"}
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(sys.argv[1:]));"
+        "import simenv.service.__main__, simenv.service.bootstrap, simenv.worker.main;"
+        "import simenv.worker.runner; from simenv.cli.app import application; application()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *sorted(hidden)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -32,6 +32,7 @@ from simenv.model.calls import (
 )
 from simenv.model.reservations import (
     AdmissionPolicy,
+    CalendarEntry,
     Decision,
     DeviceProfile,
     HeldCapacity,
@@ -62,6 +63,7 @@ from simenv.scheduler.reservations.policies import DeviceTerms
 from simenv.scheduler.reservations.reservation import Grant, Progress
 from simenv.scheduler.state.device_state import DeviceControl
 from simenv.service.journal import tables
+from simenv.service.journal.backups import BackupManifest
 from simenv.service.tokens import TokensFile
 from simenv.service.workers.job_nodes import RecordedJob
 from simenv.wire.keyfiles import (
@@ -174,6 +176,7 @@ NESTED: dict[str, Any] = {
     "reservation decision": Decision,
     "reservation request": ReservationRequest,
     "reservation info": ReservationInfo,
+    "calendar entry": CalendarEntry,
     "reserved units": HeldCapacity,
     "target info": TargetInfo,
     "workload": Workload,
@@ -181,6 +184,7 @@ NESTED: dict[str, Any] = {
 
 # Files, and what a starting service writes into its starter's pipe: JSON.
 FILES: dict[str, Any] = {
+    "backup": BackupManifest,
     "config.json": Config,
     "connection.json": ConnectionFile,
     "worker.json": WorkerBootstrap,

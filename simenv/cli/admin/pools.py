@@ -16,12 +16,16 @@ from simenv.cli import app, terminal
 from simenv.cli.listing import Column, listed, printed
 from simenv.errors import OptionError
 from simenv.model import NodeInfo, PoolInfo
+from simenv.model.reservations import CalendarEntry
 from simenv.text import elapsed
 
 if TYPE_CHECKING:
     from simenv.client.administration import PoolPolicies
     from simenv.client.client import Client
     from simenv.wire.messages.queries import RetainedData
+
+
+ALL = "all"  # nodes, pools
 
 
 def _state(now: NodeInfo | PoolInfo) -> Iterator[str]:
@@ -66,16 +70,80 @@ def scale(
     common.answer(now, _state(now))
 
 
-@printed(_state)
 def drain(
-    client: Client,
-    node: Annotated[str, typer.Argument(help="Name of a node, as in `simenv nodes`.")],
+    context: typer.Context,
+    node: Annotated[
+        str, typer.Argument(help="Name of a node, as in `simenv nodes`; with --at also: all.")
+    ],
     reason: Annotated[str, typer.Option(help="Reason; `simenv nodes` shows it.")],
-) -> NodeInfo:
+    at: Annotated[str, typer.Option(help="Begin: 02:00, 2026-01-31T02:00, or in 3h.")] = "",
+    length: Annotated[str, typer.Option("--for", help="Time until it is used again: 2h.")] = "",
+    every: Annotated[str, typer.Option(help="Interval of a regular one: 7d.")] = "",
+) -> None:
     """Start nothing more on a node; running tasks finish.
 
-    `simenv undrain NODE` ends it."""
-    return client.drain(node, reason)
+    `simenv undrain NODE` ends it. With --at and --for it is planned: see `simenv calendar`."""
+    common = app.settings_of(context)
+    if bool(at) != bool(length) or (every and not at):
+        raise OptionError("a planned drain has --at and --for", hint="--at 02:00 --for 2h")
+    with common.connect() as client:
+        if not at:
+            now = client.drain(node, reason)
+            common.answer(now, _state(now))
+            return
+        entry = client.calendar.plan_maintenance(
+            "" if node == ALL else node,
+            start_s=terminal.until(at),
+            for_s=_span_s("--for", length),
+            every_s=_span_s("--every", every) if every else 0.0,
+            reason=reason,
+        )
+        common.answer(entry, [f"planned, number {entry.id}: {_moment(entry)}"])
+
+
+def _span_s(option: str, text: str) -> float:
+    seconds = terminal.span_s(text)
+    if seconds is None:
+        raise OptionError(f"{option} {text[:80]!r} is no time span", hint="90s, 1h30m, 30d")
+    return seconds
+
+
+def _moment(entry: CalendarEntry) -> str:
+    """Return the occurrence that is under way or comes next."""
+    begin_s, end_s = entry.occurrence(time.time()) or (entry.begin_s, entry.begin_s)
+    return f"{terminal.format_time(begin_s)[:16]} for {elapsed(end_s - begin_s)}"
+
+
+_ENTRIES: tuple[Column[CalendarEntry], ...] = (
+    Column("NUMBER", lambda entry: str(entry.id), right=True),
+    Column("KIND", lambda entry: entry.kind),
+    Column("OF", lambda entry: (entry.node if entry.ask is None else entry.ask.device) or ALL),
+    Column("NEXT", _moment),
+    Column("EVERY", lambda entry: elapsed(entry.every_s) if entry.every_s else "-"),
+    Column("OWNER", lambda entry: entry.owner or "-"),
+    Column("REASON", lambda entry: terminal.clean(entry.reason) or "-"),
+)
+calendar = typer.Typer(help="Show planned maintenance and reservations.")
+
+
+@calendar.callback(invoke_without_command=True)
+@listed(_ENTRIES)
+def entries(client: Client) -> Iterable[CalendarEntry]:
+    """List planned maintenance, and your planned reservations; for admins those of all."""
+    return client.calendar
+
+
+def _removed(entry: CalendarEntry) -> Iterator[str]:
+    yield f"removed {entry.kind} {entry.id}"
+
+
+@calendar.command()
+@printed(_removed)
+def remove(
+    client: Client, number: Annotated[int, typer.Argument(min=1, help="Number of an entry.")]
+) -> CalendarEntry:
+    """Remove an entry; a maintenance that is under way ends."""
+    return client.calendar.remove(number)
 
 
 @printed(_state)

@@ -1,13 +1,16 @@
-"""Routes of the metrics and of the stored series.
+"""Routes of the metrics, of the stored series, and of health probes.
 
-Invariant: `/metrics` is read by an admin's token, or without one over a connection of this host
-that no proxy forwards. It names pools, nodes, devices and accounts; never tasks or users.
+Invariants: the service is asked for its health at most once in READY_S, however many probes there
+are, and a probe learns nothing but that. `/metrics` is read by an admin's token, or without one
+over a connection of this host that no proxy forwards. It names pools, nodes, devices and accounts;
+never tasks or users.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ipaddress
+from time import monotonic
 from typing import Any
 
 import msgspec
@@ -19,11 +22,13 @@ from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from simenv.client.client import Client
-from simenv.errors import NotAllowedError
+from simenv.errors import NotAllowedError, SimenvError
 from simenv.gateway.context import Caller, Gateway
 from simenv.gateway.metrics.collector import SimenvCollector
 from simenv.gateway.problems import EXCEPTION_HANDLERS
 
+READY_S = 1.0  # for which an answer about the service is used again
+ANSWER_S = 5.0  # in which the service has to answer
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 
 
@@ -55,18 +60,62 @@ def routes(gateway: Gateway) -> list[ControllerRouterHandler]:
         seconds since 1970, 0: no bound; `step` in seconds, 0: chosen by the service."""
         return await gateway.call(caller, _series, name, since, until, step)
 
-    return [_metrics(gateway), series]
+    return [_metrics(gateway), series, *_health(gateway)]
 
 
 def application(gateway: Gateway) -> Litestar:
-    """Return an application with `/metrics` alone, for an environment without a gateway."""
+    """Return an application with `/metrics` and health probes alone, for an environment without a
+    gateway."""
     return Litestar(
-        [_metrics(gateway)],
+        [_metrics(gateway), *_health(gateway)],
         exception_handlers=EXCEPTION_HANDLERS,
         openapi_config=None,
         debug=False,
         logging_config=None,
     )
+
+
+class Health(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Answer of a health probe."""
+
+    status: str  # ok, or unavailable
+    reason: str = ""
+
+
+def _health(gateway: Gateway) -> list[ControllerRouterHandler]:
+    """Return the routes of the probes of Kubernetes, systemd and load balancers."""
+    asking = asyncio.Lock()
+    known: list[tuple[float, str]] = []  # time and reason of the last answer
+
+    @get("/health/live", include_in_schema=False)
+    async def live() -> Health:
+        """Return that this process answers: it need not be started again."""
+        return Health("ok")
+
+    @get("/health/ready", include_in_schema=False)
+    async def ready() -> Response[Health]:
+        """Return whether tasks can be submitted and run; 503 if not."""
+        async with asking:
+            if not known or monotonic() - known[0][0] > READY_S:
+                reason = await asyncio.to_thread(_unready_reason, gateway)
+                known[:] = [(monotonic(), reason)]
+        reason = known[0][1]
+        if reason:
+            return Response(Health("unavailable", reason), status_code=503)
+        return Response(Health("ok"))
+
+    return [live, ready]
+
+
+def _unready_reason(gateway: Gateway) -> str:
+    """Return why no task can run; "" if tasks can. Blocks for ANSWER_S at most."""
+    try:
+        pools = gateway.observer().pools(timeout_s=ANSWER_S).values()
+    except SimenvError:
+        return "the service does not answer"
+    if any(pool.workers or not pool.target for pool in pools):
+        return ""
+    return "no pool has a worker"
 
 
 def _metrics(gateway: Gateway) -> ControllerRouterHandler:

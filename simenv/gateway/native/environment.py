@@ -157,7 +157,7 @@ async def reserve(
 
     def ask(client: Client) -> model.ReservationInfo:
         try:
-            return client.reserve(**fields, timeout_s=wait).info()
+            return client.reserve(start_s=None, **fields, timeout_s=wait).info()
         except TimedOutError as error:
             error.hint = "later, or ?wait=SECONDS; GET /api/v1/reservations shows what is reserved"
             raise

@@ -211,7 +211,7 @@ def _to_dedicated(
     the state from which the task continues; a large task gets free slots in addition."""
     reservation = worker.reservation_id
     record = pool.queue.head(True, reservation)
-    if state.limits.end_ns:
+    if state.closing_ns:
         record = _postpone_late(state, pool, record, now_ns, reservation)
     if record is not None and record.batch.terms.parts is not None:
         preferred = batching.worker_with_states(pool, record, reservation)
@@ -246,7 +246,7 @@ def _to_hardware(
     """Assign the next task to a worker that holds hardware; such a worker needs no slot."""
     for worker in pool.idle():
         record = pool.queue.head()
-        if state.limits.end_ns:
+        if state.closing_ns:
             record = _postpone_late(state, pool, record, now_ns)
         if record is not None and record.route.memory_bytes <= pools.memory_for(worker, record):
             return batching.build_chunk(state, pool, worker, record, 1, now_ns)
@@ -337,7 +337,7 @@ def _to_idle(
 ) -> AssignTasks | None:
     host = worker.host
     record = pool.queue.head(allow_long)
-    if state.limits.end_ns:
+    if state.closing_ns:
         record = _postpone_late(state, pool, record, now_ns)
     if pool.spec.jobs is not None:
         found, record = _long_enough(pool, record, now_ns, allow_long=allow_long)
@@ -429,7 +429,7 @@ def _prefetch_chunk(
     if best is None:
         return None
     record = pool.queue.head(False, reservation)
-    if state.limits.end_ns:
+    if state.closing_ns:
         record = _postpone_late(state, pool, record, now_ns, reservation)
     if record is None or record.incident or record.cost_us > PREFETCH_MAX_US:
         return None
@@ -449,8 +449,8 @@ def _postpone_late(
     now_ns: int,
     reservation: int = 0,
 ) -> TaskRecord | None:
-    """Return this task or the next that ends before the allocation does; set tasks that do not
-    aside."""
+    """Return this task or the next that ends before the allocation or a maintenance; set tasks that
+    do not aside."""
     allow_long = record is not None and record.cost_us > LONG_US
     while record is not None and gang_scheduling.too_late(state, record, now_ns):
         pool.queue.postpone(record)

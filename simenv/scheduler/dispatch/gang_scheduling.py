@@ -121,7 +121,7 @@ def _note_head(
     if pool.spec.pace and not batching.may_send(state, pool, now_ns):
         return False
     while (record := pool.queue.head()) is not None:
-        if not (state.limits.end_ns and too_late(state, record, now_ns)):
+        if not (state.closing_ns and too_late(state, record, now_ns)):
             heads[pool.spec.name] = pool.queue, record
             return True
         pool.queue.postpone(record)
@@ -256,14 +256,20 @@ def long_memory(state: scheduler_state.SchedulerState, host: state_pools.NodeSta
 
 
 def too_late(state: scheduler_state.SchedulerState, record: core.TaskRecord, now_ns: int) -> bool:
-    """Return whether a task would end after the allocation, even on all the slots that it could
+    """Return whether a task would end after `closing_ns`, even on all the slots that it could
     get."""
+    return ends_after(state, record, now_ns, state.closing_ns)
+
+
+def ends_after(
+    state: scheduler_state.SchedulerState, record: core.TaskRecord, begin_ns: int, closing_ns: int
+) -> bool:
+    """Return whether a task that begins then would end after `closing_ns`, see `too_late`."""
     slots = 1
     if record.route.ranks == 1:
         max_slots = max((host.node.slots for host in state.nodes.up()), default=1)
         slots = max(1, min(record.route.max_slots, max_slots))
-    end_ns = now_ns + record.cost_us * 1e3 / slots
-    return end_ns > state.limits.end_ns - core.END_MARGIN_NS
+    return begin_ns + record.cost_us * 1e3 / slots > closing_ns
 
 
 # --- slots taken back from running tasks ----------------------------------------------------

@@ -341,7 +341,7 @@ def resume(
         pool.record_success()
         return [core.RecordEvent("pool.resumed", name, "its workers are started again")]
     host = _host(state, name)
-    host.drained, host.avoid_until_ns = "", 0
+    host.drained, host.drained_until_ns, host.avoid_until_ns = "", 0, 0
     host.lost = (host.lost or "lost").removesuffix(_PROBED) + _PROBED if is_probed else ""
     state.nodes_changed()
     text = f"once it is back ({host.lost})" if is_probed else "workers may be placed there again"

@@ -263,7 +263,7 @@ class PoolQueue:
 
     def postpone(self, record: TaskRecord) -> None:
         """Set aside the task that `head` returned, because it would not end before the allocation
-        does."""
+        or a maintenance."""
         lanes = self._lanes_of(record)
         lanes.late.append(_lane_with_head(lanes, record).popleft())
         self._changed(record)

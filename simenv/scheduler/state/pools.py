@@ -81,6 +81,7 @@ class NodeState(msgspec.Struct, eq=False):
     backfill_slots: int = 0  # claimed by a gang; short tasks may use them
     backfill_memory: int = 0  # claimed memory, in the same way
     drained: str = ""  # reason; "": not drained
+    drained_until_ns: int = 0  # end of its maintenance, by the monotonic clock; 0: not known
     lost: str = ""  # reason; "": not lost
     avoid_until_ns: int = 0
     free_gpus: list[str] = msgspec.field(default_factory=list)  # as in `Node.gpu_names`
@@ -206,6 +207,10 @@ class NodeTable:
     def of_jobs(self, pool: str) -> list[NodeState]:
         """Return the nodes that come by jobs of a pool, whether they are there or not."""
         return [host for host in self.hosts.values() if host.node.pool == pool]
+
+    def expected(self) -> list[NodeState]:
+        """Return the nodes that are up or, if none is, those that come back from maintenance."""
+        return self.up() or [host for host in self.hosts.values() if host.drained_until_ns]
 
     def host_ranks(self, shares: Iterable[Share]) -> HostRanks:
         return tuple((self.hosts[share.node], share.ranks) for share in shares)

@@ -22,7 +22,13 @@ from simenv.scheduler import core
 from simenv.scheduler.queueing import fair_share
 from simenv.scheduler.reservations.ledger import ReservationLedger
 from simenv.scheduler.routing import live_routing
-from simenv.scheduler.state import device_state, owner_quotas, pools as state_pools, task_index
+from simenv.scheduler.state import (
+    device_state,
+    maintenance,
+    owner_quotas,
+    pools as state_pools,
+    task_index,
+)
 
 _SLOTS = "max_running_slots"
 MAX_METERS = 32  # of a pool
@@ -43,6 +49,10 @@ class SchedulerState:
     ) -> None:
         # The environment, and the service.
         self.limits = limits
+        # Time after which no task may run, by the monotonic clock: the end of the allocation, less
+        # a margin, or the next maintenance of all nodes; 0: never.
+        self.closing_ns = max(0, limits.end_ns - core.END_MARGIN_NS) if limits.end_ns else 0
+        self.calendar = maintenance.Calendar()
         self.epoch = epoch
         self.draining = False
         self.service_bytes = 0  # resident memory of the service

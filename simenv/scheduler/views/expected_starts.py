@@ -189,9 +189,10 @@ class ExpectedStarts:
             return self.new_us(pool, now_ns, record.batch.owner) if is_new else UNKNOWN
         simulated_us = _from(last, start_us, now_ns)
         wait_us = self._corrected_us(pool, simulated_us)
-        if wait_us > LONG_WAIT_US:
+        delayed_us = self._state.calendar.delayed_us(now_ns, wait_us, record.cost_us)
+        if wait_us > LONG_WAIT_US and delayed_us == wait_us:  # of maintenance nothing is learned
             self._foretell(ForetoldStart(record, now_ns, simulated_us, wait_us))
-        return wait_us
+        return delayed_us
 
     def _sent_us(self, pool: pools.Pool, record: TaskRecord, now_ns: int) -> float:
         """Return the time until a task that its worker holds starts."""
@@ -214,7 +215,9 @@ class ExpectedStarts:
             return UNKNOWN
         if last.read[name] >= inputs.MAX_TASKS:  # more wait than were simulated
             start_us *= max(1.0, len(pool.queue) / last.read[name])
-        return self._corrected_us(pool, _from(last, start_us, now_ns))
+        wait_us = self._corrected_us(pool, _from(last, start_us, now_ns))
+        run_us = pool.queue.backlog_us / max(1, len(pool.queue))
+        return self._state.calendar.delayed_us(now_ns, wait_us, run_us)
 
     def _corrected_us(self, pool: pools.Pool, simulated_us: float) -> float:
         errors = self._errors.get(pool.spec.name)

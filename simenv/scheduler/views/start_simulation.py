@@ -109,8 +109,9 @@ class StartSimulation:
         self._defers = False  # tasks of several ranks wait for accounts that go first
         self._events: list[tuple[float, int, _Run | _Line]] = []
         self._lines: list[_Line] = []
+        up = state.nodes.expected()
         self._hosts = {
-            name: _Host(host.node.slots, host.free_slots if host.is_up else 0, host.free_memory)
+            name: _Host(host.node.slots, host.free_slots if host in up else 0, host.free_memory)
             for name, host in state.nodes.hosts.items()
         }
         self._costs_us: dict[tuple[int, int, int], float] = {}
@@ -197,7 +198,7 @@ class StartSimulation:
         starts on the node with the most slots for each worker of the pool."""
         pool, ranks, live = line.pool, line.pool.spec.ranks, line.pool.live()
         line.more_workers = max(0, pool.spec.max - live)
-        names = [host.node.name for host in self._state.nodes.up()]
+        names = [host.node.name for host in self._state.nodes.expected()]
         useful = max(1, int(pool.queue.backlog_us // pools.GROW_BACKLOG_US))
         most = 1 if pool.spec.pace or not line.waiting else min(pool.spec.max, useful)
         most = min(most, sum(self._hosts[name].slots for name in names) // ranks)
@@ -441,9 +442,8 @@ class StartSimulation:
         if record.phase != core.WAITING or record.batch.owner in self._state.quotas.removed:
             return False
         then_ns = self.now_ns + round(self._now_us * 1e3)
-        return not (
-            self._state.limits.end_ns and gang_scheduling.too_late(self._state, record, then_ns)
-        )
+        end_ns = self._state.limits.end_ns - core.END_MARGIN_NS  # maintenance: `ExpectedStarts`
+        return end_ns < 0 or not gang_scheduling.ends_after(self._state, record, then_ns, end_ns)
 
     def _begin_on_device(self, line: _Line, record: core.TaskRecord) -> None:
         """Give a task the next time of its paced device, unless it has one there."""

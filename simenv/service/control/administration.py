@@ -145,8 +145,9 @@ class Administration:
         return admin.Keys(message.request, keys)
 
     def end_reservations(self, owner: str, reason: str) -> None:
-        """End all reservations of an owner. Their tasks that were sent to a worker continue; the
-        others are cancelled."""
+        """End all reservations of an owner, planned ones too. Tasks that were sent to a worker
+        continue; the others are cancelled."""
+        self._service.state.calendar.remove_owned(owner)
         state, now_ns = self._service.state, time.monotonic_ns()
         actions: list[Action] = []
         for reservation in [o for o in state.reservations.live.values() if o.grant.owner == owner]:
@@ -179,6 +180,12 @@ CHANGES: dict[type, Callable[[Administration, Identity, Any], m.ToClient]] = {
     admin.RevokeKey: Administration._revoke,
     admin.RotateKey: Administration._rotate,
     admin.SetLimits: Administration._set_limits,
+    admin.AddCalendarEntry: lambda self, sender, message: self._service.calendar.add(
+        sender, message
+    ),
+    admin.RemoveCalendarEntry: lambda self, sender, message: self._service.calendar.remove(
+        sender, message
+    ),
     admin.Scale: Administration._scale,
     admin.DrainNode: Administration._drain,
     admin.ResumeNode: Administration._resume,

@@ -19,6 +19,7 @@ import msgspec
 
 from simenv.errors import JournalError
 from simenv.model.accounts import Account, Qos
+from simenv.model.reservations import CalendarEntry
 from simenv.scheduler.core import LearnedEstimate
 from simenv.scheduler.reservations import ledger as ledgers, policies, reservation
 from simenv.scheduler.state.device_state import DeviceControl, StoredRun
@@ -137,6 +138,9 @@ ACCOUNT = JournalTable[str, StoredAccount](
     "account", "name text primary key", StoredAccount, "an account"
 )
 QOS = JournalTable[str, StoredQos]("qos", "name text primary key", StoredQos, "a class of service")
+CALENDAR = JournalTable[int, CalendarEntry](
+    "calendar", "id integer primary key", CalendarEntry, "an entry of the calendar"
+)
 UNITS = Columns("units", "task integer primary key, reservation int, units int")
 PACED = Columns("paced_runs", "task integer primary key, device text, place int, earliest_ns int")
 NOISE = Columns(
@@ -170,8 +174,9 @@ USAGE = Columns(
 )
 TABLES: tuple[Columns, ...] = (
     *(RESERVATION, UNITS, DEVICE, CONTROL, PACED, DRIFT, OWNER_LIMITS, NOISE, ESTIMATE),
-    *(ACCOUNT, QOS, STANDING, FAIR_USAGE, USAGE_KEY, USAGE, WAIT_ERRORS),
+    *(ACCOUNT, QOS, STANDING, FAIR_USAGE, USAGE_KEY, USAGE, WAIT_ERRORS, CALENDAR),
 )
+NEXT_ENTRY = "next_calendar_entry"
 NEXT_ID = "next_reservation"  # a key of `meta`: ids are never used twice
 
 
@@ -201,6 +206,18 @@ def read_reservations(
     units = {task: (reservation, count) for task, reservation, count in records.rows(UNITS.query)}
     stored = DEVICE.read(records), reservations, records.meta(NEXT_ID)
     return ledgers.StoredReservations(*stored), units
+
+
+def calendar_statements(
+    changes: Mapping[int, CalendarEntry | None], next_id: int
+) -> list[Statement]:
+    """Return the statements that store changed entries of the calendar (None: removed), and the
+    next number."""
+    stored = {number: entry for number, entry in changes.items() if entry is not None}
+    results = CALENDAR.statements(stored)
+    results += [CALENDAR.remove(number) for number in changes if number not in stored]
+    results.append(("insert or replace into meta values(?,?)", (NEXT_ENTRY, next_id)))
+    return results
 
 
 def paced_statements(changes: Mapping[int, StoredRun | None]) -> list[Statement]:

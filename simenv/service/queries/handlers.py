@@ -561,6 +561,9 @@ QUERIES: dict[type, Handler] = {
     admin.GetPools: QueryHandlers._pools,
     admin.GetKeys: _alone(lambda self, message: self._service.key_commands.answer(message)),
     admin.GetLimits: QueryHandlers._limits,
+    admin.GetCalendar: lambda self, message, identity, _peer: self._service.calendar.listed(
+        identity, message
+    ),
     tokens.GetTokens: lambda self, message, identity, _peer: self._tokens.listed(identity, message),
     accounting.GetAccounts: QueryHandlers._accounts,
     queries.GetEngines: _alone(QueryHandlers._engines),

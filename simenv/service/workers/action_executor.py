@@ -18,6 +18,7 @@ from simenv.scheduler.events.workers import memory_bound
 from simenv.scheduler.scheduler import Scheduler
 from simenv.service.devices.drifting import DriftingDevices
 from simenv.service.devices.resolve import Documents, SentDocuments
+from simenv.service.hooks import EventHooks
 from simenv.service.journal import reader
 from simenv.service.journal.writer import Journal
 from simenv.service.results.completions import Completions, HeldResults
@@ -58,6 +59,7 @@ class ActionExecutor:
         self._remove_files = remove_files
         self._documents = documents
         self.drifting = drifting
+        self.hooks: EventHooks | None = None  # None: the configuration names no commands
         self._sent_documents = SentDocuments()
         self._scheduler = scheduler
         self._state = scheduler.state
@@ -146,6 +148,8 @@ class ActionExecutor:
         event = Event(self.next_event, time.time(), kind, subject, message)
         self._journal.event(event, owner or (record.batch.owner if record is not None else ""))
         self.next_event += 1
+        if self.hooks is not None:
+            self.hooks.notify(event)
         log.info("%s %s %s", kind, subject, message)
 
     def _start(self, action: core.StartWorker) -> None:

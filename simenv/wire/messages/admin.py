@@ -127,6 +127,29 @@ class OwnerReports(Reply, frozen=True, tag=44):
     owners: list[OwnerReport]
 
 
+class AddCalendarEntry(ClientRequest, frozen=True, tag=63):
+    """Plan a maintenance, for administrators, or a reservation of the sender. Its id and owner are
+    set by the service. Answered by CalendarEntries, with this entry, when stored."""
+
+    entry: model_reservations.CalendarEntry
+
+
+class RemoveCalendarEntry(ClientRequest, frozen=True, tag=64):
+    """Remove an entry; an occurrence that is under way ends. Answered by CalendarEntries, with the
+    removed entry, when stored."""
+
+    entry: Number
+
+
+class GetCalendar(ClientRequest, frozen=True, tag=65):
+    """Request all maintenance, and the planned reservations that the sender may see; answered by
+    CalendarEntries."""
+
+
+class CalendarEntries(Reply, frozen=True, tag=63):
+    entries: list[model_reservations.CalendarEntry]
+
+
 ReasonText = Annotated[str, msgspec.Meta(max_length=MAX_REASON_CHARS)]
 
 

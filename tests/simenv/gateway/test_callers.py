@@ -2,6 +2,7 @@
 
 import base64
 import datetime
+import importlib
 import ipaddress
 import json
 import logging
@@ -36,6 +37,7 @@ from simenv.gateway.app import RunningGateway
 from simenv.gateway.context import Caller
 
 DAY_S = 86_400.0
+metric_routes = importlib.import_module("simenv.gateway.metrics.routes")
 
 
 def routes(running: RunningGateway) -> list[Any]:
@@ -331,7 +333,7 @@ def test_client_that_nobody_uses_is_closed(
 
 
 def test_headers_of_security_are_on_every_answer(running: RunningGateway) -> None:
-    for path in ("/session", "/nothing", "/healthz"):
+    for path in ("/session", "/nothing", "/health/live"):
         headers = httpx.get(f"{running.url}{path}").headers
         assert headers["x-content-type-options"] == "nosniff"
         assert "frame-ancestors 'none'" in headers["content-security-policy"]
@@ -396,3 +398,35 @@ def test_gateway_ends_tls_by_itself(live: Live, key: Path, env: Client, tmp_path
 def test_missing_file_of_tls_is_named(tmp_path: Path) -> None:
     files = {"tls_certificate": str(tmp_path / "no.pem"), "tls_key": str(tmp_path / "no.key")}
     fails(ConfigError, "cannot use tls_certificate", _uvicorn, None, GatewaySettings(**files))
+
+
+def test_health_probes_need_no_token_and_say_whether_the_service_answers(
+    live: Live, key: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metric_routes, "ANSWER_S", 0.2)
+    monkeypatch.setattr(metric_routes, "READY_S", 0.0)
+    with gateway(live, key, metric_routes.routes) as running:
+        for probe in ("live", "ready"):
+            answer = httpx.get(f"{running.url}/health/{probe}")
+            assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+        service = live.service()
+        service.suspend()
+        try:
+            answer = httpx.get(f"{running.url}/health/ready")
+            assert (answer.status_code, answer.json()["status"]) == (503, "unavailable")
+            assert httpx.get(f"{running.url}/health/live").status_code == 200
+        finally:
+            service.resume()
+        until(lambda: httpx.get(f"{running.url}/health/ready").status_code == 200, 60.0)
+
+
+def test_many_probes_ask_the_service_once(
+    live: Live, key: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metric_routes, "READY_S", 3_600.0)
+    asked: list[int] = []
+    monkeypatch.setattr(metric_routes, "_unready_reason", lambda _: asked.append(1) or "")
+    with gateway(live, key, metric_routes.routes) as running:
+        for _ in range(20):
+            assert httpx.get(f"{running.url}/health/ready").status_code == 200
+    assert len(asked) == 1

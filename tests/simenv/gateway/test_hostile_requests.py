@@ -48,7 +48,8 @@ OF_NOBODY = (
 # For programs without a token: the login, the page's files, the probe, descriptions without data,
 # and the metrics, from this host.
 PUBLIC = (
-    "/login", "/healthz", "/", "/ui", "/ui/{path}", "/ui/static/{digest}/{name}", "/metrics",
+    "/login", "/health/live", "/health/ready", "/metrics",
+    "/", "/ui", "/ui/{path}", "/ui/static/{digest}/{name}",
     "/api/v1/openapi.json", f"{IBM}/versions", "/identity/token",
 )  # fmt: skip
 KINDS = {"kind": "measurements"}

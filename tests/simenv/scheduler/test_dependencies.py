@@ -153,12 +153,12 @@ def test_drained_device_waits_for_its_dependent_tasks() -> None:
     (child,) = machine.submit(after=(parent,), along=route(pool="other"))
     scheduler, wall_ns = machine.scheduler, 10 * SECOND
     scheduler.set_device_state("other", "drain", "", "", 0.0, wall_ns)
-    machine.keep(scheduler.wall_clock_tick(wall_ns))
+    machine.keep(scheduler.wall_clock_tick(wall_ns, wall_ns))
     assert not machine.state.controls.of("other").drained
     machine.finish(sent(machine))
     machine.finish(sent(machine))
     assert endings(machine)[child].state is TaskState.DONE
-    machine.keep(scheduler.wall_clock_tick(wall_ns))
+    machine.keep(scheduler.wall_clock_tick(wall_ns, wall_ns))
     assert machine.state.controls.of("other").drained
 
 

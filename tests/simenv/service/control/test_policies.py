@@ -126,7 +126,7 @@ def test_draining_device_refuses_tasks_and_finishes_accepted(office: Reservation
     assert refused.refusals[0].hint
     office.join()
     office.finish(office.assigned())
-    office.loop.executor.execute(office.loop.scheduler.wall_clock_tick(0))
+    office.loop.executor.execute(office.loop.scheduler.wall_clock_tick(0, 0))
     kinds = [e.kind for e in office.get(m.Events, m.GetEvents(9)).events]
     assert kinds.count("device.drained") == 1
     assert _target(office).state == "draining"

@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Builds an OCI image of simenv from Debian's packages and a wheel: packaging/image/build.sh WHEEL [TAG]
+# WHEEL: of scripts/release.py, for Debian's Python (cp311 on Debian 12). No base image is fetched: the
+# root file system comes from mmdebstrap, and buildah makes the image of it. Both are packages of Debian:
+#   apt-get install mmdebstrap buildah
+# SUITE names the release of Debian, MIRROR its mirror. Packages of Python are those of
+# requirements/all.txt, checked by their hashes. Open MPI is Debian's.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+wheel="$(realpath "${1:?a wheel: packaging/image/build.sh dist/simenv-...whl}")"
+tag="${2:-simenv:latest}"
+for tool in mmdebstrap buildah; do
+    command -v "$tool" >/dev/null || {
+        echo "error: $tool is not on PATH; type: apt-get install mmdebstrap buildah" >&2
+        exit 2
+    }
+done
+export SOURCE_DATE_EPOCH="${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}"
+work="$(mktemp -d)"
+trap 'rm -rf "$work"' EXIT
+
+mmdebstrap --variant=minbase --include=ca-certificates,libgomp1,openmpi-bin,python3,python3-venv,tini \
+    --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
+    "${SUITE:-bookworm}" "$work/root.tar" ${MIRROR:+"$MIRROR"}
+
+container="$(buildah from scratch)"
+buildah add --quiet "$container" "$work/root.tar" /
+mkdir "$work/build"
+cp "$wheel" requirements/all.txt "$work/build"
+buildah copy --quiet "$container" "$work/build" /build
+buildah run "$container" -- sh -euc "
+    python3 -m venv /opt/simenv
+    /opt/simenv/bin/pip install -qq --no-input --disable-pip-version-check \
+        --require-hashes --requirement /build/all.txt
+    /opt/simenv/bin/pip install -qq --no-input --no-deps /build/$(basename "$wheel")
+    /opt/simenv/bin/pip check
+    /opt/simenv/bin/pip uninstall -qq -y pip
+    useradd --uid 10001 --home-dir /var/lib/simenv --create-home --shell /usr/sbin/nologin simenv
+    install -d -o simenv -g simenv -m 0700 /var/lib/simenv
+    rm -rf /build /var/lib/apt/lists /root/.cache"
+buildah config --user simenv --workingdir /var/lib/simenv --volume /var/lib/simenv \
+    --env PATH=/opt/simenv/bin:/usr/bin:/bin --env SIMENV_HOME=/var/lib/simenv \
+    --port 8080 --stop-signal SIGTERM \
+    --entrypoint '["/usr/bin/tini", "--", "/opt/simenv/bin/simenv"]' \
+    --cmd '["up", "--foreground", "--config", "/etc/simenv/simenv.toml"]' \
+    --label org.opencontainers.image.title=simenv \
+    --label org.opencontainers.image.licenses=Apache-2.0 \
+    --label org.opencontainers.image.revision="$(git rev-parse HEAD)" "$container"
+buildah commit --rm --timestamp "$SOURCE_DATE_EPOCH" "$container" "$tag"
+echo "built $tag"

@@ -1,0 +1,91 @@
+"""The calendar: planned maintenance of nodes, and planned reservations.
+
+Forecasts and the dispatch honour the maintenance of all nodes: no task starts that would not end
+before it, and expected starts behind it are later by its length. On a single node running tasks end
+as in any drain. Invariant: entries change by `add`, `remove` and `take_over` alone, which note the
+change for the journal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from simenv.errors import LimitExceededError, NotFoundError
+from simenv.model.reservations import MAX_ENTRIES, MAX_OWNED, CalendarEntry
+
+HORIZON = 8  # occurrences of one entry that forecasts know
+
+
+class Calendar:
+    """Entries by id, and the occurrences that are under way."""
+
+    def __init__(self) -> None:
+        self.entries: dict[int, CalendarEntry] = {}
+        self.next_id = 1
+        # Of entries under way: end in seconds since 1970, and the nodes that they drained.
+        self.under_way: dict[int, tuple[float, tuple[str, ...]]] = {}
+        self.windows: tuple[tuple[int, int], ...] = ()  # of all nodes, ns, by the monotonic clock
+        self._changes: dict[int, CalendarEntry | None] = {}
+
+    def restore(self, entries: Iterable[CalendarEntry], next_id: int) -> None:
+        """Continue with the stored entries of an earlier service."""
+        self.entries = {entry.id: entry for entry in entries}
+        self.next_id = max(next_id, 1 + max(self.entries, default=0))
+
+    def add(self, entry: CalendarEntry) -> None:
+        """Add an entry, whose id is `next_id`. Raises LimitExceededError."""
+        if len(self.entries) >= MAX_ENTRIES:
+            text = f"the calendar has {len(self.entries)} entries, {MAX_ENTRIES} are allowed"
+            raise LimitExceededError(text, hint="simenv calendar remove NUMBER")
+        owned = sum(each.owner == entry.owner for each in self.entries.values() if each.ask)
+        if entry.ask is not None and entry.owner and owned >= MAX_OWNED:
+            text = f"{entry.owner!r} has planned {owned} reservations, {MAX_OWNED} are allowed"
+            raise LimitExceededError(text, hint="simenv calendar remove NUMBER")
+        self.next_id = entry.id + 1
+        self.entries[entry.id] = self._changes[entry.id] = entry
+
+    def find(self, number: int, scope: str) -> CalendarEntry:
+        """Return an entry that an owner may see; `scope` "": all. Raises NotFoundError."""
+        entry = self.entries.get(number)
+        if entry is None or (scope and entry.ask is not None and entry.owner != scope):
+            raise NotFoundError(f"no entry {number} in the calendar", hint="simenv calendar")
+        return entry
+
+    def remove_owned(self, owner: str) -> None:
+        """Remove the planned reservations of an owner who may not use the environment any more."""
+        for number, entry in list(self.entries.items()):
+            if entry.ask is not None and entry.owner == owner:
+                self.remove(number)
+
+    def remove(self, number: int) -> None:
+        del self.entries[number]
+        self._changes[number] = None
+
+    def take_changes(self) -> dict[int, CalendarEntry | None]:
+        """Return the entries that changed since the last call; None: it was removed."""
+        changes, self._changes = self._changes, {}
+        return changes
+
+    def set_windows(self, wall_ns: int, now_ns: int) -> None:
+        """Compute the maintenance windows of all nodes that are under way or to come."""
+        windows = []
+        for entry in self.entries.values():
+            if entry.ask is not None or entry.node:
+                continue
+            at_s = wall_ns / 1e9
+            for _ in range(HORIZON if entry.every_s else 1):
+                found = entry.occurrence(at_s)
+                if found is None:
+                    break
+                windows.append(tuple(now_ns + round(each * 1e9) - wall_ns for each in found))
+                at_s = found[1]
+        self.windows = tuple((begin, end) for begin, end in sorted(windows))
+
+    def delayed_us(self, now_ns: int, wait_us: float, run_us: float) -> float:
+        """Return the time until a task starts that would start in `wait_us` without maintenance,
+        and run for `run_us`."""
+        for begin_ns, end_ns in self.windows:
+            begin_us, end_us = (begin_ns - now_ns) / 1e3, (end_ns - now_ns) / 1e3
+            if end_us > 0 and wait_us + run_us > begin_us:
+                wait_us = end_us + max(0.0, wait_us - max(0.0, begin_us))
+        return wait_us

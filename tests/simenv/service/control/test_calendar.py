@@ -1,0 +1,176 @@
+"""Planned maintenance and reservations: in the scheduler with a clock of the test, and in a
+service."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+from live import PATIENCE_S, Live, environment
+from waiting import until
+
+from simenv.errors import LimitExceededError, NotFoundError, OptionError
+from simenv.model.reservations import MAX_OWNED, CalendarEntry, ReservationRequest
+from simenv.scheduler.state.maintenance import Calendar
+
+DAY_S = 86_400.0
+QASM = "OPENQASM 2.0;include 'qelib1.inc';qreg q[2];creg c[2];h q[0];cx q[0],q[1];measure q->c;"
+
+
+@pytest.mark.parametrize(
+    ("now_s", "expected"),
+    [
+        (0.0, (100.0, 110.0)),
+        (105.0, (100.0, 110.0)),
+        (110.0, (200.0, 210.0)),
+        (250.0, (300.0, 310.0)),
+    ],
+)
+def test_regular_entry_has_an_occurrence_each_interval(
+    now_s: float, expected: tuple[float, float]
+) -> None:
+    assert CalendarEntry(100.0, 10.0, 100.0).occurrence(now_s) == expected
+
+
+def test_single_entry_is_over_after_its_end() -> None:
+    entry = CalendarEntry(100.0, 10.0)
+    assert entry.occurrence(109.9) == (100.0, 110.0)
+    assert entry.occurrence(110.0) is None
+
+
+@pytest.mark.parametrize(
+    ("wait_s", "run_s", "expected_s"),
+    [
+        (10.0, 5.0, 10.0),  # it ends before
+        (98.0, 5.0, 200.0),  # it would not
+        (150.0, 5.0, 250.0),  # behind those before it
+        (0.0, 200.0, 200.0),
+    ],
+)
+def test_starts_are_delayed_by_maintenance(wait_s: float, run_s: float, expected_s: float) -> None:
+    calendar = Calendar()
+    calendar.add(CalendarEntry(1_100.0, 100.0, id=1))
+    now_ns = 5_000_000_000
+    calendar.set_windows(1_000_000_000_000, now_ns)
+    assert calendar.delayed_us(now_ns, wait_s * 1e6, run_s * 1e6) == expected_s * 1e6
+    later_ns = now_ns + 150_000_000_000  # under way
+    assert calendar.delayed_us(later_ns, 1e6, 1e6) == 51e6
+    assert calendar.delayed_us(later_ns + 60_000_000_000, 1e6, 1e6) == 1e6
+
+
+def test_maintenance_of_one_node_delays_no_start() -> None:
+    calendar = Calendar()
+    calendar.add(CalendarEntry(1_100.0, 100.0, node="n1", id=1))
+    calendar.set_windows(1_000_000_000_000, 0)
+    assert calendar.windows == ()
+
+
+@pytest.fixture(scope="module")
+def live() -> Iterator[Live]:
+    with environment() as up:
+        yield up
+
+
+def test_nodes_are_drained_and_used_again_at_their_times(live: Live) -> None:
+    with live.client() as client:
+        (node,) = client.nodes()
+        client.submit(QASM, shots=10).result(timeout_s=PATIENCE_S)
+        entry = client.calendar.plan_maintenance(
+            start_s=time.time() + 0.5, for_s=3.0, reason="new kernel"
+        )
+        assert [each.id for each in client.calendar] == [entry.id]
+        until(lambda: client.nodes()[node].state == "drained", PATIENCE_S)
+        assert client.nodes()[node].reason == "maintenance: new kernel"
+        task = client.submit(QASM, shots=10)
+        assert 0.0 < task.expected_start - time.time() <= 4.0
+        task.result(timeout_s=PATIENCE_S)
+        assert client.nodes()[node].state == "up"
+        assert list(client.calendar) == []
+
+
+def test_long_task_waits_for_the_end_of_maintenance_and_says_so(live: Live) -> None:
+    with live.client() as client:
+        entry = client.calendar.plan_maintenance(start_s=time.time() + 30.0, for_s=60.0)
+        long = client.submit(
+            "OPENQASM 2.0;include 'qelib1.inc';qreg q[24];creg c[24];"
+            + "".join(f"ry(0.{k}) q;cx q[{k % 23}],q[{k % 23 + 1}];" for k in range(1, 3000))
+            + "measure q->c;",
+            shots=10,
+        )
+        short = client.submit(QASM, shots=10)
+        assert sum(short.result(timeout_s=PATIENCE_S).counts.values()) == 10
+        (reason,) = [each.reason for each in client.queue()[1] if each.id == long.id]
+        assert reason.startswith("maintenance begins in ")
+        client.calendar.remove(entry.id)
+        until(lambda: str(long.state) == "RUNNING", PATIENCE_S)
+        long.cancel()
+        long.wait(timeout_s=PATIENCE_S)
+
+
+def test_calendar_survives_a_restart_and_numbers_are_not_used_twice(live: Live) -> None:
+    with live.client() as client:
+        kept = client.calendar.plan_maintenance(
+            start_s=time.time() + DAY_S, for_s=60.0, every_s=7 * DAY_S
+        )
+        gone = client.calendar.plan_maintenance(start_s=time.time() + DAY_S, for_s=60.0)
+        client.calendar.remove(gone.id)
+    pid = live.service().pid
+    live.kill_service()
+    live.wait_dead(pid)
+    live.up()
+    with live.client() as client:
+        assert list(client.calendar) == [kept]
+        assert (
+            client.calendar.plan_maintenance(start_s=time.time() + DAY_S, for_s=60.0).id > gone.id
+        )
+        for each in client.calendar:
+            client.calendar.remove(each.id)
+
+
+def test_planned_reservation_is_made_at_its_time(live: Live) -> None:
+    with live.client() as client:
+        entry = client.reserve("main", count=2, qubits=2, for_s=60.0, start_s=time.time() + 0.5)
+        assert isinstance(entry, CalendarEntry)
+        assert entry.kind == "reservation"
+        assert client.reservations() == []
+        until(lambda: bool(client.reservations()), PATIENCE_S)
+        (found,) = client.reservations()
+        assert (found.device, found.state) == ("main", "active")
+        assert list(client.calendar) == []
+        client.reservation(found.id).release()
+
+
+def test_reservations_of_one_owner_are_bounded_and_end_with_the_owner() -> None:
+    calendar = Calendar()
+    for number in range(1, MAX_OWNED + 1):
+        calendar.add(CalendarEntry(1.0, 1.0, ask=ReservationRequest(), owner="ana", id=number))
+    more = CalendarEntry(1.0, 1.0, ask=ReservationRequest(), owner="ana", id=99)
+    with pytest.raises(LimitExceededError, match="'ana' has planned 50 reservations"):
+        calendar.add(more)
+    calendar.add(msgspec.structs.replace(more, owner="ben"))
+    calendar.remove_owned("ana")
+    assert [entry.owner for entry in calendar.entries.values()] == ["ben"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "error"),
+    [
+        ({"start_s": 1.0, "for_s": 60.0}, OptionError),
+        ({"start_s": time.time(), "for_s": 0.0}, OptionError),
+        ({"start_s": time.time(), "for_s": 60.0, "every_s": 1.0}, OptionError),
+        ({"start_s": time.time(), "for_s": 90.0, "every_s": 61.0}, OptionError),
+        ({"start_s": time.time() + 9e9, "for_s": 60.0}, OptionError),
+        ({"start_s": time.time() + DAY_S, "for_s": 60.0, "node": "nowhere"}, NotFoundError),
+    ],
+)
+def test_wrong_entries_are_refused(
+    live: Live, fields: dict[str, float], error: type[Exception]
+) -> None:
+    with live.client() as client:
+        with pytest.raises(error):
+            client.calendar.plan_maintenance(**fields)  # type: ignore[arg-type]
+        with pytest.raises(NotFoundError):
+            client.calendar.remove(999)
+        assert list(client.calendar) == []
