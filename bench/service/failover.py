@@ -55,7 +55,7 @@ def run(options: Namespace) -> Report:
     report.at_most("gap_s", seen.longest_gap_s, "longest time without an accepted submit")
     tasks = f"of {seen.accepted} accepted tasks, {seen.attempts - seen.accepted} of which ran again"
     report.at_most("lost", seen.lost, f"lost {tasks}")
-    doubled = seen.doubled - near_tasks + abs(done - seen.accepted - near_tasks)
+    doubled = seen.doubled + abs(done - seen.accepted - near_tasks)
     report.at_most("doubled", doubled, "ends and tasks that nobody asked for")
     report.at_most("wrong", seen.wrong, "results with other counts")
     return report

@@ -3,10 +3,10 @@
     with hosts(3) as cluster, failover_site(cluster) as site, site.load() as load:
         site.lose_leader()
 
-node1 and node2 serve in turns, node3 has the database and the client, which connects by TCP and
+node1 and node2 serve in turns, node3 has the database and the client, which has a key file and
 submits without a pause. As a program, this module is that client:
 
-    python -m bench.testbed.failover NAME    until its input ends; prints gaps, and then its count
+    python -m bench.testbed.failover KEY_FILE    until its input ends; prints gaps, then its count
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from bench.testbed.cluster import Cluster
 from bench.testbed.cluster_environment import SERVICE, Environment, left, wait_for, words_of
 from bench.testbed.cluster_host import close
 from bench.testbed.postgres_server import PostgresServer
+from simenv.client.administration import issue_key
 from simenv.client.client import connect
 from simenv.client.connection.address import read
 from simenv.client.tasks.task import Task
@@ -89,6 +90,10 @@ class Load:
             else:
                 self._report = msgspec.convert(message, LoadReport)
 
+    def await_gaps(self, count: int) -> None:
+        """Wait until so many gaps are over: it is served again."""
+        wait_for(f"{count} gaps are over", lambda: len(self.gaps) >= count)
+
     def end(self) -> LoadReport:
         """End the client after all its tasks; return what it saw."""
         assert self._process.stdin is not None
@@ -102,9 +107,9 @@ class Load:
 class FailoverSite(Environment):
     """The environment."""
 
-    def __init__(self, cluster: Cluster, name: str, url: str) -> None:
+    def __init__(self, cluster: Cluster, name: str, folder: Path) -> None:
         super().__init__(cluster, name)
-        self.url = url
+        self.folder = folder
 
     @property
     def leader(self) -> str:
@@ -179,10 +184,19 @@ class FailoverSite(Environment):
         self.await_standby(old)
         return taken_s, task
 
+    def key_file(self) -> Path:
+        """Issue a key for a client that does not see the environment's home; return its file, which
+        names the standby."""
+        file, path = self.home / "connection.json", self.folder / "user.simenv"
+        wait_for("the standby is known", lambda: read(file).standbys)
+        with self.client() as client:
+            issue_key(client.keys, "user", "client", path)
+        return path
+
     @contextmanager
     def load(self) -> Iterator[Load]:
-        """The client, which has submitted when this begins."""
-        words = [sys.executable, "-m", "bench.testbed.failover", self.name]
+        """The client, which has a key file, and has submitted when this begins."""
+        words = [sys.executable, "-m", "bench.testbed.failover", str(self.key_file())]
         process = self.cluster.popen(
             STORE, words, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             cwd=Path(__file__).parents[2],
@@ -214,7 +228,7 @@ def failover_site(
 
     server = PostgresServer(folder, run, safe=safe, address=cluster.hosts[STORE].address)
     server.start()
-    site = FailoverSite(cluster, f"f{uuid.uuid4().hex[:8]}", server.url)
+    site = FailoverSite(cluster, f"f{uuid.uuid4().hex[:8]}", folder)
     settings = folder / "simenv.toml"
     settings.write_text(SETTINGS.format(url=server.url, lease_s=lease_s))
     try:
@@ -239,11 +253,11 @@ def failover_site(
 # --- the client -----------------------------------------------------------------------------------
 
 
-def _submit_until_end(name: str) -> LoadReport:
+def _submit_until_end(key_file: str) -> LoadReport:
     ends = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.read(), ends.set()), daemon=True).start()
     circuits = layered(*CIRCUIT, SEEDS, 1)
-    with connect(name) as env:
+    with connect(service=key_file) as env:
         tasks, seeds = [], []
         before_s, longest_s, next_seed = time.monotonic(), 0.0, 0
         while not ends.is_set():

@@ -66,6 +66,7 @@ def test_declared_dependencies_are_those_imported() -> None:
         "otel",
         "pennylane",
         "plots",
+        "postgresql",
         "qasm3",
         "qec",
         "qir",

@@ -10,14 +10,13 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
 from simenv.config import Config
-from simenv.errors import ConfigError, JournalError, SimenvError
+from simenv.errors import JournalError, SimenvError
 
 Statement = tuple[str, tuple[Any, ...]]
 JOURNAL_FORMAT = 2
@@ -126,22 +125,6 @@ def place_of(config: Config, path: Path) -> Path | PostgresPlace:
     if not config.journal:
         return path
     return PostgresPlace(config.journal, config.name, config.leader_lease_s)
-
-
-def open_database(
-    place: Path | PostgresPlace, durability: str = "process", *, read_only: bool = False
-) -> Database:
-    """Open the database of a journal. In PostgreSQL this makes the process the leader of the
-    environment, unless `read_only`. Raises JournalError, ConfigError, and HeldElsewhere of
-    `postgres` while another service leads."""
-    if isinstance(place, PostgresPlace):
-        if find_spec("psycopg") is None:
-            text = f"the journal is in PostgreSQL ({place}), and psycopg is not installed"
-            raise ConfigError(text, hint="pip install 'simenv[postgresql]'")
-        from simenv.service.journal import postgres
-
-        return postgres.open_postgres(place, durability, read_only=read_only)
-    return SqliteDatabase(place, durability, read_only=read_only)
 
 
 class SqliteDatabase:

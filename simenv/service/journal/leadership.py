@@ -63,7 +63,7 @@ _LOCK = "'leader'::regclass::oid::bigint"
 class HeldElsewhere(JournalError):
     """Another service leads the environment. `left_s`: until its lease is over, at the earliest."""
 
-    def __init__(self, place: PostgresPlace, leader: Leader) -> None:
+    def __init__(self, place: PostgresPlace, leader: LeaderRow) -> None:
         super().__init__(
             f"process {leader.pid} on {leader.node} leads the environment {place}, last sign of "
             f"life {leader.age_s:.1f} s ago",
@@ -96,7 +96,8 @@ def connect(place: PostgresPlace) -> Session:
     """Return a new connection whose statements see the environment's schema. Raises
     psycopg.Error."""
     given = psycopg.conninfo.conninfo_to_dict(place.url)
-    options = f'-c search_path="simenv_{place.environment}" {given.pop("options", None) or ""}'
+    limits = "-c lock_timeout=10s -c idle_in_transaction_session_timeout=60s"
+    options = f'-c search_path="simenv_{place.environment}" {limits} {given.pop("options", "")}'
     settings = {"application_name": "simenv", **_TIMEOUTS, **given, "options": options}
     url = psycopg.conninfo.make_conninfo("", **settings)
     session = psycopg.connect(url, autocommit=True, cursor_factory=psycopg.RawCursor)
@@ -110,7 +111,7 @@ def connect(place: PostgresPlace) -> Session:
     return session
 
 
-class Leader(NamedTuple):
+class LeaderRow(NamedTuple):
     """The row of the table `leader`."""
 
     epoch: int
@@ -135,9 +136,10 @@ def create_leader(session: Session, place: PostgresPlace) -> None:
         session.execute(f'create schema if not exists "simenv_{place.environment}"')
         for statement in _split(_LEADER):
             session.execute(statement)
+        # Not `on conflict`, which would wait for a transaction that a stopped leader has begun.
         session.execute(
-            "insert into leader values(1, 0, 0, $1, '', 0, '-infinity', 0, 'released')"
-            " on conflict do nothing",
+            "insert into leader select 1, 0, 0, $1::bigint, '', 0, '-infinity', 0, 'released'"
+            " where not exists (select 1 from leader)",
             [JOURNAL_FORMAT],
         )
     row = session.execute("select format from leader").fetchone()
@@ -151,7 +153,7 @@ def _split(script: str) -> list[str]:
     return [each for each in re.split(r";\n(?=create|\Z)", script.strip() + "\n") if each.strip()]
 
 
-def read_leader(session: Session) -> Leader:
+def read_leader(session: Session) -> LeaderRow:
     """Return who leads. Raises psycopg.Error."""
     row = session.execute(
         "select epoch, commits, node, pid, greatest(0, least(1e9, extract(epoch from "
@@ -159,7 +161,7 @@ def read_leader(session: Session) -> Leader:
         "::double precision, lease_s, state from leader"
     ).fetchone()
     assert row is not None
-    return Leader(*row)
+    return LeaderRow(*row)
 
 
 def lead(session: Session, place: PostgresPlace) -> int:
@@ -175,7 +177,7 @@ def lead(session: Session, place: PostgresPlace) -> int:
 
 
 def release(session: Session, epoch: int, state: str = "released") -> None:
-    """End the leadership of an epoch; see `Leader.state`. Raises psycopg.Error."""
+    """End the leadership of an epoch; see `LeaderRow.state`. Raises psycopg.Error."""
     query = "update leader set state = $2 where epoch = $1 and state <> 'stopped'"
     session.execute(query, [epoch, state])
 

@@ -33,7 +33,7 @@ FENCED = "SIM01"  # the code of the error of `fence`
 # --- statements -----------------------------------------------------------------------------------
 
 
-class Table(NamedTuple):
+class _Table(NamedTuple):
     """Names of a table's columns, and those of its primary key."""
 
     columns: list[str]
@@ -53,12 +53,12 @@ _TYPES = (
     (r"\btext\b", 'text collate "C"'),
     (r"\s*without rowid", ""),
 )
-_tables: dict[str, Table] = {}  # that `create` has met
+_tables: dict[str, _Table] = {}  # that `create` has met
 
 
-def tables_of(script: str) -> tuple[list[str], dict[str, Table]]:
+def tables_of(script: str) -> tuple[list[str], dict[str, _Table]]:
     """Translate a script of `create` and `drop` statements; return them and the tables."""
-    statements, tables = [], dict[str, Table]()
+    statements, tables = [], dict[str, _Table]()
     for statement in filter(None, map(str.strip, script.split(";"))):
         match = _CREATE.match(statement)
         if match is not None:
@@ -66,7 +66,7 @@ def tables_of(script: str) -> tuple[list[str], dict[str, Table]]:
             definitions = [column.split() for column in columns.split(",")]
             names = [words[0] for words in definitions]
             own = [words[0] for words in definitions if "primary" in words]
-            tables[match[1]] = Table(names, own or key.rstrip(")").split(", "))
+            tables[match[1]] = _Table(names, own or key.rstrip(")").split(", "))
         for pattern, replacement in _TYPES:
             statement = re.sub(pattern, replacement, statement)
         statements.append(statement)

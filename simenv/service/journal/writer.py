@@ -14,16 +14,24 @@ import zlib
 from array import array
 from collections.abc import Iterator, MutableSequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from simenv.errors import JournalError
+from simenv.errors import ConfigError, JournalError
 from simenv.model import Event, TaskState
 from simenv.service import fault_injection
-from simenv.service.journal import database as databases, reader, tables
-from simenv.service.journal.database import Connection, LeadershipLost, PostgresPlace, Statement
+from simenv.service.journal import reader, tables
+from simenv.service.journal.database import (
+    Connection,
+    Database,
+    LeadershipLost,
+    PostgresPlace,
+    SqliteDatabase,
+    Statement,
+)
 from simenv.service.telemetry.counters import DurationBuckets
 
 SYNC_DELAY_S = 0.05
@@ -59,6 +67,22 @@ _EVENT = "insert or replace into event values(?,?,?)"
 _CURSOR = "insert or replace into cursor values(?,?,?)"
 
 
+def open_database(
+    place: Path | PostgresPlace, durability: str = "process", *, read_only: bool = False
+) -> Database:
+    """Open the database of a journal. In PostgreSQL this makes the process the leader of the
+    environment, unless `read_only`. Raises JournalError, ConfigError, and HeldElsewhere of
+    `postgres` while another service leads."""
+    if isinstance(place, PostgresPlace):
+        if find_spec("psycopg") is None:
+            text = f"the journal is in PostgreSQL ({place}), and psycopg is not installed"
+            raise ConfigError(text, hint="pip install 'simenv[postgresql]'")
+        from simenv.service.journal import postgres
+
+        return postgres.open_postgres(place, durability, read_only=read_only)
+    return SqliteDatabase(place, durability, read_only=read_only)
+
+
 class Journal:
     """The journal. Used from the loop's thread only. Nothing is stored until `commit`."""
 
@@ -68,7 +92,7 @@ class Journal:
         """Open or create the journal. Raises JournalError, and as `open_database`."""
         self.place = place
         self._durability = durability
-        self.database = databases.open_database(place, durability)
+        self.database = open_database(place, durability)
         self._db = self.database.db
         self.database.create(_SCHEMA + "".join(table.schema for table in tables.TABLES))
         self.records = reader.Records(self.database, place)

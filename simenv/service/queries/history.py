@@ -28,7 +28,7 @@ from simenv.scheduler.state.scheduler_state import SchedulerState
 from simenv.service.accounting.receipts import ReceiptReader, used_by
 from simenv.service.accounting.usage import usage_report
 from simenv.service.journal import tables, writer
-from simenv.service.journal.database import PostgresPlace, open_database, place_of
+from simenv.service.journal.database import PostgresPlace, place_of
 from simenv.service.journal.reader import AcceptedRow, Records, unpack_routes
 from simenv.service.journal.telemetry_store import TelemetryStore
 from simenv.service.queries import task_views
@@ -296,7 +296,7 @@ class StoredJournal(writer.Journal):
     def __init__(self, place: Path | PostgresPlace) -> None:
         """Open the journal. Raises JournalError if it cannot be read, or has another format."""
         self.place = place
-        self.database = open_database(place, read_only=True)
+        self.database = writer.open_database(place, read_only=True)
         self.records = Records(self.database, place)
 
     def close(self) -> None:

@@ -79,6 +79,24 @@ def test_standby_waits_for_the_end_of_the_lease_and_the_old_leader_is_fenced(
     assert firsts(new) == [1, 2]
 
 
+def test_a_leader_that_was_stopped_in_a_transaction_delays_nobody(place: PostgresPlace) -> None:
+    old = Journal(place, "accepted")
+    accept(old, 1)
+    old.commit()
+
+    def replaced() -> None:
+        with old.transaction("FULL") as db:
+            db.execute("delete from accepted")
+            stop_renewal(old)
+            assert waited(place)
+            new = Journal(place, "accepted")
+            accept(new, 2)
+            new.commit()
+            assert firsts(new) == [1, 2]
+
+    fails(LeadershipLost, "another service leads", replaced)
+
+
 @pytest.mark.parametrize("rows", [1, MANY])
 def test_commit_of_an_older_epoch_stores_nothing(place: PostgresPlace, rows: int) -> None:
     journal = Journal(place, "accepted")
