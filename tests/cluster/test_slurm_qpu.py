@@ -42,6 +42,16 @@ print(sum(result[0].data.c.get_counts().values()), "shots")
 }
 
 
+QPM_HOST = f"""
+import json, os, simenv
+((service, number),) = json.loads(os.environ["QFW_RESERVATIONS"])
+info = {{"qasm": '''{BELL}''', "num_qubits": 2, "num_shots": 100}}
+with simenv.connect() as env:
+    qpm = env.qpm_with(pool="{POOL}", reservations="required")
+    assert qpm.query().properties["service_id"] == service
+    answer = qpm.sync_run(info, reservation_id=int(number))
+    print(answer["outcome"], qpm.list_scheduler_allocations()["allocations"][0]["job_id"])
+"""
 WAITING = "echo started && sleep 600"
 
 
@@ -97,6 +107,26 @@ def test_step_of_srun_reserves_and_steps_of_batch_script_share(with_qpus: Site) 
     own, step = site.output(number).splitlines()[-2:]
     assert step == f"{number} {number} {own}"
     assert own != reservation
+
+
+def test_reservation_of_qfw_is_accepted_by_the_qpm_that_it_names(with_qpus: Site) -> None:
+    site = with_qpus
+    program = site.folder / "qpm_host.py"
+    program.write_text(QPM_HOST)
+    job = site.submit(
+        "user0", site.script("qpm.sh", f"python {program}"), f"--qpu={POOL}", "--wait"
+    )
+    assert site.output(job).splitlines()[-1] == f"COMPLETED {job}"
+
+
+def test_job_without_qpu_has_no_reservation_of_the_job_that_submitted_it(with_qpus: Site) -> None:
+    site = with_qpus
+    shown = "$(squeue --noheader --jobs=$SLURM_JOB_ID --format=%W) $SIMENV_RESERVATION"
+    inner = site.script("inner.sh", f"echo inner {shown}")
+    output = site.folder / "inner.out"
+    outer = site.script("outer.sh", f"sbatch --wait --output={output} {inner}")
+    site.submit("user0", outer, f"--qpu={POOL}", "--wait")
+    assert output.read_text().splitlines()[-1] == "inner (null)"
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,9 @@ def install(
 @slurm.command("env")
 def environment(
     context: typer.Context,
-    qpu: Annotated[str, typer.Option(help="POOL[:COUNT][,POOL...], as for sbatch.")] = "",
+    qpu: Annotated[
+        str, typer.Option(help="Pools and their workers, as for sbatch: fez:2,main:1.")
+    ] = "",
     job: Annotated[str, typer.Option(help="Number of the job; default: SLURM_JOB_ID.")] = "",
     cluster: Cluster = "",
     gateway: Annotated[str, typer.Option(help="URL of the gateway, for HTTP clients.")] = "",

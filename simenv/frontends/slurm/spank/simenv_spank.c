@@ -45,7 +45,12 @@ enum {
 };
 
 #define JOB_VARIABLE "SIMENV_SLURM_JOB" /* the job that the variables belong to */
-static const char *const OWN[] = {JOB_VARIABLE, "SIMENV_RESERVATION"};
+/* Removed from the environment of a batch script: what it has of the job that submitted it, and the
+ * request, which Slurm would hand on to the jobs that the script submits. */
+static const char *const REMOVED[] = {
+    JOB_VARIABLE, "SIMENV_RESERVATION", "SLURM_SPANK_SIMENV_QPU",
+    "_SLURM_SPANK_OPTION_simenv_qpu", "SLURM_SPANK__SLURM_SPANK_OPTION_simenv_qpu",
+};
 
 static char request[MAX_REQUEST]; /* "": the job asks for no device */
 static char failure[MAX_ERROR];   /* why there is no reservation; "": there is one */
@@ -403,14 +408,11 @@ int slurm_spank_local_user_init(spank_t spank, int count, char **words)
 int slurm_spank_user_init(spank_t spank, int count, char **words)
 {
     uint32_t job = 0, step = 0;
-    char inherited[16] = "", number[16];
     if (spank_get_item(spank, S_JOB_ID, &job) != ESPANK_SUCCESS ||
         spank_get_item(spank, S_JOB_STEPID, &step) != ESPANK_SUCCESS || step != SLURM_BATCH_SCRIPT)
         return 0;
-    snprintf(number, sizeof number, "%u", job);
-    spank_getenv(spank, JOB_VARIABLE, inherited, sizeof inherited);
-    for (size_t k = 0; inherited[0] && k < sizeof OWN / sizeof *OWN; k++)
-        spank_unsetenv(spank, OWN[k]); /* of the job that submitted this one */
+    for (size_t k = 0; k < sizeof REMOVED / sizeof *REMOVED; k++)
+        spank_unsetenv(spank, REMOVED[k]);
     if (request[0] != '\0')
         reserve(spank, true, job, count, words);
     return 0;
