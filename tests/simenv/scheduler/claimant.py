@@ -2,6 +2,8 @@
 
 import sqlite3
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 from checked_scheduler import LIMITS, SECOND, CheckedScheduler, route
@@ -132,7 +134,10 @@ class Claimant(CheckedScheduler):
         old = self.state
         self.scheduler = Scheduler(self.specs, LIMITS, old.epoch + 1)
         self.state = self.scheduler.state
-        stored, units = tables.read_reservations(Records(self.rows, Path("rows")))
+        database: Any = SimpleNamespace(
+            db=self.rows, errors=(sqlite3.Error,), has_table=lambda _name: True
+        )
+        stored, units = tables.read_reservations(Records(database, Path("rows")))
         self.scheduler.restore_controls(stored, old.controls.all)
         for number, record in sorted(old.tasks.items()):
             batch = msgspec.structs.replace(record.batch, first=number)

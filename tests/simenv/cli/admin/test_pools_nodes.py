@@ -17,7 +17,7 @@ POOL_KEYS = [
 ]  # fmt: skip
 NODE_KEYS = [
     "name", "state", "reason", "slots", "slots_granted", "memory_bytes", "memory_granted",
-    "workers", "ranks", "gpus", "features",
+    "workers", "ranks", "gpus", "features", "source", "ends_in",
 ]  # fmt: skip
 
 
