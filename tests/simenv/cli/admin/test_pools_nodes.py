@@ -17,7 +17,7 @@ POOL_KEYS = [
 ]  # fmt: skip
 NODE_KEYS = [
     "name", "state", "reason", "slots", "slots_granted", "memory_bytes", "memory_granted",
-    "workers", "ranks", "gpus", "features", "source", "ends_in",
+    "workers", "ranks", "gpus", "features", "source", "end_s",
 ]  # fmt: skip
 
 
