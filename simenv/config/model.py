@@ -322,7 +322,7 @@ def check(config: Config, source: str) -> None:
 def _check_journal(url: str, source: str) -> None:
     form = "postgresql://USER@HOST/DATABASE"
     if not url.startswith(("postgresql://", "postgres://")) or not url.isprintable():
-        raise ConfigError(f"{source}: journal = {url[:80]!r} is no database", hint=form)
+        raise ConfigError(f"{source}: journal is no URL of a database", hint=form)
     with suppress(ValueError):
         if urlsplit(url).password is None and "password=" not in url:
             return

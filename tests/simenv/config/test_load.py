@@ -84,6 +84,33 @@ def test_invalid_retention_limit_is_refused(values: dict[str, object]) -> None:
     fails(ConfigError, "keep_", config.convert, values)
 
 
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("mysql://me:secret@db/simenv", "no URL of a database"),
+        ("postgresql://me@db/simenv\n", "no URL of a database"),
+        ("postgresql://me:secret@db/simenv", "has a password"),
+        ("postgresql://me@db/simenv?password=secret", "has a password"),
+        ("postgresql://[db/simenv", "cannot be read"),
+    ],
+)
+def test_journal_elsewhere_than_in_a_database_without_password_is_refused(
+    url: str, said: str
+) -> None:
+    error = fails(ConfigError, said, config.convert, {"journal": url})
+    assert "secret" not in f"{error.message}{error.hint}"
+
+
+def test_settings_of_last_start_need_no_file_with_a_journal_in_a_database(
+    home: dict[str, str],
+) -> None:
+    last = config.Config(name=NAME, slots=3, journal="postgresql://me@db/simenv")
+    folder = Path(home["SIMENV_HOME"]) / NAME
+    (folder / "journal.db").unlink()
+    config.write(last, folder / "config.json")
+    assert config.load({"name": NAME}, environ=home).slots == 3
+
+
 def test_journal_on_scratch_beside_nfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home, scratch = tmp_path / "home", tmp_path / "scratch"
     scratch.mkdir()

@@ -20,7 +20,7 @@ from simenv.client.connection import address
 from simenv.config import ConnectionFile, OwnerEndpoint
 from simenv.errors import ConfigError, NoServiceError
 from simenv.text import elapsed
-from simenv.wire.keyfiles import new_pair
+from simenv.wire.keyfiles import KEYS_FORMAT, UserKeyFile, new_pair, write_private
 from simenv.wire.transport.zmq_transport import CLIENT_SOCKET, CurveConnection
 
 
@@ -263,3 +263,27 @@ def test_later_process_with_pid_of_service_is_not_taken_for_it(tmp_path: Path) -
 def _own_title() -> bytes:
     """What this process is called, whatever its runner calls it."""
     return Path("/proc/self/cmdline").read_bytes().split(b"\0")[0]
+
+
+def test_addresses_of_a_key_file_take_turns_while_the_service_is_silent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair, path = new_pair(), tmp_path / "user.simenv"
+    addresses = [f"tcp://127.0.0.1:{port}" for port in (1, 2, 3)]
+    file = UserKeyFile(
+        *(KEYS_FORMAT, "lab", addresses[0], new_pair().public, "user", "client"),
+        *(pair.public, pair.secret, tuple(addresses[1:])),
+    )
+    write_private(path, file)
+    key, now_s = address.KeyFileAddress(path), 100.0
+    monkeypatch.setattr(address.time, "monotonic", lambda: now_s)
+    tried = []
+    for _ in range(4):
+        with closing(key.open(b"~x")) as connection:
+            tried.append(connection.address)
+            while not key.moved():  # the channel looks every 0.25 s
+                now_s += 0.25
+    assert tried == [*addresses, addresses[0]]
+    assert key.patience_s > 3 * address.NEXT_S  # each is tried before the service is lost
+    now_s += 60.0  # it answered meanwhile
+    assert not key.moved()

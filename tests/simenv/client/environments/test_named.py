@@ -336,3 +336,13 @@ def test_sockets_and_segments_of_killed_service_are_removed(tmp_path: Path) -> N
     assert not sockets.exists()
     assert not segments.exists()
     assert sockets.parent.is_dir()
+
+
+def test_standby_of_an_environment_with_a_file_as_journal_is_refused(tmp_path: Path) -> None:
+    settings = config.Config(name="plain")
+    folder = config.places(settings).home
+    folder.mkdir(parents=True, mode=0o700)
+    config.write(settings, folder / "config.json")
+    error = fails(ConfigError, "no other machine can take over", environments.stand_by, "plain")
+    assert "--journal" in error.hint
+    fails(ConfigError, "cannot read", environments.stand_by, "never")
