@@ -220,10 +220,10 @@ class CalendarEntry(msgspec.Struct, frozen=True):
     begin_s: float  # of the first occurrence
     length_s: float
     every_s: float = 0.0  # from the begin of one occurrence to that of the next; 0: there is one
-    node: str = ""  # of a maintenance; "": all nodes
+    node: Text = ""  # of a maintenance; "": all nodes
     reason: Text = ""
     ask: ReservationRequest | None = None
-    owner: str = ""  # of a reservation; "": the environment's own user
+    owner: Text = ""  # of a reservation; "": the environment's own user
     id: int = 0  # 0: not stored yet
 
     @property

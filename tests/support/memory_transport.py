@@ -2,6 +2,7 @@
 
 import os
 import threading
+import weakref
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
@@ -127,6 +128,7 @@ class MemoryConnection:
         self._inbox = Inbox()
         self.wake = self._inbox.wake
         self._signal = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        weakref.finalize(self, os.close, self._signal)  # a loop may watch it after `close`
 
     def fileno(self) -> int:
         return self._signal
