@@ -139,7 +139,8 @@ def listing(
             terminal.clear()
         _show(chosen, style, _blocks(rows))
         if note:
-            terminal.note(note)
+            columns = terminal.width()
+            terminal.note("\n".join(terminal.wrap(note, columns)) if columns else note)
         if not style.watch_s:
             return
         terminal.flush()

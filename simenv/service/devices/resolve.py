@@ -38,6 +38,7 @@ class Documents(Protocol):
 
 MAX_CONTEXTS = 256
 EMULATORS = ("emulator", "emulated")  # kinds of devices in `prefer`
+FLOAT_NS = 500  # a time of 2026 in seconds, as float, may be 120 ns before its nanoseconds
 
 
 class DocumentPending(Exception):
@@ -202,7 +203,7 @@ class EmulatedDevices:
         if drifting is None:
             result = _done(self.registry.dated(self._by_pool.get(name, name), at_s)).info
         else:
-            result = _published(drifting, round(at_s * 1e9)).info
+            result = _published(drifting, round(at_s * 1e9) + FLOAT_NS).info
         assert result is not None  # the registry and drifts contain devices only
         return result
 
