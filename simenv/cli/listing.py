@@ -139,8 +139,8 @@ def listing(
             terminal.clear()
         _show(chosen, style, _blocks(rows))
         if note:
-            columns = terminal.width()
-            terminal.note("\n".join(terminal.wrap(note, columns)) if columns else note)
+            room = terminal.width()
+            terminal.note("\n".join(terminal.wrap(note, room)) if room else note)
         if not style.watch_s:
             return
         terminal.flush()
