@@ -30,6 +30,7 @@ from simenv.wire.keyfiles import KeyPair, UserKeyFile, new_pair, read_private
 from simenv.wire.transport import zmq_transport
 
 NEXT_S = 3.0  # for one of several addresses to answer
+NOBODY_S = 0.5  # where nothing listens, or something else does
 TAKEOVER_S = 30.0  # in which a standby answers at one of them
 MIN_HANG_UPS = 2  # a single one may come from a service that is ending
 
@@ -74,12 +75,12 @@ class KeyFileAddress:
 
     def moved(self) -> bool:
         """Return whether the key file has been replaced since `open`, or it is the turn of another
-        one of its addresses: each has NEXT_S to answer."""
+        one of its addresses: each has NEXT_S to answer, or NOBODY_S."""
         now = time.monotonic()
         if now - self._looked_s > NEXT_S / 2:  # it was not looked for: it has answered meanwhile
             self._silent_s = now
         self._looked_s = now
-        if self.standbys and now - self._silent_s >= NEXT_S:
+        if self.standbys and now - self._silent_s >= (NOBODY_S if self._is_elsewhere() else NEXT_S):
             self._silent_s = now
             self._turn += 1
             return True
@@ -87,6 +88,11 @@ class KeyFileAddress:
             return self._file is not None and read_private(self.path, UserKeyFile) != self._file
         except ConfigError:
             return False
+
+    def _is_elsewhere(self) -> bool:
+        found = zmq_transport.HandshakeState
+        state = None if self._connection is None else self._connection.handshake_state()
+        return state in (found.NOBODY, found.ABORTED)
 
     def refusal(self) -> SimenvError | None:
         connection, file = self._connection, self._file
