@@ -517,9 +517,11 @@ def workers_that_fit_besides(
 ) -> int:
     """Return the number of workers, at most `wanted`, that fit besides the smallest number of
     workers of the pools `others`."""
-    if limits.overcommit or spec.provider:
+    if limits.overcommit or spec.provider or spec.jobs is not None:  # jobs are of one pool
         return wanted
-    used_slots = sum(other.min * other.ranks for other in others if not other.provider)
+    used_slots = sum(
+        other.min * other.ranks for other in others if not (other.provider or other.jobs)
+    )
     all_nodes = PoolSpec("all", memory_bytes=spec.memory_bytes)
     free_slots = max_residents(all_nodes, limits) - used_slots
     return min(wanted, max(0, free_slots) // spec.ranks)
