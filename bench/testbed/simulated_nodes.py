@@ -32,10 +32,8 @@ from simenv.service.workers.endpoints import raise_descriptor_limit
 from simenv.wire import codec
 from simenv.wire.keyfiles import KeyPair, new_pair
 from simenv.wire.messages import client as m, nodes
-from simenv.wire.transport.zmq_transport import WorkerTcpConnection
 from simenv.worker.session import BEAT_S, IDLE_BEATS
 
-JOIN_S = 30.0
 POLL_S = 0.02
 RUN_US = 12  # of a task, as its result says
 RSS_BYTES = 120 * 2**20
@@ -103,17 +101,25 @@ class SimulatedNodes:
             *(__version__, name, token.epoch, own.public, f"host-{name}", self._slots),
             *(MEMORY_BYTES, 0, (), "simulated job", 0.0, 0.1),
         )
+        self._tokens[name] = token
+        # An address of its own tells this connection, which ends, from the others.
+        number = int(name.rpartition(":")[2])
+        source = f"tcp://127.77.{number >> 8}.{number & 255}:0;"
+        endpoint = token.address.replace("tcp://", source)
+        route = f"{name}.token".encode()
         keys = KeyPair(token.public_key, token.secret_key)
-        first = WorkerTcpConnection(token.address, token.server_key, keys, f"{name}.t".encode())
-        try:
-            first.send(codec.encode(join))
-            body = first.receive(JOIN_S)
-        finally:
-            first.close()
-        if body is None or not isinstance(codec.to_node(body), nodes.NodeAccepted):
+        self._handlers[route] = lambda body: self._accepted(endpoint, token, own, body)
+        self._connect(route, token, keys, endpoint)
+        self._send(route, codec.encode(join))
+
+    def _accepted(self, endpoint: str, token: nodes.JoinToken, own: KeyPair, body: bytes) -> None:
+        name = token.node
+        self._router.disconnect(endpoint)
+        del self._handlers[f"{name}.token".encode()]
+        if not isinstance(codec.to_node(body), nodes.NodeAccepted):
+            del self._tokens[name]
             return
         route = f"{name}.agent".encode()
-        self._tokens[name] = token
         self._handlers[route] = lambda message: self._to_agent(route, token, message)
         self._connect(route, token, own)
         self._beat(0.0, route, codec.encode(nodes.NodeHeartbeat(name, token.epoch)))
@@ -138,14 +144,16 @@ class SimulatedNodes:
     def _beat(self, when_s: float, route: bytes, body: bytes) -> None:
         heapq.heappush(self._beats, (when_s, route, body))
 
-    def _connect(self, route: bytes, token: nodes.JoinToken, keys: KeyPair) -> None:
+    def _connect(
+        self, route: bytes, token: nodes.JoinToken, keys: KeyPair, endpoint: str = ""
+    ) -> None:
         router = self._router
         router.set(zmq.CURVE_SERVERKEY, token.server_key.encode())
         router.set(zmq.CURVE_PUBLICKEY, keys.public.encode())
         router.set(zmq.CURVE_SECRETKEY, keys.secret.encode())
         router.set(zmq.IDENTITY, route)
         router.set(zmq.CONNECT_ROUTING_ID, route)
-        router.connect(token.address)
+        router.connect(endpoint or token.address)
 
     def _send(self, route: bytes, body: bytes) -> None:
         with suppress(zmq.Again, zmq.ZMQError):  # the service has cut it off
