@@ -89,6 +89,10 @@ def place(
 ) -> Placement | Infeasible | Insufficient:
     """Place a worker, or name the resource that is short."""
     matching = [node for node in nodes if matches(request.nodes, node)]
+    if request.ranks == 1:  # the usual case, in which no node is copied
+        fitting = [node for node in matching if node.usable and capacity(request, node)]
+        if fitting:
+            return Placement((Share(_least_loaded(fitting).name, 1),))
     if _max_ranks(request, map(_when_empty, matching)) < request.ranks:
         return Infeasible(*_shortage(request, [_when_empty(node) for node in matching], nodes))
     usable = [node for node in matching if node.usable]
@@ -98,8 +102,6 @@ def place(
     if _max_ranks(request, usable) < request.ranks:
         resource, requested, limit, message = _shortage(request, usable, nodes)
         return Insufficient(resource, requested, limit, _with_unusable_nodes(message, matching))
-    if request.ranks == 1:
-        return Placement((Share(_least_loaded(request, usable).name, 1),))
     return Placement(_pack(request, usable))
 
 
@@ -167,11 +169,10 @@ def _load(node: NodeResources) -> float:
     return (node.ranks + 1) / max(1, node.slots)
 
 
-def _least_loaded(request: ResourceRequest, nodes: list[NodeResources]) -> NodeResources:
+def _least_loaded(nodes: list[NodeResources]) -> NodeResources:
     """Return the node with the fewest ranks per slot, including this one; ties go to the most free
     memory."""
-    fitting = [node for node in nodes if capacity(request, node)]
-    return min(fitting, key=lambda node: (_load(node), -node.memory_bytes))
+    return min(nodes, key=lambda node: (_load(node), -node.memory_bytes))
 
 
 def _pack(request: ResourceRequest, nodes: list[NodeResources]) -> tuple[Share, ...]:

@@ -33,7 +33,7 @@ OUTPUTS = (
 )
 PRECISIONS = ("double", "single")
 MAX_RANKS = 4_096  # of one worker
-MAX_WORKERS = 1_024  # of one pool
+MAX_WORKERS = 65_536  # of one pool
 MAX_SECONDS = 10 * 365 * 86_400  # of a limit of time; in nanoseconds far within 64 bits
 MAX_PRIORITY = 1_000_000
 MAX_SEED = 2**64 - 1

@@ -43,7 +43,7 @@ def grant(
         if not worker.held:  # its state must not use the grant of another owner
             state.release_kept_states(worker)
         return
-    granted = sum(other.kept_bytes for other in state.workers.values() if other.host is host)
+    granted = sum(other.kept_bytes for other in host.workers.values() if other.host is host)
     free = host.free_memory - host.claimed_memory
     if missing_bytes > free or granted + missing_bytes > host.node.memory_bytes // NODE_SHARE:
         return
@@ -120,14 +120,14 @@ def _free_memory_for(
     for lack, host in sorted(lacking.values(), key=lambda item: item[0]):
         if lack <= 0:
             return []  # the task can start on this node as it is
-        if lack <= idle_bytes(state, host):
+        if lack <= idle_bytes(host):
             return drop(state, host, lack, head)
     return []
 
 
-def idle_bytes(state: scheduler_state.SchedulerState, host: pools.NodeState) -> int:
+def idle_bytes(host: pools.NodeState) -> int:
     """Return the memory of a node that is granted to states of idle workers."""
-    return sum(worker.kept_bytes for worker in _idle_workers_with_states(state, host))
+    return sum(worker.kept_bytes for worker in _idle_workers_with_states(host))
 
 
 def drop(
@@ -141,7 +141,7 @@ def drop(
     parts = None if head is None else head.batch.terms.parts
     own = "" if parts is None else parts.worker
     actions: list[core.Action] = []
-    keepers = _idle_workers_with_states(state, host)
+    keepers = _idle_workers_with_states(host)
     for worker in sorted(keepers, key=lambda w: (w.name == own, w.kept_until_ns)):
         if need_bytes <= 0:
             break
@@ -151,10 +151,8 @@ def drop(
     return actions
 
 
-def _idle_workers_with_states(
-    state: scheduler_state.SchedulerState, host: pools.NodeState
-) -> Iterator[pools.Worker]:
-    for worker in state.workers.values():
+def _idle_workers_with_states(host: pools.NodeState) -> Iterator[pools.Worker]:
+    for worker in host.workers.values():
         if worker.kept_bytes and worker.host is host and worker.state == WorkerState.IDLE:
             yield worker
 
@@ -198,6 +196,7 @@ def reserve(
         )
 
 
+LEAST_CHUNK_US = 100.0  # less work in a chunk costs the service more than it saves
 CHUNK_US = 1_500.0
 MEDIUM_US = 500.0  # from here on a task is so long that few share a chunk:
 MEDIUM_CHUNK_US = 5_000.0  # those have more work, and its worker returns a part of it on the way
@@ -239,6 +238,7 @@ def build_chunk(
     is_single = exclusive or (pool.spec.pace and bool(pool.spec.drift))
     if head.cost_us < ALONE_US and not (head.incident or is_single):
         share = -(-(len(queue) + 1) // sharers)
+        share = max(share, int(LEAST_CHUNK_US // max(1.0, head.cost_us)))
         count = min(CHUNK_TASKS, share, state.controls.assignable_tasks(pool))
         account = worker.account
         total_us, memory = _add_similar_tasks(queue, chunk, count, max_bytes, reservation, account)
@@ -269,6 +269,9 @@ def build_chunk(
     worker.held_us += total_us
     if worker.state != WorkerState.BUSY and now_ns - worker.working_since_ns > PAUSE_NS:
         worker.working_since_ns = now_ns
+    if worker.state != WorkerState.BUSY:
+        pool.idle_workers.pop(name, None)
+    pool.open_workers[name] = worker
     worker.state = WorkerState.BUSY
     worker.idle_beats = 0
     if state.quotas.caps_slots:

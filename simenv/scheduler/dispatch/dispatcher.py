@@ -1,9 +1,9 @@
 """Assignment of waiting tasks to workers, and of slots to tasks.
 
 Each busy worker is sent a second chunk of small tasks ahead (prefetch), so that it never waits for
-the service. Tasks above PREFETCH_MAX_US are not prefetched: their round trip is a small share of
-their time, and prefetch would unbalance the load. Pools take turns: the pool with the fewest slots
-gets the next free one.
+the service. Tasks above PREFETCH_MAX_US (`candidates`) are not prefetched: their round trip is a
+small share of their time, and prefetch would unbalance the load. Pools take turns: the pool with
+the fewest slots gets the next free one.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from simenv.scheduler.core import UNLIMITED, AssignTasks, TaskRecord
 from simenv.scheduler.dispatch import (
     account_isolation,
     batching,
+    candidates,
     dedicated_workers,
     gang_scheduling,
 )
 from simenv.scheduler.queueing.lanes import LONG_US
 from simenv.scheduler.state import pools, scheduler_state
+from simenv.scheduler.state.candidates import Candidates
 
 PARALLEL_FROM_US = 5_000.0  # below this time a second thread costs more than it saves
-PREFETCH_MAX_US = 50_000.0
-PREFETCH_LATE_NS = 250_000_000  # a worker silent for longer gets no prefetched chunk
 _IDLE, _BUSY = WorkerState.IDLE, WorkerState.BUSY
 _READY = (_IDLE, _BUSY)
 
@@ -33,6 +33,7 @@ def assign(state: scheduler_state.SchedulerState, now_ns: int) -> list[AssignTas
     """Assign all tasks that can be assigned now; the returned tasks are already marked as sent."""
     assignments: list[AssignTasks] = []
     state.paced.now_ns = now_ns
+    state.candidates.clear()
     if state.quotas.caps_slots or state.quotas.changed or state.quotas.removed:
         state.quotas.changed = False
         scheduler_state.refresh_held_back(state)
@@ -63,6 +64,7 @@ def assign(state: scheduler_state.SchedulerState, now_ns: int) -> list[AssignTas
                 break
             assignments.append(assignment)
     _assign_deferred(state, (), assignments, now_ns)
+    state.candidates.clear()
     return assignments
 
 
@@ -75,6 +77,7 @@ def _assign_deferred(
     """Assign tasks of several ranks whose turn has come since they were deferred."""
     if state.deferred_gangs:
         gang_scheduling.assign_gangs(state, singles, assignments, now_ns)
+        state.candidates.clear()
 
 
 def note_waits(state: scheduler_state.SchedulerState, now_ns: int) -> None:
@@ -100,18 +103,15 @@ def _wait_reason(state: scheduler_state.SchedulerState, pool: pools.Pool) -> Wai
     """Return why the next task of a pool was not assigned."""
     if not _may_send(state, pool):
         return WaitReason.DEVICE
-    is_ready = is_reserved = False
-    restarts = pool.switches_account
-    for worker in pool.workers.values():
-        if worker.state in _READY:
-            is_ready = True
-            is_reserved |= bool(worker.reservation_id) and not worker.held
-        restarts |= worker.leaving == account_isolation.REASON and not worker.held
-    if restarts and pool.awaited_accounts:
+    workers = pool.workers.values()
+    if pool.awaited_accounts and (
+        pool.switches_account
+        or any(w.leaving == account_isolation.REASON and not w.held for w in workers)
+    ):
         return WaitReason.ISOLATION
-    if not is_ready:
+    if not any(worker.state in _READY for worker in workers):
         return WaitReason.STARTING
-    if is_reserved:
+    if any(w.reservation_id and w.state == _IDLE for w in pool.idle_workers.values()):
         return WaitReason.RESERVED
     if pool.spec.ranks == 1:
         return WaitReason.SLOTS
@@ -169,7 +169,11 @@ def _to_worker(
 ) -> AssignTasks | None:
     """Assign a chunk to an idle worker with a slot; the slot may be taken back from a wide task."""
     head = pool.queue.head() if state.limits.isolates_accounts else None
-    worker, idle = _worker_with_most_slots(state, pool, head, with_memory=False)
+    if head is None:
+        found = candidates.idle(state, pool, candidates.SPREAD)
+        worker, idle = found.best(), found.count
+    else:
+        worker, idle = _worker_with_most_slots(state, pool, head, with_memory=False)
     if worker is not None:
         allow_long = pool.spec.pace or _may_be_long(state, pool, worker.host, now_ns)
         if not state.estimator.kernels_compiled and idle == 1 and pool.live() > 1:
@@ -178,6 +182,7 @@ def _to_worker(
     worker = gang_scheduling.take_back_slot(state, pool, now_ns)
     if worker is None:
         return None
+    state.candidates.clear()
     return _to_idle(state, pool, worker, 1, now_ns, allow_long=False)
 
 
@@ -306,9 +311,7 @@ def _worker_with_most_slots(
     that could get a slot. With `record`, only workers that serve its account, those first that did
     so before, and, `with_memory`, that have enough memory for this task."""
     best, max_free, idle = None, -UNLIMITED, 0
-    for worker in pool.workers.values():
-        if worker.state is not _IDLE or worker.leaving or worker.reservation_id:
-            continue
+    for worker in pool.idle():
         host = worker.host
         free = host.free_slots - host.claimed_slots
         if free <= 0 or not (record is None or account_isolation.serves(state, worker, record)):
@@ -340,7 +343,7 @@ def _to_idle(
     if state.closing_ns:
         record = _postpone_late(state, pool, record, now_ns)
     if pool.spec.jobs is not None:
-        found, record = _long_enough(pool, record, now_ns, allow_long=allow_long)
+        found, record = _long_enough(state, pool, record, now_ns, allow_long=allow_long)
         if found is None:
             return None
         worker, host = found, found.host
@@ -370,15 +373,30 @@ def _to_idle(
     worker.slots = slots
     if slots > 1:
         gang_scheduling.note_resizable(state, worker, record)
-    return batching.build_chunk(state, pool, worker, record, idle, now_ns)
+    assignment = batching.build_chunk(state, pool, worker, record, idle, now_ns)
+    candidates.taken(state, worker)
+    return assignment
 
 
 def _long_enough(
-    pool: pools.Pool, record: TaskRecord | None, now_ns: int, *, allow_long: bool
+    state: scheduler_state.SchedulerState,
+    pool: pools.Pool,
+    record: TaskRecord | None,
+    now_ns: int,
+    *,
+    allow_long: bool,
 ) -> tuple[pools.Worker | None, TaskRecord | None]:
     """Return the first task that an idle worker has time and memory for, and that worker: on the
     node with the fewest free slots, of these the one whose job ends first, so that others become
     idle and end. Tasks for which the rest of all idle workers' jobs is too short are set aside."""
+    best = candidates.idle(state, pool, candidates.PACKED).best()
+    if (
+        record is not None
+        and best is not None
+        and not pools.is_late(best.host, pool.spec, record, now_ns)
+        and record.route.memory_bytes <= pools.memory_for(best, record)
+    ):
+        return best, record
     idle = [w for w in pool.idle() if w.host.free_slots > w.host.claimed_slots]
     while record is not None and idle:
         in_time = [w for w in idle if not pools.is_late(w.host, pool.spec, record, now_ns)]
@@ -399,39 +417,19 @@ def _prefetch_chunk(
 ) -> AssignTasks | None:
     """Assign one more chunk to the least loaded worker that is busy with small tasks.
     `reservation`: among its dedicated workers; 0: among workers without a reservation."""
-    best, live = None, 0
     if pool.spec.pace or not pool.queue.has_short():
         return None
-    isolates = state.limits.isolates_accounts
-    first_waiting = pool.queue.head(False, reservation) if isolates else None
-    for worker in pool.workers.values():
-        if worker.leaving or worker.reservation_id != reservation:
-            continue
-        if first_waiting is not None and not account_isolation.serves(state, worker, first_waiting):
-            continue
-        live += 1
-        if (
-            worker.state is not _BUSY
-            or worker.slots > 1
-            or worker.granted_slots  # it runs a wide task, whose slots will be returned
-            or worker.held_us > PREFETCH_MAX_US
-            or worker.host.free_slots < worker.host.claimed_slots  # its slot is waited for
-            or now_ns - worker.working_since_ns > PREFETCH_LATE_NS
-        ):
-            continue
-        first = next(iter(worker.held.values()))
-        if first.incident:
-            continue  # a suspect travels alone
-        if worker.held_us > batching.ahead_us(first.cost_us) and len(worker.held) > 1:
-            continue
-        if best is None or worker.held_us < best.held_us:
-            best = worker
+    if reservation or state.limits.isolates_accounts:
+        found = _ahead_of_few(state, pool, now_ns, reservation)
+    else:
+        found = candidates.ahead(state, pool, now_ns)
+    best = found.best()
     if best is None:
         return None
     record = pool.queue.head(False, reservation)
     if state.closing_ns:
         record = _postpone_late(state, pool, record, now_ns, reservation)
-    if record is None or record.incident or record.cost_us > PREFETCH_MAX_US:
+    if record is None or record.incident or record.cost_us > candidates.PREFETCH_MAX_US:
         return None
     if not account_isolation.serves(state, best, record):  # the first ones were set aside
         return None
@@ -439,7 +437,28 @@ def _prefetch_chunk(
     free = max(0, host.free_memory - host.claimed_memory)
     if record.route.memory_bytes > free + best.reserved + best.memory_bytes:
         return None
-    return batching.build_chunk(state, pool, best, record, live, now_ns, reservation)
+    assignment = batching.build_chunk(state, pool, best, record, found.count, now_ns, reservation)
+    candidates.taken(state, best)
+    return assignment
+
+
+def _ahead_of_few(
+    state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int, reservation: int
+) -> Candidates:
+    """Return the candidates of `candidates.ahead` that serve one reservation, or the account of the
+    first waiting task."""
+    isolates = state.limits.isolates_accounts
+    first = pool.queue.head(False, reservation) if isolates else None
+    return candidates.ahead_among(
+        [
+            worker
+            for worker in pool.workers.values()
+            if not worker.leaving
+            and worker.reservation_id == reservation
+            and (first is None or account_isolation.serves(state, worker, first))
+        ],
+        now_ns,
+    )
 
 
 def _postpone_late(

@@ -145,9 +145,9 @@ def _next_assignment(
         idle, key=lambda w: (missing_slots(w), max(0, record.route.memory_bytes - w.reserved))
     )
     if missing_slots(worker):
-        unclaimed = [w for w in idle if _may_claim(state, w)]
+        unclaimed = [w for w in idle if _may_claim(w)]
         if unclaimed:
-            _claim(state, min(unclaimed, key=missing_slots))
+            _claim(min(unclaimed, key=missing_slots))
         return None
     if not _has_memory(state, worker, record, now_ns):
         return None
@@ -179,24 +179,24 @@ def _has_memory(
     return True
 
 
-def _may_claim(state: scheduler_state.SchedulerState, worker: state_pools.Worker) -> bool:
+def _may_claim(worker: state_pools.Worker) -> bool:
     """Return whether the worker's nodes are unclaimed and have enough slots. Slots of dedicated
     workers are not counted: they do not become free while their reservation lives, so a claim on
     them would only block other tasks."""
     return not any(
-        claimed_slots(host) or host.node.slots - _reserved_slots(state, host) < ranks
+        claimed_slots(host) or host.node.slots - _reserved_slots(host) < ranks
         for host, ranks in worker.host_ranks
     )
 
 
-def _reserved_slots(state: scheduler_state.SchedulerState, host: state_pools.NodeState) -> int:
-    workers = (w for w in state.workers.values() if w.reservation_id and w.host is host)
+def _reserved_slots(host: state_pools.NodeState) -> int:
+    workers = (w for w in host.workers.values() if w.reservation_id and w.host is host)
     return sum(w.slots > 0 for w in workers)
 
 
-def _claim(state: scheduler_state.SchedulerState, worker: state_pools.Worker) -> None:
+def _claim(worker: state_pools.Worker) -> None:
     waits_long = any(
-        host.node.slots - long_slots(state, host) < ranks for host, ranks in worker.host_ranks
+        host.node.slots - long_slots(host) < ranks for host, ranks in worker.host_ranks
     )
     for host, ranks in worker.host_ranks:
         if waits_long:
@@ -238,20 +238,20 @@ def short_tasks_arriving(state: scheduler_state.SchedulerState, now_ns: int) -> 
     return any(p.spec.ranks == 1 and p.queue.has_short() for p in state.pools.values())
 
 
-def long_slots(state: scheduler_state.SchedulerState, host: state_pools.NodeState) -> int:
+def long_slots(host: state_pools.NodeState) -> int:
     """Return the slots of a node that long tasks have."""
     return sum(
         w.slots if w.ranks == 1 else n
-        for w in state.workers.values()
+        for w in host.workers.values()
         if w.slots and w.held_us > LONG_US
         for h, n in w.host_ranks
         if h is host
     )
 
 
-def long_memory(state: scheduler_state.SchedulerState, host: state_pools.NodeState) -> int:
+def long_memory(host: state_pools.NodeState) -> int:
     """Return the bytes of a node that were granted to long tasks."""
-    workers = (w for w in state.workers.values() if w.host is host)
+    workers = (w for w in host.workers.values() if w.host is host)
     return sum(w.memory_bytes for w in workers if w.held_us > LONG_US)
 
 

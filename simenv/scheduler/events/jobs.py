@@ -100,7 +100,7 @@ def job_over(
     host, job = found
     was_ending = job.phase is pools.NodeJobPhase.ENDING
     actions: list[core.Action] = []
-    for worker in [w for w in state.workers.values() if w.host is host]:
+    for worker in list(host.workers.values()):
         text = f"node {name} has left: {reason}"
         actions += declare_worker_lost(state, worker, text, now_ns, blame=False)
     pool = state.pools[host.node.pool]

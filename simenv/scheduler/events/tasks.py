@@ -131,6 +131,7 @@ def rollback_submit(
             worker = state.workers[record.worker]
             del worker.held[number]
             worker.held_us -= record.cost_us
+            state.pools[worker.pool].open_workers[worker.name] = worker
             if not worker.held:
                 state.worker_became_idle(worker, now_ns)
         devices.withdraw_run(state, record, now_ns)
@@ -153,6 +154,7 @@ def tasks_finished(
     if worker is None:
         return []
     worker.heard_ns, held_us = now_ns, worker.held_us
+    state.pools[worker.pool].open_workers[name] = worker
     held, tasks, by_task = worker.held, state.tasks, state.reservations.by_task
     endings: list[core.TaskEnded] = []
     ended: list[core.TaskRecord] = []
@@ -430,6 +432,7 @@ def _unconfirmed(
     worker = state.workers[record.worker]
     del worker.held[record.number]
     worker.held_us = max(0.0, worker.held_us - record.cost_us)
+    state.pools[worker.pool].open_workers[worker.name] = worker
     worker.skipped[record.number] = record.fence, 0
     reason = record.stopping
     final, message = core.early_end(reason), record.stop_message

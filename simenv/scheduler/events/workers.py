@@ -159,6 +159,8 @@ def worker_lost(
     if worker is None or worker.start != start:
         if state.unreaped_workers.get(name) == start:
             del state.unreaped_workers[name]
+            for pool in state.pools.values():
+                pool.names_below = 0
             record = state.uncharged.pop(name, None)
             if record is not None and blame:  # its node is there: the worker was at fault
                 record.deaths += 1
@@ -248,6 +250,7 @@ def _requeue_or_end(
 def expire_silent_workers(state: scheduler_state.SchedulerState, now_ns: int) -> list[core.Action]:
     """Declare workers without a heartbeat for too long lost."""
     actions: list[core.Action] = []
+    is_single = len(state.nodes.hosts) == 1
     for worker in list(state.workers.values()):
         if worker.state == WorkerState.DRAINING and (
             now_ns - worker.since_ns > state.limits.silent_ns
@@ -265,7 +268,9 @@ def expire_silent_workers(state: scheduler_state.SchedulerState, now_ns: int) ->
             reason = f"{problem} for {(now_ns - worker.heard_ns) / 1e9:.1f} s"
             actions.append(core.KillWorker(worker.name, reason, worker.start))
             record = None if starting else _uncharged_task(state, worker)
-            actions += declare_worker_lost(state, worker, reason, now_ns, blame=record is None)
+            # A node falls silent worker by worker: an idle one says nothing about its pool.
+            blame = record is None and (starting or bool(worker.held) or is_single)
+            actions += declare_worker_lost(state, worker, reason, now_ns, blame=blame)
             if record is not None and record.phase != core.FINAL:
                 state.uncharged[worker.name] = record
     return actions
@@ -282,7 +287,7 @@ def _uncharged_task(
     (record,) = worker.held.values()
     ready = (WorkerState.IDLE, WorkerState.BUSY)
     is_alone = any(
-        all(each is worker or each.state not in ready for each in _workers_on(state, host))
+        all(each is worker or each.state not in ready for each in host.workers.values())
         for host, _ in worker.host_ranks
     )
     return record if is_alone and record.deaths < task_index.POISON_DEATHS - 1 else None
@@ -326,7 +331,7 @@ def drain_node(
     host.drained = reason or "no reason given"
     state.nodes_changed()
     actions: list[core.Action] = [core.RecordEvent("node.drained", name, host.drained)]
-    for worker in _workers_on(state, host):
+    for worker in list(host.workers.values()):
         actions += state.retire(worker, f"node {name} is drained", now_ns)
     return actions + record_unplaceable(state)
 
@@ -358,7 +363,7 @@ def node_lost(
     host.lost = reason or "lost"
     state.nodes_changed()
     actions: list[core.Action] = [core.RecordEvent("node.lost", name, host.lost)]
-    for worker in _workers_on(state, host):
+    for worker in list(host.workers.values()):
         actions.append(core.KillWorker(worker.name, f"node {name} was lost", worker.start))
         actions += declare_worker_lost(
             state, worker, f"node {name} was lost: {host.lost}", now_ns, blame=False
@@ -383,7 +388,7 @@ def detect_silent_nodes(state: scheduler_state.SchedulerState, now_ns: int) -> l
     """Declare silent workers lost, and a node lost if all its workers are silent."""
     actions: list[core.Action] = []
     for host in state.nodes.hosts.values() if len(state.nodes.hosts) > 1 else ():
-        on_node = _workers_on(state, host)
+        on_node = host.workers.values()
         ready = [w for w in on_node if w.state in (WorkerState.IDLE, WorkerState.BUSY)]
         silent = [w for w in ready if now_ns - w.heard_ns > state.limits.silent_ns]
         if len(silent) > 1 and len(silent) == len(ready):
@@ -404,12 +409,6 @@ def _host(state: scheduler_state.SchedulerState, name: str) -> state_pools.NodeS
         hint = f"nodes: {nodes}; pools: {pools}"
         raise NotFoundError(f"there is no node or pool {name[:64]!r}", hint=hint)
     return host
-
-
-def _workers_on(
-    state: scheduler_state.SchedulerState, host: state_pools.NodeState
-) -> list[state_pools.Worker]:
-    return [w for w in state.workers.values() if any(h is host for h, _ in w.host_ranks)]
 
 
 def record_unplaceable(state: scheduler_state.SchedulerState) -> list[core.RecordEvent]:

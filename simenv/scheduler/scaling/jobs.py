@@ -102,7 +102,7 @@ def resize(state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int)
         actions += _drain_before_end(state, host, spec, now_ns)
     waiting = _waiting(pool)
     for host in hosts:
-        actions += _end_unused(state, pool, host, waiting, now_ns)
+        actions += _end_unused(pool, host, waiting, now_ns)
     if pool.is_quarantined or now_ns < pool.next_start_ns:
         return actions
     demand = _demand(pool, hosts)
@@ -176,13 +176,12 @@ def drain(
     host.job.phase = pools.NodeJobPhase.ENDING
     host.drained = reason
     actions: list[Action] = [RecordEvent("node.drained", host.node.name, reason)]
-    for worker in _workers_on(state, host):
+    for worker in list(host.workers.values()):
         actions += state.retire(worker, f"node {host.node.name}: {reason}", now_ns)
     return actions
 
 
 def _end_unused(
-    state: scheduler_state.SchedulerState,
     pool: pools.Pool,
     host: pools.NodeState,
     waiting: int,
@@ -199,7 +198,7 @@ def _end_unused(
             return []
         host.job = pools.NodeJob()
         return [EndJob(name, "nothing waits for it any more")]
-    if _workers_on(state, host):
+    if host.workers:
         job.had_worker = True
         return []
     if not host.drained:
@@ -213,10 +212,6 @@ def _end_unused(
         return []
     job.phase, job.told_to_end = pools.NodeJobPhase.ENDING, True
     return [EndJob(name, host.drained)]
-
-
-def _workers_on(state: scheduler_state.SchedulerState, host: pools.NodeState) -> list[pools.Worker]:
-    return [w for w in state.workers.values() if w.host is host]
 
 
 def text(state: scheduler_state.SchedulerState, pool: pools.Pool) -> str:

@@ -260,13 +260,16 @@ def _start(
     state.next_start += 1
     state.starts_left -= 1
     state.workers[name] = pool.workers[name] = worker
+    for host, _ in host_ranks:
+        host.workers[name] = worker
     return StartWorker(pool.spec.name, name, worker.start, placement.shares, worker.gpus)
 
 
 def _free_name(state: scheduler_state.SchedulerState, pool: pools.Pool) -> str:
-    number = 0
+    number = pool.names_below
     while (name := f"{pool.spec.name}-{number}") in pool.workers or name in state.unreaped_workers:
         number += 1
+    pool.names_below = number  # the caller takes it
     return name
 
 
@@ -321,10 +324,10 @@ def _reclaim_memory(
 
     def freed(host: pools.NodeState) -> int:
         reserved = sum(n * w.reserved for w in reclaimable for h, n in w.host_ranks if h is host)
-        return reserved + batching.idle_bytes(state, host)
+        return reserved + batching.idle_bytes(host)
 
     def held(host: pools.NodeState) -> int:
-        return gang_scheduling.long_memory(state, host)
+        return gang_scheduling.long_memory(host)
 
     def on_demand(host: pools.NodeState) -> int:
         on_demand_workers = [w for w in reclaimable if state.pools[w.pool].base]

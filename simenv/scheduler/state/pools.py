@@ -89,6 +89,7 @@ class NodeState(msgspec.Struct, eq=False):
     busy_ms: int = 0  # busy time of all processors since the start of the node
     used_bytes: int = 0  # memory in use
     job: NodeJob | None = None  # by which it comes; None: it is of the allocation
+    workers: dict[str, Worker] = msgspec.field(default_factory=dict)  # with ranks here, by name
 
     @property
     def is_up(self) -> bool:
@@ -451,7 +452,12 @@ class Pool:
         self.small = WorkerEfficiency()  # for tasks that travel with others
         self.large = WorkerEfficiency()
         self.workers: dict[str, Worker] = {}
+        # Of these, so that no assignment looks at all: the idle ones, and busy ones that may take
+        # tasks ahead, as far as they were not found to have enough since they last changed.
+        self.idle_workers: dict[str, Worker] = {}
+        self.open_workers: dict[str, Worker] = {}
         self.starts: dict[str, int] = {}  # by worker name
+        self.names_below = 0  # all numbers of workers below this one are taken
         self.failures = 0
         self.pauses = 0  # consecutive
         self.next_start_ns = 0
@@ -484,8 +490,8 @@ class Pool:
 
     def idle(self) -> list[Worker]:
         """Return the idle workers that are not dedicated to a reservation."""
-        workers = (w for w in self.workers.values() if w.state == WorkerState.IDLE)
-        return [w for w in workers if not (w.leaving or w.reservation_id)]
+        idle = [w for w in self.idle_workers.values() if not (w.leaving or w.reservation_id)]
+        return sorted(idle, key=lambda worker: worker.start)
 
     def kept(self) -> int:
         """Return the number of dedicated workers."""
@@ -522,6 +528,7 @@ class Pool:
 
     def joined(self, worker: Worker, now_ns: int) -> None:
         worker.state = WorkerState.IDLE
+        self.idle_workers[worker.name] = worker
         worker.since_ns = worker.heard_ns = now_ns
         self.pauses, self.switches_account = 0, False
 

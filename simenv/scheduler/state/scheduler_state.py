@@ -23,6 +23,7 @@ from simenv.scheduler.queueing import fair_share
 from simenv.scheduler.reservations.ledger import ReservationLedger
 from simenv.scheduler.routing import live_routing
 from simenv.scheduler.state import (
+    candidates,
     device_state,
     maintenance,
     owner_quotas,
@@ -81,6 +82,8 @@ class SchedulerState:
         self.gangs: list[state_pools.Pool] = []  # pools whose workers have several ranks
         self.deferred_gangs = False  # some wait for tasks of one rank of accounts that go first
         self.workers: dict[str, state_pools.Worker] = {}
+        # Of the present pass, by pool and order.
+        self.candidates: dict[tuple[str, str], candidates.Candidates] = {}
         # Workers whose task may give slots back, see `gang_scheduling`.
         self.multi_slot_workers: dict[str, state_pools.Worker] = {}
         self.unreaped_workers: dict[str, int] = {}  # start of lost workers that may still run
@@ -329,6 +332,7 @@ class SchedulerState:
             self.gang_ended_ns = now_ns
         if worker.state == WorkerState.BUSY:
             worker.state = WorkerState.IDLE
+            self.pools[worker.pool].idle_workers[worker.name] = worker
             worker.since_ns = now_ns
             if worker.leaving:
                 self.begin_retirement(worker, worker.leaving, now_ns)
@@ -337,7 +341,7 @@ class SchedulerState:
         """Stop assigning tasks to this idle worker; the next tick returns its RetireWorker."""
         worker.leaving = reason
         self.release_from_reservation(worker)
-        worker.state, worker.since_ns = WorkerState.DRAINING, now_ns
+        self._drain(worker, now_ns)
         self.deferred_actions.append(core.RetireWorker(worker.name, reason, worker.start))
 
     def kill(self, worker: state_pools.Worker, reason: str) -> list[core.Action]:
@@ -351,8 +355,12 @@ class SchedulerState:
         self.release_from_reservation(worker)
         if worker.state != WorkerState.IDLE:
             return []
-        worker.state, worker.since_ns = WorkerState.DRAINING, now_ns
+        self._drain(worker, now_ns)
         return [core.RetireWorker(worker.name, worker.leaving, worker.start)]
+
+    def _drain(self, worker: state_pools.Worker, now_ns: int) -> None:
+        worker.state, worker.since_ns = WorkerState.DRAINING, now_ns
+        self.pools[worker.pool].idle_workers.pop(worker.name, None)
 
     def release_from_reservation(self, worker: state_pools.Worker) -> None:
         """Take a worker from its reservation; an idle one releases its slot."""
@@ -384,11 +392,17 @@ class SchedulerState:
     def remove_worker(self, worker: state_pools.Worker) -> None:
         """Remove a worker that is gone and free all its resources."""
         del self.workers[worker.name]
-        del self.pools[worker.pool].workers[worker.name]
+        pool = self.pools[worker.pool]
+        del pool.workers[worker.name]
+        pool.idle_workers.pop(worker.name, None)
+        pool.open_workers.pop(worker.name, None)
+        pool.names_below = 0
+        for host, _ in worker.host_ranks:
+            del host.workers[worker.name]
         worker.held, worker.reservation_id = {}, 0
         self.release_resources(worker)
         self.release_kept_states(worker)
-        state_pools.vacate(worker.host_ranks, worker.reserved, bool(self.pools[worker.pool].base))
+        state_pools.vacate(worker.host_ranks, worker.reserved, bool(pool.base))
         for place, gpus in state_pools.gpus_by_host(worker.host_ranks, worker.gpus):
             place.return_gpus(gpus)
 

@@ -137,7 +137,7 @@ def node_info(state: scheduler_state.SchedulerState, host: state_pools.NodeState
         slots_granted=node.slots - host.free_slots,
         memory_bytes=node.memory_bytes,
         memory_granted=node.memory_bytes - host.free_memory,
-        workers=sum(any(h is host for h, _ in w.host_ranks) for w in state.workers.values()),
+        workers=len(host.workers),
         ranks=host.ranks,
         gpus=node.gpus,
         features=node.features,

@@ -39,7 +39,7 @@ from simenv.wire.messages import client as m, queries
 from simenv.wire.transport import sockets
 from simenv.wire.transport.tcp_listener import ListenerOptions, TcpListener
 
-DESCRIPTORS = 8_192  # more than `ConnectionLimiter` allows to clients
+DESCRIPTORS = 131_072  # more than the connections of clients and of WORKERS
 LINES = 20
 WINDOW_S = 60.0
 REVOKED_NOTICE = codec.encode(m.StopWorker("this start of the worker has ended"))
@@ -197,7 +197,8 @@ def raise_descriptor_limit() -> None:
 _DISCARD_PORT = 9  # unused: the connect of a datagram socket sends nothing, it finds the route
 WORKERS = ListenerOptions(
     prefix=b"node/",
-    max_authenticated=16_384,  # two connections a worker, and those of the environment's own user
+    # Two connections a worker, one an agent, and those of the environment's own user.
+    max_authenticated=100_000,
     max_per_key=16_384,
     message_bytes=m.MAX_MESSAGE_BYTES,
     queued_messages=2_000,

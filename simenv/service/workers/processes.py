@@ -96,6 +96,7 @@ class WorkerProcesses:
         self._import_from = os.pathsep.join(config.import_from)
         self._peers: dict[str, WorkerPeer] = {}
         self._names: dict[bytes, str] = {}  # by work socket
+        self._beating: dict[bytes, str] = {}  # by control socket
         self.job_nodes: JobNodes | None = None  # None: all nodes are of the allocation
         self._ending: dict[str, float] = {}  # terminated; monotonic time at which they are killed
         self._argv = (
@@ -197,12 +198,12 @@ class WorkerProcesses:
         if not worker.control and self._is_of_another(name, peer):
             return False
         worker.control = peer
+        self._beating[peer] = name
         return True
 
     def _is_of_another(self, name: str, peer: bytes) -> bool:
         """Return whether a socket is that of another worker, which must not join as this one."""
-        others = (worker for other, worker in self._peers.items() if other != name)
-        return any(peer in (worker.work, worker.control) for worker in others)
+        return any(table.get(peer, name) != name for table in (self._names, self._beating))
 
     def work_peer(self, name: str) -> bytes:
         worker = self._peers.get(name)
@@ -275,6 +276,7 @@ class WorkerProcesses:
         worker = self._peers.pop(name, None)
         if worker is not None:
             self._names.pop(worker.work, None)
+            self._beating.pop(worker.control, None)
             self._keys.remove(name, worker.start)
 
     def _log(self, name: str) -> Path:
@@ -517,9 +519,11 @@ def workers_that_fit_besides(
 ) -> int:
     """Return the number of workers, at most `wanted`, that fit besides the smallest number of
     workers of the pools `others`."""
-    if limits.overcommit or spec.provider:
+    if limits.overcommit or spec.provider or spec.jobs is not None:  # jobs are of one pool
         return wanted
-    used_slots = sum(other.min * other.ranks for other in others if not other.provider)
+    used_slots = sum(
+        other.min * other.ranks for other in others if not (other.provider or other.jobs)
+    )
     all_nodes = PoolSpec("all", memory_bytes=spec.memory_bytes)
     free_slots = max_residents(all_nodes, limits) - used_slots
     return min(wanted, max(0, free_slots) // spec.ranks)

@@ -451,10 +451,6 @@ class ConnectionLimiter:
         self._of_key[key] = self._of_key.get(key, 0) + 1
         return True
 
-    def has(self, key: str) -> bool:
-        """Return whether an authenticated connection has this key."""
-        return key in self._of_key
-
     def remove(self, fd: int) -> None:
         """Remove a connection from the counts."""
         self._unauthenticated.pop(fd, None)

@@ -90,6 +90,7 @@ class TcpListener:
         self._admitted: dict[str, Identity] = {}
         self._peers: dict[bytes, _Peer] = {}
         self._by_fd: dict[int, set[bytes]] = {}
+        self._by_key: dict[str, set[bytes]] = {}
         self._rejected: set[int] = set()  # descriptors that got the refusal for too many
         self._leaving: list[tuple[float, int]] = []  # a heap: (time to cut, descriptor)
         self._on_rejection = on_rejection
@@ -163,11 +164,9 @@ class TcpListener:
     def revoke_key(self, key: str, revocation_notice: bytes) -> None:
         """Revoke one key; its peers get `revocation_notice`, unless that is empty, and are cut
         off."""
-        identity = self._admitted.pop(key, None)
-        if identity is not None and self._limiter.has(identity.owner or key):
-            for name, peer in list(self._peers.items()):
-                if peer.key == key:
-                    self._dismiss(name, peer, revocation_notice)
+        self._admitted.pop(key, None)
+        for name in tuple(self._by_key.get(key, ())):
+            self._dismiss(name, self._peers[name], revocation_notice)
 
     def _dismiss(self, name: bytes, peer: _Peer, revocation_notice: bytes) -> None:
         if revocation_notice:
@@ -242,6 +241,7 @@ class TcpListener:
             peer = self._peers.pop(name, None)
             if peer is not None:
                 self._outgoing.drop(peer.route)
+                self._drop_key(name, peer)
 
     def _cut_leaving(self) -> None:
         leaving = self._leaving
@@ -323,6 +323,7 @@ class TcpListener:
             self._forget(name, old)
         self._peers[name] = peer
         self._by_fd.setdefault(peer.fd, set()).add(name)
+        self._by_key.setdefault(peer.key, set()).add(name)
         return True
 
     def _forget(self, name: bytes, peer: _Peer) -> None:
@@ -333,6 +334,14 @@ class TcpListener:
             names.discard(name)
             if not names:
                 del self._by_fd[peer.fd]
+        self._drop_key(name, peer)
+
+    def _drop_key(self, name: bytes, peer: _Peer) -> None:
+        names = self._by_key.get(peer.key)
+        if names is not None:
+            names.discard(name)
+            if not names:
+                del self._by_key[peer.key]
 
     def holds(self, peer: bytes) -> bool:
         return peer.startswith(self._options.prefix)

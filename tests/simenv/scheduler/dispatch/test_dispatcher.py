@@ -44,8 +44,13 @@ def test_at_most_one_chunk_is_prefetched_per_worker(machine: CheckedScheduler) -
 
 
 def test_few_tasks_are_split_evenly_among_workers(pair: CheckedScheduler) -> None:
-    pair.submit(10, cost=10.0)
+    pair.submit(10, cost=30.0)
     assert sorted(len(send.records) for send in pair.assign()) == [5, 5]
+
+
+def test_less_work_than_a_message_costs_is_not_split(pair: CheckedScheduler) -> None:
+    pair.submit(10, cost=10.0)
+    assert [len(send.records) for send in pair.assign()] == [10]
 
 
 def test_tasks_of_half_a_millisecond_share_chunks_of_five(machine: CheckedScheduler) -> None:

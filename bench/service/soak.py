@@ -1,0 +1,283 @@
+"""Endurance: fifty clients of five kinds, and a fault every minute, for hours.
+
+Each client submits one circuit after another and gets the same counts each time
+(`bench.testbed.soak_clients`): through the Python client, as a typed command, through QPM, through
+the gateway, and as a stream. Faults take turns: a worker is killed; the service is killed and
+started again; it is replaced as in an upgrade; ten clients are killed and start again; a key in use
+is revoked. Samples tell the memory and the descriptors of the service, and the bytes of the
+environment's folder.
+
+A start of the service begins anew in memory and descriptors: slopes are fitted to the samples of
+each start, without its first tenth, and weighted by their number. From them comes the state after
+14 days. A task of a client without idempotency keys (a command, QPM) whose answer was lost may have
+run: so many more tasks than results are not counted as doubled. Not done: a full disk, which needs
+a mount, loss of power, and steps of the clock.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from argparse import Namespace
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import cycle
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import psutil
+
+from bench.harness import Option, Report
+from bench.harness.environments import (
+    home,
+    remote_key,
+    service_process,
+    simenv as command,
+    wait_until,
+)
+from bench.testbed.soak_clients import KEYED, KINDS, QASM
+from simenv import config
+from simenv.client import environments
+from simenv.client.client import connect
+from simenv.errors import SimenvError
+
+NAME = "bench-soak"
+WORKERS = 2
+LOOK_S = 1.0
+DRAIN_S = 120.0
+START_S = 120.0
+REVOKED_S = 10.0
+DAYS = 14.0
+CONFIG = """
+listen = "tcp://127.0.0.1:0"
+[gateway]
+listen = "127.0.0.1:0"
+requests_per_s = 0
+"""
+OPTIONS = (
+    Option("--hours", default=2.0, quick=0.05),
+    Option("--clients", default=50),
+    Option("--fault-s", default=60.0, quick=20.0, help="between two faults"),
+)
+
+
+class Sample(NamedTuple):
+    """One look at the service and its folder."""
+
+    at_s: float
+    pid: int
+    rss_bytes: int
+    descriptors: int
+    disk_bytes: int
+
+
+class Soak:
+    """The environment, its clients, and what was seen of them."""
+
+    def __init__(self, folder: Path, clients: int) -> None:
+        self._folder = folder
+        self._each = clients // len(KINDS)
+        self._clients: dict[str, subprocess.Popen[bytes]] = {}
+        self._kinds = cycle(KINDS)
+        self.samples: list[Sample] = []
+        self.faults: Counter[str] = Counter()
+        self.served_after_revocation = 0
+        self._file = folder / "simenv.toml"
+        self._file.write_text(CONFIG)
+        self.up()
+        status = json.loads(command(["gateway", "status", "--name", NAME, "--json"]))
+        words = ["gateway", "tokens", "add", "--name", NAME, "--json", "--user", "soak"]
+        self._where = NAME, status["url"], json.loads(command(words))["secret"]
+        for kind in KINDS:
+            self._start(kind)
+
+    def up(self) -> None:
+        words = ["up", "--name", NAME, "--workers", str(WORKERS), "--config", str(self._file)]
+        command(words)
+
+    def _start(self, kind: str) -> None:
+        argv = [sys.executable, "-m", "bench.testbed.soak_clients", kind, str(self._each)]
+        self._clients[kind] = subprocess.Popen([*argv, str(self._folder), *self._where])
+
+    def look(self) -> None:
+        with suppress(SimenvError, psutil.Error, OSError), connect(NAME) as client:
+            service = service_process(client)
+            root = config.home_root() / NAME
+            disk = sum(path.stat().st_blocks * 512 for path in root.rglob("*") if path.is_file())
+            with service.oneshot():
+                rss, descriptors = service.memory_info().rss, service.num_fds()
+            self.samples.append(Sample(time.monotonic(), service.pid, rss, descriptors, disk))
+
+    # --- faults ---------------------------------------------------------------------------------
+
+    def kill_worker(self) -> None:
+        with connect(NAME) as client:
+            psutil.Process(client.workers()[0].pid).kill()
+
+    def kill_service(self) -> None:
+        with connect(NAME) as client:
+            service = service_process(client)
+        service.kill()
+        gone = lambda: not service.is_running() or service.status() == psutil.STATUS_ZOMBIE  # noqa: E731
+        wait_until(gone, START_S, what="the end of the killed service")
+        self.up()
+
+    def upgrade(self) -> None:
+        command(["admin", "upgrade", "--name", NAME])
+
+    def kill_clients(self) -> None:
+        kind = next(self._kinds)
+        self._clients[kind].kill()
+        self._clients[kind].wait()
+        self._start(kind)
+
+    def revoke_key(self) -> None:
+        """Revoke a key while a client uses it; count tasks that are accepted afterwards."""
+        name = f"guest{self.faults['revoke_key']}"
+        with connect(NAME) as own:
+            file, _ = remote_key(own, name, self._folder)
+            with connect(service=file) as guest:
+                guest.submit(QASM, shots=1, seed=1).result(60.0)
+                own.keys.revoke(name)
+                with suppress(SimenvError):
+                    guest.submit(QASM, shots=1, seed=1).result(REVOKED_S)
+                    self.served_after_revocation += 1
+
+    def run(self, seconds: float, fault_s: float) -> None:
+        """Let the clients work; every `fault_s` something fails."""
+        faults: tuple[Callable[[], None], ...] = (
+            *(self.kill_worker, self.kill_service, self.kill_clients),
+            *(self.revoke_key, self.upgrade),
+        )
+        turns = cycle(faults)
+        end_s, fault_due_s = time.monotonic() + seconds, time.monotonic() + fault_s
+        while time.monotonic() < end_s:
+            time.sleep(LOOK_S)
+            self.look()
+            if time.monotonic() > fault_due_s:
+                fault, fault_due_s = next(turns), time.monotonic() + fault_s
+                fault()
+                self.faults[fault.__name__] += 1
+
+    def close(self) -> None:
+        for process in self._clients.values():
+            process.kill()
+            process.wait()
+        environments.down(NAME, now=True)
+
+
+class Outcome(NamedTuple):
+    """What the clients have written, and what the service counts."""
+
+    results: int
+    unequal: int
+    open_keys: int
+    doubled: int
+    failed_attempts: int
+    seconds: list[float]
+
+
+def run(options: Namespace) -> Report:
+    seconds = 3_600.0 * options.hours
+    report = Report("soak", f"soak: {options.clients} clients for {options.hours:g} h")
+    with home(), tempfile.TemporaryDirectory() as folder:
+        soak = Soak(Path(folder), options.clients)
+        try:
+            soak.run(seconds, options.fault_s)
+            outcome = _outcome(Path(folder), soak)
+        finally:
+            soak.close()
+    _report(report, soak, outcome)
+    return report
+
+
+def _outcome(folder: Path, soak: Soak) -> Outcome:
+    """Wait until all clients that are not at rest have a result; read their files."""
+    deadline_s = time.monotonic() + DRAIN_S
+    while True:
+        lines = [line.split() for file in folder.glob("*.log") for line in _lines(file)]
+        sent = {words[1] for words in lines if words[0] == "s"}
+        ended = {words[1]: words for words in lines if words[0] == "r"}
+        before = [key for key in sent - ended.keys() if _is_old(folder, key)]
+        if not before or time.monotonic() > deadline_s:
+            break
+        time.sleep(LOOK_S)
+    failed = [words[1] for words in lines if words[0] == "f"]
+    keyless = sum(not key.startswith(KEYED) for key in failed)
+    attempts = Counter(words[1] for words in lines if words[0] == "s")
+    keyless += sum(n - 1 for key, n in attempts.items() if not key.startswith(KEYED))
+    with connect(NAME) as client:
+        status = client.status()
+    guests = 2 * soak.faults["revoke_key"]
+    most = len(sent) + keyless + guests
+    usual = Counter(words[3] for words in ended.values()).most_common(1)[0][0]
+    return Outcome(
+        len(ended),
+        sum(words[3] != usual for words in ended.values()),
+        len(before),
+        max(0, status.done + status.failed - most),
+        len(failed),
+        [float(words[2]) for words in ended.values()],
+    )
+
+
+def _lines(file: Path) -> list[str]:
+    text = file.read_text()
+    return text[: text.rfind("\n") + 1].splitlines()
+
+
+def _is_old(folder: Path, key: str) -> bool:
+    """Return whether a client has waited for the result of a key since before the end."""
+    file = folder / f"{key.rpartition('-')[0]}.log"
+    return time.time() - file.stat().st_mtime > LOOK_S
+
+
+def _slope(samples: list[Sample], field: str) -> float:
+    """Return the growth a second, over all starts of the service."""
+    slopes, weights = [], []
+    for pid in dict.fromkeys(sample.pid for sample in samples):
+        own = [sample for sample in samples if sample.pid == pid]
+        own = own[len(own) // 10 :]
+        if len(own) >= 10:
+            times = [sample.at_s for sample in own]
+            slopes.append(float(np.polyfit(times, [getattr(s, field) for s in own], 1)[0]))
+            weights.append(len(own))
+    return float(np.average(slopes, weights=weights)) if slopes else 0.0
+
+
+def _report(report: Report, soak: Soak, outcome: Outcome) -> None:
+    samples = soak.samples
+    second = samples[len(samples) // 2 :]
+    first_rss = np.median([s.rss_bytes for s in samples[: max(1, len(samples) // 4)]])
+    last_rss = np.median([s.rss_bytes for s in samples[-max(1, len(samples) // 4) :]])
+    days_s = DAYS * 86_400
+    disk = np.polyfit([s.at_s for s in second], [s.disk_bytes for s in second], 1)[0]
+    rss, descriptors = _slope(samples, "rss_bytes"), _slope(samples, "descriptors")
+    p50, p99 = np.percentile(outcome.seconds, [50, 99])
+    print(f"faults: {dict(soak.faults)}")
+    print(
+        f"{outcome.results} results, {outcome.failed_attempts} attempts failed and were repeated;"
+        f" p50 {p50:.3f} s, p99 {p99:.3f} s, longest {max(outcome.seconds):.1f} s"
+    )
+    print(
+        f"slopes an hour: memory {rss * 3_600 / 2**20:.2f} MiB, descriptors "
+        f"{descriptors * 3_600:.2f}, disk {disk * 3_600 / 2**20:.1f} MiB; in {DAYS:.0f} days: "
+        f"{(last_rss + rss * days_s) / 2**20:.0f} MiB, "
+        f"{samples[-1].descriptors + descriptors * days_s:.0f} descriptors, "
+        f"{(samples[-1].disk_bytes + disk * days_s) / 2**30:.2f} GiB"
+    )
+    growth = float(last_rss / first_rss - 1.0)
+    report.at_most("rss_growth", growth, "memory of the service, last quarter above the first")
+    most = max(sample.descriptors for sample in samples)
+    report.at_most("descriptors", most, "descriptors of the service")
+    report.at_most("disk_gib", samples[-1].disk_bytes / 2**30, "the environment's folder, GiB")
+    report.at_most("lost", outcome.open_keys, "submissions without a result")
+    report.at_most("doubled", outcome.doubled, "tasks that ran twice")
+    report.at_most("unequal", outcome.unequal, "results with other counts")
+    label = "tasks accepted with a revoked key"
+    report.at_most("revoked", soak.served_after_revocation, label)

@@ -1,0 +1,109 @@
+"""Orders in which one pass of assignments prefers the workers of a pool.
+
+Idle workers are those with a free slot: most free slots of their node first, as `SPREAD`, or for
+nodes of jobs the fewest, as `PACKED`. `AHEAD` are busy workers that may be sent more small tasks,
+those with the least work first; workers that have enough leave `Pool.open_workers` until some of
+their tasks end. Who takes slots of a node within a pass calls `taken`; who gives some back clears
+`SchedulerState.candidates`.
+"""
+
+from __future__ import annotations
+
+from simenv.model import WorkerState
+from simenv.scheduler.dispatch import batching
+from simenv.scheduler.state import pools, scheduler_state
+from simenv.scheduler.state.candidates import Candidates, Key
+
+PREFETCH_MAX_US = 50_000.0
+PREFETCH_LATE_NS = 250_000_000  # a worker silent for longer gets no prefetched chunk
+SPREAD, PACKED, AHEAD = "spread", "packed", "ahead"
+_IDLE, _BUSY = WorkerState.IDLE, WorkerState.BUSY
+
+
+def idle(state: scheduler_state.SchedulerState, pool: pools.Pool, order: str) -> Candidates:
+    """Return the idle workers of a pool that could get a slot, as SPREAD or PACKED."""
+    found = state.candidates.get((pool.spec.name, order))
+    if found is None:
+        key_of = _packed if order == PACKED else _spread
+        found = Candidates(pool.idle_workers.values(), key_of)
+        state.candidates[pool.spec.name, order] = found
+    return found
+
+
+def ahead(state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int) -> Candidates:
+    """Return the busy workers that may take tasks ahead; their `count` is that of all workers that
+    share the tasks."""
+    found = state.candidates.get((pool.spec.name, AHEAD))
+    if found is None:
+        found = state.candidates[pool.spec.name, AHEAD] = _ahead(pool, now_ns)
+    return found
+
+
+def taken(state: scheduler_state.SchedulerState, worker: pools.Worker) -> None:
+    """Note that a worker was given a chunk, and a slot if it was idle."""
+    for (pool, order), candidates in state.candidates.items():
+        if order != AHEAD:
+            for other in worker.host.workers.values():
+                if other.pool == pool and (other is worker or other.state is _IDLE):
+                    candidates.changed(other)
+        elif worker.pool == pool:
+            candidates.changed(worker, counted=False)
+
+
+def _spread(worker: pools.Worker) -> Key | None:
+    host = worker.host
+    free = host.free_slots - host.claimed_slots
+    if worker.state is not _IDLE or worker.leaving or worker.reservation_id or free <= 0:
+        return None
+    return (host.backfill_slots - free,)
+
+
+def _packed(worker: pools.Worker) -> Key | None:
+    host = worker.host
+    if worker.state is not _IDLE or worker.leaving or worker.reservation_id:
+        return None
+    return (host.free_slots, host.end_ns) if host.free_slots > host.claimed_slots else None
+
+
+def _ahead(pool: pools.Pool, now_ns: int) -> Candidates:
+    """Return the workers without a reservation that may take tasks ahead; those that may not until
+    some of their tasks have ended are forgotten until then."""
+    workers = []
+    for worker in list(pool.open_workers.values()):
+        if not (worker.leaving or worker.reservation_id) and _takes_ahead(worker, now_ns):
+            workers.append(worker)
+        else:
+            del pool.open_workers[worker.name]
+    result = ahead_among(workers, now_ns)
+    if workers:
+        all_workers = pool.workers.values()
+        result.count = sum(not (w.leaving or w.reservation_id) for w in all_workers)
+    return result
+
+
+def ahead_among(workers: list[pools.Worker], now_ns: int) -> Candidates:
+    """Return those workers that may take tasks ahead; `count` is that of all given ones."""
+
+    def key_of(worker: pools.Worker) -> Key | None:
+        if worker.host.free_slots < worker.host.claimed_slots:  # its slot is waited for
+            return None
+        return (worker.held_us,) if _takes_ahead(worker, now_ns) else None
+
+    result = Candidates(workers, key_of)
+    result.count = len(workers)
+    return result
+
+
+def _takes_ahead(worker: pools.Worker, now_ns: int) -> bool:
+    if (
+        worker.state is not _BUSY
+        or worker.slots > 1
+        or worker.granted_slots  # it runs a wide task, whose slots will be returned
+        or worker.held_us > PREFETCH_MAX_US
+        or now_ns - worker.working_since_ns > PREFETCH_LATE_NS
+    ):
+        return False
+    first = next(iter(worker.held.values()))
+    if first.incident:
+        return False  # a suspect travels alone
+    return worker.held_us <= batching.ahead_us(first.cost_us) or len(worker.held) <= 1
