@@ -7,11 +7,11 @@ started again; it is replaced as in an upgrade; ten clients are killed and start
 is revoked. Samples tell the memory and the descriptors of the service, and the bytes of the
 environment's folder.
 
-A start of the service begins anew in memory and descriptors: slopes are fitted to the samples of
-each start, without its first tenth, and weighted by their number. From them comes the state after
-14 days. A task of a client without idempotency keys (a command, QPM) whose answer was lost may have
-run: so many more tasks than results are not counted as doubled. Not done: a full disk, which needs
-a mount, loss of power, and steps of the clock.
+Memory and descriptors begin anew with each start of the service, so their slopes are two: over
+starts at the same age, and within a start. From them comes the state after 14 days. A task of a
+client without idempotency keys (a command, QPM) whose answer was lost may have run: so many more
+tasks than results are not counted as doubled. Not done: a full disk, which needs a mount, loss of
+power, and steps of the clock.
 """
 
 from __future__ import annotations
@@ -53,6 +53,8 @@ DRAIN_S = 120.0
 START_S = 120.0
 REVOKED_S = 10.0
 DAYS = 14.0
+WARM_S = 60.0  # after which the memory of a start is compared
+LEAST_SAMPLES = 300
 CONFIG = """
 listen = "tcp://127.0.0.1:0"
 [gateway]
@@ -180,6 +182,7 @@ class Outcome(NamedTuple):
     doubled: int
     failed_attempts: int
     seconds: list[float]
+    by_kind: Counter[str]
 
 
 def run(options: Namespace) -> Report:
@@ -199,14 +202,19 @@ def run(options: Namespace) -> Report:
 def _outcome(folder: Path, soak: Soak) -> Outcome:
     """Wait until all clients that are not at rest have a result; read their files."""
     deadline_s = time.monotonic() + DRAIN_S
+    due: set[str] = set()
     while True:
         lines = [line.split() for file in folder.glob("*.log") for line in _lines(file)]
         sent = {words[1] for words in lines if words[0] == "s"}
         ended = {words[1]: words for words in lines if words[0] == "r"}
-        before = [key for key in sent - ended.keys() if _is_old(folder, key)]
-        if not before or time.monotonic() > deadline_s:
+        due = due or sent - ended.keys()
+        if due <= ended.keys() or time.monotonic() > deadline_s:
             break
         time.sleep(LOOK_S)
+    for kind in KINDS:
+        reasons = [" ".join(w[2:]) for w in lines if w[0] == "f" and w[1].startswith(kind)]
+        for reason, count in Counter(reasons).most_common(3):
+            print(f"{kind}: {count} attempts failed: {reason[:150]}")
     failed = [words[1] for words in lines if words[0] == "f"]
     keyless = sum(not key.startswith(KEYED) for key in failed)
     attempts = Counter(words[1] for words in lines if words[0] == "s")
@@ -219,10 +227,11 @@ def _outcome(folder: Path, soak: Soak) -> Outcome:
     return Outcome(
         len(ended),
         sum(words[3] != usual for words in ended.values()),
-        len(before),
+        len(due - ended.keys()),
         max(0, status.done + status.failed - most),
         len(failed),
         [float(words[2]) for words in ended.values()],
+        Counter(key.rstrip("-0123456789") for key in ended),
     )
 
 
@@ -231,23 +240,19 @@ def _lines(file: Path) -> list[str]:
     return text[: text.rfind("\n") + 1].splitlines()
 
 
-def _is_old(folder: Path, key: str) -> bool:
-    """Return whether a client has waited for the result of a key since before the end."""
-    file = folder / f"{key.rpartition('-')[0]}.log"
-    return time.time() - file.stat().st_mtime > LOOK_S
-
-
-def _slope(samples: list[Sample], field: str) -> float:
-    """Return the growth a second, over all starts of the service."""
-    slopes, weights = [], []
-    for pid in dict.fromkeys(sample.pid for sample in samples):
-        own = [sample for sample in samples if sample.pid == pid]
-        own = own[len(own) // 10 :]
-        if len(own) >= 10:
-            times = [sample.at_s for sample in own]
-            slopes.append(float(np.polyfit(times, [getattr(s, field) for s in own], 1)[0]))
-            weights.append(len(own))
-    return float(np.average(slopes, weights=weights)) if slopes else 0.0
+def _slopes(samples: list[Sample], field: str) -> tuple[float, float] | None:
+    """Return the growth a second over all starts of the service at the same age, and that within a
+    start, by least squares; None if no start was older than WARM_S for long enough."""
+    begun: dict[int, float] = {}
+    for sample in samples:
+        begun.setdefault(sample.pid, sample.at_s)
+    own = [s for s in samples if s.at_s - begun[s.pid] > WARM_S]
+    if len(own) < LEAST_SAMPLES:
+        return None
+    rows = [(1.0, s.at_s - samples[0].at_s, s.at_s - begun[s.pid]) for s in own]
+    values = [float(getattr(s, field)) for s in own]
+    _, over_starts, within = np.linalg.lstsq(np.array(rows), np.array(values), rcond=None)[0]
+    return float(over_starts), float(within)
 
 
 def _report(report: Report, soak: Soak, outcome: Outcome) -> None:
@@ -257,19 +262,27 @@ def _report(report: Report, soak: Soak, outcome: Outcome) -> None:
     last_rss = np.median([s.rss_bytes for s in samples[-max(1, len(samples) // 4) :]])
     days_s = DAYS * 86_400
     disk = np.polyfit([s.at_s for s in second], [s.disk_bytes for s in second], 1)[0]
-    rss, descriptors = _slope(samples, "rss_bytes"), _slope(samples, "descriptors")
     p50, p99 = np.percentile(outcome.seconds, [50, 99])
     print(f"faults: {dict(soak.faults)}")
     print(
         f"{outcome.results} results, {outcome.failed_attempts} attempts failed and were repeated;"
         f" p50 {p50:.3f} s, p99 {p99:.3f} s, longest {max(outcome.seconds):.1f} s"
     )
+    print(f"results by kind: {dict(sorted(outcome.by_kind.items()))}")
+    for field, unit, size in (("rss_bytes", "MiB", 2**20), ("descriptors", "", 1)):
+        slopes = _slopes(samples, field)
+        if slopes is None:
+            print(f"{field}: the service was not up for long enough to tell its slope")
+            continue
+        over, within = (3_600 * each / size for each in slopes)
+        last = (getattr(samples[-1], field) + sum(slopes) * days_s) / size
+        print(
+            f"{field}: {over:+.3f} {unit} an hour over starts, {within:+.3f} within a start; "
+            f"{last:.0f} {unit} after {DAYS:.0f} days"
+        )
+    final_gib = (samples[-1].disk_bytes + disk * days_s) / 2**30
     print(
-        f"slopes an hour: memory {rss * 3_600 / 2**20:.2f} MiB, descriptors "
-        f"{descriptors * 3_600:.2f}, disk {disk * 3_600 / 2**20:.1f} MiB; in {DAYS:.0f} days: "
-        f"{(last_rss + rss * days_s) / 2**20:.0f} MiB, "
-        f"{samples[-1].descriptors + descriptors * days_s:.0f} descriptors, "
-        f"{(samples[-1].disk_bytes + disk * days_s) / 2**30:.2f} GiB"
+        f"disk: {disk * 3_600 / 2**20:+.1f} MiB an hour; {final_gib:.2f} GiB after {DAYS:.0f} days"
     )
     growth = float(last_rss / first_rss - 1.0)
     report.at_most("rss_growth", growth, "memory of the service, last quarter above the first")

@@ -34,7 +34,7 @@ from simenv.wire.keyfiles import KeyPair, new_pair
 from simenv.wire.messages import client as m, nodes
 from simenv.worker.session import BEAT_S, IDLE_BEATS
 
-POLL_S = 0.02
+POLL_MS = 20
 RUN_US = 12  # of a task, as its result says
 RSS_BYTES = 120 * 2**20
 MEMORY_BYTES = 64 * 2**30
@@ -132,7 +132,7 @@ class SimulatedNodes:
             if route in self._handlers:
                 self._send(route, body)
                 self._beat(now + (self._idle_s if route.endswith(b"!") else BEAT_S), route, body)
-        if self._router.poll(POLL_S * 1e3):
+        if self._router.poll(POLL_MS):
             for _ in range(1_000):
                 try:
                     route, body = self._router.recv_multipart(zmq.NOBLOCK)

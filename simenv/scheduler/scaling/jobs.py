@@ -101,8 +101,9 @@ def resize(state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int)
     for host in hosts:
         actions += _drain_before_end(state, host, spec, now_ns)
     waiting = _waiting(pool)
+    is_short = pool.live() < pool.spec.min
     for host in hosts:
-        actions += _end_unused(pool, host, waiting, now_ns)
+        actions += _end_unused(pool, host, waiting, now_ns, is_short=is_short)
     if pool.is_quarantined or now_ns < pool.next_start_ns:
         return actions
     demand = _demand(pool, hosts)
@@ -186,15 +187,17 @@ def _end_unused(
     host: pools.NodeState,
     waiting: int,
     now_ns: int,
+    *,
+    is_short: bool,
 ) -> list[Action]:
     """End the job of a node without workers that gets none any more; cancel a submitted job that
-    nothing waits for."""
+    nothing waits for. `is_short`: the pool has fewer workers than its minimum."""
     job = host.job
     if job is None or job.phase is pools.NodeJobPhase.OFF:
         return []
     name, spec = host.node.name, pool.spec
     if job.phase is pools.NodeJobPhase.SUBMITTED:
-        if waiting or pool.live() < spec.min:
+        if waiting or is_short:
             return []
         host.job = pools.NodeJob()
         return [EndJob(name, "nothing waits for it any more")]
@@ -203,7 +206,7 @@ def _end_unused(
         return []
     if not host.drained:
         others = waiting - pool.queue.late
-        is_needed = others > 0 or pool.live() < spec.min
+        is_needed = others > 0 or is_short
         was_idle = job.had_worker or now_ns - job.joined_ns > spec.idle_s * 1e9
         if is_needed or not was_idle:
             return []

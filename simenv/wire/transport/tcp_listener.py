@@ -92,7 +92,10 @@ class TcpListener:
         self._by_fd: dict[int, set[bytes]] = {}
         self._by_key: dict[str, set[bytes]] = {}
         self._rejected: set[int] = set()  # descriptors that got the refusal for too many
-        self._leaving: list[tuple[float, int]] = []  # a heap: (time to cut, descriptor)
+        # A heap: (time to cut, descriptor, its connection). A descriptor is used again, for another
+        # connection, as soon as the peer has closed the one that was to be cut.
+        self._leaving: list[tuple[float, int, int]] = []
+        self._connections: dict[int, int] = {}  # number of the present one by descriptor
         self._on_rejection = on_rejection
         self._frame: zmq.Frame | None = None  # the last one received
         self._limit_refusal = limit_refusal(options.max_per_key)
@@ -172,7 +175,7 @@ class TcpListener:
         if revocation_notice:
             self._outgoing.send(peer.route, revocation_notice, peer.owner)
         self._forget(name, peer)
-        heappush(self._leaving, (time.monotonic() + LINGER_S, peer.fd))
+        self._leave(time.monotonic() + LINGER_S, peer.fd)
 
     def watch(self, fd: int, receive: Callable[[], None]) -> None:
         """Call `receive`, which must not block, whenever `fd` can be read. Called before the
@@ -196,7 +199,7 @@ class TcpListener:
         """Cut off a client that does not read its answers."""
         for peer in self._peers.values():
             if peer.route == route:
-                heappush(self._leaving, (0.0, peer.fd))
+                self._leave(0.0, peer.fd)
                 self._on_rejection(f"a connection of {peer.owner!r} was cut off: it reads nothing")
 
     def _answer_zap(self, frames: list[bytes]) -> None:
@@ -236,6 +239,7 @@ class TcpListener:
 
     def _forget_descriptor(self, fd: int) -> None:
         """Forget the peers of a descriptor, whose connection has ended."""
+        self._connections[fd] = self._connections.get(fd, 0) + 1
         self._rejected.discard(fd)
         for name in self._by_fd.pop(fd, ()):
             peer = self._peers.pop(name, None)
@@ -243,12 +247,17 @@ class TcpListener:
                 self._outgoing.drop(peer.route)
                 self._drop_key(name, peer)
 
+    def _leave(self, when_s: float, fd: int) -> None:
+        heappush(self._leaving, (when_s, fd, self._connections.get(fd, 0)))
+
     def _cut_leaving(self) -> None:
-        leaving = self._leaving
-        if leaving:
-            now = time.monotonic()
-            while leaving and leaving[0][0] <= now:
-                self._cut(heappop(leaving)[1])
+        leaving, now_s = self._leaving, time.monotonic()
+        if leaving and leaving[0][0] <= now_s:
+            self._read_connection_events(limit=1_000_000)
+            while leaving and leaving[0][0] <= now_s:
+                _, fd, connection = heappop(leaving)
+                if self._connections.get(fd, 0) == connection:
+                    self._cut(fd)
 
     def _cut(self, fd: int) -> None:
         """Shut down a TCP connection of this listener, so that libzmq closes it. A descriptor that
@@ -284,7 +293,7 @@ class TcpListener:
             self._read_ahead.count_read(fd, size)
         identity = self._admitted.get(key)
         if identity is None:
-            heappush(self._leaving, (0.0, fd))
+            self._leave(0.0, fd)
             return None
         prefix = self._options.prefix
         name = b"%b%b/%b" % (prefix, key.encode(), route)  # routes are the client's choice
@@ -314,7 +323,7 @@ class TcpListener:
                 self._rejected.add(peer.fd)
                 self._outgoing.send(peer.route, self._limit_refusal)
                 self._outgoing.drop(peer.route)
-                heappush(self._leaving, (time.monotonic() + LINGER_S, peer.fd))
+                self._leave(time.monotonic() + LINGER_S, peer.fd)
             return False
         if self._read_ahead is not None:
             self._read_ahead.set_key(peer.fd, counted)

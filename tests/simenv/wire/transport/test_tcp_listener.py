@@ -305,3 +305,25 @@ def test_closed_connections_no_longer_count() -> None:
     assert guard.authenticate(7, "ben")
     assert len(guard) == 1
     assert all(guard.authenticate(fd, "ana") for fd in range(100, 100 + MAX_PER_KEY))
+
+
+def test_revoked_key_that_has_left_costs_no_later_connection(
+    house: ListenerThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tcp_listener, "LINGER_S", 0.3)
+    pair = new_pair()
+    house.do(lambda: house.listener.admit_key(pair.public, Identity("guest", Role.CLIENT)))
+    guest = house.connect(pair, b"guest")
+    guest.send(b"one")
+    house.of(b"one")
+    house.do(lambda: house.listener.revoke_key(pair.public, b""))
+    guest.close()
+    others = []
+    for number in range(10):  # one of them gets the guest's descriptor
+        others.append(house.connect("ana", b"a%d" % number))
+        others[-1].send(b"hello %d" % number)
+        house.of(b"hello %d" % number)
+    peers = [house.of(b"hello %d" % number)[1] for number in range(10)]
+    assert others[0].receive(0.5) is None  # longer than the guest's connection would have lasted
+    assert all(house.do(lambda p=p: house.listener.send(PeerKind.CLIENT, p, b"yes")) for p in peers)
+    assert [each.receive(PATIENCE_S) for each in others] == [b"yes"] * 10
