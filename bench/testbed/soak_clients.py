@@ -59,13 +59,13 @@ def _qpm(name: str, _url: str, _token: str) -> Ask:
 
     def ask(_key: str) -> Counts:
         answer = qpm.sync_run(info, timeout=RESULT_S)
-        return dict(answer["result"]["counts"])
+        return dict(answer["result"]["result"]["counts"])
 
     return ask
 
 
 def _http(_name: str, url: str, token: str) -> Ask:
-    body = json.dumps({"qasm": QASM, "shots": SHOTS, "seed": SEED}).encode()
+    body = json.dumps({"program": QASM, "shots": SHOTS, "seed": SEED}).encode()
 
     def ask(key: str) -> Counts:
         request = urllib.request.Request(
@@ -78,7 +78,7 @@ def _http(_name: str, url: str, token: str) -> Ask:
             },
         )
         with urllib.request.urlopen(request, timeout=RESULT_S) as answer:
-            return dict(json.load(answer)["result"]["counts"])
+            return dict(json.load(answer)["counts"])
 
     return ask
 

@@ -196,7 +196,7 @@ def reserve(
         )
 
 
-LEAST_CHUNK_US = 100.0  # less work in a chunk costs the service more than it saves
+LEAST_CHUNK_US = 300.0  # less work in a chunk costs the service more than it saves
 CHUNK_US = 1_500.0
 MEDIUM_US = 500.0  # from here on a task is so long that few share a chunk:
 MEDIUM_CHUNK_US = 5_000.0  # those have more work, and its worker returns a part of it on the way

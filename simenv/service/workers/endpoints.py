@@ -200,6 +200,7 @@ WORKERS = ListenerOptions(
     # Two connections a worker, one an agent, and those of the environment's own user.
     max_authenticated=100_000,
     max_per_key=16_384,
+    max_unauthenticated=8_192,  # thousands of workers may join at once
     message_bytes=m.MAX_MESSAGE_BYTES,
     queued_messages=2_000,
     turn_bytes=0,

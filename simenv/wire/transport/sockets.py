@@ -410,14 +410,18 @@ class ConnectionLimiter:
 
     Pure: events in, descriptors to close out. A connection is unauthenticated from its acceptance
     until its first message, which requires an accepted key. Invariant: the newest
-    MAX_UNAUTHENTICATED unauthenticated connections stay, so that a flood of silent ones cannot
+    `max_unauthenticated` unauthenticated connections stay, so that a flood of silent ones cannot
     exclude a client that needs a few milliseconds to authenticate. Source: MaxStartups of OpenSSH.
     Used from one thread.
     """
 
     def __init__(
-        self, max_authenticated: int = MAX_AUTHENTICATED, max_per_key: int = MAX_PER_KEY
+        self,
+        max_authenticated: int = MAX_AUTHENTICATED,
+        max_per_key: int = MAX_PER_KEY,
+        max_unauthenticated: int = MAX_UNAUTHENTICATED,
     ) -> None:
+        self._max_unauthenticated = max_unauthenticated
         self._max_authenticated, self._max_per_key = max_authenticated, max_per_key
         self._unauthenticated: dict[int, None] = {}  # in order of arrival
         self._authenticated: dict[int, str] = {}  # authenticated connections with their keys
@@ -430,7 +434,7 @@ class ConnectionLimiter:
         """Add a new connection. Returns the connection to close if there are too many, or None."""
         self.remove(fd)
         self._unauthenticated[fd] = None
-        if len(self._unauthenticated) <= MAX_UNAUTHENTICATED:
+        if len(self._unauthenticated) <= self._max_unauthenticated:
             return None
         oldest = next(iter(self._unauthenticated))
         del self._unauthenticated[oldest]

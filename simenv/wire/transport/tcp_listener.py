@@ -48,6 +48,7 @@ class ListenerOptions(msgspec.Struct, frozen=True):
     prefix: bytes = b"far/"  # of the names of its peers
     max_authenticated: int = sockets.MAX_AUTHENTICATED  # connections
     max_per_key: int = sockets.MAX_PER_KEY
+    max_unauthenticated: int = sockets.MAX_UNAUTHENTICATED  # above it the oldest is cut off
     message_bytes: int = FAR_MESSAGE_BYTES  # of one message; a peer that sends more is cut off
     queued_messages: int = 4  # read ahead for each; the rest waits in its TCP connection
     # Bytes to read from one connection before the next one's turn, so that no large message delays
@@ -86,7 +87,9 @@ class TcpListener:
     ) -> None:
         self._context = zmq.Context(io_threads=1)
         self._options = options
-        self._limiter = sockets.ConnectionLimiter(options.max_authenticated, options.max_per_key)
+        self._limiter = sockets.ConnectionLimiter(
+            options.max_authenticated, options.max_per_key, options.max_unauthenticated
+        )
         self._admitted: dict[str, Identity] = {}
         self._peers: dict[bytes, _Peer] = {}
         self._by_fd: dict[int, set[bytes]] = {}

@@ -44,7 +44,7 @@ def test_at_most_one_chunk_is_prefetched_per_worker(machine: CheckedScheduler) -
 
 
 def test_few_tasks_are_split_evenly_among_workers(pair: CheckedScheduler) -> None:
-    pair.submit(10, cost=30.0)
+    pair.submit(10, cost=100.0)
     assert sorted(len(send.records) for send in pair.assign()) == [5, 5]
 
 
