@@ -31,7 +31,7 @@ from simenv.files import write_atomic
 from simenv.model import PoolSpec
 from simenv.scheduler.core import MEMORY_SHARE, Action, EndJob, SubmitJob
 from simenv.scheduler.scaling.jobs import workers_of
-from simenv.scheduler.scheduler import Scheduler
+from simenv.scheduler.scheduler import SUSPENDED_NS, Scheduler
 from simenv.service.workers.endpoints import WorkerEndpoint
 from simenv.wire import codec, keyfiles
 from simenv.wire.keyfiles import Identity, KeyPair, Role
@@ -43,7 +43,10 @@ from simenv.wire.transport.zmq_transport import Listener
 LIST_S = 5.0  # between two lists of the site's jobs
 UNLISTED_S = 15.0  # age from which a job that is not listed is over
 FIRST_BLOCK = 1_000_000  # of nodes of jobs: the ranks of a worker never leave one
+JOIN_S = 60.0  # in which the agent of a job that runs must join
 MAX_SLOTS = 4_096
+MAX_LEFT_S = 366 * 86_400.0
+KEY_CHARS = 40  # of a public key, in base 85
 _END_OF_TOKEN = "END_OF_TOKEN"
 
 log = logging.getLogger("simenv.service")
@@ -92,6 +95,7 @@ class JobOutcome(msgspec.Struct, frozen=True):
     detail: str
     over: bool = False
     withdrawn: bool = False
+    runs: bool = False
 
 
 class SiteJobs:
@@ -207,7 +211,8 @@ class SiteJobs:
             found = batch.ListedJob(job.job, batch.JobPhase.OVER, "not listed any more")
         is_over = found.phase is batch.JobPhase.OVER
         text = f"{title} job {job.job} ({found.detail})"
-        self._news.put(JobOutcome(job.serial, text, is_over, found.withdrawn))
+        runs = found.phase is batch.JobPhase.RUNNING
+        self._news.put(JobOutcome(job.serial, text, is_over, found.withdrawn, runs))
 
     def _write(self) -> None:
         body = msgspec.json.encode(list(self._jobs.values()))
@@ -225,7 +230,8 @@ class JobNode(msgspec.Struct, eq=False):
     own_key: str = ""  # public key of the agent
     facts: nodes.JoinNode | None = None
     peer: bytes = b""  # of the agent
-    heard_s: float = math.inf
+    runs_s: float = math.inf  # since when its job is listed as running
+    heard_s: float = math.inf  # the last message since it has joined
     workers: dict[str, int] = msgspec.field(default_factory=dict)  # starts of those that run
 
 
@@ -253,6 +259,7 @@ class JobNodes:
         self._nodes: dict[str, JobNode] = {}
         self._serial = 0
         self._exits: list[Exit] = []
+        self._ticked_ns = 0
 
     def __contains__(self, node: str) -> bool:
         return node in self._nodes
@@ -308,7 +315,8 @@ class JobNodes:
         if isinstance(message, nodes.JoinNode):
             self._accept(peer, node, message)
             return []
-        node.heard_s = now_ns / 1e9
+        if node.facts is not None:
+            node.heard_s = now_ns / 1e9
         if isinstance(message, nodes.NodeHeartbeat):
             return self._heartbeat(peer, name, node, now_ns)
         if isinstance(message, nodes.WorkerEnded):
@@ -332,10 +340,15 @@ class JobNodes:
             problem = "this token has been used"
         elif not 1 <= message.slots <= MAX_SLOTS:
             problem = f"{message.slots} slots"
+        elif not 0.0 <= message.left_s <= MAX_LEFT_S:
+            problem = f"{message.left_s:g} s until its end: is the clock of {message.host} right?"
+        elif len(message.public_key) != KEY_CHARS or listener.is_admitted(message.public_key):
+            problem = "its key cannot be used"
         if problem:
             self._reply(peer, nodes.EndNode(problem))
             return
         node.facts, node.own_key = message, message.public_key
+        node.heard_s = time.monotonic()
         self._reply(
             peer,
             nodes.NodeAccepted(self._config.worker_lease_s, *self._endpoint.for_agents),
@@ -372,6 +385,11 @@ class JobNodes:
     def tick(self, now_ns: int) -> list[Action]:
         """Handle the site's news, and nodes whose agents are silent."""
         actions: list[Action] = []
+        if self._ticked_ns and now_ns - self._ticked_ns > SUSPENDED_NS:
+            for each in self._nodes.values():  # their messages could not be received
+                each.heard_s = max(each.heard_s, now_ns / 1e9)
+                each.runs_s = max(each.runs_s, now_ns / 1e9)
+        self._ticked_ns = now_ns
         by_serial = {node.serial: name for name, node in self._nodes.items()}
         for news in self._site.news():
             name = by_serial.get(news.serial, "")
@@ -379,21 +397,29 @@ class JobNodes:
             if node is None or node.serial != news.serial:
                 continue
             if not news.over:
+                if news.runs:
+                    node.runs_s = min(node.runs_s, now_ns / 1e9)
                 actions += self._scheduler.job_listed(name, news.detail)
-            elif node.peer:
-                actions += self._over(name, news.detail, cancel=False)
             else:
-                self._drop(name, cancel=False)
-                reason = f"{news.detail}; its node has not joined: {self._log_of(name)}"
-                blame = not news.withdrawn
-                actions += self._scheduler.job_refused(name, reason, now_ns, blame=blame)
+                actions += self._lost(name, news.detail, blame=not news.withdrawn, cancel=False)
         for name, node in list(self._nodes.items()):
-            silent_s = now_ns / 1e9 - node.heard_s
+            silent_s, late_s = now_ns / 1e9 - node.heard_s, now_ns / 1e9 - node.runs_s
             if silent_s > self._config.silent_s:
-                actions += self._over(
-                    name, f"its agent is silent for {silent_s:.0f} s", cancel=True
-                )
+                actions += self._lost(name, f"its agent is silent for {silent_s:.0f} s")
+            elif node.facts is None and late_s > JOIN_S:
+                actions += self._lost(name, f"its job runs for {late_s:.0f} s")
         return actions
+
+    def _lost(
+        self, name: str, reason: str, *, blame: bool = True, cancel: bool = True
+    ) -> list[Action]:
+        """End a node whose job or agent is no more. `blame`: the next job is delayed if this node
+        has not joined."""
+        if self._nodes[name].peer:
+            return self._over(name, reason, cancel=cancel)
+        self._drop(name, cancel=cancel)
+        reason = f"{reason}; its node has not joined: {self._log_of(name)}"
+        return self._scheduler.job_refused(name, reason, time.monotonic_ns(), blame=blame)
 
     def close(self) -> None:
         """End all nodes, and cancel what the agents do not end."""

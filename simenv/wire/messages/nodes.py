@@ -8,9 +8,16 @@ the pair of a worker travels in RunWorker, over that encrypted connection.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 from simenv.wire.messages.queries import Number
+
+MAX_GPUS = 64  # of a node
+Name = Annotated[str, msgspec.Meta(max_length=255)]
+Line = Annotated[str, msgspec.Meta(max_length=2_000)]
+Gpus = Annotated[int, msgspec.Meta(ge=0, le=MAX_GPUS)]
 
 
 class JoinToken(msgspec.Struct, frozen=True):
@@ -31,8 +38,8 @@ class JoinToken(msgspec.Struct, frozen=True):
 class NodeGpu(msgspec.Struct, frozen=True, array_like=True):
     """A GPU of the job; the fields are those of `launcher.base.Gpu`."""
 
-    uuid: str
-    model: str = ""
+    uuid: Name
+    model: Name = ""
     memory_bytes: Number = 0
     capability: tuple[int, int] = (0, 0)
     bandwidth: float = 0.0
@@ -41,16 +48,16 @@ class NodeGpu(msgspec.Struct, frozen=True, array_like=True):
 class JoinNode(msgspec.Struct, frozen=True, array_like=True, tag=10):
     """First message of an agent, with the key of its token."""
 
-    version: str
-    node: str
+    version: Name
+    node: Name
     epoch: Number
-    public_key: str  # of the agent itself, for all that follows
-    host: str
+    public_key: Name  # of the agent itself, for all that follows
+    host: Name
     slots: Number
     memory_bytes: Number  # of the job on this node
-    num_gpus: Number
-    gpus: tuple[NodeGpu, ...]  # (): without details
-    source: str  # "Slurm job 17"
+    num_gpus: Gpus
+    gpus: Annotated[tuple[NodeGpu, ...], msgspec.Meta(max_length=MAX_GPUS)]  # (): without details
+    source: Name  # "Slurm job 17"
     left_s: float  # until the site ends the job; 0: never
     age_s: float  # of the agent's process
 
@@ -58,27 +65,27 @@ class JoinNode(msgspec.Struct, frozen=True, array_like=True, tag=10):
 class NodeHeartbeat(msgspec.Struct, frozen=True, array_like=True, tag=11):
     """Sign of life of an agent, every second; answered by LeaseRenewed."""
 
-    node: str
+    node: Name
     epoch: Number
 
 
 class NodeLeaving(msgspec.Struct, frozen=True, array_like=True, tag=12):
     """The site ends the job, or the agent has ended its workers and ends."""
 
-    node: str
-    reason: str
+    node: Name
+    reason: Line
     ended: bool = False  # no worker runs there any more
 
 
 class WorkerEnded(msgspec.Struct, frozen=True, array_like=True, tag=13):
     """End of a worker on the node; the fields are those of `launcher.base.Exit`."""
 
-    node: str
-    worker: str
+    node: Name
+    worker: Name
     start: Number
     pid: Number
-    code: int
-    reason: str
+    code: Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31)]
+    reason: Line
     infrastructure_failure: bool
 
 

@@ -167,6 +167,10 @@ class TcpListener:
         """Accept one more key; the others stay as they are."""
         self._admitted[key] = identity
 
+    def is_admitted(self, key: str) -> bool:
+        """Return whether a key is accepted."""
+        return key in self._admitted
+
     def revoke_key(self, key: str, revocation_notice: bytes) -> None:
         """Revoke one key; its peers get `revocation_notice`, unless that is empty, and are cut
         off."""

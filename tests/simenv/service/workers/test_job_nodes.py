@@ -11,11 +11,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from launcher.base import Command, LaunchError, Node
 from simenv._version import __version__
 from simenv.config import Config, EnvironmentPaths
+from simenv.errors import ProtocolError
 from simenv.model import JobSpec, PoolSpec, TaskOptions, TaskSpec
 from simenv.scheduler import core
 from simenv.scheduler.core import SubmitJob
@@ -195,6 +197,10 @@ def test_token_is_accepted_once(site: Site) -> None:
         ({"epoch": 9}, "has been used"),
         ({"slots": 10**6}, "1000000 slots"),
         ({"node": "big:2"}, "not expected"),
+        ({"left_s": float("inf")}, "clock"),
+        ({"left_s": float("nan")}, "clock"),
+        ({"left_s": -5.0}, "clock"),
+        ({"public_key": "short"}, "key"),
     ],
 )
 def test_wrong_join_is_answered_with_its_reason(
@@ -215,8 +221,45 @@ def test_heartbeat_before_the_join_uses_no_node(site: Site) -> None:
     connection = dial(token)
     connection.send(codec.encode(nodes.NodeHeartbeat(token.node, token.epoch)))
     assert isinstance(site.answer(connection), nodes.EndNode)
+    site.nodes.tick(time.monotonic_ns() + 60 * 10**9)
     assert site.state == "pending"
+    assert not site.jobs.forgotten
     connection.close()
+
+
+def test_job_that_runs_without_a_node_is_cancelled_and_the_next_one_delayed(site: Site) -> None:
+    site.submit()
+    now_ns = time.monotonic_ns()
+    site.jobs.pending = [JobOutcome(1, "Slurm job 7 (RUNNING)", runs=True)]
+    for second in range(60):
+        site.nodes.tick(now_ns + second * 10**9)
+    assert site.state == "pending"
+    site.nodes.tick(now_ns + 61 * 10**9)
+    assert site.jobs.forgotten == [(1, True)]
+    assert site.scheduler.state.pools["big"].next_start_ns > now_ns
+
+
+def test_stall_of_the_service_ends_no_node(site: Site) -> None:
+    _, connection = joined(site)
+    now_ns = time.monotonic_ns()
+    site.nodes.tick(now_ns)
+    site.nodes.tick(now_ns + 60 * 10**9)
+    assert site.state == "up"
+    for second in range(60, 75):
+        site.nodes.tick(now_ns + second * 10**9)
+    assert site.state == "off"
+    connection.close()
+
+
+def test_message_of_an_agent_is_bounded() -> None:
+    fields = {"num_gpus": 2**40, "host": "h" * 300, "reason": "r" * 3_000}
+    join = nodes.JoinNode("1", NODE, 1, "k", "h", 1, 1, 0, (), "s", 1.0, 0.1)
+    leaving = nodes.NodeLeaving(NODE, "r")
+    for message in (join, leaving):
+        for name in set(fields) & set(message.__struct_fields__):
+            changed = msgspec.structs.replace(message, **{name: fields[name]})
+            with pytest.raises(ProtocolError):
+                codec.from_worker(codec.encode(changed))
 
 
 def test_silent_node_is_over_its_job_cancelled_and_its_workers_reported(site: Site) -> None:
