@@ -224,7 +224,7 @@ class SqliteDatabase:
             self.db.execute("begin immediate")
             yield self.db
             self.db.execute("commit")
-        except self.errors:
+        except BaseException:
             self._roll_back()
             raise
 

@@ -164,14 +164,16 @@ def read_leader(session: Session) -> LeaderRow:
     return LeaderRow(*row)
 
 
-def lead(session: Session, place: PostgresPlace) -> int:
-    """Lead from here on, with the lock held; return the new epoch. Raises psycopg.Error."""
+def lead(session: Session, place: PostgresPlace, after: int) -> int:
+    """Lead from here on, with the lock held, after the epoch `after`; return the new one. Raises
+    HeldElsewhere if another service was faster, psycopg.Error."""
     row = session.execute(
         "update leader set epoch = epoch + 1, commits = 0, node = $1, pid = $2, renewed = "
-        "clock_timestamp(), lease_s = $3, state = 'leads' returning epoch",
-        [*_self(), place.lease_s],
+        "clock_timestamp(), lease_s = $3, state = 'leads' where epoch = $4 returning epoch",
+        [*_self(), place.lease_s, after],
     ).fetchone()
-    assert row is not None
+    if row is None:
+        raise HeldElsewhere(place, read_leader(session))
     session.execute("delete from member where node = $1 and pid = $2", _self())
     return int(row[0])
 
@@ -209,9 +211,15 @@ class LeaseThread:
         self.lost = ""
         self.standbys: tuple[Standby, ...] = ()
         self._place, self._epoch = place, epoch
+        self._renewed_s = time.monotonic()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
         self._thread.start()
+
+    @property
+    def is_doubtful(self) -> bool:
+        """True if the lease may be over, and nobody knows yet."""
+        return not self.lost and time.monotonic() - self._renewed_s > self._place.lease_s
 
     def _run(self) -> None:
         session: Session | None = None
@@ -219,7 +227,10 @@ class LeaseThread:
             try:
                 session = session or connect(self._place)
                 query = "update leader set renewed = clock_timestamp() where epoch = $1"
-                if not session.execute(query, [self._epoch]).rowcount:
+                begun_s = time.monotonic()
+                if session.execute(query, [self._epoch]).rowcount:
+                    self._renewed_s = begun_s
+                else:
                     self.lost = "another service leads the environment"
                 query = (
                     "select node, address from member where"

@@ -109,7 +109,8 @@ class PostgresDatabase:
     def __init__(self, place: PostgresPlace, durability: str, *, read_only: bool) -> None:
         self.place, self._durability = place, durability
         self.db = self
-        self._epoch = self._number = 0
+        # Numbers of the last transaction that was sent, and of the last one known to be stored.
+        self._epoch = self._number = self._stored = 0
         self._lease: leadership.LeaseThread | None = None
         self._lost = ""
         self._session = leadership.connect(place)
@@ -121,6 +122,8 @@ class PostgresDatabase:
             leader = leadership.read_leader(self._session)
             if not leadership.take_lock(self._session, by_force=leader.is_over):
                 raise leadership.HeldElsewhere(place, leader)
+            # Before the tables are made, which takes time: from here on nobody takes the lock.
+            self._epoch = leadership.lead(self._session, place, leader.epoch)
         except BaseException:
             self._session.close()
             raise
@@ -129,20 +132,31 @@ class PostgresDatabase:
         """Create the tables that are missing."""
         statements, tables = tables_of(script)
         _tables.update(tables)
-        with self._session.transaction():
-            for statement in statements:
-                self._session.execute(statement)
+        try:
+            with self._session.transaction():
+                for statement in statements:
+                    self._session.execute(statement)
+        except psycopg.Error as error:
+            raise leadership.unusable(self.place, error) from error
 
     def next_epoch(self) -> int:
-        """Lead from here on: raise the epoch, and begin to renew the lease."""
-        self._epoch = leadership.lead(self._session, self.place)
-        self.execute("insert or replace into meta values('epoch', ?)", (self._epoch,))
+        """Return the number of this start of a service, and begin to renew the lease."""
+        try:
+            self.execute("insert or replace into meta values('epoch', ?)", (self._epoch,))
+        except psycopg.Error as error:
+            raise leadership.unusable(self.place, error) from error
         self._lease = leadership.LeaseThread(self.place, self._epoch)
         return self._epoch
 
     @property
     def lost(self) -> str:
-        """Why another service may lead now; "": none does."""
+        """Why another service may lead now; "": none does. While the lease may be over, as after a
+        stop of this process, it is not returned before that is known."""
+        end_s = time.monotonic() + RECONNECT_S
+        while self._lease is not None and self._lease.is_doubtful and not self._lost:
+            if time.monotonic() > end_s:
+                self._lost = "its server cannot be reached, and the lease is over"
+            time.sleep(0.02)
         return self._lost or ("" if self._lease is None else self._lease.lost)
 
     @property
@@ -198,16 +212,21 @@ class PostgresDatabase:
 
     def _checked(self, store: Callable[[], object]) -> None:
         """Store a transaction; if the connection breaks, find out whether it is stored, and repeat
-        it if it is not."""
-        try:
-            store()
-        except psycopg.Error as error:
-            self._raise_if_fenced(error)
-            if not self._session.closed:
-                raise
-            self._connect_again()
-            if leadership.read_leader(self._session).commits != self._number:
+        it if it is not. Raises LeadershipLost if nobody can tell."""
+        end_s = time.monotonic() + RECONNECT_S
+        while True:
+            try:
                 store()
+                break
+            except psycopg.Error as error:
+                self._raise_if_fenced(error)
+                if not self._session.closed:
+                    raise
+                if time.monotonic() > end_s:
+                    self._lose("its connections break again and again", error)
+            if self._connect_again() == self._number:
+                break
+        self._stored = self._number
 
     def _raise_if_fenced(self, error: Exception) -> None:
         if isinstance(error, psycopg.Error) and error.sqlstate == FENCED:
@@ -217,17 +236,16 @@ class PostgresDatabase:
         self._lost = reason
         raise LeadershipLost(f"{self.place}: {reason}") from error
 
-    def _connect_again(self) -> None:
-        """Replace a broken connection, and take the lock again. Raises LeadershipLost if another
-        service leads, or if the server cannot be reached: what was sent last may be stored."""
+    def _connect_again(self) -> int:
+        """Replace a broken connection, and take the lock again; return the number of the last
+        transaction that is stored. Raises LeadershipLost if another service leads, if the server
+        cannot be reached, since what was sent last may be stored, or if it lost transactions."""
         end_s = time.monotonic() + RECONNECT_S
         self._session.close()
         while True:
             try:
                 self._session = leadership.connect(self.place)
-                if self._epoch:  # else it only reads
-                    self._resume()
-                return
+                return self._resume() if self._epoch else 0  # 0: it only reads
             except psycopg.Error as error:
                 self._session.close()
                 if not self._epoch:
@@ -236,12 +254,16 @@ class PostgresDatabase:
                     self._lose("its server cannot be reached", error)
                 time.sleep(0.2)
 
-    def _resume(self) -> None:
-        """Lead on, in a new session."""
+    def _resume(self) -> int:
+        """Lead on, in a new session; see `_connect_again`."""
         if leadership.read_leader(self._session).epoch != self._epoch:
             self._lose("another service leads the environment")
         if not leadership.take_lock(self._session, by_force=True):
             self._lose("another session holds the lock")
+        commits = leadership.read_leader(self._session).commits
+        if commits not in (self._stored, self._number):
+            self._lose(f"its server has {commits} of {self._stored} transactions")
+        return commits
 
     @contextmanager
     def transaction(self, level: str) -> Iterator[PostgresDatabase]:
@@ -258,11 +280,9 @@ class PostgresDatabase:
                 yield self
         except psycopg.Error as error:
             self._raise_if_fenced(error)
-            if self._session.closed:
-                self._connect_again()
-                if leadership.read_leader(self._session).commits == self._number:
-                    return
-            raise
+            if not self._session.closed or self._connect_again() != self._number:
+                raise
+        self._stored = self._number
 
     def has_table(self, _name: str) -> bool:
         """Return whether there is such a table: all are created at once."""
@@ -286,9 +306,9 @@ class PostgresDatabase:
         if self._lease is not None:
             self._lease.stop()
             self._lease = None
-            if not self._lost:
-                with suppress(psycopg.Error):
-                    leadership.release(self._session, self._epoch)
+        if self._epoch and not self._lost:
+            with suppress(psycopg.Error):
+                leadership.release(self._session, self._epoch)
         self._session.close()
 
     def abandon(self) -> None:
