@@ -17,6 +17,7 @@ power, and steps of the clock.
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 import tempfile
@@ -58,7 +59,7 @@ LEAST_SAMPLES = 300
 CONFIG = """
 listen = "tcp://127.0.0.1:0"
 [gateway]
-listen = "127.0.0.1:0"
+listen = "127.0.0.1:{port}"
 requests_per_s = 0
 """
 OPTIONS = (
@@ -90,7 +91,9 @@ class Soak:
         self.faults: Counter[str] = Counter()
         self.served_after_revocation = 0
         self._file = folder / "simenv.toml"
-        self._file.write_text(CONFIG)
+        with socket.create_server(("127.0.0.1", 0)) as free:  # the gateway's, over all starts
+            port = free.getsockname()[1]
+        self._file.write_text(CONFIG.format(port=port))
         self.up()
         status = json.loads(command(["gateway", "status", "--name", NAME, "--json"]))
         words = ["gateway", "tokens", "add", "--name", NAME, "--json", "--user", "soak"]

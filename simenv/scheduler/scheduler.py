@@ -199,9 +199,10 @@ class Scheduler:
             dispatcher.note_waits(state, now_ns)
         return actions
 
-    def tick(self, now_ns: int) -> list[Action]:
+    def tick(self, now_ns: int, read_ns: int | None = None) -> list[Action]:
         """Handle the passage of time: enforce timeouts, end tasks after failed parents, detect
-        silent workers, resize pools."""
+        silent workers, resize pools. `read_ns`: all messages that came before are handled; None:
+        all are."""
         state = self.state
         if state.last_tick_ns and now_ns - state.last_tick_ns > SUSPENDED_NS:
             for worker in state.workers.values():  # heartbeats could not be received
@@ -212,7 +213,8 @@ class Scheduler:
         batching.expire(state, now_ns)
         if state.dependencies.failed:
             actions += tasks.end_failed(state, now_ns)
-        actions += workers.detect_silent_nodes(state, now_ns)
+        heard_ns = now_ns if read_ns is None else min(now_ns, read_ns)
+        actions += workers.detect_silent_nodes(state, heard_ns)
         if not state.draining:
             actions += gang_scheduling.return_slots(state, now_ns)
             actions += batching.reclaim(state)

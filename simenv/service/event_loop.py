@@ -123,6 +123,7 @@ TICK_BUSY_S = 0.05
 TICK_IDLE_S = 1.0
 NODE_TICK_NS = 50_000_000  # from a message of a node's agent to the next tick, at most
 BACKGROUND_POLL_S = 0.001
+BACKLOG_NS = 30_000_000_000
 DRAIN_MARGIN_NS = 15_000_000_000  # before the allocation ends: running tasks are queued again then
 
 log = logging.getLogger("simenv.service")
@@ -148,6 +149,7 @@ class EventLoop(ServiceComponents):
         )
         self._decode = Decoding(CHECKS).of
         self._events = WorkerEvents(self)
+        self._read_ns = time.monotonic_ns()  # all messages that came before are read
         self._upkeep = Upkeep(self)
         self.administration = Administration(self, self.tokens)
         self.identities: Identities | None = None  # None: there are no users without key files
@@ -163,6 +165,8 @@ class EventLoop(ServiceComponents):
         begin_ns = self.pass_times.wait_ends()
         if arrived:
             self._drain(begin_ns)
+        else:
+            self._read_ns = begin_ns
         if begin_ns >= self._next_tick_ns:  # before admission: only stored tasks may end
             self._tick(begin_ns)
         if self.submit_queue.busy:
@@ -199,6 +203,7 @@ class EventLoop(ServiceComponents):
         for _ in range(DRAIN_MESSAGES):
             received = self.listener.receive()
             if received is None:
+                self._read_ns = begin_ns
                 return
             peer_kind, peer, body, identity = received
             try:
@@ -369,9 +374,9 @@ class EventLoop(ServiceComponents):
 
     def _tick(self, now_ns: int) -> None:
         if self.workers.job_nodes is not None:
-            self.executor.execute(self.workers.job_nodes.tick(now_ns))
+            self.executor.execute(self.workers.job_nodes.tick(self._judged_ns(now_ns)))
         self._events.report(now_ns)
-        self.executor.execute(self.scheduler.tick(now_ns))
+        self.executor.execute(self.scheduler.tick(now_ns, self._judged_ns(now_ns)))
         self.executor.execute(self.accounts.tick(now_ns))
         self.executor.execute(self.scheduler.wall_clock_tick(time.time_ns(), now_ns))
         self.executor.execute(self.calendar.tick(time.time()))
@@ -402,6 +407,11 @@ class EventLoop(ServiceComponents):
             self.telemetry.record(self.query_handlers.metrics.read())
         wait_s = min(next_s, TICK_BUSY_S if self.state.is_active else TICK_IDLE_S)
         self._next_tick_ns = now_ns + round(wait_s * 1e9)
+
+    def _judged_ns(self, now_ns: int) -> int:
+        """Return the time up to which all messages are read: who is silent since then may have sent
+        one that waits here. At most BACKLOG_NS ago, so that a flood hides no loss."""
+        return max(self._read_ns, now_ns - BACKLOG_NS)
 
     def _check_allocation_end(self, now_ns: int) -> None:
         """Drain in the last minute of the allocation: no task begins, running ones may end."""
