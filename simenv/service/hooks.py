@@ -24,6 +24,7 @@ from simenv.scheduler.core import RecordEvent
 
 MAX_RUNNING = 4
 MAX_WAITING = 256
+MAX_CHARS = 2_000  # of a text of an event
 KILL_AFTER_S = 5.0  # from SIGTERM to SIGKILL
 LOOK_S = 0.5
 FAILED, DROPPED = "hook.failed", "hook.dropped"
@@ -72,8 +73,8 @@ class EventHooks:
             pattern, event = self._waiting.popleft()
             try:
                 self._running.append((pattern, self._start(self._on[pattern], event)))
-            except OSError as error:
-                yield RecordEvent(FAILED, pattern, f"it cannot be started: {error.strerror}")
+            except (OSError, ValueError) as error:
+                yield RecordEvent(FAILED, pattern, f"it cannot be started: {error}")
         if self._dropped and not self._waiting:
             text = f"{self._dropped} events had no command: {MAX_WAITING} waited already"
             yield RecordEvent(DROPPED, self._environment, text)
@@ -91,8 +92,9 @@ class EventHooks:
 
     def _start(self, words: list[str], event: Event) -> subprocess.Popen[bytes]:
         fields = {
-            "environment": self._environment, "kind": event.kind, "subject": event.subject,
-            "message": event.message, "time_s": event.time_s,
+            "environment": self._environment, "kind": event.kind,
+            "subject": _shortened(event.subject), "message": _shortened(event.message),
+            "time_s": event.time_s,
         }  # fmt: skip
         limits = [f"--kill-after={KILL_AFTER_S}", f"{self._timeout_s}"]
         named = {f"SIMENV_EVENT_{key.upper()}": str(value) for key, value in fields.items()}
@@ -102,8 +104,8 @@ class EventHooks:
             env={**self._environ, **named}, start_new_session=True,
         )  # fmt: skip
         assert process.stdin is not None
-        with suppress(OSError):  # it may have ended; a pipe holds more than an event
-            process.stdin.write(json.dumps(fields).encode())
+        with suppress(OSError):  # it may have ended; a pipe holds more than MAX_CHARS of each text
+            process.stdin.write(json.dumps(fields, ensure_ascii=False).encode())
             process.stdin.close()
         return process
 
@@ -113,3 +115,8 @@ class EventHooks:
         if code in (126, 127):
             return "it is no program on this node"
         return f"it ended with exit code {code}"
+
+
+def _shortened(text: str) -> str:
+    """Return the beginning of a text without control characters, which no variable may have."""
+    return "".join(c if c.isprintable() else " " for c in text[:MAX_CHARS])

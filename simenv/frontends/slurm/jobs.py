@@ -11,6 +11,7 @@ or the service did not answer it.
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -112,7 +113,7 @@ def run(argv: Sequence[str]) -> str:
     try:
         done = subprocess.run(
             argv, capture_output=True, text=True, timeout=COMMAND_S, check=False,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL, env=_environ(),
         )  # fmt: skip
     except FileNotFoundError as error:
         hint = "install Slurm's commands, or set PATH"
@@ -122,6 +123,11 @@ def run(argv: Sequence[str]) -> str:
     if done.returncode:
         raise SimenvError(f"{' '.join(argv)}: {done.stderr.strip()[:400]}")
     return done.stdout
+
+
+def _environ() -> dict[str, str]:
+    """Return the environment of a command, without the variables that would filter its answer."""
+    return {k: v for k, v in os.environ.items() if not k.startswith(("SQUEUE_", "SLURM_CLUSTERS"))}
 
 
 def listed_jobs(*options: str) -> dict[int, SlurmJob]:
@@ -189,7 +195,7 @@ def reserve(
     made: list[JobReservation] = []
     try:
         for share in shares:
-            request = _request(number, cluster, share, present.left_s)
+            request = _request(number, cluster, share)
             decision = reservations.request_decision(client.session, request, timeout_s)
             made.append(JobReservation(share, decision.reservation))
         _holding(number)
@@ -209,10 +215,8 @@ def _holding(number: int) -> SlurmJob:
     return present
 
 
-def _request(
-    number: int, cluster: str, share: DeviceShare, left_s: float | None
-) -> model.ReservationRequest:
-    lease_s = LEASE_S if left_s is None else min(LEASE_S, left_s + AFTER_S)
+def _request(number: int, cluster: str, share: DeviceShare) -> model.ReservationRequest:
+    """Return the request of a job, which is the same at each of its steps."""
     scope = SCOPE + cluster
     return model.ReservationRequest(
         request_id=f"{scope}/{number}/{share.pool}",
@@ -220,8 +224,8 @@ def _request(
         scope=scope,
         job=str(number),
         workload_kind="hybrid",
-        ttl_ns=round(lease_s * 1e9),
-        walltime_ns=round(lease_s * 1e9),
+        ttl_ns=round(LEASE_S * 1e9),
+        walltime_ns=round(LEASE_S * 1e9),
         workers=share.count,
         metadata=(
             *(("scheduler", "slurm"), ("cluster_name", cluster)),

@@ -23,6 +23,7 @@ from simenv.model.reservations import (
     ReservationRequest,
 )
 from simenv.scheduler.core import Action, RecordEvent
+from simenv.scheduler.reservations.policies import check_request
 from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state.scheduler_state import check_device
 from simenv.service.journal import tables, writer
@@ -164,6 +165,9 @@ class CalendarCommands:
                 nodes = ", ".join(self._scheduler.state.nodes.hosts)
                 raise NotFoundError(f"no node {entry.node[:80]!r}", hint=f"there are: {nodes}")
         else:
+            if entry.node:
+                raise OptionError(f"node={entry.node[:80]!r}: a reservation is of a device")
+            check_request(entry.ask)
             check_device(self._scheduler.state, entry.ask.device)
         owner = "" if entry.ask is None else identity.owner
         return msgspec.structs.replace(entry, id=self._calendar.next_id, owner=owner)

@@ -263,7 +263,8 @@ def restore(archive: Path, name: str = "") -> EnvironmentPaths:
     with tempfile.TemporaryDirectory(dir=root, prefix=".restore-") as scratch:
         _extract(archive, manifest, Path(scratch))
         stored = configs.read(Path(scratch) / _CONFIG)
-        settings = msgspec.structs.replace(stored, name=name)
+        # The archive does not say where on this machine files are written: all below the new home.
+        settings = msgspec.structs.replace(stored, name=name, state_dir="")
         paths = configs.places(settings)
         for path in (paths.connection, paths.journal, paths.copy):
             if path.exists():
@@ -292,7 +293,8 @@ def _extract(archive: Path, manifest: BackupManifest, folder: Path) -> None:
                 continue
             parts = PurePosixPath(member.name).parts
             is_safe = parts[0] in ("home", "state", "devices") and ".." not in parts
-            file = source.extractfile(member) if is_safe and member.isfile() else None
+            is_whole = member.isreg() and not member.sparse and member.size == expected.size_bytes
+            file = source.extractfile(member) if is_safe and is_whole else None
             if file is None:
                 raise ConfigError(f"{archive}: {member.name} is no file of an environment")
             path = folder / member.name

@@ -101,6 +101,16 @@ def test_failed_command_is_an_event_that_starts_no_command(command: str, message
     assert ticking.is_idle()
 
 
+def test_texts_of_an_event_end_no_service_and_block_no_loop(tmp_path: Path) -> None:
+    script = f"until [ -e {tmp_path}/go ]; do sleep 0.01; done; cat > {tmp_path}/out"
+    ticking = Ticking(on={"node.*": ["sh", "-c", script]})
+    ticking.hooks.notify(Event(7, 1.5, "node.lost", "\U0001f600" * 16_000, "a\0b\nc"))
+    ticking.tick()  # and does not wait until the command reads
+    (tmp_path / "go").touch()
+    assert ticking.finish() == []
+    assert json.loads((tmp_path / "out").read_text())["message"] == "a b c"
+
+
 def test_flood_of_events_is_bounded_and_counted() -> None:
     ticking = Ticking(on={"task.*": "true"})
     extra = 5

@@ -48,7 +48,8 @@ enum {
 /* Removed from the environment of a batch script: what it has of the job that submitted it, and the
  * request, which Slurm would hand on to the jobs that the script submits. */
 static const char *const REMOVED[] = {
-    JOB_VARIABLE, "SIMENV_RESERVATION", "SLURM_SPANK_SIMENV_QPU",
+    JOB_VARIABLE, "SIMENV_RESERVATION", "QFW_RESERVATIONS", "QISKIT_IBM_TOKEN", "IQM_TOKEN",
+    "QRMI_JOB_QPU_RESOURCES", "QRMI_JOB_QPU_TYPES", "SLURM_SPANK_SIMENV_QPU",
     "_SLURM_SPANK_OPTION_simenv_qpu", "SLURM_SPANK__SLURM_SPANK_OPTION_simenv_qpu",
 };
 

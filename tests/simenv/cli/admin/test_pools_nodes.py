@@ -45,7 +45,7 @@ def test_scale_sets_bounds(shell: Shell, words: tuple[str, ...], least: int, mos
         (("scale", "spare"), 2),
         (("scale", "spare", "2", "--max", "3"), 2),
         (("scale", "spare", "--min", "3", "--max", "2"), 2),
-        (("scale", "spare", "1025"), 2),
+        (("scale", "spare", "65537"), 2),
         (("scale", "nobody", "2"), 4),
         (("drain", HERE), 2),
         (("drain", HERE, "--reason", " "), 2),

@@ -75,7 +75,7 @@ def test_repeat_returns_the_same_reservation_and_release_ends_it(
     assert jobs.reserve(env, 7, cluster, SHARES, 30.0) == [made]
     (info,) = jobs.of_cluster(env, cluster)
     assert (info.id, info.job, info.device, info.workers) == (made.number, "7", POOL, 1)
-    assert info.expires_ns - info.created_ns == 660 * 10**9
+    assert info.expires_ns - info.created_ns == jobs.LEASE_S * 10**9
     (entry,) = [
         each
         for each in env.qpm.list_scheduler_allocations()["allocations"]
@@ -150,7 +150,7 @@ def test_reconcile_renews_before_the_lease_ends_and_not_beyond_the_job(
 
 
 def test_reservation_of_no_job_is_ended(env: Client, squeue: Squeue, cluster: str) -> None:
-    request = jobs._request(7, cluster, DeviceShare(POOL, 1), None)
+    request = jobs._request(7, cluster, DeviceShare(POOL, 1))
     request = msgspec.structs.replace(request, job="7; rm")
     number = reservations.request_decision(env.session, request, 5.0).reservation
     squeue.answers(row(7, "RUNNING"))

@@ -11,9 +11,10 @@ import pytest
 from live import PATIENCE_S, Live, environment
 from waiting import until
 
-from simenv.errors import LimitExceededError, NotFoundError, OptionError
+from simenv.errors import LimitExceededError, NotFoundError, OptionError, SimenvError
 from simenv.model.reservations import MAX_OWNED, CalendarEntry, ReservationRequest
 from simenv.scheduler.state.maintenance import Calendar
+from simenv.wire.messages import admin
 
 DAY_S = 86_400.0
 QASM = "OPENQASM 2.0;include 'qelib1.inc';qreg q[2];creg c[2];h q[0];cx q[0],q[1];measure q->c;"
@@ -174,3 +175,19 @@ def test_wrong_entries_are_refused(
         with pytest.raises(NotFoundError):
             client.calendar.remove(999)
         assert list(client.calendar) == []
+
+
+@pytest.mark.parametrize(
+    ("node", "ask"),
+    [
+        ("n1\0", ReservationRequest(device="main")),
+        ("", ReservationRequest(device="main", job="j" * 16_000)),
+        ("", ReservationRequest(device="nothing")),
+    ],
+)
+def test_wrong_planned_reservations_are_refused(
+    live: Live, node: str, ask: ReservationRequest
+) -> None:
+    entry = CalendarEntry(time.time() + DAY_S, 60.0, node=node, ask=ask)
+    with live.client() as client, pytest.raises(SimenvError):
+        client.session.request(admin.CalendarEntries, admin.AddCalendarEntry, entry=entry)
