@@ -320,7 +320,7 @@ def test_workers_min_and_max_set_pool_size(text: str, least: int, most: int) -> 
         ("a:workers=2,max=4", "workers cannot be combined with min or max"),
         ("a:workers=two", "Expected `int`"),
         ("a:min=3,max=2", "min=3, max=2"),
-        ("a:workers=1025", "max=1025"),
+        ("a:workers=65537", "max=65537"),
         ("a:ranks=0", r"ranks = 0 is outside 1 \.\. 4096"),
         ("a:ranks=4097", "ranks = 4097 is outside"),
         ("a:memory=much", "memory = 'much' is not a size"),
