@@ -115,7 +115,7 @@ CASES = {
         bit_strings(24),
     ),
     "densitymatrix": Case("densitymatrix", layered(9, 250, 1), 1_000),
-    "quimb": Case("quimb", chain(24, 14), 1_000),
+    "quimb": Case("quimb", chain(24, 22), 1_000),
     "aer": Case("aer", layered(16, 80, 1), 1_000),
     "hardware": Case("hardware", layered(16, 60, 1), 1_000, "qpu"),
     "fault": Case("fault", layered(20, 50, 1), 1_000, "drill"),
