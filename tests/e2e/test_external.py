@@ -77,7 +77,7 @@ def test_a_killed_worker_ends_its_program_and_the_task_runs_again(tmp_path: Path
             worker = next(p for p in program.parents() if "simenv.worker" in p.cmdline())
             worker.send_signal(signal.SIGKILL)
             result = task.result()
-            assert not program.is_running()
+            assert not program.is_running() or program.status() == psutil.STATUS_ZOMBIE
             assert env.tasks([task.id])[0].state is TaskState.DONE
             assert result.counts == env.run(_circuit(), shots=1_000, seed=9, pool="sim").counts
     finally:

@@ -98,7 +98,7 @@ def test_state_larger_than_both_gpus_is_refused_at_submission(site: Client) -> N
 
 
 def test_task_of_a_killed_rank_runs_again_to_the_same_counts(site: Client, folder: Path) -> None:
-    long = ring_circuit(17, 12)
+    long = ring_circuit(17, 60)
     expected = site.submit(long, shots=1000, seed=11, engine="statevector").result(PATIENCE_S)
     task = site.submit(long, shots=1000, seed=11, engine="gpu")
     busy_worker(site, task)

@@ -26,7 +26,8 @@ POOLS = [
     {"name": "qpu", "engine": "hardware", "provider": "machines:aer", "min": 1, "max": 1},
     {"name": "drill", "engine": "fault", "min": 1, "max": 1},
 ]
-BUSY_S = 0.15  # CPU time of a worker in its task, after which it is killed; a task takes four times
+BUSY = 0.2  # a worker is killed after this part of its task's time, in CPU time, or BUSY_S of it
+BUSY_S = 0.15
 
 
 @dataclass(frozen=True)
@@ -142,11 +143,11 @@ def cpu_s(process: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
-def worker_in_the_middle(env: Client, task: Task) -> psutil.Process:
-    """Worker that has been computing a task for BUSY_S."""
+def worker_in_the_middle(env: Client, task: Task, whole_s: float) -> psutil.Process:
+    """Worker that has been computing a task of `whole_s` for a while."""
     process = psutil.Process(busy_worker(env, task).pid)
-    before = cpu_s(process)
-    until(lambda: cpu_s(process) >= before + BUSY_S or task.done())
+    enough = cpu_s(process) + min(BUSY_S, BUSY * whole_s)
+    until(lambda: cpu_s(process) >= enough or task.done(), look_s=0.005)
     assert not task.done(), "it was too short"
     return process
 
@@ -171,7 +172,7 @@ def test_task_of_killed_worker_runs_again_to_the_same_counts(env: Client, name: 
     oracle = submit().result(PATIENCE_S)
     assert oracle.attempts == 1
     task = submit()
-    worker_in_the_middle(env, task).send_signal(signal.SIGKILL)
+    worker_in_the_middle(env, task, oracle.timing.run_s).send_signal(signal.SIGKILL)
     result = task.result(PATIENCE_S)
     assert (result.attempts, result.engine) == (2, case.engine)
     if case.strings:

@@ -201,7 +201,7 @@ def test_programs_and_fields_that_are_not_here_are_refused_by_name(api: Api) -> 
 
 def test_a_run_that_is_too_long_has_the_services_code(api: Api) -> None:
     wide = QuantumCircuit(22)
-    for layer in range(60):
+    for layer in range(400):
         for qubit in range(22):
             wide.rx(0.1 + layer, qubit)
         for qubit in range(21):
