@@ -291,7 +291,7 @@ def own_queue(session: CheckSession) -> None:
     first = session.connect()
     others = (session.connect(), session.connect_same_process(first))
     cids = [session.submit(by=first) for _ in range(3)]
-    session.until(lambda: _has_ended(session, first, cids[-1]), "a record")
+    session.until(lambda: all(_has_ended(session, first, cid) for cid in cids), "records")
     for other in others:
         session.expect_refusal("read_cq() of another client", other.read_cq, "DEFwInProgress")
     seen = sorted(session.completion(by=first)["cid"] for _ in cids)
