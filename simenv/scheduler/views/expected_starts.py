@@ -22,9 +22,10 @@ from simenv.scheduler.views import simulation_inputs as inputs
 from simenv.scheduler.views.start_simulation import StartSimulation
 
 UNKNOWN = -1.0
-REFRESH_NS = 1_000_000_000
+REFRESH_NS = 5_000_000_000
 AGE_NS = 20_000_000  # starts may always be so old, for tasks that they contain,
-TASK_AGE_NS = 100_000  # and this for each simulated task, which takes some microseconds
+TASK_AGE_NS = 100_000  # and this for each simulated task, which takes 2.5 microseconds
+WATCH_NS = 1_000_000_000  # between two times at which new tasks are foretold unasked
 USABLE_NS = 10_000_000_000  # older starts are not used while a simulation is under way
 SYNC_STEPS = 6  # of a simulation, for an answer that cannot wait: 3 ms
 WATCH_STEPS = 4
@@ -263,7 +264,7 @@ class ExpectedStarts:
                     self.changed.add(foretold.record.route.pool)
                     errors.learn(foretold, max(MIN_WAIT_US, (start_ns - foretold.at_ns) / 1e3))
         waiting = sum(len(pool.queue) for pool in self._state.pools.values())
-        age_ns = max(REFRESH_NS, waiting * SAMPLE_NS)
+        age_ns = max(WATCH_NS, waiting * SAMPLE_NS)
         if not waiting or now_ns - self._sampled_ns < age_ns:
             return
         if not self.refresh_at_once(now_ns, steps=WATCH_STEPS):
