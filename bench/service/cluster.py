@@ -9,7 +9,8 @@ from real ones.
                  run, on an environment of small workers; the latency of 200 small circuits, one
                  every 25 ms, compared with that on an environment of only the 2 slots that the
                  gang leaves free
-    mixed        1,000 small circuits and 2 gangs: the share of slots granted while tasks wait
+    mixed        4,000 small circuits and 2 gangs: the share of slots granted while small circuits
+                 wait. A gang that waits alone for four slots leaves the other two unused.
     death        workers lost when a node dies, with one DVM for each node
 """
 
@@ -39,7 +40,7 @@ SLOT = ("--memory-per-slot", "512MiB")
 SMALL = (12, 40 * 36)  # qubits, gates: the widest circuits that count as small; a few ms each
 GANG_QUBITS = 26
 SMALL_CALLS_DURING, EVERY_S = 200, 0.025
-MIXED, GANGS = 1_000, 2
+MIXED, GANGS = 4_000, 2
 LOOK_S = 0.02
 TASK_S = 600.0
 OPTIONS = (Option("--only", choices=PARTS, action="append", help="a part; default: all"),)
@@ -121,12 +122,12 @@ def _mixed(report: Report, cluster: Cluster) -> None:
             client.submit(_wide(k), shots=100, seed=k, engine="statevector") for k in range(GANGS)
         ]
         tasks = client.submit_many(circuits, shots=100, seed=1)
-        while (info := client.status()).queued:
+        while (info := client.status()).queued > GANGS:
             used.append(info.slots_granted / info.slots)
             time.sleep(LOOK_S)
         for task in (*gangs, *tasks):
             task.result(TASK_S)
-    label = f"{MIXED:,} small circuits and {GANGS} gangs, slots used while tasks wait, %"
+    label = f"{MIXED:,} small circuits and {GANGS} gangs, slots used while circuits wait, %"
     report.at_least("mixed_slots_percent", 100 * statistics.mean(used), label)
 
 
@@ -141,10 +142,13 @@ def _death(report: Report, cluster: Cluster) -> None:
         cluster.crash("node3")
         for task in tasks:
             task.result(TASK_S)
-        count = Counter(event.kind for event in client.events(since=last_event))
+        events = list(client.events(since=last_event))
+    count = Counter(event.kind for event in events)
+    # One that is started again on the dead node, before it counts as lost, is lost twice.
+    lost = {event.subject for event in events if event.kind == "worker.lost"}
     cluster.boot("node3")
     print(f"{count['task.requeued']} tasks requeued, {count['worker.ready']} workers started again")
-    report.at_most("lost_workers", count["worker.lost"], "workers lost with a node, one DVM a node")
+    report.at_most("lost_workers", len(lost), "workers lost with a node, one DVM a node")
 
 
 @contextmanager
