@@ -12,6 +12,7 @@ import hashlib
 import importlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import cotengra
@@ -122,6 +123,7 @@ except ImportError:
 else:
     _COMPILED = True
 
+_CHEAP = 6.0  # log10 of the multiplications of a contraction for which one trial is enough: 1 ms
 _SEED = 0x5EED  # seed of the searches for paths
 _KEPT = 4_096  # cached paths; the oldest is evicted
 # Tensors of the trials of a batch: about 0.5 s on a core.
@@ -205,14 +207,18 @@ def _forget(kept: dict[Any, Any]) -> None:
 
 
 def search(structure: Structure, trials: int, check: Check) -> ContractionPath:
-    """Search for a path. Equal arguments give equal paths, and equal numbers of checks."""
+    """Search for a path. Equal arguments give equal paths, and equal numbers of checks. One trial
+    is enough where the contraction then takes less than the calls of its steps."""
     batch = max(1, _BATCH_TENSORS // max(1, len(structure[0])))
-    optimizer = cotengra.RandomGreedyOptimizer(seed=_SEED, accel=_COMPILED, parallel=False)
+    greedy = partial(cotengra.RandomGreedyOptimizer, seed=_SEED, accel=_COMPILED, parallel=False)
+    one, optimizer = greedy(max_repeats=1), greedy()
 
     def best_path(
         inputs: Sequence[Any], output: Any, sizes: dict[str, int], **options: Any
     ) -> Sequence[Sequence[int]]:
-        for first in range(0, trials, batch):
+        check()
+        best = one.ssa_path(inputs, output, sizes, **options)
+        for first in range(0, trials if one.best_flops > _CHEAP else 0, batch):
             check()
             optimizer.max_repeats = min(batch, trials - first)
             best = optimizer.ssa_path(inputs, output, sizes, **options)
