@@ -41,3 +41,29 @@ def sanitized(name: str, folder: Path) -> Path:
 def environ(**more: str) -> dict[str, str]:
     """For a sanitized program."""
     return {**os.environ, **SANITIZED, **more}
+
+
+class Lines:
+    """A process of `drill lines`."""
+
+    def __init__(self, program: Path, service: str, *, uid: int | None = None, **more: str) -> None:
+        """`uid`: of another user, as whom root starts it."""
+        other = {} if uid is None else {"user": uid, "group": uid, "extra_groups": []}
+        self.process = subprocess.Popen(
+            [str(program), "lines"], text=True, cwd="/",
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            env=environ(SIMENV_SERVICE=service, **more), **other,  # type: ignore[arg-type]
+        )  # fmt: skip
+
+    def do(self) -> str:
+        """Status of a circuit, and the error's message."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        return self.process.stdout.readline().strip()
+
+    def end(self) -> None:
+        """Expect that nothing was found by the sanitizers."""
+        self.process.communicate(timeout=60)
+        assert self.process.returncode == 0

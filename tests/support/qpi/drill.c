@@ -1,4 +1,5 @@
-/* Calls of the library against a real environment, for tests: drill errors|cancel|threads|sweeps.
+/* Calls of the library against a real environment, for tests: drill errors|cancel|threads|sweeps,
+ * and drill lines, which runs a circuit for each line of stdin and prints the status.
  * A wrong outcome ends the program with 1 and says where. */
 #include <math.h>
 #include <pthread.h>
@@ -310,6 +311,32 @@ static void device(const char *name, const char *native, const char *other)
     qpi_finalize(session);
 }
 
+static void lines(void)
+{
+    char line[16];
+    qpi_session *session = NULL;
+    qpi_circuit *circuit;
+    qpi_config config;
+    qpi_options options;
+    qpi_config_init(&config);
+    qpi_options_init(&options);
+    options.shots = 100;
+    EXPECT(qpi_circuit_from_qasm(BELL, &circuit), QPI_OK);
+    int status = qpi_init(&config, &session);
+    while (fgets(line, sizeof line, stdin)) {
+        qpi_job *job = NULL;
+        if (session)
+            status = qpi_submit(session, circuit, &options, NULL, 1, 60.0, &job);
+        if (status == QPI_OK)
+            status = qpi_wait(job, 60.0);
+        printf("%s: %s\n", qpi_status_name(status), status ? qpi_error_message() : "");
+        fflush(stdout);
+        qpi_job_free(job);
+    }
+    qpi_circuit_free(circuit);
+    qpi_finalize(session);
+}
+
 int main(int argc, char **argv)
 {
     if (argc == 2 && !strcmp(argv[1], "errors"))
@@ -318,6 +345,8 @@ int main(int argc, char **argv)
         cancel();
     else if (argc == 2 && !strcmp(argv[1], "threads"))
         threads();
+    else if (argc == 2 && !strcmp(argv[1], "lines"))
+        lines();
     else if (argc == 3 && !strcmp(argv[1], "sweeps"))
         sweeps((size_t)atol(argv[2]));
     else if (argc == 5 && !strcmp(argv[1], "device"))

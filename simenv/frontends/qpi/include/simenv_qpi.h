@@ -109,7 +109,8 @@ typedef struct qpi_config {
     /* Name of an environment below SIMENV_HOME (default ~/.simenv); NULL: SIMENV_SERVICE, else
      * "default". */
     const char *environment;
-    /* A connection file, or a key file of `simenv keys add`; NULL: by `environment`. */
+    /* A connection file, a key file of `simenv keys add`, or the address of another user's
+     * environment: local:OWNER/NAME or munge:OWNER@HOST:PORT/NAME. NULL: by `environment`. */
     const char *file;
     double timeout_s;  /* of the first answer, and of each part of a large result; default 10 */
     double patience_s; /* of silence before QPI_SERVICE_LOST; default 30 */

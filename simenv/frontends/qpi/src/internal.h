@@ -85,7 +85,7 @@ int qpi_slice_is(Slice slice, const char *text);
 /* A copy with a zero behind it, control characters replaced; NULL without memory. */
 char *qpi_slice_copy(Slice slice);
 
-/* --- json.c and address.c ------------------------------------------------------------------- */
+/* --- json.c, address.c and broker.c ------------------------------------------------------- */
 
 /* Copy the text or number of `key` in a JSON object, or of a key of the object `inside` in it.
  * 1: found; 0: not there, null, or too long. The text must have passed qpi_json_check. */
@@ -95,8 +95,8 @@ int qpi_json_check(const char *json);
 #define PATH_BYTES 4096
 #define KEY_BYTES 48
 
-typedef struct Address { /* what a connection file or key file says */
-    char file[PATH_BYTES];
+typedef struct Address { /* what a connection file, a key file or a certificate says */
+    char file[PATH_BYTES]; /* or the address of a broker */
     char name[QPI_NAME_BYTES];
     char node[256];
     char endpoint[PATH_BYTES]; /* ipc://... or tcp://... */
@@ -104,7 +104,16 @@ typedef struct Address { /* what a connection file or key file says */
     char public_key[KEY_BYTES], secret_key[KEY_BYTES]; /* "": a new pair for each connection */
     long pid;            /* of the service; 0: not known here */
     char start_ticks[32];
+    double renew_s; /* monotonic: when the certificate must be renewed; 0: there is none */
 } Address;
+
+/* 1 where a name is a-z, then up to 63 of a-z 0-9 _ . - */
+int qpi_is_name(const char *name);
+/* 1 for local:OWNER/NAME and munge:OWNER@HOST:PORT/NAME. */
+int qpi_is_broker(const char *text);
+/* Get a certificate from the broker at `address->file`, for new keys or again for the present ones.
+ * Waits up to 3 s for an answer, and with new keys for a broker that starts. */
+int qpi_broker_ask(Address *address, int is_new);
 
 int qpi_address_find(const qpi_config *config, char *path);
 int qpi_address_read(const char *path, Address *address);
@@ -116,6 +125,8 @@ int qpi_address_alive(const Address *address);
 typedef struct Transport Transport;
 
 int qpi_transport_load(const char *libzmq);
+/* A pair of keys of KEY_BYTES each; 0 where libzmq has no CURVE. */
+int qpi_transport_new_keys(char *public_key, char *secret_key);
 int qpi_transport_open(const Address *address, const char *identity, Transport **transport);
 void qpi_transport_close(Transport *transport);
 /* 1: sent; 0: the queue is full. */

@@ -11,6 +11,7 @@ static const double LOOK_S = 0.25;   /* between two looks at a silent service's 
 static const double REPEAT_S = 5.0;  /* what is not answered for so long is sent again */
 static const double STOPPED_S = 2.0; /* a longer gap between two looks: this process did not run */
 static const double IDLE_S = 3600.0;
+static const double RENEW_AGAIN_S = 5.0; /* after a certificate could not be renewed */
 
 static void send_small(qpi_session *session, int tag)
 {
@@ -61,26 +62,56 @@ static void send_due(qpi_session *session, double now)
     qpi_buffer_free(&body);
 }
 
+static void connect_to(qpi_session *session, const Address *found)
+{
+    Transport *transport;
+    if (qpi_transport_open(found, session->client, &transport) != QPI_OK)
+        return;
+    qpi_transport_close(session->transport);
+    session->transport = transport;
+    session->address = *found;
+    session->greeted = 0;
+    session->renewing = session->epoch != 0;
+    send_small(session, TAG_HELLO);
+}
+
 /* Does the service listen elsewhere by now? Then connect there. */
 static void follow_address(qpi_session *session)
 {
     Address found;
-    Transport *transport;
     if (qpi_address_read(session->address.file, &found) != QPI_OK || !qpi_address_alive(&found))
         return;
-    int same = !strcmp(found.endpoint, session->address.endpoint)
-               && !strcmp(found.server_key, session->address.server_key)
-               && !strcmp(found.secret_key, session->address.secret_key);
     session->address.pid = found.pid;
     memcpy(session->address.start_ticks, found.start_ticks, sizeof found.start_ticks);
-    if (same || qpi_transport_open(&found, session->client, &transport) != QPI_OK)
+    if (strcmp(found.endpoint, session->address.endpoint)
+        || strcmp(found.server_key, session->address.server_key)
+        || strcmp(found.secret_key, session->address.secret_key))
+        connect_to(session, &found);
+}
+
+/* Renew the certificate, or get one for new keys where the service has refused the present one: it
+ * has started again, or this process was stopped for long. Nobody else changes the address, so the
+ * lock is not held meanwhile. */
+static void renew_certificate(qpi_session *session, double now)
+{
+    Address found = session->address;
+    int refused = qpi_transport_refused(session->transport);
+    if (session->broken.status || (!refused && now < found.renew_s))
         return;
-    qpi_transport_close(session->transport);
-    session->transport = transport;
-    session->address = found;
-    session->greeted = 0;
-    session->renewing = session->epoch != 0;
-    send_small(session, TAG_HELLO);
+    session->address.renew_s = now + RENEW_AGAIN_S;
+    qpi_unlock(session->shared);
+    int status = refused ? qpi_address_read(session->address.file, &found)
+                         : qpi_broker_ask(&found, 0);
+    qpi_lock(session->shared);
+    if (status == QPI_KEY_REFUSED) {
+        qpi_failure_set(&session->broken, status, qpi_error_message(), qpi_error_hint());
+        pthread_cond_broadcast(&session->shared->changed);
+    } else if (status == QPI_OK
+               && (refused || strcmp(found.endpoint, session->address.endpoint)
+                   || strcmp(found.server_key, session->address.server_key)))
+        connect_to(session, &found);
+    else if (status == QPI_OK)
+        session->address.renew_s = found.renew_s;
 }
 
 /* A quiet service is asked whether it lives, and looked for. */
@@ -88,7 +119,7 @@ static void check_liveness(qpi_session *session, double now)
 {
     if (now - session->heard_s < QUIET_S)
         return;
-    if (now - session->looked_s >= LOOK_S) {
+    if (!session->address.renew_s && now - session->looked_s >= LOOK_S) {
         session->looked_s = now;
         follow_address(session);
     }
@@ -96,7 +127,8 @@ static void check_liveness(qpi_session *session, double now)
         session->pinged_s = now;
         send_small(session, session->greeted ? TAG_PING : TAG_HELLO);
     }
-    if (qpi_transport_refused(session->transport) && !session->broken.status) {
+    if (!session->address.renew_s && qpi_transport_refused(session->transport)
+        && !session->broken.status) {
         qpi_failure_set(&session->broken, QPI_KEY_REFUSED,
                         "the service does not know the key of this file: it was revoked, or is "
                         "for another environment",
@@ -136,12 +168,17 @@ void *qpi_loop_run(void *argument)
         before = now;
         if (limit_s < IDLE_S)
             check_liveness(session, now);
+        if (session->address.renew_s) {
+            renew_certificate(session, now);
+            double left_s = session->address.renew_s - now;
+            limit_s = left_s < limit_s ? (left_s > LOOK_S ? left_s : LOOK_S) : limit_s;
+        }
         send_due(session, now);
         qpi_unlock(session->shared);
         message.used = 0;
         int frames = qpi_transport_receive(session->transport, session->wakeup, limit_s, &message);
         uint64_t count;
-        if (read(session->wakeup, &count, sizeof count) > 0 && limit_s == IDLE_S)
+        if (read(session->wakeup, &count, sizeof count) > 0 && limit_s > LOOK_S)
             before = qpi_now_s();
         qpi_lock(session->shared);
         if (frames)

@@ -1,4 +1,5 @@
-/* Where a service is: the connection file of an environment, or a key file for another machine.
+/* Where a service is: the connection file of an environment, a key file for another machine, or a
+ * credential broker (broker.c).
  * A file that others can write is not believed, and one with a secret that others can read is not
  * used: the same rules as in the Python client. */
 #include <errno.h>
@@ -18,7 +19,7 @@ enum { FILE_BYTES = 65536 };
 static const char UP[] = "start one: simenv up";
 
 /* 1 where a name is a-z, then up to 63 of a-z 0-9 _ . - */
-static int is_name(const char *name)
+int qpi_is_name(const char *name)
 {
     size_t length = strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_.-");
     return name[0] >= 'a' && name[0] <= 'z' && !name[length] && length <= 64;
@@ -39,12 +40,12 @@ int qpi_address_find(const qpi_config *config, char *path)
     if (config->file)
         return copy_path(path, config->file);
     if (!name && service && *service) {
-        if (!is_name(service) || strchr(service, '.') || access(service, F_OK) == 0)
+        if (!qpi_is_name(service) || strchr(service, '.') || access(service, F_OK) == 0)
             return copy_path(path, service);
         name = service;
     }
     name = name ? name : "default";
-    if (!is_name(name))
+    if (!qpi_is_name(name))
         return qpi_fail(QPI_CONFIG, "a name is a-z, then up to 63 of a-z 0-9 _ . -",
                         "environment name '%.80s' is not allowed", name);
     int length = home && *home ? snprintf(path, PATH_BYTES, "%s/%s/connection.json", home, name)
@@ -153,13 +154,14 @@ int qpi_address_read(const char *path, Address *address)
 {
     char secret[KEY_BYTES], format[16];
     struct stat info;
+    *address = (Address){0};
+    TRY(copy_path(address->file, path));
+    if (qpi_is_broker(path))
+        return qpi_broker_ask(address, 1);
     char *text = malloc(FILE_BYTES);
     if (!text)
         return qpi_fail_memory();
-    *address = (Address){0};
-    int status = copy_path(address->file, path);
-    if (status == QPI_OK)
-        status = read_file(path, text, &info);
+    int status = read_file(path, text, &info);
     if (status == QPI_OK
         && (!qpi_json_get(text, NULL, "format", format, sizeof format) || strcmp(format, "1")
             || !qpi_json_get(text, NULL, "name", address->name, sizeof address->name)))

@@ -129,6 +129,11 @@ int qpi_transport_load(const char *libzmq)
     return status;
 }
 
+int qpi_transport_new_keys(char *public_key, char *secret_key)
+{
+    return !zmq.curve_keypair(public_key, secret_key);
+}
+
 static int set_number(void *socket, int option, int value)
 {
     return zmq.setsockopt(socket, option, &value, sizeof value);
@@ -148,7 +153,7 @@ static int prepare(Transport *transport, const Address *address, const char *ide
     char public_key[KEY_BYTES], secret_key[KEY_BYTES];
     memcpy(public_key, address->public_key, KEY_BYTES);
     memcpy(secret_key, address->secret_key, KEY_BYTES);
-    if (!*secret_key && zmq.curve_keypair(public_key, secret_key))
+    if (!*secret_key && !qpi_transport_new_keys(public_key, secret_key))
         return -1;
     int failed = zmq.setsockopt(socket, ZMQ_MAXMSGSIZE, &most, sizeof most)
                  | set_text(socket, ZMQ_ROUTING_ID, identity)
