@@ -24,7 +24,7 @@ from simenv.scheduler.views.start_simulation import StartSimulation
 UNKNOWN = -1.0
 REFRESH_NS = 5_000_000_000
 AGE_NS = 20_000_000  # starts may always be so old, for tasks that they contain,
-TASK_AGE_NS = 100_000  # and this for each simulated task, which takes 2.5 microseconds
+TASK_AGE_NS = 100_000  # and this for each simulated task and worker, which take 2.5 to 5 us
 WATCH_NS = 1_000_000_000  # between two times at which new tasks are foretold unasked
 USABLE_NS = 10_000_000_000  # older starts are not used while a simulation is under way
 SYNC_STEPS = 6  # of a simulation, for an answer that cannot wait: 3 ms
@@ -151,7 +151,7 @@ class ExpectedStarts:
         last = self._last
         if last is None or owner not in last.owners:
             return False
-        age_ns = sum(last.read.values()) * TASK_AGE_NS
+        age_ns = (sum(last.read.values()) + last.num_workers) * TASK_AGE_NS
         if newest < last.next_task:
             age_ns = max(age_ns, AGE_NS)
         return now_ns - last.now_ns <= min(age_ns, REFRESH_NS)
