@@ -2,13 +2,15 @@
 
 Forecasts and the dispatch honour the maintenance of all nodes: no task starts that would not end
 before it, and expected starts behind it are later by its length. On a single node running tasks end
-as in any drain. Invariant: entries change by `add`, `remove` and `take_over` alone, which note the
+as in any drain. Invariant: entries change by `add`, `decide` and `remove` alone, which note the
 change for the journal.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+
+import msgspec
 
 from simenv.errors import LimitExceededError, NotFoundError
 from simenv.model.reservations import MAX_ENTRIES, MAX_OWNED, CalendarEntry
@@ -43,6 +45,12 @@ class Calendar:
             raise LimitExceededError(text, hint="simenv calendar remove NUMBER")
         self.next_id = entry.id + 1
         self.entries[entry.id] = self._changes[entry.id] = entry
+
+    def decide(self, number: int, end_s: float) -> CalendarEntry:
+        """Note that the occurrence of an entry that ends then was granted, rejected or missed."""
+        entry = msgspec.structs.replace(self.entries[number], decided_s=end_s)
+        self.entries[number] = self._changes[number] = entry
+        return entry
 
     def find(self, number: int, scope: str) -> CalendarEntry:
         """Return an entry that an owner may see; `scope` "": all. Raises NotFoundError."""
