@@ -55,6 +55,7 @@ class CalendarCommands:
         """Add an entry. Raises OptionError, NotFoundError, NotAllowedError, LimitExceededError."""
         entry = self._checked(identity, message.entry)
         self._calendar.add(entry)
+        self._next_s = 0.0
         detail = f"{entry.kind} {entry.id}, {entry.length_s:.0f} s from {entry.begin_s:.0f}"
         self._audit.write(identity, "calendar.add", entry.node or "all", detail)
         self._store()
@@ -89,13 +90,16 @@ class CalendarCommands:
         actions = list[Action]()
         if self._scheduler.state.draining:
             return actions
-        if self._calendar.entries and not self._next_s <= now_s < self._next_s + 2 * RETRY_S:
-            self._next_s = now_s
+        if not now_s - 2 * RETRY_S < self._next_s <= now_s + RETRY_S:
+            self._next_s = now_s  # at the start, or the clock was set
         if self._calendar.entries and now_s >= self._next_s:
             self._next_s = now_s + RETRY_S
             for entry in list(self._calendar.entries.values()):
                 if entry.ask is not None:
                     actions += self._advance(entry, entry.ask, now_s)
+                    found = entry.occurrence(now_s)
+                    if found is not None and found[0] > now_s:
+                        self._next_s = min(self._next_s, found[0])
         self._store()
         return actions
 
