@@ -8,7 +8,8 @@ of this version from CHANGELOG.md, and SHA256SUMS. Ends with 1 where a check or 
 - `twine check --strict` accepts the metadata.
 - In an empty virtual environment with a wheel and its locked dependencies, far from the sources:
   `simenv submit --wait`, with nothing running, gives the first ideal and the first noisy result in
-  time, and `simenv demo` ends without a fault.
+  time, and `simenv demo` ends without a fault. The goal is for a cold machine: nothing of the
+  installation is in the page cache, which root alone can empty. Warm times are printed, too.
 """
 
 from __future__ import annotations
@@ -132,28 +133,47 @@ def compile_kernels(python: Path, folder: Path) -> Path:
             size = sum(path.stat().st_size for path in folder.glob(f"*/{level}/*"))
             seconds = time.monotonic() - begun
             say(f"kernels       {level}: {size / 2**20:.2f} MiB in {seconds:.0f} s")
+    # The only version that can use them: `simenv doctor` compares it with the installed one.
+    version = run(python, "-I", "-c", "import numba; print(numba.__version__)", cwd=folder.parent)
+    (folder / "numba.txt").write_text(version)
     return folder
 
 
+def drop_page_cache() -> bool:
+    """Empty the page cache, so that all files are read from the disk; False without the rights."""
+    os.sync()
+    try:
+        Path("/proc/sys/vm/drop_caches").write_text("3")
+    except OSError:
+        return False
+    return True
+
+
 def check_first_results(simenv: Path, folder: Path) -> list[str]:
-    """Time the first circuits of a new installation: the command starts an environment and ends it.
-    Returns what missed its goal."""
+    """Time the first circuits of a new installation, cold and warm: the command starts an
+    environment and ends it. Returns what missed its goal when cold."""
     missed = []
     circuit = folder / "first.qasm"
     circuit.write_text(CIRCUIT)
-    for number, (name, options) in enumerate(FIRST.items()):
-        # Nothing that an earlier circuit has left: a home of its own.
-        environ = {"SIMENV_HOME": str(folder / f"home{number}"), "SIMENV_KERNELS": ""}
-        begun = time.monotonic()
-        words = ("submit", circuit, "--shots", "100", "--wait", "--json", *options)
-        result = json.loads(run(simenv, *words, cwd=folder, **environ).splitlines()[-1])
-        seconds = time.monotonic() - begun
-        if sum(result["counts"].values()) != 100:
-            raise ReleaseError(f"{name}: wrong counts {result['counts']}")
-        met = seconds <= FIRST_RESULT_S
-        verdict = "met" if met else "MISSED"
-        say(f"{name:<20} {seconds:.2f} s   goal <= {FIRST_RESULT_S:g} s   {verdict}")
-        missed += [] if met else [name]
+    for name, options in FIRST.items():
+        for state in ("cold", "warm"):
+            # Nothing that an earlier circuit has left: a home of its own.
+            home = folder / f"home-{state}-{len(options)}"
+            environ = {"SIMENV_HOME": str(home), "SIMENV_KERNELS": ""}
+            if state == "cold" and not drop_page_cache():
+                say("not root: the page cache stays, and cold times are those of a new home alone")
+            begun = time.monotonic()
+            words = ("submit", circuit, "--shots", "100", "--wait", "--json", *options)
+            result = json.loads(run(simenv, *words, cwd=folder, **environ).splitlines()[-1])
+            seconds = time.monotonic() - begun
+            if sum(result["counts"].values()) != 100:
+                raise ReleaseError(f"{name}: wrong counts {result['counts']}")
+            verdict = ""
+            if state == "cold":
+                met = seconds <= FIRST_RESULT_S
+                verdict = f"   goal <= {FIRST_RESULT_S:g} s   {'met' if met else 'MISSED'}"
+                missed += [] if met else [name]
+            say(f"{name:<20} {state} {seconds:.2f} s{verdict}")
     return missed
 
 

@@ -40,6 +40,7 @@ STATUS_EVENTS = (
 )
 AT_THE_START = ("allocation.found", "launcher.chosen", "dvm.started")  # events of every start
 SHOWN_EVENTS = 5
+WATCHDOG_SIGNS = 4  # of life, within the patience of systemd
 INDENT = 9  # column of a line's text, after its keyword
 STATES = ("up", "drained", "lost")  # states of nodes
 
@@ -423,14 +424,26 @@ def _stand_by(common: app.Settings, settings: Mapping[str, object]) -> None:
 
 def _attend(name: str) -> int:
     """Wait until the service that this process has started ends; return an exit code. SIGTERM and
-    Ctrl-C end it like `simenv down`."""
+    Ctrl-C end it like `simenv down`. If systemd watches, it is told as long as the service
+    answers."""
     _notify("READY=1")
     try:
-        return min(abs(environments.wait()), 1)
+        while (status := environments.wait(_watchdog_s())) is None:
+            if environments.answers(name):
+                _notify("WATCHDOG=1")
+        return min(abs(status), 1)
     except (SystemExit, KeyboardInterrupt):  # the handler of SIGTERM raises the first
         _notify("STOPPING=1")
         environments.down(name)
         return 0
+
+
+def _watchdog_s() -> float | None:
+    """Return the time between two signs of life for systemd, a quarter of its patience; None: it
+    wants none. See sd_watchdog_enabled(3)."""
+    usec = os.environ.get("WATCHDOG_USEC", "")
+    of_this = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+    return int(usec) / WATCHDOG_SIGNS / 1e6 if usec.isdecimal() and int(usec) and of_this else None
 
 
 def _notify(state: str) -> None:

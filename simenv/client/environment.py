@@ -334,6 +334,7 @@ class Environment:
         *,
         start_s: float | None = None,
         every_s: float | None = None,
+        zone: str = "",
         workers: SupportsIndex = 0,
         for_s: float = 600.0,
         bound_s: float | None = None,
@@ -361,12 +362,14 @@ class Environment:
 
         `start_s`: plan it for that time, in seconds since 1970; the entry of the calendar is
         returned. The service makes the reservation then, and keeps it for `for_s` seconds.
-        `every_s`: again each time so many seconds have passed since the start before.
+        `every_s`: again each time so many seconds have passed since the start before; whole days
+        are counted by the clocks of `zone`, a name such as Europe/Rome; default: of this machine.
         """
         sizes = (count, qubits, depth, gates_1q, gates_2q, measurements, shots)
         request = client_reservations.reservation_request(pool, for_s, workers, bound_s, sizes)
         if start_s is not None:
-            return self.calendar.add(CalendarEntry(start_s, for_s, every_s or 0.0, ask=request))
+            entry = CalendarEntry(start_s, for_s, every_s or 0.0, ask=request, zone=zone)
+            return self.calendar.add(entry)
         if every_s is not None:
             raise OptionError("every_s needs start_s", hint="start_s=time.time()")
         number = client_reservations.request_decision(self._session, request, timeout_s).reservation

@@ -147,10 +147,23 @@ def stand_by(name: str = "default") -> int:
     return _started[-1].pid
 
 
-def wait() -> int:
+def wait(timeout_s: float | None = None) -> int | None:
     """Wait until the service that the last `up` of this process has started ends; return its exit
-    status, negative for a signal."""
-    return _started[-1].wait()
+    status, negative for a signal; None if it still runs after `timeout_s`."""
+    try:
+        return _started[-1].wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def answers(name: str) -> bool:
+    """Return whether the service of an environment answers within ANSWER_S."""
+    try:
+        with Client(find(name), ANSWER_S) as client:
+            client.status()
+    except SimenvError:
+        return False
+    return True
 
 
 def _remove_stale_files(file: ConnectionFile, path: Path, force: bool) -> None:

@@ -15,11 +15,13 @@ from threading import Event
 from time import monotonic
 from typing import TYPE_CHECKING, SupportsIndex, TypedDict
 
+import msgspec
+
 from simenv import model
 from simenv.config import application
 from simenv.errors import NotReservedError, SimenvError, TimedOutError
 from simenv.model import AdmissionReason, task_rules
-from simenv.model.reservations import APP, CalendarEntry
+from simenv.model.reservations import APP, DAY_S, CalendarEntry, time_zone
 from simenv.wire.messages import admin
 
 if TYPE_CHECKING:
@@ -186,6 +188,15 @@ class ReserveOptions(TypedDict, total=False):
     timeout_s: float | None
 
 
+def local_zone() -> str:
+    """Return the name of this machine's time zone: that of TZ, else of /etc/localtime; "": it has
+    no name."""
+    name = os.environ.get("TZ", "").removeprefix(":")
+    if not name:
+        name = os.path.realpath("/etc/localtime").partition("/zoneinfo/")[2]
+    return name if name and time_zone(name) is not None else ""
+
+
 class ServiceCalendar:
     """Planned maintenance and reservations of an environment. Times are in seconds since 1970."""
 
@@ -204,18 +215,24 @@ class ServiceCalendar:
         start_s: float,
         for_s: float,
         every_s: float = 0.0,
+        zone: str = "",
         reason: str = "",
     ) -> CalendarEntry:
         """Drain a node, or all nodes ("") at a time, and use it again `for_s` seconds later.
 
         Before a maintenance of all nodes no task starts that would not end, and expected starts
-        behind it are later. `every_s`: again each time so many seconds have passed. Raises
-        OptionError, NotFoundError, NotAllowedError."""
+        behind it are later. `every_s`: again each time so many seconds have passed; whole days
+        are counted by the clocks of `zone`, see `add`. Raises OptionError, NotFoundError,
+        NotAllowedError."""
         reason = reason[: task_rules.MAX_REASON_CHARS]
-        return self.add(CalendarEntry(start_s, for_s, every_s, node, reason))
+        return self.add(CalendarEntry(start_s, for_s, every_s, node, reason, zone=zone))
 
     def add(self, entry: CalendarEntry) -> CalendarEntry:
-        """Add an entry; return it with its number. Raises as `plan_maintenance`."""
+        """Add an entry; return it with its number. One that comes again after whole days and names
+        no `zone` gets that of this machine: it begins at the same local time all year. With the
+        zone UTC all intervals have the same length. Raises as `plan_maintenance`."""
+        if entry.every_s and not (entry.every_s % DAY_S or entry.zone):
+            entry = msgspec.structs.replace(entry, zone=local_zone())
         request = self._session.request
         return request(admin.CalendarEntries, admin.AddCalendarEntry, entry=entry).entries[0]
 

@@ -7,7 +7,10 @@ optionally dedicated workers. Numbers of `reason` are those of QPM hosts, see `A
 from __future__ import annotations
 
 import enum
+from datetime import UTC, datetime, timedelta, tzinfo
+from functools import lru_cache
 from typing import Annotated
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
@@ -213,6 +216,9 @@ MIN_EVERY_S, MAX_EVERY_S = 60.0, 366 * 86_400.0
 MAX_LENGTH_S = 366 * 86_400.0
 
 
+DAY_S = 86_400.0
+
+
 class CalendarEntry(msgspec.Struct, frozen=True):
     """A planned maintenance of nodes, or a planned reservation. Times are in seconds since 1970.
     `ask`: the reservation to make at `begin_s`; None: a maintenance."""
@@ -225,6 +231,10 @@ class CalendarEntry(msgspec.Struct, frozen=True):
     ask: ReservationRequest | None = None
     owner: Text = ""  # of a reservation; "": the environment's own user
     id: int = 0  # 0: not stored yet
+    # Whole days are counted by the clocks of this time zone, a name of the IANA's: an occurrence
+    # begins at the same local time in summer and in winter. "": by seconds.
+    zone: Text = ""
+    decided_s: float = 0.0  # end of the last occurrence that was granted, rejected or missed
 
     @property
     def kind(self) -> str:
@@ -234,10 +244,48 @@ class CalendarEntry(msgspec.Struct, frozen=True):
     def occurrence(self, now_s: float) -> tuple[float, float] | None:
         """Return the begin and the end of the occurrence that is under way or comes next; None if
         all are over."""
-        begin_s = self.begin_s
-        if self.every_s and now_s >= begin_s:
-            begin_s += self.every_s * ((now_s - begin_s) // self.every_s)
-            if now_s >= begin_s + self.length_s:
-                begin_s += self.every_s
-        end_s = begin_s + self.length_s
-        return (begin_s, end_s) if now_s < end_s else None
+        number = self._next(now_s)
+        if number and not self.every_s:
+            return None
+        begin_s = self._begin_s(number)
+        return begin_s, begin_s + self.length_s
+
+    def last_end_s(self, now_s: float) -> float:
+        """Return the end of the last occurrence that is over; 0: none is."""
+        number = self._next(now_s)
+        return self._begin_s(number - 1) + self.length_s if number else 0.0
+
+    def _next(self, now_s: float) -> int:
+        """Return the number of the first occurrence that is not over, from 0."""
+        number = 0
+        if self.every_s:  # a change of the clocks moves an occurrence by less than one interval
+            number = max(0, int((now_s - self.begin_s) // self.every_s) - 1)
+        while now_s >= self._begin_s(number) + self.length_s and (self.every_s or not number):
+            number += 1
+        return number
+
+    def _begin_s(self, number: int) -> float:
+        if not number or not self.zone or self.every_s % DAY_S:
+            return self.begin_s + number * self.every_s
+        return _local_begin_s(self.begin_s, number * self.every_s, self.zone)
+
+
+@lru_cache(16_384)
+def _local_begin_s(begin_s: float, later_s: float, zone: str) -> float:
+    """Return the time at which the clocks of a zone show `later_s` more than at `begin_s`: after
+    the gap for a time that they skip, and the first of two."""
+    known = time_zone(zone)
+    if known is None:  # it was when the entry was made
+        return begin_s + later_s
+    return (datetime.fromtimestamp(begin_s, known) + timedelta(seconds=later_s)).timestamp()
+
+
+@lru_cache(256)
+def time_zone(name: str) -> tzinfo | None:
+    """Return a time zone by its name of the IANA's; None if this machine does not know it."""
+    if name == "UTC":  # which needs no data
+        return UTC
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return None

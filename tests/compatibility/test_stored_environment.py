@@ -7,8 +7,10 @@ tests/support/make_stored_environment.py says how, and what it holds.
 from __future__ import annotations
 
 import json
+import sqlite3
 import tarfile
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -22,6 +24,7 @@ from qiskit import QuantumCircuit
 from simenv.cli.app import run
 from simenv.client.client import Client
 from simenv.model import TaskState
+from simenv.service.journal import database
 
 ARCHIVES = sorted((Path(__file__).parents[1] / "golden" / "environments").glob("*.tar.xz"))
 NAME = "stored"
@@ -54,6 +57,16 @@ def resumed(request: pytest.FixtureRequest) -> Iterator[Resumed]:
             yield Resumed(before, client)
     finally:
         live.down()
+
+
+def test_each_released_format_of_the_journal_has_a_stored_environment(tmp_path: Path) -> None:
+    formats = set()
+    for number, path in enumerate(ARCHIVES):
+        with tarfile.open(path) as archive:
+            archive.extractall(tmp_path / str(number), filter="data")
+        with closing(sqlite3.connect(tmp_path / str(number) / "journal.db")) as db:
+            formats.add(db.execute("pragma user_version").fetchone()[0])
+    assert formats == set(range(database.OLDEST_FORMAT, database.journal_format() + 1))
 
 
 def ghz(qubits: int) -> QuantumCircuit:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import tomllib
 from pathlib import Path
@@ -31,6 +32,32 @@ def test_containers_of_simenv_have_no_capabilities_and_read_only_roots() -> None
         service = SERVICES[name]
         assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"])
         assert service["security_opt"] == ["no-new-privileges:true"]
+
+
+def test_folders_of_volumes_belong_to_the_user_of_the_image() -> None:
+    build = (PACKAGING / "image" / "build.sh").read_text()
+    (made,) = re.findall(r"install -d -o simenv -g simenv -m 0700 (.*)$", build, re.M)
+    mounts = {
+        mount.split(":")[1]
+        for service in SERVICES.values()
+        if "SIMENV_IMAGE" in service["image"]
+        for mount in service["volumes"]
+        if not mount.startswith(".")
+    }
+    assert mounts == {"/var/lib/simenv", "/backups"} == set(made.split())
+    assert all(f"--volume {mount}" in build for mount in mounts)
+
+
+def test_services_come_back_after_a_restart_of_the_host() -> None:
+    assert {service.get("restart") for name, service in SERVICES.items() if name != "backup"} == {
+        "unless-stopped"
+    }
+
+
+def test_token_is_read_by_the_user_of_prometheus_alone() -> None:
+    text = (COMPOSE / "compose.yaml").read_text()
+    (mode, owner) = re.findall(r"install -m (\d+) -o (\d+) /dev/stdin", text)[0]
+    assert (mode, SERVICES["prometheus"]["user"]) == ("0400", f"{owner}:{owner}")
 
 
 def test_configuration_of_prometheus_is_valid(tmp_path: Path) -> None:

@@ -43,3 +43,10 @@ def test_commands_of_units_have_the_options_that_they_name(unit: Path) -> None:
     named = {word for word in words if word.startswith("--")}
     assert named
     assert named <= known
+
+
+def test_service_is_watched_and_started_again_each_time() -> None:
+    (unit,) = (path.read_text() for path in UNITS if path.name == "simenv@.service")
+    lines = unit.splitlines()
+    assert {"WatchdogSec=2min", "Restart=on-failure", "StartLimitIntervalSec=0"} <= set(lines)
+    assert "NotifyAccess=main" in lines  # of `simenv up --foreground`, which gives signs of life

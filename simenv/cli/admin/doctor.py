@@ -23,7 +23,8 @@ def findings() -> Iterator[doctor_installation.DoctorFinding]:
     from simenv.cli.admin import doctor_checks
 
     for check in (
-        *(doctor_installation.versions, doctor_installation.extras),
+        *(doctor_installation.versions, doctor_installation.packaged_kernels),
+        doctor_installation.extras,
         *(doctor_checks.cores, doctor_checks.memory, doctor_checks.gpus),
         *(doctor_checks.nodes, doctor_checks.launchers),
         *(doctor_checks.home, doctor_checks.kernels, doctor_checks.sockets),

@@ -104,6 +104,28 @@ def versions() -> Iterator[DoctorFinding]:
     yield found("versions", ", ".join((result, *parts)))
 
 
+PACKAGED_NUMBA = "compiler/machine_code/numba.txt"  # of simulators; scripts/release.py writes it
+
+
+def packaged_kernels() -> Iterator[DoctorFinding]:
+    """Check that numba has the one version for which a wheel carries compiled kernels."""
+    from importlib import metadata
+
+    import simulators
+
+    file = Path(simulators.__file__).parent / PACKAGED_NUMBA
+    if not file.exists():
+        return
+    made, here = file.read_text().strip(), metadata.version("numba")
+    if made == here:
+        yield found("kernels", f"of this wheel, for numba {made}")
+        return
+    detail = (
+        f"of this wheel, for numba {made}; numba {here} compiles all of them at the first start"
+    )
+    yield found("kernels", detail, f"pip install numba=={made}")
+
+
 def extras() -> Iterator[DoctorFinding]:
     """Report the optional extras and engines."""
     from simulators import catalog  # no other file shadows it: `names` ran before

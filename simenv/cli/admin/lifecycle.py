@@ -1,12 +1,12 @@
 """`simenv admin`: back up, restore, check and upgrade environments.
 
-Invariant: an upgrade begins with a check and a backup by the new version. If the new version does
-not start, the present one continues.
+Invariant: an upgrade begins with a check by the new version. The backup is made by the present one
+once the service has ended, so that it holds every task. If the new version does not start, the
+files of the backup are put back, and the present version continues them.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import subprocess
@@ -158,8 +158,11 @@ def upgrade(
 ) -> None:
     """Continue a running environment with another version of simenv.
 
-    It is checked and backed up by that version first. Tasks that have not ended after --drain run
-    again with the same counts; no task is lost."""
+    That version checks it first. Tasks that have not ended after --drain run again with the same
+    counts; no task is lost. Then it is backed up. If the other version does not start, the backup
+    is put back, and the present version starts again."""
+    from simenv.service.journal import backups
+
     common = app.settings_of(context)
     paths = _paths(common)
     name = paths.home.name
@@ -173,23 +176,42 @@ def upgrade(
     _called(other, ["admin", "check", "--name", name], CHECK_S)
     into = folder or paths.home / "backups"
     into.mkdir(mode=0o700, parents=True, exist_ok=True)
-    done = _called(other, ["admin", "backup", str(into), "--name", name, "--json"], CHECK_S)
-    archive = json.loads(done.splitlines()[-1])["archive"]
-    begun = time.monotonic()
+    archive = backups.dated(into.absolute(), name, time.time())
+    begun, made = time.monotonic(), False
     _drain(common, drain_s)
     queued = environments.down(name, now=True).queued if paths.connection.exists() else 0
     try:
+        backups.back_up(paths, archive)
+        made = True
         _called(other, ["up", "--name", name, "--restore"], START_S)
     except SimenvError as error:
-        environments.up(config.last_config(name, resume=True) | {"name": name}, resume=True)
-        hint = f"simenv {__version__} continues it; the backup is {archive}"
-        raise StartFailedError(f"simenv {version} did not start: {error.message}", hint=hint) from (
-            error
-        )
+        text = f"simenv {version} did not start: {error.message}"
+        try:
+            hint = _continued(paths, archive if made else None)
+        except SimenvError as second:
+            text += f"; and simenv {__version__} does not start again: {second.message}"
+            hint = f"simenv admin restore {archive} --name OTHER" if made else second.hint
+        raise StartFailedError(text, hint=hint) from error
     pause_s = time.monotonic() - begun
     values = {"name": name, "from": running.version, "to": version, "pause_s": pause_s}
     text = f"{name}: simenv {running.version} to {version}, away for {pause_s:.1f} s"
-    common.answer({**values, "queued": queued, "backup": archive}, [text, f"backup {archive}"])
+    lines = [text, f"backup {archive}"]
+    common.answer({**values, "queued": queued, "backup": str(archive)}, lines)
+
+
+def _continued(paths: EnvironmentPaths, archive: Path | None) -> str:
+    """Start this version again after one that did not start. `archive`: made before that; None: it
+    could not be made. Returns what happened, for the error. Raises what keeps this version from
+    starting."""
+    from simenv.service.journal import backups
+
+    name, what = paths.home.name, "with all tasks"
+    if paths.connection.exists():  # the start took too long
+        environments.down(name, now=True)
+    if archive is not None and backups.roll_back(archive, paths):
+        what = f"with the files of {archive}"
+    environments.up(config.last_config(name, resume=True) | {"name": name}, resume=True)
+    return f"simenv {__version__} continues it, {what}"
 
 
 def _unit(pid: int) -> str:

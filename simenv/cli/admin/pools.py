@@ -79,6 +79,9 @@ def drain(
     at: Annotated[str, typer.Option(help="Begin: 02:00, 2026-01-31T02:00, or in 3h.")] = "",
     length: Annotated[str, typer.Option("--for", help="Time until it is used again: 2h.")] = "",
     every: Annotated[str, typer.Option(help="Interval of a regular one: 7d.")] = "",
+    zone: Annotated[
+        str, typer.Option(help="Time zone whose clocks count its days; default: of this machine.")
+    ] = "",
 ) -> None:
     """Start nothing more on a node; running tasks finish.
 
@@ -96,6 +99,7 @@ def drain(
             start_s=terminal.until(at),
             for_s=_span_s("--for", length),
             every_s=_span_s("--every", every) if every else 0.0,
+            zone=zone,
             reason=reason,
         )
         common.answer(entry, [f"planned, number {entry.id}: {_moment(entry)}"])
@@ -114,12 +118,16 @@ def _moment(entry: CalendarEntry) -> str:
     return f"{terminal.format_time(begin_s)[:16]} for {elapsed(end_s - begin_s)}"
 
 
+def _interval(entry: CalendarEntry) -> str:
+    return f"{elapsed(entry.every_s)} {entry.zone}".strip() if entry.every_s else "-"
+
+
 _ENTRIES: tuple[Column[CalendarEntry], ...] = (
     Column("NUMBER", lambda entry: str(entry.id), right=True),
     Column("KIND", lambda entry: entry.kind),
     Column("OF", lambda entry: (entry.node if entry.ask is None else entry.ask.device) or ALL),
     Column("NEXT", _moment),
-    Column("EVERY", lambda entry: elapsed(entry.every_s) if entry.every_s else "-"),
+    Column("EVERY", _interval),
     Column("OWNER", lambda entry: entry.owner or "-"),
     Column("REASON", lambda entry: terminal.clean(entry.reason) or "-"),
 )

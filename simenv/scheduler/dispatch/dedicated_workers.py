@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from simenv import text
 from simenv.model import AdmissionReason, ReservationRequest, WorkerState
 from simenv.scheduler import core
+from simenv.scheduler.dispatch import planned_reservations
 from simenv.scheduler.reservations.policies import DELAYED, REJECTED, PolicyVerdict
 from simenv.scheduler.state import pools as state_pools, scheduler_state
 
@@ -195,6 +197,16 @@ def availability_verdict(
             f"reservations have {reserved} workers of pool {name}, which has at most {max_workers}"
         )
         return PolicyVerdict(DELAYED, AdmissionReason.OVER_LIMIT, message, missing=1)
+    ttl_ns = request.ttl_ns or state.reservations.terms(request.device).profile.default_ttl_ns
+    planned = planned_reservations.conflict(state, name, requested, ttl_ns, max_workers)
+    if planned is not None:
+        begins_s = (planned.begin_ns - state.last_tick_ns) / 1e9
+        message = (
+            f"a planned reservation needs {planned.needed} of the {max_workers} workers of pool "
+            f"{name} in {text.duration(begins_s)}: end before, or take fewer"
+        )
+        wait_ns = planned.end_ns - state.last_tick_ns
+        return PolicyVerdict(DELAYED, AdmissionReason.OVER_LIMIT, message, wait_ns=wait_ns)
     return _busy_verdict(state, pool, requested)
 
 

@@ -19,6 +19,7 @@ from simenv.scheduler.dispatch import (
     candidates,
     dedicated_workers,
     gang_scheduling,
+    planned_reservations,
 )
 from simenv.scheduler.queueing.lanes import LONG_US
 from simenv.scheduler.state import pools, scheduler_state
@@ -216,7 +217,7 @@ def _to_dedicated(
     the state from which the task continues; a large task gets free slots in addition."""
     reservation = worker.reservation_id
     record = pool.queue.head(True, reservation)
-    if state.closing_ns:
+    if state.closing_ns or state.calendar.planned:
         record = _postpone_late(state, pool, record, now_ns, reservation)
     if record is not None and record.batch.terms.parts is not None:
         preferred = batching.worker_with_states(pool, record, reservation)
@@ -236,6 +237,8 @@ def _to_dedicated(
         spare = host.free_slots - host.claimed_slots
         if record.cost_us > LONG_US:
             spare -= host.backfill_slots
+        if state.calendar.planned:
+            spare = min(spare, planned_reservations.spare_slots(state, pool, record, now_ns) - 1)
         spare = max(0, spare)
         max_slots = min(record.route.max_slots, 1 + spare)
         slots = _slots_for(record.cost_us, max_slots, 1 + spare, len(pool.queue), pool.live())
@@ -251,7 +254,7 @@ def _to_hardware(
     """Assign the next task to a worker that holds hardware; such a worker needs no slot."""
     for worker in pool.idle():
         record = pool.queue.head()
-        if state.closing_ns:
+        if state.closing_ns or state.calendar.planned:
             record = _postpone_late(state, pool, record, now_ns)
         if record is not None and record.route.memory_bytes <= pools.memory_for(worker, record):
             return batching.build_chunk(state, pool, worker, record, 1, now_ns)
@@ -340,7 +343,7 @@ def _to_idle(
 ) -> AssignTasks | None:
     host = worker.host
     record = pool.queue.head(allow_long)
-    if state.closing_ns:
+    if state.closing_ns or state.calendar.planned:
         record = _postpone_late(state, pool, record, now_ns)
     if pool.spec.jobs is not None:
         found, record = _long_enough(state, pool, record, now_ns, allow_long=allow_long)
@@ -364,7 +367,7 @@ def _to_idle(
     if cost_us >= PARALLEL_FROM_US and record.route.max_slots > 1:  # a shorter task gets one slot
         slots = _slots_for(
             cost_us,
-            _slot_bound(state, record, host, now_ns),
+            _slot_bound(state, pool, record, host, now_ns),
             sum(max(0, h.free_slots - h.claimed_slots) for h in state.nodes.up()),
             len(pool.queue),
             max(idle, pool.spec.max - pool.live() + idle),  # workers that could share the slots
@@ -427,7 +430,7 @@ def _prefetch_chunk(
     if best is None:
         return None
     record = pool.queue.head(False, reservation)
-    if state.closing_ns:
+    if state.closing_ns or state.calendar.planned:
         record = _postpone_late(state, pool, record, now_ns, reservation)
     if record is None or record.incident or record.cost_us > candidates.PREFETCH_MAX_US:
         return None
@@ -468,13 +471,18 @@ def _postpone_late(
     now_ns: int,
     reservation: int = 0,
 ) -> TaskRecord | None:
-    """Return this task or the next that ends before the allocation or a maintenance; set tasks that
-    do not aside."""
+    """Return this task or the next that ends before the allocation, a maintenance or a planned
+    reservation that needs its slot; set tasks that do not aside."""
     allow_long = record is not None and record.cost_us > LONG_US
-    while record is not None and gang_scheduling.too_late(state, record, now_ns):
+    while record is not None:
+        if not (state.closing_ns and gang_scheduling.too_late(state, record, now_ns)):
+            if reservation or not planned_reservations.is_held(state, pool, record, now_ns):
+                return record
+            if not planned_reservations.may_set_aside(pool):
+                return planned_reservations.first_short(state, pool, now_ns)
         pool.queue.postpone(record)
         record = pool.queue.head(allow_long, reservation)
-    return record
+    return None
 
 
 def _may_be_long(
@@ -501,7 +509,11 @@ def _short_tasks_arriving(
 
 
 def _slot_bound(
-    state: scheduler_state.SchedulerState, record: TaskRecord, host: pools.NodeState, now_ns: int
+    state: scheduler_state.SchedulerState,
+    pool: pools.Pool,
+    record: TaskRecord,
+    host: pools.NodeState,
+    now_ns: int,
 ) -> int:
     """Return the most slots that a task may get; a long task leaves a slot to short ones."""
     free = host.free_slots - host.claimed_slots
@@ -513,6 +525,8 @@ def _slot_bound(
         free = max(1, free - host.backfill_slots - keeps_one)
     if state.quotas.caps_slots:
         free = max(1, min(free, scheduler_state.slots_left(state, record.batch.owner)))
+    if state.calendar.planned:
+        free = min(free, planned_reservations.spare_slots(state, pool, record, now_ns))
     return min(record.route.max_slots, free)
 
 

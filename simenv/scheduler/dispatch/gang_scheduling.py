@@ -25,7 +25,7 @@ import functools
 from collections.abc import Iterable
 
 from simenv.scheduler import core
-from simenv.scheduler.dispatch import account_isolation, batching
+from simenv.scheduler.dispatch import account_isolation, batching, planned_reservations
 from simenv.scheduler.queueing.fair_share import FairShare
 from simenv.scheduler.queueing.lane_heads import OWN_USER
 from simenv.scheduler.queueing.lanes import LONG_US, aged_priority
@@ -122,8 +122,12 @@ def _note_head(
         return False
     while (record := pool.queue.head()) is not None:
         if not (state.closing_ns and too_late(state, record, now_ns)):
-            heads[pool.spec.name] = pool.queue, record
-            return True
+            ranks = pool.spec.ranks
+            if not planned_reservations.is_held(state, pool, record, now_ns, ranks):
+                heads[pool.spec.name] = pool.queue, record
+                return True
+            if not planned_reservations.may_set_aside(pool):
+                return False
         pool.queue.postpone(record)
     return False
 
@@ -329,6 +333,10 @@ def return_slots(state: scheduler_state.SchedulerState, now_ns: int) -> list[cor
         count = min(spare, worker.granted_slots - worker.slots)
         if state.quotas.caps_slots and running is not None:
             count = min(count, scheduler_state.slots_left(state, running.batch.owner))
+        if running is not None and count > 0 and state.calendar.planned:
+            pool = state.pools[worker.pool]
+            most = planned_reservations.spare_slots(state, pool, running, now_ns, besides=worker)
+            count = min(count, most - worker.slots)
         if running is not None and count > 0:
             worker.slots += count
             host.free_slots -= count

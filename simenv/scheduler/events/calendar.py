@@ -1,8 +1,11 @@
-"""Passage of time in the calendar: maintenance that begins and ends."""
+"""Passage of time in the calendar: maintenance that begins and ends, and reservations to come."""
 
 from __future__ import annotations
 
+from functools import partial
+
 from simenv.scheduler import core
+from simenv.scheduler.dispatch import dedicated_workers, planned_reservations
 from simenv.scheduler.events import workers
 from simenv.scheduler.state import scheduler_state
 
@@ -10,7 +13,7 @@ from simenv.scheduler.state import scheduler_state
 def advance(state: scheduler_state.SchedulerState, wall_ns: int, now_ns: int) -> list[core.Action]:
     """Drain nodes whose maintenance begins, and use those again whose maintenance has ended."""
     calendar = state.calendar
-    if not (calendar.entries or calendar.under_way or calendar.windows):
+    if not (calendar.entries or calendar.under_way or calendar.windows or calendar.planned):
         return []
     now_s, actions = wall_ns / 1e9, list[core.Action]()
     for number, (end_s, nodes) in list(calendar.under_way.items()):
@@ -30,6 +33,8 @@ def advance(state: scheduler_state.SchedulerState, wall_ns: int, now_ns: int) ->
         elif found[0] <= now_s and number not in calendar.under_way:
             actions += _begin(state, number, found[1], wall_ns, now_ns)
     _close(state, wall_ns, now_ns)
+    calendar.set_planned(partial(dedicated_workers.pool_name, state), wall_ns, now_ns)
+    planned_reservations.readmit(state, now_ns)
     return actions
 
 

@@ -2,18 +2,41 @@
 
 Forecasts and the dispatch honour the maintenance of all nodes: no task starts that would not end
 before it, and expected starts behind it are later by its length. On a single node running tasks end
-as in any drain. Invariant: entries change by `add`, `remove` and `take_over` alone, which note the
-change for the journal.
+as in any drain. The dispatch keeps slots for planned reservations, see `planned_reservations`.
+Invariant: entries change by `add`, `decide` and `remove` alone, which note the change for the
+journal.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import msgspec
 
 from simenv.errors import LimitExceededError, NotFoundError
-from simenv.model.reservations import MAX_ENTRIES, MAX_OWNED, CalendarEntry
+from simenv.model.reservations import (
+    MAX_ENTRIES,
+    MAX_OWNED,
+    CalendarEntry,
+    ReservationRequest,
+)
 
 HORIZON = 8  # occurrences of one entry that forecasts know
+MAX_PLANNED = 64  # reservations for which slots are kept: those that begin first
+
+
+DUE_NS = 10 * 10**9  # for which slots are kept for one that is due and not granted yet
+
+
+class PlannedReservation(NamedTuple):
+    """Occurrence of a reservation that is to come, or due. Times are of the monotonic clock."""
+
+    begin_ns: int
+    end_ns: int
+    pool: str
+    workers: int
+    needed: int = 0  # workers of all reservations that are planned for its begin
 
 
 class Calendar:
@@ -25,6 +48,8 @@ class Calendar:
         # Of entries under way: end in seconds since 1970, and the nodes that they drained.
         self.under_way: dict[int, tuple[float, tuple[str, ...]]] = {}
         self.windows: tuple[tuple[int, int], ...] = ()  # of all nodes, ns, by the monotonic clock
+        self.planned: tuple[PlannedReservation, ...] = ()  # with workers of their own, by begin
+        self.offset_ns = 0  # from a monotonic time to the wall clock
         self._changes: dict[int, CalendarEntry | None] = {}
 
     def restore(self, entries: Iterable[CalendarEntry], next_id: int) -> None:
@@ -43,6 +68,12 @@ class Calendar:
             raise LimitExceededError(text, hint="simenv calendar remove NUMBER")
         self.next_id = entry.id + 1
         self.entries[entry.id] = self._changes[entry.id] = entry
+
+    def decide(self, number: int, end_s: float) -> CalendarEntry:
+        """Note that the occurrence of an entry that ends then was granted, rejected or missed."""
+        entry = msgspec.structs.replace(self.entries[number], decided_s=end_s)
+        self.entries[number] = self._changes[number] = entry
+        return entry
 
     def find(self, number: int, scope: str) -> CalendarEntry:
         """Return an entry that an owner may see; `scope` "": all. Raises NotFoundError."""
@@ -80,6 +111,32 @@ class Calendar:
                 windows.append(tuple(now_ns + round(each * 1e9) - wall_ns for each in found))
                 at_s = found[1]
         self.windows = tuple((begin, end) for begin, end in sorted(windows))
+
+    def set_planned(
+        self, pool_of: Callable[[ReservationRequest], str], wall_ns: int, now_ns: int
+    ) -> None:
+        """Compute the reservations to come whose workers are kept for them. `pool_of`: the pool of
+        a request's workers, "" if there is none."""
+        self.offset_ns, planned = wall_ns - now_ns, list[PlannedReservation]()
+        for entry in self.entries.values():
+            pool = pool_of(entry.ask) if entry.ask is not None and entry.ask.workers else ""
+            found = entry.occurrence(wall_ns / 1e9) if pool else None
+            if found is None or entry.ask is None or entry.decided_s >= found[1]:
+                continue
+            begin_ns, end_ns = (round(each * 1e9) - self.offset_ns for each in found)
+            if now_ns < begin_ns + DUE_NS:
+                planned.append(PlannedReservation(begin_ns, end_ns, pool, entry.ask.workers))
+        first = sorted(planned)[:MAX_PLANNED]
+        self.planned = tuple(
+            each._replace(
+                needed=sum(
+                    other.workers
+                    for other in first
+                    if other.pool == each.pool and other.begin_ns <= each.begin_ns < other.end_ns
+                )
+            )
+            for each in first
+        )
 
     def delayed_us(self, now_ns: int, wait_us: float, run_us: float) -> float:
         """Return the time until a task starts that would start in `wait_us` without maintenance,

@@ -467,6 +467,8 @@ class Pool:
         self.overcommit = False  # it may have more workers than its nodes hold
         self.switches_account = False  # a worker is restarted, or will be, for another account
         self.awaited_accounts = 0  # accounts whose first tasks wait for a worker of their own
+        # Begin of the planned reservation for which tasks are set aside, 0: none is; their number.
+        self.held_until_ns = self.held_tasks = 0
         # Of a pool whose nodes come by jobs.
         self.job_start_ns = FIRST_JOB_NS  # typical time from a submission until the node joins
         self.late_until_ns = 0  # latest end of a job for which a task was set aside; 0: none was

@@ -188,6 +188,9 @@ def pending_reason(state: scheduler_state.SchedulerState, record: TaskRecord, no
         left_s = max(0, state.limits.end_ns - now_ns) / 1e9
         return f"the allocation ends in {text.duration(left_s)}, before it would"
     pool = state.pools[record.route.pool]
+    if pool.held_until_ns and now_ns + record.cost_us * 1e3 > pool.held_until_ns:
+        left_s = max(0, pool.held_until_ns - now_ns) / 1e9
+        return f"a planned reservation begins in {text.duration(left_s)}, before it would end"
     if pool.spec.jobs is not None and pools.never_fits(pool.spec, record):
         expected, longest = record.cost_us / 1e6, pool.spec.jobs.time_s
         message = f"its expected {text.duration(expected)} are too long for a job of its pool"

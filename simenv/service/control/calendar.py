@@ -1,8 +1,9 @@
 """The calendar's commands, and reservations that become due.
 
 Invariants: an entry that was answered is stored; a planned reservation is requested at its time in
-the name of its owner, with a request id of that occurrence, so that a restart repeats nothing; one
-that cannot be granted is tried again until its time is over, and then it is an event.
+the name of its owner; what became of an occurrence is in the commit of the reservation, so that a
+restart repeats nothing. One that cannot be granted is tried again until its time is over, and then
+it is an event; so is one for which there was no service.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from simenv.model.reservations import (
     MIN_EVERY_S,
     CalendarEntry,
     ReservationRequest,
+    time_zone,
 )
 from simenv.scheduler.core import Action, RecordEvent
 from simenv.scheduler.reservations.policies import check_request
@@ -43,8 +45,6 @@ class CalendarCommands:
         self._calendar = scheduler.state.calendar
         self._journal = journal
         self._audit = audit
-        self._done: dict[int, float] = {}  # end of the occurrence that was decided, by entry
-        self._delayed: dict[int, float] = {}  # end of the occurrence that is tried again, by entry
         self._next_s = 0.0
         records = journal.records
         self._calendar.restore(
@@ -55,6 +55,7 @@ class CalendarCommands:
         """Add an entry. Raises OptionError, NotFoundError, NotAllowedError, LimitExceededError."""
         entry = self._checked(identity, message.entry)
         self._calendar.add(entry)
+        self._next_s = 0.0
         detail = f"{entry.kind} {entry.id}, {entry.length_s:.0f} s from {entry.begin_s:.0f}"
         self._audit.write(identity, "calendar.add", entry.node or "all", detail)
         self._store()
@@ -89,29 +90,33 @@ class CalendarCommands:
         actions = list[Action]()
         if self._scheduler.state.draining:
             return actions
-        if self._calendar.entries and not self._next_s <= now_s < self._next_s + 2 * RETRY_S:
-            self._next_s = now_s
+        if not now_s - 2 * RETRY_S < self._next_s <= now_s + RETRY_S:
+            self._next_s = now_s  # at the start, or the clock was set
         if self._calendar.entries and now_s >= self._next_s:
             self._next_s = now_s + RETRY_S
             for entry in list(self._calendar.entries.values()):
                 if entry.ask is not None:
                     actions += self._advance(entry, entry.ask, now_s)
+                    found = entry.occurrence(now_s)
+                    if found is not None and found[0] > now_s:
+                        self._next_s = min(self._next_s, found[0])
         self._store()
         return actions
 
     def _advance(
         self, entry: CalendarEntry, ask: ReservationRequest, now_s: float
     ) -> Iterator[Action]:
-        found = entry.occurrence(now_s)
-        if found is None or now_s >= self._delayed.get(entry.id, now_s + 1.0):
-            self._delayed.pop(entry.id, None)
+        last_end_s = entry.last_end_s(now_s)
+        if last_end_s > entry.decided_s:
             text = f"entry {entry.id} of the calendar: nothing could be reserved in its time"
             yield RecordEvent("reservation.missed", ask.device or "all", text, entry.owner)
+            entry = self._calendar.decide(entry.id, last_end_s)
+        found = entry.occurrence(now_s)
         if found is None:
             self._calendar.remove(entry.id)
             return
         begin_s, end_s = found
-        if now_s < begin_s or self._done.get(entry.id) == end_s:
+        if now_s < begin_s or entry.decided_s >= end_s:
             return
         left_ns = round((end_s - now_s) * 1e9)
         request = msgspec.structs.replace(
@@ -129,11 +134,10 @@ class CalendarCommands:
             decision, actions = Decision("rejected", 0, error.message), []
         yield from actions
         if decision.status == "delayed":
-            self._delayed[entry.id] = end_s
             return
-        self._delayed.pop(entry.id, None)
-        self._done[entry.id] = end_s
-        if not entry.every_s:
+        if entry.every_s:
+            self._calendar.decide(entry.id, end_s)
+        else:
             self._calendar.remove(entry.id)
         if decision.status == "rejected":
             text = f"entry {entry.id} of the calendar: {decision.message}"
@@ -156,6 +160,11 @@ class CalendarCommands:
         if not now_s - MAX_EVERY_S < entry.begin_s < now_s + MAX_EVERY_S:
             text = f"start_s={entry.begin_s} is not within a year of now ({now_s:.0f})"
             raise OptionError(text, hint="seconds since 1970")
+        if entry.zone and time_zone(entry.zone) is None:
+            hint = (
+                "a name such as Europe/Rome, of which the service's machine has the tzdata; or UTC"
+            )
+            raise OptionError(f"zone={entry.zone[:80]!r} is no time zone there", hint=hint)
         if entry.occurrence(now_s) is None:
             raise OptionError(f"start_s={entry.begin_s}: the entry is over already")
         if entry.ask is None:
@@ -170,7 +179,8 @@ class CalendarCommands:
             check_request(entry.ask)
             check_device(self._scheduler.state, entry.ask.device)
         owner = "" if entry.ask is None else identity.owner
-        return msgspec.structs.replace(entry, id=self._calendar.next_id, owner=owner)
+        number = self._calendar.next_id
+        return msgspec.structs.replace(entry, id=number, owner=owner, decided_s=now_s)
 
     def _store(self) -> None:
         """Put changed entries into the next commit."""

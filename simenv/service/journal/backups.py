@@ -26,7 +26,8 @@ from simenv import config as configs, files
 from simenv._version import __version__
 from simenv.config import EnvironmentPaths
 from simenv.errors import ConfigError, JournalError, NotFoundError, SimenvError
-from simenv.service.journal import database, maintenance, reader
+from simenv.service.journal import database, maintenance, reader, writer
+from simenv.service.ownership import take_lock
 from simenv.text import duration
 from simenv.wire import codec
 
@@ -266,20 +267,78 @@ def restore(archive: Path, name: str = "") -> EnvironmentPaths:
         # The archive does not say where on this machine files are written: all below the new home.
         settings = msgspec.structs.replace(stored, name=name, state_dir="")
         paths = configs.places(settings)
-        for path in (paths.connection, paths.journal, paths.copy):
-            if path.exists():
-                message = f"there is an environment {name!r} already: {path}"
-                hint = "--name OTHER restores beside it; else move its folder away"
-                raise ConfigError(message, hint=hint)
+        _check_absent(paths, name)
         for folder in (paths.home, paths.state):
             files.private_folder(folder)
         configs.write(settings, Path(scratch) / _CONFIG)
-        # In order of their names, but the journal, which makes it an environment.
-        for each in sorted(manifest.files, key=lambda file: (file.name == _JOURNAL, file.name)):
+        for each in sorted(manifest.files, key=_journal_last):
             _place(Path(scratch) / each.name, _destination(paths, root, each.name))
         for folder in {paths.home, paths.state}:
             files.sync_folder(folder)
     return paths
+
+
+def _check_absent(paths: EnvironmentPaths, name: str) -> None:
+    """Raise ConfigError if there is an environment, which may be down, and its journal elsewhere. A
+    home without a journal is of a restoration that was interrupted."""
+    places = [paths.connection, paths.journal, paths.copy]
+    found = next((str(path) for path in places if path.exists()), "")
+    if not found and paths.config.exists():
+        settings = configs.read(paths.config)
+        journal = configs.state_folder(settings, paths.home) / paths.journal.name
+        if settings.journal:
+            found = f"{paths.config}, with its journal in PostgreSQL"
+        elif journal.exists():
+            found = str(journal)
+    if found:
+        hint = "--name OTHER restores beside it; else move its folder away"
+        raise ConfigError(f"there is an environment {name!r} already: {found}", hint=hint)
+
+
+def roll_back(archive: Path, paths: EnvironmentPaths) -> bool:
+    """Put the files of an archive of this very environment, made when it had ended, back in their
+    places, because a later version may have converted them. Results never change: only missing ones
+    are written. The journal that is replaced stays next to it as journal.db.replaced.
+
+    Returns False, and changes nothing, if tasks were accepted or have ended since and this version
+    can continue them. Raises ConfigError for a damaged archive, JournalError while a service
+    runs."""
+    manifest = read_manifest(archive)
+    lock = take_lock(paths.state / "journal.lock")
+    try:
+        with tempfile.TemporaryDirectory(dir=paths.home, prefix=".rollback-") as scratch:
+            folder = Path(scratch)
+            _extract(archive, manifest, folder)
+            if _progress(paths.journal) != _progress(folder / _JOURNAL) and not check(paths):
+                return False
+            if paths.journal.exists():
+                paths.journal.replace(paths.journal.with_name(f"{paths.journal.name}.replaced"))
+            for path in (*(Path(f"{paths.journal}{end}") for end in ("-wal", "-shm")), paths.copy):
+                path.unlink(missing_ok=True)
+            for each in sorted(manifest.files, key=_journal_last):
+                path = _destination(paths, paths.home.parent, each.name)
+                if "/results/" not in each.name or not path.exists():
+                    _place(folder / each.name, path)
+        for folder in {paths.home, paths.state}:
+            files.sync_folder(folder)
+    finally:
+        os.close(lock)
+    return True
+
+
+def _progress(journal: Path) -> tuple[object, ...] | None:
+    """Return figures that change when tasks are accepted or end; None for a format that this
+    version cannot read. The service has ended."""
+    ends = "select max(seq + count), count(*) from finished"
+    try:
+        return *_figures(journal)[1:], *_rows(journal, ends)[0]
+    except (JournalError, sqlite3.Error):
+        return None
+
+
+def _journal_last(file: ArchivedFile) -> tuple[bool, str]:
+    """Order files by name, but the journal, which makes them an environment, comes last."""
+    return file.name == _JOURNAL, file.name
 
 
 def _extract(archive: Path, manifest: BackupManifest, folder: Path) -> None:
@@ -346,23 +405,34 @@ def check(paths: EnvironmentPaths) -> list[str]:
     if journal is None:
         return [*found, f"there is no journal {paths.journal}, and no copy of it"]
     try:
-        opened = database.SqliteDatabase(journal, "process", read_only=True)
-        with closing(opened.db) as db:
-            db.execute("pragma busy_timeout=10000")
-            for (problem,) in db.execute("pragma integrity_check(10)"):
-                found += [] if problem == "ok" else [f"{journal}: {problem}"]
-            records = reader.Records(opened, journal)
-            for row in records.accepted():
-                codec.submit(row.body)
-            for _ in records.finished(0):
-                pass
-            names = [name for (name,) in db.execute("select name from file where bytes > 0")]
+        with tempfile.TemporaryDirectory(dir=paths.state, prefix=".check-") as scratch:
+            source, ((number,),) = journal, _rows(journal, "pragma user_version")
+            if number != database.journal_format():  # it is converted, on trial
+                source = _snapshot(journal, Path(scratch) / journal.name)
+                writer.Journal(source, "process").close()
+            names = _read_all(source, found)
     except (SimenvError, sqlite3.Error) as error:
         return [*found, f"{journal}: {error}"]
     missing = [name for name in names if not _result_path(paths, name)[1].exists()]
     if missing and journal == paths.journal:
         found.append(f"{len(missing)} result files are missing, such as {missing[0]}")
     return found
+
+
+def _read_all(journal: Path, found: list[str]) -> list[str]:
+    """Read all of a journal; add what is damaged to `found`. Returns the names of its result files.
+    Raises JournalError, ProtocolError, sqlite3.Error."""
+    opened = database.SqliteDatabase(journal, "process", read_only=True)
+    with closing(opened.db) as db:
+        db.execute("pragma busy_timeout=10000")
+        for (problem,) in db.execute("pragma integrity_check(10)"):
+            found += [] if problem == "ok" else [f"{journal}: {problem}"]
+        records = reader.Records(opened, journal)
+        for row in records.accepted():
+            codec.submit(row.body)
+        for _ in records.finished(0):
+            pass
+        return [name for (name,) in db.execute("select name from file where bytes > 0")]
 
 
 def _check_place(paths: EnvironmentPaths) -> None:

@@ -8,7 +8,7 @@ that `store` has returned from is stored as a whole, and one that it has raised 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -19,7 +19,6 @@ from simenv.config import Config
 from simenv.errors import JournalError, SimenvError
 
 Statement = tuple[str, tuple[Any, ...]]
-JOURNAL_FORMAT = 2
 WAY_OUT = "move it away; then simenv up --restore continues with its copy, if there is one"
 FULL_DISK = "free space on its disk; tasks accepted before are safe, new ones are refused"
 
@@ -64,6 +63,33 @@ class Connection(Protocol):
     def executemany(self, query: str, rows: Iterable[Any], /) -> object: ...
 
 
+# Steps of the conversion of journals: the one of format N makes format N + 1 of it. A released step
+# never changes, and none goes back: `simenv admin upgrade` puts the former files back instead. New
+# tables and new columns at the end of a row's body need no step. Each format that was released has
+# a stored environment, see tests/compatibility/test_stored_environment.py.
+MIGRATIONS: Mapping[int, Callable[[Connection], None]] = {}
+OLDEST_FORMAT = 2  # of the first release
+
+
+def journal_format() -> int:
+    """Return the format that this version writes."""
+    return OLDEST_FORMAT + len(MIGRATIONS)
+
+
+def check_format(found: int, place: object) -> None:
+    """Raise JournalError unless this version can continue a journal of that format."""
+    if not OLDEST_FORMAT <= found <= journal_format():
+        formats = " to ".join(map(str, sorted({OLDEST_FORMAT, journal_format()})))
+        text = f"the journal {place} has format {found}, this build reads {formats}"
+        raise JournalError(text, hint="use the simenv version that wrote it, or a newer one")
+
+
+def migrate(db: Connection, found: int) -> None:
+    """Run the steps from a format on, within one transaction of the caller."""
+    for number in range(found, journal_format()):
+        MIGRATIONS[number](db)
+
+
 class Database(Protocol):
     """The database of one journal. Used from one thread."""
 
@@ -86,8 +112,8 @@ class Database(Protocol):
         """The services that wait to lead, as of the last look."""
 
     def create(self, script: str) -> None:
-        """Create the tables that are missing. Raises JournalError for a journal of another
-        format."""
+        """Convert a journal of an older format, and create the tables that are missing. Raises
+        JournalError; the journal is as before then."""
 
     def next_epoch(self) -> int:
         """Return the number of this start of a service, and store it."""
@@ -170,21 +196,21 @@ class SqliteDatabase:
             raise sqlite3.DatabaseError(damaged)
 
     def _check_format(self) -> None:
-        result = self.db.execute("pragma user_version").fetchone()[0]
-        if result not in (0, JOURNAL_FORMAT):
-            text = f"{self._path} has format {result}, this build reads {JOURNAL_FORMAT}"
-            hint = "use the simenv version that wrote it, or move it and its copy away"
-            raise JournalError(text, hint=hint)
+        if result := self._pragma("user_version"):  # else it is new
+            check_format(result, self._path)
 
     def _unusable(self, error: Exception) -> JournalError:
         text = f"the journal {self._path} cannot be opened: {error}"
         return JournalError(text, hint=f"is it damaged? {WAY_OUT}")
 
     def create(self, script: str) -> None:
-        """Create the tables that are missing."""
+        """Convert it, and create the tables that are missing."""
         try:
-            self.db.executescript(script)
-            self.db.execute(f"pragma user_version={JOURNAL_FORMAT}")
+            with self.transaction(self._level) as db:
+                migrate(db, self._pragma("user_version") or journal_format())
+                for statement in filter(str.strip, script.split(";")):
+                    db.execute(statement)
+                db.execute(f"pragma user_version={journal_format()}")
         except sqlite3.Error as error:
             raise self._unusable(error) from error
 

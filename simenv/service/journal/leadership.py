@@ -30,7 +30,12 @@ from psycopg.types.numeric import (
 from psycopg.types.string import StrDumper
 
 from simenv.errors import JournalError
-from simenv.service.journal.database import JOURNAL_FORMAT, PostgresPlace, Standby
+from simenv.service.journal.database import (
+    PostgresPlace,
+    Standby,
+    check_format,
+    journal_format,
+)
 
 BEATS = 4  # renewals of the lease in its length
 MEMBER_S = 5.0  # a standby that was silent for so long, or a lease, has ended
@@ -140,12 +145,11 @@ def create_leader(session: Session, place: PostgresPlace) -> None:
         session.execute(
             "insert into leader select 1, 0, 0, $1::bigint, '', 0, '-infinity', 0, 'released'"
             " where not exists (select 1 from leader)",
-            [JOURNAL_FORMAT],
+            [journal_format()],
         )
     row = session.execute("select format from leader").fetchone()
-    if row is not None and row[0] != JOURNAL_FORMAT:
-        text = f"the journal {place} has format {row[0]}, this build reads {JOURNAL_FORMAT}"
-        raise JournalError(text, hint="use the simenv version that wrote it")
+    if row is not None:
+        check_format(row[0], place)
 
 
 def _split(script: str) -> list[str]:

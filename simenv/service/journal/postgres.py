@@ -24,6 +24,8 @@ from simenv.service.journal.database import (
     PostgresPlace,
     Standby,
     Statement,
+    journal_format,
+    migrate,
 )
 
 COPY_ROWS = 48  # from so many new rows of one table on, COPY is faster than a pipeline of inserts
@@ -129,14 +131,18 @@ class PostgresDatabase:
             raise
 
     def create(self, script: str) -> None:
-        """Create the tables that are missing."""
+        """Convert the journal, and create the tables that are missing."""
         statements, tables = tables_of(script)
         _tables.update(tables)
         try:
             with self._session.transaction():
+                row = self._session.execute("select format from leader for update").fetchone()
+                migrate(self, journal_format() if row is None else row[0])
                 for statement in statements:
                     self._session.execute(statement)
+                self._session.execute(f"update leader set format = {journal_format()}")
         except psycopg.Error as error:
+            self.abandon()  # it leads no longer
             raise leadership.unusable(self.place, error) from error
 
     def next_epoch(self) -> int:

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import io
 import json
+import sqlite3
 import sys
 import tarfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import live
+import msgspec
 import pytest
+from busy_circuits import busy
 from shell import Answer, Shell
 from waiting import until
 
+from simenv import config
 from simenv.client import environments
 from simenv.client.client import connect
+from simenv.errors import ConfigError, JournalError
 from simenv.model import TaskState
+from simenv.service.journal import backups, database, writer
+from simenv.service.journal.reader import AcceptedRow
 
 BELL = """OPENQASM 2.0;
 include "qelib1.inc";
@@ -188,18 +196,135 @@ def test_check_finds_a_missing_result(
     assert "1 result files are missing" in answer.object["problems"][0]
 
 
-def test_upgrade_that_does_not_start_leaves_the_environment_up(
-    environment: live.Live, tmp_path: Path, shell: Shell
-) -> None:
-    other = tmp_path / "python"  # a version that passes all checks, and does not start
+CONVERT = """
+import json, pathlib, sqlite3, sys
+home = pathlib.Path(sys.argv[1])
+db = sqlite3.connect(home / "journal.db")
+db.executescript(sys.argv[2])
+db.close()
+(home / "config.json").write_text(json.dumps({"format": 99}))
+"""
+
+
+def failing_version(folder: Path, home: Path, script: str) -> Path:
+    """A version that passes all checks, runs a script of SQL in the journal, writes settings that
+    nobody can read, and does not start."""
+    (folder / "convert.py").write_text(CONVERT)
+    other = folder / "python"
+    change = f"{sys.executable} {folder}/convert.py {home} '{script}'"
     other.write_text(
-        f'#!/bin/sh\ncase "$*" in *" up "*) exit 3;; esac\nexec {sys.executable} "$@"\n'
+        f'#!/bin/sh\ncase "$*" in *" up "*) {change}; exit 3;; esac\nexec {sys.executable} "$@"\n'
     )
     other.chmod(0o755)
+    return other
+
+
+@pytest.mark.parametrize(
+    "script", ["", "pragma user_version=3; alter table accepted rename to tasks;"]
+)
+def test_upgrade_that_does_not_start_puts_the_files_back_and_continues(
+    environment: live.Live, tmp_path: Path, shell: Shell, script: str
+) -> None:
+    other = failing_version(tmp_path, environment.home, script)
+    settings = config.read(environment.home / "config.json")
+    with environment.client() as client:
+        for node in client.nodes():
+            client.undrain(node)
+        running = client.submit(busy(100), shots=10)
+        until(lambda: running.state == TaskState.RUNNING, live.PATIENCE_S)
+        waiting = client.submit(BELL, shots=100, seed=4)
     answer = shell("admin", "upgrade", "--python", str(other))
     assert answer.code != 0
     assert "did not start" in answer.err
+    assert "with the files of" in answer.err
     assert shell("status").code == 0
+    restarted = config.read(environment.home / "config.json")
+    assert restarted == msgspec.structs.replace(settings, resume=True)
+    with environment.client() as client:
+        # It ended in the drain, and the files that were put back know that.
+        assert client.task(running.id).wait(timeout_s=live.PATIENCE_S) == TaskState.DONE
+        assert next(r for r in client.history.tasks() if r.id == str(running.id)).attempts == 1
+    assert sum(counts_of(environment.name, str(waiting.id)).values()) == 100
+
+
+def test_upgrade_that_cannot_be_backed_up_leaves_the_environment_up(
+    environment: live.Live, tmp_path: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise ConfigError("the disk is full")
+
+    monkeypatch.setattr(backups, "back_up", full)
+    answer = shell("admin", "upgrade", "--backup", str(tmp_path))
+    assert answer.code != 0
+    assert "the disk is full" in answer.err
+    assert shell("status").code == 0
+
+
+def test_rollback_keeps_tasks_accepted_after_the_backup_where_this_version_can_continue_them(
+    archive: Path, elsewhere: Path, environment: live.Live, shell: Shell
+) -> None:
+    assert shell("admin", "restore", str(archive), name="").code == 0
+    paths = config.EnvironmentPaths(elsewhere / environment.name, elsewhere / environment.name)
+    journal = writer.Journal(paths.journal, "process")
+    task = journal.records.next_task()
+    journal.accept(AcceptedRow(task, 1, 1.5, "~", 0, b"", b"", b"not of this version"))
+    journal.commit()
+    journal.close()
+    assert backups.roll_back(archive, paths)
+    assert [path.name for path in paths.home.glob("*.replaced")] == ["journal.db.replaced"]
+    assert shell("admin", "check").code == 0
+    journal = writer.Journal(paths.journal, "process")
+    first = next(iter(journal.records.accepted()))
+    journal.accept(msgspec.structs.replace(first, first=task))  # by a version that came up first
+    journal.commit()
+    journal.close()
+    assert shell("admin", "check").code == 0
+    assert not backups.roll_back(archive, paths)
+    with closing(sqlite3.connect(paths.journal)) as db:
+        assert db.execute("select max(first) from accepted").fetchone() == (task,)
+
+
+def test_rollback_refuses_while_a_service_runs(archive: Path, environment: live.Live) -> None:
+    with pytest.raises(JournalError, match="another service uses"):
+        backups.roll_back(archive, config.EnvironmentPaths(environment.home, environment.home))
+
+
+@pytest.mark.parametrize("place", ["postgresql", "folder"])
+def test_restore_refuses_over_an_environment_whose_journal_is_elsewhere(
+    archive: Path, elsewhere: Path, environment: live.Live, shell: Shell, place: str
+) -> None:
+    assert shell("admin", "restore", str(archive), name="").code == 0
+    home = elsewhere / environment.name
+    settings = config.read(home / "config.json")
+    if place == "postgresql":
+        settings = msgspec.structs.replace(settings, journal="postgresql://ana@db/lab")
+        (home / "journal.db").unlink()
+    else:
+        other = elsewhere.parent / "scratch"
+        settings = msgspec.structs.replace(settings, state_dir=str(other))
+        moved = config.state_folder(settings, home)
+        moved.mkdir(parents=True)
+        (home / "journal.db").rename(moved / "journal.db")
+    config.write(settings, home / "config.json")
+    before = (home / "config.json").read_bytes()
+    answer = shell("admin", "restore", str(archive), name="")
+    assert answer.code != 0
+    assert "there is an environment" in answer.err
+    assert (home / "config.json").read_bytes() == before
+    (home / "config.json").unlink()  # as an interrupted restoration may leave it
+    assert shell("admin", "restore", str(archive), name="").code == 0
+
+
+def test_check_converts_an_older_journal_on_trial(
+    environment: live.Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = config.EnvironmentPaths(environment.home, environment.home)
+    seen = []
+    monkeypatch.setattr(database, "MIGRATIONS", {2: lambda db: seen.append(db)})
+    assert backups.check(paths) == []
+    assert len(seen) == 1
+    with closing(sqlite3.connect(paths.journal)) as db:
+        assert db.execute("pragma user_version").fetchone() == (2,)
 
 
 def test_upgrade_continues_waiting_tasks(environment: live.Live, shell: Shell) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 from collections import namedtuple
+from importlib import metadata
 from pathlib import Path
 
 import msgspec
@@ -40,6 +41,20 @@ def test_doctor_passes_and_each_problem_has_remedy(capsys: pytest.CaptureFixture
         "sockets",
     } <= {each["what"] for each in entries}
     assert all(each["remedy"] for each in entries if each["level"] != "ok")
+
+
+@pytest.mark.parametrize("is_same", [True, False])
+def test_kernels_of_a_wheel_for_another_numba_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_same: bool
+) -> None:
+    assert list(doctor_installation.packaged_kernels()) == []  # of the sources
+    made = metadata.version("numba") if is_same else "0.60.0"
+    (tmp_path / "numba.txt").write_text(f"{made}\n")
+    monkeypatch.setattr(doctor_installation, "PACKAGED_NUMBA", tmp_path / "numba.txt")
+    (finding,) = doctor_installation.packaged_kernels()
+    assert finding.level == ("ok" if is_same else "warn")
+    assert f"for numba {made}" in finding.detail
+    assert finding.remedy == ("" if is_same else "pip install numba==0.60.0")
 
 
 def test_failed_checks(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

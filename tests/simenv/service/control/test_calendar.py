@@ -3,8 +3,14 @@ service."""
 
 from __future__ import annotations
 
+import itertools
+import sqlite3
 import time
+from collections import Counter
 from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
@@ -14,6 +20,7 @@ from waiting import until
 from simenv.errors import LimitExceededError, NotFoundError, OptionError, SimenvError
 from simenv.model.reservations import MAX_OWNED, CalendarEntry, ReservationRequest
 from simenv.scheduler.state.maintenance import Calendar
+from simenv.service.journal import tables
 from simenv.wire.messages import admin
 
 DAY_S = 86_400.0
@@ -39,6 +46,52 @@ def test_single_entry_is_over_after_its_end() -> None:
     entry = CalendarEntry(100.0, 10.0)
     assert entry.occurrence(109.9) == (100.0, 110.0)
     assert entry.occurrence(110.0) is None
+
+
+def local(zone: str, *moment: int) -> float:
+    return datetime(*moment, tzinfo=ZoneInfo(zone)).timestamp()  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("days", "first", "now", "expected"),
+    [
+        (1, (2026, 3, 28, 2, 0), (2026, 3, 29, 12, 0), (2026, 3, 30, 2, 0)),
+        (7, (2026, 3, 1, 9, 0), (2026, 4, 1, 0, 0), (2026, 4, 5, 9, 0)),
+        (7, (2026, 10, 20, 9, 0), (2026, 10, 27, 8, 59), (2026, 10, 27, 9, 0)),
+        (28, (2026, 1, 3, 3, 0), (2026, 12, 1, 0, 0), (2026, 12, 5, 3, 0)),
+        (1, (2026, 3, 28, 2, 30), (2026, 3, 28, 4, 0), (2026, 3, 29, 3, 30)),  # clocks skip 2:30
+    ],
+)
+def test_days_are_counted_by_local_clocks(
+    days: int, first: tuple[int, ...], now: tuple[int, ...], expected: tuple[int, ...]
+) -> None:
+    zone = "Europe/Berlin"
+    entry = CalendarEntry(local(zone, *first), 60.0, days * DAY_S, zone=zone)
+    begin_s = local(zone, *expected)
+    assert entry.occurrence(local(zone, *now)) == (begin_s, begin_s + 60.0)
+    assert entry.occurrence(begin_s + 59.0) == (begin_s, begin_s + 60.0)
+    assert entry.last_end_s(begin_s + 60.0) == begin_s + 60.0
+
+
+@pytest.mark.parametrize("zone", ["", "UTC", "Europe/Berlin"])
+def test_occurrences_of_a_year_follow_one_another(zone: str) -> None:
+    first_s = local("Europe/Berlin", 2026, 1, 1, 2, 30)
+    entry = CalendarEntry(first_s, 3_600.0, DAY_S, zone=zone)
+    now_s, begins = first_s, []
+    for _ in range(365):
+        found = entry.occurrence(now_s)
+        assert found is not None
+        begins.append(found[0])
+        now_s = found[1]
+        assert entry.last_end_s(now_s) == now_s
+    hours = Counter(round((b - a) / 3_600, 6) for a, b in itertools.pairwise(begins))
+    assert hours == ({24.0: 362, 25.0: 1, 23.0: 1} if zone == "Europe/Berlin" else {24.0: 364})
+
+
+def test_intervals_of_hours_are_not_of_the_clocks() -> None:
+    first_s = local("Europe/Berlin", 2026, 3, 28, 12, 0)
+    entry = CalendarEntry(first_s, 60.0, DAY_S / 2, zone="Europe/Berlin")
+    assert entry.occurrence(first_s + DAY_S) == (first_s + DAY_S, first_s + DAY_S + 60.0)
 
 
 @pytest.mark.parametrize(
@@ -143,6 +196,69 @@ def test_planned_reservation_is_made_at_its_time(live: Live) -> None:
         client.reservation(found.id).release()
 
 
+def passed(live: Live) -> None:
+    """Wait until the service has looked at all entries that were there before."""
+    with live.client() as client:
+        client.reserve("main", count=1, qubits=2, for_s=60.0, start_s=time.time())
+        until(lambda: any(each.state == "active" for each in client.reservations()), PATIENCE_S)
+        for each in client.reservations():
+            if each.state == "active":
+                client.reservation(each.id).release()
+
+
+def test_released_occurrence_is_not_made_again_after_a_restart(live: Live) -> None:
+    with live.client() as client:
+        entry = client.reserve(
+            "main", count=2, qubits=2, for_s=600.0, start_s=time.time(), every_s=3_600.0
+        )
+        assert isinstance(entry, CalendarEntry)
+
+        def made() -> list[int]:
+            return [
+                each.id
+                for each in client.reservations()
+                if ("calendar", str(entry.id)) in each.metadata
+            ]
+
+        until(lambda: bool(made()), PATIENCE_S)
+        first = made()
+        client.reservation(first[0]).release()
+    pid = live.service().pid
+    live.kill_service()
+    live.wait_dead(pid)
+    live.up()
+    passed(live)
+    with live.client() as client:
+        assert made() == first
+        events = client.history.events(kinds=["reservation.missed"])
+        assert [each for each in events if f"entry {entry.id} " in each.message] == []
+        client.calendar.remove(entry.id)
+
+
+def test_occurrence_for_which_there_was_no_service_is_an_event(live: Live) -> None:
+    begun_s = time.time() - 7_200.0
+    with live.client() as client:
+        entry = client.reserve(
+            "main", count=2, qubits=2, for_s=600.0, start_s=begun_s, every_s=3_605.0
+        )
+        assert isinstance(entry, CalendarEntry)
+        assert entry.decided_s == pytest.approx(time.time(), abs=60.0)
+    pid = live.service().pid
+    live.kill_service()
+    live.wait_dead(pid)
+    missed = msgspec.structs.replace(entry, decided_s=begun_s + 1.0)
+    db = sqlite3.connect(live.home / "journal.db")
+    db.execute(*next(iter(tables.calendar_statements({entry.id: missed}, entry.id + 1))))
+    db.commit()
+    db.close()
+    live.up()
+    with live.client() as client:
+        until(lambda: list(client.history.events(kinds=["reservation.missed"])), PATIENCE_S)
+        (event,) = client.history.events(kinds=["reservation.missed"])
+        assert f"entry {entry.id} " in event.message
+        client.calendar.remove(entry.id)
+
+
 def test_reservations_of_one_owner_are_bounded_and_end_with_the_owner() -> None:
     calendar = Calendar()
     for number in range(1, MAX_OWNED + 1):
@@ -164,14 +280,16 @@ def test_reservations_of_one_owner_are_bounded_and_end_with_the_owner() -> None:
         ({"start_s": time.time(), "for_s": 90.0, "every_s": 61.0}, OptionError),
         ({"start_s": time.time() + 9e9, "for_s": 60.0}, OptionError),
         ({"start_s": time.time() + DAY_S, "for_s": 60.0, "node": "nowhere"}, NotFoundError),
+        ({"start_s": time.time() + DAY_S, "for_s": 60.0, "zone": "Mars/Base"}, OptionError),
+        ({"start_s": time.time() + DAY_S, "for_s": 60.0, "zone": "../passwd"}, OptionError),
     ],
 )
 def test_wrong_entries_are_refused(
-    live: Live, fields: dict[str, float], error: type[Exception]
+    live: Live, fields: dict[str, Any], error: type[Exception]
 ) -> None:
     with live.client() as client:
         with pytest.raises(error):
-            client.calendar.plan_maintenance(**fields)  # type: ignore[arg-type]
+            client.calendar.plan_maintenance(**fields)
         with pytest.raises(NotFoundError):
             client.calendar.remove(999)
         assert list(client.calendar) == []

@@ -13,6 +13,7 @@ from failing import fails
 from simenv.errors import JournalError
 from simenv.model import Event, TaskState
 from simenv.service import fault_injection
+from simenv.service.journal import database
 from simenv.service.journal.database import PostgresPlace
 from simenv.service.journal.reader import AcceptedRow
 from simenv.service.journal.writer import Journal
@@ -183,3 +184,44 @@ def test_a_file_of_another_format_is_refused(tmp_path: Path, number: int) -> Non
     journal.close()
     shutil.copy(tmp_path / "j.db", tmp_path / "k.db")
     fails(JournalError, f"format {number}", Journal, tmp_path / "k.db", "process")
+
+
+def converted(db: database.Connection) -> None:
+    db.execute("update meta set value = value + 100 where key = 'epoch'")
+
+
+def failing_halfway(db: database.Connection) -> None:
+    converted(db)
+    db.execute("select value from no_such_table")
+
+
+def test_older_journal_is_converted_once_and_the_older_version_refuses_it(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(place, "accepted")
+    journal.accept(row(1, 3))
+    journal.commit()
+    with monkeypatch.context() as newer:
+        newer.setattr(database, "MIGRATIONS", {2: converted, 3: converted})
+        journal = reopened(journal)
+        epoch = 202 if isinstance(place, Path) else 2  # PostgreSQL has the epoch of the leader
+        assert (journal.epoch, [r.first for r in journal.records.accepted()]) == (epoch, [1])
+        journal = reopened(journal)
+        assert journal.epoch == epoch + 1
+    if not isinstance(place, Path):
+        journal.database.abandon()
+    with pytest.raises(JournalError, match="has format 4, this build reads 2"):
+        Journal(place, "accepted")
+
+
+def test_failed_conversion_leaves_the_journal_as_it_was(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(place, "accepted")
+    with monkeypatch.context() as newer:
+        newer.setattr(database, "MIGRATIONS", {2: converted, 3: failing_halfway})
+        with pytest.raises(JournalError, match="cannot be opened"):
+            reopened(journal)
+    again = Journal(place, "accepted")
+    assert again.epoch == (2 if isinstance(place, Path) else 3)
+    assert again.records.meta("epoch") == again.epoch

@@ -1,0 +1,166 @@
+"""Slots kept for planned reservations, and backfill before them.
+
+A reservation of the calendar needs workers of its pool at its time. Until then all of them are
+used, but a task that is expected to end later gets no slot that would be missing then. Shorter
+tasks pass it, as in the backfill of batch schedulers: up to BACKFILL_DEPTH tasks of a pool are set
+aside at a time. They are tried again when more slots are free at that time, see `readmit`. A task
+counts as long as it takes on one slot. Tasks of a reservation run on the workers that it has.
+"""
+
+from __future__ import annotations
+
+from simenv.scheduler.core import UNLIMITED, TaskRecord
+from simenv.scheduler.state import pools as state_pools, scheduler_state
+from simenv.scheduler.state.maintenance import PlannedReservation
+
+SOON_US = 50_000.0  # a shorter task delays no reservation, see `dedicated_workers.SOON_US`
+BACKFILL_DEPTH = 1_000
+
+
+def is_held(
+    state: scheduler_state.SchedulerState,
+    pool: state_pools.Pool,
+    record: TaskRecord,
+    now_ns: int,
+    slots: int = 1,
+) -> bool:
+    """Return whether a task of `slots` slots must not start now, and note that it is set aside."""
+    if record.cost_us <= SOON_US:
+        return False
+    end_ns = now_ns + record.cost_us * 1e3
+    for planned in state.calendar.planned:
+        if planned.begin_ns >= end_ns:
+            return False
+        if _lacks(state, planned, pool, now_ns, slots):
+            pool.held_until_ns = planned.begin_ns
+            return True
+    return False
+
+
+def may_set_aside(pool: state_pools.Pool) -> bool:
+    """Return whether one more task that is held may be set aside, and count it."""
+    pool.held_tasks += 1
+    return pool.held_tasks <= BACKFILL_DEPTH
+
+
+def first_short(
+    state: scheduler_state.SchedulerState, pool: state_pools.Pool, now_ns: int
+) -> TaskRecord | None:
+    """Return the first short task if it may start, once BACKFILL_DEPTH tasks are set aside."""
+    record = pool.queue.head(False)
+    if record is None or is_held(state, pool, record, now_ns):
+        return None
+    return record
+
+
+def spare_slots(
+    state: scheduler_state.SchedulerState,
+    pool: state_pools.Pool,
+    record: TaskRecord,
+    now_ns: int,
+    besides: state_pools.Worker | None = None,
+) -> int:
+    """Return the most slots that a task may take now, at least one. `besides`: the worker that runs
+    it already."""
+    end_ns = now_ns + record.cost_us * 1e3
+    return max(
+        1,
+        min(
+            (
+                _spare(state, planned, pool, now_ns, besides)
+                for planned in state.calendar.planned
+                if planned.begin_ns < end_ns
+            ),
+            default=UNLIMITED,
+        ),
+    )
+
+
+def readmit(state: scheduler_state.SchedulerState, now_ns: int) -> None:
+    """Try the tasks again that were set aside for a reservation, if it was granted or removed, or
+    more slots will be free at its begin."""
+    for pool in state.pools.values():
+        if not pool.held_until_ns:
+            continue
+        until_ns = pool.held_until_ns
+        planned = [each for each in state.calendar.planned if each.begin_ns <= until_ns]
+        ranks = max(1, pool.spec.ranks)
+        if not any(_lacks(state, each, pool, now_ns, ranks) for each in planned):
+            pool.held_until_ns = pool.held_tasks = 0
+            pool.queue.readmit_late()
+
+
+def conflict(
+    state: scheduler_state.SchedulerState, pool: str, workers: int, ttl_ns: int, max_workers: int
+) -> PlannedReservation | None:
+    """Return the planned reservation that would lack workers of a pool if another one got so many
+    now, for `ttl_ns`; None: none would."""
+    now_ns = state.last_tick_ns
+    for planned in state.calendar.planned:
+        if planned.pool == pool and now_ns < planned.begin_ns < now_ns + ttl_ns:
+            reserved = sum(
+                each.workers
+                for number, each in state.dedicated.all.items()
+                if each.pool == pool and _expiry_ns(state, number) > planned.begin_ns
+            )
+            if reserved + workers + planned.needed > max_workers:
+                return planned
+    return None
+
+
+def _lacks(
+    state: scheduler_state.SchedulerState,
+    planned: PlannedReservation,
+    pool: state_pools.Pool,
+    now_ns: int,
+    slots: int,
+) -> bool:
+    """Return whether a reservation would lack workers if a pool got so many slots beyond its
+    begin."""
+    if pool.spec.name == planned.pool:
+        until = [_engaged_until_ns(state, worker, now_ns) for worker in pool.workers.values()]
+        engaged = sum(end_ns > max(now_ns, planned.begin_ns) for end_ns in until)
+        if pool.spec.max - engaged - planned.needed < 1:
+            return True
+    return _spare(state, planned, pool, now_ns) < slots
+
+
+def _spare(
+    state: scheduler_state.SchedulerState,
+    planned: PlannedReservation,
+    pool: state_pools.Pool,
+    now_ns: int,
+    besides: state_pools.Worker | None = None,
+) -> int:
+    """Return how many slots tasks may hold at the begin of a reservation in addition to those that
+    they hold already; `besides`: but for this worker."""
+    reserved = state.pools[planned.pool]
+    if any(each.is_exclusive or each.spec.jobs for each in (reserved, pool)):
+        return UNLIMITED  # their workers need no slots of others
+    slots = sum(host.node.slots for host in state.nodes.expected() if not host.node.pool)
+    engaged = [
+        worker.slots
+        for worker in state.workers.values()
+        if worker.slots
+        and worker is not besides
+        and not worker.host.node.pool
+        and _engaged_until_ns(state, worker, now_ns) > max(now_ns, planned.begin_ns)
+    ]
+    return slots - sum(engaged) - planned.needed
+
+
+def _engaged_until_ns(
+    state: scheduler_state.SchedulerState, worker: state_pools.Worker, now_ns: int
+) -> int:
+    """Return when a worker is expected to be free."""
+    if worker.reservation_id > 0:
+        return _expiry_ns(state, worker.reservation_id)
+    if not worker.held:
+        return now_ns
+    run_us = worker.held_us / state_pools.speedup_slots(worker) + worker.overrun_us
+    return max(now_ns, (worker.working_since_ns or now_ns) + round(run_us * 1e3))
+
+
+def _expiry_ns(state: scheduler_state.SchedulerState, number: int) -> int:
+    reservation = state.reservations.live.get(number)
+    return 0 if reservation is None else reservation.expires_ns - state.calendar.offset_ns

@@ -1,0 +1,143 @@
+"""Planned reservations find their workers: long tasks leave them slots, short ones pass."""
+
+from __future__ import annotations
+
+import pytest
+from checked_scheduler import SECOND, cluster, route, wide
+from simulation import Simulation
+
+from simenv.model import PoolSpec
+from simenv.model.reservations import CalendarEntry, ReservationRequest
+from simenv.scheduler.dispatch import planned_reservations
+from simenv.scheduler.events import calendar, reservations
+from simenv.scheduler.views.admission import pending_reason
+
+WALL_NS = 1_800_000_000 * SECOND
+BEGIN_S = 60.0
+MAIN = PoolSpec("main", "any", min=4, max=4)
+SIDE = PoolSpec("side", "any", min=4, max=4)
+
+
+class Planned(Simulation):
+    """Four slots, two of which a reservation wants a minute from now."""
+
+    def __init__(self, *specs: PoolSpec, workers: int = 2, every_s: float = 0.0) -> None:
+        super().__init__(cluster(4), *(specs or (MAIN,)))
+        self.run(1.0, until_idle=False)  # until all workers have joined
+        ask = ReservationRequest(device="main", workers=workers)
+        self.begin_ns = self.now_ns + round(BEGIN_S * SECOND)
+        begin_s = (WALL_NS + self.begin_ns) / 1e9
+        self.state.calendar.add(CalendarEntry(begin_s, 30.0, every_s, ask=ask, id=1))
+        self.advance()
+
+    def advance(self) -> None:
+        self.keep(calendar.advance(self.state, WALL_NS + self.now_ns, self.now_ns))
+
+    def _happen(self, kind: str, what: object) -> None:
+        super()._happen(kind, what)
+        if kind == "tick" and hasattr(self, "begin_ns"):
+            self.advance()
+
+    def tasks(self, count: int, seconds: float, **changes: object) -> list[int]:
+        return self.submit(count, along=route(seconds * 1e6, max_slots=1, **changes))
+
+    def reserve(self, workers: int = 2, ttl_s: float = 30.0) -> str:
+        ask = ReservationRequest(device="main", workers=workers, ttl_ns=round(ttl_s * SECOND))
+        decision, _ = reservations.reserve(self.state, ask, "", WALL_NS + self.now_ns, dry=False)
+        return decision.status
+
+
+def test_long_tasks_leave_the_workers_that_a_reservation_will_need() -> None:
+    machine = Planned()
+    machine.tasks(6, 100.0)
+    machine.run(BEGIN_S, until_idle=False)
+    assert len(machine.began) == 2
+    assert machine.reserve() == "accepted"
+
+
+def test_tasks_that_end_before_pass_longer_ones() -> None:
+    machine = Planned()
+    long = machine.tasks(6, 100.0)
+    short = machine.tasks(4, 20.0)
+    machine.run(BEGIN_S, until_idle=False)
+    assert [task in machine.began for task in long] == [True, True] + [False] * 4
+    assert all(machine.ended[task] < machine.begin_ns for task in short)
+
+
+def test_held_tasks_say_why_and_start_when_slots_are_spare_or_the_entry_is_removed() -> None:
+    machine = Planned()
+    machine.tasks(2, 100.0)
+    machine.tasks(1, 50.0)
+    late = machine.tasks(1, 70.0)
+    machine.run(5.0, until_idle=False)
+    reason = pending_reason(machine.state, machine.state.tasks[late[0]], machine.now_ns)
+    assert reason.startswith("a planned reservation begins in 55")
+    assert len(machine.began) == 3
+    machine.state.calendar.remove(1)
+    machine.run(1_000.0)
+    assert min(machine.began[task] for task in late) < machine.begin_ns
+
+
+def test_long_task_starts_when_another_has_ended() -> None:
+    machine = Planned(MAIN, SIDE, workers=3)
+    machine.tasks(1, 30.0)
+    first = machine.tasks(1, 100.0)[0]
+    second = machine.tasks(1, 100.0)[0]
+    machine.run(2.0, until_idle=False)
+    assert (first in machine.began, second in machine.began) == (True, False)
+    machine.state.tasks[first].cost_us = 1.0  # as if it were nearly over
+    machine.state.workers[machine.state.tasks[first].worker].held_us = 1.0
+    machine.run(2.0, until_idle=False)
+    assert second in machine.began
+
+
+def test_wide_task_leaves_slots_and_gets_none_back_that_are_kept() -> None:
+    machine = Planned()
+    machine.submit(1, along=route(400e6, max_slots=64))
+    machine.run(10.0, until_idle=False)
+    assert [worker.slots for worker in machine.state.workers.values() if worker.slots] == [2]
+
+
+def test_tasks_of_other_pools_and_of_several_ranks_leave_slots_too() -> None:
+    machine = Planned(MAIN, SIDE)
+    machine.tasks(4, 100.0, pool="side")
+    machine.submit(1, along=wide(3, cost_us=100e6, memory=2**20))
+    machine.run(10.0, until_idle=False)
+    assert len(machine.began) == 2
+    assert machine.state.pools["main.x3"].held_until_ns == machine.begin_ns
+
+
+def test_reservation_that_would_last_too_long_waits_for_the_planned_one() -> None:
+    machine = Planned()
+    assert machine.reserve(3, ttl_s=BEGIN_S + 1) == "delayed"
+    assert machine.reserve(3, ttl_s=BEGIN_S - 1) == "accepted"
+
+
+def test_reservation_in_force_counts_until_it_expires() -> None:
+    machine = Planned()
+    assert machine.reserve(2, ttl_s=BEGIN_S + 100) == "accepted"
+    machine.tasks(2, 100.0)
+    machine.run(5.0, until_idle=False)
+    assert machine.began == {}
+
+
+def test_only_so_many_tasks_are_set_aside_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planned_reservations, "BACKFILL_DEPTH", 3)
+    machine = Planned(workers=4)
+    machine.tasks(10, 100.0)
+    short = machine.tasks(1, 0.5)
+    machine.run(5.0, until_idle=False)
+    assert machine.state.pools["main"].queue.late == 3
+    assert short[0] in machine.ended
+    machine.state.calendar.remove(1)
+    machine.run(1_000.0)
+
+
+def test_planned_workers_of_one_time_add_up() -> None:
+    machine = Planned()
+    ask = ReservationRequest(device="main", workers=1)
+    begin_s = (WALL_NS + machine.begin_ns) / 1e9
+    machine.state.calendar.add(CalendarEntry(begin_s - 10.0, 15.0, ask=ask, id=2))
+    machine.state.calendar.add(CalendarEntry(begin_s + 40.0, 15.0, ask=ask, id=3))
+    machine.advance()
+    assert [each.needed for each in machine.state.calendar.planned] == [1, 3, 1]
