@@ -306,12 +306,24 @@ class JobNodes:
     # --- messages of agents ---------------------------------------------------------------------
 
     def receive(self, peer: bytes, identity: Identity, message: nodes.FromNode) -> list[Action]:
-        """Handle a message of an agent; a message that names another node is ignored."""
-        name, now_ns = message.node, time.monotonic_ns()
+        """Handle a message of an agent; a message that names another node is ignored. One that
+        cannot be handled ends its node alone."""
+        name = message.node
         node = self._nodes.get(name)
         if identity.owner != name or node is None:
             self._reply(peer, nodes.EndNode("this node is not expected"))
             return []
+        try:
+            return self._handle(peer, name, node, message)
+        except Exception:
+            text = f"a {type(message).__name__} of its agent cannot be handled"
+            log.exception("%s: %s", name, text)
+            return self._lost(name, text) if name in self._nodes else []
+
+    def _handle(
+        self, peer: bytes, name: str, node: JobNode, message: nodes.FromNode
+    ) -> list[Action]:
+        now_ns = time.monotonic_ns()
         if isinstance(message, nodes.JoinNode):
             self._accept(peer, node, message)
             return []
@@ -326,7 +338,7 @@ class JobNodes:
                 self._exits.append(Exit(*end, message.infrastructure_failure))
             return []
         if message.ended:
-            return self._over(name, message.reason, cancel=False)
+            return self._lost(name, message.reason, cancel=False)
         return self._scheduler.node_leaving(name, message.reason, now_ns)
 
     def _accept(self, peer: bytes, node: JobNode, message: nodes.JoinNode) -> None:
@@ -340,7 +352,7 @@ class JobNodes:
             problem = "this token has been used"
         elif not 1 <= message.slots <= MAX_SLOTS:
             problem = f"{message.slots} slots"
-        elif not 0.0 <= message.left_s <= MAX_LEFT_S:
+        elif not 0.0 < message.left_s <= MAX_LEFT_S:  # each job has an end
             problem = f"{message.left_s:g} s until its end: is the clock of {message.host} right?"
         elif len(message.public_key) != KEY_CHARS or listener.is_admitted(message.public_key):
             problem = "its key cannot be used"
@@ -375,7 +387,7 @@ class JobNodes:
             gpus=facts.num_gpus,
             gpu_details=tuple(Gpu(*msgspec.structs.astuple(gpu)) for gpu in facts.gpus),
         )
-        end_ns = now_ns + round(facts.left_s * 1e9) if facts.left_s > 0 else 0
+        end_ns = now_ns + round(facts.left_s * 1e9)
         source = f"{facts.source} on {facts.host}"
         log.info("agent of %s was %.1f s old when it joined", name, facts.age_s)
         return self._scheduler.node_joined(joined, source, end_ns, now_ns)
@@ -415,7 +427,7 @@ class JobNodes:
     ) -> list[Action]:
         """End a node whose job or agent is no more. `blame`: the next job is delayed if this node
         has not joined."""
-        if self._nodes[name].peer:
+        if not self._scheduler.state.nodes.hosts[name].is_absent:
             return self._over(name, reason, cancel=cancel)
         self._drop(name, cancel=cancel)
         reason = f"{reason}; its node has not joined: {self._log_of(name)}"

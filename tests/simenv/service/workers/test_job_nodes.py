@@ -200,6 +200,7 @@ def test_token_is_accepted_once(site: Site) -> None:
         ({"left_s": float("inf")}, "clock"),
         ({"left_s": float("nan")}, "clock"),
         ({"left_s": -5.0}, "clock"),
+        ({"left_s": 0.0}, "clock"),
         ({"public_key": "short"}, "key"),
     ],
 )
@@ -251,8 +252,57 @@ def test_stall_of_the_service_ends_no_node(site: Site) -> None:
     connection.close()
 
 
+def _fails(*_: object) -> None:
+    raise OverflowError
+
+
+def test_join_that_cannot_be_handled_frees_the_name_of_its_node(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(site.scheduler, "node_joined", _fails)
+    token, pair = site.submit(), keyfiles.new_pair()
+    first = dial(token)
+    first.send(join_of(token, pair))
+    assert isinstance(site.answer(first), nodes.NodeAccepted)
+    second = dial(token, pair)
+    second.send(codec.encode(nodes.NodeHeartbeat(token.node, token.epoch)))
+    site.pump(lambda: site.jobs.forgotten)
+    assert site.state == "off"
+    first.close()
+    second.close()
+
+
+def test_message_that_cannot_be_handled_ends_its_node_alone(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token, connection = joined(site)
+    monkeypatch.setattr(site.scheduler, "node_leaving", _fails)
+    connection.send(codec.encode(nodes.NodeLeaving(token.node, "the site ends its job")))
+    site.pump(lambda: site.jobs.forgotten)
+    assert site.state == "off"
+    assert site.jobs.forgotten == [(1, True)]
+    connection.close()
+
+
+def test_agent_that_leaves_before_it_joins_frees_its_name_and_delays_the_next_job(
+    site: Site,
+) -> None:
+    token = site.submit()
+    connection = dial(token)
+    left = nodes.NodeLeaving(token.node, "the site ends its job", ended=True)
+    connection.send(codec.encode(left))
+    site.pump(lambda: site.jobs.forgotten)
+    assert site.state == "off"
+    assert "has not joined" in site.scheduler.state.pools["big"].reason
+    connection.close()
+
+
 def test_message_of_an_agent_is_bounded() -> None:
-    fields = {"num_gpus": 2**40, "host": "h" * 300, "reason": "r" * 3_000}
+    gpu = nodes.NodeGpu("u", bandwidth=float("nan"))
+    fields = {
+        "num_gpus": 2**40, "host": "h" * 300, "reason": "r" * 3_000, "memory_bytes": 2**62,
+        "gpus": (gpu,),
+    }  # fmt: skip
     join = nodes.JoinNode("1", NODE, 1, "k", "h", 1, 1, 0, (), "s", 1.0, 0.1)
     leaving = nodes.NodeLeaving(NODE, "r")
     for message in (join, leaving):
