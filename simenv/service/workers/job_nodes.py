@@ -15,7 +15,7 @@ import shlex
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +27,7 @@ from launcher.allocation.this_node import this_node
 from launcher.base import AllocationError, Command, Exit, Gpu, LaunchError, Node
 from simenv._version import __version__
 from simenv.config import Config
+from simenv.config.paths import worker_environ
 from simenv.files import write_atomic
 from simenv.model import PoolSpec
 from simenv.scheduler.core import MEMORY_SHARE, Action, EndJob, SubmitJob
@@ -47,6 +48,10 @@ JOIN_S = 60.0  # in which the agent of a job that runs must join
 MAX_SLOTS = 4_096
 MAX_LEFT_S = 366 * 86_400.0
 KEY_CHARS = 40  # of a public key, in base 85
+# Variables of the commands of a batch system besides those of a worker. A job gets its submitter's
+# environment.
+COMMAND_NAMES = ("SLURM_CONF", "SLURM_JWT", "KRB5CCNAME")
+NO_JOBS = b"[]"  # the file of jobs, if there is none
 _END_OF_TOKEN = "END_OF_TOKEN"
 
 log = logging.getLogger("simenv.service")
@@ -104,7 +109,9 @@ class SiteJobs:
 
     def __init__(self, record: Path, environ: Mapping[str, str]) -> None:
         self._record = record
-        self._environ = batch.environ_for_jobs(environ)
+        names = [name for name in COMMAND_NAMES if name in environ]
+        allowed = dict(worker_environ(environ)) | {name: environ[name] for name in names}
+        self._environ = batch.environ_for_jobs(allowed)
         self._jobs: dict[int, RecordedJob] = {}
         self._born_s: dict[int, float] = {}
         self._requests = queue.SimpleQueue[Callable[[], None] | None]()
@@ -220,6 +227,20 @@ class SiteJobs:
             write_atomic(self._record, body)
         except OSError as error:
             log.warning("cannot write %s: %s", self._record, error.strerror)
+
+
+def site_jobs_of(
+    pools: Sequence[PoolSpec], record: Path, environ: Mapping[str, str], secrets: Container[str]
+) -> SiteJobs | None:
+    """Return the jobs at the site's batch systems; None if no pool has jobs and an earlier service
+    has left none. `secrets`: variables of `environ` that no job gets."""
+    if not any(pool.jobs is not None for pool in pools):
+        try:
+            if record.read_bytes() == NO_JOBS:
+                return None
+        except OSError:
+            return None
+    return SiteJobs(record, {k: v for k, v in environ.items() if k not in secrets})
 
 
 class JobNode(msgspec.Struct, eq=False):

@@ -29,6 +29,7 @@ from simenv.service.workers.job_nodes import (
     SiteJobs,
     nodes_of_jobs,
     script_of,
+    site_jobs_of,
 )
 from simenv.wire import codec, keyfiles
 from simenv.wire.messages import client as m, nodes
@@ -375,27 +376,62 @@ def test_script_shows_the_token_to_its_standard_input_alone(tmp_path: Path) -> N
     assert "quoted" not in repr(token)
 
 
-def test_jobs_of_a_killed_service_are_cancelled_by_the_next(tmp_path: Path) -> None:
-    """With real commands: programs that write down how they are called."""
-    calls = tmp_path / "calls"
+def _commands(folder: Path) -> Path:
+    """Programs in place of Slurm's, which write down how they are called; return that file."""
+    calls = folder / "calls"
     for name, output in (("sbatch", "17;cluster"), ("scancel", ""), ("squeue", "")):
-        program = tmp_path / name
+        program = folder / name
         program.write_text(f'#!/bin/sh\necho "{name} $*" >> {calls}\necho "{output}"\n')
         program.chmod(0o700)
-    environ = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    record = tmp_path / "jobs.json"
-    first = SiteJobs(record, environ)
-    first.submit(1, "slurm", [str(tmp_path / "sbatch"), "--time=1"], "simenv-a-big", "script")
+    return calls
+
+
+def _news(jobs: SiteJobs) -> list[JobOutcome]:
     deadline = time.monotonic() + WAIT_S
     news: list[JobOutcome] = []
     while not news:
         assert time.monotonic() < deadline
-        news += first.news()
-    assert news == [JobOutcome(1, "Slurm job 17")]
+        news += jobs.news()
+        time.sleep(0.01)
+    return news
+
+
+@pytest.mark.parametrize("pools", [(POOL,), ()])
+def test_jobs_of_a_killed_service_are_cancelled_by_the_next(
+    tmp_path: Path, pools: tuple[PoolSpec, ...]
+) -> None:
+    """Also if no pool of the next one has jobs."""
+    calls = _commands(tmp_path)
+    environ = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    record = tmp_path / "jobs.json"
+    assert site_jobs_of((), record, environ, ()) is None
+    first = SiteJobs(record, environ)
+    first.submit(1, "slurm", [str(tmp_path / "sbatch"), "--time=1"], "simenv-a-big", "script")
+    assert _news(first) == [JobOutcome(1, "Slurm job 17")]
     left = record.read_bytes()
     first.close()
+    assert site_jobs_of((), record, environ, ()) is None
     record.write_bytes(left)  # as a killed service leaves it
     calls.unlink()
-    SiteJobs(record, environ).close()
+    second = site_jobs_of(pools, record, environ, ())
+    assert second is not None
+    second.close()
     assert calls.read_text() == "scancel 17\n"
     assert json.loads(record.read_text()) == []
+
+
+def test_job_gets_neither_secrets_of_pools_nor_unlisted_variables(tmp_path: Path) -> None:
+    _commands(tmp_path)
+    seen = tmp_path / "seen"
+    (tmp_path / "sbatch").write_text(f"#!/bin/sh\nenv > {seen}\necho 17\n")
+    environ = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_CONF": "/conf", "OMP_X": "1",
+        "SLURM_JOB_ID": "4", "SBATCH_ARRAY_INX": "1-9", "AWS_KEY": "a", "OMP_KEY": "b",
+    }  # fmt: skip
+    jobs = site_jobs_of((POOL,), tmp_path / "jobs.json", environ, ("OMP_KEY",))
+    assert jobs is not None
+    jobs.submit(1, "slurm", [str(tmp_path / "sbatch")], "simenv-a-big", "script")
+    _news(jobs)
+    jobs.close()
+    names = {line.partition("=")[0] for line in seen.read_text().splitlines()}
+    assert names & environ.keys() == {"PATH", "SLURM_CONF", "OMP_X"}
