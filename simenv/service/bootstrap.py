@@ -223,7 +223,7 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
         passed = {*chain(*workers.passed.values(), *refreshes.passed.values())}
         for variable in passed:
             os.environ.pop(variable, None)
-        site = site_jobs_of(config.pools, paths.state / "jobs.json", environ, passed)
+        site = site_jobs_of(config.pools, paths.jobs, journal.epoch, environ, passed)
         if site is not None:
             on_leave.callback(site.close)
             workers.job_nodes = JobNodes(
@@ -364,8 +364,8 @@ def _endpoints(
     on_leave: ExitStack,
 ) -> Endpoints:
     """Open all sockets of the service; their file for workers is removed by `on_leave`."""
-    keys, interface = new_pair(), config.launcher.interface
-    workers = WorkerEndpoint(paths, sockets, results, limits.nodes, interface, journal.epoch, keys)
+    keys, launching = new_pair(), config.launcher
+    workers = WorkerEndpoint(paths, sockets, results, limits.nodes, launching, journal.epoch, keys)
     on_leave.callback(workers.leave)
     broker: BrokerProcess | None = None
     remote, server, owner, own_key = None, None, workers.owner_endpoint, ""

@@ -189,9 +189,9 @@ def drain(
 def cut_off(
     spec: PoolSpec, worker: pools.Worker, held: list[core.TaskRecord], log: str, now_ns: int
 ) -> list[core.TaskEnded]:
-    """Count the end of the worker's job for the one of its tasks that runs; return it if it ends so.
-    The worker was lost after its node was to be drained. An attempt that continued from a checkpoint,
-    and so came further than all before, does not count."""
+    """Count the end of the worker's job for the one of its tasks that runs; return it if it ends.
+    The worker was lost after its node was to be drained. An attempt that continued from a
+    checkpoint, and so came further than all before, does not count."""
     host, jobs = worker.host, spec.jobs
     if jobs is None or not host.end_ns or now_ns < host.end_ns - pools.drain_ns(jobs):
         return []

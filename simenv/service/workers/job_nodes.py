@@ -27,8 +27,8 @@ from launcher.allocation.this_node import this_node
 from launcher.base import AllocationError, Command, Exit, Gpu, LaunchError, Node
 from simenv._version import __version__
 from simenv.config import Config
-from simenv.config.paths import worker_environ
-from simenv.files import write_atomic
+from simenv.config.paths import SECRETS, worker_environ
+from simenv.files import private_folder, write_atomic
 from simenv.model import PoolSpec
 from simenv.scheduler.core import MEMORY_SHARE, Action, EndJob, SubmitJob
 from simenv.scheduler.scaling.jobs import workers_of
@@ -51,7 +51,6 @@ KEY_CHARS = 40  # of a public key, in base 85
 # Variables of the commands of a batch system besides those of a worker. A job gets its submitter's
 # environment.
 COMMAND_NAMES = ("SLURM_CONF", "SLURM_JWT", "KRB5CCNAME")
-NO_JOBS = b"[]"  # the file of jobs, if there is none
 _END_OF_TOKEN = "END_OF_TOKEN"
 
 log = logging.getLogger("simenv.service")
@@ -105,10 +104,12 @@ class JobOutcome(msgspec.Struct, frozen=True):
 
 class SiteJobs:
     """Jobs of this service at the site's batch systems. Commands run in a thread; `news` and the
-    requests are for the loop's thread. `record`: a file with the jobs, for the next service."""
+    requests are for the loop's thread."""
 
-    def __init__(self, record: Path, environ: Mapping[str, str]) -> None:
-        self._record = record
+    def __init__(self, folder: Path, epoch: int, environ: Mapping[str, str]) -> None:
+        """`folder`: a file there has the jobs of this start, for the next service, on whatever
+        node; a service that was replaced, and writes late, changes no other file."""
+        self._folder, self._record = folder, folder / f"{epoch}.json"
         names = [name for name in COMMAND_NAMES if name in environ]
         allowed = dict(worker_environ(environ)) | {name: environ[name] for name in names}
         self._environ = batch.environ_for_jobs(allowed)
@@ -182,10 +183,13 @@ class SiteJobs:
         self._write()
 
     def _cancel_left(self) -> None:
-        with suppress(OSError, msgspec.MsgspecError):
-            left = msgspec.json.decode(self._record.read_bytes(), type=list[RecordedJob])
-            self._cancel(left)
-        self._write()
+        for record in records_of(self._folder):
+            with suppress(OSError, msgspec.MsgspecError):
+                left = msgspec.json.decode(record.read_bytes(), type=list[RecordedJob])
+                log.info("jobs of an earlier service are cancelled: %s", record.name)
+                self._cancel(left)
+            with suppress(OSError):
+                record.unlink(missing_ok=True)
 
     def _cancel(self, jobs: list[RecordedJob]) -> None:
         for name, system in batch.SYSTEMS.items():
@@ -224,23 +228,33 @@ class SiteJobs:
     def _write(self) -> None:
         body = msgspec.json.encode(list(self._jobs.values()))
         try:
-            write_atomic(self._record, body)
+            if self._jobs:
+                write_atomic(self._record, body)
+            else:
+                self._record.unlink(missing_ok=True)
         except OSError as error:
             log.warning("cannot write %s: %s", self._record, error.strerror)
 
 
+def records_of(folder: Path) -> list[Path]:
+    """Return the files of jobs that services have left in a folder."""
+    return sorted(folder.glob("*.json"))
+
+
 def site_jobs_of(
-    pools: Sequence[PoolSpec], record: Path, environ: Mapping[str, str], secrets: Container[str]
+    pools: Sequence[PoolSpec],
+    folder: Path,
+    epoch: int,
+    environ: Mapping[str, str],
+    secrets: Container[str],
 ) -> SiteJobs | None:
-    """Return the jobs at the site's batch systems; None if no pool has jobs and an earlier service
-    has left none. `secrets`: variables of `environ` that no job gets."""
-    if not any(pool.jobs is not None for pool in pools):
-        try:
-            if record.read_bytes() == NO_JOBS:
-                return None
-        except OSError:
-            return None
-    return SiteJobs(record, {k: v for k, v in environ.items() if k not in secrets})
+    """Return the jobs at the site's batch systems; None if no pool has jobs and no earlier service
+    has left any. `folder`: of the files of jobs. `epoch`: of this start. `secrets`: variables of
+    `environ` that no job gets. Raises ConfigError."""
+    if not (any(pool.jobs is not None for pool in pools) or records_of(folder)):
+        return None
+    environ = {k: v for k, v in environ.items() if k not in secrets}
+    return SiteJobs(private_folder(folder), epoch, environ)
 
 
 class JobNode(msgspec.Struct, eq=False):
@@ -519,10 +533,10 @@ class JobNodes:
 
 def script_of(token: nodes.JoinToken) -> str:
     """Return the script of a job. The token is on standard input: neither a command line nor an
-    environment shows it."""
+    environment shows it. Credentials of the command that submits do not reach the agent."""
     body = msgspec.json.encode(token).decode()
     python = shlex.quote(sys.executable)
     return (
-        f"#!/bin/sh\nexec {python} -P -m simenv.node_agent <<'{_END_OF_TOKEN}'\n{body}\n"
-        f"{_END_OF_TOKEN}\n"
+        f"#!/bin/sh\nunset {' '.join(sorted(SECRETS))}\n"
+        f"exec {python} -P -m simenv.node_agent <<'{_END_OF_TOKEN}'\n{body}\n{_END_OF_TOKEN}\n"
     )

@@ -16,7 +16,7 @@ import pytest
 
 from launcher.base import Command, LaunchError, Node
 from simenv._version import __version__
-from simenv.config import Config, EnvironmentPaths
+from simenv.config import Config, EnvironmentPaths, Launching
 from simenv.errors import ProtocolError
 from simenv.model import JobSpec, PoolSpec, TaskOptions, TaskSpec
 from simenv.scheduler import core
@@ -63,6 +63,9 @@ class Jobs:
         pass
 
 
+HERE = Launching(interface="127.0.0.1")
+
+
 class Site:
     """A service's part for nodes by jobs; `pump` handles what has arrived."""
 
@@ -79,7 +82,7 @@ class Site:
         self.scheduler = Scheduler(config.pools, limits, 1)
         server = keyfiles.new_pair()
         endpoint = WorkerEndpoint(
-            EnvironmentPaths(home, home), folder, results, limits.nodes, "127.0.0.1", 1, server
+            EnvironmentPaths(home, home), folder, results, limits.nodes, HERE, 1, server
         )
         self.listener = ZmqListener(folder, server, None, endpoint.listener)
         self.jobs = Jobs()
@@ -360,18 +363,22 @@ def test_news_of_the_site_reach_the_node_of_that_job_alone(site: Site) -> None:
 
 
 def test_script_shows_the_token_to_its_standard_input_alone(tmp_path: Path) -> None:
+    """Nor does the agent get the credentials by which the job was submitted."""
     token = nodes.JoinToken(NODE, "tcp://h:1", "s" * 40, "p" * 40, "'quoted\"$(id)`", 1, 60.0)
     script = script_of(token)
     program = tmp_path / "python"
-    program.write_text('#!/bin/sh\necho "$@"\ncat\n')
+    program.write_text('#!/bin/sh\necho "$@"\necho "$SLURM_JWT$NAME"\ncat\n')
     program.chmod(0o700)
-    first, _, rest = script.partition("\n")
-    words = rest.partition(" -P ")
+    head, _, rest = script.partition("exec ")
     run = tmp_path / "job.sh"
-    run.write_text(f"{first}\nexec {program} -P {words[2]}")
-    output = subprocess.run(["sh", run], capture_output=True, text=True, check=True).stdout
-    arguments, _, body = output.partition("\n")
+    run.write_text(f"{head}exec {program} -P {rest.partition(' -P ')[2]}")
+    environ = {**os.environ, "SLURM_JWT": "credential", "NAME": "value"}
+    output = subprocess.run(
+        ["sh", run], capture_output=True, text=True, check=True, env=environ
+    ).stdout
+    arguments, variables, body = output.split("\n", 2)
     assert arguments == "-P -m simenv.node_agent"
+    assert variables == "value"
     assert nodes.JoinToken(**json.loads(body)) == token
     assert "quoted" not in repr(token)
 
@@ -403,21 +410,39 @@ def test_jobs_of_a_killed_service_are_cancelled_by_the_next(
     """Also if no pool of the next one has jobs."""
     calls = _commands(tmp_path)
     environ = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    record = tmp_path / "jobs.json"
-    assert site_jobs_of((), record, environ, ()) is None
-    first = SiteJobs(record, environ)
+    folder = tmp_path / "jobs"
+    assert site_jobs_of((), folder, 1, environ, ()) is None
+    first = site_jobs_of((POOL,), folder, 1, environ, ())
+    assert first is not None
     first.submit(1, "slurm", [str(tmp_path / "sbatch"), "--time=1"], "simenv-a-big", "script")
     assert _news(first) == [JobOutcome(1, "Slurm job 17")]
+    (record,) = folder.iterdir()
     left = record.read_bytes()
     first.close()
-    assert site_jobs_of((), record, environ, ()) is None
+    assert site_jobs_of((), folder, 2, environ, ()) is None
     record.write_bytes(left)  # as a killed service leaves it
     calls.unlink()
-    second = site_jobs_of(pools, record, environ, ())
+    second = site_jobs_of(pools, folder, 2, environ, ())
     assert second is not None
     second.close()
     assert calls.read_text() == "scancel 17\n"
-    assert json.loads(record.read_text()) == []
+    assert list(folder.iterdir()) == []
+
+
+def test_replaced_service_that_writes_late_changes_no_record_of_the_next(tmp_path: Path) -> None:
+    _commands(tmp_path)
+    environ = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    folder, sbatch = tmp_path / "jobs", [str(tmp_path / "sbatch")]
+    first = site_jobs_of((POOL,), folder, 1, environ, ())
+    second = site_jobs_of((POOL,), folder, 2, environ, ())
+    assert first is not None
+    assert second is not None
+    for jobs in (second, first):
+        jobs.submit(1, "slurm", sbatch, "simenv-a-big", "script")
+        _news(jobs)
+    first.close()
+    assert [path.name for path in folder.iterdir()] == ["2.json"]
+    second.close()
 
 
 def test_job_gets_neither_secrets_of_pools_nor_unlisted_variables(tmp_path: Path) -> None:
@@ -428,7 +453,7 @@ def test_job_gets_neither_secrets_of_pools_nor_unlisted_variables(tmp_path: Path
         "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_CONF": "/conf", "OMP_X": "1",
         "SLURM_JOB_ID": "4", "SBATCH_ARRAY_INX": "1-9", "AWS_KEY": "a", "OMP_KEY": "b",
     }  # fmt: skip
-    jobs = site_jobs_of((POOL,), tmp_path / "jobs.json", environ, ("OMP_KEY",))
+    jobs = site_jobs_of((POOL,), tmp_path / "jobs", 1, environ, ("OMP_KEY",))
     assert jobs is not None
     jobs.submit(1, "slurm", [str(tmp_path / "sbatch")], "simenv-a-big", "script")
     _news(jobs)
