@@ -108,7 +108,7 @@ class NodeAgent:
             nodes.NodeGpu(g.uuid, g.model, g.memory_bytes, g.capability, g.bandwidth)
             for g in node.gpu_details
         )
-        left_s = min(ends) - time.time() if token.time_s else 0.0
+        left_s = min(ends) - time.time()
         join = nodes.JoinNode(
             __version__,
             token.node,

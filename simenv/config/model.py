@@ -62,6 +62,7 @@ class Launching(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     agent: str = ""  # runs a command on a host: AGENT HOST COMMAND...; "": srun or ssh
     nodes_per_dvm: int = 0  # largest number of nodes of one DVM; 0: one DVM for all
     interface: str = ""  # network interface for workers of other nodes; "": by host name
+    port: int = 0  # TCP port of that interface, for workers and nodes of jobs; 0: any free one
 
 
 class IdentitySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -234,6 +235,7 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("results.keep_gib", 0.001, 2.0**30),
     ("results.keep_free_gib", -1.0, 2.0**30),
     ("launcher.nodes_per_dvm", 0, MAX_NODES),
+    ("launcher.port", 0, 65_535),
     ("removed_hold_s", 0.0, 1e8),
     ("identity.lifetime_s", 5.0, 86_400.0),
     ("gateway.max_request_bytes", 2**16, 2**32),

@@ -107,6 +107,11 @@ class EnvironmentPaths(msgspec.Struct, frozen=True):
         return self.home / "config.json"
 
     @property
+    def jobs(self) -> Path:
+        """Folder with the jobs at the site of each start of the service that has any."""
+        return self.home / "jobs"
+
+    @property
     def joining(self) -> Path:
         """File by which workers find the service of this start."""
         return self.home / "worker.json"

@@ -18,7 +18,7 @@ import difflib
 import re
 import shlex
 import string
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -345,6 +345,19 @@ MAX_JOB_SLOTS, MAX_JOB_GPUS = 4_096, 64
 _JOB_EXAMPLE = 'slurm = {partition = "gpu", time = "4:00:00", slots = 8}'
 _TIME = re.compile(r"(?:(\d{1,3})-)?(\d{1,4})(?::(\d{1,2}))?(?::(\d{1,2}))?\Z")
 _OPTION = re.compile(r"[\x21-\x7e]{1,256}\Z")
+# Options that a job of one node, with its script on standard input and its log in a known file,
+# must have as the service sets them. A long one may be abbreviated, short ones may follow flags.
+_FIXED_LONG = (
+    *("array", "clusters", "cpus-per-task", "input", "job-name", "nodes", "ntasks"),
+    *("ntasks-per-node", "open-mode", "output", "parsable", "requeue", "test-only", "time", "wait"),
+    "wrap",
+)
+_FIXED_SHORT = {
+    "slurm": re.compile(r"-[hHIkOQsvV]*[aciJMnNotW]"),
+    "pbs": re.compile(r"-[fhVX]*[CGIJNRSjkorz]"),
+}
+_FIXED_RESOURCE = re.compile(r"(?:-l)?(?:.*,)?(?:select|walltime|nodes|ncpus|mem|ngpus)=")
+_FIXED_ATTRIBUTE = re.compile(r"(?:-W)?(?:.*,)?(?:block|run_count|sandbox)=", re.IGNORECASE)
 
 
 def jobs_of(raw: object, subject: str, system: str) -> JobSpec:
@@ -400,6 +413,28 @@ def _job_time_s(value: object, subject: str) -> float:
     return float(((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds)
 
 
+def fixed_option(system: str, words: Sequence[str]) -> str:
+    """Return the first of these words that would override an option of the service, or would be
+    taken for a script; "" if there is none."""
+    before = ""
+    for word in words:
+        name = word[2:].partition("=")[0]
+        is_long, is_value = word.startswith("--"), not word.startswith("-")
+        may_have_value = before.startswith("-") and "=" not in before
+        if is_value and not (may_have_value and (before.startswith("--") or len(before) == 2)):
+            return word
+        if word in ("-", "--") or _FIXED_SHORT[system].match(word):
+            return word
+        if is_long and (system == "pbs" or any(each.startswith(name) for each in _FIXED_LONG)):
+            return word
+        for option, fixed in (("-l", _FIXED_RESOURCE), ("-W", _FIXED_ATTRIBUTE)):
+            is_part = word.startswith(option) or before == option
+            if system == "pbs" and is_part and fixed.match(word):
+                return word
+        before = word
+    return ""
+
+
 def _check_jobs(pool: PoolSpec, jobs: JobSpec, subject: str) -> None:
     """Check a pool whose nodes come by jobs. Its workers have one rank."""
     if pool.nodes != f"{pool.name}:*":
@@ -423,3 +458,8 @@ def _check_jobs(pool: PoolSpec, jobs: JobSpec, subject: str) -> None:
         if not _OPTION.match(word):
             text = f"{subject}: {jobs.system}: {word[:80]!r} is not one word of an option"
             raise ConfigError(text, hint='extra = "--constraint=a100 --qos=low"')
+    option = fixed_option(jobs.system, jobs.extra)
+    if option:
+        text = f"{subject}: {jobs.system}.extra has {option!r}, which is the service's to set"
+        hint = "leave it out; time, slots, memory, gpus and partition are keys of their own"
+        raise ConfigError(text, hint=hint)

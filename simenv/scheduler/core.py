@@ -140,6 +140,14 @@ class SubmitBatch(msgspec.Struct, frozen=True):
             set_field(self, "association", leaf)
 
 
+class JobCut(msgspec.Struct, frozen=True, gc=False):
+    """Attempts at a task that the end of a job of the site has cut off."""
+
+    count: int = 0  # without those that came further than all before
+    ran_us: float = 0.0  # of the longest
+    done: float = 0.0  # largest share of its sweeps; 0: not known
+
+
 class TaskRecord(msgspec.Struct, gc=False, eq=False):
     """One unfinished task. No field refers back to a record, so the collector may skip it."""
 
@@ -165,6 +173,7 @@ class TaskRecord(msgspec.Struct, gc=False, eq=False):
     preempted: bool = False  # this attempt is asked to end, and the task to wait again
     used: Used | None = None  # by preempted attempts
     units: float = 0.0  # of them
+    cut: JobCut | None = None  # None: no end of a job has cut it off
 
     @property
     def size_bytes(self) -> int:

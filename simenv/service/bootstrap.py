@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from functools import partial
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,7 +66,7 @@ from simenv.service.workers.endpoints import (
     resolved,
 )
 from simenv.service.workers.isolation import check_isolation
-from simenv.service.workers.job_nodes import JobNodes, SiteJobs
+from simenv.service.workers.job_nodes import JobNodes, site_jobs_of
 from simenv.wire.keyfiles import (
     KEYS_FORMAT,
     Identity,
@@ -217,17 +218,17 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
         workers = processes.WorkerProcesses(
             cluster.launcher, config, paths, results, kernels, environ_of_workers, keys
         )
-        if any(pool.jobs is not None for pool in config.pools):
-            site = SiteJobs(paths.state / "jobs.json", environ)
-            on_failure.callback(site.close)
+        refreshes = DeviceRefreshes(config.devices, folder, environ)
+        on_leave.callback(refreshes.close)
+        passed = {*chain(*workers.passed.values(), *refreshes.passed.values())}
+        for variable in passed:
+            os.environ.pop(variable, None)
+        site = site_jobs_of(config.pools, paths.jobs, journal.epoch, environ, passed)
+        if site is not None:
+            on_leave.callback(site.close)
             workers.job_nodes = JobNodes(
                 config, scheduler, listener, endpoints.workers, site, paths.logs
             )
-        refreshes = DeviceRefreshes(config.devices, folder, environ)
-        on_leave.callback(refreshes.close)
-        for passed in (*workers.passed.values(), *refreshes.passed.values()):
-            for variable in passed:
-                os.environ.pop(variable, None)
         is_distributed = limits.max_ranks > 1 or len(limits.nodes) > 1
         exposure = cluster.launcher.exposure if is_distributed else ""
         ended, end_s = journal.records.ended(), allocation.end_s
@@ -363,8 +364,8 @@ def _endpoints(
     on_leave: ExitStack,
 ) -> Endpoints:
     """Open all sockets of the service; their file for workers is removed by `on_leave`."""
-    keys, interface = new_pair(), config.launcher.interface
-    workers = WorkerEndpoint(paths, sockets, results, limits.nodes, interface, journal.epoch, keys)
+    keys, launching = new_pair(), config.launcher
+    workers = WorkerEndpoint(paths, sockets, results, limits.nodes, launching, journal.epoch, keys)
     on_leave.callback(workers.leave)
     broker: BrokerProcess | None = None
     remote, server, owner, own_key = None, None, workers.owner_endpoint, ""

@@ -188,7 +188,7 @@ FILES: dict[str, Any] = {
     "config.json": Config,
     "connection.json": ConnectionFile,
     "worker.json": WorkerBootstrap,
-    "jobs.json": list[RecordedJob],
+    "jobs of a start": list[RecordedJob],
     "token of a job": nodes.JoinToken,
     "key of a start of a worker": WorkerKey,
     "keys.json": KeysFile,

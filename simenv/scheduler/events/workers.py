@@ -18,6 +18,7 @@ from simenv.model.accounts import WaitReason
 from simenv.model.calls import FUNCTIONS
 from simenv.scheduler import core
 from simenv.scheduler.events import devices
+from simenv.scheduler.scaling import jobs
 from simenv.scheduler.state import owner_quotas, pools as state_pools, scheduler_state, task_index
 from simenv.text import size
 
@@ -216,6 +217,10 @@ def _requeue_or_end(
     """Requeue the tasks of a lost worker at the front, except those that end here. Tasks that end
     spend units of their reservation for the time that they ran."""
     verdict = task_index.attribute_crash(held, reason, log, worker.node, charged)
+    if not (charged or worker.killed):
+        verdict.endings.extend(
+            jobs.cut_off(state.pools[worker.pool].spec, worker, held, log, now_ns)
+        )
     state.incidents.record(verdict)
     actions: list[core.Action] = []
     requeued = []

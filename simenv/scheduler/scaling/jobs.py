@@ -8,19 +8,23 @@ idle for `idle_s` (see `workers.shrink`), and a submitted one when nothing waits
 
 The node of a job is drained `pools.DRAIN_NS` before the site ends the job, or a tenth of the job's
 length if that is shorter. A task whose expected end is later is not started there, see
-`pools.is_late`.
+`pools.is_late`. A task that runs nevertheless until the end of MAX_CUTS jobs fails.
 """
 
 from __future__ import annotations
 
 import msgspec
 
-from simenv.model import JobSpec, PoolSpec, WorkerState
+from simenv.model import JobSpec, PoolSpec, TaskState, Timing, WorkerState
+from simenv.scheduler import core
 from simenv.scheduler.core import Action, EndJob, RecordEvent, SubmitJob, rank_gpus
 from simenv.scheduler.state import pools, scheduler_state
+from simenv.text import duration
 
 LEAST_WORK_NS = 1_000_000_000  # of a new worker
 SUBMITS_PER_TICK = 8
+MAX_CUTS = 3  # ends of jobs while a task runs, after which it fails
+LEAST_PROGRESS = 0.02  # share of a task's sweeps: an attempt that came so much further continued
 LEARNING_RATE = 0.3  # of the time from a submission to the join
 
 
@@ -180,6 +184,51 @@ def drain(
     for worker in list(host.workers.values()):
         actions += state.retire(worker, f"node {host.node.name}: {reason}", now_ns)
     return actions
+
+
+def cut_off(
+    spec: PoolSpec, worker: pools.Worker, held: list[core.TaskRecord], log: str, now_ns: int
+) -> list[core.TaskEnded]:
+    """Count the end of the worker's job for the one of its tasks that runs; return it if it ends.
+    The worker was lost after its node was to be drained. An attempt that continued from a
+    checkpoint, and so came further than all before, does not count."""
+    host, jobs = worker.host, spec.jobs
+    if jobs is None or not host.end_ns or now_ns < host.end_ns - pools.drain_ns(jobs):
+        return []
+    endings = []
+    for record in held:
+        if record.phase != core.Phase.RUNNING or record.stopping:
+            continue
+        task, sweeps, total = worker.passes
+        done = sweeps / total if task == record.number and total else 0.0
+        ran_us = (now_ns - record.started_ns) / 1e3
+        old = record.cut or core.JobCut()
+        if old.count and done > old.done + LEAST_PROGRESS:
+            record.cut = core.JobCut(old.count, 0.0, done)
+            continue
+        cut = core.JobCut(old.count + 1, max(old.ran_us, ran_us), max(old.done, done))
+        record.cut = cut
+        if cut.count >= MAX_CUTS:
+            endings.append(_too_long(record, cut, spec.name, jobs, worker.node, log))
+    return endings
+
+
+def _too_long(
+    record: core.TaskRecord, cut: core.JobCut, pool: str, jobs: JobSpec, host: str, log: str
+) -> core.TaskEnded:
+    expected, ran = duration(record.cost_us / 1e6), duration(cut.ran_us / 1e6)
+    return core.TaskEnded(
+        record,
+        TaskState.FAILED,
+        1,
+        Timing((record.sent_ns - record.batch.accepted_ns) // 1000, 0, 0),
+        reason="job_time",
+        message=f"{cut.count} jobs of pool {pool} have ended while it ran, for up to {ran}: it was "
+        f"expected to take {expected}, and a job has {duration(jobs.time_s)}",
+        hint=f"a longer time in the table {jobs.system} of the pool, or a pool without jobs",
+        host=host,
+        log=log,
+    )
 
 
 def _end_unused(

@@ -157,10 +157,15 @@ def drain_ns(jobs: JobSpec) -> int:
 
 
 def is_late(host: NodeState, spec: PoolSpec, record: TaskRecord, now_ns: int) -> bool:
-    """Return whether a task would not end before the node of a job is drained."""
+    """Return whether a task would not end before the node of a job is drained. One that was cut off
+    by the end of a job is expected to take longer than it ran; a new job is never too short."""
     if spec.jobs is None or not host.end_ns:
         return False
-    return now_ns + record.cost_us * 1e3 > host.end_ns - drain_ns(spec.jobs)
+    needed_ns, reserve_ns = record.cost_us * 1e3, drain_ns(spec.jobs)
+    if record.cut is not None:
+        longest_ns = spec.jobs.time_s * 1e9 - 2 * reserve_ns
+        needed_ns = max(needed_ns, min(record.cut.ran_us * 1e3, longest_ns))
+    return now_ns + needed_ns > host.end_ns - reserve_ns
 
 
 def never_fits(spec: PoolSpec, record: TaskRecord) -> bool:

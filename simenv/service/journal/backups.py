@@ -42,6 +42,7 @@ _LEFT_OUT = frozenset(
     {
         *("connection.json", "worker.json", "journal.lock", "lock", "gateway.json", "key.json"),
         *("journal.db", "journal.copy.db", "journal.spare", "results", "logs", "backups"),
+        "jobs",
     }
 )
 _TEMPORARY = ("-wal", "-shm", "-journal", ".log", ".log.old")

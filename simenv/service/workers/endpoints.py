@@ -30,7 +30,14 @@ import msgspec
 from launcher.allocation.this_node import is_this_node
 from launcher.base import Node
 from simenv import files
-from simenv.config import EVERYWHERE, EnvironmentPaths, OwnerEndpoint, is_any_address, listen_parts
+from simenv.config import (
+    EVERYWHERE,
+    EnvironmentPaths,
+    Launching,
+    OwnerEndpoint,
+    is_any_address,
+    listen_parts,
+)
 from simenv.errors import ConfigError, NotAllowedError
 from simenv.files import write_atomic
 from simenv.wire import codec, keyfiles
@@ -220,13 +227,14 @@ class WorkerEndpoint:
         sockets: Path,
         results: Path,
         nodes: Sequence[Node],
-        interface: str,
+        launching: Launching,
         epoch: int,
         server: keyfiles.KeyPair,
     ) -> None:
         """Write the file and bind the listener. `nodes`: also those that come by jobs. `results`:
         a token is written there, by which a worker can check that it sees the same folder.
-        `server`: the keys of this start of the service. Raises ConfigError."""
+        `launching`: its interface and port. `server`: the keys of this start of the service. Raises
+        ConfigError."""
         self.listener: TcpListener | None = None
         # For clients of the own user on the other nodes.
         self.owner_endpoint: OwnerEndpoint | None = None
@@ -248,9 +256,11 @@ class WorkerEndpoint:
         )
         if other_nodes or any(node.pool for node in nodes):
             owner_keys = keyfiles.new_pair()
-            host = address_for(other_nodes[0] if other_nodes else "", interface)
+            host = address_for(other_nodes[0] if other_nodes else "", launching.interface)
             raise_descriptor_limit()
-            self.listener = TcpListener(host, 0, server, _REJECTION_LOG.warning, WORKERS)
+            self.listener = TcpListener(
+                host, launching.port, server, _REJECTION_LOG.warning, WORKERS
+            )
             self.listener.admit({owner_keys.public: keyfiles.LOCAL}, b"")
             url_host = f"[{host}]" if ":" in host else host
             address = f"tcp://{url_host}:{self.listener.port}"

@@ -15,7 +15,7 @@ import shlex
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +27,8 @@ from launcher.allocation.this_node import this_node
 from launcher.base import AllocationError, Command, Exit, Gpu, LaunchError, Node
 from simenv._version import __version__
 from simenv.config import Config
-from simenv.files import write_atomic
+from simenv.config.paths import SECRETS, worker_environ
+from simenv.files import private_folder, write_atomic
 from simenv.model import PoolSpec
 from simenv.scheduler.core import MEMORY_SHARE, Action, EndJob, SubmitJob
 from simenv.scheduler.scaling.jobs import workers_of
@@ -47,6 +48,9 @@ JOIN_S = 60.0  # in which the agent of a job that runs must join
 MAX_SLOTS = 4_096
 MAX_LEFT_S = 366 * 86_400.0
 KEY_CHARS = 40  # of a public key, in base 85
+# Variables of the commands of a batch system besides those of a worker. A job gets its submitter's
+# environment.
+COMMAND_NAMES = ("SLURM_CONF", "SLURM_JWT", "KRB5CCNAME")
 _END_OF_TOKEN = "END_OF_TOKEN"
 
 log = logging.getLogger("simenv.service")
@@ -100,11 +104,15 @@ class JobOutcome(msgspec.Struct, frozen=True):
 
 class SiteJobs:
     """Jobs of this service at the site's batch systems. Commands run in a thread; `news` and the
-    requests are for the loop's thread. `record`: a file with the jobs, for the next service."""
+    requests are for the loop's thread."""
 
-    def __init__(self, record: Path, environ: Mapping[str, str]) -> None:
-        self._record = record
-        self._environ = batch.environ_for_jobs(environ)
+    def __init__(self, folder: Path, epoch: int, environ: Mapping[str, str]) -> None:
+        """`folder`: a file there has the jobs of this start, for the next service, on whatever
+        node; a service that was replaced, and writes late, changes no other file."""
+        self._folder, self._record = folder, folder / f"{epoch}.json"
+        names = [name for name in COMMAND_NAMES if name in environ]
+        allowed = dict(worker_environ(environ)) | {name: environ[name] for name in names}
+        self._environ = batch.environ_for_jobs(allowed)
         self._jobs: dict[int, RecordedJob] = {}
         self._born_s: dict[int, float] = {}
         self._requests = queue.SimpleQueue[Callable[[], None] | None]()
@@ -175,10 +183,13 @@ class SiteJobs:
         self._write()
 
     def _cancel_left(self) -> None:
-        with suppress(OSError, msgspec.MsgspecError):
-            left = msgspec.json.decode(self._record.read_bytes(), type=list[RecordedJob])
-            self._cancel(left)
-        self._write()
+        for record in records_of(self._folder):
+            with suppress(OSError, msgspec.MsgspecError):
+                left = msgspec.json.decode(record.read_bytes(), type=list[RecordedJob])
+                log.info("jobs of an earlier service are cancelled: %s", record.name)
+                self._cancel(left)
+            with suppress(OSError):
+                record.unlink(missing_ok=True)
 
     def _cancel(self, jobs: list[RecordedJob]) -> None:
         for name, system in batch.SYSTEMS.items():
@@ -217,9 +228,33 @@ class SiteJobs:
     def _write(self) -> None:
         body = msgspec.json.encode(list(self._jobs.values()))
         try:
-            write_atomic(self._record, body)
+            if self._jobs:
+                write_atomic(self._record, body)
+            else:
+                self._record.unlink(missing_ok=True)
         except OSError as error:
             log.warning("cannot write %s: %s", self._record, error.strerror)
+
+
+def records_of(folder: Path) -> list[Path]:
+    """Return the files of jobs that services have left in a folder."""
+    return sorted(folder.glob("*.json"))
+
+
+def site_jobs_of(
+    pools: Sequence[PoolSpec],
+    folder: Path,
+    epoch: int,
+    environ: Mapping[str, str],
+    secrets: Container[str],
+) -> SiteJobs | None:
+    """Return the jobs at the site's batch systems; None if no pool has jobs and no earlier service
+    has left any. `folder`: of the files of jobs. `epoch`: of this start. `secrets`: variables of
+    `environ` that no job gets. Raises ConfigError."""
+    if not (any(pool.jobs is not None for pool in pools) or records_of(folder)):
+        return None
+    environ = {k: v for k, v in environ.items() if k not in secrets}
+    return SiteJobs(private_folder(folder), epoch, environ)
 
 
 class JobNode(msgspec.Struct, eq=False):
@@ -306,12 +341,24 @@ class JobNodes:
     # --- messages of agents ---------------------------------------------------------------------
 
     def receive(self, peer: bytes, identity: Identity, message: nodes.FromNode) -> list[Action]:
-        """Handle a message of an agent; a message that names another node is ignored."""
-        name, now_ns = message.node, time.monotonic_ns()
+        """Handle a message of an agent; a message that names another node is ignored. One that
+        cannot be handled ends its node alone."""
+        name = message.node
         node = self._nodes.get(name)
         if identity.owner != name or node is None:
             self._reply(peer, nodes.EndNode("this node is not expected"))
             return []
+        try:
+            return self._handle(peer, name, node, message)
+        except Exception:
+            text = f"a {type(message).__name__} of its agent cannot be handled"
+            log.exception("%s: %s", name, text)
+            return self._lost(name, text) if name in self._nodes else []
+
+    def _handle(
+        self, peer: bytes, name: str, node: JobNode, message: nodes.FromNode
+    ) -> list[Action]:
+        now_ns = time.monotonic_ns()
         if isinstance(message, nodes.JoinNode):
             self._accept(peer, node, message)
             return []
@@ -326,7 +373,7 @@ class JobNodes:
                 self._exits.append(Exit(*end, message.infrastructure_failure))
             return []
         if message.ended:
-            return self._over(name, message.reason, cancel=False)
+            return self._lost(name, message.reason, cancel=False)
         return self._scheduler.node_leaving(name, message.reason, now_ns)
 
     def _accept(self, peer: bytes, node: JobNode, message: nodes.JoinNode) -> None:
@@ -340,7 +387,7 @@ class JobNodes:
             problem = "this token has been used"
         elif not 1 <= message.slots <= MAX_SLOTS:
             problem = f"{message.slots} slots"
-        elif not 0.0 <= message.left_s <= MAX_LEFT_S:
+        elif not 0.0 < message.left_s <= MAX_LEFT_S:  # each job has an end
             problem = f"{message.left_s:g} s until its end: is the clock of {message.host} right?"
         elif len(message.public_key) != KEY_CHARS or listener.is_admitted(message.public_key):
             problem = "its key cannot be used"
@@ -375,7 +422,7 @@ class JobNodes:
             gpus=facts.num_gpus,
             gpu_details=tuple(Gpu(*msgspec.structs.astuple(gpu)) for gpu in facts.gpus),
         )
-        end_ns = now_ns + round(facts.left_s * 1e9) if facts.left_s > 0 else 0
+        end_ns = now_ns + round(facts.left_s * 1e9)
         source = f"{facts.source} on {facts.host}"
         log.info("agent of %s was %.1f s old when it joined", name, facts.age_s)
         return self._scheduler.node_joined(joined, source, end_ns, now_ns)
@@ -415,7 +462,7 @@ class JobNodes:
     ) -> list[Action]:
         """End a node whose job or agent is no more. `blame`: the next job is delayed if this node
         has not joined."""
-        if self._nodes[name].peer:
+        if not self._scheduler.state.nodes.hosts[name].is_absent:
             return self._over(name, reason, cancel=cancel)
         self._drop(name, cancel=cancel)
         reason = f"{reason}; its node has not joined: {self._log_of(name)}"
@@ -486,10 +533,10 @@ class JobNodes:
 
 def script_of(token: nodes.JoinToken) -> str:
     """Return the script of a job. The token is on standard input: neither a command line nor an
-    environment shows it."""
+    environment shows it. Credentials of the command that submits do not reach the agent."""
     body = msgspec.json.encode(token).decode()
     python = shlex.quote(sys.executable)
     return (
-        f"#!/bin/sh\nexec {python} -P -m simenv.node_agent <<'{_END_OF_TOKEN}'\n{body}\n"
-        f"{_END_OF_TOKEN}\n"
+        f"#!/bin/sh\nunset {' '.join(sorted(SECRETS))}\n"
+        f"exec {python} -P -m simenv.node_agent <<'{_END_OF_TOKEN}'\n{body}\n{_END_OF_TOKEN}\n"
     )

@@ -17,6 +17,9 @@ from simenv.wire.messages.queries import Number
 MAX_GPUS = 64  # of a node
 Name = Annotated[str, msgspec.Meta(max_length=255)]
 Line = Annotated[str, msgspec.Meta(max_length=2_000)]
+MAX_BYTES = 2**50  # of memory of a node: sums over all nodes stay below 2**64
+Memory = Annotated[int, msgspec.Meta(ge=0, le=MAX_BYTES)]
+Version = Annotated[int, msgspec.Meta(ge=0, le=2**16)]
 Gpus = Annotated[int, msgspec.Meta(ge=0, le=MAX_GPUS)]
 
 
@@ -40,9 +43,9 @@ class NodeGpu(msgspec.Struct, frozen=True, array_like=True):
 
     uuid: Name
     model: Name = ""
-    memory_bytes: Number = 0
-    capability: tuple[int, int] = (0, 0)
-    bandwidth: float = 0.0
+    memory_bytes: Memory = 0
+    capability: tuple[Version, Version] = (0, 0)
+    bandwidth: Annotated[float, msgspec.Meta(ge=0.0, le=1e18)] = 0.0
 
 
 class JoinNode(msgspec.Struct, frozen=True, array_like=True, tag=10):
@@ -54,11 +57,11 @@ class JoinNode(msgspec.Struct, frozen=True, array_like=True, tag=10):
     public_key: Name  # of the agent itself, for all that follows
     host: Name
     slots: Number
-    memory_bytes: Number  # of the job on this node
+    memory_bytes: Memory  # of the job on this node
     num_gpus: Gpus
     gpus: Annotated[tuple[NodeGpu, ...], msgspec.Meta(max_length=MAX_GPUS)]  # (): without details
     source: Name  # "Slurm job 17"
-    left_s: float  # until the site ends the job; 0: never
+    left_s: float  # until the site ends the job
     age_s: float  # of the agent's process
 
 

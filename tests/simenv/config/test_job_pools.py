@@ -72,6 +72,51 @@ def test_wrong_table_is_refused_with_the_value(
         pool(table, **settings)
 
 
+@pytest.mark.parametrize(
+    ("system", "extra", "named"),
+    [
+        ("slurm", "--output=/dev/null", "--output=/dev/null"),
+        ("slurm", "--qos=low --array=1-9", "--array=1-9"),
+        ("slurm", "--arr 1-9", "--arr"),
+        ("slurm", "-a1-9", "-a1-9"),
+        ("slurm", "-q x -N 2", "-N"),
+        ("slurm", "-HN2", "-HN2"),
+        ("slurm", "--nodes=2", "--nodes=2"),
+        ("slurm", "--time=5", "--time=5"),
+        ("slurm", "--clusters=other", "--clusters=other"),
+        ("slurm", "--wrap=true", "--wrap=true"),
+        ("slurm", "job.sh", "job.sh"),
+        ("slurm", "--qos=low job.sh", "job.sh"),
+        ("slurm", "-q x job.sh", "job.sh"),
+        ("pbs", "-J 1-9", "-J"),
+        ("pbs", "-o /dev/null", "-o"),
+        ("pbs", "-l select=2:ncpus=8", "select=2:ncpus=8"),
+        ("pbs", "-lplace=excl,walltime=9", "-lplace=excl,walltime=9"),
+        ("pbs", "-Wblock=true", "-Wblock=true"),
+        ("pbs", "-- /bin/true", "--"),
+        ("pbs", "-fz", "-fz"),
+    ],
+)
+def test_extra_does_not_override_the_service_s_own_options(
+    system: str, extra: str, named: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        pool({"time": 9, "extra": extra}, system)
+    assert f"{system}.extra has {named!r}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("system", "extra"),
+    [
+        ("slurm", "--constraint=a100 -q x --exclusive --mem-per-cpu=2G --nodelist=n[1-4] -Cgpu"),
+        ("slurm", "--signal=B:TERM@60 --export=ALL,A=1 --nice --reservation big -x n1 -w n2"),
+        ("pbs", "-l place=excl -q gpu@server -P chem -W umask=022,group_list=chem -v A=1 -p 3"),
+    ],
+)
+def test_other_options_of_the_site_are_passed(system: str, extra: str) -> None:
+    assert pool({"time": 9, "extra": extra}, system).extra == tuple(extra.split())
+
+
 def test_option_of_the_command_line_names_the_file() -> None:
     with pytest.raises(ConfigError, match="is not a table") as caught:
         pool_text("big:slurm=gpu")

@@ -290,6 +290,71 @@ def test_job_that_is_over_charges_nobody_and_its_tasks_wait_again() -> None:
     assert record.attempts == 5
 
 
+def cut_off(machine: JobScheduler, name: str, done: float = 0.0) -> core.TaskRecord:
+    """Run the only task until the end of the node's job, of an hour or what is left of it."""
+    machine.begin_job(name)
+    (send,) = machine.assign()
+    (record,) = send.records
+    machine.begin(record)
+    end_ns = machine.state.nodes.hosts[name].end_ns
+    machine.now_ns = end_ns - SECOND
+    beat = core.WorkerHeartbeat(
+        send.worker, machine.start_of(send.worker), record.number, record.fence,
+        passes=(round(100 * done), 100),
+    )  # fmt: skip
+    machine.scheduler.heartbeat_received(beat, machine.now_ns)
+    machine.tick()
+    machine.lose(send.worker, "its job has ended", blame=False)
+    machine.end_job(name, "TIMEOUT")
+    machine.tick(20)
+    return record
+
+
+def test_task_that_outlives_three_jobs_fails_with_its_times() -> None:
+    machine = JobScheduler()
+    machine.task(seconds=10.0)
+    for count in range(1, 4):
+        machine.tick(1)
+        assert not machine.endings, f"after {count - 1} jobs"
+        (name,) = machine.submitted()
+        cut_off(machine, name)
+    (ending,) = machine.endings
+    assert (ending.state, ending.reason) == ("FAILED", "job_time")
+    assert "3 jobs of pool big have ended while it ran, for up to 60 min" in ending.message
+    assert "expected to take 10 s, and a job has 60 min" in ending.message
+    machine.tick(100)
+    assert machine.submitted() == []
+
+
+def test_task_that_a_job_cut_off_waits_for_one_that_is_longer() -> None:
+    machine = JobScheduler()
+    (task,) = machine.task(seconds=10.0)
+    machine.tick(1)
+    record = cut_off(machine, "big:1")
+    machine.tick(1)
+    machine.begin_job("big:1", length_s=1_800.0)
+    assert machine.assign() == [], "half of the time that it ran is left"
+    reason = pending_reason(machine.state, record, machine.now_ns)
+    assert "rest of its pool's jobs is too short" in reason
+    machine.tick(1)
+    assert machine.submitted() == ["big:2"]
+    machine.begin_job("big:2", length_s=3_600.0 - 10)
+    machine.tick()
+    (send,) = machine.assign()
+    assert [r.number for r in send.records] == [task]
+    assert machine.state.workers[send.worker].host.node.name == "big:2"
+
+
+def test_task_that_continues_from_checkpoints_runs_over_many_jobs() -> None:
+    machine = JobScheduler()
+    machine.task(seconds=10.0)
+    for tenth in range(1, 10):
+        machine.tick(1)
+        (name,) = machine.submitted()
+        cut_off(machine, name, done=tenth / 10)
+    assert machine.endings == []
+
+
 def test_tasks_are_packed_so_that_other_nodes_become_idle() -> None:
     spec = msgspec.structs.replace(POOL, jobs=msgspec.structs.replace(JOBS, slots=2))
     machine = JobScheduler(spec, tuple(replace(node, slots=2) for node in NODES))

@@ -11,7 +11,7 @@ import pytest
 from failing import fails
 
 from launcher.base import Node
-from simenv.config import EnvironmentPaths
+from simenv.config import EnvironmentPaths, Launching
 from simenv.errors import ConfigError
 from simenv.service.workers.endpoints import WorkerEndpoint, address_for
 from simenv.wire import keyfiles
@@ -31,10 +31,11 @@ def paths() -> Iterator[EnvironmentPaths]:
 
 
 def meet(
-    paths: EnvironmentPaths, *nodes: Node, interface: str = "", epoch: int = 3
+    paths: EnvironmentPaths, *nodes: Node, interface: str = "", epoch: int = 3, port: int = 0
 ) -> WorkerEndpoint:
     sockets, keys = paths.home / "s", new_pair()
-    return WorkerEndpoint(paths, sockets, paths.results, nodes, interface, epoch, keys)
+    launching = Launching(interface=interface, port=port)
+    return WorkerEndpoint(paths, sockets, paths.results, nodes, launching, epoch, keys)
 
 
 def listening() -> set[int]:
@@ -67,6 +68,19 @@ def test_worker_listener_of_several_nodes_binds_one_address(paths: EnvironmentPa
         )
     finally:
         meeting.listener.close()
+
+
+def test_worker_listener_has_the_port_of_the_configuration(paths: EnvironmentPaths) -> None:
+    first = meet(paths, HERE, OTHER, interface="127.0.0.1")
+    assert first.listener is not None
+    port = first.listener.port
+    with pytest.raises(ConfigError, match=f"cannot listen on tcp://127.0.0.1:{port}: Address"):
+        meet(paths, HERE, OTHER, interface="127.0.0.1", port=port)
+    first.listener.close()
+    second = meet(paths, HERE, OTHER, interface="127.0.0.1", port=port)
+    assert second.listener is not None
+    second.listener.close()
+    assert second.address == f"tcp://127.0.0.1:{port}"
 
 
 def test_each_service_start_has_its_own_keys(paths: EnvironmentPaths) -> None:

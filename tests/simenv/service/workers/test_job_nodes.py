@@ -16,7 +16,7 @@ import pytest
 
 from launcher.base import Command, LaunchError, Node
 from simenv._version import __version__
-from simenv.config import Config, EnvironmentPaths
+from simenv.config import Config, EnvironmentPaths, Launching
 from simenv.errors import ProtocolError
 from simenv.model import JobSpec, PoolSpec, TaskOptions, TaskSpec
 from simenv.scheduler import core
@@ -29,6 +29,7 @@ from simenv.service.workers.job_nodes import (
     SiteJobs,
     nodes_of_jobs,
     script_of,
+    site_jobs_of,
 )
 from simenv.wire import codec, keyfiles
 from simenv.wire.messages import client as m, nodes
@@ -62,6 +63,9 @@ class Jobs:
         pass
 
 
+HERE = Launching(interface="127.0.0.1")
+
+
 class Site:
     """A service's part for nodes by jobs; `pump` handles what has arrived."""
 
@@ -78,7 +82,7 @@ class Site:
         self.scheduler = Scheduler(config.pools, limits, 1)
         server = keyfiles.new_pair()
         endpoint = WorkerEndpoint(
-            EnvironmentPaths(home, home), folder, results, limits.nodes, "127.0.0.1", 1, server
+            EnvironmentPaths(home, home), folder, results, limits.nodes, HERE, 1, server
         )
         self.listener = ZmqListener(folder, server, None, endpoint.listener)
         self.jobs = Jobs()
@@ -200,6 +204,7 @@ def test_token_is_accepted_once(site: Site) -> None:
         ({"left_s": float("inf")}, "clock"),
         ({"left_s": float("nan")}, "clock"),
         ({"left_s": -5.0}, "clock"),
+        ({"left_s": 0.0}, "clock"),
         ({"public_key": "short"}, "key"),
     ],
 )
@@ -251,8 +256,57 @@ def test_stall_of_the_service_ends_no_node(site: Site) -> None:
     connection.close()
 
 
+def _fails(*_: object) -> None:
+    raise OverflowError
+
+
+def test_join_that_cannot_be_handled_frees_the_name_of_its_node(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(site.scheduler, "node_joined", _fails)
+    token, pair = site.submit(), keyfiles.new_pair()
+    first = dial(token)
+    first.send(join_of(token, pair))
+    assert isinstance(site.answer(first), nodes.NodeAccepted)
+    second = dial(token, pair)
+    second.send(codec.encode(nodes.NodeHeartbeat(token.node, token.epoch)))
+    site.pump(lambda: site.jobs.forgotten)
+    assert site.state == "off"
+    first.close()
+    second.close()
+
+
+def test_message_that_cannot_be_handled_ends_its_node_alone(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token, connection = joined(site)
+    monkeypatch.setattr(site.scheduler, "node_leaving", _fails)
+    connection.send(codec.encode(nodes.NodeLeaving(token.node, "the site ends its job")))
+    site.pump(lambda: site.jobs.forgotten)
+    assert site.state == "off"
+    assert site.jobs.forgotten == [(1, True)]
+    connection.close()
+
+
+def test_agent_that_leaves_before_it_joins_frees_its_name_and_delays_the_next_job(
+    site: Site,
+) -> None:
+    token = site.submit()
+    connection = dial(token)
+    left = nodes.NodeLeaving(token.node, "the site ends its job", ended=True)
+    connection.send(codec.encode(left))
+    site.pump(lambda: site.jobs.forgotten)
+    assert site.state == "off"
+    assert "has not joined" in site.scheduler.state.pools["big"].reason
+    connection.close()
+
+
 def test_message_of_an_agent_is_bounded() -> None:
-    fields = {"num_gpus": 2**40, "host": "h" * 300, "reason": "r" * 3_000}
+    gpu = nodes.NodeGpu("u", bandwidth=float("nan"))
+    fields = {
+        "num_gpus": 2**40, "host": "h" * 300, "reason": "r" * 3_000, "memory_bytes": 2**62,
+        "gpus": (gpu,),
+    }  # fmt: skip
     join = nodes.JoinNode("1", NODE, 1, "k", "h", 1, 1, 0, (), "s", 1.0, 0.1)
     leaving = nodes.NodeLeaving(NODE, "r")
     for message in (join, leaving):
@@ -309,43 +363,100 @@ def test_news_of_the_site_reach_the_node_of_that_job_alone(site: Site) -> None:
 
 
 def test_script_shows_the_token_to_its_standard_input_alone(tmp_path: Path) -> None:
+    """Nor does the agent get the credentials by which the job was submitted."""
     token = nodes.JoinToken(NODE, "tcp://h:1", "s" * 40, "p" * 40, "'quoted\"$(id)`", 1, 60.0)
     script = script_of(token)
     program = tmp_path / "python"
-    program.write_text('#!/bin/sh\necho "$@"\ncat\n')
+    program.write_text('#!/bin/sh\necho "$@"\necho "$SLURM_JWT$NAME"\ncat\n')
     program.chmod(0o700)
-    first, _, rest = script.partition("\n")
-    words = rest.partition(" -P ")
+    head, _, rest = script.partition("exec ")
     run = tmp_path / "job.sh"
-    run.write_text(f"{first}\nexec {program} -P {words[2]}")
-    output = subprocess.run(["sh", run], capture_output=True, text=True, check=True).stdout
-    arguments, _, body = output.partition("\n")
+    run.write_text(f"{head}exec {program} -P {rest.partition(' -P ')[2]}")
+    environ = {**os.environ, "SLURM_JWT": "credential", "NAME": "value"}
+    output = subprocess.run(
+        ["sh", run], capture_output=True, text=True, check=True, env=environ
+    ).stdout
+    arguments, variables, body = output.split("\n", 2)
     assert arguments == "-P -m simenv.node_agent"
+    assert variables == "value"
     assert nodes.JoinToken(**json.loads(body)) == token
     assert "quoted" not in repr(token)
 
 
-def test_jobs_of_a_killed_service_are_cancelled_by_the_next(tmp_path: Path) -> None:
-    """With real commands: programs that write down how they are called."""
-    calls = tmp_path / "calls"
+def _commands(folder: Path) -> Path:
+    """Programs in place of Slurm's, which write down how they are called; return that file."""
+    calls = folder / "calls"
     for name, output in (("sbatch", "17;cluster"), ("scancel", ""), ("squeue", "")):
-        program = tmp_path / name
+        program = folder / name
         program.write_text(f'#!/bin/sh\necho "{name} $*" >> {calls}\necho "{output}"\n')
         program.chmod(0o700)
-    environ = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    record = tmp_path / "jobs.json"
-    first = SiteJobs(record, environ)
-    first.submit(1, "slurm", [str(tmp_path / "sbatch"), "--time=1"], "simenv-a-big", "script")
+    return calls
+
+
+def _news(jobs: SiteJobs) -> list[JobOutcome]:
     deadline = time.monotonic() + WAIT_S
     news: list[JobOutcome] = []
     while not news:
         assert time.monotonic() < deadline
-        news += first.news()
-    assert news == [JobOutcome(1, "Slurm job 17")]
+        news += jobs.news()
+        time.sleep(0.01)
+    return news
+
+
+@pytest.mark.parametrize("pools", [(POOL,), ()])
+def test_jobs_of_a_killed_service_are_cancelled_by_the_next(
+    tmp_path: Path, pools: tuple[PoolSpec, ...]
+) -> None:
+    """Also if no pool of the next one has jobs."""
+    calls = _commands(tmp_path)
+    environ = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    folder = tmp_path / "jobs"
+    assert site_jobs_of((), folder, 1, environ, ()) is None
+    first = site_jobs_of((POOL,), folder, 1, environ, ())
+    assert first is not None
+    first.submit(1, "slurm", [str(tmp_path / "sbatch"), "--time=1"], "simenv-a-big", "script")
+    assert _news(first) == [JobOutcome(1, "Slurm job 17")]
+    (record,) = folder.iterdir()
     left = record.read_bytes()
     first.close()
+    assert site_jobs_of((), folder, 2, environ, ()) is None
     record.write_bytes(left)  # as a killed service leaves it
     calls.unlink()
-    SiteJobs(record, environ).close()
+    second = site_jobs_of(pools, folder, 2, environ, ())
+    assert second is not None
+    second.close()
     assert calls.read_text() == "scancel 17\n"
-    assert json.loads(record.read_text()) == []
+    assert list(folder.iterdir()) == []
+
+
+def test_replaced_service_that_writes_late_changes_no_record_of_the_next(tmp_path: Path) -> None:
+    _commands(tmp_path)
+    environ = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    folder, sbatch = tmp_path / "jobs", [str(tmp_path / "sbatch")]
+    first = site_jobs_of((POOL,), folder, 1, environ, ())
+    second = site_jobs_of((POOL,), folder, 2, environ, ())
+    assert first is not None
+    assert second is not None
+    for jobs in (second, first):
+        jobs.submit(1, "slurm", sbatch, "simenv-a-big", "script")
+        _news(jobs)
+    first.close()
+    assert [path.name for path in folder.iterdir()] == ["2.json"]
+    second.close()
+
+
+def test_job_gets_neither_secrets_of_pools_nor_unlisted_variables(tmp_path: Path) -> None:
+    _commands(tmp_path)
+    seen = tmp_path / "seen"
+    (tmp_path / "sbatch").write_text(f"#!/bin/sh\nenv > {seen}\necho 17\n")
+    environ = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_CONF": "/conf", "OMP_X": "1",
+        "SLURM_JOB_ID": "4", "SBATCH_ARRAY_INX": "1-9", "AWS_KEY": "a", "OMP_KEY": "b",
+    }  # fmt: skip
+    jobs = site_jobs_of((POOL,), tmp_path / "jobs", 1, environ, ("OMP_KEY",))
+    assert jobs is not None
+    jobs.submit(1, "slurm", [str(tmp_path / "sbatch")], "simenv-a-big", "script")
+    _news(jobs)
+    jobs.close()
+    names = {line.partition("=")[0] for line in seen.read_text().splitlines()}
+    assert names & environ.keys() == {"PATH", "SLURM_CONF", "OMP_X"}
