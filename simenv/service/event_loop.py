@@ -355,8 +355,10 @@ class EventLoop(ServiceComponents):
                 return
             self.executor.execute(self.devices.update(self.scheduler, message))
         elif isinstance(message, nodes.FromNode) and self.workers.job_nodes is not None:
-            self.executor.execute(self.workers.job_nodes.receive(peer, identity, message))
-            self._next_tick_ns = min(self._next_tick_ns, now_ns + NODE_TICK_NS)
+            actions = self.workers.job_nodes.receive(peer, identity, message)
+            if actions or type(message) is not nodes.NodeHeartbeat:
+                self.executor.execute(actions)
+                self._next_tick_ns = min(self._next_tick_ns, now_ns + NODE_TICK_NS)
 
     def _join(self, peer: bytes, message: m.Join, now_ns: int) -> None:
         name, start = message.name, message.start

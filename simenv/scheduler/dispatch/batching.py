@@ -95,8 +95,8 @@ def reclaim(state: scheduler_state.SchedulerState) -> list[core.Action]:
 def _ready_workers(pool: pools.Pool) -> dict[int, list[pools.Worker]]:
     """Return the idle workers with a free slot by reservation; 0: without one."""
     workers: dict[int, list[pools.Worker]] = {}
-    for worker in pool.workers.values():
-        if worker.state == WorkerState.IDLE and not worker.leaving and _has_slot(worker):
+    for worker in pool.idle_workers.values():
+        if not worker.leaving and _has_slot(worker):
             workers.setdefault(worker.reservation_id, []).append(worker)
     return workers
 
@@ -270,9 +270,8 @@ def build_chunk(
     if worker.state != WorkerState.BUSY and now_ns - worker.working_since_ns > PAUSE_NS:
         worker.working_since_ns = now_ns
     if worker.state != WorkerState.BUSY:
-        pool.idle_workers.pop(name, None)
+        pool.move(worker, WorkerState.BUSY)
     pool.open_workers[name] = worker
-    worker.state = WorkerState.BUSY
     worker.idle_beats = 0
     if state.quotas.caps_slots:
         scheduler_state.refresh_held_back(state)

@@ -35,7 +35,8 @@ def ahead(state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int) 
     share the tasks."""
     found = state.candidates.get((pool.spec.name, AHEAD))
     if found is None:
-        found = state.candidates[pool.spec.name, AHEAD] = _ahead(pool, now_ns)
+        found = _ahead(pool, now_ns, has_reservations=bool(state.dedicated))
+        state.candidates[pool.spec.name, AHEAD] = found
     return found
 
 
@@ -65,7 +66,7 @@ def _packed(worker: pools.Worker) -> Key | None:
     return (host.free_slots, host.end_ns) if host.free_slots > host.claimed_slots else None
 
 
-def _ahead(pool: pools.Pool, now_ns: int) -> Candidates:
+def _ahead(pool: pools.Pool, now_ns: int, *, has_reservations: bool) -> Candidates:
     """Return the workers without a reservation that may take tasks ahead; those that may not until
     some of their tasks have ended are forgotten until then."""
     workers = []
@@ -76,8 +77,9 @@ def _ahead(pool: pools.Pool, now_ns: int) -> Candidates:
             del pool.open_workers[worker.name]
     result = ahead_among(workers, now_ns)
     if workers:
-        all_workers = pool.workers.values()
-        result.count = sum(not (w.leaving or w.reservation_id) for w in all_workers)
+        result.count = pool.live()
+        if has_reservations:
+            result.count -= sum(w.reservation_id != 0 for w in pool.workers.values())
     return result
 
 

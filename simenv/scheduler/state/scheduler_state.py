@@ -110,15 +110,14 @@ class SchedulerState:
     @property
     def is_busy(self) -> bool:
         """True if a worker holds a task or a paced device runs one."""
-        return bool(self.paced.held) or any(worker.held for worker in self.workers.values())
+        return bool(self.paced.held) or any(pool.busy_workers for pool in self.pools.values())
 
     @property
     def is_active(self) -> bool:
         """True if the next tick should come soon: actions are deferred, tasks are to be ended, or
         workers run, start or end."""
         return bool(self.deferred_actions or self.dependencies.failed or self.paced.held) or any(
-            worker.state in (WorkerState.BUSY, WorkerState.STARTING, WorkerState.DRAINING)
-            for worker in self.workers.values()
+            pool.is_active for pool in self.pools.values()
         )
 
     def allocation_ends(self, now_ns: int) -> bool:
@@ -331,15 +330,14 @@ class SchedulerState:
         if worker.ranks > 1:
             self.gang_ended_ns = now_ns
         if worker.state == WorkerState.BUSY:
-            worker.state = WorkerState.IDLE
-            self.pools[worker.pool].idle_workers[worker.name] = worker
+            self.pools[worker.pool].move(worker, WorkerState.IDLE)
             worker.since_ns = now_ns
             if worker.leaving:
                 self.begin_retirement(worker, worker.leaving, now_ns)
 
     def begin_retirement(self, worker: state_pools.Worker, reason: str, now_ns: int) -> None:
         """Stop assigning tasks to this idle worker; the next tick returns its RetireWorker."""
-        worker.leaving = reason
+        self.pools[worker.pool].leave(worker, reason)
         self.release_from_reservation(worker)
         self._drain(worker, now_ns)
         self.deferred_actions.append(core.RetireWorker(worker.name, reason, worker.start))
@@ -351,7 +349,7 @@ class SchedulerState:
 
     def retire(self, worker: state_pools.Worker, reason: str, now_ns: int) -> list[core.Action]:
         """Assign nothing more to a worker; it ends when it holds no task, at once if it is idle."""
-        worker.leaving = worker.leaving or reason
+        self.pools[worker.pool].leave(worker, worker.leaving or reason)
         self.release_from_reservation(worker)
         if worker.state != WorkerState.IDLE:
             return []
@@ -359,8 +357,8 @@ class SchedulerState:
         return [core.RetireWorker(worker.name, worker.leaving, worker.start)]
 
     def _drain(self, worker: state_pools.Worker, now_ns: int) -> None:
-        worker.state, worker.since_ns = WorkerState.DRAINING, now_ns
-        self.pools[worker.pool].idle_workers.pop(worker.name, None)
+        self.pools[worker.pool].move(worker, WorkerState.DRAINING)
+        worker.since_ns = now_ns
 
     def release_from_reservation(self, worker: state_pools.Worker) -> None:
         """Take a worker from its reservation; an idle one releases its slot."""
@@ -393,10 +391,7 @@ class SchedulerState:
         """Remove a worker that is gone and free all its resources."""
         del self.workers[worker.name]
         pool = self.pools[worker.pool]
-        del pool.workers[worker.name]
-        pool.idle_workers.pop(worker.name, None)
-        pool.open_workers.pop(worker.name, None)
-        pool.names_below = 0
+        pool.remove(worker)
         for host, _ in worker.host_ranks:
             del host.workers[worker.name]
         worker.held, worker.reservation_id = {}, 0
