@@ -183,6 +183,8 @@ class EventLoop(ServiceComponents):
         has_queries = bool(query_queue.pending_bytes)
         if submit_queue.busy or (has_queries and query_queue.busy):
             return 0.0
+        if self.state.assigns_left <= 0 and not self.store_error:
+            return 0.0
         if self.reservation_commands.busy and not self.store_error:
             return 0.0
         is_checking = submit_queue.parked or (has_queries and query_queue.parked)

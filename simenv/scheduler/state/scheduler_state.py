@@ -82,7 +82,8 @@ class SchedulerState:
         self.gangs: list[state_pools.Pool] = []  # pools whose workers have several ranks
         self.deferred_gangs = False  # some wait for tasks of one rank of accounts that go first
         self.workers: dict[str, state_pools.Worker] = {}
-        # Of the present pass, by pool and order.
+        self.assigns_left = 1  # of the work that one pass of assignments may cause the service
+        # Of the present pass, and large ones of passes before, by pool and order.
         self.candidates: dict[tuple[str, str], candidates.Candidates] = {}
         # Workers whose task may give slots back, see `gang_scheduling`.
         self.multi_slot_workers: dict[str, state_pools.Worker] = {}
@@ -334,6 +335,8 @@ class SchedulerState:
             worker.since_ns = now_ns
             if worker.leaving:
                 self.begin_retirement(worker, worker.leaving, now_ns)
+            for (pool, _), found in self.candidates.items():
+                found.changed_on(worker.host, pool, worker)
 
     def begin_retirement(self, worker: state_pools.Worker, reason: str, now_ns: int) -> None:
         """Stop assigning tasks to this idle worker; the next tick returns its RetireWorker."""
