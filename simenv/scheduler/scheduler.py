@@ -186,6 +186,7 @@ class Scheduler:
         workers."""
         state = self.state
         state.fair_share.at(now_ns)
+        state.assigns_left = dispatcher.ASSIGNS
         actions: list[Action] = [*devices.end_due_runs(state, now_ns)] if state.paced else []
         ledger = state.reservations
         if ledger.emptying:

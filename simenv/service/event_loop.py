@@ -183,6 +183,8 @@ class EventLoop(ServiceComponents):
         has_queries = bool(query_queue.pending_bytes)
         if submit_queue.busy or (has_queries and query_queue.busy):
             return 0.0
+        if self.state.assigns_left <= 0 and not self.store_error:
+            return 0.0
         if self.reservation_commands.busy and not self.store_error:
             return 0.0
         is_checking = submit_queue.parked or (has_queries and query_queue.parked)
@@ -355,8 +357,10 @@ class EventLoop(ServiceComponents):
                 return
             self.executor.execute(self.devices.update(self.scheduler, message))
         elif isinstance(message, nodes.FromNode) and self.workers.job_nodes is not None:
-            self.executor.execute(self.workers.job_nodes.receive(peer, identity, message))
-            self._next_tick_ns = min(self._next_tick_ns, now_ns + NODE_TICK_NS)
+            actions = self.workers.job_nodes.receive(peer, identity, message)
+            if actions or type(message) is not nodes.NodeHeartbeat:
+                self.executor.execute(actions)
+                self._next_tick_ns = min(self._next_tick_ns, now_ns + NODE_TICK_NS)
 
     def _join(self, peer: bytes, message: m.Join, now_ns: int) -> None:
         name, start = message.name, message.start

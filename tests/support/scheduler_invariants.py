@@ -7,7 +7,7 @@ from simenv.scheduler.core import ATTEMPT_BITS, RUNS, UNSENT, Phase, TaskRecord
 from simenv.scheduler.dispatch.account_isolation import account_of
 from simenv.scheduler.reservations import policies
 from simenv.scheduler.reservations.reservation import ReservationEntry
-from simenv.scheduler.state.pools import REQUESTED, gpus_by_host
+from simenv.scheduler.state.pools import REQUESTED, Pool, Worker, gpus_by_host
 from simenv.scheduler.state.scheduler_state import SchedulerState
 
 
@@ -113,6 +113,15 @@ def check(state: SchedulerState) -> None:
         waiting.update((r.number, r) for r in listed)
         assert abs(pool.queue.backlog_us - sum(r.cost_us for r in listed)) < 1.0
         assert all(state.workers.get(n) is w for n, w in pool.workers.items()), "stray worker"
+        assert {
+            WorkerState.STARTING: pool.starting_workers,
+            WorkerState.IDLE: pool.idle_workers,
+            WorkerState.BUSY: pool.busy_workers,
+            WorkerState.DRAINING: pool.draining_workers,
+        } == {each: _in_state(pool, each) for each in list(WorkerState)[:4]}, "a state is off"
+        leaving = {name: worker for name, worker in pool.workers.items() if worker.leaving}
+        assert pool.leaving_workers == leaving, "a worker leaves and is counted"
+        assert pool.live() == sum(worker.is_live for worker in pool.workers.values())
     held = {}
     for worker in state.workers.values():
         for number, record in worker.held.items():
@@ -208,6 +217,10 @@ def _check_paced(state: SchedulerState) -> set[int]:
     assert state.paced.held.keys() <= runs, "a result is held for no run"
     assert state.paced.stored.keys() == runs, "a run is not stored, or one that is over is"
     return set(state.paced.held)
+
+
+def _in_state(pool: Pool, state: WorkerState) -> dict[str, Worker]:
+    return {name: worker for name, worker in pool.workers.items() if worker.state == state}
 
 
 def _nodes(state: SchedulerState) -> None:

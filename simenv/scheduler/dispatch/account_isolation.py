@@ -100,7 +100,7 @@ def make_room(
             pool.switches_account = True
             state.begin_retirement(worker, REASON, now_ns)
         elif worker is not None and not any(w.leaving for w in pool.workers.values() if w.held):
-            worker.leaving = REASON  # it ends when it holds no task
+            pool.leave(worker, REASON)  # it ends when it holds no task
     return True
 
 

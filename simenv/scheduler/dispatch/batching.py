@@ -13,6 +13,7 @@ MEDIUM_CHUNK_US of tasks that are not short; a task above ALONE_US travels alone
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from simenv.model import WorkerState
@@ -95,8 +96,8 @@ def reclaim(state: scheduler_state.SchedulerState) -> list[core.Action]:
 def _ready_workers(pool: pools.Pool) -> dict[int, list[pools.Worker]]:
     """Return the idle workers with a free slot by reservation; 0: without one."""
     workers: dict[int, list[pools.Worker]] = {}
-    for worker in pool.workers.values():
-        if worker.state == WorkerState.IDLE and not worker.leaving and _has_slot(worker):
+    for worker in pool.idle_workers.values():
+        if not worker.leaving and _has_slot(worker):
             workers.setdefault(worker.reservation_id, []).append(worker)
     return workers
 
@@ -197,6 +198,10 @@ def reserve(
 
 
 LEAST_CHUNK_US = 300.0  # less work in a chunk costs the service more than it saves
+# Of the service, which makes one chunk after the other: many chunks for many workers take it longer
+# than the work of fewer takes a worker.
+CHUNK_COST_US = 100.0
+CHUNK_ASSIGNS = 16  # a chunk costs the service as much as so many of its tasks
 CHUNK_US = 1_500.0
 MEDIUM_US = 500.0  # from here on a task is so long that few share a chunk:
 MEDIUM_CHUNK_US = 5_000.0  # those have more work, and its worker returns a part of it on the way
@@ -238,10 +243,11 @@ def build_chunk(
     is_single = exclusive or (pool.spec.pace and bool(pool.spec.drift))
     if head.cost_us < ALONE_US and not (head.incident or is_single):
         share = -(-(len(queue) + 1) // sharers)
-        share = max(share, int(LEAST_CHUNK_US // max(1.0, head.cost_us)))
+        share = max(share, _least_tasks(head.cost_us, len(queue) + 1))
         count = min(CHUNK_TASKS, share, state.controls.assignable_tasks(pool))
         account = worker.account
         total_us, memory = _add_similar_tasks(queue, chunk, count, max_bytes, reservation, account)
+    state.assigns_left -= CHUNK_ASSIGNS + len(chunk)
     if state.controls.is_restricting:
         state.controls.count_assigned(pool, len(chunk))
     if memory > granted:
@@ -270,15 +276,24 @@ def build_chunk(
     if worker.state != WorkerState.BUSY and now_ns - worker.working_since_ns > PAUSE_NS:
         worker.working_since_ns = now_ns
     if worker.state != WorkerState.BUSY:
-        pool.idle_workers.pop(name, None)
+        pool.move(worker, WorkerState.BUSY)
     pool.open_workers[name] = worker
-    worker.state = WorkerState.BUSY
     worker.idle_beats = 0
     if state.quotas.caps_slots:
         scheduler_state.refresh_held_back(state)
     slots = worker.slots if worker.ranks == 1 else 1
     memory_bytes = worker.reserved + worker.memory_bytes
     return core.AssignTasks(worker.name, slots, memory_bytes, announce, chunk, worker.kept_bytes)
+
+
+def _least_tasks(cost_us: float, waiting: int) -> int:
+    """Return the least number of tasks of a chunk, of that cost each. With k chunks of n tasks in
+    all the last result comes after k chunks of the service and one of a worker, n / k tasks: soonest
+    if a chunk has the square root of the service's time for one and of all the work."""
+    if cost_us > LEAST_CHUNK_US:
+        return 1
+    least_us = math.sqrt(CHUNK_COST_US * cost_us * waiting)
+    return int(min(CHUNK_US, max(LEAST_CHUNK_US, least_us)) // max(1.0, cost_us))
 
 
 def _add_similar_tasks(

@@ -4,7 +4,8 @@ Idle workers are those with a free slot: most free slots of their node first, as
 nodes of jobs the fewest, as `PACKED`. `AHEAD` are busy workers that may be sent more small tasks,
 those with the least work first; workers that have enough leave `Pool.open_workers` until some of
 their tasks end. Who takes slots of a node within a pass calls `taken`; who gives some back clears
-`SchedulerState.candidates`.
+`SchedulerState.candidates`. Between passes only workers that become idle change a large heap, if no
+reservation, gang or account can.
 """
 
 from __future__ import annotations
@@ -20,12 +21,26 @@ SPREAD, PACKED, AHEAD = "spread", "packed", "ahead"
 _IDLE, _BUSY = WorkerState.IDLE, WorkerState.BUSY
 
 
-def idle(state: scheduler_state.SchedulerState, pool: pools.Pool, order: str) -> Candidates:
+def begin_pass(state: scheduler_state.SchedulerState, now_ns: int) -> None:
+    """Forget what another pass must find again."""
+    plain = not (state.gangs or state.dedicated or state.limits.isolates_accounts)
+    kept = {
+        key: found
+        for key, found in state.candidates.items()
+        if plain and key[1] != AHEAD and found.serves(now_ns)
+    }
+    state.candidates.clear()
+    state.candidates.update(kept)
+
+
+def idle(
+    state: scheduler_state.SchedulerState, pool: pools.Pool, order: str, now_ns: int
+) -> Candidates:
     """Return the idle workers of a pool that could get a slot, as SPREAD or PACKED."""
     found = state.candidates.get((pool.spec.name, order))
     if found is None:
         key_of = _packed if order == PACKED else _spread
-        found = Candidates(pool.idle_workers.values(), key_of)
+        found = Candidates(pool.idle_workers.values(), key_of, now_ns)
         state.candidates[pool.spec.name, order] = found
     return found
 
@@ -35,7 +50,8 @@ def ahead(state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int) 
     share the tasks."""
     found = state.candidates.get((pool.spec.name, AHEAD))
     if found is None:
-        found = state.candidates[pool.spec.name, AHEAD] = _ahead(pool, now_ns)
+        found = _ahead(pool, now_ns, has_reservations=bool(state.dedicated))
+        state.candidates[pool.spec.name, AHEAD] = found
     return found
 
 
@@ -43,9 +59,7 @@ def taken(state: scheduler_state.SchedulerState, worker: pools.Worker) -> None:
     """Note that a worker was given a chunk, and a slot if it was idle."""
     for (pool, order), candidates in state.candidates.items():
         if order != AHEAD:
-            for other in worker.host.workers.values():
-                if other.pool == pool and (other is worker or other.state is _IDLE):
-                    candidates.changed(other)
+            candidates.changed_on(worker.host, pool, worker)
         elif worker.pool == pool:
             candidates.changed(worker, counted=False)
 
@@ -65,7 +79,7 @@ def _packed(worker: pools.Worker) -> Key | None:
     return (host.free_slots, host.end_ns) if host.free_slots > host.claimed_slots else None
 
 
-def _ahead(pool: pools.Pool, now_ns: int) -> Candidates:
+def _ahead(pool: pools.Pool, now_ns: int, *, has_reservations: bool) -> Candidates:
     """Return the workers without a reservation that may take tasks ahead; those that may not until
     some of their tasks have ended are forgotten until then."""
     workers = []
@@ -76,8 +90,9 @@ def _ahead(pool: pools.Pool, now_ns: int) -> Candidates:
             del pool.open_workers[worker.name]
     result = ahead_among(workers, now_ns)
     if workers:
-        all_workers = pool.workers.values()
-        result.count = sum(not (w.leaving or w.reservation_id) for w in all_workers)
+        result.count = pool.live()
+        if has_reservations:
+            result.count -= sum(w.reservation_id != 0 for w in pool.workers.values())
     return result
 
 
@@ -89,7 +104,7 @@ def ahead_among(workers: list[pools.Worker], now_ns: int) -> Candidates:
             return None
         return (worker.held_us,) if _takes_ahead(worker, now_ns) else None
 
-    result = Candidates(workers, key_of)
+    result = Candidates(workers, key_of, now_ns)
     result.count = len(workers)
     return result
 

@@ -26,6 +26,7 @@ from simenv.scheduler.state import pools, scheduler_state
 from simenv.scheduler.state.candidates import Candidates
 
 PARALLEL_FROM_US = 5_000.0  # below this time a second thread costs more than it saves
+ASSIGNS = 2_048  # at most in one pass, of single-rank tasks; see `batching.CHUNK_ASSIGNS`
 _IDLE, _BUSY = WorkerState.IDLE, WorkerState.BUSY
 _READY = (_IDLE, _BUSY)
 
@@ -34,7 +35,7 @@ def assign(state: scheduler_state.SchedulerState, now_ns: int) -> list[AssignTas
     """Assign all tasks that can be assigned now; the returned tasks are already marked as sent."""
     assignments: list[AssignTasks] = []
     state.paced.now_ns = now_ns
-    state.candidates.clear()
+    candidates.begin_pass(state, now_ns)
     if state.quotas.caps_slots or state.quotas.changed or state.quotas.removed:
         state.quotas.changed = False
         scheduler_state.refresh_held_back(state)
@@ -65,7 +66,7 @@ def assign(state: scheduler_state.SchedulerState, now_ns: int) -> list[AssignTas
                 break
             assignments.append(assignment)
     _assign_deferred(state, (), assignments, now_ns)
-    state.candidates.clear()
+    candidates.begin_pass(state, now_ns)
     return assignments
 
 
@@ -160,6 +161,8 @@ def _assigned_by(
     pool: pools.Pool,
     now_ns: int,
 ) -> AssignTasks | None:
+    if state.assigns_left <= 0:  # the rest follows in the next pass, which comes at once
+        return None
     if state.limits.isolates_accounts:
         return account_isolation.assign_by_account(state, pool, now_ns, assign)
     return assign(state, pool, now_ns)
@@ -171,7 +174,7 @@ def _to_worker(
     """Assign a chunk to an idle worker with a slot; the slot may be taken back from a wide task."""
     head = pool.queue.head() if state.limits.isolates_accounts else None
     if head is None:
-        found = candidates.idle(state, pool, candidates.SPREAD)
+        found = candidates.idle(state, pool, _order(pool), now_ns)
         worker, idle = found.best(), found.count
     else:
         worker, idle = _worker_with_most_slots(state, pool, head, with_memory=False)
@@ -185,6 +188,14 @@ def _to_worker(
         return None
     state.candidates.clear()
     return _to_idle(state, pool, worker, 1, now_ns, allow_long=False)
+
+
+def _order(pool: pools.Pool) -> str:
+    """Return the order of idle workers by which a pass decides whether the next task may be long:
+    a short one needs none besides that of nodes of jobs."""
+    head = pool.queue.head() if pool.spec.jobs is not None else None
+    is_short = head is not None and head.cost_us <= LONG_US
+    return candidates.PACKED if is_short else candidates.SPREAD
 
 
 def _to_all_dedicated(
@@ -392,7 +403,7 @@ def _long_enough(
     """Return the first task that an idle worker has time and memory for, and that worker: on the
     node with the fewest free slots, of these the one whose job ends first, so that others become
     idle and end. Tasks for which the rest of all idle workers' jobs is too short are set aside."""
-    best = candidates.idle(state, pool, candidates.PACKED).best()
+    best = candidates.idle(state, pool, candidates.PACKED, now_ns).best()
     if (
         record is not None
         and best is not None

@@ -9,7 +9,7 @@ its seed, and returns the same counts.
 
 from __future__ import annotations
 
-from simenv.model import WorkerState, task_name
+from simenv.model import task_name
 from simenv.scheduler import core
 from simenv.scheduler.state import pools, scheduler_state
 
@@ -19,10 +19,9 @@ EVERY_NS = 5_000_000_000  # at most one task of a pool
 
 def count_overruns(state: scheduler_state.SchedulerState, now_ns: int) -> None:
     """Count the time of running tasks beyond what was expected, while they run."""
-    for worker in state.workers.values():
+    busy = (w for pool in state.pools.values() for w in pool.busy_workers.values())
+    for worker in busy:
         queue = state.pools[worker.pool].queue
-        if not worker.held:
-            continue
         record = next(iter(worker.held.values()))
         ran_us = (now_ns - record.sent_ns) / 1e3 * pools.speedup_slots(worker)
         excess_us = ran_us - record.cost_us - worker.overrun_us
@@ -63,8 +62,8 @@ def _victim(
     be preempted for the task `head`."""
     usage: list[tuple[float, int]] = []
     running: dict[int, core.TaskRecord] = {}
-    for worker in pool.workers.values():
-        if worker.state != WorkerState.BUSY or worker.reservation_id:
+    for worker in pool.busy_workers.values():
+        if worker.reservation_id:
             continue
         record = next(iter(worker.held.values()))
         if record.preempted or record.stopping:

@@ -256,7 +256,10 @@ def expire_silent_workers(state: scheduler_state.SchedulerState, now_ns: int) ->
     """Declare workers without a heartbeat for too long lost."""
     actions: list[core.Action] = []
     is_single = len(state.nodes.hosts) == 1
-    for worker in list(state.workers.values()):
+    draining = [w for pool in state.pools.values() for w in pool.draining_workers.values()]
+    for worker in [*draining, *_unheard(state, now_ns)]:
+        if worker.name not in state.workers:
+            continue
         if worker.state == WorkerState.DRAINING and (
             now_ns - worker.since_ns > state.limits.silent_ns
         ):
@@ -392,7 +395,8 @@ def node_back(state: scheduler_state.SchedulerState, name: str) -> list[core.Act
 def detect_silent_nodes(state: scheduler_state.SchedulerState, now_ns: int) -> list[core.Action]:
     """Declare silent workers lost, and a node lost if all its workers are silent."""
     actions: list[core.Action] = []
-    for host in state.nodes.hosts.values() if len(state.nodes.hosts) > 1 else ():
+    unheard = _unheard(state, now_ns) if len(state.nodes.hosts) > 1 else []
+    for host in {h.node.name: h for w in unheard for h, _ in w.host_ranks}.values():
         on_node = host.workers.values()
         ready = [w for w in on_node if w.state in (WorkerState.IDLE, WorkerState.BUSY)]
         silent = [w for w in ready if now_ns - w.heard_ns > state.limits.silent_ns]
@@ -400,6 +404,15 @@ def detect_silent_nodes(state: scheduler_state.SchedulerState, now_ns: int) -> l
             reason = f"all its {len(silent)} workers are silent"
             actions += node_lost(state, host.node.name, reason, now_ns)
     return actions + expire_silent_workers(state, now_ns)
+
+
+def _unheard(state: scheduler_state.SchedulerState, now_ns: int) -> list[state_pools.Worker]:
+    """Return the workers, but those that drain, that may be silent for too long: the only look of
+    a tick at all workers."""
+    limits = state.limits
+    since_ns = now_ns - min(limits.silent_ns, limits.start_timeout_ns)
+    found = [worker for worker in state.workers.values() if worker.heard_ns < since_ns]
+    return [worker for worker in found if worker.state is not WorkerState.DRAINING]
 
 
 def _host(state: scheduler_state.SchedulerState, name: str) -> state_pools.NodeState:

@@ -67,8 +67,10 @@ def workers_of(spec: PoolSpec, slots: int, gpus: int) -> int:
 def workers_to_start(state: scheduler_state.SchedulerState, pool: pools.Pool, missing: int) -> int:
     """Return how many of the missing workers can be started on the nodes that are there. While
     tasks wait, each node gets one: the jobs of the others may be too short for them."""
-    hosts = [host for host in state.nodes.of_jobs(pool.spec.name) if host.is_up]
     waiting = len(pool.queue) - pool.queue.late
+    if missing <= 0 and (waiting <= 0 or pool.live() >= pool.spec.max):
+        return 0
+    hosts = [host for host in state.nodes.of_jobs(pool.spec.name) if host.is_up]
     empty = min(waiting, sum(not host.ranks for host in hosts), pool.spec.max - pool.live())
     room = sum(
         max(0, workers_of(pool.spec, host.node.slots, host.node.gpus) - host.ranks)
@@ -102,21 +104,31 @@ def resize(state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int)
     hosts = state.nodes.of_jobs(pool.spec.name)
     readmit(pool, hosts)
     actions: list[Action] = []
-    for host in hosts:
-        actions += _drain_before_end(state, host, spec, now_ns)
+    drained_ns = now_ns + pools.drain_ns(spec)
     waiting = _waiting(pool)
     is_short = pool.live() < pool.spec.min
-    for host in hosts:
-        actions += _end_unused(pool, host, waiting, now_ns, is_short=is_short)
-    if pool.is_quarantined or now_ns < pool.next_start_ns:
+    off: list[pools.NodeState] = []
+    for host in hosts:  # all of them in each tick, so that those that are in use cost little
+        job = host.job
+        assert job is not None
+        if job.phase is pools.NodeJobPhase.OFF:
+            if not host.drained:
+                off.append(host)
+            continue
+        if job.end_ns and drained_ns >= job.end_ns and job.phase is pools.NodeJobPhase.UP:
+            left_s = max(0, job.end_ns - now_ns) / 1e9
+            actions += drain(state, host, f"its job ends in {left_s:.0f} s", now_ns)
+        if host.workers:
+            job.had_worker = True
+        elif job.phase is not pools.NodeJobPhase.SUBMITTED or not (waiting or is_short):
+            actions += _end_unused(pool, host, job, waiting, now_ns, is_short=is_short)
+    if not off or pool.is_quarantined or now_ns < pool.next_start_ns:
         return actions
     demand = _demand(pool, hosts)
     controls = state.controls
     if controls.is_restricting and controls.starts_nothing(pool.device):
         demand = msgspec.structs.replace(demand, waiting=0, late=0)
-    off = [h for h in hosts if h.job and h.job.phase is pools.NodeJobPhase.OFF and not h.drained]
     for host in off[: min(jobs_to_submit(demand), SUBMITS_PER_TICK)]:
-        assert host.job is not None
         host.job = pools.NodeJob(pools.NodeJobPhase.SUBMITTED, submitted_ns=now_ns)
         actions.append(SubmitJob(host.node.name, pool.spec.name))
     return actions
@@ -142,8 +154,7 @@ def _demand(
     workers = sum(
         max(host.ranks, workers_of(spec, host.node.slots, host.node.gpus)) for host in usable
     )
-    on_jobs = pool.workers.values()
-    busy = sum(w.state == WorkerState.BUSY and w.host.is_up for w in on_jobs)
+    busy = sum(worker.host.is_up for worker in pool.busy_workers.values())
     submitted = [h for h in hosts if h.job and h.job.phase is pools.NodeJobPhase.SUBMITTED]
     late = pool.queue.late_tasks()
     never = [record for record in late if pools.never_fits(spec, record)]
@@ -159,18 +170,6 @@ def _demand(
         spec.max,
         pool.job_start_ns,
     )
-
-
-def _drain_before_end(
-    state: scheduler_state.SchedulerState, host: pools.NodeState, spec: JobSpec, now_ns: int
-) -> list[Action]:
-    job = host.job
-    if job is None or job.phase is not pools.NodeJobPhase.UP or not job.end_ns:
-        return []
-    if now_ns < job.end_ns - pools.drain_ns(spec):
-        return []
-    left_s = max(0, job.end_ns - now_ns) / 1e9
-    return drain(state, host, f"its job ends in {left_s:.0f} s", now_ns)
 
 
 def drain(
@@ -234,25 +233,18 @@ def _too_long(
 def _end_unused(
     pool: pools.Pool,
     host: pools.NodeState,
+    job: pools.NodeJob,
     waiting: int,
     now_ns: int,
     *,
     is_short: bool,
 ) -> list[Action]:
-    """End the job of a node without workers that gets none any more; cancel a submitted job that
-    nothing waits for. `is_short`: the pool has fewer workers than its minimum."""
-    job = host.job
-    if job is None or job.phase is pools.NodeJobPhase.OFF:
-        return []
+    """End the job of a node without workers that gets none any more; cancel a submitted job:
+    nothing waits for it. `is_short`: the pool has fewer workers than its minimum."""
     name, spec = host.node.name, pool.spec
     if job.phase is pools.NodeJobPhase.SUBMITTED:
-        if waiting or is_short:
-            return []
         host.job = pools.NodeJob()
         return [EndJob(name, "nothing waits for it any more")]
-    if host.workers:
-        job.had_worker = True
-        return []
     if not host.drained:
         others = waiting - pool.queue.late
         is_needed = others > 0 or is_short

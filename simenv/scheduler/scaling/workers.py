@@ -145,6 +145,7 @@ def grow(state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int) -
         missing = jobs.workers_to_start(state, pool, missing)
     if missing > 0 and _should_wait(state, pool, now_ns):
         return []
+    usable = _usable_hosts(state, pool, now_ns) if missing > 0 else []
     for _ in range(min(missing, _may_start(state, pool))):
         rank_bytes = rank_memory(pool)
         request = launcher_placement.ResourceRequest(
@@ -153,7 +154,9 @@ def grow(state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int) -
             gpus=rank_gpus(pool.spec),
             nodes=pool.spec.nodes,
         )
-        placement = _find_placement(state, pool, request, now_ns)
+        placement = _on_least_loaded(usable, request) or _find_placement(
+            state, pool, request, now_ns
+        )
         if not isinstance(placement, launcher_placement.Placement):
             pool.shortage = placement.message
             if len(pool.queue) and not pool.live():
@@ -173,8 +176,9 @@ def _may_start(state: scheduler_state.SchedulerState, pool: pools.Pool) -> int:
         return state.starts_left
     starting = sum(
         worker.ranks
-        for worker in state.workers.values()
-        if worker.state == WorkerState.STARTING and not state.pools[worker.pool].is_exclusive
+        for each in state.pools.values()
+        if not each.is_exclusive
+        for worker in each.starting_workers.values()
     )
     max_starts = max(1, sum(host.node.slots for host in state.nodes.up()))
     allowed = (max_starts - starting) // pool.spec.ranks
@@ -259,7 +263,8 @@ def _start(
     )
     state.next_start += 1
     state.starts_left -= 1
-    state.workers[name] = pool.workers[name] = worker
+    state.workers[name] = worker
+    pool.add(worker)
     for host, _ in host_ranks:
         host.workers[name] = worker
     return StartWorker(pool.spec.name, name, worker.start, placement.shares, worker.gpus)
@@ -271,6 +276,37 @@ def _free_name(state: scheduler_state.SchedulerState, pool: pools.Pool) -> str:
         number += 1
     pool.names_below = number  # the caller takes it
     return name
+
+
+def _usable_hosts(
+    state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int
+) -> list[pools.NodeState]:
+    """Return the nodes in use of a pool whose nodes come by jobs, so that no start reads all of
+    them; none for other pools."""
+    if pool.spec.jobs is None or pool.base:
+        return []
+    hosts = state.nodes.of_jobs(pool.spec.name)
+    return [host for host in hosts if host.is_up and host.avoid_until_ns <= now_ns]
+
+
+def _on_least_loaded(
+    hosts: list[pools.NodeState], request: launcher_placement.ResourceRequest
+) -> launcher_placement.Placement | None:
+    """Place a worker of one rank on the node with the fewest ranks for its slots; None if it does
+    not fit there."""
+    if not hosts or request.ranks > 1:
+        return None
+    host = min(hosts, key=_load)
+    if host.ranks >= pools.most_resident(host.node, request.memory_bytes):
+        return None
+    free = host.free_memory - host.claimed_memory - host.backfill_memory
+    resources = host.available_resources(free, host.node.slots)
+    placement = launcher_placement.place(request, [resources])
+    return placement if isinstance(placement, launcher_placement.Placement) else None
+
+
+def _load(host: pools.NodeState) -> tuple[float, int]:
+    return (host.ranks + host.ganged) / max(1, host.node.slots), -host.free_memory
 
 
 def _find_placement(
@@ -393,7 +429,8 @@ def shrink(state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int)
     spec, live = pool.spec, pool.live()
     idle_ns = round(spec.idle_s * 1e9)
     actions: list[Action] = []
-    idle = pool.idle()
+    has_too_many = live > spec.min and len(pool.queue) <= pool.queue.late
+    idle = pool.idle() if has_too_many or live > spec.max else []
     if live > spec.max:  # includes dedicated workers
         dedicated = (w for w in pool.workers.values() if w.reservation_id)
         idle += [w for w in dedicated if w.state == WorkerState.IDLE and w.is_live]

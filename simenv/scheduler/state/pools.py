@@ -53,6 +53,9 @@ class NodeJobPhase(enum.Enum):
     ENDING = "ending"  # no worker is started there any more
 
 
+_ABSENT = (NodeJobPhase.OFF, NodeJobPhase.SUBMITTED)
+
+
 class NodeJob(msgspec.Struct, eq=False):
     """Job of the site by which a node comes."""
 
@@ -103,7 +106,7 @@ class NodeState(msgspec.Struct, eq=False):
     @property
     def is_absent(self) -> bool:
         """True if the node comes by a job that has not joined."""
-        return self.job is not None and self.job.phase in (NodeJobPhase.OFF, NodeJobPhase.SUBMITTED)
+        return self.job is not None and self.job.phase in _ABSENT
 
     @property
     def state(self) -> str:
@@ -206,13 +209,16 @@ class NodeTable:
             )
             for node in nodes_of(limits)
         }
+        self._of_jobs: dict[str, list[NodeState]] = {}  # by pool; a node never changes it
+        for host in self.hosts.values():
+            self._of_jobs.setdefault(host.node.pool, []).append(host)
 
     def up(self) -> list[NodeState]:
         return [host for host in self.hosts.values() if host.is_up]
 
     def of_jobs(self, pool: str) -> list[NodeState]:
         """Return the nodes that come by jobs of a pool, whether they are there or not."""
-        return [host for host in self.hosts.values() if host.node.pool == pool]
+        return self._of_jobs.get(pool, [])
 
     def expected(self) -> list[NodeState]:
         """Return the nodes that are up or, if none is, those that come back from maintenance."""
@@ -456,10 +462,21 @@ class Pool:
         self.queue = PoolQueue()
         self.small = WorkerEfficiency()  # for tasks that travel with others
         self.large = WorkerEfficiency()
-        self.workers: dict[str, Worker] = {}
-        # Of these, so that no assignment looks at all: the idle ones, and busy ones that may take
-        # tasks ahead, as far as they were not found to have enough since they last changed.
+        self.workers: dict[str, Worker] = {}  # changed by `add`, `move` and `remove` alone
+        # Of these, so that no assignment and no tick looks at all: those of each state, those that
+        # get no more tasks, and busy ones that may take tasks ahead, as far as they were not found
+        # to have enough since they last changed.
+        self.starting_workers: dict[str, Worker] = {}
         self.idle_workers: dict[str, Worker] = {}
+        self.busy_workers: dict[str, Worker] = {}
+        self.draining_workers: dict[str, Worker] = {}
+        self._by_state = {
+            WorkerState.STARTING: self.starting_workers,
+            WorkerState.IDLE: self.idle_workers,
+            WorkerState.BUSY: self.busy_workers,
+            WorkerState.DRAINING: self.draining_workers,
+        }
+        self.leaving_workers: dict[str, Worker] = {}
         self.open_workers: dict[str, Worker] = {}
         self.starts: dict[str, int] = {}  # by worker name
         self.names_below = 0  # all numbers of workers below this one are taken
@@ -492,8 +509,36 @@ class Pool:
     def is_quarantined(self) -> bool:
         return self.failures >= QUARANTINE_AFTER
 
+    def add(self, worker: Worker) -> None:
+        self.workers[worker.name] = self._by_state[worker.state][worker.name] = worker
+
+    def move(self, worker: Worker, state: WorkerState) -> None:
+        """Change the state of a worker."""
+        del self._by_state[worker.state][worker.name]
+        worker.state = state
+        self._by_state[state][worker.name] = worker
+
+    def leave(self, worker: Worker, reason: str) -> None:
+        """Note that a worker gets no more tasks; `reason`: not empty."""
+        worker.leaving = reason
+        self.leaving_workers[worker.name] = worker
+
+    def remove(self, worker: Worker) -> None:
+        """Remove a worker that is gone."""
+        name = worker.name
+        del self.workers[name], self._by_state[worker.state][name]
+        self.leaving_workers.pop(name, None)
+        self.open_workers.pop(name, None)
+        self.names_below = 0
+
+    @property
+    def is_active(self) -> bool:
+        """True if a worker runs tasks, starts or ends."""
+        return bool(self.busy_workers or self.starting_workers or self.draining_workers)
+
     def live(self) -> int:
-        return sum(worker.is_live for worker in self.workers.values())
+        """Return how many workers will run further tasks: all but those that leave."""
+        return len(self.workers) - len(self.leaving_workers)
 
     def idle(self) -> list[Worker]:
         """Return the idle workers that are not dedicated to a reservation."""
@@ -510,13 +555,11 @@ class Pool:
         spec, waiting = self.spec, len(self.queue)
         live = self.live()
         if lacking:
-            workers = self.workers.values()
-            starting = sum(w.state == WorkerState.STARTING and w.is_live for w in workers)
+            starting = sum(w.is_live for w in self.starting_workers.values())
             return max(spec.min, live, min(spec.max, live + lacking - starting))
         if spec.jobs is not None:  # no node is idle while tasks wait; see `scaling.jobs`
             waiting -= self.queue.late
-            busy = sum(worker.state == WorkerState.BUSY for worker in self.workers.values())
-            return max(spec.min, live, min(spec.max, busy + waiting))
+            return max(spec.min, live, min(spec.max, len(self.busy_workers) + waiting))
         if waiting and not (live and live - self.kept()):
             return min(spec.max, max(live + 1, spec.min))
         if waiting and live < spec.max and not (spec.pace or self._has_free_slots()):
@@ -527,15 +570,14 @@ class Pool:
     def _has_free_slots(self) -> bool:
         """Return whether a worker is starting, or an idle one could start a task now."""
         return any(
-            w.state == WorkerState.STARTING
-            or (w.state == WorkerState.IDLE and w.host.free_slots > w.host.claimed_slots)
-            for w in self.workers.values()
-            if not (w.leaving or w.reservation_id)
+            not (w.leaving or w.reservation_id) for w in self.starting_workers.values()
+        ) or any(
+            w.host.free_slots > w.host.claimed_slots and not (w.leaving or w.reservation_id)
+            for w in self.idle_workers.values()
         )
 
     def joined(self, worker: Worker, now_ns: int) -> None:
-        worker.state = WorkerState.IDLE
-        self.idle_workers[worker.name] = worker
+        self.move(worker, WorkerState.IDLE)
         worker.since_ns = worker.heard_ns = now_ns
         self.pauses, self.switches_account = 0, False
 

@@ -82,7 +82,8 @@ class SchedulerState:
         self.gangs: list[state_pools.Pool] = []  # pools whose workers have several ranks
         self.deferred_gangs = False  # some wait for tasks of one rank of accounts that go first
         self.workers: dict[str, state_pools.Worker] = {}
-        # Of the present pass, by pool and order.
+        self.assigns_left = 1  # of the work that one pass of assignments may cause the service
+        # Of the present pass, and large ones of passes before, by pool and order.
         self.candidates: dict[tuple[str, str], candidates.Candidates] = {}
         # Workers whose task may give slots back, see `gang_scheduling`.
         self.multi_slot_workers: dict[str, state_pools.Worker] = {}
@@ -110,15 +111,14 @@ class SchedulerState:
     @property
     def is_busy(self) -> bool:
         """True if a worker holds a task or a paced device runs one."""
-        return bool(self.paced.held) or any(worker.held for worker in self.workers.values())
+        return bool(self.paced.held) or any(pool.busy_workers for pool in self.pools.values())
 
     @property
     def is_active(self) -> bool:
         """True if the next tick should come soon: actions are deferred, tasks are to be ended, or
         workers run, start or end."""
         return bool(self.deferred_actions or self.dependencies.failed or self.paced.held) or any(
-            worker.state in (WorkerState.BUSY, WorkerState.STARTING, WorkerState.DRAINING)
-            for worker in self.workers.values()
+            pool.is_active for pool in self.pools.values()
         )
 
     def allocation_ends(self, now_ns: int) -> bool:
@@ -331,15 +331,16 @@ class SchedulerState:
         if worker.ranks > 1:
             self.gang_ended_ns = now_ns
         if worker.state == WorkerState.BUSY:
-            worker.state = WorkerState.IDLE
-            self.pools[worker.pool].idle_workers[worker.name] = worker
+            self.pools[worker.pool].move(worker, WorkerState.IDLE)
             worker.since_ns = now_ns
             if worker.leaving:
                 self.begin_retirement(worker, worker.leaving, now_ns)
+            for (pool, _), found in self.candidates.items():
+                found.changed_on(worker.host, pool, worker)
 
     def begin_retirement(self, worker: state_pools.Worker, reason: str, now_ns: int) -> None:
         """Stop assigning tasks to this idle worker; the next tick returns its RetireWorker."""
-        worker.leaving = reason
+        self.pools[worker.pool].leave(worker, reason)
         self.release_from_reservation(worker)
         self._drain(worker, now_ns)
         self.deferred_actions.append(core.RetireWorker(worker.name, reason, worker.start))
@@ -351,7 +352,7 @@ class SchedulerState:
 
     def retire(self, worker: state_pools.Worker, reason: str, now_ns: int) -> list[core.Action]:
         """Assign nothing more to a worker; it ends when it holds no task, at once if it is idle."""
-        worker.leaving = worker.leaving or reason
+        self.pools[worker.pool].leave(worker, worker.leaving or reason)
         self.release_from_reservation(worker)
         if worker.state != WorkerState.IDLE:
             return []
@@ -359,8 +360,8 @@ class SchedulerState:
         return [core.RetireWorker(worker.name, worker.leaving, worker.start)]
 
     def _drain(self, worker: state_pools.Worker, now_ns: int) -> None:
-        worker.state, worker.since_ns = WorkerState.DRAINING, now_ns
-        self.pools[worker.pool].idle_workers.pop(worker.name, None)
+        self.pools[worker.pool].move(worker, WorkerState.DRAINING)
+        worker.since_ns = now_ns
 
     def release_from_reservation(self, worker: state_pools.Worker) -> None:
         """Take a worker from its reservation; an idle one releases its slot."""
@@ -393,10 +394,7 @@ class SchedulerState:
         """Remove a worker that is gone and free all its resources."""
         del self.workers[worker.name]
         pool = self.pools[worker.pool]
-        del pool.workers[worker.name]
-        pool.idle_workers.pop(worker.name, None)
-        pool.open_workers.pop(worker.name, None)
-        pool.names_below = 0
+        pool.remove(worker)
         for host, _ in worker.host_ranks:
             del host.workers[worker.name]
         worker.held, worker.reservation_id = {}, 0

@@ -437,8 +437,9 @@ class JobNodes:
                 each.heard_s = max(each.heard_s, now_ns / 1e9)
                 each.runs_s = max(each.runs_s, now_ns / 1e9)
         self._ticked_ns = now_ns
-        by_serial = {node.serial: name for name, node in self._nodes.items()}
-        for news in self._site.news():
+        all_news = self._site.news()
+        by_serial = {node.serial: name for name, node in self._nodes.items()} if all_news else {}
+        for news in all_news:
             name = by_serial.get(news.serial, "")
             node = self._nodes.get(name)
             if node is None or node.serial != news.serial:
@@ -449,9 +450,15 @@ class JobNodes:
                 actions += self._scheduler.job_listed(name, news.detail)
             else:
                 actions += self._lost(name, news.detail, blame=not news.withdrawn, cancel=False)
-        for name, node in list(self._nodes.items()):
-            silent_s, late_s = now_ns / 1e9 - node.heard_s, now_ns / 1e9 - node.runs_s
-            if silent_s > self._config.silent_s:
+        now_s, limit_s = now_ns / 1e9, self._config.silent_s
+        lost = [
+            (name, node)
+            for name, node in self._nodes.items()
+            if now_s - node.heard_s > limit_s or now_s - node.runs_s > JOIN_S
+        ]
+        for name, node in lost:
+            silent_s, late_s = now_s - node.heard_s, now_s - node.runs_s
+            if silent_s > limit_s:
                 actions += self._lost(name, f"its agent is silent for {silent_s:.0f} s")
             elif node.facts is None and late_s > JOIN_S:
                 actions += self._lost(name, f"its job runs for {late_s:.0f} s")
