@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from threading import Event
 from time import monotonic
-from typing import TYPE_CHECKING, SupportsIndex, TypedDict
+from typing import TYPE_CHECKING, Any, SupportsIndex, TypedDict
 
 import msgspec
 
@@ -137,24 +137,40 @@ def reservation_request(
 
 
 def request_decision(
-    session: ServiceSession, request: model.ReservationRequest, timeout_s: float | None
+    session: ServiceSession,
+    request: model.ReservationRequest,
+    timeout_s: float | None,
+    *,
+    owner: str = "",
 ) -> model.Decision:
     """Send the request until it is accepted; a delayed request is repeated. `timeout_s` None: no
-    limit. Raises NotReservedError when it is rejected, TimedOutError."""
+    limit. `owner`: for whom an admin asks. Raises NotReservedError when it is rejected,
+    TimedOutError, NotAllowedError."""
     end_s = None if timeout_s is None else monotonic() + timeout_s
     waiting = Event()
     while True:
-        decision = session.request(admin.DecisionReply, admin.Reserve, ask=request).decision
+        decision = _decision(session, ask=request, owner=owner)
         if decision.status == "accepted":
             return decision
-        if decision.status != "delayed":
-            raise NotReservedError(f"{decision.message} ({AdmissionReason(decision.code).text})")
         left_s = POLL_S if end_s is None else end_s - monotonic()
         if left_s <= 0:
             message = f"nothing could be reserved within {timeout_s:g} s: {decision.message}"
             hint = "a longer timeout; client.reservations() shows what is reserved"
             raise TimedOutError(message, hint=hint)
         waiting.wait(min(POLL_S, left_s, decision.retry_after_ns / 1e9))
+
+
+def dry_decision(session: ServiceSession, request: model.ReservationRequest) -> model.Decision:
+    """Return what the service would decide now. Raises NotReservedError if it is a refusal for
+    good."""
+    return _decision(session, ask=request, dry=True)
+
+
+def _decision(session: ServiceSession, **fields: Any) -> model.Decision:
+    decision = session.request(admin.DecisionReply, admin.Reserve, **fields).decision
+    if decision.status not in ("accepted", "delayed"):
+        raise NotReservedError(f"{decision.message} ({AdmissionReason(decision.code).text})")
+    return decision
 
 
 def listed(session: ServiceSession, number: int = 0) -> list[model.ReservationInfo]:

@@ -52,6 +52,27 @@ with simenv.connect() as env:
     answer = qpm.sync_run(info, reservation_id=int(number))
     print(answer["outcome"], qpm.list_scheduler_allocations()["allocations"][0]["job_id"])
 """
+OWN_RESERVATION = f"""
+import os, simenv
+from simenv.client import reservations
+from simenv.errors import SimenvError
+from simenv.frontends.slurm import jobs
+
+def own(env):
+    env.reserve("{POOL}", workers=1, for_s=60, timeout_s=5)
+
+def as_job(env):
+    share = jobs.DeviceShare("{POOL}")
+    request = jobs._request(int(os.environ["SLURM_JOB_ID"]), "{CLUSTER}", share)
+    reservations.request_decision(env.session, request, 5)
+
+with simenv.connect(service="{ADDRESS}") as env:
+    for make in (own, as_job):
+        try:
+            make(env)
+        except SimenvError as error:
+            print(error)
+"""
 WAITING = "echo started && sleep 600"
 
 
@@ -92,6 +113,18 @@ def test_programs_of_three_clients_wait_for_licences_and_run_in_their_reservatio
     assert len(site.simenv("gateway", "tokens", "list")) == len(jobs)
     cancel(site, *jobs)
     assert site.simenv("gateway", "tokens", "list") == []
+
+
+def test_user_reserves_nothing_without_a_job(with_qpus: Site) -> None:
+    """Neither by himself nor as if he were a job; `simenv slurm reserve` is for admins."""
+    site = with_qpus
+    program = site.folder / "own.py"
+    program.write_text(OWN_RESERVATION)
+    job = site.submit("user0", site.script("own.sh", f"python {program}"), "--wait")
+    printed = site.output(job)
+    assert "max_reserved_percent" in printed
+    assert "are those of batch jobs" in printed
+    assert site.reservations() == {}
 
 
 def test_step_of_srun_reserves_and_steps_of_batch_script_share(with_qpus: Site) -> None:

@@ -46,7 +46,7 @@ listen = "tcp://{address}:{port}"
 listen = "{address}:{web_port}"
 proxies = ["127.0.0.1"]  # a site has TLS; the network of these hosts has no others
 [limits.client]
-max_reserved_percent = 100
+max_reserved_percent = 1  # without Slurm nobody reserves a worker
 """
 # OPEN FOLDER PATH...: a folder that only root may enter is hidden by an open one, in which the ways
 # to the paths are as they were.

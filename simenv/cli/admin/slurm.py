@@ -1,6 +1,7 @@
 """`simenv slurm`: `--qpu` of Slurm's jobs; the plugin, the licences, the reservations of jobs.
 
-`env` is what the SPANK plugin runs as the user of a job, and `release` what EpilogSlurmctld runs.
+`reserve` is what PrologSlurmctld runs, `env` what the SPANK plugin runs as the user of a job, and
+`release` what EpilogSlurmctld runs.
 """
 
 from __future__ import annotations
@@ -62,14 +63,14 @@ def install(
     conf: Conf = CONF_FOLDER,
     gateway: Annotated[str, typer.Option(help="URL of the gateway, for HTTP clients.")] = "",
     admin: Annotated[
-        str, typer.Option(help="Address for the epilog, which needs the role admin.")
+        str, typer.Option(help="Address for prolog and epilog, which need the role admin.")
     ] = "",
     cluster: Cluster = "",
     program: Annotated[
         Path | None, typer.Option("--simenv", help="The command simenv on all nodes.")
     ] = None,
 ) -> None:
-    """Write the plugin's line in plugstack.conf, the epilog, job_submit.lua and the file of
+    """Write the plugin's line in plugstack.conf, prolog, epilog, job_submit.lua and the file of
     licences, and print the lines that slurm.conf needs.
 
     `--service` is the address for users of all nodes: munge:OWNER@HOST:PORT/NAME.
@@ -90,6 +91,28 @@ def install(
     common.answer(value, lines)
 
 
+@slurm.command()
+def reserve(
+    context: typer.Context,
+    job: Annotated[str, typer.Argument(help="Number of the job.")],
+    qpu: Annotated[str, typer.Option(help="Pools and their workers, as for sbatch: fez:2,main:1.")],
+    cluster: Cluster = "",
+    timeout: Annotated[
+        float, typer.Option(callback=app.seconds, help="Longest wait for the share.")
+    ] = SHARE_S,
+) -> None:
+    """Reserve the share of a job for its user. PrologSlurmctld runs it, with the role admin."""
+    from simenv.frontends.slurm import jobs
+
+    common, number = app.settings_of(context), jobs.job_number(job)
+    shares = jobs.shares_of(qpu)
+    with common.connect() as client:
+        made = jobs.reserve(client, number, _cluster(cluster), shares, timeout)
+    numbers = {each.share.pool: each.number for each in made}
+    lines = [f"reservation {each.number} of job {number}: {each.share}" for each in made]
+    common.answer({"job": number, "reservations": numbers}, lines)
+
+
 @slurm.command("env")
 def environment(
     context: typer.Context,
@@ -100,13 +123,13 @@ def environment(
     cluster: Cluster = "",
     gateway: Annotated[str, typer.Option(help="URL of the gateway, for HTTP clients.")] = "",
     timeout: Annotated[
-        float, typer.Option(callback=app.seconds, help="Longest wait for the share.")
+        float, typer.Option(callback=app.seconds, help="Longest wait for the reservation.")
     ] = SHARE_S,
     plain: Annotated[
         bool, typer.Option("--plain", help="Print NAME=VALUE, for the plugin.")
     ] = False,
 ) -> None:
-    """Reserve the share of a running job, and print the variables of its clients.
+    """Print the variables of a running job with --qpu, for its clients.
 
     The plugin does so for batch jobs and for srun. In a shell of salloc:
     eval "$(simenv slurm env --qpu POOL)"."""
@@ -117,7 +140,7 @@ def environment(
     shares = jobs.shares_of(qpu)
     service = str(common.service or os.environ.get("SIMENV_SERVICE", "")) or common.environment
     with common.connect() as client:
-        made = jobs.reserve(client, number, _cluster(cluster), shares, timeout)
+        made = jobs.reserved(client, number, _cluster(cluster), shares, timeout)
         values = jobs.variables(number, service, made, os.environ.get(MUNGE, ""))
         if gateway:
             values |= _http_variables(client, gateway.rstrip("/"), number, made)

@@ -1,9 +1,9 @@
-"""Slurm: `--qpu` of batch jobs, by a SPANK plugin and a program after each job.
+"""Slurm: `--qpu` of batch jobs, by a SPANK plugin and programs before and after each job.
 
 `build` compiles the plugin with the headers of the site's Slurm; `install` writes the line of
-plugstack.conf, the epilog, the function for job_submit.lua and the file of licences into the folder
-of slurm.conf. Invariant: `install` changes no file that it has not written, but for its own line in
-plugstack.conf; what slurm.conf must say is returned, for the administrator to add.
+plugstack.conf, prolog and epilog, the function for job_submit.lua and the file of licences into the
+folder of slurm.conf. Invariant: `install` changes no file that it has not written, but for its own
+line in plugstack.conf; what slurm.conf must say is returned, for the administrator to add.
 """
 
 from __future__ import annotations
@@ -25,11 +25,21 @@ __all__ = ["Installation", "SlurmSite", "build", "install", "write"]
 HERE = Path(__file__).parent
 PLUGIN = "simenv_spank.so"
 SUBMIT = "simenv_job_submit.lua"
-EPILOG = "simenv_epilog.sh"
+PROLOG, EPILOG = "simenv_prolog.sh", "simenv_epilog.sh"
 LICENSES = "simenv_licenses.conf"
 MARK = "# simenv"
+PROLOG_S = 45  # longest time of the prolog: the wait for the share, and the commands themselves
 EPILOG_S = 30  # longest time of the epilog, for which Slurm waits; what it leaves, `sync` ends
 _HEADERS = "the headers of the site's Slurm: apt-get install libslurm-dev, or slurm-devel"
+_PROLOG = """\
+#!/bin/sh
+# PrologSlurmctld: reserve for a job, in the name of its user. A job without --qpu costs nothing
+# here. It never fails, as Slurm would requeue the job: the job itself reports why it has nothing.
+[ -n "$SPANK_SIMENV_QPU" ] || exit 0
+{variables}timeout {seconds} {command} slurm reserve "$SLURM_JOB_ID" --qpu "$SPANK_SIMENV_QPU" \\
+    --cluster {cluster}
+exit 0
+"""
 _EPILOG = """\
 #!/bin/sh
 # EpilogSlurmctld: end the reservation of a job. A job without --qpu costs nothing here.
@@ -50,10 +60,11 @@ return slurm.SUCCESS
 
 
 class SlurmSite(msgspec.Struct, frozen=True):
-    """Settings of the plugin and the epilog. `service`: address of the environment's broker for the
-    users of all nodes, `munge:OWNER@HOST:PORT/NAME`; `cluster`: ClusterName of slurm.conf;
+    """Settings of the plugin, prolog and epilog. `service`: address of the environment's broker for
+    the users of all nodes, `munge:OWNER@HOST:PORT/NAME`; `cluster`: ClusterName of slurm.conf;
     `gateway`: URL for IBM's clients and QRMI, "" for none; `munge`: socket of munged, "" for the
-    package's; `admin`: the address for the epilog, "" for `service`."""
+    package's; `admin`: the address for prolog and epilog, "" for
+    `service`."""
 
     service: str
     cluster: str
@@ -105,13 +116,15 @@ def install(plugin: Path, folder: Path, site: SlurmSite, program: Path) -> Insta
     if site.munge:
         variables += f"export SIMENV_MUNGE_SOCKET={shlex.quote(site.munge)}\n"
     command, cluster = shlex.quote(str(program)), shlex.quote(site.cluster)
-    epilog = folder / EPILOG
+    prolog, epilog = folder / PROLOG, folder / EPILOG
     names = {"variables": variables, "command": command, "cluster": cluster}
+    write(prolog, _PROLOG.format(**names, seconds=PROLOG_S), 0o755)
     write(epilog, _EPILOG.format(**names, seconds=EPILOG_S), 0o755)
     submit = folder / SUBMIT
     write(submit, (HERE / "spank" / SUBMIT).read_text())
-    files = [plugstack, epilog, submit]
-    lines = [f"EpilogSlurmctld={epilog}", "JobSubmitPlugins=lua", f"include {folder / LICENSES}"]
+    files = [plugstack, prolog, epilog, submit]
+    lines = [f"PrologSlurmctld={prolog}", f"EpilogSlurmctld={epilog}", "JobSubmitPlugins=lua"]
+    lines.append(f"include {folder / LICENSES}")
     own = folder / "job_submit.lua"
     if not own.exists():
         escaped = str(submit).replace("\\", "\\\\").replace('"', '\\"')

@@ -1,11 +1,12 @@
-"""Reservations of Slurm's jobs: made at a job's start with the identity of its user, ended when the
-job has ended.
+"""Reservations of Slurm's jobs: made at a job's start in the name of its user, ended when the job
+has ended.
 
-A reservation of a job has the scope `slurm/CLUSTER` and the job's number; its request id makes a
-repeat the same reservation. Invariant: whoever reserves looks at the job again afterwards. Slurm
-changes the state of a job before it starts the epilog, so a reservation that is made too late for
-the epilog sees the end of its job. `end_orphans` ends what remains: where an epilog could not run,
-or the service did not answer it.
+PrologSlurmctld makes them with the rights of an admin, which the scope `slurm/CLUSTER` needs; the
+job's user finds them by the number of the job. The request id makes a repeat the same reservation.
+Invariant: who reserves looks at the job again afterwards. Slurm changes the state of a job before
+it starts the epilog, so a reservation that is made too late for the epilog sees the end of its job.
+`reconcile` ends what remains: where an epilog could not run, or the service did not answer it, and
+what a job has no licences for any more.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import json
 import os
 import re
 import subprocess
+import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -29,17 +32,18 @@ from simenv.errors import (
     SimenvError,
     TimedOutError,
 )
+from simenv.model.reservations import JOB_SCOPE as SCOPE
 from simenv.qpm import contract
 from simenv.wire.messages import admin
 
 if TYPE_CHECKING:
     from simenv.client.client import Client
 
-SCOPE = "slurm/"
 MAX_DEVICES, MAX_COUNT = 8, 4_096  # as in the plugin
 LEASE_S = 3_600.0  # of a reservation; `simenv slurm sync` renews it while the job runs
 RENEW_S = LEASE_S / 2  # a reservation with less time left is renewed
 AFTER_S = 60.0  # from the end of the job's time to the end of its reservation
+POLL_S = 0.2  # of a job that waits for its reservation
 COMMAND_S = 20.0  # longest time of a command of Slurm
 # Job states in which the share is the job's; PENDING and all ends are not among them.
 HOLDING = frozenset(
@@ -47,7 +51,7 @@ HOLDING = frozenset(
 )
 _DEVICE = re.compile(r"([A-Za-z0-9_.-]{1,64})(?::([1-9]\d{0,3}))?\Z")
 _NUMBER = re.compile(r"[1-9]\d{0,9}\Z")
-_FORMAT = "%A|%T|%L|%W"
+_FORMAT = "%A|%T|%L|%u|%W"
 _UNKNOWN_JOB = "invalid job id"
 
 
@@ -57,6 +61,7 @@ class SlurmJob(msgspec.Struct, frozen=True):
     number: int
     state: str
     left_s: float | None
+    user: str
     licenses: Mapping[str, int]
 
     @property
@@ -152,8 +157,8 @@ def job(number: int) -> SlurmJob:
 
 
 def _job_of(line: str) -> SlurmJob:
-    number, state, left, licenses = line.split("|")
-    return SlurmJob(int(number), state, _span_s(left), _licenses(licenses))
+    number, state, left, user, licenses = line.split("|")
+    return SlurmJob(int(number), state, _span_s(left), user, _licenses(licenses))
 
 
 def _span_s(text: str) -> float | None:
@@ -183,20 +188,17 @@ def _licenses(text: str) -> dict[str, int]:
 def reserve(
     client: Client, number: int, cluster: str, shares: Sequence[DeviceShare], timeout_s: float
 ) -> list[JobReservation]:
-    """Reserve the shares of a running job; a repeat returns the same reservations. `timeout_s`: for
-    a share that the job before it has not returned yet. Raises NotReservedError if the job has
-    ended or has no licences, or with the refusal of the service; TimedOutError, NotFoundError."""
-    present = _holding(number)
-    for share in shares:
-        if present.licenses.get(share.pool, 0) < share.count:
-            text = f"job {number} has no licence {share}"
-            hint = "Slurm gives it where job_submit.lua calls simenv_job_submit"
-            raise NotReservedError(text, hint=hint)
+    """Reserve the shares of a running job for its user; a repeat returns the same reservations.
+    The client is an admin's. `timeout_s`: for a share that the job before it has not returned yet.
+    Raises NotReservedError if the job has ended or has no licences, or with the refusal of the
+    service; TimedOutError, NotFoundError, NotAllowedError."""
+    user = _licensed(number, shares).user
     made: list[JobReservation] = []
     try:
         for share in shares:
             request = _request(number, cluster, share)
-            decision = reservations.request_decision(client.session, request, timeout_s)
+            session = client.session
+            decision = reservations.request_decision(session, request, timeout_s, owner=user)
             made.append(JobReservation(share, decision.reservation))
         _holding(number)
     except BaseException:
@@ -204,6 +206,41 @@ def reserve(
             reservations.ended(client.session, each.number, "the job did not start", cancel=True)
         raise
     return made
+
+
+def reserved(
+    client: Client, number: int, cluster: str, shares: Sequence[DeviceShare], timeout_s: float = 0.0
+) -> list[JobReservation]:
+    """Return the reservations of a running job of the client's user. Raises NotReservedError if the
+    job has ended or has no licences, or if the service refuses a share for good; TimedOutError if
+    there are none after `timeout_s`; NotFoundError."""
+    _licensed(number, shares)
+    end_s = time.monotonic() + timeout_s
+    while True:
+        mine = [each for each in of_cluster(client, cluster) if each.job == str(number)]
+        numbers = {DeviceShare(each.device, each.workers): each.id for each in mine}
+        missing = [share for share in shares if share not in numbers]
+        if not missing:
+            return [JobReservation(share, numbers[share]) for share in shares]
+        request = _request(number, cluster, missing[0])
+        # What the prolog is told; only a refusal for good ends the wait.
+        decision = reservations.dry_decision(client.session, request)
+        if time.monotonic() >= end_s:
+            text = f"job {number} has no reservation {missing[0]}: {decision.message}"
+            hint = "PrologSlurmctld of slurm.conf makes it: simenv slurm install prints the line"
+            raise TimedOutError(text, hint=hint)
+        time.sleep(POLL_S)
+
+
+def _licensed(number: int, shares: Sequence[DeviceShare]) -> SlurmJob:
+    """Return a job that has its share, and licences for these. Raises NotReservedError."""
+    present = _holding(number)
+    for share in shares:
+        if present.licenses.get(share.pool, 0) < share.count:
+            text = f"job {number} has no licence {share}"
+            hint = "Slurm gives it where job_submit.lua calls simenv_job_submit"
+            raise NotReservedError(text, hint=hint)
+    return present
 
 
 def _holding(number: int) -> SlurmJob:
@@ -259,24 +296,42 @@ class Reconciled(msgspec.Struct, frozen=True):
 
 
 def reconcile(client: Client, cluster: str, now_ns: int) -> Reconciled:
-    """End the reservations whose jobs have ended, and renew those of running jobs. `now_ns`: wall
-    clock. Raises SimenvError if Slurm does not answer; then nothing is ended."""
+    """End the reservations whose jobs have ended, are of another user or have no licences for them,
+    and renew those of running jobs. `now_ns`: wall clock. Raises SimenvError if Slurm does not
+    answer; then nothing is ended."""
     live = of_cluster(client, cluster)
     # Listed after the reservations: a job that is not in it has ended, or never had a share.
     jobs = listed_jobs() if live else {}
+    used: Counter[tuple[str, str]] = Counter()  # workers by job and pool
     result = Reconciled([], [])
-    for each in live:
+    for each in sorted(live, key=lambda each: each.id):
         owner = jobs.get(int(each.job)) if _NUMBER.match(each.job) else None
-        if owner is None or not owner.holds:
-            reservations.ended(client.session, each.id, "its job has ended", cancel=True)
+        why = _why_not(owner, each, used[each.job, each.device])
+        if owner is None or why:
+            reservations.ended(client.session, each.id, why, cancel=True)
             result.ended.append(each.id)
-        elif each.expires_ns - now_ns < RENEW_S * 1e9 and owner.left_s != 0:
+            continue
+        used[each.job, each.device] += each.workers
+        if each.expires_ns - now_ns < RENEW_S * 1e9 and owner.left_s != 0:
             lease_s = LEASE_S if owner.left_s is None else min(LEASE_S, owner.left_s + AFTER_S)
             if each.expires_ns - now_ns < (lease_s - AFTER_S) * 1e9:
                 fields = {"reservation": each.id, "ttl_ns": round(lease_s * 1e9)}
                 client.session.request(admin.Reservations, admin.Renew, **fields)
                 result.renewed.append(each.id)
     return result
+
+
+def _why_not(owner: SlurmJob | None, info: model.ReservationInfo, used: int) -> str:
+    """Return why a job may not have a reservation; "" if it may. `used`: licences of the pool that
+    earlier reservations of the job have taken."""
+    if owner is None or not owner.holds:
+        return "its job has ended"
+    if info.owner not in ("", owner.user):  # "": the environment's own user, whose name is not told
+        return f"job {owner.number} is of {owner.user}"
+    licences = owner.licenses.get(info.device, 0)
+    if used + info.workers > licences:
+        return f"job {owner.number} has {licences} licences {info.device}"
+    return ""
 
 
 # --- variables of a job --------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 
 from simenv import model
+from simenv.model.reservations import JOB_SCOPE
 from simenv.scheduler.core import Action, Phase, RecordEvent
 from simenv.scheduler.dispatch import dedicated_workers
 from simenv.scheduler.events.tasks import cancel, end_unrun, unqueued_waits
@@ -41,7 +42,8 @@ def reserve(
     if invalid is not None:
         return invalid, actions
     ledger = state.reservations
-    veto = owner_veto(state, request, owner) or availability_veto(state, request)
+    veto = None if request.scope.startswith(JOB_SCOPE) else owner_veto(state, request, owner)
+    veto = veto or availability_veto(state, request)
     decision, grant = decide(ledger, request, owner, wall_ns, veto)
     if dry:
         return decision, actions

@@ -28,6 +28,7 @@ from simenv.scheduler.core import Action, RecordEvent
 from simenv.scheduler.reservations.policies import check_request
 from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state.scheduler_state import check_device
+from simenv.service.control.reservations import check_scope
 from simenv.service.journal import tables, writer
 from simenv.service.workers.action_executor import AuditLog
 from simenv.wire.keyfiles import Identity
@@ -177,6 +178,7 @@ class CalendarCommands:
             if entry.node:
                 raise OptionError(f"node={entry.node[:80]!r}: a reservation is of a device")
             check_request(entry.ask)
+            check_scope(identity, entry.ask)
             check_device(self._scheduler.state, entry.ask.device)
         owner = "" if entry.ask is None else identity.owner
         number = self._calendar.next_id

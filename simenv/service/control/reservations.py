@@ -7,6 +7,8 @@ change the owner.
 
 from __future__ import annotations
 
+import os
+import pwd
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -14,9 +16,17 @@ from typing import Any
 
 import msgspec
 
-from simenv.errors import InsufficientError, JournalError, OptionError, SimenvError
+from simenv import config as configs
+from simenv.errors import (
+    InsufficientError,
+    JournalError,
+    NotAllowedError,
+    OptionError,
+    SimenvError,
+)  # fmt: skip
 from simenv.model import Decision, ReservationRequest, ReservationState
 from simenv.model.program import check_printable
+from simenv.model.reservations import JOB_SCOPE
 from simenv.scheduler.reservations.policies import MOST
 from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state.scheduler_state import check_device
@@ -56,6 +66,10 @@ class ReservationCommands:
         self._ledger = scheduler.state.reservations
         self._journal = journal
         self._executor = executor
+        try:
+            self._own_name = pwd.getpwuid(os.geteuid()).pw_name
+        except KeyError:  # a container
+            self._own_name = ""
 
     def apply(
         self, peer: bytes, identity: Identity, message: queries.ClientRequest, store_error: str
@@ -86,12 +100,25 @@ class ReservationCommands:
         if self._state.draining and not message.dry:
             text = "the service is shutting down and reserves nothing"
             raise InsufficientError(text, hint="ask again when it is up: simenv up")
+        owner = self._owner_of(identity, message)
         decision, actions = self._scheduler.reserve(
-            message.ask, identity.owner, time.time_ns(), dry=message.dry
+            message.ask, owner, time.time_ns(), dry=message.dry
         )
         self._executor.execute(actions)
-        decision = self._after_queue(message.ask, identity.owner, decision)
+        decision = self._after_queue(message.ask, owner, decision)
         return admin.DecisionReply(message.request, decision)
+
+    def _owner_of(self, identity: Identity, message: admin.Reserve) -> str:
+        """Return the owner of a requested reservation. Raises NotAllowedError, OptionError."""
+        if not message.dry:
+            check_scope(identity, message.ask)
+        if message.owner in ("", identity.owner):
+            return identity.owner
+        if identity.scope:
+            text = f"a reservation for {message.owner!r} is not for {identity.owner!r} to make"
+            raise NotAllowedError(text, hint="leave the owner out")
+        configs.check_name(message.owner, "owner")
+        return "" if message.owner == self._own_name else message.owner
 
     def _renew(self, identity: Identity, message: admin.Renew) -> admin.Reservations:
         reservation = self._scheduler.renew_reservation(
@@ -256,6 +283,15 @@ class ReservationCommands:
         forced = self._state.paced.is_forced
         runs = tables.paced_statements(self._state.paced.take_changes())
         self._journal.put(runs, forced=forced)
+
+
+def check_scope(identity: Identity, request: ReservationRequest) -> None:
+    """Raises NotAllowedError for the scope of a batch job, if the sender is no administrator."""
+    if identity.scope and request.scope.startswith(JOB_SCOPE):
+        raise NotAllowedError(
+            f"reservations with the scope {request.scope[:80]!r} are those of batch jobs",
+            hint="submit a job: sbatch --qpu=POOL:COUNT; or reserve without a scope",
+        )
 
 
 def _device(message: admin.Reserve | admin.SetPolicy) -> str:

@@ -155,10 +155,12 @@ ReasonText = Annotated[str, msgspec.Meta(max_length=MAX_REASON_CHARS)]
 
 class Reserve(ClientRequest, frozen=True, tag=30):
     """Request a reservation; answered by DecisionReply when stored. `dry`: only report the
-    decision."""
+    decision. `owner`: its user, "" the sender; of another one, and with the scope of a batch job,
+    administrators alone make one."""
 
     ask: model_reservations.ReservationRequest
     dry: bool = False
+    owner: Name = ""
 
 
 class Renew(ClientRequest, frozen=True, tag=31):

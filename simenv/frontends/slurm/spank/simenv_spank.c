@@ -1,10 +1,11 @@
 /* SPANK plugin: `--qpu=NAME[:COUNT][,NAME...]` gives a job of Slurm its share of quantum devices.
  *
  * At submission the request goes into the job-control environment (SPANK_SIMENV_QPU), where
- * job_submit.lua reads it and adds the licences. At the start of the job `simenv slurm env` runs as
- * the job's user, reserves, and prints the variables of the job. It runs once for a job: in
- * slurmstepd for a batch script, whose steps inherit the variables, and in srun for a step without
- * one. A refusal fails the task, in task_init: an error in user_init would drain the node.
+ * job_submit.lua reads it and adds the licences, and PrologSlurmctld reserves for the job. At the
+ * start of the job `simenv slurm env` runs as the job's user, finds the reservations, and prints the
+ * variables of the job. It runs once for a job: in slurmstepd for a batch script, whose steps
+ * inherit the variables, and in srun for a step without one. A refusal fails the task, in task_init:
+ * an error in user_init would drain the node.
  *
  * Source of the interface: slurm/spank.h, spank(7). Arguments in plugstack.conf:
  *
@@ -313,7 +314,7 @@ static int find_user(spank_t spank, bool is_remote, struct user *user)
     return 0;
 }
 
-/* Reserve for the job and set its variables; a refusal is in `failure`. */
+/* Find the reservations of the job and set its variables; a refusal is in `failure`. */
 static void reserve(spank_t spank, bool is_remote, uint32_t job, int count, char **words)
 {
     static char output[MAX_OUTPUT], name[MAX_REQUEST], home[PATH_MAX], buffer[8192];

@@ -44,8 +44,9 @@ def test_install_keeps_what_the_site_has_and_its_own_line_once(conf: Path) -> No
     assert submit.read_text() == "-- of the site\n"
     assert licences.read_text() == "Licenses=matlab:5\n"
     assert submit not in done.files
-    assert stat.S_IMODE((conf / "simenv_epilog.sh").stat().st_mode) == 0o755
-    assert len(done.slurm_conf) == 3
+    for name in ("simenv_prolog.sh", "simenv_epilog.sh"):
+        assert stat.S_IMODE((conf / name).stat().st_mode) == 0o755
+    assert len(done.slurm_conf) == 4
 
 
 def test_values_that_configuration_files_cannot_have_are_refused(conf: Path) -> None:
@@ -79,12 +80,12 @@ def test_requests_of_qpu_are_parsed() -> None:
 
 
 def test_rows_of_squeue_are_read() -> None:
-    job = jobs._job_of("7|RUNNING|1-02:03:04|fez:2,matlab:1")
-    assert (job.number, job.holds, job.left_s) == (7, True, 93_784.0)
+    job = jobs._job_of("7|RUNNING|1-02:03:04|ana|fez:2,matlab:1")
+    assert (job.number, job.holds, job.left_s, job.user) == (7, True, 93_784.0, "ana")
     assert job.licenses == {"fez": 2, "matlab": 1}
-    waiting = jobs._job_of("8|PENDING|UNLIMITED|(null)")
+    waiting = jobs._job_of("8|PENDING|UNLIMITED|ana|(null)")
     assert (waiting.holds, waiting.left_s, waiting.licenses) == (False, None, {})
-    assert jobs._job_of("9|COMPLETING|0:59|fez").licenses == {"fez": 1}
+    assert jobs._job_of("9|COMPLETING|0:59|ana|fez").licenses == {"fez": 1}
     assert jobs._span_s("59") == 59.0
     assert jobs._span_s("INVALID") is None
 

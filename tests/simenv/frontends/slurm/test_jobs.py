@@ -4,6 +4,7 @@ The ends of jobs that a real Slurm reaches once in a thousand; all others are in
 """
 
 import os
+import pwd
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,11 +15,12 @@ from failing import fails
 
 from simenv.client import reservations
 from simenv.client.client import Client
-from simenv.errors import NotFoundError, NotReservedError, SimenvError
+from simenv.errors import NotFoundError, NotReservedError, SimenvError, TimedOutError
 from simenv.frontends.slurm import jobs
 from simenv.frontends.slurm.jobs import DeviceShare
 
 POOL = "main"
+USER = pwd.getpwuid(os.geteuid()).pw_name  # the environment's own user
 SHARES = [DeviceShare(POOL, 1)]
 # Answers with the next of the files, or again with the last.
 SQUEUE = """#!/bin/sh
@@ -63,8 +65,10 @@ def cluster(env: Client, request: pytest.FixtureRequest) -> Iterator[str]:
         env.reservation(each.id).release()
 
 
-def row(number: int, state: str, licences: str = f"{POOL}:1", left: str = "10:00") -> str:
-    return f"{number}|{state}|{left}|{licences}"
+def row(
+    number: int, state: str, licences: str = f"{POOL}:1", left: str = "10:00", user: str = USER
+) -> str:
+    return f"{number}|{state}|{left}|{user}|{licences}"
 
 
 def test_repeat_returns_the_same_reservation_and_release_ends_it(
@@ -73,8 +77,10 @@ def test_repeat_returns_the_same_reservation_and_release_ends_it(
     squeue.answers(row(7, "RUNNING"))
     (made,) = jobs.reserve(env, 7, cluster, SHARES, 30.0)
     assert jobs.reserve(env, 7, cluster, SHARES, 30.0) == [made]
+    assert jobs.reserved(env, 7, cluster, SHARES, 0.0) == [made]
     (info,) = jobs.of_cluster(env, cluster)
     assert (info.id, info.job, info.device, info.workers) == (made.number, "7", POOL, 1)
+    assert info.owner == ""
     assert info.expires_ns - info.created_ns == jobs.LEASE_S * 10**9
     (entry,) = [
         each
@@ -118,6 +124,37 @@ def test_job_without_licences_is_refused(env: Client, squeue: Squeue, cluster: s
             NotReservedError, f"has no licence {POOL}:1", jobs.reserve, env, 7, cluster, SHARES, 1.0
         )
         assert "job_submit.lua" in error.hint
+
+
+def test_job_without_reservation_is_told_why(env: Client, squeue: Squeue, cluster: str) -> None:
+    squeue.answers(row(7, "RUNNING", f"{POOL}:4096,nowhere:1"))
+    error = fails(TimedOutError, f"no reservation {POOL}:1", jobs.reserved, env, 7, cluster, SHARES)
+    assert "PrologSlurmctld" in error.hint
+    for share, reason in ((DeviceShare("nowhere"), "no device"), (DeviceShare(POOL, 4096), "most")):
+        fails(NotReservedError, reason, jobs.reserved, env, 7, cluster, [share])
+    squeue.answers(row(7, "RUNNING", "(null)"))
+    fails(NotReservedError, "no licence", jobs.reserved, env, 7, cluster, SHARES)
+
+
+def test_reconcile_ends_what_is_of_another_user_or_beyond_the_licences(
+    env: Client, squeue: Squeue, cluster: str
+) -> None:
+    squeue.answers(row(7, "RUNNING", user="ana"))
+    (anas,) = jobs.reserve(env, 7, cluster, SHARES, 30.0)
+    assert jobs.of_cluster(env, cluster)[0].owner == "ana"
+    now_ns = time.time_ns()
+    assert jobs.reconcile(env, cluster, now_ns).ended == []
+    squeue.answers(row(7, "RUNNING", user="ben"))
+    assert jobs.reconcile(env, cluster, now_ns).ended == [anas.number]
+    squeue.answers(row(7, "RUNNING", user="ana"))
+    (first,) = jobs.reserve(env, 7, cluster, SHARES, 30.0)
+    request = jobs._request(7, cluster, DeviceShare(POOL, 1))
+    request = msgspec.structs.replace(request, request_id="second")
+    second = reservations.request_decision(env.session, request, 5.0, owner="ana").reservation
+    assert jobs.reconcile(env, cluster, now_ns).ended == [second]
+    assert [each.id for each in jobs.of_cluster(env, cluster)] == [first.number]
+    squeue.answers(row(7, "RUNNING", "matlab:2", user="ana"))
+    assert jobs.reconcile(env, cluster, now_ns).ended == [first.number]
 
 
 def test_reconcile_ends_those_of_ended_jobs_alone_and_nothing_without_an_answer(

@@ -1,11 +1,14 @@
 """Reservations through the service: durable, their owner's alone, and refused without a trace."""
 
+import time
+
 import msgspec
 import pytest
 from reservation_harness import BASE, ReservationHarness
 from service import completions, spec
 
 from simenv import model
+from simenv.model.reservations import CalendarEntry
 from simenv.service import fault_injection
 from simenv.wire.messages import admin, client as m
 
@@ -240,3 +243,28 @@ def test_task_rerun_for_damaged_result_takes_no_credits_twice(office: Reservatio
         office.finish(office.assigned())
     info = office.info(number)
     assert (info.credits_consumed, info.credits_held) == (2, 0)
+
+
+def test_administrators_alone_reserve_for_batch_jobs_and_for_others(
+    office: ReservationHarness,
+) -> None:
+    office.say(admin.SetLimits(1, "ana", {"max_reservations": 1}))
+    job = {"scope": "slurm/big", "job": "7", "device": "main"}
+    before = office.digest()
+    for fields, owner in ((job, ""), ({**job, "scope": ""}, "ben")):
+        request = admin.Reserve(1, model.ReservationRequest(**fields), owner=owner)
+        assert office.refusal(request, office.ana).code == "not_allowed"
+    planned = CalendarEntry(time.time() + 60.0, 60.0, ask=model.ReservationRequest(**job))
+    assert office.refusal(admin.AddCalendarEntry(1, planned), office.ana).code == "not_allowed"
+    assert office.digest() == before
+    own = office.reserve(1, office.ana)
+    assert own.status == "accepted"
+    assert office.reserve(1, office.ana).status == "rejected"
+    # Slurm has bounded the job, and the limits of its user do not.
+    request = admin.Reserve(1, model.ReservationRequest(**job), owner="ana")
+    dry = admin.Reserve(1, request.ask, dry=True)
+    assert office.get(admin.DecisionReply, dry, office.ana).decision.status == "accepted"
+    made = office.get(admin.DecisionReply, request, office.ops).decision
+    assert made.status == "accepted"
+    assert office.info(made.reservation, office.ana).owner == "ana"
+    assert not isinstance(office.under(made.reservation, 100, peer=office.ana), m.Refused)
