@@ -16,6 +16,7 @@ accepted submit of the client, is longer by its reconnection.
 
 from __future__ import annotations
 
+import time
 from argparse import Namespace
 from contextlib import ExitStack
 
@@ -24,11 +25,10 @@ from qiskit import QuantumCircuit
 from bench.harness import Option, Report
 from bench.harness.environments import home
 from bench.testbed.cluster import hosts
-from bench.testbed.failover import FailoverSite, failover_site
+from bench.testbed.failover import FailoverSite, Load, failover_site
 from simenv.client.client import Client
 from simenv.client.tasks.task import Task
 
-PAUSE_S = 1.0  # between a failover and the return of the node
 RESULT_S = 120.0
 OPTIONS = (
     Option("--kills", default=50, help="of the leader's node", quick=2),
@@ -44,8 +44,12 @@ def run(options: Namespace) -> Report:
         cluster = stack.enter_context(hosts(3))
         site = stack.enter_context(failover_site(cluster, safe=True))
         load, near = stack.enter_context(site.load()), stack.enter_context(site.client())
-        kills_s = [_noted("kill", site.crash(PAUSE_S)) for _ in range(options.kills)]
-        others_s, near_tasks = _two_leaders(site, near, options)
+        kills_s = []
+        for _ in range(options.kills):
+            fault_s = time.monotonic()
+            kills_s.append(_noted("kill", site.crash()))
+            load.await_service(fault_s)
+        others_s, near_tasks = _two_leaders(site, load, near, options)
         seen = load.end()
         done = near.status().done
     kills = f"slowest of {options.kills} kills"
@@ -61,7 +65,9 @@ def run(options: Namespace) -> Report:
     return report
 
 
-def _two_leaders(site: FailoverSite, near: Client, options: Namespace) -> tuple[list[float], int]:
+def _two_leaders(
+    site: FailoverSite, load: Load, near: Client, options: Namespace
+) -> tuple[list[float], int]:
     """Let two services think that they lead, again and again; return the times and the number of
     tasks of the client that submits to the old one."""
     circuit = QuantumCircuit(1)
@@ -76,7 +82,9 @@ def _two_leaders(site: FailoverSite, near: Client, options: Namespace) -> tuple[
         *(("partition", site.cut_off),) * options.partitions,
         *(("stop", site.freeze),) * options.freezes,
     ]:
+        fault_s = time.monotonic()
         taken_s, task = act(submit)
+        load.await_service(fault_s)
         times_s.append(_noted(what, taken_s))
         assert task.result(RESULT_S).counts == {"1": 10}
     return times_s, len(times_s)

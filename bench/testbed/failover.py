@@ -90,9 +90,9 @@ class Load:
             else:
                 self._report = msgspec.convert(message, LoadReport)
 
-    def await_gaps(self, count: int) -> None:
-        """Wait until so many gaps are over: it is served again."""
-        wait_for(f"{count} gaps are over", lambda: len(self.gaps) >= count)
+    def await_service(self, since_s: float) -> None:
+        """Wait until it is served again after a fault at a time, monotonic."""
+        wait_for("the client is served", lambda: any(end > since_s for _, end in self.gaps))
 
     def end(self) -> LoadReport:
         """End the client after all its tasks; return what it saw."""

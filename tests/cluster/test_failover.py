@@ -1,5 +1,6 @@
 """A standby takes over an environment whose journal is in PostgreSQL: nothing lost or doubled."""
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -31,12 +32,14 @@ def test_standby_takes_over_after_crash_and_partition(site: FailoverSite) -> Non
     with site.load() as load, site.client() as near:
         long = near.submit(busy(LAYERS), shots=100, seed=1)
         wait_for("it runs", lambda: long.state is TaskState.RUNNING)
+        fault_s = time.monotonic()
         site.crash()
         assert long.result(RESULT_S).attempts > 1, "nothing was under way"
-        load.await_gaps(1)
+        load.await_service(fault_s)
+        fault_s = time.monotonic()
         _, task = site.cut_off(lambda: near.submit(circuit, shots=9))
         assert task.result(RESULT_S).counts == {"1": 9}
-        load.await_gaps(2)
+        load.await_service(fault_s)
         report = load.end()
         assert near.status().done == report.accepted + 2
     assert (report.lost, report.doubled, report.wrong) == (0, 0, 0)
