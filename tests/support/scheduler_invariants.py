@@ -6,8 +6,8 @@ from simenv.model import WorkerState
 from simenv.scheduler.core import ATTEMPT_BITS, RUNS, UNSENT, Phase, TaskRecord
 from simenv.scheduler.dispatch.account_isolation import account_of
 from simenv.scheduler.reservations import policies
-from simenv.scheduler.reservations.reservation import ReservationEntry
-from simenv.scheduler.state.pools import REQUESTED, Pool, Worker, gpus_by_host
+from simenv.scheduler.reservations.reservation import REQUESTED, ReservationEntry
+from simenv.scheduler.state.pools import Pool, Worker, gpus_by_host
 from simenv.scheduler.state.scheduler_state import SchedulerState
 
 

@@ -18,6 +18,7 @@ import msgspec
 from simenv import model
 from simenv.errors import ConfigError, NotFoundError
 from simenv.frontends.slurm import MARK, jobs, write
+from simenv.model.reservations import JOB_SCOPE
 from simenv.wire.messages import admin
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def capacities(client: Client, cluster: str, names: Sequence[str] = ()) -> dict[
     slots = sum(node.slots for node in client.nodes().values())
     others: dict[str, int] = {}
     for each in client.reservations():
-        if each.state is model.ReservationState.ACTIVE and each.scope != jobs.SCOPE + cluster:
+        if each.state is model.ReservationState.ACTIVE and each.scope != JOB_SCOPE + cluster:
             others[each.device] = others.get(each.device, 0) + each.workers
     counts = {}
     for name in names or pools:

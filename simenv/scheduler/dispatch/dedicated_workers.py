@@ -14,6 +14,7 @@ from simenv.model import AdmissionReason, ReservationRequest, WorkerState
 from simenv.scheduler import core
 from simenv.scheduler.dispatch import planned_reservations
 from simenv.scheduler.reservations.policies import DELAYED, REJECTED, PolicyVerdict
+from simenv.scheduler.reservations.reservation import REQUESTED, DedicatedWorker
 from simenv.scheduler.state import pools as state_pools, scheduler_state
 
 if TYPE_CHECKING:
@@ -31,11 +32,9 @@ def add_reservation(state: scheduler_state.SchedulerState, reservation: Reservat
     request = reservation.grant.ask
     pool = _pool_of(state, request)
     if request.workers and pool is not None:
-        state.dedicated.all[reservation.grant.id] = state_pools.DedicatedWorker(
-            pool.spec.name, request.workers
-        )
+        state.dedicated.all[reservation.grant.id] = DedicatedWorker(pool.spec.name, request.workers)
         state.dedicated.requests.pop(pool.spec.name, None)
-        for worker in _workers_of(pool, state_pools.REQUESTED):
+        for worker in _workers_of(pool, REQUESTED):
             state.release_from_reservation(worker)
         pool.queue.add_dedicated_lanes(reservation.grant.id)
 
@@ -58,7 +57,7 @@ def hold_for_request(
     pool = _pool_of(state, request)
     if pool is not None and request.workers:
         until_ns = wall_ns + min(wait_ns, MAX_REQUEST_NS) + RETRY_MARGIN_NS
-        state.dedicated.requests[pool.spec.name] = state_pools.DedicatedWorker(
+        state.dedicated.requests[pool.spec.name] = DedicatedWorker(
             pool.spec.name, request.workers, until_ns
         )
 
@@ -68,7 +67,7 @@ def release_held(state: scheduler_state.SchedulerState, wall_ns: int) -> None:
     for name, dedicated in list(state.dedicated.requests.items()):
         if wall_ns >= dedicated.until_ns:
             del state.dedicated.requests[name]
-            for worker in _workers_of(state.pools[name], state_pools.REQUESTED):
+            for worker in _workers_of(state.pools[name], REQUESTED):
                 state.release_from_reservation(worker)
 
 
@@ -216,8 +215,8 @@ def _busy_verdict(
     claimed = missing_workers(state, pool)
     repeated = state.dedicated.requests.get(pool.spec.name)
     if repeated is not None:  # workers held for this request are available to it
-        claimed -= max(0, repeated.workers - len(_workers_of(pool, state_pools.REQUESTED)))
-    available = _workers_of(pool, state_pools.REQUESTED) + _available_workers(pool)
+        claimed -= max(0, repeated.workers - len(_workers_of(pool, REQUESTED)))
+    available = _workers_of(pool, REQUESTED) + _available_workers(pool)
     waits_us = sorted(worker.held_us for worker in available)[claimed:]
     if len(waits_us) >= requested and waits_us[requested - 1] <= SOON_US:
         return None

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import msgspec
 
-from simenv.model import JobSpec, PoolSpec, TaskState, Timing, WorkerState
+from simenv.model import JobSpec, PoolSpec, TaskState, Timing
 from simenv.scheduler import core
 from simenv.scheduler.core import Action, EndJob, RecordEvent, SubmitJob, rank_gpus
 from simenv.scheduler.state import pools, scheduler_state

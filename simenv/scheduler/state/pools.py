@@ -287,39 +287,6 @@ def gang_spec(base: PoolSpec, ranks: int, limits: ClusterLimits) -> PoolSpec:
     )
 
 
-REQUESTED = -1  # in place of a reservation number: held for a repeated request
-
-
-class DedicatedWorker(msgspec.Struct, frozen=True):
-    """Number of workers of a pool for one reservation; `until_ns`: wall clock, for a request
-    only."""
-
-    pool: str
-    workers: int
-    until_ns: int = 0
-
-
-class DedicatedWorkers:
-    """Workers that reservations should have, and requests for workers."""
-
-    def __init__(self) -> None:
-        self.all: dict[int, DedicatedWorker] = {}  # by reservation
-        self.requests: dict[str, DedicatedWorker] = {}  # by pool
-
-    def __bool__(self) -> bool:
-        return bool(self.all or self.requests)
-
-    def of(self, pool: str) -> list[tuple[int, int]]:
-        """Return pairs (reservation or REQUESTED, number of workers) of a pool."""
-        requests = [
-            (number, dedicated.workers)
-            for number, dedicated in self.all.items()
-            if dedicated.pool == pool
-        ]
-        request = self.requests.get(pool)
-        return [*requests, (REQUESTED, request.workers)] if request is not None else requests
-
-
 BACKOFF_FIRST_NS = 1_000_000_000
 BACKOFF_MAX_NS = 60_000_000_000
 PAUSE_MAX_NS = 15_000_000_000

@@ -21,6 +21,7 @@ from simenv.model.accounts import AccountTree, Billing, Qos
 from simenv.scheduler import core
 from simenv.scheduler.queueing import fair_share
 from simenv.scheduler.reservations.ledger import ReservationLedger
+from simenv.scheduler.reservations.reservation import DedicatedWorkers
 from simenv.scheduler.routing import live_routing
 from simenv.scheduler.state import (
     candidates,
@@ -101,7 +102,7 @@ class SchedulerState:
         self.paced = device_state.PacedDevices()
         self.outages: set[str] = set()  # devices that start nothing
         self.reservations = ReservationLedger()
-        self.dedicated = state_pools.DedicatedWorkers()
+        self.dedicated = DedicatedWorkers()
         self.quotas = owner_quotas.Quotas()
         self.fair_share = fair_share.FairShare()
         self.qos: Mapping[str, Qos] = {}

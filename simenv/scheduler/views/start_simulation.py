@@ -87,9 +87,8 @@ class _Run(msgspec.Struct, eq=False):
 
 
 class StartSimulation:
-    """One simulation. Times are in microseconds after `now_ns`. `starts_us`: starts of the waiting
-    tasks by number; `new_us`: start of a new task of priority 0 by pool and owner; `read`: number
-    of simulated tasks of each pool; `num_workers`: of all pools."""
+    """One simulation. Times are in microseconds after `now_ns`. `starts_us`: of waiting tasks by
+    number; `new_us`: of a new task of priority 0 by pool and owner; `read`: tasks of each pool."""
 
     def __init__(
         self, state: scheduler_state.SchedulerState, now_ns: int, owners: Iterable[str] = ("",)
@@ -101,7 +100,7 @@ class StartSimulation:
         self.starts_us: dict[int, float] = {}
         self.new_us: dict[tuple[str, str], float] = {}
         self.read: dict[str, int] = {}
-        self.num_workers = sum(len(pool.workers) for pool in state.pools.values())
+        self.num_workers = len(state.workers)
         self._state = state
         self._now_us = 0.0
         self._left = 0  # tasks that have not started

@@ -18,8 +18,8 @@ from simenv.model import (
 from simenv.scheduler.core import Action, AssignTasks, DropKeptStates, RetireWorker, Route
 from simenv.scheduler.events import reservations
 from simenv.scheduler.reservations.policies import BOUND_NS
+from simenv.scheduler.reservations.reservation import REQUESTED
 from simenv.scheduler.state import scheduler_state
-from simenv.scheduler.state.pools import REQUESTED
 from simenv.scheduler.views.cluster_info import pool_infos, reservation_info
 
 GIB = 2**30
