@@ -209,9 +209,9 @@ class TokenSettings:
     ) -> TokenCreated:
         """Make a token of `user`, "" the caller, which ends after `lifetime_s` or, with `once`,
         with its first use. `role`: client or admin, not above the caller's; "": that of the user.
-        `reservation`: number of one of the user, under which work on its pool runs, and with which
-        the token ends. The answer alone has its secret. Raises NotAllowedError, OptionError,
-        LimitExceededError, NotReservedError."""
+        `reservation`: number of one of the user, under which all work of the token runs, and with
+        which it ends; a repeat by its user returns the same token. The answer alone has its secret.
+        Raises NotAllowedError, OptionError, LimitExceededError, NotReservedError."""
         fields = {"user": user, "account": account, "role": role, "purpose": purpose}
         ends = {"lifetime_s": lifetime_s, "once": once, "reservation": reservation}
         return self._session.request(TokenCreated, CreateToken, **fields, **ends)

@@ -35,7 +35,7 @@ from simenv.service.service import ServiceComponents, WorkerEvents
 from simenv.service.tokens import TokenCommands
 from simenv.service.workers.endpoints import RateLimitedLog, check_worker
 from simenv.wire import codec
-from simenv.wire.keyfiles import USER_ROLES, Identity, with_rights
+from simenv.wire.keyfiles import USER_ROLES, Identity, check_bound, with_rights
 from simenv.wire.messages import client as m, nodes, queries
 from simenv.wire.transport.sockets import PeerKind
 
@@ -292,6 +292,8 @@ class EventLoop(ServiceComponents):
     def _from_client(
         self, peer: bytes, identity: Identity, message: m.FromClient, body: bytes
     ) -> None:
+        if identity.reservation:
+            check_bound(identity, message)
         if type(message) is m.Submit and identity.role in USER_ROLES:  # all of them may submit
             now_ns = time.monotonic_ns()
             full = self.submit_queue.enqueue(peer, identity.owner, message, body, now_ns)

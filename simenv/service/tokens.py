@@ -30,6 +30,7 @@ from simenv.errors import (
     NotFoundError,
     OptionError,
 )  # fmt: skip
+from simenv.model.reservations import JOB_SCOPE
 from simenv.service.accounting.groups import GroupMembers
 from simenv.service.control.admin_commands import LOCK_PATIENCE_S, refusal_notice
 from simenv.service.identities import TICK_S, CertificateTable
@@ -50,7 +51,8 @@ from simenv.wire.messages.tokens import (
 )  # fmt: skip
 
 MAX_TOKENS = 1_000  # of all users
-MAX_OF_USER = 64
+MAX_OF_USER = 64  # without those of jobs, which their reservations bound
+MAX_OF_RESERVATION = 8
 MAX_LIFETIME_S = 400 * 86_400.0
 PREFIX = "simenv_"  # of every token, by which scanners of source code find it
 NUMBER_BYTES = 4  # of a token's number
@@ -109,6 +111,8 @@ class TokenCommands:
         self._holders: dict[tuple[str, str], int] = {}  # in the table, by token and gateway
         self._last_holder = 0
         self._ticked_s = 0.0
+        # Of tokens of reservations, by digest, for a repeat of their user; not stored.
+        self._secrets: dict[str, str] = {}
         self._used_s: dict[str, float] = {}  # last uses that are not in the file
         self._written_s = 0.0
         stored = keyfiles.read_private(self._path, TokensFile).tokens if self._path.exists() else []
@@ -156,7 +160,15 @@ class TokenCommands:
             pool = service.state.reservations.usable(
                 asked.reservation, user, time.time_ns()
             ).grant.ask.device
+            if role == Role.ADMIN:
+                raise OptionError(
+                    "a token of a reservation has the role client", hint="role=client"
+                )
         service.owners.count_refusal(identity.owner)  # it costs more than its message
+        is_own = bool(asked.reservation) and user == identity.owner and not identity.via
+        known = self._repeated(asked, user, role) if is_own else None
+        if known is not None:
+            return TokenCreated(asked.request, self._secrets[known.digest], known.info)
         secret = PREFIX + secrets.token_urlsafe(32)
         info = TokenInfo(
             secrets.token_hex(NUMBER_BYTES), user, asked.account, role, asked.purpose,
@@ -166,10 +178,24 @@ class TokenCommands:
         token = StoredToken(info, digest_of(secret), asked.once, granted)
         self._expire(now_s)
         self._write(self._with(token))
+        if is_own and not asked.once:
+            self._secrets[token.digest] = secret
         service.owners.admit(user, role)
         detail = f"role {info.role}, for {asked.lifetime_s:.0f} s: {info.purpose or 'no purpose'}"
         service.audit.write(identity, "tokens.create", f"{info.number} of {_name(user)}", detail)
         return TokenCreated(asked.request, secret, info)
+
+    def _repeated(self, asked: CreateToken, user: str, role: str) -> StoredToken | None:
+        """Return the token that its user made for the same reservation in the same way since the
+        service has started; None if there is none. Each step of a job asks for one."""
+        wanted = asked.reservation, user, role, asked.account, asked.purpose
+        now_s = time.time()
+        for token in () if asked.once else self._tokens.values():
+            info = token.info
+            made = info.reservation, info.user, info.role, info.account, info.purpose
+            if made == wanted and token.digest in self._secrets and not self._is_over(token, now_s):
+                return token
+        return None
 
     def _is_granted(self, identity: Identity, user: str) -> bool:
         """Return whether a new token is all by which its user enters: an admin makes it for a user
@@ -194,17 +220,27 @@ class TokenCommands:
     def _with(self, token: StoredToken) -> dict[str, StoredToken]:
         """Return the tokens and one more. Raises LimitExceededError."""
         tokens = dict(self._tokens)
-        of_user = sum(each.info.user == token.info.user for each in tokens.values())
-        if len(tokens) >= MAX_TOKENS or of_user >= MAX_OF_USER:
-            count, whose = (of_user, _name(token.info.user)) if of_user >= MAX_OF_USER else (
-                len(tokens), "all users"
-            )  # fmt: skip
-            raise LimitExceededError(
-                f"there are {count} tokens of {whose}, which is the limit",
-                hint="simenv gateway tokens list, and revoke those that nobody uses",
-            )
+        own = [each.info for each in tokens.values() if each.info.user == token.info.user]
+        reservation = token.info.reservation
+        of_user = 0 if self._is_of_job(token.info) else sum(not self._is_of_job(e) for e in own)
+        of_reservation = sum(each.reservation == reservation for each in own) * bool(reservation)
+        for count, most, whose in (
+            (of_user, MAX_OF_USER, _name(token.info.user)),
+            (of_reservation, MAX_OF_RESERVATION, f"reservation {reservation}"),
+            (len(tokens), MAX_TOKENS, "all users"),
+        ):
+            if count >= most:
+                raise LimitExceededError(
+                    f"there are {count} tokens of {whose}, which is the limit",
+                    hint="simenv gateway tokens list, and revoke those that nobody uses",
+                )
         tokens[token.digest] = token
         return tokens
+
+    def _is_of_job(self, info: TokenInfo) -> bool:
+        """Return whether an admin made the reservation of a token for a batch job."""
+        reservation = self._service.state.reservations.live.get(info.reservation)
+        return reservation is not None and reservation.grant.ask.scope.startswith(JOB_SCOPE)
 
     def revoke(self, identity: Identity, asked: RevokeToken) -> Tokens:
         """Revoke a token at once. Raises NotFoundError, ConfigError if the file cannot be
@@ -325,7 +361,8 @@ class TokenCommands:
         membership = role if token.granted else self._role(user)
         if membership is None:
             raise self._no_member(user)
-        return Identity(user, role if membership is Role.ADMIN else Role.CLIENT, via)
+        role = role if membership is Role.ADMIN else Role.CLIENT
+        return Identity(user, role, via, token.info.reservation)
 
     # --- ends ------------------------------------------------------------------------------------
 
@@ -390,6 +427,7 @@ class TokenCommands:
 
     def _remove(self, token: StoredToken, reason: str, notice: bytes) -> None:
         del self._tokens[token.digest]
+        self._secrets.pop(token.digest, None)
         self._spent.discard(token.digest)
         for (number, _), holder in self._holders.items():
             if number == token.info.number and holder in self._table.users:

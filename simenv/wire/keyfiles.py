@@ -36,11 +36,13 @@ class Identity(msgspec.Struct, frozen=True):
     """Identity of the peer of a connection. `owner`: the name of the key; "" for the environment's
     own user, who connects through a socket that nobody else can open. For the role worker: the name
     of the only worker that the peer may speak for; "" if it connects through such a socket. `via`:
-    the key of the gateway that acts for the owner; "": the owner has connected."""
+    the key of the gateway that acts for the owner; "": the owner has connected. `reservation`: the
+    one under which all tasks of the peer run, and which it may only end; 0: no such bound."""
 
     owner: str
     role: Role
     via: str = ""
+    reservation: int = 0
 
     @property
     def scope(self) -> str:
@@ -89,6 +91,29 @@ def with_rights(peer: bytes, identity: Identity, message: object) -> Identity:
         hint="ask the owner of the environment for a key with the role admin "
         "(made there by: simenv keys add NAME --role admin)",
     )
+
+
+# Refused to a peer whose rights are bound to a reservation; so is a Reserve that is not dry.
+_UNBOUND = (admin.Renew, admin.AddCalendarEntry, admin.RemoveCalendarEntry, admin.RotateKey)
+
+
+def check_bound(identity: Identity, message: object) -> None:
+    """Check a message of a peer whose rights are bound to its reservation. Raises
+    NotAllowedError."""
+    own = named = identity.reservation
+    if isinstance(message, m.Submit):
+        named = message.terms.reservation
+    elif isinstance(message, admin.Release | tokens.CreateToken):
+        named = message.reservation
+    refused = isinstance(message, _UNBOUND)
+    refused = refused or (isinstance(message, admin.Reserve) and not message.dry)
+    if refused or named != own:
+        where = "" if refused else f" with reservation {named}" if named else " without one"
+        raise NotAllowedError(
+            f"{type(message).__name__}{where} is not permitted: this token is for work under "
+            f"reservation {own}",
+            hint="name its pool; or use a token without a reservation: simenv gateway tokens add",
+        )
 
 
 KEYS_FORMAT = 1

@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 import slurm_jobs
 from cluster_slurm import LOGIN
-from slurm_site import ADDRESS, CLUSTER, LATE_S, POOL, WORKERS, Site, report
+from slurm_site import (
+    ADDRESS,
+    CLUSTER,
+    LATE_S,
+    OTHER,
+    OTHERS,
+    POOL,
+    WORKERS,
+    Site,
+    report,
+)
 
 BELL = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[2]; creg c[2]; h q[0]; cx q[0],q[1]; '
 BELL += "measure q -> c;"
@@ -228,31 +238,76 @@ def test_reservation_survives_controller_and_ends_with_job(with_qpus: Site) -> N
     cancel(site, follower)
 
 
-def test_sync_ends_what_an_epilog_left_and_follows_the_capacity(with_qpus: Site) -> None:
+def test_sync_ends_what_an_epilog_left(with_qpus: Site) -> None:
     site = with_qpus
     epilog = site.cluster.folder / "slurm" / "simenv_epilog.sh"
     text = epilog.read_text()
-    job = site.submit("user0", site.script("wait.sh", WAITING), f"--qpu={POOL}")
-    site.has_printed(job, "started")
-    other = site.submit("user0", site.script("wait.sh", WAITING), f"--qpu={POOL}")
-    site.has_printed(other, "started")
+    jobs = [
+        site.submit("user0", site.script("wait.sh", WAITING), f"--qpu={POOL}") for _ in range(2)
+    ]
+    for job in jobs:
+        site.has_printed(job, "started")
+    job, other = jobs
     epilog.write_text("#!/bin/sh\nexit 1\n")
     try:
         site.cluster.run(LOGIN, ["scancel", str(job)])
         site.until(lambda: site.shown(job, "%T") == "CANCELLED", job)
         (orphan,) = site.reservations()[job]
-        site.simenv("scale", POOL, str(WORKERS - 1))
-        done = site.sync()
-        assert done["ended"] == [orphan["reservation"]]
-        assert done["licenses"] == {POOL: WORKERS - 1}
+        assert site.sync("--pool", POOL)["ended"] == [orphan["reservation"]]
         assert set(site.reservations()) == {other}
-        assert site.licences() == {POOL: (WORKERS - 1, 1)}
     finally:
         epilog.write_text(text)
-        site.simenv("scale", POOL, str(WORKERS))
-        site.sync()
-    assert site.licences() == {POOL: (WORKERS, 1)}
     cancel(site, other)
+
+
+def test_sync_holds_back_what_a_pool_has_lost_and_jobs_wait_for_it(with_qpus: Site) -> None:
+    site = with_qpus
+    job = 0
+    try:
+        site.simenv("scale", POOL, str(WORKERS - 1))
+        done = site.sync("--pool", POOL)
+        assert (done["licenses"], done["held"]) == ({POOL: WORKERS}, {POOL: 1})
+        assert not done["reconfigured"]
+        assert site.licences() == (WORKERS, 1, 0)
+        job = site.submit("user0", site.script("wait.sh", WAITING), f"--qpu={POOL}:{WORKERS}")
+        site.waits_for(job, "PENDING Licenses")
+        site.simenv("scale", POOL, str(WORKERS))
+        site.simenv("drain", LOGIN, "--reason", "test")  # as if it were lost
+        assert site.sync("--pool", POOL)["held"] == {POOL: WORKERS}
+        site.waits_for(job, "PENDING Licenses")
+        site.simenv("undrain", LOGIN)
+        assert site.sync("--pool", POOL)["held"] == {POOL: 0}
+        site.has_printed(job, "started")
+        assert site.licences() == (WORKERS, 0, WORKERS)
+    finally:
+        site.simenv("scale", POOL, str(WORKERS))
+        site.simenv("undrain", LOGIN)
+        site.hold_nothing()
+    cancel(site, job)
+
+
+def test_slots_of_a_node_are_counted_once_for_pools_that_share_them(with_qpus: Site) -> None:
+    site = with_qpus
+    script = site.script("wait.sh", WAITING)
+    submitted = []
+    try:
+        done = site.sync()
+        assert done["licenses"] == {POOL: WORKERS, OTHER: OTHERS}
+        assert sum(done["held"].values()) == OTHERS
+        assert site.licences(OTHER) == (OTHERS, 1, 0)
+        submitted.append(site.submit("user0", script, f"--qpu={OTHER}:{OTHERS}"))
+        site.waits_for(submitted[0], "PENDING Licenses")
+        assert site.sync()["held"] == {POOL: OTHERS, OTHER: 0}
+        site.has_printed(submitted[0], "started")
+        submitted.append(site.submit("user1", script, f"--qpu={POOL}:{WORKERS}"))
+        site.waits_for(submitted[1], "PENDING Licenses")
+        assert site.sync()["held"] == {POOL: OTHERS, OTHER: 0}  # the slots are in use
+        cancel(site, submitted[0])
+        assert site.sync()["held"] == {POOL: 0, OTHER: OTHERS}
+        site.has_printed(submitted[1], "started")
+    finally:
+        site.hold_nothing()
+    cancel(site, *submitted)
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def many(count: str, seed: str, *words: str) -> dict[str, float]:
                 late_s[number] = now_s - ended_s[number]
             while len(submitted) < int(count) and len(known) < WAITING:
                 number = submit(uids, argv)
-                known[number] = jobs.SlurmJob(number, "PENDING", None, {})
+                known[number] = jobs.SlurmJob(number, "PENDING", "", None, "", {})
                 submitted.append(number)
                 if random.random() < CANCELLED:
                     cancels[number] = time.monotonic() + random.uniform(*CANCEL_S)

@@ -29,6 +29,7 @@ PORT, WEB_PORT = 7481, 8480
 LATE_S = 5.0  # goal: from the end of a job, as Slurm sees it, to the end of its reservation
 CLUSTER = "simenv"
 POOL, WORKERS = "fez_emulated", 3
+OTHER, OTHERS = "small", 2  # a pool on the same slots
 ADDRESS = f"munge:root@{LOGIN}:{PORT}/default"
 CONFIG = """
 listen = "tcp://{address}:0"
@@ -38,6 +39,11 @@ name = "{pool}"
 device = "fez"
 min = {workers}
 max = {workers}
+[[pools]]
+name = "{other}"
+engine = "statevector"
+min = 0
+max = {others}
 [identity]
 use = ["keys", "munge"]
 users = ["user0", "user1"]
@@ -181,17 +187,24 @@ class Site:
         """Start the daemon `simenv slurm sync`."""
         folder = self.cluster.folder / "slurm"
         argv = ["simenv", "slurm", "sync", "--conf", folder, "--cluster", CLUSTER, "--every", "0.5"]
-        return self.cluster.popen(LOGIN, argv)
+        return self.cluster.popen(LOGIN, [*argv, "--pool", POOL])
 
-    def sync(self) -> Any:
+    def sync(self, *options: str) -> Any:
         """One pass of `simenv slurm sync`."""
         folder = self.cluster.folder / "slurm"
-        return self.simenv("slurm", "sync", "--conf", folder, "--cluster", CLUSTER)
+        return self.simenv("slurm", "sync", "--conf", folder, "--cluster", CLUSTER, *options)
 
-    def licences(self) -> dict[str, tuple[int, int]]:
-        """Total and used licences, as the controller counts them."""
+    def licences(self, pool: str = POOL) -> tuple[int, int, int]:
+        """Licences of a pool: all, those held back and those used, as the controller counts."""
         rows = self.simenv("slurm", "status", "--cluster", CLUSTER)["pools"]
-        return {row["pool"]: (row["licenses"], row["used"]) for row in rows}
+        (row,) = (row for row in rows if row["pool"] == pool)
+        return row["licenses"], row["held"], row["used"]
+
+    def hold_nothing(self) -> None:
+        """As before the first pass."""
+        for pool in (POOL, OTHER):
+            argv = ["scontrol", "delete", f"ReservationName=simenv_{pool}"]
+            self.cluster.run(LOGIN, argv, check=False)
 
     def stop_controller(self) -> None:
         """Stop slurmctld, which stores its jobs: it does so every few seconds otherwise."""
@@ -250,6 +263,7 @@ def site(count: int) -> Iterator[Site]:
         address = cluster.hosts[LOGIN].address
         file = cluster.folder / "simenv.toml"
         names = {"pool": POOL, "workers": WORKERS, "port": PORT, "web_port": WEB_PORT}
+        names |= {"other": OTHER, "others": OTHERS}
         file.write_text(CONFIG.format(address=address, **names))
         try:
             cluster.run(LOGIN, ["simenv", "up", "--config", file, "--hosts", f"{LOGIN}:{WORKERS}"])

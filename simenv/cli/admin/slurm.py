@@ -11,7 +11,7 @@ import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
@@ -22,7 +22,7 @@ from simenv.errors import NoServiceError, OptionError, SimenvError
 if TYPE_CHECKING:
     from simenv.client.client import Client
     from simenv.frontends.slurm.jobs import JobReservation
-    from simenv.frontends.slurm.licenses import License
+    from simenv.frontends.slurm.licenses import License, LicenseSynchroniser
     from simenv.model import ReservationInfo
 
 CONF_FOLDER = Path("/etc/slurm")
@@ -204,22 +204,27 @@ def sync(
     pool: Annotated[
         list[str] | None, typer.Option("--pool", help="This pool alone; may be repeated.")
     ] = None,
+    lower: Annotated[
+        bool, typer.Option("--lower", help="Lower the counts of pools that were made smaller.")
+    ] = False,
 ) -> None:
     """Keep the licences equal to the capacity of the pools, end the reservations of jobs that have
-    ended, and renew those of running jobs.
+    ended or are without licences, and renew those of running jobs.
 
-    With --every it runs as a daemon, beside slurmctld. It needs the role admin, and may write the
-    file of licences.
+    With --every it runs as a daemon, beside slurmctld. It needs the role admin, may write the file
+    of licences, and is an operator of Slurm.
     """
+    from simenv.frontends.slurm import LICENSES, licenses
+
     common, name = app.settings_of(context), _cluster(cluster)
-    former: set[str] = set()
+    synchroniser = licenses.LicenseSynchroniser(conf / LICENSES, name, tuple(pool or ()))
     client: Client | None = None
     failure = ""
     try:
         while True:
             try:
                 client = client or common.connect()
-                done = _synchronise(client, conf, name, tuple(pool or ()), former)
+                done = _synchronise(client, name, synchroniser, lower)
                 failure = ""
                 if done.changed or not every:
                     common.answer(done, _lines_of(done, whole=not every))
@@ -242,28 +247,31 @@ def sync(
 
 
 class Synchronised(msgspec.Struct, frozen=True):
-    """Outcome of one pass. `licenses`: of the pools, by name."""
+    """Outcome of one pass. `licenses`: of the pools, by name; `held`: those of them that are held
+    back."""
 
     licenses: dict[str, int]
+    held: dict[str, int]
+    moved: bool
     reconfigured: bool
     ended: list[int]
     renewed: list[int]
 
     @property
     def changed(self) -> bool:
-        return bool(self.reconfigured or self.ended or self.renewed)
+        return bool(self.moved or self.reconfigured or self.ended or self.renewed)
 
 
 def _synchronise(
-    client: Client, conf: Path, cluster: str, names: tuple[str, ...], former: set[str]
+    client: Client, cluster: str, synchroniser: LicenseSynchroniser, lower: bool
 ) -> Synchronised:
-    from simenv.frontends.slurm import LICENSES, jobs, licenses
+    from simenv.frontends.slurm import jobs
 
     result = jobs.reconcile(client, cluster, time.time_ns())
-    counts = licenses.capacities(client, cluster, names)
-    former |= set(counts)
-    changed = licenses.write_counts(conf / LICENSES, counts, sorted(former))
-    return Synchronised(counts, changed, result.ended, result.renewed)
+    done = synchroniser.synchronise(client, lower=lower)
+    moved = bool(done.changed)
+    ends = result.ended, result.renewed
+    return Synchronised(done.licenses, done.held, moved, done.reconfigured, *ends)
 
 
 def _lines_of(done: Synchronised, *, whole: bool) -> Iterator[str]:
@@ -271,6 +279,9 @@ def _lines_of(done: Synchronised, *, whole: bool) -> Iterator[str]:
     if whole or done.reconfigured:
         counts = ", ".join(f"{name}:{count}" for name, count in done.licenses.items()) or "none"
         yield f"licences  {counts}{'  (written)' if done.reconfigured else ''}"
+    if whole or done.moved:
+        counts = ", ".join(f"{name}:{count}" for name, count in done.held.items() if count)
+        yield f"held      {counts or 'none'}"
     for what, numbers in (("ended", done.ended), ("renewed", done.renewed)):
         if numbers:
             yield f"{what:<9} {', '.join(map(str, numbers))}"
@@ -280,19 +291,21 @@ def _lines_of(done: Synchronised, *, whole: bool) -> Iterator[str]:
 def status(context: typer.Context, cluster: Cluster = "") -> None:
     """Show the licences of each pool, its capacity, and the reservations of jobs.
 
-    The exit code is 1 if a pool's licences differ from its capacity, or Slurm does not answer."""
+    The exit code is 1 if the licences that are not held back differ from a pool's capacity, or
+    Slurm does not answer."""
     from simenv.frontends.slurm import jobs, licenses
 
     common, name = app.settings_of(context), _cluster(cluster)
     known: dict[str, licenses.License] | None = None
+    held: dict[str, int] = {}
     try:
-        known = licenses.controller_licenses()
+        known, held = licenses.controller_licenses(), licenses.held_licenses()
     except SimenvError as error:
         terminal.note(f"Slurm does not answer: {terminal.clean(error.message)}")
     with common.connect() as client:
-        counts = licenses.capacities(client, name)
+        counts = licenses.capacities(client, name, (), known)
         live = jobs.of_cluster(client, name)
-    rows = [_row(pool, count, live, known) for pool, count in counts.items()]
+    rows = [_row(pool, each.available, live, known, held) for pool, each in counts.items()]
     shown = [
         {"reservation": each.id, "job": each.job, "user": each.owner, "pool": each.device,
          "workers": each.workers, "used_s": each.actual_total_ns / 1e9} for each in live
@@ -300,11 +313,13 @@ def status(context: typer.Context, cluster: Cluster = "") -> None:
     common.answer({"pools": rows, "reservations": shown}, ())
     if not common.as_json:
         texts = [["-" if cell is None else str(cell) for cell in row.values()] for row in rows]
-        terminal.table([("POOL", "CAPACITY", "LICENCES", "USED", "RESERVED"), *texts], left=1)
+        terminal.table(
+            [("POOL", "CAPACITY", "LICENCES", "HELD", "USED", "RESERVED"), *texts], left=1
+        )
         for each in live:
             owner = each.owner or "(own user)"
             terminal.line(f"job {each.job} of {owner}: {each.workers} of {each.device}")
-    if any(row["capacity"] != row["licenses"] for row in rows):
+    if any(known is None or row["licenses"] - row["held"] != row["capacity"] for row in rows):
         if known is not None:
             terminal.note("licences differ from capacities: simenv slurm sync")
         raise typer.Exit(1)
@@ -315,7 +330,8 @@ def _row(
     capacity: int,
     live: Sequence[ReservationInfo],
     known: Mapping[str, License] | None,
-) -> dict[str, object]:
+    held: Mapping[str, int],
+) -> dict[str, Any]:
     """One pool of `status`. `known` None: Slurm does not answer."""
     from simenv.frontends.slurm import licenses
 
@@ -324,6 +340,7 @@ def _row(
         "pool": pool,
         "capacity": capacity,
         "licenses": None if license_ is None else license_.total,
+        "held": None if license_ is None else held.get(pool, 0),
         "used": None if license_ is None else license_.used,
         "reserved": sum(each.workers for each in live if each.device == pool),
     }

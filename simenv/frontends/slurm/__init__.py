@@ -113,6 +113,8 @@ def install(plugin: Path, folder: Path, site: SlurmSite, program: Path) -> Insta
     plugstack = folder / "plugstack.conf"
     write(plugstack, _with_line(plugstack, f"required {plugin} {arguments} {MARK}"))
     variables = f"export SIMENV_SERVICE={shlex.quote(site.admin or site.service)}\n"
+    # slurmctld gives its programs no SLURM_CONF.
+    variables += f"export SLURM_CONF={shlex.quote(str(folder.absolute() / 'slurm.conf'))}\n"
     if site.munge:
         variables += f"export SIMENV_MUNGE_SOCKET={shlex.quote(site.munge)}\n"
     command, cluster = shlex.quote(str(program)), shlex.quote(site.cluster)

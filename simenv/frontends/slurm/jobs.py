@@ -32,7 +32,7 @@ from simenv.errors import (
     SimenvError,
     TimedOutError,
 )
-from simenv.model.reservations import JOB_SCOPE as SCOPE
+from simenv.model.reservations import JOB_SCOPE
 from simenv.qpm import contract
 from simenv.wire.messages import admin
 
@@ -51,15 +51,18 @@ HOLDING = frozenset(
 )
 _DEVICE = re.compile(r"([A-Za-z0-9_.-]{1,64})(?::([1-9]\d{0,3}))?\Z")
 _NUMBER = re.compile(r"[1-9]\d{0,9}\Z")
-_FORMAT = "%A|%T|%L|%u|%W"
+_FORMAT = "%A|%T|%r|%L|%u|%W"  # licences are last: they may have a |
+_SEPARATORS = 5
 _UNKNOWN_JOB = "invalid job id"
 
 
 class SlurmJob(msgspec.Struct, frozen=True):
-    """A job as squeue shows it. `left_s`: time left; None: no limit, or not known."""
+    """A job as squeue shows it. `reason`: why it waits. `left_s`: time left; None: no limit, or not
+    known."""
 
     number: int
     state: str
+    reason: str
     left_s: float | None
     user: str
     licenses: Mapping[str, int]
@@ -139,8 +142,15 @@ def listed_jobs(*options: str) -> dict[int, SlurmJob]:
     """Return the jobs that squeue lists, by number. Raises SimenvError if the controller does not
     answer: then nothing is known of any job."""
     lines = run(["squeue", "--noheader", "--all", f"--format={_FORMAT}", *options]).splitlines()
-    jobs = [_job_of(line) for line in lines if line.count("|") == _FORMAT.count("|")]
+    jobs = [_job_of(line) for line in lines if line.count("|") >= _SEPARATORS]
     return {job.number: job for job in jobs}
+
+
+def waiting_for_licenses() -> list[SlurmJob]:
+    """Return the jobs that wait for licences, the one of the highest priority first. Raises
+    SimenvError."""
+    waiting = listed_jobs("--states=PENDING", "--sort=-p,i").values()
+    return [job for job in waiting if job.reason == "Licenses"]
 
 
 def job(number: int) -> SlurmJob:
@@ -157,8 +167,8 @@ def job(number: int) -> SlurmJob:
 
 
 def _job_of(line: str) -> SlurmJob:
-    number, state, left, user, licenses = line.split("|")
-    return SlurmJob(int(number), state, _span_s(left), user, _licenses(licenses))
+    number, state, reason, left, user, licenses = line.split("|", _SEPARATORS)
+    return SlurmJob(int(number), state, reason, _span_s(left), user, licenses_of(licenses))
 
 
 def _span_s(text: str) -> float | None:
@@ -173,7 +183,8 @@ def _span_s(text: str) -> float | None:
     return float(86_400 * int(days) + seconds)
 
 
-def _licenses(text: str) -> dict[str, int]:
+def licenses_of(text: str) -> dict[str, int]:
+    """Parse licences as Slurm shows them: NAME[:COUNT][,...], or (null)."""
     counts = {}
     for word in re.split("[,;]", text):
         name, _, count = word.partition(":")
@@ -254,7 +265,7 @@ def _holding(number: int) -> SlurmJob:
 
 def _request(number: int, cluster: str, share: DeviceShare) -> model.ReservationRequest:
     """Return the request of a job, which is the same at each of its steps."""
-    scope = SCOPE + cluster
+    scope = JOB_SCOPE + cluster
     return model.ReservationRequest(
         request_id=f"{scope}/{number}/{share.pool}",
         device=share.pool,
@@ -276,7 +287,7 @@ def of_cluster(client: Client, cluster: str) -> list[model.ReservationInfo]:
     return [
         each
         for each in client.reservations()
-        if each.scope == SCOPE + cluster and each.state is model.ReservationState.ACTIVE
+        if each.scope == JOB_SCOPE + cluster and each.state is model.ReservationState.ACTIVE
     ]
 
 

@@ -1,14 +1,17 @@
 """Licences of Slurm: one for each worker of a pool that a job can reserve.
 
-`simenv slurm sync` writes the file that slurm.conf includes, and asks the controller to read it
-again. Invariants: names that are no pools of the environment stay in the file as they are; a pool
-that is gone has 0 licences, so that jobs that wait for it stay valid; the file is replaced as a
-whole.
+The count in the file that slurm.conf includes is the most that the pool can have. What cannot be
+had now is held back by a reservation of Slurm (LICENSE_ONLY), so that jobs wait for it: sbatch
+refuses jobs above the count. Invariants: a count grows with its pool, and falls if an administrator
+says so or the pool is gone; pools that share slots never have more licences free together than
+there are free slots; names that are no pools of the environment stay in the file as they are; the
+file is replaced as a whole.
 """
 
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,8 +27,12 @@ from simenv.wire.messages import admin
 if TYPE_CHECKING:
     from simenv.client.client import Client
 
+RECONFIGURE_S = 60.0  # least time between two: slurmctld reads all of its configuration each time
+PREFIX = "simenv_"  # of the names of Slurm's reservations; a pool's name follows
+UP = "up"  # state of a node whose slots can be had
 _LINE = re.compile(r"\s*Licenses\s*=\s*(\S*)\s*\Z", re.IGNORECASE)
 _SHOWN = re.compile(r"LicenseName=(\S+)\s+Total=(\d+)\s+Used=(\d+)")
+_RESERVATION = re.compile(rf"ReservationName={PREFIX}(\S+) .* Licenses=(\S+) ")
 
 
 class License(msgspec.Struct, frozen=True):
@@ -35,32 +42,91 @@ class License(msgspec.Struct, frozen=True):
     used: int
 
 
-def capacities(client: Client, cluster: str, names: Sequence[str] = ()) -> dict[str, int]:
-    """Return how many workers of each pool jobs of a cluster can reserve: the pool's largest number
-    of workers, less those in reservations that are not the cluster's; 0 while the pool is
-    quarantined or its device drains. `names`: these pools alone. Raises NotFoundError."""
+class Capacity(msgspec.Struct, frozen=True):
+    """Workers of a pool. `most`: with all of its nodes. `available`: that jobs have or can have
+    now."""
+
+    most: int
+    available: int
+
+
+def capacities(
+    client: Client, cluster: str, names: Sequence[str], known: Mapping[str, License] | None
+) -> dict[str, Capacity]:
+    """Return the workers of each pool for jobs of a cluster: on nodes that are up, less those in
+    reservations that are not the cluster's; none are available while the pool is quarantined or its
+    device drains. Slots that pools share go to the jobs that wait first, then evenly. `names`:
+    these pools alone, () all. `known`: the licences of the controller; None: it does not answer.
+    Raises NotFoundError, SimenvError."""
     pools = {name: pool for name, pool in client.pools().items() if not pool.on_demand}
     for name in names:
         if name not in pools:
             raise NotFoundError(f"there is no pool {name!r}", hint=f"pools: {', '.join(pools)}")
-    slots = sum(node.slots for node in client.nodes().values())
-    others: dict[str, int] = {}
+    nodes = client.nodes().values()
+    slots = sum(node.slots for node in nodes)
+    free = sum(node.slots for node in nodes if node.state == UP)
+    own, others = dict.fromkeys(pools, 0), dict.fromkeys(pools, 0)
     for each in client.reservations():
-        if each.state is model.ReservationState.ACTIVE and each.scope != JOB_SCOPE + cluster:
-            others[each.device] = others.get(each.device, 0) + each.workers
-    counts = {}
+        if each.state is model.ReservationState.ACTIVE and each.device in pools:
+            of_jobs = each.scope == JOB_SCOPE + cluster
+            (own if of_jobs else others)[each.device] += each.workers
+    # A job has its licences before its reservation.
+    used = {name: license_.used for name, license_ in (known or {}).items()}
+    taken = {name: max(own[name], used.get(name, 0)) for name in pools}
+    on_nodes = {name for name, pool in pools.items() if not _is_machine(pool)}
+    free -= sum(taken[name] + others[name] for name in on_nodes)
+    most: dict[str, int] = {}
+    room: dict[str, int] = {}  # licences that may be free, if no other pool needs the slots
     for name in names or pools:
         pool = pools[name]
-        # A machine's workers need no slots.
-        most = pool.most if pool.engine == "hardware" else min(pool.most, slots)
-        closed = pool.ranks > 1 or pool.state == "quarantined" or _drains(client, name)
-        counts[name] = 0 if closed else max(0, most - others.get(name, 0))
-    return counts
+        most[name] = (
+            0 if pool.ranks > 1 else min(pool.most, slots) if name in on_nodes else pool.most
+        )
+        if pool.ranks == 1 and pool.state != "quarantined" and not _drains(client, name):
+            room[name] = max(0, pool.most - others[name] - taken[name])
+    shared = {name: count for name, count in room.items() if name in on_nodes}
+    parts = dict(room)
+    if sum(shared.values()) > free:
+        waiting = [] if known is None else jobs.waiting_for_licenses()
+        parts |= divided(max(0, free), shared, [job.licenses for job in waiting])
+    return {
+        name: Capacity(count, taken[name] + parts[name] if name in parts else 0)
+        for name, count in most.items()
+    }
+
+
+def _is_machine(pool: model.PoolInfo) -> bool:
+    """Return whether the workers of a pool need no slots."""
+    return pool.engine == "hardware"
+
+
+def divided(
+    free: int, room: Mapping[str, int], waiting: Sequence[Mapping[str, int]]
+) -> dict[str, int]:
+    """Return the slots of each pool out of those that are free: as many as waiting jobs need, the
+    first of them first, and an even part of the rest. `room`: the most of each; `waiting`: licences
+    by job."""
+    parts = dict.fromkeys(room, 0)
+    for licenses in waiting:
+        wanted = {name: count for name, count in licenses.items() if name in room}
+        fits = all(parts[name] + count <= room[name] for name, count in wanted.items())
+        if fits and sum(wanted.values()) <= free:
+            free -= sum(wanted.values())
+            parts |= {name: parts[name] + count for name, count in wanted.items()}
+    left = sorted(room, key=lambda name: room[name] - parts[name])
+    for done, name in enumerate(left):
+        part = min(room[name] - parts[name], free // (len(left) - done))
+        parts[name] += part
+        free -= part
+    return parts
 
 
 def _drains(client: Client, name: str) -> bool:
     state = client.session.request(admin.TargetReply, admin.GetTarget, device=name).info.state
     return state == "draining"
+
+
+# --- the file -------------------------------------------------------------------------------------
 
 
 def counts_of(text: str) -> dict[str, str]:
@@ -80,31 +146,112 @@ def counts_of(text: str) -> dict[str, str]:
     return counts
 
 
-def updated(text: str, present: Mapping[str, int], former: Sequence[str] = ()) -> str:
-    """Return the text of the file with these counts. `former`: pools that have gone."""
-    counts = counts_of(text) | {name: str(count) for name, count in present.items()}
+def updated(
+    text: str, present: Mapping[str, int], former: Sequence[str] = (), *, lower: bool = False
+) -> str:
+    """Return the text of the file with at least these counts; `lower`: with exactly these.
+    `former`: pools that have gone."""
+    counts = counts_of(text)
+    for name, most in present.items():
+        earlier = counts.get(name, "")
+        counts[name] = str(max(most, 0 if lower or not earlier.isdigit() else int(earlier)))
     counts |= {name: "0" for name in former if name in counts and name not in present}
     line = ",".join(f"{name}:{count}" for name, count in counts.items())
     return f"{MARK}: the counts of pools are written by `simenv slurm sync`\nLicenses={line}\n"
 
 
-def write_counts(path: Path, present: Mapping[str, int], former: Sequence[str] = ()) -> bool:
-    """Write the counts, and let the controller read them. Returns False if they were there. Raises
-    NotFoundError, ConfigError, SimenvError if the controller does not answer."""
-    if not path.exists():
-        raise NotFoundError(f"there is no {path}", hint="simenv slurm install")
-    text = path.read_text(encoding="utf-8")
-    wanted = updated(text, present, former)
-    in_force = {name: each.total for name, each in controller_licenses().items()}
-    if wanted == text and all(in_force.get(name) == count for name, count in present.items()):
-        return False
-    if wanted != text:
-        write(path, wanted)
-    jobs.run(["scontrol", "reconfigure"])
-    return True
+# --- the controller -------------------------------------------------------------------------------
 
 
 def controller_licenses() -> dict[str, License]:
     """Return the licences that the controller counts, by name. Raises SimenvError."""
     shown = jobs.run(["scontrol", "show", "licenses"])
     return {name: License(int(total), int(used)) for name, total, used in _SHOWN.findall(shown)}
+
+
+def held_licenses() -> dict[str, int]:
+    """Return the licences that are held back, by name. Raises SimenvError."""
+    shown = jobs.run(["scontrol", "--oneliner", "show", "reservation"])
+    found = {name: jobs.licenses_of(counts) for name, counts in _RESERVATION.findall(shown)}
+    return {name: counts.get(name, 0) for name, counts in found.items()}
+
+
+def hold_back(name: str, count: int, present: int | None) -> None:
+    """Hold back so many licences of a name. `present`: those held back now; None: there is no
+    reservation. Raises SimenvError."""
+    reservation, licenses = f"ReservationName={PREFIX}{name}", f"Licenses={name}:{count}"
+    if not count:
+        jobs.run(["scontrol", "delete", reservation])
+    elif present is not None:
+        jobs.run(["scontrol", "update", reservation, licenses])
+    else:  # after the year that UNLIMITED is, the next pass makes it anew
+        span = ["StartTime=now", "Duration=UNLIMITED", "Users=root", "Flags=LICENSE_ONLY"]
+        jobs.run(["scontrol", "create", "reservation", reservation, *span, licenses])
+
+
+class Synchronised(msgspec.Struct, frozen=True):
+    """Outcome of one pass, by pool. `held`: licences that are held back; `changed`: the pools whose
+    number of those is another than before; `reconfigured`: the file was written, or the controller
+    had not read it."""
+
+    licenses: dict[str, int]
+    held: dict[str, int]
+    changed: list[str]
+    reconfigured: bool
+
+
+class LicenseSynchroniser:
+    """Keeps the licences of pools equal to their capacities. `names`: of these pools alone, () of
+    all."""
+
+    def __init__(self, path: Path, cluster: str, names: Sequence[str] = ()) -> None:
+        self._path = path
+        self._cluster = cluster
+        self._names = tuple(names)
+        self._former: set[str] = set()
+        self._reconfigured_s: float | None = None
+
+    def synchronise(self, client: Client, *, lower: bool = False) -> Synchronised:
+        """Write the counts, let the controller read them, and hold back what cannot be had.
+        `lower`: write counts that have fallen, too. Raises NotFoundError, ConfigError, SimenvError
+        if the controller does not answer."""
+        if not self._path.exists():
+            raise NotFoundError(f"there is no {self._path}", hint="simenv slurm install")
+        known = controller_licenses()
+        present = capacities(client, self._cluster, self._names, known)
+        self._former |= set(present)
+        text = self._path.read_text(encoding="utf-8")
+        most = {name: capacity.most for name, capacity in present.items()}
+        wanted = updated(text, most, sorted(self._former), lower=lower)
+        counts = {name: int(count) for name, count in counts_of(wanted).items() if name in present}
+        is_due = wanted != text or any(not _has(known, name, counts[name]) for name in present)
+        if is_due and (is_due := self._may_reconfigure()):
+            if wanted != text:
+                write(self._path, wanted)
+            jobs.run(["scontrol", "reconfigure"])
+            known = controller_licenses()
+        held_before = held_licenses()
+        held, changed = {}, []
+        for name, capacity in present.items():
+            total = known[name].total if name in known else 0
+            held[name] = max(0, total - capacity.available)
+            before = held_before.get(name)
+            if held[name] != (before or 0):
+                hold_back(name, held[name], before)
+                changed.append(name)
+        missing = [name for name in present if not _has(known, name, counts[name])]
+        if is_due and missing:
+            text = f"slurmctld does not count {counts[missing[0]]} licences {missing[0]}"
+            raise ConfigError(text, hint=f"slurm.conf needs: include {self._path}")
+        return Synchronised(counts, held, changed, is_due)
+
+    def _may_reconfigure(self) -> bool:
+        now_s = time.monotonic()
+        if self._reconfigured_s is not None and now_s - self._reconfigured_s < RECONFIGURE_S:
+            return False
+        self._reconfigured_s = now_s
+        return True
+
+
+def _has(known: Mapping[str, License], name: str, count: int) -> bool:
+    return (known[name].total if name in known else 0) == count

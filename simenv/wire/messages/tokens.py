@@ -23,7 +23,8 @@ Secret = Annotated[str, msgspec.Meta(min_length=40, max_length=100)]
 class TokenInfo(msgspec.Struct, frozen=True):
     """One token. `number`: eight characters by which it is listed and revoked. `at_s`, `expires_s`:
     when it was made and ends, `used_s`: last use (to ten minutes; 0: never); seconds since 1970.
-    `reservation`: that of its user's work on `pool`, with which it ends; 0: none."""
+    `reservation`: that of its user's work on `pool`, under which all of its tasks run, and with
+    which it ends; 0: none."""
 
     number: str
     user: str  # "": the environment's own user
@@ -40,8 +41,9 @@ class TokenInfo(msgspec.Struct, frozen=True):
 class CreateToken(ClientRequest, frozen=True, tag=56):
     """Make a token for a user; "" the sender, who must be an admin for another one. `role`: not
     above the sender's, and "" that of the user. `once`: it ends with its first exchange, as a link
-    of `simenv web` does. `reservation`: a live one of the user, with which the token ends; 0: none.
-    Answered by TokenCreated."""
+    of `simenv web` does. `reservation`: a live one of the user, to which the token's rights are
+    bound, and with which it ends; 0: none. A repeat by the user returns the same token. Answered by
+    TokenCreated."""
 
     user: Name
     account: Name

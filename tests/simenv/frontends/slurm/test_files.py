@@ -80,20 +80,34 @@ def test_requests_of_qpu_are_parsed() -> None:
 
 
 def test_rows_of_squeue_are_read() -> None:
-    job = jobs._job_of("7|RUNNING|1-02:03:04|ana|fez:2,matlab:1")
+    job = jobs._job_of("7|RUNNING|None|1-02:03:04|ana|fez:2,matlab:1")
     assert (job.number, job.holds, job.left_s, job.user) == (7, True, 93_784.0, "ana")
     assert job.licenses == {"fez": 2, "matlab": 1}
-    waiting = jobs._job_of("8|PENDING|UNLIMITED|ana|(null)")
+    waiting = jobs._job_of("8|PENDING|Licenses|UNLIMITED|ana|(null)")
     assert (waiting.holds, waiting.left_s, waiting.licenses) == (False, None, {})
-    assert jobs._job_of("9|COMPLETING|0:59|ana|fez").licenses == {"fez": 1}
+    assert jobs._job_of("9|COMPLETING|None|0:59|ana|fez").licenses == {"fez": 1}
     assert jobs._span_s("59") == 59.0
     assert jobs._span_s("INVALID") is None
 
 
-def test_counts_of_other_licences_stay_and_pools_that_have_gone_have_none() -> None:
-    text = "# of the site\nLicenses=matlab:5,fez:2,old:3\n"
-    written = licenses.updated(text, {"fez": 4, "new": 1}, ("fez", "old"))
-    assert written.splitlines()[-1] == "Licenses=matlab:5,fez:4,old:0,new:1"
-    assert licenses.updated(written, {"fez": 4, "new": 1}, ("fez", "old")) == written
+def test_counts_of_other_licences_stay_and_those_of_pools_do_not_fall() -> None:
+    text = "# of the site\nLicenses=matlab:5,fez:2,wide:9,old:3\n"
+    present = {"fez": 4, "wide": 8, "new": 1}
+    written = licenses.updated(text, present, ("fez", "old"))
+    assert written.splitlines()[-1] == "Licenses=matlab:5,fez:4,wide:9,old:0,new:1"
+    assert licenses.updated(written, present, ("fez", "old")) == written
+    lowered = licenses.updated(written, present, ("fez", "old"), lower=True)
+    assert lowered.splitlines()[-1] == "Licenses=matlab:5,fez:4,wide:8,old:0,new:1"
     for text in ("PartitionName=a\n", "Licenses=a:1\nLicenses=b:1\n"):
         fails(ConfigError, "the file of licences has the line", licenses.updated, text, {})
+
+
+def test_shared_slots_go_to_waiting_jobs_first_then_evenly() -> None:
+    room = {"a": 4, "b": 4, "c": 1}
+    assert licenses.divided(4, room, []) == {"c": 1, "a": 1, "b": 2}
+    assert licenses.divided(4, room, [{"a": 4}]) == {"a": 4, "b": 0, "c": 0}
+    # The first of the queue first; what does not fit waits, and so does what is no pool's.
+    queue = [{"b": 3, "matlab": 2}, {"a": 2}, {"c": 1}, {"matlab": 9}]
+    assert licenses.divided(4, room, queue) == {"b": 3, "c": 1, "a": 0}
+    assert licenses.divided(4, room, [{"a": 2, "b": 2}]) == {"a": 2, "b": 2, "c": 0}
+    assert licenses.divided(0, room, queue) == {"a": 0, "b": 0, "c": 0}

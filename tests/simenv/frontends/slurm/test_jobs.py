@@ -68,7 +68,7 @@ def cluster(env: Client, request: pytest.FixtureRequest) -> Iterator[str]:
 def row(
     number: int, state: str, licences: str = f"{POOL}:1", left: str = "10:00", user: str = USER
 ) -> str:
-    return f"{number}|{state}|{left}|{user}|{licences}"
+    return f"{number}|{state}|None|{left}|{user}|{licences}"
 
 
 def test_repeat_returns_the_same_reservation_and_release_ends_it(

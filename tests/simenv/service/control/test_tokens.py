@@ -11,15 +11,18 @@ import pytest
 from failing import fails
 from memory_transport import MemoryConnection
 from multi_user_harness import MultiUserHarness
+from service import spec
 
 from simenv.errors import ConfigError, KeyRefusedError
 from simenv.model import ReservationRequest, TaskOptions, task_name
+from simenv.model.reservations import CalendarEntry
 from simenv.service import tokens as service_tokens
-from simenv.service.tokens import MAX_LIFETIME_S, MAX_OF_USER
+from simenv.service.tokens import MAX_LIFETIME_S, MAX_OF_RESERVATION, MAX_OF_USER
 from simenv.wire import keyfiles
 from simenv.wire.keyfiles import ServerFile, new_pair
 from simenv.wire.messages import accounting, client as m
 from simenv.wire.messages.admin import (
+    AddCalendarEntry,
     AddKey,
     DecisionReply,
     GetKeys,
@@ -27,8 +30,11 @@ from simenv.wire.messages.admin import (
     Pools,
     Release,
     Released,
+    RemoveCalendarEntry,
+    Renew,
     Reserve,
     RevokeKey,
+    RotateKey,
     SetLimits,
 )  # fmt: skip
 from simenv.wire.messages.queries import GetDevices
@@ -464,6 +470,93 @@ def test_token_of_a_reservation_names_its_pool_and_ends_with_it(town: TokenHarne
     assert town.refusal(GetTokens(1), ana).code == "key_refused"
     town.restart()
     assert [each.number for each in infos(town)] == [other.token.number]
+
+
+def reserved(town: TokenHarness, peer: MemoryConnection, **fields: object) -> int:
+    """A reservation of a peer; its number."""
+    ask = Reserve(1, ReservationRequest(device="main", **fields))  # type: ignore[arg-type]
+    return town.get(DecisionReply, ask, peer).decision.reservation
+
+
+def test_token_of_a_reservation_is_good_for_work_under_it_alone(town: TokenHarness) -> None:
+    number, other = reserved(town, town.ana), reserved(town, town.ana)
+    made = town.create(town.ana, reservation=number)
+    ana = town.enter(made.secret)
+
+    def submitted(under: int) -> m.Accepted | m.Refused:
+        terms = TaskOptions(reservation=under)
+        answers = town.say(m.Submit(5, f"~{under}", 0, terms, [spec(under)]), ana)
+        return next(each for each in answers if isinstance(each, m.Accepted | m.Refused))
+
+    assert isinstance(submitted(number), m.Accepted)
+    for under in (0, other):
+        answer = submitted(under)
+        assert isinstance(answer, m.Refused)
+        assert f"for work under reservation {number}" in answer.refusals[0].message
+    ask = ReservationRequest(device="main")
+    planned = CalendarEntry(time.time() + 60.0, 60.0, ask=ask)
+    for message in (
+        Reserve(1, ask),
+        Renew(1, number, 10**9),
+        Release(1, other),
+        AddCalendarEntry(1, planned),
+        RemoveCalendarEntry(1, 1),
+        RotateKey(1, "ana", new_pair().public, 60.0),
+        CreateToken(1, "", "", "client", "more", DAY_S),
+        CreateToken(1, "", "", "client", "more", DAY_S, reservation=other),
+    ):
+        assert town.refusal(message, ana).code == "not_allowed", message
+    assert town.get(DecisionReply, Reserve(1, ask, dry=True), ana)
+    assert town.create(ana, purpose="browser", reservation=number).token.reservation == number
+    town.get(Released, Release(1, number), ana)
+
+
+def test_token_of_a_reservation_has_no_rights_of_an_admin(town: TokenHarness) -> None:
+    number = reserved(town, town.ops)
+    message = CreateToken(1, "", "", "admin", "", DAY_S, reservation=number)
+    assert town.refusal(message, town.ops).code == "option"
+    ops = town.enter(town.create(town.ops, reservation=number).secret)
+    assert town.refusal(GetKeys(1), ops).code == "not_allowed"
+
+
+def test_repeat_for_a_reservation_returns_its_token(town: TokenHarness) -> None:
+    number = reserved(town, town.ana)
+    made = town.create(town.ana, reservation=number)
+    for _ in range(MAX_OF_RESERVATION):
+        assert town.create(town.ana, reservation=number) == made
+    assert len(infos(town, town.ana)) == 1
+    # Those of a gateway's user, of an admin and for other purposes are new, and bounded.
+    bound = town.enter(made.secret)
+    made_by_others = [
+        town.create(bound, reservation=number),
+        town.create(town.ops, "ana", reservation=number),
+        *(town.create(town.ana, purpose=f"p{k}", reservation=number) for k in range(5)),
+    ]
+    assert made.secret not in [each.secret for each in made_by_others]
+    message = CreateToken(1, "", "", "client", "more", DAY_S, reservation=number)
+    refusal = town.refusal(message, town.ana)
+    assert f"{MAX_OF_RESERVATION} tokens of reservation {number}" in refusal.message
+    town.say(RevokeToken(1, made.token.number), town.ana)
+    assert town.create(town.ana, reservation=number).secret != made.secret
+
+
+def test_jobs_of_a_user_have_more_tokens_than_the_user_makes(
+    town: TokenHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service_tokens, "MAX_OF_USER", 2)
+
+    def of_job(job: int) -> int:
+        ask = ReservationRequest(device="main", scope="slurm/big", job=str(job))
+        message = Reserve(1, ask, owner="ana")
+        return town.get(DecisionReply, message, town.ops).decision.reservation
+
+    for job in range(3):
+        assert town.create(town.ana, reservation=of_job(job))
+    town.create(town.ana, reservation=reserved(town, town.ana))
+    town.create(town.ana)
+    message = CreateToken(1, "", "", "client", "", DAY_S)
+    assert town.refusal(message, town.ana).code == "limit"
+    assert town.create(town.ana, reservation=of_job(3))
 
 
 def test_token_of_another_users_or_an_ended_reservation_is_refused(town: TokenHarness) -> None:
