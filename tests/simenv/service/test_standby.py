@@ -13,13 +13,16 @@ from postgres_journal import server
 from waiting import until
 
 from simenv import config
+from simenv._version import __version__
 from simenv.client import environments
+from simenv.client.administration import issue_key
 from simenv.client.client import Client, connect
 from simenv.config import Config
 from simenv.errors import ConfigError, JournalError, NoServiceError, VersionMismatchError
 from simenv.model import PoolSpec
 from simenv.service.journal import leadership
 from simenv.service.journal.database import PostgresPlace, place_of
+from simenv.wire.keyfiles import UserKeyFile, read_private, write_private
 
 LEASE_S = 8.0  # longer than `down` takes
 END_S = 30.0
@@ -34,6 +37,7 @@ def place() -> Iterator[PostgresPlace]:
         "journal": server(),
         "leader_lease_s": LEASE_S,
         "launcher": "local",
+        "listen": "tcp://127.0.0.1:0",
         "pools": [PoolSpec(min=1, max=1)],
     }
     environments.up(options)
@@ -64,11 +68,12 @@ def test_standbys_that_could_not_lead_are_refused(place: PostgresPlace) -> None:
         refused(VersionMismatchError, "has version 0.0.1")
         session.execute("update leader set format = format + 1")
         refused(JournalError, "this build reads")
-        session.execute("update leader set format = format - 1, version = $1", ["0.1.0"])
+        session.execute("update leader set format = format - 1, version = $1", [__version__])
         stored = config.read(path)
         config.write(msgspec.structs.replace(stored, drain_timeout_s=7.0), path)
         refused(ConfigError, "has other settings than the service on n1")
         config.write(stored, path)
+        refused(ConfigError, "cannot listen on 127.0.0.1")  # the service has the port
         with Client(environments.FileAddress(path.with_name("connection.json"))) as client:
             assert not client.status().standbys
         session.execute("alter table leader rename to other")
@@ -76,6 +81,24 @@ def test_standbys_that_could_not_lead_are_refused(place: PostgresPlace) -> None:
         refused(JournalError, "cannot be opened")
         session.execute("drop view leader")
         session.execute("alter table other rename to leader")
+
+
+def test_a_key_file_names_standbys_and_reaches_the_one_that_answers(
+    place: PostgresPlace, tmp_path: Path
+) -> None:
+    path = tmp_path / "user.simenv"
+    environments.stand_by(place.environment)
+    with _client(place) as client:
+        until(lambda: client.status().standbys)
+        file = _folder(place.environment) / "connection.json"
+        until(lambda: environments.read(file).standbys)
+        issue_key(client.keys, "user", "client", path)
+    key = read_private(path, UserKeyFile)
+    assert key.standbys == environments.read(file).standbys
+    path.unlink()
+    write_private(path, msgspec.structs.replace(key, address="tcp://127.0.0.1:1"))
+    with connect(service=str(path)) as user:
+        assert user.status().name == place.environment
 
 
 def test_down_of_a_service_that_died_ends_its_standbys(place: PostgresPlace) -> None:
