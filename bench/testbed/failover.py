@@ -138,7 +138,10 @@ class FailoverSite(Environment):
     def await_standby(self, host: str) -> None:
         """Wait until the process that led on a host is a standby, as the leader knows."""
         with self.client() as client:
-            wait_for(f"{host} stands by", lambda: host in client.status().standbys)
+            wait_for(
+                f"{host} stands by",
+                lambda: any(each.node == host for each in client.status().standbys),
+            )
 
     def crash(self, pause_s: float = 0.0) -> float:
         """Cut the power of the leader's host; return the seconds until the other one leads. After

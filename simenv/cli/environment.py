@@ -70,7 +70,10 @@ def lines(info: ServiceInfo, events: list[Event]) -> list[str]:
         f"MEMORY   {terminal.size(info.memory_bytes)} for circuits up to {info.max_qubits} qubits"
         f"   service {terminal.size(info.rss_bytes)}, loop lag p99 {info.loop_lag_p99_ms:.1f} ms",
         *([f"LAUNCHER {terminal.clean(info.launcher)}"] if info.launcher else []),
-        *([f"STANDBY  {terminal.clean(', '.join(info.standbys))}"] if info.standbys else []),
+        *(
+            f"STANDBY  {terminal.clean(each.node)}  {terminal.clean(each.lacks) or 'ready'}"
+            for each in info.standbys
+        ),
         f"POOLS    {pools(info)}",
         *(f"EVENT    {_event(each)}" for each in events),
         *_warnings(info),

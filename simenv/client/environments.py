@@ -192,19 +192,28 @@ def down(
 ) -> ShutdownReport:
     """End an environment. Running tasks finish; with `now` they stop, and wait for the next start.
     Returns when no process, socket or connection file of it is left; a service that does not answer
-    gets SIGTERM, then SIGKILL. Raises NoServiceError if there is none."""
+    gets SIGTERM, then SIGKILL. Where the journal is in PostgreSQL, the end is stored there before,
+    and standbys end too. Raises NoServiceError if there is none, JournalError if the end cannot be
+    stored."""
     begun = monotonic()
     address = find(name, Path(service) if service is not None else None)
     if not isinstance(address, FileAddress):
         return _down_remote(address, now, begun)
     path = address.path
-    file = read(path)
+    try:
+        file = read(path)
+    except NoServiceError:
+        if not _store_end(path):
+            raise
+        return ShutdownReport(path.parent.name, 0, 0, monotonic() - begun, True)  # standbys alone
     is_local = file.node == os.uname().nodename
     workers = launch.workers(path.parent) if is_local else []
     below = descendants(file.pid) if is_local and not ended(file) else set()
     answer = None if ended(file) else _request_shutdown(path, now)
     queued, end_timeout_s, nodes = answer or (0, 0.0, ())
     forced = answer is None
+    if forced:
+        _store_end(path)  # first: a standby follows a service that is killed
     if is_local:
         if forced or launch.wait_for_exit([file.pid], end_timeout_s):
             forced = True
@@ -271,6 +280,16 @@ def _request_shutdown(path: Path, now: bool) -> tuple[int, float, tuple[str, ...
     except ConfigError:
         drain_s = config.Config().drain_timeout_s
     return stopping.queued, drain_s + FORCE_S, nodes
+
+
+def _store_end(path: Path) -> bool:
+    """Store the end of an environment whose journal is in PostgreSQL, so that its standbys end.
+    Return whether it was not stored before."""
+    try:
+        settings = config.read(path.with_name("config.json"))
+    except ConfigError:
+        return False
+    return bool(settings.journal) and launch.store_end(config.places(settings))
 
 
 def _wait_for_removal(path: Path, timeout_s: float) -> bool:

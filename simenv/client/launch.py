@@ -145,6 +145,21 @@ def _start(
     return Service(process, lifeline)
 
 
+def store_end(paths: EnvironmentPaths) -> bool:
+    """Store in the database of a journal, for a service that does not answer, that its environment
+    is ended: no standby takes over. Return whether it was not ended before. Raises JournalError,
+    StartFailedError."""
+    ready, args = os.pipe()
+    try:
+        process = _spawn(paths, args, -1, (), ["--end"])
+        _close(args)
+        is_new = _await(ready, process, paths, GRACE_S)
+        process.wait()
+        return is_new
+    finally:
+        _close(ready)
+
+
 def environment(environ: Mapping[str, str], passed: Iterable[str] = ()) -> dict[str, str]:
     """Return the variables of `environ` that a service inherits. `passed`: what `environ` of its
     pools and devices names."""
@@ -260,7 +275,7 @@ def _await(
     paths: EnvironmentPaths,
     timeout_s: float,
     progress: Progress | None = None,
-) -> None:
+) -> bool:
     begun = time.monotonic()
     received, stage = b"", "the service's process"
     while True:
@@ -287,6 +302,7 @@ def _await(
     error = readiness.error
     if error is not None:
         raise by_code(error.code)(error.message, hint=error.hint)
+    return readiness.ready
 
 
 def _readiness(

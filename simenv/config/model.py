@@ -205,6 +205,7 @@ def _unknown(subject: str, value: str, choices: tuple[str, ...]) -> ConfigError:
     return ConfigError(f"{subject} = {value[:64]!r} is not known", hint=nearest(value, choices))
 
 
+SCHEMA_NAME_CHARS = 56  # of an environment whose journal is in PostgreSQL
 EVERYWHERE = "everywhere"  # the word for all interfaces
 _CHOICES = {
     "durability": ("accepted", "process", "power"),
@@ -300,7 +301,7 @@ def check(config: Config, source: str) -> None:
     if config.listen:
         listen_parts(config.listen)
     if config.journal:
-        _check_journal(config.journal, source)
+        _check_journal(config, source)
     names = [pool.name for pool in config.pools]
     if not names or len(set(names)) < len(names):
         raise ConfigError(f"{source}: pools need distinct names, got {names}")
@@ -321,7 +322,14 @@ def check(config: Config, source: str) -> None:
     _check_launching(config, source)
 
 
-def _check_journal(url: str, source: str) -> None:
+def _check_journal(config: Config, source: str) -> None:
+    url, longest = config.journal, SCHEMA_NAME_CHARS
+    if len(config.name) > longest:
+        text = (
+            f"{source}: name {config.name!r} has {len(config.name)} characters, at most {longest}"
+        )
+        hint = "its journal is in a schema simenv_NAME, and PostgreSQL cuts names at 63 bytes"
+        raise ConfigError(text, hint=hint)
     form = "postgresql://USER@HOST/DATABASE"
     if not url.startswith(("postgresql://", "postgres://")) or not url.isprintable():
         raise ConfigError(f"{source}: journal is no URL of a database", hint=form)

@@ -453,8 +453,8 @@ class StartupError(msgspec.Struct, frozen=True):
 
 
 class StartupMessage(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A line of the pipe. The last one has `ready` or `error`; each other one has `progress`."""
+    """A line of the pipe. Each one but the last has `progress`."""
 
-    ready: bool = False
+    ready: bool = False  # of `--end`: the environment was not ended before
     error: StartupError | None = None
     progress: str = ""  # the present stage of the start

@@ -71,6 +71,7 @@ from simenv.model.views import (
     PoolSpec,
     QubitInfo,
     ServiceInfo,
+    StandbyInfo,
     TaskInfo,
     WorkerInfo,
     WorkerState,
@@ -93,7 +94,15 @@ __all__ += [
     "PoolInfo",
 ]
 __all__ += ["PoolSpec", "Program", "QubitInfo", "ReservationInfo", "ReservationRequest"]
-__all__ += ["ReservationState", "ResultData", "ResultFile", "ServiceInfo", "StoredArray"]
-__all__ += ["TargetInfo", "TaskInfo", "TaskOptions", "TaskParts", "TaskSpec", "TaskState"]
+__all__ += ["ReservationState", "ResultData", "ResultFile", "ServiceInfo", "StandbyInfo"]
+__all__ += [
+    "StoredArray",
+    "TargetInfo",
+    "TaskInfo",
+    "TaskOptions",
+    "TaskParts",
+    "TaskSpec",
+    "TaskState",
+]
 __all__ += ["Timing", "Token", "WorkerInfo", "WorkerState", "Workload", "decode_program"]
 __all__ += ["digest", "qubits_of", "task_name", "task_number"]

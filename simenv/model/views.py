@@ -191,6 +191,13 @@ class TaskInfo(msgspec.Struct, frozen=True):
     wait_off_by: float = 0.0  # typical factor between such waits and real ones; 0: not known
 
 
+class StandbyInfo(msgspec.Struct, frozen=True):
+    """A service that waits to take over."""
+
+    node: str
+    lacks: str  # what it needs to take over, and does not have; "": it is ready
+
+
 class ServiceInfo(msgspec.Struct, frozen=True):
     """State of the service, as `simenv status` shows it."""
 
@@ -226,7 +233,7 @@ class ServiceInfo(msgspec.Struct, frozen=True):
     end_s: float = 0.0  # wall clock, when the site ends the allocation; 0: never
     longest_pass_ms: float = 0.0  # of the event loop, since the environment was ready
     isolation: str = "none"  # account: a worker serves one account at a time
-    standbys: tuple[str, ...] = ()  # nodes of the services that wait to take over
+    standbys: tuple[StandbyInfo, ...] = ()
 
 
 UNKNOWN = math.nan

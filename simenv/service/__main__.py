@@ -22,9 +22,9 @@ import msgspec
 from launcher.base import LaunchError
 from launcher.process.children import LocalLauncher
 from simenv import config as configs
-from simenv.config import Config, EnvironmentPaths
+from simenv.config import Config
 from simenv.config.paths import StartupError, StartupMessage
-from simenv.errors import JournalError, SimenvError
+from simenv.errors import SimenvError
 from simenv.model import WorkerState
 from simenv.process import freeze_gc
 from simenv.scheduler.views.cluster_info import pool_infos
@@ -32,7 +32,7 @@ from simenv.service.bootstrap import RunningService, Warmup, admission, build_se
 from simenv.service.event_loop import EventLoop
 from simenv.service.journal.database import LeadershipLost, place_of
 from simenv.service.queries.devices import routing_snapshot
-from simenv.service.workers.endpoints import standby_address
+from simenv.service.standby import StandbyService
 from simenv.service.workers.processes import start_compilers
 
 log = logging.getLogger("simenv.service")
@@ -49,7 +49,7 @@ _CONTROLS = {
 
 def main() -> int:
     arguments = _arguments()
-    home, environ = arguments.config.parent, dict(os.environ)
+    home, environ, ready_fd = arguments.config.parent, dict(os.environ), arguments.ready_fd
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(LogFormatter("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
@@ -58,11 +58,14 @@ def main() -> int:
         config = msgspec.structs.replace(
             configs.read(arguments.config), lifeline=arguments.lifeline_fd >= 0
         )
+        if arguments.end:
+            _end_environment(config, home, ready_fd)
+            return 0
         environment = _build(config, home, arguments)
     except SimenvError as error:
         log.error("%s", error)
         failure = StartupError(error.code, error.message, error.hint)
-        _send_message(arguments.ready_fd, StartupMessage(error=failure))
+        _send_message(ready_fd, StartupMessage(error=failure))
         return error.exit_code
     if environment is None:
         log.info("stopped, a standby")
@@ -87,27 +90,26 @@ def main() -> int:
 def _build(config: Config, home: Path, arguments: argparse.Namespace) -> RunningService | None:
     """Build the service; a standby waits before that until it may lead. Returns None if a standby
     is not needed any more. Raises SimenvError."""
-    place = place_of(config, home / "unused")
-    if not arguments.standby or isinstance(place, Path):
+    if not (arguments.standby and config.journal):
         return build_service(config, home, os.environ)
-    from simenv.service.journal import leadership
-
     signals = Signals()
     signals.catch()
-
     ready: Callable[[], None] | None = None  # after the loss of the leadership, nobody waits
     if arguments.ready_fd >= 0:
         ready = partial(_send_message, arguments.ready_fd, StartupMessage(ready=True))
-    keys, node = EnvironmentPaths(home, home).server_key, os.uname().nodename
-    address = standby_address(config.listen, keys, node)
-    log.info("a standby of %s on %s", place, node)
-    while leadership.wait_to_lead(place, address, lambda: signals.has_arrived, ready):
-        ready, arguments.ready_fd = None, -1
-        try:
-            return build_service(config, home, os.environ)
-        except (LeadershipLost, JournalError) as error:  # another standby was faster
-            log.warning("%s", error)
-    return None
+    arguments.ready_fd = -1
+    with StandbyService(arguments.config, os.environ, lambda: signals.has_arrived) as standby:
+        return standby.build(ready)
+
+
+def _end_environment(config: Config, home: Path, ready_fd: int) -> None:
+    """Store that the environment is ended; report as ready if it was not before. Raises
+    JournalError."""
+    from simenv.service.journal.leadership import end_environment
+
+    place = place_of(config, home / "unused")
+    is_new = not isinstance(place, Path) and end_environment(place)
+    _send_message(ready_fd, StartupMessage(ready=is_new))
 
 
 def _end(environment: RunningService, lost: bool) -> None:
@@ -131,6 +133,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--ready-fd", type=int, default=-1)
     parser.add_argument("--lifeline-fd", type=int, default=-1)
     parser.add_argument("--standby", action="store_true", help="wait until it may lead")
+    parser.add_argument("--end", action="store_true", help="store that the environment is ended")
     return parser.parse_args()
 
 

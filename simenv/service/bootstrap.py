@@ -61,6 +61,7 @@ from simenv.service.tokens import OWN_GATEWAY
 from simenv.service.workers import processes
 from simenv.service.workers.endpoints import (
     WorkerEndpoint,
+    last_port,
     open_listener,
     owner_endpoint_of,
     resolved,
@@ -166,18 +167,19 @@ class RunningService:
         self._leaving.close()
 
 
-def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> RunningService:
-    """Build everything that precedes the first pass of the loop. Raises SimenvError."""
+def build_service(
+    config: Config, home: Path, environ: Mapping[str, str], *, standby: bool = False
+) -> RunningService:
+    """Build everything that precedes the first pass of the loop. `standby`: only if the environment
+    was not ended. Raises SimenvError."""
     paths = EnvironmentPaths(home, configs.state_folder(config, home, environ))
     for folder in (paths.home, paths.state, paths.logs):
         files.private_folder(folder)
-    check_file_system(paths.state, config.network_state)
     fault_injection.install(config.faults)
-    check_engines(config.pools)
-    check_isolation(config.isolation, config.pools)
+    check_settings(config, paths)
     # `on_failure`: for a start that fails halfway.
     with ExitStack() as on_leave, ExitStack() as on_failure:
-        place, resumed = databases.place_of(config, paths.journal), ""
+        place, resumed = databases.place_of(config, paths.journal, standby=standby), ""
         if isinstance(place, Path):  # else the leadership of the database is the lock
             lock = take_lock(paths.state / "journal.lock", config.force_lock)
             on_leave.callback(os.close, lock)
@@ -188,9 +190,7 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
             on_leave.callback(shutil.rmtree, folder, ignore_errors=True)
         cluster = _cluster(config, environ, sockets, on_failure)
         allocation, limits = cluster.allocation, cluster.limits
-        pools = processes.with_workers_of_gpus(config.pools, limits)
-        config = msgspec.structs.replace(config, pools=pools)
-        processes.check_pools(config.pools, limits)
+        config = _checked_pools(config, limits)
         journal = writer.Journal(place, config.durability)
         on_failure.callback(journal.database.abandon)
         if config.resume and not isinstance(place, Path):
@@ -272,6 +272,44 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
                 loop.executor.record_event(kind, config.name, message)
         on_failure.pop_all()
         return RunningService(loop, paths, on_leave.pop_all())
+
+
+def check_settings(config: Config, paths: EnvironmentPaths) -> None:
+    """Check what can be checked before anything is opened. Raises ConfigError."""
+    check_file_system(paths.state, config.network_state)
+    check_engines(config.pools)
+    check_isolation(config.isolation, config.pools)
+
+
+def check_node(config: Config, paths: EnvironmentPaths, environ: Mapping[str, str]) -> None:
+    """Check that a service can start on this node: settings, launcher, and places for its
+    workers. Raises SimenvError."""
+    check_settings(config, paths)
+    sockets = configs.socket_folder(environ)
+    with ExitStack() as on_leave:
+        on_leave.callback(shutil.rmtree, sockets, ignore_errors=True)
+        _checked_pools(config, _cluster(config, environ, sockets, on_leave).limits)
+
+
+def check_ports(config: Config, paths: EnvironmentPaths) -> None:
+    """Check that a service can listen on this node at all addresses of the configuration. Raises
+    ConfigError."""
+    addresses = []
+    if config.listen:
+        listen, port = configs.listen_parts(config.listen)
+        addresses.append((resolved(listen), last_port(port, paths.server_key)))
+    for key in ("listen", "metrics"):
+        if address := getattr(config.gateway, key):
+            host, port = configs.listen_parts(f"tcp://{address}", f"gateway.{key}")
+            addresses.append((resolved(host, f"gateway.{key}"), port))
+    for host, port in addresses:
+        open_socket(host, port).close()
+
+
+def _checked_pools(config: Config, limits: ClusterLimits) -> Config:
+    pools = processes.with_workers_of_gpus(config.pools, limits)
+    processes.check_pools(pools, limits)
+    return msgspec.structs.replace(config, pools=pools)
 
 
 def check_resumed(journal: writer.Journal) -> str:

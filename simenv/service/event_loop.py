@@ -404,6 +404,8 @@ class EventLoop(ServiceComponents):
                 raise LeadershipLost(text)
             log.error(text)
             self.drain(now=True)
+        if self.journal.database.is_ended and not self.state.draining:
+            self.drain(now=True)
         standbys = self.journal.database.standbys
         self.lease.announce_standbys(tuple(each.address for each in standbys if each.address))
         self._check_allocation_end(now_ns)

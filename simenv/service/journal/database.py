@@ -7,6 +7,7 @@ that `store` has returned from is stored as a whole, and one that it has raised 
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -33,6 +34,8 @@ class PostgresPlace(msgspec.Struct, frozen=True):
     url: str  # postgresql://USER@HOST/DATABASE
     environment: str
     lease_s: float = 8.0  # a leader that has not renewed its lease for so long may be replaced
+    settings: str = ""  # digest of the environment's configuration
+    is_standby: bool = False  # it leads only if the environment was not ended
 
     def __str__(self) -> str:
         """Return a description for texts: without the user and the password."""
@@ -44,6 +47,7 @@ class Standby(NamedTuple):
 
     node: str
     address: str  # at which it will listen for other machines; "": at none
+    state: str  # what it lacks to lead; "": nothing
 
 
 class Cursor(Protocol):
@@ -142,15 +146,22 @@ class Database(Protocol):
     def abandon(self) -> None:
         """Close the database without another word to it, as if this process had died."""
 
+    @property
+    def is_ended(self) -> bool:
+        """True if another process has ended the environment, as `simenv down` does where the
+        service does not answer."""
+
     def end_standbys(self) -> None:
-        """Tell the standbys, if there are any, that the environment is ended on purpose."""
+        """Store, for standbys, that the environment is ended on purpose."""
 
 
-def place_of(config: Config, path: Path) -> Path | PostgresPlace:
+def place_of(config: Config, path: Path, *, standby: bool = False) -> Path | PostgresPlace:
     """Return the place of an environment's journal. `path`: of the file, if it is one."""
     if not config.journal:
         return path
-    return PostgresPlace(config.journal, config.name, config.leader_lease_s)
+    own = msgspec.structs.replace(config, lifeline=False, resume=False, force_lock=False)
+    digest = hashlib.sha256(msgspec.json.encode(own)).hexdigest()
+    return PostgresPlace(config.journal, config.name, config.leader_lease_s, digest, standby)
 
 
 class SqliteDatabase:
@@ -160,6 +171,7 @@ class SqliteDatabase:
     hint = FULL_DISK
     lost = ""
     standbys: tuple[Standby, ...] = ()
+    is_ended = False
 
     def __init__(self, path: Path, durability: str, *, read_only: bool = False) -> None:
         """Open or create it. Raises JournalError."""

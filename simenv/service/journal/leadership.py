@@ -1,9 +1,11 @@
 """Who leads an environment whose journal is in PostgreSQL.
 
-One row of the table `leader` says who leads: its epoch, its node, and the time of its last sign of
-life by the server's clock. The leader holds an advisory lock in the session that stores, and a
-thread renews its lease through a session of its own. Who takes over, because the lease is over,
-ends that session, takes the lock, and raises the epoch.
+One row of the table `leader` says who leads: its epoch, its node, and a counter of the renewals of
+its lease, as in Kubernetes' leader election. No clock is shared: the lease is over for a standby
+that has not seen the counter change for its length, by the standby's monotonic clock, and for the
+leader whose last renewal began so long ago by its own. The leader holds an advisory lock in the
+session that stores, and a thread renews its lease through a session of its own. Who takes over ends
+that session, takes the lock, and raises the epoch.
 
 Invariant: each transaction of a leader calls `fence`, which fails if the epoch is another one and
 otherwise keeps the row locked until the commit: of a leader that was replaced nothing is stored,
@@ -29,8 +31,10 @@ from psycopg.types.numeric import (
 )
 from psycopg.types.string import StrDumper
 
-from simenv.errors import JournalError
+from simenv._version import __version__
+from simenv.errors import JournalError, SimenvError
 from simenv.service.journal.database import (
+    LeadershipLost,
     PostgresPlace,
     Standby,
     check_format,
@@ -41,6 +45,7 @@ BEATS = 4  # renewals of the lease in its length
 MEMBER_S = 5.0  # a standby that was silent for so long, or a lease, has ended
 LOCK_S = 5.0  # for the lock of a session that is ended
 FREE_S = 1.0  # for that of a process that has just ended
+STATE_CHARS = 300  # of what a standby lacks
 # Of a server that cannot be reached; the URL may have others.
 _TIMEOUTS = {
     "connect_timeout": 3,
@@ -52,13 +57,14 @@ _TIMEOUTS = {
 _LEADER = """
 create table if not exists leader(one int primary key check (one = 1), epoch bigint not null,
   commits bigint not null, format int not null, node text not null, pid bigint not null,
-  renewed timestamptz not null, lease_s double precision not null, state text not null);
-create table if not exists member(node text, pid bigint, address text, renewed timestamptz,
+  renewals bigint not null, lease_s double precision not null, state text not null,
+  version text not null, settings text not null);
+create table if not exists member(node text, pid bigint, address text, renewals bigint, state text,
   primary key(node, pid));
 create or replace function fence(of_epoch bigint, number bigint, forced boolean) returns void
 language plpgsql as $$ begin
   if not forced then perform set_config('synchronous_commit', 'off', true); end if;
-  update leader set commits = number where epoch = of_epoch;
+  update leader set commits = number where epoch = of_epoch and state <> 'released';
   if not found then raise exception 'another service leads' using errcode = 'SIM01'; end if;
 end $$;
 """
@@ -66,15 +72,13 @@ _LOCK = "'leader'::regclass::oid::bigint"
 
 
 class HeldElsewhere(JournalError):
-    """Another service leads the environment. `left_s`: until its lease is over, at the earliest."""
+    """Another service leads the environment."""
 
     def __init__(self, place: PostgresPlace, leader: LeaderRow) -> None:
         super().__init__(
-            f"process {leader.pid} on {leader.node} leads the environment {place}, last sign of "
-            f"life {leader.age_s:.1f} s ago",
+            f"process {leader.pid} on {leader.node} leads the environment {place}",
             hint="simenv up --standby waits for its end; simenv down ends it",
         )
-        self.left_s = max(0.0, leader.lease_s - leader.age_s)
 
 
 class _Text(StrDumper):
@@ -123,14 +127,26 @@ class LeaderRow(NamedTuple):
     commits: int
     node: str
     pid: int
-    age_s: float  # since its last sign of life
+    renewals: int  # of the lease
     lease_s: float
     state: str  # leads; released: another one may; stopped: the environment was ended
+    version: str  # of simenv
+    settings: str  # `PostgresPlace.settings`
 
-    @property
-    def is_over(self) -> bool:
-        """True if another service may lead."""
-        return self.state != "leads" or self.age_s > self.lease_s
+
+class LeaseWatch:
+    """Judgment of a lease by its renewals, as this process sees them."""
+
+    def __init__(self) -> None:
+        self._seen: tuple[int, int] | None = None
+        self._seen_s = 0.0
+
+    def is_over(self, leader: LeaderRow) -> bool:
+        """Return whether another service may lead, after a new look at the row."""
+        now_s, seen = time.monotonic(), (leader.epoch, leader.renewals)
+        if seen != self._seen:
+            self._seen, self._seen_s = seen, now_s
+        return leader.state != "leads" or now_s - self._seen_s > leader.lease_s
 
 
 def create_leader(session: Session, place: PostgresPlace) -> None:
@@ -143,7 +159,7 @@ def create_leader(session: Session, place: PostgresPlace) -> None:
             session.execute(statement)
         # Not `on conflict`, which would wait for a transaction that a stopped leader has begun.
         session.execute(
-            "insert into leader select 1, 0, 0, $1::bigint, '', 0, '-infinity', 0, 'released'"
+            "insert into leader select 1, 0, 0, $1::bigint, '', 0, 0, 0, 'released', '', ''"
             " where not exists (select 1 from leader)",
             [journal_format()],
         )
@@ -160,21 +176,31 @@ def _split(script: str) -> list[str]:
 def read_leader(session: Session) -> LeaderRow:
     """Return who leads. Raises psycopg.Error."""
     row = session.execute(
-        "select epoch, commits, node, pid, greatest(0, least(1e9, extract(epoch from "
-        "clock_timestamp() - case when isfinite(renewed) then renewed else to_timestamp(0) end)))"
-        "::double precision, lease_s, state from leader"
+        "select epoch, commits, node, pid, renewals, lease_s, state, version, settings from leader"
     ).fetchone()
     assert row is not None
     return LeaderRow(*row)
 
 
-def lead(session: Session, place: PostgresPlace, after: int) -> int:
-    """Lead from here on, with the lock held, after the epoch `after`; return the new one. Raises
-    HeldElsewhere if another service was faster, psycopg.Error."""
+def await_leadership(session: Session, place: PostgresPlace) -> int:
+    """Lead as soon as the leader has ended, and no other service does; return the epoch. Raises
+    HeldElsewhere if the leader lives or another service was faster, LeadershipLost for a standby
+    of an environment that was ended, psycopg.Error."""
+    watch, first = LeaseWatch(), read_leader(session)
+    is_over = watch.is_over(first)
+    while not take_lock(session, by_force=is_over):
+        leader = read_leader(session)
+        if leader.renewals != first.renewals or leader.epoch != first.epoch or is_over:
+            raise HeldElsewhere(place, leader)
+        is_over = watch.is_over(leader)
+    leader = read_leader(session)
+    if place.is_standby and leader.state == "stopped":
+        raise LeadershipLost(f"the environment {place} was ended")
     row = session.execute(
-        "update leader set epoch = epoch + 1, commits = 0, node = $1, pid = $2, renewed = "
-        "clock_timestamp(), lease_s = $3, state = 'leads' where epoch = $4 returning epoch",
-        [*_self(), place.lease_s, after],
+        "update leader set epoch = epoch + 1, commits = 0, node = $1, pid = $2, renewals = 0, "
+        "lease_s = $3, state = 'leads', version = $4, settings = $5 "
+        "where epoch = $6 and state = $7 returning epoch",
+        [*_self(), place.lease_s, __version__, place.settings, leader.epoch, leader.state],
     ).fetchone()
     if row is None:
         raise HeldElsewhere(place, read_leader(session))
@@ -182,10 +208,26 @@ def lead(session: Session, place: PostgresPlace, after: int) -> int:
     return int(row[0])
 
 
-def release(session: Session, epoch: int, state: str = "released") -> None:
-    """End the leadership of an epoch; see `LeaderRow.state`. Raises psycopg.Error."""
-    query = "update leader set state = $2 where epoch = $1 and state <> 'stopped'"
-    session.execute(query, [epoch, state])
+def release(session: Session, epoch: int) -> None:
+    """Leave the lead to a standby, unless the environment was ended. Raises psycopg.Error."""
+    query = "update leader set state = 'released' where epoch = $1 and state = 'leads'"
+    session.execute(query, [epoch])
+
+
+def end_environment(place: PostgresPlace) -> bool:
+    """Store, for a leader that does not answer, that the environment is ended: no standby takes
+    over, and the leader ends if it lives. Return whether it was not ended before. Raises
+    JournalError."""
+    try:
+        with connect(place) as session:
+            if session.execute("select to_regclass('leader')").fetchone() == (None,):
+                return False
+            # A leader that was stopped in a transaction has locked the row.
+            take_lock(session, by_force=read_leader(session).state != "stopped")
+            query = "update leader set state = 'stopped' where state <> 'stopped'"
+            return bool(session.execute(query).rowcount)
+    except psycopg.Error as error:
+        raise unusable(place, error) from error
 
 
 def take_lock(session: Session, *, by_force: bool) -> bool:
@@ -208,14 +250,18 @@ def take_lock(session: Session, *, by_force: bool) -> bool:
 
 class LeaseThread:
     """Thread that renews the lease of a leader through a connection of its own. `lost`: why another
-    service may lead now; "": none does. `standbys`: at the last renewal. A server that cannot be
-    reached ends nothing: while nobody can store, nobody can take over."""
+    service may lead now; "": none does. `is_ended`: the environment was ended by another process.
+    `standbys`: at the last renewal. A server that cannot be reached ends nothing: while nobody can
+    store, nobody can take over."""
 
-    def __init__(self, place: PostgresPlace, epoch: int) -> None:
+    def __init__(self, place: PostgresPlace, epoch: int, since_s: float) -> None:
+        """`since_s`: monotonic time before which it did not lead."""
         self.lost = ""
+        self.is_ended = False
         self.standbys: tuple[Standby, ...] = ()
         self._place, self._epoch = place, epoch
-        self._renewed_s = time.monotonic()
+        self._renewed_s = since_s
+        self._members: dict[tuple[str, int], tuple[int, float]] = {}  # renewals, and since when
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
         self._thread.start()
@@ -227,27 +273,48 @@ class LeaseThread:
 
     def _run(self) -> None:
         session: Session | None = None
-        while not self._stop.wait(self._place.lease_s / BEATS) and not self.lost:
+        while not self.lost:
             try:
                 session = session or connect(self._place)
-                query = "update leader set renewed = clock_timestamp() where epoch = $1"
-                begun_s = time.monotonic()
-                if session.execute(query, [self._epoch]).rowcount:
-                    self._renewed_s = begun_s
-                else:
-                    self.lost = "another service leads the environment"
-                query = (
-                    "select node, address from member where"
-                    " renewed > clock_timestamp() - make_interval(secs => $1) order by node, pid"
-                )
-                rows = session.execute(query, [max(MEMBER_S, self._place.lease_s)])
-                self.standbys = tuple(Standby(*row) for row in rows)
+                self._renew(session)
+                self._look_for_standbys(session)
             except psycopg.Error:
                 if session is not None:
                     session.close()
                 session = None
+            if self._stop.wait(self._place.lease_s / BEATS):
+                break
         if session is not None:
             session.close()
+
+    def _renew(self, session: Session) -> None:
+        begun_s = time.monotonic()
+        row = session.execute(
+            "update leader set renewals = renewals + 1 where epoch = $1 and state <> 'released' "
+            "returning state",
+            [self._epoch],
+        ).fetchone()
+        if row is None:
+            self.lost = "another service leads the environment"
+            return
+        self.is_ended = row[0] == "stopped"
+        self._renewed_s = begun_s
+
+    def _look_for_standbys(self, session: Session) -> None:
+        rows = session.execute(
+            "select node, pid, renewals, address, state from member order by node, pid"
+        ).fetchall()
+        now_s, silent_s = time.monotonic(), max(MEMBER_S, self._place.lease_s)
+        before, self._members, standbys = self._members, {}, list[Standby]()
+        for node, pid, renewals, address, state in rows:
+            last = before.get((node, pid))
+            since_s = last[1] if last is not None and last[0] == renewals else now_s
+            if now_s - since_s > silent_s:
+                session.execute("delete from member where node = $1 and pid = $2", [node, pid])
+                continue
+            self._members[node, pid] = renewals, since_s
+            standbys.append(Standby(node, address, state))
+        self.standbys = tuple(standbys)
 
     def stop(self) -> None:
         """End the thread, which may wait for the server."""
@@ -259,36 +326,47 @@ def wait_to_lead(
     place: PostgresPlace,
     address: str,
     is_ended: Callable[[], bool],
+    assess: Callable[[LeaderRow], str],
     ready: Callable[[], None] | None = None,
 ) -> bool:
-    """Wait, as a standby, until this process may lead. `address`: at which it will listen for other
-    machines, "" for none; the leader tells its clients. `is_ended`: polled; True ends the wait.
-    `ready`: called when it has begun to wait; None: nobody waits for that, and a server that cannot
-    be reached is tried again. Returns False if the environment was ended, or this process. Raises
-    JournalError if it cannot begin to wait."""
+    """Wait, as a standby, until this process may lead. Returns False if the environment was ended,
+    or this process. Raises JournalError or the error of `assess` if it cannot begin to wait.
+
+    - `address`: at which it will listen for other machines, "" for none; the leader tells its
+      clients
+    - `is_ended`: polled; True ends the wait
+    - `assess`: polled; returns or raises what it lacks to lead, which the leader shows, "": nothing
+    - `ready`: called when it has begun to wait. None: nobody waits for that; whatever is wrong may
+      change, and is tried again.
+    """
     session: Session | None = None
-    poll_s = min(0.5, place.lease_s / BEATS)
-    waits = ready is None
+    watch, poll_s = LeaseWatch(), min(0.5, place.lease_s / BEATS)
     while not is_ended():
         try:
             if session is None:
-                session = connect(place)
+                # Renewals that it could not see are none that were missing.
+                session, watch = connect(place), LeaseWatch()
                 create_leader(session, place)
-            _announce(session, address)
             leader = read_leader(session)
-            if ready is not None and not waits:
-                waits = True
-                ready()
-            elif leader.state == "stopped":
+            if leader.state == "stopped":
+                if ready is not None:
+                    text = f"the environment {place} was ended"
+                    raise JournalError(text, hint="simenv up starts it; then come standbys")
                 break
-            if leader.is_over and leader.state != "stopped":
+            _announce(session, address, _assessment(assess, leader, ready is None))
+            if ready is not None:
+                ready()
+                ready = None
+            if watch.is_over(leader) and _replace(session, leader):
                 session.close()
                 return True
-        except psycopg.Error as error:
+        except (psycopg.Error, SimenvError) as error:
             if session is not None:
                 session.close()
             session = None
-            if not waits:
+            if isinstance(error, SimenvError):
+                raise
+            if ready is not None:
                 raise unusable(place, error) from error
         time.sleep(poll_s)
     if session is not None:
@@ -298,15 +376,37 @@ def wait_to_lead(
     return False
 
 
+def _assessment(assess: Callable[[LeaderRow], str], leader: LeaderRow, waits: bool) -> str:
+    try:
+        return assess(leader)
+    except SimenvError as error:
+        if not waits:
+            raise
+        return error.message
+
+
+def _replace(session: Session, leader: LeaderRow) -> bool:
+    """End the leadership of a leader whose lease is over. Returns False if it was renewed in the
+    last moment, or the environment was ended. Raises psycopg.Error."""
+    if leader.state == "released":
+        return True
+    take_lock(session, by_force=True)  # its session may have locked the row
+    query = "update leader set state = 'released' where epoch = $1 and renewals = $2 and state = $3"
+    values = [leader.epoch, leader.renewals, leader.state]
+    replaced = bool(session.execute(query, values).rowcount)
+    session.execute(f"select pg_advisory_unlock({_LOCK})")
+    return replaced
+
+
 def _self() -> list[object]:
     return [os.uname().nodename, os.getpid()]
 
 
-def _announce(session: Session, address: str) -> None:
+def _announce(session: Session, address: str, state: str) -> None:
     session.execute(
-        "insert into member values($1, $2, $3, clock_timestamp()) on conflict(node, pid)"
-        " do update set address = excluded.address, renewed = excluded.renewed",
-        [*_self(), address],
+        "insert into member values($1, $2, $3, 1, $4) on conflict(node, pid) do update set "
+        "address = excluded.address, renewals = member.renewals + 1, state = excluded.state",
+        [*_self(), address, state[:STATE_CHARS]],
     )
 
 

@@ -115,17 +115,16 @@ class PostgresDatabase:
         self._epoch = self._number = self._stored = 0
         self._lease: leadership.LeaseThread | None = None
         self._lost = ""
+        begun_s = time.monotonic()
         self._session = leadership.connect(place)
         if read_only:
             self._session.read_only = True
             return
         try:
             leadership.create_leader(self._session, place)
-            leader = leadership.read_leader(self._session)
-            if not leadership.take_lock(self._session, by_force=leader.is_over):
-                raise leadership.HeldElsewhere(place, leader)
             # Before the tables are made, which takes time: from here on nobody takes the lock.
-            self._epoch = leadership.lead(self._session, place, leader.epoch)
+            self._epoch = leadership.await_leadership(self._session, place)
+            self._lease = leadership.LeaseThread(place, self._epoch, begun_s)
         except BaseException:
             self._session.close()
             raise
@@ -146,12 +145,11 @@ class PostgresDatabase:
             raise leadership.unusable(self.place, error) from error
 
     def next_epoch(self) -> int:
-        """Return the number of this start of a service, and begin to renew the lease."""
+        """Return the number of this start of a service."""
         try:
             self.execute("insert or replace into meta values('epoch', ?)", (self._epoch,))
         except psycopg.Error as error:
             raise leadership.unusable(self.place, error) from error
-        self._lease = leadership.LeaseThread(self.place, self._epoch)
         return self._epoch
 
     @property
@@ -190,11 +188,12 @@ class PostgresDatabase:
         """Store statements in one transaction and one round trip; many new rows of one table are
         copied. Raises LeadershipLost if nobody knows whether it was stored."""
         self._number += 1
-        self._checked(lambda: self._store(statements, forced))
+        is_forced = forced and self._durability != "process"
+        self._checked(lambda: self._store(statements, is_forced))
 
     def _store(self, statements: list[Statement], forced: bool) -> None:
         session, groups = self._session, groupby(statements, key=lambda each: each[0])
-        fence = "select fence($1, $2, $3)", [self._epoch, self._number, self._is_forced(forced)]
+        fence = "select fence($1, $2, $3)", [self._epoch, self._number, forced]
         if len(statements) < COPY_ROWS:
             with session.pipeline():  # up to its end it is one transaction
                 session.execute(*fence)
@@ -212,9 +211,6 @@ class PostgresDatabase:
                 with session.cursor().copy(f"copy {plain[1]} from stdin") as copy:
                     for row in rows:
                         copy.write_row(row)
-
-    def _is_forced(self, forced: bool) -> bool:
-        return forced and self._durability != "process"
 
     def _checked(self, store: Callable[[], object]) -> None:
         """Store a transaction; if the connection breaks, find out whether it is stored, and repeat
@@ -279,7 +275,7 @@ class PostgresDatabase:
             self._connect_again()
         try:
             with self._session.transaction():
-                forced = self._is_forced(level == "FULL")
+                forced = level == "FULL" and self._durability != "process"
                 self._session.execute(
                     "select fence($1, $2, $3)", [self._epoch, self._number, forced]
                 )
@@ -322,6 +318,14 @@ class PostgresDatabase:
         self._lost = self._lost or "it was abandoned"
         self.close()
 
+    @property
+    def is_ended(self) -> bool:
+        """True if another process has ended the environment."""
+        return self._lease is not None and self._lease.is_ended
+
     def end_standbys(self) -> None:
-        """Tell the standbys that the environment is ended on purpose. Raises psycopg.Error."""
-        leadership.release(self._session, self._epoch, state="stopped")
+        """Store that the environment is ended on purpose: no standby leads after it. Raises
+        psycopg.Error, LeadershipLost."""
+        self._number += 1
+        end = "update leader set state = 'stopped'", ()
+        self._checked(lambda: self._store([end], True))

@@ -94,10 +94,14 @@ class Journal:
         self._durability = durability
         self.database = open_database(place, durability)
         self._db = self.database.db
-        self.database.create(_SCHEMA + "".join(table.schema for table in tables.TABLES))
-        self.records = reader.Records(self.database, place)
-        self.epoch = self.database.next_epoch()
-        self.kept_bytes = self.records.bytes_by_owner()  # with pending rows
+        try:
+            self.database.create(_SCHEMA + "".join(table.schema for table in tables.TABLES))
+            self.records = reader.Records(self.database, place)
+            self.epoch = self.database.next_epoch()
+            self.kept_bytes = self.records.bytes_by_owner()  # with pending rows
+        except BaseException:
+            self.database.abandon()  # it leads no more
+            raise
         self.written_bytes = 0  # since the start, approximately; decides when a checkpoint is due
         self.unsynced = False
         self.commit_times = DurationBuckets()

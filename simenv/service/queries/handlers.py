@@ -11,7 +11,6 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import suppress
 from typing import Any, TypeAlias
 
 import msgspec
@@ -19,7 +18,7 @@ import msgspec
 from launcher.process.network_namespace import other_users
 from simenv._version import __version__
 from simenv.errors import NotFoundError, OptionError
-from simenv.model import PoolInfo, ServiceInfo, TaskInfo, TaskState, task_name
+from simenv.model import PoolInfo, ServiceInfo, StandbyInfo, TaskInfo, TaskState, task_name
 from simenv.model.accounts import SLOT_HOUR
 from simenv.process import resident_bytes
 from simenv.scheduler.core import Action, Phase, TaskRecord
@@ -298,12 +297,19 @@ class QueryHandlers:
         yield codec.encode(self._service.reservation_commands.answer(identity, message))
 
     def _shutdown(self, message: m.Shutdown) -> ReplySteps:
-        """Answer, then drain, which may end the service at once."""
+        """Store the end for standbys, answer, then drain, which may end the service at once."""
         state = self._service.state
+        database = self._service.journal.database
+        try:
+            database.end_standbys()
+        except database.errors as error:  # a standby would undo it
+            text = f"the end of the environment cannot be stored: {error}"
+            yield codec.encode(
+                m.Refused(message.request, [m.Refusal("journal", text, database.hint)])
+            )
+            return
         held = sum(len(worker.held) for worker in state.workers.values())
         yield codec.encode(m.Stopping(message.request, held, len(state.tasks) - held))
-        with suppress(*self._service.journal.database.errors):
-            self._service.journal.database.end_standbys()
         self._service.drain(now=message.now)
 
     def _hello(self, message: m.Hello, identity: Identity, peer: bytes) -> m.ToClient:
@@ -520,7 +526,9 @@ class QueryHandlers:
             end_s=service.facts.end_s,
             longest_pass_ms=service.pass_times.longest_ms(),
             isolation=service.config.isolation,
-            standbys=tuple(each.node for each in service.journal.database.standbys),
+            standbys=tuple(
+                StandbyInfo(each.node, each.state) for each in service.journal.database.standbys
+            ),
         )
 
 

@@ -117,10 +117,9 @@ def open_listener(listen: str, path: Path, node: str) -> tuple[TcpListener, keyf
     address = resolved(host)
     raise_descriptor_limit()
     listener = None
-    last = settings.address.rpartition(":")[2]
-    if not port and last.isdecimal():
+    if not port and (last := last_port(port, path)):
         with suppress(ConfigError):
-            listener = TcpListener(address, int(last), settings.keys, _REJECTION_LOG.warning)
+            listener = TcpListener(address, last, settings.keys, _REJECTION_LOG.warning)
     if listener is None:
         listener = TcpListener(address, port, settings.keys, _REJECTION_LOG.warning)
     owner_keys = (
@@ -145,10 +144,14 @@ def standby_address(listen: str, path: Path, node: str) -> str:
     if not listen:
         return ""
     host, port = listen_parts(listen)
-    last = keyfiles.server_file(path).address.rpartition(":")[2]
-    if not port and last.isdecimal():
-        port = int(last)
+    port = last_port(port, path)
     return _url(host, resolved(host), node, port) if port else ""
+
+
+def last_port(port: int, path: Path) -> int:
+    """Return the port, or that of the last start for port 0; 0 before the first one."""
+    last = keyfiles.server_file(path).address.rpartition(":")[2]
+    return port or (int(last) if last.isdecimal() else 0)
 
 
 def _url(host: str, address: str, node: str, port: int) -> str:

@@ -346,3 +346,10 @@ def test_standby_of_an_environment_with_a_file_as_journal_is_refused(tmp_path: P
     error = fails(ConfigError, "no other machine can take over", environments.stand_by, "plain")
     assert "--journal" in error.hint
     fails(ConfigError, "cannot read", environments.stand_by, "never")
+
+
+def test_a_name_that_postgresql_would_cut_is_refused() -> None:
+    journal = "postgresql://simenv@db/simenv"
+    assert config.load({"name": "n" * 56, "journal": journal}).name == "n" * 56
+    config.load({"name": "n" * 57})
+    fails(ConfigError, "57 characters", config.load, {"name": "n" * 57, "journal": journal})

@@ -4,13 +4,15 @@ import threading
 import time
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 from failing import fails
-from postgres_journal import new_place
+from postgres_journal import new_place, stepped_server
+from waiting import until
 
 from simenv.errors import JournalError
 from simenv.model import TaskState
-from simenv.service.journal import leadership
+from simenv.service.journal import leadership, postgres
 from simenv.service.journal.database import LeadershipLost, PostgresPlace
 from simenv.service.journal.postgres import PostgresDatabase
 from simenv.service.journal.reader import AcceptedRow
@@ -47,7 +49,7 @@ def stop_renewal(journal: Journal) -> None:
 
 
 def waited(place: PostgresPlace) -> bool:
-    return leadership.wait_to_lead(place, "", lambda: False, lambda: None)
+    return leadership.wait_to_lead(place, "", lambda: False, lambda _: "")
 
 
 def test_a_second_service_is_refused_while_the_first_leads(place: PostgresPlace) -> None:
@@ -77,6 +79,31 @@ def test_standby_waits_for_the_end_of_the_lease_and_the_old_leader_is_fenced(
     assert firsts(new) == [1]
     new.commit()
     assert firsts(new) == [1, 2]
+
+
+def test_a_step_of_the_servers_clock_neither_ends_a_leader_nor_keeps_one() -> None:
+    with stepped_server() as (url, step), new_place(LEASE_S, url) as place:
+        journal, leads = Journal(place, "accepted"), threading.Event()
+        accept(journal, 1)
+        journal.commit()
+        thread = threading.Thread(target=lambda: waited(place) and leads.set())
+        thread.start()
+        with leadership.connect(place) as session:
+            for offset_s in (3600, 0, -3600):
+                step(f"{offset_s:+d}")
+                row = session.execute("select extract(epoch from clock_timestamp())").fetchone()
+                assert row is not None
+                assert abs(float(row[0]) - time.time() - offset_s) < 60.0, "it was not stepped"
+                assert not leads.wait(LEASE_S / 2)  # the leader lives
+        accept(journal, 2)
+        journal.commit()
+        stop_renewal(journal)
+        step("-7200")
+        assert leads.wait(20 * LEASE_S)
+        thread.join()
+        new = Journal(place, "accepted")
+        assert firsts(new) == [1, 2]
+        fails(LeadershipLost, "another service leads", journal.transaction("FULL").__enter__)
 
 
 def test_a_leader_that_was_stopped_in_a_transaction_delays_nobody(place: PostgresPlace) -> None:
@@ -168,3 +195,89 @@ def test_an_ended_leader_is_followed_at_once_and_a_stopped_environment_by_nobody
         second.close()
         assert not waited(place)
         assert Journal(place, "accepted").epoch == 3  # `simenv up` leads again
+
+
+def test_a_leader_that_cannot_renew_its_lease_stops_by_its_own_clock(
+    place: PostgresPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres, "RECONNECT_S", 0.1)
+    journal = Journal(place, "accepted")
+    with leadership.connect(place) as session, session.transaction():
+        session.execute("select 1 from leader for update")  # a renewal waits for this
+        lease = database(journal)._lease
+        assert lease is not None
+        until(lambda: lease.is_doubtful)
+        fails(LeadershipLost, "the lease is over", journal.check_leadership)
+
+
+def test_the_end_is_stored_over_a_broken_connection_and_no_standby_follows(
+    place: PostgresPlace,
+) -> None:
+    journal = Journal(place, "accepted")
+    with leadership.connect(place) as session:
+        pid = database(journal)._session.info.backend_pid
+        session.execute("select pg_terminate_backend($1::int)", [pid])
+    journal.database.end_standbys()
+    database(journal).abandon()
+    assert not waited(place)
+
+
+def test_an_end_that_another_process_stores_ends_leader_and_standbys(place: PostgresPlace) -> None:
+    journal = Journal(place, "accepted")
+
+    def stopped_in_a_transaction() -> None:
+        with journal.transaction("FULL") as db:
+            db.execute("delete from accepted")
+            assert leadership.end_environment(place)
+            assert not leadership.end_environment(place)  # it was already
+
+    fails(Exception, "", stopped_in_a_transaction)
+    assert not waited(place)
+    until(lambda: journal.database.is_ended)
+    accept(journal, 1)
+    journal.commit()  # until it has ended
+    journal.close()
+    late = msgspec.structs.replace(place, is_standby=True)
+    fails(LeadershipLost, "was ended", Journal, late, "accepted")
+    assert firsts(Journal(place, "accepted")) == [1]
+
+
+def test_an_environment_that_was_never_started_is_not_ended(place: PostgresPlace) -> None:
+    assert not leadership.end_environment(place)
+
+
+def test_standbys_of_an_ended_environment_and_of_another_format_are_refused(
+    place: PostgresPlace,
+) -> None:
+    def begin() -> None:
+        leadership.wait_to_lead(place, "", lambda: False, lambda _: "", lambda: None)
+
+    journal = Journal(place, "accepted")
+    journal.database.end_standbys()
+    fails(JournalError, "was ended", begin)
+    with leadership.connect(place) as session:
+        session.execute("update leader set format = format + 1")
+    fails(JournalError, "this build reads", begin)
+
+
+def test_standbys_are_shown_with_what_they_lack_until_they_are_silent(
+    place: PostgresPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leadership, "MEMBER_S", LEASE_S)
+    journal, ends, lacks = Journal(place, "accepted"), threading.Event(), ["kernels"]
+
+    def waits() -> None:
+        leadership.wait_to_lead(place, "tcp://a:1", ends.is_set, lambda _: lacks[0])
+
+    thread = threading.Thread(target=waits)
+    thread.start()
+    until(lambda: [s.state for s in journal.database.standbys] == ["kernels"])
+    lacks[0] = ""
+    until(lambda: [s.state for s in journal.database.standbys] == [""])
+    ends.set()
+    thread.join()
+    until(lambda: not journal.database.standbys)
+    with leadership.connect(place) as session:
+        leadership._announce(session, "", "")  # of one that dies then
+    until(lambda: journal.database.standbys)
+    until(lambda: not journal.database.standbys)
