@@ -34,7 +34,8 @@ from simenv.wire.messages import nodes
 from simenv.wire.messages.client import LeaseRenewed
 from simenv.wire.transport.zmq_transport import WorkerTcpConnection
 
-BEAT_S = 1.0
+BEAT_S = 1.0  # the shortest interval
+BEATS = 7.5  # heartbeats in one lease, as those of an idle worker
 POLL_S = 0.05  # between two looks at the workers
 JOIN_S = 30.0  # for the service to accept the token
 SETTLE_S = 1.5
@@ -82,7 +83,7 @@ class NodeAgent:
         while True:
             now_s = time.monotonic()
             if now_s >= next_beat_s:
-                next_beat_s = now_s + BEAT_S
+                next_beat_s = now_s + max(BEAT_S, self._lease_s / BEATS)
                 self._send(nodes.NodeHeartbeat(self._token.node, self._token.epoch))
             if self._asked_to_end and not self._announced:
                 self._announced = True

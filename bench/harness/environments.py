@@ -102,6 +102,13 @@ def cpu_s(*processes: psutil.Process) -> float:
     return float(sum(each.user + each.system for each in times))
 
 
+def threads_cpu_s(process: psutil.Process) -> float:
+    """Return the CPU seconds of a process's present threads, to the microsecond: those of `cpu_s`
+    come in ticks of 10 ms, a quarter of what a short round takes."""
+    paths = Path(f"/proc/{process.pid}/task").glob("*/schedstat")
+    return sum(int(path.read_text().split()[0]) for path in paths) / 1e9
+
+
 def waited_s(result: Result) -> float:
     """Return the seconds from the acceptance of a task to its begin."""
     return float(result.timing.queued_s + result.timing.sent_s)

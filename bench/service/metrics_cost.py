@@ -4,7 +4,7 @@ Two environments are up, of which one gets work at a time. The first one is as i
 asks it for all metrics every second, fifteen times as often as Prometheus does by default. In the
 second one, `sitecustomize` replaces the counters by functions that do nothing, and nothing is
 sampled. Both run the same new circuits in rounds that alternate; the share is the median of the
-paired ratios of their rates. The service's processor time of all rounds is compared, too, since it
+paired ratios of their rates. The service's processor time of each pair is compared, too, since it
 depends less on what else the machine does.
 """
 
@@ -28,7 +28,7 @@ import psutil
 import simenv
 from bench import small_circuits as shapes
 from bench.harness import Option, Report, Times, rounds, timed_s
-from bench.harness.environments import cpu_s
+from bench.harness.environments import threads_cpu_s
 from simenv.client.client import Client
 
 SHOTS = 1_024
@@ -64,18 +64,20 @@ def run(options: Namespace) -> Report:
             circuits = shapes.layered(4, 30, options.circuits, seed)
             for name in order:
                 service = psutil.Process(clients[name].status().pid)
-                before = cpu_s(service)
+                before = threads_cpu_s(service)
                 seconds = timed_s(partial(_work, clients[name], circuits, seed))
                 if seed:  # the first round warms up
                     rates[name].append(options.circuits / seconds)
-                    service_us[name].append((cpu_s(service) - before) / options.circuits * 1e6)
+                    spent_s = threads_cpu_s(service) - before
+                    service_us[name].append(spent_s / options.circuits * 1e6)
     pairs = zip(rates["with"], rates["without"], strict=True)
     share = statistics.median(a / b for a, b in pairs)
-    means = {name: statistics.fmean(each) for name, each in service_us.items()}
+    middle = {name: statistics.median(each) for name, each in service_us.items()}
     for name, each in rates.items():
-        print(f"{name:8} {statistics.median(each):8.0f} a second, service {means[name]:.2f} us")
+        print(f"{name:8} {statistics.median(each):8.0f} a second, service {middle[name]:.2f} us")
     report.at_least("share", share, "throughput with metrics relative to that without")
-    spared = means["without"] / means["with"]
+    spent = zip(service_us["without"], service_us["with"], strict=True)
+    spared = statistics.median(a / b for a, b in spent)
     report.at_least("service_share", spared, "processor time of the service without, of that with")
     return report
 

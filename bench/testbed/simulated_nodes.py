@@ -75,7 +75,7 @@ class SimulatedNodes:
     def __init__(self, payload: bytes, slots: int, lease_s: float) -> None:
         self._payload, self._checksum = payload, zlib.crc32(payload)
         self._slots = slots
-        self._idle_s = max(BEAT_S, lease_s / IDLE_BEATS)
+        self._idle_s = max(BEAT_S, lease_s / IDLE_BEATS)  # of an agent too
         self._context = zmq.Context(io_threads=1)
         self._router = router = self._context.socket(zmq.ROUTER)
         router.set(zmq.ROUTER_MANDATORY, 1)
@@ -131,7 +131,7 @@ class SimulatedNodes:
             _, route, body = heapq.heappop(self._beats)
             if route in self._handlers:
                 self._send(route, body)
-                self._beat(now + (self._idle_s if route.endswith(b"!") else BEAT_S), route, body)
+                self._beat(now + self._idle_s, route, body)
         if self._router.poll(POLL_MS):
             for _ in range(1_000):
                 try:

@@ -122,6 +122,8 @@ def check(state: SchedulerState) -> None:
         leaving = {name: worker for name, worker in pool.workers.items() if worker.leaving}
         assert pool.leaving_workers == leaving, "a worker leaves and is counted"
         assert pool.live() == sum(worker.is_live for worker in pool.workers.values())
+    keepers = {name: worker for name, worker in state.workers.items() if worker.kept_bytes}
+    assert state.state_keepers == keepers, "a worker keeps states and is not noted"
     held = {}
     for worker in state.workers.values():
         for number, record in worker.held.items():

@@ -50,6 +50,7 @@ def grant(
         return
     host.free_memory -= missing_bytes
     worker.kept_bytes += missing_bytes
+    state.state_keepers[worker.name] = worker
     worker.kept_owner = record.batch.owner
     worker.kept_s, worker.kept_until_ns = max(worker.kept_s, parts.keep_s), 0
 
@@ -67,7 +68,7 @@ def _exceeds_limit(
 
 def expire(state: scheduler_state.SchedulerState, now_ns: int) -> None:
     """End the grants whose time is over. A worker drops states only while it waits for tasks."""
-    for worker in state.workers.values():
+    for worker in list(state.state_keepers.values()):
         if 0 < worker.kept_until_ns <= now_ns and not worker.held:
             state.release_kept_states(worker)
 
@@ -75,7 +76,7 @@ def expire(state: scheduler_state.SchedulerState, now_ns: int) -> None:
 def reclaim(state: scheduler_state.SchedulerState) -> list[core.Action]:
     """Drop states that idle workers keep if the first waiting task of a pool or a reservation can
     start at once with their memory, and not without it."""
-    if not any(worker.kept_bytes for worker in state.workers.values()):
+    if not state.state_keepers:
         return []
     actions: list[core.Action] = []
     for pool in state.pools.values():

@@ -88,6 +88,7 @@ class SchedulerState:
         self.candidates: dict[tuple[str, str], candidates.Candidates] = {}
         # Workers whose task may give slots back, see `gang_scheduling`.
         self.multi_slot_workers: dict[str, state_pools.Worker] = {}
+        self.state_keepers: dict[str, state_pools.Worker] = {}  # with a grant for kept states
         self.unreaped_workers: dict[str, int] = {}  # start of lost workers that may still run
         # By name of a lost worker: its task, charged if the launcher reports the worker's own end.
         self.uncharged: dict[str, core.TaskRecord] = {}
@@ -389,6 +390,7 @@ class SchedulerState:
         """Free the memory granted to states that a worker keeps between tasks."""
         worker.host.free_memory += worker.kept_bytes
         worker.kept_bytes = worker.kept_until_ns = 0
+        self.state_keepers.pop(worker.name, None)
         worker.kept_owner, worker.kept_s = "", 0.0
 
     def remove_worker(self, worker: state_pools.Worker) -> None:
@@ -497,7 +499,7 @@ def running_slots(state: SchedulerState) -> dict[str, int]:
 
 def state_bytes(state: SchedulerState, owner: str) -> int:
     """Return the memory granted to states between the parts of an owner's circuits."""
-    return sum(w.kept_bytes for w in state.workers.values() if w.kept_owner == owner)
+    return sum(w.kept_bytes for w in state.state_keepers.values() if w.kept_owner == owner)
 
 
 def slots_left(state: SchedulerState, owner: str) -> int:

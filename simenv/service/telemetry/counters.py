@@ -1,16 +1,13 @@
 """Counters that the event loop fills while it works.
 
 Invariant: they cost next to nothing. A chunk of tasks is counted by the sums that its accounting
-makes anyway; run times by one C loop over the chunk.
+makes anyway; its run times are sorted, so that only the few buckets that they are in are searched.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections import Counter
-from collections.abc import Collection, Sequence
-from itertools import repeat
-from operator import attrgetter
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from simenv.wire.messages.metrics import (
@@ -25,8 +22,6 @@ if TYPE_CHECKING:
     from simenv.scheduler.core import TaskEnded
 
 _BOUNDS_US = [int(1e6 * 2.0 ** (LEAST_EXPONENT + k)) for k in range(BUCKETS - 1)]
-_run_us = attrgetter("timing.run_us")
-_queued_us = attrgetter("timing.queued_us")
 
 
 class DurationBuckets:
@@ -44,12 +39,17 @@ class DurationBuckets:
         self._counts[bisect_left(_BOUNDS_US, us)] += count
         self._sum_us += us * count
 
-    def add_all(self, durations_us: Collection[int]) -> None:
+    def add_all(self, durations_us: Iterable[int]) -> None:
         """Count several durations."""
-        found = Counter(map(bisect_left, repeat(_BOUNDS_US), durations_us))
-        for index, count in found.items():
-            self._counts[index] += count
-        self._sum_us += sum(durations_us)
+        ordered = sorted(durations_us)
+        begin, counts = 0, self._counts
+        index = bisect_left(_BOUNDS_US, ordered[0]) if ordered else BUCKETS
+        while begin < len(ordered):
+            is_last = index == BUCKETS - 1
+            end = len(ordered) if is_last else bisect_right(ordered, _BOUNDS_US[index], begin)
+            counts[index] += end - begin
+            begin, index = end, index + 1
+        self._sum_us += sum(ordered)
 
     def histogram(self) -> DurationHistogram:
         """Return the present counts."""
@@ -84,13 +84,14 @@ class TaskCounters:
     def durations(self, pool: str, endings: Sequence[TaskEnded]) -> None:
         """Count the waits and run times of tasks of one chunk that a worker ran."""
         counters = self.pool(pool)
-        counters.run.add_all([*map(_run_us, endings)])
+        counters.run.add_all([ending.timing.run_us for ending in endings])
         first, last = endings[0], endings[-1]
+        queued_us = first.timing.queued_us
         # Tasks of one message that were sent together have waited equally long.
-        if first.record.batch is last.record.batch and _queued_us(first) == _queued_us(last):
-            counters.wait.add(_queued_us(first), len(endings))
+        if first.record.batch is last.record.batch and queued_us == last.timing.queued_us:
+            counters.wait.add(queued_us, len(endings))
         else:
-            counters.wait.add_all([*map(_queued_us, endings)])
+            counters.wait.add_all([ending.timing.queued_us for ending in endings])
 
     def account(self, name: str, slot_us: int) -> None:
         """Count slot time of an account; those beyond MAX_LABELS are one."""
