@@ -46,6 +46,9 @@ class DurationBuckets:
 
     def add_all(self, durations_us: Collection[int]) -> None:
         """Count several durations."""
+        if len(durations_us) == 1:
+            self.add(*durations_us)
+            return
         found = Counter(map(bisect_left, repeat(_BOUNDS_US), durations_us))
         for index, count in found.items():
             self._counts[index] += count
