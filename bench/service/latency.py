@@ -5,7 +5,9 @@ new (4 qubits, 26 gates, 4 measurements, 1,024 shots, a seed of its own); the cl
 QuantumCircuit to the dict of counts. The three durability levels run in interleaved rounds, since
 the machine's speed drifts. qiskit-aer runs in this process in the same rounds: no service, no
 journal, no other process, transpilation not timed. The two lower bounds of the path run in them
-too: four hops without work, and an fsync of 4 KiB on the journal's disk.
+too: four hops without work, and an fsync of 4 KiB on the journal's disk. Their sum in a round is
+the floor of that round. CPU times are those of the quietest round: another program on the same
+cores can only add to them.
 
 With `--tcp` instead: the same environment (durability process) through its socket and over TCP with
 CURVE on the loopback interface, interleaved; their difference is the verdict.
@@ -18,6 +20,7 @@ import multiprocessing
 import os
 import statistics
 import tempfile
+import time
 from argparse import Namespace
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -30,7 +33,7 @@ import zmq
 import simenv
 from bench.circuits import four_qubit_circuit
 from bench.harness import Option, Report, Times, installed, repeated_s, rounds, timed
-from bench.harness.environments import remote_key
+from bench.harness.environments import remote_key, service_process, threads_cpu_s
 from bench.peers import aer as aer_peer
 from simenv.client.client import Client
 
@@ -50,6 +53,7 @@ def run(options: Namespace) -> Report:
         return _tcp_latency(options.rounds, options.circuits, seeds)
     report = Report("latency", "latency: 4 qubits, 26 gates + 4 measurements, 1,024 shots")
     times: Times = defaultdict(list)  # of each contender, the median of each round
+    cpu: Times = defaultdict(list)  # of a task, in service and client
     with contextlib.ExitStack() as stack:
         clients = {
             level: stack.enter_context(simenv.local(workers=2, durability=level))
@@ -59,9 +63,16 @@ def run(options: Namespace) -> Report:
         socket = stack.enter_context(_hops())
         for client in clients.values():
             _median_s(partial(_counts, client), 50, seeds)  # warm-up
+        service = service_process(clients["accepted"])
         for _ in range(options.rounds):
             for level, client in clients.items():
-                times[level].append(_median_s(partial(_counts, client), options.circuits, seeds))
+                circuits = [four_qubit_circuit(next(seeds)) for _ in range(options.circuits)]
+                before = threads_cpu_s(service), time.process_time()
+                times[level].append(_median_s(partial(_counts, client), circuits, seeds))
+                if level == "accepted":
+                    after = threads_cpu_s(service), time.process_time()
+                    for name, begin, end in zip(("service", "client"), before, after, strict=True):
+                        cpu[name].append((end - begin) / options.circuits)
             times["4 hops"].append(_round_trip_s(socket, options.circuits))
             times["fsync"].append(_fsync_s(folder, options.circuits))
             if installed("qiskit_aer"):
@@ -73,6 +84,11 @@ def run(options: Namespace) -> Report:
     for goal, level in (("accepted_p50_ms", "accepted"), ("process_p50_ms", "process")):
         p50 = statistics.median(times[level]) * 1e3
         report.at_most(goal, p50, f"p50 submit to counts, durability={level}, ms")
+    floors = np.add(times["4 hops"], times["fsync"])
+    ratio = float(np.median(np.divide(times["accepted"], floors)))
+    report.at_most("accepted_of_floor", ratio, "p50 accepted, of 4 hops and an fsync together")
+    report.at_most("service_cpu_ms", min(cpu["service"]) * 1e3, "CPU of the service, a task, ms")
+    report.at_most("client_cpu_ms", min(cpu["client"]) * 1e3, "CPU of the client, a task, ms")
     return report
 
 
@@ -96,9 +112,12 @@ def _tcp_latency(rounds: int, circuits: int, seeds: Iterator[int]) -> Report:
     return report
 
 
-def _median_s(counts: Callable[..., dict[str, int]], number: int, seeds: Iterator[int]) -> float:
-    """Return the median seconds of `counts` of new circuits, which are built before."""
-    circuits = [four_qubit_circuit(next(seeds)) for _ in range(number)]
+def _median_s(
+    counts: Callable[..., dict[str, int]], circuits: int | list[object], seeds: Iterator[int]
+) -> float:
+    """Return the median seconds of `counts` of some circuits. A number: new ones, built before."""
+    if isinstance(circuits, int):
+        circuits = [four_qubit_circuit(next(seeds)) for _ in range(circuits)]
     times = []
     for circuit in circuits:
         seconds, result = timed(partial(counts, circuit, next(seeds)))

@@ -119,6 +119,8 @@ class Upkeep:
 
 DRAIN_MESSAGES = 64
 SLICE_NS = 5_000_000
+SLEPT_NS = 30_000  # a wait that took longer found no message at its begin
+UNREAD_NS = 20_000_000  # between two times at which the sockets are read until they are empty
 TICK_BUSY_S = 0.05
 TICK_IDLE_S = 1.0
 NODE_TICK_NS = 50_000_000  # from a message of a node's agent to the next tick, at most
@@ -161,10 +163,12 @@ class EventLoop(ServiceComponents):
     def run_once(self, timeout_s: float | None = None) -> None:
         """Run one pass: wait for messages (at most `timeout_s`), handle, store and answer them."""
         self.pass_times.wait_begins()
+        wait_ns = time.monotonic_ns()
         arrived = self.listener.wait(self._poll_timeout_s() if timeout_s is None else timeout_s)
         begin_ns = self.pass_times.wait_ends()
         if arrived:
-            self._drain(begin_ns)
+            is_alone = begin_ns - wait_ns > SLEPT_NS and begin_ns - self._read_ns < UNREAD_NS
+            self._drain(begin_ns, is_alone=is_alone)
         else:
             self._read_ns = begin_ns
         if begin_ns >= self._next_tick_ns:  # before admission: only stored tasks may end
@@ -201,8 +205,10 @@ class EventLoop(ServiceComponents):
         left_s = (min(self._next_tick_ns, self.state.paced.next_ns) - time.monotonic_ns()) / 1e9
         return min(max(0.0, left_s), TICK_IDLE_S)
 
-    def _drain(self, begin_ns: int) -> None:
-        for _ in range(DRAIN_MESSAGES):
+    def _drain(self, begin_ns: int, *, is_alone: bool) -> None:
+        """Handle messages that have arrived. `is_alone`: the loop slept until one came, so that the
+        sockets are not asked for more behind it; the next pass finds what there is."""
+        for _ in range(1 if is_alone else DRAIN_MESSAGES):
             received = self.listener.receive()
             if received is None:
                 self._read_ns = begin_ns
