@@ -6,8 +6,15 @@ rxx); they run with 1,024 shots. Ours is the whole path through a running enviro
 QuantumCircuit to the dict of counts: the first run of a circuit, compared with first runs of the
 libraries, and the median of later runs, compared with theirs. The libraries' circuits are converted
 before the clock starts, and optimised where the library has an optimizer; Aer reads the
-QuantumCircuit in each run. The fastest variant on each circuit counts. Figures are medians of the
-ratios over all circuits of a width; the worst ratio is printed too.
+QuantumCircuit in each run. The fastest variant on each circuit counts. Figures are medians over all
+circuits of a width; the worst is printed too.
+
+Of up to 13 qubits in double precision the whole path is messages between processes, mostly. So two
+figures take the place of its ratio: that of the engine alone, as a worker runs it, from a packed
+program to packed counts, and the time that the whole path takes beyond the fastest library.
+
+Quantum volume is the square circuit in the gates rz, sx, x and cx, of any length, compared with the
+better of Aer with all threads and with one.
 """
 
 from __future__ import annotations
@@ -18,7 +25,7 @@ from collections import defaultdict
 from typing import Any, NamedTuple
 
 import numpy as np
-from qiskit import transpile
+from qiskit import QuantumCircuit, transpile
 from qiskit.transpiler import CouplingMap
 
 from bench.circuits import CIRCUITS, Random, built, wide_circuit
@@ -26,7 +33,7 @@ from bench.harness import INSTALL_COMMAND, SEED, THREADS, Option, Report, Times,
 from bench.harness.comparison import Peers, Variant, assert_same_circuit
 from bench.peers.base import Gate
 from bench.peers.libraries import LIBRARIES, PRECISIONS
-from bench.peers.simenv_engine import Environment
+from bench.peers.simenv_engine import Environment, WorkerTask
 
 # Name: basis gates; True if two-qubit gates act only on neighbours in a line.
 BASES = {
@@ -41,15 +48,20 @@ _LAYER_GATES = {"h": 0, "t": 0, "rx": 1, "ry": 1, "rz": 1, "u": 3}
 _PAIR_GATES = {"cx": 0, "cz": 0, "cp": 1, "rzz": 1}
 GATES = 300, 3_000  # least and most
 CAP_S = 60.0  # of one run
-NARROW, WIDE = 13, 20  # the widest circuits of the first two goals
-GOALS = ("narrow_of_best", "wide_of_best", "wider_of_best")
+NARROW = 13  # qubits of the widest circuits with goals of their own
 LEFT_OUT = ("qulacs f64", "qulacs f64 fused 4")
+PATHS = tuple(Variant(f"path {bits}", Environment, (name,)) for bits, name in PRECISIONS)
+ENGINE = "engine f64"
 VARIANTS = (
-    *(Variant(f"path {bits}", Environment, (name,)) for bits, name in PRECISIONS),
+    *PATHS,
+    Variant(ENGINE, WorkerTask),
     *(each for each in LIBRARIES if not each.threads and each.name not in LEFT_OUT),
 )
+VOLUME_VARIANTS = (PATHS[0], *(each for each in LIBRARIES if each.name.startswith("aer f64")))
+VOLUME_BASIS = ["rz", "sx", "x", "cx"]
 OPTIONS = (
     Option("--qubits", default="10,12,13,14,16,18,20,22", quick="10,13,16"),
+    Option("--volume", default="12,16,20", quick="12", help="qubits of quantum volume"),
     Option("--circuits", default=8, quick=3),
     rounds(5, quick=3),
     THREADS,
@@ -68,26 +80,63 @@ class NativeCircuit(NamedTuple):
 def run(options: Namespace) -> Report:
     label = f"{options.threads} threads, seed {options.seed}, ms"
     report = Report("native_basis", f"transpiled circuits: {label}")
+    if options.qubits:
+        _compare_circuits(report, options)
+    if options.volume:
+        _compare_volume(report, options)
+    return report
+
+
+def _compare_circuits(report: Report, options: Namespace) -> None:
     with Peers(VARIANTS, options.threads) as peers:
         for width in map(int, options.qubits.split(",")):
             # Loading that happens once in a process is not timed.
             _measure(peers, native_circuit(width, options.seed - 1), options.rounds)
-            ratios: Times = defaultdict(list)
+            values: Times = defaultdict(list)
             for number in range(options.circuits):
                 circuit = native_circuit(width, options.seed + number)
                 times = _measure(peers, circuit, options.rounds)
-                for name, ratio in _ratios(circuit, times).items():
-                    ratios[name].append(ratio)
-            goal = GOALS[0 if width <= NARROW else 1 if width <= WIDE else 2]
-            for name, each in ratios.items():
-                where = f"{width} qubits {name}, of the best peer (worst {max(each):.2f})"
-                report.at_most(goal, statistics.median(each), where)
+                for name, value in _compared(circuit, times).items():
+                    values[name].append(value)
+            for name, each in values.items():
+                goal, of = _goal(width, name)
+                label = f"{width} qubits {name}, {of} the best peer (worst {max(each):.2f})"
+                report.at_most(goal, statistics.median(each), label)
             for precision, _ in PRECISIONS:
-                if not any(precision in name for name in ratios):
+                if not any(precision in name for name in values):
+                    goal, _ = _goal(width, f"path {precision}")
                     report.not_measured(goal, f"{width} qubits {precision}", "no peer ran")
         for library in peers.missing:
-            report.not_measured(GOALS[0], library, f"type {INSTALL_COMMAND}; it may be the fastest")
-    return report
+            goal, _ = _goal(NARROW, "path f32")
+            report.not_measured(goal, library, f"type {INSTALL_COMMAND}; it may be the fastest")
+
+
+def _goal(width: int, name: str) -> tuple[str, str]:
+    """Return a figure's goal, and its relation to the best peer."""
+    if width > NARROW:
+        return "wide_of_best", "of"
+    if name.startswith(ENGINE):
+        return "narrow_engine_of_best", "of"
+    return ("narrow_beyond_ms", "ms beyond") if "f64" in name else ("narrow_of_best", "of")
+
+
+def _compare_volume(report: Report, options: Namespace) -> None:
+    with Peers(VOLUME_VARIANTS, options.threads) as peers:
+        for width in map(int, options.volume.split(",")):
+            _measure(peers, volume_circuit(width, options.seed - 1), options.rounds)
+            times: dict[str, list[tuple[float, float]]] = defaultdict(list)
+            for number in range(options.rounds):  # each circuit costs Aer seconds
+                circuit = volume_circuit(width, options.seed + number)
+                for name, pair in _measure(peers, circuit, 1).items():
+                    times[name].append(pair)
+            goal = f"volume_{width}_of_aer"
+            ours = times.pop(PATHS[0].name)
+            for column, turn in enumerate(("first", "again")):
+                theirs = [
+                    statistics.median(pair[column] for pair in each) for each in times.values()
+                ]
+                mine = statistics.median(pair[column] for pair in ours)
+                report.share(goal, mine, theirs, f"quantum volume, {width} qubits {turn}, of Aer")
 
 
 def _measure(peers: Peers, circuit: NativeCircuit, rounds: int) -> dict[str, tuple[float, float]]:
@@ -95,9 +144,12 @@ def _measure(peers: Peers, circuit: NativeCircuit, rounds: int) -> dict[str, tup
     entries: dict[str, tuple[float, float]] = {}
     means: dict[str, Any] = {}
     for peer in peers.prepared(circuit.num_qubits, [circuit.gates]):
+        if peer.name == ENGINE and circuit.num_qubits > NARROW:
+            continue
         first = peer.times(1, CAP_S)
         number = rounds if first and first[0] < 1.0 else 1
-        again = peer.times(number, CAP_S * number)
+        repeat = "run_planned" if peer.name == ENGINE else "run"
+        again = peer.times(number, CAP_S * number, repeat)
         if first and again:
             means[peer.name] = peer.correlations()
             entries[peer.name] = first[0], statistics.median(again)
@@ -105,21 +157,32 @@ def _measure(peers: Peers, circuit: NativeCircuit, rounds: int) -> dict[str, tup
     return entries
 
 
-def _ratios(circuit: NativeCircuit, times: dict[str, tuple[float, float]]) -> dict[str, float]:
-    """Return the ratios of our times to the best variant of each precision; print the times."""
-    ratios: dict[str, float] = {}
+def _compared(circuit: NativeCircuit, times: dict[str, tuple[float, float]]) -> dict[str, float]:
+    """Return our times relative to the best variant of each precision, or in ms beyond it where the
+    goal says so; print the times."""
+    values: dict[str, float] = {}
     cells = []
     for precision, _ in PRECISIONS:
-        path = f"path {precision}"
-        peers = {name: each for name, each in times.items() if precision in name and name != path}
-        for column, turn in enumerate(("first", "again")):
-            if peers and path in times:
+        own = (f"path {precision}", f"engine {precision}")
+        peers = {
+            name: each for name, each in times.items() if precision in name and name not in own
+        }
+        for name in own if peers else ():
+            for column, turn in enumerate(("first", "again") if name in times else ()):
                 theirs, best = min((each[column], name) for name, each in peers.items())
-                ours = times[path][column]
-                ratios[f"{path} {turn}"] = ours / theirs
-                cells.append(f"{path} {turn} {1e3 * ours:.2f}, {best} {1e3 * theirs:.2f}")
+                ours = times[name][column]
+                is_ratio = _goal(circuit.num_qubits, name)[1] == "of"
+                values[f"{name} {turn}"] = ours / theirs if is_ratio else 1e3 * (ours - theirs)
+                cells.append(f"{name} {turn} {1e3 * ours:.2f}, {best} {1e3 * theirs:.2f}")
     print(f"{circuit.title}, {len(circuit.gates)} gates: {', '.join(cells)}", flush=True)
-    return ratios
+    return values
+
+
+def volume_circuit(num_qubits: int, seed: int) -> NativeCircuit:
+    """Return a transpiled circuit of quantum volume, all of it."""
+    source = built(num_qubits, wide_circuit("volume", num_qubits, seed))
+    result = transpile(source, basis_gates=VOLUME_BASIS, seed_transpiler=seed)
+    return NativeCircuit(f"{num_qubits} qubits volume", num_qubits, _gates(result))
 
 
 def native_circuit(num_qubits: int, seed: int) -> NativeCircuit:
@@ -143,14 +206,23 @@ def native_circuit(num_qubits: int, seed: int) -> NativeCircuit:
             optimization_level=level,
             seed_transpiler=seed,
         )
-        places = {bit: place for place, bit in enumerate(result.qubits)}
-        for each in result.data:
-            name, turns = each.operation.name, each.operation.params
-            if name != "barrier":
-                on = tuple(places[bit] for bit in each.qubits)
-                gates.append((name, on, tuple(map(float, turns))))
+        gates += _gates(result)
     title = f"{num_qubits} qubits {kind} {basis} {level}"
     return NativeCircuit(title, num_qubits, gates[: GATES[1]])
+
+
+def _gates(circuit: QuantumCircuit) -> list[Gate]:
+    """Return the gates of a QuantumCircuit without its barriers."""
+    places = {bit: place for place, bit in enumerate(circuit.qubits)}
+    return [
+        (
+            each.operation.name,
+            tuple(places[bit] for bit in each.qubits),
+            tuple(map(float, each.operation.params)),
+        )
+        for each in circuit.data
+        if each.operation.name != "barrier"
+    ]
 
 
 def _random_gates(num_qubits: int, random: Random) -> list[Gate]:
