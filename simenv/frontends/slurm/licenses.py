@@ -42,7 +42,7 @@ class License(msgspec.Struct, frozen=True):
     used: int
 
 
-class Capacity(msgspec.Struct, frozen=True):
+class LicenseCapacity(msgspec.Struct, frozen=True):
     """Workers of a pool. `most`: with all of its nodes. `available`: that jobs have or can have
     now."""
 
@@ -52,7 +52,7 @@ class Capacity(msgspec.Struct, frozen=True):
 
 def capacities(
     client: Client, cluster: str, names: Sequence[str], known: Mapping[str, License] | None
-) -> dict[str, Capacity]:
+) -> dict[str, LicenseCapacity]:
     """Return the workers of each pool for jobs of a cluster: on nodes that are up, less those in
     reservations that are not the cluster's; none are available while the pool is quarantined or its
     device drains. Slots that pools share go to the jobs that wait first, then evenly. `names`:
@@ -90,7 +90,7 @@ def capacities(
         waiting = [] if known is None else jobs.waiting_for_licenses()
         parts |= divided(max(0, free), shared, [job.licenses for job in waiting])
     return {
-        name: Capacity(count, taken[name] + parts[name] if name in parts else 0)
+        name: LicenseCapacity(count, taken[name] + parts[name] if name in parts else 0)
         for name, count in most.items()
     }
 
@@ -189,7 +189,7 @@ def hold_back(name: str, count: int, present: int | None) -> None:
         jobs.run(["scontrol", "create", "reservation", reservation, *span, licenses])
 
 
-class Synchronised(msgspec.Struct, frozen=True):
+class LicenseUpdate(msgspec.Struct, frozen=True):
     """Outcome of one pass, by pool. `held`: licences that are held back; `changed`: the pools whose
     number of those is another than before; `reconfigured`: the file was written, or the controller
     had not read it."""
@@ -211,7 +211,7 @@ class LicenseSynchroniser:
         self._former: set[str] = set()
         self._reconfigured_s: float | None = None
 
-    def synchronise(self, client: Client, *, lower: bool = False) -> Synchronised:
+    def synchronise(self, client: Client, *, lower: bool = False) -> LicenseUpdate:
         """Write the counts, let the controller read them, and hold back what cannot be had.
         `lower`: write counts that have fallen, too. Raises NotFoundError, ConfigError, SimenvError
         if the controller does not answer."""
@@ -243,7 +243,7 @@ class LicenseSynchroniser:
         if is_due and missing:
             text = f"slurmctld does not count {counts[missing[0]]} licences {missing[0]}"
             raise ConfigError(text, hint=f"slurm.conf needs: include {self._path}")
-        return Synchronised(counts, held, changed, is_due)
+        return LicenseUpdate(counts, held, changed, is_due)
 
     def _may_reconfigure(self) -> bool:
         now_s = time.monotonic()
