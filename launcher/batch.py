@@ -8,6 +8,7 @@ from standard input, so that neither a file nor a command line shows it to other
 from __future__ import annotations
 
 import enum
+import json
 import os
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -58,13 +59,17 @@ class BatchSystem:
     title: str
     submit: Callable[[str, JobResources, Path], list[str]]  # name, resources, path of the log
     listed: Callable[[Sequence[str], Sequence[str]], list[str]]  # jobs, their names
-    parse: Callable[[str], list[ListedJob]]
+    parse: Callable[[str], list[ListedJob]]  # raises AllocationError
     cancel: Callable[[Sequence[str]], list[str]]
+    unlisted: str = ""  # in the message about a job that the system does not know any more
 
 
-def call(argv: Sequence[str], environ: Mapping[str, str], stdin: str = "") -> str:
-    """Run a command of a batch system; return its output. Raises AllocationError with the last
-    line of its messages."""
+def call(
+    argv: Sequence[str], environ: Mapping[str, str], stdin: str = "", unlisted: str = ""
+) -> str:
+    """Run a command of a batch system; return its output, also that of a command that failed, if
+    all of its messages contain `unlisted`. Raises AllocationError with the last line of its
+    messages."""
     try:
         done = subprocess.run(
             argv,
@@ -81,18 +86,22 @@ def call(argv: Sequence[str], environ: Mapping[str, str], stdin: str = "") -> st
         raise AllocationError(f"cannot run {argv[0]}: {error.strerror}", hint=hint) from error
     except subprocess.TimeoutExpired as error:
         raise AllocationError(f"{argv[0]} has not ended after {TIMEOUT_S:.0f} s") from error
+    messages = [line for line in done.stderr.splitlines() if line.strip()]
+    if done.returncode and unlisted and messages and all(unlisted in each for each in messages):
+        return done.stdout
     if done.returncode:
-        lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
-        reason = lines[-1][:300] if lines else f"exit {done.returncode}"
+        lines = messages or done.stdout.split("\n")
+        reason = lines[-1][:300].strip() or f"exit {done.returncode}"
         raise AllocationError(f"{argv[0]}: {reason}")
     return done.stdout
 
 
 def environ_for_jobs(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment without variables of an enclosing Slurm job, which `sbatch` would take
-    for options."""
-    kept = ("SLURM_CONF", "SLURM_JWT")
-    return {k: v for k, v in environ.items() if k in kept or not k.startswith("SLURM_")}
+    """Return the environment without variables of an enclosing job, which `sbatch` and `qsub` would
+    take for options, or pass on."""
+    kept = ("SLURM_CONF", "SLURM_JWT", "PBS_CONF_FILE", "PBS_EXEC", "PBS_SERVER")
+    of_job = ("SLURM_", "PBS_")
+    return {k: v for k, v in environ.items() if k in kept or not k.startswith(of_job)}
 
 
 def hours(time_s: float) -> str:
@@ -148,7 +157,9 @@ def _qsub(name: str, resources: JobResources, log: Path) -> list[str]:
         select += f":mem={-(-resources.memory_bytes // _MIB)}mb"
     if resources.gpus:
         select += f":ngpus={resources.gpus}"
-    argv = ["qsub", "-r", "n", "-N", name, "-j", "oe", "-o", str(log), "-l", select]
+    # -S: the script is not read by the user's login shell; -V: variables, as `sbatch` passes them.
+    argv = ["qsub", "-S", "/bin/sh", "-V", "-r", "n", "-N", name, "-j", "oe", "-o", str(log)]
+    argv += ["-l", select]
     argv += ["-l", f"walltime={hours(resources.time_s)}"]
     if resources.partition:
         argv += ["-q", resources.partition]
@@ -157,25 +168,40 @@ def _qsub(name: str, resources: JobResources, log: Path) -> list[str]:
     return [*argv, *resources.extra]
 
 
-_PBS_PENDING, _PBS_RUNNING = "QHWT", "REBSU"
+_PBS_PENDING, _PBS_RUNNING = "QHWTM", "REBSU"  # M: moved to another server
+_PBS_DELETED = "91"  # substate of a job that was deleted
+_PBS_SIGNAL = 256  # Exit_status of a job that was ended by signal N: 256 + N
+
+
+def _qstat(jobs: Sequence[str], _names: Sequence[str]) -> list[str]:
+    return ["qstat", "-x", "-f", "-F", "json", *jobs]  # -x: also ended ones, if the site keeps them
 
 
 def _parse_qstat(text: str) -> list[ListedJob]:
-    """Parse the table of `qstat`: job, name, user, time, state, queue."""
-    results = []
-    for line in text.splitlines():
-        fields = line.split()
-        if len(fields) < 6 or not fields[0][:1].isdigit() or len(fields[-2]) != 1:
-            continue
-        state = fields[-2]
-        phase = JobPhase.PENDING if state in _PBS_PENDING else JobPhase.OVER
-        phase = JobPhase.RUNNING if state in _PBS_RUNNING else phase
-        results.append(ListedJob(fields[0], phase, f"state {state}"))
-    return results
+    """Parse the JSON of `qstat -f`: {"Jobs": {ID: {"job_state": "Q", "comment": ...}}}."""
+    try:
+        jobs = json.loads(text or "{}").get("Jobs", {})
+        return [_pbs_job(job, attributes) for job, attributes in jobs.items()]
+    except (ValueError, AttributeError) as error:
+        raise AllocationError(f"the output of qstat is not understood: {error}") from error
+
+
+def _pbs_job(job: str, attributes: Mapping[str, object]) -> ListedJob:
+    """Return a job by its attributes; numbers may be text."""
+    state, substate, code, comment = (
+        str(attributes.get(key, "")) for key in ("job_state", "substate", "Exit_status", "comment")
+    )
+    phase = JobPhase.PENDING if state and state in _PBS_PENDING else JobPhase.OVER
+    phase = JobPhase.RUNNING if state and state in _PBS_RUNNING else phase
+    number = int(code) if code.removeprefix("-").isdecimal() else 0
+    withdrawn = substate == _PBS_DELETED or number < 0 or number > _PBS_SIGNAL
+    detail = f"state {state}" + (f", exit {code}" if code else "")
+    detail += f": {comment[:200]}" if comment else ""
+    return ListedJob(job, phase, detail, phase is JobPhase.OVER and withdrawn)
 
 
 def same_job(job: str, listed: str) -> bool:
-    """Return whether a listed job is the submitted one; tables of PBS cut off the server's name."""
+    """Return whether a listed job is the submitted one; PBS may name its server otherwise."""
     return job == listed or job.split(".")[0] == listed.split(".")[0]
 
 
@@ -184,8 +210,9 @@ SYSTEMS = {
     "pbs": BatchSystem(
         "PBS",
         _qsub,
-        lambda _jobs, _names: ["qstat"],  # of all jobs: with ids it fails if one is known no more
+        _qstat,
         _parse_qstat,
         lambda jobs: ["qdel", *jobs],
+        "Unknown Job Id",
     ),
 }

@@ -1,5 +1,6 @@
 """Command lines of batch systems, and the output of their lists."""
 
+import json
 import os
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def test_job_without_resources_leaves_them_to_the_site() -> None:
 def test_qsub_gets_the_same_resources_and_is_not_run_again() -> None:
     argv = SYSTEMS["pbs"].submit("simenv-a-big", FULL, LOG)
     text = " ".join(argv)
-    assert text.startswith("qsub -r n -N simenv-a-big")
+    assert text.startswith("qsub -S /bin/sh -V -r n -N simenv-a-big -j oe -o /logs/job.big.1.log")
     assert "-l select=1:ncpus=8:mem=1025mb:ngpus=2" in text
     assert "-l walltime=4:00:01 -q gpu -A chem" in text
 
@@ -64,21 +65,55 @@ def test_squeue_lists_waiting_running_and_ended_jobs() -> None:
     assert "--name=simenv-a-big" in argv
 
 
+def qstat(**jobs: dict[str, object]) -> str:
+    """What `qstat -f -F json` prints; numbers are numbers or text, by the version of PBS."""
+    head = {"timestamp": 1_479_277_336, "pbs_version": "23.06.06", "pbs_server": "pbs"}
+    named = {f"{name[1:]}.pbs.site": {"Job_Name": "n", **job} for name, job in jobs.items()}
+    return json.dumps({**head, "Jobs": named} if jobs else head)
+
+
 def test_qstat_lists_waiting_running_and_ended_jobs() -> None:
-    output = """Job id            Name             User              Time Use S Queue
-----------------  ---------------- ----------------  -------- - -----
-1024.pbs          simenv-a-big     ana                      0 Q workq
-1025.pbs          simenv-a-big     ana               00:00:12 R workq
-1026.pbs          simenv-a-big     ana               00:10:12 F workq
-"""
-    phases = [(each.job, each.phase) for each in SYSTEMS["pbs"].parse(output)]
-    assert phases == [
-        ("1024.pbs", JobPhase.PENDING),
-        ("1025.pbs", JobPhase.RUNNING),
-        ("1026.pbs", JobPhase.OVER),
+    comment = "Not Running: Insufficient amount of resource: ncpus"
+    output = qstat(
+        j1={"job_state": "Q", "substate": 10, "comment": comment},
+        j2={"job_state": "R", "substate": 42},
+        j3={"job_state": "E", "substate": "51"},
+        j4={"job_state": "F", "substate": 92, "Exit_status": 1},
+        j5={"job_state": "F", "substate": 92, "Exit_status": "271"},
+        j6={"job_state": "F", "substate": "91"},
+        j7={"job_state": "F", "substate": 93, "Exit_status": -3},
+    )
+    over, running = JobPhase.OVER, JobPhase.RUNNING
+    assert SYSTEMS["pbs"].parse(output) == [
+        ListedJob("1.pbs.site", JobPhase.PENDING, f"state Q: {comment}"),
+        ListedJob("2.pbs.site", running, "state R"),
+        ListedJob("3.pbs.site", running, "state E"),
+        ListedJob("4.pbs.site", over, "state F, exit 1"),
+        ListedJob("5.pbs.site", over, "state F, exit 271", withdrawn=True),
+        ListedJob("6.pbs.site", over, "state F", withdrawn=True),
+        ListedJob("7.pbs.site", over, "state F, exit -3", withdrawn=True),
     ]
+    assert SYSTEMS["pbs"].parse(qstat()) == []
     assert same_job("1024.pbs.site.example", "1024.pbs")
     assert not same_job("1024.pbs", "1025.pbs")
+    argv = SYSTEMS["pbs"].listed(["17.pbs", "18.pbs"], ["n"])
+    assert argv == ["qstat", "-x", "-f", "-F", "json", "17.pbs", "18.pbs"]
+    for text in ("Job id  Name", "[]", '{"Jobs": {"1.pbs": "Q"}}'):
+        with pytest.raises(AllocationError, match="output of qstat is not understood"):
+            SYSTEMS["pbs"].parse(text)
+
+
+def test_list_of_jobs_is_used_if_some_are_known_no_more(tmp_path: Path) -> None:
+    program = tmp_path / "qstat"
+    program.write_text("#!/bin/sh\necho listed\ncat >&2\nexit 153\n")
+    program.chmod(0o700)
+    unlisted = SYSTEMS["pbs"].unlisted
+    message = "qstat: Unknown Job Id 17.pbs\n"
+    assert call([str(program)], {}, message, unlisted) == "listed\n"
+    with pytest.raises(AllocationError, match="cannot connect"):
+        call([str(program)], {}, message + "qstat: cannot connect to server pbs\n", unlisted)
+    with pytest.raises(AllocationError):
+        call([str(program)], {}, "", unlisted)
 
 
 def test_jobs_are_cancelled_in_one_call() -> None:
@@ -96,6 +131,7 @@ def test_failed_command_says_what_the_site_said(tmp_path: Path) -> None:
         call([str(tmp_path / "qsub")], {})
 
 
-def test_variables_of_an_enclosing_job_are_not_passed_to_sbatch() -> None:
-    environ = {"SLURM_JOB_ID": "1", "SLURM_CONF": "/etc/slurm.conf", "HOME": "/home/ana"}
-    assert environ_for_jobs(environ) == {"SLURM_CONF": "/etc/slurm.conf", "HOME": "/home/ana"}
+def test_variables_of_an_enclosing_job_are_not_passed_to_its_commands() -> None:
+    kept = {"SLURM_CONF": "/etc/slurm.conf", "PBS_SERVER": "pbs", "HOME": "/home/ana"}
+    environ = {"SLURM_JOB_ID": "1", "PBS_JOBID": "1.pbs", "PBS_NODEFILE": "/n", **kept}
+    assert environ_for_jobs(environ) == kept

@@ -207,7 +207,8 @@ class SiteJobs:
                 continue
             argv = system.listed([j.job for j in jobs], sorted({j.name for j in jobs}))
             try:
-                listed = system.parse(batch.call(argv, self._environ))
+                output = batch.call(argv, self._environ, unlisted=system.unlisted)
+                listed = system.parse(output)
             except AllocationError as error:  # the site's controller may be away
                 log.warning("%s", error)
                 continue
