@@ -167,8 +167,8 @@ class EventLoop(ServiceComponents):
         arrived = self.listener.wait(self._poll_timeout_s() if timeout_s is None else timeout_s)
         begin_ns = self.pass_times.wait_ends()
         if arrived:
-            is_alone = begin_ns - wait_ns > SLEPT_NS and begin_ns - self._read_ns < UNREAD_NS
-            self._drain(begin_ns, is_alone=is_alone)
+            slept = timeout_s is None and begin_ns - wait_ns > SLEPT_NS
+            self._drain(begin_ns, is_alone=slept and begin_ns - self._read_ns < UNREAD_NS)
         else:
             self._read_ns = begin_ns
         if begin_ns >= self._next_tick_ns:  # before admission: only stored tasks may end

@@ -1,14 +1,16 @@
 """The loop as clients and workers see it: real journal and machine, in-memory doors."""
 
+import time
 from collections import Counter
 from pathlib import Path
 from typing import get_args
 
+import pytest
 from service import ServiceHarness, completions, program, spec
 
 from simenv.model import TaskOptions, TaskState
 from simenv.scheduler.core import ClusterLimits
-from simenv.service import fault_injection
+from simenv.service import event_loop, fault_injection
 from simenv.service.control import administration, reservations
 from simenv.service.queries import handlers
 from simenv.wire import codec
@@ -128,6 +130,29 @@ def test_invalid_messages_are_refused_and_event_loop_continues(bench: ServiceHar
     client = bench.listener.connect(PeerKind.WORKER, b"stranger")
     client.send(b"\x00" * 100)
     assert isinstance(bench.submit(spec()), m.Accepted)
+
+
+@pytest.mark.parametrize("unread_ns", [-(10**12), 10**12], ids=["due", "not_due"])
+def test_loop_that_slept_reads_one_message_a_pass_until_full_read_is_due(
+    bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch, unread_ns: int
+) -> None:
+    wait = bench.listener.wait
+
+    def slept(timeout_s: float) -> bool:
+        end_ns = time.monotonic_ns() + 2 * event_loop.SLEPT_NS
+        while time.monotonic_ns() < end_ns:
+            pass
+        return wait(timeout_s)
+
+    bench.loop.run_once(0.0)
+    monkeypatch.setattr(bench.listener, "wait", slept)
+    monkeypatch.setattr(event_loop, "UNREAD_NS", unread_ns)
+    for number in (1, 2):
+        bench.peer.send(codec.encode(m.Ping(number)))
+    bench.loop.run_once()
+    first = len(bench.heard())
+    bench.loop.run_once()
+    assert (first, first + len(bench.heard())) == (2 if unread_ns < 0 else 1, 2)
 
 
 def test_a_client_that_watches_gets_the_result_too(ready: ServiceHarness) -> None:
