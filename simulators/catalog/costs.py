@@ -16,6 +16,7 @@ from simulators.circuit.analysis.profile import NoiseProfile, Profile
 SHARE_QUBITS = 13  # least qubits of a rank's share of a state
 WIDEST_TILE = 15  # least qubits of a share if a pass has tiles of this width
 SMALL_QUBITS = 12  # largest width that the statevector engine runs without plan and threads
+TILE_BITS = 3  # log2 of the least number of tiles of a state
 COUNTS_QUBITS = 14  # largest width of counts that it computes so; see `statevector.engine`
 BASE_BYTES = 64 * 2**20  # scratch arrays, results and the allocator's slack
 FREE_STATES_BYTES = 64 * 2**20  # states kept between tasks in addition to any grant
@@ -56,7 +57,7 @@ def norm_bytes(num_qubits: int) -> int:
 def ranks_used(num_qubits: int, ranks: int) -> int:
     """Number of the given ranks that hold a state of that width: a power of two, 1 for a narrow
     state."""
-    share = max(SHARE_QUBITS, min(WIDEST_TILE, num_qubits - 4))
+    share = max(SHARE_QUBITS, min(WIDEST_TILE, num_qubits - TILE_BITS))
     return 1 << min(max(0, num_qubits - share), max(1, ranks).bit_length() - 1)
 
 

@@ -62,9 +62,13 @@ def _build(names: tuple[str, ...], arities: bytes) -> Table:
     flat: list[int] = []  # lists first: of a few rows, calls of numpy take longer than all else
     matrix: list[int] = []
     problem, matrices, widest = "", 0, 0
+    resolved: dict[tuple[str, int, int, int], tuple[int, str]] = {}  # matrices have a row each
     for at, name in enumerate(names):
         qubits, clbits, params = counts[3 * at : 3 * at + 3]
-        code, fault = _resolve(name, qubits, clbits, params)
+        key = name, qubits, clbits, params
+        if key not in resolved:
+            resolved[key] = _resolve(*key)
+        code, fault = resolved[key]
         problem = problem or fault
         flat += (code, qubits, clbits, params)
         matrix.append(matrices if code == gates.UNITARY else -1)

@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from simulators.catalog import TILE_BITS
 from simulators.circuit.gates import UNITARY
 from simulators.circuit.ir import Circuit
 from simulators.statevector.checkpoint import arrays_of
@@ -43,7 +44,7 @@ _PASS_S, _BLOCK_S = 50e-6, 3e-6  # time of planning
 def tile_width(num_qubits: int, precision: str, max_width: int = 0) -> int:
     """Wires of a tile: a small state has a few tiles, so that threads and ranks can share it.
     `max_width`: of a backend whose tiles are smaller than the processor's; 0: the processor's."""
-    return min(max_width or WIDTHS[precision], max(LEAST_WIDTH, num_qubits - 4))
+    return min(max_width or WIDTHS[precision], max(LEAST_WIDTH, num_qubits - TILE_BITS))
 
 
 class OperationRange(msgspec.Struct, frozen=True):
@@ -275,16 +276,16 @@ def _circuit_matrices(circuit: Circuit, used: int) -> tuple[NDArray[np.int64], N
     """Start of each matrix of the circuit among constants (see `lower`), and the constants."""
     if not used:
         return np.zeros(1, np.int64), np.empty(0)
-    offsets = np.zeros(len(circuit.matrices), np.int64)
-    results: list[NDArray[np.complex128]] = []
-    place = 0
-    for number, data in enumerate(circuit.matrices):
-        matrix = np.frombuffer(data, np.complex128)
-        if matrix.size <= 4**lowering.MOST_QUBITS:
-            offsets[number] = -1 - 2 * place - int(not matrix.imag.any())
-            results.append(matrix)
-            place += matrix.size
-    constants = np.concatenate(results).view(np.float64) if results else np.empty(0)
+    largest = 16 * 4**lowering.MOST_QUBITS  # bytes
+    small = np.array([len(data) <= largest for data in circuit.matrices])
+    sizes = np.array([len(data) // 16 for data in circuit.matrices]) * small
+    starts = np.cumsum(sizes) - sizes
+    fitting = [data for data in circuit.matrices if len(data) <= largest]
+    constants = np.frombuffer(bytearray().join(fitting))
+    offsets = np.zeros(len(sizes), np.int64)
+    if fitting:
+        is_complex = np.logical_or.reduceat(constants[1::2] != 0.0, starts[small])
+        offsets[small] = -1 - 2 * starts[small] - ~is_complex
     return offsets, constants
 
 
