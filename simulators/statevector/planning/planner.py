@@ -41,10 +41,13 @@ _UNIT_S = 1e-10  # time of an amplitude for a unit of cost
 _PASS_S, _BLOCK_S = 50e-6, 3e-6  # time of planning
 
 
-def tile_width(num_qubits: int, precision: str, max_width: int = 0) -> int:
-    """Wires of a tile: a small state has a few tiles, so that threads and ranks can share it.
-    `max_width`: of a backend whose tiles are smaller than the processor's; 0: the processor's."""
-    return min(max_width or WIDTHS[precision], max(LEAST_WIDTH, num_qubits - TILE_BITS))
+def tile_width(
+    num_qubits: int, precision: str, max_width: int = 0, tile_bits: int = TILE_BITS
+) -> int:
+    """Wires of a tile: a small state has at least 2**tile_bits tiles, so that threads and ranks can
+    share it. `max_width`: of a backend whose tiles are smaller than the processor's; 0: the
+    processor's."""
+    return min(max_width or WIDTHS[precision], max(LEAST_WIDTH, num_qubits - tile_bits))
 
 
 class OperationRange(msgspec.Struct, frozen=True):

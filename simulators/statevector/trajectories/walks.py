@@ -386,6 +386,7 @@ def _cuts(sums: NDArray[np.int64], ranges: int) -> NDArray[np.int64]:
 # Circuit with its possible inserts.
 
 _SPARE = 4  # share of memory: a quarter is for states
+_TILE_BITS = 4  # smaller tiles make more sweeps, between which trajectories part later
 _UNTILED_QUBITS = 8  # largest width without tiles: the planner of passes needs more qubits
 
 
@@ -425,7 +426,9 @@ class TrajectorySampler:
             at = np.append(inserts.table[:, noise_table.AFTER_OP] + 1, circuit.ops.size)
             self._tree = Tree.of(inserts, at)
         else:
-            width = tile_wires or tile_width(circuit.num_qubits, options.precision)
+            width = tile_wires or tile_width(
+                circuit.num_qubits, options.precision, tile_bits=_TILE_BITS
+            )
             parts = segments.divide(circuit, inserts, width)
             self._pieces = segments.Pieces(circuit, parts.order, width)
             self._tree = Tree.of(inserts, parts.place_at, parts.floor, parts.ceil)
