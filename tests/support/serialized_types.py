@@ -148,6 +148,7 @@ NESTED: dict[str, Any] = {
     "gate info": info.GateInfo,
     "task info": info.TaskInfo,
     "service info": info.ServiceInfo,
+    "standby info": info.StandbyInfo,
     "event": info.Event,
     "device info": DeviceInfo,
     "qubit info": QubitInfo,
