@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import psutil
 
 from bench.circuits import four_qubit_circuit
 from bench.harness import Option, Report
@@ -166,7 +167,14 @@ def _measured(client: Client, where: Site, workers: int, tasks: int) -> Measured
     time.sleep(IDLE_S)
     beats_share = (cpu_s(service) - cpu) / (time.monotonic() - begin_s)
     p99s, idle_bytes = [client.status().loop_lag_p99_ms], client.status().rss_bytes
+    begin_s, loop = time.monotonic(), _loop_s(service)
     rate, task_us = _work(client, tasks)
+    shares = [
+        (b - a) / (time.monotonic() - begin_s) for a, b in zip(loop, _loop_s(service), strict=True)
+    ]
+    print(
+        f"loop with tasks: {shares[0]:.0%} of the time on a core, {shares[1]:.0%} ready without one"
+    )
     p99s.append(client.status().loop_lag_p99_ms)
     full_bytes = client.status().rss_bytes
     lost_s, whole_s = _lose_tenth(client, where, workers)
@@ -177,6 +185,13 @@ def _measured(client: Client, where: Site, workers: int, tasks: int) -> Measured
         *(workers, join_s, beats_share, rate, task_us, max(full_bytes, status.rss_bytes)),
         *(idle_bytes, max(p99s), status.longest_pass_ms, lost_s, whole_s),
     )
+
+
+def _loop_s(service: psutil.Process) -> tuple[float, float]:
+    """Return the seconds for which the thread of the service's event loop had a core, and for which
+    it was ready to run and had none: that part of its passes is not the service's own."""
+    own, ready, _ = Path(f"/proc/{service.pid}/schedstat").read_text().split()
+    return int(own) / 1e9, int(ready) / 1e9
 
 
 def _lose_tenth(client: Client, where: Site, workers: int) -> tuple[float, float]:

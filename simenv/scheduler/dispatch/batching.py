@@ -288,9 +288,9 @@ def build_chunk(
 
 
 def _least_tasks(cost_us: float, waiting: int) -> int:
-    """Return the least number of tasks of a chunk, of that cost each. With k chunks of n tasks in
-    all the last result comes after k chunks of the service and one of a worker, n / k tasks:
-    soonest if a chunk has the square root of the service's time for one and of all the work."""
+    """Return the least number of tasks of a chunk, of that cost each. The last result comes when
+    the service has made all chunks and a worker has run one: soonest if the work of a chunk is the
+    geometric mean of the service's time for a chunk and of all the work."""
     if cost_us > LEAST_CHUNK_US:
         return 1
     least_us = math.sqrt(CHUNK_COST_US * cost_us * waiting)

@@ -1,0 +1,83 @@
+"""Passes of assignments for many workers: kept candidates, and bounds of one pass."""
+
+import random
+
+import pytest
+from checked_scheduler import SECOND, CheckedScheduler, cluster
+
+from simenv.scheduler.core import AssignTasks
+from simenv.scheduler.dispatch import batching, candidates as orders, dispatcher
+from simenv.scheduler.state import candidates
+
+
+def check_kept(machine: CheckedScheduler) -> int:
+    """Check that each idle worker is in the kept heaps as it would be in new ones; return their
+    number."""
+    state = machine.state
+    for (pool, order), kept in state.candidates.items():
+        new = candidates.Candidates(
+            state.pools[pool].idle_workers.values(), kept._key_of, machine.now_ns
+        )
+        assert order != orders.AHEAD, "busy workers are kept"
+        assert set(new._heap) <= set(kept._heap), "an idle worker is missing"
+        assert (new.count, new._names) == (kept.count, kept._names)
+    return len(state.candidates)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_kept_candidates_are_those_of_new_pass(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    monkeypatch.setattr(candidates, "KEEP_FROM", 1)
+    machine, chance = CheckedScheduler(12, cluster(2, 2, 4, 4)), random.Random(seed)
+    kept, held = 0, list[AssignTasks]()
+    for _ in range(60):
+        if chance.random() < 0.6:
+            machine.submit(chance.randint(1, 4), cost=4_000.0)
+        held += machine.assign()
+        kept += check_kept(machine)
+        while held and chance.random() < 0.6:
+            machine.finish(held.pop(chance.randrange(len(held))).records)
+            check_kept(machine)
+    assert kept > 20, "none was kept"
+
+
+def test_candidates_are_found_again_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(candidates, "KEEP_FROM", 1)
+    machine = CheckedScheduler(3, cluster(4))
+    machine.submit(1, cost=4_000.0)
+    machine.assign()
+    (kept,) = machine.state.candidates.values()
+    machine.assign()
+    assert list(machine.state.candidates.values()) == [kept]
+    machine.now_ns += candidates.KEEP_NS
+    machine.assign()
+    assert not machine.state.candidates
+
+
+def test_pass_is_bounded_and_next_one_continues(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatcher, "ASSIGNS", 100)
+    machine = CheckedScheduler(8, cluster(8))
+    machine.submit(8, cost=4_000.0)
+    costs = batching.CHUNK_ASSIGNS + 1
+    assert len(machine.assign()) == -(-100 // costs)
+    assert machine.state.assigns_left <= 0
+    assert len(machine.assign()) == 8 - -(-100 // costs)
+    assert machine.state.assigns_left > 0
+    assert len({record.worker for record in machine.state.tasks.values()}) == 8
+
+
+def test_chunk_is_geometric_mean_of_its_cost_and_all_work() -> None:
+    machine = CheckedScheduler(8, cluster(8))
+    machine.submit(400, cost=10.0)  # 4 ms of work, and 100 us of the service for a chunk: 632 us
+    assert len(machine.assign()[0].records) == 63
+
+
+def test_silent_workers_are_found_among_others() -> None:
+    machine = CheckedScheduler(8, cluster(4, 4))
+    for _ in range(6):
+        machine.now_ns += 2 * SECOND
+        for name, worker in machine.state.workers.items():
+            if name not in ("main-3", "main-5"):
+                worker.heard_ns = machine.now_ns
+        assert not machine.state.unreaped_workers
+        machine.tick()
+    assert set(machine.state.unreaped_workers) == {"main-3", "main-5"}
