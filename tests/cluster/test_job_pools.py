@@ -4,6 +4,7 @@ One environment on the login node lives through all of it, in this order. Its ta
 that take a known time and no core.
 """
 
+import json
 import os
 import signal
 import sys
@@ -38,15 +39,24 @@ slurm = {{partition = "classical", time = 10, memory = "512MiB"}}
 min = 0
 max = 2
 idle_s = 1
+
+[devices.lab]
+refresh = "true"
+environ = "OMP_LAB_TOKEN"
 """
 RESULT_S = 90.0
+# Of the service, for itself and for the command of a device.
+SECRETS = {"SITE_PASSWORD": "5ECRET", "OMP_LAB_TOKEN": "5ECRET"}
 
 
 @pytest.fixture(scope="module")
 def up(four: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
     settings = tmp_path_factory.mktemp("pool") / "simenv.toml"
     settings.write_text(POOL.format(python=sys.executable, program=timed_counts.__file__))
+    four.environ |= SECRETS
     with environment(four, "--config", str(settings), host=LOGIN) as up:
+        for name in SECRETS:
+            del four.environ[name]
         yield up
 
 
@@ -104,6 +114,25 @@ def test_job_joins_with_its_token_runs_a_task_and_is_ended_when_idle(
     wait_for("its job has ended", lambda: not jobs.running())
     assert [event.subject for event in jobs.told("node.left")] == [joined.subject]
     assert joined.subject not in env.nodes()
+
+
+def test_no_secret_of_the_service_is_in_a_job_or_its_record(jobs: Jobs, up: Environment) -> None:
+    (task,) = jobs.submit(2.0)
+    jobs.runs(task)
+    (job,) = jobs.running()
+    script = up.home / "script.sh"
+    jobs.slurm("scontrol", "write", "batch_script", job, str(script))
+    (body,) = (line for line in script.read_text().splitlines() if line.startswith("{"))
+    secrets = ("5ECRET", json.loads(body)["secret_key"])
+    processes = [process for host in up.cluster.hosts for process in up.cluster.processes(host)]
+    of_job = [each for each in processes if each.environ().get("SLURM_JOB_ID") == job]
+    assert any("simenv.node_agent" in each.cmdline() for each in of_job)
+    assert any("simenv.worker" in " ".join(each.cmdline()) for each in of_job)
+    shown = [f"{each.environ()} {each.cmdline()}" for each in of_job]
+    shown.append(jobs.slurm("scontrol", "show", "--details", "job", job))
+    for secret in secrets:
+        assert not any(secret in text for text in shown)
+    assert jobs.end([task]) == [1]
 
 
 def test_cancelled_job_runs_its_tasks_again_on_another(jobs: Jobs) -> None:

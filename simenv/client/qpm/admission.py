@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from time import monotonic
 from typing import Any
 
 import msgspec
 
 from simenv.client.qpm import requests
+from simenv.client.qpm.circuit_run import CircuitRun
 from simenv.client.qpm.identity import as_qpm_error
-from simenv.client.qpm.status import QpmBinding
+from simenv.client.qpm.status import STOPPING_S, QpmBinding
 from simenv.client.qpm.submitter import MAX_ASKED
 from simenv.config import application
 from simenv.errors import InsufficientError, NotReservedError, SimenvError
@@ -86,7 +88,9 @@ class AdmissionBinding(QpmBinding):
         reason: str | int | None = None,
     ) -> Plain:
         """End a reservation: waiting tasks are cancelled, running tasks may finish; the answer is
-        "pending" while they run. `reason`: a text or a scheduler's reason code. Idempotent."""
+        "pending" while they run. `reason`: a text or a scheduler's reason code. With a code the job
+        is over: its running tasks are cancelled, and the answer waits for their end, up to
+        STOPPING_S. Idempotent."""
         return self._end(reservation_id, reason, cancel=False)
 
     def cancel(
@@ -178,10 +182,25 @@ class AdmissionBinding(QpmBinding):
         except SimenvError as error:
             raise _of_one(error) from error
         self._reservation_checks.ended(number)
+        runs = list(self._registry.numbers_of(running).values())
+        if isinstance(reason, int) and len(runs) == len(running):
+            runs = self._stopped(runs)
+            running = [task.handle.number for run in runs for task in run.tasks]
         if not running:
             return plain(answers.Changed("accepted", number))
-        qtask_ids = {run.number for run in self._registry.numbers_of(running).values()}
+        qtask_ids = {run.number for run in runs}
         return plain(answers.Changed("pending", number, Reason.CANCEL_PENDING, sorted(qtask_ids)))
+
+    def _stopped(self, runs: list[CircuitRun]) -> list[CircuitRun]:
+        """Cancel circuits; return those that have not ended after STOPPING_S."""
+        deadline_s = monotonic() + STOPPING_S
+        for run in runs:
+            self._submitter.cancel(run)
+        left = []
+        for run in runs:
+            if not self._submitter.wait(run, max(0.0, deadline_s - monotonic())):
+                left.append(run)
+        return left
 
     def _find(self, number: int) -> ReservationInfo:
         try:

@@ -42,7 +42,7 @@ class ExecutionBinding(status.QpmBinding):
         """
         patience_s = requests.seconds("timeout", timeout)
         cancels = requests.truth("cancel_on_timeout", cancel_on_timeout)
-        under = self._reservation_checks.claim(reservation_id)
+        under = self._reservation_checks.claim(requests.reservation_of(info, reservation_id))
         run = self._submitter.start(info, queued=False, under=under)
         try:
             in_time = self._submitter.wait(run, patience_s)
@@ -75,7 +75,7 @@ class ExecutionBinding(status.QpmBinding):
         call does not wait: `timeout` and `cancel_on_timeout` are checked and have no effect."""
         requests.seconds("timeout", timeout)
         requests.truth("cancel_on_timeout", cancel_on_timeout)
-        under = self._reservation_checks.claim(reservation_id)
+        under = self._reservation_checks.claim(requests.reservation_of(info, reservation_id))
         run = self._submitter.start(info, queued=True, under=under)
         if run.refusal is not None:
             return plain(status.ended_status(run))

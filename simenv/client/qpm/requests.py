@@ -29,11 +29,13 @@ from simenv.model import MAX_QUBITS, MAX_SHOTS, Program, task_rules
 from simenv.model.reservations import MAX_LABEL_CHARS
 from simenv.model.task_rules import MAX_PREFERRED, MAX_PRIORITY, MAX_REASON_CHARS, MAX_SECONDS
 from simenv.qpm.contract import ExecutionError
+from simenv.qpm.envelopes import Reason
 from simenv.text import short_repr
 from simenv.transpiler.qiskit_runtime import is_circuit
 
 MAX_TEXT_CHARS = 4_096  # of an id, a name, a reason
 MAX_RESERVATION = 2**64 - 1
+_DIGITS = 20  # of it
 MAX_TIME_S = 1e11  # as in messages
 MAX_REASON_CODE = 2**32 - 1
 MAX_FILTER_VALUES = 4_096
@@ -159,8 +161,22 @@ def filters(value: Any) -> dict[str, Any]:
 
 
 def reservation(value: Any) -> int | None:
-    """Check None or a possible reservation number."""
+    """Check None or a possible reservation number, also as the decimal text that QFW_RESERVATIONS
+    has."""
+    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) <= _DIGITS:
+        value = int(value)
     return None if value is None else integer("reservation_id", value, 1, MAX_RESERVATION)
+
+
+def reservation_of(info: Any, reservation_id: Any) -> int | None:
+    """Return the reservation of a circuit: the argument of the call, or the field of `info`. Raises
+    ExecutionError if they differ."""
+    number = reservation(reservation_id)
+    inside = reservation(info.get("reservation_id")) if isinstance(info, dict) else None
+    if None not in (number, inside) and number != inside:
+        text = f"info has reservation_id {inside}, and the call has {number}"
+        raise ExecutionError(text, reason=Reason.RESERVATION_MISMATCH)
+    return inside if number is None else number
 
 
 FORMATS = ("openqasm2", "openqasm3", "qpy")

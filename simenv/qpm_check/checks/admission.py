@@ -232,6 +232,16 @@ def release_running(session: CheckSession) -> None:
     session.until(lambda: record()["state"] == "released", "its release")
 
 
+@row("admission.release-job", "a scheduler's release while a task runs: accepted when repeated")
+def release_job(session: CheckSession) -> None:
+    """QFw's gateway for Slurm keeps a job as unreleased until the answer is accepted."""
+    number = session.reserve(**SLURM_REQUEST)
+    session.submit_long(under={"reservation_id": number})
+    release = partial(session.q.release, reservation_id=number, reason=1)
+    session.until(lambda: release()["status"] == "accepted", "release(reason=1) is accepted")
+    stands(session, number, "released")
+
+
 @row("admission.cancel", "cancel: its tasks are stopped")
 def cancel(session: CheckSession) -> None:
     number = session.reserve()
@@ -319,6 +329,25 @@ def queues(session: CheckSession) -> None:
     for number in (other, mine):
         record = session.completion(None, reservation_id=number)
         expect_equal(f"what was read under {number}", record["cid"], cids[number])
+
+
+@row("reservation.text", "a reservation's number as decimal text, as QFW_RESERVATIONS has it")
+def as_text(session: CheckSession) -> None:
+    check.of_the_newest(session, "get_service_summary")
+    number = session.reserve()
+    record = session.completion(
+        session.submit(under={"reservation_id": str(number)}), reservation_id=number
+    )
+    expect_equal("reservation_id of the record", record["reservation_id"], number)
+
+
+@row("reservation.info", "reservation_id in info: the circuit runs under it")
+def in_info(session: CheckSession) -> None:
+    check.of_the_newest(session, "get_service_summary")
+    number = session.reserve()
+    cid = session.q.async_run({**session.info(), "reservation_id": number})["cid"]
+    record = session.completion(cid, reservation_id=number)
+    expect_equal("reservation_id of the record", record["reservation_id"], number)
 
 
 @row("reservation.stranger", "another owner's reservation is as if there were none")

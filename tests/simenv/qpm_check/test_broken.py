@@ -104,6 +104,15 @@ DEFECTS = {
         },
         ("telemetry.backend",),
     ),
+    "without_gateway": Defect(
+        2,
+        {
+            "reservation.text": ": a number",
+            "reservation.info": "no reservation_id was given",
+            "admission.release-job": "accepted: not within",
+        },
+        ("admission.release", "reservation.queues"),
+    ),
     "begins_everywhere": Defect(
         1, {"load.launcher": "started 1 processes"}, ("load.import", "load.initialize")
     ),

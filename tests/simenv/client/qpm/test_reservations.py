@@ -154,6 +154,33 @@ def test_release_cancels_running_and_queued_circuits_of_reservation(qpm: QPM) ->
     assert qpm.cancel(reservation_id=number)["status"] == "accepted"
 
 
+def test_release_with_a_scheduler_s_code_stops_what_runs(qpm: QPM) -> None:
+    """QFw's gateway for Slurm takes no other answer than accepted, when a job is over."""
+    number = reserve(qpm, job_id="17")
+    cid = qpm.async_run(info(LONG), reservation_id=number)["cid"]
+    until(lambda: qpm.task_status(cid, reservation_id=number)["lifecycle_state"] == "submitted")
+    assert qpm.release(reservation_id=number, reason=1) == {
+        "status": "accepted",
+        "reservation_id": number,
+    }
+    assert read(qpm, cid, number)["outcome"] == "CANCELLED"
+    assert qpm.get_reservation(reservation_id=number)["state"] == "released"
+
+
+def test_reservation_is_named_as_text_and_in_info(qpm: QPM) -> None:
+    number, other = reserve(qpm), reserve(qpm)
+    for given in (number, str(number)):
+        cid = qpm.async_run({**info(), "reservation_id": given})["cid"]
+        assert read(qpm, cid, number)["reservation_id"] == number
+        answer = qpm.sync_run(info(), reservation_id=given)
+        assert answer["result"]["reservation_id"] == number
+    table = {**info(), "reservation_id": other}
+    refused = fails(ExecutionError, "and the call has", qpm.sync_run, table, reservation_id=number)
+    assert refused.reason == "reservation-mismatch"
+    for wrong in ("", "1.0", "-1", "0", "9" * 21, "\u0661", "x"):
+        fails(ExecutionError, "reservation_id", qpm.sync_run, info(), reservation_id=wrong)
+
+
 def test_circuit_without_reservation_is_refused_where_one_is_required(env: simenv.Client) -> None:
     qpm = env.qpm_with(reservations="required")
     for call in (lambda: qpm.sync_run(info()), lambda: qpm.async_run(info())):
@@ -242,7 +269,7 @@ def test_request_that_is_not_mapping_is_refused(qpm: QPM, given: Any) -> None:
         fails(ExecutionError, "", call, request=given)
 
 
-@pytest.mark.parametrize("number", [None, 0, -1, NOBODYS, 2**64, "7", 1.0, True, [1]])
+@pytest.mark.parametrize("number", [None, 0, -1, NOBODYS, 2**64, "seven", 1.0, True, [1]])
 def test_invalid_reservation_id_is_refused(qpm: QPM, number: Any) -> None:
     for name in ("get_reservation", "renew", "release", "cancel"):
         fails(QPMError, "", getattr(qpm, name), reservation_id=number)
