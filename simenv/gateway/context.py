@@ -16,6 +16,7 @@ from litestar import Request
 from simenv.client.client import Client
 from simenv.client.submission.options import is_traceparent
 from simenv.config import GatewaySettings
+from simenv.errors import NotAllowedError
 from simenv.wire.messages.client import FromClient
 from simenv.wire.messages.queries import Reply
 from simenv.wire.messages.tokens import TokenCertificate
@@ -41,8 +42,13 @@ class Caller(msgspec.Struct, frozen=True):
     pool: str = ""
 
     def reservation_of(self, pool: str) -> int:
-        """Return the number of the reservation of a pool; 0 if there is none."""
-        return self.reservation if pool and pool == self.pool else 0
+        """Return the number of the reservation under which work for a pool runs; 0 if the token has
+        none. Raises NotAllowedError if it has one of another pool."""
+        if self.reservation and self.pool not in ("", pool):  # "": of all pools
+            text = f"this token is for work under reservation {self.reservation} of {self.pool!r}"
+            hint = "use a token without a reservation: simenv gateway tokens add"
+            raise NotAllowedError(f"{text}, and this is for {pool!r:.80}", hint=hint)
+        return self.reservation
 
     @property
     def is_admin(self) -> bool:

@@ -1,4 +1,5 @@
-"""Job processes of the gateway: one for each user with jobs, restarted and bounded.
+"""Job processes of the gateway: one for each user with jobs, restarted and bounded. Jobs under the
+reservation of a token have a process of their own, with the rights of that token alone.
 
 Invariant: a job is in the store before a process sees it, and leaves the pending ones only when its
 end is stored; so a killed process or gateway loses none. What is run again has the same idempotency
@@ -21,6 +22,7 @@ from pathlib import Path
 from time import monotonic, time
 from typing import Any, TypeVar
 
+from simenv.client.client import Client
 from simenv.errors import NotFoundError, SimenvError
 from simenv.gateway.context import Caller, Gateway
 from simenv.gateway.ibm import job_process, store
@@ -38,6 +40,7 @@ from simenv.gateway.ibm.job_process import (
 )
 from simenv.gateway.ibm.programs import Work
 from simenv.gateway.ibm.store import Job, JobStore
+from simenv.model import ReservationState
 
 MAX_ACTIVE = 32  # jobs of one process
 MAX_ATTEMPTS = 2  # ends of the process while it reads the same job
@@ -78,6 +81,7 @@ class UserJobs:
     async def serve(self) -> None:
         """Run pending jobs until there are none for a while, or another user needs the process."""
         try:
+            await self._owner.fail_orphans(self.caller)
             self.changed.clear()
             while await self._dispatched():
                 with contextlib.suppress(TimeoutError):
@@ -100,7 +104,8 @@ class UserJobs:
         if self._failed_s and monotonic() - self._failed_s < RETRY_S:
             return True
         pending = await owner.stored(owner.store.pending, self.caller.user)
-        ready = [job for job in pending if job.id not in self.active][:room]
+        mine = [job for job in pending if job.reservation == self.caller.reservation]
+        ready = [job for job in mine if job.id not in self.active][:room]
         if not ready:
             return bool(self.active) or monotonic() - self.used_s < IDLE_S
         self.used_s = monotonic()
@@ -262,7 +267,7 @@ class JobProcesses:
         self._gateway, self.store, self._on_end = gateway, jobs, on_end
         self._most = max(1, gateway.settings.max_processes)
         self.folder = gateway.folder
-        self._users: dict[str, UserJobs] = {}
+        self._users: dict[tuple[str, int], UserJobs] = {}  # by user and reservation
         self._running: list[UserJobs] = []  # with a process, or about to have one
         self.waiting: list[UserJobs] = []  # for a process
         self._freed = asyncio.Condition()
@@ -281,18 +286,19 @@ class JobProcesses:
 
     def wake(self, caller: Caller) -> None:
         """See to the pending jobs of a user."""
-        user = self._users.get(caller.user)
+        user = self._users.get((caller.user, caller.reservation))
         if user is None:
-            user = self._users[caller.user] = UserJobs(self, caller)
+            self._users = {key: each for key, each in self._users.items() if not each.is_asleep()}
+            user = self._users[caller.user, caller.reservation] = UserJobs(self, caller)
         user.caller, user.used_s = caller, monotonic()
         user.changed.set()
         if user.task is None or user.task.done():
             user.task = self.spawn(user.serve())
 
-    def is_asleep(self, user: str) -> bool:
-        """Return whether nobody sees to the user's jobs: since the start of the gateway, after a
+    def is_asleep(self, caller: Caller) -> bool:
+        """Return whether nobody sees to the caller's jobs: since the start of the gateway, after a
         failure some time ago, or as there were none for a while."""
-        found = self._users.get(user)
+        found = self._users.get((caller.user, caller.reservation))
         return found is None or found.is_asleep()
 
     async def acquire(self, user: UserJobs) -> None:
@@ -351,6 +357,21 @@ class JobProcesses:
             job.id, job.program, job.backend, params, job.account, float(job.cost), reservation,
             list(job.tasks), noise, job.trace,
         )  # fmt: skip
+
+    async def fail_orphans(self, caller: Caller) -> None:
+        """Fail the user's pending jobs whose reservation is over: their token has ended with it."""
+        pending = await self.stored(self.store.pending, caller.user)
+        others = [job for job in pending if job.reservation not in (0, caller.reservation)]
+        if not others:
+            return
+        listed = await self._gateway.call(caller, Client.reservations)
+        live = {each.id for each in listed if each.state is ReservationState.ACTIVE}
+        for job in others:
+            if job.reservation not in live:
+                text = f"reservation {job.reservation} is over"
+                failed = await self._failed(job.id, job_process.INVALID, text)
+                if failed is not None:
+                    await self._on_end(failed, caller)
 
     async def accepted(self, job: str, tasks: tuple[tuple[str, int], ...], caller: Caller) -> None:
         """The service has accepted a job's tasks; cancel them if the job was cancelled before."""

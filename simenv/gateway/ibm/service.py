@@ -97,7 +97,7 @@ class ComputeService:
 
     def arrived(self, caller: Caller) -> None:
         """See to the jobs of a user who was not seen since the gateway's start."""
-        if self.processes.is_asleep(caller.user):
+        if self.processes.is_asleep(caller):
             self.processes.wake(caller)
 
     # Backends.

@@ -92,6 +92,8 @@ def _options(request: ProgramRequest, caller: Caller, key: str | None) -> dict[s
     options["account"] = request.account or caller.account or None
     if caller.reservation and caller.pool:
         options = {**under_reservation(options, {caller.pool: caller.reservation})}
+    elif caller.reservation:  # of all pools
+        options.setdefault("reservation", caller.reservation)
     if key is not None:
         options["idempotency_key"] = key
     return options

@@ -24,6 +24,9 @@ class FullDisk:
     async def charge(self, *_: object) -> None:
         raise sqlite3.OperationalError("database or disk is full")
 
+    async def fail_orphans(self, _caller: Caller) -> None:
+        pass
+
     async def stored(self, *_: object) -> None:
         raise sqlite3.OperationalError("database or disk is full")
 

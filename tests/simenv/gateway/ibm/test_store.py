@@ -7,6 +7,7 @@ from pathlib import Path
 from time import time
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -14,8 +15,9 @@ from simenv.config import GatewaySettings
 from simenv.errors import ConfigError, NotFoundError, QueueFullError
 from simenv.gateway.context import Caller
 from simenv.gateway.ibm import store
-from simenv.gateway.ibm.processes import JobProcesses
+from simenv.gateway.ibm.processes import JobProcesses, UserJobs
 from simenv.gateway.ibm.store import Job, JobQuery, JobStore, SessionRecord
+from simenv.model import ReservationState
 from simenv.model.views import DeviceInfo, DeviceKind
 
 
@@ -208,3 +210,41 @@ def test_the_file_gets_smaller_when_old_jobs_go(tmp_path: Path) -> None:
     opened.add(job("b"), b"")
     opened.close()
     assert path.stat().st_size < 2**20
+
+
+def test_jobs_of_a_reservation_are_left_to_its_token_and_fail_after_its_end(
+    jobs: JobStore, tmp_path: Path
+) -> None:
+    for number, reservation in (("free", 0), ("own", 7), ("other", 8), ("over", 9)):
+        jobs.add(job(number, reservation=reservation), b"{}")
+    ended: list[str] = []
+
+    class Reserving:
+        """A gateway; reservation 9 is over."""
+
+        settings, folder = GatewaySettings(), tmp_path
+
+        async def call(self, *_: object) -> list[Any]:
+            states = {7: "active", 8: "active", 9: "released"}
+            return [SimpleNamespace(id=n, state=ReservationState(s)) for n, s in states.items()]
+
+    async def on_end(failed: Job, _caller: Caller) -> None:
+        ended.append(failed.id)
+
+    async def served() -> None:
+        owner = JobProcesses(cast("Any", Reserving()), jobs, on_end)
+        sent: dict[str, list[str]] = {}
+        for token, reservation in (("all", 0), ("bound", 7)):
+            caller = Caller("ana", "", "client", token, reservation)
+            await owner.fail_orphans(caller)
+            user = UserJobs(owner, caller)
+            user.process = cast("Any", SimpleNamespace())  # it is there already
+            user._send = AsyncMock()  # type: ignore[method-assign]
+            await user._dispatched()
+            sent[token] = [call.args[0].work.job for call in user._send.call_args_list]
+        assert sent == {"all": ["free"], "bound": ["own"]}
+
+    asyncio.run(served())
+    assert ended == ["over"]
+    assert "reservation 9 is over" in jobs.job("over", None).reason
+    assert jobs.job("other", None).status == store.QUEUED
