@@ -8,8 +8,9 @@ rates, the fitted one, and where too few different circuits forbid its use, that
 calibrate --narrow`. Their scores are compared with those of the ideal circuit, of the uniform
 distribution, of the ceiling by shot noise, and of the hardware's own repeat. HF is the Hellinger
 fidelity between exact distribution and counts. Test circuits (`splits.json` of the data) are never
-fitted. A goal is also met where a model is within 0.003 of the ceiling. Models below a form of
-Aer's recipe with idle noise are named before the table of a set, and first on its page.
+fitted. A goal is also met where a model is within 0.003 of the ceiling. `--residual` divides the
+losses of the snapshot and of the fitted models by cause (`_residual`). Models below a form of Aer's
+recipe with idle noise are named before the table of a set, and first on its page.
 
 The data are not part of the project; without them nothing is measured.
 """
@@ -25,6 +26,8 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import least_squares
 
 from bench.harness import Option, Report, installed, timed, timed_s
 from bench.harness.kernels import load_kernels
@@ -36,7 +39,18 @@ from simenv.calibration.accept import HEADER, LEAST_GAIN, PARTS, as_values, belo
 from simenv.calibration.data import CountsData, read
 from simenv.calibration.fit.calibrate import FitRefusedError, FittedDevice, calibrate
 from simenv.calibration.fit.observations import DeviceCompiler
-from simenv.calibration.score import CEILING, IdealDistributions, Predictor, SeriesPredictor, score
+from simenv.calibration.score import (
+    CEILING,
+    EXACT_QUBITS,
+    SEED,
+    IdealDistributions,
+    Prediction,
+    Predictor,
+    SeriesPredictor,
+    ceiling,
+    hellinger_fidelity,
+    score,
+)
 
 DATA = Path(__file__).parents[2] / ".." / "shared" / "noise_data"
 AER, AER_IDLE, SNAPSHOT, FITTED = "Aer", "Aer with idle noise", "snapshot", "fitted"
@@ -55,6 +69,7 @@ OPTIONS = (
     Option("--page", type=Path, help="write an HTML page with tables and plots"),
     Option("--train-only", action="store_true", help="do not look at test circuits"),
     Option("--test-only", action="store_true", help="score no training circuits: less time"),
+    Option("--residual", action="store_true", help="divide the losses of models by cause"),
     Option("--curve-only", action="store_true", help="the curve of ZZ factors, without fits"),
 )
 _GOALS = {
@@ -132,6 +147,11 @@ def _section(options: Namespace, name: str, split: dict[str, Any]) -> page.Secti
             break
     print(*(f"  {note}" for note in notes), sep="\n")
     judged = data.part(test=True) if options.test_only else data
+    for model in (SNAPSHOT, FITTED, NARROW) if options.residual else ():
+        for part, is_test in PARTS if model in models else ():
+            causes = _residual(judged.part(test=is_test), models[model])
+            text = ", ".join(f"{cause} {loss:.4f}" for cause, loss in causes.items())
+            print(f"  {model}, {part}: mean loss {sum(causes.values()):.4f}: {text}")
     result = score(judged, models, IdealDistributions(), _note)
     broken = [
         f"Below Aer's recipe: {text}."
@@ -234,6 +254,77 @@ def _fit_notes(fitted: FittedDevice) -> list[str]:
             f"Cross-validation inside the training part: gain of mean HF {held_out.mean:+.5f},"
             f" at least {held_out.low:+.5f}."
         )
+    return results
+
+
+CAUSES = ("shots", "between runs", "gates", "readout", "correlated readout", "rest")
+_MOST_BITS = 8  # of circuits whose systematic loss is divided
+_SMALLEST = 1e-9
+
+
+def _residual(data: CountsData, model: Predictor) -> dict[str, float]:
+    """Mean loss 1 - HF of a run by cause; runs of one circuit with one prediction are a group.
+
+    `shots`: by shot noise. `between runs`: of a run relative to the mean of its group, beyond shot
+    noise. Then, in this order, what the mean would gain by terms that are fitted to each group
+    itself, so at most: `gates`, a mixture with the uniform distribution; `readout`, own p01 and p10
+    of each bit; `correlated readout`, simultaneous flips of each two neighbouring bits. `rest`:
+    coherent errors, other qubits or gates than those that ran, circuits of more than _MOST_BITS.
+    """
+    groups: dict[int, tuple[Prediction, list[NDArray[np.float64]], list[int]]] = {}
+    for record in data.records:
+        found = model.prediction(record)
+        if found is not None and not found.samples and found.num_bits <= EXACT_QUBITS:
+            _, runs, shots = groups.setdefault(id(found), (found, [], []))
+            counts = [record.counts.get(outcome, 0) for outcome in found.outcomes.tolist()]
+            runs.append(np.array(counts, np.float64) / record.shots)
+            shots.append(record.shots)
+    sums = dict.fromkeys(CAUSES, 0.0)
+    rng = np.random.default_rng(SEED)
+    for predicted, runs, shots in groups.values():
+        p, mean, count = predicted.probabilities, np.mean(runs, axis=0), len(runs)
+        losses = [1.0 - hellinger_fidelity(p, run) for run in runs]
+        by_shots = 1.0 - ceiling(p, round(float(np.mean(shots))), rng)
+        spread = np.mean([1.0 - hellinger_fidelity(mean, run) for run in runs])
+        between = max(float(spread) - by_shots * (count - 1) / count, 0.0)
+        gains = np.zeros(3)
+        if predicted.num_bits <= _MOST_BITS:
+            levels = [hellinger_fidelity(changed, mean) for changed in _changed(p, mean)]
+            gains = np.maximum(np.diff(levels), 0.0)
+        parts = (by_shots, between, *gains.tolist())
+        for cause, value in zip(CAUSES, (*parts, float(np.mean(losses)) - sum(parts)), strict=True):
+            sums[cause] += value * count
+    total = sum(len(runs) for _, runs, _ in groups.values())
+    return {cause: value / max(total, 1) for cause, value in sums.items()}
+
+
+def _changed(p: NDArray[np.float64], q: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+    """The prediction, and it with one term more in each, fitted to the frequencies."""
+    bits, size = len(p).bit_length() - 1, len(p)
+    number = np.arange(size)
+
+    def applied(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        mixture, flips, pairs = values[0], values[1 : 2 * bits + 1], values[2 * bits + 1 :]
+        result = (1.0 - mixture) * p + mixture / size
+        for k in range(bits):
+            up, down = flips[2 * k : 2 * k + 2]
+            is_one = number >> k & 1
+            other = result[number ^ 1 << k]
+            result = result * (1.0 - np.where(is_one, down, up)) + other * np.where(
+                is_one, up, down
+            )
+        for k in range(bits - 1):
+            result = (1.0 - pairs[k]) * result + pairs[k] * result[number ^ 3 << k]
+        return np.asarray(np.maximum(result, _SMALLEST))
+
+    results, values = [p], np.zeros(3 * bits)
+    for free in (1, 2 * bits + 1, 3 * bits):
+
+        def rest(x: NDArray[np.float64], free: int = free) -> NDArray[np.float64]:
+            return np.sqrt(applied(np.concatenate((x, values[free:])))) - np.sqrt(q)
+
+        values[:free] = least_squares(rest, values[:free], bounds=(-0.1, 0.9)).x
+        results.append(applied(values) / applied(values).sum())
     return results
 
 

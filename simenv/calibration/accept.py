@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from noise_models import calibration
 from simenv.calibration import score as calibration_score
 from simenv.calibration.data import CountsRecord
-from simenv.calibration.fit.components import ASYMMETRY, ZZ
+from simenv.calibration.fit.components import ADDED, ASYMMETRY, ZZ
 from simenv.calibration.fit.solve import FitProblem
 
 
@@ -285,8 +285,8 @@ def between(before: float | None, after: float | None, share: float) -> float | 
 
 LEAST_BODIES = 10  # of the circuits of a fit that other circuits may use
 LARGEST_FACTOR = 5.0  # of a calibrated value, or its reciprocal
-# Changes of the factors of ZZ rates, and of p10 - p01.
-RANGES = {ZZ: (-0.5, 1.5), ASYMMETRY: (-1.5, 1.0)}
+# Changes of the factors of ZZ rates, and of p10 - p01; probabilities added to readout errors.
+RANGES = {ZZ: (-0.5, 1.5), ASYMMETRY: (-1.5, 1.0), **dict.fromkeys(ADDED.values(), (-0.05, 0.1))}
 
 
 def scope_of(

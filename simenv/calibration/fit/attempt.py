@@ -101,6 +101,9 @@ ZZ_WIDTH = 0.5
 # Width of the factor of p10 - p01 around 1: the best ones for training counts of six devices,
 # unfitted, are 1, 1, 1, 0.75, 0.25 and 0.
 ASYMMETRY_WIDTH = 0.5
+# Width of what is added to all readout errors: compilers choose the qubits of the least measured
+# errors, which are the least by chance too, and which no factor of theirs makes as large as others.
+ADDED_WIDTH = 0.02
 # Priors of a window's factors around the common ones: pooled, or also for each qubit and pair.
 POOLED_SHIFT, OWN_SHIFT = Prior(0.3), Prior(0.3, 0.5, heavy=True)
 
@@ -246,9 +249,10 @@ class _StartFits:
         return result
 
     def _latent_near(self, prior: Prior) -> NDArray[np.float64] | None:
-        """Latent values of the closest known fit: without one of asymmetry, ZZ, angles and robust
-        weights."""
+        """Latent values of the closest known fit: without one of added errors, asymmetry, ZZ,
+        angles and robust weights."""
         for nearest in (
+            msgspec.structs.replace(prior, added=0.0),
             msgspec.structs.replace(prior, asymmetry=0.0),
             msgspec.structs.replace(prior, zz=0.0),
             msgspec.structs.replace(prior, angle=0.0),
@@ -292,21 +296,29 @@ def _extended(
     of that with pooled factors of each window, without, and with factors of each qubit in each
     window."""
     for name, width in _further_unknowns(validation.problem):
-        more = validation.judge(msgspec.structs.replace(judged.score.prior, **{name: width}), shift)
+        prior = msgspec.structs.replace(judged.score.prior, **{name: width})
+        more = validation.judge(prior, _with_added(shift, prior))
         if more.is_below(judged):
             judged = more
-    others = [validation.judge(judged.score.prior, each) for each in other_shifts]
+    prior = judged.score.prior
+    others = [validation.judge(prior, _with_added(each, prior)) for each in other_shifts]
     return min([judged, *others], key=_ratio)
+
+
+def _with_added(shift: Prior | None, prior: Prior) -> Prior | None:
+    """Prior of a date window, in which what is added to readout errors differs as well."""
+    return shift and msgspec.structs.replace(shift, added=prior.added)
 
 
 def _further_unknowns(problem: FitProblem) -> list[tuple[str, float]]:
     """Fields of `Prior` with the widths that are tried with the best of the others: of the ZZ
-    rates; of the asymmetry of readout, for at least LEAST_BODIES bodies; of angles."""
+    rates; for at least LEAST_BODIES bodies of what is added to readout errors, and of their
+    asymmetry; of angles."""
     kinds = {each.kind for each in problem.components}
     bodies = {each.body for each in problem.observations}
     results = [("zz", ZZ_WIDTH)] if fit_parts.ZZ in kinds else []
     if fit_parts.ASYMMETRY in kinds and len(bodies) >= LEAST_BODIES:
-        results.append(("asymmetry", ASYMMETRY_WIDTH))
+        results += [("added", ADDED_WIDTH), ("asymmetry", ASYMMETRY_WIDTH)]
     if problem.distributions.device.coherent:
         results += [("angle", angle) for angle in ANGLES]
     return results

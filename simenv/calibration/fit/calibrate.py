@@ -70,7 +70,7 @@ class FittedDevice(msgspec.Struct, frozen=True, eq=False):
     @property
     def factors(self) -> list[tuple[float, float, float]]:
         """Factor of each column with its interval, in the resulting device; for ZZ and
-        asymmetry the change of the factor."""
+        asymmetry the change of the factor, for `p01+` and `p10+` a probability."""
         table = np.array([self.latent, *self.interval]) * self.widths * self.share
         kinds = [name.partition(" ")[0] for name in self.columns]
         changes = np.array([kind in fit_components.CHANGES for kind in kinds], bool)

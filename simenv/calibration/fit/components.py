@@ -10,6 +10,7 @@ of a factor:
     P, gate         angle of the rotation exp(-i angle P / 2) after a gate on two qubits
     zz, pair        change of the factor of the ZZ rate of two idle qubits
     asymmetry       change of the factor of p10 - p01 of all qubits, whose means stay
+    p01+; p10+      probability that is added to the readout error of all qubits
 
 A pooled component has no qubits: it acts on all qubits, or on all gates on one or on two of them
 (`error 1`, `error 2`).
@@ -43,9 +44,10 @@ from simulators.transfer.evolution import DualMatrix, constant
 
 RELAXATION, DEPHASING, ERROR, P01, P10 = "relaxation", "dephasing", "error", "p01", "p10"
 ZZ, ASYMMETRY = "zz", "asymmetry"
-CHANGES = (ZZ, ASYMMETRY)  # kinds that are the change of a factor, not its logarithm
+ADDED = {P01: f"{P01}+", P10: f"{P10}+"}
+CHANGES = (ZZ, ASYMMETRY, *ADDED.values())  # kinds that are a change, not a factor's logarithm
 ERRORS = ("", f"{ERROR} 1", f"{ERROR} 2")  # pooled, by the number of a gate's qubits
-POOLED = (RELAXATION, DEPHASING, P01, P10, ASYMMETRY, *ERRORS[1:])
+POOLED = (RELAXATION, DEPHASING, P01, P10, ASYMMETRY, *ADDED.values(), *ERRORS[1:])
 _LEAST = 0.02  # least part: of 1/T1 for the dephasing rate, of a gate's error for its parameter
 _LEAST_FLIP = 1e-4  # least readout error that a factor can change
 _MOST_FLIP = 0.5
@@ -107,7 +109,7 @@ class DeviceChannels:
                 results |= {Component(RELAXATION, (qubit,)), Component(DEPHASING, (qubit,))}
             if calibration is not None and calibration.confusion is not None:
                 results |= {Component(P01, (qubit,)), Component(P10, (qubit,))}
-                results.add(Component(ASYMMETRY, ()))
+                results |= {Component(kind, ()) for kind in (ASYMMETRY, *ADDED.values())}
         for key in gates:
             gate = self._gates[key.gate, key.qubits]
             if gate.error:
@@ -164,13 +166,16 @@ class Setting:
         readout = self._device.snapshot.qubits[qubit].confusion
         if readout is None:
             return None
-        up, up_slope, up_shift = self._flip(P01, qubit, *readout)
-        down, down_slope, down_shift = self._flip(P10, qubit, *readout[::-1])
+        up, *of_up = self._flip(P01, qubit, *readout)
+        down, *of_down = self._flip(P10, qubit, *readout[::-1])
         values = [[[1.0 - up, down], [up, 1.0 - down]]]
-        values.append([[-up_slope, 0.0], [up_slope, 0.0]])
-        values.append([[0.0, down_slope], [0.0, -down_slope]])
-        values.append([[-up_shift, down_shift], [up_shift, -down_shift]])
-        places = [self._at(P01, (qubit,)), self._at(P10, (qubit,)), self._at(ASYMMETRY, ())]
+        values += [[[-slope, 0.0], [slope, 0.0]] for slope in of_up]
+        values += [[[0.0, slope], [0.0, -slope]] for slope in of_down]
+        values[2] = (np.array(values[2]) + values.pop(5)).tolist()  # one asymmetry for both
+        places = [
+            *(self._at(P01, (qubit,)), self._at(ASYMMETRY, ()), self._at(ADDED[P01], ())),
+            *(self._at(P10, (qubit,)), self._at(ADDED[P10], ())),
+        ]
         return _sorted(np.array(values), places)
 
     def flips(self, qubit: int) -> tuple[float, float] | None:
@@ -180,18 +185,22 @@ class Setting:
             return None
         return self._flip(P01, qubit, *readout)[0], self._flip(P10, qubit, *readout[::-1])[0]
 
-    def _flip(self, kind: str, qubit: int, base: float, other: float) -> tuple[float, float, float]:
-        """Readout error with its derivatives: by the logarithm of its factor, by the asymmetry.
-        `other`: error of the other outcome."""
+    def _flip(
+        self, kind: str, qubit: int, base: float, other: float
+    ) -> tuple[float, float, float, float]:
+        """Readout error with its derivatives: by the logarithm of its factor, by the asymmetry, by
+        what is added. `other`: error of the other outcome."""
         if self._at(kind, (qubit,)) < 0:
-            return base, 0.0, 0.0
+            return base, 0.0, 0.0, 0.0
         half, number = (base - other) / 2.0, self._at(ASYMMETRY, ())
         shifted = base if number < 0 else base + float(self._values[number]) * half
         factor = self.factor(kind, (qubit,))
-        result = max(shifted, _LEAST_FLIP) * factor
-        if result >= _MOST_FLIP:
-            return _MOST_FLIP, 0.0, 0.0
-        return result, result, half * factor if shifted > _LEAST_FLIP else 0.0
+        scaled = max(shifted, _LEAST_FLIP) * factor
+        added = self._at(ADDED[kind], ())
+        result = scaled + (0.0 if added < 0 else float(self._values[added]))
+        if not 0.0 < result < _MOST_FLIP:
+            return (_MOST_FLIP if result > 0.0 else 0.0), 0.0, 0.0, 0.0
+        return result, scaled, half * factor if shifted > _LEAST_FLIP else 0.0, 1.0
 
     def _at(self, kind: str, qubits: tuple[int, ...], gate: str = "") -> int:
         """Index of a component, its own or the pooled one; -1: there is none."""

@@ -44,6 +44,7 @@ class Prior(msgspec.Struct, frozen=True):
     heavy: bool = False  # own unknowns have Student's distribution with FREEDOM degrees
     zz: float = 0.0  # standard deviation of the factor of all ZZ rates; 0: fixed
     asymmetry: float = 0.0  # the same, of the factor of p10 - p01
+    added: float = 0.0  # of the probability added to each readout error of all qubits
 
     @property
     def text(self) -> str:
@@ -53,6 +54,7 @@ class Prior(msgspec.Struct, frozen=True):
         parts += [f"angles {self.angle:g} rad"] if self.angle else []
         parts += [f"ZZ {self.zz:g}"] if self.zz else []
         parts += [f"asymmetry {self.asymmetry:g}"] if self.asymmetry else []
+        parts += [f"added readout error {self.added:g}"] if self.added else []
         parts += ["heavy tails"] if self.heavy else []
         parts += ["robust"] if self.robust else []
         return ", ".join(parts)
@@ -137,6 +139,8 @@ class PriorMatrix:
             results += [((fit_components.ZZ, qubits), self.prior.zz * own)] if qubits else []
         elif kind == fit_components.ASYMMETRY:
             results = [((fit_components.ASYMMETRY, ()), self.prior.asymmetry)]
+        elif kind in fit_components.ADDED.values():
+            results = [((kind, ()), self.prior.added)]
         elif not qubits:
             results = [((kind, ()), common)]
             if kind == fit_components.DEPHASING:

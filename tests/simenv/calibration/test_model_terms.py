@@ -110,6 +110,28 @@ def test_the_asymmetry_of_readout_is_found() -> None:
     assert result.cost < fit(problem, Prior(0.05)).cost - 10.0
 
 
+def test_what_is_added_to_the_readout_errors_is_found() -> None:
+    """No factor of a calibrated p01 near 0 makes it as large as that of the device."""
+    lima = library.load("lima")
+    calibrated = tuple(msgspec.structs.replace(each, p01=2e-4) for each in lima.qubits)
+    snapshot = msgspec.structs.replace(lima, qubits=calibrated)
+    qubits = tuple(
+        msgspec.structs.replace(each, p01=0.0302, p10=(each.p10 or 0.0) + 0.01)
+        for each in calibrated
+    )
+    truth = msgspec.structs.replace(snapshot, qubits=qubits)
+    rng = np.random.default_rng(9)
+    texts = [random_circuit(PATH[:3], rng) for _ in range(10)]
+    data = CountsData(tuple(measured(texts, truth, rng)), "lima")
+    problem = FitBase.of("lima", snapshot, data).problem
+    kinds = [each.kind for each in problem.components]
+    result = fit(problem, Prior(0.05, added=0.02))
+    found = [result.values[kinds.index(kind)] for kind in ("p01+", "p10+")]
+    assert found == pytest.approx([0.03, 0.01], abs=0.003)
+    without = fit(problem, Prior(0.05)).values
+    assert problem.losses(result.values).sum() < 0.5 * problem.losses(without).sum()
+
+
 def waiting(text: str) -> str:
     """A circuit in OpenQASM 3 whose qubits wait and turn once more before they are measured."""
     for old, new in (
