@@ -55,7 +55,7 @@ def test_simulation_of_a_long_queue_is_spread_over_passes(
         if steps:
             queries_.process(0)  # the slice is over: one step
         else:
-            bench.loop._drain(time.monotonic_ns())
+            bench.loop._drain(time.monotonic_ns(), is_alone=False)
         steps += 1
     assert steps > 50
     (answer,) = answers
@@ -63,7 +63,7 @@ def test_simulation_of_a_long_queue_is_spread_over_passes(
     assert answer.tasks[0].wait_us > 0
     monkeypatch.setattr(expected_starts, "REFRESH_NS", -1)  # those are too old now
     bench.peer.send(codec.encode(m.GetTasks(1, [9_000])))
-    bench.loop._drain(time.monotonic_ns())
+    bench.loop._drain(time.monotonic_ns(), is_alone=False)
     for _ in range(20):  # older starts are used while the next ones are simulated
         queries_.process(0)
     answers = bench.heard()
