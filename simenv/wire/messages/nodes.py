@@ -66,7 +66,7 @@ class JoinNode(msgspec.Struct, frozen=True, array_like=True, tag=10):
 
 
 class NodeHeartbeat(msgspec.Struct, frozen=True, array_like=True, tag=11):
-    """Sign of life of an agent, every second; answered by LeaseRenewed."""
+    """Sign of life of an agent, several times in a lease; answered by LeaseRenewed."""
 
     node: Name
     epoch: Number
