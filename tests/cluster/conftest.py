@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from cluster_slurm import slurm
@@ -42,3 +43,15 @@ def with_qpus() -> Iterator[Site]:
     """node1 to node4 under Slurm with `--qpu`, and an environment and its gateway on `login`."""
     with allowed(), site(4) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def with_licences() -> Iterator[Cluster]:
+    """node1 and node2 under Slurm, whose configuration includes slurm/licenses.conf."""
+
+    def prepare(_cluster: Cluster, folder: Path) -> str:
+        (folder / "licenses.conf").write_text("Licenses=matlab:5\n")
+        return f"include {folder}/licenses.conf\n"
+
+    with allowed(), slurm(2, prepare) as cluster:
+        yield cluster

@@ -231,14 +231,12 @@ class LicenseSynchroniser:
             jobs.run(["scontrol", "reconfigure"])
             known = controller_licenses()
         held_before = held_licenses()
-        held, changed = {}, []
-        for name, capacity in present.items():
-            total = known[name].total if name in known else 0
-            held[name] = max(0, total - capacity.available)
-            before = held_before.get(name)
-            if held[name] != (before or 0):
-                hold_back(name, held[name], before)
-                changed.append(name)
+        totals = {name: known[name].total if name in known else 0 for name in present}
+        held = {name: max(0, totals[name] - each.available) for name, each in present.items()}
+        changed = [name for name in present if held[name] != held_before.get(name, 0)]
+        # What one pool loses is held before another has it.
+        for name in sorted(changed, key=lambda name: held[name] < held_before.get(name, 0)):
+            hold_back(name, held[name], held_before.get(name))
         missing = [name for name in present if not _has(known, name, counts[name])]
         if is_due and missing:
             text = f"slurmctld does not count {counts[missing[0]]} licences {missing[0]}"
