@@ -5,9 +5,9 @@ new (4 qubits, 26 gates, 4 measurements, 1,024 shots, a seed of its own); the cl
 QuantumCircuit to the dict of counts. The three durability levels run in interleaved rounds, since
 the machine's speed drifts. qiskit-aer runs in this process in the same rounds: no service, no
 journal, no other process, transpilation not timed. The two lower bounds of the path run in them
-too: four hops without work, and an fsync of 4 KiB on the journal's disk. Their sum in a round is
-the floor of that round. CPU times are those of the quietest round: another program on the same
-cores can only add to them.
+too: four hops without work, and an fsync of 4 KiB in a file on the journal's disk. Their sum in a
+round is the floor of that round. CPU times are those of the quietest round: another program on the
+same cores can only add to them.
 
 With `--tcp` instead: the same environment (durability process) through its socket and over TCP with
 CURVE on the loopback interface, interleaved; their difference is the verdict.
@@ -170,11 +170,15 @@ def _round_trip_s(socket: zmq.Socket[bytes], count: int) -> float:
 
 
 def _fsync_s(folder: Path, count: int) -> float:
-    """Return the median time of `count` appends of 4 KiB with fsync, in seconds."""
+    """Return the median time to write 4 KiB and force them to disk, in seconds. The blocks are
+    allocated before, like those of the journal's log, so that the floor is the lowest."""
     body = b"x" * 4096
     with (folder / "fsync").open("wb", buffering=0) as file:
-        append = lambda: (file.write(body), os.fsync(file.fileno()))  # noqa: E731
-        return statistics.median(repeated_s(append, count))
+        file.write(body * count)
+        os.fsync(file.fileno())
+        file.seek(0)
+        write = lambda: (file.write(body), os.fdatasync(file.fileno()))  # noqa: E731
+        return statistics.median(repeated_s(write, count))
 
 
 def _router(address: str) -> None:
