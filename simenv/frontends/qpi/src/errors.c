@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <time.h>
 
 #include "internal.h"
@@ -172,4 +173,15 @@ double qpi_now_s(void)
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+int qpi_random_hex(char *to, size_t bytes)
+{
+    unsigned char drawn;
+    for (size_t index = 0; index < bytes; index++) {
+        if (getrandom(&drawn, 1, 0) != 1)
+            return qpi_fail(QPI_ERROR, NULL, "the system gives no random numbers");
+        snprintf(to + 2 * index, 3, "%02x", drawn);
+    }
+    return QPI_OK;
 }

@@ -31,6 +31,8 @@ void qpi_failure_clear(Failure *failure);
 /* Takes copies of the texts; without memory the texts are NULL. */
 void qpi_failure_set(Failure *failure, int status, const char *message, const char *hint);
 double qpi_now_s(void); /* monotonic */
+/* Write random bytes as two hexadecimal digits each, and a zero. */
+int qpi_random_hex(char *to, size_t bytes);
 
 /* --- buffer.c: growing bytes; `failed` is set when no memory is left, and stays -------------- */
 
@@ -125,6 +127,8 @@ int qpi_address_alive(const Address *address);
 typedef struct Transport Transport;
 
 int qpi_transport_load(const char *libzmq);
+/* Store the address of a function of a library at `to`; 0: it has none of that name. */
+int qpi_load_symbol(void *library, const char *name, void *to);
 /* A pair of keys of KEY_BYTES each; 0 where libzmq has no CURVE. */
 int qpi_transport_new_keys(char *public_key, char *secret_key);
 int qpi_transport_open(const Address *address, const char *identity, Transport **transport);

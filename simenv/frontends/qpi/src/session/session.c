@@ -7,10 +7,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/random.h>
 #include <unistd.h>
 
 #include "internal.h"
+
+enum { CLIENT_BYTES = 8 }; /* random ones, of a session's name */
 
 void qpi_config_init(qpi_config *config)
 {
@@ -99,7 +100,6 @@ static int check_config(const qpi_config *given, qpi_config *config)
 static int open_session(qpi_session *session, const qpi_config *config)
 {
     char path[PATH_BYTES];
-    unsigned char drawn[8];
     int status = check_config(config, &session->config);
     if (status == QPI_OK)
         status = qpi_transport_load(session->config.libzmq);
@@ -111,11 +111,8 @@ static int open_session(qpi_session *session, const qpi_config *config)
         return status;
     if (!qpi_address_alive(&session->address))
         return qpi_fail_silent(session, 0.0);
-    if (getrandom(drawn, sizeof drawn, 0) != sizeof drawn)
-        return qpi_fail(QPI_ERROR, NULL, "the system gives no random numbers");
     session->client[0] = '~'; /* no user's key begins so */
-    for (size_t index = 0; index < sizeof drawn; index++)
-        snprintf(session->client + 1 + 2 * index, 3, "%02x", drawn[index]);
+    TRY(qpi_random_hex(session->client + 1, CLIENT_BYTES));
     session->wakeup = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (session->wakeup < 0)
         return qpi_fail(QPI_ERROR, NULL, "no file descriptor is left");

@@ -11,7 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -20,7 +19,7 @@
 
 #include "internal.h"
 
-enum { REPLY_BYTES = 8192, NONCE_BYTES = 33, MUNGE_TTL_S = 60, TRIES = 5 };
+enum { REPLY_BYTES = 8192, NONCE_BYTES = 16, MUNGE_TTL_S = 60, TRIES = 5, LIMIT_S = 3 };
 static const char FORM[] = "local:OWNER/NAME, or munge:OWNER@HOST:PORT/NAME";
 static const char WAIT_HINT[] = "it has too much to do, or is starting: try again";
 
@@ -128,13 +127,6 @@ typedef struct Munge {
     const char *(*reason)(int);
 } Munge;
 
-static int munge_symbol(void *library, const char *name, void *to)
-{
-    void *found = dlsym(library, name);
-    memcpy(to, &found, sizeof found);
-    return found != NULL;
-}
-
 static void munge_close(Munge *munge)
 {
     if (munge->context)
@@ -147,18 +139,18 @@ static int munge_open(Munge *munge)
 {
     const char *named = getenv("SIMENV_MUNGE_SOCKET");
     const char *path = named && *named ? named : "/run/munge/munge.socket.2";
-    *munge = (Munge){.library = dlopen("libmunge.so.2", RTLD_NOW | RTLD_LOCAL)};
-    void *library = munge->library;
+    *munge = (Munge){0};
     if (access(path, F_OK)) /* the library would wait for it for seconds */
         return qpi_fail(QPI_NO_SERVICE, "is munged running? SIMENV_MUNGE_SOCKET names another",
                         "there is no socket of munged at %s", path);
-    if (!library || !munge_symbol(library, "munge_ctx_create", &munge->create)
-        || !munge_symbol(library, "munge_ctx_destroy", &munge->destroy)
-        || !munge_symbol(library, "munge_ctx_set", &munge->set)
-        || !munge_symbol(library, "munge_ctx_get", &munge->get)
-        || !munge_symbol(library, "munge_encode", &munge->encode)
-        || !munge_symbol(library, "munge_decode", &munge->decode)
-        || !munge_symbol(library, "munge_strerror", &munge->reason))
+    void *library = munge->library = dlopen("libmunge.so.2", RTLD_NOW | RTLD_LOCAL);
+    if (!library || !qpi_load_symbol(library, "munge_ctx_create", &munge->create)
+        || !qpi_load_symbol(library, "munge_ctx_destroy", &munge->destroy)
+        || !qpi_load_symbol(library, "munge_ctx_set", &munge->set)
+        || !qpi_load_symbol(library, "munge_ctx_get", &munge->get)
+        || !qpi_load_symbol(library, "munge_encode", &munge->encode)
+        || !qpi_load_symbol(library, "munge_decode", &munge->decode)
+        || !qpi_load_symbol(library, "munge_strerror", &munge->reason))
         return qpi_fail(QPI_CONFIG, "on Debian: apt-get install munge",
                         "MUNGE is not installed here: libmunge.so.2 cannot be loaded");
     munge->context = munge->create();
@@ -217,11 +209,22 @@ static int munge_unseal(const Broker *broker, char *line)
 
 /* --- one request ---------------------------------------------------------------------------- */
 
+/* A socket whose connect, send and recv take LIMIT_S at most each; -1: there is none. */
+static int limited_socket(int family)
+{
+    struct timeval limit = {.tv_sec = LIMIT_S};
+    int made = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (made >= 0) {
+        setsockopt(made, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+        setsockopt(made, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+    }
+    return made;
+}
+
 /* A connected socket; -1: nothing answers, and errno says why; -2: an error is set. */
 static int connect_local(const Broker *broker)
 {
     struct sockaddr_un name = {.sun_family = AF_UNIX};
-    struct timeval limit = {.tv_sec = 3};
     struct ucred peer = {0};
     socklen_t size = sizeof peer;
     if (!find_socket(broker, &name)) {
@@ -230,11 +233,9 @@ static int connect_local(const Broker *broker)
                  broker->name);
         return -2;
     }
-    int peer_socket = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int peer_socket = limited_socket(AF_UNIX);
     if (peer_socket < 0)
         return -1;
-    setsockopt(peer_socket, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
-    setsockopt(peer_socket, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
     if (connect(peer_socket, (struct sockaddr *)&name, sizeof name)) {
         close(peer_socket);
         return -1;
@@ -253,7 +254,6 @@ static int connect_local(const Broker *broker)
 static int connect_remote(const Broker *broker)
 {
     struct addrinfo wanted = {.ai_socktype = SOCK_STREAM}, *found = NULL;
-    struct timeval limit = {.tv_sec = 3};
     int peer_socket = -1, code = getaddrinfo(broker->host, broker->port, &wanted, &found);
     if (code) {
         qpi_fail(QPI_NO_SERVICE, NULL, "the host of %s is not known here: %s", broker->text,
@@ -261,12 +261,8 @@ static int connect_remote(const Broker *broker)
         return -2;
     }
     for (struct addrinfo *each = found; each && peer_socket < 0; each = each->ai_next) {
-        peer_socket = socket(each->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        if (peer_socket < 0)
-            continue;
-        setsockopt(peer_socket, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
-        setsockopt(peer_socket, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
-        if (connect(peer_socket, each->ai_addr, each->ai_addrlen)) {
+        peer_socket = limited_socket(each->ai_family);
+        if (peer_socket >= 0 && connect(peer_socket, each->ai_addr, each->ai_addrlen)) {
             int reason = errno;
             close(peer_socket);
             peer_socket = -1;
@@ -339,12 +335,8 @@ static int take_reply(const Broker *broker, const char *line, int is_sealed, con
 /* QPI_OK, or an error; -1 where nothing answers, and errno says why. */
 static int ask(const Broker *broker, Address *address)
 {
-    unsigned char drawn[(NONCE_BYTES - 1) / 2];
-    char nonce[NONCE_BYTES], body[512], line[REPLY_BYTES], *credential = NULL;
-    if (getrandom(drawn, sizeof drawn, 0) != sizeof drawn)
-        return qpi_fail(QPI_ERROR, NULL, "the system gives no random numbers");
-    for (size_t index = 0; index < sizeof drawn; index++)
-        snprintf(nonce + 2 * index, 3, "%02x", drawn[index]);
+    char nonce[2 * NONCE_BYTES + 1], body[512], line[REPLY_BYTES], *credential = NULL;
+    TRY(qpi_random_hex(nonce, NONCE_BYTES));
     /* Neither a name nor a key in base 85 of ZeroMQ has a character that JSON escapes. */
     snprintf(body, sizeof body,
              "{\"format\":1,\"environment\":\"%s\",\"public_key\":\"%s\",\"nonce\":\"%s\"}",

@@ -61,7 +61,7 @@ struct Transport {
 static pthread_mutex_t loading = PTHREAD_MUTEX_INITIALIZER;
 
 /* dlsym gives a data pointer; POSIX lets it be stored as a pointer to a function. */
-static int load_symbol(void *library, const char *name, void *to)
+int qpi_load_symbol(void *library, const char *name, void *to)
 {
     void *found = dlsym(library, name);
     memcpy(to, &found, sizeof found);
@@ -70,23 +70,23 @@ static int load_symbol(void *library, const char *name, void *to)
 
 static int load_all(void *library)
 {
-    return load_symbol(library, "zmq_ctx_new", &zmq.ctx_new)
-           && load_symbol(library, "zmq_ctx_term", &zmq.ctx_term)
-           && load_symbol(library, "zmq_socket", &zmq.socket)
-           && load_symbol(library, "zmq_close", &zmq.close)
-           && load_symbol(library, "zmq_setsockopt", &zmq.setsockopt)
-           && load_symbol(library, "zmq_getsockopt", &zmq.getsockopt)
-           && load_symbol(library, "zmq_connect", &zmq.connect)
-           && load_symbol(library, "zmq_send", &zmq.send)
-           && load_symbol(library, "zmq_msg_init", &zmq.msg_init)
-           && load_symbol(library, "zmq_msg_recv", &zmq.msg_recv)
-           && load_symbol(library, "zmq_msg_data", &zmq.msg_data)
-           && load_symbol(library, "zmq_msg_size", &zmq.msg_size)
-           && load_symbol(library, "zmq_msg_close", &zmq.msg_close)
-           && load_symbol(library, "zmq_poll", &zmq.poll)
-           && load_symbol(library, "zmq_socket_monitor", &zmq.socket_monitor)
-           && load_symbol(library, "zmq_version", &zmq.version)
-           && load_symbol(library, "zmq_curve_keypair", &zmq.curve_keypair);
+    return qpi_load_symbol(library, "zmq_ctx_new", &zmq.ctx_new)
+           && qpi_load_symbol(library, "zmq_ctx_term", &zmq.ctx_term)
+           && qpi_load_symbol(library, "zmq_socket", &zmq.socket)
+           && qpi_load_symbol(library, "zmq_close", &zmq.close)
+           && qpi_load_symbol(library, "zmq_setsockopt", &zmq.setsockopt)
+           && qpi_load_symbol(library, "zmq_getsockopt", &zmq.getsockopt)
+           && qpi_load_symbol(library, "zmq_connect", &zmq.connect)
+           && qpi_load_symbol(library, "zmq_send", &zmq.send)
+           && qpi_load_symbol(library, "zmq_msg_init", &zmq.msg_init)
+           && qpi_load_symbol(library, "zmq_msg_recv", &zmq.msg_recv)
+           && qpi_load_symbol(library, "zmq_msg_data", &zmq.msg_data)
+           && qpi_load_symbol(library, "zmq_msg_size", &zmq.msg_size)
+           && qpi_load_symbol(library, "zmq_msg_close", &zmq.msg_close)
+           && qpi_load_symbol(library, "zmq_poll", &zmq.poll)
+           && qpi_load_symbol(library, "zmq_socket_monitor", &zmq.socket_monitor)
+           && qpi_load_symbol(library, "zmq_version", &zmq.version)
+           && qpi_load_symbol(library, "zmq_curve_keypair", &zmq.curve_keypair);
 }
 
 static int load(const char *named)
