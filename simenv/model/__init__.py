@@ -95,14 +95,6 @@ __all__ += [
 ]
 __all__ += ["PoolSpec", "Program", "QubitInfo", "ReservationInfo", "ReservationRequest"]
 __all__ += ["ReservationState", "ResultData", "ResultFile", "ServiceInfo", "StandbyInfo"]
-__all__ += [
-    "StoredArray",
-    "TargetInfo",
-    "TaskInfo",
-    "TaskOptions",
-    "TaskParts",
-    "TaskSpec",
-    "TaskState",
-]
-__all__ += ["Timing", "Token", "WorkerInfo", "WorkerState", "Workload", "decode_program"]
-__all__ += ["digest", "qubits_of", "task_name", "task_number"]
+__all__ += ["StoredArray", "TargetInfo", "TaskInfo", "TaskOptions", "TaskParts", "TaskSpec"]
+__all__ += ["TaskState", "Timing", "Token", "WorkerInfo", "WorkerState", "Workload"]
+__all__ += ["decode_program", "digest", "qubits_of", "task_name", "task_number"]

@@ -217,8 +217,6 @@ class TargetInfo(msgspec.Struct, frozen=True):
 MAX_ENTRIES, MAX_OWNED = 1_000, 50  # of the calendar; planned reservations of one owner
 MIN_EVERY_S, MAX_EVERY_S = 60.0, 366 * 86_400.0
 MAX_LENGTH_S = 366 * 86_400.0
-
-
 DAY_S = 86_400.0
 
 

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from cluster_slurm import LOGIN
@@ -79,6 +80,13 @@ class Jobs:
     def slurm(self, *words: str) -> str:
         return self._up.cluster.run(LOGIN, list(words)).stdout.strip()
 
+    def script(self) -> tuple[str, Path]:
+        """The only job that runs, and a copy of its script."""
+        (job,) = self.running()
+        script = self._up.home / "script.sh"
+        self.slurm("scontrol", "write", "batch_script", job, str(script))
+        return job, script
+
     def running(self) -> list[str]:
         """Slurm's ids of the jobs that run now."""
         listing = self.slurm("squeue", "--noheader", "--states=R", "--format=%i")
@@ -119,9 +127,7 @@ def test_job_joins_with_its_token_runs_a_task_and_is_ended_when_idle(
 def test_no_secret_of_the_service_is_in_a_job_or_its_record(jobs: Jobs, up: Environment) -> None:
     (task,) = jobs.submit(2.0)
     jobs.runs(task)
-    (job,) = jobs.running()
-    script = up.home / "script.sh"
-    jobs.slurm("scontrol", "write", "batch_script", job, str(script))
+    job, script = jobs.script()
     (body,) = (line for line in script.read_text().splitlines() if line.startswith("{"))
     secrets = ("5ECRET", json.loads(body)["secret_key"])
     processes = [process for host in up.cluster.hosts for process in up.cluster.processes(host)]
@@ -180,9 +186,7 @@ def test_used_token_is_worth_nothing(jobs: Jobs, up: Environment) -> None:
     """The script of a job stays readable to its user."""
     (task,) = jobs.submit(2.0)
     jobs.runs(task)
-    (job,) = jobs.running()
-    script = up.home / "stolen.sh"
-    jobs.slurm("scontrol", "write", "batch_script", job, str(script))
+    _, script = jobs.script()
     script.chmod(0o700)
     replayed = up.cluster.popen(LOGIN, ["timeout", "4", script], stderr=-1)
     assert "joined" not in replayed.communicate(timeout=30)[1]

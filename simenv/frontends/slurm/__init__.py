@@ -63,8 +63,7 @@ class SlurmSite(msgspec.Struct, frozen=True):
     """Settings of the plugin, prolog and epilog. `service`: address of the environment's broker for
     the users of all nodes, `munge:OWNER@HOST:PORT/NAME`; `cluster`: ClusterName of slurm.conf;
     `gateway`: URL for IBM's clients and QRMI, "" for none; `munge`: socket of munged, "" for the
-    package's; `admin`: the address for prolog and epilog, "" for
-    `service`."""
+    package's; `admin`: the address for prolog and epilog, "" for `service`."""
 
     service: str
     cluster: str

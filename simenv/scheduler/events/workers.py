@@ -252,12 +252,14 @@ def _requeue_or_end(
     return actions
 
 
-def expire_silent_workers(state: scheduler_state.SchedulerState, now_ns: int) -> list[core.Action]:
-    """Declare workers without a heartbeat for too long lost."""
+def _expire_silent_workers(
+    state: scheduler_state.SchedulerState, unheard: list[state_pools.Worker], now_ns: int
+) -> list[core.Action]:
+    """Declare workers without a heartbeat for too long lost. `unheard`: see `_unheard`."""
     actions: list[core.Action] = []
     is_single = len(state.nodes.hosts) == 1
     draining = [w for pool in state.pools.values() for w in pool.draining_workers.values()]
-    for worker in [*draining, *_unheard(state, now_ns)]:
+    for worker in [*draining, *unheard]:
         if worker.name not in state.workers:
             continue
         if worker.state == WorkerState.DRAINING and (
@@ -395,15 +397,16 @@ def node_back(state: scheduler_state.SchedulerState, name: str) -> list[core.Act
 def detect_silent_nodes(state: scheduler_state.SchedulerState, now_ns: int) -> list[core.Action]:
     """Declare silent workers lost, and a node lost if all its workers are silent."""
     actions: list[core.Action] = []
-    unheard = _unheard(state, now_ns) if len(state.nodes.hosts) > 1 else []
-    for host in {h.node.name: h for w in unheard for h, _ in w.host_ranks}.values():
+    unheard = _unheard(state, now_ns)
+    hosts = {h.node.name: h for w in unheard for h, _ in w.host_ranks}
+    for host in hosts.values() if len(state.nodes.hosts) > 1 else ():
         on_node = host.workers.values()
         ready = [w for w in on_node if w.state in (WorkerState.IDLE, WorkerState.BUSY)]
         silent = [w for w in ready if now_ns - w.heard_ns > state.limits.silent_ns]
         if len(silent) > 1 and len(silent) == len(ready):
             reason = f"all its {len(silent)} workers are silent"
             actions += node_lost(state, host.node.name, reason, now_ns)
-    return actions + expire_silent_workers(state, now_ns)
+    return actions + _expire_silent_workers(state, unheard, now_ns)
 
 
 def _unheard(state: scheduler_state.SchedulerState, now_ns: int) -> list[state_pools.Worker]:

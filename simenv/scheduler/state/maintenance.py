@@ -24,8 +24,6 @@ from simenv.model.reservations import (
 
 HORIZON = 8  # occurrences of one entry that forecasts know
 MAX_PLANNED = 64  # reservations for which slots are kept: those that begin first
-
-
 DUE_NS = 10 * 10**9  # for which slots are kept for one that is due and not granted yet
 
 

@@ -151,7 +151,7 @@ class ExpectedStarts:
         last = self._last
         if last is None or owner not in last.owners:
             return False
-        age_ns = (sum(last.read.values()) + last.num_workers) * TASK_AGE_NS
+        age_ns = (sum(last.read.values()) + len(self._state.workers)) * TASK_AGE_NS
         if newest < last.next_task:
             age_ns = max(age_ns, AGE_NS)
         return now_ns - last.now_ns <= min(age_ns, REFRESH_NS)

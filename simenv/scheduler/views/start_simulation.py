@@ -100,7 +100,6 @@ class StartSimulation:
         self.starts_us: dict[int, float] = {}
         self.new_us: dict[tuple[str, str], float] = {}
         self.read: dict[str, int] = {}
-        self.num_workers = len(state.workers)
         self._state = state
         self._now_us = 0.0
         self._left = 0  # tasks that have not started

@@ -188,8 +188,7 @@ class PostgresDatabase:
         """Store statements in one transaction and one round trip; many new rows of one table are
         copied. Raises LeadershipLost if nobody knows whether it was stored."""
         self._number += 1
-        is_forced = forced and self._durability != "process"
-        self._checked(lambda: self._store(statements, is_forced))
+        self._checked(lambda: self._store(statements, self._is_forced(forced)))
 
     def _store(self, statements: list[Statement], forced: bool) -> None:
         session, groups = self._session, groupby(statements, key=lambda each: each[0])
@@ -211,6 +210,9 @@ class PostgresDatabase:
                 with session.cursor().copy(f"copy {plain[1]} from stdin") as copy:
                     for row in rows:
                         copy.write_row(row)
+
+    def _is_forced(self, forced: bool) -> bool:
+        return forced and self._durability != "process"
 
     def _checked(self, store: Callable[[], object]) -> None:
         """Store a transaction; if the connection breaks, find out whether it is stored, and repeat
@@ -275,7 +277,7 @@ class PostgresDatabase:
             self._connect_again()
         try:
             with self._session.transaction():
-                forced = level == "FULL" and self._durability != "process"
+                forced = self._is_forced(level == "FULL")
                 self._session.execute(
                     "select fence($1, $2, $3)", [self._epoch, self._number, forced]
                 )

@@ -42,9 +42,6 @@ class DurationBuckets:
     def add_all(self, durations_us: Iterable[int]) -> None:
         """Count several durations."""
         ordered = sorted(durations_us)
-        if len(ordered) == 1:
-            self.add(ordered[0])
-            return
         begin, counts = 0, self._counts
         index = bisect_left(_BOUNDS_US, ordered[0]) if ordered else BUCKETS
         while begin < len(ordered):

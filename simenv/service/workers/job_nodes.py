@@ -351,7 +351,7 @@ class JobNodes:
             return []
         try:
             return self._handle(peer, name, node, message)
-        except Exception:
+        except Exception:  # whatever an agent sends: it is a process of a job
             text = f"a {type(message).__name__} of its agent cannot be handled"
             log.exception("%s: %s", name, text)
             return self._lost(name, text) if name in self._nodes else []
