@@ -8,10 +8,13 @@ is revoked. Samples tell the memory and the descriptors of the service, and the 
 environment's folder.
 
 Memory and descriptors begin anew with each start of the service, so their slopes are two: over
-starts at the same age, and within a start. From them comes the state after 14 days. A task of a
-client without idempotency keys (a command, QPM) whose answer was lost may have run: so many more
-tasks than results are not counted as doubled. Not done: a full disk, which needs a mount, loss of
-power, and steps of the clock.
+starts at the same age, and within a start. From them comes the state after 14 days.
+
+Tasks are counted by identity. Every submission has a mark in its circuit; at the end each task of
+the journal is matched with the mark that its client had written down before it sent it. A task is
+doubled if its mark has another task already, if nobody has sent it, or if it ended twice; a result
+is lost if the journal has no task for it. Nothing is allowed for. Not done: a full disk, which
+needs a mount, loss of power, and steps of the clock.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ import tempfile
 import time
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from itertools import cycle
 from pathlib import Path
@@ -41,11 +44,13 @@ from bench.harness.environments import (
     simenv as command,
     wait_until,
 )
-from bench.testbed.soak_clients import KEYED, KINDS, QASM
+from bench.testbed.soak_clients import KINDS, Mark, whole_lines
 from simenv import config
 from simenv.client import environments
 from simenv.client.client import connect
-from simenv.errors import SimenvError
+from simenv.errors import NoServiceError, SimenvError
+from simenv.service.queries.history import StoredJournal
+from simenv.wire import codec
 
 NAME = "bench-soak"
 WORKERS = 2
@@ -56,6 +61,7 @@ REVOKED_S = 10.0
 DAYS = 14.0
 WARM_S = 60.0  # after which the memory of a start is compared
 LEAST_SAMPLES = 300
+GUEST = -1  # client of the tasks that are sent with keys which are revoked
 CONFIG = """
 listen = "tcp://127.0.0.1:0"
 [gateway]
@@ -89,7 +95,8 @@ class Soak:
         self._kinds = cycle(KINDS)
         self.samples: list[Sample] = []
         self.faults: Counter[str] = Counter()
-        self.served_after_revocation = 0
+        self.guests: set[Mark] = set()  # of tasks sent with a key, and with it after its revocation
+        self.revoked: set[Mark] = set()
         self._file = folder / "simenv.toml"
         with socket.create_server(("127.0.0.1", 0)) as free:  # the gateway's, over all starts
             port = free.getsockname()[1]
@@ -97,9 +104,7 @@ class Soak:
         self.up()
         status = json.loads(command(["gateway", "status", "--name", NAME, "--json"]))
         words = ["gateway", "tokens", "add", "--name", NAME, "--json", "--user", "soak"]
-        self._where = NAME, status["url"], json.loads(command(words))["secret"]
-        for kind in KINDS:
-            self._start(kind)
+        self.where = NAME, status["url"], json.loads(command(words))["secret"]
 
     def up(self) -> None:
         words = ["up", "--name", NAME, "--workers", str(WORKERS), "--config", str(self._file)]
@@ -107,7 +112,7 @@ class Soak:
 
     def _start(self, kind: str) -> None:
         argv = [sys.executable, "-m", "bench.testbed.soak_clients", kind, str(self._each)]
-        self._clients[kind] = subprocess.Popen([*argv, str(self._folder), *self._where])
+        self._clients[kind] = subprocess.Popen([*argv, str(self._folder), *self.where])
 
     def look(self) -> None:
         with suppress(SimenvError, psutil.Error, OSError), connect(NAME) as client:
@@ -142,16 +147,19 @@ class Soak:
         self._start(kind)
 
     def revoke_key(self) -> None:
-        """Revoke a key while a client uses it; count tasks that are accepted afterwards."""
-        name = f"guest{self.faults['revoke_key']}"
+        """Revoke a key while a client uses it, and try to use it afterwards."""
+        number = self.faults["revoke_key"]
+        name = f"guest{number}"
+        before, after = Mark(GUEST, 2 * number), Mark(GUEST, 2 * number + 1)
+        self.guests.add(before)
+        self.revoked.add(after)
         with connect(NAME) as own:
             file, _ = remote_key(own, name, self._folder)
             with connect(service=file) as guest:
-                guest.submit(QASM, shots=1, seed=1).result(60.0)
+                guest.submit(before.circuit, shots=1, seed=1).result(60.0)
                 own.keys.revoke(name)
                 with suppress(SimenvError):
-                    guest.submit(QASM, shots=1, seed=1).result(REVOKED_S)
-                    self.served_after_revocation += 1
+                    guest.submit(after.circuit, shots=1, seed=1).result(REVOKED_S)
 
     def run(self, seconds: float, fault_s: float) -> None:
         """Let the clients work; every `fault_s` something fails."""
@@ -160,6 +168,8 @@ class Soak:
             *(self.revoke_key, self.upgrade),
         )
         turns = cycle(faults)
+        for kind in KINDS:
+            self._start(kind)
         end_s, fault_due_s = time.monotonic() + seconds, time.monotonic() + fault_s
         while time.monotonic() < end_s:
             time.sleep(LOOK_S)
@@ -169,23 +179,58 @@ class Soak:
                 fault()
                 self.faults[fault.__name__] += 1
 
+    def end(self) -> StoredTasks:
+        """End the clients and the environment; return the tasks that its journal has."""
+        self.close()
+        settings = config.read(config.home_root() / NAME / "config.json")
+        return stored_tasks(config.places(settings).journal)
+
     def close(self) -> None:
+        """Idempotent."""
         for process in self._clients.values():
             process.kill()
             process.wait()
-        environments.down(NAME, now=True)
+        with suppress(NoServiceError):
+            environments.down(NAME, now=True)
+
+
+class StoredTasks(NamedTuple):
+    """What a journal has."""
+
+    tasks: Counter[Mark]  # how many have this mark
+    ended_again: int  # completions of tasks that had one
+
+    def doubled(self, sent: Collection[Mark]) -> int:
+        """Return the number of tasks that no submission of `sent` explains, and of ends after the
+        first one of a task."""
+        unexplained = sum(n - (mark in sent) for mark, n in self.tasks.items())
+        return unexplained + self.ended_again
+
+
+def stored_tasks(path: Path) -> StoredTasks:
+    """Read a journal from which retention has removed nothing."""
+    journal = StoredJournal(path)
+    try:
+        tasks: Counter[Mark] = Counter()
+        for row in journal.records.accepted():
+            tasks.update(Mark.of_program(each.program) for each in codec.submit(row.body).tasks)
+        replaced, ends = set(journal.records.replaced()), Counter[int]()
+        for first_seq, body in journal.records.finished():
+            results = enumerate(codec.completed(body).results, first_seq)
+            ends.update(each.task for seq, each in results if seq not in replaced)
+    finally:
+        journal.close()
+    return StoredTasks(tasks, ends.total() - len(ends))
 
 
 class Outcome(NamedTuple):
-    """What the clients have written, and what the service counts."""
+    """What the clients have written."""
 
-    results: int
-    unequal: int
     open_keys: int
-    doubled: int
+    sent: dict[Mark, str]  # keys
+    counts: dict[str, str]  # of ended keys
     failed_attempts: int
     seconds: list[float]
-    by_kind: Counter[str]
 
 
 def run(options: Namespace) -> Report:
@@ -195,52 +240,45 @@ def run(options: Namespace) -> Report:
         soak = Soak(Path(folder), options.clients)
         try:
             soak.run(seconds, options.fault_s)
-            outcome = _outcome(Path(folder), soak)
+            due = _drained(Path(folder))
+            stored = soak.end()
         finally:
             soak.close()
-    _report(report, soak, outcome)
+        outcome = read_outcome(Path(folder), due)
+    _report(report, soak, outcome, stored)
     return report
 
 
-def _outcome(folder: Path, soak: Soak) -> Outcome:
-    """Wait until all clients that are not at rest have a result; read their files."""
+def _drained(folder: Path) -> set[str]:
+    """Wait until all clients that are not at rest have a result; return the keys that have none."""
     deadline_s = time.monotonic() + DRAIN_S
-    due: set[str] = set()
+    due: set[str] | None = None
     while True:
-        lines = [line.split() for file in folder.glob("*.log") for line in _lines(file)]
-        sent = {words[1] for words in lines if words[0] == "s"}
-        ended = {words[1]: words for words in lines if words[0] == "r"}
-        due = due or sent - ended.keys()
-        if due <= ended.keys() or time.monotonic() > deadline_s:
-            break
+        lines = [words for file in folder.glob("*.log") for words in whole_lines(file)]
+        ended = {words[1] for words in lines if words[0] == "r"}
+        due = {words[1] for words in lines if words[0] == "s"} if due is None else due
+        due -= ended
+        if not due or time.monotonic() > deadline_s:
+            return due
         time.sleep(LOOK_S)
+
+
+def read_outcome(folder: Path, due: set[str]) -> Outcome:
+    """Read the files of the clients. `due`: keys that should have a result and have none."""
+    lines = [words for file in folder.glob("*.log") for words in whole_lines(file)]
+    ended = {words[1]: words for words in lines if words[0] == "r"}
+    failed = [words for words in lines if words[0] == "f"]
     for kind in KINDS:
-        reasons = [" ".join(w[2:]) for w in lines if w[0] == "f" and w[1].startswith(kind)]
-        for reason, count in Counter(reasons).most_common(3):
+        reasons = Counter(" ".join(words[2:]) for words in failed if words[1].startswith(kind))
+        for reason, count in reasons.most_common(3):
             print(f"{kind}: {count} attempts failed: {reason[:150]}")
-    failed = [words[1] for words in lines if words[0] == "f"]
-    keyless = sum(not key.startswith(KEYED) for key in failed)
-    attempts = Counter(words[1] for words in lines if words[0] == "s")
-    keyless += sum(n - 1 for key, n in attempts.items() if not key.startswith(KEYED))
-    with connect(NAME) as client:
-        status = client.status()
-    guests = 2 * soak.faults["revoke_key"]
-    most = len(sent) + keyless + guests
-    usual = Counter(words[3] for words in ended.values()).most_common(1)[0][0]
     return Outcome(
-        len(ended),
-        sum(words[3] != usual for words in ended.values()),
-        len(due - ended.keys()),
-        max(0, status.done + status.failed - most),
+        len(due),
+        {Mark.of_text(words[2]): words[1] for words in lines if words[0] == "s"},
+        {key: words[3] for key, words in ended.items()},
         len(failed),
         [float(words[2]) for words in ended.values()],
-        Counter(key.rstrip("-0123456789") for key in ended),
     )
-
-
-def _lines(file: Path) -> list[str]:
-    text = file.read_text()
-    return text[: text.rfind("\n") + 1].splitlines()
 
 
 def _slopes(samples: list[Sample], field: str) -> tuple[float, float] | None:
@@ -258,7 +296,7 @@ def _slopes(samples: list[Sample], field: str) -> tuple[float, float] | None:
     return float(over_starts), float(within)
 
 
-def _report(report: Report, soak: Soak, outcome: Outcome) -> None:
+def _report(report: Report, soak: Soak, outcome: Outcome, stored: StoredTasks) -> None:
     samples = soak.samples
     second = samples[len(samples) // 2 :]
     first_rss = np.median([s.rss_bytes for s in samples[: max(1, len(samples) // 4)]])
@@ -268,10 +306,12 @@ def _report(report: Report, soak: Soak, outcome: Outcome) -> None:
     p50, p99 = np.percentile(outcome.seconds, [50, 99])
     print(f"faults: {dict(soak.faults)}")
     print(
-        f"{outcome.results} results, {outcome.failed_attempts} attempts failed and were repeated;"
+        f"{len(outcome.counts)} results of {stored.tasks.total()} tasks, "
+        f"{outcome.failed_attempts} attempts failed and were repeated;"
         f" p50 {p50:.3f} s, p99 {p99:.3f} s, longest {max(outcome.seconds):.1f} s"
     )
-    print(f"results by kind: {dict(sorted(outcome.by_kind.items()))}")
+    by_kind = Counter(key.rstrip("-0123456789") for key in outcome.counts)
+    print(f"results by kind: {dict(sorted(by_kind.items()))}")
     for field, unit, size in (("rss_bytes", "MiB", 2**20), ("descriptors", "", 1)):
         slopes = _slopes(samples, field)
         if slopes is None:
@@ -292,8 +332,13 @@ def _report(report: Report, soak: Soak, outcome: Outcome) -> None:
     most = max(sample.descriptors for sample in samples)
     report.at_most("descriptors", most, "descriptors of the service")
     report.at_most("disk_gib", samples[-1].disk_bytes / 2**30, "the environment's folder, GiB")
-    report.at_most("lost", outcome.open_keys, "submissions without a result")
-    report.at_most("doubled", outcome.doubled, "tasks that ran twice")
-    report.at_most("unequal", outcome.unequal, "results with other counts")
-    label = "tasks accepted with a revoked key"
-    report.at_most("revoked", soak.served_after_revocation, label)
+    with_task = {key for mark, key in outcome.sent.items() if mark in stored.tasks}
+    lost = outcome.open_keys + len(outcome.counts.keys() - with_task)
+    report.at_most("lost", lost, "submissions without a result, and results without a task")
+    doubled = stored.doubled({*outcome.sent, *soak.guests, *soak.revoked})
+    report.at_most("doubled", doubled, "tasks that ran twice")
+    usual = Counter(outcome.counts.values()).most_common(1)[0][0]
+    unequal = sum(counts != usual for counts in outcome.counts.values())
+    report.at_most("unequal", unequal, "results with other counts")
+    revoked = sum(stored.tasks[mark] for mark in soak.revoked)
+    report.at_most("revoked", revoked, "tasks accepted with a revoked key")

@@ -3,13 +3,20 @@
 import importlib.util
 import json
 import os
+import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import mpis
 import pytest
 from bare import command_line
 from interpreter import python
+
+from bench.harness.environments import home, wait_until
+from bench.service import soak
+from bench.testbed.soak_clients import KINDS, Mark, whole_lines
+from simenv.client.client import connect
 
 ROOT = Path(__file__).parents[2]
 PEER = "qiskit_aer"
@@ -100,3 +107,35 @@ def test_counts_of_two_ranks_with_site_mpi_equal_counts_of_one(name: str, tmp_pa
     finally:
         down = simenv("down")
     assert down.returncode == 0, down.stderr
+
+
+@pytest.mark.usefixtures("no_leaks")
+def test_soak_matches_tasks_of_all_interfaces_and_counts_one_that_was_sent_twice(
+    tmp_path: Path,
+) -> None:
+    def served() -> set[str]:
+        lines = [words for file in tmp_path.glob("*.log") for words in whole_lines(file)]
+        return {words[1].partition("0-")[0] for words in lines if words[0] == "r"}
+
+    with home() as folder:
+        environment = soak.Soak(tmp_path, len(KINDS))
+        try:
+            environment.run(0.0, 60.0)
+            wait_until(lambda: served() == set(KINDS), 60.0, what="a result of each kind")
+            with connect(soak.NAME) as client:
+                client.submit(Mark(0, 1).circuit, shots=1).result(60.0)
+            stored = environment.end()
+        finally:
+            environment.close()
+        sent = soak.read_outcome(tmp_path, set()).sent
+        journal = folder / soak.NAME / "journal.db"
+        with closing(sqlite3.connect(journal, isolation_level=None)) as db:
+            db.execute(
+                "insert into finished select seq + 1000000, count, failed, cancelled, expired, at,"
+                " body, crc, owner from finished where seq = 1"
+            )
+        ended_twice = soak.stored_tasks(journal)
+    assert {mark.client for mark in stored.tasks} == set(range(len(KINDS)))
+    assert stored.tasks[Mark(0, 1)] == 2
+    assert stored.doubled(sent) == 1
+    assert ended_twice.doubled(sent) == 2
