@@ -29,6 +29,7 @@ from simenv.errors import ConfigError, NotFoundError, OptionError, SimenvError, 
 POLL_S = 0.05
 CHECK_S = 600.0  # for the check by another version
 START_S = 300.0  # for its start
+KEPT_BACKUPS = 2  # of upgrades, in the home: each has all of the journal and of the result files
 
 admin = typer.Typer(help="Back up, restore, check and upgrade environments.")
 
@@ -155,6 +156,14 @@ def upgrade(
     folder: Annotated[
         Path | None, typer.Option("--backup", help="Folder of the backup; default: in its home.")
     ] = None,
+    keep: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Dated archives to keep in the folder; 0: all. "
+            f"Default: {KEPT_BACKUPS} in its home, all elsewhere.",
+        ),
+    ] = None,
 ) -> None:
     """Continue a running environment with another version of simenv.
 
@@ -193,10 +202,14 @@ def upgrade(
             hint = f"simenv admin restore {archive} --name OTHER" if made else second.hint
         raise StartFailedError(text, hint=hint) from error
     pause_s = time.monotonic() - begun
+    if keep is None:
+        keep = 0 if folder else KEPT_BACKUPS
+    removed = backups.remove_old(into, name, keep) if keep else []
     values = {"name": name, "from": running.version, "to": version, "pause_s": pause_s}
     text = f"{name}: simenv {running.version} to {version}, away for {pause_s:.1f} s"
-    lines = [text, f"backup {archive}"]
-    common.answer({**values, "queued": queued, "backup": str(archive)}, lines)
+    lines = [text, f"backup {archive}", *(f"removed {path}" for path in removed)]
+    values |= {"queued": queued, "backup": str(archive), "removed": list(map(str, removed))}
+    common.answer(values, lines)
 
 
 def _continued(paths: EnvironmentPaths, archive: Path | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import sqlite3
 import sys
 import tarfile
@@ -327,15 +328,25 @@ def test_check_converts_an_older_journal_on_trial(
         assert db.execute("pragma user_version").fetchone() == (2,)
 
 
-def test_upgrade_continues_waiting_tasks(environment: live.Live, shell: Shell) -> None:
+def test_upgrade_continues_waiting_tasks_and_keeps_two_backups_in_the_home(
+    environment: live.Live, shell: Shell
+) -> None:
     with environment.client() as client:
         (node,) = client.nodes()
         client.drain(node, "later tasks wait")
         task = client.submit(BELL, shots=100, seed=3)
         pid = client.status().pid
+    folder = environment.home / "backups"
+    shutil.rmtree(folder, ignore_errors=True)  # of other tests
+    folder.mkdir()
+    former = [folder / f"{environment.name}-2020010{day}T000000Z.tar" for day in (1, 2)]
+    other = folder / f"{environment.name}-before-the-move.tar"
+    for path in (*former, other):
+        path.touch()
     answer: Answer = shell("admin", "upgrade", "--json")
     assert answer.code == 0
-    assert Path(answer.object["backup"]).exists()
+    assert answer.object["removed"] == [str(former[0])]
+    assert set(folder.iterdir()) == {Path(answer.object["backup"]), former[1], other}
     with environment.client() as client:
         assert client.status().pid != pid
         client.undrain(node)
