@@ -26,7 +26,13 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from simenv.config import GatewaySettings
-from simenv.errors import LimitExceededError, QueueFullError, SimenvError, TimedOutError
+from simenv.errors import (
+    LimitExceededError,
+    NoServiceError,
+    QueueFullError,
+    SimenvError,
+    TimedOutError,
+)
 from simenv.gateway.problems import MEDIA_TYPE, problem_of
 
 HEAD_S = 10.0  # from the first byte of a request, or the begin of its connection, to its headers
@@ -293,6 +299,11 @@ class BoundedApplication:
                 await exchange.refuse(_too_large(exchange.max_bytes))
             else:
                 await self._app(scope, exchange.receive, exchange.send)
+        except asyncio.CancelledError:  # by uvicorn, when the gateway ends
+            if exchange.status:
+                raise
+            hint = "send it again, with the same Idempotency-Key if it has one"
+            await exchange.refuse(NoServiceError("the gateway ended before the answer", hint=hint))
         finally:
             exchange.release()
         if exchange.status == HTTPStatus.UNAUTHORIZED:

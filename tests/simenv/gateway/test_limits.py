@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,12 @@ async def slow() -> str:
     return "slow"
 
 
+@get("/endless")
+async def endless() -> str:
+    await asyncio.Event().wait()
+    return "never"
+
+
 @get("/large")
 async def large() -> bytes:
     return b"x" * (64 * 2**20)
@@ -52,8 +58,8 @@ def served(**settings: Any) -> Iterator[int]:
     """Serve an application behind the bounds; yield its port."""
     configured = GatewaySettings(**settings)
     app = Litestar(
-        [hello, size, slow, large], exception_handlers=EXCEPTION_HANDLERS, openapi_config=None,
-        logging_config=None, request_max_body_size=None,
+        [hello, size, slow, endless, large], exception_handlers=EXCEPTION_HANDLERS,
+        openapi_config=None, logging_config=None, request_max_body_size=None,
     )  # fmt: skip
     config = _uvicorn(BoundedApplication(app, configured), configured)
     server, listener = uvicorn.Server(config), open_socket("127.0.0.1", 0)
@@ -134,6 +140,20 @@ def test_second_request_of_a_connection_has_its_time_too(
         assert slow.recv(65_536).startswith(b"HTTP/1.1 200")
         slow.sendall(b"GET /hel")
         assert received(slow) == b""
+
+
+def test_request_that_the_end_of_the_gateway_cuts_off_is_told_to_come_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("simenv.gateway.__main__.END_S", 0)
+    request = b"GET /endless HTTP/1.1\r\nHost: here\r\n\r\n"
+    with ExitStack() as stack:
+        with served() as port:
+            (waiting,) = stack.enter_context(connections(port, 1, request))
+            assert httpx.get(f"http://127.0.0.1:{port}/hello").text == "hello"  # it was accepted
+        answer = received(waiting)
+    assert answer.startswith(b"HTTP/1.1 503")
+    assert b'"retryable":true' in answer
 
 
 def test_slow_answer_is_not_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
