@@ -22,7 +22,7 @@ import msgspec
 
 from simenv.model import WorkerState
 from simenv.scheduler import core
-from simenv.scheduler.dispatch import gang_scheduling
+from simenv.scheduler.dispatch import gang_scheduling, planned_reservations
 from simenv.scheduler.dispatch.dispatcher import PARALLEL_FROM_US
 from simenv.scheduler.queueing.lanes import LONG_US, STEP_NS
 from simenv.scheduler.queueing.queue import PoolQueue
@@ -442,7 +442,8 @@ class StartSimulation:
             return False
         then_ns = self.now_ns + round(self._now_us * 1e3)
         end_ns = self._state.limits.end_ns - core.END_MARGIN_NS  # maintenance: `ExpectedStarts`
-        return end_ns < 0 or not gang_scheduling.ends_after(self._state, record, then_ns, end_ns)
+        ends_after = planned_reservations.ends_after
+        return end_ns < 0 or not ends_after(self._state, record, then_ns, end_ns)
 
     def _begin_on_device(self, line: _Line, record: core.TaskRecord) -> None:
         """Give a task the next time of its paced device, unless it has one there."""
