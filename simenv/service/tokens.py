@@ -37,7 +37,7 @@ from simenv.service.identities import TICK_S, CertificateTable
 from simenv.service.journal import reader
 from simenv.service.service import ServiceComponents
 from simenv.wire import keyfiles
-from simenv.wire.keyfiles import KEYS_FORMAT, USER_ROLES, Identity, Role, ServerFile
+from simenv.wire.keyfiles import KEYS_FORMAT, TOKEN_ROLES, Identity, Role, ServerFile
 from simenv.wire.messages.identity import UserAccount
 from simenv.wire.messages.tokens import (
     CreateToken,
@@ -144,8 +144,9 @@ class TokenCommands:
         membership = identity.role if user == identity.owner else self._role(user)
         most = membership or (Role.ADMIN if identity.role is Role.ADMIN else Role.CLIENT)
         role = asked.role or most.value
-        if role not in USER_ROLES or (role == Role.ADMIN and most is not Role.ADMIN):
-            hint = Role.CLIENT.value if most is Role.CLIENT else " or ".join(USER_ROLES)
+        possible = TOKEN_ROLES if most is Role.ADMIN else (Role.CLIENT,)
+        if role not in possible:
+            hint = " or ".join(possible)
             text = f"a token of {user or 'the own user'} cannot have the role {role!r:.80}"
             raise OptionError(text, hint=hint)
         if not 0.0 < asked.lifetime_s <= MAX_LIFETIME_S:
@@ -160,7 +161,7 @@ class TokenCommands:
             pool = service.state.reservations.usable(
                 asked.reservation, user, time.time_ns()
             ).grant.ask.device
-            if role == Role.ADMIN:
+            if role != Role.CLIENT:
                 raise OptionError(
                     "a token of a reservation has the role client", hint="role=client"
                 )
@@ -361,7 +362,11 @@ class TokenCommands:
         membership = role if token.granted else self._role(user)
         if membership is None:
             raise self._no_member(user)
-        role = role if membership is Role.ADMIN else Role.CLIENT
+        if membership is Role.CLIENT:
+            if role is Role.MONITOR:
+                text = f"{user} may not read the metrics of all accounts any more"
+                raise KeyRefusedError(text, hint="a token with the role monitor of an admin")
+            role = Role.CLIENT
         return Identity(user, role, via, token.info.reservation)
 
     # --- ends ------------------------------------------------------------------------------------
