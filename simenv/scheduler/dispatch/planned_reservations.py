@@ -151,12 +151,27 @@ def _lacks(
 ) -> bool:
     """Return whether a reservation would lack workers if a pool got so many slots beyond its
     begin."""
-    if pool.spec.name == planned.pool:
-        until = [_engaged_until_ns(state, worker, now_ns) for worker in pool.workers.values()]
-        engaged = sum(end_ns > max(now_ns, planned.begin_ns) for end_ns in until)
-        if pool.spec.max - engaged - planned.needed < 1:
-            return True
+    if pool.spec.name == planned.pool and _spare_workers(state, planned, now_ns) < 1:
+        return True
     return _spare(state, planned, pool, now_ns) < slots
+
+
+def spare(
+    state: scheduler_state.SchedulerState, planned: PlannedReservation, now_ns: int
+) -> tuple[int, int]:
+    """Return how many slots, and workers of its pool, tasks may hold at the begin of a reservation
+    in addition to those that they hold already."""
+    reserved = state.pools[planned.pool]
+    return _spare(state, planned, reserved, now_ns), _spare_workers(state, planned, now_ns)
+
+
+def _spare_workers(
+    state: scheduler_state.SchedulerState, planned: PlannedReservation, now_ns: int
+) -> int:
+    pool = state.pools[planned.pool]
+    until = [_engaged_until_ns(state, worker, now_ns) for worker in pool.workers.values()]
+    engaged = sum(end_ns > max(now_ns, planned.begin_ns) for end_ns in until)
+    return pool.spec.max - engaged - planned.needed
 
 
 def _spare(
