@@ -33,8 +33,7 @@ from simenv.errors import (
 from simenv.model.reservations import JOB_SCOPE
 from simenv.service.accounting.groups import GroupMembers
 from simenv.service.control.admin_commands import LOCK_PATIENCE_S, refusal_notice
-from simenv.service.identities import TICK_S, CertificateTable
-from simenv.service.journal import reader
+from simenv.service.identities import OWN_USER, CertificateIssuer
 from simenv.service.service import ServiceComponents
 from simenv.wire import keyfiles
 from simenv.wire.keyfiles import KEYS_FORMAT, TOKEN_ROLES, Identity, Role, ServerFile
@@ -92,15 +91,14 @@ def digest_of(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
-class TokenCommands:
+class TokenCommands(CertificateIssuer):
     """Changes of the tokens, and their exchange for certificates."""
 
     def __init__(self, service: ServiceComponents) -> None:
         """Raises ConfigError if the file cannot be used."""
         self.server: ServerFile | None = None  # where certificates are accepted; None: nowhere
-        self._service = service
+        super().__init__(service)
         self._path = service.key_commands.path.with_name("tokens.json")
-        self._table = CertificateTable(service.config.identity.lifetime_s)
         self._members = GroupMembers()
         settings = service.config.identity
         self._groups = frozenset(
@@ -110,7 +108,6 @@ class TokenCommands:
         )
         self._holders: dict[tuple[str, str], int] = {}  # in the table, by token and gateway
         self._last_holder = 0
-        self._ticked_s = 0.0
         # Of tokens of reservations, by digest, for a repeat of their user; not stored.
         self._secrets: dict[str, str] = {}
         self._used_s: dict[str, float] = {}  # last uses that are not in the file
@@ -183,7 +180,8 @@ class TokenCommands:
             self._secrets[token.digest] = secret
         service.owners.admit(user, role)
         detail = f"role {info.role}, for {asked.lifetime_s:.0f} s: {info.purpose or 'no purpose'}"
-        service.audit.write(identity, "tokens.create", f"{info.number} of {_name(user)}", detail)
+        subject = f"{info.number} of {user or OWN_USER}"
+        service.audit.write(identity, "tokens.create", subject, detail)
         return TokenCreated(asked.request, secret, info)
 
     def _repeated(self, asked: CreateToken, user: str, role: str) -> StoredToken | None:
@@ -226,7 +224,7 @@ class TokenCommands:
         of_user = 0 if self._is_of_job(token.info) else sum(not self._is_of_job(e) for e in own)
         of_reservation = sum(each.reservation == reservation for each in own) * bool(reservation)
         for count, most, whose in (
-            (of_user, MAX_OF_USER, _name(token.info.user)),
+            (of_user, MAX_OF_USER, token.info.user or OWN_USER),
             (of_reservation, MAX_OF_RESERVATION, f"reservation {reservation}"),
             (len(tokens), MAX_TOKENS, "all users"),
         ):
@@ -253,7 +251,7 @@ class TokenCommands:
             hint = "simenv gateway tokens list"
             raise NotFoundError(f"no token with the number {asked.number[:16]!r}", hint=hint)
         self._remove(token, "was revoked", REVOKED_NOTICE)
-        subject = f"{token.info.number} of {_name(token.info.user)}"
+        subject = f"{token.info.number} of {token.info.user or OWN_USER}"
         self._service.audit.write(identity, "tokens.revoke", subject, "revoked")
         self._write(self._tokens)
         return self.listed(identity, GetTokens(asked.request))
@@ -373,14 +371,11 @@ class TokenCommands:
 
     def tick(self, now_s: float) -> None:
         """End what is due; called every second or more often. `now_s`: monotonic."""
-        if now_s - self._ticked_s < TICK_S:
+        if not self._is_due(now_s):
             return
-        self._ticked_s = now_s
         if self._groups and self._service.config.identity.has_users:
             self._members.poll(self._groups, time.monotonic_ns())
         wall_s = time.time()
-        for key in self._table.expire(now_s):
-            self._service.key_commands.withdraw(key)
         self._expire(wall_s)
         tokens = {token.info.number: token for token in self._tokens.values()}
         for (number, via), holder in list(self._holders.items()):
@@ -438,18 +433,6 @@ class TokenCommands:
             if number == token.info.number and holder in self._table.users:
                 self._withdraw(holder, f"has a token that {reason}", notice)
 
-    def _withdraw(self, holder: int, reason: str, notice: bytes = b"") -> None:
-        """Withdraw all certificates of a token. Without a `notice` the gateway asks for new
-        ones."""
-        user = self._table.users[holder].identity.owner
-        for key in self._table.withdraw(holder):
-            self._service.key_commands.withdraw(key, notice)
-        self._record("withdrawn", user, reason)
-
-    def _record(self, kind: str, user: str, text: str) -> None:
-        executor = self._service.executor
-        executor.record_event(f"audit.identity.{kind}", _name(user), text, reader.AUDIT)
-
     # --- the file --------------------------------------------------------------------------------
 
     def _write(self, tokens: Mapping[str, StoredToken]) -> None:
@@ -471,7 +454,3 @@ class TokenCommands:
         self._tokens = kept
         self._written_s = time.time()
         self._used_s.clear()
-
-
-def _name(user: str) -> str:
-    return user or "own user"

@@ -22,10 +22,11 @@ from simenv.scheduler.state import pools, scheduler_state
 
 T = TypeVar("T")
 MAX_TASKS = 100_000  # of one pool that are simulated, from the front of its queue
+RESERVED = 0  # place and number of what holds a worker for a planned reservation
 _FAR = 5.0  # standard deviations of the logarithm above which the tail is approximated
 
 
-class Host(msgspec.Struct, eq=False):
+class SimNode(msgspec.Struct, eq=False):
     """Node with the slots and the memory that are free at the time of the simulation."""
 
     slots: int
@@ -34,15 +35,16 @@ class Host(msgspec.Struct, eq=False):
     claimed: int = 0  # see `NodeState`
     backfill: int = 0
     long_slots: int = 0
-    lines: list[Line] = []  # pools with workers here
-    wide: list[Run] = []  # that may give slots back
+    lines: list[SimPool] = []  # pools with workers here
+    wide: list[SimRun] = []  # that may give slots back
 
 
-Shares = tuple[tuple[Host, int], ...]  # hosts with slots
-Fifo = deque[tuple[int, float, core.TaskRecord]]  # (place in the queue, expected time, task)
+Shares = tuple[tuple[SimNode, int], ...]  # hosts with slots
+Entry = tuple[int, float, core.TaskRecord]  # (place in the queue, expected time, task)
+Fifo = deque[Entry]
 
 
-class Line(msgspec.Struct, eq=False):
+class SimPool(msgspec.Struct, eq=False):
     """Waiting tasks of a pool in their order, and its idle workers."""
 
     pool: pools.Pool
@@ -52,17 +54,17 @@ class Line(msgspec.Struct, eq=False):
     waiting: int = 0  # tasks
     new: dict[int, core.TaskRecord] = {}  # new tasks, see NEW
     queue: PoolQueue | None = None  # copied from the pool
-    idle: Counter[tuple[Host, int]] = msgspec.field(default_factory=Counter)  # and reservation
+    idle: Counter[tuple[SimNode, int]] = msgspec.field(default_factory=Counter)  # and reservation
     gangs: list[Shares] = []  # idle workers of several ranks
     granted: int = 0  # slots
     more_workers: int = 0  # that could still be started
-    held: list[tuple[Fifo, tuple[int, float, core.TaskRecord]]] = []  # tasks that are set aside
+    held: list[tuple[Fifo, Entry]] = []  # tasks that are set aside
 
 
-class Run(msgspec.Struct, eq=False):
+class SimRun(msgspec.Struct, eq=False):
     """A worker that runs tasks, or starts, until `end_us`. `shares`: granted until then."""
 
-    line: Line
+    line: SimPool
     end_us: float
     shares: Shares
     reservation: int = 0
@@ -73,7 +75,7 @@ class Run(msgspec.Struct, eq=False):
     stays: bool = True  # it takes further tasks
 
     @property
-    def host(self) -> Host:
+    def host(self) -> SimNode:
         return self.shares[0][0]
 
 
@@ -81,21 +83,30 @@ class PlannedSlots(msgspec.Struct, eq=False):
     """Reservation to come, whose slots are kept, see `planned_reservations`. `spare_slots`: those
     that runs may have at its begin; `spare_workers`: those of its pool that they may."""
 
-    line: Line
+    line: SimPool
     begin_us: float
     end_us: float
     workers: int
     spare_slots: int
     spare_workers: int
 
-    def lacks(self, line: Line, end_us: float) -> bool:
-        """Return whether a task of a pool must not start now and run until then."""
-        if self.begin_us >= end_us:
+    def entries(self, now_ns: int, now_us: float) -> list[Entry]:
+        """Return what holds its workers until its end, for the queue of its pool."""
+        pool = self.line.pool
+        record = new_task(pool, "", RESERVED, now_ns)
+        record.cost_us = 0.0  # no task is held back for it
+        work_us = max(0.0, self.end_us - now_us) * pool.large.speed
+        return [(RESERVED, work_us, record)] * self.workers
+
+    def lacks(self, line: SimPool, record: core.TaskRecord, now_us: float) -> bool:
+        """Return whether a task of a pool must not start now."""
+        is_soon = record.cost_us <= planned_reservations.SOON_US
+        if is_soon or self.begin_us >= now_us + record.cost_us:
             return False
         ranks = 0 if _needs_no_slots(line.pool) else line.pool.spec.ranks
         return self.spare_slots < ranks or (self.line is line and self.spare_workers < 1)
 
-    def count(self, run: Run) -> None:
+    def count(self, run: SimRun) -> None:
         """Count a run that starts."""
         if run.end_us > self.begin_us:
             self.spare_workers -= self.line is run.line
@@ -108,7 +119,7 @@ def _needs_no_slots(pool: pools.Pool) -> bool:
 
 
 def planned_slots(
-    state: scheduler_state.SchedulerState, lines: Iterable[Line], now_ns: int
+    state: scheduler_state.SchedulerState, lines: Iterable[SimPool], now_ns: int
 ) -> list[PlannedSlots]:
     """Return the reservations to come, but those of paced devices."""
     by_pool = {line.pool.spec.name: line for line in lines if not line.pool.spec.pace}

@@ -25,12 +25,11 @@ from simenv.scheduler.dispatch.dispatcher import PARALLEL_FROM_US
 from simenv.scheduler.queueing.lanes import LONG_US, STEP_NS
 from simenv.scheduler.state import pools, scheduler_state
 from simenv.scheduler.views import simulation_inputs as inputs
-from simenv.scheduler.views.simulation_inputs import Fifo, Host, Line, PlannedSlots, Run, Shares
+from simenv.scheduler.views.simulation_inputs import Fifo, Shares, SimNode, SimPool, SimRun
 from simulators import catalog
 
 STEP = 128  # tasks or events between two yields: about 0.5 ms
 MIN_START_US = 50_000.0
-RESERVED = 0  # number of what holds a worker for a planned reservation
 NEW = 2**62  # numbers of new tasks, whose starts are asked for; they take no slots
 
 
@@ -54,12 +53,12 @@ class StartSimulation:
         self._order = count()
         self._usage = state.fair_share.copy()
         self._defers = False  # tasks of several ranks wait for accounts that go first
-        self._events: list[tuple[float, int, Run | Line | PlannedSlots]] = []
-        self._lines: list[Line] = []
-        self._planned: list[PlannedSlots] = []  # to come
+        self._events: list[tuple[float, int, SimRun | SimPool | inputs.PlannedSlots]] = []
+        self._lines: list[SimPool] = []
+        self._planned: list[inputs.PlannedSlots] = []  # to come
         up = state.nodes.expected()
         self._hosts = {
-            name: Host(host.node.slots, host.free_slots if host in up else 0, host.free_memory)
+            name: SimNode(host.node.slots, host.free_slots if host in up else 0, host.free_memory)
             for name, host in state.nodes.hosts.items()
         }
         self._costs_us: dict[tuple[int, int, int], float] = {}
@@ -77,8 +76,8 @@ class StartSimulation:
         self._used = Counter(scheduler_state.running_slots(state) if self._caps else {})
 
     def steps(self) -> Iterator[None]:
-        """Run the simulation; yields often, so that the caller can do other work."""
-        self._lines = [Line(pool, {}) for pool in self._state.pools.values()]
+        """SimRun the simulation; yields often, so that the caller can do other work."""
+        self._lines = [SimPool(pool, {}) for pool in self._state.pools.values()]
         for line in self._lines:  # at once, so that all is of one time
             self._read_workers(line)
             self._copy_queue(line)
@@ -101,9 +100,9 @@ class StartSimulation:
         events, steps = self._events, 0
         while events and self._left:
             self._now_us, _, event = heapq.heappop(events)
-            if isinstance(event, Line):
+            if isinstance(event, SimPool):
                 self._dispatch([host for host in self._hosts.values() if event in host.lines])
-            elif isinstance(event, PlannedSlots):
+            elif isinstance(event, inputs.PlannedSlots):
                 self._begin_planned(event)
             elif event.end_us == self._now_us and not self._goes_on(event):
                 self._end(event)  # at another time: it got fewer slots, a later event ends it
@@ -113,7 +112,7 @@ class StartSimulation:
 
     # --- the present state ------------------------------------------------------------------------
 
-    def _read_workers(self, line: Line) -> None:
+    def _read_workers(self, line: SimPool) -> None:
         """Add the workers of a pool."""
         for worker in line.pool.workers.values():
             is_busy = bool(worker.held)
@@ -125,7 +124,7 @@ class StartSimulation:
                 shares = tuple((self._hosts[h.node.name], n) for h, n in worker.host_ranks)
             elif is_busy and worker.slots:
                 shares = ((host, worker.slots - bool(worker.reservation_id)),)
-            run = Run(line, 0.0, shares, worker.reservation_id, worker.memory_bytes)
+            run = SimRun(line, 0.0, shares, worker.reservation_id, worker.memory_bytes)
             run.stays, run.tasks = not worker.leaving, len(worker.held)
             if line not in host.lines:
                 host.lines.append(line)
@@ -146,7 +145,7 @@ class StartSimulation:
                 run.end_us = max(MIN_START_US, core.START_NS / 1e3 - age_us)
                 self._push(run.end_us, run)
 
-    def _add_workers(self, line: Line) -> None:
+    def _add_workers(self, line: SimPool) -> None:
         """Add the workers that the pool will start for its waiting tasks, see `Pool.target`; each
         starts on the node with the most slots for each worker of the pool."""
         pool, ranks, live = line.pool, line.pool.spec.ranks, line.pool.live()
@@ -169,11 +168,11 @@ class StartSimulation:
                 own[name] += 1
                 if line not in shares[0][0].lines:
                     shares[0][0].lines.append(line)
-                self._push(ready_us, Run(line, ready_us, shares, tasks=0))
+                self._push(ready_us, SimRun(line, ready_us, shares, tasks=0))
                 live += 1
             ready_us += core.START_NS / 1e3
 
-    def _copy_queue(self, line: Line) -> None:
+    def _copy_queue(self, line: SimPool) -> None:
         """Copy the queue of a pool that starts tasks, with a new task of each of `owners`."""
         if inputs.starts_tasks(self._state, line.pool):
             line.queue = inputs.copied(line.pool.queue)
@@ -184,7 +183,7 @@ class StartSimulation:
                 line.new[record.number] = record
                 line.queue.append([record])
 
-    def _read_queue(self, line: Line) -> Iterator[None]:
+    def _read_queue(self, line: SimPool) -> Iterator[None]:
         """Read the order of the copied queue."""
         queue, fifos, has_own = line.queue, line.fifos, bool(self._state.dedicated)
         assert queue is not None
@@ -234,10 +233,10 @@ class StartSimulation:
 
     # --- events -----------------------------------------------------------------------------------
 
-    def _push(self, time_us: float, event: Run | Line | PlannedSlots) -> None:
+    def _push(self, time_us: float, event: SimRun | SimPool | inputs.PlannedSlots) -> None:
         heapq.heappush(self._events, (time_us, next(self._order), event))
 
-    def _add_idle(self, run: Run) -> None:
+    def _add_idle(self, run: SimRun) -> None:
         if run.stays and run.line.pool.spec.ranks > 1:
             run.line.gangs.append(run.shares)
         elif run.stays:
@@ -245,16 +244,16 @@ class StartSimulation:
 
     def _begin(
         self,
-        line: Line,
+        line: SimPool,
         record: core.TaskRecord,
         run_us: float,
         shares: Shares,
         reservation: int = 0,
         memory: int = 0,
-    ) -> Run:
+    ) -> SimRun:
         """Start a task: grant slots and memory until its end, and the time of a paced device."""
         end_us = self._now_us + run_us
-        run = Run(line, end_us, shares, reservation, memory, record.cost_us > LONG_US)
+        run = SimRun(line, end_us, shares, reservation, memory, record.cost_us > LONG_US)
         run.owner = record.batch.owner
         self._count(run, 1)
         for planned in self._planned if record.number and not reservation else ():
@@ -265,20 +264,17 @@ class StartSimulation:
             self._begin_on_device(line, record)
         return run
 
-    def _begin_planned(self, planned: PlannedSlots) -> None:
+    def _begin_planned(self, planned: inputs.PlannedSlots) -> None:
         """Give a planned reservation its workers before all tasks, and try the tasks again that
         were set aside."""
         self._planned.remove(planned)
         line = planned.line
-        record = inputs.new_task(line.pool, "", RESERVED, self.now_ns)
-        record.cost_us = 0.0
-        work_us = max(0.0, planned.end_us - self._now_us) * line.pool.large.speed
         fifo = line.fifos.setdefault((0, "", False), deque())
-        fifo.extendleft([(RESERVED, work_us, record)] * planned.workers)
+        fifo.extendleft(planned.entries(self.now_ns, self._now_us))
         line.waiting += planned.workers
         self._left += planned.workers
         for host in self._hosts.values():
-            while fifo and fifo[0][2] is record and self._start_next(line, host, 0):
+            while fifo and fifo[0][0] == inputs.RESERVED and self._start_next(line, host, 0):
                 pass
         for line in self._lines:
             for place, entry in reversed(line.held):
@@ -286,14 +282,14 @@ class StartSimulation:
             line.held.clear()
         self._dispatch(self._hosts.values())
 
-    def _note_start(self, line: Line, record: core.TaskRecord) -> None:
-        if record.number == RESERVED:
+    def _note_start(self, line: SimPool, record: core.TaskRecord) -> None:
+        if record.number == inputs.RESERVED:
             return
         self.starts_us[record.number] = self._now_us
         if self._state.gangs:
             self._usage.assigned(record.batch.association, 1, line.pool.queue.units(record))
 
-    def _count(self, run: Run, sign: int) -> None:
+    def _count(self, run: SimRun, sign: int) -> None:
         """Count what a run takes (`sign` 1), or returns (-1)."""
         for host, slots in run.shares:
             host.free -= sign * slots
@@ -305,7 +301,7 @@ class StartSimulation:
         for device in self._inflight and {run.line.pool.device, ""} & self._inflight.keys():
             self._inflight[device] -= sign * run.tasks
 
-    def _goes_on(self, run: Run) -> bool:
+    def _goes_on(self, run: SimRun) -> bool:
         """Give the only free slot of a host to the next task, on the worker whose run has ended:
         what the rules below give, in the usual case that they leave no choice."""
         line, (host, slots) = run.line, run.shares[0]
@@ -337,7 +333,7 @@ class StartSimulation:
         host.free, host.memory = 0, host.memory - run.memory
         return False
 
-    def _end(self, run: Run) -> None:
+    def _end(self, run: SimRun) -> None:
         """Return what a run had, and start what can start then."""
         if run.tasks:
             self._count(run, -1)
@@ -349,7 +345,7 @@ class StartSimulation:
         is_bounded = self._inflight or self._caps or self._defers
         self._dispatch(self._hosts.values() if is_bounded else [host for host, _ in run.shares])
 
-    def _dispatch(self, hosts: Iterable[Host]) -> None:
+    def _dispatch(self, hosts: Iterable[SimNode]) -> None:
         """Start all tasks that can start on these hosts. Pools take turns: the one with the fewest
         slots is next."""
         self._start_gangs()
@@ -369,7 +365,7 @@ class StartSimulation:
         if self._defers:
             self._start_gangs(with_singles=False)
 
-    def _start_next(self, line: Line, host: Host, reservation: int) -> bool:
+    def _start_next(self, line: SimPool, host: SimNode, reservation: int) -> bool:
         """Start the next task of a pool on an idle worker of a host; False if none can start.
         `reservation`: on a dedicated worker, which retains a slot."""
         pool = line.pool
@@ -406,7 +402,7 @@ class StartSimulation:
             host.wide.append(run)
         return True
 
-    def _takes_slots(self, line: Line, fifo: Fifo) -> bool:
+    def _takes_slots(self, line: SimPool, fifo: Fifo) -> bool:
         """Take the next task from its queue. Return False if it takes no slots: it has left the
         queue, would not end before the allocation, or is a new one, whose start is noted."""
         record = fifo.popleft()[2]
@@ -424,7 +420,7 @@ class StartSimulation:
         ends_after = planned_reservations.ends_after
         return end_ns < 0 or not ends_after(self._state, record, then_ns, end_ns)
 
-    def _begin_on_device(self, line: Line, record: core.TaskRecord) -> None:
+    def _begin_on_device(self, line: SimPool, record: core.TaskRecord) -> None:
         """Give a task the next time of its paced device, unless it has one there."""
         name = line.pool.device
         run = self._state.paced.all[name].runs.get(record.number)
@@ -437,12 +433,12 @@ class StartSimulation:
 
     # --- the next task, and its slots -------------------------------------------------------------
 
-    def _opens_us(self, line: Line) -> float:
+    def _opens_us(self, line: SimPool) -> float:
         """Return when a paced device is so nearly free that the next task is sent."""
         device = self._state.paced.all[line.pool.device]
         return self._device_us[line.pool.device] - device.lookahead_ns / 1e3
 
-    def _is_closed(self, line: Line) -> bool:
+    def _is_closed(self, line: SimPool) -> bool:
         """Return whether nothing waits in a pool, or its limits or its clock let nothing start."""
         if not (line.waiting or line.new):
             return True
@@ -454,21 +450,21 @@ class StartSimulation:
         fifo = self._next_fifo(line, 0) if again else None
         return fifo is None or fifo[0][2].number not in again
 
-    def _next_fifo(self, line: Line, reservation: int, *, allow_long: bool = True) -> Fifo | None:
+    def _next_fifo(
+        self, line: SimPool, reservation: int, *, allow_long: bool = True
+    ) -> Fifo | None:
         """Return the queue whose first task is next for a worker; None: none is. Sets tasks aside
         that would run into a planned reservation."""
-        while (fifo := self._first_fifo(line, reservation, allow_long)) is not None:
-            end_us = self._now_us + fifo[0][2].cost_us
-            if reservation or fifo[0][2].cost_us <= planned_reservations.SOON_US:
-                break
-            if not any(planned.lacks(line, end_us) for planned in self._planned):
+        while (fifo := self._first_fifo(line, reservation, allow_long)) and not reservation:
+            record = fifo[0][2]
+            if not any(planned.lacks(line, record, self._now_us) for planned in self._planned):
                 break
             if len(line.held) >= planned_reservations.BACKFILL_DEPTH:
                 return self._next_fifo(line, 0, allow_long=False) if allow_long else None
             line.held.append((fifo, fifo.popleft()))
         return fifo
 
-    def _first_fifo(self, line: Line, reservation: int, allow_long: bool) -> Fifo | None:
+    def _first_fifo(self, line: SimPool, reservation: int, allow_long: bool) -> Fifo | None:
         """Return the queue whose first task is next by the order of the pool. A worker without a
         reservation also takes tasks that dedicated workers leave waiting, see `PoolQueue`."""
         best = other = None
@@ -487,11 +483,11 @@ class StartSimulation:
         age_key = line.pool.queue.order.age_key
         return other if age_key(other[0][2])[0] + STEP_NS < age_key(best[0][2])[0] else best
 
-    def _is_held_back(self, line: Line, owner: str) -> bool:
+    def _is_held_back(self, line: SimPool, owner: str) -> bool:
         limit = self._state.quotas.of(owner).max_running_slots
         return bool(limit) and self._used[owner] + line.pool.spec.ranks > limit
 
-    def _may_be_long(self, line: Line, host: Host) -> bool:
+    def _may_be_long(self, line: SimPool, host: SimNode) -> bool:
         """Return whether a long task may start, see `dispatcher`."""
         free = host.free - host.claimed - host.backfill
         if line.pool.spec.pace or free != 1 or host.slots == 1:
@@ -506,7 +502,7 @@ class StartSimulation:
         return not has_short and self._now_us >= self._short_until_us
 
     def _slots(
-        self, line: Line, host: Host, record: core.TaskRecord, run_us: float, free: int
+        self, line: SimPool, host: SimNode, record: core.TaskRecord, run_us: float, free: int
     ) -> int:
         """Return the slots of a task that starts, of `free` ones on its host; see `dispatcher`."""
         bound = min(record.route.max_slots, free)
@@ -526,7 +522,7 @@ class StartSimulation:
         sharers = min(line.waiting + 1, max(idle, line.more_workers + idle, 1))
         return max(1, min(bound, sum(usable.values()) // sharers))
 
-    def _take_back_slot(self, run: Run) -> None:
+    def _take_back_slot(self, run: SimRun) -> None:
         """Take a slot from a wide task, for a short one; see `gang_scheduling`."""
         host, slots = run.shares[0]
         host.free += 1
@@ -555,11 +551,11 @@ class StartSimulation:
                 continue
             lines.remove(line)
 
-    def _heads(self, lines: list[Line]) -> list[gang_scheduling.Head]:
+    def _heads(self, lines: list[SimPool]) -> list[gang_scheduling.Head]:
         fifos = [(x, self._next_fifo(x, 0)) for x in lines if not self._is_closed(x)]
         return [(line.pool.queue, fifo[0][2]) for line, fifo in fifos if fifo]
 
-    def _start_gang(self, line: Line) -> bool:
+    def _start_gang(self, line: SimPool) -> bool:
         """Start the next task of a pool of workers of several ranks, or claim slots for it; False
         if it must wait."""
         fifo = self._next_fifo(line, 0)
@@ -580,14 +576,14 @@ class StartSimulation:
             )
         elif record.number >= NEW and _missing(shares):  # it claims nothing: when all is over there
             hosts = {host for host, _ in shares}
-            runs = (event for *_, event in self._events if isinstance(event, Run))
+            runs = (event for *_, event in self._events if isinstance(event, SimRun))
             ends = (run.end_us for run in runs if any(host in hosts for host, _ in run.shares))
             key = self._new[record.number]
             self.new_us[key] = max([self.new_us[key], *ends])
         return True
 
 
-def _turn(pair: tuple[Line, Host]) -> tuple[int, int]:
+def _turn(pair: tuple[SimPool, SimNode]) -> tuple[int, int]:
     line, host = pair
     return line.granted, host.claimed + host.backfill - host.free
 
