@@ -92,7 +92,7 @@ def place(
     if request.ranks == 1:  # the usual case, in which no node is copied
         fitting = [node for node in matching if node.usable and capacity(request, node)]
         if fitting:
-            return Placement((Share(_least_loaded(fitting).name, 1),))
+            return Placement((Share(min(fitting, key=_spread_key).name, 1),))
     if _max_ranks(request, map(_when_empty, matching)) < request.ranks:
         return Infeasible(*_shortage(request, [_when_empty(node) for node in matching], nodes))
     usable = [node for node in matching if node.usable]
@@ -165,14 +165,18 @@ def _max_ranks(request: ResourceRequest, nodes: Iterable[NodeResources]) -> int:
     )
 
 
+def spread_key(ranks: int, slots: int, memory_bytes: int) -> tuple[float, int]:
+    """Return the key of a node by which workers of one rank are spread: the fewest ranks per slot,
+    including this one; ties go to the most free memory."""
+    return (ranks + 1) / max(1, slots), -memory_bytes
+
+
+def _spread_key(node: NodeResources) -> tuple[float, int]:
+    return spread_key(node.ranks, node.slots, node.memory_bytes)
+
+
 def _load(node: NodeResources) -> float:
-    return (node.ranks + 1) / max(1, node.slots)
-
-
-def _least_loaded(nodes: list[NodeResources]) -> NodeResources:
-    """Return the node with the fewest ranks per slot, including this one; ties go to the most free
-    memory."""
-    return min(nodes, key=lambda node: (_load(node), -node.memory_bytes))
+    return _spread_key(node)[0]
 
 
 def _pack(request: ResourceRequest, nodes: list[NodeResources]) -> tuple[Share, ...]:

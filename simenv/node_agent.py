@@ -104,7 +104,7 @@ class NodeAgent:
     def _join(self) -> nodes.NodeAccepted | None:
         """Present the token; None if the service does not accept it."""
         token, (node,) = self._token, self._node.nodes
-        ends = [s for s in (self._node.end_s, time.time() + token.time_s - process_age_s()) if s]
+        ends = [s for s in (self._node.end_s, time.time() + token.time_s - process.age_s()) if s]
         gpus = tuple(
             nodes.NodeGpu(g.uuid, g.model, g.memory_bytes, g.capability, g.bandwidth)
             for g in node.gpu_details
@@ -122,7 +122,7 @@ class NodeAgent:
             gpus,
             self._node.source,
             left_s,
-            process_age_s(),
+            process.age_s(),
         )
         self._send(join)
         deadline_s = time.monotonic() + JOIN_S
@@ -219,12 +219,6 @@ class NodeAgent:
             self._send(nodes.NodeLeaving(self._token.node, reason, ended=True))
         self._connection.close()
         return 0
-
-
-def process_age_s() -> float:
-    """Return the seconds since the start of this process, with the start of Python."""
-    ticks = int(process.start_ticks() or 0)
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
 
 
 def own_node() -> Allocation:

@@ -7,11 +7,12 @@ import importlib.util
 import os
 import platform
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
 import msgspec
+import numpy as np
 
 GOALS = Path(__file__).parents[1] / "goals.toml"
 INSTALL_COMMAND = "scripts/setup.sh all,bench"  # installs all peers
@@ -66,6 +67,10 @@ class Report:
     def at_most(self, key: str, value: float, label: str) -> None:
         """Add a figure that must not exceed its goal."""
         self._add(key, value, label, f"{value:.3g} (goal <= {self._goals[key]:g})")
+
+    def p99_ms(self, key: str, seconds: Sequence[float], label: str) -> None:
+        """Add the 99th percentile of some times, which must not exceed its goal."""
+        self.at_most(key, float(np.percentile(seconds, 99)) * 1e3, f"{label}, p99, ms")
 
     def at_least(self, key: str, value: float, label: str) -> None:
         """Add a figure that must reach its goal."""

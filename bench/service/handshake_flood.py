@@ -8,27 +8,22 @@ answer time, and the time in which a new client connects.
 
 from __future__ import annotations
 
-import multiprocessing
 import multiprocessing.synchronize
 import tempfile
 import time
 from argparse import Namespace
 from functools import partial
-from pathlib import Path
 
-import numpy as np
 import zmq
 
 import simenv
-from bench.harness import Option, Report, probed
+from bench.harness import Option, Report
 from bench.harness.environments import remote_key
-from simenv.wire.keyfiles import UserKeyFile
+from bench.harness.timing import READY_S, flooded
 
 NUM_ATTACKERS = 4
 AT_ONCE = 16
 A_MINUTE = 10_000
-GIVE_UP_S = 120.0
-PAUSE_S = 0.002
 OPTIONS = (Option("--handshakes", default=10_000, quick=1_000),)
 
 
@@ -42,44 +37,16 @@ def run(options: Namespace) -> Report:
         with simenv.connect(service=file) as tcp_client:
             clients = {"socket": local_client, "tcp": tcp_client}
             questions = {name: partial(each.cancel, ["t-0"]) for name, each in clients.items()}
-            with probed(questions, PAUSE_S) as before:
-                time.sleep(2.0)  # the same without the flood
-            with probed(questions, PAUSE_S) as after:
-                connects, took_s = _connect_during_flood(user_key, file, options.handshakes)
-    rate = options.handshakes / took_s
-    print(f"{options.handshakes} refused in {took_s:.1f} s: {rate:.0f} a second")
-    for name in before:
-        for when, times in (("quiet", before[name]), ("loud", after[name])):
-            p50, p99, most = np.percentile(times, [50, 99, 100]) * 1e3
-            print(f"{name:8s}{when:6s} p50 {p50:.2f} ms, p99 {p99:.2f} ms, longest {most:.1f} ms")
-    longest_ms = max(max(times) for times in after.values()) * 1e3
+            share = -(-options.handshakes // NUM_ATTACKERS)
+            args = user_key.address, user_key.server_key, share
+            connect = partial(simenv.connect, service=file)
+            flood = flooded(questions, connect, _handshakes, args, NUM_ATTACKERS)
+    rate = options.handshakes / flood.took_s
+    print(f"{options.handshakes} refused in {flood.took_s:.1f} s: {rate:.0f} a second")
+    longest_ms = max(max(times) for times in flood.during.values()) * 1e3
     report.at_most("worst_ms", longest_ms, "longest answer to a good client, ms")
-    report.at_most("connect_ms", float(np.percentile(connects, 99)) * 1e3, "new client, p99, ms")
+    report.p99_ms("connect_ms", flood.connects, "new client")
     return report
-
-
-def _connect_during_flood(
-    user_key: UserKeyFile, file: Path, handshakes: int
-) -> tuple[list[float], float]:
-    """Connect good clients during the flood; return the seconds of each, and of the whole flood."""
-    methods = multiprocessing.get_context("spawn")
-    ready = methods.Barrier(NUM_ATTACKERS + 1)
-    share = -(-handshakes // NUM_ATTACKERS)
-    args = (user_key.address, user_key.server_key, share, ready)
-    attackers = [methods.Process(target=_handshakes, args=args) for _ in range(NUM_ATTACKERS)]
-    for attacker in attackers:
-        attacker.start()
-    ready.wait(GIVE_UP_S)
-    begin = time.perf_counter()
-    connects = []
-    while any(attacker.is_alive() for attacker in attackers):
-        start_s = time.perf_counter()
-        with simenv.connect(service=file):
-            connects.append(time.perf_counter() - start_s)
-        time.sleep(0.02)
-    for attacker in attackers:
-        attacker.join()
-    return connects, time.perf_counter() - begin
 
 
 def _handshakes(
@@ -106,7 +73,7 @@ def _handshakes(
         socket.connect(address)
 
     open_sockets: dict[zmq.Socket[bytes], zmq.Socket[bytes]] = {}
-    ready.wait(GIVE_UP_S)
+    ready.wait(READY_S)
     begin = time.perf_counter()
     while started < count or open_sockets:
         due = int((time.perf_counter() - begin) * per_s) + 1

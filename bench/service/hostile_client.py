@@ -20,8 +20,6 @@ from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import simenv
 from bench.harness import Option, Report, probed, timed_s
 from bench.harness.environments import remote_key, service_process, tmpfs
@@ -89,8 +87,7 @@ def _attacked(report: Report, name: str, seconds: float, folder: Path) -> None:
     report.at_least("lives", lives, "the service lives")
     report.at_most("peak_gib", max(peaks) / 2**30, "memory of the service, GiB")
     for where, each in times.items():
-        p99_ms = float(np.percentile(each, 99)) * 1e3
-        report.at_most("p99_ms", p99_ms, f"answers to a good client {where}, p99, ms")
+        report.p99_ms("p99_ms", each, f"answers to a good client {where}")
     report.at_most("revoke_s", revoke_s, "to revoke the key, s")
 
 

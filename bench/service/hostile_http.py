@@ -21,7 +21,6 @@ from functools import partial
 from multiprocessing.queues import Queue
 from pathlib import Path
 
-import numpy as np
 import psutil
 
 from bench.harness import Option, Report, probed
@@ -74,8 +73,7 @@ def run(options: Namespace) -> Report:
                 for status, request in failures[:3]:
                     print(status, request.data[:500])
                 report.at_most("failed", len(failures), "answered 500, 502, 503 or not at all")
-            p99_ms = float(np.percentile(times["good"], 99)) * 1e3
-            report.at_most("p99_ms", p99_ms, f"answers to a good client, {name}, p99, ms")
+            report.p99_ms("p99_ms", times["good"], f"answers to a good client, {name}")
         good.close()
         report.at_most("peak_gib", max(peaks) / 2**30, "memory of the gateway, GiB")
     return report

@@ -187,10 +187,12 @@ def run(argv: Sequence[str], environ: Mapping[str, str], timeout_s: float) -> tu
 
 # Local launcher: plain processes, children of the service's main thread.
 #
-# On this node a child gets its parent's pid and requests a death signal from the kernel itself. On
-# other nodes it is the child of an agent (ssh, srun), and the agent is bound to this process by
-# `die_with_parent`. So no worker outlives the service, however the service ends. Used from the main
-# thread alone: a death signal is bound to the thread that started the child.
+# On this node a child requests a death signal from the kernel itself, once its first modules are
+# loaded. On other nodes it is the child of an agent (ssh, srun), and the agent is bound to this
+# process by `die_with_parent`. So a worker that runs does not outlive the service, however the
+# service ends; one that was still loading then is refused by the next service, as the number of its
+# start is of an earlier epoch, or ends with its lease. Used from the main thread alone: a death
+# signal is bound to the thread that started the child.
 
 _SSH_FAILED = 255  # ssh(1): the connection failed or was cut
 

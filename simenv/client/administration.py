@@ -208,7 +208,8 @@ class TokenSettings:
         reservation: int = 0,
     ) -> TokenCreated:
         """Make a token of `user`, "" the caller, which ends after `lifetime_s` or, with `once`,
-        with its first use. `role`: client or admin, not above the caller's; "": that of the user.
+        with its first use. `role`: client, admin, or monitor, which may read the metrics alone
+        and is an admin's to give; not above the caller's; "": that of the user.
         `reservation`: number of one of the user, under which all work of the token runs, and with
         which it ends; a repeat by its user returns the same token. The answer alone has its secret.
         Raises NotAllowedError, OptionError, LimitExceededError, NotReservedError."""

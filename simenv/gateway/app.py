@@ -26,7 +26,7 @@ from litestar.types import ControllerRouterHandler
 from simenv._version import __version__
 from simenv.client.client import Client
 from simenv.config import GatewaySettings
-from simenv.errors import KeyRefusedError
+from simenv.errors import KeyRefusedError, NotAllowedError
 from simenv.gateway import security
 from simenv.gateway.clients import ClientPool
 from simenv.gateway.context import UNCOMPRESSED, AccessToken, Caller
@@ -34,7 +34,7 @@ from simenv.gateway.limits import CallerRates
 from simenv.gateway.problems import EXCEPTION_HANDLERS
 from simenv.gateway.request_metrics import count_requests
 from simenv.wire.messages.client import FromClient
-from simenv.wire.messages.queries import Reply
+from simenv.wire.messages.queries import Reply, Role
 from simenv.wire.messages.tokens import TokenCertificate, TokenCreated
 
 P = ParamSpec("P")
@@ -80,11 +80,14 @@ class RunningGateway:
             self.pool.drop(caller.token)
             raise
 
-    async def caller(self, request: Request[Any, Any, Any]) -> Caller:
+    async def caller(self, request: Request[Any, Any, Any], *, for_metrics: bool = False) -> Caller:
         secret = security.credential(request, self._cookie(request), self._signer)
         caller = await self.pool.caller(secret)
         request.scope["state"]["caller"] = caller  # for the audit log
         self._rates.check(caller.user)
+        if caller.role == Role.MONITOR and not for_metrics:
+            text = f"the role {caller.role} may read /metrics and nothing else"
+            raise NotAllowedError(text, hint="a token with the role client")
         return caller
 
     async def certificate(self, caller: Caller, public_key: str) -> TokenCertificate:

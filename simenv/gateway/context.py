@@ -30,9 +30,9 @@ A = TypeVar("A", bound=Reply)
 
 class Caller(msgspec.Struct, frozen=True):
     """Who sends a request. `user` "": the environment's own user; `account`: the one that is
-    charged if a request names none, "" for the user's default; `role`: client or admin; `token`:
-    number of the token in the service's list, which the audit names; `reservation`: the one under
-    which work on `pool` runs, 0 for none."""
+    charged if a request names none, "" for the user's default; `role`: client, admin or monitor;
+    `token`: number of the token in the service's list, which the audit names; `reservation`: the
+    one under which work on `pool` runs, 0 for none."""
 
     user: str
     account: str
@@ -95,9 +95,9 @@ class Gateway(Protocol):
         """Return the answer to one request of the caller, as `client.session.request` does; it
         takes no thread while the service answers. Raises the error of a refusal, and as `call`."""
 
-    async def caller(self, request: Request[Any, Any, Any]) -> Caller:
-        """Return the caller of a request, for routes that need no credential from everybody. Raises
-        KeyRefusedError, NotAllowedError."""
+    async def caller(self, request: Request[Any, Any, Any], *, for_metrics: bool = False) -> Caller:
+        """Return the caller of a request, for routes that need no credential from everybody. The
+        role monitor is refused unless `for_metrics`. Raises KeyRefusedError, NotAllowedError."""
 
     async def certificate(self, caller: Caller, public_key: str) -> TokenCertificate:
         """Return a certificate with the caller's rights for a process that has the secret key.

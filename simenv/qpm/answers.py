@@ -229,17 +229,6 @@ class LifecycleTelemetry(msgspec.Struct, frozen=True):
     telemetry: Visibility
 
 
-class DeviceHead(msgspec.Struct, frozen=True, omit_defaults=True):
-    """`device` of a qhw record."""
-
-    id: str
-    name: str
-    version: str
-    num_qubits: int
-    technology: str = "simulator"
-    provider_device_id: str | None = None
-
-
 class QhwRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Common head of the qhw records."""
 

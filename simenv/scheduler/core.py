@@ -72,6 +72,7 @@ def rank_gpus(spec: PoolSpec) -> int:
 # --- tasks ----------------------------------------------------------------------------------------
 
 ATTEMPT_BITS = 16  # a fence is epoch * 2**16 + attempt, so an old epoch's answer never matches
+START_BITS = 32  # of the number of a worker's start, above them the epoch: as for fences
 
 
 class Phase(enum.IntEnum):

@@ -34,6 +34,7 @@ from simenv.wire.messages.identity import Denial, UserAccount, UserCertificate, 
 from simenv.wire.transport.sockets import open_socket
 
 TICK_S = 5.0  # between two looks at ends and memberships
+OWN_USER = "own user"  # of the environment, in events
 CHECK_S = 15.0  # between two lookups of the accounts of users with certificates
 STALE_S = 40.0  # a user whose account the broker has not confirmed for so long is out
 OUT_S = 60.0  # more than any of these together with TICK_S
@@ -109,6 +110,35 @@ class CertificateTable:
         if not user.ends_s:
             del self.users[uid]
         return keys
+
+
+class CertificateIssuer:
+    """Certificates that a part of the service has issued, and the events about them."""
+
+    def __init__(self, service: ServiceComponents) -> None:
+        self._service = service
+        self._table = CertificateTable(service.config.identity.lifetime_s)
+        self._ticked_s = 0.0
+
+    def _is_due(self, now_s: float) -> bool:
+        """Return whether TICK_S have passed; then withdraw what has expired."""
+        if now_s - self._ticked_s < TICK_S:
+            return False
+        self._ticked_s = now_s
+        for key in self._table.expire(now_s):
+            self._service.key_commands.withdraw(key)
+        return True
+
+    def _withdraw(self, uid: int, reason: str, notice: bytes = b"") -> None:
+        """Withdraw all certificates of a holder. Without a `notice` clients ask for new ones."""
+        user = self._table.users[uid].identity.owner
+        for key in self._table.withdraw(uid):
+            self._service.key_commands.withdraw(key, notice)
+        self._record("withdrawn", user, reason)
+
+    def _record(self, kind: str, user: str, text: str) -> None:
+        executor = self._service.executor
+        executor.record_event(f"audit.identity.{kind}", user or OWN_USER, text, reader.AUDIT)
 
 
 class BrokerProcess:
@@ -218,7 +248,7 @@ def _tcp_listener(listen: str) -> socket.socket:
     return open_socket(resolved(host, "identity.listen"), port)
 
 
-class Identities:
+class Identities(CertificateIssuer):
     """Decisions about users, whom the broker names. Used from the loop's thread."""
 
     def __init__(
@@ -230,14 +260,13 @@ class Identities:
     ) -> None:
         """`server`: where the service listens. `end_reservations`: ends those of an owner, for a
         reason."""
-        self._service = service
+        super().__init__(service)
         self._broker = broker
         self._server = server
         self._end_reservations = end_reservations
         self._settings: IdentitySettings = service.config.identity
-        self._table = CertificateTable(self._settings.lifetime_s)
         self._owners: dict[int, str] = {}  # users who have entered, while they have tasks
-        self._ticked_s = self._checked_s = 0.0
+        self._checked_s = 0.0
         broker.handle = self._handle
 
     def _handle(self, message: UserRequest | UserAccount) -> None:
@@ -309,12 +338,9 @@ class Identities:
 
     def tick(self, now_s: float) -> None:
         """End what is due; called every second or more often. `now_s`: monotonic."""
-        if now_s - self._ticked_s < TICK_S:
+        if not self._is_due(now_s):
             return
-        self._ticked_s = now_s
         self._broker.keep()
-        for key in self._table.expire(now_s):
-            self._service.key_commands.withdraw(key)
         for uid, user in list(self._table.users.items()):
             if now_s - user.confirmed_s > STALE_S:
                 self._withdraw(uid, "could not be looked up")
@@ -359,14 +385,3 @@ class Identities:
             refusal = "" if identity_now.owner == owner else f"{owner!r} has another name now"
         if owner:
             self._service.accounts.note_identity(owner, refusal)
-
-    def _withdraw(self, uid: int, reason: str, notice: bytes = b"") -> None:
-        """Withdraw all certificates of a user. Without a `notice` clients ask for new ones."""
-        name = self._table.users[uid].identity.owner
-        for key in self._table.withdraw(uid):
-            self._service.key_commands.withdraw(key, notice)
-        self._record("withdrawn", name, reason)
-
-    def _record(self, kind: str, user: str, text: str) -> None:
-        executor = self._service.executor
-        executor.record_event(f"audit.identity.{kind}", user, text, reader.AUDIT)

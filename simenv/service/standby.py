@@ -18,7 +18,7 @@ from launcher.base import LaunchError
 from launcher.process.children import LocalLauncher
 from simenv import config as configs
 from simenv._version import __version__
-from simenv.config import EnvironmentPaths
+from simenv.config import Config, EnvironmentPaths
 from simenv.errors import ConfigError, SimenvError, VersionMismatchError
 from simenv.service.bootstrap import RunningService, build_service, check_node, check_ports
 from simenv.service.journal.database import PostgresPlace, place_of
@@ -59,9 +59,9 @@ class StandbyService:
         SimenvError if it cannot begin to wait."""
         from simenv.service.journal import leadership
 
-        place, node = self._place(), os.uname().nodename
-        config, keys = configs.read(self._path), self._paths().server_key
-        address = standby_address(config.listen, keys, node)
+        config, node = configs.read(self._path), os.uname().nodename
+        place = self._place(config)
+        address = standby_address(config.listen, self._paths(config).server_key, node)
         log.info("a standby of %s on %s", place, node)
         while leadership.wait_to_lead(place, address, self._is_ended, self._lacks, ready):
             ready, config = None, configs.read(self._path)
@@ -72,15 +72,14 @@ class StandbyService:
                 time.sleep(RETRY_S)
         return None
 
-    def _place(self) -> PostgresPlace:
-        place = place_of(configs.read(self._path), self._path, standby=True)
+    def _place(self, config: Config) -> PostgresPlace:
+        place = place_of(config, self._path, standby=True)
         assert isinstance(place, PostgresPlace)
         return place
 
-    def _paths(self) -> EnvironmentPaths:
+    def _paths(self, config: Config) -> EnvironmentPaths:
         home = self._path.parent
-        folder = configs.state_folder(configs.read(self._path), home, self._environ)
-        return EnvironmentPaths(home, folder)
+        return EnvironmentPaths(home, configs.state_folder(config, home, self._environ))
 
     def _lacks(self, leader: LeaderRow) -> str:
         """Return or raise what it lacks to follow a leader; "": nothing."""
@@ -98,7 +97,8 @@ class StandbyService:
         return "compiling kernels, once on this machine" if self._compiling else ""
 
     def _check(self, leader: LeaderRow) -> None:
-        config, paths = configs.read(self._path), self._paths()
+        config = configs.read(self._path)
+        paths = self._paths(config)
         if leader.state == "leads":
             if leader.version != __version__:
                 text = (
@@ -106,7 +106,7 @@ class StandbyService:
                     f"{__version__}"
                 )
                 raise VersionMismatchError(text, hint="install the same version on both nodes")
-            if leader.settings != self._place().settings:
+            if leader.settings != self._place(config).settings:
                 text = f"{self._path} has other settings than the service on {leader.node}"
                 hint = "do both nodes see the same SIMENV_HOME? Then start the service again"
                 raise ConfigError(text, hint=hint)

@@ -33,11 +33,10 @@ from simenv.errors import (
 from simenv.model.reservations import JOB_SCOPE
 from simenv.service.accounting.groups import GroupMembers
 from simenv.service.control.admin_commands import LOCK_PATIENCE_S, refusal_notice
-from simenv.service.identities import TICK_S, CertificateTable
-from simenv.service.journal import reader
+from simenv.service.identities import OWN_USER, CertificateIssuer
 from simenv.service.service import ServiceComponents
 from simenv.wire import keyfiles
-from simenv.wire.keyfiles import KEYS_FORMAT, USER_ROLES, Identity, Role, ServerFile
+from simenv.wire.keyfiles import KEYS_FORMAT, TOKEN_ROLES, Identity, Role, ServerFile
 from simenv.wire.messages.identity import UserAccount
 from simenv.wire.messages.tokens import (
     CreateToken,
@@ -92,15 +91,14 @@ def digest_of(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
-class TokenCommands:
+class TokenCommands(CertificateIssuer):
     """Changes of the tokens, and their exchange for certificates."""
 
     def __init__(self, service: ServiceComponents) -> None:
         """Raises ConfigError if the file cannot be used."""
         self.server: ServerFile | None = None  # where certificates are accepted; None: nowhere
-        self._service = service
+        super().__init__(service)
         self._path = service.key_commands.path.with_name("tokens.json")
-        self._table = CertificateTable(service.config.identity.lifetime_s)
         self._members = GroupMembers()
         settings = service.config.identity
         self._groups = frozenset(
@@ -110,7 +108,6 @@ class TokenCommands:
         )
         self._holders: dict[tuple[str, str], int] = {}  # in the table, by token and gateway
         self._last_holder = 0
-        self._ticked_s = 0.0
         # Of tokens of reservations, by digest, for a repeat of their user; not stored.
         self._secrets: dict[str, str] = {}
         self._used_s: dict[str, float] = {}  # last uses that are not in the file
@@ -144,8 +141,9 @@ class TokenCommands:
         membership = identity.role if user == identity.owner else self._role(user)
         most = membership or (Role.ADMIN if identity.role is Role.ADMIN else Role.CLIENT)
         role = asked.role or most.value
-        if role not in USER_ROLES or (role == Role.ADMIN and most is not Role.ADMIN):
-            hint = Role.CLIENT.value if most is Role.CLIENT else " or ".join(USER_ROLES)
+        possible = TOKEN_ROLES if most is Role.ADMIN else (Role.CLIENT,)
+        if role not in possible:
+            hint = " or ".join(possible)
             text = f"a token of {user or 'the own user'} cannot have the role {role!r:.80}"
             raise OptionError(text, hint=hint)
         if not 0.0 < asked.lifetime_s <= MAX_LIFETIME_S:
@@ -160,7 +158,7 @@ class TokenCommands:
             pool = service.state.reservations.usable(
                 asked.reservation, user, time.time_ns()
             ).grant.ask.device
-            if role == Role.ADMIN:
+            if role != Role.CLIENT:
                 raise OptionError(
                     "a token of a reservation has the role client", hint="role=client"
                 )
@@ -182,7 +180,8 @@ class TokenCommands:
             self._secrets[token.digest] = secret
         service.owners.admit(user, role)
         detail = f"role {info.role}, for {asked.lifetime_s:.0f} s: {info.purpose or 'no purpose'}"
-        service.audit.write(identity, "tokens.create", f"{info.number} of {_name(user)}", detail)
+        subject = f"{info.number} of {user or OWN_USER}"
+        service.audit.write(identity, "tokens.create", subject, detail)
         return TokenCreated(asked.request, secret, info)
 
     def _repeated(self, asked: CreateToken, user: str, role: str) -> StoredToken | None:
@@ -225,7 +224,7 @@ class TokenCommands:
         of_user = 0 if self._is_of_job(token.info) else sum(not self._is_of_job(e) for e in own)
         of_reservation = sum(each.reservation == reservation for each in own) * bool(reservation)
         for count, most, whose in (
-            (of_user, MAX_OF_USER, _name(token.info.user)),
+            (of_user, MAX_OF_USER, token.info.user or OWN_USER),
             (of_reservation, MAX_OF_RESERVATION, f"reservation {reservation}"),
             (len(tokens), MAX_TOKENS, "all users"),
         ):
@@ -252,7 +251,7 @@ class TokenCommands:
             hint = "simenv gateway tokens list"
             raise NotFoundError(f"no token with the number {asked.number[:16]!r}", hint=hint)
         self._remove(token, "was revoked", REVOKED_NOTICE)
-        subject = f"{token.info.number} of {_name(token.info.user)}"
+        subject = f"{token.info.number} of {token.info.user or OWN_USER}"
         self._service.audit.write(identity, "tokens.revoke", subject, "revoked")
         self._write(self._tokens)
         return self.listed(identity, GetTokens(asked.request))
@@ -361,21 +360,22 @@ class TokenCommands:
         membership = role if token.granted else self._role(user)
         if membership is None:
             raise self._no_member(user)
-        role = role if membership is Role.ADMIN else Role.CLIENT
+        if membership is Role.CLIENT:
+            if role is Role.MONITOR:
+                text = f"{user} may not read the metrics of all accounts any more"
+                raise KeyRefusedError(text, hint="a token with the role monitor of an admin")
+            role = Role.CLIENT
         return Identity(user, role, via, token.info.reservation)
 
     # --- ends ------------------------------------------------------------------------------------
 
     def tick(self, now_s: float) -> None:
         """End what is due; called every second or more often. `now_s`: monotonic."""
-        if now_s - self._ticked_s < TICK_S:
+        if not self._is_due(now_s):
             return
-        self._ticked_s = now_s
         if self._groups and self._service.config.identity.has_users:
             self._members.poll(self._groups, time.monotonic_ns())
         wall_s = time.time()
-        for key in self._table.expire(now_s):
-            self._service.key_commands.withdraw(key)
         self._expire(wall_s)
         tokens = {token.info.number: token for token in self._tokens.values()}
         for (number, via), holder in list(self._holders.items()):
@@ -433,18 +433,6 @@ class TokenCommands:
             if number == token.info.number and holder in self._table.users:
                 self._withdraw(holder, f"has a token that {reason}", notice)
 
-    def _withdraw(self, holder: int, reason: str, notice: bytes = b"") -> None:
-        """Withdraw all certificates of a token. Without a `notice` the gateway asks for new
-        ones."""
-        user = self._table.users[holder].identity.owner
-        for key in self._table.withdraw(holder):
-            self._service.key_commands.withdraw(key, notice)
-        self._record("withdrawn", user, reason)
-
-    def _record(self, kind: str, user: str, text: str) -> None:
-        executor = self._service.executor
-        executor.record_event(f"audit.identity.{kind}", _name(user), text, reader.AUDIT)
-
     # --- the file --------------------------------------------------------------------------------
 
     def _write(self, tokens: Mapping[str, StoredToken]) -> None:
@@ -466,7 +454,3 @@ class TokenCommands:
         self._tokens = kept
         self._written_s = time.time()
         self._used_s.clear()
-
-
-def _name(user: str) -> str:
-    return user or "own user"

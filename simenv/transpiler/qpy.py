@@ -35,6 +35,7 @@ import msgspec
 from simenv.config import interpreter
 from simenv.errors import ConfigError, LimitExceededError, ProgramError, SimenvError
 from simenv.model import MAX_CLBITS, MAX_QUBITS
+from simenv.process import limit_memory
 from simenv.transpiler import qiskit_runtime
 from simenv.transpiler.qiskit_runtime import label
 from simenv.wire.codec import error_of, refusal
@@ -304,16 +305,11 @@ def checked(data: bytes) -> bytes:
 def main() -> int:
     """Convert files until the input ends. Arguments: module and name of the function."""
     import importlib
-    import resource
 
     from qiskit import qpy as _  # noqa: F401 - its memory is not the file's
 
     function = getattr(importlib.import_module(sys.argv[1]), sys.argv[2])
-    with open("/proc/self/statm", encoding="ascii") as settings:
-        has_bytes = int(settings.read().split()[0]) * resource.getpagesize()
-    limit = has_bytes + MEMORY_BYTES
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    limit_memory(MEMORY_BYTES)
     source, answers = sys.stdin.buffer, sys.stdout.buffer
     answers.write(_READY)
     answers.flush()

@@ -29,6 +29,7 @@ from simenv.wire.messages import admin, client as m, metrics, queries, tokens
 from simenv.wire.messages.queries import ClientMessage, Role as Role, kinds
 
 USER_ROLES = (Role.CLIENT, Role.ADMIN)  # of users, who may submit
+TOKEN_ROLES = (*USER_ROLES, Role.MONITOR)  # of bearer tokens
 KEY_ROLES = (*USER_ROLES, Role.GATEWAY)  # of keys that are given away; never a worker's
 
 
@@ -67,6 +68,7 @@ MAY_SEND: dict[Role, frozenset[type]] = {
             *(metrics.GetMetrics, metrics.GetSeries, tokens.ExchangeToken),
         )
     ),
+    Role.MONITOR: frozenset((m.Hello, m.Ping, metrics.GetMetrics)),
 }
 
 

@@ -177,9 +177,8 @@ def _load(arguments: argparse.Namespace, runner: Runner) -> None:
     engine = _compile(arguments)
     if runner.calls.engine(engine) is None:
         runner.engine(engine)
-    process.log_line(
-        f"kernels ready in {time.monotonic() - begin:.2f} s, {_age_s():.2f} s after the start"
-    )
+    took_s, age_s = time.monotonic() - begin, process.age_s()
+    process.log_line(f"kernels ready in {took_s:.2f} s, {age_s:.2f} s after the start")
 
 
 def _compile(arguments: argparse.Namespace) -> str:
@@ -196,12 +195,6 @@ def _load_later(arguments: argparse.Namespace) -> None:
     if warmup.load_remaining(arguments.kernels, engine):
         registry.create(engine).warm_up()
     gc.freeze()
-
-
-def _age_s() -> float:
-    """Seconds since the start of this process, with the start of Python."""
-    ticks = int(process.start_ticks() or 0)
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _result_writer(

@@ -217,17 +217,19 @@ def test_gateway_serves_metrics_and_series_at_its_own_address() -> None:
         assert value(alone[1], *UP[:1]) == 1.0
         tokens = {
             role: {"Authorization": f"Bearer {client.tokens.add('', role=role).secret}"}
-            for role in ("client", "admin")
+            for role in ("client", "admin", "monitor")
         }
         far = {"X-Forwarded-For": "192.0.2.1"}
         for url in (f"{file.url}/metrics", alone[1]):
             assert refused(url, **far) == 401
             assert refused(url, **far, **tokens["client"]) == 403
-            assert "simenv_up 1.0" in fetch(url, **far, **tokens["admin"])
+            for role in ("admin", "monitor"):
+                assert "simenv_up 1.0" in fetch(url, **far, **tokens[role])
         requests = "simenv_http_requests_total"
         assert value(f"{file.url}/metrics", requests, path="/metrics", status_code="403") == 1.0
         series = f"{file.url}/api/v1/series"
         assert refused(series) == 401
+        assert refused(series, **tokens["monitor"]) == 403
         until(lambda: "queue" in client.history.series_names(), look_s=0.5)
         answer = httpx.get(series, params={"name": "queue"}, headers=tokens["client"]).json()
         assert answer["mean"] == client.history.series("queue", 0, answer["at_s"][-1] + 10).mean

@@ -81,6 +81,6 @@ def test_environment_of_the_site_is_ready_and_gives_metrics_for_a_token() -> Non
         url = f"http://127.0.0.1:{file.url.rpartition(':')[2]}"
         until(lambda: httpx.get(f"{url}/health/ready").status_code == 200, 60.0)
         assert httpx.get(f"{url}/metrics").status_code == 401
-        secret = client.tokens.add("", role="admin").secret
+        secret = client.tokens.add("", role="monitor").secret
         answer = httpx.get(f"{url}/metrics", headers={"Authorization": f"Bearer {secret}"})
         assert "simenv_up 1.0" in answer.text

@@ -250,7 +250,6 @@ QPM: dict[str, Any] = {
     "steered": answers.Steered,
     "block": answers.WorkBlock,
     "capacity": answers.CapacitySnapshot,
-    "device head": answers.DeviceHead,
     "estimate": answers.WaitEstimate,
     "lifecycle event": answers.LifecycleEvent,
     "lifecycle telemetry": answers.LifecycleTelemetry,

@@ -118,7 +118,9 @@ def list_tokens(client: Client) -> Iterable[TokenInfo]:
 def add(
     context: typer.Context,
     user: Annotated[str, typer.Option(help="User of the token; default: you.")] = "",
-    role: Annotated[str, typer.Option(help="client or admin, not above your own.")] = "client",
+    role: Annotated[
+        str, typer.Option(help="client or admin, not above your own; monitor: reads metrics.")
+    ] = "client",
     account: Annotated[str, typer.Option(help="Account that is charged by default.")] = "",
     purpose: Annotated[str, typer.Option(help="Text for the list: notebook.")] = "",
     expires: Annotated[str, typer.Option(help="Time in which it is accepted: 12h, 30d.")] = "30d",

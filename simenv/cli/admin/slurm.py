@@ -21,8 +21,8 @@ from simenv.errors import NoServiceError, OptionError, SimenvError
 
 if TYPE_CHECKING:
     from simenv.client.client import Client
-    from simenv.frontends.slurm.jobs import JobReservation
-    from simenv.frontends.slurm.licenses import License, LicenseSynchroniser
+    from simenv.frontends.slurm.jobs import JobReservation, Reconciled
+    from simenv.frontends.slurm.licenses import License, LicenseUpdate
     from simenv.model import ReservationInfo
 
 CONF_FOLDER = Path("/etc/slurm")
@@ -214,7 +214,7 @@ def sync(
     With --every it runs as a daemon, beside slurmctld. It needs the role admin, may write the file
     of licences, and is an operator of Slurm.
     """
-    from simenv.frontends.slurm import LICENSES, licenses
+    from simenv.frontends.slurm import LICENSES, jobs, licenses
 
     common, name = app.settings_of(context), _cluster(cluster)
     synchroniser = licenses.LicenseSynchroniser(conf / LICENSES, name, tuple(pool or ()))
@@ -224,10 +224,13 @@ def sync(
         while True:
             try:
                 client = client or common.connect()
-                done = _synchronise(client, name, synchroniser, lower)
+                result = jobs.reconcile(client, name, time.time_ns())
+                done = synchroniser.synchronise(client, lower=lower)
                 failure = ""
-                if done.changed or not every:
-                    common.answer(done, _lines_of(done, whole=not every))
+                values = {**msgspec.structs.asdict(done), **msgspec.structs.asdict(result)}
+                lines = list(_lines_of(done, result, whole=not every))
+                if lines:
+                    common.answer(values, lines)
                     terminal.flush()
             except SimenvError as error:  # of the service or of Slurm, which will come back
                 if not every:
@@ -246,43 +249,15 @@ def sync(
             client.close()
 
 
-class Synchronised(msgspec.Struct, frozen=True):
-    """Outcome of one pass. `licenses`: of the pools, by name; `held`: those of them that are held
-    back."""
-
-    licenses: dict[str, int]
-    held: dict[str, int]
-    moved: bool
-    reconfigured: bool
-    ended: list[int]
-    renewed: list[int]
-
-    @property
-    def changed(self) -> bool:
-        return bool(self.moved or self.reconfigured or self.ended or self.renewed)
-
-
-def _synchronise(
-    client: Client, cluster: str, synchroniser: LicenseSynchroniser, lower: bool
-) -> Synchronised:
-    from simenv.frontends.slurm import jobs
-
-    result = jobs.reconcile(client, cluster, time.time_ns())
-    done = synchroniser.synchronise(client, lower=lower)
-    moved = bool(done.changed)
-    ends = result.ended, result.renewed
-    return Synchronised(done.licenses, done.held, moved, done.reconfigured, *ends)
-
-
-def _lines_of(done: Synchronised, *, whole: bool) -> Iterator[str]:
+def _lines_of(done: LicenseUpdate, result: Reconciled, *, whole: bool) -> Iterator[str]:
     """What was done; `whole`: also licences that are as they were."""
     if whole or done.reconfigured:
         counts = ", ".join(f"{name}:{count}" for name, count in done.licenses.items()) or "none"
         yield f"licences  {counts}{'  (written)' if done.reconfigured else ''}"
-    if whole or done.moved:
+    if whole or done.changed:
         counts = ", ".join(f"{name}:{count}" for name, count in done.held.items() if count)
         yield f"held      {counts or 'none'}"
-    for what, numbers in (("ended", done.ended), ("renewed", done.renewed)):
+    for what, numbers in (("ended", result.ended), ("renewed", result.renewed)):
         if numbers:
             yield f"{what:<9} {', '.join(map(str, numbers))}"
 

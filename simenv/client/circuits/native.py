@@ -87,7 +87,7 @@ class Scratch:
 
 class ProgramShape(NamedTuple):
     """Data that circuits share which differ only in their flat arrays: the bytes of a Program's
-    wire form before (`head`) and after (`suffix`) these arrays."""
+    wire form before (`head`) and after (`foot`) these arrays."""
 
     head: bytes
     foot: bytes

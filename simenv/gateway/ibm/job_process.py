@@ -38,6 +38,7 @@ from simenv.gateway.ibm.programs import AcceptedTasks, JobResult, Work
 from simenv.gateway.ibm.store import IQM_CIRCUITS
 from simenv.gateway.iqm import circuits
 from simenv.model import FINAL_STATES, TaskState
+from simenv.process import limit_memory
 from simenv.wire.messages.tokens import TokenCertificate
 
 MEMORY_BYTES = 2 * 2**30  # in addition to that of the libraries
@@ -289,11 +290,7 @@ def main() -> int:
 
     source, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints goes to the log
-    with open("/proc/self/statm", encoding="ascii") as sizes:
-        used_bytes = int(sizes.read().split()[0]) * resource.getpagesize()
-    limit = used_bytes + MEMORY_BYTES
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    limit_memory(MEMORY_BYTES)
     resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_BYTES, FILE_BYTES))
     status = JobProcess(source, answers).run()
     os._exit(status)  # without a wait for the threads of jobs

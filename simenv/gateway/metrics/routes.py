@@ -1,9 +1,9 @@
 """Routes of the metrics, of the stored series, and of health probes.
 
 Invariants: the service is asked for its health at most once in READY_S, however many probes there
-are, and a probe learns nothing but that. `/metrics` is read by an admin's token, or without one
-over a connection of this host that no proxy forwards. It names pools, nodes, devices and accounts;
-never tasks or users.
+are, and a probe learns nothing but that. `/metrics` is read by a token with the role monitor or
+admin, or without one over a connection of this host that no proxy forwards. It names pools, nodes,
+devices and accounts; never tasks or users.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from simenv.errors import NotAllowedError, SimenvError
 from simenv.gateway.context import Caller, Gateway
 from simenv.gateway.metrics.collector import SimenvCollector
 from simenv.gateway.problems import EXCEPTION_HANDLERS
+from simenv.wire.messages.queries import Role
 
 READY_S = 1.0  # for which an answer about the service is used again
 ANSWER_S = 5.0  # in which the service has to answer
@@ -126,10 +127,10 @@ def _metrics(gateway: Gateway) -> ControllerRouterHandler:
     @get("/metrics", include_in_schema=False)
     async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
         if not _is_local(request) or gateway.settings.proxies:
-            caller = await gateway.caller(request)
-            if not caller.is_admin:
+            caller = await gateway.caller(request, for_metrics=True)
+            if caller.role == Role.CLIENT:
                 text = f"the role {caller.role} may not read the metrics of all accounts"
-                raise NotAllowedError(text, hint="a token with the role admin")
+                raise NotAllowedError(text, hint="a token with the role monitor")
         encode, media_type = choose_encoder(request.headers.get("accept", ""))
         if media_type.startswith("text/"):  # whose charset the framework adds
             media_type = media_type.removesuffix("; charset=utf-8")

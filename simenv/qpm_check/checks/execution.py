@@ -15,7 +15,6 @@ from simenv.qpm_check.checks.records import EVENT, QUIET_S, listening
 from simenv.qpm_check.session import LENGTHENED, CheckSession, counts_of
 from simenv.qpm_check.target import CheckSkipped, expect, short_repr
 
-AT_ONCE_S = 1.0
 LATE_S = 0.05
 _CANCELLING = ("CANCELLED", "CANCEL_PENDING", "COMPLETED")
 

@@ -227,9 +227,7 @@ def _to_dedicated(
     """Assign a task to an idle dedicated worker, or to another worker of the reservation that keeps
     the state from which the task continues; a large task gets free slots in addition."""
     reservation = worker.reservation_id
-    record = pool.queue.head(True, reservation)
-    if state.closing_ns or state.calendar.planned:
-        record = _postpone_late(state, pool, record, now_ns, reservation)
+    record = planned_reservations.head_in_time(state, pool, now_ns, reservation=reservation)
     if record is not None and record.batch.terms.parts is not None:
         preferred = batching.worker_with_states(pool, record, reservation)
         if preferred is not None and record.route.memory_bytes <= pools.memory_for(
@@ -264,9 +262,7 @@ def _to_hardware(
 ) -> AssignTasks | None:
     """Assign the next task to a worker that holds hardware; such a worker needs no slot."""
     for worker in pool.idle():
-        record = pool.queue.head()
-        if state.closing_ns or state.calendar.planned:
-            record = _postpone_late(state, pool, record, now_ns)
+        record = planned_reservations.head_in_time(state, pool, now_ns)
         if record is not None and record.route.memory_bytes <= pools.memory_for(worker, record):
             return batching.build_chunk(state, pool, worker, record, 1, now_ns)
     return None
@@ -353,9 +349,7 @@ def _to_idle(
     allow_long: bool,
 ) -> AssignTasks | None:
     host = worker.host
-    record = pool.queue.head(allow_long)
-    if state.closing_ns or state.calendar.planned:
-        record = _postpone_late(state, pool, record, now_ns)
+    record = planned_reservations.head_in_time(state, pool, now_ns, allow_long=allow_long)
     if pool.spec.jobs is not None:
         found, record = _long_enough(state, pool, record, now_ns, allow_long=allow_long)
         if found is None:
@@ -440,9 +434,9 @@ def _prefetch_chunk(
     best = found.best()
     if best is None:
         return None
-    record = pool.queue.head(False, reservation)
-    if state.closing_ns or state.calendar.planned:
-        record = _postpone_late(state, pool, record, now_ns, reservation)
+    record = planned_reservations.head_in_time(
+        state, pool, now_ns, allow_long=False, reservation=reservation
+    )
     if record is None or record.incident or record.cost_us > candidates.PREFETCH_MAX_US:
         return None
     if not account_isolation.serves(state, best, record):  # the first ones were set aside
@@ -473,27 +467,6 @@ def _ahead_of_few(
         ],
         now_ns,
     )
-
-
-def _postpone_late(
-    state: scheduler_state.SchedulerState,
-    pool: pools.Pool,
-    record: TaskRecord | None,
-    now_ns: int,
-    reservation: int = 0,
-) -> TaskRecord | None:
-    """Return this task or the next that ends before the allocation, a maintenance or a planned
-    reservation that needs its slot; set tasks that do not aside."""
-    allow_long = record is not None and record.cost_us > LONG_US
-    while record is not None:
-        if not (state.closing_ns and gang_scheduling.too_late(state, record, now_ns)):
-            if reservation or not planned_reservations.is_held(state, pool, record, now_ns):
-                return record
-            if not planned_reservations.may_set_aside(pool):
-                return planned_reservations.first_short(state, pool, now_ns)
-        pool.queue.postpone(record)
-        record = pool.queue.head(allow_long, reservation)
-    return None
 
 
 def _may_be_long(

@@ -120,16 +120,11 @@ def _note_head(
         return False
     if pool.spec.pace and not batching.may_send(state, pool, now_ns):
         return False
-    while (record := pool.queue.head()) is not None:
-        if not (state.closing_ns and too_late(state, record, now_ns)):
-            ranks = pool.spec.ranks
-            if not planned_reservations.is_held(state, pool, record, now_ns, ranks):
-                heads[pool.spec.name] = pool.queue, record
-                return True
-            if not planned_reservations.may_set_aside(pool):
-                return False
-        pool.queue.postpone(record)
-    return False
+    record = planned_reservations.head_in_time(state, pool, now_ns)
+    if record is None:
+        return False
+    heads[pool.spec.name] = pool.queue, record
+    return True
 
 
 def _next_assignment(
@@ -257,23 +252,6 @@ def long_memory(host: state_pools.NodeState) -> int:
     """Return the bytes of a node that were granted to long tasks."""
     workers = (w for w in host.workers.values() if w.host is host)
     return sum(w.memory_bytes for w in workers if w.held_us > LONG_US)
-
-
-def too_late(state: scheduler_state.SchedulerState, record: core.TaskRecord, now_ns: int) -> bool:
-    """Return whether a task would end after `closing_ns`, even on all the slots that it could
-    get."""
-    return ends_after(state, record, now_ns, state.closing_ns)
-
-
-def ends_after(
-    state: scheduler_state.SchedulerState, record: core.TaskRecord, begin_ns: int, closing_ns: int
-) -> bool:
-    """Return whether a task that begins then would end after `closing_ns`, see `too_late`."""
-    slots = 1
-    if record.route.ranks == 1:
-        max_slots = max((host.node.slots for host in state.nodes.up()), default=1)
-        slots = max(1, min(record.route.max_slots, max_slots))
-    return begin_ns + record.cost_us * 1e3 / slots > closing_ns
 
 
 # --- slots taken back from running tasks ----------------------------------------------------

@@ -1,4 +1,5 @@
-"""Slots kept for planned reservations, and backfill before them.
+"""Tasks that end in time: before the allocation or a maintenance; slots kept for planned
+reservations, and backfill before them.
 
 A reservation of the calendar needs workers of its pool at its time. Until then all of them are
 used, but a task that is expected to end later gets no slot that would be missing then. Shorter
@@ -17,40 +18,73 @@ SOON_US = 50_000.0  # a shorter task delays no reservation, see `dedicated_worke
 BACKFILL_DEPTH = 1_000
 
 
-def is_held(
+def head_in_time(
     state: scheduler_state.SchedulerState,
     pool: state_pools.Pool,
-    record: TaskRecord,
     now_ns: int,
-    slots: int = 1,
+    *,
+    allow_long: bool = True,
+    reservation: int = 0,
+) -> TaskRecord | None:
+    """Return the first waiting task that ends before the allocation, a maintenance or a planned
+    reservation that needs its slots; set those aside that do not. `allow_long`, `reservation`: as
+    for `PoolQueue.head`."""
+    record = pool.queue.head(allow_long, reservation)
+    if not (state.closing_ns or state.calendar.planned):
+        return record
+    while record is not None:
+        if not (state.closing_ns and too_late(state, record, now_ns)):
+            if reservation or not _is_held(state, pool, record, now_ns):
+                return record
+            pool.held_tasks += 1
+            if pool.held_tasks > BACKFILL_DEPTH:
+                return None if pool.spec.ranks > 1 else _first_short(state, pool, now_ns)
+        pool.queue.postpone(record)
+        record = pool.queue.head(allow_long, reservation)
+    return None
+
+
+def _is_held(
+    state: scheduler_state.SchedulerState, pool: state_pools.Pool, record: TaskRecord, now_ns: int
 ) -> bool:
-    """Return whether a task of `slots` slots must not start now, and note that it is set aside."""
+    """Return whether a task must not start now, and note that it is set aside."""
     if record.cost_us <= SOON_US:
         return False
     end_ns = now_ns + record.cost_us * 1e3
     for planned in state.calendar.planned:
         if planned.begin_ns >= end_ns:
             return False
-        if _lacks(state, planned, pool, now_ns, slots):
+        if _lacks(state, planned, pool, now_ns, pool.spec.ranks):
             pool.held_until_ns = planned.begin_ns
             return True
     return False
 
 
-def may_set_aside(pool: state_pools.Pool) -> bool:
-    """Return whether one more task that is held may be set aside, and count it."""
-    pool.held_tasks += 1
-    return pool.held_tasks <= BACKFILL_DEPTH
-
-
-def first_short(
+def _first_short(
     state: scheduler_state.SchedulerState, pool: state_pools.Pool, now_ns: int
 ) -> TaskRecord | None:
-    """Return the first short task if it may start, once BACKFILL_DEPTH tasks are set aside."""
+    """Return the first short task if it may start."""
     record = pool.queue.head(False)
-    if record is None or is_held(state, pool, record, now_ns):
+    if record is None or _is_held(state, pool, record, now_ns):
         return None
     return record
+
+
+def too_late(state: scheduler_state.SchedulerState, record: TaskRecord, now_ns: int) -> bool:
+    """Return whether a task would end after `closing_ns`, even on all the slots that it could
+    get."""
+    return ends_after(state, record, now_ns, state.closing_ns)
+
+
+def ends_after(
+    state: scheduler_state.SchedulerState, record: TaskRecord, begin_ns: int, closing_ns: int
+) -> bool:
+    """Return whether a task that begins then would end after `closing_ns`, see `too_late`."""
+    slots = 1
+    if record.route.ranks == 1:
+        max_slots = max((host.node.slots for host in state.nodes.up()), default=1)
+        slots = max(1, min(record.route.max_slots, max_slots))
+    return begin_ns + record.cost_us * 1e3 / slots > closing_ns
 
 
 def spare_slots(
@@ -117,12 +151,27 @@ def _lacks(
 ) -> bool:
     """Return whether a reservation would lack workers if a pool got so many slots beyond its
     begin."""
-    if pool.spec.name == planned.pool:
-        until = [_engaged_until_ns(state, worker, now_ns) for worker in pool.workers.values()]
-        engaged = sum(end_ns > max(now_ns, planned.begin_ns) for end_ns in until)
-        if pool.spec.max - engaged - planned.needed < 1:
-            return True
+    if pool.spec.name == planned.pool and _spare_workers(state, planned, now_ns) < 1:
+        return True
     return _spare(state, planned, pool, now_ns) < slots
+
+
+def spare(
+    state: scheduler_state.SchedulerState, planned: PlannedReservation, now_ns: int
+) -> tuple[int, int]:
+    """Return how many slots, and workers of its pool, tasks may hold at the begin of a reservation
+    in addition to those that they hold already."""
+    reserved = state.pools[planned.pool]
+    return _spare(state, planned, reserved, now_ns), _spare_workers(state, planned, now_ns)
+
+
+def _spare_workers(
+    state: scheduler_state.SchedulerState, planned: PlannedReservation, now_ns: int
+) -> int:
+    pool = state.pools[planned.pool]
+    until = [_engaged_until_ns(state, worker, now_ns) for worker in pool.workers.values()]
+    engaged = sum(end_ns > max(now_ns, planned.begin_ns) for end_ns in until)
+    return pool.spec.max - engaged - planned.needed
 
 
 def _spare(

@@ -12,7 +12,7 @@ freed. A starting process uses a core: about as many start at a time as there ar
 
 from __future__ import annotations
 
-from collections import Counter
+import heapq
 from collections.abc import Callable
 
 from launcher import placement as launcher_placement
@@ -145,7 +145,7 @@ def grow(state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int) -
         missing = jobs.workers_to_start(state, pool, missing)
     if missing > 0 and _should_wait(state, pool, now_ns):
         return []
-    usable = _usable_hosts(state, pool, now_ns) if missing > 0 else []
+    usable = _by_load(state, pool, now_ns) if missing > 0 and pool.spec.ranks == 1 else []
     for _ in range(min(missing, _may_start(state, pool))):
         rank_bytes = rank_memory(pool)
         request = launcher_placement.ResourceRequest(
@@ -154,15 +154,19 @@ def grow(state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int) -
             gpus=rank_gpus(pool.spec),
             nodes=pool.spec.nodes,
         )
-        placement = _on_least_loaded(usable, request) or _find_placement(
-            state, pool, request, now_ns
-        )
+        first = [host for *_, host in usable[:1]]
+        placement = _find_placement(state, pool, request, now_ns, hosts=first)
+        if first and not isinstance(placement, launcher_placement.Placement):
+            usable.clear()
+            placement = _find_placement(state, pool, request, now_ns)
         if not isinstance(placement, launcher_placement.Placement):
             pool.shortage = placement.message
             if len(pool.queue) and not pool.live():
                 actions += _reclaim_memory(state, pool, request, now_ns)
             break
         actions.append(_start(state, pool, placement, rank_bytes, now_ns))
+        if usable:
+            heapq.heapreplace(usable, _load(pool, *usable[0][1:]))
     if len(pool.queue) and not actions and pool.spec.jobs is None:
         actions += _relocate(state, pool, now_ns)
     return actions
@@ -278,35 +282,34 @@ def _free_name(state: scheduler_state.SchedulerState, pool: pools.Pool) -> str:
     return name
 
 
-def _usable_hosts(
-    state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int
-) -> list[pools.NodeState]:
-    """Return the nodes in use of a pool whose nodes come by jobs, so that no start reads all of
-    them; none for other pools."""
-    if pool.spec.jobs is None or pool.base:
-        return []
-    hosts = state.nodes.of_jobs(pool.spec.name)
-    return [host for host in hosts if host.is_up and host.avoid_until_ns <= now_ns]
+_Load = tuple[tuple[float, int], int, pools.NodeState]  # key, position, node
 
 
-def _on_least_loaded(
-    hosts: list[pools.NodeState], request: launcher_placement.ResourceRequest
-) -> launcher_placement.Placement | None:
-    """Place a worker of one rank on the node with the fewest ranks for its slots; None if it does
-    not fit there."""
-    if not hosts or request.ranks > 1:
-        return None
-    host = min(hosts, key=_load)
-    if host.ranks >= pools.most_resident(host.node, request.memory_bytes):
-        return None
-    free = host.free_memory - host.claimed_memory - host.backfill_memory
-    resources = host.available_resources(free, host.node.slots)
-    placement = launcher_placement.place(request, [resources])
-    return placement if isinstance(placement, launcher_placement.Placement) else None
+def _by_load(state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int) -> list[_Load]:
+    """Return a heap of the nodes in use, the one where `place` puts a worker of one rank first. It
+    is kept while workers are started, so that no start compares all nodes."""
+    usable = [
+        _load(pool, number, host)
+        for number, host in enumerate(_hosts(state, pool))
+        if host.is_up and host.avoid_until_ns <= now_ns
+    ]
+    heapq.heapify(usable)
+    return usable
 
 
-def _load(host: pools.NodeState) -> tuple[float, int]:
-    return (host.ranks + host.ganged) / max(1, host.node.slots), -host.free_memory
+def _load(pool: pools.Pool, number: int, host: pools.NodeState) -> _Load:
+    free_memory = host.free_memory - host.claimed_memory - host.backfill_memory
+    ranks = host.placed_ranks(_own_workers(pool, host))
+    return launcher_placement.spread_key(ranks, host.node.slots, free_memory), number, host
+
+
+def _hosts(state: scheduler_state.SchedulerState, pool: pools.Pool) -> list[pools.NodeState]:
+    return state.nodes.of_jobs(pool.spec.name if pool.spec.jobs is not None else "")
+
+
+def _own_workers(pool: pools.Pool, host: pools.NodeState) -> int:
+    name = pool.spec.name
+    return len([worker for worker in host.workers.values() if worker.pool == name])
 
 
 def _find_placement(
@@ -316,10 +319,12 @@ def _find_placement(
     now_ns: int,
     memory: Callable[[pools.NodeState], int] = lambda host: host.free_memory,
     on_demand: Callable[[pools.NodeState], int] = lambda host: host.on_demand,
+    hosts: list[pools.NodeState] | None = None,
 ) -> launcher_placement.Placement | launcher_placement.Infeasible | launcher_placement.Insufficient:
     """Return the placement of a worker, given the free memory and the ranks made on demand of each
-    node. Nodes where a start failed lately are tried last."""
-    hosts = state.nodes.of_jobs(pool.spec.name if pool.spec.jobs is not None else "")
+    node. Nodes where a start failed lately are tried last. `hosts`: of these nodes alone; empty:
+    all."""
+    hosts = hosts or _hosts(state, pool)
     if pool.live() and not (pool.base or pool.overcommit or state.limits.overcommit):
         resident = sum(host.ranks for host in hosts)
         any_up = any(host.is_up for host in hosts)
@@ -333,12 +338,11 @@ def _find_placement(
             return launcher_placement.Insufficient("workers", resident + 1, resident, message)
     if pool.base:  # a rank is one slot and its memory
         hosts = [h for h in hosts if request.memory_bytes <= slot_memory(h.node, state.limits)]
-    workers_on = Counter(w.host.node.name for w in pool.workers.values())
     available = {
         h.node.name: h.available_resources(
             memory(h) - h.claimed_memory - h.backfill_memory,
             h.node.slots - on_demand(h) if pool.base else h.node.slots,
-            workers_on.get(h.node.name, 0),
+            _own_workers(pool, h),
         )
         for h in hosts
     }

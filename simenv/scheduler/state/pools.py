@@ -120,10 +120,14 @@ class NodeState(msgspec.Struct, eq=False):
         """Memory in bytes that running tasks have beyond the reservations of their workers."""
         return self.node.memory_bytes - self.reserved - self.free_memory
 
+    def placed_ranks(self, own: int) -> int:
+        """Return the ranks here as placement counts them. It spreads a pool by its own workers
+        (`own`) and by gangs, which will need slots; other workers only break ties."""
+        return (own + self.ganged) * _FIRST + self.ranks
+
     def available_resources(self, memory_bytes: int, slots: int, own: int = 0) -> NodeResources:
-        """Return the node as placement sees it, with this memory and these slots available.
-        Placement spreads a pool by its own workers (`own`) and by gangs, which will need slots;
-        other workers only break ties."""
+        """Return the node as placement sees it, with this memory and these slots available. `own`:
+        as for `placed_ranks`."""
         return NodeResources(
             self.node.name,
             slots,
@@ -131,7 +135,7 @@ class NodeState(msgspec.Struct, eq=False):
             self.node.memory_bytes,
             len(self.free_gpus),
             self.node.gpus,
-            ranks=(own + self.ganged) * _FIRST + self.ranks,
+            ranks=self.placed_ranks(own),
             block=self.node.block,
             features=self.node.features,
             usable=self.is_up,

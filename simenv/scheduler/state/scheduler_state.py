@@ -40,7 +40,7 @@ KEPT_MARGIN_NS = 2_000_000_000  # margin between the drop of a kept state and th
 class SchedulerState:
     """All tasks, workers, pools, nodes and reservations of one environment. `epoch` is the high
     part of every fence, `next_task` the number of the next task to be accepted, `next_start` that
-    of the next worker start."""
+    of the next worker start: no start of an earlier epoch has one of these numbers."""
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class SchedulerState:
         self.unreaped_workers: dict[str, int] = {}  # start of lost workers that may still run
         # By name of a lost worker: its task, charged if the launcher reports the worker's own end.
         self.uncharged: dict[str, core.TaskRecord] = {}
-        self.next_start = 1
+        self.next_start = (epoch << core.START_BITS) + 1
         self.starts_left = 0  # workers that may still be started in this tick
         self.lacks_workers = False  # since the last tick a task came to a pool without workers
         self.last_short_ns = -(10**18)  # last submission of a short task

@@ -8,7 +8,7 @@ from simenv import model, text
 from simenv.errors import InsufficientError, NotReservedError, SimenvError
 from simenv.model.views import base_of
 from simenv.scheduler.core import END_MARGIN_NS, RUNS, Phase, Route, TaskRecord
-from simenv.scheduler.dispatch import dedicated_workers, gang_scheduling
+from simenv.scheduler.dispatch import dedicated_workers, gang_scheduling, planned_reservations
 from simenv.scheduler.queueing.lanes import LONG_US
 from simenv.scheduler.reservations.circuit_times import ProgramSize
 from simenv.scheduler.reservations.policies import DELAYED, REJECTED, PolicyVerdict
@@ -181,7 +181,7 @@ def pending_reason(state: scheduler_state.SchedulerState, record: TaskRecord, no
         return _dependency_reason(state, record)
     if state.draining:
         return "the service is shutting down"
-    if state.closing_ns and gang_scheduling.too_late(state, record, now_ns):
+    if state.closing_ns and planned_reservations.too_late(state, record, now_ns):
         left_s = max(0, state.closing_ns - now_ns) / 1e9
         if not (state.limits.end_ns and state.closing_ns == state.limits.end_ns - END_MARGIN_NS):
             return f"maintenance begins in {text.duration(left_s)}, before it would end"

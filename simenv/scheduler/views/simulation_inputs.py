@@ -1,23 +1,141 @@
-"""Inputs of the simulation of starts: run times, and copies of queues."""
+"""Inputs of the simulation of starts: its nodes, workers and planned reservations, run times, and
+copies of queues.
+"""
 
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Mapping
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any, TypeVar
+
+import msgspec
 
 from simenv.model import TaskOptions, TaskSpec
 from simenv.model.accounts import ROOT
 from simenv.scheduler import core
+from simenv.scheduler.dispatch import planned_reservations
 from simenv.scheduler.queueing.lanes import SMALL_US
 from simenv.scheduler.queueing.queue import PoolQueue
 from simenv.scheduler.state import pools, scheduler_state
 
 T = TypeVar("T")
 MAX_TASKS = 100_000  # of one pool that are simulated, from the front of its queue
+RESERVED = 0  # place and number of what holds a worker for a planned reservation
 _FAR = 5.0  # standard deviations of the logarithm above which the tail is approximated
+
+
+class SimNode(msgspec.Struct, eq=False):
+    """Node with the slots and the memory that are free at the time of the simulation."""
+
+    slots: int
+    free: int
+    memory: int
+    claimed: int = 0  # see `NodeState`
+    backfill: int = 0
+    long_slots: int = 0
+    lines: list[SimPool] = []  # pools with workers here
+    wide: list[SimRun] = []  # that may give slots back
+
+    @property
+    def load(self) -> int:
+        return self.claimed + self.backfill - self.free
+
+
+Shares = tuple[tuple[SimNode, int], ...]  # hosts with slots
+Entry = tuple[int, float, core.TaskRecord]  # (place in the queue, expected time, task)
+Fifo = deque[Entry]
+
+
+class SimPool(msgspec.Struct, eq=False):
+    """Waiting tasks of a pool in their order, and its idle workers."""
+
+    pool: pools.Pool
+    # By reservation with dedicated workers, owner if the slots of owners are limited, and whether
+    # the tasks are long.
+    fifos: dict[tuple[int, str, bool], Fifo]
+    waiting: int = 0  # tasks
+    new: dict[int, core.TaskRecord] = {}  # new tasks, see NEW
+    queue: PoolQueue | None = None  # copied from the pool
+    idle: Counter[tuple[SimNode, int]] = msgspec.field(default_factory=Counter)  # and reservation
+    gangs: list[Shares] = []  # idle workers of several ranks
+    granted: int = 0  # slots
+    more_workers: int = 0  # that could still be started
+    held: list[tuple[Fifo, Entry]] = []  # tasks that are set aside
+
+
+class SimRun(msgspec.Struct, eq=False):
+    """A worker that runs tasks, or starts, until `end_us`. `shares`: granted until then."""
+
+    line: SimPool
+    end_us: float
+    shares: Shares
+    reservation: int = 0
+    memory: int = 0
+    is_long: bool = False
+    owner: str = ""
+    tasks: int = 1
+    stays: bool = True  # it takes further tasks
+
+    @property
+    def host(self) -> SimNode:
+        return self.shares[0][0]
+
+
+class PlannedSlots(msgspec.Struct, eq=False):
+    """Reservation to come, whose slots are kept, see `planned_reservations`. `spare_slots`: those
+    that runs may have at its begin; `spare_workers`: those of its pool that they may."""
+
+    line: SimPool
+    begin_us: float
+    end_us: float
+    workers: int
+    spare_slots: int
+    spare_workers: int
+
+    def entries(self, now_ns: int, now_us: float) -> list[Entry]:
+        """Return what holds its workers until its end, for the queue of its pool."""
+        pool = self.line.pool
+        record = new_task(pool, "", RESERVED, now_ns)
+        record.cost_us = 0.0  # no task is held back for it
+        work_us = max(0.0, self.end_us - now_us) * pool.large.speed
+        return [(RESERVED, work_us, record)] * self.workers
+
+    def lacks(self, line: SimPool, record: core.TaskRecord, now_us: float) -> bool:
+        """Return whether a task of a pool must not start now."""
+        is_soon = record.cost_us <= planned_reservations.SOON_US
+        if is_soon or self.begin_us >= now_us + record.cost_us:
+            return False
+        ranks = 0 if _needs_no_slots(line.pool) else line.pool.spec.ranks
+        return self.spare_slots < ranks or (self.line is line and self.spare_workers < 1)
+
+    def count(self, run: SimRun) -> None:
+        """Count a run that starts."""
+        if run.end_us > self.begin_us:
+            self.spare_workers -= self.line is run.line
+            if not _needs_no_slots(run.line.pool):
+                self.spare_slots -= sum(slots for _, slots in run.shares)
+
+
+def _needs_no_slots(pool: pools.Pool) -> bool:
+    return pool.is_exclusive or pool.spec.jobs is not None
+
+
+def planned_slots(
+    state: scheduler_state.SchedulerState, lines: Iterable[SimPool], now_ns: int
+) -> list[PlannedSlots]:
+    """Return the reservations to come, but those of paced devices."""
+    by_pool = {line.pool.spec.name: line for line in lines if not line.pool.spec.pace}
+    return [
+        PlannedSlots(
+            by_pool[each.pool], max(0.0, (each.begin_ns - now_ns) / 1e3),
+            (each.end_ns - now_ns) / 1e3, each.workers,
+            *planned_reservations.spare(state, each, now_ns),
+        )
+        for each in state.calendar.planned
+        if each.pool in by_pool
+    ]  # fmt: skip
 
 
 def starts_tasks(state: scheduler_state.SchedulerState, pool: pools.Pool) -> bool:

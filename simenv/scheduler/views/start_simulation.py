@@ -3,9 +3,9 @@
 Discrete events: the end of a run, a worker that is ready, a paced device that is nearly free. After
 each of them the tasks whose turn it is start on idle workers, by the rules of `dispatcher` and
 `gang_scheduling`: order of the queue, slots and memory of nodes, long tasks and last slots, slots
-of wide tasks, dedicated workers, limits of devices and owners. Runs last as long as the estimator
-expects. Tasks that are not submitted yet, and chunks, whose tasks start within some milliseconds,
-are left out.
+of wide tasks, dedicated workers, limits of devices and owners, slots kept for planned reservations,
+which then get their workers. Runs last as long as the estimator expects. Tasks that are not
+submitted yet, and chunks, whose tasks start within some milliseconds, are left out.
 
 Invariant: the state is only read. Queues are copied at the beginning, so that the simulation can go
 on in slices while they change; a task that has started since then is skipped.
@@ -18,72 +18,19 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from itertools import count, islice
 
-import msgspec
-
 from simenv.model import WorkerState
 from simenv.scheduler import core
-from simenv.scheduler.dispatch import gang_scheduling
+from simenv.scheduler.dispatch import gang_scheduling, planned_reservations
 from simenv.scheduler.dispatch.dispatcher import PARALLEL_FROM_US
 from simenv.scheduler.queueing.lanes import LONG_US, STEP_NS
-from simenv.scheduler.queueing.queue import PoolQueue
 from simenv.scheduler.state import pools, scheduler_state
 from simenv.scheduler.views import simulation_inputs as inputs
+from simenv.scheduler.views.simulation_inputs import Fifo, Shares, SimNode, SimPool, SimRun
 from simulators import catalog
 
 STEP = 128  # tasks or events between two yields: about 0.5 ms
 MIN_START_US = 50_000.0
 NEW = 2**62  # numbers of new tasks, whose starts are asked for; they take no slots
-
-
-class _Host(msgspec.Struct, eq=False):
-    """Node with the slots and the memory that are free at the time of the simulation."""
-
-    slots: int
-    free: int
-    memory: int
-    claimed: int = 0  # see `NodeState`
-    backfill: int = 0
-    long_slots: int = 0
-    lines: list[_Line] = []  # pools with workers here
-    wide: list[_Run] = []  # that may give slots back
-
-
-_Shares = tuple[tuple[_Host, int], ...]  # hosts with slots
-_Fifo = deque[tuple[int, float, core.TaskRecord]]  # (place in the queue, expected time, task)
-
-
-class _Line(msgspec.Struct, eq=False):
-    """Waiting tasks of a pool in their order, and its idle workers."""
-
-    pool: pools.Pool
-    # By reservation with dedicated workers, owner if the slots of owners are limited, and whether
-    # the tasks are long.
-    fifos: dict[tuple[int, str, bool], _Fifo]
-    waiting: int = 0  # tasks
-    new: dict[int, core.TaskRecord] = {}  # new tasks, see NEW
-    queue: PoolQueue | None = None  # copied from the pool
-    idle: Counter[tuple[_Host, int]] = msgspec.field(default_factory=Counter)  # and reservation
-    gangs: list[_Shares] = []  # idle workers of several ranks
-    granted: int = 0  # slots
-    more_workers: int = 0  # that could still be started
-
-
-class _Run(msgspec.Struct, eq=False):
-    """A worker that runs tasks, or starts, until `end_us`. `shares`: granted until then."""
-
-    line: _Line
-    end_us: float
-    shares: _Shares
-    reservation: int = 0
-    memory: int = 0
-    is_long: bool = False
-    owner: str = ""
-    tasks: int = 1
-    stays: bool = True  # it takes further tasks
-
-    @property
-    def host(self) -> _Host:
-        return self.shares[0][0]
 
 
 class StartSimulation:
@@ -106,11 +53,12 @@ class StartSimulation:
         self._order = count()
         self._usage = state.fair_share.copy()
         self._defers = False  # tasks of several ranks wait for accounts that go first
-        self._events: list[tuple[float, int, _Run | _Line]] = []
-        self._lines: list[_Line] = []
+        self._events: list[tuple[float, int, SimRun | SimPool | inputs.PlannedSlots]] = []
+        self._lines: list[SimPool] = []
+        self._planned: list[inputs.PlannedSlots] = []  # to come
         up = state.nodes.expected()
         self._hosts = {
-            name: _Host(host.node.slots, host.free_slots if host in up else 0, host.free_memory)
+            name: SimNode(host.node.slots, host.free_slots if host in up else 0, host.free_memory)
             for name, host in state.nodes.hosts.items()
         }
         self._costs_us: dict[tuple[int, int, int], float] = {}
@@ -128,11 +76,14 @@ class StartSimulation:
         self._used = Counter(scheduler_state.running_slots(state) if self._caps else {})
 
     def steps(self) -> Iterator[None]:
-        """Run the simulation; yields often, so that the caller can do other work."""
-        self._lines = [_Line(pool, {}) for pool in self._state.pools.values()]
+        """SimRun the simulation; yields often, so that the caller can do other work."""
+        self._lines = [SimPool(pool, {}) for pool in self._state.pools.values()]
         for line in self._lines:  # at once, so that all is of one time
             self._read_workers(line)
             self._copy_queue(line)
+        self._planned = inputs.planned_slots(self._state, self._lines, self.now_ns)
+        for planned in self._planned:
+            self._push(planned.begin_us, planned)
         yield
         for line in self._lines:
             if line.queue is not None:
@@ -145,12 +96,17 @@ class StartSimulation:
             for host, reservation in list(line.idle):
                 while reservation and self._start_next(line, host, reservation):
                     pass
-        self._dispatch(self._hosts.values())
+        hosts = list(self._hosts.values())
+        for first in range(0, len(hosts), STEP // 4):
+            self._dispatch(hosts[first : first + STEP // 4])
+            yield
         events, steps = self._events, 0
         while events and self._left:
             self._now_us, _, event = heapq.heappop(events)
-            if isinstance(event, _Line):
+            if isinstance(event, SimPool):
                 self._dispatch([host for host in self._hosts.values() if event in host.lines])
+            elif isinstance(event, inputs.PlannedSlots):
+                self._begin_planned(event)
             elif event.end_us == self._now_us and not self._goes_on(event):
                 self._end(event)  # at another time: it got fewer slots, a later event ends it
             steps += 1
@@ -159,19 +115,19 @@ class StartSimulation:
 
     # --- the present state ------------------------------------------------------------------------
 
-    def _read_workers(self, line: _Line) -> None:
+    def _read_workers(self, line: SimPool) -> None:
         """Add the workers of a pool."""
         for worker in line.pool.workers.values():
             is_busy = bool(worker.held)
             if not is_busy and worker.state not in (WorkerState.STARTING, WorkerState.IDLE):
                 continue
             host = self._hosts[worker.host.node.name]
-            shares: _Shares = ((host, 0),)
+            shares: Shares = ((host, 0),)
             if worker.ranks > 1:
                 shares = tuple((self._hosts[h.node.name], n) for h, n in worker.host_ranks)
             elif is_busy and worker.slots:
                 shares = ((host, worker.slots - bool(worker.reservation_id)),)
-            run = _Run(line, 0.0, shares, worker.reservation_id, worker.memory_bytes)
+            run = SimRun(line, 0.0, shares, worker.reservation_id, worker.memory_bytes)
             run.stays, run.tasks = not worker.leaving, len(worker.held)
             if line not in host.lines:
                 host.lines.append(line)
@@ -192,7 +148,7 @@ class StartSimulation:
                 run.end_us = max(MIN_START_US, core.START_NS / 1e3 - age_us)
                 self._push(run.end_us, run)
 
-    def _add_workers(self, line: _Line) -> None:
+    def _add_workers(self, line: SimPool) -> None:
         """Add the workers that the pool will start for its waiting tasks, see `Pool.target`; each
         starts on the node with the most slots for each worker of the pool."""
         pool, ranks, live = line.pool, line.pool.spec.ranks, line.pool.live()
@@ -208,18 +164,18 @@ class StartSimulation:
         while live < most:
             for _ in range(min(most - live, max(1, live))):
                 name = max(names, key=lambda each: self._hosts[each].slots - own[each])
-                shares: _Shares = ((self._hosts[name], 0),)
+                shares: Shares = ((self._hosts[name], 0),)
                 if ranks > 1:
                     slots_of = {self._hosts[each]: self._hosts[each].slots for each in names}
                     shares = inputs.spread(slots_of, ranks)
                 own[name] += 1
                 if line not in shares[0][0].lines:
                     shares[0][0].lines.append(line)
-                self._push(ready_us, _Run(line, ready_us, shares, tasks=0))
+                self._push(ready_us, SimRun(line, ready_us, shares, tasks=0))
                 live += 1
             ready_us += core.START_NS / 1e3
 
-    def _copy_queue(self, line: _Line) -> None:
+    def _copy_queue(self, line: SimPool) -> None:
         """Copy the queue of a pool that starts tasks, with a new task of each of `owners`."""
         if inputs.starts_tasks(self._state, line.pool):
             line.queue = inputs.copied(line.pool.queue)
@@ -230,7 +186,7 @@ class StartSimulation:
                 line.new[record.number] = record
                 line.queue.append([record])
 
-    def _read_queue(self, line: _Line) -> Iterator[None]:
+    def _read_queue(self, line: SimPool) -> Iterator[None]:
         """Read the order of the copied queue."""
         queue, fifos, has_own = line.queue, line.fifos, bool(self._state.dedicated)
         assert queue is not None
@@ -280,10 +236,10 @@ class StartSimulation:
 
     # --- events -----------------------------------------------------------------------------------
 
-    def _push(self, time_us: float, event: _Run | _Line) -> None:
+    def _push(self, time_us: float, event: SimRun | SimPool | inputs.PlannedSlots) -> None:
         heapq.heappush(self._events, (time_us, next(self._order), event))
 
-    def _add_idle(self, run: _Run) -> None:
+    def _add_idle(self, run: SimRun) -> None:
         if run.stays and run.line.pool.spec.ranks > 1:
             run.line.gangs.append(run.shares)
         elif run.stays:
@@ -291,30 +247,52 @@ class StartSimulation:
 
     def _begin(
         self,
-        line: _Line,
+        line: SimPool,
         record: core.TaskRecord,
         run_us: float,
-        shares: _Shares,
+        shares: Shares,
         reservation: int = 0,
         memory: int = 0,
-    ) -> _Run:
+    ) -> SimRun:
         """Start a task: grant slots and memory until its end, and the time of a paced device."""
         end_us = self._now_us + run_us
-        run = _Run(line, end_us, shares, reservation, memory, record.cost_us > LONG_US)
+        run = SimRun(line, end_us, shares, reservation, memory, record.cost_us > LONG_US)
         run.owner = record.batch.owner
         self._count(run, 1)
+        for planned in self._planned if record.number and not reservation else ():
+            planned.count(run)
         self._push(end_us, run)
         self._note_start(line, record)
         if line.pool.spec.pace:
             self._begin_on_device(line, record)
         return run
 
-    def _note_start(self, line: _Line, record: core.TaskRecord) -> None:
+    def _begin_planned(self, planned: inputs.PlannedSlots) -> None:
+        """Give a planned reservation its workers before all tasks, and try the tasks again that
+        were set aside."""
+        self._planned.remove(planned)
+        line = planned.line
+        fifo = line.fifos.setdefault((0, "", False), deque())
+        fifo.extendleft(planned.entries(self.now_ns, self._now_us))
+        line.waiting += planned.workers
+        self._left += planned.workers
+        for host in self._hosts.values():
+            while fifo and fifo[0][0] == inputs.RESERVED and self._start_next(line, host, 0):
+                pass
+        for line in self._lines:
+            for place, entry in reversed(line.held):
+                place.appendleft(entry)
+            line.held.clear()
+        self._dispatch(self._hosts.values())
+
+    def _note_start(self, line: SimPool, record: core.TaskRecord) -> None:
+        if record.number == inputs.RESERVED:
+            return
         self.starts_us[record.number] = self._now_us
         if self._state.gangs:
             self._usage.assigned(record.batch.association, 1, line.pool.queue.units(record))
 
-    def _count(self, run: _Run, sign: int) -> None:
+    def _count(self, run: SimRun, sign: int) -> None:
         """Count what a run takes (`sign` 1), or returns (-1)."""
         for host, slots in run.shares:
             host.free -= sign * slots
@@ -326,7 +304,7 @@ class StartSimulation:
         for device in self._inflight and {run.line.pool.device, ""} & self._inflight.keys():
             self._inflight[device] -= sign * run.tasks
 
-    def _goes_on(self, run: _Run) -> bool:
+    def _goes_on(self, run: SimRun) -> bool:
         """Give the only free slot of a host to the next task, on the worker whose run has ended:
         what the rules below give, in the usual case that they leave no choice."""
         line, (host, slots) = run.line, run.shares[0]
@@ -334,7 +312,7 @@ class StartSimulation:
             return False
         if self._inflight or self._caps or run.reservation or line.pool.spec.pace:
             return False
-        if host.claimed or host.backfill or self._defers or len(line.fifos) > 2:
+        if host.claimed or host.backfill or self._defers or self._planned or len(line.fifos) > 2:
             return False
         host.free, host.memory = 1, host.memory + run.memory
         while (fifo := self._next_fifo(line, 0)) is not None:
@@ -358,7 +336,7 @@ class StartSimulation:
         host.free, host.memory = 0, host.memory - run.memory
         return False
 
-    def _end(self, run: _Run) -> None:
+    def _end(self, run: SimRun) -> None:
         """Return what a run had, and start what can start then."""
         if run.tasks:
             self._count(run, -1)
@@ -370,27 +348,29 @@ class StartSimulation:
         is_bounded = self._inflight or self._caps or self._defers
         self._dispatch(self._hosts.values() if is_bounded else [host for host, _ in run.shares])
 
-    def _dispatch(self, hosts: Iterable[_Host]) -> None:
-        """Start all tasks that can start on these hosts. Pools take turns: the one with the fewest
-        slots is next."""
+    def _dispatch(self, hosts: Iterable[SimNode]) -> None:
+        """Start all tasks that can start on these hosts; next is the pool with the fewest slots."""
         self._start_gangs()
-        candidates = [
-            (line, host)
-            for host in hosts
-            for line in host.lines
-            if line.idle[host, 0] and not self._is_closed(line)
-            if host.free > host.claimed or host.wide or line.pool.is_exclusive
-        ]
-        while candidates:
+        turns: dict[SimPool, list[tuple[int, int, SimNode]]] = {}  # heaps: the freest host first
+        for number, host in enumerate(hosts):
+            for line in (line for line in host.lines if line.idle[host, 0]):
+                heapq.heappush(turns.setdefault(line, []), (host.load, number, host))
+        while turns:
             if self._defers:
                 self._start_gangs()
-            pair = candidates[0] if len(candidates) == 1 else min(candidates, key=_turn)
-            if not self._start_next(*pair, 0):
-                candidates.remove(pair)
+            line = min(turns, key=lambda each: (each.granted, turns[each][0][:2]))
+            load, number, host = turns[line][0]
+            if self._is_closed(line):
+                del turns[line]
+            elif load != host.load:
+                heapq.heapreplace(turns[line], (host.load, number, host))
+            elif not self._start_next(line, host, 0):
+                heapq.heappop(turns[line])
+                turns = {line: heap for line, heap in turns.items() if heap}
         if self._defers:
             self._start_gangs(with_singles=False)
 
-    def _start_next(self, line: _Line, host: _Host, reservation: int) -> bool:
+    def _start_next(self, line: SimPool, host: SimNode, reservation: int) -> bool:
         """Start the next task of a pool on an idle worker of a host; False if none can start.
         `reservation`: on a dedicated worker, which retains a slot."""
         pool = line.pool
@@ -427,7 +407,7 @@ class StartSimulation:
             host.wide.append(run)
         return True
 
-    def _takes_slots(self, line: _Line, fifo: _Fifo) -> bool:
+    def _takes_slots(self, line: SimPool, fifo: Fifo) -> bool:
         """Take the next task from its queue. Return False if it takes no slots: it has left the
         queue, would not end before the allocation, or is a new one, whose start is noted."""
         record = fifo.popleft()[2]
@@ -442,9 +422,10 @@ class StartSimulation:
             return False
         then_ns = self.now_ns + round(self._now_us * 1e3)
         end_ns = self._state.limits.end_ns - core.END_MARGIN_NS  # maintenance: `ExpectedStarts`
-        return end_ns < 0 or not gang_scheduling.ends_after(self._state, record, then_ns, end_ns)
+        ends_after = planned_reservations.ends_after
+        return end_ns < 0 or not ends_after(self._state, record, then_ns, end_ns)
 
-    def _begin_on_device(self, line: _Line, record: core.TaskRecord) -> None:
+    def _begin_on_device(self, line: SimPool, record: core.TaskRecord) -> None:
         """Give a task the next time of its paced device, unless it has one there."""
         name = line.pool.device
         run = self._state.paced.all[name].runs.get(record.number)
@@ -457,12 +438,12 @@ class StartSimulation:
 
     # --- the next task, and its slots -------------------------------------------------------------
 
-    def _opens_us(self, line: _Line) -> float:
+    def _opens_us(self, line: SimPool) -> float:
         """Return when a paced device is so nearly free that the next task is sent."""
         device = self._state.paced.all[line.pool.device]
         return self._device_us[line.pool.device] - device.lookahead_ns / 1e3
 
-    def _is_closed(self, line: _Line) -> bool:
+    def _is_closed(self, line: SimPool) -> bool:
         """Return whether nothing waits in a pool, or its limits or its clock let nothing start."""
         if not (line.waiting or line.new):
             return True
@@ -474,8 +455,22 @@ class StartSimulation:
         fifo = self._next_fifo(line, 0) if again else None
         return fifo is None or fifo[0][2].number not in again
 
-    def _next_fifo(self, line: _Line, reservation: int, *, allow_long: bool = True) -> _Fifo | None:
-        """Return the queue whose first task is next for a worker; None: none is. A worker without a
+    def _next_fifo(
+        self, line: SimPool, reservation: int, *, allow_long: bool = True
+    ) -> Fifo | None:
+        """Return the queue whose first task is next for a worker; None: none is. Sets tasks aside
+        that would run into a planned reservation."""
+        while (fifo := self._first_fifo(line, reservation, allow_long)) and not reservation:
+            record = fifo[0][2]
+            if not any(planned.lacks(line, record, self._now_us) for planned in self._planned):
+                break
+            if len(line.held) >= planned_reservations.BACKFILL_DEPTH:
+                return self._next_fifo(line, 0, allow_long=False) if allow_long else None
+            line.held.append((fifo, fifo.popleft()))
+        return fifo
+
+    def _first_fifo(self, line: SimPool, reservation: int, allow_long: bool) -> Fifo | None:
+        """Return the queue whose first task is next by the order of the pool. A worker without a
         reservation also takes tasks that dedicated workers leave waiting, see `PoolQueue`."""
         best = other = None
         for (dedicated, owner, is_long), fifo in line.fifos.items():
@@ -493,11 +488,11 @@ class StartSimulation:
         age_key = line.pool.queue.order.age_key
         return other if age_key(other[0][2])[0] + STEP_NS < age_key(best[0][2])[0] else best
 
-    def _is_held_back(self, line: _Line, owner: str) -> bool:
+    def _is_held_back(self, line: SimPool, owner: str) -> bool:
         limit = self._state.quotas.of(owner).max_running_slots
         return bool(limit) and self._used[owner] + line.pool.spec.ranks > limit
 
-    def _may_be_long(self, line: _Line, host: _Host) -> bool:
+    def _may_be_long(self, line: SimPool, host: SimNode) -> bool:
         """Return whether a long task may start, see `dispatcher`."""
         free = host.free - host.claimed - host.backfill
         if line.pool.spec.pace or free != 1 or host.slots == 1:
@@ -512,7 +507,7 @@ class StartSimulation:
         return not has_short and self._now_us >= self._short_until_us
 
     def _slots(
-        self, line: _Line, host: _Host, record: core.TaskRecord, run_us: float, free: int
+        self, line: SimPool, host: SimNode, record: core.TaskRecord, run_us: float, free: int
     ) -> int:
         """Return the slots of a task that starts, of `free` ones on its host; see `dispatcher`."""
         bound = min(record.route.max_slots, free)
@@ -522,6 +517,9 @@ class StartSimulation:
             bound = min(bound, free - host.backfill - keeps_one)
         if self._caps and (limit := self._state.quotas.of(record.batch.owner).max_running_slots):
             bound = min(bound, limit - self._used[record.batch.owner])
+        for planned in self._planned:
+            if planned.begin_us < self._now_us + record.cost_us:
+                bound = min(bound, planned.spare_slots)
         if bound <= 1 or run_us < PARALLEL_FROM_US:
             return 1
         usable = {each: max(0, each.free - each.claimed) for each in self._hosts.values()}
@@ -529,7 +527,7 @@ class StartSimulation:
         sharers = min(line.waiting + 1, max(idle, line.more_workers + idle, 1))
         return max(1, min(bound, sum(usable.values()) // sharers))
 
-    def _take_back_slot(self, run: _Run) -> None:
+    def _take_back_slot(self, run: SimRun) -> None:
         """Take a slot from a wide task, for a short one; see `gang_scheduling`."""
         host, slots = run.shares[0]
         host.free += 1
@@ -558,19 +556,20 @@ class StartSimulation:
                 continue
             lines.remove(line)
 
-    def _heads(self, lines: list[_Line]) -> list[gang_scheduling.Head]:
+    def _heads(self, lines: list[SimPool]) -> list[gang_scheduling.Head]:
         fifos = [(x, self._next_fifo(x, 0)) for x in lines if not self._is_closed(x)]
         return [(line.pool.queue, fifo[0][2]) for line, fifo in fifos if fifo]
 
-    def _start_gang(self, line: _Line) -> bool:
+    def _start_gang(self, line: SimPool) -> bool:
         """Start the next task of a pool of workers of several ranks, or claim slots for it; False
         if it must wait."""
         fifo = self._next_fifo(line, 0)
         if fifo is None or not line.gangs:
             return False
         _, cost_us, record = fifo[0]
-        shares = min(line.gangs, key=_missing)
-        if _missing(shares) and record.number < NEW:
+        lacks = {shares: sum(max(0, n + host.load) for host, n in shares) for shares in line.gangs}
+        shares = min(lacks, key=lacks.__getitem__)
+        if lacks[shares] and record.number < NEW:
             is_long = any(host.slots - host.long_slots < ranks for host, ranks in shares)
             for host, ranks in shares:
                 host.claimed += 0 if is_long else ranks
@@ -581,19 +580,10 @@ class StartSimulation:
             self._begin(
                 line, record, inputs.work_us(self._state, line.pool, record, cost_us), shares
             )
-        elif record.number >= NEW and _missing(shares):  # it claims nothing: when all is over there
+        elif record.number >= NEW and lacks[shares]:  # it claims nothing: when all is over there
             hosts = {host for host, _ in shares}
-            runs = (event for *_, event in self._events if isinstance(event, _Run))
+            runs = (event for *_, event in self._events if isinstance(event, SimRun))
             ends = (run.end_us for run in runs if any(host in hosts for host, _ in run.shares))
             key = self._new[record.number]
             self.new_us[key] = max([self.new_us[key], *ends])
         return True
-
-
-def _turn(pair: tuple[_Line, _Host]) -> tuple[int, int]:
-    line, host = pair
-    return line.granted, host.claimed + host.backfill - host.free
-
-
-def _missing(shares: _Shares) -> int:
-    return sum(max(0, n - host.free + host.claimed + host.backfill) for host, n in shares)

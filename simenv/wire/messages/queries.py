@@ -33,6 +33,7 @@ class Role(enum.StrEnum):
     WORKER = "worker"  # runs the tasks that the service sends
     ADMIN = "admin"  # sees and controls all of the environment
     GATEWAY = "gateway"  # exchanges tokens of users for certificates, and sees what has no owner
+    MONITOR = "monitor"  # reads the metrics
 
 
 class ClientMessage(msgspec.Struct, frozen=True, array_like=True):

@@ -29,7 +29,7 @@ class TokenInfo(msgspec.Struct, frozen=True):
     number: str
     user: str  # "": the environment's own user
     account: str  # charged by default; "": the user's default
-    role: str  # client or admin
+    role: str  # client, admin or monitor
     purpose: str  # text of its maker: "notebook"
     at_s: float
     expires_s: float

@@ -4,16 +4,21 @@ as long as it was expected to take; nothing is random."""
 import heapq
 import itertools
 
-from checked_scheduler import SECOND, CheckedScheduler
+from checked_scheduler import SECOND, CheckedScheduler, cluster, route
 
 from simenv.model import PoolSpec, TaskState
+from simenv.model.reservations import CalendarEntry, ReservationRequest
 from simenv.scheduler import core
+from simenv.scheduler.events import reservations
 from simenv.wire.messages.client import STATES, AttemptResult
 
 START_NS = 600_000_000
 EXIT_NS = 50_000_000
 TICK_NS = 50_000_000
 DONE = STATES.index(TaskState.DONE)
+WALL_NS = 1_800_000_000 * SECOND
+BEGIN_S = 60.0
+MAIN = PoolSpec("main", "any", min=4, max=4)
 
 
 class Simulation(CheckedScheduler):
@@ -112,3 +117,32 @@ class Simulation(CheckedScheduler):
     def _at(self, delay_ns: int, kind: str, what: object) -> None:
         now_ns = getattr(self, "now_ns", 0)
         heapq.heappush(self._events, (now_ns + delay_ns, next(self._order), kind, what))
+
+
+class Planned(Simulation):
+    """Four slots, two of which a reservation wants a minute from now."""
+
+    def __init__(self, *specs: PoolSpec, workers: int = 2, every_s: float = 0.0) -> None:
+        super().__init__(cluster(4), *(specs or (MAIN,)))
+        self.run(1.0, until_idle=False)  # until all workers have joined
+        ask = ReservationRequest(device="main", workers=workers)
+        self.begin_ns = self.now_ns + round(BEGIN_S * SECOND)
+        begin_s = (WALL_NS + self.begin_ns) / 1e9
+        self.state.calendar.add(CalendarEntry(begin_s, 30.0, every_s, ask=ask, id=1))
+        self.advance()
+
+    def advance(self) -> None:
+        self.keep(self.scheduler.wall_clock_tick(WALL_NS + self.now_ns, self.now_ns))
+
+    def _happen(self, kind: str, what: object) -> None:
+        super()._happen(kind, what)
+        if kind == "tick" and hasattr(self, "begin_ns"):
+            self.advance()
+
+    def tasks(self, count: int, seconds: float, **changes: object) -> list[int]:
+        return self.submit(count, along=route(seconds * 1e6, max_slots=1, **changes))
+
+    def reserve(self, workers: int = 2, ttl_s: float = 30.0) -> str:
+        ask = ReservationRequest(device="main", workers=workers, ttl_ns=round(ttl_s * SECOND))
+        decision, _ = reservations.reserve(self.state, ask, "", WALL_NS + self.now_ns, dry=False)
+        return decision.status

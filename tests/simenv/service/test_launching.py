@@ -78,6 +78,21 @@ def test_each_start_of_worker_has_its_own_number(bench: ServiceHarness) -> None:
     assert bench.paper.commands["main-0"].start > first
 
 
+def test_start_of_a_crashed_service_cannot_join_as_a_worker_of_the_next(
+    bench: ServiceHarness,
+) -> None:
+    """It loads its modules during the crash, and finds the new service by `worker.json`."""
+    earlier = bench.paper.commands["main-0"].start
+    bench.restart()
+    left = bench.listener.connect(PeerKind.WORKER, b"left")
+    join = m.Join("test", "main-0", 1, NODE, bench.state.epoch, (), earlier)
+    left.send(codec.encode(join))
+    bench.step()
+    assert isinstance(last(left), m.StopWorker)
+    bench.join()
+    assert is_ready(bench)
+
+
 def test_join_of_another_worker_start_is_answered_with_stop(bench: ServiceHarness) -> None:
     start = bench.paper.commands["main-0"].start
     client = bench.listener.connect(PeerKind.WORKER, b"main-0.77")

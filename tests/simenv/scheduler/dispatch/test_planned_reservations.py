@@ -3,48 +3,15 @@
 from __future__ import annotations
 
 import pytest
-from checked_scheduler import SECOND, cluster, route, wide
-from simulation import Simulation
+from checked_scheduler import route, wide
+from simulation import BEGIN_S, MAIN, WALL_NS, Planned
 
 from simenv.model import PoolSpec
 from simenv.model.reservations import CalendarEntry, ReservationRequest
 from simenv.scheduler.dispatch import planned_reservations
-from simenv.scheduler.events import calendar, reservations
 from simenv.scheduler.views.admission import pending_reason
 
-WALL_NS = 1_800_000_000 * SECOND
-BEGIN_S = 60.0
-MAIN = PoolSpec("main", "any", min=4, max=4)
 SIDE = PoolSpec("side", "any", min=4, max=4)
-
-
-class Planned(Simulation):
-    """Four slots, two of which a reservation wants a minute from now."""
-
-    def __init__(self, *specs: PoolSpec, workers: int = 2, every_s: float = 0.0) -> None:
-        super().__init__(cluster(4), *(specs or (MAIN,)))
-        self.run(1.0, until_idle=False)  # until all workers have joined
-        ask = ReservationRequest(device="main", workers=workers)
-        self.begin_ns = self.now_ns + round(BEGIN_S * SECOND)
-        begin_s = (WALL_NS + self.begin_ns) / 1e9
-        self.state.calendar.add(CalendarEntry(begin_s, 30.0, every_s, ask=ask, id=1))
-        self.advance()
-
-    def advance(self) -> None:
-        self.keep(calendar.advance(self.state, WALL_NS + self.now_ns, self.now_ns))
-
-    def _happen(self, kind: str, what: object) -> None:
-        super()._happen(kind, what)
-        if kind == "tick" and hasattr(self, "begin_ns"):
-            self.advance()
-
-    def tasks(self, count: int, seconds: float, **changes: object) -> list[int]:
-        return self.submit(count, along=route(seconds * 1e6, max_slots=1, **changes))
-
-    def reserve(self, workers: int = 2, ttl_s: float = 30.0) -> str:
-        ask = ReservationRequest(device="main", workers=workers, ttl_ns=round(ttl_s * SECOND))
-        decision, _ = reservations.reserve(self.state, ask, "", WALL_NS + self.now_ns, dry=False)
-        return decision.status
 
 
 def test_long_tasks_leave_the_workers_that_a_reservation_will_need() -> None:

@@ -14,7 +14,7 @@ from checked_scheduler import (
     wide,
 )
 from claimant import Claimant
-from simulation import Simulation
+from simulation import BEGIN_S, Planned, Simulation
 
 from simenv.model import OwnerLimits, PoolSpec
 from simenv.scheduler import core
@@ -151,6 +151,37 @@ def test_workers_that_are_starting_count() -> None:
     begin_ns = machine.now_ns
     machine.run(100.0)
     assert starts_us[-1] * 1e3 == pytest.approx(max(machine.began.values()) - begin_ns, rel=0.5)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_slots_kept_for_a_planned_reservation_delay_starts(ranks: int) -> None:
+    machine = Planned()
+    long = machine.tasks(2, 120.0)
+    long += machine.submit(2, along=wide(2, 80e6, 2**20) if ranks > 1 else route(80e6, max_slots=1))
+    short = machine.tasks(3, 20.0)
+    machine.run(1.0, until_idle=False)
+    begin_ns, starts_us = machine.now_ns, simulated(machine).starts_us
+    waiting = [r.number for r in machine.state.tasks.values() if r.phase == core.WAITING]
+    assert starts_us.keys() == set(waiting)
+    machine.run((machine.begin_ns - machine.now_ns) / SECOND, until_idle=False)
+    assert machine.reserve() == "accepted"
+    machine.state.calendar.decide(1, machine.state.calendar.planned[0].end_ns / 1e9 + 1e12)
+    machine.run(1_000.0)
+    assert min(machine.began[task] for task in long[2:]) > machine.begin_ns
+    assert max(machine.began[task] for task in short) < machine.begin_ns
+    assert [starts_us[number] / 1e6 for number in waiting] == pytest.approx(
+        [(machine.began[number] - begin_ns) / SECOND for number in waiting], abs=2.0
+    )
+
+
+def test_wide_task_is_simulated_on_the_slots_that_a_planned_reservation_leaves() -> None:
+    machine = Planned()
+    machine.run(1.0, until_idle=False)
+    first = machine.submit(1, along=route(400e6, max_slots=64))
+    second = machine.tasks(1, 500.0)
+    simulation = simulated(machine)
+    assert simulation.starts_us[first[0]] == 0
+    assert simulation.starts_us[second[0]] / 1e6 == pytest.approx(BEGIN_S + 29.0, abs=2.0)
 
 
 @pytest.mark.parametrize("policy", POLICIES)

@@ -134,7 +134,8 @@ def test_ends_are_counted_once_after_crash_at_any_moment(ready: ServiceHarness) 
     finished(ready, tasks[:1])
     counted = total(ready)
     assert counted[0] == 1
-    assert ready.loop.workers.name_of(b"main-0.1")
+    start = ready.paper.commands["main-0"].start
+    assert ready.loop.workers.name_of(f"main-0.{start}".encode())
     crc = zlib.crc32(b"r")
     lost = m.AttemptResult(tasks[1].task, tasks[1].attempt, 2, b"r", crc, run_us=RUN_US)
     message = m.AttemptResults(Origin("main-0", "here", 1, "test"), "statevector", "", 1, [lost])

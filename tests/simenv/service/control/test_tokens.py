@@ -10,8 +10,8 @@ import msgspec
 import pytest
 from failing import fails
 from memory_transport import MemoryConnection
-from multi_user_harness import MultiUserHarness
 from service import spec
+from token_harness import DAY_S, TokenHarness
 
 from simenv.errors import ConfigError, KeyRefusedError
 from simenv.model import ReservationRequest, TaskOptions, task_name
@@ -19,7 +19,7 @@ from simenv.model.reservations import CalendarEntry
 from simenv.service import tokens as service_tokens
 from simenv.service.tokens import MAX_LIFETIME_S, MAX_OF_RESERVATION, MAX_OF_USER
 from simenv.wire import keyfiles
-from simenv.wire.keyfiles import ServerFile, new_pair
+from simenv.wire.keyfiles import new_pair
 from simenv.wire.messages import accounting, client as m
 from simenv.wire.messages.admin import (
     AddCalendarEntry,
@@ -43,54 +43,10 @@ from simenv.wire.messages.tokens import (
     ExchangeToken,
     GetTokens,
     RevokeToken,
-    TokenCertificate,
-    TokenCreated,
     TokenInfo,
     Tokens,
 )
 from simenv.wire.transport.sockets import PeerKind
-
-SERVER = ServerFile(1, "p" * 40, "s" * 40, "tcp://127.0.0.1:7")
-DAY_S = 86_400.0
-
-
-class TokenHarness(MultiUserHarness):
-    """Two clients, an admin, and a gateway with a key."""
-
-    def arrive(self) -> None:
-        self.loop.tokens.server = SERVER
-        if "web" not in self.key:
-            self.key["web"] = new_pair().public
-            self.say(AddKey(1, "web", "gateway", self.key["web"]))
-        web = self.key.pop("web")
-        super().arrive()
-        self.key["web"] = web
-        self.web = self.listener.connect(PeerKind.CLIENT, b"web", web)
-
-    def create(
-        self, peer: MemoryConnection | None = None, user: str = "", role: str = "client",
-        lifetime_s: float = DAY_S, once: bool = False, purpose: str = "test", reservation: int = 0,
-    ) -> TokenCreated:  # fmt: skip
-        message = CreateToken(1, user, "", role, purpose, lifetime_s, once, reservation)
-        return self.get(TokenCreated, message, peer)
-
-    def exchange(self, secret: str, public_key: str = "") -> TokenCertificate:
-        message = ExchangeToken(1, secret, public_key or new_pair().public)
-        return self.get(TokenCertificate, message, self.web)
-
-    def enter(self, secret: str) -> MemoryConnection:
-        """Return the connection that a gateway opens for the user of a token."""
-        public_key = new_pair().public
-        self.exchange(secret, public_key)
-        return self.listener.connect(PeerKind.CLIENT, public_key[:8].encode(), public_key)
-
-    def tick(self) -> None:
-        self.loop.tokens._ticked_s = 0.0
-        self.step()
-
-    def audited(self) -> str:
-        events = self.get(m.Events, m.GetEvents(1, 0, 1000)).events
-        return "\n".join(f"{each.kind} {each.subject} {each.message}" for each in events)
 
 
 @pytest.fixture
@@ -166,7 +122,7 @@ def test_user_cannot_make_tokens_of_others_or_with_more_rights(town: TokenHarnes
         CreateToken(1, "nobody", "", "client", "", DAY_S),
     ):
         assert town.refusal(message, town.ana).code == "not_allowed"
-    for role in ("admin", "gateway", "worker", "root"):
+    for role in ("admin", "gateway", "worker", "monitor", "root"):
         refusal = town.refusal(CreateToken(1, "", "", role, "", DAY_S), town.ana)
         assert refusal.code == "option"
     # Nor does a token of a user make one with more rights than its own.

@@ -184,19 +184,20 @@ def test_worker_cannot_join_or_beat_as_another_worker(tmp_path: Path) -> None:
     pools = [{"name": "main", "min": 2, "max": 2}]
     bench = ServiceHarness(tmp_path, pools=pools, isolation="account")
     workers = bench.loop.workers
-    assert workers.joined("main-0", 1, b"first")
-    assert workers.beats("main-0", 1, b"first!")
+    starts = {name: command.start for name, command in bench.paper.commands.items()}
+    assert workers.joined("main-0", starts["main-0"], b"first")
+    assert workers.beats("main-0", starts["main-0"], b"first!")
     for peer in (b"first", b"first!"):
-        assert not workers.joined("main-1", 2, peer)
-        assert not workers.beats("main-1", 2, peer)
+        assert not workers.joined("main-1", starts["main-1"], peer)
+        assert not workers.beats("main-1", starts["main-1"], peer)
     assert workers.name_of(b"first") == "main-0"
-    assert workers.joined("main-1", 2, b"second")
+    assert workers.joined("main-1", starts["main-1"], b"second")
 
 
 def test_command_of_an_isolated_worker_names_nothing_of_the_service(tmp_path: Path) -> None:
     bench = ServiceHarness(tmp_path, isolation="account")
     command = bench.paper.commands["main-0"]
-    folder = tmp_path / "results" / isolation.FOLDER / "main-0.1"
+    folder = tmp_path / "results" / isolation.FOLDER / f"main-0.{command.start}"
     environ = dict(command.environ)
     assert environ["HOME"] == environ["TMPDIR"] == str(command.cwd) == str(folder / "tmp")
     assert not {"USER", "XDG_RUNTIME_DIR", "SIMENV_HOME"} & environ.keys()
@@ -219,7 +220,8 @@ def test_log_of_an_earlier_account_is_not_in_the_report_of_the_next(tmp_path: Pa
 
 def test_worker_whose_files_take_more_than_all_results_may_is_ended(tmp_path: Path) -> None:
     bench = ServiceHarness(tmp_path, isolation="account", results={"keep_gib": 0.001})
-    folder = tmp_path / "results" / isolation.FOLDER / "main-0.1" / "tmp"
+    start = bench.paper.commands["main-0"].start
+    folder = tmp_path / "results" / isolation.FOLDER / f"main-0.{start}" / "tmp"
     bench.loop.result_requests.file_worker.start()
     try:
         (folder / "large").write_bytes(bytes(2**20))
@@ -227,7 +229,7 @@ def test_worker_whose_files_take_more_than_all_results_may_is_ended(tmp_path: Pa
         bench.step()
         bench.loop.result_requests.file_worker.after(lambda _: None)
         bench.step()
-        assert bench.paper.commands["main-0"].start == 1, "below the limit"
+        assert bench.paper.commands["main-0"].start == start, "below the limit"
         (folder / "large").write_bytes(bytes(2**21))
         bench.loop._events._next_sizes_ns = 0
         assert until_step(bench, lambda: "main-0" not in bench.paper.commands)

@@ -1,0 +1,52 @@
+"""Tokens of scrapers, which read the metrics and nothing else."""
+
+import time
+from pathlib import Path
+
+import pytest
+from token_harness import DAY_S, TokenHarness
+
+from simenv.model import TaskOptions
+from simenv.wire.keyfiles import new_pair
+from simenv.wire.messages import client as m
+from simenv.wire.messages.admin import AddKey, GetKeys, GetPools
+from simenv.wire.messages.metrics import GetMetrics, Metrics
+from simenv.wire.messages.queries import GetDevices
+from simenv.wire.messages.tokens import CreateToken, ExchangeToken, GetTokens
+
+
+@pytest.fixture
+def town(tmp_path: Path) -> TokenHarness:
+    return TokenHarness(tmp_path)
+
+
+@pytest.mark.parametrize("user", ["ops", "prometheus"], ids=["of an admin", "of nobody else"])
+def test_role_monitor_reads_the_metrics_and_nothing_else(town: TokenHarness, user: str) -> None:
+    monitor = town.enter(town.create(town.ops, user, role="monitor").secret)
+    assert town.get(Metrics, GetMetrics(1), monitor).pools
+    town.tick()
+    assert town.get(Metrics, GetMetrics(1), monitor).pools
+    for message in (
+        m.Submit(5, "~k", 0, TaskOptions(), []),
+        *(m.GetQueue(1, False, 10), m.GetStatus(1), GetPools(1), GetDevices(1, names=True)),
+        *(GetTokens(1), CreateToken(1, "", "", "client", "", DAY_S), GetKeys(1)),
+    ):
+        assert town.refusal(message, monitor).code == "not_allowed"
+
+
+def test_token_with_the_role_monitor_ends_with_the_role_admin_of_its_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    town = TokenHarness(tmp_path, accounts={"lab": {"users": ["eva"]}})
+    end_s = time.time() + 1_000.0
+    town.say(AddKey(1, "eva", "admin", new_pair().public, end_s))
+    secret = town.create(user="eva", role="monitor").secret
+    monitor = town.enter(secret)
+    assert town.get(Metrics, GetMetrics(1), monitor)
+    monkeypatch.setattr(time, "time", lambda: end_s + 1.0)
+    town.tick()
+    (notice,) = town.heard(monitor)
+    assert isinstance(notice, m.Refused)
+    assert town.say(m.Ping(1), monitor) == []
+    message = ExchangeToken(1, secret, new_pair().public)
+    assert town.refusal(message, town.web).code == "key_refused"
