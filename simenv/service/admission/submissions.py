@@ -464,7 +464,7 @@ class AcceptAnswers:
         enough."""
         for pending, accepted in self._new:
             body = codec.encode(accepted)
-            if pending.message.awaits_result and self._ends_soon(accepted):
+            if (pending.message.awaits_result or len(self._state.tasks) == 1) and self._ends_soon(accepted):
                 self._held.setdefault(pending.peer, []).append((time.monotonic_ns(), body))
             else:
                 self._send(pending.peer, body)
