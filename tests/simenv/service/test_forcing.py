@@ -135,7 +135,7 @@ def bench(tmp_path: Path) -> ServiceHarness:
 
 
 def break_disk(monkeypatch: pytest.MonkeyPatch, calls: int) -> list[int]:
-    """Let the next `calls` calls of fdatasync fail. Returns the sizes of the files at later ones."""
+    """Let the next `calls` calls of fdatasync fail. Returns the file sizes of later ones."""
     sizes: list[int] = []
     results = [OSError(errno.EIO, os.strerror(errno.EIO))] * calls
     fdatasync = os.fdatasync
