@@ -67,7 +67,7 @@ _COMPLETED = m.Completed.__struct_config__.tag
 
 
 def is_completed(body: bytes) -> bool:
-    """Return whether an encoded message is a Completed: an array of less than 16, the kind first."""
+    """Return whether a message is a Completed: a short array whose first element is the kind."""
     return body[1] == _COMPLETED
 
 

@@ -26,7 +26,7 @@ OTHERS = (
     "reservation",
 )  # not on a task's way: drills of their own
 POINTS = [point for point in fault_injection.POINTS if point.partition(".")[0] not in OTHERS]
-# Where the acceptance is stored and not sent, the result is not stored, both are not sent, are sent.
+# The acceptance is stored and not sent; the result is not stored; both are not sent; both are sent.
 ALONE = ("accepted.sent", "finished.received", "completion.before", "completion.sent")
 KILLS = [8, pytest.param(20, marks=pytest.mark.slow)]
 LONGER = 10  # circuits of some hundredths of a second; a kill meets one of them on its way

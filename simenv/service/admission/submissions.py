@@ -445,7 +445,8 @@ class AcceptAnswers:
         self._state = state
         self._send = send
         self._new: list[tuple[PendingSubmit, messages.Accepted]] = []
-        self._held: dict[bytes, list[tuple[PendingSubmit, messages.Accepted]]] = {}  # by peer
+        # By peer: (the message may contain a result, answer).
+        self._held: dict[bytes, list[tuple[bool, messages.Accepted]]] = {}
         self._until_ns: dict[bytes, int] = {}  # by peer, of its first held answer
 
     @property
@@ -473,7 +474,8 @@ class AcceptAnswers:
             hold_s = self._hold_s(pending, accepted)
             if hold_s:
                 until_ns = time.monotonic_ns() + round(hold_s * 1e9)
-                self._held.setdefault(pending.peer, []).append((pending, accepted))
+                held = self._held.setdefault(pending.peer, [])
+                held.append((pending.message.reads_completed, accepted))
                 self._until_ns.setdefault(pending.peer, until_ns)
             else:
                 self._send(pending.peer, codec.encode(accepted))
@@ -500,13 +502,12 @@ class AcceptAnswers:
     def _send_held(self, peer: bytes, result: bytes = b"") -> bool:
         """Send the held answers of a client. Returns whether the last one contains `result`."""
         del self._until_ns[peer]
-        held, is_contained = self._held.pop(peer), False
-        for pending, accepted in held:
-            if result and pending is held[-1][0] and pending.message.reads_completed:
-                is_contained = codec.is_completed(result)
-                if is_contained:
-                    completed: Any = msgspec.Raw(result)
-                    accepted = msgspec.structs.replace(accepted, completed=completed)
+        held = self._held.pop(peer)
+        is_contained = bool(result) and held[-1][0] and codec.is_completed(result)
+        if is_contained:
+            completed: Any = msgspec.Raw(result)
+            held[-1] = True, msgspec.structs.replace(held[-1][1], completed=completed)
+        for _, accepted in held:
             self._send(peer, codec.encode(accepted))
         return is_contained
 

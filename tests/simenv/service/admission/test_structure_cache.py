@@ -190,9 +190,24 @@ def test_acceptance_of_a_short_task_that_is_alone_comes_with_its_result(
     accepted, completed = bench.finish(bench.assigned())
     assert isinstance(accepted, m.Accepted)
     assert isinstance(completed, m.Completed)
-    assert bench.say(alone) != []  # a repeat
+    (repeated,) = bench.say(alone)
+    assert repeated == msgspec.structs.replace(accepted, repeated=True)
     bench.submit(spec(), spec(2), key="~two")
     assert isinstance(bench.submit(spec(3), key="~more"), m.Accepted)  # it is not alone
+
+
+@pytest.mark.parametrize("awaits_result", [True, False])
+def test_result_is_in_the_acceptance_that_it_was_held_for(
+    bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch, awaits_result: bool
+) -> None:
+    monkeypatch.setattr(submissions, "ALONE_HOLD_S", 1_000.0)
+    reads = msgspec.structs.replace(waiting(), awaits_result=awaits_result, reads_completed=True)
+    assert bench.say(reads) == []
+    (accepted,) = bench.finish(bench.assigned())
+    assert isinstance(accepted, m.Accepted)
+    assert accepted.completed is not None
+    (completion,) = accepted.completed.results
+    assert (completion.task, completion.payload) == (accepted.first, b"r")
 
 
 def test_task_with_a_held_acceptance_is_stored(bench: ServiceHarness) -> None:
