@@ -200,9 +200,9 @@ def _pbs_job(job: str, attributes: Mapping[str, object]) -> ListedJob:
     return ListedJob(job, phase, detail, phase is JobPhase.OVER and withdrawn)
 
 
-def same_job(job: str, listed: str) -> bool:
-    """Return whether a listed job is the submitted one; PBS may name its server otherwise."""
-    return job == listed or job.split(".")[0] == listed.split(".")[0]
+def job_number(job: str) -> str:
+    """Return a job's number without the name of its server, which PBS lists in several forms."""
+    return job.partition(".")[0]
 
 
 SYSTEMS = {

@@ -4,8 +4,9 @@ Two environments are up, of which one gets work at a time. The first one is as i
 asks it for all metrics every second, fifteen times as often as Prometheus does by default. In the
 second one, `sitecustomize` replaces the counters by functions that do nothing, and nothing is
 sampled. Both run the same new circuits in rounds that alternate; the share is the median of the
-paired ratios of their rates. The service's processor time of each pair is compared, too, since it
-depends less on what else the machine does.
+paired ratios of their rates. Both are started several times, since two environments that are alike
+differ by a few percent for as long as they live. The service's processor time of each pair is
+compared, too, since it depends less on what else the machine does.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ SHOTS = 1_024
 SCRAPE_S = 1.0
 OPTIONS = (
     rounds(40, quick=4),
-    Option("--circuits", default=4_000, quick=1_000, help="of a round; default: %(default)s"),
+    Option("--starts", default=4, quick=1, help="of both environments; default: %(default)s"),
+    Option("--circuits", default=8_000, quick=1_000, help="of a round; default: %(default)s"),
 )
 WITHOUT = """
 import sys
@@ -53,25 +55,29 @@ def run(options: Namespace) -> Report:
     report = Report("metrics_cost", f"metrics_cost: {options.circuits} circuits a round, 2 workers")
     rates: Times = defaultdict(list)
     service_us: Times = defaultdict(list)
-    with ExitStack() as stack:
-        clients = {"with": stack.enter_context(simenv.local(workers=2))}
-        clients["without"] = stack.enter_context(_without())
-        assert sum(clients["with"].metrics().service.loop_pass.counts)
-        assert not sum(clients["without"].metrics().service.loop_pass.counts)
-        stack.enter_context(_scraped(clients["with"]))
-        for seed in range(options.rounds + 1):
-            order = ("with", "without") if seed % 2 else ("without", "with")
-            circuits = shapes.layered(4, 30, options.circuits, seed)
-            for name in order:
-                service = psutil.Process(clients[name].status().pid)
-                before = threads_cpu_s(service)
-                seconds = timed_s(partial(_work, clients[name], circuits, seed))
-                if seed:  # the first round warms up
-                    rates[name].append(options.circuits / seconds)
-                    spent_s = threads_cpu_s(service) - before
-                    service_us[name].append(spent_s / options.circuits * 1e6)
-    pairs = zip(rates["with"], rates["without"], strict=True)
-    share = statistics.median(a / b for a, b in pairs)
+    for _ in range(options.starts):
+        with ExitStack() as stack:
+            clients = {"with": stack.enter_context(simenv.local(workers=2))}
+            clients["without"] = stack.enter_context(_without())
+            stack.enter_context(_scraped(clients["with"]))
+            for seed in range(options.rounds + 1):
+                order = ("with", "without") if seed % 2 else ("without", "with")
+                circuits = shapes.layered(4, 30, options.circuits, seed)
+                for name in order:
+                    service = psutil.Process(clients[name].status().pid)
+                    before = threads_cpu_s(service)
+                    seconds = timed_s(partial(_work, clients[name], circuits, seed))
+                    if seed:  # the first round warms up
+                        rates[name].append(options.circuits / seconds)
+                        spent_s = threads_cpu_s(service) - before
+                        service_us[name].append(spent_s / options.circuits * 1e6)
+            assert sum(clients["with"].metrics().service.loop_pass.counts)
+            assert not sum(clients["without"].metrics().service.loop_pass.counts)
+    ratios = [a / b for a, b in zip(rates["with"], rates["without"], strict=True)]
+    share = statistics.median(ratios)
+    each_start = range(0, len(ratios), options.rounds)
+    medians = (statistics.median(ratios[k : k + options.rounds]) for k in each_start)
+    print("ratio in each start:", *(f"{median:.3f}" for median in medians))
     middle = {name: statistics.median(each) for name, each in service_us.items()}
     for name, each in rates.items():
         print(f"{name:8} {statistics.median(each):8.0f} a second, service {middle[name]:.2f} us")

@@ -70,7 +70,7 @@ def run(options: Namespace) -> Report:
     report = Report("scale", f"scale: simulated workers, {PER_NODE} a node")
     payload = _payload()
     with _environment(2, 2, payload) as (client, _):
-        two_per_s, two_us = _work(client, min(options.tasks, 200_000))
+        two_per_s, two_us = _work(client, options.tasks)
     print(f"2 workers: {two_per_s:,.0f} tasks/s, {two_us:.1f} us of the service each\n")
     sizes = []
     for workers in options.workers:

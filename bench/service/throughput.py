@@ -22,7 +22,7 @@ import simenv
 from bench import small_circuits as shapes
 from bench.harness import Report, Times, installed, medians, rounds, timed, timed_s
 from bench.harness.environments import cpu_s
-from bench.peers.aer import simulator
+from bench.peers.aer import Aer, simulator
 from bench.peers.qulacs import QulacsFromGates
 from simenv.client.client import Client
 
@@ -30,6 +30,8 @@ SHOTS = 1_024
 KINDS = ((4, 30, 20_000), (8, 60, 10_000), (12, 92, 3_000))  # qubits, operations, circuits
 SWEEPS = ((4, 12, 25, 40_000), (8, 32, 68, 16_000))  # qubits, parameters, operations, bindings
 PEER_CIRCUITS = 40
+PEER_BINDINGS = 200
+AER_ALONE_MS = 2.0  # Aer's time for one circuit of 4 qubits on the machine of the loop's goal
 ALONE = 1_500  # circuits submitted one by one
 LOOPS = 60  # loops of 128 bindings
 OPTIONS = (rounds(5, quick=1),)
@@ -49,6 +51,7 @@ def run(options: Namespace) -> Report:
             _single_tasks(client, next(seeds), rates)
             for sweep in SWEEPS:
                 _sweep(client, sweep, next(seeds), rates)
+                _aer_bindings(sweep, next(seeds), rates)
             _loop(client, next(seeds), rates)
             _dicts(client, next(seeds), rates)
     _verdicts(report, medians(rates))
@@ -89,6 +92,9 @@ def _peers(num_qubits: int, operations: int, seed: int, rates: Times) -> None:
             return [result.get_counts(k) for k in range(PEER_CIRCUITS)]
 
         rates[f"aer {num_qubits}"].append(PEER_CIRCUITS / timed_s(with_aer))
+        aer = Aer(1)
+        times = [timed_s(partial(aer.run, circuit)) for circuit in circuits]
+        rates[f"aer alone {num_qubits}"].append(1e3 * statistics.median(times))
     if installed("qulacs"):
         peer = QulacsFromGates(1)
         seconds = timed_s(lambda: [peer.run((num_qubits, each)) for each in gates])
@@ -117,6 +123,23 @@ def _sweep(client: Client, sweep: tuple[int, int, int, int], seed: int, rates: T
     seconds, results = timed(partial(_results, client, (circuit, values), seed))
     assert all(sum(result.counts.values()) == SHOTS for result in results)
     rates[f"bindings {num_qubits}"].append(number / seconds)
+
+
+def _aer_bindings(sweep: tuple[int, int, int, int], seed: int, rates: Times) -> None:
+    """Measure Aer's fastest way for a sweep, to bind at run time."""
+    num_qubits, parameters, operations, _ = sweep
+    if not installed("qiskit_aer"):
+        return
+    circuit = shapes.ansatz(num_qubits, parameters, operations)
+    values = np.random.default_rng(seed).uniform(0, 6, (parameters, PEER_BINDINGS)).tolist()
+    binds = [dict(zip(circuit.parameters, values, strict=True))]
+    binder = simulator(runtime_parameter_bind_enable=True)
+
+    def call() -> list[dict[str, int]]:
+        result = binder.run(circuit, parameter_binds=binds, shots=SHOTS).result()
+        return [result.get_counts(k) for k in range(PEER_BINDINGS)]
+
+    rates[f"aer bindings {num_qubits}"].append(PEER_BINDINGS / timed_s(call))
 
 
 def _loop(client: Client, seed: int, rates: Times) -> None:
@@ -152,6 +175,17 @@ def _verdicts(report: Report, figures: dict[str, float]) -> None:
         label = f"bindings a second, {n} qubits, results packed"
         report.at_least(f"bindings_{n}", figures[f"bindings {n}"], label)
     report.at_most("loop_128_ms", figures["loop"], "a loop of 128 bindings, p50, ms")
+    if "aer 4" in figures:
+        scaled_ms = figures["loop"] * AER_ALONE_MS / figures["aer alone 4"]
+        label = f"the same where Aer takes {AER_ALONE_MS:g} ms for a circuit of 4 qubits, ms"
+        report.at_most("loop_scaled_ms", scaled_ms, label)
+    for peer in ("aer", "qulacs"):
+        for n in (n for n, _, _ in KINDS if f"{peer} {n}" in figures):
+            ratio = figures[f"ours {n}"] / figures[f"{peer} {n}"]
+            report.at_least(f"{peer}_{n}", ratio, f"new circuits of {n} qubits, relative to {peer}")
+    for n in (n for n, *_ in SWEEPS if f"aer bindings {n}" in figures):
+        ratio = figures[f"bindings {n}"] / figures[f"aer bindings {n}"]
+        report.at_least(f"aer_bindings_{n}", ratio, f"bindings of {n} qubits, relative to Aer")
     report.at_most("client_us", figures["client 4"], "client's CPU a circuit, 4 qubits, us")
     report.at_most("service_us", figures["service 4"], "service's CPU a circuit, us")
     other_us = figures["worker 4"] - figures["kernel 4"]

@@ -99,7 +99,7 @@ class SimulatedNodes:
         own, name = new_pair(), token.node
         join = nodes.JoinNode(
             *(__version__, name, token.epoch, own.public, f"host-{name}", self._slots),
-            *(MEMORY_BYTES, 0, (), "simulated job", 0.0, 0.1),
+            *(MEMORY_BYTES, 0, (), "simulated job", token.time_s, 0.1),
         )
         self._tokens[name] = token
         # An address of its own tells this connection, which ends, from the others.
@@ -116,9 +116,9 @@ class SimulatedNodes:
         name = token.node
         self._router.disconnect(endpoint)
         del self._handlers[f"{name}.token".encode()]
-        if not isinstance(codec.to_node(body), nodes.NodeAccepted):
-            del self._tokens[name]
-            return
+        answer = codec.to_node(body)
+        if not isinstance(answer, nodes.NodeAccepted):
+            raise RuntimeError(f"{name} may not join: {answer}")
         route = f"{name}.agent".encode()
         self._handlers[route] = lambda message: self._to_agent(route, token, message)
         self._connect(route, token, own)

@@ -15,7 +15,7 @@ from launcher.batch import (
     call,
     environ_for_jobs,
     hours,
-    same_job,
+    job_number,
 )
 
 LOG = Path("/logs/job.big.1.log")
@@ -94,8 +94,7 @@ def test_qstat_lists_waiting_running_and_ended_jobs() -> None:
         ListedJob("7.pbs.site", over, "state F, exit -3", withdrawn=True),
     ]
     assert SYSTEMS["pbs"].parse(qstat()) == []
-    assert same_job("1024.pbs.site.example", "1024.pbs")
-    assert not same_job("1024.pbs", "1025.pbs")
+    assert job_number("1024.pbs.site.example") == job_number("1024.pbs") == "1024"
     argv = SYSTEMS["pbs"].listed(["17.pbs", "18.pbs"], ["n"])
     assert argv == ["qstat", "-x", "-f", "-F", "json", "17.pbs", "18.pbs"]
     for text in ("Job id  Name", "[]", '{"Jobs": {"1.pbs": "Q"}}'):

@@ -33,7 +33,7 @@ MAX_OWNERS = 8  # for whom new tasks are simulated
 OWNER_NS = 10_000_000_000  # after the last question of an owner, that is
 MAX_SAMPLES = 256  # tasks whose foretold start is kept
 NEW_SAMPLES = 4  # of them, tasks at a time that nobody asked about
-SAMPLE_NS = 1_000_000  # between two times for each waiting task: 1 % of the time to simulate it
+SAMPLE_NS = 1_000_000  # between two times for each waiting task and worker, simulated in a 100th
 LOOKED_AT = 64  # newest tasks among which these are chosen
 LONG_WAIT_US = 1e6  # the errors of shorter waits are not counted
 MIN_WAIT_US = 50_000.0  # a shorter wait counts as this in a ratio
@@ -264,7 +264,7 @@ class ExpectedStarts:
                     self.changed.add(foretold.record.route.pool)
                     errors.learn(foretold, max(MIN_WAIT_US, (start_ns - foretold.at_ns) / 1e3))
         waiting = sum(len(pool.queue) for pool in self._state.pools.values())
-        age_ns = max(WATCH_NS, waiting * SAMPLE_NS)
+        age_ns = max(WATCH_NS, (waiting + len(self._state.workers)) * SAMPLE_NS)
         if not waiting or now_ns - self._sampled_ns < age_ns:
             return
         if not self.refresh_at_once(now_ns, steps=WATCH_STEPS):

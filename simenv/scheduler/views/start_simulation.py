@@ -47,6 +47,10 @@ class _Host(msgspec.Struct, eq=False):
     lines: list[_Line] = []  # pools with workers here
     wide: list[_Run] = []  # that may give slots back
 
+    @property
+    def load(self) -> int:
+        return self.claimed + self.backfill - self.free
+
 
 _Shares = tuple[tuple[_Host, int], ...]  # hosts with slots
 _Fifo = deque[tuple[int, float, core.TaskRecord]]  # (place in the queue, expected time, task)
@@ -145,7 +149,10 @@ class StartSimulation:
             for host, reservation in list(line.idle):
                 while reservation and self._start_next(line, host, reservation):
                     pass
-        self._dispatch(self._hosts.values())
+        hosts = list(self._hosts.values())
+        for first in range(0, len(hosts), STEP // 4):
+            self._dispatch(hosts[first : first + STEP // 4])
+            yield
         events, steps = self._events, 0
         while events and self._left:
             self._now_us, _, event = heapq.heappop(events)
@@ -371,22 +378,24 @@ class StartSimulation:
         self._dispatch(self._hosts.values() if is_bounded else [host for host, _ in run.shares])
 
     def _dispatch(self, hosts: Iterable[_Host]) -> None:
-        """Start all tasks that can start on these hosts. Pools take turns: the one with the fewest
-        slots is next."""
+        """Start all tasks that can start on these hosts; next is the pool with the fewest slots."""
         self._start_gangs()
-        candidates = [
-            (line, host)
-            for host in hosts
-            for line in host.lines
-            if line.idle[host, 0] and not self._is_closed(line)
-            if host.free > host.claimed or host.wide or line.pool.is_exclusive
-        ]
-        while candidates:
+        turns: dict[_Line, list[tuple[int, int, _Host]]] = {}  # heaps: the freest host first
+        for number, host in enumerate(hosts):
+            for line in (line for line in host.lines if line.idle[host, 0]):
+                heapq.heappush(turns.setdefault(line, []), (host.load, number, host))
+        while turns:
             if self._defers:
                 self._start_gangs()
-            pair = candidates[0] if len(candidates) == 1 else min(candidates, key=_turn)
-            if not self._start_next(*pair, 0):
-                candidates.remove(pair)
+            line = min(turns, key=lambda each: (each.granted, turns[each][0][:2]))
+            load, number, host = turns[line][0]
+            if self._is_closed(line):
+                del turns[line]
+            elif load != host.load:
+                heapq.heapreplace(turns[line], (host.load, number, host))
+            elif not self._start_next(line, host, 0):
+                heapq.heappop(turns[line])
+                turns = {line: heap for line, heap in turns.items() if heap}
         if self._defers:
             self._start_gangs(with_singles=False)
 
@@ -569,8 +578,9 @@ class StartSimulation:
         if fifo is None or not line.gangs:
             return False
         _, cost_us, record = fifo[0]
-        shares = min(line.gangs, key=_missing)
-        if _missing(shares) and record.number < NEW:
+        lacks = {shares: sum(max(0, n + host.load) for host, n in shares) for shares in line.gangs}
+        shares = min(lacks, key=lacks.__getitem__)
+        if lacks[shares] and record.number < NEW:
             is_long = any(host.slots - host.long_slots < ranks for host, ranks in shares)
             for host, ranks in shares:
                 host.claimed += 0 if is_long else ranks
@@ -581,19 +591,10 @@ class StartSimulation:
             self._begin(
                 line, record, inputs.work_us(self._state, line.pool, record, cost_us), shares
             )
-        elif record.number >= NEW and _missing(shares):  # it claims nothing: when all is over there
+        elif record.number >= NEW and lacks[shares]:  # it claims nothing: when all is over there
             hosts = {host for host, _ in shares}
             runs = (event for *_, event in self._events if isinstance(event, _Run))
             ends = (run.end_us for run in runs if any(host in hosts for host, _ in run.shares))
             key = self._new[record.number]
             self.new_us[key] = max([self.new_us[key], *ends])
         return True
-
-
-def _turn(pair: tuple[_Line, _Host]) -> tuple[int, int]:
-    line, host = pair
-    return line.granted, host.claimed + host.backfill - host.free
-
-
-def _missing(shares: _Shares) -> int:
-    return sum(max(0, n - host.free + host.claimed + host.backfill) for host, n in shares)

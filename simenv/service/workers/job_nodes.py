@@ -208,15 +208,15 @@ class SiteJobs:
             argv = system.listed([j.job for j in jobs], sorted({j.name for j in jobs}))
             try:
                 output = batch.call(argv, self._environ, unlisted=system.unlisted)
-                listed = system.parse(output)
+                listed = {batch.job_number(each.job): each for each in system.parse(output)}
             except AllocationError as error:  # the site's controller may be away
                 log.warning("%s", error)
                 continue
             for job in jobs:
                 self._tell(job, system.title, listed)
 
-    def _tell(self, job: RecordedJob, title: str, listed: list[batch.ListedJob]) -> None:
-        found = next((each for each in listed if batch.same_job(job.job, each.job)), None)
+    def _tell(self, job: RecordedJob, title: str, listed: dict[str, batch.ListedJob]) -> None:
+        found = listed.get(batch.job_number(job.job))
         if found is None:
             if time.monotonic() - self._born_s[job.serial] < UNLISTED_S:
                 return

@@ -80,7 +80,8 @@ def test_shares_of_workers_add_up_to_values_of_one_task(env: simenv.Client, kill
     assert isinstance(result, SlicedResult)
     assert np.abs(np.array(result.expectations) - exact).max() < TOLERANCE
     assert len(result.parts) == SHARES
-    assert len({part.worker for part in result.parts}) >= 2
+    if not killed:  # else the other one may end all of them before the new worker is up
+        assert len({part.worker for part in result.parts}) >= 2
     assert max(part.attempts for part in result.parts) == (2 if killed else 1)
 
 
