@@ -19,7 +19,7 @@ from simenv.process import release_memory, resident_bytes
 from simenv.scheduler.core import Action, WorkerHeartbeat
 from simenv.scheduler.reservations.ledger import UNCHANGED
 from simenv.service import fault_injection
-from simenv.service.admission.submissions import HOLD_S, AcceptAnswers
+from simenv.service.admission.submissions import AcceptAnswers
 from simenv.service.child_process import ChildProcess
 from simenv.service.control.administration import CHANGES, WITHOUT_JOURNAL, Administration
 from simenv.service.control.reservations import CHANGES as RESERVATION_CHANGES
@@ -196,8 +196,8 @@ class EventLoop(ServiceComponents):
             return BACKGROUND_POLL_S
         if has_queries and query_queue.holds:
             return RECHECK_NS / 1e9
-        if self._accept_answers.is_holding:
-            return HOLD_S
+        if hold_s := self._accept_answers.hold_s:
+            return hold_s
         if self.completions.unindexed:
             return 0.02
         if self.journal.unsynced:

@@ -63,6 +63,12 @@ submit: Decoder[m.Submit] = Decoder(m.Submit)
 completed: Decoder[m.Completed] = Decoder(m.Completed)
 result_data: Decoder[AmplitudeResultData] = Decoder(AmplitudeResultData)
 failure: Decoder[m.Failure] = Decoder(m.Failure)
+_COMPLETED = m.Completed.__struct_config__.tag
+
+
+def is_completed(body: bytes) -> bool:
+    """Return whether a message is a Completed: a short array whose first element is the kind."""
+    return body[1] == _COMPLETED
 
 
 def refusal(error: simenv_errors.SimenvError, index: int = -1) -> m.Refusal:

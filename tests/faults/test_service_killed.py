@@ -26,6 +26,8 @@ OTHERS = (
     "reservation",
 )  # not on a task's way: drills of their own
 POINTS = [point for point in fault_injection.POINTS if point.partition(".")[0] not in OTHERS]
+# The acceptance is stored and not sent; the result is not stored; both are not sent; both are sent.
+ALONE = ("accepted.sent", "finished.received", "completion.before", "completion.sent")
 KILLS = [8, pytest.param(20, marks=pytest.mark.slow)]
 LONGER = 10  # circuits of some hundredths of a second; a kill meets one of them on its way
 
@@ -61,6 +63,25 @@ def test_accepted_tasks_end_once_after_service_kill_at_each_fault_point(
                 ledger.accepted(tasks, seeds)
             for task in simenv.as_completed(tasks, timeout_s=200):
                 task.result()
+            ledger.check(env)
+        assert deaths == [first], f"{point} was never hit"
+    finally:
+        live.down()
+
+
+@pytest.mark.parametrize("point", ALONE)
+def test_task_that_is_alone_ends_once_after_service_kill(
+    point: str, circuits: list[object], oracle: dict[int, dict[str, int]]
+) -> None:
+    live = Live(faults=f"{point}:3:kill")
+    first = live.up()
+    ledger = Ledger(oracle)
+    try:
+        with resurrected(live) as deaths, live.client() as env:
+            for seed in range(6):
+                task = env.submit(circuits[seed], shots=200, seed=seed)
+                ledger.accepted([task], [seed])
+                task.result(timeout_s=200)
             ledger.check(env)
         assert deaths == [first], f"{point} was never hit"
     finally:

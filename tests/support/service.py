@@ -20,7 +20,7 @@ from simenv.service import fault_injection
 from simenv.service.accounting.accounts import AccountRegistry
 from simenv.service.accounting.groups import GroupMembers
 from simenv.service.admission.controller import AdmissionController
-from simenv.service.admission.submissions import SubmitQueue
+from simenv.service.admission.submissions import ALONE_HOLD_S, SubmitQueue
 from simenv.service.control.admin_commands import KeyCommands
 from simenv.service.control.results import ResultRequests
 from simenv.service.event_loop import EventLoop
@@ -234,6 +234,7 @@ class ServiceHarness:
             or (submit_queue.admission and submit_queue._waiting)
             or query_queue.busy
             or query_queue.parked
+            or 0.0 < self.loop._accept_answers.hold_s <= ALONE_HOLD_S  # it ends by itself
         ):
             passes -= 1
             self.loop._next_tick_ns = 0

@@ -340,7 +340,9 @@ class ServiceSession:
             self._pending.unanswered += 1
             try:
                 spent = self.timings.take()
-                submit = m.Submit(request.number, key, offset, terms, specs, spent, awaits_result)
+                submit = m.Submit(
+                    request.number, key, offset, terms, specs, spent, awaits_result, True
+                )
                 request.body = channel.send(submit)
             except SimenvError:
                 self.abandon(request)
@@ -494,6 +496,11 @@ class ServiceSession:
         self._pending.completed(message, perf_counter())
 
     def _accepted(self, message: m.Accepted) -> None:
+        self._submitted(message)
+        if message.completed is not None:
+            self._completed(message.completed)
+
+    def _submitted(self, message: m.Accepted) -> None:
         request = self._requests.get(message.request)
         if request is None or request.submission is None:
             return  # a second answer, or the request was abandoned

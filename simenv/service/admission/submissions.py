@@ -428,13 +428,15 @@ def _check_shape(message: messages.Submit, size_bytes: int) -> None:
 
 
 HOLD_S = 0.005
-_HOLD_NS = round(HOLD_S * 1e9)
+ALONE_HOLD_S = 0.001  # the shortest time that a poll can wait
+_SHORT_US = 500.0  # expected time of a task whose result comes within ALONE_HOLD_S
 
 
 class AcceptAnswers:
     """Answers to accepted Submits. Used from the loop's thread. The answer to a client that waits
-    for the result anyway is held until that result is sent, at most about HOLD_S: the client is
-    woken once. Its tasks are on disk like all others."""
+    for the result anyway is held until that result is sent, at most about HOLD_S, and that of a
+    short task that is alone at most about ALONE_HOLD_S: the client is woken once. Its tasks are on
+    disk like all others."""
 
     def __init__(
         self, state: scheduler_state.SchedulerState, send: Callable[[bytes, bytes], object]
@@ -443,12 +445,18 @@ class AcceptAnswers:
         self._state = state
         self._send = send
         self._new: list[tuple[PendingSubmit, messages.Accepted]] = []
-        self._held: dict[bytes, list[tuple[int, bytes]]] = {}  # by peer: (time of holding, answer)
+        # By peer: (the message may contain a result, answer).
+        self._held: dict[bytes, list[tuple[bool, messages.Accepted]]] = {}
+        self._until_ns: dict[bytes, int] = {}  # by peer, of its first held answer
 
     @property
-    def is_holding(self) -> bool:
-        """True if answers are held, so that `send_stored` must be called within HOLD_S."""
-        return bool(self._held)
+    def hold_s(self) -> float:
+        """The time within which `send_stored` must be called, at least ALONE_HOLD_S; 0.0: no
+        answers are held."""
+        if not self._held:
+            return 0.0
+        left_ns = min(self._until_ns.values()) - time.monotonic_ns()
+        return max(ALONE_HOLD_S, left_ns / 1e9)
 
     def add(self, pending: PendingSubmit, accepted: messages.Accepted) -> None:
         """Add an answer, to be sent after the next commit."""
@@ -463,38 +471,55 @@ class AcceptAnswers:
         """Send or hold the answers whose tasks are stored, and send those that were held long
         enough."""
         for pending, accepted in self._new:
-            body = codec.encode(accepted)
-            if pending.message.awaits_result and self._ends_soon(accepted):
-                self._held.setdefault(pending.peer, []).append((time.monotonic_ns(), body))
+            hold_s = self._hold_s(pending, accepted)
+            if hold_s:
+                until_ns = time.monotonic_ns() + round(hold_s * 1e9)
+                held = self._held.setdefault(pending.peer, [])
+                held.append((pending.message.reads_completed, accepted))
+                self._until_ns.setdefault(pending.peer, until_ns)
             else:
-                self._send(pending.peer, body)
+                self._send(pending.peer, codec.encode(accepted))
             if fault_injection.plan:
                 fault_injection.hit("accepted.sent")
         self._new.clear()
         if self._held:
-            oldest_ns = time.monotonic_ns() - _HOLD_NS
-            for peer in [peer for peer, held in self._held.items() if held[0][0] <= oldest_ns]:
+            now_ns = time.monotonic_ns()
+            for peer in [peer for peer, until_ns in self._until_ns.items() if until_ns <= now_ns]:
                 self._send_held(peer)
 
     def send_results(self, results: Sequence[tuple[bytes, bytes]]) -> None:
-        """Send results, (client, message), each after the held answers of its client."""
+        """Send results, (client, message), each after the held answers of its client, or in the
+        last of them: one message takes less time than two."""
         for peer, body in results:
-            if self._held:
-                self._send_held(peer)
-            self._send(peer, body)
+            if peer not in self._held or not self._send_held(peer, body):
+                self._send(peer, body)
 
     def close(self) -> None:
         """Send all held answers."""
         for peer in list(self._held):
             self._send_held(peer)
 
-    def _send_held(self, peer: bytes) -> None:
-        for _, body in self._held.pop(peer, ()):
-            self._send(peer, body)
+    def _send_held(self, peer: bytes, result: bytes = b"") -> bool:
+        """Send the held answers of a client. Returns whether the last one contains `result`."""
+        del self._until_ns[peer]
+        held = self._held.pop(peer)
+        is_contained = bool(result) and held[-1][0] and codec.is_completed(result)
+        if is_contained:
+            completed: Any = msgspec.Raw(result)
+            held[-1] = True, msgspec.structs.replace(held[-1][1], completed=completed)
+        for _, accepted in held:
+            self._send(peer, codec.encode(accepted))
+        return is_contained
 
-    def _ends_soon(self, accepted: messages.Accepted) -> bool:
-        """Return whether a worker has the single task of a Submit and will end it soon."""
+    def _hold_s(self, pending: PendingSubmit, accepted: messages.Accepted) -> float:
+        """Return how long to hold the answer: not, unless a worker has the single task of a Submit
+        and will end it soon."""
         if accepted.repeated or accepted.count != 1:
-            return False
+            return 0.0
         record = self._state.tasks.get(accepted.first)
-        return record is not None and record.phase == SENT and not record.announced
+        if record is None or record.phase != SENT or record.announced:
+            return 0.0
+        if pending.message.awaits_result:
+            return HOLD_S
+        is_alone = len(self._state.tasks) == 1
+        return ALONE_HOLD_S if is_alone and record.cost_us <= _SHORT_US else 0.0

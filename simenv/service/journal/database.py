@@ -8,6 +8,7 @@ that `store` has returned from is stored as a whole, and one that it has raised 
 from __future__ import annotations
 
 import hashlib
+import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -26,6 +27,10 @@ FULL_DISK = "free space on its disk; tasks accepted before are safe, new ones ar
 
 class LeadershipLost(SimenvError):
     """Another service leads the environment, or may: this one must neither store nor answer."""
+
+
+class LogNotSynced(OSError):
+    """A group of statements is stored, but a power failure may lose it."""
 
 
 class PostgresPlace(msgspec.Struct, frozen=True):
@@ -123,7 +128,8 @@ class Database(Protocol):
         """Return the number of this start of a service, and store it."""
 
     def store(self, statements: list[Statement], *, forced: bool) -> None:
-        """Store statements in one transaction. `forced`: it survives a power failure."""
+        """Store statements in one transaction. `forced`: it survives a power failure. Raises
+        LogNotSynced if it may not; the next forced group that is stored ends that."""
 
     def transaction(self, level: str) -> AbstractContextManager[Connection]:
         """Run a block in one transaction; an exception rolls it back. `level`: FULL, to survive a
@@ -165,7 +171,8 @@ def place_of(config: Config, path: Path, *, standby: bool = False) -> Path | Pos
 
 
 class SqliteDatabase:
-    """A file of SQLite in WAL mode."""
+    """A file of SQLite in WAL mode. `store` forces the WAL to disk itself: to change the level of
+    `synchronous` twice a task, for its acceptance and its result, would cost half a commit."""
 
     errors = (sqlite3.Error, OSError, OverflowError)
     hint = FULL_DISK
@@ -181,6 +188,8 @@ class SqliteDatabase:
             )
         self._path, self._durability = path, durability
         self._tables: set[str] = set()  # some of those that there are
+        self._log: int | None = None  # descriptor of the WAL
+        self._is_log_damaged = False  # it could not be forced to disk
         try:
             if read_only:
                 address = f"{path.as_uri()}?mode=ro"
@@ -206,6 +215,8 @@ class SqliteDatabase:
         damaged = run("pragma quick_check(1)").fetchone()[0]
         if damaged != "ok":
             raise sqlite3.DatabaseError(damaged)
+        if self._durability != "process":
+            self._log = os.open(f"{self._path}-wal", os.O_RDONLY | os.O_CLOEXEC)
 
     def _check_format(self) -> None:
         if result := self._pragma("user_version"):  # else it is new
@@ -240,24 +251,41 @@ class SqliteDatabase:
 
     def store(self, statements: list[Statement], *, forced: bool) -> None:
         """Store statements in one transaction."""
-        if self._durability != "process":
-            self._synchronous("FULL" if forced else "NORMAL")
+        self._synchronous("NORMAL")
         if len(statements) == 1:  # it is a transaction by itself: this saves two of three calls
             self.db.execute(*statements[0])
-            return
-        try:
-            self.db.execute("begin immediate")
-            for query, values in statements:
-                self.db.execute(query, values)
-            self.db.execute("commit")
-        except self.errors:
-            self._roll_back()
-            raise
+        else:
+            try:
+                self.db.execute("begin immediate")
+                for query, values in statements:
+                    self.db.execute(query, values)
+                self.db.execute("commit")
+            except self.errors:
+                self._roll_back()
+                raise
+        if forced and self._log is not None:
+            try:
+                self._mend_log()
+                os.fdatasync(self._log)
+            except self.errors as error:
+                self._is_log_damaged = True
+                raise LogNotSynced(str(error)) from error
+
+    def _mend_log(self) -> None:
+        """Move all commits from the WAL to the file if the WAL could not be forced to disk: the
+        system then takes pages for written that are not, and a restart reads none behind them."""
+        if self._is_log_damaged:
+            self._synchronous("FULL")
+            if self.db.execute("pragma wal_checkpoint(truncate)").fetchone()[0]:
+                raise sqlite3.OperationalError("its log is being read")
+            self._is_log_damaged = False
 
     @contextmanager
     def transaction(self, level: str) -> Iterator[sqlite3.Connection]:
         """Run a block in one transaction. `level`: as for `pragma synchronous`."""
         try:
+            if level == "FULL":
+                self._mend_log()
             self._synchronous(level)
             self.db.execute("begin immediate")
             yield self.db
@@ -297,11 +325,14 @@ class SqliteDatabase:
         if hasattr(self, "_level"):
             self._synchronous("FULL")
             self.db.execute("pragma wal_checkpoint(truncate)")
-        self.db.close()
+        self.abandon()
 
     def abandon(self) -> None:
         """Close the connection only."""
         self.db.close()
+        if self._log is not None:
+            os.close(self._log)
+            self._log = None
 
     def end_standbys(self) -> None:
         """Do nothing: a file has none."""

@@ -28,6 +28,7 @@ from simenv.service.journal.database import (
     Connection,
     Database,
     LeadershipLost,
+    LogNotSynced,
     PostgresPlace,
     SqliteDatabase,
     Statement,
@@ -230,11 +231,11 @@ class Journal:
                 fault_injection.hit("journal.commit.before")
             statements = self._statements()
             self.database.store(statements, forced=force)
+        except LogNotSynced as error:
+            self._withdraw_accepted()
+            raise self._failed(error) from error
         except self.database.errors as error:
-            for row in self._accepted:
-                self.kept_bytes[row.owner] -= len(row.body)
-            self._accepted.clear()
-            self._standings.clear()
+            self._drop_accepted()
             self.pending = any(self._waiting())
             raise self._failed(error) from error
         self.commit_times.add((time.perf_counter_ns() - begin_ns) // 1000)
@@ -242,10 +243,32 @@ class Journal:
             fault_injection.hit("journal.commit.after")
         self.written_bytes += _size(statements)
         self.unsynced = self._durability == "accepted" and not force
+        self._drop_pending()
+        self._force = self.pending = False
+
+    def _drop_accepted(self) -> None:
+        """Drop submits that will be refused."""
+        for row in self._accepted:
+            self.kept_bytes[row.owner] -= len(row.body)
+        self._accepted.clear()
+        self._standings.clear()
+
+    def _withdraw_accepted(self) -> None:
+        """Remove the submits of a commit that may not survive a power failure: they will be
+        refused. What else it stored counts as stored after the next commit."""
+        removals = [
+            ("delete from accepted where first = ?", (row.first,)) for row in self._accepted
+        ]
+        removals += [tables.STANDING.remove(values[0]) for _, values in self._standings]
+        self._drop_accepted()
+        self._drop_pending()
+        self._settings += removals
+        self._force = self.pending = True
+
+    def _drop_pending(self) -> None:
         for rows in self._waiting():
             if rows:
                 del rows[:]
-        self._force = self.pending = False
 
     def _waiting(self) -> tuple[MutableSequence[Any], ...]:
         """Return the lists of pending rows."""

@@ -203,6 +203,7 @@ class Submit(queries.ClientRequest, frozen=True, tag=1):
     spent: queries.Spent = queries.Spent()
     # The sender waits for the result: the acceptance may be sent a few milliseconds later, with it.
     awaits_result: bool = False
+    reads_completed: bool = False  # the sender reads `completed` of Accepted
 
 
 class WatchResults(queries.ClientRequest, frozen=True, tag=2):
@@ -294,6 +295,7 @@ class Accepted(queries.Reply, frozen=True, tag=1):
     first: int
     count: int
     repeated: bool = False  # the idempotency key was in use: nothing new was stored
+    completed: Completed | None = None  # ends that were stored when this was sent
 
 
 class Refusal(msgspec.Struct, frozen=True, array_like=True):

@@ -1,17 +1,23 @@
-"""Which commits are fsynced: what SQLite itself has in force at the moment of each commit."""
+"""Which commits are fsynced, and what follows when that fails."""
 
+import errno
+import os
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from service import ServiceHarness, spec
 
 from simenv.model import Event, TaskState
+from simenv.service.journal import database
 from simenv.service.journal.reader import AcceptedRow
 from simenv.service.journal.writer import Journal
+from simenv.wire import codec
+from simenv.wire.messages import client as m
 
-NORMAL, FULL = 1, 2
+FULL = 2
 
 
 class Watched:
@@ -26,10 +32,23 @@ class Watched:
         return self._db.in_transaction
 
     def execute(self, query: str, values: Any = ()) -> sqlite3.Cursor:
-        alone = query.startswith(("insert", "update")) and not self._db.in_transaction
-        if alone or query == "commit":
+        if query == "commit":
             self.levels.append(self._db.execute("pragma synchronous").fetchone()[0])
         return self._db.execute(query, values)
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files that were forced to disk."""
+    files: list[str] = []
+    fdatasync = os.fdatasync
+
+    def noted(descriptor: int) -> None:
+        files.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        fdatasync(descriptor)
+
+    monkeypatch.setattr(database.os, "fdatasync", noted)
+    return files
 
 
 def accept(journal: Journal) -> None:
@@ -65,33 +84,37 @@ Write = Callable[[Journal], None]
 
 
 @pytest.mark.parametrize(
-    ("durability", "writes", "level"),
+    ("durability", "writes", "forced"),
     [
-        *(("accepted", (write,), FULL) for write in (accept, failed, ack, drawn)),
-        ("accepted", (done, drawn), FULL),
-        ("accepted", (done, accept), FULL),
-        ("accepted", (done, ack), FULL),
-        *(("accepted", (write,), NORMAL) for write in (done, event, sent)),
-        *(("process", (write,), NORMAL) for write in (accept, failed, ack, done, drawn)),
-        *(("power", (write,), FULL) for write in (accept, failed, ack, done, event)),
+        *(("accepted", (write,), True) for write in (accept, failed, ack, drawn)),
+        ("accepted", (done, drawn), True),
+        ("accepted", (done, accept), True),
+        ("accepted", (done, ack), True),
+        *(("accepted", (write,), False) for write in (done, event, sent)),
+        *(("process", (write,), False) for write in (accept, failed, ack, done, drawn)),
+        *(("power", (write,), True) for write in (accept, failed, ack, done, event)),
     ],
     ids=lambda value: "+".join(w.__name__ for w in value) if isinstance(value, tuple) else None,
 )
 @pytest.mark.parametrize("before", [accept, done], ids=lambda write: f"after_{write.__name__}")
 def test_commit_is_fsynced_as_durability_setting_requires(
-    tmp_path: Path, before: Write, durability: str, writes: tuple[Write, ...], level: int
+    tmp_path: Path,
+    synced: list[str],
+    before: Write,
+    durability: str,
+    writes: tuple[Write, ...],
+    forced: bool,
 ) -> None:
     journal = Journal(tmp_path / "j.db", durability)
     before(journal)
     journal.commit()
     journal._db.execute("delete from accepted")
     journal._db.execute("delete from finished")
-    watched = Watched(journal._db)
-    journal.database.db = watched  # type: ignore[assignment]
+    synced.clear()
     for write in writes:
         write(journal)
     journal.commit()
-    assert watched.levels == [level]
+    assert synced == [str(tmp_path / "j.db-wal")] * forced
 
 
 def test_journal_sync_is_fsynced(tmp_path: Path) -> None:
@@ -102,3 +125,65 @@ def test_journal_sync_is_fsynced(tmp_path: Path) -> None:
     journal.database.db = watched  # type: ignore[assignment]
     journal.sync()
     assert watched.levels == [FULL]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> ServiceHarness:
+    harness = ServiceHarness(tmp_path, durability="accepted")
+    harness.join()
+    return harness
+
+
+def break_disk(monkeypatch: pytest.MonkeyPatch, calls: int) -> list[int]:
+    """Let the next `calls` calls of fdatasync fail. Returns the file sizes of later ones."""
+    sizes: list[int] = []
+    results = [OSError(errno.EIO, os.strerror(errno.EIO))] * calls
+    fdatasync = os.fdatasync
+
+    def failing(descriptor: int) -> None:
+        if results:
+            raise results.pop()
+        sizes.append(os.fstat(descriptor).st_size)
+        fdatasync(descriptor)
+
+    monkeypatch.setattr(database.os, "fdatasync", failing)
+    return sizes
+
+
+@pytest.mark.parametrize("calls", [1, 2, 5])
+def test_submit_is_refused_and_removed_when_its_commit_cannot_be_fsynced(
+    bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch, calls: int
+) -> None:
+    break_disk(monkeypatch, calls)
+    refused = bench.submit(spec(), key="~a")
+    assert isinstance(refused, m.Refused)
+    assert refused.refusals[0].code == "journal"
+    bench.step(2 * calls)
+    accepted = bench.submit(spec(2), key="~a")
+    assert isinstance(accepted, m.Accepted)
+    bench.restart()
+    assert list(bench.state.tasks) == [accepted.first]
+
+
+def test_result_waits_until_its_commit_is_fsynced(
+    bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.submit(spec())
+    tasks = bench.assigned()
+    break_disk(monkeypatch, 3)
+    assert bench.finish(tasks, TaskState.FAILED, codec.encode(m.Failure("engine", "x"))) == []
+    bench.step(4)
+    ((completion,),) = [each.results for each in bench.heard() if isinstance(each, m.Completed)]
+    assert completion.task == tasks[0].task
+    bench.restart()
+    assert not bench.state.tasks
+
+
+def test_wal_that_could_not_be_fsynced_is_moved_to_the_file(
+    bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = break_disk(monkeypatch, 1)
+    bench.submit(spec())
+    assert sizes[0] == 0
+    bench.submit(spec(2), key="~b")
+    assert sizes[-1] > 0

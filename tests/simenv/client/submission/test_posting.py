@@ -2,6 +2,7 @@
 
 import threading
 
+import msgspec
 import pytest
 from client_peer import Peer, spec, terms
 from failing import fails
@@ -92,6 +93,20 @@ def test_posted_submit_says_that_its_result_is_awaited(link: ServiceSession, pee
     posted(link, 1).result(5)
     send(link, PreparedSubmit(terms(), [spec(2)], single=True), None)
     assert [message.awaits_result for message in peer.of(m.Submit)] == [True, False]
+
+
+def test_result_in_an_acceptance_ends_the_task_at_once(link: ServiceSession, peer: Peer) -> None:
+    def at_once(message: m.Submit) -> list[m.ToClient]:
+        assert message.reads_completed
+        accepted, completed = peer.submitted(message)
+        assert isinstance(completed, m.Completed)
+        return [msgspec.structs.replace(accepted, completed=completed)]
+
+    peer.on(m.Submit, at_once)
+    (task,) = send(link, PreparedSubmit(terms(), [spec(7)], single=True), None)
+    assert task.handle.over
+    assert task.result(5).seed == 7
+    assert not link._pending.tasks
 
 
 def test_window_keeps_no_answered_task_but_the_last(link: ServiceSession, peer: Peer) -> None:

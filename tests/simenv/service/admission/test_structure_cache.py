@@ -161,7 +161,7 @@ def test_structure_is_examined_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ServiceHarness:
-    monkeypatch.setattr(submissions, "_HOLD_NS", 10**12)
+    monkeypatch.setattr(submissions, "HOLD_S", 1_000.0)
     made = ServiceHarness(tmp_path)
     made.join()
     return made
@@ -178,7 +178,36 @@ def test_acceptance_is_held_and_precedes_the_result(bench: ServiceHarness) -> No
     accepted, completed = bench.finish(bench.assigned())
     assert isinstance(completed, m.Completed)
     assert completed.results[0].task == accepted.first
-    assert not bench.loop._accept_answers.is_holding
+    assert not bench.loop._accept_answers.hold_s
+
+
+def test_acceptance_of_a_short_task_that_is_alone_comes_with_its_result(
+    bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submissions, "ALONE_HOLD_S", 1_000.0)
+    alone = msgspec.structs.replace(waiting(), awaits_result=False)
+    assert bench.say(alone) == []
+    accepted, completed = bench.finish(bench.assigned())
+    assert isinstance(accepted, m.Accepted)
+    assert isinstance(completed, m.Completed)
+    (repeated,) = bench.say(alone)
+    assert repeated == msgspec.structs.replace(accepted, repeated=True)
+    bench.submit(spec(), spec(2), key="~two")
+    assert isinstance(bench.submit(spec(3), key="~more"), m.Accepted)  # it is not alone
+
+
+@pytest.mark.parametrize("awaits_result", [True, False])
+def test_result_is_in_the_acceptance_that_it_was_held_for(
+    bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch, awaits_result: bool
+) -> None:
+    monkeypatch.setattr(submissions, "ALONE_HOLD_S", 1_000.0)
+    reads = msgspec.structs.replace(waiting(), awaits_result=awaits_result, reads_completed=True)
+    assert bench.say(reads) == []
+    (accepted,) = bench.finish(bench.assigned())
+    assert isinstance(accepted, m.Accepted)
+    assert accepted.completed is not None
+    (completion,) = accepted.completed.results
+    assert (completion.task, completion.payload) == (accepted.first, b"r")
 
 
 def test_task_with_a_held_acceptance_is_stored(bench: ServiceHarness) -> None:
@@ -187,9 +216,15 @@ def test_task_with_a_held_acceptance_is_stored(bench: ServiceHarness) -> None:
     assert bench.replayed.queued == 1
 
 
-def test_acceptance_after_hold(bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert bench.say(waiting()) == []
-    monkeypatch.setattr(submissions, "_HOLD_NS", 0)
+@pytest.mark.parametrize("awaits_result", [True, False])
+def test_acceptance_after_hold(
+    bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch, awaits_result: bool
+) -> None:
+    monkeypatch.setattr(submissions, "ALONE_HOLD_S", 1_000.0)
+    submit = msgspec.structs.replace(waiting(), awaits_result=awaits_result)
+    assert bench.say(submit) == []
+    answers = bench.loop._accept_answers
+    answers._until_ns = dict.fromkeys(answers._until_ns, 0)
     bench.step()
     (accepted,) = bench.heard()
     assert isinstance(accepted, m.Accepted)
