@@ -28,13 +28,15 @@ from simulators.engine import RunControl
 Matrix = NDArray[np.complex128]
 
 SWAP: Matrix = np.eye(4, dtype=complex)[[0, 2, 1, 3]]
+_NONE: Matrix = np.eye(4, dtype=complex)
+_MOST_JOINED = 1 << 20
 
 
 class Part(msgspec.Struct, frozen=True, gc=False):
-    """Matrix [2**k, 2**k] of operation `op` on neighbouring sites; the first site is the highest
-    bit."""
+    """Matrix [2**k, 2**k] on neighbouring sites; the first site is the highest bit. `order`: see
+    `order_of`."""
 
-    op: int
+    order: int
     first: int
     matrix: Matrix
 
@@ -56,16 +58,20 @@ class GateBlocks(msgspec.Struct, frozen=True, gc=False):
     layers: list[list[Block]]
     singles: dict[int, Block]  # by site
     phase: complex
-    gates: dict[tuple[int, tuple[int, ...]], tuple[Block, int]]
-    """Block, and number of its parts up to the gate, of each operation on several qubits, by its
-    number and its sites in ascending order."""
+    gates: dict[int, tuple[Block, int]]
+    """Block of each gate on several qubits, and the number of its parts up to the gate."""
+
+
+def order_of(operation: int, joined: int = 0) -> int:
+    """Order of action of an operation, or of a pair that is joined after it, from 1 on."""
+    return operation * _MOST_JOINED + joined
 
 
 def gate_blocks(
     circuit: Circuit,
     params: NDArray[np.float64],
     sites: tuple[int, ...],
-    joined: Mapping[int, Iterable[tuple[int, int]]] | None = None,
+    joined: Mapping[int, Sequence[tuple[int, int]]] | None = None,
 ) -> GateBlocks:
     """Blocks of all gates of a circuit; `sites`: site of each qubit. Operations that are no gates
     are ignored. `joined`: pairs of qubits that share a block after an operation (-1: before all),
@@ -75,19 +81,20 @@ def gate_blocks(
     joined = joined or {}
 
     def join(op: int) -> None:
-        for pair in joined.get(op, ()):
-            builder.gate(op, [sites[qubit] for qubit in pair], np.eye(4, dtype=complex))
+        for k, pair in enumerate(joined.get(op, ())):
+            builder.gate(order_of(op, k + 1), [sites[qubit] for qubit in pair], _NONE)
 
     join(-1)
     for operation, gate in with_matrices(circuit, params):
+        place = operation.place
         if gate is not None:
             if not operation.qubits:
                 phase *= complex(gate[0, 0])
             elif len(operation.qubits) == 1:
-                builder.single(Part(operation.place, sites[operation.qubits[0]], gate))
+                builder.single(Part(order_of(place), sites[operation.qubits[0]], gate))
             else:
-                builder.gate(operation.place, [sites[qubit] for qubit in operation.qubits], gate)
-        join(operation.place)
+                builder.gate(order_of(place), [sites[qubit] for qubit in operation.qubits], gate)
+        join(place)
     return GateBlocks(builder.layers(), builder.singles, phase, builder.gates)
 
 
@@ -116,7 +123,7 @@ class _Builder:
 
     def __init__(self, num_sites: int) -> None:
         self.singles: dict[int, Block] = {}  # gates that wait for the next block
-        self.gates: dict[tuple[int, tuple[int, ...]], tuple[Block, int]] = {}
+        self.gates: dict[int, tuple[Block, int]] = {}
         self._blocks: list[Block] = []
         self._open: list[Block | None] = [None] * num_sites  # the last block of each site
         self._layer = [0] * num_sites  # first free layer of each site
@@ -125,15 +132,15 @@ class _Builder:
         """Add a gate [2, 2], which waits for the next block."""
         self.singles.setdefault(part.first, Block(part.first, 1, [])).parts.append(part)
 
-    def gate(self, op: int, sites: list[int], gate: Matrix) -> None:
+    def gate(self, order: int, sites: list[int], gate: Matrix) -> None:
         """Add a gate whose qubits are at these sites, the first one being the lowest bit."""
         swaps, first, matrix = on_neighbours(sites, gate)
         for site in swaps:
-            self._add(Part(op, site, SWAP), 2)
-        block = self._add(Part(op, first, matrix), len(sites))
-        self.gates[op, tuple(sorted(sites))] = block, len(block.parts)
+            self._add(Part(order, site, SWAP), 2)
+        block = self._add(Part(order, first, matrix), len(sites))
+        self.gates[order] = block, len(block.parts)
         for site in reversed(swaps):
-            self._add(Part(op, site, SWAP), 2)
+            self._add(Part(order, site, SWAP), 2)
 
     def _add(self, part: Part, count: int) -> Block:
         """Add a part on neighbours, to the block of the same pair if no other came after it."""
