@@ -37,6 +37,7 @@ _WAITING = 16  # relative to these: parts of trajectories that wait, a layer's p
 _PAIRS_AT_ONCE = 256
 _MOST_CODES = 1 << 62  # numbers of combinations of versions
 _SAME = {"complex128": 1e-13, "complex64": 1e-6}  # smaller effects of an operator are rounding
+_SAME_OF_CUTOFF = 1e-2  # relative to the amplitude that a gate may discard
 
 Rows = NDArray[np.int64]
 Weights = Values | Tensor
@@ -179,6 +180,7 @@ class Evolution:
         self._matrices: dict[tuple[int, tuple[int, ...]], Matrix] = {}
         room = limits.memory_bytes // (_WAITING * np.dtype(limits.dtype).itemsize)
         self._most_values = min(MOST_VALUES, room) if limits.memory_bytes else MOST_VALUES
+        self._same = max(_SAME[limits.dtype], _SAME_OF_CUTOFF * limits.cutoff**0.5)
         self.effects = 0  # of blocks, on all distinct versions
 
     def ended(
@@ -330,7 +332,7 @@ class Evolution:
                 own, values, share = self._split(product, weights[block.first])
                 new_tensors = [*tensors[: block.first], *own, *tensors[end:]]
                 new_weights = [*weights[: block.first + 1], *values, *weights[end:]]
-                _restore(new_tensors, new_weights, block.first, end)
+                _restore(new_tensors, new_weights, block.first, end, self._same)
                 ensemble.replace(part, new_tensors, new_weights)
                 ensemble.fidelity[part] *= share
                 self.effects += 1
@@ -375,10 +377,11 @@ class Evolution:
         return branches
 
 
-def _restore(tensors: list[Tensor], weights: list[Weights], first: int, end: int) -> None:
+def _restore(
+    tensors: list[Tensor], weights: list[Weights], first: int, end: int, same: float
+) -> None:
     """Make tensors right-canonical after an operator on sites first .. end - 1 that is not unitary,
-    and renew the weights of the bonds. Each sweep ends where nothing changes beyond rounding."""
-    same = _SAME[tensors[0].dtype.name]
+    and renew the weights of the bonds. Each sweep ends where nothing changes by more than `same`."""
     for site in range(first, -1, -1):
         left, _, right = tensors[site].shape
         flat = tensors[site].reshape(left, 2 * right)
