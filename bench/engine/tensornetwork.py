@@ -194,13 +194,17 @@ def noisy_cases(seed: int) -> Iterator[Case]:
 
 def _noisy_chain(report: Report, case: Case, options: Namespace, *, relax: bool) -> None:
     """Measure shots of one chain with noise, and the deviation of their means."""
+    from qiskit_aer import AerSimulator
+
     name = f"{case.name}, {'depolarizing and relaxation' if relax else 'depolarizing'}"
     source = measured(case.num_qubits, case.gates)
     circuit = engine_circuit(source)
     noise = noise_program(circuit, relax=relax)
-    limits = {"matrix_product_state_truncation_threshold": case.cutoff}
-    aer = simulator(
-        method="matrix_product_state", noise_model=aer_noise(relax=relax, scale=1.0), **limits
+    aer = AerSimulator(
+        method="matrix_product_state",
+        noise_model=aer_noise(relax=relax, scale=1.0),
+        max_parallel_threads=1,
+        matrix_product_state_truncation_threshold=case.cutoff,
     )
     settings = (("bond", BOND), ("cutoff", case.cutoff))
 

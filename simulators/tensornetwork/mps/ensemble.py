@@ -181,7 +181,6 @@ class Evolution:
         room = limits.memory_bytes // (_WAITING * np.dtype(limits.dtype).itemsize)
         self._most_values = min(MOST_VALUES, room) if limits.memory_bytes else MOST_VALUES
         self._same = max(_SAME[limits.dtype], _SAME_OF_CUTOFF * limits.cutoff**0.5)
-        self.effects = 0  # of blocks, on all distinct versions
 
     def ended(
         self, errors: Sequence[Sequence[int]], shots: NDArray[np.int64]
@@ -270,7 +269,6 @@ class Evolution:
                 effects[number] = effect
         for block, rows, numbers, begin, end in stores:
             ensemble.store(block, rows, numbers, effects[begin:end])
-        self.effects += len(effects)
         drawn = [block for block in layer if variants.get(id(block), none).drawn.any()]
         for block in drawn:
             self._draw(ensemble, block, variants[id(block)], shots)
@@ -335,7 +333,6 @@ class Evolution:
                 _restore(new_tensors, new_weights, block.first, end, self._same)
                 ensemble.replace(part, new_tensors, new_weights)
                 ensemble.fidelity[part] *= share
-                self.effects += 1
 
     def _drawn_matrices(
         self,
@@ -381,7 +378,7 @@ def _restore(
     tensors: list[Tensor], weights: list[Weights], first: int, end: int, same: float
 ) -> None:
     """Make tensors right-canonical after an operator on sites first .. end - 1 that is not unitary,
-    and renew the weights of the bonds. Each sweep ends where nothing changes by more than `same`."""
+    and renew the weights of the bonds. A sweep ends where nothing changes by more than `same`."""
     for site in range(first, -1, -1):
         left, _, right = tensors[site].shape
         flat = tensors[site].reshape(left, 2 * right)
