@@ -170,7 +170,7 @@ def _aer_call(
     """Return a run of Aer."""
     from qiskit_aer import AerSimulator
 
-    noise = _aer_noise(relax=case.relax, scale=case.scale)
+    noise = aer_noise(relax=case.relax, scale=case.scale)
     engine = AerSimulator(method=method, noise_model=noise, max_parallel_threads=1, **settings)
     return lambda: engine.run(case.source, shots=shots).result().get_counts(0)
 
@@ -187,7 +187,8 @@ def _aer_slope(case: _Case) -> tuple[float, float]:
     return _SLOPES[key]
 
 
-def _aer_noise(*, relax: bool, scale: float) -> Any:
+def aer_noise(*, relax: bool, scale: float) -> Any:
+    """Return Aer's model of the noise."""
     from qiskit_aer import noise
 
     result = noise.NoiseModel()

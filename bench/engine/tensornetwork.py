@@ -5,17 +5,25 @@ gates. Ours is a worker's task: packed Program in, packed counts out; Aer's circ
 the clock starts. Both use the same cutoff and one thread, and take turns; times are medians of the
 rounds. The long chain (50 steps at a cutoff of 1e-10, minutes for Aer) runs once. Contraction is
 measured on QAOA of p = 1 on a graph of degree 3, through a service of one worker, and on amplitudes
-of a grid of 60 qubits. Last comes a contraction whose slices are shared by 4 ranks. Ratios are of
-CPU seconds, which can be measured on a busy machine; whole paths are wall time.
+of a grid of 60 qubits, then a contraction whose slices are shared by 4 ranks. Ratios are of CPU
+seconds, which can be measured on a busy machine; whole paths are wall time.
+
+Chains of 40 qubits with noise follow: the errors of `noise_speed`, as trajectories of matrix
+product states, compared with Aer's. Aer runs the same shots, or, if they would take longer than
+`--most-s`, fewer, whose time is extrapolated: each shot costs it the same. Means of Z and of ZZ of
+neighbours are compared with Aer's counts, and those of the qubits at both ends, which few others
+can reach, with exact values.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import statistics
 import time
 from argparse import Namespace
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -25,11 +33,13 @@ from typing import Any, NamedTuple
 
 import networkx
 import numpy as np
+from numpy.typing import NDArray
 from qiskit.quantum_info import SparsePauliOp
 
 import simenv
 from bench.circuits import built, engine_circuit, grid, measured, qaoa, wide_circuit
 from bench.engine.contraction_ranks import contraction_over
+from bench.engine.noise_speed import P01, P10, aer_noise, noise_program
 from bench.harness import Option, Report, installed, rounds, timed
 from bench.harness.comparison import rounds_of
 from bench.peers.aer import simulator
@@ -37,7 +47,8 @@ from bench.peers.base import Gate
 from bench.peers.simenv_engine import WorkerTask
 from simenv.client.circuits import load
 from simulators.engine import PauliSum
-from simulators.simulate import simulate
+from simulators.errors import Unsupported
+from simulators.simulate import counts_of, simulate
 
 SHOTS = 1_000
 PAIRS = 10  # pairs of neighbours whose values are compared
@@ -47,10 +58,14 @@ GRID = 6, 10  # rows and columns
 DEPTH = 4  # layers of CZ on the grid
 STRINGS, PEER_STRINGS = 1_000, 10  # bit strings; quimb contracts one by one
 RANKS = 4
+NOISY_QUBITS, NOISY_DEPTHS, NOISY_STEPS = 40, (8, 10, 12), 10
+FEW_SHOTS = 20  # of Aer, by which the time of all is expected
 OPTIONS = (
     rounds(5, quick=2),
     Option("--no-long", action="store_true", quick=True, help="without the long chain"),
     Option("--seed", default=3),
+    Option("--noise-only", action="store_true", help="the chains with noise alone"),
+    Option("--most-s", default=300.0, quick=5.0, help="longest expected run of Aer with noise"),
 )
 
 
@@ -62,11 +77,17 @@ class Case(NamedTuple):
     gates: list[Gate]
     cutoff: float
     long: bool = False
+    weak: bool = False  # weakly entangled: a gate costs Aer little
 
 
 def run(options: Namespace) -> Report:
     title = "tensor networks: chains and contraction, CPU s of one thread"
     report = Report("tensornetwork", title)
+    if installed("qiskit_aer"):
+        for noisy, relax in itertools.product(noisy_cases(options.seed), (False, True)):
+            _noisy_chain(report, noisy, options, relax=relax)
+    if options.noise_only:
+        return report
     for case in cases(options.seed) if installed("qiskit_aer") else ():
         if not (case.long and options.no_long):
             _chain(report, case, 1 if case.long else options.rounds)
@@ -160,6 +181,101 @@ def _chain(report: Report, case: Case, rounds: int) -> None:
     data = with_aer(saving, 1).data(0)
     off = max(abs(data[str(k)] - value) for k, value in enumerate(values.tolist()))
     report.at_most("value_error", off, f"{case.name}: values, from Aer's")
+
+
+def noisy_cases(seed: int) -> Iterator[Case]:
+    """Yield the chains with noise."""
+    n = NOISY_QUBITS
+    for depth in NOISY_DEPTHS:
+        yield Case(f"brickwork, {n} qubits, depth {depth}", n, brickwork(n, depth, seed), 1e-14)
+    name = f"TFIM, {n} qubits, {NOISY_STEPS} steps"
+    yield Case(name, n, tfim(n, NOISY_STEPS), 1e-14, weak=True)
+
+
+def _noisy_chain(report: Report, case: Case, options: Namespace, *, relax: bool) -> None:
+    """Measure shots of one chain with noise, and the deviation of their means."""
+    from qiskit_aer import AerSimulator
+
+    name = f"{case.name}, {'depolarizing and relaxation' if relax else 'depolarizing'}"
+    source = measured(case.num_qubits, case.gates)
+    circuit = engine_circuit(source)
+    noise = noise_program(circuit, relax=relax)
+    aer = AerSimulator(
+        method="matrix_product_state",
+        noise_model=aer_noise(relax=relax, scale=1.0),
+        max_parallel_threads=1,
+        matrix_product_state_truncation_threshold=case.cutoff,
+    )
+    settings = (("bond", BOND), ("cutoff", case.cutoff))
+
+    def ours(shots: int = SHOTS) -> Any:
+        return simulate(
+            circuit, shots=shots, seed=options.seed, engine="mps", noise=noise, settings=settings
+        )
+
+    def theirs(shots: int) -> dict[int, int]:
+        result = aer.run(source, shots=shots, seed_simulator=options.seed).result()
+        if not result.success:
+            raise SystemExit(f"Aer: {result.status}")
+        return {int(key, 2): count for key, count in result.get_counts(0).items()}
+
+    ours(10)  # load kernels
+    clock = time.process_time
+    times = [timed(ours, clock) for _ in range(options.rounds)]
+    our_s, result = statistics.median(seconds for seconds, _ in times), times[0][1]
+    few_s, counts = timed(partial(theirs, FEW_SHOTS), clock)
+    aer_s, note = few_s * SHOTS / FEW_SHOTS, f"{FEW_SHOTS} shots of Aer's extrapolated"
+    if aer_s <= options.most_s:
+        aer_s, counts = timed(partial(theirs, SHOTS), clock)
+        note = f"{SHOTS:,} shots"
+    print(f"{name}: ours {our_s:.3f} ({result.remark}), Aer {aer_s:.1f} ({note})")
+    key = "noisy_weak_times" if case.weak else "noisy_times"
+    report.at_least(key, aer_s / our_s, f"{name}: times as fast as Aer")
+    pairs = [{k} for k in range(case.num_qubits)]
+    pairs += [{k, k + 1} for k in range(case.num_qubits - 1)]
+    own, peer = (_means(each, pairs) for each in (counts_of(result), counts))
+    shots = sum(counts.values())
+    if shots == SHOTS:
+        mean = (own + peer) / 2
+        off = np.abs(own - peer) / np.sqrt(2 * (1 - mean**2) / SHOTS)
+        report.at_most("noisy_deviation", off.max(), f"{name}: {len(pairs)} means, from Aer's")
+    last = case.num_qubits - 1
+    exact: dict[tuple[int, ...], float] = {}
+    for ends in ([{0}, {1}, {0, 1}], [{last}, {last - 1}, {last - 1, last}]):
+        with suppress(Unsupported):  # too many qubits reach these
+            values = simulate(
+                circuit, shots=0, engine="densitymatrix", noise=noise, outputs=("expectation",),
+                observables=tuple(
+                    PauliSum((label,), np.ones(1)) for label in _products(case.num_qubits, ends)
+                ),
+            )  # fmt: skip
+            means = np.frombuffer(values.expectations).reshape(-1, 2)[:, 0].tolist()
+            exact |= {tuple(sorted(each)): mean for each, mean in zip(ends, means, strict=True)}
+    if exact:
+        seen = _means(counts_of(result), [{*each} for each in exact])
+        expected = np.array([_read(each, exact) for each in exact])
+        off = np.abs(seen - expected) / np.sqrt((1 - expected**2) / SHOTS)
+        label = f"{name}: {len(exact)} means at the ends, from exact ones"
+        report.at_most("noisy_deviation", off.max(), label)
+
+
+def _means(counts: Mapping[int, int], sets: Iterable[Collection[int]]) -> NDArray[np.float64]:
+    """Return the mean of the product of Z on each set of qubits."""
+    total = sum(counts.values())
+    masks = [sum(1 << qubit for qubit in each) for each in sets]
+    return np.array(
+        [1 - 2 * sum(n for key, n in counts.items() if (key & m).bit_count() % 2) / total
+         for m in masks]
+    )  # fmt: skip
+
+
+def _read(qubits: tuple[int, ...], exact: Mapping[tuple[int, ...], float]) -> float:
+    """Return the mean of the product of Z on one or two qubits as it is read: Z becomes a Z + b."""
+    a, b = 1 - P01 - P10, P10 - P01
+    if len(qubits) == 1:
+        return a * exact[qubits] + b
+    first, second = qubits
+    return a * a * exact[qubits] + a * b * (exact[first,] + exact[second,]) + b * b
 
 
 def _qaoa(report: Report, rounds: int, seed: int) -> None:

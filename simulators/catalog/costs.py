@@ -263,8 +263,8 @@ class MpsCost(msgspec.Struct, frozen=True):
     gate_s: float = 60e-6
     flop_s: float = 1e-10
     trajectories: int = _LIVE_BRANCHES  # states held at once with noise
-    trajectory_gate_s: float = 0.3e-3  # a gate of a trajectory, applied without the library
-    trajectory_qubit_s: float = 50e-6  # samples of a trajectory, for each qubit
+    trajectory_gate_s: float = 25e-6  # a gate of a trajectory, split together with others
+    trajectory_qubit_s: float = 5e-6  # samples of a trajectory, for each qubit
     noisy_call_s: float = 5e-3  # a circuit with noise, however narrow
 
     def memory_bytes(self, profile: Profile, ask: CostQuery) -> int:

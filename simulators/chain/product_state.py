@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 import msgspec
@@ -74,39 +74,7 @@ class MatrixProductState(msgspec.Struct, frozen=True, eq=False):
         distinct prefixes, not with shots. Up to `SITES_A_DRAW` qubits in their own order this is
         the inverse sampling of the statevector engine.
         """
-        bits = np.zeros((len(self.tensors), shots.size), np.uint8)
-        draws = np.empty(shots.size)
-        group = np.zeros(shots.size, np.int64)  # group of shots with equal bits so far
-        vectors = np.ones((1, 1), self.tensors[0].dtype) if self.tensors else np.ones((1, 1))
-        low, weight = np.zeros(1), np.ones(1)
-        for site, tensor in enumerate(self.tensors):
-            control.check()
-            if site % SITES_A_DRAW == 0:
-                number = site // SITES_A_DRAW
-                uniforms(*key, _LATER_DRAWS + number if number else 0, shots, draws)
-                low, weight = np.zeros(len(vectors)), np.ones(len(vectors))
-            left, _, right = tensor.shape
-            both = (vectors @ tensor.reshape(left, 2 * right)).reshape(-1, 2, right)
-            flat = np.ascontiguousarray(both).view(both.real.dtype)
-            probs = np.einsum("npr,npr->np", flat, flat).astype(np.float64)
-            total = probs[:, 0] + probs[:, 1]
-            share = weight * (probs[:, 0] / total)
-            edge = low + share
-            bit = draws >= edge[group]
-            bits[site] = bit
-            child = 2 * group + bit
-            present = np.zeros(2 * len(vectors), bool)
-            present[child] = True
-            number_of = np.cumsum(present) - 1
-            group = number_of[child]
-            kept = np.flatnonzero(present)
-            parent = kept >> 1
-            vectors = both.reshape(-1, right)[kept]
-            vectors *= (1.0 / np.sqrt(probs.reshape(-1)[kept]))[:, None].astype(draws.dtype)
-            is_one = (kept & 1).astype(bool)
-            above = (low + weight)[parent]
-            low = np.where(is_one, edge[parent], low[parent])
-            weight = np.where(is_one, above - low, share[parent])
+        bits = sample_sites([[tensor] for tensor in self.tensors], None, shots, key, control)
         return np.ascontiguousarray(bits[list(self.sites)].T)
 
     def means(self, strings: list[tuple[int, int]], control: RunControl) -> NDArray[np.float64]:
@@ -210,6 +178,64 @@ def _carry(left: Tensor, tensor: Tensor, pauli: NDArray[np.complex128] | None) -
     half = np.matmul(left, turned)  # [p, l*, r]
     carried: Tensor = np.tensordot(tensor.conj(), half, ((1, 0), (0, 1)))
     return carried
+
+
+def sample_sites(
+    versions: Sequence[Sequence[Tensor]],
+    which: Sequence[NDArray[np.int64]] | None,
+    shots: NDArray[np.int64],
+    key: tuple[int, int],
+    control: RunControl,
+) -> NDArray[np.uint8]:
+    """Bits of these shots, site by site: uint8 [sites, shots]. Shots may have different states:
+    which[site][k] is the number of the tensor in versions[site] that shot k has there; None: there
+    is one of each. See `MatrixProductState.sample`."""
+    bits = np.zeros((len(versions), shots.size), np.uint8)
+    draws = np.empty(shots.size)
+    group = np.zeros(shots.size, np.int64)  # group of shots with equal bits and tensors so far
+    vectors = np.ones((1, 1), versions[0][0].dtype) if versions else np.ones((1, 1))
+    low, weight = np.zeros(1), np.ones(1)
+    for site, tensors in enumerate(versions):
+        control.check()
+        if site % SITES_A_DRAW == 0:
+            number = site // SITES_A_DRAW
+            uniforms(*key, _LATER_DRAWS + number if number else 0, shots, draws)
+            low, weight = np.zeros(len(vectors)), np.ones(len(vectors))
+        pieces: list[NDArray[np.intp] | slice] = [slice(None)]
+        if len(tensors) > 1 and which is not None:
+            pairs, group = np.unique(group * len(tensors) + which[site], return_inverse=True)
+            before, chosen = np.divmod(pairs, len(tensors))
+            vectors, low, weight = vectors[before], low[before], weight[before]
+            ends = np.cumsum(np.bincount(chosen, minlength=len(tensors)))
+            pieces = [*np.split(np.argsort(chosen, kind="stable"), ends[:-1])]
+        right = max(tensor.shape[2] for tensor in tensors)
+        both = np.zeros((len(vectors), 2, right), vectors.dtype)
+        probs = np.empty((len(vectors), 2))
+        for tensor, piece in zip(tensors, pieces, strict=True):
+            left, _, width = tensor.shape
+            part = (vectors[piece, :left] @ tensor.reshape(left, 2 * width)).reshape(-1, 2, width)
+            flat = np.ascontiguousarray(part).view(part.real.dtype)
+            probs[piece] = np.einsum("npr,npr->np", flat, flat)
+            both[piece, :, :width] = part
+        total = probs[:, 0] + probs[:, 1]
+        share = weight * (probs[:, 0] / total)
+        edge = low + share
+        bit = draws >= edge[group]
+        bits[site] = bit
+        child = 2 * group + bit
+        present = np.zeros(2 * len(vectors), bool)
+        present[child] = True
+        number_of = np.cumsum(present) - 1
+        group = number_of[child]
+        kept = np.flatnonzero(present)
+        parent = kept >> 1
+        vectors = both.reshape(-1, right)[kept]
+        vectors *= (1.0 / np.sqrt(probs.reshape(-1)[kept]))[:, None].astype(vectors.real.dtype)
+        is_one = (kept & 1).astype(bool)
+        above = (low + weight)[parent]
+        low = np.where(is_one, edge[parent], low[parent])
+        weight = np.where(is_one, above - low, share[parent])
+    return bits
 
 
 # Outputs of a matrix product state, for the engines that make one.

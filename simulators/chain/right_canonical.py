@@ -9,7 +9,8 @@ conjugated right one, so there is no division by a small value (Hastings, J. Mat
 from __future__ import annotations
 
 import functools
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -27,127 +28,153 @@ from simulators.engine import RunControl
 Matrix = NDArray[np.complex128]
 
 SWAP: Matrix = np.eye(4, dtype=complex)[[0, 2, 1, 3]]
+_NONE: Matrix = np.eye(4, dtype=complex)
+_MOST_JOINED = 1 << 20
+
+
+class Part(msgspec.Struct, frozen=True, gc=False):
+    """Matrix [2**k, 2**k] on neighbouring sites; the first site is the highest bit. `order`: see
+    `order_of`."""
+
+    order: int
+    first: int
+    matrix: Matrix
 
 
 class Block(msgspec.Struct, gc=False):
-    """Matrix [2**count, 2**count] on neighbouring sites; the first site is the highest bit."""
+    """Matrix [2**count, 2**count] on neighbouring sites, the product of its parts. Parts that share
+    a site are in order of action."""
 
     first: int
     count: int
-    layer: int
-    matrix: Matrix
+    parts: list[Part]
+    layer: int = 0
+    matrix: Matrix = SWAP  # set when all parts are known
 
 
 class GateBlocks(msgspec.Struct, frozen=True, gc=False):
     """Gates of a circuit: all blocks, layer by layer, then the remaining gates on single sites."""
 
     layers: list[list[Block]]
-    singles: dict[int, Matrix]  # by site
+    singles: dict[int, Block]  # by site
     phase: complex
+    gates: dict[int, tuple[Block, int]]
+    """Block of each gate on several qubits, and the number of its parts up to the gate."""
+
+
+def order_of(operation: int, joined: int = 0) -> int:
+    """Order of action of an operation, or of a pair that is joined after it, from 1 on."""
+    return operation * _MOST_JOINED + joined
 
 
 def gate_blocks(
-    circuit: Circuit, params: NDArray[np.float64], sites: tuple[int, ...]
+    circuit: Circuit,
+    params: NDArray[np.float64],
+    sites: tuple[int, ...],
+    joined: Mapping[int, Sequence[tuple[int, int]]] | None = None,
 ) -> GateBlocks:
     """Blocks of all gates of a circuit; `sites`: site of each qubit. Operations that are no gates
-    are ignored."""
+    are ignored. `joined`: pairs of qubits that share a block after an operation (-1: before all),
+    by an identity on them."""
     builder = _Builder(len(sites))
     phase = 1.0 + 0.0j
+    joined = joined or {}
+
+    def join(op: int) -> None:
+        for k, pair in enumerate(joined.get(op, ())):
+            builder.gate(order_of(op, k + 1), [sites[qubit] for qubit in pair], _NONE)
+
+    join(-1)
     for operation, gate in with_matrices(circuit, params):
-        if gate is None:
-            continue
-        if not operation.qubits:
-            phase *= complex(gate[0, 0])
-        elif len(operation.qubits) == 1:
-            builder.single(sites[operation.qubits[0]], gate)
-        else:
-            builder.gate([sites[qubit] for qubit in operation.qubits], gate)
-    return GateBlocks(builder.layers(), builder.singles, phase)
+        place = operation.place
+        if gate is not None:
+            if not operation.qubits:
+                phase *= complex(gate[0, 0])
+            elif len(operation.qubits) == 1:
+                builder.single(Part(order_of(place), sites[operation.qubits[0]], gate))
+            else:
+                builder.gate(order_of(place), [sites[qubit] for qubit in operation.qubits], gate)
+        join(place)
+    return GateBlocks(builder.layers(), builder.singles, phase, builder.gates)
 
 
-def on_neighbours(sites: list[int], gate: NDArray[Any]) -> tuple[list[int], Block]:
-    """First sites of the swaps with the next site that bring these sites together, and the gate as
-    a block on them. `gate`: its first qubit is the lowest bit."""
+def product(first: int, count: int, parts: Iterable[Part]) -> Matrix:
+    """Product of parts on sites first .. first + count - 1, the first part acting first."""
+    result: Matrix = np.eye(1 << count, dtype=complex)
+    for part in parts:
+        rows = result.reshape(1 << part.first - first, len(part.matrix), -1)
+        result = np.matmul(part.matrix, rows).reshape(1 << count, 1 << count)
+    return result
+
+
+def on_neighbours(sites: list[int], gate: NDArray[Any]) -> tuple[list[int], int, Matrix]:
+    """First sites of the swaps with the next site that bring these sites together, the first of
+    them, and the gate as a matrix on them. `gate`: its first qubit is the lowest bit."""
     count, order = len(sites), sorted(sites)
     first = order[0]
     swaps = [at for k, site in enumerate(order) for at in range(site - 1, first + k - 1, -1)]
     axes = [count - 1 - sites.index(site) for site in order]  # of each site's qubit
     shaped = gate.reshape((2,) * (2 * count)).transpose(*axes, *(count + a for a in axes))
-    return swaps, Block(first, count, 0, shaped.reshape(1 << count, 1 << count))
+    return swaps, first, shaped.reshape(1 << count, 1 << count)
 
 
 class _Builder:
     """Blocks in the order of their first gates; disjoint blocks commute."""
 
     def __init__(self, num_sites: int) -> None:
-        self.singles: dict[int, Matrix] = {}
+        self.singles: dict[int, Block] = {}  # gates that wait for the next block
+        self.gates: dict[int, tuple[Block, int]] = {}
         self._blocks: list[Block] = []
         self._open: list[Block | None] = [None] * num_sites  # the last block of each site
         self._layer = [0] * num_sites  # first free layer of each site
 
-    def single(self, site: int, gate: Matrix) -> None:
+    def single(self, part: Part) -> None:
         """Add a gate [2, 2], which waits for the next block."""
-        before = self.singles.get(site)
-        self.singles[site] = gate if before is None else gate @ before
+        self.singles.setdefault(part.first, Block(part.first, 1, [])).parts.append(part)
 
-    def gate(self, sites: list[int], gate: Matrix) -> None:
+    def gate(self, order: int, sites: list[int], gate: Matrix) -> None:
         """Add a gate whose qubits are at these sites, the first one being the lowest bit."""
-        swaps, block = on_neighbours(sites, gate)
+        swaps, first, matrix = on_neighbours(sites, gate)
         for site in swaps:
-            self._pair(site, SWAP)
-        if block.count == 2:
-            self._pair(block.first, block.matrix)
-        else:
-            self._block(block.first, block.count, block.matrix)
+            self._add(Part(order, site, SWAP), 2)
+        block = self._add(Part(order, first, matrix), len(sites))
+        self.gates[order] = block, len(block.parts)
         for site in reversed(swaps):
-            self._pair(site, SWAP)
+            self._add(Part(order, site, SWAP), 2)
 
-    def _pair(self, site: int, gate: Matrix) -> None:
-        """Add a gate on a site and the next one."""
-        high, low = self.singles.pop(site, None), self.singles.pop(site + 1, None)
-        if high is not None or low is not None:
-            high = _ONE if high is None else high
-            low = _ONE if low is None else low
-            both = (high[:, None, :, None] * low[None, :, None, :]).reshape(4, 4)
-            gate = gate @ both
-        before = self._open[site]
-        if before is not None and before is self._open[site + 1] and before.count == 2:
-            before.matrix = gate @ before.matrix
-            return
-        self._append(site, 2, gate)
-
-    def _block(self, first: int, count: int, gate: Matrix) -> None:
-        """Add a gate on more than two neighbours."""
-        for k in range(count):
-            single = self.singles.pop(first + k, None)
+    def _add(self, part: Part, count: int) -> Block:
+        """Add a part on neighbours, to the block of the same pair if no other came after it."""
+        first = part.first
+        sites = range(first, first + count)
+        block = self._open[first]
+        if count != 2 or block is None or block is not self._open[first + 1] or block.count != 2:
+            layer = max(self._layer[first : first + count])
+            block = Block(first, count, [], layer)
+            self._blocks.append(block)
+            for site in sites:
+                self._open[site] = block
+                self._layer[site] = layer + 1
+        for site in sites:
+            single = self.singles.pop(site, None)
             if single is not None:
-                shaped = gate.reshape((1 << count) << k, 2, -1)
-                gate = np.einsum("apb,pq->aqb", shaped, single).reshape(1 << count, 1 << count)
-        self._append(first, count, gate)
-
-    def _append(self, first: int, count: int, gate: Matrix) -> None:
-        layer = max(self._layer[first : first + count])
-        block = Block(first, count, layer, gate)
-        self._blocks.append(block)
-        for site in range(first, first + count):
-            self._open[site] = block
-            self._layer[site] = layer + 1
+                block.parts += single.parts
+        block.parts.append(part)
+        return block
 
     def layers(self) -> list[list[Block]]:
+        for block in (*self._blocks, *self.singles.values()):
+            block.matrix = product(block.first, block.count, block.parts)
         results: list[list[Block]] = [[] for _ in range(max(self._layer, default=0))]
         for block in self._blocks:
             results[block.layer].append(block)
         return results
 
 
-_ONE: Matrix = np.eye(2, dtype=complex)
-
-
 Tensor = NDArray[np.complexfloating]
 Values = NDArray[np.floating]
 Places = list[int]
 
-_TOGETHER = 96  # splits of at most this many rows are done in one call
+TOGETHER = 96  # splits of at most this many rows are done in one call
 _RANDOM_ROWS = (
     128  # matrices with this many rows or more are split in a subspace, if it is large enough
 )
@@ -183,7 +210,7 @@ class RightCanonicalChain:
             right = self.tensors[block.first + 1].shape[2]
             groups.setdefault((left, middle, right), []).append(block)
         for (left, _, right), group in groups.items():
-            if 2 * min(left, right) > _TOGETHER:
+            if 2 * min(left, right) > TOGETHER:
                 for block in group:
                     control.check()
                     self._apply_pairs([block])
@@ -198,80 +225,136 @@ class RightCanonicalChain:
 
     def _apply_pairs(self, group: list[Block]) -> None:
         """Apply gates on pairs whose tensors have the same shapes."""
-        tensors, count = self.tensors, len(group)
-        firsts = [block.first for block in group]
-        left, _, middle = tensors[firsts[0]].shape
-        right = tensors[firsts[0] + 1].shape[2]
-        left_tensors = np.array([tensors[k] for k in firsts]).reshape(count, 2 * left, middle)
-        right_tensors = np.array([tensors[k + 1] for k in firsts]).reshape(count, middle, 2 * right)
-        gates = np.array([block.matrix for block in group], self._dtype)
-        theta = np.matmul(
-            gates[:, None], np.matmul(left_tensors, right_tensors).reshape(count, left, 4, right)
-        )
-        weights = np.array([self._values[k] for k in firsts])
-        weighted = (weights[:, :, None, None] * theta).reshape(count, 2 * left, 2 * right)
-        theta = theta.reshape(count, 2 * left, 2 * right)
-        values, vectors, lost = self._split(weighted, middle)
-        squares = np.square(values, dtype=np.float64)
-        behind = np.cumsum(squares[:, ::-1], axis=1)[:, ::-1] + lost[:, None]
-        total = behind[:, 0]
-        needed = np.count_nonzero(behind > self._cutoff * total[:, None], axis=1)
-        for kept, places in _by_rank(needed, min(self._bond, values.shape[1])).items():
-            cut = behind[places, kept] if kept < values.shape[1] else lost[places]
-            share = 1.0 - cut / total[places]
-            self.fidelity *= float(np.prod(share))
-            self.widest = max(self.widest, kept)
-            rows = np.ascontiguousarray(vectors[places, :kept])
-            lefts = np.matmul(theta[places], rows.conj().transpose(0, 2, 1))
-            norms = np.sqrt(squares[places, :kept].sum(axis=1))
-            kept_values = values[places, :kept] / norms[:, None].astype(values.dtype)
-            for at, place in enumerate(places):
-                site = firsts[place]
-                self.size += 2 * (left + right) * (kept - middle)
-                tensors[site] = lefts[at].reshape(left, 2, kept)
-                tensors[site + 1] = rows[at].reshape(kept, 2, right)
-                self._values[site + 1] = kept_values[at]
-
-    def _split(self, matrices: Tensor, rank: int) -> tuple[Values, Tensor, NDArray[np.float64]]:
-        """Singular values [n, k], right vectors [n, k, columns] and the missing weight [n]. `rank`:
-        of the bond before."""
-        count, rows, columns = matrices.shape
-        least = min(rows, columns)
-        size = int(_MORE * rank) + _LEAST_MORE
-        if count == 1 and least >= _RANDOM_ROWS and 5 * size < 4 * least:
-            values, vectors, lost = subspace_split(matrices[0], size)
-            if lost <= 0.5 * self._cutoff * float(np.square(values, dtype=np.float64).sum()):
-                return values[None], vectors[None], np.array([lost])
-        values, vectors = full_split(matrices)
-        return values, vectors, np.zeros(count)
+        tensors, values = self.tensors, self._values
+        items = [
+            Pair(tensors[k.first], tensors[k.first + 1], values[k.first], k.matrix) for k in group
+        ]
+        results = split_pairs(items, self._cutoff, self._bond, alike=len(group) > 1)
+        for block, pair, (left, right, kept, share) in zip(group, items, results, strict=True):
+            site = block.first
+            self.size += left.size + right.size - pair.left.size - pair.right.size
+            self.fidelity *= share
+            self.widest = max(self.widest, kept.size)
+            tensors[site], tensors[site + 1], values[site + 1] = left, right, kept
 
     def _apply_wide(self, block: Block) -> None:
-        """Apply a gate on more than two neighbours: its last site is split off first."""
-        first, count = block.first, block.count
-        sites = range(first, first + count)
-        self.size -= sum(self.tensors[site].size for site in sites)
-        theta = self.tensors[first]
-        for site in range(first + 1, first + count):
-            theta = np.tensordot(theta, self.tensors[site], (-1, 0))
-        left, right = theta.shape[0], theta.shape[-1]
-        gate = block.matrix.astype(self._dtype)
-        theta = np.matmul(gate, theta.reshape(left, 1 << count, right))
-        for site in range(first + count - 1, first, -1):
-            rows = theta.size // (2 * right)
-            theta = theta.reshape(rows, 2 * right)
-            weights = self._values[first][:, None]
-            weighted = (weights * theta.reshape(left, -1)).reshape(rows, 2 * right)
-            values, vectors = (each[0] for each in full_split(weighted[None]))
-            kept, lost = truncated_rank(values, self._cutoff, self._bond)
-            self.fidelity *= 1.0 - lost
-            vectors, values = np.ascontiguousarray(vectors[:kept]), values[:kept]
-            theta = theta @ vectors.conj().T
-            self.tensors[site] = vectors.reshape(kept, 2, right)
-            self._values[site] = values / np.linalg.norm(values)
-            self.widest = max(self.widest, kept)
-            right = kept
-        self.tensors[first] = theta.reshape(left, 2, right)
-        self.size += sum(self.tensors[site].size for site in sites)
+        """Apply a gate on more than two neighbours."""
+        first, end = block.first, block.first + block.count
+        before = self.tensors[first:end]
+        after, values, share = split_block(
+            np.matmul(block.matrix.astype(self._dtype), joined(before)), self._values[first],
+            self._cutoff, self._bond,
+        )  # fmt: skip
+        self.tensors[first:end], self._values[first + 1 : end] = after, values
+        self.size += sum(t.size for t in after) - sum(t.size for t in before)
+        self.fidelity *= share
+        self.widest = max(self.widest, *(each.size for each in values))
+
+
+# Gates on neighbours: new tensors, right-canonical if the state's were, and the singular values of
+# the bonds between them. Weights of a bond are its singular values, or a matrix whose products
+# with the right tensors have the norms of the state.
+
+
+def weighted(weights: Values | Tensor, tensor: Tensor) -> Tensor:
+    """Product of the weights of a bond and a tensor [bond, ...]."""
+    if weights.ndim == 1:
+        return np.asarray(weights.reshape(-1, *(1,) * (tensor.ndim - 1)) * tensor)
+    return np.tensordot(weights, tensor, (1, 0))
+
+
+def joined(tensors: Sequence[Tensor]) -> Tensor:
+    """Product of neighbours' tensors: [left, 2**count, right]; the first one is the highest bit."""
+    result = tensors[0]
+    for tensor in tensors[1:]:
+        result = np.tensordot(result, tensor, (-1, 0))
+    return result.reshape(result.shape[0], 1 << len(tensors), result.shape[-1])
+
+
+class Pair(NamedTuple):
+    """Gate [4, 4] on two neighbours: their tensors, and the weights of the bond left of them."""
+
+    left: Tensor
+    right: Tensor
+    weights: Values | Tensor
+    gate: Matrix
+
+
+Split = tuple[Tensor, Tensor, Values, float]  # tensors, values between them, share that is kept
+
+
+def split_pairs(pairs: Sequence[Pair], cutoff: float, bond: int, *, alike: bool) -> list[Split]:
+    """Apply gates to pairs of the same shapes. `alike`: ranks are rounded up to a few sizes, so
+    that shapes stay alike; the result of a pair does not depend on the others."""
+    count = len(pairs)
+    left, _, middle = pairs[0].left.shape
+    right = pairs[0].right.shape[2]
+    left_tensors = np.array([each.left for each in pairs]).reshape(count, 2 * left, middle)
+    right_tensors = np.array([each.right for each in pairs]).reshape(count, middle, 2 * right)
+    gates = np.array([each.gate for each in pairs], left_tensors.dtype)
+    weights = np.array([each.weights for each in pairs])
+    theta = np.matmul(
+        gates[:, None], np.matmul(left_tensors, right_tensors).reshape(count, left, 4, right)
+    ).reshape(count, left, 4 * right)
+    item = weights[:, :, None] * theta if weights.ndim == 2 else np.matmul(weights, theta)
+    theta = theta.reshape(count, 2 * left, 2 * right)
+    values, vectors, lost = _split(item.reshape(count, -1, 2 * right), middle, cutoff)
+    squares = np.square(values, dtype=np.float64)
+    behind = np.cumsum(squares[:, ::-1], axis=1)[:, ::-1] + lost[:, None]
+    total = behind[:, 0]
+    needed = np.count_nonzero(behind > cutoff * total[:, None], axis=1)
+    results: list[Split | None] = [None] * count
+    for kept, places in _by_rank(needed, min(bond, values.shape[1]), alike=alike).items():
+        cut = behind[places, kept] if kept < values.shape[1] else lost[places]
+        shares = (1.0 - cut / total[places]).tolist()
+        rows = np.ascontiguousarray(vectors[places, :kept])
+        lefts = np.matmul(theta[places], rows.conj().transpose(0, 2, 1))
+        norms = np.sqrt(squares[places, :kept].sum(axis=1))
+        kept_values = values[places, :kept] / norms[:, None].astype(values.dtype)
+        for at, place in enumerate(places):
+            tensors = lefts[at].reshape(left, 2, kept), rows[at].reshape(kept, 2, right)
+            results[place] = *tensors, kept_values[at], shares[at]
+    return results  # type: ignore[return-value]  # every place has a rank
+
+
+def _split(
+    matrices: Tensor, rank: int, cutoff: float
+) -> tuple[Values, Tensor, NDArray[np.float64]]:
+    """Singular values [n, k], right vectors [n, k, columns] and the missing weight [n]. `rank`: of
+    the bond before."""
+    count, rows, columns = matrices.shape
+    least = min(rows, columns)
+    size = int(_MORE * rank) + _LEAST_MORE
+    if count == 1 and least >= _RANDOM_ROWS and 5 * size < 4 * least:
+        values, vectors, lost = subspace_split(matrices[0], size)
+        if lost <= 0.5 * cutoff * float(np.square(values, dtype=np.float64).sum()):
+            return values[None], vectors[None], np.array([lost])
+    values, vectors = full_split(matrices)
+    return values, vectors, np.zeros(count)
+
+
+def split_block(
+    theta: Tensor, weights: Values | Tensor, cutoff: float, bond: int
+) -> tuple[list[Tensor], list[Values], float]:
+    """Tensors of the sites of a block [left, 2**count, right], whose last site is split off first,
+    the values between them, and the share of the weight that is kept."""
+    left, size, right = theta.shape
+    tensors: list[Tensor] = []
+    values_between: list[Values] = []
+    share = 1.0
+    for _ in range(size.bit_length() - 2):
+        theta = theta.reshape(-1, 2 * right)
+        item = weighted(weights, theta.reshape(left, -1)).reshape(-1, 2 * right)
+        values, vectors = (each[0] for each in full_split(item[None]))
+        kept, lost = truncated_rank(values, cutoff, bond)
+        share *= 1.0 - lost
+        vectors, values = np.ascontiguousarray(vectors[:kept]), values[:kept]
+        theta = theta @ vectors.conj().T
+        tensors.append(vectors.reshape(kept, 2, right))
+        values_between.append(values / np.linalg.norm(values))
+        right = kept
+    tensors.append(theta.reshape(left, 2, right))
+    return tensors[::-1], values_between[::-1], share
 
 
 def truncated_rank(values: Values, cutoff: float, bond: int) -> tuple[int, float]:
@@ -319,11 +402,11 @@ def _random_vectors(rows: int, columns: int, dtype: np.dtype[np.complexfloating]
     return result
 
 
-def _by_rank(needed: NDArray[np.intp], max_rank: int) -> dict[int, Places]:
+def _by_rank(needed: NDArray[np.intp], max_rank: int, *, alike: bool) -> dict[int, Places]:
     """Indices by the number of values they keep: a few sizes, so that shapes stay alike."""
     entries: dict[int, Places] = {}
     for place, rank in enumerate(needed.tolist()):
         step = max(1, (1 << max(0, rank.bit_length() - 1)) // 4)
-        rounded = -(-rank // step) * step if len(needed) > 1 else rank
+        rounded = -(-rank // step) * step if alike else rank
         entries.setdefault(max(1, min(rounded, max_rank)), []).append(place)
     return entries

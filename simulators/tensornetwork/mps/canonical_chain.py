@@ -184,10 +184,10 @@ class CanonicalChain:
             tensor = self.tensors[site]
             self.tensors[site] = np.ascontiguousarray(np.matmul(matrix, tensor))
             return
-        swaps, block = right_canonical.on_neighbours(places, matrix)
+        swaps, first, matrix = right_canonical.on_neighbours(places, matrix)
         for site in swaps:
             self._block(site, 2, right_canonical.SWAP)
-        self._block(block.first, block.count, block.matrix)
+        self._block(first, len(places), matrix)
         for site in reversed(swaps):
             self._block(site, 2, right_canonical.SWAP)
 
@@ -300,8 +300,8 @@ def evolve(
         limits.check_weight(
             1.0 - chain.fidelity, f" in {(number + 1) / len(blocks.layers):.0%} of its gates"
         )
-    for site, gate in blocks.singles.items():
-        chain.apply_single(site, gate)
+    for site, block in blocks.singles.items():
+        chain.apply_single(site, block.matrix)
     control.check()
     return MatrixProductState(
         tuple(chain.tensors), sites, truncation_of(chain.fidelity), blocks.phase

@@ -1,0 +1,177 @@
+"""Circuits with noise by trajectories of matrix product states: their outputs.
+
+Trajectories are evolved together (`ensemble`). Each has its own truncation; the result's is their
+mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+import numpy as np
+from msgspec.structs import replace
+from numpy.typing import NDArray
+
+from simulators.catalog import builtin_card
+from simulators.chain.product_state import MatrixProductState, sample_sites, truncation_of
+from simulators.circuit.analysis.measurements import MeasurementLayouts
+from simulators.circuit.analysis.profiler import chain_order
+from simulators.circuit.ir import num_words
+from simulators.circuit.noise import NoiseProgram
+from simulators.circuit.passes.components import active_part
+from simulators.circuit.passes.light_cone import output_support
+from simulators.engine import EngineResult, Request
+from simulators.errors import Unsupported
+from simulators.execution import outputs, requests, sampling
+from simulators.execution.readout import ReadoutStage
+from simulators.tensornetwork.mps.canonical_chain import ChainLimits, site_order
+from simulators.tensornetwork.mps.ensemble import Ensemble, Evolution, Rows
+from simulators.trajectories import pattern_sampling
+from simulators.trajectories.locations import NoisyCircuit, locate
+from simulators.trajectories.noise_table import SortedPatterns, row_work
+
+CARD = builtin_card("mps")
+ROWS_AT_ONCE = 1 << 14  # distinct trajectories
+_SHOTS_AT_ONCE = 8_192
+_HINT = "engine='statevector' runs it, where its qubits fit into memory"
+
+
+class NoisyChainPlan(msgspec.Struct, frozen=True, eq=False):
+    """Noise of a circuit."""
+
+    noise: NoiseProgram
+
+    @property
+    def memory_bytes(self) -> int:
+        return self.noise.locations.nbytes
+
+
+def run_noisy(plan: NoisyChainPlan, run: requests.EngineRun) -> EngineResult:
+    """Run all bindings of a circuit with noise. Raises Unsupported for outputs that trajectories
+    cannot give, and for mid-circuit operations that are no gates."""
+    circuit, request = run.circuit, run.request
+    requests.check_run(circuit, run.options)
+    rows = run.rows()
+    requests.check_outputs(CARD, request, bool(circuit.clbits_data))
+    pattern_sampling.refuse_outputs(request)
+    outputs.terms(request.observables, circuit.num_qubits)
+    labels = [label for item in request.observables for label in item.labels]
+    support = output_support(request.outputs, labels, circuit)
+    part, noise = active_part(circuit, plan.noise, support)
+    layouts = MeasurementLayouts.of(part.circuit)
+    layout = layouts.state if "expectation" in request.outputs else layouts.clbits
+    located = None if layout.branching else locate(part.circuit, noise, local=True)
+    if located is None:
+        text = "engine 'mps': a measurement, reset or condition before the end of a circuit with"
+        text += " noise, or noise that acts on a measured qubit and another one"
+        raise Unsupported(text, hint=_HINT)
+    own = requests.part_request(part, request, circuit.num_qubits)
+    readout = ReadoutStage.of(layouts.clbits, noise.readout, part.operations)
+    results = []
+    for row in rows:
+        bound = replace(row, circuit=located.circuit, params=row.params[part.params], request=own)
+        state = _Trajectories(located, bound, layouts)
+        results.append(outputs.collect(state, layouts, own, row.key, readout))
+    return EngineResult.joined(results)
+
+
+class _Trajectories(outputs.FinalState):
+    """Trajectories of one binding."""
+
+    def __init__(
+        self, located: NoisyCircuit, run: requests.BindingRun, layouts: MeasurementLayouts
+    ) -> None:
+        self.num_qubits = located.circuit.num_qubits
+        self._errors, self._drawn = located.errors, located.table.drawn
+        self._source = layouts.clbits.source
+        self._control = run.control
+        self._sites = site_order(self.num_qubits, chain_order(located.circuit))
+        limits = ChainLimits.of(run.options)
+        self._evolution = Evolution(located, run, limits, self._sites)
+        self._lost = 0.0  # discarded weight, summed over shots
+        self._shots = self._patterns = 0
+        self._bond = 1
+
+    def _ended(
+        self, first: int, last: int, key: outputs.SeedKey
+    ) -> Iterator[tuple[list[Rows], Ensemble]]:
+        """Final states of shots first .. last - 1, in parts: the shots of each row, counted from
+        `first`, and the ensemble."""
+        places = np.arange(self._drawn.size)
+        patterns = pattern_sampling.draw_patterns(self._errors, first, last, key, places)
+        rows = pattern_sampling.sort_places(patterns, places.size)
+        errors, members = self._classes(rows)
+        self._shots += last - first
+        for begin in range(0, len(errors), ROWS_AT_ONCE):
+            part = slice(begin, begin + ROWS_AT_ONCE)
+            own = members[part]
+            shots = np.array([first + each[0] for each in own], np.int64)
+            for numbers, ensemble in self._evolution.ended(errors[part], shots):
+                ended = [own[k] for k in numbers.tolist()]
+                lost = map(truncation_of, ensemble.fidelity.tolist())
+                self._lost += sum(
+                    each.size * weight for each, weight in zip(ended, lost, strict=True)
+                )
+                self._bond = max(self._bond, ensemble.bond)
+                yield ended, ensemble
+        self.truncation = self._lost / self._shots
+        self.remark = f"bond {self._bond}, {self._patterns} error patterns"
+
+    def _classes(self, rows: SortedPatterns) -> tuple[list[list[int]], list[Rows]]:
+        """Errors and shots of each trajectory: one for each pattern, and one for each shot of which
+        an operator is drawn."""
+        errors: list[list[int]] = []
+        begins: list[int] = []
+        alone = False
+        entries = rows.entries.tolist()
+        new = row_work(rows, np.arange(1, rows.end + 2)) > 0
+        self._patterns += int(np.count_nonzero(new))
+        for number, (row, is_new) in enumerate(zip(rows.order.tolist(), new.tolist(), strict=True)):
+            if is_new:
+                at = end = int(rows.begins[row])
+                while entries[end] != rows.end:
+                    end += 1
+                own = entries[at:end]
+                alone = any(self._drawn[each] for each in own)
+            if is_new or alone:
+                errors.append(own)
+                begins.append(number)
+        return errors, [np.sort(each) for each in np.split(rows.order, begins[1:])]
+
+    def sample(self, shots: int, key: outputs.SeedKey) -> Iterator[outputs.Batch]:
+        """Sample as `FinalState.sample`; shots in ascending order."""
+        for first, last in pattern_sampling.shot_blocks(self._errors, shots):
+            records = np.zeros((last - first, num_words(self._source.size)), np.uint64)
+            for members, ensemble in self._ended(first, last, key):
+                own = np.concatenate(members)
+                row_of = np.repeat(np.arange(len(members)), [each.size for each in members])
+                for low in range(0, own.size, _SHOTS_AT_ONCE):
+                    batch = own[low : low + _SHOTS_AT_ONCE]
+                    which = ensemble.which[0][:, row_of[low : low + _SHOTS_AT_ONCE]]
+                    bits = sample_sites(ensemble.tensors, which, first + batch, key, self._control)
+                    bits = np.ascontiguousarray(bits[list(self._sites)].T)
+                    records[batch] = sampling.select_bits(bits, self._source)
+            yield records, None
+
+    def estimates(
+        self, strings: outputs.PauliStrings, request: Request, key: outputs.SeedKey
+    ) -> tuple[tuple[float, float], ...]:
+        """Estimates as `FinalState.estimates`: means over trajectories."""
+        count = len(request.observables)
+        owners, weights = outputs.owners_and_weights(request.observables)
+        moments = pattern_sampling.Moments(count)
+        for first, last in pattern_sampling.shot_blocks(self._errors, request.shots):
+            values = np.zeros((last - first, count))
+            for members, ensemble in self._ended(first, last, key):
+                known: dict[bytes, NDArray[np.float64]] = {}
+                for row, own in enumerate(members):
+                    state = ensemble.which[0, :, row].tobytes()
+                    if state not in known:
+                        tensors = tuple(ensemble.state(row)[0])
+                        chain = MatrixProductState(tensors, self._sites, 0.0)
+                        each = chain.means(strings, self._control)
+                        known[state] = np.bincount(owners, weights * each, count).astype(np.float64)
+                    values[own] = known[state]
+            moments.add(values)
+        return moments.estimates()
