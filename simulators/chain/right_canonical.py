@@ -32,7 +32,7 @@ _NONE: Matrix = np.eye(4, dtype=complex)
 _MOST_JOINED = 1 << 20
 
 
-class Part(msgspec.Struct, frozen=True, gc=False):
+class BlockPart(msgspec.Struct, frozen=True, gc=False):
     """Matrix [2**k, 2**k] on neighbouring sites; the first site is the highest bit. `order`: see
     `order_of`."""
 
@@ -47,7 +47,7 @@ class Block(msgspec.Struct, gc=False):
 
     first: int
     count: int
-    parts: list[Part]
+    parts: list[BlockPart]
     layer: int = 0
     matrix: Matrix = SWAP  # set when all parts are known
 
@@ -91,14 +91,14 @@ def gate_blocks(
             if not operation.qubits:
                 phase *= complex(gate[0, 0])
             elif len(operation.qubits) == 1:
-                builder.single(Part(order_of(place), sites[operation.qubits[0]], gate))
+                builder.single(BlockPart(order_of(place), sites[operation.qubits[0]], gate))
             else:
                 builder.gate(order_of(place), [sites[qubit] for qubit in operation.qubits], gate)
         join(place)
     return GateBlocks(builder.layers(), builder.singles, phase, builder.gates)
 
 
-def product(first: int, count: int, parts: Iterable[Part]) -> Matrix:
+def product(first: int, count: int, parts: Iterable[BlockPart]) -> Matrix:
     """Product of parts on sites first .. first + count - 1, the first part acting first."""
     result: Matrix = np.eye(1 << count, dtype=complex)
     for part in parts:
@@ -128,7 +128,7 @@ class _Builder:
         self._open: list[Block | None] = [None] * num_sites  # the last block of each site
         self._layer = [0] * num_sites  # first free layer of each site
 
-    def single(self, part: Part) -> None:
+    def single(self, part: BlockPart) -> None:
         """Add a gate [2, 2], which waits for the next block."""
         self.singles.setdefault(part.first, Block(part.first, 1, [])).parts.append(part)
 
@@ -136,13 +136,13 @@ class _Builder:
         """Add a gate whose qubits are at these sites, the first one being the lowest bit."""
         swaps, first, matrix = on_neighbours(sites, gate)
         for site in swaps:
-            self._add(Part(order, site, SWAP), 2)
-        block = self._add(Part(order, first, matrix), len(sites))
+            self._add(BlockPart(order, site, SWAP), 2)
+        block = self._add(BlockPart(order, first, matrix), len(sites))
         self.gates[order] = block, len(block.parts)
         for site in reversed(swaps):
-            self._add(Part(order, site, SWAP), 2)
+            self._add(BlockPart(order, site, SWAP), 2)
 
-    def _add(self, part: Part, count: int) -> Block:
+    def _add(self, part: BlockPart, count: int) -> Block:
         """Add a part on neighbours, to the block of the same pair if no other came after it."""
         first = part.first
         sites = range(first, first + count)

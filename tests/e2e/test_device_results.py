@@ -52,6 +52,29 @@ def test_preference_with_another_word_takes_what_its_device_does_not(env: Client
     assert "does not take the circuit" in result.engine_reason
 
 
+def test_chain_of_40_qubits_has_noise_by_matrix_product_states(env: Client) -> None:
+    """The result repeats by its seed, and a later task's shots are its first ones."""
+    model = {
+        "kind": "channels",
+        "name": "mine",
+        "channels": [{"gate": "h", "depolarizing": 0.01}, {"gate": "cx", "depolarizing": 0.02}],
+    }
+    chain = QuantumCircuit(40)
+    chain.h(0)
+    for qubit in range(39):
+        chain.cx(qubit, qubit + 1)
+    chain.measure_all()
+    given: dict[str, Any] = {"noise": model, "engine": "mps", "seed": 4, "outputs": "memory"}
+    result = env.run(chain, shots=200, **given)
+    memory = result.memory_strings()
+    assert memory == env.run(chain, shots=200, **given).memory_strings()
+    assert env.run(chain, shots=50, **given).memory_strings() == memory[:50]
+    whole = sum(len(set(outcome)) == 1 for outcome in memory) / 200
+    # 39 gates, with an error that flips bits in 1.5 %: 0.55, and five standard deviations.
+    assert abs(whole - 0.55) < 0.18
+    assert result.truncation in (None, 0.0)
+
+
 def test_noise_model_of_replaced_gates_is_named_in_result(env: Client) -> None:
     model = {
         "kind": "channels",

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.chain import right_canonical
-from simulators.chain.right_canonical import Block, Matrix, Pair, Part, Tensor, Values
+from simulators.chain.right_canonical import Block, BlockPart, Matrix, Pair, Tensor, Values
 from simulators.execution import requests, sampling
 from simulators.tensornetwork.mps.canonical_chain import ChainLimits
 from simulators.tensornetwork.mps.noisy_blocks import Insert, NoisyBlocks, Step, as_part, steps_of
@@ -45,7 +45,7 @@ _Effect = tuple[list[Tensor], list[Weights], float]  # tensors, weights between 
 _Effects = Sequence[_Effect]
 
 
-class Ensemble:
+class ChainEnsemble:
     """States of trajectories (rows): the distinct versions of each site's tensor and of each bond's
     weights, and the numbers of each row's."""
 
@@ -58,9 +58,9 @@ class Ensemble:
         self.which = np.zeros((2, num_sites, count), np.int64)  # of tensors, of weights
         self.fidelity = np.ones(count)
 
-    def part(self, rows: Rows) -> Ensemble:
+    def part(self, rows: Rows) -> ChainEnsemble:
         """Ensemble of some of the rows."""
-        result: Ensemble = object.__new__(Ensemble)
+        result: ChainEnsemble = object.__new__(ChainEnsemble)
         result.fidelity = self.fidelity[rows]
         result.which = np.ascontiguousarray(self.which[:, :, rows])
         result.tensors = [each.copy() for each in self.tensors]
@@ -162,7 +162,7 @@ class _Variants(msgspec.Struct, gc=False):
     drawn: NDArray[np.bool_]
 
 
-class Evolution:
+class ChainEvolution:
     """Evolution of trajectories through the blocks of a circuit, for one binding."""
 
     def __init__(
@@ -184,11 +184,11 @@ class Evolution:
 
     def ended(
         self, errors: Sequence[Sequence[int]], shots: NDArray[np.int64]
-    ) -> Iterator[tuple[Rows, Ensemble]]:
+    ) -> Iterator[tuple[Rows, ChainEnsemble]]:
         """Final states of trajectories, in parts: their numbers and their ensemble. `errors`: of
         each trajectory, as rows of the noise table; `shots`: of each one of which an operator is
         drawn. Raises OutOfMemory and TruncatedState."""
-        ensemble = Ensemble(len(self._sites), len(errors), self._limits.dtype)
+        ensemble = ChainEnsemble(len(self._sites), len(errors), self._limits.dtype)
         waiting = [(np.arange(len(errors)), ensemble, 0)]
         layers = self._circuit.layers
         while waiting:
@@ -232,7 +232,7 @@ class Evolution:
 
     def _apply(
         self,
-        ensemble: Ensemble,
+        ensemble: ChainEnsemble,
         layer: list[Block],
         variants: dict[int, _Variants],
         shots: NDArray[np.int64],
@@ -308,7 +308,7 @@ class Evolution:
         return self._matrices[key]
 
     def _draw(
-        self, ensemble: Ensemble, block: Block, variants: _Variants, shots: NDArray[np.int64]
+        self, ensemble: ChainEnsemble, block: Block, variants: _Variants, shots: NDArray[np.int64]
     ) -> None:
         """Apply a block to the rows of which an operator is drawn in it."""
         groups: dict[tuple[int, bytes], list[int]] = {}
@@ -346,7 +346,7 @@ class Evolution:
         density matrix of the block's sites before it."""
         branches = [(rows, np.eye(len(rho), dtype=complex))]
         for step in steps:
-            if isinstance(step, Part) or len(step.operators) == 1:
+            if isinstance(step, BlockPart) or len(step.operators) == 1:
                 one = right_canonical.product(block.first, block.count, [as_part(step)])
                 branches = [(part, one @ matrix) for part, matrix in branches]
                 continue

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from noise_models.channel import paulis
 from simulators.chain import right_canonical
-from simulators.chain.right_canonical import Block, Matrix, Part
+from simulators.chain.right_canonical import Block, BlockPart, Matrix
 from simulators.circuit.gates import UNITARY
 from simulators.trajectories.locations import NoisyCircuit
 from simulators.trajectories.noise_table import COUNT, FIRST, PAULI, NoiseTable
@@ -33,7 +33,7 @@ class Insert(msgspec.Struct, frozen=True, gc=False):
     swapped: bool = False
 
 
-Step = Part | Insert
+Step = BlockPart | Insert
 
 
 class NoisyBlocks:
@@ -146,6 +146,6 @@ def steps_of(block: Block, inserts: Sequence[Insert]) -> list[Step]:
     return [*steps, *block.parts[done:]]
 
 
-def as_part(step: Step, choice: int = 0) -> Part:
+def as_part(step: Step, choice: int = 0) -> BlockPart:
     """Part, or an error as one, with this operator."""
-    return step if isinstance(step, Part) else Part(0, step.first, step.operators[choice])
+    return step if isinstance(step, BlockPart) else BlockPart(0, step.first, step.operators[choice])

@@ -26,7 +26,7 @@ from simulators.errors import Unsupported
 from simulators.execution import outputs, requests, sampling
 from simulators.execution.readout import ReadoutStage
 from simulators.tensornetwork.mps.canonical_chain import ChainLimits, site_order
-from simulators.tensornetwork.mps.ensemble import Ensemble, Evolution, Rows
+from simulators.tensornetwork.mps.ensemble import ChainEnsemble, ChainEvolution, Rows
 from simulators.trajectories import pattern_sampling
 from simulators.trajectories.locations import NoisyCircuit, locate
 from simulators.trajectories.noise_table import SortedPatterns, row_work
@@ -88,14 +88,14 @@ class _Trajectories(outputs.FinalState):
         self._control = run.control
         self._sites = site_order(self.num_qubits, chain_order(located.circuit))
         limits = ChainLimits.of(run.options)
-        self._evolution = Evolution(located, run, limits, self._sites)
+        self._evolution = ChainEvolution(located, run, limits, self._sites)
         self._lost = 0.0  # discarded weight, summed over shots
         self._shots = self._patterns = 0
         self._bond = 1
 
     def _ended(
         self, first: int, last: int, key: outputs.SeedKey
-    ) -> Iterator[tuple[list[Rows], Ensemble]]:
+    ) -> Iterator[tuple[list[Rows], ChainEnsemble]]:
         """Final states of shots first .. last - 1, in parts: the shots of each row, counted from
         `first`, and the ensemble."""
         places = np.arange(self._drawn.size)
