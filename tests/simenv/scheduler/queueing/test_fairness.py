@@ -1,12 +1,14 @@
 """Fair order between owners: a flood of one does not keep another waiting, however it is made."""
 
+from itertools import groupby
+
 import msgspec
 import pytest
 from checked_scheduler import LIMITS, SECOND, CheckedScheduler, route
 from scheduler_invariants import check
 
 from simenv.model import CLIENT_LIMITS, OwnerLimits, TaskOptions, TaskSpec
-from simenv.scheduler.core import SubmitBatch, TaskRecord
+from simenv.scheduler.core import WAITING, SubmitBatch, TaskRecord
 from simenv.scheduler.events import devices
 
 ALONE_US = 2_500.0  # such a task travels alone
@@ -33,7 +35,10 @@ def sent(machine: CheckedScheduler, passes: int = 10**6) -> list[TaskRecord]:
     while machine.state.tasks and passes:
         passes -= 1
         for send in machine.assign():
-            assert len({record.batch.owner for record in send.records}) == 1, "owners share a chunk"
+            turns = list(dict.fromkeys(record.batch.owner for record in send.records))
+            assert turns == [owner for owner, _ in groupby(r.batch.owner for r in send.records)]
+            waiting = {r.batch.owner for r in machine.state.tasks.values() if r.phase == WAITING}
+            assert waiting.isdisjoint(turns[:-1]), "a turn ended with a chunk that has room"
             order += send.records
         check(machine.state)
         for worker in list(machine.state.workers.values()):
