@@ -246,9 +246,9 @@ def build_chunk(
         share = -(-(len(queue) + 1) // sharers)
         share = max(share, _least_tasks(head.cost_us, len(queue) + 1))
         count = min(CHUNK_TASKS, share, state.controls.assignable_tasks(pool))
-        # The tasks of a turn that is over at once share the message with those of the next one, so
-        # that many users cost no more messages than one. Limits of slots, and turns of gangs, are
-        # looked at before each chunk.
+        # Where the tasks of a turn fill less than half of a chunk, those of the next turn follow, so
+        # that many users cost no more messages than one; a fuller chunk would only cut the next turn
+        # in two. Limits of slots, and turns of gangs, are looked at before each chunk.
         others = not (state.quotas.caps_slots or state.deferred_gangs)
         total_us, memory = _add_similar_tasks(
             queue, chunk, count, max_bytes, reservation, worker.account, others=others
@@ -332,7 +332,8 @@ def _add_similar_tasks(
     max_us = CHUNK_US if head.cost_us < MEDIUM_US else MEDIUM_CHUNK_US
     ends = False
     while len(chunk) < count and not ends:
-        lane, ahead = queue.upcoming(reservation, chunk[-1], others=others)
+        has_room = others and 2 * len(chunk) < count and 2 * total_us < max_us
+        lane, ahead = queue.upcoming(reservation, chunk[-1], others=has_room)
         if not ahead:
             break
         old_count, old_us = len(chunk), total_us
