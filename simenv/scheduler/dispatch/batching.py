@@ -246,9 +246,8 @@ def build_chunk(
         share = -(-(len(queue) + 1) // sharers)
         share = max(share, _least_tasks(head.cost_us, len(queue) + 1))
         count = min(CHUNK_TASKS, share, state.controls.assignable_tasks(pool))
-        # Where the tasks of a turn fill less than half of a chunk, those of the next turn follow, so
-        # that many users cost no more messages than one; a fuller chunk would only cut the next turn
-        # in two. Limits of slots, and turns of gangs, are looked at before each chunk.
+        # Tasks of the next turn follow, so that many users cost no more messages than one. Limits
+        # of slots, and turns of gangs, are looked at before each chunk.
         others = not (state.quotas.caps_slots or state.deferred_gangs)
         total_us, memory = _add_similar_tasks(
             queue, chunk, count, max_bytes, reservation, worker.account, others=others
@@ -324,7 +323,8 @@ def _add_similar_tasks(
 ) -> tuple[float, int]:
     """Add tasks like the first one until the chunk has `count` tasks. Return the work of the chunk
     in microseconds, and the memory of its largest task, which is at most `max_bytes`. `account`:
-    the only one whose tasks are added; None: any. `others`: see `PoolQueue.upcoming`."""
+    the only one whose tasks are added; None: any. `others`: see `PoolQueue.upcoming`; the next
+    turn is not cut in two to fill the lesser part of a chunk."""
     head = chunk[0]
     batch, route = head.batch, head.route
     total_us, memory = head.cost_us, route.memory_bytes
@@ -332,10 +332,14 @@ def _add_similar_tasks(
     max_us = CHUNK_US if head.cost_us < MEDIUM_US else MEDIUM_CHUNK_US
     ends = False
     while len(chunk) < count and not ends:
-        has_room = others and 2 * len(chunk) < count and 2 * total_us < max_us
-        lane, ahead = queue.upcoming(reservation, chunk[-1], others=has_room)
+        lane, ahead = queue.upcoming(reservation, chunk[-1], others=others)
         if not ahead:
             break
+        if lane[0].batch.association != batch.association:  # the turn is over
+            is_half_full = 2 * len(chunk) > count or 2 * total_us > max_us
+            fits = len(chunk) + ahead <= count and total_us + ahead * lane[0].cost_us <= max_us
+            if is_half_full and not fits:
+                break
         old_count, old_us = len(chunk), total_us
         stop = min(count, old_count + ahead)
         while lane and len(chunk) < stop:

@@ -191,8 +191,8 @@ class LaneHeads:
     chunk. Here each association has a heap of first tasks. A lane whose first task may have changed
     is marked and queried at the next `refresh`, so a query takes O(log n) for each change since the
     last one. Invariant: after `refresh`, each lane with a task has an entry for its first one;
-    outdated entries are dropped when they reach the top of the heap. Until a task is long, the first
-    tasks without long ones are the same, and are kept once.
+    outdated entries are dropped when they reach the top of the heap. Until a task is long, the
+    first tasks without long ones are the same, and are kept once.
     """
 
     def __init__(self, shares: UsageOrder, keys: Iterable[LaneKey] = ()) -> None:

@@ -79,6 +79,41 @@ def test_owner_that_was_idle_gets_equal_share_and_no_more(machine: CheckedSchedu
     assert abs(following.count("c") - len(following) / 3) <= 1
 
 
+def chunks(owner_count: int, tasks: int) -> list[list[TaskRecord]]:
+    """The chunks in which 200 small tasks travel, which so many owners have submitted, each so many
+    at a time."""
+    machine, result = CheckedScheduler(workers=1), list[list[TaskRecord]]()
+    for number in range(200 // tasks):
+        submit(machine, f"u{number % owner_count}", tasks, 10.0)
+    while machine.state.tasks:
+        result += [send.records for send in machine.assign()]
+        machine.finish([r for w in machine.state.workers.values() for r in w.held.values()])
+    return result
+
+
+def test_few_tasks_of_many_owners_take_few_messages() -> None:
+    assert len(chunks(40, 5)) == len(chunks(1, 5))
+
+
+def test_a_turn_that_fills_a_message_does_not_cut_the_next_one_in_two() -> None:
+    for records in chunks(2, 100):
+        assert len({record.batch.owner for record in records}) == 1
+
+
+def test_tasks_that_share_a_message_know_their_own_waits(machine: CheckedScheduler) -> None:
+    submit(machine, "busy", 2)
+    held = [record for send in machine.assign() for record in send.records]
+    for owner in "ab":
+        submit(machine, owner, 5, 10.0)
+        machine.now_ns += SECOND
+        machine.assign()
+        machine.now_ns += 9 * SECOND
+    machine.finish(held)
+    (records,) = (s.records for s in machine.assign() if s.records[0].batch.owner == "a")
+    waits = {r.batch.owner: sum(us for _, us in r.waits) for r in records}
+    assert waits == {"a": 20_000_000, "b": 10_000_000}
+
+
 def test_priorities_reorder_only_tasks_of_same_owner(machine: CheckedScheduler) -> None:
     submit(machine, "a", 3, priority=5)
     (low,) = submit(machine, "b")
