@@ -105,9 +105,9 @@ def test_tasks_that_share_a_message_know_their_own_waits(machine: CheckedSchedul
     held = [record for send in machine.assign() for record in send.records]
     for owner in "ab":
         submit(machine, owner, 5, 10.0)
-        machine.now_ns += SECOND
         machine.assign()
-        machine.now_ns += 9 * SECOND
+        machine.now_ns += 10 * SECOND
+        machine.assign()
     machine.finish(held)
     (records,) = (s.records for s in machine.assign() if s.records[0].batch.owner == "a")
     waits = {r.batch.owner: sum(us for _, us in r.waits) for r in records}
