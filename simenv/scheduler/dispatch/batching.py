@@ -246,8 +246,12 @@ def build_chunk(
         share = -(-(len(queue) + 1) // sharers)
         share = max(share, _least_tasks(head.cost_us, len(queue) + 1))
         count = min(CHUNK_TASKS, share, state.controls.assignable_tasks(pool))
-        account = worker.account
-        total_us, memory = _add_similar_tasks(queue, chunk, count, max_bytes, reservation, account)
+        # Tasks of the next turn follow, so that many users cost no more messages than one. Limits
+        # of slots, and turns of gangs, are looked at before each chunk.
+        others = not (state.quotas.caps_slots or state.deferred_gangs)
+        total_us, memory = _add_similar_tasks(
+            queue, chunk, count, max_bytes, reservation, worker.account, others=others
+        )
     state.assigns_left -= CHUNK_ASSIGNS + len(chunk)
     if state.controls.is_restricting:
         state.controls.count_assigned(pool, len(chunk))
@@ -259,11 +263,14 @@ def build_chunk(
     announce = head.cost_us > ANNOUNCE_US or bool(head.incident) or exclusive
     if pool.spec.pace:
         reserve(state, pool, chunk, now_ns)
-    waits: Waits = ()
-    if now_ns - head.batch.accepted_ns > WAITED_NS:
-        waits = queue.clock.read(head.batch.association, now_ns)
+    batch: core.SubmitBatch | None = None
+    leaf, waits = head.batch.association, _waits(queue, head.batch, now_ns)
     fence, name, held = state.epoch << core.ATTEMPT_BITS, worker.name, worker.held
     for record in chunk:
+        if record.batch is not batch:
+            batch = record.batch
+            if batch.association != leaf:
+                leaf, waits = batch.association, _waits(queue, batch, now_ns)
         record.phase = core.SENT
         record.attempts += 1
         record.fence = fence + record.attempts
@@ -287,6 +294,13 @@ def build_chunk(
     return core.AssignTasks(worker.name, slots, memory_bytes, announce, chunk, worker.kept_bytes)
 
 
+def _waits(queue: PoolQueue, batch: core.SubmitBatch, now_ns: int) -> Waits:
+    """Return why the tasks of this association that are assigned now have waited, from the first
+    one's batch on."""
+    is_long = now_ns - batch.accepted_ns > WAITED_NS
+    return queue.clock.read(batch.association, now_ns) if is_long else ()
+
+
 def _least_tasks(cost_us: float, waiting: int) -> int:
     """Return the least number of tasks of a chunk, of that cost each. The last result comes when
     the service has made all chunks and a worker has run one: soonest if the work of a chunk is the
@@ -304,10 +318,13 @@ def _add_similar_tasks(
     max_bytes: int,
     reservation: int,
     account: str | None,
+    *,
+    others: bool,
 ) -> tuple[float, int]:
     """Add tasks like the first one until the chunk has `count` tasks. Return the work of the chunk
     in microseconds, and the memory of its largest task, which is at most `max_bytes`. `account`:
-    the only one whose tasks are added; None: any."""
+    the only one whose tasks are added; None: any. `others`: see `PoolQueue.upcoming`; the next
+    turn is not cut in two to fill the lesser part of a chunk."""
     head = chunk[0]
     batch, route = head.batch, head.route
     total_us, memory = head.cost_us, route.memory_bytes
@@ -315,9 +332,14 @@ def _add_similar_tasks(
     max_us = CHUNK_US if head.cost_us < MEDIUM_US else MEDIUM_CHUNK_US
     ends = False
     while len(chunk) < count and not ends:
-        lane, ahead = queue.upcoming(reservation, chunk[-1])
+        lane, ahead = queue.upcoming(reservation, chunk[-1], others=others)
         if not ahead:
             break
+        if lane[0].batch.association != batch.association:  # the turn is over
+            is_half_full = 2 * len(chunk) > count or 2 * total_us > max_us
+            fits = len(chunk) + ahead <= count and total_us + ahead * lane[0].cost_us <= max_us
+            if is_half_full and not fits:
+                break
         old_count, old_us = len(chunk), total_us
         stop = min(count, old_count + ahead)
         while lane and len(chunk) < stop:
@@ -328,9 +350,12 @@ def _add_similar_tasks(
             spec = record.spec
             size += len(spec.program) + len(spec.bindings)
             if record.batch is not batch:  # the terms of the batch travel too
+                # A state that it leaves must not use the grant of another owner.
+                ends = record.batch.terms.parts is not None and record.batch.owner != batch.owner
                 size, batch = size + record.batch.share_bytes, record.batch
             if (
-                total_us + record.cost_us > max_us
+                ends
+                or total_us + record.cost_us > max_us
                 or record.incident
                 or (account is not None and account_isolation.account_of(record) != account)
                 or (

@@ -191,14 +191,17 @@ class LaneHeads:
     chunk. Here each association has a heap of first tasks. A lane whose first task may have changed
     is marked and queried at the next `refresh`, so a query takes O(log n) for each change since the
     last one. Invariant: after `refresh`, each lane with a task has an entry for its first one;
-    outdated entries are dropped when they reach the top of the heap.
+    outdated entries are dropped when they reach the top of the heap. Until a task is long, the
+    first tasks without long ones are the same, and are kept once.
     """
 
     def __init__(self, shares: UsageOrder, keys: Iterable[LaneKey] = ()) -> None:
         """Mark the existing lanes `keys` as changed."""
         self.changed = set(keys)
-        self._heaps: tuple[dict[str, _Heap], dict[str, _Heap]] = ({}, {})  # all tasks; not long
-        self._orders = _Order(shares), _Order(shares)
+        self._shares = shares
+        # Of all tasks, and at last of those that are not long.
+        self._heaps: list[dict[str, _Heap]] = [{}]
+        self._orders = [_Order(shares)]
         self._held: Collection[str] = ()
 
     def refresh(self, lanes_of: dict[LaneKey, Lanes]) -> None:
@@ -209,10 +212,10 @@ class LaneHeads:
         for key in self.changed:
             leaf, priority = key
             lanes = lanes_of.get(key)
-            for heaps, order, allow_long in zip(
-                self._heaps, self._orders, (True, False), strict=True
-            ):
-                head = None if lanes is None else lanes.head(allow_long)
+            if len(self._heaps) == 1 and lanes is not None and lanes.long:
+                self._keep_short()
+            for heaps, order in zip(self._heaps, self._orders, strict=True):
+                head = None if lanes is None else lanes.head(heaps is self._heaps[0])
                 heap = heaps.get(leaf)
                 if heap is None:
                     if head is None:
@@ -233,6 +236,19 @@ class LaneHeads:
                 del lanes_of[key]
         self.changed.clear()
 
+    def _keep_short(self) -> None:
+        """Keep the first tasks without long ones apart; there was no long one so far."""
+        order, heaps = _Order(self._shares), dict[str, _Heap]()
+        for leaf, heap in self._heaps[0].items():
+            copy = heaps[leaf] = _Heap()
+            for priority, head in heap.by_priority.items():
+                copy.set(priority, head)
+            first = copy.first()
+            if first is not None and leaf not in self._held:
+                order.add(leaf, first.number)
+        self._heaps.append(heaps)
+        self._orders.append(order)
+
     def hold(self, leaves: Collection[str]) -> None:
         """Leave out these associations, and no others, from now on."""
         for heaps, order in zip(self._heaps, self._orders, strict=True):
@@ -247,7 +263,8 @@ class LaneHeads:
 
     def first(self, allow_long: bool) -> TaskRecord | None:
         """Return the task that goes first."""
-        heaps, order = self._heaps[not allow_long], self._orders[not allow_long]
+        place = 0 if allow_long else -1
+        heaps, order = self._heaps[place], self._orders[place]
         for own in OWN_USER:
             if own in heaps and own not in self._held:
                 head = heaps[own].first()
@@ -263,12 +280,12 @@ class LaneHeads:
 
     def short_of(self, leaf: str) -> TaskRecord | None:
         """Return the first of an association's tasks that are not long."""
-        heap = self._heaps[1].get(leaf)
+        heap = self._heaps[-1].get(leaf)
         return None if heap is None else heap.first()
 
     def competing_head(self, leaf: str) -> TaskRecord | None:
         """Return the first short task of an association in other lanes than that of `short_of`."""
-        heap = self._heaps[1].get(leaf)
+        heap = self._heaps[-1].get(leaf)
         return None if heap is None else heap.second()
 
     def is_only_lane(self, key: LaneKey) -> bool:
@@ -279,7 +296,7 @@ class LaneHeads:
 
     def any_short(self) -> bool:
         """Return whether any task is not long."""
-        return bool(self._heaps[1])
+        return bool(self._heaps[-1])
 
 
 def merged(

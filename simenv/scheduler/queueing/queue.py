@@ -176,26 +176,34 @@ class PoolQueue:
         self._charge_turn(record, 1, record.cost_us)
 
     def upcoming(
-        self, reservation: int = 0, last: TaskRecord | None = None
+        self,
+        reservation: int = 0,
+        last: TaskRecord | None = None,
+        *,
+        others: bool = True,
     ) -> tuple[queueing_lanes.Lane, int]:
         """Return the lane whose first task is the next one that is not long, and how many of its
         entries precede those of other lanes. The count is 0 if there is no such task. `last`: last
-        task of the chunk that is being built. The caller reports to `remove_taken` the tasks that
-        it takes."""
+        task of the chunk that is being built, whose association continues its turn while it has
+        such tasks. `others`: then another association has its turn. The caller reports to
+        `remove_taken` the tasks that it takes."""
         if reservation or last is None or len(self._lanes) <= 1 or not self._plain:
             record = self.head(False, reservation)
-        else:  # a chunk is of one association
+        else:
             batch = last.batch
             key = batch.association, batch.priority
             lanes = self._lanes.get(key)
             if (
                 lanes is not None
+                and lanes.short
                 and not (lanes.suspects or self._dedicated)
                 and self._heads.is_only_lane(key)
             ):
                 return lanes.short, len(lanes.short)
             self._heads.refresh(self._lanes)
             record = self._heads.short_of(batch.association)
+            if record is None and others:
+                record = self._heads.first(False)
         if record is None:
             return deque(), 0
         lanes = self._lanes_of(record)

@@ -50,6 +50,14 @@ def free_memory(scheduler: CheckedScheduler) -> int:
     return host.free_memory
 
 
+def test_part_joins_no_chunk_of_another_owner() -> None:
+    scheduler = machine(workers=1)
+    scheduler.submit(5, owner="a")
+    scheduler.submit(5, owner="b", parts=TaskParts((1,), KEEP_S))
+    chunks = [{record.batch.owner for record in sent.records} for sent in scheduler.assign()]
+    assert chunks == [{"a"}, {"b"}]
+
+
 def test_worker_that_has_the_state_is_preferred_unless_leaving() -> None:
     scheduler = machine()
     for worker in ("main-1", "main-0", "main-1"):

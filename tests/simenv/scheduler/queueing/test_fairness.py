@@ -1,12 +1,14 @@
 """Fair order between owners: a flood of one does not keep another waiting, however it is made."""
 
+from itertools import groupby
+
 import msgspec
 import pytest
 from checked_scheduler import LIMITS, SECOND, CheckedScheduler, route
 from scheduler_invariants import check
 
 from simenv.model import CLIENT_LIMITS, OwnerLimits, TaskOptions, TaskSpec
-from simenv.scheduler.core import SubmitBatch, TaskRecord
+from simenv.scheduler.core import WAITING, SubmitBatch, TaskRecord
 from simenv.scheduler.events import devices
 
 ALONE_US = 2_500.0  # such a task travels alone
@@ -33,7 +35,10 @@ def sent(machine: CheckedScheduler, passes: int = 10**6) -> list[TaskRecord]:
     while machine.state.tasks and passes:
         passes -= 1
         for send in machine.assign():
-            assert len({record.batch.owner for record in send.records}) == 1, "owners share a chunk"
+            turns = list(dict.fromkeys(record.batch.owner for record in send.records))
+            assert turns == [owner for owner, _ in groupby(r.batch.owner for r in send.records)]
+            waiting = {r.batch.owner for r in machine.state.tasks.values() if r.phase == WAITING}
+            assert waiting.isdisjoint(turns[:-1]), "a turn ended with a chunk that has room"
             order += send.records
         check(machine.state)
         for worker in list(machine.state.workers.values()):
@@ -72,6 +77,41 @@ def test_owner_that_was_idle_gets_equal_share_and_no_more(machine: CheckedSchedu
     submit(machine, "c", 100)
     following = owners(sent(machine, passes=30))
     assert abs(following.count("c") - len(following) / 3) <= 1
+
+
+def chunks(owner_count: int, tasks: int) -> list[list[TaskRecord]]:
+    """The chunks in which 200 small tasks travel, which so many owners have submitted, each so many
+    at a time."""
+    machine, result = CheckedScheduler(workers=1), list[list[TaskRecord]]()
+    for number in range(200 // tasks):
+        submit(machine, f"u{number % owner_count}", tasks, 10.0)
+    while machine.state.tasks:
+        result += [send.records for send in machine.assign()]
+        machine.finish([r for w in machine.state.workers.values() for r in w.held.values()])
+    return result
+
+
+def test_few_tasks_of_many_owners_take_few_messages() -> None:
+    assert len(chunks(40, 5)) == len(chunks(1, 5))
+
+
+def test_a_turn_that_fills_a_message_does_not_cut_the_next_one_in_two() -> None:
+    for records in chunks(2, 100):
+        assert len({record.batch.owner for record in records}) == 1
+
+
+def test_tasks_that_share_a_message_know_their_own_waits(machine: CheckedScheduler) -> None:
+    submit(machine, "busy", 2)
+    held = [record for send in machine.assign() for record in send.records]
+    for owner in "ab":
+        submit(machine, owner, 5, 10.0)
+        machine.assign()
+        machine.now_ns += 10 * SECOND
+        machine.assign()
+    machine.finish(held)
+    (records,) = (s.records for s in machine.assign() if s.records[0].batch.owner == "a")
+    waits = {r.batch.owner: sum(us for _, us in r.waits) for r in records}
+    assert waits == {"a": 20_000_000, "b": 10_000_000}
 
 
 def test_priorities_reorder_only_tasks_of_same_owner(machine: CheckedScheduler) -> None:
