@@ -351,7 +351,9 @@ def _add_similar_tasks(
             size += len(spec.program) + len(spec.bindings)
             if record.batch is not batch:  # the terms of the batch travel too
                 # A state that it leaves must not use the grant of another owner.
-                ends = record.batch.terms.parts is not None and record.batch.owner != batch.owner
+                ends = (
+                    record.batch.terms.parts is not None and record.batch.owner != head.batch.owner
+                )
                 size, batch = size + record.batch.share_bytes, record.batch
             if (
                 ends

@@ -300,7 +300,8 @@ def _by_load(state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: in
 def _load(pool: pools.Pool, number: int, host: pools.NodeState) -> _Load:
     free_memory = host.free_memory - host.claimed_memory - host.backfill_memory
     ranks = host.placed_ranks(_own_workers(pool, host))
-    return launcher_placement.spread_key(ranks, host.node.slots, free_memory), number, host
+    slots = host.node.slots - host.on_demand if pool.base else host.node.slots
+    return launcher_placement.spread_key(ranks, slots, free_memory), number, host
 
 
 def _hosts(state: scheduler_state.SchedulerState, pool: pools.Pool) -> list[pools.NodeState]:

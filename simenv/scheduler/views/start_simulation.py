@@ -76,7 +76,7 @@ class StartSimulation:
         self._used = Counter(scheduler_state.running_slots(state) if self._caps else {})
 
     def steps(self) -> Iterator[None]:
-        """SimRun the simulation; yields often, so that the caller can do other work."""
+        """Run the simulation; yields often, so that the caller can do other work."""
         self._lines = [SimPool(pool, {}) for pool in self._state.pools.values()]
         for line in self._lines:  # at once, so that all is of one time
             self._read_workers(line)
@@ -271,6 +271,10 @@ class StartSimulation:
         """Give a planned reservation its workers before all tasks, and try the tasks again that
         were set aside."""
         self._planned.remove(planned)
+        for each in self._lines:
+            for place, entry in reversed(each.held):
+                place.appendleft(entry)
+            each.held.clear()
         line = planned.line
         fifo = line.fifos.setdefault((0, "", False), deque())
         fifo.extendleft(planned.entries(self.now_ns, self._now_us))
@@ -279,10 +283,6 @@ class StartSimulation:
         for host in self._hosts.values():
             while fifo and fifo[0][0] == inputs.RESERVED and self._start_next(line, host, 0):
                 pass
-        for line in self._lines:
-            for place, entry in reversed(line.held):
-                place.appendleft(entry)
-            line.held.clear()
         self._dispatch(self._hosts.values())
 
     def _note_start(self, line: SimPool, record: core.TaskRecord) -> None:

@@ -231,8 +231,9 @@ def remove_old(folder: Path, name: str, keep: int) -> list[Path]:
     digits = "[0-9]" * 8 + "T" + "[0-9]" * 6 + "Z"
     old = sorted(folder.glob(f"{name}-{digits}{SUFFIX}"))[:-keep]
     for path in old:
-        path.unlink()
-    return old
+        with suppress(OSError):
+            path.unlink()
+    return [path for path in old if not path.exists()]
 
 
 def read_manifest(archive: Path) -> BackupManifest:

@@ -2,7 +2,8 @@
 
 All statements of the journal are written in the part of SQL that SQLite and PostgreSQL share, and
 `insert or replace`; `postgres` rewrites the little that differs. Invariant: a group of statements
-that `store` has returned from is stored as a whole, and one that it has raised for is not stored.
+that `store` has returned from is stored as a whole, and one that it has raised for is not stored,
+except with LogNotSynced.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from simenv.errors import JournalError, SimenvError
 
 Statement = tuple[str, tuple[Any, ...]]
 WAY_OUT = "move it away; then simenv up --restore continues with its copy, if there is one"
+_BUSY_MS = 5_000  # that a statement waits for another connection
 FULL_DISK = "free space on its disk; tasks accepted before are safe, new ones are refused"
 
 
@@ -200,15 +202,18 @@ class SqliteDatabase:
             else:
                 self.db = sqlite3.connect(path, isolation_level=None, cached_statements=64)
                 self._open()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise self._unusable(error) from error
 
     def _open(self) -> None:
         run = self.db.execute
         run("pragma auto_vacuum=incremental")  # for a new file; an existing one keeps its mode
-        run("pragma journal_mode=wal")
+        if run("pragma journal_mode=wal").fetchone()[0] != "wal":
+            raise sqlite3.OperationalError(
+                "its file system has no shared memory, as a local one has"
+            )
         run("pragma wal_autocheckpoint=0")
-        run("pragma busy_timeout=5000")
+        run(f"pragma busy_timeout={_BUSY_MS}")
         self._level = "OFF"
         self._synchronous("FULL" if self._durability != "process" else "NORMAL")
         self._check_format()
@@ -276,8 +281,12 @@ class SqliteDatabase:
         system then takes pages for written that are not, and a restart reads none behind them."""
         if self._is_log_damaged:
             self._synchronous("FULL")
-            if self.db.execute("pragma wal_checkpoint(truncate)").fetchone()[0]:
-                raise sqlite3.OperationalError("its log is being read")
+            self.db.execute("pragma busy_timeout=0")  # the loop must not wait for a reader
+            try:
+                if self.db.execute("pragma wal_checkpoint(truncate)").fetchone()[0]:
+                    raise sqlite3.OperationalError("its log is being read")
+            finally:
+                self.db.execute(f"pragma busy_timeout={_BUSY_MS}")
             self._is_log_damaged = False
 
     @contextmanager
@@ -290,7 +299,9 @@ class SqliteDatabase:
             self.db.execute("begin immediate")
             yield self.db
             self.db.execute("commit")
-        except BaseException:
+        except BaseException as error:
+            if level == "FULL" and isinstance(error, self.errors):
+                self._is_log_damaged = True
             self._roll_back()
             raise
 

@@ -13,7 +13,7 @@ import time
 import zlib
 from array import array
 from collections.abc import Iterator, MutableSequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -236,7 +236,7 @@ class Journal:
             raise self._failed(error) from error
         except self.database.errors as error:
             self._drop_accepted()
-            self.pending = any(self._waiting())
+            self.pending = self._force or any(self._waiting())
             raise self._failed(error) from error
         self.commit_times.add((time.perf_counter_ns() - begin_ns) // 1000)
         if fault_injection.plan:
@@ -255,13 +255,17 @@ class Journal:
 
     def _withdraw_accepted(self) -> None:
         """Remove the submits of a commit that may not survive a power failure: they will be
-        refused. What else it stored counts as stored after the next commit."""
+        refused. What else it stored counts as stored after the next commit. They are removed at
+        once, so that no repetition of a Submit finds them, and with the next forced commit."""
         removals = [
             ("delete from accepted where first = ?", (row.first,)) for row in self._accepted
         ]
         removals += [tables.STANDING.remove(values[0]) for _, values in self._standings]
         self._drop_accepted()
         self._drop_pending()
+        if removals:
+            with suppress(*self.database.errors):
+                self.database.store(removals, forced=False)
         self._settings += removals
         self._force = self.pending = True
 

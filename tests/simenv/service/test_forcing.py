@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from service import ServiceHarness, spec
 
+from simenv.errors import JournalError
 from simenv.model import Event, TaskState
 from simenv.service.journal import database
 from simenv.service.journal.reader import AcceptedRow
@@ -163,6 +164,38 @@ def test_submit_is_refused_and_removed_when_its_commit_cannot_be_fsynced(
     assert isinstance(accepted, m.Accepted)
     bench.restart()
     assert list(bench.state.tasks) == [accepted.first]
+
+
+def test_repetition_does_not_find_a_submit_that_was_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(tmp_path / "j.db", "accepted")
+    break_disk(monkeypatch, 1)
+    journal.accept(AcceptedRow(1, 1, 1.5, "mine", 0, b"digest", b"routes", b"body"))
+    with pytest.raises(JournalError):
+        journal.commit()
+    assert journal.records.accepted_by_key("", "mine", 0) is None
+    journal.commit()
+    assert not journal.pending
+
+
+def test_commit_that_was_not_fsynced_stays_pending_when_the_next_one_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(tmp_path / "j.db", "accepted")
+    break_disk(monkeypatch, 1)
+    failed(journal)
+    with pytest.raises(JournalError):
+        journal.commit()
+    accept(journal)
+    monkeypatch.setattr(journal.database, "store", full_disk)
+    with pytest.raises(JournalError):
+        journal.commit()
+    assert journal.pending
+
+
+def full_disk(statements: object, *, forced: bool) -> None:
+    raise sqlite3.OperationalError(f"database or disk is full: {statements}, {forced}")
 
 
 def test_result_waits_until_its_commit_is_fsynced(

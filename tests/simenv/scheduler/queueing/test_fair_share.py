@@ -290,7 +290,6 @@ def test_class_of_service_multiplies_units_and_adds_priority(site: CheckedSchedu
 def test_account_has_no_more_running_slots_than_its_limit(site: CheckedScheduler) -> None:
     limited = Account(limits={"max_running_slots": 1})
     site.scheduler.set_accounts(tree({"b": 1.0}, a=limited), Billing(), {})
-    site.state.quotas.caps_slots = True
     submit(site, "a", "ana", 4)
     submit(site, "a", "amy", 4)
     submit(site, "b", "ben", 8)
