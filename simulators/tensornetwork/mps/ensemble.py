@@ -34,6 +34,7 @@ from simulators.trajectories.noise_table import SET
 
 MOST_VALUES = 1 << 23  # of all tensors of the trajectories that are run together
 _WAITING = 16  # relative to these: parts of trajectories that wait, a layer's products and splits
+LAYER_GROWTH = 8  # relative to these, too: most that one layer may make of them
 _PAIRS_AT_ONCE = 256
 _MOST_CODES = 1 << 62  # numbers of combinations of versions
 _SAME = {"complex128": 1e-13, "complex64": 1e-6}  # smaller effects of an operator are rounding
@@ -188,6 +189,7 @@ class ChainEvolution:
         """Final states of trajectories, in parts: their numbers and their ensemble. `errors`: of
         each trajectory, as rows of the noise table; `shots`: of each one of which an operator is
         drawn. Raises OutOfMemory and TruncatedState."""
+        self._matrices.clear()
         ensemble = ChainEnsemble(len(self._sites), len(errors), self._limits.dtype)
         waiting = [(np.arange(len(errors)), ensemble, 0)]
         layers = self._circuit.layers
@@ -195,18 +197,32 @@ class ChainEvolution:
             rows, ensemble, first = waiting.pop()
             variants = self._variants([errors[row] for row in rows.tolist()])
             for number in range(first, len(layers)):
-                self._apply(ensemble, layers[number], variants, shots[rows])
-                self._limits.check_weight(1.0 - float(ensemble.fidelity.min()))
-                if ensemble.size > self._most_values and rows.size > 1:
+                most = self._most_after(ensemble, layers[number], variants)
+                is_early = most > LAYER_GROWTH * self._most_values and rows.size > 1
+                if not is_early:
+                    self._apply(ensemble, layers[number], variants, shots[rows])
+                    self._limits.check_weight(1.0 - float(ensemble.fidelity.min()))
+                if is_early or (ensemble.size > self._most_values and rows.size > 1):
                     half = np.arange(rows.size) < rows.size // 2
                     for mine in (~half, half):
                         chosen = np.flatnonzero(mine)
-                        waiting.append((rows[chosen], ensemble.part(chosen), number + 1))
+                        following = number + (not is_early)
+                        waiting.append((rows[chosen], ensemble.part(chosen), following))
                     break
                 if rows.size == 1:
                     self._limits.check_size(ensemble.size)
             else:
                 yield rows, ensemble
+
+    def _most_after(
+        self, ensemble: ChainEnsemble, layer: list[Block], variants: dict[int, _Variants]
+    ) -> int:
+        """Bound of the size of an ensemble after a layer: each row of which an operator is drawn
+        may then have a chain of its own."""
+        drawn = [own.drawn for block in layer if (own := variants.get(id(block))) is not None]
+        rows = int(np.count_nonzero(np.any(drawn, axis=0))) if drawn else 0
+        tensors, _ = ensemble.state(0) if rows else ([], [])
+        return ensemble.size + rows * sum(each.size for each in tensors)
 
     def _variants(self, errors: Sequence[Sequence[int]]) -> dict[int, _Variants]:
         """Errors of each row in each block, by the block's identity; blocks without any are left
@@ -302,6 +318,7 @@ class ChainEvolution:
             return block.matrix
         key = id(block), tuple(each.number for each in inserts)
         if key not in self._matrices:
+            self._control.check()
             self._matrices[key] = right_canonical.product(
                 block.first, block.count, [as_part(each) for each in steps_of(block, inserts)]
             )

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
 from simulators.engine import EngineResult, PauliSum
 from simulators.simulate import counts_of, simulate
+from simulators.tensornetwork.mps import ensemble
 
 PAULIS = dict(zip("IXYZ", paulis(1), strict=True))
 
@@ -67,6 +69,34 @@ def test_a_shot_does_not_depend_on_the_others(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("simulators.trajectories.pattern_sampling.SHOTS_AT_ONCE", 70)
     parted = _run(circuit, noise, 600)
     assert (result.outcomes, result.counts) == (parted.outcomes, parted.counts)
+
+
+def test_a_layer_of_drawn_operators_does_not_pass_the_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing tells 200 shots apart until an operator is drawn on every qubit for each of them."""
+    most, sizes = 2_000, list[int]()
+    monkeypatch.setattr(ensemble, "MOST_VALUES", most)
+    apply = ensemble.ChainEvolution._apply
+
+    def noted(own: ensemble.ChainEvolution, states: ensemble.ChainEnsemble, *given: Any) -> None:
+        apply(own, states, *given)
+        sizes.append(states.size)
+
+    monkeypatch.setattr(ensemble.ChainEvolution, "_apply", noted)
+    random, arrays = np.random.default_rng(5), Arrays(8, 8)
+    for layer in range(6):
+        for qubit in range(8):
+            arrays.add("u", [qubit], (), random.uniform(0, 6, 3).tolist())
+        for qubit in range(layer % 2, 7, 2):
+            arrays.add("cx", [qubit, qubit + 1])
+    circuit = arrays.measure(range(8)).circuit()
+    after = circuit.ops.size - 8 - 1
+    damped = relaxation(400.0, 1.0, 1.0)
+    noise = program([(after, (qubit,), damped) for qubit in range(8)])
+    result = _run(circuit, noise, 200)
+    assert sum(result.counts) == 200
+    assert most < max(sizes) <= ensemble.LAYER_GROWTH * most
 
 
 def test_an_error_costs_its_light_cone(monkeypatch: pytest.MonkeyPatch) -> None:
