@@ -209,16 +209,20 @@ def _new_splits(report: Report, data: CountsData, seeds: Sequence[int]) -> None:
         models = {SNAPSHOT: model, FITTED: model}
         if fitted is not None:
             models[FITTED] = SeriesPredictor(fitted.snapshot, fitted.series)
-        found = score(split.part(test=True), models, IdealDistributions(), _note)
+        print(*(f"  {note}" for note in notes), sep="\n")
+        scores = score(split.part(test=True), models, IdealDistributions(), _note)
         values = {}
         for name in (SNAPSHOT, FITTED, REPEAT, CEILING):
-            summary = found.summary(name)
-            values[name] = (summary.median.value, summary.p10.value) if summary else (np.nan,) * 2
+            summary = scores.summary(name)
+            values[name] = (
+                (summary.median.value, summary.p10.value) if summary else (float("nan"),) * 2
+            )
         print(
             f"{data.device}, split {seed}: "
             + ", ".join(f"{name} {median:.4f} {p10:.4f}" for name, (median, p10) in values.items())
         )
-        mine, repeat = values[FITTED], values[REPEAT]
+        nothing = float("nan"), float("nan")
+        mine, repeat = values[FITTED] if fitted is not None else nothing, values[REPEAT]
         each = (mine[0] - repeat[0], mine[1] - repeat[1], mine[0] - values[SNAPSHOT][0], mine[1])
         for key, value in zip(_SPLIT_GOALS, each, strict=True):
             figures.setdefault(key, []).append(value)
@@ -226,9 +230,11 @@ def _new_splits(report: Report, data: CountsData, seeds: Sequence[int]) -> None:
         middle = float(np.median(figures[key]))
         if "fez" not in label or "fez" in data.device:
             if np.isnan(middle):
-                report.not_measured(key, f"{data.device}: {label}", "no circuit ran twice")
+                why = "a fit was refused, or no circuit ran twice"
+                report.not_measured(key, f"{data.device}: {label}", why)
             else:
-                report.at_least(key, middle, f"{data.device}: {label}")
+                splits = f"splits {' '.join(map(str, seeds))}"
+                report.at_least(key, middle, f"{data.device}, {splits}: {label}")
 
 
 def _zz_model(strength: float) -> str:

@@ -185,18 +185,30 @@ class Soak:
                 self.faults[fault.__name__] += 1
 
     def end(self) -> StoredTasks:
-        """End the clients and the environment; return the tasks that its journal has."""
+        """End the clients, and the environment once it has no task; return the tasks that its
+        journal has."""
+        self._end_clients()
+        deadline_s = time.monotonic() + DRAIN_S
+        with suppress(SimenvError), connect(NAME) as client:
+            while time.monotonic() < deadline_s:
+                metrics = client.metrics()
+                if not metrics.service.running + sum(pool.waiting for pool in metrics.pools):
+                    break
+                time.sleep(LOOK_S)
         self.close()
         settings = config.read(config.home_root() / NAME / "config.json")
         return stored_tasks(config.places(settings).journal)
 
     def close(self) -> None:
         """Idempotent."""
+        self._end_clients()
+        with suppress(NoServiceError):
+            environments.down(NAME, now=True)
+
+    def _end_clients(self) -> None:
         for process in self._clients.values():
             process.kill()
             process.wait()
-        with suppress(NoServiceError):
-            environments.down(NAME, now=True)
 
 
 class StoredTasks(NamedTuple):
@@ -204,6 +216,7 @@ class StoredTasks(NamedTuple):
 
     tasks: Counter[Mark]  # how many have this mark
     ended_again: int  # completions of tasks that had one
+    never_ended: int  # accepted tasks without a completion
 
     def doubled(self, sent: Collection[Mark]) -> int:
         """Return the number of tasks that no submission of `sent` explains, and of ends after the
@@ -225,7 +238,7 @@ def stored_tasks(path: Path) -> StoredTasks:
             ends.update(each.task for seq, each in results if seq not in replaced)
     finally:
         journal.close()
-    return StoredTasks(tasks, ends.total() - len(ends))
+    return StoredTasks(tasks, ends.total() - len(ends), tasks.total() - len(ends))
 
 
 class Outcome(NamedTuple):
@@ -348,12 +361,15 @@ def _report(report: Report, soak: Soak, outcome: Outcome, stored: StoredTasks) -
     if full:
         label = "memory of the service, last quarter above the first, with all keys"
         report.at_most("rss_growth", _growth(full), label)
+    else:
+        report.not_measured("rss_growth", "memory", f"fewer than {RECENT_KEYS:,} tasks ended")
     most = max(sample.descriptors for sample in samples)
     report.at_most("descriptors", most, "descriptors of the service")
     report.at_most("disk_gib", samples[-1].disk_bytes / 2**30, "the environment's folder, GiB")
     with_task = {key for mark, key in outcome.sent.items() if mark in stored.tasks}
-    lost = outcome.open_keys + len(outcome.counts.keys() - with_task)
-    report.at_most("lost", lost, "submissions without a result, and results without a task")
+    lost = outcome.open_keys + len(outcome.counts.keys() - with_task) + stored.never_ended
+    label = "submissions without a result, results without a task, tasks that never ended"
+    report.at_most("lost", lost, label)
     doubled = stored.doubled({*outcome.sent, *soak.guests, *soak.revoked})
     report.at_most("doubled", doubled, "tasks that ran twice")
     usual = Counter(outcome.counts.values()).most_common(1)[0][0]
