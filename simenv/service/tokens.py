@@ -178,8 +178,7 @@ class TokenCommands(CertificateIssuer):
         self._write(self._with(token))
         if is_own and not asked.once:
             self._secrets[token.digest] = secret
-        if role is not Role.MONITOR:  # it submits nothing
-            service.owners.admit(user, role)
+        service.owners.admit(user, role)
         detail = f"role {info.role}, for {asked.lifetime_s:.0f} s: {info.purpose or 'no purpose'}"
         subject = f"{info.number} of {user or OWN_USER}"
         service.audit.write(identity, "tokens.create", subject, detail)
@@ -299,8 +298,7 @@ class TokenCommands(CertificateIssuer):
             self._spent.add(token.digest)
             self._write(self._tokens)
         self._used_s[info.number] = now_s
-        if owner.role is not Role.MONITOR:
-            service.owners.admit(info.user, owner.role)
+        service.owners.admit(info.user, owner.role)
         info = msgspec.structs.replace(info, role=owner.role.value)
         certificate = info, address, server_key, lifetime_s, token.once
         return TokenCertificate(asked.request, *certificate)

@@ -5,7 +5,7 @@ Pure functions. Limits are looked up by the owner's name; the environment's own 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 
 from simenv import model
 from simenv.errors import InfeasibleError, LimitExceededError, QueueFullError, SimenvError
@@ -25,20 +25,26 @@ class Quotas:
         self._of: Mapping[str, model.OwnerLimits] = {}
         self._default = model.CLIENT_LIMITS
         self.caps_slots = False  # True if any owner or account has a limit of running slots
-        self._caps = [False, False]  # of owners, of accounts
+        self._accounts: Collection[Mapping[str, int]] = ()  # limits of each
         self.removed: frozenset[str] = frozenset()  # users whose waiting tasks are held
         self.changed = False  # since the last assignment of tasks
 
     def set(self, table: Mapping[str, model.OwnerLimits], default: model.OwnerLimits) -> None:
         """Replace the table."""
-        self._of, self._default, self.changed = table, default, True
-        self._caps[0] = any(each.max_running_slots for each in (default, *table.values()))
-        self.caps_slots = any(self._caps)
+        self._of, self._default = table, default
+        self._renew()
 
-    def set_accounts(self, limits: Iterable[Mapping[str, int]]) -> None:
+    def set_accounts(self, limits: Collection[Mapping[str, int]]) -> None:
         """Take the limits of all accounts."""
-        self._caps[1] = any(each.get("max_running_slots") for each in limits)
-        self.caps_slots, self.changed = any(self._caps), True
+        self._accounts = limits
+        self._renew()
+
+    def _renew(self) -> None:
+        self.changed = True
+        owners = (self._default, *self._of.values())
+        self.caps_slots = any(each.max_running_slots for each in owners) or any(
+            each.get("max_running_slots") for each in self._accounts
+        )
 
     def of(self, owner: str) -> model.OwnerLimits:
         return self._of.get(owner, self._default) if owner else model.UNLIMITED

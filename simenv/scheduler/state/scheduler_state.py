@@ -199,7 +199,7 @@ class SchedulerState:
         self.qos = qos
         self.fair_share.set(tree, billing)
         self.controls.has_accounts = bool(tree)
-        self.quotas.set_accounts(account.limits for account in tree.accounts.values())
+        self.quotas.set_accounts([account.limits for account in tree.accounts.values()])
         for pool in self.pools.values():
             self._bill(pool)
             pool.queue.arrange(self.controls.queue_policy(pool.device))

@@ -363,8 +363,9 @@ class Owners:
         self._arrange()
 
     def admit(self, user: str, role: str) -> None:
-        """Add a user who has a certificate now."""
-        if user and self._users.get(user) != role:
+        """Add a user who has a certificate now. The role monitor submits nothing: it leaves the
+        user's limits as they are."""
+        if user and role != keyfiles.Role.MONITOR and self._users.get(user) != role:
             self._users[user] = role
             self._arrange()
 

@@ -84,13 +84,7 @@ def test_a_layer_of_drawn_operators_does_not_pass_the_memory(
         sizes.append(states.size)
 
     monkeypatch.setattr(ensemble.ChainEvolution, "_apply", noted)
-    random, arrays = np.random.default_rng(5), Arrays(8, 8)
-    for layer in range(6):
-        for qubit in range(8):
-            arrays.add("u", [qubit], (), random.uniform(0, 6, 3).tolist())
-        for qubit in range(layer % 2, 7, 2):
-            arrays.add("cx", [qubit, qubit + 1])
-    circuit = arrays.measure(range(8)).circuit()
+    circuit = layers(8, 6, np.random.default_rng(5)).circuit()
     after = circuit.ops.size - 8 - 1
     damped = relaxation(400.0, 1.0, 1.0)
     noise = program([(after, (qubit,), damped) for qubit in range(8)])
