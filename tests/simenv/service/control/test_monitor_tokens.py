@@ -50,3 +50,13 @@ def test_token_with_the_role_monitor_ends_with_the_role_admin_of_its_user(
     assert town.say(m.Ping(1), monitor) == []
     message = ExchangeToken(1, secret, new_pair().public)
     assert town.refusal(message, town.web).code == "key_refused"
+
+
+def test_token_with_the_role_monitor_leaves_its_users_limits(town: TokenHarness) -> None:
+    owners = town.loop.owners
+    owners.admit("eva", "admin")
+    before = town.state.quotas.of("eva")
+    owners.admit("eva", "monitor")
+    assert town.state.quotas.of("eva") == before
+    owners.admit("eva", "client")
+    assert town.state.quotas.of("eva") != before
