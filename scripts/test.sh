@@ -2,15 +2,15 @@
 # Tests in several processes, then those that failed once more, alone: scripts/test.sh [drills].
 # Without a word all but the drills, with it these; slow ones and those for a GPU in neither.
 #
-# Drills kill, stall and measure patience on a machine that others use too: a few of them may fail
+# Drills kill, stall and measure patience on a machine that others use too: some of them may fail
 # for want of CPU and nothing else. What fails twice, the second time with the machine to itself,
-# is broken. More than a few at once are broken too: no second time.
+# is broken. More than a few dozen at once are broken too: no second time.
 # What failed at first stays in the output, above, and is named at the end.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 python=".venv/bin/python"
 failed=".pytest_cache/v/cache/lastfailed"
-few=8
+few=24
 case "${1:-}" in
 drills) marks="drill" ;;
 *) marks="not drill" ;;

@@ -12,8 +12,8 @@ import pwd
 import socket
 import sys
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -41,6 +41,9 @@ STATUS_EVENTS = (
 AT_THE_START = ("allocation.found", "launcher.chosen", "dvm.started")  # events of every start
 SHOWN_EVENTS = 5
 WATCHDOG_SIGNS = 4  # of life, within the patience of systemd
+SIGNAL_S = (
+    2.0  # until a signal that arrives just before a wait begins, and does not end it, is seen
+)
 INDENT = 9  # column of a line's text, after its keyword
 STATES = ("up", "drained", "lost")  # states of nodes
 
@@ -388,16 +391,17 @@ def up(context: typer.Context, asked: UpOptions) -> None:
     with StartLine(sys.stderr) as line:
         report = line.report if line.visible else _StageLines().report
         result = environments.up(settings, asked.file, asked.restore, asked.force_lock, report)
-    with common.connect() as client:
-        info = client.status()
-    if common.as_json:
-        terminal.json_line(info)
-    else:
-        _print_start(info, result, time.monotonic() - begun)
-        _print_reused(common.environment, settings, kept, info)
-    if asked.foreground:
-        terminal.flush()
-        raise typer.Exit(_attend(common.environment))
+    with _down_at_signal(common.environment) if asked.foreground else nullcontext():
+        with common.connect() as client:
+            info = client.status()
+        if common.as_json:
+            terminal.json_line(info)
+        else:
+            _print_start(info, result, time.monotonic() - begun)
+            _print_reused(common.environment, settings, kept, info)
+        if asked.foreground:
+            terminal.flush()
+            raise typer.Exit(_attend(common.environment))
 
 
 def _print_reused(
@@ -425,20 +429,26 @@ def _stand_by(common: app.Settings, settings: Mapping[str, object]) -> None:
     terminal.line(f"standby  {common.environment}, process {pid} on {os.uname().nodename}")
 
 
-def _attend(name: str) -> int:
-    """Wait until the service that this process has started ends; return an exit code. SIGTERM and
-    Ctrl-C end it like `simenv down`. If systemd watches, it is told as long as the service
-    answers."""
-    _notify("READY=1")
+@contextmanager
+def _down_at_signal(name: str) -> Iterator[None]:
+    """Let SIGTERM and Ctrl-C end the service like `simenv down`, and this process with code 0."""
     try:
-        while (status := environments.wait(_watchdog_s())) is None:
-            if environments.answers(name):
-                _notify("WATCHDOG=1")
-        return min(abs(status), 1)
+        yield
     except (SystemExit, KeyboardInterrupt):  # the handler of SIGTERM raises the first
         _notify("STOPPING=1")
         environments.down(name)
-        return 0
+        raise typer.Exit(0) from None
+
+
+def _attend(name: str) -> int:
+    """Wait until the service that this process has started ends; return an exit code. If systemd
+    watches, it is told as long as the service answers."""
+    _notify("READY=1")
+    watchdog_s = _watchdog_s()
+    while (status := environments.wait(watchdog_s or SIGNAL_S)) is None:
+        if watchdog_s is not None and environments.answers(name):
+            _notify("WATCHDOG=1")
+    return min(abs(status), 1)
 
 
 def _watchdog_s() -> float | None:

@@ -171,8 +171,10 @@ def test_checks_of_small_programs_are_not_charged(monkeypatch: pytest.MonkeyPatc
     """Wide programs of a few kilobytes, each with a trial of engines, use up no one's budget."""
     monkeypatch.setattr(background_checks, "_takes_long", lambda *_: True)
     for packed, is_charged in ((large(), True), (program().packed(), False)):
-        checks = RunningChecks()
+        checks, go_on = RunningChecks(), threading.Event()
+        background_checks.CHECKS.submit("dave", go_on.wait)  # none ends before it is asked for
         pending = fails(CheckPending, "", checks.look, lambda: 1, packed, TaskOptions(), "carol")
+        go_on.set()
         pending.future.result(60)
         background_checks.CHECKS.submit("dave", int).result(60)  # the time is counted by then
         assert (background_checks.CHECKS.take_spent_ns("carol") > 0) is is_charged
