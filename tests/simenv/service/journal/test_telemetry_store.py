@@ -24,9 +24,16 @@ from simenv.wire.messages.metrics import MAX_POINTS
 BEGIN = 1_800_000_000 // DAY_S * DAY_S
 
 
+def unforced(path: Path, limit: int = 2**24) -> TelemetryStore:
+    """A store that does not wait for the disk: years of commits would take minutes."""
+    result = TelemetryStore(path, limit)
+    result._db.execute("pragma synchronous=off")
+    return result
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[TelemetryStore]:
-    result = TelemetryStore(tmp_path / "telemetry.db")
+    result = unforced(tmp_path / "telemetry.db")
     yield result
     result.close()
 
@@ -86,7 +93,7 @@ def test_old_times_are_read_from_coarser_steps(store: TelemetryStore) -> None:
 
 def test_two_years_stay_below_the_limit_of_the_file(tmp_path: Path) -> None:
     limit = 2**20
-    store = TelemetryStore(tmp_path / "telemetry.db", limit)
+    store = unforced(tmp_path / "telemetry.db", limit)
     names = [f"pool/p{k}/queue" for k in range(4)]
     figures = 0
     for at in range(BEGIN, BEGIN + 2 * YEAR_S + 30 * DAY_S, 4_800):
@@ -107,7 +114,7 @@ def test_two_years_stay_below_the_limit_of_the_file(tmp_path: Path) -> None:
 
 
 def test_smaller_limit_removes_oldest_steps_first(tmp_path: Path) -> None:
-    store = TelemetryStore(tmp_path / "telemetry.db", 200 * 1024)
+    store = unforced(tmp_path / "telemetry.db", 200 * 1024)
     for at in range(BEGIN, BEGIN + 60 * DAY_S, 600):
         store.add(at, {"queue": (at / 7, ""), "oldest": (at / 3, "")})
     assert (tmp_path / "telemetry.db").stat().st_size <= 200 * 1024
