@@ -276,6 +276,8 @@ def _await(
     timeout_s: float,
     progress: Progress | None = None,
 ) -> bool:
+    poll = select.poll()  # select.select takes no descriptor above 1023
+    poll.register(ready, select.POLLIN)
     begun = time.monotonic()
     received, stage = b"", "the service's process"
     while True:
@@ -293,7 +295,7 @@ def _await(
         if progress is not None:
             progress(stage, now_s)
         wait_s = min(timeout_s - now_s, PROGRESS_S if progress is not None else timeout_s)
-        if select.select([ready], [], [], wait_s)[0]:
+        if poll.poll(1e3 * wait_s):
             more = os.read(ready, 65_536)
             if not more:
                 readiness = _readiness(received, process, paths)

@@ -1,7 +1,9 @@
 """Named environments, and what is left of one."""
 
+import fcntl
 import gc
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -27,6 +29,9 @@ BELL = """OPENQASM 2.0; include "qelib1.inc"; qreg q[2]; creg c[2]; h q[0]; cx q
 measure q -> c;"""
 
 
+MANY_FILES = 1_100  # more than select(2) takes
+
+
 @pytest.fixture
 def where(tmp_path: Path) -> EnvironmentPaths:
     (tmp_path / "service.log").write_text("one\ntwo\nthree\n")
@@ -45,10 +50,14 @@ def hear(
         [sys.executable, "-c", f"import os, time\ntold = {value}\n{code}"], pass_fds=[value]
     )
     os.close(value)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 2 * MANY_FILES)), hard))
+    late = fcntl.fcntl(ready, fcntl.F_DUPFD_CLOEXEC, MANY_FILES)  # of a process with many files
+    os.close(ready)
     try:
-        launch._await(ready, process, where, timeout_s, progress)
+        launch._await(late, process, where, timeout_s, progress)
     finally:
-        os.close(ready)
+        os.close(late)
         process.kill()
         process.wait()
 
