@@ -76,6 +76,7 @@ class SimulatedNodes:
         self._payload, self._checksum = payload, zlib.crc32(payload)
         self._slots = slots
         self._idle_s = max(BEAT_S, lease_s / IDLE_BEATS)  # of an agent too
+        self._least_s = 0.0  # between two heartbeats, by the last answer to one
         self._context = zmq.Context(io_threads=1)
         self._router = router = self._context.socket(zmq.ROUTER)
         router.set(zmq.ROUTER_MANDATORY, 1)
@@ -131,7 +132,7 @@ class SimulatedNodes:
             _, route, body = heapq.heappop(self._beats)
             if route in self._handlers:
                 self._send(route, body)
-                self._beat(now + self._idle_s, route, body)
+                self._beat(now + max(self._idle_s, self._least_s), route, body)
         if self._router.poll(POLL_MS):
             for _ in range(1_000):
                 try:
@@ -202,6 +203,8 @@ class SimulatedNodes:
                 worker.origin, message.engine, message.route, message.slots, results
             )
             self._send(worker.work, codec.encode(answer))
+        elif isinstance(message, m.LeaseRenewed):
+            self._least_s = message.interval_s
         elif isinstance(message, m.StopWorker):
             self._end(worker, 0, message.reason)
 

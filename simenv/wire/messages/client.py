@@ -128,9 +128,11 @@ class AssignChunk(msgspec.Struct, frozen=True, array_like=True, tag=0):
 
 
 class LeaseRenewed(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """Answer to a Heartbeat, which renews the worker's lease."""
+    """Answer to a Heartbeat, or to that of an agent, which renews the lease. `interval_s`: least
+    time until the next one; grows with the number of workers."""
 
     epoch: int
+    interval_s: float = 0.0
 
 
 class StopTask(msgspec.Struct, frozen=True, array_like=True, tag=2):
