@@ -85,7 +85,7 @@ class NodeAgent:
         while True:
             now_s = time.monotonic()
             if now_s >= next_beat_s:
-                next_beat_s = now_s + max(BEAT_S, self._lease_s / BEATS, self._least_s)
+                next_beat_s = now_s + self._interval_s
                 self._send(nodes.NodeHeartbeat(self._token.node, self._token.epoch))
             if self._asked_to_end and not self._announced:
                 self._announced = True
@@ -102,6 +102,11 @@ class NodeAgent:
                 self._obey(message)
             elif time.monotonic() - self._heard_s > self._lease_s:
                 return self._end(f"no message from the service for {self._lease_s:g} s")
+
+    @property
+    def _interval_s(self) -> float:
+        """Seconds between two heartbeats."""
+        return max(BEAT_S, self._lease_s / BEATS, self._least_s)
 
     def _join(self) -> nodes.NodeAccepted | None:
         """Present the token; None if the service does not accept it."""

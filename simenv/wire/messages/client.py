@@ -82,7 +82,8 @@ class AttemptResults(msgspec.Struct, frozen=True, array_like=True, tag=2):
 
 
 class Heartbeat(msgspec.Struct, frozen=True, array_like=True, tag=3):
-    """Sign of life that the heartbeat thread sends: every second while a task runs."""
+    """Sign of life that the heartbeat thread sends: every second while a task runs, or as often as
+    `LeaseRenewed` says."""
 
     name: str
     epoch: queries.Number
