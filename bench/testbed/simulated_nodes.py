@@ -38,7 +38,8 @@ POLL_MS = 20
 RUN_US = 12  # of a task, as its result says
 RSS_BYTES = 120 * 2**20
 MEMORY_BYTES = 64 * 2**30
-JOINS_A_PASS = 4
+LOOK_S = 0.02  # between two looks for new jobs
+JOINS_A_LOOK = 4
 _DONE = m.STATES.index(TaskState.DONE)
 SBATCH = """#!/bin/sh
 read -r n < {folder}/count
@@ -224,9 +225,11 @@ def _serve(folder: Path, most: int, payload: bytes, slots: int, lease_s: float) 
     die_with_parent(os.getppid())
     raise_descriptor_limit()
     here = SimulatedNodes(payload, slots, lease_s)
+    look_s = 0.0
     while True:
-        if here.count < most:
-            for path in sorted((folder / "tokens").iterdir())[:JOINS_A_PASS]:
+        if here.count < most and time.monotonic() >= look_s:
+            look_s = time.monotonic() + LOOK_S
+            for path in sorted((folder / "tokens").iterdir())[:JOINS_A_LOOK]:
                 mine = folder / f"{path.name}.{os.getpid()}"
                 with suppress(FileNotFoundError, SimenvError):
                     path.rename(mine)
