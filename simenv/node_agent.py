@@ -36,6 +36,7 @@ from simenv.wire.transport.zmq_transport import WorkerTcpConnection
 
 BEAT_S = 1.0  # the shortest interval
 BEATS = 7.5  # heartbeats in one lease, as those of an idle worker
+LEAST_BEATS = 3  # in one lease, however many workers the service has
 POLL_S = 0.05  # between two looks at the workers
 JOIN_S = 30.0  # for the service to accept the token
 SETTLE_S = 1.5
@@ -58,6 +59,7 @@ class NodeAgent:
         self._asked_to_end = ""  # by the site
         self._announced = False
         self._lease_s = JOIN_S
+        self._least_s = 0.0  # between two heartbeats
         self._heard_s = time.monotonic()
         self._connection = self._connect(keyfiles.KeyPair(token.public_key, token.secret_key))
 
@@ -83,7 +85,7 @@ class NodeAgent:
         while True:
             now_s = time.monotonic()
             if now_s >= next_beat_s:
-                next_beat_s = now_s + max(BEAT_S, self._lease_s / BEATS)
+                next_beat_s = now_s + self._interval_s
                 self._send(nodes.NodeHeartbeat(self._token.node, self._token.epoch))
             if self._asked_to_end and not self._announced:
                 self._announced = True
@@ -100,6 +102,11 @@ class NodeAgent:
                 self._obey(message)
             elif time.monotonic() - self._heard_s > self._lease_s:
                 return self._end(f"no message from the service for {self._lease_s:g} s")
+
+    @property
+    def _interval_s(self) -> float:
+        """Seconds between two heartbeats."""
+        return max(BEAT_S, self._lease_s / BEATS, self._least_s)
 
     def _join(self) -> nodes.NodeAccepted | None:
         """Present the token; None if the service does not accept it."""
@@ -164,6 +171,8 @@ class NodeAgent:
             self._launcher.kill(message.worker)
         elif isinstance(message, nodes.SignalWorker):
             self._launcher.terminate(message.worker)
+        elif isinstance(message, LeaseRenewed):
+            self._least_s = min(message.interval_s, self._lease_s / LEAST_BEATS)
 
     def _start(self, message: nodes.RunWorker) -> None:
         name, start = message.worker, message.start

@@ -38,7 +38,8 @@ POLL_MS = 20
 RUN_US = 12  # of a task, as its result says
 RSS_BYTES = 120 * 2**20
 MEMORY_BYTES = 64 * 2**30
-JOINS_A_PASS = 4
+LOOK_S = 0.02  # between two looks for new jobs
+JOINS_A_LOOK = 4
 _DONE = m.STATES.index(TaskState.DONE)
 SBATCH = """#!/bin/sh
 read -r n < {folder}/count
@@ -76,6 +77,7 @@ class SimulatedNodes:
         self._payload, self._checksum = payload, zlib.crc32(payload)
         self._slots = slots
         self._idle_s = max(BEAT_S, lease_s / IDLE_BEATS)  # of an agent too
+        self._least_s = 0.0  # between two heartbeats, by the last answer to one
         self._context = zmq.Context(io_threads=1)
         self._router = router = self._context.socket(zmq.ROUTER)
         router.set(zmq.ROUTER_MANDATORY, 1)
@@ -131,7 +133,7 @@ class SimulatedNodes:
             _, route, body = heapq.heappop(self._beats)
             if route in self._handlers:
                 self._send(route, body)
-                self._beat(now + self._idle_s, route, body)
+                self._beat(now + max(self._idle_s, self._least_s), route, body)
         if self._router.poll(POLL_MS):
             for _ in range(1_000):
                 try:
@@ -202,6 +204,8 @@ class SimulatedNodes:
                 worker.origin, message.engine, message.route, message.slots, results
             )
             self._send(worker.work, codec.encode(answer))
+        elif isinstance(message, m.LeaseRenewed):
+            self._least_s = message.interval_s
         elif isinstance(message, m.StopWorker):
             self._end(worker, 0, message.reason)
 
@@ -221,9 +225,11 @@ def _serve(folder: Path, most: int, payload: bytes, slots: int, lease_s: float) 
     die_with_parent(os.getppid())
     raise_descriptor_limit()
     here = SimulatedNodes(payload, slots, lease_s)
+    look_s = 0.0
     while True:
-        if here.count < most:
-            for path in sorted((folder / "tokens").iterdir())[:JOINS_A_PASS]:
+        if here.count < most and time.monotonic() >= look_s:
+            look_s = time.monotonic() + LOOK_S
+            for path in sorted((folder / "tokens").iterdir())[:JOINS_A_LOOK]:
                 mine = folder / f"{path.name}.{os.getpid()}"
                 with suppress(FileNotFoundError, SimenvError):
                     path.rename(mine)

@@ -352,7 +352,9 @@ class EventLoop(ServiceComponents):
                     (message.cpu_ms, message.node_cpu_ms, message.node_used_bytes),
                 )  # fmt: skip
                 alive, actions = self.scheduler.heartbeat_received(beat, now_ns)
-            answer = m.LeaseRenewed(self.state.epoch) if alive else m.StopWorker("unknown worker")
+            answer: m.ToWorker = m.StopWorker("unknown worker")
+            if alive:
+                answer = m.LeaseRenewed(self.state.epoch, self.state.heartbeat_interval_s)
             self.executor.execute(actions)
             self.listener.send(PeerKind.WORKER, peer, codec.encode(answer))
         elif type(message) is m.Started:

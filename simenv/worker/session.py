@@ -83,6 +83,7 @@ class RunningTask:
 
 BEAT_S = 1.0
 IDLE_BEATS = 7.5  # heartbeats of an idle worker in one lease; BEAT_S remains the shortest interval
+LEAST_BEATS = 3  # in one lease, however many workers the service has
 COMPILING_NS = 300_000_000  # loading a kernel from disk takes less
 # Part of the lease: after a longer pause of this thread the process was stopped.
 SUSPENDED_PART = 0.5
@@ -116,6 +117,7 @@ class HeartbeatThread:
         self._parent = parent
         self._memory = memory
         self._end = end
+        self._least_s = BEAT_S  # between two heartbeats
         self._last_s = math.inf  # time at which the process ends, whatever the main thread does
         self.answered = threading.Event()  # the control connection is open
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
@@ -137,7 +139,8 @@ class HeartbeatThread:
             if now >= next_beat:
                 task, attempt = self._current.running
                 waiting = self._current.waiting
-                next_beat = now + (BEAT_S if task else max(BEAT_S, self._lease_s / IDLE_BEATS))
+                least_s = self._least_s
+                next_beat = now + (least_s if task else max(least_s, self._lease_s / IDLE_BEATS))
                 memory, passes = self._memory(), self._current.passes if task else (0, 0)
                 beat = m.Heartbeat(
                     self._name, self._epoch, task, attempt, memory, self._start, *passes, waiting,
@@ -171,7 +174,10 @@ class HeartbeatThread:
             log_line(f"ending: {message.reason}")
             self._last_s = min(self._last_s, time.monotonic() + END_S)
             self._end()
-        elif not isinstance(message, m.LeaseRenewed):
+        elif isinstance(message, m.LeaseRenewed):
+            interval_s = min(message.interval_s, self._lease_s / LEAST_BEATS)
+            self._least_s = max(BEAT_S, interval_s)
+        else:
             log_line(f"unexpected {type(message).__name__}")
 
 

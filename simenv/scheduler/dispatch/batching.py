@@ -244,7 +244,10 @@ def build_chunk(
     is_single = exclusive or (pool.spec.pace and bool(pool.spec.drift))
     if head.cost_us < ALONE_US and not (head.incident or is_single):
         share = -(-(len(queue) + 1) // sharers)
-        share = max(share, _least_tasks(head.cost_us, len(queue) + 1))
+        # While workers are idle, all small tasks in flight wait for the service: they count too.
+        # That other tasks count with them costs few tasks that come alone at most CHUNK_US.
+        waiting = len(queue) + 1 if worker.state == WorkerState.BUSY else len(state.tasks)
+        share = max(share, _least_tasks(head.cost_us, waiting))
         count = min(CHUNK_TASKS, share, state.controls.assignable_tasks(pool))
         # Tasks of the next turn follow, so that many users cost no more messages than one. Limits
         # of slots, and turns of gangs, are looked at before each chunk.

@@ -34,6 +34,8 @@ from simenv.scheduler.state import (
 
 _SLOTS = "max_running_slots"
 MAX_METERS = 32  # of a pool
+HEARTBEATS_PER_S = 1_000  # of all workers; each takes about 50 us of the service
+SILENT_BEATS = 2.5  # heartbeats in `silent_ns`, however many workers there are
 KEPT_MARGIN_NS = 2_000_000_000  # margin between the drop of a kept state and the end of its grant
 
 
@@ -122,6 +124,12 @@ class SchedulerState:
         return bool(self.deferred_actions or self.dependencies.failed or self.paced.held) or any(
             pool.is_active for pool in self.pools.values()
         )
+
+    @property
+    def heartbeat_interval_s(self) -> float:
+        """Least seconds between two heartbeats of one worker, or of one agent."""
+        longest_s = self.limits.silent_ns / 1e9 / SILENT_BEATS
+        return min(len(self.workers) / HEARTBEATS_PER_S, longest_s)
 
     def allocation_ends(self, now_ns: int) -> bool:
         """Return whether the end of the allocation is so near that the service should drain."""

@@ -411,11 +411,12 @@ class JobNodes:
         if facts is None or node.peer not in (b"", peer):
             self._reply(peer, nodes.EndNode("this node has not joined"))
             return []
-        self._reply(peer, LeaseRenewed(self._scheduler.state.epoch))
+        state = self._scheduler.state
+        self._reply(peer, LeaseRenewed(state.epoch, state.heartbeat_interval_s))
         if node.peer:
             return []
         node.peer = peer
-        template = self._scheduler.state.nodes.hosts[name].node
+        template = state.nodes.hosts[name].node
         joined = replace(
             template,
             slots=facts.slots,

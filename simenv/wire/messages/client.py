@@ -82,7 +82,8 @@ class AttemptResults(msgspec.Struct, frozen=True, array_like=True, tag=2):
 
 
 class Heartbeat(msgspec.Struct, frozen=True, array_like=True, tag=3):
-    """Sign of life that the heartbeat thread sends: every second while a task runs."""
+    """Sign of life that the heartbeat thread sends: every second while a task runs, or as often as
+    `LeaseRenewed` says."""
 
     name: str
     epoch: queries.Number
@@ -128,9 +129,11 @@ class AssignChunk(msgspec.Struct, frozen=True, array_like=True, tag=0):
 
 
 class LeaseRenewed(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """Answer to a Heartbeat, which renews the worker's lease."""
+    """Answer to a Heartbeat, or to that of an agent, which renews the lease. `interval_s`: least
+    time until the next one; grows with the number of workers."""
 
     epoch: int
+    interval_s: float = 0.0
 
 
 class StopTask(msgspec.Struct, frozen=True, array_like=True, tag=2):

@@ -138,6 +138,46 @@ def test_a_heartbeat_says_whether_the_worker_waits_for_a_chunk(waiting: bool) ->
     assert [(beat.task, beat.waiting) for beat in connection.beats] == [(0, waiting)]
 
 
+class Answered:
+    """A connection that renews the lease once, and ends the thread at the wait after the second
+    heartbeat."""
+
+    def __init__(self, interval_s: float) -> None:
+        self.answers = [codec.encode(LeaseRenewed(EPOCH, interval_s))]
+        self.beats = 0
+        self.wait_s = 0.0
+
+    def send(self, _body: bytes) -> None:
+        self.beats += 1
+
+    def receive(self, timeout_s: float) -> bytes | None:
+        if self.beats > 1:
+            self.wait_s = timeout_s
+            raise InterruptedError
+        if self.answers:
+            return self.answers.pop()
+        time.sleep(timeout_s)
+        return None
+
+
+@pytest.mark.parametrize("running", [(0, 0), (3, 1)])
+@pytest.mark.parametrize(("interval_s", "expected_s"), [(0.0, 0.1), (9.0, 9.0), (99.0, 20.0)])
+def test_heartbeats_come_as_often_as_the_service_says(
+    monkeypatch: pytest.MonkeyPatch,
+    running: tuple[int, int],
+    interval_s: float,
+    expected_s: float,
+) -> None:
+    monkeypatch.setattr(session, "BEAT_S", 0.1)
+    monkeypatch.setattr(session, "IDLE_BEATS", 600)  # in a lease of 60 s
+    connection, current = Answered(interval_s), RunningTask(Runner())
+    current.running = running
+    beats = HeartbeatThread(connection, current, "w-0", 1, EPOCH, 60.0, os.getppid())  # type: ignore[arg-type]
+    fails(InterruptedError, "", beats._beat)
+    # Less the time that the thread needs from the heartbeat to the wait.
+    assert expected_s - 5.0 < connection.wait_s <= expected_s
+
+
 def test_child_dies_with_its_parent_process() -> None:
     child = "import sys, time; from simenv.process import die_with_parent;"
     child += "die_with_parent(int(sys.argv[1])); print('armed', flush=True); time.sleep(60)"

@@ -7,7 +7,7 @@ from checked_scheduler import SECOND, CheckedScheduler, cluster
 
 from simenv.scheduler.core import AssignTasks
 from simenv.scheduler.dispatch import batching, candidates as orders, dispatcher
-from simenv.scheduler.state import candidates
+from simenv.scheduler.state import candidates, scheduler_state
 
 
 def check_kept(machine: CheckedScheduler) -> int:
@@ -69,6 +69,32 @@ def test_chunk_is_geometric_mean_of_its_cost_and_all_work() -> None:
     machine = CheckedScheduler(8, cluster(8))
     machine.submit(400, cost=10.0)  # 4 ms of work, and 100 us of the service for a chunk: 632 us
     assert len(machine.assign()[0].records) == 63
+
+
+def test_chunks_are_larger_while_tasks_are_in_flight_and_workers_idle() -> None:
+    machine = CheckedScheduler(16, cluster(16))
+    machine.submit(100, cost=10.0)
+    first = machine.assign()
+    assert [len(send.records) for send in first] == [31, 31, 31, 7]
+    machine.submit(100, cost=10.0)
+    second = machine.assign()
+    assert [len(send.records) for send in second] == [44, 44, 12]
+    for send in first + second:
+        machine.finish(send.records)
+    machine.submit(100, cost=10.0)
+    assert [len(send.records) for send in machine.assign()] == [31, 31, 31, 7]
+
+
+def test_heartbeat_interval_grows_with_workers_up_to_part_of_silence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    state = CheckedScheduler(8, cluster(8)).state
+    assert state.heartbeat_interval_s == pytest.approx(0.008)
+    monkeypatch.setattr(scheduler_state, "HEARTBEATS_PER_S", 1)
+    longest_s = state.limits.silent_ns / 1e9 / scheduler_state.SILENT_BEATS
+    assert state.heartbeat_interval_s == min(8.0, longest_s)
+    monkeypatch.setattr(scheduler_state, "HEARTBEATS_PER_S", 0.01)
+    assert state.heartbeat_interval_s == longest_s
 
 
 def test_silent_workers_are_found_among_others() -> None:

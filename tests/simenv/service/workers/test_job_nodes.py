@@ -22,6 +22,7 @@ from simenv.model import JobSpec, PoolSpec, TaskOptions, TaskSpec
 from simenv.scheduler import core
 from simenv.scheduler.core import SubmitJob
 from simenv.scheduler.scheduler import Scheduler
+from simenv.scheduler.state.scheduler_state import SchedulerState
 from simenv.service.workers.endpoints import WorkerEndpoint
 from simenv.service.workers.job_nodes import (
     JobNodes,
@@ -179,6 +180,16 @@ def test_node_joins_with_its_token_and_then_its_own_key(site: Site) -> None:
     assert host.node.slots == 2
     assert host.job is not None
     assert host.job.source == "Slurm job 7 on g07"
+    connection.close()
+
+
+def test_answer_to_a_heartbeat_says_the_least_interval(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SchedulerState, "heartbeat_interval_s", 4.0)
+    token, connection = joined(site)
+    connection.send(codec.encode(nodes.NodeHeartbeat(token.node, token.epoch)))
+    assert site.answer(connection) == m.LeaseRenewed(1, 4.0)
     connection.close()
 
 
