@@ -22,6 +22,7 @@ from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Protocol
+from weakref import WeakMethod
 
 import msgspec
 
@@ -196,9 +197,16 @@ class TaskHandle(msgspec.Struct, eq=False, weakref=True):
             inside_us += timing.compile_us
             self.session.count_result(perf_counter() - self.submission.sent_s - 1e-6 * inside_us)
         if decoded.data.file is not None:
-            decoded.bulk = LargeArrays(
-                self.session, self.number, decoded.data.file, self._file_again
-            )
+            file_again = WeakMethod(self._file_again)  # a strong reference would be a cycle
+
+            def renew(reason: str) -> ResultFile:
+                again = file_again()
+                if again is None:
+                    raise damaged(self_id, reason)
+                return again(reason)
+
+            self_id = self.id
+            decoded.bulk = LargeArrays(self.session, self.number, decoded.data.file, renew)
         return decoded
 
     def _verified_completion(self) -> Completion:

@@ -83,7 +83,7 @@ PROVENANCE = Provenance(
 
 def result(**changes: object) -> Result:
     return Result(
-        DecodedResult(msgspec.structs.replace(DATA, **changes), PROVENANCE.task), PROVENANCE
+        DecodedResult.of(msgspec.structs.replace(DATA, **changes), PROVENANCE.task), PROVENANCE
     )
 
 
@@ -185,7 +185,7 @@ def test_repr_shows_task_size_engine_and_worker() -> None:
 def everything() -> Result:
     """Two rows with every kind of array."""
     return Result(
-        DecodedResult(
+        DecodedResult.of(
             msgspec.structs.replace(
                 DATA,
                 num_qubits=1,
