@@ -45,10 +45,11 @@ STRINGS_KEPT = 8_192  # for each shape: 1 MB at most for the usual widths
 TABLE_BITS = 6  # up to this width all strings of a shape are made at once, in a list
 SETS_KEPT = 256  # cached sets of outcomes for each shape of at most TABLE_BITS
 
-_CASTS: dict[int, Literal["H", "I", "Q"]] = {2: "H", 4: "I", 8: "Q"}
-
 Registers = tuple[tuple[str, int], ...]
 PackedBits = bytes | memoryview
+
+_REGISTERS: dict[Registers, Registers] = {}  # shared by results: fewer objects for the collector
+_CASTS: dict[int, Literal["H", "I", "Q"]] = {2: "H", 4: "I", 8: "Q"}
 
 
 def counts(
@@ -326,6 +327,11 @@ class DecodedResult(msgspec.Struct, eq=False, gc=False):
             raise ProtocolError(f"result of task {task} has {data.count} rows")
         if not isinstance(data, AmplitudeResultData):  # made in Python, not decoded
             data = AmplitudeResultData(*msgspec.structs.astuple(data))
+        shared = _REGISTERS.get(data.registers)
+        if shared is not None:
+            msgspec.structs.force_setattr(data, "registers", shared)
+        elif len(_REGISTERS) < SHAPES_KEPT:
+            _REGISTERS[data.registers] = data.registers
         decoded = cls(data)
         if not _is_plain(data):
             decoded._cut(data, task)

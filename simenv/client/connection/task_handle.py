@@ -399,9 +399,14 @@ class PendingTasks:
         """Give each result to its task. A result without a handle is stored while a submit is
         unanswered, else dropped."""
         ending = ResultOrigin(message.origin, message.engine, message.route, read_s)
-        pop = self.tasks.pop
+        pop, share, waits = self.tasks.pop, msgspec.structs.force_setattr, ()
         for completion in message.results:
             handle = pop(completion.task, None)
+            timing = completion.timing
+            if timing.waits == waits:  # a chunk's tasks waited alike: one object, for the collector
+                share(timing, "waits", waits)
+            else:
+                waits = timing.waits
             if handle is not None:
                 handle.end(completion, ending)
             elif self.unanswered and len(self._early) < MAX_EARLY:
