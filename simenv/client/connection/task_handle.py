@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.trace import Span
 
-    from simenv.model.accounts import Receipt
+    from simenv.model.accounts import Receipt, Waits
     from simenv.wire.messages.client import Accepted, Completed, Completion
     from simenv.wire.messages.queries import Submitted
 
@@ -399,7 +399,8 @@ class PendingTasks:
         """Give each result to its task. A result without a handle is stored while a submit is
         unanswered, else dropped."""
         ending = ResultOrigin(message.origin, message.engine, message.route, read_s)
-        pop, share, waits = self.tasks.pop, msgspec.structs.force_setattr, ()
+        pop, share = self.tasks.pop, msgspec.structs.force_setattr
+        waits: Waits = ()
         for completion in message.results:
             handle = pop(completion.task, None)
             timing = completion.timing

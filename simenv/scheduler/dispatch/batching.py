@@ -336,10 +336,10 @@ def _add_similar_tasks(
     *,
     others: bool,
 ) -> tuple[float, int]:
-    """Add tasks like the first one until the chunk has `count` tasks or `max_us` of work. Return its
-    work in microseconds, and the memory of its largest task, which is at most `max_bytes`. `account`:
-    the only one whose tasks are added; None: any. `others`: see `PoolQueue.upcoming`; the next
-    turn is not cut in two to fill the lesser part of a chunk."""
+    """Add tasks like the first one until the chunk has `count` tasks or `max_us` of work. Return
+    its work in microseconds, and the memory of its largest task, which is at most `max_bytes`.
+    `account`: the only one whose tasks are added; None: any. `others`: see `PoolQueue.upcoming`;
+    the next turn is not cut in two to fill the lesser part of a chunk."""
     head = chunk[0]
     batch, route = head.batch, head.route
     total_us, memory = head.cost_us, route.memory_bytes

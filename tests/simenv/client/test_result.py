@@ -206,7 +206,7 @@ def everything() -> Result:
             PROVENANCE.task,
         ),
         PROVENANCE,
-        row=1,
+        1,
     )
 
 
