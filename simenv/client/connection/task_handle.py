@@ -20,9 +20,10 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Protocol
-from weakref import WeakMethod
+from weakref import ref
 
 import msgspec
 
@@ -197,15 +198,7 @@ class TaskHandle(msgspec.Struct, eq=False, weakref=True):
             inside_us += timing.compile_us
             self.session.count_result(perf_counter() - self.submission.sent_s - 1e-6 * inside_us)
         if decoded.data.file is not None:
-            file_again = WeakMethod(self._file_again)  # a strong reference would be a cycle
-
-            def renew(reason: str) -> ResultFile:
-                again = file_again()
-                if again is None:
-                    raise damaged(self_id, reason)
-                return again(reason)
-
-            self_id = self.id
+            renew = partial(_file_again, ref(self), self.id)  # `self` would close a cycle
             decoded.bulk = LargeArrays(self.session, self.number, decoded.data.file, renew)
         return decoded
 
@@ -304,6 +297,14 @@ class TaskHandle(msgspec.Struct, eq=False, weakref=True):
             host=failure.host,
             log=failure.log,
         )
+
+
+def _file_again(handle: ref[TaskHandle], task: str, reason: str) -> ResultFile:
+    """Fetch the file of a result again. Raises StoreError, also if nobody holds its handle."""
+    present = handle()
+    if present is None:
+        raise damaged(task, reason)
+    return present._file_again(reason)
 
 
 @dataclass(slots=True, eq=False)
