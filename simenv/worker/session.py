@@ -175,7 +175,8 @@ class HeartbeatThread:
             log_line(f"unexpected {type(message).__name__}")
 
 
-FLUSH_NS = 5_000_000  # results are sent when this time has passed, before the end of their chunk
+FLUSH_NS = 2_500_000  # results are sent when this time has passed: half of a long chunk, so that the
+# service sends the next one before it ends
 FOREVER_S = 3_600.0
 IDLE_S = 1.0
 EXPIRY_S = 0.01  # after the time of a kept state
