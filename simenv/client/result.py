@@ -23,6 +23,7 @@ from simenv.client import result_data, result_display
 from simenv.client.result_data import DecodedResult, Provenance, ProvenanceSource, Stages
 from simenv.errors import NotFoundError, OptionError, StoreError
 from simenv.model import DeviceRecord, ResultData, task_name
+from simenv.model.task import AmplitudeResultData
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,19 +35,19 @@ if TYPE_CHECKING:
 _IDEAL = DeviceRecord("", "")
 
 
-class Result:
+class Result(msgspec.Struct, eq=False, gc=False):
     """The result of one task, or of one binding of it: row `row` of the decoded result. Raises
     OptionError when an output is read that was not requested in `outputs`."""
 
-    __slots__ = ("_counts", "_data", "_decoded", "_probabilities", "_provenance_source", "_row")
+    _decoded: DecodedResult
+    _provenance_source: ProvenanceSource
+    _row: int = 0
+    _counts: dict[str, int] | None = None
+    _probabilities: dict[str, float] | None = None
 
-    def __init__(self, decoded: DecodedResult, provenance: ProvenanceSource, row: int = 0) -> None:
-        self._decoded = decoded
-        self._data = decoded.data
-        self._row = row
-        self._provenance_source = provenance
-        self._counts: dict[str, int] | None = None
-        self._probabilities: dict[str, float] | None = None
+    @property
+    def _data(self) -> AmplitudeResultData:
+        return self._decoded.data
 
     @property
     def _provenance(self) -> Provenance:
@@ -57,7 +58,8 @@ class Result:
         """Shots by outcome: clbit 0 rightmost, last register leftmost, one space between."""
         result = self._counts
         if result is None:
-            data, decoded = self._data, self._decoded
+            decoded = self._decoded
+            data = decoded.data
             if not data.counts:
                 self._require(decoded.has("counts"), "counts")
             rows, packed_counts = decoded.counts(self._row)
@@ -386,7 +388,7 @@ class Result:
 
 def _restored(data: ResultData, provenance: Provenance) -> Result:
     """Restore a pickled result. Raises VersionMismatchError if another version wrote it."""
-    return Result(DecodedResult(data, provenance.task), provenance)
+    return Result(DecodedResult.of(data, provenance.task), provenance)
 
 
 def _qubits(packed: bytes) -> tuple[int, ...] | None:

@@ -15,9 +15,11 @@ requested. Read-only.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import struct
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -28,6 +30,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import msgspec
 
 from simenv import result_files
+from simenv.client.circuits import native
 from simenv.errors import ProtocolError, StoreError, VersionMismatchError
 from simenv.model import RESULT_FORMAT, Origin, ResultData, ResultFile, StoredArray
 from simenv.model.task import AmplitudeResultData
@@ -43,20 +46,39 @@ if TYPE_CHECKING:
 SHAPES_KEPT = 16
 STRINGS_KEPT = 8_192  # for each shape: 1 MB at most for the usual widths
 TABLE_BITS = 6  # up to this width all strings of a shape are made at once, in a list
+LIST_BITS = 12  # the same for results of many outcomes: 250 kB at most
+MANY_BYTES = 4 * 64  # of their counts
 SETS_KEPT = 256  # cached sets of outcomes for each shape of at most TABLE_BITS
-
-_CASTS: dict[int, Literal["H", "I", "Q"]] = {2: "H", 4: "I", 8: "Q"}
 
 Registers = tuple[tuple[str, int], ...]
 PackedBits = bytes | memoryview
+
+_REGISTERS: dict[Registers, Registers] = {}  # shared by results: fewer objects for the collector
+_CASTS: dict[int, Literal["H", "I", "Q"]] = {2: "H", 4: "I", 8: "Q"}
 
 
 def counts(
     rows: PackedBits, width: int, packed_counts: PackedBits, registers: Registers
 ) -> dict[str, int]:
     """Return counts by bitstring; `packed_counts`: uint32, one for each row."""
+    if len(packed_counts) >= MANY_BYTES:
+        table = _table(registers)
+        if table:
+            with contextlib.suppress(IndexError):  # an outcome beyond the clbits
+                return _many_counts(table, rows, width, packed_counts)
     times = struct.unpack(f"<{len(packed_counts) // 4}I", packed_counts)
     return dict(zip(_keys(registers)(rows, width), times, strict=True))
+
+
+def _many_counts(
+    table: list[str], rows: PackedBits, width: int, packed_counts: PackedBits
+) -> dict[str, int]:
+    packer = native.CHOICE.packer
+    in_memory = isinstance(rows, bytes) and isinstance(packed_counts, bytes)
+    if packer is not None and in_memory and 0 < width <= 2 and sys.byteorder == "little":
+        return packer.counts_dict(table, rows, width, packed_counts, len(packed_counts) // 4)
+    times = memoryview(packed_counts).cast("I")
+    return {table[o]: n for o, n in zip(_outcomes(rows, width), times, strict=True)}
 
 
 def probabilities(
@@ -136,6 +158,16 @@ def _strings(sizes: tuple[int, ...]) -> _Strings:
 @functools.lru_cache(maxsize=SHAPES_KEPT)
 def _outcome_sets(sizes: tuple[int, ...]) -> _OutcomeSets:
     return _OutcomeSets(_strings(sizes), 1 << sum(sizes))
+
+
+@functools.lru_cache(maxsize=SHAPES_KEPT)
+def _table(registers: Registers) -> list[str]:
+    """Return the strings of all outcomes of a shape; [] if there are too many."""
+    sizes = tuple([size for _, size in registers])
+    if not 0 < sum(sizes) <= LIST_BITS:
+        return []
+    strings = _Strings(sizes)
+    return [strings[outcome] for outcome in range(1 << sum(sizes))]
 
 
 @functools.lru_cache(maxsize=SHAPES_KEPT)
@@ -305,12 +337,18 @@ _FIELDS = (
 )
 
 
-class DecodedResult:
-    """The rows of one task; row r is the binding with index `data.binding` + r."""
+class DecodedResult(msgspec.Struct, eq=False, gc=False):
+    """The rows of one task; row r is the binding with index `data.binding` + r. Callers hold
+    thousands of them, which the collector need not traverse: no reference cycle passes through
+    one."""
 
-    __slots__ = ("_ends", "_probability_ends", "bulk", "data")
+    data: AmplitudeResultData
+    bulk: LargeArrays | None = None
+    _ends: list[int] | None = None
+    _probability_ends: list[int] | None = None
 
-    def __init__(self, data: ResultData, task: object) -> None:
+    @classmethod
+    def of(cls, data: ResultData, task: object) -> DecodedResult:
         """Check all lengths. Raises VersionMismatchError and ProtocolError, naming `task`."""
         if data.format != RESULT_FORMAT:
             raise VersionMismatchError(
@@ -320,12 +358,15 @@ class DecodedResult:
             raise ProtocolError(f"result of task {task} has {data.count} rows")
         if not isinstance(data, AmplitudeResultData):  # made in Python, not decoded
             data = AmplitudeResultData(*msgspec.structs.astuple(data))
-        self.data = data
-        self.bulk: LargeArrays | None = None
-        self._ends: list[int] | None = None
-        self._probability_ends: list[int] | None = None
+        shared = _REGISTERS.get(data.registers)
+        if shared is not None:
+            msgspec.structs.force_setattr(data, "registers", shared)
+        elif len(_REGISTERS) < SHAPES_KEPT:
+            _REGISTERS[data.registers] = data.registers
+        decoded = cls(data)
         if not _is_plain(data):
-            self._cut(data, task)
+            decoded._cut(data, task)
+        return decoded
 
     def _cut(self, data: AmplitudeResultData, task: object) -> None:
         """Find the parts of the rows. Raises ProtocolError if their lengths do not agree."""
@@ -358,7 +399,7 @@ class DecodedResult:
     @classmethod
     def read(cls, payload: bytes, task: object) -> DecodedResult:
         """Decode a payload. Raises ProtocolError and VersionMismatchError."""
-        return cls(codec.result_data(payload), task)
+        return cls.of(codec.result_data(payload), task)
 
     def has(self, field: str) -> bool:
         """Return whether an array has data. Never opens a file."""

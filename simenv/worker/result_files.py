@@ -49,7 +49,9 @@ class ResultFileWriter:
     ) -> ResultFile | None:
         """Write the large arrays of a result. Returns None if the result fits into a message.
         Raises StoreError."""
-        num_bytes = _size(result) + sum(map(len, terms.bit_strings))
+        num_bytes = _size(result)
+        if result.amplitudes is not None:
+            num_bytes += sum(map(len, terms.bit_strings))
         if num_bytes <= MESSAGE_BYTES:
             return None
         self._check_available(num_bytes)
@@ -107,10 +109,8 @@ def unavailable_reason(folder: Path, token: str) -> str:
 
 
 def _size(result: EngineResult) -> int:
-    states = [each for each in (result.statevector, result.amplitudes) if each is not None]
-    return (
-        sum(each.nbytes for each in states)
-        + len(result.outcomes)
+    size = (
+        len(result.outcomes)
         + len(result.counts)
         + len(result.probability_outcomes)
         + len(result.probabilities)
@@ -118,6 +118,11 @@ def _size(result: EngineResult) -> int:
         + len(result.gradients)
         + len(result.memory)
     )
+    if result.statevector is not None:
+        size += result.statevector.nbytes
+    if result.amplitudes is not None:
+        size += result.amplitudes.nbytes
+    return size
 
 
 def _arrays(result: EngineResult, shots: int, terms: TaskOptions) -> dict[str, NDArray[Any]]:

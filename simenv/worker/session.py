@@ -181,7 +181,9 @@ class HeartbeatThread:
             log_line(f"unexpected {type(message).__name__}")
 
 
-FLUSH_NS = 2_000_000  # results are sent when this time has passed, before the end of their chunk
+# Results are sent when this time has passed: half of a long chunk, so that the service sends the
+# next one before it ends.
+FLUSH_NS = 2_500_000
 FOREVER_S = 3_600.0
 IDLE_S = 1.0
 EXPIRY_S = 0.01  # after the time of a kept state

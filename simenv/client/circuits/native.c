@@ -1,7 +1,8 @@
 /* Encode a Qiskit circuit through Qiskit's C interface: read its instructions into the flat arrays
  * of a Program, and write these arrays as msgpack. The interpreter lock is held, and no pointer into
  * the circuit outlives the call. A circuit that holds anything without a plain row in a Program is
- * given up; the encoder in Python then takes it.
+ * given up; the encoder in Python then takes it. `counts_dict`, through Python's C interface, makes
+ * dicts of many counts.
  *
  * native.ll is generated from this file by scripts/native_ll.sh. */
 
@@ -216,4 +217,36 @@ int encode_circuit(void *data, double global_phase, Scratch *scratch)
                   scratch->columns[ROWS].used * (int64_t)sizeof(Row), 1)
            && add_binary(scratch, OPS, 2) && add_binary(scratch, QUBITS, 2)
            && add_binary(scratch, CLBITS, 2) && add_binary(scratch, PARAMS, 8);
+}
+
+typedef struct PyObject PyObject;
+PyObject *PyDict_New(void);
+int PyDict_SetItem(PyObject *dict, PyObject *key, PyObject *value);
+PyObject *PyList_GetItem(PyObject *list, int64_t index);
+PyObject *PyLong_FromUnsignedLong(unsigned long value);
+void Py_DecRef(PyObject *object);
+
+/* Return a new dict of the strings table[outcome] with their counts; NULL with an error set if an
+ * outcome is not in the list. `outcomes`: `count` numbers of `width` bytes, 1 or 2; `counts`: as
+ * many of 32 bits; both little-endian, like this machine. */
+PyObject *counts_dict(PyObject *table, const char *outcomes, int64_t width, const char *counts,
+                      int64_t count)
+{
+    PyObject *dict = PyDict_New();
+    for (int64_t index = 0; dict && index < count; index++) {
+        uint16_t outcome = 0;
+        uint32_t times;
+        memcpy(&outcome, outcomes + index * width, width == 1 ? 1 : 2);
+        memcpy(&times, counts + index * sizeof times, sizeof times);
+        PyObject *key = PyList_GetItem(table, outcome); /* borrowed */
+        PyObject *value = key ? PyLong_FromUnsignedLong(times) : NULL;
+        int failed = !value || PyDict_SetItem(dict, key, value);
+        if (value)
+            Py_DecRef(value);
+        if (failed) {
+            Py_DecRef(dict);
+            dict = NULL;
+        }
+    }
+    return dict;
 }

@@ -1,4 +1,5 @@
-"""Encoding of circuits through Qiskit's C interface, ten times as fast as the encoder in Python.
+"""Encoding of circuits through Qiskit's C interface, ten times as fast as the encoder in Python;
+and dicts of many counts, twice as fast.
 
 Invariant: the program is, bit for bit, that of the encoder in Python (`circuits.encoder.pack`), or
 None if only that encoder can handle the circuit. The code (`native.ll`, generated from `native.c`)
@@ -41,6 +42,9 @@ _FUNCTIONS = (
     *("qk_circuit_instruction_kind", "qk_circuit_view_instruction", "qk_param_stride"),
     *("qk_param_kind", "qk_param_as_real"),
 )
+_PYTHON_FUNCTIONS = (
+    *("PyDict_New", "PyDict_SetItem", "PyList_GetItem", "PyLong_FromUnsignedLong", "Py_DecRef"),
+)
 _ROW_BYTES = 24  # name: 16, arities: 6, padding: 2
 _ROWS = 256
 _SHAPE_BYTES = 2**16  # longer names of registers are left to the encoder in Python
@@ -53,6 +57,7 @@ _SHAPES = 256  # cached shapes
 _KEPT_OPERATIONS = 2**16  # the buffers of a longer circuit are returned to the system
 
 Walk = Callable[[Any, float, int], int]
+CountsDict = Callable[[list[str], bytes | memoryview, int, bytes | memoryview, int], dict[str, int]]
 
 
 class Scratch:
@@ -98,11 +103,12 @@ class ProgramShape(NamedTuple):
 class NativePacker:
     """The compiled encoder. Thread-safe: each thread uses buffers of its own."""
 
-    __slots__ = ("_engine", "_scratches", "_shapes", "_walk")
+    __slots__ = ("_engine", "_scratches", "_shapes", "_walk", "counts_dict")
 
-    def __init__(self, engine: Any, walk: Walk) -> None:
+    def __init__(self, engine: Any, walk: Walk, counts_dict: CountsDict) -> None:
         self._engine = engine  # owns the code
         self._walk = walk
+        self.counts_dict = counts_dict  # see native.c; raises IndexError
         self._scratches: list[Scratch] = []
         self._shapes: dict[bytes, ProgramShape] = {}
 
@@ -232,6 +238,8 @@ def build() -> NativePacker:
         raise ImportError("this Python has no interpreter lock")
     for name in _FUNCTIONS:
         llvm.add_symbol(name, ctypes.cast(getattr(capi, name), ctypes.c_void_p).value)
+    for name in _PYTHON_FUNCTIONS:
+        llvm.add_symbol(name, ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value)
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     module = llvm.parse_assembly(Path(__file__).with_suffix(".ll").read_text())
@@ -242,7 +250,15 @@ def build() -> NativePacker:
     prototype = ctypes.PYFUNCTYPE(  # unlike CFUNCTYPE it keeps the interpreter lock
         ctypes.c_int, ctypes.py_object, ctypes.c_double, ctypes.c_void_p
     )
-    return NativePacker(engine, prototype(engine.get_function_address("encode_circuit")))
+    of_counts = ctypes.PYFUNCTYPE(
+        *(ctypes.py_object, ctypes.py_object, ctypes.c_char_p, ctypes.c_int64),
+        *(ctypes.c_char_p, ctypes.c_int64),
+    )
+    return NativePacker(
+        engine,
+        prototype(engine.get_function_address("encode_circuit")),
+        of_counts(engine.get_function_address("counts_dict")),
+    )
 
 
 def _pages(sizes: list[int]) -> list[int]:

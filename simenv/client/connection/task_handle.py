@@ -20,8 +20,10 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Protocol
+from weakref import ref
 
 import msgspec
 
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.trace import Span
 
-    from simenv.model.accounts import Receipt
+    from simenv.model.accounts import Receipt, Waits
     from simenv.wire.messages.client import Accepted, Completed, Completion
     from simenv.wire.messages.queries import Submitted
 
@@ -196,9 +198,8 @@ class TaskHandle(msgspec.Struct, eq=False, weakref=True):
             inside_us += timing.compile_us
             self.session.count_result(perf_counter() - self.submission.sent_s - 1e-6 * inside_us)
         if decoded.data.file is not None:
-            decoded.bulk = LargeArrays(
-                self.session, self.number, decoded.data.file, self._file_again
-            )
+            renew = partial(_file_again, ref(self), self.id)  # `self` would close a cycle
+            decoded.bulk = LargeArrays(self.session, self.number, decoded.data.file, renew)
         return decoded
 
     def _verified_completion(self) -> Completion:
@@ -298,6 +299,14 @@ class TaskHandle(msgspec.Struct, eq=False, weakref=True):
         )
 
 
+def _file_again(handle: ref[TaskHandle], task: str, reason: str) -> ResultFile:
+    """Fetch the file of a result again. Raises StoreError, also if nobody holds its handle."""
+    present = handle()
+    if present is None:
+        raise damaged(task, reason)
+    return present._file_again(reason)
+
+
 @dataclass(slots=True, eq=False)
 class EndedTasks:
     """Ended tasks that the caller has not taken yet; `requested_s`: monotonic time of the last
@@ -391,9 +400,15 @@ class PendingTasks:
         """Give each result to its task. A result without a handle is stored while a submit is
         unanswered, else dropped."""
         ending = ResultOrigin(message.origin, message.engine, message.route, read_s)
-        pop = self.tasks.pop
+        pop, share = self.tasks.pop, msgspec.structs.force_setattr
+        waits: Waits = ()
         for completion in message.results:
             handle = pop(completion.task, None)
+            timing = completion.timing
+            if timing.waits == waits:  # a chunk's tasks waited alike: one object, for the collector
+                share(timing, "waits", waits)
+            else:
+                waits = timing.waits
             if handle is not None:
                 handle.end(completion, ending)
             elif self.unanswered and len(self._early) < MAX_EARLY:

@@ -127,7 +127,7 @@ def of_item(error: SimenvError, index: int) -> SimenvError:
     return error.with_traceback(None)
 
 
-MIN_TASK_US = 300.0  # least work of a task, if the sweep has so much
+MIN_TASK_US = 600.0  # least work of a task, if the sweep has so much: one more costs as much
 MAX_TASK_US = 100_000.0  # most work of a task: workers share a sweep evenly, and a cancel acts soon
 FEW = 64  # least bindings of a task, unless the circuit is slow
 PARTS = 16  # tasks of a sweep: some for each of several workers

@@ -8,7 +8,7 @@ waiting task needs the memory: a state that was dropped is computed again. Small
 grant.
 
 Chunks: tasks that travel together to one worker. A chunk has up to CHUNK_US of expected work, or
-MEDIUM_CHUNK_US of tasks that are not short; a task above ALONE_US travels alone.
+LONG_CHUNK_US of tasks that are not short or where many wait; a task above ALONE_US travels alone.
 """
 
 from __future__ import annotations
@@ -204,9 +204,9 @@ LEAST_CHUNK_US = 300.0  # less work in a chunk costs the service more than it sa
 CHUNK_COST_US = 100.0
 CHUNK_ASSIGNS = 16  # a chunk costs the service as much as so many of its tasks
 CHUNK_US = 1_500.0
-MEDIUM_US = 500.0  # from here on a task is so long that few share a chunk:
-MEDIUM_CHUNK_US = 5_000.0  # those have more work, and its worker returns a part of it on the way
-CHUNK_TASKS = 128
+MEDIUM_US = 500.0  # from here on a task is so long that few share a chunk
+LONG_CHUNK_US = 5_000.0
+CHUNK_TASKS = 256
 CHUNK_BYTES = 8 * 2**20  # of programs and bindings: no chunk may pass what a message can carry
 ALONE_US = 2_500.0
 PAUSE_NS = 2_000_000  # between two chunks of a worker for which others wait
@@ -216,7 +216,7 @@ ANNOUNCE_US = 2_000.0  # from here a worker says Started before it runs
 
 def ahead_us(cost_us: float) -> float:
     """Work that a worker may hold, of tasks of that cost, when it is sent the next chunk."""
-    return CHUNK_US if cost_us < MEDIUM_US else MEDIUM_CHUNK_US / 2
+    return CHUNK_US if cost_us < MEDIUM_US else LONG_CHUNK_US / 2
 
 
 def build_chunk(
@@ -252,8 +252,9 @@ def build_chunk(
         # Tasks of the next turn follow, so that many users cost no more messages than one. Limits
         # of slots, and turns of gangs, are looked at before each chunk.
         others = not (state.quotas.caps_slots or state.deferred_gangs)
+        max_us = _most_us(head.cost_us, len(queue) + 1)
         total_us, memory = _add_similar_tasks(
-            queue, chunk, count, max_bytes, reservation, worker.account, others=others
+            queue, chunk, count, max_us, max_bytes, reservation, worker.account, others=others
         )
     state.assigns_left -= CHUNK_ASSIGNS + len(chunk)
     if state.controls.is_restricting:
@@ -284,6 +285,7 @@ def build_chunk(
             record.waits += waits
         held[record.number] = record
     worker.held_us += total_us
+    worker.newest_chunk = head.number
     if worker.state != WorkerState.BUSY and now_ns - worker.working_since_ns > PAUSE_NS:
         worker.working_since_ns = now_ns
     if worker.state != WorkerState.BUSY:
@@ -304,35 +306,47 @@ def _waits(queue: PoolQueue, batch: core.SubmitBatch, now_ns: int) -> Waits:
     return queue.clock.read(batch.association, now_ns) if is_long else ()
 
 
+def _balanced_us(cost_us: float, waiting: int) -> float:
+    """Return the work of a chunk after which the last result comes soonest: when the service has
+    made all chunks and a worker has run one. It is the geometric mean of the service's time for a
+    chunk and of all the work: `waiting` tasks of `cost_us` each."""
+    return math.sqrt(CHUNK_COST_US * cost_us * waiting)
+
+
 def _least_tasks(cost_us: float, waiting: int) -> int:
-    """Return the least number of tasks of a chunk, of that cost each. The last result comes when
-    the service has made all chunks and a worker has run one: soonest if the work of a chunk is the
-    geometric mean of the service's time for a chunk and of all the work."""
+    """Return the least number of tasks of a chunk, of that cost each."""
     if cost_us > LEAST_CHUNK_US:
         return 1
-    least_us = math.sqrt(CHUNK_COST_US * cost_us * waiting)
-    return int(min(CHUNK_US, max(LEAST_CHUNK_US, least_us)) // max(1.0, cost_us))
+    least_us = max(LEAST_CHUNK_US, _balanced_us(cost_us, waiting))
+    return int(min(LONG_CHUNK_US, least_us) // max(1.0, cost_us))
+
+
+def _most_us(cost_us: float, waiting: int) -> float:
+    """Return the most work of a chunk of tasks of that cost."""
+    if cost_us >= MEDIUM_US:
+        return LONG_CHUNK_US
+    return min(LONG_CHUNK_US, max(CHUNK_US, _balanced_us(cost_us, waiting)))
 
 
 def _add_similar_tasks(
     queue: PoolQueue,
     chunk: list[core.TaskRecord],
     count: int,
+    max_us: float,
     max_bytes: int,
     reservation: int,
     account: str | None,
     *,
     others: bool,
 ) -> tuple[float, int]:
-    """Add tasks like the first one until the chunk has `count` tasks. Return the work of the chunk
-    in microseconds, and the memory of its largest task, which is at most `max_bytes`. `account`:
-    the only one whose tasks are added; None: any. `others`: see `PoolQueue.upcoming`; the next
-    turn is not cut in two to fill the lesser part of a chunk."""
+    """Add tasks like the first one until the chunk has `count` tasks or `max_us` of work. Return
+    its work in microseconds, and the memory of its largest task, which is at most `max_bytes`.
+    `account`: the only one whose tasks are added; None: any. `others`: see `PoolQueue.upcoming`;
+    the next turn is not cut in two to fill the lesser part of a chunk."""
     head = chunk[0]
     batch, route = head.batch, head.route
     total_us, memory = head.cost_us, route.memory_bytes
     size = _bytes(head)
-    max_us = CHUNK_US if head.cost_us < MEDIUM_US else MEDIUM_CHUNK_US
     ends = False
     while len(chunk) < count and not ends:
         lane, ahead = queue.upcoming(reservation, chunk[-1], others=others)

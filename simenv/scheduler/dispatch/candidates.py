@@ -121,4 +121,6 @@ def _takes_ahead(worker: pools.Worker, now_ns: int) -> bool:
     first = next(iter(worker.held.values()))
     if first.incident:
         return False  # a suspect travels alone
+    if first.number == worker.newest_chunk and first.cost_us < batching.MEDIUM_US:
+        return True  # it holds one chunk, whatever its work is
     return worker.held_us <= batching.ahead_us(first.cost_us) or len(worker.held) <= 1

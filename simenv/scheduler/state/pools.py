@@ -338,6 +338,7 @@ class Worker(msgspec.Struct, eq=False):
     tasks: int = 0
     held: dict[int, TaskRecord] = msgspec.field(default_factory=dict)
     held_us: float = 0.0
+    newest_chunk: int = 0  # the first task of the chunk that was sent last
     overrun_us: float = 0.0  # that its running task takes longer than expected, on all its slots
     working_since_ns: int = 0  # begin of its work on the held tasks; 0: it does not work
     idle_beats: int = 0  # consecutive idle heartbeats while it holds tasks

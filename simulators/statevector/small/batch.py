@@ -21,7 +21,7 @@ from simulators.execution.outputs import FIRST_TERM
 from simulators.execution.sampling import count_below, shot_bytes
 from simulators.statevector.small import counts as small_counts
 from simulators.statevector.small.counts import gather, marginalize, readout_map, record, sample
-from simulators.statevector.small.gate_kernels import MAX_PIECES, across, masks
+from simulators.statevector.small.gate_kernels import MAX_PIECES, across, masks, reach
 from simulators.statevector.small.merged_evolution import MergedEvolution, is_merged
 from simulators.statevector.small.pair_kernel import load_numbers
 
@@ -85,6 +85,7 @@ def _evolve(  # type: ignore[no-untyped-def]
         simd.store(im, at, none)
         at += np.uint64(simd.LANES)
     simd.store(re, np.uint64(0), simd.splat(1.0))
+    end = np.uint64(simd.LANES)
     start = np.int64(0)  # typed, as in `small`
     q = p = start
     for k in range(ops.size):
@@ -94,6 +95,7 @@ def _evolve(  # type: ignore[no-untyped-def]
         code, count, num_params = rows[op, 0], rows[op, 1], rows[op, 3]
         if code >= FIRST_GATE:
             pieces = masks(code, qubits, q, count, steps, start)
+            end = max(end, np.uint64(reach(qubits, q, count)) << _3)
             load_numbers(
                 code, num_params, p, pieces, params, slot_of, bindings, first, entries, own, eight
             )

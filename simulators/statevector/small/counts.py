@@ -12,7 +12,7 @@ from simulators.circuit.gates import BARRIER, DELAY, DELAY_DT, FIRST_GATE, GATES
 from simulators.compiler import simd
 from simulators.compiler.kernel import device_function, inline_function, kernel
 from simulators.execution.sampling import LOOK, block, uniform
-from simulators.statevector.small.gate_kernels import MAX_PIECES, apply, masks, matrices
+from simulators.statevector.small.gate_kernels import MAX_PIECES, apply, masks, matrices, reach
 
 # Inverse-CDF sampling with a guide table, and packing of outcomes, for small circuits.
 #
@@ -297,6 +297,7 @@ def _evolve(rows, ops, qubits, params, size, control, re, im, steps, floats):  #
     re[0] = 1.0
     start = np.int64(0)  # int64 variable, not a literal: numba would specialise the callee again
     q = p = start
+    reached = start + 1
     for k in range(ops.size):
         if control[0]:
             return False
@@ -304,9 +305,10 @@ def _evolve(rows, ops, qubits, params, size, control, re, im, steps, floats):  #
         code, count = rows[op, 0], rows[op, 1]
         if code >= FIRST_GATE:
             matrices(code, params, p, floats, start)
+            reached = max(reached, reach(qubits, q, count))
             for s in range(masks(code, qubits, q, count, steps, start)):
                 kind, mask, zero_bits, one_bits = steps[s, 0], steps[s, 1], steps[s, 2], steps[s, 3]
-                apply(re, im, size, kind, mask, zero_bits, one_bits, floats, s)
+                apply(re, im, reached, kind, mask, zero_bits, one_bits, floats, s)
         q += count
         p += rows[op, 3]
     return True

@@ -310,6 +310,17 @@ def matrices(code, params, at_param, floats, row):  # type: ignore[no-untyped-de
 
 
 @inline_function
+def reach(qubits, at_qubit, count):  # type: ignore[no-untyped-def]
+    """Number of amplitudes that may differ from zero once an operation has acted on |0...0>: those
+    below twice its highest qubit's bit. A path applies an operation to so many, and no fewer than
+    before: the higher qubits are still in |0>."""
+    top = np.int64(-1)
+    for j in range(at_qubit, at_qubit + count):
+        top = max(top, np.int64(qubits[j]))
+    return np.int64(1) << (top + 1)
+
+
+@inline_function
 def masks(code, qubits, at_qubit, count, ints, row):  # type: ignore[no-untyped-def]
     """Write the patterns of one operation's steps from `row` on; returns the row after them."""
     table = _TABLE

@@ -16,7 +16,7 @@ from simulators.compiler.simd import aligned, as_numbers, as_reals, as_words, lo
 from simulators.engine import RunControl
 from simulators.statevector.small import pair_kernel
 from simulators.statevector.small.counts import IM, MAX_CLBITS, RE, STOPPED, scan
-from simulators.statevector.small.gate_kernels import MAX_PIECES, across, masks, within
+from simulators.statevector.small.gate_kernels import MAX_PIECES, across, masks, reach, within
 
 # Choice of the gates of a small circuit that are multiplied into one matrix.
 #
@@ -157,7 +157,7 @@ class _Scratch(NamedTuple):
 
     buffer: Any
     shift: Any  # 3 for eight states, whose amplitudes are interleaved, else 0
-    end: Any  # floats of the real, or the imaginary, parts
+    end: Any  # floats of the real, or the imaginary, parts that may differ from zero, see `reach`
 
 
 @device_function
@@ -367,8 +367,8 @@ def evolve(  # type: ignore[no-untyped-def]
     _, _, fits = scan(rows, ops, qubits, clbits, source)
     if not fits:
         return NOT_EVOLVED
-    w = _Scratch(scratch, np.uint64(shift), _1 << np.uint64(n + shift))
-    size = np.int64(w.end)
+    size = np.int64(1) << (n + shift)
+    w = _Scratch(scratch, np.uint64(shift), _LANES)
     re, im = as_reals(states, at_re, size), as_reals(states, at_im, size)
     for k in range(size):
         re[k] = im[k] = 0.0
@@ -396,6 +396,9 @@ def evolve(  # type: ignore[no-untyped-def]
             merged = False
             a = np.int64(qubits[q]) if count else start
             b = np.int64(qubits[q + 1]) if count > 1 else start
+            if count > 1:
+                reached = np.uint64(reach(qubits, q, count)) << w.shift
+                w = _Scratch(scratch, w.shift, max(w.end, reached))
             if count == 2:
                 merged, runs = _begin_pair(w, a, b, runs, code, re, im)
             elif count > 2:
@@ -415,7 +418,7 @@ def evolve(  # type: ignore[no-untyped-def]
                 _apply_steps(w, re, im, start, pieces)
         q += count
         p += num_params
-    _finish(w, n, phases, re, im)
+    _finish(_Scratch(scratch, w.shift, np.uint64(size)), n, phases, re, im)
     return EVOLVED
 
 

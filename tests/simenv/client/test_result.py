@@ -2,12 +2,16 @@
 
 import concurrent.futures as cf
 import copy
+import gc
 import json
 import pickle
 import struct
 import subprocess
 import sys
+import weakref
+import zlib
 from collections.abc import Callable
+from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -18,10 +22,21 @@ from waiting import until
 
 import simenv
 from simenv.client.client import SimenvExecutor
+from simenv.client.connection.task_handle import ResultOrigin, Submission, TaskHandle
 from simenv.client.result import Result
 from simenv.client.result_data import DecodedResult, Provenance, Stages
 from simenv.errors import OptionError, ProtocolError, TimedOutError, VersionMismatchError
-from simenv.model import RESULT_FORMAT, Origin, ResultData
+from simenv.model import (
+    RESULT_FORMAT,
+    Origin,
+    ResultData,
+    ResultFile,
+    StoredArray,
+    TaskState,
+    Timing,
+)
+from simenv.wire import codec
+from simenv.wire.messages.client import STATES, Completion
 
 HEAD = 'OPENQASM 2.0; include "qelib1.inc"; '
 BELL = HEAD + "qreg q[2]; creg c[2]; h q[0]; cx q[0],q[1]; measure q->c;"
@@ -83,7 +98,7 @@ PROVENANCE = Provenance(
 
 def result(**changes: object) -> Result:
     return Result(
-        DecodedResult(msgspec.structs.replace(DATA, **changes), PROVENANCE.task), PROVENANCE
+        DecodedResult.of(msgspec.structs.replace(DATA, **changes), PROVENANCE.task), PROVENANCE
     )
 
 
@@ -185,7 +200,7 @@ def test_repr_shows_task_size_engine_and_worker() -> None:
 def everything() -> Result:
     """Two rows with every kind of array."""
     return Result(
-        DecodedResult(
+        DecodedResult.of(
             msgspec.structs.replace(
                 DATA,
                 num_qubits=1,
@@ -206,7 +221,7 @@ def everything() -> Result:
             PROVENANCE.task,
         ),
         PROVENANCE,
-        row=1,
+        1,
     )
 
 
@@ -236,3 +251,23 @@ def test_pickles_carry_no_other_binding_and_need_no_service() -> None:
         check=True,
     )
     assert done.stdout.decode().strip() == str(result().counts)
+
+
+def test_results_hold_no_reference_cycle_that_only_the_collector_could_free() -> None:
+    array = StoredArray("statevector", "<c16", (2,), 0, 32, 0)
+    for file in (None, ResultFile("t-1.h5", 32, 0, (array,))):
+        payload = codec.encode(msgspec.structs.replace(DATA, file=file))
+        handle = TaskHandle(cast(Any, None), 1, Submission())
+        completion = Completion(
+            1, STATES.index(TaskState.DONE), 1, 1, payload, zlib.crc32(payload), Timing(0, 0, 0)
+        )
+        handle.end(completion, ResultOrigin(PROVENANCE.origin, "statevector", "", 0.0))
+        result = Result(handle.decode(), handle)
+        assert result.has("statevector") == (file is not None)
+        alive = weakref.ref(handle)
+        gc.disable()
+        try:
+            del handle, result
+            assert alive() is None
+        finally:
+            gc.enable()

@@ -16,6 +16,7 @@ from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister, transpile
 from qiskit.circuit import Clbit, Gate, Instruction, Parameter, Qubit, library
 from qiskit.circuit.classical import expr, types
 
+from simenv.client import result_data
 from simenv.client.circuits import native
 from simenv.client.circuits.encoder import pack
 from simenv.client.circuits.text_checks import MAX_OPERANDS
@@ -317,3 +318,25 @@ def test_generated_llvm_ir_has_hash_of_c_source() -> None:
     source = Path(native.__file__).with_suffix(".c").read_bytes()
     head = Path(native.__file__).with_suffix(".ll").read_text().splitlines()[1]
     assert head.endswith(f" {hashlib.sha256(source).hexdigest()}"), "run scripts/native_ll.sh"
+
+
+@pytest.mark.parametrize(("sizes", "width"), [((7,), 1), ((3, 5), 1), ((12,), 2), ((13,), 2)])
+def test_compiled_dicts_of_many_counts_equal_those_made_in_python(
+    sizes: tuple[int, ...], width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registers = tuple((f"c{k}", size) for k, size in enumerate(sizes))
+    outcomes = np.arange(5, 1 << sum(sizes), 1 + (width == 2), f"<u{width}")
+    numbers = 7_000 * outcomes.astype(np.uint32)
+    made = []
+    for packer in (PACKER, None):
+        monkeypatch.setattr(native.CHOICE, "packer", packer)
+        made.append(result_data.counts(outcomes.tobytes(), width, numbers.tobytes(), registers))
+    keys = list(result_data.keys(outcomes.tobytes(), width, registers))
+    assert 4 * len(keys) >= result_data.MANY_BYTES
+    for counts in made:
+        assert list(counts.items()) == list(zip(keys, numbers.tolist(), strict=True))
+
+
+def test_compiled_dict_refuses_outcome_that_is_not_in_its_table() -> None:
+    with pytest.raises(IndexError):
+        PACKER.counts_dict(["0", "1"], bytes((0, 1, 2)), 1, bytes(12), 3)

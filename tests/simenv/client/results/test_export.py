@@ -28,7 +28,7 @@ PROVENANCE = Provenance(
     "t-8k2f", "bell", "statevector", "small", Origin("main-0", "here", 1, "0.1.0"), 1, 2,
     Stages(0.001, 0.002, 0.003, 0.004, 0.005, 0.014),
 )  # fmt: skip
-FOUND = Result(DecodedResult(DATA, PROVENANCE.task), PROVENANCE)
+FOUND = Result(DecodedResult.of(DATA, PROVENANCE.task), PROVENANCE)
 TOLD = {
     "task": "t-8k2f", "name": "bell", "state": "DONE", "shots": 1024, "seed": 2**64 - 1,
     "binding": 0, "engine": "statevector", "route": "small", "precision": "double", "node": "here",
@@ -93,7 +93,7 @@ def test_saved_binding_of_sweep_has_only_its_own_values(tmp_path: Path) -> None:
         statevector=np.array([[1, 0, 0, 0], [0, 0, 0, 1]], "<c16").tobytes(),
         expectations=struct.pack("<4d", 1.0, 0.0, -1.0, 0.0),
     )
-    Result(DecodedResult(data, "t-1"), PROVENANCE, 1).save(tmp_path / "r.h5")
+    Result(DecodedResult.of(data, "t-1"), PROVENANCE, 1).save(tmp_path / "r.h5")
     with h5py.File(tmp_path / "r.h5") as file:
         assert file["statevector"][()].tolist() == [0, 0, 0, 1]
         assert file["counts/outcomes"][()].tolist() == [3]

@@ -152,7 +152,7 @@ DATA = ResultData(
 
 
 def sheet(**changes: object) -> DecodedResult:
-    return DecodedResult(msgspec.structs.replace(DATA, **changes), "t-8k2f")
+    return DecodedResult.of(msgspec.structs.replace(DATA, **changes), "t-8k2f")
 
 
 def test_each_row_of_result_has_its_own_values() -> None:

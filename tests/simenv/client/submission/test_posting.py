@@ -136,7 +136,8 @@ SMALL = layers(4, 3)
 
 
 def test_short_sweep_of_small_circuit_is_split_for_two_workers() -> None:
-    assert bindings_per_task(SMALL, COUNTS, 1024, 128) == 64
+    assert bindings_per_task(SMALL, COUNTS, 1024, 128) >= 128, "less work than two messages cost"
+    assert bindings_per_task(SMALL, COUNTS, 1024, 256) == 128
     assert bindings_per_task(SMALL, COUNTS, 1024, 0) >= 1
 
 

@@ -4,7 +4,12 @@ from checked_scheduler import LIMITS, SECOND, CheckedScheduler, cluster, route
 
 from simenv.model import PoolSpec, TaskSpec
 from simenv.scheduler.core import ClusterLimits, Estimator, Phase, SetThreads, TaskRecord
-from simenv.scheduler.dispatch.batching import CHUNK_BYTES, CHUNK_TASKS, CHUNK_US
+from simenv.scheduler.dispatch.batching import (
+    CHUNK_BYTES,
+    CHUNK_TASKS,
+    CHUNK_US,
+    LONG_CHUNK_US,
+)
 from simenv.scheduler.dispatch.gang_scheduling import PATIENCE_NS
 
 
@@ -15,6 +20,18 @@ def test_small_tasks_are_sent_in_chunks_of_bounded_work(pair: CheckedScheduler) 
     for send in sends:
         assert len(send.records) <= CHUNK_TASKS
         assert sum(record.cost_us for record in send.records) <= CHUNK_US + 10.0
+
+
+def test_chunks_grow_where_many_tasks_wait_and_one_goes_ahead(machine: CheckedScheduler) -> None:
+    machine.submit(4_000, cost=90.0)
+    sends = machine.assign()
+    assert len(sends) == 2, "one to run, one ahead"
+    for send in sends:
+        assert CHUNK_US < sum(record.cost_us for record in send.records) <= LONG_CHUNK_US
+    machine.finish(sends[0].records[:20])
+    assert machine.assign() == [], "the first chunk is not over"
+    machine.finish(sends[0].records[20:])
+    assert len(machine.assign()) == 1
 
 
 def test_chunks_of_large_cheap_programs_stay_within_byte_limit(machine: CheckedScheduler) -> None:
