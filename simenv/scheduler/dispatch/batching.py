@@ -20,6 +20,7 @@ from simenv.model import WorkerState
 from simenv.model.accounts import Waits
 from simenv.scheduler import core
 from simenv.scheduler.dispatch import account_isolation
+from simenv.scheduler.queueing.lanes import CHUNK_TASKS, CHUNK_US
 from simenv.scheduler.queueing.queue import PoolQueue
 from simenv.scheduler.state import pools, scheduler_state
 from simulators.catalog.costs import FREE_STATES_BYTES, state_bytes
@@ -203,10 +204,9 @@ LEAST_CHUNK_US = 300.0  # less work in a chunk costs the service more than it sa
 # than the work of fewer takes a worker.
 CHUNK_COST_US = 100.0
 CHUNK_ASSIGNS = 16  # a chunk costs the service as much as so many of its tasks
-CHUNK_US = 1_500.0
 MEDIUM_US = 500.0  # from here on a task is so long that few share a chunk:
 MEDIUM_CHUNK_US = 5_000.0  # those have more work, and its worker returns a part of it on the way
-CHUNK_TASKS = 128
+FULL = 7 / 8  # of a chunk: it is not filled from the next turn
 CHUNK_BYTES = 8 * 2**20  # of programs and bindings: no chunk may pass what a message can carry
 ALONE_US = 2_500.0
 PAUSE_NS = 2_000_000  # between two chunks of a worker for which others wait
@@ -332,6 +332,7 @@ def _add_similar_tasks(
     max_us = CHUNK_US if head.cost_us < MEDIUM_US else MEDIUM_CHUNK_US
     ends = False
     while len(chunk) < count and not ends:
+        others = others and len(chunk) < FULL * CHUNK_TASKS and total_us < FULL * max_us
         lane, ahead = queue.upcoming(reservation, chunk[-1], others=others)
         if not ahead:
             break

@@ -124,6 +124,8 @@ def parse_queue_policy(policy: str, options: tuple[tuple[str, str], ...]) -> Que
 
 
 SMALL_US = 1_500.0  # a task up to this cost travels with others
+CHUNK_US = 1_500.0  # of work that travels together
+CHUNK_TASKS = 128
 LONG_US = 1e6  # a task longer than this must not take a node's last slot from the short ones
 
 

@@ -4,7 +4,8 @@ from checked_scheduler import LIMITS, SECOND, CheckedScheduler, cluster, route
 
 from simenv.model import PoolSpec, TaskSpec
 from simenv.scheduler.core import ClusterLimits, Estimator, Phase, SetThreads, TaskRecord
-from simenv.scheduler.dispatch.batching import CHUNK_BYTES, CHUNK_TASKS, CHUNK_US
+from simenv.scheduler.dispatch.batching import CHUNK_BYTES
+from simenv.scheduler.queueing.lanes import CHUNK_TASKS, CHUNK_US
 from simenv.scheduler.dispatch.gang_scheduling import PATIENCE_NS
 
 
