@@ -207,6 +207,7 @@ CHUNK_ASSIGNS = 16  # a chunk costs the service as much as so many of its tasks
 MEDIUM_US = 500.0  # from here on a task is so long that few share a chunk:
 MEDIUM_CHUNK_US = 5_000.0  # those have more work, and its worker returns a part of it on the way
 FULL = 7 / 8  # of a chunk: it is not filled from the next turn
+MOST = 5 / 4  # of a chunk: the rest of a turn that leaves nothing behind
 CHUNK_BYTES = 8 * 2**20  # of programs and bindings: no chunk may pass what a message can carry
 ALONE_US = 2_500.0
 PAUSE_NS = 2_000_000  # between two chunks of a worker for which others wait
@@ -342,6 +343,8 @@ def _add_similar_tasks(
             if is_half_full and not fits:
                 break
         old_count, old_us = len(chunk), total_us
+        is_rest = ahead == len(lane) and total_us + ahead * lane[0].cost_us <= MOST * max_us
+        stop_us = MOST * max_us if is_rest else max_us
         stop = min(count, old_count + ahead)
         while lane and len(chunk) < stop:
             record = lane[0]
@@ -358,7 +361,7 @@ def _add_similar_tasks(
                 size, batch = size + record.batch.share_bytes, record.batch
             if (
                 ends
-                or total_us + record.cost_us > max_us
+                or total_us + record.cost_us > stop_us
                 or record.incident
                 or (account is not None and account_isolation.account_of(record) != account)
                 or (

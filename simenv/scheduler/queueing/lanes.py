@@ -22,6 +22,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 
 import msgspec
 
@@ -148,6 +149,11 @@ class SortedLane:
     def popleft(self) -> TaskRecord:
         return heapq.heappop(self._heap)[1]
 
+    def copy(self) -> SortedLane:
+        result = SortedLane.__new__(SortedLane)
+        result._sort_key, result._heap = self._sort_key, self._heap.copy()
+        return result
+
     def clear(self) -> None:
         self._heap.clear()
 
@@ -230,5 +236,21 @@ class Lanes:
 
     def tried(self) -> Iterator[TaskRecord]:
         """Return an iterator over waiting tasks in their order, without late ones."""
-        merged = heapq.merge(self.suspects, self.short, self.long, key=self._sort_key)
+        lanes: list[Iterable[TaskRecord]] = [
+            lane for lane in (self.suspects, self.short, self.long) if lane
+        ]
+        merged = lanes[0] if len(lanes) == 1 else heapq.merge(*lanes, key=self._sort_key)
         return (record for record in merged if record.phase == WAITING)
+
+    def copy(self, max_tasks: int) -> Lanes:
+        """Return a copy, with at least the first `max_tasks` of each lane."""
+        result = Lanes.__new__(Lanes)
+        vars(result).update(vars(self))
+        result.suspects, result.short = self.suspects.copy(), _copied(self.short, max_tasks)
+        result.long, result.late = _copied(self.long, max_tasks), self.late.copy()
+        return result
+
+
+def _copied(lane: Lane, max_tasks: int) -> Lane:
+    is_longer = isinstance(lane, deque) and len(lane) > max_tasks
+    return deque(islice(lane, max_tasks)) if is_longer else lane.copy()
