@@ -8,7 +8,8 @@ waiting task needs the memory: a state that was dropped is computed again. Small
 grant.
 
 Chunks: tasks that travel together to one worker. A chunk has up to CHUNK_US of expected work, or
-MEDIUM_CHUNK_US of tasks that are not short; a task above ALONE_US travels alone.
+MEDIUM_CHUNK_US of tasks that are not short; the rest of a turn makes it longer, up to MOST of that.
+A task above ALONE_US travels alone.
 """
 
 from __future__ import annotations
