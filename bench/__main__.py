@@ -21,7 +21,7 @@ from bench.harness.report import Figure
 
 ROOT = Path(__file__).parent
 FOLDERS = ("engine", "service")
-_PARTS = ("__init__", "contraction_ranks", "distributed_rank")  # modules without a benchmark
+_PARTS = ("__init__", "tensor_ranks", "distributed_rank")  # modules without a benchmark
 DEFAULT_CHART = Path("docs/images/performance.svg")
 
 

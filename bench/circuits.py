@@ -191,3 +191,14 @@ def four_qubit_circuit(seed: int) -> QuantumCircuit:
         gates += [("cx", (qubit, (qubit + 1) % 4), ()) for qubit in range(last)]
     gates += [("h", (qubit,), ()) for qubit in range(3)]
     return measured(4, gates)
+
+
+def brickwork(num_qubits: int, depth: int, seed: int) -> list[Gate]:
+    """Return layers of random gates on each qubit, then CZ on every second pair of neighbours."""
+    random = np.random.default_rng(seed)
+    results: list[Gate] = []
+    for layer in range(depth):
+        for k in range(num_qubits):
+            results.append(("u", (k,), tuple(random.uniform(0, 2 * np.pi, 3).tolist())))
+        results += [("cz", (k, k + 1), ()) for k in range(layer % 2, num_qubits - 1, 2)]
+    return results

@@ -37,9 +37,9 @@ from numpy.typing import NDArray
 from qiskit.quantum_info import SparsePauliOp
 
 import simenv
-from bench.circuits import built, engine_circuit, grid, measured, qaoa, wide_circuit
-from bench.engine.contraction_ranks import contraction_over
+from bench.circuits import brickwork, built, engine_circuit, grid, measured, qaoa, wide_circuit
 from bench.engine.noise_speed import P01, P10, aer_noise, noise_program
+from bench.engine.tensor_ranks import run_over
 from bench.harness import Option, Report, installed, rounds, timed
 from bench.harness.comparison import rounds_of
 from bench.peers.aer import simulator
@@ -58,6 +58,7 @@ GRID = 6, 10  # rows and columns
 DEPTH = 4  # layers of CZ on the grid
 STRINGS, PEER_STRINGS = 1_000, 10  # bit strings; quimb contracts one by one
 RANKS = 4
+CHAIN_RANKS = 2
 NOISY_QUBITS, NOISY_DEPTHS, NOISY_STEPS = 40, (8, 10, 12), 10
 FEW_SHOTS = 20  # of Aer, by which the time of all is expected
 OPTIONS = (
@@ -94,13 +95,20 @@ def run(options: Namespace) -> Report:
     _qaoa(report, options.rounds, options.seed)
     if installed("quimb"):
         _amplitudes(report, options.rounds, options.seed)
-    one, shared = contraction_over(1), contraction_over(RANKS)
+    one, shared = run_over(1, "contraction"), run_over(RANKS, "contraction")
     if abs(one.value - shared.value) > 1e-10:
         raise SystemExit(f"{RANKS} ranks find {shared.value}, one finds {one.value}")
     print(f"contraction, {one.remark}: {one.cpu_s:.2f} s; {RANKS} ranks: {shared.cpu_s:.2f} s")
     label = f"{RANKS} ranks on {os.cpu_count()} cores, {shared.remark}"
     report.at_most("slices_cpu", shared.cpu_s / one.cpu_s, label)
     report.at_most("slices_idle_percent", shared.idle_percent, label)
+    for kind in ("chain", "trajectories"):
+        one, shared = run_over(1, kind), run_over(CHAIN_RANKS, kind)
+        if one.value != shared.value:
+            raise SystemExit(f"{kind}: {CHAIN_RANKS} ranks have other counts than one")
+        label = f"brickwork, {NOISY_QUBITS} qubits, {kind}: {one.remark}"
+        share = max(shared.wall_s) / max(one.wall_s)
+        report.at_most(f"{kind}_ranks", share, f"{label}; {max(one.wall_s):.1f} s in one rank")
     return report
 
 
@@ -122,17 +130,6 @@ def tfim(num_qubits: int, steps: int) -> list[Gate]:
         for first in (0, 1):
             results += [("rzz", (k, k + 1), (0.2,)) for k in range(first, num_qubits - 1, 2)]
         results += [("rx", (k,), (0.2,)) for k in range(num_qubits)]
-    return results
-
-
-def brickwork(num_qubits: int, depth: int, seed: int) -> list[Gate]:
-    """Return layers of random gates on each qubit, then CZ on every second pair of neighbours."""
-    random = np.random.default_rng(seed)
-    results: list[Gate] = []
-    for layer in range(depth):
-        for k in range(num_qubits):
-            results.append(("u", (k,), tuple(random.uniform(0, 2 * np.pi, 3).tolist())))
-        results += [("cz", (k, k + 1), ()) for k in range(layer % 2, num_qubits - 1, 2)]
     return results
 
 

@@ -41,6 +41,7 @@ _MPS = EngineCard(
     max_qubits=4_096, summary="a matrix product state: any width, little entanglement",
     costs=costs.MpsCost(bond=256), control=catalog_cards.Control(dynamic=True),
     noise=NoiseSupport(_ALL_NOISE, dynamic=False),
+    parallel=catalog_cards.Parallelism(ranks=True),
     auto=catalog_cards.AutoChoice(
         preference.mps_rank, preference.mps_objection, preference.mps_reason,
         options=(("tolerance", preference.AUTO_TOLERANCE),),

@@ -288,22 +288,23 @@ class MpsCost(msgspec.Struct, frozen=True):
 
     def seconds(self, profile: Profile, ask: CostQuery, _slots: int) -> float:
         """Expected time: gates of more than one qubit split tensors; a shot walks all of them. With
-        noise, as many circuits as trajectories need."""
+        noise, as many circuits as trajectories need. Ranks share all of it."""
         bond = self._bond(profile, ask)
         gates = profile.gates_2q + profile.gates_many
         split = 100.0 * float(bond) ** 3 * self.flop_s
         walks = (ask.shots + ask.strings) * profile.num_qubits * bond * bond * self.flop_s
         if profile.trial is not None and profile.trial.done and profile.noise is None:
-            return profile.trial.operations * _TRIED_S + walks
+            return (profile.trial.operations * _TRIED_S + walks) / ask.ranks
         if profile.noise is None:
             each = gates * (self.gate_s + split)
             if profile.mid_circuit:  # a state for each history of outcomes
                 outcomes = min(20, profile.measurements + profile.resets)
                 each *= min(max(1, ask.shots), 2.0**outcomes) / 2 + 1
-            return each + walks
+            return (each + walks) / ask.ranks
         each = gates * (self.trajectory_gate_s + split)
         each += profile.num_qubits * self.trajectory_qubit_s
-        return self.noisy_call_s + trajectory_work(profile.noise, ask.shots) * each + walks
+        work = trajectory_work(profile.noise, ask.shots) * each + walks
+        return self.noisy_call_s + work / ask.ranks
 
     def _bond(self, profile: Profile, ask: CostQuery) -> int:
         max_bond = ask.bond or self.bond

@@ -262,11 +262,15 @@ class ChainState(FinalState):
         return self._chain.state()
 
     def sample(self, shots: int, key: SeedKey) -> Iterator[Batch]:
+        for records in self.records(np.arange(shots), key):
+            yield records, None
+
+    def records(self, shots: NDArray[np.int64], key: SeedKey) -> Iterator[NDArray[np.uint64]]:
+        """Classical records of these shots, in batches."""
         step = max(1, min(_SHOTS_AT_ONCE, _BITS_AT_ONCE // max(1, self.num_qubits)))
-        for first in range(0, shots, step):
-            shot_ids = np.arange(first, min(first + step, shots))
-            bits = self._chain.sample(shot_ids, key, self._control)
-            yield select_bits(bits, self._layout.source), None
+        for first in range(0, shots.size, step):
+            bits = self._chain.sample(shots[first : first + step], key, self._control)
+            yield select_bits(bits, self._layout.source)
 
     def probabilities(self) -> Distribution:
         source = self._layout.source if self._layout.measures else None

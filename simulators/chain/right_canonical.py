@@ -9,7 +9,7 @@ conjugated right one, so there is no division by a small value (Hastings, J. Mat
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -198,57 +198,28 @@ class RightCanonicalChain:
         self._values: list[Values] = [unit] * (num_sites + 1)  # of the bond left of each site
         self._bond, self._cutoff, self._dtype = bond, cutoff, zero.dtype
 
-    def apply_layer(self, blocks: list[Block], control: RunControl) -> None:
+    def apply_layer(
+        self, blocks: Sequence[Block], control: RunControl, share: Share | None = None
+    ) -> None:
         """Apply blocks that share no site."""
-        groups: dict[tuple[int, int, int], list[Block]] = {}
-        for block in blocks:
-            if block.count > 2:
-                control.check()
-                self._apply_wide(block)
-                continue
-            left, _, middle = self.tensors[block.first].shape
-            right = self.tensors[block.first + 1].shape[2]
-            groups.setdefault((left, middle, right), []).append(block)
-        for (left, _, right), group in groups.items():
-            if 2 * min(left, right) > TOGETHER:
-                for block in group:
-                    control.check()
-                    self._apply_pairs([block])
-            else:
-                control.check()
-                self._apply_pairs(group)
+        tensors, values = self.tensors, self._values
+        products = [
+            BlockProduct(tensors[k.first : k.first + k.count], values[k.first], k.matrix)
+            for k in blocks
+        ]
+        limits = SplitLimits(self._cutoff, self._bond)
+        splits = split_all(products, limits, control, share)
+        for block, (after, between, kept) in zip(blocks, splits, strict=True):
+            sites = slice(block.first, block.first + block.count)
+            self.size += sum(t.size for t in after) - sum(t.size for t in tensors[sites])
+            tensors[sites], values[sites.start + 1 : sites.stop] = after, between
+            self.fidelity *= kept
+            self.widest = max(self.widest, *(each.size for each in between))
 
     def apply_single(self, site: int, gate: Matrix) -> None:
         """Apply a unitary gate [2, 2]."""
         result = np.matmul(gate.astype(self._dtype), self.tensors[site])
         self.tensors[site] = np.ascontiguousarray(result)
-
-    def _apply_pairs(self, group: list[Block]) -> None:
-        """Apply gates on pairs whose tensors have the same shapes."""
-        tensors, values = self.tensors, self._values
-        items = [
-            Pair(tensors[k.first], tensors[k.first + 1], values[k.first], k.matrix) for k in group
-        ]
-        results = split_pairs(items, self._cutoff, self._bond, alike=len(group) > 1)
-        for block, pair, (left, right, kept, share) in zip(group, items, results, strict=True):
-            site = block.first
-            self.size += left.size + right.size - pair.left.size - pair.right.size
-            self.fidelity *= share
-            self.widest = max(self.widest, kept.size)
-            tensors[site], tensors[site + 1], values[site + 1] = left, right, kept
-
-    def _apply_wide(self, block: Block) -> None:
-        """Apply a gate on more than two neighbours."""
-        first, end = block.first, block.first + block.count
-        before = self.tensors[first:end]
-        after, values, share = split_block(
-            np.matmul(block.matrix.astype(self._dtype), joined(before)), self._values[first],
-            self._cutoff, self._bond,
-        )  # fmt: skip
-        self.tensors[first:end], self._values[first + 1 : end] = after, values
-        self.size += sum(t.size for t in after) - sum(t.size for t in before)
-        self.fidelity *= share
-        self.widest = max(self.widest, *(each.size for each in values))
 
 
 # Gates on neighbours: new tensors, right-canonical if the state's were, and the singular values of
@@ -271,26 +242,105 @@ def joined(tensors: Sequence[Tensor]) -> Tensor:
     return result.reshape(result.shape[0], 1 << len(tensors), result.shape[-1])
 
 
-class Pair(NamedTuple):
-    """Gate [4, 4] on two neighbours: their tensors, and the weights of the bond left of them."""
+class BlockProduct(NamedTuple):
+    """Gate [2**k, 2**k] on neighbours: their tensors, and the weights of the bond left of them."""
 
-    left: Tensor
-    right: Tensor
+    tensors: list[Tensor]
     weights: Values | Tensor
     gate: Matrix
 
 
-Split = tuple[Tensor, Tensor, Values, float]  # tensors, values between them, share that is kept
+class SplitLimits(NamedTuple):
+    """Weight that a split may discard, and the largest bond. `rounded`: the rank of a small pair
+    is rounded up also where no other pair has its shapes."""
+
+    cutoff: float
+    bond: int
+    rounded: bool = False
 
 
-def split_pairs(pairs: Sequence[Pair], cutoff: float, bond: int, *, alike: bool) -> list[Split]:
+Split = tuple[list[Tensor], list[Values], float]
+"""Tensors of a block's sites, the values between them, and the share of the weight kept."""
+Share = Callable[
+    [Sequence[float], Callable[[int], tuple[Sequence[NDArray[Any]], list[float]]]],
+    list[tuple[Sequence[NDArray[Any]], list[float]]],
+]
+"""Division of work among processes: see `simulators.tensornetwork.ranks.Ranks.shared`."""
+_AT_ONCE = 256
+
+
+def split_all(
+    products: Sequence[BlockProduct],
+    limits: SplitLimits,
+    control: RunControl,
+    share: Share | None = None,
+) -> list[Split]:
+    """Apply gates on disjoint blocks, or on blocks of different states. Small pairs of equal
+    shapes are split in one call; the result of a block does not depend on the others."""
+    groups: dict[object, list[int]] = {}
+    for number, (tensors, weights, _) in enumerate(products):
+        shapes = (
+            (tensors[0].shape, tensors[1].shape, weights.shape) if len(tensors) == 2 else number
+        )
+        groups.setdefault(shapes, []).append(number)
+    batches: list[tuple[list[int], bool]] = []
+    for numbers in groups.values():
+        tensors = products[numbers[0]].tensors
+        small = 2 * min(tensors[0].shape[0], tensors[-1].shape[2]) <= TOGETHER
+        alike = small and (limits.rounded or len(numbers) > 1)
+        step = _AT_ONCE if small else 1
+        batches += [(numbers[at : at + step], alike) for at in range(0, len(numbers), step)]
+
+    def split(batch: int) -> list[Split]:
+        control.check()
+        numbers, alike = batches[batch]
+        items = [products[number] for number in numbers]
+        if len(items[0].tensors) == 2:
+            return split_pairs(items, limits.cutoff, limits.bond, alike=alike)
+        return [split_block(items[0], limits.cutoff, limits.bond)]
+
+    results: list[Split] = [([], [], 1.0)] * len(products)
+    if share is None:
+        for batch, (numbers, _) in enumerate(batches):
+            for number, each in zip(numbers, split(batch), strict=True):
+                results[number] = each
+        return results
+
+    def arrays(batch: int) -> tuple[list[NDArray[Any]], list[float]]:
+        splits = split(batch)
+        flat = [array for tensors, values, _ in splits for array in (*tensors, *values)]
+        return flat, [kept for _, _, kept in splits]
+
+    costs = [sum(map(_operations, (products[k] for k in numbers))) for numbers, _ in batches]
+    for (numbers, _), (flat, kept) in zip(batches, share(costs, arrays), strict=True):
+        rest = iter(flat)
+        for number, one in zip(numbers, kept, strict=True):
+            count = len(products[number].tensors)
+            tensors, values = ([next(rest) for _ in range(n)] for n in (count, count - 1))
+            results[number] = tensors, values, one
+    return results
+
+
+def _operations(item: BlockProduct) -> float:
+    """Operations of a split, up to a factor."""
+    rows = int(item.tensors[0].shape[0]) << len(item.tensors) - 1
+    columns = 2 * int(item.tensors[-1].shape[2])
+    return float(rows * columns * min(rows, columns))
+
+
+def split_pairs(
+    pairs: Sequence[BlockProduct], cutoff: float, bond: int, *, alike: bool
+) -> list[Split]:
     """Apply gates to pairs of the same shapes. `alike`: ranks are rounded up to a few sizes, so
     that shapes stay alike; the result of a pair does not depend on the others."""
     count = len(pairs)
-    left, _, middle = pairs[0].left.shape
-    right = pairs[0].right.shape[2]
-    left_tensors = np.array([each.left for each in pairs]).reshape(count, 2 * left, middle)
-    right_tensors = np.array([each.right for each in pairs]).reshape(count, middle, 2 * right)
+    left, _, middle = pairs[0].tensors[0].shape
+    right = pairs[0].tensors[1].shape[2]
+    left_tensors, right_tensors = (
+        np.array([each.tensors[side] for each in pairs]) for side in (0, 1)
+    )
+    left_tensors = left_tensors.reshape(count, 2 * left, middle)
+    right_tensors = right_tensors.reshape(count, middle, 2 * right)
     gates = np.array([each.gate for each in pairs], left_tensors.dtype)
     weights = np.array([each.weights for each in pairs])
     theta = np.matmul(
@@ -312,8 +362,8 @@ def split_pairs(pairs: Sequence[Pair], cutoff: float, bond: int, *, alike: bool)
         norms = np.sqrt(squares[places, :kept].sum(axis=1))
         kept_values = values[places, :kept] / norms[:, None].astype(values.dtype)
         for at, place in enumerate(places):
-            tensors = lefts[at].reshape(left, 2, kept), rows[at].reshape(kept, 2, right)
-            results[place] = *tensors, kept_values[at], shares[at]
+            tensors = [lefts[at].reshape(left, 2, kept), rows[at].reshape(kept, 2, right)]
+            results[place] = tensors, [kept_values[at]], shares[at]
     return results  # type: ignore[return-value]  # every place has a rank
 
 
@@ -333,11 +383,15 @@ def _split(
     return values, vectors, np.zeros(count)
 
 
-def split_block(
-    theta: Tensor, weights: Values | Tensor, cutoff: float, bond: int
-) -> tuple[list[Tensor], list[Values], float]:
-    """Tensors of the sites of a block [left, 2**count, right], whose last site is split off first,
-    the values between them, and the share of the weight that is kept."""
+def split_block(block: BlockProduct, cutoff: float, bond: int) -> Split:
+    """Apply a gate to a block, whose last site is split off first."""
+    product = joined(block.tensors)
+    theta = np.matmul(block.gate.astype(product.dtype), product)
+    return split_theta(theta, block.weights, cutoff, bond)
+
+
+def split_theta(theta: Tensor, weights: Values | Tensor, cutoff: float, bond: int) -> Split:
+    """Split a product of tensors [left, 2**count, right], whose last site is split off first."""
     left, size, right = theta.shape
     tensors: list[Tensor] = []
     values_between: list[Values] = []

@@ -183,7 +183,7 @@ def upgrade(
     other = str((python or Path(sys.executable)).absolute())
     version = _called(other, ["--version"], CHECK_S).strip()
     _called(other, ["admin", "check", "--name", name], CHECK_S)
-    into = folder or paths.home / "backups"
+    into = folder or paths.home / "backups" / "upgrades"
     into.mkdir(mode=0o700, parents=True, exist_ok=True)
     archive = backups.dated(into.absolute(), name, time.time())
     begun, made = time.monotonic(), False

@@ -21,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.engine import RunControl
-from simulators.errors import OutOfMemory, Stopped
+from simulators.errors import OutOfMemory
 from simulators.tensornetwork.contraction.network import BATCH, Indices, NetworkTensor, Tensor
+from simulators.tensornetwork.ranks import Ranks
 
 # Choice of the indices along which a contraction is divided into slices.
 #
@@ -245,60 +246,6 @@ def _tree(structure: Structure, optimize: Any) -> Any:
 _symbol = cotengra.get_symbol
 
 
-# Stop of a run in the middle of a contraction, in all ranks alike.
-#
-# Only the first rank is asked to stop. Ranks that contract different slices meet rarely, so it
-# sends each other rank a message, for which they look between two steps. Then all meet: the next
-# collective call of each rank is `agree`.
-
-_TAG = 17  # of the message
-_STOPPED, _SENT, _FAILED = 1, 1 << 20, 1 << 40  # sums over at most 2**20 ranks
-
-
-class StopPoll:
-    """Cancel flag of a run, for the ranks of a communicator; None: one process."""
-
-    def __init__(self, control: RunControl, comm: Any) -> None:
-        self._control = control
-        self._comm = comm
-        self._rank: int = 0 if comm is None else comm.Get_rank()
-        self._received = False  # the message of the first rank; in that rank: it was sent
-
-    def poll(self) -> None:
-        """Raise Stopped if the run was asked to stop. Ranks may call it in different numbers, if
-        each calls `agree` later."""
-        if self._comm is None:
-            self._control.check()
-        elif self._rank:
-            if self._comm.Iprobe(0, _TAG):
-                self._receive()
-                self.agree()
-        elif self._control.flag[0]:
-            self._received = True
-            for other in range(1, self._comm.Get_size()):
-                self._comm.send(None, other, _TAG)
-            self.agree()
-
-    def agree(self, *, failed: bool = False) -> bool:
-        """Return whether any rank failed. Raises Stopped in all ranks if any was asked to stop. A
-        collective call."""
-        if self._comm is None:
-            self._control.check()
-            return failed
-        own = _STOPPED * bool(self._control.flag[0]) + _FAILED * failed
-        own += _SENT * (self._received and not self._rank)
-        total = self._comm.allreduce(own)
-        if total // _SENT % 2 and not self._received:
-            self._receive()
-        if total % _SENT:
-            raise Stopped()
-        return bool(total >= _FAILED)
-
-    def _receive(self) -> None:
-        self._comm.recv(source=0, tag=_TAG)
-        self._received = True
-
-
 _LIBRARY = importlib.import_module("cotengra.contract")  # the package has a function of that name
 _SPREAD_WIDTH = 12  # ranks and tasks do not share contractions of smaller tensors
 _ROWS_AT_ONCE = 1 << 10  # of a batch of bit strings
@@ -326,15 +273,14 @@ class Contractor:
     ) -> None:
         self._paths = paths
         self._limits = limits
-        self._stop = StopPoll(control, comm)
-        self._comm = comm
+        self._ranks = Ranks(control, comm)
         self.widest = 0  # log2 of the largest tensor so far
         self.most_slices = 1
         self._slicing = hashlib.blake2b(digest_size=4)  # of all structures and sliced indices
 
     def check(self) -> None:
         """Raise Stopped if a run was asked to stop; in all ranks alike."""
-        self._stop.agree()
+        self._ranks.agree()
 
     def rows_at_once(self, nodes: list[NetworkTensor], output: Indices, width: int = 64) -> int:
         """Number of rows of a batch whose tensors stay within the limit, and within 2^`width`
@@ -395,9 +341,8 @@ class Contractor:
     def _places(self) -> tuple[int, int]:
         """Number of this process among all ranks of all tasks that share the slices, and the number
         of all."""
-        limits, comm = self._limits, self._comm
-        rank, ranks = (0, 1) if comm is None else (comm.Get_rank(), comm.Get_size())
-        return limits.share * ranks + rank, limits.shares * ranks
+        limits, ranks = self._limits, self._ranks
+        return limits.share * ranks.size + ranks.rank, limits.shares * ranks.size
 
     def _record(self, structure: Structure, sliced: tuple[int, ...]) -> None:
         if self._limits.shares > 1:
@@ -455,30 +400,27 @@ class Contractor:
 
     def _added(self, total: Tensor, add: Callable[[], None]) -> Tensor:
         """Sum over the ranks of `total`, which `add` fills in each."""
-        failed: MemoryError | None = None
-        try:
-            add()
-        except MemoryError as error:
-            failed = error
-        if self._stop.agree(failed=failed is not None):  # all ranks raise, or none
-            text = f"no memory for slices whose largest tensor has 2^{self._limits.width} values"
-            raise OutOfMemory(text, hint="lower the option width") from failed
-        if self._comm is None:
-            return total
-        summed = np.empty_like(total)
-        self._comm.Allreduce(total, summed)
-        return summed
+        text = f"no memory for slices whose largest tensor has 2^{self._limits.width} values"
+
+        def fill() -> None:
+            try:
+                add()
+            except MemoryError:
+                raise OutOfMemory(text, hint="lower the option width") from None
+
+        self._ranks.summed(total, fill)
+        return total
 
     def _contracted(self, tree: Any, arrays: list[Tensor]) -> Tensor:
         """Contract a tree; the run can be stopped between two of its steps."""
 
         def einsum(*operands: Any) -> Tensor:
-            self._stop.poll()
+            self._ranks.poll()
             product: Tensor = _LIBRARY.einsum(*operands)
             return product
 
         def tensordot(*operands: Any) -> Tensor:
-            self._stop.poll()
+            self._ranks.poll()
             product: Tensor = _LIBRARY.tensordot(*operands)
             return product
 

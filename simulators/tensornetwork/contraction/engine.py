@@ -18,7 +18,8 @@ from simulators.errors import Unsupported
 from simulators.execution import outputs, sampling
 from simulators.execution.sampling import Distribution, select_bits, uniforms
 from simulators.tensornetwork.contraction import contractor as contraction, network as net
-from simulators.tensornetwork.contraction.contractor import ContractionLimits, Contractor, StopPoll
+from simulators.tensornetwork.contraction.contractor import ContractionLimits, Contractor
+from simulators.tensornetwork.ranks import Ranks
 
 # Amplitudes of chosen bit strings, from one network for all of them.
 #
@@ -250,7 +251,7 @@ class ContractionEngine(outputs.EngineBase):
 
     def check_stop(self, control: RunControl) -> None:
         """See `EngineBase`; ranks without a stop meet those with it."""
-        StopPoll(control, self._comm).agree()
+        Ranks(control, self._comm).agree()
 
     def final_state(self, run: outputs.BoundRun) -> outputs.FinalState:
         limits = _limits(run.options)

@@ -12,8 +12,9 @@ from simulators.catalog import builtin_card
 from simulators.chain import product_state, right_canonical
 from simulators.chain.product_state import LEAST_CUTOFF, ROUNDING, MatrixProductState, truncation_of
 from simulators.circuit.ir import Circuit
-from simulators.engine import RunControl, RunOptions
+from simulators.engine import RunOptions
 from simulators.errors import TruncatedState
+from simulators.tensornetwork.ranks import Ranks
 
 # Limits of a chain of tensors: its options, the weight it may discard and the memory it may
 # use.
@@ -285,24 +286,25 @@ def evolve(
     params: NDArray[np.float64],
     order: tuple[int, ...] | None,
     limits: ChainLimits,
-    control: RunControl,
+    ranks: Ranks,
 ) -> MatrixProductState:
-    """State after all gates; measurements are ignored. Raises TruncatedState, OutOfMemory. `order`:
-    site of each qubit, see `profiler`."""
+    """State after all gates, in all ranks; measurements are ignored. Raises TruncatedState,
+    OutOfMemory. `order`: site of each qubit, see `profiler`."""
+    share = None if ranks.size == 1 else ranks.shared
     sites = site_order(circuit.num_qubits, order)
     blocks = right_canonical.gate_blocks(circuit, params, sites)
     chain = right_canonical.RightCanonicalChain(
         len(sites), bond=limits.bond, cutoff=limits.cutoff, dtype=limits.dtype
     )
     for number, layer in enumerate(blocks.layers):
-        chain.apply_layer(layer, control)
+        chain.apply_layer(layer, ranks.control, share)
         limits.check_size(chain.size)
         limits.check_weight(
             1.0 - chain.fidelity, f" in {(number + 1) / len(blocks.layers):.0%} of its gates"
         )
     for site, block in blocks.singles.items():
         chain.apply_single(site, block.matrix)
-    control.check()
+    ranks.agree()
     return MatrixProductState(
         tuple(chain.tensors), sites, truncation_of(chain.fidelity), blocks.phase
     )

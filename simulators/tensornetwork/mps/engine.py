@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -23,6 +24,7 @@ from simulators.errors import TooManyBranches, TooManySteps
 from simulators.execution import outputs, requests, sampling
 from simulators.tensornetwork.mps import canonical_chain
 from simulators.tensornetwork.mps.trajectories import NoisyChainPlan, run_noisy
+from simulators.tensornetwork.ranks import Ranks
 
 CARD = builtin_card("mps")
 _BITS_AT_ONCE = 1 << 24
@@ -70,12 +72,12 @@ class Histories:
         self.count = 0  # finished histories
 
     def walk(
-        self, empty: canonical_chain.CanonicalChain, shots: int, key: outputs.SeedKey | None
+        self, empty: canonical_chain.CanonicalChain, shots: Shots, key: outputs.SeedKey | None
     ) -> Iterator[OutcomeHistory]:
         """Histories of these shots; without a key all histories, with their weights. Raises
         TooManyBranches and TooManySteps."""
         node = canonical_chain.ChainNode(empty.copy())
-        waiting = [OutcomeHistory(node, 0, np.arange(shots))]
+        waiting = [OutcomeHistory(node, 0, shots)]
         while waiting:
             history = waiting.pop()
             while history.at < len(self._steps):
@@ -179,10 +181,11 @@ class DynamicMpsState(outputs.FinalState):
     """State of a dynamic circuit for one binding. Truncation is the weighted mean of the
     histories."""
 
-    def __init__(self, layouts: MpsPlan, run: requests.BindingRun) -> None:
+    def __init__(self, layouts: MpsPlan, run: requests.BindingRun, ranks: Ranks) -> None:
         self.num_qubits = run.circuit.num_qubits
-        self._layouts = layouts
-        self._run, self._control = run, run.control
+        self._layouts, self._ranks = layouts, ranks
+        self._control = ranks.control
+        self._run = replace(run, control=self._control)
         self._limits = canonical_chain.ChainLimits.of(run.options)
         self._empty = self._limits.empty(self.num_qubits, layouts.order)
         self._bond = 1
@@ -190,10 +193,12 @@ class DynamicMpsState(outputs.FinalState):
     def _ended(
         self, layout: MeasurementLayout, shots: int = 0, key: outputs.SeedKey | None = None
     ) -> Iterator[tuple[OutcomeHistory, MatrixProductState]]:
-        """Histories with their final states; see `Histories.walk`."""
+        """Histories with their final states, of this rank's share of the shots; see
+        `Histories.walk`."""
         histories = Histories(self._run, layout)
         self.truncation = 0.0
-        for history in histories.walk(self._empty, shots, key):
+        own = np.arange(shots)[self._ranks.part(shots)]
+        for history in histories.walk(self._empty, own, key):
             state = history.node.state()
             self._limits.check_weight(state.truncation)
             self._bond = max(self._bond, state.bond)
@@ -207,12 +212,17 @@ class DynamicMpsState(outputs.FinalState):
         layout = self._layouts.clbits
         records = np.zeros((shots, num_words(layout.source.size)), np.uint64)
         step = max(1, _BITS_AT_ONCE // max(1, self.num_qubits))
-        for history, state in self._ended(layout, shots, key):
-            before = _without(history.record, layout)
-            for low in range(0, history.shots.size, step):
-                batch = history.shots[low : low + step]
-                bits = state.sample(batch, key, self._control)
-                records[batch] = before | sampling.select_bits(bits, layout.source)
+
+        def fill() -> None:
+            for history, state in self._ended(layout, shots, key):
+                before = _without(history.record, layout)
+                for low in range(0, history.shots.size, step):
+                    batch = history.shots[low : low + step]
+                    bits = state.sample(batch, key, self._control)
+                    records[batch] = before | sampling.select_bits(bits, layout.source)
+
+        self._ranks.summed(records, fill)
+        self.truncation = sum(self._ranks.values(self.truncation))
         yield records, None
 
     def probabilities(self) -> sampling.Distribution:
@@ -258,10 +268,49 @@ class MpsPlan(MeasurementLayouts, frozen=True, eq=False):
         return super().memory_bytes + 8 * len(self.order or ())
 
 
+class SharedChainState(ChainState):
+    """Matrix product state in all ranks, which share its shots and Pauli strings."""
+
+    def __init__(self, layouts: MpsPlan, chain: MatrixProductState, ranks: Ranks) -> None:
+        super().__init__(layouts, chain, ranks.control)
+        self._ranks = ranks
+
+    def sample(self, shots: int, key: outputs.SeedKey) -> Iterator[outputs.Batch]:
+        own = self._ranks.part(shots)
+        records = np.zeros((shots, num_words(self._layout.source.size)), np.uint64)
+
+        def fill() -> None:
+            first = own.start
+            for batch in self.records(np.arange(own.start, own.stop), key):
+                records[first : first + len(batch)] = batch
+                first += len(batch)
+
+        self._ranks.summed(records, fill)
+        yield records, None
+
+    def expectations(self, strings: outputs.PauliStrings) -> NDArray[np.float64]:
+        own, values = self._ranks.part(len(strings)), np.zeros(len(strings))
+
+        def fill() -> None:
+            values[own] = self._chain.means(strings[own], self._control)
+
+        self._ranks.summed(values, fill)
+        return values
+
+
 class MpsEngine(outputs.EngineBase):
-    """Matrix product state engine."""
+    """Matrix product state engine. Ranks share the splits of each layer, and trajectories, shots
+    and Pauli strings; each has the whole state."""
 
     card = CARD
+
+    def __init__(self, comm: Any = None) -> None:
+        self._comm = comm.Dup() if comm is not None and comm.Get_size() > 1 else None
+        self.is_root = self._comm is None or not self._comm.Get_rank()
+
+    def check_stop(self, control: RunControl) -> None:
+        """See `EngineBase`; ranks without a stop meet those with it."""
+        Ranks(control, self._comm).agree()
 
     def plan(self, circuit: Circuit, noise: NoiseProgram | None, options: RunOptions) -> Plan:
         """Prepare the structure. With noise, `run` refuses mid-circuit operations, because only the
@@ -281,17 +330,24 @@ class MpsEngine(outputs.EngineBase):
         control: RunControl,
     ) -> EngineResult:
         if isinstance(plan, NoisyChainPlan):
-            return run_noisy(plan, requests.EngineRun(circuit, request, options, control))
+            ranks = Ranks(control, self._comm)
+            own = requests.EngineRun(circuit, request, options, ranks.control)
+            result = run_noisy(plan, own, ranks)
+            return result if self.is_root else None  # type: ignore[return-value]
         return super().run(plan, circuit, request, options, control)
 
     def final_state(self, run: outputs.BoundRun) -> outputs.FinalState:
-        layouts, control = run.layouts, run.control
+        layouts, ranks = run.layouts, Ranks(run.control, self._comm)
         assert isinstance(layouts, MpsPlan)
         if layouts.clbits.branching or layouts.state.branching:
-            return DynamicMpsState(layouts, run)
+            return DynamicMpsState(layouts, run, ranks)
         limits = canonical_chain.ChainLimits.of(run.options)
-        return ChainState(
-            layouts,
-            canonical_chain.evolve(run.circuit, run.params, layouts.order, limits, control),
-            control,
-        )
+        chain = canonical_chain.evolve(run.circuit, run.params, layouts.order, limits, ranks)
+        if ranks.size == 1:
+            return ChainState(layouts, chain, run.control)
+        return SharedChainState(layouts, chain, ranks)
+
+    def close(self) -> None:
+        if self._comm is not None:
+            self._comm.Free()
+            self._comm = None

@@ -24,7 +24,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.chain import right_canonical
-from simulators.chain.right_canonical import Block, BlockPart, Matrix, Pair, Tensor, Values
+from simulators.chain.right_canonical import (
+    Block,
+    BlockPart,
+    BlockProduct,
+    Matrix,
+    Split,
+    SplitLimits,
+    Tensor,
+    Values,
+)
 from simulators.execution import requests, sampling
 from simulators.tensornetwork.mps.canonical_chain import ChainLimits
 from simulators.tensornetwork.mps.noisy_blocks import Insert, NoisyBlocks, Step, as_part, steps_of
@@ -35,15 +44,12 @@ from simulators.trajectories.noise_table import SET
 MOST_VALUES = 1 << 23  # of all tensors of the trajectories that are run together
 _WAITING = 16  # relative to these: parts of trajectories that wait, a layer's products and splits
 LAYER_GROWTH = 8  # relative to these, too: most that one layer may make of them
-_PAIRS_AT_ONCE = 256
 _MOST_CODES = 1 << 62  # numbers of combinations of versions
 _SAME = {"complex128": 1e-13, "complex64": 1e-6}  # smaller effects of an operator are rounding
 _SAME_OF_CUTOFF = 1e-2  # relative to the amplitude that a gate may discard
 
 Rows = NDArray[np.int64]
 Weights = Values | Tensor
-_Effect = tuple[list[Tensor], list[Weights], float]  # tensors, weights between them, share kept
-_Effects = Sequence[_Effect]
 
 
 class ChainEnsemble:
@@ -121,7 +127,7 @@ class ChainEnsemble:
         return rows[firsts], numbers
 
     def store(
-        self, block: Block, rows: Rows, numbers: NDArray[np.int64], effects: _Effects
+        self, block: Block, rows: Rows, numbers: NDArray[np.int64], effects: Sequence[Split]
     ) -> None:
         """Set the tensors of a block's sites, and the weights between them: numbers[k] of `effects`
         for rows[k]. The other rows keep theirs."""
@@ -141,7 +147,7 @@ class ChainEnsemble:
             tensors = [each[k] for each, _, _ in effects]
             replace_versions(self.tensors, 0, block.first + k, tensors)
             if k:
-                weights = [each[k - 1] for _, each, _ in effects]
+                weights: list[Weights] = [each[k - 1] for _, each, _ in effects]
                 replace_versions(self.weights, 1, block.first + k, weights)
 
     def replace(self, rows: Rows, tensors: list[Tensor], weights: list[Weights]) -> None:
@@ -256,8 +262,7 @@ class ChainEvolution:
         """Apply blocks that share no site."""
         every = np.arange(ensemble.fidelity.size)
         none = _Variants(np.zeros_like(every), [[]], np.zeros(every.size, bool))
-        groups: dict[object, list[tuple[Pair, int]]] = {}
-        effects: list[Any] = []
+        products: list[BlockProduct] = []
         stores = []
         for block in layer:
             own = variants.get(id(block), none)
@@ -265,24 +270,15 @@ class ChainEvolution:
             if not rows.size:
                 continue
             firsts, numbers = ensemble.distinct(block, own.number, rows)
-            stores.append((block, rows, numbers, len(effects), len(effects) + firsts.size))
+            stores.append((block, rows, numbers, len(products), len(products) + firsts.size))
             sites = range(block.first, block.first + block.count)
             for row in firsts.tolist():
                 matrix = self._matrix(block, own.inserts[own.number[row]])
                 tensors = [ensemble.tensors[s][ensemble.which[0, s, row]] for s in sites]
                 weights = ensemble.weights[block.first][ensemble.which[1, block.first, row]]
-                if block.count == 2:
-                    pair = Pair(tensors[0], tensors[1], weights, matrix)
-                    key = tensors[0].shape, tensors[1].shape, weights.shape
-                    groups.setdefault(key, []).append((pair, len(effects)))
-                    effects.append(None)
-                else:
-                    theta = np.matmul(matrix, right_canonical.joined(tensors))
-                    theta = theta.astype(self._limits.dtype)
-                    effects.append(self._split(theta, weights))
-        for group in groups.values():
-            for number, effect in self._pairs(group):
-                effects[number] = effect
+                products.append(BlockProduct(tensors, weights, matrix))
+        limits = SplitLimits(self._limits.cutoff, self._limits.bond, rounded=True)
+        effects = right_canonical.split_all(products, limits, self._control)
         for block, rows, numbers, begin, end in stores:
             ensemble.store(block, rows, numbers, effects[begin:end])
         drawn = [block for block in layer if variants.get(id(block), none).drawn.any()]
@@ -290,27 +286,6 @@ class ChainEvolution:
             self._draw(ensemble, block, variants[id(block)], shots)
         if drawn:
             ensemble.forget()
-
-    def _pairs(self, group: list[tuple[Pair, int]]) -> Iterator[tuple[int, _Effect]]:
-        """Effects of gates on pairs of the same shapes, with their numbers."""
-        pair, _ = group[0]
-        alike = 2 * min(pair.left.shape[0], pair.right.shape[2]) <= right_canonical.TOGETHER
-        step = _PAIRS_AT_ONCE if alike else 1
-        for at in range(0, len(group), step):
-            self._control.check()
-            part = group[at : at + step]
-            splits = right_canonical.split_pairs(
-                [each for each, _ in part], self._limits.cutoff, self._limits.bond, alike=alike
-            )
-            for (_, number), (left, right, values, share) in zip(part, splits, strict=True):
-                yield number, ([left, right], [values], share)
-
-    def _split(self, theta: Tensor, weights: Weights) -> _Effect:
-        limits = self._limits
-        tensors, values, share = right_canonical.split_block(
-            theta, weights, limits.cutoff, limits.bond
-        )
-        return tensors, [*values], share
 
     def _matrix(self, block: Block, inserts: list[Insert]) -> Matrix:
         """Matrix of a block with errors of which none is drawn."""
@@ -344,7 +319,9 @@ class ChainEvolution:
             for part, matrix in self._drawn_matrices(block, steps, rho, rows, shots):
                 scale = np.einsum("ij,jk,ik->", matrix, rho, matrix.conj()).real
                 product = np.matmul(matrix / np.sqrt(scale), theta).astype(self._limits.dtype)
-                own, values, share = self._split(product, weights[block.first])
+                own, values, share = right_canonical.split_theta(
+                    product, weights[block.first], self._limits.cutoff, self._limits.bond
+                )
                 new_tensors = [*tensors[: block.first], *own, *tensors[end:]]
                 new_weights = [*weights[: block.first + 1], *values, *weights[end:]]
                 _restore(new_tensors, new_weights, block.first, end, self._same)

@@ -27,6 +27,7 @@ from simulators.execution import outputs, requests, sampling
 from simulators.execution.readout import ReadoutStage
 from simulators.tensornetwork.mps.canonical_chain import ChainLimits, site_order
 from simulators.tensornetwork.mps.ensemble import ChainEnsemble, ChainEvolution, Rows
+from simulators.tensornetwork.ranks import Ranks
 from simulators.trajectories import pattern_sampling
 from simulators.trajectories.locations import NoisyCircuit, locate
 from simulators.trajectories.noise_table import SortedPatterns, row_work
@@ -34,6 +35,8 @@ from simulators.trajectories.noise_table import SortedPatterns, row_work
 CARD = builtin_card("mps")
 ROWS_AT_ONCE = 1 << 14  # distinct trajectories
 _SHOTS_AT_ONCE = 8_192
+Records = NDArray[np.uint64]
+Values = NDArray[np.float64]
 _HINT = "engine='statevector' runs it, where its qubits fit into memory"
 
 
@@ -47,9 +50,9 @@ class NoisyChainPlan(msgspec.Struct, frozen=True, eq=False):
         return self.noise.locations.nbytes
 
 
-def run_noisy(plan: NoisyChainPlan, run: requests.EngineRun) -> EngineResult:
-    """Run all bindings of a circuit with noise. Raises Unsupported for outputs that trajectories
-    cannot give, and for mid-circuit operations that are no gates."""
+def run_noisy(plan: NoisyChainPlan, run: requests.EngineRun, ranks: Ranks) -> EngineResult:
+    """Run all bindings of a circuit with noise; ranks share trajectories. Raises Unsupported for
+    outputs that trajectories cannot give, and for mid-circuit operations that are no gates."""
     circuit, request = run.circuit, run.request
     requests.check_run(circuit, run.options)
     rows = run.rows()
@@ -71,7 +74,7 @@ def run_noisy(plan: NoisyChainPlan, run: requests.EngineRun) -> EngineResult:
     results = []
     for row in rows:
         bound = replace(row, circuit=located.circuit, params=row.params[part.params], request=own)
-        state = _Trajectories(located, bound, layouts)
+        state = _Trajectories(located, bound, layouts, ranks)
         results.append(outputs.collect(state, layouts, own, row.key, readout))
     return EngineResult.joined(results)
 
@@ -80,12 +83,16 @@ class _Trajectories(outputs.FinalState):
     """Trajectories of one binding."""
 
     def __init__(
-        self, located: NoisyCircuit, run: requests.BindingRun, layouts: MeasurementLayouts
+        self,
+        located: NoisyCircuit,
+        run: requests.BindingRun,
+        layouts: MeasurementLayouts,
+        ranks: Ranks,
     ) -> None:
         self.num_qubits = located.circuit.num_qubits
         self._errors, self._drawn = located.errors, located.table.drawn
         self._source = layouts.clbits.source
-        self._control = run.control
+        self._control, self._ranks = run.control, ranks
         self._sites = site_order(self.num_qubits, chain_order(located.circuit))
         limits = ChainLimits.of(run.options)
         self._evolution = ChainEvolution(located, run, limits, self._sites)
@@ -96,12 +103,15 @@ class _Trajectories(outputs.FinalState):
     def _ended(
         self, first: int, last: int, key: outputs.SeedKey
     ) -> Iterator[tuple[list[Rows], ChainEnsemble]]:
-        """Final states of shots first .. last - 1, in parts: the shots of each row, counted from
-        `first`, and the ensemble."""
+        """Final states of this rank's share of the trajectories of shots first .. last - 1, in
+        parts: the shots of each row, counted from `first`, and the ensemble."""
         places = np.arange(self._drawn.size)
         patterns = pattern_sampling.draw_patterns(self._errors, first, last, key, places)
         rows = pattern_sampling.sort_places(patterns, places.size)
         errors, members = self._classes(rows)
+        # Every n-th one: they are sorted, and those whose errors come first cost most.
+        mine = slice(self._ranks.rank, None, self._ranks.size)
+        errors, members = errors[mine], members[mine]
         self._shots += last - first
         for begin in range(0, len(errors), ROWS_AT_ONCE):
             part = slice(begin, begin + ROWS_AT_ONCE)
@@ -115,8 +125,6 @@ class _Trajectories(outputs.FinalState):
                 )
                 self._bond = max(self._bond, ensemble.bond)
                 yield ended, ensemble
-        self.truncation = self._lost / self._shots
-        self.remark = f"bond {self._bond}, {self._patterns} error patterns"
 
     def _classes(self, rows: SortedPatterns) -> tuple[list[list[int]], list[Rows]]:
         """Errors and shots of each trajectory: one for each pattern, and one for each shot of which
@@ -143,16 +151,22 @@ class _Trajectories(outputs.FinalState):
         """Sample as `FinalState.sample`; shots in ascending order."""
         for first, last in pattern_sampling.shot_blocks(self._errors, shots):
             records = np.zeros((last - first, num_words(self._source.size)), np.uint64)
-            for members, ensemble in self._ended(first, last, key):
-                own = np.concatenate(members)
-                row_of = np.repeat(np.arange(len(members)), [each.size for each in members])
-                for low in range(0, own.size, _SHOTS_AT_ONCE):
-                    batch = own[low : low + _SHOTS_AT_ONCE]
-                    which = ensemble.which[0][:, row_of[low : low + _SHOTS_AT_ONCE]]
-                    bits = sample_sites(ensemble.tensors, which, first + batch, key, self._control)
-                    bits = np.ascontiguousarray(bits[list(self._sites)].T)
-                    records[batch] = sampling.select_bits(bits, self._source)
+
+            def fill(first: int = first, last: int = last, records: Records = records) -> None:
+                for members, ensemble in self._ended(first, last, key):
+                    own = np.concatenate(members)
+                    row_of = np.repeat(np.arange(len(members)), [each.size for each in members])
+                    for low in range(0, own.size, _SHOTS_AT_ONCE):
+                        batch = own[low : low + _SHOTS_AT_ONCE]
+                        which = ensemble.which[0][:, row_of[low : low + _SHOTS_AT_ONCE]]
+                        shot_ids = first + batch
+                        bits = sample_sites(ensemble.tensors, which, shot_ids, key, self._control)
+                        bits = np.ascontiguousarray(bits[list(self._sites)].T)
+                        records[batch] = sampling.select_bits(bits, self._source)
+
+            self._ranks.summed(records, fill)
             yield records, None
+        self._report()
 
     def estimates(
         self, strings: outputs.PauliStrings, request: Request, key: outputs.SeedKey
@@ -163,15 +177,26 @@ class _Trajectories(outputs.FinalState):
         moments = pattern_sampling.Moments(count)
         for first, last in pattern_sampling.shot_blocks(self._errors, request.shots):
             values = np.zeros((last - first, count))
-            for members, ensemble in self._ended(first, last, key):
-                known: dict[bytes, NDArray[np.float64]] = {}
-                for row, own in enumerate(members):
-                    state = ensemble.which[0, :, row].tobytes()
-                    if state not in known:
-                        tensors = tuple(ensemble.state(row)[0])
-                        chain = MatrixProductState(tensors, self._sites, 0.0)
-                        each = chain.means(strings, self._control)
-                        known[state] = np.bincount(owners, weights * each, count).astype(np.float64)
-                    values[own] = known[state]
+
+            def fill(first: int = first, last: int = last, values: Values = values) -> None:
+                for members, ensemble in self._ended(first, last, key):
+                    known: dict[bytes, Values] = {}
+                    for row, own in enumerate(members):
+                        state = ensemble.which[0, :, row].tobytes()
+                        if state not in known:
+                            tensors = tuple(ensemble.state(row)[0])
+                            chain = MatrixProductState(tensors, self._sites, 0.0)
+                            each = weights * chain.means(strings, self._control)
+                            known[state] = np.bincount(owners, each, count).astype(np.float64)
+                        values[own] = known[state]
+
+            self._ranks.summed(values, fill)
             moments.add(values)
+        self._report()
         return moments.estimates()
+
+    def _report(self) -> None:
+        """Set the truncation and the remark, from those of all ranks."""
+        self.truncation = sum(self._ranks.values(self._lost)) / max(1, self._shots)
+        bond = int(max(self._ranks.values(self._bond)))
+        self.remark = f"bond {bond}, {self._patterns} error patterns"

@@ -336,17 +336,19 @@ def test_upgrade_continues_waiting_tasks_and_keeps_two_backups_in_the_home(
         client.drain(node, "later tasks wait")
         task = client.submit(BELL, shots=100, seed=3)
         pid = client.status().pid
-    folder = environment.home / "backups"
+    folder = environment.home / "backups" / "upgrades"
     shutil.rmtree(folder, ignore_errors=True)  # of other tests
-    folder.mkdir()
+    folder.mkdir(parents=True)
     former = [folder / f"{environment.name}-2020010{day}T000000Z.tar" for day in (1, 2)]
     other = folder / f"{environment.name}-before-the-move.tar"
-    for path in (*former, other):
+    nightly = folder.parent / former[0].name
+    for path in (*former, other, nightly):
         path.touch()
     answer: Answer = shell("admin", "upgrade", "--json")
     assert answer.code == 0
     assert answer.object["removed"] == [str(former[0])]
     assert set(folder.iterdir()) == {Path(answer.object["backup"]), former[1], other}
+    assert nightly.exists(), "not of an upgrade"
     with environment.client() as client:
         assert client.status().pid != pid
         client.undrain(node)

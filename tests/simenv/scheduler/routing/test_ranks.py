@@ -80,7 +80,8 @@ def test_programs_too_wide_or_without_mpi_are_refused_with_hints() -> None:
 
 
 def test_engines_and_pools_bound_ranks_and_their_memory() -> None:
-    error = fails(InfeasibleError, "'mps' runs on one rank", routed, 10, engine="mps", ranks=2)
+    text = "'densitymatrix' runs on one rank"
+    error = fails(InfeasibleError, text, routed, 10, engine="densitymatrix", ranks=2)
     assert "auto" in error.hint
     pools = (PoolSpec("main", memory_bytes=2**28),)
     assert (routed(22, pools=pools).ranks, routed(24, pools=pools).ranks) == (1, 2)
@@ -99,7 +100,7 @@ def test_pool_of_several_ranks_gets_only_tasks_that_need_or_name_it() -> None:
     with pytest.raises(InfeasibleError, match="1 ranks were asked for, and workers of pool 'big'"):
         routed(10, pools=pools, pool="big", ranks=1, parts=parts)
     mixed = (PoolSpec("big", ranks=4),)
-    fails(InfeasibleError, "workers of pool 'big' have 4", routed, 10, pools=mixed, engine="mps")
+    fails(InfeasibleError, "workers of pool 'big' have 4", routed, 10, pools=mixed, engine="aer")
 
 
 def test_nodes_with_too_little_memory_per_slot_are_not_counted() -> None:

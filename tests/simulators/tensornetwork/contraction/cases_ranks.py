@@ -77,9 +77,9 @@ def case_shares_over_ranks_add_up_to_the_values_of_one_process(comm: Any) -> Non
 
 def case_counts_equal_those_of_one_process(comm: Any) -> None:
     circuit = regular(22, 1)
-    value = run(None, circuit, Request(100, 3))
-    shared = run(comm, circuit, Request(100, 3))
-    sliced = run(comm, circuit, Request(100, 3), width=4)
+    value = run(None, circuit, Request(20, 3))
+    shared = run(comm, circuit, Request(20, 3))
+    sliced = run(comm, circuit, Request(20, 3), width=5)
     assert value is not None
     for each in (shared, sliced):
         if each is not None:

@@ -195,9 +195,9 @@ def test_shares_are_of_exact_values_alone() -> None:
 
 @pytest.mark.usefixtures("contracted")
 def test_samples_from_slices_are_those_of_whole_contractions() -> None:
-    circuit = measured(regular(20, 5))
-    result = run(circuit, Request(60, 5))
-    sliced = run(circuit, Request(60, 5), settings=(("width", 4),))
+    circuit = measured(regular(12, 5))
+    result = run(circuit, Request(20, 5))
+    sliced = run(circuit, Request(20, 5), settings=(("width", 4),))
     assert counts_of(result) == counts_of(sliced)
     assert "slices" in sliced.remark
 

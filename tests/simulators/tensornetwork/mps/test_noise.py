@@ -98,7 +98,9 @@ def test_an_error_costs_its_light_cone(monkeypatch: pytest.MonkeyPatch) -> None:
     applied: list[int] = []
     split = right_canonical.split_pairs
 
-    def counted(pairs: Sequence[right_canonical.Pair], *args: float, **given: bool) -> object:
+    def counted(
+        pairs: Sequence[right_canonical.BlockProduct], *args: float, **given: bool
+    ) -> object:
         applied.append(len(pairs))
         return split(pairs, *args, **given)
 

@@ -1,17 +1,19 @@
-"""One contraction over several ranks: CPU time and waiting of each; `tensornetwork` starts it.
+"""Tensor networks over several ranks: CPU time and waiting of each; `tensornetwork` starts them.
 
 The contraction is the expectation value of one edge of QAOA with p = 4 on 28 qubits, whose light
-cone contains all of them. A smaller one goes before it, so that all modules are loaded. CPU
-time is that of the process in the whole run: plan, path search, contractions, and the time that MPI
-spins. Waiting is wall time inside collective calls of MPI. Run as a program, the module is one of
-the ranks; its argument is the path of the file that rank 0 writes.
+cone contains all of them; the chain is brickwork of random gates, with noise and without. A smaller
+one goes before each, so that all modules are loaded. CPU time is that of the process in the whole
+run: plan, path search, contractions, and the time that MPI spins. Waiting is wall time inside
+collective calls of MPI. Run as a program, the module is one of the ranks; its arguments are the
+kind and the path of the file that rank 0 writes.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,13 +21,17 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from bench.circuits import built, engine_circuit, qaoa
+from bench.circuits import brickwork, built, engine_circuit, measured, qaoa
+from bench.engine.noise_speed import noise_program
 from bench.harness.kernels import load_kernels
 from bench.harness.ranks import over_ranks
 from bench.harness.timing import timed
 from simulators.engine import PauliSum, Request
 
 DEGREE = 3
+DEPTHS = {"chain": 17, "trajectories": 11}  # of brickwork
+SHOTS = 1_000
+COLLECTIVE = {"Allreduce", "allreduce", "Bcast", "allgather"}
 
 
 class RanksRun(msgspec.Struct, frozen=True):
@@ -65,7 +71,7 @@ class TimedCommunicator:
 
     def __getattr__(self, name: str) -> Any:
         call = getattr(self._comm, name)
-        return partial(self._timed, call) if name in ("Allreduce", "allreduce") else call
+        return partial(self._timed, call) if name in COLLECTIVE else call
 
     def _timed(self, call: Callable[..., Any], *arguments: Any) -> Any:
         seconds, result = timed(partial(call, *arguments))
@@ -73,10 +79,22 @@ class TimedCommunicator:
         return result
 
 
-def contraction_over(ranks: int) -> RanksRun:
-    """Run the contraction over this number of ranks with one thread each."""
-    answer = over_ranks(ranks, "bench.engine.contraction_ranks")
+def run_over(ranks: int, kind: str) -> RanksRun:
+    """Run one kind over this number of ranks with one thread each."""
+    answer = over_ranks(ranks, "bench.engine.tensor_ranks", kind)
     return msgspec.json.decode(answer, type=RanksRun)
+
+
+def _jobs(kind: str) -> Iterator[tuple[str, Any, Request, Any]]:
+    """Yield engine, circuit, request and noise of a small job, and of the one that is measured."""
+    if kind == "contraction":
+        for num_qubits, layers in ((24, 3), (28, 4)):
+            yield "contraction", *edge_of_qaoa(num_qubits, layers), None
+        return
+    for num_qubits, depth in ((4, 2), (40, DEPTHS[kind])):
+        circuit = engine_circuit(measured(num_qubits, brickwork(num_qubits, depth, 3)))
+        noise = noise_program(circuit, relax=False) if kind == "trajectories" else None
+        yield "mps", circuit, Request(SHOTS, 1), noise
 
 
 def edge_of_qaoa(num_qubits: int, layers: int) -> tuple[Any, Request]:
@@ -97,27 +115,27 @@ def main() -> None:
     """Run one rank."""
     from mpi4py import MPI
 
-    from simulators.engine import RunControl, RunOptions
-    from simulators.tensornetwork.contraction.engine import ContractionEngine
+    from simulators import registry
+    from simulators.engine import EngineContext, RunControl, RunOptions
 
     load_kernels()
     comm, options = TimedCommunicator(MPI.COMM_WORLD), RunOptions()
-    engine = ContractionEngine(comm)
-    for num_qubits, layers in ((24, 3), (28, 4)):
-        circuit, request = edge_of_qaoa(num_qubits, layers)
+    for name, circuit, request, noise in _jobs(sys.argv[1]):
+        engine = registry.create(name, EngineContext(comm=comm))
         MPI.COMM_WORLD.Barrier()
         comm.waiting_s = 0.0
         begin_s, cpu_s = time.perf_counter(), time.process_time()
-        plan = engine.plan(circuit, None, options)
+        plan = engine.plan(circuit, noise, options)
         result = engine.run(plan, circuit, request, options, RunControl())
         wall_s = time.perf_counter() - begin_s
         times = (wall_s, time.process_time() - cpu_s, comm.waiting_s)
+        engine.close()
     ranks = MPI.COMM_WORLD.gather(times)
-    engine.close()
     if result is not None and ranks is not None:
-        value = float(np.frombuffer(result.expectations)[0])
+        told = result.expectations or result.outcomes
+        value = float(np.frombuffer(told)[0]) if request.observables else float(zlib.crc32(told))
         run = RanksRun(value, result.remark, *map(list, zip(*ranks, strict=True)))
-        Path(sys.argv[1]).write_bytes(msgspec.json.encode(run))
+        Path(sys.argv[2]).write_bytes(msgspec.json.encode(run))
 
 
 if __name__ == "__main__":
