@@ -8,8 +8,8 @@ waiting task needs the memory: a state that was dropped is computed again. Small
 grant.
 
 Chunks: tasks that travel together to one worker. A chunk has up to CHUNK_US of expected work, or
-MEDIUM_CHUNK_US of tasks that are not short; the rest of a turn makes it longer, up to MOST of that.
-A task above ALONE_US travels alone.
+MEDIUM_CHUNK_US of tasks that are not short; the rest of a turn makes it longer, up to
+MAX_WITH_REST of that. A task above ALONE_US travels alone.
 """
 
 from __future__ import annotations
@@ -207,8 +207,8 @@ CHUNK_COST_US = 100.0
 CHUNK_ASSIGNS = 16  # a chunk costs the service as much as so many of its tasks
 MEDIUM_US = 500.0  # from here on a task is so long that few share a chunk:
 MEDIUM_CHUNK_US = 5_000.0  # those have more work, and its worker returns a part of it on the way
-FULL = 7 / 8  # of a chunk: it is not filled from the next turn
-MOST = 5 / 4  # of a chunk: the rest of a turn that leaves nothing behind
+NEARLY_FULL = 7 / 8  # such a chunk is not filled from the next turn
+MAX_WITH_REST = 5 / 4  # of the work of a chunk, with all that is left of a turn
 CHUNK_BYTES = 8 * 2**20  # of programs and bindings: no chunk may pass what a message can carry
 ALONE_US = 2_500.0
 PAUSE_NS = 2_000_000  # between two chunks of a worker for which others wait
@@ -325,8 +325,8 @@ def _add_similar_tasks(
 ) -> tuple[float, int]:
     """Add tasks like the first one until the chunk has `count` tasks. Return the work of the chunk
     in microseconds, and the memory of its largest task, which is at most `max_bytes`. `account`:
-    the only one whose tasks are added; None: any. `others`: see `PoolQueue.upcoming`; the next
-    turn is not cut in two to fill the lesser part of a chunk."""
+    the only one whose tasks are added; None: any. `others`: see `PoolQueue.upcoming`. The next
+    turn is not cut in two to fill the lesser part of a chunk, nor is a turn for its little rest."""
     head = chunk[0]
     batch, route = head.batch, head.route
     total_us, memory = head.cost_us, route.memory_bytes
@@ -334,18 +334,21 @@ def _add_similar_tasks(
     max_us = CHUNK_US if head.cost_us < MEDIUM_US else MEDIUM_CHUNK_US
     ends = False
     while len(chunk) < count and not ends:
-        others = others and len(chunk) < FULL * CHUNK_TASKS and total_us < FULL * max_us
+        others = (
+            others and len(chunk) < NEARLY_FULL * CHUNK_TASKS and total_us < NEARLY_FULL * max_us
+        )
         lane, ahead = queue.upcoming(reservation, chunk[-1], others=others)
         if not ahead:
             break
+        with_ahead_us = total_us + ahead * lane[0].cost_us
         if lane[0].batch.association != batch.association:  # the turn is over
             is_half_full = 2 * len(chunk) > count or 2 * total_us > max_us
-            fits = len(chunk) + ahead <= count and total_us + ahead * lane[0].cost_us <= max_us
+            fits = len(chunk) + ahead <= count and with_ahead_us <= max_us
             if is_half_full and not fits:
                 break
         old_count, old_us = len(chunk), total_us
-        is_rest = ahead == len(lane) and total_us + ahead * lane[0].cost_us <= MOST * max_us
-        stop_us = MOST * max_us if is_rest else max_us
+        is_rest = ahead == len(lane) and with_ahead_us <= MAX_WITH_REST * max_us
+        stop_us = MAX_WITH_REST * max_us if is_rest else max_us
         stop = min(count, old_count + ahead)
         while lane and len(chunk) < stop:
             record = lane[0]
