@@ -8,18 +8,27 @@ waiting task needs the memory: a state that was dropped is computed again. Small
 grant.
 
 Chunks: tasks that travel together to one worker. A chunk has up to CHUNK_US of expected work, or
-LONG_CHUNK_US of tasks that are not short or where many wait; a task above ALONE_US travels alone.
+LONG_CHUNK_US of tasks that are not short or where many wait; the rest of a turn makes it longer, up
+to MAX_WITH_REST of that. A task above ALONE_US travels alone.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 from simenv.model import WorkerState
 from simenv.model.accounts import Waits
 from simenv.scheduler import core
 from simenv.scheduler.dispatch import account_isolation
+from simenv.scheduler.queueing.lanes import (
+    ALONE_US,
+    CHUNK_TASKS,
+    CHUNK_US,
+    LONG_CHUNK_US,
+    MEDIUM_US,
+    balanced_us,
+    most_us,
+)
 from simenv.scheduler.queueing.queue import PoolQueue
 from simenv.scheduler.state import pools, scheduler_state
 from simulators.catalog.costs import FREE_STATES_BYTES, state_bytes
@@ -199,16 +208,10 @@ def reserve(
 
 
 LEAST_CHUNK_US = 300.0  # less work in a chunk costs the service more than it saves
-# Of the service, which makes one chunk after the other: many chunks for many workers take it longer
-# than the work of fewer takes a worker.
-CHUNK_COST_US = 100.0
 CHUNK_ASSIGNS = 16  # a chunk costs the service as much as so many of its tasks
-CHUNK_US = 1_500.0
-MEDIUM_US = 500.0  # from here on a task is so long that few share a chunk
-LONG_CHUNK_US = 5_000.0
-CHUNK_TASKS = 256
+NEARLY_FULL = 7 / 8  # such a chunk is not filled from the next turn
+MAX_WITH_REST = 5 / 4  # of the work of a chunk, with all that is left of a turn
 CHUNK_BYTES = 8 * 2**20  # of programs and bindings: no chunk may pass what a message can carry
-ALONE_US = 2_500.0
 PAUSE_NS = 2_000_000  # between two chunks of a worker for which others wait
 WAITED_NS = 1_000_000  # the reasons of a shorter wait are not kept
 ANNOUNCE_US = 2_000.0  # from here a worker says Started before it runs
@@ -252,7 +255,7 @@ def build_chunk(
         # Tasks of the next turn follow, so that many users cost no more messages than one. Limits
         # of slots, and turns of gangs, are looked at before each chunk.
         others = not (state.quotas.caps_slots or state.deferred_gangs)
-        max_us = _most_us(head.cost_us, len(queue) + 1)
+        max_us = most_us(head.cost_us, len(queue) + 1)
         total_us, memory = _add_similar_tasks(
             queue, chunk, count, max_us, max_bytes, reservation, worker.account, others=others
         )
@@ -306,26 +309,12 @@ def _waits(queue: PoolQueue, batch: core.SubmitBatch, now_ns: int) -> Waits:
     return queue.clock.read(batch.association, now_ns) if is_long else ()
 
 
-def _balanced_us(cost_us: float, waiting: int) -> float:
-    """Return the work of a chunk after which the last result comes soonest: when the service has
-    made all chunks and a worker has run one. It is the geometric mean of the service's time for a
-    chunk and of all the work: `waiting` tasks of `cost_us` each."""
-    return math.sqrt(CHUNK_COST_US * cost_us * waiting)
-
-
 def _least_tasks(cost_us: float, waiting: int) -> int:
     """Return the least number of tasks of a chunk, of that cost each."""
     if cost_us > LEAST_CHUNK_US:
         return 1
-    least_us = max(LEAST_CHUNK_US, _balanced_us(cost_us, waiting))
+    least_us = max(LEAST_CHUNK_US, balanced_us(cost_us, waiting))
     return int(min(LONG_CHUNK_US, least_us) // max(1.0, cost_us))
-
-
-def _most_us(cost_us: float, waiting: int) -> float:
-    """Return the most work of a chunk of tasks of that cost."""
-    if cost_us >= MEDIUM_US:
-        return LONG_CHUNK_US
-    return min(LONG_CHUNK_US, max(CHUNK_US, _balanced_us(cost_us, waiting)))
 
 
 def _add_similar_tasks(
@@ -341,23 +330,30 @@ def _add_similar_tasks(
 ) -> tuple[float, int]:
     """Add tasks like the first one until the chunk has `count` tasks or `max_us` of work. Return
     its work in microseconds, and the memory of its largest task, which is at most `max_bytes`.
-    `account`: the only one whose tasks are added; None: any. `others`: see `PoolQueue.upcoming`;
-    the next turn is not cut in two to fill the lesser part of a chunk."""
+    `account`: the only one whose tasks are added; None: any. `others`: see `PoolQueue.upcoming`.
+    The next turn is not cut in two to fill the lesser part of a chunk, nor is a turn for its little
+    rest."""
     head = chunk[0]
     batch, route = head.batch, head.route
     total_us, memory = head.cost_us, route.memory_bytes
     size = _bytes(head)
     ends = False
     while len(chunk) < count and not ends:
+        others = (
+            others and len(chunk) < NEARLY_FULL * CHUNK_TASKS and total_us < NEARLY_FULL * max_us
+        )
         lane, ahead = queue.upcoming(reservation, chunk[-1], others=others)
         if not ahead:
             break
+        with_ahead_us = total_us + ahead * lane[0].cost_us
         if lane[0].batch.association != batch.association:  # the turn is over
             is_half_full = 2 * len(chunk) > count or 2 * total_us > max_us
-            fits = len(chunk) + ahead <= count and total_us + ahead * lane[0].cost_us <= max_us
+            fits = len(chunk) + ahead <= count and with_ahead_us <= max_us
             if is_half_full and not fits:
                 break
         old_count, old_us = len(chunk), total_us
+        is_rest = ahead == len(lane) and with_ahead_us <= MAX_WITH_REST * max_us
+        stop_us = MAX_WITH_REST * max_us if is_rest else max_us
         stop = min(count, old_count + ahead)
         while lane and len(chunk) < stop:
             record = lane[0]
@@ -374,7 +370,7 @@ def _add_similar_tasks(
                 size, batch = size + record.batch.share_bytes, record.batch
             if (
                 ends
-                or total_us + record.cost_us > max_us
+                or total_us + record.cost_us > stop_us
                 or record.incident
                 or (account is not None and account_isolation.account_of(record) != account)
                 or (

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from simenv.model import WorkerState
 from simenv.scheduler.dispatch import batching
+from simenv.scheduler.queueing.lanes import MEDIUM_US
 from simenv.scheduler.state import pools, scheduler_state
 from simenv.scheduler.state.candidates import Candidates, Key
 
@@ -121,6 +122,6 @@ def _takes_ahead(worker: pools.Worker, now_ns: int) -> bool:
     first = next(iter(worker.held.values()))
     if first.incident:
         return False  # a suspect travels alone
-    if first.number == worker.newest_chunk and first.cost_us < batching.MEDIUM_US:
+    if first.number == worker.newest_chunk and first.cost_us < MEDIUM_US:
         return True  # it holds one chunk, whatever its work is
     return worker.held_us <= batching.ahead_us(first.cost_us) or len(worker.held) <= 1

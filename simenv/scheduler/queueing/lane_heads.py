@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from simenv.model.accounts import ROOT, association
 from simenv.scheduler.core import TaskRecord
 from simenv.scheduler.queueing.fair_share import SITE, UsageOrder
-from simenv.scheduler.queueing.lanes import LaneKey, Lanes, aged_priority
+from simenv.scheduler.queueing.lanes import CHUNK_TASKS, LaneKey, Lanes, aged_priority, most_us
 
 _SLACK = 64  # outdated entries allowed in addition to one per valid entry
 OWN_USER = ("", association(ROOT, ""))  # associations of the environment's own user
@@ -300,10 +300,10 @@ class LaneHeads:
 
 
 def merged(
-    queues: Mapping[str, Iterator[TaskRecord]], shares: UsageOrder, rate: float
+    queues: Mapping[str, Iterator[TaskRecord]], shares: UsageOrder, rate: float, waiting: int
 ) -> Iterator[TaskRecord]:
-    """Yield the tasks of all associations in the order in which they would be assigned one by one.
-    `rate`: units of a microsecond of expected work."""
+    """Yield the tasks of all associations in the order in which they would be assigned: in turns of
+    a chunk. `rate`: units of a microsecond of expected work; `waiting`: number of all tasks."""
     tried = shares.copy()
     order = _Order(tried)
     heads = {leaf: head for leaf, each in queues.items() if (head := next(each, None))}
@@ -316,13 +316,22 @@ def merged(
         else:
             first = order.first()
         assert first is not None
-        record = heads[first]
-        yield record
-        tried.assigned(first, 1, record.cost_us * rate * record.batch.usage_factor)
-        following = next(queues[first], None)
-        if following is None:
-            del heads[first]
+        record: TaskRecord | None = heads.pop(first)
+        assert record is not None
+        queue, count, work_us, units = queues[first], 0, 0.0, 0.0
+        chunk_us = most_us(record.cost_us, waiting)
+        while record is not None and count < CHUNK_TASKS:
+            if count and work_us + record.cost_us > chunk_us:
+                break
+            yield record
+            count += 1
+            work_us += record.cost_us
+            units += record.cost_us * record.batch.usage_factor
+            record = next(queue, None)
+        waiting -= count
+        tried.assigned(first, count, units * rate)
+        if record is None:
             order.remove(first)
         else:
-            heads[first] = following
-            order.set(first, following.number)
+            heads[first] = record
+            order.set(first, record.number)

@@ -20,8 +20,10 @@ for a million tasks as for one; exact positions need a pass through the queue.
 from __future__ import annotations
 
 import heapq
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 
 import msgspec
 
@@ -124,7 +126,30 @@ def parse_queue_policy(policy: str, options: tuple[tuple[str, str], ...]) -> Que
 
 
 SMALL_US = 1_500.0  # a task up to this cost travels with others
+# Chunks: tasks that travel together to a worker, and the part of a turn that is one step of it.
+CHUNK_US = 1_500.0  # most work of a chunk where few tasks wait
+LONG_CHUNK_US = 5_000.0  # most work, if many do or the tasks are not short
+MEDIUM_US = 500.0  # from here on a task is so long that few share a chunk
+ALONE_US = 2_500.0  # from here on it travels alone
+CHUNK_TASKS = 256
+# Of the service, which makes one chunk after the other: many chunks for many workers take it longer
+# than the work of fewer takes a worker.
+CHUNK_COST_US = 100.0
 LONG_US = 1e6  # a task longer than this must not take a node's last slot from the short ones
+
+
+def balanced_us(cost_us: float, waiting: int) -> float:
+    """Return the work of a chunk after which the last result comes soonest: when the service has
+    made all chunks and a worker has run one. It is the geometric mean of the service's time for a
+    chunk and of all the work: `waiting` tasks of `cost_us` each."""
+    return math.sqrt(CHUNK_COST_US * cost_us * waiting)
+
+
+def most_us(cost_us: float, waiting: int) -> float:
+    """Return the most work of a chunk of tasks of that cost, where so many wait."""
+    if cost_us >= MEDIUM_US:
+        return LONG_CHUNK_US if cost_us < ALONE_US else 0.0
+    return min(LONG_CHUNK_US, max(CHUNK_US, balanced_us(cost_us, waiting)))
 
 
 class SortedLane:
@@ -145,6 +170,11 @@ class SortedLane:
 
     def popleft(self) -> TaskRecord:
         return heapq.heappop(self._heap)[1]
+
+    def copy(self) -> SortedLane:
+        result = SortedLane.__new__(SortedLane)
+        result._sort_key, result._heap = self._sort_key, self._heap.copy()
+        return result
 
     def clear(self) -> None:
         self._heap.clear()
@@ -228,5 +258,21 @@ class Lanes:
 
     def tried(self) -> Iterator[TaskRecord]:
         """Return an iterator over waiting tasks in their order, without late ones."""
-        merged = heapq.merge(self.suspects, self.short, self.long, key=self._sort_key)
+        lanes: list[Iterable[TaskRecord]] = [
+            lane for lane in (self.suspects, self.short, self.long) if lane
+        ]
+        merged = lanes[0] if len(lanes) == 1 else heapq.merge(*lanes, key=self._sort_key)
         return (record for record in merged if record.phase == WAITING)
+
+    def copy(self, max_tasks: int) -> Lanes:
+        """Return a copy, with at least the first `max_tasks` of each lane."""
+        result = Lanes.__new__(Lanes)
+        vars(result).update(vars(self))
+        result.suspects, result.short = self.suspects.copy(), _copied(self.short, max_tasks)
+        result.long, result.late = _copied(self.long, max_tasks), self.late.copy()
+        return result
+
+
+def _copied(lane: Lane, max_tasks: int) -> Lane:
+    is_longer = isinstance(lane, deque) and len(lane) > max_tasks
+    return deque(islice(lane, max_tasks)) if is_longer else lane.copy()

@@ -390,12 +390,24 @@ class PoolQueue:
             for key, lane in zip(self._lanes, tried, strict=True):
                 iterators.setdefault(key[0], []).append(lane)
             queues = {
-                leaf: heapq.merge(*each, key=queueing_lanes.aged_priority)
+                leaf: heapq.merge(*each, key=queueing_lanes.aged_priority) if each[1:] else each[0]
                 for leaf, each in iterators.items()
             }
-            yield from merged(queues, self._shares, self.rate)
+            yield from merged(queues, self._shares, self.rate, self.count)
         else:
             yield from heapq.merge(*tried, key=self.order.sort_key)
+
+    def copy(self, max_tasks: int) -> PoolQueue:
+        """Return a copy whose order can be read while this queue changes, with at least the first
+        `max_tasks` tasks. The tasks are not copied."""
+        result = PoolQueue(self.order)
+        result.fair_share, result.rate = self.fair_share.copy(), self.rate
+        result._shares = result.fair_share if self._is_shared else self._shares.copy()
+        result._lanes = {key: lanes.copy(max_tasks) for key, lanes in self._lanes.items()}
+        result._dedicated = {key: lanes.copy(max_tasks) for key, lanes in self._dedicated.items()}
+        result.held_back, result.count = self.held_back, self.count
+        result._renew_heads()
+        return result
 
     def dedicated_to(self, record: TaskRecord) -> int:
         """Return the reservation whose dedicated workers a task waits for; 0: none."""

@@ -1,14 +1,11 @@
-"""Inputs of the simulation of starts: its nodes, workers and planned reservations, run times, and
-copies of queues.
-"""
+"""Inputs of the simulation of starts: nodes, workers, planned reservations, and run times."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping
-from itertools import islice
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -196,30 +193,3 @@ def new_task(pool: pools.Pool, owner: str, number: int, now_ns: int) -> core.Tas
     route = core.Route("", "", pool.spec.name, 0, 0, 0.0, 0.0, 1, pool.spec.ranks)
     cost_us = pool.queue.backlog_us / max(1, len(pool.queue))
     return core.TaskRecord(number, TaskSpec(b"", 0, 0), batch, route, cost_us)
-
-
-def copied(queue: PoolQueue) -> PoolQueue:
-    """Return a copy of a queue, with at least its first MAX_TASKS tasks. The objects of
-    `simenv.scheduler.queueing` and their containers are copied, not the tasks."""
-    result = _copied(queue, {})
-    assert isinstance(result, PoolQueue)
-    return result
-
-
-_PACKAGE = PoolQueue.__module__.rpartition(".")[0]
-
-
-def _copied(value: Any, memo: dict[int, Any]) -> Any:
-    if isinstance(value, deque):
-        return value.copy() if len(value) <= MAX_TASKS else deque(islice(value, MAX_TASKS))
-    if isinstance(value, list | set):
-        return value.copy()
-    if isinstance(value, dict):
-        return {key: _copied(each, memo) for key, each in value.items()}
-    if not type(value).__module__.startswith(_PACKAGE) or not hasattr(value, "__dict__"):
-        return value
-    result = memo.get(id(value))
-    if result is None:
-        result = memo[id(value)] = object.__new__(type(value))
-        vars(result).update({name: _copied(each, memo) for name, each in vars(value).items()})
-    return result

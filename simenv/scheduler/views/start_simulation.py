@@ -178,7 +178,7 @@ class StartSimulation:
     def _copy_queue(self, line: SimPool) -> None:
         """Copy the queue of a pool that starts tasks, with a new task of each of `owners`."""
         if inputs.starts_tasks(self._state, line.pool):
-            line.queue = inputs.copied(line.pool.queue)
+            line.queue = line.pool.queue.copy(inputs.MAX_TASKS)
             for owner in self.owners:
                 number = NEW + len(self._new)
                 self._new[number] = line.pool.spec.name, owner

@@ -4,13 +4,9 @@ from checked_scheduler import LIMITS, SECOND, CheckedScheduler, cluster, route
 
 from simenv.model import PoolSpec, TaskSpec
 from simenv.scheduler.core import ClusterLimits, Estimator, Phase, SetThreads, TaskRecord
-from simenv.scheduler.dispatch.batching import (
-    CHUNK_BYTES,
-    CHUNK_TASKS,
-    CHUNK_US,
-    LONG_CHUNK_US,
-)
+from simenv.scheduler.dispatch.batching import CHUNK_BYTES
 from simenv.scheduler.dispatch.gang_scheduling import PATIENCE_NS
+from simenv.scheduler.queueing.lanes import CHUNK_TASKS, CHUNK_US, LONG_CHUNK_US
 
 
 def test_small_tasks_are_sent_in_chunks_of_bounded_work(pair: CheckedScheduler) -> None:

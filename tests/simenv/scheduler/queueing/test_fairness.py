@@ -79,12 +79,14 @@ def test_owner_that_was_idle_gets_equal_share_and_no_more(machine: CheckedSchedu
     assert abs(following.count("c") - len(following) / 3) <= 1
 
 
-def chunks(owner_count: int, tasks: int) -> list[list[TaskRecord]]:
-    """The chunks in which 200 small tasks travel, which so many owners have submitted, each so many
-    at a time."""
+def chunks(
+    owner_count: int, tasks: int, total: int = 200, cost_us: float = 10.0
+) -> list[list[TaskRecord]]:
+    """The chunks in which small tasks travel, which so many owners have submitted, each so many at
+    a time."""
     machine, result = CheckedScheduler(workers=1), list[list[TaskRecord]]()
-    for number in range(200 // tasks):
-        submit(machine, f"u{number % owner_count}", tasks, 10.0)
+    for number in range(total // tasks):
+        submit(machine, f"u{number % owner_count}", tasks, cost_us)
     while machine.state.tasks:
         result += [send.records for send in machine.assign()]
         machine.finish([r for w in machine.state.workers.values() for r in w.held.values()])
@@ -98,6 +100,25 @@ def test_few_tasks_of_many_owners_take_few_messages() -> None:
 def test_a_turn_that_fills_a_message_does_not_cut_the_next_one_in_two() -> None:
     for records in chunks(2, 100):
         assert len({record.batch.owner for record in records}) == 1
+
+
+def test_a_message_takes_the_little_rest_of_a_turn_along() -> None:
+    assert [len(records) for records in chunks(3, 120, 360, 12.7)] == [120, 120, 120]
+
+
+def test_a_message_that_is_nearly_full_is_not_filled_from_the_next_turn() -> None:
+    machine = CheckedScheduler(workers=1)
+    for owner, count in (("a", 115), ("b", 5), ("c", 115)):
+        submit(machine, owner, count, 12.0)
+    assert {record.batch.owner for record in machine.assign()[0].records} == {"a"}
+
+
+def test_order_of_waiting_small_tasks_is_that_in_which_they_are_sent() -> None:
+    machine = CheckedScheduler(workers=1)
+    for number in range(40):
+        submit(machine, f"u{number % 7}", 50, 14.0)
+    foretold = [record.number for record in machine.state.pools["main"].queue]
+    assert [record.number for record in sent(machine)] == foretold
 
 
 def test_tasks_that_share_a_message_know_their_own_waits(machine: CheckedScheduler) -> None:

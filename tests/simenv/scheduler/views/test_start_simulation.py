@@ -21,7 +21,7 @@ from simenv.scheduler import core
 from simenv.scheduler.events import devices
 from simenv.scheduler.queueing.lanes import POLICIES
 from simenv.scheduler.views import expected_starts as module, simulation_inputs
-from simenv.scheduler.views.simulation_inputs import copied, remaining_us
+from simenv.scheduler.views.simulation_inputs import MAX_TASKS, remaining_us
 from simenv.scheduler.views.start_simulation import StartSimulation
 
 MS = 1_000_000
@@ -199,7 +199,7 @@ def test_simulation_changes_neither_state_nor_order(policy: str) -> None:
     starts = expected_starts(host, owner="eva")
     assert starts.new_us(host.state.pools["main"], host.now_ns, "eva") > 0
     assert ([record.number for record in queue], host.digest()) == before
-    assert [record.number for record in copied(queue)] == before[0]
+    assert [record.number for record in queue.copy(MAX_TASKS)] == before[0]
     for sent in iter(host.assign, []):
         for assignment in sent:
             host.finish(assignment.records)
