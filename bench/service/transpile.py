@@ -12,8 +12,9 @@ whatever is cut from the client and the service: `bound_share` is this bound in 
 time of `qiskit`, and `of_bound` the wall time of the workers in units of it.
 
 `replayed` predicts the wall time on a number of cores from the CPU times of the processes: cores
-are shared equally by the processes that have work, each of which uses at most one. It ignores
-caches, waits and messages. `model_error` is its error for the times that were measured here;
+are shared equally by the processes that have work, each of which uses at most one. What other
+processes of the machine used meanwhile is subtracted from the cores. It ignores caches, waits and
+messages. `model_error` is its error for the times that were measured here;
 `third_core_share` is its result for three cores, when client and service have one to themselves.
 """
 
@@ -52,6 +53,7 @@ class Cost(msgspec.Struct, frozen=True):
     wall_s: float
     serial_s: float
     parallel_s: float
+    others: float  # cores that other processes used
 
     @property
     def cpu_s(self) -> float:
@@ -59,8 +61,8 @@ class Cost(msgspec.Struct, frozen=True):
         return self.serial_s + self.parallel_s
 
     def on(self, cores: int) -> float:
-        """Seconds on so many cores, with a thread for each."""
-        return self.serial_s + self.parallel_s / cores
+        """Seconds on so many cores, with a thread for each, beside the other processes."""
+        return self.serial_s + self.parallel_s / (cores - self.others)
 
 
 class OneProcess:
@@ -75,15 +77,23 @@ class OneProcess:
         """Compile circuits, and return what it cost."""
         settings = {"optimization_level": LEVEL, "seed_transpiler": SEED, "num_processes": 1}
         thread, process = time.thread_time(), time.process_time()
-        begin = time.perf_counter()
+        begin, busy_s = time.perf_counter(), machine_s()
         self._compiled = transpile(circuits, target=self._target, **settings)
         wall_s = time.perf_counter() - begin
-        serial_s = time.thread_time() - thread
-        return Cost(wall_s, serial_s, max(0.0, time.process_time() - process - serial_s))
+        serial_s, cpu = time.thread_time() - thread, time.process_time() - process
+        others = max(0.0, machine_s() - busy_s - cpu) / wall_s
+        return Cost(wall_s, serial_s, max(0.0, cpu - serial_s), others)
 
     def compiled(self) -> list[Any]:
         """Return the circuits that were compiled last."""
         return self._compiled
+
+
+def machine_s() -> float:
+    """Return the CPU seconds of all processes since the machine's start, and those that its host
+    took."""
+    times = psutil.cpu_times()
+    return float(sum(times) - times.idle - times.iowait - times.guest - times.guest_nice)
 
 
 def run(options: Namespace) -> Report:
@@ -92,6 +102,7 @@ def run(options: Namespace) -> Report:
     circuits = [layered(number) for number in range(CIRCUITS)]
     walls: Times = defaultdict(list)
     parts: list[list[float]] = []
+    others: list[float] = []
     costs: dict[str, list[Cost]] = defaultdict(list)
     with simenv.local(workers=WORKERS, durability="accepted") as client:
         info = client.device(DEVICE)
@@ -115,18 +126,20 @@ def run(options: Namespace) -> Report:
                 costs[name].append(cost)
                 walls[name].append(cost.wall_s)
             own_s, before_s = time.process_time(), [cpu_s(each) for each in processes]
-            begin = time.perf_counter()
+            begin, busy_s = time.perf_counter(), machine_s()
             compiled = client.transpile(circuits, DEVICE, level=LEVEL)
             walls["workers"].append(time.perf_counter() - begin)
             own_s = time.process_time() - own_s
             spent_s = np.subtract([cpu_s(each) for each in processes], before_s)
+            ours_s = own_s + float(spent_s.sum())
+            others.append(max(0.0, machine_s() - busy_s - ours_s) / walls["workers"][-1])
             parts.append([own_s, *spent_s.tolist()])
             assert equal_results(peers["qiskit"].call("compiled"), compiled), "circuits differ"
         for peer in peers.values():
             peer.close()
     report.at_least("identical", 1, "all circuits and layouts equal to those of one process")
     _report_times(report, walls, costs, np.array(parts), cores)
-    _report_replay(report, walls, costs, np.array(parts), pack_s, cores)
+    _report_replay(report, walls, costs, np.array(parts), pack_s, statistics.median(others))
     return report
 
 
@@ -163,8 +176,9 @@ def _report_replay(
     costs: dict[str, list[Cost]],
     parts: Any,
     pack_s: float,
-    cores: int,
+    others: float,
 ) -> None:
+    cores = os.cpu_count() or 1
     own, service, *workers = np.median(parts, axis=0).tolist()
     pack = min(pack_s, own)
     stages = pack, service, sum(workers), own - pack
@@ -173,25 +187,27 @@ def _report_replay(
     measured = statistics.median(walls["workers"])
     print("\nreplayed, s    one process    workers    of one process    of one thread")
     for number, size in ((cores, WORKERS), (cores + 1, WORKERS), (cores + 1, WORKERS + 1)):
-        predicted, one = replayed(*stages, cores=number, workers=size), peer.on(number)
+        predicted = replayed(*stages, cores=number - others, workers=size)
+        one = peer.on(number)
         print(
             f"{number} cores, {size} workers{one:9.3f}{predicted:11.3f}{predicted / one:18.3f}"
             f"{predicted / alone:17.3f}"
         )
     print(f"measured, {cores} cores{peer.wall_s:10.3f}{measured:11.3f}\n")
+    print(f"cores that other processes used: {peer.others:.2f} and {others:.2f}")
     errors = (
-        replayed(*stages, cores=cores, workers=WORKERS) / measured - 1.0,
+        replayed(*stages, cores=cores - others, workers=WORKERS) / measured - 1.0,
         peer.on(cores) / peer.wall_s - 1.0,
     )
     print(f"error of the replay: workers {errors[0]:+.1%}, one process {errors[1]:+.1%}")
     report.at_most("model_error", max(map(abs, errors)), "error of the replay for these cores")
-    third = replayed(*stages, cores=cores + 1, workers=WORKERS)
+    third = replayed(*stages, cores=cores + 1 - others, workers=WORKERS)
     label = f"replayed with {cores + 1} cores, of one process on {cores}"
     report.at_most("third_core_share", third / peer.on(cores), label)
 
 
 def replayed(
-    pack_s: float, service_s: float, worker_s: float, read_s: float, *, cores: int, workers: int
+    pack_s: float, service_s: float, worker_s: float, read_s: float, *, cores: float, workers: int
 ) -> float:
     """Return the seconds until the client has read all circuits. Arguments: CPU seconds of all
     circuits in each stage. The client packs the first tasks, sends them, packs the others, sends
