@@ -1,4 +1,4 @@
-"""Peers, shares, probes and homes that benchmarks share."""
+"""Peers, shares, probes, homes and replays of benchmarks."""
 
 import os
 
@@ -11,6 +11,7 @@ from bench.harness import Report, probed
 from bench.harness.comparison import Peers, Variant, assert_same_circuit
 from bench.harness.environments import home
 from bench.peers.base import NAMES, matrix
+from bench.service.transpile import replayed
 
 
 def test_variants_that_do_not_start_are_missing_alone(capsys: pytest.CaptureFixture[str]) -> None:
@@ -77,3 +78,13 @@ def test_matrices_are_those_of_qiskit(name: str) -> None:
     circuit = QuantumCircuit(size)
     getattr(circuit, name)(*angles, *range(size))
     assert np.array_equal(matrix(name, tuple(angles)), circuit.data[0].operation.to_matrix())
+
+
+def test_replay_shares_cores_among_the_processes_that_have_work() -> None:
+    # Seconds of the stages pack, service, workers, read; 1 % is one task's part.
+    assert replayed(0, 0, 10, 0, cores=2, workers=2) == pytest.approx(5)
+    assert replayed(0, 0, 10, 0, cores=1, workers=2) == pytest.approx(10)
+    assert replayed(3, 0, 0, 7, cores=9, workers=2) == pytest.approx(10)  # one client
+    busy = replayed(0.5, 0.5, 8, 1, cores=2, workers=2)
+    assert 5.0 <= busy <= 5.2  # all that is to do, on two cores
+    assert 4.0 <= replayed(0.5, 0.5, 8, 1, cores=4, workers=2) <= 4.3  # what each worker does

@@ -63,7 +63,8 @@ def path_sets(inputs: Sequence[Sequence[int]], output: Sequence[int], path: Path
         for place in sorted(step, reverse=True):
             taken = tensors.pop(place)
             together |= taken
-            holders.subtract(taken)
+            for index in taken:
+                holders[index] -= 1
         kept = {index for index in together if holders[index]}
         holders.update(kept)
         involved.append(_mask(together))
@@ -247,6 +248,7 @@ _symbol = cotengra.get_symbol
 
 
 _LIBRARY = importlib.import_module("cotengra.contract")  # the package has a function of that name
+_SMALL_VALUES = 1 << 10  # product of two tensors' sizes: transposes for `matmul` take longer
 _SPREAD_WIDTH = 12  # ranks and tasks do not share contractions of smaller tensors
 _ROWS_AT_ONCE = 1 << 10  # of a batch of bit strings
 
@@ -414,19 +416,16 @@ class Contractor:
     def _contracted(self, tree: Any, arrays: list[Tensor]) -> Tensor:
         """Contract a tree; the run can be stopped between two of its steps."""
 
-        def einsum(*operands: Any) -> Tensor:
+        def einsum(equation: str, first: Tensor, *second: Tensor) -> Tensor:
             self._ranks.poll()
-            product: Tensor = _LIBRARY.einsum(*operands)
+            small = second and first.size * second[0].size <= _SMALL_VALUES
+            multiply = np.einsum if small else _LIBRARY.einsum
+            product: Tensor = multiply(equation, first, *second)
             return product
 
-        def tensordot(*operands: Any) -> Tensor:
-            self._ranks.poll()
-            product: Tensor = _LIBRARY.tensordot(*operands)
-            return product
-
-        # As an argument of get_contractor, the functions would be a key of the tree's own cache.
-        contract = tree.get_contractor()
-        result = contract(*arrays, backend="numpy", implementation=(einsum, tensordot))
+        # As an argument of get_contractor, the function would be a key of the tree's own cache.
+        contract = tree.get_contractor(prefer_einsum=True)
+        result = contract(*arrays, backend="numpy", implementation=(einsum, None))
         return np.asarray(result)
 
 
