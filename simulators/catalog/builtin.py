@@ -41,7 +41,7 @@ _MPS = EngineCard(
     max_qubits=4_096, summary="a matrix product state: any width, little entanglement",
     costs=costs.MpsCost(bond=256), control=catalog_cards.Control(dynamic=True),
     noise=NoiseSupport(_ALL_NOISE, dynamic=False),
-    parallel=catalog_cards.Parallelism(ranks=True),
+    parallel=catalog_cards.Parallelism(ranks=True, divides_state=False),
     auto=catalog_cards.AutoChoice(
         preference.mps_rank, preference.mps_objection, preference.mps_reason,
         options=(("tolerance", preference.AUTO_TOLERANCE),),
@@ -77,7 +77,7 @@ CARDS: tuple[EngineCard, ...] = (
         summary="contraction of tensor networks, by cotengra: any width, shallow circuits",
         costs=costs.ContractionCost(),
         package=catalog_cards.Package(("cotengra",), "pip install 'simenv[contraction]'"),
-        parallel=catalog_cards.Parallelism(ranks=True),
+        parallel=catalog_cards.Parallelism(ranks=True, divides_state=False),
         auto=catalog_cards.AutoChoice(
             preference.contraction_rank, preference.contraction_objection,
             preference.contraction_reason,

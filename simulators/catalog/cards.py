@@ -76,7 +76,8 @@ class Parallelism(msgspec.Struct, frozen=True):
 
     threads: bool = False  # more slots make a wide circuit faster
     resizable: bool = False  # a run reads `RunControl.threads` between passes
-    ranks: bool = False  # runs over MPI ranks, any power of two of them
+    ranks: bool = False  # runs over MPI ranks
+    divides_state: bool = True  # among a power of two of them; else each has the whole state
 
 
 class Package(msgspec.Struct, frozen=True):
@@ -147,6 +148,12 @@ class EngineCard(msgspec.Struct, frozen=True):
     def install_hint(self) -> str:
         """ "" if the engine can be used here, else the install command."""
         return "" if _installed(self.package.modules) else self.package.install
+
+    def ranks_used(self, num_qubits: int, ranks: int) -> int:
+        """Return the number of the given ranks that run a circuit."""
+        if not self.parallel.ranks:
+            return 1
+        return costs.ranks_used(num_qubits, ranks) if self.parallel.divides_state else ranks
 
     def effective_profile(self, profile: Profile, outputs: tuple[str, ...]) -> Profile:
         """Profile of the part of a program that it runs."""

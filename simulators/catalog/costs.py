@@ -42,6 +42,7 @@ _NOISE_SHOT_S = 100e-9  # a shot of a trajectory, without its gates
 _EXCHANGE_S = 1e-9  # one byte sent to another rank and one received
 _EXCHANGE_GATES = 100  # gates between two exchanges of one qubit
 _TRIED = 24  # memory of a matrix product state relative to its tensors in a trial
+_SHARED_BOND = 32  # splits of smaller bonds are not shared by ranks
 _TRIED_S = 0.25e-9  # an operation of its trial, in double precision
 
 
@@ -288,23 +289,27 @@ class MpsCost(msgspec.Struct, frozen=True):
 
     def seconds(self, profile: Profile, ask: CostQuery, _slots: int) -> float:
         """Expected time: gates of more than one qubit split tensors; a shot walks all of them. With
-        noise, as many circuits as trajectories need. Ranks share all of it."""
+        noise, as many circuits as trajectories need. Ranks share splits of wide bonds, histories
+        beyond the first, trajectories that differ, and walks."""
         bond = self._bond(profile, ask)
         gates = profile.gates_2q + profile.gates_many
         split = 100.0 * float(bond) ** 3 * self.flop_s
         walks = (ask.shots + ask.strings) * profile.num_qubits * bond * bond * self.flop_s
+        walks /= ask.ranks
+        ranks = ask.ranks if bond >= _SHARED_BOND else 1
         if profile.trial is not None and profile.trial.done and profile.noise is None:
-            return (profile.trial.operations * _TRIED_S + walks) / ask.ranks
+            return profile.trial.operations * _TRIED_S / ranks + walks
+        if profile.noise is None and profile.mid_circuit:  # a state for each history of outcomes
+            outcomes = min(20, profile.measurements + profile.resets)
+            histories = min(max(1, ask.shots), 2.0**outcomes) / 2
+            return gates * (self.gate_s + split) * (histories / ask.ranks + 1) + walks
         if profile.noise is None:
-            each = gates * (self.gate_s + split)
-            if profile.mid_circuit:  # a state for each history of outcomes
-                outcomes = min(20, profile.measurements + profile.resets)
-                each *= min(max(1, ask.shots), 2.0**outcomes) / 2 + 1
-            return (each + walks) / ask.ranks
+            return gates * (self.gate_s + split / ranks) + walks
         each = gates * (self.trajectory_gate_s + split)
         each += profile.num_qubits * self.trajectory_qubit_s
-        work = trajectory_work(profile.noise, ask.shots) * each + walks
-        return self.noisy_call_s + work / ask.ranks
+        work = trajectory_work(profile.noise, ask.shots)
+        work = min(1.0, work) + max(0.0, work - 1.0) / ask.ranks
+        return self.noisy_call_s + work * each + walks
 
     def _bond(self, profile: Profile, ask: CostQuery) -> int:
         max_bond = ask.bond or self.bond

@@ -261,12 +261,20 @@ class SplitLimits(NamedTuple):
 
 Split = tuple[list[Tensor], list[Values], float]
 """Tensors of a block's sites, the values between them, and the share of the weight kept."""
-Share = Callable[
-    [Sequence[float], Callable[[int], tuple[Sequence[NDArray[Any]], list[float]]]],
-    list[tuple[Sequence[NDArray[Any]], list[float]]],
-]
-"""Division of work among processes: see `simulators.tensornetwork.ranks.Ranks.shared`."""
 _AT_ONCE = 256
+LEAST_SHARED = 2e6  # `_operations` of a layer, about 1 ms: less is sooner done than sent
+
+
+class Share(NamedTuple):
+    """Processes that divide work: `simulators.tensornetwork.ranks.Ranks.shared`. `alike`: equal
+    splits have equal factors in all of them, so that a little work may be done in each."""
+
+    size: int
+    alike: bool
+    work: Callable[
+        [Sequence[float], Callable[[int], tuple[Sequence[NDArray[Any]], list[float]]]],
+        list[tuple[Sequence[NDArray[Any]], list[float]]],
+    ]
 
 
 def split_all(
@@ -278,6 +286,9 @@ def split_all(
     """Apply gates on disjoint blocks, or on blocks of different states. Small pairs of equal
     shapes are split in one call; the result of a block does not depend on the others."""
     groups: dict[object, list[int]] = {}
+    if share is not None and share.alike and sum(map(_operations, products)) < LEAST_SHARED:
+        share = None
+    pieces = 1 if share is None else share.size
     for number, (tensors, weights, _) in enumerate(products):
         shapes = (
             (tensors[0].shape, tensors[1].shape, weights.shape) if len(tensors) == 2 else number
@@ -288,7 +299,7 @@ def split_all(
         tensors = products[numbers[0]].tensors
         small = 2 * min(tensors[0].shape[0], tensors[-1].shape[2]) <= TOGETHER
         alike = small and (limits.rounded or len(numbers) > 1)
-        step = _AT_ONCE if small else 1
+        step = min(_AT_ONCE, -(-len(numbers) // pieces)) if small else 1
         batches += [(numbers[at : at + step], alike) for at in range(0, len(numbers), step)]
 
     def split(batch: int) -> list[Split]:
@@ -312,7 +323,7 @@ def split_all(
         return flat, [kept for _, _, kept in splits]
 
     costs = [sum(map(_operations, (products[k] for k in numbers))) for numbers, _ in batches]
-    for (numbers, _), (flat, kept) in zip(batches, share(costs, arrays), strict=True):
+    for (numbers, _), (flat, kept) in zip(batches, share.work(costs, arrays), strict=True):
         rest = iter(flat)
         for number, one in zip(numbers, kept, strict=True):
             count = len(products[number].tensors)

@@ -7,7 +7,9 @@ the next collective call of each rank is `agree`.
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,19 +21,21 @@ from simulators.errors import EngineError, OutOfMemory, Stopped
 _TAG = 17  # of the message
 _STOPPED, _SENT, _FAILED = 1, 1 << 20, 1 << 40  # sums over at most 2**20 ranks
 _NO_MEMORY = "a worker with more memory, or fewer ranks on each node"
+_PIECE = 1 << 28  # values of one message: MPI counts them in an int
 
 Arrays = Sequence[NDArray[Any]]
 T = TypeVar("T")
 
 
 class Ranks:
-    """Ranks of a communicator during one run; None: one process."""
+    """Ranks of a communicator during one run; None: one process. `alike`: see `are_alike`."""
 
-    def __init__(self, control: RunControl, comm: Any) -> None:
+    def __init__(self, control: RunControl, comm: Any, *, alike: bool = True) -> None:
         self._control, self._comm = control, comm
         self.rank: int = 0 if comm is None else comm.Get_rank()
         self.size: int = 1 if comm is None else comm.Get_size()
         self.control = control if comm is None else _PollingControl(self)
+        self.alike = alike
         self._received = False  # the message of the first rank; in that rank: it was sent
 
     def poll(self) -> None:
@@ -88,16 +92,18 @@ class Ranks:
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
     def summed(self, array: NDArray[Any], fill: Callable[[], None]) -> None:
-        """Have each rank fill its share of an array of zeros; then all ranks have all of it."""
+        """Have each rank fill its share of an array of zeros, which is contiguous; then all ranks
+        have all of it."""
         self.run(fill)
         if self._comm is not None:
-            total = np.empty_like(array)
-            self._comm.Allreduce(array, total)
-            array[...] = total
+            for piece in _pieces(array):
+                total = np.empty_like(piece)
+                self._comm.Allreduce(piece, total)
+                piece[...] = total
 
-    def values(self, value: float) -> list[float]:
+    def values(self, value: T) -> list[T]:
         """Value of each rank, in all of them."""
-        values: list[float] = [value] if self._comm is None else self._comm.allgather(value)
+        values: list[T] = [value] if self._comm is None else self._comm.allgather(value)
         return values
 
     def shared(
@@ -136,7 +142,8 @@ class Ranks:
         for dtype in sorted({dtype for dtype, _ in flat}):
             same = [array for array, form in zip(results, flat, strict=True) if form[0] == dtype]
             buffer = np.concatenate([array.ravel() for array in same])
-            self._comm.Bcast(buffer, owner)
+            for piece in _pieces(buffer):
+                self._comm.Bcast(piece, owner)
             if owner != self.rank:
                 ends = np.cumsum([array.size for array in same])
                 for array, part in zip(same, np.split(buffer, ends[:-1]), strict=True):
@@ -148,11 +155,29 @@ class Ranks:
         self._received = True
 
 
+def are_alike(comm: Any) -> bool:
+    """Return whether all ranks have equal processors, so that equal computations give equal bits. A
+    collective call."""
+    return len(set(comm.allgather((platform.machine(), _processor())))) == 1
+
+
+def _processor() -> str:
+    """Model and features of the processor: proc(5)."""
+    names = ("model name", "flags", "CPU part", "Features")
+    lines = Path("/proc/cpuinfo").read_text().partition("\n\n")[0].splitlines()
+    return "\n".join(line for line in lines if line.partition("\t")[0] in names)
+
+
 _Form = tuple[str, tuple[int, ...]]
 
 
 def _form(array: NDArray[Any]) -> _Form:
     return array.dtype.str, array.shape
+
+
+def _pieces(array: NDArray[Any]) -> list[NDArray[Any]]:
+    flat = array.reshape(-1)
+    return [flat[at : at + _PIECE] for at in range(0, flat.size, _PIECE)]
 
 
 class _PollingControl(RunControl):

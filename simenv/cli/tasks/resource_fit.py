@@ -13,12 +13,13 @@ import msgspec
 
 from simenv.errors import InfeasibleError, OptionError
 from simenv.model import PoolSpec, TaskOptions
+from simenv.model.task_rules import MAX_RANKS
 from simenv.scheduler.core import ClusterLimits
 from simenv.scheduler.routing import engine_choice
 from simenv.scheduler.routing.engine_support import cost_query
 from simenv.text import size
 from simulators import catalog
-from simulators.catalog.costs import BASE_BYTES, ranks_used
+from simulators.catalog.costs import BASE_BYTES
 
 if TYPE_CHECKING:
     from simenv.worker.mpirun import RankInfo
@@ -55,7 +56,7 @@ def fitting(profile: Profile, terms: TaskOptions, rank_infos: Sequence[RankInfo]
     card = catalog.card(result.engine)
     assert card is not None
     profile = card.effective_profile(profile, terms.outputs)
-    ranks = ranks_used(profile.num_qubits, len(rank_infos)) if card.parallel.ranks else 1
+    ranks = card.ranks_used(profile.num_qubits, len(rank_infos))
     used = rank_infos[:ranks]
     share = min(_shares(used).values())
     required_bytes = card.costs.least_memory_bytes(profile, cost_query(card, terms, ranks=ranks))
@@ -117,7 +118,7 @@ def _too_wide_error(
 
 def _remedy(card: EngineCard, profile: Profile, terms: TaskOptions, ranks: int, share: int) -> str:
     num_ranks = 2 * ranks
-    while card.parallel.ranks and num_ranks <= ranks_used(profile.num_qubits, 2**20):
+    while num_ranks <= card.ranks_used(profile.num_qubits, MAX_RANKS):
         required_bytes = card.costs.least_memory_bytes(
             profile, cost_query(card, terms, ranks=num_ranks)
         )

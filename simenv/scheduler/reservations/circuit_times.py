@@ -25,7 +25,7 @@ from simenv import model
 from simenv.model.views import DeviceInfo, base_of, device_time_ns
 from simenv.scheduler.core import HARDWARE, Estimator, Route, expected_ns, model_us
 from simulators import catalog
-from simulators.catalog.costs import CostQuery, ranks_used
+from simulators.catalog.costs import CostQuery
 from simulators.circuit.analysis.profile import NoiseProfile, Profile
 
 _READOUT = "measure"
@@ -326,8 +326,9 @@ def _card(pool: model.PoolSpec, qubits: int) -> catalog.EngineCard:
 
 def _ideal_ns(pool: model.PoolSpec, work: model.Workload) -> float:
     profile = profile_of(work)
-    query = CostQuery(shots=work.shots, ranks=ranks_used(profile.num_qubits, pool.ranks))
-    return max(1.0, 1e9 * _card(pool, profile.num_qubits).costs.seconds(profile, query, 1))
+    card = _card(pool, profile.num_qubits)
+    query = CostQuery(shots=work.shots, ranks=card.ranks_used(profile.num_qubits, pool.ranks))
+    return max(1.0, 1e9 * card.costs.seconds(profile, query, 1))
 
 
 def _noisy_ns(pool: model.PoolSpec, figures: DeviceFigures, work: model.Workload) -> float:

@@ -86,8 +86,8 @@ def _on_one_rank(query: RankQuery) -> RankFit | None:
 def _in_gang(query: RankQuery) -> RankFit | SimenvError:
     """Return the fit in a pool whose workers have several ranks, or the objection."""
     card, pool, wanted = query.card, query.pool, query.terms.ranks
-    used = power(pool.ranks)
-    if wanted and power(wanted) != used:
+    used = power(pool.ranks) if card.parallel.divides_state else pool.ranks
+    if wanted and power(wanted) != power(pool.ranks):
         text = f"{wanted} ranks were asked for, and workers of pool {pool.name!r} have {pool.ranks}"
         return InfeasibleError(text, hint="ask for no pool, or for no number of ranks")
     max_bytes = pool.memory_bytes or slot_bytes(pool, query.limits, pool.ranks)
@@ -204,7 +204,11 @@ def _too_wide_error(query: RankQuery) -> InfeasibleError:
     required_text = f"{size(_min_bytes(query, 1))} ({program_text})"
     limit = f"a worker here has {size(one_rank_bytes(pool, limits))}"
     if card.method == "clifford" or card.dense_qubits:
-        hint = ELSEWHERE
+        hint, several = ELSEWHERE, max(pool.ranks, power(terms.ranks))
+        if several > 1:  # each has the whole state
+            bound = pool.memory_bytes or slot_bytes(pool, limits, several)
+            limit = f"each of {several} ranks here has {size(bound)}"
+            hint = f"fewer ranks have more memory each; {hint}"
         return InfeasibleError(f"engine {card.name!r} needs {required_text}; {limit}", hint=hint)
     max_ranks = power(min(limits.max_ranks, most_ranks(pool, limits)))
     if card.parallel.ranks and pool.ranks > 1:

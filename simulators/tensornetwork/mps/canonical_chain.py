@@ -290,7 +290,9 @@ def evolve(
 ) -> MatrixProductState:
     """State after all gates, in all ranks; measurements are ignored. Raises TruncatedState,
     OutOfMemory. `order`: site of each qubit, see `profiler`."""
-    share = None if ranks.size == 1 else ranks.shared
+    share = None
+    if ranks.size > 1:
+        share = right_canonical.Share(ranks.size, ranks.alike, ranks.shared)
     sites = site_order(circuit.num_qubits, order)
     blocks = right_canonical.gate_blocks(circuit, params, sites)
     chain = right_canonical.RightCanonicalChain(

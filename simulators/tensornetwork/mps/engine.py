@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -24,7 +25,7 @@ from simulators.errors import TooManyBranches, TooManySteps
 from simulators.execution import outputs, requests, sampling
 from simulators.tensornetwork.mps import canonical_chain
 from simulators.tensornetwork.mps.trajectories import NoisyChainPlan, run_noisy
-from simulators.tensornetwork.ranks import Ranks
+from simulators.tensornetwork.ranks import Ranks, are_alike
 
 CARD = builtin_card("mps")
 _BITS_AT_ONCE = 1 << 24
@@ -35,6 +36,7 @@ _BITS_AT_ONCE = 1 << 24
 # with the same outcomes so far share a state. Outcomes are drawn by the seed contract (draw 1 +
 # operation), so they are those of the statevector engine, up to rounding.
 
+_DEALT = 4  # histories of each rank, with which it begins
 CERTAIN = {"double": 1e-15, "single": 1e-9}  # less probable outcomes never occur
 
 Shots = NDArray[np.int64]
@@ -63,41 +65,26 @@ class OutcomeHistory(msgspec.Struct, gc=False):
 class Histories:
     """Histories of the outcomes of one binding."""
 
-    def __init__(self, run: requests.BindingRun, layout: MeasurementLayout) -> None:
+    def __init__(self, run: requests.BindingRun, layout: MeasurementLayout, ranks: Ranks) -> None:
         self._steps = _steps(run.circuit, run.params, layout)
         self._expressions = expressions_of(run.circuit) if run.circuit.conditions_data else ()
         self._certain = CERTAIN[run.options.precision]
         self._options, self._control = run.options, run.control
+        self._ranks = ranks
         self._executed = 0
         self.count = 0  # finished histories
 
     def walk(
         self, empty: canonical_chain.CanonicalChain, shots: Shots, key: outputs.SeedKey | None
     ) -> Iterator[OutcomeHistory]:
-        """Histories of these shots; without a key all histories, with their weights. Raises
-        TooManyBranches and TooManySteps."""
+        """Histories of these shots; without a key all histories, with their weights. Over ranks:
+        those of this one. Raises TooManyBranches, and TooManySteps of one rank."""
         node = canonical_chain.ChainNode(empty.copy())
-        waiting = [OutcomeHistory(node, 0, shots)]
+        waiting = self._dealt(OutcomeHistory(node, 0, shots), key)
         while waiting:
             history = waiting.pop()
             while history.at < len(self._steps):
-                self._control.check()
-                step = self._steps[history.at]
-                history.at += 1
-                self._executed += 1
-                if self._executed > self._options.max_steps:
-                    text = f"more than {self._options.max_steps} operations in all histories"
-                    raise TooManySteps(text, hint="raise max_steps or take fewer shots")
-                code = step.operation.code
-                if step.gate is not None:
-                    history.node.fusion.take(step.operation.qubits, step.gate)
-                elif code == IF:
-                    if not self._expressions[step.expression].evaluate(history.record):
-                        history.at = step.jump
-                elif code == ELSE:
-                    history.at = step.jump
-                elif code in (MEASURE, RESET):
-                    waiting += self._split(step.operation, history, key)
+                waiting += self._advance(history, key)
             self.count += 1
             if key is None and self.count > self._options.max_branches:
                 raise TooManyBranches(
@@ -107,6 +94,45 @@ class Histories:
                     " which merges equal states",
                 )
             yield history
+
+    def _dealt(self, root: OutcomeHistory, key: outputs.SeedKey | None) -> list[OutcomeHistory]:
+        """Histories from which this rank goes on: all ranks follow the first ones, level by level,
+        until there are a few for each."""
+        level = [root]
+        while self._ranks.size > 1 and len(level) < _DEALT * self._ranks.size:
+            following = []
+            for history in level:
+                others: list[OutcomeHistory] = []
+                while history.at < len(self._steps) and not others:
+                    others = self._advance(history, key)
+                following += [history, *others]
+            if len(following) == len(level):  # all have ended
+                break
+            level = following
+        return level[self._ranks.rank :: self._ranks.size]
+
+    def _advance(
+        self, history: OutcomeHistory, key: outputs.SeedKey | None
+    ) -> list[OutcomeHistory]:
+        """Execute one step of a history; return the history of another outcome, if one occurs."""
+        self._control.check()
+        step = self._steps[history.at]
+        history.at += 1
+        self._executed += 1
+        if self._executed > self._options.max_steps:
+            text = f"more than {self._options.max_steps} operations in all histories"
+            raise TooManySteps(text, hint="raise max_steps or take fewer shots")
+        code = step.operation.code
+        if step.gate is not None:
+            history.node.fusion.take(step.operation.qubits, step.gate)
+        elif code == IF:
+            if not self._expressions[step.expression].evaluate(history.record):
+                history.at = step.jump
+        elif code == ELSE:
+            history.at = step.jump
+        elif code in (MEASURE, RESET):
+            return self._split(step.operation, history, key)
+        return []
 
     def _split(
         self, operation: Operation, history: OutcomeHistory, key: outputs.SeedKey | None
@@ -188,24 +214,22 @@ class DynamicMpsState(outputs.FinalState):
         self._run = replace(run, control=self._control)
         self._limits = canonical_chain.ChainLimits.of(run.options)
         self._empty = self._limits.empty(self.num_qubits, layouts.order)
-        self._bond = 1
+        self._bond, self._count = 1, 0
 
     def _ended(
         self, layout: MeasurementLayout, shots: int = 0, key: outputs.SeedKey | None = None
     ) -> Iterator[tuple[OutcomeHistory, MatrixProductState]]:
-        """Histories with their final states, of this rank's share of the shots; see
-        `Histories.walk`."""
-        histories = Histories(self._run, layout)
+        """Histories of this rank with their final states; see `Histories.walk`."""
+        histories = Histories(self._run, layout, self._ranks)
         self.truncation = 0.0
-        own = np.arange(shots)[self._ranks.part(shots)]
-        for history in histories.walk(self._empty, own, key):
+        for history in histories.walk(self._empty, np.arange(shots), key):
             state = history.node.state()
             self._limits.check_weight(state.truncation)
             self._bond = max(self._bond, state.bond)
             share = history.weight if key is None else history.shots.size / shots
             self.truncation += share * state.truncation
             yield history, state
-        self.remark = f"bond {self._bond}, {histories.count} branches"
+        self._count = histories.count
 
     def sample(self, shots: int, key: outputs.SeedKey) -> Iterator[outputs.Batch]:
         """Sample as `FinalState.sample`, in the order of the shots."""
@@ -222,25 +246,42 @@ class DynamicMpsState(outputs.FinalState):
                     records[batch] = before | sampling.select_bits(bits, layout.source)
 
         self._ranks.summed(records, fill)
-        self.truncation = sum(self._ranks.values(self.truncation))
+        self._report()
         yield records, None
 
     def probabilities(self) -> sampling.Distribution:
         layout = self._layouts.clbits
         source = layout.source if layout.measures else None
-        records, probs = [], []
-        for history, state in self._ended(layout):
-            result, shares = sampling.distribution(state.state(), source)
-            before = _without(history.record, layout)
-            records.append(result | before if source is not None else result)
-            probs.append(history.weight * shares)
-        return sampling.tally(np.concatenate(records), np.concatenate(probs))
+        own: list[sampling.Distribution] = []
+
+        def fill() -> None:
+            for history, state in self._ended(layout):
+                result, shares = sampling.distribution(state.state(), source)
+                before = _without(history.record, layout)
+                result = result | before if source is not None else result
+                own.append((result, history.weight * shares))
+
+        self._ranks.run(fill)
+        self._report()
+        parts = [each for one in self._ranks.values(own) for each in one]
+        return sampling.tally(*map(np.concatenate, zip(*parts, strict=True)))
 
     def expectations(self, strings: outputs.PauliStrings) -> NDArray[np.float64]:
         result = np.zeros(len(strings))
-        for history, state in self._ended(self._layouts.state):
-            result += history.weight * state.means(strings, self._control)
+
+        def fill() -> None:
+            for history, state in self._ended(self._layouts.state):
+                result[...] += history.weight * state.means(strings, self._control)
+
+        self._ranks.summed(result, fill)
+        self._report()
         return result
+
+    def _report(self) -> None:
+        """Set the truncation and the remark, from those of all ranks."""
+        self.truncation = sum(self._ranks.values(self.truncation))
+        bond, count = max(self._ranks.values(self._bond)), sum(self._ranks.values(self._count))
+        self.remark = f"bond {bond}, {count} branches"
 
 
 def _without(record: int, layout: MeasurementLayout) -> NDArray[np.uint64]:
@@ -297,6 +338,15 @@ class SharedChainState(ChainState):
         self._ranks.summed(values, fill)
         return values
 
+    def probabilities(self) -> sampling.Distribution:
+        return self._ranks.run(super().probabilities)
+
+    def statevector(self) -> NDArray[np.complexfloating]:
+        return self._ranks.run(super().statevector)
+
+    def amplitudes(self, bits: NDArray[np.uint8]) -> NDArray[np.complexfloating]:
+        return self._ranks.run(partial(super().amplitudes, bits))
+
 
 class MpsEngine(outputs.EngineBase):
     """Matrix product state engine. Ranks share the splits of each layer, and trajectories, shots
@@ -307,6 +357,7 @@ class MpsEngine(outputs.EngineBase):
     def __init__(self, comm: Any = None) -> None:
         self._comm = comm.Dup() if comm is not None and comm.Get_size() > 1 else None
         self.is_root = self._comm is None or not self._comm.Get_rank()
+        self._alike = self._comm is None or are_alike(self._comm)
 
     def check_stop(self, control: RunControl) -> None:
         """See `EngineBase`; ranks without a stop meet those with it."""
@@ -337,7 +388,7 @@ class MpsEngine(outputs.EngineBase):
         return super().run(plan, circuit, request, options, control)
 
     def final_state(self, run: outputs.BoundRun) -> outputs.FinalState:
-        layouts, ranks = run.layouts, Ranks(run.control, self._comm)
+        layouts, ranks = run.layouts, Ranks(run.control, self._comm, alike=self._alike)
         assert isinstance(layouts, MpsPlan)
         if layouts.clbits.branching or layouts.state.branching:
             return DynamicMpsState(layouts, run, ranks)

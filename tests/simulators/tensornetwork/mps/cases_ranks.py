@@ -10,14 +10,16 @@ from noisy import program
 from noisy_runs import device_noise
 
 from noise_models.channel import Readout
+from simulators.chain import right_canonical
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
 from simulators.engine import EngineResult, PauliSum, Request, RunControl, RunOptions
-from simulators.errors import OutOfMemory, Stopped, TruncatedState
-from simulators.tensornetwork.mps import trajectories
+from simulators.errors import OutOfMemory, Stopped, TooManyBranches, TruncatedState
+from simulators.tensornetwork.mps import engine as mps, trajectories
 from simulators.tensornetwork.mps.engine import MpsEngine
 
 QUBITS = 14
+right_canonical.LEAST_SHARED = 1e4
 
 
 def brickwork(depth: int = 6, num_qubits: int = QUBITS, *, splits: bool = False) -> Circuit:
@@ -78,12 +80,19 @@ def noisy() -> tuple[Circuit, NoiseProgram]:
 
 
 def case_counts_are_those_of_one_process(comm: Any) -> None:
-    for precision in ("double", "single"):
+    known = mps.are_alike
+    for precision, alike in (("double", True), ("single", True), ("double", False)):
+        mps.are_alike = known if alike else _different
         pair = both(comm, brickwork(), Request(300, 5, ("counts", "memory")), precision=precision)
         if pair is not None:
             one, many = pair
             assert (one.outcomes, one.counts) == (many.outcomes, many.counts)
             assert (one.memory, one.remark) == (many.memory, many.remark)
+
+
+def _different(comm: Any) -> bool:  # noqa: ARG001
+    """What ranks on different processors find."""
+    return False
 
 
 def case_counts_of_a_truncated_state_are_those_of_one_process(comm: Any) -> None:
@@ -111,11 +120,40 @@ def case_values_are_those_of_one_process(comm: Any) -> None:
 
 
 def case_dynamic_circuits_give_the_counts_of_one_process(comm: Any) -> None:
-    pair = both(comm, brickwork(splits=True), Request(301, 5))
-    if pair is not None:
-        one, many = pair
-        assert (one.outcomes, one.counts) == (many.outcomes, many.counts)
-        assert abs(one.truncation - many.truncation) < 1e-12
+    for shots in (1, 301):  # fewer than ranks, too
+        pair = both(comm, brickwork(splits=True), Request(shots, 5))
+        if pair is not None:
+            one, many = pair
+            assert (one.outcomes, one.counts, one.remark) == (
+                many.outcomes,
+                many.counts,
+                many.remark,
+            )
+            assert abs(one.truncation - many.truncation) < 1e-12
+
+
+def case_exact_outputs_of_dynamic_circuits_are_those_of_one_process(comm: Any) -> None:
+    arrays = Arrays(6, 6)
+    for qubit in range(6):
+        arrays.add("ry", [qubit], (), [0.4 + qubit]).add("cx", [qubit, (qubit + 1) % 6])
+        arrays.add("measure", [qubit], [qubit]).add("ry", [qubit], (), [0.9])
+    request = Request(0, 1, ("expectation",), sums(6))
+    values = both(comm, arrays.circuit(), request)
+    pair = both(comm, arrays.circuit(), Request(0, 1, ("probabilities",)))
+    if pair is not None and values is not None:
+        one, many = (np.frombuffer(each.expectations) for each in values)
+        assert np.abs(one - many).max() < 1e-12
+        assert values[0].remark == values[1].remark
+        assert pair[0].probability_outcomes == pair[1].probability_outcomes
+        one, many = (np.frombuffer(each.probabilities) for each in pair)
+        assert np.abs(one - many).max() < 1e-12
+    with pytest.raises(TooManyBranches):
+        run(comm, arrays.circuit(), request, max_branches=2)
+    comm.Barrier()
+
+
+def case_engine_warms_up(comm: Any) -> None:
+    MpsEngine(comm).warm_up()
 
 
 def case_trajectories_are_those_of_one_process(comm: Any) -> None:
