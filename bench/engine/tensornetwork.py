@@ -102,14 +102,23 @@ def run(options: Namespace) -> Report:
     label = f"{RANKS} ranks on {os.cpu_count()} cores, {shared.remark}"
     report.at_most("slices_cpu", shared.cpu_s / one.cpu_s, label)
     report.at_most("slices_idle_percent", shared.idle_percent, label)
-    for kind in ("chain", "trajectories"):
-        one, shared = run_over(1, kind), run_over(CHAIN_RANKS, kind)
-        if one.value != shared.value:
-            raise SystemExit(f"{kind}: {CHAIN_RANKS} ranks have other counts than one")
-        label = f"brickwork, {NOISY_QUBITS} qubits, {kind}: {one.remark}"
-        share = max(shared.wall_s) / max(one.wall_s)
-        report.at_most(f"{kind}_ranks", share, f"{label}; {max(one.wall_s):.1f} s in one rank")
+    for kind in ("chain", "narrow", "trajectories"):
+        _over_ranks(report, kind, options.rounds)
     return report
+
+
+def _over_ranks(report: Report, kind: str, rounds: int) -> None:
+    """Measure a chain over ranks, in turn with one rank."""
+    walls: tuple[list[float], list[float]] = [], []
+    for _ in range(rounds):
+        runs = [run_over(ranks, kind) for ranks in (1, CHAIN_RANKS)]
+        if runs[0].value != runs[1].value:
+            raise SystemExit(f"{kind}: {CHAIN_RANKS} ranks have other counts than one")
+        for wall_s, each in zip(walls, runs, strict=True):
+            wall_s.append(max(each.wall_s))
+    one_s, shared_s = map(statistics.median, walls)
+    label = f"brickwork, {kind}: {runs[0].remark}; {one_s:.2f} s in one rank"
+    report.at_most(f"{kind}_ranks", shared_s / one_s, label)
 
 
 def cases(seed: int) -> Iterator[Case]:

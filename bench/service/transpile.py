@@ -6,18 +6,17 @@ in both directions. Rounds alternate; figures are medians of the rounds' ratios,
 CPU time. Circuits must be equal, layouts included.
 
 One process does not use one core. Qiskit's routing starts a thread for each core, and two thirds of
-the CPU time are spent in it; `one_thread` is the same process with RAYON_NUM_THREADS=1. So the CPU
-time of `qiskit`, divided by the cores, is a lower bound of the time of any division over them,
-whatever is cut from the client and the service: `bound_share` is this bound in shares of the wall
-time of `qiskit`.
+the CPU time are spent in it; `one_thread` is the same process with RAYON_NUM_THREADS=1. The lesser
+CPU time of the two, divided by the cores, is what an even division without any cost of its own
+would take; it is printed.
 
 `replayed` predicts the wall time on a number of cores from the CPU times of the processes: cores
 are shared equally by the processes that have work, each of which uses at most one. What other
 processes of the machine used meanwhile is subtracted from the cores. It ignores caches, waits and
-messages. `model_error` is its error for the time that was measured here; `third_core_share` is its
-result for one core more, when client and service need none of the workers' cores, in shares of
-`qiskit` as measured. That process would be faster on one core more, too: the table has its least
-time, if its threads shared the work evenly.
+messages. `model_error` is its error for the time that was measured here. The table has its result
+for one core more, when client and service need none of the workers' cores, in shares of `qiskit` as
+measured. That process would be faster on one core more, too: the table has its least time, if its
+threads shared the work evenly.
 """
 
 from __future__ import annotations
@@ -45,7 +44,6 @@ from simenv.transpiler.qpy import write_qpy
 from simenv.transpiler.transpiler import target_of
 
 CIRCUITS, DEVICE, LEVEL, WORKERS = 200, "sherbrooke", 2, 2
-MOST_OTHERS = 0.3  # cores that other processes may use
 OPTIONS = (rounds(5, quick=2),)
 
 
@@ -167,9 +165,10 @@ def _report_times(
         ("wall_share", "wall time", ours / default),
         ("one_thread_share", "wall time, one process with one thread", ours / walls["one_thread"]),
         ("cpu_share", "CPU time of the client and the busier worker", busiest / cpus),
-        ("bound_share", f"lower bound: its own CPU time on {cores} cores", cpus / cores / default),
     ):
         report.at_most(key, float(np.median(ratios)), label)
+    least = np.minimum(cpus, [each.cpu_s for each in costs["one_thread"]]) / cores / default
+    print(f"even division of one process's CPU time over {cores} cores: {np.median(least):.3f}")
 
 
 def _report_replay(
@@ -201,11 +200,6 @@ def _report_replay(
     print(f"cores that other processes used: {peer.others:.2f} and {others:.2f}\n")
     error = abs(shares[cores, WORKERS] * peer.wall_s / measured - 1.0)
     report.at_most("model_error", error, "error of the replay for the workers on these cores")
-    label = f"replayed with {cores + 1} cores, of one process measured on {cores}"
-    if max(peer.others, others) > MOST_OTHERS:  # its wall time would be that of a slower machine
-        report.not_measured("third_core_share", label, "other processes used the cores")
-    else:
-        report.at_most("third_core_share", shares[cores + 1, WORKERS], label)
 
 
 def replayed(

@@ -90,7 +90,7 @@ def case_counts_are_those_of_one_process(comm: Any) -> None:
             assert (one.memory, one.remark) == (many.memory, many.remark)
 
 
-def _different(comm: Any) -> bool:  # noqa: ARG001
+def _different(comm: Any) -> bool:
     """What ranks on different processors find."""
     return False
 
