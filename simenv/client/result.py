@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import time
 from typing import TYPE_CHECKING, Any
@@ -37,7 +37,8 @@ _IDEAL = DeviceRecord("", "")
 
 class Result(msgspec.Struct, eq=False, gc=False):
     """The result of one task, or of one binding of it: row `row` of the decoded result. Raises
-    OptionError when an output is read that was not requested in `outputs`."""
+    OptionError when an output is read that was not requested in `outputs`. A subclass whose fields
+    may close a reference cycle needs `gc=True`; its copies are of this class."""
 
     _decoded: DecodedResult
     _provenance_source: ProvenanceSource
@@ -356,6 +357,19 @@ class Result(msgspec.Struct, eq=False, gc=False):
         service. Raises StoreError if the result file cannot be read."""
         provenance = msgspec.structs.replace(self._provenance, task=self.task)
         return _restored, (self._decoded.extract(self._row), provenance)
+
+    def __copy__(self) -> Result:
+        restore, state = self.__reduce__()
+        return restore(*state)
+
+    def __rich_repr__(self) -> Iterator[Any]:
+        yield self.task
+        yield "num_qubits", self.num_qubits
+        yield "shots", self.shots, 0
+        yield "engine", self.engine
+        yield "run_s", self.timing.run_s
+        yield "worker", self.worker
+        yield "warnings", self.warnings, ()
 
     def __repr__(self) -> str:
         return (
