@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from operator import attrgetter
 from pathlib import Path
 from time import time
 from typing import TYPE_CHECKING, Any
@@ -362,14 +363,9 @@ class Result(msgspec.Struct, eq=False, gc=False):
         restore, state = self.__reduce__()
         return restore(*state)
 
-    def __rich_repr__(self) -> Iterator[Any]:
-        yield self.task
-        yield "num_qubits", self.num_qubits
-        yield "shots", self.shots, 0
-        yield "engine", self.engine
-        yield "run_s", self.timing.run_s
-        yield "worker", self.worker
-        yield "warnings", self.warnings, ()
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        shown = ("task", "num_qubits", "shots", "engine", "timing.run_s", "worker", "warnings")
+        return [(name, attrgetter(name)(self)) for name in shown]
 
     def __repr__(self) -> str:
         return (

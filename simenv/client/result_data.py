@@ -380,7 +380,7 @@ class DecodedResult(msgspec.Struct, eq=False, gc=False):
         array is both in the message and in the file."""
         filed: set[str] = set()
         for array in data.file.arrays if data.file is not None else ():
-            if array.field in filed or getattr(data, array.field, b""):
+            if array.field in filed or getattr(data, array.field, None):
                 raise ProtocolError(f"result of task {task} has the array {array.field} twice")
             filed.add(array.field)
         outcomes, counts, possible, probs, state, estimates, slopes, memory, _, chosen = _sizes(

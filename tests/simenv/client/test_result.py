@@ -250,8 +250,8 @@ def test_repr_shows_task_size_engine_and_worker() -> None:
 
 def test_rich_shows_what_repr_shows() -> None:
     assert pretty_repr([result()], max_width=200) == (
-        "[Result('t-8k2f', num_qubits=2, shots=1024, engine='statevector', run_s=0.004,"
-        " worker='main-0')]"
+        "[Result(task='t-8k2f', num_qubits=2, shots=1024, engine='statevector',"
+        " timing.run_s=0.004, worker='main-0', warnings=())]"
     )
 
 
