@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Callable
+from operator import attrgetter
 from pathlib import Path
 from time import time
 from typing import TYPE_CHECKING, Any
@@ -37,7 +38,8 @@ _IDEAL = DeviceRecord("", "")
 
 class Result(msgspec.Struct, eq=False, gc=False):
     """The result of one task, or of one binding of it: row `row` of the decoded result. Raises
-    OptionError when an output is read that was not requested in `outputs`."""
+    OptionError when an output is read that was not requested in `outputs`. A subclass whose fields
+    may close a reference cycle needs `gc=True`; its copies are of this class."""
 
     _decoded: DecodedResult
     _provenance_source: ProvenanceSource
@@ -356,6 +358,14 @@ class Result(msgspec.Struct, eq=False, gc=False):
         service. Raises StoreError if the result file cannot be read."""
         provenance = msgspec.structs.replace(self._provenance, task=self.task)
         return _restored, (self._decoded.extract(self._row), provenance)
+
+    def __copy__(self) -> Result:
+        restore, state = self.__reduce__()
+        return restore(*state)
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        shown = ("task", "num_qubits", "shots", "engine", "timing.run_s", "worker", "warnings")
+        return [(name, attrgetter(name)(self)) for name in shown]
 
     def __repr__(self) -> str:
         return (

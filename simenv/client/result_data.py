@@ -46,14 +46,13 @@ if TYPE_CHECKING:
 SHAPES_KEPT = 16
 STRINGS_KEPT = 8_192  # for each shape: 1 MB at most for the usual widths
 TABLE_BITS = 6  # up to this width all strings of a shape are made at once, in a list
-LIST_BITS = 12  # the same for results of many outcomes: 250 kB at most
+LIST_BITS = 12  # the same for results of many outcomes, after as many as the list has strings
 MANY_BYTES = 4 * 64  # of their counts
 SETS_KEPT = 256  # cached sets of outcomes for each shape of at most TABLE_BITS
 
 Registers = tuple[tuple[str, int], ...]
 PackedBits = bytes | memoryview
 
-_REGISTERS: dict[Registers, Registers] = {}  # shared by results: fewer objects for the collector
 _CASTS: dict[int, Literal["H", "I", "Q"]] = {2: "H", 4: "I", 8: "Q"}
 
 
@@ -62,7 +61,7 @@ def counts(
 ) -> dict[str, int]:
     """Return counts by bitstring; `packed_counts`: uint32, one for each row."""
     if len(packed_counts) >= MANY_BYTES:
-        table = _table(registers)
+        table = _strings(tuple([size for _, size in registers])).table(len(packed_counts) // 4)
         if table:
             with contextlib.suppress(IndexError):  # an outcome beyond the clbits
                 return _many_counts(table, rows, width, packed_counts)
@@ -73,11 +72,16 @@ def counts(
 def _many_counts(
     table: list[str], rows: PackedBits, width: int, packed_counts: PackedBits
 ) -> dict[str, int]:
+    if len(rows) * 4 != len(packed_counts) * width:  # the compiled code reads without limits
+        raise ProtocolError(
+            f"a result has {len(packed_counts)} bytes of counts for {len(rows)} bytes of outcomes"
+            f" of {width}"
+        )
     packer = native.CHOICE.packer
     in_memory = isinstance(rows, bytes) and isinstance(packed_counts, bytes)
     if packer is not None and in_memory and 0 < width <= 2 and sys.byteorder == "little":
         return packer.counts_dict(table, rows, width, packed_counts, len(packed_counts) // 4)
-    times = memoryview(packed_counts).cast("I")
+    times = struct.unpack(f"<{len(packed_counts) // 4}I", packed_counts)
     return {table[o]: n for o, n in zip(_outcomes(rows, width), times, strict=True)}
 
 
@@ -118,6 +122,8 @@ class _Strings(dict[int, str]):
         self._width = sum(sizes)
         edges = accumulate(reversed(sizes), initial=0)  # the last register is leftmost
         self._cuts = tuple(pairwise(edges)) if len(sizes) > 1 else ()
+        self._table: list[str] = []
+        self._lookups = 0
 
     def __missing__(self, outcome: int) -> str:
         text = format(outcome, f"0{self._width}b") if self._width else ""
@@ -127,14 +133,23 @@ class _Strings(dict[int, str]):
             self[outcome] = text
         return text
 
+    def table(self, lookups: int) -> list[str]:
+        """Return the strings of all outcomes, by outcome; [] if there are too many, or more than
+        the lookups that were announced so far: making them all would cost more than it saves."""
+        if not self._table and 0 < self._width <= LIST_BITS:
+            self._lookups += lookups
+            if self._lookups >= 1 << self._width:
+                self._table = [self[outcome] for outcome in range(1 << self._width)]
+        return self._table
+
 
 class _OutcomeSets(dict[PackedBits, tuple[str, ...]]):
     """Map from a set of packed outcomes to its bitstrings, for shapes with few outcomes. Such sets
     repeat; one lookup takes half the time of a lookup for each outcome."""
 
-    def __init__(self, strings: _Strings, outcomes: int) -> None:
+    def __init__(self, table: list[str]) -> None:
         super().__init__()
-        self._table = [strings[outcome] for outcome in range(outcomes)]
+        self._table = table
 
     def __missing__(self, rows: PackedBits) -> tuple[str, ...]:
         table = self._table
@@ -157,17 +172,13 @@ def _strings(sizes: tuple[int, ...]) -> _Strings:
 
 @functools.lru_cache(maxsize=SHAPES_KEPT)
 def _outcome_sets(sizes: tuple[int, ...]) -> _OutcomeSets:
-    return _OutcomeSets(_strings(sizes), 1 << sum(sizes))
+    return _OutcomeSets(_strings(sizes).table(1 << sum(sizes)))
 
 
 @functools.lru_cache(maxsize=SHAPES_KEPT)
-def _table(registers: Registers) -> list[str]:
-    """Return the strings of all outcomes of a shape; [] if there are too many."""
-    sizes = tuple([size for _, size in registers])
-    if not 0 < sum(sizes) <= LIST_BITS:
-        return []
-    strings = _Strings(sizes)
-    return [strings[outcome] for outcome in range(1 << sum(sizes))]
+def _shared(registers: Registers) -> Registers:
+    """Return one object for equal registers of many results: fewer objects for the collector."""
+    return registers
 
 
 @functools.lru_cache(maxsize=SHAPES_KEPT)
@@ -358,18 +369,20 @@ class DecodedResult(msgspec.Struct, eq=False, gc=False):
             raise ProtocolError(f"result of task {task} has {data.count} rows")
         if not isinstance(data, AmplitudeResultData):  # made in Python, not decoded
             data = AmplitudeResultData(*msgspec.structs.astuple(data))
-        shared = _REGISTERS.get(data.registers)
-        if shared is not None:
-            msgspec.structs.force_setattr(data, "registers", shared)
-        elif len(_REGISTERS) < SHAPES_KEPT:
-            _REGISTERS[data.registers] = data.registers
+        msgspec.structs.force_setattr(data, "registers", _shared(data.registers))
         decoded = cls(data)
         if not _is_plain(data):
             decoded._cut(data, task)
         return decoded
 
     def _cut(self, data: AmplitudeResultData, task: object) -> None:
-        """Find the parts of the rows. Raises ProtocolError if their lengths do not agree."""
+        """Find the parts of the rows. Raises ProtocolError if their lengths do not agree, or if an
+        array is both in the message and in the file."""
+        filed: set[str] = set()
+        for array in data.file.arrays if data.file is not None else ():
+            if array.field in filed or getattr(data, array.field, None):
+                raise ProtocolError(f"result of task {task} has the array {array.field} twice")
+            filed.add(array.field)
         outcomes, counts, possible, probs, state, estimates, slopes, memory, _, chosen = _sizes(
             data
         )

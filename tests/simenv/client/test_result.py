@@ -18,9 +18,11 @@ import numpy as np
 import pytest
 from busy_circuits import ENDLESS
 from failing import fails
+from rich.pretty import pretty_repr
 from waiting import until
 
 import simenv
+from simenv.client import result_data
 from simenv.client.client import SimenvExecutor
 from simenv.client.connection.task_handle import ResultOrigin, Submission, TaskHandle
 from simenv.client.result import Result
@@ -180,6 +182,55 @@ def test_inconsistent_result_arrays_are_a_protocol_error(changes: dict[str, obje
     fails(ProtocolError, "t-8k2f", result, **changes)
 
 
+def filed(*fields: str) -> ResultFile:
+    """A file whose arrays have the lengths of DATA."""
+    sizes = {"outcomes": 2, "counts": 8, "bit_strings": 4}
+    arrays = [StoredArray(field, "<u1", (1,), 0, sizes[field], 0) for field in fields]
+    return ResultFile("t-1.h5", 64, 0, tuple(arrays))
+
+
+@pytest.mark.parametrize(
+    ("field", "changes"),
+    [
+        ("outcomes", {"file": filed("outcomes"), "outcomes": b"\0"}),
+        ("counts", {"file": filed("outcomes", "counts"), "outcomes": b"", "counts": b"\0" * 400}),
+        ("counts", {"file": filed("outcomes", "counts", "counts"), "outcomes": b"", "counts": b""}),
+        ("bit_strings", {"file": filed("bit_strings", "bit_strings")}),
+    ],
+)
+def test_array_in_the_message_and_in_the_file_is_a_protocol_error(
+    field: str, changes: dict[str, object]
+) -> None:
+    fails(ProtocolError, f"has the array {field} twice", result, **changes)
+
+
+def sampled(name: str, size: int, count: int) -> Result:
+    """A result with `count` distinct outcomes of one register."""
+    width = 1 if size <= 8 else 2
+    rows = np.arange(count, dtype=f"<u{width}").tobytes()
+    packed = struct.pack(f"<{count}I", *[1] * count)
+    return result(registers=((name, size),), outcome_width=width, outcomes=rows, counts=packed)
+
+
+def test_many_counts_share_strings_whatever_the_names_of_registers() -> None:
+    first, second = [list(sampled(f"c{k}", 8, 256).counts) for k in range(2)]
+    assert first == [format(outcome, "08b") for outcome in range(256)]
+    assert all(one is other for one, other in zip(first, second, strict=True))
+
+
+def test_all_strings_of_a_shape_are_made_after_as_many_lookups() -> None:
+    result_data._strings.cache_clear()
+    strings = result_data._strings((11,))
+    made = [(len(sampled(f"c{k}", 11, 512).counts), len(strings)) for k in range(5)]
+    assert made == [(512, 512)] * 3 + [(512, 2048)] * 2
+
+
+def test_results_share_registers_also_after_many_shapes() -> None:
+    for name in ("early", *(f"c{k}" for k in range(40)), "late"):
+        first, second = [sampled(name, 8, 64).registers for _ in range(2)]
+        assert first is second
+
+
 def test_json_has_every_field_and_integers_exact_as_doubles() -> None:
     vector = np.array([1, 0, 0, 1j], "<c16")
     outcome = result(statevector=vector.tobytes(), expectations=struct.pack("<2d", 0.5, 0.0))
@@ -195,6 +246,13 @@ def test_json_has_every_field_and_integers_exact_as_doubles() -> None:
 
 def test_repr_shows_task_size_engine_and_worker() -> None:
     assert repr(result()) == "<Result t-8k2f | 2 qubits, 1024 shots | statevector, 4 ms on main-0>"
+
+
+def test_rich_shows_what_repr_shows() -> None:
+    assert pretty_repr([result()], max_width=200) == (
+        "[Result(task='t-8k2f', num_qubits=2, shots=1024, engine='statevector',"
+        " timing.run_s=0.004, worker='main-0', warnings=())]"
+    )
 
 
 def everything() -> Result:
@@ -231,8 +289,10 @@ def pickled(found: Result) -> Result:
     return again
 
 
-@pytest.mark.parametrize("duplicate", [copy.deepcopy, pickled])
-def test_pickled_result_equals_the_original(duplicate: Callable[[Result], Result]) -> None:
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickled])
+def test_pickled_or_copied_result_equals_the_original(
+    duplicate: Callable[[Result], Result],
+) -> None:
     for original in (everything(), result()):
         outcome = duplicate(original)
         assert outcome.to_dict() == original.to_dict()
@@ -251,6 +311,22 @@ def test_pickles_carry_no_other_binding_and_need_no_service() -> None:
         check=True,
     )
     assert done.stdout.decode().strip() == str(result().counts)
+
+
+class UnreachableService:
+    def provenance(self) -> Provenance:
+        return PROVENANCE
+
+    def receipt(self) -> None:
+        raise ConnectionError("the service is gone")
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickled])
+def test_copies_need_no_service(duplicate: Callable[[Result], Result]) -> None:
+    original = Result(DecodedResult.of(DATA, PROVENANCE.task), UnreachableService())
+    fails(ConnectionError, "is gone", lambda: original.receipt)
+    outcome = duplicate(original)
+    assert (outcome.receipt, outcome.task, outcome.counts) == (None, "t-8k2f", original.counts)
 
 
 def test_results_hold_no_reference_cycle_that_only_the_collector_could_free() -> None:

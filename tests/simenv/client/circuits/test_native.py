@@ -20,7 +20,7 @@ from simenv.client import result_data
 from simenv.client.circuits import native
 from simenv.client.circuits.encoder import pack
 from simenv.client.circuits.text_checks import MAX_OPERANDS
-from simenv.errors import SimenvError
+from simenv.errors import ProtocolError, SimenvError
 from simenv.model import Program
 
 PACKER = native.build()  # fails with a Qiskit whose C interface is not known yet
@@ -328,6 +328,8 @@ def test_compiled_dicts_of_many_counts_equal_those_made_in_python(
     outcomes = np.arange(5, 1 << sum(sizes), 1 + (width == 2), f"<u{width}")
     numbers = 7_000 * outcomes.astype(np.uint32)
     made = []
+    table = result_data._strings(sizes).table(1 << sum(sizes))
+    assert len(table) == (1 << sum(sizes) if sum(sizes) < 13 else 0)
     for packer in (PACKER, None):
         monkeypatch.setattr(native.CHOICE, "packer", packer)
         made.append(result_data.counts(outcomes.tobytes(), width, numbers.tobytes(), registers))
@@ -340,3 +342,13 @@ def test_compiled_dicts_of_many_counts_equal_those_made_in_python(
 def test_compiled_dict_refuses_outcome_that_is_not_in_its_table() -> None:
     with pytest.raises(IndexError):
         PACKER.counts_dict(["0", "1"], bytes((0, 1, 2)), 1, bytes(12), 3)
+
+
+@pytest.mark.parametrize("packer", [PACKER, None])
+@pytest.mark.parametrize(("rows", "width"), [(1, 1), (255, 1), (257, 1), (256, 2), (256, 0)])
+def test_compiled_dict_is_not_made_of_more_counts_than_outcomes(
+    rows: int, width: int, packer: native.NativePacker | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native.CHOICE, "packer", packer)
+    with pytest.raises(ProtocolError, match=f"1024 bytes of counts for {rows} bytes of outcomes"):
+        result_data.counts(bytes(rows), width, bytes(4 * 256), (("c", 8),))
