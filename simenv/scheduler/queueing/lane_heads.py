@@ -328,7 +328,7 @@ def merged(
             work_us += record.cost_us
             units += record.cost_us * record.batch.usage_factor
             record = next(queue, None)
-        waiting -= count
+        waiting = max(1, waiting - count)  # some yielded may not be counted: they ran when it began
         tried.assigned(first, count, units * rate)
         if record is None:
             order.remove(first)

@@ -121,6 +121,14 @@ def test_order_of_waiting_small_tasks_is_that_in_which_they_are_sent() -> None:
     assert [record.number for record in sent(machine)] == foretold
 
 
+def test_order_of_more_tasks_than_are_counted_is_read_to_its_end(machine: CheckedScheduler) -> None:
+    for owner in "ab":
+        submit(machine, owner, 400, 10.0)
+    queue = machine.state.pools["main"].queue
+    queue.count = 10
+    assert len(list(queue.shared())) == 800
+
+
 def test_tasks_that_share_a_message_know_their_own_waits(machine: CheckedScheduler) -> None:
     submit(machine, "busy", 2)
     held = [record for send in machine.assign() for record in send.records]

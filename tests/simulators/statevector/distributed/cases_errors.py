@@ -137,7 +137,7 @@ def case_engine_instance_keeps_no_state_between_runs(comm: Any) -> None:
     engine.close()
 
 
-def case_simulate_accepts_communicator_for_statevector_only(comm: Any) -> None:
+def case_simulate_accepts_communicator_for_engines_over_ranks_only(comm: Any) -> None:
     n = width(comm)
     circuit = measured(crowded(n, 20, 2, n))
     result = simulate(circuit, comm=comm, shots=100, seed=5)
@@ -147,5 +147,5 @@ def case_simulate_accepts_communicator_for_statevector_only(comm: Any) -> None:
         same = same and counts_of(result.row(0)) == counts_of(outcome.row(0))
     assert agree(comm, same)
     with pytest.raises(errors.Unsupported, match=f"{comm.size} were given") as caught:
-        simulate(bell(), comm=comm, engine="mps")
-    assert "statevector" in caught.value.hint
+        simulate(bell(), comm=comm, engine="densitymatrix")
+    assert "statevector, mps" in caught.value.hint
