@@ -126,10 +126,10 @@ class SchedulerState:
         )
 
     @property
-    def heartbeat_interval_s(self) -> float:
-        """Least seconds between two heartbeats of one worker, or of one agent."""
+    def heartbeat_intervals_s(self) -> tuple[float, float]:
+        """Least and most seconds between two heartbeats of one worker, or of one agent."""
         longest_s = self.limits.silent_ns / 1e9 / SILENT_BEATS
-        return min(len(self.workers) / HEARTBEATS_PER_S, longest_s)
+        return min(len(self.workers) / HEARTBEATS_PER_S, longest_s), longest_s
 
     def allocation_ends(self, now_ns: int) -> bool:
         """Return whether the end of the allocation is so near that the service should drain."""

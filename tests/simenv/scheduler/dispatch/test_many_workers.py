@@ -89,12 +89,12 @@ def test_heartbeat_interval_grows_with_workers_up_to_part_of_silence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     state = CheckedScheduler(8, cluster(8)).state
-    assert state.heartbeat_interval_s == pytest.approx(0.008)
-    monkeypatch.setattr(scheduler_state, "HEARTBEATS_PER_S", 1)
     longest_s = state.limits.silent_ns / 1e9 / scheduler_state.SILENT_BEATS
-    assert state.heartbeat_interval_s == min(8.0, longest_s)
+    assert state.heartbeat_intervals_s == (pytest.approx(0.008), longest_s)
+    monkeypatch.setattr(scheduler_state, "HEARTBEATS_PER_S", 1)
+    assert state.heartbeat_intervals_s == (min(8.0, longest_s), longest_s)
     monkeypatch.setattr(scheduler_state, "HEARTBEATS_PER_S", 0.01)
-    assert state.heartbeat_interval_s == longest_s
+    assert state.heartbeat_intervals_s == (longest_s, longest_s)
 
 
 def test_silent_workers_are_found_among_others() -> None:
