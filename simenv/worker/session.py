@@ -187,7 +187,7 @@ class HeartbeatThread:
 
 
 # Results are sent when this time has passed: half of a long chunk, so that the service sends the
-# next one before it ends.
+# next one before it ends, where the tasks are too long for it to have sent one ahead.
 FLUSH_NS = 2_500_000
 FOREVER_S = 3_600.0
 IDLE_S = 1.0

@@ -3,8 +3,9 @@
 import random
 
 import pytest
-from checked_scheduler import SECOND, CheckedScheduler, cluster
+from checked_scheduler import SECOND, CheckedScheduler, cluster, route
 
+from simenv.model import PoolSpec
 from simenv.scheduler.core import AssignTasks
 from simenv.scheduler.dispatch import batching, candidates as orders, dispatcher
 from simenv.scheduler.state import candidates, scheduler_state
@@ -83,6 +84,15 @@ def test_chunks_are_larger_while_tasks_are_in_flight_and_workers_idle() -> None:
         machine.finish(send.records)
     machine.submit(100, cost=10.0)
     assert [len(send.records) for send in machine.assign()] == [31, 31, 31, 7]
+
+
+def test_tasks_of_another_pool_do_not_make_chunks_larger() -> None:
+    specs = PoolSpec("main", min=8, max=8), PoolSpec("big", min=1, max=1)
+    machine = CheckedScheduler(limits=cluster(16), specs=specs)
+    machine.submit(10_000, along=route(3.6e9, pool="big", max_slots=1))
+    machine.assign()
+    machine.submit(8, cost=180.0)
+    assert [len(send.records) for send in machine.assign()] == [2, 2, 2, 2]
 
 
 def test_heartbeat_interval_grows_with_workers_up_to_part_of_silence(
