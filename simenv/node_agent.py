@@ -9,6 +9,7 @@ and no task is charged. Used from one thread.
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import shutil
@@ -59,7 +60,7 @@ class NodeAgent:
         self._asked_to_end = ""  # by the site
         self._announced = False
         self._lease_s = JOIN_S
-        self._least_s = 0.0  # between two heartbeats
+        self._least_s, self._longest_s = 0.0, math.inf  # between two heartbeats
         self._heard_s = time.monotonic()
         self._connection = self._connect(keyfiles.KeyPair(token.public_key, token.secret_key))
 
@@ -81,11 +82,11 @@ class NodeAgent:
         self._connection.close()
         self._connection = self._connect(self._pair)
         process.log_line(f"joined as {self._token.node}")
-        next_beat_s = 0.0
+        sent_s = -math.inf
         while True:
             now_s = time.monotonic()
-            if now_s >= next_beat_s:
-                next_beat_s = now_s + self._interval_s
+            if now_s >= sent_s + self._interval_s:
+                sent_s = now_s
                 self._send(nodes.NodeHeartbeat(self._token.node, self._token.epoch))
             if self._asked_to_end and not self._announced:
                 self._announced = True
@@ -106,7 +107,7 @@ class NodeAgent:
     @property
     def _interval_s(self) -> float:
         """Seconds between two heartbeats."""
-        return max(BEAT_S, self._lease_s / BEATS, self._least_s)
+        return max(BEAT_S, min(max(self._lease_s / BEATS, self._least_s), self._longest_s))
 
     def _join(self) -> nodes.NodeAccepted | None:
         """Present the token; None if the service does not accept it."""
@@ -173,6 +174,7 @@ class NodeAgent:
             self._launcher.terminate(message.worker)
         elif isinstance(message, LeaseRenewed):
             self._least_s = min(message.interval_s, self._lease_s / LEAST_BEATS)
+            self._longest_s = message.longest_s
 
     def _start(self, message: nodes.RunWorker) -> None:
         name, start = message.worker, message.start

@@ -218,7 +218,8 @@ MAX_LINE_CHARS = 65_536
 LEAST_PER_SLOT = 2**24  # bytes: a rank's own buffers need as much
 _HOST = r"[A-Za-z0-9_][A-Za-z0-9_.-]*(\[[0-9,-]+\][A-Za-z0-9_.-]*)*(:\d{1,5})?"
 _HOSTS = re.compile(rf"{_HOST}(,{_HOST})*\Z")
-# Heartbeats come every second: fewer than three lost ones do not show that a worker is lost.
+# Heartbeats come once a second at most, and 2.5 times in `silent_s` at least, whatever the lease
+# is: fewer than two lost ones do not show that a worker is lost.
 _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("slots", 0, 4096),
     ("memory_bytes", 0, MAX_BYTES),

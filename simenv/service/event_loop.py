@@ -354,7 +354,7 @@ class EventLoop(ServiceComponents):
                 alive, actions = self.scheduler.heartbeat_received(beat, now_ns)
             answer: m.ToWorker = m.StopWorker("unknown worker")
             if alive:
-                answer = m.LeaseRenewed(self.state.epoch, self.state.heartbeat_interval_s)
+                answer = m.LeaseRenewed(self.state.epoch, *self.state.heartbeat_intervals_s)
             self.executor.execute(actions)
             self.listener.send(PeerKind.WORKER, peer, codec.encode(answer))
         elif type(message) is m.Started:

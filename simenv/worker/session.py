@@ -117,7 +117,7 @@ class HeartbeatThread:
         self._parent = parent
         self._memory = memory
         self._end = end
-        self._least_s = BEAT_S  # between two heartbeats
+        self._least_s, self._longest_s = 0.0, math.inf  # between two heartbeats
         self._last_s = math.inf  # time at which the process ends, whatever the main thread does
         self.answered = threading.Event()  # the control connection is open
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
@@ -133,20 +133,20 @@ class HeartbeatThread:
 
     def _beat(self) -> None:
         received = time.monotonic()
-        next_beat = 0.0
+        next_beat = sent = 0.0
         while True:
             now = time.monotonic()
             if now >= next_beat:
                 task, attempt = self._current.running
                 waiting = self._current.waiting
-                least_s = self._least_s
-                next_beat = now + (least_s if task else max(least_s, self._lease_s / IDLE_BEATS))
                 memory, passes = self._memory(), self._current.passes if task else (0, 0)
                 beat = m.Heartbeat(
                     self._name, self._epoch, task, attempt, memory, self._start, *passes, waiting,
                     busy_ns() > COMPILING_NS, time.process_time_ns() // 1_000_000, *node_load(),
                 )  # fmt: skip
                 self._connection.send(codec.encode(beat))
+                sent = now
+            next_beat = sent + self._pause_s()
             body = self._connection.receive(max(0.0, next_beat - time.monotonic()))
             if time.monotonic() - now > self._lease_s * SUSPENDED_PART:
                 received = time.monotonic()  # this thread did not run in the meantime, so it could
@@ -162,6 +162,11 @@ class HeartbeatThread:
             if time.monotonic() - received > self._lease_s:
                 exit_process(m.EXIT_LEASE, f"no message from the service for {self._lease_s:g} s")
 
+    def _pause_s(self) -> float:
+        """Return the seconds between two heartbeats."""
+        idle_s = 0.0 if self._current.running[0] else self._lease_s / IDLE_BEATS
+        return max(BEAT_S, min(max(self._least_s, idle_s), self._longest_s))
+
     def _handle(self, body: bytes) -> None:
         message = codec.to_worker(body)
         if isinstance(message, m.StopTask):
@@ -175,14 +180,14 @@ class HeartbeatThread:
             self._last_s = min(self._last_s, time.monotonic() + END_S)
             self._end()
         elif isinstance(message, m.LeaseRenewed):
-            interval_s = min(message.interval_s, self._lease_s / LEAST_BEATS)
-            self._least_s = max(BEAT_S, interval_s)
+            self._least_s = min(message.interval_s, self._lease_s / LEAST_BEATS)
+            self._longest_s = message.longest_s
         else:
             log_line(f"unexpected {type(message).__name__}")
 
 
 # Results are sent when this time has passed: half of a long chunk, so that the service sends the
-# next one before it ends.
+# next one before it ends, where the tasks are too long for it to have sent one ahead.
 FLUSH_NS = 2_500_000
 FOREVER_S = 3_600.0
 IDLE_S = 1.0

@@ -11,9 +11,12 @@ from simenv.wire.messages import nodes
 from simenv.wire.messages.client import LeaseRenewed
 
 
-@pytest.mark.parametrize(("interval_s", "expected_s"), [(0.0, 2.0), (4.0, 4.0), (60.0, 5.0)])
+@pytest.mark.parametrize(
+    ("interval_s", "longest_s", "expected_s"),
+    [(0.0, 9.0, 2.0), (4.0, 9.0, 4.0), (60.0, 60.0, 5.0), (0.0, 1.2, 1.2), (0.0, 0.1, 1.0)],
+)
 def test_heartbeats_come_as_often_as_the_service_says(
-    tmp_path: Path, interval_s: float, expected_s: float
+    tmp_path: Path, interval_s: float, longest_s: float, expected_s: float
 ) -> None:
     server, own = keyfiles.new_pair(), keyfiles.new_pair()
     token = nodes.JoinToken(
@@ -21,7 +24,7 @@ def test_heartbeats_come_as_often_as_the_service_says(
     )
     agent = NodeAgent(token, Allocation((Node("here", 2, 2**30),), "a job", 0.0), tmp_path)
     agent._lease_s = 15.0
-    agent._obey(LeaseRenewed(1, interval_s))
+    agent._obey(LeaseRenewed(1, interval_s, longest_s))
     assert agent._interval_s == expected_s
     agent._connection.close()
     agent._launcher.close()

@@ -184,6 +184,8 @@ def upgrade(
     version = _called(other, ["--version"], CHECK_S).strip()
     _called(other, ["admin", "check", "--name", name], CHECK_S)
     into = folder or paths.home / "backups" / "upgrades"
+    if not folder:  # `parents` would make the outer folder by the umask
+        into.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     into.mkdir(mode=0o700, parents=True, exist_ok=True)
     archive = backups.dated(into.absolute(), name, time.time())
     begun, made = time.monotonic(), False

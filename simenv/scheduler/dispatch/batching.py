@@ -248,8 +248,10 @@ def build_chunk(
     if head.cost_us < ALONE_US and not (head.incident or is_single):
         share = -(-(len(queue) + 1) // sharers)
         # While workers are idle, all small tasks in flight wait for the service: they count too.
-        # That other tasks count with them costs few tasks that come alone at most CHUNK_US.
-        waiting = len(queue) + 1 if worker.state == WorkerState.BUSY else len(state.tasks)
+        # That long ones of the pool count with them costs few that come alone at most CHUNK_US.
+        waiting = len(queue) + 1
+        if worker.state != WorkerState.BUSY:
+            waiting += pool.assigned
         share = max(share, _least_tasks(head.cost_us, waiting))
         count = min(CHUNK_TASKS, share, state.controls.assignable_tasks(pool))
         # Tasks of the next turn follow, so that many users cost no more messages than one. Limits
@@ -288,14 +290,16 @@ def build_chunk(
             record.waits += waits
         held[record.number] = record
     worker.held_us += total_us
-    worker.newest_chunk = head.number
+    pool.assigned += len(chunk)
+    worker.newest_tasks = len(chunk)
     if worker.state != WorkerState.BUSY and now_ns - worker.working_since_ns > PAUSE_NS:
         worker.working_since_ns = now_ns
     if worker.state != WorkerState.BUSY:
         pool.move(worker, WorkerState.BUSY)
     pool.open_workers[name] = worker
     worker.idle_beats = 0
-    if state.quotas.caps_slots:
+    if state.quotas.caps_slots:  # then a chunk has tasks of one association
+        worker.newest_of[head.batch.association] = chunk[-1]
         scheduler_state.refresh_held_back(state)
     slots = worker.slots if worker.ranks == 1 else 1
     memory_bytes = worker.reserved + worker.memory_bytes
@@ -337,7 +341,7 @@ def _add_similar_tasks(
     batch, route = head.batch, head.route
     total_us, memory = head.cost_us, route.memory_bytes
     size = _bytes(head)
-    ends = False
+    ends, one_association = False, not others
     while len(chunk) < count and not ends:
         others = (
             others and len(chunk) < NEARLY_FULL * CHUNK_TASKS and total_us < NEARLY_FULL * max_us
@@ -363,14 +367,16 @@ def _add_similar_tasks(
             spec = record.spec
             size += len(spec.program) + len(spec.bindings)
             if record.batch is not batch:  # the terms of the batch travel too
+                batch = record.batch
+                size += batch.share_bytes
                 # A state that it leaves must not use the grant of another owner.
-                ends = (
-                    record.batch.terms.parts is not None and record.batch.owner != head.batch.owner
+                ends = (batch.terms.parts is not None and batch.owner != head.batch.owner) or (
+                    one_association and batch.association != head.batch.association
                 )
-                size, batch = size + record.batch.share_bytes, record.batch
             if (
                 ends
                 or total_us + record.cost_us > stop_us
+                or record.cost_us >= ALONE_US
                 or record.incident
                 or (account is not None and account_isolation.account_of(record) != account)
                 or (

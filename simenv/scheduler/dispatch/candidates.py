@@ -122,6 +122,6 @@ def _takes_ahead(worker: pools.Worker, now_ns: int) -> bool:
     first = next(iter(worker.held.values()))
     if first.incident:
         return False  # a suspect travels alone
-    if first.number == worker.newest_chunk and first.cost_us < MEDIUM_US:
-        return True  # it holds one chunk, whatever its work is
+    if len(worker.held) <= worker.newest_tasks and first.cost_us < MEDIUM_US:
+        return True  # it holds one chunk, or its rest, whatever its work is
     return worker.held_us <= batching.ahead_us(first.cost_us) or len(worker.held) <= 1

@@ -131,7 +131,9 @@ def rollback_submit(
             worker = state.workers[record.worker]
             del worker.held[number]
             worker.held_us -= record.cost_us
-            state.pools[worker.pool].open_workers[worker.name] = worker
+            pool = state.pools[worker.pool]
+            pool.open_workers[worker.name] = worker
+            pool.assigned -= 1
             if not worker.held:
                 state.worker_became_idle(worker, now_ns)
         devices.withdraw_run(state, record, now_ns)
@@ -154,14 +156,15 @@ def tasks_finished(
     if worker is None:
         return []
     worker.heard_ns, held_us = now_ns, worker.held_us
-    state.pools[worker.pool].open_workers[name] = worker
+    pool = state.pools[worker.pool]
+    pool.open_workers[name] = worker
     held, tasks, by_task = worker.held, state.tasks, state.reservations.by_task
+    num_held = len(held)
     endings: list[core.TaskEnded] = []
     ended: list[core.TaskRecord] = []
     ran_us = 0
     states: list[TaskState] = []
     interrupted: list[core.TaskRecord] = []
-    pool = state.pools[worker.pool]
     is_paced = pool.spec.pace
     # Of the last tasks of one batch and route that were sent together: they are counted together.
     batch: core.SubmitBatch | None = None
@@ -231,6 +234,7 @@ def tasks_finished(
         ended.append(record)
         states.append(final)
     worker.held_us = held_us
+    pool.assigned -= num_held - len(held)
     if batch is not None and count:
         state.charge_ended(pool, batch, count, cost_us, charged)
     devices.requeue_interrupted(state, interrupted)
@@ -432,7 +436,9 @@ def _unconfirmed(
     worker = state.workers[record.worker]
     del worker.held[record.number]
     worker.held_us = max(0.0, worker.held_us - record.cost_us)
-    state.pools[worker.pool].open_workers[worker.name] = worker
+    pool = state.pools[worker.pool]
+    pool.open_workers[worker.name] = worker
+    pool.assigned -= 1
     worker.skipped[record.number] = record.fence, 0
     reason = record.stopping
     final, message = core.early_end(reason), record.stop_message

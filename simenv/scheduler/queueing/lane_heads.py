@@ -14,7 +14,14 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from simenv.model.accounts import ROOT, association
 from simenv.scheduler.core import TaskRecord
 from simenv.scheduler.queueing.fair_share import SITE, UsageOrder
-from simenv.scheduler.queueing.lanes import CHUNK_TASKS, LaneKey, Lanes, aged_priority, most_us
+from simenv.scheduler.queueing.lanes import (
+    ALONE_US,
+    CHUNK_TASKS,
+    LaneKey,
+    Lanes,
+    aged_priority,
+    most_us,
+)
 
 _SLACK = 64  # outdated entries allowed in addition to one per valid entry
 OWN_USER = ("", association(ROOT, ""))  # associations of the environment's own user
@@ -321,12 +328,13 @@ def merged(
         queue, count, work_us, units = queues[first], 0, 0.0, 0.0
         chunk_us = most_us(record.cost_us, waiting)
         while record is not None and count < CHUNK_TASKS:
-            if count and work_us + record.cost_us > chunk_us:
+            cost_us = record.cost_us
+            if count and (work_us + cost_us > chunk_us or cost_us >= ALONE_US):
                 break
             yield record
             count += 1
-            work_us += record.cost_us
-            units += record.cost_us * record.batch.usage_factor
+            work_us += cost_us
+            units += cost_us * record.batch.usage_factor
             record = next(queue, None)
         waiting = max(1, waiting - count)  # some yielded may not be counted: they ran when it began
         tried.assigned(first, count, units * rate)

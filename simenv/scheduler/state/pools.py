@@ -29,6 +29,7 @@ from simenv.model.accounts import Billing, Used
 from simenv.scheduler.core import (
     ClusterLimits,
     RecordEvent,
+    SubmitBatch,
     TaskRecord,
     gang_name,
     nodes_of,
@@ -338,7 +339,9 @@ class Worker(msgspec.Struct, eq=False):
     tasks: int = 0
     held: dict[int, TaskRecord] = msgspec.field(default_factory=dict)
     held_us: float = 0.0
-    newest_chunk: int = 0  # the first task of the chunk that was sent last
+    newest_tasks: int = 0  # of the chunk that was sent last; the tasks end in order
+    # Its newest task of each association, while slots are limited.
+    newest_of: dict[str, TaskRecord] = msgspec.field(default_factory=dict)
     overrun_us: float = 0.0  # that its running task takes longer than expected, on all its slots
     working_since_ns: int = 0  # begin of its work on the held tasks; 0: it does not work
     idle_beats: int = 0  # consecutive idle heartbeats while it holds tasks
@@ -364,6 +367,20 @@ def memory_for(worker: Worker, record: TaskRecord) -> int:
     host = worker.host
     free = host.free_memory - host.claimed_memory + worker.reserved
     return free - host.backfill_memory if record.cost_us > LONG_US else free
+
+
+def served(worker: Worker) -> Iterator[SubmitBatch]:
+    """Yield a batch of each association whose tasks count as running on a worker: of the task that
+    it runs and, while slots are limited, of those that it was sent ahead."""
+    if not worker.held:
+        return
+    first = next(iter(worker.held.values())).batch
+    yield first
+    for leaf, newest in list(worker.newest_of.items()):
+        if newest.number not in worker.held:
+            del worker.newest_of[leaf]
+        elif leaf != first.association:
+            yield newest.batch
 
 
 def speedup_slots(worker: Worker) -> int:
@@ -450,6 +467,7 @@ class Pool:
         }
         self.leaving_workers: dict[str, Worker] = {}
         self.open_workers: dict[str, Worker] = {}
+        self.assigned = 0  # tasks that its workers hold
         self.starts: dict[str, int] = {}  # by worker name
         self.names_below = 0  # all numbers of workers below this one are taken
         self.failures = 0

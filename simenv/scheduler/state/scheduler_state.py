@@ -126,10 +126,10 @@ class SchedulerState:
         )
 
     @property
-    def heartbeat_interval_s(self) -> float:
-        """Least seconds between two heartbeats of one worker, or of one agent."""
+    def heartbeat_intervals_s(self) -> tuple[float, float]:
+        """Least and most seconds between two heartbeats of one worker, or of one agent."""
         longest_s = self.limits.silent_ns / 1e9 / SILENT_BEATS
-        return min(len(self.workers) / HEARTBEATS_PER_S, longest_s)
+        return min(len(self.workers) / HEARTBEATS_PER_S, longest_s), longest_s
 
     def allocation_ends(self, now_ns: int) -> bool:
         """Return whether the end of the allocation is so near that the service should drain."""
@@ -408,6 +408,7 @@ class SchedulerState:
         pool.remove(worker)
         for host, _ in worker.host_ranks:
             del host.workers[worker.name]
+        pool.assigned -= len(worker.held)
         worker.held, worker.reservation_id = {}, 0
         self.release_resources(worker)
         self.release_kept_states(worker)
@@ -496,12 +497,12 @@ def of_queue(state: SchedulerState, owner: str) -> OwnerUse:
 
 
 def running_slots(state: SchedulerState) -> dict[str, int]:
-    """Return the slots granted to the tasks of each owner."""
+    """Return the slots granted to the tasks of each owner, see `state_pools.served`."""
     slots: dict[str, int] = {}
     for worker in state.workers.values():
-        if worker.held and worker.slots:
-            owner = next(iter(worker.held.values())).batch.owner
-            slots[owner] = slots.get(owner, 0) + worker.slots
+        if worker.slots:
+            for owner in {batch.owner for batch in state_pools.served(worker)}:
+                slots[owner] = slots.get(owner, 0) + worker.slots
     return slots
 
 
@@ -521,9 +522,12 @@ def refresh_held_back(state: SchedulerState) -> None:
     they would pass a limit of running slots of their user or of one of their accounts."""
     used: dict[str, int] = {}
     for worker in state.workers.values():
-        if worker.held and worker.slots:
-            batch = next(iter(worker.held.values())).batch
-            nodes = (f"@{batch.owner}", *state.fair_share.path(batch.association)[:-1])
+        if worker.slots:
+            nodes = {
+                node
+                for batch in state_pools.served(worker)
+                for node in (f"@{batch.owner}", *state.fair_share.path(batch.association)[:-1])
+            }
             for node in nodes:
                 used[node] = used.get(node, 0) + worker.slots
     accounts = state.fair_share.tree.accounts

@@ -412,7 +412,7 @@ class JobNodes:
             self._reply(peer, nodes.EndNode("this node has not joined"))
             return []
         state = self._scheduler.state
-        self._reply(peer, LeaseRenewed(state.epoch, state.heartbeat_interval_s))
+        self._reply(peer, LeaseRenewed(state.epoch, *state.heartbeat_intervals_s))
         if node.peer:
             return []
         node.peer = peer

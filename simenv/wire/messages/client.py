@@ -6,6 +6,7 @@ Invariant: one message carries up to thousands of tasks or completions, never on
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated, Union
 
 import msgspec
@@ -130,10 +131,12 @@ class AssignChunk(msgspec.Struct, frozen=True, array_like=True, tag=0):
 
 class LeaseRenewed(msgspec.Struct, frozen=True, array_like=True, tag=1):
     """Answer to a Heartbeat, or to that of an agent, which renews the lease. `interval_s`: least
-    time until the next one; grows with the number of workers."""
+    time until the next one; grows with the number of workers. `longest_s`: most time, after which
+    the sender would soon be lost; it prevails over all but the shortest interval."""
 
     epoch: int
     interval_s: float = 0.0
+    longest_s: float = math.inf
 
 
 class StopTask(msgspec.Struct, frozen=True, array_like=True, tag=2):

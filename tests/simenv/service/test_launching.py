@@ -112,9 +112,9 @@ def test_heartbeat_of_another_worker_start_is_answered_with_stop(bench: ServiceH
     own = bench.listener.connect(PeerKind.WORKER, f"main-0.{start}!".encode())
     own.send(codec.encode(m.Heartbeat("main-0", bench.journal.epoch, 0, 0, 10, start)))
     bench.step()
-    interval_s = bench.scheduler.state.heartbeat_interval_s
-    assert interval_s > 0.0
-    assert last(own) == m.LeaseRenewed(bench.journal.epoch, interval_s)
+    intervals_s = bench.scheduler.state.heartbeat_intervals_s
+    assert 0.0 < intervals_s[0] < intervals_s[1]
+    assert last(own) == m.LeaseRenewed(bench.journal.epoch, *intervals_s)
     assert last(work) is None
 
 

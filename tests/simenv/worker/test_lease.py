@@ -142,8 +142,8 @@ class Answered:
     """A connection that renews the lease once, and ends the thread at the wait after the second
     heartbeat."""
 
-    def __init__(self, interval_s: float) -> None:
-        self.answers = [codec.encode(LeaseRenewed(EPOCH, interval_s))]
+    def __init__(self, *intervals_s: float) -> None:
+        self.answers = [codec.encode(LeaseRenewed(EPOCH, *intervals_s))]
         self.beats = 0
         self.wait_s = 0.0
 
@@ -176,6 +176,14 @@ def test_heartbeats_come_as_often_as_the_service_says(
     fails(InterruptedError, "", beats._beat)
     # Less the time that the thread needs from the heartbeat to the wait.
     assert expected_s - 5.0 < connection.wait_s <= expected_s
+
+
+def test_idle_worker_is_never_silent_longer_than_the_service_allows() -> None:
+    connection = Answered(0.0, 1.2)  # with `silent_s` = 3, and a lease that alone allows 8 s
+    idle = RunningTask(Runner())
+    beats = HeartbeatThread(connection, idle, "w-0", 1, EPOCH, 60.0, os.getppid())  # type: ignore[arg-type]
+    fails(InterruptedError, "", beats._beat)
+    assert connection.wait_s <= 1.2, "also the pause that had begun before the answer"
 
 
 def test_child_dies_with_its_parent_process() -> None:

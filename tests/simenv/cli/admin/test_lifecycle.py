@@ -227,6 +227,8 @@ def test_upgrade_that_does_not_start_puts_the_files_back_and_continues(
     environment: live.Live, tmp_path: Path, shell: Shell, script: str
 ) -> None:
     other = failing_version(tmp_path, environment.home, script)
+    made = environment.home / "backups"
+    shutil.rmtree(made, ignore_errors=True)  # of other tests
     settings = config.read(environment.home / "config.json")
     with environment.client() as client:
         for node in client.nodes():
@@ -238,6 +240,8 @@ def test_upgrade_that_does_not_start_puts_the_files_back_and_continues(
     assert answer.code != 0
     assert "did not start" in answer.err
     assert "with the files of" in answer.err
+    modes = [folder.stat().st_mode & 0o777 for folder in (made, made / "upgrades")]
+    assert modes == [0o700, 0o700]
     assert shell("status").code == 0
     restarted = config.read(environment.home / "config.json")
     assert restarted == msgspec.structs.replace(settings, resume=True)

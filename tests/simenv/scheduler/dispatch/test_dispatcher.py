@@ -6,7 +6,7 @@ from simenv.model import PoolSpec, TaskSpec
 from simenv.scheduler.core import ClusterLimits, Estimator, Phase, SetThreads, TaskRecord
 from simenv.scheduler.dispatch.batching import CHUNK_BYTES
 from simenv.scheduler.dispatch.gang_scheduling import PATIENCE_NS
-from simenv.scheduler.queueing.lanes import CHUNK_TASKS, CHUNK_US, LONG_CHUNK_US
+from simenv.scheduler.queueing.lanes import ALONE_US, CHUNK_TASKS, CHUNK_US, LONG_CHUNK_US
 
 
 def test_small_tasks_are_sent_in_chunks_of_bounded_work(pair: CheckedScheduler) -> None:
@@ -28,6 +28,23 @@ def test_chunks_grow_where_many_tasks_wait_and_one_goes_ahead(machine: CheckedSc
     assert machine.assign() == [], "the first chunk is not over"
     machine.finish(sends[0].records[20:])
     assert len(machine.assign()) == 1
+
+
+def test_a_chunk_goes_ahead_of_what_is_left_of_the_last_one(machine: CheckedScheduler) -> None:
+    machine.submit(4_000, cost=90.0)
+    first, second = machine.assign()
+    machine.finish(first.records + second.records[: len(second.records) // 2])
+    assert len(machine.assign()) == 1
+    assert machine.assign() == [], "it holds the rest of one, and another one"
+
+
+def test_a_task_that_travels_alone_ends_the_chunk_before_it(machine: CheckedScheduler) -> None:
+    for count, cost in ((3, 100.0), (1, ALONE_US), (3_000, 100.0)):
+        machine.submit(count, cost)
+    first, second, *_ = machine.assign()
+    assert [record.cost_us for record in first.records] == [100.0] * 3
+    assert [record.cost_us for record in second.records] == [ALONE_US]
+    assert second.announce
 
 
 def test_chunks_of_large_cheap_programs_stay_within_byte_limit(machine: CheckedScheduler) -> None:

@@ -3,8 +3,9 @@
 import random
 
 import pytest
-from checked_scheduler import SECOND, CheckedScheduler, cluster
+from checked_scheduler import SECOND, CheckedScheduler, cluster, route
 
+from simenv.model import PoolSpec
 from simenv.scheduler.core import AssignTasks
 from simenv.scheduler.dispatch import batching, candidates as orders, dispatcher
 from simenv.scheduler.state import candidates, scheduler_state
@@ -85,16 +86,25 @@ def test_chunks_are_larger_while_tasks_are_in_flight_and_workers_idle() -> None:
     assert [len(send.records) for send in machine.assign()] == [31, 31, 31, 7]
 
 
+def test_tasks_of_another_pool_do_not_make_chunks_larger() -> None:
+    specs = PoolSpec("main", min=8, max=8), PoolSpec("big", min=1, max=1)
+    machine = CheckedScheduler(limits=cluster(16), specs=specs)
+    machine.submit(10_000, along=route(3.6e9, pool="big", max_slots=1))
+    machine.assign()
+    machine.submit(8, cost=180.0)
+    assert [len(send.records) for send in machine.assign()] == [2, 2, 2, 2]
+
+
 def test_heartbeat_interval_grows_with_workers_up_to_part_of_silence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     state = CheckedScheduler(8, cluster(8)).state
-    assert state.heartbeat_interval_s == pytest.approx(0.008)
-    monkeypatch.setattr(scheduler_state, "HEARTBEATS_PER_S", 1)
     longest_s = state.limits.silent_ns / 1e9 / scheduler_state.SILENT_BEATS
-    assert state.heartbeat_interval_s == min(8.0, longest_s)
+    assert state.heartbeat_intervals_s == (pytest.approx(0.008), longest_s)
+    monkeypatch.setattr(scheduler_state, "HEARTBEATS_PER_S", 1)
+    assert state.heartbeat_intervals_s == (min(8.0, longest_s), longest_s)
     monkeypatch.setattr(scheduler_state, "HEARTBEATS_PER_S", 0.01)
-    assert state.heartbeat_interval_s == longest_s
+    assert state.heartbeat_intervals_s == (longest_s, longest_s)
 
 
 def test_silent_workers_are_found_among_others() -> None:

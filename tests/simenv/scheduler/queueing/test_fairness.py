@@ -4,7 +4,7 @@ from itertools import groupby
 
 import msgspec
 import pytest
-from checked_scheduler import LIMITS, SECOND, CheckedScheduler, route
+from checked_scheduler import LIMITS, SECOND, CheckedScheduler, cluster, route
 from scheduler_invariants import check
 
 from simenv.model import CLIENT_LIMITS, OwnerLimits, TaskOptions, TaskSpec
@@ -129,6 +129,17 @@ def test_order_of_more_tasks_than_are_counted_is_read_to_its_end(machine: Checke
     assert len(list(queue.shared())) == 800
 
 
+def test_turn_ends_before_a_task_that_travels_alone_and_that_is_foretold() -> None:
+    machine = CheckedScheduler(workers=1)
+    for owner in "ab":
+        for count, cost_us in ((2, 400.0), (1, ALONE_US), (300, 400.0)):
+            submit(machine, owner, count, cost_us)
+    foretold = [record.number for record in machine.state.pools["main"].queue]
+    order = sent(machine)
+    assert [record.batch.owner for record in order[:5]] == ["a", "a", "b", "b", "a"]
+    assert [record.number for record in order[:5]] == foretold[:5]
+
+
 def test_tasks_that_share_a_message_know_their_own_waits(machine: CheckedScheduler) -> None:
     submit(machine, "busy", 2)
     held = [record for send in machine.assign() for record in send.records]
@@ -186,6 +197,25 @@ def test_an_owner_has_no_more_running_slots_than_its_limit(policy: str) -> None:
     assert sum(record.batch.owner == "b" for record in entries) >= 1
     assert len(sent(machine)) + sum(len(w.held) for w in machine.state.workers.values()) >= 8
     check(machine.state)
+
+
+@pytest.mark.parametrize("policy", ["priority", "fair_share", "fifo", "ordered", "round_robin"])
+def test_limit_of_slots_counts_tasks_behind_those_of_others(policy: str) -> None:
+    machine = CheckedScheduler(workers=3, limits=cluster(3))
+    devices.set_queue_policy(machine.state, "main", policy, ())
+    machine.state.quotas.set({"a": OwnerLimits(max_running_slots=1)}, CLIENT_LIMITS)
+    for _ in range(40):
+        submit(machine, "b", 1, 400.0)
+        submit(machine, "a", 3, 400.0)
+    ended = 0
+    while machine.state.tasks:
+        machine.assign()
+        workers = machine.state.workers.values()
+        held = [list(worker.held.values()) for worker in workers]
+        assert sum(any(r.batch.owner == "a" for r in records) for records in held) <= 1
+        for records in filter(None, held):  # the first tasks that a worker holds
+            machine.finish(records[: 1 + ended % 3])
+            ended += 1
 
 
 def test_a_wide_task_gets_no_more_slots_than_its_owner_may_have() -> None:

@@ -183,13 +183,13 @@ def test_node_joins_with_its_token_and_then_its_own_key(site: Site) -> None:
     connection.close()
 
 
-def test_answer_to_a_heartbeat_says_the_least_interval(
+def test_answer_to_a_heartbeat_says_the_intervals(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(SchedulerState, "heartbeat_interval_s", 4.0)
+    monkeypatch.setattr(SchedulerState, "heartbeat_intervals_s", (2.0, 4.0))
     token, connection = joined(site)
     connection.send(codec.encode(nodes.NodeHeartbeat(token.node, token.epoch)))
-    assert site.answer(connection) == m.LeaseRenewed(1, 4.0)
+    assert site.answer(connection) == m.LeaseRenewed(1, 2.0, 4.0)
     connection.close()
 
 
