@@ -336,7 +336,7 @@ def merged(
             work_us += cost_us
             units += cost_us * record.batch.usage_factor
             record = next(queue, None)
-        waiting = max(1, waiting - count)  # some yielded may not be counted: they ran when it began
+        waiting = max(1, waiting - count)  # a moved task may have an older entry, too
         tried.assigned(first, count, units * rate)
         if record is None:
             order.remove(first)
