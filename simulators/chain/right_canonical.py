@@ -199,7 +199,7 @@ class RightCanonicalChain:
         self._bond, self._cutoff, self._dtype = bond, cutoff, zero.dtype
 
     def apply_layer(
-        self, blocks: Sequence[Block], control: RunControl, share: Share | None = None
+        self, blocks: Sequence[Block], control: RunControl, share: WorkSharing | None = None
     ) -> None:
         """Apply blocks that share no site."""
         tensors, values = self.tensors, self._values
@@ -265,7 +265,7 @@ _AT_ONCE = 256
 LEAST_SHARED = 2e6  # `_operations` of a layer, about 1 ms: less is sooner done than sent
 
 
-class Share(NamedTuple):
+class WorkSharing(NamedTuple):
     """Processes that divide work: `simulators.tensornetwork.ranks.Ranks.shared`. `alike`: equal
     splits have equal factors in all of them, so that a little work may be done in each."""
 
@@ -281,7 +281,7 @@ def split_all(
     products: Sequence[BlockProduct],
     limits: SplitLimits,
     control: RunControl,
-    share: Share | None = None,
+    share: WorkSharing | None = None,
 ) -> list[Split]:
     """Apply gates on disjoint blocks, or on blocks of different states. Small pairs of equal
     shapes are split in one call; the result of a block does not depend on the others."""

@@ -142,8 +142,8 @@ from qrmi.primitives.ibm import EstimatorV2, SamplerV2, get_backend, get_target
 TEXT = '''OPENQASM 3.0; include "stdgates.inc"; bit[2] c; x $3; cz $3, $2; c[0] = measure $3;
 c[1] = measure $2;'''
 
-def payload(text, program="sampler"):
-    pubs = [[text, None, 100]]
+def payload(text, program="sampler", shots=100, count=1):
+    pubs = [[text, None, shots]] * count
     body = {"pubs": pubs, "version": 2, "support_qiskit": False, "options": {}}
     return Payload.QiskitPrimitive(input=json.dumps(body), program_id=program)
 
@@ -163,7 +163,7 @@ found["samples"] = json.loads(resource.task_result(task).value)["results"][0]["d
 found["logs"] = resource.task_logs(task)
 foreign = resource.task_start(payload(TEXT.replace("x $3", "h $3")))
 found["foreign"] = end_of(resource, foreign)
-stopped = resource.task_start(payload(TEXT))
+stopped = resource.task_start(payload(TEXT, shots=100_000, count=50))
 resource.task_stop(stopped)
 found["stopped"] = end_of(resource, stopped)
 target = get_target(resource)

@@ -292,7 +292,7 @@ def evolve(
     OutOfMemory. `order`: site of each qubit, see `profiler`."""
     share = None
     if ranks.size > 1:
-        share = right_canonical.Share(ranks.size, ranks.alike, ranks.shared)
+        share = right_canonical.WorkSharing(ranks.size, ranks.alike, ranks.shared)
     sites = site_order(circuit.num_qubits, order)
     blocks = right_canonical.gate_blocks(circuit, params, sites)
     chain = right_canonical.RightCanonicalChain(
