@@ -41,9 +41,7 @@ STATUS_EVENTS = (
 AT_THE_START = ("allocation.found", "launcher.chosen", "dvm.started")  # events of every start
 SHOWN_EVENTS = 5
 WATCHDOG_SIGNS = 4  # of life, within the patience of systemd
-SIGNAL_S = (
-    2.0  # until a signal that arrives just before a wait begins, and does not end it, is seen
-)
+SIGNAL_S = 2.0  # until a signal is seen that came just before a wait began, and did not end it
 INDENT = 9  # column of a line's text, after its keyword
 STATES = ("up", "drained", "lost")  # states of nodes
 

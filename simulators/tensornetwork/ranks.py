@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from simulators.engine import RunControl
 from simulators.errors import EngineError, OutOfMemory, Stopped
+from simulators.execution import outputs
 
 _TAG = 17  # of the message
 _STOPPED, _SENT, _FAILED = 1, 1 << 20, 1 << 40  # sums over at most 2**20 ranks
@@ -153,6 +154,24 @@ class Ranks:
     def _receive(self) -> None:
         self._comm.recv(source=0, tag=_TAG)
         self._received = True
+
+
+class RanksEngine(outputs.EngineBase):
+    """Engine whose ranks share a run. Their communicator is duplicated: its other users are not
+    affected."""
+
+    def __init__(self, comm: Any = None) -> None:
+        self._comm = comm.Dup() if comm is not None and comm.Get_size() > 1 else None
+        self.is_root = self._comm is None or not self._comm.Get_rank()
+
+    def check_stop(self, control: RunControl) -> None:
+        """See `EngineBase`; ranks without a stop meet those with it."""
+        Ranks(control, self._comm).agree()
+
+    def close(self) -> None:
+        if self._comm is not None:
+            self._comm.Free()
+            self._comm = None
 
 
 def are_alike(comm: Any) -> bool:

@@ -142,7 +142,7 @@ def balanced_us(cost_us: float, waiting: int) -> float:
     """Return the work of a chunk after which the last result comes soonest: when the service has
     made all chunks and a worker has run one. It is the geometric mean of the service's time for a
     chunk and of all the work: `waiting` tasks of `cost_us` each."""
-    return math.sqrt(CHUNK_COST_US * max(0.0, cost_us) * max(1, waiting))
+    return math.sqrt(CHUNK_COST_US * cost_us * waiting)
 
 
 def most_us(cost_us: float, waiting: int) -> float:

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from simulators.catalog import builtin_card
 from simulators.circuit.analysis.measurements import MeasurementLayouts
 from simulators.circuit.passes.light_cone import FULL, UNUSED, Z_BASIS, OutputSupport, light_cone
-from simulators.engine import Request, RunControl, RunOptions
+from simulators.engine import Request, RunOptions
 from simulators.errors import Unsupported
 from simulators.execution import outputs, sampling
 from simulators.execution.sampling import Distribution, select_bits, uniforms
 from simulators.tensornetwork.contraction import contractor as contraction, network as net
 from simulators.tensornetwork.contraction.contractor import ContractionLimits, Contractor
-from simulators.tensornetwork.ranks import Ranks
+from simulators.tensornetwork.ranks import RanksEngine
 
 # Amplitudes of chosen bit strings, from one network for all of them.
 #
@@ -218,14 +218,13 @@ _SHOTS_AT_ONCE = 8_192
 _SHARED = {"expectation", "amplitudes"}  # outputs that are sums over slices
 
 
-class ContractionEngine(outputs.EngineBase):
+class ContractionEngine(RanksEngine):
     """Tensor network contraction; over ranks, slices are shared."""
 
     card = CARD
 
     def __init__(self, comm: Any = None) -> None:
-        self._comm = comm.Dup() if comm is not None and comm.Get_size() > 1 else None
-        self.is_root = self._comm is None or not self._comm.Get_rank()
+        super().__init__(comm)
         self._paths = contraction.PathCache()
 
     def check(self, layouts: MeasurementLayouts, request: Request, options: RunOptions) -> None:
@@ -249,10 +248,6 @@ class ContractionEngine(outputs.EngineBase):
                 " ranks (ranks=), which share the slices of all outputs",
             )
 
-    def check_stop(self, control: RunControl) -> None:
-        """See `EngineBase`; ranks without a stop meet those with it."""
-        Ranks(control, self._comm).agree()
-
     def final_state(self, run: outputs.BoundRun) -> outputs.FinalState:
         limits = _limits(run.options)
         if run.circuit.num_qubits <= DENSE_QUBITS and limits.shares == 1:
@@ -260,11 +255,6 @@ class ContractionEngine(outputs.EngineBase):
                 run.layouts, run.circuit.num_qubits, partial(_amplitudes_of_outcomes, run)
             )
         return _ContractedState(run, Contractor(self._paths, limits, run.control, self._comm))
-
-    def close(self) -> None:
-        if self._comm is not None:
-            self._comm.Free()
-            self._comm = None
 
 
 def _limits(options: RunOptions) -> ContractionLimits:

@@ -25,7 +25,7 @@ from simulators.errors import TooManyBranches, TooManySteps
 from simulators.execution import outputs, requests, sampling
 from simulators.tensornetwork.mps import canonical_chain
 from simulators.tensornetwork.mps.trajectories import NoisyChainPlan, run_noisy
-from simulators.tensornetwork.ranks import Ranks, are_alike
+from simulators.tensornetwork.ranks import Ranks, RanksEngine, are_alike
 
 CARD = builtin_card("mps")
 _BITS_AT_ONCE = 1 << 24
@@ -348,20 +348,15 @@ class SharedChainState(ChainState):
         return self._ranks.run(partial(super().amplitudes, bits))
 
 
-class MpsEngine(outputs.EngineBase):
+class MpsEngine(RanksEngine):
     """Matrix product state engine. Ranks share the splits of each layer, and trajectories, shots
     and Pauli strings; each has the whole state."""
 
     card = CARD
 
     def __init__(self, comm: Any = None) -> None:
-        self._comm = comm.Dup() if comm is not None and comm.Get_size() > 1 else None
-        self.is_root = self._comm is None or not self._comm.Get_rank()
+        super().__init__(comm)
         self._alike = self._comm is None or are_alike(self._comm)
-
-    def check_stop(self, control: RunControl) -> None:
-        """See `EngineBase`; ranks without a stop meet those with it."""
-        Ranks(control, self._comm).agree()
 
     def plan(self, circuit: Circuit, noise: NoiseProgram | None, options: RunOptions) -> Plan:
         """Prepare the structure. With noise, `run` refuses mid-circuit operations, because only the
@@ -397,8 +392,3 @@ class MpsEngine(outputs.EngineBase):
         if ranks.size == 1:
             return ChainState(layouts, chain, run.control)
         return SharedChainState(layouts, chain, ranks)
-
-    def close(self) -> None:
-        if self._comm is not None:
-            self._comm.Free()
-            self._comm = None
