@@ -185,13 +185,14 @@ class EventLoop(ServiceComponents):
     def _poll_timeout_s(self) -> float:
         submit_queue, query_queue = self.submit_queue, self.query_queue
         has_queries = bool(query_queue.pending_bytes)
+        # Before `busy`: a Submit that is parked until a time between the two is not missed.
+        is_checking = submit_queue.parked or (has_queries and query_queue.parked)
         if submit_queue.busy or (has_queries and query_queue.busy):
             return 0.0
         if self.state.assigns_left <= 0 and not self.store_error:
             return 0.0
         if self.reservation_commands.busy and not self.store_error:
             return 0.0
-        is_checking = submit_queue.parked or (has_queries and query_queue.parked)
         if is_checking or self.result_requests.is_urgent:
             return BACKGROUND_POLL_S
         if has_queries and query_queue.holds:
