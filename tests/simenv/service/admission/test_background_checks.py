@@ -1,13 +1,13 @@
 """Checks in the background, calls, and the budget of decoding."""
 
 import contextlib
+import itertools
 import os
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from functools import partial
-from itertools import count
 from types import SimpleNamespace
 
 import msgspec
@@ -163,7 +163,9 @@ def test_submit_whose_pause_ends_between_two_looks_at_the_clock_does_not_wait_fo
     monkeypatch.setattr(type(loop.result_requests), "is_urgent", False)  # polls as often
     monkeypatch.setattr(loop, "_next_tick_ns", time.monotonic_ns() + 10**12)
     monkeypatch.setattr(loop.submit_queue, "_parked_until_ns", 2)
-    monkeypatch.setattr(submissions, "time", SimpleNamespace(monotonic_ns=count(1).__next__))
+    monkeypatch.setattr(
+        submissions, "time", SimpleNamespace(monotonic_ns=itertools.count(1).__next__)
+    )
     assert loop._poll_timeout_s() <= event_loop.BACKGROUND_POLL_S
 
 
