@@ -2,9 +2,10 @@
 
 A few processes act for all nodes. Each has one ROUTER with a connection for each agent and each
 worker, with the keys and names that real ones have: CurveZMQ over TCP, joins, chunks, results and
-heartbeats, which agents send for their workers, are those of the protocol. Simulated: the batch system, whose commands put each
-script into a folder, from which a process takes it and becomes that node; the work, for each task
-has the same result, at once; and all that a worker does besides messages.
+heartbeats, which agents send for their workers, are those of the protocol. Simulated: the batch
+system, whose commands put each script into a folder, from which a process takes it and becomes that
+node; the work, for each task has the same result, at once; and all that a worker does besides
+messages to the service.
 """
 
 from __future__ import annotations
