@@ -217,7 +217,7 @@ def raise_descriptor_limit() -> None:
 _DISCARD_PORT = 9  # unused: the connect of a datagram socket sends nothing, it finds the route
 WORKERS = ListenerOptions(
     prefix=b"node/",
-    # Two connections a worker, one an agent, and those of the environment's own user.
+    # At most two connections a worker, one an agent, and those of the environment's own user.
     max_authenticated=100_000,
     max_per_key=16_384,
     max_unauthenticated=8_192,  # thousands of workers may join at once
