@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from simenv.client.circuits import PackedCircuit, load, load_observables
+from simenv.client.circuits import PackedCircuit, load, load_many, load_observables
 from simenv.client.circuits.parameters import chain
 from simenv.client.submission import options as submission_options
 from simenv.client.submission.devices import SubmitDevices
@@ -345,13 +345,14 @@ def _prepare_batch(
     devices: SubmitDevices | None,
 ) -> PreparedSubmit:
     """Prepare one task for each circuit. Raises BatchRefusedError, which names every bad one."""
-    first_index: dict[int, int] = {}  # by object: repeated circuits are packed once
+    distinct = {id(circuit): circuit for circuit in circuits}  # repeated ones are packed once
+    found = dict(zip(distinct, load_many([*distinct.values()]), strict=True))
     errors: list[SimenvError] = []
     programs: list[PackedCircuit] = []
     for index, circuit in enumerate(circuits):
-        first = first_index.setdefault(id(circuit), index)
-        if first != index and not errors:
-            programs.append(programs[first])
+        loaded = found[id(circuit)]
+        if loaded is not None:
+            programs.append(loaded)
             continue
         try:
             loaded = load(circuit)
@@ -359,6 +360,7 @@ def _prepare_batch(
                 hint = "submit_many((circuit, parameter_values)) binds one"
                 raise OptionError(unbound(loaded), hint=hint)
             programs.append(loaded)
+            found[id(circuit)] = loaded
         except SimenvError as error:
             errors.append(of_item(error, index))
     if not circuits:
