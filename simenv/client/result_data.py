@@ -65,8 +65,12 @@ def counts(
         if table:
             with contextlib.suppress(IndexError):  # an outcome beyond the clbits
                 return _many_counts(table, rows, width, packed_counts)
-    times = struct.unpack(f"<{len(packed_counts) // 4}I", packed_counts)
-    return dict(zip(_keys(registers)(rows, width), times, strict=True))
+    number = len(packed_counts) >> 2
+    unpack = _UNPACK[number] if number < len(_UNPACK) else struct.Struct(f"<{number}I").unpack
+    return dict(zip(_keys(registers)(rows, width), unpack(packed_counts), strict=True))
+
+
+_UNPACK = [struct.Struct(f"<{number}I").unpack for number in range(MANY_BYTES // 4)]
 
 
 def _many_counts(

@@ -228,7 +228,7 @@ int encode_circuit(void *data, double global_phase, Scratch *scratch)
 typedef struct PyObject PyObject;
 PyObject *PyBytes_FromStringAndSize(const char *from, int64_t bytes);
 char *PyBytes_AsString(PyObject *bytes);
-PyObject *PyDict_New(void);
+PyObject *_PyDict_NewPresized(int64_t size); /* PyDict_New, where Python has no such function */
 int PyDict_SetItem(PyObject *dict, PyObject *key, PyObject *value);
 PyObject *PyList_New(int64_t size);
 int PyList_Append(PyObject *list, PyObject *item);
@@ -288,7 +288,7 @@ PyObject *encode_circuits(PyObject *circuits, const double *global_phases, int64
 PyObject *counts_dict(PyObject *table, const char *outcomes, int64_t width, const char *counts,
                       int64_t count)
 {
-    PyObject *dict = PyDict_New();
+    PyObject *dict = _PyDict_NewPresized(count); /* growing would take a third of the time */
     for (int64_t index = 0; dict && index < count; index++) {
         uint16_t outcome = 0;
         uint32_t times;

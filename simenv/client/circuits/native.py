@@ -43,7 +43,7 @@ _FUNCTIONS = (
     *("qk_param_kind", "qk_param_as_real"),
 )
 _PYTHON_FUNCTIONS = (
-    *("PyBytes_AsString", "PyBytes_FromStringAndSize", "PyDict_New", "PyDict_SetItem"),
+    *("PyBytes_AsString", "PyBytes_FromStringAndSize", "PyDict_SetItem"),
     *("PyList_Append", "PyList_GetItem", "PyList_New"),
     *("PyLong_FromLong", "PyLong_FromUnsignedLong", "Py_DecRef"),
 )
@@ -296,6 +296,8 @@ def build() -> NativePacker:
         llvm.add_symbol(name, ctypes.cast(getattr(capi, name), ctypes.c_void_p).value)
     for name in _PYTHON_FUNCTIONS:
         llvm.add_symbol(name, ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value)
+    new_dict = getattr(ctypes.pythonapi, "_PyDict_NewPresized", ctypes.pythonapi.PyDict_New)
+    llvm.add_symbol("_PyDict_NewPresized", ctypes.cast(new_dict, ctypes.c_void_p).value)
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     module = llvm.parse_assembly(Path(__file__).with_suffix(".ll").read_text())
