@@ -236,6 +236,10 @@ ELSEWHERE, STOPPED, NOTHING = -1, -2, -3  # instead of a number of outcomes
 
 SIZE = 1 << COUNTS_QUBITS
 _ID = GATES["id"].code
+CACHED_QUBITS = 11  # of a state that fits into the first-level cache of most processors: 32 KiB
+MOST_STEPS = max(64, MAX_PIECES)  # that are prepared before they are applied
+REACHED = 4  # column of a step, after those of `gate_kernels`: see `reach`
+_LANE_BITS = np.uint64(simd.LANES - 1)
 
 
 # Byte offsets of the parts of the buffer.
@@ -245,8 +249,8 @@ IM = RE + 8 * SIZE + _GAP
 _COUNTS = IM + 8 * SIZE + _GAP
 _SPREAD = _COUNTS + 8 * SIZE + _GAP
 _STEPS = _SPREAD + 8 * SIZE
-_MATRICES = _STEPS + 8 * 4 * MAX_PIECES
-_SOURCE = _MATRICES + 8 * 8 * MAX_PIECES
+_MATRICES = _STEPS + 8 * 5 * MOST_STEPS
+_SOURCE = _MATRICES + 8 * 8 * MOST_STEPS
 _MAPS = _SOURCE + 8 * MAX_CLBITS
 _TABLE = _MAPS + 8 * MAPS
 OUTCOMES = _TABLE + 2 * CELLS_ROOM
@@ -288,29 +292,62 @@ def scan(rows, ops, qubits, clbits, source):  # type: ignore[no-untyped-def]
     return measured, cleared, True
 
 
+@inline_function
+def _mask_of(qubits, at, count):  # type: ignore[no-untyped-def]
+    """Mask of an operation's qubits."""
+    result = _0
+    for j in range(at, at + count):
+        result |= _1 << np.uint64(qubits[j])
+    return result
+
+
 @device_function
-def _evolve(rows, ops, qubits, params, size, control, re, im, steps, floats):  # type: ignore[no-untyped-def]
-    """Apply all gates to |0...0>; False if it was stopped."""
+def _evolve(rows, ops, qubits, params, n, control, re, im, steps, floats):  # type: ignore[no-untyped-def]
+    """Apply all gates to |0...0>; False if it was stopped.
+
+    Operations that leave a qubit alone act on each half of a state by itself. If a state is larger
+    than the cache, as many as possible are applied to one half, then to the other."""
+    size = 1 << n
     for k in range(max(size, simd.LANES)):
         re[k] = 0.0
         im[k] = 0.0
     re[0] = 1.0
     start = np.int64(0)  # int64 variable, not a literal: numba would specialise the callee again
-    q = p = start
+    q = p = k = start
     reached = start + 1
-    for k in range(ops.size):
+    halved = (np.uint64(size) - _1 & ~_LANE_BITS) if n > CACHED_QUBITS else _0
+    while k < ops.size:
         if control[0]:
             return False
-        op = ops[k]
-        code, count = rows[op, 0], rows[op, 1]
-        if code >= FIRST_GATE:
-            matrices(code, params, p, floats, start)
-            reached = max(reached, reach(qubits, q, count))
-            for s in range(masks(code, qubits, q, count, steps, start)):
-                kind, mask, zero_bits, one_bits = steps[s, 0], steps[s, 1], steps[s, 2], steps[s, 3]
-                apply(re, im, reached, kind, mask, zero_bits, one_bits, floats, s)
-        q += count
-        p += rows[op, 3]
+        number, touched = start, _0
+        while k < ops.size and number + MAX_PIECES <= MOST_STEPS:
+            op = ops[k]
+            code, count = rows[op, 0], rows[op, 1]
+            if code >= FIRST_GATE:
+                mine = _mask_of(qubits, q, count)
+                if halved and number and not halved & ~(touched | mine):
+                    break
+                touched |= mine
+                matrices(code, params, p, floats, number)
+                reached = max(reached, reach(qubits, q, count))
+                first = number
+                number = masks(code, qubits, q, count, steps, number)
+                for s in range(first, number):
+                    steps[s, REACHED] = np.uint64(reached)
+            q += count
+            p += rows[op, 3]
+            k += 1
+        bit = halved & ~touched
+        while bit & (bit - _1):  # the highest: the halves lie in the longest pieces
+            bit &= bit - _1
+        for half in range(2 if bit else 1):
+            chosen = bit if half else _0
+            for s in range(number):
+                if chosen < steps[s, REACHED]:
+                    apply(
+                        re, im, steps[s, REACHED], steps[s, 0], steps[s, 1] | bit,
+                        steps[s, 2] | chosen, steps[s, 3] | chosen, floats, s,
+                    )  # fmt: skip
     return True
 
 
@@ -339,9 +376,9 @@ def count(  # type: ignore[no-untyped-def]
     if not measured:
         return NOTHING
     re, im = simd.as_reals(buffer, RE, SIZE), simd.as_reals(buffer, IM, SIZE)
-    steps = simd.as_words(buffer, _STEPS, 4 * MAX_PIECES).reshape(MAX_PIECES, 4)
-    floats = simd.as_reals(buffer, _MATRICES, 8 * MAX_PIECES).reshape(MAX_PIECES, 8)
-    if not evolved and not _evolve(rows, ops, qubits, params, size, control, re, im, steps, floats):
+    steps = simd.as_words(buffer, _STEPS, 5 * MOST_STEPS).reshape(MOST_STEPS, 5)
+    floats = simd.as_reals(buffer, _MATRICES, 8 * MOST_STEPS).reshape(MOST_STEPS, 8)
+    if not evolved and not _evolve(rows, ops, qubits, params, n, control, re, im, steps, floats):
         return STOPPED
     total = 0.0
     for i in range(size):
