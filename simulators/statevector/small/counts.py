@@ -11,7 +11,17 @@ from simulators.catalog import COUNTS_QUBITS
 from simulators.circuit.gates import BARRIER, DELAY, DELAY_DT, FIRST_GATE, GATES, MEASURE, RESET
 from simulators.compiler import simd
 from simulators.compiler.kernel import device_function, inline_function, kernel
-from simulators.execution.sampling import LOOK, block, uniform
+from simulators.execution.sampling import (
+    EIGHT_WORDS,
+    LOOK,
+    _W0,
+    _W1,
+    block,
+    eight_begun,
+    eight_next,
+    store_eight,
+    uniform,
+)
 from simulators.statevector.small.gate_kernels import MAX_PIECES, apply, masks, matrices, reach
 
 # Inverse-CDF sampling with a guide table, and packing of outcomes, for small circuits.
@@ -91,11 +101,31 @@ def _sample_grouped(word, last, total, cumulative, table):  # type: ignore[no-un
     return min(k + np.uint64(result), last)
 
 
+@inline_function
+def _tally_direct(words, k, last, total, cumulative, table, counts):  # type: ignore[no-untyped-def]
+    """Count the outcomes of words[k : k + APART], each in a tally of its own."""
+    end = last + _1
+    begin = _0
+    for j in range(k, k + APART):
+        counts[_sample_direct(words[j], last, total, cumulative, table) + begin] += 1
+        begin += end
+
+
+@inline_function
+def _tally_grouped(words, k, last, total, cumulative, table, counts):  # type: ignore[no-untyped-def]
+    """Count the outcomes of words[k : k + APART]."""
+    for j in range(k, k + APART):
+        counts[_sample_grouped(words[j], last, total, cumulative, table)] += 1
+
+
 @device_function
-def sample(size, cumulative, table, shots, seed, binding, counts, control):  # type: ignore[no-untyped-def]
+def sample(size, cumulative, table, shots, seed, binding, counts, words, control):  # type: ignore[no-untyped-def]
     """Fill counts[k] with the number of shots with outcome k < size (draw 0 of each); incomplete if
     the control flag is set meanwhile. `table`: uint16 [CELLS_ROOM]; `counts`: int64 [max(size,
-    APART * 256)]."""
+    APART * 256)]; `words`: scratch, uint64 [EIGHT_WORDS].
+
+    Eight blocks of random numbers are made side by side, while the outcomes of the eight before are
+    looked up: the processor has other units for each."""
     end = np.uint64(size)
     last = end - _1
     total = cumulative[last]
@@ -106,9 +136,21 @@ def sample(size, cumulative, table, shots, seed, binding, counts, control):  # t
         _build_guide_table(end, _0, cumulative, table)
         for k in range(APART * size):
             counts[k] = 0
-        while number < full:
+        while number + _8 <= full:
             if not number & _LOOK and control[0]:
                 return
+            x0, x1, x2, x3, key0, key1 = eight_begun(number + _1, seed, binding)
+            for k in range(0, EIGHT_WORDS, APART):  # in each of the eight rounds left
+                x0, x1, x2, x3 = eight_next(x0, x1, x2, x3, key0, key1)
+                key0, key1 = key0 + _W0, key1 + _W1
+                if number:
+                    _tally_direct(words, k, last, total, cumulative, table, counts)
+            store_eight(words, x0, x1, x2, x3)
+            number += _8
+        if number:
+            for k in range(0, EIGHT_WORDS, APART):
+                _tally_direct(words, k, last, total, cumulative, table, counts)
+        while number < full:
             number += _1
             a, b, c, d = block(number, _0, seed, binding)
             counts[_sample_direct(a, last, total, cumulative, table)] += 1
@@ -126,9 +168,21 @@ def sample(size, cumulative, table, shots, seed, binding, counts, control):  # t
     _build_guide_table(end >> _FINE, _FINE, cumulative, table)
     for k in range(size):
         counts[k] = 0
-    while number < full:
+    while number + _8 <= full:
         if not number & _LOOK and control[0]:
             return
+        x0, x1, x2, x3, key0, key1 = eight_begun(number + _1, seed, binding)
+        for k in range(0, EIGHT_WORDS, APART):
+            x0, x1, x2, x3 = eight_next(x0, x1, x2, x3, key0, key1)
+            key0, key1 = key0 + _W0, key1 + _W1
+            if number:
+                _tally_grouped(words, k, last, total, cumulative, table, counts)
+        store_eight(words, x0, x1, x2, x3)
+        number += _8
+    if number:
+        for k in range(0, EIGHT_WORDS, APART):
+            _tally_grouped(words, k, last, total, cumulative, table, counts)
+    while number < full:
         number += _1
         a, b, c, d = block(number, _0, seed, binding)
         counts[_sample_grouped(a, last, total, cumulative, table)] += 1
@@ -386,7 +440,8 @@ def count(  # type: ignore[no-untyped-def]
         re[i] = total
     counts, maps = simd.as_numbers(buffer, _COUNTS, SIZE), simd.as_words(buffer, _MAPS, MAPS)
     short = simd.as_short(buffer, _TABLE, CELLS_ROOM)
-    sample(size, re, short, shots, seed, binding, counts, control)
+    words = simd.as_words(buffer, _SPREAD, EIGHT_WORDS)  # the table below is filled later
+    sample(size, re, short, shots, seed, binding, counts, words, control)
     if control[0]:
         return STOPPED
     bits, plain = readout_map(n, source, num_clbits, maps)
