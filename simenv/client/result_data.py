@@ -65,12 +65,11 @@ def counts(
         if table:
             with contextlib.suppress(IndexError):  # an outcome beyond the clbits
                 return _many_counts(table, rows, width, packed_counts)
-    number = len(packed_counts) >> 2
-    unpack = _UNPACK[number] if number < len(_UNPACK) else struct.Struct(f"<{number}I").unpack
-    return dict(zip(_keys(registers)(rows, width), unpack(packed_counts), strict=True))
+    times = _unpack(len(packed_counts) // 4)(packed_counts)
+    return dict(zip(_keys(registers)(rows, width), times, strict=True))
 
 
-_UNPACK = [struct.Struct(f"<{number}I").unpack for number in range(MANY_BYTES // 4)]
+_unpack = functools.lru_cache(MANY_BYTES)(lambda number: struct.Struct(f"<{number}I").unpack)
 
 
 def _many_counts(
@@ -85,7 +84,7 @@ def _many_counts(
     in_memory = isinstance(rows, bytes) and isinstance(packed_counts, bytes)
     if packer is not None and in_memory and 0 < width <= 2 and sys.byteorder == "little":
         return packer.counts_dict(table, rows, width, packed_counts, len(packed_counts) // 4)
-    times = struct.unpack(f"<{len(packed_counts) // 4}I", packed_counts)
+    times = _unpack(len(packed_counts) // 4)(packed_counts)
     return {table[o]: n for o, n in zip(_outcomes(rows, width), times, strict=True)}
 
 

@@ -86,11 +86,7 @@ def _product_of_eight(builder: Any, constant: int, value: Any) -> tuple[Any, Any
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def eight_next(
-    _context: Any, _0: Any, _1: Any, _2: Any, _3: Any, _key0: Any, _key1: Any
-) -> Any:
-    """One of the ten rounds of eight blocks, whose words are side by side in four vectors."""
-
+def _round(_context: Any, _0: Any, _1: Any, _2: Any, _3: Any, _key0: Any, _key1: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         x0, x1, x2, x3, key0, key1 = args
         h0, l0 = _product_of_eight(builder, int(_M0), x0)
@@ -106,17 +102,26 @@ def eight_next(
 
 
 @inline_function
-def eight_begun(counter, key0, key1):  # type: ignore[no-untyped-def]
-    """Eight blocks of draw 0, from `counter` on, after two rounds; and the keys of the next one."""
-    none = simd.words_from(np.uint64(0), np.uint64(0))
-    x0, x1, x2, x3 = eight_next(simd.words_from(counter, _1), none, none, none, key0, key1)
-    key0, key1 = key0 + _W0, key1 + _W1
-    x0, x1, x2, x3 = eight_next(x0, x1, x2, x3, key0, key1)
+def eight_next(x0, x1, x2, x3, key0, key1):  # type: ignore[no-untyped-def]
+    """Words and keys after one more of the ten rounds of eight blocks, whose words are side by side
+    in four vectors."""
+    x0, x1, x2, x3 = _round(x0, x1, x2, x3, key0, key1)
     return x0, x1, x2, x3, key0 + _W0, key1 + _W1
 
 
 @inline_function
+def eight_begun(counter, key0, key1):  # type: ignore[no-untyped-def]
+    """Words and keys of eight blocks of draw 0, from `counter` on, after two rounds."""
+    none = simd.words_from(np.uint64(0), np.uint64(0))
+    x0, x1, x2, x3, key0, key1 = eight_next(
+        simd.words_from(counter, _1), none, none, none, key0, key1
+    )
+    return eight_next(x0, x1, x2, x3, key0, key1)
+
+
+@inline_function
 def store_eight(words, x0, x1, x2, x3):  # type: ignore[no-untyped-def]
+    """words[8 * w + k] = word w of block k."""
     simd.store_words(words, np.uint64(0), x0)
     simd.store_words(words, np.uint64(8), x1)
     simd.store_words(words, np.uint64(16), x2)

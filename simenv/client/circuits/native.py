@@ -147,7 +147,7 @@ class NativePacker:
         results: list[PackedCircuit | None] = []
         data = [circuit._data for circuit in circuits]
         phases = [each.global_phase for each in data]
-        is_plain = all([type(phase) is float for phase in phases])
+        is_plain = {float}.issuperset(map(type, phases))
         if not is_plain or max(map(len, data), default=0) > _KEPT_OPERATIONS:
             return [self.loaded(each) for each in data]
         floats = array("d", phases)

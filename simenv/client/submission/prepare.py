@@ -77,7 +77,7 @@ def common_terms(
         ]
     terms = options.task_options(any(measures), pauli)
     terms = _checked(terms, requested.get("amplitudes"), width)
-    contradicted = [measured for measured in (True, False) if _contradiction(terms, measured, -1)]
+    contradicted = [each for each in set(measures) if _contradiction(terms, each, -1)]
     for index, measured in enumerate(measures if contradicted else ()):
         error = _contradiction(terms, measured, index)
         if error is not None:

@@ -14,8 +14,6 @@ from simulators.compiler.kernel import device_function, inline_function, kernel
 from simulators.execution.sampling import (
     EIGHT_WORDS,
     LOOK,
-    _W0,
-    _W1,
     block,
     eight_begun,
     eight_next,
@@ -141,8 +139,7 @@ def sample(size, cumulative, table, shots, seed, binding, counts, words, control
                 return
             x0, x1, x2, x3, key0, key1 = eight_begun(number + _1, seed, binding)
             for k in range(0, EIGHT_WORDS, APART):  # in each of the eight rounds left
-                x0, x1, x2, x3 = eight_next(x0, x1, x2, x3, key0, key1)
-                key0, key1 = key0 + _W0, key1 + _W1
+                x0, x1, x2, x3, key0, key1 = eight_next(x0, x1, x2, x3, key0, key1)
                 if number:
                     _tally_direct(words, k, last, total, cumulative, table, counts)
             store_eight(words, x0, x1, x2, x3)
@@ -173,8 +170,7 @@ def sample(size, cumulative, table, shots, seed, binding, counts, words, control
             return
         x0, x1, x2, x3, key0, key1 = eight_begun(number + _1, seed, binding)
         for k in range(0, EIGHT_WORDS, APART):
-            x0, x1, x2, x3 = eight_next(x0, x1, x2, x3, key0, key1)
-            key0, key1 = key0 + _W0, key1 + _W1
+            x0, x1, x2, x3, key0, key1 = eight_next(x0, x1, x2, x3, key0, key1)
             if number:
                 _tally_grouped(words, k, last, total, cumulative, table, counts)
         store_eight(words, x0, x1, x2, x3)
