@@ -233,7 +233,6 @@ int PyDict_SetItem(PyObject *dict, PyObject *key, PyObject *value);
 PyObject *PyList_New(int64_t size);
 int PyList_Append(PyObject *list, PyObject *item);
 PyObject *PyList_GetItem(PyObject *list, int64_t index);
-PyObject *PyLong_FromLong(long value);
 PyObject *PyLong_FromUnsignedLong(unsigned long value);
 void Py_DecRef(PyObject *object);
 
@@ -253,7 +252,7 @@ static PyObject *program(const Scratch *scratch)
 }
 
 /* Return a new list of the programs of a list's circuits from `first` on, at most `count`: bytes,
- * or 0 for one that is given up. It ends before a circuit whose SHAPE is not `key`; that one is in
+ * empty for one that is given up. It ends before a circuit whose SHAPE is not `key`; that one is in
  * the columns. NULL with an error set if an object is no CircuitData, or without memory. */
 PyObject *encode_circuits(PyObject *circuits, const double *global_phases, int64_t first,
                           int64_t count, Scratch *scratch)
@@ -269,7 +268,7 @@ PyObject *encode_circuits(PyObject *circuits, const double *global_phases, int64
                 && (shape->used != scratch->key_bytes
                     || memcmp(shape->start, scratch->key, shape->used)))
                 return programs;
-            item = encoded ? program(scratch) : PyLong_FromLong(0);
+            item = encoded ? program(scratch) : PyBytes_FromStringAndSize("", 0);
         }
         int failed = !item || PyList_Append(programs, item);
         if (item)

@@ -45,7 +45,7 @@ _FUNCTIONS = (
 _PYTHON_FUNCTIONS = (
     *("PyBytes_AsString", "PyBytes_FromStringAndSize", "PyDict_SetItem"),
     *("PyList_Append", "PyList_GetItem", "PyList_New"),
-    *("PyLong_FromLong", "PyLong_FromUnsignedLong", "Py_DecRef"),
+    *("PyLong_FromUnsignedLong", "Py_DecRef"),
 )
 _ROW_BYTES = 24  # name: 16, arities: 6, padding: 2
 _ROWS = 256
@@ -60,7 +60,7 @@ _KEPT_OPERATIONS = 2**16  # the buffers of a longer circuit are returned to the 
 _AT_ONCE = 256  # circuits of one call of the code, which no other thread of Python interrupts
 
 Walk = Callable[[Any, float, int], int]
-WalkMany = Callable[[list[Any], int, int, int, int], list[bytes | int]]
+WalkMany = Callable[[list[Any], int, int, int, int], list[bytes]]
 CountsDict = Callable[[list[str], bytes | memoryview, int, bytes | memoryview, int], dict[str, int]]
 
 
@@ -99,7 +99,7 @@ class Scratch:
         """Let `encode_circuits` make programs of this shape."""
         self._key, self.shape = key, shape  # own the data to which the fields point
         data = key, shape.head, shape.foot
-        places = [ctypes.cast(each, ctypes.c_void_p).value or 0 for each in data]
+        places = [ctypes.cast(ctypes.c_char_p(each), ctypes.c_void_p).value or 0 for each in data]
         self._fields[-6:] = array("q", [*places, *map(len, data)])
 
 

@@ -358,9 +358,9 @@ def _evolve(rows, ops, qubits, params, n, control, re, im, steps, floats):  # ty
     Operations that leave a qubit alone act on each half of a state by itself. If a state is larger
     than the cache, as many as possible are applied to one half, then to the other."""
     size = 1 << n
-    for k in range(max(size, simd.LANES)):
-        re[k] = 0.0
-        im[k] = 0.0
+    for i in range(max(size, simd.LANES)):
+        re[i] = 0.0
+        im[i] = 0.0
     re[0] = 1.0
     start = np.int64(0)  # int64 variable, not a literal: numba would specialise the callee again
     q = p = k = start
