@@ -585,8 +585,7 @@ def _ends(
     task: object,
 ) -> list[int] | None:
     """Return the begin of each row's part and the end of the last one; None if one row has all."""
-    fits = not value_bytes % size and outcome_bytes * size == value_bytes * width
-    ends = None
+    fits, ends = not value_bytes % size and outcome_bytes * size == value_bytes * width, None
     if rows and fits:
         fits = len(rows) == 4 * count
         ends = [0, *accumulate(memoryview(rows).cast("I"))] if fits else None
