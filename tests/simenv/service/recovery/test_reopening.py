@@ -190,7 +190,7 @@ def test_tasks_of_record_damaged_before_indexing_are_rerun_after_start(tmp_path:
     bench.join()
     bench.submit(spec(1), spec(2))
     bench.finish(bench.assigned())
-    bench.change("delete from result")
+    bench.change("delete from ended")
     bench.change("delete from meta where key = 'indexed'")
     flip_record(bench, 1)
     bench.restart()
