@@ -311,7 +311,7 @@ class LaneHeads:
     def competing_head(self, leaf: str) -> TaskRecord | None:
         """Return the first short task of an association in other lanes than that of `short_of`."""
         heap = self._heaps[-1].get(leaf)
-        return None if heap is None else heap.second()
+        return None if heap is None or len(heap.by_priority) < 2 else heap.second()
 
     def is_only_lane(self, key: LaneKey) -> bool:
         """Return whether no other lane of its association has tasks."""
