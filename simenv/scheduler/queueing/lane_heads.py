@@ -248,8 +248,8 @@ class LaneHeads:
         self.changed.clear()
 
     def _drop_only_lane(self, leaf: str, priority: int) -> bool:
-        """Remove an association with its lane, which is empty. Returns False if it has another lane,
-        or tasks that are long are kept apart."""
+        """Remove an association with its lane, which is empty. Returns False if it has another
+        lane, or tasks that are long are kept apart."""
         if len(self._heaps) > 1:
             return False
         heaps = self._heaps[0]

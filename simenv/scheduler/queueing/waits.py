@@ -15,7 +15,7 @@ from collections.abc import Collection
 from simenv.model.accounts import WaitReason, Waits
 
 _OF_ALL = (WaitReason.DEVICE, WaitReason.STARTING)  # they delay all associations alike
-_STEP_NS = 5_000_000  # readings are that exact
+_STEP_NS = 1_000_000  # readings are that exact
 _Times = dict[int, int]  # reason -> ns
 _NO_TIMES: _Times = {}
 _NOTHING = (_NO_TIMES, 0, _NO_TIMES)

@@ -84,11 +84,11 @@ def index_by_run(db: Connection) -> None:
     db.execute("drop table result")
 
 
-# Steps of the conversion of journals: the one of format N makes format N + 1 of it, where the tables
+# Steps of the conversion of journals: the one of format N makes format N + 1, where the tables
 # of the present format exist. A released step never changes, and none goes back: `simenv admin
 # upgrade` puts the former files back instead. New tables and new columns at the end of a row's body
-# need no step. Each format that was released has
-# a stored environment, see tests/compatibility/test_stored_environment.py.
+# need no step. Each format that was released has a stored environment, see
+# tests/compatibility/test_stored_environment.py.
 MIGRATIONS: Mapping[int, Callable[[Connection], None]] = {2: index_by_run}
 OLDEST_FORMAT = 2  # of the first release
 

@@ -59,8 +59,9 @@ class Completions:
         self._replaced = set(journal.records.replaced())
         self.usage: UsageLedger | None = None  # None: of a reader, which stores nothing
         for first_seq, body in journal.records.finished(journal.records.indexed()):
-            results = enumerate(codec.completed(body).results, first_seq)
-            self._await_index(first_seq, [c.task for seq, c in results if seq not in self._replaced])
+            ended = enumerate(codec.completed(body).results, first_seq)
+            tasks = [each.task for seq, each in ended if seq not in self._replaced]
+            self._await_index(first_seq, tasks)
 
     @property
     def unindexed(self) -> bool:

@@ -106,6 +106,15 @@ def test_a_message_takes_the_little_rest_of_a_turn_along() -> None:
     assert [len(records) for records in chunks(3, 120, 360, 12.7)] == [120, 120, 120]
 
 
+def test_a_turn_that_passes_the_work_of_a_chunk_by_little_is_not_put_off(
+    machine: CheckedScheduler,
+) -> None:
+    for owner in "abc":
+        submit(machine, owner, 9, 100.0)
+    (send, *_) = machine.assign()
+    assert owners(send.records) == 9 * "a" + 9 * "b"
+
+
 def test_a_message_that_is_nearly_full_is_not_filled_from_the_next_turn() -> None:
     machine = CheckedScheduler(workers=1)
     for owner, count in (("a", 115), ("b", 5), ("c", 115)):
