@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from simulators.errors import DeviceLost
 from simulators.gpu.devices.device import PeerGroup
 
 ROOT = Path(__file__).parents[2]
@@ -156,11 +157,11 @@ class HostDevice:
 
     def unique_id(self) -> bytes:
         """See `Device`."""
-        raise NotImplementedError
+        raise DeviceLost("it has no NCCL")
 
-    def join(self, unique_id: bytes, size: int, rank: int) -> PeerGroup:
+    def join(self, unique_id: bytes, size: int, rank: int) -> PeerGroup:  # noqa: ARG002
         """See `Device`."""
-        raise NotImplementedError
+        raise DeviceLost("it has no NCCL")
 
     def skip_barrier(self, file: str, line: int) -> None:
         """Leave one barrier of the kernels out from now on; line 0: none."""

@@ -446,7 +446,7 @@ def upload_program(device: devices_device.Device, program: SweepProgram) -> Uplo
     return UploadedProgram(program, buffers, device.upload(program.terms))
 
 
-_GRAPH_AMPLITUDES = 1 << 22  # of wider states a pass takes longer than its launch
+GRAPH_AMPLITUDES = 1 << 22  # of wider states a pass takes longer than its launch
 _GRAPH_PASSES = 1 << 12  # a stop waits for the end of a replay: some 0.2 s at most
 _MOST_GRAPHS = 16  # of a program, the oldest evicted: states of a tree of error patterns
 
@@ -478,7 +478,7 @@ def apply_program(
         for _ in program.passes:
             pass_done()
         return
-    is_small = state.count << state.num_qubits <= _GRAPH_AMPLITUDES
+    is_small = state.count << state.num_qubits <= GRAPH_AMPLITUDES
     if key not in graphs and is_small and 1 < len(program.passes) <= _GRAPH_PASSES:
         while len(graphs) >= _MOST_GRAPHS:
             del graphs[next(iter(graphs))]

@@ -140,6 +140,35 @@ def test_graph_is_replayed_for_its_own_state_only(library: Path) -> None:
     assert device.replays == 4
 
 
+class RefusingDevice(HostDevice):
+    """One that finds at the end of a capture that it has none."""
+
+    def capture(self, launches: Callable[[], None]) -> None:  # type: ignore[override]
+        super().capture(launches)
+
+
+@pytest.mark.parametrize(("device_type", "replays"), [(HostDevice, 4), (RefusingDevice, 0)])
+def test_graph_from_zero_state_is_not_replayed_from_another(
+    library: Path, device_type: type[HostDevice], replays: int
+) -> None:
+    table = Table(10, 8, 6)
+    table.fill(2, 6, fresh=False)
+    plan, floats = table.plan()
+    device = device_type(library)
+    program = upload_program(device, encode_sweeps(plan, "double"))
+    state = DeviceState(device, MemoryLedger(2**30, "host"), 10, "double")
+    zero, other = np.eye(1, 1 << 10, dtype=complex)[0], random_state(10, 1)
+    for begin in (zero, zero, zero, other, other, zero):
+        state.buffer[:] = begin if begin is other else np.nan
+        if begin is other:
+            state.overwrite()
+        else:
+            state.set_zero()
+        apply_program(state, program, floats, lambda: None)
+        assert np.abs(state.settle() - plainly(plan, floats, begin)).max() < 1e-12
+    assert device.replays == replays
+
+
 def test_graphs_of_a_program_are_few_and_hold_no_state(
     library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,7 +191,7 @@ def test_graphs_of_a_program_are_few_and_hold_no_state(
 
 
 def test_wide_state_is_swept_by_launches(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweeps, "_GRAPH_AMPLITUDES", 1 << 9)
+    monkeypatch.setattr(sweeps, "GRAPH_AMPLITUDES", 1 << 9)
     device = HostDevice(library)
     program, _ = repeated(device, 3)
     assert (program.graphs, device.replays) == ({}, 0)
