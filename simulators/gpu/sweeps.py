@@ -448,7 +448,7 @@ def upload_program(device: devices_device.Device, program: SweepProgram) -> Uplo
 
 GRAPH_AMPLITUDES = 1 << 22  # of wider states a pass takes longer than its launch
 _GRAPH_PASSES = 1 << 12  # a stop waits for the end of a replay: some 0.2 s at most
-_MOST_GRAPHS = 16  # of a program, the oldest evicted: states of a tree of error patterns
+_MOST_GRAPHS = 16  # of a program, the oldest evicted
 
 
 def apply_program(
