@@ -9,6 +9,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -141,9 +142,9 @@ def test_tasks_of_a_job_continue_the_span_of_its_request(
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
-        (encoded(bytes(300 * 2**20), "ndarray"), "more than 256 MiB"),
-        (encoded(b"QISKIT" + bytes(20), "QuantumCircuit"), "QPY of version 0"),
-        (encoded(b"nothing", "QuantumCircuit"), "torn"),
+        (partial(encoded, bytes(2**28 + 2**20), "ndarray"), "more than 256 MiB"),
+        (partial(encoded, b"QISKIT" + bytes(20), "QuantumCircuit"), "QPY of version 0"),
+        (partial(encoded, b"nothing", "QuantumCircuit"), "torn"),
         ({"__type__": "QuantumCircuit", "__value__": "!"}, "cannot be unpacked"),
         ({"__type__": "settings", "__module__": "os", "__class__": "x", "__value__": {}}, "PUB"),
         ({"__type__": "_json", "__module__": "os", "__class__": "x", "__value__": {}}, "'_json'"),
@@ -152,7 +153,8 @@ def test_tasks_of_a_job_continue_the_span_of_its_request(
     ids=["large", "old", "torn", "base64", "settings", "json", "instruction"],
 )
 def test_a_circuit_that_cannot_be_read_fails_its_job(api: Api, value: Any, reason: str) -> None:
-    state = api.ended(api.accepted([[value, None, 10]]))["state"]
+    circuit = value() if callable(value) else value
+    state = api.ended(api.accepted([[circuit, None, 10]]))["state"]
     assert state["status"] == "Failed"
     assert reason in state["reason"]
     assert state["reason_code"] == 1002
