@@ -61,7 +61,7 @@ else
         echo "  SIMENV_LOCK=0 installs the newest packages that pyproject.toml allows" >&2
         exit 1
     }
-    # Half of the time, if pip does it: it uses one core. What cannot be compiled is no module of ours.
+    # All cores; pip would compile on one, for half of its time. Of some packages templates fail.
     .venv/bin/python -m compileall -q -j 0 .venv/lib/python3.*/site-packages >/dev/null || true
     "${pip[@]}" --no-deps --no-build-isolation --editable .
 fi
