@@ -19,7 +19,7 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 
-from gpu_bits import circuit_results, same, table_bits  # noqa: E402
+from gpu_bits import circuit_results, repeated_bits, same, table_bits  # noqa: E402
 from gpu_exercise import circuit  # noqa: E402
 
 from bench.testbed.host_device import HostDevice  # noqa: E402
@@ -59,6 +59,9 @@ def differing(device: Device, tables: int) -> int:
             if table_bits(device, seed, precision) != table_bits(host, seed, precision)
         ]
         print(f"random tables, {precision}: {tables - len(bad)} of {tables} have the host's bits")
+        is_same = repeated_bits(device, precision) == repeated_bits(host, precision)
+        print(f"sweeps from a graph, {precision}: {'same bits' if is_same else 'DIFFER'}")
+        wrong += not is_same
         for n in (5, 12, 13):
             pairs = zip(
                 circuit_results(device, n, precision),

@@ -56,11 +56,13 @@ echo "setup: installing simenv[$extras] into .venv (a minute or two the first ti
 if [ "${SIMENV_LOCK:-1}" = 0 ]; then
     "${pip[@]}" --editable ".[$extras]"
 else
-    "${pip[@]}" --require-hashes --requirement "$lock" || {
+    "${pip[@]}" --no-compile --require-hashes --requirement "$lock" || {
         echo "error: the packages of $lock could not be installed for $(.venv/bin/python -V)" >&2
         echo "  SIMENV_LOCK=0 installs the newest packages that pyproject.toml allows" >&2
         exit 1
     }
+    # All cores; pip would compile on one, for half of its time. Of some packages templates fail.
+    .venv/bin/python -m compileall -q -j 0 .venv/lib/python3.*/site-packages >/dev/null || true
     "${pip[@]}" --no-deps --no-build-isolation --editable .
 fi
 if [ -z "$mpirun" ]; then

@@ -17,10 +17,12 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 import msgspec
+import zmq
 
 from launcher.allocation.discover import discover
 from launcher.allocation.this_node import this_node
@@ -32,8 +34,9 @@ from simenv.config.paths import worker_environ
 from simenv.errors import SimenvError
 from simenv.wire import codec, keyfiles
 from simenv.wire.messages import nodes
-from simenv.wire.messages.client import LeaseRenewed
-from simenv.wire.transport.zmq_transport import WorkerTcpConnection
+from simenv.wire.messages.client import Heartbeat, LeaseRenewed
+from simenv.wire.transport.sockets import PeerKind
+from simenv.wire.transport.zmq_transport import WorkerTcpConnection, ZmqListener
 
 BEAT_S = 1.0  # the shortest interval
 BEATS = 7.5  # heartbeats in one lease, as those of an idle worker
@@ -43,6 +46,54 @@ JOIN_S = 30.0  # for the service to accept the token
 SETTLE_S = 1.5
 GRACE_S = 3.0  # for workers to end
 _TOKEN_BYTES = 2**16
+
+
+class HeartbeatRelay:
+    """Control connections of the node's workers. Their leases are renewed here: an agent that does
+    not hear from the service ends, and they with it."""
+
+    def __init__(self, folder: Path, epoch: int) -> None:
+        """`folder`: of the socket, mode 0700. Raises SimenvError, zmq.ZMQError."""
+        pair = keyfiles.new_pair()
+        self.public_key = pair.public
+        self.is_busy = False  # a worker ran a task at its last heartbeat
+        self._listener = ZmqListener(folder, pair)
+        self._renewed = codec.encode(LeaseRenewed(epoch, longest_s=BEAT_S))
+        self._peers: dict[str, bytes] = {}
+        self._beats: dict[str, tuple[float, Heartbeat, bytes]] = {}  # since the last `take`
+
+    def receive(self, starts: Mapping[str, int]) -> None:
+        """Receive and answer the heartbeats of workers. `starts`: of those that run."""
+        now_s = time.monotonic()
+        while (received := self._listener.receive()) is not None:
+            kind, peer, body, _ = received
+            with suppress(SimenvError):
+                beat = codec.from_worker(body)
+                if not isinstance(beat, Heartbeat) or kind is not PeerKind.WORKER:
+                    continue
+                if starts.get(beat.name) == beat.start:
+                    self._peers[beat.name] = peer
+                    self._beats[beat.name] = now_s, beat, body
+                    self._listener.send(PeerKind.WORKER, peer, self._renewed)
+
+    def take(self) -> list[nodes.RelayedBeat]:
+        """Return the newest heartbeat of each worker since the last call."""
+        beats, self._beats = self._beats.values(), {}
+        now_s = time.monotonic()
+        self.is_busy = any(beat.task for _, beat, _ in beats)
+        return [nodes.RelayedBeat(round(1000 * (now_s - at_s)), body) for at_s, _, body in beats]
+
+    def send(self, message: nodes.ForwardControl) -> None:
+        """Forward a message to a worker that has sent a heartbeat."""
+        self._listener.send(PeerKind.WORKER, self._peers.get(message.worker, b""), message.body)
+
+    def forget(self, worker: str) -> None:
+        """Forget a worker that has ended."""
+        self._peers.pop(worker, None)
+        self._beats.pop(worker, None)
+
+    def close(self) -> None:
+        self._listener.close()
 
 
 class NodeAgent:
@@ -63,6 +114,7 @@ class NodeAgent:
         self._least_s, self._longest_s = 0.0, math.inf  # between two heartbeats
         self._heard_s = time.monotonic()
         self._connection = self._connect(keyfiles.KeyPair(token.public_key, token.secret_key))
+        self._relay: HeartbeatRelay | None = None  # None: workers send theirs to the service
 
     def _connect(self, keys: keyfiles.KeyPair) -> WorkerTcpConnection:
         identity = f"{self._token.node}.{secrets.token_hex(4)}".encode()
@@ -77,6 +129,8 @@ class NodeAgent:
         accepted = self._join()
         if accepted is None:
             return 1
+        with suppress(SimenvError, zmq.ZMQError):  # its path may be too long for a socket
+            self._relay = HeartbeatRelay(self._folder, self._token.epoch)
         self._write_bootstrap(accepted)
         self._lease_s = accepted.lease_s
         self._connection.close()
@@ -87,11 +141,14 @@ class NodeAgent:
             now_s = time.monotonic()
             if now_s >= sent_s + self._interval_s:
                 sent_s = now_s
-                self._send(nodes.NodeHeartbeat(self._token.node, self._token.epoch))
+                beats = [] if self._relay is None else self._relay.take()
+                self._send(nodes.NodeHeartbeat(self._token.node, self._token.epoch, beats))
             if self._asked_to_end and not self._announced:
                 self._announced = True
                 self._send(nodes.NodeLeaving(self._token.node, self._asked_to_end))
             body = self._connection.receive(POLL_S if self._starts else BEAT_S / 4)
+            if self._relay is not None:
+                self._relay.receive(self._starts)
             self._report_ends(time.monotonic())
             if self._announced and not (self._starts or self._settling):
                 return self._end(self._asked_to_end)
@@ -107,7 +164,9 @@ class NodeAgent:
     @property
     def _interval_s(self) -> float:
         """Seconds between two heartbeats."""
-        return max(BEAT_S, min(max(self._lease_s / BEATS, self._least_s), self._longest_s))
+        is_busy = self._relay is not None and self._relay.is_busy
+        idle_s = 0.0 if is_busy else self._lease_s / BEATS
+        return max(BEAT_S, min(max(idle_s, self._least_s), self._longest_s))
 
     def _join(self) -> nodes.NodeAccepted | None:
         """Present the token; None if the service does not accept it."""
@@ -158,6 +217,8 @@ class NodeAgent:
                 *(keyfiles.KEYS_FORMAT, accepted.service_node, accepted.sockets),
                 *(accepted.results_token, token.address, token.server_key),
                 epoch=token.epoch,
+                agent_sockets="" if self._relay is None else str(self._folder),
+                agent_key="" if self._relay is None else self._relay.public_key,
             ),
         )
         keyfiles.worker_keys_folder(self._folder / "worker.json").mkdir(mode=0o700)
@@ -172,6 +233,9 @@ class NodeAgent:
             self._launcher.kill(message.worker)
         elif isinstance(message, nodes.SignalWorker):
             self._launcher.terminate(message.worker)
+        elif isinstance(message, nodes.ForwardControl):
+            if self._relay is not None:
+                self._relay.send(message)
         elif isinstance(message, LeaseRenewed):
             self._least_s = min(message.interval_s, self._lease_s / LEAST_BEATS)
             self._longest_s = message.longest_s
@@ -197,6 +261,8 @@ class NodeAgent:
     def _report_ends(self, now_s: float) -> None:
         for end in self._launcher.poll_exits():
             self._starts.pop(end.name, None)
+            if self._relay is not None:
+                self._relay.forget(end.name)
             with suppress(OSError):
                 keyfiles.worker_key_path(self._folder / "worker.json", end.name, end.start).unlink(
                     missing_ok=True
@@ -229,6 +295,8 @@ class NodeAgent:
         with suppress(SimenvError):
             self._send(nodes.NodeLeaving(self._token.node, reason, ended=True))
         self._connection.close()
+        if self._relay is not None:
+            self._relay.close()
         return 0
 
 

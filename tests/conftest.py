@@ -48,6 +48,9 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.basetemp = str(base / "pytest")
         os.environ.pop("PYTHONHASHSEED", None)
         os.nice(LAST)
+        if [Path(each).resolve() for each in config.args] == [HERE]:
+            index = int(one_of_several["workerid"].removeprefix("gw"))
+            config.args = _shared_out(index, one_of_several["workercount"])
     for variable, folder in (("SIMENV_HOME", "home"), ("TMPDIR", "tmp")):
         (base / folder).mkdir(mode=0o700)
         os.environ[variable] = str(base / folder)
@@ -81,6 +84,27 @@ def pytest_collection() -> Iterator[None]:
         gc.freeze()
 
 
+def _shared_out(index: int, count: int) -> list[str]:
+    """All folders of tests, first the share of one of several processes: what it has rewritten for
+    `assert` the others find, when they come there."""
+    places: list[Path] = []
+    for folder in HERE.glob("*/"):
+        inner = [each for each in folder.glob("*/") if any(each.rglob("test_*.py"))]
+        places += [*inner, *folder.glob("test_*.py")] if inner else [folder]
+    places.sort(key=lambda place: (-len(list(place.rglob("test_*.py"))), place))
+    shares = [places[start::count] for start in range(count)]
+    return [str(place) for share in (*shares[index:], *shares[:index]) for place in share]
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Drills are in few files: who wants nothing else reads no other."""
+    from spread import may_have_drills
+
+    if not config.option.markexpr.startswith("drill") or collection_path.suffix != ".py":
+        return None
+    return None if may_have_drills(collection_path.relative_to(HERE.parent).as_posix()) else True
+
+
 @pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     from spread import is_drill, rank_of
@@ -89,7 +113,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if is_drill(item.nodeid):
             item.add_marker(pytest.mark.drill)
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: rank_of(item.nodeid))
+        items.sort(key=lambda item: (rank_of(item.nodeid), item.path))
 
 
 def pytest_unconfigure() -> None:

@@ -13,6 +13,7 @@ import itertools
 import statistics
 from argparse import Namespace
 from collections.abc import Callable
+from unittest.mock import patch
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from bench.peers.on_gpu import Peers, compare
 from bench.small_circuits import gates
 from simulators.circuit.ir import Circuit
 from simulators.engine import Request, RunControl, RunOptions
+from simulators.gpu import sweeps
 from simulators.gpu.backend import DeviceBackend
 from simulators.gpu.devices.detect import find_gpu, refusal
 from simulators.gpu.devices.device import MODULES, Device, MemoryLedger, load_nvrtc, usage
@@ -37,10 +39,13 @@ OPTIONS = (
 ARCHITECTURES = ((8, 0), (9, 0), (10, 0))
 KINDS = ("qft", "volume", "ansatz", "tfim", "clifford_t", "ghz")
 WIDTHS = (24, 28, 30)
+GRAPH_WIDTHS = (16, 20)
+LIMITS = (0, sweeps.GRAPH_AMPLITUDES)  # of states whose sweeps are replayed: none, as ever
 COPIED = 1 << 29  # complex numbers: 8 GiB
 BATCH = (12, 10_000)  # qubits, bindings
 BATCH_GATES, SHOTS = 30, 1_024
 HOST_WIDTHS, HOST_COPIED, HOST_BATCH = (13,), 1 << 16, (8, 4)
+HOST_GRAPH_WIDTHS = (13,)
 SHARE_KINDS, SHARE_WIDTH = ("qft", "ansatz"), 28
 PEER_WIDTH = 28
 PEER_KEYS = ("qft_custatevec", "volume_custatevec", "qsim_cuda")
@@ -66,6 +71,9 @@ def run(options: Namespace) -> Report:
     widths = HOST_WIDTHS if options.host else WIDTHS
     for case in itertools.product(widths, KINDS, ("double", "single")):
         _wide(bench, report, options.host, case, copy_rate)
+    for n in HOST_GRAPH_WIDTHS if options.host else GRAPH_WIDTHS:
+        launched, replayed = (1e3 * bench.sweeps_seconds("volume", n, limit) for limit in LIMITS)
+        print(f"volume     {n} double: {launched:.3f} ms by launches, {replayed:.3f} from a graph")
     if not options.host:
         peers = Peers(bench.device, 1, bench.seconds)
         seconds = lambda kind, n, precision: bench.gate_seconds(kind, n, precision)[0]  # noqa: E731
@@ -134,6 +142,11 @@ class _Bench:
         """Return the bytes per second of a copy, read and written."""
         original, target = (self.device.empty(count, np.complex128) for _ in range(2))
         return 32 * count / self.seconds(lambda: self.device.copy(original, target))
+
+    def sweeps_seconds(self, kind: str, n: int, limit: int) -> float:
+        """Return the seconds of all gates, from a graph if the state is within the limit."""
+        with patch.object(sweeps, "GRAPH_AMPLITUDES", limit):
+            return self.gate_seconds(kind, n, "double")[0]
 
     def gate_seconds(self, kind: str, n: int, precision: str) -> tuple[float, float]:
         """Return the seconds of all gates, and the bytes that sweeps read and write."""

@@ -7,12 +7,16 @@ import functools
 import hashlib
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
+
+from simulators.errors import DeviceLost
+from simulators.gpu.devices.device import PeerGroup
 
 ROOT = Path(__file__).parents[2]
 KERNELS = ROOT / "simulators" / "gpu" / "kernels"
@@ -80,6 +84,8 @@ class HostDevice:
         self._is_traced = is_traced
         self.free_bytes = free_bytes
         self.launches: list[str] = []
+        self.replays = 0
+        self._captured: list[tuple[Any, ...]] | None = None
 
     def empty(self, count: int, dtype: DTypeLike) -> NDArray[Any]:
         """See `Device`; every byte is 255, and of NaN every number."""
@@ -94,6 +100,14 @@ class HostDevice:
         outcome[...] = array.ravel()
         return outcome
 
+    def write(self, array: NDArray[Any], buffer: NDArray[Any]) -> None:
+        """See `Device`."""
+        buffer[...] = array.ravel()
+
+    def address(self, buffer: NDArray[Any]) -> int:
+        """See `Device`."""
+        return buffer.ctypes.data
+
     def download(self, buffer: NDArray[Any]) -> NDArray[Any]:
         """See `Device`."""
         return buffer.copy()
@@ -106,6 +120,9 @@ class HostDevice:
         self, kernel: str, grid: int, threads: int, shared_bytes: int, *arguments: Any
     ) -> None:
         """See `Device`."""
+        if self._captured is not None:
+            self._captured.append((kernel, grid, threads, shared_bytes, *arguments))
+            return
         self.launches.append(kernel)
         passed = [_argument(each) for each in arguments]
         getattr(self._library, kernel)(
@@ -116,6 +133,35 @@ class HostDevice:
             ctypes.c_int(self._is_traced),
             *passed,
         )
+
+    def capture(self, launches: Callable[[], None]) -> Callable[[], None]:
+        """See `Device`."""
+        self._captured = recorded = []
+        try:
+            launches()
+        finally:
+            self._captured = None
+        # As a graph has them, by address: it keeps no buffer of the states.
+        recorded = [tuple(map(_held, each)) for each in recorded]
+
+        def replay() -> None:
+            self.replays += 1
+            for each in recorded:
+                self.launch(*each)
+
+        return replay
+
+    def has_nccl(self) -> bool:
+        """See `Device`."""
+        return False
+
+    def unique_id(self) -> bytes:
+        """See `Device`."""
+        raise DeviceLost("it has no NCCL")
+
+    def join(self, unique_id: bytes, size: int, rank: int) -> PeerGroup:  # noqa: ARG002
+        """See `Device`."""
+        raise DeviceLost("it has no NCCL")
 
     def skip_barrier(self, file: str, line: int) -> None:
         """Leave one barrier of the kernels out from now on; line 0: none."""
@@ -129,7 +175,13 @@ class HostDevice:
         return {name: Requests(*array[k::4].tolist()) for k, name in enumerate(names)}
 
 
+def _held(value: Any) -> Any:
+    return _argument(value) if isinstance(value, np.ndarray) else value
+
+
 def _argument(value: Any) -> Any:
+    if isinstance(value, ctypes.c_void_p):
+        return value
     if isinstance(value, np.ndarray):
         return ctypes.c_void_p(value.ctypes.data)
     types = {np.int32: ctypes.c_int, np.uint64: ctypes.c_uint64, np.float64: ctypes.c_double}

@@ -1,15 +1,17 @@
 """Simulated nodes of a site: agents and workers that speak the real protocol and compute nothing.
 
-A few processes act for all nodes. Each has one ROUTER with a connection for each agent and two for
-each worker, with the keys and names that real ones have: CurveZMQ over TCP, joins, heartbeats,
-chunks and results are those of the protocol. Simulated: the batch system, whose commands put each
-script into a folder, from which a process takes it and becomes that node; the work, for each task
-has the same result, at once; and all that a worker does besides messages.
+A few processes act for all nodes. Each has one ROUTER with a connection for each agent and each
+worker, with the keys and names that real ones have: CurveZMQ over TCP, joins, chunks, results and
+heartbeats, which agents send for their workers, are those of the protocol. Simulated: the batch
+system, whose commands put each script into a folder, from which a process takes it and becomes that
+node; the work, for each task has the same result, at once; and all that a worker does besides
+messages to the service.
 """
 
 from __future__ import annotations
 
 import heapq
+import math
 import multiprocessing
 import os
 import signal
@@ -27,12 +29,12 @@ import zmq
 from simenv._version import __version__
 from simenv.errors import SimenvError
 from simenv.model import Origin, TaskState
+from simenv.node_agent import BEAT_S, BEATS
 from simenv.process import die_with_parent
 from simenv.service.workers.endpoints import raise_descriptor_limit
 from simenv.wire import codec
 from simenv.wire.keyfiles import KeyPair, new_pair
 from simenv.wire.messages import client as m, nodes
-from simenv.worker.session import BEAT_S, IDLE_BEATS
 
 POLL_MS = 20
 RUN_US = 12  # of a task, as its result says
@@ -65,9 +67,9 @@ class _Worker(NamedTuple):
     node: str
     name: str
     start: int
-    work: bytes  # names of its two connections
-    control: bytes
+    work: bytes  # name of its connection
     origin: Origin
+    beat: bytes  # its heartbeat
 
 
 class SimulatedNodes:
@@ -76,8 +78,8 @@ class SimulatedNodes:
     def __init__(self, payload: bytes, slots: int, lease_s: float) -> None:
         self._payload, self._checksum = payload, zlib.crc32(payload)
         self._slots = slots
-        self._idle_s = max(BEAT_S, lease_s / IDLE_BEATS)  # of an agent too
-        self._least_s = 0.0  # between two heartbeats, by the last answer to one
+        self._idle_s = max(BEAT_S, lease_s / BEATS)
+        self._least_s, self._longest_s = 0.0, math.inf  # between two heartbeats, by the last answer
         self._context = zmq.Context(io_threads=1)
         self._router = router = self._context.socket(zmq.ROUTER)
         router.set(zmq.ROUTER_MANDATORY, 1)
@@ -87,8 +89,8 @@ class SimulatedNodes:
         router.set(zmq.HANDSHAKE_IVL, 30_000)
         router.set(zmq.RECONNECT_IVL_MAX, 1_000)
         self._tokens: dict[str, nodes.JoinToken] = {}
-        self._workers: dict[bytes, _Worker] = {}  # by name of either connection
-        self._beats: list[tuple[float, bytes, bytes]] = []  # a heap: time, connection, message
+        self._workers: dict[str, dict[str, _Worker]] = {}  # by node and name
+        self._beats: list[tuple[float, bytes, nodes.JoinToken]] = []  # a heap: time, connection
         self._handlers: dict[bytes, Callable[[bytes], None]] = {}
 
     @property
@@ -124,16 +126,22 @@ class SimulatedNodes:
         route = f"{name}.agent".encode()
         self._handlers[route] = lambda message: self._to_agent(route, token, message)
         self._connect(route, token, own)
-        self._beat(0.0, route, codec.encode(nodes.NodeHeartbeat(name, token.epoch)))
+        self._workers[name] = {}
+        heapq.heappush(self._beats, (0.0, route, token))
 
     def run_pass(self) -> None:
         """Send the heartbeats that are due, and answer what has arrived."""
         now = time.monotonic()
         while self._beats and self._beats[0][0] <= now:
-            _, route, body = heapq.heappop(self._beats)
+            _, route, token = heapq.heappop(self._beats)
             if route in self._handlers:
-                self._send(route, body)
-                self._beat(now + max(self._idle_s, self._least_s), route, body)
+                workers = self._workers[token.node].values()
+                # What a worker has told its agent is at most BEAT_S old, half of that on average.
+                beats = [nodes.RelayedBeat(round(500 * BEAT_S), each.beat) for each in workers]
+                beat = nodes.NodeHeartbeat(token.node, token.epoch, beats)
+                self._send(route, codec.encode(beat))
+                next_s = now + max(BEAT_S, min(max(self._idle_s, self._least_s), self._longest_s))
+                heapq.heappush(self._beats, (next_s, route, token))
         if self._router.poll(POLL_MS):
             for _ in range(1_000):
                 try:
@@ -142,9 +150,6 @@ class SimulatedNodes:
                     return
                 if route in self._handlers:
                     self._handlers[route](body)
-
-    def _beat(self, when_s: float, route: bytes, body: bytes) -> None:
-        heapq.heappush(self._beats, (when_s, route, body))
 
     def _connect(
         self, route: bytes, token: nodes.JoinToken, keys: KeyPair, endpoint: str = ""
@@ -166,31 +171,31 @@ class SimulatedNodes:
         if isinstance(message, nodes.RunWorker):
             self._start(token, message)
         elif isinstance(message, nodes.SignalWorker):
-            for worker in [w for w in self._workers.values() if w.name == message.worker]:
-                self._end(worker, -9, "signal 9 (SIGKILL)")
+            self._end(token.node, message.worker, -9, "signal 9 (SIGKILL)")
+        elif isinstance(message, nodes.ForwardControl):
+            control = codec.to_worker(message.body)
+            if isinstance(control, m.StopWorker):
+                self._end(token.node, message.worker, 0, control.reason)
+        elif isinstance(message, m.LeaseRenewed):
+            self._least_s, self._longest_s = message.interval_s, message.longest_s
         elif isinstance(message, nodes.EndNode):
-            for worker in [w for w in self._workers.values() if w.node == token.node]:
-                self._end(worker, 0, message.reason)
+            for name in list(self._workers[token.node]):
+                self._end(token.node, name, 0, message.reason)
             self._send(route, codec.encode(nodes.NodeLeaving(token.node, message.reason, True)))
-            del self._handlers[route], self._tokens[token.node]
+            del self._handlers[route], self._tokens[token.node], self._workers[token.node]
 
     def _start(self, token: nodes.JoinToken, message: nodes.RunWorker) -> None:
         name, start, epoch = message.worker, message.start, token.epoch
         work = f"{name}.{start}".encode()
         host = f"host-{token.node}"
-        worker = _Worker(
-            *(token.node, name, start, work, work + b"!"),
-            Origin(name, host, os.getpid(), __version__, 1),
-        )
-        keys = KeyPair(message.public_key, message.secret_key)
-        for route in (worker.work, worker.control):
-            self._connect(route, token, keys)
-            self._workers[route] = worker
-            self._handlers[route] = lambda body, worker=worker: self._to_worker(worker, body)  # type: ignore[misc]
+        origin = Origin(name, host, os.getpid(), __version__, 1)
+        beat = codec.encode(m.Heartbeat(name, epoch, 0, 0, RSS_BYTES, start))
+        worker = _Worker(token.node, name, start, work, origin, beat)
+        self._connect(work, token, KeyPair(message.public_key, message.secret_key))
+        self._workers[token.node][name] = worker
+        self._handlers[work] = lambda body: self._to_worker(worker, body)
         join = m.Join(__version__, name, os.getpid(), host, epoch, (), start, 1)
-        self._send(worker.work, codec.encode(join))
-        beat = m.Heartbeat(name, epoch, 0, 0, RSS_BYTES, start)
-        self._beat(0.0, worker.control, codec.encode(beat))
+        self._send(work, codec.encode(join))
 
     def _to_worker(self, worker: _Worker, body: bytes) -> None:
         message = codec.to_worker(body)
@@ -204,16 +209,14 @@ class SimulatedNodes:
                 worker.origin, message.engine, message.route, message.slots, results
             )
             self._send(worker.work, codec.encode(answer))
-        elif isinstance(message, m.LeaseRenewed):
-            self._least_s = message.interval_s
         elif isinstance(message, m.StopWorker):
-            self._end(worker, 0, message.reason)
+            self._end(worker.node, worker.name, 0, message.reason)
 
-    def _end(self, worker: _Worker, code: int, reason: str) -> None:
-        for route in (worker.work, worker.control):
-            self._workers.pop(route, None)
-            if self._handlers.pop(route, None) is None:
-                return
+    def _end(self, node: str, name: str, code: int, reason: str) -> None:
+        worker = self._workers[node].pop(name, None)
+        if worker is None:
+            return
+        del self._handlers[worker.work]
         ended = nodes.WorkerEnded(
             worker.node, worker.name, worker.start, os.getpid(), code, reason, False
         )

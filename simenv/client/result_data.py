@@ -65,8 +65,11 @@ def counts(
         if table:
             with contextlib.suppress(IndexError):  # an outcome beyond the clbits
                 return _many_counts(table, rows, width, packed_counts)
-    times = struct.unpack(f"<{len(packed_counts) // 4}I", packed_counts)
+    times = _unpack(len(packed_counts) // 4)(packed_counts)
     return dict(zip(_keys(registers)(rows, width), times, strict=True))
+
+
+_unpack = functools.lru_cache(MANY_BYTES)(lambda number: struct.Struct(f"<{number}I").unpack)
 
 
 def _many_counts(
@@ -81,7 +84,7 @@ def _many_counts(
     in_memory = isinstance(rows, bytes) and isinstance(packed_counts, bytes)
     if packer is not None and in_memory and 0 < width <= 2 and sys.byteorder == "little":
         return packer.counts_dict(table, rows, width, packed_counts, len(packed_counts) // 4)
-    times = struct.unpack(f"<{len(packed_counts) // 4}I", packed_counts)
+    times = _unpack(len(packed_counts) // 4)(packed_counts)
     return {table[o]: n for o, n in zip(_outcomes(rows, width), times, strict=True)}
 
 
@@ -582,8 +585,7 @@ def _ends(
     task: object,
 ) -> list[int] | None:
     """Return the begin of each row's part and the end of the last one; None if one row has all."""
-    fits = not value_bytes % size and outcome_bytes * size == value_bytes * width
-    ends = None
+    fits, ends = not value_bytes % size and outcome_bytes * size == value_bytes * width, None
     if rows and fits:
         fits = len(rows) == 4 * count
         ends = [0, *accumulate(memoryview(rows).cast("I"))] if fits else None

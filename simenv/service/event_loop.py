@@ -16,7 +16,7 @@ from pathlib import Path
 
 from simenv.errors import JournalError, SimenvError
 from simenv.process import release_memory, resident_bytes
-from simenv.scheduler.core import Action, WorkerHeartbeat
+from simenv.scheduler.core import Action
 from simenv.scheduler.reservations.ledger import UNCHANGED
 from simenv.service import fault_injection
 from simenv.service.admission.submissions import AcceptAnswers
@@ -33,7 +33,7 @@ from simenv.service.queries.query_queue import RECHECK_NS, QueryQueue
 from simenv.service.results.completions import acknowledge
 from simenv.service.service import ServiceComponents, WorkerEvents
 from simenv.service.tokens import TokenCommands
-from simenv.service.workers.endpoints import RateLimitedLog, check_worker
+from simenv.service.workers.endpoints import RateLimitedLog, check_worker, reported_state
 from simenv.wire import codec
 from simenv.wire.keyfiles import USER_ROLES, Identity, check_bound, with_rights
 from simenv.wire.messages import client as m, nodes, queries
@@ -185,13 +185,14 @@ class EventLoop(ServiceComponents):
     def _poll_timeout_s(self) -> float:
         submit_queue, query_queue = self.submit_queue, self.query_queue
         has_queries = bool(query_queue.pending_bytes)
+        # Before `busy`: a Submit that is parked until a time between the two is not missed.
+        is_checking = submit_queue.parked or (has_queries and query_queue.parked)
         if submit_queue.busy or (has_queries and query_queue.busy):
             return 0.0
         if self.state.assigns_left <= 0 and not self.store_error:
             return 0.0
         if self.reservation_commands.busy and not self.store_error:
             return 0.0
-        is_checking = submit_queue.parked or (has_queries and query_queue.parked)
         if is_checking or self.result_requests.is_urgent:
             return BACKGROUND_POLL_S
         if has_queries and query_queue.holds:
@@ -346,11 +347,7 @@ class EventLoop(ServiceComponents):
             alive, actions = False, list[Action]()
             is_current = message.epoch == self.state.epoch
             if is_current and self.workers.beats(message.name, message.start, peer):
-                beat = WorkerHeartbeat(
-                    message.name, message.start, message.task, message.attempt, message.rss_bytes,
-                    (message.passes_done, message.passes), message.waiting, message.compiling,
-                    (message.cpu_ms, message.node_cpu_ms, message.node_used_bytes),
-                )  # fmt: skip
+                beat = reported_state(message)
                 alive, actions = self.scheduler.heartbeat_received(beat, now_ns)
             answer: m.ToWorker = m.StopWorker("unknown worker")
             if alive:

@@ -35,7 +35,7 @@ from simenv.service.accounting import receipts
 from simenv.service.accounting.accounts import AccountRegistry
 from simenv.service.admission import submissions
 from simenv.service.journal import reader, tables, writer
-from simenv.service.journal.database import WAY_OUT
+from simenv.service.journal.database import WAY_OUT, Connection
 from simenv.service.results.completions import Completions
 from simenv.text import duration
 from simenv.wire import codec
@@ -160,8 +160,9 @@ def _limit_timeouts(terms: TaskOptions) -> TaskOptions:
 def final_tasks(journal: writer.Journal, total: int) -> bytearray:
     """Return one byte for each task: 1 if it has ended."""
     final = bytearray(total)
-    for task in journal.records.indexed_tasks():
-        final[_check_task_number(task, total)] = 1
+    for first, count in journal.records.indexed_runs():
+        last = _check_task_number(first + count - 1, total)
+        final[_check_task_number(first, total) : last + 1] = b"\1" * count
     replaced = set(journal.records.replaced())
     for first_seq, body in journal.records.finished(journal.records.indexed()):
         completed = codec.completed(body)
@@ -309,7 +310,7 @@ class ResultRepair:
         fault_injection.hit("reopen.before")
         with self._journal.transaction("FULL") as db:
             db.execute("insert or replace into replaced values(?,?,?)", (seq, number, state))
-            db.execute("delete from result where task = ?", (number,))
+            _remove_from_index(db, self._journal.records.run_with(number), number)
             db.execute("delete from file where seq = ?", (seq,))
             sent = array("q", [number] * completion.attempts)
             db.execute("insert into sent(tasks) values(?)", (sent.tobytes(),))
@@ -361,6 +362,16 @@ class ResultRepair:
         return parts(self._scheduler.state, self._accounts, row, span, counts, now_ns)
 
 
+def _remove_from_index(db: Connection, run: tuple[int, int, int] | None, task: int) -> None:
+    """Remove a task from the index: its run is cut in two. `run`: None if it is not indexed."""
+    if run is not None:
+        first, count, seq = run
+        db.execute("delete from ended where first = ?", (first,))
+        for begin, end in ((first, task), (task + 1, first + count)):
+            if begin < end:
+                db.execute("insert into ended values(?,?,?)", (begin, end - begin, seq))
+
+
 def drop(journal: writer.Journal, first_seq: int, tasks: list[int]) -> receipts.Withdrawal:
     """Delete a record that cannot be read, so that its tasks are unfinished again. Returns what it
     took from usage."""
@@ -369,7 +380,7 @@ def drop(journal: writer.Journal, first_seq: int, tasks: list[int]) -> receipts.
     with journal.transaction("FULL") as db:
         db.execute("insert or replace into meta values(?,?)", (reader.LAST_SEQ, last))
         db.execute("delete from finished where seq = ?", (first_seq,))
-        db.execute("delete from result where seq = ?", (first_seq,))
+        db.execute("delete from ended where seq = ?", (first_seq,))
         db.execute("delete from file where seq >= ? and seq < ?", (first_seq, first_seq + count))
         if tasks:
             sent = array("q", tasks * MIN_ATTEMPTS)

@@ -203,10 +203,21 @@ class WorkerBootstrap(msgspec.Struct, frozen=True):
     public_key: str = ""  # of one start of a worker, which reads them from a file of its own
     secret_key: str = ""
     epoch: int = 0  # of the service's start
+    # Folder of worker.sock of the agent that relays heartbeats, and its key; "": there is none.
+    agent_sockets: str = ""
+    agent_key: str = ""
 
     @property
     def keys(self) -> KeyPair:
         return KeyPair(self.public_key, self.secret_key)
+
+    @property
+    def control(self) -> WorkerBootstrap:
+        """The same for the control connection of a worker, which may lead to the agent."""
+        if not self.agent_sockets:
+            return self
+        own = {"sockets": self.agent_sockets, "server_key": self.agent_key, "address": ""}
+        return msgspec.structs.replace(self, node=os.uname().nodename, **own)
 
     def __repr__(self) -> str:
         return f"WorkerBootstrap({self.node}, {self.sockets}, {self.address})"

@@ -228,7 +228,7 @@ class Session:
         # Unique, also if another worker was started by mistake or is left from an earlier service.
         identity = f"{name}.{start}.{secrets.token_hex(4)}"
         self._work = zmq_transport.connect_worker(service, identity.encode())
-        self._control = zmq_transport.connect_worker(service, f"{identity}!".encode())
+        self._control = zmq_transport.connect_worker(service.control, f"{identity}!".encode())
 
     def join(self, lease_s: float, parent: int) -> None:
         """Join the service, and start the heartbeat thread."""

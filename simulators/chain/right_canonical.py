@@ -110,12 +110,22 @@ def product(first: int, count: int, parts: Iterable[BlockPart]) -> Matrix:
 def on_neighbours(sites: list[int], gate: NDArray[Any]) -> tuple[list[int], int, Matrix]:
     """First sites of the swaps with the next site that bring these sites together, the first of
     them, and the gate as a matrix on them. `gate`: its first qubit is the lowest bit."""
+    swaps, first, axes = _neighbours(sites)
+    return swaps, first, _reordered(gate, axes)
+
+
+def _neighbours(sites: list[int]) -> tuple[list[int], int, tuple[int, ...]]:
+    """Swaps and first site as in `on_neighbours`, and the axis of each site's qubit in the gate."""
     count, order = len(sites), sorted(sites)
     first = order[0]
     swaps = [at for k, site in enumerate(order) for at in range(site - 1, first + k - 1, -1)]
-    axes = [count - 1 - sites.index(site) for site in order]  # of each site's qubit
+    return swaps, first, tuple([count - 1 - sites.index(site) for site in order])
+
+
+def _reordered(gate: NDArray[Any], axes: tuple[int, ...]) -> Matrix:
+    count = len(axes)
     shaped = gate.reshape((2,) * (2 * count)).transpose(*axes, *(count + a for a in axes))
-    return swaps, first, shaped.reshape(1 << count, 1 << count)
+    return shaped.reshape(1 << count, 1 << count)
 
 
 class _Builder:
@@ -127,6 +137,9 @@ class _Builder:
         self._blocks: list[Block] = []
         self._open: list[Block | None] = [None] * num_sites  # the last block of each site
         self._layer = [0] * num_sites  # first free layer of each site
+        # By gate and axes: the gate, whose id must not be used again, and its matrix. Most circuits
+        # have few gates, and most of their blocks are equal.
+        self._matrices: dict[tuple[int, tuple[int, ...]], tuple[Matrix, Matrix]] = {}
 
     def single(self, part: BlockPart) -> None:
         """Add a gate [2, 2], which waits for the next block."""
@@ -134,7 +147,12 @@ class _Builder:
 
     def gate(self, order: int, sites: list[int], gate: Matrix) -> None:
         """Add a gate whose qubits are at these sites, the first one being the lowest bit."""
-        swaps, first, matrix = on_neighbours(sites, gate)
+        swaps, first, axes = _neighbours(sites)
+        key = id(gate), axes
+        entry = self._matrices.get(key)
+        if entry is None:
+            entry = self._matrices[key] = gate, _reordered(gate, axes)
+        matrix = entry[1]
         for site in swaps:
             self._add(BlockPart(order, site, SWAP), 2)
         block = self._add(BlockPart(order, first, matrix), len(sites))
@@ -162,8 +180,15 @@ class _Builder:
         return block
 
     def layers(self) -> list[list[Block]]:
+        products: dict[tuple[int, ...], Matrix] = {}  # by sites and matrices of the parts
         for block in (*self._blocks, *self.singles.values()):
-            block.matrix = product(block.first, block.count, block.parts)
+            first, key = block.first, [block.count]
+            for part in block.parts:
+                key += (part.first - first, id(part.matrix))
+            matrix = products.get(tuple(key))
+            if matrix is None:
+                matrix = products[tuple(key)] = product(first, block.count, block.parts)
+            block.matrix = matrix
         results: list[list[Block]] = [[] for _ in range(max(self._layer, default=0))]
         for block in self._blocks:
             results[block.layer].append(block)

@@ -131,6 +131,35 @@ def store(_context: Any, array: Any, _index: Any, _value: Any) -> Any:
     return types.void(array, types.uint64, VECTOR), codegen
 
 
+def splat_words(builder: Any, word: Any) -> Any:
+    """Vector with the same word in all lanes, inside an intrinsic."""
+    return _splat(builder, word, _WORDS)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def words_from(_context: Any, _first: Any, _step: Any) -> Any:
+    """Words in lanes, of the type of masks: first + k * step in lane k."""
+
+    def codegen(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        lane_ids = ir.Constant(_WORDS, [ir.Constant(_I64, k) for k in range(LANES)])
+        steps = builder.mul(_splat(builder, args[1], _WORDS), lane_ids)
+        return builder.add(_splat(builder, args[0], _WORDS), steps)
+
+    return CHOICE(types.uint64, types.uint64), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def store_words(_context: Any, array: Any, _index: Any, _value: Any) -> Any:
+    """array[index : index + 8] of uint64 = words in lanes."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = _address(context, builder, signature.args[0], args[0], args[1], _WORDS)
+        builder.store(args[2], pointer, align=8)
+        return context.get_dummy_value()
+
+    return types.void(array, types.uint64, CHOICE), codegen
+
+
 _HALF = ir.VectorType(_F64, LANES // 2)
 
 

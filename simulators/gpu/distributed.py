@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from collections.abc import Sequence
@@ -15,10 +16,10 @@ from numpy.typing import NDArray
 from simulators.catalog import state_bytes
 from simulators.catalog.costs import STAGED_BYTES, ranks_used
 from simulators.engine import RunOptions
-from simulators.errors import UnknownEngine
+from simulators.errors import DeviceLost, UnknownEngine
 from simulators.gpu import reductions, sweeps
 from simulators.gpu.backend import DeviceBackend
-from simulators.gpu.devices.device import COMPLEX, Buffer
+from simulators.gpu.devices.device import COMPLEX, NCCL_ID_BYTES, Buffer, Device, PeerGroup
 from simulators.statevector.backend import protocol, reductions as backend_reductions
 from simulators.statevector.backend.matrix import PlacedMatrix, by_columns, pauli_groups, place
 from simulators.statevector.backend.reductions import BlockSum, Projection, SortedDraws
@@ -30,10 +31,60 @@ from simulators.statevector.state import BLOCK_QUBITS
 
 # Exchange of global and local qubits between GPUs, several at once, in place.
 #
-# Amplitudes for another rank are packed on the device and staged through the memory of the host, in
-# parts of at most 64 MiB, so any MPI can be used.
+# Amplitudes for another rank are packed on the device, in parts of at most 64 MiB. These go to it
+# by NCCL where all ranks have that, else through the memory of the host, so any MPI can be used.
 
 _TAG_ROOM = 8  # parts of an exchange may overtake one another: their tags differ
+
+
+class StagedPeers:
+    """Transport through the memory of the host, see `PeerGroup`."""
+
+    def __init__(self, comm: Any, device: Device) -> None:
+        self._comm = comm
+        self._device = device
+        self._number = 0  # of parts: alike in all ranks
+        self._received = np.empty(0, np.complex128)
+
+    def sendrecv(self, sent: Buffer, received: Buffer, partner: int) -> None:
+        mine, tag = self._device.download(sent), self._number % _TAG_ROOM
+        if (self._received.size, self._received.dtype) != (mine.size, mine.dtype):
+            self._received = np.empty_like(mine)
+        self._comm.Sendrecv(mine, partner, tag, recvbuf=self._received, source=partner, recvtag=tag)
+        self._number += 1
+        self._device.write(self._received, received)
+
+    def close(self) -> None:
+        """Do nothing: the communicator is the caller's."""
+
+
+def join_peers(comm: Any, device: Device) -> PeerGroup | None:
+    """Group of the GPUs of all ranks, which all call this; None, in all of them, if one of them has
+    no NCCL or cannot join."""
+    if not _all_of(comm, device.has_nccl()):
+        return None
+    unique_id = np.zeros(NCCL_ID_BYTES, np.uint8)
+    if comm.Get_rank() == 0:
+        with contextlib.suppress(DeviceLost):
+            unique_id[:] = np.frombuffer(device.unique_id(), np.uint8)
+    comm.Bcast(unique_id, 0)
+    if not unique_id.any():
+        return None
+    group: PeerGroup | None = None
+    with contextlib.suppress(DeviceLost):
+        group = device.join(unique_id.tobytes(), comm.Get_size(), comm.Get_rank())
+    if _all_of(comm, group is not None):
+        return group
+    if group is not None:
+        group.close()
+    return None
+
+
+def _all_of(comm: Any, is_able: bool) -> bool:
+    """Whether all ranks are able."""
+    result = np.zeros(1, np.int64)
+    comm.Allreduce(np.array([is_able], np.int64), result, MPI.MIN)
+    return bool(result[0])
 
 
 class DeviceSlice:
@@ -59,10 +110,12 @@ class DeviceSlice:
 class DeviceExchange:
     """Exchanges of one run."""
 
-    def __init__(self, agreement: ErrorAgreement) -> None:
+    def __init__(self, agreement: ErrorAgreement, peers: PeerGroup) -> None:
         self._agreement = agreement
-        self._received = np.empty(0, np.complex128)
+        self._peers = peers
+        self._step = (0, "")  # amplitudes of a part, their precision
         self._packed: Buffer = None
+        self._received: Buffer = None
 
     def exchange_qubits(self, share: DeviceSlice, pairs: Sequence[qubit_layout.Pair]) -> None:
         """Exchange pairs of a bit of the rank number, counted from 0, and a local position."""
@@ -80,28 +133,24 @@ class DeviceExchange:
             self._trade(share.state, partner, mask, value)
 
     def _prepare(self, state: sweeps.DeviceState, mask: int) -> None:
-        """Allocate buffers for a part on the device and on the host."""
+        """Allocate buffers for a part on the device."""
         state.settle()
         size = state_bytes(0, state.precision)
         step = min(1 << (state.num_qubits - mask.bit_count()), STAGED_BYTES // size)
-        if self._received.size != step or self._received.dtype != COMPLEX[state.precision]:
-            self._received = np.empty(step, COMPLEX[state.precision])
-            self._packed = state.device.empty(step, COMPLEX[state.precision])
+        if self._step != (step, state.precision):
+            self._step = (step, state.precision)
+            self._packed, self._received = (
+                state.device.empty(step, COMPLEX[state.precision]) for _ in range(2)
+            )
 
     def _trade(self, state: sweeps.DeviceState, partner: int, mask: int, value: int) -> None:
         """Exchange the amplitudes whose bits under `mask` are `value` with the partner."""
-        device = state.device
-        count = 1 << (state.num_qubits - mask.bit_count())
-        packed, received = self._packed, self._received
-        buffer, comm, step = state.buffer, self._agreement.comm, received.size
-        for number, first in enumerate(range(0, count, step)):
+        count, step = 1 << (state.num_qubits - mask.bit_count()), self._step[0]
+        for first in range(0, count, step):
             where = (np.uint64(first), np.uint64(step), np.uint64(mask), np.uint64(value))
-            state.launch("pack", step, buffer, packed, *where)
-            tag = number % _TAG_ROOM
-            comm.Sendrecv(
-                device.download(packed), partner, tag, recvbuf=received, source=partner, recvtag=tag
-            )
-            state.launch("unpack", step, device.upload(received), buffer, *where)
+            state.launch("pack", step, state.buffer, self._packed, *where)
+            self._peers.sendrecv(self._packed, self._received, partner)
+            state.launch("unpack", step, self._received, state.buffer, *where)
 
 
 # Check that each rank has a GPU of its own: two states in one would share its memory and time.
@@ -140,11 +189,14 @@ _TO_Z = {0: _H, 1: _H @ np.diag([1, -1j])}  # rotations of X and of Y into Z
 class DistributedDeviceBackend(distributed_backend.RankBackend[DeviceSlice]):
     """A `StateBackend` whose states are `DeviceSlice`s."""
 
-    def __init__(self, agreement: ErrorAgreement, local: DeviceBackend) -> None:
-        """Set up. `local`: backend of this rank's GPU."""
+    def __init__(
+        self, agreement: ErrorAgreement, local: DeviceBackend, peers: PeerGroup | None
+    ) -> None:
+        """Set up. `local`: backend of this rank's GPU; `peers`: of `join_peers`."""
         super().__init__(agreement, local)
         self._local = local
-        self._exchange = DeviceExchange(agreement)
+        staged = StagedPeers(agreement.comm, local.device)
+        self._exchange = DeviceExchange(agreement, staged if peers is None else peers)
         self._programs = sweeps.ProgramStore(local.device)
 
     def for_width(self, num_qubits: int) -> protocol.StateBackend:

@@ -19,7 +19,7 @@ from simulators.engine import EngineResult, Plan, Request, RunControl, RunOption
 from simulators.errors import Unsupported
 from simulators.execution import requests
 from simulators.gpu import backend
-from simulators.gpu.devices.device import Device, MemoryLedger
+from simulators.gpu.devices.device import Device, MemoryLedger, PeerGroup
 from simulators.gpu.sweeps import ProgramStore
 from simulators.statevector.noisy import NoisyPart, NoisyPlan
 from simulators.statevector.plan import ExecutionPlan, RequestExecution, run_rows
@@ -51,21 +51,27 @@ class GpuEngine:
         self.ledger = MemoryLedger(device.free_bytes, device.name)
         self._programs = ProgramStore(device)
         self._group: Communicator | None = None
+        self._peers: PeerGroup | None = None
         if comm is not None and comm.Get_size() > 1:
-            from simulators.gpu.distributed import check_devices
+            from simulators.gpu.distributed import check_devices, join_peers
             from simulators.statevector.distributed.communicator import Communicator
 
             check_devices(comm, device.location)
+            self._peers = join_peers(comm, device)
             self._group = Communicator(comm)
 
     def close(self) -> None:
         """Free the communicators, if any. All ranks call it."""
+        if self._peers is not None:
+            self._peers.close()
+            self._peers = None
         if self._group is not None:
             self._group.close()
             self._group = None
 
     def __repr__(self) -> str:
-        return f"GpuEngine({self._device.name!r}, {self.ledger!r})"
+        transport = "" if self._peers is None else ", NCCL"
+        return f"GpuEngine({self._device.name!r}, {self.ledger!r}{transport})"
 
     def worth_caching(self, circuit: Circuit) -> bool:  # noqa: ARG002  # see `Engine`
         """Return True: a plan is a program in the device's memory."""
@@ -145,7 +151,7 @@ class GpuEngine:
     def _distributed(self, agreement: ErrorAgreement, control: RunControl) -> StateBackend:
         from simulators.gpu.distributed import DistributedDeviceBackend
 
-        return DistributedDeviceBackend(agreement, self._backend(control))
+        return DistributedDeviceBackend(agreement, self._backend(control), self._peers)
 
     def _backend(self, control: RunControl) -> backend.DeviceBackend:
         return backend.DeviceBackend(self._device, self.ledger, self._programs, control)

@@ -416,16 +416,39 @@ class DeviceState:
         return self.buffer
 
 
+Numbers = tuple[devices_device.Buffer, devices_device.Buffer]
+
+
+class SweepGraph(msgspec.Struct, frozen=True, eq=False):
+    """Launches of all passes over one state, recorded. `numbers`: the buffers that they read."""
+
+    numbers: Numbers
+    replay: Callable[[], None]
+
+
+# Address and number of the states, their stride in the numbers, wires that may be 1 at the start.
+_GraphKey = tuple[int, int, int, int]
+
+
 class UploadedProgram(msgspec.Struct, frozen=True, eq=False):
+    """`graphs`: None where a program has run once. A graph has the address of a state's amplitudes
+    but does not own them: it is replayed only for a state that has this address."""
+
     program: SweepProgram
     code: tuple[devices_device.Buffer, ...]  # code of each pass
     terms: devices_device.Buffer
+    graphs: dict[_GraphKey, SweepGraph | None] = {}
 
 
 def upload_program(device: devices_device.Device, program: SweepProgram) -> UploadedProgram:
     """Copy a program to the device. Raises OutOfMemory."""
     buffers = tuple(device.upload(each.code) for each in program.passes)
     return UploadedProgram(program, buffers, device.upload(program.terms))
+
+
+GRAPH_AMPLITUDES = 1 << 22  # of wider states a pass takes longer than its launch
+_GRAPH_PASSES = 1 << 12  # a stop waits for the end of a replay: some 0.2 s at most
+_MOST_GRAPHS = 16  # of a program, the oldest evicted
 
 
 def apply_program(
@@ -435,21 +458,75 @@ def apply_program(
     pass_done: Callable[[], None],
 ) -> None:
     """Apply all sweeps. floats: float64 [numbers of the table], or [states, numbers]; `pass_done`
-    is called after each launch, and may raise."""
-    device, program = state.device, uploaded.program
+    is called for each pass, and may raise: after its launch, or after all where they are replayed
+    from a graph. That is recorded when a program meets the same state for the second time."""
+    program, graphs = uploaded.program, uploaded.graphs
     rows = np.atleast_2d(floats)
     if not rows.shape[1]:  # a table without numbers: the kernel reads one
         rows = np.zeros((len(rows), 1))
     values = np.ascontiguousarray(rows[:, program.taken])
     stride = 0 if len(values) == 1 else program.taken.size
-    exact = device.upload(values.ravel())
-    rounded = exact
-    if program.precision == "single":
-        rounded = device.upload(values.astype(PROTOCOL_REAL["single"]).ravel())
+    key = (state.device.address(state.buffer), state.count, stride, state.live)
+    graph = graphs.get(key)
+    numbers = _write_numbers(state, values, None if graph is None else graph.numbers)
+    if graph is None and key in graphs:
+        graph = _capture(state, uploaded, numbers, stride)
+        graphs[key] = graph
+    if graph is not None:
+        graph.replay()
+        state.live = program.passes[-1].live
+        for _ in program.passes:
+            pass_done()
+        return
+    is_small = state.count << state.num_qubits <= GRAPH_AMPLITUDES
+    if key not in graphs and is_small and 1 < len(program.passes) <= _GRAPH_PASSES:
+        while len(graphs) >= _MOST_GRAPHS:
+            del graphs[next(iter(graphs))]
+        graphs[key] = None
+    _launch_passes(state, uploaded, numbers, stride, pass_done)
+
+
+def _capture(
+    state: DeviceState, uploaded: UploadedProgram, numbers: Numbers, stride: int
+) -> SweepGraph | None:
+    """Record the launches of all passes; None where the device cannot."""
+    live = state.live
+    replay = state.device.capture(
+        lambda: _launch_passes(state, uploaded, numbers, stride, lambda: None)
+    )
+    state.live = live  # nothing has run yet
+    return None if replay is None else SweepGraph(numbers, replay)
+
+
+def _write_numbers(
+    state: DeviceState, values: NDArray[np.float64], into: Numbers | None
+) -> Numbers:
+    """Copy the numbers to the device, in the precision of the states and in double precision.
+    `into`: buffers of a graph; None: new ones."""
+    device = state.device
+    entries = [values.ravel()]
+    if state.precision == "single":
+        entries.insert(0, values.astype(PROTOCOL_REAL["single"]).ravel())
+    if into is None:
+        buffers = [device.upload(each) for each in entries]
+        return buffers[0], buffers[-1]
+    for each, buffer in zip(entries, into, strict=False):  # of double precision both are one
+        device.write(each, buffer)
+    return into
+
+
+def _launch_passes(
+    state: DeviceState,
+    uploaded: UploadedProgram,
+    numbers: Numbers,
+    stride: int,
+    pass_done: Callable[[], None],
+) -> None:
+    device, program = state.device, uploaded.program
     for item, buffer in zip(program.passes, uploaded.code, strict=True):
         device.launch(
             f"sweep_{program.precision}", state.count << item.tile_bits, program.threads,
-            program.shared_bytes, state.buffer, buffer, uploaded.terms, rounded, exact,
+            program.shared_bytes, state.buffer, buffer, uploaded.terms, *numbers,
             np.uint64(state.live & _ALL), np.uint64(1 << state.num_qubits), np.uint64(stride),
         )  # fmt: skip
         state.live = item.live

@@ -243,8 +243,8 @@ class StatevectorEngine:
         control: RunControl,
     ) -> EngineResult | int:
         width = _WIDTHS[circuit.num_clbits]
-        evolved = 0
-        if circuit.num_qubits >= MIN_QUBITS and is_merged(circuit.num_qubits, circuit.ops.size):
+        evolved, operations = 0, len(circuit.ops_data) // 2  # without an array
+        if circuit.num_qubits >= MIN_QUBITS and is_merged(circuit.num_qubits, operations):
             if self._merged is None:
                 from simulators.statevector.small.merged_evolution import MergedEvolution
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import psutil
 import pytest
-from cluster_drill import Drill
+from cluster_drill import Drill, is_gone
 
 from bench.testbed.cluster import Cluster
 from bench.testbed.cluster_environment import HELPER, WORKER, environment, wait_for
@@ -65,18 +65,23 @@ def test_task_of_a_killed_worker_runs_again(drill: Drill) -> None:
 def test_killed_pmix_helper_ends_no_worker_and_is_restarted(drill: Drill) -> None:
     """The one who speaks PMIx for us: workers run on, and it is there again for the next start."""
     drill.ready()
+    before: list[psutil.Process] = []
+
+    def nothing_but_ranks() -> bool:
+        before[:] = drill.up.of(WORKER)
+        return len(before) == RANKS
+
     # A process that a new worker starts for a moment looks like it.
-    wait_for("nothing but ranks", lambda: len(drill.up.of(WORKER)) == RANKS)
-    before = drill.up.of(WORKER)
-    assert len(before) == RANKS
+    wait_for("nothing but ranks", nothing_but_ranks)
     (helper,) = drill.up.of(HELPER)
     drill.load()
     workers = drill.busy()
+    killed = psutil.Process(workers[0].pid)
     kill(helper)
-    kill(psutil.Process(workers[0].pid))
-    drill.survived([helper])
+    kill(killed)
+    drill.survived([helper, killed])
     drill.whole()
-    assert sum(map(psutil.Process.is_running, before)) == len(before) - 1
+    assert [each for each in before if is_gone(each)] == [killed]
     assert drill.told("launcher.helper")
 
 

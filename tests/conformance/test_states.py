@@ -1,5 +1,7 @@
 """States, exact distributions and expectation values against a dense reference."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 from arrays import Arrays
@@ -59,11 +61,9 @@ def test_final_state_of_random_circuit_is_reference(state_run: Runner, circuit: 
     np.testing.assert_allclose(statevector, final_state(circuit), atol=state_run.near(1e-12))
 
 
-@pytest.mark.parametrize("threads", [1, 3])
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_final_state_of_16_qubits_matches_reference_in_each_precision(
-    dense_run: Runner, precision: str, threads: int
-) -> None:
+@cache
+def of_16_qubits() -> tuple[Circuit, np.ndarray]:
+    """A circuit and its final state."""
     rng = np.random.default_rng(3)
     names = ["h", "rz", "cx", "cp", "rzz", "swap", "ccx", "u", "rxx", "iswap", "cswap", "ry"]
     arrays = spread(Arrays(16, 0))
@@ -72,6 +72,15 @@ def test_final_state_of_16_qubits_matches_reference_in_each_precision(
         wires = rng.permutation(16)[: gate.qubits].tolist()
         arrays.add(gate.name, wires, (), rng.uniform(-3, 3, gate.params).tolist())
     circuit = arrays.circuit()
+    return circuit, final_state(circuit)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_final_state_of_16_qubits_matches_reference_in_each_precision(
+    dense_run: Runner, precision: str, threads: int
+) -> None:
+    circuit, expected = of_16_qubits()
     if precision not in dense_run.card.precisions:
         with pytest.raises(Unsupported, match="has none such"):
             dense_run(circuit, outputs=("statevector",), precision=precision)
@@ -79,7 +88,7 @@ def test_final_state_of_16_qubits_matches_reference_in_each_precision(
     result = dense_run(circuit, outputs=("statevector",), precision=precision, threads=threads)
     assert result.statevector is not None
     assert result.statevector.dtype == (np.complex128 if precision == "double" else np.complex64)
-    np.testing.assert_allclose(result.statevector, final_state(circuit), atol=PRECISIONS[precision])
+    np.testing.assert_allclose(result.statevector, expected, atol=PRECISIONS[precision])
 
 
 @QUIET

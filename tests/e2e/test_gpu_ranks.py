@@ -81,6 +81,13 @@ def test_each_rank_has_a_gpu_of_its_own(site: Client, folder: Path) -> None:
     assert "rank 1 has GPU GPU-bbbb" in text
 
 
+def test_amplitudes_go_from_gpu_to_gpu_by_nccl(site: Client, folder: Path) -> None:
+    site.submit(ring_circuit(17, 3), shots=10, seed=5, engine="gpu").result(PATIENCE_S)
+    text = logged(folder)
+    assert all(f"NCCL: {rank} of 2 has joined" in text for rank in range(2))
+    assert "NCCL: sends" in text
+
+
 @pytest.mark.parametrize("n", [5, 14, 17])
 def test_counts_are_those_of_the_processor(site: Client, n: int) -> None:
     value, expected = (

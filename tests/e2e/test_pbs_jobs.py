@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -96,6 +97,30 @@ def test_jobs_of_pbs_join_run_tasks_again_and_show_no_secret(live: Live, site: S
         assert [each["Job_Name"] for each in site.jobs()] == [f"simenv-{live.name}-big"] * 2
         until(lambda: not site.jobs("R"), PATIENCE_S)
         assert "pool.quarantined" not in {event.kind for event in env.events()}
+
+
+def test_worker_of_a_job_is_asked_to_stop_a_task_and_is_lost_when_it_hangs(
+    live: Live, site: Site
+) -> None:
+    with live.client() as env:
+        task = env.submit(CIRCUIT, shots=60 * US, seed=7, pool="big")
+        until(lambda: env.tasks([task.id])[0].state == "RUNNING", PATIENCE_S)
+        task.cancel()
+        until(lambda: env.tasks([task.id])[0].state == "CANCELLED", PATIENCE_S)
+        assert "worker.killed" not in {event.kind for event in env.events()}
+
+        task = env.submit(CIRCUIT, shots=2 * US, seed=7, pool="big")
+        until(lambda: env.tasks([task.id])[0].state == "RUNNING", PATIENCE_S)
+        (job,) = site.jobs("R")
+        agent = psutil.Process(int(str(job["session_id"])))
+        (worker,) = (each for each in agent.children() if "simenv.worker" in each.cmdline())
+        begin_s = time.time()
+        worker.suspend()
+        assert task.result(PATIENCE_S).attempts == 2
+        (lost,) = (event for event in env.events() if event.kind == "worker.lost")
+        assert "silent" in lost.message
+        assert lost.time_s - begin_s < 12.0
+        assert not worker.is_running()
 
 
 def token_of(site: Site) -> str:

@@ -5,7 +5,7 @@ import gc
 import numpy as np
 import pytest
 from arrays import Arrays
-from gpu_bits import circuit_results, same, table_bits
+from gpu_bits import circuit_results, repeated_bits, same, table_bits
 from random_circuits import random_static
 
 from bench.testbed.host_device import HostDevice
@@ -23,6 +23,14 @@ pytestmark = pytest.mark.gpu
 def test_random_tables_have_the_bits_of_the_host_device(device: Device, precision: str) -> None:
     for seed in range(40):
         assert table_bits(device, seed, precision) == table_bits(HostDevice(), seed, precision)
+
+
+@pytest.mark.parametrize("precision", ["double", "single"])
+def test_replays_of_a_graph_have_the_bits_of_the_host_device(
+    device: Device, precision: str
+) -> None:
+    assert repeated_bits(device, precision) == repeated_bits(HostDevice(), precision)
+    assert device.capture(lambda: None) is not None, "no graph could be captured"
 
 
 @pytest.mark.parametrize("precision", ["double", "single"])

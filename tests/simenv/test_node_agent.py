@@ -1,14 +1,19 @@
 """The agent of a node that came by a job."""
 
+import os
+import time
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from launcher.base import Allocation, Node
-from simenv.node_agent import NodeAgent
-from simenv.wire import keyfiles
+from simenv.node_agent import BEAT_S, HeartbeatRelay, NodeAgent
+from simenv.wire import codec, keyfiles
 from simenv.wire.messages import nodes
-from simenv.wire.messages.client import LeaseRenewed
+from simenv.wire.messages.client import Heartbeat, LeaseRenewed, StopWorker
+from simenv.wire.transport.zmq_transport import ZmqConnection, connect_worker
 
 
 @pytest.mark.parametrize(
@@ -28,3 +33,84 @@ def test_heartbeats_come_as_often_as_the_service_says(
     assert agent._interval_s == expected_s
     agent._connection.close()
     agent._launcher.close()
+
+
+WAIT_S = 30.0
+STARTS = {"big-0": 5}
+
+
+@pytest.fixture
+def relay(tmp_path: Path) -> Iterator[HeartbeatRelay]:
+    tmp_path.chmod(0o700)
+    with closing(HeartbeatRelay(tmp_path, 3)) as result:
+        yield result
+
+
+@pytest.fixture
+def control(relay: HeartbeatRelay, tmp_path: Path) -> Iterator[ZmqConnection]:
+    """The control connection of a worker whose service is on another node."""
+    service = keyfiles.WorkerBootstrap(
+        *(keyfiles.KEYS_FORMAT, "elsewhere", "/nowhere", "token", "tcp://127.0.0.1:9"),
+        agent_sockets=str(tmp_path),
+        agent_key=relay.public_key,
+    )
+    assert service.control.node == os.uname().nodename
+    with closing(connect_worker(service.control, b"big-0.5!")) as result:
+        yield result
+
+
+def answered(relay: HeartbeatRelay, control: ZmqConnection) -> bytes:
+    """The next message to the worker."""
+    deadline_s = time.monotonic() + WAIT_S
+    while time.monotonic() < deadline_s:
+        relay.receive(STARTS)
+        body = control.receive(0.01)
+        if body is not None:
+            return body
+    raise AssertionError("no answer")
+
+
+def beat(**changes: object) -> bytes:
+    fields = {"name": "big-0", "epoch": 3, "task": 0, "attempt": 0, "rss_bytes": 7, "start": 5}
+    return codec.encode(Heartbeat(**{**fields, **changes}))  # type: ignore[arg-type]
+
+
+def test_agent_renews_the_lease_and_sends_the_newest_heartbeat_once(
+    relay: HeartbeatRelay, control: ZmqConnection
+) -> None:
+    for rss_bytes in (1, 2):
+        control.send(beat(rss_bytes=rss_bytes))
+        assert codec.to_worker(answered(relay, control)) == LeaseRenewed(3, longest_s=BEAT_S)
+    (sent,) = relay.take()
+    assert sent.body == beat(rss_bytes=2)
+    assert 0 <= sent.age_ms < 1000 * WAIT_S
+    assert relay.take() == []  # nothing is sent for a worker that hangs
+
+
+def test_agent_of_a_busy_worker_sends_heartbeats_as_often_as_the_worker(
+    relay: HeartbeatRelay, control: ZmqConnection
+) -> None:
+    control.send(beat(task=4))
+    answered(relay, control)
+    relay.take()
+    assert relay.is_busy
+    relay.take()
+    assert not relay.is_busy
+
+
+def test_control_messages_reach_the_worker(relay: HeartbeatRelay, control: ZmqConnection) -> None:
+    control.send(beat())
+    answered(relay, control)
+    relay.send(nodes.ForwardControl("big-0", codec.encode(StopWorker("enough"))))
+    assert codec.to_worker(answered(relay, control)) == StopWorker("enough")
+
+
+def test_heartbeats_of_other_starts_and_other_bytes_are_ignored(
+    relay: HeartbeatRelay, control: ZmqConnection
+) -> None:
+    for body in (b"no message", beat(start=4), beat(name="big-1"), beat()):
+        control.send(body)
+    answered(relay, control)
+    assert [each.body for each in relay.take()] == [beat()]
+    relay.forget("big-0")
+    assert relay.take() == []

@@ -114,7 +114,7 @@ class Drill:
 
     def _survived(self, processes: list[psutil.Process]) -> None:
         wait_for("what was lost runs again", self._again, self._left_s(AGAIN_S))
-        wait_for(f"gone: {processes}", lambda: _all_gone(processes), self._left_s(GONE_S))
+        wait_for(f"gone: {processes}", lambda: all(map(is_gone, processes)), self._left_s(GONE_S))
         wait_for("no orphan", lambda: not orphans(self.up.cluster), self._left_s(GONE_S))
         for task in self._tasks:
             task.result(ENDS_S)
@@ -156,7 +156,6 @@ class Drill:
         wait_for("all workers are ready", ready, BACK_S)
 
 
-def _all_gone(processes: list[psutil.Process]) -> bool:
-    return not any(
-        process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in processes
-    )
+def is_gone(process: psutil.Process) -> bool:
+    """Has it ended, also where nobody has asked for its end yet?"""
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE

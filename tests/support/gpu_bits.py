@@ -21,6 +21,22 @@ def table_bits(device: Device, seed: int, precision: str) -> bytes:
     return bytes(device.download(state.settle()).tobytes())
 
 
+def repeated_bits(device: Device, precision: str) -> list[bytes]:
+    """Amplitudes after each of four runs of one program over one state, with other numbers each
+    time: the first by launches, the others from a graph."""
+    table = Table(11, 9, 4)
+    table.fill(3, 10, fresh=False)
+    plan, floats = table.plan()
+    state = DeviceState(device, MemoryLedger(2**30, device.name), 11, precision)
+    uploaded = upload_program(device, encode_sweeps(plan, precision))
+    device.write(random_state(11, 4).astype(COMPLEX[precision]), state.buffer)
+    result = []
+    for run in range(4):
+        apply_program(state, uploaded, floats * (1 + run / 8), _nothing)
+        result.append(bytes(device.download(state.settle()).tobytes()))
+    return result
+
+
 def circuit_results(device: Device, n: int, precision: str) -> tuple[EngineResult, ...]:
     """Counts of a sweep, and all exact outputs, of a circuit with every kind of gate."""
     engine, options = GpuEngine(device), RunOptions(precision=precision)

@@ -144,6 +144,7 @@ NESTED: dict[str, Any] = {
     "node info": info.NodeInfo,
     "jobs of a pool": info.JobSpec,
     "gpu of a node": nodes.NodeGpu,
+    "heartbeat that an agent relays": nodes.RelayedBeat,
     "engine info": info.EngineInfo,
     "gate info": info.GateInfo,
     "task info": info.TaskInfo,

@@ -39,8 +39,9 @@ SMOKE = (
     "_and_others_complete",
 )
 # The first use what a machine has once, or so much of it that two of them would be in each other's
-# way. The others share the syntax trees of all modules.
-TOGETHER = ("tests/cluster/", "tests/project_rules/")
+# way. The second share the syntax trees of all modules, the last what engines compile for
+# themselves in each process (quimb).
+TOGETHER = ("tests/cluster/", "tests/project_rules/", "tests/conformance/")
 # Files whose tests share nothing but functions: PARTS groups of each.
 APART = (
     "tests/e2e/test_docs.py",
@@ -54,6 +55,7 @@ PARTS = 4
 # What takes long on two quiet cores, the longest first.
 LONG = (
     "tests/cluster/",  # minutes: deaths that somebody must notice
+    "tests/conformance/",
     "tests/e2e/test_docs.py",
     "tests/simenv/gateway/page/test_page.py",
     "tests/simenv/qpm_check/test_broken.py",
@@ -109,6 +111,10 @@ LONG = (
 
 def is_drill(nodeid: str) -> bool:
     return nodeid.startswith(DRILLS) and nodeid not in SMOKE
+
+
+def may_have_drills(file: str) -> bool:
+    return any(f"{file}::".startswith(drill.partition("::")[0]) for drill in DRILLS)
 
 
 def file_of(nodeid: str) -> str:

@@ -1,8 +1,8 @@
 /* Encode a Qiskit circuit through Qiskit's C interface: read its instructions into the flat arrays
  * of a Program, and write these arrays as msgpack. The interpreter lock is held, and no pointer into
  * the circuit outlives the call. A circuit that holds anything without a plain row in a Program is
- * given up; the encoder in Python then takes it. `counts_dict`, through Python's C interface, makes
- * dicts of many counts.
+ * given up; the encoder in Python then takes it. `encode_circuits`, through Python's C interface,
+ * encodes many circuits; `counts_dict` makes dicts of many counts.
  *
  * native.ll is generated from this file by scripts/native_ll.sh. */
 
@@ -29,6 +29,8 @@ typedef struct {
     Column columns[COLUMNS];
     uint16_t *clbit_numbers; /* of each clbit of the circuit */
     uint32_t *register_bits;
+    const char *key, *head, *foot; /* SHAPE of earlier programs, and their bytes around TAIL */
+    int64_t key_bytes, head_bytes, foot_bytes;
 } Scratch;
 
 typedef struct { /* QkCircuitInstructionView of Qiskit 2.6 */
@@ -187,12 +189,9 @@ static int add_binary(Scratch *scratch, int column, int64_t width)
            && append(scratch, TAIL, scratch->columns[column].start, bytes, 1);
 }
 
-/* Return 1, or 0 if the circuit is given up. `data`: the CircuitData of a QuantumCircuit. */
-int encode_circuit(void *data, double global_phase, Scratch *scratch)
+/* Return 1, or 0 if the circuit is given up. */
+static int encode(void *circuit, double global_phase, Scratch *scratch)
 {
-    void *circuit = qk_circuit_borrow_from_python(data);
-    if (!circuit)
-        return 0;
     for (int column = 0; column < COLUMNS; column++)
         scratch->columns[column].used = 0;
     int64_t counts[3] = {qk_circuit_num_qubits(circuit), qk_circuit_num_clbits(circuit),
@@ -219,12 +218,68 @@ int encode_circuit(void *data, double global_phase, Scratch *scratch)
            && add_binary(scratch, CLBITS, 2) && add_binary(scratch, PARAMS, 8);
 }
 
+/* Return 1, or 0 if the circuit is given up. `data`: the CircuitData of a QuantumCircuit. */
+int encode_circuit(void *data, double global_phase, Scratch *scratch)
+{
+    void *circuit = qk_circuit_borrow_from_python(data);
+    return circuit && encode(circuit, global_phase, scratch);
+}
+
 typedef struct PyObject PyObject;
-PyObject *PyDict_New(void);
+PyObject *PyBytes_FromStringAndSize(const char *from, int64_t bytes);
+char *PyBytes_AsString(PyObject *bytes);
+PyObject *_PyDict_NewPresized(int64_t size); /* PyDict_New, where Python has no such function */
 int PyDict_SetItem(PyObject *dict, PyObject *key, PyObject *value);
+PyObject *PyList_New(int64_t size);
+int PyList_Append(PyObject *list, PyObject *item);
 PyObject *PyList_GetItem(PyObject *list, int64_t index);
 PyObject *PyLong_FromUnsignedLong(unsigned long value);
 void Py_DecRef(PyObject *object);
+
+/* The whole program of the circuit that was encoded last, whose SHAPE is `key`. */
+static PyObject *program(const Scratch *scratch)
+{
+    const Column *tail = &scratch->columns[TAIL];
+    PyObject *bytes = PyBytes_FromStringAndSize(
+        NULL, scratch->head_bytes + tail->used + scratch->foot_bytes);
+    if (bytes) {
+        char *to = PyBytes_AsString(bytes);
+        memcpy(to, scratch->head, scratch->head_bytes);
+        memcpy(to + scratch->head_bytes, tail->start, tail->used);
+        memcpy(to + scratch->head_bytes + tail->used, scratch->foot, scratch->foot_bytes);
+    }
+    return bytes;
+}
+
+/* Return a new list of the programs of a list's circuits from `first` on, at most `count`: bytes,
+ * empty for one that is given up. It ends before a circuit whose SHAPE is not `key`; that one is in
+ * the columns. NULL with an error set if an object is no CircuitData, or without memory. */
+PyObject *encode_circuits(PyObject *circuits, const double *global_phases, int64_t first,
+                          int64_t count, Scratch *scratch)
+{
+    PyObject *programs = PyList_New(0);
+    for (int64_t index = first; programs && index < first + count; index++) {
+        PyObject *data = PyList_GetItem(circuits, index), *item = NULL; /* borrowed */
+        void *circuit = data ? qk_circuit_borrow_from_python(data) : NULL;
+        if (circuit) {
+            const Column *shape = &scratch->columns[SHAPE];
+            int encoded = encode(circuit, global_phases[index], scratch);
+            if (encoded
+                && (shape->used != scratch->key_bytes
+                    || memcmp(shape->start, scratch->key, shape->used)))
+                return programs;
+            item = encoded ? program(scratch) : PyBytes_FromStringAndSize("", 0);
+        }
+        int failed = !item || PyList_Append(programs, item);
+        if (item)
+            Py_DecRef(item);
+        if (failed) {
+            Py_DecRef(programs);
+            programs = NULL;
+        }
+    }
+    return programs;
+}
 
 /* Return a new dict of the strings table[outcome] with their counts; NULL with an error set if an
  * outcome is not in the list. `outcomes`: `count` numbers of `width` bytes, 1 or 2; `counts`: as
@@ -232,7 +287,7 @@ void Py_DecRef(PyObject *object);
 PyObject *counts_dict(PyObject *table, const char *outcomes, int64_t width, const char *counts,
                       int64_t count)
 {
-    PyObject *dict = PyDict_New();
+    PyObject *dict = _PyDict_NewPresized(count); /* growing would take a third of the time */
     for (int64_t index = 0; dict && index < count; index++) {
         uint16_t outcome = 0;
         uint32_t times;

@@ -18,7 +18,7 @@ import os
 import struct
 import sysconfig
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Lock, Timer, current_thread
 from typing import Any, NamedTuple
@@ -43,7 +43,9 @@ _FUNCTIONS = (
     *("qk_param_kind", "qk_param_as_real"),
 )
 _PYTHON_FUNCTIONS = (
-    *("PyDict_New", "PyDict_SetItem", "PyList_GetItem", "PyLong_FromUnsignedLong", "Py_DecRef"),
+    *("PyBytes_AsString", "PyBytes_FromStringAndSize", "PyDict_SetItem"),
+    *("PyList_Append", "PyList_GetItem", "PyList_New"),
+    *("PyLong_FromUnsignedLong", "Py_DecRef"),
 )
 _ROW_BYTES = 24  # name: 16, arities: 6, padding: 2
 _ROWS = 256
@@ -55,15 +57,17 @@ _COLUMNS = ((_ROWS, _ROW_BYTES), *_FLAT, (_SHAPE_BYTES, 1), (_TAIL_BYTES, 1))
 _TAIL_FIELDS = ("ops", "qubits", "clbits", "params")  # fields of a Program in _FLAT
 _SHAPES = 256  # cached shapes
 _KEPT_OPERATIONS = 2**16  # the buffers of a longer circuit are returned to the system
+_AT_ONCE = 256  # circuits of one call of the code, which no other thread of Python interrupts
 
 Walk = Callable[[Any, float, int], int]
+WalkMany = Callable[[list[Any], int, int, int, int], list[bytes]]
 CountsDict = Callable[[list[str], bytes | memoryview, int, bytes | memoryview, int], dict[str, int]]
 
 
 class Scratch:
     """Buffers for the columns of one circuit. The system allocates pages when they are written."""
 
-    __slots__ = ("_area", "_fields", "_starts", "address")
+    __slots__ = ("_area", "_fields", "_key", "_starts", "address", "shape")
 
     def __init__(self) -> None:
         sizes = [capacity * width for capacity, width in _COLUMNS]
@@ -75,7 +79,9 @@ class Scratch:
         fields: list[int] = []
         for start, (capacity, _) in zip(starts, _COLUMNS, strict=False):
             fields += (base + start, capacity, 0)
-        self._fields = array("q", [*fields, *(base + start for start in starts[7:9])])
+        self._fields = array("q", [*fields, *(base + start for start in starts[7:9]), *[0] * 6])
+        self._key = b""
+        self.shape = ProgramShape(b"", b"", 0, False)  # of the programs of `encode_circuits`
         self._starts = starts[5], starts[6]
         self.address = self._fields.buffer_info()[0]
 
@@ -88,6 +94,13 @@ class Scratch:
         area, fields = self._area, self._fields
         shape, tail = self._starts
         return area[shape : shape + fields[17]], area[tail : tail + fields[20]]
+
+    def expect(self, key: bytes, shape: ProgramShape) -> None:
+        """Let `encode_circuits` make programs of this shape."""
+        self._key, self.shape = key, shape  # own the data to which the fields point
+        data = key, shape.head, shape.foot
+        places = [ctypes.cast(ctypes.c_char_p(each), ctypes.c_void_p).value or 0 for each in data]
+        self._fields[-6:] = array("q", [*places, *map(len, data)])
 
 
 class ProgramShape(NamedTuple):
@@ -103,11 +116,14 @@ class ProgramShape(NamedTuple):
 class NativePacker:
     """The compiled encoder. Thread-safe: each thread uses buffers of its own."""
 
-    __slots__ = ("_engine", "_scratches", "_shapes", "_walk", "counts_dict")
+    __slots__ = ("_engine", "_scratches", "_shapes", "_walk", "_walk_many", "counts_dict")
 
-    def __init__(self, engine: Any, walk: Walk, counts_dict: CountsDict) -> None:
+    def __init__(
+        self, engine: Any, walk: Walk, walk_many: WalkMany, counts_dict: CountsDict
+    ) -> None:
         self._engine = engine  # owns the code
         self._walk = walk
+        self._walk_many = walk_many
         self.counts_dict = counts_dict  # see native.c; raises IndexError
         self._scratches: list[Scratch] = []
         self._shapes: dict[bytes, ProgramShape] = {}
@@ -117,22 +133,57 @@ class NativePacker:
         phase = data.global_phase
         if type(phase) is not float:
             return None
-        scratches = self._scratches
-        try:
-            scratch = scratches.pop()
-        except IndexError:
-            scratch = Scratch()
+        scratch = self._scratch()
         result = scratch.written() if self._walk(data, phase, scratch.address) else None
-        if scratch.operations() <= _KEPT_OPERATIONS:
-            scratches.append(scratch)
+        self._keep(scratch)
         if result is None:
             return None
         key, tail = result
-        shape = self._shapes.get(key) or self._shape(key)
-        head, suffix, num_qubits, measures = shape
+        head, suffix, num_qubits, measures = self._shape(key)
         return PackedCircuit(b"".join((head, tail, suffix)), num_qubits, measures)
 
+    def loaded_many(self, circuits: Sequence[Any]) -> list[PackedCircuit | None]:
+        """Return `loaded` of each QuantumCircuit."""
+        results: list[PackedCircuit | None] = []
+        data = [circuit._data for circuit in circuits]
+        phases = [each.global_phase for each in data]
+        is_plain = {float}.issuperset(map(type, phases))
+        if not is_plain or max(map(len, data), default=0) > _KEPT_OPERATIONS:
+            return [self.loaded(each) for each in data]
+        floats = array("d", phases)
+        address = floats.buffer_info()[0]
+        scratch = self._scratch()
+        while len(results) < len(data):
+            head, foot, num_qubits, measures = scratch.shape
+            count = min(_AT_ONCE, len(data) - len(results))
+            programs = self._walk_many(data, address, len(results), count, scratch.address)
+            results += [
+                PackedCircuit(packed, num_qubits, measures) if packed else None
+                for packed in programs
+            ]
+            if len(programs) < count:  # the next one has another shape
+                key, tail = scratch.written()
+                head, foot, num_qubits, measures = shape = self._shape(key)
+                scratch.expect(key, shape)
+                results.append(PackedCircuit(head + tail + foot, num_qubits, measures))
+        self._keep(scratch)
+        return results
+
+    def _scratch(self) -> Scratch:
+        """Return buffers that no other thread uses, for `_keep`."""
+        try:
+            return self._scratches.pop()
+        except IndexError:
+            return Scratch()
+
+    def _keep(self, scratch: Scratch) -> None:
+        if scratch.operations() <= _KEPT_OPERATIONS:
+            self._scratches.append(scratch)
+
     def _shape(self, key: bytes) -> ProgramShape:
+        shape = self._shapes.get(key)
+        if shape is not None:
+            return shape
         shape = shape_of(key)
         if len(self._shapes) >= _SHAPES:
             self._shapes.clear()
@@ -192,6 +243,11 @@ class EncoderSelector:
             self._begin()
         return None
 
+    def loaded_many(self, circuits: Sequence[Any]) -> list[PackedCircuit | None]:
+        """Return the programs of QuantumCircuits; None where `loaded` is to be asked."""
+        packer = self.packer
+        return [None] * len(circuits) if packer is None else packer.loaded_many(circuits)
+
     def _begin(self) -> None:
         """Start the compilation in a thread, after a delay."""
         with self._starting:
@@ -240,6 +296,8 @@ def build() -> NativePacker:
         llvm.add_symbol(name, ctypes.cast(getattr(capi, name), ctypes.c_void_p).value)
     for name in _PYTHON_FUNCTIONS:
         llvm.add_symbol(name, ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value)
+    new_dict = getattr(ctypes.pythonapi, "_PyDict_NewPresized", ctypes.pythonapi.PyDict_New)
+    llvm.add_symbol("_PyDict_NewPresized", ctypes.cast(new_dict, ctypes.c_void_p).value)
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     module = llvm.parse_assembly(Path(__file__).with_suffix(".ll").read_text())
@@ -254,9 +312,14 @@ def build() -> NativePacker:
         *(ctypes.py_object, ctypes.py_object, ctypes.c_char_p, ctypes.c_int64),
         *(ctypes.c_char_p, ctypes.c_int64),
     )
+    of_many = ctypes.PYFUNCTYPE(
+        *(ctypes.py_object, ctypes.py_object, ctypes.c_void_p, ctypes.c_int64),
+        *(ctypes.c_int64, ctypes.c_void_p),
+    )
     return NativePacker(
         engine,
         prototype(engine.get_function_address("encode_circuit")),
+        of_many(engine.get_function_address("encode_circuits")),
         of_counts(engine.get_function_address("counts_dict")),
     )
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from simenv.client.circuits import PackedCircuit, load, load_observables
+from simenv.client.circuits import PackedCircuit, load, load_many, load_observables
 from simenv.client.circuits.parameters import chain
 from simenv.client.submission import options as submission_options
 from simenv.client.submission.devices import SubmitDevices
@@ -77,7 +77,7 @@ def common_terms(
         ]
     terms = options.task_options(any(measures), pauli)
     terms = _checked(terms, requested.get("amplitudes"), width)
-    contradicted = [measured for measured in (True, False) if _contradiction(terms, measured, -1)]
+    contradicted = [each for each in set(measures) if _contradiction(terms, each, -1)]
     for index, measured in enumerate(measures if contradicted else ()):
         error = _contradiction(terms, measured, index)
         if error is not None:
@@ -345,13 +345,14 @@ def _prepare_batch(
     devices: SubmitDevices | None,
 ) -> PreparedSubmit:
     """Prepare one task for each circuit. Raises BatchRefusedError, which names every bad one."""
-    first_index: dict[int, int] = {}  # by object: repeated circuits are packed once
+    distinct = {id(circuit): circuit for circuit in circuits}  # repeated ones are packed once
+    found = dict(zip(distinct, load_many([*distinct.values()]), strict=True))
     errors: list[SimenvError] = []
     programs: list[PackedCircuit] = []
     for index, circuit in enumerate(circuits):
-        first = first_index.setdefault(id(circuit), index)
-        if first != index and not errors:
-            programs.append(programs[first])
+        loaded = found[id(circuit)]
+        if loaded is not None:
+            programs.append(loaded)
             continue
         try:
             loaded = load(circuit)
@@ -359,6 +360,7 @@ def _prepare_batch(
                 hint = "submit_many((circuit, parameter_values)) binds one"
                 raise OptionError(unbound(loaded), hint=hint)
             programs.append(loaded)
+            found[id(circuit)] = loaded
         except SimenvError as error:
             errors.append(of_item(error, index))
     if not circuits:

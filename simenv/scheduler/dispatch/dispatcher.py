@@ -248,6 +248,8 @@ def _to_dedicated(
             spare -= host.backfill_slots
         if state.calendar.planned:
             spare = min(spare, planned_reservations.spare_slots(state, pool, record, now_ns) - 1)
+        if state.quotas.caps_slots:
+            spare = min(spare, scheduler_state.slots_left(state, record.batch.owner) - 1)
         spare = max(0, spare)
         max_slots = min(record.route.max_slots, 1 + spare)
         slots = _slots_for(record.cost_us, max_slots, 1 + spare, len(pool.queue), pool.live())

@@ -87,7 +87,7 @@ def heartbeat_received(
     worker = state.workers.get(name)
     if worker is None or worker.start != beat.start:
         return False, []
-    worker.heard_ns = now_ns
+    worker.heard_ns = max(worker.heard_ns, now_ns)  # an agent sends it later than it came
     worker.rss_bytes = beat.rss_bytes
     worker.passes = (task, *beat.passes)
     worker.cpu_ms, worker.host.busy_ms, worker.host.used_bytes = beat.load

@@ -104,9 +104,10 @@ class _Order:
                 self._push((SITE, *self._shares.path(leaf))[-2], leaf)
 
     def remove(self, leaf: str) -> None:
-        path = (SITE, *self._shares.path(leaf))
+        path = self._shares.path(leaf)
         self._first = (-1, None)
-        for parent, node in zip(reversed(path[:-1]), reversed(path[1:]), strict=True):
+        for level in range(len(path) - 1, -1, -1):
+            node, parent = path[level], path[level - 1] if level else SITE
             children = self._children.get(parent)
             if children is None:
                 return
@@ -219,6 +220,9 @@ class LaneHeads:
         for key in self.changed:
             leaf, priority = key
             lanes = lanes_of.get(key)
+            if lanes is not None and not lanes.any() and self._drop_only_lane(leaf, priority):
+                del lanes_of[key]
+                continue
             if len(self._heaps) == 1 and lanes is not None and lanes.long:
                 self._keep_short()
             for heaps, order in zip(self._heaps, self._orders, strict=True):
@@ -242,6 +246,20 @@ class LaneHeads:
             if lanes is not None and not lanes.any():
                 del lanes_of[key]
         self.changed.clear()
+
+    def _drop_only_lane(self, leaf: str, priority: int) -> bool:
+        """Remove an association with its lane, which is empty. Returns False if it has another
+        lane, or tasks that are long are kept apart."""
+        if len(self._heaps) > 1:
+            return False
+        heaps = self._heaps[0]
+        heap = heaps.get(leaf)
+        if heap is None or len(heap.by_priority) > 1 or priority not in heap.by_priority:
+            return False
+        del heaps[leaf]
+        if leaf not in self._held:
+            self._orders[0].remove(leaf)
+        return True
 
     def _keep_short(self) -> None:
         """Keep the first tasks without long ones apart; there was no long one so far."""
@@ -293,7 +311,7 @@ class LaneHeads:
     def competing_head(self, leaf: str) -> TaskRecord | None:
         """Return the first short task of an association in other lanes than that of `short_of`."""
         heap = self._heaps[-1].get(leaf)
-        return None if heap is None else heap.second()
+        return None if heap is None or len(heap.by_priority) < 2 else heap.second()
 
     def is_only_lane(self, key: LaneKey) -> bool:
         """Return whether no other lane of its association has tasks."""

@@ -124,7 +124,7 @@ class PoolQueue:
             return None
         if reservation:
             lanes = self._dedicated.get(reservation)
-            return None if lanes is None else lanes.head(allow_long)
+            return None if lanes is None else self._dedicated_head(lanes, allow_long)
         if len(self._lanes) == 1:
             ((key, lanes),) = self._lanes.items()
             head = None if key[0] in self.held_back else lanes.head(allow_long)
@@ -132,10 +132,16 @@ class PoolQueue:
             head = self._first(allow_long)
         return self._or_dedicated(head, allow_long) if self._dedicated else head
 
+    def _dedicated_head(self, lanes: queueing_lanes.Lanes, allow_long: bool) -> TaskRecord | None:
+        """Return the next task of a reservation; it waits while its association is held back, and
+        the reservation's other tasks, all of one owner, behind it."""
+        head = lanes.head(allow_long)
+        return None if head is None or head.batch.association in self.held_back else head
+
     def _or_dedicated(self, shared: TaskRecord | None, allow_long: bool) -> TaskRecord | None:
         """Return the next task of the shared lanes, or one of a reservation whose own workers leave
         it waiting."""
-        heads = [lanes.head(allow_long) for lanes in self._dedicated.values()]
+        heads = [self._dedicated_head(lanes, allow_long) for lanes in self._dedicated.values()]
         age_key = self.order.age_key
         dedicated = min((head for head in heads if head is not None), key=age_key, default=None)
         if dedicated is None or shared is None:
@@ -322,8 +328,8 @@ class PoolQueue:
             self._heads.hold(leaves)
 
     def associations(self) -> set[str]:
-        """Return the associations that may have waiting tasks in the shared lanes."""
-        return {key[0] for key in self._lanes}
+        """Return the associations that have waiting tasks."""
+        return set(self._waiting)
 
     def has_short(self) -> bool:
         """Return whether any waiting task is not long."""

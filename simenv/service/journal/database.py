@@ -74,11 +74,22 @@ class Connection(Protocol):
     def executemany(self, query: str, rows: Iterable[Any], /) -> object: ...
 
 
-# Steps of the conversion of journals: the one of format N makes format N + 1 of it. A released step
-# never changes, and none goes back: `simenv admin upgrade` puts the former files back instead. New
-# tables and new columns at the end of a row's body need no step. Each format that was released has
-# a stored environment, see tests/compatibility/test_stored_environment.py.
-MIGRATIONS: Mapping[int, Callable[[Connection], None]] = {}
+def index_by_run(db: Connection) -> None:
+    """Give the index of ends a row for each run of tasks in one record, not for each task."""
+    runs = "select task, seq, task - row_number() over (partition by seq order by task) as run"
+    db.execute(
+        "insert into ended select min(task), count(*), seq"
+        f" from ({runs} from result) as each_task group by seq, run"
+    )
+    db.execute("drop table result")
+
+
+# Steps of the conversion of journals: the one of format N makes format N + 1, where the tables
+# of the present format exist. A released step never changes, and none goes back: `simenv admin
+# upgrade` puts the former files back instead. New tables and new columns at the end of a row's body
+# need no step. Each format that was released has a stored environment, see
+# tests/compatibility/test_stored_environment.py.
+MIGRATIONS: Mapping[int, Callable[[Connection], None]] = {2: index_by_run}
 OLDEST_FORMAT = 2  # of the first release
 
 
@@ -123,7 +134,7 @@ class Database(Protocol):
         """The services that wait to lead, as of the last look."""
 
     def create(self, script: str) -> None:
-        """Convert a journal of an older format, and create the tables that are missing. Raises
+        """Create the tables that are missing, and convert a journal of an older format. Raises
         JournalError; the journal is as before then."""
 
     def next_epoch(self) -> int:
@@ -232,12 +243,12 @@ class SqliteDatabase:
         return JournalError(text, hint=f"is it damaged? {WAY_OUT}")
 
     def create(self, script: str) -> None:
-        """Convert it, and create the tables that are missing."""
+        """Create the tables that are missing, and convert it."""
         try:
             with self.transaction(self._level) as db:
-                migrate(db, self._pragma("user_version") or journal_format())
                 for statement in filter(str.strip, script.split(";")):
                     db.execute(statement)
+                migrate(db, self._pragma("user_version") or journal_format())
                 db.execute(f"pragma user_version={journal_format()}")
         except sqlite3.Error as error:
             raise self._unusable(error) from error

@@ -102,7 +102,7 @@ class JournalPruner:
 
     def stored_data(self) -> queries.RetainedData:
         """Return the present amounts of stored data."""
-        tasks = self._number("select count(*) from result")
+        tasks = self._number("select cast(sum(count) as bigint) from ended")
         files = self._rows("select count(*), sum(bytes) from file where bytes > 0")[0]
         size = self._journal.database.sizes()[0]
         oldest = self._rows("select at from finished order by seq limit 1")
@@ -234,10 +234,14 @@ class JournalPruner:
                 between = (record.first_seq, last)
                 db.execute("delete from replaced where seq between ? and ?", between)
                 db.execute("delete from file where seq between ? and ?", between)
-            db.executemany("delete from result where task = ?", [(task,) for task in tasks])
+                drop = "delete from ended where first >= ? and first < ? and seq = ?"
+                runs = journal_reader.runs(sorted(record.tasks))
+                ends = [(first, first + count, record.first_seq) for first, count in runs]
+                db.executemany(drop, ends)
             for first, count in self._submits_of(tasks):
-                used = "select 1 from result where task >= ? and task < ? limit 1"
-                if db.execute(used, (first, first + count)).fetchone() is None:
+                used = "select first + count from ended where first < ? order by first desc limit 1"
+                last = db.execute(used, (first + count,)).fetchone()
+                if last is None or last[0] <= first:
                     query = "select owner, length(body) from accepted where first = ?"
                     submits += db.execute(query, (first,)).fetchall()
                     db.execute("delete from accepted where first = ?", (first,))

@@ -115,6 +115,7 @@ class PostgresDatabase:
         self._epoch = self._number = self._stored = 0
         self._lease: leadership.LeaseThread | None = None
         self._lost = ""
+        self._existing: set[str] = set()  # some of the tables that there are
         begun_s = time.monotonic()
         self._session = leadership.connect(place)
         if read_only:
@@ -130,15 +131,15 @@ class PostgresDatabase:
             raise
 
     def create(self, script: str) -> None:
-        """Convert the journal, and create the tables that are missing."""
+        """Create the tables that are missing, and convert the journal."""
         statements, tables = tables_of(script)
         _tables.update(tables)
         try:
             with self._session.transaction():
                 row = self._session.execute("select format from leader for update").fetchone()
-                migrate(self, journal_format() if row is None else row[0])
                 for statement in statements:
                     self._session.execute(statement)
+                migrate(self, journal_format() if row is None else row[0])
                 self._session.execute(f"update leader set format = {journal_format()}")
         except psycopg.Error as error:
             self.abandon()  # it leads no longer
@@ -288,9 +289,12 @@ class PostgresDatabase:
                 raise
         self._stored = self._number
 
-    def has_table(self, _name: str) -> bool:
-        """Return whether there is such a table: all are created at once."""
-        return True
+    def has_table(self, name: str) -> bool:
+        """Return whether there is such a table."""
+        if name not in self._existing:
+            row = self.execute("select to_regclass(?) is not null", (name,)).fetchone()
+            self._existing |= {name} if row is not None and row[0] else set()
+        return name in self._existing
 
     def sizes(self) -> tuple[int, None]:
         """Return the bytes of all tables with their indices. The server reuses the space of removed

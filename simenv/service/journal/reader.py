@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import zlib
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,6 +38,17 @@ def pack_routes(routes: list[Route]) -> bytes:
 def unpack_routes(packed: bytes) -> list[Route]:
     table, index = _ROUTES.decode(packed)
     return [table[k] for k in index]
+
+
+def runs(tasks: Sequence[int]) -> list[tuple[int, int]]:
+    """Return the runs of consecutive numbers among these: the first of each, and how many."""
+    if tasks and list(range(tasks[0], tasks[0] + len(tasks))) == tasks:
+        return [(tasks[0], len(tasks))]
+    result: list[tuple[int, int]] = []
+    for _, group in groupby(enumerate(sorted(tasks)), key=lambda entry: entry[1] - entry[0]):
+        numbers = [number for _, number in group]
+        result.append((numbers[0], len(numbers)))
+    return result
 
 
 PAGE_ROWS = 100
@@ -128,8 +140,9 @@ class Records:
     def count_accepted(self) -> int:
         return self._scalar("select count(*) from accepted") or 0
 
-    def indexed_tasks(self) -> Iterator[int]:
-        return (row[0] for row in self.rows("select task from result"))
+    def indexed_runs(self) -> Iterator[tuple[int, int]]:
+        """Yield the runs of ended tasks in the index: first task, and number of tasks."""
+        return ((first, count) for first, count in self.rows("select first, count from ended"))
 
     def accepted_of(self, task: int) -> AcceptedRow | None:
         """Return the Submit that contains a task; None if there is none."""
@@ -292,7 +305,17 @@ class Records:
 
     def seq_of(self, task: int) -> int | None:
         """Return the `first_seq` of the Completed with a task's end; None if it is not indexed."""
-        return self._scalar("select seq from result where task = ?", task)
+        if not self.has_table("ended"):  # an older journal, which is only read
+            return self._scalar("select seq from result where task = ?", task)
+        run = self.run_with(task)
+        return None if run is None else run[2]
+
+    def run_with(self, task: int) -> tuple[int, int, int] | None:
+        """Return the run of ended tasks that contains a task, as `Journal.index` stored it; None if
+        the task is not indexed."""
+        query = "select first, count, seq from ended where first <= ? order by first desc limit 1"
+        row = self._row(query, task)
+        return (row[0], row[1], row[2]) if row is not None and task < row[0] + row[1] else None
 
     def count_at(self, first_seq: int) -> int:
         """Return the number of completions of a record; 0 if there is no such record."""
@@ -300,8 +323,9 @@ class Records:
 
     def tasks_at(self, first_seq: int) -> Iterator[int]:
         """Yield the indexed tasks whose end is in one record."""
-        query = "select task from result where seq = ? order by task"
-        return (row[0] for row in self.rows(query, first_seq))
+        query = "select first, count from ended where seq = ? order by first"
+        runs = self.rows(query, first_seq)
+        return chain.from_iterable(range(first, first + count) for first, count in runs)
 
     def indexed(self) -> int:
         """Return the `first_seq` up to which records are in the index."""

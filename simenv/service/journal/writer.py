@@ -47,7 +47,7 @@ create table if not exists finished(seq integer primary key, count int,
   failed int, cancelled int, expired int, at real, body blob, crc int, owner text);
 create index if not exists finished_owner on finished(owner, seq, count) where owner <> '';
 create table if not exists sent(row integer primary key, tasks blob);
-create table if not exists result(task integer primary key, seq int);
+create table if not exists ended(first integer primary key, count int, seq int);
 create table if not exists cursor(owner text, name text, seq int, primary key(owner, name))
   without rowid;
 create table if not exists event(seq integer primary key, body blob, owner text);
@@ -324,10 +324,11 @@ class Journal:
             db.execute("insert or replace into meta values('synced', ?)", (now,))
         self.unsynced = False
 
-    def index(self, pairs: list[tuple[int, int]], up_to: int) -> None:
-        """Add (task, first_seq) pairs to the index; called when the loop is idle."""
+    def index(self, runs: list[tuple[int, int, int]], up_to: int) -> None:
+        """Add runs of ended tasks to the index: first task, number of tasks, `first_seq` of their
+        record; called when the loop is idle."""
         with self.transaction("NORMAL") as db:
-            db.executemany("insert or replace into result values(?,?)", pairs)
+            db.executemany("insert or replace into ended values(?,?,?)", runs)
             db.execute("insert or replace into meta values('indexed', ?)", (up_to,))
 
     def replace_sent(self, task_numbers: array[int]) -> None:

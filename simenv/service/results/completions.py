@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import time
 import zlib
+from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 
@@ -27,7 +28,8 @@ from simenv.wire.messages import client as m
 from simulators import catalog
 
 _Shares = dict[tuple[bytes, str], list[m.Completion]]  # by (peer, owner)
-INDEX_SLICE = 2_000  # pairs written in one idle moment
+INDEX_SLICE = 500  # records indexed in one idle moment
+INDEX_TASKS = 10_000  # in them; one record more may pass this
 _STATE_INDEX = {state: index for index, state in enumerate(m.STATES)}
 MAX_UNINDEXED = 20_000
 MAX_WATCHERS = 8  # of a task; waiting clients repeat their request every few seconds
@@ -52,14 +54,14 @@ class Completions:
         self._origin = origin  # of ends that no worker caused
         self.next_seq = journal.records.last_seq() + 1
         self._unindexed: dict[int, int] = {}  # task -> first_seq, not yet indexed
+        self._to_index: deque[tuple[int, list[int]]] = deque()  # first_seq and tasks of the same
         self._watchers: dict[int, list[bytes]] = {}
         self._replaced = set(journal.records.replaced())
         self.usage: UsageLedger | None = None  # None: of a reader, which stores nothing
         for first_seq, body in journal.records.finished(journal.records.indexed()):
-            completed = codec.completed(body)
-            for seq, completion in enumerate(completed.results, first_seq):
-                if seq not in self._replaced:
-                    self._unindexed[completion.task] = first_seq
+            ended = enumerate(codec.completed(body).results, first_seq)
+            tasks = [each.task for seq, each in ended if seq not in self._replaced]
+            self._await_index(first_seq, tasks)
 
     @property
     def unindexed(self) -> bool:
@@ -213,7 +215,10 @@ class Completions:
 
     def withdraw(self, task: int, seq: int) -> None:
         """Withdraw a completion by its number, because its task runs again."""
-        self._unindexed.pop(task, None)
+        first_seq = self._unindexed.pop(task, None)
+        for each, tasks in self._to_index if first_seq is not None else ():
+            if each == first_seq:
+                tasks.remove(task)
         self._replaced.add(seq)
 
     def without_withdrawn(self, completed: m.Completed) -> list[m.Completed]:
@@ -238,14 +243,24 @@ class Completions:
         exist, and its task would be lost. Raises JournalError."""
         if not self._unindexed or self._journal.has_pending_ends:
             return False
-        pairs = list(itertools.islice(self._unindexed.items(), INDEX_SLICE))
-        next_seq = next(
-            itertools.islice(self._unindexed.values(), len(pairs), None), pairs[-1][1] + 1
-        )
-        self._journal.index(pairs, up_to=next_seq - 1)
-        for task, _ in pairs:  # after the write: if it fails, the same entries are tried again
-            del self._unindexed[task]
+        rows: list[tuple[int, int, int]] = []
+        records = count = up_to = 0
+        for up_to, tasks in itertools.islice(self._to_index, INDEX_SLICE):
+            rows += [(first, number, up_to) for first, number in reader.runs(tasks)]
+            records += 1
+            count += len(tasks)
+            if count > INDEX_TASKS:
+                break
+        self._journal.index(rows, up_to=up_to)
+        for _ in range(records):  # after the write: if it fails, the same records are tried again
+            for task in self._to_index.popleft()[1]:
+                del self._unindexed[task]
         return bool(self._unindexed)
+
+    def _await_index(self, first_seq: int, tasks: list[int]) -> None:
+        """Keep the tasks of a record in memory until they are indexed."""
+        self._unindexed.update(dict.fromkeys(tasks, first_seq))
+        self._to_index.append((first_seq, tasks))
 
     def _store(
         self,
@@ -265,7 +280,7 @@ class Completions:
             states = [m.STATES[completion.state] for completion in completions]
             repeatable = _is_repeatable(engine)
             self._journal.finish(first, states, body, owner, repeatable=repeatable, at_s=at_s)
-            self._unindexed.update(dict.fromkeys([c.task for c in completions], first))
+            self._await_index(first, [completion.task for completion in completions])
             for seq, completion in enumerate(completions if files or self._watchers else (), first):
                 if completion.task in files:
                     file = files[completion.task]

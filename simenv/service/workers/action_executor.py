@@ -186,9 +186,11 @@ class ActionExecutor:
             alone = False
 
     def _send_control(self, worker: str, message: m.ToWorker) -> None:
-        self._listener.send(
-            sockets.PeerKind.WORKER, self._workers.control_peer(worker), codec.encode(message)
-        )
+        peer, body = self._workers.control_peer(worker), codec.encode(message)
+        if peer or self._workers.job_nodes is None:
+            self._listener.send(sockets.PeerKind.WORKER, peer, body)
+        else:
+            self._workers.job_nodes.forward(worker, body)
 
 
 def _node_text(action: core.StartWorker) -> str:

@@ -40,6 +40,7 @@ from simenv.config import (
 )
 from simenv.errors import ConfigError, NotAllowedError
 from simenv.files import write_atomic
+from simenv.scheduler.core import WorkerHeartbeat
 from simenv.wire import codec, keyfiles
 from simenv.wire.keyfiles import TOKEN, WorkerBootstrap, WorkerKey
 from simenv.wire.messages import client as m, queries
@@ -106,6 +107,15 @@ def check_worker(identity: keyfiles.Identity, message: m.FromWorker) -> None:
             f"{identity.owner!r}",
             hint="each start of a worker has a key of its own",
         )
+
+
+def reported_state(beat: m.Heartbeat) -> WorkerHeartbeat:
+    """Return a heartbeat as the scheduler takes it."""
+    return WorkerHeartbeat(
+        beat.name, beat.start, beat.task, beat.attempt, beat.rss_bytes,
+        (beat.passes_done, beat.passes), beat.waiting, beat.compiling,
+        (beat.cpu_ms, beat.node_cpu_ms, beat.node_used_bytes),
+    )  # fmt: skip
 
 
 def open_listener(listen: str, path: Path, node: str) -> tuple[TcpListener, keyfiles.ServerFile]:
@@ -207,7 +217,7 @@ def raise_descriptor_limit() -> None:
 _DISCARD_PORT = 9  # unused: the connect of a datagram socket sends nothing, it finds the route
 WORKERS = ListenerOptions(
     prefix=b"node/",
-    # Two connections a worker, one an agent, and those of the environment's own user.
+    # At most two connections a worker, one an agent, and those of the environment's own user.
     max_authenticated=100_000,
     max_per_key=16_384,
     max_unauthenticated=8_192,  # thousands of workers may join at once

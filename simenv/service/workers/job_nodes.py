@@ -33,11 +33,11 @@ from simenv.model import PoolSpec
 from simenv.scheduler.core import MEMORY_SHARE, Action, EndJob, SubmitJob
 from simenv.scheduler.scaling.jobs import workers_of
 from simenv.scheduler.scheduler import SUSPENDED_NS, Scheduler
-from simenv.service.workers.endpoints import WorkerEndpoint
+from simenv.service.workers.endpoints import WorkerEndpoint, reported_state
 from simenv.wire import codec, keyfiles
 from simenv.wire.keyfiles import Identity, KeyPair, Role
 from simenv.wire.messages import nodes
-from simenv.wire.messages.client import LeaseRenewed
+from simenv.wire.messages.client import Heartbeat, LeaseRenewed
 from simenv.wire.transport.sockets import PeerKind
 from simenv.wire.transport.zmq_transport import Listener
 
@@ -366,7 +366,7 @@ class JobNodes:
         if node.facts is not None:
             node.heard_s = now_ns / 1e9
         if isinstance(message, nodes.NodeHeartbeat):
-            return self._heartbeat(peer, name, node, now_ns)
+            return self._heartbeat(peer, message, node, now_ns)
         if isinstance(message, nodes.WorkerEnded):
             if node.workers.get(message.worker) == message.start:
                 del node.workers[message.worker]
@@ -406,15 +406,17 @@ class JobNodes:
         listener.revoke_key(node.token_key, b"")
         node.token_key = ""
 
-    def _heartbeat(self, peer: bytes, name: str, node: JobNode, now_ns: int) -> list[Action]:
-        facts = node.facts
+    def _heartbeat(
+        self, peer: bytes, message: nodes.NodeHeartbeat, node: JobNode, now_ns: int
+    ) -> list[Action]:
+        name, facts = message.node, node.facts
         if facts is None or node.peer not in (b"", peer):
             self._reply(peer, nodes.EndNode("this node has not joined"))
             return []
         state = self._scheduler.state
         self._reply(peer, LeaseRenewed(state.epoch, *state.heartbeat_intervals_s))
         if node.peer:
-            return []
+            return self._relayed(node, message.beats, now_ns)
         node.peer = peer
         template = state.nodes.hosts[name].node
         joined = replace(
@@ -428,6 +430,22 @@ class JobNodes:
         source = f"{facts.source} on {facts.host}"
         log.info("agent of %s was %.1f s old when it joined", name, facts.age_s)
         return self._scheduler.node_joined(joined, source, end_ns, now_ns)
+
+    def _relayed(
+        self, node: JobNode, beats: Sequence[nodes.RelayedBeat], now_ns: int
+    ) -> list[Action]:
+        """Handle heartbeats of the node's workers; those of others are ignored."""
+        actions: list[Action] = []
+        for each in beats:
+            beat = codec.from_worker(each.body)
+            if not isinstance(beat, Heartbeat) or node.workers.get(beat.name) != beat.start:
+                continue
+            received_ns = now_ns - each.age_ms * 1_000_000
+            alive, ends = self._scheduler.heartbeat_received(reported_state(beat), received_ns)
+            actions += ends
+            if not alive:  # it was lost, and its end has not reached it
+                self._send(node, nodes.SignalWorker(beat.name, kill=True))
+        return actions
 
     # --- time -----------------------------------------------------------------------------------
 
@@ -507,6 +525,13 @@ class JobNodes:
                 self._send(node, nodes.SignalWorker(worker, kill))
                 return True
         return False
+
+    def forward(self, worker: str, body: bytes) -> None:
+        """Send a control message to a worker whose heartbeats its agent relays."""
+        present = self._scheduler.state.workers.get(worker)
+        node = None if present is None else self._nodes.get(present.host.node.name)
+        if node is not None and node.peer:
+            self._send(node, nodes.ForwardControl(worker, body))
 
     def poll_exits(self) -> list[Exit]:
         """Return the ends of workers since the last call, as `Launcher.poll_exits`."""

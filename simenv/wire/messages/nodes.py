@@ -4,6 +4,10 @@ A job begins with a token that the service accepts once: a key pair, with the ad
 key of the service. The agent sends JoinNode with a public key of its own, connects again with that
 pair, and sends NodeHeartbeat from then on. Invariant: the service opens no connection to a node;
 the pair of a worker travels in RunWorker, over that encrypted connection.
+
+The heartbeats of workers go to their agent, through a socket on the node; the agent answers them
+itself and sends the newest of each with its own, so that the service has one message of a node. An
+agent that has no such socket leaves its workers to the service.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import msgspec
 from simenv.wire.messages.queries import Number
 
 MAX_GPUS = 64  # of a node
+MAX_BEATS = 16_384  # of workers in one message
 Name = Annotated[str, msgspec.Meta(max_length=255)]
 Line = Annotated[str, msgspec.Meta(max_length=2_000)]
 MAX_BYTES = 2**50  # of memory of a node: sums over all nodes stay below 2**64
@@ -65,11 +70,20 @@ class JoinNode(msgspec.Struct, frozen=True, array_like=True, tag=10):
     age_s: float  # of the agent's process
 
 
+class RelayedBeat(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The newest heartbeat of a worker since the last one of its agent."""
+
+    age_ms: Annotated[int, msgspec.Meta(ge=0, le=10**9)]  # since the agent has received it
+    body: bytes  # a packed Heartbeat
+
+
 class NodeHeartbeat(msgspec.Struct, frozen=True, array_like=True, tag=11):
-    """Sign of life of an agent, several times in a lease; answered by LeaseRenewed."""
+    """Sign of life of an agent and of its workers, several times in a lease; answered by
+    LeaseRenewed."""
 
     node: Name
     epoch: Number
+    beats: Annotated[list[RelayedBeat], msgspec.Meta(max_length=MAX_BEATS)] = []
 
 
 class NodeLeaving(msgspec.Struct, frozen=True, array_like=True, tag=12):
@@ -124,6 +138,13 @@ class SignalWorker(msgspec.Struct, frozen=True, array_like=True, tag=12):
     kill: bool
 
 
+class ForwardControl(msgspec.Struct, frozen=True, array_like=True, tag=14):
+    """Forward a control message to a worker whose heartbeats the agent relays."""
+
+    worker: str
+    body: bytes  # a packed StopTask, SetTaskThreads or StopWorker
+
+
 class EndNode(msgspec.Struct, frozen=True, array_like=True, tag=13):
     """End the workers of the node, and the agent; the job ends with it."""
 
@@ -131,4 +152,4 @@ class EndNode(msgspec.Struct, frozen=True, array_like=True, tag=13):
 
 
 FromNode = JoinNode | NodeHeartbeat | NodeLeaving | WorkerEnded
-ToNode = NodeAccepted | RunWorker | SignalWorker | EndNode
+ToNode = NodeAccepted | RunWorker | SignalWorker | ForwardControl | EndNode

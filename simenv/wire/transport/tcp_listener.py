@@ -197,7 +197,11 @@ class TcpListener:
         for _ in range(ZAP_A_PASS):
             if not sockets.readable(self._zap):
                 break
-            self._answer_zap(self._zap.recv_multipart(_NOBLOCK))
+            request = self._zap.recv_multipart(_NOBLOCK)
+            # libzmq reads nothing from a connection that opens while another one still has its
+            # routing id. The router learns of ended ones when it is asked for messages.
+            sockets.readable(self._router)
+            self._answer_zap(request)
         for route in self._outgoing.stalled():
             self._drop_stalled_peer(route)
         self._cut_leaving()

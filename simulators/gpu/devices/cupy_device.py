@@ -5,9 +5,11 @@ No arithmetic of cupy's arrays is used, so only the kernels of this package are 
 
 from __future__ import annotations
 
+import functools
 import os
 import tempfile
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -48,6 +50,7 @@ class CupyDevice:
             self._folder = Path(self._temporary.name)
         self._modules: dict[str, Any] = {}
         self._functions: dict[str, Any] = {}
+        self._can_capture = True
 
     def __repr__(self) -> str:
         return f"CupyDevice({self.name!r}, {self.free_bytes / 2**30:.1f} GiB free)"
@@ -68,9 +71,15 @@ class CupyDevice:
 
     def upload(self, array: NDArray[Any]) -> Buffer:
         result = self.empty(array.size, array.dtype)
-        with _mapped_errors():
-            result.set(np.ascontiguousarray(array).ravel())
+        self.write(array, result)
         return result
+
+    def write(self, array: NDArray[Any], buffer: Buffer) -> None:
+        with _mapped_errors():
+            buffer.set(np.ascontiguousarray(array).ravel())
+
+    def address(self, buffer: Buffer) -> int:
+        return int(buffer.data.ptr)
 
     def download(self, buffer: Buffer) -> NDArray[Any]:
         with _mapped_errors():
@@ -89,6 +98,39 @@ class CupyDevice:
                 function.max_dynamic_shared_size_bytes = shared_bytes
             function((grid,), (threads,), arguments, shared_mem=shared_bytes)
 
+    def capture(self, launches: Callable[[], None]) -> Callable[[], None] | None:
+        """Record a CUDA graph, see `Device.capture`. After a failure none is tried again: launches
+        report an error of the device itself."""
+        if not self._can_capture:
+            return None
+        try:
+            with cupy.cuda.Stream(non_blocking=True) as stream:
+                stream.begin_capture()
+                try:
+                    launches()
+                finally:
+                    graph = stream.end_capture()
+        except (DeviceLost, RuntimeError):
+            self._can_capture = False
+            return None
+
+        def replay() -> None:
+            with _mapped_errors():
+                graph.launch()
+
+        return replay
+
+    def has_nccl(self) -> bool:
+        return bool(_nccl().available)
+
+    def unique_id(self) -> bytes:
+        with _mapped_errors():
+            return bytes(_nccl().get_unique_id())
+
+    def join(self, unique_id: bytes, size: int, rank: int) -> NcclGroup:
+        with _mapped_errors():
+            return NcclGroup(_nccl().NcclCommunicator(size, unique_id, rank))
+
     def synchronize(self) -> None:
         """Wait for all launches: for timing."""
         with _mapped_errors():
@@ -106,6 +148,35 @@ class CupyDevice:
         return result
 
 
+class NcclGroup:
+    """Transport by NCCL, see `PeerGroup`."""
+
+    def __init__(self, communicator: Any) -> None:
+        self._communicator = communicator
+
+    def sendrecv(self, sent: Buffer, received: Buffer, partner: int) -> None:
+        nccl, stream = _nccl(), cupy.cuda.get_current_stream().ptr
+        with _mapped_errors():
+            nccl.groupStart()
+            self._communicator.send(sent.data.ptr, sent.nbytes, nccl.NCCL_UINT8, partner, stream)
+            self._communicator.recv(
+                received.data.ptr, received.nbytes, nccl.NCCL_UINT8, partner, stream
+            )
+            nccl.groupEnd()
+
+    def close(self) -> None:
+        self._communicator.destroy()
+
+
+@functools.cache
+def _nccl() -> Any:
+    """CuPy's module of NCCL, which warns where the library is not installed."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from cupy.cuda import nccl
+    return nccl
+
+
 def open_device() -> CupyDevice:
     """Open the GPU of this process. Raises UnknownEngine if no GPU can be used."""
     require_gpu()
@@ -120,6 +191,6 @@ def _mapped_errors() -> Iterator[None]:
         yield
     except OutOfMemoryError as error:
         raise OutOfMemory(str(error), hint="take fewer qubits, or precision 'single'") from error
-    except (runtime.CUDARuntimeError, cupy.cuda.driver.CUDADriverError) as error:
+    except RuntimeError as error:  # of the runtime, the driver or NCCL
         hint = "start the process again: its CUDA context is lost"
         raise DeviceLost(f"the GPU failed: {error}", hint=hint) from error

@@ -9,6 +9,7 @@ import hashlib
 import re
 import site
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,6 +32,7 @@ COMPLEX: dict[str, np.dtype[Any]] = {
     "double": np.dtype(np.complex128),
     "single": np.dtype(np.complex64),
 }
+NCCL_ID_BYTES = 128
 REAL: dict[str, np.dtype[Any]] = {"double": np.dtype(np.float64), "single": np.dtype(np.float32)}
 
 
@@ -55,6 +57,12 @@ class Device(Protocol):
     def upload(self, array: NDArray[Any]) -> Buffer:
         """Copy an array to the device. Raises OutOfMemory."""
 
+    def write(self, array: NDArray[Any], buffer: Buffer) -> None:
+        """Copy an array into a buffer of its size and type, after all earlier launches."""
+
+    def address(self, buffer: Buffer) -> int:
+        """Address of a buffer, which no other one has at the same time."""
+
     def download(self, buffer: Buffer) -> NDArray[Any]:
         """Copy a buffer to host memory, after all earlier launches."""
 
@@ -66,6 +74,31 @@ class Device(Protocol):
     ) -> None:
         """Start `grid` blocks of `threads` threads. `arguments`: buffers and numpy scalars, of the
         types of the kernel's parameters. Launches run in order; the call does not wait."""
+
+    def capture(self, launches: Callable[[], None]) -> Callable[[], None] | None:
+        """Record the launches of a call as a graph, without starting them. Return a function that
+        starts them all in this order, with what is in their buffers then; None if the device
+        cannot. `launches` does nothing else with the device."""
+
+    def has_nccl(self) -> bool:
+        """Whether buffers can go to the GPUs of other processes without the memory of the host."""
+
+    def unique_id(self) -> bytes:
+        """Identifier of a new group of such processes, NCCL_ID_BYTES. Raises DeviceLost."""
+
+    def join(self, unique_id: bytes, size: int, rank: int) -> PeerGroup:
+        """Join a group as the process `rank` of `size`, which all call it. Raises DeviceLost."""
+
+
+class PeerGroup(Protocol):
+    """Processes with a GPU each, and transport between these."""
+
+    def sendrecv(self, sent: Buffer, received: Buffer, partner: int) -> None:
+        """Exchange buffers of one size with a process that calls this at the same time. The call
+        does not wait: launches run in order. Raises DeviceLost."""
+
+    def close(self) -> None:
+        """Leave the group."""
 
 
 class MemoryLedger:

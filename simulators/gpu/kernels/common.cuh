@@ -1,14 +1,19 @@
-// Types and helpers of all kernels. One source for two compilers: NVRTC for GPUs, g++ with
-// bench/testbed/cuda_host.hpp for tests without one. Products and sums are written with fma() and
-// compiled without contraction (--fmad=false, -ffp-contract=off), so that both give the same bits.
+// Types and helpers of all kernels. One source for three compilers: NVRTC and HIPRTC for GPUs, g++
+// with bench/testbed/cuda_host.hpp for tests without one. Products and sums are written with fma() and
+// compiled without contraction (--fmad=false, -ffp-contract=off), so that all give the same bits.
 #pragma once
-#ifdef __CUDACC__
-#define SHARED_MEMORY(name) extern __shared__ __align__(16) char name[]
+#if defined(__CUDACC__) || defined(__HIP__)
+#define ON_DEVICE
+#define SHARED_MEMORY(name) alignas(16) extern __shared__ char name[]
 #define TRACE(access, pointer, size)
 #else
 #include "cuda_host.hpp"
 #define SHARED_MEMORY(name) char* name = host::shared
 #define TRACE(access, pointer, size) host::trace_access(host::access, pointer, size)
+#endif
+
+#ifdef __HIP__  // no lane of a wavefront of 64 takes a value of the other half
+#define __shfl_xor_sync(mask, value, lanes) __shfl_xor(value, lanes)
 #endif
 
 typedef unsigned long long u64;

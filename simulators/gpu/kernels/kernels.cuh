@@ -14,7 +14,7 @@
 #define MODULE_STATES_DOUBLE 3
 #define MODULE_STATES_SINGLE 4
 
-#ifdef __CUDACC__
+#ifdef ON_DEVICE
 #define KERNEL(name, threads, blocks, call, ...) \
     extern "C" __global__ void __launch_bounds__(threads, blocks) name(__VA_ARGS__) { call; }
 #define HAS(module) (MODULE == module)

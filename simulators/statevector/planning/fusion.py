@@ -1,7 +1,7 @@
 """Gate fusion, real rotations, and phase gadgets."""
 
 from simulators.compiler.kernel import device_function, kernel
-from simulators.compiler.simd import count
+from simulators.compiler.simd import count, lowest
 
 # Gate fusion: multiplies neighbouring lowered gates into one matrix where that costs less.
 #
@@ -24,6 +24,9 @@ PERMUTATION = 0.1
 LANE_SWAP = 1.2
 DIAGONALS = 3.6  # all diagonal elements that can be merged
 A_DIAGONAL = 0.3  # each further diagonal element
+# A diagonal element on two wires, with its share of a PHASE: most circuits have few at a time that
+# can be merged.
+_DIAGONAL_PAIR = 1.0
 _SAVED = 0.05  # smaller savings are ignored
 _ONE_MORE = 0.2  # overhead of an operation
 _MOST_NEAR = 4  # largest number of blocks that an element may join
@@ -38,6 +41,74 @@ def cost(kind, moves, condition, reals):  # type: ignore[no-untyped-def]
         return PERMUTATION
     work = ONE_WIRE if not reals else 0.5 * ONE_WIRE
     return work * 2.0 ** (count(moves) - 1 - count(condition))
+
+
+@device_function
+def _find_runs(elements, size, run_of, last, costs, partner, open_run):  # type: ignore[no-untyped-def]
+    """Find runs: diagonal elements on one pair of wires, and those on one of the two in between,
+    with no other element on either wire. run_of[e]: first element of its run, or -1; last[run]: its
+    last one on both wires; costs[run]: cost of all of them and of the matrices before them, applied
+    one by one: float64 [size + 64]. `partner`, `open_run`: scratch, int64 [64]."""
+    for wire in range(64):
+        partner[wire] = -1
+        costs[size + wire] = 0.0
+    for e in range(size):
+        run_of[e] = -1
+        kind = elements[e, KIND]
+        mask = elements[e, TARGET_MASK] | elements[e, DIAGONAL_MASK]
+        wires = count(mask)
+        if wires == 1:
+            a = lowest(mask)
+            if partner[a] >= 0:
+                run_of[e] = open_run[a]
+            if kind == DENSE:  # neighbours are multiplied, and most become a real rotation
+                costs[size + a] = 0.5 * ONE_WIRE
+            continue
+        a = b = e - e
+        if wires == 2 and kind == DIAGONAL:
+            a, b = lowest(mask), lowest(mask & (mask - 1))
+        if a == b or partner[a] != b:
+            rest = mask
+            while rest:
+                wire = lowest(rest)
+                rest &= rest - 1
+                if partner[wire] >= 0:
+                    partner[partner[wire]] = -1
+                partner[wire] = -1
+                if a == b:
+                    costs[size + wire] = 0.0
+            if a == b:
+                continue
+            partner[a], partner[b] = b, a
+            open_run[a] = open_run[b] = e
+            costs[e] = 0.0
+        run = open_run[a]
+        run_of[e] = run
+        last[run] = e
+        before = costs[size + a] + costs[size + b]
+        if before > 0.0:  # else it merges with the diagonal element before
+            costs[run] += before + _DIAGONAL_PAIR
+            costs[size + a] = costs[size + b] = 0.0
+
+
+@device_function
+def _join_runs(elements, size, blocks, into, run_of, last, costs):  # type: ignore[no-untyped-def]
+    """Join the elements of each run that costs more than one matrix: `fuse` would join only some of
+    them, neighbour by neighbour. The last element stands for the block."""
+    for e in range(size):
+        run = run_of[e]
+        if run < 0 or e > last[run] or last[run] == run or costs[run] <= 2 * ONE_WIRE:
+            continue
+        to = into[e] = last[run]
+        if e == run:
+            blocks[to, TARGET_MASK] = blocks[to, DIAGONAL_MASK] = 0
+            blocks[to, IS_REAL] = 1
+        blocks[to, KIND] = DENSE
+        blocks[to, TARGET_MASK] |= elements[e, TARGET_MASK]
+        blocks[to, DIAGONAL_MASK] |= elements[e, DIAGONAL_MASK]
+        blocks[to, CONTROL_MASK] = blocks[to, CONTROL_VALUE] = 0
+        blocks[to, IS_REAL] &= elements[e, IS_REAL]
+        blocks[to, DIAGONAL_MASK] &= ~blocks[to, TARGET_MASK]
 
 
 @device_function
@@ -77,15 +148,15 @@ def _near(mask, moves, into, touched, mover, near):  # type: ignore[no-untyped-d
 
 
 @device_function
-def _try(e, chosen, num_near, last, elements, blocks, touched, mover, near, joined):  # type: ignore[no-untyped-def]
-    """Saving from joining these blocks, and the block that takes them; `joined`: the resulting
-    block."""
-    moves, mask = elements[e, TARGET_MASK], elements[e, TARGET_MASK] | elements[e, DIAGONAL_MASK]
-    widest = 0 if elements[e, KIND] == DIAGONAL else mask
-    spanned = mask if elements[e, KIND] == DENSE else 0
-    condition, value = elements[e, CONTROL_MASK], elements[e, CONTROL_VALUE]
-    reals = elements[e, IS_REAL]
-    apart = cost(elements[e, KIND], moves, condition, reals)
+def _try(e, chosen, num_near, last, blocks, touched, mover, near, joined):  # type: ignore[no-untyped-def]
+    """Saving from joining these blocks with block e, and the block that takes them; `joined`: the
+    resulting block."""
+    moves, mask = blocks[e, TARGET_MASK], blocks[e, TARGET_MASK] | blocks[e, DIAGONAL_MASK]
+    widest = 0 if blocks[e, KIND] == DIAGONAL else mask
+    spanned = mask if blocks[e, KIND] == DENSE else 0
+    condition, value = blocks[e, CONTROL_MASK], blocks[e, CONTROL_VALUE]
+    reals = blocks[e, IS_REAL]
+    apart = cost(blocks[e, KIND], moves, condition, reals)
     target = -1
     for c in range(num_near):
         if chosen >> c & 1:
@@ -93,7 +164,7 @@ def _try(e, chosen, num_near, last, elements, blocks, touched, mover, near, join
             mine = blocks[near[c], TARGET_MASK] | blocks[near[c], DIAGONAL_MASK]
             if blocks[near[c], KIND] != DIAGONAL and count(mine) > count(widest):
                 widest = mine
-    fits = elements[e, KIND] != DIAGONAL or not mask & ~widest
+    fits = blocks[e, KIND] != DIAGONAL or not mask & ~widest
     for c in range(num_near):
         if not chosen >> c & 1:
             continue
@@ -147,33 +218,36 @@ def _numbered(size, blocks, into, block_of, new_ids):  # type: ignore[no-untyped
     return kept
 
 
-@kernel("INTS2 INT INTS2 I64 INTS2 -> INT", group="wide")
-def fuse(elements, size, blocks, block_of, scratch):  # type: ignore[no-untyped-def]
+@kernel("INTS2 INT INTS2 I64 INTS2 REALS -> INT", group="wide")
+def fuse(elements, size, blocks, block_of, scratch, costs):  # type: ignore[no-untyped-def]
     """Divide elements into blocks, in an order in which they may be applied; returns the number of
     blocks. block_of[element]; members of a block act in the order of the elements. `scratch`: int64
-    [5, elements + 64]."""
+    [7, elements + 64]; `costs`: float64, as many."""
     into, touched, mover = scratch[0], scratch[1], scratch[2]
     near, joined = scratch[3][:_MOST_NEAR], scratch[4][:COLUMNS]
-    for wire in range(64):
-        touched[wire] = mover[wire] = -1
+    _find_runs(elements, size, scratch[5], scratch[6], costs, touched, mover)
     for e in range(size):
         into[e] = block_of[e] = e
         for c in range(COLUMNS):
             blocks[e, c] = elements[e, c]
-        moves = elements[e, TARGET_MASK]
-        mask = moves | elements[e, DIAGONAL_MASK]
+    _join_runs(elements, size, blocks, into, scratch[5], scratch[6], costs)
+    for wire in range(64):
+        touched[wire] = mover[wire] = -1
+    for e in range(size):
+        if into[e] != e:
+            continue
+        moves = blocks[e, TARGET_MASK]
+        mask = moves | blocks[e, DIAGONAL_MASK]
         target, best = e, e - e  # no literal 0: numba would specialise for another type
         if count(mask) <= MOST_WIRES:
             result, last = _near(mask, moves, into, touched, mover, near)
             top = _SAVED
             for chosen in range(1, 1 << result):
-                saved, _ = _try(
-                    e, chosen, result, last, elements, blocks, touched, mover, near, joined
-                )
+                saved, _ = _try(e, chosen, result, last, blocks, touched, mover, near, joined)
                 if saved > top:
                     top, best = saved, chosen
         if best:
-            _, target = _try(e, best, result, last, elements, blocks, touched, mover, near, joined)
+            _, target = _try(e, best, result, last, blocks, touched, mover, near, joined)
             if target < 0:
                 target = e
             for c in range(IS_REAL + 1):

@@ -216,8 +216,9 @@ def _fused(draft: _LoweredSegment, ends: SegmentContext) -> _LoweredSegment:
     values, block_of, size = draft.values, draft.block_of, draft.elements
     fused = np.empty((size, ELEMENT_COLUMNS), np.int64)
     num_blocks = f.fuse(
-        values[t.ELEMENTS], size, fused, block_of, np.empty((5, size + 64), np.int64)
-    )
+        values[t.ELEMENTS], size, fused, block_of, np.empty((7, size + 64), np.int64),
+        np.empty(size + 64),
+    )  # fmt: skip
     result = np.empty(4, np.int64)
     f.factor_real_rotations(
         fused, num_blocks, block_of, values[t.ELEMENTS], size, values[t.PIECES], draft.pieces,

@@ -18,7 +18,7 @@ from simulators.compiler.kernel import device_function, kernel
 from simulators.engine import EngineResult, PauliSum, Request, RunControl
 from simulators.execution import outputs
 from simulators.execution.outputs import FIRST_TERM
-from simulators.execution.sampling import count_below, shot_bytes
+from simulators.execution.sampling import EIGHT_WORDS, count_below, shot_bytes
 from simulators.statevector.small import counts as small_counts
 from simulators.statevector.small.counts import gather, marginalize, readout_map, record, sample
 from simulators.statevector.small.gate_kernels import MAX_PIECES, across, masks, reach
@@ -211,6 +211,7 @@ def run(  # type: ignore[no-untyped-def]
     table = simd.as_short(buffer, _TABLE, small_counts.CELLS_ROOM)
     counts, room = simd.as_numbers(buffer, _COUNTS, _SIZE), simd.as_numbers(buffer, _SPREAD, _SIZE)
     exact = simd.as_reals(buffer, _SPREAD, _SIZE)
+    words = simd.as_words(buffer, _SPREAD, EIGHT_WORDS)  # used by turns with `room` and `exact`
     maps = simd.as_words(buffer, _MAPS, small_counts.MAPS)
     bits, plain = readout_map(n, source, source.size, maps)
     at_count = at_odds = 0
@@ -246,7 +247,7 @@ def run(  # type: ignore[no-untyped-def]
                 for k in range(size):
                     total += edges[k]
                     edges[k] = total
-                sample(size, edges, table, shots, seed, number, counts, control)
+                sample(size, edges, table, shots, seed, number, counts, words, control)
             if outputs & MEMORY:
                 bytes_ = (num_clbits + 7) >> 3
                 into = memory[r * shots * bytes_ :]

@@ -11,7 +11,15 @@ from simulators.catalog import COUNTS_QUBITS
 from simulators.circuit.gates import BARRIER, DELAY, DELAY_DT, FIRST_GATE, GATES, MEASURE, RESET
 from simulators.compiler import simd
 from simulators.compiler.kernel import device_function, inline_function, kernel
-from simulators.execution.sampling import LOOK, block, uniform
+from simulators.execution.sampling import (
+    EIGHT_WORDS,
+    LOOK,
+    block,
+    eight_begun,
+    eight_next,
+    store_eight,
+    uniform,
+)
 from simulators.statevector.small.gate_kernels import MAX_PIECES, apply, masks, matrices, reach
 
 # Inverse-CDF sampling with a guide table, and packing of outcomes, for small circuits.
@@ -91,11 +99,31 @@ def _sample_grouped(word, last, total, cumulative, table):  # type: ignore[no-un
     return min(k + np.uint64(result), last)
 
 
+@inline_function
+def _tally_direct(words, k, last, total, cumulative, table, counts):  # type: ignore[no-untyped-def]
+    """Count the outcomes of words[k : k + APART], each in a tally of its own."""
+    end = last + _1
+    begin = _0
+    for j in range(k, k + APART):
+        counts[_sample_direct(words[j], last, total, cumulative, table) + begin] += 1
+        begin += end
+
+
+@inline_function
+def _tally_grouped(words, k, last, total, cumulative, table, counts):  # type: ignore[no-untyped-def]
+    """Count the outcomes of words[k : k + APART]."""
+    for j in range(k, k + APART):
+        counts[_sample_grouped(words[j], last, total, cumulative, table)] += 1
+
+
 @device_function
-def sample(size, cumulative, table, shots, seed, binding, counts, control):  # type: ignore[no-untyped-def]
+def sample(size, cumulative, table, shots, seed, binding, counts, words, control):  # type: ignore[no-untyped-def]
     """Fill counts[k] with the number of shots with outcome k < size (draw 0 of each); incomplete if
     the control flag is set meanwhile. `table`: uint16 [CELLS_ROOM]; `counts`: int64 [max(size,
-    APART * 256)]."""
+    APART * 256)]; `words`: scratch, uint64 [EIGHT_WORDS].
+
+    Eight blocks of random numbers are made side by side, while the outcomes of the eight before are
+    looked up: the processor has other units for each."""
     end = np.uint64(size)
     last = end - _1
     total = cumulative[last]
@@ -106,9 +134,20 @@ def sample(size, cumulative, table, shots, seed, binding, counts, control):  # t
         _build_guide_table(end, _0, cumulative, table)
         for k in range(APART * size):
             counts[k] = 0
-        while number < full:
+        while number + _8 <= full:
             if not number & _LOOK and control[0]:
                 return
+            x0, x1, x2, x3, key0, key1 = eight_begun(number + _1, seed, binding)
+            for k in range(0, EIGHT_WORDS, APART):  # in each of the eight rounds left
+                x0, x1, x2, x3, key0, key1 = eight_next(x0, x1, x2, x3, key0, key1)
+                if number:
+                    _tally_direct(words, k, last, total, cumulative, table, counts)
+            store_eight(words, x0, x1, x2, x3)
+            number += _8
+        if number:
+            for k in range(0, EIGHT_WORDS, APART):
+                _tally_direct(words, k, last, total, cumulative, table, counts)
+        while number < full:
             number += _1
             a, b, c, d = block(number, _0, seed, binding)
             counts[_sample_direct(a, last, total, cumulative, table)] += 1
@@ -126,9 +165,20 @@ def sample(size, cumulative, table, shots, seed, binding, counts, control):  # t
     _build_guide_table(end >> _FINE, _FINE, cumulative, table)
     for k in range(size):
         counts[k] = 0
-    while number < full:
+    while number + _8 <= full:
         if not number & _LOOK and control[0]:
             return
+        x0, x1, x2, x3, key0, key1 = eight_begun(number + _1, seed, binding)
+        for k in range(0, EIGHT_WORDS, APART):
+            x0, x1, x2, x3, key0, key1 = eight_next(x0, x1, x2, x3, key0, key1)
+            if number:
+                _tally_grouped(words, k, last, total, cumulative, table, counts)
+        store_eight(words, x0, x1, x2, x3)
+        number += _8
+    if number:
+        for k in range(0, EIGHT_WORDS, APART):
+            _tally_grouped(words, k, last, total, cumulative, table, counts)
+    while number < full:
         number += _1
         a, b, c, d = block(number, _0, seed, binding)
         counts[_sample_grouped(a, last, total, cumulative, table)] += 1
@@ -236,6 +286,10 @@ ELSEWHERE, STOPPED, NOTHING = -1, -2, -3  # instead of a number of outcomes
 
 SIZE = 1 << COUNTS_QUBITS
 _ID = GATES["id"].code
+CACHED_QUBITS = 11  # of a state that fits into the first-level cache of most processors: 32 KiB
+MOST_STEPS = max(64, MAX_PIECES)  # that are prepared before they are applied
+REACHED = 4  # column of a step, after those of `gate_kernels`: see `reach`
+_LANE_BITS = np.uint64(simd.LANES - 1)
 
 
 # Byte offsets of the parts of the buffer.
@@ -245,8 +299,8 @@ IM = RE + 8 * SIZE + _GAP
 _COUNTS = IM + 8 * SIZE + _GAP
 _SPREAD = _COUNTS + 8 * SIZE + _GAP
 _STEPS = _SPREAD + 8 * SIZE
-_MATRICES = _STEPS + 8 * 4 * MAX_PIECES
-_SOURCE = _MATRICES + 8 * 8 * MAX_PIECES
+_MATRICES = _STEPS + 8 * 5 * MOST_STEPS
+_SOURCE = _MATRICES + 8 * 8 * MOST_STEPS
 _MAPS = _SOURCE + 8 * MAX_CLBITS
 _TABLE = _MAPS + 8 * MAPS
 OUTCOMES = _TABLE + 2 * CELLS_ROOM
@@ -288,29 +342,62 @@ def scan(rows, ops, qubits, clbits, source):  # type: ignore[no-untyped-def]
     return measured, cleared, True
 
 
+@inline_function
+def _mask_of(qubits, at, count):  # type: ignore[no-untyped-def]
+    """Mask of an operation's qubits."""
+    result = _0
+    for j in range(at, at + count):
+        result |= _1 << np.uint64(qubits[j])
+    return result
+
+
 @device_function
-def _evolve(rows, ops, qubits, params, size, control, re, im, steps, floats):  # type: ignore[no-untyped-def]
-    """Apply all gates to |0...0>; False if it was stopped."""
-    for k in range(max(size, simd.LANES)):
-        re[k] = 0.0
-        im[k] = 0.0
+def _evolve(rows, ops, qubits, params, n, control, re, im, steps, floats):  # type: ignore[no-untyped-def]
+    """Apply all gates to |0...0>; False if it was stopped.
+
+    Operations that leave a qubit alone act on each half of a state by itself. If a state is larger
+    than the cache, as many as possible are applied to one half, then to the other."""
+    size = 1 << n
+    for i in range(max(size, simd.LANES)):
+        re[i] = 0.0
+        im[i] = 0.0
     re[0] = 1.0
     start = np.int64(0)  # int64 variable, not a literal: numba would specialise the callee again
-    q = p = start
+    q = p = k = start
     reached = start + 1
-    for k in range(ops.size):
+    halved = (np.uint64(size) - _1 & ~_LANE_BITS) if n > CACHED_QUBITS else _0
+    while k < ops.size:
         if control[0]:
             return False
-        op = ops[k]
-        code, count = rows[op, 0], rows[op, 1]
-        if code >= FIRST_GATE:
-            matrices(code, params, p, floats, start)
-            reached = max(reached, reach(qubits, q, count))
-            for s in range(masks(code, qubits, q, count, steps, start)):
-                kind, mask, zero_bits, one_bits = steps[s, 0], steps[s, 1], steps[s, 2], steps[s, 3]
-                apply(re, im, reached, kind, mask, zero_bits, one_bits, floats, s)
-        q += count
-        p += rows[op, 3]
+        number, touched = start, _0
+        while k < ops.size and number + MAX_PIECES <= MOST_STEPS:
+            op = ops[k]
+            code, count = rows[op, 0], rows[op, 1]
+            if code >= FIRST_GATE:
+                mine = _mask_of(qubits, q, count)
+                if halved and number and not halved & ~(touched | mine):
+                    break
+                touched |= mine
+                matrices(code, params, p, floats, number)
+                reached = max(reached, reach(qubits, q, count))
+                first = number
+                number = masks(code, qubits, q, count, steps, number)
+                for s in range(first, number):
+                    steps[s, REACHED] = np.uint64(reached)
+            q += count
+            p += rows[op, 3]
+            k += 1
+        bit = halved & ~touched
+        while bit & (bit - _1):  # the highest: the halves lie in the longest pieces
+            bit &= bit - _1
+        for half in range(2 if bit else 1):
+            chosen = bit if half else _0
+            for s in range(number):
+                if chosen < steps[s, REACHED]:
+                    apply(
+                        re, im, steps[s, REACHED], steps[s, 0], steps[s, 1] | bit,
+                        steps[s, 2] | chosen, steps[s, 3] | chosen, floats, s,
+                    )  # fmt: skip
     return True
 
 
@@ -339,9 +426,9 @@ def count(  # type: ignore[no-untyped-def]
     if not measured:
         return NOTHING
     re, im = simd.as_reals(buffer, RE, SIZE), simd.as_reals(buffer, IM, SIZE)
-    steps = simd.as_words(buffer, _STEPS, 4 * MAX_PIECES).reshape(MAX_PIECES, 4)
-    floats = simd.as_reals(buffer, _MATRICES, 8 * MAX_PIECES).reshape(MAX_PIECES, 8)
-    if not evolved and not _evolve(rows, ops, qubits, params, size, control, re, im, steps, floats):
+    steps = simd.as_words(buffer, _STEPS, 5 * MOST_STEPS).reshape(MOST_STEPS, 5)
+    floats = simd.as_reals(buffer, _MATRICES, 8 * MOST_STEPS).reshape(MOST_STEPS, 8)
+    if not evolved and not _evolve(rows, ops, qubits, params, n, control, re, im, steps, floats):
         return STOPPED
     total = 0.0
     for i in range(size):
@@ -349,7 +436,8 @@ def count(  # type: ignore[no-untyped-def]
         re[i] = total
     counts, maps = simd.as_numbers(buffer, _COUNTS, SIZE), simd.as_words(buffer, _MAPS, MAPS)
     short = simd.as_short(buffer, _TABLE, CELLS_ROOM)
-    sample(size, re, short, shots, seed, binding, counts, control)
+    words = simd.as_words(buffer, _SPREAD, EIGHT_WORDS)  # the table below is filled later
+    sample(size, re, short, shots, seed, binding, counts, words, control)
     if control[0]:
         return STOPPED
     bits, plain = readout_map(n, source, num_clbits, maps)

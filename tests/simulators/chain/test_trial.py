@@ -11,6 +11,7 @@ from simenv.model import PoolSpec, TaskOptions
 from simenv.scheduler.core import ClusterLimits
 from simenv.scheduler.routing import engine_choice
 from simulators.catalog import trial_operations
+from simulators.chain.right_canonical import gate_blocks
 from simulators.chain.trial import TrialLimits, chain_trial, choice_profile
 from simulators.circuit.analysis.profile import ChainTrial
 from simulators.circuit.analysis.profiler import profile
@@ -181,3 +182,12 @@ def test_run_that_outgrows_its_memory_ends() -> None:
     with pytest.raises(OutOfMemory, match="are allowed"):
         run(circuit, memory_bytes=2**16)
     run(circuit, memory_bytes=2**24)
+
+
+def test_equal_blocks_of_gates_share_one_matrix() -> None:
+    circuit = ising(12, 3)
+    result = gate_blocks(circuit, circuit.params, tuple(range(12)))
+    inner = [block for block in result.layers[3] if 0 < block.first < 10]
+    assert len(inner) == 5
+    assert len({id(block.matrix) for block in inner}) == 1
+    assert result.layers[0][0].matrix is not inner[0].matrix

@@ -15,14 +15,20 @@ from noise_models.channel import depolarizing
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
 from simulators.engine import PauliSum, Request
-from simulators.errors import EngineError, OutOfMemory, UnknownEngine, Unsupported
+from simulators.errors import DeviceLost, EngineError, OutOfMemory, UnknownEngine, Unsupported
 from simulators.gpu.engine import GpuEngine
 from simulators.statevector.engine import StatevectorEngine
 
 
-def agree(comm: Any, circuit: Circuit, request: Request, noise: NoiseProgram | None = None) -> None:
+def agree(
+    comm: Any,
+    circuit: Circuit,
+    request: Request,
+    noise: NoiseProgram | None = None,
+    device: HostDevice | None = None,
+) -> None:
     """All ranks together have the result of one processor; the first has it, the others None."""
-    device = HostDevice()
+    device = device or HostDevice()
     engine = GpuEngine(device, comm=comm)
     result = run(engine, circuit, request, noise)
     engine.close()
@@ -133,6 +139,54 @@ def case_slice_that_does_not_fit_is_refused_in_all_ranks(comm: Any) -> None:
         refused = "qubits" in error.message
     assert refused
     engine.close()
+
+
+class PeerDevice(HostDevice):
+    """One whose buffers go to other devices directly. `sent`: how many."""
+
+    def __init__(self, comm: Any, *, has_nccl: bool = True, joins: bool = True) -> None:
+        super().__init__()
+        self._comm = comm
+        self._has_nccl, self._joins = has_nccl, joins
+        self.sent = 0
+        self.is_closed = False
+
+    def has_nccl(self) -> bool:
+        return self._has_nccl
+
+    def unique_id(self) -> bytes:
+        assert self._comm.Get_rank() == 0, "a group has one identifier"
+        return bytes(range(128))
+
+    def join(self, unique_id: bytes, size: int, rank: int) -> "PeerDevice":
+        assert unique_id == bytes(range(128))
+        assert (size, rank) == (self._comm.Get_size(), self._comm.Get_rank())
+        if not self._joins:
+            raise DeviceLost("no network")
+        return self
+
+    def sendrecv(self, sent: np.ndarray, received: np.ndarray, partner: int) -> None:
+        self.sent += 1
+        self._comm.Sendrecv(sent, partner, recvbuf=received, source=partner)
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def case_amplitudes_go_from_gpu_to_gpu_where_all_ranks_have_nccl(comm: Any) -> None:
+    device = PeerDevice(comm)
+    agree(comm, random_static(15, 120, 15, 15), Request(3000, 5), device=device)
+    assert device.sent
+    assert device.is_closed
+
+
+def case_all_ranks_stage_amplitudes_where_one_has_no_nccl(comm: Any) -> None:
+    last = comm.Get_rank() == comm.Get_size() - 1
+    for fault in ("has_nccl", "joins"):
+        device = PeerDevice(comm, **{fault: not last})
+        agree(comm, random_static(15, 120, 15, 15), Request(3000, 5), device=device)
+        assert not device.sent
+        assert device.is_closed == (fault == "joins" and not last), "who has joined leaves"
 
 
 class PlacedDevice(HostDevice):

@@ -12,7 +12,10 @@ from typing import Any
 import msgspec
 import pytest
 from failing import fails
+from packages import bring
 
+from bench.testbed import hiprtc
+from bench.testbed.hiprtc import Hiprtc
 from bench.testbed.host_device import KERNELS, SANITIZED, build_library
 from simulators import registry
 from simulators.errors import UnknownEngine
@@ -89,10 +92,46 @@ def test_kernels_of_states_are_compiled_without_spills(capability: tuple[int, in
     assert all(each.spilled_bytes == 0 for each in kernels)
 
 
+def hip() -> Hiprtc:
+    """AMD's compiler, from Debian's packages; a machine that gets none may leave its tests out."""
+    why = bring("unpacked.sh", hiprtc.FOLDER, *hiprtc.PACKAGES)
+    try:
+        return Hiprtc()
+    except (OSError, AttributeError) as error:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{why}: {error}")
+        pytest.skip(f"no HIPRTC: {why or error}")
+
+
+@pytest.mark.parametrize("module", ["states_double", "sweep_double"])
+def test_kernels_are_compiled_for_amd_gpus_with_amplitudes_in_registers(module: str) -> None:
+    kernels = hiprtc.usage(hip().compile(module, "gfx90a"))
+    names = {each.name for each in kernels}
+    assert {device.module_of(name) for name in names} == {module}
+    text = (device.KERNELS / "kernels.cuh").read_text()
+    suffixed = set(re.findall(r"    KERNEL\((\w+)_##suffix,", text))
+    assert (
+        names
+        == {
+            "states_double": {f"{name}_double" for name in suffixed - {"sweep"}} | {"small_counts"},
+            "sweep_double": {"sweep_double"},
+        }[module]
+    )
+    assert all(each.stack_bytes == each.spilled_bytes == 0 for each in kernels)
+
+
+def test_error_of_the_amd_compiler_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hiprtc, "kernel_source", lambda: "int number = missing;")
+    with pytest.raises(RuntimeError, match="error: use of undeclared identifier"):
+        hip().compile("states_double", "gfx90a")
+
+
 @pytest.mark.slow  # the sweeps take a minute for each capability
 def test_all_kernels_are_within_their_budgets_of_registers_stack_and_spills() -> None:
     nvrtc()
-    command = [sys.executable, str(ROOT / "scripts" / "check_kernels.py")]
+    hip()
+    architectures = ("sm_80", "sm_90", "sm_100", "gfx908", "gfx90a", "gfx1030")
+    command = [sys.executable, str(ROOT / "scripts" / "check_kernels.py"), *architectures]
     process = subprocess.run(
         command,
         cwd=ROOT,
@@ -101,7 +140,7 @@ def test_all_kernels_are_within_their_budgets_of_registers_stack_and_spills() ->
         text=True,
     )
     assert process.returncode == 0, process.stdout + process.stderr
-    for architecture in ("sm_80", "sm_90", "sm_100"):
+    for architecture in architectures:
         assert all(f"{architecture} {module}:" in process.stdout for module in device.MODULES)
 
 

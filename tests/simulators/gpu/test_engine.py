@@ -1,11 +1,15 @@
 """Engine on a device that g++ compiles: results of the engine `statevector`, and refusals."""
 
+import weakref
 from pathlib import Path
+from typing import Any
 
+import gpu_exercise
 import numpy as np
 import pytest
 from arrays import Arrays
 from engine_runs import run
+from numpy.typing import DTypeLike, NDArray
 from random_circuits import random_static
 
 from bench.testbed.host_device import BACKWARD, HostDevice
@@ -201,6 +205,30 @@ def test_run_is_stopped_between_launches(library: Path) -> None:
         engine.run(plan, circuit, Request(10, 1), RunOptions(), control)
     assert sum(name.startswith("sweep") for name in device.launches) == 1
     assert control.passes[0] == 1
+
+
+class PooledDevice(HostDevice):
+    """One whose freed memory is that of the next buffer of its size, as in CuPy's pool."""
+
+    def __init__(self, library: Path) -> None:
+        super().__init__(library)
+        self._free: dict[object, list[NDArray[Any]]] = {}
+
+    def empty(self, count: int, dtype: DTypeLike) -> NDArray[Any]:
+        free = self._free.setdefault((count, np.dtype(dtype)), [])
+        memory = free.pop() if free else super().empty(count, dtype)
+        result = memory[:]
+        weakref.finalize(result, free.append, memory)
+        return result
+
+
+def test_sweeps_of_bindings_one_after_another_are_replayed(library: Path) -> None:
+    circuit = gpu_exercise.circuit(14, measured=True)
+    request = Request(200, 5, bindings=values(circuit, 6))
+    device = PooledDevice(library)
+    result = run(GpuEngine(device), circuit, request)
+    assert device.replays >= 3, "two states are held in turn, each is met twice before"
+    assert result == run(StatevectorEngine(), circuit, request)
 
 
 def test_program_of_a_structure_is_uploaded_once(engine: GpuEngine) -> None:

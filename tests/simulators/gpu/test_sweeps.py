@@ -1,20 +1,30 @@
 """Sweeps on a device that g++ compiles: bits, barriers, ranks."""
 
 import re
+import weakref
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import gpu_exercise
 import msgspec
 import numpy as np
 import pytest
-from gpu_bits import circuit_results, same, table_bits
-from numpy.typing import NDArray
+from gpu_bits import circuit_results, repeated_bits, same, table_bits
+from numpy.typing import DTypeLike, NDArray
 from plain_sweeps import run as plainly
 from random_sweeps import TOLERANCE, Table, random_state
 
 from bench.testbed.host_device import BACKWARD, FORWARD, KERNELS, HostDevice
+from simulators.gpu import sweeps
 from simulators.gpu.devices.device import COMPLEX, MemoryLedger
-from simulators.gpu.sweeps import DeviceState, apply_program, encode_sweeps, upload_program
+from simulators.gpu.sweeps import (
+    DeviceState,
+    UploadedProgram,
+    apply_program,
+    encode_sweeps,
+    upload_program,
+)
 
 SHUFFLED = 7
 
@@ -83,6 +93,108 @@ def test_batch_of_states_is_swept_in_one_launch_with_numbers_of_each(library: Pa
         expected = plainly(plan, rows[k], begin)
         assert np.abs(state.buffer.reshape(3, -1)[k] - expected).max() < 1e-12
     assert device.launches == ["sweep_double"]
+
+
+class PlainDevice(HostDevice):
+    """One that captures no graphs."""
+
+    def capture(self, launches: Callable[[], None]) -> None:  # type: ignore[override]
+        return None
+
+
+@pytest.mark.parametrize("precision", ["double", "single"])
+def test_repeated_program_is_replayed_with_new_numbers(library: Path, precision: str) -> None:
+    device, plain = HostDevice(library), PlainDevice(library)
+    assert repeated_bits(device, precision) == repeated_bits(plain, precision)
+    assert (device.replays, plain.replays) == (3, 0)
+    assert device.launches == plain.launches
+
+
+def repeated(device: HostDevice, runs: int, states: int = 1) -> tuple[UploadedProgram, list[int]]:
+    """Run a program of two passes so often over states in turn; the passes counted after each."""
+    table = Table(10, 8, 6)
+    table.fill(2, 6, fresh=False)
+    plan, floats = table.plan()
+    program = upload_program(device, encode_sweeps(plan, "double"))
+    ledger = MemoryLedger(2**30, "host")
+    held = [DeviceState(device, ledger, 10, "double") for _ in range(states)]
+    counted: list[int] = []
+    for run in range(runs):
+        state = held[run % states]
+        state.buffer[:] = random_state(10, 1)
+        state.overwrite()
+        apply_program(state, program, floats, lambda: counted.append(len(device.launches)))
+        assert np.abs(state.buffer - plainly(plan, floats, random_state(10, 1))).max() < 1e-12
+    return program, counted
+
+
+def test_each_pass_of_a_replay_is_counted(library: Path) -> None:
+    _, counted = repeated(HostDevice(library), 3)
+    assert counted == [1, 2, 4, 4, 6, 6]
+
+
+def test_graph_is_replayed_for_its_own_state_only(library: Path) -> None:
+    device = HostDevice(library)
+    program, _ = repeated(device, 7, states=3)
+    assert len(program.graphs) == 3
+    assert device.replays == 4
+
+
+class RefusingDevice(HostDevice):
+    """One that finds at the end of a capture that it has none."""
+
+    def capture(self, launches: Callable[[], None]) -> None:  # type: ignore[override]
+        super().capture(launches)
+
+
+@pytest.mark.parametrize(("device_type", "replays"), [(HostDevice, 4), (RefusingDevice, 0)])
+def test_graph_from_zero_state_is_not_replayed_from_another(
+    library: Path, device_type: type[HostDevice], replays: int
+) -> None:
+    table = Table(10, 8, 6)
+    table.fill(2, 6, fresh=False)
+    plan, floats = table.plan()
+    device = device_type(library)
+    program = upload_program(device, encode_sweeps(plan, "double"))
+    state = DeviceState(device, MemoryLedger(2**30, "host"), 10, "double")
+    zero, other = np.eye(1, 1 << 10, dtype=complex)[0], random_state(10, 1)
+    for begin in (zero, zero, zero, other, other, zero):
+        state.buffer[:] = begin if begin is other else np.nan
+        if begin is other:
+            state.overwrite()
+        else:
+            state.set_zero()
+        apply_program(state, program, floats, lambda: None)
+        assert np.abs(state.settle() - plainly(plan, floats, begin)).max() < 1e-12
+    assert device.replays == replays
+
+
+def test_graphs_of_a_program_are_few_and_hold_no_state(
+    library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweeps, "_MOST_GRAPHS", 2)
+    device = HostDevice(library)
+    program, _ = repeated(device, 9, states=3)
+    assert (len(program.graphs), device.replays) == (2, 0)
+    made: list[weakref.ref[object]] = []
+
+    class WatchedDevice(HostDevice):
+        def empty(self, count: int, dtype: DTypeLike) -> NDArray[Any]:
+            result = super().empty(count, dtype)
+            if result.dtype == np.complex128:
+                made.append(weakref.ref(result))
+            return result
+
+    program, _ = repeated(WatchedDevice(library), 2)
+    assert list(program.graphs.values()) != [None]
+    assert [each() for each in made] == [None]
+
+
+def test_wide_state_is_swept_by_launches(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweeps, "GRAPH_AMPLITUDES", 1 << 9)
+    device = HostDevice(library)
+    program, _ = repeated(device, 3)
+    assert (program.graphs, device.replays) == ({}, 0)
 
 
 def matrices_alone(kinds: list[int]) -> Table:

@@ -35,6 +35,7 @@ h q[0];
 cx q[0],q[1];
 measure q -> c;
 """
+STEPS = database.MIGRATIONS
 LARGE_QUBITS = 17  # whose amplitudes are a result file
 
 
@@ -221,7 +222,7 @@ def failing_version(folder: Path, home: Path, script: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    "script", ["", "pragma user_version=3; alter table accepted rename to tasks;"]
+    "script", ["", "pragma user_version=4; alter table accepted rename to tasks;"]
 )
 def test_upgrade_that_does_not_start_puts_the_files_back_and_continues(
     environment: live.Live, tmp_path: Path, shell: Shell, script: str
@@ -325,11 +326,11 @@ def test_check_converts_an_older_journal_on_trial(
 ) -> None:
     paths = config.EnvironmentPaths(environment.home, environment.home)
     seen = []
-    monkeypatch.setattr(database, "MIGRATIONS", {2: lambda db: seen.append(db)})
+    monkeypatch.setattr(database, "MIGRATIONS", {**STEPS, 3: lambda db: seen.append(db)})
     assert backups.check(paths) == []
     assert len(seen) == 1
     with closing(sqlite3.connect(paths.journal)) as db:
-        assert db.execute("pragma user_version").fetchone() == (2,)
+        assert db.execute("pragma user_version").fetchone() == (3,)
 
 
 def test_upgrade_continues_waiting_tasks_and_keeps_two_backups_in_the_home(

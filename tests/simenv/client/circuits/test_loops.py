@@ -54,7 +54,7 @@ def test_outcomes_of_loops_agree_with_aer() -> None:
     """A second opinion where Aer has one (it knows no nested loops, for one): each outcome within
     5.5 sigma of its probability."""
     aer = pytest.importorskip("qiskit_aer")
-    shots, judged = 4000, []
+    shots, judged = 1000, []
 
     @QUICK
     @given(drawing_loops.looped(simple=True))

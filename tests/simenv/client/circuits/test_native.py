@@ -50,6 +50,39 @@ def of(operation: Instruction) -> QuantumCircuit:
     return circuit
 
 
+def various(number: int) -> list[QuantumCircuit]:
+    """Circuits of which most are like the one before; every tenth is left to the walk."""
+    circuits = []
+    for k in range(number):
+        circuit = QuantumCircuit(2 + k // 30 % 3, 1 + k // 70 % 2, global_phase=k % 2)
+        circuit.ry(0.1 * k, k % 2)
+        if k % 10 == 9:
+            circuit.unitary(np.eye(2), [0])
+        if k // 50 % 2:
+            circuit.measure(0, 0)
+        circuits.append(circuit)
+    return circuits
+
+
+def test_many_circuits_are_packed_as_one_by_one() -> None:
+    for number in (0, 1, 600, 600):  # again: the buffers expect the shape of the last
+        circuits = various(number)
+        found = PACKER.loaded_many(circuits)
+        assert found == [PACKER.loaded(circuit._data) for circuit in circuits]
+        assert [each is None for each in found] == [k % 10 == 9 for k in range(number)]
+
+
+def test_many_circuits_with_a_free_phase_or_long_ones_are_packed_one_by_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    circuits = various(5)
+    circuits[2].global_phase = Parameter("p")
+    found = PACKER.loaded_many(circuits)
+    assert [each is None for each in found] == [False, False, True, False, False]
+    monkeypatch.setattr(native, "_KEPT_OPERATIONS", 1)
+    assert PACKER.loaded_many(circuits) == found
+
+
 @pytest.mark.parametrize("name", sorted(drawing.STANDARD))
 def test_standard_gates_are_packed_as_by_python_encoder(name: str) -> None:
     kind = type(drawing.STANDARD[name])

@@ -7,7 +7,7 @@ import pytest
 from checked_scheduler import LIMITS, SECOND, CheckedScheduler, cluster, route
 from scheduler_invariants import check
 
-from simenv.model import CLIENT_LIMITS, OwnerLimits, TaskOptions, TaskSpec
+from simenv.model import CLIENT_LIMITS, OwnerLimits, ReservationRequest, TaskOptions, TaskSpec
 from simenv.scheduler.core import WAITING, SubmitBatch, TaskRecord
 from simenv.scheduler.events import devices
 
@@ -104,6 +104,15 @@ def test_a_turn_that_fills_a_message_does_not_cut_the_next_one_in_two() -> None:
 
 def test_a_message_takes_the_little_rest_of_a_turn_along() -> None:
     assert [len(records) for records in chunks(3, 120, 360, 12.7)] == [120, 120, 120]
+
+
+def test_a_turn_that_passes_the_work_of_a_chunk_by_little_is_not_put_off(
+    machine: CheckedScheduler,
+) -> None:
+    for owner in "abc":
+        submit(machine, owner, 9, 100.0)
+    (send, *_) = machine.assign()
+    assert owners(send.records) == 9 * "a" + 9 * "b"
 
 
 def test_a_message_that_is_nearly_full_is_not_filled_from_the_next_turn() -> None:
@@ -224,3 +233,36 @@ def test_a_wide_task_gets_no_more_slots_than_its_owner_may_have() -> None:
     submit(machine, "a", 1, cost_us=5e6)
     (send,) = machine.assign()
     assert send.slots == 2
+
+
+def reserve(machine: CheckedScheduler, owner: str, workers: int) -> int:
+    """Reserve workers of the pool; return the number of the reservation."""
+    request = ReservationRequest(device="main", workers=workers, ttl_ns=600 * SECOND)
+    decision, _ = machine.scheduler.reserve(request, owner, 1_800_000_000 * SECOND)
+    assert decision.reservation, decision
+    return decision.reservation
+
+
+@pytest.mark.parametrize("cost_us", [100.0, ALONE_US, 5e6])
+def test_limit_of_slots_counts_tasks_on_workers_of_a_reservation(cost_us: float) -> None:
+    machine = CheckedScheduler(workers=3, limits=cluster(4))
+    machine.state.quotas.set({"a": OwnerLimits(max_running_slots=2)}, CLIENT_LIMITS)
+    number = reserve(machine, "a", 3)
+    machine.submit(30, cost=cost_us, owner="a", reservation=number)
+    slots: list[int] = []
+    while machine.state.tasks:
+        machine.assign()
+        busy = [worker for worker in machine.state.workers.values() if worker.held]
+        slots.append(sum(worker.slots for worker in busy))
+        machine.finish(list(busy[0].held.values()))
+    assert max(slots) == 2
+
+
+def test_task_of_a_reservation_waits_for_slots_on_other_workers_too() -> None:
+    machine = CheckedScheduler(workers=3, limits=cluster(3))
+    machine.state.quotas.set({"a": OwnerLimits(max_running_slots=1)}, CLIENT_LIMITS)
+    number = reserve(machine, "a", 1)
+    machine.submit(3, cost=5e6, owner="a", reservation=number)
+    machine.now_ns += 100 * SECOND  # so long that any worker takes them
+    assert [send.slots for send in machine.assign()] == [1]
+    check(machine.state)

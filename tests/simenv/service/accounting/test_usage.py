@@ -214,7 +214,7 @@ def test_record_damaged_before_a_start_is_taken_from_usage(ready: ServiceHarness
     origin = Origin("main-0", "here", 1, "test")
     ready.work.send(codec.encode(m.AttemptResults(origin, "statevector", "", 1, results)))  # type: ignore[union-attr]
     ready.step(1)
-    ready.journal._db.execute("delete from result")
+    ready.journal._db.execute("delete from ended")
     ready.journal._db.execute("delete from meta where key = 'indexed'")
     ready.journal._db.execute("update finished set crc = crc + 1")
     ready.restart()

@@ -1,11 +1,14 @@
 """Checks in the background, calls, and the budget of decoding."""
 
 import contextlib
+import itertools
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from functools import partial
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -16,8 +19,8 @@ from service import ServiceHarness, program, spec
 
 from simenv.errors import ProtocolError, QueueFullError
 from simenv.model import Program, TaskOptions, TaskSpec, qubits_of
-from simenv.service import fairness
-from simenv.service.admission import background_checks
+from simenv.service import event_loop, fairness
+from simenv.service.admission import background_checks, submissions
 from simenv.service.admission.background_checks import CheckPending, RunningChecks
 from simenv.service.fairness import LARGE_BYTES, Decoding, FairThread
 from simenv.wire import codec
@@ -147,6 +150,23 @@ def test_event_loop_is_idle_while_program_is_checked(bench: ServiceHarness, held
     bench.step()
     assert [answer.request for answer in bench.heard()] == [7, 8]  # in their order
     assert not bench.loop.query_queue.parked
+
+
+def test_submit_whose_pause_ends_between_two_looks_at_the_clock_does_not_wait_for_the_next_tick(
+    bench: ServiceHarness, held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = bench.loop
+    bench.peer.send(codec.encode(m.Submit(7, "~large", 0, TaskOptions(), [spec(program=large())])))
+    while not held.begun.wait(0.001):
+        loop.run_once(timeout_s=0.0)
+    loop.run_once(timeout_s=0.0)
+    monkeypatch.setattr(type(loop.result_requests), "is_urgent", False)  # polls as often
+    monkeypatch.setattr(loop, "_next_tick_ns", time.monotonic_ns() + 10**12)
+    monkeypatch.setattr(loop.submit_queue, "_parked_until_ns", 2)
+    monkeypatch.setattr(
+        submissions, "time", SimpleNamespace(monotonic_ns=itertools.count(1).__next__)
+    )
+    assert loop._poll_timeout_s() <= event_loop.BACKGROUND_POLL_S
 
 
 def test_background_checks_alternate_between_owners(held: Held) -> None:

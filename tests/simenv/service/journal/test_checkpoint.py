@@ -102,14 +102,14 @@ def test_wal_is_not_extended_on_full_disk(rig: Rig, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("task", [0, -1, 3, 2**40])
-@pytest.mark.parametrize("place", ["result", "finished"])
+@pytest.mark.parametrize("place", ["ended", "finished"])
 def test_start_refuses_unknown_completion(ready: ServiceHarness, place: str, task: int) -> None:
     ready.submit(spec(), spec(2))
     ready.finish(ready.assigned())
     db = ready.journal._db
-    if place == "result":
+    if place == "ended":
         ready.step(5)  # with idle moments, in which the index is written
-        db.execute("insert into result values(?, 1)", (task,))
+        db.execute("insert into ended values(?, 1, 1)", (task,))
     else:
         seq, body = db.execute("select seq, body from finished").fetchone()
         completed = codec.to_client(body)
@@ -119,7 +119,7 @@ def test_start_refuses_unknown_completion(ready: ServiceHarness, place: str, tas
         db.execute(
             "update finished set body = ?, crc = ? where seq = ?", (encoded, crc32(encoded), seq)
         )
-        db.execute("delete from result")
+        db.execute("delete from ended")
         db.execute("update meta set value = 0 where key = 'indexed'")
     fails(JournalError, f"the end of task {task}", ready.restart)
 

@@ -19,6 +19,7 @@ from simenv.service.journal.reader import AcceptedRow
 from simenv.service.journal.writer import Journal
 
 DONE = TaskState.DONE
+STEPS = database.MIGRATIONS
 Place = Path | PostgresPlace
 
 
@@ -202,7 +203,7 @@ def test_older_journal_is_converted_once_and_the_older_version_refuses_it(
     journal.accept(row(1, 3))
     journal.commit()
     with monkeypatch.context() as newer:
-        newer.setattr(database, "MIGRATIONS", {2: converted, 3: converted})
+        newer.setattr(database, "MIGRATIONS", {**STEPS, 3: converted, 4: converted})
         journal = reopened(journal)
         epoch = 202 if isinstance(place, Path) else 2  # PostgreSQL has the epoch of the leader
         assert (journal.epoch, [r.first for r in journal.records.accepted()]) == (epoch, [1])
@@ -210,8 +211,27 @@ def test_older_journal_is_converted_once_and_the_older_version_refuses_it(
         assert journal.epoch == epoch + 1
     if not isinstance(place, Path):
         journal.database.abandon()
-    with pytest.raises(JournalError, match="has format 4, this build reads 2"):
+    with pytest.raises(JournalError, match="has format 5, this build reads 2 to 3"):
         Journal(place, "accepted")
+
+
+def test_index_of_ended_tasks_is_converted_to_runs(place: Place) -> None:
+    journal = Journal(place, "accepted")
+    db, index = journal.database.db, {5: 1, 6: 1, 7: 4, 8: 1, 9: 1, 11: 9, 12: 9}
+    db.execute("drop table ended")
+    db.execute("create table result(task integer primary key, seq int)")
+    db.executemany("insert into result values(?,?)", list(index.items()))
+    journal.commit()
+    is_file = isinstance(place, Path)
+    db.execute("pragma user_version=2" if is_file else "update leader set format = 2")
+    journal = reopened(journal)
+    runs = sorted(journal.records.indexed_runs())
+    assert runs == [(5, 2), (7, 1), (8, 2), (11, 2)]
+    assert {task: journal.records.seq_of(task) for task in range(4, 14)} == {
+        task: index.get(task) for task in range(4, 14)
+    }
+    assert list(journal.records.tasks_at(1)) == [5, 6, 8, 9]
+    assert not journal.database.has_table("result")
 
 
 def test_failed_conversion_leaves_the_journal_as_it_was(
@@ -219,7 +239,7 @@ def test_failed_conversion_leaves_the_journal_as_it_was(
 ) -> None:
     journal = Journal(place, "accepted")
     with monkeypatch.context() as newer:
-        newer.setattr(database, "MIGRATIONS", {2: converted, 3: failing_halfway})
+        newer.setattr(database, "MIGRATIONS", {**STEPS, 3: converted, 4: failing_halfway})
         with pytest.raises(JournalError, match="cannot be opened"):
             reopened(journal)
     again = Journal(place, "accepted")

@@ -106,6 +106,37 @@ def test_task_with_damaged_result_file_is_rerun(ready: ServiceHarness, how: str)
     assert (status.done, status.queued) == (3, 0)
 
 
+def test_index_of_ended_tasks_lacks_the_one_that_is_rerun(ready: ServiceHarness) -> None:
+    ready.submit(*map(spec, range(1, 6)))
+    finished(ready, *ready.assigned())
+    ready.loop.completions.index_all()
+    records = ready.journal.records
+    assert list(records.indexed_runs()) == [(1, 5)]
+    (path,) = ready.loop.result_requests.root.glob("0/t-3.*")
+    path.unlink()
+    assert asked(ready, 3) == "again"
+    assert sorted(records.indexed_runs()) == [(1, 2), (4, 2)]
+    assert [records.seq_of(task) for task in range(1, 7)] == [1, 1, None, 1, 1, None]
+    ready.restart()
+    assert ready.replayed.queued == 1
+    ready.join()
+    ready.finish(ready.assigned())
+    ready.loop.completions.index_all()
+    assert sorted(ready.journal.records.indexed_runs()) == [(1, 2), (3, 1), (4, 2)]
+    assert ready.journal.records.seq_of(3) == 6
+
+
+def test_task_that_is_rerun_before_it_is_indexed_is_not_indexed(ready: ServiceHarness) -> None:
+    ready.submit(*map(spec, range(1, 4)))
+    finished(ready, *ready.assigned())
+    completions = ready.loop.completions
+    completions.index_all()
+    completions._await_index(9, [7, 8, 9])
+    completions.withdraw(8, 10)
+    completions.index_all()
+    assert sorted(ready.journal.records.indexed_runs()) == [(1, 3), (7, 1), (9, 1)]
+
+
 def test_watcher_receives_completion_of_rerun(ready: ServiceHarness) -> None:
     ready.submit()
     finished(ready, *ready.assigned())
@@ -190,7 +221,7 @@ def test_tasks_of_record_damaged_before_indexing_are_rerun_after_start(tmp_path:
     bench.join()
     bench.submit(spec(1), spec(2))
     bench.finish(bench.assigned())
-    bench.change("delete from result")
+    bench.change("delete from ended")
     bench.change("delete from meta where key = 'indexed'")
     flip_record(bench, 1)
     bench.restart()

@@ -345,6 +345,80 @@ def test_silent_node_is_over_its_job_cancelled_and_its_workers_reported(site: Si
     connection.close()
 
 
+@pytest.fixture
+def relayed(site: Site) -> Iterator[tuple[Site, nodes.JoinToken, WorkerTcpConnection]]:
+    """A node that has joined, with one idle worker."""
+    token, connection = joined(site)
+    now_ns = time.monotonic_ns()
+    actions = site.scheduler.tick(now_ns)
+    (start,) = (each for each in actions if isinstance(each, core.StartWorker))
+    command = Command(start.worker, ("python",), (), Path("/log"), Path("/"), start.start)
+    site.nodes.start_worker(NODE, command, keyfiles.new_pair())
+    assert isinstance(site.answer(connection), nodes.RunWorker)
+    assert site.scheduler.worker_joined(start.worker, start.start, "g07", 17, now_ns)
+    yield site, token, connection
+    connection.close()
+
+
+def heartbeat(site: Site, age_ms: int = 0, **changes: object) -> bytes:
+    """A heartbeat of the agent, with one of its worker."""
+    (worker,) = site.scheduler.state.workers.values()
+    fields = {"name": worker.name, "epoch": 1, "task": 0, "attempt": 0, "rss_bytes": 7}
+    fields |= {"start": worker.start, **changes}
+    beat = codec.encode(m.Heartbeat(**fields))  # type: ignore[arg-type]
+    return codec.encode(nodes.NodeHeartbeat(NODE, 1, [nodes.RelayedBeat(age_ms, beat)]))
+
+
+def test_relayed_heartbeat_counts_from_its_arrival_at_the_agent(
+    relayed: tuple[Site, nodes.JoinToken, WorkerTcpConnection],
+) -> None:
+    site, _, connection = relayed
+    (worker,) = site.scheduler.state.workers.values()
+    worker.heard_ns = 1
+    begin_ns = time.monotonic_ns()
+    connection.send(heartbeat(site, 3_000))
+    assert isinstance(site.answer(connection), m.LeaseRenewed)
+    assert worker.rss_bytes == 7
+    assert begin_ns <= worker.heard_ns + 3 * 10**9 <= time.monotonic_ns()
+
+
+def test_hung_worker_is_lost_while_its_agent_goes_on(
+    relayed: tuple[Site, nodes.JoinToken, WorkerTcpConnection],
+) -> None:
+    site, token, connection = relayed
+    (worker,) = site.scheduler.state.workers.values()
+    late = heartbeat(site)
+    worker.heard_ns -= site.scheduler.state.limits.silent_ns
+    connection.send(codec.encode(nodes.NodeHeartbeat(token.node, token.epoch)))
+    assert isinstance(site.answer(connection), m.LeaseRenewed)
+    actions = site.scheduler.tick(time.monotonic_ns())
+    assert any(isinstance(a, core.KillWorker) and a.worker == worker.name for a in actions)
+    connection.send(late)
+    answers = [site.answer(connection) for _ in range(2)]
+    assert nodes.SignalWorker(worker.name, kill=True) in answers
+    assert worker.name not in site.scheduler.state.workers
+
+
+@pytest.mark.parametrize("changes", [{"name": "big-9"}, {"start": 1}])
+def test_relayed_heartbeat_of_another_worker_or_start_is_ignored(
+    relayed: tuple[Site, nodes.JoinToken, WorkerTcpConnection], changes: dict[str, object]
+) -> None:
+    site, _, connection = relayed
+    (worker,) = site.scheduler.state.workers.values()
+    connection.send(heartbeat(site, **changes))
+    assert isinstance(site.answer(connection), m.LeaseRenewed)
+    assert worker.rss_bytes == 0
+
+
+def test_control_message_goes_through_the_agent(
+    relayed: tuple[Site, nodes.JoinToken, WorkerTcpConnection],
+) -> None:
+    site, _, connection = relayed
+    (worker,) = site.scheduler.state.workers.values()
+    site.nodes.forward(worker.name, b"stop")
+    assert site.answer(connection) == nodes.ForwardControl(worker.name, b"stop")
+
+
 def test_end_of_a_worker_is_reported_once_and_only_of_its_start(site: Site) -> None:
     token, connection = joined(site)
     command = Command("big-0", ("python",), (), Path("/log"), Path("/"), 5)

@@ -2,8 +2,9 @@
 
 import os
 import random
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import pytest
@@ -173,6 +174,42 @@ def test_messages_of_closed_connection_reach_no_new_one(house: ListenerThread) -
     assert house.of(b"mine too")[1] != peer
     assert not house.do(lambda: house.listener.send(PeerKind.CLIENT, peer, b"for ana alone"))
     assert thief.receive(0.1) is None
+
+
+def test_connection_with_the_route_of_one_that_has_just_ended_is_served() -> None:
+    assert any(_serves_same_route() for _ in range(6))  # libzmq may still open it too early
+
+
+def _serves_same_route() -> bool:
+    """Return whether a connection is served whose key comes before the router was asked since the
+    end of another one with its route."""
+    server, ana = new_pair(), new_pair()
+    listener = TcpListener("127.0.0.1", 0, server)
+    listener.admit({ana.public: ANA}, b"")
+    router, zap = listener.sockets[:2]
+    address = f"tcp://127.0.0.1:{listener.port}"
+
+    def receives(body: bytes, limit_s: float) -> bool:
+        deadline_s = time.monotonic() + limit_s
+        while time.monotonic() < deadline_s:
+            listener.process_events()
+            if router.poll(20):
+                received = listener.receive()
+                return received is not None and received[2] == body
+        return False
+
+    try:
+        with closing(CurveConnection(address, server.public, ana, b"the same route")) as first:
+            first.send(b"first")
+            assert receives(b"first", PATIENCE_S)
+        with closing(CurveConnection(address, server.public, ana, b"the same route")) as second:
+            second.send(b"second")
+            assert zap.poll(1000 * PATIENCE_S)
+            listener.process_events()
+            assert way_becomes(second, HandshakeState.OPEN)
+            return receives(b"second", 1.0)
+    finally:
+        listener.close()
 
 
 def test_random_bytes_instead_of_handshake_do_not_disturb_listener(house: ListenerThread) -> None:

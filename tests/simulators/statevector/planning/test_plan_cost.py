@@ -21,7 +21,7 @@ def qft(arrays: Arrays) -> None:
         arrays.add("swap", [qubit, N - 1 - qubit])
 
 
-def volume(arrays: Arrays) -> None:
+def volume(arrays: Arrays, entangling: str = "cx") -> None:
     rng = np.random.default_rng(3)
     for _ in range(N):
         order = rng.permutation(N).tolist()
@@ -30,7 +30,11 @@ def volume(arrays: Arrays) -> None:
                 for qubit in pair:
                     arrays.add("u", [qubit], (), rng.uniform(-3, 3, 3).tolist())
                 if part < 3:
-                    arrays.add("cx", pair)
+                    arrays.add(entangling, pair)
+
+
+def volume_cz(arrays: Arrays) -> None:
+    volume(arrays, "cz")
 
 
 def ghz(arrays: Arrays) -> None:
@@ -80,8 +84,8 @@ def planned(build: Callable[[Arrays], None], precision: str = "double") -> plann
 @pytest.mark.parametrize(
     ("build", "sweeps", "cost"),
     [
-        (qft, 2.5, 70), (volume, 21, 1600), (ghz, 2.1, 32), (ansatz, 2, 60), (clifford_t, 9, 350),
-        (tfim, 4, 200),
+        (qft, 2.5, 70), (volume, 21, 1600), (volume_cz, 23, 1600), (ghz, 2.1, 32),
+        (ansatz, 2, 60), (clifford_t, 9, 350), (tfim, 4, 200),
     ],
 )  # fmt: skip
 def test_well_known_circuits_stay_within_bounds_of_sweeps_and_cost(

@@ -175,6 +175,32 @@ def test_rotations_between_phases_become_real() -> None:
     assert not {1, 2, 3} & set(result)
 
 
+def test_phases_on_one_pair_with_matrices_between_become_one_matrix() -> None:
+    arrays = Arrays(11, 0)
+    rng = np.random.default_rng(7)
+    for _ in range(2):
+        order = rng.permutation(11).tolist()
+        for a, b in ((order[0], order[1]), (order[2], order[3])):
+            for name, angles in (("cz", ()), ("cp", (0.3,)), ("rzz", (0.4,))):
+                arrays.add("u", [a], (), rng.uniform(-3, 3, 3).tolist()).add("h", [b])
+                arrays.add(name, [a, b], (), angles).add("t", [a]).add("cz", [b, a])
+    circuit, state = arrays.circuit(), start(11, False)
+    result = planned(circuit, planner.SegmentContext())
+    assert not {t.PHASE, t.DENSE + 1, t.REAL + 1, t.REAL + 2} & set(kinds(result))
+    np.testing.assert_allclose(
+        carried_out(result, circuit, state), one_by_one(circuit, state), atol=1e-12
+    )
+
+
+def test_phases_on_one_pair_without_matrices_between_stay_one_phase() -> None:
+    arrays = Arrays(9, 0).add("h", [2]).add("h", [7])
+    for angle in range(12):
+        arrays.add("cp", [2, 7], (), [0.1 * angle]).add("rzz", [7, 2], (), [0.2])
+    result = kinds(planned(arrays.circuit(), planner.SegmentContext()))
+    assert result.count(t.PHASE) == 1
+    assert not {t.DENSE + 1, t.DENSE + 2} & set(result)
+
+
 @pytest.mark.parametrize("qubits", [9, 12])
 def test_multi_controlled_x_is_planned_correctly(qubits: int) -> None:
     arrays = Arrays(qubits, 0).add("mcx", list(range(qubits))).add("mcx", [8, 3, 1, 0, 7, 2, 5])

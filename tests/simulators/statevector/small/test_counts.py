@@ -12,6 +12,9 @@ from simulators.circuit.ir import Circuit
 from simulators.engine import FastCounts, Request, RunControl
 from simulators.registry import create
 from simulators.statevector.engine import StatevectorEngine
+from simulators.statevector.small.batch import Batch
+from simulators.statevector.small.counts import CACHED_QUBITS
+from simulators.statevector.small.merged_evolution import is_merged
 
 ENGINE = StatevectorEngine()
 SEED, BINDING, SHOTS = 2**64 - 3, 7, 333
@@ -39,6 +42,41 @@ def test_fast_counts_equal_counts_of_run() -> None:
         assert result == run(ENGINE, circuit, Request(SHOTS, SEED, binding=BINDING))
 
     other()
+
+
+def test_halves_of_a_large_state_have_the_bits_of_eight_states_side_by_side() -> None:
+    n = CACHED_QUBITS + 1
+    arrays = Arrays(n, n)
+    for layer in range(2):
+        for q in range(n):
+            arrays.add("ry", [q], (), [0.3 + q + layer]).add("rz", [q], (), [0.7 * q - layer])
+        for q in range(n):
+            arrays.add("cx", [q, (q + 5) % n])
+        arrays.add("mcx", [*range(1, n), 0]).add("global_phase", [], (), [0.4])
+    for q in range(n):
+        arrays.add("measure", [q], [q])
+    circuit = arrays.circuit()
+    assert not is_merged(n, circuit.ops.size)
+    result = ENGINE.fast_counts(circuit, 50_000, SEED, BINDING, RunControl())
+    request = Request(50_000, SEED, binding=BINDING)
+    assert result == Batch().run(circuit, request, RunControl())
+
+
+def test_random_numbers_of_eight_blocks_are_those_of_numpy() -> None:
+    for shots in (28, 32, 95, 4 * 64 + 33):
+        for n in (3, 9):  # one table of outcomes, and one of groups
+            arrays = Arrays(n, n)
+            for q in range(n):
+                arrays.add("h", [q]).add("measure", [q], [q])
+            result = ENGINE.fast_counts(arrays.circuit(), shots, SEED, BINDING, RunControl())
+            words = np.random.Philox(key=np.array([SEED, BINDING], np.uint64)).random_raw(shots)
+            expected = np.bincount((words >> np.uint64(64 - n)).astype(np.int64), minlength=1 << n)
+            assert result is not None
+            kind = "u1" if n < 9 else "<u2"
+            assert (
+                np.frombuffer(result.outcomes, kind).tolist() == np.flatnonzero(expected).tolist()
+            )
+            assert np.frombuffer(result.counts, "<u4").tolist() == expected[expected > 0].tolist()
 
 
 def _bell() -> Arrays:

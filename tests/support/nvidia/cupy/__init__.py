@@ -4,6 +4,7 @@
 `../nvidia.c`) and the folder tests/support. Machine code is looked at, but not run.
 """
 
+import ctypes
 import sys
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ _SHARED_BYTES, _MOST_SHARED_BYTES = 48 * 2**10, 227 * 2**10
 class _Memory:
     def __init__(self, array: np.ndarray) -> None:
         self.array = array
+        self.ptr = array.ctypes.data
 
     def copy_from_device(self, source: "_Memory", size: int) -> None:
         assert size == self.array.nbytes == source.array.nbytes
@@ -78,8 +80,11 @@ class _Function:
         self, grid: tuple[int], block: tuple[int], arguments: tuple[Any, ...], *, shared_mem: int
     ) -> None:
         assert shared_mem <= self.max_dynamic_shared_size_bytes <= _MOST_SHARED_BYTES
-        passed = [each.data.array if isinstance(each, ndarray) else each for each in arguments]
-        DEVICE.launch(self._name, grid[0], block[0], shared_mem, *passed)
+        passed = [
+            ctypes.c_void_p(each.data.ptr) if isinstance(each, ndarray) else each
+            for each in arguments
+        ]
+        cuda.run(lambda: DEVICE.launch(self._name, grid[0], block[0], shared_mem, *passed))
 
 
 __all__ = ["RawModule", "asnumpy", "cuda", "empty", "ndarray"]

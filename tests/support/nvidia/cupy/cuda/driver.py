@@ -1,5 +1,5 @@
 """See `cupy`."""
 
 
-class CUDADriverError(Exception):
+class CUDADriverError(RuntimeError):
     """Raised as CuPy's."""

@@ -5,7 +5,7 @@ import os
 from cupy.site_constants import GPUS
 
 
-class CUDARuntimeError(Exception):
+class CUDARuntimeError(RuntimeError):
     """Raised as CuPy's."""
 
 
