@@ -3,7 +3,8 @@
 A message is its length in 4 bytes, little endian, and its body. The first one that a peer sends is
 its name. Who is at the other end says the kernel (SO_PEERCRED, unix(7)), before a byte is read or
 sent: each end closes a connection of another user. Invariants: nothing here blocks for longer than
-FULL_S; the bytes that wait for a peer, and those read ahead of the event loop, are bounded.
+FULL_S, but a connect for CONNECT_S; the bytes that wait for a peer and for all, those read ahead of
+the event loop, and the connections are bounded, so that descriptors are left for all else.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import resource
 import select
 import socket as stdlib_socket
 import struct
@@ -20,18 +22,23 @@ from pathlib import Path
 
 from simenv.errors import LimitExceededError, NoServiceError
 from simenv.wire.messages.client import MAX_MESSAGE_BYTES
-from simenv.wire.transport.sockets import LOCAL_BOUNDS, PeerKind
+from simenv.wire.transport.sockets import ALL_BYTES, LOCAL_BOUNDS, PeerKind
 
 SEND_QUEUE_MESSAGES = 2_000  # further messages to a peer that does not read are dropped
+ALL_UNSENT_BYTES = 2**30  # of all clients; above it, only one that reads gets messages
 MAX_NAME_BYTES = 255
 READ_BYTES = 2**16  # in one call, unless more of a message is missing
 LARGE_READ_BYTES = 2**20
 BUFFER_BYTES = 2**20  # asked of the kernel, which may give less: a message of 500 tasks fits
 FULL_S = 0.001  # for which a client waits until a service that reads has read more
 LINGER_S = 0.2  # for which `close` waits for the same
-BACKLOG = 128
+CONNECT_S = 1.0  # for which a client waits while the service accepts no connections
+BACKLOG = 4_096  # the kernel's own limit
+MAX_ACCEPTED = 16  # in one pass
+MAX_READS = 8  # of one peer in one pass
 _LENGTH = struct.Struct("<I")
 _CREDENTIALS = struct.Struct("iII")  # ucred: pid, uid, gid
+_TIMEVAL = struct.Struct("ll")
 _POLLIN, _POLLOUT = select.POLLIN, select.POLLOUT
 
 
@@ -81,14 +88,15 @@ class MessageStream:
         self.inbox: deque[bytes] = deque()
         self.unsent: deque[memoryview] = deque()  # what the kernel did not take yet
         self.unsent_bytes = 0
-        self._partial = bytearray()  # the begin of a message
+        self.partial = bytearray()  # the begin of a message
         self._missing_bytes = 0  # of it
 
     def read(self) -> None:
-        """Read into `inbox` until it has a message or all that has arrived is read. Raises
-        BrokenStreamError."""
-        while not self.inbox and self._read_once():
-            pass
+        """Read into `inbox` until it has a message, all that has arrived is read, or others have to
+        be served. Raises BrokenStreamError."""
+        for _ in range(MAX_READS):
+            if not self._read_once() or self.inbox:
+                break
 
     def _read_once(self) -> bool:
         """Read once. Returns whether there may be more to read. Raises BrokenStreamError."""
@@ -102,13 +110,13 @@ class MessageStream:
         if not data:
             raise BrokenStreamError
         is_full = len(data) == size
-        if self._partial:
-            self._partial += data
+        if self.partial:
+            self.partial += data
             if len(data) < self._missing_bytes:
                 self._missing_bytes -= len(data)
                 return is_full
-            data = bytes(self._partial)
-            self._partial.clear()
+            data = bytes(self.partial)
+            self.partial.clear()
         begin, end = 0, len(data)
         self._missing_bytes = 0
         while end - begin >= _LENGTH.size:
@@ -122,7 +130,7 @@ class MessageStream:
             self.inbox.append(data[begin + _LENGTH.size : stop])
             begin = stop
         if begin < end:
-            self._partial += data[begin:]
+            self.partial += data[begin:]
         return is_full
 
     def send(self, body: bytes) -> None:
@@ -181,7 +189,10 @@ class UnixListener:
         self._listening: dict[int, tuple[stdlib_socket.socket, PeerKind]] = {}
         self._peers: dict[int, _Peer] = {}  # by descriptor
         self._by_name: tuple[dict[bytes, _Peer], ...] = tuple({} for _ in PeerKind)
+        self._unnamed: dict[_Peer, None] = {}  # in order of arrival
         self._turns: deque[_Peer] = deque()  # with messages
+        self._read_bytes = 0  # that `receive` has not returned yet
+        self._unsent_bytes = 0  # of all peers
         self._pid = 0  # of the process that sent the last message
 
     def fileno(self) -> int:
@@ -213,38 +224,74 @@ class UnixListener:
         for descriptor, events in self._epoll.poll(0):
             peer = self._peers.get(descriptor)
             if peer is None:
-                self._accept(*self._listening[descriptor])
+                if descriptor in self._listening:  # else closed in this pass
+                    self._accept(*self._listening[descriptor])
                 continue
             try:
-                if events & _POLLOUT and peer.flush():
-                    self._epoll.modify(descriptor, _POLLIN)
-                if events & ~_POLLOUT and not peer.inbox:
+                if events & _POLLOUT:
+                    self._flush(peer)
+                if events & ~_POLLOUT and not peer.inbox and self._may_read():
                     self._read(peer)
             except BrokenStreamError:
                 self._close(peer)
 
+    def _flush(self, peer: _Peer) -> None:
+        waited = peer.unsent_bytes
+        try:
+            if peer.flush():
+                self._epoll.modify(peer.descriptor, _POLLIN)
+        finally:
+            self._unsent_bytes -= waited - peer.unsent_bytes
+
+    def _may_read(self) -> bool:
+        """Return whether there is room for more messages. If parts of messages take it all, that
+        peer is closed which has sent most."""
+        if self._read_bytes <= ALL_BYTES:
+            return True
+        if not self._turns:
+            self._close(max(self._peers.values(), key=lambda peer: len(peer.partial)))
+        return False
+
     def _read(self, peer: _Peer) -> None:
-        peer.read()
+        known = len(peer.partial)
+        try:
+            peer.read()
+        finally:
+            self._read_bytes += len(peer.partial) - known
         if not peer.name and peer.inbox:
             peer.name = peer.inbox.popleft()
             if not peer.name or peer.name in self._by_name[peer.kind]:
                 raise BrokenStreamError
             self._by_name[peer.kind][peer.name] = peer
+            del self._unnamed[peer]
         if peer.inbox:
             self._turns.append(peer)
+            self._read_bytes += sum(map(len, peer.inbox))
 
     def _accept(self, listening: stdlib_socket.socket, kind: PeerKind) -> None:
-        try:
-            connected, _ = listening.accept()
-        except OSError:
-            return  # it has gone again, or no descriptor is free
-        pid, uid = peer_of(connected)
-        if uid != os.geteuid():
-            connected.close()
-            return
-        peer = _Peer(connected, kind, pid)
-        self._peers[peer.descriptor] = peer
-        self._epoll.register(peer.descriptor, _POLLIN)
+        for _ in range(MAX_ACCEPTED):
+            try:
+                connected, _ = listening.accept()
+            except OSError:
+                return  # there is none, or it has gone again
+            pid, uid = peer_of(connected)
+            if uid != os.geteuid() or not self._has_room(kind):
+                connected.close()
+                continue
+            peer = _Peer(connected, kind, pid)
+            self._peers[peer.descriptor] = peer
+            self._unnamed[peer] = None
+            self._epoll.register(peer.descriptor, _POLLIN)
+
+    def _has_room(self, kind: PeerKind) -> bool:
+        """Return whether one more connection leaves half the descriptors to all else. Those that
+        have not sent a name make room for others, the oldest first."""
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
+        if kind is PeerKind.WORKER or limit <= 0 or len(self._peers) < limit:
+            return True  # workers are not many: the service starts them. <= 0: there is no limit
+        if self._unnamed:
+            self._close(next(iter(self._unnamed)))
+        return len(self._peers) < limit
 
     def receive(self) -> tuple[PeerKind, bytes, bytes] | None:
         """Return the next (kind, peer, body); None if there is none."""
@@ -252,6 +299,7 @@ class UnixListener:
             return None
         peer = self._turns.popleft()
         body = peer.inbox.popleft()
+        self._read_bytes -= len(body)
         if peer.inbox:
             self._turns.append(peer)
         self._pid = peer.pid
@@ -267,17 +315,20 @@ class UnixListener:
     def can_send(self, name: bytes) -> bool:
         """Return whether `send` accepts a message of any size for this client now."""
         peer = self._by_name[PeerKind.CLIENT][name]
-        return len(peer.unsent) < SEND_QUEUE_MESSAGES and (
-            peer.unsent_bytes < LOCAL_BOUNDS.peer_bytes
+        return not peer.unsent or (
+            len(peer.unsent) < SEND_QUEUE_MESSAGES
+            and peer.unsent_bytes < LOCAL_BOUNDS.peer_bytes
+            and self._unsent_bytes < ALL_UNSENT_BYTES
         )
 
     def send(self, kind: PeerKind, name: bytes, body: bytes) -> bool:
         """Send one message. Returns False if the peer is gone or too much waits for it."""
         peer = self._by_name[kind][name]
-        waits = bool(peer.unsent)
-        if waits and not (
+        waited = peer.unsent_bytes
+        if waited and not (
             len(peer.unsent) < SEND_QUEUE_MESSAGES
-            and peer.unsent_bytes + len(body) // 2 <= LOCAL_BOUNDS.peer_bytes
+            and waited + len(body) // 2 <= LOCAL_BOUNDS.peer_bytes
+            and (self._unsent_bytes < ALL_UNSENT_BYTES or kind is PeerKind.WORKER)
         ):
             return False
         try:
@@ -285,13 +336,18 @@ class UnixListener:
         except BrokenStreamError:
             self._close(peer)
             return False
-        if peer.unsent and not waits:
-            self._epoll.modify(peer.descriptor, _POLLIN | _POLLOUT)
+        if peer.unsent:
+            self._unsent_bytes += peer.unsent_bytes - waited
+            if not waited:
+                self._epoll.modify(peer.descriptor, _POLLIN | _POLLOUT)
         return True
 
     def _close(self, peer: _Peer) -> None:
         if peer.name and self._by_name[peer.kind].get(peer.name) is peer:
             del self._by_name[peer.kind][peer.name]
+        self._unnamed.pop(peer, None)
+        self._read_bytes -= len(peer.partial)
+        self._unsent_bytes -= peer.unsent_bytes
         del self._peers[peer.descriptor]
         peer.socket.close()
 
@@ -317,6 +373,9 @@ class UnixConnection:
         self.is_lost = False  # the service has closed the connection
         connected = stdlib_socket.socket(stdlib_socket.AF_UNIX)
         try:
+            # A stopped service accepts no connections: when the backlog is full, EAGAIN after that.
+            patience = _TIMEVAL.pack(int(CONNECT_S), 0)
+            connected.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_SNDTIMEO, patience)
             connected.connect(str(path))
             server, uid = peer_of(connected)
             if uid != os.geteuid() or (pid and server not in (0, pid)):

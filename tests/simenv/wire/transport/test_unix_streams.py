@@ -237,3 +237,102 @@ def test_forked_child_leaves_the_stream_of_its_parent_alone(
         if (found := listener.receive()) is not None:
             entries.append(found[2])
     assert list(map(len, entries)) == [4 * unix_streams.BUFFER_BYTES, 4]
+
+
+def test_connections_without_a_name_make_room_and_leave_descriptors(
+    listener: ZmqListener, connect: Callable[..., UnixConnection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = connect()
+    named.send(b"hello")
+    assert received(listener)[2] == b"hello"
+    monkeypatch.setattr(unix_streams.resource, "getrlimit", lambda _: (8, 8))
+    silent = [raw(listener, b"") for _ in range(40)]
+    for _ in range(40):
+        assert not listener.wait(0.0)
+    assert len(listener._streams._peers) == 4
+    connect(b"ben").send(b"late")
+    assert received(listener) == (PeerKind.CLIENT, b"ben", b"late", LOCAL)
+    connect(b"worker", WORKER_STREAM).send(b"one more")
+    assert received(listener) == (PeerKind.WORKER, b"worker", b"one more", LOCAL_WORKER)
+    assert listener.send(PeerKind.CLIENT, b"ana", b"answer")
+    assert named.receive(PATIENCE_S) == b"answer"
+    for peer in silent:
+        peer.close()
+
+
+def test_connections_with_names_are_bounded_too(
+    listener: ZmqListener, connect: Callable[..., UnixConnection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unix_streams.resource, "getrlimit", lambda _: (8, 8))
+    for name in (b"a", b"b", b"c", b"d"):
+        connect(name).send(name)
+        assert received(listener)[2] == name
+    late = connect(b"e")
+    while not late.is_lost:
+        assert not listener.wait(0.0)
+        assert late.receive(0.01) is None
+    assert len(listener._streams._peers) == 4
+
+
+def test_parts_of_messages_are_bounded_and_whole_ones_pass(
+    listener: ZmqListener, connect: Callable[..., UnixConnection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unix_streams, "ALL_BYTES", 2**20)
+    head = (2**19 + 2).to_bytes(4, "little")
+    peers = [raw(listener, (1).to_bytes(4, "little") + bytes([k])) for k in range(6)]
+    half = threading.Thread(
+        target=lambda: [peer.sendall(head + bytes(2**19)) for peer in peers[:3]]
+    )
+    half.start()
+    while half.is_alive() or len(listener._streams._peers) > 5:
+        assert not listener.wait(0.01)
+    assert listener._streams._read_bytes <= 2**20 + 2**17
+    whole = b"whole" * 2**17
+    sender = threading.Thread(
+        target=lambda: [
+            peer.sendall(len(whole).to_bytes(4, "little") + whole) for peer in peers[3:]
+        ]
+    )
+    sender.start()
+    assert [received(listener)[2] for _ in range(3)] == [whole] * 3
+    sender.join()
+    for peer in peers:
+        peer.close()
+    while listener._streams._peers:
+        listener.wait(0.01)
+    assert listener._streams._read_bytes == 0
+
+
+def test_service_that_accepts_nothing_does_not_hold_a_client(
+    listener: ZmqListener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unix_streams, "BACKLOG", 1)
+    monkeypatch.setattr(unix_streams, "CONNECT_S", 1)
+    path = path_of(listener, "full.sock")
+    listener._streams.bind(path, PeerKind.CLIENT)
+    waiting = [UnixConnection(path, bytes([k + 1])) for k in range(2)]
+    fails(NoServiceError, "no service at", UnixConnection, path, b"late")
+    for connection in waiting:
+        connection.close()
+
+
+def test_bytes_that_wait_for_all_are_bounded_and_one_that_reads_is_served(
+    listener: ZmqListener, connect: Callable[..., UnixConnection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unix_streams, "ALL_UNSENT_BYTES", 4 * 2**20)
+    clients, body = {name: connect(name) for name in (b"ana", b"ben", b"eve")}, bytes(2**20)
+    for name, client in clients.items():
+        client.send(name)
+        assert received(listener)[2] == name
+    for name in (b"ana", b"ben"):
+        while listener.can_send(name) and listener.send(PeerKind.CLIENT, name, body):
+            assert listener._streams._unsent_bytes < 8 * 2**20
+    assert not listener.send(PeerKind.CLIENT, b"ana", b"more")
+    assert listener.can_send(b"eve")
+    assert listener.send(PeerKind.CLIENT, b"eve", b"answer")
+    assert clients[b"eve"].receive(PATIENCE_S) == b"answer"
+    for client in clients.values():
+        client.close()
+    while listener._streams._peers:
+        listener.wait(0.01)
+    assert listener._streams._unsent_bytes == 0
