@@ -3,6 +3,7 @@
 from itertools import groupby
 
 import msgspec
+import numpy as np
 import pytest
 from checked_scheduler import LIMITS, SECOND, CheckedScheduler, cluster, route
 from scheduler_invariants import check
@@ -266,3 +267,16 @@ def test_task_of_a_reservation_waits_for_slots_on_other_workers_too() -> None:
     machine.now_ns += 100 * SECOND  # so long that any worker takes them
     assert [send.slots for send in machine.assign()] == [1]
     check(machine.state)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_work_of_a_queue_is_never_negative_and_none_when_it_is_empty(seed: int) -> None:
+    machine, drawn = CheckedScheduler(workers=1), np.random.default_rng(seed)
+    for owner in ("a", "b", "a"):
+        for cost_us in drawn.uniform(0.1, 2_000.0, 40):
+            submit(machine, owner, 1, float(cost_us))
+    (pool,) = machine.state.pools.values()
+    for number in drawn.permutation(list(machine.state.tasks)).tolist():
+        pool.queue.drop(machine.state.tasks[number])
+        assert pool.queue.backlog_us >= 0.0
+    assert pool.queue.backlog_us == 0.0
