@@ -12,8 +12,7 @@ from waiting import until
 
 from simenv.errors import JournalError
 from simenv.model import TaskState
-from simenv.service.journal import database as journal_database
-from simenv.service.journal import leadership, postgres
+from simenv.service.journal import database as journal_database, leadership, postgres
 from simenv.service.journal.database import Connection, LeadershipLost, PostgresPlace
 from simenv.service.journal.postgres import PostgresDatabase
 from simenv.service.journal.reader import AcceptedRow
