@@ -116,6 +116,15 @@ def test_a_turn_that_passes_the_work_of_a_chunk_by_little_is_not_put_off(
     assert owners(send.records) == 9 * "a" + 9 * "b"
 
 
+def test_a_turn_of_which_more_follows_is_not_cut_in_two(machine: CheckedScheduler) -> None:
+    for owner, priority in (("a", 0), ("b", 0), ("b", -1)):
+        submit(machine, owner, 9, 100.0, priority)
+    machine.now_ns += 100 * SECOND
+    submit(machine, "b", 9, 100.0)  # behind those of priority -1
+    (send, *_) = machine.assign()
+    assert owners(send.records) == 9 * "a"
+
+
 def test_a_message_that_is_nearly_full_is_not_filled_from_the_next_turn() -> None:
     machine = CheckedScheduler(workers=1)
     for owner, count in (("a", 115), ("b", 5), ("c", 115)):
