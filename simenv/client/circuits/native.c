@@ -114,8 +114,11 @@ static int add_bits(Scratch *scratch, int column, const uint32_t *bits, int64_t 
     uint16_t *to = (uint16_t *)take(scratch, column, count, sizeof *to);
     if (!to)
         return 0;
-    for (int64_t index = 0; index < count; index++)
+    for (int64_t index = 0; index < count; index++) {
+        if (bits[index] >= MAX_BITS)
+            return 0;
         to[index] = numbers ? numbers[bits[index]] : (uint16_t)bits[index];
+    }
     return 1;
 }
 
@@ -161,7 +164,8 @@ static int number_clbits(Scratch *scratch, void *circuit)
     for (int64_t which = 0; which < registers; which++) {
         void *reg = qk_circuit_get_classical_register(circuit, which);
         int64_t size = qk_classical_register_num_bits(reg);
-        if (!add_register(scratch, reg, size))
+        /* Unpickled, a circuit may lack bits of a register: `register_bits` has no room for them. */
+        if (size > count - next || !add_register(scratch, reg, size))
             return 0;
         qk_classical_register_circuit_bits(reg, circuit, scratch->register_bits);
         for (int64_t index = 0; index < size; index++) {

@@ -83,6 +83,23 @@ def test_many_circuits_with_a_free_phase_or_long_ones_are_packed_one_by_one(
     assert PACKER.loaded_many(circuits) == found
 
 
+def test_many_circuits_are_packed_in_calls_of_few_operations(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counts = []
+
+    def walk(data: list[Any], phases: int, first: int, count: int, scratch: int) -> list[bytes]:
+        counts.append(count)
+        return PACKER._walk_many(data, phases, first, count, scratch)
+
+    packer = native.NativePacker(PACKER._engine, PACKER._walk, walk, PACKER.counts_dict)
+    circuits = various(40)
+    expected = PACKER.loaded_many(circuits)
+    monkeypatch.setattr(native, "_KEPT_OPERATIONS", 4 * max(map(len, circuits)))
+    assert packer.loaded_many(circuits) == expected
+    assert max(counts) == 4
+
+
 @pytest.mark.parametrize("name", sorted(drawing.STANDARD))
 def test_standard_gates_are_packed_as_by_python_encoder(name: str) -> None:
     kind = type(drawing.STANDARD[name])
@@ -285,6 +302,15 @@ def test_registers_that_share_bits_are_left_to_python_encoder() -> None:
         [Qubit()], first, [Clbit()], ClassicalRegister(bits=[first[1]], name="second")
     )
     assert_left_to_the_walk(circuit)
+
+
+def test_unpickled_registers_without_their_bits_are_left_to_python_encoder() -> None:
+    circuit = QuantumCircuit(1, 2)
+    state = circuit._data.__reduce__()[2]
+    for size in (2, 10_000_000):  # the latter would fill more than the buffer
+        circuit._data.__setstate__((state[0], [ClassicalRegister(size, "far")], *state[2:]))
+        assert_left_to_the_walk(circuit)
+        assert PACKER.loaded_many([circuit]) == [None]
 
 
 @pytest.mark.parametrize(
