@@ -43,9 +43,9 @@ _FUNCTIONS = (
     *("qk_param_kind", "qk_param_as_real"),
 )
 _PYTHON_FUNCTIONS = (
-    *("PyBytes_AsString", "PyBytes_FromStringAndSize", "PyDict_SetItem"),
-    *("PyList_Append", "PyList_GetItem", "PyList_New"),
-    *("PyLong_FromUnsignedLong", "Py_DecRef"),
+    *("PyBytes_AsString", "PyBytes_FromStringAndSize", "PyDict_SetItem", "PyErr_Clear"),
+    *("PyList_Append", "PyList_GetItem", "PyList_New", "PyLong_FromUnsignedLong"),
+    *("PyObject_VectorcallMethod", "PyUnicode_InternFromString", "Py_DecRef"),
 )
 _ROW_BYTES = 24  # name: 16, arities: 6, padding: 2
 _ROWS = 256

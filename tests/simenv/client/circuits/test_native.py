@@ -294,6 +294,23 @@ def test_unsupported_circuits_are_left_to_python_encoder(circuit: QuantumCircuit
     assert_same(ladder(2))  # nothing of it is left behind
 
 
+def test_circuit_that_other_code_reads_is_left_to_python_encoder() -> None:
+    """As one that another thread copies or transpiles: Qiskit would end the process."""
+    circuit, found = ladder(2), []
+
+    def called(_: Instruction) -> None:
+        found.append((PACKER.loaded(circuit._data), PACKER.loaded_many([circuit, ladder(2)])))
+        assert pack(circuit).program == PACKER.loaded(ladder(2)._data).program
+
+    circuit._data.foreach_op(called)
+    assert len(found) == len(circuit.data)
+    for alone, (read, other) in found:
+        assert alone is None
+        assert read is None
+        assert other is not None
+    assert_same(circuit)
+
+
 def test_registers_that_share_bits_are_left_to_python_encoder() -> None:
     first = ClassicalRegister(2, "first")
     circuit = QuantumCircuit([Qubit()], first, ClassicalRegister(bits=[first[1]], name="second"))
@@ -411,3 +428,12 @@ def test_compiled_dict_is_not_made_of_more_counts_than_outcomes(
     monkeypatch.setattr(native.CHOICE, "packer", packer)
     with pytest.raises(ProtocolError, match=f"1024 bytes of counts for {rows} bytes of outcomes"):
         result_data.counts(bytes(rows), width, bytes(4 * 256), (("c", 8),))
+
+
+@pytest.mark.parametrize("packer", [PACKER, None])
+def test_compiled_dict_is_not_made_of_a_part_of_a_count(
+    packer: native.NativePacker | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native.CHOICE, "packer", packer)
+    with pytest.raises(ProtocolError, match="258 bytes of counts for 129 bytes of outcomes"):
+        result_data.counts(bytes(129), 2, bytes(258), (("c", 8),))
