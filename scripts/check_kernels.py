@@ -1,5 +1,6 @@
 """Compile all GPU kernels without a GPU, and compare registers, stack and spills with the budget in
-`gpu` and `gpu_amd` of bench/goals.toml: python scripts/check_kernels.py [sm_80 sm_90 sm_100 gfx90a]
+`gpu` of bench/goals.toml, or with AMD_BUDGET:
+python scripts/check_kernels.py [sm_80 sm_90 sm_100 gfx90a]
 
 By NVRTC; by HIPRTC for AMD's, if they are named. Ends with 1 where a kernel is over its budget.
 Without the compiler it says so and ends with 0; in CI (the variable CI is set) with 2.
@@ -19,6 +20,8 @@ from simulators.gpu.devices.device import MODULES, KernelUsage, load_nvrtc, usag
 
 ROOT = Path(__file__).parents[1]
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
+# Vector registers of a thread: two blocks of 256 threads on gfx908 and gfx90a.
+AMD_BUDGET = {"registers": 256, "stack_bytes": 0, "spilled_bytes": 0}
 
 
 def over_budget(kernel: KernelUsage, budget: dict[str, int]) -> list[str]:
@@ -63,7 +66,7 @@ def main() -> int:
         seconds = time.perf_counter() - begin
         print(f"{compiler} {architecture} {module}: {size} bytes, {seconds:.1f} s")
         for kernel in kernels:
-            wrong = over_budget(kernel, goals["gpu_amd" if architecture[0] == "g" else "gpu"])
+            wrong = over_budget(kernel, AMD_BUDGET if architecture[0] == "g" else goals["gpu"])
             bad += bool(wrong)
             verdict = f"  OVER: {', '.join(wrong)}" if wrong else ""
             print(

@@ -45,6 +45,9 @@ POLL_S = 0.05  # between two looks at the workers
 JOIN_S = 30.0  # for the service to accept the token
 SETTLE_S = 1.5
 GRACE_S = 3.0  # for workers to end
+KEEP_S = 3_600.0  # between two times at which the files of the agent are touched
+MOST_MESSAGES = 1_000  # of workers in one pass: none of them can keep the agent from its own
+MOST_WAITING = 100  # control messages for a worker before its first heartbeat
 _TOKEN_BYTES = 2**16
 
 
@@ -61,20 +64,27 @@ class HeartbeatRelay:
         self._renewed = codec.encode(LeaseRenewed(epoch, longest_s=BEAT_S))
         self._peers: dict[str, bytes] = {}
         self._beats: dict[str, tuple[float, Heartbeat, bytes]] = {}  # since the last `take`
+        self._waiting: dict[str, list[bytes]] = {}  # for workers without a heartbeat yet
 
     def receive(self, starts: Mapping[str, int]) -> None:
-        """Receive and answer the heartbeats of workers. `starts`: of those that run."""
+        """Receive and answer the heartbeats of workers. `starts`: of those that run. No peer can
+        take over the connection of another one."""
         now_s = time.monotonic()
-        while (received := self._listener.receive()) is not None:
+        for _ in range(MOST_MESSAGES):
+            received = self._listener.receive()
+            if received is None:
+                return
             kind, peer, body, _ = received
             with suppress(SimenvError):
                 beat = codec.from_worker(body)
                 if not isinstance(beat, Heartbeat) or kind is not PeerKind.WORKER:
                     continue
-                if starts.get(beat.name) == beat.start:
-                    self._peers[beat.name] = peer
+                if starts.get(beat.name) != beat.start:
+                    continue
+                if self._peers.setdefault(beat.name, peer) == peer:
                     self._beats[beat.name] = now_s, beat, body
-                    self._listener.send(PeerKind.WORKER, peer, self._renewed)
+                    for each in (self._renewed, *self._waiting.pop(beat.name, ())):
+                        self._listener.send(PeerKind.WORKER, peer, each)
 
     def take(self) -> list[nodes.RelayedBeat]:
         """Return the newest heartbeat of each worker since the last call."""
@@ -84,13 +94,24 @@ class HeartbeatRelay:
         return [nodes.RelayedBeat(round(1000 * (now_s - at_s)), body) for at_s, _, body in beats]
 
     def send(self, message: nodes.ForwardControl) -> None:
-        """Forward a message to a worker that has sent a heartbeat."""
-        self._listener.send(PeerKind.WORKER, self._peers.get(message.worker, b""), message.body)
+        """Forward a message to a worker that runs, if need be after its first heartbeat."""
+        peer = self._peers.get(message.worker)
+        if peer is not None:
+            self._listener.send(PeerKind.WORKER, peer, message.body)
+            return
+        waiting = self._waiting.setdefault(message.worker, [])
+        if len(waiting) < MOST_WAITING:
+            waiting.append(message.body)
 
     def forget(self, worker: str) -> None:
         """Forget a worker that has ended."""
         self._peers.pop(worker, None)
         self._beats.pop(worker, None)
+        self._waiting.pop(worker, None)
+
+    def keep_socket(self) -> None:
+        """Bind the socket again if it was removed. Raises SimenvError, OSError, zmq.ZMQError."""
+        self._listener.keep_sockets()
 
     def close(self) -> None:
         self._listener.close()
@@ -136,9 +157,12 @@ class NodeAgent:
         self._connection.close()
         self._connection = self._connect(self._pair)
         process.log_line(f"joined as {self._token.node}")
-        sent_s = -math.inf
+        sent_s = kept_s = -math.inf
         while True:
             now_s = time.monotonic()
+            if now_s >= kept_s + KEEP_S:
+                kept_s = now_s
+                self._keep_files()
             if now_s >= sent_s + self._interval_s:
                 sent_s = now_s
                 beats = [] if self._relay is None else self._relay.take()
@@ -223,6 +247,15 @@ class NodeAgent:
         )
         keyfiles.worker_keys_folder(self._folder / "worker.json").mkdir(mode=0o700)
 
+    def _keep_files(self) -> None:
+        """Set the times of the agent's files to now: a cleaner of temporary folders removes old
+        ones, and no worker could start here any more."""
+        with suppress(OSError, SimenvError, zmq.ZMQError):
+            if self._relay is not None:
+                self._relay.keep_socket()
+            for path in (self._folder, *self._folder.rglob("*")):
+                os.utime(path)
+
     def _send(self, message: nodes.FromNode) -> None:
         self._connection.send(codec.encode(message))
 
@@ -234,7 +267,7 @@ class NodeAgent:
         elif isinstance(message, nodes.SignalWorker):
             self._launcher.terminate(message.worker)
         elif isinstance(message, nodes.ForwardControl):
-            if self._relay is not None:
+            if self._relay is not None and message.worker in self._starts:
                 self._relay.send(message)
         elif isinstance(message, LeaseRenewed):
             self._least_s = min(message.interval_s, self._lease_s / LEAST_BEATS)

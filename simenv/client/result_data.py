@@ -75,7 +75,9 @@ _unpack = functools.lru_cache(MANY_BYTES)(lambda number: struct.Struct(f"<{numbe
 def _many_counts(
     table: list[str], rows: PackedBits, width: int, packed_counts: PackedBits
 ) -> dict[str, int]:
-    if len(rows) * 4 != len(packed_counts) * width:  # the compiled code reads without limits
+    if (
+        len(packed_counts) % 4 or len(rows) * 4 != len(packed_counts) * width
+    ):  # the compiled code reads without limits
         raise ProtocolError(
             f"a result has {len(packed_counts)} bytes of counts for {len(rows)} bytes of outcomes"
             f" of {width}"

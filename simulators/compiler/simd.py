@@ -31,6 +31,25 @@ _VECTOR, _WORDS = (ir.VectorType(kind, LANES) for kind in (_F64, _I64))
 _NUMBERS = {types.float64: _F64, types.float32: ir.FloatType()}
 
 
+def bytes_of_registers(cpu: str, features: str) -> int:
+    """Bytes of the largest vector registers of a processor that numba describes to LLVM so."""
+    for size, level, feature in ((64, "x86-64-v4", "+avx512f"), (32, "x86-64-v3", "+avx2")):
+        if cpu == level or feature in features.split(","):
+            return size
+    return 16
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def register_bytes(_context: Any) -> Any:
+    """`bytes_of_registers` of the processor that the kernel is compiled for: a constant."""
+
+    def codegen(context: Any, _builder: Any, _signature: Any, _args: Any) -> Any:
+        _, cpu, features = context.codegen().magic_tuple()
+        return ir.Constant(_I64, bytes_of_registers(cpu, features))
+
+    return types.int64(), codegen
+
+
 class _Vector(types.Type):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__(name="Vector")

@@ -449,6 +449,7 @@ def upload_program(device: devices_device.Device, program: SweepProgram) -> Uplo
 GRAPH_AMPLITUDES = 1 << 22  # of wider states a pass takes longer than its launch
 _GRAPH_PASSES = 1 << 12  # a stop waits for the end of a replay: some 0.2 s at most
 _MOST_GRAPHS = 16  # of a program, the oldest evicted
+_GRAPH_BYTES = 1 << 20  # a graph keeps the numbers: more take longer to copy than launches
 
 
 def apply_program(
@@ -478,7 +479,7 @@ def apply_program(
         for _ in program.passes:
             pass_done()
         return
-    is_small = state.count << state.num_qubits <= GRAPH_AMPLITUDES
+    is_small = state.count << state.num_qubits <= GRAPH_AMPLITUDES and values.nbytes <= _GRAPH_BYTES
     if key not in graphs and is_small and 1 < len(program.passes) <= _GRAPH_PASSES:
         while len(graphs) >= _MOST_GRAPHS:
             del graphs[next(iter(graphs))]

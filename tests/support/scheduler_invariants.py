@@ -112,6 +112,8 @@ def check(state: SchedulerState) -> None:
         assert len({r.number for r in listed}) == len(listed), "a task waits twice"
         waiting.update((r.number, r) for r in listed)
         assert pool.assigned == sum(len(w.held) for w in pool.workers.values()), "held tasks"
+        waiting_of = Counter(record.batch.association for record in listed)
+        assert pool.queue._waiting == waiting_of, f"{pool.spec.name}: associations are off"
         assert abs(pool.queue.backlog_us - sum(r.cost_us for r in listed)) < 1.0
         assert all(state.workers.get(n) is w for n, w in pool.workers.items()), "stray worker"
         assert {

@@ -6,6 +6,7 @@
  *
  * native.ll is generated from this file by scripts/native_ll.sh. */
 
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -114,8 +115,11 @@ static int add_bits(Scratch *scratch, int column, const uint32_t *bits, int64_t 
     uint16_t *to = (uint16_t *)take(scratch, column, count, sizeof *to);
     if (!to)
         return 0;
-    for (int64_t index = 0; index < count; index++)
+    for (int64_t index = 0; index < count; index++) {
+        if (bits[index] >= MAX_BITS)
+            return 0;
         to[index] = numbers ? numbers[bits[index]] : (uint16_t)bits[index];
+    }
     return 1;
 }
 
@@ -161,7 +165,8 @@ static int number_clbits(Scratch *scratch, void *circuit)
     for (int64_t which = 0; which < registers; which++) {
         void *reg = qk_circuit_get_classical_register(circuit, which);
         int64_t size = qk_classical_register_num_bits(reg);
-        if (!add_register(scratch, reg, size))
+        /* Unpickled, a circuit may lack bits of a register: `register_bits` has no room for them. */
+        if (size > count - next || !add_register(scratch, reg, size))
             return 0;
         qk_classical_register_circuit_bits(reg, circuit, scratch->register_bits);
         for (int64_t index = 0; index < size; index++) {
@@ -218,13 +223,6 @@ static int encode(void *circuit, double global_phase, Scratch *scratch)
            && add_binary(scratch, CLBITS, 2) && add_binary(scratch, PARAMS, 8);
 }
 
-/* Return 1, or 0 if the circuit is given up. `data`: the CircuitData of a QuantumCircuit. */
-int encode_circuit(void *data, double global_phase, Scratch *scratch)
-{
-    void *circuit = qk_circuit_borrow_from_python(data);
-    return circuit && encode(circuit, global_phase, scratch);
-}
-
 typedef struct PyObject PyObject;
 PyObject *PyBytes_FromStringAndSize(const char *from, int64_t bytes);
 char *PyBytes_AsString(PyObject *bytes);
@@ -234,7 +232,38 @@ PyObject *PyList_New(int64_t size);
 int PyList_Append(PyObject *list, PyObject *item);
 PyObject *PyList_GetItem(PyObject *list, int64_t index);
 PyObject *PyLong_FromUnsignedLong(unsigned long value);
+PyObject *PyUnicode_InternFromString(const char *text);
+PyObject *PyObject_VectorcallMethod(PyObject *name, PyObject *const *arguments, size_t count,
+                                    PyObject *keywords);
+void PyErr_Clear(void);
 void Py_DecRef(PyObject *object);
+
+/* Return whether no code of Qiskit is reading or changing a circuit, in this thread or in one that
+ * waits for the interpreter lock: `qk_circuit_borrow_from_python` would then end the process. A
+ * reservation of no room needs the same access, and raises an exception instead. */
+static int is_unused(PyObject *data)
+{
+    static PyObject *reserve, *zero;
+    if (!reserve)
+        reserve = PyUnicode_InternFromString("reserve");
+    if (!zero)
+        zero = PyLong_FromUnsignedLong(0);
+    PyObject *arguments[2] = {data, zero}, *none = NULL;
+    if (reserve && zero)
+        none = PyObject_VectorcallMethod(reserve, arguments, 2, NULL);
+    if (none)
+        Py_DecRef(none);
+    else
+        PyErr_Clear();
+    return none != NULL;
+}
+
+/* Return 1, or 0 if the circuit is given up. `data`: the CircuitData of a QuantumCircuit. */
+int encode_circuit(PyObject *data, double global_phase, Scratch *scratch)
+{
+    void *circuit = is_unused(data) ? qk_circuit_borrow_from_python(data) : NULL;
+    return circuit && encode(circuit, global_phase, scratch);
+}
 
 /* The whole program of the circuit that was encoded last, whose SHAPE is `key`. */
 static PyObject *program(const Scratch *scratch)
@@ -260,10 +289,11 @@ PyObject *encode_circuits(PyObject *circuits, const double *global_phases, int64
     PyObject *programs = PyList_New(0);
     for (int64_t index = first; programs && index < first + count; index++) {
         PyObject *data = PyList_GetItem(circuits, index), *item = NULL; /* borrowed */
-        void *circuit = data ? qk_circuit_borrow_from_python(data) : NULL;
-        if (circuit) {
+        int unused = data && is_unused(data);
+        void *circuit = unused ? qk_circuit_borrow_from_python(data) : NULL;
+        if (circuit || (data && !unused)) {
             const Column *shape = &scratch->columns[SHAPE];
-            int encoded = encode(circuit, global_phases[index], scratch);
+            int encoded = circuit && encode(circuit, global_phases[index], scratch);
             if (encoded
                 && (shape->used != scratch->key_bytes
                     || memcmp(shape->start, scratch->key, shape->used)))

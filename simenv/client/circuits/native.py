@@ -43,9 +43,9 @@ _FUNCTIONS = (
     *("qk_param_kind", "qk_param_as_real"),
 )
 _PYTHON_FUNCTIONS = (
-    *("PyBytes_AsString", "PyBytes_FromStringAndSize", "PyDict_SetItem"),
-    *("PyList_Append", "PyList_GetItem", "PyList_New"),
-    *("PyLong_FromUnsignedLong", "Py_DecRef"),
+    *("PyBytes_AsString", "PyBytes_FromStringAndSize", "PyDict_SetItem", "PyErr_Clear"),
+    *("PyList_Append", "PyList_GetItem", "PyList_New", "PyLong_FromUnsignedLong"),
+    *("PyObject_VectorcallMethod", "PyUnicode_InternFromString", "Py_DecRef"),
 )
 _ROW_BYTES = 24  # name: 16, arities: 6, padding: 2
 _ROWS = 256
@@ -57,7 +57,8 @@ _COLUMNS = ((_ROWS, _ROW_BYTES), *_FLAT, (_SHAPE_BYTES, 1), (_TAIL_BYTES, 1))
 _TAIL_FIELDS = ("ops", "qubits", "clbits", "params")  # fields of a Program in _FLAT
 _SHAPES = 256  # cached shapes
 _KEPT_OPERATIONS = 2**16  # the buffers of a longer circuit are returned to the system
-_AT_ONCE = 256  # circuits of one call of the code, which no other thread of Python interrupts
+_AT_ONCE = 256  # circuits of one call of the code, which no other thread of Python interrupts; they
+# have at most _KEPT_OPERATIONS in all
 
 Walk = Callable[[Any, float, int], int]
 WalkMany = Callable[[list[Any], int, int, int, int], list[bytes]]
@@ -148,14 +149,16 @@ class NativePacker:
         data = [circuit._data for circuit in circuits]
         phases = [each.global_phase for each in data]
         is_plain = {float}.issuperset(map(type, phases))
-        if not is_plain or max(map(len, data), default=0) > _KEPT_OPERATIONS:
+        longest = max(map(len, data), default=0)
+        if not is_plain or longest > _KEPT_OPERATIONS:
             return [self.loaded(each) for each in data]
+        at_once = min(_AT_ONCE, _KEPT_OPERATIONS // max(longest, 1))
         floats = array("d", phases)
         address = floats.buffer_info()[0]
         scratch = self._scratch()
         while len(results) < len(data):
             head, foot, num_qubits, measures = scratch.shape
-            count = min(_AT_ONCE, len(data) - len(results))
+            count = min(at_once, len(data) - len(results))
             programs = self._walk_many(data, address, len(results), count, scratch.address)
             results += [
                 PackedCircuit(packed, num_qubits, measures) if packed else None

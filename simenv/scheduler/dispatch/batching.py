@@ -350,14 +350,14 @@ def _add_similar_tasks(
         if not ahead:
             break
         with_ahead_us = total_us + ahead * lane[0].cost_us
+        is_rest = ahead == len(lane) and with_ahead_us <= MAX_WITH_REST * max_us
+        stop_us = MAX_WITH_REST * max_us if is_rest else max_us
         if lane[0].batch.association != batch.association:  # the turn is over
             is_half_full = 2 * len(chunk) > count or 2 * total_us > max_us
-            fits = len(chunk) + ahead <= count and with_ahead_us <= MAX_WITH_REST * max_us
+            fits = len(chunk) + ahead <= count and with_ahead_us <= stop_us
             if is_half_full and not fits:
                 break
         old_count, old_us = len(chunk), total_us
-        is_rest = ahead == len(lane) and with_ahead_us <= MAX_WITH_REST * max_us
-        stop_us = MAX_WITH_REST * max_us if is_rest else max_us
         stop = min(count, old_count + ahead)
         while lane and len(chunk) < stop:
             record = lane[0]

@@ -249,7 +249,7 @@ def _to_dedicated(
         if state.calendar.planned:
             spare = min(spare, planned_reservations.spare_slots(state, pool, record, now_ns) - 1)
         if state.quotas.caps_slots:
-            spare = min(spare, scheduler_state.slots_left(state, record.batch.owner) - 1)
+            spare = min(spare, scheduler_state.slots_left(state, record.batch.association) - 1)
         spare = max(0, spare)
         max_slots = min(record.route.max_slots, 1 + spare)
         slots = _slots_for(record.cost_us, max_slots, 1 + spare, len(pool.queue), pool.live())
@@ -510,7 +510,7 @@ def _slot_bound(
     if record.cost_us > LONG_US:
         free = max(1, free - host.backfill_slots - keeps_one)
     if state.quotas.caps_slots:
-        free = max(1, min(free, scheduler_state.slots_left(state, record.batch.owner)))
+        free = max(1, min(free, scheduler_state.slots_left(state, record.batch.association)))
     if state.calendar.planned:
         free = min(free, planned_reservations.spare_slots(state, pool, record, now_ns))
     return min(record.route.max_slots, free)

@@ -310,7 +310,7 @@ def return_slots(state: scheduler_state.SchedulerState, now_ns: int) -> list[cor
         spare = host.free_slots - host.claimed_slots - host.backfill_slots - retained
         count = min(spare, worker.granted_slots - worker.slots)
         if state.quotas.caps_slots and running is not None:
-            count = min(count, scheduler_state.slots_left(state, running.batch.owner))
+            count = min(count, scheduler_state.slots_left(state, running.batch.association))
         if running is not None and count > 0 and state.calendar.planned:
             pool = state.pools[worker.pool]
             most = planned_reservations.spare_slots(state, pool, running, now_ns, besides=worker)

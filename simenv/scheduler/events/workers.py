@@ -56,11 +56,19 @@ def task_started(
     state: scheduler_state.SchedulerState, name: str, task: int, fence: int, now_ns: int
 ) -> list[core.Action]:
     """Record that a worker runs a task; long tasks are announced at once, others by heartbeat."""
-    record = state.tasks.get(task)
     worker = state.workers.get(name)
-    if worker is None or record is None or record.fence != fence or record.worker != name:
-        return []
-    worker.heard_ns = now_ns
+    if worker is not None and _note_start(state, name, task, fence, now_ns):
+        worker.heard_ns = now_ns
+    return []
+
+
+def _note_start(
+    state: scheduler_state.SchedulerState, name: str, task: int, fence: int, now_ns: int
+) -> bool:
+    """Record that a worker runs a task; return False if that is not its task."""
+    record = state.tasks.get(task)
+    if record is None or record.fence != fence or record.worker != name:
+        return False
     if record.phase == core.Phase.SENT:
         record.phase = core.Phase.RUNNING
         record.started_ns = now_ns
@@ -75,19 +83,25 @@ def task_started(
             state.deadlines.run_until(next_ns, task, fence)
         if record.stopping:
             state.deadlines.stop_by(now_ns, task, fence, state.grace_ns(record))
-    return []
+    return True
 
 
 def heartbeat_received(
-    state: scheduler_state.SchedulerState, beat: core.WorkerHeartbeat, now_ns: int
+    state: scheduler_state.SchedulerState,
+    beat: core.WorkerHeartbeat,
+    now_ns: int,
+    age_ns: int = 0,
 ) -> tuple[bool, list[core.Action]]:
     """Record that a worker is alive; return False for an unknown worker or an earlier start. A
-    worker that loads kernels runs no task and has not lost its tasks."""
+    worker that loads kernels runs no task and has not lost its tasks. One that starts is judged by
+    its Join: that comes by another connection. `age_ns`: of a heartbeat that an agent has sent
+    later than it came."""
     name, task, fence = beat.name, beat.task, beat.fence
     worker = state.workers.get(name)
     if worker is None or worker.start != beat.start:
         return False, []
-    worker.heard_ns = max(worker.heard_ns, now_ns)  # an agent sends it later than it came
+    if worker.state != WorkerState.STARTING:
+        worker.heard_ns = max(worker.heard_ns, now_ns - age_ns)
     worker.rss_bytes = beat.rss_bytes
     worker.passes = (task, *beat.passes)
     worker.cpu_ms, worker.host.busy_ms, worker.host.used_bytes = beat.load
@@ -100,7 +114,7 @@ def heartbeat_received(
         worker.idle_beats = 0
         if task in worker.skipped:
             return True, actions + _not_skipped(state, worker, task, fence, now_ns)
-        task_started(state, name, task, fence, now_ns)
+        _note_start(state, name, task, fence, now_ns)
         record = worker.held.get(task)
         if record is not None and record.fence == fence:  # else its grant may be over
             reason = over_memory_reason(state, worker, record)

@@ -47,8 +47,10 @@ class PoolQueue:
 
     @property
     def backlog_us(self) -> float:
-        """Expected work of the waiting tasks, on one slot."""
-        return sum(lanes.small_us + lanes.large_us for lanes in self._all())
+        """Expected work of the waiting tasks, on one slot; never negative, as their sums may be by
+        rounding."""
+        total_us = sum(lanes.small_us + lanes.large_us for lanes in self._all())
+        return max(0.0, total_us) if self.count else 0.0
 
     def __len__(self) -> int:
         return self.count

@@ -511,15 +511,21 @@ def state_bytes(state: SchedulerState, owner: str) -> int:
     return sum(w.kept_bytes for w in state.state_keepers.values() if w.kept_owner == owner)
 
 
-def slots_left(state: SchedulerState, owner: str) -> int:
-    """Return how many more slots the tasks of an owner may be granted."""
-    limit = state.quotas.of(owner).max_running_slots
-    return max(0, limit - running_slots(state).get(owner, 0)) if limit else core.UNLIMITED
+def slots_left(state: SchedulerState, leaf: str) -> int:
+    """Return how many more slots the tasks of an association may be granted."""
+    used = _used_slots(state)
+    return min(
+        (
+            max(0, limit - used.get(node, 0))
+            for node, limit in _slot_limits(state, leaf).items()
+            if limit
+        ),
+        default=core.UNLIMITED,
+    )
 
 
-def refresh_held_back(state: SchedulerState) -> None:
-    """Set, for each queue, the associations whose tasks may not start: their users are removed, or
-    they would pass a limit of running slots of their user or of one of their accounts."""
+def _used_slots(state: SchedulerState) -> dict[str, int]:
+    """Return the slots granted to the tasks of each user, as @NAME, and of each account."""
     used: dict[str, int] = {}
     for worker in state.workers.values():
         if worker.slots:
@@ -530,18 +536,29 @@ def refresh_held_back(state: SchedulerState) -> None:
             }
             for node in nodes:
                 used[node] = used.get(node, 0) + worker.slots
-    accounts = state.fair_share.tree.accounts
+    return used
+
+
+def _slot_limits(state: SchedulerState, leaf: str) -> dict[str, int]:
+    """Return the limits of running slots of an association's user and accounts; 0: none."""
+    owner, accounts = state.fair_share.user(leaf), state.fair_share.tree.accounts
+    limits = {f"@{owner}": state.quotas.of(owner).max_running_slots}
+    for each in state.fair_share.path(leaf)[:-1]:
+        if each in accounts:
+            limits[each] = accounts[each].limits.get(_SLOTS, 0)
+    return limits
+
+
+def refresh_held_back(state: SchedulerState) -> None:
+    """Set, for each queue, the associations whose tasks may not start: their users are removed, or
+    they would pass a limit of running slots of their user or of one of their accounts."""
+    used = _used_slots(state)
     for pool in state.pools.values():
         held: set[str] = set()
         for leaf in pool.queue.associations():
-            *path, _ = state.fair_share.path(leaf)
-            owner = state.fair_share.user(leaf)
-            limits = {f"@{owner}": state.quotas.of(owner).max_running_slots}
-            limits |= {
-                each: accounts[each].limits.get(_SLOTS, 0) for each in path if each in accounts
-            }
-            if owner in state.quotas.removed or any(
-                limit and used.get(n, 0) + pool.spec.ranks > limit for n, limit in limits.items()
+            if state.fair_share.user(leaf) in state.quotas.removed or any(
+                limit and used.get(node, 0) + pool.spec.ranks > limit
+                for node, limit in _slot_limits(state, leaf).items()
             ):
                 held.add(leaf)
         pool.queue.hold_back(frozenset(held))

@@ -17,6 +17,7 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 import psycopg
+from psycopg.pq import TransactionStatus
 
 from simenv.service.journal import leadership
 from simenv.service.journal.database import (
@@ -136,11 +137,15 @@ class PostgresDatabase:
         _tables.update(tables)
         try:
             with self._session.transaction():
-                row = self._session.execute("select format from leader for update").fetchone()
+                # The row is not locked before the end: its lease is renewed meanwhile. Who takes
+                # the lead ends this session first.
+                row = self._session.execute("select format from leader").fetchone()
                 for statement in statements:
                     self._session.execute(statement)
                 migrate(self, journal_format() if row is None else row[0])
-                self._session.execute(f"update leader set format = {journal_format()}")
+                done = f"update leader set format = {journal_format()} where epoch = $1"
+                if not self._session.execute(done, [self._epoch]).rowcount:
+                    self._lose("another service leads the environment")
         except psycopg.Error as error:
             self.abandon()  # it leads no longer
             raise leadership.unusable(self.place, error) from error
@@ -170,11 +175,13 @@ class PostgresDatabase:
         return () if self._lease is None else self._lease.standbys
 
     def execute(self, query: str, values: Any = (), /) -> psycopg.Cursor[tuple[Any, ...]]:
-        """Run one statement; a query is asked again if the connection breaks."""
+        """Run one statement. If the connection breaks, a query is asked again, but not in a
+        transaction, whose other statements would be stored without those before it."""
+        is_within = self._session.info.transaction_status == TransactionStatus.INTRANS
         try:
             return self._session.execute(translated(query), values, binary=True)
         except psycopg.OperationalError:
-            if not self._session.closed or not query.startswith("select"):
+            if is_within or not self._session.closed or not query.startswith("select"):
                 raise
             self._connect_again()
             return self._session.execute(translated(query), values, binary=True)

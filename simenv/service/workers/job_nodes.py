@@ -28,6 +28,7 @@ from launcher.base import AllocationError, Command, Exit, Gpu, LaunchError, Node
 from simenv._version import __version__
 from simenv.config import Config
 from simenv.config.paths import SECRETS, worker_environ
+from simenv.errors import ProtocolError
 from simenv.files import private_folder, write_atomic
 from simenv.model import PoolSpec
 from simenv.scheduler.core import MEMORY_SHARE, Action, EndJob, SubmitJob
@@ -434,14 +435,18 @@ class JobNodes:
     def _relayed(
         self, node: JobNode, beats: Sequence[nodes.RelayedBeat], now_ns: int
     ) -> list[Action]:
-        """Handle heartbeats of the node's workers; those of others are ignored."""
+        """Handle heartbeats of the node's workers; those of others are ignored, and what is none:
+        the actions of those before it must not be lost."""
         actions: list[Action] = []
         for each in beats:
-            beat = codec.from_worker(each.body)
+            try:
+                beat = codec.from_worker(each.body)
+            except ProtocolError:
+                continue
             if not isinstance(beat, Heartbeat) or node.workers.get(beat.name) != beat.start:
                 continue
-            received_ns = now_ns - each.age_ms * 1_000_000
-            alive, ends = self._scheduler.heartbeat_received(reported_state(beat), received_ns)
+            state, age_ns = reported_state(beat), each.age_ms * 1_000_000
+            alive, ends = self._scheduler.heartbeat_received(state, now_ns, age_ns)
             actions += ends
             if not alive:  # it was lost, and its end has not reached it
                 self._send(node, nodes.SignalWorker(beat.name, kill=True))

@@ -121,7 +121,15 @@ class CupyDevice:
         return replay
 
     def has_nccl(self) -> bool:
-        return bool(_nccl().available)
+        """See `Device`. A group of this process alone is joined and left: an error of one rank
+        among others would leave these waiting in `join`."""
+        nccl = _nccl()
+        try:
+            if nccl.available:
+                nccl.NcclCommunicator(1, nccl.get_unique_id(), 0).destroy()
+        except RuntimeError:
+            return False
+        return bool(nccl.available)
 
     def unique_id(self) -> bytes:
         with _mapped_errors():

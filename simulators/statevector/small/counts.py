@@ -123,18 +123,20 @@ def sample(size, cumulative, table, shots, seed, binding, counts, words, control
     APART * 256)]; `words`: scratch, uint64 [EIGHT_WORDS].
 
     Eight blocks of random numbers are made side by side, while the outcomes of the eight before are
-    looked up: the processor has other units for each."""
+    looked up: the processor has other units for each. Where its registers are too small for that to
+    be faster, they are made one after the other."""
     end = np.uint64(size)
     last = end - _1
     total = cumulative[last]
     full = np.uint64(shots >> 2)
     rest = shots & 3
+    eights = full if simd.register_bytes() >= (64 if size <= _FEW else 32) else _0
     number = _0
     if size <= _FEW:
         _build_guide_table(end, _0, cumulative, table)
         for k in range(APART * size):
             counts[k] = 0
-        while number + _8 <= full:
+        while number + _8 <= eights:
             if not number & _LOOK and control[0]:
                 return
             x0, x1, x2, x3, key0, key1 = eight_begun(number + _1, seed, binding)
@@ -165,7 +167,7 @@ def sample(size, cumulative, table, shots, seed, binding, counts, words, control
     _build_guide_table(end >> _FINE, _FINE, cumulative, table)
     for k in range(size):
         counts[k] = 0
-    while number + _8 <= full:
+    while number + _8 <= eights:
         if not number & _LOOK and control[0]:
             return
         x0, x1, x2, x3, key0, key1 = eight_begun(number + _1, seed, binding)

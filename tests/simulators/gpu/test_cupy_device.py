@@ -13,11 +13,12 @@ PROGRAM = """
 import sys
 from pathlib import Path
 import cupy
+from cupy.cuda import nccl
 from gpu_bits import repeated_bits
 from bench.testbed.host_device import HostDevice
 from simulators.gpu.devices.cupy_device import CupyDevice
 
-def refuse(stream):
+def refuse(*arguments):
     raise cupy.cuda.runtime.CUDARuntimeError("operation not permitted when stream is capturing")
 
 if sys.argv[1] == "refused at its end":
@@ -26,6 +27,9 @@ if sys.argv[1] == "refused at its end":
 elif sys.argv[1] == "refused":
     cupy.cuda.Stream.begin_capture = refuse
 device = CupyDevice(Path(sys.argv[2]))
+assert device.has_nccl()
+nccl.NcclCommunicator = refuse
+assert not device.has_nccl(), "it cannot join, not even alone"
 for precision in ("double", "single"):
     assert repeated_bits(device, precision) == repeated_bits(HostDevice(), precision)
 print(cupy.cuda.Graph.launches)

@@ -190,8 +190,11 @@ def test_graphs_of_a_program_are_few_and_hold_no_state(
     assert [each() for each in made] == [None]
 
 
-def test_wide_state_is_swept_by_launches(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweeps, "GRAPH_AMPLITUDES", 1 << 9)
+@pytest.mark.parametrize(("limit", "value"), [("GRAPH_AMPLITUDES", 1 << 9), ("_GRAPH_BYTES", 64)])
+def test_wide_state_or_many_numbers_are_swept_by_launches(
+    library: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: int
+) -> None:
+    monkeypatch.setattr(sweeps, limit, value)
     device = HostDevice(library)
     program, _ = repeated(device, 3)
     assert (program.graphs, device.replays) == ({}, 0)

@@ -83,6 +83,23 @@ def test_many_circuits_with_a_free_phase_or_long_ones_are_packed_one_by_one(
     assert PACKER.loaded_many(circuits) == found
 
 
+def test_many_circuits_are_packed_in_calls_of_few_operations(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counts = []
+
+    def walk(data: list[Any], phases: int, first: int, count: int, scratch: int) -> list[bytes]:
+        counts.append(count)
+        return PACKER._walk_many(data, phases, first, count, scratch)
+
+    packer = native.NativePacker(PACKER._engine, PACKER._walk, walk, PACKER.counts_dict)
+    circuits = various(40)
+    expected = PACKER.loaded_many(circuits)
+    monkeypatch.setattr(native, "_KEPT_OPERATIONS", 4 * max(map(len, circuits)))
+    assert packer.loaded_many(circuits) == expected
+    assert max(counts) == 4
+
+
 @pytest.mark.parametrize("name", sorted(drawing.STANDARD))
 def test_standard_gates_are_packed_as_by_python_encoder(name: str) -> None:
     kind = type(drawing.STANDARD[name])
@@ -277,6 +294,23 @@ def test_unsupported_circuits_are_left_to_python_encoder(circuit: QuantumCircuit
     assert_same(ladder(2))  # nothing of it is left behind
 
 
+def test_circuit_that_other_code_reads_is_left_to_python_encoder() -> None:
+    """As one that another thread copies or transpiles: Qiskit would end the process."""
+    circuit, found = ladder(2), []
+
+    def called(_: Instruction) -> None:
+        found.append((PACKER.loaded(circuit._data), PACKER.loaded_many([circuit, ladder(2)])))
+        assert pack(circuit).program == PACKER.loaded(ladder(2)._data).program
+
+    circuit._data.foreach_op(called)
+    assert len(found) == len(circuit.data)
+    for alone, (read, other) in found:
+        assert alone is None
+        assert read is None
+        assert other is not None
+    assert_same(circuit)
+
+
 def test_registers_that_share_bits_are_left_to_python_encoder() -> None:
     first = ClassicalRegister(2, "first")
     circuit = QuantumCircuit([Qubit()], first, ClassicalRegister(bits=[first[1]], name="second"))
@@ -285,6 +319,15 @@ def test_registers_that_share_bits_are_left_to_python_encoder() -> None:
         [Qubit()], first, [Clbit()], ClassicalRegister(bits=[first[1]], name="second")
     )
     assert_left_to_the_walk(circuit)
+
+
+def test_unpickled_registers_without_their_bits_are_left_to_python_encoder() -> None:
+    circuit = QuantumCircuit(1, 2)
+    state = circuit._data.__reduce__()[2]
+    for size in (2, 10_000_000):  # the latter would fill more than the buffer
+        circuit._data.__setstate__((state[0], [ClassicalRegister(size, "far")], *state[2:]))
+        assert_left_to_the_walk(circuit)
+        assert PACKER.loaded_many([circuit]) == [None]
 
 
 @pytest.mark.parametrize(
@@ -385,3 +428,12 @@ def test_compiled_dict_is_not_made_of_more_counts_than_outcomes(
     monkeypatch.setattr(native.CHOICE, "packer", packer)
     with pytest.raises(ProtocolError, match=f"1024 bytes of counts for {rows} bytes of outcomes"):
         result_data.counts(bytes(rows), width, bytes(4 * 256), (("c", 8),))
+
+
+@pytest.mark.parametrize("packer", [PACKER, None])
+def test_compiled_dict_is_not_made_of_a_part_of_a_count(
+    packer: native.NativePacker | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native.CHOICE, "packer", packer)
+    with pytest.raises(ProtocolError, match="258 bytes of counts for 129 bytes of outcomes"):
+        result_data.counts(bytes(129), 2, bytes(258), (("c", 8),))

@@ -298,6 +298,15 @@ def test_account_has_no_more_running_slots_than_its_limit(site: CheckedScheduler
     assert sorted(record.batch.account for record in running) == ["a", "b", "b", "b"]
 
 
+def test_wide_task_gets_no_more_slots_than_its_account_may_have() -> None:
+    machine = CheckedScheduler(workers=2, limits=cluster(8))
+    limited = Account(limits={"max_running_slots": 3})
+    machine.scheduler.set_accounts(tree({"b": 1.0}, a=limited), Billing(), {})
+    submit(machine, "a", "ana", 1)
+    (send,) = machine.assign()
+    assert send.slots == 3
+
+
 def test_parts_of_a_wait_add_up_and_name_the_reasons(site: CheckedScheduler) -> None:
     submit(site, "c", "cem", 400, 500_000.0)
     run_for(site, 10.0)

@@ -3,6 +3,7 @@
 from itertools import groupby
 
 import msgspec
+import numpy as np
 import pytest
 from checked_scheduler import LIMITS, SECOND, CheckedScheduler, cluster, route
 from scheduler_invariants import check
@@ -113,6 +114,15 @@ def test_a_turn_that_passes_the_work_of_a_chunk_by_little_is_not_put_off(
         submit(machine, owner, 9, 100.0)
     (send, *_) = machine.assign()
     assert owners(send.records) == 9 * "a" + 9 * "b"
+
+
+def test_a_turn_of_which_more_follows_is_not_cut_in_two(machine: CheckedScheduler) -> None:
+    for owner, priority in (("a", 0), ("b", 0), ("b", -1)):
+        submit(machine, owner, 9, 100.0, priority)
+    machine.now_ns += 100 * SECOND
+    submit(machine, "b", 9, 100.0)  # behind those of priority -1
+    (send, *_) = machine.assign()
+    assert owners(send.records) == 9 * "a"
 
 
 def test_a_message_that_is_nearly_full_is_not_filled_from_the_next_turn() -> None:
@@ -266,3 +276,16 @@ def test_task_of_a_reservation_waits_for_slots_on_other_workers_too() -> None:
     machine.now_ns += 100 * SECOND  # so long that any worker takes them
     assert [send.slots for send in machine.assign()] == [1]
     check(machine.state)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_work_of_a_queue_is_never_negative_and_none_when_it_is_empty(seed: int) -> None:
+    machine, drawn = CheckedScheduler(workers=1), np.random.default_rng(seed)
+    for owner in ("a", "b", "a"):
+        for cost_us in drawn.uniform(0.1, 2_000.0, 40):
+            submit(machine, owner, 1, float(cost_us))
+    (pool,) = machine.state.pools.values()
+    for number in drawn.permutation(list(machine.state.tasks)).tolist():
+        pool.queue.drop(machine.state.tasks[number])
+        assert pool.queue.backlog_us >= 0.0
+    assert pool.queue.backlog_us == 0.0

@@ -81,6 +81,31 @@ def test_messages_of_earlier_worker_start_are_ignored() -> None:
     assert scheduler.heartbeat_received(core.WorkerHeartbeat("main-0", new), now_ns) == (True, [])
 
 
+def test_worker_that_only_sends_heartbeats_is_not_ready() -> None:
+    machine = CheckedScheduler(1, cluster(2))
+    machine.lose("main-0")
+    machine.tick(2.0)
+    start = machine.start_of("main-0")
+    beat = core.WorkerHeartbeat("main-0", start)
+    for _ in range(machine.state.limits.start_timeout_ns // SECOND + 2):
+        machine.scheduler.heartbeat_received(beat, machine.now_ns)
+        machine.tick(1.0)
+    assert "main-0" not in machine.state.workers or machine.start_of("main-0") != start
+
+
+def test_late_heartbeat_makes_no_task_older() -> None:
+    machine = CheckedScheduler(1, cluster(1))
+    machine.submit(1)
+    (send,) = machine.assign()
+    (record,) = send.records
+    worker = machine.state.workers[send.worker]
+    heard_ns = worker.heard_ns
+    beat = core.WorkerHeartbeat(worker.name, worker.start, record.number, record.fence)
+    assert machine.scheduler.heartbeat_received(beat, machine.now_ns, 9 * SECOND) == (True, [])
+    assert record.started_ns == machine.now_ns
+    assert worker.heard_ns == heard_ns
+
+
 def test_worker_name_is_reused_only_after_its_process_ended() -> None:
     host = CheckedScheduler(1, cluster(2))
     old = host.start_of("main-0")

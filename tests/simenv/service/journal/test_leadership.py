@@ -12,8 +12,8 @@ from waiting import until
 
 from simenv.errors import JournalError
 from simenv.model import TaskState
-from simenv.service.journal import leadership, postgres
-from simenv.service.journal.database import LeadershipLost, PostgresPlace
+from simenv.service.journal import database as journal_database, leadership, postgres
+from simenv.service.journal.database import Connection, LeadershipLost, PostgresPlace
 from simenv.service.journal.postgres import PostgresDatabase
 from simenv.service.journal.reader import AcceptedRow
 from simenv.service.journal.writer import Journal
@@ -132,7 +132,7 @@ def test_commit_of_an_older_epoch_stores_nothing(place: PostgresPlace, rows: int
     for first in range(1, rows + 1):
         accept(journal, first)
     fails(LeadershipLost, "another service leads", journal.commit)
-    fails(LeadershipLost, "another service leads", journal.index, [(1, 1)], 1)
+    fails(LeadershipLost, "another service leads", journal.index, [(1, 1, 1)], 1)
     with leadership.connect(place) as session:
         assert session.execute("select count(*) from accepted").fetchone() == (0,)
 
@@ -179,6 +179,56 @@ def test_queries_survive_a_broken_connection(place: PostgresPlace) -> None:
         pid = database(journal)._session.info.backend_pid
         session.execute("select pg_terminate_backend($1::int)", [pid])
     assert firsts(journal) == [1]
+
+
+def test_a_query_in_a_transaction_whose_connection_breaks_is_not_asked_again(
+    place: PostgresPlace,
+) -> None:
+    journal = Journal(place, "accepted")
+
+    def broken() -> None:
+        with journal.transaction("FULL") as db:
+            with leadership.connect(place) as session:
+                pid = database(journal)._session.info.backend_pid
+                session.execute("select pg_terminate_backend($1::int)", [pid])
+            journal.records.meta("first")
+            db.execute("insert into meta values('second', 1)")
+
+    fails(JournalError, "terminating connection", broken)
+    assert journal.records.meta("second") == 0
+    accept(journal, 1)
+    journal.commit()
+    assert firsts(journal) == [1]
+
+
+def test_a_conversion_that_takes_longer_than_the_lease_is_not_taken_over(
+    place: PostgresPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Journal(place, "accepted").close()
+    with leadership.connect(place) as session:
+        session.execute("update leader set format = 2")
+    begun, leads = threading.Event(), threading.Event()
+
+    def slow(db: Connection) -> None:
+        begun.set()
+        db.execute("select pg_sleep(?)", (3 * LEASE_S,))
+
+    def wait() -> None:
+        assert begun.wait(60.0)
+        if leadership.wait_to_lead(place, "", done.is_set, lambda _: ""):
+            leads.set()
+
+    done = threading.Event()
+    monkeypatch.setattr(journal_database, "MIGRATIONS", {2: slow})
+    thread = threading.Thread(target=wait)
+    thread.start()
+    try:
+        journal = Journal(place, "accepted")
+        assert not journal.database.lost
+    finally:
+        done.set()
+        thread.join()
+    assert not leads.is_set()
 
 
 def test_an_ended_leader_is_followed_at_once_and_a_stopped_environment_by_nobody(

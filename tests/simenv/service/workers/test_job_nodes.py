@@ -410,6 +410,21 @@ def test_relayed_heartbeat_of_another_worker_or_start_is_ignored(
     assert worker.rss_bytes == 0
 
 
+@pytest.mark.parametrize("body", [b"", b"no message", codec.encode(nodes.NodeHeartbeat(NODE, 1))])
+def test_what_is_no_heartbeat_is_ignored_and_those_beside_it_are_not(
+    relayed: tuple[Site, nodes.JoinToken, WorkerTcpConnection], body: bytes
+) -> None:
+    site, _, connection = relayed
+    (worker,) = site.scheduler.state.workers.values()
+    message = codec.from_worker(heartbeat(site))
+    assert isinstance(message, nodes.NodeHeartbeat)
+    beats = [nodes.RelayedBeat(0, body), *message.beats, nodes.RelayedBeat(0, body)]
+    connection.send(codec.encode(msgspec.structs.replace(message, beats=beats)))
+    assert isinstance(site.answer(connection), m.LeaseRenewed)
+    assert worker.rss_bytes == 7
+    assert site.state == "up"
+
+
 def test_control_message_goes_through_the_agent(
     relayed: tuple[Site, nodes.JoinToken, WorkerTcpConnection],
 ) -> None:

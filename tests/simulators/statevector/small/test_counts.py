@@ -9,6 +9,7 @@ from random_circuits import unitary_circuits
 
 from simulators.catalog import COUNTS_QUBITS
 from simulators.circuit.ir import Circuit
+from simulators.compiler import simd
 from simulators.engine import FastCounts, Request, RunControl
 from simulators.registry import create
 from simulators.statevector.engine import StatevectorEngine
@@ -60,6 +61,20 @@ def test_halves_of_a_large_state_have_the_bits_of_eight_states_side_by_side() ->
     result = ENGINE.fast_counts(circuit, 50_000, SEED, BINDING, RunControl())
     request = Request(50_000, SEED, binding=BINDING)
     assert result == Batch().run(circuit, request, RunControl())
+
+
+@pytest.mark.parametrize(
+    ("cpu", "features", "size"),
+    [
+        ("rocketlake", "+avx2,+avx512f,+sse", 64), ("x86-64-v4", "-prefer-256-bit", 64),
+        ("znver3", "+avx2,-avx512f", 32), ("x86-64-v3", "+avx2", 32),
+        ("x86-64", "", 16), ("neoverse-n1", "+neon", 16),
+    ],
+)  # fmt: skip
+def test_blocks_are_made_side_by_side_where_registers_are_large(
+    cpu: str, features: str, size: int
+) -> None:
+    assert simd.bytes_of_registers(cpu, features) == size
 
 
 def test_random_numbers_of_eight_blocks_are_those_of_numpy() -> None:

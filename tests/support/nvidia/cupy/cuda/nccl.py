@@ -29,7 +29,7 @@ class NcclCommunicator:
 
     def __init__(self, ndev: int, commId: bytes, rank: int) -> None:  # noqa: N803  # NCCL's name
         assert commId == get_unique_id()
-        self._comm = MPI.COMM_WORLD.Dup()
+        self._comm = (MPI.COMM_SELF if ndev == 1 else MPI.COMM_WORLD).Dup()
         assert (self._comm.Get_size(), self._comm.Get_rank()) == (ndev, rank)
         say(f"NCCL: {rank} of {ndev} has joined")
 
