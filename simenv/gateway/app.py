@@ -1,7 +1,8 @@
 """The application: the caller of each request, the routes of sessions, and what all routes share.
 
-Invariant: a handler that takes `caller` runs only for a caller whose token the service has
-confirmed, and with that caller's rights.
+Invariants: a handler that takes `caller` runs only for a caller whose token the service has
+confirmed, and with that caller's rights; the number of metrics of requests is bounded, since their
+path is that of a route, without values.
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from time import monotonic
+from time import monotonic, perf_counter
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import msgspec
@@ -21,7 +22,8 @@ from litestar.datastructures import Cookie
 from litestar.di import NamedDependency, Provide
 from litestar.params import FromQuery
 from litestar.response import Redirect
-from litestar.types import ControllerRouterHandler
+from litestar.types import ASGIApp, ControllerRouterHandler, Message, Receive, Scope, Send
+from prometheus_client import Counter, Gauge, Histogram
 
 from simenv._version import __version__
 from simenv.client.client import Client
@@ -32,7 +34,6 @@ from simenv.gateway.clients import ClientPool
 from simenv.gateway.context import UNCOMPRESSED, AccessToken, Caller
 from simenv.gateway.limits import CallerRates
 from simenv.gateway.problems import EXCEPTION_HANDLERS
-from simenv.gateway.request_metrics import count_requests
 from simenv.wire.messages.client import FromClient
 from simenv.wire.messages.queries import Reply, Role
 from simenv.wire.messages.tokens import TokenCertificate, TokenCreated
@@ -41,6 +42,15 @@ P = ParamSpec("P")
 T = TypeVar("T")
 A = TypeVar("A", bound=Reply)
 GZIP_BYTES = 1_000  # least size of an answer that is compressed
+_ROUTE = ("method", "path")
+REQUESTS = Counter("simenv_http_requests", "Requests", (*_ROUTE, "status_code"))  # ..._total
+DURATIONS = Histogram(
+    "simenv_http_request_duration_seconds", "Request duration", (*_ROUTE, "status_code")
+)
+RUNNING = Gauge("simenv_http_requests_in_progress", "Requests under way", _ROUTE)
+
+# Of each route: to find them by their labels would cost more than all the rest.
+_running = cache(RUNNING.labels)
 
 
 class RunningGateway:
@@ -166,6 +176,37 @@ def session_routes(gateway: RunningGateway) -> list[ControllerRouterHandler]:
         return Response(None, cookies=[gateway.log_out(request)])
 
     return [session, log_in, log_out]
+
+
+@cache
+def _ended(method: str, path: str, status: int) -> tuple[Counter, Histogram]:
+    return REQUESTS.labels(method, path, status), DURATIONS.labels(method, path, status)
+
+
+def count_requests(app: ASGIApp) -> ASGIApp:
+    """Return an application of the framework that counts its requests: a middleware."""
+
+    async def counted(scope: Scope, receive: Receive, send: Send) -> None:
+        route: Any = scope["method"], scope["path_template"]  # type: ignore[typeddict-item]
+        status, begun_s = 500, perf_counter()
+
+        async def sent(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        running = _running(*route)
+        running.inc()
+        try:
+            await app(scope, receive, sent)
+        finally:
+            running.dec()
+            requests, durations = _ended(*route, status)
+            requests.inc()
+            durations.observe(perf_counter() - begun_s)
+
+    return counted
 
 
 def create_app(gateway: RunningGateway, *routes: ControllerRouterHandler) -> Litestar:

@@ -12,7 +12,7 @@ from simenv.errors import KeyRefusedError, NoServiceError
 from simenv.wire.keyfiles import LOCAL, LOCAL_WORKER, Identity, Role
 from simenv.wire.messages.client import FAR_MESSAGE_BYTES, MAX_MESSAGE_BYTES
 from simenv.wire.transport.sockets import PeerKind
-from simenv.wire.transport.zmq_transport import SEND_QUEUE_MESSAGES, check_size
+from simenv.wire.transport.unix_streams import SEND_QUEUE_MESSAGES, check_size
 
 
 class MemoryListener:

@@ -10,9 +10,10 @@ It prints a list of what succeeded, as JSON. `pmix` claims to be the user OWNER,
 in a user namespace of its own every user has the number that it likes. With PID it stays root and
 joins the network namespace of that process first: a control that shows that the attempt works where
 there is nothing to stop it. `answer` takes the folder of a service's sockets as soon as that
-is possible, listens there with no keys and with keys of its own, and answers what clients ask: to
-calls of functions with an object that makes MARK when it is unpickled, to circuits with an outcome
-that is impossible. It prints `ready` when it waits, and at its end what it was told.
+is possible, listens there with no keys, with keys of its own and at the streams, and answers what
+clients ask: to calls of functions with an object that makes MARK when it is unpickled, to circuits
+with an outcome that is impossible. It prints `ready` when it waits, and at its end what it was
+told.
 """
 
 import ctypes
@@ -34,11 +35,13 @@ from pathlib import Path
 import pytest
 import zmq
 
+from simenv.errors import SimenvError
 from simenv.model import RESULT_FORMAT, Origin
 from simenv.model.calls import CALL_FORMAT, FunctionAnswer
 from simenv.model.task import ResultData, Timing
 from simenv.wire import codec
 from simenv.wire.messages import client as m
+from simenv.wire.transport.zmq_transport import CLIENT_STREAM, WORKER_STREAM
 
 UID = 12_345
 HOST = os.uname().nodename
@@ -232,9 +235,57 @@ class Impostor:
         return m.Completed(Origin("main-0", HOST, 1, "0"), "statevector", "", [done])
 
 
+class StreamImpostor:
+    """The impostor at the streams, whose messages have their length before them."""
+
+    def __init__(self, impostor: Impostor) -> None:
+        self._impostor = impostor
+        self._listening: list[socket.socket] = []
+        self._read: dict[socket.socket, bytes] = {}  # of each connection
+
+    def bind(self, path: Path) -> None:
+        listening = socket.socket(socket.AF_UNIX)
+        listening.bind(str(path))
+        path.chmod(0o777)
+        listening.listen()
+        self._listening.append(listening)
+
+    def serve(self) -> None:
+        """Accept, and answer all that has arrived."""
+        for ready in select.select([*self._listening, *self._read], [], [], 0.0)[0]:
+            if ready in self._listening:
+                self._read[ready.accept()[0]] = b""
+                self._impostor.told.append("connected to a stream")
+                continue
+            data = b""
+            with suppress(ConnectionResetError):
+                data = ready.recv(2**20)
+            if not data:
+                del self._read[ready]
+                ready.close()
+                continue
+            self._read[ready] += data
+            self._answer(ready)
+
+    def _answer(self, connected: socket.socket) -> None:
+        data = self._read[connected]
+        while len(data) >= 4 + (size := int.from_bytes(data[:4], "little")):
+            body, data = data[4 : 4 + size], data[4 + size :]
+            replies: list[bytes] = []
+            try:
+                replies = self._impostor.answers(body)
+            except SimenvError:  # the first message: the name of the peer
+                self._impostor.told.append(f"named {body!r}")
+            with suppress(OSError):
+                for reply in replies:
+                    connected.sendall(len(reply).to_bytes(4, "little") + reply)
+        self._read[connected] = data
+
+
 def answer(folder: Path, mark: Path) -> list[str]:
     become_other_user()
     impostor = Impostor(mark)
+    streams = StreamImpostor(impostor)
     context = zmq.Context()
     routers = []
     for name, keys in (("client.sock", None), ("curve.sock", zmq.curve_keypair())):
@@ -258,9 +309,12 @@ def answer(folder: Path, mark: Path) -> list[str]:
                     for router, url, path in routers:
                         router.bind(url)
                         path.chmod(0o777)
+                    for name in (CLIENT_STREAM, WORKER_STREAM):
+                        streams.bind(folder / name)
                     listening = True
             time.sleep(0.005)
             continue
+        streams.serve()
         for router, _, _ in routers:
             if router.poll(10):
                 peer, body = router.recv_multipart()

@@ -32,7 +32,12 @@ from simenv.cli.admin.doctor_installation import DoctorFinding, found
 from simenv.client.connection import address
 from simenv.config import Config, paths
 from simenv.errors import ConfigError, NoServiceError
-from simenv.wire.transport.zmq_transport import CLIENT_SOCKET, PREVIOUS_CLIENT_SOCKET, WORKER_SOCKET
+from simenv.wire.transport.zmq_transport import (
+    CLIENT_SOCKET,
+    CLIENT_STREAM,
+    PREVIOUS_CLIENT_SOCKET,
+    WORKER_STREAM,
+)
 from simulators import catalog
 from simulators.catalog import costs
 
@@ -259,7 +264,7 @@ def _mode_finding(path: Path) -> DoctorFinding | None:
     return None
 
 
-_SOCKETS = (PREVIOUS_CLIENT_SOCKET, CLIENT_SOCKET, WORKER_SOCKET)
+_SOCKETS = (PREVIOUS_CLIENT_SOCKET, CLIENT_SOCKET, CLIENT_STREAM, WORKER_STREAM)
 
 
 def folder_security() -> Iterator[DoctorFinding]:

@@ -14,8 +14,8 @@ from __future__ import annotations
 import os
 import socket
 import stat
-import struct
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -28,6 +28,7 @@ from simenv.errors import ConfigError, KeyRefusedError, NoServiceError, SimenvEr
 from simenv.text import elapsed
 from simenv.wire.keyfiles import KeyPair, UserKeyFile, new_pair, read_private
 from simenv.wire.transport import zmq_transport
+from simenv.wire.transport.unix_streams import UnixConnection, peer_of
 
 NEXT_S = 3.0  # for one of several addresses to answer
 NOBODY_S = 0.5  # where nothing listens, or something else does
@@ -146,7 +147,6 @@ def is_personal(path: Path) -> bool:
 
 FORMAT = 1
 PROBE_S = 1.0
-_CREDENTIALS = struct.Struct("iII")  # ucred: pid, uid, gid
 _READ = msgspec.json.Decoder(ConnectionFile).decode
 
 
@@ -186,7 +186,7 @@ class FileAddress:
         self.name = path.parent.name
         self.patience_s = 0.0
         self._file: ConnectionFile | None = None
-        self._connection: zmq_transport.CurveConnection | None = None
+        self._connection: UnixConnection | zmq_transport.CurveConnection | None = None
 
     def open(self, identity: bytes) -> zmq_transport.Connection:
         file = read(self.path)
@@ -198,7 +198,9 @@ class FileAddress:
         self._connection, self._file = self._connected(file, identity), file
         return self._connection
 
-    def _connected(self, file: ConnectionFile, identity: bytes) -> zmq_transport.CurveConnection:
+    def _connected(
+        self, file: ConnectionFile, identity: bytes
+    ) -> UnixConnection | zmq_transport.CurveConnection:
         socket_path, own = Path(file.sockets) / zmq_transport.CLIENT_SOCKET, file.own
         is_local = file.node == os.uname().nodename
         if is_local and not file.socket_key:
@@ -207,6 +209,10 @@ class FileAddress:
                 "identity to this client",
                 hint=f"simenv down{_option(file.name)} with that version, then simenv up",
             )
+        if file.socket_key and files.weakness(socket_path.parent) is None:
+            stream_path = socket_path.with_name(zmq_transport.CLIENT_STREAM)
+            with suppress(NoServiceError):  # an older version, or a service that is restarting
+                return UnixConnection(stream_path, identity, file.pid if is_local else 0)
         if file.socket_key and _is_own_socket(socket_path, must_listen=not is_local):
             address = zmq_transport.endpoint(socket_path, must_exist=True)
             return zmq_transport.CurveConnection(address, file.socket_key, new_pair(), identity)
@@ -231,13 +237,15 @@ class FileAddress:
         last = self._file
         if last is None or ended(file):
             return False
+        if isinstance(self._connection, UnixConnection) and self._connection.is_lost:
+            return True
         way = (file.sockets, file.socket_key, file.own)
         return way != (last.sockets, last.socket_key, last.own)
 
     def refusal(self) -> SimenvError | None:
         connection = self._connection
         if (
-            connection is None
+            not isinstance(connection, zmq_transport.CurveConnection)
             or connection.handshake_state() is not zmq_transport.HandshakeState.REFUSED
             or self.moved()
         ):
@@ -268,7 +276,7 @@ class FileAddress:
             return "it has never answered", hint
         state = "has ended" if ended(file) else "does not answer"
         connection = self._connection
-        if connection is not None and not ended(file):
+        if isinstance(connection, zmq_transport.CurveConnection) and not ended(file):
             handshake = connection.handshake_state()
             if handshake is not zmq_transport.HandshakeState.OPEN:
                 state = f"is out of reach: {describe_handshake(handshake, connection.address)}"
@@ -352,18 +360,7 @@ def _is_own_socket(path: Path, *, must_listen: bool) -> bool:
             probe.connect(str(path))
         except OSError:
             return not must_listen
-        return _peer_uid(probe) == os.geteuid()
-
-
-def _peer_uid(connected: socket.socket) -> int:
-    """Return the user of the listening process: SO_PEERCRED, unix(7)."""
-    name = getattr(socket, "SO_PEERCRED", None)
-    if name is None:  # not Linux: only the folder is checked
-        return os.geteuid()
-    _, uid, _ = _CREDENTIALS.unpack(
-        connected.getsockopt(socket.SOL_SOCKET, name, _CREDENTIALS.size)
-    )
-    return int(uid)
+        return peer_of(probe)[1] == os.geteuid()
 
 
 def _last_log_line(log: Path) -> str:

@@ -27,7 +27,8 @@ from simenv.client.connection.address import Address
 from simenv.wire import codec
 from simenv.wire.keyfiles import CLIENT_ROUTE
 from simenv.wire.messages import client as m
-from simenv.wire.transport.zmq_transport import Connection, check_size
+from simenv.wire.transport.unix_streams import check_size
+from simenv.wire.transport.zmq_transport import Connection
 
 QUIET_S = 1.0  # silence after which the service is pinged
 POLL_S = 0.25  # interval in which a silent service's connection file is read again

@@ -16,6 +16,7 @@ import contextlib
 import enum
 import math
 import os
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -29,11 +30,17 @@ from simenv.wire import keyfiles
 from simenv.wire.keyfiles import LOCAL, LOCAL_WORKER, Identity, KeyPair
 from simenv.wire.messages.client import MAX_MESSAGE_BYTES
 from simenv.wire.transport import sockets
+from simenv.wire.transport.unix_streams import (
+    SEND_QUEUE_MESSAGES,
+    UnixConnection,
+    UnixListener,
+    check_size,
+    unread_error,
+)
 
 if TYPE_CHECKING:
     from simenv.wire.transport.tcp_listener import TcpListener
 
-SEND_QUEUE_MESSAGES = 2_000  # further messages to a peer that does not read are dropped
 SOCKET_PATH_BYTES = 107  # sun_path less its NUL
 HANDSHAKE_MS = 5_000
 _EVENTS = (
@@ -44,15 +51,15 @@ _EVENTS = (
     | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
     | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
 )
-CLIENT_SOCKET, WORKER_SOCKET = "curve.sock", "worker.sock"
-# Without CURVE, for clients of the previous version. No client of this version connects to it.
+# With CURVE, for the C library and clients of the previous version.
+CLIENT_SOCKET = "curve.sock"
+# Without it, for clients of the version before. No client of this version connects to it.
 PREVIOUS_CLIENT_SOCKET = "client.sock"
-_LOCAL_SOCKETS = ((0, PREVIOUS_CLIENT_SOCKET, 0), (0, CLIENT_SOCKET, 1), (1, WORKER_SOCKET, 1))
+_ZMQ_SOCKETS = ((PREVIOUS_CLIENT_SOCKET, 0), (CLIENT_SOCKET, 1))
+CLIENT_STREAM, WORKER_STREAM = "direct.sock", "worker.sock"
+_STREAMS = ((CLIENT_STREAM, sockets.PeerKind.CLIENT), (WORKER_STREAM, sockets.PeerKind.WORKER))
 _NOBLOCK = int(zmq.NOBLOCK)
-_FIRST_REMOTE = 2  # turn of the first remote listener, after the two local sockets
-
-
-_PEER_KINDS = tuple(sockets.PeerKind)
+_STREAMS_TURN, _FIRST_REMOTE = 1, 2  # turns, after that of the local router
 
 
 class Listener(Protocol):
@@ -124,21 +131,11 @@ def endpoint(path: Path, *, must_exist: bool = False) -> str:
     return f"ipc://{path}"
 
 
-def check_size(body: bytes, limit: int) -> None:
-    """Check the size of a message. Raises LimitExceededError above the limit of its receiver."""
-    if len(body) > limit:
-        raise LimitExceededError(
-            f"a message of {len(body)} bytes is over this connection's limit of {limit} bytes",
-            hint="fewer bindings in a task, or a smaller program"
-            + ("; a client on the service's machine may send more" * (limit < MAX_MESSAGE_BYTES)),
-        )
-
-
 class ZmqListener:
-    """Two ROUTER sockets in one folder, one for clients and one for workers, and optional remote
-    listeners: one for clients on other machines, one for workers on other nodes. `keys` prove the
-    service to its peers. Any peer that can open a local socket is accepted: the mode of the folder
-    decides who can."""
+    """Streams in one folder, for clients and for workers, a ROUTER socket there for clients that
+    speak ZeroMQ, and optional remote listeners: one for clients on other machines, one for workers
+    on other nodes. `keys` prove the service to the peers of ZeroMQ. Any peer that can open a local
+    socket is accepted: the mode of the folder decides who can."""
 
     def __init__(
         self,
@@ -151,25 +148,23 @@ class ZmqListener:
         self._folder = folder
         self._clients = remote
         self._remote = tuple(listener for listener in (remote, workers) if listener is not None)
-        self._sockets = (self._router(keys), self._router(keys))
-        for turn, name, curve in _LOCAL_SOCKETS:
-            self._bind(turn, name, curve)
+        self._router, self._streams = self._open_router(keys), UnixListener()
+        for name, curve in _ZMQ_SOCKETS:
+            self._bind(name, curve)
+        for name, kind in _STREAMS:
+            self._streams.bind(folder / name, kind)
         routers = [listener.sockets[0] for listener in self._remote]
-        self._receiving_turns = len(self._sockets) + len(routers)  # turns below it receive messages
+        self._receiving_turns = _FIRST_REMOTE + len(routers)  # turns below it receive messages
         monitors = [socket for listener in self._remote for socket in listener.sockets[1:]]
-        watched = (*self._sockets, *routers, *monitors)
+        watched = (self._router, self._streams.fileno(), *routers, *monitors)
         self._watched = [(socket, sockets.POLLIN) for socket in watched]
         self._turn: dict[Any, int] = {socket: turn for turn, socket in enumerate(watched)}
         self._ready: list[int] = []
         self._last = 0
-        self._frame: zmq.Frame | None = None  # the last one from a local socket
-        clients, local_workers = self._sockets
-        self._senders = (
-            sockets.RouterSender(clients, sockets.LOCAL_BOUNDS),
-            sockets.RouterSender(local_workers, None),
-        )
+        self._frame: zmq.Frame | None = None  # the last one from the local router
+        self._sender = sockets.RouterSender(self._router, sockets.LOCAL_BOUNDS)
 
-    def _router(self, keys: KeyPair) -> zmq.Socket[bytes]:
+    def _open_router(self, keys: KeyPair) -> zmq.Socket[bytes]:
         socket = self._context.socket(zmq.ROUTER)
         socket.set(zmq.CURVE_SECRETKEY, keys.secret.encode())
         socket.set(zmq.ROUTER_MANDATORY, 1)
@@ -178,8 +173,8 @@ class ZmqListener:
         socket.set(zmq.LINGER, 1_000)
         return socket
 
-    def _bind(self, turn: int, name: str, curve: int) -> None:
-        path, socket = self._folder / name, self._sockets[turn]
+    def _bind(self, name: str, curve: int) -> None:
+        path, socket = self._folder / name, self._router
         socket.set(zmq.CURVE_SERVER, curve)  # of the next bind: earlier ones keep their options
         socket.set(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES + sockets.SEALED_BYTES * curve)
         socket.bind(endpoint(path))
@@ -188,16 +183,35 @@ class ZmqListener:
     def keep_sockets(self) -> None:
         """Set the times of the socket files to now, so that no cleaner of temporary folders removes
         them; bind those again that were removed. Raises OSError, ConfigError, zmq.ZMQError."""
-        for turn, name, curve in _LOCAL_SOCKETS:
-            try:
-                os.utime(self._folder / name)
-            except FileNotFoundError:
-                files.private_folder(self._folder)
-                self._bind(turn, name, curve)
+        for name, curve in _ZMQ_SOCKETS:
+            if not self._is_kept(name):
+                self._bind(name, curve)
+        for name, kind in _STREAMS:
+            if not self._is_kept(name):
+                self._streams.bind(self._folder / name, kind)
+
+    def _is_kept(self, name: str) -> bool:
+        """Renew the times of a socket's file. Returns False if it was removed."""
+        try:
+            os.utime(self._folder / name)
+        except FileNotFoundError:
+            files.private_folder(self._folder)
+            return False
+        return True
 
     def wait(self, timeout_s: float) -> bool:
-        result = zmq_poll(self._watched, max(0, math.ceil(timeout_s * 1000)))
-        ready = [self._turn[socket] for socket, _ in result]
+        streams, end_s = self._streams, time.monotonic() + timeout_s
+        while True:
+            timeout_ms = 0 if streams.has_messages else max(0, math.ceil(timeout_s * 1000))
+            ready = [self._turn[socket] for socket, _ in zmq_poll(self._watched, timeout_ms)]
+            if _STREAMS_TURN in ready:
+                streams.process_events()
+                ready.remove(_STREAMS_TURN)
+            if streams.has_messages:
+                ready.append(_STREAMS_TURN)
+            timeout_s = end_s - time.monotonic()
+            if ready or timeout_s <= 0.0:  # else a connection, or a part of a message, has come
+                break
         if len(ready) > 1:
             last = self._last
             ready.sort(key=lambda turn: turn <= last)  # those after the last one first
@@ -216,29 +230,30 @@ class ZmqListener:
         # Poll, then read: an exception in each pass without messages would cost more than the rest.
         while self._ready or self.wait(0.0):
             turn = self._last = self._ready.pop(0)
-            if turn < _FIRST_REMOTE:
-                return self._receive(_PEER_KINDS[turn])
-            self._frame = None
+            if turn == _STREAMS_TURN:
+                if (found := self._streams.receive()) is not None:
+                    return *found, LOCAL_WORKER if found[0] else LOCAL
+                continue
+            if turn < _STREAMS_TURN:
+                return self._receive()
             received = self._remote[turn - _FIRST_REMOTE].receive()
             if received is not None:
                 return received
         return None
 
     def origin(self) -> str:
+        if self._last >= _FIRST_REMOTE:
+            return self._remote[self._last - _FIRST_REMOTE].origin()
+        if self._last == _STREAMS_TURN:
+            return self._streams.origin()
         if self._frame is None:
-            return (
-                self._remote[self._last - _FIRST_REMOTE].origin()
-                if self._last >= _FIRST_REMOTE
-                else "this process"
-            )
+            return "this process"
         # For a Unix socket libzmq reports ":UID:GID:PID" of the process at the other end.
         message = str(self._frame.get("Peer-Address")).split(":")
         return f"process {message[-1]} of uid {message[1]}" if len(message) == 4 else "this machine"
 
-    def _receive(
-        self, peer_kind: sockets.PeerKind
-    ) -> tuple[sockets.PeerKind, bytes, bytes, Identity]:
-        socket = self._sockets[peer_kind]
+    def _receive(self) -> tuple[sockets.PeerKind, bytes, bytes, Identity]:
+        socket = self._router
         peer = socket.recv(_NOBLOCK)
         frame = socket.recv(_NOBLOCK, copy=False)  # a frame knows whether it is the last
         self._frame = frame
@@ -246,19 +261,23 @@ class ZmqListener:
         if frame.more:
             socket.recv_multipart()
             body = b""  # not of the protocol: refused by every decoder
-        return peer_kind, peer, body, LOCAL_WORKER if peer_kind else LOCAL
+        return sockets.PeerKind.CLIENT, peer, body, LOCAL
 
     def send(self, peer_kind: sockets.PeerKind, peer: bytes, body: bytes) -> bool:
+        if self._streams.holds(peer_kind, peer):
+            return self._streams.send(peer_kind, peer, body)
         for remote in self._remote:
             if remote.holds(peer):
                 return remote.send(peer, body)
-        return self._senders[peer_kind].send(peer, body)
+        return peer_kind is sockets.PeerKind.CLIENT and self._sender.send(peer, body)
 
     def can_send(self, peer: bytes) -> bool:
+        if self._streams.holds(sockets.PeerKind.CLIENT, peer):
+            return self._streams.can_send(peer)
         for remote in self._remote:
             if remote.holds(peer):
                 return remote.can_send(peer)
-        return self._senders[sockets.PeerKind.CLIENT].can_send(peer)
+        return self._sender.can_send(peer)
 
     def message_bytes(self, peer: bytes) -> int:
         return next(
@@ -279,8 +298,8 @@ class ZmqListener:
             self._clients.revoke_key(key, revocation_notice)
 
     def close(self) -> None:
-        for socket in self._sockets:
-            socket.close()
+        self._streams.close()
+        self._router.close()
         self._context.term()
         for remote in self._remote:
             remote.close()
@@ -327,8 +346,7 @@ class ZmqConnection:
         try:
             self._send(body, _NOBLOCK)
         except zmq.Again as error:
-            text = f"the service has not read {SEND_QUEUE_MESSAGES} messages; it may have ended"
-            raise NoServiceError(text, hint="see `simenv status` and `simenv logs`") from error
+            raise unread_error() from error
 
     def receive(self, timeout_s: float) -> bytes | None:
         results: list[tuple[Any, int]] = zmq_poll(
@@ -425,14 +443,13 @@ class CurveConnection(ZmqConnection):
         super().close()
 
 
-def connect_worker(service: keyfiles.WorkerBootstrap, identity: bytes) -> ZmqConnection:
-    """Connect to the service's endpoint for workers: through the socket on the service's node, else
+def connect_worker(service: keyfiles.WorkerBootstrap, identity: bytes) -> Connection:
+    """Connect to the service's endpoint for workers: through the stream on the service's node, else
     over TCP. Raises NoServiceError if there is no such way."""
-    path = Path(service.sockets) / WORKER_SOCKET
+    path = Path(service.sockets) / WORKER_STREAM
     node = os.uname().nodename
     if node == service.node and path.exists() and files.weakness(path.parent) is None:
-        address = endpoint(path)
-        return ZmqConnection(address, service.server_key, keyfiles.new_pair(), identity)
+        return UnixConnection(path, identity)
     if not service.address:
         raise NoServiceError(
             f"{node} cannot reach the service on {service.node}, which does not listen for others",

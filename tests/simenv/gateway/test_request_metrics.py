@@ -10,8 +10,8 @@ from litestar.params import FromPath
 from prometheus_client import REGISTRY
 
 from simenv.errors import NotFoundError
+from simenv.gateway.app import count_requests
 from simenv.gateway.problems import EXCEPTION_HANDLERS
-from simenv.gateway.request_metrics import count_requests
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*Inferred")  # of Litestar 3
 PATH = "/counted/{name}"

@@ -1,4 +1,4 @@
-"""Doors and connections: one suite over ZeroMQ and its twin in memory."""
+"""Doors and connections: one suite over streams, ZeroMQ and their twin in memory."""
 
 import stat
 import threading
@@ -17,12 +17,13 @@ from simenv.errors import LimitExceededError, NoServiceError, ProtocolError
 from simenv.wire.keyfiles import LOCAL, LOCAL_WORKER, Identity, new_pair
 from simenv.wire.messages.client import MAX_MESSAGE_BYTES
 from simenv.wire.transport.sockets import PeerKind
+from simenv.wire.transport.unix_streams import SEND_QUEUE_MESSAGES, UnixConnection
 from simenv.wire.transport.zmq_transport import (
     CLIENT_SOCKET,
+    CLIENT_STREAM,
     PREVIOUS_CLIENT_SOCKET,
-    SEND_QUEUE_MESSAGES,
     SOCKET_PATH_BYTES,
-    WORKER_SOCKET,
+    WORKER_STREAM,
     Connection,
     Listener,
     ZmqConnection,
@@ -53,15 +54,19 @@ class House:
 
     def __init__(self, kind: str, folder: Path) -> None:
         self.folder = folder
-        self.listener: Listener = ZmqListener(folder, SERVER) if kind == "zmq" else MemoryListener()
+        self._kind = kind
+        is_memory = kind == "memory"
+        self.listener: Listener = MemoryListener() if is_memory else ZmqListener(folder, SERVER)
         self._opened: list[Connection] = []
 
     def connect(self, identity: bytes, door: PeerKind = PeerKind.CLIENT) -> Connection:
         if isinstance(self.listener, MemoryListener):
             connection: Connection = self.listener.connect(door, identity)
+        elif self._kind == "zmq" and door is PeerKind.CLIENT:
+            connection = connected(self.folder / CLIENT_SOCKET, identity)
         else:
-            name = CLIENT_SOCKET if door is PeerKind.CLIENT else WORKER_SOCKET
-            connection = connected(self.folder / name, identity)
+            name = CLIENT_STREAM if door is PeerKind.CLIENT else WORKER_STREAM
+            connection = UnixConnection(self.folder / name, identity)
         self._opened.append(connection)
         return connection
 
@@ -77,7 +82,7 @@ class House:
         self.listener.close()
 
 
-@pytest.fixture(params=["zmq", "memory"])
+@pytest.fixture(params=["stream", "zmq", "memory"])
 def house(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[House]:
     built = House(request.param, tmp_path)
     yield built
@@ -133,6 +138,7 @@ def test_send_to_peer_that_does_not_read_does_not_block(house: House) -> None:
     received = 0
     while client.receive(0.5) is not None:
         received += 1
+        house.listener.wait(0.0)  # which sends more
     assert received == sent.count(True)
 
 
@@ -142,7 +148,11 @@ def test_message_of_maximum_size_is_delivered_and_no_larger_one(house: House) ->
     client.send(b"still here")
     assert house.receive()[2] == b"still here"
     client.send(bytes(MAX_MESSAGE_BYTES))
+    rest = threading.Thread(target=client.receive, args=(PATIENCE_S,))  # sends what waits
+    rest.start()
     assert len(house.receive()[2]) == MAX_MESSAGE_BYTES
+    client.wake()
+    rest.join()
 
 
 def test_wake_from_another_thread_ends_waiting_receive(house: House) -> None:
@@ -217,7 +227,7 @@ def stranger(zmq_house: House) -> Iterator[Callable[[int], zmq.Socket[bytes]]]:
 
 
 def test_listener_sockets_have_mode_0600(zmq_house: House) -> None:
-    for name in (PREVIOUS_CLIENT_SOCKET, CLIENT_SOCKET, WORKER_SOCKET):
+    for name in (PREVIOUS_CLIENT_SOCKET, CLIENT_SOCKET, CLIENT_STREAM, WORKER_STREAM):
         assert stat.S_IMODE((zmq_house.folder / name).stat().st_mode) == 0o600
 
 

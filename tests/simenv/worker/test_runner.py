@@ -6,6 +6,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,9 @@ from simenv.wire import codec
 from simenv.wire.keyfiles import KEYS_FORMAT, WorkerBootstrap, new_pair
 from simenv.wire.messages import client as m
 from simenv.wire.messages.client import EXIT_GPU, STATES, AssignChunk, AssignedTask, AttemptResult
+from simenv.wire.transport.sockets import PeerKind
+from simenv.wire.transport.unix_streams import UnixListener
+from simenv.wire.transport.zmq_transport import WORKER_STREAM
 from simenv.worker import runner as runner_module, session
 from simenv.worker.main import log_of
 from simenv.worker.runner import PlanCache, Runner
@@ -278,8 +282,11 @@ def test_idle_worker_does_deferred_work_once(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(session, "IDLE_S", 0.01)
     monkeypatch.setattr(session, "FOREVER_S", 0.02)
     done: list[str] = []
-    with tempfile.TemporaryDirectory(prefix="simenv-") as folder:
-        Path(folder, "worker.sock").touch()
+    with (
+        tempfile.TemporaryDirectory(prefix="simenv-") as folder,
+        closing(UnixListener()) as streams,
+    ):
+        streams.bind(Path(folder, WORKER_STREAM), PeerKind.WORKER)
         service = WorkerBootstrap(
             KEYS_FORMAT, os.uname().nodename, folder, "token", server_key=new_pair().public, epoch=1
         )
@@ -294,6 +301,7 @@ def test_idle_worker_does_deferred_work_once(monkeypatch: pytest.MonkeyPatch) ->
 
 SCRIPT = """
 import os, sys
+from contextlib import closing
 from pathlib import Path
 from simenv.worker.main import write_to
 write_to(Path(sys.argv[1]))

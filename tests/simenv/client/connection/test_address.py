@@ -21,7 +21,8 @@ from simenv.config import ConnectionFile, OwnerEndpoint
 from simenv.errors import ConfigError, NoServiceError
 from simenv.text import elapsed
 from simenv.wire.keyfiles import KEYS_FORMAT, UserKeyFile, new_pair, write_private
-from simenv.wire.transport.zmq_transport import CLIENT_SOCKET, CurveConnection
+from simenv.wire.transport.unix_streams import UnixConnection
+from simenv.wire.transport.zmq_transport import CLIENT_SOCKET, CLIENT_STREAM, CurveConnection
 
 
 def write(path: Path, **changes: object) -> Path:
@@ -177,6 +178,24 @@ def listening() -> Iterator[Path]:
         service.bind(str(folder / CLIENT_SOCKET))
         service.listen()
         yield folder
+
+
+def test_lost_stream_of_a_service_that_runs_is_opened_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, listening: Path
+) -> None:
+    monkeypatch.setattr(address, "SERVICE", _own_title())  # we are the service
+    with socket.socket(socket.AF_UNIX) as service:
+        service.bind(str(listening / CLIENT_STREAM))
+        service.listen()
+        path = write(tmp_path / "connection.json", sockets=str(listening), pid=os.getpid())
+        where = address.FileAddress(path)
+        with closing(where.open(b"me")) as connection:
+            assert isinstance(connection, UnixConnection)
+            assert not where.moved()
+            assert where.refusal() is None
+            service.accept()[0].close()
+            assert connection.receive(1.0) is None
+            assert where.moved()
 
 
 def far_file(tmp_path: Path, sockets: Path, **changes: object) -> Path:

@@ -11,7 +11,7 @@ from qiskit import qasm2
 import simenv
 from simenv.client.client import Client
 from simenv.client.connection import tracing
-from simenv.wire.transport.zmq_transport import ZmqConnection
+from simenv.wire.transport.unix_streams import UnixConnection
 
 ROOT = Path(simenv.__file__).parent
 MOST = 10
@@ -23,7 +23,7 @@ def test_a_submit_crosses_few_modules(env: Client, monkeypatch: pytest.MonkeyPat
 
     def note(frame: FrameType, event: str, _: object) -> None:
         code = frame.f_code
-        if code is ZmqConnection.send.__code__:
+        if code is UnixConnection.send.__code__:
             sys.setprofile(None)
         if event == "call" and code.co_filename.startswith(f"{ROOT}/"):
             crossed.setdefault(code.co_filename[len(str(ROOT)) :], code.co_name)
@@ -35,5 +35,5 @@ def test_a_submit_crosses_few_modules(env: Client, monkeypatch: pytest.MonkeyPat
         env.submit(text, shots=10).result()
     finally:
         sys.setprofile(None)
-    assert "/wire/transport/zmq_transport.py" in crossed
+    assert "/wire/transport/unix_streams.py" in crossed
     assert len(crossed) <= MOST, sorted(crossed.items())
