@@ -75,18 +75,16 @@ _unpack = functools.lru_cache(MANY_BYTES)(lambda number: struct.Struct(f"<{numbe
 def _many_counts(
     table: list[str], rows: PackedBits, width: int, packed_counts: PackedBits
 ) -> dict[str, int]:
-    if (
-        len(packed_counts) % 4 or len(rows) * 4 != len(packed_counts) * width
-    ):  # the compiled code reads without limits
+    size = len(packed_counts)
+    if size % 4 or len(rows) * 4 != size * width:  # the compiled code reads without limits
         raise ProtocolError(
-            f"a result has {len(packed_counts)} bytes of counts for {len(rows)} bytes of outcomes"
-            f" of {width}"
+            f"a result has {size} bytes of counts for {len(rows)} bytes of outcomes of {width}"
         )
     packer = native.CHOICE.packer
     in_memory = isinstance(rows, bytes) and isinstance(packed_counts, bytes)
     if packer is not None and in_memory and 0 < width <= 2 and sys.byteorder == "little":
-        return packer.counts_dict(table, rows, width, packed_counts, len(packed_counts) // 4)
-    times = _unpack(len(packed_counts) // 4)(packed_counts)
+        return packer.counts_dict(table, rows, width, packed_counts, size // 4)
+    times = _unpack(size // 4)(packed_counts)
     return {table[o]: n for o, n in zip(_outcomes(rows, width), times, strict=True)}
 
 
