@@ -157,7 +157,7 @@ def _unsafe_reason(info: os.stat_result, *, is_leaf: bool) -> str:
     being sticky does not excuse write permission of others."""
     is_link = stat.S_ISLNK(info.st_mode)
     may_be_roots = is_link or not is_leaf
-    if not _is_current_user(info.st_uid) and not (may_be_roots and _is_roots(info.st_uid)):
+    if not is_current_user(info.st_uid) and not (may_be_roots and _is_roots(info.st_uid)):
         return f"belongs to user {info.st_uid}"
     if is_link:
         return ""
@@ -169,8 +169,10 @@ def _unsafe_reason(info: os.stat_result, *, is_leaf: bool) -> str:
     return ""
 
 
-def _is_current_user(uid: int) -> bool:
-    return uid == os.geteuid()
+def is_current_user(uid: int) -> bool:
+    """Return whether this is the number of this user, and of no other: in a user namespace that
+    does not map this user, all others that it does not map have the same number."""
+    return uid == os.geteuid() and uid != _unmapped_uid()
 
 
 def _is_roots(uid: int) -> bool:

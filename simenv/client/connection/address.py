@@ -360,7 +360,7 @@ def _is_own_socket(path: Path, *, must_listen: bool) -> bool:
             probe.connect(str(path))
         except OSError:
             return not must_listen
-        return peer_of(probe)[1] == os.geteuid()
+        return files.is_current_user(peer_of(probe)[1])
 
 
 def _last_log_line(log: Path) -> str:

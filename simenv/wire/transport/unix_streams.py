@@ -10,6 +10,7 @@ the event loop, and the connections are bounded, so that descriptors are left fo
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import os
 import resource
@@ -20,6 +21,7 @@ import time
 from collections import deque
 from pathlib import Path
 
+from simenv import files
 from simenv.errors import LimitExceededError, NoServiceError
 from simenv.wire.messages.client import MAX_MESSAGE_BYTES
 from simenv.wire.transport.sockets import ALL_BYTES, LOCAL_BOUNDS, PeerKind
@@ -35,11 +37,15 @@ LINGER_S = 0.2  # for which `close` waits for the same
 CONNECT_S = 1.0  # for which a client waits while the service accepts no connections
 BACKLOG = 4_096  # the kernel's own limit
 MAX_ACCEPTED = 16  # in one pass
+PAUSE_S = 0.1  # in which no connection is accepted after descriptors or memory ran out
 MAX_READS = 8  # of one peer in one pass
 _LENGTH = struct.Struct("<I")
 _CREDENTIALS = struct.Struct("iII")  # ucred: pid, uid, gid
 _TIMEVAL = struct.Struct("ll")
 _POLLIN, _POLLOUT = select.POLLIN, select.POLLOUT
+# SIGPIPE may have its default action, which ends the process. Not everywhere: imported there too.
+_NOSIGNAL = getattr(stdlib_socket, "MSG_NOSIGNAL", 0)
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 def check_size(body: bytes, limit: int) -> None:
@@ -90,13 +96,23 @@ class MessageStream:
         self.unsent_bytes = 0
         self.partial = bytearray()  # the begin of a message
         self._missing_bytes = 0  # of it
+        # Remains True if the exception of a signal, as KeyboardInterrupt, has left a call halfway:
+        # bytes that the kernel took or gave are not accounted for, and no later one has a meaning.
+        self._is_torn = False
+
+    def _begin(self) -> None:
+        if self._is_torn:
+            raise BrokenStreamError
+        self._is_torn = True
 
     def read(self) -> None:
         """Read into `inbox` until it has a message, all that has arrived is read, or others have to
         be served. Raises BrokenStreamError."""
+        self._begin()
         for _ in range(MAX_READS):
             if not self._read_once() or self.inbox:
                 break
+        self._is_torn = False
 
     def _read_once(self) -> bool:
         """Read once. Returns whether there may be more to read. Raises BrokenStreamError."""
@@ -138,18 +154,23 @@ class MessageStream:
         Raises BrokenStreamError."""
         head, sent = _LENGTH.pack(len(body)), 0
         parts = (head + body,) if len(body) < READ_BYTES else (head, body)
+        self._begin()
         if not self.unsent:
             try:
-                # The first is the faster one.
-                sent = self.socket.send(*parts) if len(parts) == 1 else self.socket.sendmsg(parts)
+                if len(parts) == 1:  # the faster way
+                    sent = self.socket.send(parts[0], _NOSIGNAL)
+                else:
+                    sent = self.socket.sendmsg(parts, (), _NOSIGNAL)
             except BlockingIOError:
                 pass
             except OSError as error:
+                self._is_torn = False  # what has arrived can still be read
                 raise BrokenStreamError from error
         for part in parts:
             if sent < len(part):
                 self._keep(memoryview(part)[sent:])
             sent = max(0, sent - len(part))
+        self._is_torn = False
 
     def _keep(self, part: memoryview) -> None:
         self.unsent.append(part)
@@ -157,19 +178,22 @@ class MessageStream:
 
     def flush(self) -> bool:
         """Send what was not sent yet. Returns whether all of it was. Raises BrokenStreamError."""
+        self._begin()
         while self.unsent:
             try:
-                sent = self.socket.send(self.unsent[0])
+                sent = self.socket.send(self.unsent[0], _NOSIGNAL)
             except BlockingIOError:
-                return False
+                break
             except OSError as error:
+                self._is_torn = False
                 raise BrokenStreamError from error
             self.unsent_bytes -= sent
             if sent == len(self.unsent[0]):
                 self.unsent.popleft()
             else:
                 self.unsent[0] = self.unsent[0][sent:]
-        return True
+        self._is_torn = False
+        return not self.unsent
 
 
 class _Peer(MessageStream):
@@ -194,6 +218,7 @@ class UnixListener:
         self._read_bytes = 0  # that `receive` has not returned yet
         self._unsent_bytes = 0  # of all peers
         self._pid = 0  # of the process that sent the last message
+        self.paused_until_s = 0.0  # monotonic; 0: connections are accepted
 
     def fileno(self) -> int:
         """Return the descriptor that can be read while there is something to do."""
@@ -202,6 +227,11 @@ class UnixListener:
     def bind(self, path: Path, kind: PeerKind) -> None:
         """Listen at a path, also where a socket was removed. Raises OSError."""
         path.unlink(missing_ok=True)
+        for descriptor, (removed, _) in list(self._listening.items()):
+            if removed.getsockname() == str(path):
+                self._accept(removed, kind)  # those who came before it was removed
+                del self._listening[descriptor]
+                removed.close()
         listening = stdlib_socket.socket(stdlib_socket.AF_UNIX)
         try:
             listening.bind(str(path))
@@ -272,16 +302,29 @@ class UnixListener:
         for _ in range(MAX_ACCEPTED):
             try:
                 connected, _ = listening.accept()
-            except OSError:
-                return  # there is none, or it has gone again
+            except OSError as error:  # there is none, or it has gone again
+                if error.errno in _EXHAUSTED:
+                    self._watch_listening(0)  # they would be reported without a pause
+                    self.paused_until_s = time.monotonic() + PAUSE_S
+                return
             pid, uid = peer_of(connected)
-            if uid != os.geteuid() or not self._has_room(kind):
+            if not files.is_current_user(uid) or not self._has_room(kind):
                 connected.close()
                 continue
             peer = _Peer(connected, kind, pid)
             self._peers[peer.descriptor] = peer
             self._unnamed[peer] = None
             self._epoll.register(peer.descriptor, _POLLIN)
+
+    def resume(self) -> None:
+        """Accept connections again, if the pause is over."""
+        if time.monotonic() >= self.paused_until_s:
+            self.paused_until_s = 0.0
+            self._watch_listening(_POLLIN)
+
+    def _watch_listening(self, events: int) -> None:
+        for descriptor in self._listening:
+            self._epoll.modify(descriptor, events)
 
     def _has_room(self, kind: PeerKind) -> bool:
         """Return whether one more connection leaves half the descriptors to all else. Those that
@@ -378,7 +421,7 @@ class UnixConnection:
             connected.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_SNDTIMEO, patience)
             connected.connect(str(path))
             server, uid = peer_of(connected)
-            if uid != os.geteuid() or (pid and server not in (0, pid)):
+            if not files.is_current_user(uid) or (pid and server != pid):
                 raise NoServiceError(f"process {server} of user {uid} listens at {path}: not used")
             self._stream = MessageStream(connected)
             self._stream.send(identity)
@@ -414,9 +457,11 @@ class UnixConnection:
         sent by `receive`."""
         stream, poll = self._stream, select.poll()
         poll.register(stream.descriptor, _POLLOUT)
-        while not stream.flush() and poll.poll(math.ceil(patience_s * 1000)):
-            pass
-        self._watch()
+        try:
+            while not stream.flush() and poll.poll(math.ceil(patience_s * 1000)):
+                pass
+        finally:
+            self._watch()
 
     def _watch(self) -> None:
         """Let `receive` wait for what there is to do."""
@@ -433,6 +478,8 @@ class UnixConnection:
         while True:
             for descriptor, events in self._epoll.poll(max(0.0, timeout_s)):
                 if descriptor == self._woken:
+                    if stream.inbox:
+                        continue  # later: else nothing tells the caller that it has a message
                     os.read(self._woken, 4096)
                     return None
                 try:
@@ -443,6 +490,7 @@ class UnixConnection:
                         stream.read()
                 except BrokenStreamError:
                     self._lose()
+                    self._epoll.unregister(stream.descriptor)
             if stream.inbox:
                 return stream.inbox.popleft()
             timeout_s = end_s - time.monotonic()
@@ -450,10 +498,10 @@ class UnixConnection:
                 return None
 
     def _lose(self) -> None:
+        """Send no more. What had arrived before is still received."""
         self.is_lost = True
         self._stream.unsent.clear()
         self._stream.unsent_bytes = 0
-        self._epoll.unregister(self._stream.descriptor)
 
     def wake(self) -> None:
         with contextlib.suppress(BlockingIOError):  # the pipe is full: `receive` will return

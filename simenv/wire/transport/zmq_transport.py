@@ -31,6 +31,7 @@ from simenv.wire.keyfiles import LOCAL, LOCAL_WORKER, Identity, KeyPair
 from simenv.wire.messages.client import MAX_MESSAGE_BYTES
 from simenv.wire.transport import sockets
 from simenv.wire.transport.unix_streams import (
+    PAUSE_S,
     SEND_QUEUE_MESSAGES,
     UnixConnection,
     UnixListener,
@@ -202,6 +203,9 @@ class ZmqListener:
     def wait(self, timeout_s: float) -> bool:
         streams, end_s = self._streams, time.monotonic() + timeout_s
         while True:
+            if streams.paused_until_s:
+                streams.resume()
+                timeout_s = min(timeout_s, PAUSE_S)
             timeout_ms = 0 if streams.has_messages else max(0, math.ceil(timeout_s * 1000))
             ready = [self._turn[socket] for socket, _ in zmq_poll(self._watched, timeout_ms)]
             if _STREAMS_TURN in ready:

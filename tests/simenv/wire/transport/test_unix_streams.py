@@ -1,18 +1,23 @@
 """Streams on the service's node: framing, bounds, and peers that are not believed."""
 
+import errno
 import os
 import random
 import select
+import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from failing import fails
 
+from simenv import files
 from simenv.errors import NoServiceError
 from simenv.wire.keyfiles import LOCAL, LOCAL_WORKER, new_pair
 from simenv.wire.messages.client import MAX_MESSAGE_BYTES
@@ -175,6 +180,151 @@ def test_another_process_than_the_one_of_the_connection_file_is_not_used(
 ) -> None:
     connect(pid=os.getpid())
     fails(NoServiceError, "not used", connect, pid=os.getppid())
+
+
+def test_process_outside_of_the_namespace_is_not_the_one_of_the_connection_file(
+    connect: Callable[..., UnixConnection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unix_streams, "peer_of", lambda _: (0, os.geteuid()))
+    fails(NoServiceError, "not used", connect, pid=os.getpid())
+
+
+def test_nobody_is_believed_where_this_user_has_the_number_of_all_unmapped_ones(
+    listener: ZmqListener,
+    connect: Callable[..., UnixConnection],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with closing(raw(listener, NAME + b"\x05\0\0\0whole")) as client:
+        monkeypatch.setattr(files, "_unmapped_uid", os.geteuid)
+        assert is_cut_off(listener, client)
+    fails(NoServiceError, "not used", connect)
+
+
+class Hooked:
+    """A socket one of whose methods runs differently."""
+
+    def __init__(self, real: socket.socket, name: str, method: Callable[..., object]) -> None:
+        self._real = real
+        setattr(self, name, method)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+
+@pytest.mark.parametrize("method", ["recv", "send", "sendmsg"])
+def test_stream_whose_call_was_interrupted_is_not_used_further(
+    method: str, listener: ZmqListener, connect: Callable[..., UnixConnection]
+) -> None:
+    client = connect()
+    client.send(b"hello")
+    assert received(listener)[2] == b"hello"
+    assert listener.send(PeerKind.CLIENT, b"ana", b"answer")
+    real = client._stream.socket
+
+    def interrupted(*arguments: Any) -> None:
+        getattr(real, method)(*arguments)
+        raise KeyboardInterrupt  # the kernel gave or took bytes, and nobody knows how many
+
+    client._stream.socket = Hooked(real, method, interrupted)  # type: ignore[assignment]
+
+    def used() -> None:
+        client.send(bytes(4 * unix_streams.BUFFER_BYTES if method == "sendmsg" else 4))
+        client.receive(PATIENCE_S)
+
+    with pytest.raises(KeyboardInterrupt):
+        used()
+    client._stream.socket = real
+    client.send(b"next")
+    assert client.is_lost
+    assert client.receive(0.0) is None
+    client.close()
+    left = []
+    while listener._streams._peers or listener._streams.has_messages:
+        listener.wait(0.01)
+        if (found := listener.receive()) is not None:
+            left.append(found[2])
+    assert left == ([] if method == "sendmsg" else [bytes(4)])
+
+
+def test_message_that_came_before_a_wake_is_not_forgotten(
+    listener: ZmqListener, connect: Callable[..., UnixConnection]
+) -> None:
+    client = connect()
+    client.send(b"hello")
+    received(listener)
+    assert listener.send(PeerKind.CLIENT, b"ana", b"answer")
+    assert select.select([client], [], [], PATIENCE_S)[0]
+    client.wake()
+    entries = []
+    while select.select([client], [], [], 0.0)[0]:  # as an event loop does
+        while (body := client.receive(0.0)) is not None:
+            entries.append(body)
+    assert entries == [b"answer"]
+
+
+def test_answer_that_had_arrived_outlives_a_message_nobody_reads(
+    listener: ZmqListener, connect: Callable[..., UnixConnection]
+) -> None:
+    client = connect()
+    client.send(b"hello")
+    received(listener)
+    assert listener.send(PeerKind.CLIENT, b"ana", b"answer")
+    listener._streams.close()
+    listener._streams = unix_streams.UnixListener()
+    client.send(b"nobody reads this")
+    assert client.is_lost
+    assert client.receive(PATIENCE_S) == b"answer"
+    assert client.receive(0.01) is None
+
+
+def test_sending_to_a_closed_stream_raises_no_signal(
+    listener: ZmqListener, connect: Callable[..., UnixConnection]
+) -> None:
+    clients = connect(), connect(b"ben")
+    listener._streams.close()
+    listener._streams = unix_streams.UnixListener()
+    child = os.fork()
+    if not child:
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        clients[0].send(b"nobody reads this")
+        clients[1].send(bytes(unix_streams.READ_BYTES))
+        os._exit(not all(client.is_lost for client in clients))
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_lack_of_descriptors_is_waited_out(
+    listener: ZmqListener, connect: Callable[..., UnixConnection]
+) -> None:
+    streams, calls = listener._streams, 0
+    real = dict(streams._listening)
+
+    def refused() -> None:
+        nonlocal calls
+        calls += 1
+        raise OSError(errno.EMFILE, "no descriptor is left")
+
+    for descriptor, (listening, kind) in real.items():
+        streams._listening[descriptor] = Hooked(listening, "accept", refused), kind  # type: ignore[assignment]
+    connect().send(b"hello")
+    began_s = time.monotonic()
+    while time.monotonic() - began_s < 3 * unix_streams.PAUSE_S:
+        assert not listener.wait(0.01)
+    assert 1 < calls < 6
+    streams._listening.update(real)
+    assert received(listener)[2] == b"hello"
+
+
+def test_socket_that_was_removed_is_bound_again_and_holds_no_descriptor(
+    listener: ZmqListener, connect: Callable[..., UnixConnection]
+) -> None:
+    early = connect()
+    path_of(listener).unlink()
+    listener.keep_sockets()
+    assert len(listener._streams._listening) == 2
+    early.send(b"early")
+    assert received(listener)[2] == b"early"
+    connect(b"ben").send(b"late")
+    assert received(listener)[2] == b"late"
 
 
 def test_end_of_service_is_noticed_and_blocks_nobody(
