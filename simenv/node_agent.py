@@ -150,7 +150,7 @@ class NodeAgent:
         accepted = self._join()
         if accepted is None:
             return 1
-        with suppress(SimenvError, zmq.ZMQError):  # its path may be too long for a socket
+        with suppress(SimenvError, zmq.ZMQError, OSError):  # its path may be too long for a socket
             self._relay = HeartbeatRelay(self._folder, self._token.epoch)
         self._write_bootstrap(accepted)
         self._lease_s = accepted.lease_s
