@@ -50,6 +50,7 @@ from simenv.calibration.accept import (
 from simenv.calibration.data import CountsData, read
 from simenv.calibration.fit.calibrate import FitRefusedError, FittedDevice, calibrate
 from simenv.calibration.fit.observations import DeviceCompiler
+from simenv.calibration.layouts import with_layouts
 from simenv.calibration.score import (
     CEILING,
     EXACT_QUBITS,
@@ -145,9 +146,10 @@ def _section(options: Namespace, name: str, split: dict[str, Any]) -> page.Secti
     if options.train_only:
         data = data.part(test=False)
     snapshot = library.load(data.device)
+    data, found = _with_layouts(data, snapshot)
     title = f"{Path(name).stem} ({snapshot.name})"
     print(f"\n{title}: {len(data.records)} runs")
-    notes: list[str] = []
+    notes: list[str] = [found] if found else []
     compiler = DeviceCompiler(snapshot)
     recipes: dict[str, Any] = {
         AER: {"recipe": "aer", "idle": False},
@@ -202,8 +204,10 @@ def _new_splits(report: Report, data: CountsData, seeds: Sequence[int]) -> None:
     for seed in seeds:
         chosen = np.random.default_rng(seed).permutation(bodies)[: len(bodies) // 2].tolist()
         records = [msgspec.structs.replace(r, is_test=r.body in chosen) for r in data.records]
-        split = msgspec.structs.replace(data, records=tuple(records))
-        notes: list[str] = []
+        split, found = _with_layouts(
+            msgspec.structs.replace(data, records=tuple(records)), snapshot
+        )
+        notes: list[str] = [found] if found else []
         fitted = _fitted(split, snapshot, notes, narrow=len(bodies) < 2 * LEAST_BODIES)
         model: Predictor = Predictor(snapshot)
         models = {SNAPSHOT: model, FITTED: model}
@@ -235,6 +239,16 @@ def _new_splits(report: Report, data: CountsData, seeds: Sequence[int]) -> None:
             else:
                 splits = f"splits {' '.join(map(str, seeds))}"
                 report.at_least(key, middle, f"{data.device}, {splits}: {label}")
+
+
+def _with_layouts(data: CountsData, snapshot: CalibrationSnapshot) -> tuple[CountsData, str]:
+    """Data with inferred layouts, and a sentence about them; "": none. All models, those of Aer's
+    recipe too, are scored with the same circuits on these qubits."""
+    result = with_layouts(data, snapshot)
+    pairs = zip(data.records, result.records, strict=True)
+    found = {new.layout for old, new in pairs if new.layout != old.layout}
+    text = ", ".join(map(str, sorted(found)))
+    return result, f"Layout inferred from the training part: {text}." if found else ""
 
 
 def _zz_model(strength: float) -> str:
