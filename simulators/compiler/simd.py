@@ -139,15 +139,16 @@ def load(_context: Any, array: Any, _index: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def store(_context: Any, array: Any, _index: Any, _value: Any) -> Any:
-    """array[index : index + 8] = value."""
+def store(_context: Any, array: Any, _index: Any, value: Any) -> Any:
+    """array[index : index + 8] = value: float64, or uint64 of words in lanes."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pointer = _address(context, builder, signature.args[0], args[0], args[1], _VECTOR)
+        vector = args[2].type
+        pointer = _address(context, builder, signature.args[0], args[0], args[1], vector)
         builder.store(args[2], pointer, align=8)
         return context.get_dummy_value()
 
-    return types.void(array, types.uint64, VECTOR), codegen
+    return types.void(array, types.uint64, CHOICE if value == CHOICE else VECTOR), codegen
 
 
 def splat_words(builder: Any, word: Any) -> Any:
@@ -165,18 +166,6 @@ def words_from(_context: Any, _first: Any, _step: Any) -> Any:
         return builder.add(_splat(builder, args[0], _WORDS), steps)
 
     return CHOICE(types.uint64, types.uint64), codegen
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def store_words(_context: Any, array: Any, _index: Any, _value: Any) -> Any:
-    """array[index : index + 8] of uint64 = words in lanes."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pointer = _address(context, builder, signature.args[0], args[0], args[1], _WORDS)
-        builder.store(args[2], pointer, align=8)
-        return context.get_dummy_value()
-
-    return types.void(array, types.uint64, CHOICE), codegen
 
 
 _HALF = ir.VectorType(_F64, LANES // 2)

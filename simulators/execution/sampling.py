@@ -122,10 +122,10 @@ def eight_begun(counter, key0, key1):  # type: ignore[no-untyped-def]
 @inline_function
 def store_eight(words, x0, x1, x2, x3):  # type: ignore[no-untyped-def]
     """words[8 * w + k] = word w of block k."""
-    simd.store_words(words, np.uint64(0), x0)
-    simd.store_words(words, np.uint64(8), x1)
-    simd.store_words(words, np.uint64(16), x2)
-    simd.store_words(words, np.uint64(24), x3)
+    simd.store(words, np.uint64(0), x0)
+    simd.store(words, np.uint64(8), x1)
+    simd.store(words, np.uint64(16), x2)
+    simd.store(words, np.uint64(24), x3)
 
 
 @inline_function
