@@ -245,7 +245,7 @@ def build_chunk(
     total_us = head.cost_us
     memory = head.route.memory_bytes
     is_single = exclusive or (pool.spec.pace and bool(pool.spec.drift))
-    if head.cost_us < ALONE_US and not (head.incident or is_single):
+    if queue.count and head.cost_us < ALONE_US and not (head.incident or is_single):
         share = -(-(len(queue) + 1) // sharers)
         # While workers are idle, all small tasks in flight wait for the service: they count too.
         # That long ones of the pool count with them costs few that come alone at most CHUNK_US.

@@ -35,7 +35,11 @@ def assign(state: scheduler_state.SchedulerState, now_ns: int) -> list[AssignTas
     """Assign all tasks that can be assigned now; the returned tasks are already marked as sent."""
     assignments: list[AssignTasks] = []
     state.paced.now_ns = now_ns
-    candidates.begin_pass(state, now_ns)
+    if state.candidates:
+        candidates.begin_pass(state, now_ns)
+    is_plain = not (state.dedicated or state.gangs or state.deferred_gangs)
+    if is_plain and not any(pool.queue.count for pool in state.pools.values()):
+        return assignments
     if state.quotas.caps_slots or state.quotas.changed or state.quotas.removed:
         state.quotas.changed = False
         scheduler_state.refresh_held_back(state)

@@ -1,6 +1,7 @@
 """Sockets of the service's node: the service proves its key, at every reconnect too."""
 
 import os
+import random
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -262,3 +263,33 @@ def test_recorded_connection_cannot_be_read_or_replayed(folder: Path) -> None:
             with suppress(OSError):
                 again.sendall(recorded)
             assert not listener.wait(0.5)
+
+
+def test_each_message_of_zeromq_and_of_streams_is_waited_for_and_read(tmp_path: Path) -> None:
+    """The listener waits for descriptors alone while its sockets of ZeroMQ are unused."""
+    chance = random.Random(34)
+    with ExitStack() as stack:
+        listener = stack.enter_context(closing(zmq_transport.ZmqListener(tmp_path, SERVER)))
+        peers: dict[bytes, zmq_transport.Connection] = {
+            b"far": connect(tmp_path / zmq_transport.CLIENT_SOCKET, b"far"),
+            b"near": UnixConnection(tmp_path / zmq_transport.CLIENT_STREAM, b"near"),
+        }
+        for peer in peers.values():
+            stack.enter_context(closing(peer))
+        for number in range(400):
+            sent = {name: f"{number}".encode() for name in chance.sample(sorted(peers), 2)}
+            for name in chance.choice([[], [b"near"], [b"far"]]):  # only one of them
+                sent = {name: sent[name]}
+            for name, body in sent.items():
+                peers[name].send(body)
+            read: dict[bytes, bytes] = {}
+            while len(read) < len(sent):
+                assert listener.wait(PATIENCE_S) or listener.wait(PATIENCE_S)
+                while (found := listener.receive()) is not None:
+                    read[found[1]] = found[2]
+                    if chance.random() < 0.5:  # where the next message may come meanwhile
+                        assert listener.send(PeerKind.CLIENT, found[1], found[2])
+                        assert peers[found[1]].receive(PATIENCE_S) == found[2]
+            assert read == sent
+            if chance.random() < 0.2:
+                assert not listener.wait(0.0)
