@@ -25,6 +25,7 @@ from simenv.wire import codec
 from simenv.wire.keyfiles import WorkerBootstrap
 from simenv.wire.messages import client as m, queries
 from simenv.wire.transport import zmq_transport
+from simenv.wire.transport.unix_streams import UnixConnection
 from simenv.worker.hardware import HardwareSession
 from simenv.worker.ranks import Leader
 from simenv.worker.runner import ENDED_EARLY, FAILED, PREEMPTED, Runner
@@ -307,6 +308,8 @@ class Session:
             body = self._work.receive(min(left_s, self._runner.expire_states() + EXPIRY_S))
             if body is not None or self._ending:
                 return body
+            if isinstance(self._work, UnixConnection) and self._work.is_lost:
+                exit_process(m.EXIT_LEASE, "the service has closed the connection")
         return None
 
     def _run(self, chunk: m.AssignChunk, arrived_ns: int) -> None:

@@ -491,6 +491,7 @@ class UnixConnection:
                 except BrokenStreamError:
                     self._lose()
                     self._epoll.unregister(stream.descriptor)
+                    end_s = 0.0  # returns, once, to say so
             if stream.inbox:
                 return stream.inbox.popleft()
             timeout_s = end_s - time.monotonic()

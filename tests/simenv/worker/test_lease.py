@@ -88,6 +88,23 @@ def test_renewed_lease_keeps_worker(doors: ZmqListener, worker: subprocess.Popen
     assert worker.wait(WAIT_S) == 0
 
 
+def test_worker_ends_when_the_connection_for_tasks_alone_is_lost(
+    doors: ZmqListener, worker: subprocess.Popen[bytes]
+) -> None:
+    peer, _ = hear(doors, Join)
+    control, _ = hear(doors, Heartbeat)
+    doors._streams._close(doors._streams._by_name[PeerKind.WORKER][peer])
+    deadline = time.monotonic() + WAIT_S
+    while worker.poll() is None:
+        assert time.monotonic() < deadline, "it goes on without work"
+        doors.wait(0.2)
+        while doors.receive() is not None:  # its lease does not end
+            doors.send(PeerKind.WORKER, control, codec.encode(LeaseRenewed(EPOCH)))
+    assert worker.wait() == EXIT_LEASE
+    assert worker.stderr is not None
+    assert b"has closed the connection" in worker.stderr.read()
+
+
 class Held:
     """A connection during whose first wait no other thread ran, for longer than the lease."""
 
