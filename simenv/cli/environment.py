@@ -523,7 +523,10 @@ def _reused_settings(settings: Mapping[str, object]) -> str:
 
 
 def _setting_text(value: object) -> str:
-    """Return a setting as text; of a table, the keys that differ from the defaults."""
+    """Return a setting as text; of a table, the keys that differ from the defaults; of tables by
+    name, the names."""
+    if isinstance(value, dict):
+        return " ".join(value)
     if not isinstance(value, msgspec.Struct):
         return str(value)
     usual = msgspec.structs.asdict(type(value)())
