@@ -77,7 +77,8 @@ def _table(raw: object, subject: str) -> dict[str, object]:
     if isinstance(raw, msgspec.Struct):
         return msgspec.structs.asdict(raw)
     if not isinstance(raw, Mapping):
-        raise ConfigError(f"{subject} = {str(raw)[:80]!r} is not a table", hint=f"[{subject.split(': ')[-1]}]")
+        hint = f"[{subject.split(': ')[-1]}]"
+        raise ConfigError(f"{subject} = {str(raw)[:80]!r} is not a table", hint=hint)
     return dict(raw)
 
 
