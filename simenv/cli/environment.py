@@ -413,10 +413,20 @@ def _print_reused(
     )
     if reused:
         terminal.line(f"reused   {reused}, from the last start")
+    sizes = {pool.name: (pool.min, pool.max) for pool in now["pools"] if not pool.auto_workers}
+    for pool in info.pools:
+        size, configured = (pool.least, pool.most), sizes.get(pool.name)
+        if configured not in (None, size):
+            text = f"{pool.name} {_range(*size)} workers by simenv scale; configured: {_range(*configured)}"
+            terminal.line(f"scaled   {text}")
     if info.resumed:
         terminal.line(f"journal  {info.resumed}")
     if info.queued:
         terminal.line(f"continued {terminal.counted(info.queued, 'task')}")
+
+
+def _range(least: int, most: int) -> str:
+    return str(least) if least == most else f"{least} to {most}"
 
 
 def _stand_by(common: app.Settings, settings: Mapping[str, object]) -> None:

@@ -84,6 +84,11 @@ def test_submit_after_crash_fails_and_up_resume_restores_start_options(
         status = json.loads(capsys.readouterr().out)
         assert [pool["target"] for pool in status["pools"]] == [2]
         assert (status["durability"], status["slots"]) == ("process", 1)
+        for words in (["scale", "main", "1"], ["down"], ["up", "--workers", "2"]):
+            capsys.readouterr()
+            assert run(words) == 0
+        scaled = "scaled   main 1 workers by simenv scale; configured: 2"
+        assert scaled in capsys.readouterr().out.splitlines()
     finally:
         assert run(["down", "--now"]) == 0
 
