@@ -417,8 +417,8 @@ def _print_reused(
     for pool in info.pools:
         size, configured = (pool.least, pool.most), sizes.get(pool.name)
         if configured not in (None, size):
-            text = f"{pool.name} {_range(*size)} workers by simenv scale; configured: {_range(*configured)}"
-            terminal.line(f"scaled   {text}")
+            text = f"{pool.name} {_range(*size)} workers by simenv scale"
+            terminal.line(f"scaled   {text}; configured: {_range(*configured)}")
     if info.resumed:
         terminal.line(f"journal  {info.resumed}")
     if info.queued:
