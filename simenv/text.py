@@ -19,6 +19,11 @@ def elapsed(seconds: float) -> str:
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
 
 
+def run_time(seconds: float) -> str:
+    """Format a time in seconds from one second on, below it in milliseconds."""
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
+
+
 def duration(seconds: float) -> str:
     """Format a time in seconds below two minutes, in minutes below two hours, else in hours."""
     if seconds < 120:

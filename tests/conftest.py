@@ -165,6 +165,8 @@ def no_leaks() -> Iterator[None]:
     _, alive = psutil.wait_procs(list(children), timeout=LEAK_PATIENCE_S)
     assert not alive, f"processes are left: {[p.cmdline() for p in alive]}"
     for thread in set(threading.enumerate()) - threads:
+        if thread.name == "simenv-qiskit":  # it has imported Qiskit, and stays on purpose
+            continue
         thread.join(LEAK_PATIENCE_S)
         assert not thread.is_alive(), f"thread {thread.name} is left"
     assert _ours() == folders, "socket or home folders are left"

@@ -413,10 +413,20 @@ def _print_reused(
     )
     if reused:
         terminal.line(f"reused   {reused}, from the last start")
+    sizes = {pool.name: (pool.min, pool.max) for pool in now["pools"] if not pool.auto_workers}
+    for pool in info.pools:
+        size, configured = (pool.least, pool.most), sizes.get(pool.name)
+        if configured not in (None, size):
+            text = f"{pool.name} {_range(*size)} workers by simenv scale"
+            terminal.line(f"scaled   {text}; configured: {_range(*configured)}")
     if info.resumed:
         terminal.line(f"journal  {info.resumed}")
     if info.queued:
         terminal.line(f"continued {terminal.counted(info.queued, 'task')}")
+
+
+def _range(least: int, most: int) -> str:
+    return str(least) if least == most else f"{least} to {most}"
 
 
 def _stand_by(common: app.Settings, settings: Mapping[str, object]) -> None:
@@ -523,7 +533,10 @@ def _reused_settings(settings: Mapping[str, object]) -> str:
 
 
 def _setting_text(value: object) -> str:
-    """Return a setting as text; of a table, the keys that differ from the defaults."""
+    """Return a setting as text; of a table, the keys that differ from the defaults; of tables by
+    name, the names."""
+    if isinstance(value, dict):
+        return " ".join(value)
     if not isinstance(value, msgspec.Struct):
         return str(value)
     usual = msgspec.structs.asdict(type(value)())

@@ -17,6 +17,7 @@ from statistics import median
 import msgspec
 
 from simenv.model import TaskState
+from simenv.text import run_time
 from simenv.wire.messages.queries import LogRow
 
 ENGINE, PLAN, DECODE, ENCODE = "engine", "plan", "decode", "encode"
@@ -247,7 +248,7 @@ def findings(profile: RunProfile) -> list[PerfFinding]:
     if not profile.tasks:
         return []
     largest = profile.largest
-    part = f"{_percent(largest.share)} of {_seconds(profile.wall_s)} ({MEANING[largest.name]})"
+    part = f"{_percent(largest.share)} of {run_time(profile.wall_s)} ({MEANING[largest.name]})"
     text = f"the largest stage is {largest.name}: {part}"
     first = PerfFinding("largest", largest.share, text)
     others = [*_of_submissions(profile), *_of_workers(profile), *_of_application(profile)]
@@ -284,7 +285,7 @@ def _of_workers(p: RunProfile) -> Iterator[PerfFinding]:
     queued = queued_s / sum(stage.task_s for stage in p.stages)
     full = bool(p.workers) and p.busy >= SATURATED * p.workers
     if starting >= ONCE:
-        text = f"tasks waited {_seconds(p.starting_s)} ({_percent(starting)}) for workers to start"
+        text = f"tasks waited {run_time(p.starting_s)} ({_percent(starting)}) for workers to start"
         way = "start the environment before the application: simenv up, and pools with min > 0"
         yield PerfFinding("start", starting, text, way)
     elif queued >= MOSTLY and (p.share(QUEUE) - starting >= WORTH or full):
@@ -314,17 +315,17 @@ def _of_application(p: RunProfile) -> Iterator[PerfFinding]:
     if application >= WORTH:
         text = (
             f"{_percent(application)} of the time no task was in the environment: the application"
-            f" computed, encoded circuits (in all {_seconds(p.packed_s)}), or read results"
+            f" computed, encoded circuits (in all {run_time(p.packed_s)}), or read results"
         )
         way = "submit the next step before you read the last one"
         yield PerfFinding("application", application, text, way)
     if packing >= WORTH:
-        text = f"encoding circuits took {_seconds(p.packed_s)} ({_percent(packing)})"
+        text = f"encoding circuits took {run_time(p.packed_s)} ({_percent(packing)})"
         way = "bind the angles of one circuit instead of building many: "
         yield PerfFinding("packing", packing, text, f"{way}submit_many((circuit, angles))")
     step_s = p.wall_s / p.steps
     if p.late_s >= max(LATE_S, WORTH * step_s):
-        late = _seconds(p.late_s)
+        late = run_time(p.late_s)
         text = f"results were read late: {late} after they were ready, on average"
         way = "read them in the order of their end: simenv.as_completed(tasks)"
         yield PerfFinding("late", min(1.0, p.late_s / step_s), text, way)
@@ -332,7 +333,3 @@ def _of_application(p: RunProfile) -> Iterator[PerfFinding]:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
-
-
-def _seconds(time_s: float) -> str:
-    return f"{time_s:.1f} s" if time_s >= 1 else f"{1000 * time_s:.3g} ms"

@@ -24,7 +24,7 @@ from simenv.client.submission.devices import SubmitDevices
 from simenv.client.submission.options import BatchOptions, SubmitOptions, with_options_of
 from simenv.client.submission.prepare import prepare_many, prepare_one, prepare_question
 from simenv.client.submission.send import FRESH, InflightWindow, post, renewable, send
-from simenv.client.tasks.task import Task, TaskExecutor, deadline_of, number_of, row_of
+from simenv.client.tasks.task import Task, TaskExecutor, deadline_of, number_of, numbers_of, row_of
 from simenv.errors import NotFoundError, OptionError, SimenvError
 from simenv.model import TaskInfo
 from simenv.model.task_rules import checked_integer
@@ -157,14 +157,14 @@ class Client(Environment):
             raise handle.error() or NotFoundError(f"no task {task} here")
         return Task(self._session.handle_for(number, Submission(infos[0].name)), row_of(task))
 
-    def tasks(self, tasks: Iterable[Task | str | int]) -> list[TaskInfo]:
-        """Return the service's information on these tasks; unknown tasks are left out."""
-        return self._session.task_infos([number_of(task) for task in tasks])
+    def tasks(self, tasks: Task | str | int | Iterable[Task | str | int]) -> list[TaskInfo]:
+        """Return the service's information on one task or several; unknown tasks are left out."""
+        return self._session.task_infos(numbers_of(tasks))
 
-    def cancel(self, tasks: Iterable[Task | str | int]) -> list[str]:
-        """Cancel tasks; return for each "cancelled", "cancelling" (a running task was asked to
-        stop), "final" (it had ended before) or "unknown"."""
-        return self._session.cancel([number_of(task) for task in tasks])
+    def cancel(self, tasks: Task | str | int | Iterable[Task | str | int]) -> list[str]:
+        """Cancel one task or several; return for each "cancelled", "cancelling" (a running task was
+        asked to stop), "final" (it had ended before) or "unknown"."""
+        return self._session.cancel(numbers_of(tasks))
 
     def queue(self, done: bool = False, limit: int = 100) -> tuple[int, list[TaskInfo]]:
         """Return the length of the queue and its first `limit` tasks: running, then waiting in

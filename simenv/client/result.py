@@ -25,6 +25,7 @@ from simenv.client.result_data import DecodedResult, Provenance, ProvenanceSourc
 from simenv.errors import NotFoundError, OptionError, StoreError
 from simenv.model import DeviceRecord, ResultData, task_name
 from simenv.model.task import AmplitudeResultData
+from simenv.text import run_time
 
 if TYPE_CHECKING:
     import numpy as np
@@ -371,7 +372,7 @@ class Result(msgspec.Struct, eq=False, gc=False):
         return (
             f"<Result {self.task} | {self.num_qubits} qubits, "
             f"{f'{self.shots} shots' if self.shots else 'exact'} | {self.engine}, "
-            f"{1e3 * self.timing.run_s:.3g} ms on {self.worker}"
+            f"{run_time(self.timing.run_s)} on {self.worker}"
             f"{' | warning: ' + '; '.join(self.warnings) if self.warnings else ''}>"
         )
 

@@ -37,6 +37,7 @@ from simenv.client.circuits import to_qiskit
 from simenv.errors import OptionError
 from simenv.files import replacing
 from simenv.model import TaskState, decode_program
+from simenv.text import run_time
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -70,7 +71,7 @@ def result_html(result: ResultLike) -> str:
         ("qubits", str(result.num_qubits)),
         ("sampled", shots),
         ("seed", str(result.seed)),
-        ("engine", f"{result.engine}, {1e3 * result.timing.run_s:.3g} ms on {result.worker}"),
+        ("engine", f"{result.engine}, {run_time(result.timing.run_s)} on {result.worker}"),
     ]
     if result.device is not None or result.snapshot is not None:
         facts.append(("device", result.device or f"noise model {result.snapshot}"))

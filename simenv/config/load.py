@@ -13,7 +13,7 @@ import shlex
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import msgspec
 
@@ -77,7 +77,8 @@ def _table(raw: object, subject: str) -> dict[str, object]:
     if isinstance(raw, msgspec.Struct):
         return msgspec.structs.asdict(raw)
     if not isinstance(raw, Mapping):
-        raise ConfigError(f"{subject} = {str(raw)[:80]!r} is not a table", hint=f"[{subject}]")
+        hint = f"[{subject.split(': ')[-1]}]"
+        raise ConfigError(f"{subject} = {str(raw)[:80]!r} is not a table", hint=hint)
     return dict(raw)
 
 
@@ -163,12 +164,34 @@ def convert(values: Mapping[str, object], source: str = "options") -> Config:
     for key in values:
         if key not in fields:
             raise ConfigError(f"{source}: unknown key {key!r}", hint=nearest(key, fields))
+    plain = _plain(values, source)
     try:
-        config = msgspec.convert(_plain(values, source), Config)
+        config = msgspec.convert(plain, Config)
     except msgspec.ValidationError as error:
+        _check_entry(plain, Config, source)
         raise ConfigError(f"{source}: {error}") from error
     check(config, source)
     return config
+
+
+def _check_entry(value: Any, kind: Any, source: str, key: str = "") -> None:
+    """Raise ConfigError for the first entry that is unknown or of another type, by its whole key:
+    msgspec does not name the key of a table inside another one."""
+    if not isinstance(value, Mapping):
+        kinds = {}
+    elif isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        kinds = {field.name: field.type for field in msgspec.structs.fields(kind)}
+        if unknown := [name for name in value if name not in kinds]:
+            hint = nearest(unknown[0], kinds)
+            raise ConfigError(f"{source}: unknown key '{key}{unknown[0]}'", hint=hint)
+    else:
+        kinds = dict.fromkeys(value, get_args(kind)[1]) if get_origin(kind) is dict else {}
+    for name, each in value.items() if kinds else ():
+        _check_entry(each, kinds[name], source, f"{key}{name}.")
+    try:
+        msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{source}: {key[:-1]}: {error}") from error
 
 
 def _plain(values: Mapping[str, object], source: str) -> dict[str, Any]:
@@ -179,6 +202,8 @@ def _plain(values: Mapping[str, object], source: str) -> dict[str, Any]:
         if isinstance(plain.get(key), str):
             plain[key] = size(plain[key], f"{source}: {key}")
     pools = plain.get("pools")
+    if isinstance(pools, Mapping):
+        raise ConfigError(f"{source}: pools is one table", hint="[[pools]] begins each pool")
     if isinstance(pools, list | tuple):
         plain["pools"] = [
             pool_of(pool, f"{source}: pools[{number}]") if isinstance(pool, Mapping) else pool

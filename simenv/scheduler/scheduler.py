@@ -227,7 +227,7 @@ class Scheduler:
     def wall_clock_tick(self, wall_ns: int, now_ns: int) -> list[Action]:
         """Handle the passage of wall-clock time: expire reservations, complete drains of devices,
         begin and end maintenance."""
-        actions = reservations.expire(self.state, wall_ns)
+        actions = reservations.expire(self.state, wall_ns, now_ns)
         actions += devices.complete_drains(self.state, wall_ns)
         return actions + calendar.advance(self.state, wall_ns, now_ns)
 

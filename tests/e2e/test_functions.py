@@ -172,9 +172,10 @@ def test_worker_that_leaks_is_ended_and_its_task_fails_as_poison() -> None:
         assert env.call(abs, -7).result(PATIENCE_S) == 7
 
 
-def test_function_that_kills_each_worker_fails_as_poison(env: Client) -> None:
+@pytest.mark.parametrize("code", [3, 4])
+def test_function_that_kills_each_worker_fails_as_poison(env: Client, code: int) -> None:
     with pytest.raises(TaskFailedError) as failed:
-        env.call(os._exit, 9).result(PATIENCE_S)
+        env.call(os._exit, code).result(PATIENCE_S)
     assert failed.value.reason == "poison"
     assert env.call(pow, 2, 5).result(PATIENCE_S) == 32
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from simenv.text import short_repr
+from simenv.text import run_time, short_repr
 
 
 def aliased(depth: int) -> list[Any]:
@@ -29,3 +29,9 @@ def aliased(depth: int) -> list[Any]:
 )  # fmt: skip
 def test_representation_is_short_and_never_walks_into_values(value: object, expected: str) -> None:
     assert short_repr(value) == expected
+
+
+def test_run_times_from_one_second_on_are_in_seconds() -> None:
+    assert [run_time(each) for each in (0.000211, 0.9, 3.82, 8_230.4)] == [
+        "0.211 ms", "900 ms", "3.8 s", "8230.4 s",
+    ]  # fmt: skip

@@ -56,12 +56,18 @@ _ACCOUNTS: tuple[Column[AccountRow], ...] = (
     Column("ACCOUNT", lambda row: row.account),
     Column("PARENT", lambda row: row.parent or SITE),
     Column("SHARE", lambda row: f"{row.share:g}", right=True),
-    Column("BUDGET_H", lambda row: f"{row.budget_slot_h:g}" if row.budget_slot_h else "none"),
+    Column("BUDGET_H", lambda row: _budget_text(row)),
     Column("USERS", lambda row: ",".join(row.users) or "-"),
     Column("COORDINATORS", lambda row: ",".join(row.coordinators) or "-", optional=1),
     Column("QOS", lambda row: ",".join(row.qos) or "all", optional=2),
     Column("LIMITS", lambda row: _limits_text(row.limits), optional=3),
 )
+
+
+def _budget_text(row: AccountRow) -> str:
+    """`cut`: tasks end when it is spent."""
+    return f"{row.budget_slot_h:g}{' cut' * row.cut}" if row.budget_slot_h else "none"
+
 
 accounts = typer.Typer(help="Show and change accounts.")
 

@@ -17,6 +17,7 @@ from simenv import errors
 from simenv.cli import app, terminal
 from simenv.client.tasks.progress import LOG
 from simenv.model import Observable
+from simenv.text import run_time
 
 if TYPE_CHECKING:
     from simenv.client.client import Client
@@ -95,7 +96,7 @@ def summary(results: list[Result]) -> str:
         terminal.counted(first.num_qubits, "qubit"),
         terminal.counted(first.shots, "shot") if first.shots else "exact",
         f"seed {first.seed}",
-        f"{1e3 * first.timing.run_s:.3g} ms" + (f" on {first.worker}" if first.worker else ""),
+        run_time(first.timing.run_s) + (f" on {first.worker}" if first.worker else ""),
     ]
     if first.timing.compile_s >= COMPILED_S:
         waited = f"{first.timing.compile_s:.3g} s"

@@ -282,7 +282,8 @@ class TaskHandle(msgspec.Struct, eq=False, weakref=True):
         failure = codec.failure(completion.payload)
         text = f": {failure.message}" if failure.message else ""
         if state is TaskState.CANCELLED:
-            return CancelledTaskError(f"task {self.id} was cancelled", hint=failure.hint)
+            text = text.removeprefix(": cancelled")  # "cancelled before it had a result"
+            return CancelledTaskError(f"task {self.id} was cancelled{text}", hint=failure.hint)
         if state is TaskState.EXPIRED:
             return errors.TaskExpiredError(f"task {self.id} expired{text}", hint=failure.hint)
         hints = [failure.hint] if failure.hint else []

@@ -462,6 +462,11 @@ def number_of(task: Task | str | int) -> int:
     return number
 
 
+def numbers_of(tasks: Task | str | int | Iterable[Task | str | int]) -> list[int]:
+    """Return the numbers of one task or several. Raises NotFoundError."""
+    return [number_of(each) for each in ([tasks] if isinstance(tasks, Task | str | int) else tasks)]
+
+
 def row_of(task: str | int) -> int | None:
     """Return the binding that an id such as `t-8k2f.17` names; None: the whole task. Raises
     NotFoundError."""

@@ -125,7 +125,10 @@ def _word(value: str | None) -> str | None:
 SHOTS = 1024
 IDEAL_NAME = "simenv"
 # Options of `Client.submit`.
-_OF_RUN = ("noise", "precision", "compile", "priority", "run_timeout_s", "account", "qos", "trace")
+_OF_RUN = (
+    *("noise", "precision", "compile", "priority", "queue_timeout_s", "run_timeout_s", "account"),
+    *("qos", "trace"),
+)
 
 
 class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
@@ -135,15 +138,16 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
     drawn; also as `seed_simulator`), `memory` (False), `noise` ("auto"; see `Client.submit`),
     `precision` ("double"), `compile` ("auto": a circuit that does not fit the device is compiled,
     once a structure), `engine_options` (None; `options` of `Client.submit`, such as {"twirl": 1}),
-    `priority` (0; higher runs first), `run_timeout_s` (None; seconds after which a circuit ends as
-    expired), `account` and `qos` (None; account and class of service: the defaults of the user),
+    `priority` (0; higher runs first), `queue_timeout_s` and `run_timeout_s` (None; seconds of
+    waiting and of running after which a circuit ends as expired), `account` and `qos` (None;
+    account and class of service: the defaults of the user),
     `trace` (None; the W3C traceparent that the tasks continue; see `Client.submit`).
     """
 
     def __init__(
         self,
         device: str | None = None,
-        env: Client | None = None,
+        env: Client | str | None = None,
         *,
         type: str | None = None,  # noqa: A002 - named as in QFw's backend
         capability: str | None = None,
@@ -152,17 +156,18 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
         **options: Any,
     ) -> None:
         """Choose a device or pool. `device`: an emulated device by name, or the pool of a device;
-        None: an ideal one. `env`: None: `simenv.connect()`, closed by `close`. `type`: simulator,
-        emulator or hardware; `capability`: a method of simulation, such as "statevector"; `pool`:
-        the only pool; `engine`: an engine by name. `options`: defaults of `run`.
+        None: an ideal one. `env`: a client; a name, or None: `simenv.connect(env)`, closed by
+        `close`. `type`: simulator, emulator or hardware; `capability`: a method of simulation,
+        such as "statevector"; `pool`: the only pool; `engine`: an engine by name. `options`:
+        defaults of `run`.
 
         Raises NoServiceError without an environment, NotFoundError for an unknown device,
         QiskitBackendNotFoundError if there is no pool of that type, ValueError for an unknown type
         or capability, AttributeError for an unknown option.
         """
         choice = selected(type, capability)
-        self._own = env is None
-        self._client = connect() if env is None else env
+        self._own = not isinstance(env, Client)
+        self._client = env if isinstance(env, Client) else connect(env)
         self._device, self._pool, self._kind = device, pool, choice.kind
         self._engine = engine or choice.engine
         self._reservation: Reservation | None = None

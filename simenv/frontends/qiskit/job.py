@@ -225,7 +225,7 @@ def refusals(pub_indices: Sequence[int] = ()) -> Iterator[None]:
     except OptionError as error:
         raise ValueError(_text(error, pub_indices)) from error
     except SimenvError as error:
-        raise QiskitError(_text(error, pub_indices)) from error
+        raise QiskitError(_line(error, pub_indices)) from error
 
 
 @contextmanager
@@ -235,9 +235,9 @@ def failures() -> Iterator[None]:
     try:
         yield
     except TimedOutError as error:
-        raise JobTimeoutError(_text(error)) from error
+        raise JobTimeoutError(_line(error)) from error
     except SimenvError as error:
-        raise JobError(_text(error)) from error
+        raise JobError(_line(error)) from error
 
 
 def _text(error: SimenvError, pub_indices: Sequence[int] = ()) -> str:
@@ -245,6 +245,11 @@ def _text(error: SimenvError, pub_indices: Sequence[int] = ()) -> str:
     if error.index < 0:
         return text
     return f"circuit {pub_indices[error.index] if pub_indices else error.index}: {text}"
+
+
+def _line(error: SimenvError, pub_indices: Sequence[int] = ()) -> str:
+    """Return the text of an error as one line: errors of Qiskit show a line feed as `\\n`."""
+    return "; ".join(line.strip() for line in _text(error, pub_indices).splitlines())
 
 
 class SimenvJob(TaskGroup, JobV1):  # type: ignore[misc]  # qiskit is untyped

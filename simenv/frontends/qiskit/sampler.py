@@ -146,8 +146,9 @@ class SimenvSampler(BaseSamplerV2):  # type: ignore[misc]  # qiskit is untyped
     ) -> None:
         """Set defaults. `default_shots`: None: the backend's option `shots`. `seed`: None: the
         backend's, else one is drawn for each call; a list: that of each PUB's task. `options`:
-        noise, precision, compile, engine_options, priority, run_timeout_s, account and qos, as for
-        `SimenvBackend.run`; the backend's by default. Raises TypeError for others."""
+        noise, precision, compile, engine_options, priority, queue_timeout_s, run_timeout_s, account
+        and qos, as for `SimenvBackend.run`; the backend's by default. Raises TypeError for
+        others."""
         self._backend = backend_of(mode)
         self._options = self._backend.primitive_options(options)
         if default_shots is None:

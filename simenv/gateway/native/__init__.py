@@ -6,9 +6,12 @@ Layers: `routes` (here), `openapi`, `tasks` and `environment` and `events` (hand
 
 from __future__ import annotations
 
-from litestar import Response, Router, get
+from typing import Any
+
+from litestar import Request, Response, Router, get
 from litestar.di import Provide
 
+from simenv.errors import OptionError
 from simenv.gateway.context import Gateway
 from simenv.gateway.native import events, openapi
 from simenv.gateway.native.programs import ProgramParsers
@@ -19,6 +22,22 @@ from simenv.gateway.native.tasks import TheCaller, TheGateway
 async def get_openapi() -> Response[bytes]:
     """Return the description of this API."""
     return Response(openapi.native_document(), media_type="application/json")
+
+
+_OF_PROGRAMS = ("/tasks", "/sweeps", "/explain")
+
+
+async def check_query(request: Request[Any, Any, Any]) -> None:
+    """Refuse a query with names that the route does not have: a misspelt filter lists too much.
+    `read_request` checks those of programs. Raises OptionError."""
+    path = request.scope["path_template"]
+    is_program = request.method == "POST" and path.endswith(_OF_PROGRAMS)
+    if is_program or not request.scope["query_string"]:
+        return
+    known = openapi.query_names(request.method, path)
+    if unknown := [name for name in request.query_params if name not in known]:
+        hint = f"there are: {', '.join(known) or 'none'}"
+        raise OptionError(f"the query has no {unknown[0][:64]!r} here", hint=hint)
 
 
 class NativeRouter(Router):
@@ -46,6 +65,7 @@ class NativeRouter(Router):
                 "parsers": Provide(provide_parsers, sync_to_thread=False),
                 "feeds": Provide(provide_feeds, sync_to_thread=False),
             },
+            before_request=check_query,
             request_max_body_size=gateway.settings.max_request_bytes,
         )
         # A function, since Litestar copies routers. The processes also end with this one.

@@ -139,3 +139,11 @@ def _result_content() -> dict[str, Any]:
 def native_document() -> bytes:
     """Return the description of all routes of the native API, as JSON."""
     return msgspec.json.encode(document(HANDLERS))
+
+
+@functools.cache
+def query_names(method: str, path: str) -> tuple[str, ...]:
+    """Return the names that the query of a route may have."""
+    described = msgspec.json.decode(native_document())["paths"]
+    listed = described.get(path, {}).get(method.lower(), {}).get("parameters", ())
+    return tuple(each["name"] for each in listed if each["in"] == "query")

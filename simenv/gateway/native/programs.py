@@ -8,6 +8,7 @@ the memory of the gateway. A text is never a path.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 import msgspec
@@ -151,6 +152,9 @@ async def read_request(request: Request[Any, Any, Any], kind: type[R]) -> R:
     """Read the body of a request: JSON of `kind`; a form with the file `program` and JSON in
     `options`; or the program itself, with its options in the query. Raises OptionError."""
     media_type = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
+    if media_type in (JSON, FORM):
+        place = "members of the JSON" if media_type == JSON else "JSON in the part `options`"
+        _refuse_others(request.query_params, ("wait",), "the query", f"options are {place}")
     if media_type == JSON:
         return await read_json(request, kind)
     try:
@@ -177,12 +181,22 @@ async def read_json(request: Request[Any, Any, Any], kind: type[S]) -> S:
         raise _undecoded(error) from error
 
 
+def _refuse_others(given: Iterable[str], known: tuple[str, ...], where: str, hint: str) -> None:
+    """Raise OptionError for a name that would have no effect."""
+    for name in given:
+        if name not in known:
+            raise OptionError(f"{where} has {name[:64]!r}", hint=hint)
+
+
 def _undecoded(error: Exception) -> OptionError:
     return OptionError(f"the request: {error}", hint="/api/v1/openapi.json describes all requests")
 
 
 async def _of_form(request: Request[Any, Any, Any], kind: type[R]) -> R:
     form = await request.form()
+    _refuse_others(
+        form, ("program", "options"), "the form", "options are JSON in the part `options`"
+    )
     part, text = form.get("program"), form.get("options", "{}")
     if isinstance(text, UploadFile):
         text = (await text.read()).decode()

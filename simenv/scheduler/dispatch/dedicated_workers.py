@@ -177,7 +177,8 @@ def availability_verdict(
     nothing."""
     pool = _pool_of(state, request)
     if pool is None:
-        message = f"workers = {request.workers}: name their pool with device="
+        names = ", ".join(pool.spec.name for pool in state.pools.values() if not pool.base)
+        message = f"workers = {request.workers}: name their pool, one of {names}"
         return PolicyVerdict(REJECTED, AdmissionReason.UNSUPPORTED, message)
     name, spec, requested = pool.spec.name, pool.spec, request.workers
     if spec.ranks > 1:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import itertools
 
 from simenv import model
+from simenv.model.accounts import WaitReason
 from simenv.model.reservations import JOB_SCOPE
 from simenv.scheduler.core import Action, Phase, RecordEvent
 from simenv.scheduler.dispatch import dedicated_workers
-from simenv.scheduler.events.tasks import cancel, end_unrun, unqueued_waits
+from simenv.scheduler.events.tasks import cancel, end_unrun, unqueued_waits, waits_so_far
 from simenv.scheduler.reservations.ledger import StoredReservations, decide, validate_request
 from simenv.scheduler.reservations.policies import DELAYED
 from simenv.scheduler.reservations.reservation import ReservationEntry
@@ -88,7 +89,7 @@ def close_reservation(
     reservation was over already."""
     actions: list[Action] = []
     if not reservation.is_over:
-        actions.append(close(state, reservation, end_state, reason, wall_ns))
+        actions.append(close(state, reservation, end_state, reason, wall_ns, now_ns))
     if end_state is model.ReservationState.CANCELLED:
         actions += cancel(state, list(reservation.holds), now_ns)[1]
     return actions + cancel_parked(state, now_ns)
@@ -100,14 +101,20 @@ def close(
     end_state: model.ReservationState,
     reason: str,
     wall_ns: int,
+    now_ns: int = 0,
 ) -> RecordEvent:
-    """Close a live reservation, and park its tasks that were never assigned for `cancel_parked`."""
+    """Close a live reservation, and park its tasks that were never assigned for `cancel_parked`.
+    `now_ns`: 0 for the last tick."""
     ledger, number = state.reservations, reservation.grant.id
     ledger.close(reservation, end_state, reason, wall_ns)
     held = (state.tasks[task] for task in reservation.holds)
     unsent = (Phase.WAITING, Phase.DEPENDENT)
     waiting = [r for r in held if r.phase in unsent and not r.attempts]
+    now_ns = now_ns or state.last_tick_ns
     for record in waiting:
+        waited_us = max(0, now_ns - record.batch.accepted_ns) // 1000
+        short = ((int(WaitReason.SERVICE), waited_us),)
+        record.waits = waits_so_far(state, record, now_ns) or short  # not for units, as it ends
         if record.phase == Phase.WAITING:
             state.pools[record.route.pool].queue.drop(record)
     reservation.park_for_cancellation(waiting)
@@ -118,12 +125,12 @@ def close(
     return RecordEvent(f"reservation.{end_state}", str(number), note, audience)
 
 
-def expire(state: scheduler_state.SchedulerState, wall_ns: int) -> list[Action]:
-    """Close the reservations whose time is over."""
+def expire(state: scheduler_state.SchedulerState, wall_ns: int, now_ns: int = 0) -> list[Action]:
+    """Close the reservations whose time is over; `now_ns`: as for `close`."""
     dedicated_workers.release_held(state, wall_ns)
     expired = model.ReservationState.EXPIRED
     due = state.reservations.due(wall_ns)
-    return [close(state, reservation, expired, "", wall_ns) for reservation in due]
+    return [close(state, reservation, expired, "", wall_ns, now_ns) for reservation in due]
 
 
 def release_parked(state: scheduler_state.SchedulerState, now_ns: int) -> list[Action]:

@@ -370,14 +370,9 @@ def end_unrun(
     message: str = "",
 ) -> core.TaskEnded:
     """Finalize a task that no worker holds, without a result."""
-    waits = record.waits
+    waits = waits_so_far(state, record, now_ns)
     if record.phase == core.Phase.WAITING:
-        queue = state.pools[record.route.pool].queue
-        if now_ns - record.batch.accepted_ns > WAITED_NS:
-            waits += queue.clock.read(record.batch.association, now_ns, assigned=False)
-        queue.drop(record)
-    elif record.phase in core.UNQUEUED:
-        waits = unqueued_waits(record, now_ns)
+        state.pools[record.route.pool].queue.drop(record)
     devices.withdraw_run(state, record, now_ns)
     del state.tasks[record.number]
     state.finalize(record, final)
@@ -386,6 +381,18 @@ def end_unrun(
     return core.TaskEnded(
         *(record, final, 0, timing), reason=reason, message=message, used=used, units=units
     )
+
+
+def waits_so_far(
+    state: scheduler_state.SchedulerState, record: core.TaskRecord, now_ns: int
+) -> Waits:
+    """Return why a task that no worker holds has waited until now."""
+    if record.phase in core.UNQUEUED:
+        return unqueued_waits(record, now_ns)
+    if record.phase == core.Phase.WAITING and now_ns - record.batch.accepted_ns > WAITED_NS:
+        clock = state.pools[record.route.pool].queue.clock
+        return record.waits + clock.read(record.batch.association, now_ns, assigned=False)
+    return record.waits
 
 
 def unqueued_waits(record: core.TaskRecord, now_ns: int) -> Waits:

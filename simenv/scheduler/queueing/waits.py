@@ -67,6 +67,8 @@ class WaitClock:
             self._read.clear()
 
     def _count(self, now_ns: int) -> None:
+        if self.runs and now_ns <= self._at_ns:
+            return  # it is counted
         passed_ns = now_ns - self._at_ns if self.runs else 0
         self._at_ns = now_ns
         if passed_ns <= 0:

@@ -69,10 +69,10 @@ def choose(
     error = chosen.objection
     if terms.engine == AUTO:
         others = "; ".join(f"{each.engine}: {each.text}" for each in considered[1:])
-        if error.hint == engine_support.ELSEWHERE:  # `auto` was asked for already
+        if error.hint == engine_support.ELSEWHERE and others:  # `auto` was asked for already
             error.hint = f"{NO_OTHER_ENGINE}: {others}"
         else:
-            error.hint = f"{error.hint}; {others}" if error.hint else others
+            error.hint = "; ".join(filter(None, (error.hint, others)))
     raise error
 
 
@@ -327,6 +327,11 @@ def _fit_in_pools(
     """Return the fit of a program: one rank if possible, else pools of several ranks, else ranks on
     demand. `profile`: as the engine runs it."""
     usable = [pool for pool in request.pools if runs(pool, card)]
+    if not usable and request.terms.pool:
+        return InfeasibleError(
+            f"pool {request.terms.pool!r} does not run engine {card.name!r}",
+            hint="leave out the pool, or ask for another engine",
+        )
     if not usable:
         return InfeasibleError(
             f"no pool here runs engine {card.name!r}",

@@ -152,6 +152,12 @@ class AccountRegistry:
         """Add, replace or remove (None) an account; the next commit stores it. Raises
         NotFoundError, OptionError."""
         accounts = _changed(self._accounts, name, account, "account")
+        below = [each for each, entry in accounts.items() if entry.parent == name]
+        if account is None and below:
+            raise errors.OptionError(
+                f"account {name!r} has accounts below it: {', '.join(below[:10])}",
+                hint=f"first: simenv accounts move {below[0]} -, or remove it",
+            )
         self._change(accounts, self.qos)
         self._store(tables.ACCOUNT, name, account, self._configured.get(name))
 
@@ -159,6 +165,12 @@ class AccountRegistry:
         """Add, replace or remove (None) a class of service; the next commit stores it. Raises
         NotFoundError, OptionError."""
         changed = _changed(self.qos, name, qos, "class of service")
+        naming = [each for each, entry in self._accounts.items() if name in entry.qos]
+        if qos is None and naming:
+            raise errors.OptionError(
+                f"class of service {name!r} is named by accounts: {', '.join(naming[:10])}",
+                hint=f"first: simenv accounts set {naming[0]} --qos OTHERS",
+            )
         self._change(self._accounts, changed)
         self._store(tables.QOS, name, qos, self._configured_qos.get(name))
 

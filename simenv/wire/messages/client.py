@@ -27,8 +27,8 @@ from simenv.wire.messages.queries import ClientMessage, ServiceMessage, kinds
 
 # Exit codes of a worker that ends through no fault of a task: its lease expired; its starter has
 # ended; MPI did not start with the requested ranks; one of its ranks is silent, has ended or failed
-# alone; its GPU failed.
-EXIT_LEASE, EXIT_ORPHAN, EXIT_MPI, EXIT_RANK, EXIT_GPU = 3, 4, 5, 6, 7
+# alone; its GPU failed. No small numbers: functions and libraries of tasks end processes with them.
+EXIT_LEASE, EXIT_ORPHAN, EXIT_MPI, EXIT_RANK, EXIT_GPU = 103, 104, 105, 106, 107
 STATES = tuple(model.TaskState)  # states travel as an index into this
 FinalState = Annotated[int, msgspec.Meta(ge=2, le=len(STATES) - 1)]
 

@@ -146,6 +146,8 @@ def test_a_running_task_is_cancelled(env: simenv.Client) -> None:
     fails(errors.TaskCancelledError, "", task.result, 60)
     assert not task.cancel()
     assert env.cancel([task, "t-zzzzz"]) == ["final", "unknown"]
+    assert env.cancel(task) == env.cancel(task.id) == ["final"]
+    assert [info.id for info in env.tasks(task.id)] == [task.id]
 
 
 def test_queued_task_has_reason_and_wait_shows_progress(

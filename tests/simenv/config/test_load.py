@@ -336,6 +336,26 @@ def test_invalid_pool_option_is_refused(text: str, said: str) -> None:
     fails(ConfigError, said, config.pool_text, text)
 
 
+@pytest.mark.parametrize(
+    ("settings", "said", "hint"),
+    [
+        ({"accounts": {"chem": {"shar": 2}}}, "unknown key 'accounts.chem.shar'", "`share`"),
+        ({"gateway": {"lisen": "lo:0"}}, "unknown key 'gateway.lisen'", "`listen`"),
+        ({"qos": {"fast": {"priority": "high"}}}, r"qos\.fast\.priority: Expected `int`", ""),
+        ({"history": {"keep_days": "a"}}, r"history\.keep_days: Expected `float`", ""),
+        ({"accounts": {"chem": 5}}, r"accounts\.chem: Expected `object`", ""),
+        ({"accounts": 5}, "accounts = '5' is not a table", "[accounts]"),
+        ({"pools": {"name": "main"}}, "pools is one table", "[[pools]]"),
+    ],
+)
+def test_bad_entry_of_a_table_is_named_by_its_whole_key(
+    settings: dict[str, object], said: str, hint: str
+) -> None:
+    with pytest.raises(ConfigError, match=said) as caught:
+        config.convert(settings, "simenv.toml")
+    assert hint in caught.value.hint
+
+
 def test_misspelt_pool_key_is_refused_with_suggestion() -> None:
     with pytest.raises(ConfigError) as caught:
         config.convert({"pools": [{"name": "a", "rank": 2}]}, "simenv.toml")

@@ -156,10 +156,10 @@ def test_pool_shows_reason_of_failed_worker_start(bench: ServiceHarness) -> None
 def test_pool_shows_last_log_line_of_worker_that_exits_early(bench: ServiceHarness) -> None:
     command = bench.paper.commands["main-0"]
     command.log.write_text("line one\nCOMM_WORLD has size 1, 4 were told\n")
-    bench.paper.gone.append(Exit("main-0", 0, m.EXIT_MPI, "exit 5", command.start))
+    bench.paper.gone.append(Exit("main-0", 0, m.EXIT_MPI, "exit 105", command.start))
     bench.step()
     (info,) = pool_infos(bench.state)
-    assert (info.reason, info.state) == ("exit 5: COMM_WORLD has size 1, 4 were told", "degraded")
+    assert (info.reason, info.state) == ("exit 105: COMM_WORLD has size 1, 4 were told", "degraded")
 
 
 @pytest.mark.parametrize(("code", "deaths"), [(m.EXIT_LEASE, 0), (m.EXIT_ORPHAN, 0), (-11, 1)])

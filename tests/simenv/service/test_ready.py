@@ -60,7 +60,7 @@ def test_start_fails_when_no_worker_of_pool_starts(bench: ServiceHarness) -> Non
     assert starter.hears() is None  # another one may still come
     ends(bench, "main-1", m.EXIT_MPI)
     hears = starter.hears()
-    assert "no working worker: exit 5" in hears.error.message
+    assert "no working worker: exit 105" in hears.error.message
     assert bench.state.draining
 
 

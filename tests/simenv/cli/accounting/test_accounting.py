@@ -15,8 +15,9 @@ import pytest
 from shell import Shell
 
 from simenv.cli import accounting
+from simenv.cli.admin import accounts
 from simenv.model import TaskState, Timing
-from simenv.model.accounts import Receipt, ShareRow, Used, WaitReason
+from simenv.model.accounts import Account, Receipt, ShareRow, Used, WaitReason
 from simenv.wire.messages.queries import LogRow
 
 EXAMPLES = Path(__file__).parents[4] / "examples"
@@ -249,3 +250,8 @@ def test_json_of_a_receipt_has_reasons_by_name(shell: Shell, ended: list[str]) -
     answer = shell("receipt", ended[1], "--json")
     waits = json.loads(answer.out)["waits"]
     assert {each["reason"] for each in waits} <= {reason.name.lower() for reason in WaitReason}
+
+
+def test_budget_that_ends_tasks_is_shown_as_such() -> None:
+    rows = [accounts._row("chem", Account(budget_slot_h=0.5, cut=cut)) for cut in (False, True)]
+    assert [accounts._budget_text(row) for row in rows] == ["0.5", "0.5 cut"]

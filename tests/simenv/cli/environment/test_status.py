@@ -62,7 +62,10 @@ def test_submit_after_crash_fails_and_up_resume_restores_start_options(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("SIMENV_HOME", str(tmp_path))
-    assert run(["up", "--workers", "2", "--slots", "1", "--durability", "process"]) == 0
+    file = tmp_path / "site.toml"
+    file.write_text('[accounts.chem]\nusers = ["ana"]\n[accounts.bio]\n')
+    options = ["--workers", "2", "--slots", "1", "--durability", "process"]
+    assert run(["up", "--config", str(file), *options]) == 0
     service = psutil.Process(address.read(tmp_path / "default" / "connection.json").pid)
     service.kill()
     psutil.wait_procs([service], 20.0)
@@ -75,11 +78,17 @@ def test_submit_after_crash_fails_and_up_resume_restores_start_options(
         lines = capsys.readouterr().out.splitlines()
         assert [line.split()[0] for line in lines[:4]] == ["service", "launcher", "nodes", "pools"]
         assert lines[2].split()[2:4] == ["1", "slot"]
-        assert lines[4] == "reused   durability process, pools main, slots 1, from the last start"
+        reused = "durability process, pools main, slots 1, accounts chem bio"
+        assert lines[4] == f"reused   {reused}, from the last start"
         assert run(["status", "--json"]) == 0
         status = json.loads(capsys.readouterr().out)
         assert [pool["target"] for pool in status["pools"]] == [2]
         assert (status["durability"], status["slots"]) == ("process", 1)
+        for words in (["scale", "main", "1"], ["down"], ["up", "--workers", "2"]):
+            capsys.readouterr()
+            assert run(words) == 0
+        scaled = "scaled   main 1 workers by simenv scale; configured: 2"
+        assert scaled in capsys.readouterr().out.splitlines()
     finally:
         assert run(["down", "--now"]) == 0
 

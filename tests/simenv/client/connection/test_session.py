@@ -256,7 +256,7 @@ def test_failed_and_cancelled_tasks_raise_their_errors(link: ServiceSession, idl
     assert error.hint.splitlines() == [
         "mend it", "all that is needed to run it again: simenv result t-1 --bundle DIR",
     ]  # fmt: skip
-    fails(errors.TaskCancelledError, "", cancelled.result, 5)
+    fails(errors.TaskCancelledError, "t-2 was cancelled: it broke", cancelled.result, 5)
     assert failed.wait() is TaskState.FAILED
     assert isinstance(cancelled.exception(), errors.TaskCancelledError)
 

@@ -15,7 +15,7 @@ from qiskit.providers.exceptions import JobError, JobTimeoutError, QiskitBackend
 from qiskit.quantum_info import SparsePauliOp
 
 import simenv
-from simenv.errors import NotFoundError
+from simenv.errors import NoServiceError, NotFoundError
 from simenv.frontends.qiskit import SimenvBackend, SimenvSampler
 
 
@@ -180,7 +180,10 @@ def test_faults_are_raised_before_submission(env: simenv.Client, ideal: SimenvBa
     fails(ValueError, "parameter_binds", ideal.run, free)
     fails(ValueError, "its parameters are x", ideal.run, free, parameter_binds={"z": [1.0]})
     fails(ValueError, "one for each", ideal.run, [free, free], parameter_binds=[{"x": [1.0]}])
-    fails(QiskitError, r"circuit 1: .*measures nothing", ideal.run, [ghz(2), QuantumCircuit(1, 1)])
+    error = fails(
+        QiskitError, r"circuit 1: .*measures nothing", ideal.run, [ghz(2), QuantumCircuit(1, 1)]
+    )
+    assert "\\n" not in str(error)
     assert env.queue(done=True)[0] == before
     fails(NotFoundError, "nowhere", SimenvBackend, "nowhere", env)
 
@@ -197,6 +200,18 @@ def test_running_job_is_waited_for_and_cancelled(env: simenv.Client, ideal: Sime
     assert not job.cancel()
     fails(JobError, "cancel", job.result)
     assert "cancel" in (job.error_message() or "")
+
+
+def test_backend_takes_the_name_of_an_environment() -> None:
+    fails(NoServiceError, "no environment 'nowhere' is up", SimenvBackend, None, "nowhere")
+
+
+def test_circuit_that_waits_too_long_makes_the_job_an_error(env: simenv.Client) -> None:
+    [pool] = [each for each in env.pools().values() if each.name == "main"]
+    backend = SimenvBackend(env=env, pool=pool.name)
+    with env.reserve(pool.name, workers=pool.most):
+        job = backend.run(ghz(2), queue_timeout_s=0.5)
+        fails(JobError, "queue_timeout_s", job.result)
 
 
 def test_expired_circuit_makes_the_job_an_error(ideal: SimenvBackend) -> None:

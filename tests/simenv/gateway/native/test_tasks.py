@@ -94,6 +94,33 @@ def test_a_form_carries_program_and_options(api: httpx.Client) -> None:
     assert sum(answer.json()["counts"].values()) == 40
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "words"),
+    [
+        ("/tasks?shots=40", {"json": {"program": BELL}}, "the query has 'shots'"),
+        ("/tasks?qos=low", {"files": {"program": ("b", BELL)}}, "the query has 'qos'"),
+        ("/tasks", {"files": {"program": ("b", BELL), "shots": (None, "40")}}, "form has 'shots'"),
+    ],
+)
+def test_an_option_in_a_place_without_effect_is_refused(
+    api: httpx.Client, path: str, body: dict[str, Any], words: str
+) -> None:
+    refused = api.post(path, **body)
+    assert refused.status_code == 400
+    assert words in refused.json()["detail"]
+    assert "`options`" in refused.json()["hint"] or "JSON" in refused.json()["hint"]
+
+
+def test_an_unknown_filter_is_refused(api: httpx.Client) -> None:
+    refused = api.get("/tasks?stat=DONE")
+    assert refused.status_code == 400
+    assert "no 'stat'" in refused.json()["detail"]
+    assert refused.json()["hint"].startswith("there are: state, owner")
+    assert api.get("/tasks?state=DONE&limit=1").status_code == 200
+    assert api.get("/pools?limit=1").status_code == 400
+    assert api.post("/reservations?workers=1", json={"pool": "main"}).status_code == 400
+
+
 def test_parameters_are_bound_by_name_in_formulas(api: httpx.Client, env: Client) -> None:
     qpy = base64.b64encode(write_qpy(turned_circuit())).decode()
     expected = env.run(turned_circuit(), shots=400, seed=3, parameter_values=[2.5]).counts

@@ -387,7 +387,9 @@ def test_worker_dedication_survives_restart(host: Claimant) -> None:
 
 def test_dedicated_worker_requests_that_cannot_be_met_are_refused(host: Claimant) -> None:
     assert host.reserve(workers=3).code == AdmissionReason.TOO_LARGE
-    assert host.reserve(workers=1, device="").code == AdmissionReason.UNSUPPORTED  # of two pools
+    of_two_pools = host.reserve(workers=1, device="")
+    assert of_two_pools.code == AdmissionReason.UNSUPPORTED
+    assert of_two_pools.message.endswith("name their pool, one of main, side")
     assert host.reserve(workers=1, bound_ns=5_000_000).code == AdmissionReason.UNSUPPORTED
     assert host.reserve(bound_ns=30_000_000).code == AdmissionReason.UNSUPPORTED
     promised = host.reserve(workers=1, bound_ns=30_000_000)

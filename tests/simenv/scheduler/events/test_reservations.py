@@ -10,6 +10,7 @@ from failing import fails
 
 from simenv.errors import NotReservedError
 from simenv.model import AdmissionReason, ReservationState, TaskState
+from simenv.model.accounts import WaitReason
 from simenv.scheduler.core import Phase, StopAttempt, TaskEnded
 from simenv.scheduler.events import reservations
 from simenv.scheduler.views import cluster_info
@@ -196,7 +197,9 @@ def test_reservation_expires_by_wall_clock_and_renewal_extends_it(host: Claimant
     (task,) = host.under(number)
     host.pass_time(10)
     assert host.ledger[number].state is ReservationState.EXPIRED
-    assert host.ended(task).message == f"its reservation, {number}, has expired"
+    ended = host.ended(task)
+    assert ended.message == f"its reservation, {number}, has expired"
+    assert WaitReason.UNITS not in dict(ended.timing.waits)
     with pytest.raises(NotReservedError, match="is over"):
         host.state.reservations.renew(number, "", SECOND, host.wall_ns)
 

@@ -485,11 +485,11 @@ def test_file_wins_where_it_changes(town: AccountHarness) -> None:
 def test_changes_that_cannot_be_are_refused_and_change_nothing(town: AccountHarness) -> None:
     before = town.listed(town.ops)
     for message, words in (
-        (accounting.SetAccount(1, "physics", None), "account 'chem': there is no parent 'physics'"),
+        (accounting.SetAccount(1, "physics", None), "'physics' has accounts below it: chem"),
         (accounting.SetAccount(1, "physics", Account(parent="chem")), "below itself"),
         (accounting.SetAccount(1, "Geo", Account()), "account name 'Geo' is not allowed"),
         (accounting.SetAccount(1, "geo", Account(qos=("fast",))), "qos 'fast' is not known"),
-        (accounting.SetQos(1, "normal", None), "qos 'normal' is not known"),
+        (accounting.SetQos(1, "normal", None), "'normal' is named by accounts: "),
         (accounting.SetQos(1, "normal", Qos(usage_factor=-1.0)), "usage_factor = -1.0"),
     ):
         refusal = town.refusal(message, town.ops)
