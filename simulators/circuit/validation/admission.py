@@ -128,21 +128,19 @@ def _matrices(circuit: Circuit) -> str:
         return f"{len(wanted)} kinds of unitary, but {len(circuit.matrices)} matrices"
     if sum(map(len, circuit.matrices)) > MAX_MATRIX_BYTES:
         return f"the matrices have more than {MAX_MATRIX_BYTES} bytes"
-    widths: dict[int, list[int]] = {}  # matrix numbers by number of qubits
-    for number, (qubits, data) in enumerate(zip(wanted, circuit.matrices, strict=True)):
-        if len(data) != 16 << 2 * qubits:
-            return f"matrix {number} has {len(data)} bytes, not those of {qubits} qubits"
-        widths.setdefault(qubits, []).append(number)
+    sizes = list(map(len, circuit.matrices))
+    if sizes != [16 << 2 * qubits for qubits in wanted]:
+        number = next(k for k, qubits in enumerate(wanted) if sizes[k] != 16 << 2 * qubits)
+        return f"matrix {number} has {sizes[number]} bytes, not those of {wanted[number]} qubits"
     wrong: list[int] = []
-    for qubits, indices in widths.items():
+    for qubits in set(wanted):
+        indices = [number for number, width in enumerate(wanted) if width == qubits]
         at_once = max(1, _AT_ONCE >> 2 * qubits)
         for first in range(0, len(indices), at_once):
             some = indices[first : first + at_once]
             data = b"".join([circuit.matrices[number] for number in some])
             stack = np.frombuffer(data, np.complex128).reshape(-1, 1 << qubits, 1 << qubits)
-            wrong += [
-                number for number, right in zip(some, _unitary(stack), strict=True) if not right
-            ]
+            wrong += [some[place] for place in np.flatnonzero(~_unitary(stack)).tolist()]
     return f"matrix {min(wrong)} is not unitary" if wrong else ""
 
 
