@@ -47,7 +47,8 @@ SHAPES_KEPT = 16
 STRINGS_KEPT = 8_192  # for each shape: 1 MB at most for the usual widths
 TABLE_BITS = 6  # up to this width all strings of a shape are made at once, in a list
 LIST_BITS = 12  # the same for results of many outcomes, after as many as the list has strings
-MANY_BYTES = 4 * 64  # of their counts
+MANY_KEYS = 64
+MANY_BYTES = 4 * MANY_KEYS  # of their counts
 SETS_KEPT = 256  # cached sets of outcomes for each shape of at most TABLE_BITS
 
 Registers = tuple[tuple[str, int], ...]
@@ -136,6 +137,18 @@ class _Strings(dict[int, str]):
             self[outcome] = text
         return text
 
+    def keys_of(self, rows: PackedBits, width: int) -> Iterable[str]:
+        """Return the bitstring of each row. Many wide outcomes mostly differ: they are cut from the
+        digits of one number, in a third of the time of one string after the other."""
+        bits, step = self._width, 8 * width
+        if LIST_BITS < bits <= step and not self._cuts and len(rows) >= MANY_KEYS * width:
+            number = int.from_bytes(rows, "little")
+            beyond = ((1 << step) - (1 << bits)).to_bytes(width, "little") * (len(rows) // width)
+            if not number & int.from_bytes(beyond, "little"):  # no outcome beyond the clbits
+                text = f"{number:0{8 * len(rows)}b}"  # the last outcome first
+                return [text[end - bits : end] for end in range(len(text), 0, -step)]
+        return map(self.__getitem__, _outcomes(rows, width))
+
     def table(self, lookups: int) -> list[str]:
         """Return the strings of all outcomes, by outcome; [] if there are too many, or more than
         the lookups that were announced so far: making them all would cost more than it saves."""
@@ -189,8 +202,7 @@ def _keys(registers: Registers) -> Callable[[PackedBits, int], Iterable[str]]:
     sizes = tuple([size for _, size in registers])
     if 0 < sum(sizes) <= TABLE_BITS:
         return _outcome_sets(sizes).keys_of
-    find = _strings(sizes).__getitem__
-    return lambda rows, width: map(find, _outcomes(rows, width))
+    return _strings(sizes).keys_of
 
 
 def _outcomes(rows: PackedBits, width: int) -> Iterable[int]:
@@ -541,34 +553,20 @@ def _is_plain(data: AmplitudeResultData) -> bool:
         and not count_bytes % 4
         and len(data.outcomes) * 4 == count_bytes * data.outcome_width
         and not (
-            data.rows
-            or data.probability_outcomes
-            or data.probabilities
-            or data.probability_rows
-            or data.statevector
-            or data.expectations
-            or data.gradients
-            or data.memory
-            or data.value
+            data.rows or data.probability_outcomes or data.probabilities or data.probability_rows
+            or data.statevector or data.expectations or data.gradients or data.memory or data.value
             or data.amplitudes
         )
-    )
+    )  # fmt: skip
 
 
 def _sizes(data: AmplitudeResultData) -> list[int]:
     """Return the bytes of each array, in the message or in its file."""
     inline = [  # written out: a loop over names costs a quarter of reading a small result
-        len(data.outcomes),
-        len(data.counts),
-        len(data.probability_outcomes),
-        len(data.probabilities),
-        len(data.statevector),
-        len(data.expectations),
-        len(data.gradients),
-        len(data.memory),
-        len(data.value),
-        len(data.amplitudes),
-    ]
+        len(data.outcomes), len(data.counts), len(data.probability_outcomes),
+        len(data.probabilities), len(data.statevector), len(data.expectations),
+        len(data.gradients), len(data.memory), len(data.value), len(data.amplitudes),
+    ]  # fmt: skip
     if data.file is None:
         return inline
     filed = {array.field: array.size_bytes for array in data.file.arrays}

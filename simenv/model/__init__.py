@@ -15,6 +15,7 @@ from simenv.model.program import (
     READ_FORMATS,
     Program,
     Token,
+    declared_qubits,
     decode_program,
     digest,
     qubits_of,
@@ -97,4 +98,4 @@ __all__ += ["PoolSpec", "Program", "QubitInfo", "ReservationInfo", "ReservationR
 __all__ += ["ReservationState", "ResultData", "ResultFile", "ServiceInfo", "StandbyInfo"]
 __all__ += ["StoredArray", "TargetInfo", "TaskInfo", "TaskOptions", "TaskParts", "TaskSpec"]
 __all__ += ["TaskState", "Timing", "Token", "WorkerInfo", "WorkerState", "Workload"]
-__all__ += ["decode_program", "digest", "qubits_of", "task_name", "task_number"]
+__all__ += ["declared_qubits", "decode_program", "digest", "qubits_of", "task_name", "task_number"]

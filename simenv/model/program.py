@@ -151,11 +151,16 @@ _ENCODER = msgspec.msgpack.Encoder()
 _PROGRAM = msgspec.msgpack.Decoder(Program)
 
 
-class _ProgramQubits(msgspec.Struct, frozen=True, array_like=True):
-    """The leading fields of a packed Program, up to `qubits`."""
+class _ProgramWidth(msgspec.Struct, frozen=True, array_like=True):
+    """The leading fields of a packed Program, up to `num_qubits`."""
 
     format: int
     num_qubits: int
+
+
+class _ProgramQubits(_ProgramWidth, frozen=True, array_like=True):
+    """The leading fields of a packed Program, up to `qubits`."""
+
     num_clbits: int
     registers: msgspec.Raw
     names: msgspec.Raw
@@ -164,7 +169,13 @@ class _ProgramQubits(msgspec.Struct, frozen=True, array_like=True):
     qubits: bytes
 
 
+_WIDTH = msgspec.msgpack.Decoder(_ProgramWidth)
 _QUBITS = msgspec.msgpack.Decoder(_ProgramQubits)
+
+
+def declared_qubits(packed: bytes) -> int:
+    """Return the number of qubits of a packed program. Raises msgspec.DecodeError."""
+    return _WIDTH.decode(packed).num_qubits
 
 
 def qubits_of(packed: bytes) -> tuple[int, int]:

@@ -209,14 +209,18 @@ def sample_sites(
             ends = np.cumsum(np.bincount(chosen, minlength=len(tensors)))
             pieces = [*np.split(np.argsort(chosen, kind="stable"), ends[:-1])]
         right = max(tensor.shape[2] for tensor in tensors)
-        both = np.zeros((len(vectors), 2, right), vectors.dtype)
-        probs = np.empty((len(vectors), 2))
+        if len(tensors) > 1:
+            both = np.zeros((len(vectors), 2, right), vectors.dtype)
+            probs = np.empty((len(vectors), 2))
         for tensor, piece in zip(tensors, pieces, strict=True):
             left, _, width = tensor.shape
             part = (vectors[piece, :left] @ tensor.reshape(left, 2 * width)).reshape(-1, 2, width)
             flat = np.ascontiguousarray(part).view(part.real.dtype)
-            probs[piece] = np.einsum("npr,npr->np", flat, flat)
-            both[piece, :, :width] = part
+            squares = np.einsum("npr,npr->np", flat, flat)
+            if len(tensors) == 1:
+                both, probs = part, squares.astype(np.float64, copy=False)
+            else:
+                both[piece, :, :width], probs[piece] = part, squares
         total = probs[:, 0] + probs[:, 1]
         share = weight * (probs[:, 0] / total)
         edge = low + share

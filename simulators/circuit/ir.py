@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import struct
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -58,25 +59,25 @@ def _build(names: tuple[str, ...], arities: bytes) -> Table:
     if len(arities) != 6 * len(names):
         text = f"{len(names)} operation names with {len(arities)} bytes of arities, not 6 each"
         return Table(names, np.zeros((0, 4), np.int64), np.zeros(0, np.int64), text, FOUND)
-    counts = memoryview(arities).cast("H").tolist()
-    flat: list[int] = []  # lists first: of a few rows, calls of numpy take longer than all else
+    # Lists first: of a few rows, calls of numpy take longer than all else. Many rows are matrices.
+    rows: list[tuple[int, ...]] = []
     matrix: list[int] = []
+    resolved: dict[tuple[str, tuple[int, ...]], tuple[tuple[int, ...], int]] = {}
     problem, matrices, widest = "", 0, 0
-    resolved: dict[tuple[str, int, int, int], tuple[int, str]] = {}  # matrices have a row each
-    for at, name in enumerate(names):
-        qubits, clbits, params = counts[3 * at : 3 * at + 3]
-        key = name, qubits, clbits, params
-        if key not in resolved:
-            resolved[key] = _resolve(*key)
-        code, fault = resolved[key]
-        problem = problem or fault
-        flat += (code, qubits, clbits, params)
-        matrix.append(matrices if code == gates.UNITARY else -1)
-        matrices += code == gates.UNITARY
-        widest = max(widest, qubits)
-    rows = np.array(flat, np.int64).reshape(-1, 4)
+    for shape in zip(names, struct.iter_unpack("<3H", arities), strict=True):
+        entry = resolved.get(shape)
+        if entry is None:
+            name, counts = shape
+            code, fault = _resolve(name, *counts)
+            entry = resolved[shape] = (code, *counts), int(code == gates.UNITARY)
+            problem, widest = problem or fault, max(widest, counts[0])
+        row, is_matrix = entry
+        rows.append(row)
+        matrix.append(matrices if is_matrix else -1)
+        matrices += is_matrix
     found_size = FOUND_WIDE if widest > 8 else FOUND
-    return Table(names, rows, np.array(matrix, np.int64), problem, found_size)
+    table = np.array(rows, np.int64).reshape(-1, 4)
+    return Table(names, table, np.array(matrix, np.int64), problem, found_size)
 
 
 def _resolve(name: str, qubits: int, clbits: int, params: int) -> tuple[int, str]:

@@ -291,7 +291,7 @@ class CircuitEncoder:
         if not width:
             self._phase(cmath.phase(matrix[0, 0]))
             return
-        data = matrix.astype("<c16", order="C").tobytes()
+        data = (matrix if matrix.dtype.str == "<c16" else matrix.astype("<c16")).tobytes()
         self._tape.ops.append(self._tape.unitary(data, width))
         self._tape.qubits.extend(map(qubit_of, item.qubits))
 

@@ -147,9 +147,11 @@ def _automatic_cards(request: RoutingRequest) -> list[EngineCard]:
         and not (card.auto.only_noise and profile.noise is None)
         and not (card.pool == "gpu" and not any(runs(pool, card) for pool in pools))
     ]
-    outputs = request.terms.outputs
-    effective = (each.effective_profile(profile, outputs) for each in catalog.engine_cards())
-    width = min(each.num_qubits for each in effective)
+    width = profile.num_qubits
+    if profile.kept is not None or profile.noise is not None:  # else all engines run all of it
+        outputs = request.terms.outputs
+        effective = (each.effective_profile(profile, outputs) for each in catalog.engine_cards())
+        width = min(each.num_qubits for each in effective)
     cards.sort(key=lambda card: _rank(card, profile, width))
     return cards
 

@@ -87,12 +87,12 @@ def _takes_long(packed: bytes, terms: model.TaskOptions) -> bool:
     if profiler.is_loaded() and terms.engine != engine_choice.AUTO:
         return False
     try:
-        declared, used = model.qubits_of(packed)
+        declared = model.declared_qubits(packed)
+        if not profiler.is_loaded():
+            return declared > SMALL_QUBITS
+        return declared > DENSE_QUBITS and model.qubits_of(packed)[1] > SMALL_QUBITS
     except (msgspec.MsgspecError, TypeError):
         return False  # the check raises the error
-    if not profiler.is_loaded():
-        return declared > SMALL_QUBITS
-    return declared > DENSE_QUBITS and used > SMALL_QUBITS
 
 
 def look(packed: bytes, terms: model.TaskOptions, device: DeviceContext | None = None) -> Looked:

@@ -262,6 +262,8 @@ def _measure_cone(  # type: ignore[no-untyped-def]
     )
     for q in range(num_qubits):
         totals[_NEEDED] += needed[q]
+    if totals[_SEVERAL] or (totals[_NEEDED] == num_qubits and not totals[_GONE]):
+        return  # no cone of its own: nothing to count
     for k in range(ops.size):
         if kept[k]:
             totals[_OPERATIONS] += 1
@@ -417,7 +419,7 @@ def non_clifford_gates(circuit: Circuit) -> int:
 def profile(circuit: Circuit, outputs: tuple[str, ...] = (), labels: Iterable[str] = ()) -> Profile:
     """Profile of an admissible circuit. `outputs`: requested outputs, with the `labels` of all
     Pauli strings; without outputs the light cone is not computed."""
-    _, result = operations.checked(circuit)
+    result = operations.checked(circuit)[1].tolist()
     more = traits(circuit)
     branching = has_mid_circuit_ops(circuit, np.empty(circuit.ops.size, np.int64))
     # Amplitudes or small bonds suit the circuit: no contraction of it is considered.
@@ -426,18 +428,18 @@ def profile(circuit: Circuit, outputs: tuple[str, ...] = (), labels: Iterable[st
         num_qubits=circuit.num_qubits,
         num_clbits=circuit.num_clbits,
         operations=circuit.ops.size,
-        gates_1q=int(result[operations.ONE_QUBIT]),
-        gates_2q=int(result[operations.TWO_QUBIT]),
-        gates_many=int(result[operations.MANY_QUBIT]),
-        measurements=int(result[operations.MEASUREMENTS]),
-        resets=int(result[operations.RESETS]),
+        gates_1q=result[operations.ONE_QUBIT],
+        gates_2q=result[operations.TWO_QUBIT],
+        gates_many=result[operations.MANY_QUBIT],
+        measurements=result[operations.MEASUREMENTS],
+        resets=result[operations.RESETS],
         mid_circuit=branching,
-        conditions=int(result[operations.IFS] + result[operations.SWITCHES]),
-        loops=int(result[operations.LOOPS]),
-        switches=int(result[operations.SWITCHES]),
+        conditions=result[operations.IFS] + result[operations.SWITCHES],
+        loops=result[operations.LOOPS],
+        switches=result[operations.SWITCHES],
         variables=len(circuit.variables),
-        stores=int(result[operations.STORES]),
-        unitaries=int(result[operations.UNITARIES]),
+        stores=result[operations.STORES],
+        unitaries=result[operations.UNITARIES],
         clifford=more.clifford,
         may_be_clifford=more.may_be_clifford,
         by_angles=more.by_angles,

@@ -249,7 +249,7 @@ def walk_components(  # type: ignore[no-untyped-def]
                 depth -= 1
             for j in range(at, at + count):
                 needed[qubits[j]] = 1
-                join(parent, np.int64(qubits[j]), node)
+                join(parent, node, np.int64(qubits[j]))  # a qubit's paths to its root stay short
             for j in range(bit, bit + bits):
                 join(parent, first_bit + np.int64(clbits[j]), node)
             if opens or code in (gates.CASE, gates.STORE):

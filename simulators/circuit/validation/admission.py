@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from simulators.circuit.ir import MAX_CLBITS, MAX_NESTING, MAX_QUBITS, Circuit, Table
 from simulators.circuit.validation import operations
+from simulators.compiler.kernel import kernel
 
 MAX_SLOTS = 2**20
 MAX_VARIABLES = 4096
@@ -21,6 +22,7 @@ MAX_MATRIX_BYTES = 32 * 2**20
 
 _AT_ONCE = 1 << 18  # numbers of matrices that are checked together: 4 MiB
 _TOLERANCE = 1e-4  # tolerance of a unitary matrix; Qiskit's own is 1e-5
+_SMALL = 8  # largest matrix for the compiled check: calls of numpy take longer for many of them
 _MULTIPLIED = 32  # largest matrix that is multiplied by its inverse
 
 _TEXTS = {
@@ -128,22 +130,43 @@ def _matrices(circuit: Circuit) -> str:
         return f"{len(wanted)} kinds of unitary, but {len(circuit.matrices)} matrices"
     if sum(map(len, circuit.matrices)) > MAX_MATRIX_BYTES:
         return f"the matrices have more than {MAX_MATRIX_BYTES} bytes"
-    widths: dict[int, list[int]] = {}  # matrix numbers by number of qubits
-    for number, (qubits, data) in enumerate(zip(wanted, circuit.matrices, strict=True)):
-        if len(data) != 16 << 2 * qubits:
-            return f"matrix {number} has {len(data)} bytes, not those of {qubits} qubits"
-        widths.setdefault(qubits, []).append(number)
+    sizes = list(map(len, circuit.matrices))
+    if sizes != [16 << 2 * qubits for qubits in wanted]:
+        number = next(k for k, qubits in enumerate(wanted) if sizes[k] != 16 << 2 * qubits)
+        return f"matrix {number} has {sizes[number]} bytes, not those of {wanted[number]} qubits"
     wrong: list[int] = []
-    for qubits, indices in widths.items():
+    for qubits in set(wanted):
+        indices = [number for number, width in enumerate(wanted) if width == qubits]
         at_once = max(1, _AT_ONCE >> 2 * qubits)
         for first in range(0, len(indices), at_once):
             some = indices[first : first + at_once]
             data = b"".join([circuit.matrices[number] for number in some])
+            if 1 << qubits <= _SMALL:
+                place = _first_not_unitary(np.frombuffer(data), 1 << qubits)
+                wrong += [] if place < 0 else [some[place]]
+                continue
             stack = np.frombuffer(data, np.complex128).reshape(-1, 1 << qubits, 1 << qubits)
-            wrong += [
-                number for number, right in zip(some, _unitary(stack), strict=True) if not right
-            ]
+            wrong += [some[place] for place in np.flatnonzero(~_unitary(stack)).tolist()]
     return f"matrix {min(wrong)} is not unitary" if wrong else ""
+
+
+@kernel("F64 INT -> INT", group="admission")
+def _first_not_unitary(values, size):  # type: ignore[no-untyped-def]
+    """Return the first of several matrices [size, size] that is not unitary within rounding, -1 if
+    all are. `values`: real and imaginary parts, alternating."""
+    row = 2 * size
+    for m in range(values.size // (row * size)):
+        for a in range(m * size, (m + 1) * size):
+            for b in range(m * size, a + 1):
+                re, im = -1.0 if a == b else 0.0, 0.0
+                for k in range(0, row, 2):
+                    x, y = values[a * row + k], values[a * row + k + 1]
+                    u, v = values[b * row + k], values[b * row + k + 1]
+                    re += x * u + y * v
+                    im += y * u - x * v
+                if not re * re + im * im <= _TOLERANCE**2:  # also if it is no number
+                    return m
+    return -1
 
 
 def _unitary(stack: NDArray[np.complex128]) -> NDArray[np.bool_]:

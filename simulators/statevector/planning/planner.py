@@ -281,8 +281,9 @@ def _circuit_matrices(circuit: Circuit, used: int) -> tuple[NDArray[np.int64], N
     if not used:
         return np.zeros(1, np.int64), np.empty(0)
     largest = 16 * 4**lowering.MOST_QUBITS  # bytes
-    small = np.array([len(data) <= largest for data in circuit.matrices])
-    sizes = np.array([len(data) // 16 for data in circuit.matrices]) * small
+    sizes = np.array(list(map(len, circuit.matrices)))
+    small = sizes <= largest
+    sizes = sizes // 16 * small
     starts = np.cumsum(sizes) - sizes
     fitting = [data for data in circuit.matrices if len(data) <= largest]
     constants = np.frombuffer(bytearray().join(fitting))

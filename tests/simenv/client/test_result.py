@@ -225,6 +225,21 @@ def test_all_strings_of_a_shape_are_made_after_as_many_lookups() -> None:
     assert made == [(512, 512)] * 3 + [(512, 2048)] * 2
 
 
+@pytest.mark.parametrize("size", [13, 16, 31, 64, 75])
+@pytest.mark.parametrize("beyond", [False, True])
+def test_strings_of_many_wide_outcomes_are_those_of_each(size: int, beyond: bool) -> None:
+    for cache in (result_data._strings, result_data._keys):
+        cache.cache_clear()
+    width, last = -(-size // 8), 1 << size
+    last_byte = (1 << 8 * width) - 1 if beyond else last - 1  # an engine would have to be broken
+    outcomes = [0, 1, *(last - 1 - 7 * k for k in range(200)), last_byte]
+    rows = b"".join(outcome.to_bytes(width, "little") for outcome in outcomes)
+    strings = result_data.keys(rows, width, (("c", size),))
+    assert list(strings) == [format(outcome, f"0{size}b") for outcome in outcomes]
+    one_by_one = beyond and size % 8
+    assert bool(result_data._strings((size,))) == bool(one_by_one)
+
+
 def test_results_share_registers_also_after_many_shapes() -> None:
     for name in ("early", *(f"c{k}" for k in range(40)), "late"):
         first, second = [sampled(name, 8, 64).registers for _ in range(2)]

@@ -17,6 +17,7 @@ from failing import fails
 from interpreter import python
 from service import ServiceHarness, program, spec
 
+from simenv import model
 from simenv.errors import ProtocolError, QueueFullError
 from simenv.model import Program, TaskOptions, TaskSpec, qubits_of
 from simenv.service import event_loop, fairness
@@ -243,6 +244,15 @@ def test_few_qubits_of_a_wide_device_are_examined_at_once() -> None:
     examining = RunningChecks()
     background_checks.look(program(18).packed(), TaskOptions())  # by now its kernels are loaded
     assert examining.look(lambda: 0, on_device.packed(), TaskOptions(), "")[1].num_qubits == 127
+
+
+def test_named_qubits_are_counted_for_wide_programs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    background_checks.look(program(18).packed(), TaskOptions())  # by now its kernels are loaded
+    counted: list[int] = []
+    monkeypatch.setattr(model, "qubits_of", lambda packed: (counted.append(len(packed)), (0, 0))[1])
+    for width in (14, 20, 21):
+        RunningChecks().look(lambda: 0, program(width).packed(), TaskOptions(), "")
+    assert len(counted) == 1
 
 
 def test_wide_program_is_tried_in_background_where_auto_chooses() -> None:

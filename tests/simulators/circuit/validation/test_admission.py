@@ -263,6 +263,9 @@ def test_case_labels_that_are_not_constants_of_switch_type_are_reported(
         (np.array([[np.nan, 0], [0, 1]]), "matrix 0 is not unitary"),
         (np.array([[1e200, 0], [0, 1]]), "matrix 0 is not unitary"),
         (2 * np.eye(2), "matrix 0 is not unitary"),
+        (np.array([[1, 0], [1e-3j, 1]]), "matrix 0 is not unitary"),
+        (np.array([[0, np.inf], [1, 0]]), "matrix 0 is not unitary"),
+        ((1 + 2e-5) * np.eye(2), ""),
     ],
 )
 def test_non_unitary_or_misshaped_matrix_is_reported(matrix: np.ndarray, words: str) -> None:
@@ -281,13 +284,19 @@ def test_matrix_on_more_than_10_qubits_is_reported() -> None:
 
 
 def test_matrices_of_one_width_are_checked_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    arrays = Arrays(4, 0)
+    arrays = Arrays(5, 0)
     for number in range(60):
-        arrays.unitary(random_unitary(2 << number % 3, seed=number).data, range(1 + number % 3))
+        width = 2 + number % 4
+        arrays.unitary(random_unitary(1 << width, seed=number).data, range(width))
     calls: list[int] = []
-    original = admission._unitary
-    monkeypatch.setattr(admission, "_unitary", lambda x: calls.append(len(x)) or original(x))
+    small, wide = admission._first_not_unitary, admission._unitary
+    monkeypatch.setattr(
+        admission,
+        "_first_not_unitary",
+        lambda x, size: calls.append(len(x) // (2 * size**2)) or small(x, size),
+    )
+    monkeypatch.setattr(admission, "_unitary", lambda x: calls.append(len(x)) or wide(x))
     assert validation_error(arrays.circuit()) == ""
-    assert calls == [20, 20, 20]
+    assert calls == [15] * 4
     arrays.unitary(1.01 * random_unitary(4, seed=1).data, [0, 1]).unitary(np.ones((2, 2)), [0])
     assert validation_error(arrays.circuit()) == "matrix 60 is not unitary"
