@@ -181,12 +181,14 @@ class Scheduler:
         self.state.set_accounts(tree, billing, qos)
         return []
 
-    def dispatch(self, now_ns: int) -> list[Action]:
+    def dispatch(self, now_ns: int, accepted: int = 0) -> list[Action]:
         """Release tasks that reservations and parents no longer hold, then assign waiting tasks to
-        workers."""
+        workers. `accepted`: tasks whose clients are answered after this pass: of many, few are
+        assigned before."""
         state = self.state
         state.fair_share.at(now_ns)
-        state.assigns_left = dispatcher.ASSIGNS
+        is_awaited = accepted > dispatcher.FIRST_ASSIGNS
+        state.assigns_left = dispatcher.FIRST_ASSIGNS if is_awaited else dispatcher.ASSIGNS
         actions: list[Action] = [*devices.end_due_runs(state, now_ns)] if state.paced else []
         ledger = state.reservations
         if ledger.emptying:

@@ -119,6 +119,7 @@ class Upkeep:
 
 DRAIN_MESSAGES = 64
 SLICE_NS = 5_000_000
+READ_NS = 2_000_000  # of a slice, for messages while Submits wait: their clients do, too
 SLEPT_NS = 30_000  # a wait that took longer found no message at its begin
 UNREAD_NS = 20_000_000  # between two times at which the sockets are read until they are empty
 TICK_BUSY_S = 0.05
@@ -232,7 +233,8 @@ class EventLoop(ServiceComponents):
                 if peer_kind is PeerKind.CLIENT:
                     answer = m.Refused(codec.request_of(body), [codec.refusal(error)])
                     self._answers.append((peer, codec.encode(answer)))
-            if time.monotonic_ns() - begin_ns > SLICE_NS:
+            spent_ns = time.monotonic_ns() - begin_ns
+            if spent_ns > SLICE_NS or (spent_ns > READ_NS and self.submit_queue.busy):
                 return
 
     def _admit(self, deadline_ns: int) -> None:
@@ -439,7 +441,7 @@ class EventLoop(ServiceComponents):
     def _assign(self, now_ns: int) -> None:
         if self.store_error:
             return  # results that a full disk cannot take must not fill the memory
-        actions = self.scheduler.dispatch(now_ns)
+        actions = self.scheduler.dispatch(now_ns, accepted=self._accept_answers.num_tasks)
         if actions:
             fault_injection.hit("assign.before")
             self.executor.execute(actions)

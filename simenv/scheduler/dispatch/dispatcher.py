@@ -27,8 +27,7 @@ from simenv.scheduler.state.candidates import Candidates
 
 PARALLEL_FROM_US = 5_000.0  # below this time a second thread costs more than it saves
 ASSIGNS = 2_048  # at most in one pass, of single-rank tasks; see `batching.CHUNK_ASSIGNS`
-_IDLE, _BUSY = WorkerState.IDLE, WorkerState.BUSY
-_READY = (_IDLE, _BUSY)
+FIRST_ASSIGNS = 512  # while the acceptance of more tasks than these waits for the end of the pass
 
 
 def assign(state: scheduler_state.SchedulerState, now_ns: int) -> list[AssignTasks]:
@@ -109,15 +108,18 @@ def _wait_reason(state: scheduler_state.SchedulerState, pool: pools.Pool) -> Wai
     """Return why the next task of a pool was not assigned."""
     if not _may_send(state, pool):
         return WaitReason.DEVICE
-    workers = pool.workers.values()
     if pool.awaited_accounts and (
         pool.switches_account
-        or any(w.leaving == account_isolation.REASON and not w.held for w in workers)
+        or any(
+            w.leaving == account_isolation.REASON and not w.held
+            for w in pool.leaving_workers.values()
+        )
     ):
         return WaitReason.ISOLATION
-    if not any(worker.state in _READY for worker in workers):
+    if not (pool.idle_workers or pool.busy_workers):
         return WaitReason.STARTING
-    if any(w.reservation_id and w.state == _IDLE for w in pool.idle_workers.values()):
+    # Only if there are reservations: this is asked in each pass, and thousands may be idle.
+    if state.dedicated and any(w.reservation_id for w in pool.idle_workers.values()):
         return WaitReason.RESERVED
     if pool.spec.ranks == 1:
         return WaitReason.SLOTS

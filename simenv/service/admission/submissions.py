@@ -458,6 +458,11 @@ class AcceptAnswers:
         left_ns = min(self._until_ns.values()) - time.monotonic_ns()
         return max(ALONE_HOLD_S, left_ns / 1e9)
 
+    @property
+    def num_tasks(self) -> int:
+        """Number of tasks whose acceptance is to be stored and sent in this pass."""
+        return sum([accepted.count for _, accepted in self._new])
+
     def add(self, pending: PendingSubmit, accepted: messages.Accepted) -> None:
         """Add an answer, to be sent after the next commit."""
         self._new.append((pending, accepted))

@@ -9,7 +9,7 @@ import pytest
 from service import ServiceHarness, completions, program, spec
 
 from simenv.model import TaskOptions, TaskState
-from simenv.scheduler.core import ClusterLimits
+from simenv.scheduler.core import Action, ClusterLimits
 from simenv.service import event_loop, fault_injection
 from simenv.service.control import administration, reservations
 from simenv.service.queries import handlers
@@ -130,6 +130,31 @@ def test_invalid_messages_are_refused_and_event_loop_continues(bench: ServiceHar
     client = bench.listener.connect(PeerKind.WORKER, b"stranger")
     client.send(b"\x00" * 100)
     assert isinstance(bench.submit(spec()), m.Accepted)
+
+
+def test_pass_reads_less_while_submits_wait_and_assigns_less_after_many(
+    bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accepted: list[int] = []
+    dispatch = bench.scheduler.dispatch
+
+    def recorded(now_ns: int, **options: int) -> list[Action]:
+        accepted.append(options["accepted"])
+        return dispatch(now_ns, **options)
+
+    monkeypatch.setattr(bench.scheduler, "dispatch", recorded)
+    monkeypatch.setattr(event_loop, "SLICE_NS", 10**12)
+    monkeypatch.setattr(event_loop, "READ_NS", 0)
+    for number in range(3):
+        bench.peer.send(codec.encode(m.GetStatus(number)))
+    for number in range(2):
+        bench.peer.send(
+            codec.encode(m.Submit(number, f"~{number}", 0, TaskOptions(), [spec()] * 7))
+        )
+    for _ in range(2):
+        bench.loop.run_once(0.0)
+    assert accepted == [7, 7], "the second Submit was read before the first was accepted"
+    assert len(bench.heard()) == 5
 
 
 @pytest.mark.parametrize("unread_ns", [-(10**12), 10**12], ids=["due", "not_due"])

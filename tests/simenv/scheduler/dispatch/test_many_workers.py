@@ -1,14 +1,16 @@
 """Passes of assignments for many workers: kept candidates, and bounds of one pass."""
 
 import random
+from typing import NoReturn
 
 import pytest
 from checked_scheduler import SECOND, CheckedScheduler, cluster, route
 
 from simenv.model import PoolSpec
+from simenv.model.accounts import WaitReason
 from simenv.scheduler.core import AssignTasks
 from simenv.scheduler.dispatch import batching, candidates as orders, dispatcher
-from simenv.scheduler.state import candidates, scheduler_state
+from simenv.scheduler.state import candidates, pools, scheduler_state
 
 
 def check_kept(machine: CheckedScheduler) -> int:
@@ -64,6 +66,33 @@ def test_pass_is_bounded_and_next_one_continues(monkeypatch: pytest.MonkeyPatch)
     assert len(machine.assign()) == 8 - -(-100 // costs)
     assert machine.state.assigns_left > 0
     assert len({record.worker for record in machine.state.tasks.values()}) == 8
+
+
+def test_few_tasks_are_assigned_while_acceptance_of_many_is_awaited(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(dispatcher, "FIRST_ASSIGNS", 2 * (batching.CHUNK_ASSIGNS + 1))
+    machine = CheckedScheduler(8, cluster(8))
+    machine.submit(8, cost=4_000.0)
+    scheduler, most = machine.scheduler, dispatcher.FIRST_ASSIGNS
+    assert len(scheduler.dispatch(machine.now_ns, accepted=most + 1)) == 2
+    assert machine.state.assigns_left <= 0, "the next pass must come at once"
+    assert len(scheduler.dispatch(machine.now_ns, accepted=most)) == 6
+
+
+def test_reason_of_wait_is_found_without_a_look_at_all_idle_workers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Unseen(dict[str, pools.Worker]):
+        def values(self) -> NoReturn:
+            raise AssertionError("all idle workers were looked at")
+
+    machine = CheckedScheduler(8, cluster(8))
+    machine.submit(16, cost=4_000.0)
+    pool = machine.state.pools["main"]
+    monkeypatch.setattr(pool, "idle_workers", Unseen(pool.idle_workers))
+    dispatcher.note_waits(machine.state, machine.now_ns)
+    assert pool.queue.clock._reason is WaitReason.SLOTS
 
 
 def test_chunk_is_geometric_mean_of_its_cost_and_all_work() -> None:
