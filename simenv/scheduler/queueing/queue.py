@@ -139,9 +139,9 @@ class PoolQueue:
     ) -> TaskRecord | None:
         """Return the next task of a reservation's lanes, of an association that is not held
         back."""
-        heads = (each.head(allow_long) for leaf, each in lanes.items() if leaf not in self.held_back)
-        waiting = (head for head in heads if head is not None)
-        return min(waiting, key=self.order.sort_key, default=None)
+        free = (each for leaf, each in lanes.items() if leaf not in self.held_back)
+        heads = (head for each in free if (head := each.head(allow_long)) is not None)
+        return min(heads, key=self.order.sort_key, default=None)
 
     def _or_dedicated(self, shared: TaskRecord | None, allow_long: bool) -> TaskRecord | None:
         """Return the next task of the shared lanes, or one of a reservation whose own workers leave
@@ -347,10 +347,8 @@ class PoolQueue:
             if self._heads.any_short():
                 return True
             shared = ()
-        for lanes in chain(shared, self._all_dedicated()):
-            if lanes.head(False) is not None:
-                return True
-        return False
+        lanes = chain(shared, self._all_dedicated())
+        return any(each.head(False) is not None for each in lanes)
 
     def arrange(self, order: queueing_lanes.QueuePolicy) -> None:
         """Change the policy, also for the order of waiting tasks."""

@@ -290,8 +290,7 @@ def test_running_task_counts_beyond_what_was_expected(site: CheckedScheduler) ->
 
 def test_class_of_service_multiplies_units_and_adds_priority(site: CheckedScheduler) -> None:
     (low,) = submit(site, "a", "ana", 1)
-    fields = {"qos": "urgent", "usage_factor": 2.0, "class_priority": 100}
-    (urgent,) = submit(site, "a", "ana", 1, **fields)
+    (urgent,) = submit(site, "a", "ana", 1, qos="urgent", usage_factor=2.0, class_priority=100)
     assert [record.number for record in site.state.pools["main"].queue] == [urgent, low]
     site.assign()
     assert site.state.fair_share.ratio("a") == pytest.approx(2.0 + 4.0)
