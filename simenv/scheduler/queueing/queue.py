@@ -344,8 +344,8 @@ class PoolQueue:
         shared: Iterable[queueing_lanes.Lanes] = self._lanes.values()
         if self._plain and len(self._lanes) > 1:
             self._heads.refresh(self._lanes)
-            if self._heads.any_short():
-                return True
+            if self._heads.any_short() or not self._dedicated:
+                return self._heads.any_short()
             shared = ()
         lanes = chain(shared, self._all_dedicated())
         return any(each.head(False) is not None for each in lanes)
@@ -438,12 +438,12 @@ class PoolQueue:
 
     def _lanes_of(self, record: TaskRecord) -> queueing_lanes.Lanes:
         batch = record.batch
-        own = self._dedicated.get(batch.terms.reservation) if self._dedicated else None
-        if own is not None:
-            lanes = own.get(batch.association)
-            if lanes is None:
-                lanes = own[batch.association] = queueing_lanes.Lanes(self.order)
-            return lanes
+        if self._dedicated:
+            own = self._dedicated.get(batch.terms.reservation)
+            if own is not None:
+                if batch.association not in own:
+                    own[batch.association] = queueing_lanes.Lanes(self.order)
+                return own[batch.association]
         key = (batch.association, batch.priority) if self._plain else self.order.lane_key(record)
         lanes = self._lanes.get(key)
         if lanes is None:
