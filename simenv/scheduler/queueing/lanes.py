@@ -131,7 +131,7 @@ CHUNK_US = 1_500.0  # most work of a chunk where few tasks wait
 LONG_CHUNK_US = 5_000.0  # most work, if many do or the tasks are not short
 MEDIUM_US = 500.0  # from here on a task is so long that few share a chunk
 ALONE_US = 2_500.0  # from here on it travels alone
-CHUNK_TASKS = 256
+CHUNK_TASKS = 512  # so that LONG_CHUNK_US bounds also those of tasks of 10 us
 # Of the service, which makes one chunk after the other: many chunks for many workers take it longer
 # than the work of fewer takes a worker.
 CHUNK_COST_US = 100.0

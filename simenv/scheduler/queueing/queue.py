@@ -41,7 +41,8 @@ class PoolQueue:
         self.held_back: Collection[str] = ()  # associations at their limit of slots
         self.clock = WaitClock()
         self._waiting: dict[str, int] = {}  # tasks of each association
-        self._dedicated: dict[int, queueing_lanes.Lanes] = {}  # by reservation
+        # By reservation and association: an owner may submit for several accounts.
+        self._dedicated: dict[int, dict[str, queueing_lanes.Lanes]] = {}
         self.count = 0  # live entries
         self._stale = 0  # entries of tasks that have ended
 
@@ -125,8 +126,7 @@ class PoolQueue:
         if not self.count:
             return None
         if reservation:
-            lanes = self._dedicated.get(reservation)
-            return None if lanes is None else self._dedicated_head(lanes, allow_long)
+            return self._dedicated_head(self._dedicated.get(reservation, {}), allow_long)
         if len(self._lanes) == 1:
             ((key, lanes),) = self._lanes.items()
             head = None if key[0] in self.held_back else lanes.head(allow_long)
@@ -134,11 +134,14 @@ class PoolQueue:
             head = self._first(allow_long)
         return self._or_dedicated(head, allow_long) if self._dedicated else head
 
-    def _dedicated_head(self, lanes: queueing_lanes.Lanes, allow_long: bool) -> TaskRecord | None:
-        """Return the next task of a reservation; it waits while its association is held back, and
-        the reservation's other tasks, all of one owner, behind it."""
-        head = lanes.head(allow_long)
-        return None if head is None or head.batch.association in self.held_back else head
+    def _dedicated_head(
+        self, lanes: dict[str, queueing_lanes.Lanes], allow_long: bool
+    ) -> TaskRecord | None:
+        """Return the next task of a reservation's lanes, of an association that is not held
+        back."""
+        free = (each for leaf, each in lanes.items() if leaf not in self.held_back)
+        heads = (head for each in free if (head := each.head(allow_long)) is not None)
+        return min(heads, key=self.order.sort_key, default=None)
 
     def _or_dedicated(self, shared: TaskRecord | None, allow_long: bool) -> TaskRecord | None:
         """Return the next task of the shared lanes, or one of a reservation whose own workers leave
@@ -217,6 +220,9 @@ class PoolQueue:
         lanes = self._lanes_of(record)
         if lanes.suspects:
             return (lanes.suspects if lanes.suspects[0] is record else lanes.short), 1
+        number = self.dedicated_to(record) if self._dedicated else 0
+        if number and sum(each.any() for each in self._dedicated[number].values()) > 1:
+            return lanes.short, 1
         if reservation or len(self._lanes) <= 1:
             return lanes.short, len(lanes.short)
         return lanes.short, self._run(lanes, record)
@@ -338,13 +344,11 @@ class PoolQueue:
         shared: Iterable[queueing_lanes.Lanes] = self._lanes.values()
         if self._plain and len(self._lanes) > 1:
             self._heads.refresh(self._lanes)
-            if self._heads.any_short():
-                return True
+            if self._heads.any_short() or not self._dedicated:
+                return self._heads.any_short()
             shared = ()
-        for lanes in chain(shared, self._dedicated.values()):
-            if lanes.head(False) is not None:
-                return True
-        return False
+        lanes = chain(shared, self._all_dedicated())
+        return any(each.head(False) is not None for each in lanes)
 
     def arrange(self, order: queueing_lanes.QueuePolicy) -> None:
         """Change the policy, also for the order of waiting tasks."""
@@ -369,7 +373,7 @@ class PoolQueue:
         entries = [r for lanes in self._all() for lane in lanes.all() for r in lane]
         waiting = sorted((r for r in entries if r.phase == WAITING), key=_age)
         self._lanes, self._stale = {}, 0
-        self._dedicated = {number: queueing_lanes.Lanes(self.order) for number in reservations}
+        self._dedicated = {number: {} for number in reservations}
         for record in waiting:
             lanes = self._lanes_of(record)
             lanes.lane_of(record).append(record)
@@ -380,8 +384,9 @@ class PoolQueue:
         """Yield waiting tasks in the order in which they are tried: shared lanes, dedicated lanes,
         late tasks."""
         yield from self.shared()
-        for lanes in self._dedicated.values():
-            yield from lanes.tried()
+        for each in self._dedicated.values():
+            tried = [lanes.tried() for lanes in each.values()]
+            yield from heapq.merge(*tried, key=self.order.sort_key) if tried[1:] else chain(*tried)
         for lanes in self._all():
             yield from (record for record in lanes.late if record.phase == WAITING)
 
@@ -412,7 +417,10 @@ class PoolQueue:
         result.fair_share, result.rate = self.fair_share.copy(), self.rate
         result._shares = result.fair_share if self._is_shared else self._shares.copy()
         result._lanes = {key: lanes.copy(max_tasks) for key, lanes in self._lanes.items()}
-        result._dedicated = {key: lanes.copy(max_tasks) for key, lanes in self._dedicated.items()}
+        result._dedicated = {
+            number: {leaf: lanes.copy(max_tasks) for leaf, lanes in each.items()}
+            for number, each in self._dedicated.items()
+        }
         result.held_back, result.count = self.held_back, self.count
         result._renew_heads()
         return result
@@ -423,14 +431,19 @@ class PoolQueue:
         return number if number in self._dedicated else 0
 
     def _all(self) -> list[queueing_lanes.Lanes]:
-        return [*self._lanes.values(), *self._dedicated.values()]
+        return [*self._lanes.values(), *self._all_dedicated()]
+
+    def _all_dedicated(self) -> Iterator[queueing_lanes.Lanes]:
+        return chain.from_iterable(each.values() for each in self._dedicated.values())
 
     def _lanes_of(self, record: TaskRecord) -> queueing_lanes.Lanes:
-        if self._dedicated:
-            lanes = self._dedicated.get(record.batch.terms.reservation)
-            if lanes is not None:
-                return lanes
         batch = record.batch
+        if self._dedicated:
+            own = self._dedicated.get(batch.terms.reservation)
+            if own is not None:
+                if batch.association not in own:
+                    own[batch.association] = queueing_lanes.Lanes(self.order)
+                return own[batch.association]
         key = (batch.association, batch.priority) if self._plain else self.order.lane_key(record)
         lanes = self._lanes.get(key)
         if lanes is None:

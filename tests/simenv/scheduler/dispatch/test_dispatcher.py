@@ -4,7 +4,7 @@ from checked_scheduler import LIMITS, SECOND, CheckedScheduler, cluster, route
 
 from simenv.model import PoolSpec, TaskSpec
 from simenv.scheduler.core import ClusterLimits, Estimator, Phase, SetThreads, TaskRecord
-from simenv.scheduler.dispatch.batching import CHUNK_BYTES
+from simenv.scheduler.dispatch.batching import CHUNK_BYTES, MAX_WITH_REST
 from simenv.scheduler.dispatch.gang_scheduling import PATIENCE_NS
 from simenv.scheduler.queueing.lanes import ALONE_US, CHUNK_TASKS, CHUNK_US, LONG_CHUNK_US
 
@@ -28,6 +28,21 @@ def test_chunks_grow_where_many_tasks_wait_and_one_goes_ahead(machine: CheckedSc
     assert machine.assign() == [], "the first chunk is not over"
     machine.finish(sends[0].records[20:])
     assert len(machine.assign()) == 1
+
+
+def test_work_not_number_bounds_chunks_of_the_shortest_circuits(machine: CheckedScheduler) -> None:
+    for user in range(60):  # turns of less than a chunk
+        machine.submit(110, cost=11.0, owner=f"user{user}")
+    first, second = machine.assign()
+    for send in first, second:
+        assert sum(record.cost_us for record in send.records) <= MAX_WITH_REST * LONG_CHUNK_US
+        assert len(send.records) == 2 * 110, "two turns of three that would pass the balance"
+    for user in range(60, 400):
+        machine.submit(110, cost=11.0, owner=f"user{user}")
+    machine.finish(first.records)
+    (third,) = machine.assign()
+    assert len(third.records) == 4 * 110
+    assert len({record.batch.owner for record in third.records}) == 4
 
 
 def test_a_chunk_goes_ahead_of_what_is_left_of_the_last_one(machine: CheckedScheduler) -> None:

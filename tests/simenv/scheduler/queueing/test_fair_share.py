@@ -15,7 +15,16 @@ from checked_scheduler import (
 )
 from scheduler_invariants import check
 
-from simenv.model import PoolSpec, TaskOptions, TaskSpec, TaskState, accounts
+from simenv.model import (
+    CLIENT_LIMITS,
+    OwnerLimits,
+    PoolSpec,
+    ReservationRequest,
+    TaskOptions,
+    TaskSpec,
+    TaskState,
+    accounts,
+)
 from simenv.model.accounts import Account, AccountTree, Billing, Qos, WaitReason, explained_waits
 from simenv.scheduler import core
 from simenv.scheduler.queueing.fair_share import DAY_NS, FairShare
@@ -37,11 +46,12 @@ def submit(
     count: int = 1,
     cost_us: float = LONG_US,
     along: core.Route | None = None,
+    reservation: int = 0,
     **batch_fields: object,
 ) -> list[int]:
     state = machine.state
     batch = core.SubmitBatch(
-        *(b"c", TaskOptions(), "key", 0, state.next_task, machine.now_ns),
+        *(b"c", TaskOptions(reservation=reservation), "key", 0, state.next_task, machine.now_ns),
         owner=user,
         account=account,
         **batch_fields,  # type: ignore[arg-type]
@@ -280,8 +290,7 @@ def test_running_task_counts_beyond_what_was_expected(site: CheckedScheduler) ->
 
 def test_class_of_service_multiplies_units_and_adds_priority(site: CheckedScheduler) -> None:
     (low,) = submit(site, "a", "ana", 1)
-    fields = {"qos": "urgent", "usage_factor": 2.0, "class_priority": 100}
-    (urgent,) = submit(site, "a", "ana", 1, **fields)
+    (urgent,) = submit(site, "a", "ana", 1, qos="urgent", usage_factor=2.0, class_priority=100)
     assert [record.number for record in site.state.pools["main"].queue] == [urgent, low]
     site.assign()
     assert site.state.fair_share.ratio("a") == pytest.approx(2.0 + 4.0)
@@ -296,6 +305,30 @@ def test_account_has_no_more_running_slots_than_its_limit(site: CheckedScheduler
     site.assign()
     running = [next(iter(w.held.values())) for w in site.state.workers.values() if w.held]
     assert sorted(record.batch.account for record in running) == ["a", "b", "b", "b"]
+
+
+@pytest.mark.parametrize("cost_us", [100.0, LONG_US])
+def test_account_at_its_limit_keeps_no_other_of_its_reservation_waiting(cost_us: float) -> None:
+    machine = CheckedScheduler(workers=3, limits=cluster(4))
+    limited = Account(limits={"max_running_slots": 1})
+    machine.scheduler.set_accounts(tree({"b": 1.0}, a=limited), Billing(), {})
+    machine.state.quotas.set({"ana": OwnerLimits()}, CLIENT_LIMITS)  # she may reserve all workers
+    request = ReservationRequest(device="main", workers=3, ttl_ns=600 * SECOND)
+    decision, _ = machine.scheduler.reserve(request, "ana", 1_800_000_000 * SECOND)
+    number = decision.reservation
+    assert number, decision
+    for account in "a", "b", "a", "b":
+        submit(machine, account, "ana", 30, cost_us, reservation=number)
+    listed = [record.number for record in machine.state.pools["main"].queue]
+    assert listed == sorted(listed), "in the order of their submission"
+    queue, workers = machine.state.pools["main"].queue, machine.state.workers.values()
+    while machine.state.tasks:
+        machine.assign()
+        on = [next(iter(w.held.values())).batch.account if w.held else "" for w in workers]
+        assert on.count("a") <= 1
+        assert "" not in on or queue.associations() <= {accounts.association("a", "ana")}
+        machine.finish(list(max(workers, key=lambda w: len(w.held)).held.values()))
+        check(machine.state)
 
 
 def test_wide_task_gets_no_more_slots_than_its_account_may_have() -> None:
