@@ -265,8 +265,7 @@ CHOICE_COLUMNS: tuple[Column[Choice], ...] = (
 
 @app.with_options(
     circuit_input.CircuitOptions,
-    *("seed", "param", "priority", "queue_timeout", "run_timeout", "after", "task_name"),
-    *("account", "qos"),
+    *("seed", "param", "run_timeout", *circuit_input.QUEUED),
 )
 def explain(
     context: typer.Context,
