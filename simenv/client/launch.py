@@ -337,10 +337,7 @@ def _close(*descriptors: int) -> None:
 def running_gateway(home: Path) -> GatewayFile | None:
     """Return the gateway that runs on this machine for the environment with this home; None if
     there is none."""
-    try:
-        body = (EnvironmentPaths(home, home).gateway / config.GATEWAY_FILE).read_bytes()
-        file = msgspec.json.decode(body, type=GatewayFile)
-    except (OSError, msgspec.MsgspecError):
+    file = config.last_gateway(EnvironmentPaths(home, home).gateway)
+    if file is None or not runs(file.pid, GATEWAY, start_ticks=file.start_ticks):
         return None
-    is_running = runs(file.pid, GATEWAY, start_ticks=file.start_ticks)
-    return file if is_running and file.format == config.GATEWAY_FORMAT else None
+    return file
