@@ -345,7 +345,7 @@ def explain(
     if not result.engine:
         terminal.note("this request would be refused; possible changes:")
     for each in result.engines:
-        if each.hint and not each.able:
+        if each.hint and not (each.able and result.engine):
             terminal.note(f"{each.engine}: {with_names(each.hint, circuit_input.NAMES)}")
 
 
