@@ -45,6 +45,7 @@ def explain(
     return session.request(Explained, Explain, **question).explanation
 
 
+RESTART_S = 30.0  # in which a service that has ended may be started again
 MAX_SEQ = 2**63 - 1  # number of a completion: an integer of SQLite
 
 
@@ -264,6 +265,7 @@ def connect(
     *,
     service: str | Path | None = None,
     timeout_s: float = LOST_S,
+    patience_s: float = RESTART_S,
     role: str | None = None,
 ) -> Client:
     """Connect to a running environment.
@@ -271,13 +273,21 @@ def connect(
     `service`: its connection file, or the address of another user's environment,
     "local:OWNER/NAME" on this host or "munge:OWNER@HOST:PORT/NAME" on another node of the site;
     else `name`; else what SIMENV_SERVICE names; else `default`. `role`: "client" gives up the
-    rights of an admin, whose requests then raise NotAllowedError; None: the role of the key. Raises
-    NoServiceError, KeyRefusedError, VersionMismatchError, OptionError.
+    rights of an admin, whose requests then raise NotAllowedError; None: the role of the key.
+
+    `timeout_s`: for the first answer. `patience_s`: silence of the service, in s, after which calls
+    that wait for it raise ServiceLostError; they may be repeated. Until then the service may be
+    started again: `simenv up --restore`; math.inf: wait for ever. Raises NoServiceError,
+    KeyRefusedError, VersionMismatchError, OptionError.
     """
+    if isinstance(patience_s, str | bool | None) or not patience_s > 0.0:
+        raise OptionError(f"patience_s={patience_s!r:.80}", hint="seconds above 0")
     if role not in (None, "client"):
         raise OptionError(f"role={role!r:.80}", hint="'client', or None for the role of the key")
     endpoint = address.find(name, Path(service) if service is not None else None)
-    return Client(endpoint, timeout_s, as_client=role is not None)
+    client = Client(endpoint, timeout_s, as_client=role is not None)
+    client.session.channel.be_patient(patience_s)
+    return client
 
 
 class SimenvExecutor(TaskExecutor):

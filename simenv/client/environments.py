@@ -202,8 +202,10 @@ def down(
     path = address.path
     try:
         file = read(path)
-    except NoServiceError:
+    except NoServiceError as error:
         if not _store_end(path):
+            if not path.exists():
+                error.hint = "nothing is left to end; simenv environments lists yours"
             raise
         return ShutdownReport(path.parent.name, 0, 0, monotonic() - begun, True)  # standbys alone
     is_local = file.node == os.uname().nodename

@@ -90,10 +90,12 @@ def start(
     meanwhile: Callable[[], object] = lambda: None,
     progress: Progress | None = None,
     standby: bool = False,
+    temporary: Iterable[Path] = (),
 ) -> Service:
     """Write the configuration, start the process and wait until the service is ready.
 
-    `private`: the service ends when this process does. `meanwhile`: called during the start.
+    `private`: the service ends when this process does, and then removes the folders `temporary`,
+    because a killed process cannot. `meanwhile`: called during the start.
     `progress`: called every PROGRESS_S with the present stage as text and the seconds since the
     start. `standby`: it waits until it may lead; the configuration stays as the leader wrote it.
     Raises StartFailedError or the service's error. If the service refused its settings,
@@ -101,7 +103,8 @@ def start(
     """
     built = [folder for folder in {paths.home, paths.state} if not folder.exists()]
     try:
-        return _start(settings, paths, private, meanwhile, progress, standby)
+        options = ["--standby"] if standby else [f"--temporary={folder}" for folder in temporary]
+        return _start(settings, paths, private, meanwhile, progress, options)
     except SimenvError as error:
         if not isinstance(error, StartFailedError):
             for folder in built:
@@ -115,18 +118,18 @@ def _start(
     private: bool,
     meanwhile: Callable[[], object],
     progress: Progress | None,
-    standby: bool,
+    options: list[str],
 ) -> Service:
     for folder in (paths.home, paths.state):
         files.private_folder(folder)
-    if not standby:
+    if "--standby" not in options:
         config.write(settings, paths.config)
     ready, args = os.pipe()
     line, lifeline = os.pipe() if private else (-1, -1)
     try:
         passed = [pool.environ for pool in settings.pools]
         passed += [device.environ for device in settings.devices.values()]
-        process = _spawn(paths, args, line, passed, ["--standby"] if standby else [])
+        process = _spawn(paths, args, line, passed, options)
     except BaseException:  # also an interrupt: no descriptor stays open
         _close(ready, args, line, lifeline)
         raise
@@ -334,10 +337,7 @@ def _close(*descriptors: int) -> None:
 def running_gateway(home: Path) -> GatewayFile | None:
     """Return the gateway that runs on this machine for the environment with this home; None if
     there is none."""
-    try:
-        body = (EnvironmentPaths(home, home).gateway / config.GATEWAY_FILE).read_bytes()
-        file = msgspec.json.decode(body, type=GatewayFile)
-    except (OSError, msgspec.MsgspecError):
+    file = config.last_gateway(EnvironmentPaths(home, home).gateway)
+    if file is None or not runs(file.pid, GATEWAY, start_ticks=file.start_ticks):
         return None
-    is_running = runs(file.pid, GATEWAY, start_ticks=file.start_ticks)
-    return file if is_running and file.format == config.GATEWAY_FORMAT else None
+    return file

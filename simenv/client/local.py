@@ -30,7 +30,8 @@ def local(workers: int = 2, slots: int | None = None, **settings: Any) -> Client
 
     The environment ends with the client: at the end of a `with` block, with `close()`, when nothing
     refers to the client and its tasks any longer, and in any case with this process. A notebook
-    keeps it over several cells: `client = simenv.local()`.
+    keeps it over several cells: `client = simenv.local()`. If this process is killed, the service
+    removes the environment's files.
 
     A start that takes longer than a second shows its progress on stderr, if that is a terminal or a
     notebook's stream.
@@ -54,7 +55,9 @@ def local(workers: int = 2, slots: int | None = None, **settings: Any) -> Client
     try:
         with StartLine(sys.stderr) as line:
             report = line.report if line.visible else None
-            process = launch.start(chosen, paths, private=True, meanwhile=_load, progress=report)
+            process = launch.start(
+                *(chosen, paths), private=True, meanwhile=_load, progress=report, temporary=built
+            )
     except BaseException:  # also an interrupt: no folder stays behind
         for folder in built:
             shutil.rmtree(folder, ignore_errors=True)

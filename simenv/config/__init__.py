@@ -40,6 +40,8 @@ from simenv.config.paths import (
     interpreter as interpreter,
     kernel_cache as kernel_cache,
     kernel_folder as kernel_folder,
+    last_gateway as last_gateway,
+    last_gateway_port as last_gateway_port,
     lasting_socket_folder as lasting_socket_folder,
     launch_agent as launch_agent,
     places as places,

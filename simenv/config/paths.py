@@ -183,7 +183,8 @@ GATEWAY_FILE = "gateway.json"  # in the folder of the gateway
 
 
 class GatewayFile(msgspec.Struct, frozen=True):
-    """Contents of `gateway/gateway.json` in the environment's home, while a gateway runs."""
+    """Contents of `gateway/gateway.json` in the environment's home: of the last gateway, which may
+    have ended."""
 
     format: int
     environment: str
@@ -191,6 +192,22 @@ class GatewayFile(msgspec.Struct, frozen=True):
     pid: int
     start_ticks: str  # of the process, see `simenv.process`
     version: str
+
+
+def last_gateway(folder: Path) -> GatewayFile | None:
+    """Read the GatewayFile in the folder of a gateway; None if there is none of this format."""
+    try:
+        file = msgspec.json.decode((folder / GATEWAY_FILE).read_bytes(), type=GatewayFile)
+    except (OSError, msgspec.MsgspecError):
+        return None
+    return file if file.format == GATEWAY_FORMAT else None
+
+
+def last_gateway_port(folder: Path) -> int:
+    """Return the port of the last gateway, so that port 0 takes it again; 0: not known."""
+    last = last_gateway(folder)
+    port = "" if last is None else last.url.rpartition(":")[2]
+    return int(port) if port.isdecimal() else 0
 
 
 def home_root(environ: Mapping[str, str] = os.environ) -> Path:

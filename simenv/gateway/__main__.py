@@ -116,7 +116,9 @@ def run(arguments: argparse.Namespace, paths: EnvironmentPaths) -> None:
     listener = _inherited(arguments.listen_fd)
     is_child = monitored is not None or listener is not None
     if not is_child:
-        listener = open_socket(*configs.web_address(listen))
+        listener = open_socket(
+            *configs.web_address(listen), configs.last_gateway_port(paths.gateway)
+        )
     # uvicorn ends on these signals, and sends them once more to the former handlers.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
@@ -144,10 +146,7 @@ def run(arguments: argparse.Namespace, paths: EnvironmentPaths) -> None:
         if not is_child:
             log.info("listening at %s", gateway.url)
         freeze_gc()  # a pass over all modules would stop all requests
-        try:
-            uvicorn.Server(_uvicorn(BoundedApplication(app, settings), settings)).run(listeners)
-        finally:
-            file.unlink(missing_ok=True)
+        uvicorn.Server(_uvicorn(BoundedApplication(app, settings), settings)).run(listeners)
 
 
 def all_routes(gateway: Gateway) -> list[ControllerRouterHandler]:

@@ -21,8 +21,6 @@ from simenv.scheduler.reservations.ledger import StoredReservations
 from simenv.scheduler.scaling import workers as scaling
 from simenv.scheduler.state import device_state, scheduler_state
 
-SUSPENDED_NS = 3_000_000_000  # a longer gap between ticks means that the service was suspended
-
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -207,7 +205,7 @@ class Scheduler:
         silent workers, resize pools. `read_ns`: all messages that came before are handled; None:
         all are."""
         state = self.state
-        if state.last_tick_ns and now_ns - state.last_tick_ns > SUSPENDED_NS:
+        if state.was_suspended(now_ns):
             for worker in state.workers.values():  # heartbeats could not be received
                 worker.heard_ns = now_ns
         state.last_tick_ns, state.lacks_workers = now_ns, False

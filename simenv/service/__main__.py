@@ -9,6 +9,7 @@ import argparse
 import gc
 import logging
 import os
+import shutil
 import signal
 import sys
 import time
@@ -79,6 +80,9 @@ def main() -> int:
     finally:
         _end(environment, lost)
         compiler_launcher.close()
+        if arguments.temporary and _is_cut(arguments.lifeline_fd):  # nobody else may be left
+            for folder in arguments.temporary:
+                shutil.rmtree(folder, ignore_errors=True)
     if lost:  # nothing that this process remembers is of use: a standby begins anew
         log.info("continues as a standby")
         words = [sys.executable, "-P", "-m", "simenv.service", str(arguments.config), "--standby"]
@@ -132,6 +136,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("config", type=Path, help="config.json in the environment's home")
     parser.add_argument("--ready-fd", type=int, default=-1)
     parser.add_argument("--lifeline-fd", type=int, default=-1)
+    help_text = "folder of the starter, removed at the end if the lifeline is closed"
+    parser.add_argument("--temporary", type=Path, action="append", help=help_text)
     parser.add_argument("--standby", action="store_true", help="wait until it may lead")
     parser.add_argument("--end", action="store_true", help="store that the environment is ended")
     return parser.parse_args()

@@ -27,7 +27,6 @@ from launcher.selection import select_launcher
 from simenv import config as configs, files
 from simenv._version import __version__
 from simenv.config import (
-    GATEWAY_FILE,
     Config,
     ConnectionFile,
     EnvironmentPaths,
@@ -445,12 +444,12 @@ def _start_gateway(
         hint = "pip install 'simenv[gateway]'"
         raise ConfigError("the packages of the gateway are not installed", hint=hint)
     folder = files.private_folder(paths.gateway)
-    (folder / GATEWAY_FILE).unlink(missing_ok=True)
     arguments, descriptors = [loop.config.name, "--home", str(paths.home)], []
     for key, address in addresses:
         if address:
             host, port = configs.listen_parts(f"tcp://{address}", f"gateway.{key}")
-            listener = open_socket(resolved(host, f"gateway.{key}"), port)
+            last = configs.last_gateway_port(folder) if key == "listen" else 0
+            listener = open_socket(resolved(host, f"gateway.{key}"), port, last)
             on_leave.callback(listener.close)
             descriptors.append(listener.fileno())
             arguments += [f"--{key}-fd", str(listener.fileno())]

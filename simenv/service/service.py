@@ -31,7 +31,8 @@ from simenv.wire.messages import client as m
 from simenv.wire.transport.zmq_transport import Listener
 
 SAMPLES = 4_096  # passes with messages
-# Not EXIT_RANK: the task may have killed the rank.
+# Not EXIT_RANK: the task may have killed the rank. A function can end its worker with these codes,
+# too: they are believed of workers that the service did not hear (`SchedulerState`).
 INFRASTRUCTURE_EXITS = (m.EXIT_LEASE, m.EXIT_ORPHAN)
 SIZES_NS = 10_000_000_000  # between two looks at the folders of isolated workers
 LOG_LINE_CHARS = 300  # characters of a log's last line that become a reason
@@ -166,6 +167,7 @@ class WorkerEvents:
     def __init__(self, service: ServiceComponents) -> None:
         self._service = service
         self._next_sizes_ns = 0
+        self._quiet_ns = round(service.config.worker_lease_s / 2 * 1e9)
 
     def report(self, now_ns: int) -> None:
         """Report the events since the last tick to the scheduler, and execute its actions."""
@@ -197,7 +199,10 @@ class WorkerEvents:
         for end in self._service.workers.exited():
             self._service.result_requests.file_worker.unfinished(f"{end.name}.{end.start}")
             tail = self._service.workers.log_tail(end.name) if end.code else ""
-            blame = end.code not in INFRASTRUCTURE_EXITS and not end.infrastructure_failure
+            blame = not end.infrastructure_failure and not (
+                end.code in INFRASTRUCTURE_EXITS
+                and self._service.state.may_be_cut_off(end.name, now_ns, self._quiet_ns)
+            )
             worker, message = self._service.scheduler.state.workers.get(end.name), end.reason
             isolation = self._service.workers.isolation
             if isolation is not None:

@@ -186,8 +186,13 @@ def test_restart_of_the_service_keeps_tokens_and_ends_the_gateway() -> None:
         live.wait_dead(before.pid)
         live.up()
         after = found(live)
+        assert after.url == before.url
         assert session(after.url, secret).json()["user"] == "ana"
         process = psutil.Process(after.pid)
         environments.down(live.name)
+        with socket.create_server(("127.0.0.1", int(after.url.rpartition(":")[2]))):
+            live.up()
+            assert found(live).url != after.url
+            environments.down(live.name)
         assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
         assert running_gateway(live.home) is None

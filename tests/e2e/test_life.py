@@ -80,9 +80,10 @@ def test_second_service_in_same_environment_is_refused() -> None:
         (live.home / "hidden").rename(live.home / "connection.json")
 
 
-def test_private_environment_ends_with_its_owner_process() -> None:
+def test_private_environment_ends_with_its_owner_process(tmp_path: Path) -> None:
     script = (
-        "import simenv,sys,time\n"
+        "import simenv,sys,tempfile,time\n"
+        f"tempfile.tempdir = {str(tmp_path)!r}\n"
         "with simenv.local(workers=1) as env:\n"
         "    print(env.status().pid, *[w.pid for w in env.workers()], flush=True)\n"
         "    time.sleep(60)\n"
@@ -98,10 +99,7 @@ def test_private_environment_ends_with_its_owner_process() -> None:
         lambda: not any(psutil.pid_exists(pid) for pid in pids),
         message="the private environment outlives its owner",
     )
-    for folder in Path(tempfile.gettempdir()).glob("simenv-local-*"):
-        for path in sorted(folder.rglob("*"), reverse=True):
-            path.rmdir() if path.is_dir() else path.unlink()
-        folder.rmdir()
+    until(lambda: not [*tmp_path.glob("simenv-local-*")], message="its files outlive its owner")
 
 
 def test_queued_tasks_run_after_sigterm_and_restart() -> None:

@@ -22,6 +22,7 @@ from simenv.cli.listing import Column, listed
 from simenv.client.connection import address
 from simenv.client.launch import running_gateway
 from simenv.errors import ConfigError, NotFoundError, OptionError
+from simenv.model.views import CalibrationSource
 
 if TYPE_CHECKING:
     from simenv.client.client import Client
@@ -163,15 +164,24 @@ def environment(
         str, typer.Option(help="Address of the gateway; default: of this machine.")
     ] = "",
     expires: Annotated[str, typer.Option(help="Time in which the token is accepted.")] = ENV_TOKEN,
+    device: Annotated[
+        list[str] | None,
+        typer.Option(help="Bundled device that QRMI gets variables for; may be repeated."),
+    ] = None,
 ) -> None:
     """Print `export NAME=value` lines for the clients of IBM, IQM and QRMI, with a new
     token.
 
-    In a shell: eval "$(simenv gateway env)"."""
+    In a shell: eval "$(simenv gateway env)". QRMI has variables for pools, imported devices and
+    those of --device."""
     url = url.rstrip("/") or _running(context).url
     common = app.settings_of(context)
     with common.connect() as client:
-        names = sorted({*client.pools(), *client.device_names()})
+        known, asked = client.device_names(), device or []
+        if unknown := sorted({*asked} - {*known}):
+            raise NotFoundError(f"there is no device {unknown[0]!r:.80}", hint="simenv devices")
+        imported = [name for name, source in known.items() if source is CalibrationSource.IMPORTED]
+        names = sorted({*client.pools(), *imported, *asked})
         span = _span(expires)
         made = client.tokens.add(user, purpose="simenv gateway env", lifetime_s=span)
         values = variables(url, client.name, made.secret, names)

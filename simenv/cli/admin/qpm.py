@@ -87,7 +87,9 @@ class Restartable:
             os.close(lifeline)
 
     def _start(self) -> None:
-        self._service = launch.start(self._config, self._paths, private=True)
+        self._service = launch.start(
+            self._config, self._paths, private=True, temporary=[self._home]
+        )
         self._lifeline = self._service.lifeline
         self._sockets = Path(address.read(self.service).sockets)
 

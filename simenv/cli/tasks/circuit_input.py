@@ -193,6 +193,11 @@ class Sent:
 
 
 Texts = list[str] | None
+# Options for the queue of an environment; `simulate` and `explain` do not have them.
+QUEUED = (
+    *("priority", "queue_timeout", "after", "task_name", "account", "qos", "reservation"),
+    "idempotency_key",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -287,6 +292,10 @@ class CircuitOptions:
         typer.Option("--account", "-A", help="Account that is charged; default: SIMENV_ACCOUNT."),
     ] = None
     qos: Annotated[str | None, typer.Option(help="Class of service; default: SIMENV_QOS.")] = None
+    reservation: Annotated[
+        int | None,
+        typer.Option(help="Number of a reservation to run under; default: SIMENV_RESERVATION."),
+    ] = None
     queue_timeout: Annotated[
         float | None,
         typer.Option(help="Seconds of waiting after which the task is EXPIRED."),
@@ -304,6 +313,10 @@ class CircuitOptions:
     ] = None
     task_name: Annotated[
         str | None, typer.Option(help="Name of the task in listings."), Sent("name")
+    ] = None
+    idempotency_key: Annotated[
+        str | None,
+        typer.Option(help="A repeat of the same submission with this key is the same task."),
     ] = None
 
     def arguments(self, loaded: PackedCircuit | None = None) -> SubmitOptions:

@@ -265,8 +265,7 @@ CHOICE_COLUMNS: tuple[Column[Choice], ...] = (
 
 @app.with_options(
     circuit_input.CircuitOptions,
-    *("seed", "param", "priority", "queue_timeout", "run_timeout", "after", "task_name"),
-    *("account", "qos"),
+    *("seed", "param", "run_timeout", *circuit_input.QUEUED),
 )
 def explain(
     context: typer.Context,
@@ -346,7 +345,7 @@ def explain(
     if not result.engine:
         terminal.note("this request would be refused; possible changes:")
     for each in result.engines:
-        if each.hint and not each.able:
+        if each.hint and not (each.able and result.engine):
             terminal.note(f"{each.engine}: {with_names(each.hint, circuit_input.NAMES)}")
 
 

@@ -36,8 +36,7 @@ _FAILED = 1
 
 @app.with_options(
     circuit_input.CircuitOptions,
-    *("pool", "prefer", "ranks", "priority", "queue_timeout", "after", "task_name"),
-    *("account", "qos"),
+    *("pool", "prefer", "ranks", *circuit_input.QUEUED),
 )
 def simulate(
     context: typer.Context,

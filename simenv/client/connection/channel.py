@@ -4,9 +4,10 @@ The channel has no thread of its own. One of the waiting threads is the leader: 
 connection and dispatches the messages that arrive, until its own wait has ended. Other threads put
 their messages into the outbox and wake the leader, which wakes a thread when what it waits for has
 come, and another one to lead when it leaves. A silent service is pinged; one that has not
-answered for LOST_S is lost. When the connection file names another address, or the epoch has
-changed, the channel sends Hello again and calls `renew`, which repeats all open requests. An event
-loop may read instead, while no thread leads: see `loop_reader`.
+answered for LOST_S is lost, or for the seconds given to `be_patient`. When the connection file
+names another address, or the epoch has changed, the channel sends Hello again and calls `renew`,
+which repeats all open requests. An event loop may read instead, while no thread leads: see
+`loop_reader`.
 """
 
 from __future__ import annotations
@@ -39,8 +40,9 @@ STOPPED_S = 2.0  # a longer gap between two readings of the clock: this process 
 class Liveness:
     """Times of messages and pings, monotonic. Guarded by the lock of the channel."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, least_patience_s: float) -> None:
         self._address = address
+        self.least_patience_s = least_patience_s
         self._last_message_s = self._pinged_s = self._looked_s = monotonic()
         self._unanswered_s: float | None = None  # time of the first Ping since the last message
 
@@ -48,7 +50,7 @@ class Liveness:
     def _patience_s(self) -> float:
         """Silence after which the service is lost: where there may be standbys, one of them is
         waited for."""
-        return max(LOST_S, self._address.patience_s)
+        return max(self.least_patience_s or LOST_S, self._address.patience_s)
 
     def message_came(self) -> None:
         """Record that a message has arrived."""
@@ -141,6 +143,7 @@ class ServiceChannel:
         self._sockets: list[Connection] = []
         weakref.finalize(self, _close, self._sockets).atexit = False
         self.is_forked = False  # in a forked child before its reconnect; see `enter`
+        self._least_patience_s = 0.0  # 0: LOST_S
         self._reset()
         _CHANNELS.add(self)
 
@@ -159,7 +162,11 @@ class ServiceChannel:
         self._outbox: deque[bytes] = deque()
         self._broken: errors.SimenvError | None = None
         self._renewing = False
-        self._liveness = Liveness(self.address)
+        self._liveness = Liveness(self.address, self._least_patience_s)
+
+    def be_patient(self, least_s: float) -> None:
+        """Set the silence after which a service that has answered is lost, in place of LOST_S."""
+        self._least_patience_s = self._liveness.least_patience_s = least_s
 
     def start(self, timeout_s: float = LOST_S) -> None:
         """Connect to the service. Raises NoServiceError, KeyRefusedError, VersionMismatchError."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from simenv.client.connection.channel import LOST_S
 from simenv.client.qpm.completion_queues import CompletionRetention
 from simenv.config import check_name
 from simenv.errors import ConfigError, NoServiceError, SimenvError
@@ -245,7 +246,7 @@ class EnvironmentConnection:
         if settings.private is not True:
             try:
                 role = "client" if settings.role == "client" else None
-                client = stack.enter_context(simenv.connect(role=role))
+                client = stack.enter_context(simenv.connect(role=role, patience_s=LOST_S))
                 info = client.status()
             except NoServiceError:
                 if settings.private is False or settings.service_named:

@@ -27,6 +27,7 @@ from simenv.client.tasks.task import Task, distinct_warnings
 from simenv.errors import SimenvError
 from simenv.frontends.qiskit import job
 from simenv.frontends.qiskit.backend import SHOTS, SimenvBackend
+from simenv.model.task_rules import checked_seconds
 
 LEASE_S = 600.0  # duration of a reservation, renewed until the session is closed
 
@@ -41,9 +42,8 @@ class _ReservedBackend:
         renewed until it is closed. `workers`: workers of the backend's pool that serve this session
         alone. Raises QiskitError if the reservation is refused, ValueError."""
         with job.refusals():
-            self._reservation = backend.client.reserve(
-                backend.pool, workers=workers, for_s=max_time or LEASE_S
-            )
+            for_s = LEASE_S if max_time is None else checked_seconds("max_time", max_time)
+            self._reservation = backend.client.reserve(backend.pool, workers=workers, for_s=for_s)
             if max_time is None:
                 self._reservation.__enter__()
         self._backend = backend.reserved(self._reservation)

@@ -148,9 +148,13 @@ def explain(
     return record(explanation, ExplanationRecord)
 
 
-async def read_request(request: Request[Any, Any, Any], kind: type[R]) -> R:
+async def read_request(request: Request[Any, Any, Any], kind: type[R], *, waits: bool = False) -> R:
     """Read the body of a request: JSON of `kind`; a form with the file `program` and JSON in
-    `options`; or the program itself, with its options in the query. Raises OptionError."""
+    `options`; or the program itself, with its options in the query. `waits`:
+    the route knows `wait` there. Raises OptionError."""
+    if "wait" in request.query_params and not waits:
+        hint = "GET /api/v1/tasks/ID/result?wait=SECONDS waits"
+        raise OptionError("the query has 'wait', and this answer comes at once", hint=hint)
     media_type = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
     if media_type in (JSON, FORM):
         place = "members of the JSON" if media_type == JSON else "JSON in the part `options`"

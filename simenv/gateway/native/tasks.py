@@ -54,7 +54,7 @@ async def submit_task(
     """Submit one task. With `wait`, the answer is the result if it comes in that time (200), else
     the accepted task (202)."""
     form = results.form_of(request.headers.get("accept", "")) if wait else results.JSON
-    body = await programs.read_request(request, schemas.TaskRequest)
+    body = await programs.read_request(request, schemas.TaskRequest, waits=True)
 
     def submit(client: Client) -> Task:
         bound = parsers.read(caller.user, body, body.parameter_values)

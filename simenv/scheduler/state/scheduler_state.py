@@ -36,6 +36,7 @@ _SLOTS = "max_running_slots"
 MAX_METERS = 32  # of a pool
 HEARTBEATS_PER_S = 1_000  # of all workers; each takes about 50 us of the service
 SILENT_BEATS = 2.5  # heartbeats in `silent_ns`, however many workers there are
+SUSPENDED_NS = 3_000_000_000  # a longer gap between ticks means that the service was suspended
 KEPT_MARGIN_NS = 2_000_000_000  # margin between the drop of a kept state and the end of its grant
 
 
@@ -130,6 +131,18 @@ class SchedulerState:
         """Least and most seconds between two heartbeats of one worker, or of one agent."""
         longest_s = self.limits.silent_ns / 1e9 / SILENT_BEATS
         return min(len(self.workers) / HEARTBEATS_PER_S, longest_s), longest_s
+
+    def was_suspended(self, now_ns: int) -> bool:
+        """Return whether nothing was received since the last tick, too long ago."""
+        return bool(self.last_tick_ns) and now_ns - self.last_tick_ns > SUSPENDED_NS
+
+    def may_be_cut_off(self, name: str, now_ns: int, quiet_ns: int) -> bool:
+        """Return False if a worker that says that it lost the service cannot have: it holds tasks,
+        and it was heard within `quiet_ns`, which a lease is longer than by a heartbeat at least."""
+        worker = self.workers.get(name)
+        if worker is None or not worker.held or self.was_suspended(now_ns):
+            return True
+        return now_ns - worker.heard_ns > quiet_ns
 
     def allocation_ends(self, now_ns: int) -> bool:
         """Return whether the end of the allocation is so near that the service should drain."""

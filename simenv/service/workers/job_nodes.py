@@ -33,7 +33,8 @@ from simenv.files import private_folder, write_atomic
 from simenv.model import PoolSpec
 from simenv.scheduler.core import MEMORY_SHARE, Action, EndJob, SubmitJob
 from simenv.scheduler.scaling.jobs import workers_of
-from simenv.scheduler.scheduler import SUSPENDED_NS, Scheduler
+from simenv.scheduler.scheduler import Scheduler
+from simenv.scheduler.state.scheduler_state import SUSPENDED_NS
 from simenv.service.workers.endpoints import WorkerEndpoint, reported_state
 from simenv.wire import codec, keyfiles
 from simenv.wire.keyfiles import Identity, KeyPair, Role

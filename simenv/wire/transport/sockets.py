@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Protocol
 
 import msgspec
@@ -29,9 +30,12 @@ _NOBLOCK = int(zmq.NOBLOCK)
 _NOBLOCK_MORE = int(zmq.NOBLOCK) | int(zmq.SNDMORE)
 
 
-def open_socket(host: str, port: int) -> stdlib_socket.socket:
-    """Listen on an address for a protocol that is not ZeroMQ's; port 0 takes any. Raises
-    ConfigError."""
+def open_socket(host: str, port: int, last: int = 0) -> stdlib_socket.socket:
+    """Listen on an address for a protocol that is not ZeroMQ's; port 0 takes `last` if that is free
+    and not 0, else any. Raises ConfigError."""
+    if last and not port:
+        with suppress(ConfigError):
+            return open_socket(host, last)
     try:
         family, kind, _, _, target = stdlib_socket.getaddrinfo(
             host, port, type=stdlib_socket.SOCK_STREAM

@@ -290,7 +290,8 @@ class UnixListener:
             self._read_bytes += len(peer.partial) - known
         if not peer.name and peer.inbox:
             peer.name = peer.inbox.popleft()
-            if not peer.name or peer.name in self._by_name[peer.kind]:
+            # Names with a slash are those of remote peers.
+            if not peer.name or b"/" in peer.name or peer.name in self._by_name[peer.kind]:
                 raise BrokenStreamError
             self._by_name[peer.kind][peer.name] = peer
             del self._unnamed[peer]

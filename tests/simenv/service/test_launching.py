@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from memory_transport import MemoryConnection
-from service import LIMITS, NODE, ServiceHarness, spec
+from service import LIMITS, NODE, ServiceHarness, completions, spec
 
 from launcher.base import Exit, LauncherEvent, Node, Share
 from simenv.model import WorkerState
@@ -162,14 +162,54 @@ def test_pool_shows_last_log_line_of_worker_that_exits_early(bench: ServiceHarne
     assert (info.reason, info.state) == ("exit 105: COMM_WORLD has size 1, 4 were told", "degraded")
 
 
-@pytest.mark.parametrize(("code", "deaths"), [(m.EXIT_LEASE, 0), (m.EXIT_ORPHAN, 0), (-11, 1)])
-def test_charged_for_exits_it_may_cause(ready: ServiceHarness, code: int, deaths: int) -> None:
+@pytest.mark.parametrize(
+    ("code", "silent_s", "deaths"),
+    [
+        (m.EXIT_LEASE, 9, 0),
+        (m.EXIT_ORPHAN, 9, 0),
+        (m.EXIT_LEASE, 5, 1),  # a function ended its process: the service was in touch with it
+        (m.EXIT_ORPHAN, 5, 1),
+        (-11, 9, 1),
+    ],
+)
+def test_charged_for_exits_it_may_cause(
+    ready: ServiceHarness, code: int, silent_s: int, deaths: int
+) -> None:
     ready.submit(spec())
     (task,) = ready.assigned()
     start = ready.paper.commands["main-0"].start
+    ready.state.workers["main-0"].heard_ns -= silent_s * 10**9
     ready.paper.gone.append(Exit("main-0", 0, code, "gone", start))
     ready.step()
     assert ready.state.tasks[task.task].deaths == deaths
+
+
+def test_no_task_is_charged_for_leases_that_a_suspended_service_did_not_renew(
+    ready: ServiceHarness,
+) -> None:
+    ready.submit(spec())
+    (task,) = ready.assigned()
+    start = ready.paper.commands["main-0"].start
+    ready.paper.gone.append(Exit("main-0", 0, m.EXIT_LEASE, "gone", start))
+    ready.state.last_tick_ns -= 16 * 10**9
+    ready.step()
+    assert ready.state.tasks[task.task].deaths == 0
+
+
+def test_task_that_ends_workers_as_if_cut_off_fails(ready: ServiceHarness) -> None:
+    ready.submit(spec())
+    for _ in range(3):
+        (command,) = ready.paper.commands.values()
+        ready.join(command.name)
+        ready.assigned()
+        ready.paper.commands.clear()
+        ready.paper.gone.append(Exit(command.name, 0, m.EXIT_LEASE, "exit 103", command.start))
+        ready.step()
+        ready.loop.state.pools["main"].next_start_ns = 0
+        ready.step()
+    assert not ready.state.tasks
+    (completion,) = completions(ready.heard())
+    assert codec.failure(completion.payload).reason == "poison"
 
 
 def test_task_is_not_charged_for_worker_lost_with_its_dvm(ready: ServiceHarness) -> None:

@@ -5,6 +5,8 @@ import os
 import pytest
 from shell import Shell
 
+from simenv.errors import NotFoundError
+
 POOLS = [
     {"name": "main", "min": 1, "max": 1},
     {"name": "spare", "engine": "stabilizer", "min": 0, "max": 2, "nodes": "*"},
@@ -84,3 +86,14 @@ def test_status_shows_drained_node_with_reason_until_resume(shell: Shell) -> Non
     result = shell("undrain", HERE)
     assert (result.code, result.out.startswith(f"node {HERE} is up; ")) == (0, True)
     assert "node.resumed" in shell("status").out
+
+
+def test_gateway_env_has_variables_of_pools_and_of_devices_that_are_named(shell: Shell) -> None:
+    words = ("gateway", "env", "--url", "http://127.0.0.1:1", "--json")
+    pools = {row["name"] for row in shell("pools", "--json").objects}
+    result = shell(*words)
+    assert result.code == 0, result.err
+    assert set(result.object["QRMI_JOB_QPU_RESOURCES"].split(",")) == pools
+    more = shell(*words, "--device", "fez").object
+    assert set(more["QRMI_JOB_QPU_RESOURCES"].split(",")) == {*pools, "fez"}
+    assert shell(*words, "--device", "fes").code == NotFoundError.exit_code

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import psutil
 import pytest
+from failing import fails
 from shell import Answer
 
 from simenv import config
 from simenv.cli.app import run
 from simenv.client import environments
 from simenv.client.connection import address
+from simenv.errors import NoServiceError
 
 BELL = str(Path(__file__).parents[4] / "examples" / "bell.qasm")
 NAME = "cli-updown"
@@ -45,6 +47,7 @@ def test_down_and_resume_keep_results(name: str, capsys: pytest.CaptureFixture[s
     assert (code, value.startswith(f"{name} down in ")) == (0, True)
     assert value.endswith("s: 0 processes left on 1 node\n")
     assert (cli("status")[0], cli("down")[0]) == (5, 5)
+    assert "nothing is left to end" in fails(NoServiceError, "", environments.down, name).hint
     assert "replayed" in cli("logs")[1]
 
     code, status = cli("up", "--restore", "--workers", "1", "--json")

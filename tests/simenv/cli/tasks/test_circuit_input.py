@@ -3,7 +3,10 @@
 from pathlib import Path
 
 import pytest
+from live import Live
 from shell import Shell
+
+from simenv.errors import NotReservedError
 
 BELL = str(Path(__file__).parents[4] / "examples" / "bell.qasm")
 
@@ -139,3 +142,15 @@ def test_bad_strings_are_named(shell: Shell, bell: str, words: tuple[str, ...], 
     result = shell("submit", bell, *words)
     assert result.code == 2
     assert text in result.err
+
+
+def test_key_names_one_task_and_runs_under_a_reservation(
+    environment: Live, shell: Shell, bell: str
+) -> None:
+    with environment.client() as client, client.reserve("main") as mine:
+        words = ("submit", bell, "--shots", "0", "--output", "probabilities", "--idempotency-key")
+        under = (*words, "typed", "--reservation", str(mine.id), "--json")
+        first, again = shell(*under), shell(*under)
+        assert first.object == again.object, first.err
+    late = shell(*words, "late", "--reservation", str(mine.id))
+    assert late.code == NotReservedError.exit_code, late.err

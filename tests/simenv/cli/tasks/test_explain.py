@@ -81,6 +81,7 @@ def test_explain_of_circuit_no_engine_can_run_chooses_none(shell: Shell, tmp_pat
     read = shell("explain", str(file)).err
     assert "this request would be refused" in read
     assert "mps: --engine mps" in read
+    assert all(f"{engine}: --engine {engine}" in read for engine in able)
     named = shell("explain", str(file), "--engine", "aer", "--json").object
     assert [each["engine"] for each in named["engines"]] == ["aer"]
 

@@ -1,5 +1,6 @@
 """The protocol from the client's side, against a peer that plays the service."""
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -103,6 +104,17 @@ def test_silent_service_raises_service_lost_error(link: ServiceSession, idle: Pe
     assert "simenv up --restore" in error.hint
     idle.silent = False
     assert task.result(5).seed == 0  # the same task, when the service is heard again
+
+
+@pytest.mark.usefixtures("impatient")
+def test_patience_with_a_silent_service_is_chosen(link: ServiceSession, idle: Peer) -> None:
+    link.channel.be_patient(0.2)
+    [task] = submit(link)
+    idle.silent = True
+    assert 0.2 <= fails(errors.ServiceLostError, "", task.result).last_seen_s < 1.0
+    link.channel.be_patient(60.0)
+    threading.Timer(1.5, setattr, (idle, "silent", False)).start()
+    assert task.result(30).seed == 0  # LOST_S is 1 s
 
 
 @pytest.mark.usefixtures("impatient")

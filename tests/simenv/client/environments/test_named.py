@@ -8,22 +8,30 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 from failing import fails
 from interpreter import python
-from live import Live
+from live import Live, environment
 
 import simenv
 from simenv import config
 from simenv.client import environments, launch
 from simenv.client.connection import channel
 from simenv.config import Config, EnvironmentPaths
-from simenv.errors import ConfigError, NoServiceError, ServiceLostError, StartFailedError
+from simenv.errors import (
+    ConfigError,
+    NoServiceError,
+    OptionError,
+    ServiceLostError,
+    StartFailedError,
+)
 
 BELL = """OPENQASM 2.0; include "qelib1.inc"; qreg q[2]; creg c[2]; h q[0]; cx q[0],q[1];
 measure q -> c;"""
@@ -176,6 +184,26 @@ def test_killed_private_service_raises_service_lost_error(monkeypatch: pytest.Mo
         caught = fails(ServiceLostError, "has ended", env.status)
     assert "service.log" in caught.hint
     assert caught.last_seen_s > 0
+
+
+def test_wait_for_a_task_outlasts_the_restart_of_its_service(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with environment() as live, simenv.connect(live.name) as client:
+        task = client.submit(BELL, seed=1)
+        pid = live.service().pid
+        live.kill_service()
+        live.wait_dead(pid)
+        monkeypatch.setattr(channel, "LOST_S", 0.2)
+        back = threading.Timer(1.0, live.up)
+        back.start()
+        assert task.result(60).seed == 1
+        back.join()
+
+
+@pytest.mark.parametrize("value", [0, -1.0, float("nan"), "30", None, True])
+def test_patience_without_a_meaning_is_refused(value: Any) -> None:
+    fails(OptionError, "patience_s=", simenv.connect, patience_s=value)
 
 
 @pytest.mark.usefixtures("no_leaks")

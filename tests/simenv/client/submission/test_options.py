@@ -1,16 +1,21 @@
 """Options that mean something, and refusals of those that do not."""
 
 import inspect
+import re
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from failing import fails
 
+from simenv.cli.tasks.circuit_input import SENT
 from simenv.client.client import Client
 from simenv.client.submission import options
 from simenv.client.submission.prepare import prepare_many, prepare_one
 from simenv.errors import ConfigError, OptionError
+from simenv.frontends import qpi
 from simenv.model import TaskOptions
 from simenv.model.task_rules import check_terms, checked_key
 
@@ -175,3 +180,52 @@ def test_circuits_of_a_job_run_in_its_reservation_unless_they_name_another_place
     assert under("", monkeypatch) == ("", 0)
     for wrong in ("17", "main:", "main:x", "main:17,", "Main:17", "main:" + "9" * 30, "main:0"):
         fails((OptionError, ConfigError), "SIMENV_RESERVATION", under, wrong, monkeypatch)
+
+
+# Options of `Client.submit` that other interfaces do not have. HTTP: see the gateway's tests.
+LACKING = {
+    # A trace is TRACEPARENT; circuits of stim are Python objects, sweeps have no file format.
+    "command line": {"binding_index", "decoder", "trace"},
+    # Methods of the backend and its jobs, or other words of Qiskit, say the rest.
+    "Qiskit": {
+        *("after", "amplitudes", "binding_index", "decoder", "idempotency_key", "name"),
+        *("observables", "outputs", "parameter_values", "prefer", "qubit_mapping", "ranks"),
+    },
+    # Tapes say what is measured, and wires which qubits.
+    "PennyLane": {
+        *("after", "amplitudes", "binding_index", "decoder", "idempotency_key", "observables"),
+        *("outputs", "parameter_values", "qubit_mapping"),
+    },
+    # docs/guides/qpi.md lists what the library does not do.
+    "C": {
+        *("after", "amplitudes", "binding_index", "compile", "decoder", "options", "prefer"),
+        *("qubit_mapping", "ranks", "reservation", "trace"),
+    },
+}
+
+
+def test_options_of_the_command_line() -> None:
+    assert lacking(sent.name or name for name, sent in SENT.items()) == LACKING["command line"]
+
+
+def test_options_of_qiskit() -> None:
+    backend = pytest.importorskip("simenv.frontends.qiskit.backend")
+    of_backend = ("device", "pool", "engine", "reservation", "options", "shots", "seed")
+    assert lacking((*backend._OF_RUN, *of_backend)) == LACKING["Qiskit"]
+
+
+def test_options_of_pennylane() -> None:
+    device = pytest.importorskip("simenv.frontends.pennylane.device")
+    assert lacking((*device._OPTIONS, "shots", "seed")) == LACKING["PennyLane"]
+
+
+def test_options_of_c() -> None:
+    text = (Path(qpi.__file__).parent / "include" / "simenv_qpi.h").read_text()
+    fields = text.partition("typedef struct qpi_options {")[2].partition("}")[0]
+    fields = re.sub(r"/\*.*?\*/", "", fields, flags=re.DOTALL)
+    names = set(re.findall(r"(\w+);", fields)) | {"pool", "parameter_values"}  # `device`, arguments
+    assert lacking(name.removeprefix("single_") for name in names) == LACKING["C"]
+
+
+def lacking(names: Iterable[str]) -> set[str]:
+    return set(options.SubmitOptions.__optional_keys__ - set(names))

@@ -284,6 +284,11 @@ def test_noise_that_does_not_act_is_in_the_metadata_of_both_primitives(env: sime
     assert samples.metadata["simenv"][1]["warnings"] == []
 
 
+@pytest.mark.parametrize("value", [-1, 0, "60"])
+def test_invalid_time_of_a_session_is_refused(ideal: SimenvBackend, value: Any) -> None:
+    fails(ValueError, "max_time=", SimenvSession, ideal, max_time=value)
+
+
 @pytest.mark.parametrize("kind", [SimenvSession, SimenvBatch])
 def test_reservation(env: simenv.Client, ideal: SimenvBackend, kind: type[SimenvSession]) -> None:
     with kind(ideal, workers=1) as session:

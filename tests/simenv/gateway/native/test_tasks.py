@@ -111,6 +111,14 @@ def test_an_option_in_a_place_without_effect_is_refused(
     assert "`options`" in refused.json()["hint"] or "JSON" in refused.json()["hint"]
 
 
+@pytest.mark.parametrize("path", ["/sweeps?wait=5", "/explain?wait=5"])
+def test_a_wait_without_effect_is_refused(api: httpx.Client, path: str) -> None:
+    for body in ({"json": {"program": BELL}}, {"content": BELL}):
+        refused = api.post(path, **body)
+        assert refused.status_code == 400
+        assert refused.json()["detail"].startswith("the query has 'wait'")
+
+
 def test_an_unknown_filter_is_refused(api: httpx.Client) -> None:
     refused = api.get("/tasks?stat=DONE")
     assert refused.status_code == 400

@@ -116,6 +116,7 @@ def test_message_larger_than_buffers_arrives_whole_in_both_directions(
         bytes(4),
         NAME + (MAX_MESSAGE_BYTES + 1).to_bytes(4, "little"),
         NAME + b"\xff" * 4,
+        b"\x07\0\0\0far/k/r\x02\0\0\0hi",  # the name of a remote peer
         b"GET / HTTP/1.1\r\n\r\n",
     ],
 )
