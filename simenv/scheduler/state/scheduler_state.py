@@ -513,15 +513,13 @@ def state_bytes(state: SchedulerState, owner: str) -> int:
 
 def slots_left(state: SchedulerState, leaf: str) -> int:
     """Return how many more slots the tasks of an association may be granted."""
-    used = _used_slots(state)
-    return min(
-        (
-            max(0, limit - used.get(node, 0))
-            for node, limit in _slot_limits(state, leaf).items()
-            if limit
-        ),
-        default=core.UNLIMITED,
-    )
+    return left_of(slot_limits(state, leaf), _used_slots(state))
+
+
+def left_of(limits: owner_quotas.SlotLimits, used: Mapping[str, int]) -> int:
+    """Return how many of the slots within these limits are left; `used`: by user and account."""
+    left = (max(0, limit - used.get(node, 0)) for node, limit in limits)
+    return min(left, default=core.UNLIMITED)
 
 
 def _used_slots(state: SchedulerState) -> dict[str, int]:
@@ -539,14 +537,17 @@ def _used_slots(state: SchedulerState) -> dict[str, int]:
     return used
 
 
-def _slot_limits(state: SchedulerState, leaf: str) -> dict[str, int]:
-    """Return the limits of running slots of an association's user and accounts; 0: none."""
-    owner, accounts = state.fair_share.user(leaf), state.fair_share.tree.accounts
-    limits = {f"@{owner}": state.quotas.of(owner).max_running_slots}
-    for each in state.fair_share.path(leaf)[:-1]:
-        if each in accounts:
-            limits[each] = accounts[each].limits.get(_SLOTS, 0)
-    return limits
+def slot_limits(state: SchedulerState, leaf: str) -> owner_quotas.SlotLimits:
+    """Return the limits of running slots of an association's user and accounts."""
+    known = state.quotas.slot_limits
+    if leaf not in known:
+        owner, accounts = state.fair_share.user(leaf), state.fair_share.tree.accounts
+        limits = {f"@{owner}": state.quotas.of(owner).max_running_slots}
+        for each in state.fair_share.path(leaf)[:-1]:
+            if each in accounts:
+                limits[each] = accounts[each].limits.get(_SLOTS, 0)
+        known[leaf] = tuple((node, limit) for node, limit in limits.items() if limit)
+    return known[leaf]
 
 
 def refresh_held_back(state: SchedulerState) -> None:
@@ -556,9 +557,7 @@ def refresh_held_back(state: SchedulerState) -> None:
     for pool in state.pools.values():
         held: set[str] = set()
         for leaf in pool.queue.associations():
-            if state.fair_share.user(leaf) in state.quotas.removed or any(
-                limit and used.get(node, 0) + pool.spec.ranks > limit
-                for node, limit in _slot_limits(state, leaf).items()
-            ):
+            left = left_of(slot_limits(state, leaf), used)
+            if left < pool.spec.ranks or state.fair_share.user(leaf) in state.quotas.removed:
                 held.add(leaf)
         pool.queue.hold_back(frozenset(held))
