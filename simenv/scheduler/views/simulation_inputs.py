@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
 
 import msgspec
@@ -183,6 +183,45 @@ def planned_slots(
         for each in state.calendar.planned
         if each.pool in by_pool
     ]  # fmt: skip
+
+
+# The end of a run, a chance of a paced device, the begin and (a number) the end of a reservation.
+Event = SimRun | SimPool | PlannedSlots | int
+
+
+def dedicated_until(
+    state: scheduler_state.SchedulerState, now_ns: int
+) -> Iterator[tuple[int, float]]:
+    """Yield the reservations that have workers, with the times at which they expire."""
+    wall_ns, live = now_ns + state.paced.offset_ns, state.reservations.live
+    for number in state.dedicated.all:
+        if number in live:
+            yield number, max(0.0, (live[number].expires_ns - wall_ns) / 1e3)
+
+
+def release_dedicated(lines: Iterable[SimPool], runs: Iterable[SimRun], reservation: int) -> int:
+    """Let the workers of a reservation serve all. Return the number of its waiting tasks, which end
+    with it."""
+    ended = 0
+    for line in lines:
+        for (host, number), idle in list(line.idle.items()):
+            if number == reservation:
+                del line.idle[host, number]
+                line.idle[host, 0] += idle
+                host.free += 0 if line.pool.is_exclusive else idle
+        for key, fifo in line.fifos.items():
+            if key[0] == reservation:
+                ended += len(fifo)
+                line.waiting -= len(fifo)
+                fifo.clear()
+    for run in runs:
+        if run.reservation == reservation:
+            run.reservation = 0
+            if run.tasks and not run.line.pool.is_exclusive:  # the slot that was retained
+                run.shares = ((run.host, run.shares[0][1] + 1),)
+                run.line.granted += 1
+                run.host.long_slots += run.is_long
+    return ended
 
 
 def starts_tasks(state: scheduler_state.SchedulerState, pool: pools.Pool) -> bool:

@@ -3,10 +3,11 @@
 Discrete events: the end of a run, a worker that is ready, a paced device that is nearly free. After
 each of them the tasks whose turn it is start on idle workers, by the rules of `dispatcher` and
 `gang_scheduling`: order of the queue, slots and memory of nodes, long tasks and last slots, slots
-of wide tasks, dedicated workers, limits of devices, owners and accounts, slots kept for planned
-reservations, which then get their workers. Runs last as long as the estimator expects. Left out are
-tasks that are not submitted yet, preemption, and chunks, whose tasks start within some
-milliseconds; and that under fair share a limit changes the order of those that it does not bind.
+of wide tasks, dedicated workers until their reservation expires, limits of devices, owners and
+accounts, slots kept for planned reservations, which then get their workers. Runs last as long as
+the estimator expects. Left out are tasks that are not submitted yet, preemption, and chunks, whose
+tasks start within some milliseconds; and that under fair share a limit changes the order of those
+that it does not bind.
 
 Invariant: the state is only read. Queues are copied at the beginning, so that the simulation can go
 on in slices while they change; a task that has started since then is skipped.
@@ -55,7 +56,7 @@ class StartSimulation:
         self._order = count()
         self._usage = state.fair_share.copy()
         self._defers = False  # tasks of several ranks wait for accounts that go first
-        self._events: list[tuple[float, int, SimRun | SimPool | inputs.PlannedSlots]] = []
+        self._events: list[tuple[float, int, inputs.Event]] = []
         self._lines: list[SimPool] = []
         self._planned: list[inputs.PlannedSlots] = []  # to come
         up = state.nodes.expected()
@@ -86,6 +87,8 @@ class StartSimulation:
         self._planned = inputs.planned_slots(self._state, self._lines, self.now_ns)
         for planned in self._planned:
             self._push(planned.begin_us, planned)
+        for reservation, end_us in inputs.dedicated_until(self._state, self.now_ns):
+            self._push(end_us, reservation)
         yield
         for line in self._lines:
             if line.queue is not None:
@@ -109,6 +112,10 @@ class StartSimulation:
                 self._dispatch([host for host in self._hosts.values() if event in host.lines])
             elif isinstance(event, inputs.PlannedSlots):
                 self._begin_planned(event)
+            elif isinstance(event, int):
+                runs = (run for *_, run in events if isinstance(run, SimRun))
+                self._left -= inputs.release_dedicated(self._lines, runs, event)
+                self._dispatch(self._hosts.values())
             elif event.end_us == self._now_us and not self._goes_on(event):
                 self._end(event)  # at another time: it got fewer slots, a later event ends it
             steps += 1
@@ -227,7 +234,7 @@ class StartSimulation:
 
     # --- events -----------------------------------------------------------------------------------
 
-    def _push(self, time_us: float, event: SimRun | SimPool | inputs.PlannedSlots) -> None:
+    def _push(self, time_us: float, event: inputs.Event) -> None:
         heapq.heappush(self._events, (time_us, next(self._order), event))
 
     def _add_idle(self, run: SimRun) -> None:

@@ -14,12 +14,13 @@ from checked_scheduler import (
     wide,
 )
 from claimant import Claimant
-from simulation import BEGIN_S, Planned, Simulation
+from simulation import BEGIN_S, MAIN, WALL_NS, Planned, Simulation
 
 from simenv.model import OwnerLimits, PoolSpec
 from simenv.model.accounts import Account, AccountTree, Billing
+from simenv.model.reservations import ReservationRequest
 from simenv.scheduler import core
-from simenv.scheduler.events import devices
+from simenv.scheduler.events import devices, reservations
 from simenv.scheduler.queueing.lanes import POLICIES
 from simenv.scheduler.views import expected_starts as module, simulation_inputs
 from simenv.scheduler.views.simulation_inputs import MAX_TASKS, remaining_us
@@ -240,6 +241,30 @@ def test_wide_task_is_simulated_on_the_slots_that_a_planned_reservation_leaves()
     simulation = simulated(machine)
     assert simulation.starts_us[first[0]] == 0
     assert simulation.starts_us[second[0]] / 1e6 == pytest.approx(BEGIN_S + 29.0, abs=2.0)
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_workers_of_a_reservation_that_expires_start_tasks_of_all(
+    monkeypatch: pytest.MonkeyPatch, busy: bool
+) -> None:
+    machine = ready(cluster(4), MAIN)
+
+    def tick(now_ns: int) -> list[core.Action]:
+        return machine.scheduler.wall_clock_tick(WALL_NS + now_ns, now_ns) + at(now_ns)
+
+    at = machine.scheduler.tick
+    monkeypatch.setattr(machine.scheduler, "tick", tick)
+    machine.scheduler.set_clock(WALL_NS + machine.now_ns, machine.now_ns)
+    ask = ReservationRequest(device="main", workers=2, ttl_ns=10 * SECOND)
+    wall_ns = WALL_NS + machine.now_ns
+    decision, _ = reservations.reserve(machine.state, ask, "", wall_ns, dry=False)
+    machine.assign()
+    for seconds in (2.0, 9.5) if busy else ():  # the second ends later
+        along = route(seconds * 1e6, max_slots=1)
+        machine.submit(2, along=along, reservation=decision.reservation)
+    machine.submit(40, along=route(900e3, max_slots=1))
+    foretold_us, real_us = zip(*foretold_and_real(machine), strict=True)
+    assert list(foretold_us) == pytest.approx(real_us, abs=1e5)  # the time between two ticks
 
 
 @pytest.mark.parametrize("policy", POLICIES)
