@@ -300,7 +300,8 @@ def build_chunk(
     worker.idle_beats = 0
     if state.quotas.caps_slots:  # then a chunk has tasks of one association
         worker.newest_of[head.batch.association] = chunk[-1]
-        scheduler_state.refresh_held_back(state)
+        if scheduler_state.slot_limits(state, head.batch.association):
+            scheduler_state.refresh_held_back(state)
     slots = worker.slots if worker.ranks == 1 else 1
     memory_bytes = worker.reserved + worker.memory_bytes
     return core.AssignTasks(worker.name, slots, memory_bytes, announce, chunk, worker.kept_bytes)

@@ -29,8 +29,9 @@ class Quotas:
         self._accounts: Collection[Mapping[str, int]] = ()  # limits of each
         self.removed: frozenset[str] = frozenset()  # users whose waiting tasks are held
         self.changed = False  # since the last assignment of tasks
-        # Of running slots, by association; see `scheduler_state.slot_limits`.
+        # Of running slots, by association, and what each limits; see `scheduler_state.slot_limits`.
         self.slot_limits: dict[str, SlotLimits] = {}
+        self.limited: dict[str, tuple[int, set[str]]] = {}  # (limit, associations) by node
 
     def set(self, table: Mapping[str, model.OwnerLimits], default: model.OwnerLimits) -> None:
         """Replace the table."""
@@ -45,6 +46,7 @@ class Quotas:
     def _renew(self) -> None:
         self.changed = True
         self.slot_limits.clear()
+        self.limited.clear()
         owners = (self._default, *self._of.values())
         self.caps_slots = any(each.max_running_slots for each in owners) or any(
             each.get("max_running_slots") for each in self._accounts
