@@ -256,10 +256,11 @@ def build_chunk(
         count = min(CHUNK_TASKS, share, state.controls.assignable_tasks(pool))
         # Tasks of the next turn follow, so that many users cost no more messages than one. Limits
         # of slots, and turns of gangs, are looked at before each chunk.
-        others = not (state.quotas.caps_slots or state.deferred_gangs)
+        others = not (_is_limited(state, head.batch) or state.deferred_gangs)
         max_us = most_us(head.cost_us, len(queue) + 1)
         total_us, memory = _add_similar_tasks(
-            queue, chunk, count, max_us, max_bytes, reservation, worker.account, others=others
+            *(state, queue, chunk, count, max_us, max_bytes, reservation, worker.account),
+            others=others,
         )
     state.assigns_left -= CHUNK_ASSIGNS + len(chunk)
     if state.controls.is_restricting:
@@ -298,13 +299,18 @@ def build_chunk(
         pool.move(worker, WorkerState.BUSY)
     pool.open_workers[name] = worker
     worker.idle_beats = 0
-    if state.quotas.caps_slots:  # then a chunk has tasks of one association
+    if _is_limited(state, head.batch):  # then a chunk has tasks of one association
         worker.newest_of[head.batch.association] = chunk[-1]
-        if scheduler_state.slot_limits(state, head.batch.association):
-            scheduler_state.refresh_held_back(state)
+        scheduler_state.refresh_held_back(state)
     slots = worker.slots if worker.ranks == 1 else 1
     memory_bytes = worker.reserved + worker.memory_bytes
     return core.AssignTasks(worker.name, slots, memory_bytes, announce, chunk, worker.kept_bytes)
+
+
+def _is_limited(state: scheduler_state.SchedulerState, batch: core.SubmitBatch) -> bool:
+    """Return whether a limit of running slots holds for these tasks."""
+    caps = state.quotas.caps_slots
+    return caps and bool(scheduler_state.slot_limits(state, batch.association))
 
 
 def _waits(queue: PoolQueue, batch: core.SubmitBatch, now_ns: int) -> Waits:
@@ -323,6 +329,7 @@ def _least_tasks(cost_us: float, waiting: int) -> int:
 
 
 def _add_similar_tasks(
+    state: scheduler_state.SchedulerState,
     queue: PoolQueue,
     chunk: list[core.TaskRecord],
     count: int,
@@ -372,7 +379,8 @@ def _add_similar_tasks(
                 size += batch.share_bytes
                 # A state that it leaves must not use the grant of another owner.
                 ends = (batch.terms.parts is not None and batch.owner != head.batch.owner) or (
-                    one_association and batch.association != head.batch.association
+                    batch.association != head.batch.association
+                    and (one_association or _is_limited(state, batch))
                 )
             if (
                 ends

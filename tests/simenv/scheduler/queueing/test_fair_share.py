@@ -425,6 +425,23 @@ def test_limits_are_counted_anew_only_after_chunks_of_those_who_have_some(
     assert len(counted) == 3  # at the begin of the pass, before and after the chunk of c
 
 
+def test_only_tasks_of_those_with_limits_travel_alone() -> None:
+    machine = CheckedScheduler(workers=1, limits=cluster(1))
+    machine.scheduler.set_accounts(
+        tree({"a": 1.0, "b": 1.0}, c=Account(limits={"max_running_slots": 1})), Billing(), {}
+    )
+    for account in ("a", "b", "c"):
+        submit(machine, account, "ana", 3, 20.0)
+    chunks = list[set[str]]()
+    while sends := machine.assign():
+        chunks += [{record.batch.account for record in send.records} for send in sends]
+        for worker in {send.worker for send in sends}:
+            machine.finish(list(machine.state.workers[worker].held.values()))
+    assert not machine.state.tasks
+    assert {"a", "b"} in chunks
+    assert all(chunk == {"c"} for chunk in chunks if "c" in chunk)
+
+
 def _filled(machine: CheckedScheduler) -> list[core.AssignTasks]:
     submit(machine, "a", "ana", 8, 600e6)
     return machine.assign()
