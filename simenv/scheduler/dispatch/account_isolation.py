@@ -73,7 +73,8 @@ def assign_by_account(
         if assignment is not None or not make_room(state, pool, record, now_ns):
             break
         queue.hold_back(frozenset((*queue.held_back, record.batch.association)))
-    if assignment is None or not state.quotas.caps_slots:  # else they were computed anew
+    leaf = "" if assignment is None else assignment.records[0].batch.association
+    if assignment is None or not scheduler_state.slot_limits(state, leaf):  # else computed anew
         queue.hold_back(held_back)
     return assignment
 

@@ -254,12 +254,9 @@ def build_chunk(
             waiting += pool.assigned
         share = max(share, _least_tasks(head.cost_us, waiting))
         count = min(CHUNK_TASKS, share, state.controls.assignable_tasks(pool))
-        # Tasks of the next turn follow, so that many users cost no more messages than one. Limits
-        # of slots, and turns of gangs, are looked at before each chunk.
-        others = not (state.quotas.caps_slots or state.deferred_gangs)
         max_us = most_us(head.cost_us, len(queue) + 1)
         total_us, memory = _add_similar_tasks(
-            queue, chunk, count, max_us, max_bytes, reservation, worker.account, others=others
+            state, queue, chunk, count, max_us, max_bytes, reservation, worker.account
         )
     state.assigns_left -= CHUNK_ASSIGNS + len(chunk)
     if state.controls.is_restricting:
@@ -298,12 +295,18 @@ def build_chunk(
         pool.move(worker, WorkerState.BUSY)
     pool.open_workers[name] = worker
     worker.idle_beats = 0
-    if state.quotas.caps_slots:  # then a chunk has tasks of one association
+    if _is_limited(state, head.batch):  # then a chunk has tasks of one association
         worker.newest_of[head.batch.association] = chunk[-1]
         scheduler_state.refresh_held_back(state)
     slots = worker.slots if worker.ranks == 1 else 1
     memory_bytes = worker.reserved + worker.memory_bytes
     return core.AssignTasks(worker.name, slots, memory_bytes, announce, chunk, worker.kept_bytes)
+
+
+def _is_limited(state: scheduler_state.SchedulerState, batch: core.SubmitBatch) -> bool:
+    """Return whether a limit of running slots holds for these tasks."""
+    caps = state.quotas.caps_slots
+    return caps and bool(scheduler_state.slot_limits(state, batch.association))
 
 
 def _waits(queue: PoolQueue, batch: core.SubmitBatch, now_ns: int) -> Waits:
@@ -322,6 +325,7 @@ def _least_tasks(cost_us: float, waiting: int) -> int:
 
 
 def _add_similar_tasks(
+    state: scheduler_state.SchedulerState,
     queue: PoolQueue,
     chunk: list[core.TaskRecord],
     count: int,
@@ -329,19 +333,19 @@ def _add_similar_tasks(
     max_bytes: int,
     reservation: int,
     account: str | None,
-    *,
-    others: bool,
 ) -> tuple[float, int]:
     """Add tasks like the first one until the chunk has `count` tasks or `max_us` of work. Return
     its work in microseconds, and the memory of its largest task, which is at most `max_bytes`.
-    `account`: the only one whose tasks are added; None: any. `others`: see `PoolQueue.upcoming`.
-    The next turn is not cut in two to fill the lesser part of a chunk, nor is a turn for its little
-    rest."""
+    `account`: the only one whose tasks are added; None: any. Tasks of the next turn follow, so that
+    many users cost no more messages than one, unless limits of slots or turns of gangs are looked
+    at before each chunk. The next turn is not cut in two to fill the lesser part of a chunk, nor is
+    a turn for its little rest."""
     head = chunk[0]
     batch, route = head.batch, head.route
     total_us, memory = head.cost_us, route.memory_bytes
     size = _bytes(head)
-    ends, one_association = False, not others
+    one_association = _is_limited(state, batch) or state.deferred_gangs
+    others, ends = not one_association, False
     while len(chunk) < count and not ends:
         others = (
             others and len(chunk) < NEARLY_FULL * CHUNK_TASKS and total_us < NEARLY_FULL * max_us
@@ -371,7 +375,8 @@ def _add_similar_tasks(
                 size += batch.share_bytes
                 # A state that it leaves must not use the grant of another owner.
                 ends = (batch.terms.parts is not None and batch.owner != head.batch.owner) or (
-                    one_association and batch.association != head.batch.association
+                    batch.association != head.batch.association
+                    and (one_association or _is_limited(state, batch))
                 )
             if (
                 ends

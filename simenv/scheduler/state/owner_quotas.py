@@ -14,6 +14,7 @@ from simenv.scheduler.reservations.policies import DELAYED, REJECTED, PolicyVerd
 from simenv.text import size
 
 RETRY_AFTER_S = 1.0
+SlotLimits = tuple[tuple[str, int], ...]  # of a user, as @NAME, and of accounts
 BURST_S = 2  # a token bucket holds the messages of so many seconds
 NS = 10**9
 
@@ -28,6 +29,9 @@ class Quotas:
         self._accounts: Collection[Mapping[str, int]] = ()  # limits of each
         self.removed: frozenset[str] = frozenset()  # users whose waiting tasks are held
         self.changed = False  # since the last assignment of tasks
+        # Of running slots, by association, and what each limits; see `scheduler_state.slot_limits`.
+        self.slot_limits: dict[str, SlotLimits] = {}
+        self.limited: dict[str, tuple[int, set[str]]] = {}  # (limit, associations) by node
 
     def set(self, table: Mapping[str, model.OwnerLimits], default: model.OwnerLimits) -> None:
         """Replace the table."""
@@ -41,6 +45,8 @@ class Quotas:
 
     def _renew(self) -> None:
         self.changed = True
+        self.slot_limits.clear()
+        self.limited.clear()
         owners = (self._default, *self._of.values())
         self.caps_slots = any(each.max_running_slots for each in owners) or any(
             each.get("max_running_slots") for each in self._accounts

@@ -371,7 +371,7 @@ def memory_for(worker: Worker, record: TaskRecord) -> int:
 
 def served(worker: Worker) -> Iterator[SubmitBatch]:
     """Yield a batch of each association whose tasks count as running on a worker: of the task that
-    it runs and, while slots are limited, of those that it was sent ahead."""
+    it runs, and of those that it was sent ahead whose slots are limited."""
     if not worker.held:
         return
     first = next(iter(worker.held.values())).batch

@@ -526,52 +526,51 @@ def state_bytes(state: SchedulerState, owner: str) -> int:
 
 def slots_left(state: SchedulerState, leaf: str) -> int:
     """Return how many more slots the tasks of an association may be granted."""
-    used = _used_slots(state)
-    return min(
-        (
-            max(0, limit - used.get(node, 0))
-            for node, limit in _slot_limits(state, leaf).items()
-            if limit
-        ),
-        default=core.UNLIMITED,
-    )
+    limits = slot_limits(state, leaf)
+    return left_of(limits, _used_slots(state) if limits else {})
+
+
+def left_of(limits: owner_quotas.SlotLimits, used: Mapping[str, int]) -> int:
+    """Return how many of the slots within these limits are left; `used`: by user and account."""
+    left = (max(0, limit - used.get(node, 0)) for node, limit in limits)
+    return min(left, default=core.UNLIMITED)
 
 
 def _used_slots(state: SchedulerState) -> dict[str, int]:
-    """Return the slots granted to the tasks of each user, as @NAME, and of each account."""
+    """Return the slots granted to the tasks of each user, as @NAME, and account with a limit."""
     used: dict[str, int] = {}
-    for worker in state.workers.values():
-        if worker.slots:
-            nodes = {
-                node
-                for batch in state_pools.served(worker)
-                for node in (f"@{batch.owner}", *state.fair_share.path(batch.association)[:-1])
-            }
-            for node in nodes:
-                used[node] = used.get(node, 0) + worker.slots
+    for worker in (each for pool in state.pools.values() for each in pool.busy_workers.values()):
+        served = (slot_limits(state, batch.association) for batch in state_pools.served(worker))
+        for node, _ in {each for limits in served for each in limits}:
+            used[node] = used.get(node, 0) + worker.slots
     return used
 
 
-def _slot_limits(state: SchedulerState, leaf: str) -> dict[str, int]:
-    """Return the limits of running slots of an association's user and accounts; 0: none."""
-    owner, accounts = state.fair_share.user(leaf), state.fair_share.tree.accounts
-    limits = {f"@{owner}": state.quotas.of(owner).max_running_slots}
-    for each in state.fair_share.path(leaf)[:-1]:
-        if each in accounts:
-            limits[each] = accounts[each].limits.get(_SLOTS, 0)
-    return limits
+def slot_limits(state: SchedulerState, leaf: str) -> owner_quotas.SlotLimits:
+    """Return the limits of running slots of an association's user and accounts."""
+    known = state.quotas.slot_limits
+    if leaf not in known:
+        owner, accounts = state.fair_share.user(leaf), state.fair_share.tree.accounts
+        limits = {f"@{owner}": state.quotas.of(owner).max_running_slots}
+        for each in state.fair_share.path(leaf)[:-1]:
+            if each in accounts:
+                limits[each] = accounts[each].limits.get(_SLOTS, 0)
+        known[leaf] = tuple((node, limit) for node, limit in limits.items() if limit)
+        for node, limit in known[leaf]:
+            state.quotas.limited.setdefault(node, (limit, set()))[1].add(leaf)
+    return known[leaf]
 
 
 def refresh_held_back(state: SchedulerState) -> None:
     """Set, for each queue, the associations whose tasks may not start: their users are removed, or
     they would pass a limit of running slots of their user or of one of their accounts."""
-    used = _used_slots(state)
+    used, quotas, user_of = _used_slots(state), state.quotas, state.fair_share.user
     for pool in state.pools.values():
-        held: set[str] = set()
-        for leaf in pool.queue.associations():
-            if state.fair_share.user(leaf) in state.quotas.removed or any(
-                limit and used.get(node, 0) + pool.spec.ranks > limit
-                for node, limit in _slot_limits(state, leaf).items()
-            ):
-                held.add(leaf)
+        waiting = pool.queue.associations()
+        for leaf in waiting.difference(quotas.slot_limits):
+            slot_limits(state, leaf)
+        held = {leaf for leaf in waiting if quotas.removed and user_of(leaf) in quotas.removed}
+        for node, (limit, leaves) in quotas.limited.items():
+            if used.get(node, 0) + pool.spec.ranks > limit:
+                held |= leaves & waiting
         pool.queue.hold_back(frozenset(held))

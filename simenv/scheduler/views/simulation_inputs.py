@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
 
 import msgspec
@@ -16,6 +17,7 @@ from simenv.scheduler.dispatch import planned_reservations
 from simenv.scheduler.queueing.lanes import SMALL_US
 from simenv.scheduler.queueing.queue import PoolQueue
 from simenv.scheduler.state import pools, scheduler_state
+from simenv.scheduler.state.owner_quotas import SlotLimits
 
 T = TypeVar("T")
 MAX_TASKS = 100_000  # of one pool that are simulated, from the front of its queue
@@ -45,13 +47,52 @@ Entry = tuple[int, float, core.TaskRecord]  # (place in the queue, expected time
 Fifo = deque[Entry]
 
 
+# Of waiting tasks: reservation with dedicated workers, limits of slots, and whether they are long.
+FifoKey = tuple[int, SlotLimits, bool]
+Heads = list[tuple[int, FifoKey]]  # heap: first place of each of some queues
+
+
+class LimitedSlots:
+    """Slots that users and accounts use, of those that have limits."""
+
+    def __init__(self) -> None:
+        self._used = Counter[str]()
+        self._held: dict[str, list[tuple[Heads, tuple[int, FifoKey]]]] = {}  # until it uses fewer
+
+    def use(self, limits: SlotLimits, slots: int) -> None:
+        """Count slots that are granted, or (negative) returned."""
+        for node, _ in limits:
+            self._used[node] += slots
+            for heads, head in self._held.pop(node, ()) if slots < 0 else ():
+                heapq.heappush(heads, head)
+
+    def left(self, limits: SlotLimits) -> int:
+        return scheduler_state.left_of(limits, self._used)
+
+    def first(self, line: SimPool, heads: Heads) -> Fifo | None:
+        """Return the queue with the first task that passes no limit."""
+        fifos = line.fifos
+        while heads:
+            place, key = heads[0]
+            fifo = fifos[key]
+            if not fifo:
+                heapq.heappop(heads)
+            elif len(heads) > 1 and fifo[0][0] != place:
+                heapq.heapreplace(heads, (fifo[0][0], key))
+            elif key[1] and self.left(key[1]) < line.pool.spec.ranks:
+                node = min(key[1], key=lambda each: each[1] - self._used[each[0]])[0]
+                self._held.setdefault(node, []).append((heads, heapq.heappop(heads)))
+            else:
+                return fifo
+        return None
+
+
 class SimPool(msgspec.Struct, eq=False):
     """Waiting tasks of a pool in their order, and its idle workers."""
 
     pool: pools.Pool
-    # By reservation with dedicated workers, owner if the slots of owners are limited, and whether
-    # the tasks are long.
-    fifos: dict[tuple[int, str, bool], Fifo]
+    fifos: dict[FifoKey, Fifo]
+    heads: dict[tuple[int, bool], Heads] = {}  # by reservation, and whether the tasks are long
     waiting: int = 0  # tasks
     new: dict[int, core.TaskRecord] = {}  # new tasks, see NEW
     queue: PoolQueue | None = None  # copied from the pool
@@ -59,7 +100,16 @@ class SimPool(msgspec.Struct, eq=False):
     gangs: list[Shares] = []  # idle workers of several ranks
     granted: int = 0  # slots
     more_workers: int = 0  # that could still be started
-    held: list[tuple[Fifo, Entry]] = []  # tasks that are set aside
+    held: list[tuple[FifoKey, Entry]] = []  # tasks that are set aside
+
+    def put(self, key: FifoKey, *entries: Entry, first: bool = False) -> None:
+        """Add tasks at the end of a queue; `first`: at its front."""
+        fifo = self.fifos.get(key)
+        if fifo is None:
+            fifo = self.fifos[key] = deque()
+        if first or not fifo:
+            heapq.heappush(self.heads.setdefault((key[0], key[2]), []), (entries[0][0], key))
+        (fifo.extendleft if first else fifo.extend)(entries)
 
 
 class SimRun(msgspec.Struct, eq=False):
@@ -71,7 +121,7 @@ class SimRun(msgspec.Struct, eq=False):
     reservation: int = 0
     memory: int = 0
     is_long: bool = False
-    owner: str = ""
+    limits: SlotLimits = ()  # within which it uses slots
     tasks: int = 1
     stays: bool = True  # it takes further tasks
 
@@ -135,6 +185,45 @@ def planned_slots(
     ]  # fmt: skip
 
 
+# The end of a run, a chance of a paced device, the begin and (a number) the end of a reservation.
+Event = SimRun | SimPool | PlannedSlots | int
+
+
+def dedicated_until(
+    state: scheduler_state.SchedulerState, now_ns: int
+) -> Iterator[tuple[int, float]]:
+    """Yield the reservations that have workers, with the times at which they expire."""
+    wall_ns, live = now_ns + state.paced.offset_ns, state.reservations.live
+    for number in state.dedicated.all:
+        if number in live:
+            yield number, max(0.0, (live[number].expires_ns - wall_ns) / 1e3)
+
+
+def release_dedicated(lines: Iterable[SimPool], runs: Iterable[SimRun], reservation: int) -> int:
+    """Let the workers of a reservation serve all. Return the number of its waiting tasks, which end
+    with it."""
+    ended = 0
+    for line in lines:
+        for (host, number), idle in list(line.idle.items()):
+            if number == reservation:
+                del line.idle[host, number]
+                line.idle[host, 0] += idle
+                host.free += 0 if line.pool.is_exclusive else idle
+        for key, fifo in line.fifos.items():
+            if key[0] == reservation:
+                ended += len(fifo)
+                line.waiting -= len(fifo)
+                fifo.clear()
+    for run in runs:
+        if run.reservation == reservation:
+            run.reservation = 0
+            if run.tasks and not run.line.pool.is_exclusive:  # the slot that was retained
+                run.shares = ((run.host, run.shares[0][1] + 1),)
+                run.line.granted += 1
+                run.host.long_slots += run.is_long
+    return ended
+
+
 def starts_tasks(state: scheduler_state.SchedulerState, pool: pools.Pool) -> bool:
     """Return whether the pool starts tasks: not draining, quarantined, scaled to zero, paused or in
     an outage."""
@@ -158,6 +247,28 @@ def work_us(
 def worked_us(worker: pools.Worker, now_ns: int) -> float:
     """Return the time in microseconds for which a worker has worked on the tasks that it holds."""
     return (now_ns - worker.working_since_ns) / 1e3 if worker.working_since_ns else 0.0
+
+
+def left_us(
+    state: scheduler_state.SchedulerState,
+    pool: pools.Pool,
+    worker: pools.Worker,
+    costs_us: list[float],
+    now_ns: int,
+) -> float:
+    """Return the expected time until a worker has completed the tasks that it holds, which take
+    `costs_us` on one slot."""
+    tasks = zip(worker.held.values(), costs_us, strict=True)
+    total_us = sum(work_us(state, pool, record, cost_us) for record, cost_us in tasks)
+    total_us /= pools.speedup_slots(worker)
+    elapsed_us = worked_us(worker, now_ns)
+    if len(costs_us) > 1:
+        return max(0.0, total_us - elapsed_us)
+    (record,) = worker.held.values()
+    task, done, total = worker.passes
+    if task == record.number and 0 < done <= total:
+        return elapsed_us * (total - done) / done
+    return remaining_us(total_us, elapsed_us, state.estimator.quality(record.route).deviation)
 
 
 def remaining_us(expected_us: float, elapsed_us: float, deviation: float) -> float:

@@ -3,9 +3,11 @@
 Discrete events: the end of a run, a worker that is ready, a paced device that is nearly free. After
 each of them the tasks whose turn it is start on idle workers, by the rules of `dispatcher` and
 `gang_scheduling`: order of the queue, slots and memory of nodes, long tasks and last slots, slots
-of wide tasks, dedicated workers, limits of devices and owners, slots kept for planned reservations,
-which then get their workers. Runs last as long as the estimator expects. Tasks that are not
-submitted yet, and chunks, whose tasks start within some milliseconds, are left out.
+of wide tasks, dedicated workers until their reservation expires, limits of devices, owners and
+accounts, slots kept for planned reservations, which then get their workers. Runs last as long as
+the estimator expects. Left out are tasks that are not submitted yet, preemption, and chunks, whose
+tasks start within some milliseconds; and that under fair share a limit changes the order of those
+that it does not bind.
 
 Invariant: the state is only read. Queues are copied at the beginning, so that the simulation can go
 on in slices while they change; a task that has started since then is skipped.
@@ -14,7 +16,7 @@ on in slices while they change; a task that has started since then is skipped.
 from __future__ import annotations
 
 import heapq
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import count, islice
 
@@ -24,6 +26,7 @@ from simenv.scheduler.dispatch import gang_scheduling, planned_reservations
 from simenv.scheduler.dispatch.dispatcher import PARALLEL_FROM_US
 from simenv.scheduler.queueing.lanes import LONG_US, STEP_NS
 from simenv.scheduler.state import pools, scheduler_state
+from simenv.scheduler.state.owner_quotas import SlotLimits
 from simenv.scheduler.views import simulation_inputs as inputs
 from simenv.scheduler.views.simulation_inputs import Fifo, Shares, SimNode, SimPool, SimRun
 from simulators import catalog
@@ -53,7 +56,7 @@ class StartSimulation:
         self._order = count()
         self._usage = state.fair_share.copy()
         self._defers = False  # tasks of several ranks wait for accounts that go first
-        self._events: list[tuple[float, int, SimRun | SimPool | inputs.PlannedSlots]] = []
+        self._events: list[tuple[float, int, inputs.Event]] = []
         self._lines: list[SimPool] = []
         self._planned: list[inputs.PlannedSlots] = []  # to come
         up = state.nodes.expected()
@@ -73,7 +76,7 @@ class StartSimulation:
             if (limit := scheduler_state.inflight_limit(state, device))
         }
         self._caps = state.quotas.caps_slots
-        self._used = Counter(scheduler_state.running_slots(state) if self._caps else {})
+        self._limited = inputs.LimitedSlots()
 
     def steps(self) -> Iterator[None]:
         """Run the simulation; yields often, so that the caller can do other work."""
@@ -84,6 +87,8 @@ class StartSimulation:
         self._planned = inputs.planned_slots(self._state, self._lines, self.now_ns)
         for planned in self._planned:
             self._push(planned.begin_us, planned)
+        for reservation, end_us in inputs.dedicated_until(self._state, self.now_ns):
+            self._push(end_us, reservation)
         yield
         for line in self._lines:
             if line.queue is not None:
@@ -107,6 +112,10 @@ class StartSimulation:
                 self._dispatch([host for host in self._hosts.values() if event in host.lines])
             elif isinstance(event, inputs.PlannedSlots):
                 self._begin_planned(event)
+            elif isinstance(event, int):
+                runs = (run for *_, run in events if isinstance(run, SimRun))
+                self._left -= inputs.release_dedicated(self._lines, runs, event)
+                self._dispatch(self._hosts.values())
             elif event.end_us == self._now_us and not self._goes_on(event):
                 self._end(event)  # at another time: it got fewer slots, a later event ends it
             steps += 1
@@ -134,9 +143,12 @@ class StartSimulation:
             if worker.state == WorkerState.IDLE:
                 self._add_idle(run)
             elif is_busy:
-                run.end_us = self._remaining_us(line.pool, worker)
+                costs_us = list(map(self._cost_us, worker.held.values()))
+                run.end_us = inputs.left_us(self._state, line.pool, worker, costs_us, self.now_ns)
                 run.is_long = worker.held_us > LONG_US
-                run.owner = next(iter(worker.held.values())).batch.owner
+                served = (self._limits(batch) for batch in pools.served(worker))
+                run.limits = tuple({each for limits in served for each in limits})
+                self._limited.use(run.limits, worker.slots)
                 for place, slots in shares:
                     line.granted += slots
                     place.long_slots += slots * run.is_long
@@ -193,11 +205,13 @@ class StartSimulation:
         place, new = 0, dict(line.new)
         for place, record in enumerate(islice(queue, inputs.MAX_TASKS), 1):
             reservation = queue.dedicated_to(record) if has_own else 0
-            key = reservation, record.batch.owner if self._caps else "", record.cost_us > LONG_US
-            fifo = fifos.get(key)
-            if fifo is None:
-                fifo = fifos[key] = deque()
-            fifo.append((place, self._cost_us(record), record))
+            limits = self._limits(record.batch) if self._caps else ()
+            key = reservation, limits, record.cost_us > LONG_US
+            entry = place, self._cost_us(record), record
+            if fifo := fifos.get(key):
+                fifo.append(entry)
+            else:
+                line.put(key, entry)
             if record.number >= NEW:
                 del new[record.number]
             if not place % STEP:
@@ -206,8 +220,8 @@ class StartSimulation:
         line.queue = None
         for record in new.values():  # behind the tasks that are simulated
             place += 1
-            key = 0, record.batch.owner if self._caps else "", record.cost_us > LONG_US
-            fifos.setdefault(key, deque()).append((place, 0.0, record))
+            key = 0, self._limits(record.batch), record.cost_us > LONG_US
+            line.put(key, (place, 0.0, record))
         self._left += place
 
     def _cost_us(self, record: core.TaskRecord) -> float:
@@ -218,25 +232,9 @@ class StartSimulation:
             cost_us = self._costs_us[key] = self._state.estimator.cost_us(record.route, record.spec)
         return cost_us
 
-    def _remaining_us(self, pool: pools.Pool, worker: pools.Worker) -> float:
-        """Return the expected time until a worker has completed the tasks that it holds."""
-        each_us = [
-            inputs.work_us(self._state, pool, r, self._cost_us(r)) for r in worker.held.values()
-        ]
-        total_us = sum(each_us) / pools.speedup_slots(worker)
-        elapsed_us = inputs.worked_us(worker, self.now_ns)
-        if len(each_us) > 1:
-            return max(0.0, total_us - elapsed_us)
-        (record,) = worker.held.values()
-        task, done, total = worker.passes
-        if task == record.number and 0 < done <= total:
-            return elapsed_us * (total - done) / done
-        deviation = self._state.estimator.quality(record.route).deviation
-        return inputs.remaining_us(total_us, elapsed_us, deviation)
-
     # --- events -----------------------------------------------------------------------------------
 
-    def _push(self, time_us: float, event: SimRun | SimPool | inputs.PlannedSlots) -> None:
+    def _push(self, time_us: float, event: inputs.Event) -> None:
         heapq.heappush(self._events, (time_us, next(self._order), event))
 
     def _add_idle(self, run: SimRun) -> None:
@@ -257,7 +255,7 @@ class StartSimulation:
         """Start a task: grant slots and memory until its end, and the time of a paced device."""
         end_us = self._now_us + run_us
         run = SimRun(line, end_us, shares, reservation, memory, record.cost_us > LONG_US)
-        run.owner = record.batch.owner
+        run.limits = self._limits(record.batch) if self._caps else ()
         self._count(run, 1)
         for planned in self._planned if record.number and not reservation else ():
             planned.count(run)
@@ -272,12 +270,12 @@ class StartSimulation:
         were set aside."""
         self._planned.remove(planned)
         for each in self._lines:
-            for place, entry in reversed(each.held):
-                place.appendleft(entry)
+            for key, entry in reversed(each.held):
+                each.put(key, entry, first=True)
             each.held.clear()
         line = planned.line
-        fifo = line.fifos.setdefault((0, "", False), deque())
-        fifo.extendleft(planned.entries(self.now_ns, self._now_us))
+        line.put((0, (), False), *planned.entries(self.now_ns, self._now_us), first=True)
+        fifo = line.fifos[0, (), False]
         line.waiting += planned.workers
         self._left += planned.workers
         for host in self._hosts.values():
@@ -298,11 +296,15 @@ class StartSimulation:
             host.free -= sign * slots
             host.long_slots += sign * slots * run.is_long
             run.line.granted += sign * slots
-            if self._caps:
-                self._used[run.owner] += sign * slots
+        if run.limits:
+            retained = bool(run.reservation) and not run.line.pool.is_exclusive
+            self._limited.use(run.limits, sign * sum((retained, *(n for _, n in run.shares))))
         run.host.memory -= sign * run.memory
         for device in self._inflight and {run.line.pool.device, ""} & self._inflight.keys():
             self._inflight[device] -= sign * run.tasks
+
+    def _limits(self, batch: core.SubmitBatch) -> SlotLimits:
+        return scheduler_state.slot_limits(self._state, batch.association) if self._caps else ()
 
     def _goes_on(self, run: SimRun) -> bool:
         """Give the only free slot of a host to the next task, on the worker whose run has ended:
@@ -310,9 +312,9 @@ class StartSimulation:
         line, (host, slots) = run.line, run.shares[0]
         if slots != 1 or host.free or len(host.lines) > 1 or not (run.tasks and run.stays):
             return False
-        if self._inflight or self._caps or run.reservation or line.pool.spec.pace:
+        if self._inflight or run.limits or run.reservation or line.pool.spec.pace:
             return False
-        if host.claimed or host.backfill or self._defers or self._planned or len(line.fifos) > 2:
+        if host.claimed or host.backfill or self._defers or self._planned or len(line.heads) > 2:
             return False
         host.free, host.memory = 1, host.memory + run.memory
         while (fifo := self._next_fifo(line, 0)) is not None:
@@ -330,6 +332,9 @@ class StartSimulation:
                 is_long = record.cost_us > LONG_US
                 host.long_slots += is_long - run.is_long
                 run.is_long = is_long
+                if self._caps:
+                    run.limits = self._limits(record.batch)
+                    self._limited.use(run.limits, 1)
                 self._note_start(line, record)
                 self._push(run.end_us, run)
                 return True
@@ -345,7 +350,7 @@ class StartSimulation:
         self._add_idle(run)
         while run.reservation and self._start_next(run.line, run.host, run.reservation):
             pass
-        is_bounded = self._inflight or self._caps or self._defers
+        is_bounded = self._inflight or run.limits or self._defers
         self._dispatch(self._hosts.values() if is_bounded else [host for host, _ in run.shares])
 
     def _dispatch(self, hosts: Iterable[SimNode]) -> None:
@@ -466,31 +471,29 @@ class StartSimulation:
                 break
             if len(line.held) >= planned_reservations.BACKFILL_DEPTH:
                 return self._next_fifo(line, 0, allow_long=False) if allow_long else None
-            line.held.append((fifo, fifo.popleft()))
+            key = reservation, self._limits(record.batch), record.cost_us > LONG_US
+            line.held.append((key, fifo.popleft()))
         return fifo
 
     def _first_fifo(self, line: SimPool, reservation: int, allow_long: bool) -> Fifo | None:
         """Return the queue whose first task is next by the order of the pool. A worker without a
         reservation also takes tasks that dedicated workers leave waiting, see `PoolQueue`."""
         best = other = None
-        for (dedicated, owner, is_long), fifo in line.fifos.items():
-            if not fifo or (is_long and not allow_long):
+        for (dedicated, is_long), heads in line.heads.items():
+            if (is_long and not allow_long) or (reservation and dedicated != reservation):
                 continue
-            if self._caps and self._is_held_back(line, owner):
+            fifo = self._limited.first(line, heads)
+            if fifo is None:
                 continue
             if dedicated == reservation:
                 if best is None or fifo[0] < best[0]:
                     best = fifo
-            elif not reservation and (other is None or fifo[0] < other[0]):
+            elif other is None or fifo[0] < other[0]:
                 other = fifo
         if best is None or other is None:
             return best or other
         age_key = line.pool.queue.order.age_key
         return other if age_key(other[0][2])[0] + STEP_NS < age_key(best[0][2])[0] else best
-
-    def _is_held_back(self, line: SimPool, owner: str) -> bool:
-        limit = self._state.quotas.of(owner).max_running_slots
-        return bool(limit) and self._used[owner] + line.pool.spec.ranks > limit
 
     def _may_be_long(self, line: SimPool, host: SimNode) -> bool:
         """Return whether a long task may start, see `dispatcher`."""
@@ -515,8 +518,8 @@ class StartSimulation:
             compiles = not self._state.estimator.kernels_compiled
             keeps_one = host.slots > 1 and (self._now_us < self._short_until_us or compiles)
             bound = min(bound, free - host.backfill - keeps_one)
-        if self._caps and (limit := self._state.quotas.of(record.batch.owner).max_running_slots):
-            bound = min(bound, limit - self._used[record.batch.owner])
+        if limits := self._limits(record.batch):
+            bound = min(bound, self._limited.left(limits))
         for planned in self._planned:
             if planned.begin_us < self._now_us + record.cost_us:
                 bound = min(bound, planned.spare_slots)
@@ -533,6 +536,7 @@ class StartSimulation:
         host.free += 1
         host.long_slots -= run.is_long
         run.line.granted -= 1
+        self._limited.use(run.limits, -1)
         run.shares = ((host, slots - 1),)
         run.end_us = self._now_us + (run.end_us - self._now_us) * slots / (slots - 1)
         self._push(run.end_us, run)

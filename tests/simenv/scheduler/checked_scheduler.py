@@ -111,6 +111,7 @@ class CheckedScheduler:
         share_bytes: int = 0,
         along: core.Route | None = None,
         owner: str = "",
+        account: str = "",
         **terms: object,
     ) -> list[int]:
         batch = core.SubmitBatch(
@@ -122,6 +123,7 @@ class CheckedScheduler:
             self.now_ns,  # type: ignore[arg-type]
             share_bytes,
             owner,
+            account,
         )
         routes = [along or route(cost)] * count
         specs = [TaskSpec(program, 100, seed) for seed in range(count)]

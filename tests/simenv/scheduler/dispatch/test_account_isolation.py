@@ -5,7 +5,7 @@ import pytest
 from checked_scheduler import LIMITS, SECOND, CheckedScheduler, cluster, wide
 from simulation import Simulation
 
-from simenv.model import PoolSpec, ReservationRequest, TaskOptions, TaskSpec
+from simenv.model import OwnerLimits, PoolSpec, ReservationRequest, TaskOptions, TaskSpec
 from simenv.model.accounts import WaitReason
 from simenv.scheduler import core
 from simenv.scheduler.dispatch.account_isolation import KEEP_NS, QUANTUM_NS, REASON
@@ -144,6 +144,21 @@ def test_other_accounts_run_while_one_waits_for_its_worker() -> None:
     machine.submit(1, cost=LONG, owner="ben")
     machine.submit(1, cost=LONG, owner="ana")
     assert owners(machine.assign()) == {"main-0": "ana"}
+
+
+@pytest.mark.parametrize("limit", [0, 2])
+def test_those_who_wait_for_a_worker_do_not_wait_for_a_limit(limit: int) -> None:
+    machine = CheckedScheduler(workers=2, limits=ISOLATED)
+    limits = {"dora": OwnerLimits(max_running_slots=limit)}
+    machine.scheduler.set_owner_limits(limits, OwnerLimits())
+    first, second = (machine.submit(1, cost=LONG, owner=owner)[0] for owner in ("ana", "ben"))
+    machine.assign()
+    machine.finish([machine.state.tasks[second]])
+    machine.submit(1, cost=LONG, owner="cleo")
+    machine.submit(1, cost=LONG, owner="ben")
+    assert list(owners(machine.assign()).values()) == ["ben"]
+    assert not machine.state.pools["main"].queue.held_back
+    assert first in machine.state.tasks
 
 
 def test_busy_worker_is_taken_over_after_a_quantum_however_much_waits() -> None:

@@ -28,6 +28,7 @@ from simenv.model import (
 from simenv.model.accounts import Account, AccountTree, Billing, Qos, WaitReason, explained_waits
 from simenv.scheduler import core
 from simenv.scheduler.queueing.fair_share import DAY_NS, FairShare
+from simenv.scheduler.state import scheduler_state
 from simenv.scheduler.views import admission
 from simenv.wire.messages.client import STATES, AttemptResult
 
@@ -401,6 +402,44 @@ def test_reason_of_a_waiting_task_names_the_account_that_goes_first(site: Checke
     submit(site, "b", "ben", 1)
     reason = admission.pending_reason(site.state, site.state.tasks[own], site.now_ns)
     assert reason == "b goes first: a has used more of its share"
+
+
+def test_limits_are_counted_anew_only_after_chunks_of_those_who_have_some(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machine, counted = CheckedScheduler(workers=8, limits=cluster(8)), list[int]()
+    limited = Account(limits={"max_running_slots": 1})
+    machine.scheduler.set_accounts(tree({"a": 1.0, "b": 1.0}, c=limited), Billing(), {})
+    used = scheduler_state._used_slots
+
+    def counting(state: scheduler_state.SchedulerState) -> dict[str, int]:
+        counted.append(1)
+        return used(state)
+
+    monkeypatch.setattr(scheduler_state, "_used_slots", counting)
+    for account in ("a", "b", "c"):
+        submit(machine, account, "ana", 8, 60_000.0)
+    chunks = [send.records[0].batch.account for send in machine.assign()]
+    assert len(chunks) == 8
+    assert chunks.count("c") == 1
+    assert len(counted) == 3  # at the begin of the pass, before and after the chunk of c
+
+
+def test_only_tasks_of_those_with_limits_travel_alone() -> None:
+    machine = CheckedScheduler(workers=1, limits=cluster(1))
+    machine.scheduler.set_accounts(
+        tree({"a": 1.0, "b": 1.0}, c=Account(limits={"max_running_slots": 1})), Billing(), {}
+    )
+    for account in ("a", "b", "c"):
+        submit(machine, account, "ana", 3, 20.0)
+    chunks = list[set[str]]()
+    while sends := machine.assign():
+        chunks += [{record.batch.account for record in send.records} for send in sends]
+        for worker in {send.worker for send in sends}:
+            machine.finish(list(machine.state.workers[worker].held.values()))
+    assert not machine.state.tasks
+    assert {"a", "b"} in chunks
+    assert all(chunk == {"c"} for chunk in chunks if "c" in chunk)
 
 
 def _filled(machine: CheckedScheduler) -> list[core.AssignTasks]:

@@ -14,11 +14,13 @@ from checked_scheduler import (
     wide,
 )
 from claimant import Claimant
-from simulation import BEGIN_S, Planned, Simulation
+from simulation import BEGIN_S, MAIN, WALL_NS, Planned, Simulation
 
 from simenv.model import OwnerLimits, PoolSpec
+from simenv.model.accounts import Account, AccountTree, Billing
+from simenv.model.reservations import ReservationRequest
 from simenv.scheduler import core
-from simenv.scheduler.events import devices
+from simenv.scheduler.events import devices, reservations
 from simenv.scheduler.queueing.lanes import POLICIES
 from simenv.scheduler.views import expected_starts as module, simulation_inputs
 from simenv.scheduler.views.simulation_inputs import MAX_TASKS, remaining_us
@@ -35,8 +37,8 @@ def simulated(machine: CheckedScheduler) -> StartSimulation:
     return simulation
 
 
-def compare(machine: Simulation) -> None:
-    """Let all waiting tasks run, and compare their starts with the simulated ones."""
+def foretold_and_real(machine: Simulation) -> list[tuple[float, float]]:
+    """Let all waiting tasks run; return their simulated and real starts, in microseconds."""
     machine.assign()
     for worker in list(machine.state.workers):
         machine._proceed(worker)
@@ -44,10 +46,12 @@ def compare(machine: Simulation) -> None:
     waiting = [r.number for r in machine.state.tasks.values() if r.phase == core.WAITING]
     assert starts_us.keys() == set(waiting)
     machine.run(10_000.0)
-    real_us = {number: (machine.began[number] - begin_ns) / 1e3 for number in waiting}
-    assert [starts_us[number] for number in waiting] == pytest.approx(
-        [real_us[number] for number in waiting], rel=1e-6, abs=1.0
-    )
+    return [(starts_us[task], (machine.began[task] - begin_ns) / 1e3) for task in waiting]
+
+
+def compare(machine: Simulation) -> None:
+    foretold_us, real_us = zip(*foretold_and_real(machine), strict=True)
+    assert list(foretold_us) == pytest.approx(real_us, rel=1e-6, abs=1.0)
 
 
 def ready(limits: core.ClusterLimits, *specs: PoolSpec) -> Simulation:
@@ -126,6 +130,61 @@ def test_owner_at_the_limit_of_slots_starts_later() -> None:
     assert machine.began[first[5]] - machine.began[first[0]] == pytest.approx(2.5e9, rel=0.01)
 
 
+def of_accounts(policy: str, seed: int, levels: int) -> Simulation:
+    """Tasks of random accounts, half of which have limits of running slots."""
+    numbers = random.Random(f"{policy} {seed} {levels}")
+    names = ["a", "b", "c"] if levels == 1 else ["a", "b", "c", "ax", "ay", "bx", "by", "cx", "cy"]
+    tree = {
+        name: Account(
+            parent=name[:-1],
+            share=numbers.choice((1.0, 2.0)),
+            limits={"max_running_slots": numbers.randint(1, 3)} if numbers.random() < 0.5 else {},
+        )
+        for name in names
+    }
+    machine = ready(cluster(6), PoolSpec("main", min=6, max=6))
+    machine.scheduler.set_accounts(AccountTree(tree), Billing(gib_s=0.0), {})
+    ana = {"ana": OwnerLimits(max_running_slots=2)} if seed % 2 and levels > 1 else {}
+    machine.scheduler.set_owner_limits(ana, OwnerLimits())
+    devices.set_queue_policy(machine.state, "main", policy, ())
+    for _ in range(40):
+        machine.submit(
+            numbers.randint(1, 6),
+            along=route(numbers.uniform(60e3, 900e3), max_slots=1),
+            owner=numbers.choice(("ana", "ben")),
+            account=numbers.choice([name for name in names if len(name) == levels]),
+        )
+    return machine
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(("policy", "levels"), [("priority", 2), ("fifo", 2), ("fair_share", 1)])
+def test_tasks_behind_limits_of_accounts_start_as_for_the_dispatcher(
+    policy: str, levels: int, seed: int
+) -> None:
+    compare(of_accounts(policy, seed, levels))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_starts_behind_limits_of_nested_accounts_are_near_those_of_the_dispatcher(
+    seed: int,
+) -> None:
+    starts_us = foretold_and_real(of_accounts("fair_share", seed, 2))
+    right = [max(0.5e5, us) < 2 * max(1e5, real) < 4 * max(1e5, us) for us, real in starts_us]
+    assert sum(right) / len(right) > 0.85
+
+
+def test_wide_task_of_an_account_gets_the_slots_that_its_limit_leaves() -> None:
+    machine = ready(cluster(8), PoolSpec("main", min=4, max=4))
+    tree = AccountTree({"a": Account(limits={"max_running_slots": 3}), "b": Account()})
+    machine.scheduler.set_accounts(tree, Billing(), {})
+    machine.now_ns += 2 * SECOND  # no short task has come for long
+    machine.hear()
+    for cost_us, account in ((4e6, "a"), (3e6, "a"), (5e6, "b"), (2e6, "a"), (7e6, "b")):
+        machine.submit(along=route(cost_us, engine="mps", max_slots=8), account=account, owner="u")
+    compare(machine)
+
+
 def test_limit_of_tasks_at_a_time_delays_starts() -> None:
     machine = ready(cluster(4), PoolSpec("main", min=4, max=4))
     devices.set_max_inflight(machine.state, "main", 2)
@@ -182,6 +241,30 @@ def test_wide_task_is_simulated_on_the_slots_that_a_planned_reservation_leaves()
     simulation = simulated(machine)
     assert simulation.starts_us[first[0]] == 0
     assert simulation.starts_us[second[0]] / 1e6 == pytest.approx(BEGIN_S + 29.0, abs=2.0)
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_workers_of_a_reservation_that_expires_start_tasks_of_all(
+    monkeypatch: pytest.MonkeyPatch, busy: bool
+) -> None:
+    machine = ready(cluster(4), MAIN)
+
+    def tick(now_ns: int) -> list[core.Action]:
+        return machine.scheduler.wall_clock_tick(WALL_NS + now_ns, now_ns) + at(now_ns)
+
+    at = machine.scheduler.tick
+    monkeypatch.setattr(machine.scheduler, "tick", tick)
+    machine.scheduler.set_clock(WALL_NS + machine.now_ns, machine.now_ns)
+    ask = ReservationRequest(device="main", workers=2, ttl_ns=10 * SECOND)
+    wall_ns = WALL_NS + machine.now_ns
+    decision, _ = reservations.reserve(machine.state, ask, "", wall_ns, dry=False)
+    machine.assign()
+    for seconds in (2.0, 9.5) if busy else ():  # the second ends later
+        along = route(seconds * 1e6, max_slots=1)
+        machine.submit(2, along=along, reservation=decision.reservation)
+    machine.submit(40, along=route(900e3, max_slots=1))
+    foretold_us, real_us = zip(*foretold_and_real(machine), strict=True)
+    assert list(foretold_us) == pytest.approx(real_us, abs=1e5)  # the time between two ticks
 
 
 @pytest.mark.parametrize("policy", POLICIES)
