@@ -297,21 +297,34 @@ class SupportCache(Generic[T]):
 class ProgramCache(Generic[S]):
     """Programs of one structure, or of a part of one, made when first needed."""
 
-    def __init__(self, make: Callable[[Circuit, bool], S]) -> None:
-        """Set up. `make(circuit, keep)`: builds the program."""
+    def __init__(
+        self,
+        make: Callable[[Circuit, bool], S],
+        traits: Callable[[Circuit], bytes] | None = None,
+    ) -> None:
+        """Set up. `make(circuit, keep)`: builds the program. `traits`: of the parameters, on which
+        it may depend."""
         self._make = make
-        self._made: dict[bool, S] = {}
+        self._traits = traits
+        self._made: dict[tuple[bool, bytes], S] = {}
+        self._last = b"", b""  # parameters, and their traits
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of its two programs, though the second is made when it is needed."""
-        return 2 * max((item.memory_bytes for item in self._made.values()), default=0)
+        """Bytes of its programs; of two at least, though the second is made when it is needed."""
+        sizes = [item.memory_bytes for item in self._made.values()]
+        return max(2 * max(sizes, default=0), sum(sizes))
 
     def of(self, circuit: Circuit, *, keep: bool) -> S:
         """Program for outputs of clbits, or (`keep`) of the final state."""
-        result = self._made.get(keep)
+        if self._traits is not None and self._last[0] != circuit.params_data:
+            self._last = circuit.params_data, self._traits(circuit)
+        key = keep, self._last[1]
+        result = self._made.get(key)
         if result is None:
-            result = self._made[keep] = self._make(circuit, keep)
+            while len(self._made) >= _KEPT:
+                del self._made[next(iter(self._made))]
+            result = self._made[key] = self._make(circuit, keep)
         return result
 
 

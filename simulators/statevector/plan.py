@@ -26,7 +26,8 @@ from simulators.statevector.backend.protocol import StateBackend
 from simulators.statevector.backend.reductions import ROUNDING_FLOOR
 from simulators.statevector.dynamic.branches import check_records
 from simulators.statevector.execute import ComponentRun, shots_at_once
-from simulators.statevector.program import Program, build_program
+from simulators.statevector.planning.planner import quarter_turns
+from simulators.statevector.program import Program, SweepTraits, build_program
 
 # Most operations of circuits beyond SMALL_QUBITS whose counts are computed in one compiled call: a
 # plan takes longer than it saves. Larger circuits are worth it, and worth threads.
@@ -60,10 +61,20 @@ def program_cache(
             precision=precision,
             operations=None if part is None else part.operations,
             apart=apart,
-            tile_wires=tile_wires,
+            traits=SweepTraits(tile_wires, _turns(circuit)),
         )
 
-    return ProgramCache(make)
+    return ProgramCache(make, lambda circuit: _turns(circuit).tobytes())
+
+
+def _turns(circuit: Circuit) -> NDArray[np.int8]:
+    """Quarter turns of the parameters that are the same in all runs of a plan: none of a small
+    circuit, whose program has no sweeps."""
+    if circuit.num_qubits <= SMALL_QUBITS:
+        return np.empty(0, np.int8)
+    result = quarter_turns(circuit.params)
+    result[circuit.slots[0::2]] = -1
+    return result
 
 
 class ComponentPlan(msgspec.Struct, frozen=True, eq=False):

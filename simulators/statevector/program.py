@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -127,6 +128,13 @@ class Program(msgspec.Struct, frozen=True, eq=False):
         return total + sum(matrix.nbytes for matrix in self.matrices)
 
 
+class SweepTraits(NamedTuple):
+    """See `planner.tile_width` and `planner.SegmentContext`."""
+
+    tile_wires: int = 0
+    turns: NDArray[np.int8] | None = None
+
+
 def build_program(
     circuit: Circuit,
     *,
@@ -136,12 +144,13 @@ def build_program(
     apart: bool = False,
     layout: measurements.MeasurementLayout | None = None,
     noise: Mapping[int, Sequence[Instruction]] | None = None,
-    tile_wires: int = 0,
+    traits: SweepTraits | None = None,
 ) -> Program:
     """Build the program of a circuit. `keep`: outputs need the final state, not the clbits alone.
     `operations`: numbers of its operations in the whole circuit, if it is a part; `apart`: it is
     one of several parts. `layout`: replaces the circuit's own; `noise`: by preceding operation.
-    `tile_wires`: see `planner.tile_width`."""
+    `traits`: of its sweeps."""
+    traits = traits or SweepTraits()
     layout = layout or measurements.measurement_layout(circuit, keep=keep)
     roles = layout.roles
     noise = noise or {}
@@ -159,8 +168,9 @@ def build_program(
         marks &= (codes != gates.UNITARY) | (rows[:, 1] > MOST_QUBITS)
     full = keep or not large or bool(marks.any()) or bool(noise)
     # All qubits count, measured or not: the outcomes of a draw are ordered by all of them.
-    goal = planner.SegmentContext(measured=-1 if full else (1 << circuit.num_qubits) - 1)
-    width = planner.tile_width(circuit.num_qubits, precision, tile_wires) if large else 0
+    measured = -1 if full else (1 << circuit.num_qubits) - 1
+    goal = planner.SegmentContext(measured=measured, turns=traits.turns)
+    width = planner.tile_width(circuit.num_qubits, precision, traits.tile_wires) if large else 0
     op_ids = np.arange(circuit.ops.size) if operations is None else operations
     zero, expressions = layout.from_zero, iter(expressions_of(circuit))
     builder = _Builder(circuit, roles, codes, begins, goal, width, op_ids, zero, expressions)

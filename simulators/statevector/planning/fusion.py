@@ -27,6 +27,7 @@ A_DIAGONAL = 0.3  # each further diagonal element
 # A diagonal element on two wires, with its share of a PHASE: most circuits have few at a time that
 # can be merged.
 _DIAGONAL_PAIR = 1.0
+_DIAGONAL_SHARE = 0.55  # the same if it is left apart wherever possible
 _SAVED = 0.05  # smaller savings are ignored
 _ONE_MORE = 0.2  # overhead of an operation
 _MOST_NEAR = 4  # largest number of blocks that an element may join
@@ -184,7 +185,7 @@ def _try(e, chosen, num_near, last, blocks, touched, mover, near, joined):  # ty
             blocks[b, KIND], blocks[b, TARGET_MASK], blocks[b, CONTROL_MASK], blocks[b, IS_REAL]
         )
         apart += _ONE_MORE
-    fits = fits and not mask & ~spanned and count(mask) <= MOST_WIRES
+    fits = fits and moves and not mask & ~spanned and count(mask) <= MOST_WIRES
     if fits and target < last:
         fits = _is_open(target, blocks, touched, mover)
         target = -1
@@ -218,11 +219,12 @@ def _numbered(size, blocks, into, block_of, new_ids):  # type: ignore[no-untyped
     return kept
 
 
-@kernel("INTS2 INT INTS2 I64 INTS2 REALS -> INT", group="wide")
-def fuse(elements, size, blocks, block_of, scratch, costs):  # type: ignore[no-untyped-def]
+@kernel("INTS2 INT INTS2 I64 INTS2 REALS INT -> INT", group="wide")
+def fuse(elements, size, blocks, block_of, scratch, costs, eager):  # type: ignore[no-untyped-def]
     """Divide elements into blocks, in an order in which they may be applied; returns the number of
     blocks. block_of[element]; members of a block act in the order of the elements. `scratch`: int64
-    [7, elements + 64]; `costs`: float64, as many."""
+    [7, elements + 64]; `costs`: float64, as many. `eager`: also multiply diagonal elements on two
+    wires to matrices on one of these."""
     into, touched, mover = scratch[0], scratch[1], scratch[2]
     near, joined = scratch[3][:_MOST_NEAR], scratch[4][:COLUMNS]
     _find_runs(elements, size, scratch[5], scratch[6], costs, touched, mover)
@@ -231,6 +233,14 @@ def fuse(elements, size, blocks, block_of, scratch, costs):  # type: ignore[no-u
         for c in range(COLUMNS):
             blocks[e, c] = elements[e, c]
     _join_runs(elements, size, blocks, into, scratch[5], scratch[6], costs)
+    for e in range(size):  # a matrix that moves nothing: its neighbours are multiplied to it
+        if (
+            eager
+            and into[e] == e
+            and blocks[e, KIND] == DIAGONAL
+            and count(blocks[e, DIAGONAL_MASK]) == 2
+        ):
+            blocks[e, KIND] = DENSE
     for wire in range(64):
         touched[wire] = mover[wire] = -1
     for e in range(size):
@@ -264,6 +274,9 @@ def fuse(elements, size, blocks, block_of, scratch, costs):  # type: ignore[no-u
                 if moves >> wire & 1:
                     mover[wire] = max(mover[wire], target)
             wire += 1
+    for b in range(size):
+        if not blocks[b, TARGET_MASK]:
+            blocks[b, KIND] = DIAGONAL
     return _numbered(size, blocks, into, block_of, touched)
 
 
@@ -286,6 +299,23 @@ _NOTHING, _PHASES, _OTHER = range(3)  # neighbour of a block on a wire
 @device_function
 def _one_wire(mask):  # type: ignore[no-untyped-def]
     return mask != 0 and mask & (mask - 1) == 0
+
+
+@kernel("INTS2 INT -> REAL", group="wide")
+def fused_cost(blocks, size):  # type: ignore[no-untyped-def]
+    """Estimated cost of blocks before they are divided into sweeps. Matrices on one wire become
+    real between diagonal neighbours, which most have: they count half."""
+    total = 0.0
+    before = -1
+    for b in range(size):
+        kind, moves = blocks[b, KIND], blocks[b, TARGET_MASK]
+        if kind == DENSE:
+            alone = _one_wire(moves) and blocks[b, DIAGONAL_MASK] == 0
+            total += cost(kind, moves, blocks[b, CONTROL_MASK], int(alone or blocks[b, IS_REAL]))
+        elif count(blocks[b, DIAGONAL_MASK]) == 2 and blocks[b, DIAGONAL_MASK] != before:
+            total += _DIAGONAL_SHARE
+        before = blocks[b, DIAGONAL_MASK]
+    return total
 
 
 @device_function

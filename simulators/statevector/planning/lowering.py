@@ -10,14 +10,21 @@ import numpy as np
 
 from simulators.circuit import gates
 from simulators.compiler.kernel import device_function, kernel
-from simulators.compiler.simd import count, mapped
-from simulators.statevector.planning import fusion as f
+from simulators.compiler.simd import count, lowest, mapped
+from simulators.statevector.planning import fusion as f, tables as t
 from simulators.statevector.planning.fusion import P_MASK, P_NUMBERS, P_ONE, P_PARITY, P_ZERO
 from simulators.statevector.small.gate_kernels import COUNTS, masks
 
 # Rows of constant numbers; those of operations follow them.
-HADAMARD, MINUS, EXCHANGE = range(3)
-FIXED_ROWS = 3
+HADAMARD, MINUS, EXCHANGE, TO_Y, FROM_Y = range(5)
+FIXED_ROWS = 5
+_R = 0.5**0.5
+# As matrices 2x2, (re, im) row by row; a phase has the first number alone. EXCHANGE is also NOT;
+# TO_Y turns Z to Y, FROM_Y back.
+FIXED_NUMBERS = np.array([
+    (_R, 0, _R, 0, _R, 0, -_R, 0), (-1, 0, 0, 0, 0, 0, 0, 0), (0, 0, 1, 0, 1, 0, 0, 0),
+    (_R, 0, _R, 0, 0, _R, 0, -_R), (_R, 0, 0, -_R, _R, 0, 0, _R),
+])  # fmt: skip
 
 MOST_QUBITS = 3  # qubits of an element that is not split
 
@@ -31,6 +38,18 @@ for _code in range(gates.FIRST_GATE, len(_REAL_PIECES)):
         _piece = _PIECES[_FIRST[_code] + _k]
         _fixed = _piece.source == gates.FIXED and not any(complex(x).imag for x in _piece.matrix)
         _REAL_PIECES[_code, _k] = _piece.kind in (gates.REAL, gates.PERMUTATION) or _fixed
+
+# Gates that are a rotation about a product of two Pauli operators: a phase of each parity, between
+# gates that turn the axes of their qubits to Z and back. A phase needs no place in a tile, and the
+# turns are multiplied to the gates beside them. By code: 1 + the parity whose phase is the first
+# piece's eigenvalue of |+>, that of the other being its conjugate; 0: no such gate. Axes: of the
+# first and the second qubit. ECR stays a matrix: on a line it has others beside it.
+ROTATED = np.zeros(len(_REAL_PIECES), np.int64)
+_AXES = np.zeros((len(_REAL_PIECES), 2), np.int64)
+_Z, _X, _Y = range(3)
+for _name, _parity, *_axes in ("rxx", 0, _X, _X), ("ryy", 1, _Y, _Y), ("rzx", 0, _Z, _X):
+    _code = gates.GATES[_name].code
+    ROTATED[_code], _AXES[_code] = 1 + _parity, _axes
 
 
 @device_function
@@ -71,6 +90,38 @@ def _flip(elements, at, pieces, piece, mask, target):  # type: ignore[no-untyped
         kind = f.DIAGONAL if middle else f.DENSE
         at = _put(elements, at, kind, pieces, piece + k, piece + k + 1, 1)
     return at
+
+
+@device_function
+def _rotate(elements, at, pieces, piece, code, a, b, number):  # type: ignore[no-untyped-def]
+    """Write a gate of ROTATED on wires a and b, numbers[number] and the next being its phases."""
+    odd = ROTATED[code] - 1
+    for step in range(3):
+        if step == 1:
+            for k in range(2):
+                pieces[piece + k, P_MASK] = 1 << a | 1 << b
+                pieces[piece + k, P_ZERO] = pieces[piece + k, P_ONE] = (1 << a) * (k ^ odd)
+                pieces[piece + k, P_NUMBERS] = number + k
+            _put(elements, at, f.DIAGONAL, pieces, piece, piece + 2, 0)
+            elements[at, f.CONTROL_MASK] = elements[at, f.CONTROL_VALUE] = 0
+            pieces[piece, P_PARITY] = pieces[piece + 1, P_PARITY] = 1
+            at += 1
+            piece += 2
+            continue
+        for k in range(2):
+            axis = _AXES[code, k]
+            if axis == _Z:
+                continue
+            wire = b if k else a
+            pieces[piece, P_MASK] = pieces[piece, P_ONE] = 1 << wire
+            pieces[piece, P_ZERO] = 0
+            pieces[piece, P_NUMBERS] = HADAMARD
+            if axis == _Y:
+                pieces[piece, P_NUMBERS] = FROM_Y if step == 0 else TO_Y
+            reals = int(axis == _X)
+            at = _put(elements, at, f.DENSE, pieces, piece, piece + 1, reals)
+            piece += 1
+    return at, piece
 
 
 @kernel("NAMES U16 U16 I64 I64 INT INT INT I64 INT WORDS2 INTS2 INTS2 I64", group="wide")
@@ -131,7 +182,10 @@ def lower(  # type: ignore[no-untyped-def]
                 mask |= pieces[piece, P_MASK]
                 piece += 1
             number += steps
-            if phases and count(mask) <= 2:
+            if ROTATED[code]:
+                a, b = wires[qubits[at_qubit]], wires[qubits[at_qubit + 1]]
+                at, piece = _rotate(elements, at, pieces, begin, code, a, b, number - steps)
+            elif phases and count(mask) <= 2:
                 if steps:
                     at = _put(elements, at, f.DIAGONAL, pieces, begin, piece, reals)
             elif swaps and count(mask) > room:
@@ -193,3 +247,136 @@ def reach(elements, size, measured):  # type: ignore[no-untyped-def]
         for c in range(f.COLUMNS):
             elements[k - kept, c] = elements[k, c]
     return size - kept
+
+
+# Products of gates on one wire that move no amplitude, or all of it.
+#
+# Transpiled circuits write H, X or CX as several rotations by multiples of a quarter turn. Their
+# product between two gates on more wires is often diagonal, or diagonal after a NOT: phases, which
+# need no place in a tile, and an exchange of rows.
+
+_ALMOST = 1e-9  # of elements of a product that must be 0
+_HEADS, _TAILS, _FOLLOWS = range(3)  # lists of `runs`: first and last element by wire, next element
+
+
+@device_function
+def _identity(products, wire):  # type: ignore[no-untyped-def]
+    for k in range(8):
+        products[wire, k] = 1.0 if k in (0, 6) else 0.0
+
+
+@device_function
+def _times(products, wire, pieces, p, numbers):  # type: ignore[no-untyped-def]
+    """Multiply a piece on one wire to the wire's product, from the left."""
+    n = pieces[p, P_NUMBERS]
+    zero_bits, one_bits = int(pieces[p, P_ZERO] != 0), int(pieces[p, P_ONE] != 0)
+    for c in range(2):
+        i, j = 4 * zero_bits + 2 * c, 4 * one_bits + 2 * c
+        a, b, x, y = (
+            products[wire, i], products[wire, i + 1], products[wire, j], products[wire, j + 1]
+        )  # fmt: skip
+        m = numbers[n]
+        if i == j:
+            products[wire, i], products[wire, i + 1] = m[0] * a - m[1] * b, m[0] * b + m[1] * a
+            continue
+        products[wire, i] = m[0] * a - m[1] * b + m[2] * x - m[3] * y
+        products[wire, i + 1] = m[0] * b + m[1] * a + m[2] * y + m[3] * x
+        products[wire, j] = m[4] * a - m[5] * b + m[6] * x - m[7] * y
+        products[wire, j + 1] = m[4] * b + m[5] * a + m[6] * y + m[7] * x
+
+
+@device_function
+def _is_zero(products, wire, first, other):  # type: ignore[no-untyped-def]
+    """Return whether two elements of the wire's product are 0."""
+    return (
+        abs(products[wire, first]) + abs(products[wire, first + 1]) < _ALMOST
+        and abs(products[wire, other]) + abs(products[wire, other + 1]) < _ALMOST
+    )
+
+
+@device_function
+def _end_run(wire, at, into, elements, pieces, products, runs, rules, parts, done):  # type: ignore[no-untyped-def]
+    """Write the elements of the wire's run to into[at ..], or those that replace them; returns the
+    number of written elements."""
+    head = runs[_HEADS, wire]
+    runs[_HEADS, wire] = -1
+    dense = 0
+    e = head
+    while e >= 0:
+        dense += elements[e, f.KIND] != f.DIAGONAL
+        e = runs[_FOLLOWS, e]
+    single = head >= 0 and runs[_FOLLOWS, head] < 0 and elements[head, f.KIND] == f.PERMUTING
+    diagonal, anti = _is_zero(products, wire, 2, 4), _is_zero(products, wire, 0, 6)
+    if not dense or single or not (diagonal or anti):
+        while head >= 0:
+            for c in range(f.COLUMNS):
+                into[at, c] = elements[head, c]
+            at += 1
+            head = runs[_FOLLOWS, head]
+        return at
+    products[wire, 0] -= 1.0
+    products[wire, 6] -= 1.0
+    if diagonal and _is_zero(products, wire, 0, 6):
+        return at
+    bit, piece, number, rule, part = 1 << wire, done[1], done[2], done[3], done[4]
+    rules[rule, t.HOW] = t.TURN_RULE
+    rules[rule, t.FROM] = part
+    while head >= 0:
+        for p in range(elements[head, f.FIRST], elements[head, f.LAST]):
+            parts[part, t.NUMBERS] = pieces[p, P_NUMBERS]
+            parts[part, t.PART_MASK] = 1
+            parts[part, t.ZERO] = int(pieces[p, P_ZERO] != 0)
+            parts[part, t.ONE] = int(pieces[p, P_ONE] != 0)
+            part += 1
+        head = runs[_FOLLOWS, head]
+    rules[rule, t.TO] = part
+    rules[rule, t.WHERE] = number
+    rules[rule, t.ANTI] = int(anti)
+    for k in range(3):
+        is_phase = k != 0
+        pieces[piece + k, P_MASK] = bit
+        pieces[piece + k, P_ZERO] = bit if k == 2 else 0
+        pieces[piece + k, P_ONE] = bit if k != 1 else 0
+        pieces[piece + k, P_NUMBERS] = number + k - 1 if is_phase else EXCHANGE
+    if anti:
+        at = _put(into, at, f.PERMUTING, pieces, piece, piece + 1, 1)
+    at = _put(into, at, f.DIAGONAL, pieces, piece + 1, piece + 3, 0)
+    done[1], done[2], done[3], done[4] = piece + 3, number + 2, rule + 1, part
+    return at
+
+
+@kernel("INTS2 INT INTS2 INTS2 REALS2 REALS2 INTS2 INTS2 INTS2 I64", group="wide")
+def merge_turns(  # type: ignore[no-untyped-def]
+    elements, size, into, pieces, numbers, products, runs, rules, parts, done
+):
+    """Write the elements to `into` with such products of gates as phases. `numbers`: of the pieces,
+    for angles with the same multiples of a quarter turn, and others that stand for any angle.
+    `products`: scratch, float64 [64, 8]; `runs`: int64 [3, elements + 64]. `done`: numbers of
+    elements, pieces, rows of numbers, rules and parts."""
+    at = size - size
+    for wire in range(64):
+        runs[_HEADS, wire] = -1
+    for e in range(size):
+        mask = elements[e, f.TARGET_MASK] | elements[e, f.DIAGONAL_MASK]
+        if mask and not mask & (mask - 1) and elements[e, f.MATRIX] < 0:
+            wire = lowest(mask)
+            if runs[_HEADS, wire] < 0:
+                runs[_HEADS, wire] = e
+                _identity(products, wire)
+            else:
+                runs[_FOLLOWS, runs[_TAILS, wire]] = e
+            runs[_TAILS, wire] = e
+            runs[_FOLLOWS, e] = -1
+            for p in range(elements[e, f.FIRST], elements[e, f.LAST]):
+                _times(products, wire, pieces, p, numbers)
+            continue
+        while mask:
+            wire = lowest(mask)
+            at = _end_run(wire, at, into, elements, pieces, products, runs, rules, parts, done)
+            mask &= mask - 1
+        for c in range(f.COLUMNS):
+            into[at, c] = elements[e, c]
+        at += 1
+    for wire in range(64):
+        at = _end_run(wire, at, into, elements, pieces, products, runs, rules, parts, done)
+    done[0] = at

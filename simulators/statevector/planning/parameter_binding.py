@@ -8,11 +8,10 @@ from simulators.circuit.gates import FIRST_GATE
 from simulators.compiler.kernel import device_function, kernel
 from simulators.compiler.simd import count
 from simulators.statevector.planning import tables as t
-from simulators.statevector.planning.lowering import EXCHANGE, FIXED_ROWS, HADAMARD, MINUS
+from simulators.statevector.planning.lowering import FIXED_NUMBERS, FIXED_ROWS, ROTATED
 from simulators.statevector.small.gate_kernels import matrices
 
 _SIDE = 8  # side of the largest matrix of a block
-_R = 0.5**0.5
 
 # Scratch: accumulators and a column of factors for GATHER; two matrices for BLOCK.
 _COLUMN = 2 * (t.FIRST_TARGET + t.MOST_TERMS)
@@ -23,17 +22,19 @@ _SECOND = 2 * _SIDE * _SIDE
 @kernel("NAMES U16 F64 INT INT INT REALS2", group="wide")
 def pieces_of(rows, ops, params, first, last, at_param, entries):  # type: ignore[no-untyped-def]
     """Write the numbers of all pieces of operations first .. last - 1, and the constant ones."""
-    for k in range(8):
-        entries[HADAMARD, k] = entries[MINUS, k] = entries[EXCHANGE, k] = 0.0
-    for k in range(0, 8, 2):
-        entries[HADAMARD, k] = _R if k < 6 else -_R
-    entries[MINUS, 0] = -1.0
-    entries[EXCHANGE, 2] = entries[EXCHANGE, 4] = 1.0
+    for row in range(FIXED_ROWS):
+        for k in range(8):
+            entries[row, k] = FIXED_NUMBERS[row, k]
     row = FIXED_ROWS
     for k in range(first, last):
         op = ops[k]
         if rows[op, 0] >= FIRST_GATE:
+            at = row
             row = matrices(rows[op, 0], params, at_param, entries, row)
+            if ROTATED[rows[op, 0]]:
+                entries[at, 0] = entries[at + 1, 0] = entries[at, 0] + entries[at, 2]
+                entries[at, 1] += entries[at, 3]
+                entries[at + 1, 1] = -entries[at, 1]
         at_param += rows[op, 3]
 
 
@@ -280,7 +281,12 @@ def _both(recipes, r, floats):  # type: ignore[no-untyped-def]
 def fill(recipes, parts, entries, constants, work, floats):  # type: ignore[no-untyped-def]
     """Compute all numbers of a table. `entries`: of the pieces; `work`: float64 [SCRATCH]."""
     for r in range(recipes.shape[0]):
-        if recipes[r, t.HOW] == t.REAL_ROTATION_RULE:
+        if recipes[r, t.HOW] == t.TURN_RULE:
+            _product(recipes, r, np.int64(2), parts, entries, constants, work)
+            row, at = recipes[r, t.WHERE], 2 * recipes[r, t.ANTI]
+            entries[row, 0], entries[row, 1] = work[at], work[at + 1]
+            entries[row + 1, 0], entries[row + 1, 1] = work[6 - at], work[7 - at]
+        elif recipes[r, t.HOW] == t.REAL_ROTATION_RULE:
             _turn(recipes, r, parts, entries, constants, work, floats)
     for r in range(recipes.shape[0]):
         if recipes[r, t.HOW] == t.BLOCK:

@@ -39,6 +39,8 @@ _WAYS = ((0.5, 0), (0.2, 0), (1.0, 0), (2.0, 0), (0.5, 1), (0.5, 2))
 _WORTH = 0.01  # share of a run's estimated time for the search of other divisions
 _UNIT_S = 1e-10  # time of an amplitude for a unit of cost
 _PASS_S, _BLOCK_S = 50e-6, 3e-6  # time of planning
+_QUARTER = 0.5 * np.pi
+_EQUAL = 1e-13  # rad
 
 
 def tile_width(
@@ -60,12 +62,29 @@ class OperationRange(msgspec.Struct, frozen=True):
     at_param: int
 
 
+def quarter_turns(params: NDArray[np.float64]) -> NDArray[np.int8]:
+    """The multiple of a quarter turn that each angle is, modulo 8; -1: none."""
+    counts = np.rint(params / _QUARTER)
+    is_multiple = np.abs(params - counts * _QUARTER) <= _EQUAL
+    return np.where(is_multiple, counts % 8.0, -1.0).astype(np.int8)
+
+
+def _representatives(turns: NDArray[np.int8] | None, count: int) -> NDArray[np.float64]:
+    """Angles with these quarter turns, and unrelated ones where there are none."""
+    others: NDArray[np.float64] = 0.1 + 1.3 * (0.6180339887498949 * np.arange(1.0, count + 1) % 1.0)
+    if turns is None:
+        return others
+    return np.where(turns[:count] < 0, others, turns[:count] * _QUARTER).astype(np.float64)
+
+
 class SegmentContext(msgspec.Struct, frozen=True):
     """Facts about the state before and after the segment. `zero`: it begins as |0...0>. `measured`:
-    mask of the qubits whose outcomes are the only outputs; -1: all outputs are possible."""
+    mask of the qubits whose outcomes are the only outputs; -1: all outputs are possible. `turns`:
+    `quarter_turns` of the parameters for which the plan is made; None: of any."""
 
     zero: bool = False
     measured: int = -1
+    turns: NDArray[np.int8] | None = None
 
 
 class SegmentPlan(msgspec.Struct, frozen=True, eq=False):
@@ -125,6 +144,8 @@ class _LoweredSegment(msgspec.Struct, frozen=True, eq=False):
     elements: int
     pieces: int
     rows: int  # rows of numbers of pieces
+    rules: NDArray[np.int64]  # of those rows that are products, and their parts
+    parts: NDArray[np.int64]
 
 
 class FusedSegment(msgspec.Struct, frozen=True, eq=False):
@@ -167,8 +188,11 @@ def tile_program(segment: FusedSegment, width: int) -> SegmentPlan:
         out[t.OPS, : done[t.OPS]].astype(np.uint64),
         out[t.TERM_ROWS, : done[t.TERM_ROWS], :2].astype(np.uint64), int(done[t.FLOATS]),
     )  # fmt: skip
-    recipes = np.ascontiguousarray(out[t.RECIPES, : done[t.RECIPES], : t.RULE_COLUMNS])
-    parts = np.ascontiguousarray(out[t.PARTS, : done[t.PARTS], : t.PART_COLUMNS])
+    recipes = out[t.RECIPES, : done[t.RECIPES], : t.RULE_COLUMNS]
+    parts = np.concatenate((out[t.PARTS, : done[t.PARTS], : t.PART_COLUMNS], draft.parts))
+    rules = draft.rules.copy()
+    rules[:, t.FROM : t.TO + 1] += done[t.PARTS]
+    recipes = np.concatenate((rules, recipes))
     return SegmentPlan(segment.where, table, recipes, parts, segment.constants, draft.rows)
 
 
@@ -186,7 +210,7 @@ def _lowered(
     n = circuit.num_qubits
     values = np.empty((3, 6 * count + n, ELEMENT_COLUMNS), np.int64)
     elements, pieces = values[t.ELEMENTS], values[t.PIECES]
-    result, wires = np.empty(2, np.int64), np.arange(n)
+    result, wires = np.array([0, 0, lowering.FIXED_ROWS + count, 0, 0]), np.arange(n)
 
     def make() -> None:
         lowering.lower(
@@ -200,32 +224,80 @@ def _lowered(
         wires = np.argsort(wires)
         make()
     lowering.settle(wires, pieces, elements, result)
-    size, num_pieces = result.tolist()
+    rules, parts = _merge_turns(circuit, where, ends, values, result)
+    size, num_pieces, num_rows, num_rules, num_parts = result.tolist()
     size = f.merge_phase_gadgets(
         elements, size, pieces, np.empty(64, np.int64), np.empty(64, np.int64)
     )
     if ends.measured >= 0:
         size = lowering.reach(elements, size, ends.measured)
-    block_of = np.empty(3 * size, np.int64)
     return _LoweredSegment(
-        values, block_of, 0, size, num_pieces, lowering.FIXED_ROWS + count
+        values,
+        np.empty(0, np.int64),
+        0,
+        size,
+        num_pieces,
+        num_rows,
+        rules[:num_rules],
+        parts[:num_parts],
     ), constants
 
 
-def _fused(draft: _LoweredSegment, ends: SegmentContext) -> _LoweredSegment:
-    values, block_of, size = draft.values, draft.block_of, draft.elements
-    fused = np.empty((size, ELEMENT_COLUMNS), np.int64)
-    num_blocks = f.fuse(
-        values[t.ELEMENTS], size, fused, block_of, np.empty((7, size + 64), np.int64),
-        np.empty(size + 64),
+def _merge_turns(
+    circuit: Circuit,
+    where: OperationRange,
+    ends: SegmentContext,
+    values: NDArray[np.int64],
+    done: NDArray[np.int64],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Merge turns on one qubit that are phases (see `lowering.merge_turns`); returns room with the
+    rules of their numbers, and with the parts of these."""
+    size, num_pieces, num_rows = done[:3].tolist()
+    numbers = np.empty((num_rows, 8))
+    table = circuit.table.rows
+    count = where.at_param + int(table[circuit.ops[where.first : where.last], 3].sum())
+    params = _representatives(ends.turns, count)
+    parameter_binding.pieces_of(
+        table, circuit.ops, params, where.first, where.last, where.at_param, numbers
+    )
+    elements = values[t.ELEMENTS, :size].copy()
+    rules = np.zeros((size, t.RULE_COLUMNS), np.int64)
+    parts = np.empty((num_pieces, t.PART_COLUMNS), np.int64)
+    lowering.merge_turns(
+        elements, size, values[t.ELEMENTS], values[t.PIECES], numbers, np.empty((64, 8)),
+        np.empty((3, size + 64), np.int64), rules, parts, done,
     )  # fmt: skip
+    return rules, parts
+
+
+def _fused(draft: _LoweredSegment, ends: SegmentContext) -> _LoweredSegment:
+    """Blocks of the elements: the cheaper of two fusions, with diagonal gates on two qubits
+    multiplied to their neighbours, and with most of them left apart."""
+    values, size = draft.values, draft.elements
+
+    def way(eager: int) -> tuple[float, int, NDArray[np.int64], NDArray[np.int64]]:
+        fused, block_of = np.empty((size, ELEMENT_COLUMNS), np.int64), np.empty(3 * size, np.int64)
+        costs = np.empty(size + 64)
+        num_blocks = f.fuse(
+            values[t.ELEMENTS], size, fused, block_of, np.empty((7, size + 64), np.int64), costs,
+            eager,
+        )  # fmt: skip
+        return f.fused_cost(fused, num_blocks), num_blocks, fused, block_of
+
+    pairs = values[t.ELEMENTS, :size]
+    pairs = pairs[pairs[:, f.KIND] == f.DIAGONAL, f.DIAGONAL_MASK]
+    ways = (way(0), way(1)) if (pairs & (pairs - 1)).any() else (way(0),)
+    _, num_blocks, fused, block_of = min(ways, key=lambda each: each[0])
     result = np.empty(4, np.int64)
     f.factor_real_rotations(
         fused, num_blocks, block_of, values[t.ELEMENTS], size, values[t.PIECES], draft.pieces,
         draft.rows, 1 if ends.zero else 0, 1 if ends.measured >= 0 else 0, values[t.BLOCKS],
         np.empty(num_blocks, np.int64), np.empty(64, np.int64), result,
     )  # fmt: skip
-    return _LoweredSegment(values, block_of, *result.tolist())
+    blocks, elements, pieces, rows = result.tolist()
+    return _LoweredSegment(
+        values, block_of, blocks, elements, pieces, rows, draft.rules, draft.parts
+    )
 
 
 class _PassDivision(msgspec.Struct, frozen=True, eq=False):

@@ -48,6 +48,9 @@ given matrices:
     REAL_ROTATION_RULE  a BLOCK of one wire, made real: its phases are rows of numbers from DERIVED
     UNIFORM_PHASE       a PHASE that is one number, where the lanes under LANES_MASK have
                         LANES_VALUE
+    TURN_RULE           the product of the parts on one wire is diagonal, or (ANTI) diagonal after a
+                        NOT: its two numbers, as rows of numbers from WHERE on. These rules come
+                        first
     KRONECKER_PAIR      the product of two real matrices of one wire each, which begin at FROM and
                         at TO among the numbers; the first is of the lower bit
 
@@ -131,7 +134,8 @@ def new_op(out, done, kind):  # type: ignore[no-untyped-def]
 
 
 HOW, FROM, TO, WHERE = range(4)  # columns of a rule: kind, its parts, start of its numbers
-BLOCK, DIAGONAL_RULE, UNIFORM_PHASE, REAL_ROTATION_RULE, KRONECKER_PAIR = range(5)
+BLOCK, DIAGONAL_RULE, UNIFORM_PHASE, REAL_ROTATION_RULE, KRONECKER_PAIR, TURN_RULE = range(6)
+ANTI = 4  # column of a TURN_RULE
 MOVED, FREE, REAL_NUMBERS = range(4, 7)  # columns of a BLOCK
 DERIVED = FREE  # column of a REAL_ROTATION_RULE
 CROSSED, HEIGHT, NUM_TERMS = range(4, 7)  # of a GATHER; HEIGHT: bits of a row's number

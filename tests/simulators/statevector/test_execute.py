@@ -8,7 +8,7 @@ from reference import Reference
 
 from simulators.circuit import ir
 from simulators.circuit.ir import Circuit
-from simulators.engine import BindingResult, PauliSum, Request, RunControl, ThreadPool
+from simulators.engine import BindingResult, PauliSum, Request, RunControl, RunOptions, ThreadPool
 from simulators.simulate import counts_of, simulate
 from simulators.statevector import execute
 from simulators.statevector.backend import protocol
@@ -67,6 +67,22 @@ def test_states_are_equal_up_to_phase_within_tolerance() -> None:
             other = (result + distance * step) * np.exp(2.1j)
             assert protocol.equal_up_to_phase(states, State(result), State(other), 1e-10) == equal
         assert not protocol.equal_up_to_phase(states, State(result), State(step), 1e-10)
+
+
+def test_plan_made_for_quarter_turns_serves_other_angles() -> None:
+    """One structure, its angles first multiples of a quarter turn, then any, then those again."""
+    engine, options = StatevectorEngine(small=False), RunOptions()
+    plan, half = None, 0.5 * np.pi
+    for angle in (half, 0.3, half, 2 * half):
+        arrays = Arrays(13, 0)
+        for qubit in range(12):
+            arrays.add("ry", [qubit], (), [angle]).add("rxx", [qubit, qubit + 1], (), [angle])
+            arrays.add("rx", [qubit], (), [-angle]).add("ry", [qubit], (), [-angle])
+        circuit = arrays.circuit()
+        plan = plan or engine.plan(circuit, None, options)
+        result = engine.run(plan, circuit, Request(0, 1, ("statevector",)), options, RunControl())
+        expected = dense(circuit, "statevector").statevector
+        np.testing.assert_allclose(result.row(0).statevector, expected, atol=1e-12)
 
 
 def test_impossible_outcome_creates_no_branch() -> None:

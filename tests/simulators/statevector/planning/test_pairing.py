@@ -44,7 +44,7 @@ def test_odd_or_controlled_real_matrix_is_not_paired() -> None:
         ("cx", [6, 7], True),  # the first goes on to the second
         ("cx", [5, 7], True),  # the second comes to the first
         ("cx", [5, 6], False),
-        ("cz", [5, 6], False),
+        ("cz", [5, 6], True),  # all three become one matrix
     ],
 )
 def test_real_matrices_are_paired_only_past_commuting_operations(

@@ -201,6 +201,58 @@ def test_phases_on_one_pair_without_matrices_between_stay_one_phase() -> None:
     assert not {t.DENSE + 1, t.DENSE + 2} & set(result)
 
 
+PAIRS = ("rxx", "ryy", "rzx", "rzz", "ecr", "cz", "cx")
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("zero", [True, False])
+def test_plans_for_quarter_turns_equal_gate_by_gate_application(seed: int, zero: bool) -> None:
+    """Circuits in native bases, most of their angles multiples of a quarter turn."""
+    rng = np.random.default_rng(seed)
+    arrays = Arrays(10, 0)
+    for _ in range(120):
+        name = ("rx", "ry", "rz", "r", "u", "sx", "h")[int(rng.integers(7))]
+        some = 0.5 * np.pi * rng.integers(-8, 9, 3) + rng.uniform(-3, 3, 3) * (rng.random(3) < 0.2)
+        number = {"r": 2, "u": 3, "sx": 0, "h": 0}.get(name, 1)
+        arrays.add(name, [int(rng.integers(10))], (), some[:number].tolist())
+        pair = PAIRS[int(rng.integers(len(PAIRS)))]
+        angles = [] if pair in ("ecr", "cz", "cx") else [float(some[0])]
+        arrays.add(pair, rng.permutation(10)[:2].tolist(), (), angles)
+    circuit, state = arrays.circuit(), start(10, zero)
+    context = planner.SegmentContext(zero=zero, turns=planner.quarter_turns(circuit.params))
+    result = carried_out(planned(circuit, context), circuit, state)
+    np.testing.assert_allclose(result, one_by_one(circuit, state), atol=1e-12)
+
+
+def native_cx(arrays: Arrays, control: int, target: int) -> None:
+    """A CX as an ion trap's compiler writes it."""
+    half = 0.5 * np.pi
+    arrays.add("ry", [control], (), [half]).add("rxx", [control, target], (), [half])
+    arrays.add("rx", [control], (), [-half]).add("rx", [target], (), [-half])
+    arrays.add("ry", [control], (), [-half])
+
+
+def test_turns_that_are_phases_need_no_matrix() -> None:
+    """CX from one qubit to all others: in the basis of its axis the qubit only has phases."""
+    arrays = Arrays(10, 0)
+    for target in range(1, 10):
+        native_cx(arrays, 0, target)
+    circuit = arrays.circuit()
+    any_angles = planned(circuit, planner.SegmentContext())
+    context = planner.SegmentContext(turns=planner.quarter_turns(circuit.params))
+    these = planned(circuit, context)
+    assert len(these.sweeps.ops) < len(any_angles.sweeps.ops)
+    for each in (these, any_angles):
+        result = carried_out(each, circuit, start(10, False))
+        np.testing.assert_allclose(result, one_by_one(circuit, start(10, False)), atol=1e-12)
+
+
+def test_quarter_turns_are_exact_multiples() -> None:
+    angles = np.pi * np.array([0.0, 0.5, -0.5, 3.5, 4.0, 0.25]) + [0, 1e-15, 0, 0, 0, 0]
+    assert planner.quarter_turns(angles).tolist() == [0, 1, 7, 7, 0, -1]
+    assert planner.quarter_turns(np.array([1e-9, 0.5 * np.pi + 1e-12])).tolist() == [-1, -1]
+
+
 @pytest.mark.parametrize("qubits", [9, 12])
 def test_multi_controlled_x_is_planned_correctly(qubits: int) -> None:
     arrays = Arrays(qubits, 0).add("mcx", list(range(qubits))).add("mcx", [8, 3, 1, 0, 7, 2, 5])

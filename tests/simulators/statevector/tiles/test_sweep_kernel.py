@@ -37,6 +37,20 @@ def test_stop_is_honoured_by_sweep_driver() -> None:
             sweep_kernel.apply(BlockExecutor(thread_pool, control), state, plan, floats)
 
 
+def test_denormal_amplitudes_are_0_in_sweeps_alone() -> None:
+    table = Table(16, 8, 1)
+    table.fill(2, 4, fresh=False)
+    plan, floats = table.plan()
+    tiny = np.float32(1e-40)
+    state = State(np.full(1 << 16, tiny, np.complex64))
+    control = RunControl()
+    with ThreadPool(1, control) as thread_pool:
+        sweep_kernel.apply(BlockExecutor(thread_pool, control), state, plan, floats)
+        values = np.abs(state.amplitudes.view(np.float32))
+    assert not ((values > 0) & (values < 1e-38)).any()
+    assert np.full(1, tiny, np.float32) * np.float32(0.5) != 0  # as before, in this thread
+
+
 @pytest.mark.parametrize("dtype", ["complex128", "complex64"])
 def test_samples_are_equal_with_stored_or_recomputed_norms(dtype: str) -> None:
     """By the last pass, or afterwards; and they are those of the distribution."""
