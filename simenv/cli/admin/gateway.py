@@ -171,7 +171,7 @@ def environment(
     url = url.rstrip("/") or _running(context).url
     common = app.settings_of(context)
     with common.connect() as client:
-        names = sorted({*client.pools(), *client.device_names()})
+        names = sorted({*client.devices(), *client.device_names()})  # no pools of functions
         span = _span(expires)
         made = client.tokens.add(user, purpose="simenv gateway env", lifetime_s=span)
         values = variables(url, client.name, made.secret, names)
