@@ -78,6 +78,8 @@ def _running(context: typer.Context) -> GatewayFile:
     found = running_gateway(home)
     if found is None:
         hint = "simenv gateway, or simenv up --gateway HOST:PORT"
+        if not isinstance(endpoint, address.FileAddress):
+            hint += "; of one elsewhere ask an administrator for its address and a token"
         raise NotFoundError(f"no gateway of {name!r} runs on this machine", hint=hint)
     return found
 

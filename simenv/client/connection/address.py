@@ -103,7 +103,7 @@ class KeyFileAddress:
         if state is zmq_transport.HandshakeState.REFUSED:
             return KeyRefusedError(
                 f"the service at {file.address} does not know the key in {self.path} "
-                f"({file.owner!r}): it was revoked, or is for another environment",
+                f"({file.owner!r}): it was revoked, has expired, or is for another environment",
                 hint="ask an administrator of the environment for a new key file "
                 f"(made there by: simenv keys add {file.owner} --role {file.role})",
             )
