@@ -55,12 +55,16 @@ def serve(
     endpoint = address.find(common.name, common.service)
     name = endpoint.name if common.service else common.environment
     argv = [config.interpreter(), "-P", "-m", "simenv.gateway", name]
+    hint = "its owner makes one: simenv keys add gateway --role gateway"
     if isinstance(endpoint, address.KeyFileAddress):
+        if endpoint.role == "client":  # it could exchange no token
+            raise OptionError(
+                f"a gateway needs another key than {endpoint.path}, of a client", hint=hint
+            )
         argv += ["--service", str(endpoint.path)]
     elif isinstance(endpoint, address.FileAddress):
         argv += ["--home", str(endpoint.path.parent.absolute())]
     else:
-        hint = "its owner makes one: simenv keys add gateway --role gateway"
         raise OptionError(f"a gateway needs a key, and {endpoint.path} has none", hint=hint)
     argv += ["--listen", listen] if listen else []
     terminal.flush()

@@ -53,6 +53,11 @@ class KeyFileAddress:
         """Name of the key. Raises ConfigError if the file cannot be used."""
         return read_private(self.path, UserKeyFile).owner
 
+    @property
+    def role(self) -> str:
+        """Role of the key, as its file says. Raises ConfigError if the file cannot be used."""
+        return read_private(self.path, UserKeyFile).role
+
     def open(self, identity: bytes) -> zmq_transport.Connection:
         """Return a new connection. Raises ConfigError if the file cannot be used; other faults are
         reported by `refusal` and `diagnose`."""
