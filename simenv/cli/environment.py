@@ -220,6 +220,9 @@ def logs(
     path = connection.with_name("service.log")
     if worker is not None:
         path = connection.with_name("logs") / f"{config.check_name(worker, 'worker')}.log"
+    if not path.exists() and address.is_personal(connection):
+        text = f"{common.service} is a key file: logs are in the folder of the environment"
+        raise NotFoundError(text, hint="its own user prints them there: simenv logs")
     if not path.exists():
         logs = sorted(each.stem for each in connection.with_name("logs").glob("*.log"))
         hint = f"workers with a log: {', '.join(logs)}" if logs else "simenv up makes them"

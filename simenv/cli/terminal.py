@@ -22,7 +22,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from datetime import datetime
+from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import TextIO
 
@@ -302,32 +302,44 @@ def span_s(text: str) -> float | None:
     return sum(float(number) * _UNITS_S[unit] for number, unit in _PART.findall(text))
 
 
-def since(text: str) -> float:
+def since(text: str, zone: str = "") -> float:
     """Parse a time into seconds since 1970; 0.0 for "".
 
-    Forms: an age (`90s`, `1h30m`, `2d`), a time of today (`12:00`), or ISO 8601 in local time.
-    Raises typer.BadParameter for other texts.
+    Forms: an age (`90s`, `1h30m`, `2d`), a time of today (`12:00`), or ISO 8601, by the clocks of
+    `zone` or else in local time. Raises typer.BadParameter for other texts.
     """
     if not text:
         return 0.0
     if (age_s := span_s(text)) is not None:
         return max(0.0, time.time() - age_s)
+    clocks = _clocks(zone) if zone else None
     try:
         if _CLOCK.match(text):
-            text = f"{datetime.now().astimezone().date()}T{text.zfill(5)}"
-        return datetime.fromisoformat(text).timestamp()
+            text = f"{datetime.now(clocks).astimezone(clocks).date()}T{text.zfill(5)}"
+        moment = datetime.fromisoformat(text)
+        return (moment.replace(tzinfo=clocks) if moment.tzinfo is None else moment).timestamp()
     except (ValueError, OverflowError, OSError) as error:
         hint = "try 90s, 1h30m, 2d, 12:00 or 2026-01-31T12:00"
         raise typer.BadParameter(f"{text!r} is no time: {hint}") from error
 
 
-def until(text: str) -> float:
+def _clocks(zone: str) -> tzinfo:
+    from zoneinfo import ZoneInfo
+
+    try:
+        return ZoneInfo(zone)
+    except (LookupError, ValueError, OSError) as error:
+        hint = "a name such as Europe/Rome, if this machine has the package tzdata; or UTC"
+        raise typer.BadParameter(f"{zone!r} is no time zone here: {hint}") from error
+
+
+def until(text: str, zone: str = "") -> float:
     """Parse a time to come into seconds since 1970: the forms of `since`, but that a time span
     counts from now on, and a time of day that has passed is tomorrow's. Raises
     typer.BadParameter."""
     if (left_s := span_s(text)) is not None:
         return time.time() + left_s
-    at_s = since(text)
+    at_s = since(text, zone)
     return at_s + 86_400.0 * bool(_CLOCK.match(text) and at_s < time.time())
 
 

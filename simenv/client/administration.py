@@ -84,8 +84,8 @@ class PolicySettings:
         )
 
     def set_queue(self, pool: str, policy: str, keys: Sequence[str] = ()) -> PoolPolicies:
-        """Set the queue policy, for waiting tasks too: priority, fifo, round_robin, or ordered by
-        `keys`. Raises NotFoundError, OptionError, NotAllowedError."""
+        """Set the queue policy, for waiting tasks too: priority, fair_share, fifo, round_robin,
+        or ordered by `keys`. Raises NotFoundError, OptionError, NotAllowedError."""
         options = (("keys", ",".join(keys)),) if keys else ()
         settings = {"device": _device(pool), "policy": policy, "options": options}
         self._session.request(admin.TargetReply, admin.SetOrder, **settings)

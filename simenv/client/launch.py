@@ -98,15 +98,21 @@ def start(
     because a killed process cannot. `meanwhile`: called during the start.
     `progress`: called every PROGRESS_S with the present stage as text and the seconds since the
     start. `standby`: it waits until it may lead; the configuration stays as the leader wrote it.
-    Raises StartFailedError or the service's error. If the service refused its settings,
-    folders that were created for it are removed; after a failed start they stay, for the logs.
+    Raises StartFailedError or the service's error. If the service refused its settings, those
+    before are back, and folders that were created for it are removed; after a failed start they
+    stay, for the logs.
     """
+    former = paths.config.read_bytes() if paths.config.exists() else None
     built = [folder for folder in {paths.home, paths.state} if not folder.exists()]
     try:
         options = ["--standby"] if standby else [f"--temporary={folder}" for folder in temporary]
         return _start(settings, paths, private, meanwhile, progress, options)
     except SimenvError as error:
         if not isinstance(error, StartFailedError):
+            if former is not None and not standby:
+                files.write_atomic(paths.config, former)
+            elif not standby:
+                paths.config.unlink(missing_ok=True)
             for folder in built:
                 shutil.rmtree(folder, ignore_errors=True)
         raise

@@ -39,7 +39,7 @@ class Policies(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Queue policy and admission policy of one pool: a table [policies.POOL]. "" leaves the present
     policy as it is."""
 
-    queue: str = ""  # priority, fifo, ordered, round_robin
+    queue: str = ""  # priority, fair_share, fifo, ordered, round_robin
     keys: tuple[str, ...] = ()  # sort keys of ordered
     admission: str = ""  # unlimited, credit, rate
     credits: int = 0  # with credit: total units

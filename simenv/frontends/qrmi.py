@@ -329,6 +329,7 @@ MAX_MEMORY_BYTES = 16 * 2**20  # of one task's shots in order; above it, samples
 _TOKEN_DIGITS = 18  # a whole number of 64 bits
 MAX_WORKS = 1_000  # payloads kept for `task_result`; the oldest go first
 _JOIN = "+"  # between the names of the tasks of one payload
+_TASKS = "what task_start() returned"
 
 
 def resources(environ: Mapping[str, str] | None = None) -> list[QuantumResource]:
@@ -451,14 +452,15 @@ class QuantumResource:
         names = task_id.split(_JOIN)
         infos = self._connected().tasks(names)
         if len(infos) < len(names):
-            hint = "what task_start() returned"
-            raise NotFoundError(f"no task {task_id[:200]!r} here", hint=hint)
+            raise NotFoundError(f"no task {task_id[:200]!r} here", hint=_TASKS)
         seen = {NAMES[info.state] for info in infos}
         return getattr(statuses(), next(name for name in ORDER if name in seen))
 
     def task_stop(self, task_id: str) -> None:
-        """Cancel a task; no effect after its end. Results can still be read."""
-        self._connected().cancel(task_id.split(_JOIN))
+        """Cancel a task; no effect after its end. Results can still be read. Raises
+        NotFoundError."""
+        if "unknown" in self._connected().cancel(task_id.split(_JOIN)):
+            raise NotFoundError(f"no task {task_id[:200]!r} here", hint=_TASKS)
 
     def task_result(self, task_id: str) -> TaskResult:
         """Wait for the end and return the result. Raises the errors of `Task.result`, and

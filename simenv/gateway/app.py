@@ -163,7 +163,14 @@ def session_routes(gateway: RunningGateway) -> list[ControllerRouterHandler]:
     @get("/login", include_in_schema=False)
     async def log_in(request: Request[Any, Any, Any], token: FromQuery[str]) -> Redirect:
         """Follow a one-time link of `simenv web`."""
-        return Redirect("/ui/", cookies=[await gateway.log_in(request, token)])
+        try:
+            cookie = await gateway.log_in(request, token)
+        except KeyRefusedError as error:
+            hint = (
+                "a link signs in one browser, once, within ten minutes; simenv web prints another"
+            )
+            raise KeyRefusedError(error.message, hint=hint) from error
+        return Redirect("/ui/", cookies=[cookie])
 
     @post("/logout", status_code=204, include_in_schema=False)
     async def log_out(

@@ -302,8 +302,11 @@ class QubitInfo(msgspec.Struct, frozen=True, array_like=True):
     readout_ns: float = UNKNOWN
 
 
+NO_GATES = frozenset(("measure", "reset", "delay"))  # operations that may have an error, too
+
+
 class OperationInfo(msgspec.Struct, frozen=True, array_like=True):
-    """One gate on an ordered tuple of qubits."""
+    """One gate on an ordered tuple of qubits; (): on all that the device couples."""
 
     name: str
     qubits: tuple[int, ...]
@@ -334,3 +337,11 @@ class DeviceInfo(msgspec.Struct, frozen=True):
     dt_ns: float = UNKNOWN  # resolution of its clock
     formats: tuple[str, ...] = ("openqasm2", "openqasm3", "qpy")
     problem: str = ""  # reason why an emulated device has no calibration, and nothing else is known
+
+    def width(self, operation: OperationInfo) -> int:
+        """Return the number of qubits of a gate; 0: no gate, or one of any number of qubits."""
+        if operation.name in NO_GATES:
+            return 0
+        if operation.qubits:
+            return len(operation.qubits)
+        return next((max(0, gate.qubits) for gate in self.gates if gate.name == operation.name), 0)

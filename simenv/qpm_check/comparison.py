@@ -378,7 +378,7 @@ def _outcome_of(name: str, answer: Any) -> CallOutcome:
 def device_facts(device: DeviceInfo, statevectors: bool) -> dict[str, str]:
     """Return the facts about a device by name; the names are the same for every pool."""
     couplings = f"{len(device.coupling)} pairs, {'directed' if device.directed else 'both ways'}"
-    pairs = [each.error for each in device.operations if len(each.qubits) == 2]
+    pairs = [each.error for each in device.operations if device.width(each) == 2]
     return {
         "kind": str(device.kind),
         "provider": device.provider,

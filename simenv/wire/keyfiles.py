@@ -335,7 +335,7 @@ def removed(keys: Sequence[admin.KeyInfo], name: str) -> list[admin.KeyInfo]:
     """Return the list without the key of that name. Raises NotFoundError if it has none."""
     remaining = [key for key in keys if key.name != name]
     if len(remaining) == len(keys):
-        names = ", ".join(key.name for key in keys[:10]) or "none"
+        names = ", ".join(list(dict.fromkeys(key.name for key in keys))[:10]) or "none"
         raise NotFoundError(f"no key named {name[:80]!r}", hint=f"there are: {names}")
     return remaining
 

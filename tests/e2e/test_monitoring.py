@@ -194,6 +194,8 @@ def test_series_are_stored_and_listed(env: simenv.Client, shell: Shell) -> None:
     names = shell("history", "--series", "list", "--no-header").out.split()
     assert {"queue", "pool/main/queue", "device/lattice/t1_us"} <= set(names)
     assert names == env.history.series_names()
+    rows = shell("history", "--series", "list", "--json").objects
+    assert rows == [{"series": name} for name in names]
     result = shell("history", "--series", "queue", "--since", "1h", "--json")
     assert result.code == 0, result.err
     assert set(result.objects[0]) == {"at_s", "mean", "least", "most", "unit"}

@@ -10,6 +10,7 @@ from circuits import layered
 from failing import fails
 from live import PATIENCE_S, Live, environment
 from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister
+from qiskit.circuit import Parameter
 from qiskit.circuit.classical import expr, types
 
 from simenv import errors
@@ -241,6 +242,11 @@ def test_parts_that_cannot_be_kept_are_refused(
 def test_circuits_that_cannot_go_on_are_refused(env: Client) -> None:
     part = env.submit_part(first(), seed=2)
     fails(errors.ProgramError, "a part of 2 qubits, after one of 3", part.submit, QuantumCircuit(2))
+    free = QuantumCircuit(3)
+    free.rx(Parameter("x"), 0)
+    for submit_part in (env.submit_part, part.submit_part):
+        error = fails(errors.ProgramError, "1 parameter without a value: x", submit_part, free)
+        assert "assign_parameters" in error.hint
     fails(errors.OptionError, "seed=", part.submit, last(), seed=4)
     fails(errors.OptionError, "device=", part.submit, last(), device="fez")
     with pytest.raises(errors.OptionError, match="precision="):

@@ -56,12 +56,16 @@ def serve(
     endpoint = address.find(common.name, common.service)
     name = endpoint.name if common.service else common.environment
     argv = [config.interpreter(), "-P", "-m", "simenv.gateway", name]
+    hint = "its owner makes one: simenv keys add gateway --role gateway"
     if isinstance(endpoint, address.KeyFileAddress):
+        if endpoint.role == "client":  # it could exchange no token
+            raise OptionError(
+                f"a gateway needs another key than {endpoint.path}, of a client", hint=hint
+            )
         argv += ["--service", str(endpoint.path)]
     elif isinstance(endpoint, address.FileAddress):
         argv += ["--home", str(endpoint.path.parent.absolute())]
     else:
-        hint = "its owner makes one: simenv keys add gateway --role gateway"
         raise OptionError(f"a gateway needs a key, and {endpoint.path} has none", hint=hint)
     argv += ["--listen", listen] if listen else []
     terminal.flush()
@@ -79,6 +83,8 @@ def _running(context: typer.Context) -> GatewayFile:
     found = running_gateway(home)
     if found is None:
         hint = "simenv gateway, or simenv up --gateway HOST:PORT"
+        if not isinstance(endpoint, address.FileAddress):
+            hint += "; of one elsewhere ask an administrator for its address and a token"
         raise NotFoundError(f"no gateway of {name!r} runs on this machine", hint=hint)
     return found
 
@@ -177,11 +183,15 @@ def environment(
     url = url.rstrip("/") or _running(context).url
     common = app.settings_of(context)
     with common.connect() as client:
+<<<<<<< HEAD
         known, asked = client.device_names(), device or []
         if unknown := sorted({*asked} - {*known}):
             raise NotFoundError(f"there is no device {unknown[0]!r:.80}", hint="simenv devices")
         imported = [name for name, source in known.items() if source is CalibrationSource.IMPORTED]
         names = sorted({*client.pools(), *imported, *asked})
+=======
+        names = sorted({*client.devices(), *client.device_names()})  # no pools of functions
+>>>>>>> u45
         span = _span(expires)
         made = client.tokens.add(user, purpose="simenv gateway env", lifetime_s=span)
         values = variables(url, client.name, made.secret, names)

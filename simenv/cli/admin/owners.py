@@ -168,7 +168,10 @@ def add(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="Name of the key: the owner of its tasks.")],
     role: Annotated[
-        str, typer.Option(help="client (sees its own tasks) or admin (sees and cancels all).")
+        str,
+        typer.Option(
+            help="client (sees its own tasks), gateway (serves those with tokens) or admin (all)."
+        ),
     ] = "client",
     file: Annotated[
         Path | None,

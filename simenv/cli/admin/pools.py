@@ -76,11 +76,11 @@ def drain(
         str, typer.Argument(help="Name of a node, as in `simenv nodes`; with --at also: all.")
     ],
     reason: Annotated[str, typer.Option(help="Reason; `simenv nodes` shows it.")],
-    at: Annotated[str, typer.Option(help="Begin: 02:00, 2026-01-31T02:00, or in 3h.")] = "",
+    at: Annotated[str, typer.Option(help="Begin: 02:00, 2026-01-31T02:00, or 3h from now.")] = "",
     length: Annotated[str, typer.Option("--for", help="Time until it is used again: 2h.")] = "",
     every: Annotated[str, typer.Option(help="Interval of a regular one: 7d.")] = "",
     zone: Annotated[
-        str, typer.Option(help="Time zone whose clocks count its days; default: of this machine.")
+        str, typer.Option(help="Time zone of --at and of its days; default: of this machine.")
     ] = "",
 ) -> None:
     """Start nothing more on a node; running tasks finish.
@@ -96,7 +96,7 @@ def drain(
             return
         entry = client.calendar.plan_maintenance(
             "" if node == ALL else node,
-            start_s=terminal.until(at),
+            start_s=terminal.until(at, zone),
             for_s=_span_s("--for", length),
             every_s=_span_s("--every", every) if every else 0.0,
             zone=zone,
@@ -200,7 +200,10 @@ def queue(
     client: Client,
     pool: Pool,
     name: Annotated[
-        str, typer.Argument(metavar="POLICY", help="priority, fifo, ordered or round_robin.")
+        str,
+        typer.Argument(
+            metavar="POLICY", help="priority, fair_share, fifo, ordered or round_robin."
+        ),
     ],
     keys: Annotated[
         str, typer.Option(help="For ordered, with commas: priority, shortest, longest, fifo.")

@@ -15,6 +15,7 @@ import secrets
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -95,6 +96,7 @@ class Restartable:
 
 
 FAILED = 1
+SILENCE_S = 4.0  # of a check, before a line says how far it is
 MACHINE = "qpu"
 LOCALLY = "tcp://127.0.0.1:0"  # address for the connection of another owner
 EMULATED = "superconducting-lattice"
@@ -182,13 +184,9 @@ def check(
     long = "" if asked.long is None else _text(asked.long)
     chosen = runner.Options(tuple(asked.only or ()), revisions, long, asked.qubits)
 
-    def show_verdict(verdict: Verdict) -> None:
-        if not as_json and sys.stderr.isatty() and str(verdict.state) == "failed":
-            terminal.note(f"failed  {verdict.id} ({verdict.revision})")
-
     _refuse_unused(context, target)
     with _open_target(target, asked) as result:
-        done = runner.check(result, rows, chosen, show_verdict)
+        done = runner.check(result, rows, chosen, _announcer(as_json))
     if asked.junit is not None:
         asked.junit.write_text(report.junit(done), encoding="utf-8")
     if as_json:
@@ -197,6 +195,23 @@ def check(
         report.table(done, everything=asked.every, stream=sys.stdout)
     if not done.ok:
         raise typer.Exit(FAILED)
+
+
+def _announcer(as_json: bool) -> Callable[[Verdict], None]:
+    """A line on a terminal for each row that failed, and for others after some silence."""
+    judged, noted_s = 0, time.monotonic()
+
+    def announce(verdict: Verdict) -> None:
+        nonlocal judged, noted_s
+        judged += 1
+        failed, now_s = str(verdict.state) == "failed", time.monotonic()
+        if as_json or not sys.stderr.isatty() or not (failed or now_s - noted_s > SILENCE_S):
+            return
+        noted_s = now_s
+        text = "failed  " if failed else f"{judged} rows judged, the last: "
+        terminal.note(f"{text}{verdict.id} ({verdict.revision})")
+
+    return announce
 
 
 def _refuse_unused(context: typer.Context, target: str) -> None:

@@ -124,7 +124,7 @@ def history(
         _check_series(context, asked)
     with common.connect_or_read() as client:
         if asked.series == LIST:
-            listing(_NAMES, style, client.history.series_names)
+            listing(_NAMES, style, lambda: map(SeriesName, client.history.series_names()))
             return
         if asked.series:
             listing(_SERIES, style, lambda: _points(client, asked))
@@ -155,8 +155,14 @@ class SeriesPoint(msgspec.Struct, frozen=True):
     unit: str
 
 
+class SeriesName(msgspec.Struct, frozen=True):
+    """Row of the names of all series."""
+
+    series: str
+
+
 LIST = "list"
-_NAMES: tuple[Column[str], ...] = (Column("SERIES", lambda name: name),)
+_NAMES: tuple[Column[SeriesName], ...] = (Column("SERIES", lambda row: row.series),)
 _SERIES: tuple[Column[SeriesPoint], ...] = (
     Column("TIME", lambda point: terminal.format_time(point.at_s)),
     Column("MEAN", lambda point: f"{point.mean:.6g}", right=True),

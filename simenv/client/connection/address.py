@@ -53,6 +53,11 @@ class KeyFileAddress:
         """Name of the key. Raises ConfigError if the file cannot be used."""
         return read_private(self.path, UserKeyFile).owner
 
+    @property
+    def role(self) -> str:
+        """Role of the key, as its file says. Raises ConfigError if the file cannot be used."""
+        return read_private(self.path, UserKeyFile).role
+
     def open(self, identity: bytes) -> zmq_transport.Connection:
         """Return a new connection. Raises ConfigError if the file cannot be used; other faults are
         reported by `refusal` and `diagnose`."""
@@ -103,7 +108,7 @@ class KeyFileAddress:
         if state is zmq_transport.HandshakeState.REFUSED:
             return KeyRefusedError(
                 f"the service at {file.address} does not know the key in {self.path} "
-                f"({file.owner!r}): it was revoked, or is for another environment",
+                f"({file.owner!r}): it was revoked, has expired, or is for another environment",
                 hint="ask an administrator of the environment for a new key file "
                 f"(made there by: simenv keys add {file.owner} --role {file.role})",
             )

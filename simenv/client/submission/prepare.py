@@ -119,7 +119,8 @@ def _contradiction(terms: TaskOptions, measures: bool, index: int) -> ProgramErr
 def unbound(loaded: PackedCircuit) -> str:
     """Return the message about free parameters without values."""
     names = ", ".join(str(name) for name in loaded.parameters[:5])
-    return f"the circuit has {len(loaded.parameters)} parameters without a value: {names}"
+    noun = "parameter" if len(loaded.parameters) == 1 else "parameters"
+    return f"the circuit has {len(loaded.parameters)} {noun} without a value: {names}"
 
 
 def of_item(error: SimenvError, index: int) -> SimenvError:

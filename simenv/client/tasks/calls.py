@@ -379,7 +379,7 @@ class FunctionExecutor(TaskExecutor):
     ) -> None:
         """`owner`: name of the key with which the client connected; "": none. Raises
         NotAllowedError with a key, because an environment calls functions of its own user only,
-        unless it isolates accounts (`is_isolated`)."""
+        unless it isolates accounts (`is_isolated`), TypeError for an unknown option."""
         if owner and not is_isolated:
             raise simenv_errors.NotAllowedError(
                 "functions are called for the environment's own user alone, and this client came"
@@ -387,6 +387,7 @@ class FunctionExecutor(TaskExecutor):
                 hint="connect without a key, as that user, where the environment runs",
             )
         super().__init__(session)
+        submission_options.check_names(options, CallOptions)
         self._owner = owner
         self._options = options
 

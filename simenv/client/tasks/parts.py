@@ -18,7 +18,7 @@ from simenv.client.connection.task_handle import TaskHandle
 from simenv.client.result import Result
 from simenv.client.submission import options as submission_options
 from simenv.client.submission.options import PartOptions, SubmitOptions
-from simenv.client.submission.prepare import prepare_one
+from simenv.client.submission.prepare import prepare_one, unbound
 from simenv.client.submission.send import send
 from simenv.client.tasks.task import Task
 from simenv.errors import LimitExceededError, OptionError, ProgramError
@@ -125,6 +125,9 @@ def submit_part(
 def _send_part(session: Any, parts: PartSequence, worker: str) -> PartTask:
     """Submit the parts of the circuit, whose last part is new."""
     submission_options.check_names(parts.options, PartOptions)
+    if parts.circuit.parameters:
+        hint = "bind them: circuit.assign_parameters(values); a part has no free parameters"
+        raise ProgramError(unbound(parts.circuit), hint=hint)
     program = parts.circuit.program
     ends = (*parts.ends, len(program.ops) // 2)
     if len(ends) > MAX_PARTS:

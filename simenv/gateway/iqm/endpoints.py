@@ -355,7 +355,7 @@ async def _submit(service: ComputeService, caller: Caller, name: str, request: A
     """Accept a job. Raises IqmError, SimenvError; then nothing was stored."""
     given, body = request.query_params, await request.body()
     if given.get("use_timeslot", "false").lower() == "true":
-        text = "use_timeslot: no timeslots are booked here; reserve a pool with `simenv reserve`"
+        text = "use_timeslot: no timeslots are booked here; reserve a pool: client.reserve(POOL)"
         raise IqmError(HTTPStatus.FORBIDDEN, "no_booked_timeslots", text)
     tag = given.get("tag", "")
     if len(tag) > MAX_TAG_CHARS:

@@ -29,7 +29,6 @@ from simulators.catalog.costs import CostQuery
 from simulators.circuit.analysis.profile import NoiseProfile, Profile
 
 _READOUT = "measure"
-_NO_GATES = frozenset({_READOUT, "reset", "delay"})
 _UNKNOWN_ERRORS = 1e-3, 1e-2  # of a gate on one qubit and on two, if a device states none
 # Most that compilation adds. A gate on two qubits becomes up to three native ones, a gate on one
 # qubit up to five; a native gate on two qubits has up to eight gates on one qubit around it.
@@ -107,9 +106,8 @@ def hardware_ns(figures: DeviceFigures, work: model.Workload) -> float | None:
 def figures_of(info: DeviceInfo, reset_ns: float = 0.0, overhead_ns: float = 0.0) -> DeviceFigures:
     """Return the figures of a described device. `reset_ns`: before each shot; `overhead_ns`: of a
     circuit without its shots."""
-    gates = [each for each in info.operations if each.name not in _NO_GATES]
-    singles = [each for each in gates if len(each.qubits) == 1]
-    pairs = [each for each in gates if len(each.qubits) > 1]
+    singles = [each for each in info.operations if info.width(each) == 1]
+    pairs = [each for each in info.operations if info.width(each) > 1]
     readout = _mean(qubit.readout_ns for qubit in info.qubits)
     if readout is None:
         readout = _mean(each.duration_ns for each in info.operations if each.name == _READOUT)

@@ -228,7 +228,10 @@ def _remedy(query: RankQuery) -> str:
     profile, pool, limits = query.profile, query.pool, query.limits
     kind = "dynamic program" if profile.mid_circuit else "program"
     double, single = (_widest(query.with_precision(p)) for p in ("double", "single"))
-    hint = f"the widest {kind} that fits here has {double} qubits, {single} in single precision"
+    hint = f"the widest {kind} that fits here has {double} qubits"
+    if "single" not in query.card.precisions:
+        return hint
+    hint += f", {single} in single precision"
     if query.terms.precision == "double" and profile.num_qubits <= single:
         return hint + ": this one fits with precision='single'"
     most = most_ranks(pool, limits)

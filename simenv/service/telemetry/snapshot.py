@@ -173,15 +173,16 @@ def _node(host: NodeState) -> metrics.NodeMetrics:
 
 
 def figures(name: str, info: DeviceInfo) -> metrics.DeviceMetrics:
-    """Return the medians over the qubits and gates of a device. Measurements and resets are no
-    gates."""
-    gates = [each for each in info.operations if each.name not in ("measure", "reset")]
+    """Return the medians over the qubits and gates of a device. A frame change, which takes no time
+    and has no error, does not count."""
+    real = [each for each in info.operations if each.error or each.duration_ns]
+    gates = [(info.width(each), each.error) for each in real]
     return metrics.DeviceMetrics(
         name=name,
         t1_us=_median(qubit.t1_us for qubit in info.qubits),
         t2_us=_median(qubit.t2_us for qubit in info.qubits),
-        error_1q=_median(each.error for each in gates if len(each.qubits) == 1),
-        error_2q=_median(each.error for each in gates if len(each.qubits) == 2),
+        error_1q=_median(error for width, error in gates if width == 1),
+        error_2q=_median(error for width, error in gates if width == 2),
         readout_error=_median(qubit.readout_error for qubit in info.qubits),
         calibrated_s=info.calibrated_s,
     )

@@ -213,11 +213,15 @@ def test_hints_name_command_line_options(shell: Shell, words: tuple[str, ...], o
     assert not re.search(r"shots=|outputs=|observables=|bindings=|\bname=", result.err)
 
 
-def test_service_and_worker_logs_are_shown(shell: Shell) -> None:
+def test_service_and_worker_logs_are_shown(shell: Shell, tmp_path: Path) -> None:
     assert "replayed" in shell("logs").out
     worker = shell("workers", "-o", "worker", "--no-header").out.splitlines()[0]
     assert shell("logs", worker, "-n", "5").code == 0
     assert "log" in shell("logs", "-n", "1", "--json").object
+    key = tmp_path / "ana.simenv"
+    key.write_text('{"secret_key": ""}')
+    remote = shell("logs", "--service", str(key))
+    assert (remote.code, "ana.simenv is a key file" in remote.err) == (4, True)
 
 
 def test_second_service_of_same_name_is_refused(shell: Shell) -> None:

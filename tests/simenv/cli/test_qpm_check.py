@@ -10,10 +10,13 @@ from kit import assembled
 from live import Live
 from shell import Shell
 
+from simenv.cli.admin import qpm
 from simenv.cli.admin.qpm import Restartable
 from simenv.cli.app import run
 from simenv.client import launch
 from simenv.errors import StartFailedError
+from simenv.qpm_check import checks
+from simenv.qpm_check.check import VerdictState
 
 
 def last_line(captured: pytest.CaptureFixture[str]) -> dict[str, object]:
@@ -168,3 +171,18 @@ def test_missing_pools_and_circuits_end_with_their_exit_code(shell: Shell, circu
     assert shell("qpm", "diff", "main", "qpu", str(circuits / "bad.qasm")).code == 2
     (circuits / "empty").mkdir()
     assert shell("qpm", "diff", "main", "qpu", str(circuits / "empty")).code == 4
+
+
+def test_long_check_says_on_a_terminal_how_far_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setattr(qpm, "SILENCE_S", 0.0)
+    row = checks.rows()[0]
+    announce = qpm._announcer(False)
+    announce(row.verdict(1, VerdictState.PASSED, ""))
+    announce(row.verdict(2, VerdictState.FAILED, "so"))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [f"1 rows judged, the last: {row.id} (1)", f"failed  {row.id} (2)"]
+    qpm._announcer(True)(row.verdict(1, VerdictState.PASSED, ""))
+    assert not capsys.readouterr().err

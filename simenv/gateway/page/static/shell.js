@@ -44,7 +44,8 @@ export function report(error) {
   }
   if (!(error instanceof Problem) && !(error instanceof TypeError)) console.error(error);
   const text = error instanceof TypeError ? "the gateway does not answer" : error.message;
-  place.replaceChildren(h("p", { class: "problem" }, text, error.hint ? h("span", null, ` ${error.hint}`) : null));
+  place.replaceChildren(h("p", { class: "problem" }, text, error.hint ? h("span", null, `: ${error.hint}`) : null));
+  content.querySelector(":scope > .loading")?.remove(); // there is nothing to wait for
 }
 
 // Runs `load` now and again every `every_s` seconds while the page is visible.
@@ -56,7 +57,7 @@ export async function refresh(load, every_s) {
       if (!streams) connection("live");
     } catch (error) {
       report(error);
-      if (!streams) connection("no answer");
+      if (!streams) connection(error instanceof Problem && error.status < 500 ? "live" : "no answer");
     }
   };
   await once();

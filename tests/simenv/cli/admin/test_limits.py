@@ -157,3 +157,15 @@ def test_keys_add_refuses_existing_file(home: Path, capsys: pytest.CaptureFixtur
     assert "can be opened by others" in capsys.readouterr().err
     assert Path("ana.simenv").read_text() == "something dear"
     assert not (home / "keys.json").exists()
+
+
+def test_gateway_with_key_of_a_client_is_not_started(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair, path = new_pair(), tmp_path / "ana.simenv"
+    key = UserKeyFile(
+        1, "lab", "tcp://127.0.0.1:1", pair.public, "ana", "client", pair.public, pair.secret
+    )
+    write_private(path, key)
+    assert run(["gateway", "--service", str(path)]) == 2
+    assert "ana.simenv, of a client" in capsys.readouterr().err

@@ -12,6 +12,7 @@ import termios
 import time
 from datetime import datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
@@ -23,7 +24,7 @@ from noise_models import library, snapshot
 from simenv.cli import terminal
 from simenv.cli.devices import overview
 from simenv.cli.listing import Column, Style, listing
-from simenv.cli.terminal import LEAST_TEXT, fitting, folded, format_time, since, wrap
+from simenv.cli.terminal import LEAST_TEXT, fitting, folded, format_time, since, until, wrap
 from simenv.errors import OptionError
 
 ROOT = Path(__file__).parents[4]
@@ -191,6 +192,16 @@ def test_time_of_day_and_iso_time_are_read_as_timestamps() -> None:
     assert (since("2026-01-31T12:00"), since("2026-01-31T12:00:00+00:00")) == (local, 1_769_860_800)
     assert since(format_time(local)) == local
     assert format_time(0.0) == "-"
+
+
+def test_times_without_an_offset_are_by_the_clocks_of_a_named_zone() -> None:
+    assert since("2026-01-31T12:00", "Europe/Rome") == 1_769_857_200  # 11:00 in UTC
+    assert since("2026-01-31T12:00:00+00:00", "Europe/Rome") == 1_769_860_800
+    begin = datetime.fromtimestamp(until("03:00", "Asia/Tokyo"), ZoneInfo("Asia/Tokyo"))
+    assert (begin.hour, begin.minute) == (3, 0)
+    assert 0 < begin.timestamp() - time.time() <= 86_400
+    for wrong in ("Mars/Base", "../UTC"):
+        fails(typer.BadParameter, "is no time zone here", until, "03:00", wrong)
 
 
 @pytest.mark.parametrize("text", ["h", "1x", "-1h", "25:00", "12:61", "soon", "1h 30m", "\uff19h"])

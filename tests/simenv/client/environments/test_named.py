@@ -28,10 +28,18 @@ from simenv.config import Config, EnvironmentPaths
 from simenv.errors import (
     ConfigError,
     NoServiceError,
+<<<<<<< HEAD
     OptionError,
     ServiceLostError,
     StartFailedError,
 )
+=======
+    ServiceLostError,
+    SimenvError,
+    StartFailedError,
+)
+from simenv.model import PoolSpec
+>>>>>>> u45
 
 BELL = """OPENQASM 2.0; include "qelib1.inc"; qreg q[2]; creg c[2]; h q[0]; cx q[0],q[1];
 measure q -> c;"""
@@ -90,6 +98,18 @@ def test_interrupted_start_ends_service(tmp_path: Path, monkeypatch: pytest.Monk
             Config(), EnvironmentPaths(tmp_path / "home", tmp_path / "home"), private=False
         )
     assert done == ["told", "waited"]
+
+
+def test_settings_that_a_service_refuses_are_not_those_of_the_last_start(tmp_path: Path) -> None:
+    paths = EnvironmentPaths(tmp_path, tmp_path)
+    tmp_path.chmod(0o700)
+    refused = Config(name="local", pools=(PoolSpec(min=500, max=500),))
+    fails(SimenvError, "do not fit", launch.start, refused, paths, private=True)
+    assert not paths.config.exists()
+    config.write(Config(name="local"), paths.config)
+    former = paths.config.read_bytes()
+    fails(SimenvError, "do not fit", launch.start, refused, paths, private=True)
+    assert paths.config.read_bytes() == former
 
 
 def test_ready_message_in_several_parts_is_read(where: EnvironmentPaths) -> None:

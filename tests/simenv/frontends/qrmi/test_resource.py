@@ -213,7 +213,7 @@ def test_invalid_payload_is_refused(resource: QuantumResource, wrong: object) ->
 
 
 def test_unknown_tasks_and_types_are_refused(resource: QuantumResource) -> None:
-    for call in (resource.task_status, resource.task_result):
+    for call in (resource.task_status, resource.task_stop, resource.task_result):
         fails(NotFoundError, "", call, "t-zzzz")
     fails(OptionError, "", QuantumResource, "main", "ibm-quantum-system")
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from itertools import product
 from math import pi
 from pathlib import Path
+from statistics import median
 
 import browser
 import httpx
@@ -19,6 +20,7 @@ from browser import WIDTHS, Faults, violations
 from page_environment import Shown, ghz, shown
 from playwright.sync_api import Browser, Page, expect
 from qiskit import QuantumCircuit
+from qiskit.circuit import Parameter
 
 VIEWS = (
     "overview", "tasks", "task", "waiting", "lost", "devices", "device", "nodes", "usage", "events"
@@ -333,6 +335,52 @@ def test_figures_of_qubits_are_sorted_by_keyboard_and_downloaded(
     assert [float(row["readout_error"]) for row in rows] == errors
     assert [float(row["t2_us"]) for row in rows] == [each.t2_us for each in info.qubits]
     assert {len(row) for row in rows} == {5}
+    # The median over sx, x and id: rz is a frame change, and a measurement is no gate.
+    gates = [each for each in info.operations if each.name in ("sx", "x", "id")]
+    wanted = [
+        median(each.error for each in gates if each.qubits == (qubit,)) for qubit in range(27)
+    ]
+    assert [float(row["error_1q"]) for row in rows] == wanted
+    page.close()
+
+
+def test_one_value_for_all_qubits_is_the_error_of_each(
+    environment: Shown, chromium: Browser
+) -> None:
+    page = chromium.new_page(viewport={"width": 1440, "height": 900})
+    page.goto(f"{environment.url}/ui/devices/paced")
+    facts = page.locator("#content .card").first
+    expect(facts).to_contain_text("Median two-qubit error0.0012")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download as CSV").press("Enter")
+    with download.value.path().open(newline="") as file:
+        assert {row["error_1q"] for row in csv.DictReader(file)} == {"0.00005"}
+    page.goto(f"{environment.url}/ui/devices")
+    row = page.get_by_role("row", name="paced")
+    expect(row.get_by_role("cell").nth(5)).to_have_text("0.0012")
+    page.close()
+
+
+def test_unknown_task_leaves_nothing_to_wait_for(environment: Shown, chromium: Browser) -> None:
+    page = chromium.new_page()
+    page.goto(f"{environment.url}/ui/tasks/t-zzzz")
+    expect(page.get_by_role("alert")).to_have_text("no task t-zzzz here: simenv history lists them")
+    expect(page.locator("#content")).to_have_text("")
+    expect(page.locator("#link")).to_have_text("live")
+    page.close()
+
+
+def test_expectation_values_say_of_which_binding_they_are(
+    environment: Shown, chromium: Browser
+) -> None:
+    circuit = QuantumCircuit(1)
+    circuit.ry(Parameter("x"), 0)
+    tasks = environment.client.submit_many((circuit, [[0.0], [1.0]]), observables=["Z"], shots=None)
+    tasks[0].wait()
+    page = chromium.new_page()
+    page.goto(f"{environment.url}/ui/tasks/{tasks[0].id.partition('.')[0]}")
+    card = page.locator(".card", has=page.get_by_role("heading", name="Expectation values"))
+    expect(card).to_contain_text("Of binding 0, the first of 2.")
     page.close()
 
 

@@ -80,6 +80,7 @@ def test_link_signs_in_once_and_cookie_allows_changes_of_this_page(
     second = chromium.new_context()
     other = second.new_page()
     assert other.goto(address).status == 401  # type: ignore[union-attr]
+    expect(other.locator("body")).to_contain_text("simenv web prints another")
     first.close()
     second.close()
 

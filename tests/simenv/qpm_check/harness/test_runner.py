@@ -9,12 +9,14 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pytest
+from qiskit import QuantumCircuit
+from qiskit.quantum_info import Statevector, entropy, partial_trace
 
 from simenv.qpm.contract import InProgressError
 from simenv.qpm_check import runner
 from simenv.qpm_check.check import Check, CheckNotApplicable, TargetProperty, VerdictState, row
 from simenv.qpm_check.checks import rows
-from simenv.qpm_check.circuits import ENOUGH, WANTED_S, LongCircuit
+from simenv.qpm_check.circuits import ENOUGH, WANTED_S, LongCircuit, layered, one_qubit_gates
 from simenv.qpm_check.runner import CheckReport, Options, check
 from simenv.qpm_check.session import CheckSession
 from simenv.qpm_check.target import (
@@ -25,6 +27,14 @@ from simenv.qpm_check.target import (
     impurities,
     named,
 )
+
+
+def test_long_circuit_entangles_its_halves() -> None:
+    circuit = QuantumCircuit.from_qasm_str(layered(6, 20)).remove_final_measurements(inplace=False)
+    assert one_qubit_gates(6, 20) == sum(len(each.qubits) == 1 for each in circuit.data)
+    # A product state costs an engine nothing, however many gates there are.
+    half = partial_trace(Statevector(circuit), range(3))
+    assert entropy(half, base=2) > 1.0
 
 
 class Nothing:

@@ -17,7 +17,7 @@ from simenv.model import (
     TaskSpec,
     Workload,
 )
-from simenv.model.views import DeviceInfo, DeviceKind, OperationInfo, QubitInfo
+from simenv.model.views import DeviceInfo, DeviceKind, GateInfo, OperationInfo, QubitInfo
 from simenv.scheduler.core import Estimator
 from simenv.scheduler.events.tasks import cancel
 from simenv.scheduler.reservations import policies
@@ -241,6 +241,21 @@ def test_profile_that_is_set_replaces_the_cost_model() -> None:
     assert host.reserve(workload=WIDE).estimated_total_ns == 8_600_000
     assert not ledger.set_profile("main", DeviceProfile())
     assert host.reserve(device="side", workload=WIDE).estimated_total_ns > 8_600_000
+
+
+def test_gates_that_act_alike_on_all_qubits_have_the_width_of_their_name() -> None:
+    described = figures_of(
+        machine(
+            gates=(GateInfo("r", 1, 2), GateInfo("rzz", 2, 1)),
+            operations=(
+                OperationInfo("r", (), 5e-5, 10.0),
+                OperationInfo("rzz", (), 1.2e-3, 200.0),
+                OperationInfo("measure", (), 9e-3, 300.0),
+            ),
+        )
+    )
+    assert (described.error_1q, described.error_2q) == (5e-5, 1.2e-3)
+    assert (described.gate_1q_ns, described.gate_2q_ns) == (10.0, 200.0)
 
 
 def test_hardware_time_uses_mean_durations_of_its_operations() -> None:

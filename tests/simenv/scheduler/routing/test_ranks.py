@@ -71,6 +71,10 @@ def test_programs_too_wide_or_without_mpi_are_refused_with_hints() -> None:
     assert "the widest program that fits here has 26 qubits, 27 in single" in error.hint
     assert "this one fits with precision='single'" in fails(InfeasibleError, "", routed, 27).hint
     assert routed(27, precision="single").ranks == 4
+    for engine in ("aer", "densitymatrix"):  # which have no single precision to recommend
+        hint = fails(InfeasibleError, "", routed, 25, cluster(1, 1, 1), engine=engine).hint
+        assert hint.startswith("the widest program that fits here has "), hint
+        assert "single" not in hint
     limits = msgspec.structs.replace(SMALL, max_ranks=1, launcher=PIP)
     assert routed(24, limits).ranks == 1
     assert PIP in fails(InfeasibleError, "", routed, 26, limits).hint

@@ -1,11 +1,16 @@
 """What the service counts and reports, over a real loop: each number agrees with what happened."""
 
+from statistics import median
+
 import pytest
 from reservation_harness import ReservationHarness
 from service import ServiceHarness, spec
 
+from noise_models import library as profiles
 from simenv.model import TaskOptions, TaskState
+from simenv.service.devices.registry import device_info
 from simenv.service.telemetry.counters import DurationBuckets, TaskCounters
+from simenv.service.telemetry.snapshot import figures
 from simenv.wire import codec
 from simenv.wire.messages import client as m
 from simenv.wire.messages.metrics import (
@@ -61,6 +66,14 @@ def test_accounts_beyond_limit_are_counted_together() -> None:
     assert len(counters.slot_us) == MAX_LABELS + 1
     assert counters.slot_us["a0"] == 15
     assert counters.slot_us[OTHER] == 500
+
+
+def test_figures_of_a_device_are_medians_of_its_gates() -> None:
+    ions = figures("ions", device_info("ions", profiles.load("trapped-ions"), ""))
+    assert (ions.error_1q, ions.error_2q) == (5e-5, 1.2e-3), "one value for all qubits"
+    lattice = device_info("lattice", profiles.load("superconducting-lattice"), "")
+    wanted = [each.error for each in lattice.operations if each.name in ("sx", "x", "id")]
+    assert figures("lattice", lattice).error_1q == median(wanted), "rz is a frame change"
 
 
 def test_ended_tasks_are_counted_by_state_with_wait_and_run(ready: ServiceHarness) -> None:

@@ -25,15 +25,24 @@ let device = null, qubits = [], drawn = null, points = null, shown = "readout_er
 
 const median = (values) => {
   const known = values.filter((value) => value !== null && value !== undefined).sort((a, b) => a - b);
-  return known.length ? known[Math.floor(known.length / 2)] : null;
+  const middle = known.length / 2;
+  return known.length ? (known[Math.ceil(middle) - 1] + known[Math.floor(middle)]) / 2 : null;
 };
 
-const errorsOf = (qubits) => device.operations.filter((each) => each.qubits.length === qubits && each.error !== null);
+// The gates of a device on so many qubits whose error is known; one without qubits acts alike on all.
+// A frame change, which takes no time and has no error, does not count.
+function errorsOf(info, width) {
+  const widths = new Map(info.gates.map((gate) => [gate.name, gate.qubits]));
+  return info.operations.filter(({ name: gate, qubits, error, duration_ns: length }) => error !== null && (error || length !== 0) && !["measure", "reset", "delay"].includes(gate)
+    && (qubits.length || widths.get(gate)) === width);
+}
+const pairError = (info) => median(errorsOf(info, 2).map((each) => each.error));
+const medianT1 = (info) => { const value = median(info.qubits.map((qubit) => qubit.t1_us)); return value === null ? "–" : microseconds(value); };
 
 // For each qubit its number and the values of QUBIT_FIGURES, null where they are not known.
 function figuresOfQubits() {
   const errors = device.qubits.map(() => []);
-  for (const { qubits: [qubit], error } of errorsOf(1)) errors[qubit]?.push(error);
+  for (const { qubits, error } of errorsOf(device, 1)) for (const index of qubits.length ? qubits : errors.keys()) errors[index]?.push(error);
   return device.qubits.map(({ readout_error, t1_us, t2_us }, index) => ({ index, readout_error, t1_us, t2_us, error_1q: median(errors[index]) }));
 }
 
@@ -46,7 +55,7 @@ function pairs() {
     else if (error !== null) Object.assign(before, { value: before.value === null ? error : Math.min(before.value, error), texts: [...new Set([...before.texts, text])] });
   };
   for (const [a, b] of device.coupling) put(a, b, "", null);
-  for (const { name: gate, qubits: [a, b], error, duration_ns: length } of errorsOf(2)) put(a, b, `${gate} error ${figure(error)}${length ? `, ${figure(length)} ns` : ""}`, error);
+  for (const { name: gate, qubits: [a, b], error, duration_ns: length } of errorsOf(device, 2)) if (b !== undefined) put(a, b, `${gate} error ${figure(error)}${length ? `, ${figure(length)} ns` : ""}`, error);
   return [...found.values()].map(({ qubits, value, texts }) => ({ qubits, value, text: `${qubits.join("–")}: ${texts.filter(Boolean).join("; ") || "error not known"}` }));
 }
 
@@ -60,10 +69,11 @@ function drawMap() {
 
 function oneQubit() {
   const couplings = pairs().filter(({ qubits }) => qubits.includes(chosen));
+  const alike = errorsOf(device, 2).filter(({ qubits }) => !qubits.length).map(({ name: gate, error }) => `${gate} error ${figure(error)}`);
   return [h("h3", null, `Qubit ${chosen}`),
     facts([
       ...Object.entries(QUBIT_FIGURES).map(([key, [label, format]]) => { const value = qubits[chosen][key]; return [label, value === null ? "not known" : format(value)]; }),
-      ["Couplings", couplings.length ? couplings.map(({ text }) => h("div", null, text)) : "none"],
+      ["Couplings", couplings.length ? couplings.map(({ text }) => h("div", null, text)) : device.all_to_all ? ["all", ...alike].join("; ") : "none"],
     ])];
 }
 
@@ -95,8 +105,8 @@ const list = () => [
     { name: "Model", of: (each) => each.model, wide: true },
     { name: "Qubits", of: (each) => count(each.num_qubits), number: true },
     { name: "Gates", of: (each) => each.gates.slice(0, 8).map((gate) => gate.name).join(" ") + (each.gates.length > 8 ? ` and ${each.gates.length - 8} more` : ""), wide: true },
-    { name: "Two-qubit error", of: (each) => figure(median(each.operations.filter((one) => one.qubits.length === 2).map((one) => one.error))), number: true },
-    { name: "T1", of: (each) => { const value = median(each.qubits.map((qubit) => qubit.t1_us)); return value === null ? "–" : microseconds(value); }, number: true },
+    { name: "Two-qubit error", of: (each) => figure(pairError(each)), number: true },
+    { name: "T1", of: medianT1, number: true },
     { name: "Calibrated", of: (each) => clock(each.calibrated_s), line: "named" },
   ], pools, { key: (each) => each.name })),
   card("Names that device= accepts", Object.entries(Object.groupBy(names, (each) => each.source)).map(([source, found]) => [
@@ -124,13 +134,13 @@ const lost = (text) => h("p", { class: "muted" }, text);
 
 function one() {
   title(device.name, device.model !== device.name ? device.model : "");
-  const two = median(errorsOf(2).map((each) => each.error));
+  const two = pairError(device);
   return [
     device.problem ? h("p", { class: "warning" }, device.problem) : null,
     card(at ? "Stored snapshot" : "Snapshot in force", dates.length ? snapshots() : null, facts([
       ["Kind", device.kind], ["Provider", device.provider], ["Technology", device.technology],
       ["Qubits", count(device.num_qubits)], ["Median two-qubit error", two === null ? "" : figure(two)],
-      ["Median T1", device.qubits.length ? microseconds(median(device.qubits.map((qubit) => qubit.t1_us))) : ""],
+      ["Median T1", device.qubits.length ? medianT1(device) : ""],
       ["Calibrated", device.calibrated_s ? `${clock(device.calibrated_s)}, ${ago(device.calibrated_s)}` : "never"],
       ["Snapshot", device.calibration_id ? h("code", null, device.calibration_id.slice(0, 24)) : "none"],
       ["Gates", device.gates.slice(0, 16).map((gate) => gate.name).join(" ")],

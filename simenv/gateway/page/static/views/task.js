@@ -45,7 +45,7 @@ function stages(task) {
 }
 
 function outcomes() {
-  if (!result) return h("p", { class: "muted" }, FINAL.includes(row.state) ? "This task has no counts." : "There are counts when the task has ended.");
+  if (!result) return h("p", { class: "muted" }, FINAL.includes(row.state) ? "This task has no result." : "It is shown when the task has ended.");
   const [values, exact] = result.counts ? [result.counts, false] : [result.probabilities, true];
   if (!values) return expectations();
   const sum = Object.values(values).reduce((total, value) => total + value, 0) || 1;
@@ -72,11 +72,12 @@ function outcomes() {
 }
 
 const expectations = () => (result.expectations?.length
-  ? table("Expectation values", [
+  ? [table("Expectation values", [
     { name: "Observable", of: ([, , number]) => number, number: true },
     { name: "Value", of: ([value]) => figure(value, 6), number: true },
     { name: "Standard error", of: ([, error]) => (error ? figure(error, 2) : "exact"), number: true },
-  ], result.expectations.slice(0, 100).map((value, number) => [value, result.std_errors?.[number], number]))
+  ], result.expectations.slice(0, 100).map((value, number) => [value, result.std_errors?.[number], number])),
+  h("p", { class: "muted" }, "Observables are numbered as they were submitted.")]
   : h("p", { class: "muted" }, "Its results are arrays: see ", h("code", null, `simenv result ${id} --save out.h5`), "."));
 
 async function compare() {
@@ -104,12 +105,14 @@ async function cancel() {
 
 function draw() {
   const ended = FINAL.includes(row.state);
+  const [reason, ...more] = row.reason.split("\n"); // of a function, with its traceback
   actions(
     ended ? null : h("button", { onclick: cancel }, "Cancel task"),
     ended && row.engine !== "functions" ? h("a", { href: `/api/v1/tasks/${encodeURIComponent(id)}/bundle`, download: `${id}.zip` }, "Bundle to run it again (.zip)") : null);
   title(id, row.name);
   render(
-    h("section", { class: "card" }, h("h2", null, mark(row.state), row.reason ? ` ${row.reason}` : ""),
+    h("section", { class: "card" }, h("h2", null, mark(row.state), reason ? ` ${reason}` : ""),
+      more.length ? h("pre", null, more.join("\n")) : null,
       facts([
         ["User", row.owner], ["Account", row.account], ["Class", row.qos],
         ["Program", `${many(row.num_qubits, "qubit")}${circuit ? `, ${many(circuit.total, "operation")}` : ""}`],
@@ -127,7 +130,8 @@ function draw() {
       card("Stages", stages(row), row.timing.run_us ? [h("h3", null, "Why it waited"), table("Waits", [
         { name: "Reason", of: ([why]) => WAITS[why] ?? why }, { name: "Time", of: ([, us]) => duration(us / 1e6), number: true },
       ], Object.entries(row.waits_us).filter(([, us]) => us))] : null),
-      card("Counts", outcomes(),
+      card(!result || result.counts ? "Counts" : result.expectations ? "Expectation values" : "Result", outcomes(),
+        result && row.bindings > 1 ? h("p", { class: "muted" }, `Of binding ${count(row.binding)}, the first of ${count(row.bindings)}.`) : null,
         result && circuit?.can_compare && !ideal ? h("button", { onclick: compare, disabled: idealState === "running" },
           idealState === "running" ? "Computing …" : "Compare with the ideal distribution") : null)),
     card("Circuit", circuit ? drawCircuit(circuit) : h("p", { class: "muted" }, "Its program is no circuit, or is no longer kept.")),
@@ -144,7 +148,7 @@ async function load() {
   if (row && FINAL.includes(row.state)) return;
   const path = `/tasks/${encodeURIComponent(id)}`;
   row = await get(path);
-  circuit ??= await quiet(get(`${path}/operations`));
+  if (row.num_qubits) circuit ??= await quiet(get(`${path}/operations`));
   if (row.state === "DONE") {
     const found = await quiet(get(`${path}/result`));
     result = found?.results ? found.results[0] : found;
