@@ -183,15 +183,11 @@ def environment(
     url = url.rstrip("/") or _running(context).url
     common = app.settings_of(context)
     with common.connect() as client:
-<<<<<<< HEAD
         known, asked = client.device_names(), device or []
         if unknown := sorted({*asked} - {*known}):
             raise NotFoundError(f"there is no device {unknown[0]!r:.80}", hint="simenv devices")
         imported = [name for name, source in known.items() if source is CalibrationSource.IMPORTED]
-        names = sorted({*client.pools(), *imported, *asked})
-=======
-        names = sorted({*client.devices(), *client.device_names()})  # no pools of functions
->>>>>>> u45
+        names = sorted({*client.devices(), *imported, *asked})  # no pools of functions
         span = _span(expires)
         made = client.tokens.add(user, purpose="simenv gateway env", lifetime_s=span)
         values = variables(url, client.name, made.secret, names)

@@ -28,18 +28,12 @@ from simenv.config import Config, EnvironmentPaths
 from simenv.errors import (
     ConfigError,
     NoServiceError,
-<<<<<<< HEAD
     OptionError,
-    ServiceLostError,
-    StartFailedError,
-)
-=======
     ServiceLostError,
     SimenvError,
     StartFailedError,
 )
 from simenv.model import PoolSpec
->>>>>>> u45
 
 BELL = """OPENQASM 2.0; include "qelib1.inc"; qreg q[2]; creg c[2]; h q[0]; cx q[0],q[1];
 measure q -> c;"""
