@@ -83,7 +83,7 @@ def test_accounts_are_added_listed_changed_moved_and_removed(shell: Shell, env: 
     assert table[0][:3] == ["ACCOUNT", "PARENT", "SHARE"]
     assert table[2][:3] == ["bio", "chem", "1"]
     refused = shell("accounts", "remove", "chem")
-    assert (refused.code, "there is no parent 'chem'" in refused.err) == (2, True)
+    assert (refused.code, "'chem' has accounts below it: bio" in refused.err) == (2, True)
     assert shell("accounts", "move", "bio", "-").code == 0
     assert shell("accounts", "remove", "chem", "--json").object == {"name": "chem", "removed": True}
     assert list(env.accounts.listed()) == ["bio"]
