@@ -317,9 +317,10 @@ class ProgramCache(Generic[S]):
 
     def of(self, circuit: Circuit, *, keep: bool) -> S:
         """Program for outputs of clbits, or (`keep`) of the final state."""
-        if self._traits is not None and self._last[0] != circuit.params_data:
-            self._last = circuit.params_data, self._traits(circuit)
-        key = keep, self._last[1]
+        last = self._last
+        if self._traits is not None and last[0] != circuit.params_data:
+            last = self._last = circuit.params_data, self._traits(circuit)
+        key = keep, last[1]
         result = self._made.get(key)
         if result is None:
             while len(self._made) >= _KEPT:

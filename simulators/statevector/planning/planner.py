@@ -41,6 +41,7 @@ _UNIT_S = 1e-10  # time of an amplitude for a unit of cost
 _PASS_S, _BLOCK_S = 50e-6, 3e-6  # time of planning
 _QUARTER = 0.5 * np.pi
 _EQUAL = 1e-13  # rad
+_MOST_QUARTERS = 256
 
 
 def tile_width(
@@ -66,12 +67,15 @@ def quarter_turns(params: NDArray[np.float64]) -> NDArray[np.int8]:
     """The multiple of a quarter turn that each angle is, modulo 8; -1: none."""
     counts = np.rint(params / _QUARTER)
     is_multiple = np.abs(params - counts * _QUARTER) <= _EQUAL
+    # Beyond, multiples of the rounded quarter turn are none of the exact one.
+    is_multiple &= np.abs(counts) <= _MOST_QUARTERS
     return np.where(is_multiple, counts % 8.0, -1.0).astype(np.int8)
 
 
 def _representatives(turns: NDArray[np.int8] | None, count: int) -> NDArray[np.float64]:
-    """Angles with these quarter turns, and unrelated ones where there are none."""
-    others: NDArray[np.float64] = 0.1 + 1.3 * (0.6180339887498949 * np.arange(1.0, count + 1) % 1.0)
+    """Angles with these quarter turns, and unrelated ones where there are none: random, so that no
+    sum of them, with signs, is a multiple by chance."""
+    others = np.random.default_rng(0).uniform(0.1, 1.4, count)
     if turns is None:
         return others
     return np.where(turns[:count] < 0, others, turns[:count] * _QUARTER).astype(np.float64)
@@ -208,7 +212,10 @@ def _lowered(
     count = int(COUNTS[codes].sum()) + matrices
     offsets, constants = _circuit_matrices(circuit, matrices)
     n = circuit.num_qubits
-    values = np.empty((3, 6 * count + n, ELEMENT_COLUMNS), np.int64)
+    # Pieces and elements of the gates, of their merged turns, and of phases beside real rotations.
+    # The four turns of a gate of ROTATED may each be in another block, with phases of its own.
+    room = 6 * (count + np.count_nonzero(lowering.ROTATED[codes])) + n
+    values = np.empty((3, room, ELEMENT_COLUMNS), np.int64)
     elements, pieces = values[t.ELEMENTS], values[t.PIECES]
     result, wires = np.array([0, 0, lowering.FIXED_ROWS + count, 0, 0]), np.arange(n)
 

@@ -247,10 +247,46 @@ def test_turns_that_are_phases_need_no_matrix() -> None:
         np.testing.assert_allclose(result, one_by_one(circuit, start(10, False)), atol=1e-12)
 
 
+def test_angles_that_differ_are_never_taken_for_equal_ones() -> None:
+    """The sum a - b - c + d is 0 for evenly spaced angles, and for most that are nearly random."""
+    arrays = Arrays(9, 0)
+    for qubit in range(9):
+        for name in ("rx", "z", "rx", "rx", "z", "rx"):
+            angles = [0.3 + 0.1 * len(arrays.params) ** 2] if name == "rx" else []
+            arrays.add(name, [qubit], (), angles)
+    circuit, state = arrays.circuit(), start(9, False)
+    for turns in (None, planner.quarter_turns(circuit.params)):
+        context = planner.SegmentContext(turns=turns)
+        result = carried_out(planned(circuit, context), circuit, state)
+        np.testing.assert_allclose(result, one_by_one(circuit, state), atol=1e-12)
+
+
+def test_room_suffices_for_turns_between_phases() -> None:
+    """Each turn of a RYY becomes a real rotation with phases of its own."""
+    arrays = Arrays(14, 0)
+    for layer in range(12):
+        for qubit in range(layer % 2, 13, 2):
+            arrays.add("ryy", [qubit, qubit + 1], (), [0.3])
+        arrays.add("mcphase", range(14), (), [0.3])
+        if layer % 3 == 0:
+            for qubit in range(14):
+                arrays.add("sx", [qubit])
+    circuit = arrays.circuit()
+    where = planner.OperationRange(0, circuit.ops.size, 0, 0)
+    gates = planner.fuse_segment(circuit, where, planner.SegmentContext(zero=True), 8).gates
+    assert max(gates.pieces, gates.elements) <= gates.values.shape[1]
+
+
 def test_quarter_turns_are_exact_multiples() -> None:
     angles = np.pi * np.array([0.0, 0.5, -0.5, 3.5, 4.0, 0.25]) + [0, 1e-15, 0, 0, 0, 0]
     assert planner.quarter_turns(angles).tolist() == [0, 1, 7, 7, 0, -1]
     assert planner.quarter_turns(np.array([1e-9, 0.5 * np.pi + 1e-12])).tolist() == [-1, -1]
+
+
+@pytest.mark.parametrize("angle", [1e6 * np.pi, 1e12 * np.pi, -1e17, 1e300])
+def test_large_angles_are_no_quarter_turns(angle: float) -> None:
+    """Their rounding is larger than what is left out of a product."""
+    assert planner.quarter_turns(np.array([angle])).tolist() == [-1]
 
 
 @pytest.mark.parametrize("qubits", [9, 12])
