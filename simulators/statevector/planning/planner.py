@@ -212,9 +212,10 @@ def _lowered(
     count = int(COUNTS[codes].sum()) + matrices
     offsets, constants = _circuit_matrices(circuit, matrices)
     n = circuit.num_qubits
-    # Pieces and elements of the gates, of their merged turns, and of phases beside real rotations.
-    # The four turns of a gate of ROTATED may each be in another block, with phases of its own.
-    room = 6 * (count + np.count_nonzero(lowering.ROTATED[codes])) + n
+    # Rows of pieces, of which there are more than elements: a gate on one qubit has its own, 3 of a
+    # merged turn, and 3 of phases beside a real rotation; a gate of ROTATED, which counts as 3, has
+    # 6, and 3 such phases for each of its four turns; others have at most 3 for each step.
+    room = 8 * (count + np.count_nonzero(lowering.ROTATED[codes])) + n
     values = np.empty((3, room, ELEMENT_COLUMNS), np.int64)
     elements, pieces = values[t.ELEMENTS], values[t.PIECES]
     result, wires = np.array([0, 0, lowering.FIXED_ROWS + count, 0, 0]), np.arange(n)

@@ -315,7 +315,7 @@ def test_holder_of_certificate_cannot_rotate_key_of_higher_role(site: Site) -> N
         ({"use": "local", "users": ["ana"], "lifetime_s": 1.0}, "identity.lifetime_s"),
         ({"use": "munge", "users": ["ana"]}, "two addresses"),
         ({"use": "munge", "users": ["ana"], "listen": "tcp://lo:0"}, "no fixed port"),
-        ({"who": 1}, "unknown field"),
+        ({"who": 1}, "unknown key 'identity.who'"),
     ],
 )
 def test_bad_identity_settings_are_refused(settings: dict[str, object], text: str) -> None:
