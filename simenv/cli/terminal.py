@@ -22,7 +22,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from datetime import datetime, tzinfo
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import TextIO
 
@@ -302,8 +302,8 @@ def span_s(text: str) -> float | None:
     return sum(float(number) * _UNITS_S[unit] for number, unit in _PART.findall(text))
 
 
-def since(text: str, zone: str = "") -> float:
-    """Parse a time into seconds since 1970; 0.0 for "".
+def since(text: str, zone: str = "", *, days: int = 0) -> float:
+    """Parse a time into seconds since 1970; 0.0 for "". `days`: from today to a time of day.
 
     Forms: an age (`90s`, `1h30m`, `2d`), a time of today (`12:00`), or ISO 8601, by the clocks of
     `zone` or else in local time. Raises typer.BadParameter for other texts.
@@ -315,7 +315,8 @@ def since(text: str, zone: str = "") -> float:
     clocks = _clocks(zone) if zone else None
     try:
         if _CLOCK.match(text):
-            text = f"{datetime.now(clocks).astimezone(clocks).date()}T{text.zfill(5)}"
+            day = datetime.now(clocks).astimezone(clocks).date() + timedelta(days)
+            text = f"{day}T{text.zfill(5)}"
         moment = datetime.fromisoformat(text)
         return (moment.replace(tzinfo=clocks) if moment.tzinfo is None else moment).timestamp()
     except (ValueError, OverflowError, OSError) as error:
@@ -340,7 +341,8 @@ def until(text: str, zone: str = "") -> float:
     if (left_s := span_s(text)) is not None:
         return time.time() + left_s
     at_s = since(text, zone)
-    return at_s + 86_400.0 * bool(_CLOCK.match(text) and at_s < time.time())
+    is_over = _CLOCK.match(text) and at_s < time.time()
+    return since(text, zone, days=1) if is_over else at_s
 
 
 def format_time(time_s: float) -> str:

@@ -8,14 +8,15 @@ this user.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +25,7 @@ import msgspec
 from simenv import config, files
 from simenv.config import Config, EnvironmentPaths, GatewayFile
 from simenv.config.paths import SERVICE_NAMES, SERVICE_PREFIXES, StartupMessage, passed_environ
-from simenv.errors import SimenvError, StartFailedError, by_code
+from simenv.errors import InsufficientError, SimenvError, StartFailedError, by_code
 
 SERVICE = b"simenv.service"  # in the command line of every service
 GATEWAY = b"simenv.gateway"  # and of every gateway
@@ -98,24 +99,51 @@ def start(
     because a killed process cannot. `meanwhile`: called during the start.
     `progress`: called every PROGRESS_S with the present stage as text and the seconds since the
     start. `standby`: it waits until it may lead; the configuration stays as the leader wrote it.
-    Raises StartFailedError or the service's error. If the service refused its settings, those
+    Raises StartFailedError, InsufficientError during another start of the environment, or the
+    service's error. If the service refused its settings, those
     before are back, and folders that were created for it are removed; after a failed start they
     stay, for the logs.
     """
-    former = paths.config.read_bytes() if paths.config.exists() else None
-    built = [folder for folder in {paths.home, paths.state} if not folder.exists()]
+    options = ["--standby"] if standby else [f"--temporary={folder}" for folder in temporary]
+    is_new = not paths.home.exists()
+    files.private_folder(paths.home)
+    with nullcontext() if standby else _sole_start(paths.home):
+        built = [paths.home] if is_new and not any(paths.home.iterdir()) else []
+        built += [] if paths.state.exists() else [paths.state]
+        former = paths.config.read_bytes() if paths.config.exists() else None
+        try:
+            files.private_folder(paths.state)
+            return _start(settings, paths, private, meanwhile, progress, options)
+        except SimenvError as error:
+            if not isinstance(error, StartFailedError):
+                if former is not None and not standby:
+                    files.write_atomic(paths.config, former)
+                elif not standby:
+                    paths.config.unlink(missing_ok=True)
+                for folder in built:
+                    shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+
+@contextmanager
+def _sole_start(home: Path) -> Iterator[None]:
+    """Keep other starts of an environment away from its configuration, and from its folders, which
+    they would remove when its service refuses them. Raises InsufficientError during another one."""
+    descriptor = os.open(home, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        options = ["--standby"] if standby else [f"--temporary={folder}" for folder in temporary]
-        return _start(settings, paths, private, meanwhile, progress, options)
-    except SimenvError as error:
-        if not isinstance(error, StartFailedError):
-            if former is not None and not standby:
-                files.write_atomic(paths.config, former)
-            elif not standby:
-                paths.config.unlink(missing_ok=True)
-            for folder in built:
-                shutil.rmtree(folder, ignore_errors=True)
-        raise
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_taken = not os.path.samestat(os.fstat(descriptor), os.stat(home))
+        except (BlockingIOError, FileNotFoundError):
+            is_taken = True
+        except OSError:  # NFS locks no folders
+            is_taken = False
+        if is_taken:
+            text = f"environment {home.name!r} is started by another process at this moment"
+            raise InsufficientError(text, hint="simenv status shows when it is up")
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _start(
@@ -126,8 +154,6 @@ def _start(
     progress: Progress | None,
     options: list[str],
 ) -> Service:
-    for folder in (paths.home, paths.state):
-        files.private_folder(folder)
     if "--standby" not in options:
         config.write(settings, paths.config)
     ready, args = os.pipe()

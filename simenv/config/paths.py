@@ -207,7 +207,7 @@ def last_gateway_port(folder: Path) -> int:
     """Return the port of the last gateway, so that port 0 takes it again; 0: not known."""
     last = last_gateway(folder)
     port = "" if last is None else last.url.rpartition(":")[2]
-    return int(port) if port.isdecimal() else 0
+    return int(port) if port.isdecimal() and len(port) <= len("65535") else 0
 
 
 def home_root(environ: Mapping[str, str] = os.environ) -> Path:

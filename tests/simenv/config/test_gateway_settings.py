@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 from failing import fails
 
+from simenv import config
 from simenv.config import GatewaySettings, convert, load, web_address
 from simenv.errors import ConfigError
 
@@ -52,3 +54,12 @@ def test_option_changes_the_address_alone(tmp_path: Path) -> None:
 def test_everywhere_is_all_interfaces() -> None:
     assert web_address("everywhere:80") == ("0.0.0.0", 80)
     assert web_address("[::1]:0") == ("::1", 0)
+
+
+@pytest.mark.parametrize("port", ["9" * 30, "9" * 5_000, "", "-1", "x"])
+def test_a_last_port_that_is_none_is_not_taken_again(tmp_path: Path, port: str) -> None:
+    last = config.GatewayFile(config.GATEWAY_FORMAT, "lab", "http://host:8642", 1, "", "1")
+    for url, taken in ((last.url, 8642), (f"http://host:{port}", 0)):
+        written = msgspec.json.encode(msgspec.structs.replace(last, url=url))
+        (tmp_path / config.GATEWAY_FILE).write_bytes(written)
+        assert config.last_gateway_port(tmp_path) == taken

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import termios
 import time
-from datetime import datetime
+from datetime import datetime, tzinfo
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -202,6 +202,24 @@ def test_times_without_an_offset_are_by_the_clocks_of_a_named_zone() -> None:
     assert 0 < begin.timestamp() - time.time() <= 86_400
     for wrong in ("Mars/Base", "../UTC"):
         fails(typer.BadParameter, "is no time zone here", until, "03:00", wrong)
+
+
+@pytest.mark.parametrize("evening", ["2026-03-28T22:00", "2026-10-24T22:00"])  # clocks change then
+def test_time_of_tomorrow_is_by_the_clocks_of_tomorrow(
+    evening: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zone = ZoneInfo("Europe/Rome")
+    now = datetime.fromisoformat(evening).replace(tzinfo=zone)
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+            return now.astimezone(tz)
+
+    monkeypatch.setattr(terminal, "datetime", Clock)
+    monkeypatch.setattr(terminal.time, "time", now.timestamp)
+    begin = datetime.fromtimestamp(until("06:00", "Europe/Rome"), zone)
+    assert (begin.hour, begin.day - now.day) == (6, 1)
 
 
 @pytest.mark.parametrize("text", ["h", "1x", "-1h", "25:00", "12:61", "soon", "1h 30m", "\uff19h"])

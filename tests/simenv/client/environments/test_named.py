@@ -27,6 +27,7 @@ from simenv.client.connection import channel
 from simenv.config import Config, EnvironmentPaths
 from simenv.errors import (
     ConfigError,
+    InsufficientError,
     NoServiceError,
     OptionError,
     ServiceLostError,
@@ -104,6 +105,20 @@ def test_settings_that_a_service_refuses_are_not_those_of_the_last_start(tmp_pat
     former = paths.config.read_bytes()
     fails(SimenvError, "do not fit", launch.start, refused, paths, private=True)
     assert paths.config.read_bytes() == former
+
+
+def test_refused_start_leaves_the_folders_of_another_one_that_goes_on(tmp_path: Path) -> None:
+    paths = EnvironmentPaths(tmp_path / "home", tmp_path / "state")
+    refused = Config(name="local", pools=(PoolSpec(min=500, max=500),))
+
+    def begins() -> None:  # while a start with other settings waits for its service
+        fails(InsufficientError, "another process", launch.start, other, paths, private=True)
+        assert config.read(paths.config).pools == refused.pools
+        assert paths.state.exists()
+
+    other = Config(name="local")
+    fails(SimenvError, "do not fit", launch.start, refused, paths, private=True, meanwhile=begins)
+    assert not any(folder.exists() for folder in (paths.home, paths.state))
 
 
 def test_ready_message_in_several_parts_is_read(where: EnvironmentPaths) -> None:
