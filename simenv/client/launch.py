@@ -96,13 +96,12 @@ def start(
     """Write the configuration, start the process and wait until the service is ready.
 
     `private`: the service ends when this process does, and then removes the folders `temporary`,
-    because a killed process cannot. `meanwhile`: called during the start.
-    `progress`: called every PROGRESS_S with the present stage as text and the seconds since the
-    start. `standby`: it waits until it may lead; the configuration stays as the leader wrote it.
-    Raises StartFailedError, InsufficientError during another start of the environment, or the
-    service's error. If the service refused its settings, those
-    before are back, and folders that were created for it are removed; after a failed start they
-    stay, for the logs.
+    because a killed process cannot. `meanwhile`: called during the start. `progress`: called every
+    PROGRESS_S with the present stage as text and the seconds since the start. `standby`: it waits
+    until it may lead; the configuration stays as the leader wrote it. Raises StartFailedError,
+    InsufficientError during another start of the environment, or the service's error. If the
+    service refused its settings, those before are back, and folders that were created for it are
+    removed; after a failed start they stay, for the logs.
     """
     options = ["--standby"] if standby else [f"--temporary={folder}" for folder in temporary]
     is_new = not paths.home.exists()
@@ -113,15 +112,18 @@ def start(
         former = paths.config.read_bytes() if paths.config.exists() else None
         try:
             files.private_folder(paths.state)
+            if not standby:
+                config.write(settings, paths.config)
             return _start(settings, paths, private, meanwhile, progress, options)
-        except SimenvError as error:
-            if not isinstance(error, StartFailedError):
-                if former is not None and not standby:
-                    files.write_atomic(paths.config, former)
-                elif not standby:
-                    paths.config.unlink(missing_ok=True)
-                for folder in built:
-                    shutil.rmtree(folder, ignore_errors=True)
+        except StartFailedError:
+            raise
+        except SimenvError:
+            if not standby and former is not None:
+                files.write_atomic(paths.config, former)
+            elif not standby:
+                paths.config.unlink(missing_ok=True)
+            for folder in built:
+                shutil.rmtree(folder, ignore_errors=True)
             raise
 
 
@@ -154,8 +156,6 @@ def _start(
     progress: Progress | None,
     options: list[str],
 ) -> Service:
-    if "--standby" not in options:
-        config.write(settings, paths.config)
     ready, args = os.pipe()
     line, lifeline = os.pipe() if private else (-1, -1)
     try:

@@ -247,13 +247,19 @@ def test_stream_whose_call_was_interrupted_is_not_used_further(
     assert left == ([] if method == "sendmsg" else [bytes(4)])
 
 
-def test_message_that_came_before_a_wake_is_not_forgotten(
-    listener: ZmqListener, connect: Callable[..., UnixConnection]
-) -> None:
+def answered(listener: ZmqListener, connect: Callable[..., UnixConnection]) -> UnixConnection:
+    """A client that has not read its answer yet."""
     client = connect()
     client.send(b"hello")
     received(listener)
     assert listener.send(PeerKind.CLIENT, b"ana", b"answer")
+    return client
+
+
+def test_message_that_came_before_a_wake_is_not_forgotten(
+    listener: ZmqListener, connect: Callable[..., UnixConnection]
+) -> None:
+    client = answered(listener, connect)
     assert select.select([client], [], [], PATIENCE_S)[0]
     client.wake()
     entries = []
@@ -266,10 +272,7 @@ def test_message_that_came_before_a_wake_is_not_forgotten(
 def test_answer_that_had_arrived_outlives_a_message_nobody_reads(
     listener: ZmqListener, connect: Callable[..., UnixConnection]
 ) -> None:
-    client = connect()
-    client.send(b"hello")
-    received(listener)
-    assert listener.send(PeerKind.CLIENT, b"ana", b"answer")
+    client = answered(listener, connect)
     listener._streams.close()
     listener._streams = unix_streams.UnixListener()
     client.send(b"nobody reads this")
