@@ -75,8 +75,11 @@ class BackupManifest(msgspec.Struct, frozen=True):
 def back_up(paths: EnvironmentPaths, target: Path) -> BackupManifest:
     """Write an archive of an environment, whose service may be up. Where the live journal is on
     another machine, its copy in the home is used, a minute old at most. Raises NotFoundError if
-    there is no journal here, JournalError, ConfigError if the archive cannot be written, or the
-    journal is in PostgreSQL."""
+    there is no journal here, JournalError, ConfigError if the archive exists or cannot be written,
+    or the journal is in PostgreSQL."""
+    if target.exists():
+        hint = f"a folder, as {target.parent}, gets an archive with a date"
+        raise ConfigError(f"{target} already exists", hint=hint)
     if paths.config.exists():
         _check_place(paths)
     source = next((each for each in (paths.journal, paths.copy) if each.exists()), None)

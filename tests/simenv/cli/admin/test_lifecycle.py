@@ -186,6 +186,17 @@ def test_dated_archives_are_kept_up_to_a_number(
     assert len(list(tmp_path.iterdir())) == 3
 
 
+def test_a_backup_writes_over_nothing(
+    environment: live.Live, tmp_path: Path, shell: Shell
+) -> None:
+    path = tmp_path / "lab.tar"
+    path.write_text("another archive")
+    answer = shell("admin", "backup", str(path))
+    assert answer.code != 0
+    assert f"{path} already exists" in answer.err
+    assert path.read_text() == "another archive"
+
+
 def test_check_finds_a_missing_result(
     archive: Path, elsewhere: Path, environment: live.Live, shell: Shell
 ) -> None:
