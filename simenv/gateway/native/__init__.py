@@ -11,10 +11,9 @@ from typing import Any
 from litestar import Request, Response, Router, get
 from litestar.di import Provide
 
-from simenv.errors import OptionError
 from simenv.gateway.context import Gateway
 from simenv.gateway.native import events, openapi
-from simenv.gateway.native.programs import ProgramParsers
+from simenv.gateway.native.programs import ProgramParsers, refuse_others
 from simenv.gateway.native.tasks import TheCaller, TheGateway
 
 
@@ -35,9 +34,8 @@ async def check_query(request: Request[Any, Any, Any]) -> None:
     if is_program or not request.scope["query_string"]:
         return
     known = openapi.query_names(request.method, path)
-    if unknown := [name for name in request.query_params if name not in known]:
-        hint = f"there are: {', '.join(known) or 'none'}"
-        raise OptionError(f"the query has no {unknown[0][:64]!r} here", hint=hint)
+    hint = f"there are: {', '.join(known) or 'none'}"
+    refuse_others(request.query_params, known, "the query", hint)
 
 
 class NativeRouter(Router):

@@ -158,7 +158,7 @@ async def read_request(request: Request[Any, Any, Any], kind: type[R], *, waits:
     media_type = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
     if media_type in (JSON, FORM):
         place = "members of the JSON" if media_type == JSON else "JSON in the part `options`"
-        _refuse_others(request.query_params, ("wait",), "the query", f"options are {place}")
+        refuse_others(request.query_params, ("wait",), "the query", f"options are {place}")
     if media_type == JSON:
         return await read_json(request, kind)
     try:
@@ -185,11 +185,11 @@ async def read_json(request: Request[Any, Any, Any], kind: type[S]) -> S:
         raise _undecoded(error) from error
 
 
-def _refuse_others(given: Iterable[str], known: tuple[str, ...], where: str, hint: str) -> None:
+def refuse_others(given: Iterable[str], known: tuple[str, ...], where: str, hint: str) -> None:
     """Raise OptionError for a name that would have no effect."""
     for name in given:
         if name not in known:
-            raise OptionError(f"{where} has {name[:64]!r}", hint=hint)
+            raise OptionError(f"{where} takes no {name[:64]!r}", hint=hint)
 
 
 def _undecoded(error: Exception) -> OptionError:
@@ -198,7 +198,7 @@ def _undecoded(error: Exception) -> OptionError:
 
 async def _of_form(request: Request[Any, Any, Any], kind: type[R]) -> R:
     form = await request.form()
-    _refuse_others(
+    refuse_others(
         form, ("program", "options"), "the form", "options are JSON in the part `options`"
     )
     part, text = form.get("program"), form.get("options", "{}")
