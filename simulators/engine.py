@@ -153,14 +153,16 @@ class RunControl:
     not depend on it, and any thread may set it. `has_checkpoints`: set by a run that can write a
     checkpoint before it ends. `passes`: numbers of finished and of all passes
     over the states; any thread may read it, only the run's own thread changes it. (0, 0) if the
-    engine does not report it.
+    engine does not report it. `row`: of the bindings, in which the run is; -1 if the engine does
+    not report it.
     """
 
-    __slots__ = ("flag", "has_checkpoints", "is_preempted", "passes", "threads")
+    __slots__ = ("flag", "has_checkpoints", "is_preempted", "passes", "row", "threads")
 
     def __init__(self) -> None:
         self.flag: NDArray[np.int64] = np.zeros(1, np.int64)
         self.passes = (0, 0)
+        self.row = -1
         self.threads = 0
         self.has_checkpoints = self.is_preempted = False
 
@@ -178,6 +180,7 @@ class RunControl:
     def clear(self) -> None:
         self.flag[0] = 0
         self.passes = (0, 0)
+        self.row = -1
         self.threads = 0
         self.has_checkpoints = self.is_preempted = False
 

@@ -223,7 +223,7 @@ class Runner:
             exit_process(messages.EXIT_GPU, str(error))
         except Exception as error:  # noqa: BLE001  # engines of others may raise anything; a
             # task's error is its result, never the worker's end
-            state, payload = self._failed(error)
+            state, payload = self._failed(error, assigned)
         end_ns = working_ns()
         marks.append(end_ns)
         return messages.AttemptResult(
@@ -265,19 +265,20 @@ class Runner:
             device_ns = self._noise.device_ns(program, circuit, assigned, terms)
         return pack(program, assigned, terms, result, file, device), file, device_ns
 
-    def _failed(self, error: Exception) -> tuple[int, bytes]:
+    def _failed(self, error: Exception, assigned: messages.AssignedTask) -> tuple[int, bytes]:
         """Convert an error to a final state and a packed Failure."""
         if isinstance(error, errors.Stopped):
             reason = self.stop_reason or "stopped"
             state = ENDED_EARLY.get(self.stop_reason, FAILED)
             return state, codec.encode(messages.Failure(reason, "stopped while it ran"))
-        if isinstance(error, StoreError):
-            return FAILED, _failure(error.code, error)
+        place, row = "", self.control.row
+        if assigned.count > 1 and row >= 0:
+            place = f"binding {assigned.binding + row} of the sweep: "
         if isinstance(error, errors.OutOfMemory | MemoryError):
-            return FAILED, _failure("out_of_memory", error)
-        if isinstance(error, CODED_ERRORS):
-            return FAILED, _failure(error.code, error)
-        return FAILED, _failure("engine", error)
+            return FAILED, _failure("out_of_memory", error, place)
+        if isinstance(error, (StoreError, *CODED_ERRORS)):
+            return FAILED, _failure(error.code, error, place)
+        return FAILED, _failure("engine", error, place)
 
     def follow(
         self, assigned: messages.AssignedTask, terms: model.TaskOptions, chunk: messages.AssignChunk
@@ -342,6 +343,7 @@ class Runner:
         plan = self._plans.get(context.engine, program, circuit, options, noise)
         self._marks.append(working_ns())
         result = context.engine.run(plan, circuit, request, options, self.control)
+        self.control.row = -1
         if context.terms.chain is not None and result is not None:
             result = chained(result, context.terms.chain, program.num_slots)
         self._marks.append(working_ns())
@@ -434,7 +436,7 @@ def stages_us(marks: list[int]) -> tuple[int, int, int, int]:
     return decode, plan, engine, encode
 
 
-def _failure(reason: str, error: Exception) -> bytes:
+def _failure(reason: str, error: Exception, place: str = "") -> bytes:
     hint = getattr(error, "hint", "")
-    message = getattr(error, "message", "") or str(error) or type(error).__name__
+    message = place + (getattr(error, "message", "") or str(error) or type(error).__name__)
     return codec.encode(messages.Failure(reason, message[:FAILURE_CHARS], hint[:FAILURE_CHARS]))

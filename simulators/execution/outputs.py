@@ -361,6 +361,7 @@ class EngineBase(abc.ABC):
         results = []
         for row in range(number):
             self.check_stop(control)
+            control.row = row
             params, key = bind(circuit, request, row), (request.seed, request.binding + row)
             run = BoundRun(circuit, params, request, key, options, control, layouts)
             state = self.final_state(run)

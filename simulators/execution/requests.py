@@ -206,6 +206,7 @@ class EngineRun(msgspec.Struct, frozen=True, eq=False):
 
     def row(self, row: int) -> BindingRun:
         circuit, request = self.circuit, self.request
+        self.control.row = row
         key = request.seed, request.binding + row
         params = bind(circuit, request, row)
         return BindingRun(circuit, params, request, key, self.options, self.control)

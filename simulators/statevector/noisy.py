@@ -317,7 +317,7 @@ class NoisyPart:
     def branched(self, states: StateBackend, run: requests.EngineRun) -> engine.EngineResult:
         """Run all rows by splitting branches."""
         op_ids, readout = self.part.operations, self.noise.readout
-        rows = [BranchRun(states, self.programs, row, op_ids, readout) for row in self._rows(run)]
+        rows = (BranchRun(states, self.programs, row, op_ids, readout) for row in self._rows(run))
         return engine.EngineResult.joined([row.result() for row in rows])
 
     def _rows(self, run: requests.EngineRun) -> Iterator[requests.BindingRun]:

@@ -30,7 +30,9 @@ from simenv.worker.session import RunningTask
 from simulators.compiler import kernel
 from simulators.compiler.kernel_time import spent_ns
 from simulators.engine import Engine
-from simulators.errors import DeviceLost
+from simulators.errors import BadAnswer, DeviceLost
+from simulators.execution.outputs import BoundRun, CountedState, FinalState
+from simulators.external.engine import ExternalEngine
 
 
 def assigned(packed: bytes, task: int = 1, **changes: object) -> AssignedTask:
@@ -187,6 +189,28 @@ def test_rows_of_one_task_equal_results_of_single_bindings(runner: Runner) -> No
         first = end - len(result.counts) // 4
         assert outcome.outcomes[first:end] == result.outcomes
         assert outcome.counts[4 * first : 4 * end] == result.counts
+
+
+def test_a_failed_sweep_names_its_binding() -> None:
+    import msgspec
+    import numpy as np
+
+    class Picky(ExternalEngine):
+        def final_state(self, run: BoundRun) -> FinalState:
+            if run.params[0] > 1:
+                raise BadAnswer("too far", hint="turn less")
+            return CountedState(run.circuit, {0: run.request.shots})
+
+    other = Runner()
+    other.hold(Picky(None))  # type: ignore[arg-type]
+    turned = program(2, 0.0)
+    turned = msgspec.structs.replace(turned, num_slots=1, slots=bytes(8))
+    angles, chunk = np.array([0.0, 0.5, 2.0]), AssignChunk(1, 2**30, False, "external", "t", [], [])
+    swept = assigned(turned.packed(), bindings=angles.tobytes(), binding=7, count=3)
+    failure = codec.failure(other.run(swept, TaskOptions(), chunk, 0).payload)
+    assert failure.message == "binding 9 of the sweep: too far"
+    alone = assigned(turned.packed(), bindings=angles[2:].tobytes(), binding=9)
+    assert codec.failure(other.run(alone, TaskOptions(), chunk, 0).payload).message == "too far"
 
 
 def test_long_error_message_is_truncated() -> None:

@@ -186,9 +186,7 @@ def test_dated_archives_are_kept_up_to_a_number(
     assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_a_backup_writes_over_nothing(
-    environment: live.Live, tmp_path: Path, shell: Shell
-) -> None:
+def test_a_backup_writes_over_nothing(environment: live.Live, tmp_path: Path, shell: Shell) -> None:
     path = tmp_path / "lab.tar"
     path.write_text("another archive")
     answer = shell("admin", "backup", str(path))

@@ -99,7 +99,7 @@ def test_a_form_carries_program_and_options(api: httpx.Client) -> None:
     [
         ("/tasks?shots=40", {"json": {"program": BELL}}, "the query takes no 'shots'"),
         ("/tasks?qos=low", {"files": {"program": ("b", BELL)}}, "the query takes no 'qos'"),
-        ("/tasks", {"files": {"program": ("b", BELL), "shots": (None, "40")}}, "form takes no 'shots'"),
+        ("/tasks", {"files": {"program": ("b", BELL), "shots": (None, "40")}}, "no 'shots'"),
     ],
 )
 def test_an_option_in_a_place_without_effect_is_refused(
