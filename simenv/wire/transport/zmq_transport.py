@@ -260,8 +260,9 @@ class ZmqListener:
                     return *found, LOCAL_WORKER if found[0] else LOCAL
                 continue
             if turn < _STREAMS_TURN:
-                return self._receive()
-            received = self._remote[turn - _FIRST_REMOTE].receive()
+                received = self._receive()
+            else:
+                received = self._remote[turn - _FIRST_REMOTE].receive()
             if received is not None:
                 return received
         return None
@@ -277,7 +278,7 @@ class ZmqListener:
         message = str(self._frame.get("Peer-Address")).split(":")
         return f"process {message[-1]} of uid {message[1]}" if len(message) == 4 else "this machine"
 
-    def _receive(self) -> tuple[sockets.PeerKind, bytes, bytes, Identity]:
+    def _receive(self) -> tuple[sockets.PeerKind, bytes, bytes, Identity] | None:
         socket, self._is_settled = self._router, False
         peer = socket.recv(_NOBLOCK)
         frame = socket.recv(_NOBLOCK, copy=False)  # a frame knows whether it is the last
@@ -286,6 +287,9 @@ class ZmqListener:
         if frame.more:
             socket.recv_multipart()
             body = b""  # not of the protocol: refused by every decoder
+        # Names with a slash are those of remote peers; one that libzmq made begins with NUL.
+        if b"/" in peer and peer[0]:
+            return None
         return sockets.PeerKind.CLIENT, peer, body, LOCAL
 
     def send(self, peer_kind: sockets.PeerKind, peer: bytes, body: bytes) -> bool:

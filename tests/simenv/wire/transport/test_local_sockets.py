@@ -156,6 +156,21 @@ def test_client_of_previous_version_is_served_without_keys(tmp_path: Path) -> No
         assert client.recv() == b"answer"
 
 
+def test_a_name_of_a_remote_peer_is_not_heard(tmp_path: Path) -> None:
+    with (
+        closing(zmq_transport.ZmqListener(tmp_path, SERVER)) as listener,
+        closing(connect(tmp_path / zmq_transport.CLIENT_SOCKET, b"node/1")) as pretender,
+        closing(connect(tmp_path / zmq_transport.CLIENT_SOCKET)) as client,
+    ):
+        for text in (b"first", b"second"):
+            pretender.send(text)
+            assert listener.wait(PATIENCE_S)
+            assert listener.receive() is None
+        client.send(b"question")
+        assert listener.wait(PATIENCE_S)
+        assert listener.receive() is not None
+
+
 def test_peer_without_keys_is_not_heard_on_socket_with_keys(tmp_path: Path) -> None:
     with (
         closing(zmq_transport.ZmqListener(tmp_path, SERVER)) as listener,

@@ -79,7 +79,7 @@ def test_message_has_identity_of_its_key_and_answer(house: ListenerThread, name:
 
 def test_local_client_is_local_whatever_its_route(house: ListenerThread, tmp_path: Path) -> None:
     path, own = tmp_path / CLIENT_SOCKET, new_pair()
-    near = ZmqConnection(endpoint(path), house.server.public, own, b"far/route")
+    near = ZmqConnection(endpoint(path), house.server.public, own, b"ana")
     near.send(b"from here")
     assert house.of(b"from here")[3] is LOCAL
     house.connect("ana").send(b"from afar")
