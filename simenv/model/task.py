@@ -286,11 +286,12 @@ class Timing(msgspec.Struct, frozen=True, array_like=True, gc=False):
     sent_us: int  # at the worker -> begun: behind the others of its chunk
     run_us: int  # in the worker: the next four stages, and the short times between them
     decode_us: int = 0  # bytes to circuit
-    plan_us: int = 0  # the engine's plan, cached or new; the load of the engine at its first use
+    plan_us: int = 0  # the engine's plan, cached or new
     engine_us: int = 0  # inside the engine: evolving and sampling
     encode_us: int = 0  # result to bytes
     returned_us: int = 0  # transport in both directions, and waiting for the rest of its message
-    compile_us: int = 0  # kernels compiled or loaded, once in a worker; not a part of `run_us`
+    # The engine and kernels compiled or loaded, once in a worker; not a part of `run_us`.
+    compile_us: int = 0
     device_ns: int = 0  # on the emulated device, by its calibration; 0: on none, or not known
     begun_ns: int = 0  # on a paced device: wall clock of its begin there, since 1970; 0: not paced
     # Why it waited, (WaitReason, microseconds): see `simenv.model.accounts.explained_waits`.

@@ -32,7 +32,7 @@ from simulators import engine as engines, errors, registry
 from simulators.catalog import settings_of
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
-from simulators.compiler.kernel_time import spent_ns, working_ns
+from simulators.compiler.kernel_time import booked, spent_ns, working_ns
 from simulators.execution.requests import bits_of
 
 if TYPE_CHECKING:
@@ -174,8 +174,9 @@ class Runner:
         """Return the engine; the first use creates it and warms it up."""
         entry = self._engines.get(name)
         if entry is None:
-            entry = registry.create(name, engines.EngineContext(comm=self._comm))
-            entry.warm_up()
+            with booked():  # packages load, and compile kernels of their own
+                entry = registry.create(name, engines.EngineContext(comm=self._comm))
+                entry.warm_up()
             self.hold(entry)
         return entry
 

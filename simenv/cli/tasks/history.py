@@ -313,9 +313,9 @@ def stages(row: LogRow) -> list[TraceStage]:
     parts = [
         ("queued", timing.queued_us, "accepted, until it was sent to a worker"),
         ("sent", timing.sent_us, "at the worker, after other tasks of its message"),
-        ("compile", timing.compile_us, "kernels compiled or loaded, once in a worker"),
+        ("compile", timing.compile_us, "engine and kernels compiled or loaded, once in a worker"),
         ("decode", timing.decode_us, "bytes to circuit"),
-        ("plan", timing.plan_us, "planning its structure, or loading the engine"),
+        ("plan", timing.plan_us, "planning its structure"),
         ("engine", timing.engine_us, "evolving and sampling"),
         ("encode", max(0, rest_us), "result to bytes"),
         ("returned", timing.returned_us, "transfer in both directions, until it was stored"),

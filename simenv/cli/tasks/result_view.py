@@ -100,7 +100,7 @@ def summary(results: list[Result]) -> str:
     ]
     if first.timing.compile_s >= COMPILED_S:
         waited = f"{first.timing.compile_s:.3g} s"
-        parts.append(f"after {waited} of compiling or loading kernels")
+        parts.append(f"after {waited} of compiling or loading")
     if first.device_time_s:
         parts.append(f"{first.device_time_s:.3g} s on device {first.device}")
     if first.remark and len(results) == 1:

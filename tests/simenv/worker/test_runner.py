@@ -28,11 +28,12 @@ from simenv.worker.main import log_of
 from simenv.worker.runner import PlanCache, Runner
 from simenv.worker.session import RunningTask
 from simulators.compiler import kernel
-from simulators.compiler.kernel_time import spent_ns
+from simulators.compiler.kernel_time import busy_ns, spent_ns
 from simulators.engine import Engine
 from simulators.errors import BadAnswer, DeviceLost
 from simulators.execution.outputs import BoundRun, CountedState, FinalState
 from simulators.external.engine import ExternalEngine
+from simulators.statevector.engine import StatevectorEngine
 
 
 def assigned(packed: bytes, task: int = 1, **changes: object) -> AssignedTask:
@@ -253,6 +254,19 @@ def test_compile_time_of_first_task_is_reported_as_its_own_stage() -> None:
     task, terms = assigned(program(14).packed()), TaskOptions()
     cold.run(task, terms, chunk, time.perf_counter_ns())
     assert cold.run(task, terms, chunk, time.perf_counter_ns()).compile_us == 0
+
+
+def test_load_of_an_engine_is_told_as_that_of_its_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[int] = []
+
+    class Package(StatevectorEngine):
+        def warm_up(self) -> None:
+            told.append(busy_ns())
+
+    monkeypatch.setattr("simenv.worker.runner.registry.create", lambda *_: Package())
+    result = run(Runner(), assigned(program(14).packed()))
+    assert told[0] > 0, "heartbeats say that nothing is compiled"
+    assert result.compile_us > 0
 
 
 def test_worker_ends_when_its_gpu_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:

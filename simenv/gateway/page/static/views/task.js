@@ -23,9 +23,9 @@ function stages(task) {
   const parts = [
     ["queued", timing.queued_us, "accepted, until it was sent to a worker", "waits"],
     ["sent", timing.sent_us, "at the worker, behind other tasks of its message", "waits"],
-    ...(timing.compile_us ? [["compile", timing.compile_us, "kernels compiled or loaded, once in a worker", ""]] : []),
+    ...(timing.compile_us ? [["compile", timing.compile_us, "engine and kernels compiled or loaded, once in a worker", ""]] : []),
     ["decode", timing.decode_us, "bytes to circuit", ""],
-    ["plan", timing.plan_us, "planning its structure, or loading the engine", ""],
+    ["plan", timing.plan_us, "planning its structure", ""],
     ["engine", timing.engine_us, "evolving and sampling", "engine"],
     ["encode", rest, "result to bytes", ""],
     ["returned", timing.returned_us, "transfer in both directions, until it was stored", "waits"],
