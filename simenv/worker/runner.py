@@ -50,7 +50,7 @@ class PlanCache:
         self._held_bytes = 0
         self._plans: OrderedDict[tuple[object, ...], engines.Plan] = OrderedDict()
         self._sizes: dict[tuple[object, ...], int] = {}  # bytes counted in `_held_bytes`
-        self._growing: tuple[object, ...] | None = None  # newest plan, if in parts: it grows
+        self._last: tuple[object, ...] = ()  # plan that was asked for: its runs may add to it
 
     def __len__(self) -> int:
         return len(self._plans)
@@ -72,17 +72,15 @@ class PlanCache:
         ends = () if options.parts is None else options.parts.ends
         key = (engine.name, program.structure, options.precision, digest, settings, ends)
         plan = self._plans.get(key)
-        if plan is not None:
-            self._plans.move_to_end(key)
-            if options.parts is not None:
-                self._measure(key)
+        if plan is not None and key == self._last:
             return plan
-        if self._growing is not None and self._growing in self._plans:
-            self._measure(self._growing)  # its run has added schedules
-        plan = engine.plan(circuit, noise, options)
-        self._plans[key] = plan
-        self._growing = None if options.parts is None else key
-        self._measure(key)
+        if self._last in self._plans:
+            self._measure(self._last)
+        if plan is None:
+            plan = self._plans[key] = engine.plan(circuit, noise, options)
+            self._measure(key)
+        self._plans.move_to_end(key)
+        self._last = key
         while self._held_bytes > self._bound_bytes and len(self._plans) > 1:
             oldest, _ = self._plans.popitem(last=False)
             self._held_bytes -= self._sizes.pop(oldest)

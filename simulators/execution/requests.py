@@ -312,9 +312,8 @@ class ProgramCache(Generic[S]):
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of its programs; of two at least, though the second is made when it is needed."""
-        sizes = [item.memory_bytes for item in self._made.values()]
-        return max(2 * max(sizes, default=0), sum(sizes))
+        """Bytes of its programs."""
+        return sum(item.memory_bytes for item in self._made.values())
 
     def of(self, circuit: Circuit, *, keep: bool) -> S:
         """Program for outputs of clbits, or (`keep`) of the final state."""

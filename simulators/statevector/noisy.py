@@ -342,7 +342,7 @@ class NoisyPlan:
         tile_wires: int = 0,
     ) -> None:
         """Set up. `small`, `tile_wires`: see `NoisyPart`."""
-        # Estimate for one kind of request; set at once, since a cache reads it once.
+        # Estimate for one kind of request.
         self.memory_bytes = _LOCATION_BYTES * len(noise.locations) + _OP_BYTES * circuit.ops.size
         self._noise = noise
         self._options = options

@@ -124,7 +124,7 @@ class PartsPlan:
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of its programs; those that are not made yet count as equally large."""
+        """Bytes of its programs."""
         built = sum(program.memory_bytes for program in self._once.values())
         return self.rest.memory_bytes + built
 

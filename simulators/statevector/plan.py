@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import NamedTuple
@@ -104,12 +105,10 @@ class ExecutionPlan:
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of the parts and programs for one kind of request."""
-        built = [
-            sum(part.memory_bytes + each.memory_bytes for part, each in own)
-            for own in self._parts.values()
-        ]
-        return max([0 if self._whole is None else self._whole.memory_bytes, *built])
+        """Bytes of the parts and programs made so far."""
+        whole = 0 if self._whole is None else self._whole.memory_bytes
+        parts = itertools.chain.from_iterable(self._parts.values())
+        return whole + sum(part.memory_bytes + each.memory_bytes for part, each in parts)
 
     def as_one_component(self, circuit: Circuit) -> tuple[ComponentPlan, ...]:
         """Whole circuit as one component."""

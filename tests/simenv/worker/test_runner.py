@@ -1,5 +1,6 @@
 """Runner, session, noise, log and result files of a worker."""
 
+import math
 import os
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from simenv.worker import runner as runner_module, session
 from simenv.worker.main import log_of
 from simenv.worker.runner import PlanCache, Runner
 from simenv.worker.session import RunningTask
+from simulators.catalog import COUNTS_QUBITS
 from simulators.compiler import kernel
 from simulators.compiler.kernel_time import busy_ns, spent_ns
 from simulators.engine import Engine
@@ -122,6 +124,30 @@ def test_plans_are_cached_by_structure_and_evicted_beyond_size_limit(runner: Run
     assert plan(15, 0.1) is not wide
     assert len(cache) == 1  # the bound is one byte: only the newest stays
     assert plan(14, 0.1) is not wide
+
+
+def test_plans_count_what_their_runs_add() -> None:
+    from simulators.circuit.ir import Circuit
+    from simulators.engine import Request, RunControl, RunOptions
+
+    engine, cache = StatevectorEngine(), PlanCache(bound_bytes=2**40)
+
+    def run_of(num_qubits: int, angle: float) -> None:
+        packed = program(num_qubits, angle)
+        circuit = Circuit.from_program(packed)
+        plan = cache.get(engine, packed, circuit, RunOptions())
+        engine.run(plan, circuit, Request(10, 1), RunOptions(), RunControl())
+
+    for angle in (0.1, math.pi / 2, math.pi):  # a program each: quarter turns merge otherwise
+        run_of(COUNTS_QUBITS + 1, angle)
+    run_of(COUNTS_QUBITS + 2, 0.1)
+    grown, _ = cache._plans.values()
+    first, _ = cache._sizes.values()
+    assert first == grown.memory_bytes
+    one = PlanCache(bound_bytes=2**40)
+    packed = program(COUNTS_QUBITS + 1, 0.1)
+    one.get(engine, packed, Circuit.from_program(packed), RunOptions())
+    assert cache._held_bytes > 2 * one._held_bytes
 
 
 def test_plans_of_parts_are_bounded_by_what_they_grow_to(runner: Runner) -> None:
