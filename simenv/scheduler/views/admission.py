@@ -203,6 +203,12 @@ def pending_reason(state: scheduler_state.SchedulerState, record: TaskRecord, no
     held_back = _held_back(state, pool)
     if held_back:
         return held_back
+    owner = record.batch.owner
+    if owner in state.quotas.removed:
+        return f"held: {owner} may not use the environment any more"
+    limited = _limited(state, pool, record)
+    if limited:
+        return limited
     ready = [w for w in pool.workers.values() if _is_ready(w)]
     if not ready:
         return _no_worker(state, pool)
@@ -212,9 +218,6 @@ def pending_reason(state: scheduler_state.SchedulerState, record: TaskRecord, no
     idle = [w for w in usable if w.state == model.WorkerState.IDLE]
     if pool.spec.pace and not state.paced.all[pool.device].is_open(now_ns):
         return f"waiting for device {pool.spec.device}"
-    owner = record.batch.owner
-    if owner in state.quotas.removed:
-        return f"held: {owner} may not use the environment any more"
     if not idle:
         return _behind_others(pool, record) or "waiting for a worker"
     if all(pools.is_late(worker.host, pool.spec, record, now_ns) for worker in idle):
@@ -224,11 +227,23 @@ def pending_reason(state: scheduler_state.SchedulerState, record: TaskRecord, no
     return _single_rank_reason(record, idle)
 
 
-def _behind_others(pool: pools.Pool, record: TaskRecord) -> str:
-    """Return who goes before this task because of its account's share or limit; "": nobody."""
-    batch = record.batch
+def _limited(state: scheduler_state.SchedulerState, pool: pools.Pool, record: TaskRecord) -> str:
+    """Return the limit of running slots of the task's user or accounts that keeps it waiting; ""
+    if none does. A limit below the task's ranks was lowered after its submission."""
+    batch, ranks = record.batch, pool.spec.ranks
+    for node, limit in scheduler_state.slot_limits(state, batch.association):
+        if limit < ranks:
+            name = node.removeprefix("@")
+            text = f"it needs {ranks} slots, and never starts while the limit for {name} is"
+            return f"{text} {limit} (max_running_slots): raise the limit or cancel the task"
     if batch.association in pool.queue.held_back:
         return f"{batch.account or batch.owner} has reached its limit of running slots"
+    return ""
+
+
+def _behind_others(pool: pools.Pool, record: TaskRecord) -> str:
+    """Return who goes before this task because of its account's share; "": nobody."""
+    batch = record.batch
     head = pool.queue.head() if pool.queue.is_shared else None
     if head is None or head.batch.association == batch.association:
         return ""

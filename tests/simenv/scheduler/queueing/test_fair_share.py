@@ -332,6 +332,22 @@ def test_account_at_its_limit_keeps_no_other_of_its_reservation_waiting(cost_us:
         check(machine.state)
 
 
+def test_a_gang_above_a_lowered_limit_says_that_it_never_starts(pair: CheckedScheduler) -> None:
+    (gang,) = submit(pair, "a", "ana", along=wide(ranks=4, cost_us=LONG_US))
+    (other,) = submit(pair, "b", "ben", along=wide(ranks=4, cost_us=LONG_US))
+    limited = Account(limits={"max_running_slots": 3})
+    pair.scheduler.set_accounts(tree({"b": 1.0}, a=limited), Billing(), {})
+    pair.revive()
+    run_for(pair, 60.0)
+    record = pair.state.tasks[gang]
+    reason = admission.pending_reason(pair.state, record, pair.now_ns)
+    assert reason.startswith("it needs 4 slots, and never starts while the limit for a is 3")
+    assert other not in pair.state.tasks
+    pair.scheduler.set_accounts(tree({"b": 1.0, "a": 1.0}), Billing(), {})
+    run_for(pair, 60.0)
+    assert gang not in pair.state.tasks
+
+
 def test_wide_task_gets_no_more_slots_than_its_account_may_have() -> None:
     machine = CheckedScheduler(workers=2, limits=cluster(8))
     limited = Account(limits={"max_running_slots": 3})
