@@ -213,7 +213,7 @@ class AllOptions(ctypes.Structure):
 
     _fields_ = (
         *Options._fields_, ("noise", ctypes.c_void_p), ("num_noise", ctypes.c_size_t),
-        ("account", ctypes.c_char_p), ("qos", ctypes.c_char_p),
+        ("account", ctypes.c_char_p), ("qos", ctypes.c_char_p), ("reservation", ctypes.c_int64),
     )  # fmt: skip
 
 
@@ -242,11 +242,10 @@ def test_account_and_class_are_options(
             terms = client.history.submitted(row.id).terms
             assert (terms.account, terms.qos) == expected
             qpi._lib.qpi_job_free(job)
-        earlier = AllOptions()  # of a program compiled before `account` was appended
-        qpi._lib.qpi_options_init_sized(
-            ctypes.byref(earlier), ctypes.c_size_t(AllOptions.account.offset)
-        )
-        qpi._lib.qpi_job_free(qpi.run(session, BELL, earlier))
+        for appended in (AllOptions.account, AllOptions.reservation):
+            earlier = AllOptions()  # of a program compiled before that field was
+            qpi._lib.qpi_options_init_sized(ctypes.byref(earlier), ctypes.c_size_t(appended.offset))
+            qpi._lib.qpi_job_free(qpi.run(session, BELL, earlier))
         options.account = b"geo"
         with pytest.raises(RuntimeError, match="there is no account 'geo'"):
             qpi.run(session, BELL, options)
@@ -255,6 +254,43 @@ def test_account_and_class_are_options(
             qpi.run(session, BELL, options)
         client.accounts.remove("bio")
         client.qos.remove("idle")
+    qpi.end(session)
+
+
+def test_reservation_is_an_option(
+    service: str, library: InstalledLibrary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    qpi = Library(library)
+    session = qpi.made("qpi_init", None)
+    options, size = AllOptions(), ctypes.c_size_t(ctypes.sizeof(AllOptions))
+    with simenv.connect(service=service) as client, client.reserve("main", shots=9) as reservation:
+        number = reservation.id
+        for pool, given, variable, expected in (
+            (None, number, "", ("", number)),
+            (b"main", number, "main:99", ("main", number)),
+            (None, 0, f"main:{number},gpu:7", ("main", number)),
+            (b"main", 0, f"gpu:7,main:{number}", ("main", number)),
+            (b"main", 0, "gpu:7", ("main", 0)),
+        ):
+            monkeypatch.setenv("SIMENV_RESERVATION", variable)
+            qpi._lib.qpi_options_init_sized(ctypes.byref(options), size)
+            options.device, options.reservation = pool, given
+            job = qpi.run(session, BELL, options)
+            *_, row = client.history.tasks()
+            terms = client.history.submitted(row.id).terms
+            assert (terms.pool, terms.reservation) == expected
+            qpi._lib.qpi_job_free(job)
+        for wrong in ("main", "main:", "main:0", "main:1x", ":", "m" * 65 + ":1", ","):
+            monkeypatch.setenv("SIMENV_RESERVATION", wrong)
+            with pytest.raises(RuntimeError, match="SIMENV_RESERVATION is '"):
+                qpi.run(session, BELL, options)
+        monkeypatch.delenv("SIMENV_RESERVATION")
+        options.reservation = -1
+        with pytest.raises(RuntimeError, match="reservation is -1"):
+            qpi.run(session, BELL, options)
+        options.reservation = number + 1
+        with pytest.raises(RuntimeError, match=f"no reservation {number + 1}"):
+            qpi.run(session, BELL, options)
     qpi.end(session)
 
 

@@ -41,6 +41,7 @@ int main(void)
     AT(qpi_options, num_noise);
     AT(qpi_options, account);
     AT(qpi_options, qos);
+    AT(qpi_options, reservation);
     SIZE(qpi_noise_factor);
     AT(qpi_noise_factor, factor);
     VALUE(QPI_COUNTS);

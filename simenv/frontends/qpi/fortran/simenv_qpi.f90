@@ -50,6 +50,7 @@ module simenv_qpi
       type(c_ptr) :: name, idempotency_key, noise
       integer(c_size_t) :: num_noise
       type(c_ptr) :: account, qos
+      integer(c_int64_t) :: reservation
    end type
 
    interface

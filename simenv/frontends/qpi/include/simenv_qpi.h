@@ -209,6 +209,7 @@ typedef struct qpi_options {
     size_t num_noise;
     const char *account; /* that pays; NULL: SIMENV_ACCOUNT, else the default one of the user */
     const char *qos;     /* class of service; NULL: SIMENV_QOS, else the first of the account */
+    int64_t reservation; /* its number; 0: that of `device` in SIMENV_RESERVATION, else none */
 } qpi_options;
 
 /* Set the defaults, before any field is set. `struct_bytes`: size of the structure in the program,

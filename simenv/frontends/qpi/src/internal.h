@@ -400,7 +400,10 @@ double qpi_left_s(double timeout_s, double start_s);
 /* options.c */
 #define QPI_FIRST_OPTIONS_BYTES offsetof(qpi_options, noise) /* before `noise` was appended */
 #define QPI_NOISE_OPTIONS_BYTES offsetof(qpi_options, account) /* before `account` was */
-int qpi_check_options(const qpi_circuit *circuit, qpi_options *options);
+#define QPI_ACCOUNT_OPTIONS_BYTES offsetof(qpi_options, reservation) /* before `reservation` was */
+enum { POOL_CHARS = 64 };
+/* `pool`: room for the name of a pool, which `device` is set to where a reservation names it. */
+int qpi_check_options(const qpi_circuit *circuit, qpi_options *options, char pool[POOL_CHARS + 1]);
 /* `is_pool`: options->device is a pool or NULL, else an emulated device. */
 void qpi_put_terms(Buffer *to, const qpi_options *options, int is_pool);
 

@@ -126,7 +126,35 @@ static int check_outputs(const qpi_circuit *circuit, qpi_options *options)
     return QPI_OK;
 }
 
-int qpi_check_options(const qpi_circuit *circuit, qpi_options *options)
+/* Take the reservation that SIMENV_RESERVATION, POOL:NUMBER,..., has for the pool; without a pool,
+ * the first one and its pool. */
+static int take_reservation(qpi_options *options, char pool[POOL_CHARS + 1])
+{
+    const char *at = options->reservation ? NULL : from_environment("SIMENV_RESERVATION");
+    while (at) {
+        size_t size = strcspn(at, ":,");
+        const char *number = at + size + (at[size] == ':');
+        const char *end = number + strspn(number, "0123456789");
+        if (size > POOL_CHARS || end == number || *number == '0' || (*end && *end != ','))
+            return qpi_fail(QPI_OPTION, "POOL:NUMBER,... as `simenv slurm env` prints it",
+                            "SIMENV_RESERVATION is '%.80s'", at);
+        memcpy(pool, at, size);
+        pool[size] = '\0';
+        if (!options->device)
+            options->device = pool;
+        if (!strcmp(options->device, pool)) {
+            options->reservation = strtoll(number, NULL, 10);
+            break;
+        }
+        at = *end ? end + 1 : NULL;
+    }
+    return options->reservation >= 0 ? QPI_OK
+                                     : qpi_fail(QPI_OPTION, "its number; 0: none",
+                                                "reservation is %lld",
+                                                (long long)options->reservation);
+}
+
+int qpi_check_options(const qpi_circuit *circuit, qpi_options *options, char pool[POOL_CHARS + 1])
 {
     const char *key = options->idempotency_key;
     if (options->shots < 0 || options->shots > INT32_MAX)
@@ -138,6 +166,7 @@ int qpi_check_options(const qpi_circuit *circuit, qpi_options *options)
     if (key && (!*key || *key == '~' || strlen(key) > KEY_CHARS))
         return qpi_fail(QPI_OPTION, "1 to 256 characters, not beginning with ~",
                         "idempotency_key '%.80s' is not allowed", key);
+    TRY(take_reservation(options, pool));
     TRY(check_name("device", options->device));
     TRY(check_name("engine", options->engine));
     TRY(check_name("name", options->name));
@@ -161,7 +190,7 @@ static void put_noise(Buffer *to, const char *device, const qpi_options *options
 {
     qpi_put_array(to, 0); /* options */
     qpi_put_uint(to, 0);  /* ranks */
-    qpi_put_uint(to, 0);  /* reservation */
+    qpi_put_uint(to, (uint64_t)options->reservation);
     qpi_put_array(to, 0); /* prefer */
     qpi_put_nil(to);      /* chain */
     qpi_put_text(to, device);
@@ -187,12 +216,12 @@ static void put_account(Buffer *to, const qpi_options *options)
     qpi_put_text(to, options->qos ? options->qos : "");
 }
 
-/* TaskOptions, up to its field `app`; `noise` where that or an emulated device is named; or `qos`
- * where an account or a class of service is. The rest has defaults. */
+/* TaskOptions, up to its field `app`; `noise` where that, an emulated device or a reservation is
+ * named; or `qos` where an account or a class of service is. The rest has defaults. */
 void qpi_put_terms(Buffer *to, const qpi_options *options, int is_pool)
 {
     int has_account = options->account || options->qos;
-    int has_noise = options->num_noise > 0 || !is_pool || has_account;
+    int has_noise = options->num_noise > 0 || !is_pool || options->reservation || has_account;
     static const char *const OUTPUTS[] = {"counts", "probabilities", "statevector", "expectation"};
     const char *app = getenv("SIMENV_APP");
     qpi_put_array(to, has_account ? 26 : has_noise ? 17 : 10);

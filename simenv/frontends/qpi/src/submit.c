@@ -199,10 +199,12 @@ int qpi_submit(qpi_session *session, const qpi_circuit *circuit, const qpi_optio
     double start_s = qpi_now_s();
     qpi_options checked;
     double *values = NULL;
+    char pool[POOL_CHARS + 1];
     *job = NULL;
     int is_pool = 1;
     qpi_options_init_sized(&checked, sizeof checked);
     if (options && options->struct_bytes != sizeof checked
+        && options->struct_bytes != QPI_ACCOUNT_OPTIONS_BYTES
         && options->struct_bytes != QPI_NOISE_OPTIONS_BYTES
         && options->struct_bytes != QPI_FIRST_OPTIONS_BYTES)
         return qpi_fail(QPI_OPTION, "begin with qpi_options_init",
@@ -210,7 +212,7 @@ int qpi_submit(qpi_session *session, const qpi_circuit *circuit, const qpi_optio
                         sizeof checked);
     if (options)
         memcpy(&checked, options, options->struct_bytes);
-    TRY(qpi_check_options(circuit, &checked));
+    TRY(qpi_check_options(circuit, &checked, pool));
     if (checked.device)
         TRY(qpi_find_pool(session, checked.device, timeout_s, &is_pool));
     TRY(draw_seed(&checked));

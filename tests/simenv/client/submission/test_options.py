@@ -199,7 +199,7 @@ LACKING = {
     # docs/guides/qpi.md lists what the library does not do.
     "C": {
         *("after", "amplitudes", "binding_index", "compile", "decoder", "options", "prefer"),
-        *("qubit_mapping", "ranks", "reservation", "trace"),
+        *("qubit_mapping", "ranks", "trace"),
     },
 }
 

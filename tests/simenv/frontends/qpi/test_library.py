@@ -45,7 +45,7 @@ qpi_device.max_shots 224
 qpi_observable 24
 qpi_observable.coefficients 8
 qpi_observable.terms 16
-qpi_options 152
+qpi_options 160
 qpi_options.shots 8
 qpi_options.has_seed 16
 qpi_options.seed 24
@@ -64,6 +64,7 @@ qpi_options.noise 120
 qpi_options.num_noise 128
 qpi_options.account 136
 qpi_options.qos 144
+qpi_options.reservation 152
 qpi_noise_factor 16
 qpi_noise_factor.factor 8
 QPI_COUNTS 1
