@@ -17,7 +17,7 @@ import msgspec
 
 from simenv.errors import NotFoundError
 from simenv.model import OwnerUse, PoolSpec, TaskState, WorkerState, views
-from simenv.model.accounts import AccountTree, Billing, Qos
+from simenv.model.accounts import AccountTree, Billing, Qos, WaitReason
 from simenv.scheduler import core
 from simenv.scheduler.queueing import fair_share
 from simenv.scheduler.reservations.ledger import ReservationLedger
@@ -37,6 +37,7 @@ MAX_METERS = 32  # of a pool
 HEARTBEATS_PER_S = 1_000  # of all workers; each takes about 50 us of the service
 SILENT_BEATS = 2.5  # heartbeats in `silent_ns`, however many workers there are
 SUSPENDED_NS = 3_000_000_000  # a longer gap between ticks means that the service was suspended
+MAX_CUT_OFF = 5  # workers that say so, whose losses are not charged to a task
 KEPT_MARGIN_NS = 2_000_000_000  # margin between the drop of a kept state and the end of its grant
 
 
@@ -138,11 +139,16 @@ class SchedulerState:
 
     def may_be_cut_off(self, name: str, now_ns: int, quiet_ns: int) -> bool:
         """Return False if a worker that says that it lost the service cannot have: it holds tasks,
-        and it was heard within `quiet_ns`, which a lease is longer than by a heartbeat at least."""
+        and it was heard within `quiet_ns`, which a lease is longer than by a heartbeat at least; or
+        if the first of them has lost MAX_CUT_OFF workers, which it may have silenced and ended."""
         worker = self.workers.get(name)
-        if worker is None or not worker.held or self.was_suspended(now_ns):
+        held = (*worker.held.values(),) if worker else (self.uncharged.get(name),)
+        record = held[0] if held else None
+        if record is None or self.was_suspended(now_ns):
             return True
-        return now_ns - worker.heard_ns > quiet_ns
+        if sum(reason == WaitReason.LOST for reason, _ in record.waits) >= MAX_CUT_OFF:
+            return False
+        return worker is None or now_ns - worker.heard_ns > quiet_ns
 
     def allocation_ends(self, now_ns: int) -> bool:
         """Return whether the end of the allocation is so near that the service should drain."""

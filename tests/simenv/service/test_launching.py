@@ -11,6 +11,7 @@ from service import LIMITS, NODE, ServiceHarness, completions, spec
 
 from launcher.base import Exit, LauncherEvent, Node, Share
 from simenv.model import WorkerState
+from simenv.scheduler.state.scheduler_state import MAX_CUT_OFF
 from simenv.scheduler.views.cluster_info import node_infos, pool_infos
 from simenv.wire import codec
 from simenv.wire.messages import client as m
@@ -196,12 +197,17 @@ def test_no_task_is_charged_for_leases_that_a_suspended_service_did_not_renew(
     assert ready.state.tasks[task.task].deaths == 0
 
 
-def test_task_that_ends_workers_as_if_cut_off_fails(ready: ServiceHarness) -> None:
+@pytest.mark.parametrize(("silent_s", "losses"), [(5, 3), (9, MAX_CUT_OFF + 3)])
+def test_task_that_ends_workers_as_if_cut_off_fails(
+    ready: ServiceHarness, silent_s: int, losses: int
+) -> None:
     ready.submit(spec())
-    for _ in range(3):
+    for _ in range(losses):
+        assert ready.state.tasks
         (command,) = ready.paper.commands.values()
         ready.join(command.name)
         ready.assigned()
+        ready.state.workers[command.name].heard_ns -= silent_s * 10**9
         ready.paper.commands.clear()
         ready.paper.gone.append(Exit(command.name, 0, m.EXIT_LEASE, "exit 103", command.start))
         ready.step()
