@@ -433,7 +433,7 @@ class UnixConnection:
             connected.close()
             raise
         self._epoll = select.epoll()
-        self._woken, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._woken = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(connected, _POLLIN)
         self._epoll.register(self._woken, _POLLIN)
         self._waits_to_send = False
@@ -481,7 +481,7 @@ class UnixConnection:
                 if descriptor == self._woken:
                     if stream.inbox:
                         continue  # later: else nothing tells the caller that it has a message
-                    os.read(self._woken, 4096)
+                    os.eventfd_read(self._woken)
                     return None
                 try:
                     if events & _POLLOUT:
@@ -506,8 +506,7 @@ class UnixConnection:
         self._stream.unsent_bytes = 0
 
     def wake(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # the pipe is full: `receive` will return
-            os.write(self._waker, b"w")
+        os.eventfd_write(self._woken, 1)
 
     def fileno(self) -> int:
         return self._epoll.fileno()
@@ -522,4 +521,3 @@ class UnixConnection:
         self._stream.socket.close()
         self._epoll.close()
         os.close(self._woken)
-        os.close(self._waker)

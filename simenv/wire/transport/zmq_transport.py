@@ -12,7 +12,6 @@ MAX_MESSAGE_BYTES is read.
 
 from __future__ import annotations
 
-import contextlib
 import enum
 import math
 import os
@@ -360,9 +359,7 @@ class ZmqConnection:
         socket.connect(address)
         self._socket = socket
         self._send: Callable[[bytes, int], object] = super(zmq.Socket, socket).send
-        self._woken, self._waker = os.pipe()
-        os.set_blocking(self._woken, False)
-        os.set_blocking(self._waker, False)
+        self._woken = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._watched: list[tuple[Any, int]] = [
             (socket, sockets.POLLIN),
             (self._woken, sockets.POLLIN),
@@ -386,7 +383,7 @@ class ZmqConnection:
             return None
         for ready, _ in results:
             if ready is not self._socket:
-                os.read(self._woken, 4096)
+                os.eventfd_read(self._woken)
                 return None
         frame = self._socket.recv(_NOBLOCK, copy=False)  # a frame knows whether it is the last
         body = frame.bytes
@@ -396,8 +393,7 @@ class ZmqConnection:
         return body
 
     def wake(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # the pipe is full: `receive` will return
-            os.write(self._waker, b"w")
+        os.eventfd_write(self._woken, 1)
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -409,7 +405,6 @@ class ZmqConnection:
         self._socket.close()
         self._context.term()
         os.close(self._woken)
-        os.close(self._waker)
 
 
 class HandshakeState(enum.Enum):
