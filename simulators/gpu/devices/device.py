@@ -11,7 +11,7 @@ import site
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import msgspec
 import numpy as np
@@ -195,46 +195,61 @@ def kernel_source() -> str:
     return expand("kernels.cuh")
 
 
-class Nvrtc:
-    """NVRTC, called by its C interface."""
+class RuntimeCompiler:
+    """Library that compiles kernels, called by its C interface, whose names begin with `prefix`;
+    that of machine code is `code`."""
+
+    prefix: ClassVar[str]
+    code: ClassVar[str]
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._library = library
         major, minor = ctypes.c_int(), ctypes.c_int()
-        library.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
+        self._call("Version", ctypes.byref(major), ctypes.byref(minor))
         self.version = (major.value, minor.value)
 
     def __repr__(self) -> str:
-        return f"Nvrtc({self.version[0]}.{self.version[1]})"
+        return f"{type(self).__name__}({self.version[0]}.{self.version[1]})"
 
-    def compile(self, module: str, capability: tuple[int, int]) -> CompiledModule:
-        """Compile one of MODULES. Raises UnknownEngine with the compiler's message."""
-        nvrtc, program = self._library, ctypes.c_void_p()
-        options = [
-            f"--gpu-architecture=sm_{capability[0]}{capability[1]}",
-            f"-DMODULE={MODULES[module]}",
-            *OPTIONS,
-        ]
-        argv = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
+    def _compiled(self, module: str, *options: str) -> CompiledModule:
+        """Compile one of MODULES. Raises RuntimeError with the compiler's message."""
+        program, size = ctypes.c_void_p(), 1 + len(options)
+        words = (f"-DMODULE={MODULES[module]}", *options)
+        argv = (ctypes.c_char_p * size)(*(word.encode() for word in words))
         source = kernel_source().encode()
-        nvrtc.nvrtcCreateProgram(ctypes.byref(program), source, b"kernels.cu", 0, None, None)
+        self._call("CreateProgram", ctypes.byref(program), source, b"kernels.cu", 0, None, None)
         try:
-            failed = nvrtc.nvrtcCompileProgram(program, len(options), argv)
+            failed = self._call("CompileProgram", program, size, argv)
             log = self._text(program, "ProgramLog").decode(errors="replace")
             if failed:
-                text = f"NVRTC {self.version[0]}.{self.version[1]} did not compile {module} for"
-                text += f" sm_{capability[0]}{capability[1]}: {log[:2000]}"
-                raise UnknownEngine(text, hint="pip install --upgrade 'simenv[gpu-cu13]'")
-            return CompiledModule(self._text(program, "CUBIN"), log)
+                raise RuntimeError(log)
+            return CompiledModule(self._text(program, self.code), log)
         finally:
-            nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
+            self._call("DestroyProgram", ctypes.byref(program))
 
     def _text(self, program: ctypes.c_void_p, name: str) -> bytes:
         size = ctypes.c_size_t()
-        getattr(self._library, f"nvrtcGet{name}Size")(program, ctypes.byref(size))
+        self._call(f"Get{name}Size", program, ctypes.byref(size))
         room = ctypes.create_string_buffer(size.value)
-        getattr(self._library, f"nvrtcGet{name}")(program, room)
+        self._call(f"Get{name}", program, room)
         return room.raw
+
+    def _call(self, name: str, *arguments: Any) -> int:
+        return int(getattr(self._library, self.prefix + name)(*arguments))
+
+
+class Nvrtc(RuntimeCompiler):
+    prefix, code = "nvrtc", "CUBIN"
+
+    def compile(self, module: str, capability: tuple[int, int]) -> CompiledModule:
+        """Compile one of MODULES. Raises UnknownEngine with the compiler's message."""
+        architecture = f"sm_{capability[0]}{capability[1]}"
+        try:
+            return self._compiled(module, f"--gpu-architecture={architecture}", *OPTIONS)
+        except RuntimeError as error:
+            text = f"NVRTC {self.version[0]}.{self.version[1]} did not compile {module} for"
+            text += f" {architecture}: {str(error)[:2000]}"
+            raise UnknownEngine(text, hint="pip install --upgrade 'simenv[gpu-cu13]'") from error
 
 
 @functools.cache

@@ -121,7 +121,7 @@ def test_kernels_are_compiled_for_amd_gpus_with_amplitudes_in_registers(module: 
 
 
 def test_error_of_the_amd_compiler_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hiprtc, "kernel_source", lambda: "int number = missing;")
+    monkeypatch.setattr(device, "kernel_source", lambda: "int number = missing;")
     with pytest.raises(RuntimeError, match="error: use of undeclared identifier"):
         hip().compile("states_double", "gfx90a")
 
