@@ -206,6 +206,7 @@ _RANDOM_ROWS = (
 _MORE = 1.12  # relative to the previous rank, in a subspace
 _LEAST_MORE = 12
 _SEED = 0x5EED  # seed of the vectors that span subspaces: they are the same in every run
+_SIGNS = 3  # entries in each row of these vectors
 
 
 class RightCanonicalChain:
@@ -381,10 +382,8 @@ def split_pairs(
     weights = np.array([each.weights for each in pairs])
     theta = np.matmul(
         gates[:, None], np.matmul(left_tensors, right_tensors).reshape(count, left, 4, right)
-    ).reshape(count, left, 4 * right)
-    item = weights[:, :, None] * theta if weights.ndim == 2 else np.matmul(weights, theta)
-    theta = theta.reshape(count, 2 * left, 2 * right)
-    values, vectors, lost = _split(item.reshape(count, -1, 2 * right), middle, cutoff)
+    ).reshape(count, 2 * left, 2 * right)
+    values, lost, factors = _split(theta, weights, middle, cutoff)
     squares = np.square(values, dtype=np.float64)
     behind = np.cumsum(squares[:, ::-1], axis=1)[:, ::-1] + lost[:, None]
     total = behind[:, 0]
@@ -393,8 +392,7 @@ def split_pairs(
     for kept, places in _by_rank(needed, min(bond, values.shape[1]), alike=alike).items():
         cut = behind[places, kept] if kept < values.shape[1] else lost[places]
         shares = (1.0 - cut / total[places]).tolist()
-        rows = np.ascontiguousarray(vectors[places, :kept])
-        lefts = np.matmul(theta[places], rows.conj().transpose(0, 2, 1))
+        lefts, rows = factors(places, kept)
         norms = np.sqrt(squares[places, :kept].sum(axis=1))
         kept_values = values[places, :kept] / norms[:, None].astype(values.dtype)
         for at, place in enumerate(places):
@@ -403,20 +401,51 @@ def split_pairs(
     return results  # type: ignore[return-value]  # every place has a rank
 
 
+Factors = Callable[[Places, int], tuple[Tensor, Tensor]]
+"""Of the splits at some places: the products with the conjugated right vectors, as many as are
+kept, and these vectors."""
+
+
 def _split(
-    matrices: Tensor, rank: int, cutoff: float
-) -> tuple[Values, Tensor, NDArray[np.float64]]:
-    """Singular values [n, k], right vectors [n, k, columns] and the missing weight [n]. `rank`: of
-    the bond before."""
-    count, rows, columns = matrices.shape
-    least = min(rows, columns)
+    theta: Tensor, weights: Values | Tensor, rank: int, cutoff: float
+) -> tuple[Values, NDArray[np.float64], Factors]:
+    """Singular values [n, k] of products [n, rows, columns] with their weights, the missing weight
+    [n], and their factors. `rank`: of the bond before."""
+    count = len(theta)
+    matrices = _weighted_rows(weights, theta)
+    least = min(matrices.shape[1:])
     size = int(_MORE * rank) + _LEAST_MORE
     if count == 1 and least >= _RANDOM_ROWS and 5 * size < 4 * least:
-        values, vectors, lost = subspace_split(matrices[0], size)
-        if lost <= 0.5 * cutoff * float(np.square(values, dtype=np.float64).sum()):
-            return values[None], vectors[None], np.array([lost])
+        basis = row_space(matrices[0], size)
+        inside = theta[0] @ basis
+        projected = _weighted_rows(weights, inside[None])[0]
+        squares, mixing = np.linalg.eigh(projected.conj().T @ projected)
+        weight = float(np.linalg.norm(projected)) ** 2
+        lost = max(0.0, float(np.linalg.norm(matrices[0])) ** 2 - weight)
+        if lost <= 0.5 * cutoff * weight:
+
+            def in_subspace(_: Places, kept: int) -> tuple[Tensor, Tensor]:
+                first = mixing[:, : -kept - 1 : -1]
+                rows = np.ascontiguousarray((basis @ first).conj().T)
+                return (inside @ first)[None], rows[None]
+
+            return np.sqrt(np.maximum(squares[::-1], 0.0))[None], np.array([lost]), in_subspace
     values, vectors = full_split(matrices)
-    return values, vectors, np.zeros(count)
+
+    def factors(places: Places, kept: int) -> tuple[Tensor, Tensor]:
+        rows = np.ascontiguousarray(vectors[places, :kept])
+        return np.matmul(theta[places], rows.conj().transpose(0, 2, 1)), rows
+
+    return values, np.zeros(count), factors
+
+
+def _weighted_rows(weights: Values | Tensor, theta: Tensor) -> Tensor:
+    """Products of weights [n, left] or [n, new, left] and matrices [n, 2 * left, columns]."""
+    count, _, columns = theta.shape
+    left = weights.shape[-1]
+    sites = theta.reshape(count, left, 2 * columns)
+    item = weights[:, :, None] * sites if weights.ndim == 2 else np.matmul(weights, sites)
+    return np.asarray(item.reshape(count, -1, columns))
 
 
 def split_block(block: BlockProduct, cutoff: float, bond: int) -> Split:
@@ -470,26 +499,27 @@ def full_split(matrices: Tensor) -> tuple[Values, Tensor]:
     return values, vectors
 
 
-def subspace_split(matrix: Tensor, size: int) -> tuple[Values, Tensor, float]:
-    """Singular values and right vectors of `full_split` in a subspace of `size` row vectors, and
-    the weight outside of it. The subspace is that of the conjugated matrix times the matrix times
-    random vectors (Halko, Martinsson and Tropp, SIAM Review 53, 217, 2011); inside it the split is
-    exact."""
-    image = matrix @ _random_vectors(matrix.shape[1], size, matrix.dtype)
-    basis = np.linalg.qr(matrix.conj().T @ image)[0]
-    projected = matrix @ basis
-    squares, columns = np.linalg.eigh(projected.conj().T @ projected)
-    lost = float(np.linalg.norm(matrix) ** 2 - np.linalg.norm(projected) ** 2)
-    values = np.sqrt(np.maximum(squares[::-1], 0.0))
-    vectors = (basis @ columns[:, ::-1]).conj().T
-    return values, vectors, max(0.0, lost)
+def row_space(matrix: Tensor, size: int) -> Tensor:
+    """Orthonormal columns [columns, size] that span nearly the same space as the rows of a matrix:
+    those of the conjugated matrix times the matrix times sparse vectors of random signs (Halko,
+    Martinsson and Tropp, SIAM Review 53, 217, 2011; Martinsson and Tropp, Acta Numerica 29, 403,
+    2020, section 9)."""
+    (places, *others), (signs, *other_signs) = _sparse_signs(matrix.shape[1], size)
+    image = matrix[:, places] * signs.astype(matrix.real.dtype)
+    for places, signs in zip(others, other_signs, strict=True):
+        image += matrix[:, places] * signs.astype(matrix.real.dtype)
+    return np.linalg.qr(matrix.conj().T @ image)[0]
 
 
 @functools.lru_cache(maxsize=64)
-def _random_vectors(rows: int, columns: int, dtype: np.dtype[np.complexfloating]) -> Tensor:
-    random = np.random.default_rng(_SEED).standard_normal((rows, columns))
-    result: Tensor = random.astype(dtype)
-    return result
+def _sparse_signs(rows: int, columns: int) -> tuple[NDArray[np.intp], NDArray[np.int8]]:
+    """Rows and values of the entries of a matrix of so many rows and columns: [n, columns], n in
+    each column."""
+    random = np.random.default_rng(_SEED)
+    count = -(-_SIGNS * rows // columns)
+    turns = [random.permutation(rows) for _ in range(-(-count * columns // rows))]
+    places = np.concatenate(turns)[: count * columns].reshape(count, columns)
+    return places, random.choice(np.array([-1, 1], np.int8), places.shape)
 
 
 def _by_rank(needed: NDArray[np.intp], max_rank: int, *, alike: bool) -> dict[int, Places]:
