@@ -187,7 +187,7 @@ def _snapshot(source: Path, path: Path) -> Path:
             maintenance.copy_into(db, path)
     except sqlite3.Error as error:
         text = f"{source} cannot be copied: {error}"
-        raise JournalError(text, hint=f"is it damaged? {database.WAY_OUT}") from error
+        raise JournalError(text, hint=database.way_out_of(error, source)) from error
     return path
 
 
