@@ -406,6 +406,8 @@ def check(paths: EnvironmentPaths) -> list[str]:
     journal = next((each for each in (paths.journal, paths.copy) if each.exists()), None)
     if journal is None:
         return [*found, f"there is no journal {paths.journal}, and no copy of it"]
+    if not journal.stat().st_size:  # SQLite takes it for a new one
+        return [*found, f"{journal} has no content: it was cut"]
     try:
         with tempfile.TemporaryDirectory(dir=paths.state, prefix=".check-") as scratch:
             source, ((number,),) = journal, _rows(journal, "pragma user_version")
