@@ -401,7 +401,7 @@ def up(context: typer.Context, asked: UpOptions) -> None:
         else:
             _print_start(info, result, time.monotonic() - begun)
             _print_reused(common.environment, settings, kept, info)
-        if is_lost:
+        if is_lost and info.epoch == 1:  # else it has the journal of another folder
             text = "the journal of the last start is gone: this one began without its tasks"
             text += "" if asked.file else " and settings (--config FILE)"
             terminal.note(f"{terminal.paint('warn')}: {text}")

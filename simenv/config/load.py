@@ -292,9 +292,10 @@ def _toml(path: Path) -> dict[str, object]:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:  # of tomllib: also for long numbers, deep lists
         raise ConfigError(f"{path}: {error}") from error
-    gateway = settings.get("gateway")
-    for table, keys in ((settings, _PATHS), (gateway, ("tls_certificate", "tls_key"))):
-        for key in keys if isinstance(table, dict) else ():
-            if isinstance(table.get(key), str) and table[key]:
-                table[key] = str(path.absolute().parent / table[key])
+    tables = ((settings, _PATHS), (settings.get("gateway"), ("tls_certificate", "tls_key")))
+    for table, keys in tables:
+        if isinstance(table, dict):
+            for key in keys:
+                if isinstance(table.get(key), str) and table[key]:
+                    table[key] = str(path.absolute().parent / table[key])
     return settings
