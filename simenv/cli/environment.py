@@ -29,7 +29,7 @@ from simenv.client.connection import address
 from simenv.client.launch import running_gateway
 from simenv.client.tasks.progress import PATIENCE_S, StartLine
 from simenv.config import ConnectionFile
-from simenv.errors import NotFoundError, OptionError, SimenvError
+from simenv.errors import ConfigError, NotFoundError, OptionError, SimenvError
 from simenv.model import Event, PoolSpec, ServiceInfo
 from simenv.text import elapsed
 
@@ -388,6 +388,7 @@ def up(context: typer.Context, asked: UpOptions) -> None:
     kept: Mapping[str, object] = {}
     if asked.file is None:
         kept = config.last_config(common.environment, resume=asked.restore)
+    is_lost = _is_journal_lost(common.environment)
     begun = time.monotonic()
     with StartLine(sys.stderr) as line:
         report = line.report if line.visible else _StageLines().report
@@ -400,9 +401,23 @@ def up(context: typer.Context, asked: UpOptions) -> None:
         else:
             _print_start(info, result, time.monotonic() - begun)
             _print_reused(common.environment, settings, kept, info)
+        if is_lost and info.epoch == 1:  # else it has the journal of another folder
+            text = "the journal of the last start is gone: this one began without its tasks"
+            text += "" if asked.file else " and settings (--config FILE)"
+            terminal.note(f"{terminal.paint('warn')}: {text}")
         if asked.foreground:
             terminal.flush()
             raise typer.Exit(_attend(common.environment))
+
+
+def _is_journal_lost(name: str) -> bool:
+    """Return whether an environment has started before, and neither its journal nor a copy is left:
+    it starts empty then, without the settings of its last start."""
+    try:
+        stored = config.places(config.Config(name=name)).config
+        return stored.exists() and not config.last_config(name)
+    except ConfigError:
+        return False
 
 
 def _print_reused(

@@ -86,6 +86,7 @@ _ANEW = "simenv up --config FILE"
 # Settings of one start, not of the environment.
 _NOT_RESTORED = ("name", "resume", "force_lock", "lifeline", "faults", "format")
 _SHORT = {"launcher": "use", "gateway": "listen"}  # tables, and the key that options name
+_PATHS = ("hostfile", "state_dir")  # relative ones would name other files at the next start
 _SIZES = ("memory_bytes", "memory_per_slot", "max_queued_bytes", "max_service_bytes")
 
 
@@ -106,6 +107,9 @@ def load(
             path = own_file
     if path is not None:
         source, settings = str(path), _toml(path)
+        if (named := settings.get("name", name)) != name:
+            text = f"{source}: name = {str(named)[:80]!r}, and the environment is {name!r}"
+            raise ConfigError(text, hint=f"simenv up --name {str(named)[:80]} --config {source}")
     merged = _merged_layers(last, settings, options)
     # Else the pools are those of the last start, with its folders.
     if "pools" in settings or "pools" in options:
@@ -196,7 +200,7 @@ def _check_entry(value: Any, kind: Any, source: str, key: str = "") -> None:
 
 def _plain(values: Mapping[str, object], source: str) -> dict[str, Any]:
     """Parse values that users write as text or tables: sizes, pools, limits, accounts, classes of
-    service, the launcher, the path of the hostfile."""
+    service, the launcher, paths."""
     plain = dict[str, Any](values)
     for key in _SIZES:
         if isinstance(plain.get(key), str):
@@ -228,8 +232,9 @@ def _plain(values: Mapping[str, object], source: str) -> dict[str, Any]:
         plain["hooks"] = {**hooks, "on": on}
     if "devices" in plain:
         plain["devices"] = _commands(plain["devices"], f"{source}: devices")
-    if isinstance(plain.get("hostfile"), str | os.PathLike) and plain["hostfile"]:
-        plain["hostfile"] = os.path.abspath(plain["hostfile"])
+    for key in _PATHS:
+        if isinstance(plain.get(key), str | os.PathLike) and plain[key]:
+            plain[key] = os.path.abspath(plain[key])
     return plain
 
 
@@ -280,13 +285,17 @@ def write(config: Config, path: Path) -> None:
 
 
 def _toml(path: Path) -> dict[str, object]:
-    """Read a TOML file. A relative `hostfile` is resolved against the folder of this file."""
+    """Read a TOML file. Its relative paths are resolved against the folder of this file."""
     try:
         settings = tomllib.loads(path.read_text())
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:  # of tomllib: also for long numbers, deep lists
         raise ConfigError(f"{path}: {error}") from error
-    if isinstance(settings.get("hostfile"), str) and settings["hostfile"]:
-        settings["hostfile"] = str(path.absolute().parent / settings["hostfile"])
+    tables = ((settings, _PATHS), (settings.get("gateway"), ("tls_certificate", "tls_key")))
+    for table, keys in tables:
+        if isinstance(table, dict):
+            for key in keys:
+                if isinstance(table.get(key), str) and table[key]:
+                    table[key] = str(path.absolute().parent / table[key])
     return settings

@@ -306,6 +306,9 @@ def check(config: Config, source: str) -> None:
     names = [pool.name for pool in config.pools]
     if not names or len(set(names)) < len(names):
         raise ConfigError(f"{source}: pools need distinct names, got {names}")
+    if ALL in names:
+        text = f"{source}: a pool cannot be named {ALL!r}: policies and drains mean the environment"
+        raise ConfigError(text, hint="name = 'main'")
     for pool in config.pools:
         check_pool(pool, source)
         if pool.jobs is not None and config.isolation == "account":

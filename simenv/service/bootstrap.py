@@ -430,6 +430,20 @@ def _serve_users(loop: EventLoop, endpoints: Endpoints) -> None:
         endpoints.broker.child.start()
 
 
+def _check_tls(settings: configs.GatewaySettings) -> None:
+    """Load the certificate and its key once: the gateway's process would fail in its log alone.
+    Raises ConfigError."""
+    import ssl  # its library takes 10 ms, and few gateways end TLS
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:  # a password, for which OpenSSL would ask at a terminal, is wrong here
+        context.load_cert_chain(settings.tls_certificate, settings.tls_key, password="")
+    except (OSError, ValueError) as error:
+        text = f"cannot use {settings.tls_certificate} and {settings.tls_key}: {error}"
+        hint = "gateway.tls_certificate and gateway.tls_key: PEM files, the key without a password"
+        raise ConfigError(text, hint=hint) from error
+
+
 def _start_gateway(
     loop: EventLoop, paths: EnvironmentPaths, server: ServerFile | None, on_leave: ExitStack
 ) -> None:
@@ -443,6 +457,8 @@ def _start_gateway(
     if find_spec("litestar") is None:
         hint = "pip install 'simenv[gateway]'"
         raise ConfigError("the packages of the gateway are not installed", hint=hint)
+    if settings.tls_certificate:
+        _check_tls(settings)
     folder = files.private_folder(paths.gateway)
     arguments, descriptors = [loop.config.name, "--home", str(paths.home)], []
     for key, address in addresses:

@@ -35,7 +35,7 @@ from simenv.service.accounting import receipts
 from simenv.service.accounting.accounts import AccountRegistry
 from simenv.service.admission import submissions
 from simenv.service.journal import reader, tables, writer
-from simenv.service.journal.database import WAY_OUT, Connection
+from simenv.service.journal.database import WAY_OUT, Connection, way_out_of
 from simenv.service.results.completions import Completions
 from simenv.text import duration
 from simenv.wire import codec
@@ -257,8 +257,8 @@ def read_header(path: Path) -> JournalHeader | None:
         finally:
             db.close()
     except (sqlite3.Error, OSError) as error:
-        hint = WAY_OUT
-        raise JournalError(f"the journal {path} cannot be read: {error}", hint=hint) from error
+        text = f"the journal {path} cannot be read: {error}"
+        raise JournalError(text, hint=way_out_of(error, path)) from error
     return JournalHeader(row[0] if row is not None else 0, age_s)
 
 

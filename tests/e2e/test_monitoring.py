@@ -116,6 +116,16 @@ def test_every_metric_is_served_in_open_metrics_form(url: str, env: simenv.Clien
     assert families[UP[0]].samples[0].value == 1.0
 
 
+def test_text_form_has_no_sample_beside_the_buckets_of_a_histogram(url: str) -> None:
+    with urllib.request.urlopen(url, timeout=30) as answer:
+        assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+        lines = answer.read().decode().splitlines()
+    series = {re.split("[ {]", line)[0] for line in lines if not line.startswith("#")}
+    for name in (metric.name for metric in METRICS if metric.kind == "histogram"):
+        assert name not in series
+        assert {f"{name}_bucket", f"{name}_count", f"{name}_sum"} <= series
+
+
 def test_ended_tasks_and_their_times_are_counted(url: str, env: simenv.Client) -> None:
     before = value(url, "simenv_tasks_total", pool="main", state="done")
     env.submit_many([library.ghz(2).circuit] * 20, shots=10, pool="main")

@@ -259,3 +259,17 @@ class SimenvCollector(Collector):
         yield GaugeMetricFamily(*UP, value=float(metrics is not None))
         if metrics is not None:
             yield from families(metrics)
+
+
+class ClassicCollector(Collector):
+    """What another collector yields, without the samples that are native histograms."""
+
+    def __init__(self, source: Collector) -> None:
+        """`source`: all metrics."""
+        self._source = source
+
+    def collect(self) -> Iterator[Family]:
+        """Yield all metrics."""
+        for family in self._source.collect():
+            family.samples = [each for each in family.samples if each.native_histogram is None]
+            yield family

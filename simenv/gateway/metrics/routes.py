@@ -20,11 +20,12 @@ from litestar.params import FromQuery, SkipValidation
 from litestar.types import ControllerRouterHandler
 from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
 
 from simenv.client.client import Client
 from simenv.errors import NotAllowedError, SimenvError
 from simenv.gateway.context import Caller, Gateway
-from simenv.gateway.metrics.collector import SimenvCollector
+from simenv.gateway.metrics.collector import ClassicCollector, SimenvCollector
 from simenv.gateway.problems import EXCEPTION_HANDLERS
 from simenv.wire.messages.queries import Role
 
@@ -123,6 +124,7 @@ def _metrics(gateway: Gateway) -> ControllerRouterHandler:
     registry = CollectorRegistry()
     registry.register(SimenvCollector(gateway.observer().metrics))
     registry.register(REGISTRY)  # this process, and its requests
+    classic = ClassicCollector(registry)
 
     @get("/metrics", include_in_schema=False)
     async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
@@ -132,9 +134,11 @@ def _metrics(gateway: Gateway) -> ControllerRouterHandler:
                 text = f"the role {caller.role} may not read the metrics of all accounts"
                 raise NotAllowedError(text, hint="a token with the role monitor")
         encode, media_type = choose_encoder(request.headers.get("accept", ""))
-        if media_type.startswith("text/"):  # whose charset the framework adds
-            media_type = media_type.removesuffix("; charset=utf-8")
-        return Response(await asyncio.to_thread(encode, registry), media_type=media_type)
+        source: Collector = registry
+        if media_type.startswith("text/"):
+            source = classic  # its encoder would write native histograms as series that are 0
+            media_type = media_type.removesuffix("; charset=utf-8")  # which the framework adds
+        return Response(await asyncio.to_thread(encode, source), media_type=media_type)
 
     return metrics
 

@@ -182,11 +182,12 @@ def pending_reason(state: scheduler_state.SchedulerState, record: TaskRecord, no
     if state.draining:
         return "the service is shutting down"
     if state.closing_ns and planned_reservations.too_late(state, record, now_ns):
-        left_s = max(0, state.closing_ns - now_ns) / 1e9
-        if not (state.limits.end_ns and state.closing_ns == state.limits.end_ns - END_MARGIN_NS):
+        left_s = (state.closing_ns - now_ns) / 1e9
+        if state.limits.end_ns and state.closing_ns == state.limits.end_ns - END_MARGIN_NS:
+            left_s = max(0, state.limits.end_ns - now_ns) / 1e9
+            return f"the allocation ends in {text.duration(left_s)}, before it would"
+        if left_s > 0:  # else it is under way, and the drained nodes are the reason
             return f"maintenance begins in {text.duration(left_s)}, before it would end"
-        left_s = max(0, state.limits.end_ns - now_ns) / 1e9
-        return f"the allocation ends in {text.duration(left_s)}, before it would"
     pool = state.pools[record.route.pool]
     if pool.held_until_ns and now_ns + record.cost_us * 1e3 > pool.held_until_ns:
         left_s = max(0, pool.held_until_ns - now_ns) / 1e9

@@ -167,13 +167,13 @@ class UsageLedger:
 
     def month_units(self, account: str) -> float:
         """Return the billing units of this calendar month (UTC) of an account and of all accounts
-        below it."""
+        below it; of "", those of tasks without an account."""
         self._begin_month(time.time())
         if self._tree is not self.tree:  # accounts were changed
             self._tree, self._below = self.tree, {}
             for name, units in self._own.items():
                 self._charge_path(name, units)
-        return self._below.get(account, 0.0)
+        return self._below.get(account, 0.0) if account else self._own.get("", 0.0)
 
     def charge(self, account: str, units: float, at_s: float) -> None:
         """Count units of an account; negative ones of an end that was withdrawn."""

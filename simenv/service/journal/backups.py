@@ -190,7 +190,7 @@ def _snapshot(source: Path, path: Path) -> Path:
             maintenance.copy_into(db, path)
     except sqlite3.Error as error:
         text = f"{source} cannot be copied: {error}"
-        raise JournalError(text, hint=f"is it damaged? {database.WAY_OUT}") from error
+        raise JournalError(text, hint=database.way_out_of(error, source)) from error
     return path
 
 
@@ -409,6 +409,8 @@ def check(paths: EnvironmentPaths) -> list[str]:
     journal = next((each for each in (paths.journal, paths.copy) if each.exists()), None)
     if journal is None:
         return [*found, f"there is no journal {paths.journal}, and no copy of it"]
+    if not journal.stat().st_size:  # SQLite takes it for a new one
+        return [*found, f"{journal} has no content: it was cut"]
     try:
         with tempfile.TemporaryDirectory(dir=paths.state, prefix=".check-") as scratch:
             source, ((number,),) = journal, _rows(journal, "pragma user_version")

@@ -27,6 +27,17 @@ _BUSY_MS = 5_000  # that a statement waits for another connection
 FULL_DISK = "free space on its disk; tasks accepted before are safe, new ones are refused"
 
 
+_REFUSED = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM)
+
+
+def way_out_of(error: Exception, path: Path) -> str:
+    """Return the remedy for a database that cannot be opened: a good one must not be moved away."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest says more of the same
+    if code in _REFUSED or isinstance(error, OSError):
+        return f"this user must be able to write {path.parent}, also to read what is in it"
+    return f"is it damaged? {WAY_OUT}"
+
+
 class LeadershipLost(SimenvError):
     """Another service leads the environment, or may: this one must neither store nor answer."""
 
@@ -240,7 +251,7 @@ class SqliteDatabase:
 
     def _unusable(self, error: Exception) -> JournalError:
         text = f"the journal {self._path} cannot be opened: {error}"
-        return JournalError(text, hint=f"is it damaged? {WAY_OUT}")
+        return JournalError(text, hint=way_out_of(error, self._path))
 
     def create(self, script: str) -> None:
         """Create the tables that are missing, and convert it."""

@@ -149,7 +149,7 @@ class MetricsReader:
                 metrics.AccountMetrics(
                     name,
                     usage.counters.slot_us.get(name, 0) / 1e6,
-                    usage.month_units(name) if account is not None else 0.0,
+                    usage.month_units(name),
                     account.budget_slot_h * SLOT_HOUR if account is not None else 0.0,
                 )
             )

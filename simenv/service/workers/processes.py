@@ -98,6 +98,7 @@ class WorkerProcesses:
         self._names: dict[bytes, str] = {}  # by work socket
         self._beating: dict[bytes, str] = {}  # by control socket
         self.job_nodes: JobNodes | None = None  # None: all nodes are of the allocation
+        self._log_begins: dict[str, int] = {}  # bytes of earlier processes of that name
         self._ending: dict[str, float] = {}  # terminated; monotonic time at which they are killed
         self._argv = (
             *("--lease-s", str(config.worker_lease_s)),
@@ -112,6 +113,7 @@ class WorkerProcesses:
         # A machine is no code of users, and needs the network.
         isolation = None if pool.provider else self.isolation
         _rotate(log, LOG_MAX_BYTES if isolation is None else 0)
+        self._log_begins[action.worker] = log.stat().st_size if log.exists() else 0
         ranks = sum(share.ranks for share in action.shares) or 1
         results = self._results
         if isolation is not None:
@@ -262,8 +264,8 @@ class WorkerProcesses:
         return [] if self.isolation is None else self.isolation.gaps
 
     def log_tail(self, name: str) -> str:
-        """Return the last lines of a worker's log."""
-        return tail(self._log(name))
+        """Return the last lines that the last process of a worker has written to its log."""
+        return tail(self._log(name), self._log_begins.get(name, 0))
 
     def close(self) -> None:
         if self.job_nodes is not None:
@@ -310,13 +312,13 @@ def _rotate(log: Path, max_bytes: int) -> None:
             path.replace(path.with_suffix(".log.old"))
 
 
-def tail(path: Path) -> str:
-    """Return the last whole lines of a text file; "" if it cannot be read."""
+def tail(path: Path, begin: int = 0) -> str:
+    """Return the last whole lines of a text file, from that byte on; "" if it cannot be read."""
     try:
         with path.open("rb") as file:
             file.seek(0, os.SEEK_END)
-            size = file.tell()
-            file.seek(max(0, size - LOG_TAIL_BYTES))
+            size = file.tell() - begin
+            file.seek(max(begin, begin + size - LOG_TAIL_BYTES))
             data = file.read()
     except OSError:
         return ""

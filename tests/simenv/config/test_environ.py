@@ -157,15 +157,21 @@ def test_hosts_of_last_start_are_used_unless_hosts_or_hostfile_are_given(tmp_pat
     assert config.load({"name": NAME, "hosts": ""}, environ=environ).hosts == ""
 
 
-def test_relative_hostfile_is_resolved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_paths_are_resolved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "site").mkdir()
     file = tmp_path / "site" / "simenv.toml"
-    file.write_text('hostfile = "hosts"\n')
+    tls = 'tls_certificate = "a.pem"\ntls_key = "/etc/a.key"\n'
+    file.write_text(f'hostfile = "hosts"\nstate_dir = "state"\n[gateway]\n{tls}')
     monkeypatch.chdir(tmp_path)
     environ = {"SIMENV_HOME": str(tmp_path)}
-    assert config.load({"name": NAME}, file, environ).hostfile == str(tmp_path / "site" / "hosts")
-    table = {"name": NAME, "hostfile": Path("mine")}
-    assert config.load(table, environ=environ).hostfile == str(tmp_path / "mine")
+    found = config.load({"name": NAME}, file, environ)
+    assert found.hostfile == str(tmp_path / "site" / "hosts")
+    assert found.state_dir == str(tmp_path / "site" / "state")
+    assert found.gateway.tls_certificate == str(tmp_path / "site" / "a.pem")
+    assert found.gateway.tls_key == "/etc/a.key"
+    table = {"name": NAME, "hostfile": Path("mine"), "state_dir": "own"}
+    found = config.load(table, environ=environ)
+    assert (found.hostfile, found.state_dir) == (str(tmp_path / "mine"), str(tmp_path / "own"))
 
 
 def test_launch_agent_of_environment_variable_overrides_config_file() -> None:

@@ -45,6 +45,17 @@ def test_named_file_replaces_settings_of_last_start(home: dict[str, str], tmp_pa
     assert (document.durability, document.slots, document.silent_s) == ("accepted", 0, 3.0)
 
 
+def test_file_for_another_environment_is_refused(home: dict[str, str], tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text('name = "other"\n')
+    fails(ConfigError, "name = 'other'", config.load, {"name": NAME}, file, home)
+    assert config.load({"name": "other"}, file, home).name == "other"
+
+
+def test_no_pool_has_the_name_of_all_pools() -> None:
+    fails(ConfigError, "cannot be named 'all'", config.convert, {"pools": [{"name": "all"}]})
+
+
 @pytest.mark.parametrize(("age_s", "slots"), [(100, 3), (-100, 4)])
 def test_simenv_toml_counts_only_if_edited(home: dict[str, str], age_s: int, slots: int) -> None:
     file = Path(home["SIMENV_HOME"]) / NAME / "simenv.toml"

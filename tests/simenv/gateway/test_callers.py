@@ -399,6 +399,7 @@ def test_gateway_ends_tls_by_itself(live: Live, key: Path, env: Client, tmp_path
 def test_missing_file_of_tls_is_named(tmp_path: Path) -> None:
     files = {"tls_certificate": str(tmp_path / "no.pem"), "tls_key": str(tmp_path / "no.key")}
     fails(ConfigError, "cannot use tls_certificate", _uvicorn, None, GatewaySettings(**files))
+    fails(ConfigError, "no.pem", Live().up, gateway={"listen": "127.0.0.1:0", **files})
 
 
 def test_health_probes_need_no_token_and_say_whether_the_service_answers(

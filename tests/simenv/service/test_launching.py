@@ -161,6 +161,14 @@ def test_pool_shows_last_log_line_of_worker_that_exits_early(bench: ServiceHarne
     bench.step()
     (info,) = pool_infos(bench.state)
     assert (info.reason, info.state) == ("exit 105: COMM_WORLD has size 1, 4 were told", "degraded")
+    bench.state.pools["main"].next_start_ns = 0
+    bench.step()  # the next process of that name ends before it writes anything
+    start = bench.paper.commands["main-0"].start
+    assert start != command.start
+    bench.paper.gone.append(Exit("main-0", 0, m.EXIT_MPI, "exit 105", start))
+    bench.step()
+    (info,) = pool_infos(bench.state)
+    assert info.reason == "exit 105"
 
 
 @pytest.mark.parametrize(

@@ -330,6 +330,16 @@ def test_restore_refuses_over_an_environment_whose_journal_is_elsewhere(
     assert shell("admin", "restore", str(archive), name="").code == 0
 
 
+def test_check_finds_a_journal_without_content(
+    archive: Path, elsewhere: Path, environment: live.Live, shell: Shell
+) -> None:
+    assert shell("admin", "restore", str(archive), name="").code == 0
+    home = elsewhere / environment.name
+    assert backups.check(config.EnvironmentPaths(home, home)) == []
+    (home / "journal.db").write_bytes(b"")
+    assert "it was cut" in backups.check(config.EnvironmentPaths(home, home))[0]
+
+
 def test_check_converts_an_older_journal_on_trial(
     environment: live.Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:

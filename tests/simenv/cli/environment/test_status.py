@@ -59,6 +59,12 @@ def test_down_and_resume_keep_results(name: str, capsys: pytest.CaptureFixture[s
     assert code == 0
     assert json.loads(ended)["queued"] == 0
 
+    for path in (config.home_root() / name).glob("journal*.db*"):
+        path.unlink()
+    assert run(["up", "--name", name, "--workers", "1"]) == 0
+    assert "warn: the journal of the last start is gone" in capsys.readouterr().err
+    assert cli("down", "--now")[0] == 0
+
 
 @pytest.mark.usefixtures("no_leaks")
 def test_submit_after_crash_fails_and_up_resume_restores_start_options(

@@ -139,6 +139,8 @@ def test_nodes_are_drained_and_used_again_at_their_times(live: Live) -> None:
         assert client.nodes()[node].reason == "maintenance: new kernel"
         task = client.submit(QASM, shots=10)
         assert 0.0 < task.expected_start - time.time() <= 4.0
+        (reason,) = [each.reason for each in client.queue()[1] if each.id == task.id]
+        assert reason.startswith(f"no node is in use: {node} is drained")
         task.result(timeout_s=PATIENCE_S)
         assert client.nodes()[node].state == "up"
         assert list(client.calendar) == []

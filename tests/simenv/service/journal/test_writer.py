@@ -234,6 +234,17 @@ def test_index_of_ended_tasks_is_converted_to_runs(place: Place) -> None:
     assert not journal.database.has_table("result")
 
 
+def test_a_good_journal_that_cannot_be_opened_is_not_to_be_moved_away(tmp_path: Path) -> None:
+    """As on a file system that is read-only, also for root."""
+    folder = tmp_path / "taken"
+    folder.mkdir()
+    error = fails(JournalError, "unable to open", Journal, folder, "accepted")
+    assert (error.hint or "").startswith(f"this user must be able to write {tmp_path}")
+    (tmp_path / "damaged").write_bytes(b"no database" * 1000)
+    error = fails(JournalError, "cannot be opened", Journal, tmp_path / "damaged", "accepted")
+    assert "is it damaged? move it away" in (error.hint or "")
+
+
 def test_failed_conversion_leaves_the_journal_as_it_was(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

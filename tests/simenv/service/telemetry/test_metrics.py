@@ -161,6 +161,7 @@ def test_usage_and_budget_are_by_account(office: ReservationHarness) -> None:
     office.finish(office.assigned())
     accounts = {each.name: each for each in read(office).accounts}
     assert accounts[""].slot_s == pytest.approx(10e-6)
+    assert accounts[""].month_units == pytest.approx(10e-6, rel=0.1)  # with its memory
 
 
 def test_metrics_are_for_admins(office: ReservationHarness) -> None:
