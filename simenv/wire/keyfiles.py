@@ -247,12 +247,21 @@ def server_file(path: Path) -> ServerFile:
     if not path.exists():
         pair = new_pair()
         write_private(path, ServerFile(KEYS_FORMAT, pair.public, pair.secret))
-    return read_private(path, ServerFile)
+    return _read_own(path, ServerFile)
 
 
 def read_keys(path: Path) -> list[admin.KeyInfo]:
     """Read the list of accepted keys; it is empty if there is no such file. Raises ConfigError."""
-    return read_private(path, KeysFile).keys if path.exists() else []
+    return _read_own(path, KeysFile).keys if path.exists() else []
+
+
+def _read_own(path: Path, kind: type[T]) -> T:
+    """Read a file of the environment, which can be made anew. Raises ConfigError."""
+    try:
+        return read_private(path, kind)
+    except ConfigError as error:
+        anew = "copy it from a backup; or move it away: new keys are made, and users need new files"
+        raise ConfigError(error.message, hint=error.hint or anew) from error
 
 
 def write_keys(path: Path, keys: list[admin.KeyInfo]) -> None:

@@ -29,7 +29,7 @@ from simenv.errors import ConfigError, JournalError, NotFoundError, SimenvError
 from simenv.service.journal import database, maintenance, reader, writer
 from simenv.service.ownership import take_lock
 from simenv.text import duration
-from simenv.wire import codec
+from simenv.wire import codec, keyfiles
 
 FORMAT = 1
 SUFFIX = ".tar"
@@ -403,9 +403,15 @@ def check(paths: EnvironmentPaths) -> list[str]:
     does. It reads all of the journal, and changes nothing; the service may be up."""
     found = []
     try:
+        keyfiles.read_keys(paths.keys)
+        if paths.server_key.exists():
+            keyfiles.server_file(paths.server_key)
+    except SimenvError as error:
+        found.append(error.message)
+    try:
         _check_place(paths)
     except SimenvError as error:
-        found.append(f"{paths.config}: {error.message}")
+        return [*found, f"{paths.config}: {error.message}"]
     journal = next((each for each in (paths.journal, paths.copy) if each.exists()), None)
     if journal is None:
         return [*found, f"there is no journal {paths.journal}, and no copy of it"]

@@ -19,13 +19,14 @@ from busy_circuits import busy
 from shell import Answer, Shell
 from waiting import until
 
-from simenv import config
+from simenv import config, files
 from simenv.client import environments
 from simenv.client.client import connect
 from simenv.errors import ConfigError, JournalError
 from simenv.model import TaskState
 from simenv.service.journal import backups, database, writer
 from simenv.service.journal.reader import AcceptedRow
+from simenv.wire import keyfiles
 
 BELL = """OPENQASM 2.0;
 include "qelib1.inc";
@@ -338,6 +339,28 @@ def test_check_finds_a_journal_without_content(
     assert backups.check(config.EnvironmentPaths(home, home)) == []
     (home / "journal.db").write_bytes(b"")
     assert "it was cut" in backups.check(config.EnvironmentPaths(home, home))[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [("keys.json", keyfiles.read_keys), ("server-key.json", keyfiles.server_file)],
+)
+def test_check_finds_damaged_keys(
+    name: str,
+    read: Callable[[Path], object],
+    archive: Path,
+    elsewhere: Path,
+    environment: live.Live,
+    shell: Shell,
+) -> None:
+    assert shell("admin", "restore", str(archive), name="").code == 0
+    home = elsewhere / environment.name
+    files.create_private(home / "new", b'{"format": ')
+    (home / "new").replace(home / name)
+    (found,) = backups.check(config.EnvironmentPaths(home, home))
+    assert f"{name} has unexpected content" in found
+    with pytest.raises(ConfigError, match=r"unexpected content.*copy it from a backup; or move it"):
+        read(home / name)
 
 
 def test_check_converts_an_older_journal_on_trial(
