@@ -1,7 +1,7 @@
 """The invariants of the scheduler's state."""
 
+import itertools
 from collections import Counter
-from itertools import count
 
 from simenv.model import WorkerState
 from simenv.scheduler.core import ATTEMPT_BITS, RUNS, UNSENT, Phase, TaskRecord
@@ -11,9 +11,9 @@ from simenv.scheduler.reservations.reservation import REQUESTED, ReservationEntr
 from simenv.scheduler.state.pools import Pool, Worker, gpus_by_host
 from simenv.scheduler.state.scheduler_state import SchedulerState
 
-IN_ORDER = 200  # waiting tasks
+IN_ORDER = 64  # waiting tasks
 IN_ORDER_EVERY = 16  # checks of longer queues
-_checks = count()
+_checks = itertools.count()
 
 
 def check_reservations(state: SchedulerState) -> set[int]:
