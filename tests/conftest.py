@@ -18,6 +18,12 @@ import pytest
 from hypothesis import settings
 
 from simenv.config import lasting_socket_folder
+from simenv.config.paths import QUIET
+
+# Before NumPy is loaded: threads of its library would spin, and beside other processes of tests
+# that takes several times the CPU of what they compute. Programs that tests start inherit it.
+os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
+
 from simulators.compiler import warmup
 
 if TYPE_CHECKING:

@@ -1,17 +1,20 @@
 """Counts, shot for shot, against the reference given the same random numbers."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 from arrays import Arrays
 from clifford import assert_alike
 from engine_runs import probabilities
-from engines import Runner
+from engines import Runner, threaded_width
 from hypothesis import given, settings
 from random_circuits import QUIET, dynamic_circuits, random_static
 from reference import Reference
 
 from simulators.circuit import ir
 from simulators.circuit.ir import Circuit, bell, feed_forward, outcome_width
+from simulators.engine import BindingResult
 from simulators.execution.sampling import unpack
 from simulators.simulate import counts_of
 
@@ -54,10 +57,20 @@ def test_counts_equal_reference_on_both_sides_of_small_circuit_limit(drawn_run: 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_counts_are_equal_for_1_2_3_threads(dense_run: Runner, threads: int) -> None:
-    circuit = random_static(17, 60, 1, 17)
-    result = dense_run(circuit, shots=5000, seed=5, threads=threads)
-    alone = dense_run(circuit, shots=5000, seed=5, threads=1)
+    result = of_threads(dense_run, threads)
+    alone = of_one_thread(dense_run)
     assert (result.outcomes, result.counts) == (alone.outcomes, alone.counts)
+
+
+def of_threads(dense_run: Runner, threads: int) -> BindingResult:
+    width = threaded_width(dense_run.name)
+    circuit = random_static(width, 60, 1, width)
+    return dense_run(circuit, shots=5000, seed=5, threads=threads)
+
+
+@cache
+def of_one_thread(dense_run: Runner) -> BindingResult:
+    return of_threads(dense_run, 1)
 
 
 def test_counts_of_fewer_shots_are_subset_of_counts_of_more(run: Runner) -> None:

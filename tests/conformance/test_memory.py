@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from arrays import Arrays
 from device_models import DeviceModel
-from engines import Runner
+from engines import Runner, threaded_width
 from hypothesis import given
 from random_circuits import QUIET, dynamic_circuits, random_static
 from reference import Reference
@@ -95,7 +95,8 @@ def test_memory_of_sweep_row_equals_memory_of_row_alone(drawn_run: Runner, rows:
 
 
 def test_memory_is_equal_for_1_2_3_threads(dense_run: Runner) -> None:
-    circuit = random_static(17, 60, 1, 17)
+    width = threaded_width(dense_run.name)
+    circuit = random_static(width, 60, 1, width)
     entries = [
         dense_run(circuit, shots=500, threads=threads, outputs=("memory",)).memory
         for threads in (1, 2, 3)

@@ -55,7 +55,7 @@ def up() -> Iterator[Live]:
 def forks() -> Iterator[subprocess.Popen[str]]:
     """A process that forks for each page."""
     pipe, program = subprocess.PIPE, ROOT / "tests" / "support" / "pages.py"
-    argv = [sys.executable, program, "simenv.client.client"]
+    argv = [sys.executable, program, "simenv.client.client", "qiskit", "qiskit.circuit.library"]
     with subprocess.Popen(argv, stdin=pipe, stdout=pipe, text=True, cwd=ROOT) as process:
         yield process
 

@@ -53,6 +53,12 @@ def present(name: str) -> bool:
     return name in CARDS and not CARDS[name].install_hint
 
 
+def threaded_width(name: str) -> int:
+    """Return how many qubits an engine's circuit needs at least to be computed by several threads;
+    fewer for the one of the guide, which has one thread, and takes seconds for 17."""
+    return 12 if name == "dense" else 17
+
+
 def _create(name: str) -> Engine:
     if name == "statevector-dense":
         return StatevectorEngine(small=False)

@@ -1,6 +1,6 @@
-"""Runs Python code in forks of one process that has loaded a module which takes long to load.
+"""Runs Python code in forks of one process that has loaded modules which take long to load.
 
-    python pages.py MODULE
+    python pages.py MODULE ...
 
 Each line on stdin is JSON: the code, a file for what it prints, and environment variables. An
 answer is the exit code of its process.
@@ -31,7 +31,8 @@ def run(code: str, output: str, variables: dict[str, str]) -> int:
 
 
 if __name__ == "__main__":
-    importlib.import_module(sys.argv[1])
+    for name in sys.argv[1:]:
+        importlib.import_module(name)
     sys.path[0] = ""
     for line in sys.stdin:
         if (child := os.fork()) == 0:

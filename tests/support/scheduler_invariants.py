@@ -1,5 +1,6 @@
 """The invariants of the scheduler's state."""
 
+import itertools
 from collections import Counter
 
 from simenv.model import WorkerState
@@ -9,6 +10,10 @@ from simenv.scheduler.reservations import policies
 from simenv.scheduler.reservations.reservation import REQUESTED, ReservationEntry
 from simenv.scheduler.state.pools import Pool, Worker, gpus_by_host
 from simenv.scheduler.state.scheduler_state import SchedulerState
+
+IN_ORDER = 64  # waiting tasks
+IN_ORDER_EVERY = 16  # checks of longer queues
+_checks = itertools.count()
 
 
 def check_reservations(state: SchedulerState) -> set[int]:
@@ -107,14 +112,15 @@ def check(state: SchedulerState) -> None:
     """Check all invariants. Raises AssertionError with the broken rule."""
     waiting: dict[int, TaskRecord] = {}
     for pool in state.pools.values():
-        listed = list(pool.queue)
+        listed = _listed(pool)
         assert len(listed) == len(pool.queue), f"{pool.spec.name}: queue count is off"
-        assert len({r.number for r in listed}) == len(listed), "a task waits twice"
-        waiting.update((r.number, r) for r in listed)
+        numbers = {r.number: r for r in listed}
+        assert len(numbers) == len(listed), "a task waits twice"
+        waiting.update(numbers)
         assert pool.assigned == sum(len(w.held) for w in pool.workers.values()), "held tasks"
-        waiting_of = Counter(record.batch.association for record in listed)
+        waiting_of, backlog_us = _count(listed)
         assert pool.queue._waiting == waiting_of, f"{pool.spec.name}: associations are off"
-        assert abs(pool.queue.backlog_us - sum(r.cost_us for r in listed)) < 1.0
+        assert abs(pool.queue.backlog_us - backlog_us) < 1.0
         assert all(state.workers.get(n) is w for n, w in pool.workers.items()), "stray worker"
         assert {
             WorkerState.STARTING: pool.starting_workers,
@@ -156,22 +162,62 @@ def check(state: SchedulerState) -> None:
     assert everywhere == state.tasks.keys(), "a task is nowhere, or unknown"
     _nodes(state)
     check_dedicated_workers(state)
-    running = sum(r.phase in RUNS for r in state.tasks.values())
-    assert state.running == running, f"{state.running} running, {running} found"
-    owned = {n: r for tasks in state.tasks_by_owner._records.values() for n, r in tasks.items()}
-    assert owned == {n: r for n, r in state.tasks.items() if r.batch.owner}, "an owner's are off"
-    assigned = Counter(r.batch.association for r in state.tasks.values() if r.phase not in UNSENT)
-    assert state.fair_share._running == assigned, "expected units of tasks are off"
+    _check_counts(state)
+
+
+def _listed(pool: Pool) -> list[TaskRecord]:
+    """Return the waiting tasks of a pool, of a long queue out of its lanes: the order in which they
+    are tried takes most of the time of a check, and is read only now and then."""
+    queue = pool.queue
+    if len(queue) <= IN_ORDER or next(_checks) % IN_ORDER_EVERY == 0:
+        return list(queue)
+    lanes = (lane for each in queue._all() for lane in each.all())
+    return [record for lane in lanes for record in lane if record.phase == Phase.WAITING]
+
+
+def _count(listed: list[TaskRecord]) -> tuple[dict[str, int], float]:
+    """Return the number of tasks of each association, and their expected microseconds."""
+    counts: dict[str, int] = {}
+    total_us, batch, association = 0.0, None, ""
+    for record in listed:
+        if record.batch is not batch:  # neighbours are mostly of one
+            batch = record.batch
+            association = batch.association
+        counts[association] = counts.get(association, 0) + 1
+        total_us += record.cost_us
+    return counts, total_us
+
+
+def _check_counts(state: SchedulerState) -> None:
+    """Check what is counted of all tasks."""
+    running = total_bytes = 0
+    owned: dict[int, TaskRecord] = {}
+    assigned: dict[str, int] = {}
     use: dict[tuple[str, str], list[int]] = {}
-    for record in state.tasks.values():
-        if record.batch.account or record.batch.qos:
-            figures = use.setdefault((record.batch.association, record.batch.qos), [0, 0])
+    batch, figures = None, None
+    for number, record in state.tasks.items():
+        if record.batch is not batch:  # neighbours are mostly of one
+            batch, figures = record.batch, None
+            if batch.account or batch.qos:
+                figures = use.setdefault((batch.association, batch.qos), [0, 0])
+        size_bytes, phase = record.size_bytes, record.phase
+        total_bytes += size_bytes
+        if figures is not None:
             figures[0] += 1
-            figures[1] += record.size_bytes
+            figures[1] += size_bytes
+        if batch.owner:
+            owned[number] = record
+        if phase in RUNS:
+            running += 1
+        if phase not in UNSENT:
+            assigned[batch.association] = assigned.get(batch.association, 0) + 1
+    assert state.running == running, f"{state.running} running, {running} found"
+    noted = {n: r for tasks in state.tasks_by_owner._records.values() for n, r in tasks.items()}
+    assert noted == owned, "an owner's are off"
+    assert state.fair_share._running == assigned, "expected units of tasks are off"
     counted = {key: [u.tasks, u.size_bytes] for key, u in state.use_by_association._all.items()}
     assert counted == use, "the use of an account is off"
-    size = sum(r.size_bytes for r in state.tasks.values())
-    assert state.queued_bytes == size, "queued bytes are off"
+    assert state.queued_bytes == total_bytes, "queued bytes are off"
 
 
 def _check_dependencies(state: SchedulerState) -> set[int]:

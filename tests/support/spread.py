@@ -52,6 +52,8 @@ APART = (
     "tests/simenv/qpm_check/test_reference.py",
 )
 PARTS = 4
+# Those of such a file that share an environment all the same.
+ONE_ENVIRONMENT = ("tests/e2e/test_docs.py::test_python_snippets_of_a_page_run_in_one_process",)
 # What takes long on two quiet cores, the longest first.
 LONG = (
     "tests/cluster/",  # minutes: deaths that somebody must notice
@@ -125,6 +127,8 @@ def file_of(nodeid: str) -> str:
 
 def group_of(nodeid: str) -> str:
     file = file_of(nodeid)
+    if nodeid.startswith(ONE_ENVIRONMENT):
+        return f"{file} one environment"
     return f"{file} {zlib.crc32(nodeid.encode()) % PARTS}" if file in APART else file
 
 
