@@ -33,7 +33,7 @@ from simenv import result_files
 from simenv.client.circuits import native
 from simenv.errors import ProtocolError, StoreError, VersionMismatchError
 from simenv.model import RESULT_FORMAT, Origin, ResultData, ResultFile, StoredArray
-from simenv.model.task import AmplitudeResultData
+from simenv.model.task import WIDE_FORMAT, AmplitudeResultData
 from simenv.wire import codec
 from simenv.wire.messages.queries import CHUNK_BYTES
 
@@ -372,13 +372,15 @@ class DecodedResult(msgspec.Struct, eq=False, gc=False):
     bulk: LargeArrays | None = None
     _ends: list[int] | None = None
     _probability_ends: list[int] | None = None
+    _counts: bytes | None = None  # uint32 of all rows, if the worker sent narrower ones
 
     @classmethod
     def of(cls, data: ResultData, task: object) -> DecodedResult:
         """Check all lengths. Raises VersionMismatchError and ProtocolError, naming `task`."""
-        if data.format != RESULT_FORMAT:
+        if data.format not in (WIDE_FORMAT, RESULT_FORMAT):
             raise VersionMismatchError(
-                f"result of task {task} has format {data.format}, this client reads {RESULT_FORMAT}"
+                f"result of task {task} has format {data.format}, this client reads {WIDE_FORMAT}"
+                f" and {RESULT_FORMAT}"
             )
         if data.count < 1:
             raise ProtocolError(f"result of task {task} has {data.count} rows")
@@ -401,7 +403,8 @@ class DecodedResult(msgspec.Struct, eq=False, gc=False):
         outcomes, counts, possible, probs, state, estimates, slopes, memory, _, chosen = _sizes(
             data
         )
-        self._ends = _ends(outcomes, data.outcome_width, counts, 4, data.rows, data.count, task)
+        size = _count_bytes(outcomes, data.outcome_width, counts)
+        self._ends = _ends(outcomes, data.outcome_width, counts, size, data.rows, data.count, task)
         self._probability_ends = _ends(
             possible, data.probability_width, probs, 8, data.probability_rows, data.count, task
         )
@@ -447,10 +450,23 @@ class DecodedResult(msgspec.Struct, eq=False, gc=False):
         packed_counts: PackedBits = data.counts
         if self.bulk is not None:
             outcomes, packed_counts = self.packed("outcomes"), self.packed("counts")
+        if _count_bytes(len(outcomes), data.outcome_width, len(packed_counts)) != 4:
+            packed_counts = self._widened(outcomes, packed_counts)
         if ends is None:
             return outcomes, packed_counts
         first, last, width = ends[row], ends[row + 1], data.outcome_width
         return outcomes[first * width : last * width], packed_counts[4 * first : 4 * last]
+
+    def _widened(self, outcomes: PackedBits, packed_counts: PackedBits) -> bytes:
+        """Return the counts of all rows as uint32."""
+        result = self._counts
+        if result is None:
+            import numpy as np
+
+            size = _count_bytes(len(outcomes), self.data.outcome_width, len(packed_counts))
+            result = np.frombuffer(packed_counts, f"<u{size}").astype("<u4").tobytes()
+            self._counts = result
+        return result
 
     def probabilities(self, row: int) -> tuple[PackedBits, PackedBits]:
         """Return the packed outcomes of a row and their probabilities, float64."""
@@ -546,18 +562,29 @@ class DecodedResult(msgspec.Struct, eq=False, gc=False):
 def _is_plain(data: AmplitudeResultData) -> bool:
     """Return whether the data are counts of one row alone, with lengths that agree. Most small
     results are; the other checks are skipped for them."""
-    count_bytes = len(data.counts)
+    outcome_bytes, width, count_bytes = len(data.outcomes), data.outcome_width, len(data.counts)
+    size = _count_bytes(outcome_bytes, width, count_bytes)
     return (
         data.count == 1
         and data.file is None
-        and not count_bytes % 4
-        and len(data.outcomes) * 4 == count_bytes * data.outcome_width
+        and not count_bytes % size
+        and outcome_bytes * size == count_bytes * width
         and not (
             data.rows or data.probability_outcomes or data.probabilities or data.probability_rows
             or data.statevector or data.expectations or data.gradients or data.memory or data.value
             or data.amplitudes
         )
     )  # fmt: skip
+
+
+def _count_bytes(outcome_bytes: int, width: int, count_bytes: int) -> int:
+    """Return the bytes of each count, 1 or 2, if the lengths say so, else 4."""
+    if width and outcome_bytes:
+        if count_bytes * width == outcome_bytes:
+            return 1
+        if count_bytes * width == 2 * outcome_bytes:
+            return 2
+    return 4
 
 
 def _sizes(data: AmplitudeResultData) -> list[int]:

@@ -182,7 +182,8 @@ def task_number(name: str) -> int | None:
     return number if number <= MAX_TASK_NUMBER else None
 
 
-RESULT_FORMAT = 2
+RESULT_FORMAT = 3
+WIDE_FORMAT = 2  # of results of earlier versions: counts are uint32
 
 
 class StoredArray(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -237,7 +238,9 @@ class ResultData(msgspec.Struct, frozen=True, array_like=True, gc=False):
     seed: int
     outcome_width: int = 0  # 1, 2, 4, 8, or ceil(clbits / 8) beyond 64 clbits
     outcomes: bytes = b""  # each row's distinct outcomes, ascending
-    counts: bytes = b""  # uint32, one for each outcome
+    # One for each outcome: uint8, uint16 or uint32, as the lengths of both arrays say; uint32 in a
+    # file, and if `outcome_width` is 0.
+    counts: bytes = b""
     # Exact distribution over the clbits, or over the qubits if the circuit measures nothing.
     probability_outcomes: bytes = b""  # as above, of `probability_width` bytes
     probability_width: int = 0

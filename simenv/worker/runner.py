@@ -367,6 +367,19 @@ class Runner:
         return _ChunkContext(terms, chunk, engine, options, sums, bits, counts)
 
 
+WIDE_SHOTS = 1 << 16  # so many may have a count that is no uint16
+FEW_BYTES = 4 * 64  # of counts that are not worth the time
+
+
+def narrowed(counts: bytes, shots: int) -> bytes:
+    """Return uint32 counts as uint8 or uint16, if all of them fit and there are many."""
+    if len(counts) < FEW_BYTES or shots >= WIDE_SHOTS:
+        return counts
+    if counts[1::4].count(0) * 4 == len(counts):  # the second bytes: little-endian
+        return counts[::4]
+    return np.frombuffer(counts, "<u4").astype("<u2").tobytes()
+
+
 def pack(
     program: model.Program,
     assigned: messages.AssignedTask,
@@ -388,7 +401,7 @@ def pack(
         assigned.seed,
         result.outcome_width,
         result.outcomes,
-        result.counts,
+        narrowed(result.counts, assigned.shots) if file is None else result.counts,
         result.probability_outcomes,
         result.probability_width,
         result.probabilities,

@@ -6,7 +6,7 @@
 
 #include "internal.h"
 
-enum { RESULT_FORMAT = 2, CHUNK_BYTES = 1 << 20, MAX_WIDTH = 8192 };
+enum { WIDE_FORMAT = 2, RESULT_FORMAT = 3, CHUNK_BYTES = 1 << 20, MAX_WIDTH = 8192 };
 static const char *const NAMES[FIELDS] = {"outcomes", "counts", "probability_outcomes",
                                           "probabilities", "statevector", "expectations"};
 
@@ -53,7 +53,8 @@ static int read_view(Part *part, View *view)
 {
     Reader from = qpi_reader(part->payload, part->payload_size);
     size_t fields = qpi_get_array(&from);
-    if (fields < 21 || qpi_get_uint(&from) != RESULT_FORMAT)
+    uint64_t format = fields < 21 ? 0 : qpi_get_uint(&from);
+    if (format != WIDE_FORMAT && format != RESULT_FORMAT)
         return fail_damaged("it has another format");
     read_registers(&from, view);
     view->num_qubits = small(&from);
@@ -216,9 +217,16 @@ static uint32_t get_u32(const uint8_t *at)
     return value;
 }
 
+/* Bytes of each count: 1 or 2, if the lengths say so, else 4. */
+static size_t bytes_of_count(Slice outcomes, Slice counts, size_t width)
+{
+    size_t number = width ? outcomes.size / width : 0;
+    return number && counts.size == number ? 1 : number && counts.size / 2 == number ? 2 : 4;
+}
+
 typedef struct Outcomes { /* of one row */
     const uint8_t *outcomes, *values;
-    size_t size, width;
+    size_t size, width, value_bytes;
 } Outcomes;
 
 /* Where the outcomes of a row are: the rows' parts follow one another, as long as `rows` says. */
@@ -240,7 +248,7 @@ static int cut_row(View *view, Slice outcomes, Slice values, size_t value_bytes,
     if (first > total || size > total - first)
         return fail_damaged("a row ends beyond the result");
     *found = (Outcomes){outcomes.data + first * width, values.data + first * value_bytes, size,
-                        width};
+                        width, value_bytes};
     return QPI_OK;
 }
 
@@ -257,7 +265,8 @@ static int find_outcomes(qpi_job *job, size_t row, int exact, View *view, Outcom
     size_t width = exact ? view->probability_width : view->width;
     if (width < (bits + 7) / 8)
         return fail_damaged("its outcomes are too narrow");
-    return cut_row(view, outcomes, values, exact ? 8 : 4, width,
+    return cut_row(view, outcomes, values,
+                   exact ? sizeof(double) : bytes_of_count(outcomes, values, width), width,
                    exact ? view->probability_rows : view->rows, found);
 }
 
@@ -296,15 +305,17 @@ static int outcomes_size(qpi_job *job, size_t row, int exact, size_t *outcomes)
     return QPI_OK;
 }
 
+/* The number of an outcome: a count of 1, 2 or 4 bytes, or a probability of 8; little-endian. */
 static int entry(qpi_job *job, size_t row, int exact, size_t index, char *bits, size_t capacity,
-                 const uint8_t **value)
+                 uint64_t *value)
 {
     View view;
     Outcomes found;
     TRY(find_outcomes(job, row, exact, &view, &found));
     if (index >= found.size)
         return qpi_fail(QPI_OPTION, NULL, "outcome %zu of %zu", index, found.size);
-    *value = found.values + index * (exact ? 8 : 4);
+    *value = 0;
+    memcpy(value, found.values + index * found.value_bytes, found.value_bytes);
     return write_bits(&view, found.outcomes + index * found.width, bits, capacity);
 }
 
@@ -316,10 +327,7 @@ int qpi_counts_size(qpi_job *job, size_t row, size_t *outcomes)
 int qpi_counts_entry(qpi_job *job, size_t row, size_t index, char *bits, size_t capacity,
                      uint64_t *count)
 {
-    const uint8_t *value;
-    TRY(entry(job, row, 0, index, bits, capacity, &value));
-    *count = get_u32(value);
-    return QPI_OK;
+    return entry(job, row, 0, index, bits, capacity, count);
 }
 
 int qpi_probabilities_size(qpi_job *job, size_t row, size_t *outcomes)
@@ -330,9 +338,9 @@ int qpi_probabilities_size(qpi_job *job, size_t row, size_t *outcomes)
 int qpi_probabilities_entry(qpi_job *job, size_t row, size_t index, char *bits, size_t capacity,
                             double *probability)
 {
-    const uint8_t *value;
+    uint64_t value;
     TRY(entry(job, row, 1, index, bits, capacity, &value));
-    memcpy(probability, value, sizeof *probability);
+    memcpy(probability, &value, sizeof *probability);
     return QPI_OK;
 }
 
