@@ -290,19 +290,25 @@ def test_state_beyond_a_message_comes_in_parts(service: str, library: InstalledL
     qpi.end(session)
 
 
-def test_counts_of_wide_registers_equal_those_of_the_python_client(
-    service: str, library: InstalledLibrary
+@pytest.mark.parametrize(
+    "body",
+    [
+        "qreg q[70]; creg a[3]; creg b[67]; h q[0]; cx q[0],q[69]; h q[5];"
+        " measure q[0] -> a[1]; measure q[69] -> b[66]; measure q[5] -> b[0];",
+        "qreg q[7]; creg b[7]; h q; measure q -> b;",
+        "qreg q[7]; creg b[7]; h q; ry(-0.5) q; measure q -> b;",
+    ],
+    ids=["wide", "counts of one byte", "counts of two bytes"],
+)
+def test_counts_equal_those_of_the_python_client(
+    service: str, library: InstalledLibrary, body: str
 ) -> None:
-    text = (
-        'OPENQASM 2.0; include "qelib1.inc"; qreg q[70]; creg a[3]; creg b[67];'
-        " h q[0]; cx q[0],q[69]; h q[5]; measure q[0] -> a[1]; measure q[69] -> b[66];"
-        " measure q[5] -> b[0];"
-    )
+    text = f'OPENQASM 2.0; include "qelib1.inc"; {body}'
     qpi = Library(library)
     session = qpi.made("qpi_init", None)
-    job = qpi.run(session, text, qpi.options(shots=500, has_seed=1, seed=11))
+    job = qpi.run(session, text, qpi.options(shots=5_000, has_seed=1, seed=11))
     with simenv.connect(service=service) as client:
-        expected = client.run(text, shots=500, seed=11).counts
+        expected = client.run(text, shots=5_000, seed=11).counts
     outcomes, table = ctypes.c_size_t(), {}
     qpi.call("qpi_counts_size", job, ctypes.c_size_t(0), ctypes.byref(outcomes))
     for index in range(outcomes.value):

@@ -39,6 +39,7 @@ from simenv.model import (
 )
 from simenv.wire import codec
 from simenv.wire.messages.client import STATES, Completion
+from simenv.worker.runner import WIDE_SHOTS, narrowed
 
 HEAD = 'OPENQASM 2.0; include "qelib1.inc"; '
 BELL = HEAD + "qreg q[2]; creg c[2]; h q[0]; cx q[0],q[1]; measure q->c;"
@@ -165,7 +166,7 @@ def test_result_attributes_are_read_only(what: str) -> None:
 
 
 def test_result_of_unknown_format_raises_version_mismatch_error() -> None:
-    fails(VersionMismatchError, "format 9, this client reads 2", result, format=9)
+    fails(VersionMismatchError, "format 9, this client reads 2 and 3", result, format=9)
 
 
 @pytest.mark.parametrize(
@@ -173,6 +174,8 @@ def test_result_of_unknown_format_raises_version_mismatch_error() -> None:
     [
         {"counts": b"\0" * 7},
         {"counts": b"\0" * 12},
+        {"counts": b"\0" * 3},
+        {"counts": b"\0" * 4, "rows": struct.pack("<I", 1)},
         {"outcomes": b"\0"},
         {"outcome_width": 2},
         {"probability_outcomes": b"\0", "probabilities": b"\0" * 16, "probability_width": 1},
@@ -180,6 +183,43 @@ def test_result_of_unknown_format_raises_version_mismatch_error() -> None:
 )
 def test_inconsistent_result_arrays_are_a_protocol_error(changes: dict[str, object]) -> None:
     fails(ProtocolError, "t-8k2f", result, **changes)
+
+
+@pytest.mark.parametrize("kind", ["<u1", "<u2", "<u4"])
+@pytest.mark.parametrize("width", [1, 2, 9])
+def test_counts_of_any_width_are_read(kind: str, width: int) -> None:
+    numbers, outcomes = [7, 255, 1, 9, 200], [0, 3, 1, 2, 3]
+    found = result(
+        registers=(("c", 8 * width),),
+        outcome_width=width,
+        outcomes=b"".join(outcome.to_bytes(width, "little") for outcome in outcomes),
+        counts=np.array(numbers, kind).tobytes(),
+        rows=struct.pack("<3I", 2, 1, 2),
+        count=3,
+    )
+    for row, (first, last) in enumerate([(0, 2), (2, 3), (3, 5)]):
+        each = Result(found._decoded, PROVENANCE, row)
+        assert list(each.counts.values()) == numbers[first:last]
+        assert [int(bits, 2) for bits in each.counts] == outcomes[first:last]
+        assert each.outcome_counts.dtype == np.uint32
+        assert each.outcome_counts.tolist() == numbers[first:last]
+        assert pickled(each).counts == each.counts
+
+
+@pytest.mark.parametrize("size", [256, 255 * 256 * 2])
+@pytest.mark.parametrize("top", [255, 256, 65_535])
+def test_many_counts_are_sent_in_the_bytes_that_they_need(size: int, top: int) -> None:
+    numbers = np.full(size // 4, 1, "<u4")
+    numbers[-1] = top
+    packed = narrowed(numbers.tobytes(), WIDE_SHOTS - 1)
+    assert len(packed) == size // 4 * (1 if top < 256 else 2)
+    found = result(
+        registers=(("c", 32),), outcome_width=4, outcomes=bytes(size), counts=packed, count=1
+    )
+    assert found.outcome_counts.tolist() == numbers.tolist()
+    assert narrowed(numbers.tobytes(), WIDE_SHOTS) == numbers.tobytes()
+    few = numbers[-4:].tobytes()
+    assert narrowed(few, 1024) == few
 
 
 def filed(*fields: str) -> ResultFile:

@@ -225,6 +225,11 @@ COUNTED = result(
     counts=array(40, 60, 100, kind="<u4"),
     rows=array(2, 1, kind="<u4"),
 )
+NARROW = [
+    result(outcome_width=2, outcomes=array(0, 3, 7, kind="<u2"), counts=array(40, 60, 100, kind=kind),
+           rows=array(2, 1, kind="<u4"))
+    for kind in ("<u1", "<u2")
+]  # fmt: skip
 EXACT = result(
     probability_width=1,
     probability_outcomes=bytes([0, 7, 0]),
@@ -254,6 +259,7 @@ ACCEPTED = [
     m.Welcome(5, "0.1.0", "default"),
     completed(completion(20, 2, COUNTED), completion(99, 2, COUNTED)),  # before its acceptance
     m.Accepted(1, 20, TASKS),
+    completed(completion(21, 2, NARROW[0]), completion(22, 2, NARROW[1])),
     completed(completion(21, 2, EXACT), completion(22, 2, STATES)),
     ResultChunk(2, b"abc"),
     VerifyReply(3, "again"),
