@@ -132,6 +132,18 @@ def outcomes(rows: bytes | memoryview, width: int) -> NDArray[np.unsignedinteger
     return np.frombuffer(rows, np.uint8).reshape(-1, max(1, width))
 
 
+def count_bytes(outcomes: int, width: int, counts: int) -> int:
+    """Return the bytes of each count, 1 or 2 if the lengths in bytes of outcomes and counts say so,
+    else 4."""
+    number = outcomes // width if width else 0
+    return counts // number if number and counts in (number, 2 * number) else 4
+
+
+def widened(counts: bytes | memoryview, size: int) -> bytes:
+    """Return counts of `size` bytes as uint32."""
+    return array_of(counts, f"<u{size}").astype("<u4").tobytes()
+
+
 def array_of(values: bytes | memoryview, kind: str, *shape: int) -> NDArray[Any]:
     """View packed numbers as an array of dtype `kind`; `shape` may contain one -1."""
     import numpy as np

@@ -378,10 +378,8 @@ class DecodedResult(msgspec.Struct, eq=False, gc=False):
     def of(cls, data: ResultData, task: object) -> DecodedResult:
         """Check all lengths. Raises VersionMismatchError and ProtocolError, naming `task`."""
         if data.format not in (WIDE_FORMAT, RESULT_FORMAT):
-            raise VersionMismatchError(
-                f"result of task {task} has format {data.format}, this client reads {WIDE_FORMAT}"
-                f" and {RESULT_FORMAT}"
-            )
+            read = f"this client reads {WIDE_FORMAT} and {RESULT_FORMAT}"
+            raise VersionMismatchError(f"result of task {task} has format {data.format}, {read}")
         if data.count < 1:
             raise ProtocolError(f"result of task {task} has {data.count} rows")
         if not isinstance(data, AmplitudeResultData):  # made in Python, not decoded
@@ -403,7 +401,7 @@ class DecodedResult(msgspec.Struct, eq=False, gc=False):
         outcomes, counts, possible, probs, state, estimates, slopes, memory, _, chosen = _sizes(
             data
         )
-        size = _count_bytes(outcomes, data.outcome_width, counts)
+        size = result_files.count_bytes(outcomes, data.outcome_width, counts)
         self._ends = _ends(outcomes, data.outcome_width, counts, size, data.rows, data.count, task)
         self._probability_ends = _ends(
             possible, data.probability_width, probs, 8, data.probability_rows, data.count, task
@@ -412,10 +410,8 @@ class DecodedResult(msgspec.Struct, eq=False, gc=False):
             raise ProtocolError(
                 f"result of task {task} has {slopes} bytes of gradients for {estimates} of values"
             )
-        sized = (
-            *(("statevector", state), ("expectations", estimates), ("gradients", slopes)),
-            ("amplitudes", chosen),
-        )
+        sized = [("statevector", state), ("expectations", estimates), ("gradients", slopes)]
+        sized.append(("amplitudes", chosen))
         width = -(-sum(size for _, size in data.registers) // 8)
         if memory and memory != data.count * data.shots * width:
             raise ProtocolError(
@@ -450,23 +446,17 @@ class DecodedResult(msgspec.Struct, eq=False, gc=False):
         packed_counts: PackedBits = data.counts
         if self.bulk is not None:
             outcomes, packed_counts = self.packed("outcomes"), self.packed("counts")
-        if _count_bytes(len(outcomes), data.outcome_width, len(packed_counts)) != 4:
-            packed_counts = self._widened(outcomes, packed_counts)
+        size = result_files.count_bytes(len(outcomes), data.outcome_width, len(packed_counts))
+        if size < 4:
+            if self._counts is None:
+                self._counts = (
+                    result_files.array_of(packed_counts, f"<u{size}").astype("<u4").tobytes()
+                )
+            packed_counts = self._counts
         if ends is None:
             return outcomes, packed_counts
         first, last, width = ends[row], ends[row + 1], data.outcome_width
         return outcomes[first * width : last * width], packed_counts[4 * first : 4 * last]
-
-    def _widened(self, outcomes: PackedBits, packed_counts: PackedBits) -> bytes:
-        """Return the counts of all rows as uint32."""
-        result = self._counts
-        if result is None:
-            import numpy as np
-
-            size = _count_bytes(len(outcomes), self.data.outcome_width, len(packed_counts))
-            result = np.frombuffer(packed_counts, f"<u{size}").astype("<u4").tobytes()
-            self._counts = result
-        return result
 
     def probabilities(self, row: int) -> tuple[PackedBits, PackedBits]:
         """Return the packed outcomes of a row and their probabilities, float64."""
@@ -563,7 +553,7 @@ def _is_plain(data: AmplitudeResultData) -> bool:
     """Return whether the data are counts of one row alone, with lengths that agree. Most small
     results are; the other checks are skipped for them."""
     outcome_bytes, width, count_bytes = len(data.outcomes), data.outcome_width, len(data.counts)
-    size = _count_bytes(outcome_bytes, width, count_bytes)
+    size = result_files.count_bytes(outcome_bytes, width, count_bytes)
     return (
         data.count == 1
         and data.file is None
@@ -575,16 +565,6 @@ def _is_plain(data: AmplitudeResultData) -> bool:
             or data.amplitudes
         )
     )  # fmt: skip
-
-
-def _count_bytes(outcome_bytes: int, width: int, count_bytes: int) -> int:
-    """Return the bytes of each count, 1 or 2, if the lengths say so, else 4."""
-    if width and outcome_bytes:
-        if count_bytes * width == outcome_bytes:
-            return 1
-        if count_bytes * width == 2 * outcome_bytes:
-            return 2
-    return 4
 
 
 def _sizes(data: AmplitudeResultData) -> list[int]:
@@ -601,14 +581,9 @@ def _sizes(data: AmplitudeResultData) -> list[int]:
 
 
 def _ends(
-    outcome_bytes: int,
-    width: int,
-    value_bytes: int,
-    size: int,
-    rows: bytes,
-    count: int,
+    outcome_bytes: int, width: int, value_bytes: int, size: int, rows: bytes, count: int,
     task: object,
-) -> list[int] | None:
+) -> list[int] | None:  # fmt: skip
     """Return the begin of each row's part and the end of the last one; None if one row has all."""
     fits, ends = not value_bytes % size and outcome_bytes * size == value_bytes * width, None
     if rows and fits:

@@ -302,8 +302,9 @@ def at_most(_context: Any, _value: Any, _limit: Any) -> Any:
 
 # Sines and cosines, for numbers and for vectors by the same instructions, so with the same bits.
 #
-# The angle is reduced by multiples of pi / 2 in three parts, of 33, 33 and 53 bits (Cody and Waite);
-# the polynomials are those of fdlibm's __kernel_sin and __kernel_cos. The error is below 1 ulp.
+# The angle is reduced by multiples of pi / 2 in three parts, of 33, 33 and 53 bits (Cody and
+# Waite); the polynomials are those of fdlibm's __kernel_sin and __kernel_cos. The error is below
+# 1 ulp.
 
 REDUCED = 2.0**19  # the product of a part and the number of quarter turns is exact up to here
 _QUARTERS = 2.0 / math.pi

@@ -226,10 +226,14 @@ COUNTED = result(
     rows=array(2, 1, kind="<u4"),
 )
 NARROW = [
-    result(outcome_width=2, outcomes=array(0, 3, 7, kind="<u2"), counts=array(40, 60, 100, kind=kind),
-           rows=array(2, 1, kind="<u4"))
+    result(
+        outcome_width=2,
+        outcomes=array(0, 3, 7, kind="<u2"),
+        counts=array(40, 60, 100, kind=kind),
+        rows=array(2, 1, kind="<u4"),
+    )
     for kind in ("<u1", "<u2")
-]  # fmt: skip
+]
 EXACT = result(
     probability_width=1,
     probability_outcomes=bytes([0, 7, 0]),

@@ -358,11 +358,9 @@ def test_cosines_and_sines_have_one_ulp_and_the_same_bits_in_vectors() -> None:
     random = np.random.default_rng(3)
     quarters = np.arange(-4_000, 4_000) * (np.pi / 2)
     tiny = random.uniform(-1, 1, 4_000) * 10.0 ** random.uniform(-300, 0, 4_000)
-    angles = np.concatenate(
-        [random.uniform(-7, 7, 8_000), random.uniform(-1, 1, 8_000) * simd.REDUCED]
-        + [quarters, np.nextafter(quarters, 1), tiny, [0.0, 5e-324, simd.REDUCED, -simd.REDUCED]]
-        + [np.zeros(4)]
-    )
+    edges = [0.0, -0.0, 5e-324, -5e-324, simd.REDUCED, -simd.REDUCED, math.pi, 0.25 * math.pi]
+    usual, large = random.uniform(-7, 7, 8_000), random.uniform(-1, 1, 8_000) * simd.REDUCED
+    angles = np.concatenate((usual, large, quarters, np.nextafter(quarters, 1), tiny, edges))
     numbers, vectors = np.empty((2, angles.size)), np.empty((2, angles.size))
     _fill_numbers(angles, *numbers)
     _fill_vectors(angles, *vectors)
