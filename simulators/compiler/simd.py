@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -297,6 +298,89 @@ def at_most(_context: Any, _value: Any, _limit: Any) -> Any:
         return builder.zext(builder.ctpop(byte), _I64)
 
     return types.int64(VECTOR, types.float64), codegen
+
+
+# Sines and cosines, for numbers and for vectors by the same instructions, so with the same bits.
+#
+# The angle is reduced by multiples of pi / 2 in three parts, of 33, 33 and 53 bits (Cody and
+# Waite); the polynomials are those of fdlibm's __kernel_sin and __kernel_cos. The error is below
+# 1 ulp.
+
+REDUCED = 2.0**19  # the product of a part and the number of quarter turns is exact up to here
+_QUARTERS = 2.0 / math.pi
+_INTEGER = 1.5 * 2.0**52  # sums with it are rounded to an integer, which is in their lowest bits
+_PI_2 = (1.57079632673412561417, 6.07710050630396597660e-11, 2.02226624879595063154e-21)
+_SINE = (
+    *(1.58969099521155010221e-10, -2.50507602534068634195e-08, 2.75573137070700676789e-06),
+    *(-1.98412698298579493134e-04, 8.33333333332248946124e-03, -1.66666666666666324348e-01),
+)
+_COSINE = (
+    *(-1.13596475577881948265e-11, 2.08757232129817482790e-09, -2.75573143513906633035e-07),
+    *(2.48015872894767294178e-05, -1.38888888888741095749e-03, 4.16666666666666019037e-02),
+)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def cosine_sine(_context: Any, angle: Any) -> Any:
+    """Cosine and sine of an angle in radians of at most REDUCED, or of eight."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        (x,) = args
+        wide = x.type == _VECTOR
+        name = f"llvm.fma.v{LANES}f64" if wide else "llvm.fma.f64"
+        shape = ir.FunctionType(x.type, [x.type] * 3)
+        fused = cgutils.get_or_insert_function(builder.module, shape, name)
+        kind = _WORDS if wide else _I64
+
+        def real(number: float) -> Any:
+            return ir.Constant(x.type, [ir.Constant(_F64, number)] * LANES if wide else number)
+
+        def word(number: int) -> Any:
+            return ir.Constant(kind, [ir.Constant(_I64, number)] * LANES if wide else number)
+
+        def fma(one: Any, two: Any, three: Any) -> Any:
+            return builder.call(fused, [one, two, three])
+
+        def polynomial(factors: tuple[float, ...], at: Any) -> Any:
+            result = real(factors[0])
+            for factor in factors[1:]:
+                result = fma(result, at, real(factor))
+            return result
+
+        rounded = fma(x, real(_QUARTERS), real(_INTEGER))
+        number = builder.fsub(rounded, real(_INTEGER))
+        turned = builder.fneg(number)
+        rest = fma(turned, real(_PI_2[0]), x)  # exact
+        part = builder.fmul(number, real(_PI_2[1]))  # exact
+        first = builder.fsub(rest, part)
+        lost = builder.fsub(builder.fsub(rest, first), part)
+        part = builder.fsub(builder.fmul(number, real(_PI_2[2])), lost)
+        y = builder.fsub(first, part)  # y + tail: the reduced angle
+        tail = builder.fsub(builder.fsub(first, y), part)
+        z = builder.fmul(y, y)
+        cube = builder.fmul(z, y)
+        half = builder.fmul(real(0.5), tail)
+        inner = builder.fsub(half, builder.fmul(cube, polynomial(_SINE[:-1], z)))
+        inner = builder.fsub(builder.fmul(z, inner), tail)
+        sine = builder.fsub(y, builder.fsub(inner, builder.fmul(cube, real(_SINE[-1]))))
+        square = builder.fmul(real(0.5), z)
+        near = builder.fsub(real(1.0), square)
+        inner = builder.fmul(z, builder.fmul(z, polynomial(_COSINE, z)))
+        inner = builder.fsub(inner, builder.fmul(y, tail))
+        inner = builder.fadd(builder.fsub(builder.fsub(real(1.0), near), square), inner)
+        cosine = builder.fadd(near, inner)
+        quarters = builder.bitcast(rounded, kind)
+        odd_quarter = builder.sub(word(0), builder.and_(quarters, word(1)))
+        sine, cosine = builder.bitcast(sine, kind), builder.bitcast(cosine, kind)
+        changed = builder.and_(builder.xor(sine, cosine), odd_quarter)
+        sign, top = builder.and_(quarters, word(2)), word(62)
+        next_sign = builder.and_(builder.add(quarters, word(1)), word(2))
+        sine = builder.xor(builder.xor(sine, changed), builder.shl(sign, top))
+        cosine = builder.xor(builder.xor(cosine, changed), builder.shl(next_sign, top))
+        results = builder.bitcast(cosine, x.type), builder.bitcast(sine, x.type)
+        return context.make_tuple(builder, signature.return_type, results)
+
+    return types.UniTuple(angle, 2)(angle), codegen
 
 
 @intrinsic  # type: ignore[untyped-decorator]

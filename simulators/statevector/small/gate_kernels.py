@@ -16,7 +16,7 @@ from simulators.compiler import simd
 from simulators.compiler.kernel import device_function, inline_function
 from simulators.compiler.simd import choose, load, splat, store, where
 
-_0, _1, _2, _4 = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(4)
+_0, _1, _2, _3, _4, _5, _6, _7, _8 = (np.uint64(k) for k in range(9))
 _LANES = np.uint64(simd.LANES)
 _LOW = np.uint64(simd.LANES - 1)  # bits of an index that are the lane number
 
@@ -276,6 +276,56 @@ def _matrix(source, c, s, params, at, floats, row):  # type: ignore[no-untyped-d
             floats[row, k + 1] = x * gamma_y + y * gamma_x
 
 
+@device_function
+def cosine_and_sine(angle):  # type: ignore[no-untyped-def]
+    """Cosine and sine of any angle, with the bits of `simd.cosine_sine` up to REDUCED."""
+    if abs(angle) <= simd.REDUCED:
+        return simd.cosine_sine(angle)
+    return math.cos(angle), math.sin(angle)
+
+
+@inline_function
+def matrices_of_eight(code, angles, eight):  # type: ignore[no-untyped-def]
+    """Write the numbers of the steps of an operation with one parameter as vectors, from `eight`
+    on: those of `matrices` for the angle in each lane, up to signs of zeros. Returns False, and
+    writes nothing, if an angle is beyond REDUCED or no number."""
+    if simd.at_most(angles * angles, simd.REDUCED * simd.REDUCED) < simd.LANES:
+        return False
+    table = _TABLE
+    values = _NUMBERS
+    first = table[code, 0]
+    factor = 0.0  # last factor of the angles: pieces of an operation differ in its sign
+    none = splat(0.0)
+    c, s = splat(1.0), none
+    row = _0
+    for piece in range(first, first + table[code, 1]):
+        source = table[piece, 7]
+        if source == gates.FIXED:
+            for k in range(np.uint64(8)):
+                store(eight, row + _LANES * k, splat(values[piece, np.uint64(1) + k]))
+        else:
+            scale = values[piece, 0] if source == gates.P_GATE else values[piece, 0] * 0.5
+            if scale == -factor:
+                s = none - s
+            elif scale != factor:
+                c, s = simd.cosine_sine(splat(scale) * angles)
+            factor = scale
+            store(eight, row, c)
+            if source == gates.P_GATE:
+                store(eight, row + _LANES, s)
+            else:
+                real = source == gates.RY
+                store(eight, row + _LANES, none)
+                store(eight, row + _LANES * _2, none - s if real else none)
+                store(eight, row + _LANES * _3, none if real else none - s)
+                store(eight, row + _LANES * _4, s if real else none)
+                store(eight, row + _LANES * _5, none if real else none - s)
+                store(eight, row + _LANES * _6, c)
+                store(eight, row + _LANES * _7, none)
+        row += _LANES * _8
+    return True
+
+
 @inline_function
 def matrices(code, params, at_param, floats, row):  # type: ignore[no-untyped-def]
     """Write the numbers of one operation's steps from `row` on; returns the row after them."""
@@ -297,8 +347,7 @@ def matrices(code, params, at_param, floats, row):  # type: ignore[no-untyped-de
             if angle == -previous:
                 s = -s
             elif angle != previous:
-                c = math.cos(angle)
-                s = math.sin(angle)
+                c, s = cosine_and_sine(angle)
             previous = angle
             if source == gates.P_GATE:
                 floats[row, 0] = c

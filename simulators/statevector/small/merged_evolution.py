@@ -27,6 +27,7 @@ from simulators.statevector.small.gate_kernels import MAX_PIECES, across, masks,
 
 MIN_QUBITS = 8  # with fewer, an operation on the state costs as little as one on a matrix
 MIN_OPERATIONS = 128  # with fewer, there is little to merge
+WIDE_QUBITS, WIDE_OPERATIONS = 11, 32  # the same for states whose passes cost more than matrices
 MAX_RUNS = 4096  # runs that are compared; later ones are merged
 
 # Kinds of a pending matrix; the larger includes the smaller, except REAL_ONE and DIAGONAL_ONE,
@@ -109,7 +110,8 @@ def choose_runs(rows, ops, qubits, n, costs, kind_of, partner, run_of):  # type:
 
 def is_merged(num_qubits: int, num_operations: int) -> bool:
     """Return whether the gates of a circuit of this size are merged at all."""
-    return num_qubits >= MIN_QUBITS and num_operations >= MIN_OPERATIONS
+    least = WIDE_OPERATIONS if num_qubits >= WIDE_QUBITS else MIN_OPERATIONS
+    return num_qubits >= MIN_QUBITS and num_operations >= least
 
 
 # Evolution of a small state with neighbouring gates multiplied into one matrix.

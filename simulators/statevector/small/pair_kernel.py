@@ -7,7 +7,7 @@ import numpy as np
 from simulators.circuit.gates import PERMUTATION, PHASE, REAL
 from simulators.compiler import simd
 from simulators.compiler.kernel import device_function, inline_function
-from simulators.statevector.small.gate_kernels import matrices, multiply
+from simulators.statevector.small.gate_kernels import matrices, matrices_of_eight, multiply
 
 # A 4x4 matrix applied to a block of amplitudes, held as two float64 arrays.
 #
@@ -188,6 +188,11 @@ def load_numbers(  # type: ignore[no-untyped-def]
     if slot_of.size:
         for j in range(at, at + num_params):
             free = free or slot_of[j] >= 0
+    if free and num_params == 1:
+        for v in range(simd.LANES):
+            own[v] = bindings[min(first + v, len(bindings) - 1), slot_of[at]]
+        if matrices_of_eight(code, simd.load(own, _0), eight):
+            return
     for v in range(simd.LANES if free else 1):
         for j in range(num_params):
             own[j] = params[at + j]

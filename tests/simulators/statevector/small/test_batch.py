@@ -1,9 +1,11 @@
 """Batches, merged evolution and counts of small circuits."""
 
+import math
 import threading
 
 import engine_runs
 import msgspec
+import numba
 import numpy as np
 import pytest
 from arrays import Arrays
@@ -12,11 +14,19 @@ from hypothesis import given, settings, strategies as st
 
 from simulators.circuit.gates import ANY, GATES
 from simulators.circuit.ir import Circuit
+from simulators.compiler import simd
 from simulators.engine import BindingResult, PauliSum, Request, RunControl
 from simulators.errors import Stopped
 from simulators.statevector.engine import StatevectorEngine
 from simulators.statevector.small import batch
-from simulators.statevector.small.merged_evolution import MIN_OPERATIONS, MIN_QUBITS, is_merged
+from simulators.statevector.small.gate_kernels import cosine_and_sine
+from simulators.statevector.small.merged_evolution import (
+    MIN_OPERATIONS,
+    MIN_QUBITS,
+    WIDE_OPERATIONS,
+    WIDE_QUBITS,
+    is_merged,
+)
 
 ENGINE, DENSE = StatevectorEngine(), StatevectorEngine(small=False)
 SEED = 2**64 - 3
@@ -310,3 +320,85 @@ def test_circuit_with_mid_circuit_operations_takes_the_general_path() -> None:
     result, request = arrays.circuit(), Request(SHOTS, MERGED_SEED)
     assert MERGED.fast_counts(result, SHOTS, MERGED_SEED, 0, RunControl()) is None
     assert run_merged(MERGED, result, request) == run_merged(ONE_BY_ONE, result, request)
+
+
+EDGES = (
+    *(0.0, -0.0, np.pi / 2, np.pi, -np.pi / 2, 2 * np.pi, 5e-324, 1e-9, 1e12, -1e12 * np.pi),
+    *(simd.REDUCED, np.nextafter(simd.REDUCED, np.inf), -2 * simd.REDUCED, 3e5 * np.pi, 1e300),
+)
+ONE_ANGLE = tuple(name for name, gate in GATES.items() if gate.params == 1)
+
+
+@pytest.mark.parametrize("num_qubits", [3, 5, MIN_QUBITS])
+@pytest.mark.parametrize("most", [len(EDGES), 8], ids=["beyond the reduction", "within it"])
+def test_rows_of_edge_angles_equal_gates_one_by_one(num_qubits: int, most: int) -> None:
+    """In a vector of eight rows, one angle beyond the reduction takes all rows another way."""
+    random = np.random.default_rng(num_qubits)
+    arrays = Arrays(num_qubits, num_qubits)
+    for _ in range(3):
+        for name in random.permutation(ONE_ANGLE).tolist():
+            count = GATES[name].qubits if GATES[name].qubits != ANY else 3
+            arrays.add(name, random.permutation(num_qubits)[:count].tolist(), (), [0.3])
+            arrays.free(int(random.integers(6)))
+    given = arrays.measure(range(num_qubits)).circuit()
+    rows = random.choice(EDGES[:most], (19, given.num_slots))
+    outputs = ("counts", "probabilities")
+    together = run_merged(MERGED, given, Request(SHOTS, 1, outputs, (), rows, BINDING))
+    for k, row in enumerate(together):
+        request = Request(SHOTS, 1, outputs, (), rows[k : k + 1], BINDING + k)
+        assert run_merged(MERGED, given, request) == [row]
+        (other,) = run_merged(ONE_BY_ONE, given, request)
+        assert other.probability_outcomes == row.probability_outcomes
+        np.testing.assert_allclose(
+            np.frombuffer(other.probabilities), np.frombuffer(row.probabilities), atol=1e-13
+        )
+
+
+def test_cosines_and_sines_have_one_ulp_and_the_same_bits_in_vectors() -> None:
+    random = np.random.default_rng(3)
+    quarters = np.arange(-4_000, 4_000) * (np.pi / 2)
+    tiny = random.uniform(-1, 1, 4_000) * 10.0 ** random.uniform(-300, 0, 4_000)
+    edges = [0.0, -0.0, 5e-324, -5e-324, simd.REDUCED, -simd.REDUCED, math.pi, 0.25 * math.pi]
+    usual, large = random.uniform(-7, 7, 8_000), random.uniform(-1, 1, 8_000) * simd.REDUCED
+    angles = np.concatenate((usual, large, quarters, np.nextafter(quarters, 1), tiny, edges))
+    numbers, vectors = np.empty((2, angles.size)), np.empty((2, angles.size))
+    _fill_numbers(angles, *numbers)
+    _fill_vectors(angles, *vectors)
+    assert numbers.tobytes() == vectors.tobytes()
+    for found, name in zip(numbers, (math.cos, math.sin), strict=True):
+        exact = np.array([name(angle) for angle in angles.tolist()])  # to .55 ulp
+        assert np.abs((found - exact) / np.spacing(np.abs(exact))).max() <= 1
+    beyond = np.array([1e12, -1e300, 2 * simd.REDUCED])
+    found = np.empty((2, 3))
+    _fill_numbers(beyond, *found)
+    assert found.tolist() == [[f(x) for x in beyond.tolist()] for f in (math.cos, math.sin)]
+
+
+@numba.njit  # type: ignore[untyped-decorator]
+def _fill_numbers(angles, cosines, sines):  # type: ignore[no-untyped-def]
+    for k in range(angles.size):
+        cosines[k], sines[k] = cosine_and_sine(angles[k])
+
+
+@numba.njit  # type: ignore[untyped-decorator]
+def _fill_vectors(angles, cosines, sines):  # type: ignore[no-untyped-def]
+    for k in range(0, angles.size, simd.LANES):
+        c, s = simd.cosine_sine(simd.load(angles, np.uint64(k)))
+        simd.store(cosines, np.uint64(k), c)
+        simd.store(sines, np.uint64(k), s)
+
+
+@pytest.mark.parametrize("num_qubits", [WIDE_QUBITS - 1, WIDE_QUBITS, 12])
+def test_short_circuits_of_many_qubits_are_merged(num_qubits: int) -> None:
+    for seed in range(3):
+        random = np.random.default_rng(seed)
+        arrays = Arrays(num_qubits, num_qubits)
+        while len(arrays.ops) < WIDE_OPERATIONS:
+            for q in random.permutation(num_qubits).tolist():
+                arrays.add("ry", [q], (), [random.uniform(-3, 3)])
+                arrays.add("rz", [q], (), [random.choice(EDGES[:9])])
+                arrays.add("cx", [q, (q + 1) % num_qubits])
+        given = arrays.measure(range(num_qubits)).circuit()
+        assert is_merged(num_qubits, given.ops.size) is (num_qubits >= WIDE_QUBITS)
+        request = Request(SHOTS, MERGED_SEED + seed, binding=BINDING)
+        assert run_merged(MERGED, given, request) == run_merged(ONE_BY_ONE, given, request)
