@@ -130,7 +130,7 @@ def test_dynamic_placement_spreads_and_explicit_placement_holds(env: simenv.Clie
     devices = ("superconducting-lattice", "trapped-ions")
     with Stream(env, devices=devices, shots=10) as stream:
         stream.bind(queue)
-        spread = [stream.submit(bell()) for _ in range(6)]
+        spread = [stream.submit(bell(), shots=10_000) for _ in range(6)]  # some at once
         named = [stream.submit(bell(), device="neutral-atoms") for _ in range(2)]
     assert {task.target for task in spread} == set(devices)
     for task in queue:
