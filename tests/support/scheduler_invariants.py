@@ -1,6 +1,5 @@
 """The invariants of the scheduler's state."""
 
-import itertools
 from collections import Counter
 
 from simenv.model import WorkerState
@@ -10,10 +9,6 @@ from simenv.scheduler.reservations import policies
 from simenv.scheduler.reservations.reservation import REQUESTED, ReservationEntry
 from simenv.scheduler.state.pools import Pool, Worker, gpus_by_host
 from simenv.scheduler.state.scheduler_state import SchedulerState
-
-IN_ORDER = 64  # waiting tasks
-IN_ORDER_EVERY = 16  # checks of longer queues
-_checks = itertools.count()
 
 
 def check_reservations(state: SchedulerState) -> set[int]:
@@ -112,7 +107,7 @@ def check(state: SchedulerState) -> None:
     """Check all invariants. Raises AssertionError with the broken rule."""
     waiting: dict[int, TaskRecord] = {}
     for pool in state.pools.values():
-        listed = _listed(pool)
+        listed = list(pool.queue)
         assert len(listed) == len(pool.queue), f"{pool.spec.name}: queue count is off"
         numbers = {r.number: r for r in listed}
         assert len(numbers) == len(listed), "a task waits twice"
@@ -163,16 +158,6 @@ def check(state: SchedulerState) -> None:
     _nodes(state)
     check_dedicated_workers(state)
     _check_counts(state)
-
-
-def _listed(pool: Pool) -> list[TaskRecord]:
-    """Return the waiting tasks of a pool, of a long queue out of its lanes: the order in which they
-    are tried takes most of the time of a check, and is read only now and then."""
-    queue = pool.queue
-    if len(queue) <= IN_ORDER or next(_checks) % IN_ORDER_EVERY == 0:
-        return list(queue)
-    lanes = (lane for each in queue._all() for lane in each.all())
-    return [record for lane in lanes for record in lane if record.phase == Phase.WAITING]
 
 
 def _count(listed: list[TaskRecord]) -> tuple[dict[str, int], float]:
