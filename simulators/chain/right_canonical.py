@@ -504,10 +504,9 @@ def row_space(matrix: Tensor, size: int) -> Tensor:
     those of the conjugated matrix times the matrix times sparse vectors of random signs (Halko,
     Martinsson and Tropp, SIAM Review 53, 217, 2011; Martinsson and Tropp, Acta Numerica 29, 403,
     2020, section 9)."""
-    (places, *others), (signs, *other_signs) = _sparse_signs(matrix.shape[1], size)
-    image = matrix[:, places] * signs.astype(matrix.real.dtype)
-    for places, signs in zip(others, other_signs, strict=True):
-        image += matrix[:, places] * signs.astype(matrix.real.dtype)
+    image = np.zeros((len(matrix), size), matrix.dtype)
+    for places, signs in zip(*_sparse_signs(matrix.shape[1], size), strict=True):
+        image += matrix[:, places] * signs
     return np.linalg.qr(matrix.conj().T @ image)[0]
 
 

@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any
 
 from simenv.qpm_check import circuits
@@ -157,8 +156,10 @@ def count(session: CheckSession) -> None:
 
     def submit(more: int) -> None:
         with ThreadPoolExecutor(4) as pool:
-            run = partial(session.submit, text, num_shots=1, under=under)
-            cids.extend(pool.map(lambda _: run(), range(more)))
+            texts = [text] * more
+            cids.extend(
+                pool.map(lambda each: session.submit(each, num_shots=1, under=under), texts)
+            )
         session.until(done, "the last of them", COMES_S)
 
     def done() -> bool:

@@ -142,8 +142,7 @@ class SchedulerState:
         and it was heard within `quiet_ns`, which a lease is longer than by a heartbeat at least; or
         if the first of them has lost MAX_CUT_OFF workers, which it may have silenced and ended."""
         worker = self.workers.get(name)
-        held = (*worker.held.values(),) if worker else (self.uncharged.get(name),)
-        record = held[0] if held else None
+        record = next(iter(worker.held.values()), None) if worker else self.uncharged.get(name)
         if record is None or self.was_suspended(now_ns):
             return True
         if sum(reason == WaitReason.LOST for reason, _ in record.waits) >= MAX_CUT_OFF:
