@@ -19,6 +19,7 @@
 
 #define __global__
 #define __device__
+#define __constant__
 #define __forceinline__ inline __attribute__((always_inline))
 
 namespace host {

@@ -116,12 +116,27 @@ class HostDevice:
         """See `Device`."""
         target[...] = source
 
+    def write_constants(self, kernel: str, *sources: NDArray[Any]) -> None:
+        """See `Device`."""
+        del kernel
+        places = [(each.ctypes.data, each.nbytes) for each in sources]
+        if self._captured is not None:
+            self._captured.append((self._write_pass, places))
+        else:
+            self._write_pass(places)
+
+    def _write_pass(self, places: list[tuple[int, int]]) -> None:
+        target = ctypes.addressof(ctypes.c_uint64.in_dll(self._library, "PASS"))
+        for address, size in places:
+            ctypes.memmove(target, address, size)
+            target += size
+
     def launch(
         self, kernel: str, grid: int, threads: int, shared_bytes: int, *arguments: Any
     ) -> None:
         """See `Device`."""
         if self._captured is not None:
-            self._captured.append((kernel, grid, threads, shared_bytes, *arguments))
+            self._captured.append((self.launch, kernel, grid, threads, shared_bytes, *arguments))
             return
         self.launches.append(kernel)
         passed = [_argument(each) for each in arguments]
@@ -142,12 +157,12 @@ class HostDevice:
         finally:
             self._captured = None
         # As a graph has them, by address: it keeps no buffer of the states.
-        recorded = [tuple(map(_held, each)) for each in recorded]
+        recorded = [(call, *map(_held, rest)) for call, *rest in recorded]
 
         def replay() -> None:
             self.replays += 1
-            for each in recorded:
-                self.launch(*each)
+            for call, *rest in recorded:
+                call(*rest)
 
         return replay
 

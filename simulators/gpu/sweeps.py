@@ -241,14 +241,19 @@ def _split(
 # Lowest places of a tile that are thread bits, so that a request of global memory is lines of 128
 # bytes; and number of neighbouring places of which at most one chooses a bank of shared memory.
 LOW_PLACES = {"double": 3, "single": 4}
-_PRODUCTS_BYTES = 384  # for the products of a PHASE's terms, see kernels/phase.cuh
+# As in kernels/phase.cuh and kernels/sweep.cuh.
+_PRODUCTS_BYTES = 384
+_PASS_WORDS, _HEADER_WORDS, _STAGE_WORDS, _OPERATION_WORDS, _PHASE_WORDS = 8000, 6, 5, 5, 2
+_MOST_WIRES = 64
 _WORD = (1 << 64) - 1
 
 
 class PassProgram(msgspec.Struct, frozen=True, eq=False):
-    """One sweep. `live`: wires that may be 1 in an amplitude that is not 0 after it."""
+    """One sweep. `matrices`: its part of the kernel's numbers that follows the code in constant
+    memory; `live`: wires that may be 1 in an amplitude that is not 0 after it."""
 
     code: NDArray[np.uint64]
+    matrices: slice
     tile_bits: int  # 2**tile_bits tiles are visited
     live: int
 
@@ -278,36 +283,86 @@ class SweepProgram(msgspec.Struct, frozen=True, eq=False):
 
 
 def encode_sweeps(plan: SweepTable, precision: str) -> SweepProgram:
-    low = LOW_PLACES[precision]
-    stages = [
-        divide_into_stages(tile_operations(plan, number), plan.width, low)
-        for number in range(len(plan.live))
-    ]
-    passes = []
-    for number, own in enumerate(stages):
+    passes: list[PassProgram] = []
+    taken: list[NDArray[np.int64]] = []
+    count = 0
+    for number in range(len(plan.live)):
         wires = plan.places[number, : plan.width].tolist()
         inside = sum(1 << wire for wire in wires)
         outside = int(plan.live[number]) & ~inside & (1 << plan.num_wires) - 1
         gaps = [wire for wire in range(plan.num_wires) if not outside >> wire & 1]
         tile_bits = outside.bit_count()
-        encoded = [plan.width, len(own), tile_bits, len(gaps), *gaps, *wires]
-        for k, stage in enumerate(own):
-            is_at_end = k in (0, len(own) - 1)
-            threads = _thread_places(stage.registers, plan.width, 0 if is_at_end else low)
-            packed = _packed(threads)
-            encoded += [_packed(stage.registers), packed & _WORD, packed >> 64]
-            encoded += [len(stage.maps), len(stage.operations)]
-            for op in stage.maps:
-                mask, value, other = op.mask, op.value, op.other
-                if op.kind == FLIP:
-                    mask, other = mask | op.moves, value | op.moves
-                encoded += [mask | value << 16 | other << 32, op.outer_mask, op.outer_value]
-            for op in stage.operations:
-                encoded += _operation_words(op, stage.registers)
-        passes.append(PassProgram(np.array(encoded, np.uint64), tile_bits, outside | inside))
-    taken = _matrix_positions(plan, stages)
+        for operations in _parts(tile_operations(plan, number), plan.width):
+            stages = divide_into_stages(operations, plan.width, LOW_PLACES[precision])
+            words, positions, num_matrices = _encoded(stages, plan.width, precision, count)
+            head = [plan.width, len(stages), tile_bits, len(gaps)]
+            size = _HEADER_WORDS + len(gaps) + len(wires) + len(words)
+            code = [*head, size + size % 2, count, *gaps, *wires, *words, *[0] * (size % 2)]
+            passes.append(
+                PassProgram(
+                    np.array(code, np.uint64),
+                    slice(count, count + num_matrices),
+                    tile_bits,
+                    outside | inside,
+                )
+            )
+            taken += positions
+            count += sum(each.size for each in positions)
+    if not count:  # the kernel reads one
+        taken = [np.zeros(2, np.int64)]
     terms = plan.terms.ravel() if plan.terms.size else np.zeros(2, np.uint64)
-    return SweepProgram(precision, plan.width, tuple(passes), taken, terms)
+    return SweepProgram(precision, plan.width, tuple(passes), np.concatenate(taken), terms)
+
+
+def _parts(operations: list[TileOperation], width: int) -> list[list[TileOperation]]:
+    """Operations of a sweep, divided so that the program of each part fits into PASS."""
+    room = _PASS_WORDS - _HEADER_WORDS - _MOST_WIRES - width
+    parts: list[list[TileOperation]] = [[]]
+    left = room
+    for op in operations:
+        words = 2 * _STAGE_WORDS + _OPERATION_WORDS + _PHASE_WORDS + width + _num_matrix_floats(op)
+        if words > left:
+            parts.append([])
+            left = room
+        left -= words
+        parts[-1].append(op)
+    return parts
+
+
+def _encoded(
+    stages: tuple[Stage, ...], width: int, precision: str, first: int
+) -> tuple[list[int], list[NDArray[np.int64]], int]:
+    """Words of the stages; positions in the table's numbers, first those of all matrices; and
+    how many numbers the matrices have. `first`: position of these among the kernel's numbers."""
+    matrices = [op for stage in stages for op in stage.operations if op.kind in (DENSE, REAL)]
+    phases = [op for stage in stages for op in stage.operations if op.phase is not None]
+    positions = [*map(_matrix_positions, matrices), *map(_phase_positions, phases)]
+    num_matrices = sum(each.size for each in positions[: len(matrices)])
+    ends = np.cumsum([0, *(each.size for each in positions)]).tolist()
+    at = {id(op): end for op, end in zip(matrices, ends, strict=False)}
+    at |= {id(op): first + end for op, end in zip(phases, ends[len(matrices) :], strict=False)}
+    words: list[int] = []
+    for k, stage in enumerate(stages):
+        is_at_end = k in (0, len(stages) - 1)
+        banks = 0 if is_at_end else LOW_PLACES[precision]
+        packed = _packed(_thread_places(stage.registers, width, banks))
+        is_affine = all(map(_is_affine, stage.maps))
+        words += [_packed(stage.registers), packed & _WORD, packed >> 64]
+        words += [len(stage.maps) | is_affine << 32, len(stage.operations)]
+        for op in stage.maps:
+            mask, value, other = op.mask, op.value, op.other
+            if op.kind == FLIP:
+                mask, other = mask | op.moves, value | op.moves
+            words += [mask | value << 16 | other << 32, op.outer_mask, op.outer_value]
+        for op in stage.operations:
+            words += _operation_words(op, stage.registers, at.get(id(op), 0))
+    return words, positions, num_matrices
+
+
+def _is_affine(op: TileOperation) -> bool:
+    """Whether a map is linear over GF(2), but for a constant: X, CX, SWAP; not Toffoli."""
+    conditions = (op.mask & ~op.moves).bit_count()
+    return conditions <= 1 if len(op.places) == 1 else not conditions and len(op.places) == 2
 
 
 def _thread_places(registers: tuple[int, ...], width: int, banks: int) -> tuple[int, ...]:
@@ -325,35 +380,42 @@ def _packed(places: tuple[int, ...]) -> int:
     return sum(place << (8 * k) for k, place in enumerate(places))
 
 
-def _operation_words(op: TileOperation, registers: tuple[int, ...]) -> list[int]:
-    head = [op.mask | op.value << 32, op.outer_mask, op.outer_value, op.at]
+def _operation_words(op: TileOperation, registers: tuple[int, ...], at: int) -> list[int]:
+    inside = sum(1 << place for place in registers)
+    own_mask, own_value = (
+        sum((bits >> place & 1) << k for k, place in enumerate(registers))
+        for bits in (op.mask, op.value)
+    )
+    condition = (op.mask & ~inside) | own_mask << 16
+    condition |= (op.value & ~inside) << 32 | own_value << 48
+    head = [condition, op.outer_mask, op.outer_value, at]
     if op.phase is None:
         chosen = sum(1 << registers.index(place) for place in op.places)
-        return [op.kind | chosen << 8, *head, 0, 0]
+        return [op.kind | chosen << 8, *head]
     tables = op.phase
     kind = PHASE | tables.crossing << 16 | tables.rows << 32
-    return [kind, *head, tables.terms << 32, tables.first_term | LANE_WIRES << 32, *tables.columns]
+    return [kind, *head, tables.terms | LANE_WIRES << 32, tables.first_term, *tables.columns]
 
 
-def _matrix_positions(plan: SweepTable, passes: list[tuple[Stage, ...]]) -> NDArray[np.int64]:
-    """Positions of the numbers: in a matrix index the lowest register comes first."""
-    result = np.arange(max(2, plan.num_floats + plan.num_floats % 2))
-    for stage in (stage for stages in passes for stage in stages):
-        for op in stage.operations:
-            if op.kind not in (DENSE, REAL) or len(op.places) == 1:
-                continue
-            ranks = [sum(other < place for other in op.places) for place in op.places]
-            size = 1 << len(op.places)
-            index = np.arange(size)
-            own = np.zeros_like(index)
-            for k, rank in enumerate(ranks):
-                own |= (index >> rank & 1) << k
-            each = 1 if op.kind == REAL else 2
-            block = np.arange(size * size * each).reshape(size, size, each)
-            end = op.at + block.size
-            result[op.at : end] = op.at + block[np.ix_(own, own)].ravel()
-    result[plan.num_floats :] = 0
-    return result
+def _num_matrix_floats(op: TileOperation) -> int:
+    return {DENSE: 2, REAL: 1}.get(op.kind, 0) << 2 * len(op.places)
+
+
+def _matrix_positions(op: TileOperation) -> NDArray[np.int64]:
+    """Positions of a matrix' numbers: in its index the lowest register comes first."""
+    index = np.arange(1 << len(op.places))
+    own = np.zeros_like(index)
+    for k, place in enumerate(op.places):
+        own |= (index >> sum(other < place for other in op.places) & 1) << k
+    block = np.arange(_num_matrix_floats(op)).reshape(index.size, index.size, -1)
+    return op.at + block[np.ix_(own, own)].ravel()
+
+
+def _phase_positions(op: TileOperation) -> NDArray[np.int64]:
+    """Positions of the tables of rows and of lanes, and of the factors of terms."""
+    assert op.phase is not None
+    tables = 2 * op.phase.rows + (2 << LANE_WIRES << op.phase.crossing)
+    return np.arange(op.at, op.at + tables + 2 * op.phase.terms)
 
 
 # Launches of sweep programs over the states of a device.
@@ -524,11 +586,16 @@ def _launch_passes(
     pass_done: Callable[[], None],
 ) -> None:
     device, program = state.device, uploaded.program
+    kernel = f"sweep_{'batch_' if state.count > 1 else ''}{program.precision}"
     for item, buffer in zip(program.passes, uploaded.code, strict=True):
+        constants = [buffer]
+        if state.count == 1 and item.matrices.stop > item.matrices.start:
+            constants.append(numbers[0][item.matrices])
+        device.write_constants(kernel, *constants)
         device.launch(
-            f"sweep_{program.precision}", state.count << item.tile_bits, program.threads,
-            program.shared_bytes, state.buffer, buffer, uploaded.terms, *numbers,
-            np.uint64(state.live & _ALL), np.uint64(1 << state.num_qubits), np.uint64(stride),
+            kernel, state.count << item.tile_bits, program.threads, program.shared_bytes,
+            state.buffer, uploaded.terms, *numbers, np.uint64(state.live & _ALL),
+            np.uint64(1 << state.num_qubits), np.uint64(stride),
         )  # fmt: skip
         state.live = item.live
         pass_done()

@@ -89,6 +89,14 @@ class CupyDevice:
         with _mapped_errors():
             target.data.copy_from_device(source.data, source.nbytes)
 
+    def write_constants(self, kernel: str, *sources: Buffer) -> None:
+        with _mapped_errors():
+            stream = cupy.cuda.get_current_stream()
+            target = self._module(kernel).get_global("PASS")
+            for source in sources:
+                target.copy_from_device_async(source.data, source.nbytes, stream)
+                target += source.nbytes
+
     def launch(
         self, kernel: str, grid: int, threads: int, shared_bytes: int, *arguments: Any
     ) -> None:
@@ -147,13 +155,16 @@ class CupyDevice:
     def _function(self, kernel: str) -> Any:
         result = self._functions.get(kernel)
         if result is None:
-            name = module_of(kernel)
-            if name not in self._modules:
-                assert self._folder is not None
-                path = cached_cubin(self._folder, name, self.capability, load_nvrtc())
-                self._modules[name] = cupy.RawModule(path=str(path))
-            result = self._functions[kernel] = self._modules[name].get_function(kernel)
+            result = self._functions[kernel] = self._module(kernel).get_function(kernel)
         return result
+
+    def _module(self, kernel: str) -> Any:
+        name = module_of(kernel)
+        if name not in self._modules:
+            assert self._folder is not None
+            path = cached_cubin(self._folder, name, self.capability, load_nvrtc())
+            self._modules[name] = cupy.RawModule(path=str(path))
+        return self._modules[name]
 
 
 class NcclGroup:

@@ -69,6 +69,10 @@ class Device(Protocol):
     def copy(self, source: Buffer, target: Buffer) -> None:
         """Copy a buffer into another one of the same size."""
 
+    def write_constants(self, kernel: str, *sources: Buffer) -> None:
+        """Copy buffers, one after the other, to the begin of PASS in the constant memory of the
+        kernel's module: after all earlier launches, before all later ones."""
+
     def launch(
         self, kernel: str, grid: int, threads: int, shared_bytes: int, *arguments: Any
     ) -> None:
@@ -150,7 +154,14 @@ class MemoryLedger:
 
 KERNELS = Path(__file__).parents[1] / "kernels"
 # Each module is compiled separately, at its first use; see the end of kernels.cuh for the numbers.
-MODULES = {"sweep_double": 1, "sweep_single": 2, "states_double": 3, "states_single": 4}
+MODULES = {
+    "sweep_double": 1,
+    "sweep_single": 2,
+    "states_double": 3,
+    "states_single": 4,
+    "sweep_batch_double": 5,
+    "sweep_batch_single": 6,
+}
 OPTIONS = ("--std=c++17", "--fmad=false", "--ptxas-options=-v")
 _INCLUDE = re.compile(r'^#include "(\w+\.cuh)"\n', re.MULTILINE)
 _ONCE = "#pragma once\n"

@@ -1,6 +1,6 @@
 // Entry points. KERNEL(name, threads, blocks, call, parameters...): `threads` of a block at most, and
 // so many blocks at once in a multiprocessor. The macro MODULE chooses one of the modules of
-// compile.py, so that one precision does not wait for the compilation of the other; the host has all.
+// device.py, so that one precision does not wait for the compilation of the other; the host has all.
 #include "common.cuh"
 #include "elements.cuh"
 #include "pauli.cuh"
@@ -13,6 +13,8 @@
 #define MODULE_SWEEP_SINGLE 2
 #define MODULE_STATES_DOUBLE 3
 #define MODULE_STATES_SINGLE 4
+#define MODULE_SWEEP_BATCH_DOUBLE 5
+#define MODULE_SWEEP_BATCH_SINGLE 6
 
 #ifdef ON_DEVICE
 #define KERNEL(name, threads, blocks, call, ...) \
@@ -26,9 +28,9 @@
 #define HAS(module) true
 #endif
 
-#define SWEEP(T, suffix) \
-    KERNEL(sweep_##suffix, 256, 2, (sweep<T, 4>(states, program, terms, numbers, exact, known, stride, numbers_stride)), cplx<T>* states, \
-           const u64* program, const u64* terms, const T* numbers, const double* exact, u64 known, u64 stride, u64 numbers_stride)
+#define SWEEP(T, suffix, is_batch) \
+    KERNEL(sweep_##suffix, 512, 1, (sweep<T, 4, is_batch>(states, terms, numbers, exact, known, stride, numbers_stride)), cplx<T>* states, const u64* terms, \
+           const T* numbers, const double* exact, u64 known, u64 stride, u64 numbers_stride)
 
 #define STATES(T, suffix) \
     KERNEL(clear_outside_##suffix, 256, 1, clear_outside<T>(state, size, live), cplx<T>* state, u64 size, u64 live) \
@@ -57,10 +59,16 @@
            cplx<T>* other, int width, u64 tile, int steps, const u64* table, const double* matrices, int tiles_each, int columns, double* sums)
 
 #if HAS(MODULE_SWEEP_DOUBLE)
-SWEEP(double, double)
+SWEEP(double, double, false)
 #endif
 #if HAS(MODULE_SWEEP_SINGLE)
-SWEEP(float, single)
+SWEEP(float, single, false)
+#endif
+#if HAS(MODULE_SWEEP_BATCH_DOUBLE)
+SWEEP(double, batch_double, true)
+#endif
+#if HAS(MODULE_SWEEP_BATCH_SINGLE)
+SWEEP(float, batch_single, true)
 #endif
 #if HAS(MODULE_STATES_DOUBLE)
 STATES(double, double)

@@ -1,19 +1,24 @@
 // PHASE of a sweep table: multiplication by a factor that depends on the amplitude's index alone.
 //
-// An operation's words, after those of every operation (see encode.py): number of terms << 32,
-// first term | lane bits << 32, and a column for each place of the tile: what the place adds to the
-// positions in the table of rows (low half) and in the tables of lanes (high half).
+// An operation's words, after those of every operation (see sweep.cuh): number of terms | lane bits
+// << 32, first term, and a column for each place of the tile: what the place adds to the positions in
+// the table of rows (low half) and in the tables of lanes (high half).
 #pragma once
 #include "common.cuh"
 
-enum { OPERATION_WORDS = 7, PRODUCTS_BYTES = 384 };
+enum { PASS_WORDS = 8000, OPERATION_WORDS = 5, PHASE_WORDS = 2, PRODUCTS_BYTES = 384 };
+
+extern "C" {
+__constant__ u64 PASS[PASS_WORDS];  // the program of the next sweep, written before each launch
+}
 
 // products[p] = the product of the terms of place p, products[width] of those without a place.
-__device__ __forceinline__ void multiply_terms(const u64* op, const u64* terms, const double* factors, u64 base, u32 width, cplx<double>* products) {
-    const u32 count = u32(op[5] >> 32);
-    const u64* own = terms + 2 * (op[6] & 0xffffffffu);
+__device__ __forceinline__ void multiply_terms(u32 op, const u64* terms, const double* factors, u64 base, u32 width, cplx<double>* products) {
+    const u32 count = u32(PASS[op + 5]);
+    const u64* own = terms + 2 * PASS[op + 6];
     for (u32 place = threadIdx.x; place <= width; place += blockDim.x) {
         cplx<double> product = {1.0, 0.0};
+#pragma unroll 4
         for (u32 t = 0; t < count; ++t) {
             const u64 mask = own[2 * t], at = own[2 * t + 1];
             const bool is_mine = at == place || (at == 255 && place == width);
@@ -25,8 +30,8 @@ __device__ __forceinline__ void multiply_terms(const u64* op, const u64* terms, 
 
 // Fill the tables of rows, then of lanes, with the products of the terms multiplied in.
 template <class T>
-__device__ __forceinline__ void fill_phase_tables(const u64* op, const T* numbers, u32 width, const cplx<double>* products, cplx<T>* tables) {
-    const u32 crossing = u32(op[0] >> 16) & 255, rows = u32(op[0] >> 32), lane_bits = u32(op[6] >> 32);
+__device__ __forceinline__ void fill_phase_tables(u32 op, const T* numbers, const cplx<double>* products, cplx<T>* tables, u32 width) {
+    const u32 crossing = u32(PASS[op] >> 16) & 255, rows = u32(PASS[op] >> 32), lane_bits = u32(PASS[op + 5] >> 32);
     const u32 lanes = 1u << lane_bits;
     for (u32 k = threadIdx.x; k < rows; k += blockDim.x) {
         cplx<double> f = mul(products[width], cplx<double>{double(numbers[2 * k]), double(numbers[2 * k + 1])});
@@ -47,21 +52,21 @@ __device__ __forceinline__ void fill_phase_tables(const u64* op, const T* number
 // Multiply the amplitudes of this thread. `j`: its places that are 1, as bits; `registers`: the bit
 // of each register's place; all threads of the block call it, `applies` may differ among them.
 template <class T, int R>
-__device__ __forceinline__ void phase(cplx<T> (&a)[1 << R], const u64* op, const u64* terms, const T* numbers, const double* exact, u64 base, u32 width,
+__device__ __forceinline__ void phase(cplx<T> (&a)[1 << R], u32 op, const u64* terms, const T* numbers, const double* exact, u64 base, u32 width,
                                       u32 j, const u32 (&registers)[R], cplx<T>* tables, cplx<double>* products, u32 mask, u32 value, bool applies) {
-    const u32 crossing = u32(op[0] >> 16) & 255, rows = u32(op[0] >> 32), lane_bits = u32(op[6] >> 32);
-    const u64* columns = op + OPERATION_WORDS;
-    const u64 at = op[4];
+    const u32 crossing = u32(PASS[op] >> 16) & 255, rows = u32(PASS[op] >> 32), lane_bits = u32(PASS[op + 5] >> 32);
+    const u32 columns = op + OPERATION_WORDS + PHASE_WORDS;
+    const u64 at = PASS[op + 4];
     multiply_terms(op, terms, exact + at + 2 * rows + (2ull << lane_bits << crossing), base, width, products);
     __syncthreads();  // products are complete, and nobody reads what the tables overwrite
-    fill_phase_tables<T>(op, numbers + at, width, products, tables);
+    fill_phase_tables<T>(op, numbers + at, products, tables, width);
     __syncthreads();  // tables are complete
     if (!applies) return;
     u64 own = 0, step[R];
     for (u32 p = 0; p < width; ++p)
-        if (j >> p & 1) own ^= columns[p];
+        if (j >> p & 1) own ^= PASS[columns + p];
 #pragma unroll
-    for (int b = 0; b < R; ++b) step[b] = columns[31 - __clz(registers[b])];
+    for (int b = 0; b < R; ++b) step[b] = PASS[columns + 31 - __clz(registers[b])];
 #pragma unroll
     for (int r = 0; r < 1 << R; ++r) {
         if ((r & mask) != value) continue;

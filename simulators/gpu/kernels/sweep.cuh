@@ -5,18 +5,25 @@
 // amplitude along these only. Between two stages the amplitudes go once through shared memory, and
 // index maps (X, CX, SWAP, Toffoli) are done by reading from another place.
 //
-// Program of a sweep, u64 words (encode.py writes it):
-//   W, stages, tile bits, gaps; the wires that a tile's number skips; the wires of the W places
-//   stage: register places (a byte each), thread places (bytes, two words), maps, operations
+// Program of a sweep, u64 words at the begin of PASS (sweeps.py writes it):
+//   W, stages, tile bits, gaps, words of the program, position of the matrices among the numbers; the
+//   wires that a tile's number skips; the wires of the W places
+//   stage: register places (a byte each), thread places (bytes, two words), maps | affine << 32,
+//          operations
 //   map: mask | value << 16 | other << 32, outer mask, outer value
-//   operation: kind | register set << 8 | crossing << 16 | rows << 32, mask | value << 32,
-//              outer mask, outer value, position of its numbers, and for a PHASE see phase.cuh
+//   operation: kind | register set << 8 | crossing << 16 | rows << 32, its condition on places: mask
+//              of threads | of registers << 16 | value of threads << 32 | of registers << 48, outer
+//              mask, outer value, position of its numbers, and for a PHASE see phase.cuh
+//
+// The matrices follow the program there, unless each state of a batch has its own. In constant memory
+// all of this is read once for a warp, by instructions that take no bandwidth of the L1 cache: as
+// global loads, the matrices of a sweep took more of that than its amplitudes.
 #pragma once
 #include "common.cuh"
 #include "phase.cuh"
 
 enum OperationKind { DENSE_MATRIX, REAL_MATRIX, FLIP, PHASE };
-enum { HEADER_WORDS = 4, STAGE_WORDS = 5, MAP_WORDS = 3 };
+enum { HEADER_WORDS = 6, STAGE_WORDS = 5, MAP_WORDS = 3 };
 
 // Permutation within shared memory: amplitudes whose places differ by one of three (single: four)
 // neighbouring places are in different banks.
@@ -37,41 +44,50 @@ template <int SET> __device__ __forceinline__ constexpr int spread_bits(int numb
 }
 
 // The matrix m, row by row, on the registers of SET; bit 0 of its index is the lowest one. Complex
-// matrices begin at even positions of the numbers, so that one load takes an element.
+// matrices begin at even positions of the numbers. An element is loaded once for GROUPS groups of
+// amplitudes; more of them, and these leave the registers.
 template <class T, int R, int SET, bool IS_REAL>
-__device__ __forceinline__ void multiply(cplx<T> (&a)[1 << R], const T* m, u32 mask, u32 value) {
-    constexpr int K = bit_count(SET), N = 1 << K;
+__device__ __forceinline__ void multiply(cplx<T> (&a)[1 << R], const T* m, u32 mask, u32 value, bool applies) {
+    constexpr int K = bit_count(SET), N = 1 << K, OTHERS = (1 << R) - 1 - SET, GROUPS = 8 >> K;
 #pragma unroll
-    for (int group = 0; group < 1 << R; ++group) {
-        if (group & SET) continue;
-        if ((group & mask) != value) continue;
-        cplx<T> in[N];
+    for (int first = 0; first < 1 << (R - K); first += GROUPS) {
+        bool is_changed[GROUPS], is_any = false;
 #pragma unroll
-        for (int i = 0; i < N; ++i) in[i] = a[group | spread_bits<SET>(i)];
+        for (int g = 0; g < GROUPS; ++g) {
+            is_changed[g] = (spread_bits<OTHERS>(first + g) & mask) == value;
+            is_any |= is_changed[g];
+        }
+        if (!is_any) continue;
+        cplx<T> in[GROUPS][N];
+#pragma unroll
+        for (int g = 0; g < GROUPS; ++g)
+#pragma unroll
+            for (int i = 0; i < N; ++i) in[g][i] = a[spread_bits<OTHERS>(first + g) | spread_bits<SET>(i)];
 #pragma unroll
         for (int i = 0; i < N; ++i) {
-            cplx<T> sum;
+            cplx<T> sums[GROUPS];
 #pragma unroll
             for (int j = 0; j < N; ++j) {
-                const int e = i * N + j;
-                if (IS_REAL) {
-                    const T f = m[e];
-                    sum = j ? cplx<T>{fma(f, in[j].x, sum.x), fma(f, in[j].y, sum.y)} : cplx<T>{f * in[j].x, f * in[j].y};
-                } else {
-                    const cplx<T> f = reinterpret_cast<const cplx<T>*>(m)[e];
-                    sum = j ? mul_add(f, in[j], sum) : mul(f, in[j]);
+                const cplx<T> f = IS_REAL ? cplx<T>{m[i * N + j], T(0)} : reinterpret_cast<const cplx<T>*>(m)[i * N + j];
+#pragma unroll
+                for (int g = 0; g < GROUPS; ++g) {
+                    const cplx<T> x = in[g][j];
+                    if (IS_REAL) sums[g] = j ? cplx<T>{fma(f.x, x.x, sums[g].x), fma(f.x, x.y, sums[g].y)} : cplx<T>{f.x * x.x, f.x * x.y};
+                    else sums[g] = j ? mul_add(f, x, sums[g]) : mul(f, x);
                 }
             }
-            a[group | spread_bits<SET>(i)] = sum;
+#pragma unroll
+            for (int g = 0; g < GROUPS; ++g)
+                if (is_changed[g] && applies) a[spread_bits<OTHERS>(first + g) | spread_bits<SET>(i)] = sums[g];
         }
     }
 }
 
 // Sets of at most three registers: each has its own code, so that registers have constant indices.
 template <class T, int R, bool IS_REAL>
-__device__ __forceinline__ void multiply_set(cplx<T> (&a)[1 << R], u32 set, const T* m, u32 mask, u32 value) {
+__device__ __forceinline__ void multiply_set(cplx<T> (&a)[1 << R], u32 set, const T* m, u32 mask, u32 value, bool applies) {
     switch (set) {
-#define CASE(S) case S: if constexpr (S < (1 << R)) multiply<T, R, S, IS_REAL>(a, m, mask, value); break;
+#define CASE(S) case S: if constexpr (S < (1 << R)) multiply<T, R, S, IS_REAL>(a, m, mask, value, applies); break;
         CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12) CASE(13) CASE(14)
 #undef CASE
     }
@@ -93,13 +109,13 @@ __device__ __forceinline__ void flip(cplx<T> (&a)[1 << R], u32 set, u32 mask, u3
     }
 }
 
-// The place from which `k` is read once all maps of a stage are done; `maps`: in order.
-__device__ __forceinline__ u32 mapped(u32 k, const u64* maps, u64 count, u64 base) {
-    for (int m = int(count) - 1; m >= 0; --m) {
-        const u64 word = maps[MAP_WORDS * m];
-        const u32 mask = u32(word) & 0xffff, value = u32(word >> 16) & 0xffff, other = u32(word >> 32) & 0xffff;
-        const bool fits = (k & mask) == value || (k & mask) == other;
-        if (fits && (base & maps[MAP_WORDS * m + 1]) == maps[MAP_WORDS * m + 2]) k ^= value ^ other;
+// The place from which `k` is read once all maps of a stage are done, which are in order in PASS.
+__device__ __forceinline__ u32 mapped(u32 k, u32 maps, u32 count, u64 base) {
+    for (u32 at = maps + MAP_WORDS * count; at > maps;) {
+        at -= MAP_WORDS;
+        if ((base & PASS[at + 1]) != PASS[at + 2]) continue;
+        const u32 mask = u32(PASS[at]) & 0xffff, value = u32(PASS[at] >> 16) & 0xffff, other = u32(PASS[at] >> 32) & 0xffff;
+        if ((k & mask) == value || (k & mask) == other) k ^= value ^ other;
     }
     return k;
 }
@@ -108,97 +124,107 @@ __device__ __forceinline__ u32 mapped(u32 k, const u64* maps, u64 count, u64 bas
 template <int R, class Word> __device__ __forceinline__ Word combined(Word start, const Word (&bits)[R], int r) {
 #pragma unroll
     for (int b = 0; b < R; ++b)
-        if (r >> b & 1) start |= bits[b];
+        if (r >> b & 1) start ^= bits[b];
     return start;
 }
 
-// Move the tile through shared memory, from the places of one stage to those of the next.
+// Move the tile through shared memory, from the places of one stage to those of the next. is_affine:
+// the maps of an exclusive or are the exclusive or of maps, but for a constant; so is `swizzled`.
 template <class T, int R>
-__device__ __forceinline__ void exchange(cplx<T> (&a)[1 << R], cplx<T>* buffer, u32 j, const u32 (&from)[R], u32 next, const u32 (&to)[R], const u64* maps, u64 count, u64 base) {
+__device__ __forceinline__ void exchange(cplx<T> (&a)[1 << R], cplx<T>* buffer, u32 j, const u32 (&from)[R], u32 next, const u32 (&to)[R], u32 maps, u32 count, bool is_affine, u64 base) {
+    u32 by[R];
+#pragma unroll
+    for (int b = 0; b < R; ++b) by[b] = swizzled<T>(from[b]);
     __syncthreads();  // nobody reads the buffer any more
 #pragma unroll
-    for (int r = 0; r < 1 << R; ++r) store_shared(buffer + swizzled<T>(combined<R>(j, from, r)), a[r]);
+    for (int r = 0; r < 1 << R; ++r) store_shared(buffer + combined<R>(swizzled<T>(j), by, r), a[r]);
     __syncthreads();  // the tile is complete
+    if (is_affine) {
+        const u32 origin = mapped(0, maps, count, base);
 #pragma unroll
-    for (int r = 0; r < 1 << R; ++r) a[r] = load_shared(buffer + swizzled<T>(mapped(combined<R>(next, to, r), maps, count, base)));
+        for (int b = 0; b < R; ++b) by[b] = swizzled<T>(mapped(to[b], maps, count, base) ^ origin);
+        const u32 first = swizzled<T>(mapped(next, maps, count, base));
+#pragma unroll
+        for (int r = 0; r < 1 << R; ++r) a[r] = load_shared(buffer + combined<R>(first, by, r));
+    } else {
+#pragma unroll
+        for (int r = 0; r < 1 << R; ++r) a[r] = load_shared(buffer + swizzled<T>(mapped(combined<R>(next, to, r), maps, count, base)));
+    }
 }
 
 // `known`: wires that may be 1 where an amplitude is not 0; others are not read. State s of a batch
 // begins at states + s * stride, its numbers at numbers + s * numbers_stride; `exact`: the same in
 // double precision.
-template <class T, int R>
-__device__ __forceinline__ void sweep(cplx<T>* states, const u64* at, const u64* terms, const T* numbers, const double* exact, u64 known, u64 stride, u64 numbers_stride) {
+template <class T, int R, bool IS_BATCH>
+__device__ __forceinline__ void sweep(cplx<T>* states, const u64* terms, const T* numbers, const double* exact, u64 known, u64 stride, u64 numbers_stride) {
     SHARED_MEMORY(raw);
     cplx<double>* products = reinterpret_cast<cplx<double>*>(raw);
     cplx<T>* buffer = reinterpret_cast<cplx<T>*>(raw + PRODUCTS_BYTES);  // of the tile, or of a PHASE's tables
-    const u32 width = u32(at[0]), stages = u32(at[1]), tile_bits = u32(at[2]), gaps = u32(at[3]);
-    const u64 state = u64(blockIdx.x) >> tile_bits;
-    u64 base = blockIdx.x & ((1ull << tile_bits) - 1);
-    for (u32 k = 0; k < gaps; ++k) base = base >> at[HEADER_WORDS + k] << (at[HEADER_WORDS + k] + 1) | (base & ((1ull << at[HEADER_WORDS + k]) - 1));
-    cplx<T>* amplitudes = states + state * stride;
-    numbers += state * numbers_stride;
-    exact += state * numbers_stride;
-    const u64* wires = at + HEADER_WORDS + gaps;
-    at = wires + width;
+    const u32 width = u32(PASS[0]), stages = u32(PASS[1]), tile_bits = u32(PASS[2]), gaps = u32(PASS[3]);
+    u64 base = blockIdx.x;
+    if (IS_BATCH) {
+        const u64 state = base >> tile_bits;
+        base &= (1ull << tile_bits) - 1;
+        states += state * stride;
+        numbers += state * numbers_stride;
+        exact += state * numbers_stride;
+    }
+    const T* matrices = IS_BATCH ? numbers + PASS[5] : reinterpret_cast<const T*>(PASS + u32(PASS[4]));
+    for (u32 k = HEADER_WORDS; k < HEADER_WORDS + gaps; ++k) base = base >> PASS[k] << (PASS[k] + 1) | (base & ((1ull << PASS[k]) - 1));
+    const u32 wires = HEADER_WORDS + gaps;
+    u32 at = wires + width;
     cplx<T> a[1 << R];
     u32 j = 0, registers[R];
     for (u32 s = 0; s < stages; ++s) {
-        const u64 maps = at[3], operations = at[4];
-        u32 next = 0, next_registers[R], moved = 0;
+        const u32 maps = u32(PASS[at + 3]), operations = u32(PASS[at + 4]);
+        const bool is_affine = PASS[at + 3] >> 32;
+        u32 next = 0, next_registers[R];
 #pragma unroll
-        for (int b = 0; b < R; ++b) {
-            next_registers[b] = 1u << (at[0] >> (8 * b) & 255);
-            moved |= next_registers[b];
-        }
+        for (int b = 0; b < R; ++b) next_registers[b] = 1u << (PASS[at] >> (8 * b) & 255);
         for (u32 k = 0; k < width - R; ++k)
-            if (threadIdx.x >> k & 1) next |= 1u << (at[1 + (k >> 3)] >> (8 * (k & 7)) & 255);
+            if (threadIdx.x >> k & 1) next |= 1u << (PASS[at + 1 + (k >> 3)] >> (8 * (k & 7)) & 255);
         at += STAGE_WORDS;
         if (s == 0) {
             u64 start = base, by[R];
             for (u32 p = 0; p < width; ++p)
-                if (next >> p & 1) start |= 1ull << wires[p];
+                if (next >> p & 1) start |= 1ull << PASS[wires + p];
 #pragma unroll
-            for (int b = 0; b < R; ++b) by[b] = 1ull << wires[31 - __clz(next_registers[b])];
+            for (int b = 0; b < R; ++b) by[b] = 1ull << PASS[wires + 31 - __clz(next_registers[b])];
 #pragma unroll
             for (int r = 0; r < 1 << R; ++r) {
                 const u64 i = combined<R>(start, by, r);
-                a[r] = i & ~known ? cplx<T>{T(0), T(0)} : load_global(amplitudes + i);
+                a[r] = i & ~known ? cplx<T>{T(0), T(0)} : load_global(states + i);
             }
         } else {
-            exchange<T, R>(a, buffer, j, registers, next, next_registers, at, maps, base);
+            exchange<T, R>(a, buffer, j, registers, next, next_registers, at, maps, is_affine, base);
         }
         at += MAP_WORDS * maps;
         j = next;
 #pragma unroll
         for (int b = 0; b < R; ++b) registers[b] = next_registers[b];
-        for (u64 o = 0; o < operations; ++o) {
-            const u64* op = at;
-            const u32 kind = u32(op[0]) & 255;
-            at += OPERATION_WORDS + (kind == PHASE ? width : 0);
-            if ((base & op[2]) != op[3]) continue;
-            const u32 mask = u32(op[1]), value = u32(op[1] >> 32);
-            u32 own_mask = 0, own_value = 0;  // the condition on places that stand in registers
-#pragma unroll
-            for (int b = 0; b < R; ++b) {
-                if (mask & registers[b]) own_mask |= 1u << b;
-                if (value & registers[b]) own_value |= 1u << b;
-            }
-            const bool applies = (j & mask & ~moved) == (value & ~moved);
+        for (u32 o = 0; o < operations; ++o) {
+            const u32 op = at, kind = u32(PASS[op]) & 255;
+            at += OPERATION_WORDS + (kind == PHASE ? PHASE_WORDS + width : 0);
+            if ((base & PASS[op + 2]) != PASS[op + 3]) continue;
+            const u32 masks = u32(PASS[op + 1]), values = u32(PASS[op + 1] >> 32);
+            const u32 own_mask = masks >> 16, own_value = values >> 16;  // of the places that stand in registers
+            const bool applies = (j & masks & 0xffff) == (values & 0xffff);
             if (kind == PHASE) {
                 phase<T, R>(a, op, terms, numbers, exact, base, width, j, registers, buffer, products, own_mask, own_value, applies);
-            } else if (applies) {
-                const u32 set = u32(op[0] >> 8) & 255;
-                if (kind == DENSE_MATRIX) multiply_set<T, R, false>(a, set, numbers + op[4], own_mask, own_value);
-                else if (kind == REAL_MATRIX) multiply_set<T, R, true>(a, set, numbers + op[4], own_mask, own_value);
-                else flip<T, R>(a, set, own_mask, own_value);
+            } else {
+                const u32 set = u32(PASS[op] >> 8) & 255;
+                const T* matrix = matrices + u32(PASS[op + 4]);
+                if (kind == DENSE_MATRIX) multiply_set<T, R, false>(a, set, matrix, own_mask, own_value, applies);
+                else if (kind == REAL_MATRIX) multiply_set<T, R, true>(a, set, matrix, own_mask, own_value, applies);
+                else if (applies) flip<T, R>(a, set, own_mask, own_value);
             }
         }
     }
     u64 start = base, by[R];
     for (u32 p = 0; p < width; ++p)
-        if (j >> p & 1) start |= 1ull << wires[p];
+        if (j >> p & 1) start |= 1ull << PASS[wires + p];
 #pragma unroll
-    for (int b = 0; b < R; ++b) by[b] = 1ull << wires[31 - __clz(registers[b])];
+    for (int b = 0; b < R; ++b) by[b] = 1ull << PASS[wires + 31 - __clz(registers[b])];
 #pragma unroll
-    for (int r = 0; r < 1 << R; ++r) store_global(amplitudes + combined<R>(start, by, r), a[r]);
+    for (int r = 0; r < 1 << R; ++r) store_global(states + combined<R>(start, by, r), a[r]);
 }

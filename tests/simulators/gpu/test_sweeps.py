@@ -92,7 +92,7 @@ def test_batch_of_states_is_swept_in_one_launch_with_numbers_of_each(library: Pa
     for k in range(3):
         expected = plainly(plan, rows[k], begin)
         assert np.abs(state.buffer.reshape(3, -1)[k] - expected).max() < 1e-12
-    assert device.launches == ["sweep_double"]
+    assert device.launches == ["sweep_batch_double"]
 
 
 class PlainDevice(HostDevice):
