@@ -33,6 +33,7 @@ MAP = 9  # done during the exchange through shared memory
 _ALL_PLACES = (1 << MOST_WIDTH) - 1
 _WORK = {DENSE: 2.0, REAL: 1.0, FLIP: 0.3, PHASE: 0.5, MAP: 0.0}  # benefit in the present stage
 _LOOKAHEAD = 60  # operations that determine the places of a stage
+_WINDOW = 16  # operations among which a matrix looks for maps to absorb
 
 
 class PhaseTables(msgspec.Struct, frozen=True):
@@ -57,11 +58,21 @@ class TileOperation(msgspec.Struct, frozen=True):
     at: int = 0  # position of its numbers
     other: int = 0  # for a MAP: the value that is exchanged with `value`
     phase: PhaseTables | None = None
+    # Rows and columns of the table's matrix, in the order of the operation's; None: as there.
+    rows: tuple[int, ...] | None = None
+    columns: tuple[int, ...] | None = None
 
     @property
     def moves(self) -> int:
         """Mask of the places along which it moves amplitude."""
         return sum(1 << place for place in self.places)
+
+    @property
+    def as_map(self) -> tuple[int, int, int]:
+        """(mask, value, other) of a MAP or FLIP: places with these two values are exchanged."""
+        if self.kind == MAP:
+            return self.mask, self.value, self.other
+        return self.mask | self.moves, self.value, self.value | self.moves
 
     @property
     def looks(self) -> int:
@@ -84,7 +95,65 @@ def tile_operations(plan: SweepTable, number: int) -> list[TileOperation]:
     for row in plan.ops[first:last].tolist():
         reader.read(row)
     reader.restore()
-    return reader.operations
+    return _absorbed(reader.operations)
+
+
+def _absorbed(operations: list[TileOperation]) -> list[TileOperation]:
+    """The same operations, where matrices have absorbed X, CX and other maps of their own places
+    that come directly before or after them: their rows or columns are read in another order."""
+    result: list[TileOperation] = []
+    for op in operations:
+        if op.kind in (FLIP, MAP):
+            for k in reversed(range(max(0, len(result) - _WINDOW), len(result))):
+                if _can_absorb(result[k], op):
+                    order = _reordered(op, result[k].places, result[k].rows)
+                    result[k] = msgspec.structs.replace(result[k], rows=order)
+                    break
+                if not _commute(result[k], op):
+                    result.append(op)
+                    break
+            else:
+                result.append(op)
+            continue
+        if op.kind in (DENSE, REAL):
+            later: list[TileOperation] = []
+            while result and len(later) < _WINDOW:
+                last = result.pop()
+                if _can_absorb(op, last) and all(_commute(each, last) for each in later):
+                    order = _reordered(last, op.places, op.columns)
+                    op = msgspec.structs.replace(op, columns=order)
+                else:
+                    later.append(last)
+            result += reversed(later)
+        result.append(op)
+    return result
+
+
+def _can_absorb(matrix: TileOperation, op: TileOperation) -> bool:
+    """Whether a matrix without condition has all places of a map."""
+    if matrix.kind not in (DENSE, REAL) or op.kind not in (FLIP, MAP):
+        return False
+    return not (matrix.mask or matrix.outer_mask or op.outer_mask) and not (
+        (op.moves | op.mask) & ~matrix.moves
+    )
+
+
+def _reordered(
+    op: TileOperation, places: tuple[int, ...], order: tuple[int, ...] | None
+) -> tuple[int, ...]:
+    """`order` of a matrix' rows or columns after it has absorbed a map."""
+    mask, value, other = op.as_map
+    moved = sum(1 << k for k, place in enumerate(places) if (value ^ other) >> place & 1)
+    result = list(order or range(1 << len(places)))
+    for index, own in enumerate(tuple(result)):
+        bits = sum((index >> k & 1) << place for k, place in enumerate(places)) & mask
+        if bits in (value, other):
+            result[index ^ moved] = own
+    return tuple(result)
+
+
+def _commute(one: TileOperation, two: TileOperation) -> bool:
+    return not (one.moves & (two.moves | two.looks) or one.looks & two.moves)
 
 
 class _TableReader:
@@ -350,9 +419,7 @@ def _encoded(
         words += [_packed(stage.registers), packed & _WORD, packed >> 64]
         words += [len(stage.maps) | is_affine << 32, len(stage.operations)]
         for op in stage.maps:
-            mask, value, other = op.mask, op.value, op.other
-            if op.kind == FLIP:
-                mask, other = mask | op.moves, value | op.moves
+            mask, value, other = op.as_map
             words += [mask | value << 16 | other << 32, op.outer_mask, op.outer_value]
         for op in stage.operations:
             words += _operation_words(op, stage.registers, at.get(id(op), 0))
@@ -407,8 +474,9 @@ def _matrix_positions(op: TileOperation) -> NDArray[np.int64]:
     own = np.zeros_like(index)
     for k, place in enumerate(op.places):
         own |= (index >> sum(other < place for other in op.places) & 1) << k
+    rows, columns = (index if each is None else np.array(each) for each in (op.rows, op.columns))
     block = np.arange(_num_matrix_floats(op)).reshape(index.size, index.size, -1)
-    return op.at + block[np.ix_(own, own)].ravel()
+    return op.at + block[np.ix_(rows[own], columns[own])].ravel()
 
 
 def _phase_positions(op: TileOperation) -> NDArray[np.int64]:

@@ -44,20 +44,15 @@ template <int SET> __device__ __forceinline__ constexpr int spread_bits(int numb
 }
 
 // The matrix m, row by row, on the registers of SET; bit 0 of its index is the lowest one. Complex
-// matrices begin at even positions of the numbers. An element is loaded once for GROUPS groups of
-// amplitudes; more of them, and these leave the registers.
-template <class T, int R, int SET, bool IS_REAL>
-__device__ __forceinline__ void multiply(cplx<T> (&a)[1 << R], const T* m, u32 mask, u32 value, bool applies) {
-    constexpr int K = bit_count(SET), N = 1 << K, OTHERS = (1 << R) - 1 - SET, GROUPS = 8 >> K;
+// matrices begin at even positions of the numbers. GROUPS groups of amplitudes share the loads of its
+// elements, and the condition: it is read for the first of them. With more of them, or without a branch
+// for each GROUPS of them, the amplitudes leave the registers.
+template <class T, int R, int SET, bool IS_REAL, int GROUPS>
+__device__ __forceinline__ void multiply(cplx<T> (&a)[1 << R], const T* m, u32 mask, u32 value) {
+    constexpr int K = bit_count(SET), N = 1 << K, OTHERS = (1 << R) - 1 - SET;
 #pragma unroll
     for (int first = 0; first < 1 << (R - K); first += GROUPS) {
-        bool is_changed[GROUPS], is_any = false;
-#pragma unroll
-        for (int g = 0; g < GROUPS; ++g) {
-            is_changed[g] = (spread_bits<OTHERS>(first + g) & mask) == value;
-            is_any |= is_changed[g];
-        }
-        if (!is_any) continue;
+        if ((spread_bits<OTHERS>(first) & mask) != value) continue;
         cplx<T> in[GROUPS][N];
 #pragma unroll
         for (int g = 0; g < GROUPS; ++g)
@@ -77,17 +72,21 @@ __device__ __forceinline__ void multiply(cplx<T> (&a)[1 << R], const T* m, u32 m
                 }
             }
 #pragma unroll
-            for (int g = 0; g < GROUPS; ++g)
-                if (is_changed[g] && applies) a[spread_bits<OTHERS>(first + g) | spread_bits<SET>(i)] = sums[g];
+            for (int g = 0; g < GROUPS; ++g) a[spread_bits<OTHERS>(first + g) | spread_bits<SET>(i)] = sums[g];
         }
     }
 }
 
 // Sets of at most three registers: each has its own code, so that registers have constant indices.
+// `nothing`: 0, which the compiler does not know.
 template <class T, int R, bool IS_REAL>
-__device__ __forceinline__ void multiply_set(cplx<T> (&a)[1 << R], u32 set, const T* m, u32 mask, u32 value, bool applies) {
+__device__ __forceinline__ void multiply_set(cplx<T> (&a)[1 << R], u32 set, const T* m, u32 mask, u32 value, u32 nothing) {
     switch (set) {
-#define CASE(S) case S: if constexpr (S < (1 << R)) multiply<T, R, S, IS_REAL>(a, m, mask, value, applies); break;
+#define CASE(S) \
+    case S: \
+        if (bit_count(S) < 3 && !mask) multiply<T, R, S, IS_REAL, (8 >> bit_count(S))>(a, m, nothing, 0); \
+        else multiply<T, R, S, IS_REAL, 1>(a, m, mask, value); \
+        break;
         CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12) CASE(13) CASE(14)
 #undef CASE
     }
@@ -211,12 +210,12 @@ __device__ __forceinline__ void sweep(cplx<T>* states, const u64* terms, const T
             const bool applies = (j & masks & 0xffff) == (values & 0xffff);
             if (kind == PHASE) {
                 phase<T, R>(a, op, terms, numbers, exact, base, width, j, registers, buffer, products, own_mask, own_value, applies);
-            } else {
-                const u32 set = u32(PASS[op] >> 8) & 255;
+            } else if (applies) {
+                const u32 set = u32(PASS[op] >> 8) & 255, nothing = u32(PASS[op] >> 16) & 255;
                 const T* matrix = matrices + u32(PASS[op + 4]);
-                if (kind == DENSE_MATRIX) multiply_set<T, R, false>(a, set, matrix, own_mask, own_value, applies);
-                else if (kind == REAL_MATRIX) multiply_set<T, R, true>(a, set, matrix, own_mask, own_value, applies);
-                else if (applies) flip<T, R>(a, set, own_mask, own_value);
+                if (kind == DENSE_MATRIX) multiply_set<T, R, false>(a, set, matrix, own_mask, own_value, nothing);
+                else if (kind == REAL_MATRIX) multiply_set<T, R, true>(a, set, matrix, own_mask, own_value, nothing);
+                else flip<T, R>(a, set, own_mask, own_value);
             }
         }
     }
