@@ -296,29 +296,23 @@ def _counts(backend: DeviceBackend, job: RequestExecution, program: Program) -> 
     for stretch in program.stretches:
         assert isinstance(stretch, GateList)
         segment = stretch
-    records = gather(np.arange(1 << n), program.layout.source)
-    values, which = distinct(records)
-    order = np.argsort(which, kind="stable")
-    begins = np.searchsorted(which[order], np.arange(len(values)))
+    records, which = distinct(gather(np.arange(1 << n), program.layout.source))
+    packed, width = pack(records, circuit.num_clbits)
+    table = np.frombuffer(packed, np.uint8).reshape(-1, width)
     steps = 0 if segment is None else len(segment.steps)
-    entries: list[tuple[NDArray[np.uint64], NDArray[np.uint32], NDArray[np.uint32]]] = []
-    for rows in _groups(job.number, 64 * steps + (4 << n)):
+    row_bytes = 64 * steps + 4 * len(table) + (4 + width) * min(len(table), request.shots)
+    entries = []
+    for rows in _groups(job.number, row_bytes):
         job.control.check()
         key = (request.seed, request.binding + rows.start)
         floats = _floats(job, program, rows)
-        counts = reductions.count_shots(backend.device, n, segment, floats, request.shots, key)
-        table = np.add.reduceat(counts[:, order], begins, axis=1)
-        row, column = np.nonzero(table)
-        sizes = np.bincount(row, minlength=len(rows))
         entries.append(
-            (values[column], table[row, column].astype(np.uint32), sizes.astype(np.uint32))
+            reductions.count_shots(
+                backend.device, segment, floats, request.shots, key, which.astype(np.uint32), table
+            )
         )
-    outcomes, width = pack(np.concatenate([each[0] for each in entries]), circuit.num_clbits)
-    all_counts = np.concatenate([each[1] for each in entries]).tobytes()
-    all_sizes = np.concatenate([each[2] for each in entries]).tobytes()
-    return EngineResult(
-        job.number, width, outcomes, all_counts, all_sizes if job.number > 1 else b""
-    )
+    outcomes, counts, sizes = (b"".join(parts) for parts in zip(*entries, strict=True))
+    return EngineResult(job.number, width, outcomes, counts, sizes if job.number > 1 else b"")
 
 
 def _expectations(backend: DeviceBackend, job: RequestExecution, program: Program) -> EngineResult:

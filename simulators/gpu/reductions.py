@@ -130,9 +130,7 @@ def string_sums(states: DeviceState, group: PauliGroup) -> NDArray[np.float64]:
 
 MAX_QUBITS = 12
 
-_COUNT_THREADS = 128
 _AMPLITUDE_BYTES = 16
-_COUNTED_BYTES = 28  # of an amplitude with counts: its value, cumulative sum and count
 _NUMBERS, _STEP_WORDS = 8, 4  # numbers and words of a step
 
 
@@ -172,26 +170,40 @@ def apply_gate_list(states: DeviceState, segment: GateList, floats: NDArray[np.f
 
 def count_shots(
     device: Device,
-    num_qubits: int,
     segment: GateList | None,
     floats: NDArray[np.float64],
     shots: int,
     key: tuple[int, int],
-) -> NDArray[np.uint32]:
-    """Counts of basis states of each binding: uint32 [bindings, 2**num_qubits]. floats: float64
-    [bindings, steps, 8]; `segment` None: no gates. key: seed, and the number of the first
-    binding."""
-    bindings, size = len(floats), 1 << num_qubits
-    counts: Buffer = device.empty(bindings * size, np.uint32)
-    steps = 0 if segment is None else len(segment.steps)
-    table = np.zeros((1, 4), np.uint64) if segment is None else segment.steps
+    which: NDArray[np.uint32],
+    table: NDArray[np.uint8],
+) -> tuple[bytes, bytes, bytes]:
+    """Outcomes of all bindings, their counts and the number of each binding's, as in
+    `EngineResult`. floats: float64 [bindings, steps, 8]; `segment` None: no gates. key: seed, and
+    the number of the first binding. which: record of each basis state [2**qubits]; table: packed
+    outcome of each record [records, width], ascending.
+
+    Only counts that are not 0 leave the device: that of a narrow circuit with few shots has many
+    others."""
+    bindings, size, (records, width) = len(floats), which.size, table.shape
+    counts: Buffer = device.empty(bindings * records, np.uint32)
+    sizes: Buffer = device.empty(bindings, np.uint32)
+    steps = np.zeros((0, _STEP_WORDS), np.uint64) if segment is None else segment.steps
     device.launch(
-        "small_counts", bindings, min(_COUNT_THREADS, max(_WARP, size >> 1)), _COUNTED_BYTES * size,
-        np.int32(num_qubits), np.int32(steps), device.upload(table),
+        "small_counts", bindings, min(_THREADS, max(_WARP, size >> 1)), _AMPLITUDE_BYTES * size,
+        np.int32(size.bit_length() - 1), np.int32(len(steps)),
+        device.upload(steps if steps.size else np.zeros(1, np.uint64)),
         device.upload(floats if floats.size else np.zeros(1)), np.int32(shots), np.uint64(key[0]),
-        np.uint64(key[1]), counts,
+        np.uint64(key[1]), device.upload(which), np.int32(records), counts, sizes,
     )  # fmt: skip
-    return device.download(counts).reshape(bindings, size)
+    found = device.download(sizes)
+    ends = np.cumsum(found, dtype=np.uint32)
+    outcomes: Buffer = device.empty(int(ends[-1]) * width, np.uint8)
+    gathered: Buffer = device.empty(int(ends[-1]), np.uint32)
+    device.launch(
+        "gather_counts", bindings, _THREADS, 4 * _THREADS, counts, np.int32(records),
+        device.upload(ends - found), device.upload(table), np.int32(width), outcomes, gathered,
+    )  # fmt: skip
+    return device.download_bytes(outcomes), device.download_bytes(gathered), found.tobytes()
 
 
 # Adjoint gradients on a GPU: both states of the reverse pass are on the device.

@@ -59,29 +59,38 @@ __device__ __forceinline__ void philox(u64 counter, u64 draw, u64 seed, u64 bind
     out[0] = x0, out[1] = x1, out[2] = x2, out[3] = x3;
 }
 
-// Counts of one binding for each block of threads: counts[binding << n | outcome], from |0...0> over
-// its steps to the samples of draw 0 (seed contract of simulators/engine.py). Shared memory: 28 bytes
-// an amplitude.
-__device__ __forceinline__ void evolve_and_count(int n, int steps, const u64* table, const double* matrices, int shots, u64 seed, u64 first_binding, u32* counts) {
+// Counts of one binding for each block of threads, from |0...0> over its steps to the samples of draw 0
+// (seed contract of simulators/engine.py): counts[binding * records + which[basis state]], and how
+// many of them are not 0. Shared memory: 16 bytes an amplitude, later its cumulative sum and a count.
+__device__ __forceinline__ void evolve_and_count(int n, int steps, const u64* table, const double* matrices, int shots, u64 seed, u64 first_binding,
+                                                 const u32* which, int records, u32* counts, u32* sizes) {
     SHARED_MEMORY(raw);
+    enum { RUN = 16 };  // cumulative sums in registers
     const u32 size = 1u << n, row = blockIdx.x;
     cplx<double>* state = reinterpret_cast<cplx<double>*>(raw);
-    double* ends = reinterpret_cast<double*>(state + size);
-    u32* found = reinterpret_cast<u32*>(ends + size);
-    for (u32 k = threadIdx.x; k < size; k += blockDim.x) {
-        state[k] = {k ? 0.0 : 1.0, 0.0};
-        found[k] = 0;
-    }
+    u32* found = reinterpret_cast<u32*>(raw) + 2;  // in place of an imaginary part: every fourth word
+    for (u32 k = threadIdx.x; k < size; k += blockDim.x) state[k] = {k ? 0.0 : 1.0, 0.0};
     apply_steps(state, size, steps, table, matrices + u64(row) * steps * STEP_NUMBERS);
     __syncthreads();  // the last step is complete
-    for (u32 k = threadIdx.x; k < size; k += blockDim.x) ends[k] = square(state[k]);
+    for (u32 k = threadIdx.x; k < size; k += blockDim.x) {
+        state[k].x = square(state[k]);
+        found[4 * k] = 0;
+    }
     __syncthreads();  // weights are complete
     if (threadIdx.x == 0) {  // in the order of the index: the seed contract
-        double total = 0.0;
-        for (u32 k = 0; k < size; ++k) ends[k] = total += ends[k];
+        double total = 0.0, ends[RUN];
+        for (u32 first = 0; first < size; first += RUN) {
+#pragma unroll
+            for (u32 k = 0; k < RUN; ++k) ends[k] = first + k < size ? state[first + k].x : 0.0;
+#pragma unroll
+            for (u32 k = 0; k < RUN; ++k) ends[k] = total += ends[k];
+#pragma unroll
+            for (u32 k = 0; k < RUN; ++k)
+                if (first + k < size) state[first + k].x = ends[k];
+        }
     }
     __syncthreads();  // cumulative sums are complete
-    const double total = ends[size - 1];
+    const double total = state[size - 1].x;
     for (int block = threadIdx.x; 4ll * block < shots; block += blockDim.x) {
         u64 words[4];
         philox(u64(block) + 1, 0, seed, first_binding + row, words);
@@ -92,12 +101,44 @@ __device__ __forceinline__ void evolve_and_count(int n, int steps, const u64* ta
             u32 low = 0, high = size - 1;  // the first outcome whose cumulative sum is above the draw
             while (low < high) {
                 const u32 middle = (low + high) >> 1;
-                if (ends[middle] > draw) high = middle;
+                if (state[middle].x > draw) high = middle;
                 else low = middle + 1;
             }
-            atomicAdd(found + low, 1u);
+            atomicAdd(found + 4 * load_global(which + low), 1u);
         }
     }
     __syncthreads();  // all shots are counted
-    for (u32 k = threadIdx.x; k < size; k += blockDim.x) store_global(counts + (u64(row) << n | k), found[k]);
+    u32 kept = 0;
+    for (u32 k = threadIdx.x; k < u32(records); k += blockDim.x) {
+        store_global(counts + (u64(row) * records + k), found[4 * k]);
+        kept += found[4 * k] != 0;
+    }
+    __syncthreads();  // no count is read any more
+    const double all = block_sum(kept, reinterpret_cast<double*>(raw));
+    if (threadIdx.x == 0) store_global(sizes + row, u32(all));
+}
+
+// Counts of one binding for each block of threads that are not 0, in the order of the records, each
+// with its outcome: `width` bytes of a table. begins: places of the bindings' first ones. Each thread
+// takes a range of the records. Shared memory: a number for each thread.
+__device__ __forceinline__ void gather_nonzero(const u32* counts, int records, const u32* begins, const unsigned char* table, int width, unsigned char* outcomes,
+                                              u32* gathered) {
+    SHARED_MEMORY(raw);
+    u32* kept = reinterpret_cast<u32*>(raw);
+    const u32 each = (records + blockDim.x - 1) / blockDim.x, first = threadIdx.x * each;
+    const u32 last = first + each < u32(records) ? first + each : records;
+    const u32* own = counts + u64(blockIdx.x) * records;
+    u32 found = 0;
+    for (u32 k = first; k < last; ++k) found += load_global(own + k) != 0;
+    kept[threadIdx.x] = found;
+    __syncthreads();  // all ranges are counted
+    u64 at = load_global(begins + blockIdx.x);
+    for (u32 thread = 0; thread < threadIdx.x; ++thread) at += kept[thread];
+    for (u32 k = first; k < last; ++k) {
+        const u32 count = load_global(own + k);
+        if (count == 0) continue;
+        store_global(gathered + at, count);
+        for (int byte = 0; byte < width; ++byte) store_global(outcomes + at * width + byte, load_global(table + u64(k) * width + byte));
+        ++at;
+    }
 }
