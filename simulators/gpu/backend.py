@@ -304,13 +304,12 @@ def _counts(backend: DeviceBackend, job: RequestExecution, program: Program) -> 
     entries = []
     for rows in _groups(job.number, row_bytes):
         job.control.check()
-        key = (request.seed, request.binding + rows.start)
-        floats = _floats(job, program, rows)
         entries.append(
             reductions.count_shots(
-                backend.device, segment, floats, request.shots, key, which.astype(np.uint32), table
+                backend.device, circuit, segment, _params(job, rows), request.shots,
+                (request.seed, request.binding + rows.start), which.astype(np.uint32), table,
             )
-        )
+        )  # fmt: skip
     outcomes, counts, sizes = (b"".join(parts) for parts in zip(*entries, strict=True))
     return EngineResult(job.number, width, outcomes, counts, sizes if job.number > 1 else b"")
 
@@ -364,16 +363,22 @@ def _groups(number: int, row_bytes: int, max_rows: int = _MOST_ROWS) -> Iterator
         yield range(first, min(first + step, number))
 
 
+def _params(job: RequestExecution, rows: range) -> NDArray[np.float64]:
+    """Parameters of the circuit for each row, see `requests.bind`: float64 [rows, parameters]."""
+    circuit = job.circuit
+    params = np.tile(circuit.params, (len(rows), 1))
+    if job.request.bindings is not None and circuit.slots_data:
+        values = job.request.bindings[rows.start : rows.stop]
+        params[:, circuit.slots[0::2]] = values[:, circuit.slots[1::2]]
+    return params
+
+
 def _floats(job: RequestExecution, program: Program, rows: range) -> NDArray[np.float64]:
     """Numbers of the segment for each row: float64 [rows, ...]."""
     if not program.stretches:
         return np.zeros((len(rows), 0, 8))
     (segment,) = program.stretches
-    circuit = job.circuit
-    params = np.tile(circuit.params, (len(rows), 1))  # see `requests.bind`
-    if job.request.bindings is not None and circuit.slots_data:
-        values = job.request.bindings[rows.start : rows.stop]
-        params[:, circuit.slots[0::2]] = values[:, circuit.slots[1::2]]
+    params = _params(job, rows)
     if isinstance(segment, GateList):
-        return reductions.gate_matrices(circuit, segment, params)
-    return np.stack([segment.floats(circuit, row) for row in params])
+        return reductions.gate_matrices(job.circuit, segment, params)
+    return np.stack([segment.floats(job.circuit, row) for row in params])

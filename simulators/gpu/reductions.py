@@ -18,6 +18,7 @@ from simulators.statevector.backend.matrix import PauliGroup, PlacedMatrix, paul
 from simulators.statevector.backend.reductions import BlockSum, SortedDraws
 from simulators.statevector.gradient.adjoint import ReverseSegment, plan_adjoint
 from simulators.statevector.gradient.reverse_kernel import KIND, ONE, OUTER, STEP, VALUE
+from simulators.statevector.small.gate_kernels import COUNTS
 from simulators.statevector.state import BLOCK_QUBITS
 
 # Sums over the states of a GPU: norms, samples, distributions, expectation values.
@@ -135,24 +136,48 @@ _NUMBERS, _STEP_WORDS = 8, 4  # numbers and words of a step
 
 
 def gate_matrices(
-    circuit: Circuit, segment: GateList, params: NDArray[np.float64]
+    circuit: Circuit,
+    segment: GateList,
+    params: NDArray[np.float64],
+    chosen: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float64]:
-    """Matrices of all steps of each row: float64 [rows, steps, 8]; see `GateList.floats`. params:
-    float64 [rows, parameters of the circuit]. One compiled call processes the operations of all
-    rows as one sequence."""
+    """Matrices of all steps of each row, or of the chosen operations of the segment: float64 [rows,
+    steps, 8]; see `GateList.floats`. params: float64 [rows, parameters of the circuit]. One
+    compiled call processes the operations of all rows as one sequence."""
     ops = circuit.ops[segment.first : segment.last]
-    counts = circuit.table.rows[ops]
-    qubits, num_params = int(counts[:, 1].sum()), int(counts[:, 3].sum())
+    if chosen is None:
+        chosen = np.ones(ops.size, bool)
+    each = circuit.table.rows[ops]
+    qubits, num_params = int(each[:, 1].sum()), int(each[:, 3].sum())
     own = params[:, segment.at_param : segment.at_param + num_params]
-    count = len(params)
-    result = np.empty((count * len(segment.steps), _NUMBERS))
+    touched = circuit.qubits[segment.at_qubit : segment.at_qubit + qubits]
+    count, steps, ops = len(params), int(COUNTS[each[chosen, 0]].sum()), ops[chosen]
+    result = np.empty((count * steps, _NUMBERS))
     place_all(
         circuit.table.rows, np.tile(ops, count),
-        np.tile(circuit.qubits[segment.at_qubit : segment.at_qubit + qubits], count),
-        np.ascontiguousarray(own).ravel(), 0, count * ops.size, 0, 0,
-        np.empty((count * len(segment.steps), _STEP_WORDS), np.uint64), result,
+        np.tile(touched[np.repeat(chosen, each[:, 1])], count),
+        own[:, np.repeat(chosen, each[:, 3])].ravel(), 0, count * ops.size, 0, 0,
+        np.empty((count * steps, _STEP_WORDS), np.uint64), result,
     )  # fmt: skip
-    return result.reshape(count, len(segment.steps), _NUMBERS)
+    return result.reshape(count, steps, _NUMBERS)
+
+
+def _steps_of_bindings(
+    circuit: Circuit, segment: GateList
+) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
+    """Steps with the places of their matrices, see `evolve_and_count`, and which operations have
+    free parameters."""
+    each = circuit.table.rows[circuit.ops[segment.first : segment.last]]
+    is_free = np.zeros(circuit.params.size, np.int64)
+    is_free[circuit.slots[0::2]] = 1
+    ends = np.cumsum(each[:, 3])
+    before = np.append(0, np.cumsum(is_free[segment.at_param :]))
+    chosen = before[ends] > before[ends - each[:, 3]]
+    own = np.repeat(chosen, COUNTS[each[:, 0]])
+    places = np.where(own, own.size + np.cumsum(own) - 1, np.arange(own.size))
+    steps = segment.steps.copy()
+    steps[:, 0] |= places.astype(np.uint64) << np.uint64(32)
+    return steps, chosen
 
 
 def apply_gate_list(states: DeviceState, segment: GateList, floats: NDArray[np.float64]) -> None:
@@ -170,30 +195,36 @@ def apply_gate_list(states: DeviceState, segment: GateList, floats: NDArray[np.f
 
 def count_shots(
     device: Device,
+    circuit: Circuit,
     segment: GateList | None,
-    floats: NDArray[np.float64],
+    params: NDArray[np.float64],
     shots: int,
     key: tuple[int, int],
     which: NDArray[np.uint32],
     table: NDArray[np.uint8],
 ) -> tuple[bytes, bytes, bytes]:
     """Outcomes of all bindings, their counts and the number of each binding's, as in
-    `EngineResult`. floats: float64 [bindings, steps, 8]; `segment` None: no gates. key: seed, and
-    the number of the first binding. which: record of each basis state [2**qubits]; table: packed
-    outcome of each record [records, width], ascending.
+    `EngineResult`. params: float64 [bindings, parameters of the circuit]; `segment` None: no gates.
+    key: seed, and the number of the first binding. which: record of each basis state [2**qubits];
+    table: packed outcome of each record [records, width], ascending.
 
-    Only counts that are not 0 leave the device: that of a narrow circuit with few shots has many
-    others."""
-    bindings, size, (records, width) = len(floats), which.size, table.shape
+    Only counts that are not 0 leave the device, and matrices that all bindings have are uploaded
+    once."""
+    bindings, size, (records, width) = len(params), which.size, table.shape
+    steps, floats, bound = np.zeros((0, _STEP_WORDS), np.uint64), np.zeros(1), np.zeros((1, 0))
+    if segment is not None:
+        steps, chosen = _steps_of_bindings(circuit, segment)
+        floats = segment.floats(circuit, circuit.params)
+        if chosen.any():
+            bound = gate_matrices(circuit, segment, params, chosen)
     counts: Buffer = device.empty(bindings * records, np.uint32)
     sizes: Buffer = device.empty(bindings, np.uint32)
-    steps = np.zeros((0, _STEP_WORDS), np.uint64) if segment is None else segment.steps
+    tables = (np.append(steps, np.uint64(0)), floats, np.append(bound, 0.0) if 0 in bound.shape else bound)
     device.launch(
         "small_counts", bindings, min(_THREADS, max(_WARP, size >> 1)), _AMPLITUDE_BYTES * size,
-        np.int32(size.bit_length() - 1), np.int32(len(steps)),
-        device.upload(steps if steps.size else np.zeros(1, np.uint64)),
-        device.upload(floats if floats.size else np.zeros(1)), np.int32(shots), np.uint64(key[0]),
-        np.uint64(key[1]), device.upload(which), np.int32(records), counts, sizes,
+        np.int32(size.bit_length() - 1), np.int32(len(steps)), *map(device.upload, tables),
+        np.int32(bound.shape[1]), np.int32(shots), np.uint64(key[0]), np.uint64(key[1]),
+        device.upload(which), np.int32(records), counts, sizes,
     )  # fmt: skip
     found = device.download(sizes)
     ends = np.cumsum(found, dtype=np.uint32)

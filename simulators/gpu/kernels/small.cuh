@@ -7,11 +7,12 @@
 enum StepKind { STEP_PHASE, STEP_PERMUTATION, STEP_REAL, STEP_COMPLEX };  // as in circuit/gates.py
 enum { STEP_WORDS = 4, STEP_NUMBERS = 8 };
 
+// matrix_of: where a step's numbers are, by its place in the list and the upper half of its first word.
 // Begins with a barrier before each step; the caller needs one behind.
-__device__ __forceinline__ void apply_steps(cplx<double>* state, u32 size, int steps, const u64* table, const double* matrices) {
-    for (int s = 0; s < steps; ++s, table += STEP_WORDS, matrices += STEP_NUMBERS) {
+template <class F> __device__ __forceinline__ void apply_steps(cplx<double>* state, u32 size, int steps, const u64* table, F matrix_of) {
+    for (int s = 0; s < steps; ++s, table += STEP_WORDS) {
         const u32 kind = u32(table[0]), mask = u32(table[1]), zero = u32(table[2]), one = u32(table[3]);
-        const double* m = matrices;
+        const double* m = matrix_of(s, table[0] >> 32);
         __syncthreads();  // the step before is complete
         for (u32 k = threadIdx.x; k < size >> __popc(mask); k += blockDim.x) {
             const u32 i = u32(insert_zeros(k, mask));
@@ -41,7 +42,8 @@ __device__ __forceinline__ void small_steps(cplx<T>* states, int n, int steps, c
     const u32 size = 1u << n;
     cplx<T>* own = states + (u64(blockIdx.x) << n);
     for (u32 k = threadIdx.x; k < size; k += blockDim.x) state[k] = is_zero ? cplx<double>{k ? 0.0 : 1.0, 0.0} : widened(load_global(own + k));
-    apply_steps(state, size, steps, table, matrices + blockIdx.x * matrices_stride);
+    matrices += blockIdx.x * matrices_stride;
+    apply_steps(state, size, steps, table, [=](int s, u64) { return matrices + STEP_NUMBERS * s; });
     __syncthreads();  // the last step is complete
     for (u32 k = threadIdx.x; k < size; k += blockDim.x) store_global(own + k, narrowed<T>(state[k]));
 }
@@ -61,8 +63,9 @@ __device__ __forceinline__ void philox(u64 counter, u64 draw, u64 seed, u64 bind
 
 // Counts of one binding for each block of threads, from |0...0> over its steps to the samples of draw 0
 // (seed contract of simulators/engine.py): counts[binding * records + which[basis state]], and how
-// many of them are not 0. Shared memory: 16 bytes an amplitude, later its cumulative sum and a count.
-__device__ __forceinline__ void evolve_and_count(int n, int steps, const u64* table, const double* matrices, int shots, u64 seed, u64 first_binding,
+// many of them are not 0. A step's matrix is one of the `steps` that all bindings have, or behind these of
+// the `own` ones of each. Shared memory: 16 bytes an amplitude, later its cumulative sum and a count.
+__device__ __forceinline__ void evolve_and_count(int n, int steps, const u64* table, const double* matrices, const double* bound, int own, int shots, u64 seed, u64 first_binding,
                                                  const u32* which, int records, u32* counts, u32* sizes) {
     SHARED_MEMORY(raw);
     enum { RUN = 16 };  // cumulative sums in registers
@@ -70,7 +73,8 @@ __device__ __forceinline__ void evolve_and_count(int n, int steps, const u64* ta
     cplx<double>* state = reinterpret_cast<cplx<double>*>(raw);
     u32* found = reinterpret_cast<u32*>(raw) + 2;  // in place of an imaginary part: every fourth word
     for (u32 k = threadIdx.x; k < size; k += blockDim.x) state[k] = {k ? 0.0 : 1.0, 0.0};
-    apply_steps(state, size, steps, table, matrices + u64(row) * steps * STEP_NUMBERS);
+    apply_steps(state, size, steps, table,
+                [=](int, u64 at) { return STEP_NUMBERS * (at < u64(steps) ? at : at - steps + u64(row) * own) + (at < u64(steps) ? matrices : bound); });
     __syncthreads();  // the last step is complete
     for (u32 k = threadIdx.x; k < size; k += blockDim.x) {
         state[k].x = square(state[k]);
