@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from simulators.catalog import state_bytes
 from simulators.circuit.analysis.measurements import MeasurementLayouts
 from simulators.circuit.ir import Circuit
-from simulators.engine import EngineResult, PauliSum, RunControl, RunOptions
+from simulators.engine import EngineResult, PauliSum, RunControl, RunOptions, ThreadPool
 from simulators.errors import Unsupported
 from simulators.execution import outputs
 from simulators.execution.outputs import FinalState, PauliStrings, collect
@@ -292,24 +292,25 @@ def _is_static(program: Program) -> bool:
 def _counts(backend: DeviceBackend, job: RequestExecution, program: Program) -> EngineResult:
     circuit, request = job.circuit, job.request
     n = circuit.num_qubits
-    segment: GateList | None = None
-    for stretch in program.stretches:
-        assert isinstance(stretch, GateList)
-        segment = stretch
+    steps: reductions.BatchSteps | None = None
+    for segment in program.stretches:
+        assert isinstance(segment, GateList)
+        steps = reductions.BatchSteps.of(circuit, segment)
     records, which = distinct(gather(np.arange(1 << n), program.layout.source))
     packed, width = pack(records, circuit.num_clbits)
     table = np.frombuffer(packed, np.uint8).reshape(-1, width)
-    steps = 0 if segment is None else len(segment.steps)
-    row_bytes = 64 * steps + 4 * len(table) + (4 + width) * min(len(table), request.shots)
+    row_bytes = 64 * (0 if steps is None else len(steps.table))
+    row_bytes += 4 * len(table) + (4 + width) * min(len(table), request.shots)
     entries = []
     for rows in _groups(job.number, row_bytes):
         job.control.check()
+        bound = _floats(job, program, rows, None if steps is None else steps.chosen)
+        key = (request.seed, request.binding + rows.start)
         entries.append(
             reductions.count_shots(
-                backend.device, circuit, segment, _params(job, rows), request.shots,
-                (request.seed, request.binding + rows.start), which.astype(np.uint32), table,
+                backend.device, steps, bound, request.shots, key, which.astype(np.uint32), table
             )
-        )  # fmt: skip
+        )
     outcomes, counts, sizes = (b"".join(parts) for parts in zip(*entries, strict=True))
     return EngineResult(job.number, width, outcomes, counts, sizes if job.number > 1 else b"")
 
@@ -363,22 +364,23 @@ def _groups(number: int, row_bytes: int, max_rows: int = _MOST_ROWS) -> Iterator
         yield range(first, min(first + step, number))
 
 
-def _params(job: RequestExecution, rows: range) -> NDArray[np.float64]:
-    """Parameters of the circuit for each row, see `requests.bind`: float64 [rows, parameters]."""
+def _floats(
+    job: RequestExecution,
+    program: Program,
+    rows: range,
+    chosen: NDArray[np.bool_] | None = None,
+) -> NDArray[np.float64]:
+    """Numbers of the segment for each row: float64 [rows, ...]; of the chosen operations, if
+    given."""
+    if not program.stretches or (chosen is not None and not chosen.any()):
+        return np.zeros((len(rows), 0, 8))
+    (segment,) = program.stretches
     circuit = job.circuit
-    params = np.tile(circuit.params, (len(rows), 1))
+    params = np.tile(circuit.params, (len(rows), 1))  # see `requests.bind`
     if job.request.bindings is not None and circuit.slots_data:
         values = job.request.bindings[rows.start : rows.stop]
         params[:, circuit.slots[0::2]] = values[:, circuit.slots[1::2]]
-    return params
-
-
-def _floats(job: RequestExecution, program: Program, rows: range) -> NDArray[np.float64]:
-    """Numbers of the segment for each row: float64 [rows, ...]."""
-    if not program.stretches:
-        return np.zeros((len(rows), 0, 8))
-    (segment,) = program.stretches
-    params = _params(job, rows)
     if isinstance(segment, GateList):
-        return reductions.gate_matrices(job.circuit, segment, params)
-    return np.stack([segment.floats(job.circuit, row) for row in params])
+        with ThreadPool(job.options.threads, job.control) as pool:
+            return reductions.gate_matrices(circuit, segment, params, pool, chosen)
+    return np.stack([segment.floats(circuit, row) for row in params])

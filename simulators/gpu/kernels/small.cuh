@@ -117,14 +117,13 @@ __device__ __forceinline__ void evolve_and_count(int n, int steps, const u64* ta
         store_global(counts + (u64(row) * records + k), found[4 * k]);
         kept += found[4 * k] != 0;
     }
-    __syncthreads();  // no count is read any more
-    const double all = block_sum(kept, reinterpret_cast<double*>(raw));
+    const double all = block_sum(kept, reinterpret_cast<double*>(raw));  // its first barrier: no count is read any more
     if (threadIdx.x == 0) store_global(sizes + row, u32(all));
 }
 
 // Counts of one binding for each block of threads that are not 0, in the order of the records, each
-// with its outcome: `width` bytes of a table. begins: places of the bindings' first ones. Each thread
-// takes a range of the records. Shared memory: a number for each thread.
+// with its outcome: `width` bytes of a table. begins: places of the bindings' first ones, and the end.
+// Each thread takes a range of the records. Shared memory: a number for each thread.
 __device__ __forceinline__ void gather_nonzero(const u32* counts, int records, const u32* begins, const unsigned char* table, int width, unsigned char* outcomes,
                                               u32* gathered) {
     SHARED_MEMORY(raw);
@@ -138,7 +137,8 @@ __device__ __forceinline__ void gather_nonzero(const u32* counts, int records, c
     __syncthreads();  // all ranges are counted
     u64 at = load_global(begins + blockIdx.x);
     for (u32 thread = 0; thread < threadIdx.x; ++thread) at += kept[thread];
-    for (u32 k = first; k < last; ++k) {
+    const u64 end = load_global(begins + blockIdx.x + 1);
+    for (u32 k = first; k < last && at < end; ++k) {
         const u32 count = load_global(own + k);
         if (count == 0) continue;
         store_global(gathered + at, count);
