@@ -133,6 +133,7 @@ def string_sums(states: DeviceState, group: PauliGroup) -> NDArray[np.float64]:
 MAX_QUBITS = 12
 
 _AMPLITUDE_BYTES = 16
+_LEAST_AMPLITUDES = 16  # that are added up at once
 _ROWS_AT_ONCE = 64  # whose matrices are made by one call
 _NUMBERS, _STEP_WORDS = 8, 4  # numbers and words of a step
 
@@ -226,11 +227,11 @@ def count_shots(
     count, none = 0 if steps is None else len(steps.table), np.zeros(1)
     arrays = (none.view(np.uint64), none) if steps is None else (steps.table, steps.floats)
     device.launch(
-        "small_counts", bindings, min(_THREADS, max(_WARP, size >> 1)), _AMPLITUDE_BYTES * size,
-        np.int32(size.bit_length() - 1), np.int32(count), *map(device.upload, arrays),
-        device.upload(bound if bound.size else none), np.int32(bound.shape[1]), np.int32(shots),
-        np.uint64(key[0]), np.uint64(key[1]), device.upload(which), np.int32(records), counts,
-        sizes,
+        "small_counts", bindings, min(_THREADS, max(_WARP, size >> 1)),
+        _AMPLITUDE_BYTES * max(size, _LEAST_AMPLITUDES), np.int32(size.bit_length() - 1),
+        np.int32(count), *map(device.upload, arrays), device.upload(bound if bound.size else none),
+        np.int32(bound.shape[1]), np.int32(shots), np.uint64(key[0]), np.uint64(key[1]),
+        device.upload(which), np.int32(records), counts, sizes,
     )  # fmt: skip
     found = device.download(sizes)
     begins = np.append(np.zeros(1, np.uint32), np.cumsum(found, dtype=np.uint32))

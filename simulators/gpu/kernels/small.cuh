@@ -12,13 +12,14 @@ enum { STEP_WORDS = 4, STEP_NUMBERS = 8 };
 template <class F> __device__ __forceinline__ void apply_steps(cplx<double>* state, u32 size, int steps, const u64* table, F matrix_of) {
     for (int s = 0; s < steps; ++s, table += STEP_WORDS) {
         const u32 kind = u32(table[0]), mask = u32(table[1]), zero = u32(table[2]), one = u32(table[3]);
-        const double* m = matrix_of(s, table[0] >> 32);
+        const cplx<double>* matrix = reinterpret_cast<const cplx<double>*>(matrix_of(s, table[0] >> 32));
+        const cplx<double> m00 = matrix[0], m01 = matrix[1], m10 = matrix[2], m11 = matrix[3];  // not all kinds use all
         __syncthreads();  // the step before is complete
         for (u32 k = threadIdx.x; k < size >> __popc(mask); k += blockDim.x) {
             const u32 i = u32(insert_zeros(k, mask));
             const cplx<double> x = state[i | zero];
             if (kind == STEP_PHASE) {
-                state[i | zero] = mul(x, cplx<double>{m[0], m[1]});
+                state[i | zero] = mul(x, m00);
                 continue;
             }
             const cplx<double> y = state[i | one];
@@ -27,8 +28,8 @@ template <class F> __device__ __forceinline__ void apply_steps(cplx<double>* sta
                 state[i | one] = x;
                 continue;
             }
-            state[i | zero] = mul_add(cplx<double>{m[2], m[3]}, y, mul(cplx<double>{m[0], m[1]}, x));
-            state[i | one] = mul_add(cplx<double>{m[6], m[7]}, y, mul(cplx<double>{m[4], m[5]}, x));
+            state[i | zero] = mul_add(m01, y, mul(m00, x));
+            state[i | one] = mul_add(m11, y, mul(m10, x));
         }
     }
 }
@@ -64,33 +65,29 @@ __device__ __forceinline__ void philox(u64 counter, u64 draw, u64 seed, u64 bind
 // Counts of one binding for each block of threads, from |0...0> over its steps to the samples of draw 0
 // (seed contract of simulators/engine.py): counts[binding * records + which[basis state]], and how
 // many of them are not 0. A step's matrix is one of the `steps` that all bindings have, or behind these of
-// the `own` ones of each. Shared memory: 16 bytes an amplitude, later its cumulative sum and a count.
-__device__ __forceinline__ void evolve_and_count(int n, int steps, const u64* table, const double* matrices, const double* bound, int own, int shots, u64 seed, u64 first_binding,
-                                                 const u32* which, int records, u32* counts, u32* sizes) {
+// the `own` ones of each. Shared memory: 16 bytes an amplitude, of 16 at least; later its cumulative sum
+// and a count.
+__device__ __forceinline__ void evolve_and_count(int n, int steps, const u64* table, const double* matrices, const double* bound, int own, int shots,
+                                                 u64 seed, u64 first_binding, const u32* which, int records, u32* counts, u32* sizes) {
     SHARED_MEMORY(raw);
-    enum { RUN = 16 };  // cumulative sums in registers
-    const u32 size = 1u << n, row = blockIdx.x;
+    enum { RUN = 16 };  // weights in registers; fewer amplitudes are padded with zeros
+    const u32 size = 1u << n, padded = size < RUN ? u32(RUN) : size, row = blockIdx.x;
     cplx<double>* state = reinterpret_cast<cplx<double>*>(raw);
     u32* found = reinterpret_cast<u32*>(raw) + 2;  // in place of an imaginary part: every fourth word
-    for (u32 k = threadIdx.x; k < size; k += blockDim.x) state[k] = {k ? 0.0 : 1.0, 0.0};
+    for (u32 k = threadIdx.x; k < padded; k += blockDim.x) state[k] = {k ? 0.0 : 1.0, 0.0};
     apply_steps(state, size, steps, table,
-                [=](int, u64 at) { return STEP_NUMBERS * (at < u64(steps) ? at : at - steps + u64(row) * own) + (at < u64(steps) ? matrices : bound); });
+                [=](int, u64 at) { return at < u64(steps) ? matrices + STEP_NUMBERS * at : bound + STEP_NUMBERS * (at - steps + u64(row) * own); });
     __syncthreads();  // the last step is complete
-    for (u32 k = threadIdx.x; k < size; k += blockDim.x) {
-        state[k].x = square(state[k]);
-        found[4 * k] = 0;
-    }
+    for (u32 k = threadIdx.x; k < size; k += blockDim.x) state[k] = {square(state[k]), 0.0};
     __syncthreads();  // weights are complete
     if (threadIdx.x == 0) {  // in the order of the index: the seed contract
         double total = 0.0, ends[RUN];
+#pragma unroll 1
         for (u32 first = 0; first < size; first += RUN) {
 #pragma unroll
-            for (u32 k = 0; k < RUN; ++k) ends[k] = first + k < size ? state[first + k].x : 0.0;
+            for (u32 k = 0; k < RUN; ++k) ends[k] = state[first + k].x;
 #pragma unroll
-            for (u32 k = 0; k < RUN; ++k) ends[k] = total += ends[k];
-#pragma unroll
-            for (u32 k = 0; k < RUN; ++k)
-                if (first + k < size) state[first + k].x = ends[k];
+            for (u32 k = 0; k < RUN; ++k) state[first + k].x = total += ends[k];
         }
     }
     __syncthreads();  // cumulative sums are complete
