@@ -134,7 +134,7 @@ MAX_QUBITS = 12
 
 _AMPLITUDE_BYTES = 16
 _LEAST_AMPLITUDES = 16  # that are added up at once
-_ROWS_AT_ONCE = 64  # whose matrices are made by one call
+_ROWS_AT_ONCE = 256  # whose matrices are made by one call
 _NUMBERS, _STEP_WORDS = 8, 4  # numbers and words of a step
 
 
