@@ -15,6 +15,7 @@ from argparse import Namespace
 from collections.abc import Callable
 from unittest.mock import patch
 
+import msgspec
 import numpy as np
 
 from bench.circuits import engine_circuit, measured, wide_circuit
@@ -176,10 +177,14 @@ class _Bench:
         return self._run(circuit, Request(SHOTS, 1), RunOptions(precision="single"))
 
     def batch_seconds(self, n: int, rows: int) -> float:
-        """Return the seconds of many bindings of one circuit, including their counts."""
+        """Return the seconds of many bindings of one circuit, all its angles being free, including
+        their counts."""
         circuit = engine_circuit(measured(n, gates(n, BATCH_GATES, 1)))
-        request = Request(SHOTS, 1, bindings=np.zeros((rows, circuit.num_slots)))
-        return self._run(circuit, request, RunOptions())
+        places = np.arange(circuit.params.size, dtype=np.int32)
+        slots = {"num_slots": places.size, "slots_data": np.repeat(places, 2).tobytes()}
+        values = np.random.default_rng(1).uniform(0, 6, (rows, places.size))
+        request = Request(SHOTS, 1, bindings=values)
+        return self._run(msgspec.structs.replace(circuit, **slots), request, RunOptions())
 
     def _run(self, circuit: Circuit, request: Request, options: RunOptions) -> float:
         engine = GpuEngine(self.device)

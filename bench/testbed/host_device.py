@@ -112,6 +112,10 @@ class HostDevice:
         """See `Device`."""
         return buffer.copy()
 
+    def download_bytes(self, buffer: NDArray[Any]) -> bytes:
+        """See `Device`."""
+        return buffer.tobytes()
+
     def copy(self, source: NDArray[Any], target: NDArray[Any]) -> None:
         """See `Device`."""
         target[...] = source

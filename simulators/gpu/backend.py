@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from simulators.catalog import state_bytes
 from simulators.circuit.analysis.measurements import MeasurementLayouts
 from simulators.circuit.ir import Circuit
-from simulators.engine import EngineResult, PauliSum, RunControl, RunOptions
+from simulators.engine import EngineResult, PauliSum, RunControl, RunOptions, ThreadPool
 from simulators.errors import Unsupported
 from simulators.execution import outputs
 from simulators.execution.outputs import FinalState, PauliStrings, collect
@@ -292,33 +292,27 @@ def _is_static(program: Program) -> bool:
 def _counts(backend: DeviceBackend, job: RequestExecution, program: Program) -> EngineResult:
     circuit, request = job.circuit, job.request
     n = circuit.num_qubits
-    segment: GateList | None = None
-    for stretch in program.stretches:
-        assert isinstance(stretch, GateList)
-        segment = stretch
-    records = gather(np.arange(1 << n), program.layout.source)
-    values, which = distinct(records)
-    order = np.argsort(which, kind="stable")
-    begins = np.searchsorted(which[order], np.arange(len(values)))
-    steps = 0 if segment is None else len(segment.steps)
-    entries: list[tuple[NDArray[np.uint64], NDArray[np.uint32], NDArray[np.uint32]]] = []
-    for rows in _groups(job.number, 64 * steps + (4 << n)):
+    steps: reductions.BatchSteps | None = None
+    for segment in program.stretches:
+        assert isinstance(segment, GateList)
+        steps = reductions.BatchSteps.of(circuit, segment)
+    records, which = distinct(gather(np.arange(1 << n), program.layout.source))
+    packed, width = pack(records, circuit.num_clbits)
+    table = np.frombuffer(packed, np.uint8).reshape(-1, width)
+    row_bytes = 64 * (0 if steps is None else len(steps.table))
+    row_bytes += 4 * len(table) + (4 + width) * min(len(table), request.shots)
+    entries = []
+    for rows in _groups(job.number, row_bytes):
         job.control.check()
+        bound = _floats(job, program, rows, None if steps is None else steps.chosen)
         key = (request.seed, request.binding + rows.start)
-        floats = _floats(job, program, rows)
-        counts = reductions.count_shots(backend.device, n, segment, floats, request.shots, key)
-        table = np.add.reduceat(counts[:, order], begins, axis=1)
-        row, column = np.nonzero(table)
-        sizes = np.bincount(row, minlength=len(rows))
         entries.append(
-            (values[column], table[row, column].astype(np.uint32), sizes.astype(np.uint32))
+            reductions.count_shots(
+                backend.device, steps, bound, request.shots, key, which.astype(np.uint32), table
+            )
         )
-    outcomes, width = pack(np.concatenate([each[0] for each in entries]), circuit.num_clbits)
-    all_counts = np.concatenate([each[1] for each in entries]).tobytes()
-    all_sizes = np.concatenate([each[2] for each in entries]).tobytes()
-    return EngineResult(
-        job.number, width, outcomes, all_counts, all_sizes if job.number > 1 else b""
-    )
+    outcomes, counts, sizes = (b"".join(parts) for parts in zip(*entries, strict=True))
+    return EngineResult(job.number, width, outcomes, counts, sizes if job.number > 1 else b"")
 
 
 def _expectations(backend: DeviceBackend, job: RequestExecution, program: Program) -> EngineResult:
@@ -370,9 +364,15 @@ def _groups(number: int, row_bytes: int, max_rows: int = _MOST_ROWS) -> Iterator
         yield range(first, min(first + step, number))
 
 
-def _floats(job: RequestExecution, program: Program, rows: range) -> NDArray[np.float64]:
-    """Numbers of the segment for each row: float64 [rows, ...]."""
-    if not program.stretches:
+def _floats(
+    job: RequestExecution,
+    program: Program,
+    rows: range,
+    chosen: NDArray[np.bool_] | None = None,
+) -> NDArray[np.float64]:
+    """Numbers of the segment for each row: float64 [rows, ...]; of the chosen operations, if
+    given."""
+    if not program.stretches or (chosen is not None and not chosen.any()):
         return np.zeros((len(rows), 0, 8))
     (segment,) = program.stretches
     circuit = job.circuit
@@ -381,5 +381,6 @@ def _floats(job: RequestExecution, program: Program, rows: range) -> NDArray[np.
         values = job.request.bindings[rows.start : rows.stop]
         params[:, circuit.slots[0::2]] = values[:, circuit.slots[1::2]]
     if isinstance(segment, GateList):
-        return reductions.gate_matrices(circuit, segment, params)
+        with ThreadPool(job.options.threads, job.control) as pool:
+            return reductions.gate_matrices(circuit, segment, params, pool, chosen)
     return np.stack([segment.floats(circuit, row) for row in params])

@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from simulators.circuit.ir import Circuit
-from simulators.engine import PauliSum
+from simulators.engine import PauliSum, ThreadPool
 from simulators.execution import outputs
 from simulators.gpu.devices.device import Buffer, Device
 from simulators.gpu.sweeps import DeviceState
@@ -18,6 +19,7 @@ from simulators.statevector.backend.matrix import PauliGroup, PlacedMatrix, paul
 from simulators.statevector.backend.reductions import BlockSum, SortedDraws
 from simulators.statevector.gradient.adjoint import ReverseSegment, plan_adjoint
 from simulators.statevector.gradient.reverse_kernel import KIND, ONE, OUTER, STEP, VALUE
+from simulators.statevector.small.gate_kernels import COUNTS
 from simulators.statevector.state import BLOCK_QUBITS
 
 # Sums over the states of a GPU: norms, samples, distributions, expectation values.
@@ -130,31 +132,65 @@ def string_sums(states: DeviceState, group: PauliGroup) -> NDArray[np.float64]:
 
 MAX_QUBITS = 12
 
-_COUNT_THREADS = 128
 _AMPLITUDE_BYTES = 16
-_COUNTED_BYTES = 28  # of an amplitude with counts: its value, cumulative sum and count
+_LEAST_AMPLITUDES = 16  # that are added up at once
+_ROWS_AT_ONCE = 256  # whose matrices are made by one call
 _NUMBERS, _STEP_WORDS = 8, 4  # numbers and words of a step
 
 
 def gate_matrices(
-    circuit: Circuit, segment: GateList, params: NDArray[np.float64]
+    circuit: Circuit,
+    segment: GateList,
+    params: NDArray[np.float64],
+    pool: ThreadPool,
+    chosen: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float64]:
-    """Matrices of all steps of each row: float64 [rows, steps, 8]; see `GateList.floats`. params:
-    float64 [rows, parameters of the circuit]. One compiled call processes the operations of all
-    rows as one sequence."""
+    """Matrices of all steps of each row, or of the chosen operations of the segment: float64 [rows,
+    steps, 8]; see `GateList.floats`. params: float64 [rows, parameters of the circuit]. A compiled
+    call processes the operations of several rows as one sequence."""
     ops = circuit.ops[segment.first : segment.last]
-    counts = circuit.table.rows[ops]
-    qubits, num_params = int(counts[:, 1].sum()), int(counts[:, 3].sum())
-    own = params[:, segment.at_param : segment.at_param + num_params]
-    count = len(params)
-    result = np.empty((count * len(segment.steps), _NUMBERS))
-    place_all(
-        circuit.table.rows, np.tile(ops, count),
-        np.tile(circuit.qubits[segment.at_qubit : segment.at_qubit + qubits], count),
-        np.ascontiguousarray(own).ravel(), 0, count * ops.size, 0, 0,
-        np.empty((count * len(segment.steps), _STEP_WORDS), np.uint64), result,
-    )  # fmt: skip
-    return result.reshape(count, len(segment.steps), _NUMBERS)
+    if chosen is None:
+        chosen = np.ones(ops.size, bool)
+    each = circuit.table.rows[ops]
+    columns = segment.at_param + np.flatnonzero(np.repeat(chosen, each[:, 3]))
+    places = segment.at_qubit + np.flatnonzero(np.repeat(chosen, each[:, 1]))
+    count, steps, ops = len(params), int(COUNTS[each[chosen, 0]].sum()), ops[chosen]
+    result = np.empty((count, steps, _NUMBERS))
+    at_once = min(count, _ROWS_AT_ONCE)
+    all_ops, all_qubits = np.tile(ops, at_once), np.tile(circuit.qubits[places], at_once)
+
+    def work(first: int, last: int, _thread: int) -> None:
+        rows = last - first
+        place_all(
+            circuit.table.rows, all_ops, all_qubits, params[first:last, columns].ravel(), 0,
+            rows * ops.size, 0, 0, np.empty((rows * steps, _STEP_WORDS), np.uint64),
+            result[first:last].reshape(-1, _NUMBERS),
+        )  # fmt: skip
+
+    pool.run(work, count, at_once)
+    return result
+
+
+class BatchSteps(msgspec.Struct, frozen=True, eq=False):
+    """Gates of many bindings: matrices that all of them have, and which ones are of each."""
+
+    table: NDArray[np.uint64]  # [steps, 4], the place of the matrix in the upper half of a word
+    floats: NDArray[np.float64]  # [steps, 8]; without a meaning where each binding has its own
+    chosen: NDArray[np.bool_]  # [operations]: those with free parameters
+
+    @classmethod
+    def of(cls, circuit: Circuit, segment: GateList) -> BatchSteps:
+        each = circuit.table.rows[circuit.ops[segment.first : segment.last]]
+        is_free = np.zeros(circuit.params.size, np.int64)
+        is_free[circuit.slots[0::2]] = 1
+        ends = np.cumsum(each[:, 3])
+        before = np.append(0, np.cumsum(is_free[segment.at_param :]))
+        chosen = before[ends] > before[ends - each[:, 3]]
+        own = np.repeat(chosen, COUNTS[each[:, 0]])
+        places = np.where(own, own.size + np.cumsum(own) - 1, np.arange(own.size))
+        table = segment.steps.copy()
+        table[:, 0] |= places.astype(np.uint64) << np.uint64(32)
+        return cls(table, segment.floats(circuit, circuit.params), chosen)
 
 
 def apply_gate_list(states: DeviceState, segment: GateList, floats: NDArray[np.float64]) -> None:
@@ -172,26 +208,40 @@ def apply_gate_list(states: DeviceState, segment: GateList, floats: NDArray[np.f
 
 def count_shots(
     device: Device,
-    num_qubits: int,
-    segment: GateList | None,
-    floats: NDArray[np.float64],
+    steps: BatchSteps | None,
+    bound: NDArray[np.float64],
     shots: int,
     key: tuple[int, int],
-) -> NDArray[np.uint32]:
-    """Counts of basis states of each binding: uint32 [bindings, 2**num_qubits]. floats: float64
-    [bindings, steps, 8]; `segment` None: no gates. key: seed, and the number of the first
-    binding."""
-    bindings, size = len(floats), 1 << num_qubits
-    counts: Buffer = device.empty(bindings * size, np.uint32)
-    steps = 0 if segment is None else len(segment.steps)
-    table = np.zeros((1, 4), np.uint64) if segment is None else segment.steps
+    which: NDArray[np.uint32],
+    table: NDArray[np.uint8],
+) -> tuple[bytes, bytes, bytes]:
+    """Outcomes of all bindings, their counts and the number of each binding's, as in
+    `EngineResult`. `steps` None: no gates; bound: matrices of each binding, float64 [bindings,
+    steps, 8]. key: seed, and the number of the first binding. which: record of each basis state
+    [2**qubits]; table: packed outcome of each record [records, width], ascending.
+
+    Only counts that are not 0 leave the device."""
+    bindings, size, (records, width) = len(bound), which.size, table.shape
+    counts: Buffer = device.empty(bindings * records, np.uint32)
+    sizes: Buffer = device.empty(bindings, np.uint32)
+    count, none = 0 if steps is None else len(steps.table), np.zeros(1)
+    arrays = (none.view(np.uint64), none) if steps is None else (steps.table, steps.floats)
     device.launch(
-        "small_counts", bindings, min(_COUNT_THREADS, max(_WARP, size >> 1)), _COUNTED_BYTES * size,
-        np.int32(num_qubits), np.int32(steps), device.upload(table),
-        device.upload(floats if floats.size else np.zeros(1)), np.int32(shots), np.uint64(key[0]),
-        np.uint64(key[1]), counts,
+        "small_counts", bindings, min(_THREADS, max(_WARP, size >> 1)),
+        _AMPLITUDE_BYTES * max(size, _LEAST_AMPLITUDES), np.int32(size.bit_length() - 1),
+        np.int32(count), *map(device.upload, arrays), device.upload(bound if bound.size else none),
+        np.int32(bound.shape[1]), np.int32(shots), np.uint64(key[0]), np.uint64(key[1]),
+        device.upload(which), np.int32(records), counts, sizes,
     )  # fmt: skip
-    return device.download(counts).reshape(bindings, size)
+    found = device.download(sizes)
+    begins = np.append(np.zeros(1, np.uint32), np.cumsum(found, dtype=np.uint32))
+    outcomes: Buffer = device.empty(int(begins[-1]) * width, np.uint8)
+    gathered: Buffer = device.empty(int(begins[-1]), np.uint32)
+    device.launch(
+        "gather_counts", bindings, _THREADS, 4 * _THREADS, counts, np.int32(records),
+        device.upload(begins), device.upload(table), np.int32(width), outcomes, gathered,
+    )  # fmt: skip
+    return device.download_bytes(outcomes), device.download_bytes(gathered), found.tobytes()
 
 
 # Adjoint gradients on a GPU: both states of the reverse pass are on the device.

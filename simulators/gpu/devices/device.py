@@ -66,6 +66,9 @@ class Device(Protocol):
     def download(self, buffer: Buffer) -> NDArray[Any]:
         """Copy a buffer to host memory, after all earlier launches."""
 
+    def download_bytes(self, buffer: Buffer) -> bytes:
+        """Copy a buffer to host memory as bytes, after all earlier launches."""
+
     def copy(self, source: Buffer, target: Buffer) -> None:
         """Copy a buffer into another one of the same size."""
 

@@ -72,8 +72,11 @@ SWEEP(float, batch_single, true)
 #endif
 #if HAS(MODULE_STATES_DOUBLE)
 STATES(double, double)
-KERNEL(small_counts, 128, 1, evolve_and_count(n, steps, table, matrices, shots, seed, first_binding, counts), int n, int steps, const u64* table,
-       const double* matrices, int shots, u64 seed, u64 first_binding, u32* counts)
+KERNEL(small_counts, 256, 3, evolve_and_count(n, steps, table, matrices, bound, own, shots, seed, first_binding, which, records, counts, sizes), int n,
+       int steps, const u64* table, const double* matrices, const double* bound, int own, int shots, u64 seed, u64 first_binding, const u32* which,
+       int records, u32* counts, u32* sizes)
+KERNEL(gather_counts, 256, 1, gather_nonzero(counts, records, begins, table, width, outcomes, gathered), const u32* counts, int records, const u32* begins,
+       const unsigned char* table, int width, unsigned char* outcomes, u32* gathered)
 #endif
 #if HAS(MODULE_STATES_SINGLE)
 STATES(float, single)

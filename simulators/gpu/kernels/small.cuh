@@ -7,17 +7,19 @@
 enum StepKind { STEP_PHASE, STEP_PERMUTATION, STEP_REAL, STEP_COMPLEX };  // as in circuit/gates.py
 enum { STEP_WORDS = 4, STEP_NUMBERS = 8 };
 
+// matrix_of: where a step's numbers are, by its place in the list and the upper half of its first word.
 // Begins with a barrier before each step; the caller needs one behind.
-__device__ __forceinline__ void apply_steps(cplx<double>* state, u32 size, int steps, const u64* table, const double* matrices) {
-    for (int s = 0; s < steps; ++s, table += STEP_WORDS, matrices += STEP_NUMBERS) {
+template <class F> __device__ __forceinline__ void apply_steps(cplx<double>* state, u32 size, int steps, const u64* table, F matrix_of) {
+    for (int s = 0; s < steps; ++s, table += STEP_WORDS) {
         const u32 kind = u32(table[0]), mask = u32(table[1]), zero = u32(table[2]), one = u32(table[3]);
-        const double* m = matrices;
+        const cplx<double>* matrix = reinterpret_cast<const cplx<double>*>(matrix_of(s, table[0] >> 32));
+        const cplx<double> m00 = matrix[0], m01 = matrix[1], m10 = matrix[2], m11 = matrix[3];  // not all kinds use all
         __syncthreads();  // the step before is complete
         for (u32 k = threadIdx.x; k < size >> __popc(mask); k += blockDim.x) {
             const u32 i = u32(insert_zeros(k, mask));
             const cplx<double> x = state[i | zero];
             if (kind == STEP_PHASE) {
-                state[i | zero] = mul(x, cplx<double>{m[0], m[1]});
+                state[i | zero] = mul(x, m00);
                 continue;
             }
             const cplx<double> y = state[i | one];
@@ -26,8 +28,8 @@ __device__ __forceinline__ void apply_steps(cplx<double>* state, u32 size, int s
                 state[i | one] = x;
                 continue;
             }
-            state[i | zero] = mul_add(cplx<double>{m[2], m[3]}, y, mul(cplx<double>{m[0], m[1]}, x));
-            state[i | one] = mul_add(cplx<double>{m[6], m[7]}, y, mul(cplx<double>{m[4], m[5]}, x));
+            state[i | zero] = mul_add(m01, y, mul(m00, x));
+            state[i | one] = mul_add(m11, y, mul(m10, x));
         }
     }
 }
@@ -41,7 +43,8 @@ __device__ __forceinline__ void small_steps(cplx<T>* states, int n, int steps, c
     const u32 size = 1u << n;
     cplx<T>* own = states + (u64(blockIdx.x) << n);
     for (u32 k = threadIdx.x; k < size; k += blockDim.x) state[k] = is_zero ? cplx<double>{k ? 0.0 : 1.0, 0.0} : widened(load_global(own + k));
-    apply_steps(state, size, steps, table, matrices + blockIdx.x * matrices_stride);
+    matrices += blockIdx.x * matrices_stride;
+    apply_steps(state, size, steps, table, [=](int s, u64) { return matrices + STEP_NUMBERS * s; });
     __syncthreads();  // the last step is complete
     for (u32 k = threadIdx.x; k < size; k += blockDim.x) store_global(own + k, narrowed<T>(state[k]));
 }
@@ -59,29 +62,36 @@ __device__ __forceinline__ void philox(u64 counter, u64 draw, u64 seed, u64 bind
     out[0] = x0, out[1] = x1, out[2] = x2, out[3] = x3;
 }
 
-// Counts of one binding for each block of threads: counts[binding << n | outcome], from |0...0> over
-// its steps to the samples of draw 0 (seed contract of simulators/engine.py). Shared memory: 28 bytes
-// an amplitude.
-__device__ __forceinline__ void evolve_and_count(int n, int steps, const u64* table, const double* matrices, int shots, u64 seed, u64 first_binding, u32* counts) {
+// Counts of one binding for each block of threads, from |0...0> over its steps to the samples of draw 0
+// (seed contract of simulators/engine.py): counts[binding * records + which[basis state]], and how
+// many of them are not 0. A step's matrix is one of the `steps` that all bindings have, or behind these of
+// the `own` ones of each. Shared memory: 16 bytes an amplitude, of 16 at least; later its cumulative sum
+// and a count.
+__device__ __forceinline__ void evolve_and_count(int n, int steps, const u64* table, const double* matrices, const double* bound, int own, int shots,
+                                                 u64 seed, u64 first_binding, const u32* which, int records, u32* counts, u32* sizes) {
     SHARED_MEMORY(raw);
-    const u32 size = 1u << n, row = blockIdx.x;
+    enum { RUN = 16 };  // weights in registers; fewer amplitudes are padded with zeros
+    const u32 size = 1u << n, padded = size < RUN ? u32(RUN) : size, row = blockIdx.x;
     cplx<double>* state = reinterpret_cast<cplx<double>*>(raw);
-    double* ends = reinterpret_cast<double*>(state + size);
-    u32* found = reinterpret_cast<u32*>(ends + size);
-    for (u32 k = threadIdx.x; k < size; k += blockDim.x) {
-        state[k] = {k ? 0.0 : 1.0, 0.0};
-        found[k] = 0;
-    }
-    apply_steps(state, size, steps, table, matrices + u64(row) * steps * STEP_NUMBERS);
+    u32* found = reinterpret_cast<u32*>(raw) + 2;  // in place of an imaginary part: every fourth word
+    for (u32 k = threadIdx.x; k < padded; k += blockDim.x) state[k] = {k ? 0.0 : 1.0, 0.0};
+    apply_steps(state, size, steps, table,
+                [=](int, u64 at) { return at < u64(steps) ? matrices + STEP_NUMBERS * at : bound + STEP_NUMBERS * (at - steps + u64(row) * own); });
     __syncthreads();  // the last step is complete
-    for (u32 k = threadIdx.x; k < size; k += blockDim.x) ends[k] = square(state[k]);
+    for (u32 k = threadIdx.x; k < size; k += blockDim.x) state[k] = {square(state[k]), 0.0};
     __syncthreads();  // weights are complete
     if (threadIdx.x == 0) {  // in the order of the index: the seed contract
-        double total = 0.0;
-        for (u32 k = 0; k < size; ++k) ends[k] = total += ends[k];
+        double total = 0.0, ends[RUN];
+#pragma unroll 1
+        for (u32 first = 0; first < size; first += RUN) {
+#pragma unroll
+            for (u32 k = 0; k < RUN; ++k) ends[k] = state[first + k].x;
+#pragma unroll
+            for (u32 k = 0; k < RUN; ++k) state[first + k].x = total += ends[k];
+        }
     }
     __syncthreads();  // cumulative sums are complete
-    const double total = ends[size - 1];
+    const double total = state[size - 1].x;
     for (int block = threadIdx.x; 4ll * block < shots; block += blockDim.x) {
         u64 words[4];
         philox(u64(block) + 1, 0, seed, first_binding + row, words);
@@ -92,12 +102,44 @@ __device__ __forceinline__ void evolve_and_count(int n, int steps, const u64* ta
             u32 low = 0, high = size - 1;  // the first outcome whose cumulative sum is above the draw
             while (low < high) {
                 const u32 middle = (low + high) >> 1;
-                if (ends[middle] > draw) high = middle;
+                if (state[middle].x > draw) high = middle;
                 else low = middle + 1;
             }
-            atomicAdd(found + low, 1u);
+            atomicAdd(found + 4 * load_global(which + low), 1u);
         }
     }
     __syncthreads();  // all shots are counted
-    for (u32 k = threadIdx.x; k < size; k += blockDim.x) store_global(counts + (u64(row) << n | k), found[k]);
+    u32 kept = 0;
+    for (u32 k = threadIdx.x; k < u32(records); k += blockDim.x) {
+        store_global(counts + (u64(row) * records + k), found[4 * k]);
+        kept += found[4 * k] != 0;
+    }
+    const double all = block_sum(kept, reinterpret_cast<double*>(raw));  // its first barrier: no count is read any more
+    if (threadIdx.x == 0) store_global(sizes + row, u32(all));
+}
+
+// Counts of one binding for each block of threads that are not 0, in the order of the records, each
+// with its outcome: `width` bytes of a table. begins: places of the bindings' first ones, and the end.
+// Each thread takes a range of the records. Shared memory: a number for each thread.
+__device__ __forceinline__ void gather_nonzero(const u32* counts, int records, const u32* begins, const unsigned char* table, int width, unsigned char* outcomes,
+                                              u32* gathered) {
+    SHARED_MEMORY(raw);
+    u32* kept = reinterpret_cast<u32*>(raw);
+    const u32 each = (records + blockDim.x - 1) / blockDim.x, first = threadIdx.x * each;
+    const u32 last = first + each < u32(records) ? first + each : records;
+    const u32* own = counts + u64(blockIdx.x) * records;
+    u32 found = 0;
+    for (u32 k = first; k < last; ++k) found += load_global(own + k) != 0;
+    kept[threadIdx.x] = found;
+    __syncthreads();  // all ranges are counted
+    u64 at = load_global(begins + blockIdx.x);
+    for (u32 thread = 0; thread < threadIdx.x; ++thread) at += kept[thread];
+    const u64 end = load_global(begins + blockIdx.x + 1);
+    for (u32 k = first; k < last && at < end; ++k) {
+        const u32 count = load_global(own + k);
+        if (count == 0) continue;
+        store_global(gathered + at, count);
+        for (int byte = 0; byte < width; ++byte) store_global(outcomes + at * width + byte, load_global(table + u64(k) * width + byte));
+        ++at;
+    }
 }

@@ -113,7 +113,8 @@ def test_kernels_are_compiled_for_amd_gpus_with_amplitudes_in_registers(module: 
     assert (
         names
         == {
-            "states_double": {f"{name}_double" for name in suffixed - {"sweep"}} | {"small_counts"},
+            "states_double": {f"{name}_double" for name in suffixed - {"sweep"}}
+            | {"small_counts", "gather_counts"},
             "sweep_double": {"sweep_double"},
         }[module]
     )

@@ -13,6 +13,7 @@ PROGRAM = """
 import sys
 from pathlib import Path
 import cupy
+import numpy as np
 from cupy.cuda import nccl
 from gpu_bits import repeated_bits
 from bench.testbed.host_device import HostDevice
@@ -32,6 +33,10 @@ nccl.NcclCommunicator = refuse
 assert not device.has_nccl(), "it cannot join, not even alone"
 for precision in ("double", "single"):
     assert repeated_bits(device, precision) == repeated_bits(HostDevice(), precision)
+for size in (0, 1, 999):
+    numbers = np.arange(size, dtype=np.uint8)
+    assert device.download_bytes(device.upload(numbers)) == numbers.tobytes()
+assert bytes(1) == b"\\0", "no object of others was written to"
 print(cupy.cuda.Graph.launches)
 """
 

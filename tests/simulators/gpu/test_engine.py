@@ -15,7 +15,7 @@ from random_circuits import random_static
 from bench.testbed.host_device import BACKWARD, HostDevice
 from simulators.circuit.gates import PERMUTATION, PHASE
 from simulators.circuit.ir import Circuit, feed_forward, ghz
-from simulators.engine import PauliSum, Request, RunControl, RunOptions
+from simulators.engine import PauliSum, Request, RunControl, RunOptions, ThreadPool
 from simulators.errors import OutOfMemory, Stopped, Unsupported
 from simulators.execution.requests import bind
 from simulators.gpu.engine import GpuEngine
@@ -74,7 +74,7 @@ def test_bindings_of_a_small_circuit_are_one_launch_with_counts_of_the_statevect
     circuit = ansatz(n)
     request = Request(1000, 77, bindings=values(circuit, 9), binding=2**40)
     result = run(engine, circuit, request)
-    assert device.launches == ["small_counts"]
+    assert device.launches == ["small_counts", "gather_counts"]
     assert result == run(StatevectorEngine(), circuit, request)
 
 
@@ -260,7 +260,8 @@ def test_matrices_of_many_rows_are_those_of_each_row() -> None:
     segment = plan_gate_list(circuit, 0, circuit.ops.size, 0, 0)
     request = Request(1, 1, bindings=values(circuit, 5))
     rows = [bind(circuit, request, row) for row in range(5)]
-    result = gate_matrices(circuit, segment, np.stack(rows))
+    with ThreadPool(2, RunControl()) as pool:
+        result = gate_matrices(circuit, segment, np.stack(rows), pool)
     used = [{PHASE: 2, PERMUTATION: 0}.get(kind, 8) for kind in segment.steps[:, KIND].tolist()]
     for row, params in enumerate(rows):
         expected = segment.floats(circuit, params)

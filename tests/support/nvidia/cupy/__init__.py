@@ -33,6 +33,10 @@ class _Memory:
         assert size == self.array.nbytes == source.array.nbytes
         DEVICE.copy(source.array, self.array)
 
+    def copy_to_host(self, address: int, size: int) -> None:
+        assert size == self.array.nbytes
+        ctypes.memmove(address, self.ptr, size)
+
 
 class ndarray:  # noqa: N801  # CuPy's name
     """One-dimensional array in the memory of the device."""
