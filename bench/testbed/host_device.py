@@ -129,8 +129,13 @@ class HostDevice:
         else:
             self._write_pass(places)
 
+    @property
+    def constants(self) -> int:
+        """Address of PASS."""
+        return ctypes.addressof(ctypes.c_uint64.in_dll(self._library, "PASS"))
+
     def _write_pass(self, places: list[tuple[int, int]]) -> None:
-        target = ctypes.addressof(ctypes.c_uint64.in_dll(self._library, "PASS"))
+        target = self.constants
         for address, size in places:
             ctypes.memmove(target, address, size)
             target += size

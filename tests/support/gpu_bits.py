@@ -7,7 +7,8 @@ from random_sweeps import Table, random_state
 from simulators.engine import EngineResult, PauliSum, Request, RunControl, RunOptions
 from simulators.gpu.devices.device import COMPLEX, Device, MemoryLedger
 from simulators.gpu.engine import GpuEngine
-from simulators.gpu.sweeps import DeviceState, apply_program, encode_sweeps, upload_program
+from simulators.gpu.programs import encode_sweeps
+from simulators.gpu.sweeps import DeviceState, apply_program, upload_program
 
 
 def table_bits(device: Device, seed: int, precision: str) -> bytes:

@@ -20,7 +20,8 @@ from simulators.engine import EngineResult, PauliSum, Request
 from simulators.gpu import reductions
 from simulators.gpu.devices.device import COMPLEX, MemoryLedger
 from simulators.gpu.engine import GpuEngine
-from simulators.gpu.sweeps import DeviceState, apply_program, encode_sweeps, upload_program
+from simulators.gpu.programs import encode_sweeps
+from simulators.gpu.sweeps import DeviceState, apply_program, upload_program
 from simulators.statevector.engine import StatevectorEngine
 
 ORDERS = (FORWARD, BACKWARD, 5)

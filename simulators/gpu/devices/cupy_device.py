@@ -50,6 +50,7 @@ class CupyDevice:
             self._folder = Path(self._temporary.name)
         self._modules: dict[str, Any] = {}
         self._functions: dict[str, Any] = {}
+        self._constants: dict[str, Any] = {}
         self._can_capture = True
 
     def __repr__(self) -> str:
@@ -99,11 +100,12 @@ class CupyDevice:
 
     def write_constants(self, kernel: str, *sources: Buffer) -> None:
         with _mapped_errors():
-            stream = cupy.cuda.get_current_stream()
-            target = self._module(kernel).get_global("PASS")
+            stream, target = cupy.cuda.get_current_stream(), self._constants.get(kernel)
+            if target is None:
+                target = self._constants[kernel] = self._module(kernel).get_global("PASS")
             for source in sources:
                 target.copy_from_device_async(source.data, source.nbytes, stream)
-                target += source.nbytes
+                target = target + source.nbytes
 
     def launch(
         self, kernel: str, grid: int, threads: int, shared_bytes: int, *arguments: Any

@@ -28,8 +28,8 @@
 #define HAS(module) true
 #endif
 
-#define SWEEP(T, suffix, is_batch) \
-    KERNEL(sweep_##suffix, 512, 1, (sweep<T, 4, is_batch>(states, terms, numbers, exact, known, stride, numbers_stride)), cplx<T>* states, const u64* terms, \
+#define SWEEP(T, suffix, is_batch, blocks) \
+    KERNEL(sweep_##suffix, 256, blocks, (sweep<T, 4, is_batch>(states, terms, numbers, exact, known, stride, numbers_stride)), cplx<T>* states, const u64* terms, \
            const T* numbers, const double* exact, u64 known, u64 stride, u64 numbers_stride)
 
 #define STATES(T, suffix) \
@@ -59,16 +59,16 @@
            cplx<T>* other, int width, u64 tile, int steps, const u64* table, const double* matrices, int tiles_each, int columns, double* sums)
 
 #if HAS(MODULE_SWEEP_DOUBLE)
-SWEEP(double, double, false)
+SWEEP(double, double, false, 2)
 #endif
 #if HAS(MODULE_SWEEP_SINGLE)
-SWEEP(float, single, false)
+SWEEP(float, single, false, 3)
 #endif
 #if HAS(MODULE_SWEEP_BATCH_DOUBLE)
-SWEEP(double, batch_double, true)
+SWEEP(double, batch_double, true, 2)
 #endif
 #if HAS(MODULE_SWEEP_BATCH_SINGLE)
-SWEEP(float, batch_single, true)
+SWEEP(float, batch_single, true, 2)
 #endif
 #if HAS(MODULE_STATES_DOUBLE)
 STATES(double, double)

@@ -79,12 +79,12 @@ __device__ __forceinline__ void multiply(cplx<T> (&a)[1 << R], const T* m, u32 m
 
 // Sets of at most three registers: each has its own code, so that registers have constant indices.
 // `nothing`: 0, which the compiler does not know.
-template <class T, int R, bool IS_REAL>
+template <class T, int R, bool IS_REAL, bool IS_BATCH>
 __device__ __forceinline__ void multiply_set(cplx<T> (&a)[1 << R], u32 set, const T* m, u32 mask, u32 value, u32 nothing) {
     switch (set) {
 #define CASE(S) \
     case S: \
-        if (bit_count(S) < 3 && !mask) multiply<T, R, S, IS_REAL, (8 >> bit_count(S))>(a, m, nothing, 0); \
+        if (!IS_BATCH && bit_count(S) < 3 && !mask) multiply<T, R, S, IS_REAL, (8 >> bit_count(S))>(a, m, nothing, 0); \
         else multiply<T, R, S, IS_REAL, 1>(a, m, mask, value); \
         break;
         CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12) CASE(13) CASE(14)
@@ -213,8 +213,8 @@ __device__ __forceinline__ void sweep(cplx<T>* states, const u64* terms, const T
             } else if (applies) {
                 const u32 set = u32(PASS[op] >> 8) & 255, nothing = u32(PASS[op] >> 16) & 255;
                 const T* matrix = matrices + u32(PASS[op + 4]);
-                if (kind == DENSE_MATRIX) multiply_set<T, R, false>(a, set, matrix, own_mask, own_value, nothing);
-                else if (kind == REAL_MATRIX) multiply_set<T, R, true>(a, set, matrix, own_mask, own_value, nothing);
+                if (kind == DENSE_MATRIX) multiply_set<T, R, false, IS_BATCH>(a, set, matrix, own_mask, own_value, nothing);
+                else if (kind == REAL_MATRIX) multiply_set<T, R, true, IS_BATCH>(a, set, matrix, own_mask, own_value, nothing);
                 else flip<T, R>(a, set, own_mask, own_value);
             }
         }

@@ -18,13 +18,8 @@ from random_sweeps import TOLERANCE, Table, random_state
 from bench.testbed.host_device import BACKWARD, FORWARD, KERNELS, HostDevice
 from simulators.gpu import sweeps
 from simulators.gpu.devices.device import COMPLEX, MemoryLedger
-from simulators.gpu.sweeps import (
-    DeviceState,
-    UploadedProgram,
-    apply_program,
-    encode_sweeps,
-    upload_program,
-)
+from simulators.gpu.programs import encode_sweeps
+from simulators.gpu.sweeps import DeviceState, UploadedProgram, apply_program, upload_program
 
 SHUFFLED = 7
 

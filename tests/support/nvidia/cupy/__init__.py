@@ -41,13 +41,17 @@ class _Memory:
 class ndarray:  # noqa: N801  # CuPy's name
     """One-dimensional array in the memory of the device."""
 
-    def __init__(self, array: np.ndarray) -> None:
+    def __init__(self, array: np.ndarray, owned: int | None = None) -> None:
         self.data = _Memory(array)
         self.nbytes = array.nbytes
-        memory.used += self.nbytes
+        self._owned = self.nbytes if owned is None else owned
+        memory.used += self._owned
 
     def __del__(self) -> None:
-        memory.used -= self.nbytes
+        memory.used -= self._owned
+
+    def __getitem__(self, part: slice) -> "ndarray":
+        return ndarray(self.data.array[part], owned=0)
 
     def set(self, values: np.ndarray) -> None:
         assert values.dtype == self.data.array.dtype
@@ -73,6 +77,25 @@ class RawModule:
 
     def get_function(self, name: str) -> "_Function":
         return _Function(name)
+
+    def get_global(self, name: str) -> "_Global":
+        assert name == "PASS"
+        return _Global(DEVICE.constants)
+
+
+class _Global:
+    """Memory of a variable, from an address on."""
+
+    def __init__(self, address: int) -> None:
+        self._address = address
+
+    def __add__(self, count: int) -> "_Global":
+        return _Global(self._address + count)
+
+    def copy_from_device_async(self, source: _Memory, size: int, stream: cuda.Stream) -> None:
+        assert size == source.array.nbytes
+        assert stream.ptr == 0
+        cuda.run(lambda: ctypes.memmove(self._address, source.ptr, size))
 
 
 class _Function:
