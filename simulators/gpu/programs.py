@@ -127,8 +127,9 @@ def _absorbed(operations: list[TileOperation]) -> list[TileOperation]:
 
 
 def _can_absorb(matrix: TileOperation, op: TileOperation) -> bool:
-    """Whether a matrix without condition has all places of a map."""
-    if matrix.kind not in (DENSE, REAL) or op.kind not in (FLIP, MAP):
+    """Whether a matrix without condition has all places of a map. Never of X alone, which may be
+    what a condition on a rank's number has left: ranks add in the order of one GPU, to the bit."""
+    if matrix.kind not in (DENSE, REAL) or op.kind not in (FLIP, MAP) or not op.mask:
         return False
     return not (matrix.mask or matrix.outer_mask or op.outer_mask) and not (
         (op.moves | op.mask) & ~matrix.moves
@@ -343,9 +344,7 @@ class SweepProgram(msgspec.Struct, frozen=True, eq=False):
     def shared_bytes(self) -> int:
         """Shared memory of a block: the tile, or the tables of a PHASE."""
         tables = (1 << (self.width - LANE_WIRES)) + (1 << (LANE_WIRES + MOST_CROSS))
-        return _PRODUCTS_BYTES + COMPLEX[self.precision].itemsize * max(
-            1 << self.width, tables
-        )
+        return _PRODUCTS_BYTES + COMPLEX[self.precision].itemsize * max(1 << self.width, tables)
 
 
 def encode_sweeps(plan: SweepTable, precision: str) -> SweepProgram:
@@ -473,7 +472,8 @@ def _matrix_positions(op: TileOperation) -> NDArray[np.int64]:
         own |= (index >> sum(other < place for other in op.places) & 1) << k
     rows, columns = (index if each is None else np.array(each) for each in (op.rows, op.columns))
     block = np.arange(_num_matrix_floats(op)).reshape(index.size, index.size, -1)
-    return op.at + block[np.ix_(rows[own], columns[own])].ravel()
+    positions: NDArray[np.int64] = op.at + block[np.ix_(rows[own], columns[own])].ravel()
+    return positions
 
 
 def _phase_positions(op: TileOperation) -> NDArray[np.int64]:

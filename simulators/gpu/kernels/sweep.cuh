@@ -77,6 +77,13 @@ __device__ __forceinline__ void multiply(cplx<T> (&a)[1 << R], const T* m, u32 m
     }
 }
 
+// Before sm_90 the compiler keeps no two groups of pairs in registers.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900 || defined(__HIP__)
+enum { SHARING_QUBITS = 1 };
+#else
+enum { SHARING_QUBITS = 2 };
+#endif
+
 // Sets of at most three registers: each has its own code, so that registers have constant indices.
 // `nothing`: 0, which the compiler does not know.
 template <class T, int R, bool IS_REAL, bool IS_BATCH>
@@ -84,7 +91,7 @@ __device__ __forceinline__ void multiply_set(cplx<T> (&a)[1 << R], u32 set, cons
     switch (set) {
 #define CASE(S) \
     case S: \
-        if (!IS_BATCH && bit_count(S) < 3 && !mask) multiply<T, R, S, IS_REAL, (8 >> bit_count(S))>(a, m, nothing, 0); \
+        if (!IS_BATCH && bit_count(S) <= SHARING_QUBITS && !mask) multiply<T, R, S, IS_REAL, (8 >> bit_count(S))>(a, m, nothing, 0); \
         else multiply<T, R, S, IS_REAL, 1>(a, m, mask, value); \
         break;
         CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12) CASE(13) CASE(14)

@@ -16,10 +16,11 @@ from plain_sweeps import run as plainly
 from random_sweeps import TOLERANCE, Table, random_state
 
 from bench.testbed.host_device import BACKWARD, FORWARD, KERNELS, HostDevice
-from simulators.gpu import sweeps
+from simulators.gpu import programs, sweeps
 from simulators.gpu.devices.device import COMPLEX, MemoryLedger
 from simulators.gpu.programs import encode_sweeps
 from simulators.gpu.sweeps import DeviceState, UploadedProgram, apply_program, upload_program
+from simulators.statevector.planning import tables as t
 
 SHUFFLED = 7
 
@@ -103,6 +104,61 @@ def test_repeated_program_is_replayed_with_new_numbers(library: Path, precision:
     assert repeated_bits(device, precision) == repeated_bits(plain, precision)
     assert (device.replays, plain.replays) == (3, 0)
     assert device.launches == plain.launches
+
+
+def pairs_and_maps(seed: int) -> Table:
+    """Matrices on two row bits, and CX, Toffoli and SWAP of rows, without conditions on tiles."""
+    table = Table(10, 9, seed)
+    table.places.append([*range(9)])
+    table.inside, table.live = (1 << 9) - 1, [(1 << 10) - 1]
+    for _ in range(40):
+        bits = table.rng.choice(4, 3, replace=False).tolist()
+        one, two, three = (1 << bit for bit in bits)
+        kind = table.rng.integers(0, 5)
+        if kind == 0:
+            table.op(KIND=t.PERMUTE_ROWS, ROW_MASK=one | two, ROW_VALUE=one, ROW_OTHER=one | two)
+        elif kind == 1:
+            table.op(KIND=t.PERMUTE_ROWS, ROW_MASK=one | two, ROW_VALUE=one, ROW_OTHER=two)
+        elif kind == 2:
+            fields = {"ROW_VALUE": one | two, "ROW_OTHER": one | two | three}
+            table.op(KIND=t.PERMUTE_ROWS, ROW_MASK=one | two | three, **fields)
+        else:
+            wires = 2 + int(kind == 4)
+            at, size = len(table.floats), 1 << wires
+            unitary = np.linalg.qr(table.rng.normal(size=(size, size)))[0]
+            table.floats += unitary.ravel().tolist()
+            table.op(KIND=t.REAL + wires, AT=at, **dict(zip("ABC"[:wires], bits, strict=False)))
+    table.starts.append(len(table.ops))
+    return table
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_matrices_absorb_maps_of_their_own_places(library: Path, seed: int) -> None:
+    table = pairs_and_maps(seed)
+    given = sum(row[0] == t.PERMUTE_ROWS for row in table.ops)
+    left = programs.tile_operations(table.plan()[0], 0)
+    assert sum(op.kind in (programs.FLIP, programs.MAP) for op in left) < given
+    begin = random_state(10, seed)
+    result = swept(HostDevice(library), table, begin, "double")
+    assert np.abs(result - plainly(*table.plan(), begin)).max() < TOLERANCE["complex128"]
+
+
+@pytest.mark.parametrize("precision", ["double", "single"])
+@pytest.mark.parametrize("seed", range(4))
+def test_pass_whose_program_is_too_long_is_divided(
+    library: Path, monkeypatch: pytest.MonkeyPatch, seed: int, precision: str
+) -> None:
+    monkeypatch.setattr(programs, "_PASS_WORDS", 350)
+    table = Table(11, 8 + seed, seed)
+    table.fill(2, 30, fresh=seed % 2 == 0)
+    program = encode_sweeps(table.plan()[0], precision)
+    assert len(program.passes) > 4
+    for each in program.passes:
+        assert each.code.size + each.matrices.stop - each.matrices.start <= 350
+    begin = np.eye(1, 1 << 11, dtype=complex)[0] if seed % 2 == 0 else random_state(11, seed)
+    result = swept(HostDevice(library), table, None if seed % 2 == 0 else begin, precision)
+    expected = plainly(*table.plan(), begin)
+    assert np.abs(result - expected).max() < TOLERANCE[COMPLEX[precision].name]
 
 
 def repeated(device: HostDevice, runs: int, states: int = 1) -> tuple[UploadedProgram, list[int]]:
