@@ -20,8 +20,9 @@ from simulators.gpu.devices.device import MODULES, KernelUsage, load_nvrtc, usag
 
 ROOT = Path(__file__).parents[1]
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
-# Vector registers of a thread: two blocks of 256 threads on gfx908 and gfx90a.
-AMD_BUDGET = {"registers": 256, "stack_bytes": 0, "spilled_bytes": 0}
+# Vector registers of a thread: two blocks of 256 threads on gfx908 and gfx90a; the former has half
+# as many, and spills four.
+AMD_BUDGET = {"registers": 256, "stack_bytes": 0, "spilled_bytes": 16}
 
 
 def over_budget(kernel: KernelUsage, budget: dict[str, int]) -> list[str]:
