@@ -7,7 +7,7 @@ import functools
 import hashlib
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -120,33 +120,31 @@ class HostDevice:
         """See `Device`."""
         target[...] = source
 
-    def write_constants(self, kernel: str, *sources: NDArray[Any]) -> None:
-        """See `Device`."""
-        del kernel
-        places = [(each.ctypes.data, each.nbytes) for each in sources]
-        if self._captured is not None:
-            self._captured.append((self._write_pass, places))
-        else:
-            self._write_pass(places)
-
     @property
     def constants(self) -> int:
         """Address of PASS."""
         return ctypes.addressof(ctypes.c_uint64.in_dll(self._library, "PASS"))
 
-    def _write_pass(self, places: list[tuple[int, int]]) -> None:
+    def launch(
+        self, kernel: str, grid: int, threads: int, shared_bytes: int, *arguments: Any,
+        constants: Sequence[NDArray[Any]] = (),
+    ) -> None:  # fmt: skip
+        """See `Device`."""
+        sources = [(each.ctypes.data, each.nbytes) for each in constants]
+        launch = (sources, kernel, grid, threads, shared_bytes, *arguments)
+        if self._captured is None:
+            self._launch(*launch)
+        else:
+            self._captured.append(launch)
+
+    def _launch(
+        self, constants: list[tuple[int, int]], kernel: str, grid: int, threads: int,
+        shared_bytes: int, *arguments: Any,
+    ) -> None:  # fmt: skip
         target = self.constants
-        for address, size in places:
+        for address, size in constants:
             ctypes.memmove(target, address, size)
             target += size
-
-    def launch(
-        self, kernel: str, grid: int, threads: int, shared_bytes: int, *arguments: Any
-    ) -> None:
-        """See `Device`."""
-        if self._captured is not None:
-            self._captured.append((self.launch, kernel, grid, threads, shared_bytes, *arguments))
-            return
         self.launches.append(kernel)
         passed = [_argument(each) for each in arguments]
         getattr(self._library, kernel)(
@@ -166,12 +164,12 @@ class HostDevice:
         finally:
             self._captured = None
         # As a graph has them, by address: it keeps no buffer of the states.
-        recorded = [(call, *map(_held, rest)) for call, *rest in recorded]
+        recorded = [tuple(map(_held, each)) for each in recorded]
 
         def replay() -> None:
             self.replays += 1
-            for call, *rest in recorded:
-                call(*rest)
+            for each in recorded:
+                self._launch(*each)
 
         return replay
 

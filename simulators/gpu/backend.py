@@ -264,6 +264,7 @@ class DeviceTrajectoryStates:
 
 _MOST_BYTES = 1 << 28  # limit of the numbers and results of one launch
 _MOST_ROWS = 1 << 16
+_MOST_SHOTS = 1 << 33  # of one launch, which no stop interrupts: some seconds
 _MAX_SHOTS = (1 << 31) - 1  # limit of a kernel's argument
 _FULL = 30  # 2**30 amplitudes fill a device: wider states run one by one
 
@@ -299,10 +300,10 @@ def _counts(backend: DeviceBackend, job: RequestExecution, program: Program) -> 
     records, which = distinct(gather(np.arange(1 << n), program.layout.source))
     packed, width = pack(records, circuit.num_clbits)
     table = np.frombuffer(packed, np.uint8).reshape(-1, width)
-    row_bytes = 64 * (0 if steps is None else len(steps.table))
+    row_bytes = 0 if steps is None else 64 * steps.own
     row_bytes += 4 * len(table) + (4 + width) * min(len(table), request.shots)
     entries = []
-    for rows in _groups(job.number, row_bytes):
+    for rows in _groups(job.number, row_bytes, max(1, _MOST_SHOTS // request.shots)):
         job.control.check()
         bound = _floats(job, program, rows, None if steps is None else steps.chosen)
         key = (request.seed, request.binding + rows.start)

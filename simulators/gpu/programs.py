@@ -127,8 +127,9 @@ def _absorbed(operations: list[TileOperation]) -> list[TileOperation]:
 
 
 def _can_absorb(matrix: TileOperation, op: TileOperation) -> bool:
-    """Whether a matrix without condition has all places of a map. Never of X alone, which may be
-    what a condition on a rank's number has left: ranks add in the order of one GPU, to the bit."""
+    """Whether a matrix without condition has all places of a map. Never of X alone, which is what
+    a CX from a qubit of the rank's number has left: columns in another order are added in another
+    order, so ranks would differ from one GPU by rounding."""
     if matrix.kind not in (DENSE, REAL) or op.kind not in (FLIP, MAP) or not op.mask:
         return False
     return not (matrix.mask or matrix.outer_mask or op.outer_mask) and not (
@@ -164,6 +165,8 @@ class _TableReader:
 
     def read(self, row: list[int]) -> None:
         """Read the next operation."""
+        if row[t.OUTER_VALUE] & ~row[t.OUTER_MASK]:  # never: see `distributed.executor.local_table`
+            return
         kind = row[t.KIND]
         mask, value = self._places(row[t.ROW_MASK]), self._places(row[t.ROW_VALUE])
         outer = (row[t.OUTER_MASK], row[t.OUTER_VALUE])
@@ -316,13 +319,15 @@ _WORD = (1 << 64) - 1
 
 
 class PassProgram(msgspec.Struct, frozen=True, eq=False):
-    """One sweep. `matrices`: its part of the kernel's numbers that follows the code in constant
-    memory; `live`: wires that may be 1 in an amplitude that is not 0 after it."""
+    """One sweep, or part of one. `matrices`: its part of the kernel's numbers that follows the code
+    in constant memory; `live`: wires that may be 1 in an amplitude that is not 0 after it; is_last:
+    the sweep ends with it."""
 
     code: NDArray[np.uint64]
     matrices: slice
     tile_bits: int  # 2**tile_bits tiles are visited
     live: int
+    is_last: bool
 
 
 class SweepProgram(msgspec.Struct, frozen=True, eq=False):
@@ -357,19 +362,18 @@ def encode_sweeps(plan: SweepTable, precision: str) -> SweepProgram:
         outside = int(plan.live[number]) & ~inside & (1 << plan.num_wires) - 1
         gaps = [wire for wire in range(plan.num_wires) if not outside >> wire & 1]
         tile_bits = outside.bit_count()
-        for operations in _parts(tile_operations(plan, number), plan.width):
+        parts = _parts(tile_operations(plan, number), plan.width)
+        for operations in parts:
             stages = divide_into_stages(operations, plan.width, LOW_PLACES[precision])
             words, positions, num_matrices = _encoded(stages, plan.width, precision, count)
             head = [plan.width, len(stages), tile_bits, len(gaps)]
             size = _HEADER_WORDS + len(gaps) + len(wires) + len(words)
             code = [*head, size + size % 2, count, *gaps, *wires, *words, *[0] * (size % 2)]
+            assert len(code) + num_matrices <= _PASS_WORDS
+            matrices, live = slice(count, count + num_matrices), outside | inside
+            is_last = operations is parts[-1]
             passes.append(
-                PassProgram(
-                    np.array(code, np.uint64),
-                    slice(count, count + num_matrices),
-                    tile_bits,
-                    outside | inside,
-                )
+                PassProgram(np.array(code, np.uint64), matrices, tile_bits, live, is_last)
             )
             taken += positions
             count += sum(each.size for each in positions)
@@ -381,11 +385,12 @@ def encode_sweeps(plan: SweepTable, precision: str) -> SweepProgram:
 
 def _parts(operations: list[TileOperation], width: int) -> list[list[TileOperation]]:
     """Operations of a sweep, divided so that the program of each part fits into PASS."""
-    room = _PASS_WORDS - _HEADER_WORDS - _MOST_WIRES - width
+    room = _PASS_WORDS - _HEADER_WORDS - _MOST_WIRES - width - 2 * _STAGE_WORDS
     parts: list[list[TileOperation]] = [[]]
     left = room
     for op in operations:
-        words = 2 * _STAGE_WORDS + _OPERATION_WORDS + _PHASE_WORDS + width + _num_matrix_floats(op)
+        words = _STAGE_WORDS + _OPERATION_WORDS + _num_matrix_floats(op)
+        words += _PHASE_WORDS + width if op.phase else 0
         if words > left:
             parts.append([])
             left = room

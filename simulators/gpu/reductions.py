@@ -177,6 +177,7 @@ class BatchSteps(msgspec.Struct, frozen=True, eq=False):
     table: NDArray[np.uint64]  # [steps, 4], the place of the matrix in the upper half of a word
     floats: NDArray[np.float64]  # [steps, 8]; without a meaning where each binding has its own
     chosen: NDArray[np.bool_]  # [operations]: those with free parameters
+    own: int  # number of matrices of each binding
 
     @classmethod
     def of(cls, circuit: Circuit, segment: GateList) -> BatchSteps:
@@ -190,7 +191,7 @@ class BatchSteps(msgspec.Struct, frozen=True, eq=False):
         places = np.where(own, own.size + np.cumsum(own) - 1, np.arange(own.size))
         table = segment.steps.copy()
         table[:, 0] |= places.astype(np.uint64) << np.uint64(32)
-        return cls(table, segment.floats(circuit, circuit.params), chosen)
+        return cls(table, segment.floats(circuit, circuit.params), chosen, int(own.sum()))
 
 
 def apply_gate_list(states: DeviceState, segment: GateList, floats: NDArray[np.float64]) -> None:

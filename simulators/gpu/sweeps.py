@@ -135,7 +135,7 @@ def apply_program(
     if graph is not None:
         graph.replay()
         state.live = program.passes[-1].live
-        for _ in program.passes:
+        for _ in filter(lambda each: each.is_last, program.passes):
             pass_done()
         return
     is_small = state.count << state.num_qubits <= GRAPH_AMPLITUDES and values.nbytes <= _GRAPH_BYTES
@@ -188,14 +188,14 @@ def _launch_passes(
         constants = [buffer]
         if state.count == 1 and item.matrices.stop > item.matrices.start:
             constants.append(numbers[0][item.matrices])
-        device.write_constants(kernel, *constants)
         device.launch(
             kernel, state.count << item.tile_bits, program.threads, program.shared_bytes,
             state.buffer, uploaded.terms, *numbers, np.uint64(state.live & _ALL),
-            np.uint64(1 << state.num_qubits), np.uint64(stride),
+            np.uint64(1 << state.num_qubits), np.uint64(stride), constants=constants,
         )  # fmt: skip
         state.live = item.live
-        pass_done()
+        if item.is_last:
+            pass_done()
 
 
 # Cache of the sweep programs of a device, by segment.

@@ -8,9 +8,10 @@ from __future__ import annotations
 import functools
 import os
 import tempfile
+import threading
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from simulators.gpu.devices.device import Buffer, cached_cubin, load_nvrtc, modu
 
 _POOLED_BYTES = 1 << 26  # smaller buffers are pooled: freeing waits for the device
 _DEFAULT_SHARED_BYTES = 48 * 2**10  # a larger size must be requested
+# Held from their copy to the launch: CuPy has one module of a file for all devices of a process.
+_CONSTANTS = threading.Lock()
 
 
 class CupyDevice:
@@ -98,23 +101,28 @@ class CupyDevice:
         with _mapped_errors():
             target.data.copy_from_device(source.data, source.nbytes)
 
-    def write_constants(self, kernel: str, *sources: Buffer) -> None:
-        with _mapped_errors():
-            stream, target = cupy.cuda.get_current_stream(), self._constants.get(kernel)
-            if target is None:
-                target = self._constants[kernel] = self._module(kernel).get_global("PASS")
-            for source in sources:
-                target.copy_from_device_async(source.data, source.nbytes, stream)
-                target = target + source.nbytes
-
     def launch(
-        self, kernel: str, grid: int, threads: int, shared_bytes: int, *arguments: Any
-    ) -> None:
+        self, kernel: str, grid: int, threads: int, shared_bytes: int, *arguments: Any,
+        constants: Sequence[Buffer] = (),
+    ) -> None:  # fmt: skip
         with _mapped_errors():
             function = self._function(kernel)
             if shared_bytes > max(_DEFAULT_SHARED_BYTES, function.max_dynamic_shared_size_bytes):
                 function.max_dynamic_shared_size_bytes = shared_bytes
-            function((grid,), (threads,), arguments, shared_mem=shared_bytes)
+            with _CONSTANTS if constants else nullcontext():
+                self._write_constants(kernel, constants)
+                function((grid,), (threads,), arguments, shared_mem=shared_bytes)
+
+    def _write_constants(self, kernel: str, sources: Sequence[Buffer]) -> None:
+        if sources and kernel not in self._constants:
+            self._constants[kernel] = self._module(kernel).get_global("PASS")
+        end = 0
+        for source in sources:
+            target = self._constants[kernel] + end
+            target.copy_from_device_async(
+                source.data, source.nbytes, cupy.cuda.get_current_stream()
+            )
+            end += source.nbytes
 
     def capture(self, launches: Callable[[], None]) -> Callable[[], None] | None:
         """Record a CUDA graph, see `Device.capture`. After a failure none is tried again: launches

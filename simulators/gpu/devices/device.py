@@ -9,7 +9,7 @@ import hashlib
 import re
 import site
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -72,15 +72,14 @@ class Device(Protocol):
     def copy(self, source: Buffer, target: Buffer) -> None:
         """Copy a buffer into another one of the same size."""
 
-    def write_constants(self, kernel: str, *sources: Buffer) -> None:
-        """Copy buffers, one after the other, to the begin of PASS in the constant memory of the
-        kernel's module: after all earlier launches, before all later ones."""
-
     def launch(
-        self, kernel: str, grid: int, threads: int, shared_bytes: int, *arguments: Any
-    ) -> None:
+        self, kernel: str, grid: int, threads: int, shared_bytes: int, *arguments: Any,
+        constants: Sequence[Buffer] = (),
+    ) -> None:  # fmt: skip
         """Start `grid` blocks of `threads` threads. `arguments`: buffers and numpy scalars, of the
-        types of the kernel's parameters. Launches run in order; the call does not wait."""
+        types of the kernel's parameters; `constants`: copied before it, one after the other, to the
+        begin of PASS in the constant memory of the kernel's module. Launches run in order, each
+        with its own constants, whichever threads they come from; the call does not wait."""
 
     def capture(self, launches: Callable[[], None]) -> Callable[[], None] | None:
         """Record the launches of a call as a graph, without starting them. Return a function that

@@ -9,7 +9,7 @@
 enum { PASS_WORDS = 8000, OPERATION_WORDS = 5, PHASE_WORDS = 2, PRODUCTS_BYTES = 384 };
 
 extern "C" {
-__constant__ u64 PASS[PASS_WORDS];  // the program of the next sweep, written before each launch
+alignas(16) __constant__ u64 PASS[PASS_WORDS];  // the program of the next sweep, and its matrices
 }
 
 // products[p] = the product of the terms of place p, products[width] of those without a place.

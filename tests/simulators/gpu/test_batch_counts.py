@@ -115,8 +115,8 @@ def test_a_stop_is_noticed_between_groups(library: Path, monkeypatch: pytest.Mon
     control = RunControl()
 
     class StoppingDevice(HostDevice):
-        def launch(self, kernel: str, *arguments: Any) -> None:
-            super().launch(kernel, *arguments)
+        def launch(self, kernel: str, *arguments: Any, **named: Any) -> None:
+            super().launch(kernel, *arguments, **named)
             control.stop()
 
     monkeypatch.setattr(backend, "_MOST_BYTES", 1)

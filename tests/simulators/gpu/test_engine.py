@@ -192,8 +192,8 @@ def test_run_is_stopped_between_launches(library: Path) -> None:
     control = RunControl()
 
     class StoppingDevice(HostDevice):
-        def launch(self, kernel: str, *arguments: object) -> None:
-            super().launch(kernel, *arguments)  # type: ignore[arg-type]
+        def launch(self, kernel: str, *arguments: object, **named: object) -> None:
+            super().launch(kernel, *arguments, **named)  # type: ignore[arg-type]
             if kernel.startswith("sweep"):
                 control.stop()
 

@@ -143,6 +143,13 @@ def test_matrices_absorb_maps_of_their_own_places(library: Path, seed: int) -> N
     assert np.abs(result - plainly(*table.plan(), begin)).max() < TOLERANCE["complex128"]
 
 
+def test_sizes_of_programs_are_those_of_the_kernels() -> None:
+    text = "".join(path.read_text() for path in KERNELS.glob("*.cuh"))
+    for name in ("PASS", "HEADER", "STAGE", "OPERATION", "PHASE"):
+        assert f"{name}_WORDS = {getattr(programs, f'_{name}_WORDS')}" in text
+    assert f"PRODUCTS_BYTES = {programs._PRODUCTS_BYTES}" in text
+
+
 @pytest.mark.parametrize("precision", ["double", "single"])
 @pytest.mark.parametrize("seed", range(4))
 def test_pass_whose_program_is_too_long_is_divided(
@@ -155,6 +162,7 @@ def test_pass_whose_program_is_too_long_is_divided(
     assert len(program.passes) > 4
     for each in program.passes:
         assert each.code.size + each.matrices.stop - each.matrices.start <= 350
+    assert sum(each.is_last for each in program.passes) == 2
     begin = np.eye(1, 1 << 11, dtype=complex)[0] if seed % 2 == 0 else random_state(11, seed)
     result = swept(HostDevice(library), table, None if seed % 2 == 0 else begin, precision)
     expected = plainly(*table.plan(), begin)
