@@ -77,26 +77,31 @@ def case_probabilities_of_some_qubits_equal_those_of_one_processor(comm: Any) ->
     agree(comm, arrays.circuit(), Request(0, 1, ("probabilities",)))
 
 
-def case_controls_of_the_rank_number_apply_in_their_rank_alone(comm: Any) -> None:
-    n, rng = 14, np.random.default_rng(1)
-    for gate in ("ccx", "cswap"):
-        arrays = Arrays(n, n)
-        for q in range(n):
-            arrays.add("ry", [q], (), [0.3 + q])
-        for q in range(5, n - 2):
-            for _ in range(2):
-                for p in (q, q + 1):
-                    arrays.add("ry", [p], (), [float(rng.uniform(0, 6))])
-                arrays.add("cx", [q, q + 1])
-            arrays.add("ry", [q], (), [1.0]).add("ry", [q + 1], (), [1.0])
-            arrays.add(gate, [n - 1, q, q + 1])
-        circuit = arrays.circuit()
-        engine = GpuEngine(HostDevice(), comm=comm)
-        result = run(engine, circuit, Request(0, 1, ("statevector",)))
-        engine.close()
-        if comm.Get_rank() == 0:
-            expected = run(GpuEngine(HostDevice()), circuit, Request(0, 1, ("statevector",)))
-            assert np.abs(result.statevector - expected.statevector).max() < 1e-13, gate
+def case_toffoli_from_the_rank_number_applies_in_its_rank_alone(comm: Any) -> None:
+    agree_about_controls(comm, "ccx")
+
+
+def case_swap_from_the_rank_number_applies_in_its_rank_alone(comm: Any) -> None:
+    agree_about_controls(comm, "cswap")
+
+
+def agree_about_controls(comm: Any, gate: str) -> None:
+    n, rng, arrays = 14, np.random.default_rng(1), Arrays(14, 14)
+    for q in range(n):
+        arrays.add("ry", [q], (), [0.3 + q])
+    for q in range(5, n - 2):
+        for _ in range(2):
+            for p in (q, q + 1):
+                arrays.add("ry", [p], (), [float(rng.uniform(0, 6))])
+            arrays.add("cx", [q, q + 1])
+        arrays.add("ry", [q], (), [1.0]).add("ry", [q + 1], (), [1.0])
+        arrays.add(gate, [n - 1, q, q + 1])
+    engine, request = GpuEngine(HostDevice(), comm=comm), Request(0, 1, ("statevector",))
+    result = run(engine, arrays.circuit(), request)
+    engine.close()
+    if comm.Get_rank() == 0:
+        expected = run(GpuEngine(HostDevice()), arrays.circuit(), request)
+        assert np.abs(result.statevector - expected.statevector).max() < 1e-13
 
 
 def case_matrix_on_global_qubits_equals_that_of_one_processor(comm: Any) -> None:
