@@ -297,7 +297,8 @@ def _counts(backend: DeviceBackend, job: RequestExecution, program: Program) -> 
     for segment in program.stretches:
         assert isinstance(segment, GateList)
         steps = reductions.BatchSteps.of(circuit, segment)
-    records, which = distinct(gather(np.arange(1 << n), program.layout.source))
+    records, places = distinct(gather(np.arange(1 << n), program.layout.source))
+    which = places.astype(np.uint32)
     packed, width = pack(records, circuit.num_clbits)
     table = np.frombuffer(packed, np.uint8).reshape(-1, width)
     row_bytes = 0 if steps is None else 64 * steps.own
@@ -308,9 +309,7 @@ def _counts(backend: DeviceBackend, job: RequestExecution, program: Program) -> 
         bound = _floats(job, program, rows, None if steps is None else steps.chosen)
         key = (request.seed, request.binding + rows.start)
         entries.append(
-            reductions.count_shots(
-                backend.device, steps, bound, request.shots, key, which.astype(np.uint32), table
-            )
+            reductions.count_shots(backend.device, steps, bound, request.shots, key, which, table)
         )
     outcomes, counts, sizes = (b"".join(parts) for parts in zip(*entries, strict=True))
     return EngineResult(job.number, width, outcomes, counts, sizes if job.number > 1 else b"")

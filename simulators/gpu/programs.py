@@ -101,29 +101,41 @@ def _absorbed(operations: list[TileOperation]) -> list[TileOperation]:
     result: list[TileOperation] = []
     for op in operations:
         if op.kind in (FLIP, MAP):
-            for k in reversed(range(max(0, len(result) - _WINDOW), len(result))):
-                if _can_absorb(result[k], op):
-                    order = _reordered(op, result[k].places, result[k].rows)
-                    result[k] = msgspec.structs.replace(result[k], rows=order)
-                    break
-                if not _commute(result[k], op):
-                    result.append(op)
-                    break
-            else:
-                result.append(op)
-            continue
-        if op.kind in (DENSE, REAL):
-            later: list[TileOperation] = []
-            while result and len(later) < _WINDOW:
-                last = result.pop()
-                if _can_absorb(op, last) and all(_commute(each, last) for each in later):
-                    order = _reordered(last, op.places, op.columns)
-                    op = msgspec.structs.replace(op, columns=order)
-                else:
-                    later.append(last)
-            result += reversed(later)
-        result.append(op)
+            _append_map(op, result)
+        elif op.kind in (DENSE, REAL):
+            _append_matrix(op, result)
+        else:
+            result.append(op)
     return result
+
+
+def _append_map(op: TileOperation, result: list[TileOperation]) -> None:
+    """Append a map, or let an earlier matrix absorb it: as rows in another order."""
+    for k in reversed(range(max(0, len(result) - _WINDOW), len(result))):
+        matrix = result[k]
+        if _can_absorb(matrix, op):
+            rows = _reordered(op, matrix.places, matrix.rows)
+            result[k] = msgspec.structs.replace(matrix, rows=rows)
+            return
+        if _waits(op, matrix.moves, matrix.looks):
+            break
+    result.append(op)
+
+
+def _append_matrix(op: TileOperation, result: list[TileOperation]) -> None:
+    """Append a matrix after it has absorbed earlier maps: as columns in another order."""
+    moved = looked = 0  # of what comes between
+    later: list[TileOperation] = []
+    while result and len(later) < _WINDOW:
+        last = result.pop()
+        if _can_absorb(op, last) and not _waits(last, moved, looked):
+            columns = _reordered(last, op.places, op.columns)
+            op = msgspec.structs.replace(op, columns=columns)
+        else:
+            later.append(last)
+            moved, looked = moved | last.moves, looked | last.looks
+    result += reversed(later)
+    result.append(op)
 
 
 def _can_absorb(matrix: TileOperation, op: TileOperation) -> bool:
@@ -151,8 +163,10 @@ def _reordered(
     return tuple(result)
 
 
-def _commute(one: TileOperation, two: TileOperation) -> bool:
-    return not (one.moves & (two.moves | two.looks) or one.looks & two.moves)
+def _waits(op: TileOperation, moved: int, looked: int) -> int:
+    """Places that keep an operation from changing its order with others, 0 if there are none;
+    `moved`, `looked`: places that these move and depend on."""
+    return op.moves & (moved | looked) | op.looks & moved
 
 
 class _TableReader:
@@ -293,12 +307,11 @@ def _split(
     done: list[TileOperation] = []
     left: list[TileOperation] = []
     for op in operations:
-        moves, looks = op.moves, op.looks
-        if admits(op) and not moves & (moved | looked) and not looks & moved:
+        if admits(op) and not _waits(op, moved, looked):
             done.append(op)
         else:
-            moved |= moves
-            looked |= looks
+            moved |= op.moves
+            looked |= op.looks
             left.append(op)
     return done, left
 

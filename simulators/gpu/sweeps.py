@@ -9,8 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.gpu.devices import device as devices_device
-from simulators.gpu.devices.device import REAL as PROTOCOL_REAL
+from simulators.gpu.devices.device import COMPLEX, REAL, Buffer, Device, MemoryLedger
 from simulators.gpu.programs import SweepProgram, encode_sweeps
 from simulators.statevector.planning.planner import SegmentPlan
 from simulators.statevector.planning.tables import SweepTable
@@ -28,15 +27,15 @@ class DeviceState:
 
     def __init__(
         self,
-        device: devices_device.Device,
-        ledger: devices_device.MemoryLedger,
+        device: Device,
+        ledger: MemoryLedger,
         num_qubits: int,
         precision: str,
         count: int = 1,
     ) -> None:
         """Allocate amplitudes with undefined values. Raises OutOfMemory."""
         size = count << num_qubits
-        num_bytes = size * devices_device.COMPLEX[precision].itemsize
+        num_bytes = size * COMPLEX[precision].itemsize
         text = f"a state of {num_qubits} qubits in {precision} precision"
         ledger.reserve(num_bytes, text if count == 1 else f"{count} times {text}")
         weakref.finalize(self, ledger.release, num_bytes).atexit = False
@@ -45,7 +44,7 @@ class DeviceState:
         self.precision = precision
         self.count = count
         self.live = _ALL
-        self.buffer: devices_device.Buffer = device.empty(size, devices_device.COMPLEX[precision])
+        self.buffer: Buffer = device.empty(size, COMPLEX[precision])
 
     def launch(self, kernel: str, units: int, *arguments: object, shared_bytes: int = 0) -> None:
         """Launch a kernel of this precision with a thread for each of `units`."""
@@ -64,7 +63,7 @@ class DeviceState:
         """Note that all amplitudes are written."""
         self.live = _ALL
 
-    def settle(self) -> devices_device.Buffer:
+    def settle(self) -> Buffer:
         """Return the amplitudes after clearing the unwritten ones."""
         everything = (1 << self.num_qubits) - 1
         if self.live & everything != everything:
@@ -75,7 +74,7 @@ class DeviceState:
         return self.buffer
 
 
-Numbers = tuple[devices_device.Buffer, devices_device.Buffer]
+Numbers = tuple[Buffer, Buffer]
 
 
 class SweepGraph(msgspec.Struct, frozen=True, eq=False):
@@ -94,12 +93,12 @@ class UploadedProgram(msgspec.Struct, frozen=True, eq=False):
     but does not own them: it is replayed only for a state that has this address."""
 
     program: SweepProgram
-    code: tuple[devices_device.Buffer, ...]  # code of each pass
-    terms: devices_device.Buffer
+    code: tuple[Buffer, ...]  # code of each pass
+    terms: Buffer
     graphs: dict[_GraphKey, SweepGraph | None] = {}
 
 
-def upload_program(device: devices_device.Device, program: SweepProgram) -> UploadedProgram:
+def upload_program(device: Device, program: SweepProgram) -> UploadedProgram:
     """Copy a program to the device. Raises OutOfMemory."""
     buffers = tuple(device.upload(each.code) for each in program.passes)
     return UploadedProgram(program, buffers, device.upload(program.terms))
@@ -135,8 +134,9 @@ def apply_program(
     if graph is not None:
         graph.replay()
         state.live = program.passes[-1].live
-        for _ in filter(lambda each: each.is_last, program.passes):
-            pass_done()
+        for item in program.passes:
+            if item.is_last:
+                pass_done()
         return
     is_small = state.count << state.num_qubits <= GRAPH_AMPLITUDES and values.nbytes <= _GRAPH_BYTES
     if key not in graphs and is_small and 1 < len(program.passes) <= _GRAPH_PASSES:
@@ -166,7 +166,7 @@ def _write_numbers(
     device = state.device
     entries = [values.ravel()]
     if state.precision == "single":
-        entries.insert(0, values.astype(PROTOCOL_REAL["single"]).ravel())
+        entries.insert(0, values.astype(REAL["single"]).ravel())
     if into is None:
         buffers = [device.upload(each) for each in entries]
         return buffers[0], buffers[-1]
@@ -206,7 +206,7 @@ _MOST = 256  # cached programs, the oldest evicted: some 10 kB each
 class ProgramStore:
     """Cache of uploaded programs, by the identity of a segment: plans are cached above."""
 
-    def __init__(self, device: devices_device.Device) -> None:
+    def __init__(self, device: Device) -> None:
         self._device = device
         self._made: dict[tuple[object, ...], tuple[SegmentPlan, UploadedProgram]] = {}
 
