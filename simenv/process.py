@@ -24,6 +24,7 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _START_TIME = 19  # field of /proc/self/stat, counted from the third (proc(5))
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+SERVICE_GC = (100_000, 50, 1000)  # thresholds: a service holds millions of objects for long
 LAST_S = 3.0  # limit of each exit call; a launcher that ends all workers waits a little longer
 _last: list[Callable[[], None]] = []
 
@@ -87,12 +88,14 @@ def release_memory() -> int:
     return resident_bytes()
 
 
-def freeze_gc() -> None:
+def freeze_gc(thresholds: tuple[int, int, int] | None = None) -> None:
     """Enable the garbage collector for objects that are created from now on; it skips existing
-    objects."""
+    objects. `thresholds`: of its generations, see `gc.set_threshold`."""
     gc.collect()
     gc.freeze()
     gc.enable()
+    if thresholds is not None:
+        gc.set_threshold(*thresholds)
 
 
 def exit_process(code: int, reason: str) -> NoReturn:

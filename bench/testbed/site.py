@@ -23,6 +23,7 @@ import numpy as np
 from launcher.base import Node
 from simenv.model import PoolSpec, TaskOptions, TaskSpec, TaskState
 from simenv.model.accounts import Account, AccountTree, Billing, association
+from simenv.process import SERVICE_GC, freeze_gc
 from simenv.scheduler import core
 from simenv.scheduler.scheduler import Scheduler
 from simenv.wire.messages.client import STATES, AttemptResult
@@ -355,10 +356,11 @@ def _consecutive(records: list[core.TaskRecord]) -> list[tuple[int, list[core.Ta
 
 def deciding_us(accounts: Mapping[str, Account], waiting: int, decisions: int) -> float:
     """Return the mean CPU time in microseconds of an assignment, while `waiting` tasks of all
-    users, each longer than a chunk, wait for two nodes."""
+    users, each longer than a chunk, wait for two nodes. Garbage is collected as in a service."""
     work = [each._replace(time_s=0.0) for each in day(accounts, waiting + decisions)]
     site = SimulatedDay(accounts, [each for each in work if each.ranks == 1], nodes=2)
     site.run(30.0)  # all workers have started
+    freeze_gc(SERVICE_GC)
     site.decided_s, before = 0.0, site.ended
     until_s = 30.0
     while site.ended < before + decisions:

@@ -27,7 +27,7 @@ from simenv.config import Config
 from simenv.config.paths import StartupError, StartupMessage
 from simenv.errors import SimenvError
 from simenv.model import WorkerState
-from simenv.process import freeze_gc
+from simenv.process import SERVICE_GC, freeze_gc
 from simenv.scheduler.views.cluster_info import pool_infos
 from simenv.service.bootstrap import RunningService, Warmup, admission, build_service
 from simenv.service.event_loop import EventLoop
@@ -267,8 +267,7 @@ class Startup:
             loop.config, loop.state, snapshot, loop.devices.emulated
         )
         loop.query_queue.resume()
-        freeze_gc()
-        gc.set_threshold(100_000, 50, 1000)
+        freeze_gc(SERVICE_GC)
 
 
 def _report_readiness(environment: RunningService, ready_fd: int) -> bool:

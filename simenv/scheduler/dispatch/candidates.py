@@ -24,14 +24,12 @@ _IDLE, _BUSY = WorkerState.IDLE, WorkerState.BUSY
 
 def begin_pass(state: scheduler_state.SchedulerState, now_ns: int) -> None:
     """Forget what another pass must find again."""
-    plain = not (state.gangs or state.dedicated or state.limits.isolates_accounts)
-    kept = {
-        key: found
-        for key, found in state.candidates.items()
-        if plain and key[1] != AHEAD and found.serves(now_ns)
-    }
+    kept = [
+        each for each in state.candidates.items() if each[0][1] != AHEAD and each[1].serves(now_ns)
+    ]
     state.candidates.clear()
-    state.candidates.update(kept)
+    if kept and not (state.gangs or state.dedicated or state.limits.isolates_accounts):
+        state.candidates.update(kept)
 
 
 def idle(

@@ -63,12 +63,14 @@ def assign(state: scheduler_state.SchedulerState, now_ns: int) -> list[AssignTas
     elif waiting:
         pool = waiting[0]
         while _may_send(state, pool):
-            _assign_deferred(state, waiting, assignments, now_ns)
+            if state.deferred_gangs:
+                _assign_deferred(state, waiting, assignments, now_ns)
             assignment = _next_assignment(state, pool, now_ns)
             if assignment is None:
                 break
             assignments.append(assignment)
-    _assign_deferred(state, (), assignments, now_ns)
+    if state.deferred_gangs:
+        _assign_deferred(state, (), assignments, now_ns)
     candidates.begin_pass(state, now_ns)
     return assignments
 
@@ -80,9 +82,8 @@ def _assign_deferred(
     now_ns: int,
 ) -> None:
     """Assign tasks of several ranks whose turn has come since they were deferred."""
-    if state.deferred_gangs:
-        gang_scheduling.assign_gangs(state, singles, assignments, now_ns)
-        state.candidates.clear()
+    gang_scheduling.assign_gangs(state, singles, assignments, now_ns)
+    state.candidates.clear()
 
 
 def note_waits(state: scheduler_state.SchedulerState, now_ns: int) -> None:
@@ -134,11 +135,11 @@ def _wait_reason(state: scheduler_state.SchedulerState, pool: pools.Pool) -> Wai
 def _may_send(state: scheduler_state.SchedulerState, pool: pools.Pool) -> bool:
     """Return whether a task waits in the pool and the controls, outages and clock of its device let
     it start."""
-    if not len(pool.queue) or (
+    if not pool.queue.count or (
         state.controls.is_restricting and state.controls.assignable_tasks(pool) <= 0
     ):
         return False
-    if pool.device in state.outages:
+    if state.outages and pool.device in state.outages:
         return False
     return not pool.spec.pace or batching.may_send(state, pool, state.paced.now_ns)
 
@@ -146,19 +147,10 @@ def _may_send(state: scheduler_state.SchedulerState, pool: pools.Pool) -> bool:
 def _next_assignment(
     state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int
 ) -> AssignTasks | None:
-    return _with_slot(state, pool, now_ns) or _prefetched(state, pool, now_ns)
-
-
-def _with_slot(
-    state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int
-) -> AssignTasks | None:
-    return _assigned_by(_to_worker, state, pool, now_ns)
-
-
-def _prefetched(
-    state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int
-) -> AssignTasks | None:
-    return _assigned_by(_prefetch_chunk, state, pool, now_ns)
+    assignment = None
+    if pool.idle_workers or state.limits.isolates_accounts:  # which asks for an idle one
+        assignment = _assigned_by(_to_worker, state, pool, now_ns)
+    return assignment or _assigned_by(_prefetch_chunk, state, pool, now_ns)
 
 
 def _assigned_by(
@@ -290,8 +282,11 @@ def _assign_round_robin(
     while candidates:
         index = min(candidates, key=slots_of_pools.__getitem__)
         pool = waiting[index]
-        _assign_deferred(state, waiting, assignments, now_ns)
-        assignment = _with_slot(state, pool, now_ns) if _may_send(state, pool) else None
+        if state.deferred_gangs:
+            _assign_deferred(state, waiting, assignments, now_ns)
+        assignment = None
+        if _may_send(state, pool):
+            assignment = _assigned_by(_to_worker, state, pool, now_ns)
         if assignment is None:
             candidates.remove(index)
         else:
@@ -308,7 +303,7 @@ def _assign_round_robin(
         if starved and slots >= fair_share:
             continue
         while _may_send(state, pool):
-            assignment = _prefetched(state, pool, now_ns)
+            assignment = _assigned_by(_prefetch_chunk, state, pool, now_ns)
             if assignment is None:
                 break
             assignments.append(assignment)
