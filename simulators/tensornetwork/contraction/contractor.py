@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -125,7 +126,9 @@ except ImportError:
 else:
     _COMPILED = True
 
-_CHEAP = 6.0  # log10 of the multiplications of a contraction for which one trial is enough: 1 ms
+# log10 of the multiplications of a contraction for which one trial is enough: 1 ms. Rows of a batch
+# count: a path is searched once for all of them.
+_CHEAP = 6.0
 _SEED = 0x5EED  # seed of the searches for paths
 _KEPT = 4_096  # cached paths; the oldest is evicted
 # Tensors of the trials of a batch: about 0.5 s on a core.
@@ -212,6 +215,7 @@ def search(structure: Structure, trials: int, check: Check) -> ContractionPath:
     """Search for a path. Equal arguments give equal paths, and equal numbers of checks. One trial
     is enough where the contraction then takes less than the calls of its steps."""
     batch = max(1, _BATCH_TENSORS // max(1, len(structure[0])))
+    cheap = _CHEAP - math.log10(_ROWS_AT_ONCE / 2) if 0 in structure[1] else _CHEAP
     greedy = partial(cotengra.RandomGreedyOptimizer, seed=_SEED, accel=_COMPILED, parallel=False)
     one, optimizer = greedy(max_repeats=1), greedy()
 
@@ -220,7 +224,7 @@ def search(structure: Structure, trials: int, check: Check) -> ContractionPath:
     ) -> Sequence[Sequence[int]]:
         check()
         best = one.ssa_path(inputs, output, sizes, **options)
-        for first in range(0, trials if one.best_flops > _CHEAP else 0, batch):
+        for first in range(0, trials if one.best_flops > cheap else 0, batch):
             check()
             optimizer.max_repeats = min(batch, trials - first)
             best = optimizer.ssa_path(inputs, output, sizes, **options)
