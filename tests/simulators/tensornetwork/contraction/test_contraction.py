@@ -141,7 +141,7 @@ def test_samples_of_a_wide_circuit_have_its_expectation_values() -> None:
     observables = tuple(PauliSum((label,), np.ones(1)) for label in labels)
     exact = values(run(circuit, Request(0, 1, ("expectation",), observables)))
     result = run(measured(circuit), Request(shots, 3))
-    assert int(result.remark.split()[1]) <= 8  # one trial finds 13: its batches take 20 times longer
+    assert int(result.remark.split()[1]) <= 8  # that of one trial is wider: 20 times the work
     counts = counts_of(result)
     for (a, b), mean in zip(pairs, exact.tolist(), strict=True):
         parity = sum((1 - 2 * ((k >> a ^ k >> b) & 1)) * value for k, value in counts.items())
