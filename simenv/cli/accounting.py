@@ -156,6 +156,7 @@ _REASONS = {
     WaitReason.LIMIT: "at a limit of running slots",
     WaitReason.DEVICE: "its device took no task",
     WaitReason.STARTING: "workers were starting",
+    WaitReason.NODES: "no node was up",
     WaitReason.LOST: "in an attempt that was lost",
     WaitReason.PREEMPTED: "ended for an account below its share",
     WaitReason.ALLOCATION: "too long for the rest of the allocation",

@@ -107,6 +107,7 @@ class WaitReason(enum.IntEnum):
     ALLOCATION = 12  # it would not have ended before the allocation
     REMOVED = 14  # its user is in no account or group of the site any more
     ISOLATION = 15  # it was next: a worker of another account was restarted for its account
+    NODES = 16  # no node was up: they were drained, or lost
     SERVICE = 13  # nothing: admission, the journal and the way to the worker
 
 

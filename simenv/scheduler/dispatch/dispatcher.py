@@ -118,7 +118,9 @@ def _wait_reason(state: scheduler_state.SchedulerState, pool: pools.Pool) -> Wai
     ):
         return WaitReason.ISOLATION
     if not (pool.idle_workers or pool.busy_workers):
-        return WaitReason.STARTING
+        hosts = state.nodes.hosts.values()
+        is_possible = any(host.is_up or host.node.pool for host in hosts)  # jobs bring their nodes
+        return WaitReason.STARTING if is_possible else WaitReason.NODES
     # Only if there are reservations: this is asked in each pass, and thousands may be idle.
     if state.dedicated and any(w.reservation_id for w in pool.idle_workers.values()):
         return WaitReason.RESERVED

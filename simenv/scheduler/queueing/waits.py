@@ -2,10 +2,10 @@
 
 After each assignment the queue has one reason why its next task was not assigned. That time counts
 for the association that goes first by this reason; for the others, who would need the same slot, it
-is time in which others went first (SHARE). A device that starts nothing, or workers that are being
-started, delay all alike. So a change costs constant time for any number of tasks, and a task's wait
-is the difference of two readings: when its association's tasks before it were assigned, and when it
-was itself.
+is time in which others went first (SHARE). A device that starts nothing, nodes that are down, or
+workers that are being started, delay all alike. So a change costs constant time for any number of
+tasks, and a task's wait is the difference of two readings: when its association's tasks before it
+were assigned, and when it was itself.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from collections.abc import Collection
 
 from simenv.model.accounts import WaitReason, Waits
 
-_OF_ALL = (WaitReason.DEVICE, WaitReason.STARTING)  # they delay all associations alike
+# They delay all associations alike.
+_OF_ALL = (WaitReason.DEVICE, WaitReason.STARTING, WaitReason.NODES)
 _STEP_NS = 1_000_000  # readings are that exact
 _Times = dict[int, int]  # reason -> ns
 _NO_TIMES: _Times = {}

@@ -8,6 +8,7 @@ from simulation import Simulation
 
 from simenv.errors import NotFoundError, OptionError
 from simenv.model import PoolSpec, TaskState, WorkerState
+from simenv.model.accounts import WaitReason
 from simenv.scheduler import core
 from simenv.scheduler.views.cluster_info import node_infos
 from simenv.wire.messages.client import STATES, AttemptResult
@@ -275,6 +276,23 @@ def test_task_of_a_lone_worker_on_a_lost_node_is_not_charged() -> None:
     machine.keep(machine.scheduler.worker_lost(*report, blame=False))
     assert machine.state.tasks[number].deaths == 0
     assert not machine.state.uncharged
+
+
+def test_wait_while_no_node_is_up_has_its_own_reason() -> None:
+    machine = CheckedScheduler(1, cluster(2))
+    machine.keep(machine.scheduler.drain_node("n1", "disk", machine.now_ns))
+    machine.lose("main-0", "exit 0")
+    machine.submit(1)
+    assert not machine.assign()
+    machine.now_ns += 3 * SECOND
+    machine.keep(machine.scheduler.resume("n1"))
+    assert not machine.assign()  # workers start
+    machine.now_ns += 2 * SECOND
+    machine.tick()
+    machine.revive()
+    (send,) = machine.assign()
+    waits = dict(send.records[0].waits)
+    assert waits == {WaitReason.NODES: 3_000_000, WaitReason.STARTING: 2_000_000}
 
 
 def test_starts_are_retried_on_other_configured_nodes() -> None:
