@@ -191,11 +191,11 @@ def test_plots_have_points_of_stored_series_and_zoom_sets_range(
     page.mouse.down()
     over.hover(position={"x": 200, "y": 20})
     page.mouse.up()
-    assert re.search(r"from=\d+&to=\d+", page.url)
+    expect(page).to_have_url(re.compile(r"from=\d+&to=\d+"))
     page.get_by_role("button", name="6 h").press("Enter")
-    assert "last=21600" in page.url
+    expect(page).to_have_url(re.compile("last=21600"))
     page.go_back()
-    assert re.search(r"from=\d+&to=\d+", page.url)
+    expect(page).to_have_url(re.compile(r"from=\d+&to=\d+"))
     page.close()
 
 
