@@ -63,14 +63,12 @@ def assign(state: scheduler_state.SchedulerState, now_ns: int) -> list[AssignTas
     elif waiting:
         pool = waiting[0]
         while _may_send(state, pool):
-            if state.deferred_gangs:
-                _assign_deferred(state, waiting, assignments, now_ns)
+            _assign_deferred(state, waiting, assignments, now_ns)
             assignment = _next_assignment(state, pool, now_ns)
             if assignment is None:
                 break
             assignments.append(assignment)
-    if state.deferred_gangs:
-        _assign_deferred(state, (), assignments, now_ns)
+    _assign_deferred(state, (), assignments, now_ns)
     candidates.begin_pass(state, now_ns)
     return assignments
 
@@ -82,8 +80,9 @@ def _assign_deferred(
     now_ns: int,
 ) -> None:
     """Assign tasks of several ranks whose turn has come since they were deferred."""
-    gang_scheduling.assign_gangs(state, singles, assignments, now_ns)
-    state.candidates.clear()
+    if state.deferred_gangs:
+        gang_scheduling.assign_gangs(state, singles, assignments, now_ns)
+        state.candidates.clear()
 
 
 def note_waits(state: scheduler_state.SchedulerState, now_ns: int) -> None:
@@ -284,8 +283,7 @@ def _assign_round_robin(
     while candidates:
         index = min(candidates, key=slots_of_pools.__getitem__)
         pool = waiting[index]
-        if state.deferred_gangs:
-            _assign_deferred(state, waiting, assignments, now_ns)
+        _assign_deferred(state, waiting, assignments, now_ns)
         assignment = None
         if _may_send(state, pool):
             assignment = _assigned_by(_to_worker, state, pool, now_ns)

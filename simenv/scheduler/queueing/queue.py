@@ -160,8 +160,7 @@ class PoolQueue:
     def _first(self, allow_long: bool) -> TaskRecord | None:
         """Return the next task of the shared lanes, if there are several lanes."""
         if self._plain:
-            if self._heads.changed:
-                self._heads.refresh(self._lanes)
+            self._heads.refresh(self._lanes)
             return self._heads.first(allow_long)
         heads, empty = list[TaskRecord](), []
         for key, lanes in self._lanes.items():
