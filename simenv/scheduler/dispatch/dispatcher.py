@@ -27,6 +27,7 @@ from simenv.scheduler.state.candidates import Candidates
 
 PARALLEL_FROM_US = 5_000.0  # below this time a second thread costs more than it saves
 ASSIGNS = 2_048  # at most in one pass, of single-rank tasks; see `batching.CHUNK_ASSIGNS`
+FEW = 4  # idle workers, of which the best one is found without a heap
 FIRST_ASSIGNS = 512  # while the acceptance of more tasks than these waits for the end of the pass
 
 
@@ -69,7 +70,8 @@ def assign(state: scheduler_state.SchedulerState, now_ns: int) -> list[AssignTas
                 break
             assignments.append(assignment)
     _assign_deferred(state, (), assignments, now_ns)
-    candidates.begin_pass(state, now_ns)
+    if state.candidates:
+        candidates.begin_pass(state, now_ns)
     return assignments
 
 
@@ -172,7 +174,7 @@ def _to_worker(
 ) -> AssignTasks | None:
     """Assign a chunk to an idle worker with a slot; the slot may be taken back from a wide task."""
     head = pool.queue.head() if state.limits.isolates_accounts else None
-    if head is None:
+    if head is None and (len(pool.idle_workers) > FEW or pool.spec.jobs is not None):
         found = candidates.idle(state, pool, _order(pool), now_ns)
         worker, idle = found.best(), found.count
     else:

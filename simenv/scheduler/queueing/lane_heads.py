@@ -158,16 +158,16 @@ class _Order:
             return self._first[1]
         self._renew()
         ratios, entries, numbers = self._shares.ratios, self._entries, self._numbers
-        node = SITE
-        while (heap := self._heaps.get(node)) is not None:
+        heaps, node = self._heaps, SITE
+        while (heap := heaps.get(node)) is not None:
             while True:
                 entry = heap[0]
-                child = entry[2]
+                before, first, child = entry
                 if entries.get(child) is not entry:
                     heapq.heappop(heap)
                     continue
                 ratio, number = ratios.get(child, 0.0), numbers[child]
-                if ratio < entry[0] or (ratio == entry[0] and number <= entry[1]):
+                if ratio < before or (ratio == before and number <= first):
                     break
                 entries[child] = present = (ratio, number, child)
                 heapq.heapreplace(heap, present)
@@ -211,12 +211,16 @@ class LaneHeads:
         self._heaps: list[dict[str, _Heap]] = [{}]
         self._orders = [_Order(shares)]
         self._held: Collection[str] = ()
+        # The choices of `first` by its argument, while nothing changes; and `changes` at that time.
+        self._firsts: dict[bool, TaskRecord | None] = {}
+        self._chosen_at = -1
 
     def refresh(self, lanes_of: dict[LaneKey, Lanes]) -> None:
         """Update the entries of marked lanes. Empty lanes are removed from `lanes_of`, so that an
         owner who once used many priorities does not slow down all others."""
         if not self.changed:
             return
+        self._chosen_at = -1
         for key in self.changed:
             leaf, priority = key
             lanes = lanes_of.get(key)
@@ -276,6 +280,7 @@ class LaneHeads:
 
     def hold(self, leaves: Collection[str]) -> None:
         """Leave out these associations, and no others, from now on."""
+        self._chosen_at = -1
         for heaps, order in zip(self._heaps, self._orders, strict=True):
             for leaf in leaves:
                 if leaf not in self._held and leaf in heaps:
@@ -288,6 +293,15 @@ class LaneHeads:
 
     def first(self, allow_long: bool) -> TaskRecord | None:
         """Return the task that goes first."""
+        if self._chosen_at != self._shares.changes:
+            self._firsts.clear()
+            self._chosen_at = self._shares.changes
+        elif allow_long in self._firsts:
+            return self._firsts[allow_long]
+        self._firsts[allow_long] = first = self._first(allow_long)
+        return first
+
+    def _first(self, allow_long: bool) -> TaskRecord | None:
         place = 0 if allow_long else -1
         heaps, order = self._heaps[place], self._orders[place]
         for own in OWN_USER:

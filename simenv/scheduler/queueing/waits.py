@@ -19,7 +19,7 @@ _OF_ALL = (WaitReason.DEVICE, WaitReason.STARTING, WaitReason.NODES)
 _STEP_NS = 1_000_000  # readings are that exact
 _Times = dict[int, int]  # reason -> ns
 _NO_TIMES: _Times = {}
-_NOTHING = (_NO_TIMES, 0, _NO_TIMES)
+_SHARE = int(WaitReason.SHARE)
 
 
 class WaitClock:
@@ -32,14 +32,16 @@ class WaitClock:
         self._first = ""  # association that goes first since then
         self._held: Collection[str] = ()  # associations at their limit of slots since then
         self._removed: Collection[str] = ()  # those of them whose users may not enter any more
-        self._of_all: _Times = {}
+        self._of_all: _Times = {}  # replaced at each change, as readings keep it
         self._capacity_ns = 0  # sum of the time in which somebody lacked slots
-        self._of: dict[str, _Times] = {}  # by association
-        self._read: dict[str, tuple[_Times, int, _Times]] = {}  # last reading by association
+        self._of: dict[str, _Times] = {}  # by association, since its last reading
+        self._read: dict[str, tuple[_Times, int]] = {}  # last reading by association
 
     def arrived(self, leaf: str) -> None:
-        """Begin to read for an association that has waiting tasks now and had none."""
-        self._read[leaf] = self._reading(leaf)
+        """Begin to read for an association that has waiting tasks now and had none, or whose first
+        task is assigned."""
+        self._of.pop(leaf, None)
+        self._read[leaf] = self._of_all, self._capacity_ns
 
     def is_current(self, now_ns: int) -> bool:
         """Return whether a reason was noted so shortly before that another is not worth it."""
@@ -63,7 +65,7 @@ class WaitClock:
         if self.runs:
             self.runs = False
             self._capacity_ns = 0
-            self._of_all.clear()
+            self._of_all = {}
             self._of.clear()
             self._read.clear()
 
@@ -75,7 +77,8 @@ class WaitClock:
         if passed_ns <= 0:
             return
         if self._reason in _OF_ALL:
-            self._of_all[self._reason] = self._of_all.get(self._reason, 0) + passed_ns
+            spent_ns = self._of_all.get(self._reason, 0) + passed_ns
+            self._of_all = {**self._of_all, self._reason: spent_ns}
             return
         self._capacity_ns += passed_ns
         for leaf in self._held:
@@ -88,30 +91,26 @@ class WaitClock:
         times = self._of.setdefault(leaf, {})
         times[reason] = times.get(reason, 0) + passed_ns
 
-    def _reading(self, leaf: str) -> tuple[_Times, int, _Times]:
-        of_all, own = self._of_all, self._of.get(leaf)
-        return dict(of_all), self._capacity_ns, dict(own) if own else _NO_TIMES
-
     def read(self, leaf: str, now_ns: int, *, assigned: bool = True) -> Waits:
         """Return why the first tasks of an association have waited since those before them were
         assigned. `assigned`: they are assigned now, so the next reading begins here."""
         self._count(now_ns)
-        all_before, capacity_before, own_before = self._read.get(leaf) or _NOTHING
+        all_before, capacity_before = self._read.get(leaf) or (_NO_TIMES, 0)
         waits: list[tuple[int, int]] = []
         share_ns = self._capacity_ns - capacity_before
-        for reason, ns in self._of_all.items():
-            waited_ns = ns - all_before.get(reason, 0)
-            if waited_ns >= 1000:
-                waits.append((int(reason), waited_ns // 1000))
-        for reason, ns in self._of.get(leaf, _NO_TIMES).items():
-            waited_ns = ns - own_before.get(reason, 0)
-            if reason is WaitReason.SHARE:
+        if self._of_all is not all_before:
+            for reason, ns in self._of_all.items():
+                waited_ns = ns - all_before.get(reason, 0)
+                if waited_ns >= 1000:
+                    waits.append((int(reason), waited_ns // 1000))
+        for reason, waited_ns in self._of.get(leaf, _NO_TIMES).items():
+            if reason == _SHARE:
                 continue  # a part of what is left
             share_ns -= waited_ns
             if waited_ns >= 1000:
                 waits.append((int(reason), waited_ns // 1000))
         if share_ns >= 1000:
-            waits.append((int(WaitReason.SHARE), share_ns // 1000))
+            waits.append((_SHARE, share_ns // 1000))
         if assigned:
-            self._read[leaf] = self._reading(leaf)
+            self.arrived(leaf)
         return tuple(waits)

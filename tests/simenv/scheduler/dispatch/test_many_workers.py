@@ -30,6 +30,7 @@ def check_kept(machine: CheckedScheduler) -> int:
 @pytest.mark.parametrize("seed", range(4))
 def test_kept_candidates_are_those_of_new_pass(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     monkeypatch.setattr(candidates, "KEEP_FROM", 1)
+    monkeypatch.setattr(dispatcher, "FEW", 0)
     machine, chance = CheckedScheduler(12, cluster(2, 2, 4, 4)), random.Random(seed)
     kept, held = 0, list[AssignTasks]()
     for _ in range(60):
@@ -45,6 +46,7 @@ def test_kept_candidates_are_those_of_new_pass(monkeypatch: pytest.MonkeyPatch, 
 
 def test_candidates_are_found_again_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(candidates, "KEEP_FROM", 1)
+    monkeypatch.setattr(dispatcher, "FEW", 0)
     machine = CheckedScheduler(3, cluster(4))
     machine.submit(1, cost=4_000.0)
     machine.assign()
