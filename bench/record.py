@@ -30,7 +30,7 @@ from simenv.config.paths import kernel_folder
 # Runs of a table of goals, where they are not one run of the benchmark with that name.
 RUNS: dict[str, tuple[str, ...]] = {
     "latency_tcp": ("latency --tcp",),
-    "queue": ("queue", "queue --million"),
+    "queue": ("queue --million",),
     "noise_calibration": ("noise_calibration --test-only",),
 }
 # Figures of the README and of its chart come first: a recording may be interrupted.

@@ -119,5 +119,7 @@ class Report:
         print(f"{'met   ' if figure.met else 'MISSED'} {label}: {text}")
 
     def _keep(self, figure: Figure) -> None:
+        if any((each.key, each.label) == (figure.key, figure.label) for each in self.figures):
+            raise ValueError(f"two figures {figure.key!r} of {figure.label!r}: only one is stored")
         self.figures.append(figure)
         type(self).on_figure(figure)

@@ -84,11 +84,11 @@ def _attacked(report: Report, name: str, seconds: float, folder: Path) -> None:
         lives = service.is_running() and bool(local_client.status())
     refused = ", ".join(f"{count} {code}" for code, count in codes.most_common())
     print(f"\n{name}: refusals: {refused or '-'}; {len(times['far'])} answers to the good client")
-    report.at_least("lives", lives, "the service lives")
-    report.at_most("peak_gib", max(peaks) / 2**30, "memory of the service, GiB")
+    report.at_least("lives", lives, f"{name}: the service lives")
+    report.at_most("peak_gib", max(peaks) / 2**30, f"{name}: memory of the service, GiB")
     for where, each in times.items():
-        report.p99_ms("p99_ms", each, f"answers to a good client {where}")
-    report.at_most("revoke_s", revoke_s, "to revoke the key, s")
+        report.p99_ms("p99_ms", each, f"{name}: answers to a good client {where}")
+    report.at_most("revoke_s", revoke_s, f"{name}: to revoke the key, s")
 
 
 def _attack(

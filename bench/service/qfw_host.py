@@ -83,6 +83,7 @@ class Host:
         if not self.program.exists():
             raise SystemExit(f"{defw}: no src/defwp there: build DEFw first")
         self.revision = 2 if (self.defw / "python" / "services" / "svc_dirsvc").is_dir() else 1
+        self.name = f"revision {self.revision}" + (", private environment" if private else "")
         done = subprocess.run(
             [python, "-c", INSIDE], capture_output=True, text=True, check=False, cwd=folder
         )
@@ -289,9 +290,9 @@ def killed(host: Host, report: Report, _: int) -> None:
     app.wait_for_line("result", 60)
     heard_s = time.monotonic() - back
     end = next(line for line in app.end() if line["kind"] == "end")
-    report.at_most("killed_heard_s", heard_s, "first result after the service is back, s")
-    report.at_most("killed_lost", end["left"], "results a poller never got")
-    report.at_most("killed_unheard", end["unheard"], "events it never got (revision 2)")
+    report.at_most("killed_heard_s", heard_s, f"{host.name}: service back to first result, s")
+    report.at_most("killed_lost", end["left"], f"{host.name}: results a poller never got")
+    report.at_most("killed_unheard", end["unheard"], f"{host.name}: events it never got")
 
 
 def stopped(host: Host, report: Report, _: int) -> None:
@@ -353,8 +354,8 @@ def private(host: Host, report: Report, runs: int) -> None:
     end = time.monotonic() + START_S
     while (left := list(filter(_is_alive, started))) and time.monotonic() < end:
         time.sleep(0.1)
-    report.at_least("private_processes", len(started), "processes of a private environment")
-    report.at_most("private_left", len(left), "of them that outlive the service of the QPM")
+    report.at_least("private_processes", len(started), f"{own.name}: processes")
+    report.at_most("private_left", len(left), f"{own.name}: processes after the end of the QPM")
 
 
 def _is_alive(process: psutil.Process) -> bool:
@@ -372,7 +373,7 @@ def rows(host: Host, report: Report, _: int) -> None:
         if line["why"]:
             print(f"       {line['name']}: {line['why']}")
     passed = sum(not line["why"] for line in results)
-    report.at_least(f"rows{host.revision}", passed, "rows that pass")
+    report.at_least(f"rows{host.revision}", passed, f"{host.name}: rows that pass")
 
 
 def examples(host: Host, report: Report, _: int) -> None:

@@ -34,6 +34,14 @@ def test_share_is_relative_to_the_fastest_peer_and_not_measured_without_one() ->
     assert [figure.value for figure in report.figures] == [0.75, None]
 
 
+def test_two_figures_of_one_goal_have_two_labels() -> None:
+    report = Report("hostile_client", "attacks")
+    report.at_most("revoke_s", 2.0, "one attack")
+    report.at_most("revoke_s", 0.1, "another")
+    with pytest.raises(ValueError, match="two figures 'revoke_s' of 'one attack'"):
+        report.at_most("revoke_s", 0.1, "one attack")  # would hide that the goal was missed
+
+
 def test_peers_that_ran_another_circuit_are_named() -> None:
     assert_same_circuit({})
     assert_same_circuit({"a": [0.0, 1.0], "b": [0.1, 0.9]})
