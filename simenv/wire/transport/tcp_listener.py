@@ -85,6 +85,8 @@ class TcpListener:
         on_rejection: Callable[[str], None] = lambda _: None,
         options: ListenerOptions = CLIENTS,
     ) -> None:
+        # One I/O thread: of two, the end of a connection could be told after the begin of another
+        # with the same descriptor.
         self._context = zmq.Context(io_threads=1)
         self._options = options
         self._limiter = sockets.ConnectionLimiter(
