@@ -24,6 +24,8 @@ _IDLE, _BUSY = WorkerState.IDLE, WorkerState.BUSY
 
 def begin_pass(state: scheduler_state.SchedulerState, now_ns: int) -> None:
     """Forget what another pass must find again."""
+    if not state.candidates:
+        return
     kept = [
         each for each in state.candidates.items() if each[0][1] != AHEAD and each[1].serves(now_ns)
     ]

@@ -35,8 +35,7 @@ def assign(state: scheduler_state.SchedulerState, now_ns: int) -> list[AssignTas
     """Assign all tasks that can be assigned now; the returned tasks are already marked as sent."""
     assignments: list[AssignTasks] = []
     state.paced.now_ns = now_ns
-    if state.candidates:
-        candidates.begin_pass(state, now_ns)
+    candidates.begin_pass(state, now_ns)
     is_plain = not (state.dedicated or state.gangs or state.deferred_gangs)
     if is_plain and not any(pool.queue.count for pool in state.pools.values()):
         return assignments
@@ -70,8 +69,7 @@ def assign(state: scheduler_state.SchedulerState, now_ns: int) -> list[AssignTas
                 break
             assignments.append(assignment)
     _assign_deferred(state, (), assignments, now_ns)
-    if state.candidates:
-        candidates.begin_pass(state, now_ns)
+    candidates.begin_pass(state, now_ns)
     return assignments
 
 

@@ -81,11 +81,10 @@ class _Order:
         self._entries: dict[str, tuple[float, int, str]] = {}  # by child; others are outdated
         self._numbers: dict[str, int] = {}
         self._seen = shares.forgotten + len(shares.fell)
-        self._first: tuple[int, str | None] = (-1, None)  # the choice, and `changes` at that time
 
     def add(self, leaf: str, number: int) -> None:
         """Add an association; `number`: of its first task, which decides between equals."""
-        parent, self._first = SITE, (-1, None)
+        parent = SITE
         for node in self._shares.path(leaf):
             children = self._children.setdefault(parent, set())
             if node not in children:
@@ -99,13 +98,11 @@ class _Order:
         if leaf in self._numbers and number != self._numbers[leaf]:
             is_less = number < self._numbers[leaf]
             self._numbers[leaf] = number
-            self._first = (-1, None)
             if is_less:  # a larger one is noted when the old one is at the top
                 self._push((SITE, *self._shares.path(leaf))[-2], leaf)
 
     def remove(self, leaf: str) -> None:
         path = self._shares.path(leaf)
-        self._first = (-1, None)
         for level in range(len(path) - 1, -1, -1):
             node, parent = path[level], path[level - 1] if level else SITE
             children = self._children.get(parent)
@@ -154,8 +151,6 @@ class _Order:
 
     def first(self) -> str | None:
         """Return the association that goes first; None if there is none."""
-        if self._first[0] == self._shares.changes:
-            return self._first[1]
         self._renew()
         ratios, entries, numbers = self._shares.ratios, self._entries, self._numbers
         heaps, node = self._heaps, SITE
@@ -172,8 +167,7 @@ class _Order:
                 entries[child] = present = (ratio, number, child)
                 heapq.heapreplace(heap, present)
             node = child
-        self._first = (self._shares.changes, None if node == SITE else node)
-        return self._first[1]
+        return None if node == SITE else node
 
     def first_by_priority(
         self, own: str, head: TaskRecord, others: Iterable[TaskRecord | None]

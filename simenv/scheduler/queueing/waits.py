@@ -98,11 +98,10 @@ class WaitClock:
         all_before, capacity_before = self._read.get(leaf) or (_NO_TIMES, 0)
         waits: list[tuple[int, int]] = []
         share_ns = self._capacity_ns - capacity_before
-        if self._of_all is not all_before:
-            for reason, ns in self._of_all.items():
-                waited_ns = ns - all_before.get(reason, 0)
-                if waited_ns >= 1000:
-                    waits.append((int(reason), waited_ns // 1000))
+        for reason, ns in self._of_all.items():
+            waited_ns = ns - all_before.get(reason, 0)
+            if waited_ns >= 1000:
+                waits.append((int(reason), waited_ns // 1000))
         for reason, waited_ns in self._of.get(leaf, _NO_TIMES).items():
             if reason == _SHARE:
                 continue  # a part of what is left
