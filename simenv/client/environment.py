@@ -345,14 +345,16 @@ class Environment:
         gates_2q: SupportsIndex = 0,
         measurements: SupportsIndex = 0,
         shots: SupportsIndex = 0,
+        account: str = "",
         timeout_s: float | None = None,
     ) -> client_reservations.Reservation | CalendarEntry:
         """Reserve a pool, or the whole environment, for `for_s` seconds unless it is renewed.
 
         The reservation is for `count` circuits of the given size each; the admission policy of the
         pool computes its cost. `workers`: number of workers that serve only this reservation;
-        `bound_s`: time within which its tasks should begin. A delayed request is repeated for up to
-        `timeout_s` seconds (None: without limit).
+        `bound_s`: time within which its tasks should begin. `account`: the one that is charged for
+        its tasks, and for its workers while they run nothing; "": your default one. A delayed
+        request is repeated for up to `timeout_s` seconds (None: without limit).
 
             with client.reserve("main", count=100, gates_2q=20, shots=1024) as mine:
                 client.submit(circuit, reservation=mine)
@@ -366,7 +368,9 @@ class Environment:
         are counted by the clocks of `zone`, a name such as Europe/Rome; default: of this machine.
         """
         sizes = (count, qubits, depth, gates_1q, gates_2q, measurements, shots)
-        request = client_reservations.reservation_request(pool, for_s, workers, bound_s, sizes)
+        request = client_reservations.reservation_request(
+            pool, for_s, workers, bound_s, sizes, account
+        )
         if start_s is not None:
             entry = CalendarEntry(start_s, for_s, every_s or 0.0, ask=request, zone=zone)
             return self.calendar.add(entry)

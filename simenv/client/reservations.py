@@ -114,6 +114,7 @@ def reservation_request(
     workers: SupportsIndex,
     bound_s: float | None,
     sizes: Sequence[SupportsIndex],
+    account: str = "",
 ) -> model.ReservationRequest:
     """Return the request of `reserve`; its request id makes a repeat idempotent. `sizes`: the
     fields of a Workload, in order. Raises OptionError."""
@@ -132,6 +133,7 @@ def reservation_request(
         workload=model.Workload(*counts),
         workers=task_rules.checked_integer("workers", workers, 0, task_rules.MAX_WORKERS),
         bound_ns=0 if bound_s is None else _nanoseconds("bound_s", bound_s),
+        account=account,
         metadata=((APP, app),) if app else (),
     )
 
@@ -201,6 +203,7 @@ class ReserveOptions(TypedDict, total=False):
     gates_2q: SupportsIndex
     measurements: SupportsIndex
     shots: SupportsIndex
+    account: str
     timeout_s: float | None
 
 

@@ -391,7 +391,8 @@ class QuantumResource:
         if self._acquired:
             text = f"{self._pool!r} is acquired already, with the token {self._acquired}"
             raise OptionError(text, hint="release() it first")
-        lease = self._connected().reserve(self._pool, for_s=LEASE_S)
+        account = self._settings.account or ""
+        lease = self._connected().reserve(self._pool, for_s=LEASE_S, account=account)
         self._reservation = self._acquired = lease.id
         lease.__enter__()  # the renewal ends with the release or the connection
         return str(lease.id)

@@ -91,6 +91,7 @@ class ReservationRequest(msgspec.Struct, frozen=True):
     workload: Workload = Workload()
     workers: int = 0  # dedicated to it until it ends
     bound_ns: int = 0  # requested bound of the time from acceptance of a task to its begin
+    account: Text = ""  # charged for dedicated workers while they run nothing, and for its tasks
     # Other information of the request, for display.
     metadata: Annotated[tuple[tuple[Text, Text], ...], FEW] = ()
 
@@ -143,6 +144,7 @@ class ReservationInfo(msgspec.Struct, frozen=True):
     waiting: int = 0
     running: int = 0
     metadata: tuple[tuple[str, str], ...] = ()
+    account: str = ""  # charged for it; "": there are no accounts
 
 
 class DeviceProfile(msgspec.Struct, frozen=True):

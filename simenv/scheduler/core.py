@@ -243,6 +243,16 @@ class DropHeldResult(msgspec.Struct, frozen=True):
     task: int
 
 
+class ChargeUnused(msgspec.Struct, frozen=True):
+    """Add the time to usage in which workers dedicated to a reservation ran nothing."""
+
+    pool: str
+    account: str
+    owner: str
+    used: Used
+    units: float  # billing units
+
+
 class StopAttempt(msgspec.Struct, frozen=True):
     """Ask a worker to end one attempt."""
 
@@ -320,7 +330,7 @@ class EndJob(msgspec.Struct, frozen=True):
 _TaskAction = AssignTasks | TaskEnded | DropHeldResult | StopAttempt | SetThreads
 _WorkerAction = StartWorker | DropKeptStates | RetireWorker | KillWorker
 _JobAction = SubmitJob | EndJob
-Action = _TaskAction | _WorkerAction | _JobAction | RecordEvent
+Action = _TaskAction | _WorkerAction | _JobAction | ChargeUnused | RecordEvent
 
 
 # --- expected times of tasks ----------------------------------------------------------------------

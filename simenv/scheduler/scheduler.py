@@ -14,8 +14,14 @@ from typing import Concatenate, Generic, ParamSpec, TypeVar, cast, overload
 from simenv import model
 from simenv.model.accounts import AccountTree, Billing, Qos
 from simenv.scheduler.core import Action, ClusterLimits, RecordEvent
-from simenv.scheduler.dispatch import batching, dispatcher, gang_scheduling, preemption
-from simenv.scheduler.events import calendar, devices, jobs, reservations, tasks, workers
+from simenv.scheduler.dispatch import (
+    batching,
+    dedicated_workers,
+    dispatcher,
+    gang_scheduling,
+    preemption,
+)
+from simenv.scheduler.events import devices, jobs, reservations, tasks, workers
 from simenv.scheduler.reservations.circuit_times import DeviceFigures, DeviceTimes
 from simenv.scheduler.reservations.ledger import StoredReservations
 from simenv.scheduler.scaling import workers as scaling
@@ -209,6 +215,8 @@ class Scheduler:
             for worker in state.workers.values():  # heartbeats could not be received
                 worker.heard_ns = now_ns
         state.last_tick_ns, state.lacks_workers = now_ns, False
+        if state.dedicated:
+            dedicated_workers.charge_unused(state, now_ns)
         actions, state.deferred_actions = state.deferred_actions, []
         actions += tasks.end_overdue(state, now_ns)
         batching.expire(state, now_ns)
@@ -229,7 +237,7 @@ class Scheduler:
         begin and end maintenance."""
         actions = reservations.expire(self.state, wall_ns, now_ns)
         actions += devices.complete_drains(self.state, wall_ns)
-        return actions + calendar.advance(self.state, wall_ns, now_ns)
+        return actions + reservations.advance_calendar(self.state, wall_ns, now_ns)
 
     def begin_drain(self, environment: str) -> list[Action]:
         """Stop assigning and starting, because the service is shutting down."""

@@ -88,19 +88,20 @@ class ServiceComponents:
             devices.drifting,
         )
         self.refreshes: DeviceRefreshes | None = None  # None: no device has a command for that
+        self.accounts = self.submit_queue.accounts
         self.audit = AuditLog(self.executor, self.listener.origin)
         self.pool_commands = PoolCommands(
             self.config, scheduler, journal, self.workers.recheck_node
         )
         self.reservation_commands = ReservationCommands(
-            *(scheduler, self.starts, journal, self.executor, self.audit), devices.reading
+            *(scheduler, self.starts, self.accounts, journal, self.executor, self.audit),
+            devices.reading,
         )
-        self.calendar = CalendarCommands(scheduler, journal, self.audit)
+        self.calendar = CalendarCommands(scheduler, self.accounts, journal, self.audit)
         kept, has_users = self.result_requests.bytes_of, self.config.identity.has_users
         self.owners = Owners(self.config.limits, scheduler, journal, kept, has_users=has_users)
-        self.accounts = self.submit_queue.accounts
         self.usage = self.completions.usage = UsageLedger(journal, self.state)
-        self.accounts.spent_units = self.usage.month_units
+        self.accounts.budgets.spent_units = self.usage.month_units
         self.submit_queue.reserve = self.result_requests.reserve
         self.submit_queue.disk_refusal = self.result_requests.disk_refusal
 

@@ -1,5 +1,6 @@
 """A service with accounts and classes of service."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ from multi_user_harness import MultiUserHarness
 from service import spec
 
 from simenv.model import TaskOptions
-from simenv.model.accounts import Account, Qos
+from simenv.model.accounts import SLOT_HOUR, Account, Qos
 from simenv.scheduler.core import SubmitBatch
 from simenv.wire.messages import accounting, client as m
 
@@ -94,3 +95,17 @@ def module_config(town: AccountHarness, **options: object) -> Any:
     pools = [{"name": "main", "min": 1, "max": 1}]
     settings = {"durability": "process", "accounts": ACCOUNTS, "qos": QOS, **options}
     return convert({"pools": pools, **settings})
+
+
+def budgeted(folder: Path, units: float, **options: Any) -> AccountHarness:
+    """With a budget of so many units for physics, above chem."""
+    accounts = {
+        "physics": {"budget_slot_h": units / SLOT_HOUR, **options},
+        "chem": {"parent": "physics", "users": ["ana"]},
+    }
+    return AccountHarness(folder, accounts=accounts, billing={"gib_s": 0.0})
+
+
+def hours(text: str) -> list[float]:
+    """The numbers of slot-hours in a text."""
+    return [float(each) for each in re.findall(r"\d[\d.e+-]*", text.partition(":")[2])]

@@ -195,7 +195,7 @@ class ServiceHarness:
             devices,
         )
         of_month = self.loop.usage.month_units
-        self.accounts.spent_units = lambda name: self.spent.get(name, 0.0) + of_month(name)
+        self.accounts.budgets.spent_units = lambda name: self.spent.get(name, 0.0) + of_month(name)
         self.loop.pool_commands.restore()
         say = partial(self.listener.send, PeerKind.CLIENT)
         self.loop.result_requests.listen(self.loop.executor.record_event, say)

@@ -43,7 +43,12 @@ class _ReservedBackend:
         alone. Raises QiskitError if the reservation is refused, ValueError."""
         with job.refusals():
             for_s = LEASE_S if max_time is None else checked_seconds("max_time", max_time)
-            self._reservation = backend.client.reserve(backend.pool, workers=workers, for_s=for_s)
+            self._reservation = backend.client.reserve(
+                backend.pool,
+                workers=workers,
+                for_s=for_s,
+                account=backend.options.account or "",
+            )
             if max_time is None:
                 self._reservation.__enter__()
         self._backend = backend.reserved(self._reservation)

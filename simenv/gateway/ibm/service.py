@@ -333,7 +333,7 @@ class ComputeService:
             pool = name if found.pool is not None else None
             if asked.mode == "batch" or caller.reservation_of(name):  # each job brings its own
                 return for_s, 0
-            return for_s, client.reserve(pool, for_s=for_s).id
+            return for_s, client.reserve(pool, for_s=for_s, account=caller.account).id
 
         for_s, reservation = await self.gateway.call(caller, reserve)
         session = SessionRecord(

@@ -322,6 +322,7 @@ class ReservationBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     gates_2q: int = 0
     measurements: int = 0
     shots: int = 0
+    account: Text = ""
 
 
 class Renewal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

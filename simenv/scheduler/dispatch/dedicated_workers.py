@@ -3,6 +3,9 @@
 A dedicated worker retains its slot while idle and runs only tasks of its reservation. Any worker
 of the pool can serve: a lost one is replaced by the one that is free first. Requested workers
 that are not available yet are held for a while, so that a repeated request succeeds.
+
+The time in which a dedicated worker runs nothing is charged to the account of the reservation, as
+Slurm charges the idle time of its reservations: others could have used the slot.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from simenv import text
 from simenv.model import AdmissionReason, ReservationRequest, WorkerState
+from simenv.model.accounts import Used, association
 from simenv.scheduler import core
 from simenv.scheduler.dispatch import planned_reservations
 from simenv.scheduler.reservations.policies import DELAYED, REJECTED, PolicyVerdict
@@ -24,51 +28,69 @@ SOON_US = 50_000.0  # a busy worker that is expected to be free sooner can be de
 MIN_WAIT_NS = 20_000_000
 MAX_REQUEST_NS = 5_000_000_000  # longest time that workers are held for a repeated request
 RETRY_MARGIN_NS = 2_000_000_000  # added to the time that the decision states
+CHARGED_US = 10_000_000  # unused time that is charged at once; what is less, at the end
 
 
 def add_reservation(state: scheduler_state.SchedulerState, reservation: ReservationEntry) -> None:
     """Note the workers of a new reservation and give it lanes of its own; `find_workers` finds the
     workers."""
-    request = reservation.grant.ask
+    request, number = reservation.grant.ask, reservation.grant.id
     pool = _pool_of(state, request)
     if request.workers and pool is not None:
-        state.dedicated.all[reservation.grant.id] = DedicatedWorker(pool.spec.name, request.workers)
-        state.dedicated.requests.pop(pool.spec.name, None)
-        for worker in _workers_of(pool, REQUESTED):
-            state.release_from_reservation(worker)
-        pool.queue.add_dedicated_lanes(reservation.grant.id)
+        state.dedicated.all[number] = DedicatedWorker(
+            pool.spec.name, request.workers, request.account, reservation.grant.owner
+        )
+        _release_requested(state, pool)
+        pool.queue.add_dedicated_lanes(number)
 
 
 def remove_reservation(state: scheduler_state.SchedulerState, number: int) -> None:
     """Release the workers of a reservation that is over."""
     dedicated = state.dedicated.all.pop(number, None)
     pool = None if dedicated is None else state.pools.get(dedicated.pool)
-    if pool is not None:
+    if pool is not None and dedicated is not None:
+        _charge(state, pool, dedicated)
         pool.queue.merge_dedicated_lanes(number)
         for worker in _workers_of(pool, number):
             state.release_from_reservation(worker)
 
 
 def hold_for_request(
-    state: scheduler_state.SchedulerState, request: ReservationRequest, wait_ns: int, wall_ns: int
+    state: scheduler_state.SchedulerState,
+    request: ReservationRequest,
+    owner: str,
+    wait_ns: int,
+    wall_ns: int,
 ) -> None:
     """Hold the requested workers, as soon as they are available, for a repetition of the
     request."""
     pool = _pool_of(state, request)
     if pool is not None and request.workers:
-        until_ns = wall_ns + min(wait_ns, MAX_REQUEST_NS) + RETRY_MARGIN_NS
-        state.dedicated.requests[pool.spec.name] = DedicatedWorker(
-            pool.spec.name, request.workers, until_ns
-        )
+        name, held = pool.spec.name, state.dedicated.requests.get(pool.spec.name)
+        if held is not None and (held.account, held.owner) != (request.account, owner):
+            _charge(state, pool, held)
+            held = None
+        if held is None:
+            held = DedicatedWorker(name, request.workers, request.account, owner)
+        held.workers = request.workers
+        held.until_ns = wall_ns + min(wait_ns, MAX_REQUEST_NS) + RETRY_MARGIN_NS
+        state.dedicated.requests[name] = held
+
+
+def _release_requested(state: scheduler_state.SchedulerState, pool: state_pools.Pool) -> None:
+    """Release the workers of a pool that are held for a repeated request."""
+    held = state.dedicated.requests.pop(pool.spec.name, None)
+    if held is not None:
+        _charge(state, pool, held)
+    for worker in _workers_of(pool, REQUESTED):
+        state.release_from_reservation(worker)
 
 
 def release_held(state: scheduler_state.SchedulerState, wall_ns: int) -> None:
     """Release workers held for requests that were not repeated in time."""
     for name, dedicated in list(state.dedicated.requests.items()):
         if wall_ns >= dedicated.until_ns:
-            del state.dedicated.requests[name]
-            for worker in _workers_of(state.pools[name], REQUESTED):
-                state.release_from_reservation(worker)
+            _release_requested(state, state.pools[name])
 
 
 def find_workers(state: scheduler_state.SchedulerState, now_ns: int) -> None:
@@ -96,7 +118,12 @@ def _dedicate(pool: state_pools.Pool, worker: state_pools.Worker, number: int, n
 
 def _is_engaged(worker: state_pools.Worker) -> bool:
     """Return whether the dedicated worker still runs other tasks for longer than SOON_US."""
-    if worker.held_us <= SOON_US or not worker.held:
+    return worker.held_us > SOON_US and runs_others(worker)
+
+
+def runs_others(worker: state_pools.Worker) -> bool:
+    """Return whether a dedicated worker still runs tasks of others."""
+    if not (worker.reservation_id and worker.held):
         return False
     first = next(iter(worker.held.values()))
     return first.batch.terms.reservation != worker.reservation_id
@@ -165,6 +192,67 @@ def _available_workers(pool: state_pools.Pool) -> list[state_pools.Worker]:
                 continue
         workers.append(worker)
     return workers
+
+
+# --- unused time ---------------------------------------------------------------------------------
+
+
+def charge_unused(state: scheduler_state.SchedulerState, now_ns: int) -> None:
+    """Charge the time since the last call in which dedicated workers ran nothing."""
+    state.fair_share.at(now_ns)
+    for pool in state.pools.values():
+        running_us: dict[int, float] = {}
+        for worker in pool.workers.values():
+            number = worker.reservation_id
+            dedicated = _dedicated_of(state, pool, number) if number else None
+            if dedicated is None:
+                continue
+            since_ns, worker.reserved_since_ns = worker.reserved_since_ns, now_ns
+            if worker.state == WorkerState.STARTING or runs_others(worker):
+                continue
+            dedicated.held_us += (now_ns - since_ns) / 1e3
+            first = next(iter(worker.held.values()), None)
+            ran_us = 0.0
+            if first is not None and first.phase == core.RUNNING:
+                ran_us = (now_ns - first.started_ns) / 1e3
+            running_us[number] = running_us.get(number, 0.0) + ran_us
+        for number, us in running_us.items():
+            dedicated = _dedicated_of(state, pool, number)
+            if dedicated is not None and dedicated.unused_us(us) >= CHARGED_US:
+                _charge(state, pool, dedicated, us)
+
+
+def _dedicated_of(
+    state: scheduler_state.SchedulerState, pool: state_pools.Pool, number: int
+) -> DedicatedWorker | None:
+    if number == REQUESTED:
+        return state.dedicated.requests.get(pool.spec.name)
+    return state.dedicated.all.get(number)
+
+
+def _charge(
+    state: scheduler_state.SchedulerState,
+    pool: state_pools.Pool,
+    dedicated: DedicatedWorker,
+    running_us: float = 0.0,
+) -> None:
+    unused_us, account, owner = dedicated.unused_us(running_us), dedicated.account, dedicated.owner
+    if not unused_us:
+        return
+    dedicated.charged_us += unused_us
+    used, units = charge_of(state, pool, unused_us)
+    leaf = association(account, owner)
+    if account:
+        state.fair_share.name(leaf, account, owner)
+    state.fair_share.charge(leaf, units)
+    state.deferred_actions.append(core.ChargeUnused(pool.spec.name, account, owner, used, units))
+
+
+def charge_of(
+    state: scheduler_state.SchedulerState, pool: state_pools.Pool, worker_us: int
+) -> tuple[Used, float]:
+    """Return what dedicated workers use in this time of a worker, and its billing units."""
+    return state_pools.Meter(pool, state.fair_share.billing, 1, 0, 1, 1.0)[worker_us, 0]
 
 
 # --- availability -------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import msgspec
 from simenv.model import DEPENDENCY, TaskSpec, TaskState, Timing
 from simenv.model.accounts import Used, WaitReason, Waits
 from simenv.scheduler import core
+from simenv.scheduler.dispatch import dedicated_workers
 from simenv.scheduler.dispatch.batching import WAITED_NS
 from simenv.scheduler.events import devices
 from simenv.scheduler.queueing.lanes import LONG_US, SMALL_US
@@ -160,6 +161,8 @@ def tasks_finished(
     pool.open_workers[name] = worker
     held, tasks, by_task = worker.held, state.tasks, state.reservations.by_task
     num_held = len(held)
+    number = 0 if dedicated_workers.runs_others(worker) else worker.reservation_id
+    dedicated = state.dedicated.all.get(number) if number else None
     endings: list[core.TaskEnded] = []
     ended: list[core.TaskRecord] = []
     ran_us = 0
@@ -234,6 +237,8 @@ def tasks_finished(
         ended.append(record)
         states.append(final)
     worker.held_us = held_us
+    if dedicated is not None:
+        dedicated.ran_us += ran_us
     pool.assigned -= num_held - len(held)
     if batch is not None and count:
         state.charge_ended(pool, batch, count, cost_us, charged)

@@ -265,6 +265,7 @@ class ReservationEntry:
             waiting=len(self.holds) - running,
             running=running,
             metadata=request.metadata,
+            account=request.account,
         )
 
 
@@ -291,13 +292,23 @@ def units_for(
 REQUESTED = -1  # in place of a reservation number: held for a repeated request
 
 
-class DedicatedWorker(msgspec.Struct, frozen=True):
+class DedicatedWorker(msgspec.Struct):
     """Number of workers of a pool for one reservation; `until_ns`: wall clock, for a request
-    only."""
+    only. Times are those of all its workers together, since the start of the service."""
 
     pool: str
     workers: int
+    account: str
+    owner: str
     until_ns: int = 0
+    held_us: float = 0.0  # that they could run its tasks
+    ran_us: float = 0.0  # of tasks that have ended
+    charged_us: int = 0  # in which no task ran, charged
+
+    def unused_us(self, running_us: float) -> int:
+        """Return the time in which no task ran that is not charged yet. `running_us`: time so far
+        of tasks that run."""
+        return max(0, round(self.held_us - self.ran_us - running_us) - self.charged_us)
 
 
 class DedicatedWorkers:

@@ -8,7 +8,6 @@ those of its acceptance, also after a restart.
 
 from __future__ import annotations
 
-import calendar
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -19,22 +18,23 @@ import msgspec
 from simenv import errors
 from simenv.config import Config
 from simenv.config.accounts import check_accounts
-from simenv.model import UNLIMITED, OwnerLimits, OwnerUse, TaskOptions, TaskSpec
-from simenv.model.accounts import (
-    GROUP,
-    SLOT_HOUR,
-    Account,
-    AccountTree,
-    Qos,
-    Used,
-    association,
+from simenv.model import (
+    UNLIMITED,
+    AdmissionReason,
+    OwnerLimits,
+    OwnerUse,
+    ReservationRequest,
+    TaskOptions,
+    TaskSpec,
 )
+from simenv.model.accounts import GROUP, Account, AccountTree, Qos, association
 from simenv.model.task_rules import merged
-from simenv.model.views import base_of
 from simenv.scheduler import core
+from simenv.scheduler.reservations.policies import REJECTED, PolicyVerdict
 from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state import owner_quotas
 from simenv.scheduler.state.task_index import AssociationUse
+from simenv.service.accounting.budgets import ENDED_PER_TICK, Budgets
 from simenv.service.accounting.groups import GroupMembers
 from simenv.service.journal import tables, writer
 from simenv.service.journal.tables import Standing
@@ -42,7 +42,6 @@ from simenv.wire.messages import accounting
 
 START_S = 5.0  # longest wait of a start for the members of groups
 CUT_NS = 1_000_000_000  # between two looks at the budgets that end tasks
-ENDED_PER_TICK = 250  # tasks, so that the event loop is not blocked
 RETRY_AFTER_S = 2.0
 
 Value = TypeVar("Value", Account, Qos)
@@ -75,8 +74,8 @@ class AccountRegistry:
         """`spent_units`: returns the billing units that an account and those below it spent in this
         calendar month (UTC). `members`: of groups of the operating system. Raises ConfigError if
         the configuration does not fit the accounts that administrators have added."""
-        self.spent_units = spent_units
         self.billing = config.billing
+        self.budgets = Budgets(scheduler, self.billing, spent_units)
         self._scheduler = scheduler
         self._state = scheduler.state
         self._journal = journal
@@ -109,6 +108,7 @@ class AccountRegistry:
         """Replace accounts and classes. Raises ConfigError, and then nothing has changed."""
         check_accounts(accounts, qos, source)
         self._accounts, self.qos = accounts, qos
+        self.budgets.accounts = accounts
         names = (name for account in accounts.values() for name in account.users)
         self._groups = frozenset(name[1:] for name in names if name.startswith(GROUP))
         self._limits = {
@@ -129,7 +129,7 @@ class AccountRegistry:
         self._coordinators = {
             user for account in self._accounts.values() for user in account.coordinators
         }
-        self._paths = {name: self.tree.path(name) for name in self._accounts}
+        self.budgets.set_paths({name: self.tree.path(name) for name in self._accounts})
         self._removed_unchecked = True
         self._scheduler.set_accounts(self.tree, self.billing, self.qos)
 
@@ -208,12 +208,17 @@ class AccountRegistry:
         """Return account and class of a Submit of `size_bytes`, and what they mean for its tasks.
         Raises NotFoundError, NotAllowedError, LimitExceededError, InfeasibleError,
         QueueFullError."""
-        account = self._resolve(owner, terms.account)
+        wanted = terms.account
+        if terms.reservation and not wanted:
+            reservation = self._state.reservations.all.get(terms.reservation)
+            wanted = "" if reservation is None else reservation.grant.ask.account
+        account = self._resolve(owner, wanted)
         qos = self._resolve_class(owner, account, terms.qos)
-        path = self._path(account)
+        path = self.budgets.path(account)
         error = self._limit_error(owner, qos, path, terms, size_bytes, routes)
         batch = self.batch_account(Standing(account, qos), owner, routes, specs)
-        error = error or self._budget_error(path, batch.units * len(specs))
+        needed = batch.units * len(specs)
+        error = error or self.budgets.error(path, needed, terms.reservation)
         if error is not None:
             raise error
         self._has_standings = True
@@ -227,11 +232,11 @@ class AccountRegistry:
         self, standing: Standing, owner: str, routes: list[core.Route], specs: list[TaskSpec]
     ) -> BatchAccount:
         """Return what the account and the class of accepted tasks mean for them now."""
-        qos, path = self.qos.get(standing.qos, Qos()), self._path(standing.account)
+        qos, path = self.qos.get(standing.qos, Qos()), self.budgets.path(standing.account)
         limits_s = [qos.max_run_s, *(each.max_run_s for _, each in self._limits_of(path))]
         units = 0.0
-        if any(self._budget(name) for name in path):
-            units = self._forecast(routes, specs) * qos.usage_factor / len(specs)
+        if any(map(self.budgets.of, path)):
+            units = self.budgets.forecast(routes, specs) * qos.usage_factor / len(specs)
         return BatchAccount(
             standing.account,
             standing.qos,
@@ -285,10 +290,6 @@ class AccountRegistry:
             )
         return qos
 
-    def _path(self, account: str) -> tuple[str, ...]:
-        """Return an account and those above it."""
-        return self._paths.get(account, (account,) if account else ())
-
     def _limits_of(self, path: tuple[str, ...]) -> Iterator[tuple[str, OwnerLimits]]:
         return ((name, self._limits[name]) for name in path if name in self._limits)
 
@@ -314,10 +315,11 @@ class AccountRegistry:
             if error is not None:
                 return error
         for name, limits in self._limits_of(path):
+            use = _sum(self.budgets.below(name))
             error = (
                 owner_quotas.check_terms(limits, name, terms, "account")
                 or owner_quotas.check_routes(limits, name, routes, "account")
-                or check_queue(limits, name, _sum(self._below(name)), count, size_bytes, "account")
+                or check_queue(limits, name, use, count, size_bytes, "account")
             )
             if error is not None:
                 return error
@@ -346,60 +348,24 @@ class AccountRegistry:
         max_use = OwnerUse(max_tasks, max_bytes)
         return owner_quotas.check_room(max_use, use, others, count, size_bytes, path[-1])
 
-    def _below(self, account: str) -> list[AssociationUse]:
-        """Return the use of an account and of the accounts below it."""
-        uses = self._state.use_by_association
-        return [each for each in uses if account in self._path(each.account)]
+    # --- reservations ----------------------------------------------------------------------------
 
-    # --- budgets ---------------------------------------------------------------------------------
-
-    def _budget(self, account: str) -> float:
-        """Return the billing units of a month; 0: no budget."""
-        entry = self._accounts.get(account)
-        return 0.0 if entry is None else entry.budget_slot_h * SLOT_HOUR
-
-    def _budget_error(self, path: tuple[str, ...], needed: float) -> errors.SimenvError | None:
-        """Return the refusal of tasks that need more billing units than an account has left. The
-        forecasts of its unfinished tasks are not left."""
-        for name in reversed(path):
-            budget = self._budget(name)
-            if not budget:
-                continue
-            queued = sum(each.units for each in self._below(name))
-            left = budget - self.spent_units(name) - queued
-            if left <= 0.0 or needed > left:
-                text = f"{name}: {_hours(max(0.0, left))} slot-h left until {_next_month()}, this"
-                text += f" needs about {_hours(needed)}"
-                hint = "fewer shots or bindings, another account (account=), or ask an admin:"
-                hint += f" simenv accounts set {name} --budget-slot-h ..."
-                if queued > 0.0:
-                    hint = f"its unfinished tasks need about {_hours(queued)} more; {hint}"
-                return errors.LimitExceededError(text, hint=hint)
-        return None
-
-    def _forecast(self, routes: Sequence[core.Route], specs: Sequence[TaskSpec]) -> float:
-        """Return the billing units that tasks will need, without the factor of their class."""
-        total, units, last, key = 0.0, 0.0, None, (-1, -1)
-        for route, spec in zip(routes, specs, strict=True):
-            if route is not last or (spec.shots, spec.count) != key:
-                last, key = route, (spec.shots, spec.count)
-                run_us = self._state.estimator.cost_us(route, spec)
-                device_us = core.expected_ns(route, spec) / 1e3
-                units = self._units(route, run_us, route.ranks, device_us)
-            total += units
-        return total
-
-    def _units(self, route: core.Route, run_us: float, slots: int, device_us: float = 0.0) -> float:
-        """Return the billing units of a run with `slots` slots on all ranks together."""
-        pool = self._state.pools.get(base_of(route.pool) or route.pool)
-        gpus = 0 if pool is None else core.rank_gpus(pool.spec)
-        used = Used(
-            round(run_us * slots),
-            round(run_us * gpus * route.ranks),
-            round(run_us * route.memory_bytes * route.ranks / 2**30),
-            round(device_us),
-        )
-        return self.billing.units(used, base_of(route.pool) or route.pool)
+    def reservation_terms(
+        self, owner: str, request: ReservationRequest
+    ) -> tuple[ReservationRequest, PolicyVerdict | None]:
+        """Return the request with the account that it is charged to, and the refusal by a budget of
+        that account or one above it; None: there is none. Raises NotFoundError, NotAllowedError."""
+        wanted = request.account
+        if not wanted:  # gateways of a batch system name its account, which may be none of ours
+            named = dict(request.metadata).get("account", "")
+            wanted = named if named in self.tree.accounts_of(owner) else ""
+        account = self._resolve(owner, wanted)
+        error = self.budgets.reservation_error(account, request)
+        verdict = None
+        if error is not None:
+            text = f"{error.message}; {error.hint}"
+            verdict = PolicyVerdict(REJECTED, AdmissionReason.OVER_LIMIT, text)
+        return msgspec.structs.replace(request, account=account), verdict
 
     # --- passage of time -------------------------------------------------------------------------
 
@@ -413,9 +379,7 @@ class AccountRegistry:
             actions += self._end_removed(now_ns)
         if now_ns >= self._next_cut_ns:
             self._next_cut_ns = now_ns + CUT_NS
-            for name, account in self._accounts.items():
-                if account.cut and account.budget_slot_h:
-                    actions += self._cut(name, now_ns)
+            actions += self.budgets.cut(now_ns)
         return actions
 
     def note_identity(self, owner: str, refusal: str) -> None:
@@ -454,44 +418,6 @@ class AccountRegistry:
                 return self._scheduler.end_early(numbers, "cancelled", text, now_ns)
         self._removed_unchecked = False
         return []
-
-    def _cut(self, name: str, now_ns: int) -> list[core.Action]:
-        """End the tasks of an account whose budget is spent, some in each call."""
-        uses = self._below(name)
-        budget = self._budget(name)
-        if not uses:
-            return []
-        spent = self.spent_units(name) + self._running_units(name, now_ns)
-        if spent < budget:
-            return []
-        text = f"{name}: the budget of {_hours(budget)} slot-h until {_next_month()} is spent:"
-        text += f" {_hours(spent)} slot-h are used"
-        accounts = {(each.account, each.owner) for each in uses}
-        owners = {each.owner for each in uses}
-        all_tasks = self._state.tasks.values()
-        records = (
-            record
-            for owner in sorted(owners)
-            for record in (self._state.tasks_by_owner.of(owner) if owner else all_tasks)
-            if (record.batch.account, owner) in accounts
-            and record.batch.owner == owner
-            and not record.stopping
-        )
-        numbers = [record.number for record in islice(records, ENDED_PER_TICK)]
-        return self._scheduler.end_early(numbers, "limit", text, now_ns)
-
-    def _running_units(self, name: str, now_ns: int) -> float:
-        """Return the billing units that running tasks of an account have used so far."""
-        total = 0.0
-        for worker in self._state.workers.values():
-            record = next(iter(worker.held.values()), None)
-            if record is None or record.phase != core.RUNNING:
-                continue
-            if name in self._path(record.batch.account):
-                run_us = (now_ns - record.started_ns) / 1e3
-                units = self._units(record.route, run_us, worker.slots)
-                total += units * record.batch.usage_factor
-        return total
 
 
 def _merged_with_stored(
@@ -532,12 +458,3 @@ def _changed(
 
 def _sum(uses: Sequence[AssociationUse]) -> OwnerUse:
     return OwnerUse(sum(each.tasks for each in uses), sum(each.size_bytes for each in uses))
-
-
-def _hours(units: float) -> str:
-    return f"{units / SLOT_HOUR:.3g}"
-
-
-def _next_month() -> str:
-    """Return the first day of the next calendar month (UTC), as text."""
-    return f"1 {calendar.month_name[time.gmtime().tm_mon % 12 + 1]}"

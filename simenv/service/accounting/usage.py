@@ -18,7 +18,7 @@ from typing import Any
 from simenv.errors import LimitExceededError, OptionError
 from simenv.model import TaskOptions, TaskState, views
 from simenv.model.accounts import NO_ACCOUNTS, USAGE_KEYS, AccountTree, UsageRow, Used
-from simenv.scheduler.core import Route, TaskEnded
+from simenv.scheduler.core import ChargeUnused, Route, TaskEnded
 from simenv.scheduler.state.scheduler_state import SchedulerState
 from simenv.service.journal import tables, writer
 from simenv.service.journal.database import Statement
@@ -32,6 +32,7 @@ MAX_ROWS = 20_000  # of one answer
 PAGE_ROWS = 500  # read in one step of an answer
 MAX_SUM = 2**62  # of one message: the journal keeps signed 64-bit numbers
 MAX_TIME_S = 1e11  # some thousand years
+RESERVED = "reserved"  # in place of an engine: dedicated workers that ran nothing
 _EVER_H = 2**40  # hours
 _DONE = TaskState.DONE
 
@@ -127,6 +128,20 @@ class UsageLedger:
             device = device_of(batch.terms, route)
             key = UsageKey(batch.account, batch.owner, batch.qos, route.pool, device, route.engine)
             index = totals.setdefault(key, Sums()).add(endings, index)
+        self._put(totals, at_s)
+        if endings and endings[0].slots:  # a worker ran them
+            pool = endings[0].record.route.pool
+            self.counters.durations(views.base_of(pool) or pool, endings)
+
+    def add_unused(self, unused: ChargeUnused, at_s: float) -> None:
+        """Add time in which workers dedicated to a reservation ran nothing to the next commit."""
+        sums, used = Sums(), unused.used
+        sums.slot_us, sums.gpu_us, sums.device_us = used.slot_us, used.gpu_us, used.device_us
+        sums.units = unused.units
+        key = UsageKey(unused.account, unused.owner, "", unused.pool, "", RESERVED)
+        self._put({key: sums}, at_s)
+
+    def _put(self, totals: dict[UsageKey, Sums], at_s: float) -> None:
         statements: list[Statement] = []
         for key, sums in totals.items():
             number = self._keys.get(key) or self._new_key(key, statements)
@@ -136,9 +151,6 @@ class UsageLedger:
             statements.append(tables.add_usage(int(at_s) // HOUR_S, number, values))
             self.charge(key.account, sums.units, at_s)
             self._count(key, sums)
-        if endings and endings[0].slots:  # a worker ran them
-            pool = endings[0].record.route.pool
-            self.counters.durations(views.base_of(pool) or pool, endings)
         if self._state.remembers_usage:
             changes = self._state.fair_share.take_changes(time.time_ns() - time.monotonic_ns())
             statements += tables.fair_usage_statements(changes)

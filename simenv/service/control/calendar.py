@@ -28,6 +28,7 @@ from simenv.scheduler.core import Action, RecordEvent
 from simenv.scheduler.reservations.policies import check_request
 from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state.scheduler_state import check_device
+from simenv.service.accounting.accounts import AccountRegistry
 from simenv.service.control.reservations import check_scope
 from simenv.service.journal import tables, writer
 from simenv.service.workers.action_executor import AuditLog
@@ -41,8 +42,15 @@ ENTRY = "calendar"  # metadata of a reservation: number of the entry
 class CalendarCommands:
     """Changes and queries of the calendar. Used from the loop's thread."""
 
-    def __init__(self, scheduler: Scheduler, journal: writer.Journal, audit: AuditLog) -> None:
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        accounts: AccountRegistry,
+        journal: writer.Journal,
+        audit: AuditLog,
+    ) -> None:
         self._scheduler = scheduler
+        self._accounts = accounts
         self._calendar = scheduler.state.calendar
         self._journal = journal
         self._audit = audit
@@ -128,8 +136,9 @@ class CalendarCommands:
             metadata=(*ask.metadata, (ENTRY, str(entry.id))),
         )
         try:
+            request, veto = self._accounts.reservation_terms(entry.owner, request)
             decision, actions = self._scheduler.reserve(
-                request, entry.owner, round(now_s * 1e9), dry=False
+                request, entry.owner, round(now_s * 1e9), veto=veto
             )
         except SimenvError as error:  # of a limit of its owner, for example
             decision, actions = Decision("rejected", 0, error.message), []
@@ -180,6 +189,7 @@ class CalendarCommands:
             check_request(entry.ask)
             check_scope(identity, entry.ask)
             check_device(self._scheduler.state, entry.ask.device)
+            self._accounts.reservation_terms(identity.owner, entry.ask)
         owner = "" if entry.ask is None else identity.owner
         number = self._calendar.next_id
         return msgspec.structs.replace(entry, id=number, owner=owner, decided_s=now_s)

@@ -33,6 +33,7 @@ from simenv.scheduler.state.scheduler_state import check_device
 from simenv.scheduler.views import cluster_info
 from simenv.scheduler.views.expected_starts import ExpectedStarts
 from simenv.service import fault_injection
+from simenv.service.accounting.accounts import AccountRegistry
 from simenv.service.journal import tables, writer
 from simenv.service.workers.action_executor import OWN_USER, ActionExecutor, AuditLog
 from simenv.wire import codec
@@ -50,6 +51,7 @@ class ReservationCommands:
         self,
         scheduler: Scheduler,
         starts: ExpectedStarts,
+        accounts: AccountRegistry,
         journal: writer.Journal,
         executor: ActionExecutor,
         audit: AuditLog,
@@ -62,6 +64,7 @@ class ReservationCommands:
         self.deferred: list[tuple[bytes, Identity, admin.Reserve | admin.SetPolicy]] = []
         self._scheduler = scheduler
         self._starts = starts
+        self._accounts = accounts
         self._state = scheduler.state
         self._ledger = scheduler.state.reservations
         self._journal = journal
@@ -101,11 +104,12 @@ class ReservationCommands:
             text = "the service is shutting down and reserves nothing"
             raise InsufficientError(text, hint="ask again when it is up: simenv up")
         owner = self._owner_of(identity, message)
+        ask, veto = self._accounts.reservation_terms(owner, message.ask)
         decision, actions = self._scheduler.reserve(
-            message.ask, owner, time.time_ns(), dry=message.dry
+            ask, owner, time.time_ns(), dry=message.dry, veto=veto
         )
         self._executor.execute(actions)
-        decision = self._after_queue(message.ask, owner, decision)
+        decision = self._after_queue(ask, owner, decision)
         return admin.DecisionReply(message.request, decision)
 
     def _owner_of(self, identity: Identity, message: admin.Reserve) -> str:
@@ -121,6 +125,12 @@ class ReservationCommands:
         return "" if message.owner == self._own_name else message.owner
 
     def _renew(self, identity: Identity, message: admin.Renew) -> admin.Reservations:
+        found = self._ledger.find(message.reservation, identity.scope)
+        ttl_ns = message.ttl_ns or self._ledger.default_ttl_ns(found)
+        if not found.grant.ask.scope.startswith(JOB_SCOPE):  # else a batch job would be ended
+            error = self._accounts.budgets.renewal_error(found, ttl_ns)
+            if error is not None:
+                raise error
         reservation = self._scheduler.renew_reservation(
             *(message.reservation, identity.scope, identity.owner),
             *(message.ttl_ns, time.time_ns()),

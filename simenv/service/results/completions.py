@@ -19,7 +19,7 @@ import msgspec
 
 from simenv.errors import LimitExceededError, OptionError
 from simenv.model import DEPENDENCY, Origin, TaskState, program, task_name
-from simenv.scheduler.core import TaskEnded
+from simenv.scheduler.core import ChargeUnused, TaskEnded
 from simenv.scheduler.state.scheduler_state import SchedulerState
 from simenv.service.accounting.usage import UsageLedger
 from simenv.service.journal import reader, writer
@@ -137,6 +137,11 @@ class Completions:
         for (engine, reason), by_client in groups.items():
             messages += self._store(by_client, self._origin, engine, reason, at_s)
         return messages
+
+    def charge_unused(self, unused: ChargeUnused) -> None:
+        """Add the unused time of a reservation to usage."""
+        if self.usage is not None:
+            self.usage.add_unused(unused, time.time())
 
     def watch(self, task: int, peer: bytes) -> None:
         """Send the end of a task to `peer` too."""

@@ -54,7 +54,7 @@ class NoEnvironment:
     def limits(self) -> dict[str, Any]:
         return {"ana": SimpleNamespace(limits=OwnerLimits(max_reservation_s=600))}
 
-    def reserve(self, pool: str, *, for_s: int) -> Any:
+    def reserve(self, pool: str, *, for_s: int, account: str = "") -> Any:
         self.reserved.append((pool, for_s))
         return SimpleNamespace(id=len(self.reserved))
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from account_harness import ACCOUNTS, AccountHarness
+from account_harness import ACCOUNTS, AccountHarness, budgeted, hours
 from service import completions, spec
 
 from simenv.model import TaskOptions, TaskState
@@ -27,11 +27,6 @@ from simenv.wire.messages import accounting, client as m
 @pytest.fixture
 def town(tmp_path: Path) -> AccountHarness:
     return AccountHarness(tmp_path)
-
-
-def hours(text: str) -> list[float]:
-    """The numbers of slot-hours in a text."""
-    return [float(each) for each in re.findall(r"\d[\d.e+-]*", text.partition(":")[2])]
 
 
 # --- resolution --------------------------------------------------------------------------------
@@ -186,15 +181,6 @@ def failure_of(town: AccountHarness, task: int) -> m.Failure:
 
 
 # --- budgets -----------------------------------------------------------------------------------
-
-
-def budgeted(folder: Path, units: float, **options: Any) -> AccountHarness:
-    """With a budget of so many units for physics, above chem."""
-    accounts = {
-        "physics": {"budget_slot_h": units / SLOT_HOUR, **options},
-        "chem": {"parent": "physics", "users": ["ana"]},
-    }
-    return AccountHarness(folder, accounts=accounts, billing={"gib_s": 0.0})
 
 
 def forecast(town: AccountHarness) -> float:

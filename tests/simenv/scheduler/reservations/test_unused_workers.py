@@ -1,0 +1,144 @@
+"""Time in which dedicated workers run nothing: charged to the account of their reservation."""
+
+from collections.abc import Iterator
+
+import pytest
+from checked_scheduler import SECOND, CheckedScheduler, cluster, route
+
+from simenv.model import PoolSpec, ReservationRequest, ReservationState, TaskState
+from simenv.model.accounts import Account, AccountTree, Billing, Used
+from simenv.scheduler import core
+
+WALL_NS = 1_800_000_000 * SECOND
+TREE = AccountTree({"a": Account(users=("ana",)), "b": Account(users=("ben",))})
+
+
+@pytest.fixture
+def site() -> CheckedScheduler:
+    machine = CheckedScheduler(workers=4, limits=cluster(4))
+    machine.scheduler.set_accounts(TREE, Billing(), {})
+    return machine
+
+
+def reserve(site: CheckedScheduler, workers: int = 2, device: str = "main") -> int:
+    ask = ReservationRequest(device=device, workers=workers, ttl_ns=600 * SECOND, account="b")
+    decision, _ = site.scheduler.reserve(ask, "", WALL_NS)
+    assert decision.reservation, decision.message
+    site.assign()
+    return decision.reservation
+
+
+def release(site: CheckedScheduler, number: int) -> None:
+    entry = site.state.reservations.all[number]
+    ended = site.scheduler.close_reservation(
+        entry, ReservationState.RELEASED, "", WALL_NS, site.now_ns
+    )
+    site.keep(ended)
+
+
+def pass_time(site: CheckedScheduler, seconds: float, step_s: float = 0.5) -> None:
+    for _ in range(round(seconds / step_s)):
+        site.hear()
+        site.tick(step_s)
+
+
+def charges(site: CheckedScheduler) -> Iterator[core.ChargeUnused]:
+    return (action for action in site.actions if isinstance(action, core.ChargeUnused))
+
+
+def charged_s(site: CheckedScheduler) -> float:
+    return sum(action.used.slot_us for action in charges(site)) / 1e6
+
+
+def test_idle_reservation_uses_its_share(site: CheckedScheduler) -> None:
+    number = reserve(site)
+    pass_time(site, 65.0)
+    assert 100.0 <= charged_s(site) <= 130.0, "while it lasts"
+    release(site, number)
+    site.tick()
+    assert charged_s(site) == pytest.approx(130.0, abs=0.5)
+    usage = site.state.fair_share.usage("b", "", site.now_ns)
+    assert usage == pytest.approx(130.0, rel=0.01)
+    assert site.state.fair_share.sort_key("b/") > site.state.fair_share.sort_key("a/ana")
+    pass_time(site, 30.0)
+    assert charged_s(site) == pytest.approx(130.0, abs=0.5), "nothing after its end"
+
+
+@pytest.mark.parametrize("length_s", [0.05, 2.0, 45.0])
+def test_only_the_time_between_tasks_is_charged(site: CheckedScheduler, length_s: float) -> None:
+    number = reserve(site, workers=1)
+    begin_ns = site.now_ns
+    for _ in range(max(1, round(60.0 / (2 * length_s)))):
+        site.submit(cost=length_s * 1e6, owner="ben", account="b", reservation=number)
+        (send,) = site.assign()
+        site.begin(send.records[0])
+        pass_time(site, length_s, length_s / 5)
+        site.finish(send.records)
+        pass_time(site, length_s, length_s / 5)
+    release(site, number)
+    site.tick()
+    seconds = (site.now_ns - begin_ns) / SECOND
+    assert charged_s(site) == pytest.approx(seconds / 2, rel=0.03)
+
+
+def test_running_task_of_the_reservation_is_not_charged_twice(site: CheckedScheduler) -> None:
+    number = reserve(site, workers=1)
+    site.submit(cost=300e6, owner="ben", account="b", reservation=number)
+    (send,) = site.assign()
+    site.begin(send.records[0])
+    pass_time(site, 60.0)
+    assert not charged_s(site)
+    site.lose(send.worker)  # the attempt is charged to nobody: the reservation held the worker
+    release(site, number)
+    site.tick()
+    assert charged_s(site) == pytest.approx(60.0, abs=1.0)
+
+
+def test_worker_that_still_runs_tasks_of_others_is_not_charged() -> None:
+    site = CheckedScheduler(workers=1, limits=cluster(1))
+    site.scheduler.set_accounts(TREE, Billing(), {})
+    site.submit(cost=30e6, owner="ana", account="a")
+    (send,) = site.assign()
+    site.begin(send.records[0])
+    pass_time(site, 29.98, 0.01)
+    site.state.workers[send.worker].held_us = 20_000.0  # it is nearly done
+    number = reserve(site, workers=1)
+    pass_time(site, 20.0)
+    assert not charged_s(site)
+    (ending,) = site.finish(send.records)
+    assert ending.state is TaskState.DONE
+    pass_time(site, 20.0)
+    release(site, number)
+    site.tick()
+    assert charged_s(site) == pytest.approx(20.0, abs=1.0)
+
+
+def test_workers_held_for_a_repeated_request_are_charged(site: CheckedScheduler) -> None:
+    site.submit(owner="ana", account="a", along=route(300e6, max_slots=1))
+    (send,) = site.assign()
+    site.begin(send.records[0])
+    ask = ReservationRequest(device="main", workers=4, ttl_ns=600 * SECOND, account="b")
+    wall_ns = WALL_NS
+    for _ in range(60):
+        decision, _ = site.scheduler.reserve(ask, "", wall_ns)
+        assert decision.status == "delayed", decision
+        site.assign()
+        pass_time(site, 1.0)
+        wall_ns += SECOND
+        site.keep(site.scheduler.wall_clock_tick(wall_ns, site.now_ns))
+    site.keep(site.scheduler.wall_clock_tick(wall_ns + 60 * SECOND, site.now_ns))
+    site.tick()
+    assert charged_s(site) == pytest.approx(3 * 60.0, rel=0.05)
+
+
+def test_reserved_machine_is_charged_by_its_price() -> None:
+    spec = PoolSpec("qpu", provider="here", min=1, max=1)
+    site = CheckedScheduler(specs=(spec,))
+    site.scheduler.set_accounts(TREE, Billing(device_s={"qpu": 100.0}), {})
+    number = reserve(site, workers=1, device="qpu")
+    pass_time(site, 20.0)
+    release(site, number)
+    site.tick()
+    used = sum((action.used for action in charges(site)), Used())
+    assert used.device_us == pytest.approx(20e6, rel=0.03)
+    assert sum(action.units for action in charges(site)) == pytest.approx(20 * 101.0, rel=0.03)

@@ -1,0 +1,164 @@
+"""Accounts of reservations: whose they are, their budgets, and usage while they run nothing."""
+
+import time
+from pathlib import Path
+
+import pytest
+from account_harness import AccountHarness, budgeted, hours
+
+from simenv import model
+from simenv.model.accounts import SLOT_HOUR
+from simenv.model.reservations import CalendarEntry
+from simenv.scheduler.dispatch import dedicated_workers
+from simenv.wire.messages import accounting, admin, client as m
+
+SECOND = 1_000_000_000
+
+
+@pytest.fixture
+def town(tmp_path: Path) -> AccountHarness:
+    return AccountHarness(tmp_path)
+
+
+def begin(town: AccountHarness) -> None:
+    """Start the worker; ana may reserve it."""
+    town.join()
+    limits = admin.SetLimits(1, "ana", {"max_reserved_percent": 100})
+    assert town.get(admin.OwnerReports, limits, town.ops).owners
+
+
+def asked(town: AccountHarness, hours: float = 1.0, **fields: object) -> admin.Reserve:
+    ttl_ns = round(hours * 3_600 * SECOND)
+    given = {"device": "main", "workers": 1, "ttl_ns": ttl_ns, **fields}
+    return admin.Reserve(2, model.ReservationRequest(**given))  # type: ignore[arg-type]
+
+
+def reserve(town: AccountHarness, hours: float = 1.0, **fields: object) -> model.Decision:
+    message = asked(town, hours, **fields)
+    return town.get(admin.DecisionReply, message, town.ana).decision
+
+
+def info(town: AccountHarness, number: int) -> model.ReservationInfo:
+    return town.get(admin.Reservations, admin.GetReservations(3, number), town.ana).reservations[0]
+
+
+def unused(town: AccountHarness, number: int, seconds: float) -> None:
+    """Let so much time pass in which the reservation has its worker, and charge it."""
+    town.state.dedicated.all[number].held_us += seconds * 1e6
+    dedicated_workers.charge_unused(town.state, town.state.last_tick_ns)
+    town.step()
+
+
+def usage(town: AccountHarness, *by: str) -> dict[tuple[str, ...], float]:
+    """Slot-seconds by these keys."""
+    answer = town.get(accounting.Usage, accounting.GetUsage(4, by), town.ops)
+    return {row.key: row.used.slot_us / 1e6 for row in answer.rows}
+
+
+def test_reservation_and_its_tasks_are_of_one_account(town: AccountHarness) -> None:
+    begin(town)
+    mine, other = reserve(town), reserve(town, account="bio", workers=0)
+    assert info(town, mine.reservation).account == "chem"
+    assert info(town, other.reservation).account == "bio"
+    assert town.batch(reservation=other.reservation).account == "bio"
+    assert town.batch(reservation=other.reservation, account="chem", key="~b").account == "chem"
+    town.begin_again()
+    assert info(town, other.reservation).account == "bio"
+
+
+def test_account_that_a_batch_system_names_counts_where_it_is_ones_own(
+    town: AccountHarness,
+) -> None:
+    begin(town)
+    mine = reserve(town, metadata=(("account", "bio"),))
+    assert info(town, mine.reservation).account == "bio"
+    other = reserve(town, metadata=(("account", "physics"),), workers=0)
+    assert info(town, other.reservation).account == "chem"
+
+
+def test_accounts_of_others_are_refused(town: AccountHarness) -> None:
+    refusal = town.refusal(asked(town, account="physics"), town.ana)
+    assert (refusal.code, "not in the account 'physics'" in refusal.message) == (
+        "not_allowed",
+        True,
+    )
+    entry = CalendarEntry(2e9, 60.0, ask=asked(town, account="physics").ask)
+    message = admin.AddCalendarEntry(3, entry)
+    assert "not in the account 'physics'" in town.refusal(message, town.ana).message
+
+
+def test_unused_time_is_usage_of_the_account_also_after_a_crash(town: AccountHarness) -> None:
+    begin(town)
+    number = reserve(town, account="bio").reservation
+    unused(town, number, 25.0)
+    unused(town, number, 5.0)  # too little, until its end
+    assert usage(town, "account", "user") == {("bio", "ana"): pytest.approx(25.0, abs=0.5)}
+    town.begin_again()
+    begin(town)
+    assert usage(town, "account", "engine") == {("bio", "reserved"): pytest.approx(25.0, abs=0.5)}
+    shares = town.get(accounting.Shares, accounting.GetShares(5), town.ops).rows
+    (row,) = (row for row in shares if (row.account, row.user) == ("bio", "ana"))
+    assert row.usage == pytest.approx(25.0, abs=0.5)
+    town.state.dedicated.all[number].held_us += 5e6
+    town.get(admin.Released, admin.Release(6, number, ""), town.ana)
+    town.step()
+    assert usage(town, "account") == {("bio",): pytest.approx(30.0, abs=0.5)}
+
+
+def test_budget_refuses_workers_for_longer_than_it_lasts(tmp_path: Path) -> None:
+    town = budgeted(tmp_path, 10 * SLOT_HOUR)
+    begin(town)
+    town.spent["physics"] = 8.5 * SLOT_HOUR
+    refused = reserve(town, hours=2.0)
+    assert (refused.status, refused.code) == ("rejected", model.AdmissionReason.OVER_LIMIT)
+    assert hours(refused.message)[:1] + hours(refused.message)[2:3] == [1.5, 2.0]
+    assert "fewer workers, a shorter time" in refused.message
+    assert reserve(town, hours=2.0, workers=0).reservation, "without workers, only its tasks count"
+    number = reserve(town, hours=1.0).reservation
+    assert number
+    second = reserve(town, hours=1.0)
+    assert "its reservations hold" in second.message
+    town.spent["physics"] = 9.2 * SLOT_HOUR
+    assert town.refused_by("limit")  # it is held for the reservation
+    town.batch(reservation=number, shots=1)
+
+
+def test_budget_refuses_a_renewal_but_lets_the_reservation_go_on(tmp_path: Path) -> None:
+    town = budgeted(tmp_path, 10 * SLOT_HOUR)
+    begin(town)
+    town.spent["physics"] = 8.5 * SLOT_HOUR
+    number = reserve(town, hours=1.0).reservation
+    renewal = admin.Renew(7, number, round(1.2 * 3_600) * SECOND)
+    assert town.get(admin.Reservations, renewal, town.ana).reservations
+    longer = admin.Renew(7, number, 2 * 3_600 * SECOND)
+    refusal = town.refusal(longer, town.ana)
+    assert refusal.code == "limit"
+    assert hours(refusal.message)[0] == pytest.approx(1.5, rel=0.01)
+    assert info(town, number).state is model.ReservationState.ACTIVE
+
+
+def test_account_that_cuts_ends_its_reservations_when_its_budget_is_spent(tmp_path: Path) -> None:
+    town = budgeted(tmp_path, 10 * SLOT_HOUR, cut=True)
+    begin(town)
+    number = reserve(town).reservation
+    town.step()
+    assert info(town, number).state is model.ReservationState.ACTIVE
+    town.spent["physics"] = 10 * SLOT_HOUR
+    town.accounts._next_cut_ns = 0
+    town.step()
+    assert info(town, number).state is model.ReservationState.RELEASED
+    events = town.get(m.Events, m.GetEvents(8), town.ops).events
+    (text,) = (each.message for each in events if each.kind == "reservation.released")
+    assert "the budget of 10 slot-h" in text
+
+
+def test_planned_reservation_is_missed_for_a_spent_budget(tmp_path: Path) -> None:
+    town = budgeted(tmp_path, 10 * SLOT_HOUR)
+    begin(town)
+    town.spent["physics"] = 10 * SLOT_HOUR
+    entry = CalendarEntry(time.time() + 0.05, 3_600.0, ask=asked(town).ask)
+    assert town.get(admin.CalendarEntries, admin.AddCalendarEntry(3, entry), town.ana).entries
+    time.sleep(0.1)
+    town.step()
+    events = town.get(m.Events, m.GetEvents(8), town.ops).events
+    assert any("physics: 0 slot-h left" in e.message for e in events if "missed" in e.kind)
