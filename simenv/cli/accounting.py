@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from simenv.model.accounts import UsageRow
 
 Since = Annotated[
-    str, typer.Option(help="Ended after this: 1h30m ago, 12:00 today, or an ISO 8601 time.")
+    str, typer.Option(help="Ended at this time or later: 1h30m ago, 12:00 today, or an ISO 8601 time.")
 ]
 
 
@@ -71,8 +71,8 @@ def usage(
     """Sum what ended tasks used: slots, GPUs, memory, devices, and billing units.
 
     You see your own tasks and those of accounts that you coordinate, an admin sees all. The sums
-    are kept by hour for 35 days, by day for 400 days, then by month; with --sacct, tasks are those
-    submitted in the time that the history keeps.
+    are kept by hour for 35 days, by day for 400 days, then by month; --sacct reads the tasks that
+    the history keeps, and two windows that adjoin have each of them once.
     """
     common = app.settings_of(context)
     if as_csv + sacct + common.as_json > 1:
@@ -82,8 +82,8 @@ def usage(
         if sacct:
             if not no_header:
                 terminal.line("|".join(_SACCT))
-            ended = client.history.tasks(since_s, "", FINAL_STATES, until_s=until_s or math.inf)
-            for task in ended:
+            window = since_s, until_s or math.inf
+            for task in client.history.tasks(states=FINAL_STATES, ended_between=window):
                 terminal.line(sacct_line(task, client.name))
             return
         names = tuple(name.strip() for name in by.split(",") if name.strip())

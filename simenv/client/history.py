@@ -28,7 +28,7 @@ from simenv.client.submission.prepare import PreparedSubmit
 from simenv.client.submission.send import send
 from simenv.client.tasks.task import Task, number_of, row_of
 from simenv.errors import NotFoundError, OptionError, SimenvError
-from simenv.model import Event, TaskState, task_name, task_number
+from simenv.model import FINAL_STATES, Event, TaskState, task_name, task_number
 from simenv.model.calls import is_call
 from simenv.wire.messages import client as m
 from simenv.wire.messages.metrics import GetSeries, Series
@@ -43,12 +43,13 @@ PAGE_REQUESTS = 10  # to the service, for one page of tasks that a filter leaves
 
 
 class _Chosen(msgspec.Struct, frozen=True):
-    """Filter of rows; an earlier service does not filter by state itself."""
+    """Filter of rows; an earlier service does not filter by state and end itself."""
 
     states: tuple[TaskState, ...]
     owner: str | None  # "": the environment's own user
     pool: str
     until_s: float
+    ended_between: tuple[float, float] | None = None
 
     @property
     def narrows(self) -> bool:
@@ -61,7 +62,13 @@ class _Chosen(msgspec.Struct, frozen=True):
             and self.owner in (None, row.owner)
             and self.pool in ("", row.pool)
             and row.submitted_s < self.until_s
+            and (self.ended_between is None or _has_ended(row, *self.ended_between))
         )
+
+
+
+def _has_ended(row: LogRow, since_s: float, until_s: float) -> bool:
+    return row.state in FINAL_STATES and since_s <= row.ended_s < until_s
 
 
 class TaskHistory:
@@ -80,17 +87,24 @@ class TaskHistory:
         owner: str | None = None,
         pool: str = "",
         until_s: float = math.inf,
+        ended_between: tuple[float, float] | None = None,
     ) -> Iterator[LogRow]:
         """Iterate over all tasks, in the order of their submission.
 
         `since_s`: only tasks submitted at this time (seconds since 1970) or later; `until_s`: only
         those before this time; `run_name`: only those of this run of an application (SIMENV_APP);
         `states`: only those in these states; `owner`: only those of this key, "" for the
-        environment's own user; `pool`: only those of this pool; `structure`: rows identify the
-        circuit structure, which programs share that differ only in their angles.
+        environment's own user; `pool`: only those of this pool; `ended_between`: only those that
+        ended at the first of these times or later, and before the second; `structure`: rows
+        identify the circuit structure, which programs share that differ only in their angles.
         """
-        after, chosen = 0, _Chosen(tuple(states), owner, pool, until_s)
-        rows_of = partial(GetHistory, app=run_name, structure=structure, states=tuple(states))
+        ended_since_s, ended_until_s = ended_between or (0.0, math.inf)
+        until_s = min(until_s, ended_until_s)  # a task ends after its submission
+        after, wanted = 0, tuple(states)
+        chosen = _Chosen(wanted, owner, pool, until_s, ended_between)
+        rows_of = partial(
+            GetHistory, app=run_name, structure=structure, states=wanted, ended_since_s=ended_since_s
+        )
         while True:
             part = {"after": after, "limit": PAGE_ROWS, "since_s": since_s}
             page = self._session.request(History, rows_of, **part)

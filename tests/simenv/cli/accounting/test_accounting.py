@@ -7,6 +7,7 @@ import json
 import os
 import pwd
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,19 @@ def test_lines_of_sacct_are_those_that_open_xdmod_reads(shell: Shell, ended: lis
     begun, over = (time.strptime(values[0][k], "%Y-%m-%dT%H:%M:%S") for k in ("start", "end"))
     assert begun <= over
     assert shell("usage", "--sacct", "--no-header").out.splitlines() == lines
+
+
+def test_windows_of_sacct_are_of_the_ends(shell: Shell, ended: list[str]) -> None:
+    entries = rows(shell, "history")
+    lines = shell("usage", "--sacct", "--no-header").out.splitlines()
+    last = max(entries, key=lambda each: each["ended_s"])
+    border = datetime.fromtimestamp((last["submitted_s"] + last["ended_s"]) / 2, UTC).isoformat()
+    windows = ("--until", border), ("--since", border)
+    first, second = (
+        shell("usage", "--sacct", "--no-header", *each).out.splitlines() for each in windows
+    )
+    assert sorted(first + second) == sorted(lines)
+    assert any(line.endswith(last["name"] or last["engine"]) for line in second)
 
 
 def test_receipt_is_text_or_one_object(shell: Shell, ended: list[str]) -> None:
