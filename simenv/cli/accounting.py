@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from simenv.model.accounts import UsageRow
 
 Since = Annotated[
-    str, typer.Option(help="Ended at this time or later: 1h30m ago, 12:00 today, or an ISO 8601 time.")
+    str, typer.Option(help="Ended at or after this: 1h30m ago, 12:00 today, or an ISO 8601 time.")
 ]
 
 
@@ -77,7 +77,7 @@ def usage(
     common = app.settings_of(context)
     if as_csv + sacct + common.as_json > 1:
         raise OptionError("--csv, --sacct and --json exclude each other", hint="give one of them")
-    since_s, until_s = terminal.since(since), terminal.since(until)
+    since_s, until_s = terminal.window(since, until)
     with common.connect_or_read() as client:
         if sacct:
             if not no_header:

@@ -10,6 +10,7 @@ import pytest
 from service import ServiceHarness, program, spec
 
 from simenv.client.history import TaskHistory
+from simenv.errors import OptionError
 from simenv.model import (
     RESULT_FORMAT,
     ResultData,
@@ -167,6 +168,10 @@ def test_windows_that_adjoin_have_each_ended_task_once(
         bench.finish([task])
     link = BenchLink(bench, earlier=earlier)
     past = TaskHistory(link)  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match=" is later than until "):
+        list(past.tasks(ended_between=(2.0, 1.0)))
+    with pytest.raises(OptionError, match=" is later than until "):
+        past.newest(1, since_s=2.0, until_s=1.0)
     ended = [row for row in past.tasks() if row.ended_s]
     border_s = ended[3].ended_s
     assert ended[0].submitted_s < border_s < ended[-1].ended_s  # some were running at the border
