@@ -15,6 +15,7 @@ Pictures are written with matplotlib, an optional dependency.
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 import re
 import shutil
@@ -215,6 +216,13 @@ def size(count: float) -> str:
 def number(value: int) -> str:
     """Format a number with spaces: 10 231."""
     return f"{value:,}".replace(",", " ")
+
+
+def amount(value: float) -> str:
+    """Format an amount with three significant digits or more: 1234.5, 1.23, 0.0123."""
+    if value < 1e-6:
+        return f"{value:.3g}"
+    return f"{value:.{min(6, max(1, 2 - math.floor(math.log10(value))))}f}"
 
 
 def counted(value: int, noun: str) -> str:

@@ -15,7 +15,7 @@ import live
 import pytest
 from shell import Shell
 
-from simenv.cli import accounting
+from simenv.cli import accounting, terminal
 from simenv.cli.admin import accounts
 from simenv.model import TaskState, Timing
 from simenv.model.accounts import Account, Receipt, ShareRow, Used, WaitReason
@@ -60,6 +60,8 @@ def test_sums_of_json_csv_and_table_are_the_same(shell: Shell, ended: list[str])
     table = list(csv.reader(io.StringIO(answer.out)))
     assert table[0] == ["POOL", "USER", *(name.upper() for name in SUMS)]
     assert [line[2] for line in table[1:]] == ["2", "1"]
+    for line, row_ in zip(table[1:], objects, strict=True):  # to the microsecond
+        assert [float(text) for text in line[4:9]] == [row_[name] for name in SUMS[2:7]]
     plain = shell("usage", "--by", "pool,user", "--columns", "pool,tasks", "--no-header")
     assert plain.out == "main\t2\ntrap\t1\n"
 
@@ -202,6 +204,17 @@ def test_each_reason_has_a_text() -> None:
         assert len(accounting.waited_text(receipt((reason, 5_000)))) > len("0.005 s: 0.005 s ")
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0"), (2e-9, "2e-09"), (12e-6, "0.000012"), (0.012345, "0.0123"), (0.5, "0.500"),
+        (1.2345, "1.23"), (99.99, "100.0"), (1234.56, "1234.6"), (1e7, "10000000.0"),
+    ],
+)  # fmt: skip
+def test_small_amounts_are_shown_with_more_decimals(value: float, text: str) -> None:
+    assert terminal.amount(value) == text
+
+
 @pytest.mark.parametrize("parts", [[499, 499, 502], [1, 1, 1], [999_999, 1], [1_500, 2_500], [0]])
 def test_rounded_parts_add_up_to_the_rounded_sum(parts: list[int]) -> None:
     ms = accounting.rounded_parts(parts, sum(parts))
@@ -226,7 +239,7 @@ def test_tree_of_shares_is_indented(capsys: pytest.CaptureFixture[str]) -> None:
     ]
     listing(accounting._SHARES, Style(False, aligned=True), lambda: tree)
     _, first, second, third = capsys.readouterr().out.splitlines()
-    assert first.split() == ["physics", "-", "2", "0.5000", "9.0", "0.9000", "-", "3600.0"]
+    assert first.split() == ["physics", "-", "2", "0.5000", "9.00", "0.9000", "-", "3600.0"]
     assert second.startswith("  physics  ana")
     assert third.startswith("  physics  (own user)")
 
