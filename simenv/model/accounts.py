@@ -96,7 +96,7 @@ class WaitReason(enum.IntEnum):
     SHARE = 1  # others went first: its account or user was further above its share
     SLOTS = 2  # it was next: no worker with a free slot
     RANKS = 3  # it was next: not enough free slots for its ranks
-    RESERVED = 4  # it was next: slots are reserved by others
+    RESERVED = 4  # it was next: slots are reserved by others, whom its user is not told
     UNITS = 5  # for units of its own reservation
     PARENTS = 6  # for the tasks that it comes after
     LIMIT = 7  # a limit of running slots of its user or account

@@ -19,6 +19,7 @@ PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 NEEDED = {"pennylane.md": "pennylane", "qrmi.md": "qrmi"}  # packages that simenv does not bring
 # qfw.md: inside a QFw; qpm.md: test_qpm_docs.py runs its blocks, each in a process of its own
 ELSEWHERE = ("qfw.md", "qpm.md", "shared_environment.md")
+BY_USERS = ("shared_environment.md", "identity.md")  # below, and in test_identity_guide.py
 SHARED = ROOT / "docs" / "guides" / "shared_environment.md"
 CLONE = "git clone URL "
 
@@ -35,7 +36,7 @@ def shell_lines(page: Path) -> list[str]:
 
 
 PYTHON_PAGES = [page for page in PAGES if blocks(page, "python") and page.name not in ELSEWHERE]
-SHELL_PAGES = [page for page in PAGES if shell_lines(page) and page != SHARED]
+SHELL_PAGES = [page for page in PAGES if shell_lines(page) and page.name not in BY_USERS]
 
 
 @pytest.fixture(scope="module")
