@@ -1,8 +1,10 @@
 """Sums of usage compared with the history, after kills, cancels and retries; bytes of a year.
 
-100,000 tasks run on two workers. Meanwhile workers are killed, whose tasks run again, tasks are
-cancelled, and some fail. Then the sums of `usage` are compared with those over the rows of the
-history, in microseconds, and the parts of waiting in receipts with the waits. At last the usage of
+100,000 tasks of three users in two accounts, in two classes of service, and of the environment's
+own user run on two workers. Meanwhile workers are killed, whose tasks run again, tasks are
+cancelled, and some fail. Then the sums of `usage`, by each key and by all together, are compared
+with those over the rows of the history, in microseconds, and the parts of waiting in receipts with
+the waits. At last the usage of
 a synthetic year of 10^7 tasks of 500 users in 40 accounts is written hour by hour, with the merging
 of old hours and days, and the file is measured.
 """
@@ -13,17 +15,20 @@ import random
 import tempfile
 from argparse import Namespace
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 import simenv
 from bench.circuits import four_qubit_circuit
 from bench.harness import Option, Report
-from bench.harness.environments import wait_until
+from bench.harness.environments import remote_key, wait_until
 from bench.testbed.usage_site import Site
 from simenv.client.client import Client
 from simenv.model import TaskState
+from simenv.model.accounts import UsageRow
 from simenv.service.journal import tables
 from simenv.service.journal.writer import Journal
 from simenv.wire.messages.queries import LogRow
@@ -39,6 +44,19 @@ POOLS = (
     {"name": "main", "min": 2, "max": 2},
     {"name": "trap", "engine": "fault", "min": 1, "max": 1},
 )
+ACCOUNTS = {
+    "physics": {"share": 2, "users": ["ana", "ben"], "qos": ["normal", "batch"]},
+    "course": {"users": ["ben", "gus"], "qos": ["normal", "batch"]},
+}
+QOS = {"normal": {}, "batch": {"priority": -10, "usage_factor": 0.5}}
+SUBMITTERS = tuple(  # user, account and class of a batch; "": of the environment itself
+    (user, account, qos)
+    for user, account in (("ana", "physics"), ("ben", "physics"), ("ben", "course"),
+                          ("gus", "course"), ("", ""))
+    for qos in QOS
+)  # fmt: skip
+BY = ("account", "user", "qos", "pool", "engine")
+COLUMNS = ("account", "owner", "qos", "pool", "engine")  # the same in rows of the history
 MERGED_ROWS = 2_000  # in one transaction
 OPTIONS = (
     Option("--tasks", default=100_000, quick=10_000, help="default: %(default)s"),
@@ -50,20 +68,32 @@ def run(options: Namespace) -> Report:
     report = Report(
         "usage_sums", f"usage_sums: {options.tasks} tasks, 2 workers, kills and cancels"
     )
-    with simenv.local(pools=POOLS) as client:
-        _work(client, options.tasks)
+    with (
+        tempfile.TemporaryDirectory(prefix="simenv-bench-") as folder,
+        simenv.local(pools=POOLS, accounts=ACCOUNTS, qos=QOS, listen="tcp://lo:0") as client,
+        ExitStack() as stack,
+    ):
+        clients = {"": client}
+        for user in ("ana", "ben", "gus"):
+            key, _ = remote_key(client, user, folder)
+            clients[user] = stack.enter_context(simenv.connect(service=key))
+        _work(clients, options.tasks)
         _compare(client, report)
     _year(options.days, report)
     return report
 
 
-def _work(client: Client, number: int) -> None:
+def _work(clients: dict[str, Client], number: int) -> None:
+    client = clients[""]
     circuits = [four_qubit_circuit(seed) for seed in range(BATCH)]
     for batch in range(number // BATCH):
-        tasks = client.submit_many(circuits, shots=256, seed=batch)
-        client.submit(FAILING, engine="fault", shots=1)
+        user, account, qos = SUBMITTERS[batch % len(SUBMITTERS)]
+        submitter = clients[user]
+        terms: dict[str, Any] = {"account": account or None, "qos": qos}
+        tasks = submitter.submit_many(circuits, shots=256, seed=batch, **terms)
+        submitter.submit(FAILING, engine="fault", shots=1, **terms)
         if batch % EVERY == 0:
-            client.cancel(tasks[-CANCELLED:])
+            submitter.cancel(tasks[-CANCELLED:])
             workers = [each for each in client.workers() if each.pool == "main" and each.pid]
             psutil.Process(random.choice(workers).pid).kill()
         else:
@@ -77,25 +107,41 @@ def _compare(client: Client, report: Report) -> None:
     states = Counter(str(row.state) for row in rows)
     print(f"{len(rows)} tasks: {dict(states)}, {retried} ran more than once")
     assert min(states["DONE"], states["FAILED"], states["CANCELLED"], retried) > 0, "all kinds"
-    (sums,) = client.usage(()).rows
-    used = sums.used.slot_us, sums.used.gpu_us, sums.used.gib_us, sums.used.device_us
-    counted = sums.tasks, sums.shots, *used, sums.wait_us
-    differences = [abs(a - b) for a, b in zip(counted, _summed(rows), strict=True)]
-    report.at_most("difference_us", max(differences), "largest difference of any sum")
+    differences, sums = [], 0
+    for by in ((), *((name,) for name in BY), BY):
+        groups: dict[tuple[str, ...], list[LogRow]] = {}
+        for row in rows:
+            key = tuple(getattr(row, COLUMNS[BY.index(name)]) for name in by)
+            groups.setdefault(key, []).append(row)
+        counted = {row.key: _amounts(row) for row in client.usage(by).rows}
+        assert counted.keys() == groups.keys(), f"rows by {by}"
+        sums += len(groups)
+        for key, group in groups.items():
+            pairs = zip(counted[key], _summed(group), strict=True)
+            differences += [abs(a - b) for a, b in pairs]
+    print(f"{sums} rows of sums by {', '.join(BY)} compared")
+    worst = round(max(differences), 3)  # units are sums of floats
+    report.at_most("difference_us", worst, "largest difference of any sum")
     sample = random.Random(1).sample(rows, min(SAMPLE, len(rows)))
     receipts = [client.receipt(row.id) for row in sample]
     unexplained = max(abs(each.waited_us - sum(us for _, us in each.waits)) for each in receipts)
     report.at_most("unexplained_us", unexplained, f"largest unexplained wait of {len(receipts)}")
 
 
-def _summed(rows: list[LogRow]) -> tuple[int, ...]:
-    """Return tasks, shots, amounts used, and wait of all rows."""
+def _amounts(sums: UsageRow) -> tuple[float, ...]:
+    used = sums.used.slot_us, sums.used.gpu_us, sums.used.gib_us, sums.used.device_us
+    return sums.tasks, sums.shots, *used, sums.wait_us, 1e6 * sums.units
+
+
+def _summed(rows: list[LogRow]) -> tuple[float, ...]:
+    """Return tasks, shots, amounts used, wait, and millionths of billing units of all rows."""
     shots = sum(row.shots * row.bindings for row in rows if row.state is TaskState.DONE)
     used = (
         sum(getattr(row.used, name) for row in rows)
         for name in ("slot_us", "gpu_us", "gib_us", "device_us")
     )
-    return len(rows), shots, *used, sum(row.timing.queued_us for row in rows)
+    waits_us = sum(row.timing.queued_us for row in rows)
+    return len(rows), shots, *used, waits_us, 1e6 * sum(row.units for row in rows)
 
 
 def _year(days: int, report: Report) -> None:

@@ -30,24 +30,27 @@ if TYPE_CHECKING:
     from simenv.model.accounts import UsageRow
 
 Since = Annotated[
-    str, typer.Option(help="Ended after this: 1h30m ago, 12:00 today, or an ISO 8601 time.")
+    str, typer.Option(help="Ended at or after this: 1h30m ago, 12:00 today, or an ISO 8601 time.")
 ]
 
 
-def _sum_column(name: str, optional: int) -> Column[dict[str, Any]]:
-    return Column(name.upper(), lambda row: f"{row[name]:.3f}", right=True, optional=optional)
+def _sums(as_csv: bool) -> tuple[Column[dict[str, Any]], ...]:
+    """Return columns of sums: rounded for readers, to the microsecond for programs."""
 
+    def column(name: str, optional: int) -> Column[dict[str, Any]]:
+        text = "{:.6f}".format if as_csv else terminal.amount
+        return Column(name.upper(), lambda row: text(row[name]), right=True, optional=optional)
 
-_SUMS: tuple[Column[dict[str, Any]], ...] = (
-    Column("TASKS", lambda row: str(row["tasks"]), right=True),
-    Column("SHOTS", lambda row: str(row["shots"]), right=True, optional=3),
-    _sum_column("slot_s", 0),
-    _sum_column("gpu_s", 1),
-    _sum_column("gib_s", 4),
-    _sum_column("device_s", 2),
-    _sum_column("wait_s", 5),
-    _sum_column("units", 0),
-)
+    return (
+        Column("TASKS", lambda row: str(row["tasks"]), right=True),
+        Column("SHOTS", lambda row: str(row["shots"]), right=True, optional=3),
+        column("slot_s", 0),
+        column("gpu_s", 1),
+        column("gib_s", 4),
+        column("device_s", 2),
+        column("wait_s", 5),
+        column("units", 0),
+    )
 
 
 def usage(
@@ -70,27 +73,29 @@ def usage(
 ) -> None:
     """Sum what ended tasks used: slots, GPUs, memory, devices, and billing units.
 
+    A table rounds the sums to three significant digits or more; --csv has microseconds.
+
     You see your own tasks and those of accounts that you coordinate, an admin sees all. The sums
-    are kept by hour for 35 days, by day for 400 days, then by month; with --sacct, tasks are those
-    submitted in the time that the history keeps.
+    are kept by hour for 35 days, by day for 400 days, then by month; --sacct reads the tasks that
+    the history keeps, and two windows that adjoin have each of them once.
     """
     common = app.settings_of(context)
     if as_csv + sacct + common.as_json > 1:
         raise OptionError("--csv, --sacct and --json exclude each other", hint="give one of them")
-    since_s, until_s = terminal.since(since), terminal.since(until)
+    since_s, until_s = terminal.window(since, until)
     with common.connect_or_read() as client:
         if sacct:
             if not no_header:
                 terminal.line("|".join(_SACCT))
-            ended = client.history.tasks(since_s, "", FINAL_STATES, until_s=until_s or math.inf)
-            for task in ended:
+            window = since_s, until_s or math.inf
+            for task in client.history.tasks(states=FINAL_STATES, ended_between=window):
                 terminal.line(sacct_line(task, client.name))
             return
         names = tuple(name.strip() for name in by.split(",") if name.strip())
         sums = client.usage(names, since_s=since_s, until_s=until_s)
         keys = tuple(map(_key_column, names))
         style = Style(common.as_json, columns, no_header, as_csv=as_csv)
-        listing(keys + _SUMS, style, lambda: [_summed(names, row) for row in sums.rows])
+        listing(keys + _sums(as_csv), style, lambda: [_summed(names, row) for row in sums.rows])
     if since or until:
         span = f"{terminal.format_time(sums.from_s)} to {terminal.format_time(sums.to_s)}"
         terminal.note(f"tasks that ended from {span}")
@@ -124,10 +129,14 @@ _SHARES: tuple[Column[ShareRow], ...] = (
     Column("USER", lambda row: row.user or (OWN_USER if row.rank else "-")),
     Column("SHARE", lambda row: f"{row.share:g}", right=True),
     Column("NORM_SHARE", lambda row: f"{row.norm_share:.4f}", right=True),
-    Column("USAGE", lambda row: f"{row.usage:.1f}", right=True),
+    Column("USAGE", lambda row: terminal.amount(row.usage), right=True),
     Column("NORM_USAGE", lambda row: f"{row.norm_usage:.4f}", right=True),
     Column("RANK", lambda row: str(row.rank or "-"), right=True),
-    Column("LEFT", lambda row: f"{row.left_units:.1f}" if row.left_units >= 0 else "-", right=True),
+    Column(
+        "LEFT",
+        lambda row: terminal.amount(row.left_units) if row.left_units >= 0 else "-",
+        right=True,
+    ),
 )
 
 
@@ -201,7 +210,9 @@ def receipt_lines(stored: Receipt) -> Iterator[str]:
     yield f"USED     {', '.join(parts)}"
     yield f"UNITS    {stored.units:.6f}"
     if stored.rank:
-        of_site = f"{100 * stored.share:.2f} % of the site, usage {stored.usage:.1f} units"
+        of_site = (
+            f"{100 * stored.share:.2f} % of the site, usage {terminal.amount(stored.usage)} units"
+        )
         yield f"SHARE    {of_site}, rank {stored.rank} at the submission"
     yield f"WAITED   {waited_text(stored)}"
 

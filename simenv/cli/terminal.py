@@ -15,6 +15,7 @@ Pictures are written with matplotlib, an optional dependency.
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 import re
 import shutil
@@ -30,6 +31,7 @@ import msgspec
 import typer
 
 from simenv.errors import ConfigError, OptionError
+from simenv.model.views import check_window
 
 LEAST_TEXT = 12  # least number of columns for wrapped text
 _PIECES = re.compile(r"\S+|\s+")
@@ -216,6 +218,13 @@ def number(value: int) -> str:
     return f"{value:,}".replace(",", " ")
 
 
+def amount(value: float) -> str:
+    """Format an amount with three significant digits or more: 1234.5, 1.23, 0.0123."""
+    if value < 1e-6:
+        return f"{value:.3g}"
+    return f"{value:.{min(6, max(1, 2 - math.floor(math.log10(value))))}f}"
+
+
 def counted(value: int, noun: str) -> str:
     """Format a count with its noun: 1 qubit, 2 qubits."""
     return f"{number(value)} {noun}{'' if value == 1 else 's'}"
@@ -322,6 +331,14 @@ def since(text: str, zone: str = "", *, days: int = 0) -> float:
     except (ValueError, OverflowError, OSError) as error:
         hint = "try 90s, 1h30m, 2d, 12:00 or 2026-01-31T12:00"
         raise typer.BadParameter(f"{text!r} is no time: {hint}") from error
+
+
+def window(since_text: str, until_text: str = "") -> tuple[float, float]:
+    """Parse the ends of a time span of the past, each as `since` does. Raises typer.BadParameter,
+    OptionError; see `check_window`."""
+    since_s, until_s = since(since_text), since(until_text)
+    check_window(since_s, until_s, time.time())
+    return since_s, until_s
 
 
 def _clocks(zone: str) -> tzinfo:

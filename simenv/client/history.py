@@ -28,8 +28,9 @@ from simenv.client.submission.prepare import PreparedSubmit
 from simenv.client.submission.send import send
 from simenv.client.tasks.task import Task, number_of, row_of
 from simenv.errors import NotFoundError, OptionError, SimenvError
-from simenv.model import Event, TaskState, task_name, task_number
+from simenv.model import FINAL_STATES, Event, TaskState, task_name, task_number
 from simenv.model.calls import is_call
+from simenv.model.views import check_window
 from simenv.wire.messages import client as m
 from simenv.wire.messages.metrics import GetSeries, Series
 from simenv.wire.messages.queries import NEWEST, App, GetApp, GetHistory, History, LogRow, Submitted
@@ -43,12 +44,13 @@ PAGE_REQUESTS = 10  # to the service, for one page of tasks that a filter leaves
 
 
 class _Chosen(msgspec.Struct, frozen=True):
-    """Filter of rows; an earlier service does not filter by state itself."""
+    """Filter of rows; an earlier service does not filter by state and end itself."""
 
     states: tuple[TaskState, ...]
     owner: str | None  # "": the environment's own user
     pool: str
     until_s: float
+    ended_between: tuple[float, float] | None = None
 
     @property
     def narrows(self) -> bool:
@@ -61,7 +63,12 @@ class _Chosen(msgspec.Struct, frozen=True):
             and self.owner in (None, row.owner)
             and self.pool in ("", row.pool)
             and row.submitted_s < self.until_s
+            and (self.ended_between is None or _has_ended(row, *self.ended_between))
         )
+
+
+def _has_ended(row: LogRow, since_s: float, until_s: float) -> bool:
+    return row.state in FINAL_STATES and since_s <= row.ended_s < until_s
 
 
 class TaskHistory:
@@ -80,20 +87,28 @@ class TaskHistory:
         owner: str | None = None,
         pool: str = "",
         until_s: float = math.inf,
+        ended_between: tuple[float, float] | None = None,
     ) -> Iterator[LogRow]:
         """Iterate over all tasks, in the order of their submission.
 
         `since_s`: only tasks submitted at this time (seconds since 1970) or later; `until_s`: only
         those before this time; `run_name`: only those of this run of an application (SIMENV_APP);
         `states`: only those in these states; `owner`: only those of this key, "" for the
-        environment's own user; `pool`: only those of this pool; `structure`: rows identify the
-        circuit structure, which programs share that differ only in their angles.
+        environment's own user; `pool`: only those of this pool; `ended_between`: only those that
+        ended at the first of these times or later, and before the second; `structure`: rows
+        identify the circuit structure, which programs share that differ only in their angles.
+
+        Raises OptionError for times in the wrong order, and for a `since_s` in the future.
         """
-        after, chosen = 0, _Chosen(tuple(states), owner, pool, until_s)
+        check_window(since_s, until_s, time.time())
+        ended_since_s, ended_until_s = ended_between or (0.0, math.inf)
+        check_window(ended_since_s, ended_until_s, time.time())
+        until_s = min(until_s, ended_until_s)  # a task ends after its submission
+        after, chosen = 0, _Chosen(tuple(states), owner, pool, until_s, ended_between)
         rows_of = partial(GetHistory, app=run_name, structure=structure, states=tuple(states))
         while True:
             part = {"after": after, "limit": PAGE_ROWS, "since_s": since_s}
-            page = self._session.request(History, rows_of, **part)
+            page = self._session.request(History, rows_of, ended_since_s=ended_since_s, **part)
             yield from filter(chosen, page.rows)
             if page.complete or (page.rows and page.rows[-1].submitted_s >= until_s):
                 return
@@ -114,6 +129,7 @@ class TaskHistory:
         """Return the last `limit` rows of `tasks`, in the same order. The service reads from the
         newest task backwards, no further than needed; from an older service all rows are
         fetched."""
+        check_window(since_s, until_s, time.time())
         rows: list[LogRow] = []
         before, complete = NEWEST, False
         chosen = _Chosen(tuple(states), owner, pool, until_s)
@@ -146,6 +162,7 @@ class TaskHistory:
         """Return up to `limit` rows of `tasks` numbered below `before`, newest first, and the
         `before` of the next page; 0: this is the last. A page may be short, or empty, and not the
         last: no more than PAGE_REQUESTS x PAGE_ROWS tasks are examined for it."""
+        check_window(since_s, until_s, time.time())
         rows: list[LogRow] = []
         chosen = _Chosen(tuple(states), owner, pool, until_s)
         rows_of = partial(GetHistory, app=run_name, states=tuple(states))
@@ -201,8 +218,9 @@ class TaskHistory:
         `since_s`, `until_s`: seconds since 1970, 0: no bound; `step_s`: distance of the points, 0:
         up to about 1,000 points. Samples are kept for a day, means of minutes for 30 days and means
         of hours for two years, figures of devices (`device/POOL/t1_us`) for ever. Raises
-        NotFoundError.
+        NotFoundError, OptionError.
         """
+        check_window(since_s, until_s, time.time())
         asked = {"name": name, "since_s": since_s, "until_s": until_s, "step_s": step_s}
         return self._session.request(Series, GetSeries, **asked)
 

@@ -96,7 +96,7 @@ class WaitReason(enum.IntEnum):
     SHARE = 1  # others went first: its account or user was further above its share
     SLOTS = 2  # it was next: no worker with a free slot
     RANKS = 3  # it was next: not enough free slots for its ranks
-    RESERVED = 4  # it was next: slots are reserved by others
+    RESERVED = 4  # it was next: slots are reserved by others, whom its user is not told
     UNITS = 5  # for units of its own reservation
     PARENTS = 6  # for the tasks that it comes after
     LIMIT = 7  # a limit of running slots of its user or account
@@ -213,10 +213,10 @@ class AccountTree:
         seen, parent = [name], account.parent
         while parent:
             if parent not in self.accounts:
-                there = ", ".join(list(self.accounts)[:10])
-                raise ConfigError(
-                    f"account {name!r}: there is no parent {parent!r}", hint=f"there are: {there}"
-                )
+                others = [each for each in self.accounts if each not in seen]
+                there = f"there are: {', '.join(others[:10])}"
+                text = f"account {seen[-1]!r}: there is no parent {parent!r}"
+                raise ConfigError(text, hint=there if others else "add that account first")
             if parent in seen or len(seen) >= MAX_DEPTH:
                 way = " < ".join([*seen, parent])
                 hint = f"no circles, and at most {MAX_DEPTH} levels"

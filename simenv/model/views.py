@@ -16,6 +16,7 @@ from fnmatch import fnmatchcase
 
 import msgspec
 
+from simenv.errors import OptionError
 from simenv.model.task import TaskState
 
 ON_DEMAND = ".x"  # in the name of a pool made on demand, after that of its base
@@ -345,3 +346,29 @@ class DeviceInfo(msgspec.Struct, frozen=True):
         if operation.qubits:
             return len(operation.qubits)
         return next((max(0, gate.qubits) for gate in self.gates if gate.name == operation.name), 0)
+
+
+MAX_TIME_S = 1e11  # some thousand years
+CLOCKS_S = 60.0  # by which the clocks of two nodes may differ
+
+
+def check_window(since_s: float, until_s: float, now_s: float) -> None:
+    """Check a time span of the past in seconds since 1970; 0 and infinity: no bound. Raises
+    OptionError for one that ends before it begins, or begins in the future."""
+    until_s = 0.0 if until_s == math.inf else until_s
+    for name, value in (("since", since_s), ("until", until_s)):
+        if not 0.0 <= value <= MAX_TIME_S:
+            raise OptionError(
+                f"{name} = {value} is no time", hint="seconds since 1970; 0: no bound"
+            )
+    if until_s and since_s > until_s:
+        text = f"since {_time_text(since_s)} is later than until {_time_text(until_s)}"
+        hint = "since takes the earlier time; an age counts back from now: 10m is earlier than 5m"
+        raise OptionError(text, hint=hint)
+    if since_s > now_s + CLOCKS_S:
+        text = f"since {_time_text(since_s)} is in the future: now it is {_time_text(now_s)}"
+        raise OptionError(text, hint="give a time of the past, or an age such as 1h30m")
+
+
+def _time_text(time_s: float) -> str:
+    return datetime.fromtimestamp(time_s, UTC).astimezone().isoformat(timespec="seconds")

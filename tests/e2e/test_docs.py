@@ -10,24 +10,18 @@ from pathlib import Path
 
 import pytest
 from live import Live, environment
+from snippets import NAMED, STATUS, blocks, every_block, script
 
 from simenv.cli.app import run
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
-FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-NAMED = re.compile(
-    r"# ([\w.-]+\.toml)\n"
-)  # first line of a file that the page lets its reader save
-STATUS = re.compile(r"# .*\bexit status (\d+)$")  # of a line that is refused
 NEEDED = {"pennylane.md": "pennylane", "qrmi.md": "qrmi"}  # packages that simenv does not bring
 # qfw.md: inside a QFw; qpm.md: test_qpm_docs.py runs its blocks, each in a process of its own
-ELSEWHERE = ("qfw.md", "qpm.md")
-
-
-def blocks(page: Path, language: str) -> list[str]:
-    """Return the code blocks of a page in one language, `""` for those without."""
-    return [body for value, body in FENCED.findall(page.read_text()) if value == language]
+ELSEWHERE = ("qfw.md", "qpm.md", "shared_environment.md")
+BY_USERS = ("shared_environment.md", "identity.md")  # below, and in test_identity_guide.py
+SHARED = ROOT / "docs" / "guides" / "shared_environment.md"
+CLONE = "git clone URL "
 
 
 def shell_lines(page: Path) -> list[str]:
@@ -42,7 +36,7 @@ def shell_lines(page: Path) -> list[str]:
 
 
 PYTHON_PAGES = [page for page in PAGES if blocks(page, "python") and page.name not in ELSEWHERE]
-SHELL_PAGES = [page for page in PAGES if shell_lines(page)]
+SHELL_PAGES = [page for page in PAGES if shell_lines(page) and page.name not in BY_USERS]
 
 
 @pytest.fixture(scope="module")
@@ -111,3 +105,35 @@ def test_shell_lines_of_a_page_succeed_in_their_order(
         for folder in (checkout / "home").glob("*/"):
             run(["down", "--now", "--name", folder.name])
     assert not list((checkout / "home").glob("*/connection.json"))
+
+
+def test_guide_of_a_shared_environment_runs_as_it_is_pasted(checkout: Path) -> None:
+    """All but its clone: files, lines of bash, and Python, in the order of the page."""
+    try:
+        for language, body in every_block(SHARED):
+            if language == "toml":
+                named = NAMED.match(body)
+                assert named
+                (checkout / named[1]).write_text(body)
+            elif CLONE not in body:
+                argv = (
+                    [".venv/bin/python", "-c", body] if language else ["bash", "-c", script(body)]
+                )
+                done = subprocess.run(argv, capture_output=True, text=True, check=False)
+                assert done.returncode == 0, f"{body}\n{done.stdout}\n{done.stderr}"
+    finally:
+        run(["down", "--now"])
+
+
+@pytest.mark.timeout(1_200)  # packages are fetched and installed, kernels compiled
+def test_clone_of_the_guide_installs_and_runs_a_demonstration(tmp_path: Path) -> None:
+    (first, *_) = blocks(SHARED, "")
+    assert first.startswith(CLONE)
+    line = first.replace("URL", shlex.quote(ROOT.as_uri()))
+    done = subprocess.run(
+        ["bash", "-ec", line], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "simenv" / "demo.png").exists()
+    program = tmp_path / "simenv" / ".venv" / "bin" / "simenv"
+    assert subprocess.run([program, "--version"], check=False).returncode == 0

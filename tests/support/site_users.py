@@ -1,6 +1,6 @@
 """Local users of a test site, who have accounts on no other: their processes, and their accounts.
 
-    python site_users.py UID      do what each line of stdin says, as that user
+    python site_users.py UID SERVICE [LINE ...]      do what each line of stdin says, as that user
 
 The accounts are in files that a mount namespace of the service alone has in the places of
 /etc/passwd and /etc/group (`accounts`): nothing of the machine is changed, and nothing is left.
@@ -9,12 +9,14 @@ A line is [action, arguments...] in JSON; so is its answer, ["error", code] wher
 """
 
 import ctypes
+import io
 import json
 import os
+import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +33,15 @@ exec "{python}" "$@"' sh "$@"
 
 
 class Accounts:
-    """Accounts user0..userN of the group GROUP, for services that SIMENV_PYTHON starts."""
+    """Accounts user0..userN of the group GROUP, for services that SIMENV_PYTHON starts. `names`:
+    their names instead; `group`: another group."""
 
-    def __init__(self, folder: Path, count: int) -> None:
-        self.folder = folder
-        self.uids = {f"user{number}": FIRST_UID + number for number in range(count)}
+    def __init__(
+        self, folder: Path, count: int, names: Sequence[str] = (), group: str = GROUP
+    ) -> None:
+        self.folder, self.group = folder, group
+        names = names or [f"user{number}" for number in range(count)]
+        self.uids = {name: FIRST_UID + number for number, name in enumerate(names)}
         lines = [f"{name}:x:{uid}:{uid}::/nonexistent:/bin/sh" for name, uid in self.uids.items()]
         own = Path("/etc/passwd").read_text()
         (folder / "passwd").write_text(own + "".join(f"{line}\n" for line in lines))
@@ -49,7 +55,7 @@ class Accounts:
         own = Path("/etc/group").read_text()
         with (self.folder / "group").open("a") as file:
             os.truncate(file.fileno(), 0)
-            file.write(f"{own}{GROUP}:x:{FIRST_UID}:{','.join(names)}\n")
+            file.write(f"{own}{self.group}:x:{FIRST_UID}:{','.join(names)}\n")
 
     def remove(self, name: str) -> None:
         """Remove an account."""
@@ -83,11 +89,12 @@ class User:
 
 
 @contextmanager
-def users(uids: Iterable[int], service: str) -> Iterator[list[User]]:
-    """Processes of users, who connect to a service when they are told to."""
+def users(uids: Iterable[int], service: str, lines: Sequence[str] = ()) -> Iterator[list[User]]:
+    """Processes of users, who connect to a service when they are told to. `lines`: what they will
+    type, which the owner types before so that its modules are loaded."""
     processes = [
         subprocess.Popen(
-            [sys.executable, "-P", __file__, str(uid), service],
+            [sys.executable, "-P", __file__, str(uid), service, *lines],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -159,17 +166,30 @@ class Actions:
         """Ask for a certificate for the key of another."""
         return str(self.client._address._request(public_key).user)
 
+    def type(self, line: str) -> int:
+        """Return the exit status of a line of the shell, a command of simenv or an export."""
+        from simenv.cli.app import run
+
+        first, *words = shlex.split(line)
+        if first == "export":
+            os.environ.update(word.split("=", 1) for word in words)
+            return 0
+        with redirect_stdout(io.StringIO()):  # what is printed here is an answer
+            return run(words)
+
     def ping(self) -> str:
         return str(self.client.status().name)
 
 
-def serve(uid: int, service: str) -> None:
+def serve(uid: int, service: str, lines: Sequence[str]) -> None:
     from simenv.errors import SimenvError
 
     preload = Actions(service)  # as the owner: all modules are loaded while they can be read
     preload.run(1)
     preload.owners()
     preload.client.close()
+    for line in lines:
+        assert preload.type(line) == 0, line
     become(uid)
     actions = Actions(service)
     for line in sys.stdin:
@@ -183,4 +203,4 @@ def serve(uid: int, service: str) -> None:
 
 
 if __name__ == "__main__":
-    serve(int(sys.argv[1]), sys.argv[2])
+    serve(int(sys.argv[1]), sys.argv[2], sys.argv[3:])

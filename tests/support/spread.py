@@ -15,8 +15,10 @@ from xdist.workermanage import WorkerController
 DRILLS = (
     "tests/cluster/",
     "tests/documentation/test_site.py",
+    "tests/e2e/test_docs.py::test_clone_of_the_guide_installs_and_runs_a_demonstration",
     "tests/e2e/test_gateway_iqm.py::test_commands_of_the_guide_run",
     "tests/e2e/test_hostile_client.py",
+    "tests/e2e/test_identity_guide.py",
     "tests/e2e/test_qpm_docs.py",
     "tests/e2e/test_second_user.py",
     "tests/e2e/test_service_memory.py",

@@ -52,6 +52,7 @@ from simenv.model import (
 )
 from simenv.model.calls import is_call
 from simenv.model.program import qubits_of
+from simenv.model.views import check_window
 from simenv.wire.messages.queries import Submitted
 
 RESULT_S = 10.0  # to fetch the result of an ended task
@@ -250,7 +251,9 @@ class EventRange(msgspec.Struct, frozen=True):
 def events_of(
     client: Client, since_s: float, until_s: float, kinds: list[str], limit: int
 ) -> EventRange:
-    """Return the newest events of a range of time (seconds since 1970; `until_s` 0: up to now)."""
+    """Return the newest events of a range of time (seconds since 1970; `until_s` 0: up to now).
+    Raises OptionError."""
+    check_window(since_s, until_s, time.time())
     history = client.history
     last = history.events_before(until_s) if until_s else history.newest_event()
     oldest = max(0, last - MAX_SCANNED)

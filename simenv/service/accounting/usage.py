@@ -31,7 +31,6 @@ MAX_KEYS = 100_000  # further users' pools, devices and engines are counted with
 MAX_ROWS = 20_000  # of one answer
 PAGE_ROWS = 500  # read in one step of an answer
 MAX_SUM = 2**62  # of one message: the journal keeps signed 64-bit numbers
-MAX_TIME_S = 1e11  # some thousand years
 RESERVED = "reserved"  # in place of an engine: dedicated workers that ran nothing
 _EVER_H = 2**40  # hours
 _DONE = TaskState.DONE
@@ -225,11 +224,7 @@ def usage_report(
     whether the sender may see what an account and user used. Raises OptionError,
     LimitExceededError."""
     places, merges = _places(message.by), journal.usage_merges
-    for name, value in (("since", message.since_s), ("until", message.until_s)):
-        if not 0.0 <= value <= MAX_TIME_S:
-            raise OptionError(
-                f"{name} = {value} is no time", hint="seconds since 1970; 0: no bound"
-            )
+    views.check_window(message.since_s, message.until_s, time.time())
     until_s = message.until_s or time.time() + HOUR_S
     first, last = int(message.since_s) // HOUR_S, -int(-until_s // HOUR_S)
     groups: dict[int, tuple[str, ...] | None] = {}  # of each key; None: it may not be seen

@@ -110,7 +110,11 @@ class Log:
             else:
                 last = min(end, last) - 1 if back else max(first, last + 1)
                 row = self._row(source, last, message.structure)
-                if row is not None and (not message.states or row.state in message.states):
+                if (
+                    row is not None
+                    and (not message.states or row.state in message.states)
+                    and row.ended_s >= message.ended_since_s
+                ):
                     rows.append(row)
             if time.monotonic_ns() >= deadline_ns:
                 break

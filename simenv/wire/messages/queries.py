@@ -123,7 +123,8 @@ class GetHistory(ClientRequest, frozen=True, tag=14):
     `since_s`: only tasks accepted at this time of day or later. `app`: only tasks of this run.
     `structure`: add the structure of each program, which takes most of the time. `before`: if not
     0, the tasks numbered below it instead, newest first. `states`: only tasks in these states;
-    empty: in any. An earlier service ignores `before` and `states`: see `History.newest_first`.
+    empty: in any. `ended_since_s`: if not 0, only tasks that ended at this time of day or later. An
+    earlier service ignores `before`, `states` and `ended_since_s`: see `History.newest_first`.
     """
 
     after: Number = 0
@@ -133,6 +134,7 @@ class GetHistory(ClientRequest, frozen=True, tag=14):
     structure: bool = False
     before: Number = 0
     states: Annotated[tuple[TaskState, ...], FEW] = ()
+    ended_since_s: float = 0.0
 
 
 class GetSpec(ClientRequest, frozen=True, tag=15):

@@ -57,6 +57,13 @@ def test_coordinator_sees_the_accounts_below() -> None:
     assert TREE.sees("ana") == frozenset()
 
 
+def test_account_that_is_refused_is_not_among_those_that_there_are() -> None:
+    error = fails(ConfigError, "account 'y'", AccountTree, {"x": Account(), "y": Account("no")})
+    assert error.hint == "there are: x"
+    error = fails(ConfigError, "account 'y'", AccountTree, {"y": Account("no")})
+    assert error.hint == "add that account first"
+
+
 @pytest.mark.parametrize(
     ("accounts", "words"),
     [

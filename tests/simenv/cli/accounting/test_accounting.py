@@ -7,6 +7,7 @@ import json
 import os
 import pwd
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import live
 import pytest
 from shell import Shell
 
-from simenv.cli import accounting
+from simenv.cli import accounting, terminal
 from simenv.cli.admin import accounts
 from simenv.model import TaskState, Timing
 from simenv.model.accounts import Account, Receipt, ShareRow, Used, WaitReason
@@ -59,6 +60,8 @@ def test_sums_of_json_csv_and_table_are_the_same(shell: Shell, ended: list[str])
     table = list(csv.reader(io.StringIO(answer.out)))
     assert table[0] == ["POOL", "USER", *(name.upper() for name in SUMS)]
     assert [line[2] for line in table[1:]] == ["2", "1"]
+    for line, row_ in zip(table[1:], objects, strict=True):  # to the microsecond
+        assert [float(text) for text in line[4:9]] == [row_[name] for name in SUMS[2:7]]
     plain = shell("usage", "--by", "pool,user", "--columns", "pool,tasks", "--no-header")
     assert plain.out == "main\t2\ntrap\t1\n"
 
@@ -76,8 +79,6 @@ def test_time_selects_and_is_named(shell: Shell, ended: list[str]) -> None:
     answer = shell("usage", "--since", "1h")
     assert "tasks that ended from " in answer.err
     assert rows(shell, "usage", "--since", "1h") == rows(shell, "usage")
-    later = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() + 7_200))
-    assert rows(shell, "usage", "--since", later) == []
 
 
 @pytest.mark.parametrize(
@@ -85,6 +86,9 @@ def test_time_selects_and_is_named(shell: Shell, ended: list[str]) -> None:
     [
         (("--by", "colour"), "usage by 'colour'"),
         (("--since", "yesterday"), "is no time"),
+        (("--since", "5m", "--until", "10m"), "10m is earlier than 5m"),
+        (("--since", "5m", "--until", "10m", "--sacct"), " is later than until "),
+        (("--since", "2999-01-01"), "since 2999-01-01T00:00:00"),
         (("--csv", "--sacct"), "exclude each other"),
         (("--sacct", "--json"), "exclude each other"),
         (("--columns", "colour"), "there is no column 'colour'"),
@@ -114,6 +118,19 @@ def test_lines_of_sacct_are_those_that_open_xdmod_reads(shell: Shell, ended: lis
     begun, over = (time.strptime(values[0][k], "%Y-%m-%dT%H:%M:%S") for k in ("start", "end"))
     assert begun <= over
     assert shell("usage", "--sacct", "--no-header").out.splitlines() == lines
+
+
+def test_windows_of_sacct_are_of_the_ends(shell: Shell, ended: list[str]) -> None:
+    entries = rows(shell, "history")
+    lines = shell("usage", "--sacct", "--no-header").out.splitlines()
+    last = max(entries, key=lambda each: each["ended_s"])
+    border = datetime.fromtimestamp((last["submitted_s"] + last["ended_s"]) / 2, UTC).isoformat()
+    windows = ("--until", border), ("--since", border)
+    first, second = (
+        shell("usage", "--sacct", "--no-header", *each).out.splitlines() for each in windows
+    )
+    assert sorted(first + second) == sorted(lines)
+    assert any(line.endswith(last["name"] or last["engine"]) for line in second)
 
 
 def test_receipt_is_text_or_one_object(shell: Shell, ended: list[str]) -> None:
@@ -187,6 +204,17 @@ def test_each_reason_has_a_text() -> None:
         assert len(accounting.waited_text(receipt((reason, 5_000)))) > len("0.005 s: 0.005 s ")
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0"), (2e-9, "2e-09"), (12e-6, "0.000012"), (0.012345, "0.0123"), (0.5, "0.500"),
+        (1.2345, "1.23"), (99.99, "100.0"), (1234.56, "1234.6"), (1e7, "10000000.0"),
+    ],
+)  # fmt: skip
+def test_small_amounts_are_shown_with_more_decimals(value: float, text: str) -> None:
+    assert terminal.amount(value) == text
+
+
 @pytest.mark.parametrize("parts", [[499, 499, 502], [1, 1, 1], [999_999, 1], [1_500, 2_500], [0]])
 def test_rounded_parts_add_up_to_the_rounded_sum(parts: list[int]) -> None:
     ms = accounting.rounded_parts(parts, sum(parts))
@@ -211,7 +239,7 @@ def test_tree_of_shares_is_indented(capsys: pytest.CaptureFixture[str]) -> None:
     ]
     listing(accounting._SHARES, Style(False, aligned=True), lambda: tree)
     _, first, second, third = capsys.readouterr().out.splitlines()
-    assert first.split() == ["physics", "-", "2", "0.5000", "9.0", "0.9000", "-", "3600.0"]
+    assert first.split() == ["physics", "-", "2", "0.5000", "9.00", "0.9000", "-", "3600.0"]
     assert second.startswith("  physics  ana")
     assert third.startswith("  physics  (own user)")
 

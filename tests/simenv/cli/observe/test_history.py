@@ -102,6 +102,13 @@ def test_log_selects_rows_by_state_and_time(shell: Shell, tmp_path: Path) -> Non
     time.sleep(0.01)  # the next command's "now" is another millisecond
     assert rows(shell, "--since", "0.001s") == []
     assert shell("history", "--since", "yesterday").code == 2
+    reversed_ = ("--since", "5m", "--until", "10m")
+    for words in (("history",), ("history", "--csv"), ("history", "--series", "queue")):
+        answer = shell(*words, *reversed_)
+        assert (answer.code, answer.out) == (2, "")
+        assert "is later than until" in answer.err
+    for command in ("history", "queue", "profile", "events"):
+        assert "is in the future" in shell(command, "--since", "2999-01-01").err
     assert shell("history", "--state", "SLEEPING").code == 2
 
 

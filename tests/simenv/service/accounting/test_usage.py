@@ -407,6 +407,8 @@ def test_fair_usage_is_in_the_commit_of_the_ends(books: Books) -> None:
         ({"since_s": float("nan")}, "since = nan is no time"),
         ({"until_s": 1e300}, "until = 1e"),
         ({"since_s": -1.0}, "since = -1.0 is no time"),
+        ({"since_s": 7200.0, "until_s": 3600.0}, " is later than until 19"),
+        ({"since_s": 4e9}, "is in the future: now it is 20"),
     ],
 )
 def test_bad_requests_are_refused_with_the_value(

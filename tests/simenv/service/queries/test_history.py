@@ -1,5 +1,6 @@
 """Questions about the past: pages, filters, restarts, and no more than a slice of the loop."""
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from service import ServiceHarness, program, spec
 
 from simenv.client.history import TaskHistory
+from simenv.errors import OptionError
 from simenv.model import (
     RESULT_FORMAT,
     ResultData,
@@ -126,7 +128,7 @@ class BenchLink:
     ) -> queries.History:
         result = make(1, **fields)
         if self._earlier:  # such a service reads the fields that it knows
-            result = msgspec.structs.replace(result, before=0, states=())
+            result = msgspec.structs.replace(result, before=0, states=(), ended_since_s=0.0)
         (page,) = self._bench.say(result)
         assert isinstance(page, queries.History)
         self.pages.append(page)
@@ -153,6 +155,31 @@ def test_newest_are_end(bench: ServiceHarness, filters: dict[str, object], earli
     for limit in (1, 2, 3, 7, 1000):
         result = past.newest(limit, **filters)  # type: ignore[arg-type]
         assert [(row.id, row.state) for row in result] == entries[-limit:]
+
+
+@pytest.mark.parametrize("earlier", [False, True], ids=["same", "earlier"])
+def test_windows_that_adjoin_have_each_ended_task_once(
+    bench: ServiceHarness, earlier: bool
+) -> None:
+    bench.submit(*[spec(seed=k) for k in range(9)])
+    bench.join()
+    for task in bench.assigned()[:7]:
+        time.sleep(0.001)  # so that their ends differ
+        bench.finish([task])
+    link = BenchLink(bench, earlier=earlier)
+    past = TaskHistory(link)  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match=" is later than until "):
+        list(past.tasks(ended_between=(2.0, 1.0)))
+    with pytest.raises(OptionError, match=" is later than until "):
+        past.newest(1, since_s=2.0, until_s=1.0)
+    ended = [row for row in past.tasks() if row.ended_s]
+    border_s = ended[3].ended_s
+    assert ended[0].submitted_s < border_s < ended[-1].ended_s  # some were running at the border
+    first = [row.seed for row in past.tasks(ended_between=(0.0, border_s))]
+    link.pages.clear()
+    second = [row.seed for row in past.tasks(ended_between=(border_s, math.inf))]
+    assert (first, second) == ([0, 1, 2], [3, 4, 5, 6])
+    assert earlier or sum(len(page.rows) for page in link.pages) == 4  # others are not sent
 
 
 def test_newest_rows_are_found_without_reading_the_rest(bench: ServiceHarness) -> None:

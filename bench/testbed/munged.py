@@ -1,0 +1,42 @@
+"""A munged of its own: its key, socket and files lie in a folder of the caller."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bench.harness.environments import wait_until
+
+START_S = 30.0
+
+
+def program() -> str | None:
+    """Return the path of munged; None if it is not installed."""
+    return shutil.which("munged", path=f"{os.environ['PATH']}:/usr/sbin")
+
+
+@contextmanager
+def munged(folder: Path, name: str = "munge", key: bytes = b"") -> Iterator[Path]:
+    """Run a daemon; yield its socket. `key`: of the site; b"": a new one."""
+    path = folder / f"{name}.key"
+    path.touch(0o600)
+    path.write_bytes(key or secrets.token_bytes(128))
+    socket, errors = folder / f"{name}.socket", folder / f"{name}.err"
+    found = program()
+    assert found is not None
+    argv = [found, "--foreground", "--force", f"--socket={socket}", "--num-threads=2"]
+    argv += [f"--{what}-file={folder}/{name}.{what}" for what in ("key", "pid", "seed", "log")]
+    with errors.open("w") as log:
+        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    try:
+        wait_until(lambda: socket.is_socket() or process.poll() is not None, START_S, what="munged")
+        assert process.poll() is None, errors.read_text()
+        yield socket
+    finally:
+        process.terminate()
+        process.wait()
