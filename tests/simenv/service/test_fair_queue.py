@@ -1,12 +1,15 @@
 """Queue, log and times of the event loop."""
 
 import logging
+import sys
 import time
+from concurrent.futures import wait
 
 import pytest
 from failing import fails
 from service import ServiceHarness
 
+from simenv.service import fairness
 from simenv.service.__main__ import LogFormatter
 from simenv.service.fairness import FairQueue
 from simenv.service.service import PassTimes
@@ -101,3 +104,20 @@ def test_status_shows_the_longest_pass(bench: ServiceHarness) -> None:
     second = bench.get(m.Status, m.GetStatus(2))
     longest_ms = bench.loop.pass_times.longest_ms()
     assert longest_ms >= second.info.longest_pass_ms >= first.info.longest_pass_ms > 0.0
+
+
+@pytest.mark.parametrize("ends", ["with a result", "with an error"])
+def test_checks_give_the_interpreter_back_soon_and_others_as_before(ends: str) -> None:
+    checks, before = fairness.FairThread(), sys.getswitchinterval()
+
+    def check() -> float:
+        if ends == "with an error":
+            raise ValueError(f"{sys.getswitchinterval():.6f}")
+        return sys.getswitchinterval()
+
+    future = checks.submit("ana", check)
+    wait([future], 10.0)
+    during = future.exception() or future.result()
+    assert float(str(during)) == pytest.approx(fairness.SWITCH_S, abs=1e-6)
+    checks.submit("ana", int).result(10.0)  # the check before is over
+    assert sys.getswitchinterval() == pytest.approx(before, abs=1e-6)
