@@ -1,4 +1,4 @@
-"""Fair share: a simulated day of a site, three real accounts, and the rate with 500 users.
+"""Fair share: a day of a site, simulated and for real, three accounts, the rate with 500 users.
 
 day: 10^5 tasks of the site of `bench.testbed.site`, in simulated time, with a restart at noon.
 What saturated accounts got is compared with their shares. Then, with a half-life of 12 h, what an
@@ -8,6 +8,9 @@ for a task while 10^5 tasks wait.
 real: accounts with shares 1, 1 and 2 on 2 workers, which always have waiting tasks: one user with
 sweeps of 12 qubits, three with circuits of 16 and six with circuits of 20. In the middle the
 service is killed with SIGKILL and started again.
+
+site: the simulated day for real on 2 workers, as fast as the given minutes require, see
+`bench.testbed.replayed_site`: all 500 users submit, each with a key of its own.
 
 rate: small circuits of all users of the site, relative to as many of one user; in turns. 10^5 are
 queued while the pool is paused, and run while no client is connected. A user's turn costs the
@@ -35,7 +38,7 @@ import simenv
 from bench import small_circuits as shapes
 from bench.harness import Option, Report, rounds
 from bench.harness.environments import home, remote_key, service_process, wait_until
-from bench.testbed import site
+from bench.testbed import replayed_site, site
 from simenv.client import environments
 from simenv.client.circuits import load
 from simenv.client.client import Client, connect
@@ -51,11 +54,12 @@ AHEAD = 8  # submissions of each user that wait
 LOST_S = 60.0  # for which a client waits for the service
 HALF_LIFE_S = 12 * site.HOUR_S  # for the arrears, which are 25 % less than without decay
 WINDOW_S = 4 * site.HOUR_S  # in which the late account gets its arrears
-PARTS = ("day", "real", "rate")
+PARTS = ("day", "real", "site", "rate")
 OPTIONS = (
     Option("--only", choices=PARTS, action="append"),
     Option("--tasks", default=100_000, help="of the day", quick=4_000),
-    Option("--minutes", default=5.0, help="of the real accounts", quick=0.5),
+    Option("--minutes", default=5.0, help="of the real accounts, and of the real day", quick=0.5),
+    Option("--real-tasks", default=20_000, help="of the real day, about", quick=2_000),
     Option("--each", default=200, help="circuits of a user, for the rate", quick=20),
     rounds(20, quick=1),
 )
@@ -64,7 +68,7 @@ OPTIONS = (
 def run(options: Namespace) -> Report:
     report = Report("fair_share", "fair share: accounts of 2 workers, and of a simulated site")
     for name in options.only or PARTS:
-        {"day": _day, "real": _real, "rate": _rate}[name](report, options)
+        {"day": _day, "real": _real, "site": _site, "rate": _rate}[name](report, options)
     return report
 
 
@@ -182,6 +186,22 @@ def _used_slot_s() -> dict[str, float]:
     with connect(NAME) as client:
         answer = client.session.request(accounting.Usage, accounting.GetUsage, by=("account",))
     return {row.key[0]: row.used.slot_us / 1e6 for row in answer.rows}
+
+
+def _site(report: Report, options: Namespace) -> None:
+    accounts, seconds = site.site_accounts(), 60.0 * options.minutes
+    settings: dict[str, Any] = {"listen": LISTEN, "accounts": msgspec.to_builtins(accounts)}
+    work = site.day(accounts, options.real_tasks, seed=2)
+    with tempfile.TemporaryDirectory() as folder, simenv.local(workers=2, **settings) as client:
+        got = replayed_site.replay(client, folder, accounts, work, seconds, slots=2)
+    first_level = [name for name, each in accounts.items() if not each.parent]
+    used = sum(got.slot_s[name] for name in first_level) / (2 * seconds)
+    compared = site.deviations(accounts, got.slot_s, got.saturated)
+    for name, off in compared.items():
+        print(f"{name}: {got.slot_s[name]:.1f} slot seconds, {100 * off:+.2f} % of its share")
+    print(f"{got.tasks} tasks of {got.users} users ended, {used:.1%} of both slots used")
+    label = f"the day for real, {len(compared)} saturated accounts: from their shares, percent"
+    report.at_most("site_percent", 100.0 * max(map(abs, compared.values())), label)
 
 
 def _rate(report: Report, options: Namespace) -> None:
