@@ -136,6 +136,11 @@ class FairShare:
             self.changes += 1
             self._fall(*self._paths)  # entries of heaps are of the old base
 
+    def growth_in(self, after_us: float) -> float:
+        """Return how much more usage counts that is added so much later, as what was added before
+        has decayed."""
+        return math.exp2(min(after_us * 1e3 / self._half_life_ns, 100.0))
+
     def _growth_at(self, now_ns: int) -> float:
         return math.exp2((now_ns - self._base_ns) / self._half_life_ns)
 

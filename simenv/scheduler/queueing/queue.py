@@ -384,6 +384,9 @@ class PoolQueue:
         """Yield waiting tasks in the order in which they are tried: shared lanes, dedicated lanes,
         late tasks."""
         yield from self.shared()
+        yield from self._others()
+
+    def _others(self) -> Iterator[TaskRecord]:
         for each in self._dedicated.values():
             tried = [lanes.tried() for lanes in each.values()]
             yield from heapq.merge(*tried, key=self.order.sort_key) if tried[1:] else chain(*tried)
@@ -399,16 +402,24 @@ class PoolQueue:
             rounds = chain.from_iterable(zip_longest(*tried))
             yield from (record for record in rounds if record is not None)
         elif self._plain:
-            iterators: dict[str, list[Iterator[TaskRecord]]] = {}
-            for key, lane in zip(self._lanes, tried, strict=True):
-                iterators.setdefault(key[0], []).append(lane)
-            queues = {
-                leaf: heapq.merge(*each, key=queueing_lanes.aged_priority) if each[1:] else each[0]
-                for leaf, each in iterators.items()
-            }
-            yield from merged(queues, self._shares, self.rate, self.count)
+            yield from merged(self._by_association(), self._shares, self.rate, self.count)
         else:
             yield from heapq.merge(*tried, key=self.order.sort_key)
+
+    def _by_association(self) -> dict[str, Iterator[TaskRecord]]:
+        """Return the waiting tasks of the shared lanes of each association, in their order, where
+        associations take turns."""
+        lanes: dict[str, list[Iterator[TaskRecord]]] = {}
+        for (leaf, _), each in self._lanes.items():
+            lanes.setdefault(leaf, []).append(each.tried())
+        return {
+            leaf: heapq.merge(*each, key=queueing_lanes.aged_priority) if each[1:] else each[0]
+            for leaf, each in lanes.items()
+        }
+
+    def each_in_order(self) -> Iterator[TaskRecord]:
+        """Yield waiting tasks as iteration does, but one association after the other."""
+        return chain(*self._by_association().values(), self._others())
 
     def copy(self, max_tasks: int) -> PoolQueue:
         """Return a copy whose order can be read while this queue changes, with at least the first

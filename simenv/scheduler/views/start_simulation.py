@@ -55,7 +55,9 @@ class StartSimulation:
         self._left = 0  # tasks that have not started
         self._order = count()
         self._usage = state.fair_share.copy()
-        self._defers = False  # tasks of several ranks wait for accounts that go first
+        self._gang_lines: list[SimPool] = []
+        self._gang: gang_scheduling.Head | None = None  # the first task of several ranks that waits
+        self._defers = False  # some wait for accounts that go first
         self._events: list[tuple[float, int, inputs.Event]] = []
         self._lines: list[SimPool] = []
         self._planned: list[inputs.PlannedSlots] = []  # to come
@@ -94,6 +96,8 @@ class StartSimulation:
             if line.queue is not None:
                 yield from self._read_queue(line)
                 self._add_workers(line)
+                if line.pool.spec.ranks > 1:
+                    self._gang_lines.append(line)
             if self._short_until_us > 0:  # then long tasks may take last slots
                 self._push(self._short_until_us, line)
             if line.pool.spec.pace:
@@ -138,7 +142,7 @@ class StartSimulation:
                 shares = ((host, worker.slots - bool(worker.reservation_id)),)
             run = SimRun(line, 0.0, shares, worker.reservation_id, worker.memory_bytes)
             run.stays, run.tasks = not worker.leaving, len(worker.held)
-            if line not in host.lines:
+            if worker.ranks == 1 and line not in host.lines:
                 host.lines.append(line)
             if worker.state == WorkerState.IDLE:
                 self._add_idle(run)
@@ -181,7 +185,7 @@ class StartSimulation:
                     slots_of = {self._hosts[each]: self._hosts[each].slots for each in names}
                     shares = inputs.spread(slots_of, ranks)
                 own[name] += 1
-                if line not in shares[0][0].lines:
+                if ranks == 1 and line not in shares[0][0].lines:
                     shares[0][0].lines.append(line)
                 self._push(ready_us, SimRun(line, ready_us, shares, tasks=0))
                 live += 1
@@ -199,11 +203,16 @@ class StartSimulation:
                 line.queue.append([record])
 
     def _read_queue(self, line: SimPool) -> Iterator[None]:
-        """Read the order of the copied queue."""
+        """Read the order of the copied queue; that of accounts follows from usage, see
+        `FairOrder`."""
         queue, fifos, has_own = line.queue, line.fifos, bool(self._state.dedicated)
         assert queue is not None
-        place, new = 0, dict(line.new)
-        for place, record in enumerate(islice(queue, inputs.MAX_TASKS), 1):
+        place, new, tasks = 0, dict(line.new), iter(queue)
+        if queue.is_shared:
+            line.fair = inputs.FairOrder(self._usage, self._limited, line.pool.spec.ranks)
+            if len(queue) <= inputs.MAX_TASKS:
+                tasks = queue.each_in_order()
+        for place, record in enumerate(islice(tasks, inputs.MAX_TASKS), 1):
             reservation = queue.dedicated_to(record) if has_own else 0
             limits = self._limits(record.batch) if self._caps else ()
             key = reservation, limits, record.cost_us > LONG_US
@@ -287,8 +296,9 @@ class StartSimulation:
         if record.number == inputs.RESERVED:
             return
         self.starts_us[record.number] = self._now_us
-        if self._state.gangs:
-            self._usage.assigned(record.batch.association, 1, line.pool.queue.units(record))
+        if line.fair is not None:
+            units = line.pool.queue.units(record) * self._usage.growth_in(self._now_us)
+            line.fair.started(record, units, line.waiting)
 
     def _count(self, run: SimRun, sign: int) -> None:
         """Count what a run takes (`sign` 1), or returns (-1)."""
@@ -314,7 +324,7 @@ class StartSimulation:
             return False
         if self._inflight or run.limits or run.reservation or line.pool.spec.pace:
             return False
-        if host.claimed or host.backfill or self._defers or self._planned or len(line.heads) > 2:
+        if host.claimed or host.backfill or self._planned or len(line.heads) > 2:
             return False
         host.free, host.memory = 1, host.memory + run.memory
         while (fifo := self._next_fifo(line, 0)) is not None:
@@ -324,7 +334,7 @@ class StartSimulation:
                     break
             _, cost_us, record = fifo[0]
             memory = max(0, record.route.memory_bytes - line.pool.spec.memory_bytes)
-            if memory > host.memory:
+            if memory > host.memory or not self._precedes_gangs(line, record):
                 break
             if self._takes_slots(line, fifo):
                 host.free, host.memory, run.memory = 0, host.memory - memory, memory
@@ -350,7 +360,7 @@ class StartSimulation:
         self._add_idle(run)
         while run.reservation and self._start_next(run.line, run.host, run.reservation):
             pass
-        is_bounded = self._inflight or run.limits or self._defers
+        is_bounded = self._inflight or run.limits or self._gang
         self._dispatch(self._hosts.values() if is_bounded else [host for host, _ in run.shares])
 
     def _dispatch(self, hosts: Iterable[SimNode]) -> None:
@@ -361,7 +371,9 @@ class StartSimulation:
             for line in (line for line in host.lines if line.idle[host, 0]):
                 heapq.heappush(turns.setdefault(line, []), (host.load, number, host))
         while turns:
-            if self._defers:
+            if self._defers and not gang_scheduling.is_behind(
+                self._usage, self._gang, self._singles()
+            ):
                 self._start_gangs()
             line = min(turns, key=lambda each: (each.granted, turns[each][0][:2]))
             load, number, host = turns[line][0]
@@ -372,7 +384,7 @@ class StartSimulation:
             elif not self._start_next(line, host, 0):
                 heapq.heappop(turns[line])
                 turns = {line: heap for line, heap in turns.items() if heap}
-        if self._defers:
+        if self._defers and any(host.free > 0 for host in self._hosts.values()):
             self._start_gangs(with_singles=False)
 
     def _start_next(self, line: SimPool, host: SimNode, reservation: int) -> bool:
@@ -490,6 +502,8 @@ class StartSimulation:
                     best = fifo
             elif other is None or fifo[0] < other[0]:
                 other = fifo
+        if best is None and line.fair is not None and not reservation:
+            best = line.fair.first(allow_long)
         if best is None or other is None:
             return best or other
         age_key = line.pool.queue.order.age_key
@@ -507,6 +521,7 @@ class StartSimulation:
         if waited_ns > gang_scheduling.PATIENCE_NS:
             return True
         has_short = any(fifo and not is_long for (*_, is_long), fifo in line.fifos.items())
+        has_short |= line.fair is not None and line.fair.has_short()
         return not has_short and self._now_us >= self._short_until_us
 
     def _slots(
@@ -545,24 +560,34 @@ class StartSimulation:
 
     def _start_gangs(self, *, with_singles: bool = True) -> None:
         """Start tasks of several ranks, and renew claims of those that wait, see `assign_gangs`."""
-        lines = [line for line in self._lines if line.pool.spec.ranks > 1 and line.fifos]
-        for host in self._hosts.values() if lines else ():
+        for host in self._hosts.values() if self._gang_lines else ():
             host.claimed = host.backfill = 0
-        self._defers &= not with_singles
-        singles = [each for each in self._lines if with_singles and each.pool.spec.ranks == 1]
-        singles = [each for each in singles if any(each.idle.values())]
+        self._gang, self._defers = None, False
+        lines = [line for line in self._gang_lines if line.gangs]
+        singles = self._singles() if with_singles and lines else []
         while heads := self._heads(lines):
             first = gang_scheduling.first_gang(self._usage, heads)
             line = next(line for line in lines if line.pool.queue is first[0])
-            if gang_scheduling.is_behind(self._usage, first, self._heads(singles)):
+            if gang_scheduling.is_behind(self._usage, first, singles):
                 self._defers = True
             elif self._start_gang(line):
                 continue
+            self._gang = self._gang or (first if line.fair else None)
             lines.remove(line)
+
+    def _singles(self) -> list[gang_scheduling.Head]:
+        """Return the first tasks of one rank that idle workers could take."""
+        lines = [line for line in self._lines if line.pool.spec.ranks == 1 and line.fair]
+        return self._heads([line for line in lines if any(line.idle.values())])
 
     def _heads(self, lines: list[SimPool]) -> list[gang_scheduling.Head]:
         fifos = [(x, self._next_fifo(x, 0)) for x in lines if not self._is_closed(x)]
         return [(line.pool.queue, fifo[0][2]) for line, fifo in fifos if fifo]
+
+    def _precedes_gangs(self, line: SimPool, record: core.TaskRecord) -> bool:
+        """Return whether a task of one rank goes before those of several ranks that wait."""
+        head, gang = (line.pool.queue, record), self._gang
+        return gang is None or bool(gang_scheduling.precedes(self._usage, head, gang))
 
     def _start_gang(self, line: SimPool) -> bool:
         """Start the next task of a pool of workers of several ranks, or claim slots for it; False
