@@ -261,7 +261,8 @@ class FairShare:
 
     def sort_key(self, leaf: str) -> tuple[float, ...]:
         """Return the sort key of an association: usage for its share at each level of the tree."""
-        return tuple(map(self.ratio, self.path(leaf)))
+        get = self.ratios.get
+        return tuple([get(node, 0.0) for node in self.path(leaf)])
 
     def _ranking(self, leaves: Iterable[str]) -> dict[str, int]:
         """Return the rank of each of these associations, in their order: 1 goes first."""

@@ -100,6 +100,9 @@ class LimitedSlots:
         return None
 
 
+_NO_FIRST: tuple[Fifo, None] = deque(), None
+
+
 class FairOrder:
     """Waiting tasks of one pool in the order of accounts, as their usage is when a task is next.
 
@@ -113,18 +116,23 @@ class FairOrder:
         self._orders = {False: AssociationOrder(usage), True: AssociationOrder(usage)}  # True: all
         self._limits: dict[str, SlotLimits] = {}
         self._turn, self._turn_us, self._turn_left = "", 0.0, 0  # whose it is, and what is left
+        # What `first` returned, with its first task, while no usage changes.
+        self._firsts: dict[bool, tuple[Fifo, Entry]] = {}
+        self._changes = -1
 
     def put(self, entry: Entry, limits: SlotLimits, *, first: bool = False) -> None:
         """Add a task behind, or `first` before, the others of its association."""
         record = entry[2]
         leaf, is_long = record.batch.association, record.cost_us > LONG_US
         self._limits[leaf] = limits
+        self._changes = -1
         fifo = self._fifos[is_long].setdefault(leaf, deque())
         (fifo.appendleft if first else fifo.append)(entry)
         if len(fifo) == 1:
             self._add(leaf)
 
     def _add(self, leaf: str) -> None:
+        self._changes = -1
         for allow_long, order in self._orders.items():
             if fifo := self._of(leaf, allow_long):
                 order.add(leaf, fifo[0][2].number)
@@ -140,6 +148,17 @@ class FairOrder:
 
     def first(self, allow_long: bool) -> Fifo | None:
         """Return the queue with the first task that passes no limit."""
+        if self._changes != self._usage.changes:
+            self._firsts.clear()
+            self._changes = self._usage.changes
+        fifo, entry = self._firsts.get(allow_long, _NO_FIRST)
+        if not fifo or fifo[0] is not entry:
+            fifo = self._first(allow_long) or _NO_FIRST[0]
+            if fifo:
+                self._firsts[allow_long] = fifo, fifo[0]
+        return fifo or None
+
+    def _first(self, allow_long: bool) -> Fifo | None:
         if self._turn:
             fifo = self._fifos[False].get(self._turn)
             if fifo and self._turn_left and fifo[0][2].cost_us <= min(self._turn_us, ALONE_US):
@@ -158,7 +177,7 @@ class FairOrder:
         return None
 
     def _first_leaf(self, order: AssociationOrder, allow_long: bool) -> str | None:
-        for own in OWN_USER:
+        for own in self._limits.keys() & OWN_USER:
             fifo = self._of(own, allow_long)
             if fifo and fifo[0][2].batch.priority:
                 leaves = {*self._fifos[False], *self._fifos[True]}

@@ -56,8 +56,9 @@ class StartSimulation:
         self._order = count()
         self._usage = state.fair_share.copy()
         self._gang_lines: list[SimPool] = []
-        self._gang: gang_scheduling.Head | None = None  # the first task of several ranks that waits
-        self._defers = False  # some wait for accounts that go first
+        # The first task of several ranks that waits for accounts that go first.
+        self._deferred: gang_scheduling.Head | None = None
+        self._claims: dict[SimPool, inputs.Shares] = {}  # where they claim slots
         self._events: list[tuple[float, int, inputs.Event]] = []
         self._lines: list[SimPool] = []
         self._planned: list[inputs.PlannedSlots] = []  # to come
@@ -320,12 +321,14 @@ class StartSimulation:
         """Give the only free slot of a host to the next task, on the worker whose run has ended:
         what the rules below give, in the usual case that they leave no choice."""
         line, (host, slots) = run.line, run.shares[0]
-        if slots != 1 or host.free or len(host.lines) > 1 or not (run.tasks and run.stays):
+        if slots != 1 or host.load < 0 or len(host.lines) > 1 or not (run.tasks and run.stays):
             return False
         if self._inflight or run.limits or run.reservation or line.pool.spec.pace:
             return False
-        if host.claimed or host.backfill or self._planned or len(line.heads) > 2:
+        if self._planned or len(line.heads) > 2:
             return False
+        if host.claimed or host.backfill:
+            return self._frees_claimed(run)
         host.free, host.memory = 1, host.memory + run.memory
         while (fifo := self._next_fifo(line, 0)) is not None:
             if fifo[0][2].cost_us > LONG_US and not self._may_be_long(line, host):
@@ -334,7 +337,7 @@ class StartSimulation:
                     break
             _, cost_us, record = fifo[0]
             memory = max(0, record.route.memory_bytes - line.pool.spec.memory_bytes)
-            if memory > host.memory or not self._precedes_gangs(line, record):
+            if memory > host.memory or not self._passes_gangs(line, record, host):
                 break
             if self._takes_slots(line, fifo):
                 host.free, host.memory, run.memory = 0, host.memory - memory, memory
@@ -360,7 +363,7 @@ class StartSimulation:
         self._add_idle(run)
         while run.reservation and self._start_next(run.line, run.host, run.reservation):
             pass
-        is_bounded = self._inflight or run.limits or self._gang
+        is_bounded = self._inflight or run.limits or self._gang_lines
         self._dispatch(self._hosts.values() if is_bounded else [host for host, _ in run.shares])
 
     def _dispatch(self, hosts: Iterable[SimNode]) -> None:
@@ -371,8 +374,8 @@ class StartSimulation:
             for line in (line for line in host.lines if line.idle[host, 0]):
                 heapq.heappush(turns.setdefault(line, []), (host.load, number, host))
         while turns:
-            if self._defers and not gang_scheduling.is_behind(
-                self._usage, self._gang, self._singles()
+            if self._deferred and not gang_scheduling.is_behind(
+                self._usage, self._deferred, self._singles()
             ):
                 self._start_gangs()
             line = min(turns, key=lambda each: (each.granted, turns[each][0][:2]))
@@ -384,7 +387,7 @@ class StartSimulation:
             elif not self._start_next(line, host, 0):
                 heapq.heappop(turns[line])
                 turns = {line: heap for line, heap in turns.items() if heap}
-        if self._defers and any(host.free > 0 for host in self._hosts.values()):
+        if self._deferred and any(host.free > 0 for host in self._hosts.values()):
             self._start_gangs(with_singles=False)
 
     def _start_next(self, line: SimPool, host: SimNode, reservation: int) -> bool:
@@ -562,17 +565,17 @@ class StartSimulation:
         """Start tasks of several ranks, and renew claims of those that wait, see `assign_gangs`."""
         for host in self._hosts.values() if self._gang_lines else ():
             host.claimed = host.backfill = 0
-        self._gang, self._defers = None, False
+        self._deferred = None
+        self._claims.clear()
         lines = [line for line in self._gang_lines if line.gangs]
         singles = self._singles() if with_singles and lines else []
         while heads := self._heads(lines):
             first = gang_scheduling.first_gang(self._usage, heads)
             line = next(line for line in lines if line.pool.queue is first[0])
             if gang_scheduling.is_behind(self._usage, first, singles):
-                self._defers = True
+                self._deferred = self._deferred or first
             elif self._start_gang(line):
                 continue
-            self._gang = self._gang or (first if line.fair else None)
             lines.remove(line)
 
     def _singles(self) -> list[gang_scheduling.Head]:
@@ -584,10 +587,35 @@ class StartSimulation:
         fifos = [(x, self._next_fifo(x, 0)) for x in lines if not self._is_closed(x)]
         return [(line.pool.queue, fifo[0][2]) for line, fifo in fifos if fifo]
 
-    def _precedes_gangs(self, line: SimPool, record: core.TaskRecord) -> bool:
-        """Return whether a task of one rank goes before those of several ranks that wait."""
-        head, gang = (line.pool.queue, record), self._gang
-        return gang is None or bool(gang_scheduling.precedes(self._usage, head, gang))
+    def _passes_gangs(self, line: SimPool, record: core.TaskRecord, host: SimNode) -> bool:
+        """Return whether a task of one rank goes before those of several ranks that wait, or these
+        claim slots elsewhere and go on to do so."""
+        head = line.pool.queue, record
+        for gang in self._gang_lines:
+            if gang.gangs and gang.fair and (fifo := self._next_fifo(gang, 0)):
+                rival, claim = (gang.pool.queue, fifo[0][2]), self._claims.get(gang)
+                is_before = bool(gang_scheduling.precedes(self._usage, head, rival))
+                if is_before is (claim is not None):
+                    return False
+                if claim is not None and host.load < 0:  # it may claim the slot instead
+                    others = [each for each in gang.gangs if host in dict(each)]
+                    if any(_lacks(each) < _lacks(claim) for each in others):
+                        return False
+        return True
+
+    def _frees_claimed(self, run: SimRun) -> bool:
+        """Leave a slot that is free now to the tasks of several ranks that claim it, if they still
+        lack others: nothing else can start."""
+        line, host = run.line, run.host
+        fifo = None if line.fair is None or line.fair.has_short() else self._next_fifo(line, 0)
+        claims = [each for each in self._claims.values() if host in dict(each)]
+        if fifo is None or host.load + 1 <= 0 or min(map(_lacks, claims), default=0) < 2:
+            return False
+        if not self._passes_gangs(line, fifo[0][2], host):
+            return False
+        self._count(run, -1)
+        self._add_idle(run)
+        return True
 
     def _start_gang(self, line: SimPool) -> bool:
         """Start the next task of a pool of workers of several ranks, or claim slots for it; False
@@ -596,13 +624,14 @@ class StartSimulation:
         if fifo is None or not line.gangs:
             return False
         _, cost_us, record = fifo[0]
-        lacks = {shares: sum(max(0, n + host.load) for host, n in shares) for shares in line.gangs}
+        lacks = {shares: _lacks(shares) for shares in line.gangs}
         shares = min(lacks, key=lacks.__getitem__)
         if lacks[shares] and record.number < NEW:
             is_long = any(host.slots - host.long_slots < ranks for host, ranks in shares)
             for host, ranks in shares:
                 host.claimed += 0 if is_long else ranks
                 host.backfill += ranks if is_long else 0
+            self._claims[line] = shares
             return False
         if self._takes_slots(line, fifo):
             line.gangs.remove(shares)
@@ -616,3 +645,8 @@ class StartSimulation:
             key = self._new[record.number]
             self.new_us[key] = max([self.new_us[key], *ends])
         return True
+
+
+def _lacks(shares: inputs.Shares) -> int:
+    """Return how many slots a gang lacks on its hosts, besides the claims of others."""
+    return sum([max(0, ranks + host.load) for host, ranks in shares])
