@@ -58,7 +58,8 @@ class StartSimulation:
         self._gang_lines: list[SimPool] = []
         # The first task of several ranks that waits for accounts that go first.
         self._deferred: gang_scheduling.Head | None = None
-        self._claims: dict[SimPool, inputs.Shares] = {}  # where they claim slots
+        # Where the first one of a pool claims slots, and how many it lacks there.
+        self._claims: dict[SimPool, tuple[inputs.Shares, int]] = {}
         self._events: list[tuple[float, int, inputs.Event]] = []
         self._lines: list[SimPool] = []
         self._planned: list[inputs.PlannedSlots] = []  # to come
@@ -387,8 +388,8 @@ class StartSimulation:
             elif not self._start_next(line, host, 0):
                 heapq.heappop(turns[line])
                 turns = {line: heap for line, heap in turns.items() if heap}
-        if self._deferred and any(host.free > 0 for host in self._hosts.values()):
-            self._start_gangs(with_singles=False)
+        if self._deferred and any(host.load < 0 for host in self._hosts.values()):
+            self._start_gangs(are_behind=True)
 
     def _start_next(self, line: SimPool, host: SimNode, reservation: int) -> bool:
         """Start the next task of a pool on an idle worker of a host; False if none can start.
@@ -561,20 +562,24 @@ class StartSimulation:
 
     # --- tasks of several ranks -------------------------------------------------------------------
 
-    def _start_gangs(self, *, with_singles: bool = True) -> None:
-        """Start tasks of several ranks, and renew claims of those that wait, see `assign_gangs`."""
-        for host in self._hosts.values() if self._gang_lines else ():
-            host.claimed = host.backfill = 0
-        self._deferred = None
-        self._claims.clear()
+    def _start_gangs(self, *, are_behind: bool = False) -> None:
+        """Start tasks of several ranks, and renew claims of those that wait, see `assign_gangs`.
+        `are_behind`: those that waited for accounts which can start nothing; they claim nothing."""
         lines = [line for line in self._gang_lines if line.gangs]
-        singles = self._singles() if with_singles and lines else []
+        if are_behind:
+            lines = [line for line in lines if line not in self._claims]
+        else:
+            for host in self._hosts.values() if self._gang_lines else ():
+                host.claimed = host.backfill = 0
+            self._claims.clear()
+        self._deferred = None
+        singles = [] if are_behind or not lines else self._singles()
         while heads := self._heads(lines):
             first = gang_scheduling.first_gang(self._usage, heads)
             line = next(line for line in lines if line.pool.queue is first[0])
             if gang_scheduling.is_behind(self._usage, first, singles):
                 self._deferred = self._deferred or first
-            elif self._start_gang(line):
+            elif self._start_gang(line, may_claim=not are_behind):
                 continue
             lines.remove(line)
 
@@ -599,7 +604,7 @@ class StartSimulation:
                     return False
                 if claim is not None and host.load < 0:  # it may claim the slot instead
                     others = [each for each in gang.gangs if host in dict(each)]
-                    if any(_lacks(each) < _lacks(claim) for each in others):
+                    if any(_lacks(each) < claim[1] for each in others):
                         return False
         return True
 
@@ -608,16 +613,21 @@ class StartSimulation:
         lack others: nothing else can start."""
         line, host = run.line, run.host
         fifo = None if line.fair is None or line.fair.has_short() else self._next_fifo(line, 0)
-        claims = [each for each in self._claims.values() if host in dict(each)]
-        if fifo is None or host.load + 1 <= 0 or min(map(_lacks, claims), default=0) < 2:
+        claims = {
+            gang: (shares, lacks - 1)
+            for gang, (shares, lacks) in self._claims.items()
+            if host in dict(shares)
+        }
+        if fifo is None or host.load < 1 or not all(lacks for _, lacks in claims.values()):
             return False
         if not self._passes_gangs(line, fifo[0][2], host):
             return False
+        self._claims |= claims
         self._count(run, -1)
         self._add_idle(run)
         return True
 
-    def _start_gang(self, line: SimPool) -> bool:
+    def _start_gang(self, line: SimPool, *, may_claim: bool) -> bool:
         """Start the next task of a pool of workers of several ranks, or claim slots for it; False
         if it must wait."""
         fifo = self._next_fifo(line, 0)
@@ -626,12 +636,14 @@ class StartSimulation:
         _, cost_us, record = fifo[0]
         lacks = {shares: _lacks(shares) for shares in line.gangs}
         shares = min(lacks, key=lacks.__getitem__)
+        if lacks[shares] and not may_claim:
+            return False
         if lacks[shares] and record.number < NEW:
             is_long = any(host.slots - host.long_slots < ranks for host, ranks in shares)
             for host, ranks in shares:
                 host.claimed += 0 if is_long else ranks
                 host.backfill += ranks if is_long else 0
-            self._claims[line] = shares
+            self._claims[line] = shares, lacks[shares]
             return False
         if self._takes_slots(line, fifo):
             line.gangs.remove(shares)
