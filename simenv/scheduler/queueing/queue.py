@@ -15,6 +15,7 @@ from itertools import chain, islice, zip_longest
 
 from simenv.scheduler.core import WAITING, TaskRecord
 from simenv.scheduler.queueing import lanes as queueing_lanes
+from simenv.scheduler.queueing.arrivals import Arrivals
 from simenv.scheduler.queueing.fair_share import FairShare, Turns, UsageOrder
 from simenv.scheduler.queueing.lane_heads import LaneHeads, merged
 from simenv.scheduler.queueing.lanes import LONG_US
@@ -40,6 +41,7 @@ class PoolQueue:
         self._heads = LaneHeads(self._shares)  # of several lanes, where associations take turns
         self.held_back: Collection[str] = ()  # associations at their limit of slots
         self.clock = WaitClock()
+        self.arrivals: dict[str, Arrivals] = {}  # by association, with the policy `fair_share`
         self._waiting: dict[str, int] = {}  # tasks of each association
         # By reservation and association: an owner may submit for several accounts.
         self._dedicated: dict[int, dict[str, queueing_lanes.Lanes]] = {}
@@ -71,7 +73,14 @@ class PoolQueue:
         lanes.large_us += large_us
         lanes.small_us += total_us - large_us
         self.count += len(records)
-        self._arrived(records[0].batch.association, len(records))
+        batch = records[0].batch
+        self._arrived(batch.association, len(records))
+        if self._is_shared:
+            arrivals = self.arrivals.get(batch.association)
+            if arrivals is None:
+                now_ns = batch.accepted_ns
+                arrivals = self.arrivals[batch.association] = Arrivals(batch, now_ns, now_ns)
+            arrivals.note(batch, len(records), total_us)
         if len(self._lanes) > 1:
             self._changed(records[0])
 

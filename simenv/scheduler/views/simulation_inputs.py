@@ -24,6 +24,9 @@ from simenv.scheduler.state.owner_quotas import SlotLimits
 
 T = TypeVar("T")
 MAX_TASKS = 100_000  # of one pool that are simulated, from the front of its queue
+LATER_US = 4 * 3_600e6  # for which more is expected to be submitted
+EXPECTED = 2**61  # number of tasks that are expected to be submitted
+_GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0  # spreads first submissions evenly
 RESERVED = 0  # place and number of what holds a worker for a planned reservation
 _FAR = 5.0  # standard deviations of the logarithm above which the tail is approximated
 
@@ -303,8 +306,36 @@ def planned_slots(
     ]  # fmt: skip
 
 
-# The end of a run, a chance of a paced device, the begin and (a number) the end of a reservation.
-Event = SimRun | SimPool | PlannedSlots | int
+class Later(msgspec.Struct, eq=False):
+    """Submissions of one association that are expected, see `Arrivals`."""
+
+    line: SimPool
+    record: core.TaskRecord  # each of their tasks
+    tasks: float  # of each submission, on average
+    every_us: float
+    count: float = 0.0  # tasks that have come
+
+    def entries(self, place: int) -> list[Entry]:
+        """Return the tasks of the next submission."""
+        before, self.count = int(self.count), self.count + self.tasks
+        cost_us = self.record.cost_us
+        return [(place, cost_us, self.record)] * (int(self.count) - before)
+
+
+def later_submissions(line: SimPool, now_ns: int) -> Iterator[tuple[float, Later]]:
+    """Yield what associations are expected to submit to a pool, with the time of the first."""
+    for number, arrivals in enumerate(line.pool.queue.arrivals.values()):
+        every_us = arrivals.every_us(now_ns)
+        if every_us < LATER_US:
+            record = new_task(line.pool, "", EXPECTED, now_ns)
+            record.batch, record.cost_us = arrivals.batch, arrivals.work_us / arrivals.tasks
+            later = Later(line, record, arrivals.tasks / arrivals.messages, every_us)
+            yield every_us * (number * _GOLDEN % 1.0), later
+
+
+# The end of a run, a chance of a paced device, the begin and (a number) the end of a reservation,
+# or a submission.
+Event = SimRun | SimPool | PlannedSlots | Later | int
 
 
 def dedicated_until(

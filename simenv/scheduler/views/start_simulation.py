@@ -98,6 +98,8 @@ class StartSimulation:
             if line.queue is not None:
                 yield from self._read_queue(line)
                 self._add_workers(line)
+                for time_us, later in inputs.later_submissions(line, self.now_ns):
+                    self._push(time_us, later)
                 if line.pool.spec.ranks > 1:
                     self._gang_lines.append(line)
             if self._short_until_us > 0:  # then long tasks may take last slots
@@ -118,6 +120,8 @@ class StartSimulation:
                 self._dispatch([host for host in self._hosts.values() if event in host.lines])
             elif isinstance(event, inputs.PlannedSlots):
                 self._begin_planned(event)
+            elif isinstance(event, inputs.Later):
+                self._submit(event)
             elif isinstance(event, int):
                 runs = (run for *_, run in events if isinstance(run, SimRun))
                 self._left -= inputs.release_dedicated(self._lines, runs, event)
@@ -294,10 +298,21 @@ class StartSimulation:
                 pass
         self._dispatch(self._hosts.values())
 
+    def _submit(self, later: inputs.Later) -> None:
+        """Add the tasks of an expected submission to the queue, and expect the next one."""
+        line, entries = later.line, later.entries(inputs.EXPECTED)
+        limits = self._limits(later.record.batch)
+        line.put((0, limits, later.record.cost_us > LONG_US), *entries)
+        line.waiting += len(entries)
+        if self._now_us + later.every_us < inputs.LATER_US:
+            self._push(self._now_us + later.every_us, later)
+        self._dispatch([host for host in self._hosts.values() if host.load < 0])
+
     def _note_start(self, line: SimPool, record: core.TaskRecord) -> None:
         if record.number == inputs.RESERVED:
             return
-        self.starts_us[record.number] = self._now_us
+        if record.number != inputs.EXPECTED:
+            self.starts_us[record.number] = self._now_us
         if line.fair is not None:
             units = line.pool.queue.units(record) * self._usage.growth_in(self._now_us)
             line.fair.started(record, units, line.waiting)
@@ -432,7 +447,7 @@ class StartSimulation:
         """Take the next task from its queue. Return False if it takes no slots: it has left the
         queue, would not end before the allocation, or is a new one, whose start is noted."""
         record = fifo.popleft()[2]
-        self._left -= 1
+        self._left -= record.number != inputs.EXPECTED
         if record.number >= NEW:
             del line.new[record.number]
             device_us = self._device_us.get(line.pool.device, 0.0)
