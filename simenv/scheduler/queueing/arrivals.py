@@ -9,7 +9,7 @@ import msgspec
 from simenv.scheduler.core import SubmitBatch
 
 MEMORY_NS = 3 * 3_600_000_000_000  # for which arrivals count, with decreasing weight
-PRIOR_NS = 1_800_000_000_000  # time without arrivals that is assumed before the first
+PRIOR_NS = 600_000_000_000  # time without arrivals that is assumed before the first
 KNOWN_NS = 600_000_000_000  # nothing is expected of an association that came later than this
 
 

@@ -24,7 +24,7 @@ from simenv.scheduler.state.owner_quotas import SlotLimits
 
 T = TypeVar("T")
 MAX_TASKS = 100_000  # of one pool that are simulated, from the front of its queue
-LATER_US = 4 * 3_600e6  # for which more is expected to be submitted
+LATER_US = 12 * 3_600e6  # for which more is expected to be submitted
 EXPECTED = 2**61  # number of tasks that are expected to be submitted
 _GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0  # spreads first submissions evenly
 RESERVED = 0  # place and number of what holds a worker for a planned reservation
@@ -94,9 +94,7 @@ class LimitedSlots:
                 heapq.heappop(heads)
             elif len(heads) > 1 and fifo[0][0] != place:
                 heapq.heapreplace(heads, (fifo[0][0], key))
-            elif self.hold(
-                key[1], line.pool.spec.ranks, partial(heapq.heappush, heads, heads[0])
-            ):
+            elif self.hold(key[1], line.pool.spec.ranks, partial(heapq.heappush, heads, heads[0])):
                 heapq.heappop(heads)
             else:
                 return fifo
