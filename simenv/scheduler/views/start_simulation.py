@@ -135,7 +135,8 @@ class StartSimulation(SimulatedState):
         line.waiting += len(entries)
         if self._now_us + later.every_us < inputs.LATER_US:
             self._push(self._now_us + later.every_us, later)
-        self._dispatch([host for host in self._hosts.values() if host.load < 0])
+        if hosts := [host for host in self._hosts.values() if host.load < 0]:
+            self._dispatch(hosts)
 
     def _note_start(self, line: SimPool, record: core.TaskRecord) -> None:
         if record.number == inputs.RESERVED:
