@@ -16,7 +16,8 @@ a minute. A task that still waits at the end of the day, for more than twice wha
 counts as wrong. With --frozen nobody submits anything after a forecast: what is wrong then is wrong
 in the simulation, and the rest lies in what comes later.
 
-Constants were chosen with seed 1; the seeds below judge them.
+Constants were chosen with seed 1, those of expected submissions with seed 7 of the site; the seeds
+below judge them.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ OPTIONS = (
     Option("--only", choices=CASES, action="append"),
     Option("--tasks", default=20_000, help="of the site's day", quick=5_000),
     Option("--samples", default=120, help="forecasts of the site's day", quick=12),
-    Option("--site-seeds", default=[2], nargs="*"),  # 1 has chosen constants
+    Option("--site-seeds", default=[2], nargs="*"),
     Option("--frozen", action="store_true", help="site: without later submissions"),
 )
 
@@ -175,6 +176,7 @@ class ReplayedSite:
         self._scheduler = Scheduler((spec,), limits, epoch=1)
         self._state = self._scheduler.state
         self._scheduler.set_clock(self._now_ns, self._now_ns)
+        self._has_accounts = bool(accounts)
         if accounts:
             self._scheduler.set_accounts(AccountTree(accounts), Billing(preempt_after_s=0.0), {})
         self.starts = ExpectedStarts(self._state)
@@ -205,9 +207,12 @@ class ReplayedSite:
             elif event is None and (self._state.tasks or self._events):
                 self._tick()
             self._dispatch()
-            if isinstance(event, Submission) and self._rng.random() < part:
+            if isinstance(event, Submission) and event.at_ns and self._is_chosen(part):
                 self._foretell(event)
         return self._marks
+
+    def _is_chosen(self, part: float) -> bool:
+        return part >= 1.0 or self._rng.random() < part
 
     def _at(self, when_ns: int, event: Any) -> None:
         heapq.heappush(self._events, (when_ns, next(self._order), event))
@@ -216,7 +221,8 @@ class ReplayedSite:
         for worker in self._state.workers.values():
             worker.heard_ns = self._now_ns
         self._execute(self._scheduler.tick(self._now_ns))
-        self.starts.watch(self._now_ns)
+        if not self._has_accounts:  # where this would take most of the time
+            self.starts.watch(self._now_ns)
         self._at(self._now_ns + TICK_NS, None)
 
     def _submit(self, each: Submission) -> None:
@@ -242,6 +248,7 @@ class ReplayedSite:
         chosen = set(self._rng.choice(numbers, min(QUERIED, each.count), replace=False))
         while not self.starts.refresh(self._now_ns, newest=numbers[-1]):
             pass
+        self.starts.watch(self._now_ns)
         for number in chosen:
             record = self._state.tasks.get(int(number))
             if record is not None and record.phase == core.WAITING:
