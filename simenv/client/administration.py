@@ -28,7 +28,7 @@ from simenv.model.views import base_of
 from simenv.wire import keyfiles
 from simenv.wire.keyfiles import KEY_ROLES, KEYS_FORMAT, UserKeyFile
 from simenv.wire.messages import accounting, admin
-from simenv.wire.messages.tokens import (
+from simenv.wire.messages.admin import (
     CreateToken,
     GetTokens,
     RevokeToken,

@@ -34,9 +34,9 @@ from simenv.gateway.clients import ClientPool
 from simenv.gateway.context import UNCOMPRESSED, AccessToken, Caller
 from simenv.gateway.limits import CallerRates
 from simenv.gateway.problems import EXCEPTION_HANDLERS
+from simenv.wire.messages.admin import TokenCertificate, TokenCreated
 from simenv.wire.messages.client import FromClient
 from simenv.wire.messages.queries import Reply, Role
-from simenv.wire.messages.tokens import TokenCertificate, TokenCreated
 
 P = ParamSpec("P")
 T = TypeVar("T")

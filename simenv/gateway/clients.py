@@ -28,9 +28,9 @@ from simenv.gateway.context import Caller
 from simenv.gateway.limits import locked_s
 from simenv.transpiler.qpy import SandboxProcess
 from simenv.wire.keyfiles import new_pair
+from simenv.wire.messages.admin import ExchangeToken, TokenCertificate, TokenInfo
 from simenv.wire.messages.client import FromClient
 from simenv.wire.messages.queries import Reply
-from simenv.wire.messages.tokens import ExchangeToken, TokenCertificate, TokenInfo
 
 COMPILERS = 8  # processes that compile, of as many users
 MAX_CLIENTS = 256  # of presented tokens

@@ -17,9 +17,9 @@ from simenv.client.client import Client
 from simenv.client.submission.options import is_traceparent
 from simenv.config import GatewaySettings
 from simenv.errors import NotAllowedError
+from simenv.wire.messages.admin import TokenCertificate
 from simenv.wire.messages.client import FromClient
 from simenv.wire.messages.queries import Reply
-from simenv.wire.messages.tokens import TokenCertificate
 
 UNCOMPRESSED = "uncompressed"  # key in `opt` of a handler: its answer is not compressed
 

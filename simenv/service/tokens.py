@@ -37,8 +37,7 @@ from simenv.service.identities import OWN_USER, CertificateIssuer
 from simenv.service.service import ServiceComponents
 from simenv.wire import keyfiles
 from simenv.wire.keyfiles import KEYS_FORMAT, TOKEN_ROLES, Identity, Role, ServerFile
-from simenv.wire.messages.identity import UserAccount
-from simenv.wire.messages.tokens import (
+from simenv.wire.messages.admin import (
     CreateToken,
     ExchangeToken,
     GetTokens,
@@ -48,6 +47,7 @@ from simenv.wire.messages.tokens import (
     TokenInfo,
     Tokens,
 )  # fmt: skip
+from simenv.wire.messages.identity import UserAccount
 
 MAX_TOKENS = 1_000  # of all users
 MAX_OF_USER = 64  # without those of jobs, which their reservations bound

@@ -25,7 +25,7 @@ import zmq
 
 from simenv import files
 from simenv.errors import ConfigError, KeyConflictError, NotAllowedError, NotFoundError, OptionError
-from simenv.wire.messages import admin, client as m, metrics, queries, tokens
+from simenv.wire.messages import admin, client as m, metrics, queries
 from simenv.wire.messages.queries import ClientMessage, Role as Role, kinds
 
 USER_ROLES = (Role.CLIENT, Role.ADMIN)  # of users, who may submit
@@ -65,7 +65,7 @@ MAY_SEND: dict[Role, frozenset[type]] = {
     Role.GATEWAY: frozenset(
         (
             *(m.Hello, m.Ping, m.GetStatus, admin.GetPools, queries.GetDevices),
-            *(metrics.GetMetrics, metrics.GetSeries, tokens.ExchangeToken),
+            *(metrics.GetMetrics, metrics.GetSeries, admin.ExchangeToken),
         )
     ),
     Role.MONITOR: frozenset((m.Hello, m.Ping, metrics.GetMetrics)),
@@ -105,7 +105,7 @@ def check_bound(identity: Identity, message: object) -> None:
     own = named = identity.reservation
     if isinstance(message, m.Submit):
         named = message.terms.reservation
-    elif isinstance(message, admin.Release | tokens.CreateToken):
+    elif isinstance(message, admin.Release | admin.CreateToken):
         named = message.reservation
     refused = isinstance(message, _UNBOUND)
     refused = refused or (isinstance(message, admin.Reserve) and not message.dry)

@@ -75,11 +75,10 @@ from simenv.wire.keyfiles import (
     WorkerKey,
 )
 from simenv.wire.messages import client, metrics, nodes
-from simenv.wire.messages.admin import KeyInfo
+from simenv.wire.messages.admin import KeyInfo, TokenInfo
 from simenv.wire.messages.client import AssignedTask, AttemptResult
 from simenv.wire.messages.identity import CertificateRequest, Denial, UserCertificate
 from simenv.wire.messages.queries import Choice, Explanation, LogRow, RetainedData, Sizes, Spent
-from simenv.wire.messages.tokens import TokenInfo
 from simulators.statevector.checkpoint import CheckpointHeader
 
 # Unions of tagged messages: msgpack, one byte string a message.

@@ -5,8 +5,13 @@ from multi_user_harness import MultiUserHarness
 
 from simenv.wire.keyfiles import ServerFile, new_pair
 from simenv.wire.messages import client as m
-from simenv.wire.messages.admin import AddKey
-from simenv.wire.messages.tokens import CreateToken, ExchangeToken, TokenCertificate, TokenCreated
+from simenv.wire.messages.admin import (
+    AddKey,
+    CreateToken,
+    ExchangeToken,
+    TokenCertificate,
+    TokenCreated,
+)
 from simenv.wire.transport.sockets import PeerKind
 
 SERVER = ServerFile(1, "p" * 40, "s" * 40, "tcp://127.0.0.1:7")

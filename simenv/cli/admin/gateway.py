@@ -27,7 +27,7 @@ from simenv.model.views import CalibrationSource
 if TYPE_CHECKING:
     from simenv.client.client import Client
     from simenv.config import GatewayFile
-    from simenv.wire.messages.tokens import TokenInfo
+    from simenv.wire.messages.admin import TokenInfo
 
 OWN_USER = "(own user)"
 API_PATH = "/experimental/api/v1"  # of IBM's API; the word keeps its client at this address

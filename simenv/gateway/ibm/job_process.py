@@ -39,7 +39,7 @@ from simenv.gateway.ibm.store import IQM_CIRCUITS
 from simenv.gateway.iqm import circuits
 from simenv.model import FINAL_STATES, TaskState
 from simenv.process import limit_memory
-from simenv.wire.messages.tokens import TokenCertificate
+from simenv.wire.messages.admin import TokenCertificate
 
 MEMORY_BYTES = 2 * 2**30  # in addition to that of the libraries
 FILE_BYTES = 16 * 2**20  # of its log, the only file that it writes

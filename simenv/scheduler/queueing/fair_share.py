@@ -136,6 +136,11 @@ class FairShare:
             self.changes += 1
             self._fall(*self._paths)  # entries of heaps are of the old base
 
+    def growth_in(self, after_us: float) -> float:
+        """Return how much more usage counts that is added so much later, as what was added before
+        has decayed."""
+        return math.exp2(min(after_us * 1e3 / self._half_life_ns, 100.0))
+
     def _growth_at(self, now_ns: int) -> float:
         return math.exp2((now_ns - self._base_ns) / self._half_life_ns)
 
@@ -256,7 +261,8 @@ class FairShare:
 
     def sort_key(self, leaf: str) -> tuple[float, ...]:
         """Return the sort key of an association: usage for its share at each level of the tree."""
-        return tuple(map(self.ratio, self.path(leaf)))
+        get = self.ratios.get
+        return tuple([get(node, 0.0) for node in self.path(leaf)])
 
     def _ranking(self, leaves: Iterable[str]) -> dict[str, int]:
         """Return the rank of each of these associations, in their order: 1 goes first."""

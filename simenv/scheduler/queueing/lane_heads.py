@@ -71,7 +71,7 @@ class _Heap:
         return second
 
 
-class _Order:
+class AssociationOrder:
     """The associations that have a first task, as the tree of their accounts orders them."""
 
     def __init__(self, shares: UsageOrder) -> None:
@@ -203,7 +203,7 @@ class LaneHeads:
         self._shares = shares
         # Of all tasks, and at last of those that are not long.
         self._heaps: list[dict[str, _Heap]] = [{}]
-        self._orders = [_Order(shares)]
+        self._orders = [AssociationOrder(shares)]
         self._held: Collection[str] = ()
         # The choices of `first` by its argument, while nothing changes; and `changes` at that time.
         self._firsts: dict[bool, TaskRecord | None] = {}
@@ -261,7 +261,7 @@ class LaneHeads:
 
     def _keep_short(self) -> None:
         """Keep the first tasks without long ones apart; there was no long one so far."""
-        order, heaps = _Order(self._shares), dict[str, _Heap]()
+        order, heaps = AssociationOrder(self._shares), dict[str, _Heap]()
         for leaf, heap in self._heaps[0].items():
             copy = heaps[leaf] = _Heap()
             for priority, head in heap.by_priority.items():
@@ -338,7 +338,7 @@ def merged(
     """Yield the tasks of all associations in the order in which they would be assigned: in turns of
     a chunk. `rate`: units of a microsecond of expected work; `waiting`: number of all tasks."""
     tried = shares.copy()
-    order = _Order(tried)
+    order = AssociationOrder(tried)
     heads = {leaf: head for leaf, each in queues.items() if (head := next(each, None))}
     for leaf, head in heads.items():
         order.add(leaf, head.number)

@@ -9,11 +9,14 @@ front of its lane. Removal is lazy: the entry of a cancelled task is skipped whe
 from __future__ import annotations
 
 import heapq
+import math
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from itertools import chain, islice, zip_longest
 
-from simenv.scheduler.core import WAITING, TaskRecord
+import msgspec
+
+from simenv.scheduler.core import WAITING, SubmitBatch, TaskRecord
 from simenv.scheduler.queueing import lanes as queueing_lanes
 from simenv.scheduler.queueing.fair_share import FairShare, Turns, UsageOrder
 from simenv.scheduler.queueing.lane_heads import LaneHeads, merged
@@ -22,6 +25,42 @@ from simenv.scheduler.queueing.waits import WaitClock
 
 MAX_STALE = 1_000
 _MAX_RUN = 128  # tasks compared at a time if several lanes have tasks
+ARRIVALS_NS = 3 * 3_600_000_000_000  # for which arrivals count, with decreasing weight
+PRIOR_NS = 600_000_000_000  # time without arrivals that is assumed before the first
+KNOWN_NS = 600_000_000_000  # nothing is expected of an association that came later than this
+
+
+class Arrivals(msgspec.Struct):
+    """Arrivals of one association. Those of its first time are not counted: what comes when a
+    service starts, or a campaign begins, says nothing about how often more comes."""
+
+    batch: SubmitBatch  # the last one
+    first_ns: int
+    last_ns: int
+    tasks: float = 0.0  # weighted
+    work_us: float = 0.0  # weighted, of all of them
+    messages: float = 0.0  # weighted
+
+    def note(self, batch: SubmitBatch, tasks: int, work_us: float) -> None:
+        """Count tasks that are accepted."""
+        now_ns = batch.accepted_ns
+        self.batch = batch
+        if now_ns <= self.first_ns:
+            return
+        weight = math.exp((self.last_ns - now_ns) / ARRIVALS_NS) if now_ns > self.last_ns else 1.0
+        self.last_ns = max(self.last_ns, now_ns)
+        self.tasks = self.tasks * weight + tasks
+        self.work_us = self.work_us * weight + work_us
+        self.messages = self.messages * weight + 1.0
+
+    def every_us(self, now_ns: int) -> float:
+        """Return the mean time between two submissions; infinite if none is expected."""
+        if now_ns - self.first_ns < KNOWN_NS:
+            return math.inf
+        weight = math.exp((self.last_ns - now_ns) / ARRIVALS_NS)
+        known_ns = ARRIVALS_NS * -math.expm1((self.first_ns - now_ns) / ARRIVALS_NS) + PRIOR_NS
+        often = self.messages * weight / known_ns
+        return 1e-3 / often if often > 1e-17 else math.inf
 
 
 class PoolQueue:
@@ -40,6 +79,7 @@ class PoolQueue:
         self._heads = LaneHeads(self._shares)  # of several lanes, where associations take turns
         self.held_back: Collection[str] = ()  # associations at their limit of slots
         self.clock = WaitClock()
+        self.arrivals: dict[str, Arrivals] = {}  # by association, with the policy `fair_share`
         self._waiting: dict[str, int] = {}  # tasks of each association
         # By reservation and association: an owner may submit for several accounts.
         self._dedicated: dict[int, dict[str, queueing_lanes.Lanes]] = {}
@@ -71,7 +111,14 @@ class PoolQueue:
         lanes.large_us += large_us
         lanes.small_us += total_us - large_us
         self.count += len(records)
-        self._arrived(records[0].batch.association, len(records))
+        batch = records[0].batch
+        self._arrived(batch.association, len(records))
+        if self._is_shared:
+            arrivals = self.arrivals.get(batch.association)
+            if arrivals is None:
+                now_ns = batch.accepted_ns
+                arrivals = self.arrivals[batch.association] = Arrivals(batch, now_ns, now_ns)
+            arrivals.note(batch, len(records), total_us)
         if len(self._lanes) > 1:
             self._changed(records[0])
 
@@ -384,6 +431,9 @@ class PoolQueue:
         """Yield waiting tasks in the order in which they are tried: shared lanes, dedicated lanes,
         late tasks."""
         yield from self.shared()
+        yield from self._others()
+
+    def _others(self) -> Iterator[TaskRecord]:
         for each in self._dedicated.values():
             tried = [lanes.tried() for lanes in each.values()]
             yield from heapq.merge(*tried, key=self.order.sort_key) if tried[1:] else chain(*tried)
@@ -399,16 +449,24 @@ class PoolQueue:
             rounds = chain.from_iterable(zip_longest(*tried))
             yield from (record for record in rounds if record is not None)
         elif self._plain:
-            iterators: dict[str, list[Iterator[TaskRecord]]] = {}
-            for key, lane in zip(self._lanes, tried, strict=True):
-                iterators.setdefault(key[0], []).append(lane)
-            queues = {
-                leaf: heapq.merge(*each, key=queueing_lanes.aged_priority) if each[1:] else each[0]
-                for leaf, each in iterators.items()
-            }
-            yield from merged(queues, self._shares, self.rate, self.count)
+            yield from merged(self._by_association(), self._shares, self.rate, self.count)
         else:
             yield from heapq.merge(*tried, key=self.order.sort_key)
+
+    def _by_association(self) -> dict[str, Iterator[TaskRecord]]:
+        """Return the waiting tasks of the shared lanes of each association, in their order, where
+        associations take turns."""
+        lanes: dict[str, list[Iterator[TaskRecord]]] = {}
+        for (leaf, _), each in self._lanes.items():
+            lanes.setdefault(leaf, []).append(each.tried())
+        return {
+            leaf: heapq.merge(*each, key=queueing_lanes.aged_priority) if each[1:] else each[0]
+            for leaf, each in lanes.items()
+        }
+
+    def each_in_order(self) -> Iterator[TaskRecord]:
+        """Yield waiting tasks as iteration does, but one association after the other."""
+        return chain(*self._by_association().values(), self._others())
 
     def copy(self, max_tasks: int) -> PoolQueue:
         """Return a copy whose order can be read while this queue changes, with at least the first

@@ -5,7 +5,8 @@ from __future__ import annotations
 import heapq
 import math
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import TypeVar
 
 import msgspec
@@ -14,13 +15,18 @@ from simenv.model import TaskOptions, TaskSpec
 from simenv.model.accounts import ROOT
 from simenv.scheduler import core
 from simenv.scheduler.dispatch import planned_reservations
-from simenv.scheduler.queueing.lanes import SMALL_US
+from simenv.scheduler.queueing.fair_share import FairShare
+from simenv.scheduler.queueing.lane_heads import OWN_USER, AssociationOrder
+from simenv.scheduler.queueing.lanes import ALONE_US, CHUNK_TASKS, LONG_US, SMALL_US, most_us
 from simenv.scheduler.queueing.queue import PoolQueue
 from simenv.scheduler.state import pools, scheduler_state
 from simenv.scheduler.state.owner_quotas import SlotLimits
 
 T = TypeVar("T")
 MAX_TASKS = 100_000  # of one pool that are simulated, from the front of its queue
+LATER_US = 12 * 3_600e6  # for which more is expected to be submitted
+EXPECTED = 2**61  # number of tasks that are expected to be submitted
+_GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0  # spreads first submissions evenly
 RESERVED = 0  # place and number of what holds a worker for a planned reservation
 _FAR = 5.0  # standard deviations of the logarithm above which the tail is approximated
 
@@ -34,7 +40,7 @@ class SimNode(msgspec.Struct, eq=False):
     claimed: int = 0  # see `NodeState`
     backfill: int = 0
     long_slots: int = 0
-    lines: list[SimPool] = []  # pools with workers here
+    lines: list[SimPool] = []  # pools with workers of one rank here
     wide: list[SimRun] = []  # that may give slots back
 
     @property
@@ -57,17 +63,26 @@ class LimitedSlots:
 
     def __init__(self) -> None:
         self._used = Counter[str]()
-        self._held: dict[str, list[tuple[Heads, tuple[int, FifoKey]]]] = {}  # until it uses fewer
+        self._held: dict[str, list[Callable[[], None]]] = {}  # called when it uses fewer
 
     def use(self, limits: SlotLimits, slots: int) -> None:
         """Count slots that are granted, or (negative) returned."""
         for node, _ in limits:
             self._used[node] += slots
-            for heads, head in self._held.pop(node, ()) if slots < 0 else ():
-                heapq.heappush(heads, head)
+            for put_back in self._held.pop(node, ()) if slots < 0 else ():
+                put_back()
 
     def left(self, limits: SlotLimits) -> int:
         return scheduler_state.left_of(limits, self._used)
+
+    def hold(self, limits: SlotLimits, ranks: int, put_back: Callable[[], None]) -> bool:
+        """Return whether a task of so many ranks passes a limit; `put_back` is called when it may
+        start again."""
+        if not limits or self.left(limits) >= ranks:
+            return False
+        node = min(limits, key=lambda each: each[1] - self._used[each[0]])[0]
+        self._held.setdefault(node, []).append(put_back)
+        return True
 
     def first(self, line: SimPool, heads: Heads) -> Fifo | None:
         """Return the queue with the first task that passes no limit."""
@@ -79,12 +94,111 @@ class LimitedSlots:
                 heapq.heappop(heads)
             elif len(heads) > 1 and fifo[0][0] != place:
                 heapq.heapreplace(heads, (fifo[0][0], key))
-            elif key[1] and self.left(key[1]) < line.pool.spec.ranks:
-                node = min(key[1], key=lambda each: each[1] - self._used[each[0]])[0]
-                self._held.setdefault(node, []).append((heads, heapq.heappop(heads)))
+            elif self.hold(key[1], line.pool.spec.ranks, partial(heapq.heappush, heads, heads[0])):
+                heapq.heappop(heads)
             else:
                 return fifo
         return None
+
+
+_NO_FIRST: tuple[Fifo, None] = deque(), None
+
+
+class FairOrder:
+    """Waiting tasks of one pool in the order of accounts, as their usage is when a task is next.
+
+    A turn is that of a chunk, as in `lane_heads.merged`. Invariant: an association whose tasks may
+    start is in the order of all, and if some of them are short in that of these."""
+
+    def __init__(self, usage: FairShare, limited: LimitedSlots, ranks: int) -> None:
+        """`usage`: of all pools together; tasks that start are counted there."""
+        self._usage, self._limited, self._ranks = usage, limited, ranks
+        self._fifos: dict[bool, dict[str, Fifo]] = {False: {}, True: {}}  # long ones: True
+        self._orders = {False: AssociationOrder(usage), True: AssociationOrder(usage)}  # True: all
+        self._limits: dict[str, SlotLimits] = {}
+        self._turn, self._turn_us, self._turn_left = "", 0.0, 0  # whose it is, and what is left
+        # What `first` returned, with its first task, while no usage changes.
+        self._firsts: dict[bool, tuple[Fifo, Entry]] = {}
+        self._changes = -1
+
+    def put(self, entry: Entry, limits: SlotLimits, *, first: bool = False) -> None:
+        """Add a task behind, or `first` before, the others of its association."""
+        record = entry[2]
+        leaf, is_long = record.batch.association, record.cost_us > LONG_US
+        self._limits[leaf] = limits
+        self._changes = -1
+        fifo = self._fifos[is_long].setdefault(leaf, deque())
+        (fifo.appendleft if first else fifo.append)(entry)
+        if len(fifo) == 1:
+            self._add(leaf)
+
+    def _add(self, leaf: str) -> None:
+        self._changes = -1
+        for allow_long, order in self._orders.items():
+            if fifo := self._of(leaf, allow_long):
+                order.add(leaf, fifo[0][2].number)
+
+    def _of(self, leaf: str, allow_long: bool) -> Fifo | None:
+        """Return the queue with the first task of an association."""
+        short = self._fifos[False].get(leaf)
+        long = self._fifos[True].get(leaf) if allow_long else None
+        return (short if short[0][0] < long[0][0] else long) if short and long else short or long
+
+    def has_short(self) -> bool:
+        return self.first(allow_long=False) is not None
+
+    def first(self, allow_long: bool) -> Fifo | None:
+        """Return the queue with the first task that passes no limit."""
+        if self._changes != self._usage.changes:
+            self._firsts.clear()
+            self._changes = self._usage.changes
+        fifo, entry = self._firsts.get(allow_long, _NO_FIRST)
+        if not fifo or fifo[0] is not entry:
+            fifo = self._first(allow_long) or _NO_FIRST[0]
+            if fifo:
+                self._firsts[allow_long] = fifo, fifo[0]
+        return fifo or None
+
+    def _first(self, allow_long: bool) -> Fifo | None:
+        if self._turn:
+            fifo = self._fifos[False].get(self._turn)
+            if fifo and self._turn_left and fifo[0][2].cost_us <= min(self._turn_us, ALONE_US):
+                return fifo
+            self._turn = ""
+        order = self._orders[allow_long]
+        while (leaf := self._first_leaf(order, allow_long)) is not None:
+            fifo = self._of(leaf, allow_long)
+            if not fifo:
+                order.remove(leaf)
+            elif self._limited.hold(self._limits[leaf], self._ranks, partial(self._add, leaf)):
+                for each in self._orders.values():
+                    each.remove(leaf)
+            else:
+                return fifo
+        return None
+
+    def _first_leaf(self, order: AssociationOrder, allow_long: bool) -> str | None:
+        for own in self._limits.keys() & OWN_USER:
+            fifo = self._of(own, allow_long)
+            if fifo and fifo[0][2].batch.priority:
+                leaves = {*self._fifos[False], *self._fifos[True]}
+                heads = [each[0][2] for leaf in leaves if (each := self._of(leaf, allow_long))]
+                return order.first_by_priority(own, fifo[0][2], heads)
+        return order.first()
+
+    def started(self, record: core.TaskRecord, units: float, waiting: int) -> None:
+        """Count a task that starts, with the units that it is expected to use."""
+        leaf, cost_us = record.batch.association, record.cost_us
+        self._usage.assigned(leaf, 1, units)
+        if cost_us < ALONE_US:
+            if self._turn != leaf:
+                self._turn, self._turn_left = leaf, CHUNK_TASKS
+                self._turn_us = most_us(cost_us, waiting)
+            self._turn_us -= cost_us
+            self._turn_left -= 1
+        for allow_long, order in self._orders.items():
+            if fifo := self._of(leaf, allow_long):
+                order.set(leaf, fifo[0][2].number)
 
 
 class SimPool(msgspec.Struct, eq=False):
@@ -92,6 +206,7 @@ class SimPool(msgspec.Struct, eq=False):
 
     pool: pools.Pool
     fifos: dict[FifoKey, Fifo]
+    fair: FairOrder | None = None  # the order of the shared lanes, by accounts
     heads: dict[tuple[int, bool], Heads] = {}  # by reservation, and whether the tasks are long
     waiting: int = 0  # tasks
     new: dict[int, core.TaskRecord] = {}  # new tasks, see NEW
@@ -104,6 +219,10 @@ class SimPool(msgspec.Struct, eq=False):
 
     def put(self, key: FifoKey, *entries: Entry, first: bool = False) -> None:
         """Add tasks at the end of a queue; `first`: at its front."""
+        if self.fair is not None and not key[0] and entries[0][0] != RESERVED:
+            for entry in entries:
+                self.fair.put(entry, key[1], first=first)
+            return
         fifo = self.fifos.get(key)
         if fifo is None:
             fifo = self.fifos[key] = deque()
@@ -185,8 +304,36 @@ def planned_slots(
     ]  # fmt: skip
 
 
-# The end of a run, a chance of a paced device, the begin and (a number) the end of a reservation.
-Event = SimRun | SimPool | PlannedSlots | int
+class Later(msgspec.Struct, eq=False):
+    """Submissions of one association that are expected, see `Arrivals`."""
+
+    line: SimPool
+    record: core.TaskRecord  # each of their tasks
+    tasks: float  # of each submission, on average
+    every_us: float
+    count: float = 0.0  # tasks that have come
+
+    def entries(self, place: int) -> list[Entry]:
+        """Return the tasks of the next submission."""
+        before, self.count = int(self.count), self.count + self.tasks
+        cost_us = self.record.cost_us
+        return [(place, cost_us, self.record)] * (int(self.count) - before)
+
+
+def later_submissions(line: SimPool, now_ns: int) -> Iterator[tuple[float, Later]]:
+    """Yield what associations are expected to submit to a pool, with the time of the first."""
+    for number, arrivals in enumerate(line.pool.queue.arrivals.values()):
+        every_us = arrivals.every_us(now_ns)
+        if every_us < LATER_US:
+            record = new_task(line.pool, "", EXPECTED, now_ns)
+            record.batch, record.cost_us = arrivals.batch, arrivals.work_us / arrivals.tasks
+            later = Later(line, record, arrivals.tasks / arrivals.messages, every_us)
+            yield every_us * (number * _GOLDEN % 1.0), later
+
+
+# The end of a run, a chance of a paced device, the begin and (a number) the end of a reservation,
+# or a submission.
+Event = SimRun | SimPool | PlannedSlots | Later | int
 
 
 def dedicated_until(

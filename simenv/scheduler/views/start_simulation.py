@@ -1,13 +1,13 @@
 """Simulation of the dispatcher from the present state on: the start of each waiting task.
 
-Discrete events: the end of a run, a worker that is ready, a paced device that is nearly free. After
-each of them the tasks whose turn it is start on idle workers, by the rules of `dispatcher` and
-`gang_scheduling`: order of the queue, slots and memory of nodes, long tasks and last slots, slots
-of wide tasks, dedicated workers until their reservation expires, limits of devices, owners and
-accounts, slots kept for planned reservations, which then get their workers. Runs last as long as
-the estimator expects. Left out are tasks that are not submitted yet, preemption, and chunks, whose
-tasks start within some milliseconds; and that under fair share a limit changes the order of those
-that it does not bind.
+Discrete events: the end of a run, a worker that is ready, a paced device that is nearly free, an
+expected submission. After each of them the tasks whose turn it is start on idle workers, by the
+rules of `dispatcher` and `gang_scheduling`: order of the queue, slots and memory of nodes, long
+tasks and last slots, slots of wide tasks, dedicated workers until their reservation expires, limits
+of devices, owners and accounts, slots kept for planned reservations, which then get their workers.
+Runs last as long as the estimator expects. Under fair share the order follows usage, which grows as
+tasks start, and associations are expected to submit more, see `Arrivals`. Left out are other tasks
+that are not submitted yet, preemption, and chunks, whose tasks start within some milliseconds.
 
 Invariant: the state is only read. Queues are copied at the beginning, so that the simulation can go
 on in slices while they change; a task that has started since then is skipped.
@@ -16,67 +16,22 @@ on in slices while they change; a task that has started since then is skipped.
 from __future__ import annotations
 
 import heapq
-from collections import Counter
 from collections.abc import Iterable, Iterator
-from itertools import count, islice
 
-from simenv.model import WorkerState
 from simenv.scheduler import core
 from simenv.scheduler.dispatch import gang_scheduling, planned_reservations
 from simenv.scheduler.dispatch.dispatcher import PARALLEL_FROM_US
 from simenv.scheduler.queueing.lanes import LONG_US, STEP_NS
-from simenv.scheduler.state import pools, scheduler_state
-from simenv.scheduler.state.owner_quotas import SlotLimits
 from simenv.scheduler.views import simulation_inputs as inputs
+from simenv.scheduler.views.simulated_state import NEW, STEP, SimulatedState
 from simenv.scheduler.views.simulation_inputs import Fifo, Shares, SimNode, SimPool, SimRun
 from simulators import catalog
 
-STEP = 128  # tasks or events between two yields: about 0.5 ms
-MIN_START_US = 50_000.0
-NEW = 2**62  # numbers of new tasks, whose starts are asked for; they take no slots
+SLOW = 8  # events that take as long as one after which all hosts are looked at
 
 
-class StartSimulation:
-    """One simulation. Times are in microseconds after `now_ns`. `starts_us`: of waiting tasks by
-    number; `new_us`: of a new task of priority 0 by pool and owner; `read`: tasks of each pool."""
-
-    def __init__(
-        self, state: scheduler_state.SchedulerState, now_ns: int, owners: Iterable[str] = ("",)
-    ) -> None:
-        """`owners`: those for whom the start of a new task is determined."""
-        self.now_ns = now_ns
-        self.owners = tuple(owners)
-        self.next_task = state.next_task  # earlier ones are known
-        self.starts_us: dict[int, float] = {}
-        self.new_us: dict[tuple[str, str], float] = {}
-        self.read: dict[str, int] = {}
-        self._state = state
-        self._now_us = 0.0
-        self._left = 0  # tasks that have not started
-        self._order = count()
-        self._usage = state.fair_share.copy()
-        self._defers = False  # tasks of several ranks wait for accounts that go first
-        self._events: list[tuple[float, int, inputs.Event]] = []
-        self._lines: list[SimPool] = []
-        self._planned: list[inputs.PlannedSlots] = []  # to come
-        up = state.nodes.expected()
-        self._hosts = {
-            name: SimNode(host.node.slots, host.free_slots if host in up else 0, host.free_memory)
-            for name, host in state.nodes.hosts.items()
-        }
-        self._costs_us: dict[tuple[int, int, int], float] = {}
-        self._new: dict[int, tuple[str, str]] = {}
-        self._device_us = {  # from when on each paced device is free
-            name: (device.free_ns - now_ns) / 1e3 for name, device in state.paced.all.items()
-        }
-        self._short_until_us = (state.last_short_ns + gang_scheduling.RECENT_NS - now_ns) / 1e3
-        self._inflight = {  # tasks that the workers of a device may still hold
-            device: limit - sum(scheduler_state.inflight(state, device))
-            for device in ("", *(pool.device for pool in state.pools.values()))
-            if (limit := scheduler_state.inflight_limit(state, device))
-        }
-        self._caps = state.quotas.caps_slots
-        self._limited = inputs.LimitedSlots()
+class StartSimulation(SimulatedState):
+    """One simulation."""
 
     def steps(self) -> Iterator[None]:
         """Run the simulation; yields often, so that the caller can do other work."""
@@ -94,6 +49,10 @@ class StartSimulation:
             if line.queue is not None:
                 yield from self._read_queue(line)
                 self._add_workers(line)
+                for time_us, later in inputs.later_submissions(line, self.now_ns):
+                    self._push(time_us, later)
+                if line.pool.spec.ranks > 1:
+                    self._gang_lines.append(line)
             if self._short_until_us > 0:  # then long tasks may take last slots
                 self._push(self._short_until_us, line)
             if line.pool.spec.pace:
@@ -112,136 +71,21 @@ class StartSimulation:
                 self._dispatch([host for host in self._hosts.values() if event in host.lines])
             elif isinstance(event, inputs.PlannedSlots):
                 self._begin_planned(event)
+            elif isinstance(event, inputs.Later):
+                self._submit(event)
             elif isinstance(event, int):
                 runs = (run for *_, run in events if isinstance(run, SimRun))
                 self._left -= inputs.release_dedicated(self._lines, runs, event)
                 self._dispatch(self._hosts.values())
             elif event.end_us == self._now_us and not self._goes_on(event):
                 self._end(event)  # at another time: it got fewer slots, a later event ends it
+                steps += SLOW - 1
             steps += 1
-            if not steps % STEP:
+            if steps >= STEP:
+                steps = 0
                 yield
-
-    # --- the present state ------------------------------------------------------------------------
-
-    def _read_workers(self, line: SimPool) -> None:
-        """Add the workers of a pool."""
-        for worker in line.pool.workers.values():
-            is_busy = bool(worker.held)
-            if not is_busy and worker.state not in (WorkerState.STARTING, WorkerState.IDLE):
-                continue
-            host = self._hosts[worker.host.node.name]
-            shares: Shares = ((host, 0),)
-            if worker.ranks > 1:
-                shares = tuple((self._hosts[h.node.name], n) for h, n in worker.host_ranks)
-            elif is_busy and worker.slots:
-                shares = ((host, worker.slots - bool(worker.reservation_id)),)
-            run = SimRun(line, 0.0, shares, worker.reservation_id, worker.memory_bytes)
-            run.stays, run.tasks = not worker.leaving, len(worker.held)
-            if line not in host.lines:
-                host.lines.append(line)
-            if worker.state == WorkerState.IDLE:
-                self._add_idle(run)
-            elif is_busy:
-                costs_us = list(map(self._cost_us, worker.held.values()))
-                run.end_us = inputs.left_us(self._state, line.pool, worker, costs_us, self.now_ns)
-                run.is_long = worker.held_us > LONG_US
-                served = (self._limits(batch) for batch in pools.served(worker))
-                run.limits = tuple({each for limits in served for each in limits})
-                self._limited.use(run.limits, worker.slots)
-                for place, slots in shares:
-                    line.granted += slots
-                    place.long_slots += slots * run.is_long
-                if worker.name in self._state.multi_slot_workers:
-                    host.wide.append(run)
-                self._push(run.end_us, run)
-            else:
-                age_us = (self.now_ns - worker.since_ns) / 1e3
-                run.end_us = max(MIN_START_US, core.START_NS / 1e3 - age_us)
-                self._push(run.end_us, run)
-
-    def _add_workers(self, line: SimPool) -> None:
-        """Add the workers that the pool will start for its waiting tasks, see `Pool.target`; each
-        starts on the node with the most slots for each worker of the pool."""
-        pool, ranks, live = line.pool, line.pool.spec.ranks, line.pool.live()
-        line.more_workers = max(0, pool.spec.max - live)
-        names = [host.node.name for host in self._state.nodes.expected()]
-        useful = max(1, int(pool.queue.backlog_us // pools.GROW_BACKLOG_US))
-        most = 1 if pool.spec.pace or not line.waiting else min(pool.spec.max, useful)
-        most = min(most, sum(self._hosts[name].slots for name in names) // ranks)
-        own = Counter(worker.host.node.name for worker in pool.workers.values())
-        ready_us = core.START_NS / 1e3
-        if not live:
-            ready_us += max(0.0, (pool.next_start_ns - self.now_ns) / 1e3)
-        while live < most:
-            for _ in range(min(most - live, max(1, live))):
-                name = max(names, key=lambda each: self._hosts[each].slots - own[each])
-                shares: Shares = ((self._hosts[name], 0),)
-                if ranks > 1:
-                    slots_of = {self._hosts[each]: self._hosts[each].slots for each in names}
-                    shares = inputs.spread(slots_of, ranks)
-                own[name] += 1
-                if line not in shares[0][0].lines:
-                    shares[0][0].lines.append(line)
-                self._push(ready_us, SimRun(line, ready_us, shares, tasks=0))
-                live += 1
-            ready_us += core.START_NS / 1e3
-
-    def _copy_queue(self, line: SimPool) -> None:
-        """Copy the queue of a pool that starts tasks, with a new task of each of `owners`."""
-        if inputs.starts_tasks(self._state, line.pool):
-            line.queue = line.pool.queue.copy(inputs.MAX_TASKS)
-            for owner in self.owners:
-                number = NEW + len(self._new)
-                self._new[number] = line.pool.spec.name, owner
-                record = inputs.new_task(line.pool, owner, number, self.now_ns)
-                line.new[record.number] = record
-                line.queue.append([record])
-
-    def _read_queue(self, line: SimPool) -> Iterator[None]:
-        """Read the order of the copied queue."""
-        queue, fifos, has_own = line.queue, line.fifos, bool(self._state.dedicated)
-        assert queue is not None
-        place, new = 0, dict(line.new)
-        for place, record in enumerate(islice(queue, inputs.MAX_TASKS), 1):
-            reservation = queue.dedicated_to(record) if has_own else 0
-            limits = self._limits(record.batch) if self._caps else ()
-            key = reservation, limits, record.cost_us > LONG_US
-            entry = place, self._cost_us(record), record
-            if fifo := fifos.get(key):
-                fifo.append(entry)
-            else:
-                line.put(key, entry)
-            if record.number >= NEW:
-                del new[record.number]
-            if not place % STEP:
-                yield
-        self.read[line.pool.spec.name] = line.waiting = place - len(line.new) + len(new)
-        line.queue = None
-        for record in new.values():  # behind the tasks that are simulated
-            place += 1
-            key = 0, self._limits(record.batch), record.cost_us > LONG_US
-            line.put(key, (place, 0.0, record))
-        self._left += place
-
-    def _cost_us(self, record: core.TaskRecord) -> float:
-        """Return the expected time of a task on one slot, by what was learned until now."""
-        key = (id(record.route), record.spec.shots, record.spec.count)
-        cost_us = self._costs_us.get(key)
-        if cost_us is None:
-            cost_us = self._costs_us[key] = self._state.estimator.cost_us(record.route, record.spec)
-        return cost_us
 
     # --- events -----------------------------------------------------------------------------------
-
-    def _push(self, time_us: float, event: inputs.Event) -> None:
-        heapq.heappush(self._events, (time_us, next(self._order), event))
-
-    def _add_idle(self, run: SimRun) -> None:
-        if run.stays and run.line.pool.spec.ranks > 1:
-            run.line.gangs.append(run.shares)
-        elif run.stays:
-            run.line.idle[run.host, run.reservation] += 1
 
     def _begin(
         self,
@@ -283,12 +127,25 @@ class StartSimulation:
                 pass
         self._dispatch(self._hosts.values())
 
+    def _submit(self, later: inputs.Later) -> None:
+        """Add the tasks of an expected submission to the queue, and expect the next one."""
+        line, entries = later.line, later.entries(inputs.EXPECTED)
+        limits = self._limits(later.record.batch)
+        line.put((0, limits, later.record.cost_us > LONG_US), *entries)
+        line.waiting += len(entries)
+        if self._now_us + later.every_us < inputs.LATER_US:
+            self._push(self._now_us + later.every_us, later)
+        if hosts := [host for host in self._hosts.values() if host.load < 0]:
+            self._dispatch(hosts)
+
     def _note_start(self, line: SimPool, record: core.TaskRecord) -> None:
         if record.number == inputs.RESERVED:
             return
-        self.starts_us[record.number] = self._now_us
-        if self._state.gangs:
-            self._usage.assigned(record.batch.association, 1, line.pool.queue.units(record))
+        if record.number != inputs.EXPECTED:
+            self.starts_us[record.number] = self._now_us
+        if line.fair is not None:
+            units = line.pool.queue.units(record) * self._usage.growth_in(self._now_us)
+            line.fair.started(record, units, line.waiting)
 
     def _count(self, run: SimRun, sign: int) -> None:
         """Count what a run takes (`sign` 1), or returns (-1)."""
@@ -303,19 +160,18 @@ class StartSimulation:
         for device in self._inflight and {run.line.pool.device, ""} & self._inflight.keys():
             self._inflight[device] -= sign * run.tasks
 
-    def _limits(self, batch: core.SubmitBatch) -> SlotLimits:
-        return scheduler_state.slot_limits(self._state, batch.association) if self._caps else ()
-
     def _goes_on(self, run: SimRun) -> bool:
         """Give the only free slot of a host to the next task, on the worker whose run has ended:
         what the rules below give, in the usual case that they leave no choice."""
         line, (host, slots) = run.line, run.shares[0]
-        if slots != 1 or host.free or len(host.lines) > 1 or not (run.tasks and run.stays):
+        if slots != 1 or host.load < 0 or len(host.lines) > 1 or not (run.tasks and run.stays):
             return False
         if self._inflight or run.limits or run.reservation or line.pool.spec.pace:
             return False
-        if host.claimed or host.backfill or self._defers or self._planned or len(line.heads) > 2:
+        if self._planned or len(line.heads) > 2:
             return False
+        if host.claimed or host.backfill:
+            return self._frees_claimed(run)
         host.free, host.memory = 1, host.memory + run.memory
         while (fifo := self._next_fifo(line, 0)) is not None:
             if fifo[0][2].cost_us > LONG_US and not self._may_be_long(line, host):
@@ -324,7 +180,7 @@ class StartSimulation:
                     break
             _, cost_us, record = fifo[0]
             memory = max(0, record.route.memory_bytes - line.pool.spec.memory_bytes)
-            if memory > host.memory:
+            if memory > host.memory or not self._passes_gangs(line, record, host):
                 break
             if self._takes_slots(line, fifo):
                 host.free, host.memory, run.memory = 0, host.memory - memory, memory
@@ -350,7 +206,7 @@ class StartSimulation:
         self._add_idle(run)
         while run.reservation and self._start_next(run.line, run.host, run.reservation):
             pass
-        is_bounded = self._inflight or run.limits or self._defers
+        is_bounded = self._inflight or run.limits or self._gang_lines
         self._dispatch(self._hosts.values() if is_bounded else [host for host, _ in run.shares])
 
     def _dispatch(self, hosts: Iterable[SimNode]) -> None:
@@ -361,7 +217,9 @@ class StartSimulation:
             for line in (line for line in host.lines if line.idle[host, 0]):
                 heapq.heappush(turns.setdefault(line, []), (host.load, number, host))
         while turns:
-            if self._defers:
+            if self._deferred and not gang_scheduling.is_behind(
+                self._usage, self._deferred, self._singles()
+            ):
                 self._start_gangs()
             line = min(turns, key=lambda each: (each.granted, turns[each][0][:2]))
             load, number, host = turns[line][0]
@@ -372,8 +230,8 @@ class StartSimulation:
             elif not self._start_next(line, host, 0):
                 heapq.heappop(turns[line])
                 turns = {line: heap for line, heap in turns.items() if heap}
-        if self._defers:
-            self._start_gangs(with_singles=False)
+        if self._deferred and any(host.load < 0 for host in self._hosts.values()):
+            self._start_gangs(are_behind=True)
 
     def _start_next(self, line: SimPool, host: SimNode, reservation: int) -> bool:
         """Start the next task of a pool on an idle worker of a host; False if none can start.
@@ -416,7 +274,7 @@ class StartSimulation:
         """Take the next task from its queue. Return False if it takes no slots: it has left the
         queue, would not end before the allocation, or is a new one, whose start is noted."""
         record = fifo.popleft()[2]
-        self._left -= 1
+        self._left -= record.number != inputs.EXPECTED
         if record.number >= NEW:
             del line.new[record.number]
             device_us = self._device_us.get(line.pool.device, 0.0)
@@ -490,6 +348,8 @@ class StartSimulation:
                     best = fifo
             elif other is None or fifo[0] < other[0]:
                 other = fifo
+        if best is None and line.fair is not None and not reservation:
+            best = line.fair.first(allow_long)
         if best is None or other is None:
             return best or other
         age_key = line.pool.queue.order.age_key
@@ -507,6 +367,7 @@ class StartSimulation:
         if waited_ns > gang_scheduling.PATIENCE_NS:
             return True
         has_short = any(fifo and not is_long for (*_, is_long), fifo in line.fifos.items())
+        has_short |= line.fair is not None and line.fair.has_short()
         return not has_short and self._now_us >= self._short_until_us
 
     def _slots(
@@ -543,41 +404,88 @@ class StartSimulation:
 
     # --- tasks of several ranks -------------------------------------------------------------------
 
-    def _start_gangs(self, *, with_singles: bool = True) -> None:
-        """Start tasks of several ranks, and renew claims of those that wait, see `assign_gangs`."""
-        lines = [line for line in self._lines if line.pool.spec.ranks > 1 and line.fifos]
-        for host in self._hosts.values() if lines else ():
-            host.claimed = host.backfill = 0
-        self._defers &= not with_singles
-        singles = [each for each in self._lines if with_singles and each.pool.spec.ranks == 1]
-        singles = [each for each in singles if any(each.idle.values())]
+    def _start_gangs(self, *, are_behind: bool = False) -> None:
+        """Start tasks of several ranks, and renew claims of those that wait, see `assign_gangs`.
+        `are_behind`: those that waited for accounts which can start nothing; they claim nothing."""
+        lines = [line for line in self._gang_lines if line.gangs]
+        if are_behind:
+            lines = [line for line in lines if line not in self._claims]
+        else:
+            for host in self._hosts.values() if self._gang_lines else ():
+                host.claimed = host.backfill = 0
+            self._claims.clear()
+        self._deferred = None
+        singles = [] if are_behind or not lines else self._singles()
         while heads := self._heads(lines):
             first = gang_scheduling.first_gang(self._usage, heads)
             line = next(line for line in lines if line.pool.queue is first[0])
-            if gang_scheduling.is_behind(self._usage, first, self._heads(singles)):
-                self._defers = True
-            elif self._start_gang(line):
+            if gang_scheduling.is_behind(self._usage, first, singles):
+                self._deferred = self._deferred or first
+            elif self._start_gang(line, may_claim=not are_behind):
                 continue
             lines.remove(line)
+
+    def _singles(self) -> list[gang_scheduling.Head]:
+        """Return the first tasks of one rank that idle workers could take."""
+        lines = [line for line in self._lines if line.pool.spec.ranks == 1 and line.fair]
+        return self._heads([line for line in lines if any(line.idle.values())])
 
     def _heads(self, lines: list[SimPool]) -> list[gang_scheduling.Head]:
         fifos = [(x, self._next_fifo(x, 0)) for x in lines if not self._is_closed(x)]
         return [(line.pool.queue, fifo[0][2]) for line, fifo in fifos if fifo]
 
-    def _start_gang(self, line: SimPool) -> bool:
+    def _passes_gangs(self, line: SimPool, record: core.TaskRecord, host: SimNode) -> bool:
+        """Return whether a task of one rank goes before those of several ranks that wait, or these
+        claim slots elsewhere and go on to do so."""
+        head = line.pool.queue, record
+        for gang in self._gang_lines:
+            if gang.gangs and gang.fair and (fifo := self._next_fifo(gang, 0)):
+                rival, claim = (gang.pool.queue, fifo[0][2]), self._claims.get(gang)
+                is_before = bool(gang_scheduling.precedes(self._usage, head, rival))
+                if is_before is (claim is not None):
+                    return False
+                if claim is not None and host.load < 0:  # it may claim the slot instead
+                    others = [each for each in gang.gangs if host in dict(each)]
+                    if any(_lacks(each) < claim[1] for each in others):
+                        return False
+        return True
+
+    def _frees_claimed(self, run: SimRun) -> bool:
+        """Leave a slot that is free now to the tasks of several ranks that claim it, if they still
+        lack others: nothing else can start."""
+        line, host = run.line, run.host
+        fifo = None if line.fair is None or line.fair.has_short() else self._next_fifo(line, 0)
+        claims = {
+            gang: (shares, lacks - 1)
+            for gang, (shares, lacks) in self._claims.items()
+            if host in dict(shares)
+        }
+        if fifo is None or host.load < 1 or not all(lacks for _, lacks in claims.values()):
+            return False
+        if not self._passes_gangs(line, fifo[0][2], host):
+            return False
+        self._claims |= claims
+        self._count(run, -1)
+        self._add_idle(run)
+        return True
+
+    def _start_gang(self, line: SimPool, *, may_claim: bool) -> bool:
         """Start the next task of a pool of workers of several ranks, or claim slots for it; False
         if it must wait."""
         fifo = self._next_fifo(line, 0)
         if fifo is None or not line.gangs:
             return False
         _, cost_us, record = fifo[0]
-        lacks = {shares: sum(max(0, n + host.load) for host, n in shares) for shares in line.gangs}
+        lacks = {shares: _lacks(shares) for shares in line.gangs}
         shares = min(lacks, key=lacks.__getitem__)
+        if lacks[shares] and not may_claim:
+            return False
         if lacks[shares] and record.number < NEW:
             is_long = any(host.slots - host.long_slots < ranks for host, ranks in shares)
             for host, ranks in shares:
                 host.claimed += 0 if is_long else ranks
                 host.backfill += ranks if is_long else 0
+            self._claims[line] = shares, lacks[shares]
             return False
         if self._takes_slots(line, fifo):
             line.gangs.remove(shares)
@@ -591,3 +499,8 @@ class StartSimulation:
             key = self._new[record.number]
             self.new_us[key] = max([self.new_us[key], *ends])
         return True
+
+
+def _lacks(shares: inputs.Shares) -> int:
+    """Return how many slots a gang lacks on its hosts, besides the claims of others."""
+    return sum([max(0, ranks + host.load) for host, ranks in shares])

@@ -20,12 +20,12 @@ from simenv.scheduler.views import cluster_info
 from simenv.service.service import ServiceComponents
 from simenv.service.tokens import TokenCommands
 from simenv.wire.keyfiles import Identity
-from simenv.wire.messages import accounting, admin, client as m, tokens as token_messages
+from simenv.wire.messages import accounting, admin, client as m
 
 WITHOUT_JOURNAL = (
     admin.RevokeKey,
-    token_messages.RevokeToken,
-    token_messages.ExchangeToken,
+    admin.RevokeToken,
+    admin.ExchangeToken,
 )  # answered at once
 SHOWN_TASKS = 5
 DETAIL_CHARS = 2_000  # of an entry of the audit log
@@ -191,9 +191,7 @@ CHANGES: dict[type, Callable[[Administration, Identity, Any], m.ToClient]] = {
     admin.ResumeNode: Administration._resume,
     accounting.SetAccount: Administration._set_account,
     accounting.SetQos: Administration._set_qos,
-    token_messages.CreateToken: lambda self, sender, message: self._tokens.create(sender, message),
-    token_messages.RevokeToken: lambda self, sender, message: self._tokens.revoke(sender, message),
-    token_messages.ExchangeToken: lambda self, sender, message: self._tokens.exchange(
-        sender, message
-    ),
+    admin.CreateToken: lambda self, sender, message: self._tokens.create(sender, message),
+    admin.RevokeToken: lambda self, sender, message: self._tokens.revoke(sender, message),
+    admin.ExchangeToken: lambda self, sender, message: self._tokens.exchange(sender, message),
 }

@@ -36,7 +36,7 @@ from simenv.service.telemetry.snapshot import MetricsReader
 from simenv.service.tokens import TokenCommands
 from simenv.wire import codec
 from simenv.wire.keyfiles import Identity
-from simenv.wire.messages import accounting, admin, client as m, metrics, queries, tokens
+from simenv.wire.messages import accounting, admin, client as m, metrics, queries
 
 COMPLETION_GROUPS = 64  # packed messages in one page
 PAGE_BYTES = 4 * 2**20  # of completions, unless one alone is larger
@@ -572,7 +572,7 @@ QUERIES: dict[type, Handler] = {
     admin.GetCalendar: lambda self, message, identity, _peer: self._service.calendar.listed(
         identity, message
     ),
-    tokens.GetTokens: lambda self, message, identity, _peer: self._tokens.listed(identity, message),
+    admin.GetTokens: lambda self, message, identity, _peer: self._tokens.listed(identity, message),
     accounting.GetAccounts: QueryHandlers._accounts,
     queries.GetEngines: _alone(QueryHandlers._engines),
     queries.Explain: QueryHandlers._explain,

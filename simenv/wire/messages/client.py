@@ -21,7 +21,6 @@ from simenv.wire.messages import (
     metrics,  # noqa: F401
     nodes,
     queries,
-    tokens,  # noqa: F401
 )
 from simenv.wire.messages.queries import ClientMessage, ServiceMessage, kinds
 

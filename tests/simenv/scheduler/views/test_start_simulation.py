@@ -17,7 +17,7 @@ from claimant import Claimant
 from simulation import BEGIN_S, MAIN, WALL_NS, Planned, Simulation
 
 from simenv.model import OwnerLimits, PoolSpec
-from simenv.model.accounts import Account, AccountTree, Billing
+from simenv.model.accounts import Account, AccountTree, Billing, association
 from simenv.model.reservations import ReservationRequest
 from simenv.scheduler import core
 from simenv.scheduler.events import devices, reservations
@@ -430,3 +430,43 @@ def test_owners_for_whom_new_tasks_are_simulated_are_bounded(machine: CheckedSch
         assert starts.new_us(pool, machine.now_ns, f"owner{number}") == pytest.approx(60_000)
         assert starts.new_us(pool, machine.now_ns) == pytest.approx(600_000)
     assert len(starts._asked_ns) <= module.MAX_OWNERS
+
+
+def of_accounts_with_gangs(seed: int) -> Simulation:
+    """Tasks of one and of two ranks, of random accounts and users."""
+    numbers = random.Random(seed)
+    machine = ready(cluster(4, 4), PoolSpec("main", min=8, max=8))
+    tree = AccountTree({name: Account(share=share) for name, share in {"a": 1.0, "b": 2.0}.items()})
+    machine.scheduler.set_accounts(tree, Billing(gib_s=0.0), {})
+    for _ in range(60):
+        ranks = 2 if numbers.random() < 0.15 else 1
+        cost_us = numbers.uniform(1.1e6, 9e6)
+        machine.submit(
+            numbers.randint(1, 3),
+            along=wide(2, cost_us=cost_us) if ranks > 1 else route(cost_us, max_slots=1),
+            owner=numbers.choice(("ana", "ben", "cem")),
+            account=numbers.choice("ab"),
+        )
+    machine.run(2.0, until_idle=False)  # workers of several ranks are ready
+    return machine
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_gangs_of_accounts_start_when_their_turn_comes(seed: int) -> None:
+    waits = foretold_and_real(of_accounts_with_gangs(seed))
+    right = sum(real / 1.1 <= foretold <= 1.1 * real for foretold, real in waits)
+    assert right >= 0.7 * len(waits)
+
+
+def test_tasks_of_accounts_that_go_first_are_expected_as_they_came_so_far() -> None:
+    machine = ready(cluster(1), PoolSpec("main", min=1, max=1))
+    machine.scheduler.set_accounts(AccountTree({"a": Account(), "b": Account()}), Billing(), {})
+    machine.state.fair_share.charge(association("a", "ana"), 1e5)
+    mine = machine.submit(30, along=route(40e6, max_slots=1), owner="ana", account="a")
+    for _ in range(180):
+        machine.submit(along=route(30e6, max_slots=1), owner="ben", account="b")
+        machine.now_ns += 60 * SECOND
+        machine.hear()
+    # 180 tasks of ben wait, and then 20 of ana; ben's later ones take half of the time.
+    foretold_us = simulated(machine).starts_us[mine[20]]
+    assert foretold_us == pytest.approx(2 * (180 * 30e6 + 20 * 40e6), rel=0.25)

@@ -9,10 +9,16 @@ from token_harness import DAY_S, TokenHarness
 from simenv.model import TaskOptions
 from simenv.wire.keyfiles import new_pair
 from simenv.wire.messages import client as m
-from simenv.wire.messages.admin import AddKey, GetKeys, GetPools
+from simenv.wire.messages.admin import (
+    AddKey,
+    CreateToken,
+    ExchangeToken,
+    GetKeys,
+    GetPools,
+    GetTokens,
+)
 from simenv.wire.messages.metrics import GetMetrics, Metrics
 from simenv.wire.messages.queries import GetDevices
-from simenv.wire.messages.tokens import CreateToken, ExchangeToken, GetTokens
 
 
 @pytest.fixture

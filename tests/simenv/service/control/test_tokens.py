@@ -24,9 +24,12 @@ from simenv.wire.messages import accounting, client as m
 from simenv.wire.messages.admin import (
     AddCalendarEntry,
     AddKey,
+    CreateToken,
     DecisionReply,
+    ExchangeToken,
     GetKeys,
     GetPools,
+    GetTokens,
     Pools,
     Release,
     Released,
@@ -34,18 +37,13 @@ from simenv.wire.messages.admin import (
     Renew,
     Reserve,
     RevokeKey,
+    RevokeToken,
     RotateKey,
     SetLimits,
-)  # fmt: skip
-from simenv.wire.messages.queries import GetDevices
-from simenv.wire.messages.tokens import (
-    CreateToken,
-    ExchangeToken,
-    GetTokens,
-    RevokeToken,
     TokenInfo,
     Tokens,
-)
+)  # fmt: skip
+from simenv.wire.messages.queries import GetDevices
 from simenv.wire.transport.sockets import PeerKind
 
 
