@@ -186,6 +186,7 @@ class ReplayedSite:
         self._runs: dict[str, tuple[core.TaskRecord, int, int]] = {}  # by worker: end, slots
         self._foretold: dict[int, tuple[int, float]] = {}  # task: (submitted, foretold wait)
         self._marks: list[bool] = []
+        self._chosen: list[range] = []  # submissions at this time whose tasks are foretold
         while len(self._state.workers) < SLOTS:
             for action in self._scheduler.tick(self._now_ns):
                 if isinstance(action, core.StartWorker):
@@ -207,12 +208,16 @@ class ReplayedSite:
             elif event is None and (self._state.tasks or self._events):
                 self._tick()
             self._dispatch()
-            if isinstance(event, Submission) and event.at_ns and self._is_chosen(part):
-                self._foretell(event)
+            if isinstance(event, Submission):
+                if event.at_ns and (part >= 1.0 or self._rng.random() < part):
+                    self._chosen.append(range(self._first, self._first + event.count))
+                if self._chosen and not self._more_now():
+                    self._foretell()
         return self._marks
 
-    def _is_chosen(self, part: float) -> bool:
-        return part >= 1.0 or self._rng.random() < part
+    def _more_now(self) -> bool:
+        """Return whether more is submitted at this time."""
+        return bool(self._events) and self._events[0][0] == self._now_ns
 
     def _at(self, when_ns: int, event: Any) -> None:
         heapq.heappush(self._events, (when_ns, next(self._order), event))
@@ -242,14 +247,14 @@ class ReplayedSite:
         specs = [TaskSpec(b"", 1_000, 0) for _ in range(each.count)]
         self._scheduler.submit(batch, specs, [route] * each.count)
 
-    def _foretell(self, each: Submission) -> None:
-        numbers = range(self._first, self._first + each.count)
+    def _foretell(self) -> None:
         self._beat()
-        chosen = set(self._rng.choice(numbers, min(QUERIED, each.count), replace=False))
-        while not self.starts.refresh(self._now_ns, newest=numbers[-1]):
+        chosen, self._chosen = self._chosen, []
+        asked = [self._rng.choice(each, min(QUERIED, len(each)), replace=False) for each in chosen]
+        while not self.starts.refresh(self._now_ns, newest=self._state.next_task - 1):
             pass
         self.starts.watch(self._now_ns)
-        for number in chosen:
+        for number in np.concatenate(asked):
             record = self._state.tasks.get(int(number))
             if record is not None and record.phase == core.WAITING:
                 wait_us = self.starts.task_us(record, self._now_ns)

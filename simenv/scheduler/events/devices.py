@@ -318,6 +318,8 @@ def _end_run(
     state.finalize(record, TaskState.DONE)
     used, units = state.meter(record, slots)[timing.run_us, timing.device_ns]
     state.fair_share.charge(record.batch.association, units)
+    queue = state.pools[record.route.pool].queue
+    queue.note_used(queue.units(record), units)
     return core.TaskEnded(
         *(record, TaskState.DONE, slots, timing, core.HELD_RESULT), used=used, units=units
     )

@@ -25,6 +25,7 @@ from simenv.scheduler.queueing.waits import WaitClock
 
 MAX_STALE = 1_000
 _MAX_RUN = 128  # tasks compared at a time if several lanes have tasks
+USED_KEPT = 0.99  # weight of what was learned from earlier tasks
 ARRIVALS_NS = 3 * 3_600_000_000_000  # for which arrivals count, with decreasing weight
 PRIOR_NS = 600_000_000_000  # time without arrivals that is assumed before the first
 KNOWN_NS = 600_000_000_000  # nothing is expected of an association that came later than this
@@ -70,6 +71,7 @@ class PoolQueue:
         self.order = order
         self.fair_share = FairShare()  # replaced by the one of all queues together
         self.rate = 1e-6  # billing units of a microsecond of expected work
+        self._expected_units = self._used_units = 0.0  # of ended tasks, the last ones most
         # Cached: read often, nearly always True.
         self._plain = order.takes_turns
         self._is_shared = order.policy == "fair_share"
@@ -166,6 +168,17 @@ class PoolQueue:
     def units(self, record: TaskRecord) -> float:
         """Return the billing units that a task is expected to use."""
         return record.cost_us * self.rate * record.batch.usage_factor
+
+    def note_used(self, expected: float, used: float) -> None:
+        """Learn from ended tasks what part of their expected billing units tasks use."""
+        self._expected_units = USED_KEPT * self._expected_units + expected
+        self._used_units = USED_KEPT * self._used_units + used
+
+    @property
+    def used_part(self) -> float:
+        """What tasks typically use of their expected billing units. On a paced device these are of
+        its time, of which the simulation takes a part."""
+        return self._used_units / self._expected_units if self._expected_units > 0.0 else 1.0
 
     def head(self, allow_long: bool = True, reservation: int = 0) -> TaskRecord | None:
         """Return the next task, which stays in the queue until `pop`. `reservation`: from the lanes

@@ -328,6 +328,7 @@ class SchedulerState:
         """Charge ended tasks of one batch. `cost_us`: their expected work; `units`: what they
         used."""
         expected = cost_us * pool.queue.rate * batch.usage_factor
+        pool.queue.note_used(expected, units)
         self.fair_share.ended(batch.association, count, expected, units)
 
     def meter(self, record: core.TaskRecord, slots: int) -> state_pools.Meter:

@@ -104,6 +104,22 @@ class SimulatedState:
                 run.end_us = max(MIN_START_US, core.START_NS / 1e3 - age_us)
                 self._push(run.end_us, run)
 
+    def _count_used(self, pool: pools.Pool) -> None:
+        """Count for assigned tasks what tasks of the pool use, not what was expected."""
+        excess = 1.0 - pool.queue.used_part
+        if not excess or not pool.queue.is_shared:
+            return
+        tasks, held = self._state.tasks, self._state.paced.held
+        waiting_for_device = [tasks[number] for number in held if number in tasks]
+        for worker in pool.workers.values():
+            for record in worker.held.values():
+                units = pool.queue.units(record)
+                self._usage.expect(record.batch.association, -excess * units)
+        for record in waiting_for_device:
+            if record.route.pool == pool.spec.name:
+                units = pool.queue.units(record)
+                self._usage.expect(record.batch.association, -excess * units)
+
     def _add_workers(self, line: SimPool) -> None:
         """Add the workers that the pool will start for its waiting tasks, see `Pool.target`; each
         starts on the node with the most slots for each worker of the pool."""

@@ -38,6 +38,7 @@ class StartSimulation(SimulatedState):
         self._lines = [SimPool(pool, {}) for pool in self._state.pools.values()]
         for line in self._lines:  # at once, so that all is of one time
             self._read_workers(line)
+            self._count_used(line.pool)
             self._copy_queue(line)
         self._planned = inputs.planned_slots(self._state, self._lines, self.now_ns)
         for planned in self._planned:
@@ -144,7 +145,8 @@ class StartSimulation(SimulatedState):
         if record.number != inputs.EXPECTED:
             self.starts_us[record.number] = self._now_us
         if line.fair is not None:
-            units = line.pool.queue.units(record) * self._usage.growth_in(self._now_us)
+            queue = line.pool.queue
+            units = queue.units(record) * queue.used_part * self._usage.growth_in(self._now_us)
             line.fair.started(record, units, line.waiting)
 
     def _count(self, run: SimRun, sign: int) -> None:

@@ -470,3 +470,19 @@ def test_tasks_of_accounts_that_go_first_are_expected_as_they_came_so_far() -> N
     # 180 tasks of ben wait, and then 20 of ana; ben's later ones take half of the time.
     foretold_us = simulated(machine).starts_us[mine[20]]
     assert foretold_us == pytest.approx(2 * (180 * 30e6 + 20 * 40e6), rel=0.25)
+
+
+def test_tasks_count_as_what_their_like_used_once_they_have_ended() -> None:
+    machine = ready(cluster(1), PoolSpec("main", min=1, max=1))
+    machine.scheduler.set_accounts(AccountTree({"a": Account(), "b": Account()}), Billing(), {})
+    machine.submit(along=route(100e6, max_slots=1), owner="ana", account="a")
+    machine.scheduler.dispatch(machine.now_ns)  # it is expected to use 100 units
+    machine.state.fair_share.charge(association("b", "ben"), 20.0)
+    (mine,) = machine.submit(along=route(10e6, max_slots=1), owner="ana", account="a")
+    others = machine.submit(6, along=route(10e6, max_slots=1), owner="ben", account="b")
+    starts_us = simulated(machine).starts_us
+    assert starts_us[mine] > starts_us[others[-1]]
+    machine.state.pools["main"].queue.note_used(1_000.0, 100.0)
+    starts_us = simulated(machine).starts_us
+    assert starts_us[mine] < starts_us[others[0]], "it will have used 10"
+    assert starts_us[others[0]] > starts_us[mine] + 9e6
