@@ -80,7 +80,7 @@ class StartSimulation(SimulatedState):
                 self._dispatch(self._hosts.values())
             elif event.end_us == self._now_us and not self._goes_on(event):
                 self._end(event)  # at another time: it got fewer slots, a later event ends it
-                steps += SLOW - 1
+                steps += SLOW - 1 if self._gang_lines else 0
             steps += 1
             if steps >= STEP:
                 steps = 0

@@ -355,6 +355,11 @@ class AccountRegistry:
     ) -> tuple[ReservationRequest, PolicyVerdict | None]:
         """Return the request with the account that it is charged to, and the refusal by a budget of
         that account or one above it; None: there is none. Raises NotFoundError, NotAllowedError."""
+        ledger = self._state.reservations
+        existing = ledger.find_repeated(owner, request.request_id, time.time_ns())
+        if existing is not None:  # it has its account, whatever the default is by now
+            account = request.account or existing.grant.ask.account
+            return msgspec.structs.replace(request, account=account), None
         wanted = request.account
         if not wanted:  # gateways of a batch system name its account, which may be none of ours
             named = dict(request.metadata).get("account", "")

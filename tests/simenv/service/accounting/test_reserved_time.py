@@ -7,7 +7,7 @@ import pytest
 from account_harness import AccountHarness, budgeted, hours
 
 from simenv import model
-from simenv.model.accounts import SLOT_HOUR
+from simenv.model.accounts import SLOT_HOUR, Account
 from simenv.model.reservations import CalendarEntry
 from simenv.scheduler.dispatch import dedicated_workers
 from simenv.wire.messages import accounting, admin, client as m
@@ -160,3 +160,13 @@ def test_planned_reservation_is_missed_for_a_spent_budget(tmp_path: Path) -> Non
     town.step()
     events = town.get(m.Events, m.GetEvents(8), town.ops).events
     assert any("physics: 0 slot-h left" in e.message for e in events if "missed" in e.kind)
+
+
+def test_repeated_request_has_the_account_of_the_first(town: AccountHarness) -> None:
+    begin(town)
+    number = reserve(town, request_id="r1").reservation
+    assert number
+    others = Account(parent="physics", users=("ben",))
+    town.set_account("chem", others)  # bio is ana's default now
+    assert reserve(town, request_id="r1").reservation == number
+    assert info(town, number).account == "chem"
