@@ -44,12 +44,14 @@ def add_reservation(state: scheduler_state.SchedulerState, reservation: Reservat
         pool.queue.add_dedicated_lanes(number)
 
 
-def remove_reservation(state: scheduler_state.SchedulerState, number: int) -> None:
+def remove_reservation(state: scheduler_state.SchedulerState, number: int, now_ns: int) -> None:
     """Release the workers of a reservation that is over."""
-    dedicated = state.dedicated.all.pop(number, None)
+    dedicated = state.dedicated.all.get(number)
     pool = None if dedicated is None else state.pools.get(dedicated.pool)
+    running_us = {} if pool is None else _count_held(state, pool, now_ns)
+    state.dedicated.all.pop(number, None)
     if pool is not None and dedicated is not None:
-        _charge(state, pool, dedicated)
+        _charge(state, pool, dedicated, running_us.get(number, 0.0))
         pool.queue.merge_dedicated_lanes(number)
         for worker in _workers_of(pool, number):
             state.release_from_reservation(worker)
@@ -201,25 +203,34 @@ def charge_unused(state: scheduler_state.SchedulerState, now_ns: int) -> None:
     """Charge the time since the last call in which dedicated workers ran nothing."""
     state.fair_share.at(now_ns)
     for pool in state.pools.values():
-        running_us: dict[int, float] = {}
-        for worker in pool.workers.values():
-            number = worker.reservation_id
-            dedicated = _dedicated_of(state, pool, number) if number else None
-            if dedicated is None:
-                continue
-            since_ns, worker.reserved_since_ns = worker.reserved_since_ns, now_ns
-            if worker.state == WorkerState.STARTING or runs_others(worker):
-                continue
-            dedicated.held_us += (now_ns - since_ns) / 1e3
-            first = next(iter(worker.held.values()), None)
-            ran_us = 0.0
-            if first is not None and first.phase == core.RUNNING:
-                ran_us = (now_ns - first.started_ns) / 1e3
-            running_us[number] = running_us.get(number, 0.0) + ran_us
-        for number, us in running_us.items():
+        for number, us in _count_held(state, pool, now_ns).items():
             dedicated = _dedicated_of(state, pool, number)
             if dedicated is not None and dedicated.unused_us(us) >= CHARGED_US:
                 _charge(state, pool, dedicated, us)
+
+
+def _count_held(
+    state: scheduler_state.SchedulerState, pool: state_pools.Pool, now_ns: int
+) -> dict[int, float]:
+    """Count the time until now for which the pool's workers are dedicated. Return by reservation
+    the time so far of the tasks that run on them, which is not unused."""
+    running_us: dict[int, float] = {}
+    for worker in pool.workers.values():
+        number = worker.reservation_id
+        dedicated = _dedicated_of(state, pool, number) if number else None
+        if dedicated is None:
+            continue
+        until_ns = max(now_ns, worker.reserved_since_ns)  # a close may come with an earlier tick
+        since_ns, worker.reserved_since_ns = worker.reserved_since_ns, until_ns
+        if worker.state == WorkerState.STARTING or runs_others(worker):
+            continue
+        dedicated.held_us += (until_ns - since_ns) / 1e3
+        first = next(iter(worker.held.values()), None)
+        ran_us = 0.0
+        if first is not None and first.phase == core.RUNNING:
+            ran_us = max(0, until_ns - first.started_ns) / 1e3
+        running_us[number] = running_us.get(number, 0.0) + ran_us
+    return running_us
 
 
 def _dedicated_of(

@@ -125,7 +125,7 @@ def close(
         if record.phase == Phase.WAITING:
             state.pools[record.route.pool].queue.drop(record)
     reservation.park_for_cancellation(waiting)
-    dedicated_workers.remove_reservation(state, number)
+    dedicated_workers.remove_reservation(state, number, now_ns)
     if reservation.parked:
         ledger.emptying[number] = None
     note, audience = reason or f"it {_ENDINGS[end_state]}", event_audience(reservation)

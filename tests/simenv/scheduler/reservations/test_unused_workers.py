@@ -142,3 +142,24 @@ def test_reserved_machine_is_charged_by_its_price() -> None:
     used = sum((action.used for action in charges(site)), Used())
     assert used.device_us == pytest.approx(20e6, rel=0.03)
     assert sum(action.units for action in charges(site)) == pytest.approx(20 * 101.0, rel=0.03)
+
+
+def test_task_that_runs_on_after_a_release_is_charged_once(site: CheckedScheduler) -> None:
+    number = reserve(site, workers=1)
+    site.submit(cost=300e6, owner="ben", account="b", reservation=number)
+    (send,) = site.assign()
+    site.begin(send.records[0])
+    pass_time(site, 60.0)
+    release(site, number)
+    site.tick()
+    assert charged_s(site) == pytest.approx(0.0, abs=0.1), "the task pays for its time"
+
+
+def test_reservations_shorter_than_a_tick_are_charged(site: CheckedScheduler) -> None:
+    for _ in range(100):
+        number = reserve(site, workers=2)
+        site.now_ns += SECOND // 2
+        release(site, number)
+    site.hear()
+    site.tick()
+    assert charged_s(site) == pytest.approx(100.0, abs=1.0)
