@@ -93,9 +93,9 @@ def run(options: Namespace) -> Report:
             continue
         right: list[bool] = []
         for seed in options.seeds:
-            site = ReplayedSite(np.random.default_rng(seed), pace=pace)
-            marks = site.replay(submissions(seed, options.hours * 3_600, pace=pace))
-            off = site.starts.off_by("main")
+            replayed = ReplayedSite(np.random.default_rng(seed), pace=pace)
+            marks = replayed.replay(submissions(seed, options.hours * 3_600, pace=pace))
+            off = replayed.starts.off_by("main")
             print(f"{key} {seed}: {100 * np.mean(marks):.1f} % of {len(marks)}, off by {off:.2f} x")
             right += marks
         name = "a paced device" if pace else f"{SLOTS} slots"
@@ -208,16 +208,13 @@ class ReplayedSite:
             elif event is None and (self._state.tasks or self._events):
                 self._tick()
             self._dispatch()
-            if isinstance(event, Submission):
-                if event.at_ns and (part >= 1.0 or self._rng.random() < part):
-                    self._chosen.append(range(self._first, self._first + event.count))
-                if self._chosen and not self._more_now():
-                    self._foretell()
+            is_asked = isinstance(event, Submission) and event.at_ns
+            if is_asked and (part >= 1.0 or self._rng.random() < part):
+                self._chosen.append(range(self._first, self._first + event.count))
+            is_last = not self._events or self._events[0][0] > self._now_ns  # of this moment
+            if self._chosen and is_last:
+                self._foretell()
         return self._marks
-
-    def _more_now(self) -> bool:
-        """Return whether more is submitted at this time."""
-        return bool(self._events) and self._events[0][0] == self._now_ns
 
     def _at(self, when_ns: int, event: Any) -> None:
         heapq.heappush(self._events, (when_ns, next(self._order), event))

@@ -204,6 +204,7 @@ class AccountTree:
             self.members[name] = frozenset(users)
             for user in users:
                 self._of_user.setdefault(user, []).append(name)
+        self._paths = {name: self._walk(name) for name in self.accounts}  # each submission asks
 
     def __bool__(self) -> bool:
         """True if accounts are configured."""
@@ -230,14 +231,17 @@ class AccountTree:
                     f"account {name!r}: {key} = {value} is outside {low:g} .. {MAX_SHARE:g}"
                 )
 
-    def path(self, account: str) -> tuple[str, ...]:
-        """Return the accounts from a child of the site to this one."""
+    def _walk(self, account: str) -> tuple[str, ...]:
         path: list[str] = []
         while account:
             path.append(account)
-            entry = self.accounts.get(account)
-            account = entry.parent if entry else ""
+            account = self.accounts[account].parent
         return tuple(reversed(path))
+
+    def path(self, account: str) -> tuple[str, ...]:
+        """Return the accounts from a child of the site to this one; of one that is not in the tree
+        itself alone."""
+        return self._paths.get(account, (account,) if account else ())
 
     def accounts_of(self, user: str) -> tuple[str, ...]:
         """Return the accounts that a user may use, the default first."""

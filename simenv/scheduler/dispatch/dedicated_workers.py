@@ -47,14 +47,16 @@ def add_reservation(state: scheduler_state.SchedulerState, reservation: Reservat
 def remove_reservation(state: scheduler_state.SchedulerState, number: int, now_ns: int) -> None:
     """Release the workers of a reservation that is over."""
     dedicated = state.dedicated.all.get(number)
-    pool = None if dedicated is None else state.pools.get(dedicated.pool)
-    running_us = {} if pool is None else _count_held(state, pool, now_ns)
-    state.dedicated.all.pop(number, None)
-    if pool is not None and dedicated is not None:
+    if dedicated is None:
+        return
+    pool = state.pools.get(dedicated.pool)
+    if pool is not None:
+        running_us = _count_held(state, pool, now_ns)
         _charge(state, pool, dedicated, running_us.get(number, 0.0))
         pool.queue.merge_dedicated_lanes(number)
         for worker in _workers_of(pool, number):
             state.release_from_reservation(worker)
+    del state.dedicated.all[number]
 
 
 def hold_for_request(
@@ -69,14 +71,13 @@ def hold_for_request(
     pool = _pool_of(state, request)
     if pool is not None and request.workers:
         name, held = pool.spec.name, state.dedicated.requests.get(pool.spec.name)
-        if held is not None and (held.account, held.owner) != (request.account, owner):
-            _charge(state, pool, held)
-            held = None
-        if held is None:
+        if held is None or (held.account, held.owner) != (request.account, owner):
+            if held is not None:
+                _charge(state, pool, held)
             held = DedicatedWorker(name, request.workers, request.account, owner)
+            state.dedicated.requests[name] = held
         held.workers = request.workers
         held.until_ns = wall_ns + min(wait_ns, MAX_REQUEST_NS) + RETRY_MARGIN_NS
-        state.dedicated.requests[name] = held
 
 
 def _release_requested(state: scheduler_state.SchedulerState, pool: state_pools.Pool) -> None:

@@ -161,8 +161,9 @@ def tasks_finished(
     pool.open_workers[name] = worker
     held, tasks, by_task = worker.held, state.tasks, state.reservations.by_task
     num_held = len(held)
-    number = 0 if dedicated_workers.runs_others(worker) else worker.reservation_id
-    dedicated = state.dedicated.all.get(number) if number else None
+    dedicated = None
+    if worker.reservation_id and not dedicated_workers.runs_others(worker):
+        dedicated = state.dedicated.all.get(worker.reservation_id)
     endings: list[core.TaskEnded] = []
     ended: list[core.TaskRecord] = []
     ran_us = 0

@@ -455,14 +455,15 @@ class PoolQueue:
 
     def shared(self) -> Iterator[TaskRecord]:
         """Yield waiting tasks of the shared lanes in the order in which they are tried."""
+        if self._plain and len(self._lanes) > 1:
+            yield from merged(self._by_association(), self._shares, self.rate, self.count)
+            return
         tried = [lanes.tried() for lanes in self._lanes.values()]
         if len(tried) == 1:
             yield from tried[0]
         elif self.order.policy == "round_robin":
             rounds = chain.from_iterable(zip_longest(*tried))
             yield from (record for record in rounds if record is not None)
-        elif self._plain:
-            yield from merged(self._by_association(), self._shares, self.rate, self.count)
         else:
             yield from heapq.merge(*tried, key=self.order.sort_key)
 

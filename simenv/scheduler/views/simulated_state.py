@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from itertools import count, islice
+from itertools import chain, count, islice
 
 from simenv.model import WorkerState
 from simenv.scheduler import core
@@ -109,16 +109,15 @@ class SimulatedState:
         excess = 1.0 - pool.queue.used_part
         if not excess or not pool.queue.is_shared:
             return
-        tasks, held = self._state.tasks, self._state.paced.held
-        waiting_for_device = [tasks[number] for number in held if number in tasks]
-        for worker in pool.workers.values():
-            for record in worker.held.values():
-                units = pool.queue.units(record)
-                self._usage.expect(record.batch.association, -excess * units)
-        for record in waiting_for_device:
-            if record.route.pool == pool.spec.name:
-                units = pool.queue.units(record)
-                self._usage.expect(record.batch.association, -excess * units)
+        tasks, held = self._state.tasks, self._state.paced.held  # with results, on their devices
+        simulated = (tasks[number] for number in held if number in tasks)
+        assigned = chain(
+            chain.from_iterable(worker.held.values() for worker in pool.workers.values()),
+            (record for record in simulated if record.route.pool == pool.spec.name),
+        )
+        for record in assigned:
+            units = pool.queue.units(record)
+            self._usage.expect(record.batch.association, -excess * units)
 
     def _add_workers(self, line: SimPool) -> None:
         """Add the workers that the pool will start for its waiting tasks, see `Pool.target`; each

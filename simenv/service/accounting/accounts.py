@@ -75,7 +75,7 @@ class AccountRegistry:
         calendar month (UTC). `members`: of groups of the operating system. Raises ConfigError if
         the configuration does not fit the accounts that administrators have added."""
         self.billing = config.billing
-        self.budgets = Budgets(scheduler, self.billing, spent_units)
+        self.budgets = Budgets(scheduler, spent_units)
         self._scheduler = scheduler
         self._state = scheduler.state
         self._journal = journal
@@ -108,7 +108,6 @@ class AccountRegistry:
         """Replace accounts and classes. Raises ConfigError, and then nothing has changed."""
         check_accounts(accounts, qos, source)
         self._accounts, self.qos = accounts, qos
-        self.budgets.accounts = accounts
         names = (name for account in accounts.values() for name in account.users)
         self._groups = frozenset(name[1:] for name in names if name.startswith(GROUP))
         self._limits = {
@@ -129,7 +128,6 @@ class AccountRegistry:
         self._coordinators = {
             user for account in self._accounts.values() for user in account.coordinators
         }
-        self.budgets.set_paths({name: self.tree.path(name) for name in self._accounts})
         self._removed_unchecked = True
         self._scheduler.set_accounts(self.tree, self.billing, self.qos)
 
@@ -214,7 +212,7 @@ class AccountRegistry:
             wanted = "" if reservation is None else reservation.grant.ask.account
         account = self._resolve(owner, wanted)
         qos = self._resolve_class(owner, account, terms.qos)
-        path = self.budgets.path(account)
+        path = self.tree.path(account)
         error = self._limit_error(owner, qos, path, terms, size_bytes, routes)
         batch = self.batch_account(Standing(account, qos), owner, routes, specs)
         needed = batch.units * len(specs)
@@ -232,7 +230,7 @@ class AccountRegistry:
         self, standing: Standing, owner: str, routes: list[core.Route], specs: list[TaskSpec]
     ) -> BatchAccount:
         """Return what the account and the class of accepted tasks mean for them now."""
-        qos, path = self.qos.get(standing.qos, Qos()), self.budgets.path(standing.account)
+        qos, path = self.qos.get(standing.qos, Qos()), self.tree.path(standing.account)
         limits_s = [qos.max_run_s, *(each.max_run_s for _, each in self._limits_of(path))]
         units = 0.0
         if any(map(self.budgets.of, path)):

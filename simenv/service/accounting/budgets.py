@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import calendar
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 
 from simenv import errors
 from simenv.model import ReservationRequest, ReservationState, TaskSpec
-from simenv.model.accounts import SLOT_HOUR, Account, Billing, Used
+from simenv.model.accounts import SLOT_HOUR, Used
 from simenv.model.views import base_of
 from simenv.scheduler import core
 from simenv.scheduler.dispatch import dedicated_workers
@@ -27,34 +27,25 @@ ENDED_PER_TICK = 250  # tasks, so that the event loop is not blocked
 class Budgets:
     """Budgets of all accounts. Used from the loop's thread."""
 
-    def __init__(
-        self, scheduler: Scheduler, billing: Billing, spent_units: Callable[[str], float]
-    ) -> None:
+    def __init__(self, scheduler: Scheduler, spent_units: Callable[[str], float]) -> None:
         """`spent_units`: returns the billing units that an account and those below it spent in this
         calendar month (UTC)."""
         self.spent_units = spent_units
-        self.accounts: Mapping[str, Account] = {}
-        self._billing = billing
         self._scheduler = scheduler
         self._state = scheduler.state
-        self._paths: Mapping[str, tuple[str, ...]] = {}
 
-    def set_paths(self, paths: Mapping[str, tuple[str, ...]]) -> None:
-        """Replace the accounts above each account, which is the last of its path."""
-        self._paths = paths
-
-    def path(self, account: str) -> tuple[str, ...]:
+    def _path(self, account: str) -> tuple[str, ...]:
         """Return an account and those above it."""
-        return self._paths.get(account, (account,) if account else ())
+        return self._state.accounts.path(account)
 
     def below(self, account: str) -> list[AssociationUse]:
         """Return the use of an account and of the accounts below it."""
         uses = self._state.use_by_association
-        return [each for each in uses if account in self.path(each.account)]
+        return [each for each in uses if account in self._path(each.account)]
 
     def of(self, account: str) -> float:
         """Return the billing units of a month; 0: no budget."""
-        entry = self.accounts.get(account)
+        entry = self._state.accounts.accounts.get(account)
         return 0.0 if entry is None else entry.budget_slot_h * SLOT_HOUR
 
     # --- refusals --------------------------------------------------------------------------------
@@ -91,7 +82,7 @@ class Budgets:
         terms = self._state.reservations.terms(request.device)
         ttl_ns = request.ttl_ns or terms.profile.default_ttl_ns
         pool = self._state.pools.get(dedicated_workers.pool_name(self._state, request))
-        path = self.path(account)
+        path = self._path(account)
         if pool is None or not request.workers or not any(map(self.of, path)):
             return None
         needed = dedicated_workers.charge_of(self._state, pool, request.workers * ttl_ns // 1000)[1]
@@ -105,7 +96,7 @@ class Budgets:
         dedicated = self._state.dedicated.all.get(reservation.grant.id)
         if dedicated is None:
             return None
-        path, pool = self.path(dedicated.account), self._state.pools[dedicated.pool]
+        path, pool = self._path(dedicated.account), self._state.pools[dedicated.pool]
         needed = dedicated_workers.charge_of(self._state, pool, dedicated.workers * ttl_ns // 1000)
         number, advice = reservation.grant.id, "a shorter time (for_s=)"
         return self.error(path, needed[1], number, advice)
@@ -114,7 +105,7 @@ class Budgets:
         """Return the billing units for which reservations of an account will have workers."""
         total, ledger, wall_ns = 0.0, self._state.reservations, time.time_ns()
         for number, dedicated in self._state.dedicated.all.items():
-            if number != but and name in self.path(dedicated.account):
+            if number != but and name in self._path(dedicated.account):
                 left_us = max(0, ledger.all[number].expires_ns - wall_ns) // 1000
                 pool = self._state.pools[dedicated.pool]
                 worker_us = dedicated.workers * left_us
@@ -143,7 +134,7 @@ class Budgets:
             round(run_us * route.memory_bytes * route.ranks / 2**30),
             round(device_us),
         )
-        return self._billing.units(used, base_of(route.pool) or route.pool)
+        return self._state.billing.units(used, base_of(route.pool) or route.pool)
 
     # --- ends ------------------------------------------------------------------------------------
 
@@ -151,7 +142,7 @@ class Budgets:
         """End tasks and reservations of accounts that say so and whose budget is spent; some tasks
         in each call."""
         actions: list[core.Action] = []
-        for name, account in self.accounts.items():
+        for name, account in self._state.accounts.accounts.items():
             if account.cut and account.budget_slot_h:
                 actions += self._cut(name, now_ns)
         return actions
@@ -159,7 +150,7 @@ class Budgets:
     def _cut(self, name: str, now_ns: int) -> list[core.Action]:
         uses, budget, state = self.below(name), self.of(name), self._state
         dedicated = state.dedicated.all.items()
-        reserved = [number for number, each in dedicated if name in self.path(each.account)]
+        reserved = [number for number, each in dedicated if name in self._path(each.account)]
         if not (uses or reserved):
             return []
         spent = self.spent_units(name) + self._running_units(name, now_ns)
@@ -192,7 +183,7 @@ class Budgets:
             record = next(iter(worker.held.values()), None)
             if record is None or record.phase != core.RUNNING:
                 continue
-            if name in self.path(record.batch.account):
+            if name in self._path(record.batch.account):
                 run_us = (now_ns - record.started_ns) / 1e3
                 units = self._units(record.route, run_us, worker.slots)
                 total += units * record.batch.usage_factor

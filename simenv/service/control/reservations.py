@@ -133,7 +133,7 @@ class ReservationCommands:
                 raise error
         reservation = self._scheduler.renew_reservation(
             *(message.reservation, identity.scope, identity.owner),
-            *(message.ttl_ns, time.time_ns()),
+            *(ttl_ns, time.time_ns()),
         )
         info = cluster_info.reservation_info(self._state, reservation)
         return admin.Reservations(message.request, [info])
