@@ -183,6 +183,7 @@ class Scheduler:
     ) -> list[Action]:
         """Replace the accounts, the weights of billing units and the classes of service."""
         self.state.set_accounts(tree, billing, qos)
+        reservations.set_default_accounts(self.state)
         return []
 
     def dispatch(self, now_ns: int, accepted: int = 0) -> list[Action]:

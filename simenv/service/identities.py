@@ -265,7 +265,7 @@ class Identities(CertificateIssuer):
         self._server = server
         self._end_reservations = end_reservations
         self._settings: IdentitySettings = service.config.identity
-        self._owners: dict[int, str] = {}  # users who have entered, while they have tasks
+        self._owners: dict[int, str] = {}  # users who have entered, while they have work
         self._checked_s = 0.0
         broker.handle = self._handle
 
@@ -348,11 +348,12 @@ class Identities(CertificateIssuer):
                 self._review(uid)
         if now_s - self._checked_s >= CHECK_S:
             self._checked_s = now_s
-            holders, has_tasks = self._table.users, self._service.state.tasks_by_owner.of
+            holders, state = self._table.users, self._service.state
+            reserving = {each.grant.owner for each in state.reservations.live.values()}
             self._owners = {
                 uid: owner
                 for uid, owner in self._owners.items()
-                if uid in holders or has_tasks(owner)
+                if uid in holders or owner in reserving or state.tasks_by_owner.of(owner)
             }
             uids = [*holders, *(uid for uid in self._owners if uid not in holders)]
             for begin in range(0, len(uids), CHECK_USERS):
@@ -375,7 +376,8 @@ class Identities(CertificateIssuer):
                 self._withdraw(uid, "has another role or name now")
 
     def _review_tasks(self, member: UserAccount) -> None:
-        """Note whether a user who has entered, and may have waiting tasks, may still enter."""
+        """Note whether a user who has entered, and may have waiting tasks or reservations, may
+        still enter."""
         owner, refusal = self._owners.get(member.uid, ""), ""
         try:
             identity_now = self._identity(member)

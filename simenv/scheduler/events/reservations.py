@@ -11,6 +11,7 @@ import itertools
 from functools import partial
 
 from simenv import model
+from simenv.errors import NotAllowedError
 from simenv.model.accounts import WaitReason
 from simenv.model.reservations import JOB_SCOPE
 from simenv.scheduler.core import END_MARGIN_NS, START_NS, Action, Phase, RecordEvent
@@ -81,6 +82,24 @@ def renew_reservation(
     ttl_ns = ttl_ns or ledger.default_ttl_ns(ledger.find(number, scope))
     owner_quotas.check_renewal(state.quotas.of(owner), owner, ttl_ns)
     return ledger.renew(number, scope, ttl_ns, wall_ns)
+
+
+def set_default_accounts(state: scheduler_state.SchedulerState) -> None:
+    """Set the accounts of reservations that were made when there were none: the default account of
+    the owner. One whose owner is in no account stays without, and is not renewed."""
+    if not state.accounts:
+        return
+    for number, reservation in state.reservations.live.items():
+        if reservation.grant.ask.account:
+            continue
+        try:
+            account = state.accounts.resolve(reservation.grant.owner, "")
+        except NotAllowedError:
+            continue
+        state.reservations.set_account(reservation, account)
+        dedicated = state.dedicated.all.get(number)
+        if dedicated is not None:
+            dedicated.account = account
 
 
 def close_reservation(
@@ -265,6 +284,7 @@ def finish_restore(state: scheduler_state.SchedulerState) -> None:
     """Resume reservations; called when all unfinished tasks are queued again."""
     state.reservations.resume()
     state.reservations.take_changes()  # all changes came from the journal
+    set_default_accounts(state)
 
 
 def event_audience(reservation: ReservationEntry) -> str:

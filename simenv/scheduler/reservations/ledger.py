@@ -209,6 +209,13 @@ class ReservationLedger:
         self._changed(number, urgent=True)
         return reservation
 
+    def set_account(self, reservation: ReservationEntry, account: str) -> None:
+        """Set the account of a reservation that was made without one."""
+        grant = reservation.grant
+        ask = msgspec.structs.replace(grant.ask, account=account)
+        reservation.grant = msgspec.structs.replace(grant, ask=ask)
+        self._changed(grant.id)
+
     def default_ttl_ns(self, reservation: ReservationEntry) -> int:
         """Return the duration of a renewal that names none: the original duration of the
         reservation."""

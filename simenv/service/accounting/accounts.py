@@ -24,6 +24,7 @@ from simenv.model import (
     OwnerLimits,
     OwnerUse,
     ReservationRequest,
+    ReservationState,
     TaskOptions,
     TaskSpec,
 )
@@ -31,6 +32,7 @@ from simenv.model.accounts import GROUP, Account, AccountTree, Qos, association
 from simenv.model.task_rules import merged
 from simenv.scheduler import core
 from simenv.scheduler.reservations.policies import REJECTED, PolicyVerdict
+from simenv.scheduler.reservations.reservation import ReservationEntry
 from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state import owner_quotas
 from simenv.scheduler.state.task_index import AssociationUse
@@ -370,6 +372,16 @@ class AccountRegistry:
             verdict = PolicyVerdict(REJECTED, AdmissionReason.OVER_LIMIT, text)
         return msgspec.structs.replace(request, account=account), verdict
 
+    def check_renewal(self, reservation: ReservationEntry, ttl_ns: int) -> None:
+        """Check that the owner of a reservation may still use its account, and that the budget of
+        the account allows a renewal by `ttl_ns`. Raises NotFoundError, NotAllowedError,
+        InsufficientError while groups are looked up, LimitExceededError."""
+        if self.tree:  # where all accounts were removed, nothing is refused
+            self._resolve(reservation.grant.owner, reservation.grant.ask.account)
+        error = self.budgets.renewal_error(reservation, ttl_ns)
+        if error is not None:
+            raise error
+
     # --- passage of time -------------------------------------------------------------------------
 
     def tick(self, now_ns: int) -> list[core.Action]:
@@ -392,23 +404,33 @@ class AccountRegistry:
             self._removed_unchecked = True
 
     def _removed(self) -> dict[str, str]:
-        """Return the users with unfinished tasks who may not enter any more, each with a reason."""
+        """Return the users with unfinished tasks or reservations who may not enter any more, each
+        with a reason."""
         removed: dict[str, str] = {}
+        live = self._state.reservations.live.values()
         if self.tree:
-            for owner in {each.owner for each in self._state.use_by_association}:
+            owners = {each.owner for each in self._state.use_by_association}
+            for owner in owners | {each.grant.owner for each in live if each.grant.ask.account}:
                 if owner and not self.tree.accounts_of(owner):
                     removed[owner] = f"{owner!r} is in no account of this environment any more"
-        refused = {owner: text for owner, text in self._refused.items() if text}
-        with_tasks = self._state.tasks_by_owner.of
-        self._refused = {owner: text for owner, text in refused.items() if with_tasks(owner)}
+        reserving = {each.grant.owner for each in live}
+        self._refused = {
+            owner: text
+            for owner, text in self._refused.items()
+            if text and (owner in reserving or self._state.tasks_by_owner.of(owner))
+        }
         return removed | self._refused
 
     def _end_removed(self, now_ns: int) -> list[core.Action]:
-        """Hold or cancel waiting tasks of users who may not enter any more, some in each tick."""
-        if self._removed_policy == "keep" or self._members.lacks(self._groups):
-            self._removed_unchecked = self._members.lacks(self._groups)
+        """End the reservations of users who may not enter any more, and hold or cancel their
+        waiting tasks, some in each tick."""
+        self._removed_unchecked = self._members.lacks(self._groups)
+        if self._removed_unchecked:
             return []
         removed, since_ns = self._removed(), self._removed_since_ns
+        actions = self._end_reservations(removed, now_ns)
+        if self._removed_policy == "keep":
+            return actions
         self._removed_since_ns = {owner: since_ns.get(owner, now_ns) for owner in removed}
         self._scheduler.hold_removed(frozenset(removed))
         hold_ns = self._hold_ns if self._removed_policy == "hold" else 0
@@ -418,9 +440,22 @@ class AccountRegistry:
             records = self._state.tasks_by_owner.of(owner)
             waiting = (record.number for record in records if record.phase in core.UNSENT)
             if numbers := list(islice(waiting, ENDED_PER_TICK)):
-                return self._scheduler.end_early(numbers, "cancelled", text, now_ns)
-        self._removed_unchecked = False
-        return []
+                self._removed_unchecked = True
+                return actions + self._scheduler.end_early(numbers, "cancelled", text, now_ns)
+        return actions
+
+    def _end_reservations(self, removed: Mapping[str, str], now_ns: int) -> list[core.Action]:
+        """End reservations of removed users. One that was made before there were accounts, whose
+        owner is in none, lasts to its end: nobody has removed that user."""
+        actions: list[core.Action] = []
+        for entry in list(self._state.reservations.live.values()):
+            owner = entry.grant.owner
+            if owner in self._refused or (owner in removed and entry.grant.ask.account):
+                final_state, wall_ns = ReservationState.RELEASED, time.time_ns()
+                actions += self._scheduler.close_reservation(
+                    entry, final_state, removed[owner], wall_ns, now_ns
+                )
+        return actions
 
 
 def _merged_with_stored(

@@ -127,10 +127,10 @@ class ReservationCommands:
     def _renew(self, identity: Identity, message: admin.Renew) -> admin.Reservations:
         found = self._ledger.find(message.reservation, identity.scope)
         ttl_ns = message.ttl_ns or self._ledger.default_ttl_ns(found)
-        if not found.grant.ask.scope.startswith(JOB_SCOPE):  # else a batch job would be ended
-            error = self._accounts.budgets.renewal_error(found, ttl_ns)
-            if error is not None:
-                raise error
+        # What administrators renew for a batch system ends with its job: no refusal ends that.
+        is_job = not identity.scope and found.grant.ask.scope.startswith(JOB_SCOPE)
+        if not (is_job or found.is_over):
+            self._accounts.check_renewal(found, ttl_ns)
         reservation = self._scheduler.renew_reservation(
             *(message.reservation, identity.scope, identity.owner),
             *(ttl_ns, time.time_ns()),

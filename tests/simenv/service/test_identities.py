@@ -251,6 +251,18 @@ def test_waiting_tasks_of_a_user_who_leaves_the_site_follow_the_policy(
         assert task.phase == SENT
 
 
+def test_reservation_of_a_user_who_leaves_the_site_ends_without_a_certificate(site: Site) -> None:
+    ben = site.enter(BEN, ("chem",))
+    reserve(site, ben)
+    site.users._table.withdraw(BEN)  # its certificate has ended, its batch job runs
+    site.tick(identities.CHECK_S)
+    assert site.broker.sent == [identity.CheckUsers([BEN])]
+    site.broker.handle(UserAccount(BEN, "ben", ("physics",)))
+    site.loop._next_tick_ns = 0
+    site.step()
+    assert not site.state.reservations.live
+
+
 def test_member_whom_the_broker_confirms_stays(site: Site) -> None:
     ben = site.enter(BEN, ("chem",))
     for after_s in (15.0, 30.0):

@@ -3,12 +3,13 @@
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 from account_harness import AccountHarness, budgeted, hours
 
 from simenv import model
 from simenv.model.accounts import SLOT_HOUR, Account
-from simenv.model.reservations import CalendarEntry
+from simenv.model.reservations import JOB_SCOPE, CalendarEntry
 from simenv.scheduler.dispatch import dedicated_workers
 from simenv.wire.messages import accounting, admin, client as m
 
@@ -170,3 +171,112 @@ def test_repeated_request_has_the_account_of_the_first(town: AccountHarness) -> 
     town.set_account("chem", others)  # bio is ana's default now
     assert reserve(town, request_id="r1").reservation == number
     assert info(town, number).account == "chem"
+
+
+def renewal(number: int, hours: float = 2.0) -> admin.Renew:
+    return admin.Renew(7, number, round(hours * 3_600) * SECOND)
+
+
+def test_renewal_is_refused_when_its_account_is_no_longer_the_owners(town: AccountHarness) -> None:
+    begin(town)
+    mine, other = reserve(town, workers=0), reserve(town, account="bio", workers=0)
+    town.set_account("chem", Account(parent="physics", users=("ben",)))
+    refusal = town.refusal(renewal(mine.reservation), town.ana)
+    assert (refusal.code, refusal.hint) == ("not_allowed", "yours: bio")
+    assert "'ana' is not in the account 'chem'" in refusal.message
+    assert town.get(admin.Reservations, renewal(other.reservation), town.ana).reservations
+    assert info(town, mine.reservation).state is model.ReservationState.ACTIVE, "to its end"
+
+
+def test_renewal_is_refused_when_its_account_is_removed(town: AccountHarness) -> None:
+    begin(town)
+    number = reserve(town, account="bio", workers=0).reservation
+    own = town.get(admin.DecisionReply, asked(town, account="bio", workers=0)).decision.reservation
+    town.set_account("bio", None)
+    assert town.refusal(renewal(number), town.ana).code == "not_allowed"
+    assert town.refusal(renewal(own)).code == "not_found"
+
+
+@pytest.mark.parametrize("policy", ["keep", "hold"])
+def test_reservations_of_a_user_in_no_account_end(tmp_path: Path, policy: str) -> None:
+    town = AccountHarness(tmp_path, removed_users=policy)
+    town.members["lab"] = {"ben"}
+    town.look_up_groups()
+    begin(town)
+    mine = reserve(town, workers=0).reservation
+    message = asked(town, workers=0)
+    number = town.get(admin.DecisionReply, message, town.ben).decision.reservation
+    town.members["lab"].clear()
+    town.look_up_groups()
+    refusal = town.refusal(renewal(number), town.ben)
+    assert refusal.code == "reservation"
+    assert "'ben' is in no account of this environment any more" in refusal.message
+    assert info(town, mine).state is model.ReservationState.ACTIVE
+
+
+def test_renewal_while_groups_are_looked_up_is_to_be_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    town = AccountHarness(tmp_path, accounts={"bio": {"users": ["@lab"]}}, qos={})
+    town.members["lab"] = {"ana"}
+    town.look_up_groups()
+    begin(town)
+    number = reserve(town).reservation
+    answer: dict[str, frozenset[str]] = {}  # the name service is away at the start
+    monkeypatch.setattr(town, "look_up", lambda _: answer)
+    town.begin_again()
+    begin(town)
+    refusal = town.refusal(renewal(number), town.ana)
+    assert (refusal.code, refusal.retry_after_s) == ("insufficient", 2.0)
+    answer["lab"] = frozenset({"ana"})
+    town.look_up_groups()
+    assert town.get(admin.Reservations, renewal(number), town.ana).reservations
+
+
+def test_budget_holds_for_renewals_of_a_job_by_its_owner_not_by_administrators(
+    tmp_path: Path,
+) -> None:
+    town = budgeted(tmp_path, 10 * SLOT_HOUR)
+    begin(town)
+    message = msgspec.structs.replace(asked(town, scope=f"{JOB_SCOPE}c", job="7"), owner="ana")
+    number = town.get(admin.DecisionReply, message, town.ops).decision.reservation
+    town.spent["physics"] = 20 * SLOT_HOUR
+    assert town.refusal(renewal(number), town.ana).code == "limit"
+    assert town.get(admin.Reservations, renewal(number), town.ops).reservations
+
+
+def test_reservation_of_before_there_were_accounts_has_the_default_one(tmp_path: Path) -> None:
+    town = AccountHarness(tmp_path, accounts={}, qos={})
+    begin(town)
+    number = reserve(town, request_id="r1").reservation
+    own = town.get(admin.DecisionReply, asked(town, workers=0)).decision.reservation
+    physics = {"budget_slot_h": 1.0, "cut": True}
+    chem = {"parent": "physics", "users": ["ana"]}
+    town.begin_again(accounts={"physics": physics, "chem": chem}, qos={})
+    begin(town)
+    assert info(town, number).account == "chem"
+    (root,) = town.get(admin.Reservations, admin.GetReservations(3, own)).reservations
+    assert root.account == "root"
+    assert reserve(town, request_id="r1").reservation == number
+    refusal = town.refusal(renewal(number), town.ana)
+    assert (refusal.code, hours(refusal.message)) == ("limit", [1.0, 1.0, 2.0])
+    town.begin_again(accounts={"bio": {"users": ["ana"]}}, qos={})
+    assert info(town, number).account == "chem", "stored"
+    town.begin_again(accounts={"physics": physics, "chem": chem}, qos={})
+    town.spent["physics"] = SLOT_HOUR
+    town.accounts._next_cut_ns = 0
+    town.step()
+    assert info(town, number).state is model.ReservationState.RELEASED
+
+
+def test_reservation_without_account_has_one_as_soon_as_its_owner_has(tmp_path: Path) -> None:
+    town = AccountHarness(tmp_path, accounts={}, qos={})
+    begin(town)
+    number = reserve(town).reservation
+    town.set_account("geo", Account(users=("ben",)))
+    refusal = town.refusal(renewal(number), town.ana)
+    assert (refusal.code, info(town, number).account) == ("not_allowed", "")
+    assert "'ana' is in no account" in refusal.message
+    town.set_account("bio", Account(users=("ana",), budget_slot_h=1.0))
+    assert info(town, number).account == town.state.dedicated.all[number].account == "bio"
+    assert town.refusal(renewal(number), town.ana).code == "limit"
