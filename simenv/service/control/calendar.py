@@ -13,7 +13,13 @@ from collections.abc import Iterator
 
 import msgspec
 
-from simenv.errors import NotAllowedError, NotFoundError, OptionError, SimenvError
+from simenv.errors import (
+    InsufficientError,
+    NotAllowedError,
+    NotFoundError,
+    OptionError,
+    SimenvError,
+)
 from simenv.model import Decision
 from simenv.model.program import check_printable
 from simenv.model.reservations import (
@@ -140,6 +146,8 @@ class CalendarCommands:
             decision, actions = self._scheduler.reserve(
                 request, entry.owner, round(now_s * 1e9), veto=veto
             )
+        except InsufficientError:  # members of groups are not known yet: asked again after RETRY_S
+            return
         except SimenvError as error:  # of a limit of its owner, for example
             decision, actions = Decision("rejected", 0, error.message), []
         yield from actions

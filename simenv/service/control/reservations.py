@@ -24,10 +24,10 @@ from simenv.errors import (
     OptionError,
     SimenvError,
 )  # fmt: skip
-from simenv.model import Decision, ReservationRequest, ReservationState
+from simenv.model import AdmissionReason, Decision, ReservationRequest, ReservationState
 from simenv.model.program import check_printable
 from simenv.model.reservations import JOB_SCOPE
-from simenv.scheduler.reservations.policies import MOST
+from simenv.scheduler.reservations.policies import DELAYED, MOST
 from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state.scheduler_state import check_device
 from simenv.scheduler.views import cluster_info
@@ -104,7 +104,12 @@ class ReservationCommands:
             text = "the service is shutting down and reserves nothing"
             raise InsufficientError(text, hint="ask again when it is up: simenv up")
         owner = self._owner_of(identity, message)
-        ask, veto = self._accounts.reservation_terms(owner, message.ask)
+        try:
+            ask, veto = self._accounts.reservation_terms(owner, message.ask)
+        except InsufficientError as error:  # clients repeat what is delayed
+            code, wait_ns = AdmissionReason.NOT_AUTHORISED, round(error.retry_after_s * 1e9)
+            delayed = Decision(DELAYED, code, error.message, retry_after_ns=wait_ns)
+            return admin.DecisionReply(message.request, delayed)
         decision, actions = self._scheduler.reserve(
             ask, owner, time.time_ns(), dry=message.dry, veto=veto
         )

@@ -280,3 +280,34 @@ def test_reservation_without_account_has_one_as_soon_as_its_owner_has(tmp_path: 
     town.set_account("bio", Account(users=("ana",), budget_slot_h=1.0))
     assert info(town, number).account == town.state.dedicated.all[number].account == "bio"
     assert town.refusal(renewal(number), town.ana).code == "limit"
+
+
+def test_requests_are_delayed_while_groups_are_looked_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    town = AccountHarness(tmp_path, accounts={"bio": {"users": ["@lab"]}}, qos={})
+    town.members["lab"] = {"ana"}
+    town.look_up_groups()
+    begin(town)
+    entry = CalendarEntry(time.time() + 0.05, 3_600.0, ask=asked(town).ask)
+    assert town.get(admin.CalendarEntries, admin.AddCalendarEntry(3, entry), town.ana).entries
+    answer: dict[str, frozenset[str]] = {}  # the name service is away at the start
+    monkeypatch.setattr(town, "look_up", lambda _: answer)
+    town.begin_again()
+    begin(town)
+    decision = reserve(town, workers=0)
+    assert (decision.status, decision.retry_after_ns) == ("delayed", 2 * SECOND)
+    assert "members are being looked up" in decision.message
+    time.sleep(0.1)
+    town.loop.calendar._next_s = 0.0
+    town.step()
+    assert len(town.state.calendar.entries) == 1
+    answer["lab"] = frozenset({"ana"})
+    town.look_up_groups()
+    town.loop.calendar._next_s = 0.0
+    town.step()
+    (info_of_entry,) = town.get(admin.Reservations, admin.GetReservations(3), town.ana).reservations
+    assert (info_of_entry.account, info_of_entry.workers) == ("bio", 1)
+    assert not town.state.calendar.entries
+    events = town.get(m.Events, m.GetEvents(8), town.ops).events
+    assert not [each for each in events if "missed" in each.kind]
