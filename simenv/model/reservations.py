@@ -19,6 +19,7 @@ from simenv.model.program import FEW, Text
 MAX_LABEL_CHARS = 255  # of a name or a label in a request, a profile or a policy
 MAX_INFLIGHT = 2**31 - 1  # tasks of one device at once
 APP = "app"  # metadata key of a reservation: the run of the application that made it
+BATCH_ACCOUNT = "account"  # the same: the account of the job that it is made for
 # Begins the scope of reservations of batch jobs, which the batch scheduler bounds: administrators
 # alone make them, and the limits of their owner do not apply.
 JOB_SCOPE = "slurm/"

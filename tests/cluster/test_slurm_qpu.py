@@ -73,7 +73,8 @@ def own(env):
 
 def as_job(env):
     share = jobs.DeviceShare("{POOL}")
-    request = jobs._request(int(os.environ["SLURM_JOB_ID"]), "{CLUSTER}", share)
+    job = jobs.job(int(os.environ["SLURM_JOB_ID"]))
+    request = jobs._request(job, "{CLUSTER}", share)
     reservations.request_decision(env.session, request, 5)
 
 with simenv.connect(service="{ADDRESS}") as env:
@@ -135,6 +136,30 @@ def test_user_reserves_nothing_without_a_job(with_qpus: Site) -> None:
     assert "max_reserved_percent" in printed
     assert "are those of batch jobs" in printed
     assert site.reservations() == {}
+
+
+def test_job_is_charged_to_its_account_in_slurm_for_its_own_time(with_qpus: Site) -> None:
+    site = with_qpus
+    names = ("chem", "phys42")  # the first is the default one
+    try:
+        for name in names:
+            budget = ("--add-user", "user0", "--budget-slot-h", "0.2")  # less than an hour
+            site.simenv("accounts", "add", name, *budget)
+        script, options = site.script("short.sh", WAITING), ("--time=5", f"--qpu={POOL}")
+        jobs = [
+            site.submit("user0", script, *options, f"--account={name}") for name in ("phys42", "x")
+        ]
+        for job in jobs:
+            site.has_printed(job, "started")
+        live = site.reservations()
+        assert [live[job][0]["account"] for job in jobs] == ["phys42", "chem"]
+        nobody = site.submit("user1", script, *options)
+        site.fails(nobody)
+        assert "'user1' is in no account of this environment" in site.output(nobody)
+        cancel(site, *jobs)
+    finally:
+        for name in names:
+            site.simenv("accounts", "remove", name)
 
 
 def test_step_of_srun_reserves_and_steps_of_batch_script_share(with_qpus: Site) -> None:

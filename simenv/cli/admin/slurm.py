@@ -282,8 +282,9 @@ def status(context: typer.Context, cluster: Cluster = "") -> None:
         live = jobs.of_cluster(client, name)
     rows = [_row(pool, each.available, live, known, held) for pool, each in counts.items()]
     shown = [
-        {"reservation": each.id, "job": each.job, "user": each.owner, "pool": each.device,
-         "workers": each.workers, "used_s": each.actual_total_ns / 1e9} for each in live
+        {"reservation": each.id, "job": each.job, "user": each.owner, "account": each.account,
+         "pool": each.device, "workers": each.workers, "used_s": each.actual_total_ns / 1e9}
+        for each in live
     ]  # fmt: skip
     common.answer({"pools": rows, "reservations": shown}, ())
     if not common.as_json:

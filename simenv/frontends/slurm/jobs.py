@@ -32,7 +32,7 @@ from simenv.errors import (
     SimenvError,
     TimedOutError,
 )
-from simenv.model.reservations import JOB_SCOPE
+from simenv.model.reservations import BATCH_ACCOUNT, JOB_SCOPE
 from simenv.qpm import contract
 from simenv.wire.messages import admin
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from simenv.client.client import Client
 
 MAX_DEVICES, MAX_COUNT = 8, 4_096  # as in the plugin
-LEASE_S = 3_600.0  # of a reservation; `simenv slurm sync` renews it while the job runs
+LEASE_S = 3_600.0  # of a reservation at most; `simenv slurm sync` renews it while the job runs
 RENEW_S = LEASE_S / 2  # a reservation with less time left is renewed
 AFTER_S = 60.0  # from the end of the job's time to the end of its reservation
 POLL_S = 0.2  # of a job that waits for its reservation
@@ -51,14 +51,14 @@ HOLDING = frozenset(
 )
 _DEVICE = re.compile(r"([A-Za-z0-9_.-]{1,64})(?::([1-9]\d{0,3}))?\Z")
 _NUMBER = re.compile(r"[1-9]\d{0,9}\Z")
-_FORMAT = "%A|%T|%r|%L|%u|%W"  # licences are last: they may have a |
-_SEPARATORS = 5
+_FORMAT = "%A|%T|%r|%L|%u|%a|%W"  # licences are last: they may have a |
+_SEPARATORS = 6
 _UNKNOWN_JOB = "invalid job id"
 
 
 class SlurmJob(msgspec.Struct, frozen=True):
     """A job as squeue shows it. `reason`: why it waits. `left_s`: time left; None: no limit, or not
-    known."""
+    known. `account`: of Slurm's accounting; "": it has none."""
 
     number: int
     state: str
@@ -66,6 +66,12 @@ class SlurmJob(msgspec.Struct, frozen=True):
     left_s: float | None
     user: str
     licenses: Mapping[str, int]
+    account: str = ""
+
+    @property
+    def lease_s(self) -> float:
+        """Time for which its reservation is made or renewed, in seconds."""
+        return LEASE_S if self.left_s is None else min(LEASE_S, self.left_s + AFTER_S)
 
     @property
     def holds(self) -> bool:
@@ -167,8 +173,9 @@ def job(number: int) -> SlurmJob:
 
 
 def _job_of(line: str) -> SlurmJob:
-    number, state, reason, left, user, licenses = line.split("|", _SEPARATORS)
-    return SlurmJob(int(number), state, reason, _span_s(left), user, licenses_of(licenses))
+    number, state, reason, left, user, account, licenses = line.split("|", _SEPARATORS)
+    counts, account = licenses_of(licenses), "" if account == "(null)" else account
+    return SlurmJob(int(number), state, reason, _span_s(left), user, counts, account)
 
 
 def _span_s(text: str) -> float | None:
@@ -203,13 +210,13 @@ def reserve(
     The client is an admin's. `timeout_s`: for a share that the job before it has not returned yet.
     Raises NotReservedError if the job has ended or has no licences, or with the refusal of the
     service; TimedOutError, NotFoundError, NotAllowedError."""
-    user = _licensed(number, shares).user
+    present = _licensed(number, shares)
     made: list[JobReservation] = []
     try:
         for share in shares:
-            request = _request(number, cluster, share)
-            session = client.session
-            decision = reservations.request_decision(session, request, timeout_s, owner=user)
+            request, session = _request(present, cluster, share), client.session
+            owner = present.user
+            decision = reservations.request_decision(session, request, timeout_s, owner=owner)
             made.append(JobReservation(share, decision.reservation))
         _holding(number)
     except BaseException:
@@ -225,7 +232,7 @@ def reserved(
     """Return the reservations of a running job of the client's user. Raises NotReservedError if the
     job has ended or has no licences, or if the service refuses a share for good; TimedOutError if
     there are none after `timeout_s`; NotFoundError."""
-    _licensed(number, shares)
+    present = _licensed(number, shares)
     end_s = time.monotonic() + timeout_s
     while True:
         mine = [each for each in of_cluster(client, cluster) if each.job == str(number)]
@@ -233,7 +240,7 @@ def reserved(
         missing = [share for share in shares if share not in numbers]
         if not missing:
             return [JobReservation(share, numbers[share]) for share in shares]
-        request = _request(number, cluster, missing[0])
+        request = _request(present, cluster, missing[0])
         # What the prolog is told; only a refusal for good ends the wait.
         decision = reservations.dry_decision(client.session, request)
         if time.monotonic() >= end_s:
@@ -263,21 +270,23 @@ def _holding(number: int) -> SlurmJob:
     return present
 
 
-def _request(number: int, cluster: str, share: DeviceShare) -> model.ReservationRequest:
-    """Return the request of a job, which is the same at each of its steps."""
-    scope = JOB_SCOPE + cluster
+def _request(present: SlurmJob, cluster: str, share: DeviceShare) -> model.ReservationRequest:
+    """Return the request of a job, which is the same at each of its steps but for the time left:
+    the service keeps the first."""
+    scope, number, ttl_ns = JOB_SCOPE + cluster, present.number, round(present.lease_s * 1e9)
     return model.ReservationRequest(
         request_id=f"{scope}/{number}/{share.pool}",
         device=share.pool,
         scope=scope,
         job=str(number),
         workload_kind="hybrid",
-        ttl_ns=round(LEASE_S * 1e9),
-        walltime_ns=round(LEASE_S * 1e9),
+        ttl_ns=ttl_ns,
+        walltime_ns=ttl_ns,
         workers=share.count,
         metadata=(
             *(("scheduler", "slurm"), ("cluster_name", cluster)),
             ("allocation_id", f"{cluster}:{number}"),
+            *(((BATCH_ACCOUNT, present.account),) if present.account else ()),
         ),
     )
 
@@ -323,12 +332,11 @@ def reconcile(client: Client, cluster: str, now_ns: int) -> Reconciled:
             result.ended.append(each.id)
             continue
         used[each.job, each.device] += each.workers
-        if each.expires_ns - now_ns < RENEW_S * 1e9 and owner.left_s != 0:
-            lease_s = LEASE_S if owner.left_s is None else min(LEASE_S, owner.left_s + AFTER_S)
-            if each.expires_ns - now_ns < (lease_s - AFTER_S) * 1e9:
-                fields = {"reservation": each.id, "ttl_ns": round(lease_s * 1e9)}
-                client.session.request(admin.Reservations, admin.Renew, **fields)
-                result.renewed.append(each.id)
+        left_s = (each.expires_ns - now_ns) / 1e9
+        if 0.0 < left_s < min(RENEW_S, owner.lease_s - AFTER_S):
+            fields = {"reservation": each.id, "ttl_ns": round(owner.lease_s * 1e9)}
+            client.session.request(admin.Reservations, admin.Renew, **fields)
+            result.renewed.append(each.id)
     return result
 
 

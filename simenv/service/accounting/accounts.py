@@ -29,6 +29,7 @@ from simenv.model import (
     TaskSpec,
 )
 from simenv.model.accounts import GROUP, Account, AccountTree, Qos, association
+from simenv.model.reservations import BATCH_ACCOUNT, JOB_SCOPE
 from simenv.model.task_rules import merged
 from simenv.scheduler import core
 from simenv.scheduler.reservations.policies import REJECTED, PolicyVerdict
@@ -358,19 +359,34 @@ class AccountRegistry:
         ledger = self._state.reservations
         existing = ledger.find_repeated(owner, request.request_id, time.time_ns())
         if existing is not None:  # it has its account, whatever the default is by now
-            account = request.account or existing.grant.ask.account
-            return msgspec.structs.replace(request, account=account), None
-        wanted = request.account
-        if not wanted:  # gateways of a batch system name its account, which may be none of ours
-            named = dict(request.metadata).get("account", "")
-            wanted = named if named in self.tree.accounts_of(owner) else ""
-        account = self._resolve(owner, wanted)
+            first = existing.grant.ask
+            # A job has less time left than at its first request.
+            times = first if request.scope.startswith(JOB_SCOPE) else request
+            request = msgspec.structs.replace(
+                request,
+                account=request.account or first.account,
+                ttl_ns=times.ttl_ns,
+                walltime_ns=times.walltime_ns,
+            )
+            return request, None
+        account = self._resolve(owner, request.account or self._batch_account(owner, request))
         error = self.budgets.reservation_error(account, request)
         verdict = None
         if error is not None:
             text = f"{error.message}; {error.hint}"
             verdict = PolicyVerdict(REJECTED, AdmissionReason.OVER_LIMIT, text)
         return msgspec.structs.replace(request, account=account), verdict
+
+    def _batch_account(self, owner: str, request: ReservationRequest) -> str:
+        """Return the account that a batch system names in the metadata, if it is one of this
+        environment that the owner may use; else "". Raises InsufficientError."""
+        named = dict(request.metadata).get(BATCH_ACCOUNT, "")
+        if named not in self.tree.accounts:
+            return ""
+        try:
+            return self._resolve(owner, named)
+        except errors.NotAllowedError:
+            return ""
 
     def check_renewal(self, reservation: ReservationEntry, ttl_ns: int) -> None:
         """Check that the owner of a reservation may still use its account, and that the budget of

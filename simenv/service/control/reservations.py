@@ -7,6 +7,7 @@ change the owner.
 
 from __future__ import annotations
 
+import logging
 import os
 import pwd
 import time
@@ -26,7 +27,7 @@ from simenv.errors import (
 )  # fmt: skip
 from simenv.model import AdmissionReason, Decision, ReservationRequest, ReservationState
 from simenv.model.program import check_printable
-from simenv.model.reservations import JOB_SCOPE
+from simenv.model.reservations import BATCH_ACCOUNT, JOB_SCOPE
 from simenv.scheduler.reservations.policies import DELAYED, MOST
 from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state.scheduler_state import check_device
@@ -41,6 +42,8 @@ from simenv.wire.keyfiles import Identity
 from simenv.wire.messages import admin, client as m, queries
 
 _STEERED = {"pause": "device.paused", "resume": "device.resumed", "drain": "device.draining"}
+log = logging.getLogger("simenv.service")
+
 RESERVATIONS_PER_STEP = 64  # of an answer, between two checks of the clock
 
 
@@ -114,6 +117,12 @@ class ReservationCommands:
             ask, owner, time.time_ns(), dry=message.dry, veto=veto
         )
         self._executor.execute(actions)
+        named = dict(ask.metadata).get(BATCH_ACCOUNT, "")
+        is_made = decision.reservation and not message.dry
+        if is_made and named and ask.account not in ("", named, message.ask.account):
+            text = "reservation %d of job %s is charged to %r: %r has no account %r here"
+            job = decision.reservation, ask.job[:80] or "-", ask.account
+            log.info(text, *job, owner or OWN_USER, named[:80])
         decision = self._after_queue(ask, owner, decision)
         return admin.DecisionReply(message.request, decision)
 

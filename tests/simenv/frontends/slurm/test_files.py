@@ -80,12 +80,15 @@ def test_requests_of_qpu_are_parsed() -> None:
 
 
 def test_rows_of_squeue_are_read() -> None:
-    job = jobs._job_of("7|RUNNING|None|1-02:03:04|ana|fez:2,matlab:1")
+    job = jobs._job_of("7|RUNNING|None|1-02:03:04|ana|phys42|fez:2,matlab:1")
     assert (job.number, job.holds, job.left_s, job.user) == (7, True, 93_784.0, "ana")
+    assert (job.account, job.lease_s) == ("phys42", jobs.LEASE_S)
     assert job.licenses == {"fez": 2, "matlab": 1}
-    waiting = jobs._job_of("8|PENDING|Licenses|UNLIMITED|ana|(null)")
+    waiting = jobs._job_of("8|PENDING|Licenses|UNLIMITED|ana|(null)|(null)")
     assert (waiting.holds, waiting.left_s, waiting.licenses) == (False, None, {})
-    assert jobs._job_of("9|COMPLETING|None|0:59|ana|fez").licenses == {"fez": 1}
+    assert (waiting.account, waiting.lease_s) == ("", jobs.LEASE_S)
+    ending = jobs._job_of("9|COMPLETING|None|0:59|ana||fez")
+    assert (ending.licenses, ending.lease_s) == ({"fez": 1}, 59.0 + jobs.AFTER_S)
     assert jobs._span_s("59") == 59.0
     assert jobs._span_s("INVALID") is None
 

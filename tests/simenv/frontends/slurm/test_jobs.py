@@ -66,9 +66,14 @@ def cluster(env: Client, request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 def row(
-    number: int, state: str, licences: str = f"{POOL}:1", left: str = "10:00", user: str = USER
+    number: int,
+    state: str,
+    licences: str = f"{POOL}:1",
+    left: str = "UNLIMITED",
+    user: str = USER,
+    account: str = "(null)",
 ) -> str:
-    return f"{number}|{state}|None|{left}|{user}|{licences}"
+    return f"{number}|{state}|None|{left}|{user}|{account}|{licences}"
 
 
 def test_repeat_returns_the_same_reservation_and_release_ends_it(
@@ -92,6 +97,22 @@ def test_repeat_returns_the_same_reservation_and_release_ends_it(
     assert jobs.release(env, 8, cluster, "test") == []
     assert jobs.release(env, 7, cluster, "test") == [made.number]
     assert jobs.release(env, 7, cluster, "test") == []
+
+
+def test_reservation_lasts_no_longer_than_its_job_and_names_its_account(
+    env: Client, squeue: Squeue, cluster: str
+) -> None:
+    squeue.answers(row(7, "RUNNING", left="5:00", account="phys42"))
+    (made,) = jobs.reserve(env, 7, cluster, SHARES, 30.0)
+    squeue.answers(row(7, "RUNNING", left="4:31", account="phys42"))
+    assert jobs.reserve(env, 7, cluster, SHARES, 30.0) == [made], "a repeat keeps the first time"
+    (info,) = jobs.of_cluster(env, cluster)
+    assert info.expires_ns - info.created_ns == (300 + jobs.AFTER_S) * 10**9
+    assert dict(info.metadata)["account"] == "phys42"
+    squeue.answers(row(8, "RUNNING", left="4:31", account=""))
+    jobs.reserve(env, 8, cluster, SHARES, 30.0)
+    (info,) = (each for each in jobs.of_cluster(env, cluster) if each.job == "8")
+    assert "account" not in dict(info.metadata)
 
 
 def test_job_that_ends_while_it_reserves_has_no_reservation(
@@ -148,7 +169,7 @@ def test_reconcile_ends_what_is_of_another_user_or_beyond_the_licences(
     assert jobs.reconcile(env, cluster, now_ns).ended == [anas.number]
     squeue.answers(row(7, "RUNNING", user="ana"))
     (first,) = jobs.reserve(env, 7, cluster, SHARES, 30.0)
-    request = jobs._request(7, cluster, DeviceShare(POOL, 1))
+    request = jobs._request(jobs.job(7), cluster, DeviceShare(POOL, 1))
     request = msgspec.structs.replace(request, request_id="second")
     second = reservations.request_decision(env.session, request, 5.0, owner="ana").reservation
     assert jobs.reconcile(env, cluster, now_ns).ended == [second]
@@ -187,8 +208,8 @@ def test_reconcile_renews_before_the_lease_ends_and_not_beyond_the_job(
 
 
 def test_reservation_of_no_job_is_ended(env: Client, squeue: Squeue, cluster: str) -> None:
-    request = jobs._request(7, cluster, DeviceShare(POOL, 1))
+    squeue.answers(row(7, "RUNNING"))
+    request = jobs._request(jobs.job(7), cluster, DeviceShare(POOL, 1))
     request = msgspec.structs.replace(request, job="7; rm")
     number = reservations.request_decision(env.session, request, 5.0).reservation
-    squeue.answers(row(7, "RUNNING"))
     assert jobs.reconcile(env, cluster, time.time_ns()).ended == [number]

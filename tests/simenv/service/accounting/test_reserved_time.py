@@ -1,5 +1,6 @@
 """Accounts of reservations: whose they are, their budgets, and usage while they run nothing."""
 
+import logging
 import time
 from pathlib import Path
 
@@ -75,6 +76,36 @@ def test_account_that_a_batch_system_names_counts_where_it_is_ones_own(
     assert info(town, mine.reservation).account == "bio"
     other = reserve(town, metadata=(("account", "physics"),), workers=0)
     assert info(town, other.reservation).account == "chem"
+
+
+def test_account_of_a_job_that_is_not_used_is_in_the_log(
+    town: AccountHarness, caplog: pytest.LogCaptureFixture
+) -> None:
+    begin(town)
+    caplog.set_level(logging.INFO, "simenv.service")
+    job = {"workers": 0, "scope": f"{JOB_SCOPE}c", "job": "7"}
+    for name, account in (("bio", "bio"), ("physics", "chem"), ("phys42", "chem")):
+        message = asked(town, **job, metadata=(("account", name),))
+        message = msgspec.structs.replace(message, owner="ana")
+        number = town.get(admin.DecisionReply, message, town.ops).decision.reservation
+        assert info(town, number).account == account
+    lines = [each.getMessage() for each in caplog.records if "of job 7" in each.getMessage()]
+    begin_of_line = "reservation {} of job 7 is charged to 'chem': 'ana' has no account {!r} here"
+    assert lines == [begin_of_line.format(2, "physics"), begin_of_line.format(3, "phys42")]
+
+
+def test_repeat_for_a_job_keeps_the_first_time(town: AccountHarness) -> None:
+    begin(town)
+    job = {"scope": f"{JOB_SCOPE}c", "job": "7", "request_id": "r7"}
+    message = msgspec.structs.replace(asked(town, hours=0.1, **job), owner="ana")
+    number = town.get(admin.DecisionReply, message, town.ops).decision.reservation
+    later = msgspec.structs.replace(asked(town, hours=0.09, **job), owner="ana")
+    assert town.get(admin.DecisionReply, later, town.ops).decision.reservation == number
+    assert info(town, number).expires_ns - info(town, number).created_ns == 360 * SECOND
+    other = reserve(town, workers=0, request_id="r8").reservation
+    assert other
+    repeat = reserve(town, hours=0.5, workers=0, request_id="r8")
+    assert (repeat.status, repeat.code) == ("rejected", model.AdmissionReason.EXISTS)
 
 
 def test_accounts_of_others_are_refused(town: AccountHarness) -> None:
