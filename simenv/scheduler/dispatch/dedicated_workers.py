@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 SOON_US = 50_000.0  # a busy worker that is expected to be free sooner can be dedicated now
 MIN_WAIT_NS = 20_000_000
 MAX_REQUEST_NS = 5_000_000_000  # longest time that workers are held for a repeated request
-RETRY_MARGIN_NS = 2_000_000_000  # added to the time that the decision states
+RETRY_MARGIN_NS = 2_000_000_000  # added to the time that the decision states, from the last tick
 CHARGED_US = 10_000_000  # unused time that is charged at once; what is less, at the end
 
 
@@ -64,7 +64,6 @@ def hold_for_request(
     request: ReservationRequest,
     owner: str,
     wait_ns: int,
-    wall_ns: int,
 ) -> None:
     """Hold the requested workers, as soon as they are available, for a repetition of the
     request."""
@@ -77,7 +76,7 @@ def hold_for_request(
             held = DedicatedWorker(name, request.workers, request.account, owner)
             state.dedicated.requests[name] = held
         held.workers = request.workers
-        held.until_ns = wall_ns + min(wait_ns, MAX_REQUEST_NS) + RETRY_MARGIN_NS
+        held.until_ns = state.last_tick_ns + min(wait_ns, MAX_REQUEST_NS) + RETRY_MARGIN_NS
 
 
 def _release_requested(state: scheduler_state.SchedulerState, pool: state_pools.Pool) -> None:
@@ -89,10 +88,10 @@ def _release_requested(state: scheduler_state.SchedulerState, pool: state_pools.
         state.release_from_reservation(worker)
 
 
-def release_held(state: scheduler_state.SchedulerState, wall_ns: int) -> None:
+def release_held(state: scheduler_state.SchedulerState, now_ns: int) -> None:
     """Release workers held for requests that were not repeated in time."""
     for name, dedicated in list(state.dedicated.requests.items()):
-        if wall_ns >= dedicated.until_ns:
+        if now_ns >= dedicated.until_ns:
             _release_requested(state, state.pools[name])
 
 

@@ -64,7 +64,7 @@ def reserve(
         actions.append(RecordEvent("reservation.made", str(grant.id), note, audience))
     elif (decision.code, decision.status) == (model.AdmissionReason.DEVICE_UNAVAILABLE, DELAYED):
         wait_ns = decision.retry_after_ns
-        dedicated_workers.hold_for_request(state, request, owner, wait_ns, wall_ns)
+        dedicated_workers.hold_for_request(state, request, owner, wait_ns)
     return decision, actions
 
 
@@ -153,7 +153,7 @@ def close(
 
 def expire(state: scheduler_state.SchedulerState, wall_ns: int, now_ns: int = 0) -> list[Action]:
     """Close the reservations whose time is over; `now_ns`: as for `close`."""
-    dedicated_workers.release_held(state, wall_ns)
+    dedicated_workers.release_held(state, now_ns or state.last_tick_ns)
     expired = model.ReservationState.EXPIRED
     due = state.reservations.due(wall_ns)
     return [close(state, reservation, expired, "", wall_ns, now_ns) for reservation in due]

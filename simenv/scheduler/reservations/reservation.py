@@ -293,7 +293,7 @@ REQUESTED = -1  # in place of a reservation number: held for a repeated request
 
 
 class DedicatedWorker(msgspec.Struct):
-    """Number of workers of a pool for one reservation; `until_ns`: wall clock, for a request
+    """Number of workers of a pool for one reservation; `until_ns`: monotonic, for a request
     only. Times are those of all its workers together, since the start of the service."""
 
     pool: str

@@ -127,7 +127,8 @@ class Claimant(CheckedScheduler):
     def pass_time(self, seconds: float) -> list[Action]:
         self.now_ns += round(seconds * SECOND)
         self.hear()
-        return self.keep(reservations.expire(self.state, self.wall_ns)) + self.settle()
+        expired = reservations.expire(self.state, self.wall_ns, self.now_ns)
+        return self.keep(expired) + self.settle()
 
     def restart(self) -> None:
         """A crash and a new start: from the rows, and from the messages of unfinished tasks."""

@@ -477,6 +477,24 @@ def test_worker_held_for_delayed_request_is_released_without_retry(host: Claiman
     assert _kept(host, REQUESTED) == []
 
 
+@pytest.mark.parametrize("step_s", [-3_600, 3_600])
+def test_worker_is_held_for_delayed_request_as_long_after_a_step_of_the_wall_clock(
+    host: Claimant, step_s: int
+) -> None:
+    host.submit(cost=4e6)
+    host.submit(cost=4e6)
+    host.tick()
+    host.assign()
+    host.reserve(workers=1)
+    host.assign()
+    for passed_s, count in ((4, 1), (8, 0)):
+        host.hear()
+        host.tick(passed_s)
+        wall_ns = host.wall_ns + step_s * SECOND
+        host.keep(host.scheduler.wall_clock_tick(wall_ns, host.now_ns))
+        assert len(_kept(host, REQUESTED)) == count
+
+
 def test_pool_starts_worker_for_delayed_reservation_request() -> None:
     host = Claimant(workers=1)
     host.scheduler.scale("main", 1, 2)
