@@ -7,6 +7,7 @@ reservations expire. One thread of a client renews all its reservations.
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import threading
@@ -26,6 +27,8 @@ from simenv.wire.messages import admin
 
 if TYPE_CHECKING:
     from simenv.client.connection.session import ServiceSession
+
+log = logging.getLogger("simenv.client")
 
 POLL_S = 0.25  # longest pause before a delayed request is repeated
 MAX_WORKLOAD_FIELD = 2**62  # upper bound of each field of a workload
@@ -277,6 +280,7 @@ class LeaseRenewer:
         self._pid = os.getpid()
         self._changed = threading.Condition()
         self._next_renewal_s: dict[Reservation, float] = {}  # monotonic time of the next renewal
+        self._refused: set[Reservation] = set()  # of which the log has a warning
         self._thread: threading.Thread | None = None
         self._stopped = False
 
@@ -297,6 +301,7 @@ class LeaseRenewer:
             self._begin()
         with self._changed:
             self._next_renewal_s.pop(reservation, None)
+            self._refused.discard(reservation)
 
     def stop(self) -> None:
         """Renew nothing more; the reservations expire."""
@@ -336,11 +341,22 @@ class LeaseRenewer:
         next_s = reservation.for_s / RENEWALS_PER_LEASE
         try:
             reservation.renew()
-        except NotReservedError:
+        except NotReservedError as error:
+            self._warn(reservation, error)
             self.drop(reservation)  # it is over: a submit with it raises NotReservedError
             return
-        except SimenvError:
+        except SimenvError as error:
             next_s = min(MAX_RETRY_S, next_s)
+            if not error.retryable:  # a budget, for example; tried again until it is over
+                self._warn(reservation, error)
         with self._changed:
             if reservation in self._next_renewal_s:
                 self._next_renewal_s[reservation] = monotonic() + next_s
+
+    def _warn(self, reservation: Reservation, error: SimenvError) -> None:
+        """Log the first refusal of a reservation, unless it was dropped meanwhile."""
+        with self._changed:
+            if reservation in self._refused or reservation not in self._next_renewal_s:
+                return
+            self._refused.add(reservation)
+        log.warning("%r is not renewed: %s", reservation, error)
