@@ -82,7 +82,7 @@ def usage(
     common = app.settings_of(context)
     if as_csv + sacct + common.as_json > 1:
         raise OptionError("--csv, --sacct and --json exclude each other", hint="give one of them")
-    since_s, until_s = terminal.window(since, until)
+    since_s, until_s = terminal.since(since), terminal.since(until)
     with common.connect_or_read() as client:
         if sacct:
             if not no_header:

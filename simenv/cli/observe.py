@@ -22,6 +22,7 @@ from simenv.client.environments import EnvironmentInfo, environments as found_en
 from simenv.client.tasks.progress import passes
 from simenv.errors import NotFoundError, OptionError
 from simenv.model import FINAL_STATES, Event, NodeInfo, PoolInfo, TaskInfo, WorkerInfo
+from simenv.model.views import check_window
 from simenv.text import elapsed
 
 if TYPE_CHECKING:
@@ -156,7 +157,8 @@ def queue(
     limit: Annotated[int, typer.Option(min=1, help="Maximum number of rows.")] = 100,
 ) -> Rows[TaskInfo]:
     """List waiting and running tasks, with the pending reason."""
-    since_s, _ = terminal.window(since)
+    since_s = terminal.since(since)
+    check_window(since_s, 0.0, time.time())
     if done and since:
         return _ended(client, since_s, limit)
     total, result = client.queue(done=done, limit=limit)
@@ -254,7 +256,7 @@ def profile(context: typer.Context, run_name: RunName = "", since: Since = "") -
     common = app.settings_of(context)
     if run_name and since:
         raise OptionError("--run-name cannot be combined with --since", hint="give one of them")
-    since_s, _ = terminal.window(since)
+    since_s = terminal.since(since)
     with common.connect_or_read() as client:
         run = "" if since else resolve_run_name(client, run_name or LAST)
         report = report_of(client, run, since_s)

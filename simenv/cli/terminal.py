@@ -31,7 +31,6 @@ import msgspec
 import typer
 
 from simenv.errors import ConfigError, OptionError
-from simenv.model.views import check_window
 
 LEAST_TEXT = 12  # least number of columns for wrapped text
 _PIECES = re.compile(r"\S+|\s+")
@@ -331,14 +330,6 @@ def since(text: str, zone: str = "", *, days: int = 0) -> float:
     except (ValueError, OverflowError, OSError) as error:
         hint = "try 90s, 1h30m, 2d, 12:00 or 2026-01-31T12:00"
         raise typer.BadParameter(f"{text!r} is no time: {hint}") from error
-
-
-def window(since_text: str, until_text: str = "") -> tuple[float, float]:
-    """Parse the ends of a time span of the past, each as `since` does. Raises typer.BadParameter,
-    OptionError; see `check_window`."""
-    since_s, until_s = since(since_text), since(until_text)
-    check_window(since_s, until_s, time.time())
-    return since_s, until_s
 
 
 def _clocks(zone: str) -> tzinfo:

@@ -20,6 +20,7 @@ from simenv.cli import app, terminal
 from simenv.cli.listing import Column, Columns, NoHeader, Style, Watch, following, keyed, listing
 from simenv.errors import NotFoundError, OptionError
 from simenv.model import Event, TaskState
+from simenv.model.views import check_window
 from simenv.wire.messages.queries import LogRow
 
 if TYPE_CHECKING:
@@ -118,7 +119,6 @@ def history(
     if as_csv and common.as_json:
         raise OptionError("--csv cannot be combined with --json", hint="give one of them")
     style = Style(common.as_json, columns, no_header, watch, as_csv=as_csv)
-    terminal.window(asked.since, asked.until)
     if asked.series or asked.step:
         _check_series(context, asked)
     with common.connect_or_read() as client:
@@ -133,11 +133,10 @@ def history(
         def rows() -> Iterable[LogRow]:
             limit = asked.limit
             read = client.history.tasks if limit is None else partial(client.history.newest, limit)
-            since_s, until_s = terminal.window(asked.since, asked.until)
             return read(
-                since_s, run, asked.state or (),
+                terminal.since(asked.since), run, asked.state or (),
                 owner="" if asked.owner == OWN else asked.owner,
-                pool=asked.pool, until_s=until_s or math.inf,
+                pool=asked.pool, until_s=terminal.since(asked.until) or math.inf,
             )  # fmt: skip
 
         # A column may be named without accounts, too; the newest task tells whether there are any.
@@ -187,7 +186,7 @@ def _points(client: Client, asked: HistoryOptions) -> Iterator[SeriesPoint]:
     step_s = terminal.span_s(asked.step) if asked.step else 0.0
     if step_s is None:
         raise OptionError(f"--step {asked.step!r:.80} is no time", hint="10s, 1m or 1h")
-    times = terminal.window(asked.since, asked.until)
+    times = terminal.since(asked.since), terminal.since(asked.until)
     found = client.history.series(asked.series, *times, step_s)
     for row in zip(found.at_s, found.mean, found.least, found.most, strict=True):
         yield SeriesPoint(*row, found.unit)
@@ -214,7 +213,8 @@ def events(
     `--since N` continues after event N."""
     common = app.settings_of(context)
     style = Style(common.as_json, columns, no_header, watch)
-    moment_s = 0.0 if since.isdecimal() else terminal.window(since)[0]
+    moment_s = 0.0 if since.isdecimal() else terminal.since(since)
+    check_window(moment_s, 0.0, time.time())
     with common.connect() if follow else common.connect_or_read() as client:
         number = int(since) if since.isdecimal() else client.history.events_before(moment_s)
         if follow:
