@@ -40,6 +40,7 @@ from simenv.model import PoolSpec, TaskOptions, TaskSpec, TaskState
 from simenv.model.accounts import Account, AccountTree, Billing
 from simenv.scheduler import core
 from simenv.scheduler.scheduler import Scheduler
+from simenv.scheduler.state.scheduler_state import SchedulerState
 from simenv.scheduler.views.expected_starts import ExpectedStarts
 from simenv.wire.messages.client import STATES, AttemptResult
 
@@ -163,6 +164,26 @@ def submissions(seed: int, seconds: float, *, pace: bool) -> list[Submission]:
     return sorted(results, key=lambda each: each.at_ns)
 
 
+def foretold_waits(
+    starts: ExpectedStarts, state: SchedulerState, numbers: Iterable[int], now_ns: int
+) -> dict[int, tuple[int, float]]:
+    """Return, for those of the tasks that wait, the time in ns and the foretold wait in us."""
+    while not starts.refresh(now_ns, newest=state.next_task - 1):
+        pass
+    starts.watch(now_ns)  # a service does so more often
+    records = filter(None, map(state.tasks.get, numbers))
+    waiting = (record for record in records if record.phase == core.WAITING)
+    return {record.number: (now_ns, starts.task_us(record, now_ns)) for record in waiting}
+
+
+def marks_of(foretold: tuple[int, float] | None, start_ns: int) -> list[bool]:
+    """Return whether a foretold wait (time in ns, wait in us) was within a factor of two of the
+    real one; [] without a wait of more than a second."""
+    at_ns, foretold_us = foretold or (start_ns, 0.0)
+    waited_us = (start_ns - at_ns) / 1e3
+    return [waited_us / 2 <= foretold_us <= 2 * waited_us] if waited_us > 1e6 else []
+
+
 class ReplayedSite:
     """A scheduler in simulated time, with workers whose run times are random."""
 
@@ -248,14 +269,8 @@ class ReplayedSite:
         self._beat()
         chosen, self._chosen = self._chosen, []
         asked = [self._rng.choice(each, min(QUERIED, len(each)), replace=False) for each in chosen]
-        while not self.starts.refresh(self._now_ns, newest=self._state.next_task - 1):
-            pass
-        self.starts.watch(self._now_ns)
-        for number in np.concatenate(asked):
-            record = self._state.tasks.get(int(number))
-            if record is not None and record.phase == core.WAITING:
-                wait_us = self.starts.task_us(record, self._now_ns)
-                self._foretold[int(number)] = self._now_ns, wait_us
+        numbers = map(int, np.concatenate(asked))
+        self._foretold |= foretold_waits(self.starts, self._state, numbers, self._now_ns)
 
     def _beat(self) -> None:
         """Report the progress of runs above a second, as workers do every second."""
@@ -311,10 +326,7 @@ class ReplayedSite:
 
     def _mark(self, number: int, start_ns: int) -> None:
         """Compare the foretold wait of a task with its own."""
-        at_ns, foretold_us = self._foretold.pop(number, (0, 0.0))
-        waited_us = (start_ns - at_ns) / 1e3
-        if at_ns and waited_us > 1e6:
-            self._marks.append(waited_us / 2 <= foretold_us <= 2 * waited_us)
+        self._marks += marks_of(self._foretold.pop(number, None), start_ns)
 
     def _finish(self, record: core.TaskRecord) -> None:
         name = record.worker
@@ -378,13 +390,8 @@ class ForetoldDay(site.SimulatedDay):
                 self._to_foretell |= set(map(int, chosen))
 
     def _foretell(self) -> None:
-        while not self.starts.refresh(self.now_ns, newest=self.state.next_task - 1):
-            pass
-        self.starts.watch(self.now_ns)  # a service does so more often
-        for number in sorted(self._to_foretell - self._foretold.keys()):
-            record = self.state.tasks.get(number)
-            if record is not None and record.phase == core.WAITING:
-                self._foretold[number] = self.now_ns, self.starts.task_us(record, self.now_ns)
+        numbers = sorted(self._to_foretell - self._foretold.keys())
+        self._foretold |= foretold_waits(self.starts, self.state, numbers, self.now_ns)
         self._to_foretell.clear()
         if self._frozen:
             self._branch()
@@ -411,9 +418,6 @@ class ForetoldDay(site.SimulatedDay):
         when_ns, records = self.now_ns, self._chunks[name][0].records
         super()._begin(name)
         for record in records:
-            at_ns, foretold_us = self._foretold.pop(record.number, (0, 0.0))
-            waited_us = (when_ns - at_ns) / 1e3
-            if at_ns and waited_us > 1e6:
-                self._marks.append(waited_us / 2 <= foretold_us <= 2 * waited_us)
+            self._marks += marks_of(self._foretold.pop(record.number, None), when_ns)
             pace = self._pace[record.batch.owner]
             when_ns += round(1e3 * pace * core.model_us(record.route, record.spec))
