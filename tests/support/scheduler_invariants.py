@@ -178,13 +178,14 @@ def _check_counts(state: SchedulerState) -> None:
     running = total_bytes = 0
     owned: dict[int, TaskRecord] = {}
     assigned: dict[str, int] = {}
-    use: dict[tuple[str, str], list[int]] = {}
+    use: dict[tuple[str, str, int], list[int]] = {}
     batch, figures = None, None
     for number, record in state.tasks.items():
         if record.batch is not batch:  # neighbours are mostly of one
             batch, figures = record.batch, None
             if batch.account or batch.qos:
-                figures = use.setdefault((batch.association, batch.qos), [0, 0])
+                key = batch.association, batch.qos, batch.terms.reservation
+                figures = use.setdefault(key, [0, 0])
         size_bytes, phase = record.size_bytes, record.phase
         total_bytes += size_bytes
         if figures is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import calendar
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from itertools import islice
 
@@ -51,22 +52,41 @@ class Budgets:
     # --- refusals --------------------------------------------------------------------------------
 
     def error(
-        self, path: tuple[str, ...], needed: float, reservation: int = 0, advice: str = ""
+        self, path: tuple[str, ...], needed: float, reservation: int = 0
     ) -> errors.LimitExceededError | None:
-        """Return the refusal of work that needs more billing units than an account of the path has
-        left. `reservation`: the one under which it is done, whose time it may use; 0: none."""
+        """Return the refusal of tasks that need more billing units than an account of the path has
+        left. `reservation`: the one under which they run, whose time they use first; 0: none."""
+        return self._error(path, needed, reservation, "fewer shots or bindings", are_tasks=True)
+
+    def _error(
+        self,
+        path: tuple[str, ...],
+        needed: float,
+        reservation: int,
+        advice: str,
+        *,
+        are_tasks: bool = False,
+    ) -> errors.LimitExceededError | None:
+        """Return the refusal of tasks, or of the whole time of a reservation (0: a new one)."""
         for name in reversed(path):
             budget = self.of(name)
             if not budget:
                 continue
-            queued = sum(each.units for each in self.below(name))
-            reserved = self._reserved_units(name, reservation)
-            left = budget - self.spent_units(name) - queued - reserved
-            if left <= 0.0 or needed > left:
-                text = f"{name}: {_hours(max(0.0, left))} slot-h left until {_next_month()}, this"
+            claims, held = defaultdict[int, float](float), self._held_units(name)
+            for use in self.below(name):
+                claims[use.reservation] += use.units
+            unfinished = claims[reservation] if are_tasks and reservation else 0.0
+            for number, units in held.items():  # of which its tasks use what they need
+                claims[number] = max(units, claims[number])
+            own = claims.pop(reservation, 0.0) if reservation else 0.0
+            reserved = sum(units for number, units in claims.items() if number in held)
+            queued = sum(units for number, units in claims.items() if number not in held)
+            left = budget - self.spent_units(name) - queued - reserved - own
+            free = max(0.0, left) + own - unfinished
+            if needed > free or (left <= 0.0 and not reservation):
+                text = f"{name}: {_hours(free)} slot-h left until {_next_month()}, this"
                 text += f" needs about {_hours(needed)}"
-                hint = advice or "fewer shots or bindings"
-                hint += ", another account (account=), or ask an admin:"
+                hint = f"{advice}, another account (account=), or ask an admin:"
                 hint += f" simenv accounts set {name} --budget-slot-h ..."
                 if reserved > 0.0:
                     hint = f"its reservations hold {_hours(reserved)} more; {hint}"
@@ -86,7 +106,7 @@ class Budgets:
         if pool is None or not request.workers or not any(map(self.of, path)):
             return None
         needed = dedicated_workers.charge_of(self._state, pool, request.workers * ttl_ns // 1000)[1]
-        return self.error(path, needed, advice="fewer workers, a shorter time (for_s=)")
+        return self._error(path, needed, 0, "fewer workers, a shorter time (for_s=)")
 
     def renewal_error(
         self, reservation: ReservationEntry, ttl_ns: int
@@ -98,19 +118,18 @@ class Budgets:
             return None
         path, pool = self._path(dedicated.account), self._state.pools[dedicated.pool]
         needed = dedicated_workers.charge_of(self._state, pool, dedicated.workers * ttl_ns // 1000)
-        number, advice = reservation.grant.id, "a shorter time (for_s=)"
-        return self.error(path, needed[1], number, advice)
+        return self._error(path, needed[1], reservation.grant.id, "a shorter time (for_s=)")
 
-    def _reserved_units(self, name: str, but: int) -> float:
-        """Return the billing units for which reservations of an account will have workers."""
-        total, ledger, wall_ns = 0.0, self._state.reservations, time.time_ns()
+    def _held_units(self, name: str) -> dict[int, float]:
+        """Return the billing units for which each reservation of an account will have workers."""
+        held, ledger, wall_ns = dict[int, float](), self._state.reservations, time.time_ns()
         for number, dedicated in self._state.dedicated.all.items():
-            if number != but and name in self._path(dedicated.account):
+            if name in self._path(dedicated.account):
                 left_us = max(0, ledger.all[number].expires_ns - wall_ns) // 1000
                 pool = self._state.pools[dedicated.pool]
                 worker_us = dedicated.workers * left_us
-                total += dedicated_workers.charge_of(self._state, pool, worker_us)[1]
-        return total
+                held[number] = dedicated_workers.charge_of(self._state, pool, worker_us)[1]
+        return held
 
     def forecast(self, routes: Sequence[core.Route], specs: Sequence[TaskSpec]) -> float:
         """Return the billing units that tasks will need, without the factor of their class."""

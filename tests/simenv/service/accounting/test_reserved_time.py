@@ -135,6 +135,61 @@ def test_budget_refuses_a_renewal_but_lets_the_reservation_go_on(tmp_path: Path)
     assert info(town, number).state is model.ReservationState.ACTIVE
 
 
+def forecast(town: AccountHarness, number: int, slot_hours: float) -> None:
+    """Let the unfinished tasks under a reservation be expected to use so much."""
+    (use,) = (each for each in town.state.use_by_association if each.reservation == number)
+    use.units = slot_hours * SLOT_HOUR
+
+
+def test_budget_counts_held_time_or_the_tasks_that_use_it_whichever_is_more(tmp_path: Path) -> None:
+    town = budgeted(tmp_path, 10 * SLOT_HOUR)
+    begin(town)
+    number = reserve(town, hours=4.0).reservation
+    town.batch(reservation=number, shots=1)
+    forecast(town, number, 4.0)
+    town.spent["physics"] = 5.9 * SLOT_HOUR
+    town.batch(shots=1, key="~b")  # 0.1 of 10 h are left: 5.9 are spent, 4 are held and used
+    town.spent["physics"] = 6.1 * SLOT_HOUR
+    refusal = town.refused_by("limit", shots=1, key="~c")
+    assert "its reservations hold 4 more" in refusal.hint
+    town.spent["physics"] = 2.0 * SLOT_HOUR
+    forecast(town, number, 7.9)
+    town.batch(shots=1, key="~c")
+    forecast(town, number, 8.1)
+    town.refused_by("limit", shots=1, key="~d")
+
+
+def test_tasks_of_a_reservation_may_need_what_it_holds_and_what_is_left(tmp_path: Path) -> None:
+    town = budgeted(tmp_path, 10 * SLOT_HOUR)
+    begin(town)
+    number = reserve(town, hours=4.0).reservation
+    units = town.batch(reservation=number, shots=1).units
+    town.spent["physics"] = 8.0 * SLOT_HOUR  # nothing is left but what is held
+    forecast(town, number, 4.0 - 1.1 * units / SLOT_HOUR - 0.01)
+    town.batch(reservation=number, shots=1, key="~b")
+    forecast(town, number, 4.0)
+    refusal = town.refused_by("limit", reservation=number, shots=1, key="~c")
+    assert hours(refusal.message)[0] == pytest.approx(0.0, abs=0.01)
+    town.spent["physics"] = 5.0 * SLOT_HOUR  # 1 h is left
+    town.batch(reservation=number, shots=1, key="~d")
+    forecast(town, number, 5.1)
+    town.refused_by("limit", reservation=number, shots=1, key="~e")
+
+
+def test_renewal_needs_no_more_than_the_tasks_of_the_reservation(tmp_path: Path) -> None:
+    town = budgeted(tmp_path, 10 * SLOT_HOUR)
+    begin(town)
+    number = reserve(town, hours=1.0).reservation
+    town.batch(reservation=number, shots=1)
+    forecast(town, number, 7.0)
+    town.spent["physics"] = 2.9 * SLOT_HOUR
+    seconds = round(7.05 * 3_600)
+    renewal = admin.Renew(7, number, seconds * SECOND)
+    assert town.get(admin.Reservations, renewal, town.ana).reservations
+    refusal = town.refusal(admin.Renew(7, number, (seconds + 600) * SECOND), town.ana)
+    assert hours(refusal.message)[0] == pytest.approx(7.1, rel=0.01)
+
+
 def test_account_that_cuts_ends_its_reservations_when_its_budget_is_spent(tmp_path: Path) -> None:
     town = budgeted(tmp_path, 10 * SLOT_HOUR, cut=True)
     begin(town)
