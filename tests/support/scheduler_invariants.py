@@ -54,6 +54,8 @@ def check_dedicated_workers(state: SchedulerState) -> None:
         if not own:
             continue
         counts[worker.pool, own] += 1
+        indexed = state.pools[worker.pool].dedicated[own]
+        assert indexed.get(worker.name) is worker, f"{worker.name} is in no index"
         assert not worker.leaving, f"{worker.name} leaves and is kept"
         assert worker.state in (WorkerState.IDLE, WorkerState.BUSY), f"{worker.name} is not there"
         for record in worker.held.values():
@@ -61,6 +63,8 @@ def check_dedicated_workers(state: SchedulerState) -> None:
             assert is_own or record.sent_ns <= worker.reserved_since_ns, (
                 f"{worker.name} runs another's task"
             )
+    indexed_count = sum(len(pool.dedicated_workers()) for pool in state.pools.values())
+    assert indexed_count == counts.total(), "a worker that is not dedicated is indexed"
     for (pool, own), count in counts.items():
         dedicated = state.dedicated.requests[pool] if own == REQUESTED else state.dedicated.all[own]
         assert dedicated.pool == pool, f"reservation {own} keeps workers of another pool"

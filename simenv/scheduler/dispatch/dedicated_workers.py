@@ -54,7 +54,7 @@ def remove_reservation(state: scheduler_state.SchedulerState, number: int, now_n
         running_us = _count_held(state, pool, now_ns)
         _charge(state, pool, dedicated, running_us.get(number, 0.0))
         pool.queue.merge_dedicated_lanes(number)
-        for worker in _workers_of(pool, number):
+        for worker in pool.dedicated_workers(number):
             state.release_from_reservation(worker)
     del state.dedicated.all[number]
 
@@ -85,7 +85,7 @@ def _release_requested(state: scheduler_state.SchedulerState, pool: state_pools.
     held = state.dedicated.requests.pop(pool.spec.name, None)
     if held is not None:
         _charge(state, pool, held)
-    for worker in _workers_of(pool, REQUESTED):
+    for worker in pool.dedicated_workers(REQUESTED):
         state.release_from_reservation(worker)
 
 
@@ -101,7 +101,7 @@ def find_workers(state: scheduler_state.SchedulerState, now_ns: int) -> None:
     first."""
     for pool in list(state.pools.values()):
         for number, requested in state.dedicated.of(pool.spec.name):
-            own = _workers_of(pool, number)
+            own = pool.dedicated_workers(number)
             for _ in range(requested - len(own)):
                 worker = _next_worker(pool)
                 if worker is None:
@@ -116,7 +116,8 @@ def _dedicate(pool: state_pools.Pool, worker: state_pools.Worker, number: int, n
     if worker.state == WorkerState.IDLE and not pool.is_exclusive:
         worker.host.free_slots -= 1
         worker.slots = 1
-    worker.reservation_id, worker.reserved_since_ns = number, now_ns
+    pool.dedicate(worker, number)
+    worker.reserved_since_ns = now_ns
 
 
 def _is_engaged(worker: state_pools.Worker) -> bool:
@@ -152,18 +153,16 @@ def _exchanged(
 def missing_workers(state: scheduler_state.SchedulerState, pool: state_pools.Pool) -> int:
     """Return how many workers the reservations of a pool lack."""
     pairs = state.dedicated.of(pool.spec.name) if state.dedicated else []
-    return sum(max(0, requested - len(_workers_of(pool, number))) for number, requested in pairs)
+    return sum(
+        max(0, requested - len(pool.dedicated.get(number, ()))) for number, requested in pairs
+    )
 
 
 def worker_count(state: scheduler_state.SchedulerState, number: int) -> int:
     """Return how many workers a reservation has now."""
     dedicated = state.dedicated.all.get(number)
     pool = None if dedicated is None else state.pools.get(dedicated.pool)
-    return 0 if pool is None else len(_workers_of(pool, number))
-
-
-def _workers_of(pool: state_pools.Pool, number: int) -> list[state_pools.Worker]:
-    return [worker for worker in pool.workers.values() if worker.reservation_id == number]
+    return 0 if pool is None else len(pool.dedicated.get(number, ()))
 
 
 def _next_worker(pool: state_pools.Pool) -> state_pools.Worker | None:
@@ -316,8 +315,8 @@ def _busy_verdict(
     claimed = missing_workers(state, pool)
     repeated = state.dedicated.requests.get(pool.spec.name)
     if repeated is not None:  # workers held for this request are available to it
-        claimed -= max(0, repeated.workers - len(_workers_of(pool, REQUESTED)))
-    available = _workers_of(pool, REQUESTED) + _available_workers(pool)
+        claimed -= max(0, repeated.workers - len(pool.dedicated.get(REQUESTED, ())))
+    available = pool.dedicated_workers(REQUESTED) + _available_workers(pool)
     waits_us = sorted(worker.held_us for worker in available)[claimed:]
     if len(waits_us) >= requested and waits_us[requested - 1] <= SOON_US:
         return None
