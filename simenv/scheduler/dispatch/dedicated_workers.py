@@ -51,8 +51,7 @@ def remove_reservation(state: scheduler_state.SchedulerState, number: int, now_n
         return
     pool = state.pools.get(dedicated.pool)
     if pool is not None:
-        running_us = _count_held(state, pool, now_ns)
-        _charge(state, pool, dedicated, running_us.get(number, 0.0))
+        _charge(state, pool, number, dedicated, now_ns)
         pool.queue.merge_dedicated_lanes(number)
         for worker in pool.dedicated_workers(number):
             state.release_from_reservation(worker)
@@ -73,7 +72,7 @@ def hold_for_request(
         name, held = pool.spec.name, state.dedicated.requests.get(pool.spec.name)
         if held is None or (held.account, held.owner) != (request.account, owner):
             if held is not None:
-                _charge(state, pool, held)
+                _charge(state, pool, REQUESTED, held, state.last_tick_ns)
             held = DedicatedWorker(name, request.workers, request.account, owner)
             state.dedicated.requests[name] = held
         held.workers = request.workers
@@ -84,7 +83,7 @@ def _release_requested(state: scheduler_state.SchedulerState, pool: state_pools.
     """Release the workers of a pool that are held for a repeated request."""
     held = state.dedicated.requests.pop(pool.spec.name, None)
     if held is not None:
-        _charge(state, pool, held)
+        _charge(state, pool, REQUESTED, held, state.last_tick_ns)
     for worker in pool.dedicated_workers(REQUESTED):
         state.release_from_reservation(worker)
 
@@ -100,9 +99,9 @@ def find_workers(state: scheduler_state.SchedulerState, now_ns: int) -> None:
     """Find workers for reservations that lack some: idle ones, else the busy ones that are free
     first."""
     for pool in list(state.pools.values()):
-        for number, requested in state.dedicated.of(pool.spec.name):
+        for number, dedicated in state.dedicated.of(pool.spec.name):
             own = pool.dedicated_workers(number)
-            for _ in range(requested - len(own)):
+            for _ in range(dedicated.workers - len(own)):
                 worker = _next_worker(pool)
                 if worker is None:
                     break
@@ -117,17 +116,12 @@ def _dedicate(pool: state_pools.Pool, worker: state_pools.Worker, number: int, n
         worker.host.free_slots -= 1
         worker.slots = 1
     pool.dedicate(worker, number)
-    worker.reserved_since_ns = now_ns
+    worker.reserved_since_ns = worker.counted_ns = now_ns
 
 
 def _is_engaged(worker: state_pools.Worker) -> bool:
     """Return whether the dedicated worker still runs other tasks for longer than SOON_US."""
-    return worker.held_us > SOON_US and runs_others(worker)
-
-
-def runs_others(worker: state_pools.Worker) -> bool:
-    """Return whether a dedicated worker still runs tasks of others."""
-    if not (worker.reservation_id and worker.held):
+    if worker.held_us <= SOON_US or not worker.held:
         return False
     first = next(iter(worker.held.values()))
     return first.batch.terms.reservation != worker.reservation_id
@@ -153,9 +147,7 @@ def _exchanged(
 def missing_workers(state: scheduler_state.SchedulerState, pool: state_pools.Pool) -> int:
     """Return how many workers the reservations of a pool lack."""
     pairs = state.dedicated.of(pool.spec.name) if state.dedicated else []
-    return sum(
-        max(0, requested - len(pool.dedicated.get(number, ()))) for number, requested in pairs
-    )
+    return sum(max(0, each.workers - len(pool.dedicated.get(n, ()))) for n, each in pairs)
 
 
 def worker_count(state: scheduler_state.SchedulerState, number: int) -> int:
@@ -203,53 +195,24 @@ def charge_unused(state: scheduler_state.SchedulerState, now_ns: int) -> None:
     """Charge the time since the last call in which dedicated workers ran nothing."""
     state.fair_share.at(now_ns)
     for pool in state.pools.values():
-        for number, us in _count_held(state, pool, now_ns).items():
-            dedicated = _dedicated_of(state, pool, number)
-            if dedicated is not None and dedicated.unused_us(us) >= CHARGED_US:
-                _charge(state, pool, dedicated, us)
-
-
-def _count_held(
-    state: scheduler_state.SchedulerState, pool: state_pools.Pool, now_ns: int
-) -> dict[int, float]:
-    """Count the time until now for which the pool's workers are dedicated. Return by reservation
-    the time so far of the tasks that run on them, which is not unused."""
-    running_us: dict[int, float] = {}
-    for worker in pool.workers.values():
-        number = worker.reservation_id
-        dedicated = _dedicated_of(state, pool, number) if number else None
-        if dedicated is None:
-            continue
-        until_ns = max(now_ns, worker.reserved_since_ns)  # a close may come with an earlier tick
-        since_ns, worker.reserved_since_ns = worker.reserved_since_ns, until_ns
-        if worker.state == WorkerState.STARTING or runs_others(worker):
-            continue
-        dedicated.held_us += (until_ns - since_ns) / 1e3
-        first = next(iter(worker.held.values()), None)
-        ran_us = 0.0
-        if first is not None and first.phase == core.RUNNING:
-            ran_us = max(0, until_ns - first.started_ns) / 1e3
-        running_us[number] = running_us.get(number, 0.0) + ran_us
-    return running_us
-
-
-def _dedicated_of(
-    state: scheduler_state.SchedulerState, pool: state_pools.Pool, number: int
-) -> DedicatedWorker | None:
-    if number == REQUESTED:
-        return state.dedicated.requests.get(pool.spec.name)
-    return state.dedicated.all.get(number)
+        for number, dedicated in state.dedicated.of(pool.spec.name):
+            _charge(state, pool, number, dedicated, now_ns, CHARGED_US)
 
 
 def _charge(
     state: scheduler_state.SchedulerState,
     pool: state_pools.Pool,
+    number: int,
     dedicated: DedicatedWorker,
-    running_us: float = 0.0,
+    now_ns: int,
+    least_us: int = 1,
 ) -> None:
-    unused_us, account, owner = dedicated.unused_us(running_us), dedicated.account, dedicated.owner
-    if not unused_us:
+    """Charge the time until now in which the workers of a reservation ran nothing, if it is
+    `least_us` or more."""
+    unused_us = dedicated.unused_us(_count_held(pool, number, dedicated, now_ns))
+    if unused_us < least_us:
         return
+    account, owner = dedicated.account, dedicated.owner
     dedicated.charged_us += unused_us
     used, units = charge_of(state, pool, unused_us)
     leaf = association(account, owner)
@@ -257,6 +220,33 @@ def _charge(
         state.fair_share.name(leaf, account, owner)
     state.fair_share.charge(leaf, units)
     state.deferred_actions.append(core.ChargeUnused(pool.spec.name, account, owner, used, units))
+
+
+def _count_held(
+    pool: state_pools.Pool, number: int, dedicated: DedicatedWorker, now_ns: int
+) -> float:
+    """Count the time until now for which a reservation has its workers. Return for how much of it,
+    in microseconds, its tasks that run now will be charged."""
+    running_us = 0.0
+    for worker in pool.dedicated_workers(number):
+        until_ns = max(now_ns, worker.counted_ns)  # a close may come with an earlier tick
+        since_ns, worker.counted_ns = worker.counted_ns, until_ns
+        first = next(iter(worker.held.values()), None)
+        if first is not None and first.batch.terms.reservation != number:
+            continue  # it still runs tasks of others
+        dedicated.held_us += (until_ns - since_ns) / 1e3
+        if first is not None and first.phase == core.RUNNING:
+            running_us += paid_us(worker, first, first.started_ns, until_ns)
+    return running_us
+
+
+def paid_us(
+    worker: state_pools.Worker, record: core.TaskRecord, begin_ns: int, end_ns: int
+) -> float:
+    """Return for how much of a run, in microseconds, its task is charged and no reservation: since
+    the worker was dedicated. A class whose units count less pays that much less."""
+    run_ns = max(0, end_ns - max(begin_ns, worker.reserved_since_ns))
+    return run_ns / 1e3 * min(1.0, record.batch.usage_factor)
 
 
 def charge_of(

@@ -353,6 +353,7 @@ class Worker(msgspec.Struct, eq=False):
     # It runs only tasks of this one; REQUESTED; 0: any task. Changed by `Pool.dedicate` alone.
     reservation_id: int = 0
     reserved_since_ns: int = 0
+    counted_ns: int = 0  # until then its time is counted for the reservation
     account: str | None = None  # that it serves, see `account_isolation`; None: none yet
     serving_since_ns: int = 0
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 from checked_scheduler import SECOND, CheckedScheduler, cluster, route
 
@@ -163,3 +164,58 @@ def test_reservations_shorter_than_a_tick_are_charged(site: CheckedScheduler) ->
     site.hear()
     site.tick()
     assert charged_s(site) == pytest.approx(100.0, abs=1.0)
+
+
+@pytest.mark.parametrize(("usage_factor", "unused_s"), [(0.0, 400.0), (0.5, 250.0), (2.0, 100.0)])
+def test_reservation_pays_what_the_class_of_its_tasks_does_not(
+    site: CheckedScheduler, usage_factor: float, unused_s: float
+) -> None:
+    number = reserve(site, workers=1)
+    (task,) = site.submit(cost=300e6, owner="ben", account="b", reservation=number)
+    record = site.state.tasks[task]
+    record.batch = msgspec.structs.replace(record.batch, usage_factor=usage_factor)
+    (send,) = site.assign()
+    site.begin(record)
+    pass_time(site, 300.0, 3.0)
+    assert charged_s(site) == pytest.approx(unused_s - 100.0, abs=11.0), "while it runs"
+    site.finish(send.records)
+    pass_time(site, 100.0, 1.0)
+    release(site, number)
+    site.tick()
+    assert charged_s(site) == pytest.approx(unused_s, abs=0.1)
+
+
+@pytest.mark.parametrize("is_released", [True, False])
+def test_run_before_the_dedication_pays_for_no_idle_time_after_it(is_released: bool) -> None:
+    site = CheckedScheduler(workers=2, limits=cluster(2))
+    site.scheduler.set_accounts(TREE, Billing(), {})
+    number = reserve(site, workers=1)
+    site.submit(2, cost=550e6, owner="ben", account="b", reservation=number)
+    sends = {site.state.workers[send.worker].reservation_id: send for send in site.assign()}
+    for send in sends.values():
+        site.begin(send.records[0])
+    own, other = sends[number], sends[0]
+    pass_time(site, 500.0, 5.0)
+    site.scheduler.cancel([own.records[0].number], site.now_ns)
+    site.lose(own.worker)  # 500 s are charged to the reservation: its task is charged for none
+    site.assign()
+    assert site.state.workers[other.worker].reservation_id == number
+    pass_time(site, 50.0, 5.0)
+    if not is_released:
+        site.finish(other.records)
+        pass_time(site, 400.0, 5.0)
+    release(site, number)
+    site.tick()
+    assert charged_s(site) == pytest.approx(500.0 if is_released else 900.0, abs=0.1)
+
+
+def test_compilation_is_charged_to_the_reservation(site: CheckedScheduler) -> None:
+    number = reserve(site, workers=1)
+    site.submit(cost=1e6, owner="ben", account="b", reservation=number)
+    (send,) = site.assign()
+    site.begin(send.records[0])
+    pass_time(site, 61.0, 1.0)
+    (ending,) = site.finish(send.records, compile_us=60_000_000)
+    release(site, number)
+    site.tick()
+    assert ending.used.slot_us + 1e6 * charged_s(site) == pytest.approx(61e6, abs=1e5)
