@@ -31,31 +31,36 @@ RETRY_MARGIN_NS = 2_000_000_000  # added to the time that the decision states
 CHARGED_US = 10_000_000  # unused time that is charged at once; what is less, at the end
 
 
-def add_reservation(state: scheduler_state.SchedulerState, reservation: ReservationEntry) -> None:
+def add_reservation(
+    state: scheduler_state.SchedulerState, reservation: ReservationEntry
+) -> list[core.Action]:
     """Note the workers of a new reservation and give it lanes of its own; `find_workers` finds the
     workers."""
     request, number = reservation.grant.ask, reservation.grant.id
     pool = _pool_of(state, request)
-    if request.workers and pool is not None:
-        state.dedicated.all[number] = DedicatedWorker(
-            pool.spec.name, request.workers, request.account, reservation.grant.owner
-        )
-        _release_requested(state, pool)
-        pool.queue.add_dedicated_lanes(number)
+    if not request.workers or pool is None:
+        return []
+    state.dedicated.all[number] = DedicatedWorker(
+        pool.spec.name, request.workers, request.account, reservation.grant.owner
+    )
+    pool.queue.add_dedicated_lanes(number)
+    return _release_requested(state, pool, state.last_tick_ns)
 
 
-def remove_reservation(state: scheduler_state.SchedulerState, number: int, now_ns: int) -> None:
-    """Release the workers of a reservation that is over."""
+def remove_reservation(
+    state: scheduler_state.SchedulerState, number: int, now_ns: int
+) -> list[core.Action]:
+    """Release the workers of a reservation that is over, and charge the rest of their time."""
     dedicated = state.dedicated.all.get(number)
     if dedicated is None:
-        return
-    pool = state.pools.get(dedicated.pool)
-    if pool is not None:
-        _charge(state, pool, number, dedicated, now_ns)
-        pool.queue.merge_dedicated_lanes(number)
-        for worker in pool.dedicated_workers(number):
-            state.release_from_reservation(worker)
+        return []
+    pool = state.pools[dedicated.pool]
+    charges = _charge(state, pool, number, dedicated, now_ns)
+    pool.queue.merge_dedicated_lanes(number)
+    for worker in pool.dedicated_workers(number):
+        state.release_from_reservation(worker)
     del state.dedicated.all[number]
+    return charges
 
 
 def hold_for_request(
@@ -64,35 +69,44 @@ def hold_for_request(
     owner: str,
     wait_ns: int,
     wall_ns: int,
-) -> None:
+) -> list[core.Action]:
     """Hold the requested workers, as soon as they are available, for a repetition of the
     request."""
     pool = _pool_of(state, request)
-    if pool is not None and request.workers:
-        name, held = pool.spec.name, state.dedicated.requests.get(pool.spec.name)
-        if held is None or (held.account, held.owner) != (request.account, owner):
-            if held is not None:
-                _charge(state, pool, REQUESTED, held, state.last_tick_ns)
-            held = DedicatedWorker(name, request.workers, request.account, owner)
-            state.dedicated.requests[name] = held
-        held.workers = request.workers
-        held.until_ns = wall_ns + min(wait_ns, MAX_REQUEST_NS) + RETRY_MARGIN_NS
+    if pool is None or not request.workers:
+        return []
+    name, charges = pool.spec.name, list[core.Action]()
+    held = state.dedicated.requests.get(name)
+    if held is None or (held.account, held.owner) != (request.account, owner):
+        if held is not None:
+            charges = _charge(state, pool, REQUESTED, held, state.last_tick_ns)
+        held = DedicatedWorker(name, request.workers, request.account, owner)
+        state.dedicated.requests[name] = held
+    held.workers = request.workers
+    held.until_ns = wall_ns + min(wait_ns, MAX_REQUEST_NS) + RETRY_MARGIN_NS
+    return charges
 
 
-def _release_requested(state: scheduler_state.SchedulerState, pool: state_pools.Pool) -> None:
+def _release_requested(
+    state: scheduler_state.SchedulerState, pool: state_pools.Pool, now_ns: int
+) -> list[core.Action]:
     """Release the workers of a pool that are held for a repeated request."""
     held = state.dedicated.requests.pop(pool.spec.name, None)
-    if held is not None:
-        _charge(state, pool, REQUESTED, held, state.last_tick_ns)
+    charges = [] if held is None else _charge(state, pool, REQUESTED, held, now_ns)
     for worker in pool.dedicated_workers(REQUESTED):
         state.release_from_reservation(worker)
+    return charges
 
 
-def release_held(state: scheduler_state.SchedulerState, wall_ns: int) -> None:
+def release_held(
+    state: scheduler_state.SchedulerState, wall_ns: int, now_ns: int
+) -> list[core.Action]:
     """Release workers held for requests that were not repeated in time."""
+    charges: list[core.Action] = []
     for name, dedicated in list(state.dedicated.requests.items()):
         if wall_ns >= dedicated.until_ns:
-            _release_requested(state, state.pools[name])
+            charges += _release_requested(state, state.pools[name], now_ns)
+    return charges
 
 
 def find_workers(state: scheduler_state.SchedulerState, now_ns: int) -> None:
@@ -191,12 +205,17 @@ def _available_workers(pool: state_pools.Pool) -> list[state_pools.Worker]:
 # --- unused time ---------------------------------------------------------------------------------
 
 
-def charge_unused(state: scheduler_state.SchedulerState, now_ns: int) -> None:
-    """Charge the time since the last call in which dedicated workers ran nothing."""
+def charge_unused(
+    state: scheduler_state.SchedulerState, now_ns: int, least_us: int = 1
+) -> list[core.Action]:
+    """Charge the time since the last call in which dedicated workers ran nothing, to each
+    reservation that has `least_us` or more of it."""
     state.fair_share.at(now_ns)
+    charges: list[core.Action] = []
     for pool in state.pools.values():
         for number, dedicated in state.dedicated.of(pool.spec.name):
-            _charge(state, pool, number, dedicated, now_ns, CHARGED_US)
+            charges += _charge(state, pool, number, dedicated, now_ns, least_us)
+    return charges
 
 
 def _charge(
@@ -206,12 +225,12 @@ def _charge(
     dedicated: DedicatedWorker,
     now_ns: int,
     least_us: int = 1,
-) -> None:
+) -> list[core.Action]:
     """Charge the time until now in which the workers of a reservation ran nothing, if it is
     `least_us` or more."""
     unused_us = dedicated.unused_us(_count_held(pool, number, dedicated, now_ns))
     if unused_us < least_us:
-        return
+        return []
     account, owner = dedicated.account, dedicated.owner
     dedicated.charged_us += unused_us
     used, units = charge_of(state, pool, unused_us)
@@ -219,7 +238,7 @@ def _charge(
     if account:
         state.fair_share.name(leaf, account, owner)
     state.fair_share.charge(leaf, units)
-    state.deferred_actions.append(core.ChargeUnused(pool.spec.name, account, owner, used, units))
+    return [core.ChargeUnused(pool.spec.name, account, owner, used, units)]
 
 
 def _count_held(

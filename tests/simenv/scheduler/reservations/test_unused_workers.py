@@ -219,3 +219,17 @@ def test_compilation_is_charged_to_the_reservation(site: CheckedScheduler) -> No
     release(site, number)
     site.tick()
     assert ending.used.slot_us + 1e6 * charged_s(site) == pytest.approx(61e6, abs=1e5)
+
+
+@pytest.mark.parametrize("is_expired", [True, False])
+def test_actions_that_end_a_reservation_charge_its_rest(
+    site: CheckedScheduler, is_expired: bool
+) -> None:
+    number = reserve(site, workers=2)
+    pass_time(site, 4.0)
+    assert not charged_s(site)
+    if is_expired:
+        site.keep(site.scheduler.wall_clock_tick(WALL_NS + 601 * SECOND, site.now_ns))
+    else:
+        release(site, number)
+    assert charged_s(site) == pytest.approx(8.0, abs=0.1)

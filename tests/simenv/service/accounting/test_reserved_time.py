@@ -9,7 +9,7 @@ from account_harness import AccountHarness, budgeted, hours
 from simenv import model
 from simenv.model.accounts import SLOT_HOUR, Account
 from simenv.model.reservations import CalendarEntry
-from simenv.scheduler.dispatch import dedicated_workers
+from simenv.wire import codec
 from simenv.wire.messages import accounting, admin, client as m
 
 SECOND = 1_000_000_000
@@ -45,7 +45,6 @@ def info(town: AccountHarness, number: int) -> model.ReservationInfo:
 def unused(town: AccountHarness, number: int, seconds: float) -> None:
     """Let so much time pass in which the reservation has its worker, and charge it."""
     town.state.dedicated.all[number].held_us += seconds * 1e6
-    dedicated_workers.charge_unused(town.state, town.state.last_tick_ns)
     town.step()
 
 
@@ -101,6 +100,35 @@ def test_unused_time_is_usage_of_the_account_also_after_a_crash(town: AccountHar
     town.get(admin.Released, admin.Release(6, number, ""), town.ana)
     town.step()
     assert usage(town, "account") == {("bio",): pytest.approx(30.0, abs=0.5)}
+
+
+def test_rest_of_the_unused_time_is_stored_with_the_end_of_the_reservation(
+    town: AccountHarness,
+) -> None:
+    begin(town)
+    number = reserve(town, account="bio").reservation
+    town.state.dedicated.all[number].held_us += 9e6
+    town.ana.send(codec.encode(admin.Release(6, number, "")))
+    town.loop._next_tick_ns = 2**62  # the service is killed after its answer, before a tick
+    while not town.heard(town.ana):
+        town.loop.run_once(timeout_s=0.0)
+    town.begin_again()
+    assert usage(town, "account") == {("bio",): pytest.approx(9.0, abs=0.5)}
+
+
+@pytest.mark.parametrize("is_drained", [True, False])
+def test_unused_time_is_charged_when_the_service_stops(
+    town: AccountHarness, is_drained: bool
+) -> None:
+    begin(town)
+    number = reserve(town, account="bio").reservation
+    town.state.dedicated.all[number].held_us += 9e6
+    town.loop.checkpointer = None  # its thread does not run
+    if is_drained:
+        town.loop.drain(now=False)
+    town.loop.close()
+    town.begin_again()
+    assert usage(town, "account") == {("bio",): pytest.approx(9.0, abs=0.5)}
 
 
 def test_budget_refuses_workers_for_longer_than_it_lasts(tmp_path: Path) -> None:
