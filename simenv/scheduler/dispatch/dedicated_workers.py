@@ -228,7 +228,7 @@ def _charge(
 ) -> list[core.Action]:
     """Charge the time until now in which the workers of a reservation ran nothing, if it is
     `least_us` or more."""
-    unused_us = dedicated.unused_us(_count_held(pool, number, dedicated, now_ns))
+    unused_us = dedicated.unused_us(_count_held(state, pool, number, dedicated, now_ns))
     if unused_us < least_us:
         return []
     account, owner = dedicated.account, dedicated.owner
@@ -242,7 +242,11 @@ def _charge(
 
 
 def _count_held(
-    pool: state_pools.Pool, number: int, dedicated: DedicatedWorker, now_ns: int
+    state: scheduler_state.SchedulerState,
+    pool: state_pools.Pool,
+    number: int,
+    dedicated: DedicatedWorker,
+    now_ns: int,
 ) -> float:
     """Count the time until now for which a reservation has its workers. Return for how much of it,
     in microseconds, its tasks that run now will be charged."""
@@ -254,9 +258,37 @@ def _count_held(
         if first is not None and first.batch.terms.reservation != number:
             continue  # it still runs tasks of others
         dedicated.held_us += (until_ns - since_ns) / 1e3
-        if first is not None and first.phase == core.RUNNING:
-            running_us += paid_us(worker, first, first.started_ns, until_ns)
+        runs = _device_runs(state, pool, number, until_ns)
+        if first is not None and first.phase == core.RUNNING and not pool.spec.pace:
+            runs = [(first, first.started_ns, until_ns)]
+        running_us += sum(paid_us(worker, *run) for run in runs)
     return running_us
+
+
+def _device_runs(
+    state: scheduler_state.SchedulerState, pool: state_pools.Pool, number: int, now_ns: int
+) -> list[tuple[core.TaskRecord, int, int]]:
+    """Return the tasks of a reservation whose time on a paced device has begun and is not counted
+    yet, with its begin and its end until now."""
+    device = state.paced.all.get(pool.device)
+    begun = (run for run in device.runs.values() if run.begin_ns < now_ns) if device else ()
+    return [
+        (run.record, run.begin_ns, min(run.end_ns, now_ns))
+        for run in begun
+        if run.record.batch.terms.reservation == number
+    ]
+
+
+def count_device_run(
+    state: scheduler_state.SchedulerState, record: core.TaskRecord, begin_ns: int, end_ns: int
+) -> None:
+    """Count the time of a task on a paced device as used by all workers of its reservation: they
+    simulate ahead, and share the device."""
+    number = record.batch.terms.reservation
+    dedicated = state.dedicated.all.get(number)
+    if dedicated is not None:
+        for worker in state.pools[dedicated.pool].dedicated_workers(number):
+            dedicated.ran_us += paid_us(worker, record, begin_ns, end_ns)
 
 
 def paid_us(
@@ -271,8 +303,10 @@ def paid_us(
 def charge_of(
     state: scheduler_state.SchedulerState, pool: state_pools.Pool, worker_us: int
 ) -> tuple[Used, float]:
-    """Return what dedicated workers use in this time of a worker, and its billing units."""
-    return state_pools.Meter(pool, state.fair_share.billing, 1, 0, 1, 1.0)[worker_us, 0]
+    """Return what dedicated workers use in this time of a worker, and its billing units. Of a paced
+    device each worker that its pool may have is an equal part."""
+    device_ns = worker_us * 1000 // max(1, pool.spec.max) if pool.spec.pace else 0
+    return state_pools.Meter(pool, state.fair_share.billing, 1, 0, 1, 1.0)[worker_us, device_ns]
 
 
 # --- availability -------------------------------------------------------------------------------

@@ -161,14 +161,14 @@ def tasks_finished(
     pool.open_workers[name] = worker
     held, tasks, by_task = worker.held, state.tasks, state.reservations.by_task
     num_held = len(held)
-    reservation = worker.reservation_id
+    is_paced = pool.spec.pace
+    reservation = 0 if is_paced else worker.reservation_id  # of a device: `count_device_run`
     dedicated = state.dedicated.all.get(reservation) if reservation else None
     endings: list[core.TaskEnded] = []
     ended: list[core.TaskRecord] = []
     ran_us = 0
     states: list[TaskState] = []
     interrupted: list[core.TaskRecord] = []
-    is_paced = pool.spec.pace
     # Of the last tasks of one batch and route that were sent together: they are counted together.
     batch: core.SubmitBatch | None = None
     route: core.Route | None = None

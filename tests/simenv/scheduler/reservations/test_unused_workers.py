@@ -145,6 +145,47 @@ def test_reserved_machine_is_charged_by_its_price() -> None:
     assert sum(action.units for action in charges(site)) == pytest.approx(20 * 101.0, rel=0.03)
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_reserved_paced_device_is_charged_by_the_price_of_its_time(workers: int) -> None:
+    spec = PoolSpec("qpu", min=workers, max=workers, device="chip", pace=True)
+    site = CheckedScheduler(specs=(spec,))
+    site.scheduler.set_accounts(TREE, Billing(device_s={"qpu": 100.0}), {})
+    number = reserve(site, workers=1, device="qpu")
+    pass_time(site, 20.0)
+    on_device = route(pool="qpu", device_shot_ns=0.6 * SECOND, paced=True)  # 100 shots: 60 s
+    site.submit(along=on_device, owner="ben", account="b", reservation=number)
+    (send,) = site.assign()
+    site.begin(send.records[0])
+    site.finish(send.records, device_ns=60 * SECOND)  # simulated ahead of the device
+    for _ in range(160):
+        site.hear()
+        site.tick(0.5)  # comes before the end of the task is due
+        site.assign()
+    release(site, number)
+    (ending,) = site.endings
+    assert ending.used.device_us == pytest.approx(60e6)
+    used = sum((action.used for action in charges(site)), Used())
+    assert used.slot_us == pytest.approx(40e6, abs=1e5)
+    assert used.device_us == pytest.approx(40e6 / workers, abs=1e5)
+    units = sum(action.units for action in charges(site))
+    assert units == pytest.approx(40 + 4_000 / workers, abs=20)
+
+
+def test_release_while_a_paced_device_runs_a_task_charges_it_once() -> None:
+    spec = PoolSpec("qpu", min=1, max=1, device="chip", pace=True)
+    site = CheckedScheduler(specs=(spec,))
+    site.scheduler.set_accounts(TREE, Billing(device_s={"qpu": 100.0}), {})
+    number = reserve(site, workers=1, device="qpu")
+    on_device = route(pool="qpu", device_shot_ns=0.6 * SECOND, paced=True)
+    site.submit(along=on_device, owner="ben", account="b", reservation=number)
+    (send,) = site.assign()
+    site.begin(send.records[0])
+    site.finish(send.records, device_ns=60 * SECOND)
+    pass_time(site, 40.0)
+    release(site, number)
+    assert not charged_s(site)
+
+
 def test_task_that_runs_on_after_a_release_is_charged_once(site: CheckedScheduler) -> None:
     number = reserve(site, workers=1)
     site.submit(cost=300e6, owner="ben", account="b", reservation=number)
