@@ -241,10 +241,11 @@ class Scheduler:
         actions += devices.complete_drains(self.state, wall_ns)
         return actions + reservations.advance_calendar(self.state, wall_ns, now_ns)
 
-    def begin_drain(self, environment: str) -> list[Action]:
+    def begin_drain(self, environment: str, now_ns: int) -> list[Action]:
         """Stop assigning and starting, because the service is shutting down."""
         if self.state.draining:
             return []
+        charges = self.charge_unused(now_ns)
         self.state.draining = True
         running = f"{self.state.running} running"
-        return [RecordEvent("service.draining", environment, running)]
+        return [*charges, RecordEvent("service.draining", environment, running)]

@@ -257,12 +257,21 @@ def _count_held(
         first = next(iter(worker.held.values()), None)
         if first is not None and first.batch.terms.reservation != number:
             continue  # it still runs tasks of others
-        dedicated.held_us += (until_ns - since_ns) / 1e3
         runs = _device_runs(state, pool, number, until_ns)
         if first is not None and first.phase == core.RUNNING and not pool.spec.pace:
             runs = [(first, first.started_ns, until_ns)]
+        if first is None and not runs and _starts_nothing(state, pool):
+            continue  # its holder cannot use it
+        dedicated.held_us += (until_ns - since_ns) / 1e3
         running_us += sum(paid_us(worker, *run) for run in runs)
     return running_us
+
+
+def _starts_nothing(state: scheduler_state.SchedulerState, pool: state_pools.Pool) -> bool:
+    """Return whether no task may start: the device is paused, drained or in an outage, or the
+    service shuts down."""
+    is_closed = bool(state.controls.closed_state(pool.device))
+    return is_closed or pool.device in state.outages or state.draining
 
 
 def _device_runs(

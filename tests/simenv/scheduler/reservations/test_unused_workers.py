@@ -274,3 +274,40 @@ def test_actions_that_end_a_reservation_charge_its_rest(
     else:
         release(site, number)
     assert charged_s(site) == pytest.approx(8.0, abs=0.1)
+
+
+@pytest.mark.parametrize("verb", ["pause", "drain", "outage"])
+def test_time_in_which_the_device_starts_nothing_is_not_charged(
+    site: CheckedScheduler, verb: str
+) -> None:
+    number = reserve(site, workers=2)
+    pass_time(site, 10.0)
+    site.submit(cost=40e6, owner="ben", account="b", reservation=number)
+    (send,) = site.assign()
+    site.begin(send.records[0])
+    pass_time(site, 10.0)
+    if verb == "outage":
+        site.scheduler.begin_outage("main", None)
+    else:
+        site.scheduler.set_device_state("main", verb, "", "", 0.0, WALL_NS)
+    pass_time(site, 30.0)
+    site.finish(send.records)
+    pass_time(site, 30.0)
+    if verb == "outage":
+        site.scheduler.end_outage("main")
+    else:
+        site.scheduler.set_device_state("main", "resume", "", "", 0.0, WALL_NS)
+    pass_time(site, 10.0)
+    release(site, number)
+    assert charged_s(site) == pytest.approx(30.0 + 20.0, abs=0.1)
+
+
+def test_time_in_which_the_service_shuts_down_is_not_charged(site: CheckedScheduler) -> None:
+    reserve(site, workers=2)
+    pass_time(site, 4.0)
+    site.now_ns += SECOND // 4
+    site.keep(site.scheduler.begin_drain("here", site.now_ns))
+    assert charged_s(site) == pytest.approx(8.5)
+    pass_time(site, 30.0)
+    site.keep(site.scheduler.charge_unused(site.now_ns))
+    assert charged_s(site) == pytest.approx(8.5)
