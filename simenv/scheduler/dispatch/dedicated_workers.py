@@ -4,8 +4,8 @@ A dedicated worker retains its slot while idle and runs only tasks of its reserv
 of the pool can serve: a lost one is replaced by the one that is free first. Requested workers
 that are not available yet are held for a while, so that a repeated request succeeds.
 
-The time in which a dedicated worker runs nothing is charged to the account of the reservation, as
-Slurm charges the idle time of its reservations: others could have used the slot.
+The time of a dedicated worker that no task is charged for is charged to the account of the
+reservation, as Slurm charges the idle time of its reservations: others could have used the slot.
 """
 
 from __future__ import annotations
@@ -113,10 +113,12 @@ def find_workers(state: scheduler_state.SchedulerState, now_ns: int) -> None:
     """Find workers for reservations that lack some: idle ones, else the busy ones that are free
     first."""
     for pool in list(state.pools.values()):
+        has_more = True  # of workers that can be dedicated
         for number, dedicated in state.dedicated.of(pool.spec.name):
             own = pool.dedicated_workers(number)
-            for _ in range(dedicated.workers - len(own)):
+            for _ in range(dedicated.workers - len(own) if has_more else 0):
                 worker = _next_worker(pool)
+                has_more = worker is not None
                 if worker is None:
                     break
                 _dedicate(pool, worker, number, now_ns)
@@ -250,20 +252,21 @@ def _count_held(
 ) -> float:
     """Count the time until now for which a reservation has its workers. Return for how much of it,
     in microseconds, its tasks that run now will be charged."""
-    running_us = 0.0
+    running_us, is_closed = 0.0, _starts_nothing(state, pool)
+    device_runs = _device_runs(state, pool, number, now_ns) if pool.spec.pace else []
     for worker in pool.dedicated_workers(number):
         until_ns = max(now_ns, worker.counted_ns)  # a close may come with an earlier tick
         since_ns, worker.counted_ns = worker.counted_ns, until_ns
-        first = next(iter(worker.held.values()), None)
-        if first is not None and first.batch.terms.reservation != number:
+        first = next(iter(worker.held.values())) if worker.held else None
+        if first is None:
+            if is_closed and not device_runs:
+                continue  # its holder cannot use it
+        elif first.batch.terms.reservation != number:
             continue  # it still runs tasks of others
-        runs = _device_runs(state, pool, number, until_ns)
-        if first is not None and first.phase == core.RUNNING and not pool.spec.pace:
-            runs = [(first, first.started_ns, until_ns)]
-        if first is None and not runs and _starts_nothing(state, pool):
-            continue  # its holder cannot use it
+        elif first.phase == core.RUNNING and not pool.spec.pace:
+            running_us += paid_us(worker, first, first.started_ns, until_ns)
         dedicated.held_us += (until_ns - since_ns) / 1e3
-        running_us += sum(paid_us(worker, *run) for run in runs)
+        running_us += sum(paid_us(worker, *run) for run in device_runs)
     return running_us
 
 
@@ -279,12 +282,10 @@ def _device_runs(
 ) -> list[tuple[core.TaskRecord, int, int]]:
     """Return the tasks of a reservation whose time on a paced device has begun and is not counted
     yet, with its begin and its end until now."""
-    device = state.paced.all.get(pool.device)
-    begun = (run for run in device.runs.values() if run.begin_ns < now_ns) if device else ()
     return [
         (run.record, run.begin_ns, min(run.end_ns, now_ns))
-        for run in begun
-        if run.record.batch.terms.reservation == number
+        for run in state.paced.all[pool.device].runs.values()
+        if run.begin_ns < now_ns and run.record.batch.terms.reservation == number
     ]
 
 

@@ -9,6 +9,7 @@ from account_harness import AccountHarness, budgeted, hours
 from simenv import model
 from simenv.model.accounts import SLOT_HOUR, Account
 from simenv.model.reservations import CalendarEntry
+from simenv.service.accounting import budgets
 from simenv.wire import codec
 from simenv.wire.messages import accounting, admin, client as m
 
@@ -216,6 +217,33 @@ def test_renewal_needs_no_more_than_the_tasks_of_the_reservation(tmp_path: Path)
     assert town.get(admin.Reservations, renewal, town.ana).reservations
     refusal = town.refusal(admin.Renew(7, number, (seconds + 600) * SECOND), town.ana)
     assert hours(refusal.message)[0] == pytest.approx(7.1, rel=0.01)
+
+
+def test_reservation_needs_of_each_month_its_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    town = budgeted(tmp_path, 10 * SLOT_HOUR)
+    begin(town)
+    turn_s = round(time.time()) + 3_600  # the month has one hour left
+    month_s = 30 * 86_400
+
+    def month_of(at_s: float) -> tuple[int, int]:
+        number = (at_s - turn_s) // month_s
+        return round(turn_s + number * month_s), round(turn_s + (number + 1) * month_s)
+
+    monkeypatch.setattr(budgets, "month_of", month_of)
+    town.spent["physics"] = 8.9 * SLOT_HOUR
+    number = reserve(town, hours=10.5).reservation  # one hour of this month, 9.5 of the next
+    assert number, "it needs less than what is left in each month"
+    town.batch(shots=1)
+    town.spent["physics"] = 9.1 * SLOT_HOUR
+    assert town.refused_by("limit", shots=1, key="~b")
+    town.spent["physics"] = 0.0
+    assert town.get(admin.Reservations, admin.Renew(7, number, 10 * 3_600 * SECOND), town.ana)
+    refusal = town.refusal(admin.Renew(7, number, 12 * 3_600 * SECOND), town.ana)
+    assert " left from " in refusal.message
+    figures = hours(refusal.message)  # of the next month, and its days
+    assert (figures[0], figures[-1]) == (pytest.approx(10.0), pytest.approx(11.0, rel=0.01))
 
 
 def test_account_that_cuts_ends_its_reservations_when_its_budget_is_spent(tmp_path: Path) -> None:
