@@ -32,7 +32,7 @@ CHARGED_US = 10_000_000  # unused time that is charged at once; what is less, at
 
 
 def add_reservation(
-    state: scheduler_state.SchedulerState, reservation: ReservationEntry
+    state: scheduler_state.SchedulerState, reservation: ReservationEntry, now_ns: int
 ) -> list[core.Action]:
     """Note the workers of a new reservation and give it lanes of its own; `find_workers` finds the
     workers."""
@@ -44,7 +44,7 @@ def add_reservation(
         pool.spec.name, request.workers, request.account, reservation.grant.owner
     )
     pool.queue.add_dedicated_lanes(number)
-    return _release_requested(state, pool, state.last_tick_ns)
+    return _release_requested(state, pool, now_ns)
 
 
 def remove_reservation(
@@ -69,6 +69,7 @@ def hold_for_request(
     owner: str,
     wait_ns: int,
     wall_ns: int,
+    now_ns: int,
 ) -> list[core.Action]:
     """Hold the requested workers, as soon as they are available, for a repetition of the
     request."""
@@ -79,7 +80,7 @@ def hold_for_request(
     held = state.dedicated.requests.get(name)
     if held is None or (held.account, held.owner) != (request.account, owner):
         if held is not None:
-            charges = _charge(state, pool, REQUESTED, held, state.last_tick_ns)
+            charges = _charge(state, pool, REQUESTED, held, now_ns)
         held = DedicatedWorker(name, request.workers, request.account, owner)
         state.dedicated.requests[name] = held
     held.workers = request.workers

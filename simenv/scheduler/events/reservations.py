@@ -40,10 +40,12 @@ def reserve(
     *,
     dry: bool = False,
     veto: PolicyVerdict | None = None,
+    now_ns: int = 0,
 ) -> tuple[model.Decision, list[Action]]:
     """Decide on a request; an accepted request becomes a reservation at once, unless `dry`.
-    `veto`: refusal by a budget."""
-    actions = [] if dry else expire(state, wall_ns)  # expired ones must not cause refusals
+    `veto`: refusal by a budget. `now_ns`: 0 for the last tick."""
+    now_ns = now_ns or state.last_tick_ns
+    actions = [] if dry else expire(state, wall_ns, now_ns)  # they must not cause refusals
     invalid = validate_request(request)
     if invalid is not None:
         return invalid, actions
@@ -57,13 +59,14 @@ def reserve(
     if grant is not None:
         ledger.add(grant, wall_ns)
         reservation = ledger.all[grant.id]
-        actions += dedicated_workers.add_reservation(state, reservation)
+        actions += dedicated_workers.add_reservation(state, reservation, now_ns)
         note = f"of {request.device or 'all pools'}, {decision.units} units"
         audience = event_audience(reservation)
         actions.append(RecordEvent("reservation.made", str(grant.id), note, audience))
     elif (decision.code, decision.status) == (model.AdmissionReason.DEVICE_UNAVAILABLE, DELAYED):
-        wait_ns = decision.retry_after_ns
-        actions += dedicated_workers.hold_for_request(state, request, owner, wait_ns, wall_ns)
+        actions += dedicated_workers.hold_for_request(
+            state, request, owner, decision.retry_after_ns, wall_ns, now_ns
+        )
     return decision, actions
 
 
@@ -259,7 +262,7 @@ def restore(state: scheduler_state.SchedulerState, stored: StoredReservations) -
         ledger.restore(grant, progress)
     ledger.next_id = max(ledger.next_id, stored.next_id)
     for reservation in ledger.live.values():
-        dedicated_workers.add_reservation(state, reservation)
+        dedicated_workers.add_reservation(state, reservation, state.last_tick_ns)
 
 
 def finish_restore(state: scheduler_state.SchedulerState) -> None:

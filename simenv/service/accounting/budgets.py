@@ -20,6 +20,7 @@ from simenv.model.accounts import SLOT_HOUR, Used
 from simenv.model.views import base_of
 from simenv.scheduler import core
 from simenv.scheduler.dispatch import dedicated_workers
+from simenv.scheduler.reservations.policies import MAX_TTL_NS
 from simenv.scheduler.reservations.reservation import ReservationEntry
 from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state.pools import Pool
@@ -76,7 +77,7 @@ class Budgets:
     ) -> errors.LimitExceededError | None:
         """Return the refusal of workers for a time from now: each month has a budget of its own."""
         begin_ns = time.time_ns()
-        end_ns = begin_ns + length_ns
+        end_ns = begin_ns + min(length_ns, MAX_TTL_NS)  # what is longer is refused in any case
         while begin_ns < end_ns:
             span_ns = begin_ns, _month_end_ns(begin_ns)
             needed = workers * self._price(pool) * (min(end_ns, span_ns[1]) - begin_ns) / 1e9

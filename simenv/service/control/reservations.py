@@ -106,7 +106,10 @@ class ReservationCommands:
         owner = self._owner_of(identity, message)
         ask, veto = self._accounts.reservation_terms(owner, message.ask)
         decision, actions = self._scheduler.reserve(
-            ask, owner, time.time_ns(), dry=message.dry, veto=veto
+            *(ask, owner, time.time_ns()),
+            dry=message.dry,
+            veto=veto,
+            now_ns=time.monotonic_ns(),
         )
         self._executor.execute(actions)
         decision = self._after_queue(ask, owner, decision)

@@ -311,3 +311,19 @@ def test_time_in_which_the_service_shuts_down_is_not_charged(site: CheckedSchedu
     pass_time(site, 30.0)
     site.keep(site.scheduler.charge_unused(site.now_ns))
     assert charged_s(site) == pytest.approx(8.5)
+
+
+def test_reservation_that_expires_before_the_next_request_is_charged_to_its_end(
+    site: CheckedScheduler,
+) -> None:
+    ask = ReservationRequest(device="main", workers=4, ttl_ns=SECOND // 2, account="b")
+    wall_ns = WALL_NS
+    for _ in range(10):  # none lasts until a tick
+        decision, actions = site.scheduler.reserve(ask, "", wall_ns, now_ns=site.now_ns)
+        assert decision.reservation, decision.message
+        site.keep(actions)
+        site.assign()
+        site.now_ns += SECOND // 2
+        wall_ns += SECOND // 2
+    site.keep(site.scheduler.wall_clock_tick(wall_ns, site.now_ns))
+    assert charged_s(site) == pytest.approx(20.0, abs=0.1)

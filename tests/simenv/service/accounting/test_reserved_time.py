@@ -246,6 +246,20 @@ def test_reservation_needs_of_each_month_its_part(
     assert (figures[0], figures[-1]) == (pytest.approx(10.0), pytest.approx(11.0, rel=0.01))
 
 
+def test_time_of_thousands_of_months_is_refused_without_a_look_at_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    town = budgeted(tmp_path, 1_000 * SLOT_HOUR)
+    begin(town)
+    number, months = reserve(town, hours=1.0).reservation, list[float]()
+    month_of = budgets.month_of
+    monkeypatch.setattr(budgets, "month_of", lambda s: months.append(s) or month_of(s))
+    refused = reserve(town, hours=2**62 / 3_600 / SECOND)
+    assert refused.code == model.AdmissionReason.INVALID_REQUEST
+    assert town.refusal(admin.Renew(7, number, 2**62), town.ana)
+    assert len(months) <= 2 * 122
+
+
 def test_account_that_cuts_ends_its_reservations_when_its_budget_is_spent(tmp_path: Path) -> None:
     town = budgeted(tmp_path, 10 * SLOT_HOUR, cut=True)
     begin(town)
