@@ -341,6 +341,7 @@ FACTOR_BOUNDS = (0.05, 20.0)
 HARDWARE = "hardware"  # its jobs queue at a provider, so no model gives their times
 HARDWARE_BOUNDS = (0.001, 1_000.0)
 WIDTHS = 65
+PACE_WINDOW_US = 1e6  # busy time after which earlier observations count half
 COMPILE_US = 5e6  # approximate time of a first task of a kind whose kernels are not compiled
 
 
@@ -430,6 +431,26 @@ class Estimator:
         results = {key: self._learned[key] for key in sorted(self.changed)}
         self.changed.clear()
         return results
+
+
+class WorkerEfficiency(msgspec.Struct):
+    """Share of a busy worker's time in which its tasks run; the rest is overhead and transport. The
+    share is learned from the tasks that ended last."""
+
+    work_us: float = 20_000.0  # initial guess of small weight: as fast as expected
+    busy_us: float = 20_000.0
+
+    @property
+    def speed(self) -> float:
+        return self.work_us / self.busy_us
+
+    def learn(self, work_us: float, busy_us: float) -> None:
+        """Count `work_us` of run time of tasks in `busy_us` of busy time."""
+        self.work_us += work_us
+        self.busy_us += busy_us
+        if self.busy_us > PACE_WINDOW_US:
+            self.work_us *= 0.5
+            self.busy_us *= 0.5
 
 
 def _key(route: Route) -> tuple[str, int]:

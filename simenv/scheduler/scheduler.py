@@ -164,6 +164,7 @@ class Scheduler:
     reserve = SchedulerEvent(reservations.reserve)
     renew_reservation = SchedulerEvent(reservations.renew_reservation)
     close_reservation = SchedulerEvent(reservations.close_reservation)
+    charge_unused = SchedulerEvent(dedicated_workers.charge_unused)
 
     def set_owner_limits(
         self, table: Mapping[str, model.OwnerLimits], default: model.OwnerLimits
@@ -216,9 +217,10 @@ class Scheduler:
             for worker in state.workers.values():  # heartbeats could not be received
                 worker.heard_ns = now_ns
         state.last_tick_ns, state.lacks_workers = now_ns, False
-        if state.dedicated:
-            dedicated_workers.charge_unused(state, now_ns)
         actions, state.deferred_actions = state.deferred_actions, []
+        if state.dedicated:
+            least_us = dedicated_workers.CHARGED_US
+            actions += dedicated_workers.charge_unused(state, now_ns, least_us)
         actions += tasks.end_overdue(state, now_ns)
         batching.expire(state, now_ns)
         if state.dependencies.failed:
@@ -240,10 +242,11 @@ class Scheduler:
         actions += devices.complete_drains(self.state, wall_ns)
         return actions + reservations.advance_calendar(self.state, wall_ns, now_ns)
 
-    def begin_drain(self, environment: str) -> list[Action]:
+    def begin_drain(self, environment: str, now_ns: int) -> list[Action]:
         """Stop assigning and starting, because the service is shutting down."""
         if self.state.draining:
             return []
+        charges = self.charge_unused(now_ns)
         self.state.draining = True
         running = f"{self.state.running} running"
-        return [RecordEvent("service.draining", environment, running)]
+        return [*charges, RecordEvent("service.draining", environment, running)]

@@ -108,9 +108,10 @@ class ServiceComponents:
     def drain(self, *, now: bool) -> None:
         """Let running tasks end, keep waiting tasks, then stop; `now`: queue running ones again."""
         deadline_ns = 0 if now else round(self.config.drain_timeout_s * 1e9)
-        end_ns = time.monotonic_ns() + deadline_ns
+        now_ns = time.monotonic_ns()
+        end_ns = now_ns + deadline_ns
         self.stop_at_ns = min(self.stop_at_ns, end_ns) if self.stop_at_ns else end_ns
-        actions = self.scheduler.begin_drain(self.config.name)
+        actions = self.scheduler.begin_drain(self.config.name, now_ns)
         self.executor.execute(actions)
         if actions and self.backup is not None:
             self.backup.request_copy()

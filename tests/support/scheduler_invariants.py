@@ -54,6 +54,8 @@ def check_dedicated_workers(state: SchedulerState) -> None:
         if not own:
             continue
         counts[worker.pool, own] += 1
+        indexed = state.pools[worker.pool].dedicated[own]
+        assert indexed.get(worker.name) is worker, f"{worker.name} is in no index"
         assert not worker.leaving, f"{worker.name} leaves and is kept"
         assert worker.state in (WorkerState.IDLE, WorkerState.BUSY), f"{worker.name} is not there"
         for record in worker.held.values():
@@ -61,6 +63,8 @@ def check_dedicated_workers(state: SchedulerState) -> None:
             assert is_own or record.sent_ns <= worker.reserved_since_ns, (
                 f"{worker.name} runs another's task"
             )
+    indexed_count = sum(len(pool.dedicated_workers()) for pool in state.pools.values())
+    assert indexed_count == counts.total(), "a worker that is not dedicated is indexed"
     for (pool, own), count in counts.items():
         dedicated = state.dedicated.requests[pool] if own == REQUESTED else state.dedicated.all[own]
         assert dedicated.pool == pool, f"reservation {own} keeps workers of another pool"
@@ -178,13 +182,14 @@ def _check_counts(state: SchedulerState) -> None:
     running = total_bytes = 0
     owned: dict[int, TaskRecord] = {}
     assigned: dict[str, int] = {}
-    use: dict[tuple[str, str], list[int]] = {}
+    use: dict[tuple[str, str, int], list[int]] = {}
     batch, figures = None, None
     for number, record in state.tasks.items():
         if record.batch is not batch:  # neighbours are mostly of one
             batch, figures = record.batch, None
             if batch.account or batch.qos:
-                figures = use.setdefault((batch.association, batch.qos), [0, 0])
+                key = batch.association, batch.qos, batch.terms.reservation
+                figures = use.setdefault(key, [0, 0])
         size_bytes, phase = record.size_bytes, record.phase
         total_bytes += size_bytes
         if figures is not None:

@@ -93,7 +93,7 @@ def _ahead(pool: pools.Pool, now_ns: int, *, has_reservations: bool) -> Candidat
     if workers:
         result.count = pool.live()
         if has_reservations:
-            result.count -= sum(w.reservation_id != 0 for w in pool.workers.values())
+            result.count -= sum(map(len, pool.dedicated.values()))
     return result
 
 

@@ -4,8 +4,8 @@ A dedicated worker retains its slot while idle and runs only tasks of its reserv
 of the pool can serve: a lost one is replaced by the one that is free first. Requested workers
 that are not available yet are held for a while, so that a repeated request succeeds.
 
-The time in which a dedicated worker runs nothing is charged to the account of the reservation, as
-Slurm charges the idle time of its reservations: others could have used the slot.
+The time of a dedicated worker that no task is charged for is charged to the account of the
+reservation, as Slurm charges the idle time of its reservations: others could have used the slot.
 """
 
 from __future__ import annotations
@@ -31,32 +31,36 @@ RETRY_MARGIN_NS = 2_000_000_000  # added to the time that the decision states, f
 CHARGED_US = 10_000_000  # unused time that is charged at once; what is less, at the end
 
 
-def add_reservation(state: scheduler_state.SchedulerState, reservation: ReservationEntry) -> None:
+def add_reservation(
+    state: scheduler_state.SchedulerState, reservation: ReservationEntry, now_ns: int
+) -> list[core.Action]:
     """Note the workers of a new reservation and give it lanes of its own; `find_workers` finds the
     workers."""
     request, number = reservation.grant.ask, reservation.grant.id
     pool = _pool_of(state, request)
-    if request.workers and pool is not None:
-        state.dedicated.all[number] = DedicatedWorker(
-            pool.spec.name, request.workers, request.account, reservation.grant.owner
-        )
-        _release_requested(state, pool)
-        pool.queue.add_dedicated_lanes(number)
+    if not request.workers or pool is None:
+        return []
+    state.dedicated.all[number] = DedicatedWorker(
+        pool.spec.name, request.workers, request.account, reservation.grant.owner
+    )
+    pool.queue.add_dedicated_lanes(number)
+    return _release_requested(state, pool, now_ns)
 
 
-def remove_reservation(state: scheduler_state.SchedulerState, number: int, now_ns: int) -> None:
-    """Release the workers of a reservation that is over."""
+def remove_reservation(
+    state: scheduler_state.SchedulerState, number: int, now_ns: int
+) -> list[core.Action]:
+    """Release the workers of a reservation that is over, and charge the rest of their time."""
     dedicated = state.dedicated.all.get(number)
     if dedicated is None:
-        return
-    pool = state.pools.get(dedicated.pool)
-    if pool is not None:
-        running_us = _count_held(state, pool, now_ns)
-        _charge(state, pool, dedicated, running_us.get(number, 0.0))
-        pool.queue.merge_dedicated_lanes(number)
-        for worker in _workers_of(pool, number):
-            state.release_from_reservation(worker)
+        return []
+    pool = state.pools[dedicated.pool]
+    charges = _charge(state, pool, number, dedicated, now_ns)
+    pool.queue.merge_dedicated_lanes(number)
+    for worker in pool.dedicated_workers(number):
+        state.release_from_reservation(worker)
     del state.dedicated.all[number]
+    return charges
 
 
 def hold_for_request(
@@ -64,45 +68,55 @@ def hold_for_request(
     request: ReservationRequest,
     owner: str,
     wait_ns: int,
-) -> None:
+    now_ns: int,
+) -> list[core.Action]:
     """Hold the requested workers, as soon as they are available, for a repetition of the
     request."""
     pool = _pool_of(state, request)
-    if pool is not None and request.workers:
-        name, held = pool.spec.name, state.dedicated.requests.get(pool.spec.name)
-        if held is None or (held.account, held.owner) != (request.account, owner):
-            if held is not None:
-                _charge(state, pool, held)
-            held = DedicatedWorker(name, request.workers, request.account, owner)
-            state.dedicated.requests[name] = held
-        held.workers = request.workers
-        held.until_ns = state.last_tick_ns + min(wait_ns, MAX_REQUEST_NS) + RETRY_MARGIN_NS
+    if pool is None or not request.workers:
+        return []
+    name, charges = pool.spec.name, list[core.Action]()
+    held = state.dedicated.requests.get(name)
+    if held is None or (held.account, held.owner) != (request.account, owner):
+        if held is not None:
+            charges = _charge(state, pool, REQUESTED, held, now_ns)
+        held = DedicatedWorker(name, request.workers, request.account, owner)
+        state.dedicated.requests[name] = held
+    held.workers = request.workers
+    held.until_ns = now_ns + min(wait_ns, MAX_REQUEST_NS) + RETRY_MARGIN_NS
+    return charges
 
 
-def _release_requested(state: scheduler_state.SchedulerState, pool: state_pools.Pool) -> None:
+def _release_requested(
+    state: scheduler_state.SchedulerState, pool: state_pools.Pool, now_ns: int
+) -> list[core.Action]:
     """Release the workers of a pool that are held for a repeated request."""
     held = state.dedicated.requests.pop(pool.spec.name, None)
-    if held is not None:
-        _charge(state, pool, held)
-    for worker in _workers_of(pool, REQUESTED):
+    charges = [] if held is None else _charge(state, pool, REQUESTED, held, now_ns)
+    for worker in pool.dedicated_workers(REQUESTED):
         state.release_from_reservation(worker)
+    return charges
 
 
-def release_held(state: scheduler_state.SchedulerState, now_ns: int) -> None:
+def release_held(state: scheduler_state.SchedulerState, now_ns: int) -> list[core.Action]:
     """Release workers held for requests that were not repeated in time."""
+    charges: list[core.Action] = []
     for name, dedicated in list(state.dedicated.requests.items()):
         if now_ns >= dedicated.until_ns:
-            _release_requested(state, state.pools[name])
+            charges += _release_requested(state, state.pools[name], now_ns)
+    return charges
 
 
 def find_workers(state: scheduler_state.SchedulerState, now_ns: int) -> None:
     """Find workers for reservations that lack some: idle ones, else the busy ones that are free
     first."""
     for pool in list(state.pools.values()):
-        for number, requested in state.dedicated.of(pool.spec.name):
-            own = _workers_of(pool, number)
-            for _ in range(requested - len(own)):
+        has_more = True  # of workers that can be dedicated
+        for number, dedicated in state.dedicated.of(pool.spec.name):
+            own = pool.dedicated_workers(number)
+            for _ in range(dedicated.workers - len(own) if has_more else 0):
                 worker = _next_worker(pool)
+                has_more = worker is not None
                 if worker is None:
                     break
                 _dedicate(pool, worker, number, now_ns)
@@ -115,17 +129,13 @@ def _dedicate(pool: state_pools.Pool, worker: state_pools.Worker, number: int, n
     if worker.state == WorkerState.IDLE and not pool.is_exclusive:
         worker.host.free_slots -= 1
         worker.slots = 1
-    worker.reservation_id, worker.reserved_since_ns = number, now_ns
+    pool.dedicate(worker, number)
+    worker.reserved_since_ns = worker.counted_ns = now_ns
 
 
 def _is_engaged(worker: state_pools.Worker) -> bool:
     """Return whether the dedicated worker still runs other tasks for longer than SOON_US."""
-    return worker.held_us > SOON_US and runs_others(worker)
-
-
-def runs_others(worker: state_pools.Worker) -> bool:
-    """Return whether a dedicated worker still runs tasks of others."""
-    if not (worker.reservation_id and worker.held):
+    if worker.held_us <= SOON_US or not worker.held:
         return False
     first = next(iter(worker.held.values()))
     return first.batch.terms.reservation != worker.reservation_id
@@ -151,18 +161,14 @@ def _exchanged(
 def missing_workers(state: scheduler_state.SchedulerState, pool: state_pools.Pool) -> int:
     """Return how many workers the reservations of a pool lack."""
     pairs = state.dedicated.of(pool.spec.name) if state.dedicated else []
-    return sum(max(0, requested - len(_workers_of(pool, number))) for number, requested in pairs)
+    return sum(max(0, each.workers - len(pool.dedicated.get(n, ()))) for n, each in pairs)
 
 
 def worker_count(state: scheduler_state.SchedulerState, number: int) -> int:
     """Return how many workers a reservation has now."""
     dedicated = state.dedicated.all.get(number)
     pool = None if dedicated is None else state.pools.get(dedicated.pool)
-    return 0 if pool is None else len(_workers_of(pool, number))
-
-
-def _workers_of(pool: state_pools.Pool, number: int) -> list[state_pools.Worker]:
-    return [worker for worker in pool.workers.values() if worker.reservation_id == number]
+    return 0 if pool is None else len(pool.dedicated.get(number, ()))
 
 
 def _next_worker(pool: state_pools.Pool) -> state_pools.Worker | None:
@@ -199,71 +205,116 @@ def _available_workers(pool: state_pools.Pool) -> list[state_pools.Worker]:
 # --- unused time ---------------------------------------------------------------------------------
 
 
-def charge_unused(state: scheduler_state.SchedulerState, now_ns: int) -> None:
-    """Charge the time since the last call in which dedicated workers ran nothing."""
+def charge_unused(
+    state: scheduler_state.SchedulerState, now_ns: int, least_us: int = 1
+) -> list[core.Action]:
+    """Charge the time since the last call in which dedicated workers ran nothing, to each
+    reservation that has `least_us` or more of it."""
     state.fair_share.at(now_ns)
+    charges: list[core.Action] = []
     for pool in state.pools.values():
-        for number, us in _count_held(state, pool, now_ns).items():
-            dedicated = _dedicated_of(state, pool, number)
-            if dedicated is not None and dedicated.unused_us(us) >= CHARGED_US:
-                _charge(state, pool, dedicated, us)
-
-
-def _count_held(
-    state: scheduler_state.SchedulerState, pool: state_pools.Pool, now_ns: int
-) -> dict[int, float]:
-    """Count the time until now for which the pool's workers are dedicated. Return by reservation
-    the time so far of the tasks that run on them, which is not unused."""
-    running_us: dict[int, float] = {}
-    for worker in pool.workers.values():
-        number = worker.reservation_id
-        dedicated = _dedicated_of(state, pool, number) if number else None
-        if dedicated is None:
-            continue
-        until_ns = max(now_ns, worker.reserved_since_ns)  # a close may come with an earlier tick
-        since_ns, worker.reserved_since_ns = worker.reserved_since_ns, until_ns
-        if worker.state == WorkerState.STARTING or runs_others(worker):
-            continue
-        dedicated.held_us += (until_ns - since_ns) / 1e3
-        first = next(iter(worker.held.values()), None)
-        ran_us = 0.0
-        if first is not None and first.phase == core.RUNNING:
-            ran_us = max(0, until_ns - first.started_ns) / 1e3
-        running_us[number] = running_us.get(number, 0.0) + ran_us
-    return running_us
-
-
-def _dedicated_of(
-    state: scheduler_state.SchedulerState, pool: state_pools.Pool, number: int
-) -> DedicatedWorker | None:
-    if number == REQUESTED:
-        return state.dedicated.requests.get(pool.spec.name)
-    return state.dedicated.all.get(number)
+        for number, dedicated in state.dedicated.of(pool.spec.name):
+            charges += _charge(state, pool, number, dedicated, now_ns, least_us)
+    return charges
 
 
 def _charge(
     state: scheduler_state.SchedulerState,
     pool: state_pools.Pool,
+    number: int,
     dedicated: DedicatedWorker,
-    running_us: float = 0.0,
-) -> None:
-    unused_us, account, owner = dedicated.unused_us(running_us), dedicated.account, dedicated.owner
-    if not unused_us:
-        return
+    now_ns: int,
+    least_us: int = 1,
+) -> list[core.Action]:
+    """Charge the time until now in which the workers of a reservation ran nothing, if it is
+    `least_us` or more."""
+    unused_us = dedicated.unused_us(_count_held(state, pool, number, dedicated, now_ns))
+    if unused_us < least_us:
+        return []
+    account, owner = dedicated.account, dedicated.owner
     dedicated.charged_us += unused_us
     used, units = charge_of(state, pool, unused_us)
     leaf = association(account, owner)
     if account:
         state.fair_share.name(leaf, account, owner)
     state.fair_share.charge(leaf, units)
-    state.deferred_actions.append(core.ChargeUnused(pool.spec.name, account, owner, used, units))
+    return [core.ChargeUnused(pool.spec.name, account, owner, used, units)]
+
+
+def _count_held(
+    state: scheduler_state.SchedulerState,
+    pool: state_pools.Pool,
+    number: int,
+    dedicated: DedicatedWorker,
+    now_ns: int,
+) -> float:
+    """Count the time until now for which a reservation has its workers. Return for how much of it,
+    in microseconds, its tasks that run now will be charged."""
+    running_us, is_closed = 0.0, _starts_nothing(state, pool)
+    device_runs = _device_runs(state, pool, number, now_ns) if pool.spec.pace else []
+    for worker in pool.dedicated_workers(number):
+        until_ns = max(now_ns, worker.counted_ns)  # a close may come with an earlier tick
+        since_ns, worker.counted_ns = worker.counted_ns, until_ns
+        first = next(iter(worker.held.values())) if worker.held else None
+        if first is None:
+            if is_closed and not device_runs:
+                continue  # its holder cannot use it
+        elif first.batch.terms.reservation != number:
+            continue  # it still runs tasks of others
+        elif first.phase == core.RUNNING and not pool.spec.pace:
+            running_us += paid_us(worker, first, first.started_ns, until_ns)
+        dedicated.held_us += (until_ns - since_ns) / 1e3
+        running_us += sum(paid_us(worker, *run) for run in device_runs)
+    return running_us
+
+
+def _starts_nothing(state: scheduler_state.SchedulerState, pool: state_pools.Pool) -> bool:
+    """Return whether no task may start: the device is paused, drained or in an outage, or the
+    service shuts down."""
+    is_closed = bool(state.controls.closed_state(pool.device))
+    return is_closed or pool.device in state.outages or state.draining
+
+
+def _device_runs(
+    state: scheduler_state.SchedulerState, pool: state_pools.Pool, number: int, now_ns: int
+) -> list[tuple[core.TaskRecord, int, int]]:
+    """Return the tasks of a reservation whose time on a paced device has begun and is not counted
+    yet, with its begin and its end until now."""
+    return [
+        (run.record, run.begin_ns, min(run.end_ns, now_ns))
+        for run in state.paced.all[pool.device].runs.values()
+        if run.begin_ns < now_ns and run.record.batch.terms.reservation == number
+    ]
+
+
+def count_device_run(
+    state: scheduler_state.SchedulerState, record: core.TaskRecord, begin_ns: int, end_ns: int
+) -> None:
+    """Count the time of a task on a paced device as used by all workers of its reservation: they
+    simulate ahead, and share the device."""
+    number = record.batch.terms.reservation
+    dedicated = state.dedicated.all.get(number)
+    if dedicated is not None:
+        for worker in state.pools[dedicated.pool].dedicated_workers(number):
+            dedicated.ran_us += paid_us(worker, record, begin_ns, end_ns)
+
+
+def paid_us(
+    worker: state_pools.Worker, record: core.TaskRecord, begin_ns: int, end_ns: int
+) -> float:
+    """Return for how much of a run, in microseconds, its task is charged and no reservation: since
+    the worker was dedicated. A class whose units count less pays that much less."""
+    run_ns = max(0, end_ns - max(begin_ns, worker.reserved_since_ns))
+    return run_ns / 1e3 * min(1.0, record.batch.usage_factor)
 
 
 def charge_of(
     state: scheduler_state.SchedulerState, pool: state_pools.Pool, worker_us: int
 ) -> tuple[Used, float]:
-    """Return what dedicated workers use in this time of a worker, and its billing units."""
-    return state_pools.Meter(pool, state.fair_share.billing, 1, 0, 1, 1.0)[worker_us, 0]
+    """Return what dedicated workers use in this time of a worker, and its billing units. Of a paced
+    device each worker that its pool may have is an equal part."""
+    device_ns = worker_us * 1000 // max(1, pool.spec.max) if pool.spec.pace else 0
+    return state_pools.Meter(pool, state.fair_share.billing, 1, 0, 1, 1.0)[worker_us, device_ns]
 
 
 # --- availability -------------------------------------------------------------------------------
@@ -315,8 +366,8 @@ def _busy_verdict(
     claimed = missing_workers(state, pool)
     repeated = state.dedicated.requests.get(pool.spec.name)
     if repeated is not None:  # workers held for this request are available to it
-        claimed -= max(0, repeated.workers - len(_workers_of(pool, REQUESTED)))
-    available = _workers_of(pool, REQUESTED) + _available_workers(pool)
+        claimed -= max(0, repeated.workers - len(pool.dedicated.get(REQUESTED, ())))
+    available = pool.dedicated_workers(REQUESTED) + _available_workers(pool)
     waits_us = sorted(worker.held_us for worker in available)[claimed:]
     if len(waits_us) >= requested and waits_us[requested - 1] <= SOON_US:
         return None

@@ -120,8 +120,7 @@ def _wait_reason(state: scheduler_state.SchedulerState, pool: pools.Pool) -> Wai
         hosts = state.nodes.hosts.values()
         is_possible = any(host.is_up or host.node.pool for host in hosts)  # jobs bring their nodes
         return WaitReason.STARTING if is_possible else WaitReason.NODES
-    # Only if there are reservations: this is asked in each pass, and thousands may be idle.
-    if state.dedicated and any(w.reservation_id for w in pool.idle_workers.values()):
+    if any(worker.state == WorkerState.IDLE for worker in pool.dedicated_workers()):
         return WaitReason.RESERVED
     if pool.spec.ranks == 1:
         return WaitReason.SLOTS
@@ -202,17 +201,13 @@ def _to_all_dedicated(
 ) -> None:
     """Assign tasks of reservations to their dedicated workers."""
     for pool in state.pools.values():
-        reservations: dict[int, None] = {}
-        for worker in pool.workers.values():
-            if not worker.reservation_id:
-                continue
-            reservations[worker.reservation_id] = None
+        for worker in pool.dedicated_workers():
             while worker.state == WorkerState.IDLE and _may_send(state, pool):
                 assignment = _to_dedicated(state, pool, worker, now_ns)
                 if assignment is None:
                     break
                 assignments.append(assignment)
-        for reservation in reservations if not pool.is_exclusive else ():
+        for reservation in list(pool.dedicated) if not pool.is_exclusive else ():
             while _may_send(state, pool):
                 assignment = _prefetch_chunk(state, pool, now_ns, reservation)
                 if assignment is None:
@@ -460,10 +455,11 @@ def _ahead_of_few(
     first waiting task."""
     isolates = state.limits.isolates_accounts
     first = pool.queue.head(False, reservation) if isolates else None
+    among = pool.dedicated_workers(reservation) if reservation else pool.workers.values()
     return candidates.ahead_among(
         [
             worker
-            for worker in pool.workers.values()
+            for worker in among
             if not worker.leaving
             and worker.reservation_id == reservation
             and (first is None or account_isolation.serves(state, worker, first))

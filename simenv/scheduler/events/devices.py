@@ -22,6 +22,7 @@ from simenv import model
 from simenv.errors import OptionError
 from simenv.model import TaskState, Timing, reservations, task_name
 from simenv.scheduler import core
+from simenv.scheduler.dispatch import dedicated_workers
 from simenv.scheduler.queueing.lanes import parse_queue_policy
 from simenv.scheduler.state import device_state, pools, scheduler_state
 from simenv.scheduler.views.admission import outage_reason
@@ -316,6 +317,9 @@ def _end_run(
     if state.reservations.by_task:
         state.reservations.settle(number, timing.device_ns, done=True)
     state.finalize(record, TaskState.DONE)
+    if state.dedicated:
+        end_ns = begin_ns + timing.device_ns
+        dedicated_workers.count_device_run(state, record, begin_ns, end_ns)
     used, units = state.meter(record, slots)[timing.run_us, timing.device_ns]
     state.fair_share.charge(record.batch.association, units)
     queue = state.pools[record.route.pool].queue

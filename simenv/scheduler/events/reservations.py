@@ -41,10 +41,12 @@ def reserve(
     *,
     dry: bool = False,
     veto: PolicyVerdict | None = None,
+    now_ns: int = 0,
 ) -> tuple[model.Decision, list[Action]]:
     """Decide on a request; an accepted request becomes a reservation at once, unless `dry`.
-    `veto`: refusal by a budget."""
-    actions = [] if dry else expire(state, wall_ns)  # expired ones must not cause refusals
+    `veto`: refusal by a budget. `now_ns`: 0 for the last tick."""
+    now_ns = now_ns or state.last_tick_ns
+    actions = [] if dry else expire(state, wall_ns, now_ns)  # they must not cause refusals
     invalid = validate_request(request)
     if invalid is not None:
         return invalid, actions
@@ -58,13 +60,13 @@ def reserve(
     if grant is not None:
         ledger.add(grant, wall_ns)
         reservation = ledger.all[grant.id]
-        dedicated_workers.add_reservation(state, reservation)
+        actions += dedicated_workers.add_reservation(state, reservation, now_ns)
         note = f"of {request.device or 'all pools'}, {decision.units} units"
         audience = event_audience(reservation)
         actions.append(RecordEvent("reservation.made", str(grant.id), note, audience))
     elif (decision.code, decision.status) == (model.AdmissionReason.DEVICE_UNAVAILABLE, DELAYED):
         wait_ns = decision.retry_after_ns
-        dedicated_workers.hold_for_request(state, request, owner, wait_ns)
+        actions += dedicated_workers.hold_for_request(state, request, owner, wait_ns, now_ns)
     return decision, actions
 
 
@@ -115,7 +117,7 @@ def close_reservation(
     reservation was over already."""
     actions: list[Action] = []
     if not reservation.is_over:
-        actions.append(close(state, reservation, end_state, reason, wall_ns, now_ns))
+        actions += close(state, reservation, end_state, reason, wall_ns, now_ns)
     if end_state is model.ReservationState.CANCELLED:
         actions += cancel(state, list(reservation.holds), now_ns)[1]
     return actions + cancel_parked(state, now_ns)
@@ -128,7 +130,7 @@ def close(
     reason: str,
     wall_ns: int,
     now_ns: int = 0,
-) -> RecordEvent:
+) -> list[Action]:
     """Close a live reservation, and park its tasks that were never assigned for `cancel_parked`.
     `now_ns`: 0 for the last tick."""
     ledger, number = state.reservations, reservation.grant.id
@@ -144,19 +146,20 @@ def close(
         if record.phase == Phase.WAITING:
             state.pools[record.route.pool].queue.drop(record)
     reservation.park_for_cancellation(waiting)
-    dedicated_workers.remove_reservation(state, number, now_ns)
+    charges = dedicated_workers.remove_reservation(state, number, now_ns)
     if reservation.parked:
         ledger.emptying[number] = None
     note, audience = reason or f"it {_ENDINGS[end_state]}", event_audience(reservation)
-    return RecordEvent(f"reservation.{end_state}", str(number), note, audience)
+    return [*charges, RecordEvent(f"reservation.{end_state}", str(number), note, audience)]
 
 
 def expire(state: scheduler_state.SchedulerState, wall_ns: int, now_ns: int = 0) -> list[Action]:
     """Close the reservations whose time is over; `now_ns`: as for `close`."""
-    dedicated_workers.release_held(state, now_ns or state.last_tick_ns)
-    expired = model.ReservationState.EXPIRED
-    due = state.reservations.due(wall_ns)
-    return [close(state, reservation, expired, "", wall_ns, now_ns) for reservation in due]
+    actions = dedicated_workers.release_held(state, now_ns or state.last_tick_ns)
+    for reservation in state.reservations.due(wall_ns):
+        expired = model.ReservationState.EXPIRED
+        actions += close(state, reservation, expired, "", wall_ns, now_ns)
+    return actions
 
 
 def release_parked(state: scheduler_state.SchedulerState, now_ns: int) -> list[Action]:
@@ -277,7 +280,7 @@ def restore(state: scheduler_state.SchedulerState, stored: StoredReservations) -
         ledger.restore(grant, progress)
     ledger.next_id = max(ledger.next_id, stored.next_id)
     for reservation in ledger.live.values():
-        dedicated_workers.add_reservation(state, reservation)
+        dedicated_workers.add_reservation(state, reservation, state.last_tick_ns)
 
 
 def finish_restore(state: scheduler_state.SchedulerState) -> None:

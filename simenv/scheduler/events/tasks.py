@@ -161,15 +161,14 @@ def tasks_finished(
     pool.open_workers[name] = worker
     held, tasks, by_task = worker.held, state.tasks, state.reservations.by_task
     num_held = len(held)
-    dedicated = None
-    if worker.reservation_id and not dedicated_workers.runs_others(worker):
-        dedicated = state.dedicated.all.get(worker.reservation_id)
+    is_paced = pool.spec.pace
+    reservation = 0 if is_paced else worker.reservation_id  # of a device: `count_device_run`
+    dedicated = state.dedicated.all.get(reservation) if reservation else None
     endings: list[core.TaskEnded] = []
     ended: list[core.TaskRecord] = []
     ran_us = 0
     states: list[TaskState] = []
     interrupted: list[core.TaskRecord] = []
-    is_paced = pool.spec.pace
     # Of the last tasks of one batch and route that were sent together: they are counted together.
     batch: core.SubmitBatch | None = None
     route: core.Route | None = None
@@ -184,6 +183,9 @@ def tasks_finished(
         del held[number]
         held_us -= record.cost_us
         ran_us += result.run_us + result.compile_us
+        if dedicated is not None and record.batch.terms.reservation == reservation:
+            begin_ns = now_ns - result.run_us * 1000
+            dedicated.ran_us += dedicated_workers.paid_us(worker, record, begin_ns, now_ns)
         final = STATES[result.state]
         is_telling = result.state == _DONE and not result.compile_us
         if is_telling and not (index % OBSERVED or worker.resized):
@@ -238,8 +240,6 @@ def tasks_finished(
         ended.append(record)
         states.append(final)
     worker.held_us = held_us
-    if dedicated is not None:
-        dedicated.ran_us += ran_us
     pool.assigned -= num_held - len(held)
     if batch is not None and count:
         state.charge_ended(pool, batch, count, cost_us, charged)

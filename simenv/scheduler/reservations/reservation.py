@@ -302,12 +302,12 @@ class DedicatedWorker(msgspec.Struct):
     owner: str
     until_ns: int = 0
     held_us: float = 0.0  # that they could run its tasks
-    ran_us: float = 0.0  # of tasks that have ended
-    charged_us: int = 0  # in which no task ran, charged
+    ran_us: float = 0.0  # for which its tasks that have ended are charged
+    charged_us: int = 0  # to the reservation
 
     def unused_us(self, running_us: float) -> int:
-        """Return the time in which no task ran that is not charged yet. `running_us`: time so far
-        of tasks that run."""
+        """Return the time that is charged neither to tasks nor yet to the reservation.
+        `running_us`: for which its tasks that run will be charged."""
         return max(0, round(self.held_us - self.ran_us - running_us) - self.charged_us)
 
 
@@ -321,12 +321,8 @@ class DedicatedWorkers:
     def __bool__(self) -> bool:
         return bool(self.all or self.requests)
 
-    def of(self, pool: str) -> list[tuple[int, int]]:
-        """Return pairs (reservation or REQUESTED, number of workers) of a pool."""
-        requests = [
-            (number, dedicated.workers)
-            for number, dedicated in self.all.items()
-            if dedicated.pool == pool
-        ]
+    def of(self, pool: str) -> list[tuple[int, DedicatedWorker]]:
+        """Return what a pool has, each with its reservation or REQUESTED."""
+        pairs = [(number, each) for number, each in self.all.items() if each.pool == pool]
         request = self.requests.get(pool)
-        return [*requests, (REQUESTED, request.workers)] if request is not None else requests
+        return [*pairs, (REQUESTED, request)] if request is not None else pairs

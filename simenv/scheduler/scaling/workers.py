@@ -437,8 +437,7 @@ def shrink(state: scheduler_state.SchedulerState, pool: pools.Pool, now_ns: int)
     has_too_many = live > spec.min and len(pool.queue) <= pool.queue.late
     idle = pool.idle() if has_too_many or live > spec.max else []
     if live > spec.max:  # includes dedicated workers
-        dedicated = (w for w in pool.workers.values() if w.reservation_id)
-        idle += [w for w in dedicated if w.state == WorkerState.IDLE and w.is_live]
+        idle += [w for w in pool.dedicated_workers() if w.state == WorkerState.IDLE and w.is_live]
     for worker in idle:
         if live > spec.max:
             actions += state.retire(worker, f"pool {spec.name} was scaled down", now_ns)

@@ -31,6 +31,7 @@ from simenv.scheduler.core import (
     RecordEvent,
     SubmitBatch,
     TaskRecord,
+    WorkerEfficiency,
     gang_name,
     nodes_of,
     rank_gpus,
@@ -298,7 +299,6 @@ PAUSE_MAX_NS = 15_000_000_000
 QUARANTINE_AFTER = 7
 MAX_METERED = 1_024  # attempts of one kind with different times
 _WORKING = (WorkerState.STARTING, WorkerState.IDLE, WorkerState.BUSY)
-PACE_WINDOW_US = 1e6  # busy time after which earlier observations count half
 GROW_BACKLOG_US = 500_000.0  # waiting work per worker that is worth the start of one more
 
 
@@ -350,8 +350,10 @@ class Worker(msgspec.Struct, eq=False):
     skipped: dict[int, tuple[int, int]] = msgspec.field(default_factory=dict)
     killed: str = ""  # why the service killed it
     leaving: str = ""  # reason why it gets no more tasks; "": it may get some
-    reservation_id: int = 0  # it runs only tasks of this one; REQUESTED; 0: any task
+    # It runs only tasks of this one; REQUESTED; 0: any task. Changed by `Pool.dedicate` alone.
+    reservation_id: int = 0
     reserved_since_ns: int = 0
+    counted_ns: int = 0  # until then its time is counted for the reservation
     account: str | None = None  # that it serves, see `account_isolation`; None: none yet
     serving_since_ns: int = 0
 
@@ -387,26 +389,6 @@ def speedup_slots(worker: Worker) -> int:
     """Return the slots by which to divide a task's one-slot cost. 1 for workers of several ranks:
     their cost estimate already counts the ranks."""
     return max(1, worker.slots) if worker.ranks == 1 else 1
-
-
-class WorkerEfficiency(msgspec.Struct):
-    """Share of a busy worker's time in which its tasks run; the rest is overhead and transport. The
-    share is learned from the tasks that ended last."""
-
-    work_us: float = 20_000.0  # initial guess of small weight: as fast as expected
-    busy_us: float = 20_000.0
-
-    @property
-    def speed(self) -> float:
-        return self.work_us / self.busy_us
-
-    def learn(self, work_us: float, busy_us: float) -> None:
-        """Count `work_us` of run time of tasks in `busy_us` of busy time."""
-        self.work_us += work_us
-        self.busy_us += busy_us
-        if self.busy_us > PACE_WINDOW_US:
-            self.work_us *= 0.5
-            self.busy_us *= 0.5
 
 
 class Meter(dict[tuple[int, int], tuple[Used, float]]):
@@ -466,6 +448,7 @@ class Pool:
             WorkerState.DRAINING: self.draining_workers,
         }
         self.leaving_workers: dict[str, Worker] = {}
+        self.dedicated: dict[int, dict[str, Worker]] = {}  # by `Worker.reservation_id`, but 0
         self.open_workers: dict[str, Worker] = {}
         self.assigned = 0  # tasks that its workers hold
         self.starts: dict[str, int] = {}  # by worker name
@@ -513,9 +496,26 @@ class Pool:
         worker.leaving = reason
         self.leaving_workers[worker.name] = worker
 
+    def dedicate(self, worker: Worker, number: int) -> None:
+        """Dedicate a worker to a reservation, to REQUESTED or (0) to none."""
+        if worker.reservation_id:
+            own = self.dedicated[worker.reservation_id]
+            del own[worker.name]
+            if not own:
+                del self.dedicated[worker.reservation_id]
+        worker.reservation_id = number
+        if number:
+            self.dedicated.setdefault(number, {})[worker.name] = worker
+
+    def dedicated_workers(self, number: int = 0) -> list[Worker]:
+        """Return the workers dedicated to a reservation or to REQUESTED; 0: to any of them."""
+        groups = [self.dedicated.get(number, {})] if number else self.dedicated.values()
+        return [worker for own in groups for worker in own.values()]
+
     def remove(self, worker: Worker) -> None:
         """Remove a worker that is gone."""
         name = worker.name
+        self.dedicate(worker, 0)
         del self.workers[name], self._by_state[worker.state][name]
         self.leaving_workers.pop(name, None)
         self.open_workers.pop(name, None)
@@ -537,7 +537,7 @@ class Pool:
 
     def kept(self) -> int:
         """Return the number of dedicated workers."""
-        return sum(worker.reservation_id > 0 for worker in self.workers.values())
+        return sum(len(own) for number, own in self.dedicated.items() if number > 0)
 
     def target(self, lacking: int = 0) -> int:
         """Return how many workers there should be, for waiting tasks and for workers that

@@ -394,7 +394,7 @@ class SchedulerState:
 
     def release_from_reservation(self, worker: state_pools.Worker) -> None:
         """Take a worker from its reservation; an idle one releases its slot."""
-        worker.reservation_id = 0
+        self.pools[worker.pool].dedicate(worker, 0)
         if worker.slots and not worker.held:
             self.release_resources(worker)
 
@@ -428,7 +428,7 @@ class SchedulerState:
         for host, _ in worker.host_ranks:
             del host.workers[worker.name]
         pool.assigned -= len(worker.held)
-        worker.held, worker.reservation_id = {}, 0
+        worker.held = {}
         self.release_resources(worker)
         self.release_kept_states(worker)
         state_pools.vacate(worker.host_ranks, worker.reserved, bool(pool.base))

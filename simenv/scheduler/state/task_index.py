@@ -126,11 +126,13 @@ class TasksByOwner:
 
 
 class AssociationUse(msgspec.Struct, eq=False):
-    """Unfinished tasks of one user in one account and class of service."""
+    """Unfinished tasks of one user in one account and class of service, under one reservation (0:
+    none)."""
 
     account: str
     owner: str
     qos: str
+    reservation: int = 0
     tasks: int = 0
     size_bytes: int = 0
     units: float = 0.0  # forecast billing units
@@ -138,27 +140,27 @@ class AssociationUse(msgspec.Struct, eq=False):
 
 class UseByAssociation:
     """Unfinished tasks of users in accounts and classes of service. Tasks that have neither are not
-    in it."""
+    in it. Those under a reservation are counted apart, since a budget holds its time already."""
 
     def __init__(self) -> None:
-        self._all: dict[tuple[str, str], AssociationUse] = {}
+        self._all: dict[tuple[str, str, int], AssociationUse] = {}
 
     def __iter__(self) -> Iterator[AssociationUse]:
         return iter(self._all.values())
 
     def add(self, batch: core.SubmitBatch, count: int, size_bytes: int) -> None:
         """Count the tasks of a batch, which hold `size_bytes` together."""
-        key = batch.association, batch.qos
+        key = batch.association, batch.qos, batch.terms.reservation
         use = self._all.get(key)
         if use is None:
-            use = self._all[key] = AssociationUse(batch.account, batch.owner, batch.qos)
+            use = self._all[key] = AssociationUse(batch.account, batch.owner, *key[1:])
         use.tasks += count
         use.size_bytes += size_bytes
         use.units += count * batch.units
 
     def drop(self, batch: core.SubmitBatch, count: int, size_bytes: int) -> None:
         """Remove tasks of a batch that ended or were rolled back."""
-        key = batch.association, batch.qos
+        key = batch.association, batch.qos, batch.terms.reservation
         use = self._all[key]
         use.tasks -= count
         use.size_bytes -= size_bytes

@@ -1,13 +1,16 @@
 """Budgets of accounts: what is left in this calendar month (UTC), refusals, and ends by a budget.
 
 What is not left: the billing units that were spent, the forecasts of unfinished tasks, and the time
-for which workers are dedicated to reservations, which is charged whether tasks run or not.
+of this month for which workers are dedicated to reservations, which is charged whether tasks run or
+not. Of a reservation the larger of the two counts: its time, or the forecast of its tasks. A
+reservation that lasts into later months needs a part of their budgets, of which nothing is spent.
 """
 
 from __future__ import annotations
 
 import calendar
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from itertools import islice
 
@@ -17,9 +20,12 @@ from simenv.model.accounts import SLOT_HOUR, Used
 from simenv.model.views import base_of
 from simenv.scheduler import core
 from simenv.scheduler.dispatch import dedicated_workers
+from simenv.scheduler.reservations.policies import MAX_TTL_NS
 from simenv.scheduler.reservations.reservation import ReservationEntry
 from simenv.scheduler.scheduler import Scheduler
+from simenv.scheduler.state.pools import Pool
 from simenv.scheduler.state.task_index import AssociationUse
+from simenv.service.accounting.usage import month_of
 
 ENDED_PER_TICK = 250  # tasks, so that the event loop is not blocked
 
@@ -51,22 +57,70 @@ class Budgets:
     # --- refusals --------------------------------------------------------------------------------
 
     def error(
-        self, path: tuple[str, ...], needed: float, reservation: int = 0, advice: str = ""
+        self, path: tuple[str, ...], needed: float, reservation: int = 0
     ) -> errors.LimitExceededError | None:
-        """Return the refusal of work that needs more billing units than an account of the path has
-        left. `reservation`: the one under which it is done, whose time it may use; 0: none."""
+        """Return the refusal of tasks that need more billing units than an account of the path has
+        left in this month. `reservation`: the one under which they run, whose time they use first;
+        0: none."""
+        advice, now_ns = "fewer shots or bindings", time.time_ns()
+        span_ns = now_ns, _month_end_ns(now_ns)
+        return self._error(path, needed, span_ns, reservation, advice, are_tasks=True)
+
+    def _error_of_workers(
+        self,
+        path: tuple[str, ...],
+        pool: Pool,
+        workers: int,
+        length_ns: int,
+        reservation: int,
+        advice: str,
+    ) -> errors.LimitExceededError | None:
+        """Return the refusal of workers for a time from now: each month has a budget of its own."""
+        begin_ns = time.time_ns()
+        end_ns = begin_ns + min(length_ns, MAX_TTL_NS)  # what is longer is refused in any case
+        while begin_ns < end_ns:
+            span_ns = begin_ns, _month_end_ns(begin_ns)
+            needed = workers * self._price(pool) * (min(end_ns, span_ns[1]) - begin_ns) / 1e9
+            error = self._error(path, needed, span_ns, reservation, advice)
+            if error is not None:
+                return error
+            begin_ns = span_ns[1]
+        return None
+
+    def _error(
+        self,
+        path: tuple[str, ...],
+        needed: float,
+        span_ns: tuple[int, int],
+        reservation: int,
+        advice: str,
+        *,
+        are_tasks: bool = False,
+    ) -> errors.LimitExceededError | None:
+        """Return the refusal of tasks, or of the whole time of a reservation (0: a new one) in a
+        month. `span_ns`: that month, or what is left of the present one, by the wall clock."""
+        is_present = span_ns[0] <= time.time_ns()
         for name in reversed(path):
             budget = self.of(name)
             if not budget:
                 continue
-            queued = sum(each.units for each in self.below(name))
-            reserved = self._reserved_units(name, reservation)
-            left = budget - self.spent_units(name) - queued - reserved
-            if left <= 0.0 or needed > left:
-                text = f"{name}: {_hours(max(0.0, left))} slot-h left until {_next_month()}, this"
+            claims, held = defaultdict[int, float](float), self._held_units(name, span_ns)
+            for use in self.below(name) if is_present else ():
+                claims[use.reservation] += use.units
+            unfinished = claims[reservation] if are_tasks and reservation else 0.0
+            for number, units in held.items():  # of which its tasks use what they need
+                claims[number] = max(units, claims[number])
+            own = claims.pop(reservation, 0.0) if reservation else 0.0
+            reserved = sum(units for number, units in claims.items() if number in held)
+            queued = sum(units for number, units in claims.items() if number not in held)
+            spent = self.spent_units(name) if is_present else 0.0
+            left = budget - spent - queued - reserved - own
+            free = max(0.0, left) + own - unfinished
+            if needed > free or (left <= 0.0 and not reservation):
+                begin = "" if is_present else f"from {_day(span_ns[0])} "
+                text = f"{name}: {_hours(free)} slot-h left {begin}until {_day(span_ns[1])}, this"
                 text += f" needs about {_hours(needed)}"
-                hint = advice or "fewer shots or bindings"
-                hint += ", another account (account=), or ask an admin:"
+                hint = f"{advice}, another account (account=), or ask an admin:"
                 hint += f" simenv accounts set {name} --budget-slot-h ..."
                 if reserved > 0.0:
                     hint = f"its reservations hold {_hours(reserved)} more; {hint}"
@@ -85,8 +139,8 @@ class Budgets:
         path = self._path(account)
         if pool is None or not request.workers or not any(map(self.of, path)):
             return None
-        needed = dedicated_workers.charge_of(self._state, pool, request.workers * ttl_ns // 1000)[1]
-        return self.error(path, needed, advice="fewer workers, a shorter time (for_s=)")
+        advice = "fewer workers, a shorter time (for_s=)"
+        return self._error_of_workers(path, pool, request.workers, ttl_ns, 0, advice)
 
     def renewal_error(
         self, reservation: ReservationEntry, ttl_ns: int
@@ -97,20 +151,25 @@ class Budgets:
         if dedicated is None:
             return None
         path, pool = self._path(dedicated.account), self._state.pools[dedicated.pool]
-        needed = dedicated_workers.charge_of(self._state, pool, dedicated.workers * ttl_ns // 1000)
         number, advice = reservation.grant.id, "a shorter time (for_s=)"
-        return self.error(path, needed[1], number, advice)
+        return self._error_of_workers(path, pool, dedicated.workers, ttl_ns, number, advice)
 
-    def _reserved_units(self, name: str, but: int) -> float:
-        """Return the billing units for which reservations of an account will have workers."""
-        total, ledger, wall_ns = 0.0, self._state.reservations, time.time_ns()
-        for number, dedicated in self._state.dedicated.all.items():
-            if number != but and name in self._path(dedicated.account):
-                left_us = max(0, ledger.all[number].expires_ns - wall_ns) // 1000
-                pool = self._state.pools[dedicated.pool]
-                worker_us = dedicated.workers * left_us
-                total += dedicated_workers.charge_of(self._state, pool, worker_us)[1]
-        return total
+    def _held_units(self, name: str, span_ns: tuple[int, int]) -> dict[int, float]:
+        """Return the billing units for which each reservation of an account has workers in a
+        span."""
+        held, live = dict[int, float](), self._state.reservations.live
+        dedicated = self._state.dedicated.all
+        pools = {self._state.pools[each.pool] for each in dedicated.values()}
+        prices = {pool.spec.name: self._price(pool) for pool in pools}
+        for number, each in dedicated.items():
+            if name in self._path(each.account):
+                left_ns = max(0, min(live[number].expires_ns, span_ns[1]) - span_ns[0])
+                held[number] = each.workers * prices[each.pool] * left_ns / 1e9
+        return held
+
+    def _price(self, pool: Pool) -> float:
+        """Return the billing units of a dedicated worker for a second."""
+        return dedicated_workers.charge_of(self._state, pool, 1_000_000)[1]
 
     def forecast(self, routes: Sequence[core.Route], specs: Sequence[TaskSpec]) -> float:
         """Return the billing units that tasks will need, without the factor of their class."""
@@ -156,7 +215,8 @@ class Budgets:
         spent = self.spent_units(name) + self._running_units(name, now_ns)
         if spent < budget:
             return []
-        text = f"{name}: the budget of {_hours(budget)} slot-h until {_next_month()} is spent:"
+        until = _day(_month_end_ns(time.time_ns()))
+        text = f"{name}: the budget of {_hours(budget)} slot-h until {until} is spent:"
         text += f" {_hours(spent)} slot-h are used"
         accounts = {(each.account, each.owner) for each in uses}
         owners = {each.owner for each in uses}
@@ -194,6 +254,11 @@ def _hours(units: float) -> str:
     return f"{units / SLOT_HOUR:.3g}"
 
 
-def _next_month() -> str:
-    """Return the first day of the next calendar month (UTC), as text."""
-    return f"1 {calendar.month_name[time.gmtime().tm_mon % 12 + 1]}"
+def _month_end_ns(wall_ns: int) -> int:
+    return month_of(wall_ns / 1e9)[1] * 10**9
+
+
+def _day(wall_ns: int) -> str:
+    """Return the day (UTC) of a time as text, without its year."""
+    date = time.gmtime(wall_ns // 10**9)
+    return f"{date.tm_mday} {calendar.month_name[date.tm_mon]}"

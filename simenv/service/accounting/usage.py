@@ -98,6 +98,16 @@ def device_of(terms: TaskOptions, route: Route) -> str:
     return terms.device if is_emulated else ""
 
 
+def month_of(at_s: float) -> tuple[int, int]:
+    """Return begin and end of the calendar month (UTC) of a time, all in seconds since 1970."""
+    year, month = time.gmtime(at_s)[:2]
+    begin, end = (
+        calendar.timegm((y, m, 1, 0, 0, 0, 0, 0, 0))
+        for y, m in ((year, month), (year + month // 12, month % 12 + 1))
+    )
+    return begin, end
+
+
 class UsageLedger:
     """Usage of all ended tasks. Used from the loop's thread."""
 
@@ -107,7 +117,7 @@ class UsageLedger:
         self.counters = TaskCounters()
         self._keys = tables.read_usage_keys(journal.records)
         self.names = {number: key for key, number in self._keys.items()}
-        self._month_s = (0.0, 0.0)  # begin and end of the calendar month of `_own`
+        self._month_s = (0, 0)  # begin and end of the calendar month of `_own`
         self._own: dict[str, float] = {}  # units of each account in this month
         self._below: dict[str, float] = {}  # the same with those of all accounts below
         self._tree = NO_ACCOUNTS  # of `_below`
@@ -201,12 +211,7 @@ class UsageLedger:
         """Begin the calendar month of this time, unless it has begun."""
         if at_s < self._month_s[1]:
             return
-        year, month = time.gmtime(at_s)[:2]
-        begin, end = (
-            calendar.timegm((y, m, 1, 0, 0, 0, 0, 0, 0))
-            for y, m in ((year, month), (year + month // 12, month % 12 + 1))
-        )
-        self._month_s = begin, end
+        begin, _ = self._month_s = month_of(at_s)
         self._own = tables.read_units(self._journal.records, begin // HOUR_S)
         self._tree, self._below = NO_ACCOUNTS, dict(self._own)
 

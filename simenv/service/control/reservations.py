@@ -114,7 +114,10 @@ class ReservationCommands:
             delayed = Decision(DELAYED, code, error.message, retry_after_ns=wait_ns)
             return admin.DecisionReply(message.request, delayed)
         decision, actions = self._scheduler.reserve(
-            ask, owner, time.time_ns(), dry=message.dry, veto=veto
+            *(ask, owner, time.time_ns()),
+            dry=message.dry,
+            veto=veto,
+            now_ns=time.monotonic_ns(),
         )
         self._executor.execute(actions)
         named = dict(ask.metadata).get(BATCH_ACCOUNT, "")

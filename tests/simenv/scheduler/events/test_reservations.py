@@ -178,7 +178,7 @@ def test_waiting_tasks_of_released_reservation_are_ended_in_batches(host: Claima
     host.under(number, 3 * reservations.MAX_ENDED)
     item = host.ledger[number]
     how = (ReservationState.RELEASED, "", host.wall_ns)
-    host.keep([reservations.close(host.state, item, *how)])
+    host.keep(reservations.close(host.state, item, *how))
     assert (
         len(host.keep(reservations.cancel_parked(host.state, host.now_ns)))
         == reservations.MAX_ENDED

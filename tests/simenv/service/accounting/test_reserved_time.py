@@ -12,6 +12,8 @@ from simenv import model
 from simenv.model.accounts import SLOT_HOUR, Account
 from simenv.model.reservations import JOB_SCOPE, CalendarEntry
 from simenv.scheduler.dispatch import dedicated_workers
+from simenv.service.accounting import budgets
+from simenv.wire import codec
 from simenv.wire.messages import accounting, admin, client as m
 
 SECOND = 1_000_000_000
@@ -47,7 +49,6 @@ def info(town: AccountHarness, number: int) -> model.ReservationInfo:
 def unused(town: AccountHarness, number: int, seconds: float) -> None:
     """Let so much time pass in which the reservation has its worker, and charge it."""
     town.state.dedicated.all[number].held_us += seconds * 1e6
-    dedicated_workers.charge_unused(town.state, town.state.last_tick_ns)
     town.step()
 
 
@@ -135,6 +136,35 @@ def test_unused_time_is_usage_of_the_account_also_after_a_crash(town: AccountHar
     assert usage(town, "account") == {("bio",): pytest.approx(30.0, abs=0.5)}
 
 
+def test_rest_of_the_unused_time_is_stored_with_the_end_of_the_reservation(
+    town: AccountHarness,
+) -> None:
+    begin(town)
+    number = reserve(town, account="bio").reservation
+    town.state.dedicated.all[number].held_us += 9e6
+    town.ana.send(codec.encode(admin.Release(6, number, "")))
+    town.loop._next_tick_ns = 2**62  # the service is killed after its answer, before a tick
+    while not town.heard(town.ana):
+        town.loop.run_once(timeout_s=0.0)
+    town.begin_again()
+    assert usage(town, "account") == {("bio",): pytest.approx(9.0, abs=0.5)}
+
+
+@pytest.mark.parametrize("is_drained", [True, False])
+def test_unused_time_is_charged_when_the_service_stops(
+    town: AccountHarness, is_drained: bool
+) -> None:
+    begin(town)
+    number = reserve(town, account="bio").reservation
+    town.state.dedicated.all[number].held_us += 9e6
+    town.loop.checkpointer = None  # its thread does not run
+    if is_drained:
+        town.loop.drain(now=False)
+    town.loop.close()
+    town.begin_again()
+    assert usage(town, "account") == {("bio",): pytest.approx(9.0, abs=0.5)}
+
+
 def test_budget_refuses_workers_for_longer_than_it_lasts(tmp_path: Path) -> None:
     town = budgeted(tmp_path, 10 * SLOT_HOUR)
     begin(town)
@@ -165,6 +195,102 @@ def test_budget_refuses_a_renewal_but_lets_the_reservation_go_on(tmp_path: Path)
     assert refusal.code == "limit"
     assert hours(refusal.message)[0] == pytest.approx(1.5, rel=0.01)
     assert info(town, number).state is model.ReservationState.ACTIVE
+
+
+def forecast(town: AccountHarness, number: int, slot_hours: float) -> None:
+    """Let the unfinished tasks under a reservation be expected to use so much."""
+    (use,) = (each for each in town.state.use_by_association if each.reservation == number)
+    use.units = slot_hours * SLOT_HOUR
+
+
+def test_budget_counts_held_time_or_the_tasks_that_use_it_whichever_is_more(tmp_path: Path) -> None:
+    town = budgeted(tmp_path, 10 * SLOT_HOUR)
+    begin(town)
+    number = reserve(town, hours=4.0).reservation
+    town.batch(reservation=number, shots=1)
+    forecast(town, number, 4.0)
+    town.spent["physics"] = 5.9 * SLOT_HOUR
+    town.batch(shots=1, key="~b")  # 0.1 of 10 h are left: 5.9 are spent, 4 are held and used
+    town.spent["physics"] = 6.1 * SLOT_HOUR
+    refusal = town.refused_by("limit", shots=1, key="~c")
+    assert "its reservations hold 4 more" in refusal.hint
+    town.spent["physics"] = 2.0 * SLOT_HOUR
+    forecast(town, number, 7.9)
+    town.batch(shots=1, key="~c")
+    forecast(town, number, 8.1)
+    town.refused_by("limit", shots=1, key="~d")
+
+
+def test_tasks_of_a_reservation_may_need_what_it_holds_and_what_is_left(tmp_path: Path) -> None:
+    town = budgeted(tmp_path, 10 * SLOT_HOUR)
+    begin(town)
+    number = reserve(town, hours=4.0).reservation
+    units = town.batch(reservation=number, shots=1).units
+    town.spent["physics"] = 8.0 * SLOT_HOUR  # nothing is left but what is held
+    forecast(town, number, 4.0 - 1.1 * units / SLOT_HOUR - 0.01)
+    town.batch(reservation=number, shots=1, key="~b")
+    forecast(town, number, 4.0)
+    refusal = town.refused_by("limit", reservation=number, shots=1, key="~c")
+    assert hours(refusal.message)[0] == pytest.approx(0.0, abs=0.01)
+    town.spent["physics"] = 5.0 * SLOT_HOUR  # 1 h is left
+    town.batch(reservation=number, shots=1, key="~d")
+    forecast(town, number, 5.1)
+    town.refused_by("limit", reservation=number, shots=1, key="~e")
+
+
+def test_renewal_needs_no_more_than_the_tasks_of_the_reservation(tmp_path: Path) -> None:
+    town = budgeted(tmp_path, 10 * SLOT_HOUR)
+    begin(town)
+    number = reserve(town, hours=1.0).reservation
+    town.batch(reservation=number, shots=1)
+    forecast(town, number, 7.0)
+    town.spent["physics"] = 2.9 * SLOT_HOUR
+    seconds = round(7.05 * 3_600)
+    renewal = admin.Renew(7, number, seconds * SECOND)
+    assert town.get(admin.Reservations, renewal, town.ana).reservations
+    refusal = town.refusal(admin.Renew(7, number, (seconds + 600) * SECOND), town.ana)
+    assert hours(refusal.message)[0] == pytest.approx(7.1, rel=0.01)
+
+
+def test_reservation_needs_of_each_month_its_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    town = budgeted(tmp_path, 10 * SLOT_HOUR)
+    begin(town)
+    turn_s = round(time.time()) + 3_600  # the month has one hour left
+    month_s = 30 * 86_400
+
+    def month_of(at_s: float) -> tuple[int, int]:
+        number = (at_s - turn_s) // month_s
+        return round(turn_s + number * month_s), round(turn_s + (number + 1) * month_s)
+
+    monkeypatch.setattr(budgets, "month_of", month_of)
+    town.spent["physics"] = 8.9 * SLOT_HOUR
+    number = reserve(town, hours=10.5).reservation  # one hour of this month, 9.5 of the next
+    assert number, "it needs less than what is left in each month"
+    town.batch(shots=1)
+    town.spent["physics"] = 9.1 * SLOT_HOUR
+    assert town.refused_by("limit", shots=1, key="~b")
+    town.spent["physics"] = 0.0
+    assert town.get(admin.Reservations, admin.Renew(7, number, 10 * 3_600 * SECOND), town.ana)
+    refusal = town.refusal(admin.Renew(7, number, 12 * 3_600 * SECOND), town.ana)
+    assert " left from " in refusal.message
+    figures = hours(refusal.message)  # of the next month, and its days
+    assert (figures[0], figures[-1]) == (pytest.approx(10.0), pytest.approx(11.0, rel=0.01))
+
+
+def test_time_of_thousands_of_months_is_refused_without_a_look_at_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    town = budgeted(tmp_path, 1_000 * SLOT_HOUR)
+    begin(town)
+    number, months = reserve(town, hours=1.0).reservation, list[float]()
+    month_of = budgets.month_of
+    monkeypatch.setattr(budgets, "month_of", lambda s: months.append(s) or month_of(s))
+    refused = reserve(town, hours=2**62 / 3_600 / SECOND)
+    assert refused.code == model.AdmissionReason.INVALID_REQUEST
+    assert town.refusal(admin.Renew(7, number, 2**62), town.ana)
+    assert len(months) <= 2 * 122
 
 
 def test_account_that_cuts_ends_its_reservations_when_its_budget_is_spent(tmp_path: Path) -> None:
