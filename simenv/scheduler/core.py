@@ -174,6 +174,9 @@ class TaskRecord(msgspec.Struct, gc=False, eq=False):
     preempted: bool = False  # this attempt is asked to end, and the task to wait again
     used: Used | None = None  # by preempted attempts
     units: float = 0.0  # of them
+    # Of this attempt, what a reservation has paid that no longer has the worker: run time in us,
+    # time on the device in ns.
+    prepaid: tuple[int, int] | None = None
     cut: JobCut | None = None  # None: no end of a job has cut it off
 
     @property
@@ -243,8 +246,8 @@ class DropHeldResult(msgspec.Struct, frozen=True):
     task: int
 
 
-class ChargeUnused(msgspec.Struct, frozen=True):
-    """Add the time to usage in which workers dedicated to a reservation ran nothing."""
+class ChargeReserved(msgspec.Struct, frozen=True):
+    """Add the time to usage for which a reservation had its workers."""
 
     pool: str
     account: str
@@ -330,7 +333,7 @@ class EndJob(msgspec.Struct, frozen=True):
 _TaskAction = AssignTasks | TaskEnded | DropHeldResult | StopAttempt | SetThreads
 _WorkerAction = StartWorker | DropKeptStates | RetireWorker | KillWorker
 _JobAction = SubmitJob | EndJob
-Action = _TaskAction | _WorkerAction | _JobAction | ChargeUnused | RecordEvent
+Action = _TaskAction | _WorkerAction | _JobAction | ChargeReserved | RecordEvent
 
 
 # --- expected times of tasks ----------------------------------------------------------------------

@@ -164,7 +164,7 @@ class Scheduler:
     reserve = SchedulerEvent(reservations.reserve)
     renew_reservation = SchedulerEvent(reservations.renew_reservation)
     close_reservation = SchedulerEvent(reservations.close_reservation)
-    charge_unused = SchedulerEvent(dedicated_workers.charge_unused)
+    charge_reserved = SchedulerEvent(dedicated_workers.charge_reserved)
 
     def set_owner_limits(
         self, table: Mapping[str, model.OwnerLimits], default: model.OwnerLimits
@@ -220,7 +220,7 @@ class Scheduler:
         actions, state.deferred_actions = state.deferred_actions, []
         if state.dedicated:
             least_us = dedicated_workers.CHARGED_US
-            actions += dedicated_workers.charge_unused(state, now_ns, least_us)
+            actions += dedicated_workers.charge_reserved(state, now_ns, least_us)
         actions += tasks.end_overdue(state, now_ns)
         batching.expire(state, now_ns)
         if state.dependencies.failed:
@@ -246,7 +246,7 @@ class Scheduler:
         """Stop assigning and starting, because the service is shutting down."""
         if self.state.draining:
             return []
-        charges = self.charge_unused(now_ns)
+        charges = self.charge_reserved(now_ns)
         self.state.draining = True
         running = f"{self.state.running} running"
         return [*charges, RecordEvent("service.draining", environment, running)]

@@ -457,7 +457,7 @@ class EventLoop(ServiceComponents):
         """Stop the workers, commit the rest, close the sockets. `lost`: another service leads the
         environment, or may; nothing more is stored or answered."""
         if not lost:
-            self.executor.execute(self.scheduler.charge_unused(time.monotonic_ns()))
+            self.executor.execute(self.scheduler.charge_reserved(time.monotonic_ns()))
             queued = f"{len(self.state.tasks)} tasks queued"
             self.executor.record_event("service.stopped", self.config.name, queued)
         self.workers.close()

@@ -4,8 +4,8 @@ A dedicated worker retains its slot while idle and runs only tasks of its reserv
 of the pool can serve: a lost one is replaced by the one that is free first. Requested workers
 that are not available yet are held for a while, so that a repeated request succeeds.
 
-The time of a dedicated worker that no task is charged for is charged to the account of the
-reservation, as Slurm charges the idle time of its reservations: others could have used the slot.
+The account of the reservation pays for their time whatever they run, since others could have used
+the slots. So its tasks cost nothing more, but for what runs on after a worker has left it.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from simenv.scheduler.state import pools as state_pools, scheduler_state
 
 if TYPE_CHECKING:
     from simenv.scheduler.reservations.reservation import ReservationEntry
+    from simenv.scheduler.state.device_state import DeviceRun
 
 SOON_US = 50_000.0  # a busy worker that is expected to be free sooner can be dedicated now
 MIN_WAIT_NS = 20_000_000
 MAX_REQUEST_NS = 5_000_000_000  # longest time that workers are held for a repeated request
 RETRY_MARGIN_NS = 2_000_000_000  # added to the time that the decision states, from the last tick
-CHARGED_US = 10_000_000  # unused time that is charged at once; what is less, at the end
+CHARGED_US = 10_000_000  # time that is charged at once; what is less, at the end
 
 
 def add_reservation(
@@ -57,6 +58,9 @@ def remove_reservation(
     pool = state.pools[dedicated.pool]
     charges = _charge(state, pool, number, dedicated, now_ns)
     pool.queue.merge_dedicated_lanes(number)
+    for run in _device_runs(state, pool, number) if pool.spec.pace else ():
+        begun_ns = max(0, min(run.end_ns, now_ns) - run.begin_ns) if run.begin_ns else 0
+        run.record.prepaid = 0 if run.timing is None else run.timing.run_us, begun_ns
     for worker in pool.dedicated_workers(number):
         state.release_from_reservation(worker)
     del state.dedicated.all[number]
@@ -202,14 +206,14 @@ def _available_workers(pool: state_pools.Pool) -> list[state_pools.Worker]:
     return workers
 
 
-# --- unused time ---------------------------------------------------------------------------------
+# --- charges -------------------------------------------------------------------------------------
 
 
-def charge_unused(
+def charge_reserved(
     state: scheduler_state.SchedulerState, now_ns: int, least_us: int = 1
 ) -> list[core.Action]:
-    """Charge the time since the last call in which dedicated workers ran nothing, to each
-    reservation that has `least_us` or more of it."""
+    """Charge the time since the last call for which reservations had their workers, to each that
+    has `least_us` or more of it."""
     state.fair_share.at(now_ns)
     charges: list[core.Action] = []
     for pool in state.pools.values():
@@ -226,19 +230,20 @@ def _charge(
     now_ns: int,
     least_us: int = 1,
 ) -> list[core.Action]:
-    """Charge the time until now in which the workers of a reservation ran nothing, if it is
-    `least_us` or more."""
-    unused_us = dedicated.unused_us(_count_held(state, pool, number, dedicated, now_ns))
-    if unused_us < least_us:
+    """Charge the time until now for which a reservation had its workers, if it is `least_us` or
+    more."""
+    _count_held(state, pool, number, dedicated, now_ns)
+    held_us = round(dedicated.held_us)
+    if held_us < least_us:
         return []
     account, owner = dedicated.account, dedicated.owner
-    dedicated.charged_us += unused_us
-    used, units = charge_of(state, pool, unused_us)
+    dedicated.held_us -= held_us
+    used, units = charge_of(state, pool, held_us)
     leaf = association(account, owner)
     if account:
         state.fair_share.name(leaf, account, owner)
     state.fair_share.charge(leaf, units)
-    return [core.ChargeUnused(pool.spec.name, account, owner, used, units)]
+    return [core.ChargeReserved(pool.spec.name, account, owner, used, units)]
 
 
 def _count_held(
@@ -247,25 +252,19 @@ def _count_held(
     number: int,
     dedicated: DedicatedWorker,
     now_ns: int,
-) -> float:
-    """Count the time until now for which a reservation has its workers. Return for how much of it,
-    in microseconds, its tasks that run now will be charged."""
-    running_us, is_closed = 0.0, _starts_nothing(state, pool)
-    device_runs = _device_runs(state, pool, number, now_ns) if pool.spec.pace else []
+) -> None:
+    """Count the time until now for which a reservation had its workers."""
+    can_idle = not _starts_nothing(state, pool) or (
+        pool.spec.pace
+        and any(0 < run.begin_ns < now_ns for run in _device_runs(state, pool, number))
+    )
     for worker in pool.dedicated_workers(number):
         until_ns = max(now_ns, worker.counted_ns)  # a close may come with an earlier tick
         since_ns, worker.counted_ns = worker.counted_ns, until_ns
         first = next(iter(worker.held.values())) if worker.held else None
-        if first is None:
-            if is_closed and not device_runs:
-                continue  # its holder cannot use it
-        elif first.batch.terms.reservation != number:
-            continue  # it still runs tasks of others
-        elif first.phase == core.RUNNING and not pool.spec.pace:
-            running_us += paid_us(worker, first, first.started_ns, until_ns)
-        dedicated.held_us += (until_ns - since_ns) / 1e3
-        running_us += sum(paid_us(worker, *run) for run in device_runs)
-    return running_us
+        # Not while it still runs tasks of others, and not where its holder cannot use it.
+        if can_idle if first is None else first.batch.terms.reservation == number:
+            dedicated.held_us += (until_ns - since_ns) / 1e3
 
 
 def _starts_nothing(state: scheduler_state.SchedulerState, pool: state_pools.Pool) -> bool:
@@ -276,36 +275,30 @@ def _starts_nothing(state: scheduler_state.SchedulerState, pool: state_pools.Poo
 
 
 def _device_runs(
-    state: scheduler_state.SchedulerState, pool: state_pools.Pool, number: int, now_ns: int
-) -> list[tuple[core.TaskRecord, int, int]]:
-    """Return the tasks of a reservation whose time on a paced device has begun and is not counted
-    yet, with its begin and its end until now."""
-    return [
-        (run.record, run.begin_ns, min(run.end_ns, now_ns))
-        for run in state.paced.all[pool.device].runs.values()
-        if run.begin_ns < now_ns and run.record.batch.terms.reservation == number
-    ]
+    state: scheduler_state.SchedulerState, pool: state_pools.Pool, number: int
+) -> list[DeviceRun]:
+    """Return the runs of a reservation's tasks on a paced device that are not over."""
+    runs = state.paced.all[pool.device].runs.values()
+    return [run for run in runs if run.record.batch.terms.reservation == number]
 
 
-def count_device_run(
-    state: scheduler_state.SchedulerState, record: core.TaskRecord, begin_ns: int, end_ns: int
-) -> None:
-    """Count the time of a task on a paced device as used by all workers of its reservation: they
-    simulate ahead, and share the device."""
-    number = record.batch.terms.reservation
-    dedicated = state.dedicated.all.get(number)
-    if dedicated is not None:
-        for worker in state.pools[dedicated.pool].dedicated_workers(number):
-            dedicated.ran_us += paid_us(worker, record, begin_ns, end_ns)
+def pays_for(state: scheduler_state.SchedulerState, reservation: int, pool: str) -> bool:
+    """Return whether tasks of a reservation in a pool run on workers that it pays."""
+    dedicated = state.dedicated.all.get(reservation)
+    return dedicated is not None and dedicated.pool == pool
 
 
-def paid_us(
-    worker: state_pools.Worker, record: core.TaskRecord, begin_ns: int, end_ns: int
-) -> float:
-    """Return for how much of a run, in microseconds, its task is charged and no reservation: since
-    the worker was dedicated. A class whose units count less pays that much less."""
-    run_ns = max(0, end_ns - max(begin_ns, worker.reserved_since_ns))
-    return run_ns / 1e3 * min(1.0, record.batch.usage_factor)
+def running_s(state: scheduler_state.SchedulerState, pool: state_pools.Pool, number: int) -> float:
+    """Return for how long the tasks of a reservation that run on its workers have run, in seconds,
+    all together."""
+    held = (next(iter(w.held.values()), None) for w in pool.dedicated_workers(number))
+    return sum(
+        (state.last_tick_ns - each.started_ns) / 1e9
+        for each in held
+        if each is not None
+        and each.phase == core.RUNNING
+        and each.batch.terms.reservation == number
+    )
 
 
 def charge_of(

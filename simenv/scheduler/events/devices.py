@@ -263,6 +263,7 @@ def requeue_interrupted(
         record.phase = core.WAITING
         record.worker = ""
         record.interrupted = record.preempted = False
+        record.prepaid = None
     if records:
         state.pools[records[0].route.pool].queue.requeue_front(records)
 
@@ -317,13 +318,15 @@ def _end_run(
     if state.reservations.by_task:
         state.reservations.settle(number, timing.device_ns, done=True)
     state.finalize(record, TaskState.DONE)
-    if state.dedicated:
-        end_ns = begin_ns + timing.device_ns
-        dedicated_workers.count_device_run(state, record, begin_ns, end_ns)
-    used, units = state.meter(record, slots)[timing.run_us, timing.device_ns]
+    reservation, pool = record.batch.terms.reservation, record.route.pool
+    is_prepaid = dedicated_workers.pays_for(state, reservation, pool)
+    used, units = state.use_of(
+        record, slots, timing.run_us, timing.device_ns, is_prepaid=is_prepaid
+    )
     state.fair_share.charge(record.batch.association, units)
-    queue = state.pools[record.route.pool].queue
-    queue.note_used(queue.units(record), units)
+    if not is_prepaid:
+        queue = state.pools[pool].queue
+        queue.note_used(queue.units(record), units)
     return core.TaskEnded(
         *(record, TaskState.DONE, slots, timing, core.HELD_RESULT), used=used, units=units
     )

@@ -14,10 +14,10 @@ import msgspec
 from simenv.model import DEPENDENCY, TaskSpec, TaskState, Timing
 from simenv.model.accounts import Used, WaitReason, Waits
 from simenv.scheduler import core
-from simenv.scheduler.dispatch import dedicated_workers
 from simenv.scheduler.dispatch.batching import WAITED_NS
 from simenv.scheduler.events import devices
 from simenv.scheduler.queueing.lanes import LONG_US, SMALL_US
+from simenv.scheduler.reservations.reservation import REQUESTED
 from simenv.scheduler.state import owner_quotas, pools, scheduler_state, task_index
 from simenv.wire.messages.client import STATES, AttemptResult
 
@@ -162,8 +162,7 @@ def tasks_finished(
     held, tasks, by_task = worker.held, state.tasks, state.reservations.by_task
     num_held = len(held)
     is_paced = pool.spec.pace
-    reservation = 0 if is_paced else worker.reservation_id  # of a device: `count_device_run`
-    dedicated = state.dedicated.all.get(reservation) if reservation else None
+    reservation = worker.reservation_id or REQUESTED  # of which there are no tasks
     endings: list[core.TaskEnded] = []
     ended: list[core.TaskRecord] = []
     ran_us = 0
@@ -173,7 +172,7 @@ def tasks_finished(
     batch: core.SubmitBatch | None = None
     route: core.Route | None = None
     sent_ns = 0
-    count, cost_us, charged = 0, 0.0, 0.0
+    count, cost_us, charged, is_prepaid = 0, 0.0, 0.0, False
     for index, result in enumerate(results):
         number = result.task
         record = held.get(number)
@@ -183,9 +182,6 @@ def tasks_finished(
         del held[number]
         held_us -= record.cost_us
         ran_us += result.run_us + result.compile_us
-        if dedicated is not None and record.batch.terms.reservation == reservation:
-            begin_ns = now_ns - result.run_us * 1000
-            dedicated.ran_us += dedicated_workers.paid_us(worker, record, begin_ns, now_ns)
         final = STATES[result.state]
         is_telling = result.state == _DONE and not result.compile_us
         if is_telling and not (index % OBSERVED or worker.resized):
@@ -196,15 +192,17 @@ def tasks_finished(
             why = WaitReason.PREEMPTED if record.preempted else WaitReason.DEVICE
             record.waits += ((int(why), (now_ns - record.sent_ns) // 1000),)
             if record.preempted:
-                _charge_preempted(state, record, result, slots)
+                is_paid = record.batch.terms.reservation == reservation
+                _charge_preempted(state, record, result, slots, is_prepaid=is_paid)
             interrupted.append(record)
             continue
         if record.batch is not batch or record.route is not route or record.sent_ns != sent_ns:
             if batch is not None and count:
-                state.charge_ended(pool, batch, count, cost_us, charged)
+                state.charge_ended(pool, batch, count, cost_us, charged, is_prepaid=is_prepaid)
             batch, route, sent_ns = record.batch, record.route, record.sent_ns
             count, cost_us, charged = 0, 0.0, 0.0
             meter = state.meter(record, slots)
+            is_prepaid = batch.terms.reservation == reservation
             queued_us = (sent_ns - batch.accepted_ns) // 1000
             since_sent_us = (now_ns - sent_ns) // 1000
         timing = _timing_of(record, result, queued_us, since_sent_us)
@@ -217,7 +215,12 @@ def tasks_finished(
             state.reservations.settle(number, result.run_us * 1000, done=result.state == _DONE)
         reason = record.stopping
         limit_s = _run_limit_s(state, record) if reason == "run_timeout" else 0.0
-        used, units = meter[result.run_us, result.device_ns]
+        if is_prepaid or record.prepaid is not None:
+            used, units = state.use_of(
+                record, slots, result.run_us, result.device_ns, is_prepaid=is_prepaid
+            )
+        else:
+            used, units = meter[result.run_us, result.device_ns]
         count += 1
         cost_us += record.cost_us
         charged += units
@@ -242,7 +245,7 @@ def tasks_finished(
     worker.held_us = held_us
     pool.assigned -= num_held - len(held)
     if batch is not None and count:
-        state.charge_ended(pool, batch, count, cost_us, charged)
+        state.charge_ended(pool, batch, count, cost_us, charged, is_prepaid=is_prepaid)
     devices.requeue_interrupted(state, interrupted)
     state.finalize_many(ended, states)
     worker.tasks += len(endings)
@@ -262,9 +265,13 @@ def _charge_preempted(
     record: core.TaskRecord,
     result: AttemptResult,
     slots: int,
+    *,
+    is_prepaid: bool,
 ) -> None:
     """Charge a preempted attempt now: what it computed is not lost where it wrote a checkpoint."""
-    used, units = state.meter(record, slots)[result.run_us, result.device_ns]
+    used, units = state.use_of(
+        record, slots, result.run_us, result.device_ns, is_prepaid=is_prepaid
+    )
     record.used = used if record.used is None else record.used + used
     record.units += units
     state.fair_share.charge(record.batch.association, units)

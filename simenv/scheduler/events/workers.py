@@ -243,6 +243,7 @@ def _requeue_or_end(
         state.running -= record.phase == core.Phase.RUNNING
         record.waits += ((int(WaitReason.LOST), (now_ns - record.sent_ns) // 1000),)
         record.preempted = False
+        record.prepaid = None
         record.phase = core.Phase.WAITING
         record.worker = ""
         record.interrupted = False

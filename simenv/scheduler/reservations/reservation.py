@@ -294,21 +294,14 @@ REQUESTED = -1  # in place of a reservation number: held for a repeated request
 
 class DedicatedWorker(msgspec.Struct):
     """Number of workers of a pool for one reservation; `until_ns`: monotonic, for a request
-    only. Times are those of all its workers together, since the start of the service."""
+    only. `held_us`: for which it had them, all together, and is not charged yet."""
 
     pool: str
     workers: int
     account: str
     owner: str
     until_ns: int = 0
-    held_us: float = 0.0  # that they could run its tasks
-    ran_us: float = 0.0  # for which its tasks that have ended are charged
-    charged_us: int = 0  # to the reservation
-
-    def unused_us(self, running_us: float) -> int:
-        """Return the time that is charged neither to tasks nor yet to the reservation.
-        `running_us`: for which its tasks that run will be charged."""
-        return max(0, round(self.held_us - self.ran_us - running_us) - self.charged_us)
+    held_us: float = 0.0
 
 
 class DedicatedWorkers:

@@ -17,7 +17,7 @@ import msgspec
 
 from simenv.errors import NotFoundError
 from simenv.model import OwnerUse, PoolSpec, TaskState, WorkerState, views
-from simenv.model.accounts import AccountTree, Billing, Qos, WaitReason
+from simenv.model.accounts import AccountTree, Billing, Qos, Used, WaitReason
 from simenv.scheduler import core
 from simenv.scheduler.queueing import fair_share
 from simenv.scheduler.reservations.ledger import ReservationLedger
@@ -324,11 +324,14 @@ class SchedulerState:
         count: int,
         cost_us: float,
         units: float,
+        *,
+        is_prepaid: bool,
     ) -> None:
         """Charge ended tasks of one batch. `cost_us`: their expected work; `units`: what they
-        used."""
+        used; `is_prepaid`: their reservation has paid."""
         expected = cost_us * pool.queue.rate * batch.usage_factor
-        pool.queue.note_used(expected, units)
+        if not is_prepaid:
+            pool.queue.note_used(expected, units)
         self.fair_share.ended(batch.association, count, expected, units)
 
     def meter(self, record: core.TaskRecord, slots: int) -> state_pools.Meter:
@@ -343,6 +346,20 @@ class SchedulerState:
             pool, billing = self.pools[route.pool], self.fair_share.billing
             meter = meters[key] = state_pools.Meter(pool, billing, *key)
         return meter
+
+    def use_of(
+        self, record: core.TaskRecord, slots: int, run_us: int, device_ns: int, *, is_prepaid: bool
+    ) -> tuple[Used, float]:
+        """Return what an attempt used, and its billing units without those that its reservation has
+        paid."""
+        meter = self.meter(record, slots)
+        used, units = meter[run_us, device_ns]
+        if is_prepaid:
+            return used, 0.0
+        if record.prepaid is not None:
+            paid_us, paid_ns = record.prepaid
+            units = meter[max(0, run_us - paid_us), max(0, device_ns - paid_ns)][1]
+        return used, units
 
     def grace_ns(self, record: core.TaskRecord) -> int:
         """Return the time in ns within which a worker must stop a task after a stop request."""
@@ -393,7 +410,17 @@ class SchedulerState:
         worker.since_ns = now_ns
 
     def release_from_reservation(self, worker: state_pools.Worker) -> None:
-        """Take a worker from its reservation; an idle one releases its slot."""
+        """Take a worker from its reservation; an idle one releases its slot. Its task runs on: what
+        of it the reservation has paid is not charged again."""
+        first = next(iter(worker.held.values()), None)
+        if (
+            first is not None
+            and first.phase == core.RUNNING
+            and worker.reservation_id
+            and worker.reservation_id == first.batch.terms.reservation
+        ):
+            paid_us = max(0, worker.counted_ns - first.started_ns) // 1000
+            first.prepaid = paid_us, 0 if first.prepaid is None else first.prepaid[1]
         self.pools[worker.pool].dedicate(worker, 0)
         if worker.slots and not worker.held:
             self.release_resources(worker)

@@ -1,18 +1,18 @@
 """Budgets of accounts: what is left in this calendar month (UTC), refusals, and ends by a budget.
 
 What is not left: the billing units that were spent, the forecasts of unfinished tasks, and the time
-of this month for which workers are dedicated to reservations, which is charged whether tasks run or
-not. Of a reservation the larger of the two counts: its time, or the forecast of its tasks. A
-reservation that lasts into later months needs a part of their budgets, of which nothing is spent.
+of this month for which reservations have workers. Of a reservation the larger of the two counts:
+its time, or the forecast of its tasks, which run on other workers of the pool, too. A reservation
+that lasts into later months needs a part of their budgets, of which nothing is spent.
 """
 
 from __future__ import annotations
 
 import calendar
 import time
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
+from typing import NamedTuple
 
 from simenv import errors
 from simenv.model import ReservationRequest, ReservationState, TaskSpec
@@ -28,6 +28,23 @@ from simenv.scheduler.state.task_index import AssociationUse
 from simenv.service.accounting.usage import month_of
 
 ENDED_PER_TICK = 250  # tasks, so that the event loop is not blocked
+
+
+class _Claim(NamedTuple):
+    """Billing units that tasks and dedicated workers will use."""
+
+    rate: float  # of the workers, a second
+    end_ns: int  # of their time, by the wall clock
+    tasks: float  # forecast of unfinished tasks, without what has run on these workers
+
+    def units(self, span_ns: tuple[int, int], is_present: bool) -> float:
+        """Return those in a month, or what is left of the present one."""
+        held = self.rate * max(0, min(self.end_ns, span_ns[1]) - span_ns[0]) / 1e9
+        return max(held, self.tasks) if is_present else held
+
+
+_NOTHING = _Claim(0.0, 0, 0.0)
+_NEW = -1  # in place of a reservation's number
 
 
 class Budgets:
@@ -60,11 +77,18 @@ class Budgets:
         self, path: tuple[str, ...], needed: float, reservation: int = 0
     ) -> errors.LimitExceededError | None:
         """Return the refusal of tasks that need more billing units than an account of the path has
-        left in this month. `reservation`: the one under which they run, whose time they use first;
-        0: none."""
-        advice, now_ns = "fewer shots or bindings", time.time_ns()
+        left in this month. `reservation`: the one under which they run, 0: none."""
+        now_ns = time.time_ns()
         span_ns = now_ns, _month_end_ns(now_ns)
-        return self._error(path, needed, span_ns, reservation, advice, are_tasks=True)
+        for name in filter(self.of, reversed(path)):
+            claims = self._claims(name)
+            own = claims.get(reservation, _NOTHING)
+            asked = {**claims, reservation: own._replace(tasks=own.tasks + needed)}
+            advice = "fewer shots or bindings"
+            error = self._error(name, needed, span_ns, claims, asked, advice, reservation)
+            if error is not None:
+                return error
+        return None
 
     def _error_of_workers(
         self,
@@ -75,59 +99,80 @@ class Budgets:
         reservation: int,
         advice: str,
     ) -> errors.LimitExceededError | None:
-        """Return the refusal of workers for a time from now: each month has a budget of its own."""
-        begin_ns = time.time_ns()
+        """Return the refusal of workers for a time from now, which a reservation (0: a new one) has
+        instead of its own: each month has a budget of its own."""
+        begin_ns, rate = time.time_ns(), workers * self._price(pool)
         end_ns = begin_ns + min(length_ns, MAX_TTL_NS)  # what is longer is refused in any case
-        while begin_ns < end_ns:
+        names = list(filter(self.of, reversed(path)))
+        claims = {name: self._claims(name) for name in names}
+        while begin_ns < end_ns and names:
             span_ns = begin_ns, _month_end_ns(begin_ns)
-            needed = workers * self._price(pool) * (min(end_ns, span_ns[1]) - begin_ns) / 1e9
-            error = self._error(path, needed, span_ns, reservation, advice)
-            if error is not None:
-                return error
+            needed = rate * (min(end_ns, span_ns[1]) - begin_ns) / 1e9
+            for name in names:
+                own = claims[name].get(reservation, _NOTHING)
+                # Of a new reservation, whose number is not known, beside tasks without one.
+                number = reservation or _NEW
+                asked = {**claims[name], number: _Claim(rate, end_ns, own.tasks * (number > 0))}
+                error = self._error(name, needed, span_ns, claims[name], asked, advice, reservation)
+                if error is not None:
+                    return error
             begin_ns = span_ns[1]
         return None
 
     def _error(
         self,
-        path: tuple[str, ...],
+        name: str,
         needed: float,
         span_ns: tuple[int, int],
-        reservation: int,
+        claims: Mapping[int, _Claim],
+        asked: Mapping[int, _Claim],
         advice: str,
-        *,
-        are_tasks: bool = False,
+        reservation: int,
     ) -> errors.LimitExceededError | None:
-        """Return the refusal of tasks, or of the whole time of a reservation (0: a new one) in a
-        month. `span_ns`: that month, or what is left of the present one, by the wall clock."""
-        is_present = span_ns[0] <= time.time_ns()
-        for name in reversed(path):
-            budget = self.of(name)
-            if not budget:
-                continue
-            claims, held = defaultdict[int, float](float), self._held_units(name, span_ns)
-            for use in self.below(name) if is_present else ():
-                claims[use.reservation] += use.units
-            unfinished = claims[reservation] if are_tasks and reservation else 0.0
-            for number, units in held.items():  # of which its tasks use what they need
-                claims[number] = max(units, claims[number])
-            own = claims.pop(reservation, 0.0) if reservation else 0.0
-            reserved = sum(units for number, units in claims.items() if number in held)
-            queued = sum(units for number, units in claims.items() if number not in held)
-            spent = self.spent_units(name) if is_present else 0.0
-            left = budget - spent - queued - reserved - own
-            free = max(0.0, left) + own - unfinished
-            if needed > free or (left <= 0.0 and not reservation):
-                begin = "" if is_present else f"from {_day(span_ns[0])} "
-                text = f"{name}: {_hours(free)} slot-h left {begin}until {_day(span_ns[1])}, this"
-                text += f" needs about {_hours(needed)}"
-                hint = f"{advice}, another account (account=), or ask an admin:"
-                hint += f" simenv accounts set {name} --budget-slot-h ..."
-                if reserved > 0.0:
-                    hint = f"its reservations hold {_hours(reserved)} more; {hint}"
-                if queued > 0.0:
-                    hint = f"its unfinished tasks need about {_hours(queued)} more; {hint}"
-                return errors.LimitExceededError(text, hint=hint)
-        return None
+        """Return the refusal by the budget of one account in a month. `span_ns`: that month, or
+        what is left of the present one, by the wall clock; `asked`: the claims with the request."""
+        budget, is_present = self.of(name), span_ns[0] <= time.time_ns()
+        spent = self.spent_units(name) if is_present else 0.0
+        before, after = (
+            spent + sum(claim.units(span_ns, is_present) for claim in each.values())
+            for each in (claims, asked)
+        )
+        is_own = reservation and after <= before  # of what its reservation has already
+        if is_own or (after <= budget and (before < budget or reservation)):
+            return None
+        begin = "" if is_present else f"from {_day(span_ns[0])} "
+        free = max(0.0, budget - after + needed)
+        text = f"{name}: {_hours(free)} slot-h left {begin}until {_day(span_ns[1])}, this"
+        text += f" needs about {_hours(needed)}"
+        hint = f"{advice}, another account (account=), or ask an admin:"
+        hint += f" simenv accounts set {name} --budget-slot-h ..."
+        others = [(n, each.units(span_ns, is_present)) for n, each in claims.items()]
+        reserved = sum(units for n, units in others if n not in (0, reservation))
+        queued = sum(units for n, units in others if n == 0)
+        if reserved > 0.0:
+            hint = f"its reservations hold {_hours(reserved)} more; {hint}"
+        if queued > 0.0:
+            hint = f"its unfinished tasks need about {_hours(queued)} more; {hint}"
+        return errors.LimitExceededError(text, hint=hint)
+
+    def _claims(self, name: str) -> dict[int, _Claim]:
+        """Return what unfinished tasks and reservations of an account and those below it will use,
+        by reservation; 0: tasks under none that has workers."""
+        live, dedicated = self._state.reservations.live, self._state.dedicated.all
+        tasks = {0: 0.0}
+        for use in self.below(name):
+            number = use.reservation if use.reservation in dedicated else 0
+            tasks[number] = tasks.get(number, 0.0) + use.units
+        claims = {0: _Claim(0.0, 0, tasks[0])}
+        prices: dict[str, float] = {}
+        for number, each in dedicated.items():
+            if name in self._path(each.account):
+                pool = self._state.pools[each.pool]
+                price = prices.get(each.pool) or prices.setdefault(each.pool, self._price(pool))
+                ran_s = dedicated_workers.running_s(self._state, pool, number)
+                left = max(0.0, tasks.get(number, 0.0) - price * ran_s)
+                claims[number] = _Claim(each.workers * price, live[number].expires_ns, left)
+        return claims
 
     def reservation_error(
         self, account: str, request: ReservationRequest
@@ -153,19 +198,6 @@ class Budgets:
         path, pool = self._path(dedicated.account), self._state.pools[dedicated.pool]
         number, advice = reservation.grant.id, "a shorter time (for_s=)"
         return self._error_of_workers(path, pool, dedicated.workers, ttl_ns, number, advice)
-
-    def _held_units(self, name: str, span_ns: tuple[int, int]) -> dict[int, float]:
-        """Return the billing units for which each reservation of an account has workers in a
-        span."""
-        held, live = dict[int, float](), self._state.reservations.live
-        dedicated = self._state.dedicated.all
-        pools = {self._state.pools[each.pool] for each in dedicated.values()}
-        prices = {pool.spec.name: self._price(pool) for pool in pools}
-        for number, each in dedicated.items():
-            if name in self._path(each.account):
-                left_ns = max(0, min(live[number].expires_ns, span_ns[1]) - span_ns[0])
-                held[number] = each.workers * prices[each.pool] * left_ns / 1e9
-        return held
 
     def _price(self, pool: Pool) -> float:
         """Return the billing units of a dedicated worker for a second."""
@@ -241,8 +273,8 @@ class Budgets:
         total = 0.0
         for worker in self._state.workers.values():
             record = next(iter(worker.held.values()), None)
-            if record is None or record.phase != core.RUNNING:
-                continue
+            if record is None or record.phase != core.RUNNING or worker.reservation_id:
+                continue  # or its reservation pays
             if name in self._path(record.batch.account):
                 run_us = (now_ns - record.started_ns) / 1e3
                 units = self._units(record.route, run_us, worker.slots)

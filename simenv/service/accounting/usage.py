@@ -18,7 +18,7 @@ from typing import Any
 from simenv.errors import LimitExceededError, OptionError
 from simenv.model import TaskOptions, TaskState, views
 from simenv.model.accounts import NO_ACCOUNTS, USAGE_KEYS, AccountTree, UsageRow, Used
-from simenv.scheduler.core import ChargeUnused, Route, TaskEnded
+from simenv.scheduler.core import ChargeReserved, Route, TaskEnded
 from simenv.scheduler.state.scheduler_state import SchedulerState
 from simenv.service.journal import tables, writer
 from simenv.service.journal.database import Statement
@@ -31,7 +31,7 @@ MAX_KEYS = 100_000  # further users' pools, devices and engines are counted with
 MAX_ROWS = 20_000  # of one answer
 PAGE_ROWS = 500  # read in one step of an answer
 MAX_SUM = 2**62  # of one message: the journal keeps signed 64-bit numbers
-RESERVED = "reserved"  # in place of an engine: dedicated workers that ran nothing
+RESERVED = "reserved"  # in place of an engine: dedicated workers
 _EVER_H = 2**40  # hours
 _DONE = TaskState.DONE
 
@@ -142,12 +142,12 @@ class UsageLedger:
             pool = endings[0].record.route.pool
             self.counters.durations(views.base_of(pool) or pool, endings)
 
-    def add_unused(self, unused: ChargeUnused, at_s: float) -> None:
-        """Add time in which workers dedicated to a reservation ran nothing to the next commit."""
-        sums, used = Sums(), unused.used
+    def add_reserved(self, charge: ChargeReserved, at_s: float) -> None:
+        """Add the time for which a reservation had its workers to the next commit."""
+        sums, used = Sums(), charge.used
         sums.slot_us, sums.gpu_us, sums.device_us = used.slot_us, used.gpu_us, used.device_us
-        sums.units = unused.units
-        key = UsageKey(unused.account, unused.owner, "", unused.pool, "", RESERVED)
+        sums.units = charge.units
+        key = UsageKey(charge.account, charge.owner, "", charge.pool, "", RESERVED)
         self._put({key: sums}, at_s)
 
     def _put(self, totals: dict[UsageKey, Sums], at_s: float) -> None:

@@ -19,7 +19,7 @@ import msgspec
 
 from simenv.errors import LimitExceededError, OptionError
 from simenv.model import DEPENDENCY, Origin, TaskState, program, task_name
-from simenv.scheduler.core import ChargeUnused, TaskEnded
+from simenv.scheduler.core import ChargeReserved, TaskEnded
 from simenv.scheduler.state.scheduler_state import SchedulerState
 from simenv.service.accounting.usage import UsageLedger
 from simenv.service.journal import reader, writer
@@ -138,10 +138,10 @@ class Completions:
             messages += self._store(by_client, self._origin, engine, reason, at_s)
         return messages
 
-    def charge_unused(self, unused: ChargeUnused) -> None:
-        """Add the unused time of a reservation to usage."""
+    def charge_reserved(self, charge: ChargeReserved) -> None:
+        """Add the time of a reservation to usage."""
         if self.usage is not None:
-            self.usage.add_unused(unused, time.time())
+            self.usage.add_reserved(charge, time.time())
 
     def watch(self, task: int, peer: bytes) -> None:
         """Send the end of a task to `peer` too."""

@@ -91,8 +91,8 @@ class ActionExecutor:
                 ended.append(action)
             elif type(action) is core.RecordEvent:
                 self.record_event(action.kind, action.subject, action.message, action.owner)
-            elif type(action) is core.ChargeUnused:
-                self._completions.charge_unused(action)
+            elif type(action) is core.ChargeReserved:
+                self._completions.charge_reserved(action)
             elif type(action) is core.StartWorker:
                 self._start(action)
             elif type(action) is core.DropHeldResult:

@@ -46,7 +46,7 @@ def info(town: AccountHarness, number: int) -> model.ReservationInfo:
     return town.get(admin.Reservations, admin.GetReservations(3, number), town.ana).reservations[0]
 
 
-def unused(town: AccountHarness, number: int, seconds: float) -> None:
+def held(town: AccountHarness, number: int, seconds: float) -> None:
     """Let so much time pass in which the reservation has its worker, and charge it."""
     town.state.dedicated.all[number].held_us += seconds * 1e6
     town.step()
@@ -118,11 +118,11 @@ def test_accounts_of_others_are_refused(town: AccountHarness) -> None:
     assert "not in the account 'physics'" in town.refusal(message, town.ana).message
 
 
-def test_unused_time_is_usage_of_the_account_also_after_a_crash(town: AccountHarness) -> None:
+def test_reserved_time_is_usage_of_the_account_also_after_a_crash(town: AccountHarness) -> None:
     begin(town)
     number = reserve(town, account="bio").reservation
-    unused(town, number, 25.0)
-    unused(town, number, 5.0)  # too little, until its end
+    held(town, number, 25.0)
+    held(town, number, 5.0)  # too little, until its end
     assert usage(town, "account", "user") == {("bio", "ana"): pytest.approx(25.0, abs=0.5)}
     town.begin_again()
     begin(town)
@@ -136,7 +136,7 @@ def test_unused_time_is_usage_of_the_account_also_after_a_crash(town: AccountHar
     assert usage(town, "account") == {("bio",): pytest.approx(30.0, abs=0.5)}
 
 
-def test_rest_of_the_unused_time_is_stored_with_the_end_of_the_reservation(
+def test_rest_of_its_time_is_stored_with_the_end_of_the_reservation(
     town: AccountHarness,
 ) -> None:
     begin(town)
@@ -151,7 +151,7 @@ def test_rest_of_the_unused_time_is_stored_with_the_end_of_the_reservation(
 
 
 @pytest.mark.parametrize("is_drained", [True, False])
-def test_unused_time_is_charged_when_the_service_stops(
+def test_reserved_time_is_charged_when_the_service_stops(
     town: AccountHarness, is_drained: bool
 ) -> None:
     begin(town)
