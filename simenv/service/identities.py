@@ -349,7 +349,7 @@ class Identities(CertificateIssuer):
         if now_s - self._checked_s >= CHECK_S:
             self._checked_s = now_s
             holders, state = self._table.users, self._service.state
-            reserving = {each.grant.owner for each in state.reservations.live.values()}
+            reserving = state.reserving_owners()
             self._owners = {
                 uid: owner
                 for uid, owner in self._owners.items()

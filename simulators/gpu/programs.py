@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Sequence
 
 import msgspec
 import numpy as np
@@ -326,9 +327,10 @@ def _split(
 LOW_PLACES = {"double": 3, "single": 4}
 # As in kernels/phase.cuh and kernels/sweep.cuh.
 _PRODUCTS_BYTES = 384
-_PASS_WORDS, _HEADER_WORDS, _STAGE_WORDS, _OPERATION_WORDS, _PHASE_WORDS = 8000, 6, 5, 5, 2
+_PASS_WORDS, _HEADER_WORDS, _STAGE_WORDS, _OPERATION_WORDS, _PHASE_WORDS = 8000, 6, 2, 5, 2
+_COLUMN_BITS = 8  # bits of a thread's number
+_COLUMNS = _COLUMN_BITS + REGISTERS
 _MOST_WIRES = 64
-_WORD = (1 << 64) - 1
 
 
 class PassProgram(msgspec.Struct, frozen=True, eq=False):
@@ -375,13 +377,13 @@ def encode_sweeps(plan: SweepTable, precision: str) -> SweepProgram:
         outside = int(plan.live[number]) & ~inside & (1 << plan.num_wires) - 1
         gaps = [wire for wire in range(plan.num_wires) if not outside >> wire & 1]
         tile_bits = outside.bit_count()
-        parts = _parts(tile_operations(plan, number), plan.width)
+        parts = _parts(tile_operations(plan, number))
         for operations in parts:
             stages = divide_into_stages(operations, plan.width, LOW_PLACES[precision])
-            words, positions, num_matrices = _encoded(stages, plan.width, precision, count)
+            words, positions, num_matrices = _encoded(stages, wires, precision, count)
             head = [plan.width, len(stages), tile_bits, len(gaps)]
-            size = _HEADER_WORDS + len(gaps) + len(wires) + len(words)
-            code = [*head, size + size % 2, count, *gaps, *wires, *words, *[0] * (size % 2)]
+            size = _HEADER_WORDS + len(gaps) + len(words)
+            code = [*head, size + size % 2, count, *gaps, *words, *[0] * (size % 2)]
             assert len(code) + num_matrices <= _PASS_WORDS
             matrices, live = slice(count, count + num_matrices), outside | inside
             is_last = operations is parts[-1]
@@ -396,14 +398,14 @@ def encode_sweeps(plan: SweepTable, precision: str) -> SweepProgram:
     return SweepProgram(precision, plan.width, tuple(passes), np.concatenate(taken), terms)
 
 
-def _parts(operations: list[TileOperation], width: int) -> list[list[TileOperation]]:
+def _parts(operations: list[TileOperation]) -> list[list[TileOperation]]:
     """Operations of a sweep, divided so that the program of each part fits into PASS."""
-    room = _PASS_WORDS - _HEADER_WORDS - _MOST_WIRES - width - 2 * _STAGE_WORDS
+    room = _PASS_WORDS - _HEADER_WORDS - _MOST_WIRES - 2 * _STAGE_WORDS - 4 * _COLUMNS
     parts: list[list[TileOperation]] = [[]]
     left = room
     for op in operations:
-        words = _STAGE_WORDS + _OPERATION_WORDS + _num_matrix_floats(op)
-        words += _PHASE_WORDS + width if op.phase else 0
+        words = _STAGE_WORDS + _COLUMNS + _OPERATION_WORDS + _num_matrix_floats(op)
+        words += _PHASE_WORDS + _COLUMNS if op.phase else 0
         if words > left:
             parts.append([])
             left = room
@@ -413,10 +415,11 @@ def _parts(operations: list[TileOperation], width: int) -> list[list[TileOperati
 
 
 def _encoded(
-    stages: tuple[Stage, ...], width: int, precision: str, first: int
+    stages: tuple[Stage, ...], wires: list[int], precision: str, first: int
 ) -> tuple[list[int], list[NDArray[np.int64]], int]:
-    """Words of the stages; positions in the table's numbers, first those of all matrices; and
-    how many numbers the matrices have. `first`: position of these among the kernel's numbers."""
+    """Words of the columns and stages; positions in the table's numbers, first those of all
+    matrices; and how many numbers the matrices have. `wires`: of the places; `first`: position of
+    the matrices among the kernel's numbers."""
     matrices = [op for stage in stages for op in stage.operations if op.kind in (DENSE, REAL)]
     phases = [op for stage in stages for op in stage.operations if op.phase is not None]
     positions = [*map(_matrix_positions, matrices), *map(_phase_positions, phases)]
@@ -424,20 +427,79 @@ def _encoded(
     ends = np.cumsum([0, *(each.size for each in positions)]).tolist()
     at = {id(op): end for op, end in zip(matrices, ends, strict=False)}
     at |= {id(op): first + end for op, end in zip(phases, ends[len(matrices) :], strict=False)}
-    words: list[int] = []
+    low, width = LOW_PLACES[precision], len(wires)
+    index = [1 << wire for wire in wires]
+    words = [
+        word
+        for stage in (stages[0], stages[-1])
+        for word in _columns(index, stage.registers, _thread_places(stage.registers, width, 0))
+    ]
     for k, stage in enumerate(stages):
-        is_at_end = k in (0, len(stages) - 1)
-        banks = 0 if is_at_end else LOW_PLACES[precision]
-        packed = _packed(_thread_places(stage.registers, width, banks))
-        is_affine = all(map(_is_affine, stage.maps))
-        words += [_packed(stage.registers), packed & _WORD, packed >> 64]
-        words += [len(stage.maps) | is_affine << 32, len(stage.operations)]
-        for op in stage.maps:
+        banks = 0 if k in (0, len(stages) - 1) else low
+        threads = _thread_places(stage.registers, width, banks)
+        words += _stage_words(stage, threads, functools.partial(_position, precision))
+        for op in stage.operations:
+            words += _operation_words(op, stage.registers, threads, at.get(id(op), 0))
+    return words, positions, num_matrices
+
+
+def _columns(values: Sequence[int], registers: Sequence[int], threads: Sequence[int]) -> list[int]:
+    """Values of the places, in the order of a thread's bits and of the registers."""
+    padding = [0] * (_COLUMN_BITS - len(threads))
+    return [*(values[place] for place in threads), *padding, *(values[p] for p in registers)]
+
+
+def _position(precision: str, j: int) -> int:
+    """Position of an amplitude in the buffer, in bytes; see `swizzled` in kernels/sweep.cuh."""
+    low = LOW_PLACES[precision]
+    other = functools.reduce(operator.xor, (j >> k for k in range(low, MOST_WIDTH + 1, low)))
+    return (j ^ other & (1 << low) - 1) * COMPLEX[precision].itemsize
+
+
+def _stage_words(
+    stage: Stage, threads: tuple[int, ...], position: Callable[[int], int]
+) -> list[int]:
+    """Words of a stage and its maps. `position`: of an index in the buffer, linear."""
+    maps, width = stage.maps, len(threads) + REGISTERS
+    affine = all(_is_affine(op) and (not op.outer_mask or _is_shift(op)) for op in maps)
+    read, origin = [1 << place for place in range(width)], 0
+    words: list[int] = []
+    if affine:
+        inner = [op.as_map for op in maps if not op.outer_mask]
+        origin = _mapped(0, inner)
+        read = [_mapped(each, inner) ^ origin for each in read]
+        before: list[tuple[int, int, int]] = []
+        for op in maps:
+            mask, value, other = op.as_map
+            if op.outer_mask:
+                moved = _mapped(value ^ other, before) ^ _mapped(0, before)
+                words += [position(moved), op.outer_mask, op.outer_value]
+            else:
+                before.append(op.as_map)
+    else:
+        for op in maps:
             mask, value, other = op.as_map
             words += [mask | value << 16 | other << 32, op.outer_mask, op.outer_value]
-        for op in stage.operations:
-            words += _operation_words(op, stage.registers, at.get(id(op), 0))
-    return words, positions, num_matrices
+    columns = [
+        1 << place | position(1 << place) << 16 | position(each) << 32
+        for place, each in enumerate(read)
+    ]
+    head = [len(words) // 3 | affine << 32 | position(origin) << 40, len(stage.operations)]
+    return [*head, *_columns(columns, stage.registers, threads), *words]
+
+
+def _mapped(j: int, maps: Sequence[tuple[int, int, int]]) -> int:
+    """The place from which `j` is read after all maps."""
+    for mask, value, other in reversed(maps):
+        if j & mask in (value, other):
+            j ^= value ^ other
+    return j
+
+
+def _is_shift(op: TileOperation) -> bool:
+    """Whether a map is X on one place, without a condition on others."""
+    mask, value, other = op.as_map
+    return mask == value ^ other and mask.bit_count() == 1
 
 
 def _is_affine(op: TileOperation) -> bool:
@@ -456,12 +518,9 @@ def _thread_places(registers: tuple[int, ...], width: int, banks: int) -> tuple[
     return (*first, *(place for place in free if place not in first))
 
 
-def _packed(places: tuple[int, ...]) -> int:
-    """Places packed into an integer, a byte each."""
-    return sum(place << (8 * k) for k, place in enumerate(places))
-
-
-def _operation_words(op: TileOperation, registers: tuple[int, ...], at: int) -> list[int]:
+def _operation_words(
+    op: TileOperation, registers: tuple[int, ...], threads: tuple[int, ...], at: int
+) -> list[int]:
     inside = sum(1 << place for place in registers)
     own_mask, own_value = (
         sum((bits >> place & 1) << k for k, place in enumerate(registers))
@@ -475,7 +534,8 @@ def _operation_words(op: TileOperation, registers: tuple[int, ...], at: int) -> 
         return [op.kind | chosen << 8, *head]
     tables = op.phase
     kind = PHASE | tables.crossing << 16 | tables.rows << 32
-    return [kind, *head, tables.terms | LANE_WIRES << 32, tables.first_term, *tables.columns]
+    columns = _columns(tables.columns, registers, threads)
+    return [kind, *head, tables.terms | LANE_WIRES << 32, tables.first_term, *columns]
 
 
 def _num_matrix_floats(op: TileOperation) -> int:

@@ -288,6 +288,27 @@ def pays_for(state: scheduler_state.SchedulerState, reservation: int, pool: str)
     return dedicated is not None and dedicated.pool == pool
 
 
+def use_of(
+    state: scheduler_state.SchedulerState,
+    record: core.TaskRecord,
+    slots: int,
+    run_us: int,
+    device_ns: int,
+    *,
+    is_prepaid: bool,
+) -> tuple[Used, float]:
+    """Return what an attempt used, and its billing units without those that its reservation has
+    paid."""
+    meter = state.meter(record, slots)
+    used, units = meter[run_us, device_ns]
+    if is_prepaid:
+        return used, 0.0
+    if record.prepaid is not None:
+        paid_us, paid_ns = record.prepaid
+        units = meter[max(0, run_us - paid_us), max(0, device_ns - paid_ns)][1]
+    return used, units
+
+
 def running_s(state: scheduler_state.SchedulerState, pool: state_pools.Pool, number: int) -> float:
     """Return for how long the tasks of a reservation that run on its workers have run, in seconds,
     all together."""

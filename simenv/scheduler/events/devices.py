@@ -320,8 +320,8 @@ def _end_run(
     state.finalize(record, TaskState.DONE)
     reservation, pool = record.batch.terms.reservation, record.route.pool
     is_prepaid = dedicated_workers.pays_for(state, reservation, pool)
-    used, units = state.use_of(
-        record, slots, timing.run_us, timing.device_ns, is_prepaid=is_prepaid
+    used, units = dedicated_workers.use_of(
+        state, record, slots, timing.run_us, timing.device_ns, is_prepaid=is_prepaid
     )
     state.fair_share.charge(record.batch.association, units)
     if not is_prepaid:

@@ -14,6 +14,7 @@ import msgspec
 from simenv.model import DEPENDENCY, TaskSpec, TaskState, Timing
 from simenv.model.accounts import Used, WaitReason, Waits
 from simenv.scheduler import core
+from simenv.scheduler.dispatch import dedicated_workers
 from simenv.scheduler.dispatch.batching import WAITED_NS
 from simenv.scheduler.events import devices
 from simenv.scheduler.queueing.lanes import LONG_US, SMALL_US
@@ -216,8 +217,8 @@ def tasks_finished(
         reason = record.stopping
         limit_s = _run_limit_s(state, record) if reason == "run_timeout" else 0.0
         if is_prepaid or record.prepaid is not None:
-            used, units = state.use_of(
-                record, slots, result.run_us, result.device_ns, is_prepaid=is_prepaid
+            used, units = dedicated_workers.use_of(
+                state, record, slots, result.run_us, result.device_ns, is_prepaid=is_prepaid
             )
         else:
             used, units = meter[result.run_us, result.device_ns]
@@ -269,8 +270,8 @@ def _charge_preempted(
     is_prepaid: bool,
 ) -> None:
     """Charge a preempted attempt now: what it computed is not lost where it wrote a checkpoint."""
-    used, units = state.use_of(
-        record, slots, result.run_us, result.device_ns, is_prepaid=is_prepaid
+    used, units = dedicated_workers.use_of(
+        state, record, slots, result.run_us, result.device_ns, is_prepaid=is_prepaid
     )
     record.used = used if record.used is None else record.used + used
     record.units += units

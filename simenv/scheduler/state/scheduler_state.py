@@ -17,7 +17,7 @@ import msgspec
 
 from simenv.errors import NotFoundError
 from simenv.model import OwnerUse, PoolSpec, TaskState, WorkerState, views
-from simenv.model.accounts import AccountTree, Billing, Qos, Used, WaitReason
+from simenv.model.accounts import AccountTree, Billing, Qos, WaitReason
 from simenv.scheduler import core
 from simenv.scheduler.queueing import fair_share
 from simenv.scheduler.reservations.ledger import ReservationLedger
@@ -347,19 +347,10 @@ class SchedulerState:
             meter = meters[key] = state_pools.Meter(pool, billing, *key)
         return meter
 
-    def use_of(
-        self, record: core.TaskRecord, slots: int, run_us: int, device_ns: int, *, is_prepaid: bool
-    ) -> tuple[Used, float]:
-        """Return what an attempt used, and its billing units without those that its reservation has
-        paid."""
-        meter = self.meter(record, slots)
-        used, units = meter[run_us, device_ns]
-        if is_prepaid:
-            return used, 0.0
-        if record.prepaid is not None:
-            paid_us, paid_ns = record.prepaid
-            units = meter[max(0, run_us - paid_us), max(0, device_ns - paid_ns)][1]
-        return used, units
+    def reserving_owners(self) -> set[str]:
+        """Return the owners of reservations that last, and of planned ones."""
+        planned = {each.owner for each in self.calendar.entries.values() if each.ask is not None}
+        return planned | {each.grant.owner for each in self.reservations.live.values()}
 
     def grace_ns(self, record: core.TaskRecord) -> int:
         """Return the time in ns within which a worker must stop a task after a stop request."""

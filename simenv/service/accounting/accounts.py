@@ -356,6 +356,8 @@ class AccountRegistry:
     ) -> tuple[ReservationRequest, PolicyVerdict | None]:
         """Return the request with the account that it is charged to, and the refusal by a budget of
         that account or one above it; None: there is none. Raises NotFoundError, NotAllowedError."""
+        if owner in self._refused:  # whose certificates are withdrawn, but not a planned request
+            raise errors.NotAllowedError(self._refused[owner])
         ledger = self._state.reservations
         existing = ledger.find_repeated(owner, request.request_id, time.time_ns())
         if existing is not None:  # it has its account, whatever the default is by now
@@ -424,12 +426,12 @@ class AccountRegistry:
         with a reason."""
         removed: dict[str, str] = {}
         live = self._state.reservations.live.values()
+        reserving = self._state.reserving_owners()
         if self.tree:
             owners = {each.owner for each in self._state.use_by_association}
             for owner in owners | {each.grant.owner for each in live if each.grant.ask.account}:
                 if owner and not self.tree.accounts_of(owner):
                     removed[owner] = f"{owner!r} is in no account of this environment any more"
-        reserving = {each.grant.owner for each in live}
         self._refused = {
             owner: text
             for owner, text in self._refused.items()

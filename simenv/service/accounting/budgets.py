@@ -141,7 +141,7 @@ class Budgets:
         if is_own or (after <= budget and (before < budget or reservation)):
             return None
         begin = "" if is_present else f"from {_day(span_ns[0])} "
-        free = max(0.0, budget - after + needed)
+        free = max(0.0, round(budget - after + needed, 3))
         text = f"{name}: {_hours(free)} slot-h left {begin}until {_day(span_ns[1])}, this"
         text += f" needs about {_hours(needed)}"
         hint = f"{advice}, another account (account=), or ask an admin:"

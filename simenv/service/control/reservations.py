@@ -28,6 +28,7 @@ from simenv.errors import (
 from simenv.model import AdmissionReason, Decision, ReservationRequest, ReservationState
 from simenv.model.program import check_printable
 from simenv.model.reservations import BATCH_ACCOUNT, JOB_SCOPE
+from simenv.scheduler.core import RecordEvent
 from simenv.scheduler.reservations.policies import DELAYED, MOST
 from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state.scheduler_state import check_device
@@ -120,9 +121,13 @@ class ReservationCommands:
             now_ns=time.monotonic_ns(),
         )
         self._executor.execute(actions)
+        kinds = [each.kind for each in actions if isinstance(each, RecordEvent)]
         named = dict(ask.metadata).get(BATCH_ACCOUNT, "")
-        is_made = decision.reservation and not message.dry
-        if is_made and named and ask.account not in ("", named, message.ask.account):
+        if (
+            "reservation.made" in kinds
+            and named
+            and ask.account not in ("", named, message.ask.account)
+        ):
             text = "reservation %d of job %s is charged to %r: %r has no account %r here"
             job = decision.reservation, ask.job[:80] or "-", ask.account
             log.info(text, *job, owner or OWN_USER, named[:80])

@@ -1,15 +1,23 @@
 // PHASE of a sweep table: multiplication by a factor that depends on the amplitude's index alone.
 //
 // An operation's words, after those of every operation (see sweep.cuh): number of terms | lane bits
-// << 32, first term, and a column for each place of the tile: what the place adds to the positions in
+// << 32, first term, and columns as those of a stage (see sweep.cuh): what a bit adds to the positions in
 // the table of rows (low half) and in the tables of lanes (high half).
 #pragma once
 #include "common.cuh"
 
-enum { PASS_WORDS = 8000, OPERATION_WORDS = 5, PHASE_WORDS = 2, PRODUCTS_BYTES = 384 };
+enum { PASS_WORDS = 8000, OPERATION_WORDS = 5, PHASE_WORDS = 2, COLUMN_BITS = 8, PRODUCTS_BYTES = 384 };
 
 extern "C" {
 alignas(16) __constant__ u64 PASS[PASS_WORDS];  // the program of the next sweep, and its matrices
+}
+
+// The exclusive or of the columns of this thread's bits that are 1; see sweep.cuh.
+__device__ __forceinline__ u64 thread_columns(u32 at) {
+    u64 result = 0;
+#pragma unroll 2
+    for (u32 k = 0; k < COLUMN_BITS; ++k) result ^= PASS[at + k] & (0 - u64(threadIdx.x >> k & 1));
+    return result;
 }
 
 // products[p] = the product of the terms of place p, products[width] of those without a place.
@@ -49,11 +57,11 @@ __device__ __forceinline__ void fill_phase_tables(u32 op, const T* numbers, cons
     }
 }
 
-// Multiply the amplitudes of this thread. `j`: its places that are 1, as bits; `registers`: the bit
-// of each register's place; all threads of the block call it, `applies` may differ among them.
+// Multiply the amplitudes of this thread. All threads of the block call it, `applies` may differ
+// among them.
 template <class T, int R>
 __device__ __forceinline__ void phase(cplx<T> (&a)[1 << R], u32 op, const u64* terms, const T* numbers, const double* exact, u64 base, u32 width,
-                                      u32 j, const u32 (&registers)[R], cplx<T>* tables, cplx<double>* products, u32 mask, u32 value, bool applies) {
+                                      cplx<T>* tables, cplx<double>* products, u32 mask, u32 value, bool applies) {
     const u32 crossing = u32(PASS[op] >> 16) & 255, rows = u32(PASS[op] >> 32), lane_bits = u32(PASS[op + 5] >> 32);
     const u32 columns = op + OPERATION_WORDS + PHASE_WORDS;
     const u64 at = PASS[op + 4];
@@ -62,11 +70,10 @@ __device__ __forceinline__ void phase(cplx<T> (&a)[1 << R], u32 op, const u64* t
     fill_phase_tables<T>(op, numbers + at, products, tables, width);
     __syncthreads();  // tables are complete
     if (!applies) return;
-    u64 own = 0, step[R];
-    for (u32 p = 0; p < width; ++p)
-        if (j >> p & 1) own ^= PASS[columns + p];
+    u64 step[R];
+    const u64 own = thread_columns(columns);
 #pragma unroll
-    for (int b = 0; b < R; ++b) step[b] = PASS[columns + 31 - __clz(registers[b])];
+    for (int b = 0; b < R; ++b) step[b] = PASS[columns + COLUMN_BITS + b];
 #pragma unroll
     for (int r = 0; r < 1 << R; ++r) {
         if ((r & mask) != value) continue;

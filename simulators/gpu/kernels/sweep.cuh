@@ -7,10 +7,19 @@
 //
 // Program of a sweep, u64 words at the begin of PASS (sweeps.py writes it):
 //   W, stages, tile bits, gaps, words of the program, position of the matrices among the numbers; the
-//   wires that a tile's number skips; the wires of the W places
-//   stage: register places (a byte each), thread places (bytes, two words), maps | affine << 32,
-//          operations
-//   map: mask | value << 16 | other << 32, outer mask, outer value
+//   wires that a tile's number skips; columns of the index in the state, of the first stage and of the
+//   last one
+//   stage: maps | affine << 32 | origin << 40, operations; columns: place (as a bit) | where it is written
+//          to the buffer << 16 | where it is read from there << 32, in bytes
+//   map: mask | value << 16 | other << 32, outer mask, outer value; of an affine stage where the
+//        origin is moved to, and the outer mask and value of that
+//
+// Columns are of the thread's bits, COLUMN_BITS of them with zeros for those that a smaller tile does
+// not have, and of the R registers: positions are linear over GF(2), so that of an amplitude is the
+// exclusive or of the columns of its bits. An affine stage has its maps in the columns, but for what
+// depends on the tile's base. The program has them ready, because a thread would take more
+// instructions to derive them than for the stage's matrices.
+//
 //   operation: kind | register set << 8 | crossing << 16 | rows << 32, its condition on places: mask
 //              of threads | of registers << 16 | value of threads << 32 | of registers << 48, outer
 //              mask, outer value, position of its numbers, and for a PHASE see phase.cuh
@@ -23,7 +32,7 @@
 #include "phase.cuh"
 
 enum OperationKind { DENSE_MATRIX, REAL_MATRIX, FLIP, PHASE };
-enum { HEADER_WORDS = 6, STAGE_WORDS = 5, MAP_WORDS = 3 };
+enum { HEADER_WORDS = 6, STAGE_WORDS = 2, MAP_WORDS = 3 };
 
 // Permutation within shared memory: amplitudes whose places differ by one of three (single: four)
 // neighbouring places are in different banks.
@@ -99,20 +108,33 @@ __device__ __forceinline__ void multiply_set(cplx<T> (&a)[1 << R], u32 set, cons
     }
 }
 
-// X on one register.
+// X on the register `bit`, a constant of the compiler.
 template <class T, int R>
-__device__ __forceinline__ void flip(cplx<T> (&a)[1 << R], u32 set, u32 mask, u32 value) {
+__device__ __forceinline__ void flip_register(cplx<T> (&a)[1 << R], int bit, u32 mask, u32 value) {
 #pragma unroll
-    for (int bit = 0; bit < R; ++bit) {
-        if (set != 1u << bit) continue;
-#pragma unroll
-        for (int r = 0; r < 1 << R; ++r) {
-            if (r >> bit & 1 || (r & mask) != value) continue;
-            const cplx<T> other = a[r];
-            a[r] = a[r | 1 << bit];
-            a[r | 1 << bit] = other;
-        }
+    for (int r = 0; r < 1 << R; ++r) {
+        if (r >> bit & 1 || (r & mask) != value) continue;
+        const cplx<T> other = a[r];
+        a[r] = a[r | 1 << bit];
+        a[r | 1 << bit] = other;
     }
+}
+
+// X on one register, which `set` has alone. By branches, or NVIDIA's compiler takes 256 selections; with
+// them AMD's puts the amplitudes of single precision into memory.
+template <class T, int R> __device__ __forceinline__ void flip(cplx<T> (&a)[1 << R], u32 set, u32 mask, u32 value) {
+#ifdef __HIP__
+#pragma unroll
+    for (int bit = 0; bit < R; ++bit)
+        if (set == 1u << bit) flip_register<T, R>(a, bit, mask, value);
+#else
+    switch (set) {
+    case 1: flip_register<T, R>(a, 0, mask, value); break;
+    case 2: flip_register<T, R>(a, 1, mask, value); break;
+    case 4: flip_register<T, R>(a, 2, mask, value); break;
+    case 8: flip_register<T, R>(a, 3, mask, value); break;
+    }
+#endif
 }
 
 // The place from which `k` is read once all maps of a stage are done, which are in order in PASS.
@@ -134,27 +156,36 @@ template <int R, class Word> __device__ __forceinline__ Word combined(Word start
     return start;
 }
 
-// Move the tile through shared memory, from the places of one stage to those of the next. is_affine:
-// the maps of an exclusive or are the exclusive or of maps, but for a constant; so is `swizzled`.
+// The amplitude at a position of the buffer, in bytes.
+template <class T> __device__ __forceinline__ cplx<T>* at_byte(cplx<T>* buffer, u32 position) {
+    return reinterpret_cast<cplx<T>*>(reinterpret_cast<char*>(buffer) + position);
+}
+
+// Move the tile through shared memory, from the places of one stage to those of the next. `from`, `to`:
+// their words of maps; `own`, `next`: the columns of this thread's bits, combined.
 template <class T, int R>
-__device__ __forceinline__ void exchange(cplx<T> (&a)[1 << R], cplx<T>* buffer, u32 j, const u32 (&from)[R], u32 next, const u32 (&to)[R], u32 maps, u32 count, bool is_affine, u64 base) {
+__device__ __forceinline__ void exchange(cplx<T> (&a)[1 << R], cplx<T>* buffer, u32 from, u32 own, u32 to, u64 next, u64 base) {
     u32 by[R];
 #pragma unroll
-    for (int b = 0; b < R; ++b) by[b] = swizzled<T>(from[b]);
+    for (int b = 0; b < R; ++b) by[b] = u32(PASS[from + STAGE_WORDS + COLUMN_BITS + b]) >> 16;
     __syncthreads();  // nobody reads the buffer any more
 #pragma unroll
-    for (int r = 0; r < 1 << R; ++r) store_shared(buffer + combined<R>(swizzled<T>(j), by, r), a[r]);
+    for (int r = 0; r < 1 << R; ++r) store_shared(at_byte(buffer, combined<R>(own >> 16, by, r)), a[r]);
     __syncthreads();  // the tile is complete
-    if (is_affine) {
-        const u32 origin = mapped(0, maps, count, base);
+    const u32 maps = to + STAGE_WORDS + COLUMN_BITS + R, count = u32(PASS[to]);
+    if (PASS[to] >> 32 & 1) {
+        u32 first = u32(next >> 32) ^ u32(PASS[to] >> 40);
+        for (u32 at = maps; at < maps + MAP_WORDS * count; at += MAP_WORDS)
+            if ((base & PASS[at + 1]) == PASS[at + 2]) first ^= u32(PASS[at]);
 #pragma unroll
-        for (int b = 0; b < R; ++b) by[b] = swizzled<T>(mapped(to[b], maps, count, base) ^ origin);
-        const u32 first = swizzled<T>(mapped(next, maps, count, base));
+        for (int b = 0; b < R; ++b) by[b] = u32(PASS[to + STAGE_WORDS + COLUMN_BITS + b] >> 32);
 #pragma unroll
-        for (int r = 0; r < 1 << R; ++r) a[r] = load_shared(buffer + combined<R>(first, by, r));
+        for (int r = 0; r < 1 << R; ++r) a[r] = load_shared(at_byte(buffer, combined<R>(first, by, r)));
     } else {
 #pragma unroll
-        for (int r = 0; r < 1 << R; ++r) a[r] = load_shared(buffer + swizzled<T>(mapped(combined<R>(next, to, r), maps, count, base)));
+        for (int b = 0; b < R; ++b) by[b] = u32(PASS[to + STAGE_WORDS + COLUMN_BITS + b]) & 0xffff;
+#pragma unroll
+        for (int r = 0; r < 1 << R; ++r) a[r] = load_shared(buffer + swizzled<T>(mapped(combined<R>(u32(next) & 0xffff, by, r), maps, count, base)));
     }
 }
 
@@ -177,46 +208,36 @@ __device__ __forceinline__ void sweep(cplx<T>* states, const u64* terms, const T
     }
     const T* matrices = IS_BATCH ? numbers + PASS[5] : reinterpret_cast<const T*>(PASS + u32(PASS[4]));
     for (u32 k = HEADER_WORDS; k < HEADER_WORDS + gaps; ++k) base = base >> PASS[k] << (PASS[k] + 1) | (base & ((1ull << PASS[k]) - 1));
-    const u32 wires = HEADER_WORDS + gaps;
-    u32 at = wires + width;
+    const u32 addresses = HEADER_WORDS + gaps;
+    u32 at = addresses + 2 * (COLUMN_BITS + R);
     cplx<T> a[1 << R];
-    u32 j = 0, registers[R];
+    u64 step[R], start = base ^ thread_columns(addresses);
+    u32 unknown = 0;  // registers whose wires are not known
+#pragma unroll
+    for (int b = 0; b < R; ++b) {
+        step[b] = PASS[addresses + COLUMN_BITS + b];
+        if (step[b] & ~known) unknown |= 1u << b;
+    }
+    if (start & ~known) unknown = 1u << R;
+#pragma unroll
+    for (int r = 0; r < 1 << R; ++r) a[r] = (r | 1 << R) & unknown ? cplx<T>{T(0), T(0)} : load_global(states + combined<R>(start, step, r));
+    u32 own = 0, stage = at;  // lower half of the columns of this thread's bits
     for (u32 s = 0; s < stages; ++s) {
-        const u32 maps = u32(PASS[at + 3]), operations = u32(PASS[at + 4]);
-        const bool is_affine = PASS[at + 3] >> 32;
-        u32 next = 0, next_registers[R];
-#pragma unroll
-        for (int b = 0; b < R; ++b) next_registers[b] = 1u << (PASS[at] >> (8 * b) & 255);
-        for (u32 k = 0; k < width - R; ++k)
-            if (threadIdx.x >> k & 1) next |= 1u << (PASS[at + 1 + (k >> 3)] >> (8 * (k & 7)) & 255);
-        at += STAGE_WORDS;
-        if (s == 0) {
-            u64 start = base, by[R];
-            for (u32 p = 0; p < width; ++p)
-                if (next >> p & 1) start |= 1ull << PASS[wires + p];
-#pragma unroll
-            for (int b = 0; b < R; ++b) by[b] = 1ull << PASS[wires + 31 - __clz(next_registers[b])];
-#pragma unroll
-            for (int r = 0; r < 1 << R; ++r) {
-                const u64 i = combined<R>(start, by, r);
-                a[r] = i & ~known ? cplx<T>{T(0), T(0)} : load_global(states + i);
-            }
-        } else {
-            exchange<T, R>(a, buffer, j, registers, next, next_registers, at, maps, is_affine, base);
-        }
-        at += MAP_WORDS * maps;
-        j = next;
-#pragma unroll
-        for (int b = 0; b < R; ++b) registers[b] = next_registers[b];
+        const u64 next = thread_columns(at + STAGE_WORDS);
+        if (s) exchange<T, R>(a, buffer, stage, own, at, next, base);
+        own = u32(next);
+        stage = at;
+        const u32 operations = u32(PASS[at + 1]), j = own & 0xffff;  // the places of this thread that are 1
+        at += STAGE_WORDS + COLUMN_BITS + R + MAP_WORDS * u32(PASS[at]);
         for (u32 o = 0; o < operations; ++o) {
             const u32 op = at, kind = u32(PASS[op]) & 255;
-            at += OPERATION_WORDS + (kind == PHASE ? PHASE_WORDS + width : 0);
+            at += OPERATION_WORDS + (kind == PHASE ? PHASE_WORDS + COLUMN_BITS + R : 0);
             if ((base & PASS[op + 2]) != PASS[op + 3]) continue;
             const u32 masks = u32(PASS[op + 1]), values = u32(PASS[op + 1] >> 32);
             const u32 own_mask = masks >> 16, own_value = values >> 16;  // of the places that stand in registers
             const bool applies = (j & masks & 0xffff) == (values & 0xffff);
             if (kind == PHASE) {
-                phase<T, R>(a, op, terms, numbers, exact, base, width, j, registers, buffer, products, own_mask, own_value, applies);
+                phase<T, R>(a, op, terms, numbers, exact, base, width, buffer, products, own_mask, own_value, applies);
             } else if (applies) {
                 const u32 set = u32(PASS[op] >> 8) & 255, nothing = u32(PASS[op] >> 16) & 255;
                 const T* matrix = matrices + u32(PASS[op + 4]);
@@ -226,11 +247,9 @@ __device__ __forceinline__ void sweep(cplx<T>* states, const u64* terms, const T
             }
         }
     }
-    u64 start = base, by[R];
-    for (u32 p = 0; p < width; ++p)
-        if (j >> p & 1) start |= 1ull << PASS[wires + p];
+    start = base ^ thread_columns(addresses + COLUMN_BITS + R);
 #pragma unroll
-    for (int b = 0; b < R; ++b) by[b] = 1ull << PASS[wires + 31 - __clz(registers[b])];
+    for (int b = 0; b < R; ++b) step[b] = PASS[addresses + 2 * COLUMN_BITS + R + b];
 #pragma unroll
-    for (int r = 0; r < 1 << R; ++r) store_global(states + combined<R>(start, by, r), a[r]);
+    for (int r = 0; r < 1 << R; ++r) store_global(states + combined<R>(start, step, r), a[r]);
 }

@@ -11,7 +11,6 @@ from account_harness import AccountHarness, budgeted, hours
 from simenv import model
 from simenv.model.accounts import SLOT_HOUR, Account
 from simenv.model.reservations import JOB_SCOPE, CalendarEntry
-from simenv.scheduler.dispatch import dedicated_workers
 from simenv.service.accounting import budgets
 from simenv.wire import codec
 from simenv.wire.messages import accounting, admin, client as m
@@ -93,6 +92,13 @@ def test_account_of_a_job_that_is_not_used_is_in_the_log(
     lines = [each.getMessage() for each in caplog.records if "of job 7" in each.getMessage()]
     begin_of_line = "reservation {} of job 7 is charged to 'chem': 'ana' has no account {!r} here"
     assert lines == [begin_of_line.format(2, "physics"), begin_of_line.format(3, "phys42")]
+    message = msgspec.structs.replace(
+        message, ask=msgspec.structs.replace(message.ask, request_id="r")
+    )
+    for _ in range(3):
+        town.get(admin.DecisionReply, message, town.ops)
+    lines = [each for each in caplog.records if "of job 7" in each.getMessage()]
+    assert len(lines) == 3, "a repeat is no news"
 
 
 def test_repeat_for_a_job_keeps_the_first_time(town: AccountHarness) -> None:
@@ -308,16 +314,37 @@ def test_account_that_cuts_ends_its_reservations_when_its_budget_is_spent(tmp_pa
     assert "the budget of 10 slot-h" in text
 
 
+def plan(town: AccountHarness) -> None:
+    """Plan a reservation of ana's which is due soon."""
+    entry = CalendarEntry(time.time() + 0.5, 3_600.0, ask=asked(town).ask)
+    assert town.get(admin.CalendarEntries, admin.AddCalendarEntry(3, entry), town.ana).entries
+
+
+def missed(town: AccountHarness) -> str:
+    """Why the planned reservation is missed."""
+    for _ in range(100):
+        time.sleep(0.1)
+        town.step()
+        for event in town.get(m.Events, m.GetEvents(8), town.ops).events:
+            if "missed" in event.kind:
+                return event.message
+    return ""
+
+
 def test_planned_reservation_is_missed_for_a_spent_budget(tmp_path: Path) -> None:
     town = budgeted(tmp_path, 10 * SLOT_HOUR)
     begin(town)
     town.spent["physics"] = 10 * SLOT_HOUR
-    entry = CalendarEntry(time.time() + 0.05, 3_600.0, ask=asked(town).ask)
-    assert town.get(admin.CalendarEntries, admin.AddCalendarEntry(3, entry), town.ana).entries
-    time.sleep(0.1)
-    town.step()
-    events = town.get(m.Events, m.GetEvents(8), town.ops).events
-    assert any("physics: 0 slot-h left" in e.message for e in events if "missed" in e.kind)
+    plan(town)
+    assert "physics: 0 slot-h left" in missed(town)
+
+
+def test_planned_reservation_of_a_user_who_left_the_site_is_missed(town: AccountHarness) -> None:
+    begin(town)
+    plan(town)
+    town.accounts.note_identity("ana", "'ana' has left the site")
+    assert "has left the site" in missed(town)
+    assert not town.state.reservations.live
 
 
 def test_repeated_request_has_the_account_of_the_first(town: AccountHarness) -> None:
