@@ -174,8 +174,8 @@ class TaskRecord(msgspec.Struct, gc=False, eq=False):
     preempted: bool = False  # this attempt is asked to end, and the task to wait again
     used: Used | None = None  # by preempted attempts
     units: float = 0.0  # of them
-    # Of this attempt, what a reservation has paid that no longer has the worker: run time in us,
-    # time on the device in ns.
+    # Of this attempt, what its reservation has paid before its end: a slot for this run time, in
+    # us, and time on the device, in ns.
     prepaid: tuple[int, int] | None = None
     cut: JobCut | None = None  # None: no end of a job has cut it off
 

@@ -4,8 +4,9 @@ A dedicated worker retains its slot while idle and runs only tasks of its reserv
 of the pool can serve: a lost one is replaced by the one that is free first. Requested workers
 that are not available yet are held for a while, so that a repeated request succeeds.
 
-The account of the reservation pays for their time whatever they run, since others could have used
-the slots. So its tasks cost nothing more, but for what runs on after a worker has left it.
+The account of the reservation pays a slot of each, and its part of a paced device, for the whole
+time, whatever they run: others could have used them. So its tasks pay only for what they use beyond
+that: more slots and memory, other workers, more of the device, time after a worker has left it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ from simenv.scheduler.state import pools as state_pools, scheduler_state
 
 if TYPE_CHECKING:
     from simenv.scheduler.reservations.reservation import ReservationEntry
-    from simenv.scheduler.state.device_state import DeviceRun
 
 SOON_US = 50_000.0  # a busy worker that is expected to be free sooner can be dedicated now
 MIN_WAIT_NS = 20_000_000
@@ -58,9 +58,12 @@ def remove_reservation(
     pool = state.pools[dedicated.pool]
     charges = _charge(state, pool, number, dedicated, now_ns)
     pool.queue.merge_dedicated_lanes(number)
-    for run in _device_runs(state, pool, number) if pool.spec.pace else ():
-        begun_ns = max(0, min(run.end_ns, now_ns) - run.begin_ns) if run.begin_ns else 0
-        run.record.prepaid = 0 if run.timing is None else run.timing.run_us, begun_ns
+    if pool.spec.pace:
+        for run in state.paced.all[pool.device].runs.values():
+            if run.begin_ns and run.record.batch.terms.reservation == number:
+                ran_ns = max(0, min(run.end_ns, now_ns) - run.begin_ns)
+                simulated_us, _ = run.record.prepaid or (0, 0)
+                run.record.prepaid = simulated_us, dedicated.taken_ns(ran_ns)
     for worker in pool.dedicated_workers(number):
         state.release_from_reservation(worker)
     del state.dedicated.all[number]
@@ -254,10 +257,7 @@ def _count_held(
     now_ns: int,
 ) -> None:
     """Count the time until now for which a reservation had its workers."""
-    can_idle = not _starts_nothing(state, pool) or (
-        pool.spec.pace
-        and any(0 < run.begin_ns < now_ns for run in _device_runs(state, pool, number))
-    )
+    can_idle, part = not _starts_nothing(state, pool), max(1, pool.spec.max)
     for worker in pool.dedicated_workers(number):
         until_ns = max(now_ns, worker.counted_ns)  # a close may come with an earlier tick
         since_ns, worker.counted_ns = worker.counted_ns, until_ns
@@ -265,6 +265,7 @@ def _count_held(
         # Not while it still runs tasks of others, and not where its holder cannot use it.
         if can_idle if first is None else first.batch.terms.reservation == number:
             dedicated.held_us += (until_ns - since_ns) / 1e3
+            dedicated.device_ns += (until_ns - since_ns) // part if pool.spec.pace else 0
 
 
 def _starts_nothing(state: scheduler_state.SchedulerState, pool: state_pools.Pool) -> bool:
@@ -274,18 +275,25 @@ def _starts_nothing(state: scheduler_state.SchedulerState, pool: state_pools.Poo
     return is_closed or pool.device in state.outages or state.draining
 
 
-def _device_runs(
-    state: scheduler_state.SchedulerState, pool: state_pools.Pool, number: int
-) -> list[DeviceRun]:
-    """Return the runs of a reservation's tasks on a paced device that are not over."""
-    runs = state.paced.all[pool.device].runs.values()
-    return [run for run in runs if run.record.batch.terms.reservation == number]
+def paid_us(worker: state_pools.Worker, record: core.TaskRecord, until_ns: int) -> int:
+    """Return for how much of the run of a worker's task, in microseconds, its reservation has paid
+    a slot: since the worker was dedicated."""
+    if worker.reservation_id and worker.reservation_id == record.batch.terms.reservation:
+        return max(0, until_ns - worker.reserved_since_ns) // 1000
+    return 0 if record.prepaid is None else record.prepaid[0]
 
 
-def pays_for(state: scheduler_state.SchedulerState, reservation: int, pool: str) -> bool:
-    """Return whether tasks of a reservation in a pool run on workers that it pays."""
-    dedicated = state.dedicated.all.get(reservation)
-    return dedicated is not None and dedicated.pool == pool
+def take_device_time(
+    state: scheduler_state.SchedulerState, record: core.TaskRecord, device_ns: int, now_ns: int
+) -> None:
+    """Note how much of a task's time on a paced device its reservation has paid."""
+    pool, number = state.pools[record.route.pool], record.batch.terms.reservation
+    dedicated = state.dedicated.all.get(number)
+    if dedicated is not None and dedicated.pool == pool.spec.name:
+        _count_held(state, pool, number, dedicated, now_ns)
+        simulated_us, taken_ns = record.prepaid or (0, 0)
+        taken_ns += dedicated.taken_ns(device_ns - taken_ns)
+        record.prepaid = simulated_us, taken_ns
 
 
 def use_of(
@@ -294,19 +302,16 @@ def use_of(
     slots: int,
     run_us: int,
     device_ns: int,
-    *,
-    is_prepaid: bool,
+    prepaid: tuple[int, int],
 ) -> tuple[Used, float]:
     """Return what an attempt used, and its billing units without those that its reservation has
-    paid."""
-    meter = state.meter(record, slots)
-    used, units = meter[run_us, device_ns]
-    if is_prepaid:
-        return used, 0.0
-    if record.prepaid is not None:
-        paid_us, paid_ns = record.prepaid
-        units = meter[max(0, run_us - paid_us), max(0, device_ns - paid_ns)][1]
-    return used, units
+    paid: of a slot for the run time, and of time on the device."""
+    used, units = state.meter(record, slots)[run_us, device_ns]
+    pool, factor = state.pools[record.route.pool], record.batch.usage_factor
+    _, paid = state.meter_of(pool, (1, 0, 1, factor))[
+        min(run_us, prepaid[0]), min(device_ns, prepaid[1])
+    ]
+    return used, max(0.0, units - paid)
 
 
 def running_s(state: scheduler_state.SchedulerState, pool: state_pools.Pool, number: int) -> float:
@@ -328,7 +333,7 @@ def charge_of(
     """Return what dedicated workers use in this time of a worker, and its billing units. Of a paced
     device each worker that its pool may have is an equal part."""
     device_ns = worker_us * 1000 // max(1, pool.spec.max) if pool.spec.pace else 0
-    return state_pools.Meter(pool, state.fair_share.billing, 1, 0, 1, 1.0)[worker_us, device_ns]
+    return state.meter_of(pool, (1, 0, 1, 1.0))[worker_us, device_ns]
 
 
 # --- availability -------------------------------------------------------------------------------

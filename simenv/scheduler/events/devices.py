@@ -296,21 +296,18 @@ def end_due_runs(state: scheduler_state.SchedulerState, now_ns: int) -> list[cor
     endings: list[core.TaskEnded] = []
     for device in timelines.all.values():
         for run in device.pop_over(now_ns):
-            endings.append(_end_run(state, run.record, run.timing, run.begin_ns, run.slots))
+            endings.append(_end_run(state, run, now_ns))
     timelines.note_current(now_ns)
     return endings
 
 
 def _end_run(
-    state: scheduler_state.SchedulerState,
-    record: core.TaskRecord,
-    timing: Timing | None,
-    begin_ns: int,
-    slots: int,
+    state: scheduler_state.SchedulerState, run: device_state.DeviceRun, now_ns: int
 ) -> core.TaskEnded:
+    record, timing, slots = run.record, run.timing, run.slots
     assert timing is not None
     number = record.number
-    begun_ns = begin_ns + state.paced.offset_ns
+    begun_ns = run.begin_ns + state.paced.offset_ns
     timing = msgspec.structs.replace(timing, begun_ns=begun_ns)
     del state.paced.held[number]
     state.paced.forget(number)
@@ -318,14 +315,14 @@ def _end_run(
     if state.reservations.by_task:
         state.reservations.settle(number, timing.device_ns, done=True)
     state.finalize(record, TaskState.DONE)
-    reservation, pool = record.batch.terms.reservation, record.route.pool
-    is_prepaid = dedicated_workers.pays_for(state, reservation, pool)
+    if record.batch.terms.reservation:
+        dedicated_workers.take_device_time(state, record, timing.device_ns, now_ns)
     used, units = dedicated_workers.use_of(
-        state, record, slots, timing.run_us, timing.device_ns, is_prepaid=is_prepaid
+        state, record, slots, timing.run_us, timing.device_ns, record.prepaid or (0, 0)
     )
     state.fair_share.charge(record.batch.association, units)
-    if not is_prepaid:
-        queue = state.pools[pool].queue
+    if record.prepaid is None:
+        queue = state.pools[record.route.pool].queue
         queue.note_used(queue.units(record), units)
     return core.TaskEnded(
         *(record, TaskState.DONE, slots, timing, core.HELD_RESULT), used=used, units=units

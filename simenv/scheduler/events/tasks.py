@@ -193,8 +193,7 @@ def tasks_finished(
             why = WaitReason.PREEMPTED if record.preempted else WaitReason.DEVICE
             record.waits += ((int(why), (now_ns - record.sent_ns) // 1000),)
             if record.preempted:
-                is_paid = record.batch.terms.reservation == reservation
-                _charge_preempted(state, record, result, slots, is_prepaid=is_paid)
+                _charge_preempted(state, worker, record, result, slots, now_ns)
             interrupted.append(record)
             continue
         if record.batch is not batch or record.route is not route or record.sent_ns != sent_ns:
@@ -209,6 +208,10 @@ def tasks_finished(
         timing = _timing_of(record, result, queued_us, since_sent_us)
         if is_paced:
             if result.state == _DONE and devices.hold_result(state, record, timing, slots):
+                if reservation != REQUESTED:
+                    _, on_device_ns = record.prepaid or (0, 0)
+                    simulated_us = dedicated_workers.paid_us(worker, record, now_ns)
+                    record.prepaid = simulated_us, on_device_ns
                 continue
             devices.withdraw_run(state, record, now_ns)
         tasks.pop(number, None)
@@ -217,9 +220,10 @@ def tasks_finished(
         reason = record.stopping
         limit_s = _run_limit_s(state, record) if reason == "run_timeout" else 0.0
         if is_prepaid or record.prepaid is not None:
-            used, units = dedicated_workers.use_of(
-                state, record, slots, result.run_us, result.device_ns, is_prepaid=is_prepaid
-            )
+            is_prepaid = True
+            paid = dedicated_workers.paid_us(worker, record, now_ns), 0
+            run_us, device_ns = result.run_us, result.device_ns
+            used, units = dedicated_workers.use_of(state, record, slots, run_us, device_ns, paid)
         else:
             used, units = meter[result.run_us, result.device_ns]
         count += 1
@@ -263,15 +267,16 @@ def tasks_finished(
 
 def _charge_preempted(
     state: scheduler_state.SchedulerState,
+    worker: pools.Worker,
     record: core.TaskRecord,
     result: AttemptResult,
     slots: int,
-    *,
-    is_prepaid: bool,
+    now_ns: int,
 ) -> None:
     """Charge a preempted attempt now: what it computed is not lost where it wrote a checkpoint."""
+    paid = dedicated_workers.paid_us(worker, record, now_ns), 0
     used, units = dedicated_workers.use_of(
-        state, record, slots, result.run_us, result.device_ns, is_prepaid=is_prepaid
+        state, record, slots, result.run_us, result.device_ns, paid
     )
     record.used = used if record.used is None else record.used + used
     record.units += units

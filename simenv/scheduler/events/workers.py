@@ -243,7 +243,8 @@ def _requeue_or_end(
         state.running -= record.phase == core.Phase.RUNNING
         record.waits += ((int(WaitReason.LOST), (now_ns - record.sent_ns) // 1000),)
         record.preempted = False
-        record.prepaid = None
+        if record.prepaid is not None:  # a run on the device keeps its place
+            record.prepaid = 0, record.prepaid[1]
         record.phase = core.Phase.WAITING
         record.worker = ""
         record.interrupted = False

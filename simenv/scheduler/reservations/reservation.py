@@ -302,6 +302,13 @@ class DedicatedWorker(msgspec.Struct):
     owner: str
     until_ns: int = 0
     held_us: float = 0.0
+    device_ns: int = 0  # paid for time on a paced device that its tasks have not used
+
+    def taken_ns(self, needed_ns: int) -> int:
+        """Take paid time on the device for a task, as far as there is."""
+        taken_ns = min(needed_ns, self.device_ns)
+        self.device_ns -= taken_ns
+        return taken_ns
 
 
 class DedicatedWorkers:

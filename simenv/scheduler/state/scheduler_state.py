@@ -337,15 +337,18 @@ class SchedulerState:
     def meter(self, record: core.TaskRecord, slots: int) -> state_pools.Meter:
         """Return what attempts like this one use on `slots` of each rank."""
         route, factor = record.route, record.batch.usage_factor
-        meters = self.pools[route.pool].meters
         key = route.ranks, route.memory_bytes, slots, factor
-        meter = meters.get(key)
-        if meter is None:
-            if len(meters) >= MAX_METERS:
-                meters.clear()
-            pool, billing = self.pools[route.pool], self.fair_share.billing
-            meter = meters[key] = state_pools.Meter(pool, billing, *key)
-        return meter
+        return self.meter_of(self.pools[route.pool], key)
+
+    def meter_of(
+        self, pool: state_pools.Pool, key: tuple[int, int, int, float]
+    ) -> state_pools.Meter:
+        """Return what ranks with so many bytes and slots use, in a class with this factor."""
+        if key not in pool.meters:
+            if len(pool.meters) >= MAX_METERS:
+                pool.meters.clear()
+            pool.meters[key] = state_pools.Meter(pool, self.fair_share.billing, *key)
+        return pool.meters[key]
 
     def reserving_owners(self) -> set[str]:
         """Return the owners of reservations that last, and of planned ones."""
@@ -403,15 +406,11 @@ class SchedulerState:
     def release_from_reservation(self, worker: state_pools.Worker) -> None:
         """Take a worker from its reservation; an idle one releases its slot. Its task runs on: what
         of it the reservation has paid is not charged again."""
-        first = next(iter(worker.held.values()), None)
-        if (
-            first is not None
-            and first.phase == core.RUNNING
-            and worker.reservation_id
-            and worker.reservation_id == first.batch.terms.reservation
-        ):
-            paid_us = max(0, worker.counted_ns - first.started_ns) // 1000
-            first.prepaid = paid_us, 0 if first.prepaid is None else first.prepaid[1]
+        first, number = next(iter(worker.held.values()), None), worker.reservation_id
+        if first and first.phase == core.RUNNING and first.batch.terms.reservation == number != 0:
+            since_ns = max(first.started_ns, worker.reserved_since_ns)
+            _, on_device_ns = first.prepaid or (0, 0)
+            first.prepaid = max(0, worker.counted_ns - since_ns) // 1000, on_device_ns
         self.pools[worker.pool].dedicate(worker, 0)
         if worker.slots and not worker.held:
             self.release_resources(worker)

@@ -27,6 +27,7 @@ from simenv.scheduler.state.pools import Pool
 from simenv.scheduler.state.task_index import AssociationUse
 from simenv.service.accounting.usage import month_of
 
+TICK_S = 2.0  # in which charges and the wall clock may differ
 ENDED_PER_TICK = 250  # tasks, so that the event loop is not blocked
 
 
@@ -82,10 +83,11 @@ class Budgets:
         span_ns = now_ns, _month_end_ns(now_ns)
         for name in filter(self.of, reversed(path)):
             claims = self._claims(name)
-            own = claims.get(reservation, _NOTHING)
-            asked = {**claims, reservation: own._replace(tasks=own.tasks + needed)}
+            number = reservation if reservation in claims else 0
+            own = claims[number]
+            asked = {**claims, number: own._replace(tasks=own.tasks + needed)}
             advice = "fewer shots or bindings"
-            error = self._error(name, needed, span_ns, claims, asked, advice, reservation)
+            error = self._error(name, needed, span_ns, claims, asked, advice, number)
             if error is not None:
                 return error
         return None
@@ -137,11 +139,12 @@ class Budgets:
             spent + sum(claim.units(span_ns, is_present) for claim in each.values())
             for each in (claims, asked)
         )
-        is_own = reservation and after <= before  # of what its reservation has already
-        if is_own or (after <= budget and (before < budget or reservation)):
+        # What a reservation has already is its tasks'; charges and the wall clock differ a little.
+        own = claims.get(reservation, _NOTHING).rate * TICK_S if reservation else 0.0
+        if after <= budget + own and (before < budget or reservation):
             return None
         begin = "" if is_present else f"from {_day(span_ns[0])} "
-        free = max(0.0, round(budget - after + needed, 3))
+        free = max(0.0, round(budget - after + needed, 9))
         text = f"{name}: {_hours(free)} slot-h left {begin}until {_day(span_ns[1])}, this"
         text += f" needs about {_hours(needed)}"
         hint = f"{advice}, another account (account=), or ask an admin:"
@@ -161,7 +164,8 @@ class Budgets:
         live, dedicated = self._state.reservations.live, self._state.dedicated.all
         tasks = {0: 0.0}
         for use in self.below(name):
-            number = use.reservation if use.reservation in dedicated else 0
+            entry = dedicated.get(use.reservation)
+            number = use.reservation if entry and name in self._path(entry.account) else 0
             tasks[number] = tasks.get(number, 0.0) + use.units
         claims = {0: _Claim(0.0, 0, tasks[0])}
         prices: dict[str, float] = {}
@@ -169,8 +173,11 @@ class Budgets:
             if name in self._path(each.account):
                 pool = self._state.pools[each.pool]
                 price = prices.get(each.pool) or prices.setdefault(each.pool, self._price(pool))
+                if not tasks.get(number):
+                    claims[number] = _Claim(each.workers * price, live[number].expires_ns, 0.0)
+                    continue
                 ran_s = dedicated_workers.running_s(self._state, pool, number)
-                left = max(0.0, tasks.get(number, 0.0) - price * ran_s)
+                left = max(0.0, tasks[number] - price * ran_s)
                 claims[number] = _Claim(each.workers * price, live[number].expires_ns, left)
         return claims
 
@@ -273,12 +280,15 @@ class Budgets:
         total = 0.0
         for worker in self._state.workers.values():
             record = next(iter(worker.held.values()), None)
-            if record is None or record.phase != core.RUNNING or worker.reservation_id:
-                continue  # or its reservation pays
+            if record is None or record.phase != core.RUNNING:
+                continue
             if name in self._path(record.batch.account):
                 run_us = (now_ns - record.started_ns) / 1e3
                 units = self._units(record.route, run_us, worker.slots)
-                total += units * record.batch.usage_factor
+                paid_s = min(run_us, dedicated_workers.paid_us(worker, record, now_ns)) / 1e6
+                if paid_s:
+                    units -= paid_s * self._price(self._state.pools[worker.pool])
+                total += max(0.0, units) * record.batch.usage_factor
         return total
 
 

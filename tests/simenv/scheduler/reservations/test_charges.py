@@ -9,6 +9,7 @@ from checked_scheduler import SECOND, CheckedScheduler, cluster, route
 from simenv.model import PoolSpec, ReservationRequest, ReservationState, TaskState
 from simenv.model.accounts import Account, AccountTree, Billing, Used
 from simenv.scheduler import core
+from simenv.wire.messages.client import STATES, AttemptResult
 
 WALL_NS = 1_800_000_000 * SECOND
 TREE = AccountTree({"a": Account(users=("ana",)), "b": Account(users=("ben",))})
@@ -214,7 +215,8 @@ def test_tasks_cost_nothing_more_than_the_reservation(
         send = run_task(site, number, cost=length_s * 1e6)
         pass_time(site, length_s, length_s / 5)
         (ending,) = site.finish(send.records, run_us=round(length_s * 1e6))
-        assert (ending.used.slot_us, ending.units) == (round(length_s * 1e6), 0.0)
+        assert ending.used.slot_us == round(length_s * 1e6)
+        assert ending.units == pytest.approx(0.0, abs=1e-3), "its memory"
         pass_time(site, length_s, length_s / 5)
     release(site, number)
     seconds = (site.now_ns - begin_ns) / SECOND
@@ -308,7 +310,7 @@ def test_tasks_beyond_the_workers_of_the_reservation_are_charged() -> None:
         site.begin(send.records[0])
     pass_time(site, 60.0)
     units = {n: site.finish(send.records, run_us=60_000_000)[0].units for n, send in sends.items()}
-    assert units == {number: 0.0, 0: pytest.approx(60.0, rel=1e-3)}
+    assert units == {number: pytest.approx(0.0, abs=1e-3), 0: pytest.approx(60.0, rel=1e-3)}
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -324,18 +326,81 @@ def test_paced_device_is_paid_once(workers: int, left_s: float) -> None:
     site.submit(along=on_device, owner="ben", account="b", reservation=number)
     (send,) = site.assign()
     site.begin(send.records[0])
-    site.finish(send.records, device_ns=60 * SECOND)  # simulated ahead of the device
-    for _ in range(round(2 * (70.0 - left_s)) if not left_s else round(2 * (60.0 - left_s))):
+    site.finish(send.records, device_ns=60 * SECOND, run_us=1)  # simulated ahead of the device
+    reserved_s = 60.0 - left_s if left_s else 70.0
+    for _ in range(round(2 * reserved_s)):
         site.hear()
         site.tick(0.5)  # comes before the end of the task is due
         site.assign()
-    reserved_s = 20.0 + (70.0 if not left_s else 60.0 - left_s)
+    reserved_s += 20.0
     release(site, number)
-    if left_s:
-        pass_time(site, left_s + 1.0)
-        site.assign()
+    pass_time(site, left_s + 1.0)
+    site.assign()
     (ending,) = site.endings
     assert ending.used.device_us == pytest.approx(60e6)
-    assert ending.units == pytest.approx(100.0 * left_s, abs=110.0 if left_s else 0.0)
+    paid_s = min(60.0 - left_s, min(reserved_s, 80.0) / workers)
+    assert ending.units == pytest.approx(100.0 * (60.0 - paid_s), abs=110.0)
     units = sum(action.units for action in charges(site))
     assert units == pytest.approx(reserved_s * (1 + 100.0 / workers), rel=0.03)
+
+
+def test_task_pays_for_slots_and_memory_beyond_its_worker(site: CheckedScheduler) -> None:
+    number = reserve(site, workers=1)
+    large = route(600e6, max_slots=4, memory_bytes=2**30)
+    send = run_task(site, number, along=large)
+    slots = site.state.workers[send.worker].slots
+    assert slots == 4
+    pass_time(site, 100.0)
+    results = [
+        AttemptResult(r.number, r.fence, STATES.index(TaskState.DONE), b"", 0, run_us=100_000_000)
+        for r in send.records
+    ]
+    (ending,) = site.scheduler.tasks_finished(send.worker, results, slots, site.now_ns)
+    release(site, number)
+    assert ending.units == pytest.approx(100.0 * (slots - 1) + 1.0)
+    assert total_units(site) == pytest.approx(100.0)
+
+
+@pytest.mark.parametrize("is_released", [True, False])
+def test_task_pays_for_its_time_before_its_worker_was_dedicated(is_released: bool) -> None:
+    site = CheckedScheduler(workers=2, limits=cluster(2))
+    site.scheduler.set_accounts(TREE, Billing(), {})
+    number = reserve(site, workers=1)
+    site.submit(2, cost=600e6, owner="ben", account="b", reservation=number)
+    sends = {site.state.workers[send.worker].reservation_id: send for send in site.assign()}
+    for send in sends.values():
+        site.begin(send.records[0])
+    pass_time(site, 500.0, 5.0)
+    site.lose(sends[number].worker)
+    site.assign()
+    assert site.state.workers[sends[0].worker].reservation_id == number
+    pass_time(site, 50.0, 5.0)
+    if is_released:
+        release(site, number)
+    pass_time(site, 50.0, 5.0)
+    (ending,) = site.finish(sends[0].records, run_us=600_000_000)
+    assert ending.units == pytest.approx(550.0 if is_released else 500.0, abs=1.0)
+
+
+def test_device_time_that_was_paid_stays_so_when_a_worker_is_lost() -> None:
+    spec = PoolSpec("qpu", min=1, max=1, device="chip", pace=True)
+    site = CheckedScheduler(specs=(spec,))
+    site.scheduler.set_accounts(TREE, Billing(device_s={"qpu": 100.0}), {})
+    number = reserve(site, workers=1, device="qpu")
+    on_device = route(pool="qpu", device_shot_ns=6.0 * SECOND, paced=True)  # 600 s
+    send = run_task(site, number, along=on_device)
+    pass_time(site, 500.0, 5.0)
+    release(site, number)
+    site.lose(send.worker)
+    site.revive()
+    (record,) = send.records
+    for _ in range(5):
+        pass_time(site, 1.0)
+        site.assign()
+    site.begin(record)
+    site.finish([record], device_ns=600 * SECOND, run_us=1)
+    for _ in range(120):
+        pass_time(site, 1.0)
+        site.assign()
+    (ending,) = site.endings
+    assert ending.units == pytest.approx(100.0 * 100.0, rel=0.03)

@@ -1,4 +1,4 @@
-"""Accounts of reservations: whose they are, their budgets, and usage while they run nothing."""
+"""Accounts of reservations: whose they are, their budgets, and the time of their workers."""
 
 import logging
 import time
@@ -184,7 +184,7 @@ def test_budget_refuses_workers_for_longer_than_it_lasts(tmp_path: Path) -> None
     assert number
     second = reserve(town, hours=1.0)
     assert "its reservations hold" in second.message
-    town.spent["physics"] = 9.2 * SLOT_HOUR
+    town.spent["physics"] = 9.0003 * SLOT_HOUR
     assert town.refused_by("limit")  # it is held for the reservation
     town.batch(reservation=number, shots=1)
 
@@ -232,16 +232,37 @@ def test_tasks_of_a_reservation_may_need_what_it_holds_and_what_is_left(tmp_path
     begin(town)
     number = reserve(town, hours=4.0).reservation
     units = town.batch(reservation=number, shots=1).units
-    town.spent["physics"] = 8.0 * SLOT_HOUR  # nothing is left but what is held
+    town.spent["physics"] = 6.0 * SLOT_HOUR  # nothing is left but what is held
     forecast(town, number, 4.0 - 1.1 * units / SLOT_HOUR - 0.01)
     town.batch(reservation=number, shots=1, key="~b")
-    forecast(town, number, 4.0)
+    forecast(town, number, 4.01)
     refusal = town.refused_by("limit", reservation=number, shots=1, key="~c")
     assert hours(refusal.message)[0] == pytest.approx(0.0, abs=0.01)
     town.spent["physics"] = 5.0 * SLOT_HOUR  # 1 h is left
     town.batch(reservation=number, shots=1, key="~d")
     forecast(town, number, 5.1)
     town.refused_by("limit", reservation=number, shots=1, key="~e")
+
+
+def test_tasks_that_ran_elsewhere_leave_nothing_for_more(tmp_path: Path) -> None:
+    town = budgeted(tmp_path, 10 * SLOT_HOUR)
+    begin(town)
+    number = reserve(town, hours=4.0).reservation
+    town.spent["physics"] = 6.1 * SLOT_HOUR  # 0.1 h more than the time so far of the reservation
+    town.refused_by("limit", reservation=number, shots=1)
+
+
+def test_budget_bounds_tasks_under_a_reservation_of_another_account(tmp_path: Path) -> None:
+    town = budgeted(tmp_path, 10 * SLOT_HOUR)
+    begin(town)
+    number = reserve(town, hours=4.0).reservation
+    town.state.dedicated.all[number].account = "bio"
+    town.batch(reservation=number, shots=1)
+    forecast(town, number, 9.999999)
+    town.batch(shots=1, key="~b")
+    forecast(town, number, 10.1)
+    assert "its unfinished tasks need" in town.refused_by("limit", shots=1, key="~c").hint
+    town.refused_by("limit", reservation=number, shots=1, key="~d")
 
 
 def test_renewal_needs_no_more_than_the_tasks_of_the_reservation(tmp_path: Path) -> None:
