@@ -11,6 +11,7 @@ that: more slots and memory, other workers, more of the device, time after a wor
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from simenv import text
@@ -314,17 +315,28 @@ def use_of(
     return used, max(0.0, units - paid)
 
 
-def running_s(state: scheduler_state.SchedulerState, pool: state_pools.Pool, number: int) -> float:
-    """Return for how long the tasks of a reservation that run on its workers have run, in seconds,
-    all together."""
-    held = (next(iter(w.held.values()), None) for w in pool.dedicated_workers(number))
-    return sum(
-        (state.last_tick_ns - each.started_ns) / 1e9
-        for each in held
-        if each is not None
-        and each.phase == core.RUNNING
-        and each.batch.terms.reservation == number
-    )
+def paid_units(
+    state: scheduler_state.SchedulerState,
+    pool: state_pools.Pool,
+    number: int,
+    counts: Callable[[str], bool],
+) -> float:
+    """Return the billing units that a reservation has paid of the forecasts of its unfinished
+    tasks, of the accounts that count."""
+    total, now_ns = 0.0, state.last_tick_ns
+    for worker in pool.dedicated_workers(number):
+        record = next(iter(worker.held.values()), None)
+        if record and record.phase == core.RUNNING and counts(record.batch.account):
+            price = state.meter_of(pool, (1, 0, 1, min(1.0, record.batch.usage_factor)))
+            since_ns = max(record.started_ns, now_ns - 1000 * paid_us(worker, record, now_ns))
+            total += min(record.batch.units, price[max(0, now_ns - since_ns) // 1000, 0][1])
+    for run in state.paced.all[pool.device].runs.values() if pool.spec.pace else ():
+        batch = run.record.batch
+        if batch.terms.reservation == number and run.begin_ns and counts(batch.account):
+            price = state.meter_of(pool, (1, 0, 1, min(1.0, batch.usage_factor)))
+            ran_ns = max(0, min(run.end_ns, now_ns) - run.begin_ns)
+            total += min(batch.units, price[0, ran_ns][1])
+    return total
 
 
 def charge_of(

@@ -206,6 +206,7 @@ def tasks_finished(
             queued_us = (sent_ns - batch.accepted_ns) // 1000
             since_sent_us = (now_ns - sent_ns) // 1000
         timing = _timing_of(record, result, queued_us, since_sent_us)
+        device_ns = result.device_ns
         if is_paced:
             if result.state == _DONE and devices.hold_result(state, record, timing, slots):
                 if reservation != REQUESTED:
@@ -214,6 +215,7 @@ def tasks_finished(
                     record.prepaid = simulated_us, on_device_ns
                 continue
             devices.withdraw_run(state, record, now_ns)
+            device_ns = 0
         tasks.pop(number, None)
         if by_task:
             state.reservations.settle(number, result.run_us * 1000, done=result.state == _DONE)
@@ -222,10 +224,11 @@ def tasks_finished(
         if is_prepaid or record.prepaid is not None:
             is_prepaid = True
             paid = dedicated_workers.paid_us(worker, record, now_ns), 0
-            run_us, device_ns = result.run_us, result.device_ns
-            used, units = dedicated_workers.use_of(state, record, slots, run_us, device_ns, paid)
+            used, units = dedicated_workers.use_of(
+                state, record, slots, result.run_us, device_ns, paid
+            )
         else:
-            used, units = meter[result.run_us, result.device_ns]
+            used, units = meter[result.run_us, device_ns]
         count += 1
         cost_us += record.cost_us
         charged += units

@@ -27,7 +27,6 @@ from simenv.scheduler.state.pools import Pool
 from simenv.scheduler.state.task_index import AssociationUse
 from simenv.service.accounting.usage import month_of
 
-TICK_S = 2.0  # in which charges and the wall clock may differ
 ENDED_PER_TICK = 250  # tasks, so that the event loop is not blocked
 
 
@@ -139,9 +138,10 @@ class Budgets:
             spent + sum(claim.units(span_ns, is_present) for claim in each.values())
             for each in (claims, asked)
         )
-        # What a reservation has already is its tasks'; charges and the wall clock differ a little.
-        own = claims.get(reservation, _NOTHING).rate * TICK_S if reservation else 0.0
-        if after <= budget + own and (before < budget or reservation):
+        own = claims[reservation].units(span_ns, is_present) if reservation in claims else 0.0
+        # What a reservation has already is its tasks', unless others have spent the budget.
+        is_own = bool(reservation) and after <= before and before - own <= budget
+        if is_own or (after <= budget and (before < budget or reservation)):
             return None
         begin = "" if is_present else f"from {_day(span_ns[0])} "
         free = max(0.0, round(budget - after + needed, 9))
@@ -176,8 +176,10 @@ class Budgets:
                 if not tasks.get(number):
                     claims[number] = _Claim(each.workers * price, live[number].expires_ns, 0.0)
                     continue
-                ran_s = dedicated_workers.running_s(self._state, pool, number)
-                left = max(0.0, tasks[number] - price * ran_s)
+                paid = dedicated_workers.paid_units(
+                    self._state, pool, number, lambda account: name in self._path(account)
+                )
+                left = max(0.0, tasks[number] - paid)
                 claims[number] = _Claim(each.workers * price, live[number].expires_ns, left)
         return claims
 
@@ -283,12 +285,10 @@ class Budgets:
             if record is None or record.phase != core.RUNNING:
                 continue
             if name in self._path(record.batch.account):
-                run_us = (now_ns - record.started_ns) / 1e3
-                units = self._units(record.route, run_us, worker.slots)
-                paid_s = min(run_us, dedicated_workers.paid_us(worker, record, now_ns)) / 1e6
-                if paid_s:
-                    units -= paid_s * self._price(self._state.pools[worker.pool])
-                total += max(0.0, units) * record.batch.usage_factor
+                run_us, slots = (now_ns - record.started_ns) // 1000, worker.slots // worker.ranks
+                paid = dedicated_workers.paid_us(worker, record, now_ns), 0
+                use = dedicated_workers.use_of(self._state, record, slots, run_us, 0, paid)
+                total += use[1]
         return total
 
 
