@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 SOON_US = 50_000.0  # a busy worker that is expected to be free sooner can be dedicated now
 MIN_WAIT_NS = 20_000_000
 MAX_REQUEST_NS = 5_000_000_000  # longest time that workers are held for a repeated request
-RETRY_MARGIN_NS = 2_000_000_000  # added to the time that the decision states, from the last tick
+RETRY_MARGIN_NS = 2_000_000_000  # added to the time that the decision states
 CHARGED_US = 10_000_000  # time that is charged at once; what is less, at the end
 
 
@@ -59,12 +59,9 @@ def remove_reservation(
     pool = state.pools[dedicated.pool]
     charges = _charge(state, pool, number, dedicated, now_ns)
     pool.queue.merge_dedicated_lanes(number)
-    if pool.spec.pace:
-        for run in state.paced.all[pool.device].runs.values():
-            if run.begin_ns and run.record.batch.terms.reservation == number:
-                ran_ns = max(0, min(run.end_ns, now_ns) - run.begin_ns)
-                simulated_us, _ = run.record.prepaid or (0, 0)
-                run.record.prepaid = simulated_us, dedicated.taken_ns(ran_ns)
+    for record, ran_ns in _device_runs(state, pool, number, now_ns):
+        simulated_us, _ = record.prepaid or (0, 0)
+        record.prepaid = simulated_us, dedicated.taken_ns(ran_ns)
     for worker in pool.dedicated_workers(number):
         state.release_from_reservation(worker)
     del state.dedicated.all[number]
@@ -323,20 +320,33 @@ def paid_units(
 ) -> float:
     """Return the billing units that a reservation has paid of the forecasts of its unfinished
     tasks, of the accounts that count."""
-    total, now_ns = 0.0, state.last_tick_ns
+    now_ns, runs = state.last_tick_ns, list[tuple[core.TaskRecord, int, int]]()
     for worker in pool.dedicated_workers(number):
-        record = next(iter(worker.held.values()), None)
-        if record and record.phase == core.RUNNING and counts(record.batch.account):
-            price = state.meter_of(pool, (1, 0, 1, min(1.0, record.batch.usage_factor)))
-            since_ns = max(record.started_ns, now_ns - 1000 * paid_us(worker, record, now_ns))
-            total += min(record.batch.units, price[max(0, now_ns - since_ns) // 1000, 0][1])
-    for run in state.paced.all[pool.device].runs.values() if pool.spec.pace else ():
-        batch = run.record.batch
-        if batch.terms.reservation == number and run.begin_ns and counts(batch.account):
+        first = next(iter(worker.held.values()), None)
+        if first and first.phase == core.RUNNING:
+            ran_us = max(0, now_ns - first.started_ns) // 1000
+            runs.append((first, min(ran_us, paid_us(worker, first, now_ns)), 0))
+    runs += [(each, 0, ran_ns) for each, ran_ns in _device_runs(state, pool, number, now_ns)]
+    total = 0.0
+    for record, ran_us, ran_ns in runs:
+        batch = record.batch
+        if counts(batch.account):
             price = state.meter_of(pool, (1, 0, 1, min(1.0, batch.usage_factor)))
-            ran_ns = max(0, min(run.end_ns, now_ns) - run.begin_ns)
-            total += min(batch.units, price[0, ran_ns][1])
+            total += min(batch.units, price[ran_us, ran_ns][1])
     return total
+
+
+def _device_runs(
+    state: scheduler_state.SchedulerState, pool: state_pools.Pool, number: int, now_ns: int
+) -> list[tuple[core.TaskRecord, int]]:
+    """Return the tasks of a reservation that a paced device has begun, each with its time there
+    until now in ns."""
+    device = state.paced.all[pool.device] if pool.spec.pace else None
+    return [
+        (run.record, max(0, min(run.end_ns, now_ns) - run.begin_ns))
+        for run in (() if device is None else device.runs.values())
+        if run.begin_ns and run.record.batch.terms.reservation == number
+    ]
 
 
 def charge_of(

@@ -140,7 +140,7 @@ class AssociationUse(msgspec.Struct, eq=False):
 
 class UseByAssociation:
     """Unfinished tasks of users in accounts and classes of service. Tasks that have neither are not
-    in it. Those under a reservation are counted apart, since a budget holds its time already."""
+    in it. Those under a reservation are counted apart, since budgets count its time, too."""
 
     def __init__(self) -> None:
         self._all: dict[tuple[str, str, int], AssociationUse] = {}

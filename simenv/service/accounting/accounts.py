@@ -356,8 +356,8 @@ class AccountRegistry:
     ) -> tuple[ReservationRequest, PolicyVerdict | None]:
         """Return the request with the account that it is charged to, and the refusal by a budget of
         that account or one above it; None: there is none. Raises NotFoundError, NotAllowedError."""
-        if owner in self._refused:  # whose certificates are withdrawn, but not a planned request
-            raise errors.NotAllowedError(self._refused[owner])
+        if refusal := self._refused.get(owner):  # no certificate, but perhaps a planned request
+            raise errors.NotAllowedError(refusal)
         ledger = self._state.reservations
         existing = ledger.find_repeated(owner, request.request_id, time.time_ns())
         if existing is not None:  # it has its account, whatever the default is by now

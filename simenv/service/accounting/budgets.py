@@ -110,10 +110,9 @@ class Budgets:
             span_ns = begin_ns, _month_end_ns(begin_ns)
             needed = rate * (min(end_ns, span_ns[1]) - begin_ns) / 1e9
             for name in names:
-                own = claims[name].get(reservation, _NOTHING)
-                # Of a new reservation, whose number is not known, beside tasks without one.
                 number = reservation or _NEW
-                asked = {**claims[name], number: _Claim(rate, end_ns, own.tasks * (number > 0))}
+                own = claims[name].get(number, _NOTHING)
+                asked = {**claims[name], number: own._replace(rate=rate, end_ns=end_ns)}
                 error = self._error(name, needed, span_ns, claims[name], asked, advice, reservation)
                 if error is not None:
                     return error
@@ -134,11 +133,10 @@ class Budgets:
         what is left of the present one, by the wall clock; `asked`: the claims with the request."""
         budget, is_present = self.of(name), span_ns[0] <= time.time_ns()
         spent = self.spent_units(name) if is_present else 0.0
-        before, after = (
-            spent + sum(claim.units(span_ns, is_present) for claim in each.values())
-            for each in (claims, asked)
-        )
-        own = claims[reservation].units(span_ns, is_present) if reservation in claims else 0.0
+        units = {n: each.units(span_ns, is_present) for n, each in claims.items()}
+        before = spent + sum(units.values())
+        after = spent + sum(each.units(span_ns, is_present) for each in asked.values())
+        own = units.get(reservation, 0.0)
         # What a reservation has already is its tasks', unless others have spent the budget.
         is_own = bool(reservation) and after <= before and before - own <= budget
         if is_own or (after <= budget and (before < budget or reservation)):
@@ -149,9 +147,8 @@ class Budgets:
         text += f" needs about {_hours(needed)}"
         hint = f"{advice}, another account (account=), or ask an admin:"
         hint += f" simenv accounts set {name} --budget-slot-h ..."
-        others = [(n, each.units(span_ns, is_present)) for n, each in claims.items()]
-        reserved = sum(units for n, units in others if n not in (0, reservation))
-        queued = sum(units for n, units in others if n == 0)
+        queued = units[0]
+        reserved = sum(each for n, each in units.items() if n not in (0, reservation))
         if reserved > 0.0:
             hint = f"its reservations hold {_hours(reserved)} more; {hint}"
         if queued > 0.0:
@@ -168,19 +165,15 @@ class Budgets:
             number = use.reservation if entry and name in self._path(entry.account) else 0
             tasks[number] = tasks.get(number, 0.0) + use.units
         claims = {0: _Claim(0.0, 0, tasks[0])}
-        prices: dict[str, float] = {}
         for number, each in dedicated.items():
             if name in self._path(each.account):
-                pool = self._state.pools[each.pool]
-                price = prices.get(each.pool) or prices.setdefault(each.pool, self._price(pool))
-                if not tasks.get(number):
-                    claims[number] = _Claim(each.workers * price, live[number].expires_ns, 0.0)
-                    continue
-                paid = dedicated_workers.paid_units(
-                    self._state, pool, number, lambda account: name in self._path(account)
-                )
-                left = max(0.0, tasks[number] - paid)
-                claims[number] = _Claim(each.workers * price, live[number].expires_ns, left)
+                pool, left = self._state.pools[each.pool], tasks.get(number, 0.0)
+                if left:
+                    left -= dedicated_workers.paid_units(
+                        self._state, pool, number, lambda account: name in self._path(account)
+                    )
+                rate = each.workers * self._price(pool)
+                claims[number] = _Claim(rate, live[number].expires_ns, max(0.0, left))
         return claims
 
     def reservation_error(

@@ -9,6 +9,7 @@ from checked_scheduler import SECOND, CheckedScheduler, cluster, route
 from simenv.model import PoolSpec, ReservationRequest, ReservationState, TaskState
 from simenv.model.accounts import Account, AccountTree, Billing, Used
 from simenv.scheduler import core
+from simenv.scheduler.dispatch import dedicated_workers
 from simenv.wire.messages.client import STATES, AttemptResult
 
 WALL_NS = 1_800_000_000 * SECOND
@@ -404,3 +405,23 @@ def test_device_time_that_was_paid_stays_so_when_a_worker_is_lost() -> None:
         site.assign()
     (ending,) = site.endings
     assert ending.units == pytest.approx(100.0 * 100.0, rel=0.03)
+
+
+def test_forecasts_are_paid_by_runs_on_workers_and_on_a_paced_device() -> None:
+    spec = PoolSpec("qpu", min=1, max=1, device="chip", pace=True)
+    site = CheckedScheduler(specs=(spec,))
+    site.scheduler.set_accounts(TREE, Billing(device_s={"qpu": 100.0}), {})
+    number = reserve(site, workers=1, device="qpu")
+    on_device = route(pool="qpu", device_shot_ns=6.0 * SECOND, paced=True)  # 600 s
+    (task,) = site.submit(owner="ben", account="b", reservation=number, along=on_device)
+    record = site.state.tasks[task]
+    record.batch = msgspec.structs.replace(record.batch, units=30_000.0)
+    (send,) = site.assign()
+    site.begin(record)
+    site.finish(send.records, device_ns=600 * SECOND, run_us=1)
+    pool = site.state.pools["qpu"]
+    for seconds, units in ((100.0, 10_000.0), (300.0, 30_000.0)):  # no more than was forecast
+        pass_time(site, seconds, 5.0)
+        paid = dedicated_workers.paid_units(site.state, pool, number, lambda name: name == "b")
+        assert paid == pytest.approx(units, rel=0.06)
+    assert not dedicated_workers.paid_units(site.state, pool, number, lambda name: name == "a")

@@ -518,3 +518,11 @@ def test_requests_are_delayed_while_groups_are_looked_up(
     assert not town.state.calendar.entries
     events = town.get(m.Events, m.GetEvents(8), town.ops).events
     assert not [each for each in events if "missed" in each.kind]
+
+
+def test_user_who_came_back_reserves_at_once(town: AccountHarness) -> None:
+    begin(town)
+    town.accounts.note_identity("ana", "'ana' has left the site")
+    assert "has left the site" in town.refusal(asked(town), town.ana).message
+    town.accounts.note_identity("ana", "")
+    assert reserve(town).reservation
