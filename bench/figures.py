@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -43,10 +44,12 @@ def latest(results: Sequence[Result]) -> dict[tuple[str, str], list[Result]]:
 
 
 def performance_tables(stored: Path = STORED) -> str:
-    """Return a section with a table for each benchmark, and the machines of the measurements."""
+    """Return the misses of each benchmark, the machines of the measurements, and a section with a
+    table for each benchmark."""
     texts, match = catalogue(), latest(read(stored))
     all_goals = goals()
-    lines = [*_machines(match)]
+    lines = ["## Known misses\n", *_misses(texts, match)]
+    lines += ["\n## Measured versions\n", *_machines(match)]
     for benchmark, entry in texts.items():
         if benchmark == "readme":
             continue
@@ -91,10 +94,33 @@ def number(value: float | None) -> str:
 
 
 def _row(text: str, unit: str, result: Result) -> str:
-    bound = f"{'>=' if result.at_least else '<='} {number(result.goal)}"
-    met = "yes" if result.met else "**no**"
     value = number(result.value)
+    if result.value is None:  # nothing states the direction of its goal
+        bound, met = number(result.goal), ""
+    else:
+        bound = f"{'>=' if result.at_least else '<='} {number(result.goal)}"
+        met = "yes" if result.met else "**no**"
     return f"| {text} | {result.label} | {unit} | {bound} | {value} | {met} | `{result.commit}` |"
+
+
+def _misses(texts: dict[str, Any], groups: dict[tuple[str, str], list[Result]]) -> Iterator[str]:
+    """Yield a table of the goals that are missed: how many of their cases, and the worst one."""
+    yield "| benchmark | figure | missed in | worst | goal |\n|---|---|---|---|---|"
+    for (benchmark, key), results in sorted(groups.items(), key=lambda group: group[0][0]):
+        missed = [each for each in results if each.value is not None and not each.met]
+        if missed:
+            text, unit = texts[benchmark][key]
+            worst = (min if missed[0].at_least else max)(missed, key=lambda each: each.value or 0.0)
+            bound = f"{'>=' if worst.at_least else '<='} {number(worst.goal)}"
+            yield (
+                f"| [{benchmark}](#{_anchor(texts[benchmark]['title'])}) | {text} | {len(missed)}"
+                f" of {len(results)} | {number(worst.value)} {unit} | {bound} |"
+            )
+
+
+def _anchor(title: str) -> str:
+    """Return the identifier that the site gives a heading (`slugify` of Python-Markdown)."""
+    return re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", title).strip().lower())
 
 
 def _machines(groups: dict[tuple[str, str], list[Result]]) -> Iterator[str]:

@@ -124,10 +124,17 @@ def _git(*arguments: str) -> str:
 
 
 def _machine() -> str:
-    """Return the CPU's model from /proc/cpuinfo; where it has none, return the architecture."""
+    """Return the models of the CPU and of the GPUs, from /proc; of a CPU without one, the
+    architecture."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
         return platform.machine()
     models = [line.partition(":")[2] for line in text.splitlines() if line.startswith("model name")]
-    return models[0].strip() if models else platform.machine()
+    gpus = {
+        line.partition(":")[2].strip()
+        for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
+        for line in path.read_text().splitlines()
+        if line.startswith("Model:")
+    }
+    return ", ".join([models[0].strip() if models else platform.machine(), *sorted(gpus)])

@@ -39,6 +39,15 @@ Sizes may be written as text with a unit, such as `"512MiB"`.
 _INTERNAL = {
     (model.Config, name)
     for name in ("faults", "force_lock", "format", "import_from", "lifeline", "name", "resume")
+} | {(PoolSpec, "auto_workers")}
+# What a table of the file has otherwise than the struct that is made of it.
+_RENAMED = {(PoolSpec, "memory_bytes"): "memory"}
+_ADDED: dict[type[msgspec.Struct], tuple[str, ...]] = {
+    PoolSpec: (
+        '| `workers` | integer | | the same as `min` and `max`; `"auto"`: one for each GPU |',
+        "| `slurm`, `pbs` | table | | jobs that bring its nodes; [Grow a pool by jobs]"
+        "(../guides/job_pools.md) has its keys |",
+    )
 }
 _TABLES: tuple[tuple[str, type[msgspec.Struct], str], ...] = (
     ("[[pools]]", PoolSpec, "One table for each pool of workers."),
@@ -139,8 +148,9 @@ def _table(struct: type[msgspec.Struct]) -> Iterator[str]:
         value = field.default
         if value is msgspec.NODEFAULT and field.default_factory is not msgspec.NODEFAULT:
             value = field.default_factory()
-        default = f"`{_literal(value)}`"
-        yield f"| `{field.name}` | {kind} | {default} | {comments.get(field.name, '')} |"
+        default, name = f"`{_literal(value)}`", _RENAMED.get((struct, field.name), field.name)
+        yield f"| `{name}` | {kind} | {default} | {comments.get(field.name, '')} |"
+    yield from _ADDED.get(struct, ())
 
 
 def _comments(struct: type[msgspec.Struct]) -> dict[str, str]:

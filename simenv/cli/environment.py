@@ -319,7 +319,8 @@ class UpOptions:
         bool,
         typer.Option(
             "--restore",
-            help="Continue from the journal or, without it, its copy; fail without both.",
+            help="Continue from the journal or, without it, its copy, however old; fail without"
+            " both.",
         ),
     ] = False
     standby: Annotated[

@@ -89,7 +89,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     proxies: tuple[str, ...] = ()  # addresses whose X-Forwarded-* headers are used
     metrics: str = ""  # HOST:PORT of /metrics alone; "": only below the gateway's address
     max_request_bytes: int = 64 * 2**20  # of one body
-    max_connections: int = 1_000
+    max_connections: int = 1_000  # of clients at once
     max_processes: int = 4  # of users' jobs that a client of IBM's has sent
     requests_per_s: float = 200.0  # of one caller, after a burst of ten seconds' worth; 0: no bound
     keep_days: float = 30.0  # jobs of IBM's clients, and their results
@@ -129,7 +129,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     network_state: bool = False  # allow a state folder on a network file system
     max_queued_tasks: int = 2_000_000  # unfinished tasks of all owners
     max_queued_bytes: int = 2 * 2**30  # of programs and parameter values of all owners
-    max_service_bytes: int = 0  # of the service, which then takes no tasks; 0: see `limits_of`
+    max_service_bytes: int = 0  # of the service, which then takes no tasks; 0: 1/4 of the memory
     worker_lease_s: float = 15.0  # a worker without renewal of its lease ends itself
     silent_s: float = 10.0  # a worker without a heartbeat for this time is lost
     start_timeout_s: float = 60.0  # for workers to become ready
@@ -148,8 +148,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     qos: dict[str, Qos] = {}  # [qos.NAME]
     billing: Billing = Billing()
     isolation: str = "none"  # none; account: a worker serves one account at a time
-    # keep, hold or cancel: waiting tasks of users who are in no account or group any more.
-    removed_users: str = "keep"
+    removed_users: str = "keep"  # waiting tasks of users without an account: keep, hold, cancel
     removed_hold_s: float = 86_400.0  # after so long held tasks are cancelled
     identity: IdentitySettings = IdentitySettings()
     gateway: GatewaySettings = GatewaySettings()

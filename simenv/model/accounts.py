@@ -50,7 +50,7 @@ class Qos(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     priority: int = 0  # added to the priority of its tasks
     usage_factor: float = 1.0  # multiplies the billing units of its tasks
-    preempt: bool = False  # its tasks may be checkpointed and queued again for other accounts
+    preempt: bool = False  # its tasks may be preempted: checkpointed, and queued again for others
     max_run_s: int = 0  # of one task; 0: no limit
     limits: LimitValues = {}  # of each user in it, by name of `OwnerLimits`
 

@@ -88,7 +88,7 @@ class JobSpec(msgspec.Struct, frozen=True):
 class PoolSpec(msgspec.Struct, frozen=True):
     """Specification of a pool: workers of one kind and size."""
 
-    name: str = "main"
+    name: str = "main"  # of the pool, as in `--pool NAME:...`
     engine: str = "any"  # an engine's name, or any
     min: int = 1  # smallest number of workers
     max: int = 1  # largest number of workers

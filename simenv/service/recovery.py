@@ -34,7 +34,7 @@ from simenv.service import fault_injection
 from simenv.service.accounting import receipts
 from simenv.service.accounting.accounts import AccountRegistry
 from simenv.service.admission import submissions
-from simenv.service.journal import reader, tables, writer
+from simenv.service.journal import maintenance, reader, tables, writer
 from simenv.service.journal.database import WAY_OUT, Connection, way_out_of
 from simenv.service.results.completions import Completions
 from simenv.text import duration
@@ -201,12 +201,13 @@ class JournalHeader(msgspec.Struct, frozen=True):
 
     epoch: int  # number of starts of the service that used it
     age_s: float  # since the last write
+    is_complete: bool = False  # a copy with all commits of a service that has ended
 
 
 def choose_journal(paths: EnvironmentPaths, resume: bool) -> str:
-    """Make the journal to continue with the live one: the live journal itself, or its copy if
-    `resume` is set and the copy is newer. Returns a description of the chosen journal, or "" for a
-    start without `resume`. Raises NotFoundError, ConfigError, JournalError."""
+    """Make the journal to continue with the live one: the live journal itself, or its copy if that
+    is newer, and complete or `resume` is set. Returns a description of the chosen journal, or "" if
+    nothing was chosen. Raises NotFoundError, ConfigError, JournalError."""
     copy = _read_copy_header(paths.copy)
     if copy is None:
         if paths.journal.exists():
@@ -216,10 +217,12 @@ def choose_journal(paths: EnvironmentPaths, resume: bool) -> str:
             raise NotFoundError(text, hint="simenv up starts a new one")
         return ""
     live = read_header(paths.journal)
+    if copy.is_complete:  # until this start makes one with its own commits
+        _mark_incomplete(paths.copy)
     if live is not None and live.epoch >= copy.epoch:
         return f"from the live journal {paths.journal}" if resume else ""
     old = f"its copy {paths.copy} is {duration(copy.age_s)} old"
-    if not resume:
+    if not resume and not copy.is_complete:
         raise ConfigError(
             f"there is no live journal {paths.journal}, and {old}"
             if live is None
@@ -231,6 +234,14 @@ def choose_journal(paths: EnvironmentPaths, resume: bool) -> str:
         _set_aside(paths.journal, live.epoch)
     _restore_copy(paths.copy, paths.journal)
     return f"from the copy {paths.copy}, {duration(copy.age_s)} old"
+
+
+def _mark_incomplete(copy: Path) -> None:
+    try:
+        maintenance.mark_complete(copy, complete=False)
+    except sqlite3.Error as error:
+        text = f"the journal's copy {copy} cannot be written: {error}"
+        raise JournalError(text, hint=way_out_of(error, copy)) from error
 
 
 def _read_copy_header(path: Path) -> JournalHeader | None:
@@ -253,13 +264,14 @@ def read_header(path: Path) -> JournalHeader | None:
             raise sqlite3.DatabaseError("it has no content: it was cut")
         db = sqlite3.connect(path, isolation_level=None)
         try:
-            row = db.execute("select value from meta where key = 'epoch'").fetchone()
+            query = "select key, value from meta where key in ('epoch', 'complete')"
+            values = dict(db.execute(query))
         finally:
             db.close()
     except (sqlite3.Error, OSError) as error:
         text = f"the journal {path} cannot be read: {error}"
         raise JournalError(text, hint=way_out_of(error, path)) from error
-    return JournalHeader(row[0] if row is not None else 0, age_s)
+    return JournalHeader(values.get("epoch", 0), age_s, "complete" in values)
 
 
 def _with_wal(path: Path) -> list[Path]:

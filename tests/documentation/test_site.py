@@ -10,6 +10,7 @@ import typer.main
 from interpreter import python
 
 from simenv.cli.app import application
+from simenv.config.pools import KEYS
 
 ROOT = Path(__file__).parents[2]
 NAMED = re.compile(r"\bSIMENV_[A-Z][A-Z_]*[A-Z]\b")
@@ -72,6 +73,16 @@ def test_the_python_reference_has_every_public_method_of_a_client(site: Path) ->
         for name in vars(owner):
             if not name.startswith("_") and (getattr(owner, name).__doc__ or ""):
                 assert f'.{owner.__name__}.{name}"' in page, f"{owner.__name__}.{name}"
+
+
+def test_configuration_reference_has_the_keys_of_a_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts/site"))
+    import configuration_reference
+
+    page = configuration_reference.configuration_page()
+    section = page.partition("## `[[pools]]`")[2].partition("\n## ")[0]
+    cells = re.findall(r"^\| (`.*?`) \|", section, re.MULTILINE)
+    assert sorted(key for cell in cells for key in re.findall("`(.*?)`", cell)) == sorted(KEYS)
 
 
 def test_configuration_reference_has_each_variable_of_code(monkeypatch: pytest.MonkeyPatch) -> None:

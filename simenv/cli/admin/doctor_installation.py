@@ -77,7 +77,7 @@ def names() -> Iterator[DoctorFinding]:
         if spec is None or spec.origin is None or Path(spec.origin).parents[1] != root:
             problems.append(f"{name} is {spec.origin if spec else 'nowhere'}")
     if problems:
-        remedy = "pip install --force-reinstall simenv"
+        remedy = "pip install --force-reinstall --no-deps .   # in the clone of simenv"
         yield found("names", "; ".join(problems), remedy, "fail")
         return
     for candidate in (Path.cwd() / "simenv.py", Path.cwd() / "simenv" / "__init__.py"):
@@ -99,7 +99,8 @@ def versions() -> Iterator[DoctorFinding]:
     try:
         parts = [f"{name} {metadata.version(name)}" for name in ("simenv", *CORE)]
     except metadata.PackageNotFoundError as error:
-        yield found("versions", f"{error.name} is missing", "pip install simenv", "fail")
+        remedy = "pip install .   # in the clone of simenv"
+        yield found("versions", f"{error.name} is missing", remedy, "fail")
         return
     yield found("versions", ", ".join((result, *parts)))
 

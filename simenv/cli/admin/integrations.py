@@ -96,7 +96,8 @@ def _package() -> DoctorFinding:
     fault = ""
     if installing.is_editable():
         fault = f"{folder} is an editable installation or a checkout: DEFw cannot import it"
-    return verdict("package", f"simenv in {folder}", fault, "pip install simenv  # without -e")
+    remedy = "pip install .   # in the clone of simenv, without -e"
+    return verdict("package", f"simenv in {folder}", fault, remedy)
 
 
 def _link(paths: installing.QfwLayout) -> DoctorFinding:

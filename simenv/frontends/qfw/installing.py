@@ -119,7 +119,7 @@ def install(root: Path, exports: Mapping[str, str]) -> list[Path]:
     places = layout(root)
     if is_editable():
         message = f"simenv is installed in editable form, from {package()}: DEFw cannot import it"
-        hint = "pip install simenv, without -e, in the virtual environment that QFw uses"
+        hint = "pip install /path/to/clone, without -e, in the virtual environment that QFw uses"
         raise ConfigError(message, hint=hint)
     _link(places.link)
     own = command()

@@ -324,7 +324,7 @@ class JournalBackup:
         self._wake.set()
 
     def stop(self) -> None:
-        """Make a last copy of all commits, and end the thread."""
+        """Make a last copy of all commits, mark it complete, and end the thread."""
         self._last = True
         self._wake.set()
         if self._thread.ident is not None:
@@ -344,6 +344,8 @@ class JournalBackup:
                 if version != copied_version:
                     self.copy(db)
                     copied_version = version
+                if last:
+                    mark_complete(self._copy, complete=True)
                 self.error = ""
             except (sqlite3.Error, OSError) as error:
                 self.error = f"the journal could not be copied to {self._copy}: {error}"
@@ -357,6 +359,7 @@ class JournalBackup:
         temporary.unlink(missing_ok=True)
         try:
             copy_into(db, temporary, self._pause)
+            mark_complete(temporary, complete=False)  # as a journal may be that is such a copy
             temporary.replace(self._copy)
         except BaseException:
             temporary.unlink(missing_ok=True)
@@ -367,6 +370,19 @@ class JournalBackup:
     def _pause(self, _status: int, _remaining: int, _total: int) -> None:
         if not self._last:
             time.sleep(PAUSE_S)
+
+
+def mark_complete(copy: Path, *, complete: bool) -> None:
+    """State in a copy whether it has all commits of a service that has ended. Raises
+    sqlite3.Error."""
+    statement = (
+        "insert or replace into meta values('complete', 1)"
+        if complete
+        else "delete from meta where key = 'complete'"
+    )
+    uri = f"{copy.absolute().as_uri()}?mode=rw"  # never creates one
+    with contextlib.closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as db:
+        db.execute(statement)
 
 
 def copy_into(db: sqlite3.Connection, path: Path, pause: object = None) -> None:

@@ -262,7 +262,7 @@ class Nvrtc(RuntimeCompiler):
         except RuntimeError as error:
             text = f"NVRTC {self.version[0]}.{self.version[1]} did not compile {module} for"
             text += f" {architecture}: {str(error)[:2000]}"
-            raise UnknownEngine(text, hint="pip install --upgrade 'simenv[gpu-cu13]'") from error
+            raise UnknownEngine(text, hint="pip install --upgrade nvidia-cuda-nvrtc") from error
 
 
 @functools.cache

@@ -4,6 +4,7 @@ import fcntl
 import os
 import sqlite3
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -120,9 +121,32 @@ def test_start_without_journal_and_backup_is_empty_and_no_resume(paths: Environm
     fails(NotFoundError, "neither", choose_journal, paths, resume=True)
 
 
-def test_start_with_only_a_backup_is_refused_without_resume(paths: EnvironmentPaths) -> None:
+def test_start_with_only_a_copy_of_an_ended_service_continues_with_it(
+    paths: EnvironmentPaths,
+) -> None:
     journal(paths).close()
     copied(paths)
+    paths.journal.unlink()
+    assert choose_journal(paths, resume=False).startswith(f"from the copy {paths.copy}, ")
+    assert ends(paths.journal) == 3
+    for path in (paths.copy, paths.journal):
+        assert not read_header(path).is_complete, "this start has no copy of its own yet"
+
+
+@pytest.mark.parametrize("was_complete", [False, True])
+def test_start_with_only_an_older_copy_is_refused_without_resume(
+    paths: EnvironmentPaths, was_complete: bool
+) -> None:
+    live = journal(paths)
+    if was_complete:
+        copied(paths)
+        assert choose_journal(paths, resume=False) == "", "the next start, whose machine is lost"
+    else:
+        backup = JournalBackup(paths.journal, paths.copy, every_s=0.01)
+        backup.start()
+        while not paths.copy.exists():
+            time.sleep(0.01)
+    live.close()
     paths.journal.unlink()
     error = fails(ConfigError, "no live journal", choose_journal, paths, resume=False)
     assert "simenv up --restore" in error.hint
@@ -130,6 +154,19 @@ def test_start_with_only_a_backup_is_refused_without_resume(paths: EnvironmentPa
     assert choose_journal(paths, resume=True).startswith(f"from the copy {paths.copy}, ")
     assert ends(paths.journal) == 3
     assert paths.copy.exists()
+
+
+def test_copy_of_a_restored_journal_is_not_complete(paths: EnvironmentPaths) -> None:
+    live = journal(paths)
+    maintenance.mark_complete(paths.journal, complete=True)
+    backup = JournalBackup(paths.journal, paths.copy, every_s=0.01)
+    backup.start()
+    while not paths.copy.exists():
+        time.sleep(0.01)
+    assert not read_header(paths.copy).is_complete
+    backup.stop()
+    assert read_header(paths.copy).is_complete
+    live.close()
 
 
 def test_newer_live_journal_is_used_instead_of_backup(paths: EnvironmentPaths) -> None:
@@ -142,15 +179,20 @@ def test_newer_live_journal_is_used_instead_of_backup(paths: EnvironmentPaths) -
     assert ends(paths.journal) == 4
 
 
-def test_backup_of_later_start_replaces_older_live_journal(paths: EnvironmentPaths) -> None:
+@pytest.mark.parametrize("is_complete", [False, True])
+def test_backup_of_later_start_replaces_older_live_journal(
+    paths: EnvironmentPaths, is_complete: bool
+) -> None:
     journal(paths, ends=9).close()
     elsewhere = EnvironmentPaths(paths.home, paths.home.with_name("other"))
     elsewhere.state.mkdir()
     journal(elsewhere, ends=1).close()
     journal(elsewhere, ends=1).close()  # its second start
     copied(elsewhere)
-    fails(ConfigError, r"start 1.*start 2", choose_journal, paths, resume=False)
-    assert choose_journal(paths, resume=True).startswith("from the copy")
+    if not is_complete:
+        maintenance.mark_complete(paths.copy, complete=False)
+        fails(ConfigError, r"start 1.*start 2", choose_journal, paths, resume=False)
+    assert choose_journal(paths, resume=not is_complete).startswith("from the copy")
     assert ends(paths.journal) == 2
     (aside,) = paths.state.glob("*.of-start-1")
     assert ends(aside) == 9, "what is not taken is kept"
