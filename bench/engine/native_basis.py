@@ -60,7 +60,7 @@ VARIANTS = (
 VOLUME_VARIANTS = (PATHS[0], *(each for each in LIBRARIES if each.name.startswith("aer f64")))
 VOLUME_BASIS = ["rz", "sx", "x", "cx"]
 OPTIONS = (
-    Option("--qubits", default="10,12,13,14,16,18,20,22", quick="10,13,16"),
+    Option("--qubits", default="10,11,12,13,14,16,18,20,22", quick="10,13,16"),
     Option("--volume", default="12,16,20", quick="12", help="qubits of quantum volume"),
     Option("--circuits", default=8, quick=3),
     rounds(5, quick=3),

@@ -30,7 +30,7 @@ VARIANTS = (
     Variant("qulacs", QulacsFromGates),
     *(Variant(f"qsim {width}", QsimFromGates, (width,)) for width in (2, 3)),
 )
-OPTIONS = (rounds(7, quick=2), Option("--qubits", default="14,18,20", quick="14"), THREADS, SEED)
+OPTIONS = (rounds(7, quick=2), Option("--qubits", default="14,16,18,20", quick="14"), THREADS, SEED)
 
 
 def run(options: Namespace) -> Report:
