@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confined import skip_without_confinement
 from failing import fails
 from live import Live, environment
 from qiskit import QuantumCircuit
@@ -22,9 +23,6 @@ from simenv.client.connection import address
 from simenv.errors import NotAllowedError, TaskFailedError
 from simenv.model import TaskState
 
-pytestmark = pytest.mark.skipif(
-    bool(confinement.unavailable_reason()), reason=confinement.unavailable_reason()
-)
 PATIENCE_S = 120.0
 BELL = "OPENQASM 2.0; qreg q[2]; creg c[2]; U(1.5707963267948966,0,3.14159) q[0]; CX q[0],q[1];"
 BELL += "measure q -> c;"
@@ -32,6 +30,11 @@ POOLS = [
     {"name": "main", "min": 1, "max": 1},
     {"name": "tools", "engine": "functions", "min": 1, "max": 1},
 ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def confined() -> None:
+    skip_without_confinement()
 
 
 @pytest.fixture(scope="module")
