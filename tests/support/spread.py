@@ -76,6 +76,7 @@ LONG = (
     "tests/faults/test_results_broken.py",
     "tests/project_rules/",
     "tests/faults/test_engines_killed.py",
+    "tests/e2e/test_first_start.py",
     "tests/e2e/test_gateway_ibm.py",
     "tests/e2e/test_life.py",
     "tests/simenv/frontends/pennylane/test_device_suite.py",
