@@ -3,14 +3,11 @@
 from collections.abc import Iterator
 
 import pytest
+from confined import skip_without_confinement
 
 from bench.testbed.cluster import Cluster
 from bench.testbed.cluster_environment import Environment, environment
-from launcher.process import confinement
 
-pytestmark = pytest.mark.skipif(
-    bool(confinement.unavailable_reason()), reason=confinement.unavailable_reason()
-)
 CONFIG = """
 isolation = "account"
 hosts = "node1:1,node2:1"
@@ -24,6 +21,11 @@ workers = 1
 nodes = ["node2"]
 """
 ENDS_S = 180.0
+
+
+@pytest.fixture(scope="module", autouse=True)
+def confined() -> None:
+    skip_without_confinement()
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,14 @@
 """The first start on a machine: tasks while kernels are compiled."""
 
+import re
 from pathlib import Path
 
 import pytest
+from live import environment
+from shell import shell_of
 
 import simenv
+from simenv.client.tasks import progress
 
 QUBITS = 20
 RESULT_S = 300.0
@@ -25,3 +29,18 @@ def test_few_qubits_need_no_wide_kernels(tmp_path: Path, monkeypatch: pytest.Mon
         client.submit(text(3), shots=10).result(RESULT_S)
         assert not any(task.done() for task in wide)
         assert [len(task.result(RESULT_S).counts) > 0 for task in wide] == [True] * 3
+
+
+def test_first_noisy_circuit_says_what_it_waits_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SIMENV_KERNELS", str(tmp_path / "kernels"))
+    monkeypatch.setattr(progress, "LOG_S", 0.5)
+    file = tmp_path / "few.qasm"
+    file.write_text(text(3))
+    with environment(pools=[{"name": "main", "min": 1, "max": 1}]) as live:
+        shell = shell_of(live.name, capfd)
+        result = shell("submit", str(file), "--device", "fez", "--wait")
+    assert result.code == 0
+    line = r"^t-\w+ (QUEUED|RUNNING) .*\(compiling kernels, once on this machine\)$"
+    assert re.search(line, result.err, re.MULTILINE), result.err

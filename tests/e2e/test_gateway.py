@@ -7,23 +7,27 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 from circuits import bell
 from failing import fails
+from launched import below
 from live import Live, environment
 from shell import Shell, shell_of
 from waiting import until
 
 import simenv
 from simenv.client import environments
+from simenv.client.administration import issue_key
 from simenv.client.client import Client
 from simenv.client.launch import running_gateway
 from simenv.config import GatewayFile
 from simenv.errors import NotAllowedError
+from simenv.wire.keyfiles import ServerFile, UserKeyFile, read_private
 
 START_S = 60.0
 SLOW = 300  # connections that never end their requests
@@ -115,6 +119,36 @@ def test_env_prints_the_variables_of_clients(shell: Shell, url: str) -> None:
     assert len(values["QRMI_JOB_QPU_TYPES"].split(",")) == len(names)
     for name in names:
         assert values[f"{name}_QRMI_IBM_QCS_IAM_APIKEY"] == values["QISKIT_IBM_TOKEN"]
+
+
+def test_no_process_has_a_secret_on_its_command_line_or_in_its_environment(
+    live: Live, env: Client, url: str, tmp_path: Path
+) -> None:
+    """Of the service, its workers and the gateway, which use keys and a token."""
+    issue_key(env.keys, "ben", "client", tmp_path / "ben.simenv")
+    server = read_private(live.home / "server-key.json", ServerFile)
+    secrets = {
+        "service": server.secret_key,
+        "owner": server.own_secret,
+        "gateway": read_private(live.home / "gateway" / "key.json", UserKeyFile).secret_key,
+        "user": read_private(tmp_path / "ben.simenv", UserKeyFile).secret_key,
+        "token": env.tokens.add("ana").secret,
+    }
+    assert all(len(secret) >= 40 for secret in secrets.values())
+    assert session(url, secrets["token"]).status_code == 200
+    with simenv.connect(service=tmp_path / "ben.simenv") as ben:
+        ben.submit(bell(), shots=10).result(START_S)
+    shown = {}
+    for process in below(live.service().pid):
+        with suppress(psutil.Error):  # it ends meanwhile
+            shown[process.pid] = [*process.cmdline(), *process.environ().values()]
+    modules = {text for texts in shown.values() for text in texts if text.startswith("simenv.")}
+    assert modules >= {"simenv.service", "simenv.worker", "simenv.gateway"}
+    assert not [
+        name
+        for name, secret in secrets.items()
+        if any(secret in text for texts in shown.values() for text in texts)
+    ]
 
 
 def test_slow_clients_leave_others_served(live: Live, env: Client, url: str) -> None:

@@ -6,10 +6,12 @@ import socket
 import sys
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+from confined import skip_without_confinement
 from failing import fails
 from live import Live, environment
 from qiskit import QuantumCircuit
@@ -22,9 +24,6 @@ from simenv.client.connection import address
 from simenv.errors import NotAllowedError, TaskFailedError
 from simenv.model import TaskState
 
-pytestmark = pytest.mark.skipif(
-    bool(confinement.unavailable_reason()), reason=confinement.unavailable_reason()
-)
 PATIENCE_S = 120.0
 BELL = "OPENQASM 2.0; qreg q[2]; creg c[2]; U(1.5707963267948966,0,3.14159) q[0]; CX q[0],q[1];"
 BELL += "measure q -> c;"
@@ -32,6 +31,11 @@ POOLS = [
     {"name": "main", "min": 1, "max": 1},
     {"name": "tools", "engine": "functions", "min": 1, "max": 1},
 ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def confined() -> None:
+    skip_without_confinement()
 
 
 @pytest.fixture(scope="module")
@@ -363,6 +367,34 @@ def test_isolated_gang_runs_and_is_restarted_for_another_account(
                 assert set(task.result(PATIENCE_S).counts) <= {"00", "11"}
                 pids.append(own.workers()[0].pid)
         assert pids[0] != pids[1]
+
+
+def test_configured_accounts_share_no_worker_whoever_their_users_are(tmp_path: Path) -> None:
+    """Tasks of both accounts wait in one queue, in turns, before the first of them runs."""
+    accounts = {"chem": {"users": ["ana", "ben"]}, "bio": {"users": ["ben", "cleo"]}}
+    options = {"listen": "tcp://127.0.0.1:0", "isolation": "account", "accounts": accounts}
+    pools = [{"name": "main", "min": 2, "max": 2}]
+    pids: dict[str, set[int]] = {"chem": set(), "bio": set()}
+    with environment(pools=pools, **options) as live, live.client() as own, ExitStack() as stack:
+        clients = {}
+        for name in ("ana", "ben", "cleo"):
+            issue_key(own.keys, name, "client", tmp_path / f"{name}.simenv")
+            clients[name] = stack.enter_context(simenv.connect(service=tmp_path / f"{name}.simenv"))
+        own.qpm.pause_execution_target(device_id="main", reason="a test")
+        tasks = [
+            (account, clients[name].submit(BELL, shots=100, account=account))
+            for _ in range(50)
+            for account, table in accounts.items()
+            for name in table["users"]
+        ]
+        own.qpm.resume_execution_target(device_id="main")
+        for account, task in tasks:
+            result = task.result(PATIENCE_S)
+            assert set(result.counts) <= {"00", "11"}
+            pids[account].add(result._provenance.origin.pid)
+    assert pids["chem"]
+    assert pids["bio"]
+    assert not pids["chem"] & pids["bio"]
 
 
 def test_status_and_doctor_tell_isolation(owner: Client) -> None:

@@ -166,13 +166,14 @@ def submit_again(client: Client, ending: threading.Event) -> list[str]:
     return outcomes
 
 
+@pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_clients_that_outlive_their_service_believe_no_neighbour(
-    base: Path, library: InstalledLibrary, tmp_path: Path
+    launcher: str, base: Path, library: InstalledLibrary, tmp_path: Path
 ) -> None:
     mark = base / "tmp" / "called"
     outlive = linked(HERE / "outlive.c", library, tmp_path)
     results: list[object] = []
-    with environment(base, "local", FUNCTIONS) as live:
+    with environment(base, launcher, FUNCTIONS) as live:
         live.up()
         service = str(live.home / "connection.json")
         sockets = Path(environments.read(Path(service)).sockets)
@@ -212,8 +213,11 @@ def test_clients_that_outlive_their_service_believe_no_neighbour(
     assert not [line for line in printed if line.startswith("ok")]
 
 
-def test_names_of_sockets_are_not_free_after_end_of_service(base: Path, tmp_path: Path) -> None:
-    with environment(base, "local") as live:
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_names_of_sockets_are_not_free_after_end_of_service(
+    launcher: str, base: Path, tmp_path: Path
+) -> None:
+    with environment(base, launcher) as live:
         live.up()
         sockets = Path(environments.read(live.home / "connection.json").sockets)
         with impostor(sockets, tmp_path / "never") as end_impostor:
@@ -266,7 +270,7 @@ class Observer:
             time.sleep(0.02)
 
 
-@pytest.mark.parametrize("launcher", ["auto", "local"])
+@pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_first_start_opens_no_port_and_no_name_others_can_take(launcher: str, base: Path) -> None:
     temporary = set((base / "tmp").iterdir())
     kernels = base / f"kernels-{launcher}"

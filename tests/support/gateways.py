@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,19 +37,18 @@ def gateway(
     live: Live, key: Path, routes: Routes = lambda _: (), **settings: Any
 ) -> Iterator[RunningGateway]:
     """Serve a gateway with the key; its `url` is where."""
-    listener = open_socket("127.0.0.1", 0)
-    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    configured = msgspec.convert(settings, GatewaySettings)
-    pool = ClientPool(Client(KeyFileAddress(key)), None)
-    folder = files.private_folder(live.home / key.stem)
-    running = RunningGateway(live.name, configured, folder, url, pool)
-    app = BoundedApplication(create_app(running, *routes(running)), configured)
-    server = uvicorn.Server(_uvicorn(app, configured))
-    thread = threading.Thread(target=server.run, args=([listener],), name="gateway")
-    thread.start()
-    try:
-        yield running
-    finally:
-        server.should_exit = True
-        thread.join(30.0)
-        listener.close()
+    with closing(open_socket("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        configured = msgspec.convert(settings, GatewaySettings)
+        pool = ClientPool(Client(KeyFileAddress(key)), None)
+        folder = files.private_folder(live.home / key.stem)
+        running = RunningGateway(live.name, configured, folder, url, pool)
+        app = BoundedApplication(create_app(running, *routes(running)), configured)
+        server = uvicorn.Server(_uvicorn(app, configured))
+        thread = threading.Thread(target=server.run, args=([listener],), name="gateway")
+        thread.start()
+        try:
+            yield running
+        finally:
+            server.should_exit = True
+            thread.join(30.0)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from confined import control_group
 from waiting import until
 
 from launcher.process import cgroup
@@ -24,17 +25,8 @@ def delegated() -> Iterator[MemoryGroups]:
     groups.close()
 
 
-def tree(folder: Path, controllers: str = "cpu memory", subtree: str = "") -> Path:
-    """The files of a group, as the kernel shows them."""
-    folder.mkdir(parents=True)
-    (folder / cgroup.PROCESSES).write_text("")
-    (folder / cgroup.CONTROLLERS).write_text(controllers)
-    (folder / cgroup.SUBTREE).write_text(subtree)
-    return folder
-
-
 def test_process_leaves_its_own_group_for_one_below_before_it_sets_limits(tmp_path: Path) -> None:
-    own = tree(tmp_path / "own")
+    own = control_group(tmp_path / "own")
     groups = memory_groups("simenv", [own])
     assert isinstance(groups, MemoryGroups)
     assert (own / "simenv" / "service" / cgroup.PROCESSES).read_text() == str(os.getpid())
@@ -43,7 +35,7 @@ def test_process_leaves_its_own_group_for_one_below_before_it_sets_limits(tmp_pa
 
 
 def test_nothing_moves_where_limits_are_possible_already(tmp_path: Path) -> None:
-    own = tree(tmp_path / "own", subtree="memory")
+    own = control_group(tmp_path / "own", subtree="memory")
     assert isinstance(memory_groups("simenv", [own]), MemoryGroups)
     assert not (own / "simenv" / "service").exists()
 
@@ -80,7 +72,7 @@ def test_limit_of_a_process_is_written_to_its_group_alone(tmp_path: Path) -> Non
 def test_unusable_group_is_named_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, controllers: str, mode: int, reason: str
 ) -> None:
-    own = tree(tmp_path / "own", controllers)
+    own = control_group(tmp_path / "own", controllers)
     if mode == 0o500:  # root may write whatever the mode says
         monkeypatch.setattr(cgroup.os, "access", lambda *_: False)
     assert memory_groups("simenv", [own]) == f"{own}: {reason}"

@@ -10,12 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from confined import skip_without_confinement
 
 from launcher.process import confinement
 
-pytestmark = pytest.mark.skipif(
-    bool(confinement.unavailable_reason()), reason=confinement.unavailable_reason()
-)
 PRELUDE = """
 import ctypes, errno, json, os, signal, socket, subprocess, sys, threading
 from pathlib import Path
@@ -33,6 +31,11 @@ own, other, port, unix, victim = sys.argv[1:]
 prefixes = (Path(sys.prefix), Path(sys.base_prefix), Path(os.getcwd()))
 RULES = FileRules(prefixes, (), (Path(own),)).with_system
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def confined() -> None:
+    skip_without_confinement()
 
 
 @pytest.fixture

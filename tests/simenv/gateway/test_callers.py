@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from circuits import bell
 from cryptography import x509
@@ -30,11 +31,12 @@ from waiting import until
 
 from simenv.client.client import Client
 from simenv.config import GatewaySettings
-from simenv.errors import ConfigError, NotAllowedError
+from simenv.errors import ConfigError, KeyRefusedError, NotAllowedError
 from simenv.gateway import clients, limits, security
 from simenv.gateway.__main__ import _uvicorn
 from simenv.gateway.app import RunningGateway
 from simenv.gateway.context import Caller
+from simenv.wire.keyfiles import UserKeyFile, new_pair, read_private, write_private
 
 DAY_S = 86_400.0
 metric_routes = importlib.import_module("simenv.gateway.metrics.routes")
@@ -99,6 +101,15 @@ def no_tokens_left(env: Client) -> Iterator[None]:
 
 def as_user(running: RunningGateway, secret: str, scheme: str = "Bearer") -> httpx.Client:
     return httpx.Client(base_url=running.url, headers={"Authorization": f"{scheme} {secret}"})
+
+
+def test_gateway_believes_no_server_with_another_key_than_its_service(
+    live: Live, key: Path, tmp_path: Path
+) -> None:
+    file, other = read_private(key, UserKeyFile), tmp_path / "other.simenv"
+    write_private(other, msgspec.structs.replace(file, server_key=new_pair().public))
+    with pytest.raises(KeyRefusedError, match="handshake"), gateway(live, other):
+        pass
 
 
 def test_token_and_api_key_name_their_user(running: RunningGateway, tokens: dict[str, str]) -> None:

@@ -272,6 +272,52 @@ def test_queue_view_states_pending_reason_of_task(bench: ServiceHarness) -> None
     assert "in line" in view.tasks[-1].reason
 
 
+GIB, MIB = 2**30, 2**20
+
+
+class Memory:
+    """The memory of the service as it is measured, of which a collection frees the garbage."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.used_bytes, self.garbage_bytes, self.collections = GIB, 0, 0
+        monkeypatch.setattr(event_loop, "resident_bytes", lambda: self.used_bytes)
+        monkeypatch.setattr(event_loop, "release_memory", self.collect)
+
+    def collect(self) -> int:
+        self.collections += 1
+        self.used_bytes, self.garbage_bytes = self.used_bytes - self.garbage_bytes, 0
+        return self.used_bytes
+
+
+def test_garbage_is_collected_after_each_growth_of_256_mib(
+    bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The growth since the last collection, or since the least memory after it."""
+    memory, upkeep = Memory(monkeypatch), event_loop.Upkeep(bench.loop)
+    collections = []
+    for growth in (0, 256, 1, 255, 1, 1, -200, 256, 1):
+        memory.used_bytes += growth * MIB
+        memory.garbage_bytes = 100 * MIB if growth == 1 else 0
+        upkeep._watch_memory(0)
+        collections.append(memory.collections)
+        assert bench.state.service_bytes == memory.used_bytes
+    assert collections == [0, 0, 1, 1, 1, 2, 2, 2, 3]
+
+
+def test_service_above_its_limit_collects_garbage_once_in_five_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = ClusterLimits(2, 2**30, 3, 2**24, 10**10, 10**11, service_bytes=GIB)
+    bench = ServiceHarness(tmp_path, limits=limits)
+    memory, upkeep = Memory(monkeypatch), event_loop.Upkeep(bench.loop)
+    collections = []
+    for second, used_bytes in ((10, GIB), (11, GIB + 1), (16, GIB + 1), (17, GIB + 1), (30, GIB)):
+        memory.used_bytes = used_bytes
+        upkeep._watch_memory(second * 10**9)
+        collections.append(memory.collections)
+    assert collections == [0, 1, 1, 2, 2]
+
+
 def test_each_message_of_clients_has_one_handler() -> None:
     tables = (handlers.QUERIES, administration.CHANGES, reservations.CHANGES)
     handled = [m.Submit, m.Cancel, *(kind for table in tables for kind in table)]

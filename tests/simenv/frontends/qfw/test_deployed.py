@@ -65,7 +65,8 @@ def test_administrative_calls_require_role_admin(told: Any, hosts: Any) -> None:
     methods = told.connect().methods
     with pytest.raises(fakes.DEFwExecutionError, match="SIMENV_QPM_ROLE=admin"):
         methods.configure_device_profile(profile={"compile_ns": 1})
-    fails(fakes.DEFwExecutionError, "role client", methods.pause_execution_target, reason="a test")
+    refused = "pause_execution_target needs the role admin; this QPM has the role client"
+    fails(fakes.DEFwExecutionError, refused, methods.pause_execution_target, reason="a test")
     admin = hosts.subject(2, SIMENV_QPM_ROLE="admin").connect().methods
     assert admin.pause_execution_target(reason="a test")["status"] == "paused"
     assert admin.resume_execution_target()["status"] == "resumed"

@@ -5,8 +5,8 @@ import pytest
 from checked_scheduler import LIMITS, SECOND, CheckedScheduler, cluster, wide
 from simulation import Simulation
 
-from simenv.model import OwnerLimits, PoolSpec, ReservationRequest, TaskOptions, TaskSpec
-from simenv.model.accounts import WaitReason
+from simenv.model import OwnerLimits, PoolSpec, ReservationRequest, TaskOptions, TaskParts, TaskSpec
+from simenv.model.accounts import Account, AccountTree, Billing, WaitReason
 from simenv.scheduler import core
 from simenv.scheduler.dispatch.account_isolation import KEEP_NS, QUANTUM_NS, REASON
 from simenv.scheduler.queueing.lanes import QueuePolicy
@@ -57,22 +57,49 @@ def test_each_account_has_a_worker_of_its_own() -> None:
     assert not retired(machine)
 
 
-@pytest.mark.parametrize("policy", ["priority", "fifo", "round_robin"])
-def test_chunks_and_prefetch_never_mix_accounts(policy: str) -> None:
+@pytest.mark.parametrize("configured", [(), ("chem", "bio")])
+@pytest.mark.parametrize("policy", ["priority", "fair_share", "fifo", "round_robin"])
+def test_chunks_and_prefetch_never_mix_accounts(policy: str, configured: tuple[str, ...]) -> None:
+    """Of configured accounts each has tasks of all users."""
     machine = CheckedScheduler(workers=2, limits=ISOLATED)
+    machine.scheduler.set_accounts(
+        AccountTree({name: Account() for name in configured}), Billing(), {}
+    )
     for pool in machine.state.pools.values():
         pool.queue.arrange(QueuePolicy(policy))
     for number in range(60):
-        machine.submit(3, cost=20.0, owner=("ana", "ben")[number % 2])
+        account = configured[number // 2 % 2] if configured else ""
+        machine.submit(3, cost=20.0, owner=("ana", "ben")[number % 2], account=account)
+    mixed_owners = False
     for _ in range(200):
         sends = machine.assign()
-        for send in sends:
-            assert len({record.batch.owner for record in send.records}) == 1
-        for worker in machine.state.workers.values():
-            assert len({record.batch.owner for record in worker.held.values()}) <= 1
+        held = [worker.held.values() for worker in machine.state.workers.values()]
+        for records in (*held, *(send.records for send in sends)):
+            batches = [record.batch for record in records]
+            assert len({batch.account or batch.owner for batch in batches}) <= 1
+            mixed_owners |= len({batch.owner for batch in batches}) > 1
         for send in sends:
             machine.finish(send.records)
     assert not machine.state.tasks
+    assert mixed_owners == bool(configured), "users of one account share a worker"
+
+
+@pytest.mark.parametrize(
+    ("owners", "accounts"), [(("ana", "ben"), ("", "")), (("ana", "ana"), ("chem", "bio"))]
+)
+def test_worker_that_keeps_a_state_of_another_account_is_not_preferred(
+    owners: tuple[str, str], accounts: tuple[str, str]
+) -> None:
+    machine = CheckedScheduler(workers=2, limits=ISOLATED)
+    used, preferred = [], ""
+    for place in (0, 1, 0):
+        parts = TaskParts((1,), 30.0, (), preferred)
+        machine.submit(1, cost=LONG, owner=owners[place], account=accounts[place], parts=parts)
+        (send,) = machine.assign()
+        machine.finish(send.records)
+        used.append(send.worker)
+        preferred = used[0]
+    assert used[0] == used[2] != used[1]
 
 
 def test_wait_for_the_restart_of_a_worker_of_another_account_has_its_own_reason() -> None:

@@ -2,13 +2,13 @@
 
 import msgspec
 import pytest
-from checked_scheduler import LIMITS, SECOND, CheckedScheduler, route, wide
+from checked_scheduler import LIMITS, SECOND, CheckedScheduler, cluster, route, wide
 from failing import fails
 
 from simenv.errors import InsufficientError, NotFoundError, OptionError
 from simenv.model import AdmissionReason, PoolSpec, ReservationRequest, TaskState, Workload
 from simenv.scheduler import core
-from simenv.scheduler.events import devices, reservations
+from simenv.scheduler.events import devices, reservations, workers
 from simenv.scheduler.events.workers import OVER_BEATS, granted_bytes
 from simenv.scheduler.views import cluster_info
 from simenv.scheduler.views.admission import draining_refusal, memory_refusal, pending_reason
@@ -327,14 +327,29 @@ def test_task_that_leaks_in_each_worker_fails_as_poison(machine: CheckedSchedule
 
 
 @pytest.mark.parametrize(
-    ("share", "margin", "ends"), [(1.4, 0, 0), (1.0, 200 * MIB, 0), (1.6, 0, 1)]
+    ("process", "granted", "used", "ends"),
+    [
+        (512 * MIB, 513 * MIB, 713 * MIB, 0),
+        (512 * MIB, 513 * MIB, 718 * MIB, 0),
+        (512 * MIB, 513 * MIB, 821 * MIB, 1),
+        (512 * MIB, 4 * GIB, 5 * GIB, 0),
+        (512 * MIB, 4 * GIB, 6 * GIB, 0),
+        (512 * MIB, 4 * GIB, 6 * GIB + 1, 1),
+        (64 * MIB, 128 * MIB, 256 * MIB, 0),
+        (64 * MIB, 128 * MIB, 384 * MIB, 0),
+        (64 * MIB, 128 * MIB, 384 * MIB + 1, 1),
+    ],
 )
-def test_both_bounds_must_be_passed(share: float, margin: int, ends: int) -> None:
-    machine = CheckedScheduler(workers=1)
-    machine.submit(1, cost=60_000.0)
+def test_both_bounds_must_be_passed(
+    monkeypatch: pytest.MonkeyPatch, process: int, granted: int, used: int, ends: int
+) -> None:
+    """For a large grant the bound is the factor of 1.5, for a small one the margin of 256 MiB."""
+    monkeypatch.setattr(workers, "PROCESS_BYTES", process)
+    machine = CheckedScheduler(workers=1, limits=cluster(1, per_slot=8 * GIB))
+    machine.submit(1, along=route(60_000.0, memory_bytes=granted - process))
     machine.assign()
-    granted = granted_bytes(machine.state.workers["main-0"])
-    assert len(_beats(machine, round(share * granted) + margin, OVER_BEATS)) == ends
+    assert granted_bytes(machine.state.workers["main-0"]) == granted
+    assert len(_beats(machine, used, OVER_BEATS)) == ends
 
 
 def test_peak_between_heartbeats_and_a_late_one_end_no_worker(machine: CheckedScheduler) -> None:

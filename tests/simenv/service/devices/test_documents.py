@@ -1,5 +1,6 @@
 """Documents, the registry of devices, and the first check of a circuit for a device."""
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,9 +10,9 @@ from failing import fails
 from simenv.client.circuits import load
 from simenv.errors import LimitExceededError, NotFoundError
 from simenv.model import TaskOptions, decode_program
-from simenv.service.devices import context, resolve
+from simenv.service.devices import context, registry, resolve
 from simenv.service.devices.context import DeviceContext
-from simenv.service.devices.registry import DeviceRegistry
+from simenv.service.devices.registry import DeviceRegistry, EmulatedDevice
 from simenv.service.devices.resolve import MAX_SENT, NoiseDocuments, SentDocuments
 from simenv.service.journal.writer import Journal
 from simulators.circuit.analysis.profiler import profile
@@ -77,6 +78,44 @@ def test_the_document_of_a_device_that_was_read_is_not_parsed_again(tmp_path: Pa
     other = DeviceRegistry(tmp_path).document(device.digest, device.body).result(60)
     assert other.digest == device.digest
     registry.close()
+
+
+def test_large_document_is_refused_to_owners_of_keys_alone(tmp_path: Path) -> None:
+    devices = DeviceRegistry(tmp_path)
+    body = devices.get("ideal").result(60).body
+    large, largest = body + b" " * 2 * 2**20, body.ljust(2**20)
+    error = fails(LimitExceededError, "with the key 'ana'", devices.check, large, "ana")
+    assert "the limit is 1.0 MiB" in error.message
+    assert "simenv devices import" in error.hint
+    fails(LimitExceededError, "", devices.check, largest + b" ", "ana")
+    for accepted, owner in ((largest, "ana"), (large, "")):
+        assert devices.check(accepted, owner).result(60).body == body
+    devices.close()
+
+
+def test_documents_of_one_owner_wait_for_one_another_and_not_those_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first is held until all have come."""
+    have_come, order = threading.Event(), []
+    parse = registry._parsed
+
+    def parsed(body: bytes, name: str) -> EmulatedDevice:
+        have_come.wait(60)
+        order.append(len(body))
+        return parse(body, name)
+
+    devices = DeviceRegistry(tmp_path)
+    body = devices.get("ideal").result(60).body
+    monkeypatch.setattr(registry, "_parsed", parsed)
+    checks = [
+        devices.check(body.ljust(len(body) + number), owner)
+        for number, owner in enumerate(("ana", "ana", "ana", "ben"))
+    ]
+    have_come.set()
+    assert {check.result(60).body for check in checks} == {body}
+    assert [size - len(body) for size in order] == [0, 3, 1, 2]
+    devices.close()
 
 
 @pytest.mark.parametrize("name", ["a" * 5_000, "\u00e9" * 200, "a\x00b", "../ideal", "\ud800"])

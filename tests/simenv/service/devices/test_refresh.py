@@ -11,9 +11,9 @@ from pathlib import Path
 import msgspec
 import psutil
 import pytest
+from confined import skip_without_confinement
 from waiting import until
 
-from launcher.process import confinement
 from noise_models import library, snapshot
 from simenv.config.model import DeviceSettings
 from simenv.errors import InsufficientError
@@ -132,11 +132,11 @@ def test_command_sees_its_variables_and_no_others_and_errors_hide_their_values(
     assert failed.hint == "it said: $LAB_TOKEN None None"
 
 
-@pytest.mark.skipif(not confinement.landlock_abi(), reason="this kernel has no Landlock")
 @pytest.mark.parametrize("deed", ["open('{}').read()", "open('{}', 'a')"])
 def test_command_reads_only_files_that_its_words_name_and_writes_none(
     tmp_path: Path, devices: Path, deed: str
 ) -> None:
+    skip_without_confinement(files_only=True)
     private = tmp_path / "private"
     private.write_text("of the user")
     failed = outcome(devices, settings(tmp_path, deed.format(private)))

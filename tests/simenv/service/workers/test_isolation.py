@@ -9,15 +9,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from confined import control_group, skip_without_confinement
 from failing import fails
-from service import ServiceHarness
+from service import ServiceHarness, program, spec
 from waiting import until
 
-from launcher.process import confinement
+from launcher.process import cgroup, confinement
 from simenv.config import convert
 from simenv.errors import ConfigError, NotAllowedError
 from simenv.model import task_name
 from simenv.result_files import CHECKPOINTS, attempt_file
+from simenv.scheduler.events.workers import memory_bound
 from simenv.service.workers import isolation
 from simenv.service.workers.isolation import WorkerIsolation, check_isolation
 from simenv.wire.messages import client as m
@@ -130,8 +132,7 @@ def test_checkpoints_follow_their_task_and_no_others_are_taken(
 
 def test_processes_that_a_worker_left_are_killed(workers: WorkerIsolation) -> None:
     """They have the filter of system calls, and this process as their parent now."""
-    if why := confinement.unavailable_reason():
-        pytest.skip(why)
+    skip_without_confinement()
 
     def children() -> set[int]:
         paths = Path("/proc/self/task").glob("*/children")
@@ -163,6 +164,40 @@ def test_processes_that_a_worker_left_are_killed(workers: WorkerIsolation) -> No
     assert innocent.poll() is None
     innocent.kill()
     innocent.wait()
+
+
+def test_kernel_bounds_each_worker_by_the_grant_of_its_tasks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the files of a delegated control group in place of the kernel's."""
+    own = control_group(tmp_path / "own")
+    monkeypatch.setattr(cgroup, "control_groups", lambda _: [own])
+    bench = ServiceHarness(tmp_path, isolation="account")
+    workers = bench.loop.workers.isolation
+    assert workers is not None
+    assert not any("memory" in gap for gap in workers.gaps)
+    workers.started("main-0", 4711)
+    (group,) = own.glob("*/main-0")
+    assert (group / cgroup.PROCESSES).read_text() == "4711"
+    assert not (group / "memory.max").exists(), "it has no tasks yet"
+    bench.join()
+    bounds = []
+    for qubits in (2, 24):
+        bench.submit(spec(program=program(qubits).packed()), key=f"~{qubits}")
+        tasks = bench.assigned()
+        worker = bench.state.workers["main-0"]
+        assert [record.route.num_qubits for record in worker.held.values()] == [qubits]
+        bounds.append(memory_bound(worker))
+        assert (group / "memory.max").read_text() == str(bounds[-1])
+        bench.finish(tasks)
+    assert bounds[0] < bounds[1]
+    (group / "memory.events").write_text("oom_kill 1\n")
+    assert workers.is_out_of_memory("main-0")
+    bench.paper.kill("main-0")
+    bench.step()
+    assert (group / "cgroup.kill").read_text() == "1"
+    messages = [each.message for each in bench.get(m.Events, m.GetEvents(1, 0, 100)).events]
+    assert any("more memory than it was granted" in message for message in messages)
 
 
 def test_pools_that_run_code_of_users_need_confinement(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from launcher.base import Allocation, Node
 from simenv.config import convert
 from simenv.errors import ConfigError
 from simenv.scheduler.core import ClusterLimits
+from simenv.service.workers import processes
 from simenv.service.workers.processes import MEMORY_SHARE, allocate, check_time_left, limits_of
 
 GIB = 2**30
@@ -62,6 +63,18 @@ def test_memory_is_a_share_of_that_detected_or_as_configured() -> None:
     assert [n.memory_bytes for n in limits(nodes, memory_bytes=GIB).nodes] == [GIB, GIB]
     slots = limits((Node("n1", 2, GIB),), memory_per_slot=GIB // 2)
     assert (slots.nodes[0].memory_bytes, slots.memory_per_slot) == (GIB, GIB // 2)
+
+
+@pytest.mark.parametrize(
+    ("node_bytes", "configured", "limit"),
+    [(2 * GIB, 0, GIB), (16 * GIB, 0, 4 * GIB), (16 * GIB, GIB // 2, GIB // 2)],
+)
+def test_service_may_take_a_quarter_of_this_node_and_at_least_1_gib_or_what_is_configured(
+    monkeypatch: pytest.MonkeyPatch, node_bytes: int, configured: int, limit: int
+) -> None:
+    monkeypatch.setattr(processes.this_node, "memory_bytes", lambda: node_bytes)
+    result = limits((Node("n1", 2, 64 * GIB),), max_service_bytes=configured)
+    assert result.service_bytes == limit
 
 
 def test_launcher_features_and_end_of_allocation_are_kept() -> None:

@@ -116,6 +116,17 @@ def test_key_is_made_for_a_start_and_removed_at_its_end(site: Site, bench: Servi
     assert not list(keyfiles.worker_keys_folder(site.service).iterdir())
 
 
+def test_secret_key_of_a_worker_is_in_its_file_alone(site: Site, bench: ServiceHarness) -> None:
+    bench.loop.workers._keys = site.keys
+    bench.paper.kill("main-0")  # started before there were keys
+    until_started(bench)
+    command = bench.paper.commands["main-0"]
+    own = keyfiles.read_bootstrap(site.service, "main-0", command.start)
+    shown = [*command.argv, *(value for _, value in command.environ)]
+    assert own.secret_key
+    assert not [text for text in shown if own.secret_key in text]
+
+
 def until_started(bench: ServiceHarness) -> None:
     """A worker that ended at once is started again after a pause."""
     deadline = time.monotonic() + WAIT_S
