@@ -177,6 +177,26 @@ def test_accounts_and_tasks_survive_the_death_of_the_service(
     env.accounts.remove("geo")
 
 
+def test_usage_and_ranks_survive_the_death_of_the_service(up: Live, env: Client) -> None:
+    """But for their decay, which halves them in a week."""
+    for account, shots in (("bio", 200_000), ("root", 1_000)):
+        assert env.submit(bell(), shots=shots, account=account).result(WAIT_S).counts
+    before = env.shares()
+    pid = env.status().pid
+    up.kill_service()
+    up.wait_dead(pid)
+    up.up()
+    after = env.shares()
+    assert [(row.account, row.user, row.rank) for row in after] == [
+        (row.account, row.user, row.rank) for row in before
+    ]
+    assert [row.usage for row in after] == pytest.approx([row.usage for row in before], rel=1e-3)
+    assert [row.norm_usage for row in after] == pytest.approx(
+        [row.norm_usage for row in before], rel=1e-3
+    )
+    assert {row.account for row in before if row.usage > 0.0} >= {"bio", "root"}
+
+
 def test_variables_are_defaults_of_submissions(
     env: Client, shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
