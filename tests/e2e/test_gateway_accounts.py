@@ -28,7 +28,7 @@ def up() -> Iterator[Live]:
         "geo": {"users": ["cem"]},
     }
     qos: dict[str, Any] = {"normal": {}, "urgent": {"priority": 5}, "staff": {}}
-    pools = [{"name": "main", "min": 1, "max": 1}]
+    pools = [{"name": "main", "min": 2, "max": 2}]  # half of it may be reserved
     settings: dict[str, Any] = {"accounts": accounts, "qos": qos, "pools": pools}
     with environment(gateway="127.0.0.1:0", **settings) as live:
         yield live
@@ -113,6 +113,17 @@ def test_the_account_of_the_token_is_charged(
 ) -> None:
     assert not APIS[api](caller("ana", account))
     assert last_terms(env) == (account, "", charged)
+
+
+@pytest.mark.parametrize(("account", "charged"), [("chem", "chem"), ("", "bio")])
+def test_a_session_is_charged_to_the_account_of_the_token(
+    env: Client, caller: Caller, account: str, charged: str
+) -> None:
+    ana, body = caller("ana", account), {"backend": "main", "mode": "dedicated"}
+    session = ana.post(f"{PREFIX}/sessions", json=body).raise_for_status().json()["id"]
+    newest = max(env.reservations(), key=lambda each: each.id)
+    ana.delete(f"{PREFIX}/sessions/{session}/close").raise_for_status()
+    assert (newest.owner, newest.account) == ("ana", charged)
 
 
 def test_a_request_names_account_and_class(env: Client, caller: Caller) -> None:
