@@ -1,12 +1,13 @@
 """Sums of usage compared with the history, after kills, cancels and retries; bytes of a year.
 
 100,000 tasks of three users in two accounts, in two classes of service, and of the environment's
-own user run on two workers. Meanwhile workers are killed, whose tasks run again, tasks are
-cancelled, and some fail. Then the sums of `usage`, by each key and by all together, are compared
-with those over the rows of the history, in microseconds, and the parts of waiting in receipts with
-the waits. At last the usage of
-a synthetic year of 10^7 tasks of 500 users in 40 accounts is written hour by hour, with the merging
-of old hours and days, and the file is measured.
+own user run on two workers, some for an emulated device, there and in a pool of its own. Meanwhile
+workers are killed, whose tasks run again, tasks are cancelled, and some fail. Then the sums of
+`usage`, by each key and by all together, are compared with those over the rows of the history, in
+microseconds, and the parts of waiting in receipts with the waits. What reasons leave of the
+waits, and what they explain in excess, is printed: receipts fill and cut it. At last the usage
+of a synthetic year of 10^7 tasks of 500 users in 40 accounts is written hour by hour, with the
+merging of old hours and days, and the file is measured.
 """
 
 from __future__ import annotations
@@ -37,12 +38,15 @@ BATCH = 2_000
 EVERY = 5  # batches between two kills
 CANCELLED = 100  # tasks of a batch
 SAMPLE = 2_000  # receipts
+EMULATED = 20  # tasks of a batch for the device, in each of its two ways
+DEVICE = "superconducting-lattice"
 FAILING = (
     'OPENQASM 2.0; include "qelib1.inc"; qreg q[1]; creg c[1]; rx(1000004) q[0]; measure q->c;'
 )
 POOLS = (
     {"name": "main", "min": 2, "max": 2},
     {"name": "trap", "engine": "fault", "min": 1, "max": 1},
+    {"name": "lattice", "device": DEVICE, "min": 1, "max": 1},
 )
 ACCOUNTS = {
     "physics": {"share": 2, "users": ["ana", "ben"], "qos": ["normal", "batch"]},
@@ -55,8 +59,9 @@ SUBMITTERS = tuple(  # user, account and class of a batch; "": of the environmen
                           ("gus", "course"), ("", ""))
     for qos in QOS
 )  # fmt: skip
-BY = ("account", "user", "qos", "pool", "engine")
-COLUMNS = ("account", "owner", "qos", "pool", "engine")  # the same in rows of the history
+BY = ("account", "user", "qos", "pool", "device", "engine")
+# The same in rows of the history, which lack the device: tasks for it have its name.
+COLUMNS = ("account", "owner", "qos", "pool", "name", "engine")
 MERGED_ROWS = 2_000  # in one transaction
 OPTIONS = (
     Option("--tasks", default=100_000, quick=10_000, help="default: %(default)s"),
@@ -90,6 +95,8 @@ def _work(clients: dict[str, Client], number: int) -> None:
         user, account, qos = SUBMITTERS[batch % len(SUBMITTERS)]
         submitter = clients[user]
         terms: dict[str, Any] = {"account": account or None, "qos": qos}
+        for way in ({"device": DEVICE, "pool": "main"}, {"pool": "lattice"}):
+            submitter.submit_many(circuits[:EMULATED], shots=256, name=DEVICE, **way, **terms)
         tasks = submitter.submit_many(circuits, shots=256, seed=batch, **terms)
         submitter.submit(FAILING, engine="fault", shots=1, **terms)
         if batch % EVERY == 0:
@@ -122,10 +129,20 @@ def _compare(client: Client, report: Report) -> None:
     print(f"{sums} rows of sums by {', '.join(BY)} compared")
     worst = round(max(differences), 3)  # units are sums of floats
     report.at_most("difference_us", worst, "largest difference of any sum")
+    _print_waits(rows)
     sample = random.Random(1).sample(rows, min(SAMPLE, len(rows)))
     receipts = [client.receipt(row.id) for row in sample]
     unexplained = max(abs(each.waited_us - sum(us for _, us in each.waits)) for each in receipts)
     report.at_most("unexplained_us", unexplained, f"largest unexplained wait of {len(receipts)}")
+
+
+def _print_waits(rows: list[LogRow]) -> None:
+    waits = [(row.timing.queued_us, sum(us for _, us in row.timing.waits)) for row in rows]
+    waited_us = sum(each for each, _ in waits) or 1
+    filled_us = sum(max(0, waited - explained) for waited, explained in waits)
+    cut_us = sum(max(0, explained - waited) for waited, explained in waits)
+    left = f"{filled_us / waited_us:.2%} is left to the user's own earlier tasks and the service"
+    print(f"of {waited_us / 1e6:.0f} s of waiting {left}; {cut_us / waited_us:.2%} is in excess")
 
 
 def _amounts(sums: UsageRow) -> tuple[float, ...]:

@@ -68,6 +68,7 @@ def check_billing(billing: Billing, pools: Iterable[str], source: str) -> None:
         _check_range(billing, key, 0, MAX_UNITS, subject)
     _check_range(billing, "half_life_days", 1e-6, MAX_DAYS, subject)
     _check_range(billing, "preempt_after_s", 0, MAX_SECONDS, subject)
+    _check_range(billing, "preempt_running_s", 0, MAX_SECONDS, subject)
     for pool, weight in billing.device_s.items():
         if pool not in names:
             text = f"{subject}.device_s: there is no pool {pool[:64]!r}"

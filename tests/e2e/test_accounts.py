@@ -177,6 +177,26 @@ def test_accounts_and_tasks_survive_the_death_of_the_service(
     env.accounts.remove("geo")
 
 
+def test_usage_and_ranks_survive_the_death_of_the_service(up: Live, env: Client) -> None:
+    """But for their decay, which halves them in a week."""
+    for account, shots in (("bio", 200_000), ("root", 1_000)):
+        assert env.submit(bell(), shots=shots, account=account).result(WAIT_S).counts
+    before = env.shares()
+    pid = env.status().pid
+    up.kill_service()
+    up.wait_dead(pid)
+    up.up()
+    after = env.shares()
+    assert [(row.account, row.user, row.rank) for row in after] == [
+        (row.account, row.user, row.rank) for row in before
+    ]
+    assert [row.usage for row in after] == pytest.approx([row.usage for row in before], rel=1e-3)
+    assert [row.norm_usage for row in after] == pytest.approx(
+        [row.norm_usage for row in before], rel=1e-3
+    )
+    assert {row.account for row in before if row.usage > 0.0} >= {"bio", "root"}
+
+
 def test_variables_are_defaults_of_submissions(
     env: Client, shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -195,19 +215,23 @@ def test_variables_are_defaults_of_submissions(
     assert account_of(env, env.submit(bell())) == ("bio", "")
 
 
-def of_qrmi(env: Client, name: str, **options: str) -> Any:
-    """The result of a task of the QRMI resource, by a variable and by options of the payload."""
-    environ = {"main_QRMI_SIMENV_SERVICE": env.service, "main_QRMI_SIMENV_ACCOUNT": name}
+def of_qrmi(env: Client, by: str, account: str, **options: str) -> Any:
+    """The result of a task of the QRMI resource, by variables or by options of the payload."""
+    given = {"account": account, **options}
+    environ = {"main_QRMI_SIMENV_SERVICE": env.service}
+    if by == "variables":
+        environ |= {f"main_QRMI_SIMENV_{name.upper()}": value for name, value in given.items()}
+        given = {}
     resource = QuantumResource("main", environ=environ)
-    pubs = {"pubs": [[QASM3, None, 10]], "options": {"simenv": options}}
+    pubs = {"pubs": [[QASM3, None, 10]], "options": {"simenv": given}}
     try:
         return resource.task_result(resource.task_start(Payload(json.dumps(pubs), "sampler")))
     finally:
         resource.close()
 
 
-def of_pennylane(env: Client, account: str) -> Any:
-    device = qml.device("simenv", wires=1, env=env, account=account)
+def of_pennylane(env: Client, **terms: str) -> Any:
+    device = qml.device("simenv", wires=1, env=env, **terms)
 
     @qml.qnode(device)
     def circuit() -> Any:
@@ -216,58 +240,63 @@ def of_pennylane(env: Client, account: str) -> Any:
     return circuit()
 
 
-def of_stream(env: Client, account: str) -> Any:
+def of_stream(env: Client, **terms: str) -> Any:
     from simenv.client.stream import Stream
 
-    with Stream(env, account=account) as stream:
+    with Stream(env, **terms) as stream:  # type: ignore[arg-type]
         return stream.submit(bell(), shots=10).result()
 
 
-CALLS: dict[str, Callable[[Client, str], Any]] = {
-    "submit": lambda env, name: env.submit(bell(), account=name).result(WAIT_S),
-    "post": lambda env, name: env.post(bell(), account=name).result(WAIT_S),
-    "submit_many": lambda env, name: env.submit_many([bell()], account=name)[0].result(WAIT_S),
-    "submit_part": lambda env, name: env.submit_part(bell(), account=name).result(WAIT_S),
-    "transpile": lambda env, name: env.transpile(bell(), "fez", account=name),
-    "functions": lambda env, name: env.functions(account=name).submit(abs, -1).result(WAIT_S),
+CALLS: dict[str, Callable[..., Any]] = {
+    "submit": lambda env, **terms: env.submit(bell(), **terms).result(WAIT_S),
+    "post": lambda env, **terms: env.post(bell(), **terms).result(WAIT_S),
+    "submit_many": lambda env, **terms: env.submit_many([bell()], **terms)[0].result(WAIT_S),
+    "submit_part": lambda env, **terms: env.submit_part(bell(), **terms).result(WAIT_S),
+    "transpile": lambda env, **terms: env.transpile(bell(), "fez", **terms),
+    "functions": lambda env, **terms: env.functions(**terms).submit(abs, -1).result(WAIT_S),
     "stream": of_stream,
-    "qiskit": lambda env, name: SimenvBackend(env=env, account=name).run(bell()).result(),
-    "sampler": lambda env, name: (
-        SimenvSampler(SimenvBackend(env=env), account=name).run([bell()]).result()
+    "qiskit": lambda env, **terms: SimenvBackend(env=env, **terms).run(bell()).result(),
+    "sampler": lambda env, **terms: (
+        SimenvSampler(SimenvBackend(env=env), **terms).run([bell()]).result()
     ),
-    "estimator": lambda env, name: (
-        SimenvEstimator(SimenvBackend(env=env), account=name)
+    "estimator": lambda env, **terms: (
+        SimenvEstimator(SimenvBackend(env=env), **terms)
         .run([(bell().remove_final_measurements(inplace=False), "ZZ")])
         .result()
     ),
     "pennylane": of_pennylane,
-    "qpm": lambda env, name: env.qpm.sync_run(
-        {"qasm": QASM, "num_shots": 10, "account": name, "qos": "urgent"}
-    ),
-    "qrmi": of_qrmi,
-    "qrmi options": lambda env, name: of_qrmi(env, "", account=name, qos="idle"),
+    "qpm": lambda env, **terms: env.qpm.sync_run({"qasm": QASM, "num_shots": 10, **terms}),
+    "qrmi": lambda env, **terms: of_qrmi(env, "variables", **terms),
+    "qrmi options": lambda env, **terms: of_qrmi(env, "options", **terms),
 }
 
 
 @pytest.mark.parametrize("interface", CALLS)
-def test_each_interface_names_the_account(env: Client, interface: str) -> None:
+def test_each_interface_names_the_account_and_the_class(env: Client, interface: str) -> None:
     before = len(list(env.history.tasks()))
-    CALLS[interface](env, "bio")
+    CALLS[interface](env, account="bio", qos="urgent")  # not the default of bio
     rows = list(env.history.tasks())[before:]
     assert rows
-    assert {account_of(env, row.id)[0] for row in rows} == {"bio"}
-    with pytest.raises((SimenvError, Exception), match="there is no account 'geo'"):
-        CALLS[interface](env, "geo")
+    assert {account_of(env, row.id) for row in rows} == {("bio", "urgent")}
+    for terms, said in (
+        ({"account": "geo"}, "there is no account 'geo'"),
+        ({"account": "bio", "qos": "fast"}, "there is no class of service 'fast'"),
+    ):
+        with pytest.raises((SimenvError, Exception), match=said):
+            CALLS[interface](env, **terms)
 
 
-def test_qpm_uses_the_account_of_a_reservation_that_the_caller_may_use(env: Client) -> None:
+@pytest.mark.parametrize(("asked", "used"), [("urgent", "urgent"), ("normal", "")])
+def test_qpm_uses_the_terms_of_a_reservation_that_the_caller_may_use(
+    env: Client, asked: str, used: str
+) -> None:
     info = {"qasm": QASM, "num_shots": 10}
-    request = {"account": "bio", "qos": "normal", "ttl_ns": 60 * 10**9, "num_shots": 10}
+    request = {"account": "bio", "qos": asked, "ttl_ns": 60 * 10**9, "num_shots": 10}
     number = env.qpm.reserve(request=request)["reservation_id"]
     record = env.qpm.sync_run(info, reservation_id=number)
     assert record["outcome"] == "COMPLETED"
     *_, row = env.history.tasks()
-    assert account_of(env, row.id) == ("bio", "")  # there is no class "normal" here
+    assert account_of(env, row.id) == ("bio", used)  # there is no class "normal" here
     env.qpm.release(reservation_id=number)
     fails(ExecutionError, "account", env.qpm.sync_run, {**info, "account": 5})
 

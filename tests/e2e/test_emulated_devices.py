@@ -23,6 +23,7 @@ from simenv.errors import (
     OptionError,
 )
 from simenv.frontends.qiskit import SimenvBackend
+from simenv.model.accounts import Used
 from simenv.model.views import DeviceKind
 
 THETA = Parameter("theta")
@@ -61,6 +62,29 @@ def test_counts_of_pool_and_simulate_are_equal(env: Client, shell: Shell, tmp_pa
     assert shell("simulate", *line).object["counts"] == named.counts
     submitted = shell("submit", *line, "--wait").object
     assert (submitted["counts"], submitted["device"]) == (named.counts, DEVICE)
+
+
+def test_usage_by_device_is_the_sum_over_the_receipts_of_its_tasks(env: Client) -> None:
+    def sums() -> tuple[int, ...]:
+        rows = [row for row in env.usage(("device",)).rows if row.key == (DEVICE,)]
+        shots = sum(row.shots for row in rows)
+        return sum(row.tasks for row in rows), shots, *amounts([row.used for row in rows])
+
+    def amounts(used: list[Used]) -> list[int]:
+        return [sum(getattr(each, name) for each in used) for name in Used.__struct_fields__]
+
+    before = sums()
+    ways: list[dict[str, Any]] = [
+        {"device": DEVICE}, {"pool": "lattice"}, {"prefer": ["emulator"]},
+    ]  # fmt: skip
+    tasks = [env.submit(ghz(), shots=100, **way) for way in ways]
+    ideal = env.submit(ghz(), shots=100, pool="main")
+    assert all(task.result().counts for task in (*tasks, ideal))
+    receipts = [env.receipt(task) for task in tasks]
+    assert all(each.used.device_us > 0 for each in receipts)
+    expected = [3, 300, *amounts([each.used for each in receipts])]
+    assert [after - each for after, each in zip(sums(), before, strict=True)] == expected
+    assert env.receipt(ideal).used.device_us == 0
 
 
 def test_preference_beside_a_device_is_refused(env: Client) -> None:

@@ -3,6 +3,9 @@
 from simenv.client.client import Client
 from simenv.client.tasks.task import Task
 from simenv.model import FINAL_STATES, TaskState
+from simenv.model.accounts import Used
+
+AMOUNTS = Used.__struct_fields__
 
 
 class Ledger:
@@ -34,9 +37,10 @@ class Ledger:
 
 
 def counted(client: Client) -> tuple[int, ...]:
-    """Tasks, shots, and microseconds of slots, devices and waiting, by the sums of usage."""
+    """Tasks, shots, and microseconds of slots, GPUs, GiB, devices and waiting, by the sums of
+    usage."""
     (row,) = client.usage(()).rows
-    return row.tasks, row.shots, row.used.slot_us, row.used.device_us, row.wait_us
+    return row.tasks, row.shots, *(getattr(row.used, name) for name in AMOUNTS), row.wait_us
 
 
 def stored(client: Client) -> tuple[int, ...]:
@@ -45,7 +49,6 @@ def stored(client: Client) -> tuple[int, ...]:
     return (
         len(rows),
         sum(row.shots * row.bindings for row in rows if row.state is TaskState.DONE),
-        sum(row.used.slot_us for row in rows),
-        sum(row.used.device_us for row in rows),
+        *(sum(getattr(row.used, name) for row in rows) for name in AMOUNTS),
         sum(row.timing.queued_us for row in rows),
     )

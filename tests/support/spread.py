@@ -98,6 +98,7 @@ LONG = (
     "tests/simenv/client/circuits/test_hostile_text.py",
     "tests/simulators/tensornetwork/contraction/test_ranks.py",
     "tests/e2e/test_gateway.py",
+    "tests/e2e/test_gateway_accounts.py",
     "tests/e2e/test_functions.py",
     "tests/e2e/test_isolated_accounts.py",
     "tests/launcher/prte/test_launcher_with_fake_prte.py",

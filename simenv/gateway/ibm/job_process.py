@@ -274,7 +274,9 @@ def _reason(error: BaseException) -> tuple[int, str]:
     from qiskit.providers.exceptions import JobError
 
     cause = error.__cause__ or error
-    text = str(error) or type(error).__name__
+    # The text of Qiskit's errors is the representation of their message, in quotes.
+    said = error.message if isinstance(error, QiskitError) else str(error)
+    text = said or type(error).__name__
     if isinstance(cause, TaskExpiredError):
         return RAN_TOO_LONG, text
     if isinstance(error, JobError | TaskFailedError):

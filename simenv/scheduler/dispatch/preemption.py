@@ -4,7 +4,8 @@ A task may be preempted if its class of service says so, or if it has run for
 `Billing.preempt_running_s`. It is asked to end when the task that goes first in the queue of its
 pool has waited for `Billing.preempt_after_s`, and the usage of that task's account for its share is
 far below that of its own. Its worker writes a checkpoint where it can; the task waits again, keeps
-its seed, and returns the same counts.
+its seed, and returns the same counts. A task on a machine of a provider is never preempted: its
+job would be paid twice, with other counts.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ def preempt(state: scheduler_state.SchedulerState, now_ns: int) -> list[core.Act
     if not after_ns or not state.fair_share.tree:
         return actions
     for pool in state.pools.values():
+        if pool.is_exclusive:
+            continue
         head = pool.queue.head() if pool.queue.is_shared else None
         if head is None or now_ns - head.batch.accepted_ns < after_ns:
             continue

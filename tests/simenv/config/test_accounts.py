@@ -90,6 +90,8 @@ def test_last_settings_are_taken_over_by_a_start(tmp_path: Path) -> None:
         ({"qos": {"a": {"limits": {"max_running_slots": 1}}}}, "'max_running_slots' is not known"),
         ({"billing": {"slot_s": float("nan")}}, "billing: slot_s = nan is outside"),
         ({"billing": {"half_life_days": 0}}, "half_life_days = 0.0 is outside"),
+        ({"billing": {"preempt_after_s": -1}}, "preempt_after_s = -1.0 is outside"),
+        ({"billing": {"preempt_running_s": -1}}, "preempt_running_s = -1.0 is outside"),
         ({"billing": {"device_s": {"mine": 1}}}, "there is no pool 'mine'"),
         ({"billing": {"device_s": {"main": -1}}}, "device_s.main = -1.0 is outside"),
         ({"isolation": "user"}, "isolation 'user' is not known"),

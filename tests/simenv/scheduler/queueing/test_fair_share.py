@@ -375,20 +375,42 @@ def test_parts_of_a_wait_add_up_and_name_the_reasons(site: CheckedScheduler) -> 
     assert {WaitReason.SHARE, WaitReason.SLOTS, WaitReason.OWN_TASKS} <= kinds
 
 
-def test_task_that_may_be_preempted_ends_for_an_account_below_its_share() -> None:
+def stopped_after_s(machine: CheckedScheduler, task: int, seconds: int = 40) -> int:
+    """Let time pass; return when the task alone was asked to end for others, 0: it was not."""
+    stops: list[tuple[int, int, str]] = []
+    for second in range(1, seconds + 1):
+        machine.hear()
+        found = machine.tick(1.0)
+        assert not machine.assign()
+        stops += [(second, a.task, a.reason) for a in found if isinstance(a, core.StopAttempt)]
+    assert {each[1:] for each in stops} <= {(task, "preempted")}
+    assert len(stops) <= 1
+    return stops[0][0] if stops else 0
+
+
+@pytest.mark.parametrize(
+    ("running_s", "qos", "ends_s"),
+    [
+        pytest.param(0.0, "low", 30, id="by its class"),
+        pytest.param(10.0, "", 30, id="it has run for long when the other has waited"),
+        pytest.param(35.0, "", 36, id="it has run for long later"),
+        pytest.param(50.0, "", 0, id="it has not run for long"),
+        pytest.param(0.0, "", 0, id="never by its time"),
+    ],
+)
+def test_task_that_may_be_preempted_ends_for_an_account_below_its_share(
+    running_s: float, qos: str, ends_s: int
+) -> None:
     machine = CheckedScheduler(workers=1, limits=msgspec.structs.replace(LIMITS, slots=1))
-    qos = {"low": Qos(preempt=True)}
-    machine.scheduler.set_accounts(tree(), Billing(preempt_after_s=30.0), qos)
-    (long,) = submit(machine, "a", "ana", 1, 600e6, qos="low")
+    billing = Billing(preempt_after_s=30.0, preempt_running_s=running_s)
+    machine.scheduler.set_accounts(tree(), billing, {"low": Qos(preempt=True)})
+    (long,) = submit(machine, "a", "ana", 1, 600e6, qos=qos)
     (send,) = machine.assign()
     machine.begin(send.records[0])
     (short,) = submit(machine, "b", "ben", 1)
-    for _ in range(40):
-        machine.hear()
-        machine.tick(1.0)
-        assert not machine.assign()
-    stops = [each for each in machine.actions if isinstance(each, core.StopAttempt)]
-    assert [(each.task, each.reason) for each in stops] == [(long, "preempted")]
+    assert stopped_after_s(machine, long) == ends_s
+    if not ends_s:
+        return
     machine.finish([machine.state.tasks[long]], TaskState.CANCELLED)
     assert long in machine.state.tasks, "it waits again"
     (send,) = machine.assign()
@@ -398,6 +420,45 @@ def test_task_that_may_be_preempted_ends_for_an_account_below_its_share() -> Non
     assert send.records[0].number == long
     assert machine.state.fair_share.usage("a", "ana", machine.now_ns) >= 500.0
     assert dict(send.records[0].waits)[WaitReason.PREEMPTED] >= 40_000_000
+
+
+def test_preempted_gang_leaves_all_its_slots_and_waits_again(pair: CheckedScheduler) -> None:
+    shares, qos = tree({"a": 1.0, "b": 1.0}), {"low": Qos(preempt=True)}
+    pair.scheduler.set_accounts(shares, Billing(preempt_after_s=30.0), qos)
+    (long,) = submit(pair, "a", "ana", along=wide(cost_us=600e6), qos="low")
+    pair.revive()
+    (send,) = pair.assign()
+    pair.begin(send.records[0])
+    assert pair.free_slots == 0
+    (short,) = submit(pair, "b", "ben", along=wide())
+    assert stopped_after_s(pair, long) == 30
+    pair.finish([pair.state.tasks[long]], TaskState.CANCELLED)
+    pair.revive()
+    (send,) = pair.assign()
+    assert send.records[0].number == short
+    assert pair.state.tasks[long].phase == core.WAITING
+    pair.finish(send.records)
+    (ending,) = pair.endings
+    used_before = pair.state.tasks[long].used
+    assert used_before is not None
+    assert used_before.slot_us == 4 * 600_000_000
+    assert ending.record.number == short
+    (send,) = pair.assign()
+    assert send.records[0].number == long
+
+
+def test_task_on_a_machine_is_not_preempted() -> None:
+    """The machine's provider would be paid twice."""
+    qpu = PoolSpec("qpu", "hardware", provider="machines:ideal")
+    machine = CheckedScheduler(specs=(PoolSpec("main"), qpu))
+    billing = Billing(preempt_after_s=10.0, preempt_running_s=5.0)
+    machine.scheduler.set_accounts(tree(), billing, {"low": Qos(preempt=True)})
+    on_qpu = route(600e6, pool="qpu", engine="hardware")
+    (long,) = submit(machine, "a", "ana", along=on_qpu, qos="low")
+    (send,) = machine.assign()
+    machine.begin(send.records[0])
+    submit(machine, "b", "ben", along=on_qpu)
+    assert stopped_after_s(machine, long) == 0
 
 
 def test_task_of_another_class_is_not_preempted(site: CheckedScheduler) -> None:

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import msgspec
 import pytest
+from account_harness import AccountHarness
 from multi_user_harness import MultiUserHarness
 from service import ServiceHarness, spec
 
@@ -50,6 +51,26 @@ def test_receipt_has_what_was_stored_at_acceptance_and_end(ready: ServiceHarness
     assert stored.waited_us == row.timing.queued_us == sum(us for _, us in stored.waits)
     ready.restart()
     assert receipts(ready, 2) == [stored]
+
+
+def test_receipt_has_share_usage_and_rank_of_the_submission(tmp_path: Path) -> None:
+    town = AccountHarness(tmp_path)
+    town.join()
+    share = town.state.fair_share
+    share.charge("chem/ana", 5_000.0)
+    share.charge("bio/carl", 100.0)
+    norm, used, rank = share.standing("chem/ana", time.monotonic_ns())
+    assert norm == pytest.approx(0.75)  # of physics, whose only account is chem, and of bio
+    assert rank > share.standing("bio/ana", time.monotonic_ns())[2] > 0
+    answer = town.sent(account="chem")
+    assert isinstance(answer, m.Accepted)
+    share.charge("chem/ana", 1e6)  # later use is none of the receipt's
+    town.finish(town.assigned())
+    (stored,) = receipts(town, answer.first)
+    assert (stored.share, stored.rank) == (pytest.approx(norm), rank)
+    assert stored.usage == pytest.approx(used, rel=1e-3) == pytest.approx(5_000.0, rel=1e-3)
+    town.begin_again()
+    assert receipts(town, answer.first) == [stored]
 
 
 def test_parts_of_a_wait_add_up_to_it(ready: ServiceHarness) -> None:

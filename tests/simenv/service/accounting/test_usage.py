@@ -244,10 +244,19 @@ def test_numbers_of_a_damaged_record_that_cannot_be_are_not_subtracted(
 ROUTE = Route("statevector", "test", "main", 2, 0, 1.0, 0.0, 1)
 
 
-def ending(account: str, user: str, units: float, pool: str = "main", **more: object) -> TaskEnded:
-    terms = m.model.TaskOptions()
-    batch = SubmitBatch(b"", terms, "", 0, 1, 0, 0, user, account, "normal")
-    route = msgspec.structs.replace(ROUTE, pool=pool)
+def ending(
+    account: str,
+    user: str,
+    units: float,
+    pool: str = "main",
+    terms: m.model.TaskOptions | None = None,
+    shot_ns: float = 0.0,
+    **more: object,
+) -> TaskEnded:
+    """`terms`: None for the defaults; `shot_ns`: of an emulated device."""
+    given = m.model.TaskOptions() if terms is None else terms
+    batch = SubmitBatch(b"", given, "", 0, 1, 0, 0, user, account, "normal")
+    route = msgspec.structs.replace(ROUTE, pool=pool, device_shot_ns=shot_ns)
     record = TaskRecord(1, spec(), batch, route, 1.0)
     used = Used(round(1e6 * units), 3, 2, 1)
     fields: dict[str, object] = {"used": used, "units": units, **more}
@@ -291,6 +300,27 @@ def books(tmp_path: Path) -> Books:
 
 def test_keys_of_usage_are_those_of_requests() -> None:
     assert tables.UsageKey._fields == USAGE_KEYS
+
+
+def test_sums_by_device_are_of_the_tasks_that_it_emulated(books: Books) -> None:
+    options = m.model.TaskOptions
+    books.add(ending("chem", "ana", 1.0, terms=options(device="fez"), shot_ns=9.0))
+    books.add(ending("chem", "ana", 2.0, "emu", terms=options(device="fez")))  # one without times
+    preferred = options(device="fez", prefer=("emulator", "simulator"))
+    books.add(ending("bio", "ben", 4.0, "emu", terms=preferred, shot_ns=9.0))
+    books.add(ending("bio", "ben", 8.0, terms=preferred))  # the ideal simulator ran it
+    books.add(ending("bio", "ben", 16.0, "emu", terms=options(device="kyiv"), shot_ns=5.0))
+    books.add(ending("bio", "ben", 32.0))
+    rows = {row.key: row for row in books.report(("device",)).rows}
+    assert {key: row.units for key, row in rows.items()} == {
+        ("fez",): 7.0, ("kyiv",): 16.0, ("",): 40.0,
+    }  # fmt: skip
+    assert rows["fez",].used == Used(7_000_000, 9, 6, 3)
+    assert {row.key: row.tasks for row in books.report(("pool", "device")).rows} == {
+        ("main", "fez"): 1, ("emu", "fez"): 2, ("emu", "kyiv"): 1, ("main", ""): 2,
+    }  # fmt: skip
+    books.merge()
+    assert {row.key: row for row in books.report(("device",)).rows} == rows
 
 
 def test_hours_become_days_then_months_and_no_sum_changes(books: Books) -> None:
