@@ -255,7 +255,7 @@ def _count_held(
     now_ns: int,
 ) -> None:
     """Count the time until now for which a reservation had its workers."""
-    can_idle, part = not _starts_nothing(state, pool), max(1, pool.spec.max)
+    can_idle, part = not starts_nothing(state, pool), max(1, pool.spec.max)
     for worker in pool.dedicated_workers(number):
         until_ns = max(now_ns, worker.counted_ns)  # a close may come with an earlier tick
         since_ns, worker.counted_ns = worker.counted_ns, until_ns
@@ -266,7 +266,7 @@ def _count_held(
             dedicated.device_ns += (until_ns - since_ns) // part if pool.spec.pace else 0
 
 
-def _starts_nothing(state: scheduler_state.SchedulerState, pool: state_pools.Pool) -> bool:
+def starts_nothing(state: scheduler_state.SchedulerState, pool: state_pools.Pool) -> bool:
     """Return whether no task may start: the device is paused, drained or in an outage, or the
     service shuts down."""
     is_closed = bool(state.controls.closed_state(pool.device))

@@ -2,20 +2,25 @@
 
 A task may be preempted if its class of service says so, or if it has run for
 `Billing.preempt_running_s`. It is asked to end when the task that goes first in the queue of its
-pool has waited for `Billing.preempt_after_s`, and the usage of that task's account for its share is
-far below that of its own. Its worker writes a checkpoint where it can; the task waits again, keeps
-its seed, and returns the same counts. A task on a machine of a provider is never preempted: its
-job would be paid twice, with other counts.
+pool, or of a pool of the same device whose workers want its slots, has waited for
+`Billing.preempt_after_s`, and the usage of that task's account for its share is far below that of
+its own. So a gang ends for tasks of one rank, and these for a gang, one after the other. Its worker
+writes a checkpoint where it can; the task waits again, keeps its seed, and returns the same counts.
+A task on a machine of a provider is never preempted: its job would be paid twice, with other
+counts.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 from simenv.model import task_name
 from simenv.scheduler import core
+from simenv.scheduler.dispatch import dedicated_workers
 from simenv.scheduler.state import pools, scheduler_state
 
 FAR = 0.5  # usage for its share of the account that waits, relative to that of the one that runs
-EVERY_NS = 5_000_000_000  # at most one task of a pool
+EVERY_NS = 5_000_000_000  # at most one task for a pool
 
 
 def count_overruns(state: scheduler_state.SchedulerState, now_ns: int) -> None:
@@ -39,14 +44,14 @@ def preempt(state: scheduler_state.SchedulerState, now_ns: int) -> list[core.Act
     if not after_ns or not state.fair_share.tree:
         return actions
     for pool in state.pools.values():
-        if pool.is_exclusive:
+        if pool.is_exclusive or dedicated_workers.starts_nothing(state, pool):
             continue
         head = pool.queue.head() if pool.queue.is_shared else None
         if head is None or now_ns - head.batch.accepted_ns < after_ns:
             continue
         if now_ns - pool.preempted_ns < EVERY_NS:
             continue
-        victim = _victim(state, pool, head, now_ns)
+        victim = _victim(state, _in_the_way(state, pool), head, now_ns)
         if victim is not None:
             pool.preempted_ns = now_ns
             victim.preempted = True
@@ -58,14 +63,30 @@ def preempt(state: scheduler_state.SchedulerState, now_ns: int) -> list[core.Act
     return actions
 
 
+def _in_the_way(state: scheduler_state.SchedulerState, pool: pools.Pool) -> Iterator[pools.Worker]:
+    """Yield the busy workers for whose end the pool's first task waits: its own, and where it has
+    an idle one, which lacks slots or memory then, those of the same device on the same nodes."""
+    yield from pool.busy_workers.values()
+    idle = (each for each in pool.idle_workers.values() if not each.reservation_id)
+    hosts = {host for worker in idle for host, _ in worker.host_ranks}
+    for other in state.pools.values():
+        if other is not pool and other.device == pool.device:
+            for worker in other.busy_workers.values():
+                if any(host in hosts for host, _ in worker.host_ranks):
+                    yield worker
+
+
 def _victim(
-    state: scheduler_state.SchedulerState, pool: pools.Pool, head: core.TaskRecord, now_ns: int
+    state: scheduler_state.SchedulerState,
+    workers: Iterable[pools.Worker],
+    head: core.TaskRecord,
+    now_ns: int,
 ) -> core.TaskRecord | None:
     """Return the running task of the account with the most usage for its share; None if none may
     be preempted for the task `head`."""
     usage: list[tuple[float, int]] = []
     running: dict[int, core.TaskRecord] = {}
-    for worker in pool.busy_workers.values():
+    for worker in workers:
         if worker.reservation_id:
             continue
         record = next(iter(worker.held.values()))

@@ -112,6 +112,7 @@ class CheckedScheduler:
         along: core.Route | None = None,
         owner: str = "",
         account: str = "",
+        qos: str = "",
         **terms: object,
     ) -> list[int]:
         batch = core.SubmitBatch(
@@ -124,6 +125,7 @@ class CheckedScheduler:
             share_bytes,
             owner,
             account,
+            qos=qos,
         )
         routes = [along or route(cost)] * count
         specs = [TaskSpec(program, 100, seed) for seed in range(count)]
