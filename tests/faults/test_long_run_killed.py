@@ -95,15 +95,20 @@ def test_gang_resumes_from_checkpoint_after_one_rank_is_killed(launcher: str) ->
         assert lost == [busy.name]
 
 
-def test_preempted_long_run_goes_on_from_its_checkpoint_after_the_others_task() -> None:
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_preempted_long_run_goes_on_from_its_checkpoint_after_the_others_task(ranks: int) -> None:
+    if ranks > 1 and (why := missing("mpirun")):
+        pytest.skip(why)
     circuit, small = layered(23, 240, 1), layered(3, 2, 1)
     options = {
-        "pools": [{"name": "main", "min": 1, "max": 1}], "accounts": {"a": {}, "b": {}},
-        "qos": {"low": {"preempt": True}}, "billing": {"preempt_after_s": 0.5},
+        "pools": [{"name": "main", "min": ranks, "max": ranks}], "slots": ranks,
+        "accounts": {"a": {}, "b": {}}, "qos": {"low": {"preempt": True}},
+        "billing": {"preempt_after_s": 0.5},
     }  # fmt: skip
+    terms = {"shots": 200, "seed": 3, "account": "a", "ranks": ranks}
     with environment(**options) as live, live.client() as env:
-        undisturbed = env.submit(circuit, shots=200, seed=3, account="a").result(PATIENCE_S)
-        task = env.submit(circuit, shots=200, seed=3, account="a", qos="low")
+        undisturbed = env.submit(circuit, **terms).result(PATIENCE_S)
+        task = env.submit(circuit, qos="low", **terms)
         passes = under_way(env, live, task, 0)
         other = env.submit(small, account="b").result(PATIENCE_S)
         assert not task.done()
