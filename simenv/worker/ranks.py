@@ -352,7 +352,7 @@ class Follower:
         assert self._chunk is not None
         self._number += 1
         assigned = self._chunk.tasks[index]
-        self._runner.control.clear()  # a preempted run stops in all ranks, and here for no other task
+        self._runner.control.clear()  # a run that was preempted has stopped in all ranks
         try:
             self._runner.follow(assigned, self._chunk.terms[assigned.terms], self._chunk)
         except Exception as error:  # noqa: BLE001  # the first rank must get every error
