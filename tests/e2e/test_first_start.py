@@ -38,7 +38,8 @@ def test_first_noisy_circuit_says_what_it_waits_for(
     monkeypatch.setattr(progress, "LOG_S", 0.5)
     file = tmp_path / "few.qasm"
     file.write_text(text(3))
-    with environment(pools=[{"name": "main", "min": 1, "max": 1}]) as live:
+    pools = [{"name": "main", "min": 1, "max": 1}]
+    with environment(pools=pools, start_timeout_s=600.0) as live:  # it compiles kernels
         shell = shell_of(live.name, capfd)
         result = shell("submit", str(file), "--device", "fez", "--wait")
     assert result.code == 0
