@@ -179,9 +179,10 @@ def _killed_while_the_second_run_is_sent_ahead(up: live.Live) -> tuple[list[floa
     pid = up.service().pid
     with up.client() as client:
         tasks = client.submit_many([flip()] * 3, pool="lab", shots=700, seed=5)
-        while "on device" not in client.tasks([tasks[0].id])[0].reason:
+        while not tasks[0].done() and "on device" not in client.tasks([tasks[0].id])[0].reason:
             time.sleep(0.01)
-        while tasks[1].state != "RUNNING":  # it is sent 0.2 s before the device is free
+        # It is sent 0.2 s before the device is free.
+        while tasks[1].state != "RUNNING" and not tasks[1].done():
             time.sleep(0.01)
         killed_s = time.time()
         up.kill_service()
