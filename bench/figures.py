@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -53,7 +52,11 @@ def performance_tables(stored: Path = STORED) -> str:
     for benchmark, entry in texts.items():
         if benchmark == "readme":
             continue
-        lines += [f"\n## {entry['title']}\n", f"`python -m bench run {benchmark}`\n", _HEADER]
+        lines += [
+            f"\n## {entry['title']} {{ #{benchmark} }}\n",
+            f"`python -m bench run {benchmark}`\n",
+            _HEADER,
+        ]
         for key, goal in all_goals[benchmark].items():
             text, unit = entry[key]
             results = match.get((benchmark, key))
@@ -71,9 +74,9 @@ def readme_table(stored: Path = STORED) -> str:
     for benchmark, key, text in texts["readme"]:
         unit = texts[benchmark][key][1]
         results = match[benchmark, key]
-        worst = (min if results[0].at_least else max)(results, key=lambda each: each.value or 0.0)
+        worst = _worst(results)
         missed = "" if worst.met else " (**missed**)"
-        bound = f"{'>=' if worst.at_least else '<='} {number(worst.goal)} {unit}"
+        bound = f"{_bound(worst)} {unit}"
         command = f"`python -m bench run {benchmark}`"
         lines.append(f"| {text} | {number(worst.value)} {unit} | {bound}{missed} | {command} |")
     return "\n".join(lines) + "\n"
@@ -93,13 +96,21 @@ def number(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
+def _worst(results: Sequence[Result]) -> Result:
+    """Return the result that is farthest from its goal, or closest to missing it."""
+    return (min if results[0].at_least else max)(results, key=lambda each: each.value or 0.0)
+
+
+def _bound(result: Result) -> str:
+    return f"{'>=' if result.at_least else '<='} {number(result.goal)}"
+
+
 def _row(text: str, unit: str, result: Result) -> str:
     value = number(result.value)
     if result.value is None:  # nothing states the direction of its goal
         bound, met = number(result.goal), ""
     else:
-        bound = f"{'>=' if result.at_least else '<='} {number(result.goal)}"
-        met = "yes" if result.met else "**no**"
+        bound, met = _bound(result), "yes" if result.met else "**no**"
     return f"| {text} | {result.label} | {unit} | {bound} | {value} | {met} | `{result.commit}` |"
 
 
@@ -110,17 +121,11 @@ def _misses(texts: dict[str, Any], groups: dict[tuple[str, str], list[Result]]) 
         missed = [each for each in results if each.value is not None and not each.met]
         if missed:
             text, unit = texts[benchmark][key]
-            worst = (min if missed[0].at_least else max)(missed, key=lambda each: each.value or 0.0)
-            bound = f"{'>=' if worst.at_least else '<='} {number(worst.goal)}"
+            worst = _worst(missed)
             yield (
-                f"| [{benchmark}](#{_anchor(texts[benchmark]['title'])}) | {text} | {len(missed)}"
-                f" of {len(results)} | {number(worst.value)} {unit} | {bound} |"
+                f"| [{benchmark}](#{benchmark}) | {text} | {len(missed)} of {len(results)}"
+                f" | {number(worst.value)} {unit} | {_bound(worst)} |"
             )
-
-
-def _anchor(title: str) -> str:
-    """Return the identifier that the site gives a heading (`slugify` of Python-Markdown)."""
-    return re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", title).strip().lower())
 
 
 def _machines(groups: dict[tuple[str, str], list[Result]]) -> Iterator[str]:

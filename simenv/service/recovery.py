@@ -271,7 +271,8 @@ def read_header(path: Path) -> JournalHeader | None:
     except (sqlite3.Error, OSError) as error:
         text = f"the journal {path} cannot be read: {error}"
         raise JournalError(text, hint=way_out_of(error, path)) from error
-    return JournalHeader(values.get("epoch", 0), age_s, "complete" in values)
+    epoch = values.get("epoch", 0)
+    return JournalHeader(epoch, age_s, values.get("complete") == epoch)
 
 
 def _with_wal(path: Path) -> list[Path]:

@@ -72,7 +72,7 @@ def _in_the_way(state: scheduler_state.SchedulerState, pool: pools.Pool) -> Iter
     for other in state.pools.values():
         if other is not pool and other.device == pool.device:
             for worker in other.busy_workers.values():
-                if any(host in hosts for host, _ in worker.host_ranks):
+                if not hosts.isdisjoint(host for host, _ in worker.host_ranks):
                     yield worker
 
 

@@ -359,7 +359,6 @@ class JournalBackup:
         temporary.unlink(missing_ok=True)
         try:
             copy_into(db, temporary, self._pause)
-            mark_complete(temporary, complete=False)  # as a journal may be that is such a copy
             temporary.replace(self._copy)
         except BaseException:
             temporary.unlink(missing_ok=True)
@@ -373,10 +372,11 @@ class JournalBackup:
 
 
 def mark_complete(copy: Path, *, complete: bool) -> None:
-    """State in a copy whether it has all commits of a service that has ended. Raises
+    """State in a copy whether it has all commits of the start of the service that wrote it, which
+    has ended. The mark is the start's number: it says nothing of later ones. Raises
     sqlite3.Error."""
     statement = (
-        "insert or replace into meta values('complete', 1)"
+        "insert or replace into meta select 'complete', value from meta where key = 'epoch'"
         if complete
         else "delete from meta where key = 'complete'"
     )

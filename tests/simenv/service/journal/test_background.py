@@ -157,8 +157,9 @@ def test_start_with_only_an_older_copy_is_refused_without_resume(
 
 
 def test_copy_of_a_restored_journal_is_not_complete(paths: EnvironmentPaths) -> None:
-    live = journal(paths)
+    journal(paths).close()
     maintenance.mark_complete(paths.journal, complete=True)
+    live = journal(paths)  # the start that goes on with it
     backup = JournalBackup(paths.journal, paths.copy, every_s=0.01)
     backup.start()
     while not paths.copy.exists():
