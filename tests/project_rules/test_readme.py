@@ -1,4 +1,4 @@
-"""README.md and the documentation name commands, benchmarks and files that exist."""
+"""README.md and the documentation name what exists, and their tables are complete."""
 
 from __future__ import annotations
 
@@ -46,6 +46,14 @@ def test_links_of_a_page_lead_to_files(page: Path) -> None:
     generated = ("cli.md", "configuration.md", "http.md")  # made when the site is built
     for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text()):
         assert Path(target).name in generated or (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_rows_of_a_table_have_as_many_cells(page: Path) -> None:
+    text = re.sub(r"^ *```.*?^ *```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    for table in re.findall(r"(?:^ *\|.*\n?)+", text, re.MULTILINE):
+        rows = re.sub(r"`[^`\n]*`|\\\|", "", table).splitlines()
+        assert len({row.count("|") for row in rows}) == 1, rows
 
 
 def test_readme_is_short() -> None:
