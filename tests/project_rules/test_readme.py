@@ -17,6 +17,7 @@ from simenv.cli.app import application
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
+FENCED = re.compile(r"^ *```\w*\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 MAX_README_LINES = 90  # about one screen and a half, tables and pictures included
 
 
@@ -24,7 +25,7 @@ def commands(page: Path) -> list[str]:
     """Return the code spans and shell lines of a page that call the command line."""
     text = page.read_text()
     spans = re.findall(r"`(simenv [^`]*)`", text)
-    fenced = "".join(re.findall(r"^ *```\w*\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL))
+    fenced = "".join(FENCED.findall(text))
     lines = re.findall(r"^(?:\.venv/bin/)?(simenv .*)$", fenced, re.MULTILINE)
     return spans + lines
 
@@ -50,7 +51,7 @@ def test_links_of_a_page_lead_to_files(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_rows_of_a_table_have_as_many_cells(page: Path) -> None:
-    text = re.sub(r"^ *```.*?^ *```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    text = FENCED.sub("", page.read_text())
     for table in re.findall(r"(?:^ *\|.*\n?)+", text, re.MULTILINE):
         rows = re.sub(r"`[^`\n]*`|\\\|", "", table).splitlines()
         assert len({row.count("|") for row in rows}) == 1, rows
