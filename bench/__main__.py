@@ -76,7 +76,9 @@ def _run(options: argparse.Namespace, rest: list[str]) -> int:
             option.add_to(parser, quick=options.quick)
         if options.json is not None:
             Report.on_figure = partial(_append, options.json, options.quick)
-        all_met &= module.run(parser.parse_args(rest)).close()
+        arguments = parser.parse_args(rest)
+        Report.seed = getattr(arguments, "seed", None)
+        all_met &= module.run(arguments).close()
     return 0 if all_met else 1
 
 

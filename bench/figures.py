@@ -115,16 +115,20 @@ def _row(text: str, unit: str, result: Result) -> str:
 
 
 def _misses(texts: dict[str, Any], groups: dict[tuple[str, str], list[Result]]) -> Iterator[str]:
-    """Yield a table of the goals that are missed: how many of their cases, and the worst one."""
+    """Yield a table of the goals that are missed or not measured: how many of their cases, and the
+    worst one."""
     yield "| benchmark | figure | missed in | worst | goal |\n|---|---|---|---|---|"
     for (benchmark, key), results in sorted(groups.items(), key=lambda group: group[0][0]):
-        missed = [each for each in results if each.value is not None and not each.met]
+        missed = [each for each in results if not each.met]
         if missed:
             text, unit = texts[benchmark][key]
-            worst = _worst(missed)
+            values = [each for each in missed if each.value is not None]
+            value = f"{number(_worst(values).value)} {unit}" if values else "not measured"
+            # Nothing states the direction of a goal that was not measured.
+            goal = _bound(_worst(values)) if values else number(missed[0].goal)
             yield (
                 f"| [{benchmark}](#{benchmark}) | {text} | {len(missed)} of {len(results)}"
-                f" | {number(worst.value)} {unit} | {_bound(worst)} |"
+                f" | {value} | {goal} |"
             )
 
 

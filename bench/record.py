@@ -31,7 +31,11 @@ from simenv.config.paths import kernel_folder
 RUNS: dict[str, tuple[str, ...]] = {
     "latency_tcp": ("latency --tcp",),
     "queue": ("queue --million",),
-    "noise_calibration": ("noise_calibration --test-only",),
+    "noise_speed": ("noise_speed", "noise_speed --qubits 20 --shots 100000 --ours-s 6000"),
+    "noise_calibration": (
+        "noise_calibration --test-only",
+        "noise_calibration --test-only --splits 3",
+    ),
 }
 # Figures of the README and of its chart come first: a recording may be interrupted.
 FIRST = ("throughput", "latency", "vqls", "cold_start", "queue", "small", "wide", "observables")

@@ -23,6 +23,27 @@ def gates(num_qubits: int, operations: int, seed: int) -> list[Gate]:
     return results[:operations]
 
 
+def scattered(num_qubits: int, operations: int, number: int, seed: int) -> list[QuantumCircuit]:
+    """Return `number` measured circuits of ry, rz and cx on random qubits; each has a structure of
+    its own."""
+    seeds = range(seed * 10**6, seed * 10**6 + number)
+    return [measured(num_qubits, random_gates(num_qubits, operations, each)) for each in seeds]
+
+
+def random_gates(num_qubits: int, operations: int, seed: int) -> list[Gate]:
+    """Return `operations` gates on random qubits: ry, rz and cx as often as in `gates`."""
+    rng = np.random.default_rng(seed)
+    results: list[Gate] = []
+    names, angles = rng.integers(3, size=operations), rng.uniform(0, 6, operations)
+    for name, angle in zip(names.tolist(), angles.tolist(), strict=True):
+        first, second = rng.choice(num_qubits, 2, replace=False).tolist()
+        if name == 2:
+            results.append(("cx", (first, second), ()))
+        else:
+            results.append((("ry", "rz")[name], (first,), (angle,)))
+    return results
+
+
 def layered(num_qubits: int, operations: int, number: int, seed: int) -> list[QuantumCircuit]:
     """Return `number` measured circuits of `gates`, which differ in their angles."""
     seeds = range(seed * 10**6, seed * 10**6 + number)

@@ -40,7 +40,7 @@ import simenv
 from bench.circuits import brickwork, built, engine_circuit, grid, measured, qaoa, wide_circuit
 from bench.engine.noise_speed import P01, P10, aer_noise, noise_program
 from bench.engine.tensor_ranks import run_over
-from bench.harness import Option, Report, installed, rounds, timed
+from bench.harness import SEED, Option, Report, installed, rounds, timed
 from bench.harness.comparison import rounds_of
 from bench.peers.aer import simulator
 from bench.peers.base import Gate
@@ -64,7 +64,7 @@ FEW_SHOTS = 20  # of Aer, by which the time of all is expected
 OPTIONS = (
     rounds(5, quick=2),
     Option("--no-long", action="store_true", quick=True, help="without the long chain"),
-    Option("--seed", default=3),
+    SEED,
     Option("--noise-only", action="store_true", help="the chains with noise alone"),
     Option("--most-s", default=300.0, quick=5.0, help="longest expected run of Aer with noise"),
 )

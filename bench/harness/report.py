@@ -27,6 +27,7 @@ class Figure(msgspec.Struct, frozen=True):
     value: float | None  # None: not measured
     goal: float
     at_least: bool = False
+    seed: int | None = None  # of the run's random inputs
 
     @property
     def met(self) -> bool:
@@ -50,6 +51,7 @@ class Report:
 
     # Called with each figure when it is known: those of a run that is ended are not lost.
     on_figure: ClassVar[Callable[[Figure], object]] = lambda _: None
+    seed: ClassVar[int | None] = None  # of the random inputs of this process's benchmark
 
     def __init__(self, benchmark: str, title: str) -> None:
         """`benchmark`: the table of its goals in goals.toml."""
@@ -58,7 +60,8 @@ class Report:
         self._goals: dict[str, float] = tomllib.loads(GOALS.read_text()).get(benchmark, {})
         print(title)
         load = " ".join(f"{x:.1f}" for x in os.getloadavg())
-        print(f"machine: {platform.machine()}, {os.cpu_count()} cores, load {load}\n")
+        seed = "" if self.seed is None else f", seed {self.seed}"
+        print(f"machine: {platform.machine()}, {os.cpu_count()} cores, load {load}{seed}\n")
 
     def goal(self, key: str) -> float:
         """Return the goal of a figure."""
@@ -96,7 +99,7 @@ class Report:
     def not_measured(self, key: str, label: str, reason: str) -> None:
         """Add a figure that could not be measured, which counts as a missed goal."""
         goal = self._goals.get(key, 0.0)
-        self._keep(Figure(self._benchmark, key, label, None, goal))
+        self._keep(Figure(self._benchmark, key, label, None, goal, seed=self.seed))
         print(f"NOT MEASURED {label}: {reason}")
 
     def close(self) -> bool:
@@ -114,7 +117,8 @@ class Report:
     def _add(
         self, key: str, value: float, label: str, text: str, *, at_least: bool = False
     ) -> None:
-        figure = Figure(self._benchmark, key, label, float(value), self._goals[key], at_least)
+        goal = self._goals[key]
+        figure = Figure(self._benchmark, key, label, float(value), goal, at_least, self.seed)
         self._keep(figure)
         print(f"{'met   ' if figure.met else 'MISSED'} {label}: {text}")
 

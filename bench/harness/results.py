@@ -35,6 +35,9 @@ class Result(msgspec.Struct, frozen=True):
     cores: int
     load: float  # load average of the last minute, read after the benchmark
     time_s: float  # Unix time
+    seed: int | None = (
+        None  # of the random inputs; None: fixed ones, or measured before it was kept
+    )
 
     @property
     def identity(self) -> tuple[str, str, str]:
@@ -43,7 +46,8 @@ class Result(msgspec.Struct, frozen=True):
     def figure(self) -> Figure:
         """Return the figure without its machine and commit."""
         return Figure(
-            self.benchmark, self.key, self.label, self.value, self.goal, at_least=self.at_least
+            *(self.benchmark, self.key, self.label, self.value, self.goal),
+            *(self.at_least, self.seed),
         )
 
 
@@ -56,7 +60,7 @@ def append(file: Path, figures: Iterable[Figure], *, quick: bool) -> None:
                 FORMAT,
                 *(figure.benchmark, figure.key, figure.label, figure.value),
                 *(figure.goal, figure.at_least, figure.met, quick, revision, machine),
-                *(os.cpu_count() or 1, os.getloadavg()[0], time.time()),
+                *(os.cpu_count() or 1, os.getloadavg()[0], time.time(), figure.seed),
             )
             out.write(msgspec.json.encode(result) + b"\n")
 

@@ -51,18 +51,16 @@ def converted(num_qubits: int, gates: list[Gate]) -> Any:
 
 class Qsim:
     """Peer (bench.peers.base) of qsim; gates are fused to at most `fused` qubits. `use_gpu`: run on
-    the GPU; requires `has_cuda`. `memoized`: circuits of which the simulator keeps its own form, so
-    that their next run does not convert them again."""
+    the GPU; requires `has_cuda`. The simulator keeps its own form of the last circuit, so that its
+    next run does not convert it again."""
 
-    def __init__(
-        self, threads: int, fused: int, *, use_gpu: bool = False, memoized: int = 1
-    ) -> None:
+    def __init__(self, threads: int, fused: int, *, use_gpu: bool = False) -> None:
         import qsimcirq
 
         options = qsimcirq.QSimOptions(
             max_fused_gate_size=fused, cpu_threads=threads, use_gpu=use_gpu
         )
-        self._simulator = qsimcirq.QSimSimulator(options, circuit_memoization_size=memoized)
+        self._simulator = qsimcirq.QSimSimulator(options, circuit_memoization_size=1)
 
     def prepare(self, num_qubits: int, gates: list[Gate]) -> Any:
         circuit = converted(num_qubits, gates)
@@ -74,19 +72,3 @@ class Qsim:
 
     def counts(self, result: Any) -> Counts:
         return by_outcome(result)
-
-
-class QsimFromGates(Qsim):
-    """The circuit is built while the clock runs, and the counts are made a dict."""
-
-    def __init__(self, threads: int, fused: int) -> None:
-        super().__init__(threads, fused, memoized=0)
-
-    def prepare(self, num_qubits: int, gates: list[Gate]) -> Any:
-        return num_qubits, gates
-
-    def run(self, job: Any) -> Any:
-        return by_outcome(super().run(converted(*job)))
-
-    def counts(self, result: Any) -> Counts:
-        return result

@@ -16,6 +16,7 @@ CURVE on the loopback interface, interleaved; their difference is the verdict.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import multiprocessing
 import os
 import statistics
@@ -32,7 +33,7 @@ import zmq
 
 import simenv
 from bench.circuits import four_qubit_circuit
-from bench.harness import Option, Report, Times, installed, repeated_s, rounds, timed
+from bench.harness import SEED, Option, Report, Times, installed, repeated_s, rounds, timed
 from bench.harness.environments import remote_key, service_process, threads_cpu_s
 from bench.peers import aer as aer_peer
 from simenv.client.client import Client
@@ -44,11 +45,12 @@ OPTIONS = (
     rounds(8, quick=2),
     Option("--circuits", default=200, help="a round and contender", quick=50),
     Option("--tcp", action="store_true", help="what TCP and CURVE add, only"),
+    SEED,
 )
 
 
 def run(options: Namespace) -> Report:
-    seeds = iter(range(10**9))
+    seeds = itertools.count(options.seed)
     if options.tcp:
         return _tcp_latency(options.rounds, options.circuits, seeds)
     report = Report("latency", "latency: 4 qubits, 26 gates + 4 measurements, 1,024 shots")

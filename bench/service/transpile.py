@@ -34,17 +34,17 @@ import psutil
 from qiskit import QuantumCircuit, transpile
 
 import simenv
-from bench.harness import Report, Times, rounds
+from bench.harness import SEED, Report, Times, rounds
 from bench.harness.environments import cpu_s, service_process
 from bench.harness.isolated import IsolatedPeer
 from simenv.client.tasks.calls import CIRCUITS as CIRCUITS_OF_TASK, FIRST_TASKS
 from simenv.model.views import DeviceInfo
-from simenv.transpiler.qiskit_runtime import SEED
+from simenv.transpiler.qiskit_runtime import SEED as TRANSPILER_SEED
 from simenv.transpiler.qpy import write_qpy
 from simenv.transpiler.transpiler import target_of
 
 CIRCUITS, DEVICE, LEVEL, WORKERS = 200, "sherbrooke", 2, 2
-OPTIONS = (rounds(5, quick=2),)
+OPTIONS = (rounds(5, quick=2), SEED)
 
 
 class Cost(msgspec.Struct, frozen=True):
@@ -76,7 +76,11 @@ class OneProcess:
 
     def transpile(self, circuits: list[Any]) -> Cost:
         """Compile circuits, and return what it cost."""
-        settings = {"optimization_level": LEVEL, "seed_transpiler": SEED, "num_processes": 1}
+        settings = {
+            "optimization_level": LEVEL,
+            "seed_transpiler": TRANSPILER_SEED,
+            "num_processes": 1,
+        }
         thread, process = time.thread_time(), time.process_time()
         begin, busy_s = time.perf_counter(), machine_s()
         self._compiled = transpile(circuits, target=self._target, **settings)
@@ -100,7 +104,7 @@ def machine_s() -> float:
 def run(options: Namespace) -> Report:
     report = Report("transpile", f"transpile: {CIRCUITS} circuits for {DEVICE}, level {LEVEL}")
     cores = os.cpu_count() or 1
-    circuits = [layered(number) for number in range(CIRCUITS)]
+    circuits = [layered(options.seed, number) for number in range(CIRCUITS)]
     walls: Times = defaultdict(list)
     parts: list[list[float]] = []
     others: list[float] = []
@@ -243,9 +247,9 @@ def replayed(
     return now
 
 
-def layered(number: int) -> QuantumCircuit:
+def layered(seed: int, number: int) -> QuantumCircuit:
     """Return rotations and controlled gates on random pairs, measured; the number is the seed."""
-    rng = np.random.default_rng([5, number])
+    rng = np.random.default_rng([seed, number])
     width = int(rng.integers(8, 17))
     circuit = QuantumCircuit(width, width, name=f"layered{number}")
     for _ in range(6):

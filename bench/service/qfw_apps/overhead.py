@@ -1,7 +1,7 @@
 """Application that calls `sync_run` of simenv's QPM and of a plugin that does nothing, in turns.
 
 Both are objects of one daemon, so that host and transport are the same. Prints the time of each
-call. Arguments: CIRCUIT ROUNDS
+call. ANGLE in the circuit's text is another number in each call. Arguments: CIRCUIT ROUNDS
 """
 
 import time
@@ -36,7 +36,9 @@ def run(path: str, rounds: str) -> None:
     for number in range(int(rounds) + 1):
         for name, (plugin, more) in plugins.items():
             for _ in range(CALLS):
-                info = {"qasm": circuit, "num_qubits": 4, "num_shots": SHOTS, "seed": next(seeds)}
+                seed = next(seeds)
+                text = circuit.replace("ANGLE", f"{1 + seed * 1e-6:.6f}")
+                info = {"qasm": text, "num_qubits": 4, "num_shots": SHOTS, "seed": seed}
                 begin = time.perf_counter()
                 answer = plugin.sync_run(info | more)
                 took_s = time.perf_counter() - begin

@@ -23,7 +23,7 @@ import numpy as np
 from simenv.errors import InfeasibleError, SimenvError
 from simenv.model import PoolSpec, Program, TaskOptions, TaskSpec, decode_program, digest, views
 from simenv.model.task_rules import MAX_BINDING, MAX_SEED
-from simenv.scheduler.core import device_ns
+from simenv.scheduler.core import Route, device_ns
 from simenv.scheduler.routing import engine_choice, live_routing
 from simenv.scheduler.routing.engine_support import EMPTY_SNAPSHOT, RoutingSnapshot
 from simenv.scheduler.state.scheduler_state import SchedulerState
@@ -38,6 +38,7 @@ from simulators.circuit.analysis.profile import Profile
 log = logging.getLogger("simenv.service")
 
 MAX_ENTRIES = 100_000  # of each cache; full ones are emptied
+MAX_ROUTES = 4_096  # of profiles
 TASKS_PER_CLOCK_CHECK = (
     32  # admitted between two checks of the clock, unless their programs are large
 )
@@ -68,6 +69,8 @@ class AdmissionController:
         self._state = state
         self._capacity = state.capacity
         self._structures = StructureCache()
+        # By profile and options: a route depends on nothing else while pools and nodes stay.
+        self._routes: dict[tuple[Profile, bytes], Route] = {}
         # Programs that are not in `_structures`, by digest and options.
         self._programs: dict[tuple[bytes, bytes], AdmittedProgram] = {}
         self._digested_sizes: set[int] = set()  # bytes of programs that have a known digest
@@ -159,6 +162,7 @@ class AdmissionController:
         """Drop cached programs, whose routes depend on the former state of pools and nodes."""
         self._newest = None
         self._programs.clear()
+        self._routes.clear()
         self._structures = StructureCache()
 
     def _terms_are_valid(self, pending: PendingSubmit) -> bool:
@@ -265,7 +269,7 @@ class AdmissionController:
         )
         profile = with_shots(profile, spec.shots)
         self._opened_bytes += EXAMINED_BYTES + 8 * len(program.ops)
-        route = live_routing.route_now(profile, terms, self._pools, self._capacity, self._snapshot)
+        route = self._route(profile, terms, terms_digest)
         rules.check_outputs(profile, terms)
         admitted = rules.admitted_by_route(
             program, profile, route, 0 if device is None else device.max_shots
@@ -277,6 +281,18 @@ class AdmissionController:
         else:
             self._remember(packed, terms_digest, admitted)
         return admitted
+
+    def _route(self, profile: Profile, terms: TaskOptions, terms_digest: bytes) -> Route:
+        """Return the route of a program. Raises SimenvError if there is none."""
+        route = self._routes.get((profile, terms_digest))
+        if route is None:
+            route = live_routing.route_now(
+                profile, terms, self._pools, self._capacity, self._snapshot
+            )
+            if len(self._routes) >= MAX_ROUTES:
+                self._routes.clear()
+            self._routes[profile, terms_digest] = route
+        return route
 
     def remember_newest(self) -> None:
         """Store the structure of the program examined last. Called before the next program is

@@ -9,14 +9,23 @@ import msgspec
 import numpy as np
 import pytest
 from failing import fails
+from qiskit import QuantumCircuit
 from service import ServiceHarness, program, spec
 
+from simenv.client.circuits import load
 from simenv.errors import LimitExceededError, OptionError, SimenvError
 from simenv.model import Chain, Observable, Program, TaskOptions, TaskSpec, Workload
 from simenv.scheduler.core import Route
+from simenv.scheduler.routing import live_routing
 from simenv.service.admission import background_checks, rules, submissions
-from simenv.service.admission.controller import LOOKED_BYTES, PLACES, StructureCache
+from simenv.service.admission.controller import (
+    LOOKED_BYTES,
+    PLACES,
+    AdmissionController,
+    StructureCache,
+)
 from simenv.service.admission.rules import AdmittedProgram
+from simenv.wire import codec
 from simenv.wire.messages import client as m
 
 MARK = b"terms"
@@ -317,3 +326,35 @@ def test_task_without_computable_gradient_is_refused() -> None:
         rules.check_gradient_task(exact, terms(chain=chain()), 2, 2**20)
     wide = terms(chain=chain(parameters=2**18))
     fails(LimitExceededError, "1 observables", rules.check_gradient_task, exact, wide, 3, 2**20)
+
+
+def test_structures_of_one_profile_are_routed_once_while_options_and_nodes_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    route_now, routed = live_routing.route_now, []
+    monkeypatch.setattr(
+        live_routing, "route_now", lambda *given: routed.append(given) or route_now(*given)
+    )
+    bench = ServiceHarness(tmp_path)
+    controller = AdmissionController(bench.config.pools, bench.state)
+
+    def admit(number: int, first: int, **options: Any) -> Route:
+        circuit = QuantumCircuit(3, 3)
+        circuit.ry(0.3 + number, first)
+        circuit.cx(first, (first + number % 2 + 1) % 3)
+        circuit.measure(range(3), range(3))
+        terms = TaskOptions(**options)
+        message = m.Submit(1, f"~{number}", 0, terms, [spec(program=load(circuit).packed)])
+        pending = submissions.PendingSubmit(b"peer", "", message, codec.encode(message), 0)
+        assert controller.admit_some(pending, 2**63)
+        assert pending.refusals == []
+        return pending.routes[0]
+
+    first = admit(0, 0)
+    assert admit(1, 1) is first  # another structure with equal counts
+    assert len(routed) == 1
+    assert admit(2, 2, engine="densitymatrix").engine == "densitymatrix"
+    assert len(routed) == 2
+    bench.state.capacity = msgspec.structs.replace(bench.state.capacity)  # as when a node is lost
+    assert admit(3, 1) == first
+    assert len(routed) == 3
