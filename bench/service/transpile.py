@@ -202,6 +202,8 @@ def _report_replay(
     ratios = f"{measured / peer.wall_s:18.3f}{measured / alone:17.3f}"
     print(f"measured, {cores} cores {peer.wall_s:19.3f}{measured:11.3f}{ratios}")
     print(f"cores that other processes used: {peer.others:.2f} and {others:.2f}\n")
+    label = f"replayed, {cores + 1} cores, {WORKERS + 1} workers, of one process on these cores"
+    report.at_most("third_core_share", shares[cores + 1, WORKERS + 1], label)
     error = abs(shares[cores, WORKERS] * peer.wall_s / measured - 1.0)
     report.at_most("model_error", error, "error of the replay for the workers on these cores")
 
