@@ -1,4 +1,4 @@
-"""Random two-qubit unitaries on all pairs: the whole path, compared with four libraries.
+"""Random two-qubit unitaries on all pairs: the whole path, compared with three libraries.
 
 A circuit consists of 12 layers of random pairings with a random matrix on each pair; it runs with
 1,024 shots on all threads. Ours is the whole path of a new structure through a running environment:

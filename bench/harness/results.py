@@ -35,9 +35,8 @@ class Result(msgspec.Struct, frozen=True):
     cores: int
     load: float  # load average of the last minute, read after the benchmark
     time_s: float  # Unix time
-    seed: int | None = (
-        None  # of the random inputs; None: fixed ones, or measured before it was kept
-    )
+    # Of the random inputs; None: they are fixed, or were measured before it was kept.
+    seed: int | None = None
 
     @property
     def identity(self) -> tuple[str, str, str]:
