@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from qiskit import QuantumCircuit
 from qiskit.circuit import ParameterVector
@@ -23,14 +25,7 @@ def gates(num_qubits: int, operations: int, seed: int) -> list[Gate]:
     return results[:operations]
 
 
-def scattered(num_qubits: int, operations: int, number: int, seed: int) -> list[QuantumCircuit]:
-    """Return `number` measured circuits of ry, rz and cx on random qubits; each has a structure of
-    its own."""
-    seeds = range(seed * 10**6, seed * 10**6 + number)
-    return [measured(num_qubits, random_gates(num_qubits, operations, each)) for each in seeds]
-
-
-def random_gates(num_qubits: int, operations: int, seed: int) -> list[Gate]:
+def scattered_gates(num_qubits: int, operations: int, seed: int) -> list[Gate]:
     """Return `operations` gates on random qubits: ry, rz and cx as often as in `gates`."""
     rng = np.random.default_rng(seed)
     results: list[Gate] = []
@@ -44,10 +39,17 @@ def random_gates(num_qubits: int, operations: int, seed: int) -> list[Gate]:
     return results
 
 
-def layered(num_qubits: int, operations: int, number: int, seed: int) -> list[QuantumCircuit]:
-    """Return `number` measured circuits of `gates`, which differ in their angles."""
+def layered(
+    num_qubits: int,
+    operations: int,
+    number: int,
+    seed: int,
+    gates_of: Callable[[int, int, int], list[Gate]] = gates,
+) -> list[QuantumCircuit]:
+    """Return `number` measured circuits of `gates_of`, each of another seed: those of `gates`
+    differ in their angles."""
     seeds = range(seed * 10**6, seed * 10**6 + number)
-    return [measured(num_qubits, gates(num_qubits, operations, each)) for each in seeds]
+    return [measured(num_qubits, gates_of(num_qubits, operations, each)) for each in seeds]
 
 
 def ansatz(num_qubits: int, parameters: int, operations: int) -> QuantumCircuit:

@@ -51,17 +51,17 @@ CAP_S = 60.0  # of one run
 NARROW = 13  # qubits of the widest circuits with goals of their own
 ONE_THREAD = 14  # qubits of the widest circuits for which one thread may be the fastest
 LEFT_OUT = ("qulacs f64", "qulacs f64 fused 4")
-_ONE = "1 thread"  # end of a variant's name
+_TAKEN = tuple(each for each in LIBRARIES if each.name not in LEFT_OUT)
 PATHS = tuple(Variant(f"path {bits}", Environment, (name,)) for bits, name in PRECISIONS)
 ENGINE = "engine f64"
 VARIANTS = (
     *PATHS,
-    Variant(ENGINE, WorkerTask),
-    *(each for each in LIBRARIES if each.name not in LEFT_OUT),
+    Variant(ENGINE, WorkerTask, widest=NARROW),
+    *(each._replace(widest=ONE_THREAD) if each.threads else each for each in _TAKEN),
     *(
-        each._replace(name=f"{each.name}, {_ONE}", threads=1)
-        for each in LIBRARIES
-        if each.name.startswith("qulacs") and not each.threads and each.name not in LEFT_OUT
+        each._replace(name=f"{each.name}, 1 thread", threads=1, widest=ONE_THREAD)
+        for each in _TAKEN
+        if each.name.startswith("qulacs") and not each.threads
     ),
 )
 VOLUME_VARIANTS = (PATHS[0], *(each for each in LIBRARIES if each.name.startswith("aer f64")))
@@ -151,10 +151,6 @@ def _measure(peers: Peers, circuit: NativeCircuit, rounds: int) -> dict[str, tup
     entries: dict[str, tuple[float, float]] = {}
     means: dict[str, Any] = {}
     for peer in peers.prepared(circuit.num_qubits, [circuit.gates]):
-        if peer.name == ENGINE and circuit.num_qubits > NARROW:
-            continue
-        if peer.name.endswith(_ONE) and circuit.num_qubits > ONE_THREAD:
-            continue
         first = peer.times(1, CAP_S)
         number = rounds if first and first[0] < 1.0 else 1
         repeat = "run_planned" if peer.name == ENGINE else "run"

@@ -22,6 +22,7 @@ class Variant(NamedTuple):
     create: Callable[..., Any]
     arguments: tuple[Any, ...] = ()
     threads: int = 0  # 0: as the others
+    widest: int = 0  # qubits of the circuits that it gets; 0: any
 
 
 class Peers:
@@ -31,6 +32,8 @@ class Peers:
     def __init__(
         self, variants: Iterable[Variant], threads: int, without: Sequence[str] = ()
     ) -> None:
+        variants = tuple(variants)
+        self._widest = {each.name: each.widest for each in variants}
         self._peers = [
             IsolatedPeer(each.name, each.create, *each.arguments, threads=each.threads or threads)
             for each in variants
@@ -44,8 +47,14 @@ class Peers:
         return (peer for peer in self._peers if not peer.problem)
 
     def prepared(self, num_qubits: int, circuits: list[Any]) -> Iterator[IsolatedPeer]:
-        """Yield each peer once it has converted the circuits; those that fail are left out."""
-        return (peer for peer in self if peer.prepare(num_qubits, circuits))
+        """Yield each peer that takes circuits of this width once it has converted them; those that
+        fail are left out."""
+        return (
+            peer
+            for peer in self
+            if num_qubits <= (self._widest[peer.name] or num_qubits)
+            and peer.prepare(num_qubits, circuits)
+        )
 
     def __enter__(self) -> Peers:
         return self

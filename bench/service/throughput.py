@@ -31,10 +31,10 @@ from simenv.client.client import Client
 
 SHOTS = 1_024
 KINDS = ((4, 30, 20_000), (8, 60, 10_000), (12, 92, 3_000))  # qubits, operations, circuits
-# Name of a series: its circuits, the gates of one, and how they are new.
+# Name of a series: the gates of its circuits, and how these are new.
 SERIES = {
-    "angles": (shapes.layered, shapes.gates, "new angles"),
-    "structures": (shapes.scattered, shapes.random_gates, "each of a structure of its own"),
+    "angles": (shapes.gates, "new angles"),
+    "structures": (shapes.scattered_gates, "each of a structure of its own"),
 }
 SWEEPS = ((4, 12, 25, 40_000), (8, 32, 68, 16_000))  # qubits, parameters, operations, bindings
 PEER_CIRCUITS = 40
@@ -76,7 +76,7 @@ def _circuits(
 ) -> None:
     """Measure new circuits, all in one call, to dicts of counts; and the CPU us of each."""
     num_qubits, operations, number = shape
-    circuits = SERIES[series][0](num_qubits, operations, number, seed)
+    circuits = shapes.layered(num_qubits, operations, number, seed, SERIES[series][0])
     processes = {
         "client": [psutil.Process()],
         "service": [psutil.Process(client.status().pid)],
@@ -100,9 +100,9 @@ def _circuits(
 def _peers(
     qulacs: IsolatedPeer, series: str, num_qubits: int, operations: int, seed: int, rates: Times
 ) -> None:
-    make, gates_of, _ = SERIES[series]
+    gates_of, _ = SERIES[series]
     if installed("qiskit_aer"):  # all circuits in one call: its fastest way
-        circuits = make(num_qubits, operations, PEER_CIRCUITS, seed)
+        circuits = shapes.layered(num_qubits, operations, PEER_CIRCUITS, seed, gates_of)
 
         def with_aer() -> list[dict[str, int]]:
             result = simulator().run(circuits, shots=SHOTS).result()
@@ -185,7 +185,7 @@ def _verdicts(report: Report, figures: dict[str, float]) -> None:
             cells = (f"{figures[f'{name} {series} {n}']:12,.1f}" for n, _, _ in KINDS)
             print(f"{name:8s}{series:12s}{''.join(cells)}")
     print()
-    for (series, (*_, text)), (n, _, _) in itertools.product(SERIES.items(), KINDS):
+    for (series, (_, text)), (n, _, _) in itertools.product(SERIES.items(), KINDS):
         label = f"circuits a second, {n} qubits, {text}"
         report.at_least(f"circuits_{n}", figures[f"ours {series} {n}"], label)
     report.at_least("alone", figures["alone"], "one by one, not waited for, a second")
@@ -198,7 +198,7 @@ def _verdicts(report: Report, figures: dict[str, float]) -> None:
         label = f"the same where Aer takes {AER_ALONE_MS:g} ms for a circuit of 4 qubits, ms"
         report.at_most("loop_scaled_ms", scaled_ms, label)
     cases = itertools.product(("aer", "qulacs"), SERIES.items(), KINDS)
-    for peer, (series, (*_, text)), (n, _, _) in cases:
+    for peer, (series, (_, text)), (n, _, _) in cases:
         if f"{peer} {series} {n}" in figures:
             ratio = figures[f"ours {series} {n}"] / figures[f"{peer} {series} {n}"]
             label = f"circuits of {n} qubits, {text}, relative to {peer}, one thread"
@@ -208,7 +208,7 @@ def _verdicts(report: Report, figures: dict[str, float]) -> None:
         report.at_least(
             f"aer_bindings_{n}", ratio, f"bindings of {n} qubits, relative to Aer, one thread"
         )
-    for series, (*_, text) in SERIES.items():
+    for series, (_, text) in SERIES.items():
         for name in ("client", "service"):
             label = f"{name}'s CPU a circuit, 4 qubits, {text}, us"
             report.at_most(f"{name}_us", figures[f"{name} {series} 4"], label)

@@ -27,6 +27,12 @@ def test_variants_that_do_not_start_are_missing_alone(capsys: pytest.CaptureFixt
     assert "left out from here: int one: AttributeError" in output
 
 
+def test_variants_get_no_circuits_wider_than_they_take() -> None:
+    with Peers([Variant("narrow", int, widest=13), Variant("any", int)], 1) as peers:
+        for width, names in ((13, ["narrow", "any"]), (14, ["any"])):
+            assert [peer.name for peer in peers.prepared(width, [])] == names
+
+
 def test_share_is_relative_to_the_fastest_peer_and_not_measured_without_one() -> None:
     report = Report("observables", "shares")
     report.share("strings_of_best", 3.0, [6.0, 4.0], "two peers")
