@@ -22,7 +22,7 @@ from simulators.circuit import gates
 # of them.
 
 MAX_NESTING = 100  # levels of blocks
-FINDINGS = 14  # numbers that `validation.operations` reports
+FINDINGS = 21  # numbers that `validation.operations` reports
 FOUND = FINDINGS + MAX_NESTING  # size of its findings and scratch
 FOUND_WIDE = FOUND + 65_536  # the same for a table with operations on more than 8 qubits
 

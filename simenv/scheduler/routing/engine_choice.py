@@ -228,9 +228,9 @@ def depends_on_parameter_values(profile: Profile, terms: TaskOptions) -> bool:
         return True
     if not profile.by_angles:
         return False
-    card = catalog.card(terms.engine)
     if terms.engine == AUTO:
         return profile.num_qubits > catalog.SMALL_QUBITS
+    card = catalog.card(terms.engine)
     return card is not None and card.method == "clifford"
 
 

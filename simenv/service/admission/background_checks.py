@@ -84,11 +84,12 @@ def _takes_long(packed: bytes, terms: model.TaskOptions) -> bool:
     engine."""
     if len(packed) >= BESIDE_BYTES or is_call(terms):
         return len(packed) >= BESIDE_BYTES
-    if profiler.is_loaded() and terms.engine != engine_choice.AUTO:
+    is_loaded = profiler.is_loaded()
+    if is_loaded and terms.engine != engine_choice.AUTO:
         return False
     try:
         declared = model.declared_qubits(packed)
-        if not profiler.is_loaded():
+        if not is_loaded:
             return declared > SMALL_QUBITS
         return declared > DENSE_QUBITS and model.qubits_of(packed)[1] > SMALL_QUBITS
     except (msgspec.MsgspecError, TypeError):

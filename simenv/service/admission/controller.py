@@ -21,9 +21,9 @@ import msgspec
 import numpy as np
 
 from simenv.errors import InfeasibleError, SimenvError
-from simenv.model import PoolSpec, Program, TaskOptions, TaskSpec, decode_program, digest, views
+from simenv.model import PoolSpec, Program, TaskOptions, TaskSpec, digest, views
 from simenv.model.task_rules import MAX_BINDING, MAX_SEED
-from simenv.scheduler.core import Route, device_ns
+from simenv.scheduler.core import device_ns
 from simenv.scheduler.routing import engine_choice, live_routing
 from simenv.scheduler.routing.engine_support import EMPTY_SNAPSHOT, RoutingSnapshot
 from simenv.scheduler.state.scheduler_state import SchedulerState
@@ -38,7 +38,7 @@ from simulators.circuit.analysis.profile import Profile
 log = logging.getLogger("simenv.service")
 
 MAX_ENTRIES = 100_000  # of each cache; full ones are emptied
-MAX_ROUTES = 4_096  # of profiles
+MAX_PROFILES = 4_096  # whose admission is kept
 TASKS_PER_CLOCK_CHECK = (
     32  # admitted between two checks of the clock, unless their programs are large
 )
@@ -69,8 +69,8 @@ class AdmissionController:
         self._state = state
         self._capacity = state.capacity
         self._structures = StructureCache()
-        # By profile and options: a route depends on nothing else while pools and nodes stay.
-        self._routes: dict[tuple[Profile, bytes], Route] = {}
+        # By profile, slots and options: nothing else matters while pools and nodes stay.
+        self._profiles: dict[tuple[Profile, int, bytes], AdmittedProgram] = {}
         # Programs that are not in `_structures`, by digest and options.
         self._programs: dict[tuple[bytes, bytes], AdmittedProgram] = {}
         self._digested_sizes: set[int] = set()  # bytes of programs that have a known digest
@@ -162,7 +162,7 @@ class AdmissionController:
         """Drop cached programs, whose routes depend on the former state of pools and nodes."""
         self._newest = None
         self._programs.clear()
-        self._routes.clear()
+        self._profiles.clear()
         self._structures = StructureCache()
 
     def _terms_are_valid(self, pending: PendingSubmit) -> bool:
@@ -267,32 +267,30 @@ class AdmissionController:
         program, profile = self._examining.look(
             lambda: (digest(packed), terms_digest), packed, terms, owner, device
         )
-        profile = with_shots(profile, spec.shots)
         self._opened_bytes += EXAMINED_BYTES + 8 * len(program.ops)
-        route = self._route(profile, terms, terms_digest)
-        rules.check_outputs(profile, terms)
-        admitted = rules.admitted_by_route(
-            program, profile, route, 0 if device is None else device.max_shots
-        )
+        key = with_shots(profile, spec.shots), program.num_slots, terms_digest
+        admitted = self._profiles.get(key)
+        if admitted is None:
+            max_shots = 0 if device is None else device.max_shots
+            admitted = self._admitted(program, key[0], terms, max_shots)
+            if len(self._profiles) >= MAX_PROFILES:
+                self._profiles.clear()
+            self._profiles[key] = admitted
         if _UNKEPT_NAMES.isdisjoint(
             program.names
-        ) and not engine_choice.depends_on_parameter_values(profile, terms):
+        ) and not engine_choice.depends_on_parameter_values(key[0], terms):
             self._newest = packed, program, terms_digest, admitted
         else:
             self._remember(packed, terms_digest, admitted)
         return admitted
 
-    def _route(self, profile: Profile, terms: TaskOptions, terms_digest: bytes) -> Route:
-        """Return the route of a program. Raises SimenvError if there is none."""
-        route = self._routes.get((profile, terms_digest))
-        if route is None:
-            route = live_routing.route_now(
-                profile, terms, self._pools, self._capacity, self._snapshot
-            )
-            if len(self._routes) >= MAX_ROUTES:
-                self._routes.clear()
-            self._routes[profile, terms_digest] = route
-        return route
+    def _admitted(
+        self, program: Program, profile: Profile, terms: TaskOptions, max_shots: int
+    ) -> AdmittedProgram:
+        """Route a program. Raises SimenvError if no pool can run it with these options."""
+        route = live_routing.route_now(profile, terms, self._pools, self._capacity, self._snapshot)
+        rules.check_outputs(profile, terms)
+        return rules.admitted_by_route(program, profile, route, max_shots)
 
     def remember_newest(self) -> None:
         """Store the structure of the program examined last. Called before the next program is
@@ -344,7 +342,6 @@ PLACES = 16  # positions of angles for programs of one length; the oldest one is
 LOOKED_BYTES = 2**18  # bytes to compare for positions after the newest
 FEW_ANGLES = 64  # for at most so many angles a sum is the fastest test that all are finite
 _ENCODE = msgspec.msgpack.Encoder().encode
-_FLIPPED = bytes(255 - byte for byte in range(256))
 
 
 class ProgramTemplate(msgspec.Struct, frozen=True, gc=False):
@@ -454,27 +451,19 @@ def _key(packed: bytes, at: int, end: int, terms_digest: bytes) -> tuple[int, in
 
 def _place(packed: bytes, program: Program) -> tuple[int, int] | None:
     """Return the position of the angles in a packed program, (begin, end); None if it has none or
-    if the position cannot be determined.
+    is not packed as `Program.packed` does it: then its bytes alone do not tell the position.
 
-    The angles end where the next field begins, whose size follows from our own encoding. The
-    position is verified: if all of its bytes are inverted, the program must decode with other
-    angles and without any other difference.
+    The angles end where the next field begins, whose size follows from our own encoding.
     """
     params = program.params
+    if not params or packed != program.packed():
+        return None
     after = (
         *(program.num_slots, program.slots, program.conditions, program.constants),
         *(program.variables, program.matrices),
     )
     end = len(packed) - (len(_ENCODE(after)) - 1)  # without the byte for the length of the array
-    at = end - len(params)
-    if not params or packed[at:end] != params:
-        return None
-    flipped = params.translate(_FLIPPED)
-    try:
-        other = decode_program(packed[:at] + flipped + packed[end:])
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return None
-    return (at, end) if other == msgspec.structs.replace(program, params=flipped) else None
+    return end - len(params), end
 
 
 def _are_finite(packed: bytes, layout: ProgramTemplate) -> bool:

@@ -264,10 +264,12 @@ def check_final_state(terms: model.TaskOptions, circuit: Circuit, profile: Profi
             text = f"output {output!r} was asked of a circuit that measures, resets or branches"
             hint = "remove that, or ask for probabilities or expectation values"
             raise OptionError(text, hint=hint)
-    task_rules.check_widths(terms.bit_strings, circuit.num_qubits)
     if "gradient" in terms.outputs and profile.mid_circuit:
         text = "a gradient was asked of a circuit that measures, resets or branches before its end"
         raise OptionError(text, hint="shift each parameter and ask for expectation values")
+    if not terms.observables:
+        return
+    task_rules.check_widths(terms.bit_strings, circuit.num_qubits)
     labels = [label for observable in terms.pauli_sums for label in observable.labels]
     for label in labels:
         if len(label) != circuit.num_qubits:

@@ -55,7 +55,7 @@ class NoiseProfile(msgspec.Struct, frozen=True):
     conditional: bool = False  # a channel acts under a condition
 
 
-class Profile(msgspec.Struct, frozen=True):
+class Profile(msgspec.Struct, frozen=True, cache_hash=True):
     """Sizes of one circuit."""
 
     num_qubits: int

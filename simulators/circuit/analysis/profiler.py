@@ -12,11 +12,12 @@ from simulators.catalog import DENSE_QUBITS, LIGHT_BITS, SMALL_QUBITS
 from simulators.circuit import gates
 from simulators.circuit.analysis.measurements import has_mid_circuit_ops
 from simulators.circuit.analysis.profile import LightConeSize, Profile
-from simulators.circuit.gates import ANY, FIRST_GATE, GATES, UNITARY
+from simulators.circuit.gates import GATES, UNITARY
 from simulators.circuit.ir import Circuit, register_starts
 from simulators.circuit.passes import light_cone
 from simulators.circuit.passes.components import partition
 from simulators.circuit.validation import operations
+from simulators.circuit.validation.operations import KINDS, MCPHASE, MCX
 from simulators.compiler.kernel import kernel
 from simulators.compiler.simd import take_bytes, take_numbers
 
@@ -280,23 +281,9 @@ def _measure_cone(  # type: ignore[no-untyped-def]
 # `admission.validation_error` admitted; loop bodies are counted once. Where `profiler` puts qubits
 # into another order, the bound is that of this order.
 
-_MAX_STEPS = 10**7  # limit of examined cuts; beyond it the bound is unknown
+_MOST_NARROW = 4_096  # profiles that are kept
 
-# Findings of `_look`: a gate that never is Clifford, one whose angle decides, one that has angles.
-# `_OPEN`: one with a free parameter or a matrix, which is not examined.
-_OTHER, _BETWEEN, _OPEN, _ANGLED, _BITS, _LONGEST = range(6)
-
-_RANK_TWO = {"rxx", "ryy", "rzz", "rzx", "ecr"}  # in addition to gates with controls
-
-
-# Clifford kind of each code, and log2 of its operator's Schmidt rank; 0: it depends on the qubits.
-_KINDS = np.zeros((FIRST_GATE + len(GATES), 2), np.int64)
-for _gate in GATES.values():
-    # One target under controls: the projector on the controls, and the rest.
-    _single = all(piece.targets == 1 for piece in _gate.pieces)
-    _controlled = (_gate.controls == ANY or _gate.controls > 0) and _single
-    _KINDS[_gate.code] = _gate.clifford_angles, int(_controlled or _gate.name in _RANK_TWO)
-_MCX, _MCPHASE = GATES["mcx"].code, GATES["mcphase"].code
+_narrow: dict[tuple[int, int, int, bytes], Profile] = {}
 
 
 class CircuitTraits(msgspec.Struct, frozen=True):
@@ -309,90 +296,25 @@ class CircuitTraits(msgspec.Struct, frozen=True):
     longest: int  # largest distance of two qubits of a gate
 
 
-@kernel("NAMES NAMES U16 U16 F64 I32 INT I64 I64", group="admission")
-def _count_features(rows, kinds, ops, qubits, params, slots, num_qubits, bits, features):  # type: ignore[no-untyped-def]
-    """Fill `features`, by the names below; `bits`: int64 [cuts], zeros."""
-    q = p = slot = steps = 0
-    features[:] = 0
-    for k in range(ops.size):
-        code, nq, np_ = rows[ops[k], 0], rows[ops[k], 1], rows[ops[k], 3]
-        if code >= UNITARY:
-            kind = gates.ALWAYS if code == UNITARY else kinds[code, 0]
-            if code == UNITARY:
-                features[_OPEN] = 1
-            if code == _MCX and nq <= 2:
-                kind = gates.ALWAYS
-            elif code == _MCPHASE and nq <= 2:
-                kind = gates.QUARTERS if nq == 1 else gates.HALVES
-            if kind == gates.NEVER:
-                features[_OTHER] = 1
-            elif kind != gates.ALWAYS:
-                features[_ANGLED] = 1
-                unit = gates.QUARTER_TURN if kind == gates.QUARTERS else 2.0 * gates.QUARTER_TURN
-                while slot < slots.size and slots[slot] < p:
-                    slot += 2
-                for j in range(p, p + np_):
-                    if slot < slots.size and slots[slot] == j:
-                        features[_OPEN] = 1
-                        slot += 2
-                        continue
-                    if features[_BETWEEN]:
-                        continue
-                    count = np.round(params[j] / unit)
-                    gap = abs(params[j] - count * unit)
-                    if gap > min(
-                        gates.LARGEST_TOLERANCE, gates.ANGLE_TOLERANCE * max(1.0, abs(count))
-                    ):
-                        features[_BETWEEN] = 1
-            if nq > 1 and features[_BITS] >= 0:
-                low = high = np.int64(qubits[q])
-                for j in range(q + 1, q + nq):
-                    low = min(low, np.int64(qubits[j]))
-                    high = max(high, np.int64(qubits[j]))
-                features[_LONGEST] = max(features[_LONGEST], high - low)
-                steps += (high - low) * nq
-                if steps > _MAX_STEPS:
-                    features[_BITS] = -1
-                else:
-                    rank = np.int64(1) if code > UNITARY and kinds[code, 1] else np.int64(0)
-                    for cut in range(low, high):
-                        more = rank
-                        if more == 0:
-                            left = np.int64(0)
-                            for j in range(q, q + nq):
-                                if qubits[j] <= cut:
-                                    left += 1
-                            more = 2 * min(left, nq - left)
-                        limit = min(cut + 1, num_qubits - cut - 1)
-                        bits[cut] = min(bits[cut] + more, limit)
-                        features[_BITS] = max(features[_BITS], bits[cut])
-        q += nq
-        p += np_
-
-
 def traits(circuit: Circuit) -> CircuitTraits:
     """Traits of an admissible circuit."""
-    other, between, unknown, angled, bond_bits, longest = _looked(circuit, circuit.qubits)
+    found = operations.checked(circuit)[1].tolist()
+    bond_bits, longest = found[operations.BOND_BITS], found[operations.LONGEST]
     # A chain of neighbours is in the best order already.
     order = chain_order(circuit) if bond_bits > 1 and longest > 1 else None
     if order is not None:
         sites = np.array(order, np.uint16)[circuit.qubits]
-        *_, ordered_bits, ordered_longest = _looked(circuit, sites)
-        bond_bits, longest = ordered_bits, ordered_longest
-    may_be = not (other or between)
+        ordered = operations.check(circuit, sites)[1]
+        bond_bits, longest = int(ordered[operations.BOND_BITS]), int(ordered[operations.LONGEST])
+    other = found[operations.OTHER]
+    may_be = not (other or found[operations.BETWEEN])
     return CircuitTraits(
-        may_be and not unknown, may_be, bool(angled and not other), bond_bits, longest
+        clifford=may_be and not found[operations.OPEN],
+        may_be_clifford=may_be,
+        by_angles=bool(found[operations.ANGLED] and not other),
+        bond_bits=bond_bits,
+        longest=longest,
     )
-
-
-def _looked(circuit: Circuit, qubits: NDArray[np.uint16]) -> list[int]:
-    """Findings of `_look`; `qubits`: places in a chain of the operations' qubits."""
-    result = np.empty(6, np.int64)
-    _count_features(
-        circuit.table.rows, _KINDS, circuit.ops, qubits, circuit.params, circuit.slots,
-        circuit.num_qubits, np.zeros(max(1, circuit.num_qubits), np.int64), result,
-    )  # fmt: skip
-    return result.tolist()
 
 
 def non_clifford_gates(circuit: Circuit) -> int:
@@ -400,9 +322,9 @@ def non_clifford_gates(circuit: Circuit) -> int:
     open, and not counted."""
     rows = circuit.table.rows[circuit.ops]
     codes, widths = rows[:, 0], rows[:, 1]
-    kinds = np.where(codes > UNITARY, _KINDS[np.minimum(codes, len(_KINDS) - 1), 0], gates.ALWAYS)
-    kinds[(codes == _MCX) & (widths <= 2)] = gates.ALWAYS
-    phases = (codes == _MCPHASE) & (widths <= 2)
+    kinds = np.where(codes > UNITARY, KINDS[np.minimum(codes, len(KINDS) - 1), 0], gates.ALWAYS)
+    kinds[(codes == MCX) & (widths <= 2)] = gates.ALWAYS
+    phases = (codes == MCPHASE) & (widths <= 2)
     kinds[phases] = np.where(widths[phases] == 1, gates.QUARTERS, gates.HALVES)
     unit = np.where(kinds == gates.QUARTERS, gates.QUARTER_TURN, 2.0 * gates.QUARTER_TURN)
     owner = np.repeat(np.arange(len(rows)), rows[:, 3])  # of each angle
@@ -419,9 +341,25 @@ def non_clifford_gates(circuit: Circuit) -> int:
 def profile(circuit: Circuit, outputs: tuple[str, ...] = (), labels: Iterable[str] = ()) -> Profile:
     """Profile of an admissible circuit. `outputs`: requested outputs, with the `labels` of all
     Pauli strings; without outputs the light cone is not computed."""
+    found = operations.checked(circuit)[1]
+    if circuit.num_qubits > SMALL_QUBITS or found[operations.MANY_QUBIT] or circuit.conditions_data:
+        return _profile(circuit, outputs, labels)
+    # A profile of such a circuit depends on nothing else.
+    key = circuit.num_qubits, circuit.num_clbits, len(circuit.variables), found.tobytes()
+    result = _narrow.get(key)
+    if result is None:
+        if len(_narrow) >= _MOST_NARROW:
+            _narrow.clear()
+        result = _narrow[key] = _profile(circuit, outputs, labels)
+    return result
+
+
+def _profile(circuit: Circuit, outputs: tuple[str, ...], labels: Iterable[str]) -> Profile:
     result = operations.checked(circuit)[1].tolist()
     more = traits(circuit)
-    branching = has_mid_circuit_ops(circuit, np.empty(circuit.ops.size, np.int64))
+    branching = result[operations.BRANCHES] > 0
+    if result[operations.OWNERS]:
+        branching = has_mid_circuit_ops(circuit, np.empty(circuit.ops.size, np.int64))
     # Amplitudes or small bonds suit the circuit: no contraction of it is considered.
     is_easy = circuit.num_qubits <= DENSE_QUBITS or 0 <= more.bond_bits <= LIGHT_BITS
     return Profile(

@@ -6,11 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.circuit import gates, ir
+from simulators.circuit.analysis.measurements import classify
 from simulators.circuit.gates import CASE, END_BLOCK, FOR, IF, STORE, SWITCH, WHILE
 from simulators.circuit.ir import FINDINGS, FOUND, MAX_NESTING, Circuit
 from simulators.compiler.kernel import device_function, kernel
 
-# Compiled validation of operations: finds the first fault and counts the operations.
+# Compiled validation of operations: finds the first fault, counts the operations, and finds what a
+# profile reads of a sound circuit. One call does all: of a small circuit calls take longer than
+# loops.
 #
 # Any bytes may be given; no array element is read before its index was checked.
 
@@ -21,10 +24,14 @@ from simulators.compiler.kernel import device_function, kernel
     SLOT_TWICE, LONE_ELSE, LONE_END, OPEN_BLOCK, TOO_DEEP, LONE_CASE, NO_CASE, LONE_BREAK,
 ) = range(23)  # fmt: skip
 
-# Slots of `report`.
+# Slots of `report`: place of a fault, numbers of operations, Clifford structure, entanglement.
+# OTHER: there is a gate that never is Clifford; BETWEEN: one whose angle decides that it is not;
+# OPEN: one with a free parameter or a matrix, which is not examined; ANGLED: one that has angles.
+# BOND_BITS, LONGEST: see `profiler.CircuitTraits`. BRANCHES: 1 if the circuit needs branching, 0 if
+# not, also if it has conditions, which are not read here.
 (
     AT, DETAIL, OPERATIONS, ONE_QUBIT, TWO_QUBIT, MANY_QUBIT, MEASUREMENTS, RESETS, IFS, LOOPS,
-    SWITCHES, STORES, UNITARIES, OWNERS,
+    SWITCHES, STORES, UNITARIES, OWNERS, OTHER, BETWEEN, OPEN, ANGLED, BOND_BITS, LONGEST, BRANCHES,
 ) = range(FINDINGS)  # fmt: skip
 
 # Kinds and states of an open block.
@@ -98,13 +105,11 @@ def _mark(code, blocks, depth, report):  # type: ignore[no-untyped-def]
     return SOUND
 
 
-@kernel("NAMES U16 U16 U16 F64 I32 INT INT INT I64 -> INT", group="admission")
-def check_operations(  # type: ignore[no-untyped-def]
+@device_function
+def _count(  # type: ignore[no-untyped-def]
     rows, ops, qubits, clbits, params, slots, num_slots, num_qubits, num_clbits, report
 ):
-    """Return SOUND, or the first fault with `report[AT]` (operation) and `report[DETAIL]` (the
-    value). `report`: int64 [FOUND], or [FOUND_WIDE] for a table with operations on more than 8
-    qubits."""
+    """Check and count the operations, see `check_operations`."""
     for k in range(FINDINGS):
         report[k] = 0
     blocks = report[FINDINGS:FOUND]
@@ -179,18 +184,123 @@ def check_operations(  # type: ignore[no-untyped-def]
     return _slots(slots, num_slots, params.size, report)
 
 
+_MAX_STEPS = 10**7  # limit of examined cuts; beyond it the bound is unknown
+_RANK_TWO = {"rxx", "ryy", "rzz", "rzx", "ecr"}  # in addition to gates with controls
+
+# Clifford kind of each code, and log2 of its operator's Schmidt rank; 0: it depends on the qubits.
+KINDS = np.zeros((gates.FIRST_GATE + len(gates.GATES), 2), np.int64)
+for _gate in gates.GATES.values():
+    # One target under controls: the projector on the controls, and the rest.
+    _single = all(piece.targets == 1 for piece in _gate.pieces)
+    _controlled = (_gate.controls == gates.ANY or _gate.controls > 0) and _single
+    KINDS[_gate.code] = _gate.clifford_angles, int(_controlled or _gate.name in _RANK_TWO)
+MCX, MCPHASE = gates.GATES["mcx"].code, gates.GATES["mcphase"].code
+
+
+@device_function
+def _count_features(rows, kinds, ops, qubits, params, slots, num_qubits, bits, report):  # type: ignore[no-untyped-def]
+    """Find Clifford structure and entanglement. `bits`: int64 [cuts], zeros."""
+    q = p = slot = steps = 0
+    for k in range(ops.size):
+        code, nq, np_ = rows[ops[k], 0], rows[ops[k], 1], rows[ops[k], 3]
+        if code >= gates.UNITARY:
+            kind = gates.ALWAYS if code == gates.UNITARY else kinds[code, 0]
+            if code == gates.UNITARY:
+                report[OPEN] = 1
+            if code == MCX and nq <= 2:
+                kind = gates.ALWAYS
+            elif code == MCPHASE and nq <= 2:
+                kind = gates.QUARTERS if nq == 1 else gates.HALVES
+            if kind == gates.NEVER:
+                report[OTHER] = 1
+            elif kind != gates.ALWAYS:
+                report[ANGLED] = 1
+                unit = gates.QUARTER_TURN if kind == gates.QUARTERS else 2.0 * gates.QUARTER_TURN
+                while slot < slots.size and slots[slot] < p:
+                    slot += 2
+                for j in range(p, p + np_):
+                    if slot < slots.size and slots[slot] == j:
+                        report[OPEN] = 1
+                        slot += 2
+                        continue
+                    if report[BETWEEN]:
+                        continue
+                    count = np.round(params[j] / unit)
+                    gap = abs(params[j] - count * unit)
+                    if gap > min(
+                        gates.LARGEST_TOLERANCE, gates.ANGLE_TOLERANCE * max(1.0, abs(count))
+                    ):
+                        report[BETWEEN] = 1
+            if nq > 1 and report[BOND_BITS] >= 0:
+                low = high = np.int64(qubits[q])
+                for j in range(q + 1, q + nq):
+                    low = min(low, np.int64(qubits[j]))
+                    high = max(high, np.int64(qubits[j]))
+                report[LONGEST] = max(report[LONGEST], high - low)
+                steps += (high - low) * nq
+                if steps > _MAX_STEPS:
+                    report[BOND_BITS] = -1
+                else:
+                    rank = np.int64(1) if code > gates.UNITARY and kinds[code, 1] else np.int64(0)
+                    for cut in range(low, high):
+                        more = rank
+                        if more == 0:
+                            left = np.int64(0)
+                            for j in range(q, q + nq):
+                                if qubits[j] <= cut:
+                                    left += 1
+                            more = 2 * min(left, nq - left)
+                        limit = min(cut + 1, num_qubits - cut - 1)
+                        bits[cut] = min(bits[cut] + more, limit)
+                        report[BOND_BITS] = max(report[BOND_BITS], bits[cut])
+        q += nq
+        p += np_
+
+
+@kernel("NAMES NAMES U16 U16 U16 F64 I32 INT INT INT I64 -> INT", group="admission")
+def check_operations(  # type: ignore[no-untyped-def]
+    rows, kinds, ops, qubits, clbits, params, slots, num_slots, num_qubits, num_clbits, report
+):
+    """Return SOUND with all findings, or the first fault with `report[AT]` (operation) and
+    `report[DETAIL]` (the value). `report`: int64 [FOUND], or [FOUND_WIDE] for a table with
+    operations on more than 8 qubits, and at least FINDINGS and one more for each qubit, clbit and
+    operation."""
+    fault = _count(
+        rows, ops, qubits, clbits, params, slots, num_slots, num_qubits, num_clbits, report
+    )
+    if fault != SOUND:
+        return fault
+    report[DETAIL] = 0
+    scratch = report[FINDINGS:]
+    scratch[:num_qubits] = 0
+    _count_features(rows, kinds, ops, qubits, params, slots, num_qubits, scratch, report)
+    if not report[OWNERS]:
+        first = num_qubits + num_clbits
+        report[BRANCHES] = classify(
+            rows, ops, qubits, clbits, slots[:0], scratch[:0], scratch[:num_qubits],
+            scratch[num_qubits:first], 0, scratch[first:],
+        )  # fmt: skip
+    return fault
+
+
 def checked(circuit: Circuit) -> tuple[int, NDArray[np.int64]]:
     """SOUND or the first fault, and the findings: int64 [FINDINGS]. Looked for once in a circuit,
     which never changes, and kept in it."""
     kept: tuple[int, NDArray[np.int64]] | None = circuit.__dict__.get("_checked")
     if kept is None:
-        report = np.empty(circuit.table.found_size, np.int64)
-        fault = check_operations(
-            circuit.table.rows, circuit.ops, circuit.qubits, circuit.clbits, circuit.params,
-            circuit.slots, circuit.num_slots, circuit.num_qubits, circuit.num_clbits, report,
-        )  # fmt: skip
-        kept = circuit.__dict__["_checked"] = fault, report[:FINDINGS].copy()
+        kept = circuit.__dict__["_checked"] = check(circuit, circuit.qubits)
     return kept
+
+
+def check(circuit: Circuit, qubits: NDArray[np.uint16]) -> tuple[int, NDArray[np.int64]]:
+    """The same for a circuit whose operations are on other `qubits`."""
+    size = FINDINGS + circuit.num_qubits + circuit.num_clbits + circuit.ops.size
+    report = np.empty(max(size, circuit.table.found_size), np.int64)
+    fault = check_operations(
+        circuit.table.rows, KINDS, circuit.ops, qubits, circuit.clbits, circuit.params,
+        circuit.slots, circuit.num_slots, circuit.num_qubits, circuit.num_clbits, report,
+    )  # fmt: skip
+    return fault, report[:FINDINGS].copy()
 
 
 # Compiled validation of expressions: syntax, and the type that their owner needs.
