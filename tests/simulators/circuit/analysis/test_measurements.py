@@ -287,6 +287,21 @@ def test_operations_are_checked_once_for_profile_too(monkeypatch: pytest.MonkeyP
     assert len(calls) == 2
 
 
+@pytest.mark.parametrize("seed", range(40))
+def test_profile_of_a_narrow_circuit_that_is_kept_is_its_own(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    arrays = Arrays(4, 4)
+    for name in random.choice(["h", "t", "rz", "cx", "measure", "reset", "id"], 12).tolist():
+        first, second, bit = *random.choice(4, 2, replace=False).tolist(), int(random.integers(4))
+        wires, bits = ([first, second], ()) if name == "cx" else ([first], ())
+        angle = [np.pi / 2 * float(random.choice([1, 1, 1.5]))] if name == "rz" else []
+        arrays.add(name, wires, [bit] if name == "measure" else bits, angle)
+    result = profiler.profile(arrays.circuit())
+    assert profiler.profile(arrays.circuit()) is result  # another circuit, equal numbers
+    assert result == profiler._profile(arrays.circuit(), (), ())
+    assert result.mid_circuit == roles(arrays.circuit())[1]
+
+
 def test_free_parameters_leave_clifford_property_undecided() -> None:
     arrays = Arrays(2, 0).add("h", [0]).add("u", [0], (), [0.0, np.pi, 0.0])
     arrays.free(0)
