@@ -7,7 +7,8 @@ for a task while 10^5 tasks wait.
 
 real: accounts with shares 1, 1 and 2 on 2 workers, which always have waiting tasks: one user with
 sweeps of 12 qubits, three with circuits of 16 and six with circuits of 20. In the middle the
-service is killed with SIGKILL and started again.
+service is killed with SIGKILL and started again; what it knew of usage before is compared with what
+it knows after.
 
 site: the simulated day for real on 2 workers, as fast as the given minutes require, see
 `bench.testbed.replayed_site`: all 500 users submit, each with a key of its own.
@@ -127,13 +128,19 @@ def _real(report: Report, options: Namespace) -> None:
                 before = _used_slot_s()
                 with connect(NAME) as client:
                     service = service_process(client)
+                    known = _usage(client)
                 service.kill()
                 wait_until(lambda: not environments.still_running([service], 0.0), 60.0)
                 environments.up(settings)
+                with connect(NAME) as client:
+                    kept = _usage(client)
                 time.sleep(30.0 * options.minutes)
                 after = _used_slot_s()
         finally:
             environments.down(NAME, now=True)
+    # Turns alone would not show it: accounts that always have work get their shares without it too.
+    lost = max(1.0 - kept[each] / known[each] for each in known)
+    report.at_most("lost_percent", 100.0 * lost, "usage lost by a kill of the service, percent")
     since = dict.fromkeys(SHARES, 0.0)
     for key, label, used in (
         ("real_percent", "before the service is killed", before),
@@ -142,6 +149,11 @@ def _real(report: Report, options: Namespace) -> None:
         print(", ".join(f"{name} {used[name]:.1f}" for name in SHARES), "slot seconds")
         worst = max(abs(each) for each in site.deviations(accounts, used, since).values())
         report.at_most(key, 100.0 * worst, f"three accounts, {label}: from their shares, percent")
+
+
+def _usage(client: Client) -> dict[tuple[str, str], float]:
+    """Return the decayed usage of the accounts and of their users."""
+    return {(row.account, row.user): row.usage for row in client.shares() if row.usage}
 
 
 def _work(account: str) -> Any:

@@ -156,7 +156,7 @@ def shares(client: Client) -> Iterable[ShareRow]:
 INDENT = 9  # column of a line's text, after its keyword
 _REASONS = {
     WaitReason.OWN_TASKS: "after tasks of the same user",
-    WaitReason.SHARE: "{account} above its share",
+    WaitReason.SHARE: "after others by fair share",
     WaitReason.SLOTS: "no free slot",
     WaitReason.RANKS: "no {slots} free slots at once",
     WaitReason.RESERVED: "slots reserved by others",
@@ -221,9 +221,8 @@ def waited_text(stored: Receipt) -> str:
     """Return the wait of a task and its parts, the longest first, in milliseconds that add up."""
     parts = sorted(stored.waits, key=lambda part: -part[1])
     ms = rounded_parts([us for _, us in parts], stored.waited_us)
-    words = {"account": stored.account or "the user", "slots": stored.slots}
     texts = [
-        f"{part_ms / 1000:.3f} s {_REASONS[WaitReason(reason)].format(**words)}"
+        f"{part_ms / 1000:.3f} s {_REASONS[WaitReason(reason)].format(slots=stored.slots)}"
         for (reason, _), part_ms in zip(parts, ms, strict=True)
         if part_ms
     ]

@@ -6,7 +6,7 @@ TCP with a credential of MUNGE, sends one public key and gets the answer of the 
 has no secret key and decides nothing. The service starts it, and it ends with the service, which it
 reaches through an inherited socket pair. Invariants: a connection has one request, of
 MAX_REQUEST_BYTES and PATIENCE_S at most; the connections and requests of a user, and what is
-remembered of users, are bounded; nothing but the lookup of an account can block.
+remembered of users, are bounded; nothing but the lookup of an account and munged can block.
 
     python -P -m simenv.service.broker NAME CHANNEL_FD UNIX_FD TCP_FD
 """
@@ -39,7 +39,7 @@ from simenv.wire.messages.identity import MAX_REQUEST_BYTES, UserAccount
 
 PATIENCE_S = 3.0  # from the acceptance of a connection to its end
 MAX_CONNECTIONS = 256  # of one listener; then the oldest is closed
-MAX_OF_ONE = 64  # of one user, or of one address over TCP
+MAX_OF_ONE = 64  # of one user; of one address over TCP, then the oldest is closed
 REQUESTS_PER_S, BURST = 50.0, 200.0  # of one user
 MAX_REMEMBERED = 4_096  # users, accounts
 MAX_NONCES = 100_000  # of credentials that were used
@@ -204,7 +204,15 @@ class Broker:
             connection = Connection(peer, pool, uid, f"process {pid} of uid {uid}", True, uid)
             if not self._rates.take(uid, time.monotonic()):
                 return None
-        return connection if self._of_source[connection.source] < MAX_OF_ONE else None
+        if self._of_source[connection.source] >= MAX_OF_ONE:
+            # Of a host whose users are not known yet, the oldest makes room: one user who keeps
+            # connections open must not shut out the others.
+            silent = (each for each in pool if each.source == connection.source and each.uid < 0)
+            oldest = next(silent, None)
+            if oldest is None:
+                return None
+            self._close(oldest)
+        return connection
 
     def _close(self, connection: Connection) -> None:
         if connection.pool.pop(connection, False) is False:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from munged import munged, skip_without_munge
-from other_user import skip_without_second_user
+from other_user import skip_without_mount_namespace
 from site_users import Accounts, users
 from snippets import NAMED, every_block, script
 
@@ -34,10 +34,8 @@ def free_port() -> int:
 @pytest.fixture
 def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Accounts]:
     """A host with the accounts `ana` and `bob` of the group `chem`, and munged."""
-    skip_without_second_user()
+    skip_without_mount_namespace()
     skip_without_munge()
-    if subprocess.run(["unshare", "--mount", "true"], check=False).returncode:
-        pytest.skip("mount namespaces are forbidden here")
     folder = Path(tempfile.mkdtemp(prefix="simenv-identity-", dir="/tmp"))
     folder.chmod(0o755)
     shutil.copytree(ROOT / "examples", folder / "examples")

@@ -3,7 +3,6 @@ says, sees its own tasks, and is out when it leaves the group."""
 
 import shutil
 import socket
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ import pytest
 from busy_circuits import ENDLESS
 from live import Live
 from munged import munged, skip_without_munge
-from other_user import skip_without_second_user
+from other_user import skip_without_mount_namespace
 from qpi_programs import Lines, sanitized
 from site_users import GROUP, Accounts, User, users
 from waiting import until
@@ -52,9 +51,7 @@ def free_port() -> int:
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
     """A folder that everybody may enter, for what a site has in places like /run."""
-    skip_without_second_user()
-    if subprocess.run(["unshare", "--mount", "true"], check=False).returncode:
-        pytest.skip("mount namespaces are forbidden here")
+    skip_without_mount_namespace()
     path = Path(tempfile.mkdtemp(prefix="simenv-site-", dir="/tmp"))
     path.chmod(0o755)
     yield path

@@ -59,6 +59,15 @@ def skip_without_second_user() -> None:
         pytest.skip("only root can become a second local user")
 
 
+def skip_without_mount_namespace() -> None:
+    """A host with accounts of its own has a mount namespace. CI must not skip this."""
+    skip_without_second_user()
+    if subprocess.run(["unshare", "--mount", "true"], check=False).returncode:
+        if os.environ.get("CI") == "true":
+            pytest.fail("mount namespaces are needed, and forbidden here")
+        pytest.skip("mount namespaces are forbidden here")
+
+
 def attempt(*words: str | Path | int) -> list[str]:
     """What succeeded of an attempt, made in a process of its own."""
     argv = [sys.executable, "-P", __file__, *map(str, words)]

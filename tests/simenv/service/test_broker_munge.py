@@ -17,7 +17,7 @@ from other_user import UID
 from simenv.client.connection.broker import BrokerAddress
 from simenv.config import listen_parts
 from simenv.errors import KeyRefusedError, NoServiceError
-from simenv.service.broker import PATIENCE_S
+from simenv.service.broker import MAX_OF_ONE, PATIENCE_S
 from simenv.wire import munge
 from simenv.wire.keyfiles import new_pair
 from simenv.wire.messages import identity
@@ -185,3 +185,14 @@ def test_answer_that_is_not_of_the_owner_is_not_believed(daemon: Path, is_sealed
 
 def test_address_of_broker_must_name_one_interface() -> None:
     assert listen_parts("tcp://10.0.0.1:7480", "identity.listen") == ("10.0.0.1", 7480)
+
+
+def test_silent_connections_from_a_host_do_not_shut_out_its_other_users(
+    service: PlayedService,
+) -> None:
+    place = ("127.0.0.1", port_of(service))
+    peers = [socket.create_connection(place, PATIENCE_S) for _ in range(MAX_OF_ONE + 1)]
+    assert address(service)._request(new_pair().public).user
+    assert peers[0].recv(1) == b""  # the oldest made room
+    for peer in peers:
+        peer.close()

@@ -193,7 +193,7 @@ def test_wait_is_a_sum_of_reasons() -> None:
         (WaitReason.RANKS, 6_000_000),
     )
     assert accounting.waited_text(stored) == (
-        "31.204 s: 22.100 s chem above its share, 6.000 s no 4 free slots at once,"
+        "31.204 s: 22.100 s after others by fair share, 6.000 s no 4 free slots at once,"
         " 3.104 s slots reserved by others"
     )
     assert accounting.waited_text(receipt()) == "0.000 s"
