@@ -139,7 +139,7 @@ def _real(report: Report, options: Namespace) -> None:
         finally:
             environments.down(NAME, now=True)
     # Turns alone would not show it: accounts that always have work get their shares without it too.
-    lost = max(1.0 - kept[each] / known[each] for each in known)
+    lost = max(1.0 - kept.get(each, 0.0) / used for each, used in known.items())
     report.at_most("lost_percent", 100.0 * lost, "usage lost by a kill of the service, percent")
     since = dict.fromkeys(SHARES, 0.0)
     for key, label, used in (

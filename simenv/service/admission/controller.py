@@ -268,29 +268,26 @@ class AdmissionController:
             lambda: (digest(packed), terms_digest), packed, terms, owner, device
         )
         self._opened_bytes += EXAMINED_BYTES + 8 * len(program.ops)
-        key = with_shots(profile, spec.shots), program.num_slots, terms_digest
+        profile = with_shots(profile, spec.shots)
+        key = profile, program.num_slots, terms_digest
         admitted = self._profiles.get(key)
         if admitted is None:
+            route = live_routing.route_now(
+                profile, terms, self._pools, self._capacity, self._snapshot
+            )
+            rules.check_outputs(profile, terms)
             max_shots = 0 if device is None else device.max_shots
-            admitted = self._admitted(program, key[0], terms, max_shots)
+            admitted = rules.admitted_by_route(program, profile, route, max_shots)
             if len(self._profiles) >= MAX_PROFILES:
                 self._profiles.clear()
             self._profiles[key] = admitted
         if _UNKEPT_NAMES.isdisjoint(
             program.names
-        ) and not engine_choice.depends_on_parameter_values(key[0], terms):
+        ) and not engine_choice.depends_on_parameter_values(profile, terms):
             self._newest = packed, program, terms_digest, admitted
         else:
             self._remember(packed, terms_digest, admitted)
         return admitted
-
-    def _admitted(
-        self, program: Program, profile: Profile, terms: TaskOptions, max_shots: int
-    ) -> AdmittedProgram:
-        """Route a program. Raises SimenvError if no pool can run it with these options."""
-        route = live_routing.route_now(profile, terms, self._pools, self._capacity, self._snapshot)
-        rules.check_outputs(profile, terms)
-        return rules.admitted_by_route(program, profile, route, max_shots)
 
     def remember_newest(self) -> None:
         """Store the structure of the program examined last. Called before the next program is
