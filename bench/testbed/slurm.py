@@ -27,7 +27,8 @@ from bench.testbed.cluster_host import NoCluster
 LOGIN = "login"
 CORES = 2  # of each node, as Slurm is told
 START_S = 120.0
-PACKAGES = ("slurm-wlm", "munge")
+PACKAGES = ("slurm-wlm", "munge", "libslurm-dev")
+HEADER = Path("/usr/include/slurm/spank.h")
 TOOLS = ("slurmctld", "slurmd", "munged", "srun", "sbatch", "sinfo", "scontrol")
 
 # linuxproc and task/none: other plug-ins want cgroups of the machine's own. config_overrides: a
@@ -95,7 +96,7 @@ def missing() -> str:
     if os.geteuid() != 0:
         return "a Slurm of our own needs root: its daemons change users"
     tools = [tool for tool in TOOLS if shutil.which(tool) is None]
-    return f"no {', '.join(tools)} here (Debian packages {' and '.join(PACKAGES)})" if tools else ""
+    return f"no {', '.join(tools)} here (Debian packages {', '.join(PACKAGES)})" if tools else ""
 
 
 def _configure(cluster: Cluster, folder: Path) -> Path:

@@ -21,7 +21,8 @@ from bench.testbed.slurm import (
 @contextmanager
 def slurm(count: int, prepare: Prepare = lambda _cluster, _folder: "") -> Iterator[Cluster]:
     """Hosts node1..node`count` under Slurm, and `login`; NoCluster where that is impossible."""
-    if os.geteuid() == 0 and any(shutil.which(tool) is None for tool in installed.TOOLS):
+    there = installed.HEADER.exists() and all(map(shutil.which, installed.TOOLS))
+    if os.geteuid() == 0 and not there:
         why = bring("system_packages.sh", *installed.PACKAGES)
         if why:
             raise NoCluster(why)
