@@ -31,7 +31,6 @@ from simenv.config.paths import kernel_folder
 RUNS: dict[str, tuple[str, ...]] = {
     "latency_tcp": ("latency --tcp",),
     "queue": ("queue --million",),
-    "noise_speed": ("noise_speed", "noise_speed --qubits 20 --shots 100000 --ours-s 6000"),
     "noise_calibration": (
         "noise_calibration --test-only",
         "noise_calibration --test-only --splits 3",
