@@ -31,10 +31,12 @@ def goals() -> dict[str, dict[str, float]]:
 
 
 def latest(results: Sequence[Result]) -> dict[tuple[str, str], list[Result]]:
-    """Return the results of each goal's newest commit by goal; of each case, only the newest."""
+    """Return the results of each goal's newest commit by goal; of each case, only the newest.
+    Results of goals that were removed are left out."""
     by_goal: dict[tuple[str, str], list[Result]] = {}
+    present = goals()
     for result in sorted(results, key=lambda each: each.time_s):
-        if not result.quick:
+        if not result.quick and result.key in present.get(result.benchmark, {}):
             by_goal.setdefault((result.benchmark, result.key), []).append(result)
     return {
         goal: list({each.label: each for each in match if each.commit == match[-1].commit}.values())

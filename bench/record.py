@@ -1,10 +1,14 @@
 """The command `python -m bench record`: all goals, measured at one commit, in one result file.
 
-Each benchmark runs in a process of its own, one after the other, when the machine is quiet. The
-result file then holds figures of this code alone: those of commits with other packages or
-benchmarks are removed when the recording begins. A recording that was interrupted goes on where it
-stopped. A goal for which a run gives no figure is stored as not measured, so that no older figure
-stands in its place.
+Each benchmark runs in a process of its own, one after the other, when the machine is quiet. Its
+figures then replace those of other code (packages, benchmarks) that the file has of it; figures of
+benchmarks that are not named, or that cannot run here, stay with the commit they were measured at.
+A goal for which a run gives no figure is stored as not measured, so that no older figure stands in
+its place. A recording that was interrupted goes on where it stopped. At its end it names what
+missed its goal, and what was not measured and why; either gives the exit status 1.
+
+A run is ended after the limit of its benchmark. One that needs options runs with `--with`:
+  python -m bench record --all --with 'qfw_host --qfw FOLDER --defw FOLDER'
 """
 
 from __future__ import annotations
@@ -16,8 +20,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from argparse import ArgumentParser, Namespace
-from collections.abc import Collection, Mapping, Sequence
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -40,12 +44,50 @@ RUNS: dict[str, tuple[str, ...]] = {
 FIRST = ("throughput", "latency", "vqls", "cold_start", "queue", "small", "wide", "observables")
 QUIET_PERCENT = 15.0  # of all cores, by other processes
 QUIET_WAIT_S = 900.0
-LIMIT_S = 1_800.0  # of one run
+LIMIT_S = 1_800.0  # of one run, unless LIMITS_S has another
+LIMITS_S = {
+    "soak": 10_800.0,  # its load takes two hours
+    "wide": 7_200.0,
+    "noise_speed": 7_200.0,
+    "fair_share": 7_200.0,
+    "failover": 7_200.0,
+    "tensornetwork": 5_400.0,
+    "native_basis": 5_400.0,
+    "noise_calibration": 3_600.0,
+    "transpile": 3_600.0,
+    "job_pool": 3_600.0,
+    "wait_forecasts": 3_600.0,
+    "observables": 3_600.0,
+}
 _TERM_S = 10.0
+
+
+def _gpu() -> str:
+    from simulators.gpu.devices.detect import find_gpu, refusal
+
+    reason = refusal(find_gpu())
+    return reason[0] if reason is not None else ""
+
+
+def _noise_data() -> str:
+    from bench.engine.noise_calibration import DATA
+
+    if (DATA / "splits.json").is_file():
+        return ""
+    return "no data; name their folder: --with 'noise_calibration --test-only --data FOLDER'"
+
+
+# By benchmark: the reason for which its own runs cannot measure here, "" if they can.
+UNAVAILABLE: dict[str, Callable[[], str]] = {
+    "gpu": _gpu,
+    "noise_calibration": _noise_data,
+    "qfw_host": lambda: "name the host: --with 'qfw_host --qfw FOLDER --defw FOLDER'",
+}
 
 
 def add_to(parser: ArgumentParser) -> None:
     """Add the command's options."""
+    parser.description, parser.formatter_class = __doc__, RawDescriptionHelpFormatter
     parser.add_argument("names", nargs="*", metavar="NAME", help="benchmarks")
     parser.add_argument("--all", action="store_true", help="every benchmark that has goals")
     parser.add_argument("--file", type=Path, default=STORED, help="default: %(default)s")
@@ -59,7 +101,7 @@ def add_to(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--again", action="store_true", help="also what the file has already")
     parser.add_argument(
-        "--limit", type=float, default=LIMIT_S, help="seconds of one run, default: %(default)s"
+        "--limit", type=float, help=f"seconds of each run; default: {LIMIT_S:g}, more for long ones"
     )
 
 
@@ -68,47 +110,92 @@ def record(options: Namespace) -> int:
     commit = results.commit()
     if not commit or commit.endswith("+"):
         raise SystemExit("commit the changes first: a recording is of one commit")
-    by_name = planned(goals(), [shlex.split(text) for text in options.runs])
+    given = [shlex.split(text) for text in options.runs]
+    by_name = planned(goals(), given)
     names = list(by_name) if options.all else options.names
     unknown = set(names) - set(by_name)
     if unknown or not names:
         raise SystemExit(f"name benchmarks, or --all; there are: {', '.join(by_name)}")
-    stored = results.read(options.file) if options.file.exists() else []
-    current = {each: results.has_code_of(each) for each in {each.commit for each in stored}}
-    same = [each for each in stored if current[each.commit] and not each.quick]
-    if len(same) < len(stored):
-        results.write(options.file, same)
+    stored = _read(options.file)
+    other_code = {
+        each for each in {each.commit for each in stored} if not results.has_code_of(each)
+    }
+    same = [each for each in stored if each.commit not in other_code and not each.quick]
     recorded = set() if options.again else {each.benchmark for each in same}
     for folder in (kernel_folder(), kernels.FOLDER):  # else compilers run beside the first runs
         kernels.compile_kernels(folder)
+    left_out: dict[str, str] = {}
+    with_options = {run[0] for run in given}
     for name in names:
         if name in recorded:
             print(f"{name}: recorded already at {commit}; --again measures it anew")
-            continue
-        figures = [
-            figure
-            for command in by_name[name]
-            for figure in _measured(command, options.limit)
-            if figure.benchmark == name
-        ]
-        results.append(options.file, figures, quick=False)
-        stored = results.read(options.file)
-        keys = {each.key for each in stored if each.benchmark == name and each.value is not None}
-        measured = [
-            each
-            for each in stored
-            if each.benchmark != name or each.value is not None or each.key not in keys
-        ]
-        results.write(options.file, measured)
-        keys |= {each.key for each in measured if each.benchmark == name}
-        results.append(options.file, missing(name, goals()[name], keys), quick=False)
-    last = {each.identity: each for each in results.read(options.file)}
-    missed = [each for each in last.values() if each.benchmark in names and not each.met]
+        elif name not in with_options and (why := UNAVAILABLE.get(name, str)()):
+            left_out[name] = why
+        else:
+            figures = _figures(name, by_name[name], options.limit)
+            keys = {each.key for each in figures if each.value is not None}
+            before = [each for each in same if each.benchmark == name]
+            keys |= {each.key for each in before if each.value is not None}
+            others = [each for each in _read(options.file) if each.benchmark != name]
+            before = [each for each in before if each.value is not None or each.key not in keys]
+            figures = [each for each in figures if each.value is not None or each.key not in keys]
+            results.write(options.file, (*others, *before))
+            results.append(options.file, figures, quick=False)
+    judged = [
+        each
+        for each in _read(options.file)
+        if each.benchmark in names and each.benchmark not in left_out
+        if each.commit not in other_code and not each.quick
+    ]
+    older = {
+        name: sorted({each.commit for each in stored if each.benchmark == name})
+        for name in left_out
+    }
+    return _summarize(judged, left_out, older)
+
+
+def _figures(name: str, runs: Sequence[Sequence[str]], limit_s: float | None) -> list[Figure]:
+    """Run a benchmark; return at least one figure for each of its goals. `limit_s`: of a run; None:
+    that of the benchmark."""
+    figures: list[Figure] = []
+    failures = []
+    keys = goals()[name]
+    for run in runs:
+        measured, failure = _measured(run, limit_s or LIMITS_S.get(run[0], LIMIT_S))
+        own = [each for each in measured if each.benchmark == name]
+        figures += [each for each in own if each.key in keys]
+        # A part that failed as a whole names no goal.
+        failures += [f"{each.label}: {each.reason}" for each in own if not each.key]
+        failures += [failure] if failure else []
+    return [*figures, *missing(name, keys, {each.key for each in figures}, "; ".join(failures))]
+
+
+def _read(file: Path) -> list[results.Result]:
+    return results.read(file) if file.exists() else []
+
+
+def _summarize(
+    judged: Sequence[results.Result],
+    left_out: Mapping[str, str],
+    older: Mapping[str, Sequence[str]],
+) -> int:
+    """Print what missed its goal, and what was not measured and why. `left_out`: reasons by
+    benchmark; `older`: commits of its older figures. Return 1 if there is anything of either."""
+    last = {each.identity: each for each in judged}
+    missed = [each for each in last.values() if not each.met and each.value is not None]
+    unmeasured = [each for each in last.values() if each.value is None]
     for each in missed:
-        state = "not measured" if each.value is None else f"{each.value:.4g}, goal {each.goal:g}"
-        print(f"MISSED {each.benchmark} {each.key}: {each.label}: {state}")
-    print(f"{len(last) - len(missed)} of {len(last)} figures of {commit} meet their goals")
-    return 1 if missed else 0
+        value = f"{each.value:.4g}, goal {each.goal:g}"
+        print(f"MISSED {each.benchmark} {each.key}: {each.label}: {value}")
+    for each in unmeasured:
+        print(f"NOT MEASURED {each.benchmark} {each.key}: {each.label}: {each.reason}")
+    for name, why in left_out.items():
+        stay = f"; older figures stay, of {', '.join(older[name])}" if older[name] else ""
+        print(f"NOT MEASURED {name}, all {len(goals()[name])} goals: {why}{stay}")
+    met = len(last) - len(missed) - len(unmeasured)
+    count = len(unmeasured) + sum(len(goals()[name]) for name in left_out)
+    print(f"{met} figures meet their goals, {len(missed)} miss them, {count} were not measured")
+    return 1 if missed or count else 0
 
 
 def planned(
@@ -125,33 +212,45 @@ def planned(
     return by_name
 
 
-def missing(name: str, keys: Mapping[str, float], measured: Collection[str]) -> list[Figure]:
-    """Return a figure without a value for each goal that the runs gave no figure for."""
+def missing(
+    name: str, keys: Mapping[str, float], measured: Collection[str], failure: str
+) -> list[Figure]:
+    """Return a figure without a value for each goal that the runs gave no figure for. `failure`:
+    the reason for which they ended early, "" if they did not."""
+    reason = failure or "the run gave no figure for it"
     return [
-        Figure(name, key, "no figure of this run", None, goal)
+        Figure(name, key, "no figure of this run", None, goal, reason=reason)
         for key, goal in keys.items()
         if key not in measured
     ]
 
 
-def _measured(run: Sequence[str], limit_s: float) -> list[Figure]:
-    """Run a benchmark in a process group of its own; return its figures, none if it failed."""
+def _measured(run: Sequence[str], limit_s: float) -> tuple[list[Figure], str]:
+    """Run a benchmark in a process group of its own. Return its figures, and the last line of its
+    errors or its limit if it failed; "" if it did not. A run that is ended keeps its figures."""
     _wait_until_quiet()
     begin = time.monotonic()
     name = shlex.join(run)
     print(f"\n=== {name}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "figures.jsonl"
+        file, errors = Path(folder) / "figures.jsonl", Path(folder) / "errors"
         command = [sys.executable, "-m", "bench", "run", *run, "--json", str(file)]
-        process = subprocess.Popen(command, start_new_session=True)
+        with errors.open("wb") as stream:
+            process = subprocess.Popen(command, start_new_session=True, stderr=stream)
+        failure = ""
         try:
-            process.wait(limit_s)
+            status = process.wait(limit_s)
         except subprocess.TimeoutExpired:
-            print(f"{name}: ended after {limit_s:.0f} s")
+            failure = f"{name} was ended after its limit of {limit_s:g} s"
+        else:
+            text = errors.read_text(errors="replace").strip()
+            if status:  # 1 also stands for a missed goal
+                failure = f"{name}: {text.splitlines()[-1]}" if text else ""
         finally:
             _end_group(process)
+        sys.stderr.write(errors.read_text(errors="replace"))
         print(f"=== {name}: {time.monotonic() - begin:.0f} s", flush=True)
-        return [each.figure() for each in results.read(file)] if file.exists() else []
+        return [each.figure() for each in _read(file)], failure
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:

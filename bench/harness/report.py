@@ -28,6 +28,7 @@ class Figure(msgspec.Struct, frozen=True):
     goal: float
     at_least: bool = False
     seed: int | None = None  # of the run's random inputs
+    reason: str = ""  # for which it was not measured
 
     @property
     def met(self) -> bool:
@@ -99,7 +100,7 @@ class Report:
     def not_measured(self, key: str, label: str, reason: str) -> None:
         """Add a figure that could not be measured, which counts as a missed goal."""
         goal = self._goals.get(key, 0.0)
-        self._keep(Figure(self._benchmark, key, label, None, goal, seed=self.seed))
+        self._keep(Figure(self._benchmark, key, label, None, goal, seed=self.seed, reason=reason))
         print(f"NOT MEASURED {label}: {reason}")
 
     def close(self) -> bool:

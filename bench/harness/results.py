@@ -37,6 +37,7 @@ class Result(msgspec.Struct, frozen=True):
     time_s: float  # Unix time
     # Of the random inputs; None: they are fixed, or were measured before it was kept.
     seed: int | None = None
+    reason: str = ""  # for which it was not measured; "" in files of before
 
     @property
     def identity(self) -> tuple[str, str, str]:
@@ -46,7 +47,7 @@ class Result(msgspec.Struct, frozen=True):
         """Return the figure without its machine and commit."""
         return Figure(
             *(self.benchmark, self.key, self.label, self.value, self.goal),
-            *(self.at_least, self.seed),
+            *(self.at_least, self.seed, self.reason),
         )
 
 
@@ -60,6 +61,7 @@ def append(file: Path, figures: Iterable[Figure], *, quick: bool) -> None:
                 *(figure.benchmark, figure.key, figure.label, figure.value),
                 *(figure.goal, figure.at_least, figure.met, quick, revision, machine),
                 *(os.cpu_count() or 1, os.getloadavg()[0], time.time(), figure.seed),
+                figure.reason,
             )
             out.write(msgspec.json.encode(result) + b"\n")
 

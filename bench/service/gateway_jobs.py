@@ -42,7 +42,7 @@ def run(options: Namespace) -> Report:
         client = stack.enter_context(simenv.connect("bench"))
         circuits = [measured(WIDTH, wide_circuit("ansatz", WIDTH, k)[:GATES]) for k in range(PUBS)]
         sampler = SimenvSampler(SimenvBackend("main", client))
-        body = _encoded(circuits)
+        body = encoded(circuits)
         methods: dict[str, Callable[[], Any]] = {
             "frontend": lambda: sampler.run(circuits, shots=SHOTS).result(),
             "job": lambda: _job(url, secret, body),
@@ -56,7 +56,7 @@ def run(options: Namespace) -> Report:
     return report
 
 
-def _encoded(circuits: list[Any]) -> bytes:
+def encoded(circuits: list[Any]) -> bytes:
     from qiskit_ibm_runtime import RuntimeEncoder
 
     pubs = [SamplerPub.coerce(circuit, SHOTS) for circuit in circuits]

@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -283,14 +283,16 @@ def killed(host: Host, report: Report, _: int) -> None:
     makes no call but its polls."""
     app = host.start_app("polling", "12")
     app.wait_for_line("submitted")
+    kill = time.monotonic()
     host.kill_environment()
     app.wait_for_line("not-ready", 30)
     host.simenv("up", "--restore")
-    back = time.monotonic()
     app.wait_for_line("result", 60)
-    heard_s = time.monotonic() - back
+    heard_s = time.monotonic() - kill
     end = next(line for line in app.end() if line["kind"] == "end")
-    report.at_most("killed_heard_s", heard_s, f"{host.name}: service back to first result, s")
+    report.at_most(
+        "killed_heard_s", heard_s, f"{host.name}: kill of the service to first result, s"
+    )
     report.at_most("killed_lost", end["left"], f"{host.name}: results a poller never got")
     report.at_most("killed_unheard", end["unheard"], f"{host.name}: events it never got")
 
@@ -340,6 +342,7 @@ def print_overhead(
         p50s.append([statistics.median(values[at : at + block]) for at in starts])
     share_ms = 1e3 * statistics.median(own - null for own, null in zip(*p50s, strict=True))
     label = f"revision {revision}: our share of a call, p50 of neighbouring blocks, ms"
+    report.at_most(f"share{revision}_promised_ms", share_ms, f"{label}, promised")
     report.at_most(f"share{revision}_p50_ms", share_ms, label)
 
 
@@ -377,21 +380,38 @@ def rows(host: Host, report: Report, _: int) -> None:
 
 
 def examples(host: Host, report: Report, _: int) -> None:
-    """QFw's own example scripts, unmodified; those that lack a package count as none."""
-    failed = 0
+    """QFw's own example scripts, unmodified; those that lack a package did not run."""
+    states = []
     for script, *args in EXAMPLES:
         app = host.start(host.qfw / "examples" / "tests" / script, *args)
         with contextlib.suppress(RuntimeError):
             app.end(120)
-        text, state = (app.logs / "out").read_text(errors="replace"), "done"
-        if "ModuleNotFoundError" in text or "ImportError" in text:
-            state = text.splitlines()[-1][:120]
-        elif app.child.returncode or "Traceback" in text:
-            state, failed = f"rc {app.child.returncode}, see {app.logs}", failed + 1
-        print(f"       {script} {' '.join(args)}: {state}")
-    report.at_most("examples_failed", failed, "examples of QFw that fail")
+        text = (app.logs / "out").read_text(errors="replace")
+        states.append(example_state(text, app.child.returncode))
+        print(f"       {script} {' '.join(args)}: {states[-1]}; see {app.logs}")
+    report_examples(report, states)
 
 
+DONE, FAILED = "done", "failed"
+
+
+def example_state(text: str, status: int | None) -> str:
+    """Return DONE or FAILED for an example with this output and status, None if it did not end;
+    else the line that names the package it lacks."""
+    lines = [line for line in text.splitlines() if any(error in line for error in _MISSING)]
+    if lines and "simenv" not in lines[-1]:
+        return lines[-1][:120]
+    return FAILED if status != 0 or "Traceback" in text else DONE
+
+
+def report_examples(report: Report, states: Sequence[str]) -> None:
+    """Add the number of examples that ran, and of these, that failed."""
+    ran = [state for state in states if state in (DONE, FAILED)]
+    report.at_least("examples_run", len(ran), f"examples of QFw that run, of {len(states)}")
+    report.at_most("examples_failed", ran.count(FAILED), "examples of QFw that fail")
+
+
+_MISSING = ("ModuleNotFoundError: ", "ImportError: ")
 SUPERMARQ = ("--iterations", "2", "--shots", "10", "--method", "ghz")
 EXAMPLES = (
     ("test_init_qfw.py",),

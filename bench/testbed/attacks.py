@@ -10,7 +10,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
+from functools import cache, partial
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -28,6 +29,7 @@ from simenv.model import (
     TaskOptions,
     TaskSpec,
 )
+from simenv.model.calls import CALL_FORMAT, TRANSPILER, VALUE, TranspileCall
 from simenv.wire import codec
 from simenv.wire.keyfiles import UserKeyFile
 from simenv.wire.messages import client as m
@@ -73,21 +75,23 @@ def prepare(client: Client) -> Prey:
     return Prey(large.handle.number, stored.handle.number, file.name, tiny)
 
 
-def _long(gates: int) -> Program:
-    """So many rotations of one qubit, and its measurement: 12 bytes each, and soon run."""
-    ops = np.zeros(gates + 1, np.uint16)
-    ops[-1] = 1
+def _long(gates: int, qubits: int = 1, angle: float = 0.1) -> Program:
+    """Return a program of so many rotations of one qubit, 12 bytes each and soon run, a chain of
+    CNOTs and rotations that entangles it with the others, and the measurement of all."""
+    chain = np.array([0, 1] * (qubits - 1), np.uint16)  # rows of the table below
+    ops = np.concatenate((np.zeros(gates, np.uint16), chain, np.full(qubits, 2, np.uint16)))
+    places = [0] * gates + [k for pair in range(qubits - 1) for k in (pair, pair, pair + 1)]
     return Program(
         2,
-        1,
-        1,
-        (("c", 1),),
-        ("ry", "measure"),
-        np.array([[1, 0, 1], [1, 1, 0]], np.uint16).tobytes(),
+        qubits,
+        qubits,
+        (("c", qubits),),
+        ("ry", "cx", "measure"),
+        np.array([[1, 0, 1], [2, 0, 0], [1, 1, 0]], np.uint16).tobytes(),
         ops.tobytes(),
-        np.zeros(gates + 1, np.uint16).tobytes(),
-        np.zeros(1, np.uint16).tobytes(),
-        np.full(gates, 0.1).tobytes(),
+        np.array([*places, *range(qubits)], np.uint16).tobytes(),
+        np.arange(qubits, dtype=np.uint16).tobytes(),
+        np.full(gates + qubits - 1, angle).tobytes(),
     )
 
 
@@ -366,12 +370,82 @@ BODY_BYTES = 7 * 2**20
 WARM_UP_MESSAGES = 4
 
 GARBAGE = b"\xa1" * BODY_BYTES
+GATE_BYTES = 12  # of a rotation in a packed program
+WIDE = 60  # qubits: too many for a state vector
+LABEL_QUBITS = 156
+DEVICE_QUBITS, DEVICE_OPERATIONS = 100, 190_000  # of 5 bytes each
+
+
+def _valid(number: int, qubits: int = 1) -> bytes:
+    """Return a valid packed program of BODY_BYTES whose angles are those of this number alone."""
+    return _long(BODY_BYTES // GATE_BYTES, qubits, 0.1 + 1e-6 * number).packed()
+
+
+def _invalid(number: int) -> bytes:
+    """Return a program of BODY_BYTES whose last measurement is of a qubit that it does not have."""
+    program = _long(BODY_BYTES // GATE_BYTES, WIDE, 0.1 + 1e-6 * number)
+    return msgspec.structs.replace(program, num_qubits=WIDE - 1).packed()
+
+
+@cache
+def _operations() -> msgspec.Raw:
+    operations = [("x", (number % DEVICE_QUBITS,)) for number in range(DEVICE_OPERATIONS)]
+    return msgspec.Raw(msgspec.msgpack.encode(operations))
+
+
+def _transpile(number: int) -> bytes:
+    """Return a valid call of the compiler, for a device of its own of nearly 1 MiB."""
+    device = {
+        "name": f"own-{number}", "kind": "ideal", "provider": "simenv", "model": "", "version": "",
+        "technology": "simulator", "num_qubits": DEVICE_QUBITS, "max_shots": 0, "gates": (),
+        "all_to_all": False, "operations": _operations(),
+    }  # fmt: skip
+    packed = msgspec.msgpack.encode(device)
+    circuit = bytes(BODY_BYTES - len(packed) - 1_000)  # the service does not read it
+    return codec.encode(TranspileCall(CALL_FORMAT, packed, 1, number, 13, 0, (circuit,)))
+
+
+@cache
+def _snapshot() -> dict[str, Any]:
+    from noise_models import library, snapshot
+
+    result: dict[str, Any] = msgspec.json.decode(snapshot.dump(library.load("fez")))
+    return result
+
+
+def _late_noise(number: int) -> bytes:
+    """Return the noise document of a device, with one wrong value at its end."""
+    return msgspec.json.encode(_snapshot() | {"version": f"v{number}", "dt_ns": -1.0})
+
+
+def _observables(number: int) -> TaskOptions:
+    """Return options for a device with a Pauli sum of BODY_BYTES."""
+    text = "Z" * LABEL_QUBITS
+    labels = (text,) * (BODY_BYTES // (LABEL_QUBITS + 11))
+    weights = np.full(len(labels), float(number)).tobytes()
+    return TaskOptions(
+        device="fez", outputs=("expectation",), observables=(Observable(labels, weights),)
+    )
+
+
+@cache
+def _wide() -> bytes:
+    """Return the packed program of one gate on a device of LABEL_QUBITS."""
+    return Program(
+        *(2, LABEL_QUBITS, 0, (), ("x",), np.array([1, 0, 0], np.uint16).tobytes()),
+        *(bytes(2), bytes(2), b"", b""),
+    ).packed()
+
+
+def _submit(number: int, terms: TaskOptions, program: bytes) -> m.Submit:
+    return m.Submit(number, f"~r{number}", 0, terms, [TaskSpec(program, 1, number)])
+
+
+# Refused by their size or as they are decoded.
 BODIES: dict[str, Callable[[int], m.FromClient]] = {
     "large_noise": lambda number: StoreNoise(number, noise_document("numbers", BODY_BYTES)),
     "noise": lambda number: StoreNoise(number, noise_document("numbers", 2**20 - 1_000)),
-    "submit": lambda number: m.Submit(
-        number, f"~r{number}", 0, TaskOptions(), [TaskSpec(GARBAGE, 1, number)]
-    ),
+    "submit": lambda number: _submit(number, TaskOptions(), GARBAGE),
     "submit_same_key": lambda number: m.Submit(
         number, "k", 0, TaskOptions(), [TaskSpec(GARBAGE, 1, number)]
     ),
@@ -380,6 +454,31 @@ BODIES: dict[str, Callable[[int], m.FromClient]] = {
         number, TaskOptions(device=f"none-{number}"), GARBAGE, 1
     ),
     "text": lambda number: m.Submit(number, "k" * BODY_BYTES, 0, TaskOptions(), []),
+    # Well-formed, and refused after they were decoded, each for a reason of its own.
+    "wide_submit": lambda number: _submit(
+        number, TaskOptions(engine="statevector"), _valid(number, WIDE)
+    ),
+    "invalid_explain": lambda number: Explain(number, TaskOptions(), _invalid(number), 1),
+    "shots_submit": lambda number: m.Submit(
+        number, f"~r{number}", 0, TaskOptions(), [TaskSpec(_valid(number), 2**60, number)]
+    ),
+    "unknown_device_submit": lambda number: _submit(
+        number, TaskOptions(device=f"none-{number}"), _valid(number)
+    ),
+    "unknown_snapshot": lambda number: _submit(
+        number, TaskOptions(device="fez", snapshot=f"{number:064x}"), _valid(number)
+    ),
+    "noisy_observables": lambda number: m.Submit(
+        number, f"~r{number}", 0, _observables(number), [TaskSpec(_wide(), 2**60, number)]
+    ),
+    "late_noise": lambda number: StoreNoise(number, _late_noise(number)),
+    "transpile": lambda number: m.Submit(
+        number,
+        f"~r{number}",
+        0,
+        TaskOptions(engine=TRANSPILER, outputs=(VALUE,)),
+        [TaskSpec(_transpile(number), 2**60, number)],
+    ),
 }
 
 

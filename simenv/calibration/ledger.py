@@ -320,7 +320,7 @@ def circuit_ledger(
         result = error_ledger(packed, documents.load(stored.body), NoiseOptions.parse(terms.noise))
     except (NoiseError, EngineError) as error:
         raise OptionError(f"noise: {error.message}", hint=error.hint) from error
-    limits.examined(packed, profile(packed, terms.outputs, ()))
+    limits.examined(packed, profile(packed, terms.outputs, ()), terms)
     if not result.components:
         message = "no noise acts on this circuit"
         raise OptionError(message, hint="turn the noise on, or name another device")

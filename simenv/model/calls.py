@@ -13,7 +13,6 @@ bytes of `pickle`; only the environment's own user sends and receives them.
 
 from __future__ import annotations
 
-import functools
 import itertools
 import re
 import sys
@@ -22,7 +21,7 @@ from typing import Annotated, Any
 import msgspec
 
 from simenv.errors import LimitExceededError, OptionError, ProgramError, VersionMismatchError
-from simenv.model.program import Text, check_printable
+from simenv.model.program import Text, check_printable, digest
 from simenv.model.task import TaskOptions
 from simenv.model.views import DeviceInfo
 from simenv.text import size
@@ -264,7 +263,6 @@ def decode_call(engine: str, packed: bytes) -> Call:
     return call
 
 
-@functools.lru_cache(maxsize=16)
 def decode_device(packed: bytes) -> DeviceInfo:
     """Decode and check the device of a TranspileCall. Raises ProgramError, LimitExceededError."""
     if len(packed) > MAX_DEVICE_BYTES:
@@ -290,12 +288,27 @@ def decode_device(packed: bytes) -> DeviceInfo:
     return info
 
 
-@functools.lru_cache(maxsize=64)
+# Entries of valid devices by digest, at most MAX_COUNTED. The devices are not kept: a client may
+# send many, and one of 1 MiB takes 40 MiB as objects.
+_counted: dict[bytes, int] = {}
+MAX_COUNTED = 1_024
+
+
 def target_entries(packed: bytes) -> int:
     """Return the entries of the compiler's table for the device of a TranspileCall: one for each
     gate on each tuple of qubits, and the distances of qubits. Raises the errors of `decode_device`,
     and LimitExceededError for too many entries."""
-    info = decode_device(packed)
+    key = digest(packed)
+    entries = _counted.get(key)
+    if entries is None:
+        entries = _count_entries(decode_device(packed))
+        if len(_counted) >= MAX_COUNTED:
+            _counted.clear()
+        _counted[key] = entries
+    return entries
+
+
+def _count_entries(info: DeviceInfo) -> int:
     width = info.num_qubits
     pairs = width * (width - 1) if info.all_to_all else len(info.coupling)
     narrow = sum(gate.qubits == 1 for gate in info.gates) + 3  # measure, delay, reset

@@ -6,7 +6,8 @@ TCP with a credential of MUNGE, sends one public key and gets the answer of the 
 has no secret key and decides nothing. The service starts it, and it ends with the service, which it
 reaches through an inherited socket pair. Invariants: a connection has one request, of
 MAX_REQUEST_BYTES and PATIENCE_S at most; the connections and requests of a user, and what is
-remembered of users, are bounded; nothing but the lookup of an account and munged can block.
+remembered of users, are bounded; nothing but the lookup of an account can block its event loop:
+munged, which may not answer, is called in threads.
 
     python -P -m simenv.service.broker NAME CHANNEL_FD UNIX_FD TCP_FD
 """
@@ -23,23 +24,33 @@ import struct
 import sys
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Generic, TypeVar
+from queue import SimpleQueue
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from simenv.errors import KeyRefusedError, OptionError, QueueFullError, SimenvError
+from simenv.errors import (
+    KeyRefusedError,
+    NoServiceError,
+    OptionError,
+    QueueFullError,
+    SimenvError,
+)
 from simenv.wire import munge
 from simenv.wire.messages import identity
 from simenv.wire.messages.identity import MAX_REQUEST_BYTES, UserAccount
 
 PATIENCE_S = 3.0  # from the acceptance of a connection to its end
-MAX_CONNECTIONS = 256  # of one listener; then the oldest is closed
-MAX_OF_ONE = 64  # of one user; of one address over TCP, then the oldest is closed
+MUNGE_S = 2.0  # from a request to its refusal because munged does not answer; clients wait longer
+MUNGE_CALLS = 4  # at once; the others wait
+MAX_CONNECTIONS = 256  # of one listener; then the oldest without a request is closed
+MAX_OF_ONE = 64  # of one user; of one address over TCP, then the oldest of it is closed
 REQUESTS_PER_S, BURST = 50.0, 200.0  # of one user
 MAX_REMEMBERED = 4_096  # users, accounts
 MAX_NONCES = 100_000  # of credentials that were used
@@ -51,6 +62,7 @@ NICE = 5
 MEMORY_BYTES = 2**30  # of address space
 NAME_CHARS = 64
 _CREDENTIALS = struct.Struct("iII")  # ucred: pid, uid, gid
+_ANSWERS = ""  # key of the calls of munged that encode answers
 V = TypeVar("V")
 
 
@@ -130,10 +142,22 @@ class Connection:
     uid: int = -1  # -1: not known yet
     end_s: float = field(default_factory=lambda: time.monotonic() + PATIENCE_S)
     received: bytearray = field(default_factory=bytearray)
+    is_complete: bool = False  # its request has been read
+    munge_end_s: float = 0.0  # of all calls of munged for it
+
+
+@dataclass(eq=False, slots=True)
+class MungeCall:
+    """A call of munged; `then` gets its result in the thread of the event loop."""
+
+    connection: Connection
+    source: int | str  # with which it takes turns
+    call: Callable[[], Any]
+    then: Callable[[Connection, Any], None]
 
 
 class Broker:
-    """The event loop of the broker. One thread."""
+    """The event loop of the broker, and the threads that call munged."""
 
     def __init__(self, environment: str, channel: socket.socket) -> None:
         """`channel`: to the service."""
@@ -147,8 +171,15 @@ class Broker:
         self._pools: list[dict[Connection, None]] = []
         self._waiting: dict[int, Connection] = {}  # by number of the request to the service
         self._number = 0
-        self._checks: dict[int, None] = {}  # users to look up for the service
+        self._checks: dict[int | str, None] = {}  # users to look up for the service
         self._is_over = False
+        self._munge_threads = ThreadPoolExecutor(MUNGE_CALLS, "munge")
+        self._munge_calls: dict[Connection, MungeCall] = {}  # that have not ended
+        self._munge_queue: dict[int | str, list[MungeCall]] = {}  # by source
+        self._munge_running = 0  # in threads, also of connections that were closed
+        self._munge_results: SimpleQueue[tuple[MungeCall, Future[Any]]] = SimpleQueue()
+        self._wakeup_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._selector.register(self._wakeup_fd, selectors.EVENT_READ, self._receive_munge_results)
         channel.setblocking(False)
         self._selector.register(channel, selectors.EVENT_READ, self._receive_from_service)
 
@@ -169,9 +200,11 @@ class Broker:
             for key, _ in self._selector.select(timeout_s):
                 key.data()
             self._close_late()
-            for uid in list(self._checks)[:A_PASS]:
-                del self._checks[uid]
-                self._send_to_service(self._accounts.look_up(uid))
+            for user in list(self._checks)[:A_PASS]:
+                del self._checks[user]
+                with suppress(KeyError):  # no account has this name
+                    uid = user if isinstance(user, int) else pwd.getpwnam(user).pw_uid
+                    self._send_to_service(self._accounts.look_up(uid))
 
     def _accept(self, listener: socket.socket, pool: dict[Connection, None]) -> None:
         for _ in range(A_PASS):
@@ -181,11 +214,9 @@ class Broker:
                 return
             peer.setblocking(False)
             connection = self._connection(peer, pool, address)
-            if connection is None:
+            if connection is None or not self._make_room(connection):
                 peer.close()
                 continue
-            if len(pool) >= MAX_CONNECTIONS:
-                self._close(next(iter(pool)))
             pool[connection] = None
             self._of_source[connection.source] += 1
             read = partial(self._read, connection)
@@ -194,7 +225,7 @@ class Broker:
     def _connection(
         self, peer: socket.socket, pool: dict[Connection, None], address: object
     ) -> Connection | None:
-        """Return a new connection; None if its user has too many of them, or too many requests."""
+        """Return a new connection; None if its user has sent too many requests."""
         if peer.family != socket.AF_UNIX:
             source = str(address[0]) if isinstance(address, tuple) else ""
             connection = Connection(peer, pool, source, source, False)
@@ -204,15 +235,23 @@ class Broker:
             connection = Connection(peer, pool, uid, f"process {pid} of uid {uid}", True, uid)
             if not self._rates.take(uid, time.monotonic()):
                 return None
-        if self._of_source[connection.source] >= MAX_OF_ONE:
-            # Of a host whose users are not known yet, the oldest makes room: one user who keeps
-            # connections open must not shut out the others.
-            silent = (each for each in pool if each.source == connection.source and each.uid < 0)
-            oldest = next(silent, None)
-            if oldest is None:
-                return None
-            self._close(oldest)
         return connection
+
+    def _make_room(self, connection: Connection) -> bool:
+        """Return whether a new connection may stay. The oldest without a request makes room, else
+        the oldest whose user is not known yet: one user who keeps connections open must not shut
+        out others, of its host or of all. A user whom the kernel names shuts out itself alone."""
+        others = (each for each in connection.pool if each.uid < 0 or not each.is_complete)
+        if self._of_source[connection.source] >= MAX_OF_ONE:
+            if connection.is_local:
+                return False
+            others = (each for each in others if each.source == connection.source)
+        elif len(connection.pool) < MAX_CONNECTIONS:
+            return True
+        oldest = min(others, key=lambda each: each.is_complete, default=None)
+        if oldest is not None:
+            self._close(oldest)
+        return oldest is not None
 
     def _close(self, connection: Connection) -> None:
         if connection.pool.pop(connection, False) is False:
@@ -220,12 +259,21 @@ class Broker:
         with suppress(KeyError):  # it waits for the service
             self._selector.unregister(connection.socket)
         connection.socket.close()
+        call = self._munge_calls.pop(connection, None)
+        if call is not None and call in (waiting := self._munge_queue.get(call.source, [])):
+            waiting.remove(call)
+            if not waiting:
+                del self._munge_queue[call.source]
         self._of_source[connection.source] -= 1
         if not self._of_source[connection.source]:
             del self._of_source[connection.source]
 
     def _close_late(self) -> None:
         now_s = time.monotonic()
+        for connection in [each for each in self._munge_calls if each.munge_end_s < now_s]:
+            text = f"munged of the service's host does not answer within {MUNGE_S:g} s"
+            hint = "ask the site's administrators: is munged of that host running?"
+            self._refuse_unsealed(connection, NoServiceError(text, hint=hint))
         for pool in self._pools:
             while pool and next(iter(pool)).end_s < now_s:
                 self._close(next(iter(pool)))
@@ -246,22 +294,84 @@ class Broker:
             self._close(connection)
         elif received.endswith(b"\n"):
             self._selector.unregister(connection.socket)
+            connection.is_complete, line = True, bytes(received[:-1])
+            if connection.is_local:
+                self._request(connection, line)
+            else:
+                connection.munge_end_s = min(time.monotonic() + MUNGE_S, connection.end_s)
+                self._call_munge(connection, self._request_of_credential, munge.decode, line)
+
+    def _call_munge(
+        self,
+        connection: Connection,
+        then: Callable[[Connection, V], None],
+        call: Callable[..., V],
+        *arguments: object,
+    ) -> None:
+        """Call munged in a thread; `then` gets the result in the thread of the event loop."""
+        source = _ANSWERS if connection.uid >= 0 else connection.source
+        bound = MungeCall(connection, source, partial(call, *arguments), then)
+        self._munge_calls[connection] = bound
+        self._munge_queue.setdefault(source, []).append(bound)
+        self._start_munge_calls()
+
+    def _start_munge_calls(self) -> None:
+        """Start calls while threads are free: answers first, then one of each address in turn, the
+        newest first (adaptive LIFO): in a flood a client from the same address has its turn before
+        it gives up."""
+        queue = self._munge_queue
+        while queue and self._munge_running < MUNGE_CALLS:
+            source = _ANSWERS if _ANSWERS in queue else next(iter(queue))
+            calls = queue.pop(source)
+            call = calls.pop()
+            if calls:
+                queue[source] = calls
+            self._munge_running += 1
+            future = self._munge_threads.submit(call.call)
+            future.add_done_callback(partial(self._wake_up, call))
+
+    def _wake_up(self, call: MungeCall, future: Future[Any]) -> None:
+        """Pass a result on to the event loop. Called in a thread of munged."""
+        self._munge_results.put((call, future))
+        os.eventfd_write(self._wakeup_fd, 1)
+
+    def _receive_munge_results(self) -> None:
+        os.eventfd_read(self._wakeup_fd)
+        while not self._munge_results.empty():
+            call, future = self._munge_results.get()
+            self._munge_running -= 1
+            if self._munge_calls.get(call.connection) is not call:
+                continue  # the connection was closed
+            del self._munge_calls[call.connection]
             try:
-                self._request(connection, bytes(received[:-1]))
-            except msgspec.MsgspecError as error:
-                refused = OptionError(f"this is no request for a certificate: {error}")
-                self._deny(connection, refused)
+                result = future.result()
             except SimenvError as error:
-                self._deny(connection, error)
+                self._refuse_unsealed(call.connection, error)
+            else:
+                call.then(call.connection, result)
+        self._start_munge_calls()
+
+    def _request_of_credential(self, connection: Connection, credential: munge.Credential) -> None:
+        uid = credential.uid
+        if self._rates.take(uid, time.monotonic()):
+            connection.uid = uid
+            self._request(connection, credential.payload)
+        else:
+            error = QueueFullError("too many requests for certificates", retry_after_s=1.0)
+            self._refuse_unsealed(connection, error)
 
     def _request(self, connection: Connection, line: bytes) -> None:
+        """Pass a request on to the service, or refuse it."""
+        try:
+            self._pass_on(connection, line)
+        except msgspec.MsgspecError as error:
+            refused = OptionError(f"this is no request for a certificate: {error}")
+            self._deny(connection, refused)
+        except SimenvError as error:
+            self._deny(connection, error)
+
+    def _pass_on(self, connection: Connection, line: bytes) -> None:
         """Pass a request on to the service. Raises SimenvError, MsgspecError."""
-        if not connection.is_local:
-            credential = munge.decode(line)
-            line, uid = credential.payload, credential.uid
-            if not self._rates.take(uid, time.monotonic()):
-                raise QueueFullError("too many requests for certificates", retry_after_s=1.0)
-            connection.uid = uid
         request = identity.request_of(line)
         if request.format != identity.IDENTITY_FORMAT:
             text = f"format {request.format}, this broker reads {identity.IDENTITY_FORMAT}"
@@ -303,7 +413,7 @@ class Broker:
                 return
             message = identity.from_service(body)
             if isinstance(message, identity.CheckUsers):
-                self._checks |= dict.fromkeys(message.uids)
+                self._checks |= dict.fromkeys(message.users)
                 continue
             connection = self._waiting.pop(message.number, None)
             if connection is not None:
@@ -312,15 +422,25 @@ class Broker:
     def _deny(self, connection: Connection, error: SimenvError) -> None:
         self._answer(connection, identity.Denial(error.code, error.message, error.hint))
 
+    def _refuse_unsealed(self, connection: Connection, error: SimenvError) -> None:
+        """Refuse a request without a credential: munged does not answer, or the client's user is
+        not known."""
+        denial = identity.Denial(error.code, error.message, error.hint)
+        self._send(connection, identity.line(denial))
+
     def _answer(
         self, connection: Connection, reply: identity.UserCertificate | identity.Denial
     ) -> None:
-        """Send the answer and close the connection. Over TCP it is a credential of the service's
-        user, as soon as the client's user is known."""
+        """Answer a request. Over TCP the answer is a credential of the service's user."""
         body = identity.line(reply)
-        with suppress(OSError, SimenvError):
-            if not connection.is_local and connection.uid >= 0:
-                body = munge.encode(body, connection.uid)
+        if connection.is_local:
+            self._send(connection, body)
+        elif connection in connection.pool:
+            self._call_munge(connection, self._send, munge.encode, body, connection.uid)
+
+    def _send(self, connection: Connection, body: bytes) -> None:
+        """Send the answer and close the connection."""
+        with suppress(OSError):
             connection.socket.send(body + b"\n")  # an empty buffer takes it all
         self._close(connection)
 
@@ -337,6 +457,7 @@ def main(argv: list[str]) -> None:
         if listener >= 0:
             broker.listen(socket.socket(fileno=listener))
     broker.run()
+    os._exit(0)  # a thread that waits for munged must not hold back the end
 
 
 if __name__ == "__main__":

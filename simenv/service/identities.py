@@ -40,7 +40,7 @@ STALE_S = 40.0  # a user whose account the broker has not confirmed for so long 
 OUT_S = 60.0  # more than any of these together with TICK_S
 MAX_OF_USER = 256  # certificates; the one that was not renewed for longest goes
 MAX_FORMER = 10_000  # former public keys whose users are remembered
-CHECK_USERS = 1_000  # of one message
+CHECK_USERS = 500  # of one message
 CHANNEL_BYTES = 2**17  # of a message of the broker
 A_PASS = 32  # messages of the broker
 LOOPBACK = "tcp://127.0.0.1:0"  # where the service listens for users of its host by default
@@ -275,6 +275,11 @@ class Identities(CertificateIssuer):
             self._table.confirm(message, now_s)
             self._review(message.uid)
             self._review_tasks(message)
+            # One who is named by its tasks alone, after a start of the service, is in no table.
+            owner = self._owners.get(message.uid, message.user)
+            if owner and message.uid != os.geteuid():
+                groups = message.groups if owner == message.user else ()
+                self._service.accounts.confirm_groups(owner, groups)
             return
         reply: UserCertificate | Denial
         try:
@@ -303,6 +308,7 @@ class Identities(CertificateIssuer):
         service.accounts.note_identity(owner.owner, "")
         if owner.owner:
             self._owners[asked.uid] = owner.owner
+            service.accounts.confirm_groups(owner.owner, asked.groups)
         if known is None:
             self._record("admitted", asked.user, f"role {owner.role}, from {asked.origin}")
         server, settings = self._server, self._settings
@@ -355,9 +361,15 @@ class Identities(CertificateIssuer):
                 for uid, owner in self._owners.items()
                 if uid in holders or owner in reserving or state.tasks_by_owner.of(owner)
             }
+            entered, named = {*self._owners.values()}, set[str]()
+            if self._service.accounts.has_groups:  # of those, too, who entered before a restart
+                working = {each.owner for each in state.use_by_association} | reserving
+                named = {*filter(configs.USER_RULE.match, working - entered)}
+            self._service.accounts.retain_groups(entered | named)
             uids = [*holders, *(uid for uid in self._owners if uid not in holders)]
-            for begin in range(0, len(uids), CHECK_USERS):
-                self._broker.send(identity.CheckUsers(uids[begin : begin + CHECK_USERS]))
+            users: list[int | str] = [*uids, *sorted(named)]
+            for begin in range(0, len(users), CHECK_USERS):
+                self._broker.send(identity.CheckUsers(users[begin : begin + CHECK_USERS]))
 
     def _review(self, uid: int) -> None:
         """Withdraw the certificates of a user who may no longer enter, or has another role."""

@@ -58,11 +58,12 @@ def _library() -> Any:
     return library
 
 
-def _free(pointer: ctypes.c_void_p) -> None:
-    """Free what the library has allocated."""
+@functools.cache
+def _free() -> Any:
+    """Return the function that frees what the library has allocated."""
     free = ctypes.CDLL(None).free
     free.argtypes, free.restype = [ctypes.c_void_p], None
-    free(pointer)
+    return free
 
 
 class _Context:
@@ -115,7 +116,7 @@ def encode(payload: bytes, reader_uid: int) -> bytes:
         try:
             return ctypes.string_at(text)
         finally:
-            _free(text)
+            _free()(text)
 
 
 def decode(credential: bytes) -> Credential:
@@ -133,7 +134,7 @@ def decode(credential: bytes) -> Credential:
             context.check(code)
             payload = ctypes.string_at(body, size.value) if size.value else b""
         finally:
-            _free(body)
+            _free()(body)
         age_s = context.seconds(_DECODED_S) - context.seconds(_ENCODED_S)
     if age_s > TTL_S:  # its sender chose a longer time
         raise KeyRefusedError(f"MUNGE: the credential is {age_s} s old, the limit is {TTL_S} s")

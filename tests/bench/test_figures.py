@@ -119,25 +119,29 @@ def test_recorded_runs_cover_every_goal_and_can_be_replaced() -> None:
     fails(SystemExit, "nothing", record.planned, goals(), [["nothing"]])
 
 
-def test_recording_keeps_one_commit_and_stores_goals_without_figures(
+LATENCY_KEY = [LATENCY.key]
+
+
+def test_recording_replaces_what_it_measures_and_stores_goals_without_figures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "results.jsonl"
+    old = msgspec.structs.replace(RATE, label="a label of before")
     monkeypatch.setattr(results, "commit", lambda: "old")
-    results.append(file, [LATENCY], quick=False)
+    results.append(file, [LATENCY, old], quick=False)
     monkeypatch.setattr(results, "commit", lambda: "new")
     monkeypatch.setattr(results, "has_code_of", lambda revision: revision == "new")
     monkeypatch.setattr(record.kernels, "compile_kernels", lambda folder: None)
-    monkeypatch.setattr(record, "_measured", lambda run, limit_s: [RATE])
+    monkeypatch.setattr(record, "_measured", lambda run, limit_s: ([RATE], f"after {limit_s} s"))
     assert command.main(["record", "throughput", "--file", str(file)]) == 1
     read = results.read(file)
-    assert {each.commit for each in read} == {"new"}
-    assert {each.key for each in read} == set(goals()["throughput"])
-    assert [each.key for each in read if each.value is not None] == ["circuits_4"]
-    assert (
-        "MISSED throughput circuits_8: no figure of this run: not measured"
-        in capsys.readouterr().out
-    )
+    assert [each.benchmark for each in read if each.commit == "old"] == ["latency"]
+    assert {each.key for each in read if each.commit == "new"} == set(goals()["throughput"])
+    assert [each.key for each in read if each.value is not None] == [*LATENCY_KEY, "circuits_4"]
+    output = capsys.readouterr().out
+    assert "NOT MEASURED throughput circuits_8: no figure of this run: after 1800.0 s" in output
+    count = len(goals()["throughput"])
+    assert f"0 figures meet their goals, 1 miss them, {count - 1} were not measured" in output
     command.main(["record", "throughput", "--file", str(file)])
     assert "recorded already at new" in capsys.readouterr().out
     monkeypatch.setattr(results, "commit", lambda: "new+")
@@ -153,9 +157,65 @@ def test_figures_of_other_code_or_of_an_unknown_commit_leave_a_recording() -> No
     assert not results.has_code_of("no-such-commit")
 
 
-def test_a_run_over_its_limit_is_ended_and_gives_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_benchmark_that_cannot_run_here_is_named_and_its_older_figures_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "results.jsonl"
+    host = Figure("qfw_host", "rows1", "rows", 15.0, 15.0, at_least=True)
+    monkeypatch.setattr(results, "commit", lambda: "old")
+    results.append(file, [host], quick=False)
+    monkeypatch.setattr(results, "commit", lambda: "new")
+    monkeypatch.setattr(results, "has_code_of", lambda revision: revision == "new")
+    monkeypatch.setattr(record.kernels, "compile_kernels", lambda folder: None)
+    limits: dict[str, float] = {}
+
+    def measured(run: list[str], limit_s: float) -> tuple[list[Figure], str]:
+        limits[run[0]] = limit_s
+        keys = goals().get(run[0], {}).items()
+        return [Figure(run[0], key, key, goal, goal) for key, goal in keys], ""
+
+    monkeypatch.setattr(record, "_measured", measured)
+    monkeypatch.setitem(record.UNAVAILABLE, "gpu", lambda: "no GPU: none is here")
+    monkeypatch.setitem(record.UNAVAILABLE, "noise_calibration", str)
+    options = ["record", "--all", "--file", str(file)]
+    assert command.main(options) == 1
+    output = capsys.readouterr().out
+    assert f"NOT MEASURED gpu, all {len(goals()['gpu'])} goals: no GPU: none is here\n" in output
+    assert "goals: name the host: --with 'qfw_host --qfw FOLDER" in output
+    assert "older figures stay, of old\n" in output
+    assert limits["soak"] == 10_800.0
+    assert limits["latency"] == record.LIMIT_S
+    assert not {"gpu", "qfw_host"} & set(limits)
+    read = results.read(file)
+    assert [each.commit for each in read if each.benchmark == "qfw_host"] == ["old"]
+    assert {each.benchmark for each in read} == set(goals()) - {"gpu"}
+
+    monkeypatch.setitem(record.UNAVAILABLE, "gpu", str)
+    assert command.main([*options, "--with", "qfw_host --qfw a --defw b"]) == 1  # latency_tcp
+    output = capsys.readouterr().out
+    assert "NOT MEASURED gpu" not in output
+    assert "NOT MEASURED qfw_host" not in output
+    read = results.read(file)
+    assert {each.commit for each in read} == {"new"}
+
+
+def test_a_run_over_its_limit_is_ended_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(record, "QUIET_PERCENT", 100.0)
-    assert record._measured(["vqls"], 0.05) == []
+    assert record._measured(["vqls"], 0.05) == ([], "vqls was ended after its limit of 0.05 s")
+
+
+def test_a_run_that_fails_gives_the_last_line_of_its_errors(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(record, "QUIET_PERCENT", 100.0)
+    figures, failure = record._measured(["vqls", "--no-such-option"], 60.0)
+    assert figures == []
+    assert failure.endswith("error: unrecognized arguments: --no-such-option")
+
+
+def test_limits_are_of_benchmarks() -> None:
+    assert set(record.LIMITS_S) <= set(goals())
+    assert set(record.UNAVAILABLE) <= set(goals())
 
 
 def measured(tmp_path: Path, values: dict[str, tuple[float, ...]]) -> list[results.Result]:

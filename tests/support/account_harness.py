@@ -77,14 +77,6 @@ class AccountHarness(MultiUserHarness):
     def listed(self, peer: MemoryConnection) -> accounting.Accounts:
         return self.get(accounting.Accounts, accounting.GetAccounts(1), peer)
 
-    def look_up_groups(self) -> None:
-        """Let the next lookup be due, and take its answer over."""
-        self.groups._next_ns = 0
-        self.step()
-        if self.groups._thread is not None:
-            self.groups._thread.join(30.0)
-        self.step()
-
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         return list(self.journal.records.rows(query))
 

@@ -219,6 +219,15 @@ class ServiceHarness:
         """Change a row of the journal, which nobody told the service."""
         self.journal._db.execute(query, values)
 
+    def look_up_groups(self) -> None:
+        """Let the next lookup be due, and take its answer over."""
+        self.groups._next_ns = self.loop._next_tick_ns = 0
+        self.step()
+        if self.groups._thread is not None:
+            self.groups._thread.join(30.0)
+        self.loop._next_tick_ns = 0
+        self.step()
+
     def read_only(self, on: bool) -> None:
         """Let each commit fail until it is off."""
         if isinstance(self.place, PostgresPlace):

@@ -190,7 +190,7 @@ def _chunk(
     sizes = profiler(circuit, terms.outputs, labels)
     if device is not None:
         check_device_shots(spec.shots, terms.device, device.max_shots)
-        sizes = with_shots(device.examined(circuit, sizes), spec.shots)
+        sizes = with_shots(device.examined(circuit, sizes, terms), spec.shots)
     plan = fitting(sizes, terms, ranks)
     assigned = AssignedTask(1, 1, 0, *msgspec.structs.astuple(spec))
     chunk = AssignChunk(

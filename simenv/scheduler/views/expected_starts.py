@@ -26,7 +26,9 @@ REFRESH_NS = 5_000_000_000
 AGE_NS = 20_000_000  # starts may always be so old, for tasks that they contain,
 TASK_AGE_NS = 100_000  # and this for each simulated task and worker, which take 2.5 to 5 us
 WATCH_NS = 1_000_000_000  # between two times at which new tasks are foretold unasked
-USABLE_NS = 10_000_000_000  # older starts are not used while a simulation is under way
+# Older starts are not used while a simulation is under way, and one that is left for so long is
+# begun again.
+USABLE_NS = 10_000_000_000
 SYNC_STEPS = 6  # of a simulation, for an answer that cannot wait: 3 ms
 WATCH_STEPS = 4
 MAX_OWNERS = 8  # for whom new tasks are simulated
@@ -119,6 +121,7 @@ class ExpectedStarts:
         self._last: StartSimulation | None = None
         self._next: StartSimulation | None = None
         self._steps: Iterator[None] = iter(())
+        self._stepped_ns = 0  # last step of `_next`
         self._foretold: dict[int, ForetoldStart] = {}
         self._sampled_ns = 0
         self._errors: dict[str, WaitErrors] = {}  # by pool
@@ -129,11 +132,12 @@ class ExpectedStarts:
         and a new one of `owner`. Return False if another step is due."""
         if owner:
             self._add_owner(owner, now_ns)
-        if self._next is None or now_ns - self._next.now_ns > USABLE_NS:
+        if self._next is None or now_ns - self._stepped_ns > USABLE_NS:
             if self._is_recent(now_ns, owner, newest):
                 return True
             self._next = StartSimulation(self._state, now_ns, self._asked_ns)
             self._steps = self._next.steps()
+        self._stepped_ns = now_ns
         for _ in self._steps:
             return False
         self._last, self._next = self._next, None
@@ -143,9 +147,12 @@ class ExpectedStarts:
         """Do some steps, for an answer that cannot wait for more."""
         return any(self.refresh(now_ns, owner) for _ in range(steps))
 
-    def is_usable(self, now_ns: int) -> bool:
-        """Return whether an answer may use the last starts, rather than wait for the next ones."""
-        return self._last is not None and now_ns - self._last.now_ns < USABLE_NS
+    def is_usable(self, now_ns: int, newest: int = 0) -> bool:
+        """Return whether an answer may use the last starts, rather than wait for the next ones:
+        they are recent and contain the task `newest`."""
+        if self._last is None or now_ns - self._last.now_ns >= USABLE_NS:
+            return False
+        return newest < self._last.next_task
 
     def _is_recent(self, now_ns: int, owner: str, newest: int) -> bool:
         last = self._last

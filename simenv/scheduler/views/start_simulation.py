@@ -297,7 +297,9 @@ class StartSimulation(SimulatedState):
         begin_us = self._device_us[name] if run is None else (run.begin_ns - self.now_ns) / 1e3
         begin_us = self.starts_us[record.number] = max(self._now_us, begin_us)
         if run is None:
-            length_us = core.expected_ns(record.route, record.spec) / 1e3
+            length_us = record.cost_us  # of an expected submission, which has no route
+            if record.number != inputs.EXPECTED:
+                length_us = core.expected_ns(record.route, record.spec) / 1e3
             self._device_us[name] = begin_us + length_us
             self._push(max(self._now_us, self._opens_us(line)), line)
 

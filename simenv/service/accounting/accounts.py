@@ -9,7 +9,7 @@ those of its acceptance, also after a restart.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TypeVar
 
@@ -44,6 +44,9 @@ from simenv.service.journal.tables import Standing
 from simenv.wire.messages import accounting
 
 START_S = 5.0  # longest wait of a start for the members of groups
+# After a start in which the broker names the groups of users who have tasks or reservations. Until
+# then nobody is removed who is in no account, but waiting tasks may be held.
+CONFIRM_NS = 40_000_000_000
 CUT_NS = 1_000_000_000  # between two looks at the budgets that end tasks
 RETRY_AFTER_S = 2.0
 
@@ -89,6 +92,7 @@ class AccountRegistry:
         self._refused: dict[str, str] = {}  # users whom the site's identity refuses, and why
         self._removed_since_ns: dict[str, int] = {}  # by user whose waiting tasks are held
         self._members = members or GroupMembers()
+        self._certain_ns = time.monotonic_ns() + CONFIRM_NS if config.identity.has_users else 0
         self._next_cut_ns = 0
         self._removed_unchecked = False  # users may have been removed, or have come back
         query = f"{tables.STANDING.query} limit 1"
@@ -264,7 +268,7 @@ class AccountRegistry:
         try:
             return self.tree.resolve(owner, account)
         except errors.NotAllowedError as error:
-            if not self._members.lacks(self._groups):
+            if self._is_certain(owner, time.monotonic_ns()):
                 raise
             raise errors.InsufficientError(
                 f"{error.message}, unless by a group, whose members are being looked up",
@@ -421,6 +425,28 @@ class AccountRegistry:
             self._refused[owner] = refusal
             self._removed_unchecked = True
 
+    @property
+    def has_groups(self) -> bool:
+        """True if accounts name groups of the operating system."""
+        return bool(self._groups)
+
+    def confirm_groups(self, user: str, groups: Iterable[str]) -> None:
+        """Record all groups of a user, as the site's identity names them."""
+        if self._members.confirm(user, groups, time.monotonic_ns()):
+            self._arrange()
+
+    def retain_groups(self, users: Collection[str]) -> None:
+        """Forget the groups of all users but these."""
+        if self._members.retain(users, time.monotonic_ns()):
+            self._arrange()
+
+    def _is_certain(self, owner: str, now_ns: int) -> bool:
+        """Return whether all groups of an owner that accounts name are known."""
+        if self._members.lacks(self._groups):
+            return False
+        is_named = now_ns >= self._certain_ns or self._members.is_confirmed(owner)
+        return is_named or not self._groups
+
     def _removed(self) -> dict[str, str]:
         """Return the users with unfinished tasks or reservations who may not enter any more, each
         with a reason."""
@@ -446,13 +472,19 @@ class AccountRegistry:
         if self._removed_unchecked:
             return []
         removed, since_ns = self._removed(), self._removed_since_ns
-        actions = self._end_reservations(removed, now_ns)
+        certain = {
+            owner: text
+            for owner, text in removed.items()
+            if owner in self._refused or self._is_certain(owner, now_ns)
+        }
+        self._removed_unchecked = len(certain) < len(removed)
+        actions = self._end_reservations(certain, now_ns)
         if self._removed_policy == "keep":
             return actions
         self._removed_since_ns = {owner: since_ns.get(owner, now_ns) for owner in removed}
         self._scheduler.hold_removed(frozenset(removed))
         hold_ns = self._hold_ns if self._removed_policy == "hold" else 0
-        for owner, text in sorted(removed.items()):
+        for owner, text in sorted(certain.items()):
             if now_ns - self._removed_since_ns[owner] < hold_ns:
                 continue
             records = self._state.tasks_by_owner.of(owner)

@@ -1,7 +1,10 @@
 """Members of groups of the operating system.
 
 The name service (NSS) may ask a directory over the network and take seconds. Invariant: only a
-thread of its own asks it; the event loop's thread takes the answers over when they are complete.
+thread of its own and the credential broker ask it; the event loop's thread takes the answers over
+when they are complete. Many directories do not list all users, or not the members of a group (sssd:
+`enumerate`, `ignore_group_members`); the groups of one user, which the broker looks up, are
+complete there too. A user is a member if either says so.
 """
 
 from __future__ import annotations
@@ -11,10 +14,11 @@ import logging
 import pwd
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 LOOKUP_NS = 30_000_000_000  # between two lookups of the same groups
-# For which members of a group stay that is not found any more: a directory may be out of order.
+# For which members stay of a group that is not found any more, or of a user whose groups the broker
+# does not confirm: a directory may be out of order.
 GONE_NS = 600_000_000_000
 
 log = logging.getLogger("simenv.service")
@@ -44,6 +48,8 @@ class GroupMembers:
     def __init__(self, lookup: Callable[[Iterable[str]], Members] = members_of) -> None:
         """`lookup`: returns the members of groups; called in a thread."""
         self.known: dict[str, frozenset[str]] = {}
+        self._listed: dict[str, frozenset[str]] = {}  # by the lookups
+        self._confirmed: dict[str, tuple[int, frozenset[str]]] = {}  # time and groups of users
         self._lookup = lookup
         self._found_ns: dict[str, int] = {}  # time at which a group was found last
         self._next_ns = 0
@@ -53,7 +59,29 @@ class GroupMembers:
 
     def lacks(self, groups: frozenset[str]) -> bool:
         """Return whether some of these groups have not been looked up yet."""
-        return not groups <= self.known.keys()
+        return not groups <= self._listed.keys()
+
+    def is_confirmed(self, user: str) -> bool:
+        """Return whether the groups of a user are known, also those of which it is no member."""
+        return user in self._confirmed
+
+    def confirm(self, user: str, groups: Iterable[str], now_ns: int) -> bool:
+        """Record the present groups of a user, as the name service lists them for this user.
+        Returns whether members have changed."""
+        names, (_, before) = frozenset(groups), self._confirmed.get(user, (0, frozenset()))
+        self._confirmed[user] = now_ns, names
+        return names != before and self._merge()
+
+    def retain(self, users: Collection[str], now_ns: int) -> bool:
+        """Forget the confirmed groups of all users but these, and those that were confirmed too
+        long ago. Returns whether members have changed."""
+        count = len(self._confirmed)
+        self._confirmed = {
+            user: (at_ns, names)
+            for user, (at_ns, names) in self._confirmed.items()
+            if user in users and now_ns - at_ns < GONE_NS
+        }
+        return len(self._confirmed) < count and self._merge()
 
     def poll(self, groups: frozenset[str], now_ns: int) -> bool:
         """Take over the answer of a lookup, and begin the next one when it is due. Returns whether
@@ -90,13 +118,23 @@ class GroupMembers:
 
     def _take_over(self, now_ns: int) -> bool:
         answer, self._answer = self._answer, None
-        before = dict(self.known)
+        before = self._listed
+        self._listed = dict(before)
         for name, members in (answer or {}).items():
             if members is not None:
                 self._found_ns[name] = now_ns
-                self.known[name] = members
+                self._listed[name] = members
             elif now_ns - self._found_ns.get(name, -GONE_NS) >= GONE_NS:
                 if before.get(name) or name not in before:
                     log.warning("groups.unknown there is no group %r", name)
-                self.known[name] = frozenset()
+                self._listed[name] = frozenset()
+        return self._merge()
+
+    def _merge(self) -> bool:
+        before = self.known
+        members = {name: set(users) for name, users in self._listed.items()}
+        for user, (_, names) in self._confirmed.items():
+            for name in names & self._asked:
+                members.setdefault(name, set()).add(user)
+        self.known = {name: frozenset(users) for name, users in members.items()}
         return self.known != before

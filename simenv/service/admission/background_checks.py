@@ -118,7 +118,7 @@ def look(packed: bytes, terms: model.TaskOptions, device: DeviceContext | None =
     if terms.parts is not None:
         return program, rules.examined(circuit, terms.parts, terms, result)
     rules.check_final_state(terms, circuit, result)
-    return program, result if device is None else device.examined(circuit, result)
+    return program, result if device is None else device.examined(circuit, result, terms)
 
 
 def open_program(packed: bytes) -> model.Program:

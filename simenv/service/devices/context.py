@@ -40,6 +40,7 @@ class DeviceContext:
         is_optional: bool = False,
     ) -> None:
         """`device`: None for a noise model alone. `source`: the device with the noise document.
+        `terms`: with the noise options; they are not kept, as their observables may be large.
         `is_optional`: another device may run the circuit. Raises OptionError."""
         self.is_loaded = False  # a check of a circuit may load modules, or compile kernels
         self.max_shots = 0 if device is None else device.max_shots
@@ -50,9 +51,7 @@ class DeviceContext:
         self._times: ShotTimes | None = None
         if device is not None and isinstance(source.document, CalibrationSnapshot):
             self._times = ShotTimes(source.document)
-        self._outputs = terms.outputs
         self._is_optional = is_optional
-        self._labels = tuple(rules.labels(terms))
 
     @cached_property
     def _limits(self) -> DeviceLimits | None:
@@ -68,19 +67,19 @@ class DeviceContext:
             dynamic=info.dynamic,
         )
 
-    def examined(self, circuit: Circuit, profile: Profile) -> Profile:
+    def examined(self, circuit: Circuit, profile: Profile, terms: TaskOptions) -> Profile:
         """Return the profile with that of the circuit's noise. For a circuit that the device cannot
         execute unchanged, raises InfeasibleError, or returns the profile without noise if the
-        device is optional."""
+        device is optional. `terms`: with the outputs and observables of the task."""
         try:
-            noise = self._noise(circuit, profile)
+            noise = self._noise(circuit, profile, terms)
         except InfeasibleError:
             if not self._is_optional:
                 raise
             return profile
         return msgspec.structs.replace(profile, noise=noise)
 
-    def _noise(self, circuit: Circuit, profile: Profile) -> NoiseProfile:
+    def _noise(self, circuit: Circuit, profile: Profile, terms: TaskOptions) -> NoiseProfile:
         limits = self._limits
         if limits is not None:
             problem, hint = device_check.refusal(circuit, profile, limits)
@@ -92,7 +91,7 @@ class DeviceContext:
         try:
             with self._lock:
                 program = self._attachment.attach(circuit)
-            noise = noise_profile(program, circuit, self._outputs, self._labels)
+            noise = noise_profile(program, circuit, terms.outputs, tuple(rules.labels(terms)))
             if profile.conditions and has_conditional_noise(circuit, program):
                 noise = msgspec.structs.replace(noise, conditional=True)
             if self._times is not None:

@@ -107,10 +107,7 @@ class EmulatedDevices:
         if not terms.snapshot:
             return None
         is_optional = not terms.noise and any(map(self._is_ideal, terms.prefer))
-        key = (
-            *(terms.device, terms.snapshot, terms.noise, terms.outputs, terms.observables),
-            is_optional,
-        )
+        key = terms.device, terms.snapshot, terms.noise, is_optional
         context = self._contexts.get(key)
         if context is None:
             from simenv.service.devices.context import DeviceContext

@@ -139,7 +139,7 @@ class QueryHandlers:
             now_ns = time.monotonic_ns()
             if starts.refresh(now_ns, identity.owner, newest):
                 return
-            if step >= START_STEPS and starts.is_usable(now_ns):
+            if step >= START_STEPS and starts.is_usable(now_ns, newest):
                 return
             yield None
 

@@ -79,9 +79,10 @@ class UserAnswer(msgspec.Struct, frozen=True, array_like=True, tag=0):
 
 
 class CheckUsers(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """Request a UserAccount for each of these users."""
+    """Request a UserAccount for each of these users, by uid, or by name: then there is no answer
+    if no account has the name."""
 
-    uids: list[Uid]
+    users: list[Uid | Name]
 
 
 encode = msgspec.msgpack.Encoder().encode

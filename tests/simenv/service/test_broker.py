@@ -194,6 +194,15 @@ def test_present_accounts_are_told_on_request(service: PlayedService) -> None:
     }
 
 
+def test_account_of_a_name_is_told_and_an_unknown_name_has_no_answer(
+    service: PlayedService,
+) -> None:
+    name = pwd.getpwuid(OWNER).pw_name
+    service.broker.send(identity.CheckUsers(["no-such-user", name, 2**31]))
+    until(lambda: len(service.members) == 2, 30.0)
+    assert [(each.uid, each.user) for each in service.members] == [(OWNER, name), (2**31, "")]
+
+
 def test_ended_broker_is_started_again(service: PlayedService) -> None:
     process = service.broker.child.process
     assert process is not None

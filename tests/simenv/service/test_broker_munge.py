@@ -2,9 +2,12 @@
 
 import os
 import pwd
+import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import msgspec
@@ -13,11 +16,13 @@ from brokers import ADDRESS, NAME, SERVER_KEY, PlayedService, played, short_fold
 from failing import fails
 from munged import munged, skip_without_munge
 from other_user import UID
+from waiting import until
 
 from simenv.client.connection.broker import BrokerAddress
 from simenv.config import listen_parts
 from simenv.errors import KeyRefusedError, NoServiceError
-from simenv.service.broker import MAX_OF_ONE, PATIENCE_S
+from simenv.service import broker
+from simenv.service.broker import MAX_CONNECTIONS, MAX_OF_ONE, MUNGE_CALLS, MUNGE_S, PATIENCE_S
 from simenv.wire import munge
 from simenv.wire.keyfiles import new_pair
 from simenv.wire.messages import identity
@@ -77,6 +82,18 @@ def answer(service: PlayedService, line: bytes) -> UserCertificate | Denial:
     if body.startswith(munge.PREFIX):
         body = munge.decode(body).payload
     reply: UserCertificate | Denial = identity.reply_of(body)
+    return reply
+
+
+def connect(service: PlayedService, stack: ExitStack, host: str = "127.0.0.1") -> socket.socket:
+    """A connection from an address of this host, until the end of `stack`."""
+    source, place = (host, 0), ("127.0.0.1", port_of(service))
+    return stack.enter_context(socket.create_connection(place, 30.0, source))
+
+
+def read_reply(peer: socket.socket) -> UserCertificate | Denial:
+    """The next answer, which is no credential."""
+    reply: UserCertificate | Denial = identity.reply_of(peer.makefile("rb").readline())
     return reply
 
 
@@ -196,3 +213,122 @@ def test_silent_connections_from_a_host_do_not_shut_out_its_other_users(
     assert peers[0].recv(1) == b""  # the oldest made room
     for peer in peers:
         peer.close()
+
+
+@contextmanager
+def stopped(short: Path) -> Iterator[None]:
+    """Stop the process of munged, whose socket still accepts connections."""
+    process_id = int((short / "munge.pid").read_text())
+    os.kill(process_id, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(process_id, signal.SIGCONT)
+
+
+def test_local_users_and_checks_do_not_wait_for_munged_that_hangs(
+    daemon: Path, short: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIMENV_BROKERS", str(short))
+    listen = f"tcp://127.0.0.1:{free_port()}"
+    with played(short, use=["local", "munge"], listen=listen) as service, ExitStack() as stack:
+        local = BrokerAddress(f"local:{OWNER}/{NAME}")
+        local._request(new_pair().public)
+        lines = [credential() for _ in range(MUNGE_CALLS + 2)]
+        with stopped(short):
+            begin_s = time.monotonic()
+            peers = [connect(service, stack) for _ in lines]
+            for peer, line in zip(peers, lines, strict=True):
+                peer.sendall(line + b"\n")
+            local._request(new_pair().public)
+            service.broker.send(identity.CheckUsers([OWNER]))
+            until(lambda: service.members, 30.0)
+            assert time.monotonic() - begin_s < MUNGE_S / 2
+            replies = [read_reply(peer) for peer in peers]
+            assert time.monotonic() - begin_s < PATIENCE_S  # of a client
+        for reply in replies:
+            assert isinstance(reply, Denial)
+            assert reply.code == NoServiceError.code
+            assert reply.message.startswith("munged of the service's host does not answer within")
+            assert "is munged of that host running?" in reply.hint
+        assert len(service.asked) == 2
+        assert address(service)._request(new_pair().public).user  # it answers again
+
+
+def test_answer_that_munged_does_not_encode_is_a_refusal(
+    service: PlayedService, short: Path
+) -> None:
+    service.answers = False
+    with socket.create_connection(("127.0.0.1", port_of(service)), 30.0) as peer:
+        peer.sendall(credential() + b"\n")
+        until(lambda: service.asked, 30.0)
+        with stopped(short):
+            denial = Denial("key_refused", "no")
+            service.broker.send(identity.UserAnswer(service.asked[0].number, denial))
+            reply = read_reply(peer)
+    assert isinstance(reply, Denial)
+    assert reply.code == NoServiceError.code
+
+
+def test_silent_connections_do_not_close_those_with_a_request(service: PlayedService) -> None:
+    service.answers = False
+    with ExitStack() as stack:
+        peer = connect(service, stack)
+        peer.sendall(credential() + b"\n")
+        until(lambda: service.asked, 30.0)
+        hosts = [f"127.0.0.{2 + k // MAX_OF_ONE}" for k in range(MAX_CONNECTIONS)]
+        first, *_ = [connect(service, stack, host) for host in hosts]
+        assert first.recv(1) == b""  # the oldest of them made room
+        service.broker.send(identity.UserAnswer(service.asked[0].number, Denial("full", "no")))
+        assert peer.recv(65_536).startswith(munge.PREFIX)
+
+
+def test_newest_credential_of_each_host_has_its_turn_first(
+    service: PlayedService, short: Path
+) -> None:
+    keys = [f"{number:040}" for number in range(MAX_OF_ONE)]
+    lines = [credential(public_key=key) for key in keys]
+    with ExitStack() as stack:
+        with stopped(short):
+            peers = [connect(service, stack) for _ in lines[:-1]]
+            peers.append(connect(service, stack, "127.0.0.2"))
+            for peer, line in zip(peers, lines, strict=True):
+                peer.sendall(line + b"\n")
+            for turn in range(len(lines)):  # more passes than the broker needs to read them all
+                service.broker.send(identity.CheckUsers([OWNER]))
+                until(lambda turn=turn: len(service.members) > turn, 30.0)  # type: ignore[misc]
+        until(lambda: len(service.asked) == len(lines), 30.0)
+    order = [keys.index(each.request.public_key) for each in service.asked]
+    early = order[: 3 * MUNGE_CALLS]
+    assert {len(lines) - 1, len(lines) - 2} <= {*early}  # the one of another host, the newest
+    assert order[-1] < len(lines) // 2
+
+
+def test_waiting_credentials_of_closed_connections_are_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ending, (ours, _theirs) = threading.Event(), socket.socketpair()
+    monkeypatch.setattr(munge, "decode", lambda _line: ending.wait(30.0))
+    running = broker.Broker(NAME, ours)
+    pool: dict[broker.Connection, None] = {}
+    with ExitStack() as stack:
+        for number in range(MAX_OF_ONE):
+            peer, _ = ends = socket.socketpair()
+            for end in ends:
+                stack.enter_context(end)
+            connection = broker.Connection(peer, pool, f"10.0.0.{number % 2}", "", False)
+            pool[connection] = None
+            running._of_source[connection.source] += 1
+            running._call_munge(connection, running._request_of_credential, munge.decode, b"")
+        assert sum(map(len, running._munge_queue.values())) == MAX_OF_ONE - MUNGE_CALLS
+        for connection in list(pool):
+            running._close(connection)
+        assert running._munge_queue == running._munge_calls == {}
+        ending.set()
+        running._munge_threads.shutdown()
+        running._receive_munge_results()
+        assert running._munge_running == 0
+        running._selector.close()
+        os.close(running._wakeup_fd)
+        ours.close()
+        _theirs.close()

@@ -18,6 +18,7 @@ from simenv.model.accounts import Account, AccountTree, Billing
 from simenv.model.reservations import ReservationRequest
 from simenv.scheduler.core import FINAL, SENT, WAITING
 from simenv.service import identities
+from simenv.service.accounting import accounts
 from simenv.service.identities import Identities
 from simenv.wire.keyfiles import LOCAL, Identity, Role, ServerFile, new_pair
 from simenv.wire.messages import admin, client as m, identity
@@ -263,6 +264,81 @@ def test_reservation_of_a_user_who_leaves_the_site_ends_without_a_certificate(si
     assert not site.state.reservations.live
 
 
+def lab(tmp_path: Path, **options: object) -> Site:
+    """A site whose directory lists no member of the group `lab`, which has an account."""
+    site = Site(tmp_path, accounts={"physics": {"users": ["@lab"]}}, **options)
+    site.members["lab"] = set()
+    return site
+
+
+def answer_of(site: Site, peer: MemoryConnection, key: str) -> m.Accepted | m.Refusal:
+    answers = site.say(m.Submit(5, key, 0, TaskOptions(), [spec()]), peer)
+    answer = next(each for each in answers if isinstance(each, m.Accepted | m.Refused))
+    return answer if isinstance(answer, m.Accepted) else answer.refusals[0]
+
+
+def test_groups_of_the_broker_count_for_accounts_where_the_directory_lists_no_members(
+    tmp_path: Path,
+) -> None:
+    site = lab(tmp_path, identity={**SETTINGS, "users": ["ben"]})
+    site.look_up_groups()
+    ben = site.enter(BEN, ("lab",))
+    assert isinstance(answer_of(site, ben, "~a"), m.Accepted)
+    (task,) = site.state.tasks.values()
+    assert task.batch.association == "physics/ben"
+    site.look_up_groups()
+    site.broker.handle(UserAccount(BEN, "ben", ("lab",)))
+    assert isinstance(answer_of(site, ben, "~b"), m.Accepted)
+    site.broker.handle(UserAccount(BEN, "ben", ()))  # it has left the group, and may still enter
+    assert not site.is_out(ben)
+    refusal = answer_of(site, ben, "~c")
+    assert isinstance(refusal, m.Refusal)
+    assert refusal.code == "not_allowed"
+
+
+def test_groups_of_a_user_without_certificate_and_work_are_forgotten(tmp_path: Path) -> None:
+    site = lab(tmp_path)
+    site.look_up_groups()
+    site.enter(BEN, ("lab",))
+    assert site.loop.accounts.tree.accounts_of("ben") == ("physics",)
+    site.users._table.withdraw(BEN)
+    site.tick(identities.CHECK_S)
+    assert site.loop.accounts.tree.accounts_of("ben") == ()
+
+
+@pytest.mark.parametrize("groups", [("lab",), ("physics",)])
+def test_work_of_a_group_member_outlives_a_restart_until_the_broker_denies_the_group(
+    tmp_path: Path, groups: tuple[str, ...]
+) -> None:
+    site = lab(tmp_path, removed_users="cancel")
+    site.look_up_groups()
+    ben = site.enter(BEN, ("lab",))
+    assert isinstance(answer_of(site, ben, "~a"), m.Accepted)
+    reserve(site, ben)
+    site.restart()
+    site.look_up_groups()
+    assert site.state.quotas.removed == {"ben"}  # its tasks are held meanwhile
+    site.tick(identities.CHECK_S)
+    assert site.broker.sent == [identity.CheckUsers(["ben"])]
+    site.broker.handle(UserAccount(BEN, "ben", groups))
+    site.look_up_groups()
+    is_member = groups == ("lab",)
+    assert (len(site.state.tasks), len(site.state.reservations.live)) == (is_member, is_member)
+    assert not site.state.quotas.removed or not is_member
+
+
+def test_work_of_nobody_the_broker_knows_ends_soon_after_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = lab(tmp_path, removed_users="cancel")
+    site.look_up_groups()
+    reserve(site, site.enter(BEN, ("lab",)))
+    monkeypatch.setattr(accounts, "CONFIRM_NS", 0)
+    site.restart()
+    site.look_up_groups()
+    assert not site.state.reservations.live
+
+
 def test_member_whom_the_broker_confirms_stays(site: Site) -> None:
     ben = site.enter(BEN, ("chem",))
     for after_s in (15.0, 30.0):
@@ -344,6 +420,6 @@ def test_messages_of_broker_and_service_are_decoded_as_sent() -> None:
     ):
         assert identity.from_broker(identity.encode(message)) == message
     denial = Denial("key_refused", "no", "yes")
-    for answer in (identity.UserAnswer(1, denial), identity.CheckUsers([1, 2])):
+    for answer in (identity.UserAnswer(1, denial), identity.CheckUsers([1, "ana"])):
         assert identity.from_service(identity.encode(answer)) == answer
     fails(msgspec.ValidationError, "", identity.request_of, b'{"format": 1}')

@@ -8,6 +8,7 @@ from checked_scheduler import SECOND, CheckedScheduler, expected_starts, route
 from scheduler_invariants import check
 
 from simenv.model import PoolSpec, TaskState
+from simenv.model.accounts import Account, AccountTree, Billing, association
 from simenv.scheduler.core import Phase, TaskRecord
 from simenv.scheduler.state.device_state import LOOKAHEAD_NS, StoredRun
 
@@ -250,3 +251,17 @@ def test_expected_starts_follow_the_clock_of_the_machine() -> None:
     waits_us = [starts.task_us(machine.state.tasks[number], now_ns) for number in task[1:]]
     assert waits_us == pytest.approx([6e6, 16e6, 26e6])
     assert starts.new_us(machine.state.pools["lab"], now_ns) == pytest.approx(36e6)
+
+
+def test_expected_submissions_take_the_time_of_the_machine() -> None:
+    machine = paced()
+    machine.scheduler.set_accounts(AccountTree({"a": Account(), "b": Account()}), Billing(), {})
+    machine.state.fair_share.charge(association("a", "ana"), 1e5)
+    mine = machine.submit(10, **along(40 * SECOND), owner="ana", account="a")
+    for _ in range(60):
+        machine.submit(**along(30 * SECOND), owner="ben", account="b")
+        machine.now_ns += 60 * SECOND
+        machine.tick()
+    # 60 tasks of ben wait, and then 10 of ana; ben's later ones take nearly half of the time.
+    wait_us = expected_starts(machine).task_us(machine.state.tasks[mine[-1]], machine.now_ns)
+    assert wait_us == pytest.approx(1.8 * (60 * 30e6 + 9 * 40e6), rel=0.15)

@@ -357,10 +357,31 @@ def test_new_task_is_known_after_the_next_refresh(machine: CheckedScheduler) -> 
     (number,) = machine.submit(along=NARROW)
     record = machine.state.tasks[number]
     assert starts.task_us(record, machine.now_ns) == pytest.approx(2_000 * 60_000)
+    assert starts.is_usable(machine.now_ns, number - 1)
+    assert not starts.is_usable(machine.now_ns, number)  # its owner may go long before others
     machine.now_ns += SECOND // 2
     while not starts.refresh(machine.now_ns, newest=number):
         pass
     assert starts.task_us(record, machine.now_ns) == pytest.approx(2_000 * 60_000)
+
+
+def test_slow_simulation_is_completed_unless_nobody_goes_on_with_it(
+    machine: CheckedScheduler,
+) -> None:
+    machine.submit(2_000, along=NARROW)
+    machine.assign()
+    starts = module.ExpectedStarts(machine.state)
+    for step in range(100):
+        if starts.refresh(machine.now_ns + step * SECOND):
+            break
+    assert module.USABLE_NS < step * SECOND < 90 * SECOND
+    machine.now_ns += step * SECOND
+    machine.now_ns += 2 * SECOND
+    assert not starts.refresh(machine.now_ns)
+    begun = starts._next
+    machine.now_ns += module.USABLE_NS + 1
+    assert not starts.refresh(machine.now_ns)
+    assert starts._next is not begun
 
 
 def test_nothing_is_simulated_while_nothing_waits(

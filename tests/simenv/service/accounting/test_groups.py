@@ -100,3 +100,40 @@ def test_new_group_is_looked_up_at_once() -> None:
     settled(known, 1)
     assert settled(known, 2, frozenset({"lab", "staff"}))
     assert known.known["staff"] == {"eve"}
+
+
+def test_user_whom_the_directory_does_not_list_is_a_member_while_confirmed() -> None:
+    known = GroupMembers(Directory(lab={"ana"}).look_up)
+    settled(known, 1)
+    assert known.confirm("ben", ("lab", "staff"), 2)
+    assert known.known == {"lab": {"ana", "ben"}}
+    assert not settled(known, 1 + groups.LOOKUP_NS)
+    assert known.known == {"lab": {"ana", "ben"}}  # after a lookup, too
+    assert not known.confirm("ben", ("lab",), 3)
+    assert known.confirm("ben", ("staff",), 4)
+    assert known.known == {"lab": {"ana"}}
+    assert known.is_confirmed("ben")
+
+
+def test_confirmed_groups_are_forgotten_with_their_user_or_after_ten_minutes() -> None:
+    known = GroupMembers(Directory(lab=set()).look_up)
+    settled(known, 1)
+    for user in ("ana", "ben", "eve"):
+        known.confirm(user, ("lab",), 1)
+    known.confirm("ana", ("lab",), groups.GONE_NS)
+    assert known.retain({"ana", "ben"}, 2)
+    assert known.known == {"lab": {"ana", "ben"}}
+    assert known.retain({"ana", "ben"}, 1 + groups.GONE_NS)
+    assert known.known == {"lab": {"ana"}}
+    assert not known.retain({"ana", "ben"}, 1 + groups.GONE_NS)
+
+
+def test_confirmed_user_is_a_member_before_the_directory_answers() -> None:
+    directory = Directory(lab=set())
+    directory.answers.clear()
+    known = GroupMembers(directory.look_up)
+    known.poll(LAB, 1)
+    assert known.confirm("ben", ("lab",), 2)
+    assert known.known == {"lab": {"ben"}}
+    assert known.lacks(LAB)
+    directory.answers.set()

@@ -143,7 +143,8 @@ def test_first_check_compiles_few_kernels(tmp_path: Path, monkeypatch: pytest.Mo
     device = registry.get(NAME).result()
     registry.close()
     circuit = Circuit.from_program(decode_program(load(TEXT).packed))
-    checks = DeviceContext(device.info, device, TaskOptions(device=NAME))
-    assert checks.examined(circuit, profile(circuit, ("counts",), ())).noise is not None
+    terms = TaskOptions(device=NAME)
+    checks = DeviceContext(device.info, device, terms)
+    assert checks.examined(circuit, profile(circuit, ("counts",), ()), terms).noise is not None
     assert not unneeded.is_loaded
     assert not checks.is_loaded
