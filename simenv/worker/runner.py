@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from simenv import model
 from simenv.errors import ProgramError, StoreError
 from simenv.model import calls, task
-from simenv.process import exit_process
+from simenv.process import exit_process, resident_bytes
 from simenv.wire import codec
 from simenv.wire.messages import client as messages
 from simenv.worker.calls import CallFailed, CallRunner, ValueTooLarge
@@ -159,6 +159,7 @@ class Runner:
         # Called with each error of an engine; returns if all ranks raise it, else ends the process.
         self.on_engine_error: Callable[[Exception], None] | None = None
         self.stop_reason = ""  # of the running task; "": it is not to stop
+        self.loaded_bytes = 0  # resident memory of this process when it had loaded an engine
         self.calls = CallRunner(result_writer, confined=confined)
         self._engines: dict[str, engines.Engine] = {}
         self._with_fast_counts: set[str] = set()  # engines, by name
@@ -176,6 +177,7 @@ class Runner:
                 entry = registry.create(name, engines.EngineContext(comm=self._comm))
                 entry.warm_up()
             self.hold(entry)
+            self.loaded_bytes = resident_bytes()
         return entry
 
     def hold(self, engine: engines.Engine) -> None:

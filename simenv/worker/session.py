@@ -59,6 +59,11 @@ class RunningTask:
         """Completed and total passes of the running task."""
         return self._runner.control.passes
 
+    @property
+    def loaded_bytes(self) -> int:
+        """Resident memory of the process when it had loaded an engine; 0: it has loaded none."""
+        return self._runner.loaded_bytes
+
     def set_threads(self, task: int, attempt: int, threads: int) -> None:
         """Set the number of threads of a task from its next pass on; without effect if it has
         ended."""
@@ -118,6 +123,7 @@ class HeartbeatThread:
         self._parent = parent
         self._memory = memory
         self._end = end
+        self._idle_bytes = 0  # resident memory of this process at its last heartbeat without a task
         self._least_s, self._longest_s = 0.0, math.inf  # between two heartbeats
         self._last_s = math.inf  # time at which the process ends, whatever the main thread does
         self.answered = threading.Event()  # the control connection is open
@@ -141,9 +147,13 @@ class HeartbeatThread:
                 task, attempt = self._current.running
                 waiting = self._current.waiting
                 memory, passes = self._memory(), self._current.passes if task else (0, 0)
+                if not task:
+                    self._idle_bytes = resident_bytes()
+                base = max(self._idle_bytes, self._current.loaded_bytes)
                 beat = m.Heartbeat(
                     self._name, self._epoch, task, attempt, memory, self._start, *passes, waiting,
                     busy_ns() > COMPILING_NS, time.process_time_ns() // 1_000_000, *node_load(),
+                    base,
                 )  # fmt: skip
                 self._connection.send(codec.encode(beat))
                 sent = now

@@ -15,7 +15,7 @@ import msgspec
 from simenv.errors import NotFoundError, OptionError
 from simenv.model import WorkerState, task_name
 from simenv.model.accounts import WaitReason
-from simenv.model.calls import FUNCTIONS
+from simenv.model.calls import CALL_ENGINES
 from simenv.scheduler import core
 from simenv.scheduler.events import devices
 from simenv.scheduler.scaling import jobs
@@ -26,9 +26,10 @@ from simenv.text import size
 HARDWARE_SILENT_NS = 600_000_000_000
 IDLE_BEATS = 3  # consecutive idle heartbeats of a worker that holds tasks
 GRANT_FACTOR = 1.5  # estimates of engines are that exact
-GRANT_MARGIN_BYTES = 256 * 2**20
-# Of each rank's process besides its tasks: interpreter, libraries, compiled kernels and plans.
+GRANT_MARGIN_BYTES = 256 * 2**20  # of each rank: a library, or a kernel that is compiled
+# Of each rank's process besides its tasks, at most: interpreter, libraries, kernels, plans.
 PROCESS_BYTES = 512 * 2**20
+PROGRAM_FACTOR = 16  # memory of a program in the forms in which it is planned, to its packed bytes
 GPU_PROCESS_BYTES = 4 * 2**30  # the same with the context and the libraries of a GPU
 OVER_BEATS = 2  # consecutive heartbeats above the bound: a peak of less than a second may pass
 MAX_CHECKED = 10_000  # waiting tasks checked when a node is lost; takes 10 ms of the event loop
@@ -102,7 +103,7 @@ def heartbeat_received(
         return False, []
     if worker.state != WorkerState.STARTING:
         worker.heard_ns = max(worker.heard_ns, now_ns - age_ns)
-    worker.rss_bytes = beat.rss_bytes
+    worker.rss_bytes, worker.base_bytes = beat.rss_bytes, beat.base_bytes
     worker.passes = (task, *beat.passes)
     worker.cpu_ms, worker.host.busy_ms, worker.host.used_bytes = beat.load
     actions: list[core.Action] = []
@@ -478,21 +479,49 @@ def record_unplaceable(state: scheduler_state.SchedulerState) -> list[core.Recor
 
 
 def granted_bytes(worker: state_pools.Worker) -> int:
-    """Return the resident memory of all ranks of a worker that its grants account for. The memory
-    of a function is not known before: it may take that of its worker's slots."""
-    each = GPU_PROCESS_BYTES if worker.gpus else PROCESS_BYTES
-    tasks_bytes = worker.reserved + worker.memory_bytes
-    if any(record.batch.terms.engine == FUNCTIONS for record in worker.held.values()):
+    """Return the resident memory of all ranks of a worker that its grants account for: that of its
+    processes without tasks, and that of its tasks."""
+    return process_bytes(worker) + task_bytes(worker)
+
+
+def _has_call(worker: state_pools.Worker) -> bool:
+    return any(record.batch.terms.engine in CALL_ENGINES for record in worker.held.values())
+
+
+def process_bytes(worker: state_pools.Worker) -> int:
+    """Return the memory of the processes of a worker without its tasks: as it reports it, and at
+    most PROCESS_BYTES for a rank, so that what earlier tasks leaked does not count. Calls and
+    the driver of a GPU load libraries while they run: they are granted the most."""
+    if worker.gpus:
+        return worker.ranks * GPU_PROCESS_BYTES
+    if not worker.base_bytes or _has_call(worker):
+        return worker.ranks * PROCESS_BYTES
+    return worker.ranks * min(PROCESS_BYTES, worker.base_bytes)
+
+
+def task_bytes(worker: state_pools.Worker) -> int:
+    """Return the memory granted to the tasks of a worker, over all its ranks. That of a call (a
+    function, the compiler) is not known before: it may take that of its worker's slots."""
+    result = worker.reserved + worker.memory_bytes
+    if _has_call(worker):
         node = worker.host.node
         slots_bytes = max(1, worker.slots) * (node.memory_bytes // max(1, node.slots))
-        tasks_bytes = max(tasks_bytes, slots_bytes)
-    return worker.ranks * (each + tasks_bytes) + worker.kept_bytes
+        result = max(result, slots_bytes)
+    program_bytes = max((record.size_bytes for record in worker.held.values()), default=0)
+    return worker.ranks * (result + PROGRAM_FACTOR * program_bytes) + worker.kept_bytes
 
 
 def memory_bound(worker: state_pools.Worker) -> int:
     """Return the resident memory above which a worker is ended: estimates are not exact."""
-    granted = granted_bytes(worker)
-    return max(round(GRANT_FACTOR * granted), granted + GRANT_MARGIN_BYTES)
+    tasks = task_bytes(worker)
+    margin = max(round((GRANT_FACTOR - 1) * tasks), worker.ranks * GRANT_MARGIN_BYTES)
+    return process_bytes(worker) + tasks + margin
+
+
+def kernel_bound(worker: state_pools.Worker) -> int:
+    """Return the memory at which the kernel ends a worker, where control groups are delegated. It
+    does so at once, and counts child processes and files in memory: there is more room."""
+    return memory_bound(worker) + worker.ranks * PROCESS_BYTES
 
 
 def over_memory_reason(

@@ -24,6 +24,8 @@ from simenv.scheduler.queueing.lanes import LONG_US
 from simenv.scheduler.queueing.waits import WaitClock
 
 MAX_STALE = 1_000
+MAX_STALE_BYTES = 64 * 2**20  # of programs of tasks that have ended
+SWEPT_BYTES = 64  # of them for each waiting task, all of which a sweep goes through
 _MAX_RUN = 128  # tasks compared at a time if several lanes have tasks
 USED_KEPT = 0.99  # weight of what was learned from earlier tasks
 ARRIVALS_NS = 3 * 3_600_000_000_000  # for which arrivals count, with decreasing weight
@@ -86,7 +88,7 @@ class PoolQueue:
         # By reservation and association: an owner may submit for several accounts.
         self._dedicated: dict[int, dict[str, queueing_lanes.Lanes]] = {}
         self.count = 0  # live entries
-        self._stale = 0  # entries of tasks that have ended
+        self._stale = self._stale_bytes = 0  # entries of tasks that have ended, and their programs
 
     @property
     def backlog_us(self) -> float:
@@ -371,19 +373,22 @@ class PoolQueue:
         """Remove a waiting task that became final; its entry is skipped when it comes up."""
         self.count -= 1
         self._stale += 1
+        self._stale_bytes += record.size_bytes
         self._lanes_of(record).count_in(-record.cost_us)
         self._left(record.batch.association, 1)
         self._changed(record)
-        if self._stale > self.count + MAX_STALE:
+        most_bytes = max(MAX_STALE_BYTES, self.count * SWEPT_BYTES)
+        if self._stale > self.count + MAX_STALE or self._stale_bytes > most_bytes:
             self._sweep()
 
     def _sweep(self) -> None:
-        """Remove stale entries; called when they outnumber the live ones."""
+        """Remove stale entries; called when they outnumber the live ones, or take much memory: no
+        limit of their owner counts them."""
         for lanes in self._all():
             lanes.sweep()
         self._lanes = {key: lanes for key, lanes in self._lanes.items() if lanes.any()}
         self._renew_heads()
-        self._stale = 0
+        self._stale = self._stale_bytes = 0
 
     def _renew_heads(self) -> None:
         self._heads = LaneHeads(self._shares, self._lanes)
@@ -432,7 +437,7 @@ class PoolQueue:
         """Rebuild all lanes, with lanes of their own for these reservations."""
         entries = [r for lanes in self._all() for lane in lanes.all() for r in lane]
         waiting = sorted((r for r in entries if r.phase == WAITING), key=_age)
-        self._lanes, self._stale = {}, 0
+        self._lanes, self._stale, self._stale_bytes = {}, 0, 0
         self._dedicated = {number: {} for number in reservations}
         for record in waiting:
             lanes = self._lanes_of(record)

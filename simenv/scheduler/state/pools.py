@@ -331,6 +331,7 @@ class Worker(msgspec.Struct, eq=False):
     kept_s: float = 0.0  # lifetime of a kept state after the end of its task
     kept_until_ns: int = 0  # end of that grant; 0: no grant, or the task has not ended
     rss_bytes: int = 0
+    base_bytes: int = 0  # of its rank 0 without a task, as it reported it; 0: not yet
     cpu_ms: int = 0  # processor time of its rank 0, at its last heartbeat
     over_beats: int = 0  # consecutive heartbeats above its grant, see `over_memory_reason`
     # At its last heartbeat: (task, sweeps done, sweeps in total).

@@ -14,7 +14,7 @@ import msgspec
 
 from simenv.model import Event, TaskOptions, TaskState, task_number
 from simenv.scheduler import core
-from simenv.scheduler.events.workers import memory_bound
+from simenv.scheduler.events.workers import kernel_bound
 from simenv.scheduler.scheduler import Scheduler
 from simenv.service.devices.drifting import DriftingDevices
 from simenv.service.devices.resolve import Documents, SentDocuments
@@ -82,7 +82,7 @@ class ActionExecutor:
                 if needed:
                     self._send_documents(action.worker, peer, needed)
                 if self._workers.isolation is not None:
-                    bound_bytes = memory_bound(self._state.workers[action.worker])
+                    bound_bytes = kernel_bound(self._state.workers[action.worker])
                     self._workers.isolation.assign(action.worker, action.records, bound_bytes)
                 if not self._listener.send(sockets.PeerKind.WORKER, peer, body):
                     reason, now_ns = "it cannot be reached", time.monotonic_ns()

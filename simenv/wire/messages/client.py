@@ -98,6 +98,8 @@ class Heartbeat(msgspec.Struct, frozen=True, array_like=True, tag=3):
     cpu_ms: queries.Number = 0  # of the process of its rank 0
     node_cpu_ms: queries.Number = 0  # busy time of all processors of that rank's node; 0: not known
     node_used_bytes: queries.Number = 0  # memory in use on that node; 0: not known
+    # Resident memory of rank 0 when no task ran, or when it had loaded an engine; 0: not known.
+    base_bytes: queries.Number = 0
 
 
 class AssignedTask(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -155,6 +155,26 @@ def test_a_heartbeat_says_whether_the_worker_waits_for_a_chunk(waiting: bool) ->
     assert [(beat.task, beat.waiting) for beat in connection.beats] == [(0, waiting)]
 
 
+@pytest.mark.parametrize("task", [0, 7])
+@pytest.mark.parametrize("loads", [False, True])
+def test_heartbeat_names_the_memory_without_a_task_and_with_loaded_engines(
+    monkeypatch: pytest.MonkeyPatch, task: int, loads: bool
+) -> None:
+    connection, runner = Recorded(), Runner()
+    current = RunningTask(runner)
+    monkeypatch.setattr("simenv.worker.runner.resident_bytes", lambda: 300)
+    monkeypatch.setattr(session, "resident_bytes", lambda: 200)
+    if loads:
+        runner.engine("stabilizer")
+    current.running = task, 1
+    beats = HeartbeatThread(
+        connection, current, "w-0", 1, EPOCH, LEASE_S, os.getppid(), lambda: 500
+    )  # type: ignore[arg-type]
+    fails(InterruptedError, "", beats._beat)
+    (beat,) = connection.beats
+    assert (beat.rss_bytes, beat.base_bytes) == (500, 300 if loads else 0 if task else 200)
+
+
 class Answered:
     """A connection that renews the lease once, and ends the thread at the wait after the second
     heartbeat."""

@@ -7,12 +7,14 @@ from failing import fails
 
 from simenv.errors import InsufficientError, NotFoundError, OptionError
 from simenv.model import AdmissionReason, PoolSpec, ReservationRequest, TaskState, Workload
+from simenv.model.calls import CALL_ENGINES
 from simenv.scheduler import core
 from simenv.scheduler.events import devices, reservations, workers
-from simenv.scheduler.events.workers import OVER_BEATS, granted_bytes
+from simenv.scheduler.events.workers import OVER_BEATS, memory_bound
 from simenv.scheduler.views import cluster_info
 from simenv.scheduler.views.admission import draining_refusal, memory_refusal, pending_reason
 from simenv.scheduler.views.cluster_info import closed_pools
+from simenv.text import size
 
 TWO = (PoolSpec("main", "any", min=2, max=2), PoolSpec("other", "any", min=1, max=1))
 
@@ -292,12 +294,16 @@ def test_device_whose_snapshots_are_read_interrupts_nothing() -> None:
 GIB, MIB = 2**30, 2**20
 
 
-def _beats(machine: CheckedScheduler, rss_bytes: int, count: int) -> list[core.KillWorker]:
+def _beats(
+    machine: CheckedScheduler, rss_bytes: int, count: int, base_bytes: int = 0
+) -> list[core.KillWorker]:
     """Heartbeats of the running task with this memory; returns the kills that follow."""
     (record,) = machine.state.workers["main-0"].held.values()
     before = len(machine.actions)
     start = machine.start_of("main-0")
-    beat = core.WorkerHeartbeat("main-0", start, record.number, record.fence, rss_bytes)
+    beat = core.WorkerHeartbeat(
+        "main-0", start, record.number, record.fence, rss_bytes, base_bytes=base_bytes
+    )
     for _ in range(count):
         machine.keep(machine.scheduler.heartbeat_received(beat, machine.now_ns)[1])
     return [each for each in machine.actions[before:] if isinstance(each, core.KillWorker)]
@@ -327,29 +333,52 @@ def test_task_that_leaks_in_each_worker_fails_as_poison(machine: CheckedSchedule
 
 
 @pytest.mark.parametrize(
-    ("process", "granted", "used", "ends"),
+    ("base", "granted", "bound"),
     [
-        (512 * MIB, 513 * MIB, 713 * MIB, 0),
-        (512 * MIB, 513 * MIB, 718 * MIB, 0),
-        (512 * MIB, 513 * MIB, 821 * MIB, 1),
-        (512 * MIB, 4 * GIB, 5 * GIB, 0),
-        (512 * MIB, 4 * GIB, 6 * GIB, 0),
-        (512 * MIB, 4 * GIB, 6 * GIB + 1, 1),
-        (64 * MIB, 128 * MIB, 256 * MIB, 0),
-        (64 * MIB, 128 * MIB, 384 * MIB, 0),
-        (64 * MIB, 128 * MIB, 384 * MIB + 1, 1),
+        (0, 64 * MIB, 832 * MIB),  # not reported: 512 MiB
+        (120 * MIB, 64 * MIB, 440 * MIB),
+        (900 * MIB, 64 * MIB, 832 * MIB),  # what earlier tasks leaked is not granted
+        (120 * MIB, 512 * MIB, 888 * MIB),
+        (120 * MIB, 4 * GIB, 120 * MIB + 6 * GIB),
     ],
 )
-def test_both_bounds_must_be_passed(
-    monkeypatch: pytest.MonkeyPatch, process: int, granted: int, used: int, ends: int
+def test_worker_is_ended_above_its_base_and_one_and_a_half_times_its_grant(
+    monkeypatch: pytest.MonkeyPatch, base: int, granted: int, bound: int
 ) -> None:
-    """For a large grant the bound is the factor of 1.5, for a small one the margin of 256 MiB."""
-    monkeypatch.setattr(workers, "PROCESS_BYTES", process)
+    """At least 256 MiB above base and grant; a program of no size."""
+    monkeypatch.setattr(workers, "PROGRAM_FACTOR", 0)
     machine = CheckedScheduler(workers=1, limits=cluster(1, per_slot=8 * GIB))
-    machine.submit(1, along=route(60_000.0, memory_bytes=granted - process))
+    machine.submit(1, along=route(60_000.0, memory_bytes=granted))
     machine.assign()
-    assert granted_bytes(machine.state.workers["main-0"]) == granted
-    assert len(_beats(machine, used, OVER_BEATS)) == ends
+    assert not _beats(machine, bound, OVER_BEATS, base)
+    (kill,) = _beats(machine, bound + 1, OVER_BEATS, base)
+    assert f"{size(bound)} of memory where {size(min(base or 512 * MIB, 512 * MIB) + granted)}" in (
+        kill.reason
+    )
+
+
+def test_large_program_is_granted_the_memory_of_its_plan(machine: CheckedScheduler) -> None:
+    machine.submit(1, cost=60_000.0)
+    machine.assign()
+    worker = machine.state.workers["main-0"]
+    before = memory_bound(worker)
+    (record,) = worker.held.values()
+    record.batch = msgspec.structs.replace(record.batch, share_bytes=2**24)
+    assert memory_bound(worker) >= before + 255 * MIB
+
+
+@pytest.mark.parametrize("engine", CALL_ENGINES)
+def test_call_is_granted_the_memory_of_its_slots(engine: str, machine: CheckedScheduler) -> None:
+    """A worker that compiles circuits of 120 qubits and 300 layers takes 1.3 GiB."""
+    machine.submit(1, cost=60_000.0)
+    machine.assign()
+    worker = machine.state.workers["main-0"]
+    worker.base_bytes = 120 * MIB
+    assert memory_bound(worker) < GIB
+    (record,) = worker.held.values()
+    terms = msgspec.structs.replace(record.batch.terms, engine=engine)
+    record.batch = msgspec.structs.replace(record.batch, terms=terms)
+    assert memory_bound(worker) >= 1.5 * worker.host.node.memory_bytes
 
 
 def test_peak_between_heartbeats_and_a_late_one_end_no_worker(machine: CheckedScheduler) -> None:

@@ -9,7 +9,7 @@ from checked_scheduler import LIMITS, SECOND, CheckedScheduler, cluster, route
 from scheduler_invariants import check
 
 from simenv.model import CLIENT_LIMITS, OwnerLimits, ReservationRequest, TaskOptions, TaskSpec
-from simenv.scheduler.core import WAITING, SubmitBatch, TaskRecord
+from simenv.scheduler.core import FINAL, WAITING, SubmitBatch, TaskRecord
 from simenv.scheduler.events import devices
 
 ALONE_US = 2_500.0  # such a task travels alone
@@ -289,3 +289,18 @@ def test_work_of_a_queue_is_never_negative_and_none_when_it_is_empty(seed: int) 
         pool.queue.drop(machine.state.tasks[number])
         assert pool.queue.backlog_us >= 0.0
     assert pool.queue.backlog_us == 0.0
+
+
+def test_programs_of_cancelled_tasks_leave_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However few of them there are, and though nothing of their pool starts."""
+    monkeypatch.setattr("simenv.scheduler.queueing.queue.MAX_STALE_BYTES", 70)
+    monkeypatch.setattr("simenv.scheduler.queueing.queue.SWEPT_BYTES", 0)
+    machine = CheckedScheduler(workers=1)
+    submit(machine, "a", 50)
+    (pool,) = machine.state.pools.values()
+    for record in list(machine.state.tasks.values())[1:]:
+        record.phase = FINAL
+        pool.queue.drop(record)
+        entries = [each for lanes in pool.queue._all() for lane in lanes.all() for each in lane]
+        assert sum(each.size_bytes for each in entries if each.phase == FINAL) <= 70
+    assert len(pool.queue) == 1

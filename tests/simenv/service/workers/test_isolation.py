@@ -19,7 +19,7 @@ from simenv.config import convert
 from simenv.errors import ConfigError, NotAllowedError
 from simenv.model import task_name
 from simenv.result_files import CHECKPOINTS, attempt_file
-from simenv.scheduler.events.workers import memory_bound
+from simenv.scheduler.events.workers import kernel_bound, memory_bound
 from simenv.service.workers import isolation
 from simenv.service.workers.isolation import WorkerIsolation, check_isolation
 from simenv.wire.messages import client as m
@@ -187,7 +187,8 @@ def test_kernel_bounds_each_worker_by_the_grant_of_its_tasks(
         tasks = bench.assigned()
         worker = bench.state.workers["main-0"]
         assert [record.route.num_qubits for record in worker.held.values()] == [qubits]
-        bounds.append(memory_bound(worker))
+        bounds.append(kernel_bound(worker))
+        assert bounds[-1] > memory_bound(worker)
         assert (group / "memory.max").read_text() == str(bounds[-1])
         bench.finish(tasks)
     assert bounds[0] < bounds[1]
