@@ -1,21 +1,36 @@
 """Sums of usage compared with the history, after kills, cancels and retries; bytes of a year.
 
 100,000 tasks of three users in two accounts, in two classes of service, and of the environment's
-own user run on two workers, some for an emulated device, there and in a pool of its own. Meanwhile
-workers are killed, whose tasks run again, tasks are cancelled, and some fail. Then the sums of
-`usage`, by each key and by all together, are compared with those over the rows of the history, in
-microseconds, and the parts of waiting in receipts with the waits. Receipts cut what the measured
-reasons explain in excess, which is a figure of its own, and fill what they leave, which is printed.
+own user run on two workers, some for an emulated device, there and in a pool of its own, and some
+on a GPU. Meanwhile workers that run a task are killed, whose tasks run again, and the service,
+which is started again; tasks are cancelled, and some fail. Then all accepted tasks have ended once,
+and the sums of `usage`, by each key and by all together, are compared with those over the rows of
+the history, in microseconds, and the parts of waiting in receipts with the waits. Receipts cut what
+the measured reasons explain in excess, which is a figure of its own, and fill what they leave,
+which is printed.
+
+The GPU is this machine's. Without CuPy the driver, NVML and CuPy of the tests stand in for it, with
+our kernels compiled by g++: its time is charged as that of any GPU. Where neither is, none is used.
+
 At last the usage of a synthetic year of 10^7 tasks of 500 users in 40 accounts is written hour by
-hour, with the merging of old hours and days, and the file is measured.
+hour, with the merging of old hours and days, and the file is measured. Each user runs tasks in 3
+combinations of pool, device and engine (1,500 keys of usage), or in 8 (4,000 keys), all equally
+often, so that nearly every key has a row each day and most have one each hour.
 """
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+import os
 import random
+import shutil
+import sys
 import tempfile
+import time
 from argparse import Namespace
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -23,22 +38,28 @@ from typing import Any
 import psutil
 
 import simenv
+from bench import small_circuits as shapes
 from bench.circuits import four_qubit_circuit
 from bench.harness import Option, Report
-from bench.harness.environments import remote_key, wait_until
-from bench.testbed.usage_site import Site
-from simenv.client.client import Client
+from bench.harness.environments import home, remote_key, service_process, wait_until
+from bench.testbed.usage_site import PLACES, Site
+from simenv import config
+from simenv.client import environments
+from simenv.client.client import Client, connect
 from simenv.model import TaskState
 from simenv.model.accounts import UsageRow
 from simenv.service.journal import tables
 from simenv.service.journal.writer import Journal
 from simenv.wire.messages.queries import LogRow
 
+NAME = "bench-usage-sums"
 BATCH = 2_000
-EVERY = 5  # batches between two kills
+EVERY = 5  # batches between two kills of a worker, and between two of the service
 CANCELLED = 100  # tasks of a batch
 SAMPLE = 2_000  # receipts
 EMULATED = 20  # tasks of a batch for the device, in each of its two ways
+GPU = 20  # tasks of a batch for a GPU
+LONG = 4  # tasks of some tenths of a second, of a batch with a kill: one of them is running
 DEVICE = "superconducting-lattice"
 FAILING = (
     'OPENQASM 2.0; include "qelib1.inc"; qreg q[1]; creg c[1]; rx(1000004) q[0]; measure q->c;'
@@ -48,6 +69,7 @@ POOLS = (
     {"name": "trap", "engine": "fault", "min": 1, "max": 1},
     {"name": "lattice", "device": DEVICE, "min": 1, "max": 1},
 )
+GPU_POOL = {"name": "gpu", "engine": "gpu", "min": 1, "max": 1}
 ACCOUNTS = {
     "physics": {"share": 2, "users": ["ana", "ben"], "qos": ["normal", "batch"]},
     "course": {"users": ["ben", "gus"], "qos": ["normal", "batch"]},
@@ -63,6 +85,7 @@ BY = ("account", "user", "qos", "pool", "device", "engine")
 # The same in rows of the history, which lack the device: tasks for it have its name.
 COLUMNS = ("account", "owner", "qos", "pool", "name", "engine")
 MERGED_ROWS = 2_000  # in one transaction
+LOST_S = 60.0  # for which a client waits for the service
 OPTIONS = (
     Option("--tasks", default=100_000, quick=10_000, help="default: %(default)s"),
     Option("--days", default=365, quick=40, help="of the synthetic year; default: %(default)s"),
@@ -73,47 +96,118 @@ def run(options: Namespace) -> Report:
     report = Report(
         "usage_sums", f"usage_sums: {options.tasks} tasks, 2 workers, kills and cancels"
     )
-    with (
-        tempfile.TemporaryDirectory(prefix="simenv-bench-") as folder,
-        simenv.local(pools=POOLS, accounts=ACCOUNTS, qos=QOS, listen="tcp://lo:0") as client,
-        ExitStack() as stack,
-    ):
-        clients = {"": client}
-        for user in ("ana", "ben", "gus"):
-            key, _ = remote_key(client, user, folder)
-            clients[user] = stack.enter_context(simenv.connect(service=key))
-        _work(clients, options.tasks)
-        _compare(client, report)
-    _year(options.days, report)
+    with home() as folder:
+        pools = (*POOLS, GPU_POOL) if _has_gpu(folder) else POOLS
+        settings = {"name": NAME, "pools": pools, "accounts": ACCOUNTS, "qos": QOS,
+                    "slots": len(pools) + 1, "listen": "tcp://lo:0"}  # fmt: skip
+        environments.up(settings)
+        try:
+            with connect(NAME, timeout_s=LOST_S) as client, ExitStack() as stack:
+                clients = {"": client}
+                for user in ("ana", "ben", "gus"):
+                    file, _ = remote_key(client, user, folder)
+                    other = simenv.connect(service=file, timeout_s=LOST_S)
+                    clients[user] = stack.enter_context(other)
+                accepted = _work(clients, options.tasks, settings)
+                _compare(client, accepted, report)
+        finally:
+            environments.down(NAME, now=True)
+    for key, places in (("year_mb", 3), ("year_more_mb", 8)):
+        _year(key, options.days, places, report)
     return report
 
 
-def _work(clients: dict[str, Client], number: int) -> None:
-    client = clients[""]
+def _has_gpu(folder: Path) -> bool:
+    """Return whether environments that are started from now on see a GPU: that of this machine, or
+    a stand-in made in `folder`. Variables of this process are changed."""
+    from simulators.gpu.devices.detect import find_gpu, refusal
+
+    if importlib.util.find_spec("cupy") is not None:
+        return refusal(find_gpu()) is None
+    if shutil.which("gcc") is None or shutil.which("g++") is None:
+        print("neither a GPU nor gcc: no task is charged for a GPU")
+        return False
+    sys.path.append(str(Path(__file__).parents[2] / "tests" / "support"))
+    bare, nvidia_site = map(importlib.import_module, ("bare", "nvidia_site"))
+    gpus = f"GPU-aaaa,{nvidia_site.MODEL}"
+    packages, kernels = folder / "packages", folder / "kernels"
+    packages.mkdir()
+    nvidia_site.build_libraries(folder / "lib", gpus)
+    nvidia_site.install_cupy(packages, gpus)
+    shutil.copytree(config.kernel_folder(), kernels)
+    nvidia_site.place_machine_code(kernels)
+    os.environ["LD_LIBRARY_PATH"] = str(folder / "lib")
+    os.environ["SIMENV_PYTHON"] = str(bare.interpreter(folder, packages))
+    os.environ["SIMENV_KERNELS"] = str(kernels)
+    return True
+
+
+def _work(clients: dict[str, Client], number: int, settings: Mapping[str, Any]) -> int:
+    """Submit the tasks, kill and cancel; wait for all ends. Return how many were accepted."""
+    client, pools = clients[""], {each["name"] for each in settings["pools"]}
     circuits = [four_qubit_circuit(seed) for seed in range(BATCH)]
+    long = shapes.layered(20, 400, LONG, 1)
+    accepted = 0
     for batch in range(number // BATCH):
         user, account, qos = SUBMITTERS[batch % len(SUBMITTERS)]
         submitter = clients[user]
         terms: dict[str, Any] = {"account": account or None, "qos": qos}
-        for way in ({"device": DEVICE, "pool": "main"}, {"pool": "lattice"}):
-            submitter.submit_many(circuits[:EMULATED], shots=256, name=DEVICE, **way, **terms)
-        tasks = submitter.submit_many(circuits, shots=256, seed=batch, **terms)
-        submitter.submit(FAILING, engine="fault", shots=1, **terms)
-        if batch % EVERY == 0:
+        kills_worker, kills_service = batch % EVERY == 0, batch % EVERY == EVERY // 2
+        sent: list[tuple[list[Any], dict[str, Any]]]
+        sent = [(circuits[:EMULATED], {"device": DEVICE, "pool": "main", "name": DEVICE}),
+                (circuits[:EMULATED], {"pool": "lattice", "name": DEVICE}),
+                (circuits[:GPU] if "gpu" in pools else [], {"engine": "gpu"}),
+                (long if kills_worker or kills_service else [], {}),
+                ([FAILING], {"engine": "fault"}),
+                (circuits, {"seed": batch})]  # fmt: skip
+        for programs, way in sent:
+            if programs:
+                tasks = submitter.submit_many(programs, shots=256, **way, **terms)
+                accepted += len(tasks)
+        if kills_worker or kills_service:
             submitter.cancel(tasks[-CANCELLED:])
-            workers = [each for each in client.workers() if each.pool == "main" and each.pid]
-            psutil.Process(random.choice(workers).pid).kill()
+            worker = _running(client)
+            time.sleep(random.uniform(0.0, 0.05))
+            if kills_worker:
+                psutil.Process(worker).kill()
+            else:
+                _restart(client, settings)
         else:
             tasks[-1].wait()
     wait_until(lambda: client.status().queued + client.status().running == 0, 600, 0.1, "the end")
+    return accepted
 
 
-def _compare(client: Client, report: Report) -> None:
+def _running(client: Client) -> int:
+    """Return the pid of a worker that runs a task."""
+    pids: list[int] = []
+
+    def look() -> list[int]:
+        workers = client.workers()
+        pids[:] = [each.pid for each in workers if each.pool == "main" and each.pid and each.task]
+        return pids
+
+    wait_until(look, LOST_S, 0.002, "a running task")
+    return random.choice(pids)
+
+
+def _restart(client: Client, settings: Mapping[str, Any]) -> None:
+    """Kill the service, wait until it has ended, and start it again."""
+    service = service_process(client)
+    service.kill()
+    wait_until(lambda: not environments.still_running([service], 0.0), LOST_S)
+    environments.up(settings)
+
+
+def _compare(client: Client, accepted: int, report: Report) -> None:
     rows = list(client.history.tasks())
+    assert len({row.id for row in rows}) == len(rows) == accepted, f"{len(rows)} of {accepted}"
+    gpu_s = sum(row.used.gpu_us for row in rows) / 1e6
     retried = sum(row.attempts > 1 for row in rows)
     states = Counter(str(row.state) for row in rows)
-    print(f"{len(rows)} tasks: {dict(states)}, {retried} ran more than once")
+    print(f"{len(rows)} tasks: {dict(states)}, {retried} ran more than once, {gpu_s:.2f} GPU s")
     assert min(states["DONE"], states["FAILED"], states["CANCELLED"], retried) > 0, "all kinds"
+    assert gpu_s > 0.0 or GPU_POOL["name"] not in client.pools(), "no GPU time"
     differences, sums = [], 0
     for by in ((), *((name,) for name in BY), BY):
         groups: dict[tuple[str, ...], list[LogRow]] = {}
@@ -165,10 +259,12 @@ def _summed(rows: list[LogRow]) -> tuple[float, ...]:
     return len(rows), shots, *used, waits_us, 1e6 * sum(row.units for row in rows)
 
 
-def _year(days: int, report: Report) -> None:
-    site, last = Site(seed=1), 500_000
+def _year(key: str, days: int, places: int, report: Report) -> None:
+    """Measure a year of users each of whom runs tasks in so many places."""
+    site, last = Site(1, PLACES[:places]), 500_000
     with tempfile.TemporaryDirectory(prefix="simenv-bench-") as folder:
-        journal = Journal(Path(folder) / "journal.db", "process")
+        file = Path(folder) / "journal.db"
+        journal = Journal(file, "process")
         for hour in range(last - 24 * days, last):
             site.write_hour(journal, hour)
             if hour % 24 == 0:
@@ -177,6 +273,7 @@ def _year(days: int, report: Report) -> None:
                         for statement in statements:
                             db.execute(*statement)
         journal.close()
-        size = journal.place.stat().st_size
-    print(f"{site.rows} rows of hours written in {days} days")
-    report.at_most("year_mb", size / 1e6, f"usage of {days} days, 500 users, MB")
+        size = file.stat().st_size
+    keys = f"{site.combinations} keys"
+    print(f"{site.rows} rows of hours of {keys} written in {days} days")
+    report.at_most(key, size / 1e6, f"usage of {days} days, 500 users, {keys}, MB")

@@ -4,7 +4,8 @@ The site has 500 users in 40 accounts of three levels. Arrivals follow the hours
 are heavy-tailed, tasks come alone and in sweeps, of one rank and of several. Most accounts always
 have more work than their share; some have little and are idle for hours; one begins late.
 `SimulatedDay` stands for service and workers: a task that the scheduler assigns ends after its
-time, which differs from the time that the scheduler expects. No process runs.
+time, which differs from the time that the scheduler expects. Usage is stored in a journal, as a
+service stores it, where a restart is to follow. No process runs.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from itertools import count, groupby
+from pathlib import Path
 from time import process_time
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
@@ -26,6 +28,8 @@ from simenv.model.accounts import Account, AccountTree, Billing, association
 from simenv.process import SERVICE_GC, freeze_gc
 from simenv.scheduler import core
 from simenv.scheduler.scheduler import Scheduler
+from simenv.service.journal import tables
+from simenv.service.journal.writer import Journal
 from simenv.wire.messages.client import STATES, AttemptResult
 
 HOUR_S, DAY_S = 3_600.0, 86_400.0
@@ -41,6 +45,7 @@ TICK_NS, START_NS, EXIT_NS = 5_000_000_000, 600_000_000, 50_000_000
 WALL_NS = 1_700_000_000_000_000_000
 DONE = STATES.index(TaskState.DONE)
 SPEC = TaskSpec(b"program", 100, 0)
+Result = TypeVar("Result")
 
 
 class Submission(NamedTuple):
@@ -160,7 +165,8 @@ def arrears_s(idle_s: float, part: float, half_life_s: float) -> float:
 
 
 class SimulatedDay:
-    """A scheduler with its workers, and the submissions that come to it."""
+    """A scheduler with its workers, and the submissions that come to it. `folder`: for the journal,
+    without which there is no restart."""
 
     def __init__(
         self,
@@ -168,19 +174,20 @@ class SimulatedDay:
         work: Iterable[Submission],
         nodes: int = NODES,
         half_life_days: float = 7.0,
+        folder: Path | None = None,
     ) -> None:
         self.accounts = accounts
+        self._journal = None if folder is None else Journal(folder / "journal.db", "process")
         self._billing = Billing(half_life_days=half_life_days, preempt_after_s=0.0)
         self.runs: list[Run] = []
         self.submitted = self.ended = 0  # tasks
-        self.decided_s = 0.0  # CPU time of all decisions
+        self.cpu_s: dict[str, float] = {}  # of the scheduler: decisions, ends, ticks
         self.since: dict[str, float] = {}  # by account: seconds until its first task
         self.idle: set[str] = set()  # accounts without waiting tasks at some time after that
         self.now_ns, self._order = 0, count()
         self._paths = {name: AccountTree(accounts).path(name) for name in accounts}
         self._pace: dict[str, float] = {}  # by user: real time of a task, relative to its model
         self._waiting: Counter[str] = Counter()
-        self._stored: dict[str, Any] = {}  # usage as the journal has it
         self._work = deque(work)
         cluster = tuple(Node(f"n{k}", NODE_SLOTS, NODE_SLOTS * 2**30) for k in range(nodes))
         slots = nodes * NODE_SLOTS
@@ -198,7 +205,8 @@ class SimulatedDay:
         self.state = self.scheduler.state
         self.scheduler.set_clock(WALL_NS, 0)
         self.scheduler.set_accounts(AccountTree(self.accounts), self._billing, {})
-        self.state.fair_share.restore(self._stored, WALL_NS, self.now_ns)
+        stored = tables.read_fair_usage(self._journal.records) if self._journal else {}
+        self.state.fair_share.restore(stored, WALL_NS, self.now_ns)
         self._at(0, self._tick)
 
     def run(self, until_s: float) -> None:
@@ -218,9 +226,7 @@ class SimulatedDay:
 
     def decide(self) -> list[core.AssignTasks]:
         """Let the scheduler assign tasks; the workers begin them."""
-        begin = process_time()
-        actions = self.scheduler.dispatch(self.now_ns)
-        self.decided_s += process_time() - begin
+        actions = self._timed("decision", self.scheduler.dispatch, self.now_ns)
         assignments = [each for each in actions if isinstance(each, core.AssignTasks)]
         for assignment in assignments:
             self._count(assignment.records[0].batch.account, -len(assignment.records))
@@ -232,9 +238,12 @@ class SimulatedDay:
 
     def restart(self) -> float:
         """Replace the scheduler by a new one, as after a `kill -9` of service and workers: running
-        tasks run again, usage is what was stored. Return the largest relative change of the usage
-        of a user or account."""
-        self._store()  # as every commit of the journal does
+        tasks run again, usage is read from the journal's file. Return the largest relative change
+        of the usage of a user or account."""
+        assert self._journal is not None
+        self._store()  # a service does so with each end of a task
+        self._journal.database.abandon()
+        self._journal = Journal(self._journal.place, "process")
         before = self._usage()
         records = sorted(self.state.tasks.values(), key=lambda record: record.number)
         self.runs += [self._until_now(run) for run in self._running.values()]
@@ -272,8 +281,22 @@ class SimulatedDay:
         rows = self.state.fair_share.rows(self.now_ns)
         return {(row.account, row.user): row.usage for row in rows}
 
+    def close(self) -> None:
+        """Close the journal."""
+        if self._journal is not None:
+            self._journal.close()
+
     def _store(self) -> None:
-        self._stored.update(self.state.fair_share.take_changes(WALL_NS))
+        changes = self._timed("end", self.state.fair_share.take_changes, WALL_NS)
+        if self._journal is not None:
+            self._journal.put(tables.fair_usage_statements(changes), forced=False)
+            self._journal.commit()
+
+    def _timed(self, part: str, call: Callable[..., Result], *values: Any) -> Result:
+        begin = process_time()
+        result = call(*values)
+        self.cpu_s[part] = self.cpu_s.get(part, 0.0) + process_time() - begin
+        return result
 
     def _until_now(self, run: Run) -> Run:
         return run._replace(end_ns=self.now_ns)
@@ -305,7 +328,8 @@ class SimulatedDay:
         """Begin the worker's next chunk."""
         worker, assignment = self.state.workers[name], self._chunks[name][0]
         first = assignment.records[0]
-        self.scheduler.task_started(name, first.number, first.fence, self.now_ns)
+        started = self.scheduler.task_started
+        self._timed("end", started, name, first.number, first.fence, self.now_ns)
         slots = worker.slots if worker.ranks == 1 else worker.ranks
         threads = slots if worker.ranks == 1 else 1
         pace = self._pace.setdefault(first.batch.owner, 0.7 + 0.06 * (len(self._pace) % 11))
@@ -322,14 +346,15 @@ class SimulatedDay:
             AttemptResult(record.number, record.fence, DONE, b"", 0, start_us=1, run_us=run_us)
             for record, run_us in zip(assignment.records, runs_us, strict=True)
         ]
-        endings = self.scheduler.tasks_finished(name, results, assignment.slots, self.now_ns)
+        finished = self.scheduler.tasks_finished
+        endings = self._timed("end", finished, name, results, assignment.slots, self.now_ns)
         self.ended += len(endings)
         self.runs.append(self._until_now(self._running.pop(name)))
         if self._chunks[name]:
             self._begin(name)
 
     def _tick(self) -> None:
-        for action in self.scheduler.tick(self.now_ns):
+        for action in self._timed("tick", self.scheduler.tick, self.now_ns):
             if isinstance(action, core.StartWorker):
                 self._at(START_NS, self._join, action.worker, action.start)
             elif isinstance(action, core.RetireWorker | core.KillWorker):
@@ -354,16 +379,18 @@ def _consecutive(records: list[core.TaskRecord]) -> list[tuple[int, list[core.Ta
     return [(run[0].number, run) for run in runs]
 
 
-def deciding_us(accounts: Mapping[str, Account], waiting: int, decisions: int) -> float:
-    """Return the mean CPU time in microseconds of an assignment, while `waiting` tasks of all
-    users, each longer than a chunk, wait for two nodes. Garbage is collected as in a service."""
+def deciding_us(accounts: Mapping[str, Account], waiting: int, decisions: int) -> dict[str, float]:
+    """Return the mean CPU time in microseconds that the scheduler needs for a task, while `waiting`
+    tasks of all users, each longer than a chunk, wait for two nodes: for `decision`s; `end`: its
+    begin and end, its charge, and the changes of usage to store; `tick`: those every 5 s, one for
+    two of 100,000 tasks. Garbage is collected as in a service."""
     work = [each._replace(time_s=0.0) for each in day(accounts, waiting + decisions)]
     site = SimulatedDay(accounts, [each for each in work if each.ranks == 1], nodes=2)
     site.run(30.0)  # all workers have started
     freeze_gc(SERVICE_GC)
-    site.decided_s, before = 0.0, site.ended
-    until_s = 30.0
+    site.cpu_s.clear()
+    before, until_s = site.ended, 30.0
     while site.ended < before + decisions:
         until_s += 60.0
         site.run(until_s)
-    return site.decided_s / (site.ended - before) * 1e6
+    return {part: 1e6 * cpu_s / (site.ended - before) for part, cpu_s in site.cpu_s.items()}

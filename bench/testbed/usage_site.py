@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Sequence
 
 from simenv.service.journal import tables
 from simenv.service.journal.writer import Journal
 
 TASKS_AN_HOUR = round(10**7 / (365 * 24))
 USERS, ACCOUNTS = 500, 40
-PLACES = (("main", "", "statevector"), ("wide", "", "mps"), ("fez", "fez", "statevector"))
+# Pool, device and engine of tasks; the first three are those of a usual user.
+PLACES = (
+    *(("main", "", "statevector"), ("wide", "", "mps"), ("fez", "fez", "statevector")),
+    *(("main", "", "stabilizer"), ("main", "", "density_matrix"), ("gpu", "", "gpu")),
+    *(("torino", "torino", "statevector"), ("tools", "", "functions")),
+)
 
 
 class Site:
-    """Usage of a synthetic site: each user has an account and runs tasks in some places."""
+    """Usage of a synthetic site: each user has an account and runs tasks in some places, in all of
+    them equally often."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, places: Sequence[tuple[str, str, str]] = PLACES[:3]) -> None:
         self._random = random.Random(seed)
         self._keys = [
             tables.UsageKey(f"account-{user % ACCOUNTS}", f"user-{user}", "normal", *place)
             for user in range(USERS)
-            for place in PLACES
+            for place in places
         ]
         self._stored: set[int] = set()
         self.combinations = len(self._keys)

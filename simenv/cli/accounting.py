@@ -76,7 +76,7 @@ def usage(
     A table rounds the sums to three significant digits or more; --csv has microseconds.
 
     You see your own tasks and those of accounts that you coordinate, an admin sees all. The sums
-    are kept by hour for 35 days, by day for 400 days, then by month; --sacct reads the tasks that
+    are kept by hour for 35 days, by day for 120 days, then by month; --sacct reads the tasks that
     the history keeps, and two windows that adjoin have each of them once.
     """
     common = app.settings_of(context)

@@ -1,5 +1,7 @@
 """The made-up site, its simulated day, and the figures of fair share."""
 
+from pathlib import Path
+
 import pytest
 
 from bench.testbed import site
@@ -50,13 +52,15 @@ def test_arrears_are_those_of_usage_that_decays(idle_s: float, part: float) -> N
     assert took_s == pytest.approx(site.arrears_s(idle_s, part, half_life_s), abs=3.0)
 
 
-def test_simulated_accounts_get_their_shares_over_a_restart_and_no_task_is_lost() -> None:
+def test_simulated_accounts_get_their_shares_over_a_restart_and_no_task_is_lost(
+    tmp_path: Path,
+) -> None:
     work = [
         site.Submission(0.0, name, user, 20, 5.0, ranks)
         for name, user in (("a", "ana"), ("b", "ben"))
         for ranks in (1,) * 30 + (2,)
     ]
-    simulated = site.SimulatedDay(TWO, work, nodes=1)
+    simulated = site.SimulatedDay(TWO, work, nodes=1, folder=tmp_path)
     simulated.run(150.0)
     assert simulated.restart() < 1e-9
     simulated.run(300.0)
@@ -67,3 +71,4 @@ def test_simulated_accounts_get_their_shares_over_a_restart_and_no_task_is_lost(
     assert simulated.ended == simulated.submitted == 1_240
     assert not simulated.state.tasks
     assert simulated.saturated == {}
+    simulated.close()

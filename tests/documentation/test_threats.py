@@ -1,14 +1,21 @@
-"""The threat table of the security guide names tests that exist."""
+"""The threat table of the security guide names tests that continuous integration runs, and no test
+holds many threats."""
 
-import ast
 import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from spread import may_have_drills
 
 ROOT = Path(__file__).parents[2]
 GUIDE = ROOT / "docs" / "guides" / "security.md"
 TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
+LEFT_OUT = "not slow and not gpu"  # by both `make test` and `make drills`, which .ci/run calls
+MAX_ROWS = 2  # that name one test
 BENCH = re.compile(r"`python -m bench run (\w+)`")
 TOPICS = ("Neighbours on a node", "The network", "Holders of keys", "Hostile messages")
 
@@ -24,41 +31,72 @@ def rows() -> list[tuple[str, str, str]]:
     return [(row[0], row[1], row[2]) for row in cells if row[0] != "threat"]
 
 
-def problem(named: str) -> str:
-    """The fault of a cell with tests: a test or benchmark that does not exist, or none named."""
+def collected(marks: str, files: Iterable[str]) -> set[str]:
+    """Test functions of these files that pytest selects by the marks, as `FILE::FUNCTION`."""
+    argv = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider"]
+    argv += ["-m", marks, *sorted(files)]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return {line.partition("[")[0] for line in done.stdout.splitlines() if "::" in line}
+
+
+@pytest.fixture(scope="module")
+def tests_of_ci() -> set[str]:
+    """Tests in the files that the table or WRONG names."""
+    text = GUIDE.read_text() + " ".join(WRONG)
+    files = {file for file, _ in TEST.findall(text) if (ROOT / file).is_file()}
+    drills = filter(may_have_drills, files)  # `make drills` reads no other
+    return collected(f"drill and {LEFT_OUT}", drills) | collected(
+        f"not drill and {LEFT_OUT}", files
+    )
+
+
+def problem(named: str, tests_of_ci: set[str]) -> str:
+    """The fault of a cell with tests: a test or benchmark that does not exist or that continuous
+    integration does not run, or none named."""
     tests, benchmarks = TEST.findall(named), BENCH.findall(named)
     if not tests:
         return "no test is named"
     for path, name in tests:
-        file = ROOT / path
-        if not file.is_file():
-            return f"there is no {path}"
-        if name not in {
-            node.name for node in ast.parse(file.read_text()).body
-            if isinstance(node, ast.FunctionDef)
-        }:  # fmt: skip
-            return f"{path} has no {name}"
+        if f"{path}::{name}" not in tests_of_ci:
+            return f"continuous integration runs no {path}::{name}"
     modules = {path.stem for path in (ROOT / "bench").rglob("*.py")}
     return next((f"there is no benchmark {name}" for name in benchmarks if name not in modules), "")
 
 
-def test_every_threat_names_tests_that_exist() -> None:
+def test_every_threat_names_tests_that_continuous_integration_runs(tests_of_ci: set[str]) -> None:
     found = rows()
     assert len(found) >= 40
-    assert {threat: fault for threat, _, named in found if (fault := problem(named))} == {}
+    faults = {threat: problem(named, tests_of_ci) for threat, _, named in found}
+    assert {threat: fault for threat, fault in faults.items() if fault} == {}
     assert len({threat for threat, _, _ in found}) == len(found)
 
 
-@pytest.mark.parametrize(
-    "named",
-    [
-        "simenv doctor",
-        "`tests/simenv/test_files.py`",
-        "`tests/no/test_such.py::test_it`",
-        "`tests/simenv/test_files.py::test_that_does_not_exist`",
-        "`tests/simenv/test_files.py::test_regular_file_is_refused_as_folder`,"
-        " `python -m bench run no_such_benchmark`",
-    ],
-)
-def test_missing_test_is_detected(named: str) -> None:
-    assert problem(named)
+def test_no_test_is_named_by_many_threats() -> None:
+    counter = Counter(test for _, _, named in rows() for test in set(TEST.findall(named)))
+    assert {test: count for test, count in counter.items() if count > MAX_ROWS} == {}
+
+
+def test_marks_are_those_of_continuous_integration() -> None:
+    assert " test drills\n" in (ROOT / ".ci" / "run").read_text()
+    script = (ROOT / "scripts" / "test.sh").read_text()
+    assert f'-m "$marks and {LEFT_OUT}"' in script
+    assert set(re.findall(r'marks="(.+)"', script)) == {"drill", "not drill"}
+
+
+WRONG = {
+    "simenv doctor": "no test is named",
+    "`tests/simenv/test_files.py`": "no test is named",
+    "`tests/no/test_such.py::test_it`": "runs no",
+    "`tests/simenv/test_files.py::test_that_does_not_exist`": "runs no",
+    "`tests/simenv/test_files.py::loose_umask`": "runs no",  # a fixture
+    "`tests/simulators/circuit/validation/test_mutated_circuits.py"  # slow
+    "::test_many_mutated_circuits_leave_memory_use_bounded`": "runs no",
+    "`tests/simenv/test_files.py::test_regular_file_is_refused_as_folder`,"
+    " `python -m bench run no_such_benchmark`": "no benchmark",
+}
+
+
+@pytest.mark.parametrize("named", WRONG)
+def test_wrong_name_is_detected(named: str, tests_of_ci: set[str]) -> None:
+    assert WRONG[named] in problem(named, tests_of_ci)

@@ -6,6 +6,7 @@ import re
 import shutil
 import stat
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -22,11 +23,14 @@ from other_user import attempt, impostor, skip_without_second_user
 from qpi_programs import HERE, linked
 from waiting import until
 
-from simenv import config
+from launcher import mpi
+from simenv import config, files
 from simenv.client import environments
 from simenv.client.client import Client
+from simenv.client.connection import address
 from simenv.errors import SimenvError
 from simenv.frontends.qpi import InstalledLibrary, build
+from simenv.wire.transport import unix_streams
 
 LAUNCHERS = ("auto", "mpirun", "local")
 RESULT_S = 120.0
@@ -213,6 +217,54 @@ def test_clients_that_outlive_their_service_believe_no_neighbour(
     assert not [line for line in printed if line.startswith("ok")]
 
 
+@pytest.mark.parametrize("check", ["none", "ended", "weakness", "peer_of"])
+def test_neighbour_is_believed_only_by_clients_without_any_check(
+    check: str, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A control of the test above: with all checks patched out of the client, the same neighbour
+    runs code as the owner, and its outcomes are believed. Each check prevents it alone: whether the
+    service has ended, whose its folder is, and which process is at the other end."""
+    mark = base / "tmp" / f"called-{check}"
+    with environment(base, "local", FUNCTIONS) as live:
+        live.up()
+        remaining = base / "remaining.json"  # `down` removes the file of the service
+        shutil.copy2(live.home / "connection.json", remaining)
+        file = environments.read(remaining)
+        sockets = Path(file.sockets)
+        patched = {
+            "ended": (address, lambda _: False),
+            "weakness": (files, lambda _: None),
+            "peer_of": (unix_streams, lambda _: (file.pid, os.geteuid())),
+        }
+        with (
+            Client(address.FileAddress(remaining)) as client,
+            impostor(sockets, mark) as end_impostor,
+            monkeypatch.context() as patch,
+        ):
+            call = client.functions().submit(time.sleep, 60)
+            assert client.run(bell(), shots=10).shots == 10
+            environments.down(live.name, now=True)
+            for name, (module, replacement) in patched.items():
+                if name != check:
+                    patch.setattr(module, name, replacement)
+            shutil.rmtree(sockets.parent)
+            if check == "none":
+                assert call.result(RESULT_S) == 0  # of the neighbour's command
+                counts = client.submit(bell(), shots=SHOTS).result(RESULT_S).counts
+                assert counts == {"01": 1}, "a Bell state has no such outcome"
+            else:
+                with pytest.raises(SimenvError):
+                    call.result(WAITED_S)
+            told = end_impostor()
+            patch.undo()
+            shutil.rmtree(sockets.parent)
+    assert told[0] == f"listened {sockets}"
+    assert mark.exists() is (check == "none")
+    assert any(line.startswith("named") for line in told) is (check == "none")
+    if check == "none":
+        assert mark.read_text().startswith(f"uid={os.geteuid()}(")
+
+
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_names_of_sockets_are_not_free_after_end_of_service(
     launcher: str, base: Path, tmp_path: Path
@@ -283,3 +335,22 @@ def test_first_start_opens_no_port_and_no_name_others_can_take(launcher: str, ba
     assert observer.ports == {}
     assert observer.entries - {p.name for p in temporary} <= {f"simenv-sockets-{os.geteuid()}"}
     assert not any(path.exists() for path in observer.segments)
+
+
+def test_observer_sees_port_and_folder_of_a_process_that_loads_mpi(base: Path) -> None:
+    """A control of the test above: what a process that compiles would open, if it loaded Open MPI,
+    as it is when a user imports it."""
+    mpiruns = mpi.find(os.environ)
+    if not mpiruns or not mpiruns[0].family.is_open_mpi:
+        pytest.skip("no Open MPI is here")
+    argv = [sys.executable, "-c", "from mpi4py import MPI; input()"]
+    environ = {name: value for name, value in os.environ.items() if "MCA" not in name}
+    environ["TMPDIR"] = str(base / "tmp")
+    with (
+        Observer(base / "tmp") as observer,
+        subprocess.Popen(argv, stdin=subprocess.PIPE, env=environ) as process,
+    ):
+        until(lambda: any(name.startswith("ompi.") for name in observer.entries.copy()), RESULT_S)
+        until(lambda: observer.ports, RESULT_S)
+        process.communicate(b"\n")
+    assert all("mpi4py" in command for command in observer.ports.values())

@@ -112,7 +112,9 @@ SUMS = (
     *("done", "failed", "cancelled", "expired", "shots"),
     *("slot_us", "gpu_us", "gib_us", "device_us", "wait_us"),
 )
-HOURS_DAYS, DAYS_DAYS = 35, 400  # after which hours are merged into days, and days into months
+# After which hours are merged into days, and days into months: with 4,000 keys that are used every
+# hour the sums of a year of 10^7 tasks take less than 100 MB.
+HOURS_DAYS, DAYS_DAYS = 35, 120
 _EVER = 2**62
 
 StoredReservation = tuple[reservation.Grant, reservation.Progress]
