@@ -107,8 +107,10 @@ def _day(report: Report, options: Namespace) -> None:
     report.at_most("arrears_percent", error, "arrears of a late account, from the decay, percent")
     needed_us = site.deciding_us(accounts, options.tasks, options.tasks // 5)
     print(", ".join(f"{part} {us:.1f} us" for part, us in needed_us.items()))
-    label = f"scheduler, decision, end and tick for a task, {options.tasks} waiting, us"
-    report.at_most("decide_us", sum(needed_us.values()), label)
+    where = f"for a task, {options.tasks} waiting, us"
+    report.at_most("decide_us", needed_us["decision"], f"scheduler, decision {where}")
+    label = f"scheduler, decision, begin, end with its charge, and ticks {where}"
+    report.at_most("task_us", sum(needed_us.values()), label)
 
 
 def _real(report: Report, options: Namespace) -> None:

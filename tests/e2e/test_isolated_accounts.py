@@ -3,13 +3,15 @@ can reach. Without configured accounts each owner of a key is an account."""
 
 import os
 import socket
+import struct
 import sys
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from confined import skip_without_confinement
 from failing import fails
@@ -218,6 +220,91 @@ def test_a_worker_leaves_nothing_for_the_next_account(
     folders = list((up.home / "results" / "workers").glob("tools-*"))
     assert len(folders) <= 1, "the folder of the first worker is gone"
     assert not [path for path in up.home.rglob("*") if parts[0] in path.name]
+
+
+def angles_circuit(qubits: int, angle: float) -> str:
+    """Rotations by one angle, entangled."""
+    gates = [f"U({angle!r},{angle!r},0) q[{k}];" for k in range(qubits)] * 3
+    gates += [f"CX q[{k}],q[{k + 1}];" for k in range(qubits - 1)]
+    return f"OPENQASM 2.0; qreg q[{qubits}]; creg c[{qubits}]; {' '.join(gates)} measure q -> c;"
+
+
+def bits_circuit(qubits: int, bits: int) -> str:
+    """One outcome: these bits."""
+    gates = [f"U(pi,0,pi) q[{k}];" for k in range(qubits) if bits >> k & 1]
+    return f"OPENQASM 2.0; qreg q[{qubits}]; creg c[{qubits}]; {' '.join(gates)} measure q -> c;"
+
+
+SECRET_ANGLE, SECRET_BITS = 1.2345678912345678, 0x9D3C_A5E1_7B42_F86D
+# By engine: a circuit with a secret, the secret's bytes, and another circuit of the same width.
+SECRETS: dict[str, tuple[str, bytes, str]] = {
+    name: (angles_circuit(width, SECRET_ANGLE), struct.pack("<d", SECRET_ANGLE),
+           angles_circuit(width, 0.4))
+    for name, width in (("statevector", 18), ("aer", 16))
+}  # fmt: skip
+SECRETS["stabilizer"] = (
+    bits_circuit(64, SECRET_BITS), struct.pack("<Q", SECRET_BITS), bits_circuit(64, 0b1011)
+)  # fmt: skip
+
+
+def memory_holds(pid: int, secret: bytes) -> bool:
+    """Search all memory that a process can write, from outside."""
+    if not os.access(f"/proc/{pid}/mem", os.R_OK):
+        pytest.skip("this user may not read the memory of processes")
+    regions = [line.split() for line in Path(f"/proc/{pid}/maps").read_text().splitlines()]
+    with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+        for region in regions:
+            begin, end = (int(part, 16) for part in region[0].split("-"))
+            if region[1].startswith("rw"):
+                with suppress(OSError, OverflowError):
+                    memory.seek(begin)
+                    if secret in memory.read(end - begin):
+                        return True
+    return False
+
+
+def answers(client: Client, engine: str, circuit: str) -> tuple[int, list[Any]]:
+    """The worker's pid, and all that a user gets: counts, samples, and amplitudes if there are."""
+    result = client.submit(circuit, shots=500, seed=3, engine=engine).result(PATIENCE_S)
+    values: list[Any] = [result.counts]
+    if engine != "stabilizer":
+        unmeasured = circuit.replace("measure q -> c;", "")
+        task = client.submit(unmeasured, shots=None, outputs="statevector", engine=engine)
+        values.append(task.result(PATIENCE_S).statevector.tobytes())
+    return result._provenance.origin.pid, values
+
+
+@pytest.mark.parametrize("isolation", ["account", "none"])
+def test_circuits_leave_nothing_for_the_next_account(tmp_path: Path, isolation: str) -> None:
+    """Of the engines with a state: no answer depends on what another account ran before in the
+    same pool, also if its worker and its buffers are used again. Isolated, the memory, the files
+    and the environment of the next worker have none of it."""
+    options = {"listen": "tcp://127.0.0.1:0", "isolation": isolation}
+    with simenv.local(workers=1) as client:
+        expected = {name: answers(client, name, SECRETS[name][2])[1] for name in SECRETS}
+    with (
+        environment(pools=POOLS[:1], **options) as live,
+        live.client() as own,
+        ExitStack() as stack,
+    ):
+        clients = {}
+        for name in ("ana", "ben"):
+            issue_key(own.keys, name, "client", tmp_path / f"{name}.simenv")
+            clients[name] = stack.enter_context(simenv.connect(service=tmp_path / f"{name}.simenv"))
+        for engine, (circuit, secret, other) in SECRETS.items():
+            pid, _ = answers(clients["ana"], engine, circuit)
+            environ = psutil.Process(pid).environ()
+            assert memory_holds(pid, secret), "the search finds what is there"
+            other_pid, values = answers(clients["ben"], engine, other)
+            assert values == expected[engine]
+            assert (other_pid == pid) == (isolation == "none")
+            if isolation == "account":
+                assert not memory_holds(other_pid, secret)
+                assert psutil.Process(other_pid).environ().keys() == environ.keys()
+                files = (live.home / "results" / "workers").rglob("*")
+                assert not [
+                    path for path in files if path.is_file() and secret in path.read_bytes()
+                ]
 
 
 @by_value
