@@ -182,11 +182,12 @@ class Stream:
         with self._lock:
             if any(queue is each for each in (*self._queues, *(e for e, _ in self._events))):
                 return
-            queue.attach(self)
             if isinstance(queue, StreamCompletions):
+                queue.attach(self)
                 self._queues.append(queue)
                 return
-            newest = self._client.history.newest_event()
+            newest = self._client.history.newest_event()  # it may raise: before the queue is bound
+            queue.attach(self)
             self._events.append((queue, newest))
             if self._listener is None:
                 self._listener = threading.Thread(
@@ -230,7 +231,7 @@ class Stream:
                     tasks.append(self._client.post(part.circuit, **circuit_options))
                     targets.append(target)
                     self._count_in_flight(target, 1)
-            except SimenvError:  # one part was refused: cancel the others
+            except BaseException:  # one part was refused: cancel the others
                 self._withdraw(tasks, targets)
                 raise
             built = StreamTask(self._count, targets[0], split, tuple(tasks))
@@ -338,16 +339,21 @@ class Stream:
         self.close()
 
     def _listen(self) -> None:
-        """Poll for events while the stream is open."""
+        """Poll for events while the stream is open. A full queue gets them when it was read: until
+        then they stay in the journal of the service."""
         while not self.finished:
             with self._changed:
                 self._changed.wait(EVENTS_S)
                 bound = list(self._events)
             for k, (queue, since) in enumerate(bound):
                 try:
-                    for event in self._client.events(since, queue.patterns):
+                    # Other kinds are read here, too, so that no poll reads them again.
+                    for event in () if queue.is_full else self._client.events(since):
                         since = event.seq
-                        queue.put(event)
+                        if event.is_of(queue.patterns):
+                            queue.put(event)
+                            if queue.is_full:
+                                break
                 except SimenvError as error:
                     queue.fail(error)
                 self._events[k] = (queue, since)

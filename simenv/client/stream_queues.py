@@ -90,6 +90,7 @@ EVENT_KINDS = {
     "outage": ("outage",),
     "failure": ("worker.lost", "node.lost", "dvm.lost", "pool.quarantined", "task.failed"),
 }
+MAX_UNREAD_EVENTS = 10_000  # of a queue: events of tasks of others count, too
 Item = TypeVar("Item")
 
 
@@ -105,7 +106,7 @@ class Source(Protocol):
 
 
 class _StreamQueue(Generic[Item]):
-    """A queue that several streams may fill. Thread-safe. Unbounded: its items are references to
+    """A queue that several streams may fill. Thread-safe. Completions are unbounded: references to
     tasks that the owner of the streams submitted."""
 
     def __init__(self) -> None:
@@ -187,7 +188,8 @@ class StreamCompletions(_StreamQueue[StreamTask]):
 class StreamEvents(_StreamQueue[Event]):
     """Queue of the events of the environment after it was bound: "calibration-update",
     "noise-fluctuation", "outage" of devices, and "failure" of workers, nodes and DVMs. Without
-    kinds: all of these."""
+    kinds: all of these. A stream puts no more into a queue with MAX_UNREAD_EVENTS until some were
+    read."""
 
     def __init__(self, *kinds: str) -> None:
         for name in kinds:
@@ -196,6 +198,11 @@ class StreamEvents(_StreamQueue[Event]):
                 raise OptionError(f"a queue of events {name!r:.80}", hint=hint)
         super().__init__()
         self.kinds = kinds or tuple(EVENT_KINDS)
+
+    @property
+    def is_full(self) -> bool:
+        """True if as many events are unread as it may have."""
+        return len(self) >= MAX_UNREAD_EVENTS
 
     @property
     def patterns(self) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ that grows exponentially with the number of cuts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import fsum
@@ -80,7 +80,7 @@ class Pipeline:
             circuit = _applied(stage, circuit)
         if self._split is None:
             return SplitCircuit((CircuitPart(circuit),), _only)
-        result: SplitCircuit = _applied(self._split.split, circuit)
+        result = _checked_split(self._split, _applied(self._split.split, circuit))
         if not self._after:
             return result
         parts = []
@@ -133,6 +133,20 @@ def _applied(stage: Callable[[Any], Any], circuit: Any) -> Any:
     if result is None:
         name = getattr(stage, "__name__", type(stage).__name__)
         raise ProgramError(f"stage {name} of the pipeline returned no circuit")
+    return result
+
+
+def _checked_split(stage: SplitStage, split: Any) -> SplitCircuit:
+    """Return what a stage returned, with a tuple of parts. Raises ProgramError for anything but a
+    SplitCircuit of at least one CircuitPart."""
+    parts = split.parts if isinstance(split, SplitCircuit) else None
+    parts = tuple(parts) if isinstance(parts, Iterable) else ()
+    if not parts or not all(isinstance(part, CircuitPart) for part in parts):
+        raise ProgramError(
+            f"stage {type(stage).__name__} of the pipeline returned no parts of a circuit",
+            hint="split(circuit) returns a SplitCircuit of one CircuitPart or more",
+        )
+    result: SplitCircuit = replace(split, parts=parts)
     return result
 
 

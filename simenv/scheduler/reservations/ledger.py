@@ -368,6 +368,10 @@ def decide(
         capacity, span_ns = _combined(verdicts, cost, request)
         verdict = min((verdict for _, verdict in verdicts), key=_severity)
         device = device if verdict is verdicts[0][1] else ""
+        if verdict.status == policies.ACCEPTED and capacity.rate > policies.MOST:
+            text = f"{capacity.rate} units a time span are needed; the most is {policies.MOST}"
+            too_large = model.AdmissionReason.TOO_LARGE
+            verdict = policies.PolicyVerdict(policies.REJECTED, too_large, text)
     if verdict.status == policies.ACCEPTED:
         one_ns = terms.unit_ns
         granted = (capacity.credits, capacity.rate, span_ns, policies.bound_of(request))
@@ -513,7 +517,9 @@ def _decision(
         units=min(cost.units, policies.MOST),
         credits_required=min(max(verdict.credits, capacity.credits), policies.MOST),
         rate_required=min(max(verdict.rate, capacity.rate), policies.MOST),
-        capacity_available=verdict.available if grant is None else capacity.available,
+        capacity_available=min(
+            verdict.available if grant is None else capacity.available, policies.MOST
+        ),
         estimated_total_ns=min(cost.total_ns, policies.MOST),
         estimated_start_ns=begin_ns,
         estimated_finish_ns=min(begin_ns + cost.total_ns, 2 * policies.MOST),

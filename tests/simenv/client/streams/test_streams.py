@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import psutil
@@ -19,13 +20,16 @@ from qiskit.circuit.library import HGate
 from qiskit.quantum_info import SparsePauliOp, Statevector
 from qiskit.transpiler import PassManager
 from qiskit.transpiler.passes import InverseCancellation
+from waiting import until
 
 import simenv
+from simenv.client import stream as streams, stream_queues
 from simenv.client.result import Result
 from simenv.client.stream import DeliverySequence, Order, Stream
 from simenv.client.stream_queues import StreamCompletions, StreamEvents, StreamTask
 from simenv.client.stream_stages import CircuitPart, Cutting, SplitCircuit, reduce_gates
 from simenv.errors import OptionError, ProgramError, TimedOutError
+from simenv.model import Event
 
 WAIT_S = 120.0
 
@@ -229,6 +233,52 @@ def test_parts_of_a_circuit_that_is_refused_are_cancelled(env: simenv.Client) ->
     assert [each.state for each in env.completions()] == ["CANCELLED"]
 
 
+class Splitting:
+    """Splits a circuit as a test says."""
+
+    def __init__(self, result: Any) -> None:
+        self.result = result
+
+    def split(self, circuit: Any) -> Any:
+        return self.result
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        [bell()],
+        SplitCircuit([], list),
+        SplitCircuit([bell(), bell()], list),
+        SplitCircuit(5, list),  # type: ignore[arg-type]
+    ],
+    ids=["list", "nothing", "circuits", "number"],
+)
+def test_stage_that_returns_no_parts_is_refused_by_name(env: simenv.Client, result: Any) -> None:
+    with Stream(env, pipeline=[Splitting(result)]) as stream:
+        fails(ProgramError, "stage Splitting of the pipeline returned no parts", stream.submit, 0)
+        assert stream.wait(0.0)
+
+
+@pytest.mark.parametrize(
+    ("second", "error"),
+    [
+        (CircuitPart(bell(), {"shot": 1}), TypeError),
+        (CircuitPart(bell(), 7), TypeError),  # type: ignore[arg-type]
+        (CircuitPart(object()), ProgramError),
+    ],
+    ids=["option", "options", "circuit"],
+)
+def test_first_part_does_not_outlive_a_second_that_is_garbage(
+    env: simenv.Client, second: CircuitPart, error: type[Exception]
+) -> None:
+    stage = Splitting(SplitCircuit([CircuitPart(ENDLESS), second], list))
+    with Stream(env, pipeline=[stage], devices=["ideal"]) as stream:
+        fails(error, "", stream.submit, bell())
+        assert stream.wait(0.0)
+        assert set(stream._in_flight.values()) == {0}
+    until(lambda: not env.status().queued + env.status().running)
+
+
 @pytest.mark.parametrize("where", ["labels", "found"])
 def test_circuit_cut_over_mesh_has_values_of_the_whole(env: simenv.Client, where: str) -> None:
     pytest.importorskip("qiskit_addon_cutting")
@@ -301,6 +351,35 @@ def test_queue_waits_no_longer_than_asked_and_ends_with_its_streams(env: simenv.
     assert heard == [0, 0]
     fails(EOFError, "", queue.get)
     fails(OptionError, "the stream is closed", first.submit, bell())
+
+
+class Journal:
+    """A client whose environment has these events; `reads`: numbers after which it was asked."""
+
+    def __init__(self, kinds: list[str]) -> None:
+        self.history, self.reads = self, list[int]()
+        self.entries = [Event(k, 0.0, kind, "", "") for k, kind in enumerate(kinds, start=1)]
+
+    def newest_event(self) -> int:
+        return 0
+
+    def events(self, since: int) -> Iterator[Event]:
+        self.reads.append(since)
+        return iter(self.entries[since:])
+
+
+def test_unread_queue_of_events_is_bounded_and_loses_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_queues, "MAX_UNREAD_EVENTS", 3)
+    monkeypatch.setattr(streams, "EVENTS_S", 0.001)
+    journal = Journal(["outage", "worker.lost"] * 10)
+    with Stream(journal) as stream:  # type: ignore[arg-type]
+        queue = StreamEvents("outage")
+        stream.bind(queue)
+        until(lambda: len(queue) == 3)
+        reads = len(journal.reads)
+        assert [queue.get(WAIT_S).seq for _ in range(10)] == list(range(1, 21, 2))
+        assert reads == 1, "nothing was asked for while the queue was full"
+        until(lambda: journal.reads[-1] == 20)
 
 
 TASKS = 10_000

@@ -11,7 +11,7 @@ from service import ServiceHarness
 from simenv.config import convert
 from simenv.config.model import ADMISSION_POLICIES, QUEUE_KEYS, QUEUE_POLICIES
 from simenv.errors import ConfigError
-from simenv.model import AdmissionPolicy, TargetInfo
+from simenv.model import AdmissionPolicy, AdmissionReason, DeviceProfile, TargetInfo, Workload
 from simenv.scheduler.queueing import lanes
 from simenv.scheduler.reservations import policies as policy
 from simenv.wire.messages import admin, client as m
@@ -146,3 +146,35 @@ def test_only_admin_changes_devices_and_repeats_do_nothing(office: ReservationHa
     assert office.refusal(admin.SteerTarget(1, "nowhere", "pause")).code == "not_found"
     assert office.refusal(admin.SteerTarget(1, "main", "halt")).code == "option"
     assert _target(office).version == 4
+
+
+MOST = policy.MOST
+SMALL = Workload(1, 1, 1, 1, 0, 0, 1)  # one gate: with a gate of 1 ns a unit of 1 ns
+
+
+def set_units(office: ReservationHarness, own: AdmissionPolicy, whole: AdmissionPolicy) -> None:
+    """Set the policies of the pool, whose unit takes 1 ns, and of the environment."""
+    for device, unit_ns, terms in (("main", 1, own), ("", 2**60, whole)):
+        profile = DeviceProfile(baseline=SMALL, one_q_gate_ns=unit_ns)
+        office.get(admin.PolicyReply, admin.SetPolicy(1, device, AdmissionPolicy("unlimited")))
+        office.get(admin.ProfileReply, admin.SetProfile(1, device, profile))
+        office.get(admin.PolicyReply, admin.SetPolicy(1, device, terms))
+
+
+def test_capacity_of_the_largest_policy_is_answered_within_64_bits(
+    office: ReservationHarness,
+) -> None:
+    whole = AdmissionPolicy("credit", SMALL, total_credits=MOST)
+    set_units(office, AdmissionPolicy("unlimited", SMALL), whole)
+    decision = office.reserve(workload=SMALL)
+    assert (decision.status, decision.capacity_available) == ("accepted", MOST)
+
+
+def test_rate_beyond_64_bits_is_rejected_with_its_limit(office: ReservationHarness) -> None:
+    whole = AdmissionPolicy("rate", SMALL, device_rate=MOST, time_span_ns=MOST)
+    set_units(office, AdmissionPolicy("unlimited", SMALL), whole)
+    work = Workload(2**50, 1, 1, 1, 0, 0, 1)
+    decision = office.reserve(workload=work, walltime_ns=1)
+    assert (decision.status, decision.code) == ("rejected", AdmissionReason.TOO_LARGE)
+    assert f"the most is {MOST}" in decision.message
+    assert isinstance(office.submit(), m.Accepted)
