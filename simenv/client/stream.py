@@ -231,7 +231,7 @@ class Stream:
                     tasks.append(self._client.post(part.circuit, **circuit_options))
                     targets.append(target)
                     self._count_in_flight(target, 1)
-            except BaseException:  # one part was refused: cancel the others
+            except BaseException:  # refused or interrupted: nobody would get what was submitted
                 self._withdraw(tasks, targets)
                 raise
             built = StreamTask(self._count, targets[0], split, tuple(tasks))
