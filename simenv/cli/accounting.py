@@ -208,6 +208,7 @@ def receipt_lines(stored: Receipt) -> Iterator[str]:
     parts = [f"{us / 1e6:.3f} s x {unit}" for unit, us in amounts if us or unit == "slots"]
     parts += [f"{used.device_us / 1e6:.3f} s of its device"] if used.device_us else []
     yield f"USED     {', '.join(parts)}"
+    yield f"RAN      {run_text(stored)}"
     yield f"UNITS    {stored.units:.6f}"
     if stored.rank:
         of_site = (
@@ -215,6 +216,14 @@ def receipt_lines(stored: Receipt) -> Iterator[str]:
         )
         yield f"SHARE    {of_site}, rank {stored.rank} at the submission"
     yield f"WAITED   {waited_text(stored)}"
+
+
+def run_text(stored: Receipt) -> str:
+    """Return the run time of a task, and the time on one slot that was forecast for it."""
+    forecast = f"forecast {stored.forecast_us / 1e6:.3f} s on one slot"
+    times = stored.run_us * stored.slots / max(1, stored.forecast_us)
+    beyond = f": {times:.0f} x its forecast" if times >= 10 else ""
+    return f"{stored.run_us / 1e6:.3f} s, {forecast}{beyond}"
 
 
 def waited_text(stored: Receipt) -> str:

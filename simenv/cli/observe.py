@@ -77,6 +77,7 @@ _QUEUE: tuple[Column[TaskInfo], ...] = (
     Column("TRY", lambda task: str(task.attempt), right=True, optional=3),
     Column("TIME", lambda task: elapsed(task.time_s), right=True),
     Column("STARTS_IN", lambda task: _starts_in(task), right=True),
+    Column("ENDS_IN", lambda task: _run_ends_in(task), right=True, optional=4),
     Column("QUBITS", lambda task: str(task.num_qubits), right=True, optional=1),
     Column("SHOTS", lambda task: str(task.shots), right=True, optional=2),
     Column("WORKER(REASON)", lambda task: f"({task.reason})" if task.reason else _runs(task)),
@@ -176,9 +177,14 @@ def queue(
 
 
 def _runs(task: TaskInfo) -> str:
-    """Return the worker of a running task, and its progress."""
-    settings = passes(task)
-    return f"{task.worker}, {settings}" if settings else task.worker
+    """Return the worker of a running task, its progress, and how far it outran its forecast."""
+    outrun = f"{task.outrun:.0f} x its forecast" if task.outrun else ""
+    return ", ".join(filter(None, (task.worker, passes(task), outrun)))
+
+
+def _run_ends_in(task: TaskInfo) -> str:
+    """Return the time until a running task is expected to end."""
+    return elapsed(task.left_us / 1e6) if task.left_us >= 0 else "-"
 
 
 _OF_ROW = ("id", "name", "pool", "state", "num_qubits", "shots", "worker", "reason", "owner")

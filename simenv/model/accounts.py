@@ -154,6 +154,8 @@ class Receipt(msgspec.Struct, frozen=True):
     rank: int  # among the associations at submission: 1 goes first
     waited_us: int
     waits: Waits  # see `explained_waits`
+    run_us: int = 0
+    forecast_us: int = 0  # of its run on one slot, by the cost model at its submission
 
 
 class ShareRow(msgspec.Struct, frozen=True):

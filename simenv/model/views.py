@@ -190,6 +190,10 @@ class TaskInfo(msgspec.Struct, frozen=True):
     passes_done: int = 0  # by a run of more than a second, if its engine reports them
     passes: int = 0  # total number; 0: not known
     wait_off_by: float = 0.0  # typical factor between such waits and real ones; 0: not known
+    left_us: float = -1.0  # of its run, as forecast now; -1: it does not run, or not known
+    outrun: float = (
+        0.0  # run time relative to the forecast that it outran so far that it has another
+    )
 
 
 class StandbyInfo(msgspec.Struct, frozen=True):

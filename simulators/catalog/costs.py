@@ -44,6 +44,9 @@ _EXCHANGE_GATES = 100  # gates between two exchanges of one qubit
 _TRIED = 24  # memory of a matrix product state relative to its tensors in a trial
 _SHARED_BOND = 32  # splits of smaller bonds are not shared by ranks
 _TRIED_S = 0.25e-9  # an operation of its trial, in double precision
+CONTRACTION_BATCH = 22  # log2 of the values of the largest tensor of a batch of rows: 64 MiB
+PATH_TENSORS = 50_000  # tensors of all contraction paths that a worker keeps
+_PATH_TENSOR_BYTES = 2_400  # of a kept path, for each tensor
 
 
 def state_bytes(num_qubits: int, precision: str = "double") -> int:
@@ -321,33 +324,46 @@ class MpsCost(msgspec.Struct, frozen=True):
 
 
 class ContractionCost(FixedMemoryCost, frozen=True):
-    """Cost of a tensor network, with the profile's width if it is known."""
+    """Cost of a tensor network, with the profile's width if it is known. Samples take a path for
+    each gate after which bits are drawn: the search, and the calls of its steps, take longer than
+    the arithmetic of narrow networks."""
 
     base_bytes: int = BASE_BYTES + 128 * 2**20  # with the library
     width: int = 26  # default of log2 of the largest tensor
     dense_qubits: int = 24
     call_s: float = 20e-3
     gate_s: float = 2e-3  # the path of an amplitude, and its contraction
-    flop_s: float = 1e-9
+    tensor_s: float = (
+        0.2e-3  # a tensor of a network of samples: search, and contraction of few rows
+    )
+    flop_s: float = 0.5e-9  # a value of the largest tensor of one row
 
     def memory_bytes(self, profile: Profile, ask: CostQuery) -> int:
-        """Memory of three of the largest tensors."""
-        need = self.base_bytes + (3 * 16 << self._width(profile))
+        """Memory of three of the largest tensors, those of a batch of rows included, and of the
+        paths that are kept."""
+        width = self._width(profile)
+        rows = max(ask.strings, 1 if ask.outputs == ("amplitudes",) else ask.shots)
+        width = max(width, min(CONTRACTION_BATCH, width + max(0, rows - 1).bit_length()))
+        need = self.base_bytes + (3 * 16 << width)
+        need += _PATH_TENSOR_BYTES * min(profile.contraction_tensors, PATH_TENSORS)
         if "statevector" in ask.outputs or "probabilities" in ask.outputs:
             need += (3 * 16 + _PROBABILITY_BYTES) << min(profile.num_qubits, self.dense_qubits)
         return need
 
     def seconds(self, profile: Profile, ask: CostQuery, _slots: int) -> float:
-        """Expected time: an amplitude for each gate on one qubit and each shot, and for each
-        requested bit string; ranks share slices and bit strings."""
+        """Expected time: of samples, the paths and amplitudes of all their networks; of chosen bit
+        strings, one path and an amplitude each; ranks share slices and bit strings."""
         gates = profile.gates_1q + profile.gates_2q + profile.gates_many
         amplitude_s = 2.0 ** self._width(profile) * self.flop_s / ask.ranks
         work = self.call_s
         if ask.strings:  # one path for all
             work += gates * self.gate_s + ask.strings * gates * amplitude_s
-        if ask.outputs != ("amplitudes",):
-            work += gates * (self.gate_s + max(1, ask.shots) * amplitude_s)
-        return work
+        if ask.outputs == ("amplitudes",):
+            return work
+        if profile.contraction_width < 0:
+            return work + gates * (self.gate_s + max(1, ask.shots) * amplitude_s)
+        work += profile.contraction_tensors * self.tensor_s
+        return work + profile.contraction_draws * max(1, ask.shots) * amplitude_s
 
     def _width(self, profile: Profile) -> int:
         width = profile.contraction_width

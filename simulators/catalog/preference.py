@@ -30,7 +30,7 @@ _SPLIT = 800  # for a gate on neighbours, times the bond cubed
 _CALL = 1_300_000  # overhead of a gate on neighbours
 _SITE = 1_000_000  # samples of a site
 _DOUBLE = 1.1  # relative to a trial, in double precision
-_PATH, _PATH_INDEX = 500_000, 30_000  # the path of an amplitude, and for its width cubed
+_TENSOR = 1_400_000  # a tensor of a network of samples: search for its path, calls of its steps
 _ROWS, _VALUE = 1_000, 4  # shots for comparisons, and operations of a tensor's value
 
 
@@ -69,12 +69,11 @@ def mps_operations(profile: Profile) -> float:
 
 
 def contraction_operations(profile: Profile) -> float:
-    """Operations of samples by amplitudes, one for each gate; infinite if the width is unknown."""
+    """Operations of samples, with a network for each draw; infinite if the width is unknown."""
     if profile.contraction_width < 0:
         return float("inf")
-    width = profile.contraction_width
-    each = _PATH + _PATH_INDEX * width**3 + _ROWS * _VALUE * _power(width)
-    return _gates(profile) * each
+    values = _ROWS * _VALUE * _power(profile.contraction_width)
+    return profile.contraction_tensors * _TENSOR + profile.contraction_draws * values
 
 
 def trial_operations(profile: Profile, width: int) -> int:

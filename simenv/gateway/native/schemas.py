@@ -138,6 +138,8 @@ class TaskDetails(LogRow, frozen=True, array_like=False, kw_only=True):
     wait_off_by: float = 0.0  # typical factor between expected and real waits; 0: not known
     parked: int = 0  # place among the tasks that wait for credits
     reservation: int = 0
+    expected_end_s: float | None = None  # of its run, seconds since 1970
+    outrun: float = 0.0  # run time relative to the forecast that it outran tenfold
 
 
 class TaskPage(msgspec.Struct, frozen=True):

@@ -185,7 +185,10 @@ def tasks_finished(
         ran_us += result.run_us + result.compile_us
         final = STATES[result.state]
         is_telling = result.state == _DONE and not result.compile_us
-        if is_telling and not (index % OBSERVED or worker.resized):
+        kind = record.route.engine, bool(record.batch.terms.snapshot)
+        if kind not in worker.kinds:  # its first run includes imports and loading of kernels
+            worker.kinds.add(kind)
+        elif is_telling and not (index % OBSERVED or worker.resized):
             state.estimator.observe(record.route, record.spec, slots, result.run_us)
         if (record.interrupted or (record.preempted and result.state != _DONE)) and (
             not record.stopping

@@ -338,6 +338,8 @@ class Worker(msgspec.Struct, eq=False):
     passes: tuple[int, int, int] = (0, 0, 0)
     compiling: int = 0  # at its last heartbeat: the task whose kernels it compiled; 0: none
     tasks: int = 0
+    # Kinds of tasks that its process has run: (engine, with noise).
+    kinds: set[tuple[str, bool]] = msgspec.field(default_factory=set)
     held: dict[int, TaskRecord] = msgspec.field(default_factory=dict)
     held_us: float = 0.0
     newest_tasks: int = 0  # of the chunk that was sent last; the tasks end in order

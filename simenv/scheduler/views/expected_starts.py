@@ -112,6 +112,21 @@ def _classes(wait_us: float) -> tuple[tuple[int, float], ...]:
     return (low, 1 - part), (low + 1, part)
 
 
+def run_forecast(
+    state: scheduler_state.SchedulerState, record: TaskRecord, now_ns: int
+) -> tuple[float, float]:
+    """Return the expected rest of a task's run in microseconds, UNKNOWN if it does not run alone on
+    a worker; and its time so far relative to the forecast at its start, 0.0 while that holds."""
+    worker = state.workers.get(record.worker)
+    if record.phase != Phase.RUNNING or worker is None or list(worker.held) != [record.number]:
+        return UNKNOWN, 0.0
+    pool, cost_us = state.pools[worker.pool], state.estimator.cost_us(record.route, record.spec)
+    expected_us = inputs.work_us(state, pool, record, cost_us) / pools.speedup_slots(worker)
+    times = inputs.worked_us(worker, now_ns) / max(1.0, expected_us)
+    left_us = inputs.running_us(state, worker, record, cost_us, now_ns)
+    return left_us, times if times >= inputs.OUTRUN else 0.0
+
+
 class ExpectedStarts:
     """Expected starts of the tasks of one state."""
 
@@ -205,12 +220,17 @@ class ExpectedStarts:
     def _sent_us(self, pool: pools.Pool, record: TaskRecord, now_ns: int) -> float:
         """Return the time until a task that its worker holds starts."""
         worker, ahead_us = self._state.workers[record.worker], 0.0
-        for number, other in worker.held.items():
-            if number == record.number:
+        first, *others = worker.held.values()
+        if first is record:
+            return 0.0
+        for other in others:
+            if other is record:
                 break
             cost_us = self._state.estimator.cost_us(other.route, other.spec)
             ahead_us += inputs.work_us(self._state, pool, other, cost_us)
-        return max(0.0, ahead_us / pools.speedup_slots(worker) - inputs.worked_us(worker, now_ns))
+        cost_us = self._state.estimator.cost_us(first.route, first.spec)
+        running_us = inputs.running_us(self._state, worker, first, cost_us, now_ns)
+        return running_us + ahead_us / pools.speedup_slots(worker)
 
     def new_us(self, pool: pools.Pool, now_ns: int, owner: str = "") -> float:
         """Return the time until a task of priority 0 that an owner submits now would start."""

@@ -28,6 +28,7 @@ LATER_US = 12 * 3_600e6  # for which more is expected to be submitted
 EXPECTED = 2**61  # number of tasks that are expected to be submitted
 _GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0  # spreads first submissions evenly
 RESERVED = 0  # place and number of what holds a worker for a planned reservation
+OUTRUN = 10.0  # times its forecast after which a run is forecast anew
 _FAR = 5.0  # standard deviations of the logarithm above which the tail is approximated
 
 
@@ -405,22 +406,36 @@ def left_us(
 ) -> float:
     """Return the expected time until a worker has completed the tasks that it holds, which take
     `costs_us` on one slot."""
-    tasks = zip(worker.held.values(), costs_us, strict=True)
-    total_us = sum(work_us(state, pool, record, cost_us) for record, cost_us in tasks)
-    total_us /= pools.speedup_slots(worker)
+    first, *others = zip(worker.held.values(), costs_us, strict=True)
+    later_us = sum(work_us(state, pool, record, cost_us) for record, cost_us in others)
+    return later_us / pools.speedup_slots(worker) + running_us(state, worker, *first, now_ns)
+
+
+def running_us(
+    state: scheduler_state.SchedulerState,
+    worker: pools.Worker,
+    record: core.TaskRecord,
+    cost_us: float,
+    now_ns: int,
+) -> float:
+    """Return the expected time until a worker has completed its first task, which takes `cost_us`
+    on one slot: by its progress if its engine reports that, else by its forecast."""
+    pool = state.pools[worker.pool]
     elapsed_us = worked_us(worker, now_ns)
-    if len(costs_us) > 1:
-        return max(0.0, total_us - elapsed_us)
-    (record,) = worker.held.values()
     task, done, total = worker.passes
     if task == record.number and 0 < done <= total:
         return elapsed_us * (total - done) / done
-    return remaining_us(total_us, elapsed_us, state.estimator.quality(record.route).deviation)
+    expected_us = work_us(state, pool, record, cost_us) / pools.speedup_slots(worker)
+    return remaining_us(expected_us, elapsed_us, state.estimator.quality(record.route).deviation)
 
 
 def remaining_us(expected_us: float, elapsed_us: float, deviation: float) -> float:
     """Return the mean of the rest of a log-normal time whose mean is `expected_us` and that has
-    lasted `elapsed_us`. `deviation`: mean of |ln(time / expected time)|."""
+    lasted `elapsed_us`. `deviation`: mean of |ln(time / expected time)|. From OUTRUN times its
+    mean on, the forecast says nothing: the rest is then expected to take as long as the run has
+    taken, its median under a scale-free prior (Gott, Nature 363, 315, 1993)."""
+    if elapsed_us >= OUTRUN * expected_us > 0:
+        return elapsed_us
     sigma = deviation * math.sqrt(math.pi / 2)
     if elapsed_us <= 0 or sigma < 0.01 or expected_us <= 0:
         return max(0.0, expected_us - elapsed_us)

@@ -13,7 +13,7 @@ import msgspec
 from simenv.errors import ProtocolError
 from simenv.model import TaskOptions, TaskSpec, TaskState, task_name
 from simenv.model.accounts import Receipt, Used, explained_waits
-from simenv.scheduler.core import Route
+from simenv.scheduler.core import Route, model_us
 from simenv.service.accounting.usage import (
     HOUR_S,
     MAX_SUM,
@@ -112,6 +112,8 @@ def _receipt(task: StoredTask, completed: m.Completed, completion: m.Completion)
         rank=standing.rank,
         waited_us=timing.queued_us,
         waits=tuple(explained_waits(timing.waits, timing.queued_us).items()),
+        run_us=timing.run_us,
+        forecast_us=round(model_us(task.route, task.spec)),
     )
 
 

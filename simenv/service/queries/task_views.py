@@ -10,7 +10,7 @@ from simenv import model
 from simenv.scheduler.core import DEPENDENT, RUNS, UNSENT, Phase, Route, TaskRecord
 from simenv.scheduler.state.scheduler_state import SchedulerState
 from simenv.scheduler.views.admission import pending_reason
-from simenv.scheduler.views.expected_starts import ExpectedStarts
+from simenv.scheduler.views.expected_starts import ExpectedStarts, run_forecast
 from simenv.service.journal import reader, writer
 from simenv.service.results.completions import Completions, end_reason
 from simenv.wire import codec
@@ -75,6 +75,7 @@ def task_view(
     settings, done, passes = worker.passes if worker is not None else (0, 0, 0)
     if settings != record.number:
         done = passes = 0
+    left_us, outrun = run_forecast(state, record, now_ns)
     return model.TaskInfo(
         id=model.task_name(record.number),
         name=record.batch.terms.name,
@@ -93,6 +94,8 @@ def task_view(
         passes_done=done,
         passes=passes,
         wait_off_by=starts.off_by(record.route.pool) if starts is not None else 0.0,
+        left_us=left_us,
+        outrun=outrun,
     )
 
 

@@ -80,6 +80,8 @@ class Profile(msgspec.Struct, frozen=True, cache_hash=True):
     bond_bits: int = -1
     longest: int = 0
     contraction_width: int = -1  # log2 of the largest tensor of an amplitude; -1: not known
+    contraction_draws: int = 0  # gates of its samples after which bits are drawn from a network
+    contraction_tensors: int = 0  # of these networks together
     widest: int = 2  # qubits of its widest gate, at least two
     kept: LightConeSize | None = None  # None: the whole circuit
     trial: ChainTrial | None = None  # set if `bond_bits` is not decisive

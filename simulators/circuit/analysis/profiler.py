@@ -32,6 +32,11 @@ from simulators.compiler.simd import take_bytes, take_numbers
 MOST_WIDTH = 30  # larger widths count as unknown: such networks are not contracted
 _MOST_INDICES = 4_096  # no bound is computed for a longer circuit
 _SWAP = GATES["swap"].code
+# Gates that permute basis states up to phases: bits follow them, and none is drawn.
+_PERMUTING = {
+    *(GATES[name].code for name in ("x", "y", "cx", "cy", "swap", "iswap", "ccx", "cswap")),
+    MCX,
+}
 
 
 def moved_qubits(code: int, count: int) -> tuple[bool, ...]:
@@ -43,48 +48,122 @@ def moved_qubits(code: int, count: int) -> tuple[bool, ...]:
     )
 
 
-def contraction_width(circuit: Circuit) -> int:
-    """Bound of the width; -1 if the circuit is too long, or the bound is above `MOST_WIDTH`."""
-    neighbours = _interactions(circuit)
-    return -1 if neighbours is None else _eliminated(neighbours)
+class ContractionSize(msgspec.Struct, frozen=True):
+    """Size of the tensor networks from which a circuit's counts are sampled. `width`: bound of log2
+    of the values of the largest tensor, -1: not known. `draws`: number of gates after which bits
+    are drawn, each from a network of its own with a path of its own (Bravyi, Gosset and Liu, Phys.
+    Rev. Lett. 128, 220503, 2022). `tensors`: of all these networks together."""
+
+    width: int = -1
+    draws: int = 0
+    tensors: int = 0
 
 
-def _gates(circuit: Circuit) -> Iterator[tuple[int, list[int]]]:
-    """Code and qubits of each gate."""
-    rows, qubits, at = circuit.table.rows.tolist(), circuit.qubits.tolist(), 0
-    for row in circuit.ops.tolist():
-        code, count = rows[row][:2]
-        if code >= UNITARY and count:
-            yield code, qubits[at : at + count]
-        at += count
+_UNKNOWN_SIZE = ContractionSize()
 
 
-def _interactions(circuit: Circuit) -> dict[int, set[int]] | None:
-    """Neighbours of each free index; the first and the last index of a qubit are not free."""
+def contraction_size(circuit: Circuit) -> ContractionSize:
+    """Size of the networks; its width is -1 if the circuit is too long, or if the bound is above
+    `MOST_WIDTH`."""
     line = list(range(circuit.num_qubits))  # the index of each qubit now
     cliques: list[list[int]] = []
-    fresh = circuit.num_qubits
-    for code, qubits in _gates(circuit):
+    fresh, draws, tensors = circuit.num_qubits, 0, 0
+    pieces = _Pieces()
+    for code, qubits, is_drawn in _factors(circuit):
         if code == _SWAP:
             a, b = qubits
             line[a], line[b] = line[b], line[a]
             continue
         moved = moved_qubits(code, len(qubits))
         clique = [line[q] for q in qubits]
+        tensor = pieces.add(clique)
         for q, moves in zip(qubits, moved, strict=True):
             if moves:
+                pieces.join(line[q])
                 line[q] = fresh
                 clique.append(fresh)
+                pieces.at[fresh] = [tensor]
                 fresh += 1
         if fresh > _MOST_INDICES:
-            return None
+            return _UNKNOWN_SIZE
+        if is_drawn:
+            draws += 1
+            tensors += pieces.size(tensor)
         cliques.append(clique)
-    fixed = {*range(circuit.num_qubits), *line}
-    entries: dict[int, set[int]] = {index: set() for index in range(fresh) if index not in fixed}
+    width = _eliminated(_interactions(cliques, {*range(circuit.num_qubits), *line}))
+    return ContractionSize(width, draws, tensors) if width >= 0 else _UNKNOWN_SIZE
+
+
+class _Pieces:
+    """Parts of a network that are connected by summed indices, as tensors are added to it."""
+
+    def __init__(self) -> None:
+        self.at: dict[int, list[int]] = {}  # tensors of each last index of a qubit
+        self._parents: list[int] = []
+        self._sizes: list[int] = []
+
+    def add(self, indices: Iterable[int]) -> int:
+        """Number of a new tensor with these indices, which are last indices."""
+        number = len(self._parents)
+        self._parents.append(number)
+        self._sizes.append(1)
+        for index in indices:
+            self.at.setdefault(index, []).append(number)
+        return number
+
+    def join(self, index: int) -> None:
+        """Connect the tensors of an index that becomes a summed one."""
+        first, *others = map(self._root, self.at.pop(index))
+        for each in others:
+            root = self._root(each)
+            if root != first:
+                self._parents[root] = first
+                self._sizes[first] += self._sizes[root]
+
+    def size(self, tensor: int) -> int:
+        """Number of tensors of the part with this one."""
+        return self._sizes[self._root(tensor)]
+
+    def _root(self, tensor: int) -> int:
+        parents = self._parents
+        while parents[tensor] != tensor:
+            parents[tensor] = tensor = parents[parents[tensor]]
+        return tensor
+
+
+def _factors(circuit: Circuit) -> Iterator[tuple[int, list[int], bool]]:
+    """Code and qubits of each factor of a network, and whether bits are drawn after it: gates on
+    several qubits, and products of the gates on one qubit between these."""
+    rows, qubits, at = circuit.table.rows.tolist(), circuit.qubits.tolist(), 0
+    waiting: dict[int, tuple[int, bool]] = {}
+    for row in circuit.ops.tolist():
+        code, count = rows[row][:2]
+        own, at = qubits[at : at + count], at + count
+        if code < UNITARY or not count:
+            continue
+        draws = code not in _PERMUTING and any(moved_qubits(code, count))
+        if count > 1:
+            for q in own:
+                if q in waiting:
+                    before, drew = waiting.pop(q)
+                    yield before, [q], drew
+            yield code, own, draws
+            continue
+        before, drew = waiting.get(own[0], (code, False))
+        moving = any(moved_qubits(before, 1))
+        waiting[own[0]] = before if moving else code, drew or draws
+    for q, (code, drew) in waiting.items():
+        yield code, [q], drew
+
+
+def _interactions(cliques: Iterable[list[int]], fixed: set[int]) -> dict[int, set[int]]:
+    """Neighbours of each free index: those with which it shares a tensor. `fixed`: the first and
+    the last index of each qubit, which are not free."""
+    entries: dict[int, set[int]] = {}
     for clique in cliques:
         free = [index for index in clique if index not in fixed]
         for index in free:
-            entries[index].update(free)
+            entries.setdefault(index, set()).update(free)
     for index, near in entries.items():
         near.discard(index)
     return entries
@@ -362,6 +441,8 @@ def _profile(circuit: Circuit, outputs: tuple[str, ...], labels: Iterable[str]) 
         branching = has_mid_circuit_ops(circuit, np.empty(circuit.ops.size, np.int64))
     # Amplitudes or small bonds suit the circuit: no contraction of it is considered.
     is_easy = circuit.num_qubits <= DENSE_QUBITS or 0 <= more.bond_bits <= LIGHT_BITS
+    is_easy = is_easy or more.clifford
+    networks = _UNKNOWN_SIZE if is_easy else contraction_size(circuit)
     return Profile(
         num_qubits=circuit.num_qubits,
         num_clbits=circuit.num_clbits,
@@ -383,7 +464,9 @@ def _profile(circuit: Circuit, outputs: tuple[str, ...], labels: Iterable[str]) 
         by_angles=more.by_angles,
         bond_bits=more.bond_bits,
         longest=more.longest,
-        contraction_width=-1 if more.clifford or is_easy else contraction_width(circuit),
+        contraction_width=networks.width,
+        contraction_draws=networks.draws,
+        contraction_tensors=networks.tensors,
         widest=_widest(circuit) if result[operations.MANY_QUBIT] else 2,
         kept=_light_cone_size(circuit, outputs, labels)
         if circuit.num_qubits > SMALL_QUBITS and outputs

@@ -21,6 +21,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from simulators.catalog.costs import CONTRACTION_BATCH, PATH_TENSORS
 from simulators.engine import RunControl
 from simulators.errors import OutOfMemory
 from simulators.tensornetwork.contraction.network import BATCH, Indices, NetworkTensor, Tensor
@@ -130,7 +131,6 @@ else:
 # count: a path is searched once for all of them.
 _CHEAP = 6.0
 _SEED = 0x5EED  # seed of the searches for paths
-_KEPT = 4_096  # cached paths; the oldest is evicted
 # Tensors of the trials of a batch: about 0.5 s on a core.
 _BATCH_TENSORS = 50_000 if _COMPILED else 5_000
 
@@ -167,18 +167,20 @@ class SliceBounds(msgspec.Struct, frozen=True):
 
 
 class PathCache:
-    """Bounded cache of paths by structure; the oldest is evicted."""
+    """Cache of paths by structure, bounded by their tensors; the oldest is evicted."""
 
     def __init__(self) -> None:
         self._paths: dict[tuple[Structure, int], ContractionPath] = {}
         self._sliced: dict[tuple[Structure, int, SliceBounds], SlicedPath] = {}
+        self._tensors = 0  # of all structures in both
 
     def path(self, structure: Structure, trials: int, check: Check) -> ContractionPath:
         key = structure, trials
         result = self._paths.get(key)
         if result is None:
-            _forget(self._paths)
-            result = self._paths[key] = search(structure, trials, check)
+            result = search(structure, trials, check)
+            self._make_room(structure)
+            self._paths[key] = result
         return result
 
     def sliced(
@@ -188,7 +190,6 @@ class PathCache:
         key = structure, trials, bounds
         result = self._sliced.get(key)
         if result is None:
-            _forget(self._sliced)
             full = self.path(structure, trials, check)
             output = sum(1 << index for index in structure[1])
             cut = 0
@@ -202,13 +203,18 @@ class PathCache:
                 tuple(index for index in each if not cut >> index & 1) for each in structure[0]
             )
             result = SlicedPath(_tree((inputs, structure[1]), full.path), indices)
+            self._make_room(structure)
             self._sliced[key] = result
         return result
 
-
-def _forget(kept: dict[Any, Any]) -> None:
-    while len(kept) >= _KEPT:
-        del kept[next(iter(kept))]
+    def _make_room(self, structure: Structure) -> None:
+        self._tensors += len(structure[0])
+        kept: dict[Any, Any]
+        for kept in (self._sliced, self._paths):
+            while kept and self._tensors > PATH_TENSORS:
+                oldest = next(iter(kept))
+                del kept[oldest]
+                self._tensors -= len(oldest[0][0])
 
 
 def search(structure: Structure, trials: int, check: Check) -> ContractionPath:
@@ -288,12 +294,12 @@ class Contractor:
         """Raise Stopped if a run was asked to stop; in all ranks alike."""
         self._ranks.agree()
 
-    def rows_at_once(self, nodes: list[NetworkTensor], output: Indices, width: int = 64) -> int:
-        """Number of rows of a batch whose tensors stay within the limit, and within 2^`width`
-        values; 1: rows are contracted one by one."""
+    def rows_at_once(self, nodes: list[NetworkTensor], output: Indices) -> int:
+        """Number of rows of a batch whose tensors stay within the limit, and within
+        2^CONTRACTION_BATCH values; 1: rows are contracted one by one."""
         structure, _ = _structure(nodes, output)
         sets = self._path(structure).sets
-        return 1 << max(0, min(20, min(self._limits.width, width) - sets.width(1)))
+        return 1 << max(0, min(20, min(self._limits.width, CONTRACTION_BATCH) - sets.width(1)))
 
     @property
     def remark(self) -> str:

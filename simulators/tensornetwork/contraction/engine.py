@@ -32,7 +32,6 @@ from simulators.tensornetwork.ranks import RanksEngine
 Bits = NDArray[np.uint8]
 Amplitudes = NDArray[np.complexfloating]
 
-_BATCH_WIDTH = 22  # log2 of the values of the largest tensor of a batch: 64 MiB
 _OPEN_QUBITS = 12  # open in one contraction, at most
 _OPEN_SHARE = 8  # open where strings are at least one in so many of the open qubits' values
 
@@ -78,7 +77,7 @@ def _batched(
     nodes: list[net.NetworkTensor], varying: dict[int, int], rows: Bits, contractor: Contractor
 ) -> Amplitudes:
     first = net.selected(nodes, varying, rows[:1])
-    step = contractor.rows_at_once(first, (net.BATCH,), _BATCH_WIDTH)
+    step = contractor.rows_at_once(first, (net.BATCH,))
     if step > 1:
         return contractor.contract_rows(lambda part: net.selected(nodes, varying, part), rows, step)
     values = np.zeros(len(rows), contractor.dtype)

@@ -140,7 +140,7 @@ def test_receipt_is_text_or_one_object(shell: Shell, ended: list[str]) -> None:
     assert sum(each["us"] for each in result[0]["waits"]) == result[0]["waited_us"]
     lines = shell("receipt", ended[2]).out.splitlines()
     assert [line.split()[0] for line in lines] == [
-        "TASK", "WHO", "WHERE", "TIMES", "USED", "UNITS", "WAITED",
+        "TASK", "WHO", "WHERE", "TIMES", "USED", "RAN", "UNITS", "WAITED",
     ]  # fmt: skip
     assert lines[0].endswith("FAILED")
     answer = shell("receipt", "t-zzzz")

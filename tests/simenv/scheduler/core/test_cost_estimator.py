@@ -56,6 +56,17 @@ def test_kinds_of_runs_are_restored_and_apart() -> None:
     }
 
 
+def test_nothing_is_learned_from_the_first_run_of_a_kind_in_a_process(
+    machine: CheckedScheduler,
+) -> None:
+    for engine in ("statevector", "mps"):
+        for count in (0, 1, 2):  # the first one imports the engine and loads its kernels
+            machine.submit(1, along=route(engine=engine))
+            ((record,),) = (each.records for each in machine.assign())
+            machine.finish([record])
+            assert machine.state.estimator.quality(record.route).count == count
+
+
 def test_nothing_is_learned_from_a_run_that_compiled_kernels(machine: CheckedScheduler) -> None:
     machine.submit(2)
     records = [record for each in machine.assign() for record in each.records]

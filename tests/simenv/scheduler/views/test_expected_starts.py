@@ -19,7 +19,7 @@ from simenv.scheduler.reservations import policies
 from simenv.scheduler.views import cluster_info
 from simenv.scheduler.views.admission import pending_reason
 from simenv.scheduler.views.cluster_info import running_tasks
-from simenv.scheduler.views.expected_starts import UNKNOWN
+from simenv.scheduler.views.expected_starts import UNKNOWN, run_forecast
 
 MS = 1_000_000
 NARROW = route(10_000.0, max_slots=1)  # it takes one slot
@@ -409,3 +409,21 @@ def test_running_task_says_that_its_kernels_are_compiled(machine: CheckedSchedul
     assert why(machine, number) == "compiling kernels, once on this machine"
     beat(compiling=False)
     assert why(machine, number) == ""
+
+
+def test_run_at_ten_times_its_forecast_has_a_new_one(machine: CheckedScheduler) -> None:
+    """Waits behind it follow."""
+    running, behind = machine.submit(2, cost=2e6, along=route(2e6, max_slots=1))
+    machine.assign()
+    record = machine.state.tasks[running]
+    machine.begin(record)
+    for seconds, left_s, times in (
+        (1, 1.0, 0.0),
+        (18, 0.0, 0.0),
+        (1, 20.0, 10.0),
+        (20, 40.0, 20.0),
+    ):
+        machine.now_ns += seconds * SECOND
+        left_us, outrun = run_forecast(machine.state, record, machine.now_ns)
+        assert (left_us / 1e6, outrun) == pytest.approx((left_s, times), abs=0.05)
+        assert _waits(machine, behind) == pytest.approx([left_us / 1e3], abs=50)

@@ -329,7 +329,13 @@ def test_rest_of_a_run_is_the_mean_of_the_tail() -> None:
         rest = [time - elapsed for time in times if time > elapsed]
         expected = remaining_us(mean, elapsed, deviation)
         assert expected == pytest.approx(sum(rest) / len(rest), rel=0.03)
-    assert 0 < remaining_us(100.0, 1e6, 0.3) < 1e6
+    assert 0 < remaining_us(100.0, 999.0, 0.3) < 999.0
+
+
+def test_run_at_ten_times_its_forecast_is_expected_to_take_as_long_again() -> None:
+    for deviation in (0.0, 0.3, 2.0):
+        assert remaining_us(100.0, 1_000.0, deviation) == 1_000.0
+        assert remaining_us(100.0, 1e6, deviation) == 1e6
 
 
 # --- what is kept for clients ---------------------------------------------------------------------

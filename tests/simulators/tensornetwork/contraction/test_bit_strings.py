@@ -120,7 +120,7 @@ def test_parts_of_a_batch_and_slices_have_same_amplitudes(monkeypatch: pytest.Mo
     assert_near(sliced.amplitudes[0], whole[:4])
     monkeypatch.setattr(contractor, "_ROWS_AT_ONCE", 8)
     assert_near(amplitudes(circuit, bits), whole)
-    monkeypatch.setattr(contraction, "_BATCH_WIDTH", 0)  # string by string
+    monkeypatch.setattr(contractor, "CONTRACTION_BATCH", 0)  # string by string
     assert_near(amplitudes(circuit, bits), whole)
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import operator
+from typing import Any
 
 import engine_runs
 import numpy as np
@@ -11,7 +12,7 @@ from clifford import assert_alike
 from failing import fails
 
 from simulators import registry
-from simulators.circuit.analysis.profiler import contraction_width
+from simulators.circuit.analysis.profiler import contraction_size
 from simulators.circuit.ir import Circuit
 from simulators.engine import BindingResult, PauliSum, Request, RunControl
 from simulators.errors import OutOfMemory, Stopped, Unsupported
@@ -21,7 +22,12 @@ pytest.importorskip("cotengra")
 
 from simulators.tensornetwork.contraction import contractor, engine as contraction
 from simulators.tensornetwork.contraction.contractor import path_sets, sliced_indices
-from simulators.tensornetwork.contraction.network import fused, gate_factors, permutation
+from simulators.tensornetwork.contraction.network import (
+    NetworkTensor,
+    fused,
+    gate_factors,
+    permutation,
+)
 
 
 @pytest.fixture
@@ -306,7 +312,7 @@ def test_gates_on_one_qubit_are_multiplied_and_permutations_found() -> None:
 
 
 def test_width_bound_is_that_of_the_graph() -> None:
-    assert contraction_width(regular(30, 1)) <= 2
+    assert contraction_size(regular(30, 1)).width <= 2
     chain = Arrays(40, 0)
     for q in range(40):
         chain.add("h", [q])
@@ -314,9 +320,9 @@ def test_width_bound_is_that_of_the_graph() -> None:
         chain.add("rzz", [q, q + 1], (), [0.3])
     for q in range(40):
         chain.add("rx", [q], (), [0.3])
-    assert contraction_width(chain.circuit()) == 2
-    assert 5 <= contraction_width(regular(40, 3)) <= 14
-    assert contraction_width(regular(60, 4, layers=6)) == -1
+    assert contraction_size(chain.circuit()).width == 2
+    assert 5 <= contraction_size(regular(40, 3)).width <= 14
+    assert contraction_size(regular(60, 4, layers=6)).width == -1
 
 
 def test_slices_are_chosen_by_their_operations() -> None:
@@ -368,3 +374,31 @@ def test_deep_networks_are_contracted() -> None:
     assert np.abs(result - values(chain.row(0))).max() < 1e-9
     sliced = values(run(circuit, request, settings=(("width", 5),)))
     assert np.abs(result - sliced).max() < 1e-9
+
+
+@pytest.mark.parametrize(("degree", "layers"), [(3, 2), (2, 3), (1, 4)])
+def test_profile_counts_the_tensors_of_the_networks_that_samples_contract(
+    degree: int, layers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[int] = []
+    contracted = contraction._amplitudes
+
+    def counting(nodes: list[NetworkTensor], *others: Any) -> Any:
+        drawn.append(len(nodes))
+        return contracted(nodes, *others)
+
+    monkeypatch.setattr(contraction, "_amplitudes", counting)
+    circuit = measured(regular(24, degree, layers=layers))
+    size = contraction_size(circuit)
+    simulate(circuit, shots=3, seed=1, engine="contraction")
+    assert (size.draws, size.tensors) == (len(drawn), sum(drawn))
+
+
+def test_kept_paths_are_bounded_by_their_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contractor, "PATH_TENSORS", 12)
+    paths = contractor.PathCache()
+    for length in range(2, 8):
+        inputs = tuple((k, k + 1) for k in range(1, length + 1))
+        paths.path((inputs, (1, length + 1)), 1, lambda: None)
+        assert sum(len(structure[0]) for structure, _ in paths._paths) <= 12
+    assert len(paths._paths) == 1

@@ -40,7 +40,11 @@ const pools = (info) => table("Pools", [
 ], info.pools, { key: (pool) => pool.name, empty: "There are no pools." });
 
 export const begins = (task) => (task.state === "QUEUED" ? expected(task.wait_us, task.wait_off_by)
-  : `running for ${duration(task.time_s)}`);
+  : `running for ${duration(task.time_s)}${rest(task)}`);
+
+// The rest of a run, as forecast now; a run far beyond its first forecast has a new one, and says so.
+const rest = (task) => (task.left_us > 0
+  ? `, about ${duration(task.left_us / 1e6)} left${task.outrun ? `: ${Math.round(task.outrun)} × its forecast` : ""}` : "");
 
 const queue = (tasks) => table("Queue", [
   { name: "Task", of: (task) => taskLink(task.id) },
