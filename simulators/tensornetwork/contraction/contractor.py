@@ -209,8 +209,8 @@ class PathCache:
 
     def _make_room(self, structure: Structure) -> None:
         self._tensors += len(structure[0])
-        kept: dict[Any, Any]
-        for kept in (self._sliced, self._paths):
+        caches: tuple[dict[Any, Any], ...] = (self._sliced, self._paths)
+        for kept in caches:
             while kept and self._tensors > PATH_TENSORS:
                 oldest = next(iter(kept))
                 del kept[oldest]

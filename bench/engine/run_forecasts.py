@@ -84,7 +84,7 @@ CIRCUITS: dict[str, Callable[[int], QuantumCircuit]] = {
 
 
 def run(options: Namespace) -> Report:
-    report = Report("contraction_forecasts", f"sampled tensor networks, {SHOTS} shots, one worker")
+    report = Report("run_forecasts", f"sampled tensor networks, {SHOTS} shots, one worker")
     slowest = largest = refused_s = 0.0
     print(f"{'circuit':20}{'engine':14}{'forecast s':>11}{'s':>8}{'x':>6}{'MiB':>8}{'used':>8}")
     for name, make in CIRCUITS.items():
