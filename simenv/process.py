@@ -1,4 +1,4 @@
-"""This process: its memory, start time, garbage collector, and end.
+"""This process: its memory, start time, garbage collector, and end; other processes of its user.
 
 A worker ends on request, on errors, and with the process that started it.
 """
@@ -22,7 +22,7 @@ from typing import NoReturn
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-_START_TIME = 19  # field of /proc/self/stat, counted from the third (proc(5))
+START_TIME = 19  # field of /proc/self/stat, counted from the third (proc(5))
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 SERVICE_GC = (100_000, 50, 1000)  # thresholds: a service holds millions of objects for long
 LAST_S = 3.0  # limit of each exit call; a launcher that ends all workers waits a little longer
@@ -75,9 +75,41 @@ def limit_memory(more_bytes: int) -> None:
 def start_ticks() -> str:
     """Start time of this process in clock ticks since boot; "" on systems without /proc."""
     try:
-        return Path("/proc/self/stat").read_text().rpartition(")")[2].split()[_START_TIME]
+        return Path("/proc/self/stat").read_text().rpartition(")")[2].split()[START_TIME]
     except OSError:
         return ""
+
+
+def runs(pid: int, fragment: bytes, *, ending: bool = False, start_ticks: str = "") -> bool:
+    """Return whether `pid` is a process of this user with `fragment` in its command line.
+
+    Processes of other users count as ended, and so do all processes if permission is missing.
+    `start_ticks`: start time of the process, if known, because another process may get the same
+    pid. `ending`: also count a process that is exiting and has no command line any more.
+    """
+    if pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, PermissionError):
+        return False
+    try:
+        if Path(f"/proc/{pid}").stat().st_uid != os.geteuid():
+            return False  # root may signal everybody
+        line = Path(f"/proc/{pid}/cmdline").read_bytes()
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return not Path("/proc/self").exists()
+    if start_ticks and fields[START_TIME] != start_ticks:
+        return False
+    return fields[0] not in ("Z", "X") and (fragment in line or (ending and not line))
+
+
+def find_processes(*fragments: bytes) -> list[int]:
+    """Return the pids of the processes of this user that have all fragments in their command
+    line; [] on systems without /proc."""
+    pids = [int(entry.name) for entry in Path("/proc").glob("[0-9]*")]
+    return [pid for pid in pids if all(runs(pid, fragment) for fragment in fragments)]
 
 
 def release_memory() -> int:
@@ -136,9 +168,10 @@ def import_also_from(folders: str) -> None:
 
 def die_with_parent(starter_pid: int, by: signal.Signals = signal.SIGKILL) -> int:
     """Request the signal `by` for the time when the starter's thread ends; exit now if the starter
-    has ended already. `starter_pid` 0: the parent process. Returns the starter's pid, for checks by
-    the caller. The signal is available on Linux only; elsewhere the caller must check its parent
-    itself."""
+    has ended already. `starter_pid`: an argument from the starter, because a process that outlives
+    it has another parent; 0, the parent process, only where a launcher is in between. Returns it,
+    for checks by the caller. The signal is available on Linux only; elsewhere the caller must check
+    its parent itself."""
     parent = starter_pid or os.getppid()
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, by, 0, 0, 0)

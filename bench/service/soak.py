@@ -22,6 +22,7 @@ needs a mount, loss of power, and steps of the clock.
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -115,7 +116,14 @@ class Soak:
         command(words)
 
     def _start(self, kind: str) -> None:
-        argv = [sys.executable, "-m", "bench.testbed.soak_clients", kind, str(self._each)]
+        argv = [
+            sys.executable,
+            "-m",
+            "bench.testbed.soak_clients",
+            str(os.getpid()),
+            kind,
+            str(self._each),
+        ]
         self._clients[kind] = subprocess.Popen([*argv, str(self._folder), *self.where])
 
     def look(self) -> None:

@@ -1,10 +1,10 @@
 """Clients of a soak: a process of some threads that submit one known circuit after another.
 
-`python -m bench.testbed.soak_clients KIND COUNT FOLDER NAME URL TOKEN`. Each client has a file: a
-line `s KEY MARK` before an attempt is sent, `f KEY REASON` after an attempt whose outcome is not
-known, and `r KEY SECONDS COUNTS` when it has the result. A client that starts again goes on with
-the key whose result it lacks. Kinds with idempotency keys repeat the submission with it: it is one
-task, and all attempts have one mark. An attempt of the other kinds has a mark of its own.
+`python -m bench.testbed.soak_clients PARENT KIND COUNT FOLDER NAME URL TOKEN`. Each client has a
+file: a line `s KEY MARK` before an attempt is sent, `f KEY REASON` after an attempt whose outcome
+is not known, and `r KEY SECONDS COUNTS` when it has the result. A client that starts again goes on
+with the key whose result it lacks. Kinds with idempotency keys repeat the submission with it: it is
+one task, and all attempts have one mark. An attempt of the other kinds has a mark of its own.
 
 The mark of a submission is in its circuit, since no other field is carried by all interfaces. By it
 the tasks of the journal are matched with what the clients sent.
@@ -184,8 +184,8 @@ def digest(counts: Counts) -> str:
     return ",".join(f"{bits.replace(' ', '')}:{n}" for bits, n in sorted(counts.items()))
 
 
-def main(kind: str, count: str, folder: str, *where: str) -> None:
-    die_with_parent(0)
+def main(parent: str, kind: str, count: str, folder: str, *where: str) -> None:
+    die_with_parent(int(parent))
     for number in range(int(count)):
         file = Path(folder) / f"{kind}{number}.log"
         client = list(KINDS).index(kind) * int(count) + number

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import time
@@ -187,12 +188,10 @@ def run(argv: Sequence[str], environ: Mapping[str, str], timeout_s: float) -> tu
 
 # Local launcher: plain processes, children of the service's main thread.
 #
-# On this node a child requests a death signal from the kernel itself, once its first modules are
-# loaded. On other nodes it is the child of an agent (ssh, srun), and the agent is bound to this
-# process by `die_with_parent`. So a worker that runs does not outlive the service, however the
-# service ends; one that was still loading then is refused by the next service, as the number of its
-# start is of an earlier epoch, or ends with its lease. Used from the main thread alone: a death
-# signal is bound to the thread that started the child.
+# Each child is bound to this process by `die_with_parent`, from before its first import. On other
+# nodes the child is an agent (ssh, srun), and the worker ends with its connection, or with its
+# lease. So no worker outlives the service, however the service ends. Used from the main thread
+# alone: a death signal is bound to the thread that started the child.
 
 _SSH_FAILED = 255  # ssh(1): the connection failed or was cut
 
@@ -215,7 +214,9 @@ class LocalLauncher(SubprocessLauncher):
             raise LaunchError(text)
         node = command.shares[0].node if command.shares else ""
         if not node or is_this_node(node):
-            return self._spawn(command)
+            if shutil.which(command.argv[0], path=dict(command.environ).get("PATH")) is None:
+                raise LaunchError(f"cannot start {command.argv[0]}: no such program")
+            return self._spawn(command, die_with_parent.command_line(os.getpid(), command.argv))
         remote = remote_command(node, (remote_shell_line(command),), os.environ, self._agent)
         argv = die_with_parent.command_line(os.getpid(), remote)
         end = partial(_translate_agent_exit, node)

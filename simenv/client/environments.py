@@ -210,6 +210,7 @@ def down(
         return ShutdownReport(path.parent.name, 0, 0, monotonic() - begun, True)  # standbys alone
     is_local = file.node == os.uname().nodename
     workers = launch.workers(path.parent) if is_local else []
+    workers += config.gateways_of_services(path.parent) if is_local else []
     below = descendants(file.pid) if is_local and not ended(file) else set()
     answer = None if ended(file) else _request_shutdown(path, now)
     queued, end_timeout_s, nodes = answer or (0, 0.0, ())
@@ -254,7 +255,8 @@ def _clear(
                 child.wait(WORKERS_S)
         else:
             child.poll()
-    pids = [file.pid, *workers, *launch.workers(path.parent)]  # those begun while it ended
+    begun = [*launch.workers(path.parent), *config.gateways_of_services(path.parent)]
+    pids = [file.pid, *workers, *begun]  # those begun while it ended
     launch.kill(launch.wait_for_exit(pids, WORKERS_S))
     kill(still_running(below, WORKERS_S))  # daemons and helpers of launchers
     remaining = [

@@ -24,35 +24,17 @@ import msgspec
 
 from simenv import config, files
 from simenv.config import Config, EnvironmentPaths, GatewayFile
-from simenv.config.paths import SERVICE_NAMES, SERVICE_PREFIXES, StartupMessage, passed_environ
+from simenv.config.paths import (
+    GATEWAY,
+    SERVICE_NAMES,
+    SERVICE_PREFIXES,
+    StartupMessage,
+    passed_environ,
+)
 from simenv.errors import InsufficientError, SimenvError, StartFailedError, by_code
+from simenv.process import find_processes, runs
 
 SERVICE = b"simenv.service"  # in the command line of every service
-GATEWAY = b"simenv.gateway"  # and of every gateway
-START_FIELD = 19  # starttime, counted from the state: proc_pid_stat(5)
-
-
-def runs(pid: int, fragment: bytes, *, ending: bool = False, start_ticks: str = "") -> bool:
-    """Return whether `pid` is a process of this user with `fragment` in its command line.
-
-    Processes of other users count as ended, and so do all processes if permission is missing.
-    `start_ticks`: start time of the process, if known, because another process may get the same
-    pid. `ending`: also count a process that is exiting and has no command line any more.
-    """
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, PermissionError):
-        return False
-    try:
-        if Path(f"/proc/{pid}").stat().st_uid != os.geteuid():
-            return False  # root may signal everybody
-        line = Path(f"/proc/{pid}/cmdline").read_bytes()
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return not Path("/proc/self").exists()
-    if start_ticks and fields[START_FIELD] != start_ticks:
-        return False
-    return fields[0] not in ("Z", "X") and (fragment in line or (ending and not line))
 
 
 def last_lines(log: Path, count: int = 1) -> list[str]:
@@ -257,15 +239,13 @@ def wait_for_exit(pids: Iterable[int], timeout_s: float) -> list[int]:
 
 def workers(home: Path) -> list[int]:
     """Return the pids of the workers on this node that belong to the environment with this home."""
-    fragment = bytes(home.resolve() / "worker.json")
-    pids = [int(entry.name) for entry in Path("/proc").glob("[0-9]*")]
-    return [pid for pid in pids if runs(pid, fragment) and runs(pid, WORKER)]
+    return find_processes(bytes(home.resolve() / "worker.json"), WORKER)
 
 
 def kill(pids: Iterable[int]) -> None:
-    """Send SIGKILL to workers that did not end by themselves."""
+    """Send SIGKILL to workers and gateways that did not end by themselves."""
     for pid in pids:
-        if runs(pid, WORKER):
+        if runs(pid, WORKER) or runs(pid, GATEWAY):
             os.kill(pid, signal.SIGKILL)
 
 

@@ -36,6 +36,8 @@ from simenv.config.paths import (
     broker_folder as broker_folder,
     connection_file as connection_file,
     devices_folder as devices_folder,
+    gateway_url as gateway_url,
+    gateways_of_services as gateways_of_services,
     home_root as home_root,
     interpreter as interpreter,
     kernel_cache as kernel_cache,

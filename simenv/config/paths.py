@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import re
 import sys
 import tempfile
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
 
 import msgspec
 
 from simenv import files
-from simenv.config.model import Config
+from simenv.config.model import Config, GatewaySettings
 from simenv.config.pools import NAME_RULE, check_name
 from simenv.errors import ConfigError
+from simenv.process import find_processes
 
 # File system of a folder: SQLite's live journal must not be on a network file system.
 #
@@ -189,9 +191,38 @@ class GatewayFile(msgspec.Struct, frozen=True):
     format: int
     environment: str
     url: str  # without a slash at its end
-    pid: int
+    pid: int  # 0: its service has opened the port, and the process is not ready
     start_ticks: str  # of the process, see `simenv.process`
     version: str
+
+
+@contextmanager
+def gateway_lock(folder: Path) -> Iterator[None]:
+    """Hold the lock of an environment's gateway, with the folder of the gateway. Raises ConfigError
+    if another process has it."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(folder / "lock", flags, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()} on {os.uname().nodename}".encode())
+        yield
+    except BlockingIOError as error:
+        holder = os.read(descriptor, 100).decode("utf-8", "replace")
+        text = f"a gateway of this environment runs already: process {holder or '(unknown)'}"
+        hint = "end it, or start the environment without --gateway; see simenv gateway status"
+        raise ConfigError(text, hint=hint) from error
+    finally:
+        os.close(descriptor)
+
+
+GATEWAY = b"simenv.gateway"  # in the command line of every gateway
+
+
+def gateways_of_services(home: Path) -> list[int]:
+    """Return the pids of the gateways on this machine that services of the environment with this
+    home have started; those that `simenv gateway` runs are not among them."""
+    return find_processes(GATEWAY, b"\0--epoch\0", b"\0--home\0%s\0" % bytes(home.resolve()))
 
 
 def last_gateway(folder: Path) -> GatewayFile | None:
@@ -201,6 +232,13 @@ def last_gateway(folder: Path) -> GatewayFile | None:
     except (OSError, msgspec.MsgspecError):
         return None
     return file if file.format == GATEWAY_FORMAT else None
+
+
+def gateway_url(settings: GatewaySettings, address: tuple[str | int, ...]) -> str:
+    """Return the URL of a gateway that listens at an address of `socket.getsockname`."""
+    host, port = address[:2]
+    host = f"[{host}]" if ":" in str(host) else host
+    return f"{'https' if settings.tls_certificate else 'http'}://{host}:{port}"
 
 
 def last_gateway_port(folder: Path) -> int:

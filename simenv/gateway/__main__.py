@@ -1,21 +1,22 @@
 """Run the gateway of one environment: `python -P -m simenv.gateway NAME`.
 
-The service starts it with a socket that listens already, and it ends with the service; `simenv
-gateway` runs it in the foreground. Invariant: one gateway of an environment runs at a time.
+The service starts it with a socket that listens already, and it ends with that start of the
+service; `simenv gateway` runs it in the foreground. Invariant: one gateway of an environment runs
+at a time.
 """
 
 from __future__ import annotations
 
 import argparse
-import fcntl
 import logging
 import os
 import resource
 import signal
 import socket
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+import threading
+import time
+from contextlib import ExitStack, suppress
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
@@ -29,7 +30,8 @@ from simenv._version import __version__
 from simenv.client.client import Client
 from simenv.client.connection import address, tracing
 from simenv.config import EnvironmentPaths, GatewayFile, GatewaySettings
-from simenv.errors import ConfigError, SimenvError
+from simenv.config.paths import gateway_lock
+from simenv.errors import ConfigError, NoServiceError, SimenvError
 from simenv.gateway import metrics, native, page
 from simenv.gateway.app import RunningGateway, create_app
 from simenv.gateway.clients import ClientPool
@@ -38,11 +40,12 @@ from simenv.gateway.ibm.endpoints import routes as ibm_routes
 from simenv.gateway.ibm.service import ComputeService
 from simenv.gateway.iqm.endpoints import routes as iqm_routes
 from simenv.gateway.limits import IDLE_S, BoundedApplication, bounded_protocol
-from simenv.process import die_with_parent, freeze_gc, start_ticks
+from simenv.process import freeze_gc, start_ticks
 from simenv.wire.transport.sockets import open_socket
 
 ANY_PORT = "127.0.0.1:0"  # where it listens by default
 LOG_BYTES, LOG_FILES = 8 * 2**20, 4
+EPOCH_CHECK_S = 2.0
 START_S = 60.0  # in which the service has to answer
 END_S = 3  # of requests under way when it ends
 # Defaults of tasks in a shell: what the starter set must not decide about tasks of users.
@@ -57,12 +60,15 @@ def main() -> int:
     home = arguments.home or configs.home_root() / configs.check_name(arguments.name)
     paths = EnvironmentPaths(home, home)
     is_child = max(arguments.listen_fd, arguments.metrics_fd) >= 0
-    if is_child:
-        die_with_parent(0, signal.SIGTERM)
     try:
         folder = files.private_folder(paths.gateway)
         _log_to(files.private_folder(paths.logs) / "gateway.log" if is_child else None)
-        with _lock(folder / "lock"):
+        if is_child:
+            _check_start(paths, arguments.epoch)
+            watch = threading.Thread(target=_end_with_service, args=(paths, arguments.epoch))
+            watch.daemon = True
+            watch.start()
+        with gateway_lock(folder):
             run(arguments, paths)
     except SimenvError as error:
         log.error("%s", error)
@@ -75,6 +81,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("name", help="name of the environment")
     parser.add_argument("--home", type=Path, help="its folder")
     parser.add_argument("--listen", default="", help="HOST:PORT")
+    parser.add_argument("--epoch", type=int, default=0, help="of the service that starts it")
     parser.add_argument("--listen-fd", type=int, default=-1, help="socket that listens")
     parser.add_argument("--metrics-fd", type=int, default=-1, help="socket of /metrics alone")
     parser.add_argument("--service", type=Path, help="file of a key with the role gateway")
@@ -91,18 +98,25 @@ def _log_to(path: Path | None) -> None:
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
 
 
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Hold the lock of the environment's gateway. Raises ConfigError if another one has it."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+def _check_start(paths: EnvironmentPaths, epoch: int) -> None:
+    """Check that the service of this start leads the environment. Raises ConfigError."""
+    with suppress(NoServiceError):
+        if address.read(paths.connection).epoch == epoch:
+            return
+    text = f"start {epoch} of the service, which this gateway belongs to, has ended"
+    raise ConfigError(text, hint="the next start has a gateway of its own")
+
+
+def _end_with_service(paths: EnvironmentPaths, epoch: int) -> None:
+    """End this process once its start of the service has ended. The kernel ends it with its parent;
+    this holds too where the parent lives on, such as after a takeover by a standby."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError as error:
-        hint = "simenv gateway status"
-        raise ConfigError("a gateway of this environment runs already", hint=hint) from error
-    finally:
-        os.close(descriptor)
+        while True:
+            time.sleep(EPOCH_CHECK_S)
+            _check_start(paths, epoch)
+    except ConfigError as error:
+        log.error("%s", error)
+        os._exit(error.exit_code)  # the loop may be busy, and nobody could be answered
 
 
 def run(arguments: argparse.Namespace, paths: EnvironmentPaths) -> None:
@@ -138,7 +152,9 @@ def run(arguments: argparse.Namespace, paths: EnvironmentPaths) -> None:
         if monitored is not None:  # in the same event loop, which the clients belong to
             app = _by_port(app, monitored.getsockname()[1], metrics.application(gateway))
             listeners.append(monitored)
-            log.info("metrics at %s/metrics", _url(settings, monitored))
+            log.info(
+                "metrics at %s/metrics", configs.gateway_url(settings, monitored.getsockname())
+            )
         file = paths.gateway / configs.GATEWAY_FILE
         fields = (gateway.environment, gateway.url, os.getpid(), start_ticks(), __version__)
         content = GatewayFile(configs.GATEWAY_FORMAT, *fields)
@@ -185,15 +201,8 @@ def _gateway(
     observer = Client(endpoint, START_S)
     users = own if paths.connection.exists() else None
     pool = ClientPool(observer, users, settings.max_processes)
-    url = _url(settings, listener)
+    url = configs.gateway_url(settings, listener.getsockname())
     return RunningGateway(arguments.name, settings, paths.gateway, url, pool)
-
-
-def _url(settings: GatewaySettings, listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    host = f"[{host}]" if ":" in host else host
-    scheme = "https" if settings.tls_certificate else "http"
-    return f"{scheme}://{host}:{port}"
 
 
 def _uvicorn(app: BoundedApplication, settings: GatewaySettings) -> uvicorn.Config:

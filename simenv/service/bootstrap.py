@@ -14,13 +14,11 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from functools import partial
-from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
-from msgspec import structs
 
 from launcher.base import Allocation, Launcher, LaunchError
 from launcher.selection import select_launcher
@@ -41,12 +39,12 @@ from simenv.scheduler.scheduler import Scheduler
 from simenv.service import fault_injection
 from simenv.service.accounting.accounts import AccountRegistry
 from simenv.service.admission.submissions import SubmitQueue
-from simenv.service.child_process import ChildProcess
 from simenv.service.control.admin_commands import KeyCommands
 from simenv.service.control.results import ResultRequests
 from simenv.service.devices import drifting, registry, resolve
 from simenv.service.devices.refresh import DeviceRefreshes
 from simenv.service.event_loop import EventLoop
+from simenv.service.gateway_process import start_gateway
 from simenv.service.hooks import EventHooks
 from simenv.service.identities import LOOPBACK, BrokerProcess, Identities
 from simenv.service.journal import database as databases, maintenance, writer
@@ -56,7 +54,6 @@ from simenv.service.recovery import choose_journal, drop_damaged_records, replay
 from simenv.service.results.completions import Completions
 from simenv.service.service import RuntimeFacts
 from simenv.service.telemetry.recorder import TelemetryRecorder
-from simenv.service.tokens import OWN_GATEWAY
 from simenv.service.workers import processes
 from simenv.service.workers.endpoints import (
     WorkerEndpoint,
@@ -68,13 +65,8 @@ from simenv.service.workers.endpoints import (
 from simenv.service.workers.isolation import check_isolation
 from simenv.service.workers.job_nodes import JobNodes, site_jobs_of
 from simenv.wire.keyfiles import (
-    KEYS_FORMAT,
-    Identity,
-    Role,
     ServerFile,
-    UserKeyFile,
     new_pair,
-    write_private,
 )
 from simenv.wire.transport.sockets import PeerKind, open_socket
 from simenv.wire.transport.zmq_transport import ZmqListener
@@ -256,7 +248,7 @@ def build_service(
         lease.announce(endpoints.connection_file(config, node, journal.epoch, sockets))
         on_leave.callback(lease.leave)
         server = endpoints.server
-        _start_gateway(loop, paths, server, on_leave)
+        start_gateway(loop, paths, server, journal.epoch, on_leave)
         for kind, message in (
             ("service.started", f"epoch {journal.epoch}, {replayed.queued} queued"),
             ("allocation.found", allocation_text(allocation)),
@@ -428,63 +420,6 @@ def _serve_users(loop: EventLoop, endpoints: Endpoints) -> None:
         end = loop.administration.end_reservations
         loop.identities = Identities(loop, endpoints.broker, endpoints.server, end)
         endpoints.broker.child.start()
-
-
-def _check_tls(settings: configs.GatewaySettings) -> None:
-    """Load the certificate and its key once: the gateway's process would fail in its log alone.
-    Raises ConfigError."""
-    import ssl  # its library takes 10 ms, and few gateways end TLS
-
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    try:  # a password, for which OpenSSL would ask at a terminal, is wrong here
-        context.load_cert_chain(settings.tls_certificate, settings.tls_key, password="")
-    except (OSError, ValueError) as error:
-        text = f"cannot use {settings.tls_certificate} and {settings.tls_key}: {error}"
-        hint = "gateway.tls_certificate and gateway.tls_key: PEM files, the key without a password"
-        raise ConfigError(text, hint=hint) from error
-
-
-def _start_gateway(
-    loop: EventLoop, paths: EnvironmentPaths, server: ServerFile | None, on_leave: ExitStack
-) -> None:
-    """Start the gateway, or its metrics alone, if the configuration says so, with a key that is new
-    in each start. Its sockets are opened here, so that a start fails if they cannot be, and stay
-    open while the gateway is started again. Raises ConfigError."""
-    settings = loop.config.gateway
-    addresses = [(key, getattr(settings, key)) for key in ("listen", "metrics")]
-    if server is None or not any(address for _, address in addresses):
-        return
-    if find_spec("litestar") is None:
-        hint = "pip install 'simenv[gateway]'"
-        raise ConfigError("the packages of the gateway are not installed", hint=hint)
-    if settings.tls_certificate:
-        _check_tls(settings)
-    folder = files.private_folder(paths.gateway)
-    arguments, descriptors = [loop.config.name, "--home", str(paths.home)], []
-    for key, address in addresses:
-        if address:
-            host, port = configs.listen_parts(f"tcp://{address}", f"gateway.{key}")
-            last = configs.last_gateway_port(folder) if key == "listen" else 0
-            listener = open_socket(resolved(host, f"gateway.{key}"), port, last)
-            on_leave.callback(listener.close)
-            descriptors.append(listener.fileno())
-            arguments += [f"--{key}-fd", str(listener.fileno())]
-    pair, name, role = new_pair(), OWN_GATEWAY, Role.GATEWAY
-    loop.key_commands.certify(pair.public, Identity(name, role))
-    fields = (
-        loop.config.name,
-        server.address,
-        server.public_key,
-        name,
-        role,
-        *structs.astuple(pair),
-    )
-    write_private(folder / "key.json", UserKeyFile(KEYS_FORMAT, *fields))
-    loop.gateway = ChildProcess(
-        "gateway", "simenv.gateway", os.environ, lambda: (arguments, descriptors)
-    )
-    on_leave.callback(loop.gateway.end)
-    loop.gateway.start()
 
 
 def _start_threads(loop: EventLoop, on_failure: ExitStack) -> None:

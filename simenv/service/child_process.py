@@ -1,16 +1,19 @@
 """A process that the service keeps running until its own end: the credential broker, the gateway.
 
-Invariant: a process that has ended is started again, after a pause that grows while it ends soon.
-Used from the loop's thread, whose end ends the process too.
+Invariants: a process that has ended is started again, after a pause that grows while it ends soon;
+from its start on, before its first import, it ends with the loop's thread, from which it is used.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+
+from launcher.process import die_with_parent
 
 RESTART_S, MAX_RESTART_S = 1.0, 60.0  # between two starts
 SOON_S = 20.0  # a process that lived for less has failed
@@ -45,7 +48,7 @@ class ChildProcess:
         arguments, descriptors = self._inputs()
         try:
             self.process = subprocess.Popen(
-                [*self._argv, *arguments],
+                die_with_parent.command_line(os.getpid(), [*self._argv, *arguments]),
                 stdin=subprocess.DEVNULL,
                 cwd="/",
                 env=self._environ,

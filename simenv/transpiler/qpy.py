@@ -302,6 +302,14 @@ def checked(data: bytes) -> bytes:
     return b""
 
 
+def _end_with_input() -> None:
+    """End this process when its starter has ended, also amid a file that takes for ever."""
+    watch = select.poll()
+    watch.register(sys.stdin.fileno(), 0)  # nothing but the end of the other side
+    watch.poll()
+    os._exit(1)
+
+
 def main() -> int:
     """Convert files until the input ends. Arguments: module and name of the function."""
     import importlib
@@ -310,6 +318,7 @@ def main() -> int:
 
     function = getattr(importlib.import_module(sys.argv[1]), sys.argv[2])
     limit_memory(MEMORY_BYTES)
+    threading.Thread(target=_end_with_input, daemon=True).start()
     source, answers = sys.stdin.buffer, sys.stdout.buffer
     answers.write(_READY)
     answers.flush()

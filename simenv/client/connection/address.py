@@ -22,9 +22,10 @@ from typing import Protocol
 import msgspec
 
 from simenv import config, files
-from simenv.client.launch import SERVICE, last_lines, runs
+from simenv.client.launch import SERVICE, last_lines
 from simenv.config import ConnectionFile
 from simenv.errors import ConfigError, KeyRefusedError, NoServiceError, SimenvError
+from simenv.process import runs
 from simenv.text import elapsed
 from simenv.wire.keyfiles import KeyPair, UserKeyFile, new_pair, read_private
 from simenv.wire.transport import zmq_transport

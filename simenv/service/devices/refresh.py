@@ -18,6 +18,7 @@ from pathlib import Path
 
 import msgspec
 
+from launcher.process import die_with_parent
 from launcher.process.children import descendants
 from simenv.config.model import DeviceSettings
 from simenv.config.paths import passed_environ, worker_environ
@@ -65,9 +66,11 @@ def read_record(folder: Path, name: str) -> Refresh | None:
 
 
 def command_line(name: str, folder: Path) -> list[str]:
-    """Return the command line of the process that refreshes a device."""
+    """Return the command line of the process that refreshes a device. It ends with the calling
+    thread, which has to be the main one."""
     module = "simenv.service.devices.refresh_process"
-    return [sys.executable, "-P", "-m", module, name, str(folder)]
+    argv = [sys.executable, "-P", "-m", module, name, str(folder)]
+    return die_with_parent.command_line(os.getpid(), argv)
 
 
 class DeviceRefreshes:

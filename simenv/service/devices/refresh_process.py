@@ -212,7 +212,6 @@ def _tail(err: IO[bytes], settings: DeviceSettings, environ: Mapping[str, str]) 
 
 
 def main() -> int:
-    die_with_parent(0)
     name, folder = sys.argv[1], Path(sys.argv[2])
     settings = msgspec.json.decode(sys.stdin.buffer.read(), type=DeviceSettings)
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))

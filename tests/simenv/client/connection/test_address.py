@@ -19,6 +19,7 @@ from simenv.client import launch
 from simenv.client.connection import address
 from simenv.config import ConnectionFile, OwnerEndpoint
 from simenv.errors import ConfigError, NoServiceError
+from simenv.process import START_TIME
 from simenv.text import elapsed
 from simenv.wire.keyfiles import KEYS_FORMAT, UserKeyFile, new_pair, write_private
 from simenv.wire.transport.unix_streams import UnixConnection
@@ -270,7 +271,7 @@ def test_later_process_with_pid_of_service_is_not_taken_for_it(tmp_path: Path) -
     with subprocess.Popen(argv, stdin=pipe, stdout=pipe, text=True) as later:
         later.stdout.readline()
         stat = Path(f"/proc/{later.pid}/stat").read_text()
-        ticks = stat.rpartition(")")[2].split()[launch.START_FIELD]
+        ticks = stat.rpartition(")")[2].split()[START_TIME]
         for value, is_gone in (("", False), (ticks, False), ("1", True)):
             path = write(tmp_path / "connection.json", pid=later.pid, start_ticks=value)
             assert address.ended(address.read(path)) is is_gone
