@@ -3,14 +3,16 @@
 A message names the fault, the value and the limit; `hint` names the remedy. `code` is the stable
 name of the class on the wire and in `--json`; `retryable` is True if the same call may succeed
 later; `exit_code` is the exit status of the command line (1 failed, 2 usage, 3 refused, 4 not
-found, 5 no service, 124 timeout).
+found, 5 no service, 124 timeout). `maybe_accepted` is True if the service may have accepted the
+call all the same.
 """
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable, Mapping
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 
 class SimenvError(Exception):
@@ -25,6 +27,8 @@ class SimenvError(Exception):
         self.message = message
         self.hint = hint
         self.index = index  # index of the refused item of a batch; -1: the call as a whole
+        # No answer came to what was sent: the service may have accepted it. See `unanswered`.
+        self.maybe_accepted = False
 
     def __str__(self) -> str:
         return f"{self.message}\n  {self.hint}" if self.hint else self.message
@@ -266,6 +270,22 @@ class TimedOutError(SimenvError, TimeoutError):
     def __init__(self, message: str, *, hint: str = "", index: int = -1, task: str = "") -> None:
         super().__init__(message, hint=hint, index=index)
         self.task = task  # id of the task; "": the error is not about one task
+
+
+E = TypeVar("E", bound=SimenvError)
+
+
+def unanswered(error: E, fate: str, remedy: str) -> E:
+    """Return a copy of the error that ended a call whose request was sent and has no answer, with
+    `maybe_accepted`. `fate`: what may have become of it; `remedy`: how to repeat the call."""
+    if error.maybe_accepted:
+        return error
+    result = copy.copy(error)
+    result.maybe_accepted = True
+    result.message = f"{error.message}; {fate}"
+    result.args = (result.message,)
+    result.hint = f"{remedy}; {error.hint}" if error.hint else remedy
+    return result
 
 
 def by_code(code: str) -> type[SimenvError]:

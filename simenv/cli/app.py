@@ -221,6 +221,8 @@ def as_object(error: errors.SimenvError) -> dict[str, object]:
     names = ("code", "message", "hint", "retryable", "line", "column", "reason", "host", "log")
     present = [name for name in (*names, "retry_after_s", "task") if hasattr(error, name)]
     shown: dict[str, object] = {name: getattr(error, name) for name in present}
+    if error.maybe_accepted:
+        shown["maybe_accepted"] = True
     if isinstance(error, errors.BatchRefusedError):
         shown["errors"] = [{"index": each.index, **as_object(each)} for each in error.errors]
     return shown

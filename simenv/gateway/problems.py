@@ -57,6 +57,7 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     code: str  # as `simenv --json` prints it: option, queue_full ...
     hint: str = ""
     retryable: bool = False  # the same request may succeed later
+    maybe_accepted: bool = False  # no answer came: the service may have accepted the request
     retry_after_s: float = 0.0  # 0: not known
     option: str = ""  # the option that the error is about
     value: str = ""  # of that option
@@ -95,6 +96,7 @@ def problem_of(error: errors.SimenvError) -> Problem:
         code=error.code,
         hint=error.hint,
         retryable=error.retryable,
+        maybe_accepted=error.maybe_accepted,
         retry_after_s=retry_after_s,
         option=getattr(error, "option", ""),
         value="" if value is None else short_repr(value),

@@ -1,8 +1,8 @@
 """Address of a service on this machine or on another.
 
 The address of a service on another machine is a file with address, server key and the user's keys.
-Invariant: a key file that others can read is not used. A certain refusal of the client is reported
-at once, without waiting for a timeout.
+Invariants: a key file that others can read is not used. A refusal by the service is reported at
+once; a handshake that fails in another way is that of a service that is away, whatever its cause.
 
 The address of a service of this user is its connection file, read again when the service restarts
 elsewhere. Invariant: a connection file that belongs to another user, or that others can write, is
@@ -34,7 +34,6 @@ from simenv.wire.transport.unix_streams import UnixConnection, peer_of
 NEXT_S = 3.0  # for one of several addresses to answer
 NOBODY_S = 0.5  # where nothing listens, or something else does
 TAKEOVER_S = 30.0  # in which a standby answers at one of them
-MIN_HANG_UPS = 2  # a single one may come from a service that is ending
 
 
 class KeyFileAddress:
@@ -48,6 +47,7 @@ class KeyFileAddress:
         self._silent_s = self._looked_s = 0.0  # since when the service is, and the last look
         self._file: UserKeyFile | None = None
         self._connection: zmq_transport.CurveConnection | None = None
+        self._proved_key = ""  # the server key that a service has proved to this client
 
     @property
     def owner(self) -> str:
@@ -63,6 +63,8 @@ class KeyFileAddress:
         """Return a new connection. Raises ConfigError if the file cannot be used; other faults are
         reported by `refusal` and `diagnose`."""
         file = read_private(self.path, UserKeyFile)
+        if self._connection is not None and self._file is not None and self._connection.was_open:
+            self._proved_key = self._file.server_key
         addresses = (file.address, *file.standbys)
         self.patience_s = TAKEOVER_S if file.standbys else 0.0
         address = addresses[self._turn % len(addresses)]
@@ -105,29 +107,26 @@ class KeyFileAddress:
         connection, file = self._connection, self._file
         if connection is None or file is None:
             return None
-        state = connection.handshake_state()
-        if state is zmq_transport.HandshakeState.REFUSED:
-            return KeyRefusedError(
-                f"the service at {file.address} does not know the key in {self.path} "
-                f"({file.owner!r}): it was revoked, has expired, or is for another environment",
-                hint="ask an administrator of the environment for a new key file "
-                f"(made there by: simenv keys add {file.owner} --role {file.role})",
-            )
-        if state is zmq_transport.HandshakeState.ABORTED and connection.hang_ups >= MIN_HANG_UPS:
-            return KeyRefusedError(
-                f"{file.address} breaks off the handshake: its server key is not the one in "
-                f"{self.path}, or it is no simenv service",
-                hint="ask an administrator of the environment for a new key file "
-                "(made there by: simenv keys add)",
-            )
-        return None
+        if connection.handshake_state() is not zmq_transport.HandshakeState.REFUSED:
+            return None
+        return KeyRefusedError(
+            f"the service at {file.address} does not know the key in {self.path} "
+            f"({file.owner!r}): it was revoked, has expired, or is for another environment",
+            hint="ask an administrator of the environment for a new key file "
+            f"(made there by: simenv keys add {file.owner} --role {file.role})",
+        )
 
     def diagnose(self) -> tuple[str, str]:
-        file = self._file
-        if file is None or self._connection is None:
+        file, connection = self._file, self._connection
+        if file is None or connection is None:
             return "it has never answered", ""
-        reason = describe_handshake(self._connection.handshake_state(), file.address)
-        return reason, f"ask where it runs: simenv status --name {file.name}"
+        state = connection.handshake_state()
+        reason = describe_handshake(state, connection.address)
+        hint = f"ask where it runs: simenv status --name {file.name}"
+        is_aborted = state is zmq_transport.HandshakeState.ABORTED
+        if is_aborted and not connection.was_open and self._proved_key != file.server_key:
+            hint += f"; or its server key is not the one in {self.path}: ask for a new key file"
+        return reason, hint
 
 
 def describe_handshake(state: zmq_transport.HandshakeState, address: str) -> str:

@@ -54,13 +54,6 @@ class CertifiedConnection(CurveConnection):
         """Return whether the service has refused the certificate; then nothing can be sent."""
         return self.handshake_state() is HandshakeState.REFUSED
 
-    def send(self, body: bytes) -> None:
-        try:
-            super().send(body)
-        except NoServiceError:
-            if not self.is_refused():
-                raise  # else the request is repeated by the connection that follows
-
     def close(self) -> None:
         self.closed.set()
         super().close()

@@ -18,6 +18,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -29,11 +30,12 @@ from simenv.wire import codec
 from simenv.wire.keyfiles import CLIENT_ROUTE
 from simenv.wire.messages import client as m
 from simenv.wire.transport.unix_streams import check_size
-from simenv.wire.transport.zmq_transport import Connection
+from simenv.wire.transport.zmq_transport import Connection, CurveConnection
 
 QUIET_S = 1.0  # silence after which the service is pinged
 POLL_S = 0.25  # interval in which a silent service's connection file is read again
 LOST_S = 5.0
+REOPEN_S = 10.0  # silence after which a connection over ZeroMQ is replaced: see `needs_reopening`
 STOPPED_S = 2.0  # a longer gap between two readings of the clock: this process was stopped
 
 
@@ -43,7 +45,7 @@ class Liveness:
     def __init__(self, address: Address, least_patience_s: float) -> None:
         self._address = address
         self.least_patience_s = least_patience_s
-        self._last_message_s = self._pinged_s = self._looked_s = monotonic()
+        self._last_message_s = self._pinged_s = self._looked_s = self._opened_s = monotonic()
         self._unanswered_s: float | None = None  # time of the first Ping since the last message
 
     @property
@@ -67,12 +69,22 @@ class Liveness:
         is_silent = now - max(self._last_message_s, start) >= self._patience_s
         return is_silent or self._address.refusal() is not None
 
-    def has_moved(self, now: float) -> bool:
-        """Return whether the service listens elsewhere now; checked every POLL_S, else False."""
+    def opened(self) -> None:
+        """Record that a new connection was opened."""
+        self._opened_s = monotonic()
+
+    def needs_reopening(self, now: float, connection: Connection | None) -> bool:
+        """Return whether a new connection is to be opened; checked every POLL_S, else False.
+
+        The service listens elsewhere now, or a connection through the network is silent for
+        REOPEN_S: libzmq connects no more after an answer that is not of ZeroMQ, such as the error
+        page of a proxy, and what a proxy or a firewall has dropped looks established for minutes.
+        """
         if now - self._looked_s < POLL_S:
             return False
         self._looked_s = now
-        return self._address.moved()
+        is_silent = now - max(self._last_message_s, self._opened_s) >= REOPEN_S
+        return self._address.moved() or (is_silent and isinstance(connection, CurveConnection))
 
     def is_ping_due(self, now: float) -> bool:
         """Return whether a Ping is due, one every QUIET_S, and record its time."""
@@ -351,8 +363,11 @@ class ServiceChannel:
         self.changed.notify_all()
 
     def _flush(self) -> None:
-        while self._outbox and self._connection is not None:
-            self._connection.send(self._outbox.popleft())
+        """Send what other threads have put into the outbox, as far as the connection takes it."""
+        with suppress(errors.NoServiceError):
+            while self._outbox and self._connection is not None:
+                self._connection.send(self._outbox[0])
+                self._outbox.popleft()
 
     def _receive(self, connection: Connection, limit_s: float) -> bool:
         """Receive and dispatch one message; False if none came. The lock must not be held."""
@@ -384,7 +399,7 @@ class ServiceChannel:
         return self._open()
 
     def _check_address(self, now: float) -> None:
-        if self._liveness.has_moved(now):
+        if self._liveness.needs_reopening(now, self._connection):
             self._reopen()
         if self._liveness.is_ping_due(now):
             self.send(m.Ping(0))
@@ -401,6 +416,7 @@ class ServiceChannel:
     def _connect(self, connection: Connection) -> None:
         self._connection = connection
         self._sockets[:] = [connection]
+        self._liveness.opened()
         self._hello()
 
     def _hello(self) -> None:

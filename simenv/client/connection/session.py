@@ -17,6 +17,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from time import monotonic, perf_counter
@@ -28,7 +29,7 @@ from simenv.client.connection import task_handle, tracing
 from simenv.client.connection.address import Address
 from simenv.client.connection.channel import LOST_S, Handler, ServiceChannel
 from simenv.client.connection.loop_reader import LoopReader
-from simenv.errors import OptionError, ProtocolError, SimenvError, TimedOutError
+from simenv.errors import OptionError, ProtocolError, SimenvError, TimedOutError, unanswered
 from simenv.model import TaskInfo, TaskOptions, TaskSpec
 from simenv.model.accounts import Receipt
 from simenv.wire import codec
@@ -176,6 +177,7 @@ class ServiceSession:
     def _reset(self) -> None:
         """Initialize the state, at the start and in a forked child."""
         self._requests: dict[int, task_handle.PendingRequest] = {}
+        self._withdrawn: set[int] = set()  # numbers of Submits whose tasks nobody wants any more
         self._numbers = 0
         self.timings = task_handle.ClientTimings()
         self._next_offset = 0
@@ -333,7 +335,7 @@ class ServiceSession:
             terms, submission.span = tracing.begin(terms, len(specs))
         with channel.lock:
             request = self._new()
-            request.submission, request.count = submission, len(specs)
+            request.submission, request.key, request.count = submission, key, len(specs)
             if key is None:
                 key, offset = channel.client, self._next_offset
                 self._next_offset += len(specs)
@@ -354,7 +356,8 @@ class ServiceSession:
     ) -> Sequence[task_handle.TaskHandle] | list[m.Refusal]:
         """Wait for the answer to a Submit; return its handles, or its refusals. Raises
         TimedOutError after `timeout_s`; the Submit stays pending then. A Submit from before a fork,
-        or given up when the service was lost, is sent again."""
+        or given up when the service was lost, is sent again. Raises the error of a lost or refused
+        connection with `maybe_accepted`."""
         begun = perf_counter()
         try:
             if request.answer is None:
@@ -362,6 +365,9 @@ class ServiceSession:
                 self._wait(request, timeout_s)
         except TimedOutError:
             raise  # the request stays pending
+        except SimenvError as error:
+            self.abandon(request)
+            raise unanswered_submit(error, request.key) from error
         except BaseException:  # also an interrupt: nobody will read the answer
             self.abandon(request)
             raise
@@ -391,17 +397,20 @@ class ServiceSession:
             submit = codec.from_client(request.body)
             assert isinstance(submit, m.Submit)
             self._numbers += 1
-            request.number = self._numbers
+            submit = msgspec.structs.replace(submit, request=self._numbers, spent=queries.Spent())
+            # Before it is sent: `_wait` sends this body again, if sending fails here.
+            request.number, request.body = submit.request, codec.encode(submit)
             self._requests[request.number] = request
             self._pending.unanswered += 1
-            repeated = msgspec.structs.replace(
-                submit, request=request.number, spent=queries.Spent()
-            )
-            request.body = self.channel.send(repeated)
+            try:
+                self.channel.resend(request.body)
+            except BaseException:
+                self.abandon(request)  # the next call resumes it
+                raise
 
     def abandon(self, request: task_handle.PendingRequest) -> None:
         """Stop waiting for the answer to a Submit. Idempotent."""
-        if request.number not in self._requests:
+        if self._requests.get(request.number) is not request:
             return
         with self.channel.lock:
             if self._requests.pop(request.number, None) is not None:
@@ -409,6 +418,22 @@ class ServiceSession:
         if request.submission is not None and request.submission.span is not None:
             refusals = request.answer.refusals if isinstance(request.answer, m.Refused) else []
             tracing.refused(request.submission, refusals[0].code if refusals else "unanswered")
+
+    def withdraw(self, requests: Iterable[task_handle.PendingRequest]) -> None:
+        """Stop waiting for the answers to Submits, and cancel their tasks should they be accepted
+        later; never waits."""
+        for request in requests:
+            self.abandon(request)
+            with self.channel.lock:
+                self._withdrawn.add(request.number)
+            if request.handles:
+                with suppress(SimenvError):
+                    self._cancel_unwanted([handle.number for handle in request.handles])
+
+    def _cancel_unwanted(self, task_numbers: Sequence[int]) -> None:
+        with self.channel.lock:
+            for part in _parts(task_numbers):
+                self.channel.send(m.Cancel(0, part))
 
     def wait_ended(self, handle: task_handle.TaskHandle, timeout_s: float | None) -> bool:
         """Wait for the end of one task; False after `timeout_s`."""
@@ -502,8 +527,10 @@ class ServiceSession:
 
     def _submitted(self, message: m.Accepted) -> None:
         request = self._requests.get(message.request)
-        if request is None or request.submission is None:
-            return  # a second answer, or the request was abandoned
+        if request is None or request.submission is None:  # a second answer, or it was abandoned
+            if message.request in self._withdrawn:
+                self._cancel_unwanted(range(message.first, message.first + message.count))
+            return
         request.answer = message
         if message.count != request.count:
             return
@@ -540,6 +567,16 @@ class ServiceSession:
             if request.answer is None:
                 self.channel.resend(request.body)
         self._watches.restart()
+
+
+def unanswered_submit(error: SimenvError, key: str | None) -> SimenvError:
+    """Return the error of a submission without an answer; `key`: its idempotency key."""
+    remedy = (
+        "see `simenv history` before you repeat it; one with an idempotency_key= can be repeated"
+    )
+    if key is not None:
+        remedy = f"repeat it with the same idempotency_key={key!r}, which gives the same tasks"
+    return unanswered(error, "the submission may have been accepted", remedy)
 
 
 def _parts(task_numbers: Sequence[int]) -> Iterable[list[int]]:

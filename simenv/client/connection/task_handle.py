@@ -321,13 +321,15 @@ REPEAT_S = 5.0  # a request without answer is repeated after this time
 
 
 class PendingRequest(msgspec.Struct, eq=False):
-    """A request and its answer; of a Submit also the submission and the number of its tasks."""
+    """A request and its answer; of a Submit also the submission, the number of its tasks and the
+    idempotency key of the call, None where the client has chosen one."""
 
     number: int
     body: bytes = b""
     requested_s: float = 0.0
     answer: queries.Reply | None = None
     submission: Submission | None = None
+    key: str | None = None
     count: int = 0
     handles: Sequence[TaskHandle] = ()
     repeated: bool = False  # the service knew its idempotency key: no task is new

@@ -106,9 +106,15 @@ def changed(
 
 def as_qpm_error(error: errors.SimenvError) -> contract.QPMError:
     """Convert an error of the service into an error of the contract."""
+    if isinstance(error, contract.QPMError):
+        return error
+    result = _qpm_error(error)
+    result.maybe_accepted = error.maybe_accepted
+    return result
+
+
+def _qpm_error(error: errors.SimenvError) -> contract.QPMError:
     match error:
-        case contract.QPMError():
-            return error
         case errors.NoServiceError():
             return contract.NotReadyError(error.message, hint=error.hint)
         case errors.InsufficientError():

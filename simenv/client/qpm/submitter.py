@@ -24,6 +24,7 @@ from simenv.client.qpm import circuit_run, requests
 from simenv.client.qpm.completion_queues import CircuitRegistry
 from simenv.client.qpm.identity import as_qpm_error, asked
 from simenv.client.submission.options import SubmitOptions
+from simenv.client.submission.send import PostedTask
 from simenv.client.tasks.task import Task
 from simenv.model import ReservationInfo, ReservationState
 from simenv.qpm import contract, envelopes
@@ -298,7 +299,12 @@ class CircuitSubmitter:
                 self._client.cancel(tasks)
                 raise
         for task in tasks:
-            _ = task.handle  # raises the refusal of a posted task
+            try:
+                _ = task.handle  # raises the refusal of a posted task
+            except errors.SimenvError as error:
+                if error.maybe_accepted and isinstance(task, PostedTask):
+                    task.withdraw()
+                raise
         return tuple(tasks)
 
     def look(self) -> None:

@@ -29,13 +29,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from simenv.client.circuits import load
-from simenv.client.connection.session import ServiceSession
+from simenv.client.connection.session import ServiceSession, unanswered_submit
 from simenv.client.connection.task_handle import PendingRequest, Submission, TaskHandle
 from simenv.client.submission.devices import SubmitDevices
 from simenv.client.submission.options import BatchOptions
 from simenv.client.submission.prepare import PreparedSubmit, prepare_many, prepare_one
 from simenv.client.tasks.task import Task
-from simenv.errors import BatchRefusedError, SimenvError, TaskFailedError
+from simenv.errors import BatchRefusedError, LimitExceededError, SimenvError, TaskFailedError
 from simenv.model import TaskOptions, TaskSpec, TaskState
 from simenv.model.task_rules import MAX_KEY_CHARS
 from simenv.wire import codec
@@ -72,6 +72,10 @@ class PostedTask(Task):
             assert self._refusal is not None
             raise self._refusal
         return handle
+
+    def withdraw(self) -> None:
+        """Cancel the task when the service answers; never waits. The object is not used again."""
+        self._session.withdraw([self._request])
 
     def is_answered(self) -> bool:
         """Return whether the acceptance or the refusal has arrived; never waits."""
@@ -176,16 +180,24 @@ def _submission(order: PreparedSubmit) -> Submission:
 
 def send(session: ServiceSession, order: PreparedSubmit, key: str | None) -> list[Task]:
     """Send tasks; return them when all are accepted, in order. After a refusal the accepted ones
-    are cancelled, and the error is raised."""
+    are cancelled, and the error is raised. An error with `maybe_accepted`: some of them may run;
+    without a `key`, with which the caller can repeat the call, they are cancelled when the service
+    answers."""
     if len(order.specs) <= 1:
         return _send_one(session, order, key) if order.specs else []
+    sent: list[PendingRequest] = []
     window: deque[tuple[int, PendingRequest]] = deque()
     received = SubmitAnswers([], [], [])
     start = 0
     try:
         for part in chunks(order.specs):
             submission = _submission(order)
-            request = session.send_submit(key, start, order.terms, part, submission)
+            try:
+                request = session.send_submit(key, start, order.terms, part, submission)
+            except LimitExceededError as error:
+                received.errors.append(error)
+                break
+            sent.append(request)
             window.append((start, request))
             start += len(part)
             while len(window) >= UNANSWERED:
@@ -194,6 +206,12 @@ def send(session: ServiceSession, order: PreparedSubmit, key: str | None) -> lis
                 break
         while window:
             received.add(session, *window.popleft())
+    except SimenvError as error:
+        if not sent:
+            raise
+        if key is None:
+            session.withdraw(sent)
+        raise unanswered_submit(error, key) from error
     finally:
         for _, request in window:  # after an interrupt
             session.abandon(request)
@@ -206,7 +224,12 @@ def _send_one(session: ServiceSession, order: PreparedSubmit, key: str | None) -
     """Send one message without a window: the fast path of single tasks."""
     submission = _submission(order)
     request = session.send_submit(key, 0, order.terms, order.specs, submission)
-    answer = session.await_acceptance(request)
+    try:
+        answer = session.await_acceptance(request)
+    except SimenvError:
+        if key is None:
+            session.withdraw([request])
+        raise
     if request.handles:
         return _tasks(request.handles, order.specs)
     errors = [codec.error_at(result) for result in answer if isinstance(result, Refusal)]
@@ -270,7 +293,10 @@ def _refused(
         each.index = items[each.index] if each.index >= 0 else -1
     error = codec.error_of_batch(received.errors, count, refused)
     if received.fresh:
-        session.cancel([handle.number for handle in received.fresh])
+        try:
+            session.cancel([handle.number for handle in received.fresh])
+        except SimenvError as lost:  # what was accepted runs
+            return unanswered_submit(lost, key)
         if key is not None:
             note = f"the key {key!r} now stands for cancelled tasks: take another"
             error.hint = f"{error.hint}; {note}" if error.hint else note

@@ -413,8 +413,8 @@ class HandshakeState(enum.Enum):
     UNKNOWN = enum.auto()  # no answer to the first packet yet
     NOBODY = enum.auto()  # nothing listens at the address
     CONNECTED = enum.auto()  # the handshake has not ended
-    ABORTED = enum.auto()  # the service closed the connection during the handshake
-    REFUSED = enum.auto()  # the service has the expected key, and does not accept ours
+    ABORTED = enum.auto()  # the handshake broke off, timed out, or was not that of ZeroMQ
+    REFUSED = enum.auto()  # the service does not accept our key: the only final outcome
     OPEN = enum.auto()
 
 
@@ -429,12 +429,16 @@ _STATE_OF_EVENT = {
 
 
 class CurveConnection(ZmqConnection):
-    """A client's connection, which watches its handshakes: they show why a service is silent."""
+    """A client's connection, which watches its handshakes: they show why a service is silent.
+
+    A handshake that fails without a refusal says nothing about the key: the service may be busy or
+    starting, and a forwarder accepts and closes connections for a service that is away.
+    """
 
     def __init__(self, address: str, server_key: str, keys: KeyPair, identity: bytes) -> None:
         self.address = address
         self._handshake_state = HandshakeState.UNKNOWN
-        self.hang_ups = 0  # consecutive handshakes that the service broke off
+        self.was_open = False  # by the last `handshake_state`: service and key are the right ones
         super().__init__(address, server_key, keys, identity)
 
     def _prepare(self, socket: zmq.Socket[bytes]) -> None:
@@ -448,10 +452,7 @@ class CurveConnection(ZmqConnection):
         while not self._socket.closed and sockets.readable(self._monitor):
             event = self._monitor.recv_multipart(int(zmq.NOBLOCK))[0]
             result = _STATE_OF_EVENT[int.from_bytes(event[:2], "little")]
-            if result is HandshakeState.ABORTED:
-                self.hang_ups += 1
-            elif result is not HandshakeState.CONNECTED:
-                self.hang_ups = 0
+            self.was_open = self.was_open or result is HandshakeState.OPEN
             # After a refusal or a broken handshake the next attempt begins with CONNECTED, which
             # must not hide that outcome: it stays until the new attempt ends.
             if result is not HandshakeState.CONNECTED or self._handshake_state in (
@@ -461,6 +462,15 @@ class CurveConnection(ZmqConnection):
             ):
                 self._handshake_state = result
         return self._handshake_state
+
+    def send(self, body: bytes) -> None:
+        try:
+            super().send(body)
+        except NoServiceError:
+            if self.handshake_state() is HandshakeState.OPEN:
+                raise
+            # As if it had been lost on its way: libzmq connects no more after a refusal, or after
+            # an answer of something else, such as the error page of a proxy.
 
     def close(self) -> None:
         if not self._socket.closed:

@@ -31,7 +31,7 @@ from waiting import until
 
 from simenv.client.client import Client
 from simenv.config import GatewaySettings
-from simenv.errors import ConfigError, KeyRefusedError, NotAllowedError
+from simenv.errors import ConfigError, NoServiceError, NotAllowedError
 from simenv.gateway import clients, limits, security
 from simenv.gateway.__main__ import _uvicorn
 from simenv.gateway.app import RunningGateway
@@ -108,7 +108,7 @@ def test_gateway_believes_no_server_with_another_key_than_its_service(
 ) -> None:
     file, other = read_private(key, UserKeyFile), tmp_path / "other.simenv"
     write_private(other, msgspec.structs.replace(file, server_key=new_pair().public))
-    with pytest.raises(KeyRefusedError, match="handshake"), gateway(live, other):
+    with pytest.raises(NoServiceError, match="handshake"), gateway(live, other):
         pass
 
 

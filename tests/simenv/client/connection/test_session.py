@@ -107,6 +107,58 @@ def test_silent_service_raises_service_lost_error(link: ServiceSession, idle: Pe
 
 
 @pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("count", [1, 600])
+def test_submission_without_answer_says_so_and_is_cancelled_when_it_is_accepted_late(
+    link: ServiceSession, idle: Peer, count: int
+) -> None:
+    late: list[m.Submit] = []
+    idle.on(m.Submit, lambda message: late.append(message) or [])
+    idle.on(m.Ping, lambda _: [])
+    error = fails(errors.ServiceLostError, "may have been accepted", submit, link, count)
+    assert error.maybe_accepted
+    assert "history" in error.hint
+    sent = {message.offset: message for message in late}
+    idle.say(*[idle.take(message) for message in sent.values()])
+    link.channel.poll()
+
+    def cancelled() -> list[int]:
+        return sorted(number for message in idle.of(m.Cancel) for number in message.tasks)
+
+    idle.until(lambda: cancelled() == list(range(1, count + 1)))
+    assert not link._requests
+
+
+@pytest.mark.usefixtures("impatient")
+def test_submission_with_a_key_is_not_withdrawn_but_repeated_by_its_caller(
+    link: ServiceSession, idle: Peer
+) -> None:
+    idle.on(m.Submit, lambda message: [idle.take(message)][1:])
+    idle.on(m.Ping, lambda _: [])
+    error = fails(errors.ServiceLostError, "may have been", submit, link, 2, key="s-17")
+    assert error.maybe_accepted
+    assert "idempotency_key='s-17'" in error.hint
+    idle.on(m.Submit, idle.submitted)
+    assert [task.id for task in submit(link, 2, key="s-17")] == ["t-1", "t-2"]
+    assert not idle.of(m.Cancel)
+
+
+def test_message_above_the_limit_ends_a_batch_of_which_nothing_runs(
+    link: ServiceSession, idle: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = link.channel.send
+
+    def limited(message: m.FromClient) -> bytes:
+        if isinstance(message, m.Submit) and message.offset:
+            raise errors.LimitExceededError("a message has 3 bytes, the limit is 2")
+        return sent(message)
+
+    monkeypatch.setattr(link.channel, "send", limited)
+    error = fails(errors.LimitExceededError, "the limit is 2", submit, link, 600)
+    assert not error.maybe_accepted
+    assert [message.tasks for message in idle.of(m.Cancel)] == [list(range(1, 501))]
+
+
+@pytest.mark.usefixtures("impatient")
 def test_patience_with_a_silent_service_is_chosen(link: ServiceSession, idle: Peer) -> None:
     link.channel.be_patient(0.2)
     [task] = submit(link)

@@ -16,9 +16,17 @@ from simenv.client.circuits.decoder import to_qiskit
 from simenv.client.connection.session import ServiceSession
 from simenv.client.submission.prepare import RESULT_BYTES, PreparedSubmit, bindings_per_task
 from simenv.client.submission.send import InflightWindow, PostedTask, post, send
-from simenv.errors import BatchRefusedError, InfeasibleError, ServiceLostError, TimedOutError
+from simenv.errors import (
+    BatchRefusedError,
+    InfeasibleError,
+    NoServiceError,
+    ServiceLostError,
+    TimedOutError,
+)
 from simenv.model import MAX_BINDINGS, Program, TaskOptions, TaskSpec
+from simenv.wire import codec
 from simenv.wire.messages import client as m
+from simenv.wire.transport.unix_streams import unread_error
 
 BAD = m.Refusal("infeasible", "33 qubits do not fit", "28 do", index=0)
 
@@ -56,6 +64,29 @@ def test_silence_posts_a_task_again(link: ServiceSession, peer: Peer, impatient:
     assert task.result(5).seed == 7
     first, *others = peer.of(m.Submit)
     assert {(again.key, again.offset) for again in others} == {(first.key, first.offset)}
+    assert not link._requests
+    assert link._pending.unanswered == 0
+
+
+def test_task_whose_repeat_could_not_be_sent_is_repeated_by_the_next_call(
+    link: ServiceSession, peer: Peer, impatient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peer.silent = True
+    task = posted(link, 7)
+    fails(ServiceLostError, "may have been accepted", task.result)
+    resend = link.channel.resend
+
+    def full(body: bytes) -> None:
+        if isinstance(codec.from_client(body), m.Submit):
+            raise unread_error()
+        resend(body)
+
+    monkeypatch.setattr(link.channel, "resend", full)
+    fails(NoServiceError, "", task.result, 5)
+    monkeypatch.setattr(link.channel, "resend", resend)
+    peer.silent = False
+    assert task.result(5).seed == 7
+    assert len(peer.accepted) == 1
     assert not link._requests
     assert link._pending.unanswered == 0
 
