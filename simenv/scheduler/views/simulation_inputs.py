@@ -29,7 +29,8 @@ EXPECTED = 2**61  # number of tasks that are expected to be submitted
 _GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0  # spreads first submissions evenly
 RESERVED = 0  # place and number of what holds a worker for a planned reservation
 OUTRUN = 10.0  # times its forecast after which a run is forecast anew
-_FAR = 5.0  # standard deviations of the logarithm above which the tail is approximated
+_FAR = 5.0  # standard deviations of the logarithm beyond which a time is none of the distribution
+_LEAST_SIGMA = 0.01
 
 
 class SimNode(msgspec.Struct, eq=False):
@@ -431,17 +432,18 @@ def running_us(
 
 def remaining_us(expected_us: float, elapsed_us: float, deviation: float) -> float:
     """Return the mean of the rest of a log-normal time whose mean is `expected_us` and that has
-    lasted `elapsed_us`. `deviation`: mean of |ln(time / expected time)|. From OUTRUN times its
-    mean on, the forecast says nothing: the rest is then expected to take as long as the run has
-    taken, its median under a scale-free prior (Gott, Nature 363, 315, 1993)."""
-    if elapsed_us >= OUTRUN * expected_us > 0:
-        return elapsed_us
-    sigma = deviation * math.sqrt(math.pi / 2)
-    if elapsed_us <= 0 or sigma < 0.01 or expected_us <= 0:
-        return max(0.0, expected_us - elapsed_us)
+    lasted `elapsed_us`. `deviation`: mean of |ln(time / expected time)|. A forecast says nothing any
+    more of a run that lasts OUTRUN times its mean, or far beyond the tail: the rest is then
+    expected to take as long as the run has taken, its median under a scale-free prior (Gott, Nature
+    363, 315, 1993)."""
+    if elapsed_us <= 0 or expected_us <= 0:
+        return expected_us
+    sigma = max(deviation * math.sqrt(math.pi / 2), _LEAST_SIGMA)
     z = math.log(elapsed_us / expected_us) / sigma + sigma / 2
-    if z > _FAR:
-        return elapsed_us * sigma / z
+    if z > _FAR or elapsed_us >= OUTRUN * expected_us:
+        return elapsed_us
+    if sigma == _LEAST_SIGMA:
+        return max(0.0, expected_us - elapsed_us)
     tail, weighted = math.erfc(z / math.sqrt(2)), math.erfc((z - sigma) / math.sqrt(2))
     return max(0.0, expected_us * weighted / tail - elapsed_us)
 
