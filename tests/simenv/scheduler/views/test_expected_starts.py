@@ -419,7 +419,7 @@ def test_run_at_ten_times_its_forecast_has_a_new_one(machine: CheckedScheduler) 
     machine.begin(record)
     for seconds, left_s, times in (
         (1, 1.0, 0.0),
-        (18, 0.0, 0.0),
+        (18, 19.0, 0.0),
         (1, 20.0, 10.0),
         (20, 40.0, 20.0),
     ):
