@@ -432,10 +432,9 @@ def running_us(
 
 def remaining_us(expected_us: float, elapsed_us: float, deviation: float) -> float:
     """Return the mean of the rest of a log-normal time whose mean is `expected_us` and that has
-    lasted `elapsed_us`. `deviation`: mean of |ln(time / expected time)|. A forecast says nothing any
-    more of a run that lasts OUTRUN times its mean, or far beyond the tail: the rest is then
-    expected to take as long as the run has taken, its median under a scale-free prior (Gott, Nature
-    363, 315, 1993)."""
+    lasted `elapsed_us`. `deviation`: mean of |ln(time / expected time)|. Far beyond the tail, and
+    from OUTRUN times the mean on, the forecast says nothing: the rest is then expected to take as
+    long as the run has taken, its median under a scale-free prior (Gott, Nature 363, 315, 1993)."""
     if elapsed_us <= 0 or expected_us <= 0:
         return expected_us
     sigma = max(deviation * math.sqrt(math.pi / 2), _LEAST_SIGMA)
