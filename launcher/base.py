@@ -114,7 +114,8 @@ class Exit:
     code: int  # as in subprocess: a negative code is a signal's number
     reason: str = field(default="")  # "exit 1", "signal 9 (SIGKILL)", "the DVM was lost"
     start: int = 0
-    infrastructure_failure: bool = False  # True: its node or DVM failed, not the worker or a task
+    # True: its node, its DVM or the launcher failed, not the worker or a task.
+    infrastructure_failure: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -196,7 +196,7 @@ class DvmSupervisor:
         """Start a DVM on the reachable nodes, when it is due; return why there can be none, or
         ""."""
         if self._given_up:
-            return f"given up after {len(DELAYS_S)} tries: {self._last_failure}"
+            return self._giving_up()
         if self._probe is not None or now < self._next_attempt:
             return ""
         nodes = [node for name, node in self.nodes.items() if name not in self.lost_nodes]
@@ -204,7 +204,7 @@ class DvmSupervisor:
             return f"no node answers: {'; '.join(f'{n}: {w}' for n, w in self.lost_nodes.items())}"
         if self._attempts >= len(DELAYS_S):
             self._given_up = now
-            return f"given up after {len(DELAYS_S)} tries: {self._last_failure}"
+            return self._giving_up()
         self._attempts += 1
         self._dvm_count += 1
         folder = self._folder / f"{self._name.replace(' ', '').lower()}.{self._dvm_count}"
@@ -214,6 +214,10 @@ class DvmSupervisor:
             self._last_failure = str(error)
             self._schedule_attempt(now)
         return ""
+
+    def _giving_up(self) -> str:
+        retry = f"the launcher tries again {RETRY_AFTER_S:g} s later"
+        return f"given up after {len(DELAYS_S)} tries: {self._last_failure}; {retry}"
 
     def _schedule_attempt(self, now: float) -> None:
         self._next_attempt = now + DELAYS_S[min(self._attempts, len(DELAYS_S) - 1)]

@@ -215,7 +215,7 @@ class PrteLauncher:
             if result.failure:
                 for key, job in list(self._jobs.items()):
                     if job.supervisor is supervisor:
-                        self._fail(key, result.failure)
+                        self._fail(key, result.failure, infrastructure_failure=True)
             if supervisor.events:
                 self._events += supervisor.events
                 supervisor.events.clear()

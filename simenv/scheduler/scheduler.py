@@ -136,6 +136,8 @@ class Scheduler:
     resume = SchedulerEvent(workers.resume)
     node_lost = SchedulerEvent(workers.node_lost)
     node_back = SchedulerEvent(workers.node_back)
+    launcher_lost = SchedulerEvent(workers.launcher_lost)
+    launcher_started = SchedulerEvent(workers.launcher_started)
     job_listed = SchedulerEvent(jobs.job_listed)
     job_refused = SchedulerEvent(jobs.job_refused)
     node_joined = SchedulerEvent(jobs.node_joined)

@@ -185,6 +185,14 @@ class WorkerEvents:
                 self._service.executor.execute(actions)
             elif event.kind == "node.back":
                 self._service.executor.execute(self._service.scheduler.node_back(event.subject))
+            elif event.kind == "dvm.lost":
+                actions = self._service.scheduler.launcher_lost(
+                    event.subject, event.message, now_ns
+                )
+                self._service.executor.execute(actions)
+            elif event.kind == "dvm.started":
+                actions = self._service.scheduler.launcher_started(event.subject, event.message)
+                self._service.executor.execute(actions)
             else:
                 self._service.executor.record_event(event.kind, event.subject, event.message)
 

@@ -8,6 +8,7 @@ and time (`compiler_sandbox`); what it returns is the same.
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -112,7 +113,8 @@ class _CompiledStructure:
 
 
 class Compiler:
-    """Compiler for one device, with a cache of compiled structures. Not thread-safe."""
+    """Compiler for one device, with a cache of compiled structures. Thread-safe: one structure is
+    compiled at a time, and circuits whose structure is in the cache do not wait for it."""
 
     def __init__(
         self, info: DeviceInfo, level: int = LEVEL, sandbox: Sandbox | None = None
@@ -124,6 +126,8 @@ class Compiler:
         self._native = NativeForm(info)
         self._transpiler = Transpiler(info, level)
         self._structures: OrderedDict[bytes, _CompiledStructure] = OrderedDict()
+        self._lock = threading.Lock()  # of the cache
+        self._compiling = threading.Lock()
 
     @property
     def name(self) -> str:
@@ -170,15 +174,28 @@ class Compiler:
     ) -> _CompiledStructure:
         """Return the compiled structure from the cache, or compile it. Raises ProgramError."""
         key = structure.packed() + packed_mapping
-        result = self._structures.get(key)
+        result = self._cached(key)
         if result is None:
-            compile_ = self.transpiled if self._sandbox is None else self._confined
-            result = self._structures[key] = compile_(structure, mapping)
+            with self._compiling:
+                result = self._cached(key)  # another thread may have compiled it meanwhile
+                if result is None:
+                    compile_ = self.transpiled if self._sandbox is None else self._confined
+                    result = compile_(structure, mapping)
+                    self._keep(key, result)
+        return result
+
+    def _cached(self, key: bytes) -> _CompiledStructure | None:
+        with self._lock:
+            result = self._structures.get(key)
+            if result is not None:
+                self._structures.move_to_end(key)
+            return result
+
+    def _keep(self, key: bytes, result: _CompiledStructure) -> None:
+        with self._lock:
+            self._structures[key] = result
             if len(self._structures) > MAX_STRUCTURES:
                 self._structures.popitem(last=False)
-        else:
-            self._structures.move_to_end(key)
-        return result
 
     def _mapped(self, loaded: PackedCircuit, mapping: tuple[int, ...]) -> PackedCircuit:
         """Return the circuit, not compiled, on these qubits of the device."""
@@ -214,20 +231,23 @@ class Compiler:
 
 
 class Compilers:
-    """Cache of compilers, by device and calibration. Not thread-safe."""
+    """Cache of compilers, by device and calibration. Thread-safe."""
 
     def __init__(self, sandbox: Sandbox | None = None) -> None:
         self._sandbox = sandbox
         self._cache: OrderedDict[tuple[str, str], Compiler] = OrderedDict()
+        self._lock = threading.Lock()
 
     def of(self, info: DeviceInfo) -> Compiler:
         """Return the compiler for a device with its present calibration."""
         key = (info.name, info.calibration_id)
         result = self._cache.get(key)
         if result is None:
-            result = self._cache[key] = Compiler(info, sandbox=self._sandbox)
-            if len(self._cache) > MAX_TARGETS:
-                self._cache.popitem(last=False)
+            made = Compiler(info, sandbox=self._sandbox)  # other devices do not wait for it
+            with self._lock:
+                result = self._cache.setdefault(key, made)
+                if len(self._cache) > MAX_TARGETS:
+                    self._cache.popitem(last=False)
         return result
 
 

@@ -1,6 +1,8 @@
 """The device of a submission, given by its name or by its pool: compilation and stored noise.
 
 Thread-safe. Descriptions of devices and pools are cached for DEVICE_S and POOLS_S seconds.
+Invariant: no lock is held over a request to the service or a compilation, so that no thread waits
+for the circuit of another one; two threads may ask for the same description.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ import hashlib
 import threading
 from collections.abc import Mapping
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -19,7 +21,7 @@ from simenv.model.views import DeviceInfo, DeviceKind
 
 if TYPE_CHECKING:
     from simenv.client.circuits import PackedCircuit
-    from simenv.client.submission.compiler import CompiledCircuit, Compilers, Sandbox
+    from simenv.client.submission.compiler import CompiledCircuit, Compiler, Compilers, Sandbox
     from simenv.client.submission.options import CheckedOptions
 
 DEVICE_S = 10.0
@@ -63,16 +65,15 @@ class SubmitDevices:
         """Return the options with the stored noise, and the circuit compiled for its device; None
         without an emulated device. Raises SimenvError."""
         task = checked.task
-        with self._lock:
-            if checked.document:
-                digest = self._store(checked.document)
-                task = msgspec.structs.replace(task, snapshot=digest)
-                checked = msgspec.structs.replace(checked, task=task)
-            info = self._info_for(task.device, task.pool, task.prefer)
-            if info is None:
-                return _without_device(checked), None
-            self._refuse(checked, loaded)
-            compiled = self._compiler(info).compiled(loaded, checked.compile, checked.mapping)
+        if checked.document:
+            digest = self._store(checked.document)
+            task = msgspec.structs.replace(task, snapshot=digest)
+            checked = msgspec.structs.replace(checked, task=task)
+        info = self._info_for(task.device, task.pool, task.prefer)
+        if info is None:
+            return _without_device(checked), None
+        self._refuse(checked, loaded)
+        compiled = self._compiler(info).compiled(loaded, checked.compile, checked.mapping)
         replaced = compiled.replaced if checked.document else ()
         if (compiled.compiler, replaced) != (task.compiled, task.replaced_gates):
             calibration = "" if checked.document or not compiled.compiler else info.calibration_id
@@ -92,14 +93,16 @@ class SubmitDevices:
         """Return a device, or a pool's, with its present calibration. Raises NotFoundError."""
         with self._lock:
             self._infos.pop(name, None)
-            return self._info(name)
+        return self._info(name)
 
-    def _compiler(self, info: DeviceInfo) -> Any:
-        if self._compilers is None:
-            from simenv.client.submission.compiler import Compilers
+    def _compiler(self, info: DeviceInfo) -> Compiler:
+        from simenv.client.submission.compiler import Compilers
 
-            self._compilers = Compilers(self._sandbox)
-        return self._compilers.of(info)
+        with self._lock:
+            if self._compilers is None:
+                self._compilers = Compilers(self._sandbox)
+            compilers = self._compilers
+        return compilers.of(info)
 
     def _refuse(self, checked: CheckedOptions, loaded: PackedCircuit) -> None:
         """Raise OptionError for outputs that an emulated device does not have."""
@@ -146,9 +149,11 @@ class SubmitDevices:
         key = hashlib.sha256(document).digest()
         digest = self._stored.get(key)
         if digest is None:
-            if len(self._stored) >= MAX_STORED:
-                self._stored.clear()
-            digest = self._stored[key] = self._source.store(document)
+            digest = self._source.store(document)
+            with self._lock:
+                if len(self._stored) >= MAX_STORED:
+                    self._stored.clear()
+                self._stored[key] = digest
         return digest
 
 

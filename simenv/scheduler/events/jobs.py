@@ -105,7 +105,7 @@ def job_over(
         actions += declare_worker_lost(state, worker, text, now_ns, blame=False)
     pool = state.pools[host.node.pool]
     if not pool.failures:
-        pool.next_start_ns = pool.pauses = 0  # other jobs are sound
+        pool.resume_starts()  # other jobs are sound
     host.job, host.drained, host.lost = pools.NodeJob(), "", ""
     state.nodes_changed()
     kind = "node.left" if was_ending and not actions else "node.lost"

@@ -33,6 +33,7 @@ PROGRAM_FACTOR = 16  # memory of a program in the forms in which it is planned, 
 GPU_PROCESS_BYTES = 4 * 2**30  # the same with the context and the libraries of a GPU
 OVER_BEATS = 2  # consecutive heartbeats above the bound: a peak of less than a second may pass
 MAX_CHECKED = 10_000  # waiting tasks checked when a node is lost; takes 10 ms of the event loop
+LAUNCHER_LOSS_NS = 5_000_000_000  # from the death of a part of the launcher until it is noticed
 _PROBED = "; it is looked for"
 
 
@@ -200,7 +201,9 @@ def declare_worker_lost(
     held = list(worker.held.values())
     state.remove_worker(worker)
     state.unreaped_workers[worker.name] = worker.start
-    if worker.state == WorkerState.STARTING:
+    is_starting = worker.state == WorkerState.STARTING
+    if is_starting:
+        blame = blame and not state.lost_launchers
         for host, _ in worker.host_ranks:
             host.avoid_until_ns = now_ns + state_pools.AVOID_NS
     retired = worker.state == WorkerState.DRAINING and not held
@@ -216,7 +219,7 @@ def declare_worker_lost(
     elif blame:
         actions.append(pool.record_failure(reason, now_ns))
     else:
-        pool.back_off(now_ns)
+        actions += pool.back_off(now_ns, reason if is_starting else "")
     return actions
 
 
@@ -395,8 +398,7 @@ def node_lost(
         actions += declare_worker_lost(
             state, worker, f"node {name} was lost: {host.lost}", now_ns, blame=False
         )
-        pool = state.pools[worker.pool]
-        pool.next_start_ns = pool.pauses = 0  # other nodes are sound
+        state.pools[worker.pool].resume_starts()  # other nodes are sound
     return actions + record_unplaceable(state)
 
 
@@ -409,6 +411,30 @@ def node_back(state: scheduler_state.SchedulerState, name: str) -> list[core.Act
     state.nodes_changed()
     host.avoid_until_ns = 0
     return [core.RecordEvent("node.back", name, f"drained: {host.drained}" if host.drained else "")]
+
+
+def launcher_lost(
+    state: scheduler_state.SchedulerState, name: str, reason: str, now_ns: int
+) -> list[core.Action]:
+    """Record that a part of the launcher, such as a DVM, is lost. Workers that die with it may be
+    reported before it is."""
+    state.lost_launchers.add(name)
+    actions: list[core.Action] = [core.RecordEvent("dvm.lost", name, reason)]
+    for pool in state.pools.values():
+        actions += pool.take_back_failures(now_ns - LAUNCHER_LOSS_NS, f"{name} was lost: {reason}")
+    return actions
+
+
+def launcher_started(
+    state: scheduler_state.SchedulerState, name: str, message: str
+) -> list[core.Action]:
+    """Record that a part of the launcher is up; starts that waited for it wait no more."""
+    if name in state.lost_launchers:
+        state.lost_launchers.remove(name)
+        for pool in state.pools.values():
+            if not pool.failures:
+                pool.resume_starts()
+    return [core.RecordEvent("dvm.started", name, message)]
 
 
 def detect_silent_nodes(state: scheduler_state.SchedulerState, now_ns: int) -> list[core.Action]:

@@ -11,12 +11,15 @@ Pool: its workers, its waiting tasks, and the number of workers that it should h
 never became ready, or crashed without a task, is a failure of the pool: the next start waits 1, 2,
 4 ... 60 s, and after QUARANTINE_AFTER failures in a row no worker is started. A worker that crashed
 with a task is charged to the task. A worker lost with its node is charged to nobody. Both are
-replaced at once.
+replaced at once. A start that the launcher fails, because it is down, is no failure of the pool: it
+is repeated after 1, 2, 4 ... 15 s, however often. A failure shortly before the launcher was found
+lost is taken back, since the launcher's loss is its likely cause, and so is a quarantine by it.
 """
 
 from __future__ import annotations
 
 import enum
+from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
@@ -457,6 +460,7 @@ class Pool:
         self.starts: dict[str, int] = {}  # by worker name
         self.names_below = 0  # all numbers of workers below this one are taken
         self.failures = 0
+        self._failed_ns: deque[int] = deque(maxlen=QUARANTINE_AFTER)  # times of the last failures
         self.pauses = 0  # consecutive
         self.next_start_ns = 0
         self.reason = ""
@@ -573,15 +577,37 @@ class Pool:
         self.move(worker, WorkerState.IDLE)
         worker.since_ns = worker.heard_ns = now_ns
         self.pauses, self.switches_account = 0, False
+        if not self.failures:
+            self.reason = ""
 
     def record_success(self) -> None:
         """Forget earlier failures, because a worker did its work."""
         self.failures, self.reason, self.next_start_ns = 0, "", 0
+        self._failed_ns.clear()
+
+    def resume_starts(self) -> None:
+        """Forget that starts were delayed for a reason outside this pool, which has ended."""
+        self.pauses = self.next_start_ns = 0
+        if not self.failures:
+            self.reason = ""
+
+    def take_back_failures(self, since_ns: int, reason: str) -> list[RecordEvent]:
+        """Do not count the failures since then, whose cause is outside this pool."""
+        count, was_quarantined = 0, self.is_quarantined
+        while self._failed_ns and self._failed_ns[-1] >= since_ns:
+            self._failed_ns.pop()
+            count += 1
+        self.failures = max(0, self.failures - count)
+        if not count or not was_quarantined or self.is_quarantined:
+            return []
+        text = f"its last {count} failures do not count: {reason}"
+        return [RecordEvent("pool.resumed", self.spec.name, text)]
 
     def record_failure(self, reason: str, now_ns: int) -> RecordEvent:
         """Record the loss of a worker for which no task is to blame; delay or stop further
         starts."""
         self.failures += 1
+        self._failed_ns.append(now_ns)
         wait_ns = min(BACKOFF_MAX_NS, BACKOFF_FIRST_NS << (self.failures - 1))
         self.next_start_ns = now_ns + wait_ns
         self.reason = reason
@@ -593,10 +619,15 @@ class Pool:
             "pool.backoff", self.spec.name, f"next try in {wait_ns / 1e9:.0f} s; {reason}"
         )
 
-    def back_off(self, now_ns: int) -> None:
+    def back_off(self, now_ns: int, reason: str = "") -> list[RecordEvent]:
         """Delay the next start, because a worker was lost for a reason outside its pool. Workers
-        lost together count once."""
-        if now_ns >= self.next_start_ns:
-            self.pauses += 1
+        lost together count once. `reason`: of a start that failed."""
+        is_first = now_ns >= self.next_start_ns
+        self.pauses += is_first
         wait_ns = min(PAUSE_MAX_NS, BACKOFF_FIRST_NS << max(0, self.pauses - 1))
         self.next_start_ns = max(self.next_start_ns, now_ns + wait_ns)
+        if not reason or self.failures:
+            return []
+        self.reason = reason
+        text = f"next try in {wait_ns / 1e9:.0f} s; not counted as a failure of the pool: {reason}"
+        return [RecordEvent("pool.backoff", self.spec.name, text)] if is_first else []

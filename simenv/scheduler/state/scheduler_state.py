@@ -78,6 +78,7 @@ class SchedulerState:
         self.running = 0
         self.ended = dict.fromkeys(TaskState, 0)
         self.lost_attempts = 0
+        self.lost_launchers: set[str] = set()  # DVMs that are lost and not started again yet
         self.lost_workers: dict[str, int] = {}  # by configured pool, since the start
         self._rerouted: dict[core.Route, core.Route] = {}
         # Nodes, pools and workers.

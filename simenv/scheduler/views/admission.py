@@ -307,9 +307,9 @@ def _no_worker(state: scheduler_state.SchedulerState, pool: pools.Pool) -> str:
         return f"pool {name} was scaled down to no workers"
     if any(w.state == model.WorkerState.STARTING and not w.leaving for w in pool.workers.values()):
         return f"pool {name} is starting"
-    if pool.spec.jobs is not None and not pool.failures:
+    if pool.spec.jobs is not None and not pool.reason:
         return jobs.text(state, pool)
-    if pool.failures:
+    if pool.reason:
         return f"pool {name} retries after: {pool.reason}"
     if pool.shortage:
         return f"waiting for room for a worker: {pool.shortage}"

@@ -88,7 +88,7 @@ def pool_info(state: scheduler_state.SchedulerState, pool: state_pools.Pool) -> 
     reason = pool.reason or pool.shortage
     if pool.is_quarantined:
         status = "quarantined"
-    elif pool.failures:
+    elif pool.reason:
         status = "degraded"
     else:
         status = "up" if ready >= spec.min else "starting"

@@ -65,6 +65,8 @@ def test_prte_that_never_works_is_given_up(tmp_path: Path, text: str, words: str
     exits, news, launcher = outcome(tmp_path, text)
     assert words in exits[0].reason
     assert exits[0].reason.startswith("could not be started: given up after 3 tries: ")
+    assert "tries again 60 s later" in exits[0].reason
+    assert exits[0].infrastructure_failure
     assert [each.kind for each in news] == ["dvm.lost"] * 3, news
     launcher.start(command(tmp_path, "two", "", f"{NODE}:1"))
     assert [end.name for end in launcher.poll_exits()] == ["two"], "it is not tried again at once"

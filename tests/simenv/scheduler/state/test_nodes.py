@@ -10,7 +10,7 @@ from simenv.errors import NotFoundError, OptionError
 from simenv.model import PoolSpec, TaskState, WorkerState
 from simenv.model.accounts import WaitReason
 from simenv.scheduler import core
-from simenv.scheduler.views.cluster_info import node_infos
+from simenv.scheduler.views.cluster_info import node_infos, pool_info
 from simenv.wire.messages.client import STATES, AttemptResult
 
 
@@ -549,6 +549,50 @@ def test_repeated_launcher_failures_back_off_worker_starts() -> None:
         machine.tick(1.0)
     assert 4 * 8 <= machine.starts() - begun <= 4 * 14
     assert machine.state.pools["main"].failures == 0
+
+
+def messages(machine: CheckedScheduler, kind: str) -> list[str]:
+    found = [a for a in machine.actions if isinstance(a, core.RecordEvent) and a.kind == kind]
+    return [each.message for each in found]
+
+
+def test_starts_that_a_lost_launcher_fails_are_repeated_and_never_quarantine_their_pool(
+    machine: CheckedScheduler,
+) -> None:
+    machine.lose("main-0", "its DVM was lost", blame=False)
+    machine.keep(machine.scheduler.launcher_lost("DVM 1", "prted died", machine.now_ns))
+    starts = 0
+    for _ in range(120):
+        for action in machine.tick(1.0):
+            if isinstance(action, core.StartWorker):
+                starts += 1
+                machine.lose(action.worker, "given up after 5 tries", blame=starts % 2 == 0)
+    pool = machine.state.pools["main"]
+    assert not pool.is_quarantined
+    assert 7 < starts < 20
+    info = pool_info(machine.state, pool)
+    assert (info.state, info.reason) == ("degraded", "given up after 5 tries")
+    assert "not counted as a failure of the pool: given up" in messages(machine, "pool.backoff")[-1]
+    machine.keep(machine.scheduler.launcher_started("DVM 1", "on two nodes"))
+    (start,) = [a for a in machine.tick(0.1) if isinstance(a, core.StartWorker)]
+    machine.join(start.worker)
+    assert pool_info(machine.state, pool).state == "up"
+
+
+def test_quarantine_by_workers_that_died_with_their_launcher_ends(
+    machine: CheckedScheduler,
+) -> None:
+    pool = machine.state.pools["main"]
+    for _ in range(6):
+        pool.record_failure("exit 1", machine.now_ns)
+    machine.tick(10.0)
+    machine.lose("main-0", "signal 9")
+    assert pool.is_quarantined
+    machine.keep(machine.scheduler.launcher_lost("DVM 1", "prted died", machine.now_ns))
+    assert (pool.is_quarantined, pool.failures) == (False, 6)
+    assert messages(machine, "pool.resumed") == [
+        "its last 1 failures do not count: DVM 1 was lost: prted died"
+    ]
 
 
 def test_worker_that_runs_none_of_its_tasks_is_replaced(machine: CheckedScheduler) -> None:
