@@ -57,6 +57,13 @@ class OptionError(SimenvError):
         self.value = value
 
 
+class InternalError(SimenvError):
+    """The service failed to answer by a fault of its own, which its log describes. A call that
+    changes something may have been made in part."""
+
+    code = "internal"
+
+
 class NoDeviceError(OptionError):
     """An option that needs an emulated device was given without one."""
 

@@ -149,6 +149,7 @@ class EventLoop(ServiceComponents):
             send,
             handlers.is_ready,
             handlers.can_answer,
+            self.internal_errors,
         )
         self._decode = Decoding(CHECKS).of
         self._events = WorkerEvents(self)
@@ -160,6 +161,8 @@ class EventLoop(ServiceComponents):
         self._rejection_log = RateLimitedLog(log)
         self._accept_answers = AcceptAnswers(self.state, send)
         self._answers: list[tuple[bytes, bytes]] = []
+        self._guarded = self.internal_errors.guarded
+        self._assign_from_ns = 0  # no assignment before, after one that failed
 
     def run_once(self, timeout_s: float | None = None) -> None:
         """Run one pass: wait for messages (at most `timeout_s`), handle, store and answer them."""
@@ -180,7 +183,8 @@ class EventLoop(ServiceComponents):
         self._commit()
         self._answer()
         idle = not (self.submit_queue.end_pass() or arrived or self.query_queue.busy)
-        self._upkeep.run(idle=idle)
+        with self._guarded("the upkeep of the service"):
+            self._upkeep.run(idle=idle)
         self.pass_times.had_messages = not idle
 
     def _poll_timeout_s(self) -> float:
@@ -190,6 +194,8 @@ class EventLoop(ServiceComponents):
         is_checking = submit_queue.parked or (has_queries and query_queue.parked)
         if submit_queue.busy or (has_queries and query_queue.busy):
             return 0.0
+        if time.monotonic_ns() < self._assign_from_ns:
+            return BACKGROUND_POLL_S
         if self.state.assigns_left <= 0 and not self.store_error:
             return 0.0
         if self.reservation_commands.busy and not self.store_error:
@@ -216,7 +222,8 @@ class EventLoop(ServiceComponents):
                 self._read_ns = begin_ns
                 return
             peer_kind, peer, body, identity = received
-            try:
+            refuse = partial(self._turn_away, peer_kind, peer, body)
+            with self._guarded("a message", refuse):
                 if peer_kind is PeerKind.CLIENT:
                     if identity.owner:
                         self.owners.check_rate(identity.owner, begin_ns)
@@ -226,19 +233,19 @@ class EventLoop(ServiceComponents):
                     self._from_client(peer, identity, message, body)
                 else:
                     self._from_worker(peer, identity, codec.from_worker(body))
-            except SimenvError as error:
-                self._rejection_log.warning(
-                    "a message of %d bytes turned away: %s", len(body), error
-                )
-                if peer_kind is PeerKind.CLIENT:
-                    answer = m.Refused(codec.request_of(body), [codec.refusal(error)])
-                    self._answers.append((peer, codec.encode(answer)))
             spent_ns = time.monotonic_ns() - begin_ns
             if spent_ns > SLICE_NS or (spent_ns > READ_NS and self.submit_queue.busy):
                 return
 
+    def _turn_away(self, peer_kind: PeerKind, peer: bytes, body: bytes, error: SimenvError) -> None:
+        """Log a message that cannot be handled, and refuse that of a client."""
+        self._rejection_log.warning("a message of %d bytes turned away: %s", len(body), error)
+        if peer_kind is PeerKind.CLIENT:
+            answer = m.Refused(codec.request_of(body), [codec.refusal(error)])
+            self._answers.append((peer, codec.encode(answer)))
+
     def _admit(self, deadline_ns: int) -> None:
-        for pending, answer in self.submit_queue.process(deadline_ns):
+        for pending, answer in self.submit_queue.process(deadline_ns, self.internal_errors):
             if isinstance(answer, m.Accepted):
                 self._accept_answers.add(pending, answer)
             else:
@@ -260,7 +267,8 @@ class EventLoop(ServiceComponents):
             or state.paced.changes
             or commands.deferred
         ):
-            commands.store()
+            with self._guarded("the storage of reservations"):
+                commands.store()
         if not self.journal.pending:
             return
         try:
@@ -285,16 +293,19 @@ class EventLoop(ServiceComponents):
 
     def _answer(self) -> None:
         """Send answers after the commit; those of queries last, so that they see all changes."""
-        send = self.listener.send
-        self._accept_answers.send_stored()
+        with self._guarded("an answer to submissions"):
+            self._accept_answers.send_stored()
         if self.executor.outbox and not self.journal.pending:
             fault_injection.hit("completion.before")
-            self._accept_answers.send_results(self.executor.outbox)
+            outbox = self.executor.outbox[:]
             self.executor.outbox.clear()
+            with self._guarded("an answer with results"):
+                self._accept_answers.send_results(outbox)
             fault_injection.hit("completion.sent")
-        for peer, body in self._answers:
-            send(PeerKind.CLIENT, peer, body)
-        self._answers.clear()
+        answers, self._answers = self._answers, []
+        for peer, body in answers:
+            with self._guarded("an answer"):
+                self.listener.send(PeerKind.CLIENT, peer, body)
         if self.query_queue.pending_bytes:
             self.query_queue.process(time.monotonic_ns() + SLICE_NS)
 
@@ -386,25 +397,55 @@ class EventLoop(ServiceComponents):
             self.listener.send(PeerKind.WORKER, peer, codec.encode(answer))
 
     def _tick(self, now_ns: int) -> None:
+        """Do what is due; a part that fails by a fault of the service is tried at the next tick."""
+        guarded, execute, next_s = self._guarded, self.executor.execute, TICK_IDLE_S
         if self.workers.job_nodes is not None:
-            self.executor.execute(self.workers.job_nodes.tick(self._judged_ns(now_ns)))
-        self._events.report(now_ns)
-        self.executor.execute(self.scheduler.tick(now_ns, self._judged_ns(now_ns)))
-        self.executor.execute(self.accounts.tick(now_ns))
-        self.executor.execute(self.scheduler.wall_clock_tick(time.time_ns(), now_ns))
-        self.executor.execute(self.calendar.tick(time.time()))
-        drifted, next_s = self.devices.drifted(time.time_ns(), self.scheduler)
-        self.executor.execute(drifted)
-        self.key_commands.close_expired(time.time())
-        self.tokens.tick(now_ns / 1e9)
+            with guarded("the tick of nodes of jobs"):
+                execute(self.workers.job_nodes.tick(self._judged_ns(now_ns)))
+        with guarded("the report of workers' ends"):
+            self._events.report(now_ns)
+        with guarded("the scheduler's tick"):
+            execute(self.scheduler.tick(now_ns, self._judged_ns(now_ns)))
+        with guarded("the tick of accounts"):
+            execute(self.accounts.tick(now_ns))
+        with guarded("the tick of paced devices"):
+            execute(self.scheduler.wall_clock_tick(time.time_ns(), now_ns))
+        with guarded("the calendar's tick"):
+            execute(self.calendar.tick(time.time()))
+        with guarded("the drift of devices"):
+            drifted, next_s = self.devices.drifted(time.time_ns(), self.scheduler)
+            execute(drifted)
+        with guarded("the end of keys and tokens"):
+            self.key_commands.close_expired(time.time())
+            self.tokens.tick(now_ns / 1e9)
         if self.gateway is not None:
-            self.gateway.keep()
+            with guarded("the watch over the gateway"):
+                self.gateway.keep()
         if self.executor.hooks is not None:
-            self.executor.execute(list(self.executor.hooks.tick(now_ns / 1e9)))
+            with guarded("the tick of hooks"):
+                execute(list(self.executor.hooks.tick(now_ns / 1e9)))
         if self.refreshes is not None:
-            self.executor.execute(list(self.refreshes.tick(now_ns / 1e9)))
+            with guarded("the tick of calibration commands"):
+                execute(list(self.refreshes.tick(now_ns / 1e9)))
         if self.identities is not None:
-            self.identities.tick(now_ns / 1e9)
+            with guarded("the tick of identities"):
+                self.identities.tick(now_ns / 1e9)
+        with guarded("the check of the lead"):
+            self._check_lead()
+        with guarded("the check of the allocation's end"):
+            self._check_allocation_end(now_ns)
+        self._check_drain(now_ns)
+        with guarded("the reserve of the disk"):
+            self.result_requests.reserve.restore()
+        if self.telemetry is not None:
+            with guarded("telemetry"):
+                if self.telemetry.is_due:
+                    self.telemetry.record(self.query_handlers.metrics.read())
+        wait_s = min(next_s, TICK_BUSY_S if self.state.is_active else TICK_IDLE_S)
+        self._next_tick_ns = now_ns + round(wait_s * 1e9)
+
+    def _check_lead(self) -> None:
+        """Drain if another service leads the environment. Raises LeadershipLost."""
         if not (self.state.draining or self.lease.holds()):
             text = "another service has taken over this environment: stopping"
             if not isinstance(self.journal.place, Path):
@@ -415,13 +456,6 @@ class EventLoop(ServiceComponents):
             self.drain(now=True)
         standbys = self.journal.database.standbys
         self.lease.announce_standbys(tuple(each.address for each in standbys if each.address))
-        self._check_allocation_end(now_ns)
-        self._check_drain(now_ns)
-        self.result_requests.reserve.restore()
-        if self.telemetry is not None and self.telemetry.is_due:
-            self.telemetry.record(self.query_handlers.metrics.read())
-        wait_s = min(next_s, TICK_BUSY_S if self.state.is_active else TICK_IDLE_S)
-        self._next_tick_ns = now_ns + round(wait_s * 1e9)
 
     def _judged_ns(self, now_ns: int) -> int:
         """Return the time up to which all messages are read: who is silent since then may have sent
@@ -439,13 +473,16 @@ class EventLoop(ServiceComponents):
             self.stop_at_ns = min(self.stop_at_ns, end_ns - DRAIN_MARGIN_NS)
 
     def _assign(self, now_ns: int) -> None:
-        if self.store_error:
+        if self.store_error or now_ns < self._assign_from_ns:
             return  # results that a full disk cannot take must not fill the memory
-        actions = self.scheduler.dispatch(now_ns, accepted=self._accept_answers.num_tasks)
-        if actions:
-            fault_injection.hit("assign.before")
-            self.executor.execute(actions)
-            fault_injection.hit("assign.sent")
+        self._assign_from_ns = now_ns + round(TICK_BUSY_S * 1e9)  # if it fails
+        with self._guarded("the assignment of tasks"):
+            actions = self.scheduler.dispatch(now_ns, accepted=self._accept_answers.num_tasks)
+            if actions:
+                fault_injection.hit("assign.before")
+                self.executor.execute(actions)
+                fault_injection.hit("assign.sent")
+            self._assign_from_ns = 0
         if self.state.deferred_actions or self.state.dependencies.failed:
             self._next_tick_ns = 0
 

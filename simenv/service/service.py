@@ -19,6 +19,7 @@ from simenv.service.control.calendar import CalendarCommands
 from simenv.service.control.reservations import ReservationCommands
 from simenv.service.control.results import ResultRequests
 from simenv.service.devices.refresh import DeviceRefreshes
+from simenv.service.internal_errors import InternalErrors
 from simenv.service.journal import maintenance, tables, writer
 from simenv.service.ownership import ConnectionFileLease
 from simenv.service.queries.devices import DeviceRecords
@@ -100,6 +101,7 @@ class ServiceComponents:
         self.calendar = CalendarCommands(scheduler, self.accounts, journal, self.audit)
         kept, has_users = self.result_requests.bytes_of, self.config.identity.has_users
         self.owners = Owners(self.config.limits, scheduler, journal, kept, has_users=has_users)
+        self.internal_errors = InternalErrors()
         self.usage = self.completions.usage = UsageLedger(journal, self.state)
         self.accounts.budgets.spent_units = self.usage.month_units
         self.submit_queue.reserve = self.result_requests.reserve

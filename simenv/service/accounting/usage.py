@@ -9,6 +9,7 @@ outlive the history: `tables.merge_usage` merges old hours into days, and these 
 from __future__ import annotations
 
 import calendar
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
@@ -230,7 +231,7 @@ def usage_report(
     LimitExceededError."""
     places, merges = _places(message.by), journal.usage_merges
     views.check_window(message.since_s, message.until_s, time.time())
-    until_s = message.until_s or time.time() + HOUR_S
+    until_s = min(message.until_s or math.inf, time.time() + HOUR_S)
     first, last = int(message.since_s) // HOUR_S, -int(-until_s // HOUR_S)
     groups: dict[int, tuple[str, ...] | None] = {}  # of each key; None: it may not be seen
     totals: dict[tuple[str, ...], list[Any]] = {}  # integers, and the units

@@ -27,12 +27,18 @@ from simenv.scheduler.views.admission import draining_refusal, memory_refusal, r
 from simenv.service import fault_injection
 from simenv.service.accounting.accounts import AccountRegistry
 from simenv.service.fairness import FairQueue
+from simenv.service.internal_errors import InternalErrors
 from simenv.service.journal import reader, tables, writer
 from simenv.service.results.completions import Completions
 from simenv.service.results.retention import DiskReserve
 from simenv.text import size
 from simenv.wire import codec
 from simenv.wire.messages import client as messages
+
+
+def refusing(refusals: list[messages.Refusal]) -> Callable[[errors.SimenvError], None]:
+    """Return a function that adds the refusal of an error to a list."""
+    return lambda error: refusals.append(codec.refusal(error))
 
 
 def check_parents(terms: TaskOptions) -> None:
@@ -203,36 +209,37 @@ class SubmitQueue:
         return None
 
     def process(
-        self, deadline_ns: int
+        self, deadline_ns: int, internal_errors: InternalErrors | None = None
     ) -> list[tuple[PendingSubmit, messages.Accepted | list[messages.Refusal]]]:
         """Admit tasks until the deadline. Returns the completed Submits with their answers. Owners
         take turns, and so do the connections of each, so that a flood of one owner does not delay
-        the others; the messages of one connection stay in order."""
+        the others; the messages of one connection stay in order. A Submit at which the service
+        fails is refused as a whole, and recorded in `internal_errors`."""
+        internal_errors = internal_errors or InternalErrors()
         processed: list[tuple[PendingSubmit, messages.Accepted | list[messages.Refusal]]] = []
         admission = self.admission
         examined: set[int] = set()  # Submits found waiting for the thread since the last progress
         while self.pending_bytes and admission is not None:
             owner, _, pending = self._waiting.first()
-            refused: messages.Refusal | None = None
-            try:
+            is_checked = True
+            refusals: list[messages.Refusal] = []
+            with internal_errors.guarded("the check of a submission", refusing(refusals)):
                 _check_shape(pending.message, len(pending.body))
-            except errors.SimenvError as error:
-                refused = codec.refusal(error)
-            if refused is None:
                 turn_ns = min(deadline_ns, time.monotonic_ns() + TURN_NS)
-                if not admission.admit_some(pending, turn_ns):
-                    self._waiting.end_turn(done=False)
-                    now_ns = time.monotonic_ns()
-                    if pending.background_check is None:
-                        examined.clear()
-                    elif id(pending) in examined:  # a full round without progress
-                        self._parked_until_ns = now_ns + PARKED_NS
-                        break
-                    else:
-                        examined.add(id(pending))
-                    if now_ns >= deadline_ns:
-                        break
-                    continue
+                is_checked = admission.admit_some(pending, turn_ns)
+            if not is_checked:
+                self._waiting.end_turn(done=False)
+                now_ns = time.monotonic_ns()
+                if pending.background_check is None:
+                    examined.clear()
+                elif id(pending) in examined:  # a full round without progress
+                    self._parked_until_ns = now_ns + PARKED_NS
+                    break
+                else:
+                    examined.add(id(pending))
+                if now_ns >= deadline_ns:
+                    break
+                continue
             examined.clear()
             self._waiting.end_turn(done=True)
             left = self.pending_bytes[owner] - len(pending.body)
@@ -240,10 +247,25 @@ class SubmitQueue:
                 self.pending_bytes[owner] = left
             else:
                 del self.pending_bytes[owner]
-            processed.append((pending, [refused] if refused else self._accept(pending)))
+            answer = refusals or self._accept_or_undo(pending, internal_errors)
+            processed.append((pending, answer))
             if time.monotonic_ns() >= deadline_ns:
                 break
         return processed
+
+    def _accept_or_undo(
+        self, pending: PendingSubmit, internal_errors: InternalErrors
+    ) -> messages.Accepted | list[messages.Refusal]:
+        """Accept a Submit; where the service fails half-way, take its tasks back and refuse it."""
+        first = self._state.next_task
+        refusals: list[messages.Refusal] = []
+        with internal_errors.guarded("the acceptance of a submission", refusing(refusals)):
+            return self._accept(pending)
+        message, count = pending.message, self._state.next_task - first
+        if count:
+            self._scheduler.rollback_submit(first, count, time.monotonic_ns())
+            self.forget(pending.owner, message.key, message.offset)
+        return refusals
 
     def _accept(self, pending: PendingSubmit) -> messages.Accepted | list[messages.Refusal]:
         """Give the tasks to the scheduler and to the journal's next commit, or return refusals."""

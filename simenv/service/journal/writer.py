@@ -234,7 +234,9 @@ class Journal:
         except LogNotSynced as error:
             self._withdraw_accepted()
             raise self._failed(error) from error
-        except self.database.errors as error:
+        except LeadershipLost:
+            raise
+        except Exception as error:  # of the database, or a fault of the service
             self._drop_accepted()
             self.pending = self._force or any(self._waiting())
             raise self._failed(error) from error

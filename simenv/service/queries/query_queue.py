@@ -18,6 +18,7 @@ import msgspec
 
 from simenv.errors import QueueFullError, SimenvError
 from simenv.service.fairness import FairQueue
+from simenv.service.internal_errors import InternalErrors
 from simenv.service.journal.reader import DamagedRecord
 from simenv.wire import codec
 from simenv.wire.keyfiles import Identity
@@ -56,6 +57,7 @@ class QueryQueue:
         send: Callable[[bytes, bytes], object],
         is_ready: Callable[[m.FromClient], bool] = lambda _: True,
         can_answer: Callable[[bytes, Identity], bool] = lambda *_: True,
+        internal_errors: InternalErrors | None = None,
     ) -> None:
         """`is_ready`: returns whether a query can be answered yet; else it waits for `resume`.
         `can_answer`: returns whether an answer can be sent to a connection now."""
@@ -63,6 +65,7 @@ class QueryQueue:
         self._can_answer = can_answer
         self._deferred: dict[bytes, list[PendingQuery]] = {}  # queries that wait for `resume`
         self._answer = answer
+        self._internal_errors = internal_errors or InternalErrors()
         self._on_damaged_record = on_damaged_record
         self._send = send
         self._waiting: FairQueue[PendingQuery] = FairQueue()
@@ -94,9 +97,7 @@ class QueryQueue:
         """Queue a query for `process`. `size_bytes`: of its message. Raises QueueFullError if too
         many queries of the connection, or too many bytes of the owner, wait already."""
         if peer in self._parked and type(message) is m.Ping:  # it tests that the service is alive
-            for step in self._answer(peer, identity, message):
-                if isinstance(step, bytes):
-                    self._send(peer, step)
+            self._advance(peer, PendingQuery(identity, message, 0), time.monotonic_ns() + TURN_NS)
             return
         owner, size = identity.owner, size_bytes + QUERY_BYTES
         blocked = self._blocked.get(peer)
@@ -190,8 +191,15 @@ class QueryQueue:
             del self.pending_bytes[owner]
 
     def _advance(self, peer: bytes, query: PendingQuery, deadline_ns: int) -> bool:
-        """Do some steps of one answer. Returns True when the answer is complete."""
-        try:
+        """Do some steps of one answer. Returns True when the answer is complete, or refused because
+        the journal cannot be read or the service fails."""
+
+        def refuse(error: SimenvError) -> None:
+            request = getattr(query.message, "request", 0)
+            self._send(peer, codec.encode(m.Refused(request, [codec.refusal(error)])))
+
+        what = f"the answer to {type(query.message).__name__}"
+        with self._internal_errors.guarded(what, refuse):
             try:
                 if query.steps is None:
                     query.steps = self._answer(peer, query.identity, query.message)
@@ -209,7 +217,4 @@ class QueryQueue:
                 query.steps = None
                 self._on_damaged_record(error)
                 return False
-        except SimenvError as error:  # a journal that can't be read
-            request = getattr(query.message, "request", 0)
-            self._send(peer, codec.encode(m.Refused(request, [codec.refusal(error)])))
         return True

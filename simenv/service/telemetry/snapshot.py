@@ -75,6 +75,7 @@ class MetricsReader:
             draining=state.draining,
             commit=service.journal.commit_times.histogram(),
             loop_pass=service.pass_times.histogram.histogram(),
+            internal_errors=service.internal_errors.count,
         )
 
     def _pools(self) -> list[metrics.PoolMetrics]:

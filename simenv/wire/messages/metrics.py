@@ -113,6 +113,7 @@ class ServiceMetrics(msgspec.Struct, frozen=True):
     draining: bool
     commit: DurationHistogram  # of the journal
     loop_pass: DurationHistogram  # of the event loop, with messages
+    internal_errors: int = 0  # faults of the service, each with a traceback in its log
 
 
 class GetMetrics(AdminRequest, frozen=True, tag=60):
