@@ -188,13 +188,50 @@ def checksum_of_rest(frame: Skeleton, stored: tuple[StoredArray, ...]) -> int:
     for start, end in [(a.offset, a.offset + a.size_bytes) for a in stored] + [
         (frame.size_bytes, frame.size_bytes)
     ]:
-        rest = bytearray(start - position)
-        for offset, piece in frame.pieces:
-            if position <= offset < start:
-                rest[offset - position : offset - position + len(piece)] = piece
-        crc = zlib.crc32(rest, crc)
+        crc = zlib.crc32(_rest(frame, position, start), crc)
         position = end
     return crc
+
+
+def _rest(frame: Skeleton, begin: int, end: int) -> bytearray:
+    """Return a range of bytes outside the arrays."""
+    rest = bytearray(end - begin)
+    for offset, piece in frame.pieces:
+        if begin <= offset < end:
+            rest[offset - begin : offset - begin + len(piece)] = piece
+    return rest
+
+
+def parts(
+    arrays: Mapping[str, NDArray[Any]], attributes: Mapping[str, str | int | float]
+) -> tuple[int, Iterator[bytes | bytearray | memoryview]]:
+    """Return the size of the file that `write` would write, and an iterator over its bytes."""
+    fields = {key: Field(array.dtype, array.shape, {}) for key, array in arrays.items()}
+    frame = skeleton(fields, attributes)
+
+    def each() -> Iterator[bytes | bytearray | memoryview]:
+        position = 0
+        for name, offset in sorted(frame.offsets.items(), key=lambda entry: entry[1]):
+            yield _rest(frame, position, offset)
+            yield from flat_blocks(arrays[name], once=True)
+            position = offset + arrays[name].nbytes
+        yield _rest(frame, position, frame.size_bytes)
+
+    return frame.size_bytes, each()
+
+
+def flat_blocks(array: NDArray[Any], *, once: bool = False) -> Iterator[memoryview]:
+    """Yield the bytes of a contiguous array in blocks. `once`: pages of a file that `mapped` has
+    mapped leave the memory of the process again."""
+    view = memoryview(array.reshape(-1).view("u1").data)
+    base: Any = array
+    while getattr(base, "base", None) is not None:
+        base = base.base
+    mapping = getattr(base, "obj", None)
+    for start in range(0, len(view), BLOCK_BYTES):
+        yield view[start : start + BLOCK_BYTES]
+        if once and isinstance(mapping, mmap.mmap):
+            mapping.madvise(mmap.MADV_DONTNEED)
 
 
 def _fill(
@@ -204,14 +241,13 @@ def _fill(
     for offset, piece in frame.pieces:
         _write_at(descriptor, memoryview(piece), offset)
     for name, array in arrays.items():
-        view = memoryview(array.reshape(-1).view("u1").data)  # a flat view of a contiguous array
-        crc = 0
-        for start in range(0, len(view), BLOCK_BYTES):
-            block = view[start : start + BLOCK_BYTES]
+        crc, at = 0, frame.offsets[name]
+        for block in flat_blocks(array):
             crc = zlib.crc32(block, crc)
-            _write_at(descriptor, block, frame.offsets[name] + start)
+            _write_at(descriptor, block, at)
+            at += len(block)
         stored.append(
-            StoredArray(name, array.dtype.str, array.shape, frame.offsets[name], len(view), crc)
+            StoredArray(name, array.dtype.str, array.shape, frame.offsets[name], array.nbytes, crc)
         )
     os.ftruncate(descriptor, frame.size_bytes)
     return tuple(sorted(stored, key=lambda each: each.offset))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from operator import attrgetter
 from pathlib import Path
 from time import time
@@ -347,6 +347,11 @@ class Result(msgspec.Struct, eq=False, gc=False):
         """Write the result to a file ending in .h5, .npz or .json, atomically. Raises OptionError,
         StoreError."""
         result_display.save(self, self._decoded, self._row, Path(path))
+
+    def parts(self, suffix: str) -> tuple[int | None, Iterator[bytes | bytearray | memoryview]]:
+        """Return the size of the file that `save` would write, None for .npz, and an iterator over
+        its bytes, which writes no file. `suffix`: .h5 or .npz. Raises StoreError."""
+        return result_display.parts(self, self._decoded, self._row, suffix)
 
     def to_dict(self, arrays: bool = True) -> dict[str, Any]:
         """Return the result as builtins: None for outputs that were not requested (`amplitudes` is

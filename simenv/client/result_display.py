@@ -25,7 +25,9 @@ In HDF5 these are datasets, and the metadata are attributes of the root. In npz 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import io
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -324,22 +326,69 @@ def contents(decoded: DecodedResult, row: int) -> dict[str, NDArray[Any]]:
     return entries
 
 
-def _hdf5(result: ResultLike, decoded: DecodedResult, row: int, path: Path) -> None:
-    settings = metadata(result, decoded)
-    attributes = {
+def parts(
+    result: ResultLike, decoded: DecodedResult, row: int, suffix: str
+) -> tuple[int | None, Iterator[bytes | bytearray | memoryview]]:
+    """Return the size of the file that `save` would write, None for .npz, and an iterator over its
+    bytes; no file is written. `suffix`: .h5 or .npz. Raises StoreError."""
+    if suffix == ".npz":
+        return None, _npz_parts(result, decoded, row)
+    return result_files.parts(contents(decoded, row), _attributes(result, decoded))
+
+
+def _attributes(result: ResultLike, decoded: DecodedResult) -> dict[str, str | int | float]:
+    return {
         key: value if isinstance(value, str | int | float) else msgspec.json.encode(value).decode()
-        for key, value in settings.items()
+        for key, value in metadata(result, decoded).items()
         if value is not None
     }
+
+
+def _hdf5(result: ResultLike, decoded: DecodedResult, row: int, path: Path) -> None:
+    attributes = _attributes(result, decoded)
     result_files.write(path, contents(decoded, row), attributes, mode=0o666)  # less the umask
 
 
-def _npz(result: ResultLike, decoded: DecodedResult, row: int, path: Path) -> None:
+class _Written(io.RawIOBase):
+    """Bytes that were written and not yet taken. Not seekable."""
+
+    def __init__(self) -> None:
+        self._blocks: list[bytes] = []
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any, /) -> int:
+        self._blocks.append(bytes(data))
+        return len(self._blocks[-1])
+
+    def take(self) -> list[bytes]:
+        """Return what was written since the last call."""
+        blocks, self._blocks = self._blocks, []
+        return blocks
+
+
+def _npz_parts(result: ResultLike, decoded: DecodedResult, row: int) -> Iterator[bytes]:
+    """Yield the file that `numpy.savez` would write, of the arrays and their metadata."""
     import numpy as np
 
     text = msgspec.json.encode(metadata(result, decoded)).decode()
+    out = _Written()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, array in {"metadata": np.array(text), **contents(decoded, row)}.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                header = np.lib.format.header_data_from_array_1_0(array)
+                np.lib.format.write_array_header_1_0(member, header)
+                for block in result_files.flat_blocks(array, once=True):
+                    member.write(block)
+                    yield from out.take()
+    yield from out.take()
+
+
+def _npz(result: ResultLike, decoded: DecodedResult, row: int, path: Path) -> None:
     with replacing(path, mode=0o666, sync=True) as file:
-        np.savez(file, metadata=np.array(text), **contents(decoded, row))  # type: ignore[arg-type]
+        for block in _npz_parts(result, decoded, row):
+            file.write(block)
 
 
 def _json(result: ResultLike, decoded: DecodedResult, row: int, path: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
 from time import monotonic, perf_counter
@@ -17,7 +17,6 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import msgspec
 from litestar import Litestar, Request, Response, get, post
-from litestar.config.compression import CompressionConfig
 from litestar.datastructures import Cookie
 from litestar.di import NamedDependency, Provide
 from litestar.params import FromQuery
@@ -31,8 +30,8 @@ from simenv.config import GatewaySettings
 from simenv.errors import KeyRefusedError, NotAllowedError
 from simenv.gateway import security
 from simenv.gateway.clients import ClientPool
-from simenv.gateway.context import UNCOMPRESSED, AccessToken, Caller
-from simenv.gateway.limits import CallerRates
+from simenv.gateway.context import AccessToken, Caller
+from simenv.gateway.limits import CallerRates, HeldAnswers
 from simenv.gateway.problems import EXCEPTION_HANDLERS
 from simenv.wire.messages.admin import TokenCertificate, TokenCreated
 from simenv.wire.messages.client import FromClient
@@ -41,7 +40,6 @@ from simenv.wire.messages.queries import Reply, Role
 P = ParamSpec("P")
 T = TypeVar("T")
 A = TypeVar("A", bound=Reply)
-GZIP_BYTES = 1_000  # least size of an answer that is compressed
 _ROUTE = ("method", "path")
 REQUESTS = Counter("simenv_http_requests", "Requests", (*_ROUTE, "status_code"))  # ..._total
 DURATIONS = Histogram(
@@ -66,6 +64,7 @@ class RunningGateway:
         self.pool = pool
         self._signer = security.Signer(folder)
         self._rates = CallerRates(settings.requests_per_s)
+        self._held = HeldAnswers()
 
     def client(self, caller: Caller) -> Client:
         return self.pool.entry(caller).client
@@ -90,10 +89,16 @@ class RunningGateway:
             self.pool.drop(caller.token)
             raise
 
+    def holding(self, caller: Caller) -> AbstractContextManager[None]:
+        return self._held.hold(caller.user)
+
     async def caller(self, request: Request[Any, Any, Any], *, for_metrics: bool = False) -> Caller:
         secret = security.credential(request, self._cookie(request), self._signer)
         caller = await self.pool.caller(secret)
-        request.scope["state"]["caller"] = caller  # for the audit log
+        state = request.scope["state"]
+        state["caller"] = caller  # for the audit log, and the bounds of its user
+        if (connection := state.get("connection")) is not None:
+            connection.belongs_to(caller.user)
         self._rates.check(caller.user)
         if caller.role == Role.MONITOR and not for_metrics:
             text = f"the role {caller.role} may read /metrics and nothing else"
@@ -235,12 +240,6 @@ def create_app(gateway: RunningGateway, *routes: ControllerRouterHandler) -> Lit
         [*session_routes(gateway), *routes],
         dependencies={"caller": Provide(provide_caller)},
         exception_handlers=EXCEPTION_HANDLERS,
-        compression_config=CompressionConfig(
-            "gzip",
-            minimum_size=GZIP_BYTES,
-            gzip_compress_level=1,  # in the event loop: nobody else is served meanwhile
-            exclude_opt_key=UNCOMPRESSED,
-        ),
         openapi_config=None,  # `native` describes its routes itself
         lifespan=[lifespan],
         middleware=[count_requests],

@@ -7,6 +7,7 @@ which that user has presented; what the user may not do, the gateway cannot do f
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
@@ -20,8 +21,6 @@ from simenv.errors import NotAllowedError
 from simenv.wire.messages.admin import TokenCertificate
 from simenv.wire.messages.client import FromClient
 from simenv.wire.messages.queries import Reply
-
-UNCOMPRESSED = "uncompressed"  # key in `opt` of a handler: its answer is not compressed
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -94,6 +93,10 @@ class Gateway(Protocol):
     ) -> A:
         """Return the answer to one request of the caller, as `client.session.request` does; it
         takes no thread while the service answers. Raises the error of a refusal, and as `call`."""
+
+    def holding(self, caller: Caller) -> AbstractContextManager[None]:
+        """Return the context in which an answer waits for a task or job. Raises QueueFullError on
+        entry if too many of the caller's wait."""
 
     async def caller(self, request: Request[Any, Any, Any], *, for_metrics: bool = False) -> Caller:
         """Return the caller of a request, for routes that need no credential from everybody. The

@@ -11,7 +11,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -23,6 +23,7 @@ from simenv.client.client import Client
 from simenv.config import GatewaySettings
 from simenv.errors import QueueFullError
 from simenv.gateway.context import Caller
+from simenv.gateway.limits import BoundedApplication
 from simenv.gateway.problems import EXCEPTION_HANDLERS
 
 P = ParamSpec("P")
@@ -50,6 +51,9 @@ class GatewayStandIn:
 
     def observer(self) -> Client:
         return self._client
+
+    def holding(self, caller: Caller) -> AbstractContextManager[None]:
+        return nullcontext()
 
     async def call(
         self, caller: Caller, function: Callable[Concatenate[Client, P], T],
@@ -124,7 +128,7 @@ def gateway_of(
     gateway = GatewayStandIn(client, folder, GatewaySettings(**settings))
     made = routes(gateway)
     try:
-        with served(app_of(made)) as gateway.url:
+        with served(BoundedApplication(app_of(made), gateway.settings)) as gateway.url:
             yield gateway
     finally:
         for router in made:

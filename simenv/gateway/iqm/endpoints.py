@@ -340,9 +340,14 @@ async def _held(service: ComputeService, caller: Caller, number: str, seconds: f
     """Return a job once it has ended, or after this time."""
     deadline_s = monotonic() + seconds
     job = await _found_job(service, caller, number)
-    while job.is_pending and monotonic() < deadline_s:
-        await asyncio.sleep(_LOOK_S)
-        job = await _found_job(service, caller, number)
+    if not job.is_pending or not seconds:
+        return job
+    with service.gateway.holding(caller):
+        while monotonic() < deadline_s:
+            await asyncio.sleep(_LOOK_S)
+            job = await _found_job(service, caller, number)
+            if not job.is_pending:
+                break
     return job
 
 

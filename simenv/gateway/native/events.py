@@ -27,7 +27,7 @@ from litestar.response import Stream
 
 from simenv.client.client import Client
 from simenv.errors import LimitExceededError, NoServiceError, OptionError, QueueFullError
-from simenv.gateway.context import UNCOMPRESSED, Caller, Gateway
+from simenv.gateway.context import Caller, Gateway
 from simenv.gateway.native import schemas
 from simenv.gateway.native.schemas import MAX_LIST
 from simenv.gateway.native.tasks import TheCaller, TheGateway
@@ -240,7 +240,7 @@ async def list_events(
     return schemas.EventPage(events, page.events[-1].seq if page.events else since, page.newest)
 
 
-@get("/events/stream", media_type="text/event-stream", opt={UNCOMPRESSED: True})
+@get("/events/stream", media_type="text/event-stream")
 async def stream_events(
     request: Request[Any, Any, Any],
     feeds: TheFeeds,

@@ -1,36 +1,36 @@
 """Results as JSON, .npz and HDF5, by the Accept header.
 
 Invariant: JSON holds no more values than a browser can show; larger arrays are sent in the binary
-forms, from a file that has no name any more, part by part.
+forms, part by part as the client reads them, without a copy of the result.
 """
 
 from __future__ import annotations
 
-import os
-import secrets
-import weakref
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 from litestar import Response
 from litestar.response import Stream
 
-from simenv.client.client import Client
 from simenv.client.result import Result
 from simenv.client.tasks.task import Task
 from simenv.errors import LimitExceededError, OptionError
+from simenv.gateway.limits import PART_BYTES, Exchange
 from simenv.gateway.native.schemas import ResultPage
 
 JSON, NPZ, HDF5 = "application/json", "application/x-npz", "application/x-hdf5"
 _SUFFIXES = {NPZ: ".npz", HDF5: ".h5"}
 _ANY = ("", "*/*", "application/*", "application/problem+json")
 MAX_JSON_AMPLITUDES = 2**16
-MAX_JSON_BITS = 2**25  # of the memory of all shots
-MAX_JSON_OUTCOMES = 2**19  # of counts or probabilities
+MAX_JSON_BITS = 2**23  # of the memory of all shots
+MAX_JSON_OUTCOMES = 2**17  # of counts or probabilities
 SMALL_OUTCOMES = 4_096  # results up to here are encoded at once, without a thread
-PART_BYTES = 2**18
+MAX_JSON_BYTES = 32 * 2**20  # about, of one answer and the values of which it is made
+_LEAST_BYTES = 4_096  # of a result without arrays
+_VALUE_BYTES = {"amplitudes": 200, "bits of memory": 2, "outcomes": 100}  # of one, with its text
+_TEXT_BYTES = 60  # of a text of Python, without its characters
 
 
 def form_of(accept: str) -> str:
@@ -53,64 +53,80 @@ def is_small(result: Result) -> bool:
     return not result.has("counts") or len(result.outcome_counts) <= SMALL_OUTCOMES
 
 
-def to_json(result: Result) -> dict[str, Any]:
-    """Return a result as `Result.to_dict`. Raises LimitExceededError for arrays that are too large
-    for JSON."""
-    values = bits = outcomes = 0
+def json_bytes(result: Result) -> int:
+    """Return about the memory that a result takes as JSON, with the values of which it is made.
+    Raises LimitExceededError for arrays that are too large for JSON."""
+    sizes = {}
     if result.has("statevector"):
-        values = 2**result.num_qubits
+        sizes["amplitudes"] = 2**result.num_qubits, MAX_JSON_AMPLITUDES, 0
     if result.has("memory"):
-        bits = result.memory.size * 8
+        shots = len(result.memory)
+        sizes["bits of memory"] = result.memory.size * 8, MAX_JSON_BITS, shots * _TEXT_BYTES
+    outcomes = 0
     for name, array in (("counts", "outcome_counts"), ("probabilities", "probabilities")):
         if result.has(name):
             outcomes = max(outcomes, len(getattr(result, array)))
-    for count, limit, name in (
-        (values, MAX_JSON_AMPLITUDES, "amplitudes"),
-        (bits, MAX_JSON_BITS, "bits of memory"),
-        (outcomes, MAX_JSON_OUTCOMES, "outcomes"),
-    ):
-        if count > limit:
+    sizes["outcomes"] = outcomes, MAX_JSON_OUTCOMES, outcomes * (_TEXT_BYTES + result.num_qubits)
+    total = _LEAST_BYTES
+    for name, (count, limit, more) in sizes.items():
+        if count > limit or more > MAX_JSON_BYTES:
             message = f"task {result.task} has {count} {name}; JSON is sent of at most {limit}"
             raise LimitExceededError(message, hint=f"Accept: {NPZ}, or {HDF5}")
+        total += _VALUE_BYTES[name] * count + more
+    return total
+
+
+def to_json(result: Result) -> dict[str, Any]:
+    """Return a result as `Result.to_dict`. Raises LimitExceededError for arrays that are too large
+    for JSON."""
+    json_bytes(result)
     body = result.to_dict()
-    if values and not isinstance(body["statevector"], list):  # a reference to the service's file
+    if result.has("statevector") and not isinstance(body["statevector"], list):
+        # a reference to the service's file
         body["statevector"] = [[a.real, a.imag] for a in result.statevector.tolist()]
     return body
 
 
-def encoded(_client: Client, result: Result, media_type: str, folder: Path) -> Response[Any]:
-    """Return the response with one result. Raises LimitExceededError, StoreError."""
+def encoded(result: Result, media_type: str, exchange: Exchange) -> Response[Any]:
+    """Return the response with one result. Binary forms are streamed, from the result file if it
+    has one. Raises LimitExceededError, QueueFullError, StoreError."""
     if media_type == JSON:
+        exchange.hold(json_bytes(result))
         return Response(msgspec.json.encode(to_json(result)), media_type=JSON)
-    path = folder / f"{secrets.token_hex(8)}{_SUFFIXES[media_type]}"
-    try:
-        result.save(path)
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    finally:
-        path.unlink(missing_ok=True)  # the open file alone remains
-    headers = {
-        "Content-Length": str(os.fstat(descriptor).st_size),
-        "Content-Disposition": f'attachment; filename="{result.task}{_SUFFIXES[media_type]}"',
-    }
-    return Stream(_Parts(descriptor), media_type=media_type, headers=headers)
+    suffix = _SUFFIXES[media_type]
+    size, blocks = result.parts(suffix)
+    headers = {"Content-Disposition": f'attachment; filename="{result.task}{suffix}"'}
+    if size is not None:
+        headers["Content-Length"] = str(size)
+    sent = _pieces(blocks)
+    exchange.resources.callback(_end, sent, blocks)
+    return Stream(sent, media_type=media_type, headers=headers)
 
 
-class _Parts:
-    """Iterator over the parts of an open file, which is closed with it: perhaps nobody reads the
-    answer."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        weakref.finalize(self, os.close, descriptor)
-
-    def __iter__(self) -> Iterator[bytes]:
-        while part := os.read(self._descriptor, PART_BYTES):
-            yield part
+def _pieces(blocks: Iterator[bytes | bytearray | memoryview]) -> Iterator[bytes]:
+    """Yield blocks in pieces: a block of a mapped file is read when the client has room for it."""
+    for block in blocks:
+        view = memoryview(block)
+        for start in range(0, len(view), PART_BYTES):
+            yield bytes(view[start : start + PART_BYTES])
 
 
-def page(task: Task, first: int, limit: int) -> dict[str, Any]:
-    """Return a ResultPage, as builtins, of a task that has ended."""
+def _end(*iterators: Any) -> None:
+    """End generators, and so close the files that they map; one that a thread runs ends later."""
+    for each in iterators:
+        with suppress(ValueError):
+            each.close()
+
+
+def page(task: Task, first: int, limit: int, exchange: Exchange) -> dict[str, Any]:
+    """Return a ResultPage, as builtins, of a task that has ended. Raises LimitExceededError,
+    QueueFullError."""
     results = task.results(0.0)
     chosen = results[first : first + limit]
+    size = sum(map(json_bytes, chosen))
+    if size > MAX_JSON_BYTES:
+        text = f"{len(chosen)} results take {size} bytes; the limit of a page is {MAX_JSON_BYTES}"
+        raise LimitExceededError(text, hint="a smaller `limit`")
+    exchange.hold(size)
     values = (task.id, len(results), first, [to_json(each) for each in chosen])
     return dict(zip(ResultPage.__struct_fields__, values, strict=True))

@@ -22,8 +22,9 @@ from simenv.client import result_display
 from simenv.client.client import Client
 from simenv.client.history import row_in, row_question
 from simenv.client.tasks.task import Task
-from simenv.errors import NotFoundError, OptionError
+from simenv.errors import NotFoundError, OptionError, QueueFullError
 from simenv.gateway.context import Caller, Gateway, trace_of
+from simenv.gateway.limits import exchange_of
 from simenv.gateway.native import programs, results, schemas
 from simenv.gateway.native.programs import ProgramParsers
 from simenv.gateway.native.schemas import MAX_LIST, MAX_WAIT_S, record
@@ -54,6 +55,7 @@ async def submit_task(
     """Submit one task. With `wait`, the answer is the result if it comes in that time (200), else
     the accepted task (202)."""
     form = results.form_of(request.headers.get("accept", "")) if wait else results.JSON
+    exchange = exchange_of(request)
     body = await programs.read_request(request, schemas.TaskRequest, waits=True)
 
     def submit(client: Client) -> Task:
@@ -67,14 +69,18 @@ async def submit_task(
     if not wait:
         return Response(accepted, status_code=201, headers=headers)
     try:
-        async with asyncio.timeout(wait):
-            result = await task
+        with gateway.holding(caller):
+            async with asyncio.timeout(wait):
+                result = await task
+    except QueueFullError:  # the task was accepted all the same
+        headers["Retry-After"] = "1"
+        return Response(accepted, status_code=202, headers=headers)
     except TimeoutError:
         return Response(accepted, status_code=202, headers=headers)
     if form == results.JSON and results.is_small(result):
-        answer = results.encoded(gateway.client(caller), result, form, gateway.folder)
+        answer = results.encoded(result, form, exchange)
     else:
-        answer = await gateway.call(caller, results.encoded, result, form, gateway.folder)
+        answer = await gateway.call(caller, lambda _: results.encoded(result, form, exchange))
     answer.status_code = 200
     answer.headers |= headers
     return answer
@@ -231,21 +237,27 @@ async def get_result(
     """Return the result of a task: as JSON, .npz or HDF5, by `Accept`. A task with several bindings
     gives a page of results, in JSON; each binding, such as `t-8k2f.17`, has a result of its own.
     If there is no result yet after `wait` seconds, the answer is 202 with the task's state."""
-    form = results.form_of(request.headers.get("accept", ""))
+    form, exchange = results.form_of(request.headers.get("accept", "")), exchange_of(request)
     task, state = await gateway.call(caller, _task_and_state, task_id)
-    if not await _has_ended(task, RESULT_S if state in FINAL_STATES else wait):
+    if state in FINAL_STATES or not wait:
+        has_ended = await _has_ended(task, RESULT_S if state in FINAL_STATES else 0.0)
+    else:
+        with gateway.holding(caller):
+            has_ended = await _has_ended(task, wait)
+    if not has_ended:
         accepted = schemas.AcceptedTask(task.id, task.name)
         headers = {"Location": f"/api/v1/tasks/{task.id}", "Retry-After": "1"}
         return Response(accepted, status_code=202, headers=headers)
 
-    def read(client: Client) -> Response[Any]:
+    def read(_client: Client) -> Response[Any]:
         count = 1 if task.row is not None else task.handle.decode().data.count
         if count == 1:
-            return results.encoded(client, task.result(0.0), form, gateway.folder)
+            return results.encoded(task.result(0.0), form, exchange)
         if form != results.JSON:
             hint = f"one binding, such as {task.id}.0; or Accept: {results.JSON}"
             raise OptionError(f"task {task.id} carries {count} bindings", hint=hint)
-        return Response(msgspec.json.encode(results.page(task, first, limit)), media_type=form)
+        page = results.page(task, first, limit, exchange)
+        return Response(msgspec.json.encode(page), media_type=form)
 
     return await gateway.call(caller, read)
 

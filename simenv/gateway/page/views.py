@@ -31,7 +31,8 @@ from simenv.errors import (
     OptionError,
     SimenvError,
 )
-from simenv.gateway.context import UNCOMPRESSED, Caller, Gateway
+from simenv.gateway.context import Caller, Gateway
+from simenv.gateway.limits import Exchange, exchange_of
 from simenv.gateway.native import results, schemas
 from simenv.gateway.native.events import Feed, Feeds, events_above
 from simenv.gateway.native.tasks import TheCaller
@@ -221,7 +222,7 @@ def submit_ideal(client: Client, task: str) -> IdealTask:
     return IdealTask(send(client.session, prepared, f"ideal-{task}")[0].id)
 
 
-def bundle_of(client: Client, task_id: str) -> bytes:
+def bundle_of(client: Client, task_id: str, exchange: Exchange) -> bytes:
     """Return the bundle of an ended task as a .zip archive, without the result if that is too large
     for JSON. Raises OptionError for a call and for a task that has not ended."""
     task = client.task(task_id)
@@ -230,8 +231,9 @@ def bundle_of(client: Client, task_id: str) -> bytes:
     can_show = True
     if task.state is TaskState.DONE:
         try:
-            for result in task.results(RESULT_S):
-                results.to_json(result)
+            size = sum(map(results.json_bytes, task.results(RESULT_S)))
+            can_show = size <= results.MAX_JSON_BYTES
+            exchange.hold(size if can_show else 0)
         except LimitExceededError:
             can_show = False
     packed = io.BytesIO()
@@ -290,7 +292,7 @@ def routes(gateway: Gateway) -> list[ControllerRouterHandler]:
     """Return the handlers of the page."""
     feeds = Feeds(LiveFeed, gateway)
 
-    @get("/live", media_type="text/event-stream", opt={UNCOMPRESSED: True})
+    @get("/live", media_type="text/event-stream")
     async def live(caller: TheCaller) -> Stream:
         """Stream the state of the environment every second, as server-sent events `live`."""
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -310,10 +312,12 @@ def routes(gateway: Gateway) -> list[ControllerRouterHandler]:
         return await gateway.call(caller, submit_ideal, task)
 
     @get("/tasks/{task:str}/bundle")
-    async def bundle(caller: TheCaller, task: FromPath[str]) -> Response[bytes]:
+    async def bundle(
+        caller: TheCaller, request: Request[Any, Any, Any], task: FromPath[str]
+    ) -> Response[bytes]:
         """Return all that is needed to run a task again, as a .zip archive that `simenv submit`
         takes."""
-        body = await gateway.call(caller, bundle_of, task)
+        body = await gateway.call(caller, bundle_of, task, exchange_of(request))
         name = task_name(number_of(task))
         headers = {"Content-Disposition": f'attachment; filename="{name}.zip"'}
         return Response(body, media_type="application/zip", headers=headers)

@@ -2,6 +2,7 @@
 
 import ast
 import asyncio
+import os
 import socket
 import threading
 import time
@@ -19,9 +20,10 @@ from waiting import until
 from simenv import gateway
 from simenv.config import GatewaySettings
 from simenv.errors import QueueFullError
-from simenv.gateway import limits
+from simenv.gateway import limits, peers
 from simenv.gateway.__main__ import _uvicorn
 from simenv.gateway.limits import BoundedApplication, CallerRates, ConnectionTable, TokenBuckets
+from simenv.gateway.peers import network_of, owner_of
 from simenv.gateway.problems import EXCEPTION_HANDLERS
 from simenv.wire.transport.sockets import open_socket
 
@@ -48,9 +50,17 @@ async def endless() -> str:
     return "never"
 
 
+LARGE = 32 * 2**20  # bytes
+
+
 @get("/large")
 async def large() -> bytes:
-    return b"x" * (64 * 2**20)
+    return b"x" * (LARGE)
+
+
+@get("/text")
+async def text() -> str:
+    return "x" * 2**20
 
 
 @contextmanager
@@ -58,7 +68,7 @@ def served(**settings: Any) -> Iterator[int]:
     """Serve an application behind the bounds; yield its port."""
     configured = GatewaySettings(**settings)
     app = Litestar(
-        [hello, size, slow, endless, large], exception_handlers=EXCEPTION_HANDLERS,
+        [hello, size, slow, endless, large, text], exception_handlers=EXCEPTION_HANDLERS,
         openapi_config=None, logging_config=None, request_max_body_size=None,
     )  # fmt: skip
     config = _uvicorn(BoundedApplication(app, configured), configured)
@@ -204,14 +214,18 @@ def test_large_body_is_refused_before_it_is_read() -> None:
         assert refused.status_code == 413
 
 
-def test_bodies_of_all_requests_are_bounded_together() -> None:
-    budget = limits.BodyBudget(1_000)
-    budget.take(600)
-    with pytest.raises(QueueFullError, match="600 bytes"):
-        budget.take(401)
-    budget.take(400)
-    budget.release(1_000)
-    budget.take(1_000)
+def test_bytes_are_bounded_by_owner_and_in_all() -> None:
+    budget = limits.ByteBudget("bodies", 1_000, 600)
+    ana, ben = ("user", "ana"), ("user", "ben")
+    budget.take(ana, 500)
+    with pytest.raises(QueueFullError, match="this user hold 500 bytes"):
+        budget.take(ana, 101)
+    budget.take(ben, 500)
+    with pytest.raises(QueueFullError, match="hold 1000 bytes"):
+        budget.take(ana, 1)
+    budget.release(ana, 500)
+    budget.take(ben, 100)
+    assert budget._held == {ben: 600}
 
 
 def test_bodies_that_were_read_are_given_back() -> None:
@@ -247,7 +261,7 @@ def test_client_that_reads_nothing_is_closed(monkeypatch: pytest.MonkeyPatch) ->
     request = b"GET /large HTTP/1.1\r\nHost: here\r\n\r\n"
     with served() as port, connections(port, 1, request) as (client,):
         time.sleep(1.5)  # the client reads nothing for longer than its time: nothing to wait for
-        assert len(received(client)) < 64 * 2**20
+        assert len(received(client)) < LARGE
 
 
 class PlayedTransport:
@@ -258,28 +272,139 @@ class PlayedTransport:
 
 
 class PlayedConnection:
-    def __init__(self, address: str) -> None:
-        self.address = address
+    def __init__(self) -> None:
         self.transport = PlayedTransport()
 
 
-def test_connection_that_waits_for_longest_makes_room() -> None:
-    table = ConnectionTable(4, 2)
-    first, second, third = (PlayedConnection("a") for _ in range(3))
-    other = [PlayedConnection("b"), PlayedConnection("c"), PlayedConnection("d")]
-    assert table.add(first, "a")  # type: ignore[arg-type]
-    assert table.add(second, "a")  # type: ignore[arg-type]
-    table.runs(first)  # type: ignore[arg-type]
-    assert table.add(third, "a")  # type: ignore[arg-type]
-    assert (first.transport.aborted, second.transport.aborted) == (False, True)
-    table.runs(third)  # type: ignore[arg-type]
-    assert not table.add(PlayedConnection("a"), "a")  # type: ignore[arg-type]
-    for each in other:
-        assert table.add(each, each.address)  # type: ignore[arg-type]
-    assert [each.transport.aborted for each in other] == [True, False, False]
-    for each in (first, second, third, *other):
-        table.remove(each, each.address)  # type: ignore[arg-type]
-    assert (table._count, table._waiting, table._by_address) == (0, {}, {})
+def played(count: int) -> list[Any]:
+    return [PlayedConnection() for _ in range(count)]
+
+
+def closed(found: list[Any]) -> list[bool]:
+    return [each.transport.aborted for each in found]
+
+
+A, B, C = (("uid", name) for name in "abc")
+
+
+def test_oldest_idle_connection_of_an_owner_makes_room() -> None:
+    table = ConnectionTable(10, 2)
+    first, second, third, fourth = played(4)
+    assert table.add(first, A)
+    assert table.add(second, A)
+    table.works(first)
+    assert table.add(third, A)
+    assert closed([first, second, third]) == [False, True, False]
+    table.works(third)
+    assert table.add(fourth, B)
+    table.idles(third)  # its client does not read
+    assert table.add(second, A)
+    assert closed([first, third, fourth]) == [False, True, False]
+    table.works(second)
+    assert table.add(third, A)  # nothing is idle: the oldest goes, whose token is not known
+    assert closed([first, fourth]) == [True, False]
+    for each in (second, third, fourth):
+        table.remove(each)
+    assert (table._owners, table._owner_of) == ({}, {})
+
+
+def test_owner_with_most_connections_makes_room_for_others() -> None:
+    table = ConnectionTable(5, 4)
+    many, few = played(4), played(1)
+    assert all(table.add(each, A) for each in many)
+    assert table.add(few[0], B)
+    table.works(many[0])
+    newcomer, second = played(2)
+    assert table.add(newcomer, C)
+    assert closed([*many, *few, newcomer]) == [False, True, False, False, False, False]
+    for each in (*many, newcomer):  # none is idle but the one of B, who has fewer
+        table.works(each)
+    assert table.add(second, C)
+    assert closed([*many, *few, newcomer]) == [True, True, False, False, False, False]
+    table.works(second)
+    assert not table.add(played(1)[0], A)  # it has as many as any other
+
+
+def test_connection_counts_for_the_user_of_its_token() -> None:
+    table = ConnectionTable(10, 2)
+    first, second, third, fourth = played(4)
+    user = ("user", "ana")
+    for each in (first, second):
+        assert table.add(each, A)
+        table.works(each)
+        assert table.move(each, user)
+    assert table.add(third, A)
+    table.works(third)
+    assert not table.move(third, user)
+    table.idles(second)
+    assert table.move(third, user)
+    assert closed([first, second, third]) == [False, True, False]
+    assert table.add(fourth, A)
+    assert len(table._owners[A].all) == 1
+
+
+PIPELINED = b"GET /large HTTP/1.1\r\nHost: here\r\n\r\n" * 60
+
+
+def test_unread_answers_make_room() -> None:
+    # 50 of one owner; each of them asks 60 times, and reads nothing.
+    with served(max_connections=200) as port, connections(port, 60, PIPELINED):
+        for _ in range(20):
+            answer = httpx.get(f"http://127.0.0.1:{port}/hello", timeout=5.0)
+            assert answer.text == "hello"
+
+
+def test_requests_behind_the_next_one_are_not_answered() -> None:
+    request = b"GET /hello HTTP/1.1\r\nHost: here\r\n\r\n"
+    with served() as port, connections(port, 1, request * 60) as (client,):
+        answer = received(client)
+        assert answer.count(b"HTTP/1.1 200") == 2
+        assert answer.count(b"connection: close") == 1
+
+
+def test_large_answer_is_compressed_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    compressed = limits.Exchange._compressed
+
+    def recorded(self: limits.Exchange, part: Any, more: bool) -> bytes:
+        assert threading.current_thread().name != "server"
+        sizes.append(len(part))
+        return compressed(self, part, more)
+
+    monkeypatch.setattr(limits.Exchange, "_compressed", recorded)
+    with served() as port:
+        answer = httpx.get(f"http://127.0.0.1:{port}/text", timeout=30.0)
+        assert answer.headers["content-encoding"] == "gzip"
+        assert answer.text == "x" * 2**20
+        assert max(sizes) <= limits.PART_BYTES
+        plain = httpx.get(f"http://127.0.0.1:{port}/text", headers={"Accept-Encoding": "identity"})
+        assert plain.headers["content-length"] == str(2**20)
+        small = httpx.get(f"http://127.0.0.1:{port}/hello")
+        assert "content-encoding" not in small.headers
+
+
+def test_answers_are_bounded_by_owner() -> None:
+    request = b"GET /large HTTP/1.1\r\nHost: here\r\n\r\n"
+    with served() as port, connections(port, 1, request) as (client,):
+        client.recv(1)  # it is under way
+        refused = httpx.get(f"http://127.0.0.1:{port}/large")
+        assert refused.status_code == 429
+        assert f"hold {LARGE} bytes" in refused.text
+        client.close()
+        until(lambda: httpx.get(f"http://127.0.0.1:{port}/large").status_code == 200, 10.0)
+
+
+def test_held_answers_of_a_user_are_bounded() -> None:
+    held = limits.HeldAnswers()
+    with ExitStack() as stack:
+        for _ in range(limits.MAX_HELD):
+            stack.enter_context(held.hold("ana"))
+        with pytest.raises(QueueFullError), held.hold("ana"):
+            pass
+        with held.hold("ben"):
+            pass
+    with held.hold("ana"):
+        assert held._count == {"ana": 1}
 
 
 def test_buckets_give_tokens_at_their_rate() -> None:
@@ -310,12 +435,41 @@ def test_rate_0_is_no_bound() -> None:
     assert 0.0 < caught.value.retry_after_s <= 10.0
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_owner_of_a_loopback_connection_is_its_user(
+    host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Transport:
+        def __init__(self, accepted: socket.socket) -> None:
+            self.infos = {
+                "socket": accepted,
+                "peername": accepted.getpeername(),
+                "sockname": accepted.getsockname(),
+            }
+
+        def get_extra_info(self, name: str) -> Any:
+            return self.infos[name]
+
+    expected = "uid", str(os.getuid())
+    with open_socket(host, 0) as listener, socket.create_connection(listener.getsockname()[:2]):
+        accepted, _ = listener.accept()
+        with accepted:
+            transport: Any = Transport(accepted)
+            assert owner_of(transport) == expected
+            monkeypatch.setattr(peers, "_BY_FAMILY", 0)  # as without sock_diag: by /proc/net/tcp
+            assert owner_of(transport) == expected
+    ends = socket.socketpair(socket.AF_UNIX)
+    with ends[0], ends[1]:
+        of_unix: Any = Transport(ends[0])
+        assert owner_of(of_unix) == expected
+
+
 def test_network_of_ipv6_counts_as_one_address() -> None:
-    assert limits.network_of("2001:db8::1") == limits.network_of("2001:db8::2:3")
-    assert limits.network_of("2001:db8:0:1::1") != limits.network_of("2001:db8::1")
-    assert limits.network_of("fe80::1%eth0") == "fe80::/64"
-    assert limits.network_of("10.0.0.1") == "10.0.0.1"
-    assert limits.network_of("") == ""
+    assert network_of("2001:db8::1") == network_of("2001:db8::2:3")
+    assert network_of("2001:db8:0:1::1") != network_of("2001:db8::1")
+    assert network_of("fe80::1%eth0") == "fe80::/64"
+    assert network_of("10.0.0.1") == "10.0.0.1"
+    assert network_of("") == ""
 
 
 def test_waiting_calls_of_a_token_are_bounded() -> None:
