@@ -390,7 +390,7 @@ class BoundedApplication:
         if scope["type"] != ScopeType.HTTP:
             await self._app(scope, receive, send)
             return
-        exchange = Exchange(scope, receive, send, self._max_bytes, self._bodies, self._answers)
+        exchange = HttpExchange(scope, receive, send, self._max_bytes, self._bodies, self._answers)
         address = network_of(exchange.address)
         locked_s.set(self._failures.wait_s(address, time.monotonic()))
         length = exchange.header(b"content-length")
@@ -445,7 +445,7 @@ class ByteBudget:
                 del self._held[owner]
 
 
-class Exchange:
+class HttpExchange:
     """One request and its answer, and what they hold: bytes of the budgets, and `resources`, which
     are closed when the answer was sent or the client has left."""
 
@@ -626,9 +626,9 @@ class Exchange:
         )
 
 
-def exchange_of(request: Request[Any, Any, Any]) -> Exchange:
+def exchange_of(request: Request[Any, Any, Any]) -> HttpExchange:
     """Return the exchange of a request."""
-    exchange: Exchange = request.scope["state"]["exchange"]
+    exchange: HttpExchange = request.scope["state"]["exchange"]
     return exchange
 
 

@@ -17,7 +17,7 @@ from litestar.response import Stream
 from simenv.client.result import Result
 from simenv.client.tasks.task import Task
 from simenv.errors import LimitExceededError, OptionError
-from simenv.gateway.limits import PART_BYTES, Exchange
+from simenv.gateway.limits import PART_BYTES, HttpExchange
 from simenv.gateway.native.schemas import ResultPage
 
 JSON, NPZ, HDF5 = "application/json", "application/x-npz", "application/x-hdf5"
@@ -87,7 +87,7 @@ def to_json(result: Result) -> dict[str, Any]:
     return body
 
 
-def encoded(result: Result, media_type: str, exchange: Exchange) -> Response[Any]:
+def encoded(result: Result, media_type: str, exchange: HttpExchange) -> Response[Any]:
     """Return the response with one result. Binary forms are streamed, from the result file if it
     has one. Raises LimitExceededError, QueueFullError, StoreError."""
     if media_type == JSON:
@@ -118,7 +118,7 @@ def _end(*iterators: Any) -> None:
             each.close()
 
 
-def page(task: Task, first: int, limit: int, exchange: Exchange) -> dict[str, Any]:
+def page(task: Task, first: int, limit: int, exchange: HttpExchange) -> dict[str, Any]:
     """Return a ResultPage, as builtins, of a task that has ended. Raises LimitExceededError,
     QueueFullError."""
     results = task.results(0.0)

@@ -32,7 +32,7 @@ from simenv.errors import (
     SimenvError,
 )
 from simenv.gateway.context import Caller, Gateway
-from simenv.gateway.limits import Exchange, exchange_of
+from simenv.gateway.limits import HttpExchange, exchange_of
 from simenv.gateway.native import results, schemas
 from simenv.gateway.native.events import Feed, Feeds, events_above
 from simenv.gateway.native.tasks import TheCaller
@@ -222,7 +222,7 @@ def submit_ideal(client: Client, task: str) -> IdealTask:
     return IdealTask(send(client.session, prepared, f"ideal-{task}")[0].id)
 
 
-def bundle_of(client: Client, task_id: str, exchange: Exchange) -> bytes:
+def bundle_of(client: Client, task_id: str, exchange: HttpExchange) -> bytes:
     """Return the bundle of an ended task as a .zip archive, without the result if that is too large
     for JSON. Raises OptionError for a call and for a task that has not ended."""
     task = client.task(task_id)

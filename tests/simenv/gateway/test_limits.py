@@ -364,14 +364,14 @@ def test_requests_behind_the_next_one_are_not_answered() -> None:
 
 def test_large_answer_is_compressed_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
-    compressed = limits.Exchange._compressed
+    compressed = limits.HttpExchange._compressed
 
-    def recorded(self: limits.Exchange, part: Any, more: bool) -> bytes:
+    def recorded(self: limits.HttpExchange, part: Any, more: bool) -> bytes:
         assert threading.current_thread().name != "server"
         sizes.append(len(part))
         return compressed(self, part, more)
 
-    monkeypatch.setattr(limits.Exchange, "_compressed", recorded)
+    monkeypatch.setattr(limits.HttpExchange, "_compressed", recorded)
     with served() as port:
         answer = httpx.get(f"http://127.0.0.1:{port}/text", timeout=30.0)
         assert answer.headers["content-encoding"] == "gzip"
