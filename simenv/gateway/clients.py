@@ -220,7 +220,7 @@ class ClientPool:
         return entry
 
     def open(self, secret: str, *, once: bool = False) -> tuple[Caller, Client, TokenAddress]:
-        """HttpExchange a token and connect as its user. `once`: whether it is that of a link; a link is
+        """Exchange a token and connect as its user. `once`: whether it is that of a link; a link is
         no bearer token, and a bearer token is no link, which would make others that outlive it.
         Blocks. Raises KeyRefusedError, SimenvError."""
         endpoint = TokenAddress(self.observer, secret)
@@ -261,7 +261,7 @@ class ClientPool:
             self._admitting.submit(entry.close)
 
     async def once(self, secret: str, function: Callable[[Client, Caller], T]) -> T:
-        """HttpExchange a one-time token, run a function with the client, and close it. Raises
+        """Exchange a one-time token, run a function with the client, and close it. Raises
         SimenvError."""
 
         _check_form(secret)

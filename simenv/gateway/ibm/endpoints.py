@@ -104,7 +104,7 @@ def _token_route(gateway: Gateway) -> Any:
 
     @post("/token", status_code=200)
     async def token(request: AnyRequest) -> Response[bytes]:
-        """HttpExchange an API key, which is a bearer token of simenv, for a JWT."""
+        """Exchange an API key, which is a bearer token of simenv, for a JWT."""
         form = parse_qs((await request.body())[:_FORM_BYTES].decode("ascii", "replace"))
         grant, key = (form.get(name, [""])[0] for name in ("grant_type", "apikey"))
         if grant != _GRANT:
