@@ -132,6 +132,13 @@ class FitScope(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_f
         return "" if found is None else found[0].strip("-").lower()
 
 
+class AngleBounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Smallest and largest angle of each parameter of a native gate, in radians."""
+
+    gate: str
+    bounds_rad: tuple[tuple[float, float], ...]
+
+
 class CorrelatedReadout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Confusion matrix of qubits that are read together: row read, column true, [2^k][2^k]. Bit 0
     of an index is qubits[0]. Each column sums to 1."""
@@ -148,7 +155,13 @@ class CalibrationSnapshot(
     tag_field="kind",
     tag="snapshot",
 ):
-    """Calibration of one device at one time; `dump` and `load` convert it to canonical JSON."""
+    """Calibration of one device at one time; `dump` and `load` convert it to canonical JSON.
+
+    The device has what the data lists, and nothing else. A native gate with entries in `gates` acts
+    on the qubits of these entries alone; with an entry for all qubits, or with none at all, on
+    every usable qubit or coupled pair. An entry without figures lists a gate whose error was not
+    measured; an error of 1 marks one that does not work.
+    """
 
     name: str
     num_qubits: int
@@ -176,6 +189,19 @@ class CalibrationSnapshot(
     overhead_ns: float = 0.0  # time per circuit for loading and control; 0.0: not known
     zz_strength: float | None = None  # factor of all rates of `zz`; None: `zz_factor`
     fitted: FitScope | None = None  # None: not fitted to counts
+    unusable: tuple[int, ...] = ()  # numbers that name no qubit, or one that does not work
+    unmeasured: tuple[int, ...] = ()  # usable qubits that have no measurement
+    angle_bounds: tuple[AngleBounds, ...] = ()  # of gates whose angles are limited
+
+    @property
+    def uncalibrated_gates(self) -> tuple[str, ...]:
+        """Native gates of which no error and no duration was measured anywhere."""
+        measured = {
+            gate.name
+            for gate in self.gates
+            if gate.error is not None or gate.duration_ns is not None
+        }
+        return tuple(gate.name for gate in self.native_gates if gate.name not in measured)
 
     @property
     def zz_factor(self) -> float:

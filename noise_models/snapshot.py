@@ -61,6 +61,9 @@ def check(snapshot: calibration.CalibrationSnapshot) -> None:
         hint = "leave coupling empty there"
         raise SnapshotError("coupling", "pairs on an all-to-all device", hint=hint)
     _groups(snapshot, "coupling", snapshot.coupling)
+    for field in ("unusable", "unmeasured"):
+        checks.check_qubits(field, getattr(snapshot, field), snapshot.num_qubits)
+    _angle_bounds(snapshot)
     for field in ("qubits", "coordinates"):
         if len(getattr(snapshot, field)) not in (0, snapshot.num_qubits):
             text = f"{len(getattr(snapshot, field))} entries for {snapshot.num_qubits} qubits"
@@ -146,6 +149,22 @@ def _gates(snapshot: calibration.CalibrationSnapshot) -> None:
         checks.check_ranges(f"{field}.", gate, _GATE)
         for number, rotation in enumerate(gate.rotations):
             _rotation(f"{field}.rotations[{number}]", rotation, gate, arity)
+
+
+def _angle_bounds(snapshot: calibration.CalibrationSnapshot) -> None:
+    params = {gate.name: gate.num_params for gate in snapshot.native_gates}
+    seen: set[str] = set()
+    for index, each in enumerate(snapshot.angle_bounds):
+        field = f"angle_bounds[{index}]"
+        checks.check_once(f"{field}.gate", each.gate, seen)
+        if params.get(each.gate) != len(each.bounds_rad):
+            text = f"bounds of {len(each.bounds_rad)} angles of {short_repr(each.gate)}"
+            hint = "one pair for each parameter of a native gate"
+            raise SnapshotError(f"{field}.bounds_rad", text, hint=hint)
+        for low, high in each.bounds_rad:
+            if not low <= high or math.inf in (-low, high):
+                text = f"{low:g} to {high:g}"
+                raise SnapshotError(f"{field}.bounds_rad", text, hint="a finite interval")
 
 
 def _rotation(

@@ -5,6 +5,7 @@ of qubits "0", "1", ... and of pairs "0-1", or of the whole device.
 """
 
 import re
+from collections.abc import Collection
 from typing import Any
 
 from noise_models.importers import reading
@@ -36,7 +37,7 @@ def _section(document: dict[str, Any]) -> dict[str, Any] | None:
 
 def read(source: reading.Source, name: str) -> ImportedSnapshot:
     """Convert the properties to a snapshot. Raises SnapshotError. Qubit numbers are kept: a number
-    that is not listed has no calibration data."""
+    that is not listed is no qubit."""
     document = source.only_object("device properties are one JSON file")
     section = _section(document)
     if section is None:
@@ -50,8 +51,8 @@ def read(source: reading.Source, name: str) -> ImportedSnapshot:
     if paradigm.get("qubitCount") is not None and not index_of:
         count = reading.integer(paradigm["qubitCount"], "paradigm.qubitCount")
     builder = SnapshotBuilder(NAME, count, "oneQubitProperties")
-    if len(index_of) < count:
-        builder.recorder.defaulted("qubits", "a qubit that is not listed has no calibration data")
+    for qubit in set(range(count)) - set(index_of.values()) if index_of else ():
+        builder.disable_qubit(qubit, "oneQubitProperties does not list it")
     builder.copy(section.get("updatedAt"), "calibrated", "updatedAt")
     listed = reading.items(paradigm.get("nativeGateSet") or [], "paradigm.nativeGateSet")
     named = [reading.qiskit_name(reading.text(each, at)) for at, each in listed]
@@ -61,7 +62,7 @@ def read(source: reading.Source, name: str) -> ImportedSnapshot:
         at = f"oneQubitProperties.{reading.key_text(key)}"
         _qubit(builder, index_of[key], at, reading.mapping(entry, at), single)
     _pairs(builder, section)
-    _apply_device_values(builder, section)
+    _apply_device_values(builder, section, index_of.values())
     _paradigm(builder, paradigm, natives)
     service = reading.mapping(document.get("service", {}), "service")
     shots = service.get("shotsRange")
@@ -164,8 +165,10 @@ def _direction(direction: Any, at: str, ends: tuple[int, int]) -> tuple[int, int
     return control, target
 
 
-def _apply_device_values(builder: SnapshotBuilder, section: dict[str, Any]) -> None:
-    """Apply values of the whole device to each qubit that has none of its own."""
+def _apply_device_values(
+    builder: SnapshotBuilder, section: dict[str, Any], index_of: Collection[int]
+) -> None:
+    """Apply values of the whole device to each listed qubit that has none of its own."""
     times = {"T1": "t1_us", "T2": "t2_us", "readoutDuration": "readout_ns"}
     common: list[tuple[str, str, float]] = []
     for key, target in times.items():
@@ -178,7 +181,7 @@ def _apply_device_values(builder: SnapshotBuilder, section: dict[str, Any]) -> N
         error = reading.infidelity(readout[0][3], readout[0][0])
         common.append((readout[0][0], "readout_error", error))
     for at, target, value in common:
-        for qubit in range(builder.num_qubits):
+        for qubit in index_of or range(builder.num_qubits):
             if not builder.has_qubit(qubit, target):
                 builder.set_qubit(qubit, target, value, at)
     for gate, qubits in builder.gate_keys:
@@ -213,6 +216,8 @@ def _paradigm(builder: SnapshotBuilder, paradigm: dict[str, Any], natives: list[
             builder.recorder.defaulted("native_gates[0]", f"{gate}: it has calibration data")
     if natives and "rz" not in builder.natives and "r" in builder.natives:
         builder.add_native("rz", 1, 1, "rz")
+    if "rz" in builder.natives:
+        builder.add_frame_change_of_all("rz")
         builder.recorder.defaulted("native_gates[0]", "rz: a frame change without error and time")
     connectivity = reading.mapping(paradigm.get("connectivity", {}), "paradigm.connectivity")
     if connectivity.get("fullyConnected") is True or builder.gate_value("rzz", (), "error"):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from noise_models import calibration
-from noise_models.importers import reading
+from noise_models.importers import missing, reading
 from noise_models.snapshot import check, clamps
 from noise_models.strict_json import MAX_QUBITS, SnapshotError, check_qubits, short_repr
 
@@ -35,6 +35,8 @@ class SnapshotBuilder:
         self.coupling: dict[tuple[int, int], None] = {}
         self._qubits: list[dict[str, float]] = [{} for _ in range(num_qubits)]
         self._gates: dict[tuple[str, tuple[int, ...]], dict[str, float]] = {}
+        self._unusable: dict[int, str] = {}  # reason why a qubit does not work
+        self._measurable: set[int] | None = None  # None: qubits with a value of their measurement
         self._zz: dict[tuple[int, int], float] = {}
         self._dates: dict[str, str] = {}
         self._gate_dates: dict[tuple[str, tuple[int, ...]], dict[str, str]] = {}
@@ -48,6 +50,20 @@ class SnapshotBuilder:
     def has_qubit(self, qubit: int, name: str) -> bool:
         """Return whether this value of a qubit was set."""
         return name in self._qubits[qubit]
+
+    def disable_qubit(self, qubit: int, reason: str) -> None:
+        """Take a qubit out of the device; its values stay as given."""
+        self._unusable.setdefault(qubit, reason)
+
+    def list_measurement(self, qubits: tuple[int, ...], field: str) -> None:
+        """List a measurement on these qubits, () for all, whether it has values or not."""
+        self.check_qubits(qubits, field)
+        self._measurable = (self._measurable or set()) | set(qubits or range(self.num_qubits))
+
+    def add_frame_change_of_all(self, name: str) -> None:
+        """List a gate on all qubits as a change of frame, without error and time."""
+        if not any(gate == name for gate, _ in self._gates):
+            self._gates[name, ()] = {"error": 0.0, "duration_ns": 0.0}
 
     def add_gate(self, name: str, qubits: tuple[int, ...], field: str) -> None:
         """Add a gate on these qubits, () for all. Raises SnapshotError if it was added before."""
@@ -193,6 +209,10 @@ class SnapshotBuilder:
             self.recorder.defaulted("name", name)
         self._complete_natives()
         self._mirror()
+        unusable, unmeasured = self._absent_qubits()
+        for gate, qubits in self._gates:
+            if gate in self.natives and len(qubits) == 2:
+                self.coupling[qubits[0], qubits[1]] = None
         gates = [
             calibration.GateCalibration(gate, qubits, **values)  # type: ignore[arg-type]
             for (gate, qubits), values in self._gates.items()
@@ -212,9 +232,12 @@ class SnapshotBuilder:
             dates=self._all_dates(),
             source_format=self.source_format,
             source_digest=digest,
+            unusable=unusable,
+            unmeasured=unmeasured,
             **self.values,
         )
         check(result)
+        missing.report(result, self._unusable, self.recorder)
         for field, note in clamps(result):
             self.recorder.clamped(field, note)
         return result, self.recorder.report(self.source_format)
@@ -234,7 +257,28 @@ class SnapshotBuilder:
         """Add rz to native gates with sx or x, which are calibrated without it."""
         if "rz" not in self.natives and not {"sx", "x"}.isdisjoint(self.natives):
             self.add_native("rz", 1, 1, "rz")
+            self.add_frame_change_of_all("rz")
             self.recorder.defaulted("native_gates[*]", "rz: a frame change without error and time")
+
+    def _absent_qubits(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the unusable qubits, and the usable ones without a measurement. A number is no
+        qubit if the source has values or gates of others and none of it."""
+        named = {qubit for _, qubits in self._gates for qubit in qubits}
+        named |= {qubit for qubit, values in enumerate(self._qubits) if values}
+        named |= self._measurable or set()
+        everywhere = any(not qubits and gate != "rz" for gate, qubits in self._gates)
+        for qubit in range(self.num_qubits):
+            if named and qubit not in named and not everywhere:
+                self.disable_qubit(qubit, "the source has no data of it")
+        measurable = self._measurable
+        if measurable is None:
+            measurable = {
+                qubit
+                for qubit, values in enumerate(self._qubits)
+                if not values.keys().isdisjoint(_MEASURED)
+            }
+        unmeasured = set(range(self.num_qubits)) - measurable - self._unusable.keys()
+        return tuple(sorted(self._unusable)), tuple(sorted(unmeasured)) if measurable else ()
 
     def _mirror(self) -> None:
         """Copy each symmetric gate that has one order of its qubits to the other order."""
@@ -298,6 +342,7 @@ def _set_once(
 
 
 _READOUT = ("p01", "p10")
+_MEASURED = ("p01", "p10", "readout_error", "readout_ns")  # values of a qubit with a measurement
 _UNKNOWN = {
     "calibrated": "not known",
     "dt_ns": "0: delays in dt are refused",

@@ -40,8 +40,8 @@ def read(source: reading.Source, name: str) -> ImportedSnapshot:
     qubits = reading.mapping(document.get("Qubits"), "Qubits")
     index_of = {key: _number(key, f"Qubits.{reading.key_text(key)}") for key in qubits}
     builder = SnapshotBuilder(NAME, max(index_of.values(), default=-1) + 1, "Qubits")
-    if len(index_of) < builder.num_qubits:
-        builder.recorder.defaulted("qubits", "a qubit that is not listed has no calibration data")
+    for qubit in set(range(builder.num_qubits)) - set(index_of.values()):
+        builder.disable_qubit(qubit, "Qubits does not list it")
     builder.values["technology"] = "superconducting"
     builder.recorder.defaulted("technology", "superconducting")
     for key, entry in qubits.items():

@@ -53,8 +53,8 @@ def read(source: reading.Source, name: str) -> ImportedSnapshot:
     builder = SnapshotBuilder(NAME, max(row_qubits) + 1, "Qubit")
     if len(set(row_qubits)) < len(row_qubits):
         raise SnapshotError("Qubit", "a qubit has two rows", hint="remove one of the two")
-    if len(row_qubits) < builder.num_qubits:
-        builder.recorder.defaulted("qubits", "a qubit without a row has no calibration data")
+    for qubit in set(range(builder.num_qubits)) - set(row_qubits):
+        builder.disable_qubit(qubit, "it has no row")
     builder.values.update(provider="IBM", technology="superconducting")
     named = _FILE.match(file)
     if named:
@@ -161,19 +161,13 @@ _ARITY = {**dict.fromkeys(("id", "rz", "sx", "x", "rx"), 1)} | dict.fromkeys(
 def _broken(
     builder: SnapshotBuilder, table: CsvTable, columns: dict[str, str], row_qubits: list[int]
 ) -> None:
-    """Set the error 1 for gates of qubits that are not operational."""
+    """Take out the qubits that are not operational."""
     if "operational" not in columns:
         return
     for qubit, row in zip(row_qubits, table.rows, strict=True):
         if row.get(columns["operational"], "").lower() not in _YES:
-            builder.recorder.clamped(
-                f"qubits[{qubit}]", "not operational: its gates have the error 1"
-            )
-            for gate, qubits in builder.gate_keys:
-                if qubit in qubits:
-                    builder.replace_error(gate, qubits, 1.0)
-        else:
-            builder.recorder.used("column Operational", "gates[*].error")
+            builder.disable_qubit(qubit, "not operational")
+        builder.recorder.used("column Operational", "unusable")
 
 
 def _natives(builder: SnapshotBuilder) -> None:

@@ -117,7 +117,7 @@ def _other_of_qubit(
     """Report a value that no field stores: clamped for a qubit that is not operational, else
     ignored."""
     if name == "operational" and not reading.number(entry.get("value"), at):
-        builder.recorder.clamped(at, f"qubit {index} does not work; its values are kept as given")
+        builder.disable_qubit(index, "not operational")
     else:
         at = at if name.isascii() and name.isprintable() else "qubits[0].(other)"
         builder.recorder.ignored(at, "not used by the noise model")

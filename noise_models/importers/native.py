@@ -3,6 +3,7 @@
 import msgspec
 
 from noise_models.calibration import CalibrationSnapshot
+from noise_models.importers import missing
 from noise_models.importers.reading import ImportReport, Recorder, Source
 from noise_models.snapshot import clamps, from_values
 from noise_models.strict_json import SnapshotError
@@ -28,6 +29,7 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
             recorder.used(field, field)
     for field, note in clamps(result):
         recorder.clamped(field, note)
+    missing.report(result, {}, recorder)
     return result, recorder.report(NAME)
 
 

@@ -73,6 +73,8 @@ def _operations(builder: SnapshotBuilder, document: dict[str, Any]) -> bool:
             raise SnapshotError(f"{place}.gate", f"{short_repr(is_gate)} is neither true nor false")
         params = reading.integer(result.get("num_params", 0), f"{place}.num_params")
         if not is_gate:
+            if gate == "measure":
+                builder.list_measurement(qubits, f"{place}.qubits")
             for key, value, at in figures:
                 if gate in ("measure", "reset"):
                     builder.set_operation(gate, qubits, key, value, at)

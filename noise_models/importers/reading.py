@@ -239,14 +239,15 @@ class ReportLine(msgspec.Struct, frozen=True):
 
 
 class ImportReport(msgspec.Struct, frozen=True):
-    """Report on the fields of the imported files. `clamped` names values that are stored as
-    measured and limited when a noise model is built."""
+    """Report on the fields of the imported files. `missing` names what the device does not have;
+    `clamped` names values that are stored as measured and limited when a noise model is built."""
 
     format: str
     used: tuple[ReportLine, ...] = ()
     ignored: tuple[ReportLine, ...] = ()
     defaulted: tuple[ReportLine, ...] = ()
     clamped: tuple[ReportLine, ...] = ()
+    missing: tuple[ReportLine, ...] = ()
 
 
 class Recorder:
@@ -257,6 +258,7 @@ class Recorder:
         self._ignored: dict[tuple[str, str], int] = {}
         self._defaulted: dict[tuple[str, str], int] = {}
         self._clamped: list[ReportLine] = []
+        self._missing: list[ReportLine] = []
 
     def used(self, field: str, note: str) -> None:
         """Count a field whose value is stored in the snapshot; `note` names the snapshot's
@@ -275,10 +277,15 @@ class Recorder:
         """Add a value that a noise model limits, or that was corrected."""
         self._clamped.append(ReportLine(field, note))
 
+    def missing(self, field: str, note: str, count: int = 1) -> None:
+        """Add something that the device does not have."""
+        self._missing.append(ReportLine(field, note, count))
+
     def report(self, name: str) -> ImportReport:
         """Return the report; fields are in the order of their first use."""
         used, ignored, defaulted = map(_lines, (self._used, self._ignored, self._defaulted))
-        return ImportReport(name, used, ignored, defaulted, tuple(self._clamped))
+        clamped, missing = tuple(self._clamped), tuple(self._missing)
+        return ImportReport(name, used, ignored, defaulted, clamped, missing)
 
 
 def _count(counts: dict[tuple[str, str], int], field: str, note: str) -> None:

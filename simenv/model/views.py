@@ -319,8 +319,16 @@ class OperationInfo(msgspec.Struct, frozen=True, array_like=True):
     duration_ns: float = UNKNOWN
 
 
+class AngleLimits(msgspec.Struct, frozen=True, array_like=True):
+    """Smallest and largest angle of each parameter of a gate, in radians."""
+
+    gate: str
+    bounds_rad: tuple[tuple[float, float], ...]
+
+
 class DeviceInfo(msgspec.Struct, frozen=True):
-    """One pool as a device. `all_to_all`: all pairs are coupled, and `coupling` is empty."""
+    """One pool as a device. `all_to_all`: all pairs are coupled, and `coupling` is empty. The
+    operations that it has, and where, are those of `availability`."""
 
     name: str  # the pool's
     kind: DeviceKind
@@ -341,6 +349,8 @@ class DeviceInfo(msgspec.Struct, frozen=True):
     calibrated_s: float = 0.0  # wall clock of the calibration, seconds since 1970; 0: not known
     dt_ns: float = UNKNOWN  # resolution of its clock
     formats: tuple[str, ...] = ("openqasm2", "openqasm3", "qpy")
+    unusable: tuple[int, ...] = ()  # numbers that name no qubit, or one that does not work
+    angle_limits: tuple[AngleLimits, ...] = ()  # of gates whose angles are limited
     problem: str = ""  # reason why an emulated device has no calibration, and nothing else is known
 
     def width(self, operation: OperationInfo) -> int:

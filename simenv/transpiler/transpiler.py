@@ -16,10 +16,8 @@ as the transpilation.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
-from itertools import permutations
 from typing import Any
 
 import msgspec
@@ -28,17 +26,19 @@ from numpy.typing import NDArray
 
 from simenv.errors import OptionError, ProgramError
 from simenv.model import NO_GATES, OWNERS, Program
+from simenv.model.availability import Availability
 from simenv.model.views import DeviceInfo
 from simenv.transpiler import qiskit_runtime
 from simenv.transpiler.qiskit_runtime import LEVEL, SEED
 
+TOLERANCE = 1e-9  # rad, of a limit of an angle
 _CONTROL_FLOW = ("if_else", "while_loop", "for_loop", "switch_case")
 
 
 def target_of(info: DeviceInfo) -> Any:
-    """Return the qiskit.transpiler.Target of a device: gates, couplings, durations, times T1 and T2
-    in seconds, frequencies in Hz, errors. Raises OptionError for a gate that Qiskit does not
-    have."""
+    """Return the qiskit.transpiler.Target of a device: what its data lists, with durations, times
+    T1 and T2 in seconds, frequencies in Hz, errors, limits of angles. A gate that Qiskit does not
+    have is left out: no compilation uses it. Raises OptionError if all gates are such."""
     qiskit_runtime.qiskit()
     from qiskit.circuit import Delay, Measure, Parameter, Reset
     from qiskit.circuit.controlflow import ForLoopOp, IfElseOp, SwitchCaseOp, WhileLoopOp
@@ -56,39 +56,33 @@ def target_of(info: DeviceInfo) -> Any:
     ]
     target = Target(num_qubits=info.num_qubits, dt=dt_s, qubit_properties=qubit_properties or None)
     standard_gates = get_standard_gate_name_mapping()
-    figures: dict[str, dict[tuple[int, ...], Any]] = defaultdict(dict)
-    for each in info.operations:
-        figures[each.name][each.qubits] = InstructionProperties(
-            duration=_none_if_nan(each.duration_ns * 1e-9), error=_none_if_nan(each.error)
-        )
-    pairs = info.coupling
-    if info.all_to_all:
-        pairs = tuple(permutations(range(info.num_qubits), 2))
-    singles: list[tuple[int, ...]] = [(qubit,) for qubit in range(info.num_qubits)]
-    for gate in info.gates:
-        if gate.name in ("measure", "reset", "delay"):
-            continue
-        standard = standard_gates.get(gate.name)
-        if standard is None:
-            hint = "compile='never' runs circuits as they are written"
-            raise OptionError(f"device {info.name}: Qiskit has no gate {gate.name!r}", hint=hint)
-        settings = figures[gate.name]
-        default = settings.get(())
-        qubit_tuples = singles if gate.qubits == 1 else pairs if gate.qubits == 2 else []
-        if not qubit_tuples:  # a gate on more qubits: on each tuple with a calibration
-            qubit_tuples = [each for each in settings if each]
-        properties = {
-            qubits: settings.get(qubits, default)
-            for qubits in qubit_tuples
-            if not _broken(settings.get(qubits))
+    available = Availability(info)
+
+    def places(name: str) -> dict[tuple[int, ...], Any]:
+        return {
+            qubits: InstructionProperties(
+                duration=_none_if_nan(each.duration_ns * 1e-9), error=_none_if_nan(each.error)
+            )
+            if each is not None
+            else None
+            for qubits, each in available.places(name).items()
         }
-        target.add_instruction(standard, properties)
-    measured = figures["measure"]
-    target.add_instruction(Measure(), {qubits: measured.get(qubits) for qubits in singles})
-    target.add_instruction(Delay(Parameter("t")), dict.fromkeys(singles))
+
+    limits = {each.gate: list(each.bounds_rad) for each in info.angle_limits}
+    known = [gate.name for gate in info.gates if gate.name in standard_gates]
+    if info.gates and not known:
+        hint = "compile='never' runs circuits as they are written"
+        name = info.gates[0].name
+        raise OptionError(f"device {info.name}: Qiskit has no gate {name!r}", hint=hint)
+    for name in known:
+        if name not in ("measure", "reset", "delay"):
+            target.add_instruction(
+                standard_gates[name], places(name), angle_bounds=limits.get(name)
+            )
+    target.add_instruction(Measure(), places("measure"))
+    target.add_instruction(Delay(Parameter("t")), dict.fromkeys(places("delay")))
     if info.dynamic:
-        reset = figures["reset"]
-        target.add_instruction(Reset(), {qubits: reset.get(qubits) for qubits in singles})
+        target.add_instruction(Reset(), places("reset"))
         for kind, name in zip(
             (IfElseOp, WhileLoopOp, ForLoopOp, SwitchCaseOp), _CONTROL_FLOW, strict=True
         ):
@@ -100,27 +94,21 @@ def _none_if_nan(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _broken(properties: Any) -> bool:
-    """Return whether the gate is calibrated as broken (error 1 or more)."""
-    return properties is not None and properties.error is not None and properties.error >= 1.0
-
-
 def gate_names(program: Program) -> frozenset[str]:
     """Return the names of a program's gates, without measurements, resets, delays and markers."""
     return frozenset(program.names) - NO_GATES
 
 
 class NativeForm:
-    """Check whether programs consist of a device's native gates on its couplings."""
+    """Check whether programs consist of operations that a device has, where it has them."""
 
     def __init__(self, info: DeviceInfo) -> None:
-        self._num_qubits = width = info.num_qubits
+        self._num_qubits = info.num_qubits
         self._dynamic = info.dynamic
         self._native = {gate.name: gate.qubits for gate in info.gates}
-        self._coupled = np.full(width * width, info.all_to_all, np.bool_)
-        if info.coupling:
-            first, second = np.array(info.coupling, np.int64).T
-            self._coupled[first * width + second] = True
+        codes = Availability(info).codes()
+        self._places = {name: np.array(each, np.int64) for name, each in codes.items()}
+        self._limits = {each.gate: np.array(each.bounds_rad) for each in info.angle_limits}
 
     def is_refused(self, program: Program) -> bool:
         """Return whether the program has conditions or loops and the device has no dynamic
@@ -132,20 +120,40 @@ class NativeForm:
         if program.num_qubits > self._num_qubits:
             return False
         arities = np.frombuffer(program.arities, np.uint16)[0::3].astype(np.int64)
-        wide = np.zeros(len(arities), np.bool_)
-        for row, (name, size) in enumerate(zip(program.names, arities.tolist(), strict=True)):
-            if name in NO_GATES:
-                continue
-            if self._native.get(name) != size:
+        for name, size in zip(program.names, arities.tolist(), strict=True):
+            if name not in NO_GATES and self._native.get(name) != size:
                 return False
-            wide[row] = size == 2
-        if not wide.any():
-            return True
         ops = np.frombuffer(program.ops, np.uint16)
         sizes = arities[ops]
-        starts = (np.cumsum(sizes) - sizes)[wide[ops]]
+        starts = np.cumsum(sizes) - sizes
         qubits = np.frombuffer(program.qubits, np.uint16).astype(np.int64)
-        return bool(self._coupled[qubits[starts] * self._num_qubits + qubits[starts + 1]].all())
+        for row, (name, size) in enumerate(zip(program.names, arities.tolist(), strict=True)):
+            places = self._places.get(name)
+            if places is None:
+                continue
+            at = starts[ops == row]
+            codes = qubits[at]
+            for k in range(1, size):
+                codes = codes * self._num_qubits + qubits[at + k]
+            if not np.isin(codes, places).all():
+                return False
+        return not self._limits or self._is_within(program, ops)
+
+    def _is_within(self, program: Program, ops: NDArray[np.uint16]) -> bool:
+        """Return whether all angles that are numbers are within the device's limits."""
+        counts = np.frombuffer(program.arities, np.uint16)[2::3].astype(np.int64)[ops]
+        starts = np.cumsum(counts) - counts
+        params = np.frombuffer(program.params, np.float64)
+        free = np.zeros(params.size, np.bool_)
+        if program.num_slots:
+            free[np.frombuffer(program.slots, np.int32).reshape(-1, 2)[:, 0]] = True
+        for row, name in enumerate(program.names):
+            for number, (low, high) in enumerate(self._limits.get(name, ())):
+                at = starts[ops == row] + number
+                angles = params[at][~free[at]]
+                if angles.size and not (low - TOLERANCE <= angles.min() and angles.max() <= high + TOLERANCE):
+                    return False
+        return True
 
 
 ROTATIONS = frozenset({"rx", "ry", "rz", "rxx", "ryy", "rzz", "rzx"})

@@ -6,7 +6,7 @@ Pure and on arrays: it takes the time of a few passes over the operations.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -28,33 +28,23 @@ _MARKERS = frozenset(
 )
 _BLOCKS = (circuit_gates.IF, circuit_gates.WHILE, circuit_gates.FOR, circuit_gates.SWITCH)
 _SHOWN = 12
+# Of each row of a table: whether its places are limited, [rows]; first and end of its places,
+# [2 rows]; the sorted places.
+_Places = tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]
 
 
 class DeviceLimits(msgspec.Struct, frozen=True, eq=False):
-    """Gates and couplings that a device executes. `coupling`: int64 [k], sorted: first qubit *
-    num_qubits + second."""
+    """Operations that a device executes, and where. `places`: of each operation that does not act
+    on all qubits, the numbers of its qubits in base `num_qubits`. `reason`: why an operation does
+    not act on some qubits. `angles`: smallest and largest angle of each parameter, in radians."""
 
     name: str
     num_qubits: int
     gates: Mapping[str, int]  # native: name -> qubits
-    coupling: NDArray[np.int64]
-    all_to_all: bool
+    places: Mapping[str, Sequence[int]]
+    reason: Callable[[str, tuple[int, ...]], str]
     dynamic: bool
-
-    @staticmethod
-    def of(
-        name: str,
-        num_qubits: int,
-        gates: Mapping[str, int],
-        coupling: Iterable[tuple[int, int]],
-        *,
-        all_to_all: bool,
-        dynamic: bool,
-    ) -> DeviceLimits:
-        """Make limits from `coupling`: pairs in the qubit order of two-qubit gates."""
-        pairs = np.array(list(coupling), np.int64).reshape(-1, 2)
-        codes = np.unique(pairs[:, 0] * num_qubits + pairs[:, 1])
-        return DeviceLimits(name, num_qubits, dict(gates), codes, all_to_all, dynamic)
+    angles: Mapping[str, tuple[tuple[float, float], ...]] = {}
 
 
 def refusal(circuit: Circuit, profile: Profile, device: DeviceLimits) -> tuple[str, str]:
@@ -83,22 +73,31 @@ def refusal(circuit: Circuit, profile: Profile, device: DeviceLimits) -> tuple[s
                 f" of device {device.name}",
                 f"native gates: {listed}; compile='auto' compiles for them",
             )
-    if device.all_to_all:
-        return "", ""
-    return _uncoupled(circuit, device)
+    return _misplaced(circuit, device) if device.places else ("", "")
 
 
 @functools.lru_cache(maxsize=1024)
-def _gate_rows(table: Table, device: DeviceLimits) -> tuple[tuple[int, ...], NDArray[np.uint8]]:
-    """Rows of a table that a device does not execute, and a mask [rows] of its two-qubit gates."""
+def _gate_rows(table: Table, device: DeviceLimits) -> tuple[tuple[int, ...], _Places]:
+    """Rows of a table that a device does not execute, and the places of the others."""
     foreign = []
+    is_placed = np.zeros(len(table.names), np.uint8)
+    starts = np.zeros((len(table.names), 2), np.int64)
+    blocks: dict[str, tuple[int, int]] = {}
+    codes: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
     for row, name in enumerate(table.names):
+        placed = "delay" if name == "delay_dt" else name
+        if placed in device.places:
+            if placed not in blocks:
+                start = sum(map(len, codes))
+                codes.append(np.unique(np.array(device.places[placed], np.int64)))
+                blocks[placed] = start, start + len(codes[-1])
+            starts[row] = blocks[placed]
+            is_placed[row] = 1
         if name in ALWAYS or name in _MARKERS or (name in DYNAMIC and device.dynamic):
             continue
         if device.gates.get(name) != int(table.rows[row, 1]):
             foreign.append(row)
-    pairs = np.array([device.gates.get(name) == 2 for name in table.names], np.uint8)
-    return tuple(foreign), pairs
+    return tuple(foreign), (is_placed, starts.reshape(-1), np.concatenate(codes))
 
 
 def _mid_circuit(circuit: Circuit) -> str:
@@ -128,43 +127,48 @@ def _end(codes: NDArray[Any], first: int) -> int:
     return first + int(np.flatnonzero(depth == 0)[0])
 
 
-def _uncoupled(circuit: Circuit, device: DeviceLimits) -> tuple[str, str]:
-    """Refusal for the first gate on two qubits that are not coupled in that order."""
-    _, pairs = _gate_rows(circuit.table, device)
-    operation = _first_uncoupled(
-        circuit.table.rows, circuit.ops, circuit.qubits, pairs, device.coupling, device.num_qubits
-    )
+def _misplaced(circuit: Circuit, device: DeviceLimits) -> tuple[str, str]:
+    """Refusal for the first operation on qubits where the device does not have it."""
+    _, (is_placed, starts, places) = _gate_rows(circuit.table, device)
+    operation = _first_misplaced(
+        circuit.table.rows, circuit.ops, circuit.qubits, is_placed, starts, places,
+        device.num_qubits,
+    )  # fmt: skip
     if operation < 0:
         return "", ""
+    row = int(circuit.ops[operation])
+    size = int(circuit.table.rows[row, 1])
     start = int(circuit.table.rows[:, 1][circuit.ops[:operation]].sum())
-    a, b = circuit.qubits[start : start + 2].tolist()
-    name = circuit.table.names[int(circuit.ops[operation])]
-    backwards = bool((device.coupling == b * device.num_qubits + a).any())
-    order = " in this order" if backwards else ""
+    name = circuit.table.names[row]
+    qubits = tuple(circuit.qubits[start : start + size].tolist())
+    reason = device.reason("delay" if name == "delay_dt" else name, qubits)
     return (
-        f"operation {operation} ({name} on qubits {a}, {b}): device {device.name} does not couple"
-        f" these{order}",
-        "compile='auto' inserts the swaps that this needs",
+        f"operation {operation} ({name} on {_qubits(circuit, operation)}): {reason}",
+        "compile='auto' inserts the swaps that this needs"
+        if "couple" in reason
+        else "compile='auto' without a mapping of qubits chooses others",
     )
 
 
-@kernel("NAMES U16 U16 U8 I64 INT -> INT", group="attachment")
-def _first_uncoupled(rows, ops, qubits, pairs, coupling, num_qubits):  # type: ignore[no-untyped-def]
-    """Return the first operation on two qubits that are not coupled in that order; -1: none.
-    `pairs`: 1 for each row of a two-qubit gate; `coupling`: see `DeviceLimits`."""
+@kernel("NAMES U16 U16 U8 I64 I64 INT -> INT", group="attachment")
+def _first_misplaced(rows, ops, qubits, is_placed, starts, places, num_qubits):  # type: ignore[no-untyped-def]
+    """Return the first operation on qubits that are none of its places; -1: none. See `_Places`."""
     at = 0
     for k in range(ops.size):
         op = ops[k]
-        if pairs[op]:
-            code = np.int64(qubits[at]) * num_qubits + np.int64(qubits[at + 1])
-            low, high = 0, coupling.size
+        if is_placed[op]:
+            code = np.int64(0)
+            for j in range(rows[op, 1]):
+                code = code * num_qubits + np.int64(qubits[at + j])
+            low, high = starts[2 * op], starts[2 * op + 1]
+            end = high
             while low < high:
                 middle = (low + high) >> 1
-                if coupling[middle] < code:
+                if places[middle] < code:
                     low = middle + 1
                 else:
                     high = middle
-            if low == coupling.size or coupling[low] != code:
+            if low == end or places[low] != code:
                 return k
         at += rows[op, 1]
     return -1

@@ -284,7 +284,11 @@ def _plot(name: str, calibration: CalibrationSnapshot, path: Path) -> None:
 
 
 def _report(report: ImportReport) -> None:
-    """Print the fields in the four parts of a report."""
+    """Print what the device does not have, then the fields in the four parts of a report."""
+    if report.missing:
+        terminal.line()
+        terminal.line("the device does not have")
+        _lines(report.missing)
     for title, lines in (
         ("used", report.used),
         ("ignored", report.ignored),

@@ -14,6 +14,7 @@ from noise_models.calibration import CalibrationSnapshot
 from noise_models.strict_json import NoiseError
 from simenv.errors import InfeasibleError, SimenvError
 from simenv.model import DeviceInfo, TaskOptions
+from simenv.model.availability import Availability
 from simenv.service.admission import rules
 from simenv.service.devices import noise_api
 from simenv.service.devices.registry import EmulatedDevice
@@ -58,13 +59,15 @@ class DeviceContext:
         info = self._device
         if info is None:
             return None
-        return DeviceLimits.of(
+        available = Availability(info)
+        return DeviceLimits(
             info.name,
             info.num_qubits,
             {gate.name: gate.qubits for gate in info.gates},
-            info.coupling,
-            all_to_all=info.all_to_all,
-            dynamic=info.dynamic,
+            available.codes(),
+            available.problem,
+            info.dynamic,
+            {each.gate: each.bounds_rad for each in info.angle_limits},
         )
 
     def examined(self, circuit: Circuit, profile: Profile, terms: TaskOptions) -> Profile:

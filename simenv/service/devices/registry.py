@@ -43,8 +43,12 @@ def device_info(name: str, snapshot: CalibrationSnapshot, digest: str) -> views.
         for gate in snapshot.gates
     ]
     measured = {each.name for each in operations}
-    for number, qubit in enumerate(snapshot.qubits):
-        if "measure" not in measured:
+    unmeasured = {*snapshot.unmeasured, *snapshot.unusable}
+    for number in range(snapshot.num_qubits if snapshot.qubits or unmeasured else 0):
+        if number in snapshot.unusable:
+            continue
+        qubit = snapshot.qubits[number] if snapshot.qubits else QubitCalibration()
+        if "measure" not in measured and number not in unmeasured:
             error = _readout_error(qubit)
             operations.append(OperationInfo("measure", (number,), error, _figure(qubit.readout_ns)))
         if snapshot.dynamic and "reset" not in measured:
@@ -53,6 +57,7 @@ def device_info(name: str, snapshot: CalibrationSnapshot, digest: str) -> views.
                     "reset", (number,), _figure(qubit.reset_error), _figure(qubit.reset_ns)
                 )
             )
+    coupling = _coupling(snapshot)
     return views.DeviceInfo(
         name=name,
         kind=views.DeviceKind.EMULATED,
@@ -66,15 +71,37 @@ def device_info(name: str, snapshot: CalibrationSnapshot, digest: str) -> views.
             GateInfo(gate.name, gate.num_qubits, gate.num_params) for gate in snapshot.native_gates
         ),
         all_to_all=snapshot.all_to_all,
-        directed=bool(snapshot.coupling)
-        and not {(b, a) for a, b in snapshot.coupling} <= set(snapshot.coupling),
-        coupling=snapshot.coupling,
+        directed=bool(coupling) and not {(b, a) for a, b in coupling} <= set(coupling),
+        coupling=coupling,
         operations=tuple(operations),
         qubits=tuple(map(_qubit_info, snapshot.qubits)),
         dynamic=snapshot.dynamic,
         calibration_id=digest,
         calibrated_s=views.wall_clock_s(snapshot.calibrated),
         dt_ns=snapshot.dt_ns or views.UNKNOWN,
+        unusable=snapshot.unusable,
+        angle_limits=tuple(
+            views.AngleLimits(each.gate, each.bounds_rad) for each in snapshot.angle_bounds
+        ),
+    )
+
+
+def _coupling(snapshot: CalibrationSnapshot) -> tuple[tuple[int, int], ...]:
+    """Return the coupled pairs of usable qubits on which a native gate is listed; all of them if a
+    gate on two qubits acts everywhere."""
+    places: dict[str, set[tuple[int, ...]]] = {
+        gate.name: set() for gate in snapshot.native_gates if gate.num_qubits == 2
+    }
+    for gate in snapshot.gates:
+        if gate.name in places:
+            places[gate.name].add(gate.qubits)
+    everywhere = not all(places.values()) or any(() in each for each in places.values())
+    listed = set().union(*places.values())
+    return tuple(
+        pair
+        for pair in snapshot.coupling
+        if (everywhere or not places or pair in listed)
+        and not set(pair).intersection(snapshot.unusable)
     )
 
 
