@@ -20,6 +20,9 @@ INSTRUCTIONS = {
 }
 
 
+MAX_ANGLE = 1e6  # of a parameter without bounds beside one that has them
+
+
 class SnapshotBuilder:
     """Builder of the snapshot of one device. Raises SnapshotError with the place in the source."""
 
@@ -36,6 +39,8 @@ class SnapshotBuilder:
         self._qubits: list[dict[str, float]] = [{} for _ in range(num_qubits)]
         self._gates: dict[tuple[str, tuple[int, ...]], dict[str, float]] = {}
         self._unusable: dict[int, str] = {}  # reason why a qubit does not work
+        self._left_out: set[str] = set()
+        self._bounds: dict[str, calibration.AngleBounds] = {}
         self._measurable: set[int] | None = None  # None: qubits with a value of their measurement
         self._zz: dict[tuple[int, int], float] = {}
         self._dates: dict[str, str] = {}
@@ -54,6 +59,31 @@ class SnapshotBuilder:
     def disable_qubit(self, qubit: int, reason: str) -> None:
         """Take a qubit out of the device; its values stay as given."""
         self._unusable.setdefault(qubit, reason)
+
+    def leave_out(self, gate: str, reason: str) -> None:
+        """Report a gate of the source that the snapshot does not have."""
+        name = reading.key_text(gate)
+        if name not in self._left_out:
+            self._left_out.add(name)
+            self.recorder.missing(f"gates.{name}", f"left out: {reason}")
+
+    def bound_angles(self, gate: str, bounds: object, field: str) -> None:
+        """Set the smallest and largest angle of each parameter of a native gate, from a list with a
+        pair or null for each; None: no bounds. Raises SnapshotError."""
+        if bounds is None:
+            return
+        limits: list[tuple[float, float]] = []
+        for place, each in reading.items(bounds, field):
+            ends = (
+                [-MAX_ANGLE, MAX_ANGLE]
+                if each is None
+                else [reading.number(end, at) for at, end in reading.items(each, place)]
+            )
+            if len(ends) != 2:
+                raise SnapshotError(place, f"{len(ends)} numbers", hint="the least and the largest")
+            limits.append((ends[0], ends[1]))
+            self.recorder.used(place, "angle_bounds[*]")
+        self._bounds[gate] = calibration.AngleBounds(gate, tuple(limits))
 
     def list_measurement(self, qubits: tuple[int, ...], field: str) -> None:
         """List a measurement on these qubits, () for all, whether it has values or not."""
@@ -234,6 +264,7 @@ class SnapshotBuilder:
             source_digest=digest,
             unusable=unusable,
             unmeasured=unmeasured,
+            angle_bounds=tuple(self._bounds.values()),
             **self.values,
         )
         check(result)

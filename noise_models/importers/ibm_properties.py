@@ -206,6 +206,8 @@ def _configure(builder: SnapshotBuilder, configuration: dict[str, Any]) -> None:
         inputs = params.get(gate)
         count = len(inputs) if isinstance(inputs, list) else None
         builder.add_native(gate, arity.get(gate, 2 if gate[:1] == "c" else 1), count, place)
+        if gate == "rzz":
+            builder.bound_angles(gate, [[0.0, math.pi / 2]], "rzz of IBM's processors")
         used(place, "native_gates[*]")
     if configuration.get("dt") is not None:
         dt_ns = reading.number(configuration["dt"], "dt")

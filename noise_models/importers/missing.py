@@ -10,9 +10,7 @@ from noise_models.importers.reading import Recorder
 _SHOWN = 12
 
 
-def report(
-    snapshot: CalibrationSnapshot, reasons: Mapping[int, str], recorder: Recorder
-) -> None:
+def report(snapshot: CalibrationSnapshot, reasons: Mapping[int, str], recorder: Recorder) -> None:
     """Report the qubits that are unusable or have no measurement, the coupled pairs without a gate,
     the places without a gate that others have, and the gates without calibration. `reasons`: why a
     qubit is unusable."""
@@ -41,19 +39,21 @@ def report(
             note = "no calibration on any qubits: it acts without noise"
             recorder.missing(f"gates.{native.name}", note)
         if found and () not in found:
-            lacking = []
+            absent: list[tuple[int, ...]] = []
             if native.num_qubits == 1:
-                lacking = [each for each in usable if each not in found]
+                absent = [each for each in usable if each not in found]
             elif native.num_qubits == 2:
-                lacking = [pair for pair in sorted(pairs) if not {pair, pair[::-1]} & found.keys()]
-            if lacking:
-                note = f"not on {_places(lacking)}"
-                recorder.missing(f"gates.{native.name}", note, len(lacking))
+                absent = [pair for pair in sorted(pairs) if not {pair, pair[::-1]} & found.keys()]
+            if absent:
+                note = f"not on {_places(absent)}"
+                recorder.missing(f"gates.{native.name}", note, len(absent))
         partly = [q for q, each in found.items() if each.error is None]
         if partly and native.name not in snapshot.uncalibrated_gates:
             note = f"listed without an error on {_places(sorted(partly))}"
             recorder.missing(f"gates.{native.name}", note, len(partly))
-        broken = sorted(q for q, each in found.items() if each.error is not None and each.error >= 1)
+        broken = sorted(
+            q for q, each in found.items() if each.error is not None and each.error >= 1
+        )
         if broken:
             note = f"does not work on {_places(broken)}"
             recorder.missing(f"gates.{native.name}", note, len(broken))

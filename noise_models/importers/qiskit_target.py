@@ -82,8 +82,14 @@ def _operations(builder: SnapshotBuilder, document: dict[str, Any]) -> bool:
                     text = f"of {short_repr(gate)[1:-1]}: not a gate"
                     builder.recorder.ignored(f"operations[0].{at.rpartition('.')[2]}", text)
             continue
+        if gate not in reading.SHAPES or result.get("fixed") is True:
+            is_fixed = gate in reading.SHAPES
+            text = "its angles are fixed" if is_fixed else "Qiskit has no gate of this name"
+            builder.leave_out(gate, text)
+            continue
         if gate not in builder.natives:
             builder.add_native(gate, arity, params, f"{place}.name")
+            builder.bound_angles(gate, result.get("angle_bounds"), f"{place}.angle_bounds")
             builder.recorder.used(f"{place}.name", "native_gates[*]")
         builder.add_gate(gate, qubits, f"{place}.qubits")
         if arity == 2:

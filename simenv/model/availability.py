@@ -7,8 +7,10 @@ usable qubit or coupled pair. A gate of error 1 is listed and does not work.
 
 from __future__ import annotations
 
-from functools import reduce
+from functools import cached_property, reduce
 from itertools import permutations
+
+import msgspec
 
 from simenv.model.views import DeviceInfo, OperationInfo
 
@@ -38,13 +40,9 @@ class Availability:
     def is_unlimited(self, name: str) -> bool:
         """Return whether the operation acts on all qubits of the device, in every order."""
         size = self._sizes.get(name, 1)
-        listed = self._listed.get(name, {})
-        return (
-            self.is_everywhere(name)
-            and not self._unusable
-            and (size != 2 or self.info.all_to_all)
-            and not any(each.error >= BROKEN for each in listed.values())
-        )
+        broken = any(each.name == name and each.error >= BROKEN for each in self.info.operations)
+        everywhere = self.is_everywhere(name) and not self._unusable
+        return everywhere and not broken and (size != 2 or self.info.all_to_all)
 
     def codes(self) -> dict[str, list[int]]:
         """Return the places of each operation that is not unlimited, as the numbers of their
@@ -89,6 +87,51 @@ class Availability:
             order = " in this order" if qubits[::-1] in pairs else ""
             return f"device {self.info.name} does not couple these{order}"
         return f"device {self.info.name} has no {name} there"
+
+    def is_complete(self, qubit: int) -> bool:
+        """Return whether a qubit has a measurement and every native gate on one qubit."""
+        return qubit in self._complete
+
+    @cached_property
+    def _complete(self) -> frozenset[int]:
+        singles = (name for name, size in self._sizes.items() if size == 1)
+        places = (self.places(name) for name in ("measure", *singles))
+        result = frozenset(self.usable)
+        return result.intersection(*({place[0] for place in each} for each in places))
+
+    @cached_property
+    def complete(self) -> DeviceInfo:
+        """The device without gates on two qubits one of which is not complete: no compilation leads
+        a circuit over these."""
+        if len(self._complete) == self.info.num_qubits:
+            return self.info
+        kept = self._complete.issuperset
+        return msgspec.structs.replace(
+            self.info,
+            coupling=tuple(pair for pair in self.info.coupling if kept(pair)),
+            operations=tuple(
+                each for each in self.info.operations if len(each.qubits) < 2 or kept(each.qubits)
+            ),
+        )
+
+    def connected(self, count: int) -> tuple[int, ...]:
+        """Return complete qubits that gates connect, each with one before it; () if the device has
+        less than `count` such."""
+        neighbours: dict[int, set[int]] = {qubit: set() for qubit in sorted(self._complete)}
+        for name, size in self._sizes.items():
+            for first, second in self.places(name) if size == 2 else ():
+                if self._complete.issuperset((first, second)):
+                    neighbours[first].add(second)
+                    neighbours[second].add(first)
+        seen: set[int] = set()
+        for start in neighbours:
+            part = [start] if start not in seen else []
+            for qubit in part:
+                seen.add(qubit)
+                part += sorted(neighbours[qubit].difference(part))
+            if len(part) >= count:
+                return tuple(part[:count])
+        return ()
 
     def _all(self, name: str) -> list[tuple[int, ...]]:
         size = self._sizes.get(name, 1)

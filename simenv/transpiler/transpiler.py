@@ -151,13 +151,15 @@ class NativeForm:
             for number, (low, high) in enumerate(self._limits.get(name, ())):
                 at = starts[ops == row] + number
                 angles = params[at][~free[at]]
-                if angles.size and not (low - TOLERANCE <= angles.min() and angles.max() <= high + TOLERANCE):
+                outside = (angles < low - TOLERANCE) | (angles > high + TOLERANCE)
+                if outside.any():
                     return False
         return True
 
 
 ROTATIONS = frozenset({"rx", "ry", "rz", "rxx", "ryy", "rzz", "rzx"})
 MOST_ANGLES = 1_024  # a circuit with more angles is compiled as it is
+_REASON_CHARS = 300  # of the compiler's message
 _STEP = math.pi / 4
 _TOLERANCE = 1e-9
 
@@ -276,6 +278,7 @@ class Transpiler:
         """Create a transpiler. `level`: of Qiskit's transpiler, 0 to 3; `seed`: of its random
         choices."""
         self._info = info
+        self._available = Availability(info)
         self._level = level
         self._seed = seed
         self._passes: Any = None
@@ -305,16 +308,53 @@ class Transpiler:
                 f" {self._info.num_qubits}",
                 hint="a wider device, or fewer qubits",
             )
+        for qubit in mapping:
+            if qubit not in self._available.usable:
+                raise OptionError(
+                    f"qubit_mapping: device {self._info.name} has no usable qubit {qubit}",
+                    hint="simenv devices show lists the qubits that do not work",
+                    option="qubit_mapping",
+                )
         try:
             if mapping:
                 return self._pass_manager(mapping).run(circuit)
             if self._passes is None:
                 self._passes = self._pass_manager()
-            return self._passes.run(circuit)
+            try:
+                result = self._passes.run(circuit)
+                if self._available.complete is self._info or self._is_placed(result):
+                    return result
+            except QiskitError:
+                if self._available.complete is self._info:
+                    raise
+            # Qiskit places small circuits on the first qubits, whatever these have.
+            first = self._available.connected(circuit.num_qubits)
+            result = self._pass_manager(first).run(circuit)
+            if not self._is_placed(result):
+                raise QiskitError("the device has too few connected qubits with all gates")
+            return result
         except QiskitError as error:
-            text = f"the circuit cannot be compiled for device {self._info.name}: {error.message}"
+            reason = error.message.partition(". ")[0][:_REASON_CHARS]
+            text = f"the circuit cannot be compiled for device {self._info.name}: {reason}"
             hint = "compile='never' runs it as it is written, in native gates"
+            lacking = [qubit for qubit in mapping if not self._available.is_complete(qubit)]
+            if lacking:
+                hint = f"other qubits than {lacking[0]}, where the device lacks a gate"
             raise ProgramError(text, hint=hint) from error
+
+    def _is_placed(self, circuit: Any) -> bool:
+        """Return whether the device has each operation of a compiled circuit on its qubits."""
+        places: dict[str, set[tuple[int, ...]]] = {}
+        numbers = {qubit: index for index, qubit in enumerate(circuit.qubits)}
+        for each in circuit.data:
+            name, qubits = each.operation.name, tuple(numbers[qubit] for qubit in each.qubits)
+            if name in _CONTROL_FLOW or name == "barrier":
+                continue
+            if name not in places:
+                places[name] = set(self._available.places(name))
+            if qubits not in places[name]:
+                return False
+        return True
 
     @cached_property
     def merging(self) -> Any:
@@ -329,8 +369,13 @@ class Transpiler:
     def _target(self) -> Any:
         return target_of(self._info)
 
+    @cached_property
+    def _complete_target(self) -> Any:
+        complete = self._available.complete
+        return self._target if complete is self._info else target_of(complete)
+
     def _pass_manager(self, mapping: tuple[int, ...] = ()) -> Any:
-        target = self._target
+        target = self._target if mapping else self._complete_target
         from qiskit.transpiler import generate_preset_pass_manager
 
         load_plugins_lazily()

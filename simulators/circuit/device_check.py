@@ -28,6 +28,7 @@ _MARKERS = frozenset(
 )
 _BLOCKS = (circuit_gates.IF, circuit_gates.WHILE, circuit_gates.FOR, circuit_gates.SWITCH)
 _SHOWN = 12
+TOLERANCE = 1e-9  # rad, of a limit of an angle
 # Of each row of a table: whether its places are limited, [rows]; first and end of its places,
 # [2 rows]; the sorted places.
 _Places = tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]
@@ -73,7 +74,8 @@ def refusal(circuit: Circuit, profile: Profile, device: DeviceLimits) -> tuple[s
                 f" of device {device.name}",
                 f"native gates: {listed}; compile='auto' compiles for them",
             )
-    return _misplaced(circuit, device) if device.places else ("", "")
+    problem = _misplaced(circuit, device) if device.places else ("", "")
+    return problem if problem[0] else _beyond_limits(circuit, device)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -147,6 +149,36 @@ def _misplaced(circuit: Circuit, device: DeviceLimits) -> tuple[str, str]:
         "compile='auto' inserts the swaps that this needs"
         if "couple" in reason
         else "compile='auto' without a mapping of qubits chooses others",
+    )
+
+
+def _beyond_limits(circuit: Circuit, device: DeviceLimits) -> tuple[str, str]:
+    """Refusal for the first gate with an angle outside its limits. Angles of slots are checked with
+    their values."""
+    rows = [row for row, name in enumerate(circuit.table.names) if name in device.angles]
+    if not rows:
+        return "", ""
+    counts = circuit.table.rows[:, 3][circuit.ops].astype(np.int64)
+    starts = np.cumsum(counts) - counts
+    free = np.zeros(circuit.params.size, np.bool_)
+    free[circuit.slots[0::2]] = True
+    beyond: list[tuple[int, str, float, float, float]] = []
+    for row in rows:
+        name = circuit.table.names[row]
+        operations = np.flatnonzero(circuit.ops == row)
+        for number, (low, high) in enumerate(device.angles[name]):
+            at = starts[operations] + number
+            angles = circuit.params[at]
+            outside = (angles < low - TOLERANCE) | (angles > high + TOLERANCE)
+            for index in np.flatnonzero(outside & ~free[at])[:1]:
+                beyond.append((int(operations[index]), name, float(angles[index]), low, high))
+    if not beyond:
+        return "", ""
+    first, name, angle, low, high = min(beyond)
+    return (
+        f"operation {first} ({name} on {_qubits(circuit, first)}) has the angle {angle:g}; device"
+        f" {device.name} has {name} from {low:g} to {high:g}",
+        "compile='auto' rewrites the gate within its limits",
     )
 
 

@@ -10,7 +10,7 @@ import importlib
 import math
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -77,17 +77,49 @@ def _operations(target: Target, name: str) -> list[dict[str, Any]]:
 
     operation = target.operation_from_name(name)
     is_gate = isinstance(operation, Gate)
+    angles = [] if not is_gate else [_number(each) for each in operation.params]
+    bounds = None
+    if target.gate_has_angle_bounds(name):
+        bounds = [_bounds(target, name, index, len(angles)) for index in range(len(angles))]
     return [
         {
             "name": name, "gate": is_gate,
             "num_qubits": operation.num_qubits if is_gate else len(qubits or ()),
-            "num_params": len(operation.params) if is_gate else 0,
+            "num_params": len(angles), "fixed": any(each is not None for each in angles),
+            "angle_bounds": bounds,
             "qubits": None if qubits is None else list(qubits),
             "error": _number(getattr(properties, "error", None)),
             "duration_s": _number(getattr(properties, "duration", None)),
         }
         for qubits, properties in target[name].items()
     ]  # fmt: skip
+
+
+def _bounds(target: Target, name: str, index: int, count: int) -> list[float] | None:
+    """Return the smallest and the largest angle of a gate's parameter, found by bisection: a Target
+    only answers whether angles are supported. None: there is no such interval."""
+    eighths = [math.pi / 8 * step for step in range(-32, 33)]
+    for other in (0.0, math.pi / 8, -math.pi / 8):
+
+        def has(angle: float, rest: float = other) -> bool:
+            angles = [rest] * count
+            angles[index] = angle
+            return bool(target.supported_angle_bound(name, angles))
+
+        supported = [angle for angle in eighths if has(angle)]
+        if supported:
+            low, high = supported[0], supported[-1]
+            ends = [_edge(has, low, low - math.pi / 8), _edge(has, high, high + math.pi / 8)]
+            return None if len(supported) == len(eighths) else ends
+    return None
+
+
+def _edge(has: Callable[[float], bool], inside: float, outside: float) -> float:
+    """Return the last supported angle on the way from one inside to one outside."""
+    for _ in range(60):
+        middle = 0.5 * (inside + outside)
+        inside, outside = (middle, outside) if has(middle) else (inside, middle)
+    return inside
 
 
 def _number(value: Any) -> float | None:

@@ -78,7 +78,9 @@ def test_ibm_qubits_and_gates_that_are_not_operational_are_reported() -> None:
     properties["gates"][9]["parameters"].append({"name": "operational", "unit": "", "value": 0})
     value, report = import_snapshot({"props.json": samples.encoded(properties)})
     assert gate(value, "cz", 0, 1).error == 1.0
-    assert {"qubits[2].operational", "gates[9].operational"} <= {x.field for x in report.clamped}
+    assert value.unusable == (2,)
+    assert "gates[9].operational" in {x.field for x in report.clamped}
+    assert [line.note for line in report.missing[:1]] == ["2 unusable: not operational"]
 
 
 def test_implausible_zz_rates_of_ibm_are_bounded_and_reported() -> None:
@@ -140,9 +142,9 @@ def test_ibm_csv_reads_both_forms_of_two_qubit_cells() -> None:
     assert gate(value, "ecr", 1, 0) == GateCalibration("ecr", (1, 0), 0.0137, 533.3)
     assert gate(value, "rz", 0).duration_ns == 0.0
     assert gate(value, "sx", 0).duration_ns == 60.0
-    assert gate(value, "x", 2).error == 1.0  # the qubit is not operational
+    assert value.unusable == (2,)
     assert "rzz" not in {each.name for each in value.native_gates}
-    assert "not operational" in report.clamped[0].note
+    assert "not operational" in report.missing[0].note
     text = samples.IBM_CSV.replace("1_0:", "0:").replace("1_2:", "2:")
     other, _ = import_snapshot({"other.csv": text.encode()})
     assert other.gates == value.gates

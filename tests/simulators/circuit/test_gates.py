@@ -1,5 +1,6 @@
 """Gates, expressions, schedules, and checks against a device."""
 
+import math
 import numpy as np
 import pytest
 from arrays import Arrays, Token
@@ -173,9 +174,12 @@ LINE = ((0, 1), (2, 1))  # one direction each
 
 def device(**changes: object) -> DeviceLimits:
     table: dict[str, object] = {
-        "all_to_all": False, "dynamic": False, "gates": {"rz": 1, "sx": 1, "cz": 2}, **changes,
+        "dynamic": False, "gates": {"rz": 1, "sx": 1, "cz": 2},
+        "places": {"cz": [3 * first + second for first, second in LINE]}, **changes,
     }  # fmt: skip
-    return DeviceLimits.of("ibis", 3, table.pop("gates"), LINE, **table)  # type: ignore[arg-type]
+    return DeviceLimits(
+        "ibis", 3, reason=lambda name, qubits: f"no {name} on {qubits}", **table,  # type: ignore[arg-type]
+    )  # fmt: skip
 
 
 def native() -> QuantumCircuit:
@@ -218,14 +222,39 @@ def test_uncoupled_pair_is_named() -> None:
     circuit.cz(0, 2)
     circuit.measure(0, 0)
     assert "operation 1 (cz on qubits 0, 2)" in problem(circuit, device())
-    assert problem(circuit, device(all_to_all=True)) == ""
+    assert problem(circuit, device(places={})) == ""
 
 
-def test_pair_in_other_direction_is_refused_as_such() -> None:
+def test_pair_in_other_direction_is_refused() -> None:
     circuit = QuantumCircuit(3, 1)
     circuit.cz(1, 2)
     circuit.measure(0, 0)
-    assert "in this order" in problem(circuit, device())
+    assert "no cz on (1, 2)" in problem(circuit, device())
+
+
+@pytest.mark.parametrize("name", ["sx", "measure", "delay"])
+def test_operation_is_refused_on_a_qubit_that_does_not_have_it(name: str) -> None:
+    places = {name: [1, 2]}
+    circuit = QuantumCircuit(3, 1)
+    circuit.sx(1)
+    circuit.delay(10, 2, "ns")
+    circuit.measure(1, 0)
+    assert problem(circuit, device(places=places)) == ""
+    circuit = native()
+    circuit.delay(10, 0, "dt")
+    assert f"no {name} on (0,)" in problem(circuit, device(places=places))
+
+
+def test_angle_beyond_the_limits_of_a_gate_is_refused() -> None:
+    angles = {"rzz": ((0.0, math.pi / 2),)}
+    limits = device(gates={"rzz": 2}, places={}, angles=angles)
+    for angle, fits in ((0.3, True), (math.pi / 2, True), (-0.3, False), (1.6, False)):
+        circuit = QuantumCircuit(2)
+        circuit.rzz(0.3, 0, 1)
+        circuit.rzz(angle, 0, 1)
+        result = problem(circuit, limits)
+        assert (result == "") is fits
+        assert fits or "operation 1 (rzz on qubits 0, 1)" in result
 
 
 def test_width_beyond_device_is_refused_with_both_numbers() -> None:
