@@ -1,6 +1,7 @@
 """Gates, expressions, schedules, and checks against a device."""
 
 import math
+
 import numpy as np
 import pytest
 from arrays import Arrays, Token
