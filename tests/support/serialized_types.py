@@ -55,7 +55,7 @@ from simenv.model.task import (
     Timing,
 )
 from simenv.model.task_rules import OwnerLimits, OwnerReport, OwnerUse
-from simenv.model.views import DeviceInfo, OperationInfo, QubitInfo
+from simenv.model.views import AngleLimits, DeviceInfo, OperationInfo, QubitInfo
 from simenv.qpm import answers, contract, envelopes
 from simenv.qpm_check import comparison
 from simenv.scheduler.core import Route
@@ -150,6 +150,7 @@ NESTED: dict[str, Any] = {
     "service info": info.ServiceInfo,
     "standby info": info.StandbyInfo,
     "event": info.Event,
+    "angle limits": AngleLimits,
     "device info": DeviceInfo,
     "qubit info": QubitInfo,
     "operation info": OperationInfo,
