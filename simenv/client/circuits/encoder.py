@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from simenv.client.circuits import text_checks
+from simenv.client.circuits import foreign_outputs, text_checks
 from simenv.client.circuits.control_flow import BlockWriter, ExpressionWriter, is_jump
 from simenv.client.circuits.program_builder import BitNumber, ProgramBuilder, ProgramLayout, layout
 from simenv.client.circuits.text_checks import MAX_OPERANDS
@@ -149,7 +149,8 @@ def _definition(operation: Any) -> Any:
         hint = "check its parameters, or give it a definition of standard gates"
         raise ProgramError(message, hint=hint) from error
     if circuit is None:
-        hint = "give it a definition of standard gates, or remove it"
+        hint = foreign_outputs.aer_hint(name)
+        hint = hint or "give it a definition of standard gates, or remove it"
         raise ProgramError(f"{name!r} is opaque: it has no definition to expand", hint=hint)
     return circuit
 

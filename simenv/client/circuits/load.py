@@ -8,7 +8,8 @@ the parser gets only text that passed `text_checks`; errors of the parser and im
 ProgramError or LimitExceededError, with line and column if they are known.
 
 Cirq circuits are converted through the OpenQASM 2 that Cirq writes. Angles have 16 digits. Qubit k
-of the program is the k-th of Cirq's sorted qubits; a measurement key is a classical register.
+of the program is the k-th of Cirq's sorted qubits; a measurement key is a classical register, which
+is measured once. Subcircuits are unrolled.
 
 QIR of the base profile is read as LLVM assembly or bitcode, through the optional package pyqir.
 Source: the base profile of the QIR specification,
@@ -21,6 +22,8 @@ from __future__ import annotations
 
 import os
 import re
+import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -117,12 +120,19 @@ def is_cirq(circuit: Any) -> bool:
 
 def cirq_to_qasm(circuit: Any) -> str:
     """Convert a circuit to OpenQASM 2. Raises ProgramError for noise channels, qudits, free
-    parameters, and circuits without qubits."""
+    parameters, keys that are measured more than once, and circuits without qubits."""
     if not circuit.all_qubits():
         raise ProgramError("the Cirq circuit has no qubits")
     wide = [qubit for qubit in circuit.all_qubits() if qubit.dimension != 2]
     if wide:
         raise ProgramError(f"the Cirq circuit has a qudit: {str(wide[0])[:_SHOWN_CHARS]}")
+    cirq: Any = sys.modules["cirq"]
+    try:
+        circuit = cirq.unroll_circuit_op(circuit, deep=True, tags_to_check=None)
+    except (ValueError, TypeError, NotImplementedError) as error:
+        message = f"a CircuitOperation of the Cirq circuit: {str(error)[:_SHOWN_CHARS]}"
+        raise ProgramError(message, hint="write its operations into the circuit") from error
+    _check_keys(circuit, cirq)
     free = sorted(circuit._parameter_names_()) if circuit._is_parameterized_() else []
     if free:
         message = f"the Cirq circuit has free parameters: {', '.join(free[:5])}"
@@ -130,11 +140,25 @@ def cirq_to_qasm(circuit: Any) -> str:
         raise ProgramError(message, hint=hint)
     try:
         text: str = circuit.to_qasm(precision=_PRECISION)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         message = f"OpenQASM 2 cannot carry the Cirq circuit: {str(error)[:_SHOWN_CHARS]}"
         hint = "noise is an option of the task (device=, noise=); conditions are on one bit"
         raise ProgramError(message, hint=hint) from error
     return text
+
+
+def _check_keys(circuit: Any, cirq: Any) -> None:
+    """Raise ProgramError for a measurement key of several records: a register holds one."""
+    keys = Counter(
+        str(key)
+        for operation in circuit.all_operations()
+        for key in cirq.measurement_key_objs(operation)
+    )
+    for key, count in keys.items():
+        if count > 1:
+            message = f"the Cirq circuit measures the key {key[:_SHOWN_CHARS]!r} {count} times"
+            hint = "a key has one record here: give each measurement a key of its own"
+            raise ProgramError(message, hint=hint)
 
 
 BITCODE = b"BC\xc0\xde"
@@ -208,28 +232,45 @@ def qir_to_qasm(module: Any) -> str:
     return "\n".join([*head, *_statements(entries[0], pyqir, qubits, results)])
 
 
+def _refuse_beyond_base(function: Any, what: str) -> NoReturn:
+    """Raise ProgramError for what the base profile lacks, with the profile that the QIR states."""
+    attributes = function.attributes.func
+    profile = attributes["qir_profiles"].string_value if "qir_profiles" in attributes else ""
+    subject = "the QIR"
+    if profile not in ("", "base_profile", "custom"):
+        subject = f"QIR of the profile {profile[:_SHOWN_CHARS]!r} is not carried beyond base: it"
+    raise ProgramError(f"{subject} {what}", hint=_BASE_ONLY)
+
+
 def _statements(function: Any, pyqir: Any, qubits: int, results: int) -> Iterator[str]:
     blocks = function.basic_blocks
     visited: set[str] = set()
     block = blocks[0] if blocks else None
     while block is not None:
         if block.name in visited:
-            raise ProgramError("the QIR has a loop", hint=_UNROLL)
+            _refuse_beyond_base(function, "has a loop")
         visited.add(block.name)
         terminator = block.terminator
         for instruction in block.instructions:
             if isinstance(instruction, pyqir.Call):
+                name = instruction.callee.name
+                if name.removeprefix("__quantum__qis__").removeprefix("__quantum__rt__") in _READS:
+                    _refuse_beyond_base(function, f"reads a result ({name})")
                 yield _statement(instruction, pyqir, qubits, results)
             elif instruction.opcode not in (pyqir.Opcode.BR, pyqir.Opcode.RET):
                 opcode = str(instruction.opcode).rpartition(".")[2].lower()
-                raise ProgramError(f"the QIR has the instruction {opcode}", hint=_UNROLL)
+                _refuse_beyond_base(function, f"has the instruction {opcode}")
         successors = terminator.successors if terminator is not None else []
         if len(successors) > 1:
-            raise ProgramError("the QIR branches on a value", hint=_UNROLL)
+            _refuse_beyond_base(function, "branches on a value")
         block = successors[0] if successors else None
 
 
-_UNROLL = "the base profile has calls only: unroll loops, or write the circuit in OpenQASM 3"
+_READS = ("read_result__body", "read_result", "result_equal", "result_get_one", "result_get_zero")
+_BASE_ONLY = (
+    "the base profile has calls only, no branches on results: unroll loops, or write the circuit "
+    "in OpenQASM 3 or Qiskit"
+)
 
 
 def _statement(call: Any, pyqir: Any, qubits: int, results: int) -> str:

@@ -26,17 +26,18 @@ from openqasm3 import ast
 from qiskit import ClassicalRegister
 from qiskit.circuit import Clbit, Gate
 from qiskit.circuit.classical import expr, types
-from qiskit.circuit.library import IGate
+from qiskit.circuit.library import CPhaseGate, IGate, MCPhaseGate, PhaseGate
 from qiskit_qasm3_import import types as importer_types
 from qiskit_qasm3_import.converter import ConvertVisitor
 from qiskit_qasm3_import.data import Scope, Symbol
 from qiskit_qasm3_import.exceptions import ConversionError
 from qiskit_qasm3_import.state import LocalScope, State
 
-from simenv.client.circuits import qasm3_values, text_checks
+from simenv.client.circuits import foreign_outputs, qasm3_values, text_checks
 from simenv.errors import LimitExceededError, ProgramError, SimenvError
 from simenv.model import MAX_CLBITS, MAX_QUBITS
 
+_SHOWN_CHARS = 100
 _UINT_BITS = 32  # width of a `uint` without a size
 _MAX_PASSES = 10_000  # passes of all unrolled loops: the importer takes about 0.3 ms for one
 
@@ -49,11 +50,9 @@ _REFUSED = {
     "CalibrationDefinition": ("'defcal'", "pulses are not simulated"),
     "CalibrationStatement": ("'cal'", "pulses are not simulated"),
     "Box": ("'box'", "take the operations out of it"),
-    "Pragma": ("'pragma'", "remove it"),
     "EndStatement": ("'end'", "put the rest of the program into an else"),
 }
 _TYPES = {
-    "IntType": ("int", "use uint[n]"),
     "FloatType": ("float", "declare it const, or as input"),
     "AngleType": ("angle", "declare it const, or as input"),
     "ComplexType": ("complex", "write the real parts"),
@@ -77,6 +76,10 @@ class FlowVisitor(ConvertVisitor):  # type: ignore[misc]
         if settings is None:
             return super().generic_visit(node, context)
         raise ProgramError(f"{settings[0]} is not carried", hint=settings[1])
+
+    def visit_Pragma(self, node: Any, _context: Any) -> Any:  # noqa: N802
+        text = f"the pragma {node.command[:_SHOWN_CHARS]!r} is not carried"
+        raise ProgramError(text, hint=foreign_outputs.pragma_hint(node.command))
 
     def visit_Box(self, node: Any, context: Any) -> Any:  # noqa: N802
         return self.generic_visit(node, context)
@@ -113,7 +116,7 @@ class FlowVisitor(ConvertVisitor):  # type: ignore[misc]
         return result
 
     def visit_ClassicalDeclaration(self, node: Any, context: State) -> State:  # noqa: N802
-        if isinstance(node.type, ast.BoolType | ast.UintType):
+        if isinstance(node.type, ast.BoolType | ast.UintType | ast.IntType):
             return self._variable(node, context)
         if not isinstance(node.type, ast.BitType):
             name, hint = _TYPES.get(type(node.type).__name__, (_type_name(node.type), ""))
@@ -133,23 +136,24 @@ class FlowVisitor(ConvertVisitor):  # type: ignore[misc]
 
     def _variable(self, node: Any, context: State) -> State:
         kind: Any = types.Bool()
-        if isinstance(node.type, ast.UintType):
-            size = node.type.size
-            width = _UINT_BITS if size is None else self._constant_int(size, context)
+        if not isinstance(node.type, ast.BoolType):
+            size, name = node.type.size, _type_name(node.type)
+            unsized = qasm3_values.INT_BITS if name == "int" else _UINT_BITS
+            width = unsized if size is None else self._constant_int(size, context)
             if not 0 < width <= MAX_CLBITS:
-                raise ProgramError(f"a uint of {width} bits; 1 to {MAX_CLBITS} are carried")
+                raise ProgramError(f"a {name} of {width} bits; 1 to {MAX_CLBITS} are carried")
             kind = types.Uint(width)
         variable = expr.Var.new(context.unique_name(node.identifier.name), kind)
         if node.init_expression is None:
             context.circuit.add_uninitialized_var(variable)
         else:
-            first = qasm3_values.as_type(
-                qasm3_values.assigned(node.init_expression, context), kind, node
-            )
-            context.circuit.add_var(variable, first)
-        symbol = Symbol(
-            node.identifier.name, variable, qasm3_values.VariableType(), context.scope, node
-        )
+            first = qasm3_values.assigned(node.init_expression, context)
+            if isinstance(node.type, ast.IntType):
+                _check_sign(first, kind)
+            context.circuit.add_var(variable, qasm3_values.as_type(first, kind, node))
+        signed = isinstance(node.type, ast.IntType)
+        declared = qasm3_values.IntType() if signed else qasm3_values.VariableType()
+        symbol = Symbol(node.identifier.name, variable, declared, context.scope, node)
         context.symbol_table.insert(symbol)
         return context
 
@@ -160,9 +164,12 @@ class FlowVisitor(ConvertVisitor):  # type: ignore[misc]
             value = ast.BinaryExpression(ast.BinaryOperator[node.op.name[:-1]], node.lvalue, value)
             value.lhs = _as_expression(node.lvalue)
             value.span = value.lhs.span = node.span
-        context.circuit.store(
-            target, qasm3_values.as_type(qasm3_values.assigned(value, context), target.type, node)
-        )
+        new = qasm3_values.assigned(value, context)
+        if isinstance(node.lvalue, ast.Identifier):
+            symbol = context.symbol_table.get(node.lvalue.name, node)
+            if isinstance(symbol.type, qasm3_values.IntType):
+                _check_sign(new, target.type)
+        context.circuit.store(target, qasm3_values.as_type(new, target.type, node))
         return context
 
     def _lvalue(self, node: Any, context: State) -> Any:
@@ -174,6 +181,8 @@ class FlowVisitor(ConvertVisitor):  # type: ignore[misc]
         variable = expr.lift(data)
         if isinstance(node, ast.Identifier):
             return variable
+        if isinstance(symbol.type, qasm3_values.IntType):
+            raise ProgramError(f"a bit of the int {name!r}", hint="use uint[n]")
         indices = node.indices
         if len(indices) != 1 or not isinstance(indices[0], list) or len(indices[0]) != 1:
             raise ProgramError("an assignment to several bits picked by index is not carried")
@@ -188,7 +197,7 @@ class FlowVisitor(ConvertVisitor):  # type: ignore[misc]
         return expr.index(variable, index)
 
     def visit_SwitchStatement(self, node: Any, context: State) -> State:  # noqa: N802
-        target = qasm3_values.read(node.target, context)
+        target = qasm3_values.switched(node.target, context)
         if isinstance(target, int):
             raise ProgramError("a 'switch' on a constant", hint="write the case alone")
         with context.circuit.switch(target) as case:
@@ -277,6 +286,14 @@ class FlowVisitor(ConvertVisitor):  # type: ignore[misc]
         if not qasm3_values.is_constant(kind) or isinstance(value, float):
             raise ProgramError("a constant integer is wanted here")
         return int(value)
+
+
+def _check_sign(value: Any, kind: Any) -> None:
+    """Raise ProgramError for an unsigned expression with the bits of an int, or more."""
+    width = value.bit_length() if isinstance(value, int) else getattr(value.type, "width", 0)
+    if width >= kind.width:
+        message = f"{width} bits in an int of {kind.width}, which might become negative"
+        raise ProgramError(message, hint=f"use int[{width + 1}]")
 
 
 def _as_expression(node: Any) -> Any:
@@ -475,9 +492,51 @@ class _Converter(FlowVisitor):
         return super().visit_QuantumGate(node, context)
 
     def visit_QuantumPhase(self, node: Any, context: Any) -> Any:  # noqa: N802
+        """Append a phase: each control adds a qubit, and powers multiply the angle."""
+        angle = self._resolve_angle(node.argument, context)
+        negated: list[bool] = []  # for each control, in the order of the qubits
+        names = ast.GateModifierName
         for modifier in node.modifiers:
-            self._check_modifier(modifier, len(node.qubits), context)
-        return super().visit_QuantumPhase(node, context)
+            if modifier.modifier is names.inv:
+                angle = -angle
+            elif modifier.modifier is names.pow:
+                angle = self._power(angle, modifier, context)
+            else:
+                more = self._controls(modifier, context)
+                if not 0 < more <= MAX_QUBITS - len(negated):
+                    raise ProgramError(f"{more} controls of 'gphase'")
+                negated += [modifier.modifier is names.negctrl] * more
+        if len(negated) != len(node.qubits):
+            given = f"{len(negated)} controls of 'gphase', which is given {len(node.qubits)} qubits"
+            raise ProgramError(given, hint="each control adds one qubit")
+        if not negated:
+            context.circuit.global_phase += angle
+            return context
+        gate = {1: PhaseGate, 2: CPhaseGate}.get(len(negated))
+        phase = gate(angle) if gate else MCPhaseGate(angle, len(negated) - 1)
+        operands = [self._resolve_qarg(each, context) for each in node.qubits]
+        for qubits in self._broadcast_gate(operands, node):
+            flipped = [qubit for qubit, flip in zip(qubits, negated, strict=True) if flip]
+            for qubit in flipped:
+                context.circuit.x(qubit)
+            context.circuit.append(phase, qubits, [])
+            for qubit in flipped:
+                context.circuit.x(qubit)
+        return context
+
+    def _power(self, angle: Any, modifier: Any, context: State) -> Any:
+        """Return the angle of a power of a phase: for a fraction the principal value."""
+        exponent = float(self._resolve_constant_float(modifier.argument, context))
+        if exponent.is_integer():
+            return angle * exponent
+        if not isinstance(angle, int | float):
+            raise ProgramError(f"the power {exponent} of a phase with a free parameter")
+        return math.remainder(angle, math.tau) * exponent
+
+    def _controls(self, modifier: Any, context: State) -> int:
+        if modifier.argument is None:
+            return 1
+        return int(self._resolve_constant_int(modifier.argument, context))
 
     def _check_modifier(self, modifier: Any, width: int, context: State) -> None:
         if modifier.modifier is ast.GateModifierName.pow:
@@ -487,9 +546,7 @@ class _Converter(FlowVisitor):
                     hint="write the gate that often, or define its power",
                 )
         elif modifier.modifier is not ast.GateModifierName.inv:
-            controls = 1
-            if modifier.argument is not None:
-                controls = int(self._resolve_constant_int(modifier.argument, context))
+            controls = self._controls(modifier, context)
             if not 0 < controls < max(width, 2):
                 raise ProgramError(f"{controls} controls of a gate that is given {width} qubits")
 
@@ -497,9 +554,7 @@ class _Converter(FlowVisitor):
         names = ast.GateModifierName
         if modifier.modifier not in (names.ctrl, names.negctrl):
             return super()._apply_gate_modifier(modifier, gate, context)
-        controls = 1
-        if modifier.argument is not None:
-            controls = int(self._resolve_constant_int(modifier.argument, context))
+        controls = self._controls(modifier, context)
         state = (1 << controls) - 1 if modifier.modifier is names.ctrl else 0
         return gate.control(controls, ctrl_state=state, annotated=False)
 

@@ -8,6 +8,7 @@ of what the importer makes. Sizes that are no integer literals count as the larg
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +21,7 @@ from qiskit_qasm3_import.expression import ValueResolver
 
 from simenv.client.circuits import text_checks
 from simenv.errors import LimitExceededError
-from simenv.model import MAX_QUBITS
+from simenv.model import MAX_CLBITS, MAX_QUBITS
 
 _LOGIC: dict[str, Callable[[Any, Any], Any]] = {"&&": expr.logic_and, "||": expr.logic_or}
 _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
@@ -34,6 +35,13 @@ _COMBINE: dict[str, Callable[[Any, Any], Any]] = {
 }  # fmt: skip
 
 
+_CONSTANTS: dict[str, Callable[[int, int], int]] = {
+    "+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.floordiv,
+    "&": operator.and_, "|": operator.or_, "^": operator.xor,
+    "==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le,
+    ">": operator.gt, ">=": operator.ge,
+}  # fmt: skip
+INT_BITS = 64  # width of an `int` without a size
 _SHIFTS = ("<<", ">>")  # the operands may differ in width
 _FUNCTIONS: dict[str, Callable[..., float]] = {
     "arccos": math.acos, "arcsin": math.asin, "arctan": math.atan, "ceiling": math.ceil,
@@ -54,6 +62,14 @@ class VariableType(importer_types.Type):  # type: ignore[misc]
 
     def pretty(self) -> str:
         return "variable"
+
+
+class IntType(VariableType):
+    """Type of an `int`. Qiskit has no signed numbers: an int only holds what a `switch` selects by,
+    and is never negative."""
+
+    def pretty(self) -> str:
+        return "int"
 
 
 class Resolver(ValueResolver):  # type: ignore[misc]
@@ -157,6 +173,15 @@ def as_type(value: Any, kind: Any, node: Any) -> Any:
     return value if value.type == kind else expr.cast(value, kind)
 
 
+def switched(node: Any, context: Any) -> Any:
+    """Return the target of a `switch`, which alone may be an `int`."""
+    if isinstance(node, ast.Identifier):
+        symbol = context.symbol_table.get(node.name, node)
+        if isinstance(symbol.type, IntType):
+            return symbol.data
+    return read(node, context)
+
+
 def read(node: Any, context: Any) -> Any:
     """Return an expression of Qiskit; a Python int for an integer literal, which has no width."""
     if isinstance(node, ast.BooleanLiteral):
@@ -167,6 +192,8 @@ def read(node: Any, context: Any) -> Any:
         operand = read(node.expression, context)
         if node.op.name == "!":
             return expr.logic_not(_bool(operand, node))
+        if node.op.name == "-" and isinstance(operand, int):
+            return -operand
         if node.op.name == "~" and isinstance(operand, expr.Expr):
             return expr.bit_not(operand)
         raise_from_node(node, f"the operator {node.op.name!r} is not carried in a condition")
@@ -181,17 +208,43 @@ def _binary(node: Any, left: Any, right: Any) -> Any:
     name = node.op.name
     if name in _LOGIC:
         return _LOGIC[name](_bool(left, node), _bool(right, node))
-    if isinstance(left, int) and isinstance(right, int):
-        raise_from_node(node, f"{name!r} of two constants in a condition")
-    if name not in _SHIFTS:
+    for value in (left, right):
+        if isinstance(value, int) and value < 0:
+            raise_from_node(node, "a negative number in a condition; registers are unsigned")
+    if name in _SHIFTS:
+        left, right = _shifted(left), _bits_of(right)
+    elif isinstance(left, int) and isinstance(right, int):
+        return _constant(name, left, right, node)
+    else:
         left, right = _matched(left, right), _matched(right, left)
     make = _COMPARE.get(name) or _COMBINE.get(name)
     if make is None:
         raise ConversionError(f"the operator {name!r} is not carried in a condition", node)
-    for value in (left, right):
-        if isinstance(value, int) and value < 0:
-            raise_from_node(node, "a negative number in a condition; registers are unsigned")
     return make(left, right)
+
+
+def _constant(name: str, left: int, right: int, node: Any) -> Any:
+    """Return the result of an operator of two constant numbers."""
+    function = _CONSTANTS.get(name)
+    if function is None or (name == "/" and not right):
+        raise_from_node(node, f"{name!r} of two constants in a condition")
+    value = function(left, right)
+    if value.bit_length() > MAX_CLBITS:
+        raise_from_node(node, f"a constant of {value.bit_length()} bits; {MAX_CLBITS} are carried")
+    return expr.Value(value, types.Bool()) if isinstance(value, bool) else value
+
+
+def _shifted(value: Any) -> Any:
+    """Return what is shifted as a Uint; a constant has the width of an int."""
+    if isinstance(value, int):
+        return expr.Value(value, types.Uint(max(INT_BITS, value.bit_length())))
+    return _bits_of(value)
+
+
+def _bits_of(value: Any) -> Any:
+    """Return a bit as a register of one bit, and other values as they are."""
+    is_bit = isinstance(value, expr.Var) and isinstance(value.var, Clbit)
+    return expr.cast(value, types.Uint(1)) if is_bit else value
 
 
 def _matched(value: Any, other: Any) -> Any:
@@ -230,6 +283,11 @@ def _leaf(node: Any, context: Any) -> Any:
         if isinstance(index, int) and not isinstance(getattr(target, "type", None), types.Uint):
             raise
         return expr.index(target, index)
+    if isinstance(kind, IntType):
+        raise_from_node(
+            node,
+            "an int in an expression is not carried, only as the target of a switch: use uint[n]",
+        )
     if isinstance(kind, VariableType):
         return value
     if isinstance(value, bool):
@@ -338,6 +396,8 @@ class Counter:
             operands = [built.qubit] if isinstance(built, ast.QuantumMeasurement) else []
         else:
             return
+        if isinstance(node, ast.QuantumPhase):
+            weight += 2 * len(operands)  # the gates around negated controls
         for modifier in getattr(node, "modifiers", ()):
             weight = _modified(weight, modifier, len(operands))
         widths = [self._width(operand) for operand in operands]

@@ -36,6 +36,13 @@ _BLOCK = r"/\*[\s\S]*?(?:\*/|(\Z))"  # the group matches if the comment never en
 _STRIP = re.compile(rf"{_STRING}|(?:{_LINE}|{_BLOCK})(?:\s*+(?:{_LINE}|{_BLOCK}))*+")
 _VERSION = re.compile(r"\s*OPENQASM\s+([23])(?:\.\d{1,3})?\s*;")
 _OTHER_VERSION = re.compile(r"\s*OPENQASM\b([^;\n]{0,20})")
+# What only version 3 has, whose version line is optional.
+_VERSION_3 = re.compile(
+    r"include\s*+[\"']stdgates\.inc[\"']|\$\d|(?:\A|[;{}])\s*+"
+    r"(?:qubit|bit|bool|int|uint|float|angle|complex|duration|stretch|array|const|input|output|let|"
+    r"def|defcal|defcalgrammar|cal|extern|box|for|while|switch|gphase|delay|nop|pragma|"
+    r"ctrl|negctrl|inv|pow|@\w|\#)(?!\w)"
+)
 # No pattern for a whole text begins with \\b: it would be ten times as slow.
 _INCLUDE = re.compile(r"include\s*(?:\"([^\"\n]*)\"|'([^'\n]*)')")
 _QUOTE = re.compile(r"[\"']")
@@ -157,8 +164,10 @@ def _version(text: str, name: str) -> int:
     match = _VERSION.match(text)
     if match:
         return int(match.group(1))
-    start = len(text) - len(text.lstrip())
     other = _OTHER_VERSION.match(text)
+    if other is None and _VERSION_3.search(text):
+        return 3
+    start = len(text) - len(text.lstrip())
     values = f"OpenQASM version {other.group(1).strip()!r}" if other else "no version line"
     refuse(
         name,

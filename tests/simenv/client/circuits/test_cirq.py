@@ -43,7 +43,20 @@ def test_measurement_keys_are_registers_and_frozen_circuits_are_taken(env: Clien
     assert env.run(circuit, shots=20).counts == {"10 1": 20}
 
 
-@pytest.mark.parametrize("case", ["parameter", "noise", "qudit", "nothing"])
+def test_repetitions_of_a_subcircuit_have_keys_of_their_own(env: Client) -> None:
+    qubit = cirq.LineQubit(0)
+    body = cirq.FrozenCircuit(cirq.X(qubit), cirq.measure(qubit, key="m"))
+    circuit = cirq.Circuit(cirq.CircuitOperation(body, repetitions=3, use_repetition_ids=True))
+    assert env.run(circuit, shots=20).counts == {"1 0 1": 20}
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        *("parameter", "noise", "qudit", "nothing"),
+        *("key", "key of a subcircuit", "endless subcircuit"),
+    ],
+)
 def test_circuit_that_cannot_be_carried_is_refused(case: str) -> None:
     import sympy
 
@@ -53,5 +66,29 @@ def test_circuit_that_cannot_be_carried_is_refused(case: str) -> None:
         "noise": (cirq.Circuit(cirq.depolarize(0.1)(qubit)), r"cannot carry .*depolarize"),
         "qudit": (cirq.Circuit(cirq.IdentityGate(qid_shape=(3,))(cirq.LineQid(0, 3))), "qudit"),
         "nothing": (cirq.Circuit(), "no qubits"),
+        "key": (
+            cirq.Circuit(cirq.measure(qubit, key="m"), cirq.X(qubit), cirq.measure(qubit, key="m")),
+            "measures the key 'm' 2 times",
+        ),
+        "key of a subcircuit": (
+            cirq.Circuit(
+                cirq.CircuitOperation(
+                    cirq.FrozenCircuit(cirq.X(qubit), cirq.measure(qubit, key="m")),
+                    repetitions=3,
+                    use_repetition_ids=False,
+                )
+            ),
+            "measures the key 'm' 3 times",
+        ),
+        "endless subcircuit": (
+            cirq.Circuit(
+                cirq.CircuitOperation(
+                    cirq.FrozenCircuit(cirq.X(qubit), cirq.measure(qubit, key="m")),
+                    use_repetition_ids=False,
+                    repeat_until=cirq.KeyCondition(cirq.MeasurementKey("m")),
+                )
+            ),
+            "CircuitOperation",
+        ),
     }[case]
     fails(ProgramError, value, load, circuit)

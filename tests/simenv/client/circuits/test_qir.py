@@ -121,6 +121,28 @@ def test_module_outside_the_base_profile_is_refused_by_name(case: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "line", ["%r = " + call("rt__read_result", ZERO, kind="i1"), "%a = icmp eq i64 1, 2"]
+)
+def test_refusal_names_the_profile_that_the_module_states(line: str) -> None:
+    stated = assembly(line).replace(
+        '"entry_point"', '"entry_point" "qir_profiles"="adaptive_profile"'
+    )
+    refused = fails(ProgramError, "QIR of the profile 'adaptive_profile' is not", load, stated)
+    assert "OpenQASM 3" in refused.hint
+    assert "gates that are known" not in refused.hint
+    plain = fails(
+        ProgramError, "the QIR (reads a result|has the instruction)", load, assembly(line)
+    )
+    assert "base profile" in plain.hint
+
+
+def test_module_of_the_adaptive_profile_without_branches_is_read() -> None:
+    text = assembly(call("qis__h__body", ZERO))
+    stated = text.replace('"entry_point"', '"entry_point" "qir_profiles"="adaptive_profile"')
+    assert load(stated).packed == load(text).packed
+
+
+@pytest.mark.parametrize(
     ("text", "words"),
     [
         ("define void @__quantum__ {", "cannot be read"),

@@ -8,7 +8,7 @@ from failing import fails
 from qiskit import QuantumCircuit
 from qiskit.circuit import Gate, Instruction
 from qiskit.circuit.library import UnitaryGate
-from qiskit.quantum_info import Kraus
+from qiskit.quantum_info import Kraus, Pauli
 
 from simenv.client.circuits import load, native
 from simenv.errors import LimitExceededError, ProgramError
@@ -70,6 +70,46 @@ def test_opaque_operation_is_refused(opaque: Instruction) -> None:
     circuit = QuantumCircuit(1)
     circuit.append(opaque, [0])
     fails(ProgramError, f"'{opaque.name}' is opaque", load, circuit)
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        ("save_state", 'outputs=("statevector",)'),
+        ("save_statevector", 'outputs=("statevector",)'),
+        ("save_statevector_dict", 'outputs=("statevector",)'),
+        ("save_probabilities", 'outputs=("probabilities",)'),
+        ("save_probabilities_dict", 'outputs=("probabilities",)'),
+        ("save_expval", "observables="),
+        ("save_expval_var", "observables="),
+        ("save_amplitudes", "amplitudes="),
+        ("save_amplitudes_sq", "amplitudes="),
+        *((name, "no option replaces it") for name in (
+            "save_density_matrix", "save_unitary", "save_superop", "save_stabilizer",
+            "save_clifford", "save_matrix_product_state",
+        )),
+        ("set_statevector", "circuit.initialize"),
+        ("set_density_matrix", "begin with gates"),
+        ("set_stabilizer", "circuit.append(clifford"),
+        ("roerror", "noise="),
+    ],
+)  # fmt: skip
+def test_instruction_of_aer_is_refused_with_what_replaces_it(name: str, option: str) -> None:
+    circuit = QuantumCircuit(1)
+    circuit.h(0)
+    circuit.append(Instruction(name, 1, 0, []), [0])
+    assert option in fails(ProgramError, f"'{name}' is opaque", load, circuit).hint
+
+
+def test_instructions_of_aer_are_known_by_their_names() -> None:
+    import qiskit_aer  # noqa: F401  it adds the methods
+
+    circuit = QuantumCircuit(1)
+    circuit.save_statevector()
+    assert "outputs=" in fails(ProgramError, "save_statevector", load, circuit).hint
+    circuit = QuantumCircuit(1)
+    circuit.save_expectation_value(Pauli("Z"), [0])
+    assert "observables=" in fails(ProgramError, "save_expval", load, circuit).hint
 
 
 def test_exception_in_gate_definition_is_a_program_error() -> None:

@@ -45,6 +45,8 @@ SAME = {
     "loose bits": HEAD3 + "qubit[2] q; qubit r; bit m; bit[2] c; bit n; h r; c = measure q;"
     "m = measure r; n = measure q[0];",
     "declared and measured": HEAD3 + "qubit[2] q; h q; bit[2] c = measure q;",
+    "no version": 'include "stdgates.inc"; qubit[2] q; bit[2] c; h q; c = measure q;',
+    "no version and no include": "// U\ngate g a { U(1,2,3) a; } qubit q; g q;",
     "free parameters": HEAD3 + "input float[64] a; input angle b; qubit[2] q; rx(a) q[0];"
     "ry(b) q[1]; rz(a) q[1]; rx(a) q[1]; crz(b) q[0],q[1];",
     "no include": "OPENQASM 2.0; qreg q[2]; U(0.1,0.2,0.3) q[0]; CX q[0],q[1];",
@@ -61,6 +63,7 @@ MEANT = {
 }
 REFUSED = {
     "": "1 1 line 1, column 1: no version line",
+    "qreg q[1]; U(1,2,3) q[0];": "1 1 line 1, column 1: no version line",
     "OPENQASM 4.0;": "1 10",
     HEAD2 + "\nqreg q[2]; if(c==1) x q[0];": "2 12",
     HEAD2 + "\nqreg q[2];\n\tcx q[0],q[0];": "3 10",

@@ -291,15 +291,35 @@ static int parse_statement(Parser *parser)
     return qpi_parse_call(parser, NULL);
 }
 
+/* Whether the text has what only OpenQASM 3 has, whose version line is optional. */
+static int is_version_3(const Parser *parser)
+{
+    static const char *const WORDS[] = {"qubit", "bit", "input", "gphase"};
+    static const char FILE_NAME[] = "stdgates.inc";
+    Parser ahead = *parser;
+    for (const Token *token = &ahead.token; token->kind != TOKEN_END && token->kind != TOKEN_BAD;
+         qpi_advance(&ahead)) {
+        if (token->kind == TOKEN_STRING && token->length == strlen(FILE_NAME) + 2
+            && !memcmp(token->text + 1, FILE_NAME, strlen(FILE_NAME)))
+            return 1;
+        for (size_t word = 0; word < sizeof WORDS / sizeof *WORDS; word++)
+            if (qpi_token_is(token, WORDS[word]))
+                return 1;
+    }
+    return 0;
+}
+
 static int parse_version(Parser *parser)
 {
     static const char HINT[] = "the first statement is OPENQASM 2.0; or OPENQASM 3.0;";
     Token word = parser->token;
+    if (!qpi_token_is(&word, "OPENQASM")) {
+        parser->version = 3;
+        return is_version_3(parser) ? QPI_OK : qpi_refuse(&word, HINT, "no version line");
+    }
     qpi_advance(parser);
     Token number = parser->token;
     qpi_advance(parser);
-    if (!qpi_token_is(&word, "OPENQASM"))
-        return qpi_refuse(&word, HINT, "no version line");
     if ((number.kind != TOKEN_REAL && number.kind != TOKEN_INTEGER)
         || (number.text[0] != '2' && number.text[0] != '3')
         || (number.length > 1 && number.text[1] != '.'))

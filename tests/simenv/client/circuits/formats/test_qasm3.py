@@ -1,8 +1,10 @@
 """Each construct of OpenQASM 3 runs as it says, or is refused with its place."""
 
+import cmath
 import json
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import drawing
@@ -12,9 +14,11 @@ import pytest
 from failing import fails
 from hypothesis import HealthCheck, given, settings
 from qiskit import QuantumCircuit, qasm3
+from qiskit.circuit.classical import expr, types
 from qiskit.quantum_info import Operator
 
 from simenv.client.circuits import load, to_qiskit
+from simenv.client.client import Client
 from simenv.errors import LimitExceededError, ProgramError, SimenvError
 from simulators.engine import Request, RunControl, RunOptions
 from simulators.errors import TooManySteps
@@ -51,10 +55,25 @@ def fault(text: str) -> ProgramError:
         ("while (c) { measure q[0]; }", (6, 13), "measurements must save"),
         ("stretch s;", (6, 1), "stretch"),
         ("def f(qubit a) { h a; }", (6, 1), "a subroutine ('def')"),
-        ("#pragma anything\n", (6, 1), "'pragma'"),
+        ("#pragma anything\n", (6, 1), "the pragma 'anything' is not carried"),
         ("if (c + 1) { x q[0]; } else { if (q) { x q[1]; } }", (6, 35), "'qubit[3]'"),
-        ("if (1 == 1) { x q[0]; }", (6, 5), "two constants"),
-        ("if (c == -1) { x q[0]; }", (6, 10), "'-' is not carried"),
+        ("if (1 ** 1 == 1) { x q[0]; }", (6, 5), "'**' of two constants"),
+        ("if (1 / 0 == c) { x q[0]; }", (6, 5), "'/' of two constants"),
+        ("if (c == -1) { x q[0]; }", (6, 5), "a negative number"),
+        ("if ((c << -1) == 0) { x q[0]; }", (6, 5), "a negative number"),
+        ("int k = 3; if (k == 3) { x q[0]; }", (6, 16), "an int in an expression"),
+        ("int k = 3;\nk += 1;", (7, 1), "an int in an expression"),
+        ("int k;\nk[0] = 1;", (7, 1), "a bit of the int 'k'"),
+        ("int[2] k;\nk = c;", (7, 1), "2 bits in an int of 2"),
+        ("int[2] k = 2;", (6, 1), "2 bits in an int of 2"),
+        ("int[2] k = -1;", (6, 1), "-1 does not fit"),
+        ("ctrl @ gphase(1);", (6, 1), "1 controls of 'gphase', which is given 0 qubits"),
+        ("gphase(1) q[0];", (6, 1), "0 controls of 'gphase', which is given 1 qubits"),
+        ("ctrl(3) @ gphase(1) q[0], q[1];", (6, 1), "3 controls of 'gphase', which is given 2"),
+        ("ctrl(2) @ ctrl(2) @ gphase(1) q[0], q[1], q[2];", (6, 1), "4 controls of 'gphase'"),
+        ("ctrl(0) @ gphase(1) q[0];", (6, 1), "0 controls of 'gphase'"),
+        ("ctrl(99999) @ gphase(1) q[0];", (6, 1), "99999 controls of 'gphase'"),
+        ("gate g(a) r { pow(0.5) @ gphase(a); }", (6, 15), "the power 0.5 of a phase"),
         ("let a = c[0:1];\nmeasure q[0] -> c[0];", (0, 0), "share a bit"),
         ("if (", (6, 5), "mismatched input"),
     ],
@@ -261,3 +280,134 @@ def test_endless_loop_ends_at_step_limit(name: str) -> None:
 def test_every_program_documents_its_outcome() -> None:
     kinds = ("runs", "refused", "free", "endless")
     assert sorted(name for kind in kinds for name in named(kind)) == sorted(PROGRAMS)
+
+
+PHASE = cmath.exp(0.7j)
+
+
+@pytest.mark.parametrize(
+    ("statement", "phase"),
+    [
+        ("ctrl(2) @ gphase(0.7) q[0], q[1];", lambda k: PHASE if k & 3 == 3 else 1),
+        ("negctrl(2) @ gphase(0.7) q[0], q[1];", lambda k: PHASE if k & 3 == 0 else 1),
+        ("negctrl(3) @ gphase(0.7) q[0], q[1], q[2];", lambda k: PHASE if k == 0 else 1),
+        ("negctrl @ ctrl(2) @ gphase(0.7) q[0], q[1], q[2];", lambda k: PHASE if k == 6 else 1),
+        ("ctrl(2) @ negctrl @ gphase(0.7) q[0], q[1], q[2];", lambda k: PHASE if k == 3 else 1),
+        ("ctrl @ gphase(0.7) q;", lambda k: PHASE ** k.bit_count()),
+        ("inv @ gphase(0.7);", lambda _: 1 / PHASE),
+        ("pow(-2) @ gphase(0.7);", lambda _: PHASE**-2),
+        ("pow(0.5) @ gphase(4);", lambda _: -cmath.exp(2j)),  # the principal root
+        ("ctrl @ pow(2) @ gphase(0.7) q[0];", lambda k: PHASE**2 if k & 1 else 1),
+        ("pow(2) @ ctrl(2) @ gphase(0.7) q[0], q[1];", lambda k: PHASE**2 if k & 3 == 3 else 1),
+        ("inv @ negctrl(2) @ pow(2) @ gphase(0.7) q[0], q[1];",
+         lambda k: PHASE**-2 if k & 3 == 0 else 1),
+        ("gate g(l) a, b { ctrl(2) @ gphase(l) a, b; }\ng(0.7) q[2], q[0];",
+         lambda k: PHASE if k & 5 == 5 else 1),
+        ("gate g(l) a { inv @ gphase(l); pow(2) @ gphase(l); }\nctrl(2) @ g(0.7) q[0], q[1], q[2];",
+         lambda k: PHASE if k & 3 == 3 else 1),
+    ],
+)  # fmt: skip
+def test_modified_phase_acts_as_its_diagonal_matrix(
+    statement: str, phase: Callable[[int], complex]
+) -> None:
+    program = load(HEAD + statement).program
+    matrix = np.diag([phase(k) for k in range(8)])
+    assert np.allclose(Operator(to_qiskit(program)).data, matrix, atol=1e-12)
+
+
+def test_phase_with_many_controls_is_one_operation_and_its_negations() -> None:
+    program = load(
+        f"qubit[40] q; negctrl(39) @ gphase(1) {', '.join(f'q[{k}]' for k in range(39))};"
+    )
+    assert len(program.program.ops) // 2 == 1 + 2 * 39
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'include "stdgates.inc";\nqubit q;\nbit c;\nx q;\nc = measure q;',
+        "// one\n/* two */\ngate g a { U(pi, 0, pi) a; }\nqubit q; bit c; g q; c = measure q;",
+        "const int n = 1;\nqubit[n] q;\nbit[n] c;\nU(pi, 0, pi) q; c = measure q;",
+        "bit c;U(pi, 0, pi) $0; c = measure $0;",
+        "qreg q[1];creg c[1];\nU(pi, 0, pi) q[0];\nbit d; d = measure q[0];",
+    ],
+)
+def test_text_without_version_line_is_openqasm_3(text: str) -> None:
+    assert load(text).packed == load(f"OPENQASM 3.0; {text}").packed
+
+
+@pytest.mark.parametrize("text", ["", "x q[0];\n", 'include "qelib1.inc";\nqreg q[1];\nx q[0];'])
+def test_text_of_neither_version_is_refused(text: str) -> None:
+    assert "no version line" in fault(text + "\n").message
+
+
+@pytest.mark.parametrize(
+    ("pragma", "option"),
+    [
+        ("braket result state_vector", 'outputs=("statevector",)'),
+        ("braket result expectation z(q[0])", "observables="),
+        ("braket result probability q", 'outputs=("probabilities",)'),
+        ('braket result amplitude "00"', "amplitudes="),
+        ("braket result density_matrix", "no option replaces it"),
+        ("braket noise depolarizing(0.1) q[0]", "noise="),
+        ("braket verbatim", 'compile="never"'),
+        ("other", "remove it"),
+    ],
+)
+def test_pragma_is_refused_with_the_option_that_replaces_it(pragma: str, option: str) -> None:
+    assert option in fault(HEAD + f"#pragma {pragma}\n").hint
+
+
+def test_switches_exported_by_qiskit_are_read(env: Client) -> None:
+    circuit = QuantumCircuit(3, 3)
+    circuit.x(0)
+    circuit.measure(0, 0)
+    with circuit.switch(circuit.cregs[0]) as case:
+        with case(0):
+            circuit.x(2)
+        with case(1, 2), circuit.switch(circuit.clbits[0]) as inner, inner(1):
+            circuit.x(1)
+        with case(case.DEFAULT):
+            circuit.x([0, 1, 2])
+    variable = circuit.add_var("v", expr.lift(5, types.Uint(7)))
+    with circuit.switch(expr.bit_xor(variable, 1)) as case:
+        with case(4):
+            circuit.x(2)
+        with case(case.DEFAULT):
+            circuit.x(0)
+    circuit.measure(range(3), range(3))
+    text = qasm3.dumps(circuit)
+    assert "int switch_dummy" in text
+    assert env.run(text, shots=20).counts == env.run(circuit, shots=20).counts == {"111": 20}
+
+
+@pytest.mark.parametrize("shift", [1, 2, 4, 5, 63, 64, 2**40, 2**70])
+def test_shift_wider_than_its_register_gives_0(env: Client, shift: int) -> None:
+    left, right = (1 << shift, 8 >> shift) if shift < 4 else (0, 0)
+    text = f"""OPENQASM 3.0;
+    include "stdgates.inc";
+    qubit[4] q; bit[4] c; bit one;
+    uint[4] a = 1; a <<= {shift};
+    uint[4] b = 8; b = b >> {shift};
+    uint[4] d = 1 << {shift};
+    const int k = {shift}; uint[4] f = 1; f = f << (k + 1 - 1);
+    if (a == {left}) x q[0];
+    if (b == {right}) x q[1];
+    if (d == {left} && f == {left}) x q[2];
+    one = measure q[0];
+    if ((one << {shift}) == 0) x q[3];
+    c = measure q;"""
+    assert env.run(text, shots=20).counts == {"1 1111": 20}
+
+
+def test_constant_is_shifted_in_the_width_of_an_int(env: Client) -> None:
+    """Qiskit writes a shifted constant without its width."""
+    circuit = QuantumCircuit(1, 1)
+    number = circuit.add_var("v", expr.lift(2, types.Uint(4)))
+    circuit.store(number, expr.shift_left(expr.lift(1, types.Uint(4)), number))
+    with circuit.if_test(expr.equal(number, 4)):
+        circuit.x(0)
+    circuit.measure(0, 0)
+    text = qasm3.dumps(circuit)
+    assert "1 << v" in text
+    assert env.run(text, shots=20).counts == {"1": 20}
