@@ -227,7 +227,7 @@ def _constant(name: str, left: int, right: int, node: Any) -> Any:
     """Return the result of an operator of two constant numbers."""
     function = _CONSTANTS.get(name)
     if function is None or (name == "/" and not right):
-        raise_from_node(node, f"{name!r} of two constants in a condition")
+        raise ConversionError(f"{name!r} of two constants in a condition", node)
     value = function(left, right)
     if value.bit_length() > MAX_CLBITS:
         raise_from_node(node, f"a constant of {value.bit_length()} bits; {MAX_CLBITS} are carried")
