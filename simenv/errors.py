@@ -34,6 +34,11 @@ class SimenvError(Exception):
         return f"{self.message}\n  {self.hint}" if self.hint else self.message
 
 
+class SimenvWarning(UserWarning):
+    """A result is not of what was asked, such as noise that does not act: a text of
+    `Result.warnings`."""
+
+
 class OptionError(SimenvError):
     """An option has an unknown name or a value that is not allowed; the caller must change the
     call. `option`, `value`: the option of `Client.submit` that the message is about; "": none."""

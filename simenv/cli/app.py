@@ -17,6 +17,7 @@ import math
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from importlib import import_module
@@ -29,7 +30,7 @@ import typer.core
 from simenv import config, errors
 from simenv._version import __version__
 from simenv.cli import terminal
-from simenv.errors import NoServiceError, OptionError
+from simenv.errors import NoServiceError, OptionError, SimenvWarning
 
 if TYPE_CHECKING:
     from simenv.client.client import Client
@@ -364,5 +365,6 @@ def run(arguments: Sequence[str]) -> int:
 
 def main() -> None:
     """Run the command line of this process. SIGTERM ends it as cleanly as an error does."""
+    warnings.simplefilter("ignore", SimenvWarning)  # commands show them in their own way
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     sys.exit(run(sys.argv[1:]))

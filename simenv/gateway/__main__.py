@@ -16,6 +16,7 @@ import socket
 import sys
 import threading
 import time
+import warnings
 from contextlib import ExitStack, suppress
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -31,7 +32,7 @@ from simenv.client.client import Client
 from simenv.client.connection import address, tracing
 from simenv.config import EnvironmentPaths, GatewayFile, GatewaySettings
 from simenv.config.paths import gateway_lock
-from simenv.errors import ConfigError, NoServiceError, SimenvError
+from simenv.errors import ConfigError, NoServiceError, SimenvError, SimenvWarning
 from simenv.gateway import metrics, native, page
 from simenv.gateway.app import RunningGateway, create_app
 from simenv.gateway.clients import ClientPool
@@ -54,6 +55,7 @@ log = logging.getLogger("simenv.gateway")
 
 
 def main() -> int:
+    warnings.simplefilter("ignore", SimenvWarning)  # answers carry them
     arguments = _arguments()
     for name in OF_TASKS:
         os.environ.pop(name, None)

@@ -1,5 +1,6 @@
 """Results, warnings, refusals and estimates of circuits on emulated devices."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,9 @@ def test_limited_factor_is_named_in_result_too(env: Client, shell: Shell, tmp_pa
         result = shell(*command)
         assert result.code == 0
         assert f"warning: {text}" in " ".join(result.err.split())
+        assert "SimenvWarning" not in result.err
+        document = json.loads(shell(*command, "--json").out.splitlines()[-1])
+        assert document["warnings"] == [text]
         assert "3 qubits" in result.err
 
 

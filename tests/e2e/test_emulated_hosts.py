@@ -109,6 +109,14 @@ def test_record_of_host_has_device_and_layouts(env: Client, revision: int, queue
     assert "metadata" not in completed(env.qpm_with(pool="main"), revision, request(), queued=False)
 
 
+@pytest.mark.parametrize("revision", [1, 2])
+def test_record_of_host_has_the_warnings_of_the_result(env: Client, revision: int) -> None:
+    info = request(noise={"gate.depolarizing": 1e9})
+    result = completed(env.qpm_with(pool="lattice"), revision, info, queued=True)
+    (text,) = result["metadata"]["warnings"]
+    assert text.startswith("gate.depolarizing * 1e+09 is above")
+
+
 def test_task_metadata_of_host_has_device_before_and_after_completion_is_read(env: Client) -> None:
     qpm = env.qpm_with(pool="lattice")
     accepted = qpm.async_run(request(loudness=3))

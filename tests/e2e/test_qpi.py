@@ -113,10 +113,13 @@ def test_emulated_device_and_its_noise_are_options(service: str, drill: Path) ->
             counts = client.run(NATIVE, shots=4000, seed=5, **options).counts
             pairs = [f"{bits}={count}" for bits, count in sorted(counts.items())]
             assert line.split()[2:] == pairs
-    assert len(lines) == 4
+        options = {"device": DEVICE, "noise": {"gate.depolarizing": 1e9}, "compile": "never"}
+        (warning,) = client.run(NATIVE, shots=4000, seed=5, **options).warnings
+    assert lines[3] == f"1 {warning}"
+    assert len(lines) == 5
     wrong = [line.count("0=") for line in lines[:3]]  # outcomes with clbit 0 unset
     assert wrong[2] == 0 < wrong[0]
-    assert "(h on qubit 2) is no native gate" in lines[3]
+    assert "(h on qubit 2) is no native gate" in lines[4]
 
 
 def test_command_builds_a_library_and_prints_its_flags(service: str, tmp_path: Path) -> None:

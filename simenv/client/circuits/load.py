@@ -129,7 +129,7 @@ def cirq_to_qasm(circuit: Any) -> str:
     cirq: Any = sys.modules["cirq"]
     try:
         circuit = cirq.unroll_circuit_op(circuit, deep=True, tags_to_check=None)
-    except (ValueError, TypeError, NotImplementedError) as error:
+    except (ValueError, TypeError) as error:
         message = f"a CircuitOperation of the Cirq circuit: {str(error)[:_SHOWN_CHARS]}"
         raise ProgramError(message, hint="write its operations into the circuit") from error
     _check_keys(circuit, cirq)

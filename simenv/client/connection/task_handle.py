@@ -101,6 +101,7 @@ class TaskHandle(msgspec.Struct, eq=False, weakref=True):
     over: bool = False
     requested_s: float = 0.0  # monotonic time of the first wait, or of the last result request
     decoded: DecodedResult | None = None  # the result after the first `decode`
+    has_warned: bool = False  # the warnings of the result were emitted
     _completion: Completion | None = None
     _ending: ResultOrigin | None = None
     _error: errors.SimenvError | None = None

@@ -15,6 +15,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+import warnings
 import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
@@ -27,7 +28,7 @@ from simenv.client import result_display
 from simenv.client.connection.task_handle import TaskHandle
 from simenv.client.result import Result
 from simenv.client.tasks.progress import ProgressLine, describe, ended_steps, progress_line, sweeps
-from simenv.errors import NotFoundError, OptionError, SimenvError, TimedOutError
+from simenv.errors import NotFoundError, OptionError, SimenvError, SimenvWarning, TimedOutError
 from simenv.model import MAX_TASK_NUMBER, TaskState, task_number
 
 if TYPE_CHECKING:
@@ -232,6 +233,7 @@ class Task(TaskFuture):
                     hint=f"the first is {handle.id}.0",
                 )
             result = self._cached_result = Result(decoded, handle, row)
+            _emit_warnings(handle, result)
         return result
 
     def results(self, timeout_s: float | None = None) -> list[Result]:
@@ -241,7 +243,9 @@ class Task(TaskFuture):
         count = decoded.data.count
         if self.row is not None or count == 1:
             return [self.result()]
-        return [Result(decoded, handle, row) for row in range(count)]
+        results = [Result(decoded, handle, row) for row in range(count)]
+        _emit_warnings(handle, results[0])
+        return results
 
     def exception(
         self, timeout: float | None = None, *, timeout_s: float | None = None
@@ -485,6 +489,22 @@ def distinct_warnings(tasks: Iterable[Task]) -> list[str]:
     submissions = {task.handle.number: task for task in tasks}
     texts = (text for task in submissions.values() for text in task.result().warnings)
     return list(dict.fromkeys(texts))
+
+
+_INNER = ("simenv", "qiskit", "pennylane")  # packages between this module and the caller's code
+
+
+def _emit_warnings(handle: TaskHandle, result: Result) -> None:
+    """Emit the warnings of a task's result as SimenvWarning, once for each task, at the line of the
+    caller's code."""
+    if handle.has_warned or not result.warnings:
+        return
+    handle.has_warned = True
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in _INNER:
+        level, frame = level + 1, frame.f_back
+    for text in dict.fromkeys(result.warnings):
+        warnings.warn(text, SimenvWarning, stacklevel=level)
 
 
 class TaskExecutor(Executor):

@@ -12,7 +12,6 @@ fails, the unfinished tasks of the batch are cancelled.
 from __future__ import annotations
 
 import math
-import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -26,7 +25,7 @@ from numpy.typing import NDArray
 
 from simenv.client.client import Client
 from simenv.client.result import Result
-from simenv.client.tasks.task import Task, distinct_warnings
+from simenv.client.tasks.task import Task
 from simenv.errors import BatchRefusedError, SimenvError
 from simenv.frontends.pennylane import encoder, measurements
 from simenv.model import Program
@@ -217,10 +216,6 @@ class SweepBatch:
                 client.cancel([task for task in sent.values() if not task.done()])
             raise
 
-    def warnings(self) -> list[str]:
-        """Warnings of the results about requested noise, each text once; after `run`."""
-        return distinct_warnings(task for _, tasks in self._sent for task in tasks)
-
     def _awaited(self, tasks: list[Task], tape: int) -> list[Result]:
         try:
             return [task.result() for task in tasks]
@@ -354,7 +349,6 @@ class BatchExecutor:
         self._wires = wires
         self._rng = rng
         self._programs = TapeProgramCache()
-        self._warned: set[str] = set()  # texts that were emitted
 
     def execute(self, tapes: Sequence[Any]) -> tuple[Any, ...]:
         """Run tapes; one result each. Raises SimenvError."""
@@ -373,10 +367,6 @@ class BatchExecutor:
             runs.append(prepare(tape, batch, plans))
         apart = bool(self._options.get("device") or self._options.get("pool"))
         batch.run(self._client, self._options, lambda: int(self._rng.integers(2**53)), apart=apart)
-        for text in batch.warnings():
-            if text not in self._warned:
-                self._warned.add(text)
-                warnings.warn(text, UserWarning, stacklevel=2)
         return runs
 
     def _order(self, tape: Any) -> tuple[Any, ...]:

@@ -107,12 +107,14 @@ def metrics(record: Job, position: int | None, start_s: float | None) -> Plain:
 
 
 def logs(record: Job, infos: Sequence[TaskInfo]) -> str:
-    """A line for each task: worker and pool, or the reason of its failure."""
+    """A line for each task: worker and pool, or the reason of its failure; and for each warning of
+    their results."""
     lines = [
         f"{info.id} {info.state} on {info.worker or '-'} of {info.pool or '-'}"
         f" after {info.time_s:.3f} s {info.reason}".rstrip()
         for info in infos
     ]
+    lines += [f"warning: {text}" for text in record.warnings]
     if record.reason:
         lines.append(f"{record.status}: {record.reason}")
     return "".join(f"{line}\n" for line in lines)

@@ -16,6 +16,7 @@ import queue
 import struct
 import sys
 import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
@@ -30,6 +31,7 @@ from simenv.errors import (
     KeyRefusedError,
     NoServiceError,
     SimenvError,
+    SimenvWarning,
     TaskExpiredError,
     TaskFailedError,
 )
@@ -290,6 +292,7 @@ def main() -> int:
     """Run jobs with a bound of memory."""
     import resource
 
+    warnings.simplefilter("ignore", SimenvWarning)  # the job carries them
     source, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints goes to the log
     limit_memory(MEMORY_BYTES)

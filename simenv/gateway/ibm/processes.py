@@ -386,6 +386,7 @@ class JobProcesses:
             fields: dict[str, Any] = {
                 "status": store.COMPLETED, "started_s": result.started_s,
                 "ended_s": result.ended_s, "quantum_s": result.quantum_s,
+                "warnings": tuple(result.warnings),
             }  # fmt: skip
             job = await self.stored(self.store.change, report.job, result.text, **fields)
         else:

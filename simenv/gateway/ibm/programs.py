@@ -35,7 +35,7 @@ from simenv.client.circuits.load import parse
 from simenv.client.client import Client
 from simenv.client.connection.task_handle import Submission
 from simenv.client.submission.options import checked_seed, item_seeds
-from simenv.client.tasks.task import Task, number_of
+from simenv.client.tasks.task import Task, distinct_warnings, number_of
 from simenv.errors import LimitExceededError, OptionError, ProgramError
 from simenv.frontends.qiskit import SimenvBackend, SimenvEstimator, SimenvSampler
 from simenv.gateway.ibm import backends, options
@@ -73,6 +73,7 @@ class JobResult(msgspec.Struct, frozen=True):
     quantum_s: float  # on the device, by its calibration; of an ideal one: of the simulation
     started_s: float
     ended_s: float
+    warnings: list[str] = []
 
 
 class SubmittedJob:
@@ -106,7 +107,8 @@ class SubmittedJob:
         device_s = sum(timing.device_s for timing in timings)
         used_s = device_s or sum(timing.run_s for timing in timings)
         span = now_s - longest_s, now_s
-        return JobResult(self._encode(result, span).encode(), used_s, *span)
+        found = distinct_warnings(self._tasks)
+        return JobResult(self._encode(result, span).encode(), used_s, *span, found)
 
 
 def submit(work: Work, client: Client) -> SubmittedJob:

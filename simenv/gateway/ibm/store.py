@@ -83,6 +83,7 @@ class Job(msgspec.Struct, frozen=True):
     attempts: int = 0
     trace: str = ""  # traceparent of its request
     reservation: int = 0  # that of the token of its request, on its backend
+    warnings: tuple[str, ...] = ()  # of the results of its tasks
 
     @property
     def is_pending(self) -> bool:

@@ -313,7 +313,7 @@ def _job(record: Job, position: int | None) -> Plain:
         "execution": None,
         "runtime_ms": round(1e3 * record.quantum_s) if record.ended_s else None,
         "queue_position": position if status == "waiting" else None,
-        "messages": [],
+        "messages": [{"source": "simenv", "message": text} for text in record.warnings],
         "errors": [failed] if status == "failed" else [],
         "timeline": [
             {"source": "iqm-server", "status": event, "timestamp": date_of(time_s)}

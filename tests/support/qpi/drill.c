@@ -299,9 +299,23 @@ static void device(const char *name, const char *native, const char *other)
         print_row(job, factor, 0);
         qpi_job_free(job);
     }
+    static const qpi_noise_factor LIMITED = {"gate.depolarizing", 1e9};
+    char text[1024] = "";
+    size_t warnings = 0;
+    options.noise = &LIMITED;
+    EXPECT(qpi_submit(session, circuit, &options, NULL, 1, 60.0, &job), QPI_OK);
+    EXPECT(qpi_wait(job, 250.0), QPI_OK);
+    EXPECT(qpi_warnings_size(job, 0, &warnings), QPI_OK);
+    EXPECT(qpi_warning(job, 0, 0, text, 8), QPI_LIMIT);
+    EXPECT(qpi_warning(job, 0, warnings, text, sizeof text), QPI_OPTION);
+    EXPECT(qpi_warning(job, 0, 0, text, sizeof text), QPI_OK);
+    printf("%zu %s\n", warnings, text);
+    qpi_job_free(job);
+    options.num_noise = 0;
     CHECK(qpi_submit(session, refused, &options, NULL, 1, 60.0, &job) != QPI_OK && !job);
     printf("%s\n", qpi_error_message());
     options.noise = &WRONG;
+    options.num_noise = 1;
     EXPECT(qpi_submit(session, circuit, &options, NULL, 1, 60.0, &job), QPI_OPTION);
     options.noise = FACTORS;
     options.device = NULL;

@@ -51,6 +51,9 @@ static void read_rows(qpi_job *job)
             qpi_probabilities_entry(job, row, index, bits, sizeof bits, &value);
         qpi_expectation(job, row, draw(3), &value, &error);
         qpi_statevector(job, row, amplitudes, 32);
+        for (size_t index = 0; qpi_warnings_size(job, row, &size) == QPI_OK && index <= size
+                               && index < 8; index++)
+            qpi_warning(job, row, index, bits, draw(sizeof bits));
     }
 }
 

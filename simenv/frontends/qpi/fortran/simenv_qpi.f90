@@ -161,6 +161,18 @@ module simenv_qpi
          character(kind=c_char), intent(out) :: bits(*)
          real(c_double), intent(out) :: probability
       end function
+      integer(c_int) function qpi_warnings_size(job, row, warnings) bind(c)
+         import
+         type(c_ptr), value :: job
+         integer(c_size_t), value :: row
+         integer(c_size_t), intent(out) :: warnings
+      end function
+      integer(c_int) function qpi_warning(job, row, index, text, capacity) bind(c)
+         import
+         type(c_ptr), value :: job
+         integer(c_size_t), value :: row, index, capacity
+         character(kind=c_char), intent(out) :: text(*)
+      end function
       integer(c_int) function qpi_expectation(job, row, index, value, standard_error) bind(c)
          import
          type(c_ptr), value :: job

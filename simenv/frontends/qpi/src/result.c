@@ -355,6 +355,45 @@ int qpi_expectation(qpi_job *job, size_t row, size_t index, double *value, doubl
     return QPI_OK;
 }
 
+/* The warnings of a result's DeviceRecord, its ninth field; returns their number. */
+static size_t find_warnings(const View *view, Reader *from)
+{
+    *from = view->file;
+    qpi_skip(from, view->has_file ? 3 : 2); /* file, options, gradients */
+    if (from->bad || qpi_skip_nil(from) || qpi_get_array(from) < 9)
+        return 0;
+    qpi_skip(from, 8);
+    return qpi_get_array(from);
+}
+
+int qpi_warnings_size(qpi_job *job, size_t row, size_t *warnings)
+{
+    View view;
+    Reader from;
+    TRY(open_row(job, row, &view));
+    *warnings = find_warnings(&view, &from);
+    return from.bad ? fail_damaged("its warnings do not fit") : QPI_OK;
+}
+
+int qpi_warning(qpi_job *job, size_t row, size_t index, char *text, size_t capacity)
+{
+    View view;
+    Reader from;
+    TRY(open_row(job, row, &view));
+    size_t count = find_warnings(&view, &from);
+    if (index >= count)
+        return qpi_fail(QPI_OPTION, NULL, "warning %zu of %zu", index, count);
+    qpi_skip(&from, index);
+    Slice found = qpi_get_text(&from);
+    if (from.bad)
+        return fail_damaged("its warnings do not fit");
+    if (found.size >= capacity)
+        return qpi_fail(QPI_LIMIT, NULL, "the warning needs %zu bytes", found.size + 1);
+    memcpy(text, found.data, found.size);
+    text[found.size] = 0;
+    return QPI_OK;
+}
+
 int qpi_statevector(qpi_job *job, size_t row, double *amplitudes, size_t capacity)
 {
     View view;

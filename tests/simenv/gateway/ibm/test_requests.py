@@ -22,7 +22,7 @@ from simenv.gateway.context import AccessToken
 from simenv.gateway.ibm import endpoints, service as services
 from simenv.gateway.ibm.processes import JobProcesses
 from simenv.gateway.ibm.service import Backend, ComputeService
-from simenv.gateway.ibm.store import COMPLETED, Job, JobStore, SessionRecord
+from simenv.gateway.ibm.store import COMPLETED, IQM_CIRCUITS, Job, JobStore, SessionRecord
 from simenv.gateway.iqm import architecture, circuits, endpoints as iqm
 from simenv.model.task_rules import OwnerLimits
 from simenv.model.views import DeviceInfo, DeviceKind
@@ -247,3 +247,27 @@ def test_a_body_of_iqm_is_decoded_in_a_thread(
     monkeypatch.setattr(circuits, "read", recorded)
     assert client.post(f"{iqm.PREFIX}/jobs/main/circuit", json={"circuits": []}).is_success
     assert threads[0].startswith("asyncio_")
+
+
+def test_warnings_of_results_are_in_the_log_of_ibm_and_the_messages_of_iqm(
+    client: TestClient[Any], service: ComputeService, device: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def tasks(*_: object) -> list[Any]:
+        return []
+
+    async def forecast(*_: object) -> tuple[None, None]:
+        return None, None
+
+    monkeypatch.setattr(ComputeService, "tasks", tasks)
+    monkeypatch.setattr(ComputeService, "forecast", forecast)
+    ended: dict[str, Any] = {
+        "status": COMPLETED,
+        "ended_s": time(),
+        "warnings": ("h has no noise",),
+    }
+    add(service, **ended)
+    number = "2a1c2b76-9a39-4f0e-8d6c-0c4b6c1c2f11"
+    service.store.add(Job(number, "ana", "", IQM_CIRCUITS, "main", time(), **ended), b"{}")
+    assert client.get(f"{PREFIX}/jobs/a/logs").text == "warning: h has no noise\n"
+    messages = client.get(f"{iqm.PREFIX}/jobs/{number}").json()["messages"]
+    assert messages == [{"source": "simenv", "message": "h has no noise"}]

@@ -113,6 +113,7 @@ function draw() {
   render(
     h("section", { class: "card" }, h("h2", null, mark(row.state), reason ? ` ${reason}` : ""),
       more.length ? h("pre", null, more.join("\n")) : null,
+      ...(result?.warnings ?? []).map((text) => h("p", { class: "warning" }, text)),
       facts([
         ["User", row.owner], ["Account", row.account], ["Class", row.qos],
         ["Program", `${many(row.num_qubits, "qubit")}${circuit ? `, ${many(circuit.total, "operation")}` : ""}`],
