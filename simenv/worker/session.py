@@ -31,7 +31,7 @@ from simenv.worker.ranks import Leader
 from simenv.worker.runner import ENDED_EARLY, FAILED, PREEMPTED, Runner
 from simulators.compiler.kernel_time import busy_ns
 
-MAX_STOPS = 4_096
+MAX_STOPS = 4_096  # more than twice the tasks that a worker is sent before it answers
 
 
 class RunningTask:
@@ -82,8 +82,8 @@ class RunningTask:
                 control = self._runner.control
                 (control.preempt if reason == PREEMPTED else control.stop)()
             else:
-                if len(self._stops) >= MAX_STOPS:  # they came too late: their tasks have ended
-                    self._stops.clear()
+                if len(self._stops) >= MAX_STOPS:  # the oldest came too late: its task has ended
+                    del self._stops[next(iter(self._stops))]
                 self._stops[task, attempt] = reason
 
 

@@ -16,6 +16,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from importlib import metadata
 from io import BytesIO
 from types import ModuleType
 from typing import Any, Unpack
@@ -46,6 +48,7 @@ from simenv.client.submission.options import (
 from simenv.client.tasks.task import Task
 from simenv.errors import (
     BatchRefusedError,
+    ConfigError,
     LimitExceededError,
     OptionError,
     ProgramError,
@@ -83,6 +86,22 @@ def _load_formulas(file: BytesIO) -> list[QuantumCircuit]:
 
 # A samplex may hold the file in any of its nodes, and has no other place where it can be checked.
 parameter_expression_serializer.load = _load_formulas
+
+
+@lru_cache(1)
+def _check_serializer() -> None:
+    """Raise ConfigError if samplomatic does not load formulas by `_load_formulas`, as when it has
+    given the function that is replaced above another name."""
+    table = parameter_expression_serializer.ParameterExpressionTableSerializer
+    for read in table.DESERIALIZERS.values():
+        try:
+            read({"qpy": "15", "circuit_base64": ""})
+        except ProgramError:
+            continue
+        except Exception:  # noqa: BLE001 - that of another reader
+            pass
+        message = f"samplomatic {metadata.version('samplomatic')} reads QPY without simenv's check"
+        raise ConfigError(message, hint="install the version of simenv's lock file")
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +199,7 @@ def submit_executor(
     Raises OptionError for a version, option or shape that is not carried, ProgramError for a
     circuit or samplex, LimitExceededError, and what `Client.submit_many` raises for an item.
     """
+    _check_serializer()
     version = params.get("schema_version")
     if not isinstance(version, str) or version not in VERSIONS:
         raise OptionError(

@@ -172,7 +172,7 @@ def tasks_finished(
     # Of the last tasks of one batch and route that were sent together: they are counted together.
     batch: core.SubmitBatch | None = None
     route: core.Route | None = None
-    sent_ns = 0
+    sent_ns, had_paid = 0, False
     count, cost_us, charged, is_prepaid = 0, 0.0, 0.0, False
     for index, result in enumerate(results):
         number = result.task
@@ -199,13 +199,19 @@ def tasks_finished(
                 _charge_preempted(state, worker, record, result, slots, now_ns)
             interrupted.append(record)
             continue
-        if record.batch is not batch or record.route is not route or record.sent_ns != sent_ns:
+        has_paid = record.prepaid is not None  # a reservation has paid a part
+        if (
+            record.batch is not batch
+            or record.route is not route
+            or record.sent_ns != sent_ns
+            or has_paid is not had_paid
+        ):
             if batch is not None and count:
                 state.charge_ended(pool, batch, count, cost_us, charged, is_prepaid=is_prepaid)
-            batch, route, sent_ns = record.batch, record.route, record.sent_ns
+            batch, route, sent_ns, had_paid = record.batch, record.route, record.sent_ns, has_paid
             count, cost_us, charged = 0, 0.0, 0.0
             meter = state.meter(record, slots)
-            is_prepaid = batch.terms.reservation == reservation
+            is_prepaid = has_paid or batch.terms.reservation == reservation
             queued_us = (sent_ns - batch.accepted_ns) // 1000
             since_sent_us = (now_ns - sent_ns) // 1000
         timing = _timing_of(record, result, queued_us, since_sent_us)
@@ -224,8 +230,7 @@ def tasks_finished(
             state.reservations.settle(number, result.run_us * 1000, done=result.state == _DONE)
         reason = record.stopping
         limit_s = _run_limit_s(state, record) if reason == "run_timeout" else 0.0
-        if is_prepaid or record.prepaid is not None:
-            is_prepaid = True
+        if is_prepaid:
             paid = dedicated_workers.paid_us(worker, record, now_ns), 0
             used, units = dedicated_workers.use_of(
                 state, record, slots, result.run_us, device_ns, paid

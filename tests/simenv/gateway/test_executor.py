@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister, transpile
+from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister, qpy, transpile
 from qiskit.circuit import Parameter
 from qiskit.primitives import PrimitiveResult
 from qiskit.quantum_info import PauliLindbladMap, SparsePauliOp
@@ -23,7 +23,7 @@ from qiskit_ibm_runtime.quantum_program.params_converters import QUANTUM_PROGRAM
 from samplomatic import Twirl, build
 
 import simenv
-from simenv.errors import LimitExceededError, OptionError, ProgramError, SimenvError
+from simenv.errors import ConfigError, LimitExceededError, OptionError, ProgramError, SimenvError
 from simenv.gateway.ibm import executor
 from simenv.gateway.ibm.executor import run_executor
 
@@ -503,6 +503,17 @@ def test_formulas_of_a_samplex_are_refused_in_versions_that_may_hold_code(
     samplex["samplex_json"] = json.dumps(content, separators=(",", ":"))
     with pytest.raises(ProgramError, match=r"item 2: .*QPY of version 12"):
         run_executor(params, IDEAL, env, "refused")
+
+
+def test_samplomatic_that_drops_the_check_of_formulas_is_refused(
+    monkeypatch: pytest.MonkeyPatch, env: simenv.Client, session: RecordingSession
+) -> None:
+    executor._check_serializer.cache_clear()
+    executor._check_serializer()
+    executor._check_serializer.cache_clear()
+    monkeypatch.setattr(executor.parameter_expression_serializer, "load", qpy.load)
+    with pytest.raises(ConfigError, match=r"samplomatic .* reads QPY without simenv's check"):
+        run_executor(executed(session, one(bell(session))), IDEAL, env, "refused")
 
 
 def test_circuits_that_a_device_does_not_have_are_refused(

@@ -27,7 +27,7 @@ from simenv.wire.transport.zmq_transport import WORKER_STREAM
 from simenv.worker import runner as runner_module, session
 from simenv.worker.main import log_of
 from simenv.worker.runner import PlanCache, Runner
-from simenv.worker.session import RunningTask
+from simenv.worker.session import MAX_STOPS, RunningTask
 from simulators.catalog import COUNTS_QUBITS
 from simulators.compiler import kernel
 from simulators.compiler.kernel_time import busy_ns, spent_ns
@@ -105,6 +105,15 @@ def test_a_task_stopped_before_it_began_never_runs(runner: Runner) -> None:
     current.stop(8, 3, "run_timeout")
     assert (current.begin(8, 2), current.begin(8, 3)) == ("", "run_timeout")
     assert current.begin(8, 3) == ""
+
+
+def test_stops_that_came_too_late_displace_no_stop_of_a_waiting_task(runner: Runner) -> None:
+    current = RunningTask(runner)
+    for ended in range(1, MAX_STOPS):
+        current.stop(ended, 1, "cancelled")
+    current.stop(9_001, 1, "cancelled")
+    current.stop(9_002, 1, "run_timeout")
+    assert [current.begin(task, 1) for task in (9_001, 9_002)] == ["cancelled", "run_timeout"]
 
 
 def test_plans_are_cached_by_structure_and_evicted_beyond_size_limit(runner: Runner) -> None:

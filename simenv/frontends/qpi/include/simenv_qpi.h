@@ -246,7 +246,7 @@ QPI_API void qpi_job_free(qpi_job *job);
 QPI_API int qpi_row_status(qpi_job *job, size_t row);
 /* Id of the row's task, such as "t-1f", as the command line takes it. Rows may share a task. */
 QPI_API int qpi_task_id(qpi_job *job, size_t row, char *text, size_t capacity);
-/* Warnings of the row's result, such as noise that does not act as it was asked for; mostly none. */
+/* Warnings of the row's result, such as noise that does not act as asked; mostly none. */
 QPI_API int qpi_warnings_size(qpi_job *job, size_t row, size_t *warnings);
 QPI_API int qpi_warning(qpi_job *job, size_t row, size_t index, char *text, size_t capacity);
 /* Number of distinct outcomes, and outcome `index` in ascending order: its bits (clbit 0
