@@ -1,7 +1,8 @@
 """Record the versions that a run of CI has tested: python scripts/support_table.py
 
 `.ci/run` calls it after all tests have passed. One JSON line for each minor version of Python in
-docs/data/support.jsonl, which the page of supported versions shows; a later run replaces it.
+docs/data/support.jsonl, which the page of supported versions shows; a later run replaces it. The
+file is committed with what the run has tested. The table begins with the versions of the lock file.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 FILE = ROOT / "docs/data/support.jsonl"
+LOCK = ROOT / "requirements/all-bench-test.txt"
 PACKAGES = (
     "numba", "numpy", "qiskit", "qiskit-aer", "qiskit-ibm-runtime", "pennylane", "mpi4py", "stim",
     "quimb", "qrmi",
@@ -80,18 +82,27 @@ def record() -> None:
     FILE.write_text("".join(json.dumps(each) + "\n" for each in kept))
 
 
+def locked() -> dict[str, str]:
+    """Return the versions of the lock file by name, with the condition where there are several."""
+    found: dict[str, list[str]] = {}
+    for line in LOCK.read_text().splitlines():
+        match = re.match(r"([\w.-]+)==([^\s;]+)(?: ; python_full_version (\S+) '(\S+)')?", line)
+        if match and match[1] in PACKAGES:
+            condition = f" (Python {match[3]} {match[4]})" if match[3] else ""
+            found.setdefault(match[1], []).append(match[2] + condition)
+    return {name: ", ".join(versions) for name, versions in found.items()}
+
+
 def table() -> str:
-    """Return the recorded runs as Markdown, a column for each."""
-    runs = rows()
-    if not runs:
-        return "No run of `.ci/run` has been recorded for this version."
-    names = [name for name in runs[0] if name != "python"]
-    lines = ["| | " + " | ".join(f"Python {run['python']}" for run in runs) + " |"]
-    lines.append("|---" * (len(runs) + 1) + "|")
-    lines += [
-        f"| {name} | " + " | ".join(run.get(name, NONE) for run in runs) + " |" for name in names
-    ]
-    return "\n".join(lines)
+    """Return the locked versions and the recorded runs as Markdown, a column for each."""
+    runs, lock = rows(), locked()
+    names = [name for name in runs[0] if name != "python"] if runs else list(PACKAGES)
+    lines = ["| | locked | " + "".join(f"Python {run['python']} | " for run in runs)]
+    lines.append("|---" * (len(runs) + 2) + "|")
+    for name in names:
+        tested = "".join(f"{run.get(name, NONE)} | " for run in runs)
+        lines.append(f"| {name} | {lock.get(name, '')} | {tested}")
+    return "\n".join(line.rstrip() for line in lines)
 
 
 if __name__ == "__main__":

@@ -21,9 +21,23 @@ def test_a_run_replaces_that_of_the_same_python(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(support_table, "FILE", tmp_path / "support.jsonl")
-    assert support_table.table().startswith("No run")
+    assert "Python 3." not in support_table.table().splitlines()[0]
     support_table.record()
     support_table.record()
     (row,) = support_table.rows()
     assert (row["python"], row["qiskit"]) == (platform.python_version(), qiskit.__version__)
-    assert f"| qiskit | {qiskit.__version__} |" in support_table.table().splitlines()
+    row = next(line for line in support_table.table().splitlines() if line.startswith("| qiskit |"))
+    assert row.endswith(f" | {qiskit.__version__} |")
+
+
+def test_table_of_a_commit_without_a_recorded_run_has_the_locked_versions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(support_table, "FILE", tmp_path / "support.jsonl")
+    locked = support_table.locked()
+    assert sorted(locked) == sorted(support_table.PACKAGES)
+    table = support_table.table().splitlines()
+    assert [line.split(" | ")[0] for line in table[2:]] == [
+        f"| {n}" for n in support_table.PACKAGES
+    ]
+    assert f"| stim | {locked['stim']} |" in table
