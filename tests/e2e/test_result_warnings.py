@@ -9,6 +9,7 @@ from emulated import DEVICE, ghz
 from simenv.client.client import Client
 from simenv.errors import SimenvWarning
 from simenv.frontends.qiskit import SimenvBackend, SimenvEstimator, SimenvSampler
+from simenv.gateway.ibm.programs import SubmittedJob
 
 NOISE: dict[str, Any] = {"gate.depolarizing": 1e9}
 TEXT = r"^gate\.depolarizing \* 1e\+09 is above"
@@ -60,3 +61,9 @@ def test_jobs_of_qiskit_warn_and_have_the_text_in_their_metadata(env: Client) ->
     with pytest.warns(SimenvWarning, match=TEXT) as caught:
         estimated = SimenvEstimator(backend).run([(bare, "ZZZ")], precision=0.1).result()
     assert estimated.metadata["simenv"][0]["warnings"] == [one(caught)]
+
+
+def test_jobs_of_ibms_and_iqms_clients_take_the_warnings_of_their_tasks(env: Client) -> None:
+    tasks = [env.submit(ghz(), device=DEVICE, noise=noise, shots=50) for noise in (NOISE, "on")]
+    job = SubmittedJob(tasks, lambda: [task.wait() for task in tasks], lambda *_: "{}")
+    assert job.result().warnings == list(tasks[0].result().warnings)
