@@ -76,6 +76,9 @@ class ArchiveAddress:
     def moved(self) -> bool:
         return False
 
+    def learn(self, standbys: tuple[str, ...]) -> None:
+        pass
+
     def refusal(self) -> SimenvError | None:
         return None
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -258,7 +258,7 @@ class ServiceKeyStore:
         _check(name, role)
         channel = self._session.channel
         user_key = _new_key_file(channel.name, *channel.address.remote_endpoint(), name, role)
-        user_key = msgspec.structs.replace(user_key, standbys=channel.address.standbys)
+        user_key = msgspec.structs.replace(user_key, standbys=channel.standbys)
         fields = {"name": name, "role": role, "public_key": user_key.public_key}
         self._session.request(admin.Keys, admin.AddKey, **fields, expires_s=expires_s)
         return user_key
@@ -268,7 +268,7 @@ class ServiceKeyStore:
         new = self._session.request(admin.Keys, admin.RotateKey, **fields).keys[-1]
         channel = self._session.channel
         user_key = _key_file(channel.name, *channel.address.remote_endpoint(), new)
-        return msgspec.structs.replace(user_key, standbys=channel.address.standbys)
+        return msgspec.structs.replace(user_key, standbys=channel.standbys)
 
     def listed(self) -> list[admin.KeyInfo]:
         return self._session.request(admin.Keys, admin.GetKeys).keys
@@ -372,7 +372,8 @@ def rotate_key(store: KeyStore, name: str, file: Path, overlap_s: float) -> User
             new.unlink(missing_ok=True)  # else the service may have accepted it
         raise
     user_key = msgspec.structs.replace(user_key, secret_key=pair.secret)
-    keyfiles.write_private(file, user_key)
+    with keyfiles.exclusive(file) if file.exists() else nullcontext():
+        keyfiles.write_private(file, user_key)
     new.unlink(missing_ok=True)
     return user_key
 

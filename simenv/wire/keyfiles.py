@@ -426,6 +426,21 @@ def write_private(path: Path, content: msgspec.Struct) -> None:
         raise ConfigError(f"cannot write {path}: {error.strerror}") from error
 
 
+@contextlib.contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Keep other processes from replacing a file that exists, as long as they ask here. Raises
+    OSError."""
+    while True:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                yield
+                return
+        finally:
+            os.close(descriptor)
+
+
 def _overwrite_in_place(path: Path, content: msgspec.Struct) -> bool:
     """Overwrite an existing file in place, padded to its length, which needs no space on the disk.
     Returns False if that fails. A crash during the write leaves a file that cannot be decoded: then

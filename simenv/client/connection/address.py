@@ -27,12 +27,20 @@ from simenv.config import ConnectionFile
 from simenv.errors import ConfigError, KeyRefusedError, NoServiceError, SimenvError
 from simenv.process import runs
 from simenv.text import elapsed
-from simenv.wire.keyfiles import KeyPair, UserKeyFile, new_pair, read_private
+from simenv.wire.keyfiles import (
+    KeyPair,
+    UserKeyFile,
+    exclusive,
+    new_pair,
+    read_private,
+    write_private,
+)
 from simenv.wire.transport import zmq_transport
 from simenv.wire.transport.unix_streams import UnixConnection, peer_of
 
 NEXT_S = 3.0  # for one of several addresses to answer
 NOBODY_S = 0.5  # where nothing listens, or something else does
+MAX_STANDBYS = 8  # that a key file names
 TAKEOVER_S = 30.0  # in which a standby answers at one of them
 
 
@@ -82,6 +90,24 @@ class KeyFileAddress:
         """The other addresses in the file."""
         return () if self._file is None else self._file.standbys
 
+    def learn(self, standbys: tuple[str, ...]) -> None:
+        """Keep the addresses of the standbys that the service has named, in the file too where it
+        can be written: they are tried when the service is away. Those before are kept after them,
+        since the service may have moved to one of them."""
+        file, connection = self._file, self._connection
+        if file is None or connection is None:
+            return
+        named = (*standbys, connection.address, *file.standbys)
+        others = [each for each in dict.fromkeys(named) if each not in ("", file.address)]
+        kept = tuple(others[:MAX_STANDBYS])
+        if set(kept) == set(file.standbys):
+            return
+        self._file = msgspec.structs.replace(file, standbys=kept)
+        self.patience_s = TAKEOVER_S
+        with suppress(ConfigError, OSError), exclusive(self.path):
+            if read_private(self.path, UserKeyFile) == file:
+                write_private(self.path, self._file)
+
     def moved(self) -> bool:
         """Return whether the key file has been replaced since `open`, or it is the turn of another
         one of its addresses: each has NEXT_S to answer, or NOBODY_S."""
@@ -94,7 +120,11 @@ class KeyFileAddress:
             self._turn += 1
             return True
         try:
-            return self._file is not None and read_private(self.path, UserKeyFile) != self._file
+            file = self._file
+            if file is None:
+                return False
+            found = read_private(self.path, UserKeyFile)
+            return msgspec.structs.replace(found, standbys=file.standbys) != file
         except ConfigError:
             return False
 
@@ -169,6 +199,9 @@ class Address(Protocol):
     def open(self, identity: bytes) -> zmq_transport.Connection:
         """Return a new connection. Raises NoServiceError if the service has certainly ended."""
 
+    def learn(self, standbys: tuple[str, ...]) -> None:
+        """Keep the addresses of the standbys that the service has named."""
+
     def moved(self) -> bool:
         """Return whether the service now listens elsewhere than at the last `open`."""
 
@@ -233,6 +266,9 @@ class FileAddress:
             )
         keys = KeyPair(own.public, own.secret)
         return zmq_transport.CurveConnection(own.address, own.server_key, keys, identity)
+
+    def learn(self, standbys: tuple[str, ...]) -> None:
+        """Do nothing: the service writes them into the file."""
 
     def moved(self) -> bool:
         try:

@@ -135,6 +135,10 @@ class CertificateAddress(ABC):
             return False
         return connection.is_refused() or (last.address, last.server_key) != self._connected
 
+    def learn(self, standbys: tuple[str, ...]) -> None:
+        """Record them; the broker names the address of the service that leads."""
+        self.standbys = standbys
+
     def refusal(self) -> SimenvError | None:
         return self._denial
 

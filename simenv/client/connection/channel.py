@@ -32,6 +32,7 @@ from simenv.wire.messages import client as m
 from simenv.wire.transport.unix_streams import check_size
 from simenv.wire.transport.zmq_transport import Connection, CurveConnection
 
+REFRESH_S = 60.0  # interval in which a client that waits asks for the present standbys
 QUIET_S = 1.0  # silence after which the service is pinged
 POLL_S = 0.25  # interval in which a silent service's connection file is read again
 LOST_S = 5.0
@@ -85,6 +86,13 @@ class Liveness:
         self._looked_s = now
         is_silent = now - max(self._last_message_s, self._opened_s) >= REOPEN_S
         return self._address.moved() or (is_silent and isinstance(connection, CurveConnection))
+
+    def is_refresh_due(self, now: float) -> bool:
+        """Return whether the service was not pinged for REFRESH_S, and record the time."""
+        if now - self._pinged_s < REFRESH_S:
+            return False
+        self._pinged_s = now
+        return True
 
     def is_ping_due(self, now: float) -> bool:
         """Return whether a Ping is due, one every QUIET_S, and record its time."""
@@ -166,6 +174,7 @@ class ServiceChannel:
         self.epoch = 0
         self.name = self.address.name
         self.results: Path | None = None  # the results folder, if the service is on this node
+        self.standbys: tuple[str, ...] = ()  # addresses that the service has named last
         self.newest_completion = -1  # at the first Welcome; -1: unknown
         self._connection: Connection | None = None
         self._leader: int | None = None
@@ -262,8 +271,11 @@ class ServiceChannel:
                         limit = end - now
                     if not leading:
                         turn = self._follow(me, done)
-                    elif self._outbox:
-                        self._flush()
+                    else:
+                        if self._liveness.is_refresh_due(now):
+                            self.send(m.Ping(0))
+                        if self._outbox:
+                            self._flush()
                 if not leading:
                     turn.acquire(timeout=limit)
                 elif self._receive(connection, limit) and done():
@@ -430,12 +442,18 @@ class ServiceChannel:
         self.epoch, self.name, self._renewing = message.epoch, message.name, False
         if self._connection is not None:
             self._connection.message_bytes = message.message_bytes
+        self._learn(message.standbys)
         is_local = message.results and message.node == os.uname().nodename
         self.results = Path(message.results) if is_local else None
         if renew:
             self._renew()
 
+    def _learn(self, standbys: tuple[str, ...]) -> None:
+        self.standbys = standbys
+        self.address.learn(standbys)
+
     def _pong(self, message: m.Pong) -> None:
+        self._learn(message.standbys)
         if self.epoch and message.epoch != self.epoch:
             self._hello()
 

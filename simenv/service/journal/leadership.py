@@ -42,6 +42,7 @@ from simenv.service.journal.database import (
 )
 
 BEATS = 4  # renewals of the lease in its length
+LISTED = 2  # renewals after which a leader lists a standby
 MEMBER_S = 5.0  # a standby that was silent for so long, or a lease, has ended
 LOCK_S = 5.0  # for the lock of a session that is ended
 FREE_S = 1.0  # for that of a process that has just ended
@@ -336,11 +337,12 @@ def wait_to_lead(
       clients
     - `is_ended`: polled; True ends the wait
     - `assess`: polled; returns or raises what it lacks to lead, which the leader shows, "": nothing
-    - `ready`: called when it has begun to wait. None: nobody waits for that; whatever is wrong may
-      change, and is tried again.
+    - `ready`: called when it waits and the leader lists it. None: nobody waits for that; whatever
+      is wrong may change, and is tried again.
     """
     session: Session | None = None
     watch, poll_s = LeaseWatch(), min(0.5, place.lease_s / BEATS)
+    announced: LeaderRow | None = None  # the leader after the first announcement to it
     while not is_ended():
         try:
             if session is None:
@@ -353,11 +355,17 @@ def wait_to_lead(
                     text = f"the environment {place} was ended"
                     raise JournalError(text, hint="simenv up starts it; then come standbys")
                 break
+            if announced is not None and announced.epoch != leader.epoch:
+                announced = None
+            # It looks for standbys after each renewal: it has done so since once it renews again.
+            is_listed = announced is not None and leader.renewals >= announced.renewals + LISTED
             _announce(session, address, _assessment(assess, leader, ready is None))
-            if ready is not None:
+            announced = announced or read_leader(session)
+            leads = watch.is_over(leader) and _replace(session, leader)
+            if ready is not None and (is_listed or leads):
                 ready()
                 ready = None
-            if watch.is_over(leader) and _replace(session, leader):
+            if leads:
                 session.close()
                 return True
         except (psycopg.Error, SimenvError) as error:

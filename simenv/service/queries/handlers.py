@@ -170,7 +170,11 @@ class QueryHandlers:
         return queries.Engines(message.request, engines_view(service.config.pools, limits))
 
     def _pong(self, message: m.Ping) -> m.Pong:
-        return m.Pong(message.request, self._service.state.epoch)
+        return m.Pong(message.request, self._service.state.epoch, self._standbys())
+
+    def _standbys(self) -> tuple[str, ...]:
+        waiting = self._service.journal.database.standbys
+        return tuple(each.address for each in waiting if each.address)
 
     def _status(self, message: m.GetStatus, identity: Identity, _peer: bytes) -> ReplySteps:
         yield from self._refresh_starts(identity)
@@ -324,7 +328,8 @@ class QueryHandlers:
         epoch, name = self._service.state.epoch, self._service.config.name
         newest = self.newest(identity.scope)
         limit = self._service.listener.message_bytes(peer)
-        return m.Welcome(epoch, __version__, name, self._service.facts.node, results, newest, limit)
+        node, standbys = self._service.facts.node, self._standbys()
+        return m.Welcome(epoch, __version__, name, node, results, newest, limit, standbys)
 
     def _watch(self, message: m.WatchResults, identity: Identity, peer: bytes) -> ReplySteps:
         scope = identity.scope

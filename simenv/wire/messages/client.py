@@ -294,6 +294,7 @@ class Welcome(ServiceMessage, frozen=True, tag=0):
     results: str = ""  # folder of the files of large results on that node
     newest_completion: int = -1  # number of the newest one this client may see; -1: not stated
     message_bytes: int = MAX_MESSAGE_BYTES  # size limit of one message of this connection
+    standbys: tuple[str, ...] = ()  # addresses of those that wait now, for other machines
 
 
 class Accepted(queries.Reply, frozen=True, tag=1):
@@ -395,6 +396,7 @@ class Acked(queries.Reply, frozen=True, tag=10):
 
 class Pong(queries.Reply, frozen=True, tag=11):
     epoch: int
+    standbys: tuple[str, ...] = ()  # as in Welcome
 
 
 class UnknownTasks(queries.Reply, frozen=True, tag=12):

@@ -90,6 +90,7 @@ class Peer:
 
     patience_s = 0.0
     standbys: tuple[str, ...] = ()
+    learnt: tuple[str, ...] = ()
 
     def open(self, identity: bytes) -> Connection:
         self._opened = self.doors
@@ -97,6 +98,9 @@ class Peer:
 
     def moved(self) -> bool:
         return self._opened is not self.doors
+
+    def learn(self, standbys: tuple[str, ...]) -> None:
+        self.learnt = standbys
 
     def refusal(self) -> SimenvError | None:
         return None

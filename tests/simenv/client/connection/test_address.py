@@ -21,7 +21,7 @@ from simenv.config import ConnectionFile, OwnerEndpoint
 from simenv.errors import ConfigError, NoServiceError
 from simenv.process import START_TIME
 from simenv.text import elapsed
-from simenv.wire.keyfiles import KEYS_FORMAT, UserKeyFile, new_pair, write_private
+from simenv.wire.keyfiles import KEYS_FORMAT, UserKeyFile, new_pair, read_private, write_private
 from simenv.wire.transport.unix_streams import UnixConnection
 from simenv.wire.transport.zmq_transport import CLIENT_SOCKET, CLIENT_STREAM, CurveConnection
 
@@ -288,13 +288,9 @@ def _own_title() -> bytes:
 def test_addresses_of_a_key_file_take_turns_while_the_service_is_silent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pair, path = new_pair(), tmp_path / "user.simenv"
+    path = tmp_path / "user.simenv"
     addresses = [f"tcp://127.0.0.1:{port}" for port in (1, 2, 3)]
-    file = UserKeyFile(
-        *(KEYS_FORMAT, "lab", addresses[0], new_pair().public, "user", "client"),
-        *(pair.public, pair.secret, tuple(addresses[1:])),
-    )
-    write_private(path, file)
+    key_file(path, *addresses)
     key, now_s = address.KeyFileAddress(path), 100.0
     monkeypatch.setattr(address.time, "monotonic", lambda: now_s)
     tried = []
@@ -307,3 +303,43 @@ def test_addresses_of_a_key_file_take_turns_while_the_service_is_silent(
     assert key.patience_s > 3 * address.NEXT_S  # each is tried before the service is lost
     now_s += 60.0  # it answered meanwhile
     assert not key.moved()
+
+
+def key_file(path: Path, address_: str, *standbys: str) -> UserKeyFile:
+    pair = new_pair()
+    file = UserKeyFile(
+        *(KEYS_FORMAT, "lab", address_, new_pair().public, "user", "client"),
+        *(pair.public, pair.secret, standbys),
+    )
+    write_private(path, file)
+    return file
+
+
+def test_standbys_that_the_service_names_are_kept_in_the_key_file(tmp_path: Path) -> None:
+    path, first = tmp_path / "user.simenv", "tcp://127.0.0.1:1"
+    file = key_file(path, first)
+    key = address.KeyFileAddress(path)
+    with closing(key.open(b"~x")):
+        assert key.patience_s == 0.0
+        key.learn((first,))
+        assert read_private(path, UserKeyFile) == file
+        key.learn(("tcp://127.0.0.1:2",))
+        assert key.patience_s == address.TAKEOVER_S
+        assert not key.moved()
+    assert read_private(path, UserKeyFile).standbys == ("tcp://127.0.0.1:2",)
+    other = address.KeyFileAddress(path)
+    with closing(other.open(b"~y")):
+        other.learn(("tcp://127.0.0.1:3", first))
+        other.learn(())
+    assert other.standbys == ("tcp://127.0.0.1:3", "tcp://127.0.0.1:2")
+
+
+def test_key_that_was_rotated_meanwhile_is_not_overwritten_by_standbys(tmp_path: Path) -> None:
+    path = tmp_path / "user.simenv"
+    key_file(path, "tcp://127.0.0.1:1")
+    key = address.KeyFileAddress(path)
+    with closing(key.open(b"~x")):
+        rotated = key_file(path, "tcp://127.0.0.1:1")
+        key.learn(("tcp://127.0.0.1:2",))
+        assert read_private(path, UserKeyFile) == rotated
+        assert key.moved()

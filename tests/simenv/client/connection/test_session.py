@@ -8,6 +8,7 @@ from client_peer import Peer, completed, completion, submit
 from failing import fails
 
 from simenv import errors
+from simenv.client.connection import channel
 from simenv.client.connection.session import ServiceSession
 from simenv.model import TaskState
 from simenv.wire.messages import client as m
@@ -156,6 +157,19 @@ def test_message_above_the_limit_ends_a_batch_of_which_nothing_runs(
     error = fails(errors.LimitExceededError, "the limit is 2", submit, link, 600)
     assert not error.maybe_accepted
     assert [message.tasks for message in idle.of(m.Cancel)] == [list(range(1, 501))]
+
+
+def test_client_learns_standbys_at_its_connection_and_while_it_waits(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peer.on(m.Hello, lambda _: [m.Welcome(1, "0.1.0", "played", standbys=("tcp://b:1",))])
+    link = ServiceSession(peer)
+    assert (peer.learnt, link.channel.standbys) == (("tcp://b:1",), ("tcp://b:1",))
+    peer.on(m.Ping, lambda ping: [m.Pong(ping.request, 1, ("tcp://c:1",))])
+    monkeypatch.setattr(channel, "REFRESH_S", 0.0)
+    monkeypatch.setattr(channel, "QUIET_S", 60.0)  # it is not pinged for its silence
+    assert link.channel.wait(lambda: peer.learnt == ("tcp://c:1",), 30)
+    link.close()
 
 
 @pytest.mark.usefixtures("impatient")

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 import pytest
@@ -331,3 +332,28 @@ def test_standbys_are_shown_with_what_they_lack_until_they_are_silent(
         leadership._announce(session, "", "")  # of one that dies then
     until(lambda: journal.database.standbys)
     until(lambda: not journal.database.standbys)
+
+
+def test_standby_is_ready_when_the_leader_lists_it(place: PostgresPlace) -> None:
+    leader, ready = Journal(place, "accepted"), threading.Event()
+    ended = threading.Event()
+
+    def listed() -> None:
+        assert [each.address for each in database(leader).standbys] == ["tcp://here:1"]
+        ready.set()
+
+    def wait() -> bool:
+        return leadership.wait_to_lead(place, "tcp://here:1", ended.is_set, lambda _: "", listed)
+
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(wait)
+        until(lambda: ready.is_set() or waiting.done())
+        ended.set()
+        assert not waiting.result(60)
+    assert ready.is_set()
+
+
+def test_standby_that_leads_at_once_is_ready(place: PostgresPlace) -> None:
+    ready = threading.Event()
+    assert leadership.wait_to_lead(place, "", lambda: False, lambda _: "", ready.set)
+    assert ready.is_set()
