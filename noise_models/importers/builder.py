@@ -49,6 +49,9 @@ class SnapshotBuilder:
     def set_qubit(self, qubit: int, name: str, value: float, field: str) -> None:
         """Set a value of one qubit. Raises SnapshotError if it was set before."""
         self.check_qubits((qubit,), field)
+        if value == 0.0 and name in ("t1_us", "t2_us"):
+            self.recorder.ignored(field, "a time of 0: not measured")
+            return
         _set_once(self._qubits[qubit], name, value, field, lambda: f"{name} of qubit {qubit}")
         self.recorder.used(field, f"qubits[*].{name}")
 

@@ -106,6 +106,9 @@ def _qubit(builder: SnapshotBuilder, index: int, field: str, entries: object) ->
             _other_of_qubit(builder, index, name, result, at)
             continue
         target, value = _measured(_QUBIT_FIELDS[name], result, at)
+        if value is None:
+            builder.recorder.ignored(at, "null or not finite: not measured")
+            continue
         builder.set_qubit(index, target, value, at)
         if result.get("date") is not None:
             builder.date_qubit(index, target, reading.text(result["date"], f"{at}.date"))
@@ -146,6 +149,9 @@ def _gate(builder: SnapshotBuilder, field: str, entry: dict[str, Any]) -> None:
             at = at if key.isascii() and key.isprintable() else "gates[0].(other)"
             builder.recorder.ignored(at, "not used by the noise model")
             continue
+        if value is None:
+            builder.recorder.ignored(at, "null or not finite: not measured")
+            continue
         if instruction:
             _instruction(builder, name, qubits, target, value, at)
             continue
@@ -168,9 +174,15 @@ def _instruction(
         builder.recorder.ignored(at, f"of {name}: readout errors of the qubits are used")
 
 
-def _measured(field: _Unit, entry: dict[str, Any], at: str) -> tuple[str, float]:
-    """Return the snapshot's field of an entry, and its value in the field's unit."""
+def _measured(field: _Unit, entry: dict[str, Any], at: str) -> tuple[str, float | None]:
+    """Return the snapshot's field of an entry, and its value in the field's unit; None: the value
+    is null, NaN or infinite, which tools write for what was not measured."""
     target, factor = field
+    value = entry.get("value")
+    if (value is None and "value" in entry) or (
+        isinstance(value, float) and not math.isfinite(value)
+    ):
+        return target, None
     if factor is not None:
         scale = factor(entry.get("unit"), f"{at}.unit")
         return target, reading.scaled(reading.number(entry.get("value"), at), scale)

@@ -5,6 +5,7 @@ Names are `metrics.METHOD.GATE.IMPLEMENTATION.LOCUS.METRIC` and
 Times are in seconds.
 """
 
+import math
 import re
 from typing import Any
 
@@ -100,6 +101,9 @@ def _choose(
     kind = ".".join(parts[:3])[:60] if name.isascii() and name.isprintable() else "(other)"
     if entry.get("invalid") is True:
         builder.recorder.ignored(f"observations.{kind}", "marked as invalid")
+        return
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        builder.recorder.ignored(f"observations.{kind}", "null or not finite: not measured")
         return
     target: tuple[Any, ...] | None = None
     rank, number = 0, 0.0

@@ -63,8 +63,11 @@ def parse(files: Mapping[str, bytes]) -> Source:
     digest = hashlib.sha256()
     for name, data in sorted(files.items()):
         digest.update(hashlib.sha256(data).digest())
-        start = data.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
-        if start in (b"{", b"["):
+        start = data.removeprefix(b"\xef\xbb\xbf").lstrip()[:2]
+        if start in (b'"{', b'"['):
+            inner = strict_json.parse(data, name)  # a JSON text as a JSON string
+            documents[name] = strict_json.parse(inner.encode(), name)
+        elif start[:1] in (b"{", b"["):
             documents[name] = strict_json.parse(data, name)
         else:
             tables[name] = _table(data, name)

@@ -394,6 +394,7 @@ def published(info: DeviceInfo) -> calibration.CalibrationSnapshot:
             if gate.qubits > 0
         ),
         coupling=info.coupling,
+        unusable=info.unusable,
         qubits=tuple(
             calibration.QubitCalibration(
                 t1_us=_number(qubit.t1_us),

@@ -17,7 +17,7 @@ from simulators.circuit.noise import NoiseProgram
 from simulators.errors import Unsupported
 
 if TYPE_CHECKING:
-    from noise_models.calibration import FitScope
+    from noise_models.calibration import CalibrationSnapshot, FitScope
     from noise_models.custom import CustomModel
     from noise_models.document import Document
     from simulators.circuit.passes.attach_noise import NoiseAttachment, ShotTimes
@@ -50,6 +50,23 @@ def unused_channels(
             " gates, or compile='never'"
         )
     return tuple(results)
+
+
+def uncalibrated(document: CalibrationSnapshot, program: Program) -> tuple[str, ...]:
+    """Return a warning about the gates of a circuit of which the device has no calibration at all;
+    () for a device that is ideal, of which nothing was measured."""
+    if not (document.gates or document.qubits):
+        return ()
+    used = set(program.names)
+    lost = [name for name in document.uncalibrated_gates if name in used]
+    if "measure" in used and not any(qubit.confusion for qubit in document.qubits):
+        lost.append("measure")
+    if not lost:
+        return ()
+    return (
+        f"{_listed(lost)} acted without noise: device {document.name} has no calibration of"
+        f" {'them' if len(lost) > 1 else 'it'}",
+    )
 
 
 def outside_fit(scope: FitScope, program: Program, name: str) -> tuple[str, ...]:
@@ -219,6 +236,7 @@ class Noise:
             return unused_channels(document, program, terms, acts=acts)
         scope = document.fitted
         outside = () if scope is None else outside_fit(scope, program, terms.name)
+        outside = (*uncalibrated(document, program), *outside)
         if not terms.noise:
             return outside
         key = (terms.snapshot, terms.noise)

@@ -16,6 +16,7 @@ import numpy as np
 from simenv.calibration.experiments import estimators, plans, programs
 from simenv.calibration.experiments.clifford import native_set
 from simenv.errors import OptionError
+from simenv.model.availability import Availability
 from simenv.model.views import DeviceInfo
 
 SHOTS = 1000
@@ -215,11 +216,14 @@ def choose(
 ) -> plans.TestLayout:
     """Qubits and pairs under test: coupled pairs of these qubits; of an all-to-all device, a ring.
     Raises OptionError for a qubit that the device does not have."""
-    chosen = list(range(info.num_qubits)) if qubits is None else sorted(set(qubits))
-    wrong = [qubit for qubit in chosen if not 0 <= qubit < info.num_qubits]
+    usable = Availability(info).usable
+    chosen = list(usable) if qubits is None else sorted(set(qubits))
+    wrong = [qubit for qubit in chosen if qubit not in usable]
     if wrong or not chosen:
         message = f"--qubits: {wrong[0] if wrong else 'none'}"
-        raise OptionError(message, hint=f"device {info.name} has qubits 0-{info.num_qubits - 1}")
+        without = f" without {', '.join(map(str, info.unusable))}" if info.unusable else ""
+        hint = f"device {info.name} has qubits 0-{info.num_qubits - 1}{without}"
+        raise OptionError(message, hint=hint)
     couplings = sorted({(min(pair), max(pair)) for pair in info.coupling})
     if info.all_to_all:
         ring = [(a, b) for a, b in zip(chosen, [*chosen[1:], chosen[0]], strict=True) if a != b]

@@ -124,8 +124,8 @@ def edges(info: DeviceInfo) -> list[tuple[int, int]]:
 
 
 def qubits(info: DeviceInfo) -> list[str]:
-    """Names of the qubits: their numbers as text."""
-    return [str(number) for number in range(info.num_qubits)]
+    """Names of the usable qubits: their numbers as text."""
+    return [str(number) for number in range(info.num_qubits) if number not in info.unusable]
 
 
 def basis(info: DeviceInfo) -> list[str]:

@@ -8,21 +8,20 @@ calibration (an ideal pool) has no properties; its gates name no qubits, which m
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from datetime import UTC, datetime
 from itertools import permutations
 from typing import Any
 
 from qiskit.circuit.library import get_standard_gate_name_mapping
 
-from simenv.model.views import DeviceInfo, DeviceKind, OperationInfo, PoolInfo
+from simenv.model.availability import Availability, Places
+from simenv.model.views import DeviceInfo, DeviceKind, PoolInfo
 
 DEFAULT_SHOTS = 4096  # of the primitives of IBM's service
 MAX_CIRCUITS = 1_000  # of one job
 CONTROL_FLOW = ("if_else", "for_loop", "while_loop", "switch_case")
 _NOT_GATES = ("measure", "reset", "delay", "barrier")
 # Broken devices of a snapshot: the error of a gate is 1 or more.
-_BROKEN = 1.0
 
 Plain = dict[str, Any]
 
@@ -121,32 +120,15 @@ def _pairs(info: DeviceInfo) -> list[tuple[int, int]]:
     return list(info.coupling)
 
 
-Places = dict[tuple[int, ...], OperationInfo | None]
-
-
 def _natives(info: DeviceInfo) -> dict[str, Places]:
     """Gates that Qiskit knows, each with the qubits that have it and its figures there; broken ones
     are left out. A figure of a gate without qubits is that of all places."""
     standard = get_standard_gate_name_mapping()
-    measured: dict[str, Places] = defaultdict(dict)
-    for each in info.operations:
-        measured[each.name][each.qubits] = each
-    singles: list[tuple[int, ...]] = [(qubit,) for qubit in range(info.num_qubits)]
-    result: dict[str, Places] = {}
-    for gate in info.gates:
-        if gate.name not in standard or gate.name in _NOT_GATES:
-            continue
-        figures = measured[gate.name]
-        places: list[tuple[int, ...]] = [qubits for qubits in figures if qubits]
-        if gate.qubits == 1:
-            places = singles
-        elif gate.qubits == 2:
-            places = list(_pairs(info))
-        default = figures.get(())
-        found = {qubits: figures.get(qubits, default) for qubits in places}
-        result[gate.name] = {q: each for q, each in found.items() if not _broken(each)}
-    if "reset" in measured:
-        result["reset"] = {q: each for q, each in measured["reset"].items() if q}
+    available = Availability(info)
+    names = [gate.name for gate in info.gates if gate.name in standard]
+    result = {name: available.places(name) for name in names if name not in _NOT_GATES}
+    if any(each.name == "reset" for each in info.operations):
+        result["reset"] = available.places("reset")
     return result
 
 
@@ -163,10 +145,6 @@ def _gates(info: DeviceInfo) -> list[Plain]:
             entry["coupling_map"] = [list(qubits) for qubits in natives[gate.name]]
         gates.append(entry)
     return gates
-
-
-def _broken(operation: OperationInfo | None) -> bool:
-    return operation is not None and operation.error >= _BROKEN
 
 
 def properties(name: str, info: DeviceInfo) -> Plain | None:
@@ -191,7 +169,9 @@ def properties(name: str, info: DeviceInfo) -> Plain | None:
             ("readout_length", "ns", qubit.readout_ns),
         )
         for qubit in info.qubits
-    ]
+    ] or [[] for _ in range(info.num_qubits)]
+    for qubit in info.unusable:
+        qubits[qubit].append({"date": date, "name": "operational", "unit": "", "value": 0})
     gates = [
         {
             "qubits": list(places),
@@ -209,7 +189,7 @@ def properties(name: str, info: DeviceInfo) -> Plain | None:
         "backend_name": name,
         "backend_version": info.version or "1",
         "last_update_date": date,
-        "qubits": qubits or [[] for _ in range(info.num_qubits)],
+        "qubits": qubits,
         "gates": gates,
         "general": [],
         "calibration_id": info.calibration_id,

@@ -14,6 +14,7 @@ from itertools import combinations
 from typing import Any
 from uuid import NAMESPACE_URL, UUID, uuid5
 
+from simenv.model.availability import Availability
 from simenv.model.views import DeviceInfo, DeviceKind, OperationInfo, QubitInfo
 
 IDEAL_QUBITS = 20  # of an ideal pool, all pairs of which are listed
@@ -26,7 +27,6 @@ IMPLEMENTATIONS = {
     "reset": "reset_conditional",
 }
 _NATIVE = {"prx": ("r", 1), "cz": ("cz", 2)}  # gates of simenv, with their qubits
-_BROKEN = 1.0  # error of a gate that a snapshot marks as broken
 _NAMESPACE = uuid5(NAMESPACE_URL, "urn:simenv:iqm")
 
 Plain = dict[str, Any]
@@ -69,20 +69,19 @@ def metrics_id(name: str, calibration: str) -> UUID:
 
 def loci(info: DeviceInfo) -> dict[str, list[Locus]]:
     """Qubits on which each operation is available. CZ has one entry for both orders of a pair."""
-    count = num_qubits(info)
-    singles: list[Locus] = [(qubit,) for qubit in range(count)]
-    if info.all_to_all or not info.coupling:
+    if info.kind is DeviceKind.IDEAL:
+        count = num_qubits(info)
+        singles: list[Locus] = [(qubit,) for qubit in range(count)]
         pairs: list[Locus] = list(combinations(range(count), 2))
+        result = {"prx": singles, "cz": pairs, "measure": singles, "reset": singles}
     else:
-        pairs = [*sorted({tuple(sorted(pair)) for pair in info.coupling})]
-    broken = {(each.name, each.qubits) for each in info.operations if each.error >= _BROKEN}
-    result = {
-        "prx": [locus for locus in singles if ("r", locus) not in broken],
-        "cz": [locus for locus in pairs if not {("cz", locus), ("cz", locus[::-1])} & broken],
-        "measure": singles,
-    }
+        available = Availability(info)
+        named = {"prx": "r", "cz": "cz", "measure": "measure", "reset": "reset"}
+        result = {name: list(available.places(gate)) for name, gate in named.items()}
+        result["cz"] = [*sorted({tuple(sorted(pair)) for pair in result["cz"]})]
+    resets = result.pop("reset")
     if info.dynamic:
-        result |= {"cc_prx": result["prx"], "reset": singles}
+        result |= {"cc_prx": result["prx"], "reset": resets}
     return result
 
 
@@ -94,7 +93,7 @@ def static(name: str, info: DeviceInfo) -> Plain:
     """Static quantum architecture."""
     return {
         "dut_label": info.model or name,
-        "qubits": _names(range(num_qubits(info))),
+        "qubits": _names(q for q in range(num_qubits(info)) if q not in info.unusable),
         "computational_resonators": [],
         "connectivity": [_names(pair) for pair in loci(info)["cz"]],
     }
@@ -104,7 +103,7 @@ def dynamic(name: str, info: DeviceInfo) -> Plain:
     """Dynamic quantum architecture: the loci of each operation."""
     return {
         "calibration_set_id": str(calibration_id(name, info.calibration_id)),
-        "qubits": _names(range(num_qubits(info))),
+        "qubits": _names(q for q in range(num_qubits(info)) if q not in info.unusable),
         "computational_resonators": [],
         "gates": {
             gate: {

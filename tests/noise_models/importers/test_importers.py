@@ -256,7 +256,7 @@ def test_a_snapshot_is_imported_in_its_own_form() -> None:
     ("name", "path", "value", "field"),
     [
         ("ibm-properties", ("qubits", 0, 0, "unit"), "fortnight", "qubits[0].T1.unit"),
-        ("ibm-properties", ("qubits", 0, 0, "value"), None, "qubits[0].T1"),
+        ("ibm-properties", ("qubits", 0, 0, "value"), "x", "qubits[0].T1"),
         ("ibm-properties", ("qubits", 0, 0, "value"), -3.0, "qubits[0].t1_us"),
         ("ibm-properties", ("qubits", 0, 1, "name"), "T1", "qubits[0].T1"),
         ("ibm-properties", ("gates", 3, "qubits"), [7], "gates[3].qubits"),
@@ -266,7 +266,7 @@ def test_a_snapshot_is_imported_in_its_own_form() -> None:
         ("cunqa", ("Qubits", "q[0]", "T1 (s)"), "x", "Qubits.q[0].T1 (s)"),
         ("qdmi", ("couplings", 0), [0, 0], "couplings[0]"),
         ("qdmi", ("durationUnit", "unit"), "h", "durationUnit.unit"),
-        ("iqm", ("observations", 0, "value"), float("nan"), "observations[0].value"),
+        ("iqm", ("observations", 0, "value"), 1e3, "observations[0].value"),
         (
             "braket",
             ("standardized", "oneQubitProperties", "0", "T1", "unit"),
@@ -440,3 +440,43 @@ def test_a_mutated_file_gives_an_error_with_its_field_or_a_valid_snapshot(form: 
         unchanged += (value, report) == original
     assert refused >= EACH // 4
     assert unchanged < EACH // 2
+
+
+@pytest.mark.parametrize("text", ["null", "NaN", "Infinity"])
+def test_value_of_ibm_that_was_not_measured_is_left_out_with_a_line(text: str) -> None:
+    properties = samples.ibm_properties()
+    properties["qubits"][0][0]["value"] = "HOLE"
+    properties["gates"][9]["parameters"][0]["value"] = "HOLE"
+    data = samples.encoded(properties).replace(b'"HOLE"', text.encode())
+    value, report = import_snapshot({"props.json": data})
+    assert value.qubits[0].t1_us is None
+    assert any("not measured" in line.note for line in report.ignored)
+
+
+def test_time_of_zero_is_not_measured() -> None:
+    properties = samples.ibm_properties()
+    for entry in properties["qubits"][0]:
+        if entry["name"] == "T2":
+            entry["value"] = 0.0
+    value, _ = import_snapshot({"props.json": samples.encoded(properties)})
+    assert value.qubits[0].t2_us is None
+
+
+def test_json_text_inside_a_json_text_is_read() -> None:
+    (name, data), *_ = samples.files()["braket"].items()
+    value, _ = import_snapshot({name: json.dumps(data.decode()).encode()})
+    assert value.gates == import_snapshot({name: data})[0].gates
+
+
+@pytest.mark.parametrize(
+    "row", ["2,,,,,,,,No", "2,100,90,5.0,0.02,0.02,0.02,700,No"], ids=["empty", "not operational"]
+)
+def test_csv_row_of_a_dead_qubit_is_no_qubit(row: str) -> None:
+    header = (
+        "Qubit,T1 (us),T2 (us),Frequency (GHz),Readout assignment error,Prob meas0 prep1,"
+        "Prob meas1 prep0,Readout length (ns),Operational,Pauli-X error"
+    )
+    rows = [f"{q},100,90,5.0,0.02,0.02,0.02,700,Yes,0.001" for q in (0, 1)]
+    value, report = import_snapshot({"t.csv": "\n".join([header, *rows, row]).encode()})
+    assert value.unusable == (2,)
+    assert report.missing[0].note.startswith("2 unusable")

@@ -1,0 +1,172 @@
+"""The Target of a device and its admission have what the data of the device lists, and no more."""
+
+import json
+from collections import defaultdict
+from itertools import pairwise
+
+import calibration_samples as samples
+import pytest
+from qiskit import QuantumCircuit, transpile
+
+from noise_models import library
+from noise_models.calibration import (
+    CalibrationSnapshot,
+    GateCalibration,
+    NativeGate,
+    QubitCalibration,
+)
+from noise_models.importers import import_snapshot
+from simenv.client.circuits import load
+from simenv.client.submission.compiler import Compiler
+from simenv.errors import OptionError, ProgramError
+from simenv.model.availability import Availability
+from simenv.service.devices.registry import device_info
+from simenv.transpiler.transpiler import NativeForm, target_of
+
+Places = dict[str, set[tuple[int, ...]]]
+
+
+def listed(snapshot: CalibrationSnapshot) -> Places:
+    """Places of each operation by the words of CalibrationSnapshot's docstring."""
+    entries: dict[str, dict[tuple[int, ...], GateCalibration]] = defaultdict(dict)
+    for each in snapshot.gates:
+        entries[each.name][each.qubits] = each
+    singles = {(q,) for q in range(snapshot.num_qubits) if q not in snapshot.unusable}
+    every = {(a, b) for (a,) in singles for (b,) in singles if a != b}
+    pairs = every if snapshot.all_to_all else every & set(snapshot.coupling)
+    result: Places = {"measure": {each for each in singles if each[0] not in snapshot.unmeasured}}
+    for native in snapshot.native_gates:
+        found = entries[native.name]
+        places = set(found) - {()}
+        if not found or () in found:
+            places |= {1: singles, 2: pairs}.get(native.num_qubits, set())
+        broken = {q for q in places if (each := found.get(q)) and (each.error or 0.0) >= 1.0}
+        result[native.name] = {q for q in places - broken if not set(q) & set(snapshot.unusable)}
+    return result
+
+
+def check(name: str, snapshot: CalibrationSnapshot) -> None:
+    info = device_info(name, snapshot, "0")
+    target, expected = target_of(info), listed(snapshot)
+    found = {gate: set(target[gate]) for gate in expected}
+    assert found == expected
+    calibrated = {(gate.name, gate.qubits) for gate in snapshot.gates}
+    partly = {gate.name for gate in snapshot.gates if gate.qubits}
+    everywhere = {gate.name for gate in snapshot.gates if not gate.qubits}
+    form = NativeForm(info)
+    for gate in snapshot.native_gates:
+        for qubits in found[gate.name]:
+            assert gate.name not in partly - everywhere or (gate.name, qubits) in calibrated
+        others = {(q,) for q in range(info.num_qubits)} if gate.num_qubits == 1 else set()
+        if gate.num_qubits == 2:
+            others = {*snapshot.coupling, *(pair[::-1] for pair in snapshot.coupling)}
+        standard = target.operation_from_name(gate.name)
+        for qubits in sorted(others)[:: max(len(others) // 40, 1)]:
+            circuit = QuantumCircuit(info.num_qubits)
+            circuit.append(type(standard)(*[0.25] * len(standard.params)), qubits)
+            assert form.fits(load(circuit).program) == (qubits in found[gate.name])
+            if qubits not in found[gate.name]:
+                assert Availability(info).problem(gate.name, qubits)
+
+
+@pytest.mark.parametrize("name", library.names())
+def test_target_and_admission_of_each_library_device_have_what_its_data_lists(name: str) -> None:
+    check(name, library.load(name))
+
+
+@pytest.mark.parametrize("source_format", samples.files())
+def test_target_and_admission_of_each_imported_file_have_what_it_lists(source_format: str) -> None:
+    check(source_format, import_snapshot(samples.files()[source_format])[0])
+
+
+@pytest.mark.skipif("cairo" not in library.names(), reason="qiskit-ibm-runtime is not installed")
+def test_gate_of_two_kinds_of_pairs_is_on_its_own_pairs_alone() -> None:
+    target = target_of(device_info("cairo", library.load("cairo"), "0"))
+    assert len(target["cx"]) == 12
+    assert not {(1, 0), (0, 1), (7, 10), (10, 7)} & {*target["cx"], *target["ecr"]}
+
+
+def braket(qubits: list[int]) -> CalibrationSnapshot:
+    def one() -> dict[str, object]:
+        kinds = (("READOUT", 0.95), ("RANDOMIZED_BENCHMARKING", 0.999))
+        fidelities = [{"fidelityType": {"name": kind}, "fidelity": f} for kind, f in kinds]
+        times = {key: {"value": 40e-6, "unit": "S"} for key in ("T1", "T2")}
+        return {**times, "oneQubitFidelity": fidelities}
+
+    pairs = {
+        f"{a}-{b}": {"twoQubitGateFidelity": [{"gateName": "CZ", "fidelity": 0.99}]}
+        for a, b in pairwise(qubits)
+    }
+    document = {
+        "paradigm": {"nativeGateSet": ["cz", "prx"], "connectivity": {"fullyConnected": False}},
+        "standardized": {
+            "oneQubitProperties": {str(qubit): one() for qubit in qubits},
+            "twoQubitProperties": pairs,
+        },
+    }
+    return import_snapshot({"device.json": json.dumps(document).encode()})[0]
+
+
+def test_number_that_no_record_names_is_no_qubit_and_never_chosen() -> None:
+    snapshot = braket([1, 2, 4])
+    assert snapshot.unusable == (0, 3)
+    info = device_info("gaps", snapshot, "0")
+    circuit = QuantumCircuit(1, 1)
+    circuit.x(0)
+    circuit.measure(0, 0)
+    result = Compiler(info).compiled(load(circuit), "auto")
+    assert result.layouts[1] == b"\1\0"
+    compiled = transpile(circuit, target=target_of(info), optimization_level=3, seed_transpiler=1)
+    assert compiled.layout.initial_index_layout()[0] in (1, 2, 4)
+    with pytest.raises(OptionError, match="no usable qubit 3"):
+        Compiler(info).compiled(load(circuit), "auto", (3,))
+
+
+def line(**changes: object) -> CalibrationSnapshot:
+    """Device of four qubits: cx on 0-1 and 2-3, cz on 1-2."""
+    pairs = {"cx": ((0, 1), (2, 3)), "cz": ((1, 2), (2, 1))}
+    singles = ("sx", "x", "rz")
+    fields: dict[str, object] = {
+        "native_gates": (
+            NativeGate("sx", 1), NativeGate("x", 1), NativeGate("rz", 1, 1),
+            NativeGate("cx", 2), NativeGate("cz", 2),
+        ),
+        "coupling": ((0, 1), (1, 2), (2, 1), (2, 3)),
+        "qubits": (QubitCalibration(readout_error=0.02),) * 4,
+        "gates": (
+            *(GateCalibration(name, (q,), 0.001) for name in singles for q in range(4)),
+            *(GateCalibration(name, pair, 0.02) for name in pairs for pair in pairs[name]),
+        ),
+    }  # fmt: skip
+    return CalibrationSnapshot("line", 4, **{**fields, **changes})  # type: ignore[arg-type]
+
+
+def test_gate_on_a_pair_that_has_another_one_is_rewritten() -> None:
+    info = device_info("line", line(), "0")
+    circuit = QuantumCircuit(4)
+    circuit.cx(1, 2)
+    written = load(circuit)
+    assert not NativeForm(info).fits(written.program)
+    assert Availability(info).problem("cx", (1, 2)) == "device line has no cx there"
+    result = Compiler(info).compiled(written, "auto", (0, 1, 2, 3))
+    assert "cx" not in result.loaded.program.names
+    assert "cz" in result.loaded.program.names
+
+
+def test_gate_that_does_not_work_is_refused_where_it_is_pinned_and_avoided_else() -> None:
+    gates = tuple(
+        GateCalibration(each.name, each.qubits, 1.0)
+        if each.name in ("sx", "x") and each.qubits == (0,)
+        else each
+        for each in line().gates
+    )
+    info = device_info("line", line(gates=gates), "0")
+    assert "does not work" in Availability(info).problem("x", (0,))
+    circuit = QuantumCircuit(1, 1)
+    circuit.x(0)
+    circuit.measure(0, 0)
+    with pytest.raises(ProgramError) as caught:
+        Compiler(info).compiled(load(circuit), "auto", (0,))
+    assert caught.value.hint == "other qubits than 0, where the device lacks a gate"
+    result = Compiler(info).compiled(load(circuit), "always")
+    assert result.layouts[1] != b"\0\0"
