@@ -266,7 +266,7 @@ def test_a_snapshot_is_imported_in_its_own_form() -> None:
         ("cunqa", ("Qubits", "q[0]", "T1 (s)"), "x", "Qubits.q[0].T1 (s)"),
         ("qdmi", ("couplings", 0), [0, 0], "couplings[0]"),
         ("qdmi", ("durationUnit", "unit"), "h", "durationUnit.unit"),
-        ("iqm", ("observations", 0, "value"), 1e3, "observations[0].value"),
+        ("iqm", ("observations", 0, "value"), "x", "observations[0].value"),
         (
             "braket",
             ("standardized", "oneQubitProperties", "0", "T1", "unit"),

@@ -32,9 +32,9 @@ def device(**changes: object) -> DeviceInfo:
 def test_broken_gates_are_left_out_and_a_pair_has_one_entry() -> None:
     gates = architecture.dynamic("chip", device())["gates"]
     assert gates["cz"]["implementations"] == {"crf": {"loci": [["QB1", "QB2"]]}}
-    assert gates["prx"]["implementations"]["drag_crf"]["loci"] == [["QB1"], ["QB2"], ["QB3"]]
+    assert gates["prx"]["implementations"]["drag_crf"]["loci"] == [["QB1"]]  # as listed
     assert architecture.static("chip", device())["connectivity"] == [["QB1", "QB2"]]
-    broken = device(operations=(OperationInfo("r", (1,), 1.0),))
+    broken = device(operations=(OperationInfo("r", ()), OperationInfo("r", (1,), 1.0)))
     assert architecture.loci(broken)["prx"] == [(0,), (2,)]
 
 
