@@ -16,7 +16,7 @@ as the transpilation.
 from __future__ import annotations
 
 import math
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -44,6 +44,7 @@ def target_of(info: DeviceInfo) -> Any:
     from qiskit.circuit.controlflow import ForLoopOp, IfElseOp, SwitchCaseOp, WhileLoopOp
     from qiskit.circuit.library import get_standard_gate_name_mapping
     from qiskit.transpiler import InstructionProperties, QubitProperties, Target
+    from qiskit.transpiler.passes import WrapAngles
 
     dt_s = None if math.isnan(info.dt_ns) or not info.dt_ns else info.dt_ns * 1e-9
     qubit_properties = [
@@ -74,6 +75,8 @@ def target_of(info: DeviceInfo) -> Any:
         hint = "compile='never' runs circuits as they are written"
         name = info.gates[0].name
         raise OptionError(f"device {info.name}: Qiskit has no gate {name!r}", hint=hint)
+    for name in limits:
+        WrapAngles.DEFAULT_REGISTRY.add_wrapper(name, partial(_within_limits, name))
     for name in known:
         if name not in ("measure", "reset", "delay"):
             target.add_instruction(
@@ -217,6 +220,34 @@ def closed(compiled: Any, angles: NDArray[np.float64], passes: Any) -> Any:
     return result
 
 
+def _within_limits(name: str, angles: list[float], qubits: list[int]) -> Any:
+    """Return the DAGCircuit of a gate that is outside its limits, for Qiskit's pass WrapAngles: rzz
+    with its angle from 0 to pi/2. Raises TranspilerError for other gates."""
+    from qiskit import QuantumCircuit
+    from qiskit.converters import circuit_to_dag
+    from qiskit.transpiler.exceptions import TranspilerError
+
+    if name != "rzz":
+        raise TranspilerError(f"the angles {angles} of {name} are outside the device's limits")
+    result = QuantumCircuit(len(qubits))
+    fold_rzz(result, angles[0])
+    return circuit_to_dag(result)
+
+
+def fold_rzz(circuit: Any, angle: float) -> None:
+    """Append rzz with its angle from 0 to pi/2, and x and rz(pi) about it: rzz(a) = (Z x Z)
+    rzz(a - pi) and rzz(-a) = (X x I) rzz(a) (X x I), up to a global phase."""
+    turned = math.remainder(angle, 2.0 * math.pi)  # a turn of 2 pi is a global phase
+    if abs(turned) > math.pi / 2:
+        circuit.rz(math.pi, [0, 1])
+        turned -= math.copysign(math.pi, turned)
+    if turned < 0.0:
+        circuit.x(0)
+    circuit.rzz(abs(turned), 0, 1)
+    if turned < 0.0:
+        circuit.x(0)
+
+
 def _is_generic(angles: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Return which angles become parameters, bool [angles]."""
     quarters = angles / _STEP
@@ -293,6 +324,8 @@ class Transpiler:
     def transpiled(self, circuit: Any, mapping: tuple[int, ...] = ()) -> Any:
         """Return a QuantumCircuit in native gates on the device's qubits, compiled once for its
         structure. See `opened_circuit`. `mapping`: as for `run`. Raises ProgramError."""
+        if self._info.angle_limits:
+            return self.run(circuit, mapping)
         structure, values = opened_circuit(circuit)
         result = self.run(structure, mapping)
         return closed(result, values, self.merging) if values.size else result

@@ -178,7 +178,7 @@ def _beyond_limits(circuit: Circuit, device: DeviceLimits) -> tuple[str, str]:
     return (
         f"operation {first} ({name} on {_qubits(circuit, first)}) has the angle {angle:g}; device"
         f" {device.name} has {name} from {low:g} to {high:g}",
-        "compile='auto' rewrites the gate within its limits",
+        "compile='auto' rewrites rzz within 0 to pi/2; other gates need other angles",
     )
 
 

@@ -151,7 +151,9 @@ class Compiler:
         # The service refuses a circuit that no compilation can make fit, and names the operation.
         if self._native.is_refused(written.program):
             return compiled
-        structure, values = opened(loaded.program)
+        structure, values = loaded.program, np.zeros(0)
+        if not self._info.angle_limits:  # limits are checked on numbers
+            structure, values = opened(structure)
         try:
             result = self._structure(structure, packed_mapping, mapping)
         except ProgramError:

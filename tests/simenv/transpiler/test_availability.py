@@ -1,15 +1,18 @@
 """The Target of a device and its admission have what the data of the device lists, and no more."""
 
 import json
+import math
 from collections import defaultdict
 from itertools import pairwise
 
 import calibration_samples as samples
 import pytest
 from qiskit import QuantumCircuit, transpile
+from qiskit.quantum_info import Operator
 
 from noise_models import library
 from noise_models.calibration import (
+    AngleBounds,
     CalibrationSnapshot,
     GateCalibration,
     NativeGate,
@@ -21,7 +24,7 @@ from simenv.client.submission.compiler import Compiler
 from simenv.errors import OptionError, ProgramError
 from simenv.model.availability import Availability
 from simenv.service.devices.registry import device_info
-from simenv.transpiler.transpiler import NativeForm, target_of
+from simenv.transpiler.transpiler import NativeForm, Transpiler, fold_rzz, target_of
 
 Places = dict[str, set[tuple[int, ...]]]
 
@@ -170,3 +173,34 @@ def test_gate_that_does_not_work_is_refused_where_it_is_pinned_and_avoided_else(
     assert caught.value.hint == "other qubits than 0, where the device lacks a gate"
     result = Compiler(info).compiled(load(circuit), "always")
     assert result.layouts[1] != b"\0\0"
+
+
+@pytest.mark.parametrize("angle", [-7.0, -math.pi, -2.0, -0.3, 0.3, math.pi / 2, 2.0, 3.5, 9.0])
+def test_angle_of_rzz_is_folded_into_its_limits(angle: float) -> None:
+    circuit = QuantumCircuit(2)
+    circuit.rzz(angle, 0, 1)
+    result = QuantumCircuit(2)
+    fold_rzz(result, angle)
+    assert Operator(result).equiv(Operator(circuit))
+    angles = [each.params[0] for each in result.data if each.name == "rzz"]
+    assert all(0.0 <= each <= math.pi / 2 for each in angles)
+
+
+def test_limits_of_angles_hold_in_target_compilation_and_admission() -> None:
+    natives = (*line().native_gates[:3], NativeGate("rzz", 2, 1))
+    singles = tuple(each for each in line().gates if len(each.qubits) == 1)
+    snapshot = line(
+        native_gates=natives,
+        gates=(*singles, *(GateCalibration("rzz", pair, 0.01) for pair in ((0, 1), (1, 0)))),
+        angle_bounds=(AngleBounds("rzz", ((0.0, math.pi / 2),)),),
+    )
+    info = device_info("line", snapshot, "0")
+    target = target_of(info)
+    assert not target.supported_angle_bound("rzz", [-0.3])
+    circuit = QuantumCircuit(2)
+    circuit.rzz(-0.3, 0, 1)
+    assert not NativeForm(info).fits(load(circuit).program)
+    result = Compiler(info).compiled(load(circuit), "auto", (0, 1))
+    assert NativeForm(info).fits(result.loaded.program)
+    compiled = Transpiler(info).transpiled(circuit, (0, 1))
+    assert [each.params for each in compiled.data if each.name == "rzz"] == [[pytest.approx(0.3)]]
