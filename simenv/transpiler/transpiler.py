@@ -44,7 +44,6 @@ def target_of(info: DeviceInfo) -> Any:
     from qiskit.circuit.controlflow import ForLoopOp, IfElseOp, SwitchCaseOp, WhileLoopOp
     from qiskit.circuit.library import get_standard_gate_name_mapping
     from qiskit.transpiler import InstructionProperties, QubitProperties, Target
-    from qiskit.transpiler.passes import WrapAngles
 
     dt_s = None if math.isnan(info.dt_ns) or not info.dt_ns else info.dt_ns * 1e-9
     qubit_properties = [
@@ -75,13 +74,16 @@ def target_of(info: DeviceInfo) -> Any:
         hint = "compile='never' runs circuits as they are written"
         name = info.gates[0].name
         raise OptionError(f"device {info.name}: Qiskit has no gate {name!r}", hint=hint)
-    for name in limits:
-        WrapAngles.DEFAULT_REGISTRY.add_wrapper(name, partial(_within_limits, name))
+    bounds = {}
+    if limits and hasattr(target, "gate_has_angle_bounds"):  # Qiskit 2.2
+        from qiskit.transpiler.passes.utils.wrap_angles import WRAP_ANGLE_REGISTRY
+
+        bounds = {name: {"angle_bounds": limits[name]} for name in limits}
+        for name in limits:
+            WRAP_ANGLE_REGISTRY.add_wrapper(name, partial(_within_limits, name))
     for name in known:
         if name not in ("measure", "reset", "delay"):
-            target.add_instruction(
-                standard_gates[name], places(name), angle_bounds=limits.get(name)
-            )
+            target.add_instruction(standard_gates[name], places(name), **bounds.get(name, {}))
     target.add_instruction(Measure(), places("measure"))
     target.add_instruction(Delay(Parameter("t")), dict.fromkeys(places("delay")))
     if info.dynamic:

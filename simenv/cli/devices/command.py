@@ -79,7 +79,7 @@ def _operations(target: Target, name: str) -> list[dict[str, Any]]:
     is_gate = isinstance(operation, Gate)
     angles = [] if not is_gate else [_number(each) for each in operation.params]
     bounds = None
-    if target.gate_has_angle_bounds(name):
+    if hasattr(target, "gate_has_angle_bounds") and target.gate_has_angle_bounds(name):
         bounds = [_bounds(target, name, index, len(angles)) for index in range(len(angles))]
     return [
         {
