@@ -302,6 +302,24 @@ def load_plugins_lazily() -> None:
     ]
 
 
+def translation_plugin(target: Any) -> str:
+    """Return the name of the plugin of Qiskit's stage `translation` that a Target needs; "": of
+    none. The plugin enters the table of stevedore."""
+    from qiskit.transpiler.preset_passmanagers import plugin
+
+    from simenv.transpiler import mixed_gates
+
+    load_plugins_lazily()
+    manager = getattr(getattr(plugin, "stevedore", None), "ExtensionManager", None)
+    table = getattr(manager, "ENTRY_POINT_CACHE", None)
+    if not table or GROUP not in table or not mixed_gates.is_mixed(target):
+        return ""
+    if all(each.name != mixed_gates.NAME for each in table[GROUP]):
+        value = f"{mixed_gates.__name__}:{mixed_gates.Plugin.__name__}"
+        table[GROUP].append(EntryPoint(mixed_gates.NAME, value, GROUP))
+    return mixed_gates.NAME
+
+
 class Transpiler:
     """Transpiler for one device. Not thread-safe. A compiled circuit is a function of circuit,
     device, level, seed and version of Qiskit alone, not of earlier compilations, in every process.
@@ -414,9 +432,14 @@ class Transpiler:
         from qiskit.transpiler import generate_preset_pass_manager
 
         load_plugins_lazily()
-        return generate_preset_pass_manager(
+        result = generate_preset_pass_manager(
             optimization_level=self._level,
             target=target,
             seed_transpiler=self._seed,
             initial_layout=list(mapping) or None,
         )
+        from simenv.transpiler import mixed_gates
+
+        if mixed_gates.is_mixed(target):
+            result.translation = mixed_gates.translation(target)
+        return result

@@ -34,7 +34,7 @@ from simenv.client.tasks.task import Task
 from simenv.frontends.qiskit.job import SimenvJob, disjoint, refusals
 from simenv.model import MAX_QUBITS
 from simenv.model.views import DeviceInfo, DeviceKind
-from simenv.transpiler.transpiler import target_of
+from simenv.transpiler.transpiler import target_of, translation_plugin
 
 _KEPT = 16
 _CONTROL_FLOW = {
@@ -234,6 +234,11 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
             ideal = self._info.kind is DeviceKind.IDEAL
             self._target = ideal_target(self._info) if ideal else device_target(self._info)
         return self._target
+
+    def get_translation_stage_plugin(self) -> str:
+        """Name of the plugin with which Qiskit's `transpile` translates for this backend."""
+        own = translation_plugin(self.target) if self._device is not None else ""
+        return own or "translator"
 
     @property
     def num_qubits(self) -> int:

@@ -204,3 +204,16 @@ def test_limits_of_angles_hold_in_target_compilation_and_admission() -> None:
     assert NativeForm(info).fits(result.loaded.program)
     compiled = Transpiler(info).transpiled(circuit, (0, 1))
     assert [each.params for each in compiled.data if each.name == "rzz"] == [[pytest.approx(0.3)]]
+
+
+@pytest.mark.skipif("cairo" not in library.names(), reason="qiskit-ibm-runtime is not installed")
+@pytest.mark.parametrize("width", [2, 8])
+def test_pairs_of_different_gates_in_one_direction_are_compiled(width: int) -> None:
+    info = device_info("cairo", library.load("cairo"), "0")
+    circuit = QuantumCircuit(width, width)
+    circuit.h(0)
+    for qubit in range(width - 1):
+        circuit.cx(qubit, qubit + 1)
+    circuit.measure(range(width), range(width))
+    compiled = Compiler(info).compiled(load(circuit), "auto").loaded
+    assert NativeForm(info).fits(compiled.program)
