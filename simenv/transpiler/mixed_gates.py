@@ -74,6 +74,6 @@ class _Directions(TransformationPass):  # type: ignore[misc]  # qiskit is untype
 class Plugin:
     """Stage plugin of Qiskit."""
 
-    def pass_manager(self, config: Any, optimization_level: int | None = None) -> PassManager:
+    def pass_manager(self, config: Any, optimization_level: int | None = None) -> PassManager:  # noqa: ARG002
         """Return the passes for the Target of a configuration."""
         return translation(config.target)
