@@ -71,7 +71,7 @@ class _Directions(TransformationPass):  # type: ignore[misc]  # qiskit is untype
         return dag
 
 
-class Plugin:
+class TranslationPlugin:
     """Stage plugin of Qiskit."""
 
     def pass_manager(self, config: Any, optimization_level: int | None = None) -> PassManager:  # noqa: ARG002

@@ -315,7 +315,7 @@ def translation_plugin(target: Any) -> str:
     if not table or GROUP not in table or not mixed_gates.is_mixed(target):
         return ""
     if all(each.name != mixed_gates.NAME for each in table[GROUP]):
-        value = f"{mixed_gates.__name__}:{mixed_gates.Plugin.__name__}"
+        value = f"{mixed_gates.__name__}:{mixed_gates.TranslationPlugin.__name__}"
         table[GROUP].append(EntryPoint(mixed_gates.NAME, value, GROUP))
     return mixed_gates.NAME
 
