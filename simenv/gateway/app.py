@@ -33,6 +33,7 @@ from simenv.gateway.clients import ClientPool
 from simenv.gateway.context import AccessToken, Caller
 from simenv.gateway.limits import CallerRates, HeldAnswers
 from simenv.gateway.problems import EXCEPTION_HANDLERS
+from simenv.transpiler.qpy import SandboxProcess
 from simenv.wire.messages.admin import TokenCertificate, TokenCreated
 from simenv.wire.messages.client import FromClient
 from simenv.wire.messages.queries import Reply, Role
@@ -88,6 +89,9 @@ class RunningGateway:
         except KeyRefusedError:  # as above
             self.pool.drop(caller.token)
             raise
+
+    def sandbox(self, caller: Caller) -> SandboxProcess:
+        return self.pool.sandboxes.of(caller.user)
 
     def holding(self, caller: Caller) -> AbstractContextManager[None]:
         return self._held.hold(caller.user)

@@ -24,6 +24,7 @@ from simenv.client.connection import address
 from simenv.client.connection.broker import TRIES, CertificateAddress, ConnectionCertificate
 from simenv.client.submission.compiler import compiler_sandbox
 from simenv.errors import KeyRefusedError, QueueFullError, SimenvError
+from simenv.gateway.confined import request_sandbox
 from simenv.gateway.context import Caller
 from simenv.gateway.limits import locked_s
 from simenv.transpiler.qpy import SandboxProcess
@@ -164,6 +165,7 @@ class ClientPool:
         users at once."""
         self.observer = observer
         self._compilers = UserSandboxes(compilers, compiler_sandbox)
+        self.sandboxes = UserSandboxes(compilers, request_sandbox)
         self._own = own
         self._entries: OrderedDict[str, Entry] = OrderedDict()  # by digest of the token
         self._digests: dict[str, str] = {}  # by number of the token
@@ -289,6 +291,7 @@ class ClientPool:
             self.drop(token)
         self._admitting.shutdown()
         self._compilers.close()
+        self.sandboxes.close()
         self.observer.close()
 
 

@@ -18,6 +18,7 @@ from simenv.client.client import Client
 from simenv.client.submission.options import is_traceparent
 from simenv.config import GatewaySettings
 from simenv.errors import NotAllowedError
+from simenv.transpiler.qpy import SandboxProcess
 from simenv.wire.messages.admin import TokenCertificate
 from simenv.wire.messages.client import FromClient
 from simenv.wire.messages.queries import Reply
@@ -93,6 +94,9 @@ class Gateway(Protocol):
     ) -> A:
         """Return the answer to one request of the caller, as `client.session.request` does; it
         takes no thread while the service answers. Raises the error of a refusal, and as `call`."""
+
+    def sandbox(self, caller: Caller) -> SandboxProcess:
+        """Return the process of the caller for `simenv.gateway.confined.call`."""
 
     def holding(self, caller: Caller) -> AbstractContextManager[None]:
         """Return the context in which an answer waits for a task or job. Raises QueueFullError on

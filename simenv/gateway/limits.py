@@ -35,6 +35,7 @@ from simenv.config import GatewaySettings
 from simenv.errors import (
     LimitExceededError,
     NoServiceError,
+    OptionError,
     QueueFullError,
     SimenvError,
     TimedOutError,
@@ -54,6 +55,7 @@ FAILURES, FAILURES_PER_S = 20.0, 0.2  # of unknown credentials from one address
 GUESSES, GUESSES_PER_S = 10.0, 0.1  # of keys that one address could not exchange
 MAX_BUCKETS = 10_000
 UNKNOWN_BYTES = 16 * 2**10  # of a body without a credential: that of a login
+MAX_QUERY_NAMES = 256
 BODIES = 2  # bodies of the largest size that are held at once, or more smaller ones
 ANSWERS_BYTES, ANSWERS_BYTES_OF_OWNER = 96 * 2**20, 48 * 2**20  # of answers that are not streamed
 PART_BYTES = 64 * 2**10  # of an answer: larger ones are sent and compressed in parts
@@ -237,6 +239,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _reads_head = True
     _is_idle = True  # no request is under way
     _is_last = False  # nothing is read any more
+    _answered: Any = None  # the request before the one that waits
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -251,6 +254,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head.stop()
         self._write.stop()
         self.table.remove(self)
+        if self._answered is not None:  # uvicorn sees to the newest request alone
+            self._answered.disconnected = True
+            self._answered.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -279,7 +285,10 @@ class BoundedProtocol(HttpToolsProtocol):
             self._is_last = True
             self.pipeline[0][0].keep_alive = False
             return
+        before = self.cycle
         super().on_headers_complete()
+        if self.pipeline:
+            self._answered = before
 
     def on_body(self, body: bytes) -> None:
         if not self._is_last:
@@ -395,7 +404,11 @@ class BoundedApplication:
         locked_s.set(self._failures.wait_s(address, time.monotonic()))
         length = exchange.header(b"content-length")
         try:
-            if length.isdecimal() and (len(length) > 18 or int(length) > exchange.max_bytes):
+            if scope["query_string"].count(b"&") >= MAX_QUERY_NAMES:
+                hint = "/api/v1/openapi.json describes all requests"
+                text = f"the query has more than {MAX_QUERY_NAMES} names"
+                await exchange.refuse(OptionError(text, hint=hint))
+            elif length.isdecimal() and (len(length) > 18 or int(length) > exchange.max_bytes):
                 await exchange.refuse(_too_large(exchange.max_bytes))
             else:
                 await self._app(scope, exchange.receive, exchange.send)

@@ -172,17 +172,17 @@ class SandboxProcess:
     def _seconds(self) -> float:
         return SECONDS if self._own_seconds is None else self._own_seconds
 
-    def convert(self, data: bytes, name: str = "") -> bytes:
-        """Return what the function returns for a file. Raises its errors, LimitExceededError for a
-        file that exceeds the limits or gets no turn within QUEUE_SECONDS, ConfigError if there is
-        no Python interpreter for it."""
+    def convert(self, data: bytes, name: str = "", *, head: bytes = b"") -> bytes:
+        """Return what the function returns for a file, with `head` before its bytes. Raises its
+        errors, LimitExceededError for a file that exceeds the limits or gets no turn within
+        QUEUE_SECONDS, ConfigError if there is no Python interpreter for it."""
         prefix = label(name)
         if not self._lock.acquire(timeout=QUEUE_SECONDS):
             what = f"another {self._subject} is being {self._verbs[1]}"
             text = f"{prefix}{what}, for {QUEUE_SECONDS:g} s by now"
             raise LimitExceededError(text, hint="send it again, or OpenQASM")
         try:
-            verdict, answer = self._answer(data)
+            verdict, answer = self._answer(head, data)
         finally:
             self._lock.release()
         if verdict == _DONE:
@@ -223,13 +223,13 @@ class SandboxProcess:
                 raise ProgramError(text, hint=hint)
         return self._process
 
-    def _answer(self, data: bytes) -> tuple[bytes, bytes]:
+    def _answer(self, head: bytes, data: bytes) -> tuple[bytes, bytes]:
         """Return the verdict, and the function's result or its error. The verdict is b"" if the
         process ended or took too long. The process is ended if its answer was not read completely,
         because the rest would be taken for the next answer."""
         process = self._start_process()
         try:
-            verdict, answer = self._exchange(process, data)
+            verdict, answer = self._exchange(process, head, data)
         except (OSError, TimeoutError, struct.error):
             verdict, answer = b"", b""
         except BaseException:
@@ -239,10 +239,13 @@ class SandboxProcess:
             self._end()
         return verdict, answer
 
-    def _exchange(self, process: subprocess.Popen[bytes], data: bytes) -> tuple[bytes, bytes]:
+    def _exchange(
+        self, process: subprocess.Popen[bytes], before: bytes, data: bytes
+    ) -> tuple[bytes, bytes]:
         assert process.stdin is not None
         end_s = monotonic() + self._seconds
-        process.stdin.write(_LENGTH.pack(len(data)) + data)
+        process.stdin.write(_LENGTH.pack(len(before) + len(data)) + before)
+        process.stdin.write(data)
         process.stdin.flush()
         head = self._read(process, 1 + _LENGTH.size, end_s - monotonic())
         (size,) = _LENGTH.unpack(head[1:])

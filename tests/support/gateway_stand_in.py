@@ -22,9 +22,12 @@ from litestar.di import Provide
 from simenv.client.client import Client
 from simenv.config import GatewaySettings
 from simenv.errors import QueueFullError
+from simenv.gateway.clients import UserSandboxes
+from simenv.gateway.confined import request_sandbox
 from simenv.gateway.context import Caller
 from simenv.gateway.limits import BoundedApplication
 from simenv.gateway.problems import EXCEPTION_HANDLERS
+from simenv.transpiler.qpy import SandboxProcess
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -45,12 +48,16 @@ class GatewayStandIn:
         self._client = client
         self._threads = ThreadPoolExecutor(THREADS, "gateway")
         self._waiting: dict[str, int] = {}
+        self._sandboxes = UserSandboxes(2, request_sandbox)
 
     def client(self, caller: Caller) -> Client:
         return self._client
 
     def observer(self) -> Client:
         return self._client
+
+    def sandbox(self, caller: Caller) -> SandboxProcess:
+        return self._sandboxes.of(caller.user)
 
     def holding(self, caller: Caller) -> AbstractContextManager[None]:
         return nullcontext()
@@ -74,6 +81,7 @@ class GatewayStandIn:
 
     def close(self) -> None:
         self._threads.shutdown()
+        self._sandboxes.close()
 
 
 def caller_of(request: Request[Any, Any, Any]) -> Caller:
@@ -128,7 +136,14 @@ def gateway_of(
     gateway = GatewayStandIn(client, folder, GatewaySettings(**settings))
     made = routes(gateway)
     try:
-        with served(BoundedApplication(app_of(made), gateway.settings)) as gateway.url:
+        bounded = BoundedApplication(app_of(made), gateway.settings)
+
+        async def known(scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] == "http":  # whoever sends no token is the environment's own user
+                scope["headers"] = [*scope["headers"], (b"cookie", b"known=1")]
+            await bounded(scope, receive, send)
+
+        with served(known) as gateway.url:
             yield gateway
     finally:
         for router in made:

@@ -13,7 +13,7 @@ import msgspec
 from simenv.client.circuits.decoder import to_qiskit
 from simenv.client.circuits.load import load
 from simenv.client.circuits.parameters import PackedCircuit, ParameterSlots
-from simenv.errors import ProgramError
+from simenv.errors import LimitExceededError, ProgramError
 from simenv.model import decode_program
 from simenv.transpiler import qpy
 from simenv.transpiler.qpy import SandboxProcess
@@ -28,6 +28,7 @@ class _Converted(msgspec.Struct, frozen=True, array_like=True):
     parameters: tuple[str, ...]
 
 
+MAX_ROWS_BYTES = 48 * 2**20  # of the values of one program
 PROGRAMS = SandboxProcess(__name__, "packed")
 
 
@@ -76,21 +77,24 @@ class BoundCircuit(msgspec.Struct, frozen=True):
     plain: bool
 
 
-def bound_sandbox() -> SandboxProcess:
-    """Return a process for `load_bound`, which is started with its first program."""
-    return SandboxProcess(__name__, "bound", "program")
-
-
-def load_bound(source: bytes | str, values: Any, sandbox: SandboxProcess) -> BoundCircuit:
+def load_bound(
+    source: bytes | str, values: Any, sandbox: SandboxProcess, head: bytes = b""
+) -> BoundCircuit:
     """Convert text, a QPY file or a packed Program, and evaluate the expressions of its parameters.
-    `values`: as for `PackedCircuit.bind`, as builtins. Raises ProgramError, OptionError,
+    `values`: as for `PackedCircuit.bind`, as builtins; `sandbox`: of `bound`, or of a function that
+    calls it when `head` stands before. Raises ProgramError, OptionError,
     LimitExceededError, ConfigError."""
     text, data = (source, b"") if isinstance(source, str) else ("", source)
-    answer = sandbox.convert(msgspec.msgpack.encode(_Unbound(text, data, values)))
+    asked = msgspec.msgpack.encode(_Unbound(text, data, values))
+    return bound_circuit(sandbox.convert(asked, head=head), values is not None)
+
+
+def bound_circuit(answer: bytes, has_values: bool) -> BoundCircuit:
+    """Return the circuit in an answer of `bound`. `has_values`: values were given."""
     result = msgspec.msgpack.decode(answer, type=_Bound)
     program = decode_program(result.packed)
     rows, names = None, result.parameters
-    if values is not None:
+    if has_values:
         import numpy as np
 
         rows = np.frombuffer(result.rows, np.float64).reshape(result.count, program.num_slots)
@@ -103,12 +107,21 @@ def load_bound(source: bytes | str, values: Any, sandbox: SandboxProcess) -> Bou
 def bound(data: bytes) -> bytes:
     """Convert a program and its values; called in the sandbox process."""
     asked = msgspec.msgpack.decode(data, type=_Unbound)
-    loaded = load(_circuit(asked.data) if asked.data else f"{asked.text}\n")  # never a path
+    return bound_of(asked.text, asked.data, asked.values)
+
+
+def bound_of(text: str, data: bytes, values: Any) -> bytes:
+    """Convert a program, text or bytes, and its values; called in the sandbox process."""
+    loaded = load(_circuit(data) if data else f"{text}\n")  # never a path
     slots = loaded.slots
-    rows = None if asked.values is None else slots.values(asked.values)
+    rows = None if values is None else slots.values(values)
     is_plain = slots.expressions is None or slots.expressions == slots.parameters
-    count, values = (0, b"") if rows is None else (len(rows), rows.tobytes())
-    answer = _Bound(loaded.packed, loaded.parameters, values, count, is_plain)
+    if rows is not None and rows.nbytes > MAX_ROWS_BYTES:
+        size = f"{len(rows)} sets of parameter values take {rows.nbytes} bytes"
+        hint = "several requests with fewer sets"
+        raise LimitExceededError(f"{size}; the limit is {MAX_ROWS_BYTES}", hint=hint)
+    count, packed = (0, b"") if rows is None else (len(rows), rows.tobytes())
+    answer = _Bound(loaded.packed, loaded.parameters, packed, count, is_plain)
     return msgspec.msgpack.encode(answer)
 
 

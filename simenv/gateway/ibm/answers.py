@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
-
 from simenv import errors
 from simenv.gateway.ibm.backends import Plain, date_of
 from simenv.gateway.ibm.store import Job, SessionRecord
@@ -47,8 +45,8 @@ def error_body(code: int, message: str, solution: str = "") -> Plain:
     return {"errors": [entry], "error": {"code": code, "message": shown}, "trace": ""}
 
 
-def job(record: Job, params: bytes | None = None) -> Plain:
-    """A job. `params`: JSON, or None to leave them out."""
+def job(record: Job) -> Plain:
+    """A job, without its parameters."""
     result: Plain = {
         "id": record.id,
         "backend": record.backend,
@@ -74,8 +72,6 @@ def job(record: Job, params: bytes | None = None) -> Plain:
         result["ended"] = date_of(record.ended_s)
     if record.reason:
         result["state"] |= {"reason": record.reason, "reason_code": record.reason_code}
-    if params:
-        result["params"] = msgspec.Raw(params)
     return result
 
 

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from itertools import permutations
 from typing import Any
 
+import msgspec
 from qiskit.circuit.library import get_standard_gate_name_mapping
 
 from simenv.model.availability import Availability, Places
@@ -24,6 +25,15 @@ _NOT_GATES = ("measure", "reset", "delay", "barrier")
 # Broken devices of a snapshot: the error of a gate is 1 or more.
 
 Plain = dict[str, Any]
+
+
+class Backend(msgspec.Struct, frozen=True):
+    """A pool or a device. `pool` None: a device without a pool of that name."""
+
+    name: str
+    info: DeviceInfo
+    pool: PoolInfo | None
+    waiting: int
 
 
 def date_of(time_s: float) -> str:

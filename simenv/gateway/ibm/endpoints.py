@@ -143,7 +143,7 @@ def _backend_routes(service: ComputeService) -> list[Any]:
     ) -> Response[bytes]:
         number = request.query_params.get("calibration_id", "")
         info = await service.calibration(caller, name, number, "")
-        return _answer(backends.configuration(name, info))
+        return await asyncio.to_thread(lambda: _answer(backends.configuration(name, info)))
 
     @get("/backends/{name:str}/properties")
     async def properties(
@@ -152,7 +152,7 @@ def _backend_routes(service: ComputeService) -> list[Any]:
         given = request.query_params
         number, before = given.get("calibration_id", ""), given.get("updated_before", "")
         info = await service.calibration(caller, name, number, before)
-        return _answer(backends.properties(name, info) or {})
+        return await asyncio.to_thread(lambda: _answer(backends.properties(name, info) or {}))
 
     @get("/backends/{name:str}/status")
     async def status(caller: NamedDependency[Caller], name: FromPath[str]) -> Response[bytes]:
@@ -219,13 +219,14 @@ def _job_routes(service: ComputeService) -> list[Any]:
     @get("/jobs/{number:str}")
     async def one(
         caller: NamedDependency[Caller], request: AnyRequest, number: FromPath[str]
-    ) -> Response[bytes]:
+    ) -> Response[Any]:
         service.arrived(caller)
         job = await service.job(caller, number)
-        params = None
-        if request.query_params.get("exclude_params") != "true" and not job.private:
-            params = await asyncio.to_thread(service.store.blob, number, "params")
-        return _answer(answers.job(job, params))
+        head = msgspec.json.encode(answers.job(job))
+        if request.query_params.get("exclude_params") == "true" or job.private:
+            return Response(head, media_type="application/json")
+        before = head[:-1] + b',"params":'
+        return await service.stored_answer(number, "params", "application/json", before, b"}")
 
     @delete("/jobs/{number:str}", status_code=204)
     async def remove(caller: NamedDependency[Caller], number: FromPath[str]) -> None:
@@ -250,13 +251,12 @@ def _job_routes(service: ComputeService) -> list[Any]:
 
 def _job_part_routes(service: ComputeService) -> list[Any]:
     @get("/jobs/{number:str}/results")
-    async def results(caller: NamedDependency[Caller], number: FromPath[str]) -> Response[bytes]:
+    async def results(caller: NamedDependency[Caller], number: FromPath[str]) -> Response[Any]:
         job = await service.job(caller, number)
-        result = await asyncio.to_thread(service.store.blob, number, "result")
         if job.is_pending:
             return Response(b"", status_code=204)
-        answer = _text(result)
-        if job.private and result:  # it is given once, and again to a client that lost it
+        answer = await service.stored_answer(number, "result", "text/plain; charset=utf-8")
+        if job.private:  # it is given once, and again to a client that lost it
             answer.background = BackgroundTask(service.forget_result, number)
         return answer
 
@@ -278,7 +278,8 @@ def _job_part_routes(service: ComputeService) -> list[Any]:
     @get("/jobs/{number:str}/transpiled_circuits")
     async def circuits(caller: NamedDependency[Caller], number: FromPath[str]) -> Response[bytes]:
         job = await service.job(caller, number)
-        return _answer({"transpiled_circuits": await service.circuits(caller, job)})
+        body = await service.circuits(caller, job)
+        return Response(body, media_type="application/json")
 
     return [results, interim, metrics, logs, circuits]
 

@@ -47,6 +47,7 @@ MEMORY_BYTES = 2 * 2**30  # in addition to that of the libraries
 FILE_BYTES = 16 * 2**20  # of its log, the only file that it writes
 LENGTH = struct.Struct("!Q")
 MAX_FRAME_BYTES = 2**30
+FRAME_BYTES = 2**20  # of parameters and results in one message
 SAMPLES = 20  # of the tasks that run, in the longest time of a job
 LEAST_SAMPLE_S, MOST_SAMPLE_S = 0.1, 5.0  # between two of them
 
@@ -67,6 +68,13 @@ class Certified(msgspec.Struct, frozen=True, tag="certified"):
 
     certificate: TokenCertificate | None
     refusal: str = ""
+
+
+class ParamsPart(msgspec.Struct, frozen=True, tag="params"):
+    """Bytes of the parameters of a job, before its RunJob, which has the last ones."""
+
+    job: str
+    data: bytes
 
 
 class RunJob(msgspec.Struct, frozen=True, tag="run"):
@@ -97,6 +105,14 @@ class JobAccepted(msgspec.Struct, frozen=True, tag="submitted"):
     tasks: AcceptedTasks
 
 
+class ResultPart(msgspec.Struct, frozen=True, tag="part"):
+    """Bytes of the result of a job, before its JobDone, which has the last ones of each kind."""
+
+    job: str
+    kind: str
+    data: bytes
+
+
 class JobDone(msgspec.Struct, frozen=True, tag="ended"):
     job: str
     result: JobResult
@@ -114,9 +130,16 @@ class JobInterrupted(msgspec.Struct, frozen=True, tag="interrupted"):
     job: str
 
 
-ToProcess = Connect | Certified | RunJob
+ToProcess = Connect | Certified | ParamsPart | RunJob
 FromProcess = (
-    CertificateWanted | Ready | JobBegun | JobAccepted | JobDone | JobFailed | JobInterrupted
+    CertificateWanted
+    | Ready
+    | JobBegun
+    | JobAccepted
+    | ResultPart
+    | JobDone
+    | JobFailed
+    | JobInterrupted
 )
 decode_request = msgspec.msgpack.Decoder(ToProcess).decode
 decode_report = msgspec.msgpack.Decoder(FromProcess).decode
@@ -203,9 +226,15 @@ class JobProcess:
         if not isinstance(first, Connect):
             return 2
         threading.Thread(target=self._connect, args=(first,), daemon=True).start()
+        params: dict[str, bytearray] = {}
         while (message := self._read()) is not None:
-            if isinstance(message, RunJob):
-                threading.Thread(target=self._job, args=(message.work,), daemon=True).start()
+            if isinstance(message, ParamsPart):
+                params.setdefault(message.job, bytearray()).extend(message.data)
+            elif isinstance(message, RunJob):
+                work = message.work
+                if (before := params.pop(work.job, None)) is not None:
+                    work = msgspec.structs.replace(work, params=bytes(before + work.params))
+                threading.Thread(target=self._job, args=(work,), daemon=True).start()
             elif isinstance(message, Certified):
                 self._certified.put(message)
         return 0
@@ -249,13 +278,23 @@ class JobProcess:
 
     def _job(self, work: Work) -> None:
         try:
-            self._send(JobDone(work.job, self._result(work)))
+            result = self._result(work)
+            last = {kind: self._sent(work.job, kind, data) for kind, data in result.parts.items()}
+            self._send(JobDone(work.job, msgspec.structs.replace(result, parts=last)))
         except MemoryError:
             reason = f"reading the job takes more than {MEMORY_BYTES >> 20} MiB"
             self._send(JobFailed(work.job, INVALID, reason))
         except Exception as error:  # noqa: BLE001 - whatever reading it raises fails the job
             lost = isinstance(error.__cause__ or error, NoServiceError | KeyRefusedError)
             self._send(JobInterrupted(work.job) if lost else JobFailed(work.job, *_reason(error)))
+
+    def _sent(self, job: str, kind: str, data: bytes) -> bytes:
+        """Send a part of a result but its last bytes; return these."""
+        start = 0
+        while len(data) - start > FRAME_BYTES:
+            self._send(ResultPart(job, kind, data[start : start + FRAME_BYTES]))
+            start += FRAME_BYTES
+        return data[start:]
 
     def _result(self, work: Work) -> JobResult:
         assert self._client is not None

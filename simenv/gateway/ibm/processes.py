@@ -35,7 +35,9 @@ from simenv.gateway.ibm.job_process import (
     JobDone,
     JobFailed,
     JobInterrupted,
+    ParamsPart,
     Ready,
+    ResultPart,
     RunJob,
 )
 from simenv.gateway.ibm.programs import Work
@@ -97,7 +99,7 @@ class UserJobs:
     async def _dispatched(self) -> bool:
         """Send pending jobs to the process; False when it may end."""
         owner, room = self._owner, MAX_ACTIVE - len(self.active)
-        if self.process is not None and owner.waiting:  # it is the turn of another user
+        if self.process is not None and owner.is_wanted(self):  # it is the turn of another
             if not self.active:
                 await self.end()
             return True
@@ -122,6 +124,7 @@ class UserJobs:
                 break
             if work is not None:
                 self.active.add(job.id)
+                await self._send_params(job.id)
                 await self._send(RunJob(work))
         return True
 
@@ -143,6 +146,16 @@ class UserJobs:
         await asyncio.wait_for(self._ready.wait(), START_S)
         if self.process is None:
             raise OSError("it has ended; jobs.log in the gateway's folder says why")
+
+    async def _send_params(self, job: str) -> None:
+        """Send the parameters of a job, part by part as the process reads them."""
+        owner, part, count = self._owner, 0, job_process.FRAME_BYTES // store.PART_BYTES
+        while self.process is not None:
+            data = await owner.stored(owner.store.read, job, "params", part, count)
+            if not data:
+                break
+            await self._send(ParamsPart(job, data))
+            part += count
 
     async def _send(self, message: job_process.ToProcess) -> None:
         assert self.process is not None
@@ -189,6 +202,8 @@ class UserJobs:
         elif isinstance(report, JobAccepted):
             self._reading.pop(report.job, None)
             await self._owner.accepted(report.job, tuple(report.tasks), self.caller)
+        elif isinstance(report, ResultPart):
+            await self._owner.stored(self._owner.store.append, report.job, report.kind, report.data)
         elif isinstance(report, JobDone | JobFailed):
             await self._owner.ended(report, self.caller)
             self._forget(report.job)
@@ -266,6 +281,7 @@ class JobProcesses:
         """`on_end`: called after the end of a job."""
         self._gateway, self.store, self._on_end = gateway, jobs, on_end
         self._most = max(1, gateway.settings.max_processes)
+        self._most_of_user = max(1, self._most // 2)  # of all reservations together
         self.folder = gateway.folder
         self._users: dict[tuple[str, int], UserJobs] = {}  # by user and reservation
         self._running: list[UserJobs] = []  # with a process, or about to have one
@@ -302,17 +318,34 @@ class JobProcesses:
         return found is None or found.is_asleep()
 
     async def acquire(self, user: UserJobs) -> None:
-        """Wait until the user may have a process; one without jobs ends for it."""
+        """Wait until the user may have a process; one without jobs ends for it. All processes of
+        one user, each for a reservation, have half of the places at most."""
         self.waiting.append(user)
         try:
             async with self._freed:
-                while len(self._running) >= self._most or self.waiting[0] is not user:
+                while self._next() is not user:
                     for idle in self._running:
                         idle.changed.set()
                     await self._freed.wait()
                 self._running.append(user)
         finally:
             self.waiting.remove(user)
+            self.spawn(self._notify())  # the next one may have a place too
+
+    def _next(self) -> UserJobs | None:
+        """Return who may start a process now: the first that waits and whose user has room."""
+        if len(self._running) >= self._most:
+            return None
+        return next(filter(self._has_room, self.waiting), None)
+
+    def _has_room(self, user: UserJobs) -> bool:
+        same = sum(each.caller.user == user.caller.user for each in self._running)
+        return same < self._most_of_user
+
+    def is_wanted(self, user: UserJobs) -> bool:
+        """Return whether somebody waits who could use the place of a process."""
+        name = user.caller.user
+        return any(each.caller.user == name or self._has_room(each) for each in self.waiting)
 
     def release(self, user: UserJobs) -> None:
         """The user has no process any more."""
@@ -339,9 +372,9 @@ class JobProcesses:
     async def work_of(self, job: Job, caller: Caller) -> Work | None:
         """The job as its process gets it; None: it has ended meanwhile, or its session is gone,
         which fails this job alone."""
-        params = await self.stored(self.store.blob, job.id, "params")
-        if not params:
+        if not await self.stored(self.store.size, job.id, "params"):
             return None
+        await self.stored(self.store.forget_result, job.id)
         reservation = job.reservation
         if job.session:
             try:
@@ -354,7 +387,7 @@ class JobProcesses:
             reservation = reservation or session.reservation
         noise = await self.stored(self.store.blob, job.id, "noise") if job.calibration_id else b""
         return Work(
-            job.id, job.program, job.backend, params, job.account, float(job.cost), reservation,
+            job.id, job.program, job.backend, b"", job.account, float(job.cost), reservation,
             list(job.tasks), noise, job.trace,
         )  # fmt: skip
 
@@ -388,7 +421,7 @@ class JobProcesses:
                 "ended_s": result.ended_s, "quantum_s": result.quantum_s,
                 "warnings": tuple(result.warnings),
             }  # fmt: skip
-            job = await self.stored(self.store.change, report.job, result.text, **fields)
+            job = await self.stored(self.store.change, report.job, result.parts, **fields)
         else:
             job = await self._failed(report.job, report.code, report.reason)
         if job is not None:

@@ -69,7 +69,7 @@ class Work(msgspec.Struct, frozen=True):
 class JobResult(msgspec.Struct, frozen=True):
     """Result of a job. Times in seconds since 1970."""
 
-    text: bytes
+    parts: dict[str, bytes]  # by kind: `result`, or the artifacts of IQM's API
     quantum_s: float  # on the device, by its calibration; of an ideal one: of the simulation
     started_s: float
     ended_s: float
@@ -83,10 +83,10 @@ class SubmittedJob:
         self,
         tasks: Sequence[Task],
         wait: Callable[[], Any],
-        encode: Callable[[Any, tuple[float, float]], str],
+        encode: Callable[[Any, tuple[float, float]], str | dict[str, bytes]],
     ) -> None:
-        """`wait`: returns the result; `encode`: writes it, given begin and end of the run in
-        seconds since 1970."""
+        """`wait`: returns the result; `encode`: writes it as text, or its parts, given begin and
+        end of the run in seconds since 1970."""
         self._tasks, self._wait, self._encode = tasks, wait, encode
 
     def accepted(self) -> AcceptedTasks:
@@ -108,7 +108,9 @@ class SubmittedJob:
         used_s = device_s or sum(timing.run_s for timing in timings)
         span = now_s - longest_s, now_s
         found = distinct_warnings(self._tasks)
-        return JobResult(self._encode(result, span).encode(), used_s, *span, found)
+        encoded = self._encode(result, span)
+        parts = {"result": encoded.encode()} if isinstance(encoded, str) else encoded
+        return JobResult(parts, used_s, *span, found)
 
 
 def submit(work: Work, client: Client) -> SubmittedJob:

@@ -6,27 +6,29 @@ Invariant: a caller sees and changes own jobs and sessions alone.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from time import time
 from typing import Any, TypeVar
 
 import msgspec
-from qiskit import qasm3
+from litestar import Response
+from litestar.response import Stream
 
 from simenv.client.client import Client
-from simenv.errors import KeyConflictError, NotFoundError, OptionError, SimenvError
+from simenv.errors import KeyConflictError, NotFoundError, OptionError, SimenvError, StoreError
+from simenv.gateway import confined
 from simenv.gateway.context import Caller, Gateway
-from simenv.gateway.ibm import answers, backends, options, store
-from simenv.gateway.ibm.backends import Plain
+from simenv.gateway.ibm import answers, backends, job_request, options, store
+from simenv.gateway.ibm.backends import Backend, Plain
+from simenv.gateway.ibm.job_request import MAX_TAG_CHARS, MAX_TAGS, Name, Text
 from simenv.gateway.ibm.processes import JobProcesses
 from simenv.gateway.ibm.store import Job, JobQuery, JobStore, SessionRecord
 from simenv.model import TaskState
-from simenv.model.views import CalibrationSource, DeviceInfo, PoolInfo, TaskInfo
+from simenv.model.views import CalibrationSource, DeviceInfo, TaskInfo
 from simenv.text import short_repr
 
-MAX_TAGS, MAX_TAG_CHARS = 8, 86  # of one job, as in qiskit-ibm-runtime
 MAX_QUERY_TAGS = 100  # of a listing; SQLite has a limit for the depth of a condition
 MAX_BACKEND_CHARS = 255
 MAX_COST_S = MAX_SESSION_S = 365 * 86_400
@@ -34,51 +36,25 @@ SESSION_S = 8 * 3_600
 MAX_SHOWN = 100  # tasks of a job that are looked at for its state and its log
 QUEUE_SHOWN = 1_000  # tasks among which the place of a job is looked for
 GIVEN_S = 300.0  # a private result stays after it was sent, should the connection have broken
+STREAMED_BYTES = 2 * store.PART_BYTES  # of a stored answer that is not sent in one piece
+MAX_DIGITS = 12  # of a number in a query
 STATE_S = 0.2  # a job's state is asked of the service again after this time
 CLASSES = ("job", "session", "batch")
 _FUNCTION_ENGINE = "functions"
 
 T = TypeVar("T")
-Text = str | None
-
-
-class JobRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Body of POST /jobs: what qiskit-ibm-runtime and QRMI send."""
-
-    program_id: str
-    backend: str = ""
-    params: msgspec.Raw = msgspec.Raw(b"{}")
-    session_id: Text = None
-    tags: list[str] = []
-    cost: int | None = None
-    private: bool = False
-    calibration_id: Text = None
-    runtime: Text = None
-    log_level: Text = None
-    start_session: bool = False
-    session_time: int | None = None
-    remote_storage: None = None  # of a cloud
 
 
 class SessionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Body of POST /sessions. QRMI calls the backend `backend_name` too."""
 
-    backend: str = ""
+    backend: Name = ""
     backend_name: Text = None
-    mode: str = "dedicated"
+    mode: Name = "dedicated"
     max_ttl: int | None = None
     instance: Text = None
     interactive_ttl: None = None  # sessions end by `max_ttl` alone
     active_ttl: None = None
-
-
-class Backend(msgspec.Struct, frozen=True):
-    """A pool or a device. `pool` None: a device without a pool of that name."""
-
-    name: str
-    info: DeviceInfo
-    pool: PoolInfo | None
-    waiting: int
 
 
 class ComputeService:
@@ -99,6 +75,32 @@ class ComputeService:
         """See to the jobs of a user who was not seen since the gateway's start."""
         if self.processes.is_asleep(caller):
             self.processes.wake(caller)
+
+    async def stored_answer(
+        self, number: str, kind: str, media_type: str, before: bytes = b"", after: bytes = b""
+    ) -> Response[Any]:
+        """Return the response with a blob of a job, with bytes around it. A large one is read from
+        the store as the client reads the answer. `kind`: params, result, or an artifact."""
+        size = await self._stored(self.store.size, number, kind)
+        if size <= STREAMED_BYTES:
+            data = await self._stored(self.store.blob, number, kind)
+            return Response(before + data + after, media_type=media_type)
+        headers = {"Content-Length": str(len(before) + size + len(after))}
+        parts = self._parts(number, kind, size, before, after)
+        return Stream(parts, media_type=media_type, headers=headers)
+
+    async def _parts(
+        self, number: str, kind: str, size: int, before: bytes, after: bytes
+    ) -> AsyncIterator[bytes]:
+        yield before
+        part, count = 0, STREAMED_BYTES // store.PART_BYTES
+        while size > 0:
+            data = await self._stored(self.store.read, number, kind, part, count)
+            if not data:
+                raise StoreError(f"job {number}: its {kind} were removed meanwhile")
+            yield data
+            size, part = size - len(data), part + count
+        yield after
 
     # Backends.
 
@@ -197,8 +199,9 @@ class ComputeService:
     async def submit(self, caller: Caller, body: bytes, trace: str) -> Job:
         """Accept a job. `trace`: the traceparent that its tasks continue. Raises SimenvError;
         then nothing was stored."""
-        # In a thread: a body may have many MiB.
-        asked, params = await self.gateway.call(caller, lambda _client: _asked(body))
+        sandbox = self.gateway.sandbox(caller)
+        found_job = await self.gateway.call(caller, lambda _: job_request.read(sandbox, body))
+        asked, params = found_job.request, found_job.params(body)
         cost = asked.cost or 0
         if not 0 <= cost <= MAX_COST_S:
             expected = f"0 to {MAX_COST_S} seconds"
@@ -300,12 +303,15 @@ class ComputeService:
             await asyncio.sleep(seconds)
         self.store.remove(number, "result")
 
-    async def circuits(self, caller: Caller, job: Job) -> list[str]:
-        """Return the circuits of a job's tasks, as they run on the device, in OpenQASM 3."""
+    async def circuits(self, caller: Caller, job: Job) -> bytes:
+        """Return the circuits of a job's tasks, as they run on the device, in OpenQASM 3, as JSON:
+        `transpiled_circuits`. They are written in the process of the caller."""
+        sandbox = self.gateway.sandbox(caller)
 
-        def read(client: Client) -> list[str]:
+        def read(client: Client) -> bytes:
             names = [name for name, _ in job.tasks[:MAX_SHOWN]]
-            return [qasm3.dumps(client.task(name).circuit()) for name in names]
+            specs = [client.history.submitted(name).spec for name in names]
+            return confined.call(sandbox, "circuits", msgspec.msgpack.encode(specs))
 
         return await self.gateway.call(caller, read)
 
@@ -407,23 +413,6 @@ def _recorded(client: Client, name: str, calibration_id: str, before_s: float) -
     return client.device(name, dates_s[-1]) if dates_s else None
 
 
-def _asked(body: bytes) -> tuple[JobRequest, bytes]:
-    """Decode a job and check its options; return it and its parameters. Raises SimenvError."""
-    try:
-        asked = msgspec.json.decode(body, type=JobRequest)
-    except options.NOT_JSON as error:
-        raise OptionError(f"the body is no job: {error!s:.200}") from error
-    if asked.program_id not in options.PROGRAMS:
-        text = f"Program not found: {asked.program_id[:80]!r} is not run here"
-        raise NotFoundError(text, hint=f"there are {', '.join(options.PROGRAMS)}")
-    if asked.start_session:
-        raise OptionError("start_session is not supported", hint="POST /sessions")
-    params = bytes(asked.params)
-    if asked.program_id != "executor":
-        options.read(asked.program_id, params)
-    return asked, params
-
-
 def query_of(caller: Caller, given: Mapping[str, str], tags: Sequence[str]) -> JobQuery:
     """Filters of a listing, from the query of a request. Raises OptionError."""
     ordered = given.get("sort", "DESC").upper()
@@ -462,7 +451,8 @@ def checked_tags(tags: object) -> tuple[str, ...]:
 
 
 def _number(name: str, text: str, least: int, most: int) -> int:
-    if not text.isascii() or not text.isdigit() or not least <= int(text[:12]) <= most:
+    digits = text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS
+    if not digits or not least <= int(text) <= most:
         raise OptionError(option=name, value=text[:80], expected=f"{least} to {most}")
     return int(text)
 

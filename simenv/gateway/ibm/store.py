@@ -13,7 +13,7 @@ import contextlib
 import secrets
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from time import time
 from typing import Any
@@ -23,7 +23,8 @@ import msgspec
 from simenv.errors import ConfigError, NotFoundError, QueueFullError
 from simenv.model.views import DeviceInfo
 
-FORMAT = 1
+FORMAT = 2
+PART_BYTES = 64 * 2**10  # of a row of the table of blobs, which are read part by part
 USER_JOBS = 10_000  # of one user, ended ones included
 USER_PENDING = 1_000
 USER_SESSIONS = 1_000
@@ -46,8 +47,8 @@ CREATE TABLE jobs (
   backend TEXT NOT NULL, session TEXT NOT NULL, created REAL NOT NULL, status TEXT NOT NULL,
   ended REAL NOT NULL, bytes INTEGER NOT NULL, head BLOB NOT NULL);
 CREATE INDEX jobs_of_user ON jobs (user, created);
-CREATE TABLE blobs (id TEXT NOT NULL, kind TEXT NOT NULL, data BLOB NOT NULL,
-  PRIMARY KEY (id, kind)) WITHOUT ROWID;
+CREATE TABLE blobs (id TEXT NOT NULL, kind TEXT NOT NULL, part INTEGER NOT NULL,
+  data BLOB NOT NULL, PRIMARY KEY (id, kind, part)) WITHOUT ROWID;
 CREATE TABLE tags (id TEXT NOT NULL, tag TEXT NOT NULL, PRIMARY KEY (id, tag)) WITHOUT ROWID;
 CREATE TABLE sessions (
   id TEXT PRIMARY KEY, user TEXT NOT NULL, created REAL NOT NULL, head BLOB NOT NULL);
@@ -178,10 +179,12 @@ class JobStore:
         self._db.execute(f"PRAGMA journal_size_limit = {JOURNAL_BYTES}")
         self._db.execute("PRAGMA synchronous = FULL")
         (found,) = self._db.execute("PRAGMA user_version").fetchone()
-        if found > FORMAT:
+        if found not in (0, FORMAT):
             self._db.close()
             text = f"{path} has the format {found}, and this simenv reads {FORMAT}"
-            raise ConfigError(text, hint="a later version of simenv wrote it: start that version")
+            raise ConfigError(
+                text, hint="start the version of simenv that wrote it, or move it away"
+            )
         if not found:
             with self._transaction():
                 for statement in _TABLES.split(";"):
@@ -215,7 +218,7 @@ class JobStore:
         with self._lock:
             self._db.close()
 
-    def add(self, job: Job, params: bytes, noise: bytes = b"") -> None:
+    def add(self, job: Job, params: bytes | memoryview, noise: bytes = b"") -> None:
         """Store a new job. `noise`: the document of its calibration, if that is not the present
         one. Raises QueueFullError if the user has too many that have not ended, or
         the files of all are too large."""
@@ -226,7 +229,7 @@ class JobStore:
             if self._rows(statement, (job.user, *PENDING))[0][0] >= USER_PENDING:
                 text = f"{USER_PENDING} jobs of this user have not ended, the limit"
                 raise QueueFullError(text, hint="wait for some, or cancel them")
-            size = len(params) + len(noise)
+            size = len(memoryview(params)) + len(noise)
             self._make_room(job.user, USER_BYTES, USER_JOBS, size)
             self._make_room(None, ALL_BYTES, None, size)
             columns = (job.id, job.user, job.account, job.program, job.backend, job.session)
@@ -234,10 +237,48 @@ class JobStore:
                 "INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?)",
                 (*columns, job.created_s, job.status, size, msgspec.msgpack.encode(job)),
             )
-            self._db.execute("INSERT INTO blobs VALUES (?, 'params', ?)", (job.id, params))
+            self._append(job.id, "params", params)
             if noise:
-                self._db.execute("INSERT INTO blobs VALUES (?, 'noise', ?)", (job.id, noise))
+                self._append(job.id, "noise", noise)
             self._tag(job)
+
+    def _append(self, number: str, kind: str, data: bytes | memoryview) -> int:
+        """Add bytes to a blob; return how many."""
+        view = memoryview(data)
+        statement = "SELECT coalesce(max(part) + 1, 0) FROM blobs WHERE id = ? AND kind = ?"
+        ((first,),) = self._rows(statement, (number, kind))
+        starts = range(0, max(1, len(view)), PART_BYTES)
+        self._db.executemany(
+            "INSERT INTO blobs VALUES (?, ?, ?, ?)",
+            (
+                (number, kind, part, view[start : start + PART_BYTES])
+                for part, start in enumerate(starts, first)
+            ),
+        )
+        return len(view)
+
+    def append(self, number: str, kind: str, data: bytes) -> None:
+        """Add bytes to a part of the result of a job that has not ended."""
+        with self._transaction():
+            statement = "SELECT 1 FROM jobs WHERE id = ? AND ended = 0"
+            if self._rows(statement, (number,)):
+                size = self._append(number, kind, data)
+                self._db.execute("UPDATE jobs SET bytes = bytes + ? WHERE id = ?", (size, number))
+
+    def forget_result(self, number: str) -> None:
+        """Remove the bytes of a result that a process which has ended did not complete."""
+        if self._result_kinds(number):
+            with self._transaction():
+                self._forget_result(number)
+
+    def _forget_result(self, number: str) -> None:
+        for kind in self._result_kinds(number):
+            self._forget(number, kind)
+
+    def _result_kinds(self, number: str) -> list[str]:
+        statement = "SELECT DISTINCT kind FROM blobs WHERE id = ?"
+        kinds = [kind for (kind,) in self._rows(statement, (number,))]
+        return [kind for kind in kinds if kind not in ("params", "noise")]
 
     def _tag(self, job: Job) -> None:
         self._db.execute("DELETE FROM tags WHERE id = ?", (job.id,))
@@ -253,7 +294,7 @@ class JobStore:
             job = msgspec.msgpack.decode(head, type=Job)
             reason = f"it has not ended within {self._keep_s / 86_400:g} days"
             fields = {"reason": reason, "reason_code": RUN_FAILED, "ended_s": now_s}
-            self._put(job, reason.encode(), status=FAILED, **fields)
+            self._put(job, {"result": reason.encode()}, status=FAILED, **fields)
         self._drop("ended > 0 AND ended < ?", (now_s - self._keep_s,))
         for number in self._done_sessions("created < ?", now_s - self._keep_s):
             self._db.execute("DELETE FROM sessions WHERE id = ?", (number,))
@@ -292,10 +333,14 @@ class JobStore:
             raise NotFoundError(f"Job not found: {number[:80]}", hint="GET /jobs lists them")
         return msgspec.msgpack.decode(rows[0][0], type=Job)
 
-    def change(self, number: str, result: bytes | None = None, **fields: Any) -> Job | None:
-        """Change fields of a job, and store its result; return it. None: it was deleted, or has
-        ended, after which only its tags change. A result for which there is no room fails the
-        job."""
+    def change(
+        self, number: str, result: Mapping[str, bytes] | bytes | None = None, **fields: Any
+    ) -> Job | None:
+        """Change fields of a job, and store what is left of its result, by kind; return it. None:
+        it was deleted, or has ended, after which only its tags change. A result for which there is
+        no room fails the job."""
+        if isinstance(result, bytes):
+            result = {"result": result}
         with self._transaction():
             try:
                 job = self.job(number, None)
@@ -304,22 +349,23 @@ class JobStore:
             if not job.is_pending and fields.keys() != {"tags"}:
                 return None
             if result is not None and fields.get("status") == COMPLETED:
+                size = sum(map(len, result.values()))
                 try:
-                    self._make_room(job.user, USER_BYTES, None, len(result))
-                    self._make_room(None, ALL_BYTES, None, len(result))
+                    self._make_room(job.user, USER_BYTES, None, size)
+                    self._make_room(None, ALL_BYTES, None, size)
                 except QueueFullError as error:
                     reason = f"there is no room for its result: {error.message}"
                     fields |= {"status": FAILED, "reason": reason, "reason_code": RUN_FAILED}
-                    result = reason.encode()
+                    result = {"result": reason.encode()}
+                    self._forget_result(number)
             return self._put(job, result, **fields)
 
-    def _put(self, job: Job, result: bytes | None, **fields: Any) -> Job:
+    def _put(self, job: Job, result: Mapping[str, bytes] | None, **fields: Any) -> Job:
         job = msgspec.structs.replace(job, **fields)
-        if result is not None:
-            self._db.execute("INSERT INTO blobs VALUES (?, 'result', ?)", (job.id, result))
+        size = sum(self._append(job.id, *each) for each in (result or {}).items())
         self._db.execute(
             "UPDATE jobs SET status = ?, ended = ?, head = ?, bytes = bytes + ? WHERE id = ?",
-            (job.status, job.ended_s, msgspec.msgpack.encode(job), len(result or b""), job.id),
+            (job.status, job.ended_s, msgspec.msgpack.encode(job), size, job.id),
         )
         if job.private and not job.is_pending:
             self._forget(job.id, "params")
@@ -329,8 +375,21 @@ class JobStore:
 
     def blob(self, number: str, kind: str) -> bytes:
         """Return the parameters, the noise document or the result of a job; b"" without."""
-        rows = self._rows("SELECT data FROM blobs WHERE id = ? AND kind = ?", (number, kind))
-        return bytes(rows[0][0]) if rows else b""
+        return self.read(number, kind, 0, -1)
+
+    def size(self, number: str, kind: str) -> int:
+        """Return the bytes of a blob; 0 without."""
+        statement = "SELECT coalesce(sum(length(data)), 0) FROM blobs WHERE id = ? AND kind = ?"
+        ((size,),) = self._rows(statement, (number, kind))
+        return int(size)
+
+    def read(self, number: str, kind: str, part: int, count: int) -> bytes:
+        """Return `count` parts of a blob, of PART_BYTES each but the last one; -1: all that follow;
+        b"" behind the end."""
+        statement = (
+            "SELECT data FROM blobs WHERE id = ? AND kind = ? AND part >= ? ORDER BY part LIMIT ?"
+        )
+        return b"".join(data for (data,) in self._rows(statement, (number, kind, part, count)))
 
     def remove(self, number: str, kind: str | None = None) -> None:
         """Remove a job, or only its parameters or result."""
@@ -341,7 +400,7 @@ class JobStore:
                 self._forget(number, kind)
 
     def _forget(self, number: str, kind: str) -> None:
-        size = "(SELECT length(data) FROM blobs WHERE id = ? AND kind = ?)"
+        size = "(SELECT sum(length(data)) FROM blobs WHERE id = ? AND kind = ?)"
         statement = f"UPDATE jobs SET bytes = bytes - coalesce({size}, 0) WHERE id = ?"
         self._db.execute(statement, (number, kind, number))
         self._db.execute("DELETE FROM blobs WHERE id = ? AND kind = ?", (number, kind))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -21,13 +21,15 @@ from qiskit.primitives import PrimitiveResult
 from simenv.client.client import Client
 from simenv.errors import LimitExceededError, OptionError, ProgramError
 from simenv.frontends.qiskit import SimenvSampler
-from simenv.gateway.ibm.backends import MAX_CIRCUITS
+from simenv.gateway import confined
+from simenv.gateway.ibm.backends import MAX_CIRCUITS, Backend
 from simenv.gateway.ibm.options import NOT_JSON
 from simenv.gateway.ibm.programs import SubmittedJob, Work, backend_of, primitive_options
 from simenv.gateway.iqm import architecture
 from simenv.gateway.iqm.architecture import IMPLEMENTATIONS
 from simenv.model.views import DeviceInfo, DeviceKind
 from simenv.text import short_repr
+from simenv.transpiler.qpy import SandboxProcess
 
 MAX_RESET_CYCLES = 10
 MAX_OUTCOME_BITS = 2**26  # measured bits of all circuits and shots of a job
@@ -44,22 +46,29 @@ _ARGUMENTS = {  # of each operation: those that it needs
 Bits = NDArray[np.uint8]
 
 
+MAX_OPERATIONS = 2**20  # of one circuit
+Name = Annotated[str, msgspec.Meta(max_length=4_096)]
+Mapping = Annotated[dict[Name, Name], msgspec.Meta(max_length=2**16)]
+Mappings = Annotated[list[Mapping], msgspec.Meta(max_length=2**16)]
+Locus = Annotated[tuple[Name, ...], msgspec.Meta(max_length=2**16)]
+
+
 class Definition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A job as it is sent. Options of MOVE gates have no effect: no device here has such gates."""
 
     circuits: msgspec.Raw
     shots: int = 1
-    calibration_set_id: str | None = None
-    qubit_mapping: list[dict[str, str]] | dict[str, str] | None = None
+    calibration_set_id: Name | None = None
+    qubit_mapping: Mappings | Mapping | None = None
     max_circuit_duration_over_t2: float | None = None
-    heralding_mode: str = "none"
+    heralding_mode: Name = "none"
     active_reset_cycles: int | None = None
-    dd_mode: str = "disabled"
+    dd_mode: Name = "disabled"
     dd_strategy: msgspec.Raw = msgspec.Raw(b"null")
-    move_gate_validation: str | None = None
-    move_validation_mode: str | None = None  # its older name
-    move_gate_frame_tracking: str | None = None
-    move_gate_frame_tracking_mode: str | None = None  # its older name
+    move_gate_validation: Name | None = None
+    move_validation_mode: Name | None = None  # its older name
+    move_gate_frame_tracking: Name | None = None
+    move_gate_frame_tracking_mode: Name | None = None  # its older name
 
     def mapped(self) -> dict[str, str] | None:
         """Physical name of each logical qubit. Raises OptionError."""
@@ -78,16 +87,16 @@ class Definition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class IqmOperation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One instruction; older clients say `qubits` for `locus`."""
 
-    name: str
-    locus: tuple[str, ...] = ()
-    qubits: tuple[str, ...] = ()
-    args: dict[str, Any] = {}
-    implementation: str | None = None
+    name: Name
+    locus: Locus = ()
+    qubits: Locus = ()
+    args: Annotated[dict[Name, Any], msgspec.Meta(max_length=100)] = {}
+    implementation: Name | None = None
 
 
 class IqmCircuit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    instructions: list[IqmOperation]
-    name: str = ""
+    instructions: Annotated[list[IqmOperation], msgspec.Meta(max_length=MAX_OPERATIONS)]
+    name: Name = ""
     metadata: msgspec.Raw = msgspec.Raw(b"null")  # of older clients
 
 
@@ -132,6 +141,23 @@ def read(params: bytes, name: str, info: DeviceInfo) -> Definition:
     return asked
 
 
+def check(sandbox: SandboxProcess, body: bytes, device: Backend) -> None:
+    """Check the options of a job, in the process of the user if it is large. Blocks. Raises
+    OptionError, LimitExceededError."""
+    if len(body) <= confined.SMALL_BYTES:
+        read(body, device.name, device.info)
+        return
+    info = msgspec.structs.replace(device.info, operations=(), qubits=(), coupling=())
+    confined.call(sandbox, "iqm", body, (device.name, msgspec.msgpack.encode(info)))
+
+
+def checked(body: bytes, device: list[Any]) -> bytes:
+    """Check the options of a job; called in the process of the user."""
+    name, packed = device
+    read(body, name, msgspec.msgpack.decode(packed, type=DeviceInfo))
+    return b""
+
+
 def submit(work: Work, client: Client) -> SubmittedJob:
     """Decode a job and submit its circuits. Raises SimenvError, QiskitError."""
     backend = backend_of(work, client)
@@ -154,7 +180,7 @@ def submit(work: Work, client: Client) -> SubmittedJob:
     sampler = SimenvSampler(backend, default_shots=asked.shots, **chosen)
     keys = [list(each.keys) for each in builders]
     job = sampler.run([each.circuit for each in builders])
-    return SubmittedJob(job.tasks, job.result, lambda result, _: _artifacts(result, keys).decode())
+    return SubmittedJob(job.tasks, job.result, lambda result, _: _artifacts(result, keys))
 
 
 class _Builder:
@@ -280,7 +306,7 @@ def _number(at: str, each: IqmOperation, name: str) -> float:
     return float(value)
 
 
-def _artifacts(result: PrimitiveResult[Any], keys: Sequence[list[str]]) -> bytes:
+def _artifacts(result: PrimitiveResult[Any], keys: Sequence[list[str]]) -> dict[str, bytes]:
     """Measurements of each circuit and key, and counts, in JSON. Bits are in the order of the
     qubits of a measurement."""
     measurements, counts = [], []
@@ -297,12 +323,10 @@ def _artifacts(result: PrimitiveResult[Any], keys: Sequence[list[str]]) -> bytes
             for row, count in zip(outcomes, shots, strict=True)
         }
         counts.append({"measurement_keys": names, "counts": found})
-    return msgspec.json.encode(
-        {
-            "measurements": msgspec.Raw(b"[" + b",".join(measurements) + b"]"),
-            "measurement_counts": counts,
-        }
-    )
+    return {
+        "measurements": b"[" + b",".join(measurements) + b"]",
+        "measurement_counts": msgspec.json.encode(counts),
+    }
 
 
 def _bits(array: Any) -> Bits:

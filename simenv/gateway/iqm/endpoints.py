@@ -27,8 +27,8 @@ from simenv.client.client import Client
 from simenv.errors import NotFoundError, OptionError, SimenvError
 from simenv.gateway.context import Caller, trace_of
 from simenv.gateway.ibm import store
-from simenv.gateway.ibm.backends import MAX_CIRCUITS, Plain, date_of
-from simenv.gateway.ibm.service import Backend, ComputeService
+from simenv.gateway.ibm.backends import MAX_CIRCUITS, Backend, Plain, date_of
+from simenv.gateway.ibm.service import ComputeService
 from simenv.gateway.ibm.store import Job
 from simenv.gateway.iqm import architecture, circuits
 from simenv.gateway.problems import status_of
@@ -366,8 +366,8 @@ async def _submit(service: ComputeService, caller: Caller, name: str, request: A
     if len(tag) > MAX_TAG_CHARS:
         raise OptionError(option="tag", value=tag[:80], expected=f"{MAX_TAG_CHARS} characters")
     found = await _computer(service, caller, name)
-    # In a thread: a body may have many MiB.
-    await service.gateway.call(caller, lambda _: circuits.read(body, found.name, found.info))
+    sandbox = service.gateway.sandbox(caller)
+    await service.gateway.call(caller, lambda _: circuits.check(sandbox, body, found))
     job = Job(
         str(uuid.uuid4()), caller.user, caller.account, PROGRAM, found.name, time(),
         tags=(tag,) if tag else (), calibration_id=found.info.calibration_id,
@@ -395,7 +395,8 @@ def _job_routes(service: ComputeService) -> list[Any]:
     async def one(caller: TheCaller, request: AnyRequest, number: Part) -> Response[bytes]:
         given = request.query_params
         wanted = given.get("timeout_seconds", "10")
-        if not (wanted.isascii() and wanted.isdigit()) or int(wanted[:4]) > 30:
+        digits = wanted.isascii() and wanted.isdigit() and len(wanted) <= 4
+        if not digits or int(wanted) > 30:
             raise OptionError(option="timeout_seconds", value=wanted[:80], expected="0 to 30")
         holds = given.get("wait_until_terminal", "false").lower() == "true"
         job = await _held(service, caller, number, min(HOLD_S, float(wanted)) if holds else 0.0)
@@ -403,26 +404,21 @@ def _job_routes(service: ComputeService) -> list[Any]:
         return _answer(await _shown(service, caller, job), headers=headers)
 
     @get("/jobs/{number:str}/payload")
-    async def payload(caller: TheCaller, number: Part) -> Response[bytes]:
+    async def payload(caller: TheCaller, number: Part) -> Response[Any]:
         job = await _found_job(service, caller, number)
-        body = await asyncio.to_thread(service.store.blob, job.id, "params")
-        headers = {"IQM-Job-Type": "circuit"}
-        return Response(body, media_type="application/json", headers=headers)
+        answer = await service.stored_answer(job.id, "params", "application/json")
+        answer.headers["IQM-Job-Type"] = "circuit"
+        return answer
 
     @get("/jobs/{number:str}/artifacts/{kind:str}")
-    async def artifact(caller: TheCaller, number: Part, kind: Part) -> Response[bytes]:
+    async def artifact(caller: TheCaller, number: Part, kind: Part) -> Response[Any]:
         job = await _found_job(service, caller, number)
         if job.status != store.COMPLETED or kind not in ARTIFACTS:
             text = f"job {number} is {_STATUS.get(job.status, 'failed')}"
             if kind not in ARTIFACTS:
                 text += f", and has no artifact {kind[:80]!r}; there are {', '.join(ARTIFACTS)}"
             raise _not_found("job_artifact_not_found", text)
-
-        def read(_client: Client) -> Response[bytes]:
-            result = service.store.blob(job.id, "result")
-            return _answer(msgspec.json.decode(result, type=dict[str, msgspec.Raw])[kind])
-
-        return await service.gateway.call(caller, read)
+        return await service.stored_answer(job.id, kind, "application/json")
 
     @post("/jobs/{number:str}/cancel", status_code=200)
     async def cancel(caller: TheCaller, number: Part) -> Response[bytes]:

@@ -9,6 +9,7 @@ devices and accounts; never tasks or users.
 from __future__ import annotations
 
 import asyncio
+import gzip
 import ipaddress
 from time import monotonic
 from typing import Any
@@ -25,7 +26,7 @@ from prometheus_client.registry import Collector
 from simenv.client.client import Client
 from simenv.errors import NotAllowedError, SimenvError
 from simenv.gateway.context import Caller, Gateway
-from simenv.gateway.metrics.collector import ClassicCollector, SimenvCollector
+from simenv.gateway.metrics.collector import CACHE_S, ClassicCollector, SimenvCollector
 from simenv.gateway.problems import EXCEPTION_HANDLERS
 from simenv.wire.messages.queries import Role
 
@@ -125,6 +126,9 @@ def _metrics(gateway: Gateway) -> ControllerRouterHandler:
     registry.register(SimenvCollector(gateway.observer().metrics))
     registry.register(REGISTRY)  # this process, and its requests
     classic = ClassicCollector(registry)
+    # By media type: the text and the same by gzip, for CACHE_S, whoever asks.
+    written: dict[str, tuple[float, bytes, bytes]] = {}
+    writing = asyncio.Lock()
 
     @get("/metrics", include_in_schema=False)
     async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
@@ -138,7 +142,21 @@ def _metrics(gateway: Gateway) -> ControllerRouterHandler:
         if media_type.startswith("text/"):
             source = classic  # its encoder would write native histograms as series that are 0
             media_type = media_type.removesuffix("; charset=utf-8")  # which the framework adds
-        return Response(await asyncio.to_thread(encode, source), media_type=media_type)
+
+        def write() -> tuple[float, bytes, bytes]:
+            body = encode(source)
+            return monotonic(), body, gzip.compress(body, 1, mtime=0)
+
+        async with writing:
+            made_s, body, packed = written.get(media_type, (-CACHE_S, b"", b""))
+            if monotonic() - made_s >= CACHE_S:
+                written[media_type] = await asyncio.to_thread(write)
+                _, body, packed = written[media_type]
+        headers = {"Vary": "Accept-Encoding"}
+        if "gzip" in request.headers.get("accept-encoding", ""):
+            headers["Content-Encoding"] = "gzip"
+            body = packed
+        return Response(body, media_type=media_type, headers=headers)
 
     return metrics
 

@@ -13,7 +13,7 @@ from litestar.di import Provide
 
 from simenv.gateway.context import Gateway
 from simenv.gateway.native import events, openapi
-from simenv.gateway.native.programs import ProgramParsers, refuse_others
+from simenv.gateway.native.programs import refuse_others
 from simenv.gateway.native.tasks import TheCaller, TheGateway
 
 
@@ -39,17 +39,13 @@ async def check_query(request: Request[Any, Any, Any]) -> None:
 
 
 class NativeRouter(Router):
-    """The routes, and the processes that parse programs for them."""
+    """The routes."""
 
     def __init__(self, gateway: Gateway) -> None:
-        parsers = ProgramParsers(gateway.settings.max_processes)
         feeds = events.Feeds(events.EventFeed, gateway)
 
         def provide_gateway(caller: TheCaller) -> Gateway:  # noqa: ARG001
             return gateway
-
-        def provide_parsers(gateway: TheGateway) -> ProgramParsers:  # noqa: ARG001
-            return parsers
 
         def provide_feeds(gateway: TheGateway) -> events.Feeds[events.EventFeed]:  # noqa: ARG001
             return feeds
@@ -60,14 +56,11 @@ class NativeRouter(Router):
             # In a chain: the framework starts tasks for those that do not depend on each other.
             dependencies={
                 "gateway": Provide(provide_gateway, sync_to_thread=False),
-                "parsers": Provide(provide_parsers, sync_to_thread=False),
                 "feeds": Provide(provide_feeds, sync_to_thread=False),
             },
             before_request=check_query,
             request_max_body_size=gateway.settings.max_request_bytes,
         )
-        # A function, since Litestar copies routers. The processes also end with this one.
-        self.close = lambda: parsers.close()
 
 
 def routes(gateway: Gateway) -> list[NativeRouter]:

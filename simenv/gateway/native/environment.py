@@ -22,6 +22,7 @@ from simenv.model.accounts import ShareRow
 from simenv.wire.messages import accounting, admin, client as messages, queries
 
 Number = FromPath[int]
+GROUPS = ("account", "user", "qos", "pool", "device", "engine")  # of sums of usage
 
 
 @get("/status")
@@ -112,7 +113,7 @@ async def list_shares(gateway: TheGateway, caller: TheCaller) -> list[ShareRow]:
 async def get_usage(
     gateway: TheGateway,
     caller: TheCaller,
-    by: FromQuery[list[str] | None] = None,
+    by: Annotated[list[str] | None, QueryParameter(max_items=len(GROUPS))] = None,
     since_s: FromQuery[float] = 0.0,
     until_s: FromQuery[float] = 0.0,
 ) -> schemas.UsageReport:

@@ -40,7 +40,7 @@ def document(handlers: Sequence[Any]) -> dict[str, Any]:
     config = OpenAPIConfig(
         title="simenv", version=API_VERSION, description=_DESCRIPTION, use_handler_docstrings=True
     )
-    names = ("gateway", "parsers", "feeds", "caller")
+    names = ("gateway", "feeds", "caller")
     provided = {name: Provide(lambda: None, sync_to_thread=False) for name in names}
     router = Router(PREFIX, route_handlers=list(handlers), dependencies=provided)
     app = Litestar([router], openapi_config=config, logging_config=None)

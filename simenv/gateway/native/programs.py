@@ -8,20 +8,21 @@ the memory of the gateway. A text is never a path.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import msgspec
 from litestar import Request
 from litestar.datastructures import UploadFile
 
-from simenv.client.circuits import load, qasm2, text_checks
-from simenv.client.circuits.untrusted_qpy import BoundCircuit, bound_sandbox, load_bound
+from simenv.client.circuits import load, qasm2, text_checks, untrusted_qpy
+from simenv.client.circuits.untrusted_qpy import BoundCircuit, load_bound
 from simenv.client.client import Client
 from simenv.client.submission.options import under_reservation
 from simenv.client.tasks.task import Task
-from simenv.errors import OptionError
-from simenv.gateway.clients import UserSandboxes
+from simenv.errors import LimitExceededError, OptionError
+from simenv.gateway import confined
+from simenv.gateway.confined import NOT_DECODED
 from simenv.gateway.context import Caller
 from simenv.gateway.native.schemas import (
     ExplanationRecord,
@@ -31,6 +32,7 @@ from simenv.gateway.native.schemas import (
     record,
 )
 from simenv.transpiler import qpy
+from simenv.transpiler.qpy import SandboxProcess
 
 PLAIN_CHARACTERS = 2**16  # longer text is parsed in the caller's own process
 JSON, FORM = "application/json", "multipart/form-data"
@@ -43,34 +45,66 @@ _DEFAULTS: dict[str, Any] = {
     if each.name not in _PROGRAM_FIELDS
 }
 
-R = TypeVar("R", bound=ProgramRequest)
+R = TypeVar("R", TaskRequest, SweepRequest)
 S = TypeVar("S", bound=msgspec.Struct)
-_NOT_DECODED = (msgspec.MsgspecError, UnicodeError, RecursionError)
 
 
-class ProgramParsers:
-    """The processes that parse callers' programs, at most `most`. Thread-safe."""
+def bound_of(sandbox: SandboxProcess, request: ProgramRequest, values: Any = None) -> BoundCircuit:
+    """Return the circuit of a request, with `values` for its parameters, if it has any. Raises
+    ProgramError, OptionError, LimitExceededError."""
+    source = _source(request)
+    if values is None and (plain := _plain(request.program)) is not None:
+        return plain
+    return load_bound(source, values, sandbox, b"program 0\n")
 
-    def __init__(self, most: int) -> None:
-        self._sandboxes = UserSandboxes(most, bound_sandbox)
 
-    def read(self, user: str, request: ProgramRequest, values: Any = None) -> BoundCircuit:
-        """Return the circuit of a request, with `values` for its parameters, if it has any. Raises
-        ProgramError, OptionError, LimitExceededError."""
-        given = [name for name in _PROGRAM_FIELDS if getattr(request, name)]
-        if len(given) != 1:
-            message = f"{len(given)} programs in a request: {', '.join(given) or 'none'}"
-            raise OptionError(message, hint=f"one of: {', '.join(_PROGRAM_FIELDS)}")
-        if values is None and (plain := _plain(request.program)) is not None:
-            return plain
-        source = request.program or request.qpy or request.packed
-        if len(source) > text_checks.MAX_TEXT_BYTES:
-            raise text_checks.too_large(len(source), "")
-        return load_bound(source, values, self._sandboxes.of(user))
+def _source(request: ProgramRequest) -> str | bytes:
+    """Return the program of a request. Raises OptionError, LimitExceededError."""
+    given = [name for name in _PROGRAM_FIELDS if getattr(request, name)]
+    if len(given) != 1:
+        message = f"{len(given)} programs in a request: {', '.join(given) or 'none'}"
+        raise OptionError(message, hint=f"one of: {', '.join(_PROGRAM_FIELDS)}")
+    source = request.program or request.qpy or request.packed
+    if len(source) > text_checks.MAX_TEXT_BYTES:
+        raise text_checks.too_large(len(source), "")
+    return source
 
-    def close(self) -> None:
-        """End all processes."""
-        self._sandboxes.close()
+
+class _Decoded(msgspec.Struct, frozen=True, array_like=True):
+    """A decoded body: the request in JSON, without its program and values, and these as `bound_of`
+    returns them. `has_values`: there are values."""
+
+    options: bytes
+    bound: bytes
+    has_values: bool
+
+
+def decoded(body: bytes, kind: str) -> bytes:
+    """Decode a body and its program; called in the process of the user. `kind`: TaskRequest or
+    SweepRequest. Raises OptionError, ProgramError, LimitExceededError."""
+    known: dict[str, type[TaskRequest | SweepRequest]] = {
+        "TaskRequest": TaskRequest, "SweepRequest": SweepRequest
+    }  # fmt: skip
+    try:
+        request = msgspec.json.decode(body, type=known[kind])
+    except NOT_DECODED as error:
+        raise _undecoded(error) from error
+    source = _source(request)
+    text, data = (source, b"") if isinstance(source, str) else ("", source)
+    values = request.parameter_values
+    bound = untrusted_qpy.bound_of(text, data, values)
+    empty: Any = [] if isinstance(request, SweepRequest) else None
+    left = msgspec.structs.replace(request, program="", qpy=b"", packed=b"", parameter_values=empty)
+    return msgspec.msgpack.encode(_Decoded(msgspec.json.encode(left), bound, values is not None))
+
+
+def read_large(sandbox: SandboxProcess, body: bytes, kind: type[R]) -> tuple[R, BoundCircuit]:
+    """Decode a large body in the process of its user; return the request without its program and
+    parameter values, and these. Blocks. Raises OptionError, ProgramError, LimitExceededError."""
+    answer = confined.call(sandbox, "native", body, kind.__name__)
+    found = msgspec.msgpack.decode(answer, type=_Decoded)
+    request = msgspec.json.decode(found.options, type=kind)
+    return request, untrusted_qpy.bound_circuit(found.bound, found.has_values)
 
 
 def _plain(text: str) -> BoundCircuit | None:
@@ -148,17 +182,34 @@ def explain(
     return record(explanation, ExplanationRecord)
 
 
-async def read_request(request: Request[Any, Any, Any], kind: type[R], *, waits: bool = False) -> R:
+async def read_request(
+    request: Request[Any, Any, Any], kind: type[R], *, waits: bool = False
+) -> Callable[[SandboxProcess], tuple[R, BoundCircuit]]:
     """Read the body of a request: JSON of `kind`; a form with the file `program` and JSON in
-    `options`; or the program itself, with its options in the query. `waits`:
-    the route knows `wait` there. Raises OptionError."""
+    `options`; or the program itself, with its options in the query. `waits`: the route knows `wait`
+    there. Returns a function that decodes it, with the process of the user; it blocks and raises
+    OptionError, ProgramError, LimitExceededError. Raises OptionError."""
+    media_type = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
+    if media_type == JSON and len(body := await request.body()) > confined.SMALL_BYTES:
+        _check_names(request, media_type, waits=waits)
+        return lambda sandbox: read_large(sandbox, body, kind)
+    asked = await _read_small(request, kind, waits=waits)
+    return lambda sandbox: (asked, bound_of(sandbox, asked, asked.parameter_values))
+
+
+def _check_names(request: Request[Any, Any, Any], media_type: str, *, waits: bool) -> None:
+    """Raise OptionError for names in the query that would have no effect."""
     if "wait" in request.query_params and not waits:
         hint = "GET /api/v1/tasks/ID/result?wait=SECONDS waits"
         raise OptionError("the query has 'wait', and this answer comes at once", hint=hint)
-    media_type = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
     if media_type in (JSON, FORM):
         place = "members of the JSON" if media_type == JSON else "JSON in the part `options`"
         refuse_others(request.query_params, ("wait",), "the query", f"options are {place}")
+
+
+async def _read_small(request: Request[Any, Any, Any], kind: type[R], *, waits: bool) -> R:
+    media_type = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
+    _check_names(request, media_type, waits=waits)
     if media_type == JSON:
         return await read_json(request, kind)
     try:
@@ -167,21 +218,25 @@ async def read_request(request: Request[Any, Any, Any], kind: type[R], *, waits:
         options: dict[str, Any] = {}
         for name, value in request.query_params.multi_items():
             if name in options:
-                earlier = options[name]
+                earlier: Any = options[name]
                 value = [*(earlier if isinstance(earlier, list) else [earlier]), value]
             options[name] = value
         options.pop("wait", None)
         options |= _program(await request.body(), media_type)
         return msgspec.convert(options, kind, strict=False)
-    except _NOT_DECODED as error:
+    except NOT_DECODED as error:
         raise _undecoded(error) from error
 
 
 async def read_json(request: Request[Any, Any, Any], kind: type[S]) -> S:
-    """Read a body of JSON. Raises OptionError."""
+    """Read a small body of JSON. Raises OptionError, LimitExceededError."""
+    body = await request.body()
+    if len(body) > confined.SMALL_BYTES:
+        text = f"{len(body)} bytes; the limit of this request is {confined.SMALL_BYTES}"
+        raise LimitExceededError(text, hint="/api/v1/openapi.json describes all requests")
     try:
-        return msgspec.json.decode(await request.body(), type=kind)
-    except _NOT_DECODED as error:
+        return msgspec.json.decode(body, type=kind)
+    except NOT_DECODED as error:
         raise _undecoded(error) from error
 
 
@@ -204,13 +259,19 @@ async def _of_form(request: Request[Any, Any, Any], kind: type[R]) -> R:
     part, text = form.get("program"), form.get("options", "{}")
     if isinstance(text, UploadFile):
         text = (await text.read()).decode()
+    if len(text) > confined.SMALL_BYTES:
+        limit = f"the limit is {confined.SMALL_BYTES}"
+        raise LimitExceededError(f"options have {len(text)} bytes; {limit}", hint=f"send {JSON}")
     options = msgspec.json.decode(str(text).encode(), type=dict[str, Any])
     body = await part.read() if isinstance(part, UploadFile) else str(part or "").encode()
     return msgspec.convert(options | _program(body, ""), kind)
 
 
 def _program(body: bytes, media_type: str) -> dict[str, Any]:
-    """Return the member that holds a program of this type; QPY is also known by its beginning."""
+    """Return the member that holds a program of this type; QPY is also known by its beginning.
+    Raises OptionError, LimitExceededError."""
+    if len(body) > text_checks.MAX_TEXT_BYTES:
+        raise text_checks.too_large(len(body), "")
     if media_type == QPY or body.startswith(qpy.MAGIC):
         return {"qpy": body}
     if media_type == PACKED:

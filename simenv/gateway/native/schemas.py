@@ -20,7 +20,17 @@ from simenv.wire.messages.queries import Choice, LogRow, Sizes, Spent
 
 MAX_LIST = 1_000  # rows of one page
 MAX_WAIT_S = 60.0  # that one request may wait for a result
-Names = list[str] | str
+MAX_TEXT_CHARS, MAX_PROGRAM_BYTES = 16 * 2**20, 16 * 2**20
+MAX_NAMES = 2**16  # of a list: bit strings, tasks to wait for
+MAX_TERMS = 2**17  # of observables, and of one of them
+MAX_SETS = 2**20  # of parameter values, and values of one set
+Name = Annotated[str, msgspec.Meta(max_length=4_096)]
+Names = Annotated[list[Name], msgspec.Meta(max_length=MAX_NAMES)] | Name
+Pauli = Annotated[str, msgspec.Meta(max_length=2**16)]  # one letter a qubit
+Sum = Annotated[dict[Pauli, float], msgspec.Meta(max_length=MAX_TERMS)]
+Sums = Annotated[list[Pauli | Sum], msgspec.Meta(max_length=MAX_TERMS)]
+Values = Annotated[list[float], msgspec.Meta(max_length=MAX_SETS)]
+Program = Annotated[bytes, msgspec.Meta(max_length=MAX_PROGRAM_BYTES)]
 # NaN, which JSON has as null.
 Measured = Annotated[float, msgspec.Meta(extra_json_schema={"type": ["number", "null"]})]
 
@@ -32,39 +42,43 @@ class ProgramRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     packed Program of simenv, both in base64.
     """
 
-    program: str = ""
-    qpy: bytes = b""
-    packed: bytes = b""
+    program: Annotated[str, msgspec.Meta(max_length=MAX_TEXT_CHARS)] = ""
+    qpy: Program = b""
+    packed: Program = b""
     shots: int | None = 1024  # null: exact results
     seed: int | None = None
     outputs: Names = "counts"  # counts, memory, probabilities, statevector, expectation, gradient
-    observables: str | list[str | dict[str, float]] | dict[str, float] | None = None
+    observables: Pauli | Sums | Sum | None = None
     amplitudes: Names | None = None
-    engine: str = "auto"
-    precision: str = "double"
-    options: dict[str, int | float] | None = None  # of the engine
+    engine: Name = "auto"
+    precision: Name = "double"
+    options: Annotated[dict[Name, int | float], msgspec.Meta(max_length=64)] | None = (
+        None  # of the engine
+    )
     ranks: int | None = None
-    pool: str | None = None
+    pool: Name | None = None
     prefer: Names | None = None
-    device: str | None = None
-    noise: str | dict[str, Any] = "auto"
-    compile: str = "auto"
-    qubit_mapping: list[int] | None = None
+    device: Name | None = None
+    noise: Name | Annotated[dict[Name, Any], msgspec.Meta(max_length=1_000)] = "auto"
+    compile: Name = "auto"
+    qubit_mapping: Annotated[list[int], msgspec.Meta(max_length=MAX_NAMES)] | None = None
     priority: int = 0
     queue_timeout_s: float | None = None
     run_timeout_s: float | None = None
     reservation: int | None = None
-    account: str | None = None
-    qos: str | None = None
+    account: Name | None = None
+    qos: Name | None = None
     after: Names | None = None  # ids of tasks
-    name: str | None = None
+    name: Name | None = None
 
 
 class TaskRequest(ProgramRequest, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One task. `parameter_values`: one binding of the program's free parameters, by name or in
     their order; `binding_index`: its index in a sweep."""
 
-    parameter_values: list[float] | dict[str, float] | None = None
+    parameter_values: (
+        Values | Annotated[dict[Name, float], msgspec.Meta(max_length=MAX_NAMES)] | None
+    ) = None
     binding_index: int = 0
 
 
@@ -72,7 +86,10 @@ class SweepRequest(ProgramRequest, frozen=True, kw_only=True, forbid_unknown_fie
     """A program with K sets of parameter values: a list of K lists in the order of the parameters,
     or for each parameter K values, or one for all."""
 
-    parameter_values: list[list[float]] | dict[str, list[float] | float]
+    parameter_values: (
+        Annotated[list[Values], msgspec.Meta(max_length=MAX_SETS)]
+        | Annotated[dict[Name, Values | float], msgspec.Meta(max_length=MAX_NAMES)]
+    )
 
 
 class CalibrationDates(msgspec.Struct, frozen=True):

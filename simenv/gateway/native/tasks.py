@@ -23,18 +23,18 @@ from simenv.client.client import Client
 from simenv.client.history import row_in, row_question
 from simenv.client.tasks.task import Task
 from simenv.errors import NotFoundError, OptionError, QueueFullError
+from simenv.gateway import confined
 from simenv.gateway.context import Caller, Gateway, trace_of
 from simenv.gateway.limits import exchange_of
 from simenv.gateway.native import programs, results, schemas
-from simenv.gateway.native.programs import ProgramParsers
 from simenv.gateway.native.schemas import MAX_LIST, MAX_WAIT_S, record
 from simenv.model import FINAL_STATES, Event, TaskState, decode_program
 from simenv.model.task_rules import checked_key
+from simenv.transpiler.qpy import SandboxProcess
 from simenv.wire.messages.queries import NEWEST, GetHistory, History, LogRow
 
 TheGateway = NamedDependency[SkipValidation[Gateway]]
 TheCaller = NamedDependency[SkipValidation[Caller]]
-TheParsers = NamedDependency[SkipValidation[ProgramParsers]]
 TaskId = FromPath[str]
 Wait = Annotated[float, QueryParameter(ge=0.0, le=MAX_WAIT_S, description="seconds for the result")]
 IdempotencyKey = Annotated[str | None, HeaderParameter(name="Idempotency-Key", max_length=256)]
@@ -47,7 +47,6 @@ MAX_SCANNED_EVENTS = 10_000  # for those of one task
 async def submit_task(
     request: Request[Any, Any, Any],
     gateway: TheGateway,
-    parsers: TheParsers,
     caller: TheCaller,
     wait: Wait = 0.0,
     idempotency_key: IdempotencyKey = None,
@@ -56,10 +55,10 @@ async def submit_task(
     the accepted task (202)."""
     form = results.form_of(request.headers.get("accept", "")) if wait else results.JSON
     exchange = exchange_of(request)
-    body = await programs.read_request(request, schemas.TaskRequest, waits=True)
+    read = await programs.read_request(request, schemas.TaskRequest, waits=True)
 
     def submit(client: Client) -> Task:
-        bound = parsers.read(caller.user, body, body.parameter_values)
+        body, bound = read(gateway.sandbox(caller))
         key = _key(idempotency_key)
         return programs.submit(client, body, bound, caller, key, trace_of(request))
 
@@ -94,15 +93,14 @@ def _key(key: str | None) -> str | None:
 async def submit_sweep(
     request: Request[Any, Any, Any],
     gateway: TheGateway,
-    parsers: TheParsers,
     caller: TheCaller,
     idempotency_key: IdempotencyKey = None,
 ) -> schemas.AcceptedSweep:
     """Submit a sweep: one program with many sets of parameter values."""
-    body = await programs.read_request(request, schemas.SweepRequest)
+    read = await programs.read_request(request, schemas.SweepRequest)
 
     def submit(client: Client) -> list[Task]:
-        bound = parsers.read(caller.user, body, body.parameter_values)
+        body, bound = read(gateway.sandbox(caller))
         key = _key(idempotency_key)
         return programs.submit_sweep(client, body, bound, caller, key, trace_of(request))
 
@@ -116,13 +114,13 @@ async def submit_sweep(
 
 @post("/explain", status_code=200)
 async def explain(
-    request: Request[Any, Any, Any], gateway: TheGateway, parsers: TheParsers, caller: TheCaller
+    request: Request[Any, Any, Any], gateway: TheGateway, caller: TheCaller
 ) -> schemas.ExplanationRecord:
     """Return which engine would run a program, and why no other. Nothing is run."""
-    body = await programs.read_request(request, schemas.TaskRequest)
+    read = await programs.read_request(request, schemas.TaskRequest)
 
     def ask(client: Client) -> schemas.ExplanationRecord:
-        bound = parsers.read(caller.user, body, body.parameter_values)
+        body, bound = read(gateway.sandbox(caller))
         return programs.explain(client, body, bound, caller)
 
     return await gateway.call(caller, ask)
@@ -303,24 +301,18 @@ async def get_circuit(
 ) -> schemas.TaskCircuit:
     """Return the circuit of a task, as it was sent: sizes, and for a small one its drawing and
     OpenQASM 3."""
-    return await gateway.call(caller, _circuit, task_id)
+    return await gateway.call(caller, _circuit, task_id, gateway.sandbox(caller))
 
 
-def _circuit(client: Client, task_id: str) -> schemas.TaskCircuit:
+def _circuit(client: Client, task_id: str, sandbox: SandboxProcess) -> schemas.TaskCircuit:
     spec = client.history.submitted(task_id).spec
     program = decode_program(spec.program)
     operations = len(program.ops) // 2
     drawing = openqasm3 = ""
     is_small = program.num_qubits <= result_display.MAX_DRAWN_QUBITS
     if is_small and operations <= result_display.MAX_DRAWN_OPERATIONS:
-        from qiskit import qasm3
-
-        circuit = result_display.circuit_of(spec)
-        drawing = str(circuit.draw("text", fold=result_display.FOLD_COLUMNS))
-        try:
-            openqasm3 = qasm3.dumps(circuit)
-        except Exception:  # noqa: BLE001 - an exporter that does not know an operation
-            openqasm3 = ""
+        answer = confined.call(sandbox, "drawing", msgspec.msgpack.encode(spec))
+        drawing, openqasm3 = msgspec.msgpack.decode(answer, type=tuple[str, str])
     return schemas.TaskCircuit(
         program.num_qubits, program.num_clbits, operations, drawing, openqasm3
     )

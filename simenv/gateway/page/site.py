@@ -7,18 +7,21 @@ no script or style inside a document, no frame, nothing from elsewhere.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 from html import escape
 from importlib import resources
 from importlib.resources.abc import Traversable
+from typing import Any
 
-from litestar import Response, get
+from litestar import Request, Response, get
 from litestar.params import FromPath
 from litestar.response import Redirect
 from litestar.types import ControllerRouterHandler
 
 from simenv.errors import NotFoundError
 from simenv.gateway.context import Gateway
+from simenv.gateway.limits import GZIP_BYTES
 
 ROOT = "/ui"
 # Title of each view, by the first segment of its path; a name may follow that of the view.
@@ -62,6 +65,15 @@ class Site:
         self._document = found.pop("index.html").decode()
         self._environment = environment
         self._files = found
+        self._packed = {
+            name: gzip.compress(body, mtime=0)
+            for name, body in found.items()
+            if len(body) >= GZIP_BYTES
+        }
+
+    def packed(self, name: str) -> bytes:
+        """Return the content of a file, compressed by gzip; b"" of a small file."""
+        return self._packed.get(name, b"")
 
     def file(self, name: str) -> tuple[str, bytes]:
         """Return the media type and the content of a file. Raises NotFoundError."""
@@ -107,10 +119,17 @@ def routes(gateway: Gateway) -> list[ControllerRouterHandler]:
         return Response(site.document(path), media_type=_KINDS[".html"], headers=headers)
 
     @get(f"{ROOT}/static/{{digest:str}}/{{name:path}}", include_in_schema=False)
-    async def static(digest: FromPath[str], name: FromPath[str]) -> Response[bytes]:
-        kind, body = site.file(name.lstrip("/"))
+    async def static(
+        request: Request[Any, Any, Any], digest: FromPath[str], name: FromPath[str]
+    ) -> Response[bytes]:
+        name = name.lstrip("/")
+        kind, body = site.file(name)
         # A page of an earlier version of the gateway may ask for files of its own digest.
         headers = {**HEADERS, "Cache-Control": _FOREVER if digest == site.digest else "no-store"}
+        headers["Vary"] = "Accept-Encoding"
+        if "gzip" in request.headers.get("accept-encoding", "") and (packed := site.packed(name)):
+            headers["Content-Encoding"] = "gzip"
+            body = packed
         return Response(body, media_type=kind, headers=headers)
 
     return [root, document, static]

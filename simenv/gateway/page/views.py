@@ -278,7 +278,7 @@ def events_of(
 class DrainReason(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Why a node is drained, for other administrators."""
 
-    reason: str
+    reason: Annotated[str, msgspec.Meta(max_length=4_096)]
 
 
 def _checked(node: str) -> str:

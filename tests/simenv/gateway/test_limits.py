@@ -51,11 +51,12 @@ async def endless() -> str:
 
 
 LARGE = 32 * 2**20  # bytes
+BODY = b"x" * LARGE
 
 
 @get("/large")
 async def large() -> bytes:
-    return b"x" * (LARGE)
+    return BODY
 
 
 @get("/text")

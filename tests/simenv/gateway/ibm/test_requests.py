@@ -20,8 +20,10 @@ from simenv.errors import KeyRefusedError, QueueFullError
 from simenv.gateway import limits
 from simenv.gateway.context import AccessToken
 from simenv.gateway.ibm import endpoints, service as services
+from simenv.gateway.ibm.backends import Backend
+from simenv.gateway.ibm.job_request import JobRequest
 from simenv.gateway.ibm.processes import JobProcesses
-from simenv.gateway.ibm.service import Backend, ComputeService
+from simenv.gateway.ibm.service import ComputeService
 from simenv.gateway.ibm.store import COMPLETED, IQM_CIRCUITS, Job, JobStore, SessionRecord
 from simenv.gateway.iqm import architecture, circuits, endpoints as iqm
 from simenv.model.task_rules import OwnerLimits
@@ -43,6 +45,9 @@ class NoEnvironment:
 
     async def call(self, _caller: object, function: Any) -> Any:
         return await asyncio.to_thread(function, self)
+
+    def sandbox(self, _caller: object) -> None:  # small bodies need none
+        return None
 
     async def access_token(self, api_key: str) -> AccessToken:
         if api_key.startswith("known"):
@@ -228,7 +233,7 @@ def test_fields_that_clients_send_are_known() -> None:
     run |= {"heralding_mode": "none", "dd_mode": "disabled", "dd_strategy": None}
     run |= {"move_gate_validation": "strict", "move_gate_frame_tracking": "full"}
     for kind, fields in (
-        (services.JobRequest, job),
+        (JobRequest, job),
         (services.SessionRequest, session),
         (circuits.Definition, run),
     ):

@@ -15,6 +15,7 @@ from simenv.config import GatewaySettings
 from simenv.errors import ConfigError, NotFoundError, QueueFullError
 from simenv.gateway.context import Caller
 from simenv.gateway.ibm import store
+from simenv.gateway.ibm.job_process import RunJob
 from simenv.gateway.ibm.processes import JobProcesses, UserJobs
 from simenv.gateway.ibm.store import Job, JobQuery, JobStore, SessionRecord
 from simenv.model import ReservationState
@@ -31,6 +32,77 @@ def jobs(tmp_path: Path) -> Iterator[JobStore]:
 def job(number: str, user: str = "ana", **fields: Any) -> Job:
     values = {"account": "", "program": "sampler", "backend": "emu", "created_s": time(), **fields}
     return Job(number, user, **values)
+
+
+def test_blobs_are_read_part_by_part(jobs: JobStore) -> None:
+    params = bytes(range(256)) * 1_000
+    jobs.add(job("a"), memoryview(params))
+    assert jobs.size("a", "params") == len(params)
+    assert jobs.read("a", "params", 1, 1) == params[store.PART_BYTES : 2 * store.PART_BYTES]
+    assert jobs.read("a", "params", 4, 9) == b""
+    assert jobs.blob("a", "params") == params
+
+
+def test_result_arrives_in_pieces_and_counts_as_a_whole(jobs: JobStore) -> None:
+    jobs.add(job("a"), b"{}")
+    jobs.append("a", "measurements", b"lost")
+    jobs.forget_result("a")
+    for _ in range(3):
+        jobs.append("a", "measurements", b"x" * 100_000)
+    parts = {"measurements": b"yz", "measurement_counts": b"[]"}
+    assert jobs.change("a", parts, status=store.COMPLETED, ended_s=time()) is not None
+    assert jobs.blob("a", "measurements") == b"x" * 300_000 + b"yz"
+    assert jobs.blob("a", "measurement_counts") == b"[]"
+    jobs.append("a", "measurements", b"late")
+    (size,) = jobs._rows("SELECT bytes FROM jobs")[0]
+    assert size == 300_002 + 2 + 2
+    jobs.remove("a", "measurements")
+    (size,) = jobs._rows("SELECT bytes FROM jobs")[0]
+    assert size == 4
+
+
+def test_result_without_room_fails_its_job_and_is_forgotten(
+    jobs: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "USER_BYTES", 1_000)
+    jobs.add(job("a"), b"{}")
+    jobs.append("a", "result", b"x" * 2_000)
+    ended = jobs.change("a", b"end", status=store.COMPLETED, ended_s=time())
+    assert ended is not None
+    assert ended.status == store.FAILED
+    assert b"no room" in jobs.blob("a", "result")
+
+
+def test_places_of_processes_are_shared_by_user(tmp_path: Path) -> None:
+    class Settings:
+        settings, folder = GatewaySettings(max_processes=4), tmp_path
+
+    async def served() -> list[str]:
+        owner = JobProcesses(cast("Any", Settings()), cast("Any", None), AsyncMock())
+        got: list[str] = []
+
+        async def acquire(user: str, reservation: int) -> UserJobs:
+            jobs = UserJobs(owner, Caller(user, "", "client", "1", reservation))
+            await owner.acquire(jobs)
+            got.append(user)
+            return jobs
+
+        many = [asyncio.create_task(acquire("ana", number)) for number in range(4)]
+        first = await many[0]
+        await many[1]
+        ben = asyncio.create_task(acquire("ben", 0))
+        await ben
+        assert got == ["ana", "ana", "ben"]
+        assert owner.is_wanted(first)  # by two of the same user
+        assert not owner.is_wanted(ben.result())
+        owner.release(first)
+        await asyncio.wait_for(many[2], 10.0)
+        await acquire("cay", 0)
+        many[3].cancel()
+        await asyncio.gather(*many, return_exceptions=True)
+        return got
+
+    assert asyncio.run(served()) == ["ana", "ana", "ben", "ana", "cay"]
 
 
 def test_jobs_survive_the_end_of_the_process(tmp_path: Path) -> None:
@@ -241,7 +313,8 @@ def test_jobs_of_a_reservation_are_left_to_its_token_and_fail_after_its_end(
             user.process = cast("Any", SimpleNamespace())  # it is there already
             user._send = AsyncMock()  # type: ignore[method-assign]
             await user._dispatched()
-            sent[token] = [call.args[0].work.job for call in user._send.call_args_list]
+            messages = [call.args[0] for call in user._send.call_args_list]
+            sent[token] = [each.work.job for each in messages if isinstance(each, RunJob)]
         assert sent == {"all": ["free"], "bound": ["own"]}
 
     asyncio.run(served())
