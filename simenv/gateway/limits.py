@@ -232,7 +232,7 @@ class BoundedProtocol(HttpToolsProtocol):
     and the connection ends with the answer to the waiting one."""
 
     table: ConnectionTable
-    owner: Owner = ("address", "")
+    host_owner: Owner = ("address", "")  # before a token is known
     _head: _Deadline
     _write: _Deadline
     _head_bytes = 0
@@ -244,8 +244,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._head, self._write = _Deadline(transport), _Deadline(transport)
-        self.owner = owner_of(transport)
-        if not self.table.add(self, self.owner):
+        self.host_owner = owner_of(transport)
+        if not self.table.add(self, self.host_owner):
             transport.abort()
             return
         self._head.start(HEAD_S)
@@ -326,7 +326,7 @@ class BoundedProtocol(HttpToolsProtocol):
             raise QueueFullError(text, hint="close some", retry_after_s=1.0)
 
     def _refuse_head(self) -> None:
-        _audit(431, self.owner[1], detail=f"more than {HEAD_BYTES} bytes of headers")
+        _audit(431, self.host_owner[1], detail=f"more than {HEAD_BYTES} bytes of headers")
         self.transport.write(
             b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
             b"content-length: 0\r\nconnection: close\r\n\r\n"
@@ -400,8 +400,8 @@ class BoundedApplication:
             await self._app(scope, receive, send)
             return
         exchange = HttpExchange(scope, receive, send, self._max_bytes, self._bodies, self._answers)
-        address = network_of(exchange.address)
-        locked_s.set(self._failures.wait_s(address, time.monotonic()))
+        source = source_of(scope)
+        locked_s.set(self._failures.wait_s(source, time.monotonic()))
         length = exchange.header(b"content-length")
         try:
             if scope["query_string"].count(b"&") >= MAX_QUERY_NAMES:
@@ -420,7 +420,7 @@ class BoundedApplication:
         finally:
             exchange.close()
         if exchange.status == HTTPStatus.UNAUTHORIZED:
-            self._failures.take(address, time.monotonic())
+            self._failures.take(source, time.monotonic())
         if self._logs_all or exchange.status in AUDITED:
             exchange.audit()
 
@@ -492,7 +492,7 @@ class HttpExchange:
         if (caller := self._state.get("caller")) is not None:
             return "user", caller.user
         connection = self._state.get("connection")
-        return ("address", self.address) if connection is None else connection.owner
+        return ("address", self.address) if connection is None else connection.host_owner
 
     def header(self, name: bytes) -> str:
         """Return a header of the request; "" if it has none."""
@@ -637,6 +637,16 @@ class HttpExchange:
             path=self._scope["path"],
             **names,
         )
+
+
+def source_of(scope: Any) -> str:
+    """Return what counts as one source of unknown credentials: the owner of the connection, or the
+    address that a proxy names."""
+    client = scope.get("client")
+    connection = scope.get("state", {}).get("connection")
+    if connection is None or client != connection.client:
+        return network_of(client[0] if client else "")
+    return ":".join(connection.host_owner)
 
 
 def exchange_of(request: Request[Any, Any, Any]) -> HttpExchange:

@@ -26,7 +26,6 @@ from simenv.gateway.context import Caller, Gateway, trace_of
 from simenv.gateway.ibm import answers, backends
 from simenv.gateway.ibm.options import NOT_JSON
 from simenv.gateway.ibm.service import ComputeService, checked_tags, query_of
-from simenv.gateway.peers import network_of
 
 PREFIX = "/experimental/api/v1"
 VERSIONS = ("2026-04-15", "2026-03-15", "2026-02-15", "2025-05-01", "2025-01-01")
@@ -109,13 +108,13 @@ def _token_route(gateway: Gateway) -> Any:
         grant, key = (form.get(name, [""])[0] for name in ("grant_type", "apikey"))
         if grant != _GRANT:
             raise OptionError(option="grant_type", value=grant[:80], expected=_GRANT)
-        address = network_of(request.client.host if request.client else "")
-        wait_s = guesses.wait_s(address, monotonic())
+        source = limits.source_of(request.scope)
+        wait_s = guesses.wait_s(source, monotonic())
         limits.locked_s.set(max(limits.locked_s.get(), wait_s))  # known keys are still exchanged
         try:
             made = await gateway.access_token(key)
         except KeyRefusedError:
-            guesses.take(address, monotonic())
+            guesses.take(source, monotonic())
             raise
         return _answer(
             {
