@@ -15,6 +15,7 @@ import multiprocessing
 import re
 import socket
 import time
+import urllib.error
 import urllib.request
 from argparse import Namespace
 from collections.abc import Callable
@@ -129,8 +130,11 @@ def _posted(url: str, token: str, path: str, body: dict[str, object]) -> str:
     """Send a body; return the id of what was accepted."""
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
     request = urllib.request.Request(url + path, json.dumps(body).encode(), headers)
-    with urllib.request.urlopen(request) as answer:
-        return str(json.loads(answer.read())["id"])
+    try:
+        with urllib.request.urlopen(request) as answer:
+            return str(json.loads(answer.read())["id"])
+    except urllib.error.HTTPError as error:
+        raise SystemExit(f"POST {path}: {error.read()[:500]!r}") from error
 
 
 def _unread(

@@ -17,7 +17,14 @@ from litestar import Response
 from litestar.response import Stream
 
 from simenv.client.client import Client
-from simenv.errors import KeyConflictError, NotFoundError, OptionError, SimenvError, StoreError
+from simenv.errors import (
+    KeyConflictError,
+    LimitExceededError,
+    NotFoundError,
+    OptionError,
+    SimenvError,
+    StoreError,
+)
 from simenv.gateway import confined
 from simenv.gateway.context import Caller, Gateway
 from simenv.gateway.ibm import answers, backends, job_request, options, store
@@ -37,6 +44,7 @@ MAX_SHOWN = 100  # tasks of a job that are looked at for its state and its log
 QUEUE_SHOWN = 1_000  # tasks among which the place of a job is looked for
 GIVEN_S = 300.0  # a private result stays after it was sent, should the connection have broken
 STREAMED_BYTES = 2 * store.PART_BYTES  # of a stored answer that is not sent in one piece
+MAX_CIRCUITS_BYTES = 16 * 2**20  # of the programs that are written as text at once
 MAX_DIGITS = 12  # of a number in a query
 STATE_S = 0.2  # a job's state is asked of the service again after this time
 CLASSES = ("job", "session", "batch")
@@ -310,7 +318,13 @@ class ComputeService:
 
         def read(client: Client) -> bytes:
             names = [name for name, _ in job.tasks[:MAX_SHOWN]]
-            specs = [client.history.submitted(name).spec for name in names]
+            specs, size = [], 0
+            for name in names:
+                specs.append(client.history.submitted(name).spec)
+                size += len(specs[-1].program)
+                if size > MAX_CIRCUITS_BYTES:
+                    text = f"the circuits of job {job.id} have more than {MAX_CIRCUITS_BYTES} bytes"
+                    raise LimitExceededError(text, hint="GET /api/v1/tasks/ID/circuit, one by one")
             return confined.call(sandbox, "circuits", msgspec.msgpack.encode(specs))
 
         return await self.gateway.call(caller, read)
