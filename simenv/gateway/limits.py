@@ -19,14 +19,14 @@ import threading
 import time
 import zlib
 from collections import Counter, OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from http import HTTPStatus
 from typing import Any
 
 import msgspec
-from litestar import Request
+from litestar import Request, Response
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -128,8 +128,10 @@ class ConnectionTable:
     with a valid token on the user of that token. Idle are connections without a complete request,
     and those whose client does not read its answer: they make room."""
 
-    def __init__(self, most: int, most_of_owner: int) -> None:
+    def __init__(self, most: int, most_of_owner: int, most_of_user: int = 0) -> None:
+        """`most_of_user`: of a user whose token is known; 0: as of any owner."""
         self.most = most
+        self.most_of_user = most_of_user or most_of_owner
         self.most_of_owner = most_of_owner
         self._owners: dict[Owner, _Connections] = {}
         self._owner_of: dict[BoundedProtocol, Owner] = {}
@@ -153,7 +155,7 @@ class ConnectionTable:
         if self._owner_of.get(connection) in (None, owner):  # None: it was closed meanwhile
             return True
         found = self._owners.get(owner)
-        if found is not None and len(found.all) >= self.most_of_owner:
+        if found is not None and len(found.all) >= self.most_of_user:
             if not found.idle:
                 return False
             self._close(next(iter(found.idle)))
@@ -321,7 +323,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def belongs_to(self, user: str) -> None:
         """Count this connection for the user whose token it has sent. Raises QueueFullError."""
         if not self.table.move(self, ("user", user)):
-            most = self.table.most_of_owner
+            most = self.table.most_of_user
             text = f"{most} connections of {user or 'the own user'} wait for answers, the limit"
             raise QueueFullError(text, hint="close some", retry_after_s=1.0)
 
@@ -337,9 +339,9 @@ class BoundedProtocol(HttpToolsProtocol):
 def bounded_protocol(settings: GatewaySettings) -> type[BoundedProtocol]:
     """Return the protocol for `uvicorn.Config(http=)`, with a table of its own."""
     most = settings.max_connections
-    # Behind proxies all connections have their few owners.
-    of_owner = most if settings.proxies else max(LEAST_OF_OWNER, most // 4)
-    table = ConnectionTable(most, of_owner)
+    of_user = max(LEAST_OF_OWNER, most // 4)
+    # Behind proxies all connections have their few owners before a token is known.
+    table = ConnectionTable(most, most if settings.proxies else of_user, of_user)
     return type("BoundedProtocol", (BoundedProtocol,), {"table": table})
 
 
@@ -647,6 +649,19 @@ def source_of(scope: Any) -> str:
     if connection is None or client != connection.client:
         return network_of(client[0] if client else "")
     return ":".join(connection.host_owner)
+
+
+def packed_response(
+    request: Request[Any, Any, Any], body: bytes, packed: bytes, media_type: str,
+    headers: Mapping[str, str] | None = None,
+) -> Response[bytes]:  # fmt: skip
+    """Return a response with a body that was compressed before. `packed`: by gzip; b"": it is not
+    compressed."""
+    sent = {**(headers or {}), "Vary": "Accept-Encoding"}
+    if packed and "gzip" in request.headers.get("accept-encoding", ""):
+        sent["Content-Encoding"] = "gzip"
+        body = packed
+    return Response(body, media_type=media_type, headers=sent)
 
 
 def exchange_of(request: Request[Any, Any, Any]) -> HttpExchange:

@@ -280,15 +280,18 @@ def _calibration_routes(service: ComputeService) -> list[Any]:
 
     @get("/calibration-sets/{name:str}/{number:str}")
     async def calibration(caller: TheCaller, name: Part, number: Part) -> Response[bytes]:
-        return _answer(architecture.calibration_set(*await described(caller, name, number)))
+        found = await described(caller, name, number)
+        return await asyncio.to_thread(lambda: _answer(architecture.calibration_set(*found)))
 
     @get("/calibration-sets/{name:str}/{number:str}/metrics")
     async def metrics(caller: TheCaller, name: Part, number: Part) -> Response[bytes]:
-        return _answer(architecture.quality_metrics(*await described(caller, name, number)))
+        found = await described(caller, name, number)
+        return await asyncio.to_thread(lambda: _answer(architecture.quality_metrics(*found)))
 
     @get("/calibration-sets/{name:str}/{number:str}/dynamic-quantum-architecture")
     async def dynamic(caller: TheCaller, name: Part, number: Part) -> Response[bytes]:
-        return _answer(architecture.dynamic(*await described(caller, name, number)))
+        found = await described(caller, name, number)
+        return await asyncio.to_thread(lambda: _answer(architecture.dynamic(*found)))
 
     return [calibration, metrics, dynamic]
 

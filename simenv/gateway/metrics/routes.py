@@ -26,6 +26,7 @@ from prometheus_client.registry import Collector
 from simenv.client.client import Client
 from simenv.errors import NotAllowedError, SimenvError
 from simenv.gateway.context import Caller, Gateway
+from simenv.gateway.limits import packed_response
 from simenv.gateway.metrics.collector import CACHE_S, ClassicCollector, SimenvCollector
 from simenv.gateway.problems import EXCEPTION_HANDLERS
 from simenv.wire.messages.queries import Role
@@ -152,11 +153,7 @@ def _metrics(gateway: Gateway) -> ControllerRouterHandler:
             if monotonic() - made_s >= CACHE_S:
                 written[media_type] = await asyncio.to_thread(write)
                 _, body, packed = written[media_type]
-        headers = {"Vary": "Accept-Encoding"}
-        if "gzip" in request.headers.get("accept-encoding", ""):
-            headers["Content-Encoding"] = "gzip"
-            body = packed
-        return Response(body, media_type=media_type, headers=headers)
+        return packed_response(request, body, packed, media_type)
 
     return metrics
 

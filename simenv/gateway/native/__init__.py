@@ -12,15 +12,17 @@ from litestar import Request, Response, Router, get
 from litestar.di import Provide
 
 from simenv.gateway.context import Gateway
+from simenv.gateway.limits import packed_response
 from simenv.gateway.native import events, openapi
 from simenv.gateway.native.programs import refuse_others
 from simenv.gateway.native.tasks import TheCaller, TheGateway
 
 
 @get("/openapi.json", include_in_schema=False)
-async def get_openapi() -> Response[bytes]:
+async def get_openapi(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Return the description of this API."""
-    return Response(openapi.native_document(), media_type="application/json")
+    body, packed = openapi.native_document(), openapi.packed_document()
+    return packed_response(request, body, packed, "application/json")
 
 
 _OF_PROGRAMS = ("/tasks", "/sweeps", "/explain")

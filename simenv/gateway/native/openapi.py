@@ -9,6 +9,7 @@ with the metrics, and IQM's API is described by its vendor (`tests/compatibility
 from __future__ import annotations
 
 import functools
+import gzip
 from collections.abc import Sequence
 from typing import Any
 
@@ -139,6 +140,12 @@ def _result_content() -> dict[str, Any]:
 def native_document() -> bytes:
     """Return the description of all routes of the native API, as JSON."""
     return msgspec.json.encode(document(HANDLERS))
+
+
+@functools.cache
+def packed_document() -> bytes:
+    """Return the same, compressed by gzip."""
+    return gzip.compress(native_document(), mtime=0)
 
 
 @functools.cache

@@ -21,7 +21,7 @@ from litestar.types import ControllerRouterHandler
 
 from simenv.errors import NotFoundError
 from simenv.gateway.context import Gateway
-from simenv.gateway.limits import GZIP_BYTES
+from simenv.gateway.limits import GZIP_BYTES, packed_response
 
 ROOT = "/ui"
 # Title of each view, by the first segment of its path; a name may follow that of the view.
@@ -126,10 +126,6 @@ def routes(gateway: Gateway) -> list[ControllerRouterHandler]:
         kind, body = site.file(name)
         # A page of an earlier version of the gateway may ask for files of its own digest.
         headers = {**HEADERS, "Cache-Control": _FOREVER if digest == site.digest else "no-store"}
-        headers["Vary"] = "Accept-Encoding"
-        if "gzip" in request.headers.get("accept-encoding", "") and (packed := site.packed(name)):
-            headers["Content-Encoding"] = "gzip"
-            body = packed
-        return Response(body, media_type=kind, headers=headers)
+        return packed_response(request, body, site.packed(name), kind, headers)
 
     return [root, document, static]
