@@ -96,7 +96,6 @@ def _attacks(url: str, token: str, options: Namespace) -> dict[str, Attack]:
     """Prepare what is asked for; return the attacks by name."""
     page = urllib.request.urlopen(f"{url}/ui/").read().decode()
     file = re.findall(r"/ui/static/[^\"]+", page)[0].rpartition("/")[0] + "/uplot.js"
-    long = _posted(url, token, "/api/v1/tasks", {"program": LONG, "shots": 10**6})
     gates = "".join(f"ry(0.{k}1) q[{k}];" for k in range(options.qubits))
     text = f'OPENQASM 2.0; include "qelib1.inc"; qreg q[{options.qubits}]; {gates}'
     exact = {"shots": None, "outputs": "statevector", "engine": "statevector"}
@@ -105,6 +104,7 @@ def _attacks(url: str, token: str, options: Namespace) -> dict[str, Attack]:
     ended = f"{url}/api/v1/tasks/{state}/result?wait=60"
     with urllib.request.urlopen(urllib.request.Request(ended, headers=headers)) as answer:
         print(f"a download has {len(answer.read()) / 2**20:.0f} MiB")
+    long = _posted(url, token, "/api/v1/tasks", {"program": LONG, "shots": 10**6})
     size, many, seconds = options.mib * 2**20, options.connections, options.seconds
     number = _posted(url, token, f"{IBM}/jobs", _job(size // 2))
     paths = {
