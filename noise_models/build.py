@@ -201,7 +201,7 @@ class DocumentModel(ABC):
 class DeviceModel(DocumentModel):
     """Noise of a device by the recipe `simenv`; see `NoiseModel` for the methods."""
 
-    VERSION = b"simenv noise 2"
+    VERSION = b"simenv noise 3"
 
     def __init__(self, snapshot: CalibrationSnapshot, options: NoiseOptions) -> None:
         super().__init__(snapshot, options, map(_relaxes, snapshot.qubits))
@@ -246,13 +246,39 @@ class DeviceModel(DocumentModel):
 
     def _compute(self, name: str, qubits: tuple[int, ...]) -> tuple[LocatedChannel, ...]:
         """Return the composition of over-rotation, depolarizing rest and relaxation of a gate."""
+        if name == "measure":
+            return located(qubits, self._after_measurement(qubits[0]))
         gate = self.calibration(name, qubits)
-        if gate is None or len(qubits) > 2 or name in ("measure", "reset", "delay"):
+        if gate is None or name in ("reset", "delay"):
             return ()
+        if len(qubits) > 2:
+            return self._wide(gate, qubits)
         if gate.qubits == qubits[::-1] != qubits:
             built = self._gate_channel(gate, gate.qubits)
             return located(qubits, None if built is None else built.reversed())
         return located(qubits, self._gate_channel(gate, qubits))
+
+    def _after_measurement(self, qubit: int) -> channels.Channel | None:
+        """Return the relaxation of a measured qubit during its readout. It acts on the state that
+        the measurement leaves; the record has the calibrated confusion, which was measured with
+        it."""
+        duration = self.duration_ns("measure", (qubit,))
+        return self._relax(qubit, duration * self.options.factor("qubit.relaxation"))
+
+    def _wide(self, gate: GateCalibration, qubits: tuple[int, ...]) -> tuple[LocatedChannel, ...]:
+        """Return the channels of a gate on more than two qubits: Pauli errors on pairs, and then
+        the relaxation of each qubit. Their composition has the measured average gate fidelity."""
+        duration, factor = gate.duration_ns or 0.0, self.options.factor
+        measured = [self._relax(qubit, duration) for qubit in qubits]
+        error = pair_errors(gate.error or 0.0, measured) * factor("gate.depolarizing")
+        flips = channels.from_paulis(_on_both(min(error, 1.0))) if error > 0.0 else None
+        results = [
+            part for pair in itertools.combinations(qubits, 2) for part in located(pair, flips)
+        ]
+        scaled = duration * factor("qubit.relaxation")
+        for qubit in qubits:
+            results += located((qubit,), self._relax(qubit, scaled))
+        return tuple(results)
 
     def _gate_channel(
         self, gate: GateCalibration, qubits: tuple[int, ...]
@@ -319,6 +345,50 @@ class DeviceModel(DocumentModel):
             for group in self.snapshot.correlated_readout
         ]
         return scaled_readout(measured, together, self.options)
+
+
+# Pauli errors of gates on more than two qubits.
+#
+# Channels act on two qubits at most. In place of the depolarizing channel of n qubits, each pair
+# has one of the nine Paulis that act on both of its qubits with probability p in all. A Pauli on
+# one qubit of a pair keeps the part g = 1 - 4 p / 3, one on both h = 1 - 8 p / 9; one on w of n
+# qubits g^(w (n - w)) h^(w (w - 1) / 2). p gives the average gate fidelity of the depolarizing
+# channel; populations after a gate on three qubits then agree with it to first order.
+
+
+def _on_both(probability: float) -> NDArray[np.float64]:
+    """Return probabilities of the 16 Paulis of a pair: `probability` on the nine that act on both
+    of its qubits."""
+    result = np.zeros((4, 4))
+    result[1:, 1:] = probability / 9.0
+    result[0, 0] = 1.0 - probability
+    return result.ravel()
+
+
+def pair_errors(error: float, relaxation: Sequence[channels.Channel | None]) -> float:
+    """Return p of each pair of a gate whose average gate infidelity is `error` with the relaxation
+    of its qubits; 0 if the relaxation alone has it."""
+    size = len(relaxation)
+    side = 1 << size
+    # Sum of the diagonal of the relaxation's transfer matrix over Paulis on w qubits, for each w.
+    sums = np.ones(1)
+    for each in relaxation:
+        diagonal = np.ones(4) if each is None else np.diag(each.ptm)
+        sums = np.convolve(sums, (1.0, diagonal[1:].sum()))
+    weights = np.arange(size + 1)
+
+    def infidelity(p: float) -> float:
+        single, both = 1.0 - 4.0 * p / 3.0, 1.0 - 8.0 * p / 9.0
+        parts = single ** (weights * (size - weights)) * both ** (weights * (weights - 1) // 2)
+        return float((side - (sums @ parts) / side) / (side + 1))
+
+    low, high = 0.0, 0.75
+    if error <= infidelity(low):
+        return 0.0
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if infidelity(middle) < error else (low, middle)
+    return low
 
 
 def _relaxes(calibration: QubitCalibration) -> bool:
@@ -410,6 +480,10 @@ class AerModel(DeviceModel):
 
     def __init__(self, snapshot: CalibrationSnapshot, options: NoiseOptions) -> None:
         super().__init__(reduced(snapshot, symmetric=options.recipe == "aer"), options)
+
+    def _after_measurement(self, qubit: int) -> channels.Channel | None:  # noqa: ARG002
+        """None: the recipe has readout errors alone."""
+        return None
 
     def after_reset(self, qubit: int) -> channels.Channel | None:
         """Relaxation over the duration of the reset."""

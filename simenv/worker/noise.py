@@ -12,6 +12,7 @@ from simenv.model import NO_GATES, DeviceRecord, NoiseFactors, Program, TaskOpti
 from simenv.model.task import STALE
 from simenv.model.views import device_time_ns, wall_clock_s
 from simenv.wire.messages.client import AssignedTask, NoiseDocument
+from simulators.circuit.gates import GATES
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
 from simulators.errors import Unsupported
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 
 _SHOWN = 12
+# Names of operations that a channel can follow, besides those of one circuit.
+_ACTING = frozenset({*GATES, "delay", "preparation", "reset", "unitary"})
 
 
 def unused_channels(
@@ -41,6 +44,17 @@ def unused_channels(
         results.append(
             f"the noise model does not act on this circuit, which ran without noise: channels of"
             f" {_listed(channels)}; the circuit has {_listed(gates)}"
+        )
+    unknown = [
+        name
+        for name in sorted(has)
+        if name not in program.names and name not in _ACTING and name not in terms.replaced_gates
+    ]
+    if acts and unknown:
+        results.append(
+            f"channels of {_listed(unknown)} do not act: an operation of the circuit is known by"
+            " the name of its gate alone, not by its label, and gates other than the standard ones"
+            " are replaced by their definitions or matrices; give channels of those gates"
         )
     lost = [name for name in terms.replaced_gates if name in has]
     if lost:
@@ -116,6 +130,7 @@ def _listed(names: Iterable[str]) -> str:
 
 MAX_MODELS = 32
 MAX_PROGRAMS = 256
+CACHE_BYTES = 64 * 2**20  # of noise programs; the newest one is kept whatever its size
 _DELAYS = frozenset({"delay", "delay_dt"})  # their durations may be parameters
 
 
@@ -128,6 +143,7 @@ class Noise:
         self._documents: dict[str, Document] = {}
         self._models: OrderedDict[tuple[str, NoiseFactors], NoiseAttachment] = OrderedDict()
         self._programs: OrderedDict[tuple[bytes, bytes], NoiseProgram] = OrderedDict()
+        self._program_bytes = 0
         self._limited: dict[tuple[str, NoiseFactors], tuple[str, ...]] = {}
         self._times: dict[str, ShotTimes] = {}  # by snapshot
         self._shots_ns: OrderedDict[tuple[bytes, str], float] = OrderedDict()
@@ -155,8 +171,12 @@ class Noise:
         result = self._programs.get(key)
         if result is None:
             result = self._programs[key] = attachment.attach(circuit)
-            if len(self._programs) > MAX_PROGRAMS:
-                self._programs.popitem(last=False)
+            self._program_bytes += result.memory_bytes
+            while len(self._programs) > MAX_PROGRAMS or (
+                self._program_bytes > CACHE_BYTES and len(self._programs) > 1
+            ):
+                _, oldest = self._programs.popitem(last=False)
+                self._program_bytes -= oldest.memory_bytes
         else:
             self._programs.move_to_end(key)
         return result if result.kinds else None

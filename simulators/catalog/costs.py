@@ -231,8 +231,8 @@ class DensityMatrixCost(msgspec.Struct, frozen=True):
         return need
 
     def least_memory_bytes(self, profile: Profile, _ask: CostQuery) -> int:
-        """Minimum memory: one state, and one more if it is split."""
-        return self.base_bytes + (1 + profile.mid_circuit) * self._state_bytes(profile)
+        """Minimum memory: one state, and two more if it is split: its halves and a second one."""
+        return self.base_bytes + (1 + 2 * profile.mid_circuit) * self._state_bytes(profile)
 
     def seconds(self, profile: Profile, ask: CostQuery, slots: int) -> float:
         """Expected time: 16 4^n multiply-adds for each block on two qubits, for each classical

@@ -146,6 +146,12 @@ class NoiseProgram(msgspec.Struct, frozen=True, eq=False):
     duration_ns: float = -1.0  # duration of the circuit's schedule; -1.0: not scheduled
 
     @property
+    def memory_bytes(self) -> int:
+        """Memory of the locations and channels, each counted as if no other program shared it."""
+        facts = 0 if self.known_facts is None else self.known_facts.rows.nbytes
+        return self.locations.nbytes + facts + sum(each.ptm.nbytes for each in self.channels)
+
+    @property
     def facts(self) -> ChannelFacts:
         """Facts about the channels that passes need."""
         return channel_facts(self.channels) if self.known_facts is None else self.known_facts

@@ -57,7 +57,9 @@ class ExactEvolution:
         self._scratch = np.empty((pool.size, SCRATCH))
         size = 8 * 4**program.num_qubits
         memory = options.memory_bytes or _STATES_BYTES
-        self._most = max(1, min(options.max_branches, memory // size))
+        self._most = max(1, options.max_branches)
+        self._most_states = max(1, memory // size - 1)  # less the two halves of a measured state
+        self._elsewhere = 0  # states of the other branch of the conditions around a step
 
     def run(self) -> Branches:
         """The states at the end. Raises TooManyBranches and Stopped."""
@@ -109,14 +111,18 @@ class ExactEvolution:
         )  # fmt: skip
 
     def _measure(self, step: Measurement, branches: Branches) -> Branches:
-        """Split by the true outcome, then add up by the recorded one."""
+        """Split by the true outcome, then add up by the recorded one. Empties `branches`: the array
+        of each state holds one of its results."""
         entries: Branches = {}
-        for record, state in branches.items():
+        while branches:
+            record = next(iter(branches))
+            state = branches.pop(record)
             parts = state.reshape(-1, 4, 4**step.qubit)
-            for true in range(2):
-                sign = 1.0 - 2.0 * true
-                kept = 0.5 * (parts[:, 0] + sign * parts[:, 3])
-                if not kept[0, 0] > _LEAST:
+            outcomes = [0.5 * (parts[:, 0] + sign * parts[:, 3]) for sign in (1.0, -1.0)]
+            free: State | None = state
+            state.fill(0.0)
+            for true, outcome in enumerate(outcomes):
+                if not outcome[0, 0] > _LEAST:
                     continue
                 for read in range(2):
                     weight = step.confusion[read, true]
@@ -125,18 +131,22 @@ class ExactEvolution:
                     key = record & ~(1 << step.clbit) | read << step.clbit
                     into = entries.get(key)
                     if into is None:
-                        self._check(len(entries) + 1)
-                        into = entries[key] = np.zeros_like(state)
+                        self._check(len(entries) + 1, len(branches))
+                        into = entries[key] = np.zeros_like(state) if free is None else free
+                        free = None
                     view = into.reshape(-1, 4, 4**step.qubit)
-                    view[:, 0] += weight * kept
-                    view[:, 3] += sign * weight * kept
+                    view[:, 0] += weight * outcome
+                    view[:, 3] += (1.0 - 2.0 * true) * weight * outcome
         return entries
 
-    def _check(self, states: int) -> None:
-        if states > self._most:
+    def _check(self, states: int, others: int = 0) -> None:
+        """Raise TooManyBranches above the limits of records, and of states in memory: `others` and
+        those of the other branch of a condition are held too."""
+        if states > self._most or states + others + self._elsewhere > self._most_states:
             hint = "take fewer measurements before the end, raise max_branches or memory, or"
             hint += " engine='statevector', which runs trajectories"
-            text = f"more than {self._most} distinct classical records, each with a density matrix"
+            most = self._most if states > self._most else self._most_states
+            text = f"more than {most} distinct classical records, each with a density matrix"
             raise TooManyBranches(text, hint=hint)
 
     def _condition(self, step: densitymatrix_program.Condition, branches: Branches) -> Branches:
@@ -145,12 +155,18 @@ class ExactEvolution:
         no: Branches = {}
         for record, state in branches.items():
             (yes if expression.evaluate(record) else no)[record] = state
+        branches.clear()
+        self._elsewhere += len(no)
         result = self._steps(step.then, yes) if yes else {}
-        for record, state in (self._steps(step.otherwise, no) if no else {}).items():
+        self._elsewhere += len(result) - len(no)
+        rest = self._steps(step.otherwise, no) if no else {}
+        self._elsewhere -= len(result)
+        while rest:
+            record, state = rest.popitem()
             if record in result:
                 result[record] += state
             else:
-                self._check(len(result) + 1)
+                self._check(len(result) + 1, len(rest))
                 result[record] = state
         return result
 

@@ -259,6 +259,9 @@ class _Writer:
             counts = [quarters(angle) for angle in operation.params]
             turns = tuple(count for count in counts if count is not None)
             if len(turns) < len(counts):
+                built = self._between(operation)
+                if built is not None:
+                    return built
                 angle = operation.params[counts.index(None)]
                 raise _refusal(operation, f"its angle {angle:.6g} is no multiple of pi/2")
         key = operation.row, turns
@@ -272,6 +275,13 @@ class _Writer:
                 raise _refusal(operation, "it is no Clifford gate")
             result = self._known[key] = built
         return result
+
+    def _between(self, operation: Operation) -> tuple[Instruction, ...] | None:
+        """Gate with an angle that is no multiple of pi/2, such as r(pi, pi/4), in stim's
+        instructions; None if it is no Clifford gate."""
+        if len(operation.params) < 2 or len(operation.qubits) > _WIDEST:
+            return None
+        return of_matrix(unitary(operation.name, operation.params, len(operation.qubits)))
 
     def _open(self, operation: Operation) -> None:
         if self._block is not None:

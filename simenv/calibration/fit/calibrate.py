@@ -307,7 +307,6 @@ def _fitted_device(
     snapshot, base = kept.original, built.base.name if share else kept.base
     before = fit_components.with_gates_of_each_set(snapshot)
     snapshots = fit_attempt.FittedSnapshots.of(built, solution, windows)
-    about = f"fitted to counts, {base}, {prior.text}, share {share:g}"
     times = [each.time_s for each in data.records if each.time_s == each.time_s]
     latest = datetime.fromtimestamp(max(times), UTC).isoformat() if times else ""
 
@@ -320,7 +319,7 @@ def _fitted_device(
             ),
             name=name,
             fitted=scope if share else None,
-            version=about,
+            version=data.digest[:12],
             source_format="counts",
             source_digest=data.digest,
             calibrated=calibrated or snapshot.calibrated,

@@ -399,22 +399,11 @@ def traits(circuit: Circuit) -> CircuitTraits:
 def non_clifford_gates(circuit: Circuit) -> int:
     """Number of non-Clifford gates, by the rules of `traits`: free parameters and matrices are
     open, and not counted."""
-    rows = circuit.table.rows[circuit.ops]
-    codes, widths = rows[:, 0], rows[:, 1]
-    kinds = np.where(codes > UNITARY, KINDS[np.minimum(codes, len(KINDS) - 1), 0], gates.ALWAYS)
-    kinds[(codes == MCX) & (widths <= 2)] = gates.ALWAYS
-    phases = (codes == MCPHASE) & (widths <= 2)
-    kinds[phases] = np.where(widths[phases] == 1, gates.QUARTERS, gates.HALVES)
-    unit = np.where(kinds == gates.QUARTERS, gates.QUARTER_TURN, 2.0 * gates.QUARTER_TURN)
-    owner = np.repeat(np.arange(len(rows)), rows[:, 3])  # of each angle
-    count = np.round(circuit.params / unit[owner])
-    gap = np.abs(circuit.params - count * unit[owner])
-    between = gap > np.minimum(
-        gates.LARGEST_TOLERANCE, gates.ANGLE_TOLERANCE * np.maximum(1.0, np.abs(count))
+    is_free = np.zeros(circuit.params.size, np.uint8)
+    is_free[circuit.slots[::2]] = 1
+    return operations.count_non_clifford(
+        circuit.table.rows, operations.KINDS, circuit.ops, circuit.params, is_free
     )
-    between[circuit.slots[::2]] = False
-    between &= (kinds[owner] == gates.QUARTERS) | (kinds[owner] == gates.HALVES)
-    return int(np.count_nonzero(kinds == gates.NEVER) + np.unique(owner[between]).size)
 
 
 def profile(circuit: Circuit, outputs: tuple[str, ...] = (), labels: Iterable[str] = ()) -> Profile:

@@ -238,6 +238,7 @@ class _CircuitNoise:
         if has_delays(circuit):
             codes = self._operands.codes
             self._delay_ops = np.flatnonzero((codes == DELAY) | (codes == DELAY_DT))
+            self._irregular = np.union1d(self._irregular, self._delay_ops)
 
     def program(self) -> NoiseProgram:
         """Noise program; see `NoiseAttachment.attach`."""
@@ -310,7 +311,8 @@ class _CircuitNoise:
         if not self._irregular.size:
             return _NO_LOCATIONS
         for k in self._irregular.tolist():
-            key = self._circuit.table.names[self._circuit.ops[k]], self._operands.qubits(k)
+            name = self._circuit.table.names[self._circuit.ops[k]]
+            key = "delay" if name in _DELAYS else name, self._operands.qubits(k)
             if key not in cache:
                 cache[key] = self._around(self._model.after_gate(*key))
             rows += [(k, *row) for row in cache[key]]

@@ -195,6 +195,65 @@ for _gate in gates.GATES.values():
     _controlled = (_gate.controls == gates.ANY or _gate.controls > 0) and _single
     KINDS[_gate.code] = _gate.clifford_angles, int(_controlled or _gate.name in _RANK_TWO)
 MCX, MCPHASE = gates.GATES["mcx"].code, gates.GATES["mcphase"].code
+# Gates whose angles depend on one another in what makes them Clifford gates.
+_R, _U, _U3 = (gates.GATES[name].code for name in ("r", "u", "u3"))
+_PLUS, _MINUS = (gates.GATES[name].code for name in ("xx_plus_yy", "xx_minus_yy"))
+
+
+@device_function
+def _is_multiple(angle, unit):  # type: ignore[no-untyped-def]
+    count = np.round(angle / unit)
+    limit = min(gates.LARGEST_TOLERANCE, gates.ANGLE_TOLERANCE * max(1.0, abs(count)))
+    return abs(angle - count * unit) <= limit
+
+
+@device_function
+def has_clifford_angles(code, kind, params, first, count):  # type: ignore[no-untyped-def]
+    """Return whether the angles `params[first : first + count]` make a gate of kind QUARTERS or
+    HALVES a Clifford gate. A half turn about any axis that is a multiple of pi/4 from X is one (r,
+    and u as Rz(phi) Ry(pi) Rz(lambda), of which phi - lambda alone matters); where the first angle
+    is a whole turn the axis does not matter."""
+    quarter = gates.QUARTER_TURN
+    if code in (_R, _U, _U3) and _is_multiple(params[first], 2.0 * quarter):
+        turned = not _is_multiple(params[first], 4.0 * quarter)
+        if code == _R:
+            return not turned or _is_multiple(params[first + 1], 0.5 * quarter)
+        other = params[first + 2]
+        return _is_multiple(params[first + 1] + (-other if turned else other), quarter)
+    if code in (_PLUS, _MINUS):
+        if _is_multiple(params[first], 4.0 * quarter):
+            return True
+        return _is_multiple(params[first], 2.0 * quarter) and _is_multiple(
+            params[first + 1], quarter
+        )
+    unit = quarter if kind == gates.QUARTERS else 2.0 * quarter
+    for j in range(first, first + count):
+        if not _is_multiple(params[j], unit):
+            return False
+    return True
+
+
+@kernel("NAMES NAMES U16 F64 U8 -> INT", group="admission")
+def count_non_clifford(rows, kinds, ops, params, is_free):  # type: ignore[no-untyped-def]
+    """Number of non-Clifford gates; those with free parameters, and matrices, are not counted."""
+    result = p = 0
+    for k in range(ops.size):
+        code, nq, np_ = rows[ops[k], 0], rows[ops[k], 1], rows[ops[k], 3]
+        if code > gates.UNITARY:
+            kind = kinds[code, 0]
+            if code == MCX and nq <= 2:
+                kind = gates.ALWAYS
+            elif code == MCPHASE and nq <= 2:
+                kind = gates.QUARTERS if nq == 1 else gates.HALVES
+            is_open = False
+            for j in range(p, p + np_):
+                is_open |= is_free[j] != 0
+            if kind == gates.NEVER:
+                result += 1
+            elif kind != gates.ALWAYS and not is_open:
+                result += not has_clifford_angles(code, kind, params, p, np_)
+        p += np_
+    return result
 
 
 @device_function
@@ -215,22 +274,13 @@ def _count_features(rows, kinds, ops, qubits, params, slots, num_qubits, bits, r
                 report[OTHER] = 1
             elif kind != gates.ALWAYS:
                 report[ANGLED] = 1
-                unit = gates.QUARTER_TURN if kind == gates.QUARTERS else 2.0 * gates.QUARTER_TURN
                 while slot < slots.size and slots[slot] < p:
                     slot += 2
-                for j in range(p, p + np_):
-                    if slot < slots.size and slots[slot] == j:
-                        report[OPEN] = 1
-                        slot += 2
-                        continue
-                    if report[BETWEEN]:
-                        continue
-                    count = np.round(params[j] / unit)
-                    gap = abs(params[j] - count * unit)
-                    if gap > min(
-                        gates.LARGEST_TOLERANCE, gates.ANGLE_TOLERANCE * max(1.0, abs(count))
-                    ):
-                        report[BETWEEN] = 1
+                is_open = slot < slots.size and slots[slot] < p + np_
+                if is_open:
+                    report[OPEN] = 1
+                elif not report[BETWEEN] and not has_clifford_angles(code, kind, params, p, np_):
+                    report[BETWEEN] = 1
             if nq > 1 and report[BOND_BITS] >= 0:
                 low = high = np.int64(qubits[q])
                 for j in range(q + 1, q + nq):
