@@ -83,7 +83,7 @@ COMPONENTS = (
     "gate.depolarizing",  # the rest of the measured gate error
     "gate.coherent",  # over-rotation
     "gate.crosstalk",  # static ZZ interaction with neighbours
-    "qubit.relaxation",  # T1 and T2 during gates
+    "qubit.relaxation",  # T1 and T2 during gates and readout
     "qubit.idle",  # T1 and T2 while a qubit waits
     "qubit.thermal",  # population of |1> in equilibrium
     "qubit.preparation",  # |1> at the start

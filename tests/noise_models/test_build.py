@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from noise_models import channel
-from noise_models.build import _MOST_CHANNELS, build
+from noise_models.build import _MOST_CHANNELS, build, pair_errors
 from noise_models.calibration import IBM_PROPERTIES, IBM_ZZ_STRENGTH, GateCalibration
 from noise_models.channel import Channel
 from noise_models.model import COMPONENTS, NoiseOptions
@@ -250,3 +250,30 @@ def test_idle_off_needs_no_schedule() -> None:
     result = model(idle=False)
     assert not result.has_idle_noise
     assert result.crosstalk_pairs == ()
+
+
+def test_gate_on_three_qubits_has_the_measured_infidelity() -> None:
+    relaxation_of_each = [channel.relaxation(900.0, 90.0, 70.0)] * 3
+    p = pair_errors(0.05, relaxation_of_each)
+    flips = np.zeros((4, 4))
+    flips[1:, 1:] = p / 9.0
+    flips[0, 0] = 1.0 - p
+    pair = np.diag(channel.from_paulis(flips.ravel()).ptm).reshape(4, 4)
+    single = np.diag(relaxation_of_each[0].ptm)
+    kept = np.einsum("ab,bc,ac,a,b,c->", pair, pair, pair, single, single, single) / 64
+    assert (8 - 8 * kept) / 9 == pytest.approx(0.05, abs=1e-12)
+
+
+def test_relaxation_alone_may_have_the_error_of_a_gate_on_three_qubits() -> None:
+    assert pair_errors(1e-4, [channel.relaxation(900.0, 90.0, 70.0)] * 3) == 0.0
+
+
+def test_measured_qubit_relaxes_during_its_readout() -> None:
+    (located,) = model().after_gate("measure", (0,))
+    duration = model().duration_ns("measure", (0,))
+    qubit = transmons().qubits[0]
+    decay = math.exp(-duration / (1e3 * qubit.t1_us))
+    assert duration > 0.0
+    assert located.channel.ptm[3, 3] == pytest.approx(decay)
+    assert model(recipe="aer").after_gate("measure", (0,)) == ()
+    assert model(**{"qubit.relaxation": 0.0}).after_gate("measure", (0,)) == ()

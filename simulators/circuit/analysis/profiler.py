@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.catalog import DENSE_QUBITS, LIGHT_BITS, SMALL_QUBITS
-from simulators.circuit import gates
 from simulators.circuit.analysis.measurements import has_mid_circuit_ops
 from simulators.circuit.analysis.profile import LightConeSize, Profile
 from simulators.circuit.gates import GATES, UNITARY
@@ -17,7 +16,7 @@ from simulators.circuit.ir import Circuit, register_starts
 from simulators.circuit.passes import light_cone
 from simulators.circuit.passes.components import partition
 from simulators.circuit.validation import operations
-from simulators.circuit.validation.operations import KINDS, MCPHASE, MCX
+from simulators.circuit.validation.operations import MCX
 from simulators.compiler.kernel import kernel
 from simulators.compiler.simd import take_bytes, take_numbers
 
@@ -401,9 +400,10 @@ def non_clifford_gates(circuit: Circuit) -> int:
     open, and not counted."""
     is_free = np.zeros(circuit.params.size, np.uint8)
     is_free[circuit.slots[::2]] = 1
-    return operations.count_non_clifford(
+    count: int = operations.count_non_clifford(
         circuit.table.rows, operations.KINDS, circuit.ops, circuit.params, is_free
     )
+    return count
 
 
 def profile(circuit: Circuit, outputs: tuple[str, ...] = (), labels: Iterable[str] = ()) -> Profile:

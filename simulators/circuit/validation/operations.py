@@ -227,10 +227,10 @@ def has_clifford_angles(code, kind, params, first, count):  # type: ignore[no-un
             params[first + 1], quarter
         )
     unit = quarter if kind == gates.QUARTERS else 2.0 * quarter
+    result = True
     for j in range(first, first + count):
-        if not _is_multiple(params[j], unit):
-            return False
-    return True
+        result = result and _is_multiple(params[j], unit)
+    return result
 
 
 @kernel("NAMES NAMES U16 F64 U8 -> INT", group="admission")

@@ -1,5 +1,6 @@
 """Analysis of circuits."""
 
+import math
 from typing import Any
 
 import msgspec
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from random_circuits import dynamic_circuits, unitary_circuits
 from reference import Reference, final_state
 
-from simulators.circuit import ir
+from simulators.circuit import gates, ir
 from simulators.circuit.analysis import profiler
 from simulators.circuit.analysis.measurements import (
     LAST_USE,
@@ -23,6 +24,7 @@ from simulators.circuit.gates import ANY, GATES
 from simulators.circuit.ir import Circuit
 from simulators.circuit.validation import operations
 from simulators.circuit.validation.admission import validation_error
+from simulators.stabilizer import convert
 
 C0 = (ir.CLBIT, 0, 0)
 
@@ -319,3 +321,35 @@ def test_pairs_of_gates_are_listed_once_with_the_lower_qubit_first() -> None:
     arrays.add("barrier", [0, 1, 2, 3, 4])
     assert profiler.gate_pairs(arrays.circuit()).tolist() == [[0, 2], [0, 4], [1, 3], [2, 4]]
     assert profiler.gate_pairs(Arrays(2, 0).add("h", [0]).circuit()).tolist() == []
+
+
+HALF = math.pi
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "is_clifford"),
+    [
+        ("r", (HALF, HALF / 4), True),
+        ("r", (-HALF, 3 * HALF / 4), True),
+        ("r", (2 * HALF, 0.3), True),
+        ("r", (HALF, HALF / 8), False),
+        ("r", (HALF / 2, HALF / 4), False),
+        ("u3", (HALF, -HALF / 4, HALF / 4), True),
+        ("u", (0.0, 0.3, -0.3), True),
+        ("u", (HALF, 0.3, 0.3), True),
+        ("u", (HALF, 0.3, -0.3), False),
+        ("xx_plus_yy", (HALF, HALF / 2), True),
+        ("xx_plus_yy", (HALF, HALF / 4), False),
+        ("xx_minus_yy", (2 * HALF, 0.3), True),
+    ],
+)
+def test_axis_of_a_half_turn_may_lie_between_those_of_paulis(
+    name: str, params: tuple[float, ...], is_clifford: bool
+) -> None:
+    arrays = Arrays(2, 0)
+    arrays.add(name, list(range(gates.GATES[name].qubits)), params=list(params))
+    circuit = arrays.circuit()
+    assert profiler.non_clifford_gates(circuit) == (not is_clifford)
+    assert profiler.profile(circuit).clifford == is_clifford
+    matrix = gates.unitary(name, params)
+    assert (convert.of_matrix(matrix) is not None) == is_clifford
