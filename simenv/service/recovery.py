@@ -18,6 +18,7 @@ import sqlite3
 import time
 from array import array
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 
@@ -34,7 +35,7 @@ from simenv.service import fault_injection
 from simenv.service.accounting import receipts
 from simenv.service.accounting.accounts import AccountRegistry
 from simenv.service.admission import submissions
-from simenv.service.journal import maintenance, reader, tables, writer
+from simenv.service.journal import maintenance, reader, tables, wal, writer
 from simenv.service.journal.database import WAY_OUT, Connection, way_out_of
 from simenv.service.results.completions import Completions
 from simenv.text import duration
@@ -196,19 +197,32 @@ MIN_ATTEMPTS = 1  # attempts of a task whose record cannot be read
 log = logging.getLogger("simenv.service")
 
 
+RESTORE = (
+    "simenv up --restore continues with its copy, or with what is intact, whichever has more tasks,"
+    " and keeps the damaged files"
+)
+
+
 class JournalHeader(msgspec.Struct, frozen=True):
     """Epoch and age of a journal."""
 
     epoch: int  # number of starts of the service that used it
     age_s: float  # since the last write
+    next_task: int  # first task number that was never used
     is_complete: bool = False  # a copy with all commits of a service that has ended
 
 
 def choose_journal(paths: EnvironmentPaths, resume: bool) -> str:
     """Make the journal to continue with the live one: the live journal itself, or its copy if that
     is newer, and complete or `resume` is set. Returns a description of the chosen journal, or "" if
-    nothing was chosen. Raises NotFoundError, ConfigError, JournalError."""
+    nothing was chosen. A live journal that is damaged, so that SQLite would drop commits of it, is
+    refused; with `resume` the copy is used, or what is intact of the live journal if that has more
+    tasks, and the damaged files are kept. Raises NotFoundError, ConfigError, JournalError."""
     copy = _read_copy_header(paths.copy)
+    if paths.journal.exists() and (damage := _damage(paths.journal)):
+        if not resume:
+            raise JournalError(damage, hint=RESTORE)
+        return _replace_damaged(paths, damage, copy)
     if copy is None:
         if paths.journal.exists():
             return f"from the live journal {paths.journal}" if resume else ""
@@ -217,6 +231,12 @@ def choose_journal(paths: EnvironmentPaths, resume: bool) -> str:
             raise NotFoundError(text, hint="simenv up starts a new one")
         return ""
     live = read_header(paths.journal)
+    if live is not None and live.epoch >= copy.epoch and live.next_task < copy.next_task:
+        text = f"the live journal {paths.journal} knows {live.next_task - 1} tasks, and its copy"
+        text += f" {paths.copy} {copy.next_task - 1}: commits of it are lost"
+        if not resume:
+            raise JournalError(text, hint=RESTORE)
+        return _replace_damaged(paths, text, copy)
     if copy.is_complete:  # until this start makes one with its own commits
         _mark_incomplete(paths.copy)
     if live is not None and live.epoch >= copy.epoch:
@@ -264,15 +284,50 @@ def read_header(path: Path) -> JournalHeader | None:
             raise sqlite3.DatabaseError("it has no content: it was cut")
         db = sqlite3.connect(path, isolation_level=None)
         try:
-            query = "select key, value from meta where key in ('epoch', 'complete')"
+            query = "select key, value from meta where key in ('epoch', 'complete', 'next_task')"
             values = dict(db.execute(query))
+            newest = db.execute("select first + count from accepted order by first desc limit 1")
+            (accepted,) = newest.fetchone() or (1,)
         finally:
             db.close()
     except (sqlite3.Error, OSError) as error:
         text = f"the journal {path} cannot be read: {error}"
         raise JournalError(text, hint=way_out_of(error, path)) from error
     epoch = values.get("epoch", 0)
-    return JournalHeader(epoch, age_s, values.get("complete") == epoch)
+    next_task = max(accepted, values.get("next_task", 1))
+    return JournalHeader(epoch, age_s, next_task, values.get("complete") == epoch)
+
+
+def _damage(journal: Path) -> str:
+    """Return what is damaged of a live journal that SQLite would open all the same; "": nothing."""
+    try:
+        lost = wal.lost_commits(journal)
+        if not lost or not wal.was_used_since_boot(journal):
+            return ""
+    except (sqlite3.Error, OSError):
+        return ""  # whoever opens it says why
+    what = "its header is" if lost < 0 else f"pages before {lost} of its commits are"
+    return f"the log {journal}-wal is damaged: {what} not as they were written"
+
+
+def _replace_damaged(paths: EnvironmentPaths, damage: str, copy: JournalHeader | None) -> str:
+    """Continue with the copy, or with what is intact of the damaged live journal if that has more
+    tasks. Returns the description of what was chosen. Raises JournalError."""
+    stamp = f"damaged-{time.time_ns() // 10**9}"
+    for part in _with_wal(paths.journal):
+        shutil.copyfile(part, part.with_name(f"{part.name}.{stamp}"))
+    live: JournalHeader | None = None
+    with suppress(JournalError):
+        live = read_header(paths.journal)
+    kept = f"the damaged one is kept as {paths.journal}.{stamp}"
+    if copy is not None and (live is None or copy.next_task >= live.next_task):
+        for part in (*_with_wal(paths.journal), Path(f"{paths.journal}-shm")):
+            part.unlink(missing_ok=True)
+        _restore_copy(paths.copy, paths.journal)
+        return f"from the copy {paths.copy}, {duration(copy.age_s)} old: {damage}; {kept}"
+    if live is None:
+        raise JournalError(damage, hint=f"there is no copy; {kept}: remove {paths.journal}*")
+    return f"from what is intact of {paths.journal}, {live.next_task - 1} tasks: {damage}; {kept}"
 
 
 def _with_wal(path: Path) -> list[Path]:

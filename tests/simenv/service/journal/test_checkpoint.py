@@ -128,6 +128,10 @@ def test_restarted_service_knows_run_times_and_forecast_errors(ready: ServiceHar
     ready.submit(spec(), spec(2))
     route = next(iter(ready.loop.state.tasks.values())).route
     ready.finish(ready.assigned())
+    ready.submit(
+        spec(3), key="~third"
+    )  # nothing is learned from the first run of an engine in a process
+    ready.finish(ready.assigned())
     ready.step(5)
     learned = ready.loop.state.estimator.quality(route)
     assert learned.count > 0

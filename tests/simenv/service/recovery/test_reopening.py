@@ -6,13 +6,12 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from failing import fails
+from failing import Killed, fails, killed_at
 from service import ServiceHarness, completions, spec
 
 from simenv import result_files
 from simenv.errors import JournalError
 from simenv.model import RESULT_FORMAT, ResultData, ResultFile
-from simenv.service import fault_injection
 from simenv.wire import codec
 from simenv.wire.keyfiles import Identity, Role
 from simenv.wire.messages import client as m
@@ -164,14 +163,16 @@ def test_verification_of_unknown_or_waiting_task_reruns_nothing(bench: ServiceHa
 
 @pytest.mark.parametrize("point", ["reopen.before", "reopen.after"])
 @pytest.mark.parametrize("indexed", [True, False])
-def test_crash_while_task_is_reopened(ready: ServiceHarness, point: str, indexed: bool) -> None:
+def test_crash_while_task_is_reopened(
+    ready: ServiceHarness, monkeypatch: pytest.MonkeyPatch, point: str, indexed: bool
+) -> None:
     ready.submit(spec(1), spec(2))
     finished(ready, *ready.assigned())
     if indexed:
         ready.loop.completions.index_all()
     next(ready.loop.result_requests.root.glob("0/t-1.*")).unlink()
-    fault_injection.install(f"{point}:1:error")
-    fails(OSError, "No space", asked, ready, 1)
+    killed_at(point, monkeypatch)
+    fails(Killed, "", asked, ready, 1)
     ready.loop.result_requests.stop()
     ready.restart()
     ready.loop.result_requests.start()

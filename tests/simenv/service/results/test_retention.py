@@ -5,11 +5,10 @@ import zlib
 from pathlib import Path
 
 import pytest
-from failing import fails
+from failing import Killed, fails, killed_at
 from service import ServiceHarness, spec
 
 from simenv.model import Origin
-from simenv.service import fault_injection
 from simenv.service.results import retention
 from simenv.wire import codec
 from simenv.wire.messages import client as m
@@ -177,10 +176,12 @@ def test_result_files_beyond_size_limit_are_removed_and_history_is_kept(tmp_path
 
 
 @pytest.mark.parametrize("point", ["gc.before", "gc.after"])
-def test_crash_during_removal_keeps_counts_of_tasks(bench: ServiceHarness, point: str) -> None:
+def test_crash_during_removal_keeps_counts_of_tasks(
+    bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
     ended(bench)
-    fault_injection.install(f"{point}:1:error")
-    fails(OSError, "No space", bench.collected, older_s=0.0)
+    killed_at(point, monkeypatch)
+    fails(Killed, "", bench.collected, older_s=0.0)
     bench.loop.result_requests.stop()
     bench.restart()
     bench.loop.result_requests.start()

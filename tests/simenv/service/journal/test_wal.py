@@ -1,0 +1,165 @@
+"""Damage of the write-ahead log: refused with the remedy, never silently shorter."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+
+from simenv.config import EnvironmentPaths
+from simenv.errors import JournalError, SimenvError
+from simenv.service.journal import wal, writer
+from simenv.service.journal.reader import AcceptedRow
+from simenv.service.recovery import choose_journal, read_header
+
+TASKS = 60
+PLACES = 50
+
+
+def environment(folder: Path) -> EnvironmentPaths:
+    for each in (folder, folder / "state"):
+        each.mkdir(mode=0o700, exist_ok=True)
+    return EnvironmentPaths(folder, folder / "state")
+
+
+def accept(journal: writer.Journal, first: int) -> None:
+    body = random.Random(first).randbytes(3_000)
+    journal.accept(AcceptedRow(first, 1, 0.0, f"k{first}", 0, b"", b"", body, "", ""), None)
+    journal.commit()
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> EnvironmentPaths:
+    """The files of a service that was killed: most tasks are in the log alone, some in the copy."""
+    paths = environment(tmp_path_factory.mktemp("killed"))
+    journal = writer.Journal(paths.journal, "accepted")
+    for first in range(1, TASKS + 1):
+        accept(journal, first)
+        if first == TASKS // 2:
+            from simenv.service.journal.maintenance import copy_into
+
+            copy_into(journal.database.db, paths.copy)
+    kept = environment(tmp_path_factory.mktemp("kept"))
+    for source, target in ((paths.state, kept.state), (paths.home, kept.home)):
+        for path in source.iterdir():
+            if path.is_file():
+                shutil.copy2(path, target / path.name)
+    journal.database.abandon()
+    return kept
+
+
+def copied(paths: EnvironmentPaths, folder: Path) -> EnvironmentPaths:
+    result = environment(folder / "trial")
+    for source, target in ((paths.state, result.state), (paths.home, result.home)):
+        for path in source.iterdir():
+            if path.is_file():
+                shutil.copy2(path, target / path.name)
+    return result
+
+
+def tasks_in(paths: EnvironmentPaths) -> list[int]:
+    journal = writer.Journal(paths.journal, "accepted")
+    try:
+        return [row.first for row in journal.records.accepted()]
+    finally:
+        journal.close()
+
+
+def damage(path: Path, at: int, count: int = 8) -> None:
+    with path.open("r+b") as file:
+        file.seek(at)
+        before = file.read(count)
+        file.seek(at)
+        file.write(bytes(byte ^ 0x5A for byte in before))
+
+
+def log_of(paths: EnvironmentPaths) -> Path:
+    return paths.journal.with_name(paths.journal.name + "-wal")
+
+
+def test_intact_log_is_read_to_its_end(killed: EnvironmentPaths, tmp_path: Path) -> None:
+    paths = copied(killed, tmp_path)
+    assert wal.lost_commits(paths.journal) == 0
+    assert choose_journal(paths, resume=False) == ""
+    assert tasks_in(paths) == list(range(1, TASKS + 1))
+
+
+def test_transaction_that_a_kill_cut_off_is_no_damage(
+    killed: EnvironmentPaths, tmp_path: Path
+) -> None:
+    paths = copied(killed, tmp_path)
+    os.truncate(log_of(paths), log_of(paths).stat().st_size - 4_096)
+    with log_of(paths).open("ab") as log:
+        log.write(bytes(4_096))  # the frame was announced, and its page not written
+    assert wal.lost_commits(paths.journal) == 0
+    assert tasks_in(paths) == list(range(1, TASKS))
+
+
+@pytest.mark.parametrize("place", range(PLACES))
+def test_damaged_log_is_refused_or_all_its_intact_commits_are_read(
+    killed: EnvironmentPaths, tmp_path: Path, place: int
+) -> None:
+    paths = copied(killed, tmp_path)
+    size = log_of(paths).stat().st_size
+    at = 0 if place == 0 else random.Random(place).randrange(32, size - 8)
+    damage(log_of(paths), at)
+    lost = wal.lost_commits(paths.journal)
+    if lost:
+        with pytest.raises(JournalError) as caught:
+            choose_journal(paths, resume=False)
+        assert "damaged" in caught.value.message
+        assert "--restore" in caught.value.hint
+        assert "damaged" in choose_journal(paths, resume=True)
+        assert list(paths.state.glob(f"{paths.journal.name}*.damaged-*"))
+        assert len(tasks_in(paths)) >= TASKS // 2
+    else:  # the last commit, or what no frame uses
+        assert tasks_in(paths)[: TASKS - 1] == list(range(1, TASKS))
+
+
+@pytest.mark.parametrize("place", range(20))
+def test_damaged_database_or_copy_is_refused_or_complete(
+    killed: EnvironmentPaths, tmp_path: Path, place: int
+) -> None:
+    paths = copied(killed, tmp_path)
+    if place % 2:
+        writer.Journal(paths.journal, "accepted").close()  # all is in the database
+    path = paths.journal if place % 2 else paths.copy
+    size = path.stat().st_size
+    damage(path, random.Random(place).randrange(0, size - 64), 64)
+    refused, found = "", list[int]()
+    try:
+        choose_journal(paths, resume=False)
+        found = tasks_in(paths)
+    except SimenvError as error:
+        refused = error.hint
+    assert refused or found == list(range(1, TASKS + 1))
+
+
+def test_journal_with_fewer_tasks_than_its_copy_is_refused(
+    killed: EnvironmentPaths, tmp_path: Path
+) -> None:
+    paths = copied(killed, tmp_path)
+    for path in paths.state.glob(f"{paths.journal.name}*"):
+        path.unlink()
+    journal = writer.Journal(paths.journal, "accepted")
+    accept(journal, 1)
+    journal.close()
+    with pytest.raises(JournalError, match="1 tasks, and its copy"):
+        choose_journal(paths, resume=False)
+    assert "from the copy" in choose_journal(paths, resume=True)
+    header = read_header(paths.journal)
+    assert header is not None
+    assert header.next_task == TASKS // 2 + 1
+
+
+def test_damage_after_a_start_of_the_machine_may_be_a_power_failure(
+    killed: EnvironmentPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = copied(killed, tmp_path)
+    damage(log_of(paths), log_of(paths).stat().st_size // 2 + 100_000)
+    monkeypatch.setattr(wal, "was_used_since_boot", lambda _: False)
+    choose_journal(paths, resume=False)
+    assert TASKS // 2 <= len(tasks_in(paths)) < TASKS
