@@ -219,7 +219,7 @@ def choose_journal(paths: EnvironmentPaths, resume: bool) -> str:
     refused; with `resume` the copy is used, or what is intact of the live journal if that has more
     tasks, and the damaged files are kept. Raises NotFoundError, ConfigError, JournalError."""
     copy = _read_copy_header(paths.copy)
-    if paths.journal.exists() and (damage := _damage(paths.journal)):
+    if paths.journal.exists() and (damage := wal.damage(paths.journal)):
         if not resume:
             raise JournalError(damage, hint=RESTORE)
         return _replace_damaged(paths, damage, copy)
@@ -296,18 +296,6 @@ def read_header(path: Path) -> JournalHeader | None:
     epoch = values.get("epoch", 0)
     next_task = max(accepted, values.get("next_task", 1))
     return JournalHeader(epoch, age_s, next_task, values.get("complete") == epoch)
-
-
-def _damage(journal: Path) -> str:
-    """Return what is damaged of a live journal that SQLite would open all the same; "": nothing."""
-    try:
-        lost = wal.lost_commits(journal)
-        if not lost or not wal.was_used_since_boot(journal):
-            return ""
-    except (sqlite3.Error, OSError):
-        return ""  # whoever opens it says why
-    what = "its header is" if lost < 0 else f"pages before {lost} of its commits are"
-    return f"the log {journal}-wal is damaged: {what} not as they were written"
 
 
 def _replace_damaged(paths: EnvironmentPaths, damage: str, copy: JournalHeader | None) -> str:

@@ -26,7 +26,7 @@ from simenv import config as configs, files
 from simenv._version import __version__
 from simenv.config import EnvironmentPaths
 from simenv.errors import ConfigError, JournalError, NotFoundError, SimenvError
-from simenv.service.journal import database, maintenance, reader, writer
+from simenv.service.journal import database, maintenance, reader, wal, writer
 from simenv.service.ownership import take_lock
 from simenv.text import duration
 from simenv.wire import codec, keyfiles
@@ -412,6 +412,8 @@ def check(paths: EnvironmentPaths) -> list[str]:
         _check_place(paths)
     except SimenvError as error:
         return [*found, f"{paths.config}: {error.message}"]
+    if paths.journal.exists() and (damage := wal.damage(paths.journal)):
+        found.append(damage)
     journal = next((each for each in (paths.journal, paths.copy) if each.exists()), None)
     if journal is None:
         return [*found, f"there is no journal {paths.journal}, and no copy of it"]

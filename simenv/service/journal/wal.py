@@ -27,6 +27,19 @@ _LENGTH_AT = 16  # of the number of valid frames, in the index of the log (`-shm
 _MAGIC = 0x377F0682  # its last bit: checksums are of big-endian numbers
 
 
+def damage(journal: Path) -> str:
+    """Return what is damaged of a live journal's log that SQLite would take for its end; "":
+    nothing, or a power failure may have left it so."""
+    try:
+        lost = lost_commits(journal)
+        if not lost or not was_used_since_boot(journal):
+            return ""
+    except (sqlite3.Error, OSError):
+        return ""  # whoever opens it says why
+    what = "its header is" if lost < 0 else f"pages before {lost} of its commits are"
+    return f"the log {journal}-wal is damaged: {what} not as they were written"
+
+
 def lost_commits(journal: Path) -> int:
     """Return the number of commits behind the first damaged frame of a journal's log, which SQLite
     would drop; -1: the header is damaged, and with it all of the log. Nothing is changed. Raises
