@@ -7,9 +7,9 @@ from pathlib import Path
 import msgspec
 import pytest
 from failing import fails
-from forwarder import FAILURES, Forwarder
 
 import simenv
+from bench.testbed.forwarder import FAILURES, Forwarder
 from simenv import errors
 from simenv.client import administration
 from simenv.client.administration import issue_key

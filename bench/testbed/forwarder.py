@@ -1,5 +1,7 @@
 """A TCP forwarder in front of a service that fails in the ways in which proxies and tunnels do."""
 
+from __future__ import annotations
+
 import socket
 import struct
 import threading
@@ -30,7 +32,7 @@ class Forwarder:
         self._threads = [threading.Thread(target=self._accept, name="forwarder")]
         self._threads[0].start()
 
-    def __enter__(self) -> "Forwarder":
+    def __enter__(self) -> Forwarder:
         return self
 
     def __exit__(
@@ -48,7 +50,7 @@ class Forwarder:
 
     def cut(self) -> None:
         """End all present connections."""
-        for end in self._ends:
+        for end in list(self._ends):
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
 
@@ -76,7 +78,11 @@ class Forwarder:
                     self.failed += 1
                     self._changed.notify_all()
                 continue
-            far = socket.create_connection((HOST, self._port))
+            try:
+                far = socket.create_connection((HOST, self._port))
+            except OSError:  # the service is away: accepted, and closed
+                near.close()
+                continue
             self._ends.append(far)
             for ends in ((near, far), (far, near)):
                 self._threads.append(threading.Thread(target=self._copy, args=ends))
