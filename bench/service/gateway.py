@@ -98,7 +98,7 @@ def served(users: int) -> Iterator[tuple[str, list[str]]]:
     """Start an environment with a gateway; yield its URL and tokens, one for each user."""
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "simenv.toml"
-        config.write_text('[gateway]\nlisten = "127.0.0.1:0"\nrequests_per_s = 0\n')
+        config.write_text('[gateway]\nlisten = "127.0.0.1:0"\ntls = false\nrequests_per_s = 0\n')
         command(["up", "--name", "bench", "--workers", "2", "--config", str(config)])
         try:
             status = json.loads(command(["gateway", "status", "--name", "bench", "--json"]))

@@ -34,7 +34,7 @@ TASKS, BATCH = 100_000, 10_000
 SETTINGS = {
     "name": NAME,
     "pools": [{"name": "main", "min": 2, "max": 2}],
-    "gateway": {"listen": "127.0.0.1:0"},
+    "gateway": {"listen": "127.0.0.1:0", "tls": False},
 }
 VIEWS = ("", "tasks", "tasks/t-1", "devices", "nodes", "usage", "events")
 PAGES, SECONDS = 50, 30.0

@@ -70,6 +70,7 @@ CONFIG = """
 listen = "tcp://127.0.0.1:0"
 [gateway]
 listen = "127.0.0.1:{port}"
+tls = false
 requests_per_s = 0
 """
 OPTIONS = (

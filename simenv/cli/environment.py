@@ -307,6 +307,14 @@ class UpOptions:
             help="HOST:PORT at which it is served over HTTP too, port 0: any; '' stops that."
         ),
     ] = None
+    gateway_tls: Annotated[
+        bool | None,
+        typer.Option(
+            "--gateway-tls/--no-gateway-tls",
+            help="TLS with certificates of the environment, the default; or plain HTTP on"
+            " loopback, where no other user can log in.",
+        ),
+    ] = None
     metrics: Annotated[
         str | None,
         typer.Option(help="HOST:PORT of /metrics alone, for Prometheus; '' stops that."),
@@ -379,9 +387,9 @@ def up(context: typer.Context, asked: UpOptions) -> None:
         args["pools"] = [config.pool_text(each) for each in asked.pool]
     elif asked.workers:
         args["pools"] = [PoolSpec(min=asked.workers, max=asked.workers)]
-    if asked.metrics is not None:
-        listen = {} if asked.gateway is None else {"listen": asked.gateway}
-        args["gateway"] = {**listen, "metrics": asked.metrics}
+    if (asked.metrics, asked.gateway_tls) != (None, None):
+        table = {"listen": asked.gateway, "metrics": asked.metrics, "tls": asked.gateway_tls}
+        args["gateway"] = {key: value for key, value in table.items() if value is not None}
     settings = {key: value for key, value in args.items() if value is not None}
     if asked.standby:
         _stand_by(common, settings)

@@ -266,6 +266,7 @@ def _clear(
     if remaining:
         raise SimenvError(f"processes of {file.name!r} are left: {remaining}", hint="kill them")
     launch.clear(sockets, path)
+    config.gateway_socket(path.parent).unlink(missing_ok=True)
 
 
 def _request_shutdown(path: Path, now: bool) -> tuple[int, float, tuple[str, ...]] | None:

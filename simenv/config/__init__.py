@@ -23,6 +23,7 @@ from simenv.config.model import (
     web_address as web_address,
 )
 from simenv.config.paths import (
+    AUTHORITY_FILE as AUTHORITY_FILE,
     BROKER_PREFIX as BROKER_PREFIX,
     BROKERS as BROKERS,
     GATEWAY_FILE as GATEWAY_FILE,
@@ -36,6 +37,7 @@ from simenv.config.paths import (
     broker_folder as broker_folder,
     connection_file as connection_file,
     devices_folder as devices_folder,
+    gateway_socket as gateway_socket,
     gateway_url as gateway_url,
     gateways_of_services as gateways_of_services,
     home_root as home_root,

@@ -84,7 +84,8 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The environment over HTTP: the table [gateway]."""
 
     listen: str = ""  # HOST:PORT (port 0: any); "": started by `simenv up --gateway` alone
-    tls_certificate: str = ""  # PEM file; "": HTTP without TLS, for loopback or a proxy
+    tls: bool = True  # false: tokens go over plain HTTP, on loopback or behind proxies alone
+    tls_certificate: str = ""  # PEM file; "": one of the environment's own authority
     tls_key: str = ""  # PEM file
     proxies: tuple[str, ...] = ()  # addresses whose X-Forwarded-* headers are used
     metrics: str = ""  # HOST:PORT of /metrics alone; "": only below the gateway's address
@@ -429,13 +430,16 @@ def check_gateway(settings: GatewaySettings, source: str) -> None:
             hint = "10.0.0.7, or 10.0.0.0/24"
             text = f"{source}: gateway.proxies: {proxy[:80]!r} is no IP address"
             raise ConfigError(text, hint=hint) from error
-    for key in ("listen", "metrics"):
+    if settings.tls_certificate and not settings.tls:
+        hint = "leave out `tls = false`, or the files"
+        raise ConfigError(f"{source}: gateway: tls_certificate without TLS", hint=hint)
+    # Metrics have no tokens, and no TLS of the environment's own.
+    for key, has_tls in (("listen", settings.tls), ("metrics", bool(settings.tls_certificate))):
         value = getattr(settings, key)
         is_open = bool(value) and not is_loopback(web_address(value)[0])
-        if is_open and not (settings.tls_certificate or settings.proxies):
+        if is_open and not (has_tls or settings.proxies):
             raise ConfigError(
-                f"{source}: gateway.{key} = {value!r} would send tokens over the network "
-                "without TLS",
+                f"{source}: gateway.{key} = {value!r} would be open to the network without TLS",
                 hint="tls_certificate and tls_key, or proxies: the addresses of those that end TLS",
             )
 

@@ -182,6 +182,7 @@ class ConnectionFile(msgspec.Struct, frozen=True):
 
 GATEWAY_FORMAT = 1
 GATEWAY_FILE = "gateway.json"  # in the folder of the gateway
+AUTHORITY_FILE = "authority.pem"  # certificate by which clients check those of the gateway
 
 
 class GatewayFile(msgspec.Struct, frozen=True):
@@ -194,6 +195,7 @@ class GatewayFile(msgspec.Struct, frozen=True):
     pid: int  # 0: its service has opened the port, and the process is not ready
     start_ticks: str  # of the process, see `simenv.process`
     version: str
+    socket: str = ""  # path of the Unix socket for programs of this user on this machine
 
 
 @contextmanager
@@ -235,10 +237,21 @@ def last_gateway(folder: Path) -> GatewayFile | None:
 
 
 def gateway_url(settings: GatewaySettings, address: tuple[str | int, ...]) -> str:
-    """Return the URL of a gateway that listens at an address of `socket.getsockname`."""
-    host, port = address[:2]
-    host = f"[{host}]" if ":" in str(host) else host
-    return f"{'https' if settings.tls_certificate else 'http'}://{host}:{port}"
+    """Return the URL, on this machine, of a gateway that listens at an address of
+    `socket.getsockname`."""
+    host, port = _LOOPBACK.get(str(address[0]), str(address[0])), address[1]
+    host = f"[{host}]" if ":" in host else host
+    return f"{'https' if settings.tls else 'http'}://{host}:{port}"
+
+
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # where all interfaces are listened at
+
+
+def gateway_socket(home: Path, environ: Mapping[str, str] = os.environ) -> Path:
+    """Return the path of the Unix socket of a gateway: in a folder that no other user can write,
+    also while no gateway runs."""
+    mark = hashlib.blake2b(bytes(home.resolve()), digest_size=4).hexdigest()
+    return lasting_socket_folder(environ) / f"gateway-{mark}.sock"
 
 
 def last_gateway_port(folder: Path) -> int:
@@ -430,6 +443,7 @@ def kernel_folder(environ: Mapping[str, str] = os.environ) -> Path:
 WORKER_NAMES = frozenset(
     {
         *("PATH", "HOME", "USER", "LANG", "TMPDIR", "VIRTUAL_ENV", "SIMENV_HOME"),
+        *("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"),  # of machines behind the engine hardware
         *("SIMENV_KERNELS", "XDG_RUNTIME_DIR", "LD_LIBRARY_PATH"),
         *("OPAL_PREFIX", "PMIX_PREFIX", "PRTE_PREFIX"),
     }

@@ -8,18 +8,22 @@ at a time.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import logging
 import os
 import resource
 import signal
 import socket
+import ssl
 import sys
 import threading
 import time
 import warnings
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import uvicorn
@@ -33,16 +37,16 @@ from simenv.client.connection import address, tracing
 from simenv.config import EnvironmentPaths, GatewayFile, GatewaySettings
 from simenv.config.paths import gateway_lock
 from simenv.errors import ConfigError, NoServiceError, SimenvError, SimenvWarning
-from simenv.gateway import metrics, native, page
+from simenv.gateway import metrics, native, page, tls as certificates
 from simenv.gateway.app import RunningGateway, create_app
 from simenv.gateway.clients import ClientPool
 from simenv.gateway.context import Gateway
 from simenv.gateway.ibm.endpoints import routes as ibm_routes
 from simenv.gateway.ibm.service import ComputeService
 from simenv.gateway.iqm.endpoints import routes as iqm_routes
-from simenv.gateway.limits import IDLE_S, BoundedApplication, bounded_protocol
+from simenv.gateway.limits import HEAD_S, IDLE_S, BoundedApplication, bounded_protocol
 from simenv.process import freeze_gc, start_ticks
-from simenv.wire.transport.sockets import open_socket
+from simenv.wire.transport.sockets import open_socket, open_unix_socket
 
 ANY_PORT = "127.0.0.1:0"  # where it listens by default
 LOG_BYTES, LOG_FILES = 8 * 2**20, 4
@@ -84,6 +88,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--home", type=Path, help="its folder")
     parser.add_argument("--listen", default="", help="HOST:PORT")
     parser.add_argument("--epoch", type=int, default=0, help="of the service that starts it")
+    parser.add_argument("--tls", action=argparse.BooleanOptionalAction, help="default: as set")
     parser.add_argument("--listen-fd", type=int, default=-1, help="socket that listens")
     parser.add_argument("--metrics-fd", type=int, default=-1, help="socket of /metrics alone")
     parser.add_argument("--service", type=Path, help="file of a key with the role gateway")
@@ -125,7 +130,8 @@ def run(arguments: argparse.Namespace, paths: EnvironmentPaths) -> None:
     """Run the gateway, or its metrics alone, until a signal. Raises SimenvError."""
     settings = configs.read(paths.config).gateway if paths.config.exists() else GatewaySettings()
     listen = arguments.listen or settings.listen or ANY_PORT
-    settings = msgspec.structs.replace(settings, listen=listen)
+    tls = settings.tls if arguments.tls is None else arguments.tls
+    settings = msgspec.structs.replace(settings, listen=listen, tls=tls)
     configs.check_gateway(settings, "simenv gateway")
     tracing.configure("simenv-gateway")
     monitored = _inherited(arguments.metrics_fd)
@@ -144,27 +150,59 @@ def run(arguments: argparse.Namespace, paths: EnvironmentPaths) -> None:
         if listener is None:
             assert monitored is not None
             gateway = _gateway(arguments, paths, settings, monitored)
-            log.info("metrics at %s/metrics", gateway.url)
+            log.info("metrics at %s/metrics", _metrics_url(settings, monitored))
             monitor = BoundedApplication(metrics.application(gateway), settings)
-            uvicorn.Server(_uvicorn(monitor, settings)).run([monitored])
+            tls = given_certificate(settings)
+            Server(_uvicorn(monitor, settings), [(monitored, tls)]).run()
             return
         gateway = _gateway(arguments, paths, settings, listener)
         app: ASGIApp = create_app(gateway, *all_routes(gateway))
-        listeners = [listener]
+        tls = given = given_certificate(settings)
+        if settings.tls and given is None:
+            host = listener.getsockname()[0]
+            tls = _context(*certificates.issue(paths.gateway, arguments.name, host))
+        path = configs.gateway_socket(paths.home)
+        local = sockets.enter_context(open_unix_socket(path))
+        sockets.callback(path.unlink, missing_ok=True)
+        listeners = [(listener, tls), (local, None)]
         if monitored is not None:  # in the same event loop, which the clients belong to
             app = _by_port(app, monitored.getsockname()[1], metrics.application(gateway))
-            listeners.append(monitored)
-            log.info(
-                "metrics at %s/metrics", configs.gateway_url(settings, monitored.getsockname())
-            )
+            listeners.append((monitored, given))
+            log.info("metrics at %s/metrics", _metrics_url(settings, monitored))
         file = paths.gateway / configs.GATEWAY_FILE
         fields = (gateway.environment, gateway.url, os.getpid(), start_ticks(), __version__)
-        content = GatewayFile(configs.GATEWAY_FORMAT, *fields)
+        content = GatewayFile(configs.GATEWAY_FORMAT, *fields, str(path))
         files.write_atomic(file, msgspec.json.encode(content))
         if not is_child:
             log.info("listening at %s", gateway.url)
         freeze_gc()  # a pass over all modules would stop all requests
-        uvicorn.Server(_uvicorn(BoundedApplication(app, settings), settings)).run(listeners)
+        Server(_uvicorn(BoundedApplication(app, settings), settings), listeners).run()
+
+
+def _metrics_url(settings: GatewaySettings, listener: socket.socket) -> str:
+    """Return the URL of the address of metrics alone, which has no certificate of its own."""
+    has_tls = bool(settings.tls_certificate)
+    of_metrics = msgspec.structs.replace(settings, tls=has_tls)
+    return configs.gateway_url(of_metrics, listener.getsockname())
+
+
+def given_certificate(settings: GatewaySettings) -> ssl.SSLContext | None:
+    """Load the certificate of the configuration, if there is one. Raises ConfigError."""
+    if not settings.tls_certificate:
+        return None
+    return _context(Path(settings.tls_certificate), Path(settings.tls_key))
+
+
+def _context(certificate: Path, key: Path) -> ssl.SSLContext:
+    """Load a certificate. Raises ConfigError."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:  # a password, for which OpenSSL would ask at a terminal, is wrong here
+        context.load_cert_chain(certificate, key, password="")
+    except (OSError, ValueError) as error:
+        text = f"cannot use {certificate} and {key}: {error}"
+        raise ConfigError(text, hint="PEM files, the key without a password") from error
+    return context
 
 
 def all_routes(gateway: Gateway) -> list[ControllerRouterHandler]:
@@ -210,26 +248,53 @@ def _gateway(
 def _uvicorn(app: BoundedApplication, settings: GatewaySettings) -> uvicorn.Config:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    try:
-        result = uvicorn.Config(
-            app,
-            http=bounded_protocol(settings),
-            ws="none",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=bool(settings.proxies),
-            forwarded_allow_ips=list(settings.proxies),
-            ssl_certfile=settings.tls_certificate or None,
-            ssl_keyfile=settings.tls_key or None,
-            timeout_keep_alive=int(IDLE_S),
-            timeout_graceful_shutdown=END_S,
-        )
-        result.load()
-    except OSError as error:
-        text = f"cannot use tls_certificate and tls_key: {error}"
-        raise ConfigError(text, hint="PEM files of the table [gateway]") from error
+    result = uvicorn.Config(
+        app,
+        http=bounded_protocol(settings),
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=bool(settings.proxies),
+        forwarded_allow_ips=list(settings.proxies),
+        timeout_keep_alive=int(IDLE_S),
+        timeout_graceful_shutdown=END_S,
+    )
+    result.load()
     return result
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server at sockets of which each has TLS of its own, or none."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        listeners: Sequence[tuple[socket.socket, ssl.SSLContext | None]],
+    ) -> None:
+        super().__init__(config)
+        self._listeners = listeners
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets or [])
+        loop = asyncio.get_running_loop()
+        state = self.lifespan.state
+
+        def protocol() -> asyncio.Protocol:
+            kind: Any = self.config.http_protocol_class
+            made: asyncio.Protocol = kind(self.config, self.server_state, state)
+            return made
+
+        for listener, tls in self._listeners:
+            is_local = listener.family == socket.AF_UNIX
+            create: Any = loop.create_unix_server if is_local else loop.create_server
+            limit_s = HEAD_S if tls is not None else None
+            backlog = self.config.backlog
+            self.servers.append(
+                await create(
+                    protocol, sock=listener, ssl=tls, backlog=backlog, ssl_handshake_timeout=limit_s
+                )
+            )
 
 
 if __name__ == "__main__":

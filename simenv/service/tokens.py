@@ -20,6 +20,7 @@ from contextlib import suppress
 import msgspec
 
 from simenv import config as configs
+from simenv.config.paths import AUTHORITY_FILE
 from simenv.errors import (
     ConfigError,
     InsufficientError,
@@ -166,7 +167,8 @@ class TokenCommands(CertificateIssuer):
         is_own = bool(asked.reservation) and user == identity.owner and not identity.via
         known = self._repeated(asked, user, role) if is_own else None
         if known is not None:
-            return TokenCreated(asked.request, self._secrets[known.digest], known.info)
+            secret = self._secrets[known.digest]
+            return TokenCreated(asked.request, secret, known.info, self._authority())
         secret = PREFIX + secrets.token_urlsafe(32)
         info = TokenInfo(
             secrets.token_hex(NUMBER_BYTES), user, asked.account, role, asked.purpose,
@@ -182,7 +184,15 @@ class TokenCommands(CertificateIssuer):
         detail = f"role {info.role}, for {asked.lifetime_s:.0f} s: {info.purpose or 'no purpose'}"
         subject = f"{info.number} of {user or OWN_USER}"
         service.audit.write(identity, "tokens.create", subject, detail)
-        return TokenCreated(asked.request, secret, info)
+        return TokenCreated(asked.request, secret, info, self._authority())
+
+    def _authority(self) -> str:
+        """Return the certificate of the gateway's own authority; "" if it has none."""
+        settings = self._service.config.gateway
+        if settings.tls and not settings.tls_certificate:
+            with suppress(OSError):  # no gateway has run yet
+                return self._path.with_name("gateway").joinpath(AUTHORITY_FILE).read_text()
+        return ""
 
     def _repeated(self, asked: CreateToken, user: str, role: str) -> StoredToken | None:
         """Return the token that its user made for the same reservation in the same way since the

@@ -16,7 +16,7 @@ import pytest
 from circuits import bell
 from failing import fails
 from launched import below
-from live import Live, environment
+from live import Live, environment, trusted_gateway
 from shell import Shell, shell_of
 from waiting import until
 
@@ -46,7 +46,7 @@ def session(url: str, secret: str) -> httpx.Response:
 
 @pytest.fixture(scope="module")
 def live() -> Iterator[Live]:
-    with environment(gateway="127.0.0.1:0") as up:
+    with environment(gateway="127.0.0.1:0") as up, trusted_gateway(up):
         yield up
 
 
@@ -213,7 +213,8 @@ def test_restart_of_the_service_keeps_tokens_and_ends_the_gateway() -> None:
         with live.client() as env:
             secret = env.tokens.add("ana").secret
         before = found(live)
-        assert session(before.url, secret).json()["user"] == "ana"
+        with trusted_gateway(live):
+            assert session(before.url, secret).json()["user"] == "ana"
         pid = live.service().pid
         live.kill_service()
         live.wait_dead(pid)
@@ -221,7 +222,8 @@ def test_restart_of_the_service_keeps_tokens_and_ends_the_gateway() -> None:
         live.up()
         after = found(live)
         assert after.url == before.url
-        assert session(after.url, secret).json()["user"] == "ana"
+        with trusted_gateway(live):
+            assert session(after.url, secret).json()["user"] == "ana"
         process = psutil.Process(after.pid)
         environments.down(live.name)
         with socket.create_server(("127.0.0.1", int(after.url.rpartition(":")[2]))):

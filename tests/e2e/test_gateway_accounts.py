@@ -5,11 +5,10 @@ from typing import Any
 
 import httpx
 import pytest
-from live import Live, environment
+from live import Live, environment, trusted_gateway
 from waiting import until
 
 from simenv.client.client import Client
-from simenv.client.environments import await_gateway
 from simenv.errors import NotAllowedError
 from simenv.gateway.ibm.endpoints import PREFIX
 
@@ -46,14 +45,13 @@ Caller = Callable[[str, str], httpx.Client]
 @pytest.fixture
 def caller(up: Live, env: Client) -> Iterator[Caller]:
     """Make a client with a new token of a user for an account; "": the default of the user."""
-    gateway = await_gateway(up.home)
-    assert gateway is not None, (up.home / "logs" / "gateway.log").read_text()
     opened: list[httpx.Client] = []
 
     def connect(user: str, account: str) -> httpx.Client:
         secret = env.tokens.add(user, account=account).secret
         header = {"Authorization": f"Bearer {secret}"}
-        opened.append(httpx.Client(base_url=gateway.url, headers=header, timeout=60.0))
+        with trusted_gateway(up) as gateway:
+            opened.append(httpx.Client(base_url=gateway.url, headers=header, timeout=60.0))
         return opened[-1]
 
     yield connect

@@ -5,6 +5,7 @@ import base64
 import json
 import os
 import re
+import ssl
 import subprocess
 import sys
 import zlib
@@ -285,8 +286,10 @@ def gateway_of(live: Live) -> GatewayFile:
 @pytest.fixture(scope="module")
 def settings(up: Live, env: Client) -> Mapping[str, str]:
     """Variables as `simenv gateway env` prints them."""
-    secret = env.tokens.add(purpose="test").secret
-    return variables(gateway_of(up).url, env.name, secret, ["emu"])
+    made = env.tokens.add(purpose="test")
+    url = gateway_of(up).url
+    assert url.startswith("https:")
+    return variables(url, env.name, made.secret, ["emu"], made.authority)
 
 
 def started(program: str, settings: Mapping[str, str], **values: object) -> subprocess.Popen[str]:
@@ -448,10 +451,10 @@ def test_a_killed_process_loses_and_repeats_nothing(
 def result_of(gateway: GatewayFile, settings: Mapping[str, str], number: str) -> str:
     base = f"{gateway.url}/experimental/api/v1/jobs/{number}"
     header = {"Authorization": f"apikey {settings['QISKIT_IBM_TOKEN']}"}
-    until(
-        lambda: httpx.get(base, headers=header).json()["state"]["status"] == "Completed", PROGRAM_S
-    )
-    return httpx.get(f"{base}/results", headers=header).text
+    context = ssl.create_default_context(cafile=settings["SSL_CERT_FILE"])
+    with httpx.Client(headers=header, verify=context) as client:
+        until(lambda: client.get(base).json()["state"]["status"] == "Completed", PROGRAM_S)
+        return client.get(f"{base}/results").text
 
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "runtime"

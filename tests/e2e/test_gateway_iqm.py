@@ -4,6 +4,7 @@ iqm-client, and those of QRMI's compiled client."""
 import json
 import os
 import re
+import ssl
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -212,14 +213,23 @@ def settings(up: Live, env: Client) -> Mapping[str, str]:
     """Variables as `simenv gateway env` prints them."""
     gateway = await_gateway(up.home)
     assert gateway is not None, (up.home / "logs" / "gateway.log").read_text()
-    secret = env.tokens.add(purpose="test").secret
-    return variables(gateway.url, env.name, secret, [iqm_clients.DEVICE, "main"])
+    made = env.tokens.add(purpose="test")
+    names = [iqm_clients.DEVICE, "main"]
+    assert gateway.url.startswith("https:")
+    return variables(gateway.url, env.name, made.secret, names, made.authority)
 
 
 @pytest.fixture(scope="module")
-def http(settings: Mapping[str, str]) -> Iterator[httpx.Client]:
+def tls(settings: Mapping[str, str]) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=settings["SSL_CERT_FILE"])
+
+
+@pytest.fixture(scope="module")
+def http(settings: Mapping[str, str], tls: ssl.SSLContext) -> Iterator[httpx.Client]:
     base, header = settings["IQM_SERVER_URL"], {"Authorization": f"Bearer {settings['IQM_TOKEN']}"}
-    with httpx.Client(base_url=f"{base}/api/v1", headers=header, timeout=60.0) as client:
+    with httpx.Client(
+        base_url=f"{base}/api/v1", headers=header, timeout=60.0, verify=tls
+    ) as client:
         yield client
 
 
@@ -447,7 +457,9 @@ def test_an_option_that_is_not_supported_is_refused_by_name(
     assert answer.json()["message"].startswith(f"{option}=")
 
 
-def test_errors_have_the_codes_of_that_api(http: httpx.Client, settings: Mapping[str, str]) -> None:
+def test_errors_have_the_codes_of_that_api(
+    http: httpx.Client, settings: Mapping[str, str], tls: ssl.SSLContext
+) -> None:
     name = iqm_clients.DEVICE
     absent = "00000000-0000-0000-0000-000000000000"
     for path, code in (
@@ -461,23 +473,23 @@ def test_errors_have_the_codes_of_that_api(http: httpx.Client, settings: Mapping
         answer = http.get(path)
         assert (answer.status_code, answer.json()["error_code"]) == (404, code), path
     assert "need r (PRX) and cz" in http.get("/quantum-computers/lattice").json()["message"]
-    stranger = httpx.get(f"{settings['IQM_SERVER_URL']}/api/v1/quantum-computers")
+    stranger = httpx.get(f"{settings['IQM_SERVER_URL']}/api/v1/quantum-computers", verify=tls)
     assert (stranger.status_code, stranger.json()["error_code"]) == (401, "unauthorized")
     refused = http.post(f"/jobs/{name}/circuit", content=b"{")
     assert refused.json()["error_code"] == "invalid_job_payload"
 
 
 def test_jobs_are_of_one_user_and_one_api(
-    env: Client, http: httpx.Client, settings: Mapping[str, str]
+    env: Client, http: httpx.Client, settings: Mapping[str, str], tls: ssl.SSLContext
 ) -> None:
     job = submitted(http, {"circuits": [BELL]})["id"]
     secret = env.tokens.add(user="ana", purpose="test").secret
     header = {"Authorization": f"Bearer {secret}"}
     base = settings["IQM_SERVER_URL"]
-    foreign = httpx.get(f"{base}/api/v1/jobs/{job}", headers=header)
+    foreign = httpx.get(f"{base}/api/v1/jobs/{job}", headers=header, verify=tls)
     assert foreign.json()["error_code"] == "job_not_found"
     own = {"Authorization": f"Bearer {settings['IQM_TOKEN']}"}
-    listed = httpx.get(f"{base}/experimental/api/v1/jobs", headers=own).json()
+    listed = httpx.get(f"{base}/experimental/api/v1/jobs", headers=own, verify=tls).json()
     assert job not in {each["id"] for each in listed["jobs"]}
 
 
@@ -486,7 +498,9 @@ def test_a_tokens_file_holds_an_access_token(
 ) -> None:
     grant = "urn:ibm:params:oauth:grant-type:apikey"
     form = {"grant_type": grant, "apikey": settings["IQM_TOKEN"]}
-    answer = httpx.post(f"{settings['IQM_SERVER_URL']}/identity/token", data=form).json()
+    answer = httpx.post(
+        f"{settings['IQM_SERVER_URL']}/identity/token", data=form, verify=tls
+    ).json()
     path = tmp_path / "tokens.json"
     path.write_text(json.dumps({"access_token": answer["access_token"]}))
     chosen = {"IQM_SERVER_URL": settings["IQM_SERVER_URL"], "IQM_TOKENS_FILE": str(path)}

@@ -19,14 +19,13 @@ import psutil
 import pytest
 import yaml
 from failing import fails
-from live import Live, environment
+from live import Live, environment, trusted_gateway
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from shell import Shell, shell_of
 from waiting import until
 
 import simenv
 from simenv import library
-from simenv.client.launch import running_gateway
 from simenv.errors import NotFoundError, OptionError
 from simenv.gateway.metrics.collector import METRICS, UP
 from simenv.model import WorkerInfo
@@ -219,10 +218,11 @@ def test_series_are_stored_and_listed(env: simenv.Client, shell: Shell) -> None:
 
 def test_gateway_serves_metrics_and_series_at_its_own_address() -> None:
     settings = {"listen": "127.0.0.1:0", "metrics": "127.0.0.1:0"}
-    with environment(gateway=settings) as live, live.client() as client:
-        until(lambda: running_gateway(live.home) is not None)
-        file = running_gateway(live.home)
-        assert file is not None
+    with (
+        environment(gateway=settings) as live,
+        live.client() as client,
+        trusted_gateway(live) as file,
+    ):
         assert value(f"{file.url}/metrics", *UP[:1]) == 1.0
         alone = re.search(r"metrics at (\S+)", (live.home / "logs" / "gateway.log").read_text())
         assert alone is not None

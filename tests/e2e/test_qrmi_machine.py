@@ -20,6 +20,7 @@ from simenv.client.client import Client
 from simenv.client.environments import await_gateway
 from simenv.config import GatewayFile
 from simenv.model import TaskState
+from simenv.wire.messages.admin import TokenCreated
 
 POOLS = [{"name": "emu", "min": 1, "max": 1, "device": "fez"}]
 PASSED = "emu_QRMI_*,QRMI_*"
@@ -55,15 +56,23 @@ def gateway_of(live: Live) -> GatewayFile:
 
 
 @pytest.fixture(scope="module")
-def secret(far: Client) -> str:
-    return far.tokens.add(purpose="qrmi").secret
+def made(far: Client) -> TokenCreated:
+    return far.tokens.add(purpose="qrmi")
 
 
 @pytest.fixture(scope="module")
-def env(provider: Live, far: Client, secret: str) -> Iterator[Client]:
+def secret(made: TokenCreated) -> str:
+    return made.secret
+
+
+@pytest.fixture(scope="module")
+def env(provider: Live, far: Client, made: TokenCreated) -> Iterator[Client]:
     """The environment with the resource; its starter alone has the variables."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in variables(gateway_of(provider).url, far.name, secret, ["emu"]).items():
+        url = gateway_of(provider).url
+        assert url.startswith("https:")
+        values = variables(url, far.name, made.secret, ["emu"], made.authority)
+        for name, value in values.items():
             patch.setenv(name, value)
         with simenv.local(pools=[{"name": "main"}, QPU]) as client:
             yield client

@@ -5,6 +5,7 @@ import json
 import os
 import pwd
 import runpy
+import ssl
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -58,7 +59,9 @@ def test_other_user_gets_a_token_that_the_gateway_accepts(monkeypatch: pytest.Mo
             assert [token.user for token in client.tokens.listed()] == ["ana"]
         secret = found["QISKIT_IBM_TOKEN"]
         answer = httpx.get(
-            f"{found['QISKIT_IBM_URL']}/backends", headers={"Authorization": f"apikey {secret}"}
+            f"{found['QISKIT_IBM_URL']}/backends",
+            headers={"Authorization": f"apikey {secret}"},
+            verify=ssl.create_default_context(cafile=found["SSL_CERT_FILE"]),
         )
         assert answer.status_code == 200, answer.text
         assert secret not in json.dumps(dict(os.environ))

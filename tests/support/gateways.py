@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import uvicorn
 from live import Live
 
 from simenv import files
 from simenv.client.administration import issue_key
 from simenv.client.client import Client
 from simenv.client.connection.address import KeyFileAddress
-from simenv.config import GatewaySettings
-from simenv.gateway.__main__ import _uvicorn
+from simenv.config import GatewaySettings, gateway_url
+from simenv.gateway.__main__ import Server, _uvicorn, given_certificate
 from simenv.gateway.app import RunningGateway, create_app
 from simenv.gateway.clients import ClientPool
 from simenv.gateway.limits import BoundedApplication
@@ -38,14 +37,15 @@ def gateway(
 ) -> Iterator[RunningGateway]:
     """Serve a gateway with the key; its `url` is where."""
     with closing(open_socket("127.0.0.1", 0)) as listener:
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        configured = msgspec.convert(settings, GatewaySettings)
+        configured = msgspec.convert({"tls": False, **settings}, GatewaySettings)
+        url = gateway_url(configured, listener.getsockname())
         pool = ClientPool(Client(KeyFileAddress(key)), None)
         folder = files.private_folder(live.home / key.stem)
         running = RunningGateway(live.name, configured, folder, url, pool)
         app = BoundedApplication(create_app(running, *routes(running)), configured)
-        server = uvicorn.Server(_uvicorn(app, configured))
-        thread = threading.Thread(target=server.run, args=([listener],), name="gateway")
+        certificate = given_certificate(configured)
+        server = Server(_uvicorn(app, configured), [(listener, certificate)])
+        thread = threading.Thread(target=server.run, name="gateway")
         thread.start()
         try:
             yield running

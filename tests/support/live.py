@@ -10,12 +10,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
+import pytest
 from waiting import until
 
 from simenv import config
 from simenv.client import environments
 from simenv.client.client import Client
 from simenv.client.connection import address, channel
+from simenv.config import GatewayFile
 from simenv.errors import NoServiceError, SimenvError, StartFailedError
 
 WORKERS = 2
@@ -67,6 +69,18 @@ def environment(**options: object) -> Iterator[Live]:
         yield live
     finally:
         live.down()
+
+
+@contextmanager
+def trusted_gateway(live: Live) -> Iterator[GatewayFile]:
+    """The gateway of an environment; clients of this process and its children check its
+    certificate."""
+    gateway = environments.await_gateway(live.home)
+    assert gateway is not None, (live.home / "logs" / "gateway.log").read_text()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"):
+            patch.setenv(name, str(live.home / "gateway" / config.AUTHORITY_FILE))
+        yield gateway
 
 
 @contextmanager

@@ -50,7 +50,6 @@ users = ["user0", "user1"]
 listen = "tcp://{address}:{port}"
 [gateway]
 listen = "{address}:{web_port}"
-proxies = ["127.0.0.1"]  # a site has TLS; the network of these hosts has no others
 [limits.client]
 max_reserved_percent = 1  # without Slurm nobody reserves a worker
 """
@@ -251,7 +250,7 @@ def site(count: int) -> Iterator[Site]:
         build(folder)
         argv = ["simenv", "--service", ADDRESS, "slurm", "install", "--conf", folder]
         argv += ["--plugin", folder / "simenv_spank.so", "--cluster", CLUSTER, "--json"]
-        argv += ["--gateway", f"http://{cluster.hosts[LOGIN].address}:{WEB_PORT}"]
+        argv += ["--gateway", f"https://{cluster.hosts[LOGIN].address}:{WEB_PORT}"]
         installed = json.loads(cluster.run(LOGIN, argv).stdout)
         (folder / "simenv_licenses.conf").write_text(f"Licenses={POOL}:{WORKERS}\n")
         return "\n".join([*installed["slurm_conf"], "SlurmdTimeout=6", ""])

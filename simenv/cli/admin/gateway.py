@@ -6,17 +6,20 @@ Invariant: a token is printed once, by the command that makes it.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 import shlex
+import ssl
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
 
-from simenv import config
+from simenv import config, files
 from simenv.cli import app, terminal
 from simenv.cli.listing import Column, listed
 from simenv.client.connection import address
@@ -33,6 +36,8 @@ OWN_USER = "(own user)"
 API_PATH = "/experimental/api/v1"  # of IBM's API; the word keeps its client at this address
 ENV_TOKEN = "12h"  # lifetime of the token that `env` makes
 LINK_S = 600.0  # lifetime of a one-time link
+# Files of certificates for clients: those with requests, those with OpenSSL or rustls, and curl.
+CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE")
 
 gateway = typer.Typer(help="Serve the environment over HTTP, and manage bearer tokens.")
 tokens = typer.Typer(help="Manage the bearer tokens of HTTP clients.")
@@ -45,6 +50,9 @@ def serve(
     listen: Annotated[
         str, typer.Option(help="HOST:PORT; default: that of simenv.toml, or any port of 127.0.0.1.")
     ] = "",
+    tls: Annotated[
+        bool | None, typer.Option("--tls/--no-tls", help="TLS, or plain HTTP on loopback.")
+    ] = None,
 ) -> None:
     """Serve the environment over HTTP until interrupted; `simenv up --gateway` starts it along."""
     if context.invoked_subcommand is not None:
@@ -68,6 +76,7 @@ def serve(
     else:
         raise OptionError(f"a gateway needs a key, and {endpoint.path} has none", hint=hint)
     argv += ["--listen", listen] if listen else []
+    argv += [] if tls is None else ["--tls" if tls else "--no-tls"]
     terminal.flush()
     os.execv(argv[0], argv)
 
@@ -95,7 +104,9 @@ def status(context: typer.Context) -> None:
     found = _running(context)
     value = {"environment": found.environment, "url": found.url, "pid": found.pid}
     text = f"gateway  {found.url}   process {found.pid}   version {found.version}"
-    app.settings_of(context).answer({**value, "version": found.version}, [text])
+    socket = f"socket   {found.socket}   for programs of this user on this machine"
+    value |= {"version": found.version, "socket": found.socket}
+    app.settings_of(context).answer(value, [text, socket])
 
 
 _TOKENS: tuple[Column[TokenInfo], ...] = (
@@ -174,9 +185,16 @@ def environment(
         list[str] | None,
         typer.Option(help="Bundled device that QRMI gets variables for; may be repeated."),
     ] = None,
+    ca: Annotated[
+        Path | None,
+        typer.Option(
+            help="PEM file of the authority of the gateway's certificate; default: that of the"
+            " environment."
+        ),
+    ] = None,
 ) -> None:
     """Print `export NAME=value` lines for the clients of IBM, IQM and QRMI, with a new
-    token.
+    token, and with the authority by which they check the gateway's certificate.
 
     In a shell: eval "$(simenv gateway env)". QRMI has variables for pools, imported devices and
     those of --device."""
@@ -190,7 +208,8 @@ def environment(
         names = sorted({*client.devices(), *imported, *asked})  # no pools of functions
         span = _span(expires)
         made = client.tokens.add(user, purpose="simenv gateway env", lifetime_s=span)
-        values = variables(url, client.name, made.secret, names)
+        authority = made.authority if ca is None else _read_authority(ca)
+        values = variables(url, client.name, made.secret, names, authority)
     common.answer(values, (f"export {name}={shlex.quote(value)}" for name, value in values.items()))
 
 
@@ -202,11 +221,22 @@ def _span(expires: str) -> float:
     return span_s
 
 
+def _read_authority(path: Path) -> str:
+    """Return the certificates of a PEM file. Raises OptionError."""
+    try:
+        text = path.read_text()
+        ssl.create_default_context(cadata=text)
+    except (OSError, ValueError) as error:
+        raise OptionError(f"--ca {path}: {error}", hint="a PEM file of certificates") from error
+    return text
+
+
 def variables(
-    url: str, environment: str, secret: str, backends: Iterable[str]
+    url: str, environment: str, secret: str, backends: Iterable[str], authority: str = ""
 ) -> Mapping[str, str]:
     """Return the variables of IBM's and IQM's clients, and of QRMI for each backend. Backends whose
-    names cannot be a part of a variable's name have none for QRMI."""
+    names cannot be a part of a variable's name have none for QRMI. `authority`: certificates by
+    which clients check the gateway's, "" for those of the system. Raises ConfigError."""
     crn = f"crn:v1:simenv:public:quantum-computing:local:a/{environment}:{environment}::"
     result = {
         "QISKIT_IBM_CHANNEL": "ibm_quantum_platform",
@@ -218,6 +248,8 @@ def variables(
         "IQM_SERVER_URL": url,
         "IQM_TOKEN": secret,
     }
+    if authority and url.startswith("https:"):
+        result |= dict.fromkeys(CA_VARIABLES, str(authority_files(environment, authority)[1]))
     usable = [name for name in backends if name.isidentifier() and name.isascii()]
     for name in usable:
         result |= {
@@ -236,6 +268,34 @@ def variables(
     return result
 
 
+def authority_files(environment: str, authority: str) -> tuple[Path, Path]:
+    """Store the certificates of an environment's authority below SIMENV_HOME. Returns the file with
+    them alone, and one with those of the system too, because clients that get a file use no others.
+    Raises ConfigError."""
+    folder = files.private_folder(config.home_root() / "authorities")
+    mark = hashlib.blake2b(authority.encode(), digest_size=4).hexdigest()
+    alone, bundle = folder / f"{environment}-{mark}.pem", folder / f"{environment}-{mark}.all.pem"
+    named = (os.environ.get(name, "") for name in CA_VARIABLES)
+    found = [*named, ssl.get_default_verify_paths().cafile or "", *_certifi()]
+    usable = [path for path in map(Path, filter(None, found)) if path.is_file()]
+    system = next((path for path in usable if path.parent != folder), None)
+    try:
+        others = system.read_text(errors="replace") if system is not None else ""
+        files.write_atomic(alone, authority.encode())
+        files.write_atomic(bundle, f"{others.rstrip()}\n{authority}".lstrip().encode())
+    except OSError as error:
+        raise ConfigError(f"cannot write {alone}: {error.strerror}") from error
+    return alone, bundle
+
+
+def _certifi() -> Iterator[str]:
+    """Yield the file of certificates that requests uses, where the system has none."""
+    if importlib.util.find_spec("certifi") is not None:
+        import certifi
+
+        yield certifi.where()
+
+
 def web(context: typer.Context) -> None:
     """Print a one-time link to the page of the environment; it opens nothing."""
     found = _running(context)
@@ -244,4 +304,9 @@ def web(context: typer.Context) -> None:
         made = client.tokens.add(role="", purpose="simenv web", lifetime_s=LINK_S, once=True)
     link = f"{found.url}/login?token={made.secret}"
     value = {"url": link, "expires_s": made.token.expires_s}
-    common.answer(value, [link, f"it opens one session, until {_time_text(made.token.expires_s)}"])
+    lines = [link, f"it opens one session, until {_time_text(made.token.expires_s)}"]
+    if made.authority and link.startswith("https:"):
+        path = authority_files(found.environment, made.authority)[0]
+        value["authority"] = str(path)
+        lines.append(f"browsers trust it once they have imported the authority {path}")
+    common.answer(value, lines)

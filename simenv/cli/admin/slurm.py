@@ -169,7 +169,7 @@ def _http_variables(
         token = client.tokens.add(
             purpose=f"Slurm job {number}", lifetime_s=TOKEN_S, reservation=each.number
         )
-        of_pool = variables(url, client.name, token.secret, [each.share.pool])
+        of_pool = variables(url, client.name, token.secret, [each.share.pool], token.authority)
         pools += filter(None, [of_pool["QRMI_JOB_QPU_RESOURCES"]])
         values = {**of_pool, **values}
     types = ",".join(["ibm-quantum-compute-service"] * len(pools))

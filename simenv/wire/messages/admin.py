@@ -159,10 +159,12 @@ class GetTokens(ClientRequest, frozen=True, tag=58):
 
 
 class TokenCreated(Reply, frozen=True, tag=56):
-    """The token, 256 random bits, which is shown once."""
+    """The token, 256 random bits, which is shown once. `authority`: PEM certificate of the
+    authority by which its user checks the gateway's; "": the gateway has none of its own."""
 
     secret: str
     token: TokenInfo
+    authority: str = ""
 
 
 class Tokens(Reply, frozen=True, tag=57):

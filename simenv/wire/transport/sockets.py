@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
@@ -52,6 +53,21 @@ def open_socket(host: str, port: int, last: int = 0) -> stdlib_socket.socket:
         hint = "an address of this machine, and a port that is free"
         text = f"cannot listen on {host}:{port}: {error.strerror or error}"
         raise ConfigError(text, hint=hint) from error
+    return listener
+
+
+def open_unix_socket(path: Path) -> stdlib_socket.socket:
+    """Listen on a Unix socket in a folder of this user alone; what a listener that has ended left
+    at the path is removed. Raises ConfigError."""
+    listener = stdlib_socket.socket(stdlib_socket.AF_UNIX, stdlib_socket.SOCK_STREAM)
+    try:
+        path.unlink(missing_ok=True)
+        listener.bind(str(path))
+        path.chmod(0o600)
+        listener.listen(stdlib_socket.SOMAXCONN)
+    except OSError as error:
+        listener.close()
+        raise ConfigError(f"cannot listen on {path}: {error.strerror or error}") from error
     return listener
 
 

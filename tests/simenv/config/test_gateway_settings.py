@@ -13,15 +13,19 @@ from simenv.errors import ConfigError
 
 @pytest.mark.parametrize("listen", ["192.0.2.1:80", "quantum.example.org:80", "everywhere:80"])
 def test_open_address_needs_tls_or_proxies(listen: str) -> None:
-    fails(ConfigError, "without TLS", convert, {"gateway": {"listen": listen}})
+    plain = {"listen": listen, "tls": False}
+    fails(ConfigError, "gateway.listen.*without TLS", convert, {"gateway": plain})
+    fails(ConfigError, "gateway.metrics.*without TLS", convert, {"gateway": {"metrics": listen}})
     files = {"tls_certificate": "/a.pem", "tls_key": "/a.key"}
-    for more in (files, {"proxies": ["192.0.2.7", "10.0.0.0/8"]}):
+    for more in ({}, files, {"tls": False, "proxies": ["192.0.2.7", "10.0.0.0/8"]}):
         assert convert({"gateway": {"listen": listen, **more}}).gateway.listen == listen
+    assert convert({"gateway": {"metrics": listen, **files}}).gateway.metrics == listen
 
 
 @pytest.mark.parametrize("listen", ["127.0.0.1:0", "localhost:8080", "[::1]:8080", "127.9.9.9:1"])
-def test_loopback_needs_no_tls(listen: str) -> None:
-    assert convert({"gateway": {"listen": listen}}).gateway.listen == listen
+def test_loopback_has_tls_unless_the_setting_says_otherwise(listen: str) -> None:
+    assert convert({"gateway": {"listen": listen}}).gateway.tls
+    assert not convert({"gateway": {"listen": listen, "tls": False}}).gateway.tls
 
 
 @pytest.mark.parametrize(
@@ -32,6 +36,10 @@ def test_loopback_needs_no_tls(listen: str) -> None:
         ({"listen": "[::]:80"}, "every interface"),
         ({"listen": "127.0.0.1:99999"}, "not an address"),
         ({"tls_certificate": "/a.pem"}, "TLS needs two files"),
+        (
+            {"tls": False, "tls_certificate": "/a.pem", "tls_key": "/a.key"},
+            "tls_certificate without TLS",
+        ),
         ({"proxies": ["proxy.example.org"]}, "no IP address"),
         ({"max_request_bytes": 1}, "max_request_bytes"),
         ({"max_connections": 0}, "max_connections"),

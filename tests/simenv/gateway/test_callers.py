@@ -33,7 +33,7 @@ from simenv.client.client import Client
 from simenv.config import GatewaySettings
 from simenv.errors import ConfigError, NoServiceError, NotAllowedError
 from simenv.gateway import clients, limits, security
-from simenv.gateway.__main__ import _uvicorn
+from simenv.gateway.__main__ import given_certificate
 from simenv.gateway.app import RunningGateway
 from simenv.gateway.context import Caller
 from simenv.wire.keyfiles import UserKeyFile, new_pair, read_private, write_private
@@ -395,8 +395,9 @@ def self_signed(folder: Path) -> tuple[str, str]:
 def test_gateway_ends_tls_by_itself(live: Live, key: Path, env: Client, tmp_path: Path) -> None:
     certificate, secret_key = self_signed(tmp_path)
     link = env.tokens.add("ana", lifetime_s=60.0, once=True).secret
-    with gateway(live, key, tls_certificate=certificate, tls_key=secret_key) as running:
-        url = running.url.replace("http:", "https:")
+    tls = {"tls": True, "tls_certificate": certificate, "tls_key": secret_key}
+    with gateway(live, key, **tls) as running:
+        url = running.url
         context = ssl.create_default_context(cafile=certificate)
         with httpx.Client(base_url=url, verify=context) as browser:
             answer = browser.get("/login", params={"token": link})
@@ -409,7 +410,7 @@ def test_gateway_ends_tls_by_itself(live: Live, key: Path, env: Client, tmp_path
 
 def test_missing_file_of_tls_is_named(tmp_path: Path) -> None:
     files = {"tls_certificate": str(tmp_path / "no.pem"), "tls_key": str(tmp_path / "no.key")}
-    fails(ConfigError, "cannot use tls_certificate", _uvicorn, None, GatewaySettings(**files))
+    fails(ConfigError, r"cannot use .*no\.pem", given_certificate, GatewaySettings(**files))
     fails(ConfigError, "no.pem", Live().up, gateway={"listen": "127.0.0.1:0", **files})
 
 

@@ -39,13 +39,13 @@ def link(client: Client, user: str = "", role: str = "") -> str:
 
 def test_dashboard_is_in_html_of_client(client: Client) -> None:
     assert client.dashboard is not None
-    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/ui/", client.dashboard)
+    assert re.fullmatch(r"https://127\.0\.0\.1:\d+/ui/", client.dashboard)
     assert f'<a href="{client.dashboard}">' in client._repr_html_()
 
 
 def test_browser_without_cookie_is_told_to_sign_in(client: Client, chromium: Browser) -> None:
     assert client.dashboard is not None
-    context = chromium.new_context()
+    context = chromium.new_context(ignore_https_errors=True)
     for path in ("", "tasks", "usage", "nodes"):
         page = context.new_page()
         page.goto(client.dashboard + path)
@@ -61,7 +61,7 @@ def test_link_signs_in_once_and_cookie_allows_changes_of_this_page(
 ) -> None:
     task = client.submit(ghz(), shots=100, seed=1)
     task.wait()
-    first, address = chromium.new_context(), link(client)
+    first, address = chromium.new_context(ignore_https_errors=True), link(client)
     page = first.new_page()
     page.goto(address)
     faults = Faults(page, client.dashboard.removesuffix("/ui/") if client.dashboard else "")
@@ -77,7 +77,7 @@ def test_link_signs_in_once_and_cookie_allows_changes_of_this_page(
     page.goto(f"{client.dashboard}tasks/{task.id}")
     expect(page.locator(".outcomes")).to_contain_text("111")
     assert not faults.found
-    second = chromium.new_context()
+    second = chromium.new_context(ignore_https_errors=True)
     other = second.new_page()
     assert other.goto(address).status == 401  # type: ignore[union-attr]
     expect(other.locator("body")).to_contain_text("simenv web prints another")
@@ -89,7 +89,7 @@ def test_user_sees_own_tasks_and_lengths_of_all_queues(client: Client, chromium:
     task = client.submit(ghz(), shots=100, name="of-the-owner")
     task.wait()
     client.keys.add("ana", "client")
-    context = chromium.new_context()
+    context = chromium.new_context(ignore_https_errors=True)
     page = context.new_page()
     page.goto(link(client, "ana", "client"))
     expect(page.get_by_role("region", name="Pools")).to_contain_text("main")
