@@ -3,12 +3,14 @@
 import json
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import psutil
@@ -42,6 +44,13 @@ def found(live: Live) -> GatewayFile:
 
 def session(url: str, secret: str) -> httpx.Response:
     return httpx.get(f"{url}/session", headers={"Authorization": f"Bearer {secret}"})
+
+
+def connected(url: str, timeout_s: float) -> ssl.SSLSocket:
+    """Connect to a gateway, whose certificate is checked."""
+    parts = urlsplit(url)
+    raw = socket.create_connection((parts.hostname, parts.port), timeout_s)
+    return ssl.create_default_context().wrap_socket(raw, server_hostname=parts.hostname)
 
 
 @pytest.fixture(scope="module")
@@ -153,10 +162,9 @@ def test_no_process_has_a_secret_on_its_command_line_or_in_its_environment(
 
 def test_slow_clients_leave_others_served(live: Live, env: Client, url: str) -> None:
     secret = env.tokens.add("ana").secret
-    host, port = url.removeprefix("http://").split(":")
     with ExitStack() as opened:
         for _ in range(SLOW):
-            slow = opened.enter_context(socket.create_connection((host, int(port)), 10.0))
+            slow = opened.enter_context(connected(url, 10.0))
             slow.sendall(b"POST /session HTTP/1.1\r\nHost: here\r\nX-Slow: ")
         begun_s = time.monotonic()
         for _ in range(10):
@@ -165,8 +173,7 @@ def test_slow_clients_leave_others_served(live: Live, env: Client, url: str) -> 
 
 
 def test_large_body_is_refused_before_it_is_read(live: Live, url: str) -> None:
-    host, port = url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), 30.0) as client:
+    with connected(url, 30.0) as client:
         client.sendall(b"POST /logout HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n")
         assert client.recv(65_536).startswith(b"HTTP/1.1 413 ")
     until(lambda: any(line["status"] == 413 for line in audit(live)), START_S)
