@@ -18,6 +18,8 @@ OWNER = os.environ.get("SIMENV_OWNER", "")  # user that runs the environment; ""
 NAME = os.environ.get("SIMENV_NAME", "default")  # the environment's
 SIMENV = os.environ.get("SIMENV_COMMAND", "simenv")
 TOKEN_LIFETIME = "12h"
+# File for the certificates by which notebooks check the gateway; they must be able to read it.
+CERTIFICATES = os.environ.get("SIMENV_CERTIFICATES", "")
 # Users of this host are known by their processes. Set it to False if notebooks run in containers or
 # as one system user, or if their programs are written for IBM's clients.
 USERS_ARE_LOCAL = os.environ.get("SIMENV_USERS", "local") == "local"
@@ -38,6 +40,7 @@ async def token_variables(user: str) -> dict[str, str]:
     RuntimeError with the reason if the environment does not know the user or has no gateway."""
     command = [SIMENV, "gateway", "env", "--user", user, "--expires", TOKEN_LIFETIME]
     command += ["--name", NAME, "--json"]
+    command += ["--bundle", CERTIFICATES] if CERTIFICATES else []
     if OWNER and os.geteuid() == 0:
         command = ["runuser", "-u", OWNER, "--", *command]
     process = await asyncio.create_subprocess_exec(

@@ -494,7 +494,7 @@ def test_jobs_are_of_one_user_and_one_api(
 
 
 def test_a_tokens_file_holds_an_access_token(
-    settings: Mapping[str, str], iqm: Run, tmp_path: Path
+    settings: Mapping[str, str], iqm: Run, tmp_path: Path, tls: ssl.SSLContext
 ) -> None:
     grant = "urn:ibm:params:oauth:grant-type:apikey"
     form = {"grant_type": grant, "apikey": settings["IQM_TOKEN"]}

@@ -192,6 +192,13 @@ def environment(
             " environment."
         ),
     ] = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(
+            help="File for the certificates that clients trust, which all may read; default: one"
+            " below SIMENV_HOME, for yourself."
+        ),
+    ] = None,
 ) -> None:
     """Print `export NAME=value` lines for the clients of IBM, IQM and QRMI, with a new
     token, and with the authority by which they check the gateway's certificate.
@@ -209,7 +216,7 @@ def environment(
         span = _span(expires)
         made = client.tokens.add(user, purpose="simenv gateway env", lifetime_s=span)
         authority = made.authority if ca is None else _read_authority(ca)
-        values = variables(url, client.name, made.secret, names, authority)
+        values = variables(url, client.name, made.secret, names, authority, bundle)
     common.answer(values, (f"export {name}={shlex.quote(value)}" for name, value in values.items()))
 
 
@@ -232,11 +239,17 @@ def _read_authority(path: Path) -> str:
 
 
 def variables(
-    url: str, environment: str, secret: str, backends: Iterable[str], authority: str = ""
+    url: str,
+    environment: str,
+    secret: str,
+    backends: Iterable[str],
+    authority: str = "",
+    bundle: Path | None = None,
 ) -> Mapping[str, str]:
     """Return the variables of IBM's and IQM's clients, and of QRMI for each backend. Backends whose
     names cannot be a part of a variable's name have none for QRMI. `authority`: certificates by
-    which clients check the gateway's, "" for those of the system. Raises ConfigError."""
+    which clients check the gateway's, "" for those of the system; they are written to `bundle`, or
+    below SIMENV_HOME. Raises ConfigError."""
     crn = f"crn:v1:simenv:public:quantum-computing:local:a/{environment}:{environment}::"
     result = {
         "QISKIT_IBM_CHANNEL": "ibm_quantum_platform",
@@ -249,7 +262,8 @@ def variables(
         "IQM_TOKEN": secret,
     }
     if authority and url.startswith("https:"):
-        result |= dict.fromkeys(CA_VARIABLES, str(authority_files(environment, authority)[1]))
+        path = authority_files(environment, authority, bundle)[1]
+        result |= dict.fromkeys(CA_VARIABLES, str(path))
     usable = [name for name in backends if name.isidentifier() and name.isascii()]
     for name in usable:
         result |= {
@@ -268,13 +282,16 @@ def variables(
     return result
 
 
-def authority_files(environment: str, authority: str) -> tuple[Path, Path]:
+def authority_files(
+    environment: str, authority: str, public: Path | None = None
+) -> tuple[Path, Path]:
     """Store the certificates of an environment's authority below SIMENV_HOME. Returns the file with
     them alone, and one with those of the system too, because clients that get a file use no others.
-    Raises ConfigError."""
+    `public`: path of the second one for users of other accounts. Raises ConfigError."""
     folder = files.private_folder(config.home_root() / "authorities")
     mark = hashlib.blake2b(authority.encode(), digest_size=4).hexdigest()
     alone, bundle = folder / f"{environment}-{mark}.pem", folder / f"{environment}-{mark}.all.pem"
+    bundle = bundle if public is None else public.absolute()
     named = (os.environ.get(name, "") for name in CA_VARIABLES)
     found = [*named, ssl.get_default_verify_paths().cafile or "", *_certifi()]
     usable = [path for path in map(Path, filter(None, found)) if path.is_file()]
@@ -283,8 +300,10 @@ def authority_files(environment: str, authority: str) -> tuple[Path, Path]:
         others = system.read_text(errors="replace") if system is not None else ""
         files.write_atomic(alone, authority.encode())
         files.write_atomic(bundle, f"{others.rstrip()}\n{authority}".lstrip().encode())
+        if public is not None:
+            bundle.chmod(0o644)
     except OSError as error:
-        raise ConfigError(f"cannot write {alone}: {error.strerror}") from error
+        raise ConfigError(f"cannot write {alone} and {bundle}: {error.strerror}") from error
     return alone, bundle
 
 
