@@ -503,7 +503,8 @@ def test_a_tokens_file_holds_an_access_token(
     ).json()
     path = tmp_path / "tokens.json"
     path.write_text(json.dumps({"access_token": answer["access_token"]}))
-    chosen = {"IQM_SERVER_URL": settings["IQM_SERVER_URL"], "IQM_TOKENS_FILE": str(path)}
+    names = ("IQM_SERVER_URL", "REQUESTS_CA_BUNDLE")
+    chosen = {"IQM_TOKENS_FILE": str(path)} | {name: settings[name] for name in names}
     program = """
 from iqm.iqm_client import IQMClient
 client = IQMClient.from_url(quantum_computer="emu_garnet")

@@ -12,7 +12,7 @@ import os
 import shlex
 import ssl
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,6 +37,8 @@ API_PATH = "/experimental/api/v1"  # of IBM's API; the word keeps its client at 
 ENV_TOKEN = "12h"  # lifetime of the token that `env` makes
 LINK_S = 600.0  # lifetime of a one-time link
 # Files of certificates for clients: those with requests, those with OpenSSL or rustls, and curl.
+# Of Debian and of Red Hat, where the OpenSSL of Python knows no other.
+SYSTEM_FILES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
 CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE")
 
 gateway = typer.Typer(help="Serve the environment over HTTP, and manage bearer tokens.")
@@ -293,7 +295,7 @@ def authority_files(
     alone, bundle = folder / f"{environment}-{mark}.pem", folder / f"{environment}-{mark}.all.pem"
     bundle = bundle if public is None else public.absolute()
     named = (os.environ.get(name, "") for name in CA_VARIABLES)
-    found = [*named, ssl.get_default_verify_paths().cafile or "", *_certifi()]
+    found = [*named, ssl.get_default_verify_paths().cafile or "", *SYSTEM_FILES]
     usable = [path for path in map(Path, filter(None, found)) if path.is_file()]
     system = next((path for path in usable if path.parent != folder), None)
     try:
@@ -305,14 +307,6 @@ def authority_files(
     except OSError as error:
         raise ConfigError(f"cannot write {alone} and {bundle}: {error.strerror}") from error
     return alone, bundle
-
-
-def _certifi() -> Iterator[str]:
-    """Yield the file of certificates that requests uses, where the system has none."""
-    if importlib.util.find_spec("certifi") is not None:
-        import certifi
-
-        yield certifi.where()
 
 
 def web(context: typer.Context) -> None:
