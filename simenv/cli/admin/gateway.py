@@ -36,9 +36,9 @@ OWN_USER = "(own user)"
 API_PATH = "/experimental/api/v1"  # of IBM's API; the word keeps its client at this address
 ENV_TOKEN = "12h"  # lifetime of the token that `env` makes
 LINK_S = 600.0  # lifetime of a one-time link
-# Files of certificates for clients: those with requests, those with OpenSSL or rustls, and curl.
 # Of Debian and of Red Hat, where the OpenSSL of Python knows no other.
 SYSTEM_FILES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
+# Files of certificates for clients: those with requests, those with OpenSSL or rustls, and curl.
 CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE")
 
 gateway = typer.Typer(help="Serve the environment over HTTP, and manage bearer tokens.")
