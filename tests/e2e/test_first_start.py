@@ -22,6 +22,7 @@ def text(qubits: int) -> str:
     )
 
 
+@pytest.mark.slow  # all kernels are compiled from nothing, as in the test behind it
 def test_few_qubits_need_no_wide_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SIMENV_KERNELS", str(tmp_path / "kernels"))
     with simenv.local(workers=2, slots=2) as client:

@@ -289,6 +289,7 @@ def test_kernels_touch_no_memory_outside_and_have_defined_behaviour(library: Pat
     assert result.returncode == 0, result.stderr[-4000:]
 
 
+@pytest.mark.slow  # a second build of all kernels with sanitizers, a minute: a control of the first
 def test_sanitizer_finds_shared_memory_16_bytes_too_small(library: Path, tmp_path: Path) -> None:
     short = copied(tmp_path, "small.cuh", "const u32 size = 1u << n;", "const u32 size = 2u << n;")
     result = sanitized(build_library(*SANITIZED, kernels=short, optimize="-O1"))
