@@ -3,8 +3,9 @@
 Landlock (landlock(7)) limits the files that are opened or made and the TCP ports; it also keeps a
 process from tracing, and since Linux 6.12 from signalling, processes outside. It applies to the
 calling thread and to the threads and processes that this thread starts. A seccomp filter
-(seccomp(2)), applied to all threads, lets them make no more sockets, Unix sockets included, and no
-objects of the kernel that outlive a process: System V shared memory, message queues, keys.
+(seccomp(2)), applied to all threads, lets them make no more sockets, Unix sockets included, and
+none of the calls of `REFUSED`: Landlock does not limit modes and owners of files, nor limits and
+scheduling of other processes of the user.
 
 Nothing here needs a privilege. Linux alone has these calls.
 """
@@ -162,17 +163,106 @@ def _call(number: int, *arguments: object) -> int:
 
 # --- the filter of system calls -------------------------------------------------------------------
 
-# By machine: its number in linux/audit.h, the numbers of `seccomp` and `socket`, and those of
-# shmget, shmat, semget, msgget, mq_open, add_key, request_key and keyctl (asm/unistd.h).
+# By machine: its number in linux/audit.h, its column in REFUSED, and the numbers of `seccomp`,
+# `socket`, `clone`, `prlimit64` and `sched_setaffinity` (asm/unistd.h).
 _MACHINES = {
-    "x86_64": (0xC000003E, 317, 41, (29, 30, 64, 68, 240, 248, 249, 250)),
-    "aarch64": (0xC00000B7, 277, 198, (194, 196, 190, 186, 180, 217, 218, 219)),
+    "x86_64": (0xC000003E, 0, 317, 41, 56, (302, 203)),
+    "aarch64": (0xC00000B7, 1, 277, 198, 220, (261, 122)),
 }
-_IO_URING_SETUP = 425  # a ring makes sockets too
+# System calls that are refused, by reason: numbers on x86-64 and aarch64 (asm/unistd.h); -1: that
+# machine has no such call.
+REFUSED: dict[str, dict[str, tuple[int, int]]] = {
+    "owners, modes, times and attributes of files, which Landlock does not limit": {
+        "chmod": (90, -1),
+        "fchmod": (91, 52),
+        "fchmodat": (268, 53),
+        "fchmodat2": (452, 452),
+        "chown": (92, -1),
+        "fchown": (93, 55),
+        "lchown": (94, -1),
+        "fchownat": (260, 54),
+        "setxattr": (188, 5),
+        "lsetxattr": (189, 6),
+        "fsetxattr": (190, 7),
+        "removexattr": (197, 14),
+        "lremovexattr": (198, 15),
+        "fremovexattr": (199, 16),
+        "utime": (132, -1),
+        "utimes": (235, -1),
+        "utimensat": (280, 88),
+        "futimesat": (261, -1),
+        "mknod": (133, -1),
+        "mknodat": (259, 33),
+    },
+    "scheduling of other processes of the user": {
+        "sched_setparam": (142, 118),
+        "sched_setscheduler": (144, 119),
+        "sched_setattr": (314, 274),
+        "setpriority": (141, 140),
+        "ioprio_set": (251, 30),
+        "migrate_pages": (256, 238),
+        "move_pages": (279, 239),
+    },
+    "memory, descriptors and signals of other processes": {
+        "ptrace": (101, 117),
+        "process_vm_readv": (310, 270),
+        "process_vm_writev": (311, 271),
+        "process_madvise": (440, 440),
+        "process_mrelease": (448, 448),
+        "kcmp": (312, 272),
+        "pidfd_open": (434, 434),
+        "pidfd_getfd": (438, 438),
+        "pidfd_send_signal": (424, 424),
+    },
+    "observation of files and of the machine": {
+        "inotify_init": (253, -1),
+        "inotify_init1": (294, 26),
+        "inotify_add_watch": (254, 27),
+        "fanotify_init": (300, 262),
+        "perf_event_open": (298, 241),
+    },
+    "namespaces and mounts": {
+        "unshare": (272, 97),
+        "setns": (308, 268),
+        "mount": (165, 40),
+        "umount2": (166, 39),
+        "move_mount": (429, 429),
+        "open_tree": (428, 428),
+        "fsopen": (430, 430),
+        "fspick": (433, 433),
+        "mount_setattr": (442, 442),
+        "pivot_root": (155, 41),
+        "chroot": (161, 51),
+    },
+    "files by handle, past the folders": {
+        "name_to_handle_at": (303, 264),
+        "open_by_handle_at": (304, 265),
+    },
+    "parts of the kernel with a large attack surface": {
+        "bpf": (321, 280),
+        "userfaultfd": (323, 282),
+        "io_uring_setup": (425, 425),
+    },
+    "objects that outlive their processes": {
+        "shmget": (29, 194),
+        "shmat": (30, 196),
+        "semget": (64, 190),
+        "msgget": (68, 186),
+        "mq_open": (240, 180),
+        "add_key": (248, 217),
+        "request_key": (249, 218),
+        "keyctl": (250, 219),
+    },
+}
+_CLONE3 = 435  # its flags are in memory, which a filter cannot read; the C library then uses clone
+_UNKNOWN = 463  # from here on: calls that are later than this table (setxattrat is the first)
+_NAMESPACES = 0x7E02_0000  # CLONE_NEW* of linux/sched.h
 _OTHER_ABI = 0x4000_0000  # from here on: calls of x86-64's other ABI (x32)
-_LOAD, _EQUAL, _AT_LEAST, _AND, _RETURN = 0x20, 0x15, 0x35, 0x54, 0x06  # linux/bpf_common.h
+# linux/bpf_common.h
+_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _AND, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
 _NUMBER, _MACHINE, _FIRST, _SECOND = 0, 4, 16, 24  # offsets in seccomp_data
 _ALLOW, _DENY, _KILL = 0x7FFF_0000, 0x0005_0000 | 13, 0x8000_0000  # 13: EACCES
+_ABSENT = 0x0005_0000 | 38  # ENOSYS
 _SET_FILTER, _ALL_THREADS = 1, 1
 _FAMILIES, _STREAM, _TYPE_BITS = (2, 10), 1, 0xF  # AF_INET, AF_INET6; SOCK_STREAM
 
@@ -191,12 +281,13 @@ class _Program(ctypes.Structure):
 
 
 def forbid_sockets(*, allow_tcp: bool = False) -> None:
-    """Let no thread of this process, and nothing that it starts, make a socket, or an object of the
-    kernel that outlives its processes; calls fail with EACCES. Pairs of connected sockets and open
-    sockets stay as they are. `allow_tcp`: TCP sockets may be made, whose ports `restrict_files`
-    limits. Raises OSError."""
-    machine, seccomp, socket, denied = _MACHINES[platform.machine()]
-    rows = _filter(machine, socket, (*denied, _IO_URING_SETUP), allow_tcp=allow_tcp)
+    """Let no thread of this process, and nothing that it starts, make a socket, or a call of
+    `REFUSED`, or one that changes the limits or processors of another thread, or makes a namespace;
+    they fail with EACCES, `clone3` and calls later than the table with ENOSYS. Pairs of connected
+    sockets and open sockets stay as they are. `allow_tcp`: TCP sockets may be made, whose ports
+    `restrict_files` limits. Raises OSError."""
+    seccomp = _MACHINES[platform.machine()][2]
+    rows = _filter(platform.machine(), allow_tcp=allow_tcp)
     instructions = (_Instruction * len(rows))(*(_Instruction(*row) for row in rows))
     program = _Program(len(rows), instructions)
     _no_new_privileges()
@@ -204,10 +295,11 @@ def forbid_sockets(*, allow_tcp: bool = False) -> None:
         raise OSError(0, "a thread has another filter of system calls")
 
 
-def _filter(
-    machine: int, socket: int, denied: tuple[int, ...], *, allow_tcp: bool
-) -> list[tuple[int, int, int, int]]:
+def _filter(name: str, *, allow_tcp: bool) -> list[tuple[int, int, int, int]]:
     """Return the instructions: (code, steps to skip if true, if false, value)."""
+    machine, column, _, socket, clone, of_this_thread = _MACHINES[name]
+    numbers = [each[column] for group in REFUSED.values() for each in group.values()]
+    denied = tuple(number for number in numbers if number >= 0)
     rows = [
         (_LOAD, 0, 0, _MACHINE),
         (_EQUAL, 1, 0, machine),
@@ -215,7 +307,23 @@ def _filter(
         (_LOAD, 0, 0, _NUMBER),
         (_AT_LEAST, 0, 1, _OTHER_ABI),
         (_RETURN, 0, 0, _DENY),
+        (_AT_LEAST, 1, 0, _UNKNOWN),
+        (_EQUAL, 0, 1, _CLONE3),
+        (_RETURN, 0, 0, _ABSENT),
+        (_EQUAL, 0, 4, clone),
+        (_LOAD, 0, 0, _FIRST),
+        (_ANY_BIT, 0, 1, _NAMESPACES),
+        (_RETURN, 0, 0, _DENY),
+        (_RETURN, 0, 0, _ALLOW),
     ]
+    for number in of_this_thread:  # 0: the calling thread
+        rows += [
+            (_EQUAL, 0, 4, number),
+            (_LOAD, 0, 0, _FIRST),
+            (_EQUAL, 1, 0, 0),
+            (_RETURN, 0, 0, _DENY),
+            (_RETURN, 0, 0, _ALLOW),
+        ]
     for number in denied if allow_tcp else (*denied, socket):
         rows += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _DENY)]
     if allow_tcp:

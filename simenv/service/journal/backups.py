@@ -355,8 +355,7 @@ def _extract(archive: Path, manifest: BackupManifest, folder: Path) -> None:
             expected = needed.pop(member.name, None)
             if expected is None:
                 continue
-            parts = PurePosixPath(member.name).parts
-            is_safe = parts[0] in ("home", "state", "devices") and ".." not in parts
+            is_safe = _is_safe_name(member.name)
             is_whole = member.isreg() and not member.sparse and member.size == expected.size_bytes
             file = source.extractfile(member) if is_safe and is_whole else None
             if file is None:
@@ -376,6 +375,14 @@ def _extract(archive: Path, manifest: BackupManifest, folder: Path) -> None:
     if needed:
         hint = "take an earlier backup"
         raise ConfigError(f"{archive} is damaged: it lacks {min(needed)}", hint=hint)
+
+
+def _is_safe_name(name: str) -> bool:
+    """Whether a member's name is relative, normal, and below a folder of an environment. After the
+    first part, as in "home//etc/x", an absolute path would replace the base it is joined to."""
+    parts = PurePosixPath(name).parts
+    is_normal = name == "/".join(parts) and ".." not in parts and "\0" not in name
+    return is_normal and len(parts) > 1 and parts[0] in ("home", "state", "devices")
 
 
 def _destination(paths: EnvironmentPaths, root: Path, name: str) -> Path:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -289,3 +290,94 @@ def test_kernel_without_landlock_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(confinement, "landlock_abi", lambda: 4)
     monkeypatch.setattr(confinement.platform, "machine", lambda: "riscv64")
     assert "no filter of system calls for riscv64" in confinement.unavailable_reason()
+
+
+OTHERS = """
+import resource, threading
+cpu = resource.getrlimit(resource.RLIMIT_CPU)
+outside = Path(other)
+
+def tried():
+    return {
+        "chmod": attempt(lambda: os.chmod(outside, 0o755)),
+        "fchmod": attempt(lambda: os.fchmod(os.open(own, os.O_RDONLY), 0o755)),
+        "chown": attempt(lambda: os.chown(outside, os.getuid(), os.getgid())),
+        "utime": attempt(lambda: os.utime(outside, (1, 1))),
+        "xattr": attempt(lambda: os.setxattr(outside, "user.simenv", b"x")),
+        "mkfifo": attempt(lambda: os.mknod(own + "/fifo", 0o600 | 0o010000)),
+        "prlimit": attempt(
+            lambda: resource.prlimit(int(victim), resource.RLIMIT_CPU, cpu) and None
+        ),
+        "setpriority": attempt(lambda: os.setpriority(os.PRIO_PROCESS, int(victim), 19)),
+        "affinity": attempt(lambda: os.sched_setaffinity(int(victim), os.sched_getaffinity(0))),
+        "scheduler": attempt(
+            lambda: os.sched_setscheduler(int(victim), os.SCHED_IDLE, os.sched_param(0))
+        ),
+        "pidfd": attempt(lambda: os.close(os.pidfd_open(int(victim)))),
+    }
+
+def own_work():
+    thread = threading.Thread(target=lambda: None)
+    thread.start(); thread.join()
+    return {
+        "own limit": attempt(lambda: resource.setrlimit(resource.RLIMIT_CPU, cpu)),
+        "own affinity": attempt(lambda: os.sched_setaffinity(0, os.sched_getaffinity(0))),
+        "child": attempt(lambda: subprocess.run(["true"]).returncode),
+    }
+"""
+
+
+def test_calls_that_reach_files_and_processes_of_the_same_user_are_refused(
+    own: Path, victim: int
+) -> None:
+    source = OTHERS + "forbid_sockets()\nanswers = {**tried(), **own_work()}"
+    answers = run(own, source, victim=victim)
+    works = {name: answers.pop(name) for name in ("own limit", "own affinity", "child")}
+    assert works == {"own limit": "ok", "own affinity": "ok", "child": 0}
+    assert set(answers.values()) == {"EACCES"}, answers
+    free = run(own, OTHERS + "answers = tried()", victim=victim)
+    assert set(free.values()) <= {"ok", "EOPNOTSUPP"}, "without the filter they all work"
+
+
+def test_namespaces_and_later_calls_of_the_kernel_are_refused(own: Path) -> None:
+    source = """
+        libc = ctypes.CDLL(None, use_errno=True)
+
+        def call(number, *arguments):
+            ctypes.set_errno(0)
+            result = libc.syscall(ctypes.c_long(number), *map(ctypes.c_long, arguments))
+            return errno.errorcode[ctypes.get_errno()] if result == -1 else "ok"
+
+        forbid_sockets()
+        answers = {
+            "clone with a user namespace": call(CLONE, 0x10000000 | 17, 0, 0, 0, 0),
+            "clone3": call(435, 0, 0),
+            "later": call(463, 0), "much later": call(900, 0),
+        }
+    """
+    number = confinement._MACHINES[os.uname().machine][4]
+    answers = run(own, source.replace("CLONE", str(number)))
+    refused = {"clone3": "ENOSYS", "later": "ENOSYS", "much later": "ENOSYS"}
+    assert answers == {"clone with a user namespace": "EACCES", **refused}
+
+
+HEADERS = {
+    "x86_64": "/usr/include/x86_64-linux-gnu/asm/unistd_64.h",
+    "aarch64": "/usr/include/asm-generic/unistd.h",
+}
+
+
+@pytest.mark.parametrize(("machine", "column"), [("x86_64", 0), ("aarch64", 1)])
+def test_table_of_refused_calls_has_the_numbers_of_the_kernel(machine: str, column: int) -> None:
+    header = Path(HEADERS[machine])
+    if not header.exists():
+        pytest.skip(f"{header} is not installed")
+    defined = re.findall(r"#define __NR(?:3264)?_(\w+)\s+(\d+)", header.read_text())
+    numbers = {name: int(number) for name, number in defined}
+    tables = confinement.REFUSED.values()
+    refused = {name: each[column] for table in tables for name, each in table.items()}
+    known = {name: number for name, number in refused.items() if name in numbers}
+    assert known == {name: numbers[name] for name in known}
+    later = {name for name in refused if name not in known and refused[name] >= 0}
+    assert later <= {"fchmodat2", "process_mrelease", "mount_setattr"}, "not of an older kernel"
+    assert all(number < confinement._UNKNOWN for number in refused.values())

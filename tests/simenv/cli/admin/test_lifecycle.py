@@ -164,16 +164,24 @@ def test_damaged_archive_restores_nothing(
     assert [path.name for path in elsewhere.rglob("*") if path.is_file()] == []
 
 
+@pytest.mark.parametrize(
+    "name", ["../config.json", "home/../../config.json", "home/{}", "home//config.json", "home/./x"]
+)
 def test_member_outside_the_environment_is_refused(
-    archive: Path, tmp_path: Path, elsewhere: Path, shell: Shell
+    archive: Path, tmp_path: Path, elsewhere: Path, shell: Shell, name: str
 ) -> None:
-    def renamed(_name: str, data: bytes) -> bytes:
-        return data.replace(b"home/config.json", b"../config.json")
+    """`home/` and an absolute path have two slashes: joined, the path alone would be left."""
+    absolute = tmp_path / "written"
+    member = name.format(absolute)
 
-    damaged = changed(archive, tmp_path / "outside.tar", renamed, "../config.json")
+    def renamed(_name: str, data: bytes) -> bytes:
+        return data.replace(b"home/config.json", member.encode())
+
+    damaged = changed(archive, tmp_path / "outside.tar", renamed, member)
     answer = shell("admin", "restore", str(damaged), name="")
     assert "no file of an environment" in answer.err
     assert not (elsewhere.parent / "config.json").exists()
+    assert not absolute.exists()
 
 
 def test_dated_archives_are_kept_up_to_a_number(
