@@ -149,7 +149,7 @@ def _definition(operation: Any) -> Any:
         hint = "check its parameters, or give it a definition of standard gates"
         raise ProgramError(message, hint=hint) from error
     if circuit is None:
-        hint = foreign_outputs.aer_hint(name)
+        hint = foreign_outputs.hint_of(name)
         hint = hint or "give it a definition of standard gates, or remove it"
         raise ProgramError(f"{name!r} is opaque: it has no definition to expand", hint=hint)
     return circuit

@@ -31,8 +31,11 @@ _BRAKET = {  # words after `#pragma braket result`
 }
 
 
-def aer_hint(name: str) -> str:
-    """Return the way out for an instruction of Aer; "" if it is none."""
+def hint_of(name: str) -> str:
+    """Return the way out for an instruction of Aer, or a measurement of a name of its own such as
+    IBM's `measure_2`; "" if it is neither."""
+    if name.startswith("measure_"):
+        return "a measurement has no definition: write measure in its place, with its own error"
     if name.startswith("save_"):
         option = _AER.get(name)
         if option is None:

@@ -181,3 +181,12 @@ def test_barriers_beyond_operand_limit_are_refused(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("value", [b"OPENQASM 2.0;", None, 5, [], {}, object()])
 def test_value_that_is_not_a_circuit_is_refused(value: Any) -> None:
     fails(ProgramError, "is no circuit", load, value)
+
+
+def test_measurement_of_another_name_is_refused_with_the_one_to_write() -> None:
+    from qiskit_ibm_runtime.circuit import MidCircuitMeasure
+
+    circuit = QuantumCircuit(1, 1)
+    circuit.append(MidCircuitMeasure(), [0], [0])
+    error = fails(ProgramError, "measure_2", load, circuit)
+    assert "write measure in its place" in error.hint
