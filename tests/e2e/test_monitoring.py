@@ -238,7 +238,9 @@ def test_gateway_serves_metrics_and_series_at_its_own_address() -> None:
             for role in ("admin", "monitor"):
                 assert "simenv_up 1.0" in fetch(url, **far, **tokens[role])
         requests = "simenv_http_requests_total"
-        assert value(f"{file.url}/metrics", requests, path="/metrics", status_code="403") == 1.0
+        counted = f"{file.url}/metrics", requests
+        labels = {"path": "/metrics", "status_code": "403"}
+        until(lambda: value(*counted, **labels) == 1.0, look_s=0.2)  # an answer is kept for 1 s
         series = f"{file.url}/api/v1/series"
         assert refused(series) == 401
         assert refused(series, **tokens["monitor"]) == 403

@@ -77,14 +77,16 @@ class Liveness:
     def needs_reopening(self, now: float, connection: Connection | None) -> bool:
         """Return whether a new connection is to be opened; checked every POLL_S, else False.
 
-        The service listens elsewhere now, or a connection through the network is silent for
-        REOPEN_S: libzmq connects no more after an answer that is not of ZeroMQ, such as the error
-        page of a proxy, and what a proxy or a firewall has dropped looks established for minutes.
+        The service listens elsewhere now, or a connection through the network has brought no answer
+        for REOPEN_S: libzmq connects no more after an answer that is not of ZeroMQ, such as the
+        error page of a proxy, and what a proxy or a firewall has dropped looks established for
+        minutes.
         """
         if now - self._looked_s < POLL_S:
             return False
         self._looked_s = now
-        is_silent = now - max(self._last_message_s, self._opened_s) >= REOPEN_S
+        asked_s = self._unanswered_s  # an idle client has asked nothing
+        is_silent = asked_s is not None and now - max(asked_s, self._opened_s) >= REOPEN_S
         return self._address.moved() or (is_silent and isinstance(connection, CurveConnection))
 
     def is_refresh_due(self, now: float) -> bool:
