@@ -61,10 +61,16 @@ class HeartbeatRelay:
         self.public_key = pair.public
         self.is_busy = False  # a worker ran a task at its last heartbeat
         self._listener = ZmqListener(folder, pair)
-        self._renewed = codec.encode(LeaseRenewed(epoch, longest_s=BEAT_S))
+        self._epoch = epoch
+        self.renew(0)
         self._peers: dict[str, bytes] = {}
         self._beats: dict[str, tuple[float, Heartbeat, bytes]] = {}  # since the last `take`
         self._waiting: dict[str, list[bytes]] = {}  # for workers without a heartbeat yet
+
+    def renew(self, grants: int) -> None:
+        """Set the number of chunks in answers to workers, as the service's newest answer has it."""
+        renewed = LeaseRenewed(self._epoch, longest_s=BEAT_S, grants=grants)
+        self._renewed = codec.encode(renewed)
 
     def receive(self, starts: Mapping[str, int]) -> None:
         """Receive and answer the heartbeats of workers. `starts`: of those that run. No peer can
@@ -272,6 +278,8 @@ class NodeAgent:
         elif isinstance(message, LeaseRenewed):
             self._least_s = min(message.interval_s, self._lease_s / LEAST_BEATS)
             self._longest_s = message.longest_s
+            if self._relay is not None:
+                self._relay.renew(message.grants)
 
     def _start(self, message: nodes.RunWorker) -> None:
         name, start = message.worker, message.start

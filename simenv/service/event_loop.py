@@ -364,7 +364,9 @@ class EventLoop(ServiceComponents):
                 alive, actions = self.scheduler.heartbeat_received(beat, now_ns)
             answer: m.ToWorker = m.StopWorker("unknown worker")
             if alive:
-                answer = m.LeaseRenewed(self.state.epoch, *self.state.heartbeat_intervals_s)
+                state = self.state
+                intervals_s = state.heartbeat_intervals_s
+                answer = m.LeaseRenewed(state.epoch, *intervals_s, state.grants)
             self.executor.execute(actions)
             self.listener.send(PeerKind.WORKER, peer, codec.encode(answer))
         elif type(message) is m.Started:

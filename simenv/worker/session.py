@@ -125,6 +125,7 @@ class HeartbeatThread:
         self._end = end
         self._idle_bytes = 0  # resident memory of this process at its last heartbeat without a task
         self._least_s, self._longest_s = 0.0, math.inf  # between two heartbeats
+        self._grants = 0  # of the newest answer
         self._last_s = math.inf  # time at which the process ends, whatever the main thread does
         self.answered = threading.Event()  # the control connection is open
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
@@ -153,7 +154,7 @@ class HeartbeatThread:
                 beat = m.Heartbeat(
                     self._name, self._epoch, task, attempt, memory, self._start, *passes, waiting,
                     busy_ns() > COMPILING_NS, time.process_time_ns() // 1_000_000, *node_load(),
-                    base,
+                    base, self._grants,
                 )  # fmt: skip
                 self._connection.send(codec.encode(beat))
                 sent = now
@@ -193,6 +194,7 @@ class HeartbeatThread:
         elif isinstance(message, m.LeaseRenewed):
             self._least_s = min(message.interval_s, self._lease_s / LEAST_BEATS)
             self._longest_s = message.longest_s
+            self._grants = message.grants
         else:
             log_line(f"unexpected {type(message).__name__}")
 

@@ -96,6 +96,10 @@ def test_agent_renews_the_lease_and_sends_the_newest_heartbeat_once(
         assert codec.to_worker(answered(relay, control)) == LeaseRenewed(3, longest_s=BEAT_S)
     (sent,) = relay.take()
     assert sent.body == beat(rss_bytes=2)
+    relay.renew(9)  # chunks that the service has sent
+    control.send(beat(rss_bytes=2))
+    assert codec.to_worker(answered(relay, control)) == LeaseRenewed(3, 0.0, BEAT_S, 9)
+    relay.take()
     assert 0 <= sent.age_ms < 1000 * WAIT_S
     assert relay.take() == []  # nothing is sent for a worker that hangs
 

@@ -295,6 +295,8 @@ def build_chunk(
         pool.move(worker, WorkerState.BUSY)
     pool.open_workers[name] = worker
     worker.idle_beats = 0
+    state.grants += 1
+    worker.granted = state.grants
     if _is_limited(state, head.batch):  # then a chunk has tasks of one association
         worker.newest_of[head.batch.association] = chunk[-1]
         scheduler_state.refresh_held_back(state)

@@ -97,7 +97,9 @@ def heartbeat_received(
     """Record that a worker is alive; return False for an unknown worker or an earlier start. A
     worker that loads kernels runs no task and has not lost its tasks. One that starts is judged by
     its Join: that comes by another connection. `age_ns`: of a heartbeat that an agent has sent
-    later than it came."""
+    later than it came. An idle heartbeat counts only if the worker had read an answer from after
+    its newest chunk: others may be older than the chunk, and wait in the sockets while the service
+    is stalled."""
     name, task, fence = beat.name, beat.task, beat.fence
     worker = state.workers.get(name)
     if worker is None or worker.start != beat.start:
@@ -123,7 +125,7 @@ def heartbeat_received(
             if reason:
                 end = kill_above_limit(state, worker, record, "memory", reason, now_ns)
                 return True, actions + end
-    elif worker.held and beat.waiting:
+    elif worker.held and beat.waiting and beat.grants >= worker.granted:
         worker.idle_beats += 1
         if worker.idle_beats >= IDLE_BEATS:  # the chunk or its results were lost in transport
             reason = "it holds tasks and runs none"

@@ -88,6 +88,7 @@ class SchedulerState:
         self.gangs: list[state_pools.Pool] = []  # pools whose workers have several ranks
         self.deferred_gangs = False  # some wait for tasks of one rank of accounts that go first
         self.workers: dict[str, state_pools.Worker] = {}
+        self.grants = 0  # chunks that were sent to workers; answers to heartbeats carry the number
         self.assigns_left = 1  # of the work that one pass of assignments may cause the service
         # Of the present pass, and large ones of passes before, by pool and order.
         self.candidates: dict[tuple[str, str], candidates.Candidates] = {}

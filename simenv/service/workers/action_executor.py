@@ -75,16 +75,18 @@ class ActionExecutor:
         ended: list[core.TaskEnded] = []
         for action in actions:
             if type(action) is core.AssignTasks:
+                if action.worker not in self._state.workers:
+                    continue  # an earlier chunk did not reach it; all its tasks are queued again
                 peer = self._workers.work_peer(action.worker)
                 self._journal.sent([record.number for record in action.records])
                 needed: list[str] = []
                 body = packed(action, needed, self._emulates, self._in_force)
-                if needed:
-                    self._send_documents(action.worker, peer, needed)
+                is_sent = self._send_documents(action.worker, peer, needed)
                 if self._workers.isolation is not None:
                     bound_bytes = kernel_bound(self._state.workers[action.worker])
                     self._workers.isolation.assign(action.worker, action.records, bound_bytes)
-                if not self._listener.send(sockets.PeerKind.WORKER, peer, body):
+                # A worker without one of its documents could run none of the tasks that name it.
+                if not (is_sent and self._listener.send(sockets.PeerKind.WORKER, peer, body)):
                     reason, now_ns = "it cannot be reached", time.monotonic_ns()
                     self.execute(self._scheduler.worker_unusable(action.worker, reason, now_ns))
             elif type(action) is core.TaskEnded:
@@ -173,10 +175,11 @@ class ActionExecutor:
         """Return the options of a task with noise at its start."""
         return record.batch.terms if self.drifting is None else self.drifting.in_force(record)
 
-    def _send_documents(self, worker: str, peer: bytes, needed: list[str]) -> None:
-        """Send the noise documents of a chunk that this start of the worker has not received."""
-        if self._documents is None:
-            return
+    def _send_documents(self, worker: str, peer: bytes, needed: list[str]) -> bool:
+        """Send the noise documents of a chunk that this start of the worker has not received.
+        Returns False if one of them could not be sent."""
+        if self._documents is None or not needed:
+            return True
         start = self._state.workers[worker].start
         missing, alone = self._sent_documents.missing(worker, start, needed)
         for digest in missing:
@@ -184,8 +187,10 @@ class ActionExecutor:
             if not body and self.drifting is not None:
                 body = self.drifting.body(digest)
             document = m.NoiseDocument(digest, body, alone)
-            self._listener.send(sockets.PeerKind.WORKER, peer, codec.encode(document))
+            if not self._listener.send(sockets.PeerKind.WORKER, peer, codec.encode(document)):
+                return False
             alone = False
+        return True
 
     def _send_control(self, worker: str, message: m.ToWorker) -> None:
         peer, body = self._workers.control_peer(worker), codec.encode(message)

@@ -416,7 +416,8 @@ class JobNodes:
             self._reply(peer, nodes.EndNode("this node has not joined"))
             return []
         state = self._scheduler.state
-        self._reply(peer, LeaseRenewed(state.epoch, *state.heartbeat_intervals_s))
+        intervals_s = state.heartbeat_intervals_s
+        self._reply(peer, LeaseRenewed(state.epoch, *intervals_s, state.grants))
         if node.peer:
             return self._relayed(node, message.beats, now_ns)
         node.peer = peer

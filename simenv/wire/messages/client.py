@@ -100,6 +100,7 @@ class Heartbeat(msgspec.Struct, frozen=True, array_like=True, tag=3):
     node_used_bytes: queries.Number = 0  # memory in use on that node; 0: not known
     # Resident memory of rank 0 when no task ran, or when it had loaded an engine; 0: not known.
     base_bytes: queries.Number = 0
+    grants: queries.Number = 0  # of the newest LeaseRenewed
 
 
 class AssignedTask(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -133,11 +134,14 @@ class AssignChunk(msgspec.Struct, frozen=True, array_like=True, tag=0):
 class LeaseRenewed(msgspec.Struct, frozen=True, array_like=True, tag=1):
     """Answer to a Heartbeat, or to that of an agent, which renews the lease. `interval_s`: least
     time until the next one; grows with the number of workers. `longest_s`: most time, after which
-    the sender would soon be lost; it prevails over all but the shortest interval."""
+    the sender would soon be lost; it prevails over all but the shortest interval. `grants`: number
+    of chunks that the service had sent to all workers; the next Heartbeat repeats it, so that the
+    service knows after which chunk that was sent."""
 
     epoch: int
     interval_s: float = 0.0
     longest_s: float = math.inf
+    grants: int = 0
 
 
 class StopTask(msgspec.Struct, frozen=True, array_like=True, tag=2):

@@ -180,11 +180,15 @@ class Answered:
     heartbeat."""
 
     def __init__(self, *intervals_s: float) -> None:
-        self.answers = [codec.encode(LeaseRenewed(EPOCH, *intervals_s))]
+        self.answers = [codec.encode(LeaseRenewed(EPOCH, *intervals_s, grants=7))]
         self.beats = 0
+        self.grants: list[int] = []
         self.wait_s = 0.0
 
-    def send(self, _body: bytes) -> None:
+    def send(self, body: bytes) -> None:
+        beat = codec.from_worker(body)
+        assert isinstance(beat, Heartbeat)
+        self.grants.append(beat.grants)
         self.beats += 1
 
     def receive(self, timeout_s: float) -> bytes | None:
@@ -211,6 +215,7 @@ def test_heartbeats_come_as_often_as_the_service_says(
     current.running = running
     beats = HeartbeatThread(connection, current, "w-0", 1, EPOCH, 60.0, os.getppid())  # type: ignore[arg-type]
     fails(InterruptedError, "", beats._beat)
+    assert connection.grants == [0, 7]
     # Less the time that the thread needs from the heartbeat to the wait.
     assert expected_s - 5.0 < connection.wait_s <= expected_s
 

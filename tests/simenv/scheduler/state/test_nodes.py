@@ -598,7 +598,11 @@ def test_quarantine_by_workers_that_died_with_their_launcher_ends(
 def test_worker_that_runs_none_of_its_tasks_is_replaced(machine: CheckedScheduler) -> None:
     (number,) = machine.submit(1, cost=60_000.0)
     machine.assign()
-    heartbeat = core.WorkerHeartbeat("main-0", machine.start_of("main-0")), machine.now_ns
+    start, now_ns = machine.start_of("main-0"), machine.now_ns
+    for _ in range(20):  # sent before the chunk, and received after a stall of the service
+        earlier = core.WorkerHeartbeat("main-0", start, grants=machine.state.grants - 1)
+        assert machine.scheduler.heartbeat_received(earlier, now_ns) == (True, [])
+    heartbeat = core.WorkerHeartbeat("main-0", start, grants=machine.state.grants), now_ns
     for _ in range(2):
         assert machine.scheduler.heartbeat_received(*heartbeat) == (True, [])
     machine.keep(machine.scheduler.heartbeat_received(*heartbeat)[1])

@@ -1,0 +1,53 @@
+"""Messages to workers that cannot be sent."""
+
+from __future__ import annotations
+
+import pytest
+from service import ServiceHarness, completions, spec
+
+from simenv.model import TaskState
+from simenv.service.devices.resolve import NoiseDocuments
+from simenv.service.workers import action_executor
+from simenv.wire import codec
+from simenv.wire.messages import client as m
+from simenv.wire.transport.sockets import PeerKind
+
+
+def test_worker_that_cannot_be_sent_a_document_is_replaced_before_it_gets_the_tasks(
+    ready: ServiceHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executor, listener, first = ready.loop.executor, ready.listener, ready.work
+    executor._documents = documents = NoiseDocuments(ready.journal, set)
+    documents.add("d0", b"document")
+    pack, send, refused = action_executor.packed, listener.send, []
+
+    def packed(assign, needed, *functions):  # type: ignore[no-untyped-def]
+        needed.append("d0")
+        return pack(assign, needed, *functions)
+
+    def full(kind: PeerKind, peer: bytes, body: bytes) -> bool:
+        if kind is PeerKind.WORKER and not refused:
+            refused.extend(e for e in [codec.to_worker(body)] if isinstance(e, m.NoiseDocument))
+            return not refused and send(kind, peer, body)
+        return send(kind, peer, body)
+
+    monkeypatch.setattr(action_executor, "packed", packed)
+    monkeypatch.setattr(listener, "send", full)
+    ready.submit(spec(seed=1))
+    assert refused
+    assert first is not None
+    sent = [codec.to_worker(body) for body in iter(lambda: first.receive(0.0), None)]
+    assert not [each for each in sent if isinstance(each, m.AssignChunk)]
+    events = ready.journal.records.events(0, 100, "")
+    assert [each.message for each in events if each.kind == "worker.lost"] == [
+        "it cannot be reached"
+    ]
+    while "main-0" not in ready.paper.commands and "main-1" not in ready.paper.commands:
+        ready.step()
+    second = ready.join(next(iter(ready.paper.commands)))
+    answers = [codec.to_worker(body) for body in iter(lambda: second.receive(0.0), None)]
+    kinds = [type(each) for each in answers if not isinstance(each, m.LeaseRenewed)]
+    assert kinds == [m.NoiseDocument, m.AssignChunk]
+    (chunk,) = (each for each in answers if isinstance(each, m.AssignChunk))
+    (done,) = completions(ready.finish(chunk.tasks))
+    assert m.STATES[done.state] is TaskState.DONE
