@@ -8,6 +8,7 @@ except with LogNotSynced.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import sqlite3
@@ -27,12 +28,32 @@ _BUSY_MS = 5_000  # that a statement waits for another connection
 FULL_DISK = "free space on its disk; tasks accepted before are safe, new ones are refused"
 
 
+FAILED_DISK = (
+    "its disk failed, or is full: the kernel's log (dmesg) has the reason; new tasks are refused"
+)
+IN_USE = "another process holds it, such as a copy or sqlite3: end that one, then try again"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _REFUSED = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM)
+_HELD = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def hint_of(error: Exception) -> str:
+    """Return the remedy for an error of SQLite or the operating system that says nothing about the
+    content of a database; "": the error has another cause."""
+    number = getattr(error, "errno", None)
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest says more of the same
+    if code == sqlite3.SQLITE_FULL or number in _FULL:
+        return FULL_DISK
+    if code == sqlite3.SQLITE_IOERR or number == errno.EIO:
+        return FAILED_DISK
+    return IN_USE if code in _HELD else ""
 
 
 def way_out_of(error: Exception, path: Path) -> str:
     """Return the remedy for a database that cannot be opened: a good one must not be moved away."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest says more of the same
+    if hint := hint_of(error):
+        return hint
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in _REFUSED or isinstance(error, OSError):
         return f"this user must be able to write {path.parent}, also to read what is in it"
     return f"is it damaged? {WAY_OUT}"

@@ -32,6 +32,7 @@ from simenv.service.journal.database import (
     PostgresPlace,
     SqliteDatabase,
     Statement,
+    hint_of,
 )
 from simenv.service.telemetry.counters import DurationBuckets
 
@@ -353,7 +354,7 @@ class Journal:
 
     def _failed(self, error: Exception) -> JournalError:
         text = f"the journal {self.place} cannot be written: {error}"
-        return JournalError(text, hint=self.database.hint)
+        return JournalError(text, hint=hint_of(error) or self.database.hint)
 
     def close(self) -> None:
         """Commit pending rows, and close the database."""

@@ -475,6 +475,12 @@ class ConnectionLimiter:
         self._of_key[key] = self._of_key.get(key, 0) + 1
         return True
 
+    def exceeded(self, key: str) -> str:
+        """Return the limit because of which `authenticate` has refused a connection."""
+        if self._of_key.get(key, 0) >= self._max_per_key:
+            return f"{self._max_per_key} connections with this key"
+        return f"{self._max_authenticated} connections of all users together"
+
     def remove(self, fd: int) -> None:
         """Remove a connection from the counts."""
         self._unauthenticated.pop(fd, None)

@@ -103,7 +103,6 @@ class TcpListener:
         self._connections: dict[int, int] = {}  # number of the present one by descriptor
         self._on_rejection = on_rejection
         self._frame: zmq.Frame | None = None  # the last one received
-        self._limit_refusal = limit_refusal(options.max_per_key)
         self._read_ahead = sockets.ReadAhead(self._cut, on_rejection) if options.bounds else None
         try:
             self._zap = self._context.socket(zmq.REP)
@@ -334,7 +333,7 @@ class TcpListener:
         if not self._limiter.authenticate(peer.fd, counted):
             if peer.fd not in self._rejected:
                 self._rejected.add(peer.fd)
-                self._outgoing.send(peer.route, self._limit_refusal)
+                self._outgoing.send(peer.route, limit_refusal(self._limiter.exceeded(counted)))
                 self._outgoing.drop(peer.route)
                 self._leave(time.monotonic() + LINGER_S, peer.fd)
             return False
@@ -388,9 +387,9 @@ class TcpListener:
         self._context.term()
 
 
-def limit_refusal(limit: int) -> bytes:
-    """Refusal for a connection above the limit of its key, sent before it is cut off."""
-    message = f"{limit} connections with this key are the limit, or there are too many in total"
+def limit_refusal(exceeded: str) -> bytes:
+    """Refusal for a connection above a limit, sent before it is cut off."""
+    message = f"{exceeded} are the limit"
     hint = "close some, or share one connection between threads"
     return codec.encode(Refused(0, [Refusal("limit", message, hint, -1, 1.0)]))
 

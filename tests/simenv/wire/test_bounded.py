@@ -204,8 +204,17 @@ def test_message_of_exactly_the_remote_size_limit_is_delivered(house: ListenerTh
     assert len(house.of(bytes(m.FAR_MESSAGE_BYTES))[2]) == 8 * MIB
 
 
-def test_connection_beyond_limit_of_key_is_refused_with_reason(tmp_path: Path) -> None:
-    house = ListenerThread(tmp_path, tcp_listener.ListenerOptions(max_per_key=2))
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [
+        ("max_per_key", "2 connections with this key are the limit"),
+        ("max_authenticated", "2 connections of all users together are the limit"),
+    ],
+)
+def test_connection_beyond_a_limit_is_refused_with_that_limit(
+    tmp_path: Path, limit: str, expected: str
+) -> None:
+    house = ListenerThread(tmp_path, tcp_listener.ListenerOptions(**{limit: 2}))  # type: ignore[arg-type]
     for number in range(2):
         house.connect("ana", b"%d" % number).send(b"in %d" % number)
         house.of(b"in %d" % number)
@@ -217,7 +226,7 @@ def test_connection_beyond_limit_of_key_is_refused_with_reason(tmp_path: Path) -
     assert (refused.request, refused.refusals[0].code) == (0, "limit")
     # The refusal may be read before the thread that sent it has gone on.
     assert not house.do(lambda: b"third" in house.far._outgoing._unmarked)
-    assert refused.refusals[0].message.startswith("2 connections with this key")
+    assert refused.refusals[0].message == expected
     house.close()
 
 

@@ -1,7 +1,9 @@
 """The journal: what a commit promises, and what damage does."""
 
+import errno
 import random
 import shutil
+import sqlite3
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +16,13 @@ from simenv.errors import JournalError
 from simenv.model import Event, TaskState
 from simenv.service import fault_injection
 from simenv.service.journal import database
-from simenv.service.journal.database import PostgresPlace
+from simenv.service.journal.database import (
+    FAILED_DISK,
+    FULL_DISK,
+    IN_USE,
+    PostgresPlace,
+    way_out_of,
+)
 from simenv.service.journal.reader import AcceptedRow
 from simenv.service.journal.writer import Journal
 
@@ -256,3 +264,28 @@ def test_failed_conversion_leaves_the_journal_as_it_was(
     again = Journal(place, "accepted")
     assert again.epoch == (2 if isinstance(place, Path) else 3)
     assert again.records.meta("epoch") == again.epoch
+
+
+def sqlite_error(code: int) -> sqlite3.Error:
+    error = sqlite3.OperationalError("injected")
+    error.sqlite_errorcode = code
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (OSError(errno.ENOSPC, "no space"), FULL_DISK),
+        (sqlite_error(sqlite3.SQLITE_FULL), FULL_DISK),
+        (OSError(errno.EIO, "input/output error"), FAILED_DISK),
+        (sqlite_error(sqlite3.SQLITE_IOERR_FSYNC), FAILED_DISK),
+        (sqlite_error(sqlite3.SQLITE_BUSY), IN_USE),
+    ],
+)
+def test_remedy_fits_the_error_and_moves_no_intact_journal(
+    tmp_path: Path, error: Exception, expected: str
+) -> None:
+    journal = Journal(tmp_path / "journal.sqlite", "accepted")
+    assert journal._failed(error).hint == expected
+    assert way_out_of(error, tmp_path / "journal.sqlite") == expected
+    journal.close()
