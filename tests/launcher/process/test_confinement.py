@@ -381,3 +381,25 @@ def test_table_of_refused_calls_has_the_numbers_of_the_kernel(machine: str, colu
     later = {name for name in refused if name not in known and refused[name] >= 0}
     assert later <= {"fchmodat2", "process_mrelease", "mount_setattr"}, "not of an older kernel"
     assert all(number < confinement._UNKNOWN for number in refused.values())
+
+
+def test_each_refused_call_of_the_table_is_refused(own: Path) -> None:
+    """All rows of this machine's column, and calls that the table does not know yet."""
+    source = """
+        import platform
+        from launcher.process.confinement import REFUSED
+        column = ["x86_64", "aarch64"].index(platform.machine())
+        libc = ctypes.CDLL(None, use_errno=True)
+
+        def code(number):
+            result = libc.syscall(ctypes.c_long(number), *[ctypes.c_long(-1)] * 6)
+            return errno.errorcode[ctypes.get_errno()] if result == -1 else "ok"
+
+        forbid_sockets()
+        rows = [row for group in REFUSED.values() for row in group.items()]
+        answers = {name: code(each[column]) for name, each in rows if each[column] >= 0}
+        answers |= {number: code(number) for number in (435, *range(463, 520))}
+    """
+    answers = run(own, source)
+    late = {answers.pop(str(number)) for number in (435, *range(463, 520))}
+    assert (set(answers.values()), late) == ({"EACCES"}, {"ENOSYS"}), answers
