@@ -389,6 +389,18 @@ KIND_RULE = re.compile(r"[a-z*?]+(\.[a-z_*?]+)*\Z")  # of events, with the wildc
 MAX_HOOKS = 32
 
 
+def commands_of(config: Config) -> dict[str, str]:
+    """Return the programs of others that settings name, by setting: whoever wrote the settings
+    decides what runs."""
+    found = {f"hooks.on.{kind}": " ".join(words) for kind, words in config.hooks.on.items()}
+    for name, device in config.devices.items():
+        found[f"devices.{name}.refresh"] = " ".join(device.refresh)
+    for pool in config.pools:
+        found[f"pools.{pool.name}.command"] = pool.command
+    found["launcher.agent"] = config.launcher.agent
+    return {setting: text for setting, text in found.items() if text}
+
+
 def check_hooks(settings: HookSettings, subject: str) -> None:
     """Check the table [hooks]. Raises ConfigError."""
     if len(settings.on) > MAX_HOOKS:

@@ -87,6 +87,9 @@ def restore(
         Path | None,
         typer.Option("--config", help="Path of simenv.toml for the start.", dir_okay=False),
     ] = None,
+    allow_commands: Annotated[
+        bool, typer.Option(help="Restore settings that run commands; else they are listed.")
+    ] = False,
 ) -> None:
     """Restore an environment from an archive, on this or another machine.
 
@@ -99,7 +102,7 @@ def restore(
         raise OptionError("--config is of the start", hint="add --up")
     begun = time.monotonic()
     manifest = backups.read_manifest(archive)
-    paths = backups.restore(archive, common.name or "")
+    paths = backups.restore(archive, common.name or "", allow_commands=allow_commands)
     name, tasks = paths.home.name, terminal.counted(manifest.tasks, "task")
     lines = [f"restored {name}: {tasks}, {backups.age(manifest, time.time())} old"]
     if start:

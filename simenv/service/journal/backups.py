@@ -25,6 +25,7 @@ import msgspec
 from simenv import config as configs, files
 from simenv._version import __version__
 from simenv.config import EnvironmentPaths
+from simenv.config.model import commands_of
 from simenv.errors import ConfigError, JournalError, NotFoundError, SimenvError
 from simenv.service.journal import database, maintenance, reader, wal, writer
 from simenv.service.ownership import take_lock
@@ -259,16 +260,20 @@ def read_manifest(archive: Path) -> BackupManifest:
     return manifest
 
 
-def restore(archive: Path, name: str = "") -> EnvironmentPaths:
+def restore(archive: Path, name: str = "", *, allow_commands: bool = False) -> EnvironmentPaths:
     """Restore an environment on this machine from an archive; return its paths. `name`: another
-    name than that of the archive. Raises ConfigError if the archive is damaged, or if there is
-    such an environment already."""
+    name than that of the archive. Raises ConfigError if the archive is damaged, if there is such an
+    environment already, or if its settings name commands, unless `allow_commands`."""
     manifest = read_manifest(archive)
     name = configs.check_name(name or manifest.environment)
     root = files.private_folder(configs.home_root())
     with tempfile.TemporaryDirectory(dir=root, prefix=".restore-") as scratch:
         _extract(archive, manifest, Path(scratch))
         stored = configs.read(Path(scratch) / _CONFIG)
+        if (commands := commands_of(stored)) and not allow_commands:
+            listed = "; ".join(f"{setting}: {text:.200}" for setting, text in commands.items())
+            hint = "read them; if you trust the archive, --allow-commands restores it with them"
+            raise ConfigError(f"the settings in {archive} run commands: {listed}", hint=hint)
         # The archive does not say where on this machine files are written: all below the new home.
         settings = msgspec.structs.replace(stored, name=name, state_dir="")
         paths = configs.places(settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import shutil
@@ -162,6 +163,36 @@ def test_damaged_archive_restores_nothing(
     assert answer.code != 0
     assert message in answer.err
     assert [path.name for path in elsewhere.rglob("*") if path.is_file()] == []
+
+
+def test_commands_of_an_archive_are_listed_and_restored_only_if_allowed(
+    archive: Path, tmp_path: Path, elsewhere: Path, shell: Shell
+) -> None:
+    settings: dict[str, bytes] = {}
+
+    def hooked(name: str, data: bytes) -> bytes:
+        if name == "home/config.json":
+            config = json.loads(data) | {"hooks": {"on": {"node.lost": ["sh", "-c", "touch here"]}}}
+            settings["new"] = data = json.dumps(config).encode()
+        elif name == "manifest.json":
+            manifest = json.loads(data)
+            for file in manifest["files"]:
+                if file["name"] == "home/config.json":
+                    with tarfile.open(archive) as source:
+                        old = source.extractfile("home/config.json")
+                        assert old is not None
+                        new = hooked("home/config.json", old.read())
+                    file["size_bytes"] = len(new)
+                    file["sha256"] = hashlib.sha256(new).hexdigest()
+            data = json.dumps(manifest).encode()
+        return data
+
+    foreign = changed(archive, tmp_path / "foreign.tar", hooked)
+    answer = shell("admin", "restore", str(foreign), name="")
+    assert answer.code != 0
+    assert "hooks.on.node.lost: sh -c touch here" in answer.err
+    assert not list(elsewhere.rglob("journal.db"))
+    assert shell("admin", "restore", str(foreign), "--allow-commands", name="").code == 0
 
 
 @pytest.mark.parametrize(
