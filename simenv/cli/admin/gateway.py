@@ -287,10 +287,14 @@ def variables(
 def authority_files(
     environment: str, authority: str, public: Path | None = None
 ) -> tuple[Path, Path]:
-    """Store the certificates of an environment's authority below SIMENV_HOME. Returns the file with
-    them alone, and one with those of the system too, because clients that get a file use no others.
+    """Store the certificates of an environment's authority below SIMENV_HOME, or, for a user
+    without a home, in the user's folder for sockets on this node. Returns the file with them alone, and one
+    with those of the system too, because clients that get a file use no others.
     `public`: path of the second one for users of other accounts. Raises ConfigError."""
-    folder = files.private_folder(config.home_root() / "authorities")
+    try:
+        folder = files.private_folder(config.home_root() / "authorities")
+    except ConfigError:
+        folder = files.private_folder(config.lasting_socket_folder() / "authorities", "TMPDIR")
     mark = hashlib.blake2b(authority.encode(), digest_size=4).hexdigest()
     alone, bundle = folder / f"{environment}-{mark}.pem", folder / f"{environment}-{mark}.all.pem"
     bundle = bundle if public is None else public.absolute()
