@@ -289,7 +289,8 @@ def authority_files(
 ) -> tuple[Path, Path]:
     """Store the certificates of an environment's authority below SIMENV_HOME, or, for a user
     without a home, in the user's folder for sockets on this node. Returns the file with them alone,
-    and one with those of the system too, because clients that get a file use no others. `public`: path of the second one for users of other accounts. Raises ConfigError."""
+    and one with those of the system too, because clients that get a file use no others. `public`:
+    path of the second one for users of other accounts. Raises ConfigError."""
     try:
         folder = files.private_folder(config.home_root() / "authorities")
     except ConfigError:
