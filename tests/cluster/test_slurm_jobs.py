@@ -22,7 +22,7 @@ APP = f"""
 import json, os, sys, simenv
 BELL = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[2]; creg c[2]; h q; cx q[0],q[1]; measure q->c;'
 with simenv.connect() as env:
-    tasks = env.submit_many([BELL] * 60, shots=10, seed=int(os.environ["SLURM_PROCID"]))
+    tasks = env.submit_many([BELL] * 2_000, shots=10, seed=int(os.environ["SLURM_PROCID"]))
     ran = sorted({{task.result(120).node for task in tasks}})
     status = env.status()
     found = [node.name for node in status.nodes]
