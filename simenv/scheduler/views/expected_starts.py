@@ -120,8 +120,8 @@ def run_forecast(
     worker = state.workers.get(record.worker)
     if record.phase != Phase.RUNNING or worker is None or list(worker.held) != [record.number]:
         return UNKNOWN, 0.0
-    pool, cost_us = state.pools[worker.pool], state.estimator.cost_us(record.route, record.spec)
-    expected_us = inputs.work_us(state, pool, record, cost_us) / pools.speedup_slots(worker)
+    cost_us = state.estimator.cost_us(record.route, record.spec)
+    expected_us = inputs.forecast_us(state, worker, record, cost_us)
     times = inputs.worked_us(worker, now_ns) / max(1.0, expected_us)
     left_us = inputs.running_us(state, worker, record, cost_us, now_ns)
     return left_us, times if times >= inputs.OUTRUN else 0.0

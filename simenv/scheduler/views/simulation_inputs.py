@@ -412,6 +412,16 @@ def left_us(
     return later_us / pools.speedup_slots(worker) + running_us(state, worker, *first, now_ns)
 
 
+def forecast_us(
+    state: scheduler_state.SchedulerState,
+    worker: pools.Worker,
+    record: core.TaskRecord,
+    cost_us: float,
+) -> float:
+    """Return the time that a worker needs for a task on the slots that it has."""
+    return work_us(state, state.pools[worker.pool], record, cost_us) / pools.speedup_slots(worker)
+
+
 def running_us(
     state: scheduler_state.SchedulerState,
     worker: pools.Worker,
@@ -421,12 +431,11 @@ def running_us(
 ) -> float:
     """Return the expected time until a worker has completed its first task, which takes `cost_us`
     on one slot: by its progress if its engine reports that, else by its forecast."""
-    pool = state.pools[worker.pool]
     elapsed_us = worked_us(worker, now_ns)
     task, done, total = worker.passes
     if task == record.number and 0 < done <= total:
         return elapsed_us * (total - done) / done
-    expected_us = work_us(state, pool, record, cost_us) / pools.speedup_slots(worker)
+    expected_us = forecast_us(state, worker, record, cost_us)
     return remaining_us(expected_us, elapsed_us, state.estimator.quality(record.route).deviation)
 
 
