@@ -3,9 +3,9 @@
 Landlock (landlock(7)) limits the files that are opened or made and the TCP ports; it also keeps a
 process from tracing, and since Linux 6.12 from signalling, processes outside. It applies to the
 calling thread and to the threads and processes that this thread starts. A seccomp filter
-(seccomp(2)), applied to all threads, lets them make no more sockets, Unix sockets included, and
-none of the calls of `REFUSED`: Landlock does not limit modes and owners of files, nor limits and
-scheduling of other processes of the user.
+(seccomp(2)), applied to all threads, lets them make the system calls of
+`launcher.process.system_calls` alone, and no more sockets, Unix sockets included: Landlock does not
+limit modes and owners of files, nor limits and scheduling of other processes of the user.
 
 Nothing here needs a privilege. Linux alone has these calls.
 """
@@ -23,6 +23,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from launcher.process import system_calls
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # on all machines
 _VERSION_FLAG, _PATH_BENEATH, _NET_PORT = 1, 1, 2  # linux/landlock.h
@@ -163,108 +165,16 @@ def _call(number: int, *arguments: object) -> int:
 
 # --- the filter of system calls -------------------------------------------------------------------
 
-# By machine: its number in linux/audit.h, its column in REFUSED, and the numbers of `seccomp`,
-# `socket`, `clone`, `prlimit64` and `sched_setaffinity` (asm/unistd.h).
-_MACHINES = {
-    "x86_64": (0xC000003E, 0, 317, 41, 56, (302, 203)),
-    "aarch64": (0xC00000B7, 1, 277, 198, 220, (261, 122)),
-}
-# System calls that are refused, by reason: numbers on x86-64 and aarch64 (asm/unistd.h); -1: that
-# machine has no such call.
-REFUSED: dict[str, dict[str, tuple[int, int]]] = {
-    "owners, modes, times and attributes of files, which Landlock does not limit": {
-        "chmod": (90, -1),
-        "fchmod": (91, 52),
-        "fchmodat": (268, 53),
-        "fchmodat2": (452, 452),
-        "chown": (92, -1),
-        "fchown": (93, 55),
-        "lchown": (94, -1),
-        "fchownat": (260, 54),
-        "setxattr": (188, 5),
-        "lsetxattr": (189, 6),
-        "fsetxattr": (190, 7),
-        "removexattr": (197, 14),
-        "lremovexattr": (198, 15),
-        "fremovexattr": (199, 16),
-        "utime": (132, -1),
-        "utimes": (235, -1),
-        "utimensat": (280, 88),
-        "futimesat": (261, -1),
-        "mknod": (133, -1),
-        "mknodat": (259, 33),
-    },
-    "scheduling of other processes of the user": {
-        "sched_setparam": (142, 118),
-        "sched_setscheduler": (144, 119),
-        "sched_setattr": (314, 274),
-        "setpriority": (141, 140),
-        "ioprio_set": (251, 30),
-        "migrate_pages": (256, 238),
-        "move_pages": (279, 239),
-    },
-    "memory, descriptors and signals of other processes": {
-        "ptrace": (101, 117),
-        "process_vm_readv": (310, 270),
-        "process_vm_writev": (311, 271),
-        "process_madvise": (440, 440),
-        "process_mrelease": (448, 448),
-        "kcmp": (312, 272),
-        "pidfd_open": (434, 434),
-        "pidfd_getfd": (438, 438),
-        "pidfd_send_signal": (424, 424),
-    },
-    "observation of files and of the machine": {
-        "inotify_init": (253, -1),
-        "inotify_init1": (294, 26),
-        "inotify_add_watch": (254, 27),
-        "fanotify_init": (300, 262),
-        "perf_event_open": (298, 241),
-    },
-    "namespaces and mounts": {
-        "unshare": (272, 97),
-        "setns": (308, 268),
-        "mount": (165, 40),
-        "umount2": (166, 39),
-        "move_mount": (429, 429),
-        "open_tree": (428, 428),
-        "fsopen": (430, 430),
-        "fspick": (433, 433),
-        "mount_setattr": (442, 442),
-        "pivot_root": (155, 41),
-        "chroot": (161, 51),
-    },
-    "files by handle, past the folders": {
-        "name_to_handle_at": (303, 264),
-        "open_by_handle_at": (304, 265),
-    },
-    "parts of the kernel with a large attack surface": {
-        "bpf": (321, 280),
-        "userfaultfd": (323, 282),
-        "io_uring_setup": (425, 425),
-    },
-    "objects that outlive their processes": {
-        "shmget": (29, 194),
-        "shmat": (30, 196),
-        "semget": (64, 190),
-        "msgget": (68, 186),
-        "mq_open": (240, 180),
-        "add_key": (248, 217),
-        "request_key": (249, 218),
-        "keyctl": (250, 219),
-    },
-}
-_CLONE3 = 435  # its flags are in memory, which a filter cannot read; the C library then uses clone
-_UNKNOWN = 463  # from here on: calls that are later than this table (setxattrat is the first)
-_NAMESPACES = 0x7E02_0000  # CLONE_NEW* of linux/sched.h
+# By machine: its number in linux/audit.h, and that of `seccomp` (asm/unistd.h).
+_MACHINES = {"x86_64": (0xC000003E, 317), "aarch64": (0xC00000B7, 277)}
 _OTHER_ABI = 0x4000_0000  # from here on: calls of x86-64's other ABI (x32)
 # linux/bpf_common.h
-_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _AND, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
-_NUMBER, _MACHINE, _FIRST, _SECOND = 0, 4, 16, 24  # offsets in seccomp_data
+_LOAD, _EQUAL, _AT_LEAST, _AND, _RETURN = 0x20, 0x15, 0x35, 0x54, 0x06
+_NUMBER, _MACHINE, _ARGUMENTS = 0, 4, 16  # offsets in seccomp_data; each argument has 8 bytes
 _ALLOW, _DENY, _KILL = 0x7FFF_0000, 0x0005_0000 | 13, 0x8000_0000  # 13: EACCES
 _ABSENT = 0x0005_0000 | 38  # ENOSYS
 _SET_FILTER, _ALL_THREADS = 1, 1
-_FAMILIES, _STREAM, _TYPE_BITS = (2, 10), 1, 0xF  # AF_INET, AF_INET6; SOCK_STREAM
+_Rows = list[tuple[int, int, int, int]]  # code, steps to skip if true, if false, value
 
 
 class _Instruction(ctypes.Structure):
@@ -280,13 +190,12 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_uint16), ("first", ctypes.POINTER(_Instruction)))
 
 
-def forbid_sockets(*, allow_tcp: bool = False) -> None:
-    """Let no thread of this process, and nothing that it starts, make a socket, or a call of
-    `REFUSED`, or one that changes the limits or processors of another thread, or makes a namespace;
-    they fail with EACCES, `clone3` and calls later than the table with ENOSYS. Pairs of connected
-    sockets and open sockets stay as they are. `allow_tcp`: TCP sockets may be made, whose ports
-    `restrict_files` limits. Raises OSError."""
-    seccomp = _MACHINES[platform.machine()][2]
+def filter_calls(*, allow_tcp: bool = False) -> None:
+    """Let no thread of this process, and nothing that it starts, make another system call than
+    those of `system_calls`, which has no sockets but connected pairs. The others fail with EACCES,
+    or with ENOSYS, as if this kernel had no such call. Open sockets stay as they are. `allow_tcp`:
+    TCP sockets may be made, whose ports `restrict_files` limits. Raises OSError."""
+    seccomp = _MACHINES[platform.machine()][1]
     rows = _filter(platform.machine(), allow_tcp=allow_tcp)
     instructions = (_Instruction * len(rows))(*(_Instruction(*row) for row in rows))
     program = _Program(len(rows), instructions)
@@ -295,46 +204,43 @@ def forbid_sockets(*, allow_tcp: bool = False) -> None:
         raise OSError(0, "a thread has another filter of system calls")
 
 
-def _filter(name: str, *, allow_tcp: bool) -> list[tuple[int, int, int, int]]:
-    """Return the instructions: (code, steps to skip if true, if false, value)."""
-    machine, column, _, socket, clone, of_this_thread = _MACHINES[name]
-    numbers = [each[column] for group in REFUSED.values() for each in group.values()]
-    denied = tuple(number for number in numbers if number >= 0)
+def _filter(name: str, *, allow_tcp: bool) -> _Rows:
+    """Return the instructions. The kernel runs them once for a call whose arguments do not matter,
+    and remembers the answer (Linux 5.11)."""
+    column = system_calls.MACHINES.index(name)
     rows = [
         (_LOAD, 0, 0, _MACHINE),
-        (_EQUAL, 1, 0, machine),
+        (_EQUAL, 1, 0, _MACHINES[name][0]),
         (_RETURN, 0, 0, _KILL),
         (_LOAD, 0, 0, _NUMBER),
         (_AT_LEAST, 0, 1, _OTHER_ABI),
         (_RETURN, 0, 0, _DENY),
-        (_AT_LEAST, 1, 0, _UNKNOWN),
-        (_EQUAL, 0, 1, _CLONE3),
-        (_RETURN, 0, 0, _ABSENT),
-        (_EQUAL, 0, 4, clone),
-        (_LOAD, 0, 0, _FIRST),
-        (_ANY_BIT, 0, 1, _NAMESPACES),
-        (_RETURN, 0, 0, _DENY),
-        (_RETURN, 0, 0, _ALLOW),
     ]
-    for number in of_this_thread:  # 0: the calling thread
-        rows += [
-            (_EQUAL, 0, 4, number),
-            (_LOAD, 0, 0, _FIRST),
-            (_EQUAL, 1, 0, 0),
-            (_RETURN, 0, 0, _DENY),
-            (_RETURN, 0, 0, _ALLOW),
-        ]
-    for number in denied if allow_tcp else (*denied, socket):
-        rows += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _DENY)]
-    if allow_tcp:
-        rows += [
-            (_EQUAL, 0, 7, socket),
-            (_LOAD, 0, 0, _FIRST),
-            (_EQUAL, 1, 0, _FAMILIES[0]),
-            (_EQUAL, 0, 3, _FAMILIES[1]),
-            (_LOAD, 0, 0, _SECOND),
-            (_AND, 0, 0, _TYPE_BITS),
-            (_EQUAL, 1, 0, _STREAM),
-            (_RETURN, 0, 0, _DENY),
-        ]
-    return [*rows, (_RETURN, 0, 0, _ALLOW)]
+    for call, restriction in (system_calls.RESTRICTED | system_calls.TCP).items():
+        is_allowed = allow_tcp or call not in system_calls.TCP
+        alternatives = restriction.alternatives if is_allowed else ()
+        block = [row for each in alternatives for row in _alternative(each)]
+        rows += [(_EQUAL, 0, len(block) + 1, restriction.numbers[column])]
+        rows += [*block, (_RETURN, 0, 0, _DENY)]
+    for table, answer in ((system_calls.ALLOWED, _ALLOW), (system_calls.REFUSED, _DENY)):
+        for numbers in (each for group in table.values() for each in group.values()):
+            if numbers[column] >= 0:
+                rows += [(_EQUAL, 0, 1, numbers[column]), (_RETURN, 0, 0, answer)]
+    return [*rows, (_RETURN, 0, 0, _ABSENT)]
+
+
+def _alternative(conditions: Iterable[system_calls.Condition]) -> _Rows:
+    """Return instructions that allow the call if all conditions hold; else the next ones run."""
+    rows: _Rows = [(_RETURN, 0, 0, _ALLOW)]
+    for condition in reversed(tuple(conditions)):
+        left = len(condition.values)
+        load = [(_LOAD, 0, 0, _ARGUMENTS + 8 * condition.argument), (_AND, 0, 0, condition.mask)]
+        compared = []
+        for value in condition.values:
+            left -= 1
+            if condition.refused:
+                compared.append((_EQUAL, left + len(rows), 0, value))
+            else:
+                compared.append((_EQUAL, left, 0 if left else len(rows), value))
+        rows = [*load, *compared, *rows]
+    return rows

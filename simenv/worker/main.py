@@ -67,7 +67,7 @@ def main() -> int:
         session = Session(service, arguments.name, arguments.start, runner, hardware=hardware)
         if arguments.isolated:
             is_remote = service.node != os.uname().nodename
-            forbid = partial(confinement.forbid_sockets, allow_tcp=is_remote)
+            forbid = partial(confinement.filter_calls, allow_tcp=is_remote)
             session.before_tasks(partial(_confine, arguments, forbid))
         _load(arguments, runner)
         return _serve(arguments, session, parent)

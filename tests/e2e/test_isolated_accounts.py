@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
+import user_programs
 from confined import skip_without_confinement
 from failing import fails
 from live import Live, environment
@@ -371,6 +372,11 @@ def test_function_reaches_no_port_no_files_and_no_process(
     if confinement.landlock_abi() < confinement.SCOPED_ABI:
         outcomes = {name: why for name, why in outcomes.items() if not name.startswith("kill")}
     assert {name for name, why in outcomes.items() if why != "PermissionError"} == set()
+
+
+@pytest.mark.parametrize("name", ["numbers", "processes"])
+def test_programs_of_users_work_in_isolated_functions(keys: dict[str, Client], name: str) -> None:
+    keys["ana"].call(by_value(getattr(user_programs, name))).result(PATIENCE_S)
 
 
 PROGRAM = """#!{python}

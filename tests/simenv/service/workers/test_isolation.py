@@ -140,8 +140,8 @@ def test_processes_that_a_worker_left_are_killed(workers: WorkerIsolation) -> No
 
     before = children()
     source = (
-        "import os, time\nfrom launcher.process.confinement import forbid_sockets\n"
-        "forbid_sockets()\n"
+        "import os, time\nfrom launcher.process.confinement import filter_calls\n"
+        "filter_calls()\n"
         "if os.fork() == 0:\n os.setsid()\n"
         " if os.fork() == 0:\n  os.close(1)\n  os.close(2)\n  time.sleep(600)\n os._exit(0)\n"
         "os.wait()\nprint(open('/proc/self/status').read().count('Seccomp_filters'))"
