@@ -229,7 +229,7 @@ def _filter(name: str, *, allow_tcp: bool) -> _Rows:
     return [*rows, (_RETURN, 0, 0, _ABSENT)]
 
 
-def _alternative(conditions: Iterable[system_calls.Condition]) -> _Rows:
+def _alternative(conditions: Iterable[system_calls.ArgumentCondition]) -> _Rows:
     """Return instructions that allow the call if all conditions hold; else the next ones run."""
     rows: _Rows = [(_RETURN, 0, 0, _ALLOW)]
     for condition in reversed(tuple(conditions)):

@@ -15,7 +15,7 @@ MACHINES = ("x86_64", "aarch64")  # in the order of the numbers
 
 
 @dataclass(frozen=True, slots=True)
-class Condition:
+class ArgumentCondition:
     """The lower 32 bits of an argument, from 0 on, after `mask`: one of `values`, or, `refused`,
     none of them."""
 
@@ -26,12 +26,12 @@ class Condition:
 
 
 @dataclass(frozen=True, slots=True)
-class Restriction:
+class RestrictedCall:
     """A call that is allowed if all conditions of one alternative hold. `numbers`: by machine."""
 
     numbers: tuple[int, int]
     reason: str
-    alternatives: tuple[tuple[Condition, ...], ...]
+    alternatives: tuple[tuple[ArgumentCondition, ...], ...]
 
 
 _Table = dict[str, dict[str, tuple[int, int]]]  # by reason and name: the numbers; -1: none there
@@ -145,74 +145,80 @@ _REFUSED_REQUESTS = (
     # FS_IOC_ADD_ENCRYPTION_KEY, FS_IOC_ENABLE_VERITY, FS_IOC_SET_ENCRYPTION_POLICY: for ever
     *(0xC050_6617, 0x4080_6685, 0x800C_6613),
 )
-RESTRICTED: dict[str, Restriction] = {
-    "clone": Restriction(
+RESTRICTED: dict[str, RestrictedCall] = {
+    "clone": RestrictedCall(
         (56, 220),
         # Not CLONE_NEW*, nor CLONE_PARENT, a child of the service (linux/sched.h).
         "threads and child processes of this one, in its namespaces",
-        ((Condition(0, (0,), mask=0x7E02_8000),),),
+        ((ArgumentCondition(0, (0,), mask=0x7E02_8000),),),
     ),
-    "kill": Restriction(
+    "kill": RestrictedCall(
         (62, 129),
         "as the other signals, but not to all processes of the user at once",
-        ((Condition(1, (0,)),), (Condition(0, (_ANY,), refused=True),)),
+        ((ArgumentCondition(1, (0,)),), (ArgumentCondition(0, (_ANY,), refused=True),)),
     ),
-    "prlimit64": Restriction(
+    "prlimit64": RestrictedCall(
         (302, 261),
         "limits of the calling process alone",
-        ((Condition(0, (0,)),),),
+        ((ArgumentCondition(0, (0,)),),),
     ),
-    "sched_setaffinity": Restriction(
+    "sched_setaffinity": RestrictedCall(
         (203, 122),
         "processors of the calling thread alone",
-        ((Condition(0, (0,)),),),
+        ((ArgumentCondition(0, (0,)),),),
     ),
-    "setpriority": Restriction(
+    "setpriority": RestrictedCall(
         (141, 140),
         "priority of the calling thread alone",
-        ((Condition(0, (0,)), Condition(1, (0,))),),
+        ((ArgumentCondition(0, (0,)), ArgumentCondition(1, (0,))),),
     ),
-    "prctl": Restriction(
+    "prctl": RestrictedCall(
         (157, 167),
         # The signal at the parent's death can be SIGKILL alone, which nothing outlives.
         "names, properties and stricter rules of the calling thread and process",
         (
-            (Condition(0, (1,)), Condition(1, (_SIGKILL,))),
-            (Condition(0, _OWN_PROPERTIES),),
+            (ArgumentCondition(0, (1,)), ArgumentCondition(1, (_SIGKILL,))),
+            (ArgumentCondition(0, _OWN_PROPERTIES),),
         ),
     ),
-    "personality": Restriction(
+    "personality": RestrictedCall(
         (135, 92),
         "that of Linux, and the question which one it is",
-        ((Condition(0, (0, _ANY)),),),
+        ((ArgumentCondition(0, (0, _ANY)),),),
     ),
-    "fcntl": Restriction(
+    "fcntl": RestrictedCall(
         (72, 25),
         # Not F_SETOWN, F_SETSIG, F_SETOWN_EX: signals to others; F_SETLEASE, F_NOTIFY: what others
         # do with a file, and their delay.
         "flags, locks and seals of open files",
-        ((Condition(1, (8, 10, 15, 1024, 1026), refused=True),),),
+        ((ArgumentCondition(1, (8, 10, 15, 1024, 1026), refused=True),),),
     ),
-    "ioctl": Restriction(
+    "ioctl": RestrictedCall(
         (16, 29),
         "requests to open files and devices that Landlock allows, but for those named here",
-        ((Condition(1, _REFUSED_REQUESTS, refused=True),),),
+        ((ArgumentCondition(1, _REFUSED_REQUESTS, refused=True),),),
     ),
-    "socketpair": Restriction(
+    "socketpair": RestrictedCall(
         (53, 199),
         # A datagram socket of a pair could send to any other Unix socket.
         "connected pairs of Unix sockets that stay connected to one another",
-        ((Condition(0, (1,)), Condition(1, (1, 5), mask=0xF)),),
+        ((ArgumentCondition(0, (1,)), ArgumentCondition(1, (1, 5), mask=0xF)),),
     ),
 }
 # For workers that must be able to connect to the service again: sockets of IPv4 and IPv6 for TCP.
-TCP: dict[str, Restriction] = {
-    "socket": Restriction(
+TCP: dict[str, RestrictedCall] = {
+    "socket": RestrictedCall(
         (41, 198),
         "TCP, whose ports Landlock limits",
-        ((Condition(0, (2, 10)), Condition(1, (1,), mask=0xF), Condition(2, (0, 6))),),
+        (
+            (
+                ArgumentCondition(0, (2, 10)),
+                ArgumentCondition(1, (1,), mask=0xF),
+                ArgumentCondition(2, (0, 6)),
+            ),
+        ),
     ),
-    "connect": Restriction(
+    "connect": RestrictedCall(
         (42, 203),
         "TCP, whose ports Landlock limits, as there are no other sockets",
         ((),),
