@@ -15,7 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noise_models import calibration, channel as channels
-from noise_models.calibration import CalibrationSnapshot, GateCalibration, QubitCalibration
+from noise_models.calibration import (
+    CalibrationSnapshot,
+    GateCalibration,
+    QubitCalibration,
+    is_named_measurement,
+)
 from noise_models.model import LocatedChannel, NoiseOptions
 from noise_models.strict_json import NoiseError
 
@@ -188,6 +193,10 @@ class DocumentModel(ABC):
     def _cached_readout(self) -> channels.Readout | None:
         return self._compute_readout()
 
+    def flips_of(self, name: str, qubit: int) -> tuple[float, float] | None:  # noqa: ARG002
+        """Return None: every measurement has the confusion of its qubit."""
+        return None
+
     @abstractmethod
     def _compute(self, name: str, qubits: tuple[int, ...]) -> tuple[LocatedChannel, ...]: ...
 
@@ -209,6 +218,7 @@ class DeviceModel(DocumentModel):
         missing = snapshot.num_qubits - len(snapshot.qubits)
         self._qubits = snapshot.qubits + (QubitCalibration(),) * missing
         self._gates: _Gates = {(gate.name, gate.qubits): gate for gate in snapshot.gates}
+        self._measurements = {(each.name, each.qubit): each for each in snapshot.measurements}
 
     def preparation(self, qubit: int) -> channels.Channel | None:
         """Return an X error with the probability of |1> at the start of a circuit. The probability
@@ -228,11 +238,14 @@ class DeviceModel(DocumentModel):
         return _flip(error * self.options.factor("qubit.reset"))
 
     def duration_ns(self, name: str, qubits: tuple[int, ...]) -> float:
-        """Return the calibrated duration of a gate, `measure` or `reset`."""
+        """Return the calibrated duration of a gate, a measurement or `reset`."""
         gate = self.calibration(name, qubits)
         if gate is not None and gate.duration_ns is not None:
             return gate.duration_ns
-        if name == "measure":
+        if name == "measure" or is_named_measurement(name):
+            own = self._measurements.get((name, qubits[0]))
+            if own is not None and own.duration_ns is not None:
+                return own.duration_ns
             return self._qubits[qubits[0]].readout_ns or 0.0
         if name == "reset":
             return self._qubits[qubits[0]].reset_ns or 0.0
@@ -246,8 +259,8 @@ class DeviceModel(DocumentModel):
 
     def _compute(self, name: str, qubits: tuple[int, ...]) -> tuple[LocatedChannel, ...]:
         """Return the composition of over-rotation, depolarizing rest and relaxation of a gate."""
-        if name == "measure":
-            return located(qubits, self._after_measurement(qubits[0]))
+        if name == "measure" or is_named_measurement(name):
+            return located(qubits, self._after_measurement(name, qubits[0]))
         gate = self.calibration(name, qubits)
         if gate is None or name in ("reset", "delay"):
             return ()
@@ -258,11 +271,11 @@ class DeviceModel(DocumentModel):
             return located(qubits, None if built is None else built.reversed())
         return located(qubits, self._gate_channel(gate, qubits))
 
-    def _after_measurement(self, qubit: int) -> channels.Channel | None:
+    def _after_measurement(self, name: str, qubit: int) -> channels.Channel | None:
         """Return the relaxation of a measured qubit during its readout. It acts on the state that
         the measurement leaves; the record has the calibrated confusion, which was measured with
         it."""
-        duration = self.duration_ns("measure", (qubit,))
+        duration = self.duration_ns(name, (qubit,))
         return self._relax(qubit, duration * self.options.factor("qubit.relaxation"))
 
     def _wide(self, gate: GateCalibration, qubits: tuple[int, ...]) -> tuple[LocatedChannel, ...]:
@@ -336,6 +349,14 @@ class DeviceModel(DocumentModel):
 
     def _excited(self, calibration: QubitCalibration) -> float:
         return min((calibration.excited or 0.0) * self.options.factor("qubit.thermal"), 1.0)
+
+    def flips_of(self, name: str, qubit: int) -> tuple[float, float] | None:
+        """Return p01 and p10 of a measurement with a name of its own."""
+        own = self._measurements.get((name, qubit))
+        if own is None or own.error is None:
+            return None
+        flip = min(own.error * self.options.factor("qubit.readout"), 1.0)
+        return flip, flip
 
     def _compute_readout(self) -> channels.Readout | None:
         pairs = [qubit.confusion or (0.0, 0.0) for qubit in self._qubits]
@@ -481,7 +502,7 @@ class AerModel(DeviceModel):
     def __init__(self, snapshot: CalibrationSnapshot, options: NoiseOptions) -> None:
         super().__init__(reduced(snapshot, symmetric=options.recipe == "aer"), options)
 
-    def _after_measurement(self, qubit: int) -> channels.Channel | None:  # noqa: ARG002
+    def _after_measurement(self, name: str, qubit: int) -> channels.Channel | None:  # noqa: ARG002
         """None: the recipe has readout errors alone."""
         return None
 
@@ -558,6 +579,9 @@ def _replaced(snapshot: CalibrationSnapshot, values: dict[str, float]) -> Calibr
     }
     qubits = snapshot.qubits or (QubitCalibration(),) * snapshot.num_qubits
     result = change(snapshot, qubits=tuple(change(qubit, **of_qubits) for qubit in qubits))
+    if not of_qubits.keys().isdisjoint(("p01", "p10")):  # of every measurement
+        same = tuple(change(each, error=None) for each in snapshot.measurements)
+        result = change(result, measurements=same)
     if "gate.zz_khz" in values:
         result = change(result, zz=_coupled(snapshot, values["gate.zz_khz"]), zz_strength=1.0)
     if "gate.zz_strength" in values:

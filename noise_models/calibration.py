@@ -16,6 +16,7 @@ import msgspec
 
 FORMAT = 1
 _FAMILY = re.compile(r"[A-Za-z][A-Za-z-]*")
+_NAMED_MEASUREMENT = re.compile(r"measure_[A-Za-z0-9_]{1,56}", re.ASCII)
 IBM_PROPERTIES = "ibm-properties"  # name of the importer of IBM's backend properties
 # Factor of the ZZ rates that these state, where a snapshot has none of its own: see "Crosstalk" in
 # docs/concepts/noise.md, and the figures of `python -m bench run noise_calibration`.
@@ -24,6 +25,12 @@ IBM_ZZ_STRENGTH = 0.0
 # the reset of IonQ's Aria, the interval between shots of QuEra's Aquila.
 RESET_NS = {"superconducting": 250e3, "trapped-ion": 20e3, "neutral-atom": 200e6}
 Technology = Literal["superconducting", "trapped-ion", "neutral-atom", "simulator", ""]
+
+
+def is_named_measurement(name: str) -> bool:
+    """Return whether an operation is a measurement instruction with a name of its own, such as
+    IBM's `measure_2`, as Qiskit's MidCircuitMeasure names them."""
+    return _NAMED_MEASUREMENT.fullmatch(name) is not None
 
 
 class NativeGate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -91,6 +98,18 @@ class GateCalibration(msgspec.Struct, frozen=True, omit_defaults=True, forbid_un
     duration_ns: float | None = None
     over_rotation_rad: float | None = None  # coherent error of the gate's rotation angle
     rotations: tuple[PauliRotation, ...] = ()  # after the over-rotation, in this order
+
+
+class MeasurementCalibration(
+    msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True
+):
+    """Measured properties of a measurement instruction with a name of its own on one qubit. None:
+    those of the qubit's `measure` hold."""
+
+    name: str
+    qubit: int
+    error: float | None = None  # probability of the wrong outcome, that of 0 and 1 alike
+    duration_ns: float | None = None
 
 
 class ZZCoupling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -192,6 +211,7 @@ class CalibrationSnapshot(
     unusable: tuple[int, ...] = ()  # numbers that name no qubit, or one that does not work
     unmeasured: tuple[int, ...] = ()  # usable qubits that have no measurement
     angle_bounds: tuple[AngleBounds, ...] = ()  # of gates whose angles are limited
+    measurements: tuple[MeasurementCalibration, ...] = ()  # besides `measure`, where they exist
 
     @property
     def uncalibrated_gates(self) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -246,6 +246,17 @@ class Readout(msgspec.Struct, frozen=True, eq=False):
     p01: NDArray[np.float64]  # [qubits]: probability that 0 is read as 1
     p10: NDArray[np.float64]  # [qubits]: probability that 1 is read as 0
     groups: tuple[ReadoutGroup, ...] = ()
+    # (p01, p10) of measurements that have them of their own, by the number of the operation in the
+    # circuit; no group replaces them.
+    own: Mapping[int, tuple[float, float]] = {}
+
+    def flips(self, qubit: int, operation: int) -> tuple[float, float]:
+        """Return p01 and p10 of a measurement of a circuit."""
+        own = self.own.get(operation)
+        if own is not None:
+            return own
+        at = min(qubit, len(self.p01) - 1)
+        return float(self.p01[at]), float(self.p10[at])
 
     def __post_init__(self) -> None:
         for name, values in (("p01", self.p01), ("p10", self.p10)):
@@ -255,7 +266,7 @@ class Readout(msgspec.Struct, frozen=True, eq=False):
     @property
     def is_exact(self) -> bool:
         """True if there is no readout error."""
-        return not (self.p01.any() or self.p10.any() or self.groups)
+        return not (self.p01.any() or self.p10.any() or self.groups or self.own)
 
     def widened(self, num_qubits: int) -> Readout:
         """Return the readout of this number of qubits, or more, with the last entry repeated."""
@@ -263,7 +274,7 @@ class Readout(msgspec.Struct, frozen=True, eq=False):
         if missing <= 0:
             return self
         p01, p10 = (np.pad(each, (0, missing), "edge") for each in (self.p01, self.p10))
-        return Readout(p01, p10, self.groups)
+        return Readout(p01, p10, self.groups, self.own)
 
     def of(self, qubits: NDArray[np.int64]) -> Readout:
         """Return the readout of some qubits, renumbered in the given order. A group is kept if all
@@ -274,4 +285,4 @@ class Readout(msgspec.Struct, frozen=True, eq=False):
             for group in self.groups
             if all(q in new for q in group.qubits)
         )
-        return Readout(self.p01[qubits], self.p10[qubits], groups)
+        return Readout(self.p01[qubits], self.p10[qubits], groups, self.own)

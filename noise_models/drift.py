@@ -13,13 +13,18 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import pairwise
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from noise_models.calibration import CalibrationSnapshot, GateCalibration, QubitCalibration
+from noise_models.calibration import (
+    CalibrationSnapshot,
+    GateCalibration,
+    MeasurementCalibration,
+    QubitCalibration,
+)
 from noise_models.strict_json import SnapshotError
 
 __all__ = ["Drift", "RandomWalk", "Replay", "moment_s"]
@@ -92,6 +97,7 @@ class Replay:
 
 CORRELATION = 0.8  # correlation a of neighbouring steps
 TERMS = 64  # 0.8^64 is below 1e-6
+_Operation = TypeVar("_Operation", GateCalibration, MeasurementCalibration)
 _MOST = 0.5  # largest value of a drifted error or probability
 _TIMES = ("t1_us", "t2_us")
 _ERRORS = ("p01", "p10", "readout_error", "excited", "reset_error", "preparation_error")
@@ -128,8 +134,9 @@ class RandomWalk:
             return self._base
         factors = iter(np.exp(self._spread * self._logarithm(step)).tolist())
         qubits = tuple(_drifted(qubit, factors) for qubit in self._base.qubits)
-        gates = tuple(_gate(gate, next(factors)) for gate in self._base.gates)
-        return msgspec.structs.replace(self._base, qubits=qubits, gates=gates)
+        gates = tuple(_operation(gate, next(factors)) for gate in self._base.gates)
+        own = tuple(_operation(each, next(factors)) for each in self._base.measurements)
+        return msgspec.structs.replace(self._base, qubits=qubits, gates=gates, measurements=own)
 
     def _logarithm(self, step: int) -> NDArray[np.float64]:
         """Return x_k of every value, in units of s; 0 at step 0."""
@@ -141,7 +148,8 @@ class RandomWalk:
     @property
     def _size(self) -> int:
         of_qubit = len(_TIMES) + len(_ERRORS)
-        return of_qubit * len(self._base.qubits) + len(self._base.gates)
+        operations = len(self._base.gates) + len(self._base.measurements)
+        return of_qubit * len(self._base.qubits) + operations
 
     def _draw(self, step: int) -> NDArray[np.float64]:
         return np.random.default_rng([self._seed, step]).standard_normal(self._size)
@@ -158,10 +166,11 @@ def _drifted(qubit: QubitCalibration, factors: object) -> QubitCalibration:
     return msgspec.structs.replace(qubit, **changes)
 
 
-def _gate(gate: GateCalibration, factor: float) -> GateCalibration:
-    if gate.error is None or gate.error >= 1.0:
-        return gate
-    return msgspec.structs.replace(gate, error=_limited(gate.error, gate.error * factor))
+def _operation(operation: _Operation, factor: float) -> _Operation:
+    if operation.error is None or operation.error >= 1.0:
+        return operation
+    error = _limited(operation.error, operation.error * factor)
+    return msgspec.structs.replace(operation, error=error)
 
 
 def _limited(value: float, drifted: float) -> float:

@@ -49,7 +49,7 @@ class NoiseModel(Protocol):
 
     def after_gate(self, name: str, qubits: tuple[int, ...]) -> tuple[LocatedChannel, ...]:
         """Return the channels after a gate in the order they act, on its qubits or their
-        neighbours. `measure`: channels on the qubit's state after a measurement that is not
+        neighbours. Of a measurement: channels on the qubit's state after one that is not
         terminal."""
 
     def idle(self, qubit: int, duration_ns: float) -> Channel | None:
@@ -73,8 +73,12 @@ class NoiseModel(Protocol):
         """Return the readout error of all qubits of the device; None: no error. For a device with
         any number of qubits, arrays of length 1 hold for each qubit."""
 
+    def flips_of(self, name: str, qubit: int) -> tuple[float, float] | None:
+        """Return p01 and p10 of a measurement instruction with a name of its own, such as
+        `measure_2`; None: those of `readout` hold."""
+
     def duration_ns(self, name: str, qubits: tuple[int, ...]) -> float:
-        """Return the duration of a gate, `measure` or `reset`; 0.0: no time, or not known."""
+        """Return the duration of a gate, a measurement or `reset`; 0.0: no time, or not known."""
 
 
 # Options of a noise model: the recipe, factors of noise components and replaced values.

@@ -208,6 +208,19 @@ class _Composition:
             self._readout = (_read_again(self._first.readout(), self._second.readout()),)
         return self._readout[0]
 
+    def flips_of(self, name: str, qubit: int) -> tuple[float, float] | None:
+        """Apply the confusion of the second model to the outcomes of the first."""
+        models = self._first, self._second
+        own = [each.flips_of(name, qubit) for each in models]
+        if own == [None, None]:
+            return None
+        flips = zip(models, own, strict=True)
+        first, second = (
+            _flips(model, qubit) if each is None else np.array(each) for model, each in flips
+        )
+        p01, p10 = first * (1.0 - second[::-1]) + (1.0 - first) * second
+        return float(p01), float(p10)
+
     def duration_ns(self, name: str, qubits: tuple[int, ...]) -> float:
         """Return the duration of the first model, or else of the second."""
         return self._first.duration_ns(name, qubits) or self._second.duration_ns(name, qubits)

@@ -39,6 +39,7 @@ _QUBIT: dict[str, Range] = {
     "frequency_ghz": (0.0, 1e9),
 }
 _GATE: dict[str, Range] = {"error": UNIT, "duration_ns": NS, "over_rotation_rad": _ANGLE}
+_MEASUREMENT: dict[str, Range] = {"error": UNIT, "duration_ns": NS}
 
 
 def check(snapshot: calibration.CalibrationSnapshot) -> None:
@@ -75,6 +76,7 @@ def check(snapshot: calibration.CalibrationSnapshot) -> None:
     for index, qubit in enumerate(snapshot.qubits):
         checks.check_ranges(f"qubits[{index}].", qubit, _QUBIT)
     _gates(snapshot)
+    _measurements(snapshot)
     _groups(snapshot, "zz", [tuple(sorted(each.qubits)) for each in snapshot.zz])
     for index, term in enumerate(snapshot.zz):
         checks.check_range(f"zz[{index}].rate_khz", term.rate_khz, checks.KHZ)
@@ -149,6 +151,19 @@ def _gates(snapshot: calibration.CalibrationSnapshot) -> None:
         checks.check_ranges(f"{field}.", gate, _GATE)
         for number, rotation in enumerate(gate.rotations):
             _rotation(f"{field}.rotations[{number}]", rotation, gate, arity)
+
+
+def _measurements(snapshot: calibration.CalibrationSnapshot) -> None:
+    checks.check_entries("measurements", snapshot.measurements, MAX_GATES)
+    seen: set[tuple[str, int]] = set()
+    for index, each in enumerate(snapshot.measurements):
+        field = f"measurements[{index}]"
+        if not calibration.is_named_measurement(each.name):
+            hint = "measure_ and letters, digits or _"
+            raise SnapshotError(f"{field}.name", short_repr(each.name), hint=hint)
+        checks.check_qubits(f"{field}.qubit", (each.qubit,), snapshot.num_qubits)
+        checks.check_once(f"{field}.qubit", (each.name, each.qubit), seen)
+        checks.check_ranges(f"{field}.", each, _MEASUREMENT)
 
 
 def _angle_bounds(snapshot: calibration.CalibrationSnapshot) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noise_models import channel, strict_json as checks
-from noise_models.calibration import ZZCoupling, acting_zz_khz
+from noise_models.calibration import ZZCoupling, acting_zz_khz, is_named_measurement
 from noise_models.strict_json import MAX_QUBITS, NS, UNIT, US, NoiseError, Range, SnapshotError
 
 FORMAT = 1
@@ -233,7 +233,7 @@ def check(model: CustomModel) -> None:
 
 
 def _channel(field: str, entry: ChannelEntry, num_qubits: int) -> None:
-    if entry.gate == "measure":
+    if entry.gate == "measure" or is_named_measurement(entry.gate):
         hint = "give the error of a measurement in `readout`"
         raise SnapshotError(f"{field}.gate", "a channel at a measurement", hint=hint)
     checks.check_qubits(f"{field}.device_qubits", entry.device_qubits, num_qubits)

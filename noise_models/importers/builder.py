@@ -42,6 +42,7 @@ class SnapshotBuilder:
         self._left_out: set[str] = set()
         self._bounds: dict[str, calibration.AngleBounds] = {}
         self._measurable: set[int] | None = None  # None: qubits with a value of their measurement
+        self._named: dict[tuple[str, int], dict[str, float]] = {}  # measurements beside `measure`
         self._zz: dict[tuple[int, int], float] = {}
         self._dates: dict[str, str] = {}
         self._gate_dates: dict[tuple[str, tuple[int, ...]], dict[str, str]] = {}
@@ -88,10 +89,19 @@ class SnapshotBuilder:
             self.recorder.used(place, "angle_bounds[*]")
         self._bounds[gate] = calibration.AngleBounds(gate, tuple(limits))
 
-    def list_measurement(self, qubits: tuple[int, ...], field: str) -> None:
-        """List a measurement on these qubits, () for all, whether it has values or not."""
+    def list_measurement(self, qubits: tuple[int, ...], field: str, name: str = "measure") -> None:
+        """List a measurement on these qubits, () for all, whether it has values or not. `name`:
+        `measure`, or that of a measurement instruction with a name of its own."""
         self.check_qubits(qubits, field)
+        if name != "measure":
+            for qubit in qubits or range(self.num_qubits):
+                self._named.setdefault((name, qubit), {})
+            return
         self._measurable = (self._measurable or set()) | set(qubits or range(self.num_qubits))
+
+    def has_measurement(self, name: str) -> bool:
+        """Return whether a measurement with a name of its own was listed on a qubit."""
+        return any(each == name for each, _ in self._named)
 
     def add_frame_change_of_all(self, name: str) -> None:
         """List a gate on all qubits as a change of frame, without error and time."""
@@ -124,6 +134,14 @@ class SnapshotBuilder:
         """Set `error` or `duration_ns` of a gate; of a measurement or reset, which have them as
         values of their qubits, for each qubit, or for all that have none if `qubits` is ()."""
         target = INSTRUCTIONS.get((name, key))
+        if calibration.is_named_measurement(name):
+            self.list_measurement(qubits, field, name)
+            for qubit in qubits or range(self.num_qubits):
+                values = self._named[name, qubit]
+                if qubits or key not in values:
+                    _set_once(values, key, value, field, lambda: f"{key} of {name} on {qubits}")
+                    self.recorder.used(field, f"measurements[*].{key}")
+            return
         if target is None:
             self.set_gate(name, qubits, key, value, field)
             return
@@ -268,6 +286,10 @@ class SnapshotBuilder:
             unusable=unusable,
             unmeasured=unmeasured,
             angle_bounds=tuple(self._bounds.values()),
+            measurements=tuple(
+                calibration.MeasurementCalibration(each, qubit, **values)
+                for (each, qubit), values in self._named.items()
+            ),
             **self.values,
         )
         check(result)
@@ -299,6 +321,7 @@ class SnapshotBuilder:
         qubit if the source has values or gates of others and none of it."""
         named = {qubit for _, qubits in self._gates for qubit in qubits}
         named |= {qubit for qubit, values in enumerate(self._qubits) if values}
+        named |= {qubit for _, qubit in self._named}
         named |= self._measurable or set()
         everywhere = any(not qubits and gate != "rz" for gate, qubits in self._gates)
         for qubit in range(self.num_qubits):

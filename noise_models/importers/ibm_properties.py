@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from noise_models.calibration import IBM_PROPERTIES, IBM_ZZ_STRENGTH
+from noise_models.calibration import IBM_PROPERTIES, IBM_ZZ_STRENGTH, is_named_measurement
 from noise_models.importers import reading
 from noise_models.importers.builder import ImportedSnapshot, SnapshotBuilder
 from noise_models.strict_json import SnapshotError, short_repr
@@ -132,9 +132,11 @@ def _gate(builder: SnapshotBuilder, field: str, entry: dict[str, Any]) -> None:
     if not qubits:
         raise SnapshotError(f"{field}.qubits", "empty", hint="name the qubits of the gate")
     builder.check_qubits(qubits, f"{field}.qubits")
-    instruction = name in ("measure", "reset", "measure_2", "reset_2")
+    instruction = name in ("measure", "reset", "reset_2") or is_named_measurement(name)
     if not instruction:
         builder.add_gate(name, qubits, f"{field}.qubits")
+    elif is_named_measurement(name):
+        builder.list_measurement(qubits, f"{field}.qubits", name)
     for place, each in reading.items(entry.get("parameters", []), f"{field}.parameters"):
         key, result = _named(each, place)
         at = f"{field}.{key}"
@@ -163,7 +165,10 @@ def _gate(builder: SnapshotBuilder, field: str, entry: dict[str, Any]) -> None:
 def _instruction(
     builder: SnapshotBuilder, name: str, qubits: tuple[int, ...], target: str, value: float, at: str
 ) -> None:
-    """Set the duration of a measurement or reset; their errors are values of the qubits."""
+    """Set a value of a measurement or reset. The error of `measure` is a value of its qubit."""
+    if is_named_measurement(name):
+        builder.set_operation(name, qubits, target, value, at)
+        return
     fields = {"reset": "reset_ns", "measure": "readout_ns"}
     if target == "duration_ns" and name in fields and len(qubits) == 1:
         if not builder.has_qubit(qubits[0], fields[name]):
@@ -212,7 +217,7 @@ def _configure(builder: SnapshotBuilder, configuration: dict[str, Any]) -> None:
             builder.values["dynamic"] = True
             used(place, "dynamic")
             continue
-        if gate in ("measure", "delay"):
+        if gate in ("measure", "delay") or is_named_measurement(gate):
             builder.recorder.ignored(place, f"{gate} is an instruction, not a gate")
             continue
         inputs = params.get(gate)
@@ -245,13 +250,28 @@ def _configure(builder: SnapshotBuilder, configuration: dict[str, Any]) -> None:
         }
         builder.values["dynamic"] = builder.values.get("dynamic", False) or bool(named & _DYNAMIC)
         used("supported_instructions", "dynamic")
+    signatures = configuration.get("instruction_signatures")
+    for place, entry in reading.items(signatures or [], "instruction_signatures"):
+        _signature(builder, *_named(entry, place), place)
     builder.ignore_others(configuration, _CONFIGURED, "conf.")
 
 
 _CONFIGURED = {
     *("backend_name", "n_qubits", "coupling_map", "gates", "basis_gates", "dt", "max_shots"),
-    *("supported_instructions", "coords", "default_rep_delay"),
+    *("supported_instructions", "coords", "default_rep_delay", "instruction_signatures"),
 }
+
+
+def _signature(builder: SnapshotBuilder, name: str, entry: dict[str, Any], place: str) -> None:
+    """Read an instruction that is no gate: a measurement with a name of its own, or one that the
+    snapshot does not have."""
+    shape = entry.get("num_qubits"), entry.get("num_clbits"), entry.get("parameters")
+    if not is_named_measurement(name) or shape != (1, 1, []):
+        builder.leave_out(name, "an instruction that is neither a gate nor a measurement")
+        return
+    builder.recorder.used(place, "measurements[*]")
+    if not builder.has_measurement(name):
+        builder.list_measurement((), place, name)
 
 
 def _place(pair: object, place: str) -> tuple[float, float]:

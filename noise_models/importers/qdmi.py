@@ -5,6 +5,7 @@ The form is that of MQT Core's superconducting QDMI device, schema version 1.
 
 from typing import Any
 
+from noise_models.calibration import is_named_measurement
 from noise_models.importers import reading
 from noise_models.importers.builder import ImportedSnapshot, SnapshotBuilder
 from noise_models.strict_json import SnapshotError, short_repr
@@ -97,7 +98,7 @@ def _operation(builder: SnapshotBuilder, place: str, record: dict[str, Any], fac
         if len(qubits) != arity:
             raise SnapshotError(f"{at}.sites", f"{len(qubits)} qubits of {short_repr(inputs)}")
         sites.append((at, qubits, each))
-    is_gate = name not in ("measure", "reset")
+    is_gate = name not in ("measure", "reset") and not is_named_measurement(name)
     if is_gate:
         count = record.get("numParameters")
         params = None if count is None else reading.integer(count, f"{place}.numParameters")

@@ -6,6 +6,7 @@ and their units. `qhw-device-v1` adds native gates, `qhw-coupling-v1` the couple
 
 from typing import Any
 
+from noise_models.calibration import is_named_measurement
 from noise_models.importers import reading
 from noise_models.importers.builder import ImportedSnapshot, SnapshotBuilder
 from noise_models.strict_json import SnapshotError, short_repr
@@ -91,11 +92,12 @@ def _metrics(builder: SnapshotBuilder, extension: str, metrics: Any) -> None:
         each = _one_error(reading.mapping(entry, place), "error", "fidelity")
         name = reading.text(each.get("operation"), f"{place}.operation")
         locus = reading.qubit_tuple(each.get("locus", []), f"{place}.locus")
-        if name not in ("measure", "reset"):
+        is_gate = name not in ("measure", "reset") and not is_named_measurement(name)
+        if is_gate:
             builder.add_gate(name, locus, f"{place}.locus")
         fields = {**_ERRORS, "duration": ("duration_ns", times)}
         for key, value, at in builder.fields(each, place, fields, ("operation", "locus")):
-            if locus or name not in ("measure", "reset"):
+            if locus or is_gate:
                 builder.set_operation(name, locus, key, value, at)
     builder.ignore_others(metrics, _KNOWN, f"{extension}.")
 

@@ -5,6 +5,7 @@ Qiskit is not imported here: the document holds the Target's plain values in sec
 
 from typing import Any
 
+from noise_models.calibration import is_named_measurement
 from noise_models.importers import reading
 from noise_models.importers.builder import ImportedSnapshot, SnapshotBuilder
 from noise_models.strict_json import SnapshotError, short_repr
@@ -73,10 +74,11 @@ def _operations(builder: SnapshotBuilder, document: dict[str, Any]) -> bool:
             raise SnapshotError(f"{place}.gate", f"{short_repr(is_gate)} is neither true nor false")
         params = reading.integer(result.get("num_params", 0), f"{place}.num_params")
         if not is_gate:
-            if gate == "measure":
-                builder.list_measurement(qubits, f"{place}.qubits")
+            is_measurement = gate == "measure" or is_named_measurement(gate)
+            if is_measurement:
+                builder.list_measurement(qubits, f"{place}.qubits", gate)
             for key, value, at in figures:
-                if gate in ("measure", "reset"):
+                if is_measurement or gate == "reset":
                     builder.set_operation(gate, qubits, key, value, at)
                 else:
                     text = f"of {short_repr(gate)[1:-1]}: not a gate"

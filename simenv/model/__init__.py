@@ -18,6 +18,8 @@ from simenv.model.program import (
     declared_qubits,
     decode_program,
     digest,
+    is_gate,
+    is_measurement,
     qubits_of,
 )
 from simenv.model.reservations import (
@@ -98,4 +100,5 @@ __all__ += ["PoolSpec", "Program", "QubitInfo", "ReservationInfo", "ReservationR
 __all__ += ["ReservationState", "ResultData", "ResultFile", "ServiceInfo", "StandbyInfo"]
 __all__ += ["StoredArray", "TargetInfo", "TaskInfo", "TaskOptions", "TaskParts", "TaskSpec"]
 __all__ += ["TaskState", "Timing", "Token", "WorkerInfo", "WorkerState", "Workload"]
-__all__ += ["declared_qubits", "decode_program", "digest", "qubits_of", "task_name", "task_number"]
+__all__ += ["declared_qubits", "decode_program", "digest", "is_gate", "is_measurement"]
+__all__ += ["qubits_of", "task_name", "task_number"]

@@ -12,6 +12,7 @@ from itertools import permutations
 
 import msgspec
 
+from simenv.model.program import is_measurement
 from simenv.model.views import DeviceInfo, OperationInfo
 
 _CODED = (1, 2, 3)  # qubits of the gates whose places are checked
@@ -31,11 +32,17 @@ class Availability:
         self._listed: dict[str, Places] = {}
         for each in info.operations:
             self._listed.setdefault(each.name, {})[each.qubits] = each
+        # Measurement instructions with names of their own, such as `measure_2`.
+        self.measurements = tuple(
+            name for name in self._listed if is_measurement(name) and name != "measure"
+        )
 
     def is_everywhere(self, name: str) -> bool:
         """Return whether the operation acts on every usable qubit or coupled pair."""
         listed = self._listed.get(name)
-        return listed is None or () in listed
+        if listed is None:
+            return name == "measure" or not is_measurement(name)
+        return () in listed
 
     def is_unlimited(self, name: str) -> bool:
         """Return whether the operation acts on all qubits of the device, in every order."""
@@ -47,7 +54,7 @@ class Availability:
     def codes(self) -> dict[str, list[int]]:
         """Return the places of each operation that is not unlimited, as the numbers of their
         qubits in base `num_qubits`, the first qubit leading."""
-        names = ("measure", "reset", "delay", *self._sizes)
+        names = ("measure", *self.measurements, "reset", "delay", *self._sizes)
         width = self.info.num_qubits
         return {
             name: [reduce(lambda code, q: code * width + q, place) for place in self.places(name)]

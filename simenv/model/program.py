@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import re
 from functools import cached_property
 from typing import Annotated
 
@@ -50,6 +51,21 @@ NO_GATES = frozenset(
 OWNERS = ("if", "while", "for", "switch", "case", "store")  # each owns one expression, in order
 
 
+_NAMED_MEASUREMENT = re.compile(r"measure_[A-Za-z0-9_]{1,56}", re.ASCII)
+
+
+def is_measurement(name: str) -> bool:
+    """Return whether an operation is `measure`, or a measurement instruction with a name of its
+    own, such as IBM's `measure_2`: one qubit, one clbit, with its own error and duration on devices
+    that have it."""
+    return name == "measure" or _NAMED_MEASUREMENT.fullmatch(name) is not None
+
+
+def is_gate(name: str) -> bool:
+    """Return whether an operation is a gate."""
+    return name not in NO_GATES and not is_measurement(name)
+
+
 class Program(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, dict=True):
     """A circuit as a table of operation names and flat arrays.
 
@@ -88,6 +104,11 @@ class Program(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     variables: Annotated[tuple[int, ...], _TABLE] = ()
     # complex128 [2**q, 2**q], row by row, in Qiskit's order
     matrices: Annotated[tuple[bytes, ...], _TABLE] = ()
+
+    @property
+    def measures(self) -> bool:
+        """True if an operation of the table is a measurement."""
+        return any(map(is_measurement, self.names))
 
     def packed(self) -> bytes:
         """Return the encoded program, as it is sent and stored."""

@@ -24,7 +24,7 @@ import msgspec
 
 from simenv.errors import LimitExceededError, OptionError, ProgramError
 from simenv.model.calls import VALUE, check_call_terms, is_call
-from simenv.model.program import check_printable
+from simenv.model.program import check_printable, is_measurement
 from simenv.model.task import MAX_KEEP_S, REFUSE, REFUSED, STALE, EngineOptions, TaskOptions
 
 OUTPUTS = (
@@ -364,7 +364,7 @@ def measured_last(
     for op in ops:
         acted = qubits[place : place + sizes[op]]
         place += sizes[op]
-        if names[op] == "measure":
+        if is_measurement(names[op]):
             measured.update(acted)
         elif names[op] not in ("barrier", "delay", "delay_dt"):
             measured.difference_update(acted)

@@ -17,6 +17,7 @@ from fnmatch import fnmatchcase
 import msgspec
 
 from simenv.errors import OptionError
+from simenv.model.program import is_gate
 from simenv.model.task import TaskState
 
 ON_DEMAND = ".x"  # in the name of a pool made on demand, after that of its base
@@ -307,9 +308,6 @@ class QubitInfo(msgspec.Struct, frozen=True, array_like=True):
     readout_ns: float = UNKNOWN
 
 
-NO_GATES = frozenset(("measure", "reset", "delay"))  # operations that may have an error, too
-
-
 class OperationInfo(msgspec.Struct, frozen=True, array_like=True):
     """One gate on an ordered tuple of qubits; (): on all that the device couples."""
 
@@ -355,7 +353,7 @@ class DeviceInfo(msgspec.Struct, frozen=True):
 
     def width(self, operation: OperationInfo) -> int:
         """Return the number of qubits of a gate; 0: no gate, or one of any number of qubits."""
-        if operation.name in NO_GATES:
+        if not is_gate(operation.name):
             return 0
         if operation.qubits:
             return len(operation.qubits)

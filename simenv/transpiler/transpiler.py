@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simenv.errors import OptionError, ProgramError
-from simenv.model import NO_GATES, OWNERS, Program
+from simenv.model import NO_GATES, OWNERS, Program, is_gate, is_measurement
 from simenv.model.availability import Availability
 from simenv.model.views import DeviceInfo
 from simenv.transpiler import qiskit_runtime
@@ -40,7 +40,7 @@ def target_of(info: DeviceInfo) -> Any:
     T1 and T2 in seconds, frequencies in Hz, errors, limits of angles. A gate that Qiskit does not
     have is left out: no compilation uses it. Raises OptionError if all gates are such."""
     qiskit_runtime.qiskit()
-    from qiskit.circuit import Delay, Measure, Parameter, Reset
+    from qiskit.circuit import Delay, Instruction, Measure, Parameter, Reset
     from qiskit.circuit.controlflow import ForLoopOp, IfElseOp, SwitchCaseOp, WhileLoopOp
     from qiskit.circuit.library import get_standard_gate_name_mapping
     from qiskit.transpiler import InstructionProperties, QubitProperties, Target
@@ -85,6 +85,8 @@ def target_of(info: DeviceInfo) -> Any:
         if name not in ("measure", "reset", "delay"):
             target.add_instruction(standard_gates[name], places(name), **bounds.get(name, {}))
     target.add_instruction(Measure(), places("measure"))
+    for name in available.measurements:
+        target.add_instruction(Instruction(name, 1, 1, []), places(name))
     target.add_instruction(Delay(Parameter("t")), dict.fromkeys(places("delay")))
     if info.dynamic:
         target.add_instruction(Reset(), places("reset"))
@@ -101,7 +103,7 @@ def _none_if_nan(value: float) -> float | None:
 
 def gate_names(program: Program) -> frozenset[str]:
     """Return the names of a program's gates, without measurements, resets, delays and markers."""
-    return frozenset(program.names) - NO_GATES
+    return frozenset(filter(is_gate, program.names))
 
 
 class NativeForm:
@@ -110,15 +112,20 @@ class NativeForm:
     def __init__(self, info: DeviceInfo) -> None:
         self._num_qubits = info.num_qubits
         self._dynamic = info.dynamic
+        available = Availability(info)
         self._native = {gate.name: gate.qubits for gate in info.gates}
-        codes = Availability(info).codes()
+        self._native |= dict.fromkeys(available.measurements, 1)
+        codes = available.codes()
         self._places = {name: np.array(each, np.int64) for name, each in codes.items()}
         self._limits = {each.gate: np.array(each.bounds_rad) for each in info.angle_limits}
 
     def is_refused(self, program: Program) -> bool:
         """Return whether the program has conditions or loops and the device has no dynamic
-        circuits."""
-        return not self._dynamic and not set(OWNERS).isdisjoint(program.names)
+        circuits, or a measurement of a name that the device lacks."""
+        if not self._dynamic and not set(OWNERS).isdisjoint(program.names):
+            return True
+        named = (each for each in program.names if is_measurement(each) and each != "measure")
+        return any(name not in self._native for name in named)
 
     def fits(self, program: Program) -> bool:
         """Return whether the device has all operations of the program on its qubits."""

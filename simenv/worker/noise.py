@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from simenv.model import NO_GATES, DeviceRecord, NoiseFactors, Program, TaskOptions
+from simenv.model import DeviceRecord, NoiseFactors, Program, TaskOptions, is_gate
 from simenv.model.task import STALE
 from simenv.model.views import device_time_ns, wall_clock_s
 from simenv.wire.messages.client import AssignedTask, NoiseDocument
@@ -37,7 +37,7 @@ def unused_channels(
     results = []
     has = {entry.gate for entry in document.channels}
     if not acts:
-        gates = sorted(set(program.names) - NO_GATES)
+        gates = sorted(set(filter(is_gate, program.names)))
         channels = dict.fromkeys(
             _gate_text(entry.gate, entry.qubits) for entry in document.channels
         )
@@ -89,7 +89,7 @@ def outside_fit(scope: FitScope, program: Program, name: str) -> tuple[str, ...]
     arities = np.frombuffer(program.arities, np.uint16).reshape(-1, 3)
     ops = np.frombuffer(program.ops, np.uint16)
     sizes = arities[ops, 0].astype(np.int64)
-    gates = np.array([each not in NO_GATES for each in program.names], bool)[ops]
+    gates = np.array([is_gate(each) for each in program.names], bool)[ops]
     wires = np.frombuffer(program.qubits, np.uint16)
     used = sorted(set(wires[np.repeat(gates, sizes)].tolist()))
     pairs = int((gates & (sizes == 2)).sum())
@@ -188,7 +188,7 @@ class Noise:
         rows = np.bincount(ops, minlength=len(program.names)).tolist()
         gates: dict[str, int] = {}
         for name, count in zip(program.names, rows, strict=True):
-            if count and name not in NO_GATES:
+            if count and is_gate(name):
                 gates[name] = gates.get(name, 0) + count
         return DeviceRecord(
             terms.device,

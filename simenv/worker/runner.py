@@ -385,7 +385,7 @@ def pack(
         state = result.statevector.tobytes()
     fields = (
         model.RESULT_FORMAT,
-        program.registers if "measure" in program.names else (),
+        program.registers if program.measures else (),
         program.num_qubits,
         assigned.shots,
         assigned.seed,

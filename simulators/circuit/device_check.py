@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from noise_models.calibration import is_named_measurement
 from simulators.circuit import gates as circuit_gates
 from simulators.circuit.analysis.measurements import NO_OP_RESET, TERMINAL, has_mid_circuit_ops
 from simulators.circuit.analysis.profile import Profile
@@ -68,6 +69,12 @@ def refusal(circuit: Circuit, profile: Profile, device: DeviceLimits) -> tuple[s
         if operations.size:
             first = int(operations[0])
             name, native = circuit.table.names[row], sorted(device.gates)
+            if is_named_measurement(name):
+                return (
+                    f"operation {first} ({name} on {_qubits(circuit, first)}): device"
+                    f" {device.name} has no measurement of this name",
+                    "write measure in its place",
+                )
             listed = ", ".join(native[:_SHOWN]) + (", ..." if len(native) > _SHOWN else "")
             return (
                 f"operation {first} ({name} on {_qubits(circuit, first)}) is no native gate"

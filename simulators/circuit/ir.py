@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from noise_models.calibration import is_named_measurement
 from simulators.circuit import gates
 
 # Circuit representation: views on flat arrays, without copies of the received bytes.
@@ -84,8 +85,9 @@ def _resolve(name: str, qubits: int, clbits: int, params: int) -> tuple[int, str
     gate = gates.GATES.get(name)
     if gate is not None:
         code, wanted = gate.code, (gate.qubits, 0, gate.params)
-    elif name in gates.OTHERS:
-        code, wanted = gates.OTHERS[name][0], gates.OTHERS[name][1:]
+    elif name in gates.OTHERS or is_named_measurement(name):
+        entry = gates.OTHERS[name if name in gates.OTHERS else "measure"]
+        code, wanted = entry[0], entry[1:]
     else:
         return gates.UNKNOWN, f"unknown gate {name[:64]!r}"
     least = 1 if code == gates.UNITARY or (gate is not None and gate.qubits == gates.ANY) else 0

@@ -257,8 +257,7 @@ class _Builder:
         qubit = int(self._circuit.qubits[self._begins[k, 0]])
         p01 = p10 = 0.0
         if self._noise.readout is not None:
-            p01 = float(self._noise.readout.p01[qubit])
-            p10 = float(self._noise.readout.p10[qubit])
+            p01, p10 = self._noise.readout.flips(qubit, k)
         confusion = np.array([[1.0 - p01, p10], [p01, 1.0 - p10]])
         return Measurement(qubit, int(self._circuit.clbits[self._begins[k, 1]]), confusion)
 

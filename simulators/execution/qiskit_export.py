@@ -11,7 +11,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister
-from qiskit.circuit import Gate, library
+from qiskit.circuit import Gate, Instruction, library
 from qiskit.circuit.classical import expr, types
 
 from simulators.circuit import ir
@@ -39,7 +39,7 @@ class Dialect:
     engine: str
     elsewhere: str  # hint of the error for an operation that cannot be written
     native: frozenset[str] | None = None
-    pauses: bool = False  # barriers and delays are exported
+    pauses: bool = False  # barriers, delays and the names of measurements are exported
 
 
 def convert(circuit: Circuit, params: NDArray[Any], dialect: Dialect) -> QuantumCircuit:
@@ -75,6 +75,9 @@ class _Writer:
             elif operation.name != "id":
                 qubits = [self.circuit.qubits[q] for q in operation.qubits]
                 self._now.append(self._gate(operation), qubits, copy=False)
+        elif code == MEASURE and self._dialect.pauses and operation.name != "measure":
+            measurement = Instruction(operation.name, 1, 1, [])
+            self._now.append(measurement, operation.qubits, operation.clbits)
         elif code == MEASURE:
             self._now.measure(operation.qubits[0], operation.clbits[0])
         elif code == RESET:

@@ -160,16 +160,16 @@ class ReadoutStage(msgspec.Struct, frozen=True, eq=False):
         is measured once at the end; otherwise its qubits have their own errors."""
         if readout is None:
             return None
+        source, p01, p10 = _sources(readout, layout)
         operations = layout.operations
         if op_ids is not None:
             operations = np.append(op_ids, -1)[operations]
-        groups, grouped = _correlated(readout, layout.source, operations)
-        size = layout.source.size
+        groups, grouped = _correlated(readout, source, operations)
+        size = source.size
         draws, clbits, bounds = np.empty(size, np.int64), np.empty(size, np.int64), np.empty(size)
         tables = np.zeros((size, 4))
         count = _single_bits(
-            layout.source, operations, grouped, readout.p01, readout.p10, draws, clbits, tables,
-            bounds,
+            source, operations, grouped, p01, p10, draws, clbits, tables, bounds,
         )  # fmt: skip
         if groups:
             confusions = _confusions(tables[:count])
@@ -259,6 +259,22 @@ def _single_bits(  # type: ignore[no-untyped-def]
         bounds[at] = max(p01[qubit], p10[qubit])
         count += 1
     return count
+
+
+def _sources(
+    readout: Readout, layout: MeasurementLayout
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """Index of p01 and p10 of each clbit, -1 where none is measured, and both arrays: those of the
+    qubits, then those of the measurements that have them of their own."""
+    if not readout.own:
+        return layout.source, readout.p01, readout.p10
+    source, size = layout.source.copy(), len(readout.p01)
+    flips = list(readout.own.values())
+    number = {operation: size + k for k, operation in enumerate(readout.own)}
+    for clbit in np.flatnonzero(source >= 0).tolist():
+        source[clbit] = number.get(int(layout.operations[clbit]), source[clbit])
+    p01, p10 = np.array(flips).T
+    return source, np.concatenate((readout.p01, p01)), np.concatenate((readout.p10, p10))
 
 
 def _correlated(

@@ -128,13 +128,12 @@ def _text(channel: Channel) -> str:
     return f"PAULI_CHANNEL_{channel.num_qubits}({', '.join(map(repr, probs.tolist()))})"
 
 
-def recorded_flip(noise: NoiseProgram, qubit: int, *, twirl: bool) -> float:
+def recorded_flip(noise: NoiseProgram, qubit: int, operation: int, *, twirl: bool) -> float:
     """Probability that a measurement before the end records the wrong outcome. Raises Unsupported
     if it depends on the outcome, unless `twirl` requests the mean."""
     if noise.readout is None:
         return 0.0
-    at = qubit if noise.readout.p01.size > 1 else 0
-    p01, p10 = float(noise.readout.p01[at]), float(noise.readout.p10[at])
+    p01, p10 = noise.readout.flips(qubit, operation)
     if p01 != p10 and not twirl:
         hint = "option twirl=1 takes the mean of both; engine='statevector' has it exactly,"
         hint += " where its qubits fit into memory"
@@ -173,7 +172,7 @@ class StabilizerEngine(outputs.EngineBase):
         begins = np.cumsum(rows[:, 1]) - rows[:, 1]
         recorded = (rows[:, 0] == MEASURE) & (clbits.roles != measurements.TERMINAL)
         qubits = {k: int(circuit.qubits[begins[k]]) for k in np.flatnonzero(recorded).tolist()}
-        flips = {k: recorded_flip(noise, qubit, twirl=twirl) for k, qubit in qubits.items()}
+        flips = {k: recorded_flip(noise, qubit, k, twirl=twirl) for k, qubit in qubits.items()}
         lines = NoiseLines(noise_lines(circuit, noise), flips)
         readout = ReadoutStage.of(clbits, noise.readout)
         return _NoisyPlan(clbits, layouts.state, lines, readout, twirl)

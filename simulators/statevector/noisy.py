@@ -122,6 +122,10 @@ class BranchRun(ComponentRun):
         super().__init__(states, programs, run)
         self._numbers = op_ids
         self._recorded = readout
+        self._recorded_in_whole = readout
+        if readout is not None and readout.own:
+            own = {int(op_ids[k]): flips for k, flips in readout.own.items()}
+            self._recorded_in_whole = replace(readout, own=own)
 
     def result(self) -> engine.BindingResult:
         layouts = measurements.MeasurementLayouts(self._layout(False), self._layout(True))
@@ -135,7 +139,7 @@ class BranchRun(ComponentRun):
         return self._schedules.of(self._circuit, keep=keep)
 
     def _walk(self, plan: Program, ensemble: Ensemble) -> Interpreter:
-        return Interpreter(ensemble, plan, self._run, self._recorded)
+        return Interpreter(ensemble, plan, self._run, self._recorded_in_whole)
 
     def sample(self, shots: int, key: outputs.SeedKey) -> Iterator[outputs.Batch]:
         """Sample as `FinalState.sample`; shots in ascending order."""

@@ -151,6 +151,7 @@ class _Builder:
             (circuit.num_slots > 0, "free parameters"),
             (gates.any(), "gates on more than two qubits"),
             (noise.readout is not None and noise.readout.groups, "correlated readout"),
+            (noise.readout is not None and noise.readout.own, "measurements of other names"),
         ):
             if wrong:
                 hint = "run it on another engine"

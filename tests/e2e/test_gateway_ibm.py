@@ -45,6 +45,7 @@ from qiskit.quantum_info import SparsePauliOp
 from qiskit.transpiler import generate_preset_pass_manager
 from qiskit_ibm_runtime import Batch, EstimatorV2, QiskitRuntimeService, RuntimeEncoder, SamplerV2
 from qiskit_ibm_runtime import Session
+from qiskit_ibm_runtime.circuit import MidCircuitMeasure
 
 def packed(circuit):
     return json.loads(json.dumps(circuit, cls=RuntimeEncoder))["__value__"]
@@ -101,6 +102,13 @@ service.delete_job(jobs[0].job_id())
 found["pending"] = len(service.jobs(pending=True))
 found["names"] = [each.name for each in service.backends(simulator=False)]
 found["least"] = service.least_busy(operational=True, simulator=False, min_num_qubits=100).name
+third, early = service.backend("kingston"), QuantumCircuit(1, 1)
+early.x(0)
+early.append(MidCircuitMeasure(), [0], [0])
+found["early"] = third.target["measure_2"][(0,)].error
+placed = generate_preset_pass_manager(1, third, initial_layout=[0]).run(early)
+data = SamplerV2(mode=third).run([placed], shots=500).result()[0].data
+found["early_counts"] = data.c.get_counts()
 found["fez"] = service.backend("fez").num_qubits
 found["ideal"] = service.backend("main").configuration().simulator
 found["remaining"] = service.usage()
@@ -343,6 +351,8 @@ def test_a_program_of_ibms_client_runs_unchanged(env: Client, settings: Mapping[
     assert "emu" in found["names"]
     assert "main" not in found["names"]
     assert found["least"] == "emu"
+    assert found["early"] == 0.018798828125
+    assert found["early_counts"]["1"] > 450
     assert found["fez"] == 156
     assert found["ideal"] is True
     assert found["remaining"]["usage_limit_reached"] is False

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 from failing import fails
-from qiskit import QuantumCircuit
+from qiskit import QuantumCircuit, transpile
 from shell import Shell
 
 from simenv.client.client import Client
-from simenv.errors import ProgramError
+from simenv.errors import InfeasibleError, ProgramError
 
 HEAD = 'OPENQASM 3.0;\ninclude "stdgates.inc";\nqubit[2] q; bit[2] c;\n'
 CONTROLLED = {
@@ -73,3 +73,32 @@ def test_adaptive_profile_of_qir_is_refused_by_its_name(env: Client) -> None:
     pytest.importorskip("pyqir", reason="the extra qir is not installed")
     refused = fails(ProgramError, "profile 'adaptive_profile' is not carried", env.run, ADAPTIVE)
     assert "OpenQASM 3" in refused.hint
+
+
+def test_measurement_of_its_own_name_has_its_error_and_duration(env: Client) -> None:
+    from qiskit_ibm_runtime.circuit import MidCircuitMeasure
+
+    from simenv.frontends.qiskit import SimenvBackend
+
+    circuit = QuantumCircuit(2, 3)
+    circuit.x(0)
+    circuit.append(MidCircuitMeasure(), [0], [0])
+    circuit.sx(0)
+    circuit.sx(0)
+    circuit.append(MidCircuitMeasure(), [0], [1])
+    circuit.measure(0, 2)
+    for device in (None, "kingston"):
+        noise = "off" if device else "auto"
+        assert env.run(circuit, device=device, noise=noise, shots=100).counts == {"001": 100}
+    backend = SimenvBackend("kingston", env)
+    listed = backend.target["measure_2"][(0,)]
+    assert (listed.error, listed.duration) == pytest.approx((0.018798828125, 1.76e-6))
+    compiled = transpile(circuit, backend, optimization_level=1, initial_layout=[0, 1])
+    assert compiled.count_ops()["measure_2"] == 2
+    single = QuantumCircuit(1, 1)
+    single.append(MidCircuitMeasure(), [0], [0])
+    terms: dict[str, Any] = {"device": "kingston", "compile": "never", "shots": 50_000, "seed": 3}
+    ones = env.run(single, **terms).counts["1"]
+    assert ones == pytest.approx(940, abs=5 * 31)
+    refused = fails(InfeasibleError, "no measurement of this name", env.run, circuit, device="fez")
+    assert refused.hint == "write measure in its place"

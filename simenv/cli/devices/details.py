@@ -18,7 +18,11 @@ from simenv.cli import terminal
 from simenv.model.views import UNKNOWN
 
 if TYPE_CHECKING:
-    from noise_models.calibration import CalibrationSnapshot, GateCalibration
+    from noise_models.calibration import (
+        CalibrationSnapshot,
+        GateCalibration,
+        MeasurementCalibration,
+    )
     from simenv.calibration.certify import Certificate, ClaimComparison
 
 _QUBIT_FIGURES = (
@@ -40,16 +44,19 @@ class SpreadFigure(msgspec.Struct, frozen=True):
 
 
 def figures(snapshot: CalibrationSnapshot) -> list[SpreadFigure]:
-    """Return the figures of the qubits, then error and duration of each gate, then ZZ rates. Errors
-    of gates that do not work are left out; `broken` lists them."""
+    """Return the figures of the qubits, then error and duration of each gate and of measurements
+    with names of their own, then ZZ rates. Errors of gates that do not work are left out; `broken`
+    lists them."""
     results = []
     for name in _QUBIT_FIGURES:
         stem, _, ending = name.rpartition("_")
         unit = UNITS.get(ending, "")
         if values := [v for q in snapshot.qubits if (v := getattr(q, name)) is not None]:
             results.append(_figure(stem if unit else name, unit, values))
-    for gate in dict.fromkeys(each.name for each in snapshot.gates):
-        same = [each for each in snapshot.gates if each.name == gate]
+    operations: list[GateCalibration | MeasurementCalibration]
+    operations = [*snapshot.gates, *snapshot.measurements]
+    for gate in dict.fromkeys(each.name for each in operations):
+        same = [each for each in operations if each.name == gate]
         for key, unit in (("error", ""), ("duration_ns", "ns")):
             values = [v for each in same if (v := getattr(each, key)) is not None]
             if key == "error":

@@ -12,7 +12,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any, TypeVar
 
 from simenv import model
@@ -375,6 +375,8 @@ def _instruction(operation: DecodedOperation, values: list[Any]) -> Any:
         "unitary": lambda: classes.UnitaryGate(_matrix(operation)),
     }
     make = makers.get(operation.name) or _standard().get(operation.name)
+    if make is None and model.is_measurement(operation.name):
+        make = partial(classes.Instruction, operation.name, 1, 1, [])
     if make is None:
         raise ProgramError(f"the operation {operation.name!r} is unknown")
     built = make(*values)

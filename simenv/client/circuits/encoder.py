@@ -25,7 +25,7 @@ from simenv.client.circuits.control_flow import BlockWriter, ExpressionWriter, i
 from simenv.client.circuits.program_builder import BitNumber, ProgramBuilder, ProgramLayout, layout
 from simenv.client.circuits.text_checks import MAX_OPERANDS
 from simenv.errors import ProgramError, SimenvError
-from simenv.model import MAX_UNITARY_QUBITS, Program
+from simenv.model import MAX_UNITARY_QUBITS, Program, is_measurement
 from simenv.transpiler.qiskit_runtime import least_operations, names
 
 if TYPE_CHECKING:
@@ -403,6 +403,10 @@ def _program_name(operation: Any) -> str:
         carried = isinstance(operation, classes.Barrier)
     elif name == "delay":
         carried = isinstance(operation, classes.Delay)
+    elif is_measurement(name):
+        # One with a definition is a circuit of its own that has such a name.
+        shape = operation.num_qubits, operation.num_clbits, len(operation.params)
+        carried = shape == (1, 1, 0) and operation.definition is None
     elif isinstance(operation, (classes.MCXGate, classes.C4XGate)):
         controls = operation.num_ctrl_qubits
         carried = operation.ctrl_state == (1 << controls) - 1 and (

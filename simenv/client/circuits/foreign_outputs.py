@@ -32,10 +32,10 @@ _BRAKET = {  # words after `#pragma braket result`
 
 
 def hint_of(name: str) -> str:
-    """Return the way out for an instruction of Aer, or a measurement of a name of its own such as
-    IBM's `measure_2`; "" if it is neither."""
+    """Return the way out for an instruction of Aer, or one that is named as a measurement but has
+    another shape; "" if it is neither."""
     if name.startswith("measure_"):
-        return "a measurement has no definition: write measure in its place, with its own error"
+        return "a measurement has one qubit and one clbit, and no parameters"
     if name.startswith("save_"):
         option = _AER.get(name)
         if option is None:

@@ -464,7 +464,7 @@ def _pack_program(
     if len(packed) > text_checks.MAX_PACKED_BYTES:
         _refuse_size(packed)
     names = tuple([getattr(parameter, "name", parameter) for parameter in parameters])
-    measures, slots = "measure" in program.names, ParameterSlots(parameters, expressions)
+    measures, slots = program.measures, ParameterSlots(parameters, expressions)
     return PackedCircuit(packed, program.num_qubits, measures, names, slots)
 
 

@@ -219,7 +219,7 @@ def shape_of(key: bytes) -> ProgramShape:
     suffix = b"".join([encode(getattr(blank, field)) for field in fields[last:]])
     tail = encode(b"") * len(_TAIL_FIELDS)
     return ProgramShape(
-        blank.packed().removesuffix(tail + suffix), suffix, num_qubits, "measure" in names
+        blank.packed().removesuffix(tail + suffix), suffix, num_qubits, blank.measures
     )
 
 

@@ -24,7 +24,7 @@ from typing import Any
 
 from openqasm3 import ast
 from qiskit import ClassicalRegister
-from qiskit.circuit import Clbit, Gate
+from qiskit.circuit import Clbit, Gate, Instruction, Qubit
 from qiskit.circuit.classical import expr, types
 from qiskit.circuit.library import CPhaseGate, IGate, MCPhaseGate, PhaseGate
 from qiskit_qasm3_import import types as importer_types
@@ -127,7 +127,10 @@ class FlowVisitor(ConvertVisitor):  # type: ignore[misc]
         bare = copy.copy(node)
         bare.init_expression = None
         context = super().visit_ClassicalDeclaration(bare, context)
-        variable = expr.lift(context.symbol_table.get(node.identifier.name, node).data)
+        declared = context.symbol_table.get(node.identifier.name, node).data
+        if qasm3_values.is_named_measurement(first):
+            return self._measure_by_name(first, declared, context)
+        variable = expr.lift(declared)
         context.circuit.store(
             variable,
             qasm3_values.as_type(qasm3_values.assigned(first, context), variable.type, first),
@@ -158,6 +161,9 @@ class FlowVisitor(ConvertVisitor):  # type: ignore[misc]
         return context
 
     def visit_ClassicalAssignment(self, node: Any, context: State) -> State:  # noqa: N802
+        if node.op.name == "=" and qasm3_values.is_named_measurement(node.rvalue):
+            stored = self._resolve_carg(node.lvalue, context)
+            return self._measure_by_name(node.rvalue, stored, context)
         target = self._lvalue(node.lvalue, context)
         value = node.rvalue
         if node.op.name != "=":
@@ -170,6 +176,18 @@ class FlowVisitor(ConvertVisitor):  # type: ignore[misc]
             if isinstance(symbol.type, qasm3_values.IntType):
                 _check_sign(new, target.type)
         context.circuit.store(target, qasm3_values.as_type(new, target.type, node))
+        return context
+
+    def _measure_by_name(self, node: Any, stored: Any, context: State) -> State:
+        """Append a measurement with a name of its own, written as a function of its qubits."""
+        measured = self._resolve_qarg(node.arguments[0], context)
+        single = isinstance(measured, Qubit), isinstance(stored, Clbit)
+        qubits = [measured] if single[0] else list(measured)
+        clbits = [stored] if single[1] else list(stored)
+        if len(set(single)) > 1 or len(qubits) != len(clbits):
+            raise ProgramError(f"{node.name.name} of {len(qubits)} qubits into {len(clbits)} bits")
+        for qubit, clbit in zip(qubits, clbits, strict=True):
+            context.circuit.append(Instruction(node.name.name, 1, 1, []), [qubit], [clbit])
         return context
 
     def _lvalue(self, node: Any, context: State) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 from openqasm3 import ast
 from qiskit.circuit import Clbit
@@ -21,7 +21,7 @@ from qiskit_qasm3_import.expression import ValueResolver
 
 from simenv.client.circuits import text_checks
 from simenv.errors import LimitExceededError
-from simenv.model import MAX_CLBITS, MAX_QUBITS
+from simenv.model import MAX_CLBITS, MAX_QUBITS, is_measurement
 
 _LOGIC: dict[str, Callable[[Any, Any], Any]] = {"&&": expr.logic_and, "||": expr.logic_or}
 _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
@@ -147,6 +147,16 @@ def condition(node: Any, context: Any) -> Any:
 def is_constant(kind: Any) -> bool:
     """Return whether this is the importer's type of a constant number or truth value."""
     return bool(getattr(kind, "const", False)) and not isinstance(kind, importer_types.Duration)
+
+
+def is_named_measurement(node: Any) -> TypeGuard[ast.FunctionCall]:
+    """Return whether an expression is a measurement with a name of its own, such as
+    `measure_2(q[0])`, of which the device has the definition."""
+    return (
+        isinstance(node, ast.FunctionCall)
+        and is_measurement(node.name.name)
+        and len(node.arguments) == 1
+    )
 
 
 def assigned(node: Any, context: Any) -> Any:
@@ -391,9 +401,13 @@ class Counter:
             operands = [node.qubits]
         elif isinstance(node, ast.QuantumMeasurementStatement):
             operands = [node.measure.qubit]
+        elif isinstance(node, ast.ClassicalAssignment) and is_named_measurement(node.rvalue):
+            operands = node.rvalue.arguments
         elif isinstance(node, ast.ClassicalDeclaration):
             built = node.init_expression
             operands = [built.qubit] if isinstance(built, ast.QuantumMeasurement) else []
+            if is_named_measurement(built):
+                operands = built.arguments
         else:
             return
         if isinstance(node, ast.QuantumPhase):

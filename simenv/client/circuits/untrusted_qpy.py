@@ -38,7 +38,7 @@ def load_untrusted(data: bytes, name: str) -> PackedCircuit:
     qpy.check_header(data, name)
     result = msgspec.msgpack.decode(PROGRAMS.convert(data, name), type=_Converted)
     program = decode_program(result.packed)
-    measures, slots = "measure" in program.names, ParameterSlots(result.parameters, None)
+    measures, slots = program.measures, ParameterSlots(result.parameters, None)
     return PackedCircuit(result.packed, program.num_qubits, measures, result.parameters, slots)
 
 
@@ -99,7 +99,7 @@ def bound_circuit(answer: bytes, has_values: bool) -> BoundCircuit:
 
         rows = np.frombuffer(result.rows, np.float64).reshape(result.count, program.num_slots)
         names = tuple(f"p{slot}" for slot in range(program.num_slots))
-    measures, slots = "measure" in program.names, ParameterSlots(names, None)
+    measures, slots = program.measures, ParameterSlots(names, None)
     circuit = PackedCircuit(result.packed, program.num_qubits, measures, names, slots)
     return BoundCircuit(circuit, rows, result.plain)
 

@@ -19,11 +19,10 @@ from simenv.client.result import Result
 from simenv.client.result_data import Provenance, Stages, keys
 from simenv.client.tasks.task import Task
 from simenv.errors import ProgramError, SimenvError
-from simenv.model import OWNERS, Program, TaskState
+from simenv.model import OWNERS, Program, TaskState, is_measurement
 from simenv.qpm import contract, envelopes
 
 MAX_STATEVECTOR_QUBITS = 20  # [re, im] pairs of more qubits are gigabytes of Python objects
-_PASSIVE = frozenset({"measure", "barrier"})  # a final measurement may precede these
 
 
 def counts_bytes(program: Program, shots: int) -> int:
@@ -55,15 +54,15 @@ def without_final_measurements(program: Program) -> Program:
         start = end - arities[3 * row]
         name, touched = program.names[row], qubits[start:end]
         end = start
-        if name == "measure":
+        if is_measurement(name):
             if not used.isdisjoint(touched):
                 raise _in_the_middle(f"of qubit {touched[0]}, which is used again")
             continue
-        if name not in _PASSIVE:
+        if name != "barrier":
             used.update(touched)
         kept_ops.append(row)
         kept_qubits += reversed(touched)
-    kept = [row for row, name in enumerate(program.names) if name != "measure"]
+    kept = [row for row, name in enumerate(program.names) if not is_measurement(name)]
     place = {row: number for number, row in enumerate(kept)}
     return msgspec.structs.replace(
         program,
@@ -107,7 +106,7 @@ def prepare(request: Request, widest: int = MAX_STATEVECTOR_QUBITS) -> PreparedP
     loaded = untrusted_qpy.load_untrusted(source, "circuit.data") if is_file else load(source)
     program = loaded.program
     width = program.num_qubits
-    measures = "measure" in program.names
+    measures = program.measures
     if not request.statevector:
         return PreparedPrograms(loaded, None, None, counts_bytes(program, request.shots))
     if width > widest:

@@ -132,7 +132,7 @@ def _send_part(session: Any, parts: PartSequence, worker: str) -> PartTask:
     ends = (*parts.ends, len(program.ops) // 2)
     if len(ends) > MAX_PARTS:
         raise LimitExceededError(f"{len(ends)} parts of one circuit; the limit is {MAX_PARTS}")
-    circuit = msgspec.structs.replace(parts.circuit, measures="measure" in program.names)
+    circuit = msgspec.structs.replace(parts.circuit, measures=program.measures)
     if not circuit.measures and stores_bits(program):
         message = "a part stores classical bits, and measures nothing; nor did a part before"
         hint = "bits are read where a part has measured: store them in that part or a later one"

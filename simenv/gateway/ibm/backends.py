@@ -118,7 +118,12 @@ def configuration(name: str, info: DeviceInfo) -> Plain:
     names = [gate["name"] for gate in result["gates"]]
     others = ("reset", *CONTROL_FLOW) if info.dynamic else ()
     result["basis_gates"] = names
-    result["supported_instructions"] = [*names, "measure", "delay", *others]
+    own = Availability(info).measurements
+    result["supported_instructions"] = [*names, "measure", *own, "delay", *others]
+    if own:
+        result["instruction_signatures"] = [
+            {"name": each, "num_qubits": 1, "num_clbits": 1, "parameters": []} for each in own
+        ]
     if info.dt_ns and not math.isnan(info.dt_ns):
         result["dt"] = result["dtm"] = info.dt_ns
     return result
@@ -137,8 +142,9 @@ def _natives(info: DeviceInfo) -> dict[str, Places]:
     available = Availability(info)
     names = [gate.name for gate in info.gates if gate.name in standard]
     result = {name: available.places(name) for name in names if name not in _NOT_GATES}
-    if any(each.name == "reset" for each in info.operations):
-        result["reset"] = available.places("reset")
+    for name in (*available.measurements, "reset"):
+        if any(each.name == name for each in info.operations):
+            result[name] = available.places(name)
     return result
 
 

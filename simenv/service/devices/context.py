@@ -63,7 +63,10 @@ class DeviceContext:
         return DeviceLimits(
             info.name,
             info.num_qubits,
-            {gate.name: gate.qubits for gate in info.gates},
+            {
+                **{gate.name: gate.qubits for gate in info.gates},
+                **dict.fromkeys(available.measurements, 1),
+            },
             available.codes(),
             available.problem,
             info.dynamic,

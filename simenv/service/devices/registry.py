@@ -42,6 +42,10 @@ def device_info(name: str, snapshot: CalibrationSnapshot, digest: str) -> views.
         OperationInfo(gate.name, gate.qubits, _figure(gate.error), _figure(gate.duration_ns))
         for gate in snapshot.gates
     ]
+    operations += [
+        OperationInfo(each.name, (each.qubit,), _figure(each.error), _figure(each.duration_ns))
+        for each in snapshot.measurements
+    ]
     measured = {each.name for each in operations}
     unmeasured = {*snapshot.unmeasured, *snapshot.unusable}
     for number in range(snapshot.num_qubits if snapshot.qubits or unmeasured else 0):

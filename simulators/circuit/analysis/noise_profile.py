@@ -209,8 +209,8 @@ class IdealStates:
                 result[k] = _loss(kraus[number], rho, classical=classical)
             readout = {}
             if program.readout is not None:
-                for qubit in self._measured:
-                    p01, p10 = program.readout.p01[qubit], program.readout.p10[qubit]
+                for qubit, operation in self._last_measurements.items():
+                    p01, p10 = program.readout.flips(qubit, operation)
                     p1 = excited[qubit]
                     readout[qubit] = float((1.0 - p1) * p01 + p1 * p10)
             results.append(LocationLosses(result, readout))
@@ -238,8 +238,14 @@ class IdealStates:
 
     @property
     def _measured(self) -> list[int]:
-        places = self.operands.first[:-1][self.operands.codes == MEASURE]
-        return sorted(set(self.operands.wires[places].tolist()))
+        return list(self._last_measurements)
+
+    @property
+    def _last_measurements(self) -> dict[int, int]:
+        """Number of the last measurement of each measured qubit, ascending."""
+        numbers = np.flatnonzero(self.operands.codes == MEASURE)
+        wires = self.operands.wires[self.operands.first[numbers]]
+        return dict(sorted(zip(wires.tolist(), numbers.tolist(), strict=True)))
 
     def _reduced(
         self, wanted: dict[int, set[tuple[int, int]]], changes: Sequence[_Changes]

@@ -6,11 +6,12 @@ import functools
 import hashlib
 from typing import Protocol
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from noise_models.build import build
-from noise_models.calibration import CalibrationSnapshot
+from noise_models.calibration import CalibrationSnapshot, is_named_measurement
 from noise_models.channel import Readout
 from noise_models.model import LocatedChannel, NoiseModel
 from simulators.catalog import NoiseKind
@@ -204,6 +205,8 @@ class NoiseAttachment:
         if the general method is needed."""
         if circuit.conditions_data or has_delays(circuit) or not self.model.has_idle_noise:
             return None
+        if any(map(is_named_measurement, circuit.table.names)):
+            return None
         registry, count = self._registry, circuit.num_qubits
         own = registry.readout(count) if circuit.clbits_data else NO_READOUT
         misread = own.misread if circuit.clbits_data else np.zeros(count, np.uint8)
@@ -376,14 +379,32 @@ class _CircuitNoise:
 
     def _readout(self) -> Readout | None:
         """Readout error of the circuit's qubits; None if no measured qubit has one."""
-        places = self._operands.first[:-1][self._operands.codes == MEASURE]
-        measured = self._operands.wires[places]
+        operations = np.flatnonzero(self._operands.codes == MEASURE)
+        measured = self._operands.wires[self._operands.first[operations]]
         own = self._registry.readout(self._circuit.num_qubits) if measured.size else NO_READOUT
         result = own.readout
+        if flips := self._own_flips(operations, measured):
+            if result is None:
+                exact = np.zeros(self._circuit.num_qubits)
+                result = Readout(exact, exact)
+            return msgspec.structs.replace(result, own=flips)
         if result is None or own.misread[measured].any():
             return result
         seen = set(measured.tolist())
         return result if any(seen.issuperset(group.qubits) for group in result.groups) else None
+
+    def _own_flips(
+        self, operations: _Numbers, measured: _Numbers
+    ) -> dict[int, tuple[float, float]]:
+        """p01 and p10 of the measurements that have them of their own, by operation."""
+        names, ops = self._circuit.table.names, self._circuit.ops
+        named = np.array([is_named_measurement(name) for name in names], np.bool_)[ops[operations]]
+        results: dict[int, tuple[float, float]] = {}
+        for k, qubit in zip(operations[named].tolist(), measured[named].tolist(), strict=True):
+            flips = self._registry.flips_of(names[ops[k]], qubit)
+            if flips is not None:
+                results[k] = flips
+        return results
 
 
 def _digest(circuit: Circuit, model: NoiseModel, method: Method, delays: bytes) -> bytes:

@@ -246,12 +246,16 @@ def noise_of_part(
     used = used[: _move_locations(locations, operations, wires, marks, used, moved)]
     digest = hashlib.blake2b(noise.digest, digest_size=32)
     digest.update(qubits.tobytes() + operations.tobytes() + moved[:, CHANNEL].tobytes())
+    of_part = noise.readout.of(qubits) if readout and noise.readout is not None else None
+    if of_part is not None and of_part.own:
+        own = {k: of_part.own[at] for k, at in enumerate(operations.tolist()) if at in of_part.own}
+        of_part = msgspec.structs.replace(of_part, own=own)
     return msgspec.structs.replace(
         noise,
         digest=digest.digest(),
         locations=moved,
         channels=tuple([noise.channels[k] for k in used.tolist()]),
-        readout=noise.readout.of(qubits) if readout and noise.readout is not None else None,
+        readout=of_part,
         known_facts=noise.facts.of(used),
     )
 

@@ -109,6 +109,7 @@ class NoiseRegistry:
         self.crosstalk = self._of_pairs()
         self._alone: dict[tuple[int, int], Channel] = {}
         self._readouts: dict[int, CircuitReadout] = {}  # by number of qubits
+        self._flips: dict[tuple[str, int], tuple[float, float] | None] = {}
         self._facts = channel_facts(())
 
     def number(self, channel: Channel | None) -> int:
@@ -241,6 +242,13 @@ class NoiseRegistry:
             self._readouts.clear()
         cached = self._readouts[num_qubits] = CircuitReadout(result, misread)
         return cached
+
+    def flips_of(self, name: str, qubit: int) -> tuple[float, float] | None:
+        """p01 and p10 of a measurement with a name of its own; None: those of its qubit."""
+        key = name, qubit
+        if key not in self._flips:
+            self._flips[key] = self.model.flips_of(name, qubit)
+        return self._flips[key]
 
     @property
     def facts(self) -> ChannelFacts:

@@ -136,8 +136,7 @@ class RecordedReadout:
 
     def flip(self, item: program.Measure, branches: Branches, passes: Sequence[int]) -> None:
         """Flip the recorded bit of each shot with its probability."""
-        at = item.qubit if self._readout.p01.size > 1 else 0
-        p01, p10 = float(self._readout.p01[at]), float(self._readout.p10[at])
+        p01, p10 = self._readout.flips(item.qubit, item.op)
         if not (p01 or p10):
             return
         shots = branches.shots_or_weights.astype(np.int64, copy=False)

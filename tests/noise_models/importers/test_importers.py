@@ -11,7 +11,12 @@ import pytest
 from failing import fails
 
 from noise_models import library, snapshot
-from noise_models.calibration import CalibrationSnapshot, GateCalibration, QubitCalibration
+from noise_models.calibration import (
+    CalibrationSnapshot,
+    GateCalibration,
+    MeasurementCalibration,
+    QubitCalibration,
+)
 from noise_models.importers import REGISTRY, ImportReport, import_snapshot
 from noise_models.strict_json import SnapshotError
 
@@ -480,3 +485,53 @@ def test_csv_row_of_a_dead_qubit_is_no_qubit(row: str) -> None:
     value, report = import_snapshot({"t.csv": "\n".join([header, *rows, row]).encode()})
     assert value.unusable == (2,)
     assert report.missing[0].note.startswith("2 unusable")
+
+
+MEASUREMENT = {"gate": "measure_2", "qubits": [0], "name": "measure_20"}
+SIGNATURE = {"name": "measure_2", "num_qubits": 1, "num_clbits": 1, "parameters": []}
+
+
+def ibm(**configuration: object) -> tuple[CalibrationSnapshot, ImportReport]:
+    """IBM's sample with a measurement of another name on qubit 0."""
+    properties = samples.ibm_properties()
+    figures = [("gate_error", "", 0.25), ("gate_length", "us", 1.76)]
+    parameters = [{"name": name, "unit": unit, "value": value} for name, unit, value in figures]
+    properties["gates"].append({**MEASUREMENT, "parameters": parameters})
+    conf = samples.ibm_configuration() | configuration
+    return import_snapshot({"p.json": samples.encoded(properties), "c.json": samples.encoded(conf)})
+
+
+def test_ibm_measurement_of_its_own_name_is_no_gate_and_has_its_error_and_duration() -> None:
+    found, report = ibm(instruction_signatures=[SIGNATURE])
+    assert found.measurements == (MeasurementCalibration("measure_2", 0, 0.25, 1760.0),)
+    assert all(each.name != "measure_2" for each in (*found.native_gates, *found.gates))
+    assert snapshot.load(snapshot.dump(found)) == found
+    assert notes(report.used)["gates[*].gate_error"]
+
+
+def test_ibm_signature_lists_a_measurement_that_was_not_measured_and_names_others() -> None:
+    fast, other = {**SIGNATURE, "name": "measure_3"}, {"name": "reset_2", "num_qubits": 1}
+    found, report = ibm(instruction_signatures=[SIGNATURE, fast, other])
+    listed = [(each.name, each.qubit) for each in found.measurements]
+    assert listed == [("measure_2", 0), *(("measure_3", qubit) for qubit in range(3))]
+    assert "gates.reset_2" in {line.field for line in report.missing}
+
+
+def test_target_and_qdmi_list_measurements_of_other_names() -> None:
+    target = samples.qiskit_target()
+    entry = {"name": "measure_2", "gate": False, "num_qubits": 1, "num_params": 0}
+    target["operations"].append({**entry, "qubits": [1], "error": 0.1, "duration_s": 1e-6})
+    found, _ = import_snapshot({"t.json": samples.encoded(target)})
+    assert found.measurements == (MeasurementCalibration("measure_2", 1, 0.1, 1000.0),)
+    device = samples.qdmi()
+    device["operations"].append({"name": "measure_2", "numQubits": 1, "fidelity": 0.75})
+    found, _ = import_snapshot({"d.json": samples.encoded(device)})
+    assert {each.qubit for each in found.measurements} == set(range(found.num_qubits))
+    assert {each.error for each in found.measurements} == {0.25}
+
+
+def test_second_error_of_a_measurement_is_refused_by_its_place() -> None:
+    properties = samples.ibm_properties()
+    value = {"name": "gate_error", "unit": "", "value": 0.1}
+    properties["gates"] += [{**MEASUREMENT, "parameters": [value]}] * 2
+    fails(SnapshotError, "a second time", import_snapshot, {"p.json": samples.encoded(properties)})

@@ -183,10 +183,8 @@ def test_value_that_is_not_a_circuit_is_refused(value: Any) -> None:
     fails(ProgramError, "is no circuit", load, value)
 
 
-def test_measurement_of_another_name_is_refused_with_the_one_to_write() -> None:
-    from qiskit_ibm_runtime.circuit import MidCircuitMeasure
-
-    circuit = QuantumCircuit(1, 1)
-    circuit.append(MidCircuitMeasure(), [0], [0])
+def test_measurement_of_another_name_on_two_qubits_is_refused() -> None:
+    circuit = QuantumCircuit(2, 2)
+    circuit.append(Instruction("measure_2", 2, 2, []), [0, 1], [0, 1])
     error = fails(ProgramError, "measure_2", load, circuit)
-    assert "write measure in its place" in error.hint
+    assert "one qubit and one clbit" in error.hint

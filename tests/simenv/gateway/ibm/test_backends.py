@@ -31,13 +31,16 @@ def places(target: Target, name: str) -> dict[tuple[int, ...], Any]:
     return {qubits: each for qubits, each in target[name].items() if qubits is not None}
 
 
-@pytest.mark.parametrize("name", ["fez", "superconducting-lattice", "trapped-ions", "manila"])
+@pytest.mark.parametrize(
+    "name", ["fez", "kingston", "superconducting-lattice", "trapped-ions", "manila"]
+)
 def test_the_clients_target_of_a_device_is_simenvs(env: Client, name: str) -> None:
     info = env.device(name)
     target, own = convert_to_target(*read(name, info)), target_of(info)
     assert target.num_qubits == own.num_qubits
     assert set(own.operation_names) <= set(target.operation_names) | {"delay"}
-    for gate in [each.name for each in info.gates if each.name in own.operation_names]:
+    named = ("measure_2",) if name == "kingston" else ()
+    for gate in (*named, *(each.name for each in info.gates if each.name in own.operation_names)):
         assert places(target, gate).keys() == places(own, gate).keys()
         for qubits, figures in places(own, gate).items():
             seen = target[gate][qubits]
