@@ -27,7 +27,7 @@ _FUNCTIONS = {
     "program": "simenv.client.circuits.untrusted_qpy:bound",
     "native": "simenv.gateway.native.programs:decoded",
     "ibm": "simenv.gateway.ibm.job_request:decoded",
-    "iqm": "simenv.gateway.iqm.circuits:checked",
+    "iqm": "simenv.gateway.iqm.job_request:checked",
     "circuits": f"{__name__}:circuits",
     "drawing": f"{__name__}:drawing",
 }

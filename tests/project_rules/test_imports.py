@@ -52,5 +52,17 @@ def test_service_start_loads_no_heavy_library() -> None:
     assert loaded("import simenv.service.__main__", ROOT).isdisjoint({*HEAVY, "email"})
 
 
+def test_gateway_does_not_load_what_decodes_jobs() -> None:
+    of_jobs = {
+        "qiskit",
+        "qiskit_ibm_runtime",
+        "samplomatic",
+        "scipy",
+        "numba",
+        "ibm_quantum_schemas",
+    }
+    assert loaded("import simenv.gateway.__main__", ROOT).isdisjoint(of_jobs)
+
+
 def test_worker_session_does_not_load_h5py_at_import(tmp_path: Path) -> None:
     assert "h5py" not in loaded("import simenv.worker.session", ROOT)

@@ -3,7 +3,7 @@ unchanged.
 
 `endpoints`: the routes; `service`: what they do; `backends`, `answers`: forms of that API, pure;
 `options`: options of the primitives; `store`: jobs and sessions on the disk; `processes`,
-`job_process`, `programs`, `executor`: where jobs are decoded and run.
+`job_messages`, `job_process`, `programs`, `executor`: where jobs are decoded and run.
 """
 
 from __future__ import annotations

@@ -13,7 +13,6 @@ from itertools import permutations
 from typing import Any
 
 import msgspec
-from qiskit.circuit.library import get_standard_gate_name_mapping
 
 from simenv.model.availability import Availability, Places
 from simenv.model.views import DeviceInfo, DeviceKind, PoolInfo
@@ -21,7 +20,13 @@ from simenv.model.views import DeviceInfo, DeviceKind, PoolInfo
 DEFAULT_SHOTS = 4096  # of the primitives of IBM's service
 MAX_CIRCUITS = 1_000  # of one job
 CONTROL_FLOW = ("if_else", "for_loop", "while_loop", "switch_case")
-_NOT_GATES = ("measure", "reset", "delay", "barrier")
+# Names in Qiskit's table of standard gates, whose import would cost each gateway 70 MiB.
+STANDARD_GATES = frozenset((
+    "c3sx", "ccx", "ccz", "ch", "cp", "crx", "cry", "crz", "cs", "csdg", "cswap", "csx", "cu",
+    "cu1", "cu3", "cx", "cy", "cz", "dcx", "ecr", "global_phase", "h", "id", "iswap", "p", "r",
+    "rcccx", "rccx", "rx", "rxx", "ry", "ryy", "rz", "rzx", "rzz", "s", "sdg", "swap", "sx",
+    "sxdg", "t", "tdg", "u", "u1", "u2", "u3", "x", "xx_minus_yy", "xx_plus_yy", "y", "z",
+))  # fmt: skip
 # Broken devices of a snapshot: the error of a gate is 1 or more.
 
 Plain = dict[str, Any]
@@ -138,10 +143,9 @@ def _pairs(info: DeviceInfo) -> list[tuple[int, int]]:
 def _natives(info: DeviceInfo) -> dict[str, Places]:
     """Gates that Qiskit knows, each with the qubits that have it and its figures there; broken ones
     are left out. A figure of a gate without qubits is that of all places."""
-    standard = get_standard_gate_name_mapping()
     available = Availability(info)
-    names = [gate.name for gate in info.gates if gate.name in standard]
-    result = {name: available.places(name) for name in names if name not in _NOT_GATES}
+    names = [gate.name for gate in info.gates if gate.name in STANDARD_GATES]
+    result = {name: available.places(name) for name in names}
     for name in (*available.measurements, "reset"):
         if any(each.name == name for each in info.operations):
             result[name] = available.places(name)
@@ -150,10 +154,9 @@ def _natives(info: DeviceInfo) -> dict[str, Places]:
 
 def _gates(info: DeviceInfo) -> list[Plain]:
     natives = {} if is_simulator(info) else _natives(info)
-    standard = get_standard_gate_name_mapping()
     gates = []
     for gate in info.gates:
-        if gate.name not in standard or gate.name in _NOT_GATES:
+        if gate.name not in STANDARD_GATES:
             continue
         parameters = [f"p{number}" for number in range(gate.params)]
         entry: Plain = {"name": gate.name, "parameters": parameters, "qasm_def": ""}

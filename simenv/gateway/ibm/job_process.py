@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import queue
-import struct
 import sys
 import threading
 import warnings
@@ -36,119 +35,43 @@ from simenv.errors import (
     TaskFailedError,
 )
 from simenv.gateway.ibm import programs
-from simenv.gateway.ibm.programs import AcceptedTasks, JobResult, Work
+from simenv.gateway.ibm.job_messages import (
+    FAILED,
+    FILE_BYTES,
+    FRAME_BYTES,
+    INTERNAL,
+    INVALID,
+    LENGTH,
+    MEMORY_BYTES,
+    RAN_TOO_LONG,
+    AcceptedTasks,
+    CertificateWanted,
+    Certified,
+    Connect,
+    FromProcess,
+    JobAccepted,
+    JobBegun,
+    JobDone,
+    JobFailed,
+    JobInterrupted,
+    JobResult,
+    ParamsPart,
+    Ready,
+    ResultPart,
+    RunJob,
+    ToProcess,
+    Work,
+    decode_request,
+    frame,
+)
 from simenv.gateway.ibm.store import IQM_CIRCUITS
 from simenv.gateway.iqm import circuits
 from simenv.model import FINAL_STATES, TaskState
 from simenv.process import limit_memory
 from simenv.wire.messages.admin import TokenCertificate
 
-MEMORY_BYTES = 2 * 2**30  # in addition to that of the libraries
-FILE_BYTES = 16 * 2**20  # of its log, the only file that it writes
-LENGTH = struct.Struct("!Q")
-MAX_FRAME_BYTES = 2**30
-FRAME_BYTES = 2**20  # of parameters and results in one message
 SAMPLES = 20  # of the tasks that run, in the longest time of a job
 LEAST_SAMPLE_S, MOST_SAMPLE_S = 0.1, 5.0  # between two of them
-
-# Reason codes: those of IBM's service.
-INVALID, FAILED, RAN_TOO_LONG, INTERNAL = 1002, 1010, 1305, 9999
-
-
-class Connect(msgspec.Struct, frozen=True, tag="connect"):
-    """First message of the gateway."""
-
-    name: str  # of the environment
-    service: str  # its connection file, for certificates without an address
-    is_admin: bool
-
-
-class Certified(msgspec.Struct, frozen=True, tag="certified"):
-    """Answer to CertificateWanted. `refusal`: reason why the token is not valid any more."""
-
-    certificate: TokenCertificate | None
-    refusal: str = ""
-
-
-class ParamsPart(msgspec.Struct, frozen=True, tag="params"):
-    """Bytes of the parameters of a job, before its RunJob, which has the last ones."""
-
-    job: str
-    data: bytes
-
-
-class RunJob(msgspec.Struct, frozen=True, tag="run"):
-    work: Work
-
-
-class CertificateWanted(msgspec.Struct, frozen=True, tag="certificate"):
-    """The process needs a certificate for its public key."""
-
-    public_key: str
-
-
-class Ready(msgspec.Struct, frozen=True, tag="ready"):
-    """The process is connected."""
-
-
-class JobBegun(msgspec.Struct, frozen=True, tag="begun"):
-    """A job is being decoded, by this thread of the operating system."""
-
-    job: str
-    thread: int
-
-
-class JobAccepted(msgspec.Struct, frozen=True, tag="submitted"):
-    """The service has accepted the tasks of a job."""
-
-    job: str
-    tasks: AcceptedTasks
-
-
-class ResultPart(msgspec.Struct, frozen=True, tag="part"):
-    """Bytes of the result of a job, before its JobDone, which has the last ones of each kind."""
-
-    job: str
-    kind: str
-    data: bytes
-
-
-class JobDone(msgspec.Struct, frozen=True, tag="ended"):
-    job: str
-    result: JobResult
-
-
-class JobFailed(msgspec.Struct, frozen=True, tag="failed"):
-    job: str
-    code: int
-    reason: str
-
-
-class JobInterrupted(msgspec.Struct, frozen=True, tag="interrupted"):
-    """The service does not answer, or does not accept the user any more: run the job later."""
-
-    job: str
-
-
-ToProcess = Connect | Certified | ParamsPart | RunJob
-FromProcess = (
-    CertificateWanted
-    | Ready
-    | JobBegun
-    | JobAccepted
-    | ResultPart
-    | JobDone
-    | JobFailed
-    | JobInterrupted
-)
-decode_request = msgspec.msgpack.Decoder(ToProcess).decode
-decode_report = msgspec.msgpack.Decoder(FromProcess).decode
-
-
-def frame(message: ToProcess | FromProcess) -> bytes:
-    """A message with its length in front."""
-    data = msgspec.msgpack.encode(message)
-    return LENGTH.pack(len(data)) + data
 
 
 class GatewayAddress(CertificateAddress):

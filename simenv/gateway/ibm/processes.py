@@ -25,8 +25,8 @@ from typing import Any, TypeVar
 from simenv.client.client import Client
 from simenv.errors import NotFoundError, SimenvError
 from simenv.gateway.context import Caller, Gateway
-from simenv.gateway.ibm import job_process, store
-from simenv.gateway.ibm.job_process import (
+from simenv.gateway.ibm import job_messages, store
+from simenv.gateway.ibm.job_messages import (
     CertificateWanted,
     Certified,
     Connect,
@@ -39,17 +39,18 @@ from simenv.gateway.ibm.job_process import (
     Ready,
     ResultPart,
     RunJob,
+    Work,
 )
-from simenv.gateway.ibm.programs import Work
 from simenv.gateway.ibm.store import Job, JobStore
 from simenv.model import ReservationState
 
+JOB_PROCESS = "simenv.gateway.ibm.job_process"  # which loads what the gateway does not
 MAX_ACTIVE = 32  # jobs of one process
 MAX_ATTEMPTS = 2  # ends of the process while it reads the same job
 MAX_ENDS = 20  # of the process, of one job
 JOB_CPU_S = 120.0  # of the CPU, for reading a job and writing its result
 START_S = 120.0  # until a process has loaded its libraries
-LOG_BYTES = 2**20  # of their messages; a process cannot write more than job_process.FILE_BYTES
+LOG_BYTES = 2**20  # of their messages; a process cannot write more than job_messages.FILE_BYTES
 MAX_REASON_CHARS = 10_000  # of a job that failed
 RETRY_S = 5.0  # after a start that failed
 IDLE_S = 600.0  # a process without a job ends
@@ -136,7 +137,7 @@ class UserJobs:
             log.unlink()
         with log.open("ab") as errors:
             self.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-P", "-m", job_process.__name__,
+                sys.executable, "-P", "-m", JOB_PROCESS,
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=errors,
                 env=environ, limit=2**20,
             )  # fmt: skip
@@ -149,7 +150,7 @@ class UserJobs:
 
     async def _send_params(self, job: str) -> None:
         """Send the parameters of a job, part by part as the process reads them."""
-        owner, part, count = self._owner, 0, job_process.FRAME_BYTES // store.PART_BYTES
+        owner, part, count = self._owner, 0, job_messages.FRAME_BYTES // store.PART_BYTES
         while self.process is not None:
             data = await owner.stored(owner.store.read, job, "params", part, count)
             if not data:
@@ -157,21 +158,23 @@ class UserJobs:
             await self._send(ParamsPart(job, data))
             part += count
 
-    async def _send(self, message: job_process.ToProcess) -> None:
+    async def _send(self, message: job_messages.ToProcess) -> None:
         assert self.process is not None
         assert self.process.stdin is not None
         with contextlib.suppress(ConnectionError):  # `_read` sees the end of the process
-            self.process.stdin.write(job_process.frame(message))
+            self.process.stdin.write(job_messages.frame(message))
             await self.process.stdin.drain()
 
-    async def _report(self) -> job_process.FromProcess:
+    async def _report(self) -> job_messages.FromProcess:
         assert self.process is not None
         assert self.process.stdout is not None
         stream = self.process.stdout
-        (size,) = job_process.LENGTH.unpack(await stream.readexactly(job_process.LENGTH.size))
-        if size > job_process.MAX_FRAME_BYTES:
+        (size,) = job_messages.LENGTH.unpack(await stream.readexactly(job_messages.LENGTH.size))
+        if size > job_messages.MAX_FRAME_BYTES:
             raise OSError(f"a message of {size} bytes")
-        report: job_process.FromProcess = job_process.decode_report(await stream.readexactly(size))
+        report: job_messages.FromProcess = job_messages.decode_report(
+            await stream.readexactly(size)
+        )
         return report
 
     async def _read(self, process: asyncio.subprocess.Process) -> None:
@@ -189,7 +192,7 @@ class UserJobs:
         await process.wait()
         await self._lost()
 
-    async def _handle(self, report: job_process.FromProcess) -> None:
+    async def _handle(self, report: job_messages.FromProcess) -> None:
         if isinstance(report, Ready):
             self._ready.set()
         elif isinstance(report, CertificateWanted):
@@ -380,7 +383,7 @@ class JobProcesses:
             try:
                 session = await self.stored(self.store.session, job.session, None)
             except NotFoundError as error:
-                failed = await self._failed(job.id, job_process.INVALID, str(error))
+                failed = await self._failed(job.id, job_messages.INVALID, str(error))
                 if failed is not None:
                     await self._on_end(failed, caller)
                 return None
@@ -402,7 +405,7 @@ class JobProcesses:
         for job in others:
             if job.reservation not in live:
                 text = f"reservation {job.reservation} is over"
-                failed = await self._failed(job.id, job_process.INVALID, text)
+                failed = await self._failed(job.id, job_messages.INVALID, text)
                 if failed is not None:
                     await self._on_end(failed, caller)
 
@@ -428,7 +431,7 @@ class JobProcesses:
             await self._on_end(job, caller)
 
     async def _failed(self, number: str, code: int, reason: str) -> Job | None:
-        too_long = code == job_process.RAN_TOO_LONG
+        too_long = code == job_messages.RAN_TOO_LONG
         status = store.TOO_LONG if too_long else store.FAILED
         reason = reason[:MAX_REASON_CHARS]
         return await self.stored(
@@ -449,9 +452,9 @@ class JobProcesses:
             return
         reason = f"reading the job takes more than {JOB_CPU_S:g} s of the CPU"
         if not too_long:
-            memory = job_process.MEMORY_BYTES >> 20
+            memory = job_messages.MEMORY_BYTES >> 20
             reason = f"the process that read the job ended {attempts} times; it has {memory} MiB"
-        ended = await self._failed(number, job_process.INVALID, reason)
+        ended = await self._failed(number, job_messages.INVALID, reason)
         if ended is not None:
             await self._on_end(ended, caller)
 

@@ -18,7 +18,6 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-import msgspec
 import numpy as np
 from qiskit import QuantumCircuit
 from qiskit.primitives import PrimitiveResult, PubResult
@@ -40,40 +39,13 @@ from simenv.errors import LimitExceededError, OptionError, ProgramError
 from simenv.frontends.qiskit import SimenvBackend, SimenvEstimator, SimenvSampler
 from simenv.gateway.ibm import backends, options
 from simenv.gateway.ibm.executor import submit_executor
+from simenv.gateway.ibm.job_messages import AcceptedTasks, JobResult, Work
 from simenv.model.views import DeviceKind
 from simenv.transpiler import qpy
 from simenv.transpiler.transpiler import NativeForm
 
 MAX_CIRCUIT_BYTES = 256 * 2**20  # of one circuit or array, unpacked
 _PHYSICAL = re.compile(r"\$\d")
-AcceptedTasks = list[tuple[str, int]]  # id, and number of sets of values (0: a task of one)
-
-
-class Work(msgspec.Struct, frozen=True):
-    """One job to run. `params`: JSON; `accepted`: its tasks, if an earlier process had them
-    accepted; `run_timeout_s` 0: no limit; `reservation` 0: none; `noise`: the document of the
-    device's calibration, b"": the present one."""
-
-    job: str
-    program: str
-    backend: str
-    params: bytes
-    account: str = ""
-    run_timeout_s: float = 0.0
-    reservation: int = 0
-    accepted: AcceptedTasks = []
-    noise: bytes = b""
-    trace: str = ""  # traceparent that its tasks continue
-
-
-class JobResult(msgspec.Struct, frozen=True):
-    """Result of a job. Times in seconds since 1970."""
-
-    parts: dict[str, bytes]  # by kind: `result`, or the artifacts of IQM's API
-    quantum_s: float  # on the device, by its calibration; of an ideal one: of the simulation
-    started_s: float
-    ended_s: float
-    warnings: list[str] = []
 
 
 class SubmittedJob:

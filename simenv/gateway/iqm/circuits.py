@@ -1,9 +1,8 @@
 """Jobs of circuits as IQM's clients send them, run by simenv's sampler.
 
-`read` checks the options of a job; circuits are decoded in a job process. Each measurement has a
-key and a register of its own. Gates act on the qubits that they name; nothing is compiled for a
-device, so a gate or a pair of qubits that it lacks is refused. A job that is repeated returns the
-same tasks.
+Runs in a job process. Each measurement has a key and a register of its own. Gates act on the qubits
+that they name; nothing is compiled for a device, so a gate or a pair of qubits that it lacks is
+refused. A job that is repeated returns the same tasks.
 """
 
 from __future__ import annotations
@@ -19,19 +18,18 @@ from qiskit import ClassicalRegister, QuantumCircuit
 from qiskit.primitives import PrimitiveResult
 
 from simenv.client.client import Client
-from simenv.errors import LimitExceededError, OptionError, ProgramError
+from simenv.errors import LimitExceededError, ProgramError
 from simenv.frontends.qiskit import SimenvSampler
-from simenv.gateway import confined
-from simenv.gateway.ibm.backends import MAX_CIRCUITS, Backend
+from simenv.gateway.ibm.backends import MAX_CIRCUITS
+from simenv.gateway.ibm.job_messages import Work
 from simenv.gateway.ibm.options import NOT_JSON
-from simenv.gateway.ibm.programs import SubmittedJob, Work, backend_of, primitive_options
+from simenv.gateway.ibm.programs import SubmittedJob, backend_of, primitive_options
 from simenv.gateway.iqm import architecture
 from simenv.gateway.iqm.architecture import IMPLEMENTATIONS
+from simenv.gateway.iqm.job_request import Definition, Locus, Name, read
 from simenv.model.views import DeviceInfo, DeviceKind
 from simenv.text import short_repr
-from simenv.transpiler.qpy import SandboxProcess
 
-MAX_RESET_CYCLES = 10
 MAX_OUTCOME_BITS = 2**26  # measured bits of all circuits and shots of a job
 _ARGUMENTS = {  # of each operation: those that it needs
     "prx": ("angle", "phase"),
@@ -43,45 +41,9 @@ _ARGUMENTS = {  # of each operation: those that it needs
     "delay": ("duration",),
 }
 
-Bits = NDArray[np.uint8]
-
-
 MAX_OPERATIONS = 2**20  # of one circuit
-Name = Annotated[str, msgspec.Meta(max_length=4_096)]
-Mapping = Annotated[dict[Name, Name], msgspec.Meta(max_length=2**16)]
-Mappings = Annotated[list[Mapping], msgspec.Meta(max_length=2**16)]
-Locus = Annotated[tuple[Name, ...], msgspec.Meta(max_length=2**16)]
 
-
-class Definition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A job as it is sent. Options of MOVE gates have no effect: no device here has such gates."""
-
-    circuits: msgspec.Raw
-    shots: int = 1
-    calibration_set_id: Name | None = None
-    qubit_mapping: Mappings | Mapping | None = None
-    max_circuit_duration_over_t2: float | None = None
-    heralding_mode: Name = "none"
-    active_reset_cycles: int | None = None
-    dd_mode: Name = "disabled"
-    dd_strategy: msgspec.Raw = msgspec.Raw(b"null")
-    move_gate_validation: Name | None = None
-    move_validation_mode: Name | None = None  # its older name
-    move_gate_frame_tracking: Name | None = None
-    move_gate_frame_tracking_mode: Name | None = None  # its older name
-
-    def mapped(self) -> dict[str, str] | None:
-        """Physical name of each logical qubit. Raises OptionError."""
-        given = self.qubit_mapping
-        if not isinstance(given, list):
-            return given
-        try:
-            return {each["logical_name"]: each["physical_name"] for each in given}
-        except KeyError as error:
-            expected = "entries with logical_name and physical_name"
-            raise OptionError(
-                option="qubit_mapping", value=short_repr(given), expected=expected
-            ) from error
+Bits = NDArray[np.uint8]
 
 
 class IqmOperation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -98,64 +60,6 @@ class IqmCircuit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     instructions: Annotated[list[IqmOperation], msgspec.Meta(max_length=MAX_OPERATIONS)]
     name: Name = ""
     metadata: msgspec.Raw = msgspec.Raw(b"null")  # of older clients
-
-
-def read(params: bytes, name: str, info: DeviceInfo) -> Definition:
-    """Decode a job and check its options. `name`: of the device. Raises OptionError."""
-    try:
-        asked = msgspec.json.decode(params, type=Definition)
-    except NOT_JSON as error:
-        raise OptionError(f"the body is no job of circuits: {error!s:.200}") from error
-    most = info.max_shots
-    present = str(architecture.calibration_id(name, info.calibration_id))
-    cycles = 0 if asked.active_reset_cycles is None else asked.active_reset_cycles
-    rules: tuple[tuple[str, Any, bool, str], ...] = (
-        ("shots", asked.shots, 1 <= asked.shots <= most, f"1 to {most}"),
-        (
-            "calibration_set_id", asked.calibration_set_id,
-            asked.calibration_set_id in (None, present), f"the present one, {present}, or none",
-        ),
-        (
-            "max_circuit_duration_over_t2", asked.max_circuit_duration_over_t2,
-            not asked.max_circuit_duration_over_t2, "none, or 0.0: durations are not limited",
-        ),
-        (
-            "heralding_mode", asked.heralding_mode, asked.heralding_mode == "none",
-            "none: shots are not selected",
-        ),
-        (
-            "active_reset_cycles", asked.active_reset_cycles,
-            asked.active_reset_cycles is None
-            or (info.dynamic and 1 <= cycles <= MAX_RESET_CYCLES),
-            f"none, or 1 to {MAX_RESET_CYCLES} where the device has reset",
-        ),
-        (
-            "dd_mode", asked.dd_mode, asked.dd_mode == "disabled",
-            "disabled: write the gates of the decoupling sequences into the circuit",
-        ),
-    )  # fmt: skip
-    for option, value, fits, expected in rules:
-        if not fits:
-            raise OptionError(option=option, value=value, expected=expected)
-    asked.mapped()
-    return asked
-
-
-def check(sandbox: SandboxProcess, body: bytes, device: Backend) -> None:
-    """Check the options of a job, in the process of the user if it is large. Blocks. Raises
-    OptionError, LimitExceededError."""
-    if len(body) <= confined.SMALL_BYTES:
-        read(body, device.name, device.info)
-        return
-    info = msgspec.structs.replace(device.info, operations=(), qubits=(), coupling=())
-    confined.call(sandbox, "iqm", body, (device.name, msgspec.msgpack.encode(info)))
-
-
-def checked(body: bytes, device: list[Any]) -> bytes:
-    """Check the options of a job; called in the process of the user."""
-    name, packed = device
-    read(body, name, msgspec.msgpack.decode(packed, type=DeviceInfo))
-    return b""
 
 
 def submit(work: Work, client: Client) -> SubmittedJob:

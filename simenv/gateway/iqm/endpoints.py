@@ -30,7 +30,7 @@ from simenv.gateway.ibm import store
 from simenv.gateway.ibm.backends import MAX_CIRCUITS, Backend, Plain, date_of
 from simenv.gateway.ibm.service import ComputeService
 from simenv.gateway.ibm.store import Job
-from simenv.gateway.iqm import architecture, circuits
+from simenv.gateway.iqm import architecture, job_request
 from simenv.gateway.problems import status_of
 from simenv.model.views import CalibrationSource, DeviceInfo, PoolInfo
 
@@ -370,7 +370,7 @@ async def _submit(service: ComputeService, caller: Caller, name: str, request: A
         raise OptionError(option="tag", value=tag[:80], expected=f"{MAX_TAG_CHARS} characters")
     found = await _computer(service, caller, name)
     sandbox = service.gateway.sandbox(caller)
-    await service.gateway.call(caller, lambda _: circuits.check(sandbox, body, found))
+    await service.gateway.call(caller, lambda _: job_request.check(sandbox, body, found))
     job = Job(
         str(uuid.uuid4()), caller.user, caller.account, PROGRAM, found.name, time(),
         tags=(tag,) if tag else (), calibration_id=found.info.calibration_id,

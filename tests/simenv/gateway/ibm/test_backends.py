@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import pytest
+from qiskit.circuit.library import get_standard_gate_name_mapping
 from qiskit.transpiler import Target
 from qiskit_ibm_runtime.models import BackendProperties, QasmBackendConfiguration
 from qiskit_ibm_runtime.utils.backend_converter import convert_to_target
@@ -25,6 +26,11 @@ def read(name: str, info: DeviceInfo) -> tuple[QasmBackendConfiguration, Backend
     raw = backends.properties(name, info)
     found = None if raw is None else properties_from_server_data(raw, use_fractional_gates=None)
     return configuration, found
+
+
+def test_standard_gates_are_those_of_qiskit() -> None:
+    of_qiskit = set(get_standard_gate_name_mapping()) - {"measure", "reset", "delay"}
+    assert of_qiskit == backends.STANDARD_GATES
 
 
 def places(target: Target, name: str) -> dict[tuple[int, ...], Any]:

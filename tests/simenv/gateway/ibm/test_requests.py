@@ -25,7 +25,7 @@ from simenv.gateway.ibm.job_request import JobRequest
 from simenv.gateway.ibm.processes import JobProcesses
 from simenv.gateway.ibm.service import ComputeService
 from simenv.gateway.ibm.store import COMPLETED, IQM_CIRCUITS, Job, JobStore, SessionRecord
-from simenv.gateway.iqm import architecture, circuits, endpoints as iqm
+from simenv.gateway.iqm import architecture, endpoints as iqm, job_request
 from simenv.model.task_rules import OwnerLimits
 from simenv.model.views import DeviceInfo, DeviceKind
 
@@ -235,7 +235,7 @@ def test_fields_that_clients_send_are_known() -> None:
     for kind, fields in (
         (JobRequest, job),
         (services.SessionRequest, session),
-        (circuits.Definition, run),
+        (job_request.Definition, run),
     ):
         msgspec.json.decode(msgspec.json.encode(fields), type=kind)
 
@@ -243,13 +243,13 @@ def test_fields_that_clients_send_are_known() -> None:
 def test_a_body_of_iqm_is_decoded_in_a_thread(
     client: TestClient[Any], device: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    threads, read = [], circuits.read
+    threads, read = [], job_request.read
 
     def recorded(*arguments: Any) -> Any:
         threads.append(threading.current_thread().name)
         return read(*arguments)
 
-    monkeypatch.setattr(circuits, "read", recorded)
+    monkeypatch.setattr(job_request, "read", recorded)
     assert client.post(f"{iqm.PREFIX}/jobs/main/circuit", json={"circuits": []}).is_success
     assert threads[0].startswith("asyncio_")
 

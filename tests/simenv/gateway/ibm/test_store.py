@@ -15,7 +15,7 @@ from simenv.config import GatewaySettings
 from simenv.errors import ConfigError, NotFoundError, QueueFullError
 from simenv.gateway.context import Caller
 from simenv.gateway.ibm import store
-from simenv.gateway.ibm.job_process import RunJob
+from simenv.gateway.ibm.job_messages import RunJob
 from simenv.gateway.ibm.processes import JobProcesses, UserJobs
 from simenv.gateway.ibm.store import Job, JobQuery, JobStore, SessionRecord
 from simenv.model import ReservationState
