@@ -1,7 +1,8 @@
 # make demo | test | drills | lint | docs | qpi | slow | gpu | clean. Each sets up .venv first; the second time that is instant.
 PYTHON_BIN := .venv/bin
-# Tests mostly wait: two processes more than a small machine has cores.
+# Tests mostly wait: two processes more than a small machine has cores. Drills wait for longer.
 TEST_PROCESSES ?= 4
+DRILL_PROCESSES ?= 5
 
 .PHONY: demo test pytest drills lint docs qpi slow gpu clean
 .DEFAULT_GOAL := demo
@@ -26,7 +27,7 @@ pytest:
 
 drills:
 	@scripts/setup.sh all,test
-	@TEST_PROCESSES=$(TEST_PROCESSES) scripts/test.sh drills
+	@TEST_PROCESSES=$(DRILL_PROCESSES) scripts/test.sh drills
 
 docs:
 	@scripts/setup.sh all,docs

@@ -12,10 +12,12 @@ from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
 
 # `make test` leaves these out, `make drills` runs them; but what `make test` runs all the same.
+# Drills mostly wait. Programs of users, such as the documentation's snippets, the examples and the
+# suite of PennyLane, use the cores meanwhile.
 DRILLS = (
     "tests/cluster/",
     "tests/documentation/test_site.py",
-    "tests/e2e/test_docs.py::test_clone_of_the_guide_installs_and_runs_a_demonstration",
+    "tests/e2e/test_docs.py",
     "tests/e2e/test_gateway_iqm.py::test_commands_of_the_guide_run",
     "tests/e2e/test_hostile_client.py",
     "tests/e2e/test_identity_guide.py",
@@ -23,8 +25,10 @@ DRILLS = (
     "tests/e2e/test_second_user.py",
     "tests/e2e/test_service_memory.py",
     "tests/e2e/test_site_users.py",
+    "tests/examples/",
     "tests/faults/",
     "tests/launcher/mpi/test_mpirun.py",
+    "tests/simenv/frontends/pennylane/test_device_suite.py",
     "tests/simenv/qpm_check/test_broken.py",
     "tests/simenv/qpm_check/test_reference.py",
     "tests/simulators/gpu/test_ranks.py::test_case_over_devices_passes_on_each_rank[4",
@@ -36,6 +40,10 @@ DRILLS = (
 )
 SMOKE = (
     "tests/documentation/test_site.py::test_configuration_reference_has_each_variable_of_code",
+    "tests/e2e/test_docs.py::test_pages_have_snippets",
+    "tests/e2e/test_docs.py::test_python_snippets_of_a_page_run_in_one_process[README.md]",
+    "tests/e2e/test_docs.py::test_shell_lines_of_a_page_succeed_in_their_order[README.md]",
+    "tests/examples/test_examples.py::test_the_laptop_example_does_not_run",
     "tests/cluster/test_plain.py::test_remote_worker_has_its_folder_and_environment",
     "tests/faults/test_worker_killed.py::test_task_that_kills_its_workers_fails_as_poison"
     "_and_others_complete",

@@ -125,7 +125,7 @@ class TestRanks:
         self, file: Path, fault: int, text: str
     ) -> None:
         file.write_text(FAULT.format(1_000_000 + fault))
-        answer = simulate(file, "--engine", "fault", ranks=2)
+        answer = simulate(file, "--engine", "fault", ranks=2, program=IMPATIENT)
         assert (answer.code, answer.err.count(text)) == (1, 1)
 
     def test_rank_count_of_launcher_that_differs_from_mpi_is_refused(self, file: Path) -> None:
@@ -138,6 +138,13 @@ class TestRanks:
         assert (quiet.code, quiet.out, quiet.err) == (3, "", "")
 
 
+# The rank that waits in vain for another computes nothing, and uses a core.
+IMPATIENT = """
+from simenv.cli.entry import main
+from simenv.worker import mpirun
+mpirun.PATIENCE_S = 1.0
+main()
+"""
 WITHOUT = """
 import sys
 sys.modules["mpi4py"] = None
