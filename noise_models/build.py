@@ -171,6 +171,14 @@ class DocumentModel(ABC):
             self._idle[key] = self._relax(qubit, scaled_ns)
         return self._idle[key]
 
+    def during_readout(
+        self,
+        qubit: int,  # noqa: ARG002
+        duration_ns: float,  # noqa: ARG002
+    ) -> channels.Channel | None:
+        """Return the relaxation of a measured qubit during a part of its readout; None: none."""
+        return None
+
     def crosstalk(self, pair: tuple[int, int], duration_ns: float) -> channels.Channel | None:
         """Return the channel of diag(1, 1, 1, exp(-2 pi i rate t)). This is the ZZ interaction in
         the frame in which a qubit's frequency is its frequency with all neighbours in |0>."""
@@ -260,7 +268,8 @@ class DeviceModel(DocumentModel):
     def _compute(self, name: str, qubits: tuple[int, ...]) -> tuple[LocatedChannel, ...]:
         """Return the composition of over-rotation, depolarizing rest and relaxation of a gate."""
         if name == "measure" or is_named_measurement(name):
-            return located(qubits, self._after_measurement(name, qubits[0]))
+            duration = self.duration_ns(name, qubits)
+            return located(qubits, self.during_readout(qubits[0], duration))
         gate = self.calibration(name, qubits)
         if gate is None or name in ("reset", "delay"):
             return ()
@@ -271,12 +280,11 @@ class DeviceModel(DocumentModel):
             return located(qubits, None if built is None else built.reversed())
         return located(qubits, self._gate_channel(gate, qubits))
 
-    def _after_measurement(self, name: str, qubit: int) -> channels.Channel | None:
+    def during_readout(self, qubit: int, duration_ns: float) -> channels.Channel | None:
         """Return the relaxation of a measured qubit during its readout. It acts on the state that
         the measurement leaves; the record has the calibrated confusion, which was measured with
         it."""
-        duration = self.duration_ns(name, (qubit,))
-        return self._relax(qubit, duration * self.options.factor("qubit.relaxation"))
+        return self._relax(qubit, duration_ns * self.options.factor("qubit.relaxation"))
 
     def _wide(self, gate: GateCalibration, qubits: tuple[int, ...]) -> tuple[LocatedChannel, ...]:
         """Return the channels of a gate on more than two qubits: Pauli errors on pairs, and then
@@ -502,7 +510,11 @@ class AerModel(DeviceModel):
     def __init__(self, snapshot: CalibrationSnapshot, options: NoiseOptions) -> None:
         super().__init__(reduced(snapshot, symmetric=options.recipe == "aer"), options)
 
-    def _after_measurement(self, name: str, qubit: int) -> channels.Channel | None:  # noqa: ARG002
+    def during_readout(
+        self,
+        qubit: int,  # noqa: ARG002
+        duration_ns: float,  # noqa: ARG002
+    ) -> channels.Channel | None:
         """None: the recipe has readout errors alone."""
         return None
 

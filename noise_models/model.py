@@ -55,6 +55,10 @@ class NoiseModel(Protocol):
     def idle(self, qubit: int, duration_ns: float) -> Channel | None:
         """Return the channel of an idle time; None: no noise."""
 
+    def during_readout(self, qubit: int, duration_ns: float) -> Channel | None:
+        """Return the relaxation of a measured qubit during a part of its readout, which
+        `after_gate` has for the whole one; None: no relaxation."""
+
     @property
     def crosstalk_pairs(self) -> tuple[tuple[int, int], ...]:
         """Pairs of qubits with a static ZZ interaction, the smaller number first."""

@@ -186,6 +186,13 @@ class _Composition:
             self._idle[key] = _both(results[0], results[1])
         return self._idle[key]
 
+    def during_readout(self, qubit: int, duration_ns: float) -> Channel | None:
+        """Compose the relaxation of a measured qubit."""
+        first, second = self._first, self._second
+        return _both(
+            first.during_readout(qubit, duration_ns), second.during_readout(qubit, duration_ns)
+        )
+
     def crosstalk(self, pair: tuple[int, int], duration_ns: float) -> Channel | None:
         """Compose the two interactions of a pair."""
         results = [

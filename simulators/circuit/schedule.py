@@ -40,6 +40,14 @@ class Schedule(msgspec.Struct, frozen=True, eq=False):
     idle_ns: NDArray[np.float64]  # [idle times]
     duration_ns: float
 
+    @property
+    def idle_end_ns(self) -> NDArray[np.float64]:
+        """End of each idle time outside of blocks [idle times]."""
+        result: NDArray[np.float64] = np.append(self.start_ns, self.duration_ns)[
+            self.idle_after + 1
+        ]
+        return result
+
 
 @device_function
 def _place_items(  # type: ignore[no-untyped-def]

@@ -84,6 +84,10 @@ class DeviceModel:
         """Relaxation."""
         return self._relaxation(qubit, duration_ns) if self.has_idle_noise else None
 
+    def during_readout(self, qubit: int, duration_ns: float) -> Channel | None:
+        """None."""
+        return None
+
     def crosstalk(self, pair: tuple[int, int], duration_ns: float) -> Channel | None:
         """ZZ at 100 kHz."""
         turn = np.exp(-2j * np.pi * 1e-4 * duration_ns)

@@ -140,6 +140,10 @@ class _KeyedModel:
         key = ChannelKey("", (qubit,), duration_ns)
         return self._keep(self._model.idle(qubit, duration_ns), key)
 
+    def during_readout(self, qubit: int, duration_ns: float) -> Channel | None:
+        key = ChannelKey("", (qubit,), duration_ns)
+        return self._keep(self._model.during_readout(qubit, duration_ns), key)
+
     def crosstalk(self, pair: tuple[int, int], duration_ns: float) -> Channel | None:
         key = ChannelKey("", pair, duration_ns)
         return self._keep(self._model.crosstalk(pair, duration_ns), key)

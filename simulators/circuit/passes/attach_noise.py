@@ -19,7 +19,7 @@ from simulators.circuit.analysis.measurements import TERMINAL, has_mid_circuit_o
 from simulators.circuit.gates import DELAY, DELAY_DT, MEASURE
 from simulators.circuit.ir import Circuit, Operands, Table, used_qubits
 from simulators.circuit.noise import NoiseProgram
-from simulators.circuit.passes import noise_locations
+from simulators.circuit.passes import noise_locations, timed_noise
 from simulators.circuit.passes.noise_registry import NO_READOUT, NoiseRegistry, PlainLocator
 from simulators.circuit.schedule import METHODS, Method, Schedule, schedule
 from simulators.errors import BadCircuit, Unsupported
@@ -249,17 +249,16 @@ class _CircuitNoise:
         prepared = np.flatnonzero(self._touched)
         before = np.full(prepared.size, -1)
         groups = [(before, self._registry.preparations(prepared), prepared, _NO_QUBITS)]
-        if delays.size:
-            waiting = self._operands.wires[self._operands.first[self._delay_ops]]
-            groups.append(self._waits(self._delay_ops, waiting, delays))
         irregular = self._irregular_locations()
         duration_ns = -1.0
         if self._model.has_idle_noise:
             result = self._schedule(delays)
             duration_ns = result.duration_ns
-            groups.append(self._waits(result.idle_after, result.idle_qubit, result.idle_ns))
-            if self._model.crosstalk_pairs:
-                groups.append(self._crosstalk(result))
+            groups.append(self._timed(result, delays))
+        elif delays.size:
+            waiting = self._operands.wires[self._operands.first[self._delay_ops]]
+            channels = self._registry.idle.channel_ids(waiting, delays)
+            groups.append((self._delay_ops, channels, waiting, _NO_QUBITS))
         located, registry = self._located, self._registry
         room = len(located) + len(irregular) + sum(group[1].size for group in groups)
         rows = np.empty((room, 4), np.int64)
@@ -365,17 +364,28 @@ class _CircuitNoise:
             operands=self._operands,
         )
 
-    def _crosstalk(self, timing: Schedule) -> _Group:
-        """ZZ interaction of coupled qubits over the times between their operations."""
-        pairs = self._registry.coupled(self._circuit.num_qubits)
-        pieces = noise_locations.interaction_times(self._circuit, self._operands, timing, pairs)
-        channels = self._registry.crosstalk.channel_ids(pieces.pair, pieces.time_ns)
-        return pieces.after, channels, pairs.first[pieces.pair], pairs.second[pieces.pair]
-
-    def _waits(
-        self, after: NDArray[np.int64], qubits: NDArray[np.int64], times: NDArray[np.float64]
-    ) -> _Group:
-        return after, self._registry.idle.channel_ids(qubits, times), qubits, _NO_QUBITS
+    def _timed(self, timing: Schedule, delays: NDArray[np.float64]) -> _Group:
+        """Relaxation of waiting qubits, and ZZ interaction of coupled ones."""
+        registry = self._registry
+        pairs = registry.coupled(self._circuit.num_qubits)
+        rows = timed_noise.timed_noise(
+            self._circuit, self._operands, self._roles, timing, pairs,
+            (self._delay_ops, delays) if delays.size else None, reads=registry.splits_readout,
+        )  # fmt: skip
+        first, second = -1 - rows.owner, np.full(rows.owner.size, -1)
+        read = first >= timed_noise.READING
+        first[read] -= timed_noise.READING
+        together = rows.owner >= 0
+        channels = np.empty(rows.owner.size, np.int64)
+        for mine, cache in (
+            (read, registry.reading), (together, registry.crosstalk),
+            (~(read | together), registry.idle),
+        ):  # fmt: skip
+            owners = rows.owner[mine] if cache is registry.crosstalk else first[mine]
+            channels[mine] = cache.channel_ids(owners, rows.time_ns[mine])
+        pair = rows.owner[together]
+        first[together], second[together] = pairs.first[pair], pairs.second[pair]
+        return rows.after, channels, first, second
 
     def _readout(self) -> Readout | None:
         """Readout error of the circuit's qubits; None if no measured qubit has one."""

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from noise_models.calibration import is_named_measurement
 from noise_models.channel import Channel, Readout
 from noise_models.model import NoiseModel
 from simulators.circuit.analysis.measurements import TERMINAL, classify
 from simulators.circuit.gates import MEASURE
 from simulators.circuit.ir import Circuit, register_starts
 from simulators.circuit.noise import ChannelFacts, channel_facts
-from simulators.circuit.passes import noise_locations
-from simulators.circuit.passes.noise_locations import EMPTY, KINDS
+from simulators.circuit.passes import noise_locations, timed_noise
+from simulators.circuit.passes.noise_locations import EMPTY
+from simulators.circuit.passes.timed_noise import KINDS, READING, CoupledPairs, timed_rows
 from simulators.circuit.schedule import Method, schedule_operations
 from simulators.compiler import simd
 from simulators.compiler.kernel import device_function, kernel
@@ -30,6 +33,7 @@ from simulators.errors import BadCircuit
 
 _NONE = -1  # no channel, or no second qubit
 UNSEEN = -2
+_IDLE_PROBE_NS, _PAIR_PROBE_NS = 1.0, 0.01  # times whose channels show the rates
 _TABLES = 256  # cached tables of names, and cached widths of readout errors
 
 
@@ -103,9 +107,13 @@ class NoiseRegistry:
         self._num_entries = self._num_rows = 0
         self.known_preparations = np.zeros(0, np.int64)  # by qubit; UNSEEN: not requested yet
         self._pairs: tuple[tuple[int, int], ...] = ()
-        self._coupled: noise_locations.CoupledPairs | None = None
-        # Channels of idle times of qubits, and of interaction times of the pairs of `coupled`.
+        self._coupled: CoupledPairs | None = None
+        # Relaxation during readouts is split as that of idle times is where ZZ acts meanwhile.
+        self.splits_readout = model.has_idle_noise and bool(model.crosstalk_pairs)
+        # Channels of idle times and readouts of qubits, and of interaction times of the pairs of
+        # `coupled`.
         self.idle = TimedChannels(lambda qubit, time: self.number(model.idle(qubit, time)))
+        self.reading = TimedChannels(lambda q, time: self.number(model.during_readout(q, time)))
         self.crosstalk = self._of_pairs()
         self._alone: dict[tuple[int, int], Channel] = {}
         self._readouts: dict[int, CircuitReadout] = {}  # by number of qubits
@@ -143,7 +151,7 @@ class NoiseRegistry:
         if name == "reset":
             number = self.number(self.model.after_reset(qubits[0]))
             rows = [(number, 0, _NONE)] if number >= 0 else []
-        else:
+        elif not (self.splits_readout and (name == "measure" or is_named_measurement(name))):
             for each in self.model.after_gate(name, qubits):
                 if not set(qubits).issuperset(each.qubits):
                     self.lengths[entry] = noise_locations.IRREGULAR
@@ -189,16 +197,36 @@ class NoiseRegistry:
             self.known_preparations[qubit] = self.number(self.model.preparation(qubit))
         return self.known_preparations[qubits] if unseen.size else result
 
-    def coupled(self, num_qubits: int) -> noise_locations.CoupledPairs:
-        """Pairs with crosstalk among this number of qubits."""
+    def coupled(self, num_qubits: int) -> CoupledPairs:
+        """Pairs with crosstalk among this number of qubits, and rates."""
         result = self._coupled
         if result is None or result.begins.size != num_qubits + 1:
             pairs = tuple(p for p in self.model.crosstalk_pairs if max(p) < num_qubits)
             if pairs != self._pairs:
                 self._pairs = pairs
                 self.crosstalk = self._of_pairs()
-            result = self._coupled = noise_locations.CoupledPairs.of(pairs, num_qubits)
+            rates = [self._turn(pair) for pair in pairs]
+            together = {qubit for pair in pairs for qubit in pair}
+            decays = [self._decay(q) if q in together else 0.0 for q in range(num_qubits)]
+            result = self._coupled = CoupledPairs.of(pairs, num_qubits, rates, decays)
         return result
+
+    def _turn(self, pair: tuple[int, int]) -> float:
+        """Rate of the ZZ interaction of a pair, rad per ns."""
+        channel = self.model.crosstalk(pair, _PAIR_PROBE_NS)
+        # diag(1, 1, 1, e^{-i angle}) turns X of the first qubit into Y by sin(angle) / 2.
+        turned = 0.0 if channel is None else min(2.0 * abs(float(channel.ptm[2, 1])), 1.0)
+        return math.asin(turned) / _PAIR_PROBE_NS
+
+    def _decay(self, qubit: int) -> float:
+        """Rate of relaxation of Z of a waiting qubit, or one that is read, per ns."""
+        model = self.model
+        probes = (
+            model.idle(qubit, _IDLE_PROBE_NS),
+            model.during_readout(qubit, _IDLE_PROBE_NS) if self.splits_readout else None,
+        )
+        left = min(1.0 if each is None else float(each.ptm[3, 3]) for each in probes)
+        return -math.log(min(max(left, 1e-300), 1.0)) / _IDLE_PROBE_NS
 
     def _of_pairs(self) -> TimedChannels:
         return TimedChannels(
@@ -267,7 +295,7 @@ class NoiseRegistry:
 _MAX_OPERATIONS = 4_096  # of a circuit whose scratch arrays are kept
 _CHANNELS_EACH = 4  # of an operation, for which there is room
 _GIVEN_UP, _DONE, _LACKING = range(3)  # how a call of the kernel ends
-_GATE, _PREPARATION, _IDLE, _PAIR = range(4)  # kinds of entries that it lacks
+_GATE, _PREPARATION, _IDLE, _READ, _PAIR = range(5)  # kinds of entries that it lacks
 
 
 class PlainLocations(msgspec.Struct, frozen=True, eq=False):
@@ -300,12 +328,13 @@ class PlainLocator:
             registry, size = self._registry, circuit.ops.size
             pairs = registry.coupled(circuit.num_qubits)
             wires, qubits = circuit.qubits.size, circuit.num_qubits
-            pieces = wires * pairs.max_degree + len(pairs.ends)
-            need = 8 * (12 * size + 4 * wires + 6 * qubits + 3 * pieces + len(pairs.ends) + 8)
+            timed = timed_noise.rows_room(size, wires, pairs)
+            need = 8 * (14 * size + 5 * wires + 8 * qubits + 3 * timed + 8)
+            need += timed_noise.scratch_bytes(size, wires, qubits, len(pairs.ends))
             need += 2 * qubits + circuit.num_clbits + size
             if need > self._scratch.size:
                 self._scratch = simd.aligned(2 * need)
-            room = _CHANNELS_EACH * size + size + wires + 2 * qubits + pieces
+            room = _CHANNELS_EACH * size + qubits + timed
             if room > self._rows.shape[1]:
                 self._rows = np.empty((2, 2 * room, 4), np.int64)
             used = np.empty(registry.marks.size, np.int64)
@@ -314,8 +343,9 @@ class PlainLocator:
                 register_starts(circuit), registry.gates(circuit.table.names), registry.keys,
                 registry.entries, registry.durations_ns, registry.begins, registry.lengths,
                 registry.rows, registry.known_preparations, registry.idle.keys,
-                registry.crosstalk.keys, pairs.ends, pairs.begins, pairs.mine, registry.marks,
-                misread, circuit.num_clbits, int(method == "alap"), pieces, self._scratch,
+                registry.reading.keys, registry.crosstalk.keys, pairs.ends, pairs.begins,
+                pairs.mine, pairs.turns, pairs.decays, registry.marks, misread, circuit.num_clbits,
+                int(method == "alap"), int(registry.splits_readout), timed, self._scratch,
                 *self._rows, used, self._found, self._total,
             )  # fmt: skip
             if ending == _LACKING:
@@ -344,6 +374,7 @@ class PlainLocator:
         registry.preparations(owners[kinds == _PREPARATION])
         times = np.ascontiguousarray(lacking[:, 2]).view(np.float64)
         registry.idle.learn(owners[kinds == _IDLE], times[kinds == _IDLE])
+        registry.reading.learn(owners[kinds == _READ], times[kinds == _READ])
         registry.crosstalk.learn(owners[kinds == _PAIR], times[kinds == _PAIR])
 
 
@@ -365,21 +396,23 @@ def _append(locations, count, after, channel, a, b):  # type: ignore[no-untyped-
 
 
 @kernel(
-    "NAMES U16 U16 U16 I32 I64 I64 I64 I64 REALS I64 I64 INTS2 I64 INTS2 INTS2 INTS2 I64 I64 I64 "
-    "U8 INT INT INT U8 INTS2 INTS2 I64 I64 REALS -> INT",
+    "NAMES U16 U16 U16 I32 I64 I64 I64 I64 REALS I64 I64 INTS2 I64 INTS2 INTS2 INTS2 INTS2 I64 I64 "
+    "REALS REALS I64 U8 INT INT INT INT U8 INTS2 INTS2 I64 I64 REALS -> INT",
     group="attachment",
 )
 def _plain_locations(  # type: ignore[no-untyped-def]
     rows, ops, qubits, clbits, tokens, starts, gates, keys, entries, times, begins, lengths,
-    entry_rows, preparations, idle_keys, pair_keys, ends, pair_begins, mine, marks, misread,
-    num_clbits, late, pieces, scratch, locations, ordered, used, totals, total,
+    entry_rows, preparations, idle_keys, read_keys, pair_keys, ends, pair_begins, mine, turns,
+    decays, marks, misread, num_clbits, late, reads, timed, scratch, locations, ordered, used,
+    totals, total,
 ):  # fmt: skip
     """_DONE: `ordered`, `used`, `totals` (how many there are of locations, channels, measurements
     and misread measurements) and `total` are filled. _LACKING: `ordered` has rows for `_learn`, as
     many as totals[0] says. _GIVEN_UP: the circuit is another than those of the module.
 
-    `keys` .. `pair_keys`: of the registry; `ends` .. `mine`: its coupled pairs. `pieces`: most
-    interaction times. `locations`: rows before they are ordered; `scratch`: bytes.
+    `keys` .. `pair_keys`: of the registry; `ends` .. `decays`: its coupled pairs; `reads`: see
+    `timed_rows`. `timed`: most of its rows. `locations`: rows before they are ordered; `scratch`:
+    bytes.
     """
     size, num_wires, num_qubits = ops.size, qubits.size, misread.size
     room = size + num_wires + num_qubits
@@ -391,22 +424,22 @@ def _plain_locations(  # type: ignore[no-untyped-def]
     irregular, scratch = take_numbers(scratch, size)
     after, scratch = take_numbers(scratch, room)
     waiting, scratch = take_numbers(scratch, room)
-    idle, idle_bits = as_reals(scratch, 0, room), as_numbers(scratch, 0, room)
-    scratch = scratch[8 * room :]
+    idle, scratch = take_reals(scratch, room)
+    idle_end, scratch = take_reals(scratch, room)
     in_use, scratch = take_numbers(scratch, num_qubits)
-    active, scratch = take_numbers(scratch, num_qubits)
     end, scratch = take_reals(scratch, num_qubits)
     start, scratch = take_reals(scratch, size)
     durations, scratch = take_reals(scratch, size)
-    since, scratch = take_reals(scratch, ends.shape[0])
-    piece_after, scratch = take_numbers(scratch, pieces)
-    piece_pair, scratch = take_numbers(scratch, pieces)
-    piece_time, piece_bits = as_reals(scratch, 0, pieces), as_numbers(scratch, 0, pieces)
-    scratch = scratch[8 * pieces :]
+    row_after, scratch = take_numbers(scratch, timed)
+    row_owner, scratch = take_numbers(scratch, timed)
+    row_time, row_bits = as_reals(scratch, 0, timed), as_numbers(scratch, 0, timed)
+    scratch = scratch[8 * timed :]
     first_of, scratch = take_numbers(scratch, size + 2)
     touched, scratch = take_bytes(scratch, num_qubits)
     seen, scratch = take_bytes(scratch, num_qubits)
-    blocked, final = take_bytes(scratch, num_clbits)
+    blocked, scratch = take_bytes(scratch, num_clbits)
+    final, scratch = take_bytes(scratch, size)
+    scratch = scratch[-(2 * num_qubits + num_clbits + size) % 8 :]  # numbers are aligned
 
     place = 0
     for k in range(size):
@@ -443,26 +476,26 @@ def _plain_locations(  # type: ignore[no-untyped-def]
         codes, first, wires, final, durations, late, start, end, in_use, after, waiting, idle, total
     )
     for k in range(number):
-        slot = noise_locations.timed_slot(idle_keys, waiting[k], idle_bits[k])
-        if idle_keys[slot, 0] == EMPTY:
-            lacking = _note(ordered, lacking, _IDLE, waiting[k], idle_bits[k])
-        else:
-            count = _append(locations, count, after[k], idle_keys[slot, 2], waiting[k], -1)
-    if ends.shape[0]:
-        active[:] = 0
-        since[:] = np.inf
-        number = noise_locations.interaction_pieces(
-            codes, KINDS, first, wires, start, durations, total[0], ends, pair_begins, mine,
-            active, since, piece_after, piece_pair, piece_time,
-        )  # fmt: skip
-        for k in range(number):
-            pair = piece_pair[k]
-            slot = noise_locations.timed_slot(pair_keys, pair, piece_bits[k])
-            if pair_keys[slot, 0] == EMPTY:
-                lacking = _note(ordered, lacking, _PAIR, pair, piece_bits[k])
-                continue
-            channel = pair_keys[slot, 2]
-            count = _append(locations, count, piece_after[k], channel, ends[pair, 0], ends[pair, 1])
+        idle_end[k] = start[after[k] + 1] if after[k] + 1 < size else total[0]
+    number = timed_rows(
+        codes, KINDS, roles, first, wires, start, durations, total[0], reads, after[:number],
+        waiting[:number], idle[:number], idle_end[:number], ends, pair_begins, mine, turns, decays,
+        scratch, row_after, row_owner, row_time,
+    )  # fmt: skip
+    if number > timed:
+        return _GIVEN_UP
+    for k in range(number):
+        owner, kind, channel_keys = row_owner[k], _PAIR, pair_keys
+        if owner < -READING:
+            owner, kind, channel_keys = -1 - owner - READING, _READ, read_keys
+        elif owner < 0:
+            owner, kind, channel_keys = -1 - owner, _IDLE, idle_keys
+        slot = noise_locations.timed_slot(channel_keys, owner, row_bits[k])
+        if channel_keys[slot, 0] == EMPTY:
+            lacking = _note(ordered, lacking, kind, owner, row_bits[k])
+            continue
+        a, b = (ends[owner, 0], ends[owner, 1]) if kind == _PAIR else (owner, np.int64(-1))
+        count = _append(locations, count, row_after[k], channel_keys[slot, 2], a, b)
     if lacking:
         totals[0] = lacking
         return _LACKING

@@ -14,7 +14,7 @@ from simulators.circuit import ir
 from simulators.circuit.ir import Operands
 from simulators.circuit.passes import attach_noise as attachment
 from simulators.circuit.passes.attach_noise import NoiseAttachment, attach_noise, depends_on_params
-from simulators.circuit.passes.noise_locations import CoupledPairs, interaction_times
+from simulators.circuit.passes.timed_noise import CoupledPairs, timed_noise
 from simulators.circuit.schedule import schedule
 from simulators.errors import Unsupported
 
@@ -228,14 +228,17 @@ NS |= dict.fromkeys(("cz", "cx", "ecr", "iswap"), 100.0)
 def pieces(circuit: Arrays) -> list[tuple[int, tuple[int, int], float]]:
     outcome = circuit.circuit()
     durations = np.array([NS.get(outcome.table.names[row], 0.0) for row in outcome.ops.tolist()])
-    pairs = CoupledPairs.of([PAIR], outcome.num_qubits)
-    result = interaction_times(
-        outcome, Operands.of(outcome), schedule(outcome, durations, "asap"), pairs
+    result = timed_noise(
+        outcome,
+        Operands.of(outcome),
+        np.zeros(outcome.ops.size, np.int64),
+        schedule(outcome, durations, "asap"),
+        CoupledPairs.of([PAIR], outcome.num_qubits),
     )
-    assert not result.pair.any()
+    own = result.owner == 0
     return [
         (k, PAIR, time)
-        for k, time in zip(result.after.tolist(), result.time_ns.tolist(), strict=False)
+        for k, time in zip(result.after[own].tolist(), result.time_ns[own].tolist(), strict=True)
     ]
 
 
