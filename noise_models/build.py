@@ -218,7 +218,7 @@ class DocumentModel(ABC):
 class DeviceModel(DocumentModel):
     """Noise of a device by the recipe `simenv`; see `NoiseModel` for the methods."""
 
-    VERSION = b"simenv noise 3"
+    VERSION = b"simenv noise 4"
 
     def __init__(self, snapshot: CalibrationSnapshot, options: NoiseOptions) -> None:
         super().__init__(snapshot, options, map(_relaxes, snapshot.qubits))
