@@ -260,9 +260,7 @@ def _collect(  # type: ignore[no-untyped-def]
             if depth or decays[q] * turns[q] == 0.0:
                 count = _write(k + 1, owner, length[k], rows, count)
             else:
-                number = _wait(
-                    k + 1, owner, q, start[k], end, numbers, reals, waits, times, number
-                )
+                number = _wait(k + 1, owner, q, start[k], end, numbers, reals, waits, times, number)
     return number, count
 
 
@@ -388,9 +386,7 @@ def timed_rows(  # type: ignore[no-untyped-def]
         elif code in (gates.MEASURE, gates.RESET) or code >= gates.UNITARY:
             if depth == 0:
                 if found:
-                    _mark(
-                        k, now, operations, kinds, rates, numbers, reals, waits, times, coupling
-                    )
+                    _mark(k, now, operations, kinds, rates, numbers, reals, waits, times, coupling)
                     count = _relax(
                         k, now, waiting, numbers, reals, waits, times, coupling, since, rows, count
                     )

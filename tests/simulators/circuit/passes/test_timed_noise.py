@@ -1,5 +1,6 @@
 """Relaxation while a ZZ interaction acts, against the integrated Lindblad equation."""
 
+import copy
 import functools
 import itertools
 
@@ -69,7 +70,9 @@ def liouvillian(snapshot: CalibrationSnapshot) -> Matrix:
     result = -1j * (np.kron(eye, phases) - np.kron(phases, eye))
     for calibration, low, number in zip(snapshot.qubits, down, excited, strict=True):
         t1_us, t2_us, p = calibration.t1_us, calibration.t2_us, calibration.excited
-        assert t1_us and t2_us and p is not None
+        assert t1_us
+        assert t2_us
+        assert p is not None
         pure = 1.0 / t2_us - 0.5 / t1_us
         for rate, jump in (((1.0 - p) / t1_us, low), (p / t1_us, low.T), (2.0 * pure, number)):
             square = jump.T @ jump
@@ -160,10 +163,11 @@ def test_an_echo_amid_a_long_time_is_resolved() -> None:
 def test_a_qubit_that_is_read_relaxes_beside_its_interaction() -> None:
     """The phase of the neighbour tells when the measured qubit decayed."""
     snapshot = device({(0, 1): 100.0}, 20.0, 30.0)
-    timed = Arrays(2, 3).add("x", [0]).add("h", [1]).add("measure", [0], [0])
-    timed.add("delay", [1], params=[READOUT_NS]).add("x", [0]).add("h", [1]).add("measure", [0], [1]).add("measure", [1], [2])
-    waits = Arrays(2, 3).add("x", [0]).add("h", [1]).add("measure", [0], [0])
-    wait(waits, 1e-3 * READOUT_NS).add("x", [0]).add("h", [1]).add("measure", [0], [1]).add("measure", [1], [2])
+    begin = Arrays(2, 3).add("x", [0]).add("h", [1]).add("measure", [0], [0])
+    waits = wait(copy.deepcopy(begin), 1e-3 * READOUT_NS)
+    timed = begin.add("delay", [1], params=[READOUT_NS])
+    for circuit in (timed, waits):
+        circuit.add("x", [0]).add("h", [1]).add("measure", [0], [1]).add("measure", [1], [2])
     expected = Integrated(waits.circuit(), snapshot).probs
     built = timed.circuit()
     result = Exact(built, attach_noise(built, build(snapshot))).probs
