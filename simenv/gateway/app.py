@@ -31,6 +31,7 @@ from simenv.errors import KeyRefusedError, NotAllowedError
 from simenv.gateway import security
 from simenv.gateway.clients import ClientPool
 from simenv.gateway.context import AccessToken, Caller
+from simenv.gateway.json_bodies import encode_body
 from simenv.gateway.limits import CallerRates, HeldAnswers
 from simenv.gateway.problems import EXCEPTION_HANDLERS
 from simenv.transpiler.qpy import SandboxProcess
@@ -247,6 +248,7 @@ def create_app(gateway: RunningGateway, *routes: ControllerRouterHandler) -> Lit
         openapi_config=None,  # `native` describes its routes itself
         lifespan=[lifespan],
         middleware=[count_requests],
+        after_request=encode_body,
         request_max_body_size=None,  # `BoundedApplication` bounds bodies
         debug=False,
         logging_config=None,

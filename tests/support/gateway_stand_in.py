@@ -25,6 +25,7 @@ from simenv.errors import QueueFullError
 from simenv.gateway.clients import UserSandboxes
 from simenv.gateway.confined import request_sandbox
 from simenv.gateway.context import Caller
+from simenv.gateway.json_bodies import encode_body
 from simenv.gateway.limits import BoundedApplication
 from simenv.gateway.problems import EXCEPTION_HANDLERS
 from simenv.transpiler.qpy import SandboxProcess
@@ -95,6 +96,7 @@ def app_of(routes: Sequence[Any], **settings: Any) -> Litestar:
         list(routes),
         dependencies={"caller": Provide(caller_of, sync_to_thread=False)},
         exception_handlers=EXCEPTION_HANDLERS,
+        after_request=encode_body,
         openapi_config=None,
         logging_config=None,
         **settings,

@@ -36,9 +36,8 @@ _LOG = logging.getLogger("simenv.gateway")
 AnyRequest = Request[Any, Any, Any]
 
 
-def _answer(value: Any, status: int = 200) -> Response[bytes]:
-    body = msgspec.json.encode(value)
-    return Response(body, status_code=status, media_type="application/json")
+def _answer(value: Any, status: int = 200) -> Response[Any]:
+    return Response(value, status_code=status, media_type="application/json")
 
 
 def _text(value: str | bytes) -> Response[bytes]:
@@ -142,7 +141,7 @@ def _backend_routes(service: ComputeService) -> list[Any]:
     ) -> Response[bytes]:
         number = request.query_params.get("calibration_id", "")
         info = await service.calibration(caller, name, number, "")
-        return await asyncio.to_thread(lambda: _answer(backends.configuration(name, info)))
+        return _answer(await asyncio.to_thread(lambda: backends.configuration(name, info)))
 
     @get("/backends/{name:str}/properties")
     async def properties(
@@ -151,7 +150,7 @@ def _backend_routes(service: ComputeService) -> list[Any]:
         given = request.query_params
         number, before = given.get("calibration_id", ""), given.get("updated_before", "")
         info = await service.calibration(caller, name, number, before)
-        return await asyncio.to_thread(lambda: _answer(backends.properties(name, info) or {}))
+        return _answer(await asyncio.to_thread(lambda: backends.properties(name, info) or {}))
 
     @get("/backends/{name:str}/status")
     async def status(caller: NamedDependency[Caller], name: FromPath[str]) -> Response[bytes]:

@@ -14,7 +14,6 @@ from http import HTTPStatus
 from time import monotonic, time
 from typing import Any
 
-import msgspec
 from litestar import Request, Response, Router, delete, get, post
 from litestar.di import NamedDependency
 from litestar.exceptions import HTTPException
@@ -78,11 +77,8 @@ _CODES: tuple[tuple[type[SimenvError], HTTPStatus, str], ...] = (
 )
 
 
-def _answer(
-    value: Any, status: int = 200, headers: dict[str, str] | None = None
-) -> Response[bytes]:
-    body = msgspec.json.encode(value)
-    return Response(body, status_code=status, media_type="application/json", headers=headers or {})
+def _answer(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response[Any]:
+    return Response(value, status_code=status, media_type="application/json", headers=headers or {})
 
 
 def _error(status: int, code: str, text: str, retry_s: float = 0.0) -> Response[bytes]:
@@ -281,17 +277,17 @@ def _calibration_routes(service: ComputeService) -> list[Any]:
     @get("/calibration-sets/{name:str}/{number:str}")
     async def calibration(caller: TheCaller, name: Part, number: Part) -> Response[bytes]:
         found = await described(caller, name, number)
-        return await asyncio.to_thread(lambda: _answer(architecture.calibration_set(*found)))
+        return _answer(await asyncio.to_thread(lambda: architecture.calibration_set(*found)))
 
     @get("/calibration-sets/{name:str}/{number:str}/metrics")
     async def metrics(caller: TheCaller, name: Part, number: Part) -> Response[bytes]:
         found = await described(caller, name, number)
-        return await asyncio.to_thread(lambda: _answer(architecture.quality_metrics(*found)))
+        return _answer(await asyncio.to_thread(lambda: architecture.quality_metrics(*found)))
 
     @get("/calibration-sets/{name:str}/{number:str}/dynamic-quantum-architecture")
     async def dynamic(caller: TheCaller, name: Part, number: Part) -> Response[bytes]:
         found = await described(caller, name, number)
-        return await asyncio.to_thread(lambda: _answer(architecture.dynamic(*found)))
+        return _answer(await asyncio.to_thread(lambda: architecture.dynamic(*found)))
 
     return [calibration, metrics, dynamic]
 

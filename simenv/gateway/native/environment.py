@@ -119,9 +119,13 @@ async def get_usage(
 ) -> schemas.UsageReport:
     """Return sums over ended tasks, by some of account, user, qos, pool, device and engine."""
     names = ["account", "user"] if by is None else by
-    usage = await gateway.call(caller, Client.usage, names, since_s=since_s, until_s=until_s)
-    rows = [record(row, schemas.UsageRecord) for row in usage.rows]
-    return schemas.UsageReport(names, rows, usage.from_s, usage.to_s)
+
+    def report(client: Client) -> schemas.UsageReport:
+        usage = client.usage(names, since_s=since_s, until_s=until_s)
+        rows = [record(row, schemas.UsageRecord) for row in usage.rows]
+        return schemas.UsageReport(names, rows, usage.from_s, usage.to_s)
+
+    return await gateway.call(caller, report)
 
 
 @get("/limits")

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
-import msgspec
 from litestar import Response
 from litestar.response import Stream
 
@@ -92,7 +91,7 @@ def encoded(result: Result, media_type: str, exchange: HttpExchange) -> Response
     has one. Raises LimitExceededError, QueueFullError, StoreError."""
     if media_type == JSON:
         exchange.hold(json_bytes(result))
-        return Response(msgspec.json.encode(to_json(result)), media_type=JSON)
+        return Response(to_json(result), media_type=JSON)
     suffix = _SUFFIXES[media_type]
     size, blocks = result.parts(suffix)
     headers = {"Content-Disposition": f'attachment; filename="{result.task}{suffix}"'}

@@ -254,8 +254,7 @@ async def get_result(
         if form != results.JSON:
             hint = f"one binding, such as {task.id}.0; or Accept: {results.JSON}"
             raise OptionError(f"task {task.id} carries {count} bindings", hint=hint)
-        page = results.page(task, first, limit, exchange)
-        return Response(msgspec.json.encode(page), media_type=form)
+        return Response(results.page(task, first, limit, exchange), media_type=form)
 
     return await gateway.call(caller, read)
 

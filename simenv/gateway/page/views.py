@@ -32,6 +32,7 @@ from simenv.errors import (
     SimenvError,
 )
 from simenv.gateway.context import Caller, Gateway
+from simenv.gateway.json_bodies import json_parts
 from simenv.gateway.limits import HttpExchange, exchange_of
 from simenv.gateway.native import results, schemas
 from simenv.gateway.native.events import Feed, Feeds, events_above
@@ -104,6 +105,12 @@ def live_state(client: Client, caller: Caller, since: int) -> tuple[Live, int]:
     return Live(time.time(), caller.user, caller.role, client.status(), queue, events), newest
 
 
+def live_event(client: Client, caller: Caller, since: int) -> tuple[bytes, int]:
+    """Return the server-sent event of `live_state`, and the number of the newest event."""
+    state, newest = live_state(client, caller, since)
+    return b"event: live\ndata: %b\n\n" % b"".join(json_parts(state)), newest
+
+
 class LiveFeed(Feed):
     """The states that one token may see."""
 
@@ -128,8 +135,7 @@ class LiveFeed(Feed):
         while True:
             try:
                 call = self._gateway.call
-                state, since = await call(self._caller, live_state, self._caller, since)
-                self._event = b"event: live\ndata: %b\n\n" % msgspec.json.encode(state)
+                self._event, since = await call(self._caller, live_event, self._caller, since)
             except SimenvError as error:
                 problem = msgspec.json.encode(problem_of(error))
                 self._event = b"event: problem\ndata: %b\n\n" % problem
@@ -336,8 +342,13 @@ def routes(gateway: Gateway) -> list[ControllerRouterHandler]:
     @get("/pools/devices")
     async def pool_devices(caller: TheCaller) -> list[schemas.DeviceDetails]:
         """List the pools as devices, also those without errors."""
-        found = (await gateway.call(caller, Client.devices)).values()
-        return [schemas.record(device, schemas.DeviceDetails) for device in found]
+
+        def records(client: Client) -> list[schemas.DeviceDetails]:
+            return [
+                schemas.record(each, schemas.DeviceDetails) for each in client.devices().values()
+            ]
+
+        return await gateway.call(caller, records)
 
     @post("/nodes/{node:str}/drain", status_code=200)
     async def drain(
