@@ -215,12 +215,8 @@ class CalibrationSnapshot(
 
     @property
     def uncalibrated_gates(self) -> tuple[str, ...]:
-        """Native gates of which no error and no duration was measured anywhere."""
-        measured = {
-            gate.name
-            for gate in self.gates
-            if gate.error is not None or gate.duration_ns is not None
-        }
+        """Native gates of which no error was measured anywhere."""
+        measured = {gate.name for gate in self.gates if gate.error is not None}
         return tuple(gate.name for gate in self.native_gates if gate.name not in measured)
 
     @property

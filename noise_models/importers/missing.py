@@ -13,7 +13,7 @@ _SHOWN = 12
 def report(snapshot: CalibrationSnapshot, reasons: Mapping[int, str], recorder: Recorder) -> None:
     """Report the qubits that are unusable or have no measurement, the coupled pairs without a gate,
     the places without a gate that others have, and the gates without calibration. `reasons`: why a
-    qubit is unusable."""
+    qubit is unusable. The lines stand first in a report."""
     same: dict[str, list[int]] = {}
     for qubit in snapshot.unusable:
         same.setdefault(reasons.get(qubit, "unusable"), []).append(qubit)
@@ -22,6 +22,9 @@ def report(snapshot: CalibrationSnapshot, reasons: Mapping[int, str], recorder: 
     if snapshot.unmeasured:
         note = f"{_numbers(snapshot.unmeasured)}: no measurement"
         recorder.missing("qubits", note, len(snapshot.unmeasured))
+    has_data = snapshot.gates or snapshot.qubits
+    if has_data and not any(qubit.confusion for qubit in snapshot.qubits):
+        recorder.missing("measure", "no error on any qubits: outcomes are read exactly")
     usable = [(q,) for q in range(snapshot.num_qubits) if q not in set(snapshot.unusable)]
     entries: dict[str, dict[tuple[int, ...], GateCalibration]] = {}
     for gate in snapshot.gates:
@@ -36,7 +39,7 @@ def report(snapshot: CalibrationSnapshot, reasons: Mapping[int, str], recorder: 
     for native in snapshot.native_gates:
         found = entries.get(native.name, {})
         if native.name in snapshot.uncalibrated_gates:
-            note = "no calibration on any qubits: it acts without noise"
+            note = "no error on any qubits: it acts without one"
             recorder.missing(f"gates.{native.name}", note)
         if found and () not in found:
             absent: list[tuple[int, ...]] = []

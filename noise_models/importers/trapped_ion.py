@@ -77,6 +77,8 @@ def read(source: reading.Source, name: str) -> ImportedSnapshot:
         builder.recorder.used(at, "num_qubits")
     else:
         builder.recorder.defaulted("num_qubits", str(DEFAULT_QUBITS))
+    for key in [key for key, (_, value) in inputs.items() if value is None]:
+        builder.recorder.ignored(inputs.pop(key)[0], "null: not measured")
     builder.values.update(technology="trapped-ion", all_to_all=True, dynamic=True)
     builder.recorder.defaulted("native_gates", "rz, r, rzz on all qubits")
     for gate in ("rz", "r", "rzz"):

@@ -95,6 +95,16 @@ class Availability:
             return f"device {self.info.name} does not couple these{order}"
         return f"device {self.info.name} has no {name} there"
 
+    @cached_property
+    def pairs(self) -> tuple[tuple[int, int], ...]:
+        """Coupled pairs on which a gate on two qubits works, all if the device lists no gates on
+        two qubits."""
+        if not self.info.coupling:
+            return ()
+        wide = [name for name, size in self._sizes.items() if size == 2]
+        working = {qubits for name in wide for qubits in self.places(name)}
+        return tuple(pair for pair in self.info.coupling if pair in working or not wide)
+
     def is_complete(self, qubit: int) -> bool:
         """Return whether a qubit has a measurement and every native gate on one qubit."""
         return qubit in self._complete

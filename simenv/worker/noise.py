@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from noise_models.calibration import CalibrationSnapshot, FitScope
     from noise_models.custom import CustomModel
     from noise_models.document import Document
+    from noise_models.model import NoiseModel
     from simulators.circuit.passes.attach_noise import NoiseAttachment, ShotTimes
 
 
 _SHOWN = 12
+_OFF = ("all", 0.0)  # factor of `noise="off"`
 # Names of operations that a channel can follow, besides those of one circuit.
 _ACTING = frozenset({*GATES, "delay", "preparation", "reset", "unitary"})
 
@@ -66,21 +68,48 @@ def unused_channels(
     return tuple(results)
 
 
-def uncalibrated(document: CalibrationSnapshot, program: Program) -> tuple[str, ...]:
-    """Return a warning about the gates of a circuit of which the device has no calibration at all;
-    () for a device that is ideal, of which nothing was measured."""
+def uncalibrated(
+    document: CalibrationSnapshot, program: Program, model: NoiseModel | None
+) -> tuple[str, ...]:
+    """Return a warning about the gates of a circuit of which the device has no measured error; ()
+    for a device that is ideal, of which nothing was measured. `model`: of a calibration that is
+    given as noise without its device, so that the circuit may have gates, and qubits for them, that
+    the device lacks; None: the circuit was checked for the device."""
+    from noise_models.build import DeviceModel
+
     if not (document.gates or document.qubits):
         return ()
     used = set(program.names)
     lost = [name for name in document.uncalibrated_gates if name in used]
+    if isinstance(model, DeviceModel):
+        lost += sorted(
+            {
+                f"{name} on {', '.join(map(str, qubits))}"
+                for name, qubits in gates_of(program)
+                if name not in lost and model.calibration(name, qubits) is None
+            }
+        )
     if "measure" in used and not any(qubit.confusion for qubit in document.qubits):
         lost.append("measure")
     if not lost:
         return ()
     return (
-        f"{_listed(lost)} acted without noise: device {document.name} has no calibration of"
+        f"{_listed(lost)} acted without errors: device {document.name} has no measured error of"
         f" {'them' if len(lost) > 1 else 'it'}",
     )
+
+
+def gates_of(program: Program) -> set[tuple[str, tuple[int, ...]]]:
+    """Return the gates of a program with their qubits."""
+    sizes = np.frombuffer(program.arities, np.uint16).reshape(-1, 3)[:, 0].tolist()
+    qubits = np.frombuffer(program.qubits, np.uint16).tolist()
+    results, at = set(), 0
+    for row in np.frombuffer(program.ops, np.uint16).tolist():
+        end = at + sizes[row]
+        if sizes[row] and is_gate(program.names[row]):
+            results.add((program.names[row], tuple(qubits[at:end])))
+        at = end
+    return results
 
 
 def outside_fit(scope: FitScope, program: Program, name: str) -> tuple[str, ...]:
@@ -256,7 +285,9 @@ class Noise:
             return unused_channels(document, program, terms, acts=acts)
         scope = document.fitted
         outside = () if scope is None else outside_fit(scope, program, terms.name)
-        outside = (*uncalibrated(document, program), *outside)
+        if _OFF not in terms.noise:
+            model = None if terms.device else self._attachment(terms).model
+            outside = (*uncalibrated(document, program, model), *outside)
         if not terms.noise:
             return outside
         key = (terms.snapshot, terms.noise)

@@ -1,11 +1,17 @@
 """Warnings of a result reach whoever reads it, through each interface of Python."""
 
 import warnings
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from emulated import DEVICE, ghz
+from qiskit import QuantumCircuit, qasm2
+from shell import Shell
 
+from noise_models import document, library
+from simenv import config
 from simenv.client.client import Client
 from simenv.errors import SimenvWarning
 from simenv.frontends.qiskit import SimenvBackend, SimenvEstimator, SimenvSampler
@@ -67,3 +73,52 @@ def test_jobs_of_ibms_and_iqms_clients_take_the_warnings_of_their_tasks(env: Cli
     tasks = [env.submit(ghz(), device=DEVICE, noise=noise, shots=50) for noise in (NOISE, "on")]
     job = SubmittedJob(tasks, lambda: [task.wait() for task in tasks], lambda *_: "{}")
     assert job.result().warnings == list(tasks[0].result().warnings)
+
+
+def without_calibration(env: Client) -> str:
+    """A device without any calibration of its gate on two qubits."""
+    base = library.load(DEVICE)
+    gates = tuple(each for each in base.gates if each.name != "cz")
+    changed = msgspec.structs.replace(base, name="gap", gates=gates)
+    path = config.devices_folder() / "gap.json"
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    path.write_bytes(document.dump(changed))
+    assert env.device("gap").num_qubits == base.num_qubits
+    return "gap"
+
+
+LACKS = "cz acted without errors: device gap has no measured error of it"
+
+
+def test_gate_without_any_calibration_is_named_in_each_interface(
+    env: Client, shell: Shell, tmp_path: Path
+) -> None:
+    device = without_calibration(env)
+    task = env.submit(ghz(), device=device, shots=50)
+    with pytest.warns(SimenvWarning, match=LACKS) as caught:
+        result = task.result()
+    assert result.warnings == (one(caught),) == (LACKS,)
+    backend = SimenvBackend(device, env)
+    with pytest.warns(SimenvWarning, match=LACKS):
+        header = backend.run(ghz(), shots=50).result().results[0].header
+    assert header["warnings"] == [LACKS]
+    job = SubmittedJob([task], lambda: [task.wait()], lambda *_: "{}")
+    assert job.result().warnings == [LACKS]
+    path = tmp_path / "ghz.qasm"
+    path.write_text(qasm2.dumps(ghz()))
+    shown = shell("submit", str(path), "--device", device, "--shots", "50", "--wait")
+    assert LACKS in shown.err
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert env.run(ghz(), device=device, noise="off", shots=50).warnings == ()
+
+
+def test_calibration_as_noise_names_the_gates_that_it_does_not_have(env: Client) -> None:
+    body = document.dump(library.load(DEVICE))
+    circuit = QuantumCircuit(2, 2)
+    circuit.h(0)
+    circuit.sx(0)
+    circuit.cz(0, 1)
+    circuit.measure([0, 1], [0, 1])
+    with pytest.warns(SimenvWarning, match="h on 0 acted without errors"):
+        env.run(circuit, noise=body, shots=50)

@@ -31,7 +31,6 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import permutations
 
 import msgspec
 import numpy as np
@@ -40,6 +39,8 @@ from numpy.typing import NDArray
 from noise_models import build, calibration as snapshots
 from noise_models.channel import Channel, pauli_number, paulis
 from noise_models.model import NoiseOptions
+from simenv.model.availability import BROKEN, Availability
+from simenv.service.devices.registry import device_info
 from simulators.transfer.evolution import DualMatrix, constant
 
 RELAXATION, DEPHASING, ERROR, P01, P10 = "relaxation", "dephasing", "error", "p01", "p10"
@@ -304,21 +305,19 @@ class Setting:
 def with_gates_of_each_set(
     snapshot: snapshots.CalibrationSnapshot,
 ) -> snapshots.CalibrationSnapshot:
-    """Copy of the device with one entry for each qubit or pair, in both orders, in place of the
-    native gates that are calibrated for all qubits at once."""
+    """Copy of the device with one entry for each place in place of the native gates that are
+    calibrated for all qubits at once."""
     if all(gate.qubits for gate in snapshot.gates):
         return snapshot
-    size = snapshot.num_qubits
-    pairs = set(permutations(range(size), 2) if snapshot.all_to_all else snapshot.coupling)
-    pairs |= {(second, first) for first, second in pairs}
-    places: dict[int, list[tuple[int, ...]]] = {1: [(q,) for q in range(size)], 2: sorted(pairs)}
-    sizes = {gate.name: gate.num_qubits for gate in snapshot.native_gates}
+    available = _available(snapshot)
+    natives = {gate.name for gate in snapshot.native_gates}
     own = {
         (gate.name, order) for gate in snapshot.gates for order in (gate.qubits, gate.qubits[::-1])
     }
     gates: list[snapshots.GateCalibration] = []
     for gate in snapshot.gates:
-        sets = [] if gate.qubits else places.get(sizes.get(gate.name, 0), [])
+        is_everywhere = not gate.qubits and gate.name in natives
+        sets = sorted(available.places(gate.name)) if is_everywhere else []
         built = [
             msgspec.structs.replace(gate, qubits=each)
             for each in sets
@@ -326,6 +325,11 @@ def with_gates_of_each_set(
         ]
         gates += built if sets else [gate]
     return msgspec.structs.replace(snapshot, gates=tuple(gates))
+
+
+def _available(snapshot: snapshots.CalibrationSnapshot) -> Availability:
+    """Places of the operations of a snapshot's device."""
+    return Availability(device_info(snapshot.name, snapshot, ""))
 
 
 def base_rates(snapshot: snapshots.CalibrationSnapshot, qubit: int) -> tuple[float, float]:
@@ -384,9 +388,6 @@ def _sorted(values: NDArray[np.float64], indices: Sequence[int]) -> DualMatrix:
     order = sorted((number, 1 + k) for k, number in enumerate(indices) if number >= 0)
     keep = [0, *(k for _, k in order)]
     return DualMatrix(np.ascontiguousarray(values[keep]), tuple(number for number, _ in order))
-
-
-_BROKEN = 1.0  # calibrated error of a gate that does not work
 
 
 def all_components(device: DeviceChannels) -> tuple[Component, ...]:
@@ -456,19 +457,20 @@ def _gate(gate: snapshots.GateCalibration, setting: Setting) -> snapshots.GateCa
 
 def _changes(gate: snapshots.GateCalibration) -> bool:
     """Return whether a fit may change the gate's error."""
-    works = gate.error is not None and 0.0 < gate.error < _BROKEN
+    works = gate.error is not None and 0.0 < gate.error < BROKEN
     return bool(works) and 0 < len(gate.qubits) <= 2 and gate.name not in ("measure", "reset")
 
 
 def _is_broken(gate: snapshots.GateCalibration) -> bool:
-    return gate.error is not None and gate.error >= _BROKEN
+    return gate.error is not None and gate.error >= BROKEN
 
 
 def homogeneous(snapshot: snapshots.CalibrationSnapshot) -> snapshots.CalibrationSnapshot:
     """Device with the median of each calibrated value at all qubits and gates. For circuits whose
     qubits are unknown, no qubit differs from another. Gates that do not work stay so, and no
-    circuit is compiled onto the qubits of one-qubit gates that do not work."""
-    dead = {gate.qubits[0] for gate in snapshot.gates if len(gate.qubits) == 1 and _is_broken(gate)}
+    circuit is compiled onto qubits that lack a measurement or a gate on one qubit."""
+    available = _available(snapshot)
+    dead = {qubit for qubit in range(snapshot.num_qubits) if not available.is_complete(qubit)}
     fields = ("t1_us", "t2_us", "p01", "p10", "readout_error", "readout_ns", "excited")
     medians = {
         field: _median(snapshot.qubits, lambda q, f=field: getattr(q, f)) for field in fields
@@ -482,7 +484,7 @@ def homogeneous(snapshot: snapshots.CalibrationSnapshot) -> snapshots.Calibratio
     gates = []
     for gate in snapshot.gates:
         if _is_broken(gate) or (len(gate.qubits) == 2 and dead.intersection(gate.qubits)):
-            gates.append(msgspec.structs.replace(gate, error=_BROKEN))
+            gates.append(msgspec.structs.replace(gate, error=BROKEN))
             continue
         alike = named[gate.name]
         changes = {

@@ -237,6 +237,7 @@ def refresh(context: typer.Context, name: Name) -> None:
         msgspec.to_builtins(outcome),
         [
             f"{state} {name}: {outcome.num_qubits} qubits, snapshot {outcome.digest[:12]}",
+            *(f"the device does not have {line}" for line in outcome.missing),
             f"values used {outcome.used}, ignored {outcome.ignored},"
             f" defaulted {outcome.defaulted}, clamped {outcome.clamped}",
         ],

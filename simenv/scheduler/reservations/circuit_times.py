@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Sequence
 import msgspec
 
 from simenv import model
+from simenv.model.availability import BROKEN, Availability
 from simenv.model.views import DeviceInfo, base_of, device_time_ns
 from simenv.scheduler.core import HARDWARE, Estimator, Route, expected_ns, model_us
 from simulators import catalog
@@ -111,7 +112,9 @@ def figures_of(info: DeviceInfo, reset_ns: float = 0.0, overhead_ns: float = 0.0
     readout = _mean(qubit.readout_ns for qubit in info.qubits)
     if readout is None:
         readout = _mean(each.duration_ns for each in info.operations if each.name == _READOUT)
-    errors = [_mean(each.error for each in some if each.error < 1.0) for some in (singles, pairs)]
+    errors = [
+        _mean(each.error for each in some if each.error < BROKEN) for some in (singles, pairs)
+    ]
     error_1q, error_2q = (
         unknown if error is None else error
         for error, unknown in zip(errors, _UNKNOWN_ERRORS, strict=True)
@@ -132,7 +135,7 @@ def figures_of(info: DeviceInfo, reset_ns: float = 0.0, overhead_ns: float = 0.0
 def _mean_distance(device: DeviceInfo) -> float:
     """Return the mean distance of two coupled qubits, at least 1."""
     neighbours: dict[int, set[int]] = {}
-    for first, second in device.coupling:
+    for first, second in Availability(device).pairs:
         neighbours.setdefault(first, set()).add(second)
         neighbours.setdefault(second, set()).add(first)
     total = count = 0

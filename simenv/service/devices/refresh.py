@@ -50,6 +50,7 @@ class Refresh(msgspec.Struct, frozen=True):
     ignored: int = 0
     defaulted: int = 0
     clamped: int = 0
+    missing: tuple[str, ...] = ()  # first lines of what the device does not have
     format: int = RECORD_FORMAT
 
 
@@ -202,6 +203,7 @@ def _event(name: str, record: Refresh) -> RecordEvent:
     return RecordEvent(
         REFRESHED,
         name,
-        f"{state}, {record.digest[:12]}, {record.num_qubits} qubits; values used {record.used},"
+        f"{state}, {record.digest[:12]}, {record.num_qubits} qubits;"
+        f" {f'lacks {record.missing[0]}; ' if record.missing else ''}values used {record.used},"
         f" ignored {record.ignored}, defaulted {record.defaulted}, clamped {record.clamped}",
     )

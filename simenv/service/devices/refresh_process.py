@@ -33,7 +33,7 @@ import msgspec
 from launcher.process import confinement
 from launcher.process.children import descendants
 from noise_models import library
-from noise_models.importers import import_snapshot
+from noise_models.importers import ReportLine, import_snapshot
 from noise_models.snapshot import dump
 from noise_models.strict_json import NoiseError
 from simenv import files
@@ -49,6 +49,7 @@ KEPT = 64  # dated snapshots of a device; older ones are removed
 MEMORY_BYTES = 4 * 2**30  # of the command and of the import, each
 OUTPUT_BYTES = 64 * 2**20
 ERROR_CHARS = 500
+_MOST_LINES = 12  # of what the device does not have
 _POLL_S = 0.05
 _KILLS = 20  # passes over the descendants of a command, which may start others meanwhile
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
@@ -106,11 +107,22 @@ def _renewed(folder: Path, name: str, settings: DeviceSettings, data: bytes) -> 
             old.unlink()
         path.with_suffix(".h5").unlink(missing_ok=True)  # a fit of the earlier data
         files.write_atomic(path, body, sync=True)
-    lines = (report.used, report.ignored, report.defaulted, report.clamped)
-    totals = (sum(line.count for line in each) for each in lines)
     return Refresh(
-        now_s, "", "", now_s, snapshot.digest.hex(), changed, snapshot.num_qubits, *totals
+        now_s,
+        renewed_s=now_s,
+        digest=snapshot.digest.hex(),
+        changed=changed,
+        num_qubits=snapshot.num_qubits,
+        used=_values(report.used),
+        ignored=_values(report.ignored),
+        defaulted=_values(report.defaulted),
+        clamped=_values(report.clamped),
+        missing=tuple(f"{line.field}: {line.note}" for line in report.missing[:_MOST_LINES]),
     )
+
+
+def _values(lines: Iterable[ReportLine]) -> int:
+    return sum(line.count for line in lines)
 
 
 def _printed(settings: DeviceSettings) -> bytes:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from simenv._version import __version__
 from simenv.model import DeviceInfo, views
 from simenv.model.accounts import SLOT_HOUR
+from simenv.model.availability import BROKEN
 from simenv.process import resident_bytes
 from simenv.scheduler.core import WAITING
 from simenv.wire.messages import metrics
@@ -175,8 +176,12 @@ def _node(host: NodeState) -> metrics.NodeMetrics:
 
 def figures(name: str, info: DeviceInfo) -> metrics.DeviceMetrics:
     """Return the medians over the qubits and gates of a device. A frame change, which takes no time
-    and has no error, does not count."""
-    real = [each for each in info.operations if each.error or each.duration_ns]
+    and has no error, does not count, nor does a gate that does not work."""
+    real = [
+        each
+        for each in info.operations
+        if (each.error or each.duration_ns) and not each.error >= BROKEN
+    ]
     gates = [(info.width(each), each.error) for each in real]
     return metrics.DeviceMetrics(
         name=name,

@@ -12,6 +12,7 @@ from changed_devices import scaled_errors
 from bench.calibration_data import random_counts
 from noise_models import library, snapshot as snapshots
 from noise_models.build import build as noise_model
+from noise_models.calibration import CalibrationSnapshot, GateCalibration, NativeGate
 from simenv.calibration.data import CountsData, DataError
 from simenv.calibration.fit import calibrate as store
 from simenv.calibration.fit.calibrate import FittedDevice, calibrate
@@ -21,6 +22,7 @@ from simenv.calibration.fit.components import (
     all_components,
     fitted_snapshot,
     homogeneous,
+    with_gates_of_each_set,
 )
 from simenv.calibration.fit.observations import DeviceCompiler, Distributions, window_starts
 from simenv.calibration.score import CEILING, IdealDistributions, Predictor, score
@@ -161,3 +163,25 @@ def test_windows_begin_after_gaps(counts: CountsData) -> None:
     assert at([0, 0, 1, 2, 10, 10, 11, 12]) == [0, 10 * day]
     assert at([0, 0, 1, 2, 10]) == [0]  # one circuit is no window
     assert at([0, 1, 2, math.nan]) == []
+
+
+def test_entries_of_a_gate_on_all_pairs_are_those_of_the_device() -> None:
+    """A directed pair has the gate in its direction, an unusable qubit has none."""
+    snapshot = CalibrationSnapshot(
+        "line",
+        4,
+        native_gates=(NativeGate("sx", 1), NativeGate("cx", 2)),
+        coupling=((0, 1), (2, 1), (2, 3)),
+        gates=(GateCalibration("sx", (), 1e-3), GateCalibration("cx", (), 1e-2)),
+        unusable=(3,),
+    )
+    found = [(gate.name, gate.qubits) for gate in with_gates_of_each_set(snapshot).gates]
+    singles = [("sx", (qubit,)) for qubit in range(3)]
+    assert found == [*singles, ("cx", (0, 1)), ("cx", (2, 1))]
+
+
+def test_homogeneous_device_breaks_gates_beside_a_qubit_without_a_measurement() -> None:
+    result = homogeneous(msgspec.structs.replace(library.load("lima"), unmeasured=(2,)))
+    errors = {gate.qubits: gate.error for gate in result.gates if gate.name == "cx"}
+    assert errors[1, 2] == errors[2, 1] == 1.0
+    assert errors[0, 1] < 1.0

@@ -1,5 +1,7 @@
 """The Target of a device and its admission have what the data of the device lists, and no more."""
 
+import importlib
+import importlib.util
 import json
 import math
 from collections import defaultdict
@@ -19,12 +21,14 @@ from noise_models.calibration import (
     QubitCalibration,
 )
 from noise_models.importers import import_snapshot
+from simenv.cli.devices.command import document
 from simenv.client.circuits import load
 from simenv.client.submission.compiler import Compiler
 from simenv.errors import OptionError, ProgramError
 from simenv.model.availability import Availability
 from simenv.service.devices.registry import device_info
 from simenv.transpiler.transpiler import NativeForm, Transpiler, fold_rzz, target_of
+from simulators.hardware.engine import describe
 
 Places = dict[str, set[tuple[int, ...]]]
 
@@ -78,6 +82,48 @@ def check(name: str, snapshot: CalibrationSnapshot) -> None:
 @pytest.mark.parametrize("name", library.names())
 def test_target_and_admission_of_each_library_device_have_what_its_data_lists(name: str) -> None:
     check(name, library.load(name))
+
+
+FAKE = "qiskit_ibm_runtime.fake_provider"
+NOT_COMPARED = {"delay", "reset", "reset_2", "if_else", "while_loop", "for_loop", "switch_case"}
+
+
+def fake_backends() -> list[str]:
+    """Names of all classes of fake devices of the installed qiskit-ibm-runtime."""
+    if importlib.util.find_spec("qiskit_ibm_runtime") is None:
+        return []
+    return sorted(set(vars(importlib.import_module(FAKE)).keys()) - {"FakeProviderForBackendV2"})
+
+
+@pytest.mark.filterwarnings("ignore:Properties of fake_nighthawk")
+@pytest.mark.parametrize("name", [each for each in fake_backends() if each.startswith("Fake")])
+def test_target_of_each_fake_device_has_what_its_own_lists_and_works(name: str) -> None:
+    """Each device is imported from its Target, and from its files where it has some."""
+    backend = getattr(importlib.import_module(FAKE), name)()
+    given = backend.target
+    imported, _ = import_snapshot({"target.json": document(describe(backend, given), given)})
+    snapshots = [imported]
+    if library.resolve(backend.name):
+        snapshots.append(library.load(backend.name))
+    expected = {
+        operation: {
+            qubits: None if figures is None else (figures.error, figures.duration)
+            for qubits, figures in given[operation].items()
+            if figures is None or figures.error is None or figures.error < 1.0
+        }
+        for operation in set(given.operation_names) - NOT_COMPARED
+    }
+    for snapshot in snapshots:
+        found = target_of(device_info(name, snapshot, "0"))
+        assert set(found.operation_names) - NOT_COMPARED == expected.keys()
+        for operation, places in expected.items():
+            assert found[operation].keys() == places.keys()
+            for qubits, figures in places.items():
+                own = found[operation][qubits]
+                values = (None, None) if own is None else (own.error, own.duration)
+                for value, wanted in zip(values, figures or (None, None), strict=True):
+                    assert (value or 0.0) == pytest.approx(wanted or 0.0)
+    check(name, imported)
 
 
 @pytest.mark.parametrize("source_format", samples.files())

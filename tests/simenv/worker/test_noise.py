@@ -146,3 +146,22 @@ def test_large_gradients_are_written_to_a_file(tmp_path: Path) -> None:
     assert isinstance(file, ResultFile)
     (array,) = file.arrays
     assert (array.field, array.size_bytes) == ("gradients", slopes.nbytes)
+
+
+def test_gate_that_a_calibration_given_as_noise_does_not_have_is_named() -> None:
+    asked = QuantumCircuit(3, 1)
+    asked.sx(0)
+    asked.h(1)
+    asked.cz(0, 1)
+    asked.cz(0, 2)
+    asked.measure(0, 0)
+    pairs = {each.qubits for each in library.load(DEVICE).gates if each.name == "cz"}
+    assert (0, 1) in pairs
+    assert not {(0, 2), (2, 0)} & pairs
+    (text,) = recorded(calibration(), asked).warnings
+    assert text == (
+        "cz on 0, 2; h on 1 acted without errors: device superconducting-lattice has no measured"
+        " error of them"
+    )
+    assert recorded(calibration(), asked, device=DEVICE).warnings == ()
+    assert recorded(calibration(), asked, noise=(("all", 0.0),)).warnings == ()

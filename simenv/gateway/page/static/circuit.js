@@ -93,7 +93,7 @@ function gate(operation, x, last) {
         return box(x, y(row), operation, "two-qubit");
       }));
   }
-  const kind = name === "measure" || name === "reset" ? "measured" : rows.length > 1 ? "two-qubit" : "";
+  const kind = name.startsWith("measure") || name === "reset" ? "measured" : rows.length > 1 ? "two-qubit" : "";
   return s("g", null, tip, rows.length > 1 ? line("joint") : null, rows.map((row) => box(x, y(row), operation, kind)));
 }
 

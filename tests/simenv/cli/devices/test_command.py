@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import calibration_samples as samples
+import msgspec
 import pytest
 from shell import Shell, shell_of
 
 from noise_models import library, snapshot
+from noise_models.importers import REGISTRY, import_snapshot
 from simenv.cli.devices import overview
 
 
@@ -184,3 +186,35 @@ def test_imported_device_replaces_one_of_qiskit_ibm_runtime(shell: Shell, tmp_pa
     shell("devices", "remove", "lima")
     if library.resolve("lima"):
         assert overview.load("lima")[1] == "qiskit-ibm-runtime"
+
+
+def lacking(form: str) -> dict[str, bytes]:
+    """A sample that lacks something: where it lacks nothing, without its readout errors."""
+    if form == "simenv":
+        ions = import_snapshot(samples.files()["trapped-ion"])[0]
+        return {"ions.json": snapshot.dump(msgspec.structs.replace(ions, qubits=()))}
+    if form == "trapped-ion":
+        return {"ions.json": samples.encoded({**samples.trapped_ion(), "p_meas": None})}
+    if form == "cunqa":
+        value = samples.cunqa()
+        for qubit in value["Qubits"].values():
+            for key in [key for key in qubit if "eadout fidelity" in key or "RO fidelity" in key]:
+                del qubit[key]
+        return {"noise.json": samples.encoded(value)}
+    if form == "iqm":
+        value = samples.iqm()
+        rows = [each for each in value["observations"] if "ssro" not in each["dut_field"]]
+        return {"metrics.json": samples.encoded({**value, "observations": rows})}
+    return samples.files()[form]
+
+
+@pytest.mark.parametrize("form", sorted(REGISTRY))
+def test_report_of_each_format_begins_with_what_the_device_lacks(
+    form: str, shell: Shell, tmp_path: Path
+) -> None:
+    for name, data in lacking(form).items():
+        (tmp_path / name).write_bytes(data)
+    paths = [str(tmp_path / name) for name in lacking(form)]
+    result = shell("devices", "import", *paths, "--name", "mine", "--format", form)
+    assert result.code == 0, result.err
+    assert result.out.splitlines()[2:4] == ["", "the device does not have"]

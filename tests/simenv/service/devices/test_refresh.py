@@ -84,6 +84,20 @@ def test_data_is_stored_as_the_device_and_as_a_dated_snapshot(
     assert abs(time.time() - first.renewed_s) < PATIENCE_S
 
 
+def test_record_names_what_the_device_does_not_have(tmp_path: Path, devices: Path) -> None:
+    whole = printing(tmp_path, 50.0)
+    assert outcome(devices, whole).missing == ()
+    base = library.load("superconducting-lattice")
+    gates = tuple(each for each in base.gates if each.qubits not in ((0,), (1,)))
+    data = snapshot.dump(msgspec.structs.replace(base, gates=gates, unusable=(5,)))
+    (tmp_path / "data.json").write_bytes(data)
+    found = outcome(devices, whole)
+    assert found.missing[0] == "qubits: 5 unusable: unusable"
+    assert "gates.sx: not on 0, 1" in found.missing
+    event = refresh._event(NAME, found)
+    assert "lacks qubits: 5 unusable" in event.message
+
+
 FAILURES = {
     "exit": ("raise SystemExit('no route to the lab')", "ended with exit code 1"),
     "garbage": ("print('<html>please log in</html>')", ""),

@@ -30,19 +30,20 @@ const median = (values) => {
 };
 
 // The gates of a device on so many qubits whose error is known; one without qubits acts alike on all.
-// A frame change, which takes no time and has no error, does not count.
+// A frame change, which takes no time and has no error, does not count. One of error 1 does not work.
+const works = ({ error }) => !(error >= 1);
 function errorsOf(info, width) {
   const widths = new Map(info.gates.map((gate) => [gate.name, gate.qubits]));
-  return info.operations.filter(({ name: gate, qubits, error, duration_ns: length }) => error !== null && (error || length !== 0) && !["measure", "reset", "delay"].includes(gate)
+  return info.operations.filter(({ name: gate, qubits, error, duration_ns: length }) => error !== null && (error || length !== 0) && !["reset", "delay"].includes(gate) && !/^measure(_|$)/.test(gate)
     && (qubits.length || widths.get(gate)) === width);
 }
-const pairError = (info) => median(errorsOf(info, 2).map((each) => each.error));
+const pairError = (info) => median(errorsOf(info, 2).filter(works).map((each) => each.error));
 const medianT1 = (info) => { const value = median(info.qubits.map((qubit) => qubit.t1_us)); return value === null ? "–" : microseconds(value); };
 
 // For each qubit its number and the values of QUBIT_FIGURES, null where they are not known.
 function figuresOfQubits() {
   const errors = device.qubits.map(() => []);
-  for (const { qubits, error } of errorsOf(device, 1)) for (const index of qubits.length ? qubits : errors.keys()) errors[index]?.push(error);
+  for (const { qubits, error } of errorsOf(device, 1).filter(works)) for (const index of qubits.length ? qubits : errors.keys()) errors[index]?.push(error);
   return device.qubits.map(({ readout_error, t1_us, t2_us }, index) => ({ index, readout_error, t1_us, t2_us, error_1q: median(errors[index]) }));
 }
 
@@ -52,10 +53,15 @@ function pairs() {
     const key = a < b ? `${a},${b}` : `${b},${a}`;
     const before = found.get(key);
     if (!before) found.set(key, { qubits: [Math.min(a, b), Math.max(a, b)], value: error, texts: [text] });
-    else if (error !== null) Object.assign(before, { value: before.value === null ? error : Math.min(before.value, error), texts: [...new Set([...before.texts, text])] });
+    else Object.assign(before, { value: before.value === null || error === null ? error ?? before.value : Math.min(before.value, error), texts: [...new Set([...before.texts, text])] });
   };
   for (const [a, b] of device.coupling) put(a, b, "", null);
-  for (const { name: gate, qubits: [a, b], error, duration_ns: length } of errorsOf(device, 2)) if (b !== undefined) put(a, b, `${gate} error ${figure(error)}${length ? `, ${figure(length)} ns` : ""}`, error);
+  for (const each of errorsOf(device, 2)) {
+    const { name: gate, qubits: [a, b], error, duration_ns: length } = each;
+    if (b === undefined) continue;
+    if (works(each)) put(a, b, `${gate} error ${figure(error)}${length ? `, ${figure(length)} ns` : ""}`, error);
+    else put(a, b, `${gate} does not work`, null);
+  }
   return [...found.values()].map(({ qubits, value, texts }) => ({ qubits, value, text: `${qubits.join("–")}: ${texts.filter(Boolean).join("; ") || "error not known"}` }));
 }
 
@@ -63,7 +69,7 @@ function drawMap() {
   if (device.num_qubits > MAX_QUBITS || !device.qubits.length) return;
   points ??= place(device.num_qubits, device.coupling);
   const [, format] = QUBIT_FIGURES[shown];
-  const circles = qubits.map(({ index, [shown]: value }) => ({ value, text: `Qubit ${index}: ${QUBIT_FIGURES[shown][0]} ${value === null ? "not known" : format(value)}` }));
+  const circles = qubits.map(({ index, [shown]: value }) => ({ value, text: device.unusable.includes(index) ? `Qubit ${index}: not usable` : `Qubit ${index}: ${QUBIT_FIGURES[shown][0]} ${value === null ? "not known" : format(value)}` }));
   map.set(points, circles, pairs(), chosen, (index) => { chosen = index; drawMap(); draw(); });
 }
 
