@@ -104,7 +104,8 @@ def locate(
     circuit: Circuit, noise: NoiseProgram, *, local: bool = False, draw_cost: float = DRAW_COST
 ) -> NoisyCircuit | None:
     """Errors of a circuit without mid-circuit operations. None if a channel acts on a measured
-    qubit and another one, or on one that is reset first: such a circuit is run as a dynamic one.
+    qubit and another one, on one that is measured again, or on one that is reset first: such a
+    circuit is run as a dynamic one.
     `local`: masks of Paulis refer to the qubits of their location, so the number of qubits is not
     limited. `draw_cost`: time to draw and apply one Kraus operator, in operations."""
     terms = _terms(circuit, noise)
@@ -151,7 +152,10 @@ def _terms(circuit: Circuit, noise: NoiseProgram) -> list[ComposedChannels] | No
     done = 0
     ended, begun = set[int](), set[int]()
     resets, touched = set[int](), set[int]()  # qubits that are reset before any other operation
-    for kind, at, count in zip(kinds, begins.tolist(), counts, strict=True):
+    last_read: dict[int, int] = {}  # last measurement of each qubit
+    for k, (kind, at, count) in enumerate(zip(kinds, begins.tolist(), counts, strict=True)):
+        if kind == MEASURE:
+            last_read[wires[at]] = k
         if kind == RESET and wires[at] not in touched:
             resets.add(wires[at])
         if kind not in _PASSIVE:
@@ -171,10 +175,11 @@ def _terms(circuit: Circuit, noise: NoiseProgram) -> list[ComposedChannels] | No
             done += 1
         qubits = (first,) if second < 0 else (first, second)
         gone = [q in ended or (q in resets and q not in begun) for q in qubits]
+        read_again = any(q in ended and last_read[q] > after for q in qubits)
+        if read_again or (any(gone) and not all(gone)):
+            return None
         if all(gone):
             continue
-        if any(gone):
-            return None
         term = _joined(number, after, qubits, open_, results)
         term.add(channel, qubits)
     return [term for term in results if term.parts]

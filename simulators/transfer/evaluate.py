@@ -286,7 +286,9 @@ def _signed_permutation(ptm: NDArray[np.float64]) -> tuple[NDArray[np.uint8], ND
     exact = np.zeros(ptm.shape)
     exact[np.arange(len(ptm)), columns] = signs
     if np.abs(ptm - exact).max() > _EXACT:
-        text = "a distribution from parities of a circuit with gates that are not Clifford gates"
+        text = (
+            "a distribution from parities of a circuit with resets or gates that are not Clifford"
+        )
         raise Unsupported(text, hint="the transfer simulator takes all gates on fewer qubits")
     return columns.astype(np.uint8), signs
 

@@ -2,7 +2,8 @@
 
 The consecutive operations on a pair of qubits are a chain, a tuple of numbers, so that equal
 chains, in one circuit or in many, are multiplied once. Only the qubits that a circuit uses are
-included.
+included, and one more for each measurement that is not the last operation on its qubit: a cx copies
+the bit there, which is read at the end (deferred measurement, Nielsen and Chuang, sect. 4.4).
 """
 
 from __future__ import annotations
@@ -14,8 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noise_models.channel import from_unitary
-from simulators.circuit.analysis.measurements import TERMINAL, has_mid_circuit_ops
-from simulators.circuit.gates import BARRIER, DELAY, DELAY_DT, GATES, MEASURE, UNITARY, unitary
+from simulators.circuit.analysis.measurements import ORDINARY, TERMINAL, noisy_layout
+from simulators.circuit.gates import (
+    BARRIER,
+    DELAY,
+    DELAY_DT,
+    GATES,
+    MEASURE,
+    RESET,
+    UNITARY,
+    unitary,
+)  # fmt: skip
 from simulators.circuit.ir import Circuit, Operation, matrix, operations, used_qubits
 from simulators.circuit.noise import AFTER_OP, CHANNEL, Q0, Q1, NoiseProgram
 from simulators.errors import Unsupported
@@ -23,6 +33,8 @@ from simulators.transfer.evolution import HIGH, LOW, DualMatrix, constant
 
 Chain = tuple[int, ...]  # channels by number, constants by ~number, in order of action
 _ID, _PHASE = GATES["id"].code, GATES["global_phase"].code
+_RESET = np.zeros((4, 4))
+_RESET[[0, 3], 0] = 1.0  # I and Z become I
 
 
 @functools.lru_cache(maxsize=65_536)
@@ -77,9 +89,9 @@ class ConstantTable:
 
 class TransferProgram(msgspec.Struct, frozen=True, eq=False):
     """Matrices of one circuit in the order of action. Qubits are numbered from 0; `qubits` are
-    their numbers in the circuit. A row of `rows`, int64 [operations, 3], is a channel (number >= 0)
-    or a constant (~number) on qubit LOW, with -1 as HIGH; or a chain of pairs, by its number in the
-    table, whose matrix has index 4 * high + low."""
+    their numbers in the circuit, of a copied bit that of the measured qubit. A row of `rows`, int64
+    [operations, 3], is a channel (number >= 0) or a constant (~number) on qubit LOW, with -1 as
+    HIGH; or a chain of pairs, by its number in the table, whose matrix has index 4 * high + low."""
 
     qubits: tuple[int, ...]
     rows: NDArray[np.int64]
@@ -110,8 +122,8 @@ def build(
     channel_ids: list[int] | None = None,
 ) -> TransferProgram:
     """Make the program of an admissible circuit. `channel_ids`: number of each channel of `noise`
-    in chains; by default its own number. Raises Unsupported for mid-circuit measurements, resets,
-    conditions, free parameters, gates on more than two qubits and correlated readout."""
+    in chains; by default its own number. Raises Unsupported for conditions, free parameters, gates
+    on more than two qubits and correlated readout."""
     return _Builder(circuit, noise, table, channel_ids).program()
 
 
@@ -128,9 +140,11 @@ class _Builder:
         self._numbers = channel_ids if channel_ids is not None else list(range(len(noise.channels)))
         rows = circuit.table.rows[circuit.ops]
         self._codes, self._counts = rows[:, 0], rows[:, 1]
+        self._roles = noisy_layout(circuit, noise, keep=True).roles
         self._refuse(noise)
-        self._place = {qubit: k for k, qubit in enumerate(used_qubits(circuit).tolist())}
-        self._pending: list[Chain] = [()] * len(self._place)  # of each qubit
+        self._qubits = used_qubits(circuit).tolist()
+        self._place = {qubit: k for k, qubit in enumerate(self._qubits)}
+        self._pending: list[Chain] = [()] * len(self._qubits)  # of each qubit
         self._pair: dict[int, tuple[int, int, Chain]] = {}  # by qubit: last operations on a pair
         self._rows: list[tuple[int, int, int]] = []
         self._channels: set[int] = set()
@@ -138,16 +152,10 @@ class _Builder:
 
     def _refuse(self, noise: NoiseProgram) -> None:
         circuit, codes = self._circuit, self._codes
-        roles = np.empty(circuit.ops.size, np.int64)
-        mid = has_mid_circuit_ops(circuit, roles, keep=True)
-        measures = codes == MEASURE
         gates = (codes >= UNITARY) & (self._counts > 2)
         other = (codes < MEASURE) & ~np.isin(codes, (BARRIER, DELAY, DELAY_DT))
-        twice = np.unique(circuit.clbits).size < circuit.clbits.size
         for wrong, text in (
             (bool(circuit.conditions_data) or other.any(), "conditions or stored values"),
-            (mid or (roles[measures] != TERMINAL).any(), "resets or mid-circuit measurements"),
-            (twice, "a clbit that is measured twice"),
             (circuit.num_slots > 0, "free parameters"),
             (gates.any(), "gates on more than two qubits"),
             (noise.readout is not None and noise.readout.groups, "correlated readout"),
@@ -163,12 +171,12 @@ class _Builder:
         for operation in operations(self._circuit, self._circuit.params):
             self._operation(operation, measured)
             location = self._add_noise(location, operation.place)
-        for qubit in range(len(self._place)):
+        for qubit in range(len(self._qubits)):
             self._end_pair(qubit)
             self._end_chain(qubit)
         clbits = tuple(sorted(measured))
         return TransferProgram(
-            tuple(self._place), np.array(self._rows, np.int64).reshape(-1, 3),
+            tuple(self._qubits), np.array(self._rows, np.int64).reshape(-1, 3),
             tuple(measured[clbit] for clbit in clbits), clbits, frozenset(self._channels),
         )  # fmt: skip
 
@@ -178,20 +186,34 @@ class _Builder:
         while location < len(self._locations) and self._locations[location, AFTER_OP] <= place:
             row = self._locations[location]
             qubits = (int(row[Q0]),) if row[Q1] < 0 else (int(row[Q0]), int(row[Q1]))
-            self._act(self._numbers[int(row[CHANNEL])], qubits)
+            self._act(self._numbers[int(row[CHANNEL])], [self._place[qubit] for qubit in qubits])
             location += 1
         return location
 
     def _operation(self, operation: Operation, measured: dict[int, int]) -> None:
-        qubits = operation.qubits
+        if operation.code == BARRIER:
+            return
+        places, role = [self._place[q] for q in operation.qubits], self._roles[operation.place]
         if operation.code == MEASURE:
-            measured[operation.clbits[0]] = self._place[qubits[0]]
-        elif operation.is_gate and qubits and operation.code not in (_ID, _PHASE):
-            self._act(~self._table.gate_number(self._circuit, operation), qubits)
+            place = places[0]
+            if role != TERMINAL or place in measured.values():
+                place = self._copied(place, operation.qubits[0])
+            measured[operation.clbits[0]] = place
+        elif operation.code == RESET:
+            if role == ORDINARY:
+                self._act(~self._table.number_of(_RESET), places)
+        elif operation.is_gate and places and operation.code not in (_ID, _PHASE):
+            self._act(~self._table.gate_number(self._circuit, operation), places)
 
-    def _act(self, number: int, qubits: tuple[int, ...]) -> None:
+    def _copied(self, place: int, qubit: int) -> int:
+        """Copy the bit of a qubit to a new one; returns the number of that."""
+        self._qubits.append(qubit)
+        self._pending.append(())
+        self._act(~self._table.number_of(_gate_ptm("cx", (), 2)), [place, len(self._qubits) - 1])
+        return len(self._qubits) - 1
+
+    def _act(self, number: int, places: list[int]) -> None:
         """Add a channel or a constant (~number) after the earlier operations on its qubits."""
-        places = [self._place[qubit] for qubit in qubits]
         if number >= 0:
             self._channels.add(number)
         if len(places) == 1:

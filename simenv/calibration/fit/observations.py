@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from noise_models.calibration import CalibrationSnapshot
+from noise_models.calibration import CalibrationSnapshot, is_named_measurement
 from noise_models.channel import Channel
 from noise_models.model import LocatedChannel
 from simenv.calibration.data import CountsData, CountsRecord, DataError
@@ -132,6 +132,8 @@ class _KeyedModel:
     def after_gate(self, name: str, qubits: tuple[int, ...]) -> tuple[LocatedChannel, ...]:
         result = self._model.after_gate(name, qubits)
         key = self._device.key_of(name, qubits)
+        if name == "measure" or is_named_measurement(name):  # relaxation over the readout
+            key = ChannelKey("", qubits, self._model.duration_ns(name, qubits))
         for each in result:
             self._keep(each.channel, key)
         return result

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noise_models.channel import Channel
-from simulators.circuit.analysis.measurements import has_mid_circuit_ops
+from simulators.circuit.analysis.measurements import NO_OP_RESET, TERMINAL, has_mid_circuit_ops
 from simulators.circuit.analysis.profile import NoiseProfile
-from simulators.circuit.gates import BARRIER, GATES, MEASURE, UNITARY
+from simulators.circuit.gates import BARRIER, GATES, MEASURE, RESET, UNITARY
 from simulators.circuit.ir import Circuit, Operands, Operation, matrix, operations, used_qubits
 from simulators.circuit.noise import CHANNEL, Q0, Q1, NoiseProgram
 from simulators.circuit.passes import light_cone as cones
@@ -140,7 +140,9 @@ def _measure_samples(  # type: ignore[no-untyped-def]
 # the final state is sum_K |tr(rho_S K)|^2, with rho_S the reduced density matrix of the ideal state
 # at that place, because the later operations are unitary (Nielsen and Chuang, section 9.3:
 # entanglement fidelity). Losses of several channels add up to first order. If only diagonal gates
-# and measurements follow on the qubits of a channel, only changes of populations count.
+# come between a channel and the next measurement of its qubits, only changes of populations
+# count. A bit that is measured before other operations on its qubit is copied to a qubit of its
+# own (deferred measurement, Nielsen and Chuang, section 4.4).
 #
 # Of unitary channels V it is the changes of the state that add up, to first order: with d_k the
 # change (V - 1) psi at place k, carried to the end, and d the part of their sum that is orthogonal
@@ -152,6 +154,7 @@ MAX_QUBITS = 18  # wider circuits are judged for a maximally mixed state
 _ID, _GLOBAL = GATES["id"].code, GATES["global_phase"].code
 _DIAGONAL = [gate.code for gate in GATES.values() if gate.diagonal]
 _UNITARY = 1e-9  # largest deviation of a unitary channel
+_COPY = np.eye(4, dtype=np.complex128)[[0, 3, 2, 1]]  # cx of qubit 0 on qubit 1
 _Place = tuple[int, int, int]  # preceding operation, and the qubits
 # By preceding operation: location, change of the state, qubits.
 _Changes = dict[int, list[tuple[int, NDArray[np.complex128], tuple[int, ...]]]]
@@ -164,27 +167,39 @@ class LocationLosses(msgspec.Struct, frozen=True, eq=False):
 
 class IdealStates:
     """Reduced density matrices of the ideal state of a circuit between its operations. Raises
-    Unsupported for a circuit with measurements, resets or conditions before its end, or with free
-    parameters."""
+    Unsupported for a circuit with resets or conditions, or with free parameters."""
 
     def __init__(self, circuit: Circuit) -> None:
         self.circuit = circuit
         self.operands = Operands.of(circuit)
-        if has_mid_circuit_ops(circuit, np.empty(circuit.ops.size, np.int64)):
+        roles = np.empty(circuit.ops.size, np.int64)
+        has_mid_circuit_ops(circuit, roles, keep=True)
+        resets = (self.operands.codes == RESET) & (roles != NO_OP_RESET)
+        if circuit.conditions_data or resets.any():
             raise Unsupported(
-                "no first-order loss of a circuit that measures, resets or branches before its end",
-                hint="take a circuit with measurements at its end alone",
+                "no first-order loss of a circuit that resets or branches",
+                hint="take a circuit of gates and measurements alone",
             )
         if circuit.slots_data:
             hint = "bind all parameters"
             raise Unsupported("no first-order loss of a circuit with a free parameter", hint=hint)
         codes, counts = self.operands.codes, self.operands.counts
         self.axis = {qubit: k for k, qubit in enumerate(used_qubits(circuit).tolist())}
-        self.is_known = len(self.axis) <= MAX_QUBITS
         mixing = (codes >= UNITARY) & (codes != _ID) & ~np.isin(codes, _DIAGONAL)
-        self._last_mixing = np.full(circuit.num_qubits, -1)
         places = np.repeat(np.arange(codes.size), counts)[np.repeat(mixing, counts)]
-        self._last_mixing[self.operands.wires[np.repeat(mixing, counts)]] = places
+        mixed = self.operands.wires[np.repeat(mixing, counts)]
+        self._mixing = {q: places[mixed == q] for q in self.axis}  # operations, ascending
+        numbers = np.flatnonzero(codes == MEASURE)
+        read = self.operands.wires[self.operands.first[numbers]]
+        self._reads = {q: numbers[read == q] for q in self.axis}
+        self._bits: dict[int, int] = {}  # axis of each measured bit, by the operation
+        self._num_axes = len(self.axis)
+        for k, qubit in zip(numbers.tolist(), read.tolist(), strict=True):
+            self._bits[k] = self.axis[qubit]
+            if roles[k] != TERMINAL or k < self._reads[qubit][-1]:
+                self._bits[k] = self._num_axes
+                self._num_axes += 1
+        self.is_known = self._num_axes <= MAX_QUBITS
 
     def losses(self, programs: Iterable[NoiseProgram]) -> list[LocationLosses]:
         """Losses by noise programs of the circuit, each alone."""
@@ -207,19 +222,26 @@ class IdealStates:
                 rho = reduced[after, first, second]
                 classical = self._is_classical(after, first, second)
                 result[k] = _loss(kraus[number], rho, classical=classical)
-            readout = {}
-            if program.readout is not None:
-                for qubit, operation in self._last_measurements.items():
-                    p01, p10 = program.readout.flips(qubit, operation)
-                    p1 = excited[qubit]
-                    readout[qubit] = float((1.0 - p1) * p01 + p1 * p10)
+            readout: dict[int, float] = {}
+            for operation, p1 in excited.items():
+                if program.readout is None:
+                    break
+                qubit = int(self.operands.wires[self.operands.first[operation]])
+                p01, p10 = program.readout.flips(qubit, operation)
+                readout[qubit] = readout.get(qubit, 0.0) + float((1.0 - p1) * p01 + p1 * p10)
             results.append(LocationLosses(result, readout))
         return results
 
     def _is_classical(self, after: int, first: int, second: int) -> bool:
-        """Return whether only populations of these qubits matter after an operation."""
-        last = max(self._last_mixing[first], self._last_mixing[second] if second >= 0 else -1)
-        return bool(after >= last and self._measured)
+        """Return whether only populations of these qubits matter after an operation: no gate
+        that mixes them comes before their next measurement."""
+        for qubit in (first, second) if second >= 0 else (first,):
+            mixing, reads = self._mixing[qubit], self._reads[qubit]
+            next_mixing = mixing[mixing > after][:1].tolist()
+            next_read = reads[reads > after][:1].tolist()
+            if next_mixing and not (next_read and next_read < next_mixing):
+                return False
+        return bool(self._bits)
 
     def _changes(self, program: NoiseProgram) -> _Changes:
         """V - 1 of the unitary channels by preceding operation, without what changes phases that no
@@ -236,17 +258,6 @@ class IdealStates:
                 results.setdefault(after, []).append((k, change, qubits))
         return results
 
-    @property
-    def _measured(self) -> list[int]:
-        return list(self._last_measurements)
-
-    @property
-    def _last_measurements(self) -> dict[int, int]:
-        """Number of the last measurement of each measured qubit, ascending."""
-        numbers = np.flatnonzero(self.operands.codes == MEASURE)
-        wires = self.operands.wires[self.operands.first[numbers]]
-        return dict(sorted(zip(wires.tolist(), numbers.tolist(), strict=True)))
-
     def _reduced(
         self, wanted: dict[int, set[tuple[int, int]]], changes: Sequence[_Changes]
     ) -> tuple[dict[_Place, NDArray[np.complex128]], dict[int, float], list[dict[int, float]]]:
@@ -258,8 +269,8 @@ class IdealStates:
                 for first, second in places:
                     side = 2 if second < 0 else 4
                     entries[after, first, second] = np.eye(side, dtype=np.complex128) / side
-            return entries, dict.fromkeys(self._measured, 0.5), []
-        n = max(1, len(self.axis))
+            return entries, dict.fromkeys(self._bits, 0.5), []
+        n = max(1, self._num_axes)
         coherent = [k for k, each in enumerate(changes) if each]
         states = np.zeros((2,) * n + (1 + len(coherent),), np.complex128)  # then the changes of it
         states[(0,) * (n + 1)] = 1.0
@@ -274,7 +285,10 @@ class IdealStates:
                 for _, change, qubits in changes[number].get(k, ()):
                     states[..., column] += self._product(change, states[..., 0], qubits)
         final = states[..., 0]
-        excited = {q: float(self._matrix(final, q, -1)[1, 1].real) for q in self._measured}
+        excited = {}
+        for k, bit in self._bits.items():
+            ones = final.take(1, axis=bit)
+            excited[k] = float(np.vdot(ones, ones).real)
         shares: list[dict[int, float]] = [{} for _ in changes]
         for column in range(1, 1 + len(coherent)):
             states[..., column] -= np.vdot(final, states[..., column]) * final
@@ -298,6 +312,9 @@ class IdealStates:
     def _applied(
         self, states: NDArray[np.complex128], operation: Operation, *, inverse: bool = False
     ) -> NDArray[np.complex128]:
+        bit = self._bits.get(operation.place, -1)
+        if bit >= len(self.axis):  # copied, by a cx
+            return self._on_axes(_COPY, states, [bit, self.axis[operation.qubits[0]]])
         if not operation.is_gate or operation.code in (_ID, _GLOBAL):
             return states
         gate = matrix(self.circuit, operation)
@@ -306,7 +323,13 @@ class IdealStates:
     def _product(
         self, gate: NDArray[np.complex128], states: NDArray[np.complex128], qubits: Sequence[int]
     ) -> NDArray[np.complex128]:
-        axes = [self.axis[q] for q in reversed(qubits)]
+        return self._on_axes(gate, states, [self.axis[q] for q in reversed(qubits)])
+
+    @staticmethod
+    def _on_axes(
+        gate: NDArray[np.complex128], states: NDArray[np.complex128], axes: Sequence[int]
+    ) -> NDArray[np.complex128]:
+        """Apply a matrix whose high digit is the first axis."""
         moved = np.moveaxis(states, axes, range(len(axes)))
         changed = (gate @ moved.reshape(len(gate), -1)).reshape(moved.shape)
         return np.moveaxis(changed, range(len(axes)), axes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.circuit.analysis.measurements import ORDINARY
+from simulators.circuit.analysis.measurements import ORDINARY, TERMINAL
 from simulators.circuit.gates import BARRIER, MEASURE, UNITARY
 from simulators.compiler.kernel import device_function, kernel
 
@@ -53,8 +53,15 @@ def locate_operations(  # type: ignore[no-untyped-def]
     `gates`: number of each row of the circuit's table; `times`, `begins`, `lengths`: of the
     entries; `rows`: their channels with operands. `missing`: operations without an entry;
     `irregular`: those on more than two qubits, or with an irregular entry. `totals`: numbers of
-    locations, missing and irregular operations.
+    locations, missing and irregular operations. A measurement that another one of its qubit follows
+    is not final here: `roles` are changed.
     """
+    touched[:] = 0
+    for k in range(codes.size - 1, -1, -1):
+        if codes[k] == MEASURE:
+            if roles[k] == TERMINAL and touched[wires[first[k]]]:
+                roles[k] = ORDINARY
+            touched[wires[first[k]]] = 1
     written = absent = other = 0
     touched[:] = 0
     for k in range(codes.size):

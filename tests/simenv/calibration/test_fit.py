@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from changed_devices import scaled_errors
 
-from bench.calibration_data import random_counts
+from bench.calibration_data import measured, random_counts
 from noise_models import library, snapshot as snapshots
 from noise_models.build import build as noise_model
 from noise_models.calibration import CalibrationSnapshot, GateCalibration, NativeGate
@@ -18,6 +18,7 @@ from simenv.calibration.fit import calibrate as store
 from simenv.calibration.fit.calibrate import FittedDevice, calibrate
 from simenv.calibration.fit.components import (
     ChannelKey,
+    Component,
     DeviceChannels,
     all_components,
     fitted_snapshot,
@@ -82,7 +83,30 @@ def test_a_fitted_snapshot_has_the_noise_of_its_components(counts: CountsData, n
         place = distributions.place_of(record)
         channels = distributions.channels([place], every, values, derivatives=False)
         expected = distributions.outcomes([place], channels)[place].probabilities
-        np.testing.assert_allclose(predictor.prediction(record).probabilities, expected, atol=1e-10)
+        # Waiting times are split by the calibrated rates, within SPLIT_ERROR.
+        np.testing.assert_allclose(predictor.prediction(record).probabilities, expected, atol=1e-6)
+
+
+def test_a_fit_follows_the_relaxation_during_a_readout_that_is_not_the_last() -> None:
+    """The second readout of a qubit shows its T1, which a fit changes."""
+    lima = library.load("lima")
+    text = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[5]; creg c[2];'
+    text += "x q[1]; measure q[1] -> c[0]; measure q[1] -> c[1];"
+    (record,) = measured([text], lima, np.random.default_rng(0))
+    device = DeviceChannels(lima)
+    every = all_components(device)
+    values = np.array([1.5 if each.kind == "relaxation" else 0.0 for each in every])
+    faster = fitted_snapshot(device, every, values)
+    distributions = Distributions(device, DeviceCompiler(lima))
+    place = distributions.place_of(record)
+    channels = distributions.channels([place], every, values, derivatives=True)
+    result = distributions.outcomes([place], channels)[place]
+    expected = Predictor(faster, compiler=distributions.compiler).prediction(record)
+    before = Predictor(lima, compiler=distributions.compiler).prediction(record)
+    np.testing.assert_allclose(result.probabilities, expected.probabilities, atol=1e-10)
+    assert np.abs(expected.probabilities - before.probabilities).max() > 0.02
+    number = next(k for k, each in enumerate(every) if each == Component("relaxation", (1,)))
+    assert np.abs(result.jacobian[:, result.params.index(number)]).max() > 0.02
 
 
 def test_components_at_zero_are_the_calibrated_device() -> None:

@@ -155,8 +155,23 @@ def test_wide_circuits_are_judged_for_a_mixed_state() -> None:
 
 
 def test_a_circuit_that_branches_is_refused() -> None:
-    circuit = Arrays(2, 2).add("sx", [0]).add("measure", [0], [0]).add("sx", [0])
-    fails(Unsupported, "before its end", ledger, circuit.circuit())
+    circuit = Arrays(2, 2).add("sx", [0]).add("reset", [0]).add("sx", [0])
+    fails(Unsupported, "resets or branches", ledger, circuit.circuit())
+
+
+@pytest.mark.parametrize("gate", ["x", ""])
+def test_a_readout_that_is_not_the_last_loses_by_relaxation(gate: str) -> None:
+    circuit = Arrays(2, 3).add("x", [0]).add("measure", [0], [0])
+    for _ in range(2 if gate else 0):
+        circuit.add(gate, [0])
+    built = circuit.add("x", [1]).add("measure", [0], [1]).add("measure", [1], [2]).circuit()
+    result = ledger(built)
+    assert result.loss == pytest.approx(-math.log(success(built, LATTICE, of=0b111)), rel=0.05)
+    qubit = LATTICE.qubits[0]
+    assert qubit.readout_ns
+    assert qubit.t1_us
+    relaxed = 1e-3 * qubit.readout_ns / qubit.t1_us
+    assert dict(result.components)["qubit.relaxation"] > 0.9 * relaxed
 
 
 DEVICE = "superconducting-lattice"
@@ -183,10 +198,11 @@ def test_recipe_of_aer_has_a_ledger_without_components_that_it_lacks(device: str
     assert not names & {"gate.coherent", "gate.crosstalk", "qubit.preparation"}
 
 
-def test_a_circuit_that_measures_before_its_end_is_refused_with_one_hint() -> None:
+def test_a_branch_is_refused_with_one_hint() -> None:
     circuit = QuantumCircuit(1, 2)
     circuit.measure(0, 0)
-    circuit.x(0)
+    with circuit.if_test((0, 1)):
+        circuit.x(0)
     circuit.measure(0, 1)
     error = fails(OptionError, "", circuit_ledger, circuit, DEVICE)
-    assert str(error).count("measurements at its end") == 1
+    assert str(error).count("gates and measurements alone") == 1

@@ -3,11 +3,13 @@
 import copy
 import functools
 import itertools
+import math
 
 import numpy as np
 import pytest
 from arrays import Arrays
 from engines import Runner
+from failing import fails
 from noisy import Exact, p_value, program
 from numpy.typing import NDArray
 from reference import Operation
@@ -24,6 +26,7 @@ from noise_models.calibration import (
 from simulators.circuit.ir import Circuit
 from simulators.circuit.passes.attach_noise import attach_noise
 from simulators.circuit.passes.timed_noise import SPLIT_ERROR
+from simulators.errors import Unsupported
 from simulators.simulate import counts_of
 
 Matrix = NDArray[np.complex128]
@@ -193,3 +196,20 @@ def test_engines_agree_with_the_equation(name: str) -> None:
     built = circuit.measure(range(3)).circuit()
     result = Runner(name)(built, shots=20_000, noise=attach_noise(built, build(snapshot)))
     assert p_value(Integrated(built, snapshot).probs, counts_of(result)) > 1e-6
+
+
+@pytest.mark.parametrize("name", ["densitymatrix", "statevector", "statevector-dense"])
+@pytest.mark.parametrize("wait_us", [0.0, 10.0])
+def test_a_qubit_relaxes_between_two_measurements(name: str, wait_us: float) -> None:
+    """The second outcome is that of the first readout's end, or of the wait behind it."""
+    t1_us = 20.0
+    snapshot = device({(0, 1): 0.0}, t1_us, t1_us)
+    circuit = Arrays(2, 2).add("x", [0]).add("measure", [0], [0])
+    if wait_us:
+        circuit.add("delay", [0], params=[1e3 * wait_us])
+    built = circuit.add("measure", [0], [1]).circuit()
+    left = math.exp(-(1e-3 * READOUT_NS + wait_us) / t1_us)
+    noise = attach_noise(built, build(snapshot))
+    result = Runner(name)(built, shots=20_000, noise=noise)
+    assert p_value({1: 1.0 - left, 3: left}, counts_of(result)) > 1e-6
+    fails(Unsupported, "before the end", Runner("mps"), built, shots=10, noise=noise)
