@@ -14,6 +14,11 @@ import re
 from collections.abc import Callable, Mapping
 from typing import ClassVar, TypeVar
 
+import msgspec
+
+# What decoding bytes from outside raises: msgspec lets nesting and texts that are no UTF-8 through.
+DECODE_ERRORS = (msgspec.MsgspecError, UnicodeError, RecursionError)
+
 
 class SimenvError(Exception):
     """Base class of all errors that simenv raises."""

@@ -84,10 +84,12 @@ def tmpfs(folder: Path, size_bytes: int) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-def remote_key(client: Client, name: str, folder: str | Path) -> tuple[Path, UserKeyFile]:
-    """Issue a key of role client; return its file and contents."""
+def remote_key(
+    client: Client, name: str, folder: str | Path, role: str = "client"
+) -> tuple[Path, UserKeyFile]:
+    """Issue a key; return its file and contents."""
     file = Path(folder) / f"{name}.simenv"
-    issue_key(client.keys, name, "client", file)
+    issue_key(client.keys, name, role, file)
     return file, read_private(file, UserKeyFile)
 
 

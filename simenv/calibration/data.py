@@ -33,7 +33,7 @@ import numpy as np
 from noise_models.calibration import FitScope
 from noise_models.drift import moment_s
 from simenv import files
-from simenv.errors import OptionError, SimenvError
+from simenv.errors import DECODE_ERRORS, OptionError, SimenvError
 
 if TYPE_CHECKING:
     from simenv.client.circuits import PackedCircuit
@@ -247,7 +247,7 @@ class _Reader:
         """Header of JSON lines; None if the file has none."""
         try:
             header = msgspec.json.decode(line)
-        except msgspec.DecodeError:
+        except DECODE_ERRORS:
             return None
         if not isinstance(header, dict) or "kind" not in header:
             return None
@@ -263,7 +263,7 @@ class _Reader:
         try:
             text = self._path.read_bytes().removeprefix(_BYTE_ORDER_MARK)
             result = msgspec.json.decode(text)
-        except msgspec.DecodeError as error:
+        except DECODE_ERRORS as error:
             problem = f"no JSON: {error}" if text.strip() else "is empty"
             hint = f'the first line is a header with "kind": "{KIND}"'
             raise self._wrong("", problem, hint) from error
@@ -281,7 +281,7 @@ class _Reader:
         try:
             if isinstance(row, bytes):
                 row = msgspec.json.decode(row)
-        except msgspec.DecodeError as error:
+        except DECODE_ERRORS as error:
             raise self._wrong("", f"no JSON: {error}", "one object a line") from error
         if not isinstance(row, dict):
             raise self._wrong("", "is not an object", "a row has qasm and counts")

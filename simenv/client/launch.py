@@ -31,7 +31,7 @@ from simenv.config.paths import (
     StartupMessage,
     passed_environ,
 )
-from simenv.errors import InsufficientError, SimenvError, StartFailedError, by_code
+from simenv.errors import DECODE_ERRORS, InsufficientError, SimenvError, StartFailedError, by_code
 from simenv.process import find_processes, runs
 
 SERVICE = b"simenv.service"  # in the command line of every service
@@ -328,7 +328,7 @@ def _readiness(
     """Decode a line of the service. Raises StartFailedError if it is not a StartupMessage."""
     try:
         return msgspec.json.decode(line, type=StartupMessage)
-    except msgspec.MsgspecError as error:
+    except DECODE_ERRORS as error:
         code = process.wait(5.0) if not line else None
         cause = f"ended with exit code {code}" if code is not None else f"said {line[:80]!r}"
         hint = _quote(paths)

@@ -20,7 +20,7 @@ import msgspec
 from simenv.config.model import CONFIG_FORMAT, Config, Limits, check
 from simenv.config.paths import home_root, places
 from simenv.config.pools import check_name, nearest, pool_of, size
-from simenv.errors import ConfigError, OptionError
+from simenv.errors import DECODE_ERRORS, ConfigError, OptionError
 from simenv.files import write_atomic
 from simenv.model import CLIENT_LIMITS, UNLIMITED, OwnerLimits
 from simenv.model.task_rules import merged
@@ -271,7 +271,7 @@ def read(path: Path) -> Config:
     """Read a resolved Config that `write` has written. Raises ConfigError."""
     try:
         config = msgspec.json.decode(path.read_bytes(), type=Config)
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, *DECODE_ERRORS) as error:
         raise ConfigError(f"cannot read {path}: {error}", hint=f"write it anew: {_ANEW}") from error
     if config.format != CONFIG_FORMAT:
         text = f"{path} has format {config.format}, this build reads {CONFIG_FORMAT}"

@@ -18,7 +18,7 @@ import msgspec
 from simenv import files
 from simenv.config.model import Config, GatewaySettings
 from simenv.config.pools import NAME_RULE, check_name
-from simenv.errors import ConfigError
+from simenv.errors import DECODE_ERRORS, ConfigError
 from simenv.process import find_processes
 
 # File system of a folder: SQLite's live journal must not be on a network file system.
@@ -231,7 +231,7 @@ def last_gateway(folder: Path) -> GatewayFile | None:
     """Read the GatewayFile in the folder of a gateway; None if there is none of this format."""
     try:
         file = msgspec.json.decode((folder / GATEWAY_FILE).read_bytes(), type=GatewayFile)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, *DECODE_ERRORS):
         return None
     return file if file.format == GATEWAY_FORMAT else None
 

@@ -21,7 +21,6 @@ from simenv.transpiler.qpy import SandboxProcess
 SMALL_BYTES = PART_BYTES  # of a body that the event loop decodes
 SECONDS = 20.0  # for one piece of work
 MAX_TEXT_BYTES = 32 * 2**20  # of all circuits that are written at once
-NOT_DECODED = (msgspec.MsgspecError, UnicodeError, RecursionError)
 # Functions of the process, by name: bytes in, bytes out.
 _FUNCTIONS = {
     "program": "simenv.client.circuits.untrusted_qpy:bound",

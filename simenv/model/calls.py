@@ -20,7 +20,13 @@ from typing import Annotated, Any
 
 import msgspec
 
-from simenv.errors import LimitExceededError, OptionError, ProgramError, VersionMismatchError
+from simenv.errors import (
+    DECODE_ERRORS,
+    LimitExceededError,
+    OptionError,
+    ProgramError,
+    VersionMismatchError,
+)
 from simenv.model.program import Text, check_printable, digest
 from simenv.model.task import TaskOptions
 from simenv.model.views import DeviceInfo
@@ -244,7 +250,7 @@ def decode_call(engine: str, packed: bytes) -> Call:
         raise LimitExceededError(text, hint=hint)
     try:
         call = msgspec.msgpack.decode(packed, type=_CALLS[engine])
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except DECODE_ERRORS as error:
         raise ProgramError(f"the call cannot be read: {error}") from error
     if call.format != CALL_FORMAT:
         text = f"the call has format {call.format}, this version reads {CALL_FORMAT}"
@@ -271,7 +277,7 @@ def decode_device(packed: bytes) -> DeviceInfo:
         raise LimitExceededError(text, hint=hint)
     try:
         info = msgspec.msgpack.decode(packed, type=DeviceInfo)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except DECODE_ERRORS as error:
         raise ProgramError(f"the device cannot be read: {error}") from error
     for text in (info.name, *(gate.name for gate in info.gates)):
         check_printable("a name of the device", text[: MAX_NAME_CHARS + 1])

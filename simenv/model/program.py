@@ -195,17 +195,17 @@ _QUBITS = msgspec.msgpack.Decoder(_ProgramQubits)
 
 
 def declared_qubits(packed: bytes) -> int:
-    """Return the number of qubits of a packed program. Raises msgspec.DecodeError."""
+    """Return the number of qubits of a packed program. Raises DECODE_ERRORS."""
     return _WIDTH.decode(packed).num_qubits
 
 
 def qubits_of(packed: bytes) -> tuple[int, int]:
     """Return the number of qubits of a packed program, and the number of qubits that its operations
-    name. Raises msgspec.DecodeError or TypeError on anything else."""
+    name. Raises DECODE_ERRORS or TypeError on anything else."""
     head = _QUBITS.decode(packed)
     return head.num_qubits, len(set(memoryview(head.qubits).cast("H")))
 
 
 def decode_program(packed: bytes) -> Program:
-    """Decode the bytes of `Program.packed`. Raises msgspec.DecodeError on anything else."""
+    """Decode the bytes of `Program.packed`. Raises DECODE_ERRORS on anything else."""
     return _PROGRAM.decode(packed)

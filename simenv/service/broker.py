@@ -33,9 +33,8 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
-import msgspec
-
 from simenv.errors import (
+    DECODE_ERRORS,
     KeyRefusedError,
     NoServiceError,
     OptionError,
@@ -364,14 +363,14 @@ class Broker:
         """Pass a request on to the service, or refuse it."""
         try:
             self._pass_on(connection, line)
-        except msgspec.MsgspecError as error:
+        except DECODE_ERRORS as error:
             refused = OptionError(f"this is no request for a certificate: {error}")
             self._deny(connection, refused)
         except SimenvError as error:
             self._deny(connection, error)
 
     def _pass_on(self, connection: Connection, line: bytes) -> None:
-        """Pass a request on to the service. Raises SimenvError, MsgspecError."""
+        """Pass a request on to the service. Raises SimenvError, DECODE_ERRORS."""
         request = identity.request_of(line)
         if request.format != identity.IDENTITY_FORMAT:
             text = f"format {request.format}, this broker reads {identity.IDENTITY_FORMAT}"

@@ -22,7 +22,7 @@ import msgspec
 
 from simenv import config as configs, files
 from simenv.config import Config, IdentitySettings
-from simenv.errors import ConfigError, KeyConflictError, KeyRefusedError, SimenvError
+from simenv.errors import DECODE_ERRORS, ConfigError, KeyConflictError, KeyRefusedError, SimenvError
 from simenv.service.child_process import ChildProcess
 from simenv.service.control.admin_commands import refusal_notice
 from simenv.service.journal import reader
@@ -202,7 +202,7 @@ class BrokerProcess:
                 return
             try:
                 message = identity.from_broker(body)
-            except msgspec.MsgspecError as error:
+            except DECODE_ERRORS as error:
                 log.error("a message of the credential broker is dropped: %s", error)
             else:
                 self.handle(message)

@@ -19,7 +19,7 @@ import msgspec
 import zmq
 
 from simenv.config import ConnectionFile
-from simenv.errors import ConfigError, JournalError
+from simenv.errors import DECODE_ERRORS, ConfigError, JournalError
 from simenv.files import write_atomic
 
 TOUCH_NS = 5_000_000_000
@@ -74,7 +74,7 @@ class ConnectionFileLease:
     def _is_taken_over(self) -> bool:
         try:
             file = _READ(self._path.read_bytes())
-        except (OSError, msgspec.MsgspecError):
+        except (OSError, *DECODE_ERRORS):
             return False  # the file names no service
         own = self._announced
         if own is None:

@@ -30,7 +30,7 @@ class Decoder(Generic[T]):
     def __call__(self, body: bytes) -> T:
         try:
             return self._decode(body)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except simenv_errors.DECODE_ERRORS as error:
             text = f"{len(body)} bytes are not a message: {error}"
             raise simenv_errors.ProtocolError(text) from error
 
@@ -48,7 +48,7 @@ def request_of(body: bytes) -> int:
     caller; 0 if it cannot be decoded."""
     try:
         head = _HEAD.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except simenv_errors.DECODE_ERRORS:
         return 0
     return head.request if head.kind else 0  # kind 0 is Hello, which has none
 

@@ -24,7 +24,14 @@ import msgspec
 import zmq
 
 from simenv import files
-from simenv.errors import ConfigError, KeyConflictError, NotAllowedError, NotFoundError, OptionError
+from simenv.errors import (
+    DECODE_ERRORS,
+    ConfigError,
+    KeyConflictError,
+    NotAllowedError,
+    NotFoundError,
+    OptionError,
+)
 from simenv.wire.messages import admin, client as m, metrics, queries
 from simenv.wire.messages.queries import ClientMessage, Role as Role, kinds
 
@@ -485,7 +492,7 @@ def read_private(path: Path, kind: type[T]) -> T:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     try:
         result = msgspec.json.decode(body, type=kind)
-    except msgspec.MsgspecError as error:
+    except DECODE_ERRORS as error:
         raise ConfigError(f"{path} has unexpected content: {error}") from error
     format_number = getattr(result, "format", 0)
     if format_number != KEYS_FORMAT:

@@ -13,7 +13,7 @@ import msgspec
 from simenv.client.circuits.decoder import to_qiskit
 from simenv.client.circuits.load import load
 from simenv.client.circuits.parameters import PackedCircuit, ParameterSlots
-from simenv.errors import LimitExceededError, ProgramError
+from simenv.errors import DECODE_ERRORS, LimitExceededError, ProgramError
 from simenv.model import decode_program
 from simenv.transpiler import qpy
 from simenv.transpiler.qpy import SandboxProcess
@@ -132,7 +132,7 @@ def _circuit(data: bytes) -> Any:
         return qpy.parse(data)
     try:
         program = decode_program(data)
-    except msgspec.MsgspecError as error:
+    except DECODE_ERRORS as error:
         hint = "the bytes of simenv.model.Program.packed()"
         raise ProgramError(f"the bytes are no packed program: {error}", hint=hint) from error
     to_qiskit(program)

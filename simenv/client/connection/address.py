@@ -24,7 +24,7 @@ import msgspec
 from simenv import config, files
 from simenv.client.launch import SERVICE, last_lines
 from simenv.config import ConnectionFile
-from simenv.errors import ConfigError, KeyRefusedError, NoServiceError, SimenvError
+from simenv.errors import DECODE_ERRORS, ConfigError, KeyRefusedError, NoServiceError, SimenvError
 from simenv.process import runs
 from simenv.text import elapsed
 from simenv.wire.keyfiles import (
@@ -363,7 +363,7 @@ def read(path: Path) -> ConnectionFile:
         raise NoServiceError(message, hint=f"chmod 600 {path}, or start your own: simenv up")
     try:
         file = _READ(body)
-    except msgspec.MsgspecError as error:
+    except DECODE_ERRORS as error:
         raise NoServiceError(f"{path} is not a connection file: {error}") from error
     if file.format != FORMAT:
         raise NoServiceError(

@@ -23,10 +23,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-import msgspec
-
 from simenv import config
-from simenv.errors import KeyRefusedError, NoServiceError, OptionError, SimenvError, by_code
+from simenv.errors import (
+    DECODE_ERRORS,
+    KeyRefusedError,
+    NoServiceError,
+    OptionError,
+    SimenvError,
+    by_code,
+)
 from simenv.wire import munge
 from simenv.wire.keyfiles import KeyPair, new_pair
 from simenv.wire.messages import identity
@@ -199,7 +204,7 @@ class BrokerAddress(CertificateAddress):
             is_sealed = self._remote is None
         try:
             reply: UserCertificate | identity.Denial = identity.reply_of(line)
-        except msgspec.MsgspecError as error:
+        except DECODE_ERRORS as error:
             text = f"{self.path} is not the address of a broker: {error}"
             raise NoServiceError(text, hint="use one version of simenv on both sides") from error
         if isinstance(reply, identity.Denial):

@@ -10,7 +10,7 @@ import array
 
 import msgspec
 
-from simenv.errors import ProgramError, VersionMismatchError
+from simenv.errors import DECODE_ERRORS, ProgramError, VersionMismatchError
 from simenv.model import Chain, EngineOptions, Observable, TaskOptions, TaskSpec
 from simenv.wire.messages.queries import LogRow, Submitted
 
@@ -128,7 +128,7 @@ def read(text: bytes, where: str) -> Manifest:
     format."""
     try:
         result = msgspec.json.decode(text, type=Manifest)
-    except msgspec.MsgspecError as error:
+    except DECODE_ERRORS as error:
         raise ProgramError(f"{where}: bundle.json cannot be read: {error}") from error
     if result.format != FORMAT:
         raise VersionMismatchError(f"{where} has format {result.format}, this build reads {FORMAT}")

@@ -20,11 +20,10 @@ from litestar.exceptions import HTTPException
 from litestar.params import FromPath
 from litestar.types import ControllerRouterHandler
 
-from simenv.errors import KeyRefusedError, OptionError, SimenvError
+from simenv.errors import DECODE_ERRORS, KeyRefusedError, OptionError, SimenvError
 from simenv.gateway import limits
 from simenv.gateway.context import Caller, Gateway, trace_of
 from simenv.gateway.ibm import answers, backends
-from simenv.gateway.ibm.options import NOT_JSON
 from simenv.gateway.ibm.service import ComputeService, checked_tags, query_of
 
 PREFIX = "/experimental/api/v1"
@@ -53,7 +52,7 @@ async def _object(request: AnyRequest) -> dict[str, Any]:
     """Body of a request, a JSON object. Raises OptionError."""
     try:
         return msgspec.json.decode(await request.body(), type=dict[str, Any])
-    except NOT_JSON as error:
+    except DECODE_ERRORS as error:
         raise OptionError(f"the body is no JSON object: {error!s:.200}") from error
 
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import msgspec
 
-from simenv.errors import NotFoundError, OptionError
+from simenv.errors import DECODE_ERRORS, NotFoundError, OptionError
 from simenv.gateway import confined
 from simenv.gateway.ibm import options
 from simenv.transpiler.qpy import SandboxProcess
@@ -56,7 +56,7 @@ def checked(body: bytes) -> CheckedJob:
     """Decode a job and check its options. Raises SimenvError."""
     try:
         asked = msgspec.json.decode(body, type=JobRequest)
-    except options.NOT_JSON as error:
+    except DECODE_ERRORS as error:
         raise OptionError(f"the body is no job: {error!s:.200}") from error
     if asked.program_id not in options.PROGRAMS:
         text = f"Program not found: {asked.program_id[:80]!r} is not run here"

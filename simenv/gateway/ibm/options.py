@@ -15,11 +15,10 @@ from typing import Annotated, Any
 import msgspec
 from pydantic import BaseModel, ValidationError
 
-from simenv.errors import OptionError
+from simenv.errors import DECODE_ERRORS, OptionError
 
 PROGRAMS = ("sampler", "estimator", "executor")
 MAX_OPTION_BYTES = 64 * 2**10  # of JSON; those of the client have a few KiB
-NOT_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)  # what decoding raises
 _VERSION = 2
 _OF_OTHERS = {"sampler": ("resilience_level", "precision"), "estimator": ("shots",)}
 _HONOURED = (
@@ -74,7 +73,7 @@ def read(program: str, params: bytes) -> RuntimeOptions:
             text = f"options: {size} bytes, and the limit is {MAX_OPTION_BYTES}"
             raise OptionError(text, option="options", hint="the circuits belong into the PUBs")
         given = msgspec.json.decode(fields.options, type=dict[str, Any] | None) or {}
-    except NOT_JSON as error:
+    except DECODE_ERRORS as error:
         raise OptionError(f"params: {error!s:.200}") from error
     for name in _OF_OTHERS[program]:
         if getattr(fields, name) is not None:

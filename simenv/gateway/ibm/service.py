@@ -18,6 +18,7 @@ from litestar.response import Stream
 
 from simenv.client.client import Client
 from simenv.errors import (
+    DECODE_ERRORS,
     KeyConflictError,
     LimitExceededError,
     NotFoundError,
@@ -27,7 +28,7 @@ from simenv.errors import (
 )
 from simenv.gateway import confined
 from simenv.gateway.context import Caller, Gateway
-from simenv.gateway.ibm import answers, backends, job_request, options, store
+from simenv.gateway.ibm import answers, backends, job_request, store
 from simenv.gateway.ibm.backends import Backend, Plain
 from simenv.gateway.ibm.job_request import MAX_TAG_CHARS, MAX_TAGS, Name, Text
 from simenv.gateway.ibm.processes import JobProcesses
@@ -335,7 +336,7 @@ class ComputeService:
         """Open a session: a reservation (mode dedicated), or a group (batch)."""
         try:
             asked = msgspec.json.decode(body, type=SessionRequest)
-        except options.NOT_JSON as error:
+        except DECODE_ERRORS as error:
             raise OptionError(f"the body is no session: {error!s:.200}") from error
         if asked.mode not in ("dedicated", "batch"):
             raise OptionError(option="mode", value=asked.mode, expected="dedicated or batch")

@@ -18,11 +18,10 @@ from qiskit import ClassicalRegister, QuantumCircuit
 from qiskit.primitives import PrimitiveResult
 
 from simenv.client.client import Client
-from simenv.errors import LimitExceededError, ProgramError
+from simenv.errors import DECODE_ERRORS, LimitExceededError, ProgramError
 from simenv.frontends.qiskit import SimenvSampler
 from simenv.gateway.ibm.backends import MAX_CIRCUITS
 from simenv.gateway.ibm.job_messages import Work
-from simenv.gateway.ibm.options import NOT_JSON
 from simenv.gateway.ibm.programs import SubmittedJob, backend_of, primitive_options
 from simenv.gateway.iqm import architecture
 from simenv.gateway.iqm.architecture import IMPLEMENTATIONS
@@ -68,7 +67,7 @@ def submit(work: Work, client: Client) -> SubmittedJob:
     asked = read(work.params, work.backend, backend.info)
     try:
         given = msgspec.json.decode(asked.circuits, type=list[IqmCircuit | str])
-    except NOT_JSON as error:
+    except DECODE_ERRORS as error:
         raise ProgramError(f"circuits: {error!s:.200}") from error
     if not 1 <= len(given) <= MAX_CIRCUITS:
         raise LimitExceededError(f"{len(given)} circuits; a job has 1 to {MAX_CIRCUITS}")

@@ -9,10 +9,9 @@ from typing import Annotated, Any
 
 import msgspec
 
-from simenv.errors import OptionError
+from simenv.errors import DECODE_ERRORS, OptionError
 from simenv.gateway import confined
 from simenv.gateway.ibm.backends import Backend
-from simenv.gateway.ibm.options import NOT_JSON
 from simenv.gateway.iqm import architecture
 from simenv.model.views import DeviceInfo
 from simenv.text import short_repr
@@ -60,7 +59,7 @@ def read(params: bytes, name: str, info: DeviceInfo) -> Definition:
     """Decode a job and check its options. `name`: of the device. Raises OptionError."""
     try:
         asked = msgspec.json.decode(params, type=Definition)
-    except NOT_JSON as error:
+    except DECODE_ERRORS as error:
         raise OptionError(f"the body is no job of circuits: {error!s:.200}") from error
     most = info.max_shots
     present = str(architecture.calibration_id(name, info.calibration_id))

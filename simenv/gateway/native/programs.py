@@ -20,9 +20,8 @@ from simenv.client.circuits.untrusted_qpy import BoundCircuit, load_bound
 from simenv.client.client import Client
 from simenv.client.submission.options import under_reservation
 from simenv.client.tasks.task import Task
-from simenv.errors import LimitExceededError, OptionError
+from simenv.errors import DECODE_ERRORS, LimitExceededError, OptionError
 from simenv.gateway import confined
-from simenv.gateway.confined import NOT_DECODED
 from simenv.gateway.context import Caller
 from simenv.gateway.native.schemas import (
     ExplanationRecord,
@@ -87,7 +86,7 @@ def decoded(body: bytes, kind: str) -> bytes:
     }  # fmt: skip
     try:
         request = msgspec.json.decode(body, type=known[kind])
-    except NOT_DECODED as error:
+    except DECODE_ERRORS as error:
         raise _undecoded(error) from error
     source = _source(request)
     text, data = (source, b"") if isinstance(source, str) else ("", source)
@@ -224,7 +223,7 @@ async def _read_small(request: Request[Any, Any, Any], kind: type[R], *, waits: 
         options.pop("wait", None)
         options |= _program(await request.body(), media_type)
         return msgspec.convert(options, kind, strict=False)
-    except NOT_DECODED as error:
+    except DECODE_ERRORS as error:
         raise _undecoded(error) from error
 
 
@@ -236,7 +235,7 @@ async def read_json(request: Request[Any, Any, Any], kind: type[S]) -> S:
         raise LimitExceededError(text, hint="/api/v1/openapi.json describes all requests")
     try:
         return msgspec.json.decode(body, type=kind)
-    except NOT_DECODED as error:
+    except DECODE_ERRORS as error:
         raise _undecoded(error) from error
 
 

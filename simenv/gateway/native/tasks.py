@@ -22,7 +22,7 @@ from simenv.client import result_display
 from simenv.client.client import Client
 from simenv.client.history import row_in, row_question
 from simenv.client.tasks.task import Task
-from simenv.errors import NotFoundError, OptionError, QueueFullError
+from simenv.errors import DECODE_ERRORS, NotFoundError, OptionError, QueueFullError
 from simenv.gateway import confined
 from simenv.gateway.context import Caller, Gateway, trace_of
 from simenv.gateway.limits import exchange_of
@@ -188,7 +188,7 @@ def _position(cursor: str, filters: bytes) -> int:
     """Return the position that a cursor names. Raises OptionError."""
     try:
         position = msgspec.msgpack.decode(urlsafe_b64decode(cursor.encode()), type=_Cursor)
-    except (ValueError, msgspec.MsgspecError) as error:
+    except (ValueError, *DECODE_ERRORS) as error:
         raise OptionError(option="cursor", value=cursor, expected="`next` of a page") from error
     if position.format != 1 or not 0 < position.before <= NEWEST or position.filters != filters:
         hint = "a cursor goes with the filters of its page; begin without one"

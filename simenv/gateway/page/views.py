@@ -25,6 +25,7 @@ from simenv.client.submission.send import send
 from simenv.client.tasks.bundle import files_of
 from simenv.client.tasks.task import number_of
 from simenv.errors import (
+    DECODE_ERRORS,
     KeyRefusedError,
     LimitExceededError,
     NotFoundError,
@@ -357,7 +358,7 @@ def routes(gateway: Gateway) -> list[ControllerRouterHandler]:
         """Start nothing more on a node; its running tasks finish. For admins."""
         try:  # read here: only a caller's body is read
             asked = msgspec.json.decode(await request.body(), type=DrainReason)
-        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        except DECODE_ERRORS as error:
             raise OptionError(f"the request: {error!s:.200}", hint='{"reason": "..."}') from error
         return await gateway.call(caller, Client.drain, _checked(node), asked.reason)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from simenv import model
-from simenv.errors import ProgramError, VersionMismatchError
+from simenv.errors import DECODE_ERRORS, ProgramError, VersionMismatchError
 from simenv.model.calls import is_call
 from simenv.scheduler.routing import engine_choice, engine_support
 from simenv.service.admission import rules
@@ -92,7 +92,7 @@ def _takes_long(packed: bytes, terms: model.TaskOptions) -> bool:
         if not is_loaded:
             return declared > SMALL_QUBITS
         return declared > DENSE_QUBITS and model.qubits_of(packed)[1] > SMALL_QUBITS
-    except (msgspec.MsgspecError, TypeError):
+    except (*DECODE_ERRORS, TypeError):
         return False  # the check raises the error
 
 
@@ -126,7 +126,7 @@ def open_program(packed: bytes) -> model.Program:
     Raises ProgramError, VersionMismatchError."""
     try:
         program = model.decode_program(packed)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except DECODE_ERRORS as error:
         raise ProgramError(f"the program cannot be read: {error}") from error
     if program.format not in model.READ_FORMATS:
         read = " and ".join(map(str, model.READ_FORMATS))

@@ -11,7 +11,6 @@ as soon as its angles are checked; the second is not decoded. Invariant: the byt
 
 from __future__ import annotations
 
-import logging
 import math
 import struct
 import time
@@ -21,7 +20,7 @@ import msgspec
 import numpy as np
 
 from simenv.errors import InfeasibleError, SimenvError
-from simenv.model import PoolSpec, Program, TaskOptions, TaskSpec, digest, views
+from simenv.model import MAX_SHOTS, PoolSpec, Program, TaskOptions, TaskSpec, digest, views
 from simenv.model.task_rules import MAX_BINDING, MAX_SEED
 from simenv.scheduler.core import device_ns
 from simenv.scheduler.routing import engine_choice, live_routing
@@ -32,10 +31,9 @@ from simenv.service.admission.background_checks import CheckPending, RunningChec
 from simenv.service.admission.rules import AdmittedProgram
 from simenv.service.admission.submissions import PendingSubmit, check_parents
 from simenv.service.devices.resolve import DocumentPending, EmulatedDevices
+from simenv.service.internal_errors import InternalErrors
 from simenv.wire.codec import refusal
 from simulators.circuit.analysis.profile import Profile
-
-log = logging.getLogger("simenv.service")
 
 MAX_ENTRIES = 100_000  # of each cache; full ones are emptied
 MAX_PROFILES = 4_096  # whose admission is kept
@@ -83,9 +81,12 @@ class AdmissionController:
         self._checked: tuple[object, ...] = ()  # see `_check`
         self._examining = RunningChecks()
 
-    def admit_some(self, pending: PendingSubmit, deadline_ns: int) -> bool:
+    def admit_some(
+        self, pending: PendingSubmit, deadline_ns: int, internal_errors: InternalErrors
+    ) -> bool:
         """Admit more tasks of a Submit. Returns True when all of them were admitted or refused.
-        While a large program is checked in the other thread, this returns at once."""
+        While a large program is checked in the other thread, this returns at once. A program at
+        which the service fails is refused, and recorded in `internal_errors`."""
         if pending.background_check is not None:
             if not pending.background_check.done():
                 return False
@@ -108,7 +109,7 @@ class AdmissionController:
             self._opened_bytes = 0
             try:
                 while pending.next < stop and self._opened_bytes <= BYTES_PER_CLOCK_CHECK:
-                    self._admit(pending, stop)
+                    self._admit(pending, stop, internal_errors)
             except (CheckPending, DocumentPending) as later:
                 pending.background_check = later.future
                 return False
@@ -116,7 +117,7 @@ class AdmissionController:
                 break
         return pending.next >= total
 
-    def _admit(self, pending: PendingSubmit, stop: int) -> None:
+    def _admit(self, pending: PendingSubmit, stop: int, internal_errors: InternalErrors) -> None:
         """Admit the next task, and the similar tasks that follow it before `stop`."""
         self.remember_newest()
         index, terms, tasks = pending.next, pending.message.terms, pending.message.tasks
@@ -138,10 +139,10 @@ class AdmissionController:
             return
         except (CheckPending, DocumentPending):
             raise
-        except Exception as error:
-            log.exception("program.check_failed %s", pending.owner)
+        except Exception as error:  # noqa: BLE001 - recorded; the refusal says which program
+            internal = internal_errors.record(error, "the check of a program")
             pending.next = index + 1
-            pending.refusals.append(refusal(_internal(error), index))
+            pending.refusals.append(refusal(internal, index))
             return
         pending.next = index + 1
         if cached is not None and not is_large and pending.next < stop:
@@ -311,16 +312,9 @@ def is_keyed(spec: TaskSpec) -> bool:
     return 0 <= spec.seed <= MAX_SEED and 0 <= spec.binding <= MAX_BINDING
 
 
-def _internal(error: Exception) -> SimenvError:
-    """Return the refusal of a program whose check failed by an error of the service itself."""
-    text = f"the service failed to check the program ({type(error).__name__}: {error})"
-    hint = "service.log of the environment has the traceback; please report it"
-    return SimenvError(text, hint=hint)
-
-
 def _rounded(shots: int) -> int:
-    """Round shots up to a power of 4; 0: exact."""
-    return 1 << ((max(0, shots) - 1).bit_length() + 1) // 2 * 2 if shots > 0 else 0
+    """Round shots up to a power of 4; 0: exact. More than MAX_SHOTS are refused, and alike."""
+    return 1 << ((min(shots, MAX_SHOTS) - 1).bit_length() + 1) // 2 * 2 if shots > 0 else 0
 
 
 def with_shots(profile: Profile, shots: int) -> Profile:

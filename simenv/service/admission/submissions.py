@@ -117,7 +117,9 @@ TURN_NS = 2_000_000  # a client's turn at admission before the next one's
 class TaskAdmission(Protocol):
     """The checks of tasks before they are accepted; `AdmissionController` implements it."""
 
-    def admit_some(self, pending: PendingSubmit, deadline_ns: int) -> bool:
+    def admit_some(
+        self, pending: PendingSubmit, deadline_ns: int, internal_errors: InternalErrors
+    ) -> bool:
         """Check tasks until the deadline. Return whether all tasks of the Submit were checked."""
 
     def remember_newest(self) -> None:
@@ -226,7 +228,7 @@ class SubmitQueue:
             with internal_errors.guarded("the check of a submission", refusing(refusals)):
                 _check_shape(pending.message, len(pending.body))
                 turn_ns = min(deadline_ns, time.monotonic_ns() + TURN_NS)
-                is_checked = admission.admit_some(pending, turn_ns)
+                is_checked = admission.admit_some(pending, turn_ns, internal_errors)
             if not is_checked:
                 self._waiting.end_turn(done=False)
                 now_ns = time.monotonic_ns()

@@ -22,7 +22,7 @@ from launcher.process import die_with_parent
 from launcher.process.children import descendants
 from simenv.config.model import DeviceSettings
 from simenv.config.paths import passed_environ, worker_environ
-from simenv.errors import InsufficientError
+from simenv.errors import DECODE_ERRORS, InsufficientError
 from simenv.scheduler.core import RecordEvent
 from simenv.text import duration
 
@@ -60,7 +60,7 @@ def record_path(folder: Path, name: str) -> Path:
 
 def read_record(folder: Path, name: str) -> Refresh | None:
     """Return the outcome of a device's last refresh; None if there is none that can be read."""
-    with suppress(OSError, msgspec.MsgspecError):
+    with suppress(OSError, *DECODE_ERRORS):
         found = msgspec.json.decode(record_path(folder, name).read_bytes(), type=Refresh)
         return found if found.format == RECORD_FORMAT else None
     return None

@@ -26,7 +26,7 @@ from simenv import config as configs, files
 from simenv._version import __version__
 from simenv.config import EnvironmentPaths
 from simenv.config.model import commands_of
-from simenv.errors import ConfigError, JournalError, NotFoundError, SimenvError
+from simenv.errors import DECODE_ERRORS, ConfigError, JournalError, NotFoundError, SimenvError
 from simenv.service.journal import database, maintenance, reader, wal, writer
 from simenv.service.ownership import take_lock
 from simenv.text import duration
@@ -251,7 +251,7 @@ def read_manifest(archive: Path) -> BackupManifest:
             file = source.extractfile(member)
             assert file is not None
             manifest = msgspec.json.decode(file.read(), type=BackupManifest)
-    except (OSError, KeyError, tarfile.TarError, msgspec.MsgspecError, AssertionError) as error:
+    except (OSError, KeyError, tarfile.TarError, *DECODE_ERRORS, AssertionError) as error:
         message = f"{archive} is no complete backup of an environment: {error}"
         raise ConfigError(message, hint="simenv admin backup writes one") from error
     if manifest.format != FORMAT:

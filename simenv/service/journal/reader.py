@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from simenv.errors import JournalError
+from simenv.errors import DECODE_ERRORS, JournalError
 from simenv.model import Event, TaskState
 from simenv.scheduler.core import Route
 from simenv.service.journal.database import WAY_OUT, Database, PostgresPlace
@@ -111,7 +111,7 @@ class Records:
         cannot be decoded."""
         try:
             return [(key, decoder.decode(body)) for key, body in self.rows(query)]
-        except msgspec.MsgspecError as error:
+        except DECODE_ERRORS as error:
             raise JournalError(
                 f"{subject} in the journal cannot be read: {error}", hint=WAY_OUT
             ) from error

@@ -28,7 +28,7 @@ from launcher.base import AllocationError, Command, Exit, Gpu, LaunchError, Node
 from simenv._version import __version__
 from simenv.config import Config
 from simenv.config.paths import SECRETS, worker_environ
-from simenv.errors import ProtocolError
+from simenv.errors import DECODE_ERRORS, ProtocolError
 from simenv.files import private_folder, write_atomic
 from simenv.model import PoolSpec
 from simenv.scheduler.core import MEMORY_SHARE, Action, EndJob, SubmitJob
@@ -186,7 +186,7 @@ class SiteJobs:
 
     def _cancel_left(self) -> None:
         for record in records_of(self._folder):
-            with suppress(OSError, msgspec.MsgspecError):
+            with suppress(OSError, *DECODE_ERRORS):
                 left = msgspec.json.decode(record.read_bytes(), type=list[RecordedJob])
                 log.info("jobs of an earlier service are cancelled: %s", record.name)
                 self._cancel(left)

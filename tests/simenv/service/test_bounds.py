@@ -27,6 +27,7 @@ from simenv.model import (
 )
 from simenv.scheduler.reservations.policies import check_request
 from simenv.service.admission import background_checks, controller as admission
+from simenv.service.internal_errors import InternalErrors
 from simenv.service.journal.writer import Journal
 from simenv.service.results import completions
 from simenv.wire import codec
@@ -168,7 +169,7 @@ def test_few_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worth: int, 
     inquiry = admission.PendingSubmit(b"peer", "", message, codec.encode(message), 0)
     entrance = admission.AdmissionController(bench.config.pools, bench.state)
     turns = 1
-    while not entrance.admit_some(inquiry, 0):
+    while not entrance.admit_some(inquiry, 0, InternalErrors()):
         turns += 1
     assert (turns, len(inquiry.routes)) == (most, 20)
 
@@ -245,7 +246,10 @@ def test_failed_check_refuses_one(bench: ServiceHarness, monkeypatch: pytest.Mon
     with monkeypatch.context() as patch:
         patch.setattr(background_checks, "look", fail)
         refused = bench.submit(spec())
-    assert "failed to check the program (ValueError: math domain" in refused.refusals[0].message
+    (refusal,) = refused.refusals
+    assert (refusal.code, refusal.index) == ("internal", 0)
+    assert "check of a program failed by a fault of the service (ValueError: math" in str(refusal)
+    assert bench.loop.internal_errors.count == 1
     assert bench.submit(spec(), key="other") == m.Accepted(5, 1, 1)
 
 

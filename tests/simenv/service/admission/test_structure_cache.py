@@ -25,6 +25,7 @@ from simenv.service.admission.controller import (
     StructureCache,
 )
 from simenv.service.admission.rules import AdmittedProgram
+from simenv.service.internal_errors import InternalErrors
 from simenv.wire import codec
 from simenv.wire.messages import client as m
 
@@ -346,7 +347,7 @@ def test_structures_of_one_profile_are_routed_once_while_options_and_nodes_stay(
         terms = TaskOptions(**options)
         message = m.Submit(1, f"~{number}", 0, terms, [spec(program=load(circuit).packed)])
         pending = submissions.PendingSubmit(b"peer", "", message, codec.encode(message), 0)
-        assert controller.admit_some(pending, 2**63)
+        assert controller.admit_some(pending, 2**63, InternalErrors())
         assert pending.refusals == []
         return pending.routes[0]
 
