@@ -82,7 +82,7 @@ def refusal(circuit: Circuit, profile: Profile, device: DeviceLimits) -> tuple[s
                 f"native gates: {listed}; compile='auto' compiles for them",
             )
     problem = _misplaced(circuit, device) if device.places else ("", "")
-    return problem if problem[0] else _beyond_limits(circuit, device)
+    return problem if problem[0] else beyond_limits(circuit, device)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -159,32 +159,41 @@ def _misplaced(circuit: Circuit, device: DeviceLimits) -> tuple[str, str]:
     )
 
 
-def _beyond_limits(circuit: Circuit, device: DeviceLimits) -> tuple[str, str]:
-    """Refusal for the first gate with an angle outside its limits. Angles of slots are checked with
-    their values."""
+def beyond_limits(
+    circuit: Circuit, device: DeviceLimits, bindings: NDArray[np.float64] | None = None
+) -> tuple[str, str]:
+    """Return (reason, hint) for the first gate with an angle outside its limits; ("", "") if there
+    is none. `bindings` [K, slots]: values of the slots, each of which is checked; None: angles of
+    slots are not checked."""
     rows = [row for row, name in enumerate(circuit.table.names) if name in device.angles]
     if not rows:
         return "", ""
     counts = circuit.table.rows[:, 3][circuit.ops].astype(np.int64)
     starts = np.cumsum(counts) - counts
-    free = np.zeros(circuit.params.size, np.bool_)
-    free[circuit.slots[0::2]] = True
-    beyond: list[tuple[int, str, float, float, float]] = []
+    slot = np.full(circuit.params.size, -1, np.int64)  # of each parameter; -1: a number
+    slot[circuit.slots[0::2]] = circuit.slots[1::2]
+    beyond: list[tuple[int, int, str, float, float, float]] = []
     for row in rows:
         name = circuit.table.names[row]
         operations = np.flatnonzero(circuit.ops == row)
         for number, (low, high) in enumerate(device.angles[name]):
             at = starts[operations] + number
-            angles = circuit.params[at]
+            free = slot[at] >= 0
+            angles = np.where(free, np.clip(0.0, low, high), circuit.params[at])[np.newaxis, :]
+            if bindings is not None and free.any():
+                angles = np.where(free, bindings[:, slot[at]], angles)
             outside = (angles < low - TOLERANCE) | (angles > high + TOLERANCE)
-            for index in np.flatnonzero(outside & ~free[at])[:1]:
-                beyond.append((int(operations[index]), name, float(angles[index]), low, high))
+            for binding, index in np.argwhere(outside)[:1].tolist():
+                operation, angle = int(operations[index]), float(angles[binding, index])
+                beyond.append((binding, operation, name, angle, low, high))
     if not beyond:
         return "", ""
-    first, name, angle, low, high = min(beyond)
+    binding, first, name, angle, low, high = min(beyond)
+    several = bindings is not None and len(bindings) > 1
     return (
-        f"operation {first} ({name} on {_qubits(circuit, first)}) has the angle {angle:g}; device"
-        f" {device.name} has {name} from {low:g} to {high:g}",
+        f"{f'binding {binding}: ' if several else ''}operation {first} ({name} on"
+        f" {_qubits(circuit, first)}) has the angle {angle:g}; device {device.name} has {name} from"
+        f" {low:g} to {high:g}",
         "compile='auto' rewrites rzz within 0 to pi/2; other gates need other angles",
     )
 

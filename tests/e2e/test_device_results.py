@@ -1,19 +1,25 @@
 """Results, warnings, refusals and estimates of circuits on emulated devices."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from emulated import DEVICE, far, ghz
 from failing import fails
 from qiskit import QuantumCircuit, qasm2
+from qiskit.circuit import Parameter
+from qiskit.quantum_info import Statevector
 from shell import Shell
 
 from noise_models import document, library
+from noise_models.calibration import AngleBounds, CalibrationSnapshot, NativeGate
 from simenv import config
 from simenv.client.client import Client
 from simenv.errors import BatchRefusedError, InfeasibleError, OptionError, SimenvError
+from simenv.frontends.qiskit import SimenvBackend, SimenvEstimator, SimenvSampler
 
 
 def test_initial_and_final_layout_are_those_of_the_transpiled_circuit(env: Client) -> None:
@@ -186,3 +192,88 @@ def test_twirled_noise_under_a_condition_is_refused_at_submit(env: Client, gate:
             env.submit(text, **terms)
     else:  # without noise: a change of frame
         assert sum(env.run(text, shots=200, **terms).counts.values()) == 200
+
+
+@pytest.fixture
+def limited(env: Client) -> str:
+    """A device of two qubits that has rzz from 0 to pi/2 and rx from -1 to 1, and no errors."""
+    snapshot = CalibrationSnapshot(
+        "limited",
+        2,
+        native_gates=(NativeGate("rz", 1, 1), NativeGate("rx", 1, 1), NativeGate("rzz", 2, 1)),
+        coupling=((0, 1), (1, 0)),
+        angle_bounds=(
+            AngleBounds("rzz", ((0.0, math.pi / 2),)), AngleBounds("rx", ((-math.pi, math.pi),)),
+        ),
+    )  # fmt: skip
+    folder = config.devices_folder()
+    folder.mkdir(mode=0o700, exist_ok=True)
+    (folder / "limited.json").write_bytes(document.dump(snapshot))
+    return "limited"
+
+
+def rotated(angle: Any) -> QuantumCircuit:
+    """1 with probability sin^2(angle / 2), by an rzz between two turns of qubit 0."""
+    circuit = QuantumCircuit(2, 1)
+    circuit.rx(math.pi / 2, 0)
+    circuit.rzz(angle, 0, 1)
+    circuit.rz(math.pi / 2, 0)
+    circuit.rx(math.pi / 2, 0)
+    circuit.rz(-math.pi / 2, 0)
+    circuit.measure(0, 0)
+    return circuit
+
+
+ANGLES = [-2.5, -0.4, 0.4, 2.5]
+
+
+def test_each_value_of_a_swept_angle_is_within_the_limits_of_its_gate(
+    env: Client, limited: str
+) -> None:
+    """Refused as written, and rewritten as a number is where the circuit may be compiled."""
+    angle = Parameter("angle")
+    work = (rotated(angle), [[each] for each in ANGLES])
+    terms: dict[str, Any] = {"device": limited, "shots": 4_000, "seed": 5}
+    found = [task.result().counts.get("1", 0) for task in env.submit_many(work, **terms)]
+    once = [env.run(rotated(each), **terms).counts.get("1", 0) for each in ANGLES]
+    text = "binding 1: operation 1 .rzz on qubits 0, 1. has the angle -0.4; device limited has rzz"
+    kept = (rotated(angle), [[0.4], [-0.4]])
+    fails(BatchRefusedError, text, env.submit_many, kept, compile="never", **terms)
+    backend = SimenvBackend(limited, env)
+    pub = (rotated(angle), [[each] for each in ANGLES])
+    data = SimenvSampler(backend, seed=5).run([pub], shots=4_000).result()[0].data.c
+    sampled = [data[k].get_counts().get("1", 0) for k in range(len(ANGLES))]
+    bare = rotated(angle).remove_final_measurements(inplace=False)
+    estimated = SimenvEstimator(backend).run([(bare, "IZ", ANGLES)], precision=0.01).result()
+    for k, each in enumerate(ANGLES):
+        ones = float(np.sum(np.abs(Statevector(without(rotated(each))).data[1::2]) ** 2))
+        for counts in (found, once, sampled):
+            assert abs(counts[k] - 4_000 * ones) < 5 * math.sqrt(4_000 * ones * (1 - ones)) + 1
+        assert estimated[0].data.evs[k] == pytest.approx(1 - 2 * ones, abs=0.05)
+
+
+def without(circuit: QuantumCircuit) -> QuantumCircuit:
+    return circuit.remove_final_measurements(inplace=False)
+
+
+def test_angle_of_a_circuit_of_a_known_structure_is_checked_too(env: Client, limited: str) -> None:
+    """The service examines circuits that differ in their angles alone once."""
+    terms: dict[str, Any] = {"device": limited, "shots": 10, "compile": "never"}
+    for _ in range(2):
+        env.run(rotated(0.3), **terms)
+        fails(InfeasibleError, "has the angle -0.3", env.submit, rotated(-0.3), **terms)
+    many = [rotated(each) for each in (0.1, 0.2, 2.0)]
+    fails(BatchRefusedError, "has the angle 2", env.submit_many, many, **terms)
+
+
+def test_angle_of_another_gate_outside_its_limits_is_refused(env: Client, limited: str) -> None:
+    circuit = QuantumCircuit(1, 1)
+    circuit.rx(4.0, 0)
+    circuit.measure(0, 0)
+    terms: dict[str, Any] = {"device": limited, "shots": 10}
+    fails(InfeasibleError, "has the angle 4", env.submit, circuit, compile="never", **terms)
+    angle = Parameter("angle")
+    swept = QuantumCircuit(1, 1)
+    swept.rx(angle, 0)
+    swept.measure(0, 0)
+    fails(BatchRefusedError, "has the angle 4", env.submit_many, (swept, [[1.0], [4.0]]), **terms)

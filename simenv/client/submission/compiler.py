@@ -8,6 +8,7 @@ and time (`compiler_sandbox`); what it returns is the same.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -29,7 +30,15 @@ from simenv.model.views import DeviceInfo
 from simenv.transpiler import qpy
 from simenv.transpiler.qiskit_runtime import LEVEL
 from simenv.transpiler.qpy import SandboxProcess
-from simenv.transpiler.transpiler import NativeForm, Transpiler, closed, gate_names, opened
+from simenv.transpiler.transpiler import (
+    TOLERANCE,
+    BindingFolder,
+    NativeForm,
+    Transpiler,
+    closed,
+    gate_names,
+    opened,
+)
 
 MAX_TARGETS = 16
 SANDBOX_S = 60.0  # for a structure that a sandbox compiles
@@ -170,6 +179,26 @@ class Compiler:
             )
         replaced = gate_names(loaded.program) - gate_names(packed.program)
         return CompiledCircuit(packed, result.layouts, self.name, wide, tuple(sorted(replaced)))
+
+    def within_limits(
+        self, loaded: PackedCircuit, rows: NDArray[np.float64]
+    ) -> tuple[PackedCircuit, NDArray[np.float64]]:
+        """Rewrite rzz whose swept angle leaves the device's limits. `rows` [K, slots]: values of
+        the slots. Return the circuit and its rows unchanged where no form fits the device."""
+        bounds = {each.gate: each.bounds_rad for each in self._info.angle_limits}.get("rzz")
+        if bounds is None or not rows.size:
+            return loaded, rows
+        ((low, high),) = bounds
+        if rows.min() >= low - TOLERANCE and rows.max() <= high + TOLERANCE:
+            return loaded, rows
+        native = {gate.name for gate in self._info.gates}
+        covers = low <= TOLERANCE and high >= math.pi / 2 - TOLERANCE
+        if not covers or "rz" not in native or native.isdisjoint(("rx", "sx")):
+            return loaded, rows
+        program, values = BindingFolder(loaded.program, rows, native).folded(low, high)
+        if program.num_slots == rows.shape[1] or not self._native.fits(program):
+            return loaded, rows
+        return msgspec.structs.replace(loaded, packed=program.packed()), values
 
     def _structure(
         self, structure: Program, packed_mapping: bytes, mapping: tuple[int, ...]

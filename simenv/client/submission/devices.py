@@ -20,6 +20,9 @@ from simenv.errors import NoDeviceError, OptionError
 from simenv.model.views import DeviceInfo, DeviceKind
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from simenv.client.circuits import PackedCircuit
     from simenv.client.submission.compiler import CompiledCircuit, Compiler, Compilers, Sandbox
     from simenv.client.submission.options import CheckedOptions
@@ -82,6 +85,17 @@ class SubmitDevices:
             )
             checked = msgspec.structs.replace(checked, task=task)
         return checked, compiled
+
+    def within_limits(
+        self, checked: CheckedOptions, loaded: PackedCircuit, rows: NDArray[np.float64]
+    ) -> tuple[PackedCircuit, NDArray[np.float64]]:
+        """Return a prepared circuit and the values of its slots, float64 [K, slots], within the
+        limits of its device's angles where rewriting them is allowed; see `Compiler`."""
+        task = checked.task
+        info = self._info_for(task.device, task.pool, task.prefer)
+        if info is None or not info.angle_limits or checked.compile == "never":
+            return loaded, rows
+        return self._compiler(info).within_limits(loaded, rows)
 
     def forget(self) -> None:
         """Clear the cached descriptions of devices and pools."""

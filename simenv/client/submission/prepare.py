@@ -194,8 +194,11 @@ def prepare_one(
     checked = _checked_options(options)
     values = options.get("parameter_values")
     checked, loaded, layouts, terms = _loaded(circuit, options, checked, devices)
-    row = _single_row(loaded, values)
+    rows = _single_row(loaded, values)
     terms = with_chain(terms, loaded, values)
+    if rows is not None and checked.named and devices is not None:
+        loaded, rows = devices.within_limits(checked, loaded, rows)
+    row = b"" if rows is None else rows.tobytes()
     seed = submission_options.checked_seed(options.get("seed"), options.get("idempotency_key"))
     binding = submission_options.checked_binding(options.get("binding_index", 0))
     spec = TaskSpec(loaded.packed, checked.shots, seed, row, binding, 1, *layouts)
@@ -277,6 +280,8 @@ def _sweep(
     checked, loaded, layouts, terms = _loaded(circuit, options, checked, devices)
     rows = loaded.bind(values)
     terms = with_chain(terms, loaded, values)
+    if checked.named and devices is not None:
+        loaded, rows = devices.within_limits(checked, loaded, rows)
     seed = options.get("seed")
     seeds = submission_options.sweep_seeds(seed, len(rows), options.get("idempotency_key"))
     packed, shots, total = loaded.packed, checked.shots, len(rows)
@@ -440,15 +445,16 @@ def _is_sweep(work: Any) -> bool:
     return isinstance(values, Mapping | list | tuple) or hasattr(values, "__array__")
 
 
-def _single_row(loaded: PackedCircuit, parameter_values: Any) -> bytes:
-    """Return the values of all slots of the single binding, as they are sent."""
+def _single_row(loaded: PackedCircuit, parameter_values: Any) -> Any:
+    """Return the values of all slots of the single binding, float64 [1, slots]; None: it has
+    none."""
     if parameter_values is None:
         if loaded.parameters:
             hint = "give parameter_values=, or bind them in the circuit"
             raise OptionError(unbound(loaded), hint=hint)
-        return b""
+        return None
     rows = loaded.bind(parameter_values)
     if len(rows) != 1:
         hint = "submit_many((circuit, parameter_values)) gives one task for each"
         raise OptionError(f"{len(rows)} sets of parameter values for one task", hint=hint)
-    return rows.tobytes()
+    return rows

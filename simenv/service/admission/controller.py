@@ -20,7 +20,16 @@ import msgspec
 import numpy as np
 
 from simenv.errors import InfeasibleError, SimenvError
-from simenv.model import MAX_SHOTS, PoolSpec, Program, TaskOptions, TaskSpec, digest, views
+from simenv.model import (
+    MAX_SHOTS,
+    PoolSpec,
+    Program,
+    TaskOptions,
+    TaskSpec,
+    decode_program,
+    digest,
+    views,
+)
 from simenv.model.task_rules import MAX_BINDING, MAX_SEED
 from simenv.scheduler.core import device_ns
 from simenv.scheduler.routing import engine_choice, live_routing
@@ -133,6 +142,7 @@ class AdmissionController:
             self._opened_bytes += self._structures.looked_bytes - looked_bytes
             admitted = cached or self._program(spec, terms, pending, terms_digest)
             self._check(spec, terms, admitted, terms_digest)
+            limited = self._check_angles(spec, terms)
         except SimenvError as error:
             pending.next = index + 1
             pending.refusals.append(refusal(error, index))
@@ -145,7 +155,7 @@ class AdmissionController:
             pending.refusals.append(refusal(internal, index))
             return
         pending.next = index + 1
-        if cached is not None and not is_large and pending.next < stop:
+        if cached is not None and not is_large and not limited and pending.next < stop:
             pending.next = self._structures.same_structure_run(tasks, index, stop)
         count = pending.next - index
         pending.routes += [admitted.route] * count
@@ -234,6 +244,16 @@ class AdmissionController:
             )
         rules.check_task(spec, terms, admitted)
         self._checked = kind
+
+    def _check_angles(self, spec: TaskSpec, terms: TaskOptions) -> bool:
+        """Check the angles of a task, which another one of its structure does not share. Returns
+        whether its device has limits of angles."""
+        device = None if self._devices is None else self._devices.context(terms)
+        if device is None or not device.has_angle_limits:
+            return False
+        self._opened_bytes += len(spec.program) + len(spec.bindings)
+        device.check_angles(decode_program(spec.program), spec)
+        return True
 
     def _program(
         self, spec: TaskSpec, terms: TaskOptions, pending: PendingSubmit, terms_digest: bytes

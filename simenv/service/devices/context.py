@@ -9,11 +9,12 @@ import threading
 from functools import cached_property
 
 import msgspec
+import numpy as np
 
 from noise_models.calibration import CalibrationSnapshot
 from noise_models.strict_json import NoiseError
 from simenv.errors import InfeasibleError, SimenvError
-from simenv.model import DeviceInfo, TaskOptions
+from simenv.model import DeviceInfo, Program, TaskOptions, TaskSpec
 from simenv.model.availability import Availability
 from simenv.service.admission import rules
 from simenv.service.devices import noise_api
@@ -72,6 +73,27 @@ class DeviceContext:
             info.dynamic,
             {each.gate: each.bounds_rad for each in info.angle_limits},
         )
+
+    @property
+    def has_angle_limits(self) -> bool:
+        """True if angles of gates are limited, so that each task's own values matter. Those of an
+        optional device are checked with the circuit alone."""
+        return (
+            self._device is not None and bool(self._device.angle_limits) and not self._is_optional
+        )
+
+    def check_angles(self, program: Program, spec: TaskSpec) -> None:
+        """Raise InfeasibleError for an angle of a task outside the device's limits. `program`: that
+        of the task; its slots have the values of each binding."""
+        limits = self._limits
+        if limits is None or not self.has_angle_limits:
+            return
+        values = np.frombuffer(spec.bindings, np.float64)
+        bindings = values.reshape(spec.count, program.num_slots) if program.num_slots else None
+        circuit = Circuit.from_program(program)
+        problem, hint = device_check.beyond_limits(circuit, limits, bindings)
+        if problem:
+            raise InfeasibleError(problem, hint=hint)
 
     def examined(self, circuit: Circuit, profile: Profile, terms: TaskOptions) -> Profile:
         """Return the profile with that of the circuit's noise. For a circuit that the device cannot

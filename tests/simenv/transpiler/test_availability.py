@@ -8,8 +8,11 @@ from collections import defaultdict
 from itertools import pairwise
 
 import calibration_samples as samples
+import msgspec
+import numpy as np
 import pytest
 from qiskit import QuantumCircuit, transpile
+from qiskit.circuit import Parameter
 from qiskit.quantum_info import Operator
 
 from noise_models import library
@@ -23,6 +26,7 @@ from noise_models.calibration import (
 from noise_models.importers import import_snapshot
 from simenv.cli.devices.command import document
 from simenv.client.circuits import load
+from simenv.client.circuits.decoder import to_qiskit
 from simenv.client.submission.compiler import Compiler
 from simenv.errors import OptionError, ProgramError
 from simenv.model.availability import Availability
@@ -266,3 +270,49 @@ def test_pairs_of_different_gates_in_one_direction_are_compiled(width: int) -> N
     circuit.measure(range(width), range(width))
     compiled = Compiler(info).compiled(load(circuit), "auto").loaded
     assert NativeForm(info).fits(compiled.program)
+
+
+def limited(*singles: str) -> CalibrationSnapshot:
+    """Two qubits with rzz from 0 to pi/2, and these gates on one qubit."""
+    params = {"rz": 1, "rx": 1}
+    return CalibrationSnapshot(
+        "limited",
+        2,
+        native_gates=(
+            *(NativeGate(name, 1, params.get(name, 0)) for name in singles),
+            NativeGate("rzz", 2, 1),
+        ),
+        coupling=((0, 1), (1, 0)),
+        angle_bounds=(AngleBounds("rzz", ((0.0, math.pi / 2),)),),
+    )
+
+
+@pytest.mark.parametrize("singles", [("rz", "rx"), ("rz", "sx", "x")])
+def test_swept_angle_of_rzz_is_folded_for_each_binding(singles: tuple[str, ...]) -> None:
+    info = device_info("limited", limited(*singles), "0")
+    a, b = Parameter("a"), Parameter("b")
+    circuit = QuantumCircuit(2)
+    circuit.rz(a, 0)
+    circuit.rzz(a, 0, 1)
+    circuit.rzz(2 * b, 1, 0)
+    circuit.rzz(0.5, 0, 1)
+    circuit.rzz(a, 1, 0)
+    values = np.array([[-7.0, 0.1], [-math.pi, 0.2], [-0.3, 0.3], [1.0, 0.0], [2.0, 0.7]])
+    compiler = Compiler(info)
+    loaded = load(circuit)
+    folded, rows = compiler.within_limits(loaded, loaded.bind(values))
+    (low, high) = info.angle_limits[0].bounds_rad[0]
+    for row, given in zip(rows, values, strict=True):
+        program = folded.program
+        params = np.frombuffer(program.params, np.float64).copy()
+        slots = np.frombuffer(program.slots, np.int32).reshape(-1, 2)
+        params[slots[:, 0]] = row[slots[:, 1]]
+        bound = msgspec.structs.replace(program, params=params.tobytes(), num_slots=0, slots=b"")
+        assert NativeForm(info).fits(bound)
+        expected = circuit.assign_parameters(dict(zip((a, b), given.tolist(), strict=True)))
+        assert Operator(to_qiskit(bound)).equiv(Operator(expected))
+    inside = np.array([[0.1, 0.1], [0.2, 0.3]])
+    same, unchanged = compiler.within_limits(loaded, inside)
+    assert same is loaded
+    assert unchanged is inside
+    assert (low, high) == (0.0, math.pi / 2)
