@@ -93,13 +93,18 @@ class _Part:
 
     def program(self, *, keep: bool) -> Program:
         """The program for outputs of clbits, or (`keep`) of the final state."""
-        alike = np.array_equal(self.layouts.state.roles, self.layouts.clbits.roles)
-        return self._programs.of(self.part.circuit, keep=keep and not alike)
+        roles = self.layouts.state.roles
+        own = self.part.circuit
+        reads = (own.table.rows[:, 0][own.ops] == MEASURE) & (roles != measurements.TERMINAL)
+        alike = np.array_equal(roles, self.layouts.clbits.roles) and not reads.any()
+        return self._programs.of(own, keep=keep and not alike)
 
     def _build(self, circuit: Circuit, keep: bool) -> Program:
-        return build_program(
-            circuit, self.noise, self.layouts.state if keep else self.layouts.clbits
-        )
+        layout = self.layouts.state if keep else self.layouts.clbits
+        shown = np.flatnonzero(layout.source < 0).tolist()  # others are read at the end
+        live = 0 if keep else sum(1 << clbit for clbit in shown)
+        reads = [expression.reads for expression in self.expressions]
+        return build_program(circuit, self.noise, layout, reads, live)
 
     def own_params(self, params: NDArray[np.float64]) -> NDArray[np.float64]:
         """Parameters of the part among those of the whole circuit."""

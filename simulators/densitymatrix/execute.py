@@ -15,7 +15,7 @@ from simulators.circuit.ir import num_words
 from simulators.compiler.kernel import device_function, kernel
 from simulators.densitymatrix import program as densitymatrix_program
 from simulators.densitymatrix.fusion import SCRATCH, Blocks, apply_blocks, populations, tiles
-from simulators.densitymatrix.program import Measurement, Segment, WideGate, apply_wide
+from simulators.densitymatrix.program import Measurement, Merge, Segment, WideGate, apply_wide
 from simulators.engine import ThreadPool
 from simulators.errors import TooManyBranches
 from simulators.execution import sampling
@@ -25,7 +25,8 @@ from simulators.execution.requests import BindingRun
 # Exact evolution of a program: one state for each distinct classical record.
 #
 # States with equal records are added, since density matrices add: a dynamic circuit needs as many
-# states as it has different records of the bits that were measured before its end.
+# states as it has different records of the bits that were measured, and that a condition or an
+# output reads later.
 
 State = NDArray[np.float64]
 Branches = dict[int, State]  # by record; the weight of a state is its first entry
@@ -63,9 +64,9 @@ class ExactEvolution:
 
     def run(self) -> Branches:
         """The states at the end. Raises TooManyBranches and Stopped."""
-        state = np.zeros(4**self._num_qubits)
-        populations(state, self._num_qubits, 1, state[:0])
-        return self._steps(self._program.steps, {0: state})
+        branches = {0: np.zeros(4**self._num_qubits)}
+        populations(branches[0], self._num_qubits, 1, branches[0][:0])
+        return self._steps(self._program.steps, branches)
 
     def _steps(self, steps: tuple[densitymatrix_program.Step, ...], branches: Branches) -> Branches:
         for step in steps:
@@ -78,6 +79,8 @@ class ExactEvolution:
                     branches[record] = apply_wide(state, self._num_qubits, ptm, step.qubits)
             elif isinstance(step, Measurement):
                 branches = self._measure(step, branches)
+            elif isinstance(step, Merge):
+                branches = _merged(branches, step.live)
             else:
                 branches = self._condition(step, branches)
         return branches
@@ -113,6 +116,10 @@ class ExactEvolution:
     def _measure(self, step: Measurement, branches: Branches) -> Branches:
         """Split by the true outcome, then add up by the recorded one. Empties `branches`: the array
         of each state holds one of its results."""
+        if step.clbit < 0:
+            for state in branches.values():  # X and Y of the qubit vanish
+                state.reshape(-1, 4, 4**step.qubit)[:, 1:3] = 0.0
+            return branches
         entries: Branches = {}
         while branches:
             record = next(iter(branches))
@@ -153,9 +160,9 @@ class ExactEvolution:
         expression = self._expressions[step.expression]
         yes: Branches = {}
         no: Branches = {}
-        for record, state in branches.items():
-            (yes if expression.evaluate(record) else no)[record] = state
-        branches.clear()
+        while branches:
+            record = next(iter(branches))
+            (yes if expression.evaluate(record) else no)[record] = branches.pop(record)
         self._elsewhere += len(no)
         result = self._steps(step.then, yes) if yes else {}
         self._elsewhere += len(result) - len(no)
@@ -169,6 +176,18 @@ class ExactEvolution:
                 self._check(len(result) + 1, len(rest))
                 result[record] = state
         return result
+
+
+def _merged(branches: Branches, live: int) -> Branches:
+    """Add the states whose records have equal live bits. Empties `branches`."""
+    results: Branches = {}
+    while branches:
+        record = next(iter(branches))
+        if record & live in results:
+            results[record & live] += branches.pop(record)
+        else:
+            results[record & live] = branches.pop(record)
+    return results
 
 
 class Distribution(msgspec.Struct, frozen=True, eq=False):

@@ -4,6 +4,7 @@ branches.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 
 import msgspec
@@ -83,7 +84,7 @@ class Measurement(msgspec.Struct, frozen=True, eq=False):
     """Measurement before the end: splits branches by the recorded outcome."""
 
     qubit: int
-    clbit: int
+    clbit: int  # -1: nothing reads the outcome, and no branch splits
     confusion: NDArray[np.float64]  # [2, 2]: row read, column true
 
 
@@ -95,7 +96,39 @@ class Condition(msgspec.Struct, frozen=True, eq=False):
     otherwise: tuple[Step, ...]
 
 
-Step = Segment | WideGate | Measurement | Condition
+class Merge(msgspec.Struct, frozen=True, eq=False):
+    """End of the use of classical bits: records are compared by the others from here on."""
+
+    live: int  # mask of the others
+
+
+Step = Segment | WideGate | Measurement | Condition | Merge
+
+
+def with_merges(
+    steps: tuple[Step, ...], reads: Sequence[int], live: int
+) -> tuple[tuple[Step, ...], int]:
+    """Steps that forget each classical bit after its last use, and the mask of the bits that they
+    use (liveness analysis; Aho et al., Compilers, section 9.2.5). `reads`: mask of the bits of each
+    expression; `live`: of those that are used after the steps."""
+    built: list[Step] = []
+    for step in reversed(steps):
+        if isinstance(step, Measurement):
+            if live >> step.clbit & 1:
+                built.append(step)
+            else:
+                built.append(msgspec.structs.replace(step, clbit=-1))
+            live &= ~(1 << step.clbit)
+        elif isinstance(step, Condition):
+            branches = [with_merges(each, reads, live) for each in (step.then, step.otherwise)]
+            live = reads[step.expression] | branches[0][1] | branches[1][1]
+            then, otherwise = (
+                (Merge(own), *each) if live & ~own else each for each, own in branches
+            )
+            built.append(Condition(step.expression, then, otherwise))
+        else:
+            built.append(step)
+    return tuple(reversed(built)), live
 
 
 class Program(msgspec.Struct, frozen=True, eq=False):
@@ -146,10 +179,15 @@ def _order_items(  # type: ignore[no-untyped-def]
 
 
 def build_program(
-    circuit: Circuit, noise: circuit_noise.NoiseProgram, layout: MeasurementLayout
+    circuit: Circuit,
+    noise: circuit_noise.NoiseProgram,
+    layout: MeasurementLayout,
+    reads: Sequence[int] = (),
+    live: int = -1,
 ) -> Program:
-    """Program of an admissible circuit without loops and variables, with gates on few qubits."""
-    return _Builder(circuit, noise, layout).program()
+    """Program of an admissible circuit without loops and variables, with gates on few qubits.
+    `reads`: mask of the bits that each expression reads; `live`: of the bits that outputs show."""
+    return _Builder(circuit, noise, layout).program(reads, live)
 
 
 class _Builder:
@@ -173,8 +211,9 @@ class _Builder:
         splits |= (self._codes == IF) | (self._codes == ELSE) | (self._codes == END_BLOCK)
         self._boundaries = np.flatnonzero(splits).tolist()
 
-    def program(self) -> Program:
-        steps, _, _ = self._block(0, -1)
+    def program(self, reads: Sequence[int], live: int) -> Program:
+        """The program; see `build_program`."""
+        steps, _ = with_merges(self._block(0, -1)[0], reads, live)
         width = max(MIN_QUBITS, self._circuit.num_qubits)
         channels = self._noise.facts.all_matrices
         return Program(width, steps, self._gates, channels, self._longest)

@@ -121,7 +121,7 @@ def test_records_beyond_the_limit_are_refused() -> None:
 
 
 def test_equal_records_share_a_state() -> None:
-    arrays = Arrays(1, 1)
+    arrays = Arrays(1, 2).add("h", [0]).add("measure", [0], [1])
     for _ in range(40):
         arrays.add("h", [0]).add("measure", [0], [0])
     assert run(arrays.add("h", [0]).circuit(), None, shots=10).remark == "2 branches"
