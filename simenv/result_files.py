@@ -140,6 +140,7 @@ def array_of(values: bytes | memoryview, kind: str, *shape: int) -> NDArray[Any]
 
 
 BLOCK_BYTES = 4 * 2**20
+STREAMED_BYTES = 2**18  # of a file that is read once: what one reader who has stopped holds
 UNFINISHED = ".new"  # end of a temporary name; after a crash such a file can be removed
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -228,8 +229,9 @@ def flat_blocks(array: NDArray[Any], *, once: bool = False) -> Iterator[memoryvi
     while getattr(base, "base", None) is not None:
         base = base.base
     mapping = getattr(base, "obj", None)
-    for start in range(0, len(view), BLOCK_BYTES):
-        yield view[start : start + BLOCK_BYTES]
+    step = STREAMED_BYTES if once else BLOCK_BYTES
+    for start in range(0, len(view), step):
+        yield view[start : start + step]
         if once and isinstance(mapping, mmap.mmap):
             mapping.madvise(mmap.MADV_DONTNEED)
 

@@ -42,7 +42,7 @@ LONG = (
 OPTIONS = (
     Option("--connections", default=260, help="that are not read", quick=60),
     Option("--mib", default=60, help="of a body", quick=8),
-    Option("--qubits", default=22, help="of the state that is sent", quick=16),
+    Option("--qubits", default=22, help="of the state that is sent", quick=20),
     Option("--seconds", default=8.0, help="of each attack", quick=2.0),
 )
 Address = tuple[str, int]
@@ -68,19 +68,21 @@ def run(options: Namespace) -> Report:
         growths, left = [], []
         for name, attack in attacks.items():
             before, descriptors = gateway.memory_info().rss, _descriptors(gateway)
-            peaks = [before]
+            peaks, downloads = [before], [0]
             process = multiprocessing.get_context("spawn").Process(
                 target=attack.work, args=(address, token, *attack.arguments)
             )
             with (
-                probed({"memory": partial(_look, gateway, peaks)}, LOOK_S),
+                probed({"memory": partial(_look, gateway, peaks, downloads)}, LOOK_S),
                 probed({"good": ask}, PAUSE_S) as times,
             ):
                 process.start()
                 process.join()
             report.p99_ms("p99_ms", times["good"], f"answers to another user, {name}")
             growths.append((max(peaks) - before) / 2**20)
-            print(f"{name}: {growths[-1]:.0f} MiB more at most")
+            print(f"{name}: {growths[-1]:.0f} MiB more at most, {max(downloads)} downloads at once")
+            if attack.reads_results and not max(downloads):
+                raise SystemExit(f"{name}: no download was under way")
             left.append(_left(gateway, descriptors))
     report.at_most("memory_mib", max(growths), "growth of the gateway's memory, MiB")
     report.at_most("descriptors", max(left), "descriptors after the clients have left")
@@ -92,6 +94,7 @@ class Attack(NamedTuple):
 
     work: Callable[..., None]
     arguments: tuple[object, ...]
+    reads_results: bool = False  # from their files, as long as its connections are open
 
 
 def _attacks(url: str, token: str, options: Namespace) -> dict[str, Attack]:
@@ -116,7 +119,8 @@ def _attacks(url: str, token: str, options: Namespace) -> dict[str, Attack]:
     }
     attacks = {"unread files": Attack(_unread, (file, many, seconds, 60))}
     attacks |= {
-        name: Attack(_unread, (path, count, seconds)) for name, (path, count) in paths.items()
+        name: Attack(_unread, (path, count, seconds), name == "unread downloads")
+        for name, (path, count) in paths.items()
     }
     attacks["large JSON"] = Attack(_large, ("/api/v1/tasks", size))
     attacks["large jobs"] = Attack(_large, (f"{IBM}/jobs", size))
@@ -182,17 +186,31 @@ def _large(address: Address, token: str, path: str, size: int) -> None:
             print(answer[:300].decode(errors="replace").replace("\r\n", " | "))
 
 
-def _look(gateway: psutil.Process, peaks: list[int]) -> None:
+def _look(gateway: psutil.Process, peaks: list[int], downloads: list[int]) -> None:
     peaks.append(gateway.memory_info().rss)
+    downloads.append(_results(gateway))
 
 
-def _descriptors(gateway: psutil.Process) -> int:
-    """Return how many sockets and files are open; pipes to processes of users stay."""
+def _links(gateway: psutil.Process) -> list[str]:
+    """Return what the descriptors of the gateway refer to."""
     links = []
     for each in Path(f"/proc/{gateway.pid}/fd").iterdir():
         with suppress(OSError):  # it was closed meanwhile
             links.append(os.readlink(each))
-    return sum(not link.startswith(("pipe:", "anon_inode:")) for link in links)
+    return links
+
+
+def _results(gateway: psutil.Process) -> int:
+    """Return how many result files the gateway reads or has mapped."""
+    maps = Path(f"/proc/{gateway.pid}/maps").read_text()
+    return maps.count(".h5\n") + sum(link.endswith(".h5") for link in _links(gateway))
+
+
+def _descriptors(gateway: psutil.Process) -> int:
+    """Return how many sockets and files are open, and result files are mapped; pipes to processes
+    of users stay."""
+    opened = [link for link in _links(gateway) if not link.startswith(("pipe:", "anon_inode:"))]
+    return len(opened) + Path(f"/proc/{gateway.pid}/maps").read_text().count(".h5\n")
 
 
 def _left(gateway: psutil.Process, before: int) -> int:

@@ -36,7 +36,7 @@ from simenv.wire.keyfiles import write_private
 
 OPTIONS = (
     Option("--restarts", default=100, help="of the service", quick=2),
-    Option("--environments", default=5, help="whose services are restarted side by side", quick=2),
+    Option("--environments", default=10, help="whose services are restarted side by side", quick=2),
     Option("--silence", default=16.0, help="after each start, in s", quick=7.0),
 )
 NAME = "bench"

@@ -216,6 +216,10 @@ class ResultSource(Protocol):
     def results_folder(self) -> Path | None:
         """The service's results folder as this process sees it; None: not visible from here."""
 
+    @property
+    def readable_results(self) -> Path | None:
+        """The same, also where this process may read it and its user may not."""
+
     def fetch_chunk(self, task: int, file: str, offset: int, size_bytes: int) -> bytes:
         """Return a part of a result file, through the service."""
 
@@ -280,7 +284,7 @@ class LargeArrays:
         raise AssertionError("the last iteration returns or raises")
 
     def _map(self, array: StoredArray) -> memoryview | None:
-        root = self._source.results_folder
+        root = self._source.readable_results
         if root is None:
             return None
         try:

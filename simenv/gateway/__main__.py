@@ -240,7 +240,8 @@ def _gateway(
     endpoint = own if key is None else address.KeyFileAddress(key)
     observer = Client(endpoint, START_S)
     users = own if paths.connection.exists() else None
-    pool = ClientPool(observer, users, settings.max_processes)
+    results = configs.places(configs.read(paths.config)).results if users else None
+    pool = ClientPool(observer, users, settings.max_processes, results)
     url = configs.gateway_url(settings, listener.getsockname())
     return RunningGateway(arguments.name, settings, paths.gateway, url, pool)
 

@@ -158,15 +158,17 @@ class ClientPool:
     """Clients by token. Used from the event loop's thread."""
 
     def __init__(
-        self, observer: Client, own: address.Address | None, compilers: int = COMPILERS
-    ) -> None:
+        self, observer: Client, own: address.Address | None, compilers: int = COMPILERS,
+        results: Path | None = None,
+    ) -> None:  # fmt: skip
         """`observer`: the gateway's own client. `own`: the address of the environment's own user;
         None: the gateway does not run as that user. `compilers`: most processes that compile for
-        users at once."""
+        users at once. `results`: the folder of result files, from which downloads are read; None:
+        the gateway cannot read it."""
         self.observer = observer
         self._compilers = UserSandboxes(compilers, compiler_sandbox)
         self.sandboxes = UserSandboxes(compilers, request_sandbox)
-        self._own = own
+        self._own, self._results = own, results
         self._entries: OrderedDict[str, Entry] = OrderedDict()  # by digest of the token
         self._digests: dict[str, str] = {}  # by number of the token
         self._refused: OrderedDict[str, tuple[float, SimenvError]] = OrderedDict()
@@ -245,7 +247,9 @@ class ClientPool:
 
     def _confined(self, client: Client, caller: Caller) -> Client:
         """Return the client, which compiles in a process of its user: no circuit holds up the
-        gateway."""
+        gateway. It reads result files where they are: a copy would take disk for as long as
+        somebody does not read a download."""
+        client.session.results_of_gateway = self._results
         client.submit_devices.compile_in(partial(self._compilers.of, caller.user))
         return client
 

@@ -1,6 +1,7 @@
 """The gateway that a service starts along: its life, its command line, and hostile clients."""
 
 import json
+import os
 import signal
 import socket
 import ssl
@@ -32,6 +33,7 @@ from simenv.errors import NotAllowedError
 from simenv.wire.keyfiles import ServerFile, UserKeyFile, read_private
 
 START_S = 60.0
+STATE = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[21]; h q;'  # 32 MiB of amplitudes
 SLOW = 300  # connections that never end their requests
 
 
@@ -170,6 +172,35 @@ def test_slow_clients_leave_others_served(live: Live, env: Client, url: str) -> 
         for _ in range(10):
             assert session(url, secret).status_code == 200
         assert time.monotonic() - begun_s < 10.0
+
+
+def test_downloads_of_other_users_are_read_from_the_result_file(
+    live: Live, env: Client, url: str
+) -> None:
+    """No copy takes disk or memory while nobody reads; nothing stays of a client that leaves."""
+    secret = env.tokens.add("ana").secret
+    head = {"Authorization": f"Bearer {secret}", "Accept": "application/x-npz"}
+    with httpx.Client(base_url=f"{url}/api/v1", headers=head, timeout=60.0) as ana:
+        body = {"program": STATE, "shots": None, "outputs": "statevector"}
+        task = ana.post("/tasks", json=body).raise_for_status().json()["id"]
+        assert len(ana.get(f"/tasks/{task}/result?wait=60").content) > 2**25
+    gateway = f"/proc/{found(live).pid}"
+
+    def mapped() -> int:
+        return Path(f"{gateway}/maps").read_text().count(".h5\n")
+
+    until(lambda: mapped() == 0, START_S)
+    lines = [f"GET /api/v1/tasks/{task}/result HTTP/1.1", "Host: x"]
+    lines += [f"{name}: {value}" for name, value in head.items()]
+    with ExitStack() as opened:
+        for _ in range(4):
+            client = opened.enter_context(connected(url, 30.0))
+            client.sendall("\r\n".join([*lines, "", ""]).encode())
+            assert client.recv(64).startswith(b"HTTP/1.1 200 ")
+        assert mapped() > 0
+        links = [os.readlink(each) for each in Path(f"{gateway}/fd").iterdir()]
+        assert not [link for link in links if link.endswith("(deleted)")]
+    until(lambda: mapped() == 0, START_S)
 
 
 def test_large_body_is_refused_before_it_is_read(live: Live, url: str) -> None:

@@ -154,6 +154,7 @@ class ServiceSession:
     def __init__(
         self, address: Address, timeout_s: float = LOST_S, *, as_client: bool = False
     ) -> None:
+        self.results_of_gateway: Path | None = None  # see `readable_results`
         self.bridge = AsyncioBridge(self)
         self.loop_reader = LoopReader(self)
         self._reset()
@@ -278,6 +279,11 @@ class ServiceSession:
     def results_folder(self) -> Path | None:
         """The service's results folder; None: not visible from this process."""
         return self.channel.results
+
+    @property
+    def readable_results(self) -> Path | None:
+        """The results folder, also for a gateway that acts for a user of another host."""
+        return self.channel.results or self.results_of_gateway
 
     def fetch_chunk(self, task: int, file: str, offset: int, size_bytes: int) -> bytes:
         """Return a part of a result file; b"" beyond its end."""
