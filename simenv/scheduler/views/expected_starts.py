@@ -25,6 +25,7 @@ UNKNOWN = -1.0
 REFRESH_NS = 5_000_000_000
 AGE_NS = 20_000_000  # starts may always be so old, for tasks that they contain,
 TASK_AGE_NS = 100_000  # and this for each simulated task and worker, which take 2.5 to 5 us
+SHARED_FROM = 1_000  # such tasks and workers: their simulation takes 5 ms or more
 WATCH_NS = 1_000_000_000  # between two times at which new tasks are foretold unasked
 # Older starts are not used while a simulation is under way, and one that is left for so long is
 # begun again.
@@ -143,8 +144,9 @@ class ExpectedStarts:
         self.changed: set[str] = set()  # pools whose errors changed since `take_changes`
 
     def refresh(self, now_ns: int, owner: str = "", newest: int = 0) -> bool:
-        """Do one step of a simulation, unless the starts are recent and contain the task `newest`
-        and a new one of `owner`. Return False if another step is due."""
+        """Do one step of a simulation, unless the starts are recent. Those of few tasks must also
+        contain the task `newest` and a new one of `owner`; else the starts of other new tasks stand
+        for theirs, so that no look costs a simulation. Return False if another step is due."""
         if owner:
             self._add_owner(owner, now_ns)
         if self._next is None or now_ns - self._stepped_ns > USABLE_NS:
@@ -156,7 +158,8 @@ class ExpectedStarts:
         for _ in self._steps:
             return False
         self._last, self._next = self._next, None
-        return owner in self._last.owners and newest < self._last.next_task
+        contains = owner in self._last.owners and newest < self._last.next_task
+        return contains or self._is_recent(now_ns, owner, newest)
 
     def refresh_at_once(self, now_ns: int, owner: str = "", steps: int = SYNC_STEPS) -> bool:
         """Do some steps, for an answer that cannot wait for more."""
@@ -171,11 +174,14 @@ class ExpectedStarts:
 
     def _is_recent(self, now_ns: int, owner: str, newest: int) -> bool:
         last = self._last
-        if last is None or owner not in last.owners:
+        if last is None:
             return False
-        age_ns = (sum(last.read.values()) + len(self._state.workers)) * TASK_AGE_NS
-        if newest < last.next_task:
+        simulated = sum(last.read.values()) + len(self._state.workers)
+        age_ns = simulated * TASK_AGE_NS
+        if newest < last.next_task and owner in last.owners:
             age_ns = max(age_ns, AGE_NS)
+        elif simulated < SHARED_FROM:
+            return False
         return now_ns - last.now_ns <= min(age_ns, REFRESH_NS)
 
     def _add_owner(self, owner: str, now_ns: int) -> None:

@@ -462,6 +462,23 @@ def test_owners_for_whom_new_tasks_are_simulated_are_bounded(machine: CheckedSch
     assert len(starts._asked_ns) <= module.MAX_OWNERS
 
 
+def test_looks_of_many_owners_at_new_tasks_share_simulations(
+    machine: CheckedScheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """2,000 simulated tasks may be 0.2 s old: ten looks a second take five simulations at most."""
+    machine.submit(2_000, along=NARROW)
+    starts, made = expected_starts(machine), []
+    begun = module.StartSimulation
+    monkeypatch.setattr(module, "StartSimulation", lambda *args: made.append(1) or begun(*args))
+    for number in range(10):
+        machine.now_ns += SECOND // 10
+        (newest,) = machine.submit(along=NARROW)
+        while not starts.refresh(machine.now_ns, f"owner{number}", newest):
+            pass
+        assert starts.task_us(machine.state.tasks[newest], machine.now_ns) >= 0
+    assert 3 <= len(made) <= 5
+
+
 def of_accounts_with_gangs(seed: int) -> Simulation:
     """Tasks of one and of two ranks, of random accounts and users."""
     numbers = random.Random(seed)
