@@ -17,6 +17,7 @@ from simenv.model.views import DeviceInfo, OperationInfo
 
 _CODED = (1, 2, 3)  # qubits of the gates whose places are checked
 BROKEN = 1.0  # the error of a gate that does not work
+ALIKE = 0.45  # least mean error of a measurement that hardly tells 0 from 1
 Places = dict[tuple[int, ...], OperationInfo | None]  # qubits -> figures; None: no figures
 
 
@@ -105,14 +106,23 @@ class Availability:
         working = {qubits for name in wide for qubits in self.places(name)}
         return tuple(pair for pair in self.info.coupling if pair in working or not wide)
 
+    @cached_property
+    def misread(self) -> tuple[int, ...]:
+        """Qubits whose `measure` hardly tells 0 from 1. They exist; no compilation chooses them
+        where there are others."""
+        found = self.places("measure").items()
+        return tuple(place[0] for place, each in found if each is not None and each.error >= ALIKE)
+
     def is_complete(self, qubit: int) -> bool:
-        """Return whether a qubit has a measurement and every native gate on one qubit."""
+        """Return whether a qubit has a measurement, every native gate on one qubit, and a reset if
+        the device is dynamic."""
         return qubit in self._complete
 
     @cached_property
     def _complete(self) -> frozenset[int]:
         singles = (name for name, size in self._sizes.items() if size == 1)
-        places = (self.places(name) for name in ("measure", *singles))
+        others = ("measure", "reset") if self.info.dynamic else ("measure",)
+        places = (self.places(name) for name in (*others, *singles))
         result = frozenset(self.usable)
         return result.intersection(*({place[0] for place in each} for each in places))
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Container
+from contextlib import suppress
 from functools import cached_property, partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -444,6 +445,11 @@ class Transpiler:
         self._level = level
         self._seed = seed
         self._passes: Any = None
+        self._reading: Transpiler | None = None  # for the qubits that are read well
+        if misread := self._available.misread:
+            unusable = tuple(sorted((*info.unusable, *misread)))
+            reading = msgspec.structs.replace(info, unusable=unusable)
+            self._reading = Transpiler(reading, level, seed)
 
     @property
     def name(self) -> str:
@@ -479,6 +485,9 @@ class Transpiler:
                     hint="simenv devices show lists the qubits that do not work",
                     option="qubit_mapping",
                 )
+        if self._reading is not None and not mapping:
+            with suppress(ProgramError):  # it may need more qubits
+                return self._reading.run(circuit)
         try:
             if mapping:
                 return self._pass_manager(mapping).run(circuit)

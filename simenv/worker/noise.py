@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from simenv.model import DeviceRecord, NoiseFactors, Program, TaskOptions, is_gate
+from simenv.model import (
+    DeviceRecord,
+    NoiseFactors,
+    Program,
+    TaskOptions,
+    is_gate,
+    is_measurement,
+)
+from simenv.model.availability import ALIKE, BROKEN
 from simenv.model.task import STALE
 from simenv.model.views import device_time_ns, wall_clock_s
 from simenv.wire.messages.client import AssignedTask, NoiseDocument
@@ -26,6 +34,7 @@ if TYPE_CHECKING:
 
 
 _SHOWN = 12
+_PASSIVE = frozenset({"barrier", "delay", "delay_dt"})
 _OFF = ("all", 0.0)  # factor of `noise="off"`
 # Names of operations that a channel can follow, besides those of one circuit.
 _ACTING = frozenset({*GATES, "delay", "preparation", "reset", "unitary"})
@@ -99,14 +108,62 @@ def uncalibrated(
     )
 
 
+def useless(document: CalibrationSnapshot, model: NoiseModel, program: Program) -> tuple[str, ...]:
+    """Return a warning about operations of a circuit whose calibrated errors leave nothing of what
+    they do: a measurement that hardly tells 0 from 1, a reset that leaves 1 as often as 0, a gate
+    whose error is that of complete depolarization."""
+    from noise_models.build import DeviceModel
+
+    assert isinstance(model, DeviceModel)
+    readout, depolarizes = model.readout(), model.options.factor("gate.depolarizing") > 0.0
+    resets = [each.reset_error or 0.0 for each in document.qubits]
+    found = set()
+    for name, qubits in operations_of(program):
+        if is_measurement(name):
+            own = model.flips_of(name, qubits[0])
+            if own is None and readout is not None:
+                own = float(readout.p01[qubits[0]]), float(readout.p10[qubits[0]])
+            is_useless = own is not None and sum(own) >= 2.0 * ALIKE
+        elif name == "reset":
+            is_useless = bool(resets) and resets[qubits[0]] >= ALIKE
+        else:
+            gate = model.calibration(name, qubits)
+            side = 1 << len(qubits)
+            is_useless = gate is not None and (gate.error or 0.0) >= (side - 1) / side
+            is_useless = is_useless and depolarizes
+        if is_useless:
+            found.add(f"{name} on {', '.join(map(str, qubits))}")
+    if not found:
+        return ()
+    return (
+        f"{_listed(sorted(found))}: by the calibration of device {document.name} the outcome is"
+        " random, whatever the circuit; choose other qubits",
+    )
+
+
+def _has_useless(document: CalibrationSnapshot) -> bool:
+    """Return whether a device has operations that `useless` may name."""
+    measured = [each.error or 0.0 for each in document.measurements]
+    measured += [sum(each.confusion or ()) / 2.0 for each in document.qubits]
+    resets = [each.reset_error or 0.0 for each in document.qubits]
+    # An error of 1 marks a gate that does not work: no circuit for the device has it.
+    gates = [each.error for each in document.gates if each.error and each.error < BROKEN]
+    return max((*measured, *resets), default=0.0) >= ALIKE or max(gates, default=0.0) >= 0.5
+
+
 def gates_of(program: Program) -> set[tuple[str, tuple[int, ...]]]:
     """Return the gates of a program with their qubits."""
+    return {(name, qubits) for name, qubits in operations_of(program) if is_gate(name)}
+
+
+def operations_of(program: Program) -> set[tuple[str, tuple[int, ...]]]:
+    """Return the operations of a program that have qubits, but barriers and delays."""
     sizes = np.frombuffer(program.arities, np.uint16).reshape(-1, 3)[:, 0].tolist()
     qubits = np.frombuffer(program.qubits, np.uint16).tolist()
     results, at = set(), 0
     for row in np.frombuffer(program.ops, np.uint16).tolist():
         end = at + sizes[row]
-        if sizes[row] and is_gate(program.names[row]):
+        if sizes[row] and program.names[row] not in _PASSIVE:
             results.add((program.names[row], tuple(qubits[at:end])))
         at = end
     return results
@@ -175,6 +232,8 @@ class Noise:
         self._program_bytes = 0
         self._limited: dict[tuple[str, NoiseFactors], tuple[str, ...]] = {}
         self._times: dict[str, ShotTimes] = {}  # by snapshot
+        self._useless: dict[str, bool] = {}  # by snapshot
+        self._random: dict[tuple[bytes, str, NoiseFactors], tuple[str, ...]] = {}
         self._shots_ns: OrderedDict[tuple[bytes, str], float] = OrderedDict()
 
     def receive(self, message: NoiseDocument) -> None:
@@ -288,6 +347,12 @@ class Noise:
         if _OFF not in terms.noise:
             model = None if terms.device else self._attachment(terms).model
             outside = (*uncalibrated(document, program, model), *outside)
+            if terms.snapshot not in self._useless:
+                if len(self._useless) >= MAX_MODELS:
+                    self._useless.clear()
+                self._useless[terms.snapshot] = _has_useless(document)
+            if self._useless[terms.snapshot] or not terms.device:
+                outside = (*self._of_structure(document, program, terms), *outside)
         if not terms.noise:
             return outside
         key = (terms.snapshot, terms.noise)
@@ -299,6 +364,19 @@ class Noise:
                 self._limited.clear()
             result = self._limited[key] = limited(self._attachment(terms).model)
         return result + outside
+
+    def _of_structure(
+        self, document: CalibrationSnapshot, program: Program, terms: TaskOptions
+    ) -> tuple[str, ...]:
+        """Return `useless` of a circuit, which depends on its structure alone."""
+        key = program.structure, terms.snapshot, terms.noise
+        result = self._random.get(key)
+        if result is None:
+            if len(self._random) >= MAX_PROGRAMS:
+                self._random.clear()
+            model = self._attachment(terms).model
+            result = self._random[key] = useless(document, model, program)
+        return result
 
     def _document(self, digest: str) -> Document:
         result = self._documents.get(digest)

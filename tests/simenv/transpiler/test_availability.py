@@ -316,3 +316,35 @@ def test_swept_angle_of_rzz_is_folded_for_each_binding(singles: tuple[str, ...])
     assert same is loaded
     assert unchanged is inside
     assert (low, high) == (0.0, math.pi / 2)
+
+
+def test_qubit_that_reads_0_and_1_alike_is_chosen_last() -> None:
+    misread = QubitCalibration(p01=1.0, p10=0.0)
+    info = device_info("line", line(qubits=(misread, *line().qubits[1:])), "0")
+    assert Availability(info).misread == (0,)
+    circuit = QuantumCircuit(1, 1)
+    circuit.x(0)
+    circuit.measure(0, 0)
+    assert Compiler(info).compiled(load(circuit), "always").layouts[0] != b"\0\0"
+    pinned = Compiler(info).compiled(load(circuit), "auto", (0,))
+    assert pinned.layouts[0] == b"\0\0"
+    wide = QuantumCircuit(4, 4)
+    wide.h(range(4))
+    wide.measure(range(4), range(4))
+    layout = Compiler(info).compiled(load(wide), "auto").layouts[0]
+    assert sorted(np.frombuffer(layout, np.uint16).tolist()) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("name", ["measure", "reset"])
+def test_measurement_and_reset_of_error_1_are_refused_and_avoided(name: str) -> None:
+    broken = {"measure": {"readout_error": 1.0}, "reset": {"reset_error": 1.0}}[name]
+    qubits = (QubitCalibration(**{"readout_error": 0.02, **broken}), *line().qubits[1:])
+    info = device_info("line", line(qubits=qubits, dynamic=True), "0")
+    assert "does not work" in Availability(info).problem(name, (0,))
+    circuit = QuantumCircuit(1, 1)
+    circuit.x(0)
+    circuit.measure(0, 0)
+    circuit.reset(0)
+    circuit.measure(0, 0)
+    assert not NativeForm(info).fits(load(circuit).program)
+    assert Compiler(info).compiled(load(circuit), "auto").layouts[0] != b"\0\0"

@@ -165,3 +165,36 @@ def test_gate_that_a_calibration_given_as_noise_does_not_have_is_named() -> None
     )
     assert recorded(calibration(), asked, device=DEVICE).warnings == ()
     assert recorded(calibration(), asked, noise=(("all", 0.0),)).warnings == ()
+
+
+def altered(**changes: Any) -> bytes:
+    """The device with other values of qubit 0, and an error of 0.8 of cz on 0 and 1."""
+    base = library.load(DEVICE)
+    qubits = (msgspec.structs.replace(base.qubits[0], **changes), *base.qubits[1:])
+    gates = tuple(
+        msgspec.structs.replace(each, error=0.8) if each.qubits == (0, 1) else each
+        for each in base.gates
+    )
+    return document.dump(msgspec.structs.replace(base, qubits=qubits, gates=gates))
+
+
+def test_operations_whose_outcome_is_random_are_named() -> None:
+    asked = QuantumCircuit(2, 2)
+    asked.reset(0)
+    asked.cz(0, 1)
+    asked.sx(1)
+    asked.measure([0, 1], [0, 1])
+    body = altered(p01=0.46, p10=0.5, reset_error=0.5)
+    text = (
+        "cz on 0, 1; measure on 0; reset on 0: by the calibration of device"
+        " superconducting-lattice the outcome is random, whatever the circuit; choose other qubits"
+    )
+    for device in (DEVICE, ""):
+        assert recorded(body, asked, device=device).warnings == (text,)
+    assert recorded(altered(p01=0.1, p10=0.5), asked, device=DEVICE).warnings == (
+        "cz on 0, 1: by the calibration of device superconducting-lattice the outcome is random,"
+        " whatever the circuit; choose other qubits",
+    )
+    quiet = recorded(body, asked, device=DEVICE, noise=(("all", 0.0),))
+    assert quiet.warnings == ()
+    assert recorded(calibration(), asked, device=DEVICE).warnings == ()
