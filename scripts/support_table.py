@@ -1,8 +1,10 @@
-"""Record the versions that a run of CI has tested: python scripts/support_table.py
+"""Record the versions that a run of CI has tested: python scripts/support_table.py [TESTS...]
 
-`.ci/run` calls it after all tests have passed. One JSON line for each minor version of Python in
-docs/data/support.jsonl, which the page of supported versions shows; a later run replaces it. The
-file is committed with what the run has tested. The table begins with the versions of the lock file.
+`.ci/run` calls it after all tests have passed. With TESTS, paths for pytest, it runs these and
+records them as what passed. One JSON line for each minor version of Python in
+docs/data/support.jsonl, which the page of supported versions shows; a later run replaces it, but no
+run of some tests one of all. The file is committed after the run; `commit` is what the run has
+tested. The table begins with the versions of the lock file.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ MPIS = {  # tests/support/mpis.py
 }
 SLURM = ("sinfo",)
 NONE = "none"
+ALL = "make test, make drills"
 
 
 def tested() -> dict[str, str]:
@@ -69,17 +72,38 @@ def rows() -> list[dict[str, str]]:
     return [json.loads(line) for line in FILE.read_text().splitlines()]
 
 
-def record() -> None:
-    """Replace the row of this minor version of Python."""
+def _git(*words: str) -> str:
+    command = ["git", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def passed(tests: list[str]) -> str:
+    """Run these tests, and return what passed. Raises SystemExit where one fails."""
+    command = [sys.executable, "-m", "pytest", "-q", "-n0", *tests]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
+    last = (done.stdout.splitlines() or [""])[-1]
+    if done.returncode:
+        sys.exit(f"{done.stdout}\nnothing is recorded: {last}")
+    return f"{' '.join(tests)}: {last.partition(' in ')[0]}"
+
+
+def record(tests: str = ALL) -> bool:
+    """Replace the row of this minor version of Python. `tests`: those that passed. Return False for
+    some of the tests where there is a run of all."""
     minor = ".".join(platform.python_version_tuple()[:2])
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short=9", "HEAD"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    ).stdout.strip()  # fmt: skip
-    row = {"date": time.strftime("%Y-%m-%d", time.gmtime()), "commit": commit, **tested()}
-    others = [each for each in rows() if not each["python"].startswith(f"{minor}.")]
+    commit = _git("rev-parse", "--short=9", "HEAD")
+    if _git("status", "--porcelain", "--untracked-files=no"):
+        commit += " with changes"
+    date = time.strftime("%Y-%m-%d", time.gmtime())
+    row = {"date": date, "commit": commit, "tests": tests, **tested()}
+    before = [each for each in rows() if each["python"].startswith(f"{minor}.")]
+    if tests != ALL and any(each["tests"] == ALL for each in before):
+        return False
+    others = [each for each in rows() if each not in before]
     kept = sorted([*others, row], key=lambda each: each["python"])
     FILE.write_text("".join(json.dumps(each) + "\n" for each in kept))
+    return True
 
 
 def locked() -> dict[str, str]:
@@ -106,6 +130,6 @@ def table() -> str:
 
 
 if __name__ == "__main__":
-    record()
+    has_row = record(passed(sys.argv[1:]) if sys.argv[1:] else ALL)
     print(table())
-    sys.exit(0)
+    print(f"commit {FILE.relative_to(ROOT)}" if has_row else "a run of all tests is recorded")
