@@ -87,8 +87,7 @@ class ActionExecutor:
                     self._workers.isolation.assign(action.worker, action.records, bound_bytes)
                 # A worker without one of its documents could run none of the tasks that name it.
                 if not (is_sent and self._listener.send(sockets.PeerKind.WORKER, peer, body)):
-                    reason, now_ns = "it cannot be reached", time.monotonic_ns()
-                    self.execute(self._scheduler.worker_unusable(action.worker, reason, now_ns))
+                    self._replace(action.worker)
             elif type(action) is core.TaskEnded:
                 ended.append(action)
             elif type(action) is core.RecordEvent:
@@ -101,17 +100,18 @@ class ActionExecutor:
                 self._remove_files(self._held_results.drop(action.task))
             elif type(action) is core.StopAttempt:
                 stop = m.StopTask(action.task, action.fence, action.reason)
-                self._send_control(action.worker, stop)
+                self._send_control(action.worker, stop)  # if it does not arrive, its grace ends
             elif type(action) is core.SetThreads:
                 threads = m.SetTaskThreads(action.task, action.fence, action.slots)
-                self._send_control(action.worker, threads)
+                if not self._send_control(action.worker, threads):
+                    self._replace(action.worker)  # its slots are granted to others
             elif type(action) is core.DropKeptStates:
-                self._listener.send(
-                    sockets.PeerKind.WORKER, self._workers.work_peer(action.worker), WITHOUT_TASKS
-                )
+                peer = self._workers.work_peer(action.worker)
+                if not self._listener.send(sockets.PeerKind.WORKER, peer, WITHOUT_TASKS):
+                    self._replace(action.worker)  # its memory is granted to others
             elif type(action) is core.RetireWorker:
                 self.record_event("worker.retired", action.worker, action.reason)
-                self._send_control(action.worker, m.StopWorker(action.reason))
+                self._send_control(action.worker, m.StopWorker(action.reason))  # as above
             elif type(action) is core.KillWorker:
                 self.record_event("worker.killed", action.worker, action.reason)
                 self._workers.kill(action.worker)
@@ -192,12 +192,18 @@ class ActionExecutor:
             alone = False
         return True
 
-    def _send_control(self, worker: str, message: m.ToWorker) -> None:
+    def _send_control(self, worker: str, message: m.ToWorker) -> bool:
+        """Send a control message, directly or through the agent of its node; False if that is not
+        possible."""
         peer, body = self._workers.control_peer(worker), codec.encode(message)
         if peer or self._workers.job_nodes is None:
-            self._listener.send(sockets.PeerKind.WORKER, peer, body)
-        else:
-            self._workers.job_nodes.forward(worker, body)
+            return self._listener.send(sockets.PeerKind.WORKER, peer, body)
+        return self._workers.job_nodes.forward(worker, body)
+
+    def _replace(self, worker: str) -> None:
+        """Kill a worker that did not get a message: it no longer does what is accounted for it."""
+        now_ns = time.monotonic_ns()
+        self.execute(self._scheduler.worker_unusable(worker, "it cannot be reached", now_ns))
 
 
 def _node_text(action: core.StartWorker) -> str:

@@ -533,12 +533,14 @@ class JobNodes:
                 return True
         return False
 
-    def forward(self, worker: str, body: bytes) -> None:
-        """Send a control message to a worker whose heartbeats its agent relays."""
+    def forward(self, worker: str, body: bytes) -> bool:
+        """Send a control message to a worker whose heartbeats its agent relays; False if its agent
+        cannot be reached."""
         present = self._scheduler.state.workers.get(worker)
         node = None if present is None else self._nodes.get(present.host.node.name)
-        if node is not None and node.peer:
-            self._send(node, nodes.ForwardControl(worker, body))
+        if node is None or not node.peer:
+            return False
+        return self._send(node, nodes.ForwardControl(worker, body))
 
     def poll_exits(self) -> list[Exit]:
         """Return the ends of workers since the last call, as `Launcher.poll_exits`."""

@@ -6,6 +6,7 @@ import pytest
 from service import ServiceHarness, completions, spec
 
 from simenv.model import TaskState
+from simenv.scheduler import core
 from simenv.service.devices.resolve import NoiseDocuments
 from simenv.service.workers import action_executor
 from simenv.wire import codec
@@ -51,3 +52,28 @@ def test_worker_that_cannot_be_sent_a_document_is_replaced_before_it_gets_the_ta
     (chunk,) = (each for each in answers if isinstance(each, m.AssignChunk))
     (done,) = completions(ready.finish(chunk.tasks))
     assert m.STATES[done.state] is TaskState.DONE
+
+
+@pytest.mark.parametrize(
+    "action",
+    [core.SetThreads("main-0", 1, 2**16 + 1, 2), core.DropKeptStates("main-0")],
+    ids=lambda action: type(action).__name__,
+)
+def test_worker_that_keeps_slots_or_memory_of_others_is_replaced(
+    ready: ServiceHarness, monkeypatch: pytest.MonkeyPatch, action: core.Action
+) -> None:
+    monkeypatch.setattr(ready.listener, "send", lambda *_: False)
+    ready.loop.executor.execute([action])
+    monkeypatch.undo()
+    ready.step()
+    events = ready.journal.records.events(0, 100, "")
+    lost = [each.message for each in events if each.kind == "worker.lost"]
+    assert lost == ["it cannot be reached"]
+
+
+def test_stop_that_is_not_sent_is_left_to_the_grace_of_the_task(
+    ready: ServiceHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ready.listener, "send", lambda *_: False)
+    ready.loop.executor.execute([core.StopAttempt("main-0", 1, 2**16 + 1, "cancelled")])
+    assert "main-0" in ready.state.workers
