@@ -184,6 +184,8 @@ def tasks_finished(
         held_us -= record.cost_us
         ran_us += result.run_us + result.compile_us
         final = STATES[result.state]
+        if final is TaskState.DONE and record.stopping == "cancelled":
+            final = TaskState.CANCELLED  # whoever cancelled it was answered that it ends so
         is_telling = result.state == _DONE and not result.compile_us
         kind = record.route.engine, bool(record.batch.terms.snapshot)
         if kind not in worker.kinds:  # its first run includes imports and loading of kernels
@@ -217,7 +219,7 @@ def tasks_finished(
         timing = _timing_of(record, result, queued_us, since_sent_us)
         device_ns = result.device_ns
         if is_paced:
-            if result.state == _DONE and devices.hold_result(state, record, timing, slots):
+            if final is TaskState.DONE and devices.hold_result(state, record, timing, slots):
                 if reservation != REQUESTED:
                     _, on_device_ns = record.prepaid or (0, 0)
                     simulated_us = dedicated_workers.paid_us(worker, record, now_ns)
@@ -227,7 +229,7 @@ def tasks_finished(
             device_ns = 0
         tasks.pop(number, None)
         if by_task:
-            state.reservations.settle(number, result.run_us * 1000, done=result.state == _DONE)
+            state.reservations.settle(number, result.run_us * 1000, done=final is TaskState.DONE)
         reason = record.stopping
         limit_s = _run_limit_s(state, record) if reason == "run_timeout" else 0.0
         if is_prepaid:

@@ -97,7 +97,7 @@ class Completions:
                 last = record.batch
                 group = by_client.setdefault((last.client, last.owner), [])
             attempts, slots = record.attempts, ending.slots
-            number, state = record.number, result.state
+            number, state = record.number, _STATE_INDEX[ending.state]
             timing, used, units = ending.timing, ending.used, ending.units
             group.append(
                 m.Completion(number, state, attempts, slots, payload, checksum, timing, used, units)

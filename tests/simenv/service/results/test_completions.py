@@ -158,3 +158,17 @@ def test_checkpoints_are_removed_when_their_task_has_ended(bench: ServiceHarness
     bench.loop.result_requests.stop()
     assert (live / "0.0.h5").exists()
     assert (root / "other").exists()
+
+
+def test_task_that_was_asked_to_stop_ends_cancelled_though_its_result_comes(
+    ready: ServiceHarness,
+) -> None:
+    """Its caller was answered "cancelling", for which `Task.cancel` returns True."""
+    (number,) = range(ready.submit(spec(seed=1)).first, ready.state.next_task)
+    tasks = ready.assigned()
+    assert ready.get(m.Cancelled, m.Cancel(2, [number])).words == ["cancelling"]
+    (done,) = ended(ready.finish(tasks))
+    assert m.STATES[done.state] is TaskState.CANCELLED
+    assert codec.failure(done.payload).reason == "cancelled"
+    (info,) = ready.get(m.Queue, m.GetTasks(3, [number])).tasks
+    assert info.state is TaskState.CANCELLED
