@@ -337,8 +337,15 @@ class Identities(CertificateIssuer):
                 not names.isdisjoint(account.users) for account in accounts
             ):
                 return Identity(user, Role.CLIENT)
+        if not user:
+            raise KeyRefusedError(
+                f"the broker's host names no account of uid {member.uid}, so it may not use the"
+                f" environment {self._service.config.name!r}",
+                hint="is it mapped in the broker's user namespace, and known to its name service?"
+                f" getent passwd {member.uid}",
+            )
         raise KeyRefusedError(
-            f"{user or member.uid} may not use the environment {self._service.config.name!r}",
+            f"{user} may not use the environment {self._service.config.name!r}",
             hint="ask its owner: users and groups are in its tables [identity] and [accounts]",
         )
 

@@ -36,7 +36,7 @@ from simenv.service.accounting import receipts
 from simenv.service.accounting.accounts import AccountRegistry
 from simenv.service.admission import submissions
 from simenv.service.journal import maintenance, reader, tables, wal, writer
-from simenv.service.journal.database import WAY_OUT, Connection, way_out_of
+from simenv.service.journal.database import FAILED_DISK, WAY_OUT, Connection, way_out_of
 from simenv.service.results.completions import Completions
 from simenv.text import duration
 from simenv.wire import codec
@@ -382,7 +382,7 @@ class ResultRepair:
         """Requeue all tasks of a record that cannot be read; returns them. Raises as `task`."""
         self._completions.index_all()
         if self._completions.unindexed:
-            raise JournalError("ends of tasks wait to be stored", hint="free space on its disk")
+            raise JournalError("ends of tasks wait to be stored", hint=FAILED_DISK)
         tasks = list(self._journal.records.tasks_at(first_seq))
         waiting = [part for number in tasks for part in self._parts(number, MIN_ATTEMPTS)]
         counts = self._journal.records.ended_in(first_seq)

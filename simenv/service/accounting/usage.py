@@ -199,8 +199,8 @@ class UsageLedger:
 
     def charge(self, account: str, units: float, at_s: float) -> None:
         """Count units of an account; negative ones of an end that was withdrawn."""
-        self._begin_month(at_s)
-        if units and self._month_s[0] <= at_s:
+        self._begin_month(time.time())
+        if units and self._month_s[0] <= at_s < self._month_s[1]:
             self._own[account] = self._own.get(account, 0.0) + units
             self._charge_path(account, units)
 
@@ -209,11 +209,12 @@ class UsageLedger:
             self._below[name] = self._below.get(name, 0.0) + units
 
     def _begin_month(self, at_s: float) -> None:
-        """Begin the calendar month of this time, unless it has begun."""
-        if at_s < self._month_s[1]:
+        """Begin the calendar month of this time, unless it has begun. After a step of the clock it
+        may be an earlier one."""
+        if self._month_s[0] <= at_s < self._month_s[1]:
             return
-        begin, _ = self._month_s = month_of(at_s)
-        self._own = tables.read_units(self._journal.records, begin // HOUR_S)
+        begin, end = self._month_s = month_of(at_s)
+        self._own = tables.read_units(self._journal.records, begin // HOUR_S, end // HOUR_S)
         self._tree, self._below = NO_ACCOUNTS, dict(self._own)
 
 

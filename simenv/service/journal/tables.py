@@ -342,13 +342,14 @@ def read_usage_keys(records: Records) -> dict[UsageKey, int]:
     return {UsageKey(*names): number for number, *names in records.rows(USAGE_KEY.query)}
 
 
-def read_units(records: Records, since: int) -> dict[str, float]:
-    """Read the billing units of each account since an hour; hours are kept for HOURS_DAYS."""
+def read_units(records: Records, since: int, until: int) -> dict[str, float]:
+    """Read the billing units of each account from one hour to another; hours are kept for
+    HOURS_DAYS."""
     query = (
         "select account, sum(units) from usage join usage_key on id = key"
-        " where level = 0 and start >= ? group by account"
+        " where level = 0 and start >= ? and start < ? group by account"
     )
-    return dict(records.rows(query, since))
+    return dict(records.rows(query, since, until))
 
 
 def fair_usage_statements(changes: Mapping[str, tuple[str, str, float, int]]) -> list[Statement]:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from simenv.config.pools import nearest
 from simenv.errors import JournalError, NotFoundError
+from simenv.service.journal.database import hint_of
 from simenv.wire.messages.metrics import MAX_POINTS, Series
 
 FORMAT = 1
@@ -34,6 +35,7 @@ LEVELS = (
 FIGURE_S = 600  # between two stored changes of one figure of a device; older: one an hour, a day
 USUAL_POINTS = 1_000  # of a series without a given step
 DEVICE = "device/"  # beginning of the names of figures of devices
+ANEW = "remove it: a new one is made"
 _FILL = 0.9  # part of the largest size above which old steps are removed
 _SCHEMA = """
 create table if not exists series(id integer primary key, name text unique, unit text);
@@ -61,7 +63,7 @@ class TelemetryStore:
             self._open(read_only)
         except sqlite3.Error as error:
             text = f"the telemetry store {path} cannot be opened: {error}"
-            raise JournalError(text, hint="remove it: a new one is made") from error
+            raise JournalError(text, hint=hint_of(error) or ANEW) from error
         rows = self._db.execute("select id, name, unit from series")
         self._ids = {name: (number, unit) for number, name, unit in rows}
         self._newest: dict[int, tuple[int, float]] = {}  # time and value of each figure
@@ -128,7 +130,7 @@ class TelemetryStore:
             if self._db.in_transaction:
                 self._db.execute("rollback")
             text = f"the telemetry store {self.path} cannot be written: {error}"
-            raise JournalError(text, hint="free space on its disk") from error
+            raise JournalError(text, hint=hint_of(error) or ANEW) from error
 
     def _id(self, name: str, unit: str) -> int | None:
         known = self._ids.get(name)

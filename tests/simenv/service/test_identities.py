@@ -118,6 +118,18 @@ def test_others_get_no_certificate(site: Site) -> None:
     assert "[identity]" in reply.hint
 
 
+def test_user_whom_the_host_does_not_name_is_named_by_number(site: Site) -> None:
+    """As the one that stands for all users a namespace does not map."""
+    request = CertificateRequest(1, "default", new_pair().public, "n" * 32)
+    site.broker.handle(UserRequest(3, 65_534, "", (), "a test", request))
+    answer = site.broker.sent.pop()
+    assert isinstance(answer, identity.UserAnswer)
+    reply = answer.reply
+    assert isinstance(reply, Denial)
+    assert "names no account of uid 65534" in reply.message
+    assert "getent passwd 65534" in reply.hint
+
+
 def test_group_is_no_user_and_user_is_no_group(site: Site) -> None:
     NAMES[EVE] = "@chem"
     try:

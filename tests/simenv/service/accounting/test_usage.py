@@ -339,6 +339,21 @@ def test_hours_become_days_then_months_and_no_sum_changes(books: Books) -> None:
     assert JournalPruner(books.journal, books.state).merge_usage() is False
 
 
+def test_clock_that_jumps_over_the_end_of_the_month_and_back_keeps_what_was_spent(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = time.time()
+    books.add(ending("chem", "ana", 1.5), at_s=now_s)
+    spent = books.ledger.month_units("chem")
+    assert spent > 0
+    with monkeypatch.context() as clock:
+        clock.setattr(ledger.time, "time", lambda: now_s + 40 * DAY_S)
+        assert books.ledger.month_units("chem") == 0.0
+        books.add(ending("chem", "ana", 4.5), at_s=now_s + 40 * DAY_S)
+        assert books.ledger.month_units("chem") == pytest.approx(3 * spent)
+    assert books.ledger.month_units("chem") == pytest.approx(spent)
+
+
 def test_merging_while_tasks_end_keeps_all(books: Books) -> None:
     old_s = time.time() - 60 * DAY_S
     for _ in range(3):

@@ -9,6 +9,7 @@ import pytest
 from failing import fails
 
 from simenv.errors import JournalError, NotFoundError
+from simenv.service.journal.database import FAILED_DISK, FULL_DISK
 from simenv.service.journal.telemetry_store import (
     DAY_S,
     FIGURE_S,
@@ -165,6 +166,24 @@ def test_store_of_another_format_or_damaged_is_refused(tmp_path: Path) -> None:
         db.execute("pragma user_version=9")
     db.close()
     fails(JournalError, "it has format 9, this build reads 1", TelemetryStore, path)
+
+
+@pytest.mark.parametrize(
+    ("code", "hint"), [(sqlite3.SQLITE_FULL, FULL_DISK), (sqlite3.SQLITE_IOERR, FAILED_DISK)]
+)
+def test_store_that_cannot_be_written_names_the_remedy(
+    store: TelemetryStore, monkeypatch: pytest.MonkeyPatch, code: int, hint: str
+) -> None:
+    def fail(_: int) -> None:
+        error = sqlite3.OperationalError("no")
+        error.sqlite_errorcode = code
+        raise error
+
+    monkeypatch.setattr(store, "_merge", fail)
+    assert (
+        fails(JournalError, "cannot be written", store.add, BEGIN, {"queue": (1.0, "")}).hint
+        == hint
+    )
 
 
 def test_reopened_store_continues(tmp_path: Path) -> None:
