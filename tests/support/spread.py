@@ -12,23 +12,30 @@ from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
 
 # `make test` leaves these out, `make drills` runs them; but what `make test` runs all the same.
-# Drills mostly wait. Programs of users, such as the documentation's snippets, the examples and the
-# suite of PennyLane, use the cores meanwhile.
+# Drills mostly wait. Programs of users use the cores meanwhile: the documentation's snippets, the
+# examples, clients of IBM and IQM, PennyLane's suite, a browser at each width.
 DRILLS = (
     "tests/cluster/",
     "tests/documentation/test_site.py",
+    "tests/e2e/test_benchmarks.py",
     "tests/e2e/test_docs.py",
-    "tests/e2e/test_gateway_iqm.py::test_commands_of_the_guide_run",
+    "tests/e2e/test_gateway_ibm.py",
+    "tests/e2e/test_gateway_iqm.py",
     "tests/e2e/test_hostile_client.py",
     "tests/e2e/test_identity_guide.py",
     "tests/e2e/test_qpm_docs.py",
+    "tests/e2e/test_qpi.py::test_c_example",
+    "tests/e2e/test_qpi.py::test_command_builds",
+    "tests/e2e/test_qpi.py::test_fortran_example",
     "tests/e2e/test_second_user.py",
     "tests/e2e/test_service_memory.py",
+    "tests/e2e/test_shared_circuits.py",
     "tests/e2e/test_site_users.py",
     "tests/examples/",
     "tests/faults/",
     "tests/launcher/mpi/test_mpirun.py",
     "tests/simenv/frontends/pennylane/test_device_suite.py",
+    "tests/simenv/gateway/page/test_page.py::test_view_has_no_fault_at_any_width_and_colour_scheme",
     "tests/simenv/qpm_check/test_broken.py",
     "tests/simenv/qpm_check/test_reference.py",
     "tests/simulators/gpu/test_ranks.py::test_case_over_devices_passes_on_each_rank[4",
@@ -43,8 +50,12 @@ SMOKE = (
     "tests/e2e/test_docs.py::test_pages_have_snippets",
     "tests/e2e/test_docs.py::test_python_snippets_of_a_page_run_in_one_process[README.md]",
     "tests/e2e/test_docs.py::test_shell_lines_of_a_page_succeed_in_their_order[README.md]",
+    "tests/e2e/test_gateway_ibm.py::test_a_program_of_ibms_client_runs_unchanged",
+    "tests/e2e/test_gateway_iqm.py::test_a_program_of_iqms_client_runs_unchanged",
     "tests/examples/test_examples.py::test_the_laptop_example_does_not_run",
     "tests/cluster/test_plain.py::test_remote_worker_has_its_folder_and_environment",
+    "tests/simenv/gateway/page/test_page.py"
+    "::test_view_has_no_fault_at_any_width_and_colour_scheme[overview]",
     "tests/faults/test_worker_killed.py::test_task_that_kills_its_workers_fails_as_poison"
     "_and_others_complete",
 )
