@@ -397,3 +397,15 @@ def test_circuit_that_does_not_fit_device_of_its_pool_is_refused(library: Instal
             qpi.end(session)
         finally:
             del os.environ["SIMENV_SERVICE"]
+
+
+def test_submit_without_an_answer_says_that_it_may_have_been_accepted(
+    service: str, library: InstalledLibrary, tmp_path: Path
+) -> None:
+    with simenv.connect(service=service) as client:
+        pid = client.status().pid
+    program = linked(ROOT / "tests" / "support" / "qpi" / "unanswered.c", library, tmp_path)
+    unanswered, refused = run([str(program), str(pid)]).splitlines()
+    assert unanswered.startswith("timeout 1 no acceptance within")
+    assert unanswered.endswith("; its tasks may have been accepted")
+    assert refused == "option 0"

@@ -101,6 +101,9 @@ QPI_API int qpi_error_line(void);
 QPI_API int qpi_error_column(void);
 /* Seconds after which a refused submit may be tried again; 0: not known. */
 QPI_API double qpi_error_retry_after_s(void);
+/* 1: a submit was sent and ended without an answer, so that its tasks may run. Repeat it with the
+ * same `idempotency_key`: it gives the same tasks. */
+QPI_API int qpi_error_maybe_accepted(void);
 
 /* --- session -------------------------------------------------------------------------------- */
 

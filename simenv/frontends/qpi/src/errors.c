@@ -14,6 +14,7 @@ typedef struct LastError {
     char message[MESSAGE_BYTES], hint[MESSAGE_BYTES];
     int line, column;
     double retry_after_s;
+    int maybe_accepted;
 } LastError;
 
 static _Thread_local LastError last;
@@ -114,6 +115,11 @@ double qpi_error_retry_after_s(void)
     return last.retry_after_s;
 }
 
+int qpi_error_maybe_accepted(void)
+{
+    return last.maybe_accepted;
+}
+
 static void set_last(int line, int column, const char *hint, const char *format, va_list values)
 {
     LastError found = {.line = line, .column = column};
@@ -138,6 +144,16 @@ int qpi_fail_at(int line, int column, const char *hint, const char *format, ...)
     set_last(line, column, hint, format, values);
     va_end(values);
     return QPI_PROGRAM;
+}
+
+void qpi_fail_unanswered(void)
+{
+    size_t used = strlen(last.message);
+    last.maybe_accepted = 1;
+    snprintf(last.message + used, sizeof last.message - used, "; its tasks may have been accepted");
+    snprintf(last.hint, sizeof last.hint,
+             "repeat it with the same idempotency_key, which gives the same tasks; simenv history "
+             "shows what ran");
 }
 
 int qpi_fail_memory(void)

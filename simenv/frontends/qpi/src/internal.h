@@ -23,6 +23,8 @@ int qpi_fail(int status, const char *hint, const char *format, ...)
 int qpi_fail_at(int line, int column, const char *hint, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 int qpi_fail_memory(void);
+/* Add to the thread's last error, of a submit, that it was sent and has no answer. */
+void qpi_fail_unanswered(void);
 /* Set the thread's last error to a copy of `failure`. */
 int qpi_fail_as(const Failure *failure);
 int qpi_status_of(const char *name, size_t length);
@@ -285,7 +287,7 @@ typedef struct Request {
     struct Request *next;
     uint64_t number;
     int kind, sent, answered;
-    double sent_s;
+    double sent_s; /* 0: never */
     uint8_t *body;
     size_t size;
     qpi_job *job;        /* of a submit: its parts first .. first + count - 1 */

@@ -143,6 +143,15 @@ static int is_settled(void *argument)
     return ((qpi_job *)argument)->unanswered == 0;
 }
 
+/* Was one of a job's messages sent that has no answer? */
+static int is_on_its_way(const qpi_session *session, const qpi_job *job)
+{
+    for (const Request *each = session->requests; each; each = each->next)
+        if (each->kind == KIND_SUBMIT && each->job == job && each->sent_s > 0.0)
+            return 1;
+    return 0;
+}
+
 static int send(Order *order, size_t rows, double timeout_s, qpi_job **job)
 {
     qpi_session *session = order->session;
@@ -165,6 +174,8 @@ static int send(Order *order, size_t rows, double timeout_s, qpi_job **job)
         status = qpi_session_wait(session, is_settled, made, timeout_s, "no acceptance");
     if (status == QPI_OK && made->refused.status)
         status = qpi_fail_as(&made->refused);
+    else if (status != QPI_OK && is_on_its_way(session, made))
+        qpi_fail_unanswered();
     qpi_unlock(session->shared);
     if (status == QPI_OK || status == QPI_TIMEOUT || status == QPI_SERVICE_LOST)
         *job = made;

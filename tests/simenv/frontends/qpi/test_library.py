@@ -24,7 +24,8 @@ from simenv.wire.messages.queries import Devices, ResultChunk, VerifyReply
 SYMBOLS = """
 qpi_abi_version qpi_cancel qpi_circuit_clbits qpi_circuit_free qpi_circuit_from_qasm
 qpi_circuit_parameter qpi_circuit_parameters qpi_circuit_qubits qpi_config_init qpi_counts_entry
-qpi_counts_size qpi_devices qpi_error_column qpi_error_hint qpi_error_line qpi_error_message
+qpi_counts_size qpi_devices qpi_error_column qpi_error_hint qpi_error_line qpi_error_maybe_accepted
+qpi_error_message
 qpi_error_retry_after_s qpi_error_string qpi_expectation qpi_finalize qpi_init qpi_job_free
 qpi_job_rows qpi_options_init qpi_options_init_sized qpi_poll qpi_probabilities_entry
 qpi_probabilities_size
