@@ -562,4 +562,10 @@ class Transpiler:
 
         if mixed_gates.is_mixed(target):
             result.translation = mixed_gates.translation(target)
+        if "r" in target.operation_names:
+            from qiskit.transpiler import PassManager
+
+            from simenv.transpiler.half_turns import AlignHalfTurns
+
+            result.post_optimization = PassManager([AlignHalfTurns()])
         return result

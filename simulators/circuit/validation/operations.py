@@ -197,6 +197,7 @@ for _gate in gates.GATES.values():
 MCX, MCPHASE = gates.GATES["mcx"].code, gates.GATES["mcphase"].code
 # Gates whose angles depend on one another in what makes them Clifford gates.
 _R, _U, _U3 = (gates.GATES[name].code for name in ("r", "u", "u3"))
+_CU, _CU3 = (gates.GATES[name].code for name in ("cu", "cu3"))
 _PLUS, _MINUS = (gates.GATES[name].code for name in ("xx_plus_yy", "xx_minus_yy"))
 
 
@@ -212,7 +213,8 @@ def has_clifford_angles(code, kind, params, first, count):  # type: ignore[no-un
     """Return whether the angles `params[first : first + count]` make a gate of kind QUARTERS or
     HALVES a Clifford gate. A half turn about any axis that is a multiple of pi/4 from X is one (r,
     and u as Rz(phi) Ry(pi) Rz(lambda), of which phi - lambda alone matters); where the first angle
-    is a whole turn the axis does not matter."""
+    is a whole turn the axis does not matter. Under a control (cu, cu3) the gate has to be a Pauli
+    operator with a phase that is a multiple of a quarter turn."""
     quarter = gates.QUARTER_TURN
     if code in (_R, _U, _U3) and _is_multiple(params[first], 2.0 * quarter):
         turned = not _is_multiple(params[first], 4.0 * quarter)
@@ -220,6 +222,14 @@ def has_clifford_angles(code, kind, params, first, count):  # type: ignore[no-un
             return not turned or _is_multiple(params[first + 1], 0.5 * quarter)
         other = params[first + 2]
         return _is_multiple(params[first + 1] + (-other if turned else other), quarter)
+    if code in (_CU, _CU3):
+        both = params[first + 1] + params[first + 2]
+        phase = params[first + 3] if code == _CU else 0.0
+        if _is_multiple(params[first], 4.0 * quarter):
+            return _is_multiple(both, 2.0 * quarter) and _is_multiple(phase, quarter)
+        axis = _is_multiple(params[first + 1] - params[first + 2], 2.0 * quarter)
+        half = _is_multiple(params[first], 2.0 * quarter)
+        return half and axis and _is_multiple(2.0 * phase + both, 2.0 * quarter)
     if code in (_PLUS, _MINUS):
         if _is_multiple(params[first], 4.0 * quarter):
             return True
