@@ -240,7 +240,10 @@ def _gateway(
     endpoint = own if key is None else address.KeyFileAddress(key)
     observer = Client(endpoint, START_S)
     users = own if paths.connection.exists() else None
-    results = configs.places(configs.read(paths.config)).results if users else None
+    results = None
+    if users and paths.config.exists():
+        state = configs.state_folder(configs.read(paths.config), paths.home)
+        results = EnvironmentPaths(paths.home, state).results
     pool = ClientPool(observer, users, settings.max_processes, results)
     url = configs.gateway_url(settings, listener.getsockname())
     return RunningGateway(arguments.name, settings, paths.gateway, url, pool)
