@@ -217,6 +217,8 @@ def _listed(names: Iterable[str]) -> str:
 MAX_MODELS = 32
 MAX_PROGRAMS = 256
 CACHE_BYTES = 64 * 2**20  # of noise programs; the newest one is kept whatever its size
+MODEL_BYTES = 256 * 2**20  # of models with their channels and documents; the newest one is kept
+_READ_BYTES = 8  # of a document that is read, for each byte of its text
 _DELAYS = frozenset({"delay", "delay_dt"})  # their durations may be parameters
 
 
@@ -241,6 +243,8 @@ class Noise:
         if message.alone:
             self._bodies.clear()
             self._documents.clear()
+            self._models.clear()
+            self._times.clear()
         self._bodies[message.digest] = message.body
 
     def program(
@@ -260,6 +264,7 @@ class Noise:
         if result is None:
             result = self._programs[key] = attachment.attach(circuit)
             self._program_bytes += result.memory_bytes
+            self._bound_models()  # its channels are new
             while len(self._programs) > MAX_PROGRAMS or (
                 self._program_bytes > CACHE_BYTES and len(self._programs) > 1
             ):
@@ -401,6 +406,17 @@ class Noise:
             options = NoiseOptions.parse(terms.noise)
             model = document.model(self._document(terms.snapshot), options)
             result = self._models[key] = NoiseAttachment(model)
-            if len(self._models) > MAX_MODELS:
-                self._models.popitem(last=False)
+            self._bound_models()
+        else:
+            self._models.move_to_end(key)
         return result
+
+    def _bound_models(self) -> None:
+        """Drop the models that were used least recently."""
+        total = sum(
+            each.memory_bytes + _READ_BYTES * len(self._bodies.get(digest, b""))
+            for (digest, _), each in self._models.items()
+        )
+        while len(self._models) > MAX_MODELS or (total > MODEL_BYTES and len(self._models) > 1):
+            (digest, _), oldest = self._models.popitem(last=False)
+            total -= oldest.memory_bytes + _READ_BYTES * len(self._bodies.get(digest, b""))

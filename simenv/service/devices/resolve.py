@@ -303,6 +303,7 @@ class NoiseDocuments:
 
 
 MAX_SENT = 256  # documents that one worker holds
+SENT_BYTES = 64 * 2**20  # of them; those of one chunk are held whatever their size
 
 
 class SentDocuments:
@@ -310,19 +311,23 @@ class SentDocuments:
     sent once."""
 
     def __init__(self) -> None:
-        self._sent: dict[str, tuple[int, set[str]]] = {}  # by worker: its start, digests
+        # By worker: its start, and the bytes of each document by its digest.
+        self._sent: dict[str, tuple[int, dict[str, int]]] = {}
 
-    def missing(self, worker: str, start: int, needed: Iterable[str]) -> tuple[list[str], bool]:
+    def missing(
+        self, worker: str, start: int, needed: Iterable[str], size_of: Callable[[str], int]
+    ) -> tuple[list[str], bool]:
         """Return the documents to send before a chunk that needs these, which are recorded as sent,
-        and whether the worker must drop all others first."""
-        sent_start, sent = self._sent.get(worker, (start, set()))
+        and whether the worker must drop all others first. `size_of`: bytes of a document."""
+        sent_start, sent = self._sent.get(worker, (start, {}))
         if sent_start != start:
-            sent = set()
+            sent = {}
         needed_digests = dict.fromkeys(needed)
-        new = [digest for digest in needed_digests if digest not in sent]
-        alone = bool(new) and len(sent) + len(new) > MAX_SENT
+        new = {digest: size_of(digest) for digest in needed_digests if digest not in sent}
+        total = sum(sent.values()) + sum(new.values())
+        alone = bool(sent and new) and (len(sent) + len(new) > MAX_SENT or total > SENT_BYTES)
         if alone:
-            sent, new = set(), list(needed_digests)
+            sent, new = {}, {digest: size_of(digest) for digest in needed_digests}
         sent.update(new)
         self._sent[worker] = (start, sent)
-        return new, alone
+        return list(new), alone

@@ -181,16 +181,20 @@ class ActionExecutor:
         if self._documents is None or not needed:
             return True
         start = self._state.workers[worker].start
-        missing, alone = self._sent_documents.missing(worker, start, needed)
+        missing, alone = self._sent_documents.missing(
+            worker, start, needed, lambda digest: len(self._body(digest))
+        )
         for digest in missing:
-            body = self._documents.body(digest)
-            if not body and self.drifting is not None:
-                body = self.drifting.body(digest)
-            document = m.NoiseDocument(digest, body, alone)
+            document = m.NoiseDocument(digest, self._body(digest), alone)
             if not self._listener.send(sockets.PeerKind.WORKER, peer, codec.encode(document)):
                 return False
             alone = False
         return True
+
+    def _body(self, digest: str) -> bytes:
+        """Return a noise document, that of a device's drift too; b"": it is not here."""
+        body = b"" if self._documents is None else self._documents.body(digest)
+        return self.drifting.body(digest) if not body and self.drifting is not None else body
 
     def _send_control(self, worker: str, message: m.ToWorker) -> bool:
         """Send a control message, directly or through the agent of its node; False if that is not

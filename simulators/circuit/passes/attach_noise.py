@@ -183,6 +183,11 @@ class NoiseAttachment:
         self._registry = NoiseRegistry(self.model)
         self._plain = PlainLocator(self._registry)
 
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of the cached channels."""
+        return self._registry.memory_bytes
+
     def attach(self, circuit: Circuit, method: Method = "alap") -> NoiseProgram:
         """Make the noise program of an admissible circuit on the device of the model. `method`: of
         the schedule, `alap` or `asap`. Raises Unsupported for a circuit that does not fit the

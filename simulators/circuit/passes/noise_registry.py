@@ -94,6 +94,7 @@ class NoiseRegistry:
     def __init__(self, model: NoiseModel) -> None:
         self.model = model
         self.channels: list[Channel] = []
+        self._channel_bytes = 0
         self.marks = np.full(64, _NONE)  # scratch of a kernel: one for each channel, all -1
         self.keys = np.full(256, EMPTY, np.int64)
         self.entries = np.zeros(256, np.int64)  # entry of each key
@@ -128,6 +129,7 @@ class NoiseRegistry:
         if result is None:
             result = self._numbers[id(channel)] = len(self.channels)
             self.channels.append(channel)
+            self._channel_bytes += channel.ptm.nbytes
             if result >= self.marks.size:
                 self.marks = np.full(2 * self.marks.size, _NONE)
         return result
@@ -277,6 +279,16 @@ class NoiseRegistry:
         if key not in self._flips:
             self._flips[key] = self.model.flips_of(name, qubit)
         return self._flips[key]
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of the channels and their tables."""
+        tables = (self.keys, self.entries, self.rows, self.idle.keys, self.crosstalk.keys)
+        return (
+            self._channel_bytes
+            + self._facts.all_matrices.nbytes
+            + sum(table.nbytes for table in tables)
+        )
 
     @property
     def facts(self) -> ChannelFacts:

@@ -17,8 +17,10 @@ from simenv.errors import StoreError
 from simenv.model import DeviceRecord, Program, ResultFile, TaskOptions
 from simenv.result_files import UNFINISHED, attempt_file
 from simenv.wire.messages.client import AssignChunk, AssignedTask, NoiseDocument
+from simenv.worker import noise as noise_module
 from simenv.worker.noise import Noise
 from simenv.worker.result_files import ResultFileWriter
+from simulators.circuit.ir import Circuit
 from simulators.engine import EngineResult
 
 DEVICE = "superconducting-lattice"
@@ -146,6 +148,32 @@ def test_large_gradients_are_written_to_a_file(tmp_path: Path) -> None:
     assert isinstance(file, ResultFile)
     (array,) = file.arrays
     assert (array.field, array.size_bytes) == ("gradients", slopes.nbytes)
+
+
+def test_models_are_bounded_by_their_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The channels of each of many noise options were held whatever their size."""
+    monkeypatch.setattr(noise_module, "MODEL_BYTES", 3 * 2**20)
+    noise, body = Noise(), calibration()
+    digest = hashlib.sha256(body).hexdigest()
+    noise.receive(NoiseDocument(digest, body))
+    program = load(native()).program
+    chosen = [TaskOptions(snapshot=digest, noise=(("all", 0.5 + 0.01 * k),)) for k in range(12)]
+    built = [noise.program(program, Circuit.from_program(program), each) for each in chosen]
+    total = sum(each.memory_bytes for each in noise._models.values())
+    assert 1 < len(noise._models) < 12
+    assert total < 3 * 2**20
+    again = noise.program(program, Circuit.from_program(program), chosen[0])
+    assert again is not None
+    assert built[0] is not None
+    assert again.digest == built[0].digest
+
+
+def native() -> QuantumCircuit:
+    quantum_circuit = QuantumCircuit(27, 1)
+    for qubit in range(27):
+        quantum_circuit.sx(qubit)
+    quantum_circuit.measure(0, 0)
+    return quantum_circuit
 
 
 def test_gate_that_a_calibration_given_as_noise_does_not_have_is_named() -> None:

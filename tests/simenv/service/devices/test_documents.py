@@ -13,7 +13,7 @@ from simenv.model import TaskOptions, decode_program
 from simenv.service.devices import context, registry, resolve
 from simenv.service.devices.context import DeviceContext
 from simenv.service.devices.registry import DeviceRegistry, EmulatedDevice
-from simenv.service.devices.resolve import MAX_SENT, NoiseDocuments, SentDocuments
+from simenv.service.devices.resolve import MAX_SENT, SENT_BYTES, NoiseDocuments, SentDocuments
 from simenv.service.journal.writer import Journal
 from simulators.circuit.analysis.profiler import profile
 from simulators.circuit.ir import Circuit
@@ -58,17 +58,27 @@ def test_owner_of_documents_in_use_only(journal: Journal, monkeypatch: pytest.Mo
 
 def test_document_is_sent_once_to_each_start_of_worker() -> None:
     sent = SentDocuments()
-    assert sent.missing("w", 1, ["a", "b", "a"]) == (["a", "b"], False)
-    assert sent.missing("w", 1, ["b", "c"]) == (["c"], False)
-    assert sent.missing("v", 1, ["a"]) == (["a"], False)
-    assert sent.missing("w", 2, ["b"]) == (["b"], False)
+    assert sent.missing("w", 1, ["a", "b", "a"], len) == (["a", "b"], False)
+    assert sent.missing("w", 1, ["b", "c"], len) == (["c"], False)
+    assert sent.missing("v", 1, ["a"], len) == (["a"], False)
+    assert sent.missing("w", 2, ["b"], len) == (["b"], False)
 
 
 def test_worker_with_too_many_documents_drops_them_and_gets_all_needed() -> None:
     sent = SentDocuments()
-    sent.missing("w", 1, [str(number) for number in range(MAX_SENT)])
-    assert sent.missing("w", 1, ["0", "new"]) == (["0", "new"], True)
-    assert sent.missing("w", 1, ["1"]) == (["1"], False)
+    sent.missing("w", 1, [str(number) for number in range(MAX_SENT)], len)
+    assert sent.missing("w", 1, ["0", "new"], len) == (["0", "new"], True)
+    assert sent.missing("w", 1, ["1"], len) == (["1"], False)
+
+
+def test_a_worker_with_too_many_bytes_of_documents_drops_them() -> None:
+    sent = SentDocuments()
+    half = {"a": SENT_BYTES // 2, "b": SENT_BYTES // 2, "c": 1, "d": 2 * SENT_BYTES}.__getitem__
+    assert sent.missing("w", 1, ["a"], half) == (["a"], False)
+    assert sent.missing("w", 1, ["a", "b"], half) == (["b"], False)
+    assert sent.missing("w", 1, ["a", "c"], half) == (["a", "c"], True)
+    assert sent.missing("w", 1, ["d"], half) == (["d"], True)
+    assert sent.missing("v", 1, ["d"], half) == (["d"], False)
 
 
 def test_the_document_of_a_device_that_was_read_is_not_parsed_again(tmp_path: Path) -> None:
