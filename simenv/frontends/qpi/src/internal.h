@@ -330,10 +330,15 @@ struct qpi_job {
     Failure refused; /* the submit as a whole */
 };
 
+enum { MAX_STANDBYS = 8, ENDPOINT_BYTES = 300 };
+
 struct qpi_session {
     SharedLock *shared;
     qpi_config config;
-    Address address;
+    Address address, filed; /* of the present connection; as its file says */
+    char standbys[MAX_STANDBYS][ENDPOINT_BYTES]; /* addresses that the service has named */
+    size_t num_standbys, turn; /* turn 0: `filed`, else the standby before it */
+    double turned_s; /* monotonic */
     char client[32];
     int wakeup; /* eventfd; -1: none */
     pthread_t thread;

@@ -51,7 +51,26 @@ static void renew(qpi_session *session)
     qpi_exchange_watch_all(session);
 }
 
-/* Welcome: epoch, version, name, node, results, newest completion, bytes of a message. */
+/* Keep the addresses of standbys, which are tried when the service is silent. Those before stay
+ * where none is named: the service may have moved to the last one. */
+static void take_standbys(qpi_session *session, Reader *from)
+{
+    char named[MAX_STANDBYS][ENDPOINT_BYTES] = {{0}};
+    size_t count = qpi_get_array(from), kept = 0;
+    for (; count > 0 && !from->bad; count--) {
+        Slice text = qpi_get_text(from);
+        if (from->bad || kept == MAX_STANDBYS || text.size >= ENDPOINT_BYTES || text.size < 7
+            || memcmp(text.data, "tcp://", 6) || memchr(text.data, 0, text.size))
+            continue;
+        memcpy(named[kept++], text.data, text.size);
+    }
+    if (!kept || from->bad || strncmp(session->filed.endpoint, "tcp://", 6))
+        return; /* a socket of this machine: the connection file says where to go */
+    memcpy(session->standbys, named, sizeof named);
+    session->num_standbys = kept;
+}
+
+/* Welcome: epoch, version, name, node, results, newest completion, bytes of a message, standbys. */
 static void take_welcome(qpi_session *session, Reader *from, size_t fields)
 {
     uint64_t epoch = qpi_get_uint(from), bytes = 64 << 20;
@@ -59,6 +78,7 @@ static void take_welcome(qpi_session *session, Reader *from, size_t fields)
         qpi_skip(from, 5);
         bytes = qpi_get_uint(from);
     }
+    Reader standbys = *from;
     if (from->bad || epoch == 0)
         return;
     int restarted = session->renewing || (session->epoch && session->epoch != epoch);
@@ -66,16 +86,22 @@ static void take_welcome(qpi_session *session, Reader *from, size_t fields)
     session->message_bytes = (size_t)bytes;
     session->greeted = 1;
     session->renewing = 0;
+    if (fields > 8)
+        take_standbys(session, &standbys);
     if (restarted)
         renew(session);
 }
 
 /* 1 where another service answers than the one that was greeted. */
-static int take_pong(qpi_session *session, Reader *from)
+static int take_pong(qpi_session *session, Reader *from, size_t fields)
 {
     qpi_get_uint(from);
     uint64_t epoch = qpi_get_uint(from);
-    if (from->bad || !session->epoch || epoch == session->epoch)
+    if (from->bad || !session->epoch)
+        return 0;
+    if (fields > 3)
+        take_standbys(session, from);
+    if (epoch == session->epoch)
         return 0;
     session->greeted = 0;
     return 1;
@@ -253,7 +279,7 @@ int qpi_exchange_take(qpi_session *session, const uint8_t *data, size_t size)
     case TAG_ACCEPTED: take_accepted(session, &from, fields); break;
     case TAG_REFUSED: take_refused(session, &from, data, size); break;
     case TAG_COMPLETED: take_completed(session, &from, data, size); break;
-    case TAG_PONG: return take_pong(session, &from);
+    case TAG_PONG: return take_pong(session, &from, fields);
     case TAG_UNKNOWN: take_unknown(session, &from, fields); break;
     default: take_answer(session, &from, data, size);
     }

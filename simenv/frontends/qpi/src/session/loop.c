@@ -1,5 +1,6 @@
 /* The thread of a session: it alone uses the socket. It sends what is due, takes in what arrives,
  * and looks after a service that is silent. */
+#include <math.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -8,6 +9,7 @@
 enum { PROTOCOL = 1, MAX_UNANSWERED = 8 };
 static const double QUIET_S = 1.0;   /* after so long without a message: ask */
 static const double LOOK_S = 0.25;   /* between two looks at a silent service's connection file */
+static const double NEXT_S = 3.0;    /* for each address of a silent service that has standbys */
 static const double REPEAT_S = 5.0;  /* what is not answered for so long is sent again */
 static const double STOPPED_S = 2.0; /* a longer gap between two looks: this process did not run */
 static const double IDLE_S = 3600.0;
@@ -83,10 +85,27 @@ static void follow_address(qpi_session *session)
         return;
     session->address.pid = found.pid;
     memcpy(session->address.start_ticks, found.start_ticks, sizeof found.start_ticks);
-    if (strcmp(found.endpoint, session->address.endpoint)
-        || strcmp(found.server_key, session->address.server_key)
-        || strcmp(found.secret_key, session->address.secret_key))
+    int changed = strcmp(found.endpoint, session->filed.endpoint)
+                  || strcmp(found.server_key, session->filed.server_key)
+                  || strcmp(found.secret_key, session->filed.secret_key);
+    session->filed = found;
+    if (changed) {
+        session->turn = 0;
         connect_to(session, &found);
+    }
+}
+
+/* Try the next address: one of the standbys may lead by now, or the service has come back. */
+static void take_turn(qpi_session *session, double now)
+{
+    Address next = session->filed;
+    if (!session->num_standbys || now - fmax(session->turned_s, session->heard_s) < NEXT_S)
+        return;
+    session->turned_s = now;
+    session->turn = (session->turn + 1) % (session->num_standbys + 1);
+    if (session->turn)
+        memcpy(next.endpoint, session->standbys[session->turn - 1], ENDPOINT_BYTES);
+    connect_to(session, &next);
 }
 
 /* Renew the certificate, or get one for new keys where the service has refused the present one: it
@@ -122,6 +141,7 @@ static void check_liveness(qpi_session *session, double now)
     if (!session->address.renew_s && now - session->looked_s >= LOOK_S) {
         session->looked_s = now;
         follow_address(session);
+        take_turn(session, now);
     }
     if (now - session->pinged_s >= QUIET_S) {
         session->pinged_s = now;

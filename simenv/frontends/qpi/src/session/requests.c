@@ -10,6 +10,7 @@
 
 static const double STOPPED_S = 2.0; /* a longer gap between two looks: this process did not run */
 static const double LOOK_S = 1.0;
+static const double TAKEOVER_S = 30.0; /* in which a standby answers */
 
 /* --- requests ------------------------------------------------------------------------------- */
 
@@ -143,7 +144,8 @@ int qpi_session_wait(qpi_session *session, int (*done)(void *), void *argument, 
             status = qpi_fail_as(&session->broken);
         else if (now >= end)
             status = qpi_fail(QPI_TIMEOUT, NULL, "%s within %g s", what, timeout_s);
-        else if (silent_s >= session->config.patience_s)
+        else if (silent_s >= fmax(session->config.patience_s,
+                                  session->num_standbys ? TAKEOVER_S : 0.0))
             status = qpi_fail_silent(session, silent_s);
         else
             wait_changed(session->shared, fmin(end, now + LOOK_S));

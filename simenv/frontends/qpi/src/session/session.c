@@ -109,6 +109,7 @@ static int open_session(qpi_session *session, const qpi_config *config)
         status = qpi_address_read(path, &session->address);
     if (status != QPI_OK)
         return status;
+    session->filed = session->address;
     if (!qpi_address_alive(&session->address))
         return qpi_fail_silent(session, 0.0);
     session->client[0] = '~'; /* no user's key begins so */
@@ -177,5 +178,6 @@ void qpi_finalize(qpi_session *session)
         close(session->wakeup);
     qpi_shared_release(session->shared);
     explicit_bzero(&session->address, sizeof session->address);
+    explicit_bzero(&session->filed, sizeof session->filed);
     free(session);
 }
