@@ -116,7 +116,7 @@ typedef struct qpi_config {
      * environment: local:OWNER/NAME or munge:OWNER@HOST:PORT/NAME. NULL: by `environment`. */
     const char *file;
     double timeout_s;  /* of the first answer, and of each part of a large result; default 10 */
-    double patience_s; /* of silence before QPI_SERVICE_LOST; default and, with standbys, least: 30 */
+    double patience_s; /* of silence before QPI_SERVICE_LOST; default 30, the least with standbys */
     /* Path of libzmq; NULL: SIMENV_LIBZMQ, else the one found when the library was built, else
      * libzmq.so.5. */
     const char *libzmq;
