@@ -222,7 +222,8 @@ def _configure(builder: SnapshotBuilder, configuration: dict[str, Any]) -> None:
             continue
         inputs = params.get(gate)
         count = len(inputs) if isinstance(inputs, list) else None
-        builder.add_native(gate, arity.get(gate, 2 if gate[:1] == "c" else 1), count, place)
+        guess = reading.SHAPES.get(gate, (2 if gate[:1] == "c" else 1, 0))[0]
+        builder.add_native(gate, arity.get(gate, guess), count, place)
         if gate == "rzz":
             builder.bound_angles(gate, [[0.0, math.pi / 2]], "rzz of IBM's processors")
         used(place, "native_gates[*]")

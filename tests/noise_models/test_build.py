@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from noise_models import channel
+from noise_models import calibration, channel
 from noise_models.build import _MOST_CHANNELS, build, pair_errors
 from noise_models.calibration import IBM_PROPERTIES, IBM_ZZ_STRENGTH, GateCalibration
 from noise_models.channel import Channel
@@ -277,3 +277,25 @@ def test_measured_qubit_relaxes_during_its_readout() -> None:
     assert located.channel.ptm[3, 3] == pytest.approx(decay)
     assert model(recipe="aer").after_gate("measure", (0,)) == ()
     assert model(**{"qubit.relaxation": 0.0}).after_gate("measure", (0,)) == ()
+
+
+def test_gate_on_three_qubits_has_its_calibrated_error() -> None:
+    """The Pauli errors on pairs and the relaxation compose to the average gate fidelity."""
+    error, duration_ns = 0.05, 300.0
+    snapshot = calibration.CalibrationSnapshot(
+        "three",
+        3,
+        native_gates=(calibration.NativeGate("ccx", 3),),
+        qubits=(calibration.QubitCalibration(t1_us=80.0, t2_us=60.0),) * 3,
+        gates=(calibration.GateCalibration("ccx", (0, 1, 2), error, duration_ns),),
+    )
+    found = build(snapshot).after_gate("ccx", (0, 1, 2))
+    assert [each.qubits for each in found] == [(0, 1), (0, 2), (1, 2), (0,), (1,), (2,)]
+    whole = np.eye(64)
+    for each in found:
+        size = len(each.qubits)
+        placed = each.channel.ptm.reshape((4,) * (2 * size))
+        axes = [2 - qubit for qubit in reversed(each.qubits)]
+        table = np.tensordot(placed, whole.reshape((4,) * 6), (range(size, 2 * size), axes))
+        whole = np.moveaxis(table, range(size), axes).reshape(64, 64)
+    assert (8.0 - np.trace(whole) / 8.0) / 9.0 == pytest.approx(error, abs=1e-9)

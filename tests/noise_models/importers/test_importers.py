@@ -12,6 +12,7 @@ from failing import fails
 
 from noise_models import library, snapshot
 from noise_models.calibration import (
+    AngleBounds,
     CalibrationSnapshot,
     GateCalibration,
     MeasurementCalibration,
@@ -535,3 +536,44 @@ def test_second_error_of_a_measurement_is_refused_by_its_place() -> None:
     value = {"name": "gate_error", "unit": "", "value": 0.1}
     properties["gates"] += [{**MEASUREMENT, "parameters": [value]}] * 2
     fails(SnapshotError, "a second time", import_snapshot, {"p.json": samples.encoded(properties)})
+
+
+def test_number_that_no_observation_names_is_no_qubit() -> None:
+    value = samples.iqm()
+    for each in value["observations"]:
+        each["dut_field"] = each["dut_field"].replace("QB2", "QB3")
+    found, report = import_snapshot({"metrics.json": samples.encoded(value)})
+    assert (found.num_qubits, found.unusable) == (3, (1,))
+    assert report.missing[0].note == "1 unusable: the source has no data of it"
+
+
+def test_qubit_without_values_of_its_measurement_is_not_measured() -> None:
+    value = samples.iqm()
+    value["observations"] = [
+        each
+        for each in value["observations"]
+        if ".QB2." not in each["dut_field"] or "ssro" not in each["dut_field"]
+    ]
+    found, report = import_snapshot({"metrics.json": samples.encoded(value)})
+    assert (found.unusable, found.unmeasured) == ((), (1,))
+    assert "1: no measurement" in {line.note for line in report.missing}
+
+
+def test_ibm_rzz_has_its_limits_of_the_angle() -> None:
+    conf = samples.ibm_configuration()
+    conf["basis_gates"].append("rzz")
+    properties = samples.encoded(samples.ibm_properties())
+    found, _ = import_snapshot({"p.json": properties, "c.json": samples.encoded(conf)})
+    assert found.angle_bounds == (AngleBounds("rzz", ((0.0, math.pi / 2),)),)
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_gate_of_a_name_or_angle_of_its_own_is_left_out_with_a_line(fixed: bool) -> None:
+    target = samples.qiskit_target()
+    name = "rx" if fixed else "rx_half"
+    more = {"gate": True, "num_qubits": 1, "num_params": 1, "fixed": fixed, "qubits": [0]}
+    target["operations"].append({"name": name, **more})
+    found, report = import_snapshot({"t.json": samples.encoded(target)})
+    assert name not in {each.name for each in found.native_gates}
+    lines = {line.field: line.note for line in report.missing}
+    assert lines[f"gates.{name}"].startswith("left out: ")

@@ -13,6 +13,7 @@ from bench.calibration_data import PATH, measured, random_circuit, random_counts
 from noise_models import library
 from noise_models.build import reduced
 from noise_models.calibration import CalibrationSnapshot
+from noise_models.snapshot import dump, load
 from simenv.calibration import accept
 from simenv.calibration.data import CountsData
 from simenv.calibration.fit import calibrate as fitting
@@ -210,3 +211,13 @@ def test_factors_outside_the_plausible_range_are_named() -> None:
     names = ("relaxation 4", "zz", "p01", "asymmetry")
     texts = accept.implausible(zip(names, (19.8, 2.0, 0.1, -2.0), strict=True))
     assert (texts[0], len(texts)) == ("relaxation 4 x 19.8, outside 0.2 to 5", 4)
+
+
+def test_longest_version_of_a_device_is_no_part_of_the_fitted_one(
+    few: tuple[CountsData, CalibrationSnapshot],
+) -> None:
+    counts, snapshot = few
+    long = msgspec.structs.replace(snapshot, version="v" * 100)
+    fitted = calibrate(counts, long, "fitted").snapshot
+    assert fitted.version == counts.digest[:12]
+    assert load(dump(fitted)) == fitted

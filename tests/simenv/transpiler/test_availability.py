@@ -348,3 +348,25 @@ def test_measurement_and_reset_of_error_1_are_refused_and_avoided(name: str) -> 
     circuit.measure(0, 0)
     assert not NativeForm(info).fits(load(circuit).program)
     assert Compiler(info).compiled(load(circuit), "auto").layouts[0] != b"\0\0"
+
+
+def test_gate_that_qiskit_does_not_have_is_left_out_of_the_target() -> None:
+    own = (*line().native_gates, NativeGate("rx_half", 1))
+    gates = (*line().gates, GateCalibration("rx_half", (0,), 0.001))
+    info = device_info("line", line(native_gates=own, gates=gates), "0")
+    assert "rx_half" not in target_of(info).operation_names
+    circuit = QuantumCircuit(2, 2)
+    circuit.h(0)
+    circuit.measure([0, 1], [0, 1])
+    assert NativeForm(info).fits(Compiler(info).compiled(load(circuit), "auto").loaded.program)
+    alone = device_info("line", line(native_gates=own[-1:], gates=gates[-1:]), "0")
+    with pytest.raises(OptionError, match="Qiskit has no gate 'rx_half'"):
+        target_of(alone)
+
+
+def test_measurement_of_a_name_that_no_data_lists_is_on_no_qubit() -> None:
+    info = device_info("line", line(), "0")
+    available = Availability(info)
+    assert available.places("measure_2") == {}
+    assert available.problem("measure_2", (0,)) == "device line has no measure_2 there"
+    assert available.measurements == ()
