@@ -47,6 +47,16 @@ def kernel_folder(path: Path) -> Path:
         raise ConfigError(error.message, hint=hint) from error
 
 
+def let_others_read(folder: Path) -> None:
+    """Let all users read a folder of this one and all below it, who come there in a namespace of
+    mounts alone."""
+    for path, _, names in os.walk(folder):
+        os.chmod(path, 0o755)
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):  # a temporary file of another process
+                os.chmod(os.path.join(path, name), 0o644)
+
+
 def check_private(path: Path, setting: str = "SIMENV_HOME") -> None:
     """Raise ConfigError unless only this user can write the folder, and no other user can replace
     it or a folder above it; see `weakness`."""

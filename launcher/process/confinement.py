@@ -40,6 +40,7 @@ LEAST_ABI = 4  # of Linux 6.7, the first that knows TCP
 SCOPED_ABI = 6  # of Linux 6.12
 _PR_SET_NO_NEW_PRIVS = 38  # linux/prctl.h
 _CAPABILITIES_OF_THIS = struct.pack("=Ii", 0x2008_0522, 0)  # linux/capability.h, version 3
+_SWITCH_USER = 1 << 6 | 1 << 7  # CAP_SETGID, CAP_SETUID
 # For programs, libraries, time zones, names of users, and certificates.
 SYSTEM = (
     *("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/opt", "/proc", "/sys"),
@@ -96,12 +97,17 @@ def forbid_core_dumps() -> None:
 
 
 def restrict_files(
-    rules: FileRules, connect_ports: Iterable[int] | None = (), *, scoped: bool = True
+    rules: FileRules,
+    connect_ports: Iterable[int] | None = (),
+    *,
+    scoped: bool = True,
+    may_switch_user: bool = False,
 ) -> None:
     """Allow this thread only the files of the rules, and TCP connections to these ports; None: any
     TCP. `scoped`: allow no signals to processes outside, and no abstract Unix sockets of theirs,
     where the kernel can forbid them, and give up the capabilities of root, who could read the
-    environment of other processes. Raises OSError where there is no Landlock."""
+    environment of other processes. `may_switch_user`: but those of changing the user, for which
+    `private_namespaces.switch_user` gives them up. Raises OSError where there is no Landlock."""
     abi = landlock_abi()
     network = _BIND_TCP | _CONNECT_TCP if connect_ports is not None and abi >= LEAST_ABI else 0
     handled = _ALL_FILES if abi >= 3 else _ALL_FILES & ~_TRUNCATE
@@ -124,7 +130,9 @@ def restrict_files(
     finally:
         os.close(ruleset)
     if scoped:
-        _check(ctypes.CDLL(None, use_errno=True).capset(_CAPABILITIES_OF_THIS, bytes(24)))
+        left = _SWITCH_USER if may_switch_user else 0  # effective, permitted, inheritable; each low
+        sets = struct.pack("=6I", left, left, 0, 0, 0, 0)
+        _check(ctypes.CDLL(None, use_errno=True).capset(_CAPABILITIES_OF_THIS, sets))
 
 
 def _allow_path(ruleset: int, path: Path, allowed: int) -> None:
@@ -220,8 +228,9 @@ def _filter(name: str, *, allow_tcp: bool) -> _Rows:
         is_allowed = allow_tcp or call not in system_calls.TCP
         alternatives = restriction.alternatives if is_allowed else ()
         block = [row for each in alternatives for row in _alternative(each)]
-        rows += [(_EQUAL, 0, len(block) + 1, restriction.numbers[column])]
-        rows += [*block, (_RETURN, 0, 0, _DENY)]
+        if restriction.numbers[column] >= 0:
+            rows += [(_EQUAL, 0, len(block) + 1, restriction.numbers[column])]
+            rows += [*block, (_RETURN, 0, 0, _DENY)]
     for table, answer in ((system_calls.ALLOWED, _ALLOW), (system_calls.REFUSED, _DENY)):
         for numbers in (each for group in table.values() for each in group.values()):
             if numbers[column] >= 0:

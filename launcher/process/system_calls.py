@@ -64,7 +64,7 @@ ALLOWED = _table(
             "files by name, which Landlock limits to those of the rules; it does not limit their "
             "attributes and links, which show no content"
         ): """
-        open 2/-, openat 257/56, openat2 437/437, creat 85/-, stat 4/-, lstat 6/-,
+        stat 4/-, lstat 6/-,
         newfstatat 262/79, statx 332/291, statfs 137/43, access 21/-, faccessat 269/48,
         faccessat2 439/439, readlink 89/-, readlinkat 267/78, getcwd 79/17, chdir 80/49,
         mkdir 83/-, mkdirat 258/34, rmdir 84/-, rename 82/-, renameat 264/38, renameat2 316/276,
@@ -145,7 +145,23 @@ _REFUSED_REQUESTS = (
     # FS_IOC_ADD_ENCRYPTION_KEY, FS_IOC_ENABLE_VERITY, FS_IOC_SET_ENCRYPTION_POLICY: for ever
     *(0xC050_6617, 0x4080_6685, 0x800C_6613),
 )
+_CREATES = 0x40_0040  # O_CREAT, and the bit of O_TMPFILE
+_SET_ID = 0o6000  # S_ISUID, S_ISGID
+
+
+def _opens(numbers: tuple[int, int], flags: int) -> RestrictedCall:
+    """Return the restriction of a call whose mode follows the argument `flags`; 0: it
+    always creates, and has no flags."""
+    without_set_id = (ArgumentCondition(flags + 1, (0,), mask=_SET_ID),)
+    opens = (ArgumentCondition(flags, (0,), mask=_CREATES),)
+    reason = "files that Landlock allows, and new ones that are no set-user-id programs"
+    return RestrictedCall(numbers, reason, (without_set_id, *((opens,) if flags > 0 else ())))
+
+
 RESTRICTED: dict[str, RestrictedCall] = {
+    "openat": _opens((257, 56), 2),
+    "open": _opens((2, -1), 1),
+    "creat": _opens((85, -1), 0),
     "clone": RestrictedCall(
         (56, 220),
         # Not CLONE_NEW*, nor CLONE_PARENT, a child of the service (linux/sched.h).
@@ -293,4 +309,5 @@ REFUSED = _table(
     """,
     }
 )
-ABSENT = {"clone3": (435, 435)}  # its flags are in memory; the C library then calls clone
+# Their flags are in memory, which a filter cannot read. Programs call clone and openat instead.
+ABSENT = {"clone3": (435, 435), "openat2": (437, 437)}

@@ -149,6 +149,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     qos: dict[str, Qos] = {}  # [qos.NAME]
     billing: Billing = Billing()
     isolation: str = "none"  # none; account: a worker serves one account at a time
+    isolation_uids: str = ""  # FIRST-LAST: a user id for each account; "": root's of /etc/subuid
     removed_users: str = "keep"  # waiting tasks of users without an account: keep, hold, cancel
     removed_hold_s: float = 86_400.0  # after so long held tasks are cancelled
     identity: IdentitySettings = IdentitySettings()
@@ -299,6 +300,9 @@ def check(config: Config, source: str) -> None:
         value = attrgetter(key)(config)
         if not low <= value <= high:
             raise ConfigError(f"{source}: {key} = {value} is outside {low} .. {high}")
+    if config.isolation_uids and config.isolation != "account":
+        text = f"{source}: isolation_uids goes with isolation = 'account' alone"
+        raise ConfigError(text, hint="leave isolation_uids out")
     if config.listen:
         listen_parts(config.listen)
     if config.journal:

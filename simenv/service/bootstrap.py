@@ -269,7 +269,7 @@ def check_settings(config: Config, paths: EnvironmentPaths) -> None:
     """Check what can be checked before anything is opened. Raises ConfigError."""
     check_file_system(paths.state, config.network_state)
     check_engines(config.pools)
-    check_isolation(config.isolation, config.pools)
+    check_isolation(config)
 
 
 def check_node(config: Config, paths: EnvironmentPaths, environ: Mapping[str, str]) -> None:

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from launcher.process import confinement
+from launcher.process import confinement, private_namespaces
 from simenv import files, process
 from simenv.errors import ConfigError, SimenvError
 from simenv.model.calls import FUNCTIONS
@@ -67,8 +67,8 @@ def main() -> int:
         session = Session(service, arguments.name, arguments.start, runner, hardware=hardware)
         if arguments.isolated:
             is_remote = service.node != os.uname().nodename
-            forbid = partial(confinement.filter_calls, allow_tcp=is_remote)
-            session.before_tasks(partial(_confine, arguments, forbid))
+            last = partial(_switch_and_filter, arguments, allow_tcp=is_remote)
+            session.before_tasks(partial(_confine, arguments, last))
         _load(arguments, runner)
         return _serve(arguments, session, parent)
     except mpirun.NoMpi as error:
@@ -138,6 +138,17 @@ def _confine(arguments: argparse.Namespace, restrict: Callable[[], None]) -> Non
         process.log_line(text)
 
 
+def _switch_and_filter(arguments: argparse.Namespace, *, allow_tcp: bool) -> None:
+    """Become the user of the account, whose folder the service has made this one, and give up all
+    system calls but those of tasks."""
+    if arguments.own_user:
+        user = arguments.results.stat().st_uid
+        if user == os.geteuid():
+            raise OSError(0, "its account has no user of its own")
+        private_namespaces.switch_user(user)
+    confinement.filter_calls(allow_tcp=allow_tcp)
+
+
 def _restrict_files(arguments: argparse.Namespace, service: keyfiles.WorkerBootstrap) -> None:
     """Allow this thread only files of the system and of packages, kernels and its own folder, and
     no TCP but to the service. Ranks need MPI's files, shared memory and network too."""
@@ -166,8 +177,12 @@ def _restrict_files(arguments: argparse.Namespace, service: keyfiles.WorkerBoots
         return
     if len(os.listdir("/proc/self/task")) > 1:  # the others would stay as they are
         raise OSError(0, "it has several threads already")
+    if arguments.own_user:
+        files.let_others_read(arguments.kernels)
+        private_namespaces.reveal((*read, *write, Path(service.sockets)))
     port = service.address.rpartition(":")[2]
-    confinement.restrict_files(rules, [int(port)] if port else [])
+    ports = [int(port)] if port else []
+    confinement.restrict_files(rules, ports, may_switch_user=arguments.own_user)
 
 
 def _load(arguments: argparse.Namespace, runner: Runner) -> None:
@@ -259,6 +274,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--checkpoint-s", type=float, default=0.0, help="0: never")
     parser.add_argument("--sync", action="store_true")
     parser.add_argument("--isolated", action="store_true", help="--results is its own folder")
+    parser.add_argument("--own-user", action="store_true", help="tasks run as its folder's owner")
     parser.add_argument("--log", type=Path, help="the inherited ones where none is named")
     parser.add_argument("--parent", type=int, required=True, help="0: the parent process")
     return parser.parse_args()

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from launcher.process import cgroup, confinement
+from simenv.service.workers import account_users
 
 
 def skip_without_confinement(*, files_only: bool = False) -> None:
@@ -23,3 +24,10 @@ def control_group(folder: Path, controllers: str = "cpu memory", subtree: str = 
     (folder / cgroup.CONTROLLERS).write_text(controllers)
     (folder / cgroup.SUBTREE).write_text(subtree)
     return folder
+
+
+def skip_without_account_users() -> None:
+    """Only root can give accounts users of their own, in namespaces."""
+    why = account_users.unavailable_reason(range(1))
+    if why:
+        pytest.skip(why)

@@ -21,20 +21,24 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
 from launcher.base import Command
-from launcher.process import cgroup, confinement
+from launcher.process import cgroup, confinement, private_namespaces
 from simenv import files
+from simenv.config import Config
 from simenv.errors import ConfigError, NotAllowedError
-from simenv.model import PoolSpec, task_name
+from simenv.model import task_name
 from simenv.model.calls import FUNCTIONS
 from simenv.result_files import CHECKPOINTS, WIDE_QUBITS, attempt_file
 from simenv.scheduler.core import TaskRecord
+from simenv.scheduler.dispatch.account_isolation import account_of
+from simenv.service.workers import account_users
+from simenv.service.workers.account_users import AccountUsers
 from simenv.text import size
 from simenv.wire.keyfiles import TOKEN
 from simenv.wire.messages.client import AttemptResult
@@ -45,16 +49,22 @@ _UNSET = frozenset({"HOME", "TMPDIR", "USER", "XDG_RUNTIME_DIR", "SIMENV_HOME", 
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 
-def check_isolation(isolation: str, pools: Sequence[PoolSpec]) -> None:
-    """Check that the pools which run code of users can be confined. Raises ConfigError."""
-    reason = confinement.unavailable_reason() if isolation == "account" else ""
-    for pool in pools if reason else ():
+def check_isolation(config: Config) -> None:
+    """Check that the pools which run code of users can be confined, and that accounts can have
+    users of their own if a range of them is set. Raises ConfigError."""
+    reason = confinement.unavailable_reason() if config.isolation == "account" else ""
+    for pool in config.pools if reason else ():
         if pool.engine == FUNCTIONS or pool.command:
             raise ConfigError(
                 f"pool {pool.name!r} runs code of users, and isolation = 'account' cannot confine"
                 f" it on this machine: {reason}",
                 hint="leave the pool out, use a kernel with Landlock, or isolation = 'none'",
             )
+    if config.isolation_uids:
+        numbers = account_users.numbers_of(config.isolation_uids)
+        if reason := account_users.unavailable_reason(numbers):
+            text = f"isolation_uids = {config.isolation_uids!r} cannot hold here: {reason}"
+            raise ConfigError(text, hint="leave isolation_uids out")
 
 
 class _Start(msgspec.Struct):
@@ -62,15 +72,22 @@ class _Start(msgspec.Struct):
 
     number: int
     folder: Path
+    has_own_user: bool = False  # its process becomes the owner of the folder before its tasks
     pid: int = 0  # 0: it is not known
+    user: int = 0  # of its account; 0: it has had no task
     wide: set[int] = msgspec.field(default_factory=set)  # tasks that may have checkpoints here
 
 
 class WorkerIsolation:
     """Isolation of all workers of one start of the service."""
 
-    def __init__(self, results: Path, environment: str) -> None:
-        """Remove folders that an earlier start has left. `results`: by its path on all nodes."""
+    def __init__(
+        self, results: Path, environment: str, users: AccountUsers | str = "not asked for"
+    ) -> None:
+        """Remove folders that an earlier start has left. `results`: by its path on all nodes.
+        `users`: of accounts, or why they have none."""
+        self._users = None if isinstance(users, str) else users
+        self._has_namespaces = not private_namespaces.unavailable_reason()
         self._results = results
         self._folder = results / FOLDER
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -86,6 +103,12 @@ class WorkerIsolation:
             reason
             for reason in (
                 confinement.unavailable_reason(),
+                f"all accounts have the user id of the service: {users}"
+                if isinstance(users, str)
+                else "",
+                f"workers have no namespaces: {private_namespaces.unavailable_reason()}"
+                if not self._has_namespaces
+                else "",
                 f"memory of workers is not bounded by the kernel: {groups}"
                 if isinstance(groups, str)
                 else "",
@@ -106,13 +129,20 @@ class WorkerIsolation:
         self._starts[worker] = _Start(start, folder)
         return folder
 
-    def confined(self, command: Command, folder: Path) -> Command:
-        """Return the command with its home, temporary files and working directory in `folder`."""
-        own = str(folder / "tmp")
+    def confined(self, command: Command, folder: Path, *, is_local: bool) -> Command:
+        """Return the command with its home, temporary files and working directory in `folder`.
+        `is_local`: its process is a child of this one, and gets namespaces, and the user of its
+        account, where these can be had."""
+        own, argv = str(folder / "tmp"), list(command.argv)
+        if is_local and self._has_namespaces:
+            if self._users is not None:
+                argv.append("--own-user")
+                self._starts[command.name].has_own_user = True
+            argv = private_namespaces.command_line(folder, argv)
         environ = [(name, value) for name, value in command.environ if name not in _UNSET]
         environ += [("HOME", own), ("TMPDIR", own)]
         return Command(
-            command.name, command.argv, tuple(environ), command.log, Path(own), command.start,
+            command.name, tuple(argv), tuple(environ), command.log, Path(own), command.start,
             command.shares,
         )  # fmt: skip
 
@@ -127,12 +157,19 @@ class WorkerIsolation:
         """Bound the memory of a worker that gets tasks, and give it their checkpoints."""
         if self._groups is not None:
             self._groups.limit(worker, bound_bytes)
-        start = self._starts.get(worker)
+        start, records = self._starts.get(worker), list(records)
+        if start is not None and start.has_own_user and not start.user:
+            assert self._users is not None
+            in_use = {each.user for each in self._starts.values()}
+            start.user = self._users.user_of(account_of(records[0]), in_use)
+            _give(start.folder, start.user)
         for record in records:
             if start is None or record.route.num_qubits < WIDE_QUBITS:
                 continue
             if record.attempts > 1:
                 self._take_back(record.number)
+                if start.user:
+                    _give(self._checkpoint(record.number), start.user)
                 _move(self._checkpoint(record.number), start.folder, record.number)
             start.wide.add(record.number)
 
@@ -154,6 +191,8 @@ class WorkerIsolation:
                 target.parent.mkdir(mode=0o700, exist_ok=True)
                 if not source.is_symlink():
                     source.replace(target)
+                    if start.user:
+                        os.chown(target, os.geteuid(), os.getegid(), follow_symlinks=False)
 
     def ended(self, worker: str, start: int) -> Path | None:
         """Take the checkpoints of a worker that has ended; return the folder to remove."""
@@ -229,6 +268,13 @@ def _move(source: Path, folder: Path, task: int) -> None:
             target.parent.mkdir(mode=0o700, exist_ok=True)
             shutil.rmtree(target, ignore_errors=True)
             source.rename(target)
+
+
+def _give(folder: Path, user: int) -> None:
+    """Make a user, and the group of the same number, the owner of a folder and all below it."""
+    for path, folders, names in os.walk(folder):
+        for name in ("", *folders, *names):
+            os.chown(os.path.join(path, name), user, user, follow_symlinks=False)
 
 
 def _filters(pid: int) -> int:

@@ -43,6 +43,7 @@ from simenv.scheduler.core import (
     rank_gpus,
 )
 from simenv.scheduler.state.pools import WORKER_BYTES, WORKERS_PER_SLOT, most_resident
+from simenv.service.workers import account_users
 from simenv.service.workers.endpoints import WorkerKeys
 from simenv.service.workers.isolation import WorkerIsolation
 from simenv.service.workers.job_nodes import JobNodes, nodes_of_jobs
@@ -81,7 +82,11 @@ class WorkerProcesses:
         other nodes; None: there are no other nodes."""
         self.isolation = None
         if config.isolation == "account":
-            self.isolation = WorkerIsolation(results, config.name)
+            numbers = account_users.numbers_of(config.isolation_uids)
+            users = account_users.unavailable_reason(numbers) or account_users.AccountUsers(
+                numbers, paths.state / account_users.FILE
+            )
+            self.isolation = WorkerIsolation(results, config.name, users)
         self._launcher = launcher
         self._keys = keys if keys is not None else WorkerKeys(paths.joining, None)
         self._paths = paths
@@ -160,7 +165,9 @@ class WorkerProcesses:
             action.shares,
         )
         if isolation is not None:
-            command = isolation.confined(command, results)
+            is_local = ranks == 1 and self._launcher.name.startswith("local")
+            is_local = is_local and (not node or this_node.is_this_node(node))
+            command = isolation.confined(command, results, is_local=is_local)
         try:
             pair = self._keys.make(action.worker, action.start, write=not by_job)
             if by_job and self.job_nodes is not None and pair is not None:

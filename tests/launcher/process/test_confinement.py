@@ -473,6 +473,8 @@ def test_arguments_that_reach_others_are_refused_and_others_work(own: Path) -> N
                 "tracer": result("prctl", 0x59616D61, -1, 0, 0, 0),
                 "outlive the parent": result("prctl", 1, 0, 0, 0, 0),
                 "datagrams": attempt(lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)),
+                "set-user-id": attempt(lambda: os.open(own + "/s", os.O_CREAT | os.O_RDWR, 0o4755)),
+                "set-group-id": attempt(lambda: os.open(own, os.O_TMPFILE | os.O_RDWR, 0o2755)),
                 "personality": result("personality", 0x40000),
                 "listen": attempt(lambda: pair.listen()),
             }

@@ -202,17 +202,16 @@ def test_kernel_bounds_each_worker_by_the_grant_of_its_tasks(
 
 
 def test_pools_that_run_code_of_users_need_confinement(monkeypatch: pytest.MonkeyPatch) -> None:
-    tools = convert({"pools": [{"name": "tools", "engine": "functions"}]}).pools
-    main = convert({"pools": [{"name": "main"}]}).pools
+    tools = [{"name": "tools", "engine": "functions"}]
     monkeypatch.setattr(confinement, "unavailable_reason", lambda: "this kernel has no Landlock")
-    check_isolation("none", tools)
-    check_isolation("account", main)
+    check_isolation(convert({"pools": tools}))
+    check_isolation(convert({"pools": [{"name": "main"}], "isolation": "account"}))
     with pytest.raises(ConfigError, match=r"pool 'tools' runs code of users.*has no Landlock"):
-        check_isolation("account", tools)
+        check_isolation(convert({"pools": tools, "isolation": "account"}))
     command = "/bin/true {circuit} {shots}"
     pool = {"name": "sim", "engine": "external", "command": command}
     with pytest.raises(ConfigError, match="pool 'sim' runs code of users"):
-        check_isolation("account", convert({"pools": [pool]}).pools)
+        check_isolation(convert({"pools": [pool], "isolation": "account"}))
 
 
 def test_worker_cannot_join_or_beat_as_another_worker(tmp_path: Path) -> None:
