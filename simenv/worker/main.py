@@ -64,7 +64,10 @@ def main() -> int:
             process.on_exit(hardware.engine.machine.abandon)
         if arguments.command:
             runner.hold(_external(arguments))
-        session = Session(service, arguments.name, arguments.start, runner, hardware=hardware)
+        session = Session(
+            service, arguments.name, arguments.start, runner, hardware=hardware,
+            pid=private_namespaces.pid_outside(),
+        )  # fmt: skip
         if arguments.isolated:
             is_remote = service.node != os.uname().nodename
             last = partial(_switch_and_filter, arguments, allow_tcp=is_remote)

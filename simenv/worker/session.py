@@ -18,7 +18,6 @@ from collections.abc import Callable
 
 import msgspec
 
-from launcher.process import private_namespaces
 from simenv._version import __version__
 from simenv.model import Origin
 from simenv.process import exit_process, log_line, node_load, resident_bytes
@@ -221,9 +220,11 @@ class Session:
         runner: Runner,
         leader: Leader | None = None,
         hardware: HardwareSession | None = None,
+        pid: int = 0,
     ) -> None:
         """`leader`: controls the other ranks; None: there are none. `hardware`: the worker's
-        machine; None: it has none."""
+        machine; None: it has none. `pid`: as the service sees this process; 0: as it sees
+        itself."""
         self._name = name
         self._start = start
         self._epoch = service.epoch
@@ -238,9 +239,7 @@ class Session:
         self._current = RunningTask(runner)
         nodes = (os.uname().nodename,) if leader is None else leader.nodes
         node_names = ",".join(dict.fromkeys(nodes))
-        self._origin = Origin(
-            name, node_names, private_namespaces.pid_outside(), __version__, len(nodes)
-        )
+        self._origin = Origin(name, node_names, pid or os.getpid(), __version__, len(nodes))
         # Unique, also if another worker was started by mistake or is left from an earlier service.
         identity = f"{name}.{start}.{secrets.token_hex(4)}"
         self._work = zmq_transport.connect_worker(service, identity.encode())

@@ -20,7 +20,7 @@ from live import Live, environment
 from qiskit import QuantumCircuit
 
 import simenv
-from launcher.process import confinement
+from launcher.process import confinement, private_namespaces
 from simenv.client.administration import issue_key
 from simenv.client.client import Client
 from simenv.client.connection import address
@@ -369,8 +369,12 @@ def test_function_reaches_no_port_no_files_and_no_process(
 ) -> None:
     assert set(reach(*targets).values()) == {""}, "the attempts themselves work"
     outcomes = keys["ana"].call(reach, *targets).result(PATIENCE_S)
-    if confinement.landlock_abi() < confinement.SCOPED_ABI:
-        outcomes = {name: why for name, why in outcomes.items() if not name.startswith("kill")}
+    processes = {name for name in outcomes if name.startswith(("kill", "environ"))}
+    why = {outcomes.pop(name) for name in processes}
+    if not private_namespaces.unavailable_reason():
+        assert why == {"ProcessLookupError", "FileNotFoundError"}, "there is no such process there"
+    elif confinement.landlock_abi() >= confinement.SCOPED_ABI:
+        assert why == {"PermissionError"}
     assert {name for name, why in outcomes.items() if why != "PermissionError"} == set()
 
 

@@ -22,7 +22,13 @@ from launcher.allocation.discover import discover
 from launcher.allocation.this_node import is_this_node, this_node
 from launcher.base import AllocationError, Gpu
 from launcher.probe import mpi4py_version
-from launcher.process import cgroup, confinement, network_namespace
+from launcher.process import (
+    cgroup,
+    confinement,
+    network_namespace,
+    private_namespaces,
+    system_calls,
+)
 from launcher.process.agent import remote_command
 from launcher.prte import installation
 from launcher.prte.dvm_supervisor import NodeProbe
@@ -42,6 +48,8 @@ from simulators import catalog
 from simulators.catalog import costs
 
 LEAST_FREE_BYTES = 2**30
+_NAMESPACES = "allow user namespaces (user.max_user_namespaces, AppArmor)"
+_ACCOUNT_USERS = "run the service as root with isolation_uids, see docs/guides/security.md"
 _ISOLATION_REMEDY = "simenv up with isolation = 'none', or on a kernel with Landlock"
 _DELEGATION = "systemd-run --user --scope -p Delegate=yes simenv up"
 
@@ -335,19 +343,37 @@ def launcher_security() -> Iterator[DoctorFinding]:
 
 
 def account_isolation() -> Iterator[DoctorFinding]:
-    """Check whether workers can be confined and their memory bounded; that is a warning if an
-    environment here isolates accounts."""
-    is_asked = False
+    """Check which bounds of isolated workers hold here: files and system calls, namespaces, users
+    of accounts, memory; a missing one is a warning if an environment here isolates accounts."""
+    from simenv.service.workers import account_users  # loads what the service needs
+
+    is_asked, uids = False, ""
     for file in sorted(config.home_root().glob("*/config.json")):
         with suppress(ConfigError):  # reported by `folder_security`
-            is_asked = is_asked or config.read(file).isolation == "account"
+            settings = config.read(file)
+            is_asked = is_asked or settings.isolation == "account"
+            uids = uids or settings.isolation_uids
     missing, abi = confinement.unavailable_reason(), confinement.landlock_abi()
-    detail = f"isolated workers can be confined: Landlock {abi}"
+    calls = sum(map(len, system_calls.ALLOWED.values())) + len(system_calls.RESTRICTED)
+    detail = f"isolated workers can be confined: Landlock {abi}, {calls} system calls allowed"
     if missing:
         detail = f"isolated workers cannot be confined: {missing}"
     elif abi < confinement.SCOPED_ABI:
         detail += "; signals are forbidden since Linux 6.12"
     yield found("accounts", detail, _ISOLATION_REMEDY if missing and is_asked else "")
+    shared = private_namespaces.unavailable_reason()
+    detail = "isolated workers have namespaces of processes and mounts"
+    if shared:
+        detail = f"isolated workers see the processes of the machine: {shared}"
+    yield found("accounts", detail, _NAMESPACES if shared and is_asked else "")
+    try:
+        missing = account_users.unavailable_reason(account_users.numbers_of(uids))
+    except ConfigError as error:
+        missing = error.message
+    detail = "each account can have a user id of its own, for workers of one rank on this node"
+    if missing:
+        detail = f"isolated accounts share one user id, no bound against logged-in users: {missing}"
+    yield found("accounts", detail, _ACCOUNT_USERS if missing and is_asked else "")
     unbounded = cgroup.unavailable_reason()
     detail = "memory of isolated workers can be bounded by control groups"
     if unbounded:

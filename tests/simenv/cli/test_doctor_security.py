@@ -13,7 +13,7 @@ from other_user import UID, skip_without_second_user
 
 from launcher import probe, selection
 from launcher.probe import ProbeResult
-from launcher.process import cgroup, confinement, network_namespace
+from launcher.process import cgroup, confinement, network_namespace, private_namespaces
 from simenv.cli.admin import doctor_checks
 from simenv.client.connection import address
 from simenv.config import Config, write
@@ -139,12 +139,16 @@ def test_missing_confinement_warns_where_accounts_are_isolated(
 ) -> None:
     monkeypatch.setattr(confinement, "unavailable_reason", lambda: "this kernel has no Landlock")
     monkeypatch.setattr(cgroup, "unavailable_reason", lambda: "not delegated")
-    confined, bounded = doctor_checks.account_isolation()
-    assert (confined.level, bounded.level) == ("ok", "ok"), "nobody asked for it"
+    monkeypatch.setattr(private_namespaces, "unavailable_reason", lambda: "not permitted")
+    confined, apart, users, bounded = doctor_checks.account_isolation()
+    levels = [each.level for each in (confined, apart, users, bounded)]
+    assert levels == ["ok"] * 4, "nobody asked for it"
     assert confined.detail.endswith("this kernel has no Landlock")
     write(Config(isolation="account"), home / "default" / "config.json")
-    confined, bounded = doctor_checks.account_isolation()
-    assert (confined.level, bounded.level) == ("warn", "warn")
+    confined, apart, users, bounded = doctor_checks.account_isolation()
+    assert [each.level for each in (confined, apart, users, bounded)] == ["warn"] * 4
+    assert apart.detail.endswith("see the processes of the machine: not permitted")
+    assert "share one user id, no bound against logged-in users" in users.detail
     assert "Delegate=yes" in bounded.remedy
 
 
