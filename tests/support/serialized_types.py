@@ -65,6 +65,7 @@ from simenv.scheduler.state.device_state import DeviceControl
 from simenv.service.journal import tables
 from simenv.service.journal.backups import BackupManifest
 from simenv.service.tokens import TokensFile
+from simenv.service.workers.account_users import UsersFile
 from simenv.service.workers.job_nodes import RecordedJob
 from simenv.wire.keyfiles import (
     KeyPair,
@@ -186,6 +187,7 @@ NESTED: dict[str, Any] = {
 
 # Files, and what a starting service writes into its starter's pipe: JSON.
 FILES: dict[str, Any] = {
+    "account-users.json": UsersFile,
     "backup": BackupManifest,
     "config.json": Config,
     "connection.json": ConnectionFile,

@@ -25,7 +25,9 @@ FILE = "account-users.json"  # in the state folder
 LEAST = 1_024  # numbers of a range: more than workers
 
 
-class _Stored(msgspec.Struct, frozen=True):
+class UsersFile(msgspec.Struct, frozen=True):
+    """Contents of `account-users.json`."""
+
     format: int
     users: dict[str, int]  # by account, the one that was used last at the end
 
@@ -37,7 +39,7 @@ class AccountUsers:
         self._numbers, self._file = numbers, file
         self._users: dict[str, int] = {}
         with suppress(OSError, msgspec.DecodeError):  # else the numbers are given anew
-            stored = msgspec.json.decode(file.read_bytes(), type=_Stored)
+            stored = msgspec.json.decode(file.read_bytes(), type=UsersFile)
             if stored.format == FORMAT:
                 self._users = {name: n for name, n in stored.users.items() if n in numbers}
 
@@ -51,7 +53,7 @@ class AccountUsers:
                 last = next(name for name, n in self._users.items() if n not in in_use)
                 user = self._users.pop(last)
         self._users[account] = user
-        stored = _Stored(FORMAT, self._users)
+        stored = UsersFile(FORMAT, self._users)
         files.write_atomic(self._file, msgspec.json.encode(stored), sync=True)
         return user
 
