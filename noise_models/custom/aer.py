@@ -9,7 +9,7 @@ in Aer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -35,6 +35,14 @@ _UNITARIES: dict[str, Sequence[Sequence[complex]]] = {
     "cz": ((1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, -1)),
     "swap": ((1, 0, 0, 0), (0, 0, 1, 0), (0, 1, 0, 0), (0, 0, 0, 1)),
 }
+# Operations whose number of qubits Aer compares with that of their errors.
+_SIZED = frozenset(
+    {
+        *("id", "x", "y", "z", "h", "s", "sdg", "sx", "sxdg", "t", "tdg", "p", "r", "rx", "ry"),
+        *("rz", "u", "u1", "u2", "u3", "reset", "delay", "measure"),
+        *("cx", "cy", "cz", "cp", "cu1", "cu3", "swap", "ecr", "rxx", "ryy", "rzz", "rzx"),
+    }
+)
 _RESET = (np.array([[1, 0], [0, 0]], np.complex128), np.array([[0, 1], [0, 0]], np.complex128))
 
 
@@ -98,9 +106,10 @@ def _quantum(error: _Error, field: str) -> list[custom.ChannelEntry]:
         raise SnapshotError(f"{field}.probabilities", f"a sum of {sum(weights)}", hint=hint)
     named = [max(each.qubits, default=0) for circuit in error.instructions for each in circuit]
     size = max(named, default=0) + 1
+    if size > _WIDEST:
+        raise SnapshotError(field, f"an error of {size} qubits", hint=_WIDE_HINT)
     if size > 2:
-        hint = "channels act on 1 or 2 qubits"
-        raise SnapshotError(field, f"an error of {size} qubits", hint=hint)
+        return _wide(error, [weight / sum(weights) for weight in weights], size, field)
     total = np.zeros((4**size, 4**size))
     for k, (weight, circuit) in enumerate(zip(weights, error.instructions, strict=True)):
         built = identity(size)
@@ -110,10 +119,91 @@ def _quantum(error: _Error, field: str) -> list[custom.ChannelEntry]:
         total += weight / sum(weights) * built.ptm
     entry = _entry_fields(Channel(total))
     return [
-        custom.ChannelEntry(gate=operation, qubits=qubits, **entry)
+        custom.ChannelEntry(
+            gate=operation, qubits=qubits, operands=_operands(operation, qubits, size), **entry
+        )
         for operation in error.operations
         for qubits in error.gate_qubits
     ]
+
+
+def _operands(operation: str, qubits: tuple[int, ...], size: int) -> tuple[int, ...]:
+    """Return the operands that an error of this size acts on: in Aer the first ones, where the
+    operation may have more; (): all."""
+    return () if operation in _SIZED or len(qubits) == size else tuple(range(size))
+
+
+# Errors on more than two qubits: products of channels on one and two of them.
+
+_WIDEST = 4  # qubits: 65,536 entries of a transfer matrix
+_PRODUCT_TOLERANCE = 1e-12
+_WIDE_HINT = "channels act on 1 or 2 qubits: an error of 3 or 4 as a product (tensor) of such ones"
+_Array = NDArray[np.float64]
+
+
+def _wide(
+    error: _Error, weights: list[float], size: int, field: str
+) -> list[custom.ChannelEntry]:
+    """Return the entries of an error on three or four qubits that is a product of channels on one
+    and two of them. Raises SnapshotError for another one."""
+    total = np.zeros((4**size, 4**size))
+    for k, (weight, circuit) in enumerate(zip(weights, error.instructions, strict=True)):
+        built = np.eye(4**size)
+        for i, instruction in enumerate(circuit):
+            place = f"{field}.instructions[{k}][{i}]"
+            built = _then(built, _channel(instruction, place), instruction.qubits, size, place)
+        total += weight * built
+    for blocks in _partitions(tuple(range(size))):
+        parts = [(block, _reduced(total, block, size)) for block in blocks]
+        product = np.eye(4**size)
+        for block, part in parts:
+            product = _then(product, Channel(part), block, size, field)
+        if np.abs(product - total).max() <= _PRODUCT_TOLERANCE:
+            return [
+                custom.ChannelEntry(
+                    gate=operation, qubits=qubits, operands=block, **_entry_fields(Channel(part))
+                )
+                for operation in error.operations
+                for qubits in error.gate_qubits
+                for block, part in parts
+            ]
+    raise SnapshotError(field, f"an error of {size} qubits that is no product", hint=_WIDE_HINT)
+
+
+def _then(
+    before: _Array, channel: Channel, qubits: Sequence[int], size: int, field: str
+) -> _Array:
+    """Return the transfer matrix of a channel on some of `size` qubits after another one."""
+    width = len(qubits)
+    if width != channel.num_qubits or len(set(qubits)) != width or min(qubits) < 0:
+        hint = f"{channel.num_qubits} different qubits"
+        raise SnapshotError(f"{field}.qubits", str(qubits)[:60], hint=hint)
+    axes = [size - 1 - qubit for qubit in reversed(qubits)]  # of the last qubit first
+    tensor = before.reshape((4,) * size + (4**size,))
+    applied = np.tensordot(
+        channel.ptm.reshape((4,) * (2 * width)), tensor, (range(width, 2 * width), axes)
+    )
+    return np.moveaxis(applied, range(width), axes).reshape(4**size, 4**size)
+
+
+def _reduced(total: _Array, block: tuple[int, ...], size: int) -> _Array:
+    """Return the transfer matrix of a product's factor on the qubits of `block`."""
+    number = np.arange(4 ** len(block))
+    places = sum((number >> 2 * k & 3) << 2 * qubit for k, qubit in enumerate(block))
+    return total[np.ix_(places, places)]
+
+
+def _partitions(qubits: tuple[int, ...]) -> Iterator[list[tuple[int, ...]]]:
+    """Iterate over the divisions of qubits into ones and pairs, ones first."""
+    if not qubits:
+        yield []
+        return
+    first, *others = qubits
+    for rest in _partitions(tuple(others)):
+        yield [(first,), *rest]
+    for other in others:
+        for rest in _partitions(tuple(each for each in others if each != other)):
+            yield [(first, other), *rest]
 
 
 def _probability(value: Any, field: str) -> float:

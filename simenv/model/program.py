@@ -30,8 +30,8 @@ def check_printable(name: str, text: str) -> None:
         raise OptionError(f"{name} '{escaped}' has characters that cannot be printed", hint=hint)
 
 
-PROGRAM_FORMAT = 2
-READ_FORMATS = (1, 2)  # formats of programs that are read; a field that came later has a default
+PROGRAM_FORMAT = 3
+READ_FORMATS = (1, 2, 3)  # formats of programs that are read; a field that came later has a default
 MAX_QUBITS = 65_535  # qubit numbers are uint16
 MAX_CLBITS = 65_535
 MAX_VARIABLES = 4096
@@ -104,6 +104,14 @@ class Program(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     variables: Annotated[tuple[int, ...], _TABLE] = ()
     # complex128 [2**q, 2**q], row by row, in Qiskit's order
     matrices: Annotated[tuple[bytes, ...], _TABLE] = ()
+    # Since format 3. Name of each row in a noise model of channels: the label of the operation if
+    # it has one; "": no channel acts on it; (): the names.
+    labels: Annotated[tuple[Text, ...], _TABLE] = ()
+
+    @property
+    def noise_names(self) -> tuple[str, ...]:
+        """The name of each row in a noise model of channels."""
+        return self.labels or self.names
 
     @property
     def measures(self) -> bool:

@@ -104,8 +104,9 @@ def _none_if_nan(value: float) -> float | None:
 
 
 def gate_names(program: Program) -> frozenset[str]:
-    """Return the names of a program's gates, without measurements, resets, delays and markers."""
-    return frozenset(filter(is_gate, program.names))
+    """Return the names of a program's gates in noise models, without measurements, resets, delays
+    and markers."""
+    return frozenset(filter(is_gate, program.noise_names))
 
 
 class NativeForm:

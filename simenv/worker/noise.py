@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 
 from simenv.model import (
@@ -38,6 +39,13 @@ _PASSIVE = frozenset({"barrier", "delay", "delay_dt"})
 _OFF = ("all", 0.0)  # factor of `noise="off"`
 # Names of operations that a channel can follow, besides those of one circuit.
 _ACTING = frozenset({*GATES, "delay", "preparation", "reset", "unitary"})
+# Gates of a program that Aer does not run: its transpiler would replace them.
+_NOT_AER = frozenset(
+    {
+        *("c3sx", "ch", "cs", "csdg", "dcx", "iswap", "rcccx", "rccx"),
+        *("xx_minus_yy", "xx_plus_yy"),
+    }
+)
 
 
 def unused_channels(
@@ -47,8 +55,9 @@ def unused_channels(
     `acts`: whether any of its channels does."""
     results = []
     has = {entry.gate for entry in document.channels}
+    present = set(program.noise_names)
     if not acts:
-        gates = sorted(set(filter(is_gate, program.names)))
+        gates = sorted(set(filter(is_gate, present)) - {""})
         channels = dict.fromkeys(
             _gate_text(entry.gate, entry.qubits) for entry in document.channels
         )
@@ -59,13 +68,19 @@ def unused_channels(
     unknown = [
         name
         for name in sorted(has)
-        if name not in program.names and name not in _ACTING and name not in terms.replaced_gates
+        if name not in present and name not in _ACTING and name not in terms.replaced_gates
     ]
     if acts and unknown:
         results.append(
-            f"channels of {_listed(unknown)} do not act: an operation of the circuit is known by"
-            " the name of its gate alone, not by its label, and gates other than the standard ones"
-            " are replaced by their definitions or matrices; give channels of those gates"
+            f"channels of {_listed(unknown)} do not act: no operation of the circuit has this label,"
+            " or this name and no label; a gate that Aer has no name for is replaced by the gates"
+            " of its definition: give channels of those, or a label to its matrix"
+        )
+    foreign = sorted(_NOT_AER.intersection(program.names).difference(has))
+    if acts and foreign and not terms.device:
+        results.append(
+            f"{_listed(foreign)} acted without noise: the noise model has no channels of this name,"
+            " and Aer would run other gates in its place; transpile the circuit for Aer first"
         )
     lost = [name for name in terms.replaced_gates if name in has]
     if lost:
@@ -255,6 +270,8 @@ class Noise:
         from simulators.circuit.passes import attach_noise
 
         attachment = self._attachment(terms)
+        if circuit.labels and not self._has_channels(terms):  # a device knows its gates by name
+            circuit = msgspec.structs.replace(circuit, labels=())
         times_are_parameters = attach_noise.depends_on_params(circuit)
         key = (
             program.digest if times_are_parameters else program.structure,
@@ -320,6 +337,11 @@ class Noise:
                 self._shots_ns.popitem(last=False)
         count = assigned.count
         return device_time_ns(assigned.shots, count, times.overhead_ns, count * shot_ns)
+
+    def _has_channels(self, terms: TaskOptions) -> bool:
+        from noise_models.custom import CustomModel
+
+        return isinstance(self._document(terms.snapshot), CustomModel)
 
     def _shot_times(self, terms: TaskOptions) -> ShotTimes | None:
         """Return the durations of the task's device; None if they are not known."""

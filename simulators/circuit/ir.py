@@ -149,6 +149,7 @@ class Circuit(msgspec.Struct, frozen=True, eq=False, dict=True):
     constants: tuple[bytes, ...] = ()  # unsigned, little-endian, any width
     variables: tuple[int, ...] = ()  # width in bits of each; 0: a Bool
     matrices: tuple[bytes, ...] = ()  # complex128 [2**q, 2**q] of each row `unitary` of the table
+    labels: tuple[str, ...] = ()  # name of each row of the table in a noise model; (): its own
     fault: str = ""  # fault of a buffer; `admission.validation_error` reports it
 
     if TYPE_CHECKING:
@@ -183,6 +184,11 @@ class Circuit(msgspec.Struct, frozen=True, eq=False, dict=True):
         slots = _ArrayField("slots_data", np.int32)
         conditions = _ArrayField("conditions_data", np.int32)
 
+    @property
+    def noise_names(self) -> tuple[str, ...]:
+        """Name of each row of the table in a noise model."""
+        return self.labels or self.table.names
+
     @classmethod
     def from_program(cls, program: msgspec.Struct) -> Circuit:
         """Make a circuit from a packed program: a Struct with a format number and then the fields
@@ -208,6 +214,7 @@ class CircuitData(msgspec.Struct, frozen=True, gc=False):
     constants: tuple[bytes, ...] = ()
     variables: tuple[int, ...] = ()
     matrices: tuple[bytes, ...] = ()
+    labels: tuple[str, ...] = ()
 
     def circuit(self) -> Circuit:
         """Make a circuit without copies. Never raises on any bytes."""
@@ -217,12 +224,14 @@ class CircuitData(msgspec.Struct, frozen=True, gc=False):
             fault = "ops, qubits or clbits is not a multiple of 2 bytes, or params not of 8"
         elif len(slots) & 7 or len(conditions) % 12:
             fault = "slots is not a multiple of 8 bytes, or conditions not of 12"
+        elif len(self.labels) not in (0, len(self.names)):
+            fault = f"{len(self.labels)} labels for {len(self.names)} names of operations"
         if fault:
             ops = qubits = clbits = params = slots = conditions = b""
         return Circuit(
             self.num_qubits, self.num_clbits, self.registers, table_of(self.names, self.arities),
             ops, qubits, clbits, params, self.num_slots, slots, conditions, self.constants,
-            self.variables, self.matrices, fault,
+            self.variables, self.matrices, self.labels, fault,
         )  # fmt: skip
 
 

@@ -7,7 +7,8 @@ nor numpy.
 from __future__ import annotations
 
 from simenv.client.circuits.decoder import to_qiskit
+from simenv.client.circuits.encoder import ChannelNames
 from simenv.client.circuits.load import load, load_many
 from simenv.client.circuits.parameters import PackedCircuit, load_observables
 
-__all__ = ["PackedCircuit", "load", "load_many", "load_observables", "to_qiskit"]
+__all__ = ["ChannelNames", "PackedCircuit", "load", "load_many", "load_observables", "to_qiskit"]

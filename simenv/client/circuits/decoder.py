@@ -4,7 +4,7 @@ Arrays are decoded to operations, and to expressions as those of Qiskit. Invaria
 checked here, so that callers need no checks; tokens that are no expression are refused.
 
 The QuantumCircuit is for Qiskit's transpiler and for users. Invariant: packing it gives the program
-again, byte for byte.
+again, byte for byte, if it has no labels; gates have theirs.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class DecodedOperation:
     params: tuple[float, ...]
     slots: tuple[int, ...]
     matrix: bytes = b""
+    label: str = ""  # in noise models, where it is not the name
 
 
 def operations(program: model.Program) -> Iterator[DecodedOperation]:
@@ -43,6 +44,7 @@ def operations(program: model.Program) -> Iterator[DecodedOperation]:
     params = array(program.params, "d")
     slots = _slots(program, len(params))
     matrices = _matrices(program, arities)
+    labels = _labels(program)
     q = c = p = 0
     for at, row in enumerate(array(program.ops, "H")):
         if row >= len(program.names):
@@ -55,6 +57,7 @@ def operations(program: model.Program) -> Iterator[DecodedOperation]:
             tuple(params[p : p + num_params]),
             tuple(slots.get(p + k, -1) for k in range(num_params)),
             matrices.get(row, b""),
+            labels.get(row, ""),
         )
         q, c, p = q + num_qubits, c + num_clbits, p + num_params
         if max(q - len(qubits), c - len(clbits), p - len(params)) > 0:
@@ -111,6 +114,14 @@ def _matrices(program: model.Program, arities: Sequence[int]) -> dict[int, bytes
         if not 0 < width <= model.MAX_UNITARY_QUBITS or len(matrix) != 16 << 2 * width:
             raise ProgramError(f"a matrix of {len(matrix)} bytes for {width} qubits")
     return dict(zip(rows, program.matrices, strict=True))
+
+
+def _labels(program: model.Program) -> dict[int, str]:
+    """Return the label of each row of the operation table that has one."""
+    if len(program.labels) not in (0, len(program.names)):
+        raise ProgramError(f"{len(program.labels)} labels of {len(program.names)} operations")
+    pairs = zip(program.names, program.labels, strict=False)
+    return {row: label for row, (name, label) in enumerate(pairs) if label != name}
 
 
 def _check_bits(operation: DecodedOperation, at: int, program: model.Program) -> None:
@@ -382,6 +393,9 @@ def _instruction(operation: DecodedOperation, values: list[Any]) -> Any:
     built = make(*values)
     if (built.num_qubits, built.num_clbits) != (width, len(operation.clbits)):
         raise ProgramError(f"no {operation.name!r} has {width} qubits")
+    if operation.label and operation.name not in model.NO_GATES:
+        built = built.to_mutable()
+        built.label = operation.label
     return built
 
 

@@ -9,6 +9,10 @@ Qiskit's standard gates, `mcx` and `mcphase` of any width, `unitary`, `measure`,
 `delay` (ns), `delay_dt`, `global_phase`, `store` and block markers; every other operation is
 expanded, or refused by name. A gate is never taken for a standard gate by its name alone: a defined
 gate must have the matrix of that name, too.
+
+For a noise model of channels, operations keep the names by which Qiskit Aer chooses their channels
+(`ChannelNames`): a gate's label replaces its name, and gates that Aer runs as they are, but that a
+Program has no name for, keep one name for their whole expansion.
 """
 
 from __future__ import annotations
@@ -167,6 +171,36 @@ def _synthesized(operation: Any) -> Any:
     return None if any(item.name == operation.name for item in result._data) else result
 
 
+# Gates that Aer runs as they are (`BASIS_GATES` of qiskit-aer 0.17), and that are expanded here.
+_WHOLE = frozenset(
+    {
+        *("cu2", "diagonal", "initialize", "mcp", "mcr", "mcrx", "mcry", "mcrz", "mcswap", "mcsx"),
+        *("mcu", "mcu1", "mcu2", "mcu3", "mcx_gray", "mcy", "mcz", "multiplexer", "pauli"),
+    }
+)
+_UNLABELLED = frozenset({"delay", "diagonal", "initialize", "measure", "multiplexer", "reset"})
+_OWN_NAMES = frozenset({"barrier", "delay_dt"})  # which no label replaces
+_SILENT = ""  # label of an operation that no channel follows
+
+
+class ChannelNames(msgspec.Struct, frozen=True):
+    """Names of operations that a noise model has channels of. `whole`: gates that Aer runs as they
+    are have one name, and no channel acts inside their expansion; False for a circuit that a
+    compiler expands, as it does for Aer."""
+
+    names: frozenset[str] = frozenset()
+    whole: bool = True
+
+
+def noise_name(item: Any) -> str:
+    """Return the name by which Aer chooses the channels of an instruction: its label, if it is a
+    gate or a matrix and has one; the string of a Pauli gate."""
+    name: str = item.name
+    if name == "pauli":
+        return str(item.params[0])
+    return name if name in _UNLABELLED else item.label or name
+
+
 _NS = {"s": 1e9, "ms": 1e6, "us": 1e3, "ns": 1.0, "ps": 1e-3}
 
 
@@ -181,14 +215,18 @@ class CircuitEncoder:
     """Encoder of one circuit. After an error `at` is the index of the failing instruction."""
 
     __slots__ = (
-        *("_blocks", "_circuit", "_expander", "_expanding", "_layout", "_plain", "_tape", "at"),
+        *("_blocks", "_channels", "_circuit", "_expander", "_expanding", "_layout", "_plain"),
+        *("_silent", "_tape", "at"),
     )
 
-    def __init__(self, circuit: Any) -> None:
+    def __init__(self, circuit: Any, channels: ChannelNames | None = None) -> None:
+        """`channels`: of the noise model of the circuit's tasks; None: labels are not read."""
         self.at = -1
+        self._channels = channels
+        self._silent = False  # within a gate that has one name
         self._circuit = circuit
         self._tape = ProgramBuilder()
-        self._plain: dict[str, tuple[int, int]] = {}
+        self._plain: dict[Any, tuple[int, int]] = {}  # by name, and label if labels are read
         self._expander: DefinitionExpander | None = None
         self._expanding = 0  # nesting of definitions
         self._blocks: BlockWriter | None = None
@@ -211,16 +249,18 @@ class CircuitEncoder:
         self, items: Iterable[Any], qubit_of: BitNumber, clbit_of: BitNumber, depth: int
     ) -> None:
         # A third of a client's time is spent in this loop: it reads as few attributes as possible.
-        tape, plain = self._tape, self._plain
+        tape, plain, unlabelled = self._tape, self._plain, self._channels is None
         add_op, add_qubits, add_param = tape.ops.append, tape.qubits.extend, tape.params.append
         measurement = names().Measure
         for at, item in enumerate(items):
-            name = item.name
+            name = key = item.name
+            if not unlabelled:
+                key = name, self._label(item)
             if not item.is_standard_gate():
                 if name == "measure" and isinstance(item.operation, measurement):
-                    row = plain.get(name)
+                    row = plain.get(key)
                     if row is None:
-                        row = plain[name] = tape.row(name, 1, 1, 0), 0
+                        row = plain[key] = tape.row(name, 1, 1, 0, label=self._label(item)), 0
                     add_op(row[0])
                     add_qubits(map(qubit_of, item.qubits))
                     tape.clbits.extend(map(clbit_of, item.clbits))
@@ -229,9 +269,9 @@ class CircuitEncoder:
                     self.at = at
                 self._encode_other(item, qubit_of, clbit_of, depth)
                 continue
-            row = plain.get(name)
+            row = plain.get(key)
             if row is None:
-                row = plain[name] = self._standard(item)
+                row = plain[key] = self._standard(item)
             add_op(row[0])
             add_qubits(map(qubit_of, item.qubits))
             if row[1]:
@@ -244,7 +284,14 @@ class CircuitEncoder:
 
     def _standard(self, item: Any) -> tuple[int, int]:
         params = len(item.params)
-        return self._tape.row(item.name, len(item.qubits), 0, params), params
+        label = self._label(item)
+        return self._tape.row(item.name, len(item.qubits), 0, params, label=label), params
+
+    def _label(self, item: Any) -> str | None:
+        """Return the name of an instruction in the noise model; None where labels are not read."""
+        if self._channels is None:
+            return None
+        return _SILENT if self._silent else noise_name(item)
 
     def _encode_other(
         self, item: Any, qubit_of: BitNumber, clbit_of: BitNumber, depth: int
@@ -293,7 +340,7 @@ class CircuitEncoder:
             self._phase(cmath.phase(matrix[0, 0]))
             return
         data = (matrix if matrix.dtype.str == "<c16" else matrix.astype("<c16")).tobytes()
-        self._tape.ops.append(self._tape.unitary(data, width))
+        self._tape.ops.append(self._tape.unitary(data, width, self._label(item)))
         self._tape.qubits.extend(map(qubit_of, item.qubits))
 
     def _encode_named(
@@ -309,7 +356,8 @@ class CircuitEncoder:
             values = (duration,)
         elif name == "mcphase":
             values = item.params
-        tape.ops.append(tape.row(name, len(qubits), len(clbits), len(values)))
+        label = None if name in _OWN_NAMES else self._label(item)
+        tape.ops.append(tape.row(name, len(qubits), len(clbits), len(values), label=label))
         tape.qubits.extend(map(qubit_of, qubits))
         tape.clbits.extend(map(clbit_of, clbits))
         for value in values:
@@ -337,14 +385,35 @@ class CircuitEncoder:
         qubits = dict(zip(body.qubits, map(qubit_of, item.qubits), strict=True))
         clbits = dict(zip(body.clbits, map(clbit_of, item.clbits), strict=True))
         self._expanding += 1
+        outer, self._silent = self._silent, self._silent or self._is_whole(item)
         self._walk(body.items, qubits.__getitem__, clbits.__getitem__, depth + 1)
+        is_marked, self._silent = self._silent and not outer, outer
         self._expanding -= 1
+        if is_marked and self._channels is not None and noise_name(item) in self._channels.names:
+            self._mark(noise_name(item), list(map(qubit_of, item.qubits)))
+
+    def _is_whole(self, item: Any) -> bool:
+        """Return whether no channel follows the operations inside a gate's definition. Aer gives
+        the label of a gate with controls on 0 to each operation that it makes of it."""
+        if self._channels is None or not self._channels.whole:
+            return False
+        name: str = item.name
+        return name in _WHOLE or bool(item.label and "_o" in name)
+
+    def _mark(self, label: str, qubits: list[int]) -> None:
+        """Append an identity on these qubits, which the channels of this name follow."""
+        tape, width = self._tape, len(qubits)
+        name = {1: "id", 2: "rzz"}.get(width, "mcphase")
+        tape.ops.append(tape.row(name, width, 0, int(width > 1), label=label))
+        tape.qubits.extend(qubits)
+        tape.params.extend([0.0] * int(width > 1))
 
     def _standard_use(
         self, name: str, gate: StandardGateUse, item: Any, qubit_of: BitNumber
     ) -> None:
         self._phase(gate.phase)
-        self._tape.ops.append(self._tape.row(name, len(item.qubits), 0, len(gate.values)))
+        label, size = self._label(item), len(item.qubits)
+        self._tape.ops.append(self._tape.row(name, size, 0, len(gate.values), label=label))
         self._tape.qubits.extend(map(qubit_of, item.qubits))
         self._tape.params.extend(gate.values)
 
@@ -376,11 +445,11 @@ class CircuitEncoder:
         return number
 
 
-def pack(circuit: Any) -> EncodedProgram:
-    """Encode a QuantumCircuit as a Program. Raises ProgramError for an instruction that a Program
-    cannot have, with its number, and LimitExceededError for a circuit that is too wide or too
-    long."""
-    packer = CircuitEncoder(circuit)
+def pack(circuit: Any, channels: ChannelNames | None = None) -> EncodedProgram:
+    """Encode a QuantumCircuit as a Program. `channels`: see `CircuitEncoder`. Raises ProgramError
+    for an instruction that a Program cannot have, with its number, and LimitExceededError for a
+    circuit that is too wide or too long."""
+    packer = CircuitEncoder(circuit, channels)
     try:
         return packer.run()
     except SimenvError as error:

@@ -29,7 +29,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from simenv.client.circuits import native, qasm2, text_checks
-from simenv.client.circuits.encoder import CircuitEncoder, EncodedProgram, pack
+from simenv.client.circuits.encoder import ChannelNames, CircuitEncoder, EncodedProgram, pack
 from simenv.client.circuits.parameters import PackedCircuit, ParameterSlots
 from simenv.client.circuits.text_checks import label
 from simenv.errors import LimitExceededError, ProgramError, SimenvError
@@ -329,12 +329,13 @@ _HINT = (
 )
 
 
-def load(circuit: Any) -> PackedCircuit:
+def load(circuit: Any, channels: ChannelNames | None = None) -> PackedCircuit:
     """Convert a circuit to a packed Program.
 
     `circuit`: a qiskit.QuantumCircuit; a cirq.Circuit; a str, which is OpenQASM text if it holds a
     newline or ';' and else a path; QIR of the base profile, as text or a pyqir.Module; an
-    os.PathLike; a Program; a PackedCircuit. A file holds OpenQASM, QPY or QIR.
+    os.PathLike; a Program; a PackedCircuit. A file holds OpenQASM, QPY or QIR. `channels`: of the
+    noise model that the circuit will run with; then a QuantumCircuit's labels are read.
 
     Raises ProgramError if the circuit cannot be read or sent (with `line` and `column` for text),
     and LimitExceededError if it is too large.
@@ -347,11 +348,12 @@ def load(circuit: Any) -> PackedCircuit:
                 return _from_qir(circuit)
             if "\n" in circuit or ";" in circuit:
                 return _from_text(circuit)
-            return _from_file(circuit, "text, as opposed to a path, has a newline or ';' in it")
+            hint = "text, as opposed to a path, has a newline or ';' in it"
+            return _from_file(circuit, channels, hint)
         if is_circuit(circuit):
-            return _encode_natively(circuit) or _loaded(pack(circuit), circuit)
+            return _encoded(circuit, channels)
         if isinstance(circuit, os.PathLike):
-            return _from_file(os.fspath(circuit))
+            return _from_file(os.fspath(circuit), channels)
         if isinstance(circuit, Program):
             names = tuple(f"p{slot}" for slot in range(circuit.num_slots))
             return _pack_program(circuit, names, None)
@@ -379,7 +381,9 @@ def load_many(circuits: Sequence[Any]) -> list[PackedCircuit | None]:
     return [None] * len(circuits)
 
 
-def _from_file(path: str | bytes, hint: str = "") -> PackedCircuit:
+def _from_file(
+    path: str | bytes, channels: ChannelNames | None, hint: str = ""
+) -> PackedCircuit:
     name = os.fsdecode(path)
     try:
         with open(path, "rb") as file:
@@ -391,8 +395,7 @@ def _from_file(path: str | bytes, hint: str = "") -> PackedCircuit:
         short_name = name if len(name) <= 100 else name[:100] + "..."
         raise ProgramError(f"{short_name!r} cannot be read: {reason}", hint=hint) from error
     if data.startswith(qpy.MAGIC):
-        circuit = qpy.parse(data, name)
-        return _encode_natively(circuit) or _loaded(pack(circuit), circuit)
+        return _encoded(qpy.parse(data, name), channels)
     if data.startswith(BITCODE):
         return _from_qir(data)
     try:
@@ -443,6 +446,15 @@ def _from_source(source: text_checks.SourceText) -> PackedCircuit:
             )
             text_checks.relocate(error, source.name, *line_and_column)
         raise
+
+
+def _encoded(circuit: Any, channels: ChannelNames | None) -> PackedCircuit:
+    """Encode a QuantumCircuit, by the compiled encoder if it has no labels that matter: reading
+    labels takes several times as long as that encoder."""
+    loaded = None
+    if channels is None or not any(item.label for item in circuit._data):
+        loaded = _encode_natively(circuit)
+    return loaded or _loaded(pack(circuit, channels), circuit)
 
 
 def _encode_natively(circuit: Any) -> PackedCircuit | None:

@@ -30,8 +30,8 @@ class ProgramBuilder:
     """Append-only arrays; the encoder writes to `ops`, `qubits`, `clbits`, `params` directly."""
 
     __slots__ = (
-        *("_constants", "_expressions", "_matrices", "_matrix_bytes", "_rows", "clbits"),
-        *("conditions", "ops", "params", "qubits", "slots", "variables"),
+        *("_constants", "_expressions", "_has_labels", "_matrices", "_matrix_bytes", "_rows"),
+        *("clbits", "conditions", "ops", "params", "qubits", "slots", "variables"),
     )
 
     def __init__(self) -> None:
@@ -42,7 +42,8 @@ class ProgramBuilder:
         self.slots: list[int] = []
         self.conditions: list[int] = []
         self.variables: list[int] = []  # width of each
-        self._rows: dict[tuple[str, int, int, int, int], int] = {}
+        self._rows: dict[tuple[str, int, int, int, int, str], int] = {}
+        self._has_labels = False
         self._matrices: dict[bytes, int] = {}
         self._matrix_bytes = 0
         self._constants: dict[bytes, int] = {}
@@ -53,9 +54,22 @@ class ProgramBuilder:
         """The distinct parameter expressions; slot k is the k-th."""
         return tuple(self._expressions)
 
-    def row(self, name: str, qubits: int, clbits: int, params: int, matrix: int = 0) -> int:
-        """Return the table's row of an operation with this name and these arities."""
-        signature = (name, qubits, clbits, params, matrix)
+    def row(
+        self,
+        name: str,
+        qubits: int,
+        clbits: int,
+        params: int,
+        matrix: int = 0,
+        label: str | None = None,
+    ) -> int:
+        """Return the table's row of an operation with this name and these arities. `label`: its
+        name in noise models; None: the same."""
+        if label is None:
+            label = name
+        elif label != name:
+            self._has_labels = True
+        signature = (name, qubits, clbits, params, matrix, label)
         row = self._rows.get(signature)
         if row is None:
             row = len(self._rows)
@@ -65,8 +79,9 @@ class ProgramBuilder:
             self._rows[signature] = row
         return row
 
-    def unitary(self, matrix: bytes, qubits: int) -> int:
-        """Return the table's row for a matrix, complex128 [2**qubits, 2**qubits]."""
+    def unitary(self, matrix: bytes, qubits: int, label: str | None = None) -> int:
+        """Return the table's row for a matrix, complex128 [2**qubits, 2**qubits]. `label`: see
+        `row`."""
         number = self._matrices.get(matrix)
         if number is None:
             self._matrix_bytes += len(matrix)
@@ -74,7 +89,7 @@ class ProgramBuilder:
                 message = f"the unitary matrices have more than {MAX_MATRIX_BYTES} bytes in all"
                 raise LimitExceededError(message, hint="split the circuit, or decompose the gates")
             number = self._matrices[matrix] = len(self._matrices)
-        return self.row("unitary", qubits, 0, 0, number)
+        return self.row("unitary", qubits, 0, 0, number, label)
 
     def marker(self, name: str) -> int:
         """Append a marker of control flow. Return the argument for `unmark`."""
@@ -136,8 +151,16 @@ class ProgramBuilder:
             struct.pack(f"<{len(self.conditions)}i", *self.conditions),
             tuple(self._constants),
             tuple(self.variables),
-            tuple(self._matrices),
+            self._row_matrices(),
+            tuple([signature[5] for signature in rows]) if self._has_labels else (),
         )
+
+    def _row_matrices(self) -> tuple[bytes, ...]:
+        """Return the matrix of each row `unitary`: rows with different labels may share one."""
+        matrices = tuple(self._matrices)
+        if not self._has_labels:
+            return matrices
+        return tuple([matrices[each[4]] for each in self._rows if each[0] == "unitary"])
 
 
 BitNumber = Callable[[Any], int]
@@ -240,7 +263,7 @@ def joined(first: Program, then: Program) -> Program:
         hint = "circuit.assign_parameters(...)"
         raise ProgramError(f"a part with {first.num_slots} free parameters", hint=hint)
     registers, places = _registers(first.registers, then.registers)
-    names, arities, rows = _table(first, then)
+    names, labels, arities, rows = _table(first, then)
     offset = len(first.params) // 8
     return msgspec.structs.replace(
         then,
@@ -261,6 +284,7 @@ def joined(first: Program, then: Program) -> Program:
         constants=first.constants + then.constants,
         variables=first.variables + then.variables,
         matrices=first.matrices + then.matrices,
+        labels=labels if first.labels or then.labels else (),
     )
 
 
@@ -308,19 +332,27 @@ def _bits(then: Registers, registers: Registers, places: list[int]) -> list[int]
     ]
 
 
-def _table(first: Program, then: Program) -> tuple[tuple[str, ...], bytes, list[int]]:
-    """Return names and arities of both programs, and the new row of each row of `then`."""
-    names, arities = list(first.names), list(_ARITY.iter_unpack(first.arities))
-    row_of = {pair: row for row, pair in enumerate(zip(names, arities, strict=True))}
+def _table(
+    first: Program, then: Program
+) -> tuple[tuple[str, ...], tuple[str, ...], bytes, list[int]]:
+    """Return names, labels and arities of both programs, and the new row of each row of `then`."""
+    table = list(_rows(first))
+    row_of = {each: row for row, each in enumerate(table)}
     rows: list[int] = []
-    for name, arity in zip(then.names, _ARITY.iter_unpack(then.arities), strict=True):
-        row = row_of.get((name, arity))
-        if row is None or name == _UNITARY:
-            row = len(names)
-            names.append(name)
-            arities.append(arity)
+    for each in _rows(then):
+        row = row_of.get(each)
+        if row is None or each[0] == _UNITARY:
+            row = len(table)
+            table.append(each)
         rows.append(row)
-    return tuple(names), b"".join(_ARITY.pack(*arity) for arity in arities), rows
+    names, labels, arities = zip(*table, strict=True) if table else ((), (), ())
+    return names, labels, b"".join(_ARITY.pack(*arity) for arity in arities), rows
+
+
+def _rows(program: Program) -> Iterator[tuple[str, str, tuple[int, ...]]]:
+    """Iterate over name, label and arities of each row of the table."""
+    arities = _ARITY.iter_unpack(program.arities)
+    return zip(program.names, program.noise_names, arities, strict=True)
 
 
 def _mapped(packed: bytes, into: list[int]) -> bytes:

@@ -67,6 +67,7 @@ def without_final_measurements(program: Program) -> Program:
     return msgspec.structs.replace(
         program,
         names=tuple(program.names[row] for row in kept),
+        labels=tuple(program.labels[row] for row in kept if program.labels),
         arities=_uint16([size for row in kept for size in arities[3 * row : 3 * row + 3]]),
         ops=_uint16([place[row] for row in reversed(kept_ops)]),
         qubits=_uint16(kept_qubits[::-1]),

@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simenv.client.circuits import PackedCircuit, load
+from simenv.client.circuits import ChannelNames, PackedCircuit, load
 from simenv.client.circuits.decoder import to_qiskit
 from simenv.client.circuits.parameters import ParameterSlots
 from simenv.errors import OptionError, ProgramError
@@ -114,11 +114,12 @@ class _CompiledStructure:
 
     circuit: Any  # a QuantumCircuit in native gates
     layouts: Layouts
+    channels: ChannelNames | None = None  # labels are read, as the structure has some
 
     @cached_property
     def packed(self) -> PackedCircuit:
         """The compiled circuit; its parameter slots are those of the structure."""
-        return load(self.circuit)
+        return load(self.circuit, self.channels)
 
 
 class Compiler:
@@ -170,7 +171,8 @@ class Compiler:
                 raise
             return compiled
         if values.size:
-            packed = load(closed(result.circuit, values, self._transpiler.merging))
+            bound = closed(result.circuit, values, self._transpiler.merging)
+            packed = load(bound, result.channels)
         else:
             after = result.packed
             slots = _CompiledSlots(loaded.slots.parameters, loaded.slots.expressions, after.slots)
@@ -250,7 +252,7 @@ class Compiler:
         assert self._sandbox is not None
         asked = msgspec.msgpack.encode(_Structure(self._info, program.packed(), mapping))
         answer = msgspec.msgpack.decode(self._sandbox().convert(asked), type=_Transpiled)
-        return _CompiledStructure(qpy.parse(answer.circuit), answer.layouts)
+        return _CompiledStructure(qpy.parse(answer.circuit), answer.layouts, _channels(program))
 
     def transpiled(self, program: Program, mapping: tuple[int, ...]) -> _CompiledStructure:
         """Compile a structure in this process. Raises ProgramError."""
@@ -258,7 +260,11 @@ class Compiler:
         last = result.layout.final_index_layout(filter_ancillas=True)
         first = result.layout.initial_index_layout(filter_ancillas=True)
         layouts = np.array(last, np.uint16).tobytes(), np.array(first, np.uint16).tobytes()
-        return _CompiledStructure(result, layouts)
+        return _CompiledStructure(result, layouts, _channels(program))
+
+
+def _channels(program: Program) -> ChannelNames | None:
+    return ChannelNames(whole=False) if program.labels else None
 
 
 class Compilers:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from simenv.client.submission.noise import OFF
+from simenv.client.submission.noise import OFF, channel_names
 from simenv.errors import NoDeviceError, OptionError
 from simenv.model.views import DeviceInfo, DeviceKind
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from simenv.client.circuits import PackedCircuit
+    from simenv.client.circuits import ChannelNames, PackedCircuit
     from simenv.client.submission.compiler import CompiledCircuit, Compiler, Compilers, Sandbox
     from simenv.client.submission.options import CheckedOptions
 
@@ -55,12 +55,32 @@ class SubmitDevices:
         self._infos: dict[str, tuple[float, DeviceInfo]] = {}
         self._pools: tuple[float, Mapping[str, DeviceInfo]] | None = None
         self._stored: dict[bytes, str] = {}
+        self._channels: dict[bytes, frozenset[str]] = {}  # names, by digest of the document
         self._compilers: Compilers | None = None
         self._sandbox: Sandbox | None = None
 
     def compile_in(self, sandbox: Sandbox) -> None:
         """Compile in a process that `sandbox` returns, with bounds of memory and time."""
         self._sandbox = sandbox
+
+    def channels(self, checked: CheckedOptions) -> ChannelNames | None:
+        """Return the names that the noise model of a submission has channels of; None without one,
+        or without such names. Raises SimenvError."""
+        if not checked.document:
+            return None
+        from simenv.client.circuits import ChannelNames
+
+        key = hashlib.sha256(checked.document).digest()
+        names = self._channels.get(key)
+        if names is None:
+            names = channel_names(checked.document)
+            with self._lock:
+                if len(self._channels) >= MAX_STORED:
+                    self._channels.clear()
+                self._channels[key] = names
+        task = checked.task
+        is_compiled = names and self._info_for(task.device, task.pool, task.prefer) is not None
+        return ChannelNames(names, not is_compiled) if names else None
 
     def prepared(
         self, checked: CheckedOptions, loaded: PackedCircuit

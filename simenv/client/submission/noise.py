@@ -124,6 +124,32 @@ def document_of(noise: Any) -> bytes:
     return b""
 
 
+class _Channels(msgspec.Struct):
+    """Names of operations in a noise document, of Aer or of the package noise_models."""
+
+    errors: tuple[_AerError, ...] = ()
+    channels: tuple[_GateChannel, ...] = ()
+
+
+class _AerError(msgspec.Struct):
+    operations: tuple[str, ...] = ()
+
+
+class _GateChannel(msgspec.Struct):
+    gate: str = ""
+
+
+def channel_names(document: bytes) -> frozenset[str]:
+    """Return the names of operations that a noise document has channels of; none for a calibration
+    snapshot, or a document that the service will refuse."""
+    try:
+        found = msgspec.json.decode(document, type=_Channels)
+    except msgspec.DecodeError:
+        return frozenset()
+    named = {name for error in found.errors for name in error.operations}
+    return frozenset(named | {each.gate for each in found.channels}) - {"measure"}
+
+
 def _check_numbers(tree: Any, place: str) -> None:
     """Raise OptionError for a NaN in a document: JSON would turn it into null, a value that was not
     measured."""

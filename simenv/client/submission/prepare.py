@@ -213,7 +213,8 @@ def _loaded(
 ) -> tuple[CheckedOptions, PackedCircuit, tuple[bytes, bytes], TaskOptions]:
     """Pack the circuit, compiled for the device of its options if they have one. Return the new
     options, the circuit, its layouts, and the options that are sent. Raises SimenvError."""
-    loaded, compiled = load(circuit), None
+    channels = devices.channels(checked) if devices is not None else None
+    loaded, compiled = load(circuit, channels), None
     if checked.named and devices is not None:
         checked, compiled = devices.prepared(checked, loaded)
     terms = terms_of(loaded, options, checked)
@@ -352,16 +353,19 @@ def _prepare_batch(
 ) -> PreparedSubmit:
     """Prepare one task for each circuit. Raises BatchRefusedError, which names every bad one."""
     distinct = {id(circuit): circuit for circuit in circuits}  # repeated ones are packed once
-    found = dict(zip(distinct, load_many([*distinct.values()]), strict=True))
+    channels = devices.channels(checked) if devices is not None else None
+    found: dict[int, PackedCircuit | None] = {}
+    if channels is None:
+        found = dict(zip(distinct, load_many([*distinct.values()]), strict=True))
     errors: list[SimenvError] = []
     programs: list[PackedCircuit] = []
     for index, circuit in enumerate(circuits):
-        loaded = found[id(circuit)]
+        loaded = found.get(id(circuit))
         if loaded is not None:
             programs.append(loaded)
             continue
         try:
-            loaded = load(circuit)
+            loaded = load(circuit, channels)
             if loaded.parameters:
                 hint = "submit_many((circuit, parameter_values)) binds one"
                 raise OptionError(unbound(loaded), hint=hint)

@@ -288,7 +288,8 @@ class _CircuitNoise:
         """Channels after operations on one and two qubits, and the remaining operations."""
         circuit, operands, registry = self._circuit, self._operands, self._registry
         size = circuit.ops.size
-        gates = registry.gates(circuit.table.names)
+        names = circuit.noise_names
+        gates = registry.gates(names)
         missing, irregular = np.empty(size, np.int64), np.empty(size, np.int64)
         result = np.empty(3, np.int64)
         room = 2 * size
@@ -301,7 +302,6 @@ class _CircuitNoise:
                 irregular, result,
             )  # fmt: skip
             written, absent, other = result.tolist()
-            names = circuit.table.names
             unknown = {
                 (names[circuit.ops[k]], operands.qubits(k)) for k in missing[:absent].tolist()
             }
@@ -318,7 +318,7 @@ class _CircuitNoise:
         if not self._irregular.size:
             return _NO_LOCATIONS
         for k in self._irregular.tolist():
-            name = self._circuit.table.names[self._circuit.ops[k]]
+            name = self._circuit.noise_names[self._circuit.ops[k]]
             key = "delay" if name in _DELAYS else name, self._operands.qubits(k)
             if key not in cache:
                 cache[key] = self._around(self._model.after_gate(*key))
@@ -429,6 +429,8 @@ def _digest(circuit: Circuit, model: NoiseModel, method: Method, delays: bytes) 
     for data in (_table_data(circuit.table), circuit.ops_data, circuit.qubits_data):
         digest.update(data)
     digest.update(circuit.clbits_data + circuit.conditions_data + delays)
+    if circuit.labels:
+        digest.update(str(circuit.labels).encode())
     return digest.digest()
 
 

@@ -352,7 +352,7 @@ class PlainLocator:
             used = np.empty(registry.marks.size, np.int64)
             ending = _plain_locations(
                 circuit.table.rows, circuit.ops, circuit.qubits, circuit.clbits, circuit.conditions,
-                register_starts(circuit), registry.gates(circuit.table.names), registry.keys,
+                register_starts(circuit), registry.gates(circuit.noise_names), registry.keys,
                 registry.entries, registry.durations_ns, registry.begins, registry.lengths,
                 registry.rows, registry.known_preparations, registry.idle.keys,
                 registry.reading.keys, registry.crosstalk.keys, pairs.ends, pairs.begins,
@@ -380,7 +380,7 @@ class PlainLocator:
         gates: set[tuple[str, tuple[int, ...]]] = set()
         for k in owners[kinds == _GATE].tolist():
             qubits = circuit.qubits[ends[k] - arity[k] : ends[k]].tolist()
-            gates.add((circuit.table.names[circuit.ops[k]], tuple(qubits)))
+            gates.add((circuit.noise_names[circuit.ops[k]], tuple(qubits)))
         for name, wires in gates:
             registry.learn(name, wires)
         registry.preparations(owners[kinds == _PREPARATION])

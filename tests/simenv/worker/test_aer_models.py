@@ -1,12 +1,22 @@
 """Each channel of an Aer noise model acts as in Aer, or is named in the warnings of the result."""
 
 import hashlib
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from engine_runs import probabilities, run
 from qiskit import QuantumCircuit
-from qiskit.circuit.library import DiagonalGate, XGate
+from qiskit.circuit.library import (
+    CXGate,
+    DiagonalGate,
+    MCXGate,
+    MCXGrayCode,
+    PauliGate,
+    RZZGate,
+    UCGate,
+    XGate,
+)
 from qiskit_aer import AerSimulator
 from qiskit_aer.noise import (
     NoiseModel,
@@ -17,8 +27,9 @@ from qiskit_aer.noise import (
 )
 
 from noise_models import document
-from simenv.client.circuits import load
-from simenv.model import TaskOptions
+from simenv.client.circuits import ChannelNames, load
+from simenv.client.submission.noise import aer_document, channel_names
+from simenv.model import Program, TaskOptions
 from simenv.wire.messages.client import AssignedTask, NoiseDocument
 from simenv.worker.noise import Noise
 from simulators.circuit.ir import Circuit
@@ -27,45 +38,77 @@ from simulators.engine import Request
 
 CONFUSION = np.array([[0.95, 0.05], [0.1, 0.9]])  # row true, column read
 FLIP = np.array([[0, 1], [1, 0]])
-SINGLE = ("id", "x", "h", "sx", "s", "t", "rx", "rz", "u", "p", "reset", "delay", "unitary")
-PAIRS = ("cx", "cz", "swap", "rzz", "ecr", "cy")
-NAMED = ("noisy_x", "excite", "diagonal")  # two labels, and a gate that is replaced by others
+TURN = np.array([[0.6, 0.8], [-0.8, 0.6]])
+SINGLE = ("id", "x", "y", "h", "sx", "s", "t", "rx", "rz", "u", "p", "reset", "delay", "unitary")
+PAIRS = ("cx", "cz", "swap", "rzz", "ecr", "cy", "cp")
+WIDE = ("ccx",)
+# Names that are no gate's own: labels; gates that are expanded here, and run as they are by Aer.
+LABELS = ("noisy_x", "excite", "h")  # the last one on an rz: it has the channels of h
+LABELLED_PAIR = "slow"
+WHOLE = ("diagonal",)
+PAULIS = "XY"  # Aer knows a Pauli gate by its string
+# Names that no operation has in Aer either.
+LOST = ("own", "own_label", "diagonal_label", "pauli")
+
+
+def append(circuit: QuantumCircuit, name: str, rng: np.random.Generator) -> None:
+    """Append the operation of a name on random qubits."""
+    first, second, third = rng.permutation(3).tolist()
+    angle = float(rng.uniform(0.2, 3.0))
+    own = QuantumCircuit(2, name="own")
+    own.sx(0)
+    own.append(XGate(label="noisy_x"), [1])
+    labelled = DiagonalGate([1, 1j, -1, 1])
+    labelled.label = "diagonal_label"
+    pauli = PauliGate(PAULIS)
+    pauli.label = "pauli"
+    special: dict[str, Callable[[], object]] = {
+        "noisy_x": lambda: circuit.append(XGate(label="noisy_x"), [first]),
+        "excite": lambda: circuit.unitary(TURN, [first], label="excite"),
+        "labelled h": lambda: circuit.append(XGate(label="h"), [first]),
+        "slow": lambda: circuit.append(RZZGate(angle, label="slow"), [first, second]),
+        "diagonal": lambda: circuit.append(DiagonalGate([1, 1j]), [first]),
+        "diagonal_label": lambda: circuit.append(labelled, [first, second]),
+        "pauli": lambda: circuit.append(pauli, [first, second]),
+        "open": lambda: circuit.append(CXGate(ctrl_state=0), [first, second]),
+        "own": lambda: circuit.append(own.to_gate(label="own_label"), [first, second]),
+        "unitary": lambda: circuit.unitary(TURN, [first]),
+        "delay": lambda: circuit.delay(100, first, "ns"),
+        "u": lambda: circuit.u(angle, 0.3, 0.7, first),
+        "ccx": lambda: circuit.ccx(first, second, third),
+    }
+    if name in special:
+        special[name]()
+    elif name in ("rx", "rz", "p"):
+        getattr(circuit, name)(angle, first)
+    elif name in ("rzz", "cp"):
+        getattr(circuit, name)(angle, first, second)
+    elif name in PAIRS:
+        getattr(circuit, name)(first, second)
+    else:
+        getattr(circuit, name)(first)
+
+
+OPERATIONS = (
+    *(*SINGLE, *PAIRS, *WIDE, "noisy_x", "excite", "labelled h", "slow", *WHOLE),
+    *("diagonal_label", "pauli", "open", "own"),
+)
 
 
 def circuit(rng: np.random.Generator) -> QuantumCircuit:
     """Circuit with an operation of every kind, in random order."""
     result = QuantumCircuit(3, 3)
-    result.h(range(3))
-    kinds = [*SINGLE, *PAIRS, *NAMED]
-    for name in rng.permutation(kinds).tolist():
-        first, second = rng.permutation(3)[:2].tolist()
-        angle = float(rng.uniform(0.2, 3.0))
-        if name == "noisy_x":
-            result.append(XGate(label=name), [first])
-        elif name == "excite":
-            result.unitary(FLIP, [first], label=name)
-        elif name == "diagonal":
-            result.append(DiagonalGate([1, 1j]), [first])
-        elif name == "unitary":
-            result.unitary(FLIP, [first])
-        elif name == "delay":
-            result.delay(100, first, "ns")
-        elif name in ("rx", "rz", "p"):
-            getattr(result, name)(angle, first)
-        elif name == "u":
-            result.u(angle, 0.3, 0.7, first)
-        elif name == "rzz":
-            result.rzz(angle, first, second)
-        elif name in PAIRS:
-            getattr(result, name)(first, second)
-        else:
-            getattr(result, name)(first)
+    result.u(0.4, 0.3, 0.2, range(3))
+    for name in rng.permutation(OPERATIONS).tolist():
+        append(result, name, rng)
     result.measure(range(3), range(3))
     return result
 
 
 def error(rng: np.random.Generator, size: int):  # type: ignore[no-untyped-def]
     p = float(rng.uniform(0.02, 0.3))
+    if size == 3:
+        return error(rng, 1).tensor(error(rng, 2))
     kind = int(rng.integers(3))
     if kind == 0:
         return depolarizing_error(p, size)
@@ -76,8 +119,9 @@ def error(rng: np.random.Generator, size: int):  # type: ignore[no-untyped-def]
 
 
 def of_aer(asked: QuantumCircuit, noise: NoiseModel, has_readout: bool) -> np.ndarray:
-    """Aer's distribution, with the readout error applied to it."""
-    saved = asked.remove_final_measurements(inplace=False)
+    """Aer's distribution, with the readout error applied to it. Aer has no gates of users: they are
+    replaced by their definitions, as its transpiler does."""
+    saved = asked.remove_final_measurements(inplace=False).decompose(["own"])
     saved.save_probabilities()
     simulator = AerSimulator(method="density_matrix", noise_model=noise)
     result = simulator.run(saved, optimization_level=0, fusion_enable=False).result()
@@ -88,46 +132,65 @@ def of_aer(asked: QuantumCircuit, noise: NoiseModel, has_readout: bool) -> np.nd
     return values
 
 
+class Loaded:
+    """A circuit and an Aer noise model, as a worker receives them."""
+
+    def __init__(self, asked: QuantumCircuit, model: NoiseModel) -> None:
+        sent = aer_document(model)
+        body = document.dump(document.load(sent))
+        digest = hashlib.sha256(body).hexdigest()
+        self.program: Program = load(asked, ChannelNames(channel_names(sent))).program
+        self.circuit = Circuit.from_program(self.program)
+        self.terms = TaskOptions(snapshot=digest)
+        self.noise = Noise()
+        self.noise.receive(NoiseDocument(digest, body))
+
+    def attached(self):  # type: ignore[no-untyped-def]
+        """The noise program of the circuit."""
+        result = self.noise.program(self.program, self.circuit, self.terms)
+        assert result is not None
+        return result
+
+    def distribution(self) -> np.ndarray:
+        """Probabilities by the density matrix."""
+        asked = Request(0, 0, ("probabilities",))
+        found = probabilities(
+            run(DensityMatrixEngine(), self.circuit, asked, self.attached()).row(0)
+        )
+        return np.array([found.get(k, 0.0) for k in range(1 << self.program.num_clbits)])
+
+    def warnings(self) -> tuple[str, ...]:
+        task = AssignedTask(1, 1, 0, self.program.packed(), 100, 1, b"", 0)
+        return self.noise.record(self.program, task, self.terms).warnings
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_channels_act_as_in_aer_or_are_named(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    # Aer lets the label of a gate replace its name: without x and unitary the two agree on labels.
-    singles = [name for name in SINGLE if name not in ("x", "unitary", "rz")]
+    singles, pairs = (*SINGLE, *LABELS), (*PAIRS, LABELLED_PAIR, PAULIS)
     given: list[tuple[str, int]] = [
-        *((str(name), 1) for name in rng.choice(singles, 4, replace=False)),
-        *((str(name), 2) for name in rng.choice(PAIRS, 2, replace=False)),
+        *((str(name), 1) for name in rng.choice([*dict.fromkeys((*singles, *WHOLE))], 7, False)),
+        *((str(name), 2) for name in rng.choice(pairs, 3, replace=False)),
     ]
-    model, acting = NoiseModel(), NoiseModel()
+    if seed % 2:
+        given.append(("ccx", 3))
+    model = NoiseModel()
     for name, size in given:
         channel = error(rng, size)
         qubits = rng.permutation(3)[:size].tolist()
-        for each in (model, acting):
-            if rng.bit_generator.state["state"]["state"] & 1:
-                each.add_quantum_error(channel, [name], qubits)
-            else:
-                each.add_all_qubit_quantum_error(channel, [name])
+        if rng.random() < 0.5:
+            model.add_quantum_error(channel, [name], qubits)
+        else:
+            model.add_all_qubit_quantum_error(channel, [name])
     has_readout = bool(rng.random() < 0.5)
     if has_readout:
-        readout = ReadoutError(CONFUSION)
-        model.add_all_qubit_readout_error(readout)
-    lost = NAMED[seed % 3]
+        model.add_all_qubit_readout_error(ReadoutError(CONFUSION))
+    lost = LOST[seed % len(LOST)]
     model.add_all_qubit_quantum_error(error(rng, 1), [lost])
 
     asked = circuit(rng)
-    body = document.dump(document.from_values(model.to_dict(serializable=True)))
-    digest = hashlib.sha256(body).hexdigest()
-    noise, program = Noise(), load(asked).program
-    noise.receive(NoiseDocument(digest, body))
-    terms = TaskOptions(snapshot=digest)
-    own = Circuit.from_program(program)
-    attached = noise.program(program, own, terms)
-    assert attached is not None
-    found = probabilities(
-        run(DensityMatrixEngine(), own, Request(0, 0, ("probabilities",)), attached).row(0)
-    )
-
-    values = np.array([found.get(k, 0.0) for k in range(8)])
-    assert np.abs(values - of_aer(asked, acting, has_readout)).max() < 1e-9
-    task = AssignedTask(1, 1, 0, program.packed(), 100, 1, b"", 0)
-    (text,) = noise.record(program, task, terms).warnings
+    loaded = Loaded(asked, model)
+    difference = loaded.distribution() - of_aer(asked, model, has_readout)
+    assert np.abs(difference).max() < 1e-9
+    (text,) = loaded.warnings()
     assert text.startswith(f"channels of {lost} do not act")

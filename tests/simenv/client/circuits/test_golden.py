@@ -19,9 +19,16 @@ import pytest
 from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister
 from qiskit.circuit import Clbit, Parameter
 from qiskit.circuit.classical import expr, types
-from qiskit.circuit.library import MCPhaseGate, MCXGate, UnitaryGate, get_standard_gate_name_mapping
+from qiskit.circuit.library import (
+    DiagonalGate,
+    MCPhaseGate,
+    MCXGate,
+    UnitaryGate,
+    XGate,
+    get_standard_gate_name_mapping,
+)
 
-from simenv.client.circuits import load
+from simenv.client.circuits import ChannelNames, PackedCircuit, load
 from simenv.model import PROGRAM_FORMAT, READ_FORMATS, Program, decode_program
 
 FOLDER = Path(__file__).parents[3] / "golden"
@@ -29,10 +36,12 @@ GATES = (
     "h id x y z p r rx ry rz s sdg sx sxdg t tdg u u1 u2 u3 ch cx cy cz dcx ecr swap iswap cp crx "
     "cry crz cs csdg csx cu cu1 cu3 rxx ryy rzz rzx xx_minus_yy xx_plus_yy ccx ccz cswap rccx rcccx"
 )
-PROGRAMS: dict[str, Callable[[], QuantumCircuit]] = {}
+PROGRAMS: dict[str, Callable[[], QuantumCircuit | PackedCircuit]] = {}
 
 
-def golden(make: Callable[[], QuantumCircuit]) -> Callable[[], QuantumCircuit]:
+def golden(
+    make: Callable[[], QuantumCircuit | PackedCircuit],
+) -> Callable[[], QuantumCircuit | PackedCircuit]:
     PROGRAMS[make.__name__] = make
     return make
 
@@ -203,6 +212,18 @@ def matrices() -> QuantumCircuit:
     circuit.append(UnitaryGate(np.eye(4)[[1, 3, 0, 2]]), [2, 0])
     circuit.append(UnitaryGate(np.array([[0, 1j], [1, 0]])), [0])
     return circuit
+
+
+@golden
+def labels() -> PackedCircuit:
+    circuit = QuantumCircuit(2, 1)
+    circuit.x(0)
+    circuit.append(XGate(label="slow"), [0])
+    circuit.unitary([[0, 1], [1, 0]], [1], label="flip")
+    circuit.unitary([[0, 1], [1, 0]], [1])
+    circuit.append(DiagonalGate([1, 1j, 1, -1]), [0, 1])
+    circuit.measure(0, 0)
+    return load(circuit, ChannelNames(frozenset({"slow", "diagonal"})))
 
 
 def described(program: Program) -> str:
