@@ -130,7 +130,9 @@ def _quantum(error: _Error, field: str) -> list[custom.ChannelEntry]:
 def _operands(operation: str, qubits: tuple[int, ...], size: int) -> tuple[int, ...]:
     """Return the operands that an error of this size acts on: in Aer the first ones, where the
     operation may have more; (): all."""
-    return () if operation in _SIZED or len(qubits) == size else tuple(range(size))
+    if operation in _SIZED or 0 < len(qubits) <= size:
+        return ()
+    return tuple(range(size))
 
 
 # Errors on more than two qubits: products of channels on one and two of them.

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from emulated import DEVICE, far, ghz
 from failing import fails
-from qiskit import QuantumCircuit, qasm2
+from qiskit import QuantumCircuit, qasm2, qpy
 from qiskit.circuit import Parameter
+from qiskit.circuit.library import XGate, YGate
 from qiskit.quantum_info import Statevector
+from qiskit_aer.noise import NoiseModel, depolarizing_error
 from shell import Shell
 
 from noise_models import document, library
@@ -100,6 +102,64 @@ def test_noise_model_of_replaced_gates_is_named_in_result(env: Client) -> None:
     assert "ran without noise" in result.warnings[0]
     assert result.counts == {"1": 500}
     assert "warning: the noise model does not act" in repr(result)
+
+
+def test_label_chooses_channels_of_aer_model(env: Client, shell: Shell, tmp_path: Path) -> None:
+    model = NoiseModel()
+    model.add_all_qubit_quantum_error(depolarizing_error(0.02, 1), ["h", "x"])
+    model.add_all_qubit_quantum_error(depolarizing_error(0.5, 1), ["noisy"])
+    circuit = QuantumCircuit(2, 2)
+    circuit.h(1)
+    circuit.append(XGate(label="noisy"), [0])
+    circuit.measure([0, 1], [0, 1])
+    asked: dict[str, Any] = {"noise": model, "shots": None, "outputs": "probabilities"}
+    matrix = QuantumCircuit(2, 2)
+    matrix.h(1)
+    matrix.unitary([[0, 1], [1, 0]], [0], label="noisy")
+    matrix.measure([0, 1], [0, 1])
+    results = [env.run(circuit, **asked), env.run(matrix, **asked)]
+    results += [task.result() for task in env.submit_many([circuit, matrix], **asked)]
+    for result in results:
+        values = dict(result.probabilities)
+        assert values["01"] + values["11"] == pytest.approx(0.75, abs=1e-9)
+        assert result.warnings == ()
+    (tmp_path / "model.json").write_bytes(
+        json.dumps(model.to_dict(serializable=True), default=str).encode()
+    )
+    with (tmp_path / "labelled.qpy").open("wb") as file:
+        qpy.dump(circuit, file)
+    line = (str(tmp_path / "labelled.qpy"), "--noise", str(tmp_path / "model.json"))
+    for command in (("submit", *line, "--wait"), ("simulate", *line)):
+        document = json.loads(
+            shell(*command, "--shots", "20000", "--seed", "3", "--json").out.splitlines()[-1]
+        )
+        ones = sum(n for key, n in document["counts"].items() if key.endswith("1"))
+        assert abs(ones / 20_000 - 0.75) < 5 * (0.75 * 0.25 / 20_000) ** 0.5
+
+
+def test_label_of_native_gate_is_kept_on_device(env: Client) -> None:
+    model = {
+        "kind": "channels",
+        "name": "mine",
+        "channels": [
+            {"gate": "noisy", "paulis": {"X": 1.0}},
+            {"gate": "lost", "depolarizing": 0.1},
+        ],
+    }
+    native = QuantumCircuit(1, 1)
+    native.append(XGate(label="noisy"), [0])
+    native.measure(0, 0)
+    result = env.run(native, noise=model, device=DEVICE, shots=100)
+    assert result.counts == {"0": 100}
+    (text,) = result.warnings
+    assert text.startswith("channels of lost do not act: no operation of the circuit has this label")
+    replaced = QuantumCircuit(2, 2)
+    replaced.append(XGate(label="noisy"), [0])
+    replaced.append(YGate(label="lost"), [1])  # the compiler gives the label to what it makes of it
+    replaced.measure([0, 1], [0, 1])
+    result = env.run(replaced, noise=model, device=DEVICE, shots=100)
+    assert result.warnings == ()
+    assert {key[-1] for key in result.counts} == {"0"}
 
 
 def test_limited_factor_is_named_in_result_too(env: Client, shell: Shell, tmp_path: Path) -> None:

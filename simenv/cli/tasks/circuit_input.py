@@ -30,7 +30,7 @@ from simenv.errors import OptionError, ProgramError, SimenvError, rename_options
 from simenv.text import elapsed
 
 if TYPE_CHECKING:
-    from simenv.client.circuits import PackedCircuit
+    from simenv.client.circuits import ChannelNames, PackedCircuit
     from simenv.client.client import Client
     from simenv.client.submission.options import SubmitOptions
 
@@ -38,28 +38,29 @@ MAX_TEXT_BYTES = 16 * 2**20  # one more byte is read, so that the parser reports
 
 
 def client_and_circuit(
-    common: app.Settings, file: str, stack: ExitStack
+    common: app.Settings, file: str, asked: CircuitOptions, stack: ExitStack
 ) -> tuple[Client, bool, PackedCircuit]:
     """Return a client, whether its environment is a private one, and the circuit. If an environment
     must be started, the circuit is read meanwhile."""
     client = execute.client_of(common, stack)
     if client is not None:
-        return client, False, read_circuit(file)
+        return client, False, read_circuit(file, asked.channels())
     if file != "-" and not Path(file).is_file():
         read_circuit(file)  # raises before an environment is started
     with ThreadPoolExecutor(1, "load") as pool:
-        loading = pool.submit(read_circuit, file)
+        loading = pool.submit(read_circuit, file, asked.channels())
         client = stack.enter_context(execute.started(workers=1))
         return client, True, loading.result()
 
 
-def read_circuit(file: str) -> PackedCircuit:
-    """Read the circuit of a file or of stdin. Raises ProgramError with the place of the error."""
+def read_circuit(file: str, channels: ChannelNames | None = None) -> PackedCircuit:
+    """Read the circuit of a file or of stdin. `channels`: see `load`. Raises ProgramError with the
+    place of the error."""
     from simenv.client.circuits import load
 
     source = _read(file)
     try:
-        return load(source)
+        return load(source, channels)
     except ProgramError as error:
         _add_location(error, file, source)
         raise
@@ -318,6 +319,18 @@ class CircuitOptions:
         str | None,
         typer.Option(help="A repeat of the same submission with this key is the same task."),
     ] = None
+
+    def channels(self) -> ChannelNames | None:
+        """Return the names that a noise model in a file has channels of; None without one. Raises
+        OptionError."""
+        document = noise_of(self.noise)
+        if not isinstance(document, bytes):
+            return None
+        from simenv.client.circuits import ChannelNames
+        from simenv.client.submission.noise import channel_names
+
+        names, is_placed = channel_names(document), self.device or self.pool or self.prefer
+        return ChannelNames(names, not is_placed) if names else None
 
     def arguments(self, loaded: PackedCircuit | None = None) -> SubmitOptions:
         """Return the options for `Client.submit`. `loaded`: the circuit, to whose parameters

@@ -319,7 +319,7 @@ def explain(
             show(file, asked.precision.value, wanted, sums, as_json=common.as_json)
         return
     with circuit_input.errors_for_command_line(), contextlib.ExitStack() as stack:
-        client, _, loaded = circuit_input.client_and_circuit(common, file, stack)
+        client, _, loaded = circuit_input.client_and_circuit(common, file, asked, stack)
         with circuit_input.answer_progress():
             result = client.explain(loaded.program, **asked.arguments())
     if common.as_json:

@@ -64,7 +64,7 @@ def simulate(
         from simenv.client.submission.devices import SubmitDevices
         from simenv.client.submission.prepare import prepare_one
 
-        loaded = circuit_input.read_circuit(file)
+        loaded = circuit_input.read_circuit(file, asked.channels())
         order = prepare_one(loaded.program, asked.arguments(loaded), SubmitDevices(local))
         observables.extend(order.terms.pauli_sums)
         return order

@@ -79,7 +79,7 @@ def submit(
         rerun(context, common, path, wait, timeout)
         return
     with circuit_input.errors_for_command_line(), contextlib.ExitStack() as stack:
-        client, is_private, loaded = circuit_input.client_and_circuit(common, file, stack)
+        client, is_private, loaded = circuit_input.client_and_circuit(common, file, asked, stack)
         with circuit_input.answer_progress():
             task = client.submit(loaded.program, **asked.arguments(loaded))
         if wait or is_private:
