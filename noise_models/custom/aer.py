@@ -143,9 +143,7 @@ _WIDE_HINT = "channels act on 1 or 2 qubits: an error of 3 or 4 as a product (te
 _Array = NDArray[np.float64]
 
 
-def _wide(
-    error: _Error, weights: list[float], size: int, field: str
-) -> list[custom.ChannelEntry]:
+def _wide(error: _Error, weights: list[float], size: int, field: str) -> list[custom.ChannelEntry]:
     """Return the entries of an error on three or four qubits that is a product of channels on one
     and two of them. Raises SnapshotError for another one."""
     total = np.zeros((4**size, 4**size))
@@ -156,7 +154,7 @@ def _wide(
             built = _then(built, _channel(instruction, place), instruction.qubits, size, place)
         total += weight * built
     for blocks in _partitions(tuple(range(size))):
-        parts = [(block, _reduced(total, block, size)) for block in blocks]
+        parts = [(block, _reduced(total, block)) for block in blocks]
         product = np.eye(4**size)
         for block, part in parts:
             product = _then(product, Channel(part), block, size, field)
@@ -172,9 +170,7 @@ def _wide(
     raise SnapshotError(field, f"an error of {size} qubits that is no product", hint=_WIDE_HINT)
 
 
-def _then(
-    before: _Array, channel: Channel, qubits: Sequence[int], size: int, field: str
-) -> _Array:
+def _then(before: _Array, channel: Channel, qubits: Sequence[int], size: int, field: str) -> _Array:
     """Return the transfer matrix of a channel on some of `size` qubits after another one."""
     width = len(qubits)
     if width != channel.num_qubits or len(set(qubits)) != width or min(qubits) < 0:
@@ -188,11 +184,13 @@ def _then(
     return np.moveaxis(applied, range(width), axes).reshape(4**size, 4**size)
 
 
-def _reduced(total: _Array, block: tuple[int, ...], size: int) -> _Array:
+def _reduced(total: _Array, block: tuple[int, ...]) -> _Array:
     """Return the transfer matrix of a product's factor on the qubits of `block`."""
     number = np.arange(4 ** len(block))
-    places = sum((number >> 2 * k & 3) << 2 * qubit for k, qubit in enumerate(block))
-    return total[np.ix_(places, places)]
+    places = np.zeros(number.size, np.int64)
+    for k, qubit in enumerate(block):
+        places += (number >> 2 * k & 3) << 2 * qubit
+    return np.asarray(total[np.ix_(places, places)])
 
 
 def _partitions(qubits: tuple[int, ...]) -> Iterator[list[tuple[int, ...]]]:

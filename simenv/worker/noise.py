@@ -72,9 +72,9 @@ def unused_channels(
     ]
     if acts and unknown:
         results.append(
-            f"channels of {_listed(unknown)} do not act: no operation of the circuit has this label,"
-            " or this name and no label; a gate that Aer has no name for is replaced by the gates"
-            " of its definition: give channels of those, or a label to its matrix"
+            f"channels of {_listed(unknown)} do not act: no operation of the circuit has this"
+            " label, or this name and no label; a gate that Aer has no name for is replaced by the"
+            " gates of its definition: give channels of those, or a label to its matrix"
         )
     foreign = sorted(_NOT_AER.intersection(program.names).difference(has))
     if acts and foreign and not terms.device:

@@ -152,7 +152,9 @@ def test_label_of_native_gate_is_kept_on_device(env: Client) -> None:
     result = env.run(native, noise=model, device=DEVICE, shots=100)
     assert result.counts == {"0": 100}
     (text,) = result.warnings
-    assert text.startswith("channels of lost do not act: no operation of the circuit has this label")
+    assert text.startswith(
+        "channels of lost do not act: no operation of the circuit has this label"
+    )
     replaced = QuantumCircuit(2, 2)
     replaced.append(XGate(label="noisy"), [0])
     replaced.append(YGate(label="lost"), [1])  # the compiler gives the label to what it makes of it

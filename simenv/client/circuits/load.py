@@ -381,9 +381,7 @@ def load_many(circuits: Sequence[Any]) -> list[PackedCircuit | None]:
     return [None] * len(circuits)
 
 
-def _from_file(
-    path: str | bytes, channels: ChannelNames | None, hint: str = ""
-) -> PackedCircuit:
+def _from_file(path: str | bytes, channels: ChannelNames | None, hint: str = "") -> PackedCircuit:
     name = os.fsdecode(path)
     try:
         with open(path, "rb") as file:

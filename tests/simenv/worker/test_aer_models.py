@@ -10,11 +10,8 @@ from qiskit import QuantumCircuit
 from qiskit.circuit.library import (
     CXGate,
     DiagonalGate,
-    MCXGate,
-    MCXGrayCode,
     PauliGate,
     RZZGate,
-    UCGate,
     XGate,
 )
 from qiskit_aer import AerSimulator
