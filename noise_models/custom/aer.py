@@ -106,7 +106,8 @@ def _quantum(error: _Error, field: str) -> list[custom.ChannelEntry]:
         raise SnapshotError(f"{field}.probabilities", f"a sum of {sum(weights)}", hint=hint)
     named = [max(each.qubits, default=0) for circuit in error.instructions for each in circuit]
     size = max(named, default=0) + 1
-    if size > _WIDEST:
+    fewest = min((len(qubits) for qubits in error.gate_qubits if qubits), default=size)
+    if size > max(2, min(_WIDEST, fewest)):
         raise SnapshotError(field, f"an error of {size} qubits", hint=_WIDE_HINT)
     if size > 2:
         return _wide(error, [weight / sum(weights) for weight in weights], size, field)
