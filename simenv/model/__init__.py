@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from simenv.model.program import (
+    LABELLED_FORMAT,
     MARKERS,
     MAX_CLBITS,
     MAX_MATRIX_BYTES,
@@ -83,7 +84,14 @@ from simenv.model.views import (
 __all__ = ["CLIENT_LIMITS", "DEPENDENCY", "FINAL_STATES", "MARKERS", "MAX_BINDINGS"]
 __all__ += ["MAX_CLBITS", "MAX_KEEP_S", "MAX_MATRIX_BYTES", "MAX_PARENTS", "MAX_QUBITS"]
 __all__ += ["MAX_SHOTS", "MAX_TASK_NUMBER", "MAX_UNITARY_QUBITS", "MAX_VARIABLES", "NO_GATES"]
-__all__ += ["OWNERS", "PROGRAM_FORMAT", "READ_FORMATS", "RESULT_FORMAT", "UNLIMITED"]
+__all__ += [
+    "LABELLED_FORMAT",
+    "OWNERS",
+    "PROGRAM_FORMAT",
+    "READ_FORMATS",
+    "RESULT_FORMAT",
+    "UNLIMITED",
+]
 __all__ += ["AdmissionPolicy", "AdmissionReason", "Chain", "Decision", "DeviceInfo"]
 __all__ += ["DeviceKind", "DeviceProfile", "DeviceRecord", "EngineInfo", "EngineOptions"]
 __all__ += ["Event", "GateInfo", "HeldCapacity", "JobSpec", "NodeInfo", "NoiseFactors"]

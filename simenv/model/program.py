@@ -30,7 +30,8 @@ def check_printable(name: str, text: str) -> None:
         raise OptionError(f"{name} '{escaped}' has characters that cannot be printed", hint=hint)
 
 
-PROGRAM_FORMAT = 3
+PROGRAM_FORMAT = 2
+LABELLED_FORMAT = 3  # of programs with labels; the others are written as before
 READ_FORMATS = (1, 2, 3)  # formats of programs that are read; a field that came later has a default
 MAX_QUBITS = 65_535  # qubit numbers are uint16
 MAX_CLBITS = 65_535
@@ -120,13 +121,13 @@ class Program(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
 
     def packed(self) -> bytes:
         """Return the encoded program, as it is sent and stored."""
-        return _ENCODER.encode(self)
+        return _ENCODER.encode(self if self.labels else msgspec.structs.astuple(self)[:-1])
 
     @cached_property
     def structure(self) -> bytes:
         """Digest of the circuit structure, that is of all fields but the parameter values: BLAKE2b,
         16 bytes."""
-        fields = msgspec.structs.astuple(self)
+        fields = msgspec.structs.astuple(self)[: None if self.labels else -1]
         params = self.__struct_fields__.index("params")
         return digest(_ENCODER.encode(fields[:params] + fields[params + 1 :]))
 

@@ -21,7 +21,15 @@ import msgspec
 
 from simenv.client.circuits import text_checks
 from simenv.errors import LimitExceededError, ProgramError
-from simenv.model import MAX_CLBITS, MAX_MATRIX_BYTES, MAX_QUBITS, PROGRAM_FORMAT, Program, Token
+from simenv.model import (
+    LABELLED_FORMAT,
+    MAX_CLBITS,
+    MAX_MATRIX_BYTES,
+    MAX_QUBITS,
+    PROGRAM_FORMAT,
+    Program,
+    Token,
+)
 
 _MAX_ROWS = 65_535
 
@@ -136,7 +144,7 @@ class ProgramBuilder:
         rows = self._rows
         arities = [number for signature in rows for number in signature[1:4]]
         return Program(
-            PROGRAM_FORMAT,
+            LABELLED_FORMAT if self._has_labels else PROGRAM_FORMAT,
             num_qubits,
             num_clbits,
             registers,
