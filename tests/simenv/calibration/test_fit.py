@@ -14,7 +14,7 @@ from noise_models import library, snapshot as snapshots
 from noise_models.build import build as noise_model
 from noise_models.calibration import CalibrationSnapshot, GateCalibration, NativeGate
 from simenv.calibration.data import CountsData, DataError
-from simenv.calibration.fit import calibrate as store
+from simenv.calibration.fit import attempt, calibrate as store
 from simenv.calibration.fit.calibrate import FittedDevice, calibrate
 from simenv.calibration.fit.components import (
     ChannelKey,
@@ -26,6 +26,7 @@ from simenv.calibration.fit.components import (
     with_gates_of_each_set,
 )
 from simenv.calibration.fit.observations import DeviceCompiler, Distributions, window_starts
+from simenv.calibration.fit.solve import Prior
 from simenv.calibration.score import CEILING, IdealDistributions, Predictor, score
 
 ROTATIONS = ("ZX", "IX", "ZZ", "X")
@@ -107,6 +108,22 @@ def test_a_fit_follows_the_relaxation_during_a_readout_that_is_not_the_last() ->
     assert np.abs(expected.probabilities - before.probabilities).max() > 0.02
     number = next(k for k, each in enumerate(every) if each == Component("relaxation", (1,)))
     assert np.abs(result.jacobian[:, result.params.index(number)]).max() > 0.02
+
+
+def test_a_fit_whose_prior_has_a_long_text_is_stored(
+    counts: CountsData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every term at once: more than the 100 characters that a text of a snapshot may have."""
+    width = 0.123456
+    prior = Prior(width, width, robust=True, angle=width, zz=width, asymmetry=width, added=width)
+    common = msgspec.structs.replace(prior, own=0.0)
+    monkeypatch.setattr(attempt, "CANDIDATES", (prior, common))
+    few = msgspec.structs.replace(counts, records=counts.records[:6], digest="ab" * 32)
+    result = calibrate(few, library.load("lima"), "fitted")
+    assert len(result.prior.text) > 100
+    assert snapshots.load(snapshots.dump(result.snapshot)) == result.snapshot
+    assert result.snapshot.version == few.digest[:12]
+    assert result.snapshot.source_digest == few.digest
 
 
 def test_components_at_zero_are_the_calibrated_device() -> None:
