@@ -127,6 +127,24 @@ def build(
     return _Builder(circuit, noise, table, channel_ids).program()
 
 
+def _read_later(circuit: Circuit, locations: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Locations in the order of their operations, without those whose qubits have all been measured
+    and have no later operation: no record depends on them."""
+    codes, counts = circuit.table.rows[circuit.ops, :2].T
+    acts = np.repeat(codes != BARRIER, counts)
+    wires, places = circuit.qubits[acts], np.repeat(np.arange(codes.size), counts)[acts]
+    ended = np.full(circuit.num_qubits + 1, codes.size)  # the last entry: no second qubit
+    ended[-1] = -1
+    last = np.full(circuit.num_qubits, -1)
+    last[wires] = places  # the last assignment stays
+    measured = np.flatnonzero((last >= 0) & (codes[last] == MEASURE))
+    ended[measured] = last[measured]
+    after = locations[:, AFTER_OP]
+    is_read = (after < ended[locations[:, Q0]]) | (after < ended[locations[:, Q1]])
+    kept = locations[is_read]
+    return kept[np.argsort(kept[:, AFTER_OP], kind="stable")]
+
+
 class _Builder:
     def __init__(
         self,
@@ -140,15 +158,16 @@ class _Builder:
         self._numbers = channel_ids if channel_ids is not None else list(range(len(noise.channels)))
         rows = circuit.table.rows[circuit.ops]
         self._codes, self._counts = rows[:, 0], rows[:, 1]
-        self._roles = noisy_layout(circuit, noise, keep=True).roles
         self._refuse(noise)
+        self._locations = _read_later(circuit, noise.locations)
+        noise = msgspec.structs.replace(noise, locations=self._locations)
+        self._roles = noisy_layout(circuit, noise, keep=True).roles
         self._qubits = used_qubits(circuit).tolist()
         self._place = {qubit: k for k, qubit in enumerate(self._qubits)}
         self._pending: list[Chain] = [()] * len(self._qubits)  # of each qubit
         self._pair: dict[int, tuple[int, int, Chain]] = {}  # by qubit: last operations on a pair
         self._rows: list[tuple[int, int, int]] = []
         self._channels: set[int] = set()
-        self._locations = noise.locations[np.argsort(noise.locations[:, AFTER_OP], kind="stable")]
 
     def _refuse(self, noise: NoiseProgram) -> None:
         circuit, codes = self._circuit, self._codes

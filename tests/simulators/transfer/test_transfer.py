@@ -178,6 +178,19 @@ def test_measurements_and_resets_amid_a_circuit_are_those_of_the_density_matrix(
         assert abs(expected.get(outcome, 0.0) - probability) < 1e-10
 
 
+def test_no_bit_is_copied_for_noise_that_no_record_depends_on() -> None:
+    """Coupled qubits interact during their readouts, after which nothing reads them."""
+    quantum_circuit = QuantumCircuit(3, 3)
+    for qubit in range(3):
+        quantum_circuit.sx(qubit)
+    quantum_circuit.cx(0, 1)
+    quantum_circuit.measure(range(3), range(3))
+    circuit = from_qiskit(quantum_circuit)
+    noise = attach_noise(circuit, noise_model(device(0)))
+    assert noise.locations[-1, 0] == circuit.ops.size - 1  # after the last measurement
+    assert build(circuit, noise, ConstantTable()).qubits == (0, 1, 2)
+
+
 def test_what_it_cannot_run_is_refused() -> None:
     quantum_circuit = QuantumCircuit(2, 2)
     quantum_circuit.measure(0, 0)
