@@ -213,7 +213,7 @@ def _loaded(
 ) -> tuple[CheckedOptions, PackedCircuit, tuple[bytes, bytes], TaskOptions]:
     """Pack the circuit, compiled for the device of its options if they have one. Return the new
     options, the circuit, its layouts, and the options that are sent. Raises SimenvError."""
-    channels = devices.channels(checked) if devices is not None else None
+    channels = devices.channels(checked) if devices is not None and checked.document else None
     loaded, compiled = load(circuit, channels), None
     if checked.named and devices is not None:
         checked, compiled = devices.prepared(checked, loaded)
@@ -353,7 +353,7 @@ def _prepare_batch(
 ) -> PreparedSubmit:
     """Prepare one task for each circuit. Raises BatchRefusedError, which names every bad one."""
     distinct = {id(circuit): circuit for circuit in circuits}  # repeated ones are packed once
-    channels = devices.channels(checked) if devices is not None else None
+    channels = devices.channels(checked) if devices is not None and checked.document else None
     found: dict[int, PackedCircuit | None] = {}
     if channels is None:
         found = dict(zip(distinct, load_many([*distinct.values()]), strict=True))

@@ -32,7 +32,7 @@ def u16(*numbers: int) -> bytes:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"format": 3}, "format 3"),
+        ({"format": 9}, "format 9"),
         ({"num_qubits": 10**6}, "1000000 qubits"),
         ({"num_qubits": -1}, "-1 qubits"),
         ({"num_clbits": 3}, "for 3 clbits"),
