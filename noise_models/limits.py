@@ -33,7 +33,6 @@ def limited(model: NoiseModel) -> tuple[str, ...]:
         if factor > 1.0:
             results.append(f"qubit.correlated_readout * {factor:g} acts as 1: as it was measured")
     results += _absent(model)
-    results.append(_wide_gates(model))
     results.append(_without_durations(model))
     results.append(_dephasing_limit(model))
     results += [_error_limit(model, name, size) for size, name in enumerate(_ERRORS, 1)]
@@ -83,18 +82,6 @@ def _absent(model: DeviceModel) -> Iterable[str]:
         usable = given and (snapshot.gates or not given.startswith(("gate.error", "gate.over")))
         given = f"; {given} gives the device such noise" if usable else ""
         yield f"{name} * {factor:g} changes nothing: the calibration has no such noise{given}"
-
-
-def _wide_gates(model: DeviceModel) -> str:
-    """Return the text for gates on more than two qubits; "" if the device has none with an
-    error."""
-    wide = sorted({gate.name for gate, on in _gates(model) if len(on) > 2 and gate.error})
-    if not wide or not model.options.factor("gate.depolarizing"):
-        return ""
-    return (
-        f"the error of {', '.join(wide)}, on more than two qubits, acts as Pauli errors on pairs of"
-        " its qubits with the same average gate fidelity; over-rotation does not act there"
-    )
 
 
 def _without_durations(model: DeviceModel) -> str:

@@ -116,7 +116,8 @@ def _quantum(error: _Error, field: str) -> list[custom.ChannelEntry]:
         built = identity(size)
         for i, instruction in enumerate(circuit):
             place = f"{field}.instructions[{k}][{i}]"
-            built = built.then(_embedded(_channel(instruction, place), instruction, size, place))
+            for channel, qubits in _parts(instruction, place):
+                built = built.then(_embedded(channel, qubits, size, place))
         total += weight / sum(weights) * built.ptm
     entry = _entry_fields(Channel(total))
     return [
@@ -140,7 +141,10 @@ def _operands(operation: str, qubits: tuple[int, ...], size: int) -> tuple[int, 
 
 _WIDEST = 4  # qubits: 65,536 entries of a transfer matrix
 _PRODUCT_TOLERANCE = 1e-12
-_WIDE_HINT = "channels act on 1 or 2 qubits: an error of 3 or 4 as a product (tensor) of such ones"
+_WIDE_HINT = (
+    "channels act on 1 or 2 qubits: give an error of 3 or 4 as a product (tensor) of such ones, or"
+    " errors of the gates on 1 and 2 qubits that the operation is transpiled to"
+)
 _Array = NDArray[np.float64]
 
 
@@ -149,11 +153,13 @@ def _wide(error: _Error, weights: list[float], size: int, field: str) -> list[cu
     and two of them. Raises SnapshotError for another one."""
     total = np.zeros((4**size, 4**size))
     for k, (weight, circuit) in enumerate(zip(weights, error.instructions, strict=True)):
-        built = np.eye(4**size)
+        is_pauli = all(each.name == "pauli" for each in circuit)
+        built = np.ones((4**size, 1)) if is_pauli else np.eye(4**size)  # its diagonal suffices
         for i, instruction in enumerate(circuit):
             place = f"{field}.instructions[{k}][{i}]"
-            built = _then(built, _channel(instruction, place), instruction.qubits, size, place)
-        total += weight * built
+            for channel, qubits in _parts(instruction, place):
+                built = _then(built, channel, qubits, size, place)
+        total += weight * (np.diag(built[:, 0]) if is_pauli else built)
     for blocks in _partitions(tuple(range(size))):
         parts = [(block, _reduced(total, block)) for block in blocks]
         product = np.eye(4**size)
@@ -168,21 +174,19 @@ def _wide(error: _Error, weights: list[float], size: int, field: str) -> list[cu
                 for qubits in error.gate_qubits
                 for block, part in parts
             ]
-    raise SnapshotError(field, f"an error of {size} qubits that is no product", hint=_WIDE_HINT)
+    raise SnapshotError(field, f"a correlated error of {size} qubits", hint=_WIDE_HINT)
 
 
 def _then(before: _Array, channel: Channel, qubits: Sequence[int], size: int, field: str) -> _Array:
-    """Return the transfer matrix of a channel on some of `size` qubits after another one."""
-    width = len(qubits)
-    if width != channel.num_qubits or len(set(qubits)) != width or min(qubits) < 0:
-        hint = f"{channel.num_qubits} different qubits"
-        raise SnapshotError(f"{field}.qubits", str(qubits)[:60], hint=hint)
+    """Return columns of a transfer matrix, followed by a channel on some of `size` qubits."""
+    width = channel.num_qubits
+    _check_qubits(qubits, width, field)
     axes = [size - 1 - qubit for qubit in reversed(qubits)]  # of the last qubit first
-    tensor = before.reshape((4,) * size + (4**size,))
+    tensor = before.reshape((4,) * size + (-1,))
     applied = np.tensordot(
         channel.ptm.reshape((4,) * (2 * width)), tensor, (range(width, 2 * width), axes)
     )
-    return np.moveaxis(applied, range(width), axes).reshape(4**size, 4**size)
+    return np.moveaxis(applied, range(width), axes).reshape(before.shape)
 
 
 def _reduced(total: _Array, block: tuple[int, ...]) -> _Array:
@@ -213,6 +217,32 @@ def _probability(value: Any, field: str) -> float:
     return float(value)
 
 
+def _parts(instruction: _Instruction, field: str) -> Iterator[tuple[Channel, tuple[int, ...]]]:
+    """Iterate over the channels of one instruction with the qubits that they act on: of a Pauli
+    string one for each letter but I, of others one."""
+    qubits, params = instruction.qubits, instruction.params
+    if instruction.name != "pauli" or len(params) != 1 or not isinstance(params[0], str):
+        yield _channel(instruction, field), qubits
+        return
+    letters = params[0]
+    if not letters or not set(letters) <= {*_PAULIS}:
+        raise SnapshotError(f"{field}.params", strict_json.short_repr(letters), hint="as X or XI")
+    _check_qubits(qubits, len(letters), field)
+    for letter, qubit in zip(reversed(letters), qubits, strict=True):  # the last acts on the first
+        if letter != "I":
+            yield _PAULIS[letter], (qubit,)
+
+
+_PAULIS = {letter: from_paulis(np.eye(4)[k]) for k, letter in enumerate("IXYZ")}
+
+
+def _check_qubits(qubits: Sequence[int], count: int, field: str) -> None:
+    """Raise SnapshotError unless these are `count` different qubits."""
+    if len(qubits) != count or len(set(qubits)) != count or min(qubits) < 0:
+        hint = f"{count} different qubits"
+        raise SnapshotError(f"{field}.qubits", str(qubits)[:60], hint=hint)
+
+
 def _channel(instruction: _Instruction, field: str) -> Channel:
     """Return the channel of one instruction on its qubits."""
     name, params = instruction.name, instruction.params
@@ -220,23 +250,12 @@ def _channel(instruction: _Instruction, field: str) -> Channel:
         return from_unitary(np.array(_UNITARIES[name], np.complex128))
     if name == "reset":
         return from_kraus(_RESET)
-    if name == "pauli" and len(params) == 1 and isinstance(params[0], str):
-        return _pauli(params[0], field)
     if name == "unitary" and len(params) == 1:
         return from_unitary(_array(params[0], field))
     if name == "kraus" and params:
         return from_kraus([_array(each, field) for each in params])
     hint = f"kraus, unitary, pauli, reset, {', '.join(_UNITARIES)}"
     raise SnapshotError(f"{field}.name", strict_json.short_repr(name), hint=hint)
-
-
-def _pauli(name: str, field: str) -> Channel:
-    """Return the channel of a Pauli; the last letter acts on the first qubit."""
-    if len(name) not in (1, 2) or any(each not in "IXYZ" for each in name):
-        raise SnapshotError(f"{field}.params", strict_json.short_repr(name), hint="as X or XI")
-    weights = np.zeros(4 ** len(name))
-    weights[sum("IXYZ".index(each) * 4**k for k, each in enumerate(reversed(name)))] = 1.0
-    return from_paulis(weights)
 
 
 def _array(value: Any, field: str) -> NDArray[np.complex128]:
@@ -246,12 +265,9 @@ def _array(value: Any, field: str) -> NDArray[np.complex128]:
         raise SnapshotError(f"{field}.params", str(error)[:200], hint="rows of numbers") from None
 
 
-def _embedded(channel: Channel, instruction: _Instruction, size: int, field: str) -> Channel:
+def _embedded(channel: Channel, qubits: tuple[int, ...], size: int, field: str) -> Channel:
     """Extend a channel of some qubits to all qubits of the error."""
-    qubits = instruction.qubits
-    if len(qubits) != channel.num_qubits or len(set(qubits)) != len(qubits) or min(qubits) < 0:
-        hint = f"{channel.num_qubits} different qubits"
-        raise SnapshotError(f"{field}.qubits", str(qubits)[:60], hint=hint)
+    _check_qubits(qubits, channel.num_qubits, field)
     if channel.num_qubits == size:
         return channel if qubits[0] == 0 else channel.reversed()
     return tensor(channel, identity(1)) if qubits[0] == 0 else tensor(identity(1), channel)

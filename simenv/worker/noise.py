@@ -123,6 +123,25 @@ def uncalibrated(
     )
 
 
+def on_pairs(model: NoiseModel, program: Program) -> tuple[str, ...]:
+    """Return a warning about gates of a circuit on more than two qubits whose errors act as Pauli
+    errors on pairs of them."""
+    from noise_models.build import DeviceModel
+
+    assert isinstance(model, DeviceModel)
+    if not model.options.factor("gate.depolarizing"):
+        return ()
+    wide = {key for key in gates_of(program) if len(key[1]) > 2}
+    found = {key: model.calibration(*key) for key in wide}
+    names = sorted({name for (name, _), gate in found.items() if gate is not None and gate.error})
+    if not names:
+        return ()
+    return (
+        f"the error of {_listed(names)}, on more than two qubits, acts as Pauli errors on pairs of"
+        " its qubits with the same average gate fidelity; over-rotation does not act there",
+    )
+
+
 def useless(document: CalibrationSnapshot, model: NoiseModel, program: Program) -> tuple[str, ...]:
     """Return a warning about operations of a circuit whose calibrated errors leave nothing of what
     they do: a measurement that hardly tells 0 from 1, a reset that leaves 1 as often as 0, a gate
@@ -164,6 +183,12 @@ def _has_useless(document: CalibrationSnapshot) -> bool:
     # An error of 1 marks a gate that does not work: no circuit for the device has it.
     gates = [each.error for each in document.gates if each.error and each.error < BROKEN]
     return max((*measured, *resets), default=0.0) >= ALIKE or max(gates, default=0.0) >= 0.5
+
+
+def _has_wide_gates(program: Program) -> bool:
+    """Return whether the table of a program has gates on more than two qubits."""
+    sizes = np.frombuffer(program.arities, np.uint16)[::3].tolist()
+    return any(size > 2 and is_gate(name) for name, size in zip(program.names, sizes, strict=True))
 
 
 def gates_of(program: Program) -> set[tuple[str, tuple[int, ...]]]:
@@ -250,7 +275,7 @@ class Noise:
         self._limited: dict[tuple[str, NoiseFactors], tuple[str, ...]] = {}
         self._times: dict[str, ShotTimes] = {}  # by snapshot
         self._useless: dict[str, bool] = {}  # by snapshot
-        self._random: dict[tuple[bytes, str, NoiseFactors], tuple[str, ...]] = {}
+        self._of_structures: dict[tuple[bytes, str, NoiseFactors], tuple[str, ...]] = {}
         self._shots_ns: OrderedDict[tuple[bytes, str], float] = OrderedDict()
 
     def receive(self, message: NoiseDocument) -> None:
@@ -378,7 +403,7 @@ class Noise:
                 if len(self._useless) >= MAX_MODELS:
                     self._useless.clear()
                 self._useless[terms.snapshot] = _has_useless(document)
-            if self._useless[terms.snapshot] or not terms.device:
+            if self._useless[terms.snapshot] or not terms.device or _has_wide_gates(program):
                 outside = (*self._of_structure(document, program, terms), *outside)
         if not terms.noise:
             return outside
@@ -395,14 +420,15 @@ class Noise:
     def _of_structure(
         self, document: CalibrationSnapshot, program: Program, terms: TaskOptions
     ) -> tuple[str, ...]:
-        """Return `useless` of a circuit, which depends on its structure alone."""
+        """Return `useless` and `on_pairs` of a circuit, which depend on its structure alone."""
         key = program.structure, terms.snapshot, terms.noise
-        result = self._random.get(key)
+        result = self._of_structures.get(key)
         if result is None:
-            if len(self._random) >= MAX_PROGRAMS:
-                self._random.clear()
+            if len(self._of_structures) >= MAX_PROGRAMS:
+                self._of_structures.clear()
             model = self._attachment(terms).model
-            result = self._random[key] = useless(document, model, program)
+            result = (*useless(document, model, program), *on_pairs(model, program))
+            self._of_structures[key] = result
         return result
 
     def _document(self, digest: str) -> Document:

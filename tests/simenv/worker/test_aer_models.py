@@ -1,6 +1,7 @@
 """Each channel of an Aer noise model acts as in Aer, or is named in the warnings of the result."""
 
 import hashlib
+import json
 from collections.abc import Callable
 
 import numpy as np
@@ -17,6 +18,7 @@ from qiskit.circuit.library import (
 from qiskit_aer import AerSimulator
 from qiskit_aer.noise import (
     NoiseModel,
+    QuantumError,
     ReadoutError,
     amplitude_damping_error,
     depolarizing_error,
@@ -24,6 +26,7 @@ from qiskit_aer.noise import (
 )
 
 from noise_models import document
+from noise_models.strict_json import SnapshotError
 from simenv.client.circuits import ChannelNames, load
 from simenv.client.submission.noise import aer_document, channel_names
 from simenv.model import Program, TaskOptions
@@ -191,3 +194,57 @@ def test_channels_act_as_in_aer_or_are_named(seed: int) -> None:
     assert np.abs(difference).max() < 1e-9
     (text,) = loaded.warnings()
     assert text.startswith(f"channels of {lost} do not act")
+
+
+def wide_circuit() -> QuantumCircuit:
+    result = QuantumCircuit(3, 3)
+    for qubit, angle in enumerate((0.4, 1.1, 2.3)):
+        result.ry(angle, qubit)
+    result.ccx(0, 1, 2)
+    result.h([0, 2])
+    result.measure(range(3), range(3))
+    return result
+
+
+@pytest.mark.parametrize(
+    "channel",
+    [
+        pauli_error([("XXI", 0.2), ("III", 0.8)]),
+        pauli_error([("XIZ", 0.2), ("III", 0.7), ("YIZ", 0.1)]),
+        pauli_error([("XZY", 1.0)]),
+        depolarizing_error(0.3, 1).tensor(depolarizing_error(0.2, 2)),
+        pauli_error([("YIZ", 1.0)]).compose(amplitude_damping_error(0.3), [1]),
+    ],
+)
+def test_pauli_strings_on_three_qubits_act_as_in_aer(channel: QuantumError) -> None:
+    model, asked = NoiseModel(), wide_circuit()
+    model.add_all_qubit_quantum_error(channel, ["ccx"])
+    found = Loaded(asked, model).distribution()
+    np.testing.assert_allclose(found, of_aer(asked, model, False), rtol=0.0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "channel", [depolarizing_error(0.1, 3), pauli_error([("XXX", 0.1), ("III", 0.9)])]
+)
+def test_correlated_error_of_three_qubits_is_refused_with_the_way_out(
+    channel: QuantumError,
+) -> None:
+    model = NoiseModel()
+    model.add_all_qubit_quantum_error(channel, ["ccx"])
+    with pytest.raises(SnapshotError) as caught:
+        document.load(aer_document(model))
+    assert "errors[0]: a correlated error of 3 qubits" in str(caught.value)
+    assert "transpiled to" in caught.value.hint
+
+
+def test_pauli_strings_that_do_not_fit_their_qubits_are_refused() -> None:
+    for name, qubits in (("XX", [0, 1, 2]), ("XXX", [0, 1, 1]), ("XQ", [0, 1]), ("", [0])):
+        instruction = {"name": "pauli", "params": [name], "qubits": qubits}
+        values = {
+            "type": "qerror",
+            "operations": ["ccx"],
+            "probabilities": [1.0],
+            "instructions": [[instruction]],
+        }
+        with pytest.raises(SnapshotError, match=r"errors\[0\].instructions\[0\]\[0\]"):
+            document.load(json.dumps({"errors": [values]}).encode())

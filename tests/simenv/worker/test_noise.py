@@ -11,10 +11,17 @@ from failing import fails
 from qiskit import QuantumCircuit
 
 from noise_models import document, library
-from noise_models.calibration import FitScope
+from noise_models.calibration import (
+    CalibrationSnapshot,
+    FitScope,
+    GateCalibration,
+    NativeGate,
+    QubitCalibration,
+)
 from simenv.client.circuits import load
+from simenv.client.submission.noise import ON
 from simenv.errors import StoreError
-from simenv.model import DeviceRecord, Program, ResultFile, TaskOptions
+from simenv.model import DeviceRecord, NoiseFactors, Program, ResultFile, TaskOptions
 from simenv.result_files import UNFINISHED, attempt_file
 from simenv.wire.messages.client import AssignChunk, AssignedTask, NoiseDocument
 from simenv.worker import noise as noise_module
@@ -84,6 +91,33 @@ def test_limited_factor_is_named() -> None:
     (text,) = recorded(calibration(), noise=(("gate.depolarizing", 1e9),)).warnings
     assert text.startswith("gate.depolarizing * 1e+09")
     assert recorded(calibration(), noise=(("gate.depolarizing", 2.0),)).warnings == ()
+
+
+@pytest.mark.parametrize("noise", [(), ON, (("recipe.aer", 1.0),), (("gate.depolarizing", 0.5),)])
+def test_gates_whose_errors_act_on_pairs_are_named(noise: NoiseFactors) -> None:
+    """Those of the circuit, not of the device, under every noise that has such errors."""
+    snapshot = CalibrationSnapshot(
+        "wide",
+        4,
+        native_gates=(NativeGate("ccx", 3), NativeGate("cswap", 3), NativeGate("x", 1)),
+        qubits=(QubitCalibration(t1_us=80.0, t2_us=60.0, p01=0.01, p10=0.02),) * 4,
+        gates=(
+            GateCalibration("x", error=1e-3, duration_ns=30.0),
+            GateCalibration("ccx", (0, 1, 2), error=0.05, duration_ns=300.0),
+            GateCalibration("cswap", (0, 1, 2), error=0.05, duration_ns=300.0),
+        ),
+    )
+    body = document.dump(snapshot)
+    plain = QuantumCircuit(3, 3)
+    plain.x(0)
+    plain.barrier()
+    plain.measure(range(3), range(3))
+    assert recorded(body, plain, device="wide", noise=noise).warnings == ()
+    plain.ccx(0, 1, 2)
+    (text,) = recorded(body, plain, device="wide", noise=noise).warnings
+    assert text.startswith("the error of ccx, on more than two qubits, acts as Pauli errors")
+    for off in ((("all", 0.0),), (("gate.depolarizing", 0.0),)):
+        assert recorded(body, plain, device="wide", noise=off).warnings == ()
 
 
 def test_a_circuit_that_differs_from_those_of_the_fit_is_warned_of() -> None:
