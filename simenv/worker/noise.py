@@ -39,6 +39,10 @@ _PASSIVE = frozenset({"barrier", "delay", "delay_dt"})
 _OFF = ("all", 0.0)  # factor of `noise="off"`
 # Names of operations that a channel can follow, besides those of one circuit.
 _ACTING = frozenset({*GATES, "delay", "preparation", "reset", "unitary"})
+_NOT_READ = (
+    "; labels are read from a QuantumCircuit or QPY that is submitted with its noise model, not"
+    " from a circuit that was loaded before"
+)
 # Gates of a program that Aer does not run: its transpiler would replace them.
 _NOT_AER = frozenset(
     {
@@ -64,6 +68,7 @@ def unused_channels(
         results.append(
             f"the noise model does not act on this circuit, which ran without noise: channels of"
             f" {_listed(channels)}; the circuit has {_listed(gates)}"
+            f"{_NOT_READ * (not program.labels)}"
         )
     unknown = [
         name
@@ -75,6 +80,7 @@ def unused_channels(
             f"channels of {_listed(unknown)} do not act: no operation of the circuit has this"
             " label, or this name and no label; a gate that Aer has no name for is replaced by the"
             " gates of its definition: give channels of those, or a label to its matrix"
+            f"{_NOT_READ * (not program.labels)}"
         )
     foreign = sorted(_NOT_AER.intersection(program.names).difference(has))
     if acts and foreign and not terms.device:

@@ -27,8 +27,9 @@ from qiskit_aer.noise import (
 
 from noise_models import document
 from noise_models.strict_json import SnapshotError
-from simenv.client.circuits import ChannelNames, load
+from simenv.client.circuits import ChannelNames, PackedCircuit, load
 from simenv.client.submission.noise import aer_document, channel_names
+from simenv.errors import ProgramError
 from simenv.model import Program, TaskOptions
 from simenv.wire.messages.client import AssignedTask, NoiseDocument
 from simenv.worker.noise import Noise
@@ -135,7 +136,7 @@ def of_aer(asked: QuantumCircuit, noise: NoiseModel, has_readout: bool) -> np.nd
 class Loaded:
     """A circuit and an Aer noise model, as a worker receives them."""
 
-    def __init__(self, asked: QuantumCircuit, model: NoiseModel) -> None:
+    def __init__(self, asked: QuantumCircuit | PackedCircuit, model: NoiseModel) -> None:
         sent = aer_document(model)
         body = document.dump(document.load(sent))
         digest = hashlib.sha256(body).hexdigest()
@@ -248,3 +249,48 @@ def test_pauli_strings_that_do_not_fit_their_qubits_are_refused() -> None:
         }
         with pytest.raises(SnapshotError, match=r"errors\[0\].instructions\[0\]\[0\]"):
             document.load(json.dumps({"errors": [values]}).encode())
+
+
+@pytest.mark.parametrize("others", [(), ("h",)])
+def test_channels_of_labels_of_a_circuit_that_was_loaded_before_are_named(
+    others: tuple[str, ...],
+) -> None:
+    model, asked = NoiseModel(), QuantumCircuit(1, 1)
+    model.add_all_qubit_quantum_error(depolarizing_error(0.1, 1), ["noisy_x", *others])
+    asked.h(0)
+    asked.append(XGate(label="noisy_x"), [0])
+    asked.measure(0, 0)
+    assert Loaded(asked, model).warnings() == ()
+    loaded = load(asked)
+    for each in (loaded, loaded.program):
+        task = Loaded(each, model)
+        (text,) = task.warnings()
+        assert "noisy_x" in text
+        assert "not from a circuit that was loaded before" in text
+
+
+def test_kraus_operations_and_errors_of_measurements_are_refused() -> None:
+    asked = QuantumCircuit(1, 1)
+    asked.append(amplitude_damping_error(0.1).to_instruction(), [0])
+    with pytest.raises(ProgramError) as of_circuit:
+        load(asked)
+    assert "noise" in of_circuit.value.hint
+    model = NoiseModel()
+    model.add_all_qubit_quantum_error(depolarizing_error(0.1, 1), ["measure"])
+    with pytest.raises(SnapshotError) as of_model:
+        document.load(aer_document(model))
+    assert "a channel at a measurement" in str(of_model.value)
+    assert "readout" in of_model.value.hint
+
+
+def test_channels_of_gates_that_a_compiler_expands_are_named() -> None:
+    """As where the command line has --device, --pool or --prefer."""
+    model, asked = NoiseModel(), QuantumCircuit(2, 2)
+    model.add_all_qubit_quantum_error(depolarizing_error(0.1, 1), ["diagonal", "h"])
+    asked.h(0)
+    asked.append(DiagonalGate([1, 1j, -1, 1]), [0, 1])
+    asked.measure([0, 1], [0, 1])
+    assert Loaded(asked, model).warnings() == ()
+    names = channel_names(aer_document(model))
+    (text,) = Loaded(load(asked, ChannelNames(names, whole=False)), model).warnings()
+    assert text.startswith("channels of diagonal do not act")

@@ -105,6 +105,8 @@ def test_valid_circuits_pass_validation() -> None:
         ({"variables": (40000, 40000)}, "the variables have 80000 bits"),
         ({"variables": (1,) * 4097}, "4097 variables"),
         ({"matrices": (b"",)}, "0 kinds of unitary, but 1 matrices"),
+        ({"labels": ("x",)}, "1 labels for"),
+        ({"labels": ("",) * 65_536}, "65536 labels for"),
     ],
 )  # fmt: skip
 def test_invalid_field_is_reported(fields: dict[str, object], words: str) -> None:
