@@ -297,9 +297,11 @@ def build_chunk(
     worker.idle_beats = 0
     state.grants += 1
     worker.granted = state.grants
-    if _is_limited(state, head.batch):  # then a chunk has tasks of one association
+    is_limited = _is_limited(state, head.batch)
+    if is_limited:  # then a chunk has tasks of one association
         worker.newest_of[head.batch.association] = chunk[-1]
-        scheduler_state.refresh_held_back(state)
+    if is_limited or (state.quotas.budgets_left and head.batch.units):
+        scheduler_state.refresh_held_back(state, now_ns)
     slots = worker.slots if worker.ranks == 1 else 1
     memory_bytes = worker.reserved + worker.memory_bytes
     return core.AssignTasks(worker.name, slots, memory_bytes, announce, chunk, worker.kept_bytes)

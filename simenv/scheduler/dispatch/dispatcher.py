@@ -39,9 +39,10 @@ def assign(state: scheduler_state.SchedulerState, now_ns: int) -> list[AssignTas
     is_plain = not (state.dedicated or state.gangs or state.deferred_gangs)
     if is_plain and not any(pool.queue.count for pool in state.pools.values()):
         return assignments
-    if state.quotas.caps_slots or state.quotas.changed or state.quotas.removed:
-        state.quotas.changed = False
-        scheduler_state.refresh_held_back(state)
+    quotas = state.quotas
+    if quotas.caps_slots or quotas.changed or quotas.removed or quotas.budgets_left:
+        quotas.changed = False
+        scheduler_state.refresh_held_back(state, now_ns)
     if state.controls.is_restricting:
         scheduler_state.refresh_assignable_tasks(state)
     if state.dedicated:

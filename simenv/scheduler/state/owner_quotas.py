@@ -28,6 +28,8 @@ class Quotas:
         self.caps_slots = False  # True if any owner or account has a limit of running slots
         self._accounts: Collection[Mapping[str, int]] = ()  # limits of each
         self.removed: frozenset[str] = frozenset()  # users whose waiting tasks are held
+        # Billing units of this month that are not spent, by account with a budget.
+        self.budgets_left: Mapping[str, float] = {}
         self.changed = False  # since the last assignment of tasks
         # Of running slots, by association, and what each limits; see `scheduler_state.slot_limits`.
         self.slot_limits: dict[str, SlotLimits] = {}

@@ -586,15 +586,46 @@ def slot_limits(state: SchedulerState, leaf: str) -> owner_quotas.SlotLimits:
     return known[leaf]
 
 
-def refresh_held_back(state: SchedulerState) -> None:
-    """Set, for each queue, the associations whose tasks may not start: their users are removed, or
-    they would pass a limit of running slots of their user or of one of their accounts."""
+def used_up_budgets(state: SchedulerState, now_ns: int) -> set[str]:
+    """Return the accounts whose budget the running tasks will use up: each counts with the billing
+    units that were forecast for it, or with those of its time so far if they are more."""
+    left = dict(state.quotas.budgets_left)
+    for worker in state.workers.values() if left else ():
+        if worker.reservation_id:  # whose time is charged in any case
+            continue
+        for record in worker.held.values():
+            units = record.batch.units
+            if record.phase == core.RUNNING:
+                units *= max(1.0, (now_ns - record.started_ns) / 1e3 / max(1.0, record.cost_us))
+            for account in state.accounts.path(record.batch.account):
+                if account in left:
+                    left[account] -= units
+    return {account for account, units in left.items() if units <= 0.0}
+
+
+def is_budget_used_up(state: SchedulerState, leaf: str, used_up: set[str]) -> bool:
+    """Return whether the budget of one of an association's accounts is among those that are used
+    up. Associations with tasks under a reservation that has workers are exempt: its time is charged
+    in any case."""
+    return not used_up.isdisjoint(state.fair_share.path(leaf)[:-1]) and not any(
+        use.reservation in state.dedicated.all and use.association == leaf
+        for use in state.use_by_association
+    )
+
+
+def refresh_held_back(state: SchedulerState, now_ns: int) -> None:
+    """Set, for each queue, the associations whose tasks may not start: their users are removed, the
+    budget of one of their accounts is used up, or they would pass a limit of running slots of their
+    user or of one of their accounts."""
     used, quotas, user_of = _used_slots(state), state.quotas, state.fair_share.user
+    used_up = used_up_budgets(state, now_ns)
     for pool in state.pools.values():
         waiting = pool.queue.associations()
         for leaf in waiting.difference(quotas.slot_limits):
             slot_limits(state, leaf)
         held = {leaf for leaf in waiting if quotas.removed and user_of(leaf) in quotas.removed}
+        if used_up:
+            held |= {leaf for leaf in waiting if is_budget_used_up(state, leaf, used_up)}
         for node, (limit, leaves) in quotas.limited.items():
             if used.get(node, 0) + pool.spec.ranks > limit:
                 held |= leaves & waiting

@@ -25,6 +25,7 @@ from collections.abc import Collection, Container, Iterable, Iterator
 import msgspec
 
 from simenv.model import TaskState, Timing, views
+from simenv.model.accounts import association
 from simenv.scheduler import core
 
 STOP_GRACE_NS = 2_000_000_000  # an engine that has not stopped by then is ended with its worker
@@ -136,6 +137,10 @@ class AssociationUse(msgspec.Struct, eq=False):
     tasks: int = 0
     size_bytes: int = 0
     units: float = 0.0  # forecast billing units
+
+    @property
+    def association(self) -> str:
+        return association(self.account, self.owner) if self.account else self.owner
 
 
 class UseByAssociation:

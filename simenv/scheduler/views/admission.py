@@ -207,7 +207,7 @@ def pending_reason(state: scheduler_state.SchedulerState, record: TaskRecord, no
     owner = record.batch.owner
     if owner in state.quotas.removed:
         return f"held: {owner} may not use the environment any more"
-    limited = _limited(state, pool, record)
+    limited = _limited(state, pool, record, now_ns)
     if limited:
         return limited
     ready = [w for w in pool.workers.values() if _is_ready(w)]
@@ -228,15 +228,22 @@ def pending_reason(state: scheduler_state.SchedulerState, record: TaskRecord, no
     return _single_rank_reason(record, idle)
 
 
-def _limited(state: scheduler_state.SchedulerState, pool: pools.Pool, record: TaskRecord) -> str:
-    """Return the limit of running slots of the task's user or accounts that keeps it waiting; ""
-    if none does. A limit below the task's ranks was lowered after its submission."""
+def _limited(
+    state: scheduler_state.SchedulerState, pool: pools.Pool, record: TaskRecord, now_ns: int
+) -> str:
+    """Return the limit of running slots, or the budget, of the task's user or accounts that keeps
+    it waiting; "" if none does. A limit below the task's ranks was lowered after its submission."""
     batch, ranks = record.batch, pool.spec.ranks
     for node, limit in scheduler_state.slot_limits(state, batch.association):
         if limit < ranks:
             name = node.removeprefix("@")
             text = f"it needs {ranks} slots, and never starts while the limit for {name} is"
             return f"{text} {limit} (max_running_slots): raise the limit or cancel the task"
+    used_up = scheduler_state.used_up_budgets(state, now_ns)
+    if used_up and scheduler_state.is_budget_used_up(state, batch.association, used_up):
+        name = next(each for each in state.accounts.path(batch.account) if each in used_up)
+        text = f"the budget of {name} is spent, or needed by its running tasks: an admin can raise"
+        return f"{text} it, and a month begins with a new one"
     if batch.association in pool.queue.held_back:
         return f"{batch.account or batch.owner} has reached its limit of running slots"
     return ""

@@ -71,6 +71,13 @@ class Budgets:
         entry = self._state.accounts.accounts.get(account)
         return 0.0 if entry is None else entry.budget_slot_h * SLOT_HOUR
 
+    def left(self) -> dict[str, float]:
+        """Return the billing units of this month that are not spent, by account with a budget."""
+        accounts = self._state.accounts.accounts
+        return {
+            name: budget - self.spent_units(name) for name in accounts if (budget := self.of(name))
+        }
+
     # --- refusals --------------------------------------------------------------------------------
 
     def error(

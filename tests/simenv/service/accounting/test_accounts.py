@@ -15,6 +15,7 @@ from service import completions, spec
 from simenv.model import TaskOptions, TaskState
 from simenv.model.accounts import SLOT_HOUR, Account, Qos, WaitReason
 from simenv.scheduler.core import RUNNING, SENT, WAITING
+from simenv.scheduler.state.scheduler_state import used_up_budgets
 from simenv.scheduler.views.admission import pending_reason
 from simenv.scheduler.views.expected_starts import ForetoldStart
 from simenv.service.accounting import accounts as module
@@ -269,6 +270,39 @@ def test_tasks_of_other_accounts_and_of_budgets_without_cut_go_on(tmp_path: Path
     town.accounts._next_cut_ns = 0
     town.step()
     assert [r.batch.account for r in town.state.tasks.values() if not r.stopping] == ["root"]
+
+
+def test_waiting_tasks_start_while_the_budget_lasts_beside_the_running_ones(tmp_path: Path) -> None:
+    town = budgeted(tmp_path, 10_000.0)
+    units = town.batch().units
+    town.batch(town.peer, key="~other")
+    town.spent["physics"] = 10_000.0  # others used more than was forecast
+    town.join()
+    started = town.assigned()
+    assert [town.state.tasks[each.task].batch.account for each in started] == ["root"]
+    town.finish(started)
+    (held,) = (each for each in town.state.tasks.values() if each.batch.account == "chem")
+    reason = pending_reason(town.state, held, time.monotonic_ns())
+    assert reason.startswith("the budget of physics is spent, or needed by its running tasks")
+    town.spent["physics"] = 10_000.0 - units / 2  # one start may pass it
+    town.step()
+    assert [each.task for each in town.assigned()] == [held.number]
+
+
+def test_running_tasks_count_in_a_budget_with_their_forecast_or_their_time(tmp_path: Path) -> None:
+    town = budgeted(tmp_path, 10_000.0)
+    town.join()
+    units = town.batch().units
+    (task,) = town.assigned()
+    now_ns = time.monotonic_ns()
+    town.scheduler.task_started("main-0", task.task, task.attempt, now_ns)
+    record, quotas = town.state.tasks[task.task], town.state.quotas
+    quotas.budgets_left = {"physics": units * 1.5}
+    assert used_up_budgets(town.state, now_ns) == set()
+    twice_ns = now_ns + round(2e3 * record.cost_us)
+    assert used_up_budgets(town.state, twice_ns) == {"physics"}
+    quotas.budgets_left = {"physics": units}
+    assert used_up_budgets(town.state, now_ns) == {"physics"}
 
 
 def test_account_of_many_users_leaves_room_in_the_queue_for_other_accounts(
