@@ -189,11 +189,15 @@ class Scheduler:
         reservations.set_default_accounts(self.state)
         return []
 
-    def dispatch(self, now_ns: int, accepted: int = 0) -> list[Action]:
+    def dispatch(
+        self, now_ns: int, accepted: int = 0, budgets_left: Mapping[str, float] | None = None
+    ) -> list[Action]:
         """Release tasks that reservations and parents no longer hold, then assign waiting tasks to
         workers. `accepted`: tasks whose clients are answered after this pass: of many, few are
-        assigned before."""
+        assigned before. `budgets_left`: billing units of this month that are not spent, by account
+        with a budget."""
         state = self.state
+        state.quotas.budgets_left = budgets_left or {}
         state.fair_share.at(now_ns)
         is_awaited = accepted > dispatcher.FIRST_ASSIGNS
         state.assigns_left = dispatcher.FIRST_ASSIGNS if is_awaited else dispatcher.ASSIGNS

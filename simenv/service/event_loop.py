@@ -479,8 +479,8 @@ class EventLoop(ServiceComponents):
             return  # results that a full disk cannot take must not fill the memory
         self._assign_from_ns = now_ns + round(TICK_BUSY_S * 1e9)  # if it fails
         with self._guarded("the assignment of tasks"):
-            self.state.quotas.budgets_left = self.accounts.budgets.left()
-            actions = self.scheduler.dispatch(now_ns, accepted=self._accept_answers.num_tasks)
+            left, accepted = self.accounts.budgets.left(), self._accept_answers.num_tasks
+            actions = self.scheduler.dispatch(now_ns, accepted, left)
             if actions:
                 fault_injection.hit("assign.before")
                 self.executor.execute(actions)
