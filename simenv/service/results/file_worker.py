@@ -5,16 +5,14 @@ Invariant: only these threads access result files; the event loop handles their 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import queue
-import shutil
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from simenv import result_files
+from simenv import files, result_files
 from simenv.errors import StoreError
 from simenv.model import ResultFile
 from simenv.result_files import UNFINISHED
@@ -97,12 +95,14 @@ class FileWorker:
 
     def remove_folder(self, folder: Path) -> None:
         """Remove the folder of an isolated worker that has ended."""
-        self._long.put((lambda: shutil.rmtree(folder, ignore_errors=True), _no_callback))
+        self._long.put((lambda: files.remove_tree(folder), _no_callback))
 
     def list_sizes(self, folder: Path, callback: Callable[[object], None]) -> None:
         """Measure the folders in a folder; `callback` gets a dict of names and bytes."""
         self._do(
-            self._short, lambda: {each.name: _size(each) for each in folder.glob("*")}, callback
+            self._short,
+            lambda: {each.name: files.tree_bytes(each) for each in folder.glob("*")},
+            callback,
         )
 
     def unfinished(self, mark: str) -> None:
@@ -120,8 +120,8 @@ class FileWorker:
             job, callback = entry
             try:
                 outcome = job()
-            except (OSError, ValueError) as error:  # an invalid name, or a lost disk
-                outcome = StoreError(f"a file of results: {error}")
+            except Exception as error:  # noqa: BLE001 - without this thread no result could be read
+                outcome = StoreError(f"a file of results: {str(error) or type(error).__name__}")
             if callback is not _no_callback:
                 self._over.append((callback, outcome))
 
@@ -171,20 +171,12 @@ def _checkpoint_sizes(root: Path) -> dict[str, int]:
     """Return the bytes of checkpoints by the name of the task."""
     folder = root / result_files.CHECKPOINTS
     names = sorted(os.listdir(folder)) if folder.is_dir() else []
-    return {name: _size(folder / name) for name in names}
-
-
-def _size(folder: Path) -> int:
-    result = 0
-    for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):  # a worker may replace the file meanwhile
-            result += path.lstat().st_size
-    return result
+    return {name: files.tree_bytes(folder / name) for name in names}
 
 
 def _remove_checkpoints(root: Path, tasks: list[str]) -> None:
     for task in tasks:
-        shutil.rmtree(result_files.below(root / result_files.CHECKPOINTS, task), ignore_errors=True)
+        files.remove_tree(result_files.below(root / result_files.CHECKPOINTS, task))
 
 
 def _marked(root: Path, mark: str) -> list[str]:

@@ -90,7 +90,7 @@ class WorkerIsolation:
         self._has_namespaces = not private_namespaces.unavailable_reason()
         self._results = results
         self._folder = results / FOLDER
-        shutil.rmtree(self._folder, ignore_errors=True)
+        files.remove_tree(self._folder)
         self._starts: dict[str, _Start] = {}
         groups = cgroup.memory_groups(f"simenv-{environment}.{os.getpid()}")
         self._groups = None if isinstance(groups, str) else groups
@@ -216,7 +216,9 @@ class WorkerIsolation:
         the names of folders, as `FileWorker.list_sizes` measures them."""
         by_name = sizes if isinstance(sizes, dict) else {}
         return {
-            worker: f"its files took {size(taken)}; the limit of a worker is {size(max_bytes)}"
+            worker: "it made folders that cannot be listed, so its files have no bound"
+            if taken == files.UNMEASURABLE
+            else f"its files took {size(taken)}; the limit of a worker is {size(max_bytes)}"
             f" (results.keep_gib)"
             for worker, start in self._starts.items()
             if (taken := by_name.get(start.folder.name, 0)) > max_bytes
@@ -245,7 +247,7 @@ class WorkerIsolation:
         for worker, start in list(self._starts.items()):
             self.ended(worker, start.number)
         self.kill_orphans(at_once=True)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        files.remove_tree(self._folder)
         if self._groups is not None:
             self._groups.close()
 
@@ -266,7 +268,7 @@ def _move(source: Path, folder: Path, task: int) -> None:
     with suppress(OSError):
         if source.is_dir() and not source.is_symlink():
             target.parent.mkdir(mode=0o700, exist_ok=True)
-            shutil.rmtree(target, ignore_errors=True)
+            files.remove_tree(target)
             source.rename(target)
 
 

@@ -11,7 +11,7 @@ from failing import fails
 from service import ServiceHarness, completions as ended, spec
 from waiting import until
 
-from simenv.errors import JournalError
+from simenv.errors import JournalError, StoreError
 from simenv.model import Origin, TaskState, Timing, task_name
 from simenv.result_files import CHECKPOINTS
 from simenv.service import event_loop
@@ -139,6 +139,24 @@ def test_start_removes_unfinished_files_of_earlier_starts_only(tmp_path: Path) -
     beside.start()
     beside.stop()
     assert [path.exists() for path in (old, new, tmp_path / ".token")] == [False, True, True]
+
+
+@pytest.mark.parametrize("error", [RecursionError(), MemoryError(), OverflowError("large")])
+def test_no_error_of_a_job_ends_the_thread(tmp_path: Path, error: Exception) -> None:
+    def fail(_folder: Path) -> int:
+        raise error
+
+    outcomes: list[object] = []
+    (tmp_path / "folder").mkdir()
+    beside = FileWorker(tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("simenv.files.tree_bytes", fail)
+        beside.start()
+        beside.list_sizes(tmp_path, outcomes.append)
+        beside.after(outcomes.append)
+        until(lambda: beside.run_callbacks() or len(outcomes) == 2)
+    beside.stop()
+    assert isinstance(outcomes[0], StoreError)
 
 
 def test_checkpoints_are_removed_when_their_task_has_ended(bench: ServiceHarness) -> None:

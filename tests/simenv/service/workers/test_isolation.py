@@ -15,6 +15,7 @@ from service import ServiceHarness, program, spec
 from waiting import until
 
 from launcher.process import cgroup, confinement
+from simenv import files
 from simenv.config import convert
 from simenv.errors import ConfigError, NotAllowedError
 from simenv.model import task_name
@@ -272,3 +273,9 @@ def test_worker_whose_files_take_more_than_all_results_may_is_ended(tmp_path: Pa
         bench.loop.result_requests.file_worker.stop()
     events = bench.get(m.Events, m.GetEvents(1, since=0, limit=100)).events
     assert any(event.message.startswith("its files took 2.0 MiB") for event in events)
+
+
+def test_worker_with_folders_that_cannot_be_listed_is_ended(workers: WorkerIsolation) -> None:
+    folder = workers.make("fn-0", 1)
+    (reason,) = workers.above_limit({folder.name: files.UNMEASURABLE}, 2**30).values()
+    assert "cannot be listed" in reason
