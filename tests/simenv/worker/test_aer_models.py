@@ -1,5 +1,6 @@
 """Each channel of an Aer noise model acts as in Aer, or is named in the warnings of the result."""
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from qiskit.circuit.library import (
     DiagonalGate,
     PauliGate,
     RZZGate,
+    UCGate,
     XGate,
 )
 from qiskit_aer import AerSimulator
@@ -24,6 +26,7 @@ from qiskit_aer.noise import (
     depolarizing_error,
     pauli_error,
 )
+from scipy.stats import unitary_group
 
 from noise_models import document
 from noise_models.strict_json import SnapshotError
@@ -36,7 +39,10 @@ from simenv.worker.noise import Noise
 from simulators.circuit.ir import Circuit
 from simulators.densitymatrix.engine import DensityMatrixEngine
 from simulators.engine import Request
+from simulators.execution.sampling import unpack
+from simulators.statevector.engine import StatevectorEngine
 
+SHOTS = 4_000
 CONFUSION = np.array([[0.95, 0.05], [0.1, 0.9]])  # row true, column read
 FLIP = np.array([[0, 1], [1, 0]])
 TURN = np.array([[0.6, 0.8], [-0.8, 0.6]])
@@ -294,3 +300,46 @@ def test_channels_of_gates_that_a_compiler_expands_are_named() -> None:
     names = channel_names(aer_document(model))
     (text,) = Loaded(load(asked, ChannelNames(names, whole=False)), model).warnings()
     assert text.startswith("channels of diagonal do not act")
+
+
+def sampled_circuit() -> QuantumCircuit:
+    """Circuit with operations that Aer runs whole: an initialization, a multiplexer, a gate with
+    three controls; and a gate that has a label."""
+    rng = np.random.default_rng(11)
+    result = QuantumCircuit(4, 4)
+    result.initialize([0.6, 0.0, 0.0, 0.8], [0, 1])
+    result.h([2, 3])
+    result.append(UCGate([unitary_group.rvs(2, random_state=rng) for _ in range(4)]), [2, 0, 1])
+    result.mcx([0, 1, 2], 3)
+    result.append(XGate(label="noisy_x"), [1])
+    result.x(0)
+    result.ry(0.7, range(4))
+    result.measure(range(4), range(4))
+    return result
+
+
+@pytest.mark.parametrize("name", ["initialize", "multiplexer", "mcx", "noisy_x"])
+def test_trajectories_agree_with_shots_of_aer(name: str) -> None:
+    """Each difference of the counts is below five standard deviations; without the channel it is
+    above."""
+    model, asked = NoiseModel(), sampled_circuit()
+    size = {"noisy_x": 1, "mcx": 4}.get(name, 2)
+    strong = depolarizing_error(0.5, 1).compose(amplitude_damping_error(0.3))
+    channel = functools.reduce(QuantumError.tensor, [strong] * size)
+    model.add_all_qubit_quantum_error(channel, [name])
+    loaded = Loaded(asked, model)
+    assert loaded.warnings() == ()
+    simulator = AerSimulator(method="statevector", noise_model=model, seed_simulator=3)
+    ran = simulator.run(asked, shots=SHOTS, optimization_level=0, fusion_enable=False).result()
+    expected = np.zeros(16)
+    for text, count in ran.get_counts().items():
+        expected[int(text, 2)] = count
+    off = []
+    for noise in (loaded.attached(), None):
+        row = run(StatevectorEngine(), loaded.circuit, Request(SHOTS, 5), noise).row(0)
+        found = np.zeros(16)
+        found[unpack(row.outcomes, row.outcome_width)] = np.frombuffer(row.counts, np.uint32)
+        off.append(np.abs(found - expected) / np.sqrt(np.maximum(found + expected, 1.0)))
+    with_noise, without = off
+    assert with_noise.max() < 5.0
+    assert without.max() > 5.0
