@@ -27,7 +27,7 @@ from simenv.model.task_rules import merged
 from simenv.scheduler.core import Action
 from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state import owner_quotas, scheduler_state
-from simenv.service.journal import tables, writer
+from simenv.service.journal import database, tables, writer
 from simenv.service.workers import processes
 from simenv.wire import codec, keyfiles
 from simenv.wire.messages import admin, client as m
@@ -187,7 +187,10 @@ EXPIRED_NOTICE = refusal_notice(
 
 
 def _hint(error: errors.ConfigError) -> str:
-    return error.hint or "free space on that disk"
+    """Return the remedy for a file of keys that cannot be written."""
+    cause = error.__cause__
+    own = database.hint_of(cause) if isinstance(cause, OSError) else ""
+    return error.hint or own or "let this user write that file, on a disk with free space"
 
 
 class KeyCommands:
