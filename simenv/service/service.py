@@ -180,7 +180,7 @@ class WorkerEvents:
         if isolation is not None and now_ns >= self._next_sizes_ns:
             self._next_sizes_ns = now_ns + SIZES_NS
             file_worker = self._service.result_requests.file_worker
-            file_worker.list_sizes(isolation.folder, self._end_large)
+            file_worker.list_sizes(isolation.folder, isolation.pids(), self._end_large)
         for event in self._service.workers.launcher_events():
             if event.kind == "node.lost":
                 actions = self._service.scheduler.node_lost(event.subject, event.message, now_ns)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import gc
 import os
+import resource
 import shlex
 import shutil
 import signal
@@ -36,6 +37,7 @@ from simulators.compiler import warmup
 from simulators.engine import Engine, EngineContext
 
 # A rank that is silent for this part of the lease is lost: 5 s of 15.
+MAX_THREADS = 1_024  # of all processes of an account's own user on this node
 SILENCE_LIMITS_PER_LEASE = 3
 
 
@@ -149,6 +151,7 @@ def _switch_and_filter(arguments: argparse.Namespace, *, allow_tcp: bool) -> Non
         if user == os.geteuid():
             raise OSError(0, "its account has no user of its own")
         private_namespaces.switch_user(user)
+        resource.setrlimit(resource.RLIMIT_NPROC, (MAX_THREADS, MAX_THREADS))
     confinement.filter_calls(allow_tcp=allow_tcp)
 
 

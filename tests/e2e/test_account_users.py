@@ -18,6 +18,7 @@ from launcher.process import private_namespaces
 from simenv.client.administration import issue_key
 from simenv.client.client import Client
 from simenv.service.workers.account_users import FILE
+from simenv.worker.main import MAX_THREADS
 
 PATIENCE_S = 120.0
 FIRST = 310_000
@@ -126,12 +127,16 @@ def test_the_same_attacks_succeed_without_isolation(tmp_path: Path) -> None:
 @by_value
 def who() -> dict[str, Any]:
     import os
+    import resource
 
     listed = [name for name in os.listdir("/proc") if name.isdigit()]
     open("file", "w").close()
     ids = [*os.getresuid(), *os.getresgid(), *os.getgroups(), os.stat("file").st_uid]
     flags = os.statvfs(".").f_flag
-    return {"ids": ids, "pids": len(listed), "nosuid": flags & 2, "nodev": flags & 4}
+    threads = resource.getrlimit(resource.RLIMIT_NPROC)[0]
+    return {
+        "ids": ids, "pids": len(listed), "nosuid": flags & 2, "nodev": flags & 4, "threads": threads
+    }  # fmt: skip
 
 
 def test_each_account_has_its_own_user_over_restarts(up: Live, keys: dict[str, Client]) -> None:
@@ -147,6 +152,7 @@ def test_each_account_has_its_own_user_over_restarts(up: Live, keys: dict[str, C
     if not stored:
         assert found["ana"] == found["ben"], "one user for all"
         return
+    assert answer["threads"] == MAX_THREADS
     users = {name: ids[0] for name, ids in found.items()}
     assert users["ana"] != users["ben"]
     assert {users["ana"], users["ben"]} <= set(range(FIRST, FIRST + 1_024))

@@ -266,3 +266,31 @@ def test_size_of_a_tree_counts_its_files_and_says_when_it_cannot(tmp_path: Path)
     nested(deep, 1_200)
     assert files.tree_bytes(deep) == files.UNMEASURABLE
     files.remove_tree(deep)
+
+
+WRITER = """
+import os, sys
+name, log = sys.argv[1:]
+os.posix_fallocate(os.open(log, os.O_WRONLY | os.O_CREAT), 0, 1 << 20)
+if os.fork() == 0:
+    descriptor = os.open(name, os.O_RDWR | os.O_CREAT)
+    os.unlink(name)
+    os.posix_fallocate(descriptor, 0, 2 << 20)
+    os.posix_fallocate(os.open(name, os.O_RDWR | os.O_CREAT), 0, 4 << 20)
+    print("written", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_open_files_count_without_names_and_outside_the_folder(tmp_path: Path) -> None:
+    """The process's own, and those of its children; a file in the folder is counted there."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    argv = [sys.executable, "-c", WRITER, str(folder / "x"), str(tmp_path / "log")]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as it:
+        assert it.stdout is not None
+        assert it.stdout.readline() == "written\n"
+        found = files.open_bytes(it.pid, folder)
+        it.communicate()
+    assert found == pytest.approx(3 << 20, rel=0.1)
+    assert files.open_bytes(it.pid, folder) == 0

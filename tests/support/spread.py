@@ -120,6 +120,7 @@ LONG = (
     "tests/e2e/test_gateway_accounts.py",
     "tests/e2e/test_functions.py",
     "tests/e2e/test_isolated_accounts.py",
+    "tests/e2e/test_account_users.py",
     "tests/launcher/prte/test_launcher_with_fake_prte.py",
     "tests/simenv/client/environments/test_named.py",
     "tests/simenv/frontends/qpi/test_circuits.py",

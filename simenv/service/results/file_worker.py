@@ -9,7 +9,7 @@ import os
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from simenv import files, result_files
@@ -97,13 +97,20 @@ class FileWorker:
         """Remove the folder of an isolated worker that has ended."""
         self._long.put((lambda: files.remove_tree(folder), _no_callback))
 
-    def list_sizes(self, folder: Path, callback: Callable[[object], None]) -> None:
-        """Measure the folders in a folder; `callback` gets a dict of names and bytes."""
-        self._do(
-            self._short,
-            lambda: {each.name: files.tree_bytes(each) for each in folder.glob("*")},
-            callback,
-        )
+    def list_sizes(
+        self, folder: Path, pids: Mapping[str, int], callback: Callable[[object], None]
+    ) -> None:
+        """Measure the folders in a folder, with the files that the process of a folder's name and
+        its descendants write elsewhere; `callback` gets a dict of names and bytes."""
+
+        def measured() -> dict[str, int]:
+            return {
+                each.name: files.tree_bytes(each)
+                + (files.open_bytes(pids[each.name], each) if each.name in pids else 0)
+                for each in folder.glob("*")
+            }
+
+        self._do(self._short, measured, callback)
 
     def unfinished(self, mark: str) -> None:
         """Remove the unfinished files of a worker that has ended; `mark`: its name and start."""

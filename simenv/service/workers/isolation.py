@@ -211,13 +211,17 @@ class WorkerIsolation:
         """The folder of the folders of all workers."""
         return self._folder
 
+    def pids(self) -> dict[str, int]:
+        """Return the process of each worker, by the name of its folder."""
+        return {each.folder.name: each.pid for each in self._starts.values() if each.pid}
+
     def above_limit(self, sizes: object, max_bytes: int) -> dict[str, str]:
         """Return the workers whose folders are larger, each with the reason to end it. `sizes`: by
         the names of folders, as `FileWorker.list_sizes` measures them."""
         by_name = sizes if isinstance(sizes, dict) else {}
         return {
             worker: "it made folders that cannot be listed, so its files have no bound"
-            if taken == files.UNMEASURABLE
+            if taken >= files.UNMEASURABLE
             else f"its files took {size(taken)}; the limit of a worker is {size(max_bytes)}"
             f" (results.keep_gib)"
             for worker, start in self._starts.items()

@@ -152,7 +152,7 @@ def test_no_error_of_a_job_ends_the_thread(tmp_path: Path, error: Exception) -> 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("simenv.files.tree_bytes", fail)
         beside.start()
-        beside.list_sizes(tmp_path, outcomes.append)
+        beside.list_sizes(tmp_path, {}, outcomes.append)
         beside.after(outcomes.append)
         until(lambda: beside.run_callbacks() or len(outcomes) == 2)
     beside.stop()
