@@ -370,6 +370,29 @@ class ContractionCost(FixedMemoryCost, frozen=True):
         return min(self.width, profile.num_qubits, width if width >= 0 else self.width)
 
 
+SWEEP_BYTES = 2**30  # the tensors of all threads of a sweep, at most
+
+
+class SweepCost(FixedMemoryCost, frozen=True):
+    """Cost of sweeps over a circuit's graph. The tensors depend on the graph and the depths of its
+    lines, which a profile does not have: the memory is their limit, and the time is that of narrow
+    ones."""
+
+    base_bytes: int = BASE_BYTES
+    call_s: float = 50e-3
+    gate_s: float = 0.3e-3  # to compile it, with its noise
+    shot_s: float = 2e-6  # a gate of a shot
+
+    def memory_bytes(self, _profile: Profile, _ask: CostQuery) -> int:
+        """Memory of the tensors, at most."""
+        return self.base_bytes + SWEEP_BYTES
+
+    def seconds(self, profile: Profile, ask: CostQuery, slots: int) -> float:
+        """Expected time of narrow sweeps."""
+        gates = profile.gates_1q + profile.gates_2q
+        return self.call_s + gates * (self.gate_s + ask.shots * self.shot_s / max(1, slots))
+
+
 class StabilizerCost(FixedMemoryCost, frozen=True):
     """Cost of a stabilizer tableau and of Pauli frames for the shots."""
 

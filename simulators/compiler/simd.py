@@ -141,12 +141,14 @@ def load(_context: Any, array: Any, _index: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def store(_context: Any, array: Any, _index: Any, value: Any) -> Any:
-    """array[index : index + 8] = value: float64, or uint64 of words in lanes."""
+    """array[index : index + 8] = value: float64 or float32, or uint64 of words in lanes."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        vector = args[2].type
-        pointer = _address(context, builder, signature.args[0], args[0], args[1], vector)
-        builder.store(args[2], pointer, align=8)
+        vector = args[2]
+        if signature.args[0].dtype == types.float32:
+            vector = builder.fptrunc(vector, ir.VectorType(ir.FloatType(), LANES))
+        pointer = _address(context, builder, signature.args[0], args[0], args[1], vector.type)
+        builder.store(vector, pointer, align=4)
         return context.get_dummy_value()
 
     return types.void(array, types.uint64, CHOICE if value == CHOICE else VECTOR), codegen

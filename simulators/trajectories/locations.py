@@ -101,19 +101,27 @@ class NormalForms:
 
 
 def locate(
-    circuit: Circuit, noise: NoiseProgram, *, local: bool = False, draw_cost: float = DRAW_COST
+    circuit: Circuit,
+    noise: NoiseProgram,
+    *,
+    local: bool = False,
+    draw_cost: float = DRAW_COST,
+    separate: bool = False,
 ) -> NoisyCircuit | None:
     """Errors of a circuit without mid-circuit operations. None if a channel acts on a measured
     qubit and another one, on one that is measured again, or on one that is reset first: such a
     circuit is run as a dynamic one.
     `local`: masks of Paulis refer to the qubits of their location, so the number of qubits is not
-    limited. `draw_cost`: time to draw and apply one Kraus operator, in operations."""
-    terms = _terms(circuit, noise)
+    limited. `draw_cost`: time to draw and apply one Kraus operator, in operations. `separate`:
+    channels on one qubit are not composed with those on two, and forms are not those for the
+    walk."""
+    terms = _terms(circuit, noise, separate=separate)
     if terms is None:
         return None
     forms = NormalForms(noise.channels)
     built = [forms.of(tuple(t.parts), len(t.qubits)) for t in terms]
-    built = walked_forms(terms, built, forms, circuit.ops.size, draw_cost)
+    if not separate:
+        built = walked_forms(terms, built, forms, circuit.ops.size, draw_cost)
     return build(circuit, terms, built, local=local)
 
 
@@ -144,7 +152,9 @@ def walked_forms(
     return drawn if cost(drawn) < cost(base_forms) else base_forms
 
 
-def _terms(circuit: Circuit, noise: NoiseProgram) -> list[ComposedChannels] | None:
+def _terms(
+    circuit: Circuit, noise: NoiseProgram, *, separate: bool
+) -> list[ComposedChannels] | None:
     """Composed channels by the operation they follow."""
     codes = circuit.table.rows[circuit.ops]
     begins = np.cumsum(codes[:, 1]) - codes[:, 1]
@@ -180,7 +190,7 @@ def _terms(circuit: Circuit, noise: NoiseProgram) -> list[ComposedChannels] | No
             return None
         if all(gone):
             continue
-        term = _joined(number, after, qubits, open_, results)
+        term = _joined(number, after, qubits, open_, results, separate=separate)
         term.add(channel, qubits)
     return [term for term in results if term.parts]
 
@@ -205,14 +215,18 @@ def _joined(
     qubits: tuple[int, ...],
     open_: dict[int, ComposedChannels],
     terms: list[ComposedChannels],
+    *,
+    separate: bool = False,
 ) -> ComposedChannels:
     """Term to which a channel on these qubits is added."""
     before = [open_.get(q) for q in qubits]
     first = before[0]
-    if first is not None and set(qubits) <= set(first.qubits) and before[-1] is first:
+    if separate and (first is None or len(first.qubits) != len(qubits)):
+        pass
+    elif first is not None and set(qubits) <= set(first.qubits) and before[-1] is first:
         return first
     term = ComposedChannels(number, after, qubits)
-    if len(qubits) == 2:
+    if len(qubits) == 2 and not separate:
         for q, each in zip(qubits, before, strict=True):
             if each is not None and len(each.qubits) == 1:  # it may act here as well
                 for channel, _ in each.parts:

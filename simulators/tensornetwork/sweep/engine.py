@@ -1,0 +1,156 @@
+"""Engine `sweep`: exact counts of wide and shallow circuits, with noise and without."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+import numpy as np
+from msgspec.structs import replace
+from numpy.typing import NDArray
+
+from simulators.catalog.cards import EngineCard, NoiseSupport, Parallelism
+from simulators.catalog.costs import SWEEP_BYTES, SweepCost
+from simulators.circuit.analysis.measurements import MeasurementLayouts
+from simulators.circuit.ir import Circuit, num_words
+from simulators.circuit.noise import NoiseProgram
+from simulators.circuit.passes.components import active_part
+from simulators.circuit.passes.light_cone import output_support
+from simulators.compiler.simd import LANES
+from simulators.engine import EngineResult, Plan, Request, RunControl, RunOptions, ThreadPool
+from simulators.errors import OutOfMemory, Unsupported
+from simulators.execution import outputs, requests, sampling
+from simulators.execution.readout import ReadoutStage
+from simulators.tensornetwork.ranks import Ranks, RanksEngine
+from simulators.tensornetwork.sweep.lines import lines_of
+from simulators.tensornetwork.sweep.sampling import Sweeps, sample
+from simulators.trajectories import pattern_sampling
+from simulators.trajectories.locations import NoisyCircuit, locate
+
+# Not among the cards of the catalog yet: profiles have nothing that predicts its cost.
+CARD = EngineCard(
+    name="sweep", module="simulators.tensornetwork.sweep.engine:SweepEngine",
+    outputs=("counts", "memory"), max_qubits=4_096,
+    summary="exact counts of wide shallow circuits with noise, by sweeps over their graph",
+    costs=SweepCost(), noise=NoiseSupport(frozenset({"kraus", "pauli", "readout"}), dynamic=False),
+    parallel=Parallelism(threads=True, ranks=True, divides_state=False), method="tensor_network",
+    gate_qubits=2,
+)  # fmt: skip
+_HINT = "engine='statevector' runs it, where its qubits fit into memory"
+_NO_NOISE = NoiseProgram(b"", frozenset(), np.zeros((0, 4), np.int64))
+
+
+class SweepPlan(msgspec.Struct, frozen=True, eq=False):
+    """Noise of a circuit."""
+
+    noise: NoiseProgram
+
+    @property
+    def memory_bytes(self) -> int:
+        return self.noise.memory_bytes
+
+
+class SweepEngine(RanksEngine):
+    """Gate-by-gate sampling as sweeps over the circuit's graph; ranks share the shots."""
+
+    card = CARD
+
+    def plan(self, circuit: Circuit, noise: NoiseProgram | None, options: RunOptions) -> Plan:
+        """Keep the noise; `run` refuses mid-circuit operations, because only the support of its
+        outputs counts."""
+        requests.check_request(CARD, circuit, noise, options)
+        return SweepPlan(_NO_NOISE if noise is None else noise)
+
+    def run(
+        self,
+        plan: Plan,
+        circuit: Circuit,
+        request: Request,
+        options: RunOptions,
+        control: RunControl,
+    ) -> EngineResult:
+        if not isinstance(plan, SweepPlan):
+            raise TypeError(f"a plan of {type(plan).__name__}, not of this engine")
+        ranks = Ranks(control, self._comm)
+        run = requests.EngineRun(circuit, request, options, ranks.control)
+        requests.check_run(circuit, options)
+        rows = run.rows()
+        requests.check_outputs(CARD, request, bool(circuit.clbits_data))
+        support = output_support(request.outputs, [], circuit)
+        part, noise = active_part(circuit, plan.noise, support)
+        layouts = MeasurementLayouts.of(part.circuit)
+        located = None
+        if not layouts.clbits.branching:
+            located = locate(part.circuit, noise, local=True, separate=True)
+        if located is None:
+            text = "engine 'sweep': a measurement, reset or condition before the end of a circuit,"
+            text += " or noise that acts on a measured qubit and another one"
+            raise Unsupported(text, hint=_HINT)
+        own = requests.part_request(part, request, circuit.num_qubits)
+        readout = ReadoutStage.of(layouts.clbits, noise.readout, part.operations)
+        results = []
+        for row in rows:
+            bound = replace(
+                row, circuit=located.circuit, params=row.params[part.params], request=own
+            )
+            state = _Samples(located, bound, layouts, ranks)
+            results.append(outputs.collect(state, layouts, own, row.key, readout))
+        result = EngineResult.joined(results)
+        return result if self.is_root else None  # type: ignore[return-value]
+
+    def final_state(self, run: outputs.BoundRun) -> outputs.FinalState:  # noqa: ARG002  # see `run`
+        """Not called: `run` has its own states."""
+        raise TypeError("the states of this engine depend on their noise")
+
+
+class _Samples(outputs.FinalState):
+    """Counts of one binding."""
+
+    def __init__(
+        self,
+        located: NoisyCircuit,
+        run: requests.BindingRun,
+        layouts: MeasurementLayouts,
+        ranks: Ranks,
+    ) -> None:
+        self.num_qubits = located.circuit.num_qubits
+        self._errors, self._inserts = located.errors, len(located.table.table)
+        self._source = layouts.clbits.source
+        self._options, self._ranks = run.options, ranks
+        lines = lines_of(located.circuit, run.params, located.table)
+        self._sweeps = Sweeps.of(lines)
+        itemsize = np.dtype(run.options.dtype).itemsize // 2
+        widest = self._sweeps.program.widest
+        self._threads = min(run.options.threads, SWEEP_BYTES // self._sweeps.memory_bytes(itemsize))
+        if not self._threads:
+            raise OutOfMemory(
+                f"a sweep of this circuit has tensors of 2^{widest} values for each of"
+                f" {LANES} shots; all tensors have {SWEEP_BYTES >> 20} MiB",
+                hint="take fewer layers, native rzz in place of two cx, or a narrower graph",
+            )
+        self.remark = f"tensors of 2^{widest} values, {lines.num_layers} layers"
+
+    def sample(self, shots: int, key: outputs.SeedKey) -> Iterator[outputs.Batch]:
+        """Sample as `FinalState.sample`, in the order of the shots."""
+        control = self._ranks.control
+        places = np.arange(self._inserts)
+        with ThreadPool(self._threads, control) as pool:
+            for first, last in pattern_sampling.shot_blocks(self._errors, shots):
+                own = self._ranks.part(last - first)
+                records = np.zeros((last - first, num_words(self._source.size)), np.uint64)
+
+                def fill(
+                    first: int = first,
+                    own: slice = own,
+                    records: NDArray[np.uint64] = records,
+                ) -> None:
+                    begin, end = first + own.start, first + own.stop
+                    patterns = pattern_sampling.draw_patterns(self._errors, begin, end, key, places)
+                    bits = sample(
+                        self._sweeps, patterns, begin, end, key, dtype=self._options.dtype,
+                        pool=pool, control=control,
+                    )  # fmt: skip
+                    records[own] = sampling.select_bits(bits, self._source)
+
+                self._ranks.summed(records, fill)
+                yield records, None

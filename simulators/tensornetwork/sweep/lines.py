@@ -1,0 +1,409 @@
+"""Circuit as lines of one-qubit unitaries and diagonal gates on pairs, and its noise there.
+
+A line is what a qubit's value runs along. Its unitaries that are no permutations (up to phases)
+divide it into segments; segment 0 has the value 0. On a segment nothing moves amplitude: gates on
+pairs are diagonal there, and flips are known. A gate on two qubits that is not diagonal becomes
+diagonal ones between unitaries: controlled gates, also with a flip, by one, others by the canonical
+decomposition (Zhang, Vala, Sastry, Whaley, Phys. Rev. A 67, 042313, 2003), and a gate that moves
+states as a swap does exchanges its lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.circuit.ir import Circuit, with_matrices
+from simulators.errors import Unsupported
+from simulators.trajectories.noise_table import COUNT, FIRST, PAULI, NoiseTable
+
+Matrix = NDArray[np.complex128]
+
+_ZERO = 1e-13  # magnitude of a matrix element that counts as zero
+_SMALL = 1e-7  # the same of a Kraus operator: rounding that a small rest of a channel magnifies
+_ONE = np.eye(2, dtype=np.complex128)
+_FLIP = np.array([[0, 1], [1, 0]], np.complex128)
+_PAULIS = (_ONE, _FLIP, np.array([[0, -1j], [1j, 0]]), np.diag([1.0 + 0j, -1.0]))
+_HADAMARD = np.array([[1, 1], [1, -1]], np.complex128) / np.sqrt(2.0)
+_TO_Y = np.diag([1.0, 1j]) @ _HADAMARD  # Y = _TO_Y Z _TO_Y^+
+_QUARTER = np.pi / 4.0
+
+# Kinds of errors: a matrix within a unitary, or operators of which one is drawn there; a matrix on
+# a segment, which permutes its values up to factors, or operators of which one is drawn there, on
+# one segment or on two.
+WITHIN, DRAWN_WITHIN, ON_SEGMENT, DRAWN_ON_SEGMENT, DRAWN_ON_PAIR = range(5)
+
+
+class Error(msgspec.Struct, gc=False):
+    """Error on a line, or on two. Within a unitary, the segment is the one that begins with it, and
+    the matrices act after it; on a segment, they act on its value, after the first `pairs` of its
+    diagonal gates."""
+
+    kind: int
+    segments: tuple[int, ...]
+    pairs: tuple[int, ...]
+    operators: NDArray[np.complex128]  # [operators, n, n]
+    layer: int  # of the unitary; on a segment: after whose draws it acts
+    draw: int  # number of its location
+    gate: int = 0  # of two segments: 2 * the diagonal gate between them, + 1 if it has them swapped
+
+
+class Pair(msgspec.Struct, frozen=True, gc=False):
+    """Diagonal gate: factor [value of the first segment, value of the second]."""
+
+    segments: tuple[int, int]
+    factor: Matrix
+
+
+class Lines(msgspec.Struct, frozen=True):
+    """Segments are numbered line by line: those of line n are first[n] .. first[n + 1] - 1."""
+
+    first: tuple[int, ...]
+    unitaries: tuple[Matrix, ...]  # of each segment: the unitary that begins it
+    draws: tuple[int, ...]  # of each segment: number of its random draw
+    layers: tuple[int, ...]  # of each segment: 0 for the first ones, which are not drawn
+    pairs: tuple[Pair, ...]  # in order of action
+    errors: tuple[Error, ...]
+    inserts: tuple[tuple[int, ...], ...]  # of each row of the noise table: its errors
+    line_of: tuple[int, ...]  # of each qubit, at the end
+    flips: tuple[bool, ...]  # of each line, at the end: the bit is the opposite of the value
+
+    @property
+    def num_layers(self) -> int:
+        return max(self.layers, default=0)
+
+
+def lines_of(
+    circuit: Circuit, params: NDArray[np.float64], table: NoiseTable | None = None
+) -> Lines:
+    """Lines of an admissible circuit without mid-circuit operations. Raises Unsupported for gates
+    on more than two qubits, and for channels on two that move amplitude."""
+    builder = _Builder(circuit.num_qubits, table)
+    builder.errors_after(-1)
+    for operation, matrix in with_matrices(circuit, params):
+        if matrix is not None:
+            builder.gate(operation.place, operation.qubits, matrix, operation.name)
+        builder.errors_after(operation.place)
+    return builder.finished()
+
+
+class _Line:
+    """A line while it is built."""
+
+    __slots__ = ("draws", "ended", "layer", "layers", "number", "pending", "place", "unitaries")
+
+    def __init__(self) -> None:
+        self.unitaries: list[Matrix] = [_ONE]  # of each segment
+        self.draws, self.layers = [0], [0]
+        self.pending: Matrix = _ONE  # since the last segment began
+        self.place = 0  # draw number of the pending unitary
+        self.layer = 0  # least layer of what was drawn so far
+        self.number = 0  # diagonal gates on the segment
+
+
+class _Builder:
+    def __init__(self, num_qubits: int, table: NoiseTable | None) -> None:
+        self._lines = [_Line() for _ in range(num_qubits)]
+        self._line_of = list(range(num_qubits))
+        self._pairs: list[tuple[tuple[int, int], tuple[int, int], Matrix]] = []
+        self._table = table
+        self._rows = [] if table is None else table.table.tolist()
+        self._locations = [] if table is None else table.draw_locations.tolist()
+        self._next = 0
+        self._errors: list[Error] = []
+        self._ends: list[list[tuple[int, int]]] = []  # of each error: line, and segment there
+        self._inserts: list[tuple[int, ...]] = []
+        self._letters: dict[tuple[int, int, int], int] = {}  # Pauli errors of a location
+        # Errors within the pending unitaries, with what of these acts before them.
+        self._within: list[list[tuple[int, Matrix]]] = [[] for _ in range(num_qubits)]
+        self._known: dict[bytes, list[tuple[str, Matrix, Matrix]]] = {}
+
+    def gate(self, place: int, qubits: tuple[int, ...], matrix: Matrix, name: str) -> None:
+        if len(qubits) == 1:
+            self._single(self._line_of[qubits[0]], matrix, 1 + place)
+        elif len(qubits) == 2:
+            self._double(place, qubits, matrix)
+        elif len(qubits) > 2:
+            raise Unsupported(
+                f"{name} on {len(qubits)} qubits; engine 'sweep' takes gates on one and two",
+                hint="decompose it: qiskit.transpile with basis_gates=['u', 'cz', 'rzz']",
+            )
+
+    def _single(self, number: int, matrix: Matrix, draw: int) -> None:
+        line = self._lines[number]
+        line.pending = _rounded(matrix @ line.pending)
+        line.place = draw
+
+    def _double(self, place: int, qubits: tuple[int, ...], matrix: Matrix) -> None:
+        first, second = (self._line_of[q] for q in qubits)
+        key = matrix.tobytes()
+        steps = self._known.get(key)
+        if steps is None:
+            steps = self._known[key] = list(_diagonal_steps(np.asarray(matrix, np.complex128)))
+        for part, (kind, one, two) in enumerate(steps):
+            if kind == "swap":
+                a, b = qubits
+                self._line_of[a], self._line_of[b] = self._line_of[b], self._line_of[a]
+                first, second = second, first
+            elif kind == "pair":
+                self._pair(first, second, one)
+            else:
+                # Numbers of draws that no operation has: parts of a gate, on each of its lines.
+                for side, (number, own) in enumerate(((first, one), (second, two))):
+                    if own is not _ONE:
+                        self._single(number, own, 1 + place + (2 * part + side + 1 << 40))
+
+    def _pair(self, first: int, second: int, factor: Matrix) -> None:
+        flips = []
+        for number in (first, second):
+            if not self._keeps_values(number):
+                self._close(number)
+            flips.append(_flips(self._lines[number].pending))
+        factor = factor[::-1] if flips[0] else factor
+        factor = factor[:, ::-1] if flips[1] else factor
+        one, two = self._lines[first], self._lines[second]
+        segments = (first, len(one.unitaries) - 1), (second, len(two.unitaries) - 1)
+        self._pairs.append((*segments, np.ascontiguousarray(factor)))
+        one.number += 1
+        two.number += 1
+        one.layer = two.layer = max(one.layer, two.layer)
+
+    def _keeps_values(self, number: int) -> bool:
+        """Return whether what acts on a line since its last segment began permutes values."""
+        return not self._within[number] and _moves(self._lines[number].pending) is not None
+
+    def _close(self, number: int) -> None:
+        """Begin a segment with the pending unitary."""
+        line = self._lines[number]
+        line.layer += 1
+        line.unitaries.append(line.pending)
+        line.draws.append(line.place)
+        line.layers.append(line.layer)
+        at = len(line.unitaries) - 1
+        for k, before in self._within[number]:
+            error, after = self._errors[k], line.pending @ before.conj().T
+            error.operators = after @ error.operators @ after.conj().T
+            error.layer = line.layer
+            self._ends[k] = [(number, at)]
+        self._within[number] = []
+        line.pending, line.number = _ONE, 0
+
+    def errors_after(self, place: int) -> None:
+        """Add the errors after an operation."""
+        while self._next < len(self._rows) and self._rows[self._next][0] == place:
+            insert, row = self._next, self._rows[self._next]
+            self._next += 1
+            _, which, x, z, *qubits = row
+            numbers = [self._line_of[q] for q in qubits if q >= 0]
+            location = self._locations[insert]
+            if which == PAULI:
+                letters = [
+                    (x >> j & 1) + 3 * (z >> j & 1) - 2 * (x >> j & z >> j & 1)
+                    for j in range(len(numbers))
+                ]
+                own = [
+                    self._pauli(location, number, letter)
+                    for number, letter in zip(numbers, letters, strict=True)
+                    if letter
+                ]
+            else:
+                operators = _operators(self._table, which, len(numbers))  # type: ignore[arg-type]
+                if len(numbers) == 1:
+                    own = [self._add(location, numbers[0], operators)]
+                else:
+                    own = [self._add_pair(location, numbers, operators)]
+            self._inserts.append(tuple(own))
+
+    def _pauli(self, location: int, number: int, letter: int) -> int:
+        """Number of a Pauli error, which errors on pairs share."""
+        key = location, number, letter
+        if key not in self._letters:
+            self._letters[key] = self._add(location, number, _PAULIS[letter][None])
+        return self._letters[key]
+
+    def _append(self, error: Error, ends: list[tuple[int, int]]) -> int:
+        self._errors.append(error)
+        self._ends.append(ends)
+        return len(self._errors) - 1
+
+    def _add(self, location: int, number: int, operators: Matrix) -> int:
+        line = self._lines[number]
+        drawn = len(operators) > 1
+        keeps = self._keeps_values(number)
+        if not (keeps and all(_moves(each) is not None for each in operators)):
+            if keeps and line.number:  # a unitary of its own, for all shots
+                self._close(number)
+            kind = DRAWN_WITHIN if drawn else WITHIN
+            added = self._append(Error(kind, (), (), operators, 0, location), [])
+            self._within[number].append((added, line.pending))
+            return added
+        own = line.pending.conj().T @ operators @ line.pending
+        kind = DRAWN_ON_SEGMENT if drawn else ON_SEGMENT
+        error = Error(kind, (), (line.number,), own, line.layer, location)
+        return self._append(error, [(number, len(line.unitaries) - 1)])
+
+    def _add_pair(self, location: int, numbers: list[int], operators: Matrix) -> int:
+        """Add a channel on two qubits, each of whose operators permutes values up to factors."""
+        for number in numbers:
+            if not self._keeps_values(number):
+                self._close(number)
+        one, two = (self._lines[number] for number in numbers)
+        turn = np.kron(two.pending, one.pending)
+        own = turn.conj().T @ operators @ turn
+        if any(_moves(each) is None for each in own):
+            raise Unsupported(
+                "engine 'sweep' takes channels on two qubits only if each of their operators"
+                " permutes the states 0 and 1 up to factors, as relaxation and Pauli errors do",
+                hint="engine='densitymatrix' or 'mps' takes any channel",
+            )
+        gate = self._gate_of(*numbers)
+        one.layer = two.layer = max(one.layer, two.layer)
+        at = [(number, len(self._lines[number].unitaries) - 1) for number in numbers]
+        before = one.number, two.number
+        return self._append(Error(DRAWN_ON_PAIR, (), before, own, one.layer, location, gate), at)
+
+    def _gate_of(self, first: int, second: int) -> int:
+        """Diagonal gate between the present segments of two lines, a new one if there is none."""
+        one, two = ((n, len(self._lines[n].unitaries) - 1) for n in (first, second))
+        for number, (a, b, _) in enumerate(self._pairs):
+            if (a, b) in ((one, two), (two, one)):
+                return 2 * number + (a != one)
+        self._pairs.append((one, two, np.ones((2, 2), np.complex128)))
+        self._lines[first].number += 1
+        self._lines[second].number += 1
+        return 2 * len(self._pairs) - 2
+
+    def finished(self) -> Lines:
+        for number in range(len(self._lines)):
+            if not self._keeps_values(number):
+                self._close(number)
+        sizes = [len(line.unitaries) for line in self._lines]
+        first = [0, *np.cumsum(sizes).tolist()]
+        for error, ends in zip(self._errors, self._ends, strict=True):
+            error.segments = tuple(first[number] + segment for number, segment in ends)
+        pairs = tuple(
+            Pair((first[a] + s, first[b] + t), factor) for (a, s), (b, t), factor in self._pairs
+        )
+        return Lines(
+            tuple(first),
+            tuple(each for line in self._lines for each in line.unitaries),
+            tuple(each for line in self._lines for each in line.draws),
+            tuple(each for line in self._lines for each in line.layers),
+            pairs, tuple(self._errors), tuple(self._inserts), tuple(self._line_of),
+            tuple(_flips(line.pending) for line in self._lines),
+        )  # fmt: skip
+
+
+def _operators(table: NoiseTable, which: int, num_qubits: int) -> Matrix:
+    """Operators of a set with sum K^+ K = 1: those of the table are divided by their norms."""
+    sets = table.operators.sets[which]
+    count, size = int(sets[COUNT]), 1 << num_qubits
+    at = int(sets[FIRST])
+    values = table.operators.matrices[at : at + 2 * count * size * size].view(np.complex128)
+    scaled = values.reshape(count, size, size)
+    effects = table.operators.effects[at : at + 2 * count * size * size].view(np.complex128)
+    wanted = np.trace(effects.reshape(count, size, size), axis1=1, axis2=2).real
+    has = np.square(np.abs(scaled)).sum(axis=(1, 2))
+    return _rounded(scaled * np.sqrt(wanted / has)[:, None, None], _SMALL)
+
+
+def _rounded(matrix: Matrix, least: float = _ZERO) -> Matrix:
+    """Matrix without elements that are rounding errors of zero."""
+    return np.where(np.abs(matrix) < least, 0.0, matrix)
+
+
+def _moves(matrix: Matrix) -> int | None:
+    """Mask m with which a matrix maps each value v to v ^ m, up to factors, 0 included; None if it
+    has no such form."""
+    rows, columns = np.nonzero(np.abs(matrix) >= _ZERO)
+    masks = rows ^ columns
+    return int(masks[0]) if masks.size and (masks == masks[0]).all() else None
+
+
+def _flips(matrix: Matrix) -> bool:
+    return _moves(matrix) == 1
+
+
+Step = tuple[str, Matrix, Matrix]  # "pair": a factor; "single": a unitary on each; "swap"
+
+
+def _diagonal_steps(matrix: Matrix) -> Iterator[Step]:
+    """Steps of a gate on two qubits; its first qubit is the lowest bit of an index."""
+    gate = matrix.reshape(2, 2, 2, 2)  # [second', first', second, first]
+    for control in (0, 1):
+        for flip in (False, True):
+            blocks = _blocks(gate, control, flip)
+            if blocks is not None:
+                yield from _controlled(*blocks, control, flip=flip)
+                return
+    yield from _canonical(matrix)
+
+
+def _blocks(gate: Matrix, control: int, flip: bool) -> tuple[Matrix, Matrix] | None:
+    """Unitaries on the other qubit for each value of a control, which keeps it, or flips it."""
+    blocks = []
+    for value in (0, 1):
+        where = value ^ flip
+        keeps, others = (
+            (gate[:, out, :, value] if control == 0 else gate[out, :, value, :])
+            for out in (where, 1 - where)
+        )
+        if np.abs(others).max() > _ZERO:
+            return None
+        blocks.append(keeps)
+    return blocks[0], blocks[1]
+
+
+def _controlled(zero: Matrix, one: Matrix, control: int, *, flip: bool) -> Iterator[Step]:
+    def placed(target: Matrix, own: Matrix = _ONE) -> Step:
+        return ("single", own, target) if control == 0 else ("single", target, own)
+
+    both = zero.conj().T @ one
+    off = np.abs(both - np.diag(both.diagonal())).max()
+    if off < _ZERO:
+        values, kets = both.diagonal(), _ONE
+    else:
+        values, kets = _eigen(both)
+        yield placed(kets.conj().T)
+    factor = np.array([[1.0, 1.0], values], np.complex128)
+    yield "pair", factor if control == 0 else factor.T.copy(), _ONE
+    yield placed(zero @ kets, _FLIP if flip else _ONE)
+
+
+def _eigen(unitary: Matrix) -> tuple[NDArray[np.complex128], Matrix]:
+    """Eigenvalues and orthonormal eigenvectors of a unitary [2, 2] that is not diagonal."""
+    phase = np.sqrt(np.linalg.det(unitary) + 0j)
+    special = unitary / phase  # cos t - i sin t (n . sigma)
+    axis = (1j * (special - special.conj().T)) / 2.0
+    _, kets = np.linalg.eigh(axis)
+    values = np.einsum("ik,ij,jk->k", kets.conj(), unitary, kets)
+    return values / np.abs(values), kets
+
+
+def _canonical(matrix: Matrix) -> Iterator[Step]:
+    """Steps by K1 exp(i (a XX + b YY + c ZZ)) K2."""
+    from qiskit.synthesis import TwoQubitWeylDecomposition  # here: importing it takes 0.3 s
+
+    parts = TwoQubitWeylDecomposition(matrix, fidelity=None)
+    angles = [parts.a, parts.b, parts.c]
+    yield "single", np.asarray(parts.K2r), np.asarray(parts.K2l)
+    swaps = all(abs(abs(angle) - _QUARTER) < 1e-12 for angle in angles[:2])
+    if swaps:  # exp(i pi/4 (XX + YY + ZZ)) is a swap, up to a phase
+        angles = [angles[0] - _QUARTER, angles[1] - _QUARTER, angles[2] - _QUARTER]
+    for angle, basis in zip(angles, (_HADAMARD, _TO_Y, _ONE), strict=True):
+        angle = (angle + np.pi / 2.0) % np.pi - np.pi / 2.0
+        if abs(angle) < _ZERO:
+            continue
+        yield "single", basis.conj().T, basis.conj().T
+        if abs(abs(angle) - np.pi / 2.0) < 1e-12:  # a Pauli on each
+            yield "single", _PAULIS[3], _PAULIS[3]
+        else:
+            same, other = np.exp(1j * angle), np.exp(-1j * angle)
+            yield "pair", np.array([[same, other], [other, same]]), _ONE
+        yield "single", basis, basis
+    if swaps:
+        yield "swap", _ONE, _ONE
+    yield "single", np.asarray(parts.K1r), np.asarray(parts.K1l)

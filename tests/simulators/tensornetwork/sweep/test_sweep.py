@@ -1,0 +1,184 @@
+"""Engine `sweep`: distributions of the density matrix, and results that are functions of shots."""
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from arrays import Arrays
+from engine_runs import probabilities, run
+from noisy import Located, after_gates, p_value, program
+from reference import Operation
+
+from noise_models.channel import (
+    Channel,
+    Readout,
+    depolarizing,
+    from_kraus,
+    from_unitary,
+    relaxation,
+    tensor,
+)
+from simulators.circuit.ir import Circuit
+from simulators.circuit.noise import NoiseProgram
+from simulators.densitymatrix.engine import DensityMatrixEngine
+from simulators.engine import BindingResult, Request
+from simulators.errors import OutOfMemory, Unsupported
+from simulators.execution.sampling import unpack
+from simulators.tensornetwork.sweep.engine import SweepEngine
+
+SHOTS = 40_000
+Edges = Sequence[tuple[int, int]]
+LINE = [(q, q + 1) for q in range(7)]
+LADDER = [(0, 1), (2, 3), (4, 5), (6, 7), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6), (5, 7)]
+HEXAGON = [(0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (5, 0), (0, 6), (2, 7), (4, 8)]
+STAR = [(0, q) for q in range(1, 8)]
+ALL = list(itertools.combinations(range(6), 2))
+GRAPHS = {"line": LINE, "ladder": LADDER, "hexagon": HEXAGON, "star": STAR, "all": ALL}
+PAIRS = ("cz", "cx", "rzz", "ecr", "swap", "rxx", "cp", "iswap", "cry")
+
+
+def random_circuit(edges: Edges, layers: int, random: np.random.Generator) -> Circuit:
+    """Gates on one and on two qubits at random, at different depths of the qubits."""
+    width = 1 + max(map(max, edges))
+    arrays = Arrays(width, width)
+    for _ in range(layers):
+        for qubit in range(width):
+            if random.random() < 0.8:
+                arrays.add("u", [qubit], (), random.uniform(0, 6, 3).tolist())
+            if random.random() < 0.3:
+                arrays.add(
+                    ("x", "s", "rz")[k := int(random.integers(3))], [qubit], (), [0.7][: k // 2]
+                )
+        for number in random.permutation(len(edges))[: max(3, 2 * len(edges) // 3)].tolist():
+            name = PAIRS[int(random.integers(len(PAIRS)))]
+            angles = [float(random.uniform(0, 6))] if name in ("rzz", "rxx", "cp", "cry") else []
+            pair = list(edges[number])
+            arrays.add(name, pair[:: 1 - 2 * int(random.integers(2))], (), angles)
+    return arrays.measure(range(width)).circuit()
+
+
+def noise_of(circuit: Circuit, random: np.random.Generator) -> NoiseProgram:
+    """All components of a device's noise: Paulis, relaxation to a warm state, coherent errors,
+    interaction while qubits relax, and readout errors, some of them correlated."""
+    relaxed = relaxation(300, 4, 4 * float(random.choice([0.5, 1.0, 1.7])), 0.1)
+    slow = relaxation(500, 9, 11)
+    turned = from_unitary(np.array([[np.cos(0.05), -np.sin(0.05)], [np.sin(0.05), np.cos(0.05)]]))
+    after_one = depolarizing(0.01, 1).then(turned)
+    pair = depolarizing(0.03, 2)
+    shifted = from_unitary(np.diag(np.exp(1j * np.array([0.0, 0.1, -0.1, 0.2]))))
+    together = tensor(slow, slow).then(shifted)
+
+    def rule(row: Operation) -> Sequence[tuple[tuple[int, ...], Channel]]:
+        if row.name == "u":
+            return [(row.qubits, after_one), (row.qubits, relaxed)]
+        if len(row.qubits) != 2:
+            return []
+        first, second = row.qubits
+        entries = [(row.qubits, pair), ((first,), relaxed), ((second, first), together)]
+        return entries[: 2 + int(random.integers(2))]
+
+    located: list[Located] = after_gates(circuit, rule)
+    width = circuit.num_qubits
+    readout = Readout(random.uniform(0, 0.05, width), random.uniform(0, 0.1, width))
+    return program(located, readout)
+
+
+def counted(
+    circuit: Circuit, noise: NoiseProgram | None, shots: int, seed: int, **options: object
+) -> BindingResult:
+    return run(SweepEngine(), circuit, Request(shots, seed), noise, **options).row(0)
+
+
+def counts_of(result: BindingResult) -> dict[int, int]:
+    outcomes = unpack(result.outcomes, result.outcome_width)
+    return dict(zip(outcomes, np.frombuffer(result.counts, np.uint32).tolist(), strict=True))
+
+
+def chi_square(circuit: Circuit, noise: NoiseProgram, seed: int, **options: object) -> float:
+    """p of the counts under the exact distribution."""
+    request = Request(0, 1, ("probabilities",))
+    exact = probabilities(run(DensityMatrixEngine(), circuit, request, noise).row(0))
+    return p_value(exact, counts_of(counted(circuit, noise, SHOTS, seed, **options)))
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_counts_have_the_distribution_of_the_density_matrix(graph: str, seed: int) -> None:
+    random = np.random.default_rng([seed, len(graph)])
+    layers = 1 if graph == "all" else int(random.integers(1, 4))  # else the tensors are wide
+    circuit = random_circuit(GRAPHS[graph], layers, random)
+    assert chi_square(circuit, noise_of(circuit, random), seed) > 0.001
+
+
+def test_a_shot_is_a_function_of_the_seed_and_its_number() -> None:
+    """Whatever the threads, and the number of shots beside it."""
+    random = np.random.default_rng(5)
+    circuit = random_circuit(HEXAGON, 2, random)
+    noise = noise_of(circuit, random)
+
+    def memory(shots: int, **options: object) -> bytes:
+        return run(SweepEngine(), circuit, Request(shots, 3, ("memory",)), noise, **options).memory
+
+    alone = memory(300)
+    assert memory(300, threads=3) == alone
+    assert alone.startswith(memory(77))
+    assert (
+        memory(300)[:64]
+        != run(SweepEngine(), circuit, Request(300, 4, ("memory",)), noise).memory[:64]
+    )
+
+
+def test_single_precision_has_the_same_distribution() -> None:
+    random = np.random.default_rng(6)
+    circuit = random_circuit(LADDER, 2, random)
+    assert chi_square(circuit, noise_of(circuit, random), 6, precision="single") > 0.001
+
+
+def test_without_noise_impossible_outcomes_do_not_occur() -> None:
+    arrays = Arrays(40, 40).add("h", [0])
+    for qubit in range(39):
+        arrays.add("cx", [qubit, qubit + 1])
+    circuit = arrays.measure(range(40)).circuit()
+    counts = counts_of(counted(circuit, None, 1_000, 1))
+    assert set(counts) == {0, 2**40 - 1}
+    assert abs(counts[0] - 500) < 5 * 250**0.5
+
+
+@pytest.mark.parametrize("place", ["after", "amid"])
+def test_a_channel_that_moves_amplitude_acts_anywhere(place: str) -> None:
+    """Relaxation to |+>, after a gate on one qubit and between gates on two."""
+    turn = np.array([[1, 1], [1, -1]]) / np.sqrt(2)
+    p = 0.3
+    kraus = [
+        turn @ k @ turn for k in (np.diag([1, (1 - p) ** 0.5]), np.array([[0, p**0.5], [0, 0]]))
+    ]
+    channel = from_kraus([each.astype(complex) for each in kraus])
+    random = np.random.default_rng(8)
+    arrays = Arrays(4, 4)
+    for _ in range(2):
+        for qubit in range(4):
+            arrays.add("u", [qubit], (), random.uniform(0, 6, 3).tolist())
+        for pair in ([0, 1], [1, 2], [2, 3]):
+            arrays.add("cz", pair)
+    circuit = arrays.measure(range(4)).circuit()
+    name = "u" if place == "after" else "cz"
+
+    def rule(row: Operation) -> Sequence[tuple[tuple[int, ...], Channel]]:
+        return [((row.qubits[0],), channel)] if row.name == name else []
+
+    assert chi_square(circuit, program(after_gates(circuit, rule)), 9) > 0.001
+
+
+def test_what_it_cannot_run_is_refused_with_the_way_out() -> None:
+    wide = Arrays(3, 3).add("ccx", [0, 1, 2]).measure(range(3)).circuit()
+    with pytest.raises(Unsupported, match="ccx on 3 qubits"):
+        counted(wide, None, 10, 1)
+    pair = Arrays(2, 2).add("h", [0]).add("cx", [0, 1])
+    middle = pair.add("reset", [0]).add("h", [0]).measure(range(2)).circuit()
+    with pytest.raises(Unsupported, match="before the end"):
+        counted(middle, None, 10, 1)
+    random = np.random.default_rng(1)
+    deep = random_circuit(list(itertools.combinations(range(12), 2)), 3, random)
+    with pytest.raises(OutOfMemory, match=r"2\^\d+ values for each of"):
+        counted(deep, None, 10, 1)
