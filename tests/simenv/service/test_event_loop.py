@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import get_args
 
@@ -138,9 +139,9 @@ def test_pass_reads_less_while_submits_wait_and_assigns_less_after_many(
     accepted: list[int] = []
     dispatch = bench.scheduler.dispatch
 
-    def recorded(now_ns: int, **options: int) -> list[Action]:
-        accepted.append(options["accepted"])
-        return dispatch(now_ns, **options)
+    def recorded(now_ns: int, number: int, left: Mapping[str, float]) -> list[Action]:
+        accepted.append(number)
+        return dispatch(now_ns, number, left)
 
     monkeypatch.setattr(bench.scheduler, "dispatch", recorded)
     monkeypatch.setattr(event_loop, "SLICE_NS", 10**12)
