@@ -25,10 +25,12 @@ POOLS = [{"name": "main", "min": 0, "max": 1}]
 
 def restarted(live: Live) -> psutil.Process:
     """Kill the gateway; return the process that the service starts in its place."""
-    (before,) = gateways_of_services(live.home)
+    (before,) = until(lambda: gateways_of_services(live.home), look_s=0.001)
     os.kill(before, signal.SIGKILL)
-    until(lambda: gateways_of_services(live.home) not in ([], [before]), look_s=0.001)
-    return psutil.Process(gateways_of_services(live.home)[-1])
+    started = until(
+        lambda: [pid for pid in gateways_of_services(live.home) if pid != before], look_s=0.001
+    )
+    return psutil.Process(started[-1])
 
 
 def is_served(live: Live) -> bool:
