@@ -10,7 +10,6 @@ from collections.abc import Iterator
 
 import msgspec
 import numpy as np
-from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from simulators.catalog import builtin_card
@@ -19,17 +18,14 @@ from simulators.circuit.analysis.measurements import MeasurementLayouts
 from simulators.circuit.analysis.profiler import chain_order
 from simulators.circuit.ir import num_words
 from simulators.circuit.noise import NoiseProgram
-from simulators.circuit.passes.components import active_part
-from simulators.circuit.passes.light_cone import output_support
 from simulators.engine import EngineResult, Request
-from simulators.errors import Unsupported
 from simulators.execution import outputs, requests, sampling
-from simulators.execution.readout import ReadoutStage
 from simulators.tensornetwork.mps.canonical_chain import ChainLimits, site_order
 from simulators.tensornetwork.mps.ensemble import ChainEnsemble, ChainEvolution, Rows
 from simulators.tensornetwork.ranks import Ranks
 from simulators.trajectories import pattern_sampling
-from simulators.trajectories.locations import NoisyCircuit, locate
+from simulators.trajectories.bindings import run_bindings
+from simulators.trajectories.locations import NoisyCircuit
 from simulators.trajectories.noise_table import SortedPatterns, row_work
 
 CARD = builtin_card("mps")
@@ -37,7 +33,6 @@ ROWS_AT_ONCE = 1 << 14  # distinct trajectories
 _SHOTS_AT_ONCE = 8_192
 Records = NDArray[np.uint64]
 Values = NDArray[np.float64]
-_HINT = "engine='statevector' runs it, where its qubits fit into memory"
 
 
 class NoisyChainPlan(msgspec.Struct, frozen=True, eq=False):
@@ -53,30 +48,13 @@ class NoisyChainPlan(msgspec.Struct, frozen=True, eq=False):
 def run_noisy(plan: NoisyChainPlan, run: requests.EngineRun, ranks: Ranks) -> EngineResult:
     """Run all bindings of a circuit with noise; ranks share trajectories. Raises Unsupported for
     outputs that trajectories cannot give, and for mid-circuit operations that are no gates."""
-    circuit, request = run.circuit, run.request
-    requests.check_run(circuit, run.options)
-    rows = run.rows()
-    requests.check_outputs(CARD, request, bool(circuit.clbits_data))
-    pattern_sampling.refuse_outputs(request)
-    outputs.terms(request.observables, circuit.num_qubits)
-    labels = [label for item in request.observables for label in item.labels]
-    support = output_support(request.outputs, labels, circuit)
-    part, noise = active_part(circuit, plan.noise, support)
-    layouts = MeasurementLayouts.of(part.circuit)
-    layout = layouts.state if "expectation" in request.outputs else layouts.clbits
-    located = None if layout.branching else locate(part.circuit, noise, local=True)
-    if located is None:
-        text = "engine 'mps': a measurement, reset or condition before the end of a circuit with"
-        text += " noise, or noise that acts on a measured qubit and another one"
-        raise Unsupported(text, hint=_HINT)
-    own = requests.part_request(part, request, circuit.num_qubits)
-    readout = ReadoutStage.of(layouts.clbits, noise.readout, part.operations)
-    results = []
-    for row in rows:
-        bound = replace(row, circuit=located.circuit, params=row.params[part.params], request=own)
-        state = _Trajectories(located, bound, layouts, ranks)
-        results.append(outputs.collect(state, layouts, own, row.key, readout))
-    return EngineResult.joined(results)
+
+    def state_of(
+        located: NoisyCircuit, bound: requests.BindingRun, layouts: MeasurementLayouts
+    ) -> outputs.FinalState:
+        return _Trajectories(located, bound, layouts, ranks)
+
+    return run_bindings(CARD, plan.noise, run, state_of)
 
 
 class _Trajectories(outputs.FinalState):

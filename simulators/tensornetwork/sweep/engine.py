@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import msgspec
 import numpy as np
-from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from simulators.catalog.cards import EngineCard, NoiseSupport, Parallelism
@@ -14,18 +13,16 @@ from simulators.catalog.costs import SWEEP_BYTES, SweepCost
 from simulators.circuit.analysis.measurements import MeasurementLayouts
 from simulators.circuit.ir import Circuit, num_words
 from simulators.circuit.noise import NoiseProgram
-from simulators.circuit.passes.components import active_part
-from simulators.circuit.passes.light_cone import output_support
 from simulators.compiler.simd import LANES
 from simulators.engine import EngineResult, Plan, Request, RunControl, RunOptions, ThreadPool
-from simulators.errors import OutOfMemory, Unsupported
+from simulators.errors import OutOfMemory
 from simulators.execution import outputs, requests, sampling
-from simulators.execution.readout import ReadoutStage
 from simulators.tensornetwork.ranks import Ranks, RanksEngine
 from simulators.tensornetwork.sweep.lines import lines_of
 from simulators.tensornetwork.sweep.sampling import Sweeps, sample
 from simulators.trajectories import pattern_sampling
-from simulators.trajectories.locations import NoisyCircuit, locate
+from simulators.trajectories.bindings import run_bindings
+from simulators.trajectories.locations import NoisyCircuit
 
 # Not among the cards of the catalog yet: profiles have nothing that predicts its cost.
 CARD = EngineCard(
@@ -36,7 +33,6 @@ CARD = EngineCard(
     parallel=Parallelism(threads=True, ranks=True, divides_state=False), method="tensor_network",
     gate_qubits=2,
 )  # fmt: skip
-_HINT = "engine='statevector' runs it, where its qubits fit into memory"
 _NO_NOISE = NoiseProgram(b"", frozenset(), np.zeros((0, 4), np.int64))
 
 
@@ -73,29 +69,13 @@ class SweepEngine(RanksEngine):
             raise TypeError(f"a plan of {type(plan).__name__}, not of this engine")
         ranks = Ranks(control, self._comm)
         run = requests.EngineRun(circuit, request, options, ranks.control)
-        requests.check_run(circuit, options)
-        rows = run.rows()
-        requests.check_outputs(CARD, request, bool(circuit.clbits_data))
-        support = output_support(request.outputs, [], circuit)
-        part, noise = active_part(circuit, plan.noise, support)
-        layouts = MeasurementLayouts.of(part.circuit)
-        located = None
-        if not layouts.clbits.branching:
-            located = locate(part.circuit, noise, local=True, separate=True)
-        if located is None:
-            text = "engine 'sweep': a measurement, reset or condition before the end of a circuit,"
-            text += " or noise that acts on a measured qubit and another one"
-            raise Unsupported(text, hint=_HINT)
-        own = requests.part_request(part, request, circuit.num_qubits)
-        readout = ReadoutStage.of(layouts.clbits, noise.readout, part.operations)
-        results = []
-        for row in rows:
-            bound = replace(
-                row, circuit=located.circuit, params=row.params[part.params], request=own
-            )
-            state = _Samples(located, bound, layouts, ranks)
-            results.append(outputs.collect(state, layouts, own, row.key, readout))
-        result = EngineResult.joined(results)
+
+        def state_of(
+            located: NoisyCircuit, bound: requests.BindingRun, layouts: MeasurementLayouts
+        ) -> outputs.FinalState:
+            return _Samples(located, bound, layouts, ranks)
+
+        result = run_bindings(CARD, plan.noise, run, state_of, separate=True)
         return result if self.is_root else None  # type: ignore[return-value]
 
     def final_state(self, run: outputs.BoundRun) -> outputs.FinalState:  # noqa: ARG002  # see `run`

@@ -32,14 +32,13 @@ _DRAWN_ON_SEGMENT = circuit_lines.DRAWN_ON_SEGMENT
 FIRST_DRAW = 2**61  # number of the draw of an operator at location 0
 TABLE = 64  # entries of a table
 _LOW_BITS = 8  # of an index, in the lookup of its entry of a table
-_FEWEST = 2  # values of a tensor below this are scaled in any case
 
 # Integers of a program: a header, then tables.
 (
     _LINES, _SEGMENTS, _PAIRS, _LAYERS, _CODE, _CODE_BEGINS, _FIRSTS, _FIRST_BEGINS, _DRAWS,
     _PAIRS_OF, _PAIRS_BEGINS, _ERRORS, _ERRORS_WITHIN, _ERRORS_AFTER, _ENDS, _FLIPS,
-    _PAIR_SEGMENTS, _SIZE,
-) = range(18)  # fmt: skip
+    _SIZE,
+) = range(17)  # fmt: skip
 # Columns of an error: kind, segment, gates before it there, the same of a second segment, the gate
 # of both, number of its operators, first number of them, draw.
 _COLUMNS = 9
@@ -86,7 +85,6 @@ def pack(lines: Lines, program: Program) -> Packed:
     add(_PAIRS_OF, [each for own in of for each in own])
     add(_ENDS, [lines.first[n + 1] - 1 for n in range(len(lines.first) - 1)])
     add(_FLIPS, [int(flip) for flip in lines.flips])
-    add(_PAIR_SEGMENTS, [segment for pair in lines.pairs for segment in pair.segments])
 
     reals = [np.array(lines.unitaries).view(np.float64).ravel()]
     reals.append(np.array([pair.factor for pair in lines.pairs]).view(np.float64).ravel())
@@ -457,7 +455,6 @@ def _draw(ints, reals, rows, segment, amplitudes, lane, shot, entries, ends, row
         choices *= ints[ints[_ERRORS] + _COLUMNS * entries[k] + 6]
     # All combinations of the operators and both values, drawn together.
     total = 0.0
-    chosen = -1
     result, value = matrix, 0
     for attempt in range(2):
         left = draw * total
@@ -476,7 +473,7 @@ def _draw(ints, reals, rows, segment, amplitudes, lane, shot, entries, ends, row
                 if attempt == 0:
                     total += weight
                 elif not done and weight > 0.0:
-                    result, value, chosen = product, bit, choice
+                    result, value = product, bit
                     left -= weight
                     done = left < 0.0
     size = math.sqrt(
@@ -490,7 +487,6 @@ def _draw(ints, reals, rows, segment, amplitudes, lane, shot, entries, ends, row
         rows[place + 2 * k * LANES] = entry.real / size
         rows[place + (2 * k + 1) * LANES] = entry.imag / size
     rows[bits + LANES * segment + lane] = float(value)
-    return chosen
 
 
 @device_function

@@ -1,0 +1,62 @@
+"""Runs of a circuit whose errors are drawn before it runs: the checks, and a state a binding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from msgspec.structs import replace
+
+from simulators.catalog.cards import EngineCard
+from simulators.circuit.analysis.measurements import MeasurementLayouts
+from simulators.circuit.noise import NoiseProgram
+from simulators.circuit.passes.components import active_part
+from simulators.circuit.passes.light_cone import output_support
+from simulators.engine import EngineResult
+from simulators.errors import Unsupported
+from simulators.execution import outputs, requests
+from simulators.execution.readout import ReadoutStage
+from simulators.trajectories import pattern_sampling
+from simulators.trajectories.locations import NoisyCircuit, locate
+
+StateOf = Callable[[NoisyCircuit, requests.BindingRun, MeasurementLayouts], outputs.FinalState]
+_HINT = "engine='statevector' runs it, where its qubits fit into memory"
+
+
+def run_bindings(
+    card: EngineCard,
+    noise: NoiseProgram,
+    run: requests.EngineRun,
+    state_of: StateOf,
+    *,
+    separate: bool = False,
+) -> EngineResult:
+    """Run all bindings of a circuit, each with the state that `state_of` makes. `separate`: see
+    `locate`. Raises Unsupported for outputs that trajectories cannot give, and for mid-circuit
+    operations that are no gates."""
+    circuit, request = run.circuit, run.request
+    requests.check_run(circuit, run.options)
+    rows = run.rows()
+    requests.check_outputs(card, request, bool(circuit.clbits_data))
+    pattern_sampling.refuse_outputs(request)
+    outputs.terms(request.observables, circuit.num_qubits)
+    labels = [label for item in request.observables for label in item.labels]
+    support = output_support(request.outputs, labels, circuit)
+    part, noise = active_part(circuit, noise, support)
+    layouts = MeasurementLayouts.of(part.circuit)
+    layout = layouts.state if "expectation" in request.outputs else layouts.clbits
+    located = None
+    if not layout.branching:
+        located = locate(part.circuit, noise, local=True, separate=separate)
+    if located is None:
+        text = f"engine {card.name!r}: a measurement, reset or condition before the end of a"
+        text += " circuit with noise," if card.control.dynamic else " circuit,"
+        text += " or noise that acts on a measured qubit and another one"
+        raise Unsupported(text, hint=_HINT)
+    own = requests.part_request(part, request, circuit.num_qubits)
+    readout = ReadoutStage.of(layouts.clbits, noise.readout, part.operations)
+    results = []
+    for row in rows:
+        bound = replace(row, circuit=located.circuit, params=row.params[part.params], request=own)
+        state = state_of(located, bound, layouts)
+        results.append(outputs.collect(state, layouts, own, row.key, readout))
+    return EngineResult.joined(results)
