@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from simulators.compiler.kernel import device_function, kernel
 from simulators.compiler.simd import LANES, add_product, load, splat, store, subtract_product
 from simulators.execution.sampling import block, uniform
-from simulators.tensornetwork.sweep import lines as circuit_lines
-from simulators.tensornetwork.sweep.lines import Lines
-from simulators.tensornetwork.sweep.program import (
+from simulators.lines.lowering import Lines
+from simulators.lines.program import (
     DRAW,
     INVERSE,
     KEEP,
@@ -24,6 +23,7 @@ from simulators.tensornetwork.sweep.program import (
     UNITARY,
     Program,
 )  # fmt: skip
+from simulators.tensornetwork.sweep import lines as circuit_lines
 
 _WITHIN, _DRAWN_WITHIN = circuit_lines.WITHIN, circuit_lines.DRAWN_WITHIN
 _ON_SEGMENT, _DRAWN_ON_PAIR = circuit_lines.ON_SEGMENT, circuit_lines.DRAWN_ON_PAIR

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from simulators.compiler.simd import LANES, aligned
 from simulators.engine import RunControl, ThreadPool
+from simulators.lines.lowering import Lines
+from simulators.lines.order import order_of
+from simulators.lines.program import Program, program_of
 from simulators.tensornetwork.sweep import kernel
 from simulators.tensornetwork.sweep.kernel import Packed
-from simulators.tensornetwork.sweep.lines import Lines
-from simulators.tensornetwork.sweep.order import order_of
-from simulators.tensornetwork.sweep.program import Program, program_of
 from simulators.trajectories.noise_table import ErrorPatterns
 
 _GRAIN = 4 * LANES  # shots of a range

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.compiler.kernel import kernel
-from simulators.tensornetwork.sweep.lines import Lines
+from simulators.lines.lowering import Lines
 
 _TRIES = 256  # first lines that are tried
 

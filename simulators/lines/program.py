@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 import numpy as np
 
-from simulators.tensornetwork.sweep.lines import Lines
+from simulators.lines.lowering import Lines
 
 # Operations, as rows of integers: their code, the number of axes of the tensor, and operands.
 MULTIPLY, SUM, SELECT, KEEP, DRAW, SCALE, BEGIN = range(7)
