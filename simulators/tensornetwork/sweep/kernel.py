@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from simulators.compiler.kernel import device_function, kernel
 from simulators.compiler.simd import LANES, add_product, load, splat, store, subtract_product
 from simulators.execution.sampling import block, uniform
+from simulators.lines import lowering as circuit_lines
 from simulators.lines.lowering import Lines
 from simulators.lines.program import (
     DRAW,
@@ -23,7 +24,6 @@ from simulators.lines.program import (
     UNITARY,
     Program,
 )  # fmt: skip
-from simulators.tensornetwork.sweep import lines as circuit_lines
 
 _WITHIN, _DRAWN_WITHIN = circuit_lines.WITHIN, circuit_lines.DRAWN_WITHIN
 _ON_SEGMENT, _DRAWN_ON_PAIR = circuit_lines.ON_SEGMENT, circuit_lines.DRAWN_ON_PAIR
