@@ -36,7 +36,6 @@ from simenv.scheduler.core import ClusterLimits
 from simenv.scheduler.routing import engine_choice
 from simulators import catalog
 from simulators.chain.trial import choice_profile
-from simulators.circuit.analysis.profiler import profile
 from simulators.circuit.ir import Circuit
 
 SHOTS = 1_000
@@ -144,8 +143,7 @@ def _candidates(packed: bytes, engine: str = "auto") -> list[engine_choice.Engin
     circuit = Circuit.from_program(decode_program(packed))
     limits = ClusterLimits(1, psutil.virtual_memory().available * 3 // 4, 10**6, 2**34, 1, 1)
     terms = TaskOptions(engine=engine)
-    profiler = choice_profile if engine == engine_choice.AUTO else profile
-    result = profiler(circuit, terms.outputs)
+    result = choice_profile(circuit, terms.outputs, engine=engine)
     return engine_choice.candidates(result, terms, (PoolSpec("main"),), limits)
 
 

@@ -92,6 +92,18 @@ CARDS: tuple[EngineCard, ...] = (
         method="tensor_network", gate_qubits=10, dense_qubits=24,
     ),
     EngineCard(
+        name="sweep", module="simulators.tensornetwork.sweep.engine:SweepEngine",
+        outputs=("counts", "memory"), max_qubits=4_096,
+        summary="exact counts of wide shallow circuits with noise, by sweeps over their graph",
+        costs=costs.SweepCost(), noise=NoiseSupport(_ALL_NOISE, dynamic=False),
+        parallel=catalog_cards.Parallelism(threads=True, ranks=True, divides_state=False),
+        auto=catalog_cards.AutoChoice(
+            preference.sweep_rank, preference.sweep_objection, preference.sweep_reason
+        ),
+        method="tensor_network", gate_qubits=2,
+        kernels=catalog_cards.Kernels(later=("sweeps",)),
+    ),
+    EngineCard(
         name="densitymatrix", module="simulators.densitymatrix.engine:DensityMatrixEngine",
         outputs=_MIXED, max_qubits=14,
         summary="density matrix in the Pauli basis, exact with noise; dynamic circuits by record",

@@ -371,26 +371,55 @@ class ContractionCost(FixedMemoryCost, frozen=True):
 
 
 SWEEP_BYTES = 2**30  # the tensors of all threads of a sweep, at most
+SWEEP_THREADS = 8  # for which memory is expected
+SWEEP_BITS = 34  # log2 of the values that a shot may pass over: half a minute
+_SWEEP_LANES = 8  # shots of a tensor
 
 
 class SweepCost(FixedMemoryCost, frozen=True):
-    """Cost of sweeps over a circuit's graph. The tensors depend on the graph and the depths of its
-    lines, which a profile does not have: the memory is their limit, and the time is that of narrow
-    ones."""
+    """Cost of sweeps over a circuit's graph: of the tensors of each thread, and of the values that
+    a shot passes over; beside them the program is made."""
 
     base_bytes: int = BASE_BYTES
-    call_s: float = 50e-3
-    gate_s: float = 0.3e-3  # to compile it, with its noise
-    shot_s: float = 2e-6  # a gate of a shot
+    call_s: float = 5e-3
+    gate_s: float = 30e-6  # a gate as lines, with its errors
+    location_s: float = 80e-6  # a location of errors
+    step_s: float = 0.5e-6  # an integer of the program
+    step_bytes: int = 48
+    value_s: float = 0.7e-9
+    shot_s: float = 1e-6  # for each location of errors, too
 
-    def memory_bytes(self, _profile: Profile, _ask: CostQuery) -> int:
-        """Memory of the tensors, at most."""
-        return self.base_bytes + SWEEP_BYTES
+    def refusal(self, profile: Profile) -> str:
+        """Reason why no sweeps can run a circuit whose size is known; "" if they can."""
+        size = profile.sweep
+        if size is None:
+            return ""
+        if size.bits > SWEEP_BITS:
+            return f"a shot would pass over 2^{size.bits:.0f} values in {size.layers} layers"
+        each = 2 * _SWEEP_LANES * 4 << size.axes
+        if each > SWEEP_BYTES:
+            return f"the tensors of {_SWEEP_LANES} shots would have 2^{size.axes} values each"
+        return ""
+
+    def memory_bytes(self, profile: Profile, ask: CostQuery) -> int:
+        """Memory of the tensors and of the program."""
+        size = profile.sweep
+        if size is None:
+            return self.base_bytes + SWEEP_BYTES
+        values = (1 << min(size.axes, 62)) + size.kept
+        each = 2 * _SWEEP_LANES * values * (8 if ask.precision == "double" else 4)
+        tensors = max(each, min(SWEEP_BYTES, SWEEP_THREADS * each))
+        return self.base_bytes + tensors + self.step_bytes * size.steps
 
     def seconds(self, profile: Profile, ask: CostQuery, slots: int) -> float:
-        """Expected time of narrow sweeps."""
-        gates = profile.gates_1q + profile.gates_2q
-        return self.call_s + gates * (self.gate_s + ask.shots * self.shot_s / max(1, slots))
+        """Expected time; ranks and threads share the shots."""
+        size, noise = profile.sweep, profile.noise
+        bits, steps = (40.0, 0) if size is None else (size.bits, size.steps)
+        locations = 0 if noise is None else noise.locations
+        made = self.gate_s * (profile.gates_1q + profile.gates_2q) + self.location_s * locations
+        each = self.value_s * 2.0 ** min(bits, 900.0) + self.shot_s
+        made += self.call_s + self.step_s * steps
+        return float(made + ask.shots * each / (max(1, slots) * ask.ranks))
 
 
 class StabilizerCost(FixedMemoryCost, frozen=True):

@@ -23,7 +23,7 @@ _TRIAL_SHARE = 6  # a trial may take this fraction of the alternative's operatio
 # many for circuits in native gates: gates on one qubit are merged
 _LEAST_TRIAL = 5 * 10**7
 
-_LAST = 60  # rank of an engine whose success is uncertain
+_LAST = 70  # rank of an engine whose success is uncertain
 
 _SWEEP, _SWEEP_GATE = 22, 0.44  # for one amplitude: all passes, and the addition of a gate
 _SPLIT = 800  # for a gate on neighbours, times the bond cubed
@@ -31,6 +31,8 @@ _CALL = 1_300_000  # overhead of a gate on neighbours
 _SITE = 1_000_000  # samples of a site
 _DOUBLE = 1.1  # relative to a trial, in double precision
 _TENSOR = 1_400_000  # a tensor of a network of samples: search for its path, calls of its steps
+_SWEPT = 5  # a value that a shot of a sweep passes over
+_STEP = 5_000  # an integer of its program, made and read
 _ROWS, _VALUE = 1_000, 4  # shots for comparisons, and operations of a tensor's value
 
 
@@ -76,13 +78,25 @@ def contraction_operations(profile: Profile) -> float:
     return profile.contraction_tensors * _TENSOR + profile.contraction_draws * values
 
 
+def sweep_operations(profile: Profile) -> float:
+    """Operations of samples by sweeps; infinite if their size is unknown."""
+    size = profile.sweep
+    if size is None:
+        return float("inf")
+    return _ROWS * _SWEPT * _power(math.ceil(size.bits)) + size.steps * _STEP
+
+
 def trial_operations(profile: Profile, width: int) -> int:
     """Limit of operations of a trial of the bonds; 0: no trial is needed, or none would decide.
     `width`: of the alternative statevector, which up to DENSE_QUBITS takes about as long as a
     trial."""
     if profile.mid_circuit or profile.clifford or width <= DENSE_QUBITS:
         return 0
-    other = min(statevector_operations(profile, width), contraction_operations(profile))
+    other = min(
+        statevector_operations(profile, width),
+        contraction_operations(profile),
+        sweep_operations(profile),
+    )
     if _is_known(profile) and mps_operations(profile) <= other / 2:
         return 0
     limit = int(min(TRIAL_OPERATIONS, other / _TRIAL_SHARE))
@@ -130,14 +144,20 @@ def contraction_rank(profile: Profile, num_qubits: int) -> int:
     return _place(2, profile, num_qubits)
 
 
+def sweep_rank(profile: Profile, num_qubits: int) -> int:
+    """Rank of the engine `sweep`: by its operations."""
+    return _place(3, profile, num_qubits)
+
+
 def _place(which: int, profile: Profile, num_qubits: int) -> int:
-    """Rank among statevector, mps and contraction by operations."""
+    """Rank among statevector, mps, contraction and sweep by operations."""
     each = (
         statevector_operations(profile, num_qubits),
         mps_operations(profile),
         contraction_operations(profile),
+        sweep_operations(profile),
     )
-    return 20 + 10 * sorted(range(3), key=each.__getitem__).index(which)
+    return 20 + 10 * sorted(range(4), key=each.__getitem__).index(which)
 
 
 def mps_objection(profile: Profile) -> str:
@@ -202,3 +222,18 @@ def densitymatrix_rank(_profile: Profile, _num_qubits: int) -> int:
     """Rank of the density matrix among engines for circuits with noise, which are chosen by
     expected times."""
     return 50
+
+
+def sweep_objection(profile: Profile) -> str:
+    """Objection to sweeps whose size is not known."""
+    if profile.sweep is None:
+        return "samples wide circuits whose measurements end them, of at most 20,000 operations"
+    return ""
+
+
+def sweep_reason(profile: Profile) -> str:
+    """Reason for `sweep`: the size of its tensors."""
+    size = profile.sweep
+    if size is None:
+        return "the size of its sweeps is not known"
+    return f"sweeps over {size.layers} layers with tensors of 2^{size.axes} values, exact"

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.catalog import DEFAULT_ENGINE, SMALL_QUBITS, card, trial_operations
+from simulators.catalog import DEFAULT_ENGINE, DENSE_QUBITS, SMALL_QUBITS, card, trial_operations
 from simulators.catalog.preference import AUTO_BITS, contraction_operations, statevector_operations
 from simulators.chain.right_canonical import Block, Matrix, RightCanonicalChain, gate_blocks
 from simulators.circuit.analysis.profile import ChainTrial, Profile
@@ -24,8 +24,10 @@ from simulators.circuit.analysis.profiler import chain_order, profile
 from simulators.circuit.gates import UNITARY
 from simulators.circuit.ir import Circuit
 from simulators.engine import RunControl
+from simulators.lines.size import sweep_size
 
 _CUTOFF = 1e-12  # weight; rounding in single precision is below it
+_AUTO, _SWEEP = "auto", "sweep"
 _GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
 # Overheads, in arithmetic operations, of which a core does about ten in a nanosecond.
 _GATE = 100_000  # a gate until it is in a block
@@ -162,15 +164,29 @@ def _parameters(circuit: Circuit) -> NDArray[np.float64]:
 
 
 def choice_profile(
-    circuit: Circuit, outputs: tuple[str, ...] = (), labels: Iterable[str] = ()
+    circuit: Circuit,
+    outputs: tuple[str, ...] = (),
+    labels: Iterable[str] = (),
+    engine: str = _AUTO,
+    *,
+    noisy: bool = False,
 ) -> Profile:
-    """Profile as `profiler.profile`, with a trial. A trial may take a second, so no thread that
-    others wait for may call this."""
+    """Profile as `profiler.profile`, with what prices the named engine, or those from which `auto`
+    chooses: the size of sweeps, and a trial of the bonds. A trial may take a second, so no thread
+    that others wait for may call this. `noisy`: there may be noise, which its noise profile will
+    state."""
+    labels = tuple(labels)
     result = profile(circuit, outputs, labels)
     dense = card(DEFAULT_ENGINE)
-    if dense is None or result.num_qubits <= SMALL_QUBITS:
+    if engine == _SWEEP:
+        size = sweep_size(circuit, _parameters(circuit), outputs, labels)
+        return msgspec.structs.replace(result, sweep=size)
+    if dense is None or result.num_qubits <= SMALL_QUBITS or engine != _AUTO:
         return result
     width = dense.effective_profile(result, outputs).num_qubits
+    if width > (SMALL_QUBITS if noisy else DENSE_QUBITS):
+        size = sweep_size(circuit, _parameters(circuit), outputs, labels)
+        result = msgspec.structs.replace(result, sweep=size)
     operations = trial_operations(result, width)
     if not operations:
         return result

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from simulators.compiler.kernel import kernel
 from simulators.lines.lowering import Lines
 
-_TRIES = 256  # first lines that are tried
+_TRIES = 256  # first lines that are tried, of few lines
+_STEPS = 2**26  # of all tries: each looks at the lines that remain, for each line
 
 
 def order_of(lines: Lines) -> tuple[list[int], float]:
@@ -42,7 +43,8 @@ def greedy_order(
     others = np.array([b for each in near for b in each], np.int64)
     order, best = np.zeros(count, np.int64), np.zeros(count, np.int64)
     scratch = np.zeros((4, count), np.int64)
-    starts = np.unique(np.linspace(0, count - 1, min(count, _TRIES)).astype(np.int64))
+    tries = min(count, _TRIES, max(1, _STEPS // count**2))
+    starts = np.unique(np.linspace(0, count - 1, tries).astype(np.int64))
     cost = _greedy(begins, others, weights, starts, best, order, scratch)
     return best.tolist(), float(cost)
 

@@ -32,13 +32,18 @@ def _fixture(admits: Callable[[EngineCard], bool]) -> object:
     return runner
 
 
+def _is_here(card: EngineCard) -> bool:
+    return not (card.pool == "device" or card.pool == "program")
+
+
 def _has_amplitudes(card: EngineCard) -> bool:
     return "statevector" in card.outputs
 
 
 # Engines of this distribution and of a third party, by what their cards say.
-any_run = _fixture(lambda _card: True)
-every_run = _fixture(lambda card: not (card.pool == "device" or card.pool == "program"))
+any_run = _fixture(lambda card: "counts" in card.outputs)
+counting_run = _fixture(lambda card: _is_here(card) and "counts" in card.outputs)
+every_run = _fixture(lambda card: _is_here(card) and "probabilities" in card.outputs)
 run = _fixture(
     lambda card: (
         card.control.dynamic
@@ -50,7 +55,9 @@ run = _fixture(
 dense_run = _fixture(lambda card: _has_amplitudes(card) and card.method != "tensor_network")
 state_run = _fixture(_has_amplitudes)
 chosen_run = _fixture(lambda card: "amplitudes" in card.outputs)
-noisy_run = _fixture(lambda card: bool(card.noise.kinds) and card.name != "fault")  # as statevector
+noisy_run = _fixture(  # "fault" is as statevector
+    lambda card: bool(card.noise.kinds) and card.name != "fault" and "counts" in card.outputs
+)
 drawn_run = _fixture(_has_amplitudes)  # counts of static circuits follow the seed contract
 
 

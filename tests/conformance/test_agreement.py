@@ -66,19 +66,19 @@ def test_sampled_expectation_uses_documented_draws_after_exact_terms(every_run: 
     assert error == pytest.approx(0.01, rel=0.01)
 
 
-def test_counts_are_reproducible_and_depend_on_seed_and_binding(every_run: Runner) -> None:
+def test_counts_are_reproducible_and_depend_on_seed_and_binding(counting_run: Runner) -> None:
     circuit = clifford(6, 60, 1, 6)
     built = circuit.measure(range(6)).circuit()
-    first = every_run(built, shots=2500, seed=2**64 - 1, binding=2**62)
-    assert every_run(built, shots=2500, seed=2**64 - 1, binding=2**62) == first
-    assert every_run(built, shots=2500, seed=2**64 - 2, binding=2**62) != first
-    assert every_run(built, shots=2500, seed=2**64 - 1, binding=2**62 + 1) != first
-    more, fewer = counts_of(first), counts_of(every_run(built, shots=1500, seed=2**64 - 1,
+    first = counting_run(built, shots=2500, seed=2**64 - 1, binding=2**62)
+    assert counting_run(built, shots=2500, seed=2**64 - 1, binding=2**62) == first
+    assert counting_run(built, shots=2500, seed=2**64 - 2, binding=2**62) != first
+    assert counting_run(built, shots=2500, seed=2**64 - 1, binding=2**62 + 1) != first
+    more, fewer = counts_of(first), counts_of(counting_run(built, shots=1500, seed=2**64 - 1,
                                                         binding=2**62))  # fmt: skip
     assert all(fewer[key] <= more[key] for key in fewer)
 
 
-def test_split_sweep_gives_same_counts_as_whole_sweep(every_run: Runner) -> None:
+def test_split_sweep_gives_same_counts_as_whole_sweep(counting_run: Runner) -> None:
     arrays = Arrays(3, 3).add("h", [2]).add("rx", [0], (), [0.0])
     arrays.free(1)
     arrays.add("rz", [2], (), [0.0])
@@ -86,21 +86,21 @@ def test_split_sweep_gives_same_counts_as_whole_sweep(every_run: Runner) -> None
     arrays.add("h", [2]).add("cx", [0, 1])
     arrays.measure(range(3))
     values = np.array([[0, 1], [1, 2], [2, 0], [3, 1], [1, 1]]) * np.pi / 2
-    result = every_run.all(arrays.circuit(), shots=500, bindings=values, binding=10)
+    result = counting_run.all(arrays.circuit(), shots=500, bindings=values, binding=10)
     parts = (
-        *every_run.all(arrays.circuit(), shots=500, bindings=values[:2], binding=10),
-        *every_run.all(arrays.circuit(), shots=500, bindings=values[2:], binding=12),
+        *counting_run.all(arrays.circuit(), shots=500, bindings=values[:2], binding=10),
+        *counting_run.all(arrays.circuit(), shots=500, bindings=values[2:], binding=12),
     )
     assert [counts_of(each) for each in result] == [counts_of(each) for each in parts]
     assert set(counts_of(result[2])) == {4}
     assert len({tuple(counts_of(each).items()) for each in result}) == 5
 
 
-def test_angle_within_rounding_of_quarter_turn_is_accepted(every_run: Runner) -> None:
+def test_angle_within_rounding_of_quarter_turn_is_accepted(counting_run: Runner) -> None:
     """An angle that is a quarter turn up to rounding is one for every engine."""
     arrays = Arrays(1, 1).add("h", [0]).add("rz", [0], (), [5 * np.pi / 2 + 3e-13]).add("h", [0])
     circuit = arrays.add("sx", [0]).add("measure", [0], [0]).circuit()
-    assert set(counts_of(every_run(circuit, shots=50))) in ({0}, {1})
+    assert set(counts_of(counting_run(circuit, shots=50))) in ({0}, {1})
 
 
 def wide() -> Circuit:

@@ -55,23 +55,23 @@ def test_memory_of_dynamic_circuits_equals_reference(run: Runner, circuit: Circu
     assert records(result, circuit) == Reference(circuit, 1, 2, 200).memory()
 
 
-def test_memory_beside_counts_has_the_same_shots(every_run: Runner) -> None:
-    for circuit in (bell(), *([feed_forward()] if every_run.card.control.dynamic else [])):
-        result = every_run(circuit, shots=3000, outputs=BOTH)
-        alone = every_run(circuit, shots=3000)
+def test_memory_beside_counts_has_the_same_shots(counting_run: Runner) -> None:
+    for circuit in (bell(), *([feed_forward()] if counting_run.card.control.dynamic else [])):
+        result = counting_run(circuit, shots=3000, outputs=BOTH)
+        alone = counting_run(circuit, shots=3000)
         assert (result.outcomes, result.counts) == (alone.outcomes, alone.counts)
         assert Counter(records(result, circuit)) == counts_of(result)
 
 
-def test_memory_of_fewer_shots_is_prefix_of_memory_of_more(every_run: Runner) -> None:
+def test_memory_of_fewer_shots_is_prefix_of_memory_of_more(counting_run: Runner) -> None:
     circuit = bell()
-    few, value = (every_run(circuit, shots=k, outputs=("memory",)).memory for k in (100, 2500))
+    few, value = (counting_run(circuit, shots=k, outputs=("memory",)).memory for k in (100, 2500))
     assert value[:100] == few
 
 
-def test_independent_components_are_paired_shot_by_shot(every_run: Runner) -> None:
+def test_independent_components_are_paired_shot_by_shot(counting_run: Runner) -> None:
     circuit = pairs(8)  # wider than the path for small circuits
-    result = records(every_run(circuit, shots=2000, outputs=BOTH), circuit)
+    result = records(counting_run(circuit, shots=2000, outputs=BOTH), circuit)
     assert all(record & 255 == record >> 8 for record in result)
     assert len(set(result)) > 200  # of 256, if the pairs are independent
 
@@ -110,33 +110,33 @@ def noisy(circuit: Circuit) -> NoiseProgram:
 
 
 @pytest.mark.parametrize("circuit", [bell(), feed_forward(), pairs(3)], ids=["2", "dynamic", "6"])
-def test_memory_under_noise_has_the_shots_of_counts(every_run: Runner, circuit: Circuit) -> None:
-    if every_run.name == "statevector-dense" or not every_run.card.noise.kinds >= {
+def test_memory_under_noise_has_the_shots_of_counts(counting_run: Runner, circuit: Circuit) -> None:
+    if counting_run.name == "statevector-dense" or not counting_run.card.noise.kinds >= {
         "kraus",
         "readout",
     }:
         pytest.skip("it has no such noise, or only in wide states")
     noise, options = noisy(circuit), RunOptions()
     try:
-        plan = every_run.engine.plan(circuit, noise, options)
+        plan = counting_run.engine.plan(circuit, noise, options)
         both, alone = (
-            every_run.engine.run(
+            counting_run.engine.run(
                 plan, circuit, Request(2000, 5, outputs), options, RunControl()
             ).row(0)
             for outputs in (BOTH, ("counts",))
         )
     except Unsupported:
-        assert not (every_run.card.control.dynamic and every_run.card.noise.dynamic)
+        assert not (counting_run.card.control.dynamic and counting_run.card.noise.dynamic)
         return
     assert counts_of(both) == counts_of(alone)
     assert Counter(records(both, circuit)) == counts_of(both)
 
 
-def test_memory_of_circuit_without_measurement_or_shots_is_refused(every_run: Runner) -> None:
+def test_memory_of_circuit_without_measurement_or_shots_is_refused(counting_run: Runner) -> None:
     with pytest.raises(Unsupported, match=r"'memory'.*measures nothing"):
-        every_run(Arrays(2, 2).add("h", [0]).circuit(), shots=10, outputs=("memory",))
+        counting_run(Arrays(2, 2).add("h", [0]).circuit(), shots=10, outputs=("memory",))
     with pytest.raises(Unsupported, match=r"'memory'.*0 shots"):
-        every_run(bell(), shots=0, outputs=("memory",))
+        counting_run(bell(), shots=0, outputs=("memory",))
 
 
 def test_engine_without_order_of_shots_refuses_memory(any_run: Runner) -> None:

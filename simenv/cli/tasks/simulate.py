@@ -175,7 +175,6 @@ def _chunk(
     from simenv.service.admission.controller import with_shots
     from simenv.service.admission.rules import check_device_shots
     from simulators.chain.trial import choice_profile
-    from simulators.circuit.analysis.profiler import profile
     from simulators.circuit.ir import Circuit
     from simulators.circuit.validation.admission import validation_error
 
@@ -186,8 +185,8 @@ def _chunk(
     if text := validation_error(circuit):
         raise ProgramError(text)
     labels = [label for observable in terms.pauli_sums for label in observable.labels]
-    profiler = choice_profile if terms.engine == "auto" else profile
-    sizes = profiler(circuit, terms.outputs, labels)
+    noisy = device is not None
+    sizes = choice_profile(circuit, terms.outputs, labels, terms.engine, noisy=noisy)
     if device is not None:
         check_device_shots(spec.shots, terms.device, device.max_shots)
         sizes = with_shots(device.examined(circuit, sizes, terms), spec.shots)

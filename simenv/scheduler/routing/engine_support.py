@@ -20,7 +20,14 @@ from simenv.scheduler.core import ClusterLimits, nodes_of
 from simenv.text import size
 from simulators import catalog
 from simulators.catalog import CostQuery, EngineCard
-from simulators.catalog.costs import RESERVED_BYTES, GpuCost, ranks_used, state_bytes, widest_state
+from simulators.catalog.costs import (
+    RESERVED_BYTES,
+    GpuCost,
+    SweepCost,
+    ranks_used,
+    state_bytes,
+    widest_state,
+)
 from simulators.circuit.analysis.profile import NoiseProfile, Profile
 
 ANOTHER = "ask for another engine"
@@ -46,6 +53,9 @@ def unsupported_reason(
     lack = _lacks(card, profile, terms)
     if lack:
         return InfeasibleError(f"engine {card.name!r} {lack}", hint=ELSEWHERE)
+    if isinstance(card.costs, SweepCost) and (text := card.costs.refusal(profile)):
+        hint = "fewer layers, native rzz in place of two cx, or fewer neighbours would help"
+        return InfeasibleError(f"engine {card.name!r}: {text}", hint=hint)
     if profile.num_qubits > card.max_qubits and (card.method == "clifford" or card.dense_qubits):
         text = f"engine {card.name!r} needs {profile.num_qubits} qubits; it takes {card.max_qubits}"
         return InfeasibleError(text, hint=ELSEWHERE)

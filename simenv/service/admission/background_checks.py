@@ -24,7 +24,7 @@ from simulators.catalog import DENSE_QUBITS, SMALL_QUBITS
 from simulators.chain.trial import choice_profile
 from simulators.circuit.analysis import profiler
 from simulators.circuit.analysis.profile import Profile
-from simulators.circuit.analysis.profiler import non_clifford_gates, profile
+from simulators.circuit.analysis.profiler import non_clifford_gates
 from simulators.circuit.ir import Circuit
 from simulators.circuit.validation import admission
 
@@ -61,7 +61,8 @@ class RunningChecks:
         """Check and profile a program of this owner. Raises SimenvError if it is not admissible,
         CheckPending while the check continues in the thread. `key()` identifies the check; it is
         called only if checks continue in the thread or this one will."""
-        is_short = not _takes_long(packed, terms) and (device is None or device.is_loaded)
+        is_short = not _takes_long(packed, terms, noisy=device is not None)
+        is_short = is_short and (device is None or device.is_loaded)
         if is_short and not self._begun:
             return look(packed, terms, device)
         place = owner, key()
@@ -78,20 +79,21 @@ class RunningChecks:
         return future.result()
 
 
-def _takes_long(packed: bytes, terms: model.TaskOptions) -> bool:
+def _takes_long(packed: bytes, terms: model.TaskOptions, *, noisy: bool) -> bool:
     """Return whether the check takes too long for the event loop: the program is large, it is the
-    first wide one, which loads or compiles kernels, or it is so wide that a trial chooses its
-    engine."""
+    first wide one, which loads or compiles kernels, or it is so wide that a trial, or the size of
+    sweeps, chooses its engine."""
     if len(packed) >= BESIDE_BYTES or is_call(terms):
         return len(packed) >= BESIDE_BYTES
     is_loaded = profiler.is_loaded()
-    if is_loaded and terms.engine != engine_choice.AUTO:
+    if is_loaded and terms.engine not in (engine_choice.AUTO, "sweep"):
         return False
     try:
         declared = model.declared_qubits(packed)
         if not is_loaded:
             return declared > SMALL_QUBITS
-        return declared > DENSE_QUBITS and model.qubits_of(packed)[1] > SMALL_QUBITS
+        widest = SMALL_QUBITS if noisy else DENSE_QUBITS
+        return declared > widest and model.qubits_of(packed)[1] > SMALL_QUBITS
     except (*DECODE_ERRORS, TypeError):
         return False  # the check raises the error
 
@@ -106,8 +108,8 @@ def look(packed: bytes, terms: model.TaskOptions, device: DeviceContext | None =
     wrong = admission.validation_error(circuit)
     if wrong:
         raise ProgramError(f"the program is not valid: {wrong}")
-    looked = choice_profile if terms.engine == engine_choice.AUTO else profile
-    result = looked(circuit, terms.outputs, rules.labels(terms))
+    noisy = device is not None
+    result = choice_profile(circuit, terms.outputs, rules.labels(terms), terms.engine, noisy=noisy)
     if terms.engine == engine_choice.AUTO:
         # Beyond the width of statevectors it may be refused, with this cost.
         is_counted = circuit.num_qubits > DENSE_QUBITS

@@ -35,6 +35,17 @@ class ChainTrial(msgspec.Struct, frozen=True):
         return math.ceil(self.bond ** (1.0 / self.part)) if self.part else self.bond
 
 
+class SweepSize(msgspec.Struct, frozen=True):
+    """Size of the sweeps that sample a circuit without its noise (see `simulators.lines`). Where
+    `bits` is beyond the limit of any run, no program was made, and the rest is not known."""
+
+    bits: float  # log2 of the values that a shot passes over
+    layers: int  # in which values are drawn
+    axes: int = 0  # of the largest tensor
+    kept: int = 0  # values of the tensors that are kept at once
+    steps: int = 0  # integers of the program
+
+
 class NoiseProfile(msgspec.Struct, frozen=True):
     """Numbers of the noise of one circuit. `error_weight`: L = -sum log(1 - p) over all locations,
     p the probability of an error; e^-L of the shots have none. `drawn_weight`: the part of L whose
@@ -85,6 +96,7 @@ class Profile(msgspec.Struct, frozen=True, cache_hash=True):
     widest: int = 2  # qubits of its widest gate, at least two
     kept: LightConeSize | None = None  # None: the whole circuit
     trial: ChainTrial | None = None  # set if `bond_bits` is not decisive
+    sweep: SweepSize | None = None  # set for the counts of a wide circuit
     noise: NoiseProfile | None = None
     # The leading parts run once; their final state is in memory besides those of the rest.
     in_parts: bool = False

@@ -8,8 +8,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.catalog.cards import EngineCard, NoiseSupport, Parallelism
-from simulators.catalog.costs import SWEEP_BYTES, SweepCost
+from simulators.catalog import builtin_card
+from simulators.catalog.costs import SWEEP_BYTES
 from simulators.circuit.analysis.measurements import MeasurementLayouts
 from simulators.circuit.ir import Circuit, num_words
 from simulators.circuit.noise import NoiseProgram
@@ -19,20 +19,12 @@ from simulators.errors import OutOfMemory
 from simulators.execution import outputs, requests, sampling
 from simulators.lines.lowering import lines_of
 from simulators.tensornetwork.ranks import Ranks, RanksEngine
-from simulators.tensornetwork.sweep.sampling import Sweeps, sample
+from simulators.tensornetwork.sweep.sampling import FEWER, Sweeps, sample
 from simulators.trajectories import pattern_sampling
 from simulators.trajectories.bindings import run_bindings
 from simulators.trajectories.locations import NoisyCircuit
 
-# Not among the cards of the catalog yet: profiles have nothing that predicts its cost.
-CARD = EngineCard(
-    name="sweep", module="simulators.tensornetwork.sweep.engine:SweepEngine",
-    outputs=("counts", "memory"), max_qubits=4_096,
-    summary="exact counts of wide shallow circuits with noise, by sweeps over their graph",
-    costs=SweepCost(), noise=NoiseSupport(frozenset({"kraus", "pauli", "readout"}), dynamic=False),
-    parallel=Parallelism(threads=True, ranks=True, divides_state=False), method="tensor_network",
-    gate_qubits=2,
-)  # fmt: skip
+CARD = builtin_card("sweep")
 _NO_NOISE = NoiseProgram(b"", frozenset(), np.zeros((0, 4), np.int64))
 
 
@@ -106,7 +98,7 @@ class _Samples(outputs.FinalState):
             raise OutOfMemory(
                 f"a sweep of this circuit has tensors of 2^{widest} values for each of"
                 f" {LANES} shots; all tensors have {SWEEP_BYTES >> 20} MiB",
-                hint="take fewer layers, native rzz in place of two cx, or a narrower graph",
+                hint=FEWER,
             )
         self.remark = f"tensors of 2^{widest} values, {lines.num_layers} layers"
 

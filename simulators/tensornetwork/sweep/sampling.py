@@ -10,13 +10,16 @@ from numpy.typing import NDArray
 
 from simulators.compiler.simd import LANES, aligned
 from simulators.engine import RunControl, ThreadPool
+from simulators.errors import OutOfMemory
 from simulators.lines.lowering import Lines
 from simulators.lines.order import order_of
 from simulators.lines.program import Program, program_of
+from simulators.lines.size import MOST_BITS
 from simulators.tensornetwork.sweep import kernel
 from simulators.tensornetwork.sweep.kernel import Packed
 from simulators.trajectories.noise_table import ErrorPatterns
 
+FEWER = "take fewer layers, native rzz in place of two cx, or a narrower graph"
 _GRAIN = 4 * LANES  # shots of a range
 
 
@@ -29,8 +32,14 @@ class Sweeps(msgspec.Struct, frozen=True, eq=False):
 
     @classmethod
     def of(cls, lines: Lines) -> Sweeps:
-        """Compile the program."""
-        order, _ = order_of(lines)
+        """Compile the program. Raises OutOfMemory if no shot would end."""
+        order, bits = order_of(lines)
+        if bits > MOST_BITS:
+            raise OutOfMemory(
+                f"each shot of this circuit would pass over more than 2^{bits:.0f} values, in"
+                f" {lines.num_layers} layers; a sweep passes over 2^{MOST_BITS:.0f}",
+                hint=FEWER,
+            )
         program = program_of(lines, order)
         return cls(lines, program, kernel.pack(lines, program))
 

@@ -17,7 +17,7 @@ from simulators import catalog
 from simulators.catalog import cards
 from simulators.chain.trial import choice_profile
 from simulators.circuit import ir
-from simulators.circuit.analysis.profile import ChainTrial, NoiseProfile, Profile
+from simulators.circuit.analysis.profile import ChainTrial, NoiseProfile, Profile, SweepSize
 from simulators.circuit.analysis.profiler import profile
 from simulators.circuit.ir import Circuit
 
@@ -136,6 +136,33 @@ def test_auto_contracts_shallow_circuits_of_any_shape() -> None:
     result = routed(measured(arrays))
     assert result.engine == "contraction"
     assert "the largest tensor of an amplitude has at most 2^1" in result.reason
+
+
+def test_auto_samples_wide_shallow_circuits_by_sweeps() -> None:
+    """On any graph with narrow frontiers, whatever the angles; deep ones go elsewhere."""
+    considered, shallow = _on_a_ladder(3)
+    assert (considered[0].engine, shallow.layers) == ("sweep", 3)
+    assert "sweeps over 3 layers with tensors of 2^7 values, exact" in considered[0].text
+    considered, deep = _on_a_ladder(30)
+    texts = {each.engine: each.text for each in considered}
+    assert texts["sweep"].startswith(f"a shot would pass over 2^{deep.bits:.0f} values")
+
+
+def _on_a_ladder(layers: int) -> tuple[list[engine_choice.EngineCandidate], SweepSize]:
+    """Candidates for a circuit on 60 qubits in rows of three."""
+    arrays, random = Arrays(60, 60), np.random.default_rng(1)
+    for _ in range(layers):
+        for qubit in range(60):
+            arrays.add("rx", [qubit], (), [random.uniform(0.2, 1.0)])
+        for row in range(0, 60, 3):
+            for one, two in ((row, row + 1), (row + 1, row + 2)):
+                arrays.add("rzz", [one, two], (), [0.7])
+            for column in range(3):
+                if row + column + 3 < 60:
+                    arrays.add("rzz", [row + column, row + column + 3], (), [0.7])
+    result = choice_profile(measured(arrays), ("counts",))
+    assert result.sweep is not None
+    return engine_choice.candidates(result, TaskOptions(), POOLS, LIMITS), result.sweep
 
 
 def test_dynamic_circuit_with_noise_is_not_routed_to_mps() -> None:
@@ -271,8 +298,10 @@ def test_tasks_go_to_pools_of_able_engines() -> None:
     table = {engine: pool_of(engine) for engine in ("statevector", "mps", "fault", "aer")}
     assert table == {"statevector": "main", "mps": "chains", "fault": "drill", "aer": "main"}
     result = engine_choice.candidates(profile(measured(chain(40))), TaskOptions(), POOLS, LIMITS)
-    assert [each.engine for each in result] == ["stabilizer", "mps", "statevector", "contraction"]
-    assert [each.route is not None for each in result] == [True, True, False, False]
+    assert [each.engine for each in result] == [
+        "stabilizer", "mps", "statevector", "contraction", "sweep",
+    ]  # fmt: skip
+    assert [each.route is not None for each in result] == [True, True, False, False, False]
     named = engine_choice.candidates(
         profile(measured(chain(40))), TaskOptions(engine="mps"), POOLS, LIMITS
     )
