@@ -72,7 +72,10 @@ def _files(folder: Path) -> tuple[Path, ...]:
     return pair if all(path.is_file() for path in pair) else ()
 
 
-BUNDLED = ("ideal", "neutral-atoms", "superconducting-lattice", "trapped-ions")
+BUNDLED = (
+    "ideal", "neutral-atoms", "superconducting-heavy-hex", "superconducting-lattice",
+    "trapped-ions",
+)  # fmt: skip
 _FOLDER = Path(__file__).parent / "profiles"
 
 

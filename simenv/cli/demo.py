@@ -26,7 +26,7 @@ def demo(
     ] = Path("."),
     workers: Annotated[int, typer.Option(min=1, help="Number of workers.")] = 2,
 ) -> None:
-    """Run fifteen algorithms, check the results and draw them."""
+    """Run fifteen algorithms, and one circuit on 127 noisy qubits; check and draw the results."""
     import simenv
     from simenv.cli import demo_runs
 
@@ -45,6 +45,7 @@ def demo(
     )
 
     tasks: list[tuple[Algorithm, Task, Task]] = []
+    whole: list[demo_runs.DemoRow] = []  # on an emulated QPU, with noise
 
     def rows(client: Client) -> Iterator[list[demo_runs.DemoRow]]:
         for act in demo_runs.perform(client):
@@ -52,6 +53,8 @@ def demo(
             yield [act]
             if not tasks:  # early, because their kernels may have to be compiled
                 tasks.extend(demo_runs.submit(client))
+        whole.append(demo_runs.whole_device(client))
+        yield whole
 
     with simenv.local(workers=workers) as client:
         following(columns, Style(common.as_json, aligned=True), rows(client))
@@ -66,7 +69,7 @@ def demo(
     picture = _draw(acts, run, comparisons, noisy, folder)
     if picture and not common.as_json:
         terminal.line(f"picture: {picture.resolve()}")
-    wrong = [(act.circuit, act.fault) for act in acts if act.fault]
+    wrong = [(act.circuit, act.fault) for act in (*acts, *whole) if act.fault]
     wrong += [(each.circuit, each.fault) for each in comparisons if each.fault]
     for circuit, fault in wrong:
         terminal.note(f"{terminal.paint('fail')}: {circuit}: {fault}")

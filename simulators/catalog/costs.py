@@ -381,13 +381,15 @@ class SweepCost(FixedMemoryCost, frozen=True):
     a shot passes over; beside them the program is made."""
 
     base_bytes: int = BASE_BYTES
-    call_s: float = 5e-3
-    gate_s: float = 30e-6  # a gate as lines, with its errors
-    location_s: float = 80e-6  # a location of errors
-    step_s: float = 0.5e-6  # an integer of the program
+    call_s: float = 3e-3
+    gate_s: float = 25e-6  # a gate as lines
+    location_s: float = 60e-6  # a location of errors there
+    step_s: float = 0.4e-6  # an integer of the program, once
     step_bytes: int = 48
-    value_s: float = 0.7e-9
-    shot_s: float = 1e-6  # for each location of errors, too
+    value_s: float = 0.18e-9  # for a shot, in double precision
+    shot_step_s: float = 0.9e-9  # an integer of the program, for a shot
+    shot_s: float = 2e-6
+    error_s: float = 20e-9  # a location of errors, for a shot
 
     def refusal(self, profile: Profile) -> str:
         """Reason why no sweeps can run a circuit whose size is known; "" if they can."""
@@ -417,9 +419,12 @@ class SweepCost(FixedMemoryCost, frozen=True):
         bits, steps = (40.0, 0) if size is None else (size.bits, size.steps)
         locations = 0 if noise is None else noise.locations
         made = self.gate_s * (profile.gates_1q + profile.gates_2q) + self.location_s * locations
-        each = self.value_s * 2.0 ** min(bits, 900.0) + self.shot_s
+        passed = self.value_s * 2.0 ** min(bits, 900.0)
+        each = passed if ask.precision == "double" else 0.6 * passed
+        each += self.shot_s + self.shot_step_s * steps + self.error_s * locations
         made += self.call_s + self.step_s * steps
-        return float(made + ask.shots * each / (max(1, slots) * ask.ranks))
+        shots = max(ask.shots, _SWEEP_LANES)
+        return float(made + shots * each / (max(1, slots) * ask.ranks))
 
 
 class StabilizerCost(FixedMemoryCost, frozen=True):

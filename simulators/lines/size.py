@@ -20,6 +20,7 @@ from simulators.lines.order import order_of
 from simulators.lines.program import Program, program_of
 
 MOST_BITS = 30.0  # of the cost of an order, beyond which no program is made
+_PASSES = 5.0  # log2 of the values of a program relative to the cost of its order, about
 _MOST_OPERATIONS = 20_000  # of a circuit whose size is computed
 _NO_NOISE = NoiseProgram(b"", frozenset(), np.zeros((0, 4), np.int64))
 
@@ -44,7 +45,7 @@ def sweep_size(
         return None
     order, bits = order_of(lines)
     if bits > MOST_BITS:
-        return SweepSize(round(bits, 1), lines.num_layers, math.ceil(bits))
+        return SweepSize(round(bits + _PASSES, 1), lines.num_layers)
     return size_of(lines, program_of(lines, order))
 
 

@@ -16,7 +16,8 @@ def test_demo_has_no_fault_and_a_plot(tmp_path: Path, capsys: pytest.CaptureFixt
     assert run(["demo", "--out", str(tmp_path / "shown"), "--json"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     count = len(algorithms())
-    acts, loop, compared, noisy = rows[:count], rows[count], rows[count + 1 : -1], rows[-1]
+    acts, whole, loop, *compared, noisy = (rows[:count], *rows[count:])
+    assert (whole["qubits"], whole["engine"], whole["fault"]) == (127, "sweep", "")
     assert sorted(act["circuit"] for act in acts) == sorted(each.name for each in algorithms())
     assert ([act["fault"] for act in acts], loop["circuits"]) == ([""] * len(acts), 480)
     assert loop["energies"][-1] == pytest.approx(loop["ground"], abs=0.15)
