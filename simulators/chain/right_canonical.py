@@ -292,7 +292,7 @@ LEAST_SHARED = 2e6  # `_operations` of a layer, about 1 ms: less is sooner done 
 
 
 class WorkSharing(NamedTuple):
-    """Processes that divide work: `simulators.tensornetwork.ranks.Ranks.shared`. `alike`: equal
+    """Processes that divide work: `simulators.execution.ranks.Ranks.shared`. `alike`: equal
     splits have equal factors in all of them, so that a little work may be done in each."""
 
     size: int

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from simulators.catalog.costs import CONTRACTION_BATCH, PATH_TENSORS
 from simulators.engine import RunControl
 from simulators.errors import OutOfMemory
+from simulators.execution.ranks import Ranks
 from simulators.tensornetwork.contraction.network import BATCH, Indices, NetworkTensor, Tensor
-from simulators.tensornetwork.ranks import Ranks
 
 # Choice of the indices along which a contraction is divided into slices.
 #

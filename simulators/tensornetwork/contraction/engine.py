@@ -16,10 +16,10 @@ from simulators.circuit.passes.light_cone import FULL, UNUSED, Z_BASIS, OutputSu
 from simulators.engine import Request, RunOptions
 from simulators.errors import Unsupported
 from simulators.execution import outputs, sampling
+from simulators.execution.ranks import RanksEngine
 from simulators.execution.sampling import Distribution, select_bits, uniforms
 from simulators.tensornetwork.contraction import contractor as contraction, network as net
 from simulators.tensornetwork.contraction.contractor import ContractionLimits, Contractor
-from simulators.tensornetwork.ranks import RanksEngine
 
 # Amplitudes of chosen bit strings, from one network for all of them.
 #

@@ -14,7 +14,7 @@ from simulators.chain.product_state import LEAST_CUTOFF, ROUNDING, MatrixProduct
 from simulators.circuit.ir import Circuit
 from simulators.engine import RunOptions
 from simulators.errors import TruncatedState
-from simulators.tensornetwork.ranks import Ranks
+from simulators.execution.ranks import Ranks
 
 # Limits of a chain of tensors: its options, the weight it may discard and the memory it may
 # use.

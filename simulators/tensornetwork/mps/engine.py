@@ -23,9 +23,9 @@ from simulators.circuit.noise import NoiseProgram
 from simulators.engine import EngineResult, Plan, Request, RunControl, RunOptions
 from simulators.errors import TooManyBranches, TooManySteps
 from simulators.execution import outputs, requests, sampling
+from simulators.execution.ranks import Ranks, RanksEngine, are_alike
 from simulators.tensornetwork.mps import canonical_chain
 from simulators.tensornetwork.mps.trajectories import NoisyChainPlan, run_noisy
-from simulators.tensornetwork.ranks import Ranks, RanksEngine, are_alike
 
 CARD = builtin_card("mps")
 _BITS_AT_ONCE = 1 << 24

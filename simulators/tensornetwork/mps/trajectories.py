@@ -20,9 +20,9 @@ from simulators.circuit.ir import num_words
 from simulators.circuit.noise import NoiseProgram
 from simulators.engine import EngineResult, Request
 from simulators.execution import outputs, requests, sampling
+from simulators.execution.ranks import Ranks
 from simulators.tensornetwork.mps.canonical_chain import ChainLimits, site_order
 from simulators.tensornetwork.mps.ensemble import ChainEnsemble, ChainEvolution, Rows
-from simulators.tensornetwork.ranks import Ranks
 from simulators.trajectories import pattern_sampling
 from simulators.trajectories.bindings import run_bindings
 from simulators.trajectories.locations import NoisyCircuit

@@ -17,8 +17,8 @@ from simulators.compiler.simd import LANES
 from simulators.engine import EngineResult, Plan, Request, RunControl, RunOptions, ThreadPool
 from simulators.errors import OutOfMemory
 from simulators.execution import outputs, requests, sampling
+from simulators.execution.ranks import Ranks, RanksEngine
 from simulators.lines.lowering import lines_of
-from simulators.tensornetwork.ranks import Ranks, RanksEngine
 from simulators.tensornetwork.sweep.sampling import FEWER, Sweeps, sample
 from simulators.trajectories import pattern_sampling
 from simulators.trajectories.bindings import run_bindings
