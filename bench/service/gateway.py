@@ -94,12 +94,14 @@ def run(options: Namespace) -> Report:
 
 
 @contextmanager
-def served(users: int) -> Iterator[tuple[str, list[str]]]:
-    """Start an environment with a gateway; yield its URL and tokens, one for each user."""
+def served(users: int, *pools: str) -> Iterator[tuple[str, list[str]]]:
+    """Start an environment with a gateway; yield its URL and tokens, one for each user. `pools`: as
+    for --pool, in place of two workers."""
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "simenv.toml"
         config.write_text('[gateway]\nlisten = "127.0.0.1:0"\ntls = false\nrequests_per_s = 0\n')
-        command(["up", "--name", "bench", "--workers", "2", "--config", str(config)])
+        workers = [word for pool in pools for word in ("--pool", pool)] or ["--workers", "2"]
+        command(["up", "--name", "bench", *workers, "--config", str(config)])
         try:
             status = json.loads(command(["gateway", "status", "--name", "bench", "--json"]))
             tokens = []

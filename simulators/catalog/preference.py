@@ -86,10 +86,10 @@ def sweep_operations(profile: Profile) -> float:
     return _ROWS * _SWEPT * _power(math.ceil(size.bits)) + size.steps * _STEP
 
 
-def trial_operations(profile: Profile, width: int) -> int:
+def trial_operations(profile: Profile, width: int, *, noisy: bool = False) -> int:
     """Limit of operations of a trial of the bonds; 0: no trial is needed, or none would decide.
     `width`: of the alternative statevector, which up to DENSE_QUBITS takes about as long as a
-    trial."""
+    trial. `noisy`: each shot may be a trajectory, which takes as long as a trial."""
     if profile.mid_circuit or profile.clifford or width <= DENSE_QUBITS:
         return 0
     other = min(
@@ -99,7 +99,7 @@ def trial_operations(profile: Profile, width: int) -> int:
     )
     if _is_known(profile) and mps_operations(profile) <= other / 2:
         return 0
-    limit = int(min(TRIAL_OPERATIONS, other / _TRIAL_SHARE))
+    limit = int(min(TRIAL_OPERATIONS, other / (_ROWS if noisy else _TRIAL_SHARE)))
     return limit if limit >= _LEAST_TRIAL else 0
 
 

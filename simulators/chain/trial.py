@@ -187,7 +187,7 @@ def choice_profile(
     if width > (SMALL_QUBITS if noisy else DENSE_QUBITS):
         size = sweep_size(circuit, _parameters(circuit), outputs, labels)
         result = msgspec.structs.replace(result, sweep=size)
-    operations = trial_operations(result, width)
+    operations = trial_operations(result, width, noisy=noisy)
     if not operations:
         return result
     enough = min(statevector_operations(result, width), contraction_operations(result)) / 4
