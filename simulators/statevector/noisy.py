@@ -10,7 +10,6 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from noise_models.channel import paulis
-from noise_models.normal_form import NormalForm
 from simulators import engine
 from simulators.catalog import SMALL_QUBITS, builtin_card, state_bytes
 from simulators.circuit.analysis import measurements
@@ -191,37 +190,21 @@ def noisy_programs(
 
 def instructions(noise: NoiseProgram) -> dict[int, list[Instruction]]:
     """Channels as instructions, by the operation they follow."""
-    forms = locations.NormalForms(noise.channels)
     entries: dict[int, list[Instruction]] = {}
-    for term in locations.compose(noise):
-        form = forms.of(tuple(term.parts), len(term.qubits))
-        sequence = entries.setdefault(term.after, [])
-        if form.unitary is not None:
-            sequence.append(Unitary(_placed(form.unitary, term.qubits)))
-        item = _instruction(term, form)
-        if item is not None:
-            sequence.append(item)
-    return {after: items for after, items in entries.items() if items}
+    for error in locations.located_errors(noise):
+        sequence = entries.setdefault(error.after, [])
+        if error.unitary is not None:
+            sequence.append(Unitary(_placed(error.unitary, error.qubits)))
+        if error.probability:
+            basis = paulis(len(error.qubits))
+            errors = tuple(_placed(basis[k], error.qubits) for k in error.paulis)
+            sequence.append(Noise(error, errors))
+    return entries
 
 
 def _placed(matrix: NDArray[np.complex128], qubits: tuple[int, ...]) -> PlacedMatrix:
     data = np.ascontiguousarray(matrix, np.complex128).tobytes()
     return place(by_columns(data, len(qubits)), list(qubits))
-
-
-def _instruction(term: locations.ComposedChannels, form: NormalForm) -> Noise | None:
-    weights = np.append(form.probabilities[1:], form.rest_weight)
-    chosen = np.flatnonzero(weights)
-    if not chosen.size:
-        return None
-    edges = np.cumsum(weights[chosen]) / weights.sum()
-    edges[-1] = 1.0
-    basis = paulis(len(term.qubits))
-    errors = [k + 1 for k in chosen.tolist() if k + 1 < len(basis)]
-    return Noise(
-        term.number, term.qubits, min(1.0, float(weights.sum())), edges,
-        tuple(_placed(basis[k], term.qubits) for k in errors), np.ascontiguousarray(form.rest),
-    )  # fmt: skip
 
 
 CARD = builtin_card("statevector")

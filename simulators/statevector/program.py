@@ -18,6 +18,7 @@ from simulators.statevector.backend.gate_list import GateList, plan_gate_list
 from simulators.statevector.backend.matrix import PlacedMatrix, by_columns, place
 from simulators.statevector.planning import planner
 from simulators.statevector.planning.lowering import MOST_QUBITS
+from simulators.trajectories.locations import LocatedError
 
 
 class Gates(msgspec.Struct, frozen=True, eq=False):
@@ -50,15 +51,10 @@ class Reset(msgspec.Struct, frozen=True):
 
 
 class Noise(msgspec.Struct, frozen=True, eq=False):
-    """Channel as its normal form without the unitary part: a random error, Paulis first; if there
-    are Kraus operators, the last error is one of these, drawn from the state."""
+    """Random error of a location."""
 
-    number: int  # number of its location: part of the random key
-    qubits: tuple[int, ...]
-    probability: float  # probability of any error
-    edges: NDArray[np.float64]  # cumulative probabilities of the errors, to 1.0
-    paulis: tuple[PlacedMatrix, ...]
-    kraus: NDArray[np.complex128]  # [operators, 2^q, 2^q]; none: all errors are Paulis
+    location: LocatedError  # without its unitary part
+    paulis: tuple[PlacedMatrix, ...]  # of its errors
 
 
 class Store(msgspec.Struct, frozen=True, eq=False):

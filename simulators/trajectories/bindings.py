@@ -7,9 +7,9 @@ from collections.abc import Callable
 from msgspec.structs import replace
 
 from simulators.catalog.cards import EngineCard
-from simulators.circuit.analysis.measurements import MeasurementLayouts
+from simulators.circuit.analysis.measurements import MeasurementLayouts, noisy_layout
 from simulators.circuit.noise import NoiseProgram
-from simulators.circuit.passes.components import active_part
+from simulators.circuit.passes.components import Subcircuit, active_part
 from simulators.circuit.passes.light_cone import output_support
 from simulators.engine import EngineResult
 from simulators.errors import Unsupported
@@ -19,6 +19,9 @@ from simulators.trajectories import pattern_sampling
 from simulators.trajectories.locations import NoisyCircuit, locate
 
 StateOf = Callable[[NoisyCircuit, requests.BindingRun, MeasurementLayouts], outputs.FinalState]
+DynamicStateOf = Callable[
+    [Subcircuit, NoiseProgram, requests.BindingRun, MeasurementLayouts], outputs.FinalState
+]
 _HINT = "engine='statevector' runs it, where its qubits fit into memory"
 
 
@@ -29,10 +32,12 @@ def run_bindings(
     state_of: StateOf,
     *,
     separate: bool = False,
+    dynamic_state_of: DynamicStateOf | None = None,
 ) -> EngineResult:
     """Run all bindings of a circuit, each with the state that `state_of` makes. `separate`: see
-    `locate`. Raises Unsupported for outputs that trajectories cannot give, and for mid-circuit
-    operations that are no gates."""
+    `locate`. `dynamic_state_of`: makes the state of a circuit with mid-circuit operations that are
+    no gates, or with noise between measurements; None: it is refused. Raises Unsupported for
+    outputs that trajectories cannot give."""
     circuit, request = run.circuit, run.request
     requests.check_run(circuit, run.options)
     rows = run.rows()
@@ -47,7 +52,11 @@ def run_bindings(
     located = None
     if not layout.branching:
         located = locate(part.circuit, noise, local=True, separate=separate)
-    if located is None:
+    if located is None and dynamic_state_of is not None:
+        layouts = MeasurementLayouts(
+            noisy_layout(part.circuit, noise), noisy_layout(part.circuit, noise, keep=True)
+        )
+    elif located is None:
         text = f"engine {card.name!r}: a measurement, reset or condition before the end of a"
         text += " circuit with noise," if card.control.dynamic else " circuit,"
         text += " or noise that acts on a measured qubit and another one"
@@ -56,7 +65,12 @@ def run_bindings(
     readout = ReadoutStage.of(layouts.clbits, noise.readout, part.operations)
     results = []
     for row in rows:
-        bound = replace(row, circuit=located.circuit, params=row.params[part.params], request=own)
-        state = state_of(located, bound, layouts)
+        circuit = part.circuit if located is None else located.circuit
+        bound = replace(row, circuit=circuit, params=row.params[part.params], request=own)
+        if located is not None:
+            state = state_of(located, bound, layouts)
+        else:
+            assert dynamic_state_of is not None
+            state = dynamic_state_of(part, noise, bound, layouts)
         results.append(outputs.collect(state, layouts, own, row.key, readout))
     return EngineResult.joined(results)

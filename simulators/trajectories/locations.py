@@ -209,6 +209,64 @@ def compose(noise: NoiseProgram) -> list[ComposedChannels]:
     return [term for term in results if term.parts]
 
 
+class LocatedError(msgspec.Struct, frozen=True, eq=False):
+    """Composed channels of one location in normal form, for runs that draw an error of each shot as
+    they come to it: the unitary part, then a random error, Paulis first; if there are Kraus
+    operators, the last error is one of these, drawn from the state."""
+
+    number: int  # number of its random draws
+    after: int  # the operation that it follows
+    qubits: tuple[int, ...]
+    unitary: NDArray[np.complex128] | None
+    probability: float  # of any error
+    edges: NDArray[np.float64]  # cumulative probabilities of the errors, to 1.0
+    paulis: tuple[int, ...]  # in the order of `noise_models.channel.paulis`
+    kraus: NDArray[np.complex128]  # [operators, 2^q, 2^q]; none: all errors are Paulis
+
+    def weights(self, rho: NDArray[np.complex128]) -> NDArray[np.float64]:
+        """Probability of each Kraus operator if the qubits have this density matrix."""
+        result = np.einsum("kab,bc,kac->k", self.kraus, rho, self.kraus.conj()).real
+        return np.where(result > _NO_CHANCE * result.sum(), result, 0.0)
+
+    @staticmethod
+    def choose(weights: NDArray[np.float64], draws: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Kraus operator of each draw, never one of weight 0. `weights`: [operators], or those of
+        each draw: [draws, operators]."""
+        sums = np.cumsum(weights, axis=-1)
+        operator = (sums <= draws[:, None] * sums[..., -1:]).sum(axis=1)
+        return np.asarray(np.minimum(operator, np.argmax(sums, axis=-1)))
+
+
+_NO_CHANCE = 1e-14  # smaller shares are rounding
+
+
+def located_errors(noise: NoiseProgram) -> list[LocatedError]:
+    """Errors of a noise program by the operation they follow, in order."""
+    forms = NormalForms(noise.channels)
+    results = []
+    for term in compose(noise):
+        form = forms.of(tuple(term.parts), len(term.qubits))
+        weights = np.append(form.probabilities[1:], form.rest_weight)
+        chosen = np.flatnonzero(weights)
+        if not chosen.size and form.unitary is None:
+            continue
+        edges = np.cumsum(weights[chosen]) / max(_TINY, weights.sum())
+        edges[-1:] = 1.0
+        results.append(
+            LocatedError(
+                term.number,
+                term.after,
+                term.qubits,
+                form.unitary,
+                min(1.0, float(weights.sum())),
+                edges,
+                tuple(k + 1 for k in chosen.tolist() if k + 1 < form.probabilities.size),
+                np.ascontiguousarray(form.rest),
+            )
+        )
+    return results
+
+
 def _joined(
     number: int,
     after: int,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -11,9 +12,12 @@ from numpy.typing import NDArray
 from simulators.compiler.kernel import kernel
 from simulators.engine import Request
 from simulators.errors import Unsupported
-from simulators.execution.sampling import block, uniform
+from simulators.execution.sampling import block, draw_number, uniform, uniforms
 from simulators.trajectories import prefix_tree
 from simulators.trajectories.noise_table import ErrorPatterns, SortedPatterns
+
+if TYPE_CHECKING:
+    from simulators.trajectories.locations import LocatedError
 
 # Random errors of all shots, drawn before the run, and their order for the walk.
 #
@@ -194,6 +198,32 @@ def sort_places(patterns: ErrorPatterns, places: int) -> SortedPatterns:
         np.empty(deepest + 2, np.int64), np.empty(places + 2, np.int64),
     )  # fmt: skip
     return SortedPatterns(terminated, begins, order, deepest, places)
+
+
+# Errors of a location that are drawn as a run comes to it, by the same numbers of draws.
+
+
+def struck(
+    location: LocatedError,
+    key: tuple[int, int],
+    shots: NDArray[np.int64],
+    passes: Sequence[int] = (),
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Which of these shots have an error at a location, and the number of each one's error.
+    `passes`: see `draw_number`."""
+    number = FIRST_DRAW + 2 * location.number
+    rows = np.flatnonzero(location_draws(key, number, passes, shots) < location.probability)
+    choice = location_draws(key, number + 1, passes, shots[rows])
+    return rows, np.searchsorted(location.edges, choice, side="right")
+
+
+def location_draws(
+    key: tuple[int, int], number: int, passes: Sequence[int], shots: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Uniforms of the draw `number` of these shots; different in each later pass of a loop."""
+    result = np.empty(shots.size)
+    uniforms(*key, draw_number(number - 1, passes), shots, result)
+    return result
 
 
 # Outputs of trajectories, blocks of shots, and means over trajectories.

@@ -11,7 +11,7 @@ from noise_models.channel import paulis
 from simulators.circuit.ir import num_words, record_words
 from simulators.circuit.noise import Readout
 from simulators.execution.requests import BindingRun
-from simulators.execution.sampling import draw_number, uniforms
+from simulators.execution.sampling import draw_number
 from simulators.statevector import program
 from simulators.statevector.backend.matrix import by_columns, place
 from simulators.statevector.backend.protocol import Ensemble, Numbers, StateBackend, StateHandle
@@ -20,6 +20,7 @@ from simulators.statevector.dynamic import branches as dynamic_branches
 from simulators.statevector.dynamic.branches import FOR_STEPS, WHILE_STEPS, Branches
 from simulators.statevector.program import Program
 from simulators.trajectories import pattern_sampling, prefix_tree
+from simulators.trajectories.pattern_sampling import location_draws
 
 # Noise of dynamic circuits: a location splits the shots of a branch like a hidden measurement.
 #
@@ -28,15 +29,6 @@ from simulators.trajectories import pattern_sampling, prefix_tree
 # qubits.
 
 READOUT_DRAW = 2**59  # number of the draw of the readout error at operation 0
-
-
-def _uniforms(
-    key: tuple[int, int], number: int, passes: Sequence[int], shots: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Uniforms of the draw `number` of these shots; different in each later pass of a loop."""
-    result = np.empty(shots.size)
-    uniforms(*key, draw_number(number - 1, passes), shots, result)
-    return result
 
 
 def reduced_density(
@@ -65,34 +57,30 @@ class NoiseSplitter:
     def split(self, item: program.Noise, branches: Branches, passes: Sequence[int]) -> Branches:
         """Branches with the errors of their shots applied. Raises TooManyBranches."""
         shots = branches.shots_or_weights.astype(np.int64, copy=False)
-        number = pattern_sampling.FIRST_DRAW + 2 * item.number
-        hit = np.flatnonzero(_uniforms(self._key, number, passes, shots) < item.probability)
+        location = item.location
+        hit, error = pattern_sampling.struck(location, self._key, shots, passes)
         if not hit.size:
             return branches
-        choice = _uniforms(self._key, number + 1, passes, shots[hit])
-        error = np.searchsorted(item.edges, choice, side="right")
         kinds = np.zeros(shots.size, np.int64)  # 0: none, then the Paulis, then the operators
         kinds[hit] = 1 + error
         probs = np.zeros((0, 0))
-        if len(item.kraus):
+        if len(location.kraus):
             rest = hit[error == len(item.paulis)]
             probs = self._odds(item, branches, rest)
-            number = prefix_tree.FIRST_DRAW + item.number
-            draws = _uniforms(self._key, number, passes, shots[rest])
-            sums = np.cumsum(probs, axis=1)[branches.branch_of[rest]]
-            operator = (sums <= draws[:, None] * sums[:, -1:]).sum(axis=1)
-            kinds[rest] += np.minimum(operator, len(item.kraus) - 1)
+            number = prefix_tree.FIRST_DRAW + location.number
+            draws = location_draws(self._key, number, passes, shots[rest])
+            kinds[rest] += location.choose(probs[branches.branch_of[rest]], draws)
         return self._apply(item, branches, kinds, probs)
 
     def _odds(self, item: program.Noise, branches: Branches, rows: Numbers) -> NDArray[np.float64]:
         """Probability of each Kraus operator in the state of each branch that needs it."""
-        result = np.zeros((len(branches), len(item.kraus)))
+        location = item.location
+        result = np.zeros((len(branches), len(location.kraus)))
         for branch in np.unique(branches.branch_of[rows]).tolist():
             ensemble = branches.ensemble
             state = ensemble.state(int(branches.states[branch]))
-            rho = reduced_density(ensemble.states, state, item.qubits)
-            weights = np.einsum("kab,bc,kac->k", item.kraus, rho, item.kraus.conj()).real
-            result[branch] = np.where(weights > 1e-14 * weights.sum(), weights, 0.0)
+            rho = reduced_density(ensemble.states, state, location.qubits)
+            result[branch] = location.weights(rho)
         return result
 
     def _apply(
@@ -101,7 +89,7 @@ class NoiseSplitter:
         """Apply error kinds[row] to each row: the first kind of a branch takes its state over, the
         others get copies."""
         ensemble, size = branches.ensemble, len(branches)
-        count = 1 + len(item.paulis) + len(item.kraus)
+        count = 1 + len(item.paulis) + len(item.location.kraus)
         cell = kinds * size + branches.branch_of
         present = (np.bincount(cell, minlength=count * size) > 0).reshape(count, size)
         copies = present & (np.cumsum(present, axis=0) > 1)
@@ -116,9 +104,9 @@ class NoiseSplitter:
                 continue
             operator = kind - len(item.paulis)
             for branch in branch_ids.tolist():
-                matrix = item.kraus[operator] / np.sqrt(probs[branch, operator])
-                columns = by_columns(matrix.tobytes(), len(item.qubits))
-                dense = place(columns, list(item.qubits))
+                matrix = item.location.kraus[operator] / np.sqrt(probs[branch, operator])
+                columns = by_columns(matrix.tobytes(), len(item.location.qubits))
+                dense = place(columns, list(item.location.qubits))
                 ensemble.multiply(states[kind + 1, branch : branch + 1], dense)
         number = np.cumsum(present.ravel()) - 1
         return Branches(
@@ -140,7 +128,7 @@ class RecordedReadout:
         if not (p01 or p10):
             return
         shots = branches.shots_or_weights.astype(np.int64, copy=False)
-        draws = _uniforms(self._key, READOUT_DRAW + item.op, passes, shots)
+        draws = location_draws(self._key, READOUT_DRAW + item.op, passes, shots)
         column = branches.records[:, item.clbit >> 6]
         place_ = np.uint64(item.clbit & 63)
         ones = (column >> place_) & np.uint64(1) == 1

@@ -18,14 +18,16 @@ from simulators.circuit.analysis.measurements import MeasurementLayouts
 from simulators.circuit.analysis.profiler import chain_order
 from simulators.circuit.ir import num_words
 from simulators.circuit.noise import NoiseProgram
+from simulators.circuit.passes.components import Subcircuit
 from simulators.engine import EngineResult, Request
 from simulators.execution import outputs, requests, sampling
 from simulators.execution.ranks import Ranks
 from simulators.tensornetwork.mps.canonical_chain import ChainLimits, site_order
 from simulators.tensornetwork.mps.ensemble import ChainEnsemble, ChainEvolution, Rows
+from simulators.tensornetwork.mps.histories import DynamicMpsState, HistoryNoise
 from simulators.trajectories import pattern_sampling
 from simulators.trajectories.bindings import run_bindings
-from simulators.trajectories.locations import NoisyCircuit
+from simulators.trajectories.locations import NoisyCircuit, located_errors
 from simulators.trajectories.noise_table import SortedPatterns, row_work
 
 CARD = builtin_card("mps")
@@ -47,14 +49,24 @@ class NoisyChainPlan(msgspec.Struct, frozen=True, eq=False):
 
 def run_noisy(plan: NoisyChainPlan, run: requests.EngineRun, ranks: Ranks) -> EngineResult:
     """Run all bindings of a circuit with noise; ranks share trajectories. Raises Unsupported for
-    outputs that trajectories cannot give, and for mid-circuit operations that are no gates."""
+    outputs that trajectories cannot give."""
 
     def state_of(
         located: NoisyCircuit, bound: requests.BindingRun, layouts: MeasurementLayouts
     ) -> outputs.FinalState:
         return _Trajectories(located, bound, layouts, ranks)
 
-    return run_bindings(CARD, plan.noise, run, state_of)
+    def dynamic_state_of(
+        part: Subcircuit,
+        noise: NoiseProgram,
+        bound: requests.BindingRun,
+        layouts: MeasurementLayouts,
+    ) -> outputs.FinalState:
+        errors = tuple(located_errors(noise))
+        own = HistoryNoise(errors, noise.readout, part.operations)
+        return DynamicMpsState(layouts, chain_order(part.circuit), bound, ranks, own)
+
+    return run_bindings(CARD, plan.noise, run, state_of, dynamic_state_of=dynamic_state_of)
 
 
 class _Trajectories(outputs.FinalState):

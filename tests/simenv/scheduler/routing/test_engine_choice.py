@@ -165,12 +165,13 @@ def _on_a_ladder(layers: int) -> tuple[list[engine_choice.EngineCandidate], Swee
     return engine_choice.candidates(result, TaskOptions(), POOLS, LIMITS), result.sweep
 
 
-def test_dynamic_circuit_with_noise_is_not_routed_to_mps() -> None:
-    circuit = dynamic(26)
-    noise = NoiseProfile(frozenset({"pauli"}), 10, 5, 0.1, 0.0, 26, 100)
+@pytest.mark.parametrize("name", ["mps", None])
+def test_wide_dynamic_circuit_with_noise_is_routed_to_mps(name: str | None) -> None:
+    circuit = dynamic(60)
+    noise = NoiseProfile(frozenset({"kraus"}), 10, 5, 0.1, 0.1, 60, 100)
     noisy = msgspec.structs.replace(profile(circuit), noise=noise)
-    with pytest.raises(InfeasibleError, match="no noise in circuits that measure"):
-        engine_choice.choose(noisy, TaskOptions(engine="mps"), POOLS, LIMITS)
+    terms = TaskOptions() if name is None else TaskOptions(engine=name)
+    assert engine_choice.choose(noisy, terms, POOLS, LIMITS).engine == "mps"
 
 
 def test_infeasible_circuit_is_refused_with_reason_of_each_engine() -> None:

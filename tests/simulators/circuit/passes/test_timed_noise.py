@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from arrays import Arrays
 from engines import Runner
-from failing import fails
 from noisy import Exact, p_value, program
 from numpy.typing import NDArray
 from reference import Operation
@@ -26,7 +25,6 @@ from noise_models.calibration import (
 from simulators.circuit.ir import Circuit
 from simulators.circuit.passes.attach_noise import attach_noise
 from simulators.circuit.passes.timed_noise import SPLIT_ERROR
-from simulators.errors import Unsupported
 from simulators.simulate import counts_of
 
 Matrix = NDArray[np.complex128]
@@ -198,7 +196,7 @@ def test_engines_agree_with_the_equation(name: str) -> None:
     assert p_value(Integrated(built, snapshot).probs, counts_of(result)) > 1e-6
 
 
-@pytest.mark.parametrize("name", ["densitymatrix", "statevector", "statevector-dense"])
+@pytest.mark.parametrize("name", ["densitymatrix", "statevector", "statevector-dense", "mps"])
 @pytest.mark.parametrize("wait_us", [0.0, 10.0])
 def test_a_qubit_relaxes_between_two_measurements(name: str, wait_us: float) -> None:
     """The second outcome is that of the first readout's end, or of the wait behind it."""
@@ -212,4 +210,3 @@ def test_a_qubit_relaxes_between_two_measurements(name: str, wait_us: float) -> 
     noise = attach_noise(built, build(snapshot))
     result = Runner(name)(built, shots=20_000, noise=noise)
     assert p_value({1: 1.0 - left, 3: left}, counts_of(result)) > 1e-6
-    fails(Unsupported, "before the end", Runner("mps"), built, shots=10, noise=noise)

@@ -132,6 +132,21 @@ def case_dynamic_circuits_give_the_counts_of_one_process(comm: Any) -> None:
             assert abs(one.truncation - many.truncation) < 1e-12
 
 
+def case_noisy_dynamic_circuits_give_the_shots_of_one_process(comm: Any) -> None:
+    circuit = brickwork(4, 6, splits=True)
+    noise = program(device_noise(circuit, 1.9, 0.1), Readout(np.full(6, 0.02), np.full(6, 0.05)))
+    for shots in (1, 100):
+        pair = both(comm, circuit, Request(shots, 5, ("counts", "memory")), noise)
+        if pair is not None:
+            one, many = pair
+            assert (one.memory, one.outcomes, one.counts) == (
+                many.memory,
+                many.outcomes,
+                many.counts,
+            )
+            assert one.remark == many.remark
+
+
 def case_exact_outputs_of_dynamic_circuits_are_those_of_one_process(comm: Any) -> None:
     arrays = Arrays(6, 6)
     for qubit in range(6):
