@@ -8,6 +8,7 @@ of its first channel.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import msgspec
 import numpy as np
@@ -19,7 +20,7 @@ from simulators.circuit.gates import BARRIER, DELAY, DELAY_DT, MEASURE, RESET
 from simulators.circuit.ir import Circuit, table_of
 from simulators.circuit.noise import NoiseProgram
 from simulators.trajectories import noise_table
-from simulators.trajectories.pattern_sampling import ErrorTable
+from simulators.trajectories.pattern_sampling import FIRST_DRAW, ErrorTable, location_draws
 
 _SAME, _SWAPPED, _ON_FIRST, _ON_SECOND = range(4)  # position of a channel's qubits in a term
 _LEAST_IDENTITY = 0.95  # with a smaller weight of the identity, shots share little
@@ -222,6 +223,16 @@ class LocatedError(msgspec.Struct, frozen=True, eq=False):
     edges: NDArray[np.float64]  # cumulative probabilities of the errors, to 1.0
     paulis: tuple[int, ...]  # in the order of `noise_models.channel.paulis`
     kraus: NDArray[np.complex128]  # [operators, 2^q, 2^q]; none: all errors are Paulis
+
+    def struck(
+        self, key: tuple[int, int], shots: NDArray[np.int64], passes: Sequence[int] = ()
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Places of the shots that have an error here, and the number of each one's error.
+        `passes`: see `draw_number`."""
+        number = FIRST_DRAW + 2 * self.number
+        rows = np.flatnonzero(location_draws(key, number, passes, shots) < self.probability)
+        choice = location_draws(key, number + 1, passes, shots[rows])
+        return rows, np.searchsorted(self.edges, choice, side="right")
 
     def weights(self, rho: NDArray[np.complex128]) -> NDArray[np.float64]:
         """Probability of each Kraus operator if the qubits have this density matrix."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -15,9 +14,6 @@ from simulators.errors import Unsupported
 from simulators.execution.sampling import block, draw_number, uniform, uniforms
 from simulators.trajectories import prefix_tree
 from simulators.trajectories.noise_table import ErrorPatterns, SortedPatterns
-
-if TYPE_CHECKING:
-    from simulators.trajectories.locations import LocatedError
 
 # Random errors of all shots, drawn before the run, and their order for the walk.
 #
@@ -200,21 +196,7 @@ def sort_places(patterns: ErrorPatterns, places: int) -> SortedPatterns:
     return SortedPatterns(terminated, begins, order, deepest, places)
 
 
-# Errors of a location that are drawn as a run comes to it, by the same numbers of draws.
-
-
-def struck(
-    location: LocatedError,
-    key: tuple[int, int],
-    shots: NDArray[np.int64],
-    passes: Sequence[int] = (),
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Which of these shots have an error at a location, and the number of each one's error.
-    `passes`: see `draw_number`."""
-    number = FIRST_DRAW + 2 * location.number
-    rows = np.flatnonzero(location_draws(key, number, passes, shots) < location.probability)
-    choice = location_draws(key, number + 1, passes, shots[rows])
-    return rows, np.searchsorted(location.edges, choice, side="right")
+# Draws of locations in runs that come to them one after the other.
 
 
 def location_draws(

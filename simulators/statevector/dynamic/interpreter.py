@@ -19,7 +19,7 @@ from simulators.statevector.checkpoint import Evolution, digest
 from simulators.statevector.dynamic import branches as dynamic_branches
 from simulators.statevector.dynamic.branches import FOR_STEPS, WHILE_STEPS, Branches
 from simulators.statevector.program import Program
-from simulators.trajectories import pattern_sampling, prefix_tree
+from simulators.trajectories import prefix_tree
 from simulators.trajectories.pattern_sampling import location_draws
 
 # Noise of dynamic circuits: a location splits the shots of a branch like a hidden measurement.
@@ -58,7 +58,7 @@ class NoiseSplitter:
         """Branches with the errors of their shots applied. Raises TooManyBranches."""
         shots = branches.shots_or_weights.astype(np.int64, copy=False)
         location = item.location
-        hit, error = pattern_sampling.struck(location, self._key, shots, passes)
+        hit, error = location.struck(self._key, shots, passes)
         if not hit.size:
             return branches
         kinds = np.zeros(shots.size, np.int64)  # 0: none, then the Paulis, then the operators

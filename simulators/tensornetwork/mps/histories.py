@@ -261,7 +261,7 @@ class Histories:
 
 def _hits(location: LocatedError, shots: Shots, key: outputs.SeedKey) -> dict[int, int]:
     """Error at a location of each of these shots that has one."""
-    rows, kinds = pattern_sampling.struck(location, key, shots)
+    rows, kinds = location.struck(key, shots)
     return dict(zip(shots[rows].tolist(), kinds.tolist(), strict=True))
 
 
