@@ -104,6 +104,24 @@ CARDS: tuple[EngineCard, ...] = (
         kernels=catalog_cards.Kernels(later=("sweeps",)),
     ),
     EngineCard(
+        name="pauli", module="simulators.pauli.engine:PauliEngine", outputs=("expectation",),
+        max_qubits=4_096,
+        summary="expectation values of wide circuits with noise, by Pauli propagation, with errors",
+        costs=costs.PauliCost(), precisions=("double",),
+        control=catalog_cards.Control(dynamic=True, conditions=False),
+        noise=NoiseSupport(_ALL_NOISE, conditional=False, exact=True),
+        parallel=catalog_cards.Parallelism(threads=True, ranks=True, divides_state=False),
+        options=(
+            EngineOption("tolerance", 1e-3, 1e-12, 1.0, "error of each Pauli string, at most"),
+            EngineOption("strings", 2**20, 1_024, 2**24, "strings held at once, at most"),
+            EngineOption(
+                "uncertified", 0, 0, 1, "1: values whose error is above the tolerance, too"
+            ),
+        ),
+        method="tensor_network", gate_qubits=2,
+        kernels=catalog_cards.Kernels(later=("pauli",)),
+    ),
+    EngineCard(
         name="densitymatrix", module="simulators.densitymatrix.engine:DensityMatrixEngine",
         outputs=_MIXED, max_qubits=14,
         summary="density matrix in the Pauli basis, exact with noise; dynamic circuits by record",

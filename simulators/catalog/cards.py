@@ -58,6 +58,7 @@ class Control(msgspec.Struct, frozen=True):
     """Control flow that an engine runs."""
 
     dynamic: bool = False  # mid-circuit measurement, reset, if
+    conditions: bool = True  # if; without it, of `dynamic` the others alone
     loops: bool = False  # while, for, switch, break, continue
     variables: bool = False  # store
     parts: bool = False  # runs a circuit in parts and keeps the state between them
@@ -68,7 +69,8 @@ class NoiseSupport(msgspec.Struct, frozen=True):
     dynamic: bool = True  # in dynamic circuits
     conditional: bool = True  # of operations under a condition
     expectation: bool = True  # expectation values of circuits with noise
-    exact: bool = False  # exact distributions and values of circuits with noise
+    # Exact distributions and values of circuits with noise, or values with a stated error.
+    exact: bool = False
 
 
 class Parallelism(msgspec.Struct, frozen=True):

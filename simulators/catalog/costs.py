@@ -427,6 +427,32 @@ class SweepCost(FixedMemoryCost, frozen=True):
         return float(made + shots * each / (max(1, slots) * ask.ranks))
 
 
+PAULI_BYTES = 2**30  # the strings of all threads of a propagation, at most
+
+
+class PauliCost(FixedMemoryCost, frozen=True):
+    """Cost of Pauli propagation. The number of strings follows from the angles and the observables,
+    which a profile does not have: the limit of strings bounds the memory."""
+
+    base_bytes: int = BASE_BYTES
+    call_s: float = 10e-3
+    gate_s: float = 20e-6  # a gate or a location of noise, lowered
+    strings: int = 10_000  # held at once, for an expectation
+    step_s: float = 5e-9  # a string in a step
+    runs: int = 12  # of each string of an observable, all eps together
+
+    def memory_bytes(self, _profile: Profile, _ask: CostQuery) -> int:
+        """Memory of the strings, at most."""
+        return self.base_bytes + PAULI_BYTES
+
+    def seconds(self, profile: Profile, ask: CostQuery, slots: int) -> float:
+        """Expected time of an observable."""
+        locations = 0 if profile.noise is None else profile.noise.locations
+        gates = profile.gates_1q + profile.gates_2q
+        work = self.runs * self.strings * self.step_s * min(gates, 500)
+        return self.call_s + self.gate_s * (gates + locations) + work / (max(1, slots) * ask.ranks)
+
+
 class StabilizerCost(FixedMemoryCost, frozen=True):
     """Cost of a stabilizer tableau and of Pauli frames for the shots."""
 

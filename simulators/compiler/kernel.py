@@ -229,6 +229,7 @@ Group = Literal[
     "noise",  # by the first task with a noise model, or an idle worker
     "trajectories",  # by the first task with noise that this engine runs
     "sweeps",  # by the first task of engine `sweep`
+    "pauli",  # by the first task of engine `pauli`
     "transfer",  # by the first fit or prediction of distributions
 ]
 

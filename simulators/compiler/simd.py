@@ -395,6 +395,16 @@ def odd(_context: Any, _word: Any) -> Any:
     return types.int64(types.uint64), codegen
 
 
+@intrinsic  # type: ignore[untyped-decorator]
+def lowest_bit(_context: Any, _word: Any) -> Any:
+    """Number of the lowest bit of a word that is not 0: int64."""
+
+    def codegen(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.uint64), codegen
+
+
 def _every_second(first: int) -> Any:
     @intrinsic  # type: ignore[untyped-decorator]
     def taken(_context: Any, array: Any, _index: Any) -> Any:

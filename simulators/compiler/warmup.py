@@ -40,13 +40,14 @@ _MODULES: dict[Group, tuple[str, ...]] = {
     "noise": ("simulators.densitymatrix.plain_part",),
     "trajectories": (f"{_STATEVECTOR}.noisy",),
     "sweeps": ("simulators.tensornetwork.sweep.sampling",),
+    "pauli": ("simulators.pauli.kernel",),
     "transfer": ("simulators.transfer.evolution",),
 }
 _NOISE: tuple[Group, ...] = ("attachment", "noise")
 # A service and its worker begin with "small" and "admission"; helpers compile the others.
 _ALL: tuple[Group, ...] = (
     "light_cone", "wide", "noise", "attachment", "deferred", "small", "admission", "trajectories",
-    "gradient", "transfer", "distributed", "sweeps",
+    "gradient", "transfer", "distributed", "sweeps", "pauli",
 )  # fmt: skip
 _NICE = 10  # of a process that compiles ahead, so that tasks run first
 

@@ -51,6 +51,9 @@ def check_request(
             if (code == STORE and not card.control.variables) or lacks_loops:
                 hint = "engine='statevector' runs it, where its qubits fit into memory"
                 raise Unsupported(f"engine {card.name!r} has no {name!r}", hint=hint)
+    if circuit.conditions_data and not card.control.conditions:
+        hint = "engine='statevector' runs it, where its qubits fit into memory"
+        raise Unsupported(f"engine {card.name!r} has no conditions on clbits", hint=hint)
     if card.gate_qubits:
         wide = _wide_rows(circuit.table, card.gate_qubits)
         for row in wide[np.isin(wide, circuit.ops)].tolist() if wide.size else ():

@@ -108,6 +108,8 @@ def _lacks(card: EngineCard, profile: Profile, terms: TaskOptions) -> str:
         return f"runs Clifford circuits, and this program has {_non_clifford(profile)}"
     if profile.mid_circuit and not card.control.dynamic:
         return "has no measurements, resets or conditions before a program's end"
+    if profile.conditions and not card.control.conditions:
+        return "has no conditions on classical bits"
     if profile.loops and not card.control.loops:
         return "has no loops"
     if profile.switches and not card.control.loops:

@@ -50,7 +50,7 @@ def test_ranks_make_wide_circuit_faster_less_than_linearly() -> None:
 def test_engines_over_ranks_are_named() -> None:
     assert [
         card.name for card in catalog.CARDS if card.parallel.ranks and card.in_default_pool
-    ] == ["statevector", "mps", "contraction", "sweep"]
+    ] == ["statevector", "mps", "contraction", "sweep", "pauli"]
 
 
 def test_gates_of_wide_static_circuit_share_sweeps() -> None:

@@ -13,7 +13,7 @@ from simulators.catalog.cards import EngineCard
 from simulators.circuit import ir
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
-from simulators.engine import RunOptions
+from simulators.engine import PauliSum, RunOptions
 from simulators.errors import Unsupported
 from simulators.execution.requests import check_request
 from simulators.simulate import counts_of, simulate
@@ -71,8 +71,30 @@ def test_each_engine_takes_a_kind_of_noise_or_refuses_it_by_name(
         with pytest.raises(Unsupported, match=f"{card.name}.*before the end"):
             simulate(circuit, shots=SHOTS, seed=5, engine=card.name, noise=noise)
         return
+    if "counts" not in card.outputs:
+        _check_values(card, kind, dynamic=dynamic)
+        return
     result = simulate(circuit, shots=SHOTS, seed=5, engine=card.name, noise=noise)
     assert p_value(Exact(circuit, noise).probs, counts_of(result)) > 1e-3
+
+
+def _check_values(card: EngineCard, kind: NoiseKind, *, dynamic: bool) -> None:
+    """Values of an engine without counts. They have no readout error, as with any engine."""
+    circuit = _circuit(dynamic=dynamic)
+    noise = _noise(circuit, kind)
+    terms: dict[str, object] = {
+        "engine": card.name, "noise": noise, "shots": 0, "outputs": ("expectation",),
+        "observables": tuple(PauliSum((label,), np.ones(1)) for label in ("IZI", "ZZI", "IZZ")),
+    }  # fmt: skip
+    if not card.control.conditions and dynamic:
+        with pytest.raises(Unsupported, match="no conditions"):
+            simulate(circuit, **terms)
+        return
+    probs = Exact(circuit, msgspec.structs.replace(noise, readout=None)).probs
+    values = [value for value, _ in simulate(circuit, **terms).row(0).expectations]
+    for value, mask in zip(values, (0b010, 0b110, 0b011), strict=True):
+        exact = sum(p * (-1) ** (bits & mask).bit_count() for bits, p in probs.items())
+        assert value == pytest.approx(exact, abs=1e-9)
 
 
 def test_option_of_an_engine_adds_the_kinds_of_noise_that_it_names() -> None:

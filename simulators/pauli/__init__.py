@@ -1,0 +1,1 @@
+"""Expectation values of wide circuits, with noise and without, by Pauli propagation."""
