@@ -515,6 +515,18 @@ class Transpiler:
             if lacking:
                 hint = f"other qubits than {lacking[0]}, where the device lacks a gate"
             raise ProgramError(text, hint=hint) from error
+        except BaseException as error:
+            # Qiskit's compiled passes panic, for example if a part that is not connected is too
+            # small; their class cannot be imported.
+            if type(error).__name__ != "PanicException":
+                raise
+            name, widest = self._info.name, circuit.num_qubits
+            raise ProgramError(
+                f"the circuit cannot be compiled for device {name}: Qiskit's placement of"
+                f" {widest} qubits failed",
+                hint="some of the device's qubits have no gate with any other: leave out unused qubits,"
+                " or write the circuit on its qubits in native gates",
+            ) from error
 
     def _is_placed(self, circuit: Any) -> bool:
         """Return whether the device has each operation of a compiled circuit on its qubits."""

@@ -272,6 +272,27 @@ def test_pairs_of_different_gates_in_one_direction_are_compiled(width: int) -> N
     assert NativeForm(info).fits(compiled.program)
 
 
+@pytest.mark.skipif("fez" not in library.names(), reason="qiskit-ibm-runtime is not installed")
+def test_placement_that_fails_within_qiskit_is_a_program_error() -> None:
+    """Two qubits of fez have no gate with another; Qiskit's pass panics for a circuit of all widths
+    of which it uses a connected part with one of them."""
+    snapshot = library.load("fez")
+    info = device_info("fez", snapshot, "0")
+    reached = [0]
+    for qubit in reached:
+        near = sorted(b for a, b in snapshot.coupling if a == qubit and b not in reached)
+        reached += near[: 60 - len(reached)]
+    pairs = [pair for pair in snapshot.coupling if {*pair} <= {*reached}]
+    assert any(32 in pair for pair in pairs)
+    circuit = QuantumCircuit(info.num_qubits)
+    circuit.h(reached)
+    for one, two in pairs:
+        circuit.cz(one, two)
+    with pytest.raises(ProgramError, match="cannot be compiled for device fez") as caught:
+        Transpiler(info).run(circuit)
+    assert "leave out unused qubits" in caught.value.hint
+
+
 def limited(*singles: str) -> CalibrationSnapshot:
     """Two qubits with rzz from 0 to pi/2, and these gates on one qubit."""
     params = {"rz": 1, "rx": 1}
