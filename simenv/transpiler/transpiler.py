@@ -524,8 +524,8 @@ class Transpiler:
             raise ProgramError(
                 f"the circuit cannot be compiled for device {name}: Qiskit's placement of"
                 f" {widest} qubits failed",
-                hint="some of the device's qubits have no gate with any other: leave out unused qubits,"
-                " or write the circuit on its qubits in native gates",
+                hint="some of the device's qubits have no gate with any other: leave out unused"
+                " qubits, or write the circuit on its qubits in native gates",
             ) from error
 
     def _is_placed(self, circuit: Any) -> bool:
