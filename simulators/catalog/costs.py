@@ -374,6 +374,7 @@ SWEEP_BYTES = 2**30  # the tensors of all threads of a sweep, at most
 SWEEP_THREADS = 8  # for which memory is expected
 SWEEP_BITS = 34  # log2 of the values that a shot may pass over: half a minute
 _SWEEP_LANES = 8  # shots of a tensor
+_WHAT_HELPS = "fewer layers, native rzz in place of two cx, or fewer neighbours would help"
 
 
 class SweepCost(FixedMemoryCost, frozen=True):
@@ -397,10 +398,12 @@ class SweepCost(FixedMemoryCost, frozen=True):
         if size is None:
             return ""
         if size.bits > SWEEP_BITS:
-            return f"a shot would pass over 2^{size.bits:.0f} values in {size.layers} layers"
+            values = f"a shot would pass over 2^{size.bits:.0f} values in {size.layers} layers"
+            return f"{values}, at most 2^{SWEEP_BITS}; {_WHAT_HELPS}"
         each = 2 * _SWEEP_LANES * 4 << size.axes
         if each > SWEEP_BYTES:
-            return f"the tensors of {_SWEEP_LANES} shots would have 2^{size.axes} values each"
+            values = f"the tensors of {_SWEEP_LANES} shots would have 2^{size.axes} values each"
+            return f"{values}, in all at most {SWEEP_BYTES >> 20} MiB; {_WHAT_HELPS}"
         return ""
 
     def memory_bytes(self, profile: Profile, ask: CostQuery) -> int:

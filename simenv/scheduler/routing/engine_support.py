@@ -54,8 +54,7 @@ def unsupported_reason(
     if lack:
         return InfeasibleError(f"engine {card.name!r} {lack}", hint=ELSEWHERE)
     if isinstance(card.costs, SweepCost) and (text := card.costs.refusal(profile)):
-        hint = "fewer layers, native rzz in place of two cx, or fewer neighbours would help"
-        return InfeasibleError(f"engine {card.name!r}: {text}", hint=hint)
+        return InfeasibleError(f"engine {card.name!r}: {text}", hint=ELSEWHERE)
     if profile.num_qubits > card.max_qubits and (card.method == "clifford" or card.dense_qubits):
         text = f"engine {card.name!r} needs {profile.num_qubits} qubits; it takes {card.max_qubits}"
         return InfeasibleError(text, hint=ELSEWHERE)
