@@ -20,7 +20,7 @@ _WIDEST_STATE = 50
 DEFAULT_ENGINE = "statevector"  # runs any circuit
 ENTRY_POINTS = "simenv.engines"  # group of entry points; each names an EngineCard
 _ALL_NOISE: frozenset[catalog_cards.NoiseKind] = frozenset({"kraus", "pauli", "readout"})
-_ALL_CONTROL = catalog_cards.Control(dynamic=True, loops=True, variables=True)
+_ALL_CONTROL = catalog_cards.Control(dynamic=True, loops=True, switches=True, variables=True)
 _STATE_KERNELS = catalog_cards.Kernels(("small",), ("light_cone", "wide", "deferred"))
 _QISKIT = catalog_cards.Package(("qiskit",))
 _BOND = EngineOption("bond", 256, 1, 4_096, "the largest bond that is kept")
@@ -95,7 +95,8 @@ CARDS: tuple[EngineCard, ...] = (
         name="sweep", module="simulators.tensornetwork.sweep.engine:SweepEngine",
         outputs=("counts", "memory"), max_qubits=4_096,
         summary="exact counts of wide shallow circuits with noise, by sweeps over their graph",
-        costs=costs.SweepCost(), noise=NoiseSupport(_ALL_NOISE, dynamic=False),
+        costs=costs.SweepCost(), noise=NoiseSupport(_ALL_NOISE),
+        control=catalog_cards.Control(dynamic=True, switches=True, variables=True),
         parallel=catalog_cards.Parallelism(threads=True, ranks=True, divides_state=False),
         auto=catalog_cards.AutoChoice(
             preference.sweep_rank, preference.sweep_objection, preference.sweep_reason

@@ -59,7 +59,8 @@ class Control(msgspec.Struct, frozen=True):
 
     dynamic: bool = False  # mid-circuit measurement, reset, if
     conditions: bool = True  # if; without it, of `dynamic` the others alone
-    loops: bool = False  # while, for, switch, break, continue
+    loops: bool = False  # while, for, break, continue
+    switches: bool = False  # switch
     variables: bool = False  # store
     parts: bool = False  # runs a circuit in parts and keeps the state between them
 

@@ -44,11 +44,13 @@ def check_request(
     if opts.settings and (wrong := card.option_problem(opts.settings)):
         hint = f"it has: {', '.join(o.name for o in card.options) or 'no options'}"
         raise Unsupported(wrong, hint=hint)
-    if circuit.conditions_data and not (card.control.loops and card.control.variables):
+    control = card.control
+    if circuit.conditions_data and not (control.loops and control.switches and control.variables):
+        missing = {STORE: not control.variables, SWITCH: not control.switches}
+        missing |= {WHILE: not control.loops, FOR: not control.loops}
         for row in np.unique(circuit.ops).tolist():
-            code, name = circuit.table.rows[row, 0], circuit.table.names[row]
-            lacks_loops = code in (WHILE, FOR, SWITCH) and not card.control.loops
-            if (code == STORE and not card.control.variables) or lacks_loops:
+            code, name = int(circuit.table.rows[row, 0]), circuit.table.names[row]
+            if missing.get(code):
                 hint = "engine='statevector' runs it, where its qubits fit into memory"
                 raise Unsupported(f"engine {card.name!r} has no {name!r}", hint=hint)
     if circuit.conditions_data and not card.control.conditions:

@@ -16,8 +16,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from simulators.circuit import gates
+from simulators.circuit.analysis.measurements import NO_OP_RESET, TERMINAL
 from simulators.circuit.ir import Circuit, with_matrices
 from simulators.errors import Unsupported
+from simulators.lines.control import Columns, Event, Flow
+from simulators.trajectories.mid_circuit import MidCircuit
 from simulators.trajectories.noise_table import COUNT, FIRST, PAULI, NoiseTable
 
 Matrix = NDArray[np.complex128]
@@ -33,14 +37,15 @@ _QUARTER = np.pi / 4.0
 
 # Kinds of errors: a matrix within a unitary, or operators of which one is drawn there; a matrix on
 # a segment, which permutes its values up to factors, or operators of which one is drawn there, on
-# one segment or on two.
-WITHIN, DRAWN_WITHIN, ON_SEGMENT, DRAWN_ON_SEGMENT, DRAWN_ON_PAIR = range(5)
+# one segment or on two. A measurement of a segment, and an event on the classical record alone.
+WITHIN, DRAWN_WITHIN, ON_SEGMENT, DRAWN_ON_SEGMENT, DRAWN_ON_PAIR, MEASURED, RECORDED = range(7)
 
 
 class Error(msgspec.Struct, gc=False):
     """Error on a line, or on two. Within a unitary, the segment is the one that begins with it, and
     the matrices act after it; on a segment, they act on its value, after the first `pairs` of its
-    diagonal gates."""
+    diagonal gates. Gates under a condition, measurements and events on the record are of the same
+    form, and act in every shot (`Lines.certain`) whose flag is 1."""
 
     kind: int
     segments: tuple[int, ...]
@@ -49,6 +54,11 @@ class Error(msgspec.Struct, gc=False):
     layer: int  # of the unitary; on a segment: after whose draws it acts
     draw: int  # number of its location
     gate: int = 0  # of two segments: 2 * the diagonal gate between them, + 1 if it has them swapped
+    flag: int = -1  # column of the record that must be 1; -1: none
+    # Of a measurement: its column, and 1 if the bit is the opposite of the value. Its second
+    # segment, if there is one, begins with the bit; else the first one goes on. Its operators are
+    # the probabilities that 0 is read as 1, and 1 as 0. Of an event: its integers.
+    record: tuple[int, ...] = ()
 
 
 class Pair(msgspec.Struct, frozen=True, gc=False):
@@ -70,6 +80,9 @@ class Lines(msgspec.Struct, frozen=True):
     inserts: tuple[tuple[int, ...], ...]  # of each row of the noise table: its errors
     line_of: tuple[int, ...]  # of each qubit, at the end
     flips: tuple[bool, ...]  # of each line, at the end: the bit is the opposite of the value
+    certain: tuple[int, ...] = ()  # numbers of the errors of every shot
+    columns: int = 0  # of the record of a shot
+    column_of: tuple[int, ...] = ()  # of each clbit; -1: no measurement before the end writes it
 
     @property
     def num_layers(self) -> int:
@@ -77,23 +90,39 @@ class Lines(msgspec.Struct, frozen=True):
 
 
 def lines_of(
-    circuit: Circuit, params: NDArray[np.float64], table: NoiseTable | None = None
+    circuit: Circuit,
+    params: NDArray[np.float64],
+    table: NoiseTable | None = None,
+    amid: MidCircuit | None = None,
 ) -> Lines:
-    """Lines of an admissible circuit without mid-circuit operations. Raises Unsupported for gates
-    on more than two qubits, and for channels on two that move amplitude."""
-    builder = _Builder(circuit.num_qubits, table)
+    """Lines of an admissible circuit. `amid`: None if no measurement, reset or condition precedes
+    the end. Raises Unsupported for loops, for gates on more than two qubits, and for channels on
+    two that move amplitude."""
+    builder = _Builder(circuit, table)
     builder.errors_after(-1)
     for operation, matrix in with_matrices(circuit, params):
+        place, qubits, code = operation.place, operation.qubits, operation.code
         if matrix is not None:
-            builder.gate(operation.place, operation.qubits, matrix, operation.name)
-        builder.errors_after(operation.place)
+            builder.gate(place, qubits, matrix, operation.name)
+        elif amid is None:
+            pass
+        elif code == gates.MEASURE:
+            if amid.roles[place] != TERMINAL:
+                error = amid.readout_error(place, qubits[0])
+                builder.measure(qubits[0], operation.clbits[0], *error)
+        elif code == gates.RESET:
+            if amid.roles[place] != NO_OP_RESET:
+                builder.reset(qubits[0], 1 + place)
+        else:
+            builder.control(place, code)
+        builder.errors_after(place)
     return builder.finished()
 
 
 class _Line:
     """A line while it is built."""
 
-    __slots__ = ("draws", "ended", "layer", "layers", "number", "pending", "place", "unitaries")
+    __slots__ = ("begun", "draws", "layer", "layers", "number", "pending", "place", "unitaries")
 
     def __init__(self) -> None:
         self.unitaries: list[Matrix] = [_ONE]  # of each segment
@@ -102,10 +131,16 @@ class _Line:
         self.place = 0  # draw number of the pending unitary
         self.layer = 0  # least layer of what was drawn so far
         self.number = 0  # diagonal gates on the segment
+        self.begun = -1  # number of the measurement with whose bit it begins, if nothing acted yet
 
 
 class _Builder:
-    def __init__(self, num_qubits: int, table: NoiseTable | None) -> None:
+    def __init__(self, circuit: Circuit, table: NoiseTable | None) -> None:
+        num_qubits = circuit.num_qubits
+        self._num_clbits = circuit.num_clbits
+        self._columns = Columns()
+        self._flow = Flow(circuit, self._columns)
+        self._certain: list[int] = []
         self._lines = [_Line() for _ in range(num_qubits)]
         self._line_of = list(range(num_qubits))
         self._pairs: list[tuple[tuple[int, int], tuple[int, int], Matrix]] = []
@@ -119,11 +154,11 @@ class _Builder:
         self._letters: dict[tuple[int, int, int], int] = {}  # Pauli errors of a location
         # Errors within the pending unitaries, with what of these acts before them.
         self._within: list[list[tuple[int, Matrix]]] = [[] for _ in range(num_qubits)]
-        self._known: dict[bytes, list[tuple[str, Matrix, Matrix]]] = {}
+        self._known: dict[tuple[bytes, bool], list[Step]] = {}
 
     def gate(self, place: int, qubits: tuple[int, ...], matrix: Matrix, name: str) -> None:
         if len(qubits) == 1:
-            self._single(self._line_of[qubits[0]], matrix, 1 + place)
+            self._single(self._line_of[qubits[0]], np.asarray(matrix, np.complex128), 1 + place)
         elif len(qubits) == 2:
             self._double(place, qubits, matrix)
         elif len(qubits) > 2:
@@ -134,22 +169,33 @@ class _Builder:
 
     def _single(self, number: int, matrix: Matrix, draw: int) -> None:
         line = self._lines[number]
+        line.begun = -1
+        if self._flow.flag >= 0:
+            self._certain.append(self._add(draw, number, matrix[None]))
+            line.place = draw
+            return
         line.pending = _rounded(matrix @ line.pending)
         line.place = draw
 
     def _double(self, place: int, qubits: tuple[int, ...], matrix: Matrix) -> None:
         first, second = (self._line_of[q] for q in qubits)
-        key = matrix.tobytes()
+        is_bound = self._flow.flag >= 0  # by a condition
+        key = matrix.tobytes(), is_bound
         steps = self._known.get(key)
         if steps is None:
-            steps = self._known[key] = list(_diagonal_steps(np.asarray(matrix, np.complex128)))
+            matrix = np.asarray(matrix, np.complex128)
+            steps = self._known[key] = list(_diagonal_steps(matrix, swaps=not is_bound))
         for part, (kind, one, two) in enumerate(steps):
             if kind == "swap":
                 a, b = qubits
                 self._line_of[a], self._line_of[b] = self._line_of[b], self._line_of[a]
                 first, second = second, first
             elif kind == "pair":
-                self._pair(first, second, one)
+                if is_bound:
+                    diagonal = np.diag(one.T.ravel())[None]
+                    self._certain.append(self._add_pair(1 + place, [first, second], diagonal))
+                else:
+                    self._pair(first, second, one)
             else:
                 # Numbers of draws that no operation has: parts of a gate, on each of its lines.
                 for side, (number, own) in enumerate(((first, one), (second, two))):
@@ -169,7 +215,67 @@ class _Builder:
         self._pairs.append((*segments, np.ascontiguousarray(factor)))
         one.number += 1
         two.number += 1
+        one.begun = two.begun = -1
         one.layer = two.layer = max(one.layer, two.layer)
+
+    def measure(self, qubit: int, clbit: int, draw: int, p01: float, p10: float) -> None:
+        """Measure a qubit into the record. Its line ends with the known value, and another one
+        begins with it; under a condition the line goes on."""
+        number = self._line_of[qubit]
+        if not self._keeps_values(number):
+            self._close(number)
+        line, flag = self._lines[number], self._flow.flag
+        column = self._columns.of(clbit)
+        layer = self._columns.use((column, flag), line.layer)
+        flipped, ends = int(_flips(line.pending)), [(number, len(line.unitaries) - 1)]
+        line.begun = -1
+        if flag < 0:
+            line = self._begin(qubit, layer)
+            line.begun = len(self._errors)
+            ends.append((self._line_of[qubit], 0))
+        line.layer = layer
+        rates = np.array([p01, p10], np.complex128)
+        error = Error(MEASURED, (), (), rates, layer, draw, flag=flag, record=(column, flipped))
+        self._certain.append(self._append(error, ends))
+
+    def _begin(self, qubit: int, layer: int) -> _Line:
+        """Begin a new line of a qubit."""
+        line = _Line()
+        line.layer = layer
+        self._line_of[qubit] = len(self._lines)
+        self._lines.append(line)
+        self._within.append([])
+        return line
+
+    def reset(self, qubit: int, draw: int) -> None:
+        """Begin a new line at 0; under a condition the line goes on."""
+        number, flag = self._line_of[qubit], self._flow.flag
+        if flag >= 0:
+            lower = np.zeros((2, 2, 2), np.complex128)
+            lower[0, 0, 0] = lower[1, 0, 1] = 1.0
+            self._certain.append(self._add(draw, number, lower))
+            return
+        begun = self._lines[number].begun
+        if begun >= 0:  # nothing acts between the measurement and the reset
+            self._ends[begun] = self._ends[begun][:1]
+            self._lines[number].begun = -1
+            self._lines[number].layer = 0
+        else:
+            self._begin(qubit, 0)
+
+    def control(self, place: int, code: int) -> None:
+        """Read the begin or end of a block, or a store."""
+        event = self._flow.operation(place, code)
+        if event is not None:
+            self._record(event)
+
+    def _record(self, event: Event) -> None:
+        layer = self._columns.use((*event.reads, *event.writes, event.flag))
+        error = Error(
+            RECORDED, (), (), np.zeros((0, 2, 2), np.complex128), layer, 0, flag=event.flag,
+            record=event.integers,
+        )  # fmt: skip
+        self._certain.append(self._append(error, []))
 
     def _keeps_values(self, number: int) -> bool:
         """Return whether what acts on a line since its last segment began permutes values."""
@@ -230,19 +336,21 @@ class _Builder:
         return len(self._errors) - 1
 
     def _add(self, location: int, number: int, operators: Matrix) -> int:
-        line = self._lines[number]
+        line, flag = self._lines[number], self._flow.flag
+        line.begun = -1
+        line.layer = max(line.layer, self._columns.layer(flag))
         drawn = len(operators) > 1
         keeps = self._keeps_values(number)
         if not (keeps and all(_moves(each) is not None for each in operators)):
             if keeps and line.number:  # a unitary of its own, for all shots
                 self._close(number)
             kind = DRAWN_WITHIN if drawn else WITHIN
-            added = self._append(Error(kind, (), (), operators, 0, location), [])
+            added = self._append(Error(kind, (), (), operators, 0, location, flag=flag), [])
             self._within[number].append((added, line.pending))
             return added
         own = line.pending.conj().T @ operators @ line.pending
         kind = DRAWN_ON_SEGMENT if drawn else ON_SEGMENT
-        error = Error(kind, (), (line.number,), own, line.layer, location)
+        error = Error(kind, (), (line.number,), own, line.layer, location, flag=flag)
         return self._append(error, [(number, len(line.unitaries) - 1)])
 
     def _add_pair(self, location: int, numbers: list[int], operators: Matrix) -> int:
@@ -259,11 +367,13 @@ class _Builder:
                 " permutes the states 0 and 1 up to factors, as relaxation and Pauli errors do",
                 hint="engine='densitymatrix' or 'mps' takes any channel",
             )
-        gate = self._gate_of(*numbers)
-        one.layer = two.layer = max(one.layer, two.layer)
+        gate, flag = self._gate_of(*numbers), self._flow.flag
+        one.begun = two.begun = -1
+        one.layer = two.layer = max(one.layer, two.layer, self._columns.layer(flag))
         at = [(number, len(self._lines[number].unitaries) - 1) for number in numbers]
         before = one.number, two.number
-        return self._append(Error(DRAWN_ON_PAIR, (), before, own, one.layer, location, gate), at)
+        error = Error(DRAWN_ON_PAIR, (), before, own, one.layer, location, gate, flag)
+        return self._append(error, at)
 
     def _gate_of(self, first: int, second: int) -> int:
         """Diagonal gate between the present segments of two lines, a new one if there is none."""
@@ -293,7 +403,9 @@ class _Builder:
             tuple(each for line in self._lines for each in line.draws),
             tuple(each for line in self._lines for each in line.layers),
             pairs, tuple(self._errors), tuple(self._inserts), tuple(self._line_of),
-            tuple(_flips(line.pending) for line in self._lines),
+            tuple(_flips(line.pending) for line in self._lines), tuple(self._certain),
+            self._columns.count,
+            tuple(self._columns.of_bit.get(clbit, -1) for clbit in range(self._num_clbits)),
         )  # fmt: skip
 
 
@@ -330,8 +442,9 @@ def _flips(matrix: Matrix) -> bool:
 Step = tuple[str, Matrix, Matrix]  # "pair": a factor; "single": a unitary on each; "swap"
 
 
-def _diagonal_steps(matrix: Matrix) -> Iterator[Step]:
-    """Steps of a gate on two qubits; its first qubit is the lowest bit of an index."""
+def _diagonal_steps(matrix: Matrix, *, swaps: bool = True) -> Iterator[Step]:
+    """Steps of a gate on two qubits; its first qubit is the lowest bit of an index. `swaps`: some
+    may be swaps."""
     gate = matrix.reshape(2, 2, 2, 2)  # [second', first', second, first]
     for control in (0, 1):
         for flip in (False, True):
@@ -339,7 +452,7 @@ def _diagonal_steps(matrix: Matrix) -> Iterator[Step]:
             if blocks is not None:
                 yield from _controlled(*blocks, control, flip=flip)
                 return
-    yield from _canonical(matrix)
+    yield from _canonical(matrix, swaps=swaps)
 
 
 def _blocks(gate: Matrix, control: int, flip: bool) -> tuple[Matrix, Matrix] | None:
@@ -383,14 +496,14 @@ def _eigen(unitary: Matrix) -> tuple[NDArray[np.complex128], Matrix]:
     return values / np.abs(values), kets
 
 
-def _canonical(matrix: Matrix) -> Iterator[Step]:
+def _canonical(matrix: Matrix, *, swaps: bool) -> Iterator[Step]:
     """Steps by K1 exp(i (a XX + b YY + c ZZ)) K2."""
     from qiskit.synthesis import TwoQubitWeylDecomposition  # here: importing it takes 0.3 s
 
     parts = TwoQubitWeylDecomposition(matrix, fidelity=None)
     angles = [parts.a, parts.b, parts.c]
     yield "single", np.asarray(parts.K2r), np.asarray(parts.K2l)
-    swaps = all(abs(abs(angle) - _QUARTER) < 1e-12 for angle in angles[:2])
+    swaps = swaps and all(abs(abs(angle) - _QUARTER) < 1e-12 for angle in angles[:2])
     if swaps:  # exp(i pi/4 (XX + YY + ZZ)) is a swap, up to a phase
         angles = [angles[0] - _QUARTER, angles[1] - _QUARTER, angles[2] - _QUARTER]
     for angle, basis in zip(angles, (_HADAMARD, _TO_Y, _ONE), strict=True):

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.circuit.analysis.measurements import has_mid_circuit_ops
+from simulators.circuit.analysis.measurements import measurement_layout
 from simulators.circuit.analysis.profile import SweepSize
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
@@ -18,6 +18,7 @@ from simulators.errors import Unsupported
 from simulators.lines.lowering import Lines, lines_of
 from simulators.lines.order import order_of
 from simulators.lines.program import Program, program_of
+from simulators.trajectories.mid_circuit import MidCircuit
 
 MOST_BITS = 30.0  # of the cost of an order, beyond which no program is made
 _PASSES = 5.0  # log2 of the values of a program relative to the cost of its order, about
@@ -37,10 +38,10 @@ def sweep_size(
     if not is_counted or circuit.ops.size > _MOST_OPERATIONS:
         return None
     part, _ = active_part(circuit, _NO_NOISE, output_support(outputs, labels, circuit))
-    if has_mid_circuit_ops(part.circuit, np.empty(part.circuit.ops.size, np.int64)):
-        return None
+    layout = measurement_layout(part.circuit)
+    amid = MidCircuit.of(layout) if layout.branching else None
     try:
-        lines = lines_of(part.circuit, params[part.params])
+        lines = lines_of(part.circuit, params[part.params], amid=amid)
     except Unsupported:
         return None
     order, bits = order_of(lines)

@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 
 from noise_models.channel import Channel, identity, tensor
 from noise_models.normal_form import NormalForm, norm_based_form, normal_form
+from simulators.circuit.analysis.measurements import MeasurementLayout
 from simulators.circuit.gates import BARRIER, DELAY, DELAY_DT, MEASURE, RESET
 from simulators.circuit.ir import Circuit, table_of
 from simulators.circuit.noise import NoiseProgram
 from simulators.trajectories import noise_table
+from simulators.trajectories.mid_circuit import MidCircuit
 from simulators.trajectories.pattern_sampling import FIRST_DRAW, ErrorTable, location_draws
 
 _SAME, _SWAPPED, _ON_FIRST, _ON_SECOND = range(4)  # position of a channel's qubits in a term
@@ -36,6 +38,7 @@ class NoisyCircuit(msgspec.Struct, frozen=True, eq=False):
     table: noise_table.NoiseTable
     errors: ErrorTable
     fresh: NDArray[np.bool_]  # [operations]: True for a unitary part of noise
+    amid: MidCircuit | None = None  # None: no measurement, reset or condition before the end
 
     @property
     def error_weight(self) -> float:
@@ -126,6 +129,23 @@ def locate(
     return build(circuit, terms, built, local=local)
 
 
+def locate_amid(
+    circuit: Circuit,
+    noise: NoiseProgram,
+    layout: MeasurementLayout,
+    operations: NDArray[np.int64],
+) -> NoisyCircuit:
+    """Errors of a circuit with mid-circuit operations and without loops, as `locate` with `local`
+    and `separate`. `layout`: its `noisy_layout`; `operations`: their numbers in the whole
+    circuit."""
+    terms = compose(noise, separate=True)
+    forms = NormalForms(noise.channels)
+    built = [forms.of(tuple(t.parts), len(t.qubits)) for t in terms]
+    located = build(circuit, terms, built, local=True)
+    amid = MidCircuit.of(layout, noise.readout, operations, located.fresh)
+    return msgspec.structs.replace(located, amid=amid)
+
+
 def walked_forms(
     terms: list[ComposedChannels],
     base_forms: list[NormalForm],
@@ -196,8 +216,9 @@ def _terms(
     return [term for term in results if term.parts]
 
 
-def compose(noise: NoiseProgram) -> list[ComposedChannels]:
-    """Compose channels that follow the same operation, independent of the circuit."""
+def compose(noise: NoiseProgram, *, separate: bool = False) -> list[ComposedChannels]:
+    """Compose channels that follow the same operation, independent of the circuit. `separate`: see
+    `locate`."""
     open_: dict[int, ComposedChannels] = {}
     results: list[ComposedChannels] = []
     last_after = -2
@@ -206,7 +227,7 @@ def compose(noise: NoiseProgram) -> list[ComposedChannels]:
             open_.clear()
             last_after = after
         qubits = (first,) if second < 0 else (first, second)
-        _joined(number, after, qubits, open_, results).add(channel, qubits)
+        _joined(number, after, qubits, open_, results, separate=separate).add(channel, qubits)
     return [term for term in results if term.parts]
 
 

@@ -226,7 +226,9 @@ def test_control_flow_runs_or_is_refused_by_name_as_card_says(any_run: Runner, n
     else:
         arrays.begin((ir.VALUE, arrays.value(1), 0), (ir.SET_CLBIT, 0, 0), name="store")
     circuit = arrays.add("measure", [0], [0]).circuit()
-    if card.control.loops and card.control.variables:
+    control = card.control
+    runs = {"switch": control.switches, "store": control.variables}.get(name, control.loops)
+    if runs:
         assert counts_of(any_run(circuit, shots=5)) == {0: 5}
         return
     fails(errors.Unsupported, f"has no '{name}'", any_run, circuit, shots=5)

@@ -111,7 +111,7 @@ def _lacks(card: EngineCard, profile: Profile, terms: TaskOptions) -> str:
         return "has no conditions on classical bits"
     if profile.loops and not card.control.loops:
         return "has no loops"
-    if profile.switches and not card.control.loops:
+    if profile.switches and not card.control.switches:
         return "has no switch"
     if profile.variables and not card.control.variables:
         return "has no classical variables"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 import msgspec
@@ -13,6 +14,7 @@ from simulators.catalog.costs import SWEEP_BYTES
 from simulators.circuit.analysis.measurements import MeasurementLayouts
 from simulators.circuit.ir import Circuit, num_words
 from simulators.circuit.noise import NoiseProgram
+from simulators.circuit.passes.components import Subcircuit
 from simulators.compiler.simd import LANES
 from simulators.engine import EngineResult, Plan, Request, RunControl, RunOptions, ThreadPool
 from simulators.errors import OutOfMemory
@@ -22,7 +24,7 @@ from simulators.lines.lowering import lines_of
 from simulators.tensornetwork.sweep.sampling import FEWER, Sweeps, sample
 from simulators.trajectories import pattern_sampling
 from simulators.trajectories.bindings import run_bindings
-from simulators.trajectories.locations import NoisyCircuit
+from simulators.trajectories.locations import NoisyCircuit, locate_amid
 
 CARD = builtin_card("sweep")
 _NO_NOISE = NoiseProgram(b"", frozenset(), np.zeros((0, 4), np.int64))
@@ -44,8 +46,7 @@ class SweepEngine(RanksEngine):
     card = CARD
 
     def plan(self, circuit: Circuit, noise: NoiseProgram | None, options: RunOptions) -> Plan:
-        """Keep the noise; `run` refuses mid-circuit operations, because only the support of its
-        outputs counts."""
+        """Keep the noise."""
         requests.check_request(CARD, circuit, noise, options)
         return SweepPlan(_NO_NOISE if noise is None else noise)
 
@@ -67,7 +68,23 @@ class SweepEngine(RanksEngine):
         ) -> outputs.FinalState:
             return _Samples(located, bound, layouts, ranks)
 
-        result = run_bindings(CARD, plan.noise, run, state_of, separate=True)
+        @functools.cache  # all bindings have one part and one noise
+        def located_amid(
+            part: Subcircuit, noise: NoiseProgram, layouts: MeasurementLayouts
+        ) -> NoisyCircuit:
+            return locate_amid(part.circuit, noise, layouts.clbits, part.operations)
+
+        def dynamic_state_of(
+            part: Subcircuit,
+            noise: NoiseProgram,
+            bound: requests.BindingRun,
+            layouts: MeasurementLayouts,
+        ) -> outputs.FinalState:
+            return _Samples(located_amid(part, noise, layouts), bound, layouts, ranks)
+
+        result = run_bindings(
+            CARD, plan.noise, run, state_of, separate=True, dynamic_state_of=dynamic_state_of
+        )
         return result if self.is_root else None  # type: ignore[return-value]
 
     def final_state(self, run: outputs.BoundRun) -> outputs.FinalState:  # noqa: ARG002  # see `run`
@@ -87,9 +104,11 @@ class _Samples(outputs.FinalState):
     ) -> None:
         self.num_qubits = located.circuit.num_qubits
         self._errors, self._inserts = located.errors, len(located.table.table)
-        self._source = layouts.clbits.source
         self._options, self._ranks = run.options, ranks
-        lines = lines_of(located.circuit, run.params, located.table)
+        lines = lines_of(located.circuit, run.params, located.table, located.amid)
+        source, columns = layouts.clbits.source, np.array(lines.column_of, np.int64)
+        recorded = np.where(columns < 0, -1, self.num_qubits + columns)
+        self._source = np.where(source < 0, recorded, source)
         self._sweeps = Sweeps.of(lines)
         itemsize = np.dtype(run.options.dtype).itemsize // 2
         widest = self._sweeps.program.widest

@@ -12,6 +12,7 @@ from simulators.compiler.kernel import device_function, kernel
 from simulators.compiler.simd import LANES, add_product, load, splat, store, subtract_product
 from simulators.execution.sampling import block, uniform
 from simulators.lines import lowering as circuit_lines
+from simulators.lines.control import WORD
 from simulators.lines.lowering import Lines
 from simulators.lines.program import (
     DRAW,
@@ -28,6 +29,7 @@ from simulators.lines.program import (
 _WITHIN, _DRAWN_WITHIN = circuit_lines.WITHIN, circuit_lines.DRAWN_WITHIN
 _ON_SEGMENT, _DRAWN_ON_PAIR = circuit_lines.ON_SEGMENT, circuit_lines.DRAWN_ON_PAIR
 _DRAWN_ON_SEGMENT = circuit_lines.DRAWN_ON_SEGMENT
+_MEASURED, _RECORDED = circuit_lines.MEASURED, circuit_lines.RECORDED
 
 FIRST_DRAW = 2**61  # number of the draw of an operator at location 0
 TABLE = 64  # entries of a table
@@ -36,12 +38,14 @@ _LOW_BITS = 8  # of an index, in the lookup of its entry of a table
 # Integers of a program: a header, then tables.
 (
     _LINES, _SEGMENTS, _PAIRS, _LAYERS, _CODE, _CODE_BEGINS, _FIRSTS, _FIRST_BEGINS, _DRAWS,
-    _PAIRS_OF, _PAIRS_BEGINS, _ERRORS, _ERRORS_WITHIN, _ERRORS_AFTER, _ENDS, _FLIPS,
-    _SIZE,
-) = range(17)  # fmt: skip
-# Columns of an error: kind, segment, gates before it there, the same of a second segment, the gate
-# of both, number of its operators, first number of them, draw.
-_COLUMNS = 9
+    _PAIRS_OF, _PAIRS_BEGINS, _ERRORS, _ERRORS_WITHIN, _ERRORS_AFTER, _ENDS, _FLIPS, _RECORDS,
+    _COLUMNS, _SIZE,
+) = range(19)  # fmt: skip
+# Fields of an error: kind, segment, gates before it there, the same of a second segment, the gate
+# of both, number of its operators, first number of them, draw, flag. Of a measurement: kind,
+# segment, flip, segment that begins (-1: none), column, -, -, first number of its rates, draw,
+# flag. Of an event: kind, place of its integers, and the flag.
+_FIELDS = 10
 # A matrix within a unitary has eight numbers; an operator on a segment the mask of its flips, and
 # its factors: two, or four of a pair, [value of the second, value of the first].
 _WITHIN_SIZE, _ON_SIZE, _PAIR_SIZE = 8, 5, 9
@@ -55,6 +59,8 @@ class Packed(msgspec.Struct, frozen=True, eq=False):
     rows: int  # numbers of the shots' own unitaries, gates and values
     ranks: NDArray[np.int64]  # errors of each insert of the noise table: begin of its part
     errors: NDArray[np.int64]  # their ranks
+    certain: NDArray[np.int64]  # ranks of the errors of every shot, ascending
+    span: int  # number of ranks
 
 
 def pack(lines: Lines, program: Program) -> Packed:
@@ -98,6 +104,7 @@ def pack(lines: Lines, program: Program) -> Packed:
         ),
     )  # fmt: skip
     table: list[int] = []
+    records: list[int] = []
     known: dict[tuple[int, bytes], int] = {}
     rank_of = [0] * len(order)
     for rank, k in enumerate(order):
@@ -109,14 +116,28 @@ def pack(lines: Lines, program: Program) -> Packed:
             known[key] = at
             reals.append(numbers)
             at += len(numbers)
+        if error.kind == _RECORDED:
+            table += [error.kind, len(records), 0, 0, 0, 0, 0, 0, 0, error.flag]
+            records += error.record
+            continue
+        if error.kind == _MEASURED:
+            column, flip = error.record
+            begun = error.segments[1] if len(error.segments) > 1 else -1
+            table += [
+                error.kind, error.segments[0], flip, begun, column, 0, 0, known[key], error.draw,
+                error.flag,
+            ]  # fmt: skip
+            continue
         one, two = error.segments[0], error.segments[-1]
         before = (*error.pairs, 0, 0)[:2]
         gate = error.gate
         table += [
             error.kind, one, before[0], two, before[1], gate, len(error.operators), known[key],
-            error.draw,
+            error.draw, error.flag,
         ]  # fmt: skip
     add(_ERRORS, table)
+    add(_RECORDS, records)
+    header[_COLUMNS] = lines.columns
     # Ranks of the errors within the unitary of each segment, and of those after each layer's draws.
     first_within, last_within = np.zeros(segments, np.int64), np.zeros(segments, np.int64)
     first_after = np.full(len(program.layers) + 1, 0, np.int64)
@@ -141,6 +162,7 @@ def pack(lines: Lines, program: Program) -> Packed:
     return Packed(
         np.concatenate(parts), np.concatenate(reals), rows, ranks,
         np.array([rank for each in own for rank in each], np.int64),
+        np.array(sorted(rank_of[k] for k in lines.certain), np.int64), len(order),
     )  # fmt: skip
 
 
@@ -148,6 +170,8 @@ def _numbers(error: circuit_lines.Error) -> NDArray[np.float64]:
     """Numbers of an error's operators, as the kernel reads them."""
     if error.kind <= _DRAWN_WITHIN:
         return np.ascontiguousarray(error.operators).view(np.float64).ravel()
+    if error.kind >= _MEASURED:
+        return np.ascontiguousarray(error.operators.real).ravel()
     results = []
     for operator in error.operators:
         size = len(operator)
@@ -420,7 +444,16 @@ def _square(z):  # type: ignore[no-untyped-def]
 
 
 @device_function
-def _draw(ints, reals, rows, segment, amplitudes, lane, shot, entries, ends, row, keys):  # type: ignore[no-untyped-def]
+def _acts(ints, error, row, out):  # type: ignore[no-untyped-def]
+    """Return whether the flag of an error is 1, or it has none."""
+    flag = ints[error + 9]
+    if flag < 0:
+        return True
+    return out[row * (ints[_LINES] + ints[_COLUMNS]) + ints[_LINES] + flag] > 0
+
+
+@device_function
+def _draw(ints, reals, rows, segment, amplitudes, lane, shot, entries, ends, row, keys, out):  # type: ignore[no-untyped-def]
     """Draw the value of a segment that begins, and the operators within its unitary, for one shot;
     write its own unitary. `amplitudes`: place of those of the value before."""
     seed, binding = keys
@@ -452,7 +485,9 @@ def _draw(ints, reals, rows, segment, amplitudes, lane, shot, entries, ends, row
             high += 1
     choices = np.int64(1)
     for k in range(low, high):
-        choices *= ints[ints[_ERRORS] + _COLUMNS * entries[k] + 6]
+        error = ints[_ERRORS] + _FIELDS * entries[k]
+        if _acts(ints, error, row, out):
+            choices *= ints[error + 6]
     # All combinations of the operators and both values, drawn together.
     total = 0.0
     result, value = matrix, 0
@@ -463,7 +498,9 @@ def _draw(ints, reals, rows, segment, amplitudes, lane, shot, entries, ends, row
             product = matrix
             rest = choice
             for k in range(low, high):
-                error = ints[_ERRORS] + _COLUMNS * entries[k]
+                error = ints[_ERRORS] + _FIELDS * entries[k]
+                if not _acts(ints, error, row, out):
+                    continue
                 count = ints[error + 6]
                 product = _rotated(product, reals, ints[error + 7] + _WITHIN_SIZE * (rest % count))
                 rest //= count
@@ -550,9 +587,45 @@ def _apply(ints, reals, rows, error, operator, lane):  # type: ignore[no-untyped
 
 
 @device_function
-def _errors_after(ints, reals, rows, layer, lane, shot, entries, ends, row, keys):  # type: ignore[no-untyped-def]
-    """Apply a shot's errors on segments after the draws of a layer. They permute values, so their
-    operators depend on the values alone."""
+def _measure(ints, reals, rows, error, lane, shot, record, keys, out):  # type: ignore[no-untyped-def]
+    """Measure a segment: write the bit that is read, and begin another segment with the true one,
+    or let only the known value of this one go on. `record`: place in `out`."""
+    segments, pairs = ints[_SEGMENTS], ints[_PAIRS]
+    bits = LANES * (8 * segments + 8 * pairs)
+    flips, factors = bits + LANES * segments, bits + 2 * LANES * segments
+    segment, begun = ints[error + 1], ints[error + 3]
+    known = np.int64(rows[bits + LANES * segment + lane])
+    value = known ^ np.int64(rows[flips + LANES * segment + lane]) ^ ints[error + 2]
+    if begun >= 0:
+        rows[bits + LANES * begun + lane] = float(value)
+    else:
+        other = factors + LANES * (4 * segment + 2 * (1 - known)) + lane
+        rows[other] = rows[other + LANES] = 0.0
+    wrong = reals[ints[error + 7] + value]
+    if wrong > 0.0 and _uniform(shot, ints[error + 8], keys[0], keys[1]) < wrong:
+        value ^= 1
+    out[record + ints[error + 4]] = np.uint8(value)
+
+
+@device_function
+def _write(ints, error, record, out):  # type: ignore[no-untyped-def]
+    """Write columns of a record by the table of an event."""
+    at = ints[_RECORDS] + ints[error + 1]
+    reads = ints[at]
+    setting = np.int64(0)
+    for j in range(reads):
+        setting |= np.int64(out[record + ints[at + 1 + j]]) << j
+    at += 1 + reads
+    writes = ints[at]
+    table = at + 1 + writes + setting * ((writes + WORD - 1) // WORD)
+    for j in range(writes):
+        out[record + ints[at + 1 + j]] = np.uint8(ints[table + j // WORD] >> (j % WORD) & 1)
+
+
+@device_function
+def _errors_after(ints, reals, rows, layer, lane, shot, entries, ends, row, keys, out):  # type: ignore[no-untyped-def]
+    """Apply a shot's errors on segments after the draws of a layer, and what acts on its record.
+    They permute values, so their operators depend on the values alone."""
     seed, binding = keys
     segments, pairs = ints[_SEGMENTS], ints[_PAIRS]
     bits = LANES * (8 * segments + 8 * pairs)
@@ -562,9 +635,18 @@ def _errors_after(ints, reals, rows, layer, lane, shot, entries, ends, row, keys
         return
     k = _lower_bound(entries, ends[row], ends[row + 1], ints[begins])
     while k < ends[row + 1] and entries[k] < ints[begins + 1]:
-        error = ints[_ERRORS] + _COLUMNS * entries[k]
+        error = ints[_ERRORS] + _FIELDS * entries[k]
         k += 1
         kind, count = ints[error], ints[error + 6]
+        if not _acts(ints, error, row, out):
+            continue
+        if kind >= _MEASURED:
+            record = row * (ints[_LINES] + ints[_COLUMNS]) + ints[_LINES]
+            if kind == _MEASURED:
+                _measure(ints, reals, rows, error, lane, shot, record, keys, out)
+            else:
+                _write(ints, error, record, out)
+            continue
         if kind == _ON_SEGMENT:
             _apply(ints, reals, rows, error, 0, lane)
             continue
@@ -596,8 +678,8 @@ def _errors_after(ints, reals, rows, layer, lane, shot, entries, ends, row, keys
 
 def _shots(ints, reals, entries, ends, span, tensor, rows, scratch, out, flag):  # type: ignore[no-untyped-def]
     """Values of the lines of shots span[0] .. span[1] - 1, of which span[4] is row 0 of `ends` and
-    `out`: uint8 [shots, lines]. entries[ends[i] : ends[i + 1]]: ranks of the errors of row i,
-    ascending. span[5]: place of the kept tensors."""
+    `out`: uint8 [shots, lines + columns of their records]. entries[ends[i] : ends[i + 1]]: ranks of
+    the errors of row i, ascending. span[5]: place of the kept tensors."""
     keys = np.uint64(span[2]), np.uint64(span[3])
     lines, segments, pairs, layers = ints[_LINES], ints[_SEGMENTS], ints[_PAIRS], ints[_LAYERS]
     bits = LANES * (8 * segments + 8 * pairs)
@@ -623,15 +705,18 @@ def _shots(ints, reals, entries, ends, span, tensor, rows, scratch, out, flag): 
                 for k in range(
                     ints[ints[_FIRST_BEGINS] + layer - 1], ints[ints[_FIRST_BEGINS] + layer]
                 ):
-                    store(rows, np.uint64(factor), splat(1.0))
-                    for c in range(1, 4):
+                    segment = ints[ints[_FIRSTS] + k]
+                    known = load(rows, np.uint64(bits + LANES * (segment - 1)))
+                    for c in range(4):
                         store(rows, np.uint64(factor + LANES * c), splat(0.0))
+                    store(rows, np.uint64(factor), splat(1.0) - known)
+                    store(rows, np.uint64(factor + 2 * LANES), known)
                     for lane in range(LANES):
                         shot = begin + lane
                         row = shot - span[4] if shot < span[1] else np.int64(-1)
                         _draw(
-                            ints, reals, rows, ints[ints[_FIRSTS] + k], factor, lane, shot,
-                            entries, ends, row, keys,
+                            ints, reals, rows, segment, factor, lane, shot, entries, ends, row,
+                            keys, out,
                         )  # fmt: skip
                 at = ints[_CODE] + ints[ints[_CODE_BEGINS] + layer - 1]
                 end = ints[_CODE] + ints[ints[_CODE_BEGINS] + layer]
@@ -657,7 +742,7 @@ def _shots(ints, reals, entries, ends, span, tensor, rows, scratch, out, flag): 
                             row = shot - span[4] if shot < span[1] else np.int64(-1)
                             _draw(
                                 ints, reals, rows, ints[at + 2], factor, lane, shot, entries, ends,
-                                row, keys,
+                                row, keys, out,
                             )  # fmt: skip
                         at += 5 + ints[at + 4]
                     else:  # BEGIN
@@ -667,7 +752,17 @@ def _shots(ints, reals, entries, ends, span, tensor, rows, scratch, out, flag): 
                 shot = begin + lane
                 if shot < span[1]:
                     _errors_after(
-                        ints, reals, rows, layer, lane, shot, entries, ends, shot - span[4], keys
+                        ints,
+                        reals,
+                        rows,
+                        layer,
+                        lane,
+                        shot,
+                        entries,
+                        ends,
+                        shot - span[4],
+                        keys,
+                        out,
                     )
         for line in range(lines):
             last = ints[ints[_ENDS] + line]
@@ -675,7 +770,7 @@ def _shots(ints, reals, entries, ends, span, tensor, rows, scratch, out, flag): 
             for lane in range(min(LANES, span[1] - begin)):
                 value = np.int64(rows[bits + LANES * last + lane])
                 value ^= np.int64(rows[flips + LANES * last + lane]) ^ flip
-                out[(begin + lane - span[4]) * lines + line] = np.uint8(value)
+                out[(begin + lane - span[4]) * (lines + ints[_COLUMNS]) + line] = np.uint8(value)
 
 
 _SIGNATURE = "I64 REALS I64 I64 I64 {} REALS I64 U8 I64"

@@ -60,12 +60,13 @@ def sample(
     pool: ThreadPool,
     control: RunControl,
 ) -> NDArray[np.uint8]:
-    """Bits of the qubits of shots first .. last - 1: uint8 [shots, qubits]. `patterns`: their
-    errors, as rows of the noise table."""
+    """Bits of the qubits of shots first .. last - 1, and the columns of their records: uint8
+    [shots, qubits + columns]. `patterns`: their errors, as rows of the noise table."""
     count = last - first
     entries, ends = _ranked(sweeps.packed, patterns, count)
     num_lines = len(sweeps.lines.first) - 1
-    out = np.zeros(count * num_lines, np.uint8)
+    width = num_lines + sweeps.lines.columns
+    out = np.zeros(count * width, np.uint8)
     real = np.float64 if dtype == "complex128" else np.float32
     run = kernel.double if real is np.float64 else kernel.single
     tensor_size = 2 * LANES << sweeps.program.widest
@@ -87,21 +88,22 @@ def sample(
         )  # fmt: skip
 
     pool.run(work, count, _GRAIN)
-    return out.reshape(count, num_lines)[:, list(sweeps.lines.line_of)]
+    return out.reshape(count, width)[:, [*sweeps.lines.line_of, *range(num_lines, width)]]
 
 
 def _ranked(
     packed: Packed, patterns: ErrorPatterns | None, count: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Ranks of the errors of each shot, ascending, and the begins of the shots."""
-    if patterns is None:
-        return np.zeros(0, np.int64), np.zeros(count + 1, np.int64)
-    sizes = np.diff(packed.ranks)[patterns.entries]
-    rows = np.repeat(np.arange(count), np.diff(patterns.ends))
-    rows = np.repeat(rows, sizes)
-    firsts = np.repeat(packed.ranks[patterns.entries] - (np.cumsum(sizes) - sizes), sizes)
-    ranks = packed.errors[firsts + np.arange(rows.size)]
-    span = max(1, packed.errors.size)
+    certain = packed.certain
+    rows, ranks = np.repeat(np.arange(count), certain.size), np.tile(certain, count)
+    if patterns is not None:
+        sizes = np.diff(packed.ranks)[patterns.entries]
+        own = np.repeat(np.repeat(np.arange(count), np.diff(patterns.ends)), sizes)
+        firsts = np.repeat(packed.ranks[patterns.entries] - (np.cumsum(sizes) - sizes), sizes)
+        rows = np.concatenate((rows, own))
+        ranks = np.concatenate((ranks, packed.errors[firsts + np.arange(own.size)]))
+    span = max(1, packed.span)
     ordered = np.sort(rows * span + ranks)
     ends = np.searchsorted(ordered, np.arange(count + 1) * span)
     return ordered % span, ends
