@@ -22,7 +22,7 @@ _OWNERS = (gates.IF, gates.SWITCH, gates.CASE, gates.STORE, gates.WHILE, gates.F
 _OPENERS = (gates.IF, gates.SWITCH, gates.WHILE, gates.FOR)
 
 
-class Columns:
+class RecordColumns:
     """Columns of a record, with the layer after whose draws each was last read or written."""
 
     def __init__(self) -> None:
@@ -80,7 +80,7 @@ class _Block(msgspec.Struct):
 class Flow:
     """Flag of the operations, while a circuit is read."""
 
-    def __init__(self, circuit: Circuit, columns: Columns) -> None:
+    def __init__(self, circuit: Circuit, columns: RecordColumns) -> None:
         self.flag = -1
         self._columns = columns
         self._open: list[_Block] = []

@@ -20,7 +20,7 @@ from simulators.circuit import gates
 from simulators.circuit.analysis.measurements import NO_OP_RESET, TERMINAL
 from simulators.circuit.ir import Circuit, with_matrices
 from simulators.errors import Unsupported
-from simulators.lines.control import Columns, Event, Flow
+from simulators.lines.control import RecordColumns, Event, Flow
 from simulators.trajectories.mid_circuit import MidCircuit
 from simulators.trajectories.noise_table import COUNT, FIRST, PAULI, NoiseTable
 
@@ -138,7 +138,7 @@ class _Builder:
     def __init__(self, circuit: Circuit, table: NoiseTable | None) -> None:
         num_qubits = circuit.num_qubits
         self._num_clbits = circuit.num_clbits
-        self._columns = Columns()
+        self._columns = RecordColumns()
         self._flow = Flow(circuit, self._columns)
         self._certain: list[int] = []
         self._lines = [_Line() for _ in range(num_qubits)]
