@@ -20,7 +20,7 @@ from simulators.circuit import gates
 from simulators.circuit.analysis.measurements import NO_OP_RESET, TERMINAL
 from simulators.circuit.ir import Circuit, with_matrices
 from simulators.errors import Unsupported
-from simulators.lines.control import RecordColumns, Event, Flow
+from simulators.lines.control import Event, Flow, RecordColumns
 from simulators.trajectories.mid_circuit import MidCircuit
 from simulators.trajectories.noise_table import COUNT, FIRST, PAULI, NoiseTable
 
