@@ -20,7 +20,7 @@ from simulators.catalog import DEFAULT_ENGINE, DENSE_QUBITS, SMALL_QUBITS, card,
 from simulators.catalog.preference import AUTO_BITS, contraction_operations, statevector_operations
 from simulators.chain.right_canonical import Block, Matrix, RightCanonicalChain, gate_blocks
 from simulators.circuit.analysis.profile import ChainTrial, Profile
-from simulators.circuit.analysis.profiler import chain_order, profile
+from simulators.circuit.analysis.profiler import chain_order, chain_part, chain_support, profile
 from simulators.circuit.gates import UNITARY
 from simulators.circuit.ir import Circuit
 from simulators.engine import RunControl
@@ -191,5 +191,6 @@ def choice_profile(
     if not operations:
         return result
     enough = min(statevector_operations(result, width), contraction_operations(result)) / 4
-    trial = chain_trial(circuit, TrialLimits(operations, 1 << AUTO_BITS, enough))
+    part = chain_part(circuit, chain_support(circuit, outputs, labels)).circuit
+    trial = chain_trial(part, TrialLimits(operations, 1 << AUTO_BITS, enough))
     return msgspec.structs.replace(result, trial=trial)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import heapq
 from collections.abc import Iterable, Iterator
 
 import msgspec
@@ -14,7 +16,7 @@ from simulators.circuit.analysis.profile import LightConeSize, Profile
 from simulators.circuit.gates import GATES, UNITARY
 from simulators.circuit.ir import Circuit, register_starts
 from simulators.circuit.passes import light_cone
-from simulators.circuit.passes.components import partition
+from simulators.circuit.passes.components import extract_part, partition
 from simulators.circuit.validation import operations
 from simulators.circuit.validation.operations import MCX
 from simulators.compiler.kernel import kernel
@@ -197,19 +199,23 @@ def _eliminated(neighbours: dict[int, set[int]]) -> int:
 
 # Order of a circuit's qubits in a chain of tensors, with few gates across any cut.
 #
-# Reverse Cuthill-McKee on the graph of the qubits, whose edges are the gates: it makes the
-# bandwidth of the graph small, so gates span few neighbours and few gates cross a cut (Cuthill and
-# McKee, 1969; George, 1971). Only for circuits that `admission.validation_error` admitted.
+# On the graph of the qubits, whose edges are the gates, two kinds of orders are compared with the
+# circuit's own: reverse Cuthill-McKee, which makes the bandwidth of the graph small (Cuthill and
+# McKee, 1969; George, 1971), and the greedy ones, which from some first qubit on take the neighbour
+# that leaves the fewest edges across the cut. The cheapest one is taken: each edge across a cut is
+# a split there of tensors whose bonds grow with two to the number of these edges. Only for circuits
+# that `admission.validation_error` admitted.
 
-ORDERED_QUBITS = (
-    32  # only wider circuits are reordered: narrow ones keep equal counts on all engines
-)
+ORDERED_QUBITS = DENSE_QUBITS  # narrower circuits run as they are: equal counts on all engines
 _MOST_EDGES = 1 << 16  # connected pairs of qubits; with more, no order is much better
+_TRIED_EDGES = 1 << 16  # of all greedy orders of a component together
+_MOST_BITS = 1_000  # of a bond, within the range of floats
 _FIRST_TWO = np.triu_indices(2, 1)
 
 
-def gate_pairs(circuit: Circuit) -> NDArray[np.int64]:
-    """Pairs of qubits that a gate connects: int64 [pairs, 2], each once, the lower one first."""
+def gate_pairs(circuit: Circuit) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Pairs of qubits that gates connect, int64 [pairs, 2], each once, the lower one first; and the
+    number of gates of each, int64 [pairs]."""
     counts = circuit.table.rows[:, 1][circuit.ops]
     joining = (circuit.table.rows[:, 0] >= UNITARY) & (circuit.table.rows[:, 1] > 1)
     joins = np.flatnonzero(joining[circuit.ops])
@@ -223,42 +229,117 @@ def gate_pairs(circuit: Circuit) -> NDArray[np.int64]:
         a, b = wires[:, low], wires[:, high]
         codes.append((np.minimum(a, b) * size + np.maximum(a, b)).ravel())
     if not codes:
-        return np.zeros((0, 2), np.int64)
-    return np.stack(np.divmod(np.unique(np.concatenate(codes)), size), axis=1)
+        return np.zeros((0, 2), np.int64), np.zeros(0, np.int64)
+    found, counts = np.unique(np.concatenate(codes), return_counts=True)
+    return np.stack(np.divmod(found, size), axis=1), counts
 
 
 def chain_order(circuit: Circuit) -> tuple[int, ...] | None:
-    """Site of each qubit in a better order; None if the circuit's own order is kept. An order is
-    better if the sum of distances between the qubits of the gates is smaller."""
-    if circuit.num_qubits <= ORDERED_QUBITS:
+    """Site of each qubit in a better order; None if the circuit's own order is kept."""
+    size = circuit.num_qubits
+    if size <= ORDERED_QUBITS:
         return None
-    pairs = gate_pairs(circuit)
+    pairs, gates = gate_pairs(circuit)
     if not len(pairs) or len(pairs) > _MOST_EDGES or (np.diff(pairs, axis=1) == 1).all():
         return None
-    sites = np.empty(circuit.num_qubits, np.int64)
-    sites[cuthill_mckee(pairs, circuit.num_qubits)[::-1]] = np.arange(circuit.num_qubits)
-    if _length(sites[pairs]) >= _length(pairs):
-        return None
-    return tuple(sites.tolist())
+    return _best_sites(pairs.tobytes(), gates.tobytes(), size)
 
 
-def _length(pairs: NDArray[np.int64]) -> int:
-    return int(np.abs(pairs[:, 0] - pairs[:, 1]).sum())
+@functools.lru_cache(maxsize=64)
+def _best_sites(pairs_data: bytes, gates_data: bytes, size: int) -> tuple[int, ...] | None:
+    """Sites as in `chain_order`, for these arrays of `gate_pairs`."""
+    pairs = np.frombuffer(pairs_data, np.int64).reshape(-1, 2)
+    gates = np.frombuffer(gates_data, np.int64)
+    near: Neighbours = [{} for _ in range(size)]
+    for (a, b), count in zip(pairs.tolist(), gates.tolist(), strict=True):
+        near[a][b] = near[b][a] = count
+    orders = [[*range(size)], cuthill_mckee(near)[::-1], _greedy_order(near)]
+    if (gates != gates[0]).any():
+        orders.append(_greedy_order([dict.fromkeys(each, 1) for each in near]))
+    own, *others = map(_sites, orders)
+    best = min((own, *others), key=lambda sites: chain_cost(pairs, gates, sites))
+    return None if best is own else tuple(best.tolist())
 
 
-def cuthill_mckee(pairs: NDArray[np.int64], num_qubits: int) -> list[int]:
+Neighbours = list[dict[int, int]]  # by qubit: number of gates with each other one
+
+
+def _sites(order: list[int]) -> NDArray[np.int64]:
+    result = np.empty(len(order), np.int64)
+    result[order] = np.arange(len(order))
+    return result
+
+
+def chain_cost(
+    pairs: NDArray[np.int64], gates: NDArray[np.int64], sites: NDArray[np.int64]
+) -> tuple[float, int]:
+    """Cost of an order: sum over the cuts of g 2^k for g gates and k pairs across it, two to the
+    number of sites on one side at most; and the largest distance of a pair."""
+    size = sites.size
+    ends = np.sort(sites[pairs], axis=1)
+
+    def across(weights: NDArray[np.int64]) -> NDArray[np.float64]:
+        begun, ended = (np.bincount(ends[:, k], weights, minlength=size) for k in range(2))
+        return np.cumsum(begun - ended)[:-1]
+
+    sides = np.minimum(np.arange(1, size), np.arange(size - 1, 0, -1))
+    bits = np.minimum(np.minimum(across(np.ones_like(gates)), sides), _MOST_BITS)
+    longest = int((ends[:, 1] - ends[:, 0]).max(initial=0))
+    return float(np.sum(across(gates) * 2.0**bits)), longest
+
+
+def _greedy_order(near: Neighbours) -> list[int]:
+    """Qubits in the cheapest greedy order of each component."""
+    order: list[int] = []
+    seen = [False] * len(near)
+    for start in range(len(near)):
+        if seen[start]:
+            continue
+        component = _breadth_first([*map(list, near)], start)
+        edges = sum(len(near[qubit]) for qubit in component) // 2
+        tries = min(len(component), max(1, _TRIED_EDGES // max(1, edges)))
+        starts = [component[len(component) * k // tries] for k in range(tries)]
+        order += min((_greedy_from(near, each) for each in starts), key=lambda each: each[0])[1]
+        for qubit in component:
+            seen[qubit] = True
+    return order
+
+
+def _greedy_from(near: Neighbours, start: int) -> tuple[float, list[int]]:
+    """Greedy order of the qubits that can be reached from one, the oldest first of equal ones; and
+    its cost, about that of `chain_cost`."""
+    order: list[int] = []
+    added = {start: (0, 0, start)}  # by qubit: gates that it adds to the cut; its age
+    heap = [added[start]]
+    taken = set[int]()
+    pairs, gates, cost = 0, 0, 0.0
+    while heap:
+        entry = heapq.heappop(heap)
+        qubit = entry[2]
+        if qubit in taken or added[qubit] != entry:
+            continue
+        taken.add(qubit)
+        order.append(qubit)
+        for other, count in near[qubit].items():
+            if other in taken:
+                pairs, gates = pairs - 1, gates - count
+                continue
+            pairs, gates = pairs + 1, gates + count
+            more, age, _ = added.get(other, (sum(near[other].values()), len(order), other))
+            added[other] = more - 2 * count, age, other
+            heapq.heappush(heap, added[other])
+        cost += gates * 2.0 ** min(pairs, _MOST_BITS)
+    return cost, order
+
+
+def cuthill_mckee(near: Neighbours) -> list[int]:
     """Qubits in the order of Cuthill and McKee, component by component: breadth first from an end
     of the component, neighbours by ascending degree."""
-    neighbours: list[list[int]] = [[] for _ in range(num_qubits)]
-    for a, b in pairs.tolist():
-        neighbours[a].append(b)
-        neighbours[b].append(a)
-    degree = [len(each) for each in neighbours]
-    for each in neighbours:
-        each.sort(key=lambda qubit: (degree[qubit], qubit))
+    degree = [len(each) for each in near]
+    neighbours = [sorted(each, key=lambda qubit: (degree[qubit], qubit)) for each in near]
     order: list[int] = []
-    seen = [False] * num_qubits
-    for start in sorted(range(num_qubits), key=lambda qubit: (degree[qubit], qubit)):
+    seen = [False] * len(near)
+    for start in sorted(range(len(near)), key=lambda qubit: (degree[qubit], qubit)):
         if seen[start]:
             continue
         far = start
@@ -281,6 +362,33 @@ def _breadth_first(neighbours: list[list[int]], start: int) -> list[int]:
                 reached.add(each)
                 results.append(each)
     return results
+
+
+class ChainPart(msgspec.Struct, frozen=True, eq=False):
+    """Gates of a circuit that a chain of tensors takes for some outputs, and its order."""
+
+    circuit: Circuit  # on all qubits
+    params: NDArray[np.int64] | None  # numbers of its parameters in the whole circuit; None: all
+    order: tuple[int, ...] | None  # see `chain_order`
+
+
+def chain_support(
+    circuit: Circuit, outputs: tuple[str, ...], labels: Iterable[str] = ()
+) -> light_cone.OutputSupport | None:
+    """Support of the outputs for `chain_part`; None: the whole circuit."""
+    if not outputs or circuit.num_qubits <= ORDERED_QUBITS:
+        return None
+    return light_cone.output_support(outputs, labels, circuit)
+
+
+def chain_part(circuit: Circuit, support: light_cone.OutputSupport | None) -> ChainPart:
+    """Operations of an admissible circuit, whose measurements are final, in the light cone of its
+    outputs: gates that change no outcome are left out, above all phases before a measurement."""
+    if support is None or circuit.num_qubits <= ORDERED_QUBITS:
+        return ChainPart(circuit, None, chain_order(circuit))
+    cone = light_cone.light_cone(circuit, support)
+    part = extract_part(circuit, cone.kept, np.arange(circuit.num_qubits))
+    return ChainPart(part.circuit, part.params, chain_order(part.circuit))
 
 
 # Numbers of the light cone of a circuit's clbits, in one kernel call.
@@ -374,15 +482,17 @@ class CircuitTraits(msgspec.Struct, frozen=True):
     longest: int  # largest distance of two qubits of a gate
 
 
-def traits(circuit: Circuit) -> CircuitTraits:
-    """Traits of an admissible circuit."""
+def traits(circuit: Circuit, support: light_cone.OutputSupport | None = None) -> CircuitTraits:
+    """Traits of an admissible circuit; the bound for outputs with this support (None: of the whole
+    circuit)."""
     found = operations.checked(circuit)[1].tolist()
     bond_bits, longest = found[operations.BOND_BITS], found[operations.LONGEST]
-    # A chain of neighbours is in the best order already.
-    order = chain_order(circuit) if bond_bits > 1 and longest > 1 else None
-    if order is not None:
-        sites = np.array(order, np.uint16)[circuit.qubits]
-        ordered = operations.check(circuit, sites)[1]
+    # A chain of neighbours with small bonds needs no other order and no fewer gates.
+    if bond_bits > 1 and (longest > 1 or support is not None):
+        part = chain_part(circuit, support)
+        order = part.order or range(circuit.num_qubits - 1, -1, -1)
+        sites = np.array(order, np.uint16)[part.circuit.qubits]
+        ordered = operations.check(part.circuit, sites)[1]
         bond_bits, longest = int(ordered[operations.BOND_BITS]), int(ordered[operations.LONGEST])
     other = found[operations.OTHER]
     may_be = not (other or found[operations.BETWEEN])
@@ -423,11 +533,12 @@ def profile(circuit: Circuit, outputs: tuple[str, ...] = (), labels: Iterable[st
 
 
 def _profile(circuit: Circuit, outputs: tuple[str, ...], labels: Iterable[str]) -> Profile:
+    labels = tuple(labels)
     result = operations.checked(circuit)[1].tolist()
-    more = traits(circuit)
     branching = result[operations.BRANCHES] > 0
     if result[operations.OWNERS]:
         branching = has_mid_circuit_ops(circuit, np.empty(circuit.ops.size, np.int64))
+    more = traits(circuit, None if branching else chain_support(circuit, outputs, labels))
     # Amplitudes or small bonds suit the circuit: no contraction of it is considered.
     is_easy = circuit.num_qubits <= DENSE_QUBITS or 0 <= more.bond_bits <= LIGHT_BITS
     is_easy = is_easy or more.clifford

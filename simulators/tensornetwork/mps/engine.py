@@ -1,7 +1,8 @@
 """Engine `mps`: circuits with noise and without, dynamic ones too.
 
 Exact while no bond needs more than the option `bond`; else the result reports the discarded weight.
-Circuits of more than 32 qubits are put into an order in which gates span fewer sites (`profiler`).
+Of circuits of more than 20 qubits the light cone is run, in an order with few gates across any cut
+(`profiler`).
 Circuits that measure, reset or branch before their end are run history by history (`histories`);
 with noise, those that do not are run by trajectories (`trajectories`).
 """
@@ -12,13 +13,14 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from simulators.catalog import builtin_card
 from simulators.chain.product_state import ChainState, MatrixProductState
 from simulators.circuit.analysis.measurements import MeasurementLayouts
-from simulators.circuit.analysis.profiler import chain_order
+from simulators.circuit.analysis.profiler import ChainPart, chain_order, chain_part
 from simulators.circuit.ir import Circuit, num_words
 from simulators.circuit.noise import NoiseProgram
 from simulators.engine import EngineResult, Plan, Request, RunControl, RunOptions
@@ -32,14 +34,15 @@ CARD = builtin_card("mps")
 
 
 class MpsPlan(MeasurementLayouts, frozen=True, eq=False):
-    """Measurements of a structure, and the site of each qubit."""
+    """Measurements of a structure, and the part that is run for some outputs."""
 
-    order: tuple[int, ...] | None  # None: the circuit's own
+    parts: requests.SupportCache[ChainPart] = msgspec.field(default_factory=requests.SupportCache)
 
     @property
     def memory_bytes(self) -> int:
         """Approximate bytes of its arrays."""
-        return super().memory_bytes + 8 * len(self.order or ())
+        parts = sum(len(each.circuit.ops_data) for each in self.parts.values())
+        return super().memory_bytes + 8 * parts
 
 
 class SharedChainState(ChainState):
@@ -98,7 +101,7 @@ class MpsEngine(RanksEngine):
             requests.check_request(CARD, circuit, noise, options)
             return NoisyChainPlan(noise)
         layouts = requests.plan_layouts(CARD, circuit, noise, options)
-        return MpsPlan(layouts.clbits, layouts.state, chain_order(circuit))
+        return MpsPlan(layouts.clbits, layouts.state)
 
     def run(
         self,
@@ -119,9 +122,11 @@ class MpsEngine(RanksEngine):
         layouts, ranks = run.layouts, Ranks(run.control, self._comm, alike=self._alike)
         assert isinstance(layouts, MpsPlan)
         if layouts.clbits.branching or layouts.state.branching:
-            return DynamicMpsState(layouts, layouts.order, run, ranks)
+            return DynamicMpsState(layouts, chain_order(run.circuit), run, ranks)
         limits = canonical_chain.ChainLimits.of(run.options)
-        chain = canonical_chain.evolve(run.circuit, run.params, layouts.order, limits, ranks)
+        part = layouts.parts.of(run.circuit, run.request, partial(chain_part, run.circuit))
+        params = run.params if part.params is None else run.params[part.params]
+        chain = canonical_chain.evolve(part.circuit, params, part.order, limits, ranks)
         if ranks.size == 1:
             return ChainState(layouts, chain, run.control)
         return SharedChainState(layouts, chain, ranks)

@@ -82,7 +82,7 @@ def routed(
         (measured(chain(13, angle=np.pi / 2)), "stabilizer", "Clifford"),
         (measured(chain(13, angle=0.3)), "statevector", "all amplitudes"),
         (tangle(20), "statevector", "20 qubits"),
-        (tangle(24), "contraction", "24 qubits"),
+        (tangle(24), "mps", "at most 2^1 values cross any cut"),
         (measured(chain(25, angle=0.3)), "mps", "at most 2^1 values cross any cut"),
         (measured(chain(200, angle=0.3)), "mps", "200 qubits"),
         (measured(chain(22, angle=0.3)), "mps", "at most 2^1 values cross any cut"),

@@ -1,13 +1,18 @@
 """Matrix product states: evolution, branches, noise."""
 
+from collections.abc import Iterable
+
 import engine_runs
 import msgspec
 import numpy as np
 import pytest
 from arrays import Arrays, measured
+from engine_runs import probabilities
 from hypothesis import assume, given
+from noisy import p_value
 from random_circuits import QUIET, dynamic_circuits
 
+from noise_models.library import load
 from simulators import registry
 from simulators.chain import right_canonical
 from simulators.chain.right_canonical import full_split, row_space
@@ -98,10 +103,83 @@ def test_counts_of_ordered_qubits_have_their_correlations() -> None:
 
 def test_cuthill_mckee_orders_every_component() -> None:
     pairs = np.array([[0, 5], [5, 2], [1, 3]])
-    order = cuthill_mckee(pairs, 6)
+    order = cuthill_mckee([{5: 1}, {3: 1}, {5: 1}, {1: 1}, {}, {0: 1, 2: 1}])
     assert sorted(order) == list(range(6))
     places = {qubit: place for place, qubit in enumerate(order)}
     assert all(abs(places[a] - places[b]) == 1 for a, b in pairs.tolist())
+
+
+def _coupled(pairs: Iterable[tuple[int, int]], num_qubits: int) -> Circuit:
+    arrays = Arrays(num_qubits, num_qubits)
+    for a, b in pairs:
+        arrays.add("cz", [a, b])
+    return arrays.circuit()
+
+
+@pytest.mark.parametrize(("size", "most"), [(30, 3), (60, 5), (100, 6), (127, 6)])
+def test_order_of_a_heavy_hex_lattice_has_few_pairs_across_any_cut(size: int, most: int) -> None:
+    """Parts of a device that breadth-first search finds."""
+    couplings = {(min(a, b), max(a, b)) for a, b in load("superconducting-heavy-hex").coupling}
+    found = [0]
+    for qubit in found:
+        near = sorted(a + b - qubit for a, b in couplings if qubit in (a, b))
+        found += [each for each in near if each not in found][: size - len(found)]
+    place = {qubit: k for k, qubit in enumerate(found)}
+    pairs = np.array([[place[a], place[b]] for a, b in couplings if {a, b} <= {*found}])
+    order = chain_order(_coupled(pairs.tolist(), len(found)))
+    assert order is not None
+    assert sorted(order) == list(range(len(found)))
+    ends = np.sort(np.array(order)[pairs], axis=1)
+    assert max(((ends[:, 0] <= k) & (ends[:, 1] > k)).sum() for k in range(len(found))) <= most
+
+
+def test_order_of_scattered_components_keeps_each_together() -> None:
+    """Rings of five qubits that are far apart, and qubits without a gate."""
+    wires = np.random.default_rng(4).permutation(40).tolist()
+    rings = [wires[k : k + 5] for k in range(0, 30, 5)]
+    pairs = [(ring[k], ring[k - 1]) for ring in rings for k in range(5)]
+    order = chain_order(_coupled(pairs, 40))
+    assert order is not None
+    assert sorted(order) == list(range(40))
+    assert all(max(order[q] for q in ring) - min(order[q] for q in ring) == 4 for ring in rings)
+
+
+def test_narrow_circuits_are_neither_reordered_nor_cut() -> None:
+    """Up to 20 qubits the counts of all engines agree for a seed."""
+    pairs = [(k, (7 * k + 3) % 20) for k in range(20)]
+    assert chain_order(_coupled(pairs, 20)) is None
+    assert chain_order(_coupled(pairs, 21)) is not None
+
+
+def test_phases_before_measurement_make_no_bonds() -> None:
+    arrays = Arrays(24, 24)
+    for qubit in range(24):
+        arrays.add("h", [qubit])
+    for qubit in range(24):
+        arrays.add("rzz", [qubit, (5 * qubit + 1) % 24], (), [0.7])
+    assert profile(arrays.circuit(), ("expectation",), ("X" * 24,)).bond_bits > 1
+    circuit = arrays.measure(range(24)).circuit()
+    assert profile(circuit, ("counts",)).bond_bits == 0
+    assert simulate(circuit, shots=10, engine="mps").remark == "bond 1"
+
+
+def test_gates_outside_the_light_cone_are_left_out_and_change_no_outcome() -> None:
+    """Three measured bits of 21 qubits, and strings of few letters."""
+    arrays = brickwork(21, 3)
+    for k, qubit in enumerate((3, 9, 10)):
+        arrays.add("measure", [qubit], [k])
+    circuit = arrays.circuit()
+    exact = simulate(circuit, shots=0, outputs=("probabilities",))
+    result = simulate(circuit, shots=4_000, engine="mps")
+    assert p_value(probabilities(exact.row(0)), counts_of(result.row(0))) > 1e-4
+    labels = ["I" * 11 + "ZZ" + "I" * 8, "I" * 19 + "XY", "IIIIX" + "I" * 16]
+    sums = tuple(PauliSum((label,), np.ones(1)) for label in labels)
+    circuit = brickwork(21, 3).circuit()
+    one, two = (
+        values(simulate(circuit, shots=0, engine=name, outputs=("expectation",), observables=sums))
+        for name in ("mps", "statevector")
+    )
+    assert np.abs(one - two).max() < 1e-10
 
 
 @pytest.mark.parametrize("shape", [(150, 150), (200, 140), (130, 260), (160, 1500)])
