@@ -101,7 +101,7 @@ CARDS: tuple[EngineCard, ...] = (
         auto=catalog_cards.AutoChoice(
             preference.sweep_rank, preference.sweep_objection, preference.sweep_reason
         ),
-        method="tensor_network", gate_qubits=2,
+        method="tensor_network", gate_qubits=5,
         kernels=catalog_cards.Kernels(later=("sweeps",)),
     ),
     EngineCard(

@@ -5,7 +5,7 @@ divide it into segments; segment 0 has the value 0. On a segment nothing moves a
 pairs are diagonal there, and flips are known. A gate on two qubits that is not diagonal becomes
 diagonal ones between unitaries: controlled gates, also with a flip, by one, others by the canonical
 decomposition (Zhang, Vala, Sastry, Whaley, Phys. Rev. A 67, 042313, 2003), and a gate that moves
-states as a swap does exchanges its lines.
+states as a swap does exchanges its lines. Gates on more qubits become gates on two first.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from simulators.circuit.analysis.measurements import NO_OP_RESET, TERMINAL
 from simulators.circuit.ir import Circuit, with_matrices
 from simulators.errors import Unsupported
 from simulators.lines.control import Event, Flow, RecordColumns
+from simulators.lines.wide_gates import MOST_QUBITS, parts_of
 from simulators.trajectories.mid_circuit import MidCircuit
 from simulators.trajectories.noise_table import COUNT, FIRST, PAULI, NoiseTable
 
@@ -96,7 +97,7 @@ def lines_of(
     amid: MidCircuit | None = None,
 ) -> Lines:
     """Lines of an admissible circuit. `amid`: None if no measurement, reset or condition precedes
-    the end. Raises Unsupported for loops, for gates on more than two qubits, and for channels on
+    the end. Raises Unsupported for loops, gates on more than MOST_QUBITS qubits, and channels on
     two that move amplitude."""
     builder = _Builder(circuit, table)
     builder.errors_after(-1)
@@ -157,15 +158,25 @@ class _Builder:
         self._known: dict[tuple[bytes, bool], list[Step]] = {}
 
     def gate(self, place: int, qubits: tuple[int, ...], matrix: Matrix, name: str) -> None:
+        matrix = np.asarray(matrix, np.complex128)
         if len(qubits) == 1:
-            self._single(self._line_of[qubits[0]], np.asarray(matrix, np.complex128), 1 + place)
+            self._single(self._line_of[qubits[0]], matrix, 1 + place)
         elif len(qubits) == 2:
             self._double(place, qubits, matrix)
-        elif len(qubits) > 2:
+        elif len(qubits) > MOST_QUBITS:
             raise Unsupported(
-                f"{name} on {len(qubits)} qubits; engine 'sweep' takes gates on one and two",
+                f"{name} on {len(qubits)} qubits; engine 'sweep' takes gates on {MOST_QUBITS}",
                 hint="decompose it: qiskit.transpile with basis_gates=['u', 'cz', 'rzz']",
             )
+        elif qubits:
+            first = 0
+            for own, part in parts_of(name, matrix.tobytes()):
+                where = tuple(qubits[q] for q in own)
+                if len(own) == 1:
+                    self._single(self._line_of[where[0]], part, _draw_of_part(place, first, 0))
+                    first += 1
+                else:
+                    first += self._double(place, where, part, first)
 
     def _single(self, number: int, matrix: Matrix, draw: int) -> None:
         line = self._lines[number]
@@ -177,13 +188,14 @@ class _Builder:
         line.pending = _rounded(matrix @ line.pending)
         line.place = draw
 
-    def _double(self, place: int, qubits: tuple[int, ...], matrix: Matrix) -> None:
+    def _double(self, place: int, qubits: tuple[int, ...], matrix: Matrix, before: int = 0) -> int:
+        """Add a gate on two qubits, after `before` steps of the same operation; returns the number
+        of its own."""
         first, second = (self._line_of[q] for q in qubits)
         is_bound = self._flow.flag >= 0  # by a condition
         key = matrix.tobytes(), is_bound
         steps = self._known.get(key)
         if steps is None:
-            matrix = np.asarray(matrix, np.complex128)
             steps = self._known[key] = list(_diagonal_steps(matrix, swaps=not is_bound))
         for part, (kind, one, two) in enumerate(steps):
             if kind == "swap":
@@ -197,10 +209,10 @@ class _Builder:
                 else:
                     self._pair(first, second, one)
             else:
-                # Numbers of draws that no operation has: parts of a gate, on each of its lines.
                 for side, (number, own) in enumerate(((first, one), (second, two))):
                     if own is not _ONE:
-                        self._single(number, own, 1 + place + (2 * part + side + 1 << 40))
+                        self._single(number, own, _draw_of_part(place, before + part, side))
+        return len(steps)
 
     def _pair(self, first: int, second: int, factor: Matrix) -> None:
         flips = []
@@ -407,6 +419,11 @@ class _Builder:
             self._columns.count,
             tuple(self._columns.of_bit.get(clbit, -1) for clbit in range(self._num_clbits)),
         )  # fmt: skip
+
+
+def _draw_of_part(place: int, part: int, side: int) -> int:
+    """Number of a draw that no operation has: of a part of one, on one of two lines."""
+    return 1 + place + (2 * part + side + 1 << 40)
 
 
 def _operators(table: NoiseTable, which: int, num_qubits: int) -> Matrix:

@@ -123,7 +123,7 @@ def test_counts_of_random_dynamic_circuits_under_a_device_model_match_exact_dist
     noisy_run: Runner, circuit: Circuit, number: int
 ) -> None:
     accepts_dynamic(noisy_run)
-    assume(circuit.table.rows[:, 1].max() <= (noisy_run.card.gate_qubits or 5))
+    assume(circuit.table.rows[:, 1].max() <= (noisy_run.card.gate_qubits or 10))
     model = DeviceModel(circuit.num_qubits, **MODELS[number])  # type: ignore[arg-type]
     check(noisy_run, circuit, attach_noise(circuit, model), 1e-5, 1_000)
 

@@ -91,6 +91,16 @@ def test_known_dynamic_circuits_have_the_distribution_of_the_density_matrix(
     assert chi_square(circuit, noise, 3) > 0.001
 
 
+@pytest.mark.parametrize("name", ["ccx", "cswap"])
+def test_a_gate_on_three_qubits_under_a_condition(name: str) -> None:
+    arrays = Arrays(4, 4)
+    for qubit in range(4):
+        arrays.add("ry", [qubit], (), [0.5 + 0.4 * qubit])
+    arrays.add("measure", [3], [3]).begin(bit(3)).add(name, [2, 0, 1]).add("end")
+    circuit = arrays.add("h", [1]).measure(range(3)).circuit()
+    assert chi_square(circuit, dynamic_noise(circuit, 1.0), 4, 20_000) > 0.001
+
+
 def test_readout_errors_of_a_group_and_of_one_measurement_amid() -> None:
     """A group applies to final measurements alone, as in other engines."""
     arrays = Arrays(3, 4).add("h", [0]).add("cx", [0, 1]).add("measure", [0], [3])

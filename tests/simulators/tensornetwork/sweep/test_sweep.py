@@ -9,6 +9,7 @@ from arrays import Arrays
 from engine_runs import run
 from noisy import Located, after_gates, program
 from reference import Operation
+from scipy.stats import unitary_group
 from swept import chi_square, counted, counts_of
 
 from noise_models.channel import (
@@ -125,6 +126,32 @@ def test_without_noise_impossible_outcomes_do_not_occur() -> None:
     assert abs(counts[0] - 500) < 5 * 250**0.5
 
 
+@pytest.mark.parametrize("name", ["ccx", "cswap", "rccx", "mcx", "unitary"])
+def test_gates_on_more_qubits_with_noise(name: str) -> None:
+    """Noise after a gate on three or four stays after it."""
+    random = np.random.default_rng(len(name))
+    arrays = Arrays(5, 5)
+    for qubit in range(5):
+        arrays.add("u", [qubit], (), random.uniform(0, 6, 3).tolist())
+    if name == "unitary":  # under a control that is 0
+        matrix = np.eye(8, dtype=complex)
+        matrix[::2, ::2] = unitary_group.rvs(4, random_state=3)
+        arrays.unitary(matrix, [3, 0, 2])
+    else:
+        arrays.add(name, [2, 0, 3, 1][: 4 if name == "mcx" else 3])
+    for qubit in range(5):
+        arrays.add("ry", [qubit], (), [float(random.uniform(0, 6))])
+    circuit = arrays.add("cx", [4, 0]).measure(range(5)).circuit()
+    relaxed, pair = relaxation(300, 4, 5, 0.1), depolarizing(0.05, 2)
+
+    def rule(row: Operation) -> Sequence[tuple[tuple[int, ...], Channel]]:
+        if len(row.qubits) < 3:
+            return []
+        return [(row.qubits[:2], pair), *(((q,), relaxed) for q in row.qubits)]
+
+    assert chi_square(circuit, program(after_gates(circuit, rule)), 5) > 0.001
+
+
 @pytest.mark.parametrize("place", ["after", "amid"])
 def test_a_channel_that_moves_amplitude_acts_anywhere(place: str) -> None:
     """Relaxation to |+>, after a gate on one qubit and between gates on two."""
@@ -151,9 +178,12 @@ def test_a_channel_that_moves_amplitude_acts_anywhere(place: str) -> None:
 
 
 def test_what_it_cannot_run_is_refused_with_the_way_out() -> None:
-    wide = Arrays(3, 3).add("ccx", [0, 1, 2]).measure(range(3)).circuit()
-    with pytest.raises(Unsupported, match="ccx on 3 qubits"):
+    wide = Arrays(6, 6).add("mcx", range(6)).measure(range(6)).circuit()
+    with pytest.raises(Unsupported, match="mcx on 6 qubits; engine 'sweep' takes gates on at most"):
         counted(wide, None, 10, 1)
+    dense = Arrays(3, 3).unitary(unitary_group.rvs(8, random_state=3), [0, 1, 2])
+    with pytest.raises(OutOfMemory, match=r"more than 2\^3\d values"):  # 21 cx
+        counted(dense.measure(range(3)).circuit(), None, 10, 1)
     random = np.random.default_rng(1)
     deep = random_circuit(list(itertools.combinations(range(12), 2)), 3, random)
     with pytest.raises(
