@@ -44,6 +44,7 @@ _EXCHANGE_GATES = 100  # gates between two exchanges of one qubit
 _TRIED = 24  # memory of a matrix product state relative to its tensors in a trial
 _SHARED_BOND = 32  # splits of smaller bonds are not shared by ranks
 _TRIED_S = 0.25e-9  # an operation of its trial, in double precision
+SAMPLE_BYTES = 2**29  # messages of samples by contraction, of all threads, at most
 CONTRACTION_BATCH = 22  # log2 of the values of the largest tensor of a batch of rows: 64 MiB
 PATH_TENSORS = 50_000  # tensors of all contraction paths that a worker keeps
 _PATH_TENSOR_BYTES = 2_400  # of a kept path, for each tensor

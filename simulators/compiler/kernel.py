@@ -228,7 +228,7 @@ Group = Literal[
     "attachment",  # by a service that was asked for a device: the checks of a circuit with noise
     "noise",  # by the first task with a noise model, or an idle worker
     "trajectories",  # by the first task with noise that this engine runs
-    "sweeps",  # by the first task of engine `sweep`
+    "sweeps",  # by the first task of engine `sweep`, or of counts by `contraction`
     "pauli",  # by the first task of engine `pauli`
     "transfer",  # by the first fit or prediction of distributions
 ]

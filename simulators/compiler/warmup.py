@@ -39,7 +39,10 @@ _MODULES: dict[Group, tuple[str, ...]] = {
     ),
     "noise": ("simulators.densitymatrix.plain_part",),
     "trajectories": (f"{_STATEVECTOR}.noisy",),
-    "sweeps": ("simulators.tensornetwork.sweep.sampling",),
+    "sweeps": (
+        "simulators.tensornetwork.sweep.sampling",
+        "simulators.tensornetwork.contraction.sample_kernel",
+    ),
     "pauli": ("simulators.pauli.kernel",),
     "transfer": ("simulators.transfer.evolution",),
 }

@@ -135,6 +135,14 @@ def uniform(word):  # type: ignore[no-untyped-def]
 
 
 @device_function
+def shot_uniform(shot, draw, seed, binding):  # type: ignore[no-untyped-def]
+    """Number in [0, 1) of one shot, that of `uniforms`."""
+    a, b, c, d = block(np.uint64(shot // 4 + 1), np.uint64(draw), seed, binding)
+    lane = shot & 3
+    return uniform(a if lane == 0 else b if lane == 1 else c if lane == 2 else d)
+
+
+@device_function
 def count_below(limit, draw, shots, seed, binding, control):  # type: ignore[no-untyped-def]
     """Number of the uniforms of shots 0 .. shots - 1 that are below `limit`; incomplete if the
     control flag is set meanwhile."""

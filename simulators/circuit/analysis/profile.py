@@ -91,8 +91,9 @@ class Profile(msgspec.Struct, frozen=True, cache_hash=True):
     bond_bits: int = -1
     longest: int = 0
     contraction_width: int = -1  # log2 of the largest tensor of an amplitude; -1: not known
-    contraction_draws: int = 0  # gates of its samples after which bits are drawn from a network
-    contraction_tensors: int = 0  # of these networks together
+    contraction_operations: float = 0.0  # products of values for a sample
+    contraction_messages: int = 0  # sums over an index for a sample
+    contraction_values: int = 0  # of all messages of a sample
     widest: int = 2  # qubits of its widest gate, at least two
     kept: LightConeSize | None = None  # None: the whole circuit
     trial: ChainTrial | None = None  # set if `bond_bits` is not decisive

@@ -11,6 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.catalog import DENSE_QUBITS, LIGHT_BITS, SMALL_QUBITS
+from simulators.circuit.analysis.elimination import (
+    DIAGONAL,
+    DRAWN,
+    PERMUTING,
+    RELABELING,
+    UNKNOWN,
+    Elimination,
+    elimination,
+    gate_network,
+    is_loaded as elimination_is_loaded,
+)
 from simulators.circuit.analysis.measurements import has_mid_circuit_ops
 from simulators.circuit.analysis.profile import LightConeSize, Profile
 from simulators.circuit.gates import GATES, UNITARY
@@ -22,16 +33,10 @@ from simulators.circuit.validation.operations import MCX
 from simulators.compiler.kernel import kernel
 from simulators.compiler.simd import take_bytes, take_numbers
 
-# Bound of the width of a circuit's tensor network: log2 of the largest tensor of a contraction.
-#
-# The network of one amplitude has an index for each stretch of a qubit's line on which no gate
-# moves amplitude; gates that are diagonal on a qubit keep its index. Elimination of indices by
-# least degree gives a contraction; its largest tensor has one index more than the largest number of
-# neighbours of an eliminated index (Boixo et al., arXiv:1712.05384; Markov and Shi, SIAM J. Comput.
-# 38, 963, 2008). It is an upper bound of the best contraction, like the result of a greedy search.
+# Size of the tensor networks from which a circuit's counts are sampled (`elimination`), from the
+# codes of its gates alone.
 
-MOST_WIDTH = 30  # larger widths count as unknown: such networks are not contracted
-_MOST_INDICES = 4_096  # no bound is computed for a longer circuit
+_MOST_INDICES = 4_096  # no size is computed for a longer circuit
 _SWAP = GATES["swap"].code
 # Gates that permute basis states up to phases: bits follow them, and none is drawn.
 _PERMUTING = {
@@ -49,152 +54,46 @@ def moved_qubits(code: int, count: int) -> tuple[bool, ...]:
     )
 
 
-class ContractionSize(msgspec.Struct, frozen=True):
-    """Size of the tensor networks from which a circuit's counts are sampled. `width`: bound of log2
-    of the values of the largest tensor, -1: not known. `draws`: number of gates after which bits
-    are drawn, each from a network of its own with a path of its own (Bravyi, Gosset and Liu, Phys.
-    Rev. Lett. 128, 220503, 2022). `tensors`: of all these networks together."""
-
-    width: int = -1
-    draws: int = 0
-    tensors: int = 0
+def contraction_size(circuit: Circuit) -> Elimination:
+    """Messages of the networks, not sliced, without their code. Their width is -1 if the circuit is
+    too long, or if a message is above `elimination.MOST_BITS`."""
+    network = gate_network(circuit.num_qubits, _factors(circuit))
+    return UNKNOWN if network.size > _MOST_INDICES else elimination(network, code=False)
 
 
-_UNKNOWN_SIZE = ContractionSize()
-
-
-def contraction_size(circuit: Circuit) -> ContractionSize:
-    """Size of the networks; its width is -1 if the circuit is too long, or if the bound is above
-    `MOST_WIDTH`."""
-    line = list(range(circuit.num_qubits))  # the index of each qubit now
-    cliques: list[list[int]] = []
-    fresh, draws, tensors = circuit.num_qubits, 0, 0
-    pieces = _Pieces()
-    for code, qubits, is_drawn in _factors(circuit):
-        if code == _SWAP:
-            a, b = qubits
-            line[a], line[b] = line[b], line[a]
-            continue
-        moved = moved_qubits(code, len(qubits))
-        clique = [line[q] for q in qubits]
-        tensor = pieces.add(clique)
-        for q, moves in zip(qubits, moved, strict=True):
-            if moves:
-                pieces.join(line[q])
-                line[q] = fresh
-                clique.append(fresh)
-                pieces.at[fresh] = [tensor]
-                fresh += 1
-        if fresh > _MOST_INDICES:
-            return _UNKNOWN_SIZE
-        if is_drawn:
-            draws += 1
-            tensors += pieces.size(tensor)
-        cliques.append(clique)
-    width = _eliminated(_interactions(cliques, {*range(circuit.num_qubits), *line}))
-    return ContractionSize(width, draws, tensors) if width >= 0 else _UNKNOWN_SIZE
-
-
-class _Pieces:
-    """Parts of a network that are connected by summed indices, as tensors are added to it."""
-
-    def __init__(self) -> None:
-        self.at: dict[int, list[int]] = {}  # tensors of each last index of a qubit
-        self._parents: list[int] = []
-        self._sizes: list[int] = []
-
-    def add(self, indices: Iterable[int]) -> int:
-        """Number of a new tensor with these indices, which are last indices."""
-        number = len(self._parents)
-        self._parents.append(number)
-        self._sizes.append(1)
-        for index in indices:
-            self.at.setdefault(index, []).append(number)
-        return number
-
-    def join(self, index: int) -> None:
-        """Connect the tensors of an index that becomes a summed one."""
-        first, *others = map(self._root, self.at.pop(index))
-        for each in others:
-            root = self._root(each)
-            if root != first:
-                self._parents[root] = first
-                self._sizes[first] += self._sizes[root]
-
-    def size(self, tensor: int) -> int:
-        """Number of tensors of the part with this one."""
-        return self._sizes[self._root(tensor)]
-
-    def _root(self, tensor: int) -> int:
-        parents = self._parents
-        while parents[tensor] != tensor:
-            parents[tensor] = tensor = parents[parents[tensor]]
-        return tensor
-
-
-def _factors(circuit: Circuit) -> Iterator[tuple[int, list[int], bool]]:
-    """Code and qubits of each factor of a network, and whether bits are drawn after it: gates on
-    several qubits, and products of the gates on one qubit between these."""
+def _factors(circuit: Circuit) -> Iterator[tuple[tuple[int, ...], tuple[bool, ...], int]]:
+    """Qubits of each factor of a network, those that it moves, and its kind: gates on several
+    qubits, and products of the gates on one qubit between these."""
     rows, qubits, at = circuit.table.rows.tolist(), circuit.qubits.tolist(), 0
-    waiting: dict[int, tuple[int, bool]] = {}
+    waiting: dict[int, int] = {}  # kinds of products
     for row in circuit.ops.tolist():
         code, count = rows[row][:2]
-        own, at = qubits[at : at + count], at + count
+        own, at = tuple(qubits[at : at + count]), at + count
         if code < UNITARY or not count:
             continue
-        draws = code not in _PERMUTING and any(moved_qubits(code, count))
-        if count > 1:
-            for q in own:
-                if q in waiting:
-                    before, drew = waiting.pop(q)
-                    yield before, [q], drew
-            yield code, own, draws
+        moved = moved_qubits(code, count)
+        kind = _kind(code, moved)
+        if count == 1:
+            before = waiting.get(own[0], DIAGONAL)
+            # A product is drawn if a factor is, and else permutes if one does.
+            waiting[own[0]] = next(k for k in (DRAWN, PERMUTING, DIAGONAL) if k in (before, kind))
             continue
-        before, drew = waiting.get(own[0], (code, False))
-        moving = any(moved_qubits(before, 1))
-        waiting[own[0]] = before if moving else code, drew or draws
-    for q, (code, drew) in waiting.items():
-        yield code, [q], drew
+        for q in own:
+            if q in waiting:
+                yield _product(q, waiting.pop(q))
+        yield own, moved, kind
+    for q, kind in waiting.items():
+        yield _product(q, kind)
 
 
-def _interactions(cliques: Iterable[list[int]], fixed: set[int]) -> dict[int, set[int]]:
-    """Neighbours of each free index: those with which it shares a tensor. `fixed`: the first and
-    the last index of each qubit, which are not free."""
-    entries: dict[int, set[int]] = {}
-    for clique in cliques:
-        free = [index for index in clique if index not in fixed]
-        for index in free:
-            entries.setdefault(index, set()).update(free)
-    for index, near in entries.items():
-        near.discard(index)
-    return entries
+def _kind(code: int, moved: tuple[bool, ...]) -> int:
+    if code == _SWAP:
+        return RELABELING
+    return PERMUTING if code in _PERMUTING else DRAWN if any(moved) else DIAGONAL
 
 
-def _eliminated(neighbours: dict[int, set[int]]) -> int:
-    """One more than the largest number of neighbours of an eliminated index."""
-    by_degree: list[set[int]] = [set() for _ in range(MOST_WIDTH + 1)]
-    for index, near in neighbours.items():
-        if len(near) <= MOST_WIDTH:
-            by_degree[len(near)].add(index)
-    width = 0
-    for _ in range(len(neighbours)):
-        degree = next((k for k, each in enumerate(by_degree) if each), -1)
-        if degree < 0 or degree >= MOST_WIDTH:
-            return -1
-        index = min(by_degree[degree])
-        by_degree[degree].discard(index)
-        near = neighbours.pop(index)
-        width = max(width, degree + 1)
-        for other in near:
-            others = neighbours[other]
-            if len(others) <= MOST_WIDTH:
-                by_degree[len(others)].discard(other)
-            others |= near
-            others.discard(index)
-            others.discard(other)
-            if len(others) <= MOST_WIDTH:
-                by_degree[len(others)].add(other)
-    return width
+def _product(qubit: int, kind: int) -> tuple[tuple[int, ...], tuple[bool, ...], int]:
+    return (qubit,), (kind != DIAGONAL,), kind
 
 
 # Order of a circuit's qubits in a chain of tensors, with few gates across any cut.
@@ -421,7 +320,7 @@ def cone_size(circuit: Circuit) -> tuple[LightConeSize | None, bool]:
 def is_loaded() -> bool:
     """Return whether the kernels that profile wide circuits are loaded. The first call of
     `cone_size` loads them, which takes seconds if they must be compiled."""
-    return _measure_cone.is_loaded and light_cone.is_loaded()
+    return _measure_cone.is_loaded and light_cone.is_loaded() and elimination_is_loaded()
 
 
 @kernel("NAMES NAMES U16 U16 U16 I32 I64 INT INT INT INTS2 U8 I64", group="light_cone")
@@ -542,7 +441,7 @@ def _profile(circuit: Circuit, outputs: tuple[str, ...], labels: Iterable[str]) 
     # Amplitudes or small bonds suit the circuit: no contraction of it is considered.
     is_easy = circuit.num_qubits <= DENSE_QUBITS or 0 <= more.bond_bits <= LIGHT_BITS
     is_easy = is_easy or more.clifford
-    networks = _UNKNOWN_SIZE if is_easy else contraction_size(circuit)
+    networks = UNKNOWN if is_easy else contraction_size(circuit)
     return Profile(
         num_qubits=circuit.num_qubits,
         num_clbits=circuit.num_clbits,
@@ -564,9 +463,10 @@ def _profile(circuit: Circuit, outputs: tuple[str, ...], labels: Iterable[str]) 
         by_angles=more.by_angles,
         bond_bits=more.bond_bits,
         longest=more.longest,
-        contraction_width=networks.width,
-        contraction_draws=networks.draws,
-        contraction_tensors=networks.tensors,
+        contraction_width=networks.widest,
+        contraction_operations=networks.operations,
+        contraction_messages=networks.messages,
+        contraction_values=networks.slots,
         widest=_widest(circuit) if result[operations.MANY_QUBIT] else 2,
         kept=_light_cone_size(circuit, outputs, labels)
         if circuit.num_qubits > SMALL_QUBITS and outputs

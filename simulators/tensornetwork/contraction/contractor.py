@@ -21,8 +21,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.catalog.costs import CONTRACTION_BATCH, PATH_TENSORS
-from simulators.engine import RunControl
+from simulators.catalog.costs import CONTRACTION_BATCH
 from simulators.errors import OutOfMemory
 from simulators.execution.ranks import Ranks
 from simulators.tensornetwork.contraction.network import BATCH, Indices, NetworkTensor, Tensor
@@ -130,6 +129,7 @@ else:
 # log10 of the multiplications of a contraction for which one trial is enough: 1 ms. Rows of a batch
 # count: a path is searched once for all of them.
 _CHEAP = 6.0
+PATH_TENSORS = 50_000  # of all paths that are cached
 _SEED = 0x5EED  # seed of the searches for paths
 # Tensors of the trials of a batch: about 0.5 s on a core.
 _BATCH_TENSORS = 50_000 if _COMPILED else 5_000
@@ -280,12 +280,10 @@ class Contractor:
     """Contraction of networks within limits; over ranks, all of them contract the same networks
     together."""
 
-    def __init__(
-        self, paths: PathCache, limits: ContractionLimits, control: RunControl, comm: Any
-    ) -> None:
+    def __init__(self, paths: PathCache, limits: ContractionLimits, ranks: Ranks) -> None:
         self._paths = paths
         self._limits = limits
-        self._ranks = Ranks(control, comm)
+        self._ranks = ranks
         self.widest = 0  # log2 of the largest tensor so far
         self.most_slices = 1
         self._slicing = hashlib.blake2b(digest_size=4)  # of all structures and sliced indices
@@ -317,14 +315,6 @@ class Contractor:
     def owns(self, item: int) -> bool:
         """Return whether this task computes an item that is not sliced."""
         return item % self._limits.shares == self._limits.share
-
-    def admit(self, nodes: list[NetworkTensor], output: Indices) -> None:
-        """Search for the path of a contraction, and contract nothing. Raises OutOfMemory if its
-        slices exceed the limits."""
-        structure, _ = _structure(nodes, output)
-        path = self._path(structure)
-        if path.sets.width() > self._limits.width:
-            self._sliced(structure, path, 1)
 
     def contract(self, nodes: list[NetworkTensor], output: Indices, item: int = 0) -> Tensor:
         """Contract the nodes; the result has the axes of `output`. If tasks share the slices, the
@@ -364,12 +354,16 @@ class Contractor:
         """Slices within the limits. Raises OutOfMemory if there are none."""
         limits, width = self._limits, path.sets.width()
         if 1 << max(0, width - limits.width) > limits.slices:  # a sliced index halves it at best
-            raise _too_many_slices(limits, width, width - limits.width)
+            raise too_many_slices(
+                width, limits.width, width - limits.width, limits.slices, limits.itemsize
+            )
         bounds = SliceBounds(limits.width, least, limits.slices)
         sliced = self._paths.sliced(structure, limits.trials, bounds, self.check)
         cut = path.sets.width(sum(1 << index for index in sliced.indices))
         if sliced.count > limits.slices or cut > limits.width:
-            raise _too_many_slices(limits, width, len(sliced.indices))
+            raise too_many_slices(
+                width, limits.width, len(sliced.indices), limits.slices, limits.itemsize
+            )
         self.widest = max(self.widest, cut)
         self.most_slices = max(self.most_slices, sliced.count)
         return sliced
@@ -439,10 +433,13 @@ class Contractor:
         return np.asarray(result)
 
 
-def _too_many_slices(limits: ContractionLimits, width: int, sliced: int) -> OutOfMemory:
-    need = _bytes(limits.itemsize * 2.0**width)
-    text = f"the largest tensor has 2^{width} values, {need}: cut to 2^{limits.width} it takes at"
-    text += f" least 2^{sliced} slices, and at most {limits.slices} are allowed"
+def too_many_slices(
+    width: int, most_width: int, sliced: int, slices: int, itemsize: int
+) -> OutOfMemory:
+    """Refusal of a tensor of 2^width values, whose parts of 2^most_width would be 2^sliced."""
+    need = _bytes(itemsize * 2.0**width)
+    text = f"the largest tensor has 2^{width} values, {need}: cut to 2^{most_width} it takes at"
+    text += f" least 2^{sliced} slices, and at most {slices} are allowed"
     hint = "raise the options width or slices, or engine='mps', which truncates"
     return OutOfMemory(text, hint=hint)
 

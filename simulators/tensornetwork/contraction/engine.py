@@ -1,4 +1,4 @@
-"""Engine `contraction`, its amplitudes of bit strings, and its samples."""
+"""Engine `contraction`, and its amplitudes of bit strings."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.catalog import builtin_card
+from simulators.catalog.costs import SAMPLE_BYTES
 from simulators.circuit.analysis.measurements import MeasurementLayouts
+from simulators.circuit.ir import num_words
 from simulators.circuit.passes.light_cone import FULL, UNUSED, Z_BASIS, OutputSupport, light_cone
-from simulators.engine import Request, RunOptions
+from simulators.engine import Request, RunOptions, ThreadPool
 from simulators.errors import Unsupported
 from simulators.execution import outputs, sampling
-from simulators.execution.ranks import RanksEngine
-from simulators.execution.sampling import Distribution, select_bits, uniforms
+from simulators.execution.ranks import Ranks, RanksEngine
+from simulators.execution.sampling import Distribution, select_bits
 from simulators.tensornetwork.contraction import contractor as contraction, network as net
 from simulators.tensornetwork.contraction.contractor import ContractionLimits, Contractor
+from simulators.tensornetwork.contraction.samples import Samples
 
 # Amplitudes of chosen bit strings, from one network for all of them.
 #
@@ -88,124 +91,12 @@ def _batched(
     return values
 
 
-# Samples by gate-by-gate simulation: no marginals, one amplitude for each gate.
-#
-# Each shot begins with the bits of |0...0> and follows the gates. A diagonal gate keeps the bits, a
-# gate that permutes basis states permutes them, and after any other gate the bits of the qubits
-# that it moves are drawn again from their distribution given all other bits, which takes the
-# amplitudes of the circuit so far (Bravyi, Gosset and Liu, Phys. Rev. Lett. 128, 220503, 2022).
-# Only the nodes that are connected with those qubits through summed indices are contracted; rows of
-# equal bits there are contracted once, and all rows in one contraction with a batch index. Shot s
-# takes uniform s of draw 1 + k for gate k.
-
-
-def sample_gates(
-    factors: list[net.Factor],
-    num_qubits: int,
-    shots: NDArray[np.int64],
-    key: tuple[int, int],
-    contractor: Contractor,
-) -> Bits:
-    """Bits of these shots: uint8 [shots, qubits]."""
-    bits = np.zeros((shots.size, num_qubits), np.uint8)
-    state = net.StateNetwork(num_qubits)
-    draws = np.empty(shots.size)
-    for factor in factors:
-        contractor.check()
-        state.add(factor)
-        if not any(factor.moved):
-            continue
-        moved = net.permutation(factor)
-        if moved is not None:
-            columns = list(factor.qubits)
-            weights = 1 << np.arange(len(columns))
-            after = moved[bits[:, columns] @ weights]
-            bits[:, columns] = after[:, None] >> np.arange(len(columns)) & 1
-            continue
-        uniforms(*key, 1 + factor.place, shots, draws)
-        qubits, opened, fixed, nodes = _conditional(state, factor)
-        columns = sorted({fixed[i] for node in nodes for i in node.indices if i in fixed})
-        packed = np.packbits(bits[:, columns], axis=1)
-        rows, inverse = _distinct(packed)
-        amplitudes = _amplitudes(nodes, opened, fixed, bits[rows], contractor)
-        probs = np.square(amplitudes.real, dtype=np.float64)
-        probs += np.square(amplitudes.imag, dtype=np.float64)
-        edges = np.cumsum(probs, axis=1)
-        edges /= edges[:, -1:]
-        outcome = (draws[:, None] >= edges[inverse, :-1]).sum(axis=1)
-        for place, qubit in enumerate(qubits):  # the first qubit is the highest bit of an outcome
-            bits[:, qubit] = outcome >> (len(qubits) - 1 - place) & 1
-    return bits
-
-
-def admit(factors: list[net.Factor], num_qubits: int, contractor: Contractor) -> None:
-    """Raises OutOfMemory if the last amplitudes of `sample_gates`, mostly the widest ones, exceed
-    the limits: before the time for all others is spent."""
-    redrawn = [
-        k for k, each in enumerate(factors) if any(each.moved) and net.permutation(each) is None
-    ]
-    if not redrawn:
-        return
-    state = net.StateNetwork(num_qubits, factors[: redrawn[-1] + 1])
-    _, opened, fixed, nodes = _conditional(state, factors[redrawn[-1]])
-    first = net.selected(nodes, fixed, np.zeros((1, num_qubits), np.uint8))
-    if contractor.rows_at_once(first, (net.BATCH, *opened)) == 1:
-        contractor.admit([net.first_row(node) for node in first], tuple(opened))
-
-
-def _conditional(
-    state: net.StateNetwork, factor: net.Factor
-) -> tuple[list[int], list[int], dict[int, int], list[net.NetworkTensor]]:
-    """Qubits that a gate moves, their indices, the qubit of each other last index, and the nodes
-    that have the distribution of those qubits given all others."""
-    qubits = [q for q, moves in zip(factor.qubits, factor.moved, strict=True) if moves]
-    opened = [index for index in (state.line[q] for q in qubits) if index is not None]
-    fixed = {
-        index: q for q, index in enumerate(state.line) if index is not None and q not in qubits
-    }
-    return qubits, opened, fixed, state.connected(opened, fixed)
-
-
-def _distinct(packed: Bits) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """First row of each distinct value, and for each row the index of its value."""
-    if not packed.shape[1]:
-        return np.zeros(1, np.intp), np.zeros(len(packed), np.intp)
-    keys = np.ascontiguousarray(packed).view(np.dtype((np.void, packed.shape[1]))).ravel()
-    _, rows, inverse = np.unique(keys, return_index=True, return_inverse=True)
-    return rows, inverse.reshape(-1)
-
-
-def _amplitudes(
-    nodes: list[net.NetworkTensor],
-    opened: list[int],
-    fixed: dict[int, int],
-    bits: Bits,
-    contractor: Contractor,
-) -> NDArray[np.complexfloating]:
-    """Amplitudes [rows, 2**opened] up to a common factor of each row."""
-    output = tuple(opened)
-    size = 1 << len(opened)
-    if not any(index in fixed for node in nodes for index in node.indices):
-        return contractor.contract(nodes, output).reshape(1, size)
-    first = net.selected(nodes, fixed, bits[:1])
-    step = contractor.rows_at_once(first, (net.BATCH, *output))
-    results = []
-    for at in range(0, len(bits), step):
-        part = net.selected(nodes, fixed, bits[at : at + step])
-        if step == 1:  # a contraction with slices has no batch index
-            part = [net.first_row(node) for node in part]
-            results.append(contractor.contract(part, output).reshape(1, size))
-        else:
-            results.append(contractor.contract(part, (net.BATCH, *output)).reshape(-1, size))
-    return np.concatenate(results)
-
-
 # Engine `contraction`: tensor networks, for wide and shallow circuits.
 #
-# Counts are sampled gate by gate (`engine`), expectation values from the light cone of each Pauli
+# Counts are sampled gate by gate (`samples`), expectation values from the light cone of each Pauli
 # string: by its amplitudes if it is narrow, else by a contraction. Up to 20 qubits all amplitudes
-# are computed, and counts are those of the statevector engine for a seed. cotengra finds paths and
-# executes them; this package adds hyperindices of diagonal gates, and samples with a batch index.
+# are computed, and counts are those of the statevector engine for a seed. cotengra finds the paths
+# of values and of amplitudes and executes them; this package adds hyperindices of diagonal gates.
 # Amplitudes of chosen bit strings share one path (`engine`). Several tasks can share the slices of
 # exact expectation values and of amplitudes: with the options `shares` and `share`, a task's values
 # are partial sums, which its remark states.
@@ -253,7 +144,8 @@ class ContractionEngine(RanksEngine):
             return outputs.DenseState(
                 run.layouts, run.circuit.num_qubits, partial(_amplitudes_of_outcomes, run)
             )
-        return _ContractedState(run, Contractor(self._paths, limits, run.control, self._comm))
+        ranks = Ranks(run.control, self._comm)
+        return _ContractedState(run, limits, ranks, Contractor(self._paths, limits, ranks))
 
 
 def _limits(options: RunOptions) -> ContractionLimits:
@@ -293,23 +185,43 @@ class _Cone(msgspec.Struct, frozen=True):
 class _ContractedState(outputs.FinalState):
     """Outputs of one binding."""
 
-    def __init__(self, run: outputs.BoundRun, contractor: Contractor) -> None:
+    def __init__(
+        self, run: outputs.BoundRun, limits: ContractionLimits, ranks: Ranks, contractor: Contractor
+    ) -> None:
         self.num_qubits = run.circuit.num_qubits
         self._layout = run.layouts.clbits
         self._circuit = run.circuit
         self._dtype = run.options.dtype
         self._factors, self._phase = net.gate_factors(run.circuit, run.params, self._dtype)
-        self._contractor = contractor
+        self._options, self._flag = run.options, run.control.flag
+        self._limits, self._ranks, self._contractor = limits, ranks, contractor
 
     def sample(self, shots: int, key: outputs.SeedKey) -> Iterator[outputs.Batch]:
         """Sample as `FinalState.sample`, in the order of the shots."""
-        factors = net.fused(self._factors)
-        admit(factors, self.num_qubits, self._contractor)
-        for first in range(0, shots, _SHOTS_AT_ONCE):
-            shot_ids = np.arange(first, min(first + _SHOTS_AT_ONCE, shots))
-            bits = sample_gates(factors, self.num_qubits, shot_ids, key, self._contractor)
-            yield select_bits(bits, self._layout.source), None
-        self.remark = self._contractor.remark
+        control, source = self._ranks.control, self._layout.source
+        self._ranks.agree()
+        samples = Samples.of(
+            net.fused(self._factors), self.num_qubits, self._dtype, width=self._limits.width,
+            slices=self._limits.slices,
+        )  # fmt: skip
+        self._ranks.agree()
+        self.remark = samples.remark
+        threads = max(1, min(self._options.threads, SAMPLE_BYTES // samples.thread_bytes))
+        with ThreadPool(threads, control) as pool:
+            for first in range(0, shots, _SHOTS_AT_ONCE):
+                last = min(first + _SHOTS_AT_ONCE, shots)
+                own = self._ranks.part(last - first)
+                records = np.zeros((last - first, num_words(source.size)), np.uint64)
+
+                def fill(
+                    first: int = first, own: slice = own, records: NDArray[np.uint64] = records
+                ) -> None:
+                    begin, end = first + own.start, first + own.stop
+                    bits = samples.sample(begin, end, key, pool, self._flag)
+                    records[own] = select_bits(bits, source)
+
+                self._ranks.summed(records, fill)
+                yield records, None
 
     def probabilities(self) -> Distribution:
         source = self._layout.source if self._layout.measures else None

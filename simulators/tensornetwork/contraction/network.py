@@ -19,6 +19,8 @@ from simulators.circuit.ir import Circuit, with_matrices
 # Factors of a circuit: gates, with one-qubit gates multiplied, and the qubits on which each is
 # diagonal.
 
+_SWAP = np.eye(4)[[0, 2, 1, 3]]
+
 Matrix = NDArray[np.complexfloating]
 Tensor = NDArray[np.complexfloating]
 
@@ -94,6 +96,11 @@ def permutation(factor: Factor) -> NDArray[np.int64] | None:
     return result
 
 
+def is_swap(factor: Factor) -> bool:
+    """Whether a gate only exchanges two qubits."""
+    return len(factor.qubits) == 2 and bool((factor.matrix == _SWAP).all())
+
+
 def dense_state(factors: Iterable[Factor], qubits: tuple[int, ...], dtype: str) -> Tensor:
     """Amplitudes [2**len(qubits)] of these qubits after gates on them alone; the first qubit is the
     lowest bit."""
@@ -129,17 +136,22 @@ class NetworkTensor(msgspec.Struct, frozen=True, gc=False):
 
 
 class StateNetwork:
-    """Network of a state, grown gate by gate."""
+    """Network of a state, grown gate by gate, with the nodes and indices of
+    `elimination.gate_network`."""
 
     def __init__(self, num_qubits: int, factors: Iterable[Factor] = ()) -> None:
         self.nodes: list[NetworkTensor] = []
         self.line: list[int | None] = [None] * num_qubits  # index of each qubit; None: still |0>
         self.scalar = 1.0 + 0.0j
-        self.at: list[list[int]] = []  # nodes of each index
+        self.num_indices = 0
         for factor in factors:
             self.add(factor)
 
     def add(self, factor: Factor) -> None:
+        if is_swap(factor):
+            a, b = factor.qubits
+            self.line[a], self.line[b] = self.line[b], self.line[a]
+            return
         count = len(factor.qubits)
         outs = list(range(count - 1, -1, -1))  # axes of the matrix: highest qubit first
         ins = [k + count if factor.moved[k] else k for k in outs]
@@ -151,10 +163,10 @@ class StateNetwork:
             before = self.line[qubit]
             old = k + count if factor.moved[k] else k
             if factor.moved[k]:
-                self.line[qubit] = len(self.at)
-                self.at.append([])
+                self.line[qubit] = self.num_indices
                 kept.append(k)
-                indices.append(len(self.at) - 1)
+                indices.append(self.num_indices)
+                self.num_indices += 1
             if before is None:
                 where = [slice(None) if each != old else 0 for each in labels]
                 array = array[tuple(where)]
@@ -168,26 +180,7 @@ class StateNetwork:
         if not indices:
             self.scalar *= complex(array)
             return
-        for index in indices:
-            self.at[index].append(len(self.nodes))
         self.nodes.append(NetworkTensor(array, tuple(indices)))
-
-    def connected(self, opened: list[int], fixed: dict[int, int]) -> list[NetworkTensor]:
-        """Nodes that are connected with the opened indices if the indices in `fixed` are
-        removed."""
-        seen = set(opened)
-        pending = list(opened)
-        entries: dict[int, None] = {}
-        while pending:
-            for number in self.at[pending.pop()]:
-                if number in entries:
-                    continue
-                entries[number] = None
-                for index in self.nodes[number].indices:
-                    if index not in seen and index not in fixed:
-                        seen.add(index)
-                        pending.append(index)
-        return [self.nodes[number] for number in entries]
 
 
 def first_row(node: NetworkTensor) -> NetworkTensor:
@@ -220,7 +213,7 @@ def expectation_network(
 ) -> tuple[list[NetworkTensor], complex] | None:
     """Nodes whose contraction, times the factor, is the expectation value of a Pauli string; None
     if the value is 0. Indices of the conjugated state are shifted by the number of indices."""
-    shift = len(state.at)
+    shift = state.num_indices
     shared: dict[int, int] = {}  # common indices of the state and the conjugated state
     nodes = list(state.nodes)
     for qubit, index in enumerate(state.line):

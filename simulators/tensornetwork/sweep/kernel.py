@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from simulators.compiler.kernel import device_function, kernel
 from simulators.compiler.simd import LANES, add_product, load, splat, store, subtract_product
-from simulators.execution.sampling import block, uniform
+from simulators.execution.sampling import shot_uniform
 from simulators.lines import lowering as circuit_lines
 from simulators.lines.control import WORD
 from simulators.lines.lowering import Lines
@@ -409,13 +409,6 @@ def _contract(ints, at, tensor, rows, scratch, kept, factor):  # type: ignore[no
 
 
 @device_function
-def _uniform(shot, draw, seed, binding):  # type: ignore[no-untyped-def]
-    a, b, c, d = block(np.uint64(shot // 4 + 1), np.uint64(draw), seed, binding)
-    lane = shot & 3
-    return uniform(a if lane == 0 else b if lane == 1 else c if lane == 2 else d)
-
-
-@device_function
 def _lower_bound(entries, begin, end, rank):  # type: ignore[no-untyped-def]
     """First place in ascending entries[begin : end] with an entry of at least `rank`."""
     while begin < end:
@@ -475,7 +468,7 @@ def _draw(ints, reals, rows, segment, amplitudes, lane, shot, entries, ends, row
     matrix = matrix[0] * zero, matrix[1] * one, matrix[2] * zero, matrix[3] * one
     amplitude0 = complex(rows[amplitudes + lane], rows[amplitudes + LANES + lane])
     amplitude1 = complex(rows[amplitudes + 2 * LANES + lane], rows[amplitudes + 3 * LANES + lane])
-    draw = _uniform(shot, ints[ints[_DRAWS] + segment], seed, binding)
+    draw = shot_uniform(shot, ints[ints[_DRAWS] + segment], seed, binding)
     low, high = np.int64(0), np.int64(0)
     within = ints[_ERRORS_WITHIN] + 2 * segment
     if ints[within + 1] > ints[within] and row >= 0:
@@ -663,7 +656,7 @@ def _errors_after(ints, reals, rows, layer, lane, shot, entries, ends, row, keys
         for operator in range(count):
             at = ints[error + 7] + size * operator + 1 + 2 * value
             total += reals[at] * reals[at] + reals[at + 1] * reals[at + 1]
-        left = total * _uniform(shot, FIRST_DRAW + ints[error + 8], seed, binding)
+        left = total * shot_uniform(shot, FIRST_DRAW + ints[error + 8], seed, binding)
         chosen = 0
         for operator in range(count):
             at = ints[error + 7] + size * operator + 1 + 2 * value

@@ -2,7 +2,6 @@
 
 import functools
 import operator
-from typing import Any
 
 import engine_runs
 import numpy as np
@@ -20,14 +19,9 @@ from simulators.simulate import counts_of, simulate
 
 pytest.importorskip("cotengra")
 
-from simulators.tensornetwork.contraction import contractor, engine as contraction
+from simulators.tensornetwork.contraction import contractor, engine as contraction, samples
 from simulators.tensornetwork.contraction.contractor import path_sets, sliced_indices
-from simulators.tensornetwork.contraction.network import (
-    NetworkTensor,
-    fused,
-    gate_factors,
-    permutation,
-)
+from simulators.tensornetwork.contraction.network import fused, gate_factors, permutation
 
 
 @pytest.fixture
@@ -227,10 +221,14 @@ def test_samples_beyond_limits_are_refused_uncontracted(monkeypatch: pytest.Monk
     def contracted(*_: object) -> None:
         raise AssertionError("a tensor was contracted")
 
-    monkeypatch.setattr(contractor.Contractor, "_contracted", contracted)
-    monkeypatch.setattr(contractor, "sliced_indices", contracted)
+    monkeypatch.setattr(samples.Samples, "sample", contracted)
     with pytest.raises(OutOfMemory, match=r"cut to 2\^4 it takes at least 2\^\d+ slices"):
-        run(measured(regular(40, 4, layers=4)), Request(10, 1), settings=(("width", 4),))
+        run(measured(regular(40, 3, layers=2)), Request(10, 1), settings=(("width", 4),))
+    with pytest.raises(OutOfMemory, match=r"more than 2\^30 values in all orders"):
+        run(measured(regular(60, 4, layers=6)), Request(10, 1))
+    monkeypatch.setattr(samples, "SAMPLE_BYTES", 2**16)
+    with pytest.raises(OutOfMemory, match=r"in 4 slices, of 4 that are allowed"):
+        run(measured(regular(40, 3, layers=2)), Request(10, 1), settings=(("slices", 4),))
 
 
 def test_paths_are_found_once_for_a_structure(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,9 +242,10 @@ def test_paths_are_found_once_for_a_structure(monkeypatch: pytest.MonkeyPatch) -
         return search(structure, trials, check)
 
     monkeypatch.setattr(contractor, "search", counted)
-    engine, circuit = registry.create("contraction"), measured(regular(24, 3))
+    engine, circuit = registry.create("contraction"), regular(24, 3)
+    monkeypatch.setattr(contraction, "CONE_QUBITS", 0)
     for seed in (1, 2):
-        engine_runs.run(engine, circuit, Request(20, seed))
+        engine_runs.run(engine, circuit, Request(0, seed, ("expectation",), sums(24, 2)))
         if seed == 1:
             first = len(searched)
     assert first > 0
@@ -278,7 +277,8 @@ def test_stop_is_honoured_in_the_search_for_a_path(monkeypatch: pytest.MonkeyPat
         pytest.fail("the search was not stopped")
 
     monkeypatch.setattr(contractor, "search", stopped_search)
-    fails(Stopped, "", run, measured(regular(60, 4, layers=3)), Request(10, 1), control)
+    request = Request(0, 1, ("expectation",), (PauliSum(("Z" + "I" * 59,), np.ones(1)),))
+    fails(Stopped, "", run, regular(60, 4, layers=3), request, control)
     assert len(checks) == 5
 
 
@@ -374,24 +374,6 @@ def test_deep_networks_are_contracted() -> None:
     assert np.abs(result - values(chain.row(0))).max() < 1e-9
     sliced = values(run(circuit, request, settings=(("width", 5),)))
     assert np.abs(result - sliced).max() < 1e-9
-
-
-@pytest.mark.parametrize(("degree", "layers"), [(3, 2), (2, 3), (1, 4)])
-def test_profile_counts_the_tensors_of_the_networks_that_samples_contract(
-    degree: int, layers: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    drawn: list[int] = []
-    contracted = contraction._amplitudes
-
-    def counting(nodes: list[NetworkTensor], *others: Any) -> Any:
-        drawn.append(len(nodes))
-        return contracted(nodes, *others)
-
-    monkeypatch.setattr(contraction, "_amplitudes", counting)
-    circuit = measured(regular(24, degree, layers=layers))
-    size = contraction_size(circuit)
-    simulate(circuit, shots=3, seed=1, engine="contraction")
-    assert (size.draws, size.tensors) == (len(drawn), sum(drawn))
 
 
 def test_kept_paths_are_bounded_by_their_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
