@@ -46,8 +46,9 @@ _SHARED_BOND = 32  # splits of smaller bonds are not shared by ranks
 _TRIED_S = 0.25e-9  # an operation of its trial, in double precision
 SAMPLE_BYTES = 2**29  # messages of samples by contraction, of all threads, at most
 CONTRACTION_BATCH = 22  # log2 of the values of the largest tensor of a batch of rows: 64 MiB
-PATH_TENSORS = 50_000  # tensors of all contraction paths that a worker keeps
-_PATH_TENSOR_BYTES = 2_400  # of a kept path, for each tensor
+_CODE_BYTES = 110  # of a message of samples
+_NEAR = 10  # messages that follow a gate, if their number is not known
+_LANES = 8  # shots that are sampled together
 
 
 def state_bytes(num_qubits: int, precision: str = "double") -> int:
@@ -325,46 +326,65 @@ class MpsCost(msgspec.Struct, frozen=True):
 
 
 class ContractionCost(FixedMemoryCost, frozen=True):
-    """Cost of a tensor network, with the profile's width if it is known. Samples take a path for
-    each gate after which bits are drawn: the search, and the calls of its steps, take longer than
-    the arithmetic of narrow networks."""
+    """Cost of a tensor network, with the profile's messages if they are known. Values and
+    amplitudes take a path for each network; samples take the messages of one order."""
 
     base_bytes: int = BASE_BYTES + 128 * 2**20  # with the library
     width: int = 26  # default of log2 of the largest tensor
     dense_qubits: int = 24
-    call_s: float = 20e-3
-    gate_s: float = 2e-3  # the path of an amplitude, and its contraction
-    tensor_s: float = (
-        0.2e-3  # a tensor of a network of samples: search, and contraction of few rows
-    )
+    call_s: float = 1e-3
+    path_s: float = 20e-3  # in addition, of values and amplitudes
+    gate_s: float = 2e-3  # a gate of a path, and of its contraction
     flop_s: float = 0.5e-9  # a value of the largest tensor of one row
+    factor_s: float = 10e-6  # a gate of samples: its tensor
+    message_s: float = 0.5e-6  # a message: its code
+    search_s: float = 35e-3  # the search for an order of many operations
+    block_s: float = 60e-9  # a message of eight shots
+    product_s: float = 3.2e-9  # a product of values of eight shots
 
     def memory_bytes(self, profile: Profile, ask: CostQuery) -> int:
-        """Memory of three of the largest tensors, those of a batch of rows included, and of the
-        paths that are kept."""
-        width = self._width(profile)
-        rows = max(ask.strings, 1 if ask.outputs == ("amplitudes",) else ask.shots)
-        width = max(width, min(CONTRACTION_BATCH, width + max(0, rows - 1).bit_length()))
-        need = self.base_bytes + (3 * 16 << width)
-        need += _PATH_TENSOR_BYTES * min(profile.contraction_tensors, PATH_TENSORS)
+        """Memory of three of the largest tensors of values and amplitudes, those of a batch of rows
+        included, and of all messages of the samples of each thread."""
+        need = self.base_bytes
+        if ask.strings or not ask.shots:
+            rows = max(ask.strings, 1 if ask.outputs == ("amplitudes",) else ask.shots)
+            width = self._width(profile)
+            most = max(width, min(CONTRACTION_BATCH, width + max(0, rows - 1).bit_length()))
+            need += 3 * 16 << most
+        if ask.shots:
+            values = 2 * _LANES * profile.contraction_values
+            need += min(SAMPLE_BYTES, values * (8 if ask.precision == "double" else 4))
+            need += _CODE_BYTES * profile.contraction_messages
         if "statevector" in ask.outputs or "probabilities" in ask.outputs:
             need += (3 * 16 + _PROBABILITY_BYTES) << min(profile.num_qubits, self.dense_qubits)
         return need
 
     def seconds(self, profile: Profile, ask: CostQuery, _slots: int) -> float:
-        """Expected time: of samples, the paths and amplitudes of all their networks; of chosen bit
-        strings, one path and an amplitude each; ranks share slices and bit strings."""
+        """Expected time: of chosen bit strings, one path and an amplitude each; of samples, all
+        messages for each block of shots. Ranks share slices, bit strings and shots."""
         gates = profile.gates_1q + profile.gates_2q + profile.gates_many
         amplitude_s = 2.0 ** self._width(profile) * self.flop_s / ask.ranks
         work = self.call_s
-        if ask.strings:  # one path for all
-            work += gates * self.gate_s + ask.strings * gates * amplitude_s
-        if ask.outputs == ("amplitudes",):
+        if ask.strings or not ask.shots:  # one path for all
+            work += self.path_s + gates * (self.gate_s + max(1, ask.strings) * amplitude_s)
+        if not ask.shots:
             return work
-        if profile.contraction_width < 0:
-            return work + gates * (self.gate_s + max(1, ask.shots) * amplitude_s)
-        work += profile.contraction_tensors * self.tensor_s
-        return work + profile.contraction_draws * max(1, ask.shots) * amplitude_s
+        messages, operations = self._sums(profile)
+        work += gates * self.factor_s + messages * self.message_s
+        work += min(self.search_s, 1e-7 * operations)
+        product_s = self.product_s * (1.0 if ask.precision == "double" else 0.6)
+        block_s = messages * self.block_s + operations * product_s
+        blocks = -(-ask.shots // _LANES)
+        return work + block_s * max(1.0, blocks / ask.ranks)
+
+    def _sums(self, profile: Profile) -> tuple[float, float]:
+        """Number of messages of samples, and of their products of values; bounded by the bonds if
+        they are not known."""
+        if profile.contraction_width >= 0:
+            return profile.contraction_messages, profile.contraction_operations
+        gates = profile.gates_1q + profile.gates_2q + profile.gates_many
+        bits = self._width(profile) if profile.bond_bits < 0 else profile.bond_bits
+        return _NEAR * gates, _NEAR * gates * 2.0 ** min(self._width(profile), bits + 2)
 
     def _width(self, profile: Profile) -> int:
         width = profile.contraction_width
@@ -374,7 +394,6 @@ class ContractionCost(FixedMemoryCost, frozen=True):
 SWEEP_BYTES = 2**30  # the tensors of all threads of a sweep, at most
 SWEEP_THREADS = 8  # for which memory is expected
 SWEEP_BITS = 34  # log2 of the values that a shot may pass over: half a minute
-_SWEEP_LANES = 8  # shots of a tensor
 _WHAT_HELPS = "fewer layers, native rzz in place of two cx, or fewer neighbours would help"
 
 
@@ -401,9 +420,9 @@ class SweepCost(FixedMemoryCost, frozen=True):
         if size.bits > SWEEP_BITS:
             values = f"a shot would pass over 2^{size.bits:.0f} values in {size.layers} layers"
             return f"{values}, at most 2^{SWEEP_BITS}; {_WHAT_HELPS}"
-        each = 2 * _SWEEP_LANES * 4 << size.axes
+        each = 2 * _LANES * 4 << size.axes
         if each > SWEEP_BYTES:
-            values = f"the tensors of {_SWEEP_LANES} shots would have 2^{size.axes} values each"
+            values = f"the tensors of {_LANES} shots would have 2^{size.axes} values each"
             return f"{values}, in all at most {SWEEP_BYTES >> 20} MiB; {_WHAT_HELPS}"
         return ""
 
@@ -413,7 +432,7 @@ class SweepCost(FixedMemoryCost, frozen=True):
         if size is None:
             return self.base_bytes + SWEEP_BYTES
         values = (1 << min(size.axes, 62)) + size.kept
-        each = 2 * _SWEEP_LANES * values * (8 if ask.precision == "double" else 4)
+        each = 2 * _LANES * values * (8 if ask.precision == "double" else 4)
         tensors = max(each, min(SWEEP_BYTES, SWEEP_THREADS * each))
         return self.base_bytes + tensors + self.step_bytes * size.steps
 
@@ -427,7 +446,7 @@ class SweepCost(FixedMemoryCost, frozen=True):
         each = passed if ask.precision == "double" else 0.6 * passed
         each += self.shot_s + self.shot_step_s * steps + self.error_s * locations
         made += self.call_s + self.step_s * steps
-        shots = max(ask.shots, _SWEEP_LANES)
+        shots = max(ask.shots, _LANES)
         return float(made + shots * each / (max(1, slots) * ask.ranks))
 
 

@@ -30,10 +30,12 @@ _SPLIT = 800  # for a gate on neighbours, times the bond cubed
 _CALL = 1_300_000  # overhead of a gate on neighbours
 _SITE = 1_000_000  # samples of a site
 _DOUBLE = 1.1  # relative to a trial, in double precision
-_TENSOR = 1_400_000  # a tensor of a network of samples: search for its path, calls of its steps
+_FACTOR, _CODE = 70_000, 3_500  # a gate of a network of samples, and a message
+_SEARCH = 250_000_000  # for the order of the messages, at most
+_MESSAGE, _PRODUCT = 420, 22  # for eight shots: a message, and a product of values
 _SWEPT = 5  # a value that a shot of a sweep passes over
 _STEP = 5_000  # an integer of its program, made and read
-_ROWS, _VALUE = 1_000, 4  # shots for comparisons, and operations of a tensor's value
+_ROWS = 1_000  # shots for comparisons
 
 
 def _gates(profile: Profile) -> int:
@@ -71,11 +73,12 @@ def mps_operations(profile: Profile) -> float:
 
 
 def contraction_operations(profile: Profile) -> float:
-    """Operations of samples, with a network for each draw; infinite if the width is unknown."""
+    """Operations of samples by contraction; infinite if the width is unknown."""
     if profile.contraction_width < 0:
         return float("inf")
-    values = _ROWS * _VALUE * _power(profile.contraction_width)
-    return profile.contraction_tensors * _TENSOR + profile.contraction_draws * values
+    messages, products = profile.contraction_messages, profile.contraction_operations
+    work = _FACTOR * _gates(profile) + _CODE * messages + min(_SEARCH, 0.7 * products)
+    return work + _ROWS / 8 * (_MESSAGE * messages + _PRODUCT * products)
 
 
 def sweep_operations(profile: Profile) -> float:

@@ -156,7 +156,9 @@ def elimination(
         found, most = _walked(network, ranks, sliced)
     if found is not None and code:
         found, _ = _walked(network, ranks, sliced, found, most)
-    return msgspec.structs.replace(found, whole=whole) if found else UNKNOWN
+    if found is None:
+        return UNKNOWN
+    return msgspec.structs.replace(found, whole=whole, code=found.code if code else UNKNOWN.code)
 
 
 def _of_indices(network: GateNetwork, nodes: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -222,8 +224,8 @@ def least_fill(
     room = 64 * free.size + 4 * int((np.diff(begins) ** 2).sum()) + 1024
     best = np.zeros(free.size, np.int64)
     cost = _least_fill(
-        begins, used, best, np.zeros(free.size, np.int64), np.array(_TRIES), np.zeros(room, np.int64),
-        np.zeros((7, free.size + 1), np.int64),
+        begins, used, best, np.zeros(free.size, np.int64), np.array(_TRIES),
+        np.zeros(room, np.int64), np.zeros((7, free.size + 1), np.int64),
     )  # fmt: skip
     return free[best] if cost < math.inf else None
 
