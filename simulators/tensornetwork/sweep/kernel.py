@@ -595,7 +595,7 @@ def _measure(ints, reals, rows, error, lane, shot, record, keys, out):  # type: 
         other = factors + LANES * (4 * segment + 2 * (1 - known)) + lane
         rows[other] = rows[other + LANES] = 0.0
     wrong = reals[ints[error + 7] + value]
-    if wrong > 0.0 and _uniform(shot, ints[error + 8], keys[0], keys[1]) < wrong:
+    if wrong > 0.0 and shot_uniform(shot, ints[error + 8], keys[0], keys[1]) < wrong:
         value ^= 1
     out[record + ints[error + 4]] = np.uint8(value)
 
