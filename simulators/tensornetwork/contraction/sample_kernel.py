@@ -219,14 +219,14 @@ def _permute(code, at, images, begin, values):  # type: ignore[no-untyped-def]
 
 
 def _samples(  # type: ignore[no-untyped-def]
-    code, reals, node_begins, images, image_begins, places, line, span, tensor, lookups, values,
-    out, flag,
+    code, reals, images, nodes, line, span, tensor, lookups, values, out, flag,
 ):  # fmt: skip
     """Bits of shots span[0] .. span[1] - 1, of which span[4] is row 0 of `out`: uint8 [shots,
     qubits]. span[2 : 4]: seed and binding; span[5 : 8]: place of the sums and of the tables, and
-    numbers of the lookups of an operand. reals: the gates, from node_begins on. images: of the
-    basis states of gates that permute, from image_begins on. places: number of the gate of each
-    node. line: the last index of each qubit. values: uint8 [indices + 1, LANES]."""
+    numbers of the lookups of an operand. reals: the gates. images: of the basis states of gates
+    that permute. nodes: where these begin, and the operation of each node. line: the last index of
+    each qubit. values: uint8 [indices + 1, LANES]."""
+    node_begins, image_begins, places = nodes[0], nodes[1], nodes[2]
     keys = np.uint64(span[2]), np.uint64(span[3])
     sizes = span[5], span[6], span[7]
     for first in range(span[0], span[1], LANES):
@@ -277,6 +277,6 @@ def _samples(  # type: ignore[no-untyped-def]
                 ]
 
 
-_SIGNATURE = "I64 REALS I64 I64 I64 I64 I64 I64 {} I64 U8 U8 I64"
+_SIGNATURE = "I64 REALS I64 INTS2 I64 I64 {} I64 U8 U8 I64"
 double = kernel(_SIGNATURE.format("REALS"), group="sweeps", precision="double")(_samples)
 single = kernel(_SIGNATURE.format("SINGLES"), group="sweeps", precision="single")(_samples)

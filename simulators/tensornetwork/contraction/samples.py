@@ -31,10 +31,8 @@ class Samples(msgspec.Struct, frozen=True, eq=False):
     line: NDArray[np.int64]  # last index of each qubit, or -1
     num_indices: int
     gates: NDArray[np.float64]  # values of the nodes
-    begins: NDArray[np.int64]  # of each node
     images: NDArray[np.int64]  # of the basis states of nodes that permute them
-    image_begins: NDArray[np.int64]  # of each node
-    places: NDArray[np.int64]  # operation of each node
+    nodes: NDArray[np.int64]  # [3, nodes]: where these begin, and the operation of each node
     dtype: str  # of a real number
 
     @classmethod
@@ -59,10 +57,11 @@ class Samples(msgspec.Struct, frozen=True, eq=False):
         for k in np.flatnonzero(network.kinds == orders.PERMUTING).tolist():
             image = net.permutation(factors[network.places[k]])
             images[k] = images[k] if image is None else image
+        places = [factors[k].place for k in network.places.tolist()]
         return cls(
             messages, np.array(network.line, np.int64), network.size, np.concatenate(values),
-            _begins(values), np.concatenate([*images, np.zeros(0, np.int64)]), _begins(images),
-            np.array([factors[k].place for k in network.places.tolist()], np.int64), real.name,
+            np.concatenate([*images, np.zeros(0, np.int64)]),
+            np.array([_begins(values)[: len(nodes)], _begins(images)[:-1], places]), real.name,
         )  # fmt: skip
 
     @property
@@ -109,8 +108,8 @@ class Samples(msgspec.Struct, frozen=True, eq=False):
             )
             span[2:4] = np.array(key, np.uint64).view(np.int64)
             run(
-                messages.code, self.gates, self.begins, self.images, self.image_begins, self.places,
-                self.line, span, *buffers[thread], out, flag,
+                messages.code, self.gates, self.images, self.nodes, self.line, span,
+                *buffers[thread], out, flag,
             )  # fmt: skip
 
         pool.run(work, last - first, _GRAIN)
