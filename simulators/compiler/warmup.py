@@ -43,7 +43,7 @@ _MODULES: dict[Group, tuple[str, ...]] = {
         "simulators.tensornetwork.sweep.sampling",
         "simulators.tensornetwork.contraction.sample_kernel",
     ),
-    "pauli": ("simulators.pauli.kernel",),
+    "pauli": ("simulators.strings.kernel",),
     "transfer": ("simulators.transfer.evolution",),
 }
 _NOISE: tuple[Group, ...] = ("attachment", "noise")

@@ -21,9 +21,16 @@ from simulators.engine import EngineResult, Request, RunControl, RunOptions, Thr
 from simulators.errors import OutOfMemory, TruncatedState
 from simulators.execution import outputs, requests
 from simulators.execution.ranks import Ranks, RanksEngine
-from simulators.pauli.certification import BOUND, UNBIASED, UNKNOWN, Stated, StringLimits, certified
-from simulators.pauli.program import Program, program_of
-from simulators.pauli.propagation import Propagation, string_bytes
+from simulators.strings.certification import (
+    BOUND,
+    UNBIASED,
+    UNKNOWN,
+    Stated,
+    StringLimits,
+    certified,
+)
+from simulators.strings.program import Program, program_of
+from simulators.strings.propagation import Propagation, string_bytes
 
 CARD = builtin_card("pauli")
 _NO_NOISE = NoiseProgram(b"", frozenset(), np.zeros((0, 4), np.int64))

@@ -46,6 +46,17 @@ class SweepSize(msgspec.Struct, frozen=True):
     steps: int = 0  # integers of the program
 
 
+class StringsSize(msgspec.Struct, frozen=True):
+    """Size of the propagation of observables, with the circuit's noise (see
+    `simulators.strings`)."""
+
+    terms: int  # distinct Pauli strings of the observables
+    work: float  # strings that the steps of each of them pass over, on average
+    strings: int  # held at once
+    certified: bool  # those that were tried have an error of at most the tolerance
+    tolerance: float
+
+
 class NoiseProfile(msgspec.Struct, frozen=True):
     """Numbers of the noise of one circuit. `error_weight`: L = -sum log(1 - p) over all locations,
     p the probability of an error; e^-L of the shots have none. `drawn_weight`: the part of L whose
@@ -98,6 +109,7 @@ class Profile(msgspec.Struct, frozen=True, cache_hash=True):
     kept: LightConeSize | None = None  # None: the whole circuit
     trial: ChainTrial | None = None  # set if `bond_bits` is not decisive
     sweep: SweepSize | None = None  # set for the counts of a wide circuit
+    strings: StringsSize | None = None  # set for the expectation values of a wide circuit
     noise: NoiseProfile | None = None
     # The leading parts run once; their final state is in memory besides those of the rest.
     in_parts: bool = False

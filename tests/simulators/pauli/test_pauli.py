@@ -28,9 +28,9 @@ from simulators.densitymatrix.engine import DensityMatrixEngine
 from simulators.engine import BindingResult, PauliSum, Request, RunControl
 from simulators.errors import Stopped, TruncatedState, Unsupported
 from simulators.pauli.engine import PauliEngine
-from simulators.pauli.program import program_of
-from simulators.pauli.propagation import Cuts, Propagation
 from simulators.statevector.engine import StatevectorEngine
+from simulators.strings.program import program_of
+from simulators.strings.propagation import Cuts, Propagation
 
 GATES = ("h", "s", "sdg", "sx", "t", "x", "y", "z", "id")
 ANGLES = {"rx": 1, "ry": 1, "rz": 1, "u": 3, "p": 1, "rzz": 1, "rxx": 1, "ryy": 1, "rzx": 1}

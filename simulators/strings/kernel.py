@@ -21,8 +21,8 @@ import numpy as np
 from simulators.compiler.kernel import device_function, kernel
 from simulators.compiler.simd import lowest_bit
 from simulators.execution.sampling import block, uniform
-from simulators.pauli import program
-from simulators.pauli.local_maps import ACTIVE, STAYS
+from simulators.strings import program
+from simulators.strings.local_maps import ACTIVE, STAYS
 
 _WORDS, _NUM_QUBITS = program.WORDS, program.NUM_QUBITS
 _STEPS, _NUM_STEPS, _STEP = program.STEPS, program.NUM_STEPS, program.STEP
@@ -35,11 +35,11 @@ _STAYS, _ACTIVE = STAYS, ACTIVE
 # Integers of a run's state: the next step, the next string in it, the strings before it; all
 # strings, those below eps, the largest number; the limit of their number, whether it raised eps;
 # 1 for unbiased cuts; draws so far; number of mixes, for the first factor of a relabelling; strings
-# of I and Z at the end; whether the table must be filled.
+# of I and Z at the end; whether the table must be filled; strings that all steps passed over.
 (
     STEP, AT, BEFORE, COUNT, SMALL, PEAK, MOST, RAISED, UNBIASED, DRAWN, NUM_MIXES, DIAGONAL, STALE,
-    STATE,
-) = range(14)  # fmt: skip
+    WORK, STATE,
+) = range(15)  # fmt: skip
 EPS, LOST, VALUE, OLD = range(4)  # eps, sum of all cuts, value; then scratch
 STATE_SIZE, MEASURES_SIZE = STATE + 16, OLD + 16
 
@@ -57,6 +57,7 @@ SCOPE = 7
 DONE, FULL, STOPPED = range(3)
 _RAISE = 1.4  # factor of eps where there are too many strings
 _LOOK = 4_095  # strings between two reads of the control flag
+_PASS = 8  # time of a layer of relabellings, relative to a mix
 _FEW = 64  # with fewer strings, none are removed between relabellings
 _1, _32 = np.uint64(1), np.uint64(32)
 _LOW = np.uint64(2**32 - 1)
@@ -360,12 +361,14 @@ def propagate(  # type: ignore[no-untyped-def]
             return STOPPED
         step = ints[_STEPS] + _STEP * state[STEP]
         if ints[step] == _LAYERS:
+            state[WORK] += _PASS * (ints[step + 2] - ints[step + 1]) * state[COUNT]
             _relabel(ints, reals, random, keys, cells, values, state, measures, words, step)
         else:
             a, b = ints[step + 1], ints[step + 2]
             if _in_scope(words, a) or (b >= 0 and _in_scope(words, b)):
                 if state[BEFORE] < 0:
                     state[BEFORE], state[AT] = state[COUNT], 0
+                    state[WORK] += state[COUNT]
                 result = _mix(
                     ints, reals, random, keys, cells, values, table, state, measures, words,
                     control, step,

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from simulators.circuit.gates import BARRIER, DELAY, DELAY_DT, GATES, MEASURE, RESET
 from simulators.circuit.ir import Circuit, with_matrices
 from simulators.circuit.noise import NoiseProgram
-from simulators.pauli import local_maps
-from simulators.pauli.local_maps import Map, Mix, Relabelling
+from simulators.strings import local_maps
+from simulators.strings.local_maps import Map, Mix, Relabelling
 
 _PASSIVE = (BARRIER, DELAY, DELAY_DT, GATES["id"].code, GATES["global_phase"].code)
 _MEASURED = np.diag([1.0, 0.0, 1.0, 0.0])

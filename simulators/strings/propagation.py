@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from simulators.engine import RunControl
 from simulators.errors import Stopped
-from simulators.pauli import kernel
-from simulators.pauli.program import Program
+from simulators.strings import kernel
+from simulators.strings.program import Program
 
 _LEAST = 1_024  # strings of new arrays
 _SEED = 20_231_129  # of the words of the hash: any number
@@ -42,6 +42,7 @@ class Propagated(msgspec.Struct, frozen=True):
     diagonal: int  # strings of I and Z at the end
     strings: int  # at the end
     peak: int
+    work: int  # strings that all steps passed over
 
 
 @functools.cache
@@ -77,7 +78,7 @@ class Propagation:
                 return Propagated(
                     float(measures[kernel.VALUE]), float(measures[kernel.LOST]),
                     float(measures[kernel.EPS]), bool(state[kernel.RAISED]),
-                    int(state[kernel.DIAGONAL]), int(state[kernel.COUNT]), int(state[kernel.PEAK]),
+                    int(state[kernel.DIAGONAL]), int(state[kernel.COUNT]), int(state[kernel.PEAK]), int(state[kernel.WORK]),
                 )  # fmt: skip
             if self._cells.shape[0] >= 2 * cuts.most:
                 measures[kernel.EPS] *= _RAISE

@@ -19,8 +19,8 @@ import msgspec
 import numpy as np
 
 from simulators.engine import RunControl
-from simulators.pauli.program import Program
-from simulators.pauli.propagation import Cuts, Propagated, Propagation
+from simulators.strings.program import Program
+from simulators.strings.propagation import Cuts, Propagated, Propagation
 
 REPLICAS = 8
 FIRST_REPLICA = 2**33  # draw of the first replica of string 0, at the first eps
@@ -53,6 +53,7 @@ class Stated(msgspec.Struct, frozen=True):
     basis: int
     eps: float  # at the end of the last run
     peak: int  # strings
+    work: int  # strings that the steps of all runs passed over
     diagonal: int = 1  # strings of I and Z at the end; 0: nothing contributed
     # Of `UNKNOWN`: two larger eps, and the values there.
     second_eps: float = 0.0
@@ -63,8 +64,9 @@ class Stated(msgspec.Struct, frozen=True):
     @classmethod
     def of(cls, row: list[float]) -> Stated:
         """From the fields, all as float64."""
-        value, error, basis, eps, peak, diagonal, *others = row
-        return cls(value, error, int(basis), eps, int(peak), int(diagonal), *others)
+        value, error, basis, eps, *others = row
+        counts = map(int, others[:3])
+        return cls(value, error, int(basis), eps, *counts, *others[3:])
 
 
 def certified(
@@ -80,22 +82,25 @@ def certified(
     seed, binding, number = key
     tolerance = limits.tolerance
     eps = max(tolerance, _SMALLEST)
-    level = 0
+    level = work = 0
 
-    def run(draw: int | None = None) -> Propagated:
+    def run(draw: int | None = None, factor: float = 1.0) -> Propagated:
+        nonlocal work
         chosen = None if draw is None else (seed, binding, draw)
-        return arrays.run(program, *string, Cuts(eps, limits.strings, chosen), control)
+        found = arrays.run(program, *string, Cuts(factor * eps, limits.strings, chosen), control)
+        work += found.work
+        return found
 
     while True:
         last = run()
         bound = min(last.bound, _TRIVIAL)
         if bound <= tolerance:
-            return Stated(last.value, bound, BOUND, last.eps, last.peak, last.diagonal)
+            return Stated(last.value, bound, BOUND, last.eps, last.peak, work, last.diagonal)
         first = FIRST_REPLICA + REPLICAS * number + (level << _LEVEL)
         runs = [run(first), run(first + 1)]
         if abs(runs[0].value - runs[1].value) <= _HOPELESS * tolerance:
             runs += [run(first + k) for k in range(2, REPLICAS)]
-            found = _mean(runs)
+            found = _mean(runs, work)
             if found.error <= tolerance and found.diagonal:
                 return found
         if last.raised or eps / _STEP < _SMALLEST:
@@ -103,19 +108,19 @@ def certified(
         eps /= _STEP
         level += 1
     eps = last.eps
-    wider = [arrays.run(program, *string, Cuts(k * eps, limits.strings), control) for k in _WIDER]
+    wider = [run(factor=factor) for factor in _WIDER]
     return Stated(
-        last.value, bound, UNKNOWN, eps, last.peak, last.diagonal,
+        last.value, bound, UNKNOWN, eps, last.peak, work, last.diagonal,
         *(number for each in wider for number in (each.eps, each.value)),
     )  # fmt: skip
 
 
-def _mean(runs: list[Propagated]) -> Stated:
+def _mean(runs: list[Propagated], work: int) -> Stated:
     """Mean of unbiased runs, with its standard error."""
     values = np.array([each.value for each in runs])
     eps = max(each.eps for each in runs)
     spread = _STUDENT * float(values.std(ddof=1)) / math.sqrt(len(runs))
     return Stated(
         float(values.mean()), math.hypot(spread, _LEAST * eps), UNBIASED, eps,
-        max(each.peak for each in runs), sum(each.diagonal for each in runs),
+        max(each.peak for each in runs), work, sum(each.diagonal for each in runs),
     )  # fmt: skip

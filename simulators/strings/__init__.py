@@ -1,0 +1,1 @@
+"""Pauli strings, and their propagation backwards through circuits."""
