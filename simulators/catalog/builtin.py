@@ -112,8 +112,13 @@ CARDS: tuple[EngineCard, ...] = (
         control=catalog_cards.Control(dynamic=True, conditions=False),
         noise=NoiseSupport(_ALL_NOISE, conditional=False, exact=True),
         parallel=catalog_cards.Parallelism(threads=True, ranks=True, divides_state=False),
+        auto=catalog_cards.AutoChoice(
+            preference.pauli_rank, preference.pauli_objection, preference.pauli_reason
+        ),
         options=(
-            EngineOption("tolerance", 1e-3, 1e-12, 1.0, "error of each Pauli string, at most"),
+            EngineOption(
+                "tolerance", 1e-3, 1e-12, 1.0, "error of an observable, of the sum of its weights"
+            ),
             EngineOption("strings", 2**20, 1_024, 2**24, "strings held at once, at most"),
             EngineOption(
                 "uncertified", 0, 0, 1, "1: values whose error is above the tolerance, too"

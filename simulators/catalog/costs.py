@@ -454,26 +454,35 @@ PAULI_BYTES = 2**30  # the strings of all threads of a propagation, at most
 
 
 class PauliCost(FixedMemoryCost, frozen=True):
-    """Cost of Pauli propagation. The number of strings follows from the angles and the observables,
-    which a profile does not have: the limit of strings bounds the memory."""
+    """Cost of Pauli propagation, from trials of a few strings of the observables."""
 
     base_bytes: int = BASE_BYTES
-    call_s: float = 10e-3
-    gate_s: float = 20e-6  # a gate or a location of noise, lowered
-    strings: int = 10_000  # held at once, for an expectation
-    step_s: float = 5e-9  # a string in a step
-    runs: int = 12  # of each string of an observable, all eps together
+    call_s: float = 5e-3
+    gate_s: float = 10e-6  # a gate or a location of noise, lowered
+    step_s: float = 4e-9  # a string in a step
+    threads: int = 8  # for which memory is expected
+    strings: int = 2**20  # default of the option
+    unknown: float = 1e8  # strings that the steps pass over, where no trial was made
 
-    def memory_bytes(self, _profile: Profile, _ask: CostQuery) -> int:
-        """Memory of the strings, at most."""
-        return self.base_bytes + PAULI_BYTES
+    def memory_bytes(self, profile: Profile, _ask: CostQuery) -> int:
+        """Memory of the strings of each thread, in arrays of twice their number."""
+        size = profile.strings
+        held = self.strings if size is None else size.strings
+        each = 2 * held * pauli_string_bytes(profile.num_qubits)
+        return self.base_bytes + max(each, min(PAULI_BYTES, self.threads * each))
 
     def seconds(self, profile: Profile, ask: CostQuery, slots: int) -> float:
-        """Expected time of an observable."""
-        locations = 0 if profile.noise is None else profile.noise.locations
-        gates = profile.gates_1q + profile.gates_2q
-        work = self.runs * self.strings * self.step_s * min(gates, 500)
-        return self.call_s + self.gate_s * (gates + locations) + work / (max(1, slots) * ask.ranks)
+        """Expected time; ranks and threads share the strings of the observables."""
+        size, noise = profile.strings, profile.noise
+        terms, work = (1, self.unknown) if size is None else (size.terms, size.work)
+        lowered = profile.gates_1q + profile.gates_2q + (0 if noise is None else noise.locations)
+        shared = min(terms, max(1, slots) * ask.ranks)
+        return self.call_s + self.gate_s * lowered + terms * work * self.step_s / shared
+
+
+def pauli_string_bytes(num_qubits: int) -> int:
+    """Bytes of a string: key, hash, coefficient, and two entries of a table."""
+    return 16 * ((num_qubits + 63) // 64) + 16 + 16
 
 
 class StabilizerCost(FixedMemoryCost, frozen=True):

@@ -10,6 +10,7 @@ import math
 from simulators.catalog.costs import SMALL_QUBITS
 from simulators.circuit.analysis.profile import ChainTrial, Profile
 
+EXACT_QUBITS = 14  # up to this width values with noise are those of the density matrix
 DENSE_QUBITS = 20  # up to this width all amplitudes are the least work
 GPU_QUBITS = 22  # from this width on a GPU's launches take less than its sweeps
 LIGHT_BITS = 6  # with bonds of at most 2**6, no contraction path is searched for
@@ -34,6 +35,8 @@ _FACTOR, _CODE = 70_000, 3_500  # a gate of a network of samples, and a message
 _SEARCH = 250_000_000  # for the order of the messages, at most
 _MESSAGE, _PRODUCT = 420, 22  # for eight shots: a message, and a product of values
 _SWEPT = 5  # a value that a shot of a sweep passes over
+_PROPAGATED, _LOWERED = 28, 70_000  # a string in a step; a gate before that
+_EXACT = 100  # work that exact values may take, relative to values with a stated error
 _STEP = 5_000  # an integer of its program, made and read
 _ROWS = 1_000  # shots for comparisons
 
@@ -89,6 +92,14 @@ def sweep_operations(profile: Profile) -> float:
     return _ROWS * _SWEPT * _power(math.ceil(size.bits)) + size.steps * _STEP
 
 
+def pauli_operations(profile: Profile) -> float:
+    """Operations of propagated strings; infinite if trials did not reach the tolerance."""
+    size = profile.strings
+    if size is None or not size.certified:
+        return float("inf")
+    return size.terms * size.work * _PROPAGATED + profile.operations * _LOWERED
+
+
 def trial_operations(profile: Profile, width: int, *, noisy: bool = False) -> int:
     """Limit of operations of a trial of the bonds; 0: no trial is needed, or none would decide.
     `width`: of the alternative statevector, which up to DENSE_QUBITS takes about as long as a
@@ -99,6 +110,7 @@ def trial_operations(profile: Profile, width: int, *, noisy: bool = False) -> in
         statevector_operations(profile, width),
         contraction_operations(profile),
         sweep_operations(profile),
+        _EXACT * pauli_operations(profile),
     )
     if _is_known(profile) and mps_operations(profile) <= other / 2:
         return 0
@@ -153,14 +165,15 @@ def sweep_rank(profile: Profile, num_qubits: int) -> int:
 
 
 def _place(which: int, profile: Profile, num_qubits: int) -> int:
-    """Rank among statevector, mps, contraction and sweep by operations."""
+    """Rank among statevector, mps, contraction, sweep and pauli by operations."""
     each = (
         statevector_operations(profile, num_qubits),
         mps_operations(profile),
         contraction_operations(profile),
         sweep_operations(profile),
+        _EXACT * pauli_operations(profile),
     )
-    return 20 + 10 * sorted(range(4), key=each.__getitem__).index(which)
+    return 20 + 10 * sorted(range(5), key=each.__getitem__).index(which)
 
 
 def mps_objection(profile: Profile) -> str:
@@ -240,3 +253,36 @@ def sweep_reason(profile: Profile) -> str:
     if size is None:
         return "the size of its sweeps is not known"
     return f"sweeps over {size.layers} layers with tensors of 2^{size.axes} values, exact"
+
+
+def pauli_rank(profile: Profile, num_qubits: int) -> int:
+    """Rank of the engine `pauli`: by its operations, if trials reached the tolerance."""
+    if profile.strings is not None and profile.strings.certified:
+        return _place(4, profile, num_qubits)
+    return _LAST + 20
+
+
+def pauli_objection(profile: Profile) -> str:
+    """Objection to values with an error where others are exact, and to strings that were not
+    tried."""
+    width, kept = profile.num_qubits, profile.kept
+    limit, noise = DENSE_QUBITS, profile.noise
+    if noise is not None and noise.kinds:
+        width, limit = noise.num_qubits or width, EXACT_QUBITS
+    elif kept is not None:
+        width = min(width, kept.widest)
+    if width <= limit:
+        return "another engine gives exact values of so few qubits"
+    if profile.strings is None:
+        return "no strings were tried: it takes expectation values of at most 20,000 operations"
+    return ""
+
+
+def pauli_reason(profile: Profile) -> str:
+    """Reason for `pauli`: the error that it states."""
+    size = profile.strings
+    if size is None:
+        return "its strings were not tried"
+    text = f"Pauli propagation of {size.terms} strings, which are cut, with a stated error of at"
+    text += f" most {size.tolerance:g} of each observable"
+    return text if size.certified else f"{text}, which trials of a few strings did not reach"

@@ -10,24 +10,26 @@ rounding of LAPACK.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from simulators.catalog import DEFAULT_ENGINE, DENSE_QUBITS, SMALL_QUBITS, card, trial_operations
+from simulators.catalog.cards import Options
 from simulators.catalog.preference import AUTO_BITS, contraction_operations, statevector_operations
 from simulators.chain.right_canonical import Block, Matrix, RightCanonicalChain, gate_blocks
 from simulators.circuit.analysis.profile import ChainTrial, Profile
 from simulators.circuit.analysis.profiler import chain_order, chain_part, chain_support, profile
 from simulators.circuit.gates import UNITARY
 from simulators.circuit.ir import Circuit
-from simulators.engine import RunControl
+from simulators.engine import PauliSum, RunControl
 from simulators.lines.size import sweep_size
+from simulators.strings.size import strings_size
 
 _CUTOFF = 1e-12  # weight; rounding in single precision is below it
-_AUTO, _SWEEP = "auto", "sweep"
+_AUTO, _SWEEP, _PAULI = "auto", "sweep", "pauli"
+_VALUES = ("expectation",)
 _GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
 # Overheads, in arithmetic operations, of which a core does about ten in a nanosecond.
 _GATE = 100_000  # a gate until it is in a block
@@ -81,7 +83,7 @@ def chain_trial(circuit: Circuit, limits: TrialLimits) -> ChainTrial:
     progress = _Progress(_GATE * int(circuit.ops.size + swaps.sum()))
     if progress.spent > limits.operations:
         return ChainTrial(1, False, 0.0, progress.spent)
-    layers = gate_blocks(circuit, _parameters(circuit), order).layers
+    layers = gate_blocks(circuit, trial_parameters(circuit), order).layers
     chain = RightCanonicalChain(len(order), bond=limits.bond + 1, cutoff=_CUTOFF, dtype="complex64")
     total, control = sum(map(len, layers)), RunControl()
     settled_at = _even_from(layers, len(order))
@@ -149,7 +151,7 @@ def _count(chain: RightCanonicalChain, layer: list[Block], progress: _Progress) 
     progress.calls += _BLOCK * len(layer) + _CALL * len(calls)
 
 
-def _parameters(circuit: Circuit) -> NDArray[np.float64]:
+def trial_parameters(circuit: Circuit) -> NDArray[np.float64]:
     """Circuit's parameters; free ones get different values in no ratio that cancels gates."""
     if not circuit.slots_data:
         return circuit.params
@@ -166,27 +168,34 @@ def _parameters(circuit: Circuit) -> NDArray[np.float64]:
 def choice_profile(
     circuit: Circuit,
     outputs: tuple[str, ...] = (),
-    labels: Iterable[str] = (),
+    observables: tuple[PauliSum, ...] = (),
     engine: str = _AUTO,
+    settings: Options = (),
     *,
     noisy: bool = False,
 ) -> Profile:
     """Profile as `profiler.profile`, with what prices the named engine, or those from which `auto`
-    chooses: the size of sweeps, and a trial of the bonds. A trial may take a second, so no thread
-    that others wait for may call this. `noisy`: there may be noise, which its noise profile will
-    state."""
-    labels = tuple(labels)
+    chooses: the size of sweeps, that of propagated strings, and a trial of the bonds. A trial may
+    take a second, so no thread that others wait for may call this. `settings`: of the named engine.
+    `noisy`: there may be noise, which its noise profile will state."""
+    labels = tuple(label for item in observables for label in item.labels)
     result = profile(circuit, outputs, labels)
     dense = card(DEFAULT_ENGINE)
     if engine == _SWEEP:
-        size = sweep_size(circuit, _parameters(circuit), outputs, labels)
+        size = sweep_size(circuit, trial_parameters(circuit), outputs, labels)
         return msgspec.structs.replace(result, sweep=size)
+    if engine == _PAULI and not noisy:
+        strings = strings_size(circuit, trial_parameters(circuit), None, observables, settings)
+        return msgspec.structs.replace(result, strings=strings)
     if dense is None or result.num_qubits <= SMALL_QUBITS or engine != _AUTO:
         return result
     width = dense.effective_profile(result, outputs).num_qubits
     if width > (SMALL_QUBITS if noisy else DENSE_QUBITS):
-        size = sweep_size(circuit, _parameters(circuit), outputs, labels)
+        size = sweep_size(circuit, trial_parameters(circuit), outputs, labels)
         result = msgspec.structs.replace(result, sweep=size)
+    if width > DENSE_QUBITS and not noisy and outputs == _VALUES:
+        strings = strings_size(circuit, trial_parameters(circuit), None, observables)
+        result = msgspec.structs.replace(result, strings=strings)
     operations = trial_operations(result, width, noisy=noisy)
     if not operations:
         return result

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from simulators import engine
 from simulators.catalog import builtin_card
-from simulators.catalog.costs import PAULI_BYTES
+from simulators.catalog.costs import PAULI_BYTES, pauli_string_bytes
 from simulators.circuit.analysis import measurements
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
@@ -27,12 +27,15 @@ from simulators.strings.certification import (
     UNKNOWN,
     Stated,
     StringLimits,
+    Target,
     certified,
+    targets,
 )
 from simulators.strings.program import Program, program_of
-from simulators.strings.propagation import Propagation, string_bytes
+from simulators.strings.propagation import Propagation
 
 CARD = builtin_card("pauli")
+_OF_SHOTS = 0.25  # error that values may have, relative to that of the shots
 _NO_NOISE = NoiseProgram(b"", frozenset(), np.zeros((0, 4), np.int64))
 
 
@@ -134,11 +137,9 @@ class _Values(outputs.FinalState):
         self._program = part.program(run.params)
         self._qubits = part.part.qubits.tolist()
         settings = run.options.settings
-        self._limits = StringLimits(
-            float(CARD.value(settings, "tolerance")), int(CARD.value(settings, "strings"))
-        )
+        self._limits = StringLimits.of(settings)
         self._uncertified = bool(CARD.value(settings, "uncertified"))
-        each = 2 * self._limits.strings * string_bytes(self.num_qubits)
+        each = 2 * self._limits.strings * pauli_string_bytes(self.num_qubits)
         self._threads = min(run.options.threads, PAULI_BYTES // each)
         if not self._threads:
             raise OutOfMemory(
@@ -151,14 +152,17 @@ class _Values(outputs.FinalState):
         self, strings: outputs.PauliStrings, request: Request, key: outputs.SeedKey
     ) -> tuple[tuple[float, float], ...]:
         """Value and error of each observable: see `certification`; of shots, with their own."""
-        distinct = list(dict.fromkeys(strings))
-        stated = dict(zip(distinct, self._stated(distinct, key), strict=True))
+        owners, weights = outputs.owners_and_weights(request.observables)
+        tolerance = self._limits.tolerance
+        if request.shots:
+            tolerance = max(tolerance, _OF_SHOTS / math.sqrt(request.shots))
+        wanted = targets(strings, owners, weights, tolerance)
+        stated = dict(zip(wanted, self._stated(wanted, key), strict=True))
         self._summarise(stated)
         means = np.array([stated[string].value for string in strings])
         if request.shots:
             means = outputs.sampled(np.clip(means, -1.0, 1.0), request.shots, key)
         drawn = outputs.estimates(request.observables, means, request.shots)
-        owners, weights = outputs.owners_and_weights(request.observables)
         squares, bounds = np.zeros(len(drawn)), np.zeros(len(drawn))
         for string, owner, weight in zip(strings, owners, np.abs(weights), strict=True):
             found = stated[string]
@@ -173,8 +177,9 @@ class _Values(outputs.FinalState):
             )
         )
 
-    def _stated(self, strings: outputs.PauliStrings, key: outputs.SeedKey) -> list[Stated]:
+    def _stated(self, wanted: dict[tuple[int, int], Target], key: outputs.SeedKey) -> list[Stated]:
         """Value of each string; ranks share them, then threads."""
+        strings, most = list(wanted), self._limits.strings
         table = np.zeros((len(strings), len(Stated.__struct_fields__)))
         control, program = self._ranks.control, self._program
         mine = range(self._ranks.rank, len(strings), self._ranks.size)
@@ -189,7 +194,7 @@ class _Values(outputs.FinalState):
                     return
                 string = strings[number]
                 found = certified(
-                    arrays[thread], program, string, (*key, number), self._limits, control
+                    arrays[thread], program, string, (*key, number), wanted[string], most, control
                 )
                 if found.basis == UNKNOWN and not self._uncertified:
                     refused.append(self._refusal(string, found))
@@ -249,7 +254,7 @@ class _Values(outputs.FinalState):
     def _refusal(self, string: tuple[int, int], found: Stated) -> TruncatedState:
         limits = self._limits
         return TruncatedState(
-            f"no error below {limits.tolerance:g} can be stated with {limits.strings} strings for"
+            f"no error of {limits.tolerance:g} can be stated with {limits.strings} strings:"
             f" {self._unknown(string, found)}",
             hint="raise the options tolerance or strings; option uncertified=1 gives the value"
             " so far, with 'converged: unknown'",

@@ -18,11 +18,6 @@ _SEED = 20_231_129  # of the words of the hash: any number
 _RAISE = 2.0  # factor of eps where one mix makes too many strings
 
 
-def string_bytes(num_qubits: int) -> int:
-    """Bytes of a string: key, hash, coefficient, and two entries of the table."""
-    return 16 * ((num_qubits + 63) // 64) + 16 + 16
-
-
 class Cuts(msgspec.Struct, frozen=True):
     """Limits of a run. `key`: seed, binding and draw of unbiased cuts; None: what is below eps is
     dropped."""
@@ -78,7 +73,8 @@ class Propagation:
                 return Propagated(
                     float(measures[kernel.VALUE]), float(measures[kernel.LOST]),
                     float(measures[kernel.EPS]), bool(state[kernel.RAISED]),
-                    int(state[kernel.DIAGONAL]), int(state[kernel.COUNT]), int(state[kernel.PEAK]), int(state[kernel.WORK]),
+                    int(state[kernel.DIAGONAL]), int(state[kernel.COUNT]), int(state[kernel.PEAK]),
+                    int(state[kernel.WORK]),
                 )  # fmt: skip
             if self._cells.shape[0] >= 2 * cuts.most:
                 measures[kernel.EPS] *= _RAISE

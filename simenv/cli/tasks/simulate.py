@@ -173,7 +173,7 @@ def _chunk(
     warmup.prepare(kernel_folder())  # before modules with kernels are imported
     from simenv.cli.tasks.resource_fit import fitting
     from simenv.service.admission.controller import with_shots
-    from simenv.service.admission.rules import check_device_shots
+    from simenv.service.admission.rules import check_device_shots, pauli_sums
     from simulators.chain.trial import choice_profile
     from simulators.circuit.ir import Circuit
     from simulators.circuit.validation.admission import validation_error
@@ -184,9 +184,9 @@ def _chunk(
     circuit = Circuit.from_program(program)
     if text := validation_error(circuit):
         raise ProgramError(text)
-    labels = [label for observable in terms.pauli_sums for label in observable.labels]
     noisy = device is not None
-    sizes = choice_profile(circuit, terms.outputs, labels, terms.engine, noisy=noisy)
+    sums = pauli_sums(terms)
+    sizes = choice_profile(circuit, terms.outputs, sums, terms.engine, terms.options, noisy=noisy)
     if device is not None:
         check_device_shots(spec.shots, terms.device, device.max_shots)
         sizes = with_shots(device.examined(circuit, sizes, terms), spec.shots)

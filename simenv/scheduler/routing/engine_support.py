@@ -76,8 +76,12 @@ def power(ranks: int) -> int:
 
 
 def expected_truncation(card: EngineCard, profile: Profile, terms: TaskOptions) -> float:
-    """Return the largest weight of the state that a run may cut off; 0.0: none, -1.0: unknown."""
+    """Return the largest weight of the state that a run may cut off, or the largest error of a
+    Pauli string; 0.0: none, -1.0: unknown."""
     names = {option.name for option in card.options}
+    if {"tolerance", "uncertified"} <= names:
+        is_bounded = not card.value(terms.options, "uncertified")
+        return float(card.value(terms.options, "tolerance")) if is_bounded else -1.0
     if not {"bond", "cutoff"} <= names:
         return 0.0
     settings = catalog.settings_of(card.name, terms.options, auto=terms.engine == "auto")

@@ -82,11 +82,11 @@ class RunningChecks:
 def _takes_long(packed: bytes, terms: model.TaskOptions, *, noisy: bool) -> bool:
     """Return whether the check takes too long for the event loop: the program is large, it is the
     first wide one, which loads or compiles kernels, or it is so wide that a trial, or the size of
-    sweeps, chooses its engine."""
+    sweeps or strings, chooses its engine."""
     if len(packed) >= BESIDE_BYTES or is_call(terms):
         return len(packed) >= BESIDE_BYTES
     is_loaded = profiler.is_loaded()
-    if is_loaded and terms.engine not in (engine_choice.AUTO, "sweep"):
+    if is_loaded and terms.engine not in (engine_choice.AUTO, "sweep", "pauli"):
         return False
     try:
         declared = model.declared_qubits(packed)
@@ -109,7 +109,9 @@ def look(packed: bytes, terms: model.TaskOptions, device: DeviceContext | None =
     if wrong:
         raise ProgramError(f"the program is not valid: {wrong}")
     noisy = device is not None
-    result = choice_profile(circuit, terms.outputs, rules.labels(terms), terms.engine, noisy=noisy)
+    result = choice_profile(
+        circuit, terms.outputs, rules.pauli_sums(terms), terms.engine, terms.options, noisy=noisy
+    )
     if terms.engine == engine_choice.AUTO:
         # Beyond the width of statevectors it may be refused, with this cost.
         is_counted = circuit.num_qubits > DENSE_QUBITS

@@ -24,7 +24,7 @@ from simulators.circuit.analysis.profile import Profile
 from simulators.circuit.analysis.profiler import profile
 from simulators.circuit.ir import Circuit, outcome_width
 from simulators.circuit.passes.components import parts_problem, sliced
-from simulators.engine import PURE, SAMPLED
+from simulators.engine import PURE, SAMPLED, PauliSum
 from simulators.execution.sampling import shot_bytes
 
 MAX_PARAMETERS = 2**20
@@ -113,6 +113,13 @@ def check_terms(terms: model.TaskOptions) -> None:
 def labels(terms: model.TaskOptions) -> Iterator[str]:
     """Return the Pauli strings of all observables."""
     return (label for observable in terms.pauli_sums for label in observable.labels)
+
+
+def pauli_sums(terms: model.TaskOptions) -> tuple[PauliSum, ...]:
+    """Return the observables as engines take them."""
+    return tuple(
+        PauliSum(each.labels, np.frombuffer(each.coefficients)) for each in terms.pauli_sums
+    )
 
 
 def check_app(terms: model.TaskOptions) -> None:

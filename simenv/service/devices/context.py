@@ -19,15 +19,18 @@ from simenv.model.availability import Availability
 from simenv.service.admission import rules
 from simenv.service.devices import noise_api
 from simenv.service.devices.registry import EmulatedDevice
+from simulators.catalog.preference import EXACT_QUBITS
+from simulators.chain.trial import trial_parameters
 from simulators.circuit import device_check
 from simulators.circuit.analysis.measurements import has_conditional_noise
 from simulators.circuit.analysis.noise_profile import noise_profile
-from simulators.circuit.analysis.profile import NoiseProfile, Profile
+from simulators.circuit.analysis.profile import NoiseProfile, Profile, StringsSize
 from simulators.circuit.device_check import DeviceLimits
 from simulators.circuit.ir import Circuit
 from simulators.circuit.passes.attach_noise import NoiseAttachment, ShotTimes
 from simulators.compiler.kernel import kernels
 from simulators.errors import EngineError
+from simulators.strings.size import strings_size
 
 
 class DeviceContext:
@@ -100,14 +103,17 @@ class DeviceContext:
         execute unchanged, raises InfeasibleError, or returns the profile without noise if the
         device is optional. `terms`: with the outputs and observables of the task."""
         try:
-            noise = self._noise(circuit, profile, terms)
+            noise, strings = self._noise(circuit, profile, terms)
         except InfeasibleError:
             if not self._is_optional:
                 raise
             return profile
-        return msgspec.structs.replace(profile, noise=noise)
+        return msgspec.structs.replace(profile, noise=noise, strings=strings)
 
-    def _noise(self, circuit: Circuit, profile: Profile, terms: TaskOptions) -> NoiseProfile:
+    def _noise(
+        self, circuit: Circuit, profile: Profile, terms: TaskOptions
+    ) -> tuple[NoiseProfile, StringsSize | None]:
+        """Profile of the noise, and the size of the propagation of observables through it."""
         limits = self._limits
         if limits is not None:
             problem, hint = device_check.refusal(circuit, profile, limits)
@@ -132,7 +138,12 @@ class DeviceContext:
             raise InfeasibleError(f"noise: {error.message}", hint=error.hint) from error
         if not self.is_loaded:  # other circuits need further kernels
             self.is_loaded = all(each.is_stored for each in kernels("attachment"))
-        return noise
+        strings = None
+        is_wide = terms.engine == "auto" and noise.num_qubits > EXACT_QUBITS
+        if terms.outputs == ("expectation",) and (is_wide or terms.engine == "pauli"):
+            params, sums = trial_parameters(circuit), rules.pauli_sums(terms)
+            strings = strings_size(circuit, params, program, sums, terms.options)
+        return noise, strings
 
     def _too_wide(self, circuit: Circuit) -> SimenvError | None:
         max_qubits = self._attachment.model.num_qubits

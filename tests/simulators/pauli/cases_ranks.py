@@ -54,7 +54,7 @@ def case_refusal_of_one_rank_is_that_of_all(comm: Any) -> None:
     try:
         run(comm, layers=5, tolerance=1e-6, strings=1_024)
     except TruncatedState as refused:
-        assert "with 1024 strings for Z" in refused.message  # noqa: PT017  # in a rank, no pytest
+        assert "with 1024 strings: Z" in refused.message  # noqa: PT017  # in a rank, no pytest
     else:
         raise AssertionError
 

@@ -243,8 +243,7 @@ def test_refusal_at_the_limit_of_strings_has_the_value_so_far() -> None:
     with pytest.raises(TruncatedState) as refused:
         expectation(PauliEngine(), scrambled(), ["ZZIIXIIZ"], None, settings=settings)
     assert "0.0001" in refused.value.message
-    assert "1024 strings" in refused.value.message
-    assert "Z0X3Z6Z7: " in refused.value.message
+    assert "1024 strings: Z0X3Z6Z7: " in refused.value.message
     assert "uncertified=1" in refused.value.hint
 
 
@@ -307,7 +306,7 @@ def test_ghz_state_and_its_parity() -> None:
     assert values == pytest.approx([math.cos(0.4), 1.0, 0.0, math.sin(0.4)], abs=1e-12)
 
 
-def test_values_depend_neither_on_threads_nor_on_the_other_observables() -> None:
+def test_values_do_not_depend_on_threads() -> None:
     random = np.random.default_rng(5)
     circuit = random_circuit(6, 40, random)
     noise = random_noise(circuit, random)
@@ -320,18 +319,24 @@ def test_values_depend_neither_on_threads_nor_on_the_other_observables() -> None
     assert one == three
 
 
-def test_sum_has_the_values_of_its_strings_and_their_errors() -> None:
+def test_error_of_a_sum_is_within_the_tolerance_of_its_weights() -> None:
+    """Standard errors of strings add by their squares, so each may have more than the tolerance."""
     random = np.random.default_rng(6)
     circuit = random_circuit(6, 40, random)
     noise = random_noise(circuit, random)
-    labels = ("ZZIIII", "IIIXXI", "IIIIII")
-    options = {"settings": (("tolerance", 0.03),)}
-    single = expectation(PauliEngine(), circuit, labels, noise, **options).expectations
-    weights = np.array([2.0, -3.0, 0.5])
-    request = Request(0, 1, ("expectation",), (PauliSum(labels, weights),))
-    ((value, error),) = run(PauliEngine(), circuit, request, noise, **options).row(0).expectations
-    assert value == pytest.approx(sum(w * v for w, (v, _) in zip(weights, single, strict=True)))
-    assert error == pytest.approx(math.hypot(2.0 * single[0][1], 3.0 * single[1][1]))
+    labels = ["".join(random.choice(list("IXYZ"), 6)) for _ in range(30)]
+    weights = random.uniform(-2, 2, 31)
+    observables = (PauliSum((*labels, "IIIIII"), weights), PauliSum((labels[0],), np.ones(1)))
+    request = Request(0, 1, ("expectation",), observables)
+    settings = {"settings": (("tolerance", 0.01),)}
+    total, one = run(PauliEngine(), circuit, request, noise, **settings).row(0).expectations
+    exact = run(DensityMatrixEngine(), circuit, request, noise).row(0).expectations
+    assert total[1] <= 0.01 * np.abs(weights[:30]).sum()
+    assert one[1] <= 0.01
+    alone = expectation(PauliEngine(), circuit, labels[1:2], noise, **settings).expectations[0][1]
+    assert total[1] < 0.5 * alone * np.abs(weights[:30]).sum()
+    for (value, error), (truth, _) in zip((total, one), exact, strict=True):
+        assert abs(value - truth) <= 3.0 * error
 
 
 def test_bindings_have_values_of_their_own() -> None:

@@ -300,9 +300,9 @@ def test_tasks_go_to_pools_of_able_engines() -> None:
     assert table == {"statevector": "main", "mps": "chains", "fault": "drill", "aer": "main"}
     result = engine_choice.candidates(profile(measured(chain(40))), TaskOptions(), POOLS, LIMITS)
     assert [each.engine for each in result] == [
-        "stabilizer", "mps", "statevector", "contraction", "sweep",
+        "stabilizer", "mps", "statevector", "contraction", "sweep", "pauli",
     ]  # fmt: skip
-    assert [each.route is not None for each in result] == [True, True, False, False, False]
+    assert [each.route is not None for each in result] == [True, True, *[False] * 4]
     named = engine_choice.candidates(
         profile(measured(chain(40))), TaskOptions(engine="mps"), POOLS, LIMITS
     )
