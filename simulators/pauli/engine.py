@@ -25,9 +25,9 @@ from simulators.strings.certification import (
     BOUND,
     UNBIASED,
     UNKNOWN,
+    ErrorTarget,
     Stated,
     StringLimits,
-    Target,
     certified,
     targets,
 )
@@ -177,7 +177,9 @@ class _Values(outputs.FinalState):
             )
         )
 
-    def _stated(self, wanted: dict[tuple[int, int], Target], key: outputs.SeedKey) -> list[Stated]:
+    def _stated(
+        self, wanted: dict[tuple[int, int], ErrorTarget], key: outputs.SeedKey
+    ) -> list[Stated]:
         """Value of each string; ranks share them, then threads."""
         strings, most = list(wanted), self._limits.strings
         table = np.zeros((len(strings), len(Stated.__struct_fields__)))

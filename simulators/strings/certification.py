@@ -64,7 +64,7 @@ class StringLimits(msgspec.Struct, frozen=True):
         return cls(float(next(values)), int(next(values)))
 
 
-class Target(msgspec.Struct, frozen=True):
+class ErrorTarget(msgspec.Struct, frozen=True):
     """Largest errors of a string: a bound, and a standard error."""
 
     bound: float
@@ -73,7 +73,7 @@ class Target(msgspec.Struct, frozen=True):
 
 def targets(
     strings: Sequence[K], owners: NDArray[np.int64], weights: NDArray[np.float64], tolerance: float
-) -> dict[K, Target]:
+) -> dict[K, ErrorTarget]:
     """Target of each string so that all observables are within the tolerance. `owners`, `weights`:
     the observable and the coefficient of each string, which may repeat."""
     sizes = np.abs(weights)
@@ -82,12 +82,12 @@ def targets(
     # Of a sum, half for the bounds and half for the standard errors.
     parts = np.where(counts > 1, 0.5, 1.0) * tolerance
     errors = np.minimum(parts * ones / np.sqrt(np.maximum(squares, 1e-300)), _LARGEST)
-    result: dict[K, Target] = {}
+    result: dict[K, ErrorTarget] = {}
     for string, owner, size in zip(strings, owners.tolist(), sizes.tolist(), strict=True):
-        known = result.get(string, Target(_TRIVIAL, _TRIVIAL))
+        known = result.get(string, ErrorTarget(_TRIVIAL, _TRIVIAL))
         if size > 0.0:
             bound, error = float(parts[owner]), float(errors[owner])
-            known = Target(min(known.bound, bound), min(known.error, max(error, bound)))
+            known = ErrorTarget(min(known.bound, bound), min(known.error, max(error, bound)))
         result[string] = known
     return result
 
@@ -121,7 +121,7 @@ def certified(
     program: Program,
     string: tuple[int, int],
     key: tuple[int, int, int],
-    target: Target,
+    target: ErrorTarget,
     most: int,
     control: RunControl,
     *,
