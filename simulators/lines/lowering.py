@@ -21,6 +21,7 @@ from simulators.circuit.analysis.measurements import NO_OP_RESET, TERMINAL
 from simulators.circuit.ir import Circuit, with_matrices
 from simulators.errors import Unsupported
 from simulators.lines.control import Event, Flow, RecordColumns
+from simulators.lines.rewriting import Letters, Merged, letters_of, merged_gates
 from simulators.lines.wide_gates import MOST_QUBITS, parts_of
 from simulators.trajectories.mid_circuit import MidCircuit
 from simulators.trajectories.noise_table import COUNT, FIRST, PAULI, NoiseTable
@@ -31,7 +32,8 @@ _ZERO = 1e-13  # magnitude of a matrix element that counts as zero
 _SMALL = 1e-7  # the same of a Kraus operator: rounding that a small rest of a channel magnifies
 _ONE = np.eye(2, dtype=np.complex128)
 _FLIP = np.array([[0, 1], [1, 0]], np.complex128)
-_PAULIS = (_ONE, _FLIP, np.array([[0, -1j], [1j, 0]]), np.diag([1.0 + 0j, -1.0]))
+_Z = np.diag([1.0 + 0j, -1.0])
+_PAULIS = {(1, 0): _FLIP, (1, 1): np.array([[0, -1j], [1j, 0]]), (0, 1): _Z}  # by x and z
 _HADAMARD = np.array([[1, 1], [1, -1]], np.complex128) / np.sqrt(2.0)
 _TO_Y = np.diag([1.0, 1j]) @ _HADAMARD  # Y = _TO_Y Z _TO_Y^+
 _QUARTER = np.pi / 4.0
@@ -99,11 +101,19 @@ def lines_of(
     """Lines of an admissible circuit. `amid`: None if no measurement, reset or condition precedes
     the end. Raises Unsupported for loops, gates on more than MOST_QUBITS qubits, and channels on
     two that move amplitude."""
-    builder = _Builder(circuit, table)
+    operations = list(with_matrices(circuit, params))
+    rows = [] if table is None else table.table.tolist()
+    merged: dict[int, Merged | None] = {}  # by place; None: a gate that is part of one
+    for each in merged_gates(operations, circuit.num_qubits, rows):
+        merged |= dict.fromkeys((at for at, _ in each.singles), None)
+        merged |= {each.first: each, each.last: each}
+    builder = _Builder(circuit, table, rows)
     builder.errors_after(-1)
-    for operation, matrix in with_matrices(circuit, params):
+    for operation, matrix in operations:
         place, qubits, code = operation.place, operation.qubits, operation.code
-        if matrix is not None:
+        if place in merged:
+            builder.merge(place, merged[place])
+        elif matrix is not None:
             builder.gate(place, qubits, matrix, operation.name)
         elif amid is None:
             pass
@@ -136,7 +146,7 @@ class _Line:
 
 
 class _Builder:
-    def __init__(self, circuit: Circuit, table: NoiseTable | None) -> None:
+    def __init__(self, circuit: Circuit, table: NoiseTable | None, rows: list[list[int]]) -> None:
         num_qubits = circuit.num_qubits
         self._num_clbits = circuit.num_clbits
         self._columns = RecordColumns()
@@ -146,13 +156,17 @@ class _Builder:
         self._line_of = list(range(num_qubits))
         self._pairs: list[tuple[tuple[int, int], tuple[int, int], Matrix]] = []
         self._table = table
-        self._rows = [] if table is None else table.table.tolist()
+        self._rows = rows
         self._locations = [] if table is None else table.draw_locations.tolist()
         self._next = 0
         self._errors: list[Error] = []
         self._ends: list[list[tuple[int, int]]] = []  # of each error: line, and segment there
-        self._inserts: list[tuple[int, ...]] = []
-        self._letters: dict[tuple[int, int, int], int] = {}  # Pauli errors of a location
+        self._inserts: list[list[int]] = []
+        # Pauli errors of a location by line and letter, and whether they act behind a merged gate.
+        self._letters: dict[tuple[int, int, Letters, bool], int] = {}
+        self._merging: dict[int, Merged] = {}  # by qubit, while its gates are read
+        # Errors to add behind a merged gate, by its last place: of insert, location, qubit.
+        self._behind: dict[int, list[tuple[int, int, int, Letters]]] = {}
         # Errors within the pending unitaries, with what of these acts before them.
         self._within: list[list[tuple[int, Matrix]]] = [[] for _ in range(num_qubits)]
         self._known: dict[tuple[bytes, bool], list[Step]] = {}
@@ -177,6 +191,23 @@ class _Builder:
                     first += 1
                 else:
                     first += self._double(place, where, part, first)
+
+    def merge(self, place: int, merged: Merged | None) -> None:
+        """Read the first or the last of two gates that become one, or (None) a gate between."""
+        if merged is None:
+            return
+        is_last = place == merged.last
+        if is_last:
+            del self._merging[merged.control], self._merging[merged.target]
+            self._double(place, (merged.target, merged.control), merged.matrix)
+            for insert, location, qubit, letters in self._behind.pop(place, ()):
+                error = self._pauli(location, self._line_of[qubit], letters, behind=True)
+                self._inserts[insert].append(error)
+        else:
+            self._merging |= {merged.control: merged, merged.target: merged}
+        if merged.flipped[is_last]:
+            draw = _draw_of_part(place, -1, 0)
+            self._single(self._line_of[merged.target], _HADAMARD, draw)
 
     def _single(self, number: int, matrix: Matrix, draw: int) -> None:
         line = self._lines[number]
@@ -314,32 +345,42 @@ class _Builder:
         while self._next < len(self._rows) and self._rows[self._next][0] == place:
             insert, row = self._next, self._rows[self._next]
             self._next += 1
-            _, which, x, z, *qubits = row
+            _, which, _, _, *qubits = row
             numbers = [self._line_of[q] for q in qubits if q >= 0]
             location = self._locations[insert]
+            own: list[int] = []
+            self._inserts.append(own)
             if which == PAULI:
-                letters = [
-                    (x >> j & 1) + 3 * (z >> j & 1) - 2 * (x >> j & z >> j & 1)
-                    for j in range(len(numbers))
-                ]
-                own = [
-                    self._pauli(location, number, letter)
-                    for number, letter in zip(numbers, letters, strict=True)
-                    if letter
-                ]
+                for qubit, letters in self._placed(insert, row).items():
+                    if letters != (0, 0):
+                        own.append(self._pauli(location, self._line_of[qubit], letters))
             else:
                 operators = _operators(self._table, which, len(numbers))  # type: ignore[arg-type]
                 if len(numbers) == 1:
-                    own = [self._add(location, numbers[0], operators)]
+                    own.append(self._add(location, numbers[0], operators))
                 else:
-                    own = [self._add_pair(location, numbers, operators)]
-            self._inserts.append(tuple(own))
+                    own.append(self._add_pair(location, numbers, operators))
 
-    def _pauli(self, location: int, number: int, letter: int) -> int:
+    def _placed(self, insert: int, row: list[int]) -> dict[int, Letters]:
+        """Letters of a Pauli error on each qubit, without those that act behind a merged gate."""
+        place, _, x, z, *qubits = row
+        letters = {q: (x >> j & 1, z >> j & 1) for j, q in enumerate(qubits) if q >= 0}
+        for merged in {id(m): m for q in qubits if (m := self._merging.get(q))}.values():
+            carried = merged.carried(place, *letters_of(merged, row))
+            assert carried is not None  # see `merged_gates`
+            both = merged.control, merged.target
+            for qubit, before, behind in zip(both, *carried, strict=True):
+                letters[qubit] = before
+                if behind != (0, 0):
+                    entry = insert, self._locations[insert], qubit, behind
+                    self._behind.setdefault(merged.last, []).append(entry)
+        return letters
+
+    def _pauli(self, location: int, number: int, letters: Letters, *, behind: bool = False) -> int:
         """Number of a Pauli error, which errors on pairs share."""
-        key = location, number, letter
+        key = location, number, letters, behind
         if key not in self._letters:
-            self._letters[key] = self._add(location, number, _PAULIS[letter][None])
+            self._letters[key] = self._add(location, number, _PAULIS[letters][None])
         return self._letters[key]
 
     def _append(self, error: Error, ends: list[tuple[int, int]]) -> int:
@@ -352,15 +393,15 @@ class _Builder:
         line.begun = -1
         line.layer = max(line.layer, self._columns.layer(flag))
         drawn = len(operators) > 1
-        keeps = self._keeps_values(number)
-        if not (keeps and all(_moves(each) is not None for each in operators)):
-            if keeps and line.number:  # a unitary of its own, for all shots
+        # Before the pending unitary, if nothing is drawn within it: Paulis stay Paulis there.
+        own = _rounded(line.pending.conj().T @ operators @ line.pending)
+        if self._within[number] or any(_moves(each) is None for each in own):
+            if self._keeps_values(number) and line.number:  # a unitary of its own, for all shots
                 self._close(number)
             kind = DRAWN_WITHIN if drawn else WITHIN
             added = self._append(Error(kind, (), (), operators, 0, location, flag=flag), [])
             self._within[number].append((added, line.pending))
             return added
-        own = line.pending.conj().T @ operators @ line.pending
         kind = DRAWN_ON_SEGMENT if drawn else ON_SEGMENT
         error = Error(kind, (), (line.number,), own, line.layer, location, flag=flag)
         return self._append(error, [(number, len(line.unitaries) - 1)])
@@ -414,7 +455,7 @@ class _Builder:
             tuple(each for line in self._lines for each in line.unitaries),
             tuple(each for line in self._lines for each in line.draws),
             tuple(each for line in self._lines for each in line.layers),
-            pairs, tuple(self._errors), tuple(self._inserts), tuple(self._line_of),
+            pairs, tuple(self._errors), tuple(map(tuple, self._inserts)), tuple(self._line_of),
             tuple(_flips(line.pending) for line in self._lines), tuple(self._certain),
             self._columns.count,
             tuple(self._columns.of_bit.get(clbit, -1) for clbit in range(self._num_clbits)),
@@ -529,7 +570,7 @@ def _canonical(matrix: Matrix, *, swaps: bool) -> Iterator[Step]:
             continue
         yield "single", basis.conj().T, basis.conj().T
         if abs(abs(angle) - np.pi / 2.0) < 1e-12:  # a Pauli on each
-            yield "single", _PAULIS[3], _PAULIS[3]
+            yield "single", _Z, _Z
         else:
             same, other = np.exp(1j * angle), np.exp(-1j * angle)
             yield "pair", np.array([[same, other], [other, same]]), _ONE
