@@ -396,8 +396,6 @@ class _Builder:
         # Before the pending unitary, if nothing is drawn within it: Paulis stay Paulis there.
         own = _rounded(line.pending.conj().T @ operators @ line.pending)
         if self._within[number] or any(_moves(each) is None for each in own):
-            if self._keeps_values(number) and line.number:  # a unitary of its own, for all shots
-                self._close(number)
             kind = DRAWN_WITHIN if drawn else WITHIN
             added = self._append(Error(kind, (), (), operators, 0, location, flag=flag), [])
             self._within[number].append((added, line.pending))
