@@ -407,7 +407,7 @@ def describe_pool(pool: str, snapshot: engine_support.RoutingSnapshot) -> str:
 def _preference_reason(card: EngineCard, profile: Profile, total_qubits: int) -> str:
     """Return why `auto` chooses this engine; `total_qubits`: width before the program's
     reduction."""
-    width = f"{profile.num_qubits} qubits"
+    width = f"{min(profile.num_qubits, total_qubits)} qubits"
     if profile.num_qubits < total_qubits:
         width = f"{profile.num_qubits} of {total_qubits} qubits at once are needed"
     if card.method == "clifford":
