@@ -392,12 +392,12 @@ class ContractionCost(FixedMemoryCost, frozen=True):
 
 
 SWEEP_BYTES = 2**30  # the tensors of all threads of a sweep, at most
-SWEEP_THREADS = 8  # for which memory is expected
+SWEEP_THREADS = 4  # for which memory is expected
 SWEEP_BITS = 34  # log2 of the values that a shot may pass over: half a minute
 _WHAT_HELPS = "fewer layers, native rzz in place of two cx, or fewer neighbours would help"
 
 
-class SweepCost(FixedMemoryCost, frozen=True):
+class SweepCost(msgspec.Struct, frozen=True):
     """Cost of sweeps over a circuit's graph: of the tensors of each thread, and of the values that
     a shot passes over; beside them the program is made."""
 
@@ -427,14 +427,24 @@ class SweepCost(FixedMemoryCost, frozen=True):
         return ""
 
     def memory_bytes(self, profile: Profile, ask: CostQuery) -> int:
-        """Memory of the tensors and of the program."""
+        """Memory of the program, and of the tensors of several threads."""
+        each = self._tensor_bytes(profile, ask)
+        return self._made_bytes(profile) + max(each, min(SWEEP_BYTES, SWEEP_THREADS * each))
+
+    def least_memory_bytes(self, profile: Profile, ask: CostQuery) -> int:
+        """Minimum memory: that of one thread."""
+        return self._made_bytes(profile) + self._tensor_bytes(profile, ask)
+
+    def _made_bytes(self, profile: Profile) -> int:
+        steps = 0 if profile.sweep is None else profile.sweep.steps
+        return self.base_bytes + self.step_bytes * steps
+
+    def _tensor_bytes(self, profile: Profile, ask: CostQuery) -> int:
         size = profile.sweep
         if size is None:
-            return self.base_bytes + SWEEP_BYTES
+            return SWEEP_BYTES
         values = (1 << min(size.axes, 62)) + size.kept
-        each = 2 * _LANES * values * (8 if ask.precision == "double" else 4)
-        tensors = max(each, min(SWEEP_BYTES, SWEEP_THREADS * each))
-        return self.base_bytes + tensors + self.step_bytes * size.steps
+        return int(2 * _LANES * values * (8 if ask.precision == "double" else 4))
 
     def seconds(self, profile: Profile, ask: CostQuery, slots: int) -> float:
         """Expected time; ranks and threads share the shots."""

@@ -112,8 +112,10 @@ class _Samples(outputs.FinalState):
         self._sweeps = Sweeps.of(lines)
         itemsize = np.dtype(run.options.dtype).itemsize // 2
         widest = self._sweeps.program.widest
-        self._threads = min(run.options.threads, SWEEP_BYTES // self._sweeps.memory_bytes(itemsize))
-        if not self._threads:
+        each = self._sweeps.memory_bytes(itemsize)
+        room = min(SWEEP_BYTES, run.options.memory_bytes or SWEEP_BYTES)
+        self._threads = max(1, min(run.options.threads, room // each))
+        if each > SWEEP_BYTES:
             raise OutOfMemory(
                 f"a sweep of this circuit has tensors of 2^{widest} values for each of"
                 f" {LANES} shots; all tensors have {SWEEP_BYTES >> 20} MiB",
