@@ -33,7 +33,9 @@ _SMALL = 1e-7  # the same of a Kraus operator: rounding that a small rest of a c
 _ONE = np.eye(2, dtype=np.complex128)
 _FLIP = np.array([[0, 1], [1, 0]], np.complex128)
 _Z = np.diag([1.0 + 0j, -1.0])
-_PAULIS = {(1, 0): _FLIP, (1, 1): np.array([[0, -1j], [1j, 0]]), (0, 1): _Z}  # by x and z
+_PAULIS = {  # one operator each, by x and z
+    (1, 0): _FLIP[None], (1, 1): np.array([[[0, -1j], [1j, 0]]]), (0, 1): _Z[None],
+}  # fmt: skip
 _HADAMARD = np.array([[1, 1], [1, -1]], np.complex128) / np.sqrt(2.0)
 _TO_Y = np.diag([1.0, 1j]) @ _HADAMARD  # Y = _TO_Y Z _TO_Y^+
 _QUARTER = np.pi / 4.0
@@ -71,6 +73,18 @@ class Pair(msgspec.Struct, frozen=True, gc=False):
     factor: Matrix
 
 
+class Structure(msgspec.Struct, frozen=True):
+    """What the order and the program of lines depend on; the fields are those of `Lines`."""
+
+    first: tuple[int, ...]
+    layers: tuple[int, ...]
+    pairs: tuple[tuple[int, int], ...]  # segments of each diagonal gate
+
+    @property
+    def num_layers(self) -> int:
+        return max(self.layers, default=0)
+
+
 class Lines(msgspec.Struct, frozen=True):
     """Segments are numbered line by line: those of line n are first[n] .. first[n + 1] - 1."""
 
@@ -88,8 +102,8 @@ class Lines(msgspec.Struct, frozen=True):
     column_of: tuple[int, ...] = ()  # of each clbit; -1: no measurement before the end writes it
 
     @property
-    def num_layers(self) -> int:
-        return max(self.layers, default=0)
+    def structure(self) -> Structure:
+        return Structure(self.first, self.layers, tuple(pair.segments for pair in self.pairs))
 
 
 def lines_of(
@@ -130,6 +144,9 @@ def lines_of(
     return builder.finished()
 
 
+Place = tuple[int, int]  # line, and segment there
+
+
 class _Line:
     """A line while it is built."""
 
@@ -154,7 +171,8 @@ class _Builder:
         self._certain: list[int] = []
         self._lines = [_Line() for _ in range(num_qubits)]
         self._line_of = list(range(num_qubits))
-        self._pairs: list[tuple[tuple[int, int], tuple[int, int], Matrix]] = []
+        self._pairs: list[tuple[Place, Place, Matrix]] = []
+        self._gates: dict[tuple[Place, Place], int] = {}  # the first one between two segments
         self._table = table
         self._rows = rows
         self._locations = [] if table is None else table.draw_locations.tolist()
@@ -164,6 +182,9 @@ class _Builder:
         self._inserts: list[list[int]] = []
         # Pauli errors of a location by line and letter, and whether they act behind a merged gate.
         self._letters: dict[tuple[int, int, Letters, bool], int] = {}
+        self._sets: dict[int, Matrix] = {}  # of the noise table
+        # Results of `_turned`, with the operators, so that these keep their ids.
+        self._forms: dict[tuple[int | bytes, ...], tuple[Matrix, Matrix | None]] = {}
         self._merging: dict[int, Merged] = {}  # by qubit, while its gates are read
         # Errors to add behind a merged gate, by its last place: of insert, location, qubit.
         self._behind: dict[int, list[tuple[int, int, int, Letters]]] = {}
@@ -255,9 +276,7 @@ class _Builder:
         factor = factor[:, ::-1] if flips[1] else factor
         one, two = self._lines[first], self._lines[second]
         segments = (first, len(one.unitaries) - 1), (second, len(two.unitaries) - 1)
-        self._pairs.append((*segments, np.ascontiguousarray(factor)))
-        one.number += 1
-        two.number += 1
+        self._append_pair(*segments, np.ascontiguousarray(factor))
         one.begun = two.begun = -1
         one.layer = two.layer = max(one.layer, two.layer)
 
@@ -355,16 +374,25 @@ class _Builder:
                     if letters != (0, 0):
                         own.append(self._pauli(location, self._line_of[qubit], letters))
             else:
-                operators = _operators(self._table, which, len(numbers))  # type: ignore[arg-type]
+                operators = self._operators(which, len(numbers))
                 if len(numbers) == 1:
                     own.append(self._add(location, numbers[0], operators))
                 else:
                     own.append(self._add_pair(location, numbers, operators))
 
+    def _operators(self, which: int, num_qubits: int) -> Matrix:
+        """Operators of a set of the noise table."""
+        if which not in self._sets:
+            assert self._table is not None  # it has the insert
+            self._sets[which] = _operators(self._table, which, num_qubits)
+        return self._sets[which]
+
     def _placed(self, insert: int, row: list[int]) -> dict[int, Letters]:
         """Letters of a Pauli error on each qubit, without those that act behind a merged gate."""
         place, _, x, z, *qubits = row
         letters = {q: (x >> j & 1, z >> j & 1) for j, q in enumerate(qubits) if q >= 0}
+        if not self._merging:
+            return letters
         for merged in {id(m): m for q in qubits if (m := self._merging.get(q))}.values():
             carried = merged.carried(place, *letters_of(merged, row))
             assert carried is not None  # see `merged_gates`
@@ -380,8 +408,21 @@ class _Builder:
         """Number of a Pauli error, which errors on pairs share."""
         key = location, number, letters, behind
         if key not in self._letters:
-            self._letters[key] = self._add(location, number, _PAULIS[letters][None])
+            self._letters[key] = self._add(location, number, _PAULIS[letters])
         return self._letters[key]
+
+    def _turned(self, operators: Matrix, *pending: Matrix) -> Matrix | None:
+        """Operators as they act before pending unitaries; None if any does not permute values
+        there, up to factors."""
+        key: tuple[int | bytes, ...] = (id(operators), *(each.tobytes() for each in pending))
+        if key not in self._forms:
+            turn = pending[0] if len(pending) == 1 else np.kron(pending[1], pending[0])
+            own = _rounded(turn.conj().T @ operators @ turn)
+            self._forms[key] = (
+                operators,
+                own if _all_move(own) else None,
+            )  # `operators` keeps its id
+        return self._forms[key][1]
 
     def _append(self, error: Error, ends: list[tuple[int, int]]) -> int:
         self._errors.append(error)
@@ -394,8 +435,8 @@ class _Builder:
         line.layer = max(line.layer, self._columns.layer(flag))
         drawn = len(operators) > 1
         # Before the pending unitary, if nothing is drawn within it: Paulis stay Paulis there.
-        own = _rounded(line.pending.conj().T @ operators @ line.pending)
-        if self._within[number] or any(_moves(each) is None for each in own):
+        own = None if self._within[number] else self._turned(operators, line.pending)
+        if own is None:
             kind = DRAWN_WITHIN if drawn else WITHIN
             added = self._append(Error(kind, (), (), operators, 0, location, flag=flag), [])
             self._within[number].append((added, line.pending))
@@ -410,9 +451,8 @@ class _Builder:
             if not self._keeps_values(number):
                 self._close(number)
         one, two = (self._lines[number] for number in numbers)
-        turn = np.kron(two.pending, one.pending)
-        own = turn.conj().T @ operators @ turn
-        if any(_moves(each) is None for each in own):
+        own = self._turned(operators, one.pending, two.pending)
+        if own is None:
             raise Unsupported(
                 "engine 'sweep' takes channels on two qubits only if each of their operators"
                 " permutes the states 0 and 1 up to factors, as relaxation and Pauli errors do",
@@ -429,13 +469,17 @@ class _Builder:
     def _gate_of(self, first: int, second: int) -> int:
         """Diagonal gate between the present segments of two lines, a new one if there is none."""
         one, two = ((n, len(self._lines[n].unitaries) - 1) for n in (first, second))
-        for number, (a, b, _) in enumerate(self._pairs):
-            if (a, b) in ((one, two), (two, one)):
-                return 2 * number + (a != one)
-        self._pairs.append((one, two, np.ones((2, 2), np.complex128)))
-        self._lines[first].number += 1
-        self._lines[second].number += 1
-        return 2 * len(self._pairs) - 2
+        if (two, one) in self._gates:
+            return 2 * self._gates[two, one] + 1
+        if (one, two) not in self._gates:
+            self._append_pair(one, two, np.ones((2, 2), np.complex128))
+        return 2 * self._gates[one, two]
+
+    def _append_pair(self, one: Place, two: Place, factor: Matrix) -> None:
+        self._gates.setdefault((one, two), len(self._pairs))
+        self._pairs.append((one, two, factor))
+        self._lines[one[0]].number += 1
+        self._lines[two[0]].number += 1
 
     def finished(self) -> Lines:
         for number in range(len(self._lines)):
@@ -476,6 +520,15 @@ def _operators(table: NoiseTable, which: int, num_qubits: int) -> Matrix:
     wanted = np.trace(effects.reshape(count, size, size), axis1=1, axis2=2).real
     has = np.square(np.abs(scaled)).sum(axis=(1, 2))
     return _rounded(scaled * np.sqrt(wanted / has)[:, None, None], _SMALL)
+
+
+def _all_move(operators: Matrix) -> bool:
+    """Return whether each operator permutes values, up to factors."""
+    index = np.arange(operators.shape[1])
+    masks = index[:, None] ^ index
+    here = np.abs(operators) >= _ZERO
+    least = np.where(here, masks, index.size).min(axis=(1, 2))
+    return bool((least == np.where(here, masks, -1).max(axis=(1, 2))).all())
 
 
 def _rounded(matrix: Matrix, least: float = _ZERO) -> Matrix:

@@ -8,26 +8,28 @@ taken.
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from numpy.typing import NDArray
 
 from simulators.compiler.kernel import kernel
-from simulators.lines.lowering import Lines
+from simulators.lines.lowering import Structure
 
 _TRIES = 256  # first lines that are tried, of few lines
 _STEPS = 2**26  # of all tries: each looks at the lines that remain, for each line
 
 
-def order_of(lines: Lines) -> tuple[list[int], float]:
-    """Order of the lines, and log2 of its cost."""
+@functools.lru_cache(maxsize=64)
+def order_of(lines: Structure) -> tuple[tuple[int, ...], float]:
+    """Order of the lines, and log2 of its cost. Bindings of a circuit share it."""
     count = len(lines.first) - 1
     weights = np.maximum(0, np.diff(lines.first) - 2).astype(np.int64)
-    line_of = np.repeat(np.arange(count), np.diff(lines.first))
-    pairs = {
-        (min(a, b), max(a, b))
-        for a, b in (line_of[list(pair.segments)].tolist() for pair in lines.pairs)
-    }
-    return greedy_order(count, sorted(pairs), weights)
+    line_of = np.repeat(np.arange(count), np.diff(lines.first)).tolist()
+    ends = ((line_of[one], line_of[two]) for one, two in lines.pairs)
+    pairs = {(min(a, b), max(a, b)) for a, b in ends}
+    order, bits = greedy_order(count, sorted(pairs), weights)
+    return tuple(order), bits
 
 
 def greedy_order(

@@ -14,12 +14,13 @@ factor of L, which is exchanged when that line is drawn.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 
 import msgspec
 import numpy as np
 
-from simulators.lines.lowering import Lines
+from simulators.lines.lowering import Structure
 
 # Operations, as rows of integers: their code, the number of axes of the tensor, and operands.
 MULTIPLY, SUM, SELECT, KEEP, DRAW, SCALE, BEGIN = range(7)
@@ -51,8 +52,9 @@ class Program(msgspec.Struct, frozen=True):
     values: float  # values of all tensors that are passed over, for one shot
 
 
-def program_of(lines: Lines, order: Sequence[int]) -> Program:
-    """Compile the layers of lines that are taken in this order."""
+@functools.lru_cache(maxsize=8)
+def program_of(lines: Structure, order: tuple[int, ...]) -> Program:
+    """Compile the layers of lines that are taken in this order. Bindings of a circuit share it."""
     compiler = _Compiler(lines, order)
     layers = [compiler.layer(k) for k in range(1, lines.num_layers + 1)]
     return Program(tuple(layers), compiler.widest, compiler.kept, compiler.values)
@@ -120,13 +122,12 @@ class _Tensor:
 
 
 class _Compiler:
-    def __init__(self, lines: Lines, order: Sequence[int]) -> None:
+    def __init__(self, lines: Structure, order: Sequence[int]) -> None:
         self._lines, self._order = lines, list(order)
         self._place = {line: at for at, line in enumerate(order)}
         self._line_of = np.repeat(np.arange(len(lines.first) - 1), np.diff(lines.first)).tolist()
-        self._of_segment: list[list[tuple[int, int]]] = [[] for _ in lines.unitaries]
-        for number, pair in enumerate(lines.pairs):
-            one, two = pair.segments
+        self._of_segment: list[list[tuple[int, int]]] = [[] for _ in lines.layers]
+        for number, (one, two) in enumerate(lines.pairs):
             self._of_segment[one].append((number, two))
             self._of_segment[two].append((number, one))
         self.widest = self.kept = 0
@@ -205,7 +206,7 @@ class _Compiler:
                 if not self._is_active(other):
                     continue
                 p = self._line_of[other]
-                factor = (PAIR, number, *self._lines.pairs[number].segments)
+                factor = (PAIR, number, *self._lines.pairs[number])
                 if self._place[p] > place:  # a line on the right: known, or summed with it
                     if other == self._last[p] or self._stays_known(other):
                         factors.append(factor)
@@ -270,7 +271,7 @@ class _Compiler:
             if not self._is_active(other):
                 continue
             p = self._line_of[other]
-            factor = (PAIR, number, *self._lines.pairs[number].segments)
+            factor = (PAIR, number, *self._lines.pairs[number])
             if self._place[p] > place:
                 if other == self._last[p] or self._stays_known(other):
                     factors.append(factor)
@@ -278,7 +279,7 @@ class _Compiler:
             if other in left.axes:
                 factors.append(factor)
                 if was_known:
-                    one, two = self._lines.pairs[number].segments
+                    one, two = self._lines.pairs[number]
                     known = (~one if one == s else one), (~two if two == s else two)
                     factors.append((INVERSE, number, *known))
             else:

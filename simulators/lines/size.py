@@ -15,7 +15,7 @@ from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.passes.components import active_part
 from simulators.circuit.passes.light_cone import output_support
 from simulators.errors import Unsupported
-from simulators.lines.lowering import Lines, lines_of
+from simulators.lines.lowering import Structure, lines_of
 from simulators.lines.order import order_of
 from simulators.lines.program import Program, program_of
 from simulators.trajectories.mid_circuit import MidCircuit
@@ -41,7 +41,7 @@ def sweep_size(
     layout = measurement_layout(part.circuit)
     amid = MidCircuit.of(layout) if layout.branching else None
     try:
-        lines = lines_of(part.circuit, params[part.params], amid=amid)
+        lines = lines_of(part.circuit, params[part.params], amid=amid).structure
     except Unsupported:
         return None
     order, bits = order_of(lines)
@@ -50,7 +50,7 @@ def sweep_size(
     return size_of(lines, program_of(lines, order))
 
 
-def size_of(lines: Lines, program: Program) -> SweepSize:
+def size_of(lines: Structure, program: Program) -> SweepSize:
     """Size of the sweeps of lines with their program."""
     return SweepSize(
         bits=round(math.log2(max(1.0, program.values)), 1),

@@ -121,7 +121,7 @@ class _Samples(outputs.FinalState):
                 f" {LANES} shots; all tensors have {SWEEP_BYTES >> 20} MiB",
                 hint=FEWER,
             )
-        self.remark = f"tensors of 2^{widest} values, {lines.num_layers} layers"
+        self.remark = f"tensors of 2^{widest} values, {len(self._sweeps.program.layers)} layers"
 
     def sample(self, shots: int, key: outputs.SeedKey) -> Iterator[outputs.Batch]:
         """Sample as `FinalState.sample`, in the order of the shots."""

@@ -106,16 +106,21 @@ def pack(lines: Lines, program: Program) -> Packed:
     table: list[int] = []
     records: list[int] = []
     known: dict[tuple[int, bytes], int] = {}
+    placed: dict[tuple[int, int], int] = {}  # first number of each array of operators
     rank_of = [0] * len(order)
     for rank, k in enumerate(order):
         error = lines.errors[k]
         rank_of[k] = rank
-        numbers = _numbers(error)
-        key = error.kind, numbers.tobytes()
-        if key not in known:
-            known[key] = at
-            reals.append(numbers)
-            at += len(numbers)
+        group = min(error.kind, _ON_SEGMENT)  # of the same numbers
+        same = group, id(error.operators)
+        if same not in placed:
+            numbers = _numbers(error)
+            key = group, numbers.tobytes()
+            if key not in known:
+                known[key] = at
+                reals.append(numbers)
+                at += len(numbers)
+            placed[same] = known[key]
         if error.kind == _RECORDED:
             table += [error.kind, len(records), 0, 0, 0, 0, 0, 0, 0, error.flag]
             records += error.record
@@ -124,7 +129,7 @@ def pack(lines: Lines, program: Program) -> Packed:
             column, flip = error.record
             begun = error.segments[1] if len(error.segments) > 1 else -1
             table += [
-                error.kind, error.segments[0], flip, begun, column, 0, 0, known[key], error.draw,
+                error.kind, error.segments[0], flip, begun, column, 0, 0, placed[same], error.draw,
                 error.flag,
             ]  # fmt: skip
             continue
@@ -132,7 +137,7 @@ def pack(lines: Lines, program: Program) -> Packed:
         before = (*error.pairs, 0, 0)[:2]
         gate = error.gate
         table += [
-            error.kind, one, before[0], two, before[1], gate, len(error.operators), known[key],
+            error.kind, one, before[0], two, before[1], gate, len(error.operators), placed[same],
             error.draw, error.flag,
         ]  # fmt: skip
     add(_ERRORS, table)

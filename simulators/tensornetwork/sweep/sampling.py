@@ -33,14 +33,15 @@ class Sweeps(msgspec.Struct, frozen=True, eq=False):
     @classmethod
     def of(cls, lines: Lines) -> Sweeps:
         """Compile the program. Raises OutOfMemory if no shot would end."""
-        order, bits = order_of(lines)
+        structure = lines.structure
+        order, bits = order_of(structure)
         if bits > MOST_BITS:
             raise OutOfMemory(
                 f"each shot of this circuit would pass over more than 2^{bits:.0f} values, in"
-                f" {lines.num_layers} layers; a sweep passes over 2^{MOST_BITS:.0f}",
+                f" {structure.num_layers} layers; a sweep passes over 2^{MOST_BITS:.0f}",
                 hint=FEWER,
             )
-        program = program_of(lines, order)
+        program = program_of(structure, order)
         return cls(lines, program, kernel.pack(lines, program))
 
     def memory_bytes(self, itemsize: int) -> int:

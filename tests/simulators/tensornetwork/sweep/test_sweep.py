@@ -25,6 +25,8 @@ from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
 from simulators.engine import Request
 from simulators.errors import OutOfMemory, Unsupported
+from simulators.lines.order import order_of
+from simulators.lines.program import program_of
 from simulators.tensornetwork.sweep.engine import SweepEngine
 
 Edges = Sequence[tuple[int, int]]
@@ -190,3 +192,24 @@ def test_what_it_cannot_run_is_refused_with_the_way_out() -> None:
         OutOfMemory, match=r"would pass over more than 2\^\d+ values, in \d+ layers"
     ):
         counted(deep, None, 10, 1)
+
+
+def test_bindings_of_a_circuit_share_its_program() -> None:
+    """Other angles compile no other order and program; their counts are those of each alone."""
+    arrays = Arrays(4, 4)
+    for slot, qubit in enumerate(range(4)):
+        arrays.add("ry", [qubit], (), [0.0])
+        arrays.free(slot)
+    for qubit in range(3):
+        arrays.add("cz", [qubit, qubit + 1])
+    for qubit in range(4):
+        arrays.add("sx", [qubit])
+    circuit = arrays.measure(range(4)).circuit()
+    values = np.random.default_rng(4).uniform(0.1, 3.0, (5, 4))
+    order_of.cache_clear()
+    program_of.cache_clear()
+    together = run(SweepEngine(), circuit, Request(500, 3, bindings=values))
+    assert (order_of.cache_info().misses, program_of.cache_info().misses) == (1, 1)
+    for k, row in enumerate(values):
+        alone = run(SweepEngine(), circuit, Request(500, 3, bindings=row[None], binding=k))
+        assert counts_of(alone.row(0)) == counts_of(together.row(k))
