@@ -151,6 +151,20 @@ CARDS: tuple[EngineCard, ...] = (
         kernels=_STATE_KERNELS,
     ),
     EngineCard(
+        name="gpu_sweep", module="simulators.gpu.gate_by_gate:GpuSweepEngine",
+        outputs=("counts", "memory"), max_qubits=4_096,
+        summary="exact counts of wide shallow circuits with noise, by sweeps on one GPU",
+        costs=costs.GpuSweepCost(),
+        package=catalog_cards.Package(("numba", "cupy"), "pip install 'simenv[gpu-cu13]'"),
+        pool="gpu", noise=NoiseSupport(_ALL_NOISE),
+        control=catalog_cards.Control(dynamic=True, switches=True, variables=True),
+        auto=catalog_cards.AutoChoice(
+            preference.gpu_sweep_rank, preference.sweep_objection, preference.sweep_reason
+        ),
+        method="tensor_network", gate_qubits=5,
+        kernels=catalog_cards.Kernels(later=("sweeps",)),
+    ),
+    EngineCard(
         name="aer", module="simulators.aer.engine:AerEngine", outputs=_ALL_OUTPUTS, max_qubits=40,
         summary="all amplitudes, by Qiskit Aer; dynamic circuits shot by shot",
         costs=costs.StatevectorCost(

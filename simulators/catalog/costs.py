@@ -411,6 +411,7 @@ class SweepCost(msgspec.Struct, frozen=True):
     shot_step_s: float = 0.9e-9  # an integer of the program, for a shot
     shot_s: float = 2e-6
     error_s: float = 20e-9  # a location of errors, for a shot
+    most_bytes: int = SWEEP_BYTES  # of all tensors
 
     def refusal(self, profile: Profile) -> str:
         """Reason why no sweeps can run a circuit whose size is known; "" if they can."""
@@ -421,9 +422,9 @@ class SweepCost(msgspec.Struct, frozen=True):
             values = f"a shot would pass over 2^{size.bits:.0f} values in {size.layers} layers"
             return f"{values}, at most 2^{SWEEP_BITS}; {_WHAT_HELPS}"
         each = 2 * _LANES * 4 << size.axes
-        if each > SWEEP_BYTES:
+        if each > self.most_bytes:
             values = f"the tensors of {_LANES} shots would have 2^{size.axes} values each"
-            return f"{values}, in all at most {SWEEP_BYTES >> 20} MiB; {_WHAT_HELPS}"
+            return f"{values}, in all at most {self.most_bytes >> 20} MiB; {_WHAT_HELPS}"
         return ""
 
     def memory_bytes(self, profile: Profile, ask: CostQuery) -> int:
@@ -458,6 +459,23 @@ class SweepCost(msgspec.Struct, frozen=True):
         made += self.call_s + self.step_s * steps
         shots = max(ask.shots, _LANES)
         return float(made + shots * each / (max(1, slots) * ask.ranks))
+
+
+class GpuSweepCost(SweepCost, frozen=True):
+    """Cost of sweeps on one GPU, whose memory has the tensors; the other bytes are on its host. The
+    seconds of a shot are computed from the device's bandwidth and threads; they are not
+    measured."""
+
+    base_bytes: int = 768 * 2**20  # the CUDA context and its libraries
+    call_s: float = 5e-3
+    value_s: float = 10e-12
+    shot_step_s: float = 20e-12
+    shot_s: float = 1e-6
+    most_bytes: int = 2**35
+
+    def _tensor_bytes(self, profile: Profile, ask: CostQuery) -> int:  # noqa: ARG002  # see base
+        """0: they are not on the host."""
+        return 0
 
 
 PAULI_BYTES = 2**30  # the strings of all threads of a propagation, at most

@@ -164,6 +164,11 @@ def sweep_rank(profile: Profile, num_qubits: int) -> int:
     return _place(3, profile, num_qubits)
 
 
+def gpu_sweep_rank(profile: Profile, num_qubits: int) -> int:
+    """Rank of sweeps on a GPU: just before those on the processor."""
+    return sweep_rank(profile, num_qubits) - 1
+
+
 def _place(which: int, profile: Profile, num_qubits: int) -> int:
     """Rank among statevector, mps, contraction, sweep and pauli by operations."""
     each = (

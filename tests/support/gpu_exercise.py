@@ -6,23 +6,28 @@ result ends it with 1.
 
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import engine_runs
 import numpy as np
 from arrays import Arrays
+from noisy_runs import DYNAMIC, dynamic_noise
 from plain_sweeps import run as plainly
 from random_sweeps import TOLERANCE, Table, random_state
+from swept import GRAPHS, noise_of, random_circuit
 
 from bench.testbed.host_device import BACKWARD, FORWARD, HostDevice
 from simulators.circuit.ir import Circuit
 from simulators.compiler import warmup
 from simulators.engine import EngineResult, PauliSum, Request
-from simulators.gpu import reductions
+from simulators.gpu import gate_by_gate, reductions
 from simulators.gpu.devices.device import COMPLEX, MemoryLedger
 from simulators.gpu.engine import GpuEngine
+from simulators.gpu.gate_by_gate import GpuSweepEngine
 from simulators.gpu.programs import encode_sweeps
 from simulators.gpu.sweeps import DeviceState, apply_program, upload_program
 from simulators.statevector.engine import StatevectorEngine
+from simulators.tensornetwork.sweep.engine import SweepEngine
 
 ORDERS = (FORWARD, BACKWARD, 5)
 
@@ -115,11 +120,36 @@ def exchanges(device: HostDevice) -> bool:
     return True
 
 
+def shots(device: HostDevice) -> bool:
+    """Whether the sweeps of noisy circuits give the shots of the processor's."""
+    cases = []
+    for graph, layers in (("hexagon", 3), ("ladder", 2)):
+        random = np.random.default_rng(layers)
+        swept = random_circuit(GRAPHS[graph], layers, random)
+        cases.append((swept, noise_of(swept, random)))
+    for name in ("teleportation", "resets"):
+        swept = DYNAMIC[name]().circuit()
+        cases.append((swept, dynamic_noise(swept, 1.0)))
+    request = Request(24, 4, ("memory",))
+    for swept, noise in cases:
+        expected = engine_runs.run(SweepEngine(), swept, request, noise)
+        for shared in (gate_by_gate.SHARED_BYTES, 0):
+            with (
+                patch.object(gate_by_gate, "SHARED_BYTES", shared),
+                patch.object(gate_by_gate, "MOST_BLOCKS", 2),
+            ):
+                result = engine_runs.run(GpuSweepEngine(device), swept, request, noise)
+            if result.memory != expected.memory:
+                return False
+    return True
+
+
 def is_right(library: Path) -> bool:
     """Whether all results are right for each order of threads."""
     reductions._GROUPS = 2  # a block of threads has several tiles
     devices = [HostDevice(library, order=order) for order in ORDERS]
-    return all(tables(device) and circuits(device) and exchanges(device) for device in devices)
+    checks = (tables, circuits, exchanges, shots)
+    return all(check(device) for device in devices for check in checks)
 
 
 def main() -> int:

@@ -16,7 +16,7 @@ import msgspec
 
 from simenv.errors import InfeasibleError, OptionError, SimenvError
 from simenv.model import PoolSpec, TaskOptions
-from simenv.scheduler.core import ClusterLimits, Route, nodes_of
+from simenv.scheduler.core import ClusterLimits, Route, nodes_of, rank_gpus
 from simenv.scheduler.routing import engine_support, ranks
 from simulators import catalog
 from simulators.catalog import CostQuery, EngineCard
@@ -355,9 +355,11 @@ def _fit_in_pools(
 
 
 def runs(pool: PoolSpec, card: EngineCard) -> bool:
-    """Return whether this pool may run that engine. Engines for fault drills need a pool of their
-    own."""
-    return pool.engine == card.name or (pool.engine == "any" and card.in_default_pool)
+    """Return whether this pool may run that engine; a pool of one engine on GPUs may run them all.
+    Engines for fault drills need a pool of their own."""
+    if pool.engine == "any":
+        return card.in_default_pool
+    return pool.engine == card.name or (card.pool == "gpu" and rank_gpus(pool) > 0)
 
 
 def _against_auto(card: EngineCard, profile: Profile) -> str:

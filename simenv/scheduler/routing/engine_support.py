@@ -273,7 +273,7 @@ def device_refusal(query: RankQuery) -> InfeasibleError | None:
 def too_few_gpus(query: RankQuery) -> InfeasibleError:
     """Return the refusal of several ranks in a pool whose workers have one rank, with one GPU."""
     ranks = query.terms.ranks
-    hint = _larger_pool(query, power(ranks))
+    hint = _larger_pool(query, power(ranks)) if query.card.parallel.ranks else ""
     return InfeasibleError(
         f"{ranks} ranks were asked for, and workers of pool {query.pool.name!r} have one, with a "
         "GPU",
@@ -283,15 +283,17 @@ def too_few_gpus(query: RankQuery) -> InfeasibleError:
 
 def device_text(query: RankQuery, gpu: Gpu) -> str:
     """Return the memory that states take on a GPU, as text for the reason of a route."""
+    if not isinstance(query.card.costs, GpuCost):
+        return f"on {gpu.model or gpu.uuid}"
     memory = size(_device_bytes(query, power(query.pool.ranks)))
     return f"{memory} of {size(_usable_bytes(gpu))} on {gpu.model or gpu.uuid}"
 
 
 def widest_on_gpus(card: EngineCard, pool: PoolSpec, limits: ClusterLimits) -> int:
     """Return the qubits of the widest state in double precision; the engine's limit if the memory
-    is unknown."""
+    is unknown, or if it holds no state."""
     gpu = smallest_gpu(pool, limits)
-    if gpu is None:
+    if gpu is None or not isinstance(card.costs, GpuCost):
         return card.max_qubits
     divided = power(pool.ranks).bit_length() - 1  # qubits that stand in the rank's number
     return min(card.max_qubits, widest_state(gpu.memory_bytes, "double") + divided)

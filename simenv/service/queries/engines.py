@@ -19,7 +19,12 @@ from simenv.model.views import DeviceInfo, DeviceKind
 from simenv.scheduler.core import ClusterLimits, Estimator, Route, device_ns
 from simenv.scheduler.reservations.circuit_times import engine_of
 from simenv.scheduler.routing import engine_choice, live_routing, ranks
-from simenv.scheduler.routing.engine_support import ANOTHER, RoutingSnapshot, expected_truncation
+from simenv.scheduler.routing.engine_support import (
+    ANOTHER,
+    RoutingSnapshot,
+    expected_truncation,
+    widest_on_gpus,
+)
 from simenv.service.admission import rules
 from simenv.service.admission.background_checks import CheckPending, RunningChecks
 from simenv.service.admission.controller import with_shots
@@ -206,9 +211,8 @@ def width(card: catalog.EngineCard, pools: tuple[PoolSpec, ...], limits: Cluster
     """Return the qubits of the widest program in double precision; for engines whose memory does
     not depend on the width alone, the limit in their card."""
     if card.pool == "gpu":
-        return max(
-            ranks.widest_of(pool, limits) for pool in pools if engine_choice.runs(pool, card)
-        )
+        usable = (pool for pool in pools if engine_choice.runs(pool, card))
+        return max(widest_on_gpus(card, pool, limits) for pool in usable)
     dense = ranks.is_dense(card)
     return ranks.widest_on(card, pools, limits) if dense else card.max_qubits
 

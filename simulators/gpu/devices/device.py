@@ -163,6 +163,7 @@ MODULES = {
     "states_single": 4,
     "sweep_batch_double": 5,
     "sweep_batch_single": 6,
+    "lines": 7,
 }
 OPTIONS = ("--std=c++17", "--fmad=false", "--ptxas-options=-v")
 _INCLUDE = re.compile(r'^#include "(\w+\.cuh)"\n', re.MULTILINE)
@@ -190,6 +191,8 @@ class KernelUsage(msgspec.Struct, frozen=True):
 def module_of(kernel: str) -> str:
     if kernel.startswith("sweep_"):
         return kernel
+    if kernel.startswith("sample_lines_"):
+        return "lines"
     return "states_single" if kernel.endswith("_single") else "states_double"
 
 

@@ -3,6 +3,7 @@
 // device.py, so that one precision does not wait for the compilation of the other; the host has all.
 #include "common.cuh"
 #include "elements.cuh"
+#include "gate_by_gate.cuh"
 #include "pauli.cuh"
 #include "reverse.cuh"
 #include "small.cuh"
@@ -15,6 +16,7 @@
 #define MODULE_STATES_SINGLE 4
 #define MODULE_SWEEP_BATCH_DOUBLE 5
 #define MODULE_SWEEP_BATCH_SINGLE 6
+#define MODULE_LINES 7
 
 #ifdef ON_DEVICE
 #define KERNEL(name, threads, blocks, call, ...) \
@@ -58,6 +60,12 @@
     KERNEL(reverse_pass_##suffix, 256, 1, reverse_pass<T>(state, other, width, tile, steps, table, matrices, tiles_each, columns, sums), cplx<T>* state, \
            cplx<T>* other, int width, u64 tile, int steps, const u64* table, const double* matrices, int tiles_each, int columns, double* sums)
 
+#define LINES(T, suffix) \
+    KERNEL(sample_lines_##suffix, 256, 2, \
+           sample_lines<T>(ints, reals, entries, ends, origin, first, last, blocks, seed, binding, own, own_size, tensors, stride, kept_size, is_shared, out), \
+           const i64* ints, const double* reals, const i64* entries, const i64* ends, u64 origin, u64 first, u64 last, int blocks, u64 seed, u64 binding, \
+           double* own, u64 own_size, cplx<T>* tensors, u64 stride, u64 kept_size, int is_shared, unsigned char* out)
+
 #if HAS(MODULE_SWEEP_DOUBLE)
 SWEEP(double, double, false, 2)
 #endif
@@ -80,4 +88,8 @@ KERNEL(gather_counts, 256, 1, gather_nonzero(counts, records, begins, table, wid
 #endif
 #if HAS(MODULE_STATES_SINGLE)
 STATES(float, single)
+#endif
+#if HAS(MODULE_LINES)
+LINES(double, double)
+LINES(float, single)
 #endif

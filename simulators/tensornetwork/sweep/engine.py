@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from simulators.catalog import builtin_card
-from simulators.catalog.costs import SWEEP_BYTES
 from simulators.circuit.analysis.measurements import MeasurementLayouts
 from simulators.circuit.ir import Circuit, num_words
 from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.passes.components import Subcircuit
-from simulators.compiler.simd import LANES
-from simulators.engine import EngineResult, Plan, Request, RunControl, RunOptions, ThreadPool
-from simulators.errors import OutOfMemory
+from simulators.engine import EngineResult, Plan, Request, RunControl, RunOptions
 from simulators.execution import outputs, requests, sampling
 from simulators.execution.ranks import Ranks, RanksEngine
 from simulators.lines.lowering import lines_of
-from simulators.tensornetwork.sweep.sampling import FEWER, Sweeps, sample
+from simulators.tensornetwork.sweep.sampling import Sampler, Sweeps, ThreadSampler
 from simulators.trajectories import pattern_sampling
 from simulators.trajectories.bindings import run_bindings
 from simulators.trajectories.locations import NoisyCircuit, locate_amid
@@ -45,9 +42,13 @@ class SweepEngine(RanksEngine):
 
     card = CARD
 
+    def sampler(self, sweeps: Sweeps, options: RunOptions, control: RunControl) -> Sampler:
+        """Sampler of one circuit. Raises OutOfMemory where its tensors have no room."""
+        return ThreadSampler(sweeps, options, control)
+
     def plan(self, circuit: Circuit, noise: NoiseProgram | None, options: RunOptions) -> Plan:
         """Keep the noise."""
-        requests.check_request(CARD, circuit, noise, options)
+        requests.check_request(self.card, circuit, noise, options)
         return SweepPlan(_NO_NOISE if noise is None else noise)
 
     def run(
@@ -66,7 +67,7 @@ class SweepEngine(RanksEngine):
         def state_of(
             located: NoisyCircuit, bound: requests.BindingRun, layouts: MeasurementLayouts
         ) -> outputs.FinalState:
-            return _Samples(located, bound, layouts, ranks)
+            return _Samples(located, bound, layouts, ranks, self.sampler)
 
         @functools.cache  # all bindings have one part and one noise
         def located_amid(
@@ -80,10 +81,10 @@ class SweepEngine(RanksEngine):
             bound: requests.BindingRun,
             layouts: MeasurementLayouts,
         ) -> outputs.FinalState:
-            return _Samples(located_amid(part, noise, layouts), bound, layouts, ranks)
+            return _Samples(located_amid(part, noise, layouts), bound, layouts, ranks, self.sampler)
 
         result = run_bindings(
-            CARD, plan.noise, run, state_of, separate=True, dynamic_state_of=dynamic_state_of
+            self.card, plan.noise, run, state_of, separate=True, dynamic_state_of=dynamic_state_of
         )
         return result if self.is_root else None  # type: ignore[return-value]
 
@@ -101,33 +102,24 @@ class _Samples(outputs.FinalState):
         run: requests.BindingRun,
         layouts: MeasurementLayouts,
         ranks: Ranks,
+        sampler: Callable[[Sweeps, RunOptions, RunControl], Sampler],
     ) -> None:
         self.num_qubits = located.circuit.num_qubits
         self._errors, self._inserts = located.errors, len(located.table.table)
-        self._options, self._ranks = run.options, ranks
+        self._ranks = ranks
         lines = lines_of(located.circuit, run.params, located.table, located.amid)
         source, columns = layouts.clbits.source, np.array(lines.column_of, np.int64)
         recorded = np.where(columns < 0, -1, self.num_qubits + columns)
         self._source = np.where(source < 0, recorded, source)
-        self._sweeps = Sweeps.of(lines)
-        itemsize = np.dtype(run.options.dtype).itemsize // 2
-        widest = self._sweeps.program.widest
-        each = self._sweeps.memory_bytes(itemsize)
-        room = min(SWEEP_BYTES, run.options.memory_bytes or SWEEP_BYTES)
-        self._threads = max(1, min(run.options.threads, room // each))
-        if each > SWEEP_BYTES:
-            raise OutOfMemory(
-                f"a sweep of this circuit has tensors of 2^{widest} values for each of"
-                f" {LANES} shots; all tensors have {SWEEP_BYTES >> 20} MiB",
-                hint=FEWER,
-            )
-        self.remark = f"tensors of 2^{widest} values, {len(self._sweeps.program.layers)} layers"
+        sweeps = Sweeps.of(lines)
+        self._sampler = sampler(sweeps, run.options, ranks.control)
+        program = sweeps.program
+        self.remark = f"tensors of 2^{program.widest} values, {len(program.layers)} layers"
 
     def sample(self, shots: int, key: outputs.SeedKey) -> Iterator[outputs.Batch]:
         """Sample as `FinalState.sample`, in the order of the shots."""
-        control = self._ranks.control
         places = np.arange(self._inserts)
-        with ThreadPool(self._threads, control) as pool:
+        with self._sampler.opened() as sample:
             for first, last in pattern_sampling.shot_blocks(self._errors, shots):
                 own = self._ranks.part(last - first)
                 records = np.zeros((last - first, num_words(self._source.size)), np.uint64)
@@ -139,10 +131,7 @@ class _Samples(outputs.FinalState):
                 ) -> None:
                     begin, end = first + own.start, first + own.stop
                     patterns = pattern_sampling.draw_patterns(self._errors, begin, end, key, places)
-                    bits = sample(
-                        self._sweeps, patterns, begin, end, key, dtype=self._options.dtype,
-                        pool=pool, control=control,
-                    )  # fmt: skip
+                    bits = sample(patterns, begin, end, key)
                     records[own] = sampling.select_bits(bits, self._source)
 
                 self._ranks.summed(records, fill)

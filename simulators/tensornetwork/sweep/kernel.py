@@ -56,7 +56,8 @@ class Packed(msgspec.Struct, frozen=True, eq=False):
 
     ints: NDArray[np.int64]
     reals: NDArray[np.float64]
-    rows: int  # numbers of the shots' own unitaries, gates and values
+    own: int  # numbers of a shot's own unitaries, gates and values
+    rows: int  # of those of all lanes, and of their tables
     ranks: NDArray[np.int64]  # errors of each insert of the noise table: begin of its part
     errors: NDArray[np.int64]  # their ranks
     certain: NDArray[np.int64]  # ranks of the errors of every shot, ascending
@@ -163,9 +164,10 @@ def pack(lines: Lines, program: Program) -> Packed:
 
     own = [[rank_of[k] for k in errors] for errors in lines.inserts]
     ranks = np.cumsum([0, *map(len, own)])
-    rows = LANES * (segments * (8 + 1 + 1 + 4) + 8 * pairs + 2 * TABLE + 16)
+    each = segments * (8 + 1 + 1 + 4) + 8 * pairs
+    rows = LANES * (each + 2 * TABLE + 16)
     return Packed(
-        np.concatenate(parts), np.concatenate(reals), rows, ranks,
+        np.concatenate(parts), np.concatenate(reals), each, rows, ranks,
         np.array([rank for each in own for rank in each], np.int64),
         np.array(sorted(rank_of[k] for k in lines.certain), np.int64), len(order),
     )  # fmt: skip

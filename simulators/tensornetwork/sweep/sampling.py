@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from simulators.catalog.costs import SWEEP_BYTES
 from simulators.compiler.simd import LANES, aligned
-from simulators.engine import RunControl, ThreadPool
+from simulators.engine import RunControl, RunOptions, ThreadPool
 from simulators.errors import OutOfMemory
+from simulators.execution.outputs import SeedKey
 from simulators.lines.lowering import Lines
 from simulators.lines.order import order_of
 from simulators.lines.program import Program, program_of
@@ -44,55 +49,90 @@ class Sweeps(msgspec.Struct, frozen=True, eq=False):
         program = program_of(structure, order)
         return cls(lines, program, kernel.pack(lines, program))
 
-    def memory_bytes(self, itemsize: int) -> int:
-        """Bytes of the arrays of one thread. `itemsize`: of a real number of a tensor."""
-        values = (1 << self.program.widest) + self.program.kept
-        return 2 * LANES * itemsize * values + 8 * self.packed.rows
+    @property
+    def width(self) -> int:
+        """Bytes of a shot: of its lines, and of the columns of its record."""
+        return len(self.lines.first) - 1 + self.lines.columns
+
+    def ordered(self, out: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Bits of the qubits of all shots, and the columns of their records: uint8 [shots, qubits +
+        columns]. `out`: of the lines, and the columns."""
+        begin = self.width - self.lines.columns
+        columns = [*self.lines.line_of, *range(begin, self.width)]
+        return out.reshape(-1, self.width)[:, columns]
 
 
-def sample(
-    sweeps: Sweeps,
-    patterns: ErrorPatterns | None,
-    first: int,
-    last: int,
-    key: tuple[int, int],
-    *,
-    dtype: str,
-    pool: ThreadPool,
-    control: RunControl,
-) -> NDArray[np.uint8]:
-    """Bits of the qubits of shots first .. last - 1, and the columns of their records: uint8
-    [shots, qubits + columns]. `patterns`: their errors, as rows of the noise table."""
-    count = last - first
-    entries, ends = _ranked(sweeps.packed, patterns, count)
-    num_lines = len(sweeps.lines.first) - 1
-    width = num_lines + sweeps.lines.columns
-    out = np.zeros(count * width, np.uint8)
-    real = np.float64 if dtype == "complex128" else np.float32
-    run = kernel.double if real is np.float64 else kernel.single
-    tensor_size = 2 * LANES << sweeps.program.widest
-    buffers: dict[int, tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]] = {}
-
-    def work(begin: int, end: int, thread: int) -> None:
-        if thread not in buffers:
-            size = tensor_size + 2 * LANES * sweeps.program.kept
-            tensor = aligned(size * np.dtype(real).itemsize).view(real)
-            rows = aligned(8 * sweeps.packed.rows).view(np.float64)
-            lookups = np.zeros(256 + (1 << max(0, sweeps.program.widest - 8)), np.int64)
-            buffers[thread] = tensor, rows, lookups
-        tensor, rows, lookups = buffers[thread]
-        span = np.array([first + begin, first + end, 0, 0, first, tensor_size], np.int64)
-        span[2:4] = np.array(key, np.uint64).view(np.int64)
-        run(
-            sweeps.packed.ints, sweeps.packed.reals, entries, ends, span, tensor, rows, lookups,
-            out, control.flag,
-        )  # fmt: skip
-
-    pool.run(work, count, _GRAIN)
-    return out.reshape(count, width)[:, [*sweeps.lines.line_of, *range(num_lines, width)]]
+# Bits of the qubits of shots first .. last - 1, and the columns of their records: uint8 [shots,
+# qubits + columns]. Of their errors, as rows of the noise table; first; last; the key of the draws.
+SampleBlock = Callable[[ErrorPatterns | None, int, int, SeedKey], NDArray[np.uint8]]
 
 
-def _ranked(
+class Sampler(Protocol):
+    """Samples of one circuit."""
+
+    def opened(self) -> AbstractContextManager[SampleBlock]:
+        """Hold the memory of the tensors."""
+
+
+class ThreadSampler:
+    """Sampler over threads of the processor, see `Sampler`."""
+
+    def __init__(self, sweeps: Sweeps, options: RunOptions, control: RunControl) -> None:
+        self._sweeps, self._control = sweeps, control
+        self._real: type[np.floating[Any]] = (
+            np.float64 if options.dtype == "complex128" else np.float32
+        )
+        size, packed = np.dtype(self._real).itemsize, sweeps.packed
+        self._tensor_size = 2 * LANES << sweeps.program.widest
+        self._size = self._tensor_size + 2 * LANES * sweeps.program.kept
+        each = self._size * size + 8 * packed.rows
+        room = min(SWEEP_BYTES, options.memory_bytes or SWEEP_BYTES)
+        self._threads = max(1, min(options.threads, room // each))
+        if each > SWEEP_BYTES:
+            raise OutOfMemory(
+                f"a sweep of this circuit has tensors of 2^{sweeps.program.widest} values for each"
+                f" of {LANES} shots; all tensors have {SWEEP_BYTES >> 20} MiB",
+                hint=FEWER,
+            )
+
+    @contextmanager
+    def opened(self) -> Iterator[SampleBlock]:
+        with ThreadPool(self._threads, self._control) as pool:
+            yield functools.partial(self._sample, pool, {})
+
+    def _sample(
+        self,
+        pool: ThreadPool,
+        buffers: dict[int, tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]],
+        patterns: ErrorPatterns | None,
+        first: int,
+        last: int,
+        key: SeedKey,
+    ) -> NDArray[np.uint8]:
+        packed, widest = self._sweeps.packed, self._sweeps.program.widest
+        entries, ends = ranked(packed, patterns, last - first)
+        out = np.zeros((last - first) * self._sweeps.width, np.uint8)
+        run = kernel.double if self._real is np.float64 else kernel.single
+
+        def work(begin: int, end: int, thread: int) -> None:
+            if thread not in buffers:
+                tensor = aligned(self._size * np.dtype(self._real).itemsize).view(self._real)
+                rows = aligned(8 * packed.rows).view(np.float64)
+                lookups = np.zeros(256 + (1 << max(0, widest - 8)), np.int64)
+                buffers[thread] = tensor, rows, lookups
+            tensor, rows, lookups = buffers[thread]
+            span = np.array([first + begin, first + end, 0, 0, first, self._tensor_size], np.int64)
+            span[2:4] = np.array(key, np.uint64).view(np.int64)
+            run(
+                packed.ints, packed.reals, entries, ends, span, tensor, rows, lookups, out,
+                self._control.flag,
+            )  # fmt: skip
+
+        pool.run(work, last - first, _GRAIN)
+        return self._sweeps.ordered(out)
+
+
+def ranked(
     packed: Packed, patterns: ErrorPatterns | None, count: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Ranks of the errors of each shot, ascending, and the begins of the shots."""

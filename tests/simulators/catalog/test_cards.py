@@ -47,10 +47,10 @@ def test_automatic_engines_are_named() -> None:
     automatic = [entry.name for entry in catalog.CARDS if entry.auto is not None]
     assert automatic == [
         "statevector", "stabilizer", "mps", "contraction", "sweep", "pauli", "densitymatrix",
-        "gpu",
+        "gpu", "gpu_sweep",
     ]  # fmt: skip
     assert [entry.name for entry in catalog.CARDS if not entry.in_default_pool] == [
-        "gpu", "hardware", "external", "functions", "fault",
+        "gpu", "gpu_sweep", "hardware", "external", "functions", "fault",
     ]  # fmt: skip
     assert [entry.name for entry in catalog.CARDS if entry.calls] == [
         "transpiler",

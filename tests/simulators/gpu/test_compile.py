@@ -58,6 +58,7 @@ def test_every_kernel_is_in_the_module_that_is_loaded_for_it() -> None:
     assert device.module_of("sweep_double") == "sweep_double"
     assert device.module_of("locate_single") == "states_single"
     assert device.module_of("small_counts") == device.module_of("locate_double") == "states_double"
+    assert device.module_of("sample_lines_single") == "lines"
     for name, number in device.MODULES.items():
         assert f"#define MODULE_{name.upper()} {number}\n" in text
 
@@ -103,7 +104,7 @@ def hip() -> Hiprtc:
         pytest.skip(f"no HIPRTC: {why or error}")
 
 
-@pytest.mark.parametrize("module", ["states_double", "sweep_double"])
+@pytest.mark.parametrize("module", ["states_double", "sweep_double", "lines"])
 def test_kernels_are_compiled_for_amd_gpus_with_amplitudes_in_registers(module: str) -> None:
     kernels = hiprtc.usage(hip().compile(module, "gfx90a"))
     names = {each.name for each in kernels}
@@ -113,9 +114,10 @@ def test_kernels_are_compiled_for_amd_gpus_with_amplitudes_in_registers(module: 
     assert (
         names
         == {
-            "states_double": {f"{name}_double" for name in suffixed - {"sweep"}}
+            "states_double": {f"{name}_double" for name in suffixed - {"sweep", "sample_lines"}}
             | {"small_counts", "gather_counts"},
             "sweep_double": {"sweep_double"},
+            "lines": {"sample_lines_double", "sample_lines_single"},
         }[module]
     )
     assert all(each.stack_bytes == each.spilled_bytes == 0 for each in kernels)
