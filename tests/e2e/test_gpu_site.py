@@ -14,6 +14,7 @@ import psutil
 import pytest
 from bare import Simenv
 from nvidia_site import MODEL, machine, ring_circuit
+from qiskit import QuantumCircuit
 from waiting import busy_worker, until
 
 from simenv.client.client import Client, connect
@@ -69,6 +70,21 @@ def test_counts_are_those_of_the_processor(site: Client, n: int) -> None:
         for engine in ("gpu", "statevector")
     )
     assert (value.engine, value.counts) == ("gpu", expected.counts)
+
+
+def test_wide_counts_are_those_of_sweeps_on_the_processor(site: Client) -> None:
+    """In the pool of the engine `gpu`."""
+    circuit = QuantumCircuit(60)
+    for layer in range(3):
+        circuit.rx(0.6 + layer, range(60))
+        for qubit in range(59):
+            circuit.rzz(0.7, qubit, qubit + 1)
+    circuit.measure_all()
+    value, expected = (
+        site.submit(circuit, shots=200, seed=5, engine=engine).result(PATIENCE_S)
+        for engine in ("gpu_sweep", "sweep")
+    )
+    assert (value.engine, value.counts) == ("gpu_sweep", expected.counts)
 
 
 def test_state_larger_than_a_gpu_is_refused_at_submission(site: Client) -> None:

@@ -15,6 +15,7 @@ from simenv.scheduler.routing.engine_choice import candidates, choose
 from simenv.scheduler.views.cluster_info import pool_infos
 from simenv.service.workers.processes import check_pools, with_workers_of_gpus, workers_that_fit
 from simulators.catalog import cards
+from simulators.chain.trial import choice_profile
 from simulators.circuit.analysis.profile import Profile
 from simulators.circuit.analysis.profiler import profile
 
@@ -242,6 +243,30 @@ def test_auto_takes_the_gpu_for_wide_circuits_and_the_processor_for_narrow_ones(
         choose(wide(40, chain=True), TaskOptions(), (PoolSpec("main"), pool(1)), limits).engine
         == "mps"
     )
+
+
+def test_pool_of_gpus_runs_sweeps_over_graphs_too() -> None:
+    arrays = Arrays(60, 60)
+    for layer in range(3):
+        for q in range(60):
+            arrays.add("rx", [q], (), [0.3 + layer])
+        for q in range(59):
+            arrays.add("rzz", [q, q + 1], (), [0.7])
+    swept, pools = choice_profile(arrays.measure(range(60)).circuit(), ("counts",)), (pool(1),)
+    for limits in (with_gpus(H200), gpu_cluster(1)):
+        result = choose(swept, TaskOptions(engine="gpu_sweep"), pools, limits)
+        assert (result.pool, result.memory_bytes < 2**30) == ("g", True)
+        assert choose(swept, TaskOptions(pool="g"), pools, limits).engine == "gpu_sweep"
+    both = (PoolSpec("main"), *pools)
+    names = [each.engine for each in candidates(swept, TaskOptions(), both, with_gpus(H200))]
+    assert names.index("gpu_sweep") == names.index("sweep") - 1
+    assert "gpu_sweep" not in {
+        each.engine for each in candidates(swept, TaskOptions(), both[:1], with_gpus(H200))
+    }
+    fails(
+        InfeasibleError, "2 ranks were asked for", choose, swept,
+        TaskOptions(engine="gpu_sweep", ranks=2), pools, with_gpus(H200, H200),
+    )  # fmt: skip
 
 
 def test_forecast_of_a_sweep_is_by_the_bandwidth_of_the_gpu() -> None:
