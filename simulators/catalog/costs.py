@@ -11,7 +11,7 @@ from typing import Protocol
 
 import msgspec
 
-from simulators.circuit.analysis.profile import NoiseProfile, Profile
+from simulators.circuit.analysis.profile import ChainTrial, NoiseProfile, Profile
 
 SHARE_QUBITS = 13  # least qubits of a rank's share of a state
 WIDEST_TILE = 15  # least qubits of a share if a pass has tiles of this width
@@ -41,9 +41,13 @@ _NOISE_PLAN_S = 3e-3, 10e-6  # fixed time, and time of a location, to plan error
 _NOISE_SHOT_S = 100e-9  # a shot of a trajectory, without its gates
 _EXCHANGE_S = 1e-9  # one byte sent to another rank and one received
 _EXCHANGE_GATES = 100  # gates between two exchanges of one qubit
+_WORKSPACE = 6  # memory of a matrix product state relative to its largest tensors
 _TRIED = 24  # memory of a matrix product state relative to its tensors in a trial
+_SHARE = 6  # memory of trajectories relative to what each has of its own, in a trial
+_TOGETHER_BYTES = 2**27  # tensors of trajectories that are run together: `mps.ensemble`
 _SHARED_BOND = 32  # splits of smaller bonds are not shared by ranks
-_TRIED_S = 0.25e-9  # an operation of its trial, in double precision
+_TRIED_S = 0.05e-9  # an operation of its trial, in double precision
+_LEAST_TRIED = 1 / 3  # of the gates: a trial that reached a limit earlier predicts nothing
 SAMPLE_BYTES = 2**29  # messages of samples by contraction, of all threads, at most
 CONTRACTION_BATCH = 22  # log2 of the values of the largest tensor of a batch of rows: 64 MiB
 _CODE_BYTES = 110  # of a message of samples
@@ -202,9 +206,22 @@ def _way_back(profile: Profile, ask: CostQuery) -> int:
 def trajectory_work(noise: NoiseProfile, shots: int) -> float:
     """Number of whole circuits that the trajectories of `shots` shots run if error patterns share
     prefixes. W = 1 + N1 / 2 + N2 / 3 + N3 / 4, where N_k is the expected number of distinct
-    patterns of k errors; a location on one qubit has 3 alternatives, one on two has 15."""
+    patterns of k errors, those of more than two among N3; above L = 3 these share only what comes
+    before their first error."""
+    singles, doubles, more = _distinct_patterns(noise, shots)
+    weight = noise.error_weight
+    own = weight / (weight + 1.0) if weight > _UNSHARED_WEIGHT else 0.25
+    return float(max(1.0, min(shots, 1.0 + singles / 2 + doubles / 3 + more * own)))
+
+
+_UNSHARED_WEIGHT = 3.0  # above it hardly two shots share an error
+
+
+def _distinct_patterns(noise: NoiseProfile, shots: int) -> tuple[float, float, float]:
+    """Expected numbers of distinct error patterns of one, of two and of more errors; a location on
+    one qubit has 3 alternatives, one on two has 15."""
     if not noise.locations or not shots:
-        return 1.0
+        return 0.0, 0.0, 0.0
     weight = noise.error_weight
     none = math.exp(-weight)
     alternatives = 3.0 * (noise.locations - noise.pair_locations) + 15.0 * noise.pair_locations
@@ -212,7 +229,7 @@ def trajectory_work(noise: NoiseProfile, shots: int) -> float:
     singles = -alternatives * math.expm1(-shots * none * probs)
     doubles = -0.5 * alternatives**2 * math.expm1(-shots * none * probs * probs)
     more = shots * max(0.0, 1.0 - none * (1.0 + weight + 0.5 * weight**2))
-    return float(min(shots, 1.0 + singles / 2 + doubles / 3 + more / 4))
+    return singles, doubles, more
 
 
 class DensityMatrixCost(msgspec.Struct, frozen=True):
@@ -260,61 +277,120 @@ class DensityMatrixCost(msgspec.Struct, frozen=True):
 
 
 class MpsCost(msgspec.Struct, frozen=True):
-    """Cost of a matrix product state: one tensor a qubit, as wide as the bonds between them."""
+    """Cost of a matrix product state: one tensor a qubit, as wide as the bonds between them. With
+    noise there is a state for each trajectory; an error changes the tensors of its light cone."""
 
     bond: int  # default of the largest bond
     base_bytes: int = BASE_BYTES
     dense_qubits: int = 24  # largest width of whole states and distributions
-    tensor_bytes: int = 16 * 2 * 6  # per squared bond; workspace included
+    tensor_bytes: int = 16 * 2 * _WORKSPACE  # per squared bond
     gate_s: float = 60e-6
     flop_s: float = 1e-10
-    trajectories: int = _LIVE_BRANCHES  # states held at once with noise
-    trajectory_gate_s: float = 25e-6  # a gate of a trajectory, split together with others
-    trajectory_qubit_s: float = 5e-6  # samples of a trajectory, for each qubit
     noisy_call_s: float = 5e-3  # a circuit with noise, however narrow
+    location_s: float = 0.1e-3  # a location of its errors
+    block_s: float = 40e-6  # a gate on neighbours of a trajectory, split together with others
+    split_s: float = 0.05e-9  # an operation of its splits
+    trajectory_qubit_s: float = 5e-6  # samples of a trajectory, for each qubit
+    history_gate_s: float = 40e-6  # a gate of a history of outcomes and errors
+    history_step_s: float = 30e-6  # a measurement or reset
+    history_qubit_s: float = 15e-6
+    history_split_s: float = 0.1e-9
 
     def memory_bytes(self, profile: Profile, ask: CostQuery) -> int:
         """Memory of the tensors at the largest bond that the circuit can reach."""
-        bond, trial = self._bond(profile, ask), profile.trial
-        state = max(1, profile.num_qubits) * bond * bond * self.tensor_bytes
-        if trial is not None and trial.done:
-            grown = (trial.expected_bond / max(1, trial.bond)) ** 2
-            state = min(state, int(_TRIED * trial.tensor_bytes * grown))
-        need = self.base_bytes + state * (self.trajectories if profile.noise is not None else 1)
+        state = self._state_bytes(profile, ask)
+        need = self.base_bytes + state
+        if profile.noise is not None and profile.mid_circuit:
+            need += (_LIVE_BRANCHES - 1) * state
+        elif profile.noise is not None:
+            need += self._trajectory_bytes(profile, ask)
         if "statevector" in ask.outputs or "probabilities" in ask.outputs:
             need += (3 * 16 + _PROBABILITY_BYTES) << min(profile.num_qubits, self.dense_qubits)
         return need
 
+    def _state_bytes(self, profile: Profile, ask: CostQuery) -> int:
+        """Bytes of one state while it is evolved."""
+        bond, trial = self._bond(profile, ask), profile.trial
+        state = max(1, profile.used_qubits) * bond * bond * self.tensor_bytes
+        if trial is not None and trial.done:
+            grown = (trial.expected_bond / max(1, trial.bond)) ** 2
+            state = min(state, int(_TRIED * trial.tensor_bytes * grown))
+        return state
+
+    def _trajectory_bytes(self, profile: Profile, ask: CostQuery) -> int:
+        """Bytes of the trajectories that are run together: their number is halved where they would
+        need more, and the other halves wait."""
+        trial = profile.trial
+        if trial is not None and trial.done:
+            tensors = trial.tensor_bytes * (trial.expected_bond / max(1, trial.bond)) ** 2
+        else:
+            tensors = self._state_bytes(profile, ask) / _WORKSPACE
+        shares = _chain_trajectories(profile, ask.shots) * tensors
+        halved = max(0.0, math.log2(max(1.0, 4 * shares / _TOGETHER_BYTES)))
+        return int(min(_SHARE * shares, (3.0 + halved) * _TOGETHER_BYTES))
+
     def least_memory_bytes(self, profile: Profile, ask: CostQuery) -> int:
         """Minimum memory: the expected one; if the bond is only bounded, that of the trial, because
-        the run may need far less and is checked as it goes."""
-        if profile.trial is None or profile.trial.done:
-            return self.memory_bytes(profile, ask)
-        return self.base_bytes + _TRIED * profile.trial.tensor_bytes
+        the run may need far less and is checked as it goes. Trajectories need that of a few."""
+        if profile.trial is not None and not profile.trial.done:
+            return self.base_bytes + _TRIED * profile.trial.tensor_bytes
+        if profile.noise is not None:
+            return self.base_bytes + 2 * self._state_bytes(profile, ask)
+        return self.memory_bytes(profile, ask)
 
     def seconds(self, profile: Profile, ask: CostQuery, _slots: int) -> float:
         """Expected time: gates of more than one qubit split tensors; a shot walks all of them. With
         noise, as many circuits as trajectories need. Ranks share splits of wide bonds, histories
         beyond the first, trajectories that differ, and walks."""
-        bond = self._bond(profile, ask)
+        bond, trial = self._bond(profile, ask), profile.trial
         gates = profile.gates_2q + profile.gates_many
         split = 100.0 * float(bond) ** 3 * self.flop_s
         walks = (ask.shots + ask.strings) * profile.num_qubits * bond * bond * self.flop_s
         walks /= ask.ranks
         ranks = ask.ranks if bond >= _SHARED_BOND else 1
-        if profile.trial is not None and profile.trial.done and profile.noise is None:
-            return profile.trial.operations * _TRIED_S / ranks + walks
-        if profile.noise is None and profile.mid_circuit:  # a state for each history of outcomes
-            outcomes = min(20, profile.measurements + profile.resets)
-            histories = min(max(1, ask.shots), 2.0**outcomes) / 2
+        tried = trial if trial is not None and trial.blocks else None
+        if tried is not None and not tried.done and tried.part < _LEAST_TRIED:
+            tried = None
+        if profile.noise is not None:
+            return walks + self._noisy_s(profile, ask, gates * split, tried)
+        if profile.mid_circuit:  # a state for each history of outcomes
+            histories = _histories(profile, ask.shots) / 2
             return gates * (self.gate_s + split) * (histories / ask.ranks + 1) + walks
-        if profile.noise is None:
-            return gates * (self.gate_s + split / ranks) + walks
-        each = gates * (self.trajectory_gate_s + split)
-        each += profile.num_qubits * self.trajectory_qubit_s
-        work = trajectory_work(profile.noise, ask.shots)
+        bound = gates * (self.gate_s + split / ranks)
+        if tried is None:
+            return bound + walks
+        work_s = tried.operations * _TRIED_S / ranks
+        if not tried.done:
+            work_s /= tried.part**3
+        if tried.done and tried.expected_bond <= bond:
+            return work_s + walks
+        return min(bound, work_s) + walks
+
+    def _noisy_s(
+        self, profile: Profile, ask: CostQuery, splits_s: float, tried: ChainTrial | None
+    ) -> float:
+        """Expected time with noise, without walks. `splits_s`: of a state, at the largest bond;
+        `tried`: the trial, if it is that of this bond."""
+        noise = profile.noise
+        assert noise is not None
+        gates = profile.gates_2q + profile.gates_many
+        width = noise.num_qubits or profile.used_qubits
+        once = self.noisy_call_s + self.location_s * noise.locations
+        if profile.mid_circuit:
+            work = _histories(profile, ask.shots)
+            if tried is not None:
+                splits_s = min(splits_s, tried.all_splits * self.history_split_s)
+            each = gates * self.history_gate_s + width * self.history_qubit_s + splits_s
+            each += (profile.measurements + profile.resets) * self.history_step_s
+        else:
+            work = _chain_trajectories(profile, ask.shots)
+            blocks = gates
+            if tried is not None:
+                blocks, splits_s = tried.blocks, min(splits_s, tried.all_splits * self.split_s)
+                once += tried.operations * _TRIED_S
+            each = blocks * self.block_s + width * self.trajectory_qubit_s + splits_s
         work = min(1.0, work) + max(0.0, work - 1.0) / ask.ranks
-        return self.noisy_call_s + work * each + walks
+        return once + work * each
 
     def _bond(self, profile: Profile, ask: CostQuery) -> int:
         max_bond = ask.bond or self.bond
@@ -323,6 +399,34 @@ class MpsCost(msgspec.Struct, frozen=True):
         if profile.bond_bits < 0 or profile.bond_bits >= max_bond.bit_length():
             return max_bond
         return min(max_bond, 1 << profile.bond_bits)
+
+
+def _histories(profile: Profile, shots: int) -> float:
+    """Expected number of histories of outcomes, and with noise of errors, of a dynamic circuit."""
+    outcomes = 2.0 ** min(20, profile.measurements + profile.resets)
+    if profile.noise is not None:
+        outcomes += sum(_distinct_patterns(profile.noise, shots))
+    return min(max(1, shots), outcomes)
+
+
+_CONE = 1.25  # mean light cone of an error relative to layers times distances
+
+
+def _chain_trajectories(profile: Profile, shots: int) -> float:
+    """Number of whole circuits that the trajectories of a chain of tensors run. An error changes
+    the part of the circuit in its light cone, which grows in each layer by the distance of the
+    qubits of a gate."""
+    noise = profile.noise
+    if noise is None or not noise.error_weight:
+        return 1.0
+    weight = noise.error_weight
+    width = max(1, noise.num_qubits or profile.used_qubits)
+    layers = 2.0 * (profile.gates_2q + profile.gates_many) / width
+    cone = min(1.0, _CONE * layers * max(1, profile.longest) / width)
+    share = math.expm1(-weight * cone) / math.expm1(-weight)
+    if weight > _UNSHARED_WEIGHT:
+        share *= weight / (weight + 1.0)
+    return float(max(1.0, share * min(shots, sum(_distinct_patterns(noise, shots)))))
 
 
 class ContractionCost(FixedMemoryCost, frozen=True):

@@ -23,6 +23,7 @@ TRIAL_OPERATIONS = 6 * 10**9  # about a second
 _TRIAL_SHARE = 6  # a trial may take this fraction of the alternative's operations, which are too
 # many for circuits in native gates: gates on one qubit are merged
 _LEAST_TRIAL = 5 * 10**7
+_PRICED_BITS = 3  # the bound of wider bonds is no price of trajectories
 
 _LAST = 70  # rank of an engine whose success is uncertain
 
@@ -112,7 +113,8 @@ def trial_operations(profile: Profile, width: int, *, noisy: bool = False) -> in
         sweep_operations(profile),
         _EXACT * pauli_operations(profile),
     )
-    if _is_known(profile) and mps_operations(profile) <= other / 2:
+    is_priced = not noisy or profile.bond_bits <= _PRICED_BITS
+    if is_priced and _is_known(profile) and mps_operations(profile) <= other / 2:
         return 0
     limit = int(min(TRIAL_OPERATIONS, other / (_ROWS if noisy else _TRIAL_SHARE)))
     return limit if limit >= _LEAST_TRIAL else 0

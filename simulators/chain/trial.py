@@ -17,18 +17,24 @@ from numpy.typing import NDArray
 
 from simulators.catalog import DEFAULT_ENGINE, DENSE_QUBITS, SMALL_QUBITS, card, trial_operations
 from simulators.catalog.cards import Options
-from simulators.catalog.preference import AUTO_BITS, contraction_operations, statevector_operations
+from simulators.catalog.preference import (
+    AUTO_BITS,
+    TRIAL_OPERATIONS,
+    contraction_operations,
+    statevector_operations,
+)
 from simulators.chain.right_canonical import Block, Matrix, RightCanonicalChain, gate_blocks
 from simulators.circuit.analysis.profile import ChainTrial, Profile
 from simulators.circuit.analysis.profiler import chain_order, chain_part, chain_support, profile
 from simulators.circuit.gates import UNITARY
 from simulators.circuit.ir import Circuit
+from simulators.circuit.passes.light_cone import OutputSupport
 from simulators.engine import PauliSum, RunControl
 from simulators.lines.size import sweep_size
 from simulators.strings.size import strings_size
 
 _CUTOFF = 1e-12  # weight; rounding in single precision is below it
-_AUTO, _SWEEP, _PAULI = "auto", "sweep", "pauli"
+_AUTO, _SWEEP, _PAULI, _MPS = "auto", "sweep", "pauli", "mps"
 _VALUES = ("expectation",)
 _GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
 # Overheads, in arithmetic operations, of which a core does about ten in a nanosecond.
@@ -61,9 +67,10 @@ class _Progress(msgspec.Struct):
     def spent(self) -> int:
         return self.gates + self.calls + self.splits
 
-    def expected(self, part: float) -> int:
-        """Expected operations of all blocks, after a part of them."""
-        return int(self.gates + self.calls / part + self.splits / part**3)
+    def expected(self, part: float) -> tuple[int, int]:
+        """Expected operations of all blocks, after a part of them; and those of the splits."""
+        splits = int(self.splits / part**3)
+        return int(self.gates + self.calls / part) + splits, splits
 
 
 def chain_trial(circuit: Circuit, limits: TrialLimits) -> ChainTrial:
@@ -92,18 +99,22 @@ def chain_trial(circuit: Circuit, limits: TrialLimits) -> ChainTrial:
         full = 8 * chain.size > limits.memory_bytes or chain.widest > limits.bond
         part = progress.applied / total
         if full or progress.spent > limits.operations:
-            return _ended(chain, False, part, progress.spent)
+            return _ended(chain, False, part, (progress.spent, progress.splits), total)
         if number >= settled_at and chain.widest <= limits.bond**part * _FAR_WITHIN:
             expected = progress.expected(part)
-            if expected <= limits.enough:
-                return _ended(chain, True, part, expected)
+            if expected[0] <= limits.enough:
+                return _ended(chain, True, part, expected, total)
         chain.apply_layer(layer, control)
         progress.applied += len(layer)
-    return _ended(chain, chain.widest <= limits.bond, 1.0, progress.spent)
+    spent = progress.spent, progress.splits
+    return _ended(chain, chain.widest <= limits.bond, 1.0, spent, total)
 
 
-def _ended(chain: RightCanonicalChain, done: bool, part: float, operations: int) -> ChainTrial:
-    return ChainTrial(chain.widest, done, part, operations, 2 * 8 * chain.size)
+def _ended(
+    chain: RightCanonicalChain, done: bool, part: float, operations: tuple[int, int], blocks: int
+) -> ChainTrial:
+    spent, splits = operations
+    return ChainTrial(chain.widest, done, part, spent, 2 * 8 * chain.size, blocks, splits)
 
 
 def _even_from(layers: list[list[Block]], num_sites: int) -> int:
@@ -187,10 +198,16 @@ def choice_profile(
     if engine == _PAULI and not noisy:
         strings = strings_size(circuit, trial_parameters(circuit), None, observables, settings)
         return msgspec.structs.replace(result, strings=strings)
+    narrow = SMALL_QUBITS if noisy else DENSE_QUBITS
+    chain = card(_MPS)
+    if engine == _MPS and chain is not None and result.num_qubits > narrow:
+        bond = int(chain.value(settings, "bond"))
+        limits = TrialLimits(TRIAL_OPERATIONS, bond)
+        return _tried(result, circuit, chain_support(circuit, outputs, labels), limits)
     if dense is None or result.num_qubits <= SMALL_QUBITS or engine != _AUTO:
         return result
     width = dense.effective_profile(result, outputs).num_qubits
-    if width > (SMALL_QUBITS if noisy else DENSE_QUBITS):
+    if width > narrow:
         size = sweep_size(circuit, trial_parameters(circuit), outputs, labels)
         result = msgspec.structs.replace(result, sweep=size)
     if width > DENSE_QUBITS and not noisy and outputs == _VALUES:
@@ -200,6 +217,13 @@ def choice_profile(
     if not operations:
         return result
     enough = min(statevector_operations(result, width), contraction_operations(result)) / 4
-    part = chain_part(circuit, chain_support(circuit, outputs, labels)).circuit
-    trial = chain_trial(part, TrialLimits(operations, 1 << AUTO_BITS, enough))
-    return msgspec.structs.replace(result, trial=trial)
+    limits = TrialLimits(operations, 1 << AUTO_BITS, enough)
+    return _tried(result, circuit, chain_support(circuit, outputs, labels), limits)
+
+
+def _tried(
+    result: Profile, circuit: Circuit, support: OutputSupport | None, limits: TrialLimits
+) -> Profile:
+    """Profile with a trial. That of a dynamic circuit has the gates of all its blocks."""
+    part = circuit if result.mid_circuit else chain_part(circuit, support).circuit
+    return msgspec.structs.replace(result, trial=chain_trial(part, limits))

@@ -86,7 +86,7 @@ def _takes_long(packed: bytes, terms: model.TaskOptions, *, noisy: bool) -> bool
     if len(packed) >= BESIDE_BYTES or is_call(terms):
         return len(packed) >= BESIDE_BYTES
     is_loaded = profiler.is_loaded()
-    if is_loaded and terms.engine not in (engine_choice.AUTO, "sweep", "pauli"):
+    if is_loaded and terms.engine not in (engine_choice.AUTO, "sweep", "pauli", "mps"):
         return False
     try:
         declared = model.declared_qubits(packed)

@@ -28,6 +28,13 @@ class ChainTrial(msgspec.Struct, frozen=True):
     part: float = 1.0  # share of the gates that were applied
     operations: int = 0  # estimate for all gates, also those beyond a limit
     tensor_bytes: int = 0  # last size of the tensors in double precision
+    blocks: int = 0  # gates on neighbours, swaps included, that are left after fusion
+    splits: int = 0  # those of the operations that grow with the bonds, as far as it was tried
+
+    @property
+    def all_splits(self) -> float:
+        """Operations of the splits of all gates."""
+        return self.splits if self.done else self.splits / self.part**3
 
     @property
     def expected_bond(self) -> int:
