@@ -450,12 +450,12 @@ class ContractionCost(FixedMemoryCost, frozen=True):
         """Memory of three of the largest tensors of values and amplitudes, those of a batch of rows
         included, and of all messages of the samples of each thread."""
         need = self.base_bytes
-        if ask.strings or not ask.shots:
-            rows = max(ask.strings, 1 if ask.outputs == ("amplitudes",) else ask.shots)
+        is_sampled = _is_sampled(ask)
+        if ask.strings or not is_sampled:
             width = self._width(profile)
-            most = max(width, min(CONTRACTION_BATCH, width + max(0, rows - 1).bit_length()))
-            need += 3 * 16 << most
-        if ask.shots:
+            rows = max(0, ask.strings - 1).bit_length()
+            need += 3 * 16 << max(width, min(CONTRACTION_BATCH, width + rows))
+        if is_sampled:
             values = 2 * _LANES * profile.contraction_values
             need += min(SAMPLE_BYTES, values * (8 if ask.precision == "double" else 4))
             need += _CODE_BYTES * profile.contraction_messages
@@ -469,17 +469,17 @@ class ContractionCost(FixedMemoryCost, frozen=True):
         gates = profile.gates_1q + profile.gates_2q + profile.gates_many
         amplitude_s = 2.0 ** self._width(profile) * self.flop_s / ask.ranks
         work = self.call_s
-        if ask.strings or not ask.shots:  # one path for all
+        is_sampled = _is_sampled(ask)
+        if ask.strings or not is_sampled:  # one path for all
             work += self.path_s + gates * (self.gate_s + max(1, ask.strings) * amplitude_s)
-        if not ask.shots:
+        if not is_sampled:
             return work
         messages, operations = self._sums(profile)
         work += gates * self.factor_s + messages * self.message_s
         work += min(self.search_s, 1e-7 * operations)
         product_s = self.product_s * (1.0 if ask.precision == "double" else 0.6)
         block_s = messages * self.block_s + operations * product_s
-        blocks = -(-ask.shots // _LANES)
-        return work + block_s * max(1.0, blocks / ask.ranks)
+        return work + block_s * (1.0 + ask.shots / (_LANES * ask.ranks))
 
     def _sums(self, profile: Profile) -> tuple[float, float]:
         """Number of messages of samples, and of their products of values; bounded by the bonds if
@@ -493,6 +493,11 @@ class ContractionCost(FixedMemoryCost, frozen=True):
     def _width(self, profile: Profile) -> int:
         width = profile.contraction_width
         return min(self.width, profile.num_qubits, width if width >= 0 else self.width)
+
+
+def _is_sampled(ask: CostQuery) -> bool:
+    """Return whether shots are drawn; a cost of no shots is what precedes them."""
+    return ask.shots > 0 or "counts" in ask.outputs or "memory" in ask.outputs
 
 
 SWEEP_BYTES = 2**30  # the tensors of all threads of a sweep, at most
