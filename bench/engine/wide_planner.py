@@ -2,7 +2,8 @@
 
 First 20 wide circuits whose engine is named, then random circuits of 20 to 60 qubits from six
 families with engine="auto". Each is explained, submitted to an environment with one worker, and
-runs alone; one whose forecast is longer than `--most-s` is not run. Time is that of the run
+runs alone; one whose forecast is longer than `--most-s` is not run. Time is that of the run, or the
+CPU time of the worker (`--cpu`, for a busy machine; statevector and sweeps take several threads),
 relative to its forecast, above 10 ms of both; memory is the growth of the worker's peak above the
 worker without a task, relative to the forecast. A task is at most `--most-s` late; later it is
 cancelled, and counts as forecast wrongly. Medians and the worst circuits of each engine are printed
@@ -20,12 +21,13 @@ from typing import Any, NamedTuple
 
 import networkx
 import numpy as np
+import psutil
 from qiskit import QuantumCircuit
 
 import simenv
 from bench.circuits import Gate, brickwork, grid, measured, qaoa
 from bench.engine.noise_speed import aer_noise
-from bench.harness import SEED, Option, Report, installed
+from bench.harness import CPU, SEED, Option, Report, installed
 from bench.wide_families import FAMILIES, family_circuit, heavy_hex, part, stride_layers
 from simenv.client.client import Client
 from simenv.errors import SimenvError
@@ -35,6 +37,7 @@ FEW = 10  # of the circuits whose forecast once was wrong
 LEAST_S = 10e-3  # times below it are not told apart
 OPTIONS = (
     SEED,
+    CPU,
     Option("--circuits", default=200, quick=12, help="random circuits of the families"),
     Option("--most-s", default=60.0, quick=5.0, help="longest forecast that is run"),
     Option("--families-only", action="store_true", help="without the 20 named circuits"),
@@ -150,16 +153,26 @@ class Worker:
     """Memory of the worker's process."""
 
     def __init__(self, pid: int) -> None:
-        self._folder = Path(f"/proc/{pid}")
+        self._pid, self._folder = pid, Path(f"/proc/{pid}")
         self._idle = self._bytes("VmRSS")
+        self._begun_s = self._cpu_s()
 
     def begin(self) -> None:
         """Forget the peak so far: proc(5)."""
         (self._folder / "clear_refs").write_text("5")
+        self._begun_s = self._cpu_s()
+
+    def cpu_s(self) -> float:
+        """CPU seconds of all its threads since `begin`."""
+        return self._cpu_s() - self._begun_s
 
     def growth(self) -> int:
         """Bytes of the peak since `begin` above the worker without a task."""
         return max(0, self._bytes("VmHWM") - self._idle)
+
+    def _cpu_s(self) -> float:
+        user, system = psutil.Process(self._pid).cpu_times()[:2]
+        return float(user + system)
 
     def _bytes(self, name: str) -> int:
         lines = (self._folder / "status").read_text().splitlines()
@@ -187,6 +200,8 @@ def _row(env: Client, worker: Worker, case: Case, options: Namespace) -> Row | N
     failed, run_s = "", 0.0
     try:
         run_s = task.result(timeout=4 * options.most_s).timing.run_s
+        if options.cpu:
+            run_s = worker.cpu_s()
     except (SimenvError, TimeoutError) as error:
         failed = f"{type(error).__name__}: {error}"
         task.cancel()
