@@ -51,7 +51,8 @@ _LEAST_TRIED = 1 / 3  # of the gates: a trial that reached a limit earlier predi
 SAMPLE_BYTES = 2**29  # messages of samples by contraction, of all threads, at most
 CONTRACTION_BATCH = 22  # log2 of the values of the largest tensor of a batch of rows: 64 MiB
 _CODE_BYTES = 110  # of a message of samples
-_NEAR = 10  # messages that follow a gate, if their number is not known
+_SMALL_BITS = 6  # log2 of the largest bond of which no messages are counted
+_GATE_BITS = 0.37  # log2 of a message that a gate of each qubit adds to a chain
 _LANES = 8  # shots that are sampled together
 
 
@@ -482,13 +483,16 @@ class ContractionCost(FixedMemoryCost, frozen=True):
         return work + block_s * (1.0 + ask.shots / (_LANES * ask.ranks))
 
     def _sums(self, profile: Profile) -> tuple[float, float]:
-        """Number of messages of samples, and of their products of values; bounded by the bonds if
-        they are not known."""
+        """Number of messages of samples, and of their products of values. If they are not known,
+        because the bonds are small or the width is large: as chains of as many gates have."""
         if profile.contraction_width >= 0:
             return profile.contraction_messages, profile.contraction_operations
         gates = profile.gates_1q + profile.gates_2q + profile.gates_many
-        bits = self._width(profile) if profile.bond_bits < 0 else profile.bond_bits
-        return _NEAR * gates, _NEAR * gates * 2.0 ** min(self._width(profile), bits + 2)
+        each = gates / max(1, profile.num_qubits)
+        bits = min(max(0, profile.bond_bits), _GATE_BITS * each)
+        if not 0 <= profile.bond_bits <= _SMALL_BITS:
+            bits = self._width(profile)
+        return gates * each, gates * each * 2.0 ** (bits + 2)
 
     def _width(self, profile: Profile) -> int:
         width = profile.contraction_width

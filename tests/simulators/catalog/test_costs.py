@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from simulators import catalog
-from simulators.catalog.costs import CostQuery, state_bytes, trajectory_work
+from simulators.catalog.costs import ContractionCost, CostQuery, state_bytes, trajectory_work
 from simulators.circuit.analysis.profile import NoiseProfile, Profile
 from simulators.circuit.analysis.profiler import profile
 from simulators.circuit.ir import bell, feed_forward
@@ -122,3 +122,18 @@ def test_density_matrix_is_cheaper_for_many_shots_and_few_qubits() -> None:
     assert exact < trajectories / 5
     trajectories, exact = noisy(14, 0.3, 1_000)
     assert trajectories < exact / 5
+
+
+def test_samples_by_contraction_are_priced_by_their_messages() -> None:
+    costs, counts = ContractionCost(), CostQuery(shots=800)
+    known = msgspec.structs.replace(
+        wide(40), contraction_width=12, contraction_operations=1e7, contraction_messages=1_000,
+        contraction_values=100_000,
+    )  # fmt: skip
+    none, many = costs.seconds(known, CostQuery(), 1), costs.seconds(known, counts, 1)
+    each_s = 1e7 * costs.product_s + 1_000 * costs.block_s
+    assert many - none == pytest.approx(100 * each_s), "eight shots take all messages once"
+    assert none < 0.2, "what precedes the shots has the price of a path"
+    more = costs.memory_bytes(known, counts) - costs.memory_bytes(wide(40), counts)
+    assert more >= 100_000 * 2 * 8 * 8
+    assert costs.memory_bytes(wide(40), CostQuery()) < 2**28, "counts have no path"
