@@ -36,14 +36,14 @@ def test_explain_lists_each_engine_with_its_reason(shell: Shell, wide: str) -> N
     assert "60 qubits, 61 gates (59 on several qubits), 60 measurements, bonds up to 2^1" in first
     assert header.split() == ["ENGINE", "TAKEN", "TIME", "MEMORY", "ERROR", "WHY"]
     assert [row.split()[:2] for row in rows] == [
-        ["mps", "yes"], ["stabilizer", "no"], ["statevector", "no"], ["contraction", "no"],
-        ["densitymatrix", "no"], ["aer", "no"], *([["quimb", "able"]] if present("quimb") else []),
+        ["mps", "yes"], ["sweep", "able"], ["stabilizer", "no"], ["statevector", "no"],
+        ["contraction", "no"], ["pauli", "no"], ["densitymatrix", "no"], ["aer", "no"], *([["quimb", "able"]] if present("quimb") else []),
     ]  # fmt: skip
     assert rows[0].split()[6] == "<6e-13"  # 59 splits that may lose 1e-14 each
     assert "a probability has a standard error of up to 0.016" in result.err
     assert "at most 2^1 values cross any cut" in rows[0]
-    assert "runs Clifford circuits, and this program has 1 other gate" in rows[1]
-    assert "2^0.2 terms" in rows[1]
+    assert "runs Clifford circuits, and this program has 1 other gate" in rows[2]
+    assert "2^0.2 terms" in rows[2]
     assert "the widest program that fits" in result.err
     assert "a new task in pool main would start at once" in result.err
 
@@ -54,7 +54,7 @@ def test_explained_engine_and_reason_are_those_of_run(shell: Shell, wide: str) -
     assert outcome["engine"] == "mps"
     assert outcome["program"]["clifford"] is False
     engines = {each["engine"]: each for each in outcome["engines"]}
-    automatic = {"mps", "statevector", "stabilizer", "contraction"}
+    automatic = {"mps", "statevector", "stabilizer", "contraction", "sweep", "pauli"}
     assert set(engines) - {"quimb"} == automatic | {"densitymatrix", "aer"}
     assert engines["mps"]["sampling_error"] == pytest.approx(0.5 / 5**0.5)
     assert engines["mps"]["chosen"]
