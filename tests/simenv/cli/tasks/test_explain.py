@@ -37,7 +37,8 @@ def test_explain_lists_each_engine_with_its_reason(shell: Shell, wide: str) -> N
     assert header.split() == ["ENGINE", "TAKEN", "TIME", "MEMORY", "ERROR", "WHY"]
     assert [row.split()[:2] for row in rows] == [
         ["mps", "yes"], ["sweep", "able"], ["stabilizer", "no"], ["statevector", "no"],
-        ["contraction", "no"], ["pauli", "no"], ["densitymatrix", "no"], ["aer", "no"], *([["quimb", "able"]] if present("quimb") else []),
+        ["contraction", "no"], ["pauli", "no"], ["densitymatrix", "no"], ["aer", "no"],
+        *([["quimb", "able"]] if present("quimb") else []),
     ]  # fmt: skip
     assert rows[0].split()[6] == "<6e-13"  # 59 splits that may lose 1e-14 each
     assert "a probability has a standard error of up to 0.016" in result.err
