@@ -58,6 +58,7 @@ LIMITS_S = {
     "job_pool": 3_600.0,
     "wait_forecasts": 3_600.0,
     "observables": 3_600.0,
+    "pauli_propagation": 5_400.0,
 }
 _TERM_S = 10.0
 

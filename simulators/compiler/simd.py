@@ -396,6 +396,22 @@ def odd(_context: Any, _word: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
+def prefetch(_context: Any, array: Any, _index: Any) -> Any:
+    """Begin to load the cache line of an entry of a contiguous array, by its flat index."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        byte, number = ir.IntType(8), ir.IntType(32)
+        shape = ir.FunctionType(ir.VoidType(), [byte.as_pointer(), number, number, number])
+        function = cgutils.get_or_insert_function(builder.module, shape, "llvm.prefetch.p0i8")
+        pointer = _address(context, builder, signature.args[0], args[0], args[1], byte)
+        constants = [ir.Constant(number, value) for value in (1, 3, 1)]  # to write, keep, of data
+        builder.call(function, [pointer, *constants])
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
 def lowest_bit(_context: Any, _word: Any) -> Any:
     """Number of the lowest bit of a word that is not 0: int64."""
 

@@ -10,7 +10,7 @@ A mix changes strings at their places: for the first string of a component that 
 up the others, changes all of them and appends those that are missing. Strings that only receive
 are multiplied when their turn comes, so what they receive earlier is divided by their factor. Each
 new coefficient below eps is cut: dropped, or, with a seed, kept as +-eps with the probability that
-keeps its mean. Strings whose coefficients fell below eps go when they are a quarter of all, or with
+keeps its mean. Strings whose coefficients fell below eps go when they are an eighth of all, or with
 the next relabelling.
 """
 
@@ -19,7 +19,7 @@ from __future__ import annotations
 import numpy as np
 
 from simulators.compiler.kernel import device_function, kernel
-from simulators.compiler.simd import lowest_bit
+from simulators.compiler.simd import lowest_bit, prefetch
 from simulators.execution.sampling import block, uniform
 from simulators.strings import program
 from simulators.strings.local_maps import ACTIVE, STAYS
@@ -58,6 +58,8 @@ DONE, FULL, STOPPED = range(3)
 _RAISE = 1.4  # factor of eps where there are too many strings
 _LOOK = 4_095  # strings between two reads of the control flag
 _PASS = 8  # time of a layer of relabellings, relative to a mix
+_AHEAD = 64  # strings whose lookups are loaded beforehand: a power of two
+_CACHED = 2**14  # entries of a table that fits into a cache
 _FEW = 64  # with fewer strings, none are removed between relabellings
 _1, _32 = np.uint64(1), np.uint64(32)
 _LOW = np.uint64(2**32 - 1)
@@ -188,6 +190,41 @@ def _extend_scope(words, qubit):  # type: ignore[no-untyped-def]
 
 
 @device_function
+def _fetch(  # type: ignore[no-untyped-def]
+    ints, keys, cells, table, words, step, first, last, entries
+):
+    """Begin to load what the lookups of some strings of a mix will read: entries of the table, or,
+    if these are in the cache, the strings in them."""
+    num_words = ints[_WORDS]
+    a, b, mix = ints[step + 1], ints[step + 2], ints[step + 3]
+    x_of_a, z_of_a, shift_a = a >> 6, num_words + (a >> 6), np.uint64(a & 63)
+    other = max(a, b)
+    x_of_b, z_of_b, shift_b = other >> 6, num_words + (other >> 6), np.uint64(other & 63)
+    letters, hashes = ints[_MIXES] + 16 * _LETTER * mix, SCOPE + num_words
+    mask = np.uint64(table.size - 1)
+    for i in range(first, last):
+        letter = np.int64((keys[x_of_a, i] >> shift_a) & _1)
+        letter |= np.int64((keys[z_of_a, i] >> shift_a) & _1) << 1
+        if b >= 0:
+            letter |= np.int64((keys[x_of_b, i] >> shift_b) & _1) << 2
+            letter |= np.int64((keys[z_of_b, i] >> shift_b) & _1) << 3
+        row = letters + _LETTER * letter
+        if ints[row] != _ACTIVE:
+            continue
+        active = ints[row + 1]
+        for k in range(active + ints[row + 2]):
+            target = ints[row + (_OTHERS + k if k < active else _PASSIVE + k - active)]
+            hashed = cells[i, 0] ^ words[hashes + (letter ^ target)]
+            slot = np.int64(hashed & mask)
+            if entries:
+                prefetch(table, slot)
+                continue
+            entry = table[slot]
+            if entry >> _32 == hashed >> _32 and entry != 0:
+                prefetch(cells, 2 * (np.int64(entry & _LOW) - 1))
+
+
+@device_function
 def _mix(  # type: ignore[no-untyped-def]
     ints, reals, random, keys, cells, values, table, state, measures, words, control, step
 ):
@@ -203,10 +240,17 @@ def _mix(  # type: ignore[no-untyped-def]
     for delta in range(16 if is_pair else 4):
         words[hashes + delta] = _letters_hash(random, num_words, delta, a, b)
     eps, before = measures[EPS], state[BEFORE]
+    fetches = table.size > _CACHED
     for i in range(state[AT], before):
         if i & _LOOK == 0 and control[0]:
             state[AT] = i
             return STOPPED
+        if fetches and (i & _AHEAD - 1 == 0 or i == state[AT]):
+            begin, end = i & -_AHEAD, min(before, (i & -_AHEAD) + _AHEAD)
+            if i == state[AT]:
+                _fetch(ints, keys, cells, table, words, step, i, end, True)
+            _fetch(ints, keys, cells, table, words, step, end, min(before, end + _AHEAD), True)
+            _fetch(ints, keys, cells, table, words, step, max(i, begin), end, False)
         letter = np.int64((keys[x_of_a, i] >> shift_a) & _1)
         letter |= np.int64((keys[z_of_a, i] >> shift_a) & _1) << 1
         if is_pair:
@@ -379,7 +423,7 @@ def propagate(  # type: ignore[no-untyped-def]
                 if b >= 0:
                     _extend_scope(words, a)
                     _extend_scope(words, b)
-            if state[COUNT] > _FEW and 4 * state[SMALL] > state[COUNT]:
+            if state[COUNT] > _FEW and 8 * state[SMALL] > state[COUNT]:
                 _compact(num_words, keys, cells, values, state, measures, words)
                 state[STALE] = 1
         while state[COUNT] > state[MOST]:
