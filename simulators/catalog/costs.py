@@ -534,9 +534,9 @@ class SweepCost(msgspec.Struct, frozen=True):
         if size.bits > SWEEP_BITS:
             values = f"a shot would pass over 2^{size.bits:.0f} values in {size.layers} layers"
             return f"{values}, at most 2^{SWEEP_BITS}; {_WHAT_HELPS}"
-        each = 2 * _LANES * 4 << size.axes
+        each = 2 * 4 << size.axes  # in slices, one in each lane
         if each > self.most_bytes:
-            values = f"the tensors of {_LANES} shots would have 2^{size.axes} values each"
+            values = f"the tensors of a shot would have 2^{size.axes} values"
             return f"{values}, in all at most {self.most_bytes >> 20} MiB; {_WHAT_HELPS}"
         return ""
 
@@ -558,7 +558,8 @@ class SweepCost(msgspec.Struct, frozen=True):
         if size is None:
             return SWEEP_BYTES
         values = (1 << min(size.axes, 62)) + size.kept
-        return int(2 * _LANES * values * (8 if ask.precision == "double" else 4))
+        each = 2 * _LANES * values * (8 if ask.precision == "double" else 4)
+        return min(SWEEP_BYTES, each)  # in slices beyond it
 
     def seconds(self, profile: Profile, ask: CostQuery, slots: int) -> float:
         """Expected time; ranks and threads share the shots."""
@@ -584,7 +585,7 @@ class GpuSweepCost(SweepCost, frozen=True):
     value_s: float = 10e-12
     shot_step_s: float = 20e-12
     shot_s: float = 1e-6
-    most_bytes: int = 2**35
+    most_bytes: int = 2**32
 
     def _tensor_bytes(self, profile: Profile, ask: CostQuery) -> int:  # noqa: ARG002  # see base
         """0: they are not on the host."""

@@ -54,7 +54,8 @@ class DeviceSampler:
     def __init__(
         self, device: Device, sweeps: Sweeps, options: RunOptions, control: RunControl
     ) -> None:
-        self._device, self._sweeps, self._control = device, sweeps, control
+        self._device, self._control = device, control
+        self.sweeps = self._sweeps = sweeps
         self._precision = options.precision
         packed, program = sweeps.packed, sweeps.program
         size, itemsize = 1 << program.widest, COMPLEX[self._precision].itemsize

@@ -39,10 +39,12 @@ Factor = tuple[int, int, int, int]
 
 
 class Layer(msgspec.Struct, frozen=True):
-    """Operations of one layer; `firsts`: segments that begin from a known value alone."""
+    """Operations of one layer; `firsts`: segments that begin from a known value alone; `sliced`:
+    those whose values are fixed, to that of bit j of a slice's number for the j-th."""
 
     firsts: tuple[int, ...]
     code: tuple[int, ...]
+    sliced: tuple[int, ...] = ()
 
 
 class Program(msgspec.Struct, frozen=True):
@@ -50,14 +52,22 @@ class Program(msgspec.Struct, frozen=True):
     widest: int  # axes of the largest tensor
     kept: int  # values of all R of a layer that are kept at once, at most
     values: float  # values of all tensors that are passed over, for one shot
+    slices: int = 0  # log2 of the slices of a shot
+
+    def tensor_bytes(self, itemsize: int) -> int:
+        """Bytes of the tensors; `itemsize`: of the real parts of one value, of all lanes."""
+        return 2 * itemsize * ((1 << self.widest) + self.kept)
 
 
 @functools.lru_cache(maxsize=8)
-def program_of(lines: Structure, order: tuple[int, ...]) -> Program:
-    """Compile the layers of lines that are taken in this order. Bindings of a circuit share it."""
+def program_of(lines: Structure, order: tuple[int, ...], slices: int = 0) -> Program:
+    """Compile the layers of lines that are taken in this order. Bindings of a circuit share it.
+    `slices`: log2 of the slices into which hidden values divide a shot: each slice has its own
+    tensors, and the amplitudes of a draw are the sums over all slices."""
     compiler = _Compiler(lines, order)
-    layers = [compiler.layer(k) for k in range(1, lines.num_layers + 1)]
-    return Program(tuple(layers), compiler.widest, compiler.kept, compiler.values)
+    layers = [compiler.layer(k, slices) for k in range(1, lines.num_layers + 1)]
+    values = compiler.values * 2.0**slices
+    return Program(tuple(layers), compiler.widest, compiler.kept, values, slices)
 
 
 class _Tensor:
@@ -87,7 +97,7 @@ class _Tensor:
         return [a for a in unique(factor[2:]) if a in self.axes and a not in table]
 
     def _multiply(self, factors: list[Factor], table: list[Axis], new: Axis | None) -> None:
-        self._count(len(self.axes) + (new is not None))
+        self._compiler.count(self.axes, int(new is not None))
         places = [self.axes.index(a) for a in table if a != new]
         code = [MULTIPLY, len(self.axes), int(new is not None), len(places), *places]
         self._code += code + self._factors(factors, table)
@@ -96,18 +106,18 @@ class _Tensor:
 
     def sum(self, axis: Axis, factors: list[Factor]) -> None:
         """Sum over an axis, after multiplication by factors that depend on it alone."""
-        self._count(len(self.axes))
+        self._compiler.count(self.axes)
         self._code += [SUM, len(self.axes), self.axes.index(axis), *self._factors(factors, [axis])]
         self.axes.remove(axis)
 
     def select(self, axis: Axis) -> None:
         """Take the part with the known value of an axis."""
-        self._count(len(self.axes))
+        self._compiler.count(self.axes)
         self._code += [SELECT, len(self.axes), self.axes.index(axis), axis]
         self.axes.remove(axis)
 
     def scale(self) -> None:
-        self._count(len(self.axes))
+        self._compiler.count(self.axes)
         self._code += [SCALE, len(self.axes)]
 
     def _factors(self, factors: list[Factor], table: list[Axis]) -> list[int]:
@@ -116,9 +126,6 @@ class _Tensor:
             code += [kind, number]
             code += [a if a < 0 else table.index(a) if a in table else ~a for a in segments]
         return code
-
-    def _count(self, axes: int) -> None:
-        self._compiler.count(axes)
 
 
 class _Compiler:
@@ -132,12 +139,38 @@ class _Compiler:
             self._of_segment[two].append((number, one))
         self.widest = self.kept = 0
         self.values = 0.0
+        self._sliced: tuple[int, ...] = ()
+        self._peak: list[Axis] = []  # axes of the widest tensor of the layer
 
-    def count(self, axes: int) -> None:
-        self.widest = max(self.widest, axes)
-        self.values += 2.0**axes
+    def count(self, axes: list[Axis], more: int = 0) -> None:
+        size = len(axes) + more
+        self.widest = max(self.widest, size)
+        self.values += 2.0**size
+        if size > len(self._peak):
+            self._peak = [*axes, *[-1] * more]
 
-    def layer(self, k: int) -> Layer:
+    def layer(self, k: int, slices: int) -> Layer:
+        """Compile a layer. Of the hidden values that are drawn in no line of it, those of its
+        widest tensor are sliced that have the longest lives in the order of the lines."""
+        before = self.widest, self.kept, self.values
+        self._sliced = ()
+        while True:
+            self._peak = []
+            result = self._layer(k)
+            last = {*self._last}
+            choices = [axis for axis in self._peak if axis >= 0 and axis not in last]
+            if len(self._sliced) == slices or not choices:
+                return result
+            self.widest, self.kept, self.values = before
+            self._sliced = (*self._sliced, max(choices, key=self._life))
+
+    def _life(self, segment: int) -> int:
+        """Lines between the first and the last one that have gates with a segment."""
+        places = [self._place[self._line_of[other]] for _, other in self._of_segment[segment]]
+        places.append(self._place[self._line_of[segment]])
+        return max(places) - min(places)
+
+    def _layer(self, k: int) -> Layer:
         first, layers = self._lines.first, self._lines.layers
         # Last segment of each line before this layer, and whether it is drawn in it.
         self._last = [
@@ -154,7 +187,7 @@ class _Compiler:
         if wanted:
             kept = self._suffixes(min(wanted), max(wanted), code)
             self._prefixes(max(wanted), kept, code)
-        return Layer(firsts, tuple(code))
+        return Layer(firsts, tuple(code), self._sliced)
 
     def _hidden_at_draw(self, n: int) -> bool:
         """Return whether the last value of a line is no known beginning."""
@@ -173,7 +206,41 @@ class _Compiler:
         draw."""
         n = self._line_of[segment]
         is_last = segment == self._last[n] and not self._drawn[n]
-        return is_last or segment == self._lines.first[n]
+        return is_last or segment == self._lines.first[n] or segment in self._sliced
+
+    def _scalars(self, n: int) -> list[Factor]:
+        """Factors of a line that depend on sliced values and on known ones of the line alone, but
+        for those of an old last value that is hidden once it is drawn."""
+        first, last = self._lines.first[n], self._last[n]
+        known = {first, *self._sliced}
+        if not self._drawn[n]:
+            known.add(last)
+        return [
+            (UNITARY, s, s, s - 1)
+            for s in range(first + 1, last + 1)
+            if s in known and s - 1 in known and not {s, s - 1}.isdisjoint(self._sliced)
+        ]
+
+    def _last_scalars(self, n: int) -> list[Factor]:
+        """Factors of the last value of a line and sliced values of others; none of the first."""
+        last = self._last[n]
+        if last == self._lines.first[n]:
+            return []
+        return [
+            (PAIR, number, *self._lines.pairs[number])
+            for number, other in self._of_segment[last]
+            if other in self._sliced
+        ]
+
+    def _common_scalars(self) -> list[Factor]:
+        """Factors of sliced values and first ones, or of sliced ones alone."""
+        result = []
+        for number, ends in enumerate(self._lines.pairs):
+            sliced = [segment in self._sliced for segment in ends]
+            firsts = [s == self._lines.first[self._line_of[s]] for s in ends]
+            if any(sliced) and all(a or b for a, b in zip(sliced, firsts, strict=True)):
+                result.append((PAIR, number, *ends))
+        return result
 
     def _suffixes(
         self, least: int, most: int, code: list[int]
@@ -189,7 +256,7 @@ class _Compiler:
             if at <= most + 1:
                 kept[at] = room, list(right.axes)
                 code += [KEEP, len(right.axes), room]
-                self.count(len(right.axes))
+                self.count(right.axes)
                 room += 1 << len(right.axes)
         self.kept = max(self.kept, room)
         return kept
@@ -199,8 +266,15 @@ class _Compiler:
         first, last, place = self._lines.first[n], self._last[n], self._place[n]
         if last in right.axes:
             right.select(last)
+        scalars = self._scalars(n) + self._last_scalars(n)
+        if self._drawn[n] and last - 1 in self._sliced:
+            scalars.append((UNITARY, last, last, last - 1))
+        right.multiply(scalars)
         for s in range(last - 1, first, -1):
-            factors = [(UNITARY, last, last, s)] if s + 1 == last else []
+            if s in self._sliced:
+                continue
+            after = s + 1 == last or s + 1 in self._sliced
+            factors = [(UNITARY, s + 1, s + 1, s)] if after else []
             opened: list[tuple[Axis, Factor]] = []
             for number, other in self._of_segment[s]:
                 if not self._is_active(other):
@@ -224,7 +298,7 @@ class _Compiler:
                 else:
                     right.multiply([factor], new=axis)
             # (s, s - 1) is multiplied before s is summed.
-            if s - 1 > first:
+            if s - 1 > first and s - 1 not in self._sliced:
                 if s - 1 in right.axes:
                     right.multiply([(UNITARY, s, s, s - 1)])
                 else:
@@ -237,12 +311,17 @@ class _Compiler:
         self, most: int, kept: dict[int, tuple[int, list[Axis]]], code: list[int]
     ) -> None:
         left = _Tensor(self, code)
+        left.multiply(self._common_scalars())
         self._included = set[Axis]()
         for at in range(most + 1):
             n = self._order[at]
             last = self._last[n]
-            hidden = self._hidden(n, new=True)
-            for s in hidden:
+            left.multiply(self._scalars(n))
+            if not self._drawn[n]:
+                left.multiply(self._last_scalars(n))
+            for s in self._hidden(n, new=True):
+                if s in self._sliced:
+                    continue
                 self._open_left(left, n, s)
                 self._close_left(left, n, s)
             if self._drawn[n] and self._hidden_at_draw(n):
@@ -252,7 +331,7 @@ class _Compiler:
                     DRAW, len(left.axes), left.axes.index(last), last + 1, where, len(places),
                     *places,
                 ]  # fmt: skip
-                self.count(len(left.axes))
+                self.count(left.axes)
                 self._included.add(last)
                 self._finish(left, last, [(UNITARY, last + 1, last + 1, last)], at)
             for s in list(left.axes):
@@ -264,8 +343,8 @@ class _Compiler:
         """Multiply by the factors of a hidden value of a line that is taken."""
         place, last = self._place[n], self._last[n]
         factors = [(UNITARY, s, s, s - 1)]
-        if s + 1 == last and not self._drawn[n]:
-            factors.append((UNITARY, last, last, s))
+        if (s + 1 == last and not self._drawn[n]) or s + 1 in self._sliced:
+            factors.append((UNITARY, s + 1, s + 1, s))
         was_known = s == last  # it is drawn now: its old last value
         for number, other in self._of_segment[s]:
             if not self._is_active(other):
@@ -305,8 +384,10 @@ class _Compiler:
         n = self._line_of[axis]
         is_last = axis == self._last[n] and self._drawn[n]
         done = not is_last or axis in self._included  # the factor of the draw
-        if axis + 1 < self._last[n] + self._drawn[n] and axis + 1 not in left.axes:
-            done = done and not self._is_waiting(axis + 1, at, within)
+        after = axis + 1
+        opens = after < self._last[n] + self._drawn[n] and after not in self._sliced
+        if opens and after not in left.axes:
+            done = done and not self._is_waiting(after, at, within)
         for _, other in self._of_segment[axis]:
             if done and self._is_active(other):
                 p = self._line_of[other]

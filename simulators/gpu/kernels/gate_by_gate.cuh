@@ -12,6 +12,7 @@ enum LineHeader {
     LINE_PAIRS_OF, LINE_PAIRS_BEGINS, LINE_ERRORS, LINE_ERRORS_WITHIN, LINE_ERRORS_AFTER, LINE_ENDS, LINE_FLIPS, LINE_RECORDS, LINE_COLUMNS
 };
 enum { LINE_TABLE = 64, LINE_FIELDS = 10, LINE_WORD = 60, LINE_WITHIN_SIZE = 8, LINE_ON_SIZE = 5, LINE_PAIR_SIZE = 9 };
+constexpr double LINE_LEAST_FACTOR = 1e-9;  // magnitude of a diagonal gate's factors, which may be divided by
 enum : u64 { LINE_FIRST_DRAW = 1ull << 61 };  // of an operator at location 0
 
 // One shot. Own numbers: matrices of its unitaries and gates (8 each), then of each segment its value,
@@ -150,6 +151,7 @@ struct LineShot {
                 const int a = k & 1, b = k >> 1;
                 cplx<double>* to = matrix(segments + (gate >> 1)) + (gate & 1 ? 2 * b + a : 2 * a + b);
                 *to = mul(*to, number(at + 1 + 2 * ((a ^ is_flipped) | (b ^ is_other) << 1)));
+                if (plain_square(*to) < LINE_LEAST_FACTOR * LINE_LEAST_FACTOR) *to = {LINE_LEAST_FACTOR, 0.0};
             }
         } else
             for (int v = 0; v < 2; ++v) *factor(first, v) = mul(*factor(first, v), number(at + 1 + 2 * (v ^ is_flipped)));
@@ -228,7 +230,10 @@ struct LineShot {
             for (const i64* f = ints + at; f < ints + at + 4 * count; f += 4) {
                 const u32 a = f[2] < 0 ? u32(*value(~f[2])) : e >> f[2] & 1, b = f[3] < 0 ? u32(*value(~f[3])) : e >> f[3] & 1;
                 cplx<double> z = matrix(f[1] + (f[0] == LINE_UNITARY ? 0 : segments))[2 * a + b];
-                if (f[0] == LINE_INVERSE) z.y = 0.0 - z.y;
+                if (f[0] == LINE_INVERSE) {
+                    const double size = plain_square(z);
+                    z = {z.x / size, (0.0 - z.y) / size};
+                }
                 product = mul(product, z);
             }
             table[e] = product;

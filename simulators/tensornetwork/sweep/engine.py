@@ -113,8 +113,10 @@ class _Samples(outputs.FinalState):
         self._source = np.where(source < 0, recorded, source)
         sweeps = Sweeps.of(lines)
         self._sampler = sampler(sweeps, run.options, ranks.control)
-        program = sweeps.program
+        program = self._sampler.sweeps.program
         self.remark = f"tensors of 2^{program.widest} values, {len(program.layers)} layers"
+        if program.slices:
+            self.remark += f", {1 << program.slices} slices"
 
     def sample(self, shots: int, key: outputs.SeedKey) -> Iterator[outputs.Batch]:
         """Sample as `FinalState.sample`, in the order of the shots."""

@@ -1,4 +1,6 @@
-"""Compiled execution of a program of sweeps, for eight shots at once, one in each lane."""
+"""Compiled execution of a program of sweeps, for eight shots at once, one in each lane, or for
+fewer shots in slices, one in each lane: then the amplitudes of a shot's draws are summed over its
+lanes, which hold the same values but for those that are sliced."""
 
 from __future__ import annotations
 
@@ -33,14 +35,15 @@ _MEASURED, _RECORDED = circuit_lines.MEASURED, circuit_lines.RECORDED
 
 FIRST_DRAW = 2**61  # number of the draw of an operator at location 0
 TABLE = 64  # entries of a table
+_LEAST_FACTOR = 1e-9  # magnitude of a diagonal gate's factors, in place of smaller ones
 _LOW_BITS = 8  # of an index, in the lookup of its entry of a table
 
 # Integers of a program: a header, then tables.
 (
     _LINES, _SEGMENTS, _PAIRS, _LAYERS, _CODE, _CODE_BEGINS, _FIRSTS, _FIRST_BEGINS, _DRAWS,
     _PAIRS_OF, _PAIRS_BEGINS, _ERRORS, _ERRORS_WITHIN, _ERRORS_AFTER, _ENDS, _FLIPS, _RECORDS,
-    _COLUMNS, _SIZE,
-) = range(19)  # fmt: skip
+    _COLUMNS, _SLICES, _SLICED, _SLICED_BEGINS, _SIZE,
+) = range(22)  # fmt: skip
 # Fields of an error: kind, segment, gates before it there, the same of a second segment, the gate
 # of both, number of its operators, first number of them, draw, flag. Of a measurement: kind,
 # segment, flip, segment that begins (-1: none), column, -, -, first number of its rates, draw,
@@ -83,6 +86,9 @@ def pack(lines: Lines, program: Program) -> Packed:
     add(_CODE, [word for each in program.layers for word in each.code])
     add(_FIRST_BEGINS, np.cumsum([0, *(len(each.firsts) for each in program.layers)]).tolist())
     add(_FIRSTS, [segment for each in program.layers for segment in each.firsts])
+    header[_SLICES] = program.slices
+    add(_SLICED_BEGINS, np.cumsum([0, *(len(each.sliced) for each in program.layers)]).tolist())
+    add(_SLICED, [segment for each in program.layers for segment in each.sliced])
     add(_DRAWS, list(lines.draws))
     of: list[list[int]] = [[] for _ in range(segments)]
     for number, pair in enumerate(lines.pairs):
@@ -253,9 +259,13 @@ def _tabulate(ints, at, entries, rows, segments, pairs):  # type: ignore[no-unty
                         )
                     else:
                         value = load(rows, np.uint64(base + (4 * a + 2 * b + c) * LANES))
-                    if kind == INVERSE and c == 1:
-                        value = splat(0.0) - value
                     store(rows, np.uint64(factor + (4 * a + 2 * b + c) * LANES), value)
+        if kind == INVERSE:
+            for k in range(0, 8 * LANES, 2 * LANES):
+                for lane in range(factor + k, factor + k + LANES):
+                    re, im = rows[lane], rows[lane + LANES]
+                    size = re * re + im * im
+                    rows[lane], rows[lane + LANES] = re / size, -im / size
         for e in range(entries):
             a = (e >> first & 1) if first >= 0 else 0
             b = (e >> second & 1) if second >= 0 else 0
@@ -362,15 +372,20 @@ def _take(ints, at, tensor, rows, segments, pairs):  # type: ignore[no-untyped-d
 def _scale(ints, at, tensor, rows, segments, pairs):  # type: ignore[no-untyped-def]
     """Divide the values of each shot by the root of their mean square."""
     axes = ints[at]
+    slices = np.int64(1) << ints[_SLICES]
     total = splat(0.0)
     for i in range(np.int64(2) << axes):
         value = load(tensor, np.uint64(LANES * i))
         total = add_product(value, value, total)
     where = LANES * (segments * (8 + 1 + 1 + 4) + 8 * pairs)
     store(rows, np.uint64(where), total)
-    for lane in range(LANES):
-        size = rows[where + lane]
-        rows[where + lane] = math.sqrt((np.int64(1) << axes) / size) if size > 0.0 else 1.0
+    for lane in range(0, LANES, slices):
+        size = 0.0
+        for each in range(slices):
+            size += rows[where + lane + each]
+        scale = math.sqrt((slices << axes) / size) if size > 0.0 else 1.0
+        for each in range(slices):
+            rows[where + lane + each] = scale
     factor = load(rows, np.uint64(where))
     for i in range(np.int64(2) << axes):
         value = load(tensor, np.uint64(LANES * i))
@@ -391,7 +406,7 @@ def _keep(ints, at, tensor, kept):  # type: ignore[no-untyped-def]
 def _contract(ints, at, tensor, rows, scratch, kept, factor):  # type: ignore[no-untyped-def]
     """Amplitudes of the two values of the axis that is drawn, at `factor`: products of L and R."""
     axes, axis, where, count = ints[at], ints[at + 1], ints[at + 3], ints[at + 4]
-    has_right = where >= 0 and count > 0
+    has_right = where >= 0 and (count > 0 or ints[_SLICES] > 0)  # else common to both
     low = _lookup(at + 5, count, 0, axes, scratch, ints)
     mask = (np.int64(1) << axis) - 1
     lower = (np.int64(1) << low) - 1
@@ -413,6 +428,14 @@ def _contract(ints, at, tensor, rows, scratch, kept, factor):  # type: ignore[no
                 total_im = total_im + im
         store(rows, np.uint64(factor + 2 * LANES * value), total_re)
         store(rows, np.uint64(factor + 2 * LANES * value + LANES), total_im)
+    slices = np.int64(1) << ints[_SLICES]
+    if slices > 1:
+        for first in range(factor, factor + 4 * LANES, slices):
+            total = 0.0
+            for each in range(slices):
+                total += rows[first + each]
+            for each in range(slices):
+                rows[first + each] = total
 
 
 @device_function
@@ -577,6 +600,8 @@ def _apply(ints, reals, rows, error, operator, lane):  # type: ignore[no-untyped
             g = at + 1 + 2 * ((a ^ is_flipped) | (b ^ is_other) << 1)
             to = place + LANES * (4 * a + 2 * b if gate & 1 == 0 else 4 * b + 2 * a)
             own = complex(rows[to], rows[to + LANES]) * complex(reals[g], reals[g + 1])
+            if abs(own) < _LEAST_FACTOR:  # it may have to be divided by
+                own = complex(_LEAST_FACTOR, 0.0)
             rows[to], rows[to + LANES] = own.real, own.imag
     if mask & 1:
         rows[flip] = 1.0 - rows[flip]
@@ -589,7 +614,8 @@ def _apply(ints, reals, rows, error, operator, lane):  # type: ignore[no-untyped
 @device_function
 def _measure(ints, reals, rows, error, lane, shot, record, keys, out):  # type: ignore[no-untyped-def]
     """Measure a segment: write the bit that is read, and begin another segment with the true one,
-    or let only the known value of this one go on. `record`: place in `out`."""
+    or let only the known value of this one go on. `record`: place in `out`; -1: in a slice after
+    the first one, which writes nothing."""
     segments, pairs = ints[_SEGMENTS], ints[_PAIRS]
     bits = LANES * (8 * segments + 8 * pairs)
     flips, factors = bits + LANES * segments, bits + 2 * LANES * segments
@@ -601,6 +627,8 @@ def _measure(ints, reals, rows, error, lane, shot, record, keys, out):  # type: 
     else:
         other = factors + LANES * (4 * segment + 2 * (1 - known)) + lane
         rows[other] = rows[other + LANES] = 0.0
+    if record < 0:
+        return
     wrong = reals[ints[error + 7] + value]
     if wrong > 0.0 and shot_uniform(shot, ints[error + 8], keys[0], keys[1]) < wrong:
         value ^= 1
@@ -642,9 +670,11 @@ def _errors_after(ints, reals, rows, layer, lane, shot, entries, ends, row, keys
             continue
         if kind >= _MEASURED:
             record = row * (ints[_LINES] + ints[_COLUMNS]) + ints[_LINES]
+            if lane & ((np.int64(1) << ints[_SLICES]) - 1):
+                record = np.int64(-1)
             if kind == _MEASURED:
                 _measure(ints, reals, rows, error, lane, shot, record, keys, out)
-            else:
+            elif record >= 0:
                 _write(ints, error, record, out)
             continue
         if kind == _ON_SEGMENT:
@@ -685,7 +715,8 @@ def _shots(ints, reals, entries, ends, span, tensor, rows, scratch, out, flag): 
     bits = LANES * (8 * segments + 8 * pairs)
     flips, factors = bits + LANES * segments, bits + 2 * LANES * segments
     factor = LANES * (segments * (8 + 1 + 1 + 4) + 8 * pairs + 2 * TABLE)
-    for begin in range(span[0], span[1], LANES):
+    slices = ints[_SLICES]
+    for begin in range(span[0], span[1], LANES >> slices):
         if flag[0]:
             return
         for k in range(segments):
@@ -702,6 +733,11 @@ def _shots(ints, reals, entries, ends, span, tensor, rows, scratch, out, flag): 
                 store(rows, np.uint64(LANES * (8 * (segments + k) + c)), splat(number))
         for layer in range(layers + 1):
             if layer:
+                first = ints[ints[_SLICED_BEGINS] + layer - 1]
+                for k in range(first, ints[ints[_SLICED_BEGINS] + layer]):
+                    where = bits + LANES * ints[ints[_SLICED] + k]
+                    for lane in range(LANES):
+                        rows[where + lane] = float(lane >> (k - first) & 1)
                 for k in range(
                     ints[ints[_FIRST_BEGINS] + layer - 1], ints[ints[_FIRST_BEGINS] + layer]
                 ):
@@ -712,7 +748,7 @@ def _shots(ints, reals, entries, ends, span, tensor, rows, scratch, out, flag): 
                     store(rows, np.uint64(factor), splat(1.0) - known)
                     store(rows, np.uint64(factor + 2 * LANES), known)
                     for lane in range(LANES):
-                        shot = begin + lane
+                        shot = begin + (lane >> slices)
                         row = shot - span[4] if shot < span[1] else np.int64(-1)
                         _draw(
                             ints, reals, rows, segment, factor, lane, shot, entries, ends, row,
@@ -738,7 +774,7 @@ def _shots(ints, reals, entries, ends, span, tensor, rows, scratch, out, flag): 
                     elif kind == DRAW:
                         _contract(ints, at, tensor, rows, scratch, span[5], factor)
                         for lane in range(LANES):
-                            shot = begin + lane
+                            shot = begin + (lane >> slices)
                             row = shot - span[4] if shot < span[1] else np.int64(-1)
                             _draw(
                                 ints, reals, rows, ints[at + 2], factor, lane, shot, entries, ends,
@@ -749,7 +785,7 @@ def _shots(ints, reals, entries, ends, span, tensor, rows, scratch, out, flag): 
                         store(tensor, np.uint64(0), splat(1.0))
                         store(tensor, np.uint64(LANES), splat(0.0))
             for lane in range(LANES):
-                shot = begin + lane
+                shot = begin + (lane >> slices)
                 if shot < span[1]:
                     _errors_after(
                         ints,
@@ -767,10 +803,13 @@ def _shots(ints, reals, entries, ends, span, tensor, rows, scratch, out, flag): 
         for line in range(lines):
             last = ints[ints[_ENDS] + line]
             flip = ints[ints[_FLIPS] + line]
-            for lane in range(min(LANES, span[1] - begin)):
+            for lane in range(LANES):
+                shot = begin + (lane >> slices)
+                if shot >= span[1]:
+                    break
                 value = np.int64(rows[bits + LANES * last + lane])
                 value ^= np.int64(rows[flips + LANES * last + lane]) ^ flip
-                out[(begin + lane - span[4]) * (lines + ints[_COLUMNS]) + line] = np.uint8(value)
+                out[(shot - span[4]) * (lines + ints[_COLUMNS]) + line] = np.uint8(value)
 
 
 _SIGNATURE = "I64 REALS I64 I64 I64 {} REALS I64 U8 I64"

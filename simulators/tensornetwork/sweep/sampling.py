@@ -49,6 +49,18 @@ class Sweeps(msgspec.Struct, frozen=True, eq=False):
         program = program_of(structure, order)
         return cls(lines, program, kernel.pack(lines, program))
 
+    def sliced(self, itemsize: int, memory_bytes: int) -> Sweeps:
+        """The same in slices of a shot, at most as many as there are lanes, such that the tensors
+        of a thread fit into this memory. `itemsize`: of a real number of a tensor."""
+        structure, program = self.lines.structure, self.program
+        while (
+            program.tensor_bytes(LANES * itemsize) > memory_bytes and 2 << program.slices <= LANES
+        ):
+            program = program_of(structure, order_of(structure)[0], program.slices + 1)
+        if program is self.program:
+            return self
+        return Sweeps(self.lines, program, kernel.pack(self.lines, program))
+
     @property
     def width(self) -> int:
         """Bytes of a shot: of its lines, and of the columns of its record."""
@@ -70,6 +82,8 @@ SampleBlock = Callable[[ErrorPatterns | None, int, int, SeedKey], NDArray[np.uin
 class Sampler(Protocol):
     """Samples of one circuit."""
 
+    sweeps: Sweeps  # those that it runs
+
     def opened(self) -> AbstractContextManager[SampleBlock]:
         """Hold the memory of the tensors."""
 
@@ -78,20 +92,21 @@ class ThreadSampler:
     """Sampler over threads of the processor, see `Sampler`."""
 
     def __init__(self, sweeps: Sweeps, options: RunOptions, control: RunControl) -> None:
-        self._sweeps, self._control = sweeps, control
+        self._control = control
         self._real: type[np.floating[Any]] = (
             np.float64 if options.dtype == "complex128" else np.float32
         )
-        size, packed = np.dtype(self._real).itemsize, sweeps.packed
+        size = np.dtype(self._real).itemsize
+        room = min(SWEEP_BYTES, options.memory_bytes or SWEEP_BYTES)
+        self.sweeps = self._sweeps = sweeps = sweeps.sliced(size, room)
         self._tensor_size = 2 * LANES << sweeps.program.widest
         self._size = self._tensor_size + 2 * LANES * sweeps.program.kept
-        each = self._size * size + 8 * packed.rows
-        room = min(SWEEP_BYTES, options.memory_bytes or SWEEP_BYTES)
+        each = self._size * size + 8 * sweeps.packed.rows
         self._threads = max(1, min(options.threads, room // each))
         if each > SWEEP_BYTES:
             raise OutOfMemory(
                 f"a sweep of this circuit has tensors of 2^{sweeps.program.widest} values for each"
-                f" of {LANES} shots; all tensors have {SWEEP_BYTES >> 20} MiB",
+                f" of {LANES} slices of a shot; all tensors have {SWEEP_BYTES >> 20} MiB",
                 hint=FEWER,
             )
 

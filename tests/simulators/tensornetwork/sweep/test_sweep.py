@@ -1,6 +1,7 @@
 """Engine `sweep`: distributions of the density matrix, and results that are functions of shots."""
 
 import itertools
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,8 +26,11 @@ from noise_models.channel import (
     Channel,
     depolarizing,
     from_kraus,
+    from_unitary,
     relaxation,
+    tensor,
 )
+from simulators.circuit import ir
 from simulators.engine import Request
 from simulators.errors import OutOfMemory, Unsupported
 from simulators.lines.order import order_of
@@ -162,3 +166,66 @@ def test_bindings_of_a_circuit_share_its_program() -> None:
     for k, row in enumerate(values):
         alone = run(SweepEngine(), circuit, Request(500, 3, bindings=row[None], binding=k))
         assert counts_of(alone.row(0)) == counts_of(together.row(k))
+
+
+@pytest.mark.parametrize("graph", ["ladder", "hexagon", "star"])
+def test_slices_of_a_shot_change_no_count(graph: str) -> None:
+    """With less memory than the tensors of eight shots take, down to a slice in each lane."""
+    random = np.random.default_rng([len(graph), 5])
+    circuit = random_circuit(GRAPHS[graph], 3, random)
+    noise = noise_of(circuit, random)
+    whole = counted(circuit, noise, 3_000, 2)
+    axes = int(whole.remark.split()[2].removeprefix("2^"))
+    for memory_bytes, slices in ((128 << axes, r"[248]"), (1, "8")):
+        sliced = counted(circuit, noise, 3_000, 2, memory_bytes=memory_bytes)
+        assert re.search(rf", {slices} slices$", sliced.remark)
+        assert counts_of(sliced) == counts_of(whole)
+
+
+def test_slices_of_a_dynamic_circuit_write_its_record_once() -> None:
+    """A stored bit that is the opposite of itself, and a clbit that is measured twice."""
+    arrays = Arrays(4, 4)
+    for qubit in range(4):
+        arrays.add("ry", [qubit], (), [0.5 + 0.3 * qubit])
+    for _ in range(2):
+        for qubit in range(3):
+            arrays.add("cz", [qubit, qubit + 1])
+        for qubit in range(4):
+            arrays.add("ry", [qubit], (), [0.4 + 0.2 * qubit])
+        arrays.add("measure", [1], [1])
+        arrays.begin(
+            (ir.CLBIT, 1, 0), (ir.LOGIC_NOT, 0, 0), (ir.SET_CLBIT, 1, 0), name="store"
+        ).begin((ir.CLBIT, 1, 0)).add("h", [2]).add("end")
+    circuit = arrays.add("measure", [0], [0]).add("measure", [3], [3]).circuit()
+    whole = counted(circuit, None, 3_000, 2)
+    sliced = counted(circuit, None, 3_000, 2, memory_bytes=1)
+    assert sliced.remark.endswith(", 8 slices")
+    assert counts_of(sliced) == counts_of(whole)
+
+
+def test_factors_of_a_pair_that_relaxes_are_divided_out_where_its_value_is_drawn() -> None:
+    """Operators on a pair damp the factors of its gate, to 0 for some values: of a hidden value,
+    and the known last one of a line that is drawn later."""
+    fast = relaxation(500, 0.4, 0.5)
+    shifted = from_unitary(np.diag(np.exp(1j * np.array([0.0, 0.3, -0.2, 0.5]))))
+    pair = tensor(fast, fast).then(shifted)
+    random = np.random.default_rng(11)
+
+    def turn(qubit: int) -> None:
+        arrays.add("u", [qubit], (), random.uniform(0, 6, 3).tolist())
+
+    arrays = Arrays(5, 5)
+    for qubit in range(5):
+        turn(qubit)
+    for _ in range(7):
+        ends = random.permutation(5)[:2].tolist()
+        name = "rzz" if random.random() < 0.5 else "cz"
+        arrays.add(name, ends, (), [0.3] if name == "rzz" else [])
+        turn(int(random.integers(5)))
+        turn(int(random.integers(5)))
+    circuit = arrays.measure(range(5)).circuit()
+
+    def rule(row: Operation) -> Sequence[tuple[tuple[int, ...], Channel]]:
+        return [(row.qubits, pair)] if row.name == "rzz" else []
+
+    assert chi_square(circuit, program(after_gates(circuit, rule)), 7, 500_000) > 0.001
