@@ -150,3 +150,11 @@ def test_larger_codes_have_no_fewer_errors_below_threshold(tmp_path: Path) -> No
     assert rates["surface", 7, 0.013] > rates["surface", 3, 0.013], "above the threshold"
     assert rates["repetition", 9, 0.01] < rates["repetition", 3, 0.01], "below it"
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_a_whole_qpu_gives_counts_and_a_cut_that_is_better_than_chance(tmp_path: Path) -> None:
+    text = shown("whole_qpu.py", tmp_path, "qaoa")
+    assert "qaoa: 1000 shots in" in text
+    mean, edges = re.findall(r"cut ([\d.]+) of (\d+) edges", text)[0]
+    assert float(mean) > 0.55 * int(edges)
