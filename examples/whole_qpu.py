@@ -85,7 +85,7 @@ def sqd(client):
         circuit.x(range(first + spin, first + sites, 2))
         for begin in (0, 1):
             for site in range(begin, sites - 1, 2):
-                circuit.append(hop(0.5), [first + site, first + site + 1])
+                circuit.append(hop(0.2), [first + site, first + site + 1])
     circuit.cp(0.4, sites - 1, sites)
     circuit.measure_all()
     target = SimenvBackend("fez", client).target
@@ -109,7 +109,7 @@ def sqd(client):
         bits, weights, hamming_right=sites // 2, hamming_left=sites // 2
     )
     print(f"sqd: {len(kept)} of {len(bits)} bit strings have {sites} electrons")
-    batch = subsample(kept, weights, 12, 1, rand_seed=1)[0] if len(kept) > 12 else kept
+    batch = subsample(kept, weights, 16, 1, rand_seed=1)[0] if len(kept) > 16 else kept
     begin = time.perf_counter()
     energy, *_ = solve_fermion(batch, one_body, two_body, open_shell=False)
     print(f"sqd: energy {energy:.3f} in {time.perf_counter() - begin:.1f} s")
