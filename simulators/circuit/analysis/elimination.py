@@ -263,6 +263,11 @@ def is_loaded() -> bool:
     return _least_fill.is_loaded and _walk.is_loaded
 
 
+def load() -> None:
+    _least_fill.load()
+    _walk.load()
+
+
 # Kernels. Ranks are places in the order; those of the indices that are drawn come after all others.
 
 

@@ -21,6 +21,7 @@ from simulators.circuit.analysis.elimination import (
     elimination,
     gate_network,
     is_loaded as elimination_is_loaded,
+    load as load_elimination,
 )
 from simulators.circuit.analysis.measurements import has_mid_circuit_ops
 from simulators.circuit.analysis.profile import LightConeSize, Profile
@@ -300,8 +301,9 @@ _GONE, _SEVERAL, _NEEDED, _OPERATIONS, _ONE, _TWO, _MANY = range(7)  # of `total
 def cone_size(circuit: Circuit) -> tuple[LightConeSize | None, bool]:
     """Return the size of the light cone of all clbits, None if it is the whole circuit; and whether
     an admissible circuit has several independent parts, which are not measured."""
-    if not light_cone.is_loaded():  # load now, not at the first circuit of several parts
+    if not is_loaded():  # load all now, not at the first circuit that needs the rest
         light_cone.load()
+        load_elimination()
     wires, bits, size = circuit.num_qubits, circuit.num_clbits, circuit.ops.size
     totals = np.empty(7, np.int64)
     num_bytes = 8 * (wires + bits + 1 + size) + 3 * wires + bits + size

@@ -190,7 +190,7 @@ def test_background_checks_alternate_between_owners(held: Held) -> None:
 
 def test_checks_of_small_programs_are_not_charged(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wide programs of a few kilobytes, each with a trial of engines, use up no one's budget."""
-    monkeypatch.setattr(background_checks, "_takes_long", lambda *_: True)
+    monkeypatch.setattr(background_checks, "_takes_long", lambda *_, **__: True)
     for packed, is_charged in ((large(), True), (program().packed(), False)):
         checks, go_on = RunningChecks(), threading.Event()
         background_checks.CHECKS.submit("dave", go_on.wait)  # none ends before it is asked for
@@ -255,14 +255,18 @@ def test_named_qubits_are_counted_for_wide_programs_alone(monkeypatch: pytest.Mo
     assert len(counted) == 1
 
 
-def test_wide_program_is_tried_in_background_where_auto_chooses() -> None:
+def test_wide_program_is_tried_in_background_where_auto_chooses_and_for_mps() -> None:
     wide, examining = program(25).packed(), RunningChecks()
     with contextlib.suppress(CheckPending):
-        examining.look(lambda: 0, wide, TaskOptions(engine="mps"), "")
-    background_checks.look(wide, TaskOptions(engine="mps"))  # by now its kernels are loaded
+        examining.look(lambda: 0, wide, TaskOptions(engine="statevector"), "")
+    background_checks.look(wide, TaskOptions(engine="statevector"))  # by now its kernels are loaded
     later = fails(CheckPending, "", examining.look, lambda: 1, wide, TaskOptions(), "")
     assert later.future.result(120)[1].num_qubits == 25
-    assert examining.look(lambda: 2, wide, TaskOptions(engine="mps"), "")[1].trial is None
+    assert examining.look(lambda: 2, wide, TaskOptions(engine="statevector"), "")[1].trial is None
+    named = fails(CheckPending, "", examining.look, lambda: 3, wide, TaskOptions(engine="mps"), "")
+    trial = named.future.result(120)[1].trial
+    assert trial is not None
+    assert trial.blocks
 
 
 LARGE = codec.encode(m.Submit(1, "~k", 0, TaskOptions(), [TaskSpec(bytes(LARGE_BYTES), 1, 1)]))

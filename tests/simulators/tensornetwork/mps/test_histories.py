@@ -96,7 +96,7 @@ def test_counts_of_dynamic_circuits_match_exact_distribution(seed: int) -> None:
     circuit = _dynamic(4, seed)
     noise = dynamic_noise(circuit, (0.5, 1.3, 2.0)[seed], _readout(4))
     exact = _run(circuit, noise, 0, "densitymatrix", outputs=("probabilities",))
-    assert p_value(probabilities(exact), counts_of(_run(circuit, noise, 1_500))) > LEAST_P
+    assert p_value(probabilities(exact), counts_of(_run(circuit, noise, 1_000))) > LEAST_P
 
 
 def test_teleportation_along_a_chain_matches_exact_distribution() -> None:
