@@ -105,6 +105,18 @@ CARDS: tuple[EngineCard, ...] = (
         kernels=catalog_cards.Kernels(later=("sweeps",)),
     ),
     EngineCard(
+        name="peps", module="simulators.tensornetwork.peps.engine:PepsEngine",
+        outputs=("counts", "expectation", "memory"), max_qubits=4_096,
+        summary="tensors on the circuit's graph, by belief propagation, with an estimated error",
+        costs=costs.PepsCost(bond=32), precisions=("double",),
+        noise=NoiseSupport(frozenset({"pauli", "readout"}), dynamic=False),
+        options=(
+            structs.replace(_BOND, default=32), _CUTOFF,
+            EngineOption("tolerance", 0.05, 0.0, 1.0, "estimated error, beyond it: an error"),
+        ),
+        method="tensor_network", gate_qubits=2,
+    ),
+    EngineCard(
         name="pauli", module="simulators.pauli.engine:PauliEngine", outputs=("expectation",),
         max_qubits=4_096,
         summary="expectation values of wide circuits with noise, by Pauli propagation, with errors",

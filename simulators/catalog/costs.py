@@ -22,6 +22,7 @@ BASE_BYTES = 64 * 2**20  # scratch arrays, results and the allocator's slack
 FREE_STATES_BYTES = 64 * 2**20  # states kept between tasks in addition to any grant
 RANK_BYTES = 32 * 2**20  # memory of MPI in each rank, shared memory included
 EXCHANGE_PART = 8  # largest exchange buffers: this fraction of a rank's share of a state
+_PEPS_MESSAGES = 2**28  # bytes
 _NORM_QUBITS = 5  # log2 of the amplitudes whose common norm is kept with a large state, in float64
 _PLANNED_BYTES = 700  # for an operation of a large state's circuit while it is planned
 _MANY_BYTES = 8_800  # for its numbers, at most, if it is a phase of three or more qubits
@@ -590,6 +591,38 @@ class GpuSweepCost(SweepCost, frozen=True):
     def _tensor_bytes(self, profile: Profile, ask: CostQuery) -> int:  # noqa: ARG002  # see base
         """0: they are not on the host."""
         return 0
+
+
+class PepsCost(FixedMemoryCost, frozen=True):
+    """Cost of tensors on the graph of a circuit's gates, of three bonds each at most."""
+
+    bond: int  # default of the largest bond
+    base_bytes: int = BASE_BYTES
+
+    def memory_bytes(self, profile: Profile, ask: CostQuery) -> int:
+        """Memory of the tensors and of the messages of the rows that are drawn together."""
+        return self.base_bytes + _PEPS_MESSAGES + int(48 * self._values(profile, ask))
+
+    def seconds(self, profile: Profile, ask: CostQuery, _slots: int) -> float:
+        """Expected time: an evolution, for each error pattern one; messages of each shot."""
+        bond = self._bond(profile, ask)
+        sites = max(1, profile.num_qubits)
+        split = 2e-4 + 2e-8 * bond**3.0  # a gate at full bond
+        evolved = profile.gates_2q * 2e-4 + sites * (split + 4e-9 * bond**4.0) * 10
+        noise = profile.noise
+        patterns = 1.0
+        if noise is not None and noise.kinds - {"readout"}:
+            patterns = max(1.0, ask.shots * -math.expm1(-noise.error_weight))
+        shot = sites * (1e-5 + 1.5e-9 * bond**4.0)
+        return float(patterns * evolved + max(64, ask.shots) * shot)
+
+    def _bond(self, profile: Profile, ask: CostQuery) -> int:
+        """Largest bond: doubled by a pair's gates at most, between gates on its qubits."""
+        layers = math.ceil(2 * profile.gates_2q / max(1, profile.num_qubits))
+        return int(min(ask.bond or self.bond, 2 ** min(layers, 12)))
+
+    def _values(self, profile: Profile, ask: CostQuery) -> float:
+        return float(2.0 * profile.num_qubits * self._bond(profile, ask) ** 3 / 3.0)
 
 
 PAULI_BYTES = 2**30  # the strings of all threads of a propagation, at most

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
+import numpy as np
 from msgspec.structs import replace
 
 from simulators.catalog.cards import EngineCard
@@ -23,6 +25,21 @@ DynamicStateOf = Callable[
     [Subcircuit, NoiseProgram, requests.BindingRun, MeasurementLayouts], outputs.FinalState
 ]
 _HINT = "engine='statevector' runs it, where its qubits fit into memory"
+_NO_NOISE = NoiseProgram(b"", frozenset(), np.zeros((0, 4), np.int64))
+
+
+class NoisePlan(msgspec.Struct, frozen=True, eq=False):
+    """Plan of an engine that prepares nothing of a circuit: its noise, maybe none."""
+
+    noise: NoiseProgram
+
+    @classmethod
+    def of(cls, noise: NoiseProgram | None) -> NoisePlan:
+        return cls(_NO_NOISE if noise is None else noise)
+
+    @property
+    def memory_bytes(self) -> int:
+        return self.noise.memory_bytes
 
 
 def run_bindings(
@@ -42,7 +59,8 @@ def run_bindings(
     requests.check_run(circuit, run.options)
     rows = run.rows()
     requests.check_outputs(card, request, bool(circuit.clbits_data))
-    pattern_sampling.refuse_outputs(request)
+    if noise.kinds:
+        pattern_sampling.refuse_outputs(request)
     outputs.terms(request.observables, circuit.num_qubits)
     labels = [label for item in request.observables for label in item.labels]
     support = output_support(request.outputs, labels, circuit)

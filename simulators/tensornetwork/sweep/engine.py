@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,21 +19,10 @@ from simulators.execution.ranks import Ranks, RanksEngine
 from simulators.lines.lowering import lines_of
 from simulators.tensornetwork.sweep.sampling import Sampler, Sweeps, ThreadSampler
 from simulators.trajectories import pattern_sampling
-from simulators.trajectories.bindings import run_bindings
+from simulators.trajectories.bindings import NoisePlan, run_bindings
 from simulators.trajectories.locations import NoisyCircuit, locate_amid
 
 CARD = builtin_card("sweep")
-_NO_NOISE = NoiseProgram(b"", frozenset(), np.zeros((0, 4), np.int64))
-
-
-class SweepPlan(msgspec.Struct, frozen=True, eq=False):
-    """Noise of a circuit."""
-
-    noise: NoiseProgram
-
-    @property
-    def memory_bytes(self) -> int:
-        return self.noise.memory_bytes
 
 
 class SweepEngine(RanksEngine):
@@ -49,7 +37,7 @@ class SweepEngine(RanksEngine):
     def plan(self, circuit: Circuit, noise: NoiseProgram | None, options: RunOptions) -> Plan:
         """Keep the noise."""
         requests.check_request(self.card, circuit, noise, options)
-        return SweepPlan(_NO_NOISE if noise is None else noise)
+        return NoisePlan.of(noise)
 
     def run(
         self,
@@ -59,7 +47,7 @@ class SweepEngine(RanksEngine):
         options: RunOptions,
         control: RunControl,
     ) -> EngineResult:
-        if not isinstance(plan, SweepPlan):
+        if not isinstance(plan, NoisePlan):
             raise TypeError(f"a plan of {type(plan).__name__}, not of this engine")
         ranks = Ranks(control, self._comm)
         run = requests.EngineRun(circuit, request, options, ranks.control)
