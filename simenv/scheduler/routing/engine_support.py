@@ -23,6 +23,7 @@ from simulators.catalog import CostQuery, EngineCard
 from simulators.catalog.costs import (
     RESERVED_BYTES,
     GpuCost,
+    PepsCost,
     SweepCost,
     ranks_used,
     state_bytes,
@@ -87,6 +88,8 @@ def expected_truncation(card: EngineCard, profile: Profile, terms: TaskOptions) 
     settings = catalog.settings_of(card.name, terms.options, auto=terms.engine == "auto")
     bond, cutoff = (card.value(settings, name) for name in ("bond", "cutoff"))
     tolerance = card.value(settings, "tolerance") if "tolerance" in names else 1.0
+    if isinstance(card.costs, PepsCost):  # what loops change has no bound
+        return float(tolerance)
     tried = profile.trial is not None and profile.trial.done
     expected_bond = profile.trial.expected_bond if tried and profile.trial is not None else 0
     bounded = 0 <= profile.bond_bits < int(bond).bit_length()
