@@ -62,9 +62,7 @@ state_run = _fixture(_has_amplitudes)
 chosen_run = _fixture(lambda card: "amplitudes" in card.outputs)
 noisy_run = _fixture(  # "fault" is as statevector
     lambda card: (
-        bool(card.noise.kinds)
-        and card.name not in ("fault", *_TREES)
-        and "counts" in card.outputs
+        bool(card.noise.kinds) and card.name not in ("fault", *_TREES) and "counts" in card.outputs
     )
 )
 drawn_run = _fixture(_has_amplitudes)  # counts of static circuits follow the seed contract

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from simulators.chain.product_state import LEAST_CUTOFF, check_memory
 from simulators.circuit.ir import Circuit, with_matrices
 from simulators.engine import RunControl
-from simulators.errors import Unsupported
+from simulators.errors import OutOfMemory, Unsupported
 from simulators.tensornetwork.mps.canonical_chain import GateFusion
 from simulators.tensornetwork.peps.belief_propagation import to_vidal_gauge
 from simulators.tensornetwork.peps.simple_update import GraphState, Tensor
 from simulators.trajectories.noise_table import PAULI, Q0, Q1, SET, NoiseTable, X, Z
 
+_MOST_VALUES = 1 << 23  # of a tensor: 128 MiB
 _WORKSPACE = 3  # relative to the tensors: scaled copies of messages and draws
 _MATRICES = {
     (1, 0): np.array([[0, 1], [1, 0]], complex),
@@ -94,6 +95,13 @@ class GraphCircuit:
         def apply(qubits: tuple[int, ...], matrix: Tensor) -> None:
             control.check()
             state.apply(qubits, matrix)
+            largest = max(state.tensors[qubit].size for qubit in qubits)
+            if largest > _MOST_VALUES:
+                raise OutOfMemory(
+                    f"engine 'peps': a tensor of a qubit has {largest} values, at most"
+                    f" {_MOST_VALUES} are allowed: each bond multiplies them by its size",
+                    hint="a smaller option bond, or a graph whose qubits have fewer neighbours",
+                )
             if len(qubits) == 2 and limits.memory_bytes:
                 need = _WORKSPACE * itemsize * state.size
                 check_memory("peps", need, limits.memory_bytes)

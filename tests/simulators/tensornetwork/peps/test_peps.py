@@ -16,7 +16,7 @@ from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
 from simulators.densitymatrix.engine import DensityMatrixEngine
 from simulators.engine import BindingResult, Engine, PauliSum, Request, RunControl
-from simulators.errors import TruncatedState, Unsupported
+from simulators.errors import OutOfMemory, TruncatedState, Unsupported
 from simulators.execution.sampling import unpack
 from simulators.statevector.engine import StatevectorEngine
 from simulators.tensornetwork.peps.engine import PepsEngine
@@ -228,6 +228,9 @@ def test_what_the_engine_cannot_do_is_refused() -> None:
         means_of(PepsEngine(), kicked_ising(TREE, 1, measure=False), ["ZZZIIIIII"])
     with pytest.raises(Unsupported, match="no output 'statevector'"):
         run(PepsEngine(), circuit, Request(0, 1, ("statevector",)))
+    star = kicked_ising([(0, q) for q in range(1, 25)], 2)
+    with pytest.raises(OutOfMemory, match="a tensor of a qubit has 16777216 values"):
+        counted(star, 10, 1)
     deep = kicked_ising(HEXAGON, 6, 1.2)
     with pytest.raises(TruncatedState, match=r"with bonds of up to 2; 1\.0e-03 is allowed"):
         counted(deep, 100, 1, settings=(("bond", 2), ("tolerance", 1e-3)))
