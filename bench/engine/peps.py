@@ -8,6 +8,7 @@ lattice with four tails, whose amplitudes are computed exactly.
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 import warnings
@@ -113,7 +114,7 @@ def _pairs() -> Pairs:
     """Couplings of heavy-hex: rows, and a qubit between each two of them at every fourth one."""
     block = LENGTH + 4
     rows = [block * row + k for row in range(ROWS) for k in range(LENGTH)]
-    pairs = [(a, b) for a, b in zip(rows, rows[1:], strict=False) if b == a + 1]
+    pairs = [(a, b) for a, b in itertools.pairwise(rows) if b == a + 1]
     for row in range(ROWS - 1):
         for k in range(4):
             bridge, place = block * row + LENGTH + k, 4 * k + (3, 1)[row % 2]
