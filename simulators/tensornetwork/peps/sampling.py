@@ -30,7 +30,7 @@ Key = tuple[int, int]  # of a message: its bond, and the site that it goes to
 Draw = Callable[[int, NDArray[np.float64]], NDArray[np.bool_]]
 
 
-class Step(msgspec.Struct, frozen=True):
+class SampleStep(msgspec.Struct, frozen=True):
     """A message along `bond`, or (`bond` < 0) the draw of the bit of `site`. `inputs`: bonds of the
     site whose messages are not the weights; `last`: messages that no later step reads."""
 
@@ -44,7 +44,7 @@ class Step(msgspec.Struct, frozen=True):
 class SampleProgram(msgspec.Struct, frozen=True):
     """Steps that draw all sites, and the largest number of messages held at once."""
 
-    steps: tuple[Step, ...]
+    steps: tuple[SampleStep, ...]
     held: int
 
     @classmethod
@@ -158,14 +158,14 @@ def _depth_first(state: GraphState, start: int) -> list[int]:
     return order
 
 
-def _steps(state: GraphState, order: list[int]) -> list[Step]:
+def _steps(state: GraphState, order: list[int]) -> list[SampleStep]:
     """Steps that draw the sites in this order."""
     near = state.near
     drawn = [False] * len(near)
     looped = _looped(state)
     made: set[Key] = set()
     stale: set[Key] = set()
-    steps: list[Step] = []
+    steps: list[SampleStep] = []
 
     def renew(key: Key, above: frozenset[Key]) -> None:
         """Make a message anew, after those that it is made of, unless nothing has changed it."""
@@ -179,13 +179,13 @@ def _steps(state: GraphState, order: list[int]) -> list[Step]:
             renew((each, site), above | {key})
         inputs = tuple(each for each in others if (each, site) in made)
         made.add(key)
-        steps.append(Step(site, bond, inputs, drawn[site]))
+        steps.append(SampleStep(site, bond, inputs, drawn[site]))
 
     for site in order:
         for bond in near[site]:
             renew((bond, site), frozenset())
         inputs = tuple(bond for bond in near[site] if (bond, site) in made)
-        steps.append(Step(site, -1, inputs, drawn=False))
+        steps.append(SampleStep(site, -1, inputs, drawn=False))
         drawn[site] = True
         # Messages that depend on the bit, nearest first.
         queue = deque([(site, -1, 1)])
@@ -224,13 +224,13 @@ def _looped(state: GraphState) -> list[bool]:
     return result
 
 
-def _cost(state: GraphState, step: Step) -> float:
+def _cost(state: GraphState, step: SampleStep) -> float:
     """Multiplications of a step, for a row."""
     size = float(state.tensors[step.site].size)
     return 1e3 + size * sum(state.weights[bond].size for bond in (*step.inputs, step.bond))
 
 
-def _with_ends(state: GraphState, steps: list[Step]) -> tuple[tuple[Step, ...], int]:
+def _with_ends(state: GraphState, steps: list[SampleStep]) -> tuple[tuple[SampleStep, ...], int]:
     """Steps with the messages that end with each, and the largest number of messages at once."""
     last: dict[Key, int] = {}
     for number, step in enumerate(steps):
