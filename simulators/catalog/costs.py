@@ -608,12 +608,12 @@ class PepsCost(FixedMemoryCost, frozen=True):
         bond = self._bond(profile, ask)
         sites = max(1, profile.num_qubits)
         split = 2e-4 + 2e-8 * bond**3.0  # a gate at full bond
-        evolved = profile.gates_2q * 2e-4 + sites * (split + 4e-9 * bond**4.0) * 10
+        evolved = 0.2 + profile.gates_2q * 4e-4 + sites * (split + 4e-9 * bond**4.0) * 15
         noise = profile.noise
         patterns = 1.0
         if noise is not None and noise.kinds - {"readout"}:
             patterns = max(1.0, ask.shots * -math.expm1(-noise.error_weight))
-        shot = sites * (1e-5 + 1.5e-9 * bond**4.0)
+        shot = sites * (1.5e-5 + 2.5e-9 * bond**4.0)
         return float(patterns * evolved + max(64, ask.shots) * shot)
 
     def _bond(self, profile: Profile, ask: CostQuery) -> int:
