@@ -37,21 +37,23 @@ from simenv.client.tasks.task import Task
 from simenv.qpm_check.plugin import PluginTarget
 from simulators.gpu.devices.detect import find_gpu, refusal
 
-POOL, SHOTS, PATIENCE_S = "g", 1_000, 900.0
+POOL, PATIENCE_S = "g", 900.0
 OPTIONS = (
     SEED,
     Option("--minutes", default=10.0, help="of mixed tasks", quick=0.5),
     Option("--qubits", default=28, help="of the wide states", quick=14),
-    Option("--swept", default=127, help="qubits of the noisy circuits on a lattice", quick=20),
+    Option("--swept", default=127, help="qubits of the noisy circuits on a lattice", quick=8),
+    Option("--shots", default=1_000, help="of each task", quick=40),
     Option("--kills", default=5, help="workers that are killed", quick=1),
 )
+_SHOTS = [1_000]  # of each task
 KEYS = ("wrong", "lost", "client_s", "sampler_s", "qpm_s", "sweep_s", "tasks_per_s", "aer", "cudaq")
 _SAMPLER = """
 import json, sys, time, warnings
 warnings.filterwarnings("ignore")
 from qiskit import qasm2
 from qiskit_ibm_runtime import QiskitRuntimeService, SamplerV2
-circuit = qasm2.loads(sys.stdin.read())
+circuit = qasm2.loads(sys.stdin.read(), custom_instructions=qasm2.LEGACY_CUSTOM_INSTRUCTIONS)
 sampler = SamplerV2(mode=QiskitRuntimeService().backend(POOL))
 for _ in range(2):
     begun = time.perf_counter()
@@ -70,6 +72,7 @@ def run(options: Namespace) -> Report:
             report.not_measured(key, key, reason[0])
         return report
     random = np.random.default_rng(options.seed)
+    _SHOTS[0] = options.shots
     with ExitStack() as stack:
         stack.enter_context(home())
         pools = ("main:workers=1", f"{POOL}:engine=gpu,workers=auto")
@@ -123,13 +126,13 @@ def _seconds(call: Callable[[], object]) -> float:
 
 
 def _submit(client: Client, circuit: QuantumCircuit, engine: str, seed: int = 1) -> Task:
-    return client.submit(circuit, shots=SHOTS, seed=seed, engine=engine)
+    return client.submit(circuit, shots=_SHOTS[0], seed=seed, engine=engine)
 
 
 def _noisy(
     client: Client, circuit: QuantumCircuit, engine: str = "gpu_sweep", seed: int = 1
 ) -> Task:
-    return client.submit(circuit, shots=SHOTS, seed=seed, engine=engine, device="fez")
+    return client.submit(circuit, shots=_SHOTS[0], seed=seed, engine=engine, device="fez")
 
 
 def _agreement(client: Client, options: Namespace, random: np.random.Generator) -> int:
@@ -150,7 +153,7 @@ def _ibm(url: str, token: str, circuit: QuantumCircuit) -> float:
     kept = ("PATH", "HOME", "TMPDIR", "LANG", "LD_LIBRARY_PATH")
     environ = {name: os.environ[name] for name in kept if name in os.environ}
     ended = subprocess.run(
-        [sys.executable, "-c", f"POOL, SHOTS = {POOL!r}, {SHOTS}\n{_SAMPLER}"],
+        [sys.executable, "-c", f"POOL, SHOTS = {POOL!r}, {_SHOTS[0]}\n{_SAMPLER}"],
         env={**environ, **found}, input=qasm2.dumps(circuit), capture_output=True, text=True,
         check=False,
     )  # fmt: skip
@@ -165,7 +168,7 @@ def _qpm(client: Client, circuit: QuantumCircuit) -> float:
     environ["SIMENV_QPM_RESERVATIONS"] = "optional"
     folder = Path(command(["qfw", "path"]).strip()).parent
     info = {
-        "num_qubits": circuit.num_qubits, "num_shots": SHOTS, "qasm": qasm2.dumps(circuit),
+        "num_qubits": circuit.num_qubits, "num_shots": _SHOTS[0], "qasm": qasm2.dumps(circuit),
         "seed": 1,
     }  # fmt: skip
     with PluginTarget(folder.name, folder, environ).open(2) as subject:
@@ -240,7 +243,7 @@ def _aer(circuit: QuantumCircuit) -> Callable[[], object]:
     if "GPU" not in backend.available_devices():
         raise LookupError("qiskit-aer here has no GPU: pip install qiskit-aer-gpu")
     backend.set_options(device="GPU")
-    return lambda: backend.run(circuit, shots=SHOTS).result().get_counts()
+    return lambda: backend.run(circuit, shots=_SHOTS[0]).result().get_counts()
 
 
 def _cudaq(circuit: QuantumCircuit) -> Callable[[], object]:
@@ -259,4 +262,4 @@ def _cudaq(circuit: QuantumCircuit) -> Callable[[], object]:
         elif name in ("rz", "ry"):
             getattr(kernel, name)(float(each.operation.params[0]), places[0])
     kernel.mz(qubits)
-    return lambda: cudaq.sample(kernel, shots_count=SHOTS)
+    return lambda: cudaq.sample(kernel, shots_count=_SHOTS[0])
