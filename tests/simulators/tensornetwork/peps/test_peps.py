@@ -102,7 +102,7 @@ def test_counts_on_a_tree_are_exact(edges: Edges, seed: int) -> None:
 def test_counts_on_a_tree_with_pauli_noise_are_those_of_the_density_matrix(seed: int) -> None:
     random = np.random.default_rng(seed)
     circuit = random_circuit(TREE, 1, random)
-    one, two = depolarizing(0.004, 1), depolarizing(0.01, 2)
+    one, two = depolarizing(0.02, 1), depolarizing(0.05, 2)
 
     def rule(row: Operation) -> Sequence[tuple[tuple[int, ...], Channel]]:
         return [(row.qubits, one if len(row.qubits) == 1 else two)] if row.qubits else []
@@ -113,7 +113,7 @@ def test_counts_on_a_tree_with_pauli_noise_are_those_of_the_density_matrix(seed:
     noise = msgspec.structs.replace(noise, kinds=frozenset({"pauli", "readout"}))
     request = Request(0, 1, ("probabilities",))
     exact = probabilities(run(DensityMatrixEngine(), circuit, request, noise).row(0))
-    result = counted(circuit, 3_000, seed, noise=noise)
+    result = counted(circuit, 1_500, seed, noise=noise)
     assert p_value(exact, counts_of(result)) > 0.001
     assert result.truncation == 0.0
 
@@ -193,7 +193,7 @@ def test_means_of_a_whole_device_are_those_of_exact_cones() -> None:
     edges = heavy_hex(7, 3)
     circuit = kicked_ising(edges, 4, measure=False)
     width = circuit.num_qubits
-    assert width > 120
+    assert width == 129
     labels = [label_of(width, **{f"q{q}": "Z"}) for q in (0, 7, 40, 62, width - 1)]
     labels.append(label_of(width, q7="Z", q8="Z"))
     exact = means_of(StatevectorEngine(), circuit, labels)
