@@ -79,6 +79,10 @@ class RunningChecks:
         return future.result()
 
 
+# Engines for which the size of a wide circuit's networks, sweeps or strings, or a trial, is found.
+_SIZED = {engine_choice.AUTO, "contraction", "sweep", "pauli", "mps"}
+
+
 def _takes_long(packed: bytes, terms: model.TaskOptions, *, noisy: bool) -> bool:
     """Return whether the check takes too long for the event loop: the program is large, it is the
     first wide one, which loads or compiles kernels, or it is so wide that a trial, or the size of
@@ -86,7 +90,7 @@ def _takes_long(packed: bytes, terms: model.TaskOptions, *, noisy: bool) -> bool
     if len(packed) >= BESIDE_BYTES or is_call(terms):
         return len(packed) >= BESIDE_BYTES
     is_loaded = profiler.is_loaded()
-    if is_loaded and terms.engine not in (engine_choice.AUTO, "sweep", "pauli", "mps"):
+    if is_loaded and terms.engine not in _SIZED:
         return False
     try:
         declared = model.declared_qubits(packed)
