@@ -138,6 +138,8 @@ def wide(n: int, *, chain: bool = False) -> Profile:
     for q in range(n):
         arrays.add("h", [q]).add("t", [q])
     for layer in range(1 if chain else n):
+        for q in range(0 if chain else n):
+            arrays.add("rx", [q], (), [0.3])
         for q in range(n - 1 if chain else n):
             arrays.add("cx", [q, (q + 1 + layer % 3) % n] if not chain else [q, q + 1])
     for q in range(n):
