@@ -40,10 +40,11 @@ def test_circuit_too_large_for_one_rank_runs_on_two_with_same_counts() -> None:
             assert (gang.on_demand, gang.ranks, gang.workers) == (True, 2, 1)
             (node,) = env.status().nodes
             assert node.memory_granted > 0  # kept warm, and its memory with it
-            assert env.run(wide(), shots=500, seed=4).counts == result.counts
+            again = env.run(wide(), shots=500, seed=4, engine="statevector")
+            assert again.counts == result.counts
             assert {worker.restarts for worker in env.workers()} == {0}
     finally:
         live.down()
     with simenv.local(workers=1, launcher={"use": "local"}) as env:
-        alone = env.run(wide(), shots=500, seed=4)
+        alone = env.run(wide(), shots=500, seed=4, engine="statevector")
         assert (alone.ranks, alone.counts) == (1, result.counts)
