@@ -507,6 +507,7 @@ def _is_sampled(ask: CostQuery) -> bool:
 
 SWEEP_BYTES = 2**30  # the tensors of all threads of a sweep, at most
 SWEEP_THREADS = 4  # for which memory is expected
+SWEEP_PARTS = 2**20  # values that a shot draws, times layers: a second to make the program
 SWEEP_BITS = 34  # log2 of the values that a shot may pass over: half a minute
 _WHAT_HELPS = "fewer layers, native rzz in place of two cx, or fewer neighbours would help"
 
@@ -532,6 +533,9 @@ class SweepCost(msgspec.Struct, frozen=True):
         size = profile.sweep
         if size is None:
             return ""
+        if size.parts > SWEEP_PARTS:
+            values = f"a shot would draw values in {size.layers} layers by a program of about"
+            return f"{values} {size.parts} parts, at most {SWEEP_PARTS}; {_WHAT_HELPS}"
         if size.bits > SWEEP_BITS:
             values = f"a shot would pass over 2^{size.bits:.0f} values in {size.layers} layers"
             return f"{values}, at most 2^{SWEEP_BITS}; {_WHAT_HELPS}"

@@ -17,6 +17,7 @@ from simulators.circuit.ir import Circuit
 from simulators.errors import Unsupported
 
 MOST_READ = 14  # bits that a condition or a stored value depends on
+_MOST_EVALUATED = 2**17  # settings of such bits of a circuit
 WORD = 60  # bits of an integer of a table
 _OWNERS = (gates.IF, gates.SWITCH, gates.CASE, gates.STORE, gates.WHILE, gates.FOR)
 _OPENERS = (gates.IF, gates.SWITCH, gates.WHILE, gates.FOR)
@@ -82,6 +83,7 @@ class Flow:
 
     def __init__(self, circuit: Circuit, columns: RecordColumns) -> None:
         self.flag = -1
+        self._evaluated = 0
         self._columns = columns
         self._open: list[_Block] = []
         self._expressions: dict[int, Expression] = {}  # by operation
@@ -163,6 +165,13 @@ class Flow:
                 f"a condition or stored value that depends on {len(read)} measured bits; engine"
                 f" 'sweep' takes {MOST_READ}",
                 hint="divide it into conditions on fewer bits, or take engine='statevector'",
+            )
+        self._evaluated += 1 << len(read)
+        if self._evaluated > _MOST_EVALUATED:
+            raise Unsupported(
+                f"conditions and stored values that have more than {_MOST_EVALUATED} settings of"
+                " measured bits in all, which engine 'sweep' takes",
+                hint="divide them into conditions on fewer bits, or take engine='statevector'",
             )
         reads = tuple(known[bit] for bit in read)
         columns = tuple(self._columns.of(bit) for bit in writes) if stores else tuple(writes)

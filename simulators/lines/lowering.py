@@ -10,6 +10,7 @@ states as a swap does exchanges its lines. Gates on more qubits become gates on 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import msgspec
@@ -30,6 +31,7 @@ Matrix = NDArray[np.complex128]
 
 _ZERO = 1e-13  # magnitude of a matrix element that counts as zero
 _SMALL = 1e-7  # the same of a Kraus operator: rounding that a small rest of a channel magnifies
+_MOST_CHOICES = 2**12  # combinations of operators that are drawn together with a value
 _ONE = np.eye(2, dtype=np.complex128)
 _FLIP = np.array([[0, 1], [1, 0]], np.complex128)
 _Z = np.diag([1.0 + 0j, -1.0])
@@ -434,6 +436,9 @@ class _Builder:
         line.begun = -1
         line.layer = max(line.layer, self._columns.layer(flag))
         drawn = len(operators) > 1
+        if drawn and self._choices(number) * len(operators) > _MOST_CHOICES:
+            self._close(number)
+            line.place += 1 << 52  # no other unitary may follow before the next draw
         # Before the pending unitary, if nothing is drawn within it: Paulis stay Paulis there.
         own = None if self._within[number] else self._turned(operators, line.pending)
         if own is None:
@@ -444,6 +449,10 @@ class _Builder:
         kind = DRAWN_ON_SEGMENT if drawn else ON_SEGMENT
         error = Error(kind, (), (line.number,), own, line.layer, location, flag=flag)
         return self._append(error, [(number, len(line.unitaries) - 1)])
+
+    def _choices(self, number: int) -> int:
+        """Number of combinations of the operators that are drawn within a pending unitary."""
+        return math.prod(len(self._errors[k].operators) for k, _ in self._within[number])
 
     def _add_pair(self, location: int, numbers: list[int], operators: Matrix) -> int:
         """Add a channel on two qubits, each of whose operators permutes values up to factors."""

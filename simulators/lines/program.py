@@ -59,7 +59,7 @@ class Program(msgspec.Struct, frozen=True):
         return 2 * itemsize * ((1 << self.widest) + self.kept)
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=2)
 def program_of(lines: Structure, order: tuple[int, ...], slices: int = 0) -> Program:
     """Compile the layers of lines that are taken in this order. Bindings of a circuit share it.
     `slices`: log2 of the slices into which hidden values divide a shot: each slice has its own

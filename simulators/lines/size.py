@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from simulators.catalog.costs import SWEEP_PARTS
 from simulators.circuit.analysis.measurements import measurement_layout
 from simulators.circuit.analysis.profile import SweepSize
 from simulators.circuit.ir import Circuit
@@ -44,6 +45,9 @@ def sweep_size(
         lines = lines_of(part.circuit, params[part.params], amid=amid).structure
     except Unsupported:
         return None
+    parts = lines.first[-1] * lines.num_layers
+    if parts > SWEEP_PARTS:
+        return SweepSize(0.0, lines.num_layers, parts=parts)
     order, bits = order_of(lines)
     if bits > MOST_BITS:
         return SweepSize(round(bits + _PASSES, 1), lines.num_layers)

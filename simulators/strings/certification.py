@@ -61,7 +61,7 @@ class StringLimits(msgspec.Struct, frozen=True):
         """Those of the options of engine `pauli`."""
         card = builtin_card("pauli")
         values = (card.value(settings, name) for name in ("tolerance", "strings"))
-        return cls(float(next(values)), int(next(values)))
+        return cls(float(next(values)), max(1, int(next(values))))
 
 
 class ErrorTarget(msgspec.Struct, frozen=True):

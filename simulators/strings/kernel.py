@@ -56,6 +56,7 @@ SCOPE = 7
 
 DONE, FULL, STOPPED = range(3)
 _RAISE = 1.4  # factor of eps where there are too many strings
+_LOOK_LAYERS = 63  # the same of strings that pass through many layers
 _LOOK = 4_095  # strings between two reads of the control flag
 _PASS = 8  # time of a layer of relabellings, relative to a mix
 _AHEAD = 64  # strings whose lookups are loaded beforehand: a power of two
@@ -318,10 +319,10 @@ def _mix(  # type: ignore[no-untyped-def]
 
 @device_function
 def _relabel(  # type: ignore[no-untyped-def]
-    ints, reals, random, keys, cells, values, state, measures, words, step
+    ints, reals, random, keys, cells, values, state, measures, words, control, step
 ):
-    """Apply layers of relabellings to all strings, and cut. The table must be filled afterwards,
-    if letters moved or strings went."""
+    """Apply layers of relabellings to all strings, and cut; False if the run was stopped. The table
+    must be filled afterwards, if letters moved or strings went."""
     num_words, width = ints[_WORDS], ints[_NUM_QUBITS]
     factors = 256 * state[NUM_MIXES]
     old = SCOPE + num_words + 16
@@ -330,6 +331,8 @@ def _relabel(  # type: ignore[no-untyped-def]
         words[SCOPE + w] = 0
     out = 0
     for i in range(state[COUNT]):
+        if i & _LOOK_LAYERS == 0 and control[0]:
+            return False
         value, hashed = values[i, 1], cells[i, 0]
         for w in range(2 * num_words):
             words[new + w] = keys[w, i]
@@ -387,6 +390,7 @@ def _relabel(  # type: ignore[no-untyped-def]
         state[STALE] = 1
     state[COUNT] = out
     state[SMALL] = 0
+    return True
 
 
 @kernel("I64 REALS U64 WORDS2 WORDS2 REALS2 U64 I64 REALS U64 I64 -> INT", group="pauli")
@@ -406,7 +410,10 @@ def propagate(  # type: ignore[no-untyped-def]
         step = ints[_STEPS] + _STEP * state[STEP]
         if ints[step] == _LAYERS:
             state[WORK] += _PASS * (ints[step + 2] - ints[step + 1]) * state[COUNT]
-            _relabel(ints, reals, random, keys, cells, values, state, measures, words, step)
+            if not _relabel(
+                ints, reals, random, keys, cells, values, state, measures, words, control, step
+            ):
+                return STOPPED
         else:
             a, b = ints[step + 1], ints[step + 2]
             if _in_scope(words, a) or (b >= 0 and _in_scope(words, b)):

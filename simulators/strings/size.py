@@ -21,6 +21,7 @@ from simulators.strings.propagation import Propagation
 _MOST_OPERATIONS = 20_000  # of a circuit whose size is computed
 _SAMPLES = 32  # strings that are tried
 _STRINGS = 2**17  # held at once by a trial
+_FEWEST = 256  # the same, however deep the circuit is
 _WORK = 6 * 10**7  # of all trials: about a second
 _CACHED, _MISSES = 2**15, 4.0  # strings in a cache; more time of a step without it, at most
 _BEYOND = 4.0  # work of a string whose trial ended early, relative to that of the trial
@@ -52,7 +53,9 @@ def strings_size(
     part, own = active_part(circuit, noise or _NO_NOISE, support)
     program = program_of(part.circuit, params[part.params], own)
     arrays, control = Propagation(program.num_qubits), RunControl()
-    most, spent, work = min(limits.strings, _STRINGS), 0, 0.0
+    deepest = int(np.bincount(part.circuit.qubits, minlength=1).max())  # passes of each string
+    most = min(limits.strings, _STRINGS, max(_FEWEST, _WORK // max(1, deepest)))
+    spent, work = 0, 0.0
     wanted = targets(labels, *owners_and_weights(observables), limits.tolerance)
     found: list[Stated] = []
     for number in range(min(_SAMPLES, len(distinct))):

@@ -282,6 +282,18 @@ def _check_options(terms: TaskOptions) -> None:
             raise OptionError(f"no engine has an option {name[:64]!r}", hint=hint)
 
 
+def check_option_values(terms: TaskOptions) -> None:
+    """Raise OptionError for a value that no engine with an option of this name takes, before
+    anything is computed with it."""
+    named = catalog.card(terms.engine)
+    cards = catalog.engine_cards() if named is None else (named,)
+    for name, value in terms.options:
+        owners = [card for card in cards if any(option.name == name for option in card.options)]
+        problems = [card.option_problem(((name, value),)) for card in owners]
+        if problems and all(problems):
+            raise OptionError(problems[0], hint=engine_support.option_hint(owners[0]))
+
+
 def _lacks_options(engine: str, terms: TaskOptions) -> bool:
     card = catalog.card(engine)
     names = {option.name for option in card.options} if card is not None else set()

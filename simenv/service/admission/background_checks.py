@@ -112,6 +112,7 @@ def look(packed: bytes, terms: model.TaskOptions, device: DeviceContext | None =
     wrong = admission.validation_error(circuit)
     if wrong:
         raise ProgramError(f"the program is not valid: {wrong}")
+    engine_choice.check_option_values(terms)
     noisy = device is not None
     result = choice_profile(
         circuit, terms.outputs, rules.pauli_sums(terms), terms.engine, terms.options, noisy=noisy

@@ -51,6 +51,7 @@ class SweepSize(msgspec.Struct, frozen=True):
     axes: int = 0  # of the largest tensor
     kept: int = 0  # values of the tensors that are kept at once
     steps: int = 0  # integers of the program
+    parts: int = 0  # values that are drawn, times layers; too many: no program was made
 
 
 class StringsSize(msgspec.Struct, frozen=True):

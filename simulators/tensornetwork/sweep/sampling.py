@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.catalog.costs import SWEEP_BYTES
+from simulators.catalog.costs import SWEEP_BYTES, SWEEP_PARTS
 from simulators.compiler.simd import LANES, aligned
 from simulators.engine import RunControl, RunOptions, ThreadPool
 from simulators.errors import OutOfMemory
@@ -39,6 +39,13 @@ class Sweeps(msgspec.Struct, frozen=True, eq=False):
     def of(cls, lines: Lines) -> Sweeps:
         """Compile the program. Raises OutOfMemory if no shot would end."""
         structure = lines.structure
+        parts = structure.first[-1] * structure.num_layers
+        if parts > SWEEP_PARTS:
+            raise OutOfMemory(
+                f"a program of about {parts} parts would sample this circuit, in"
+                f" {structure.num_layers} layers; a sweep has at most {SWEEP_PARTS}",
+                hint=FEWER,
+            )
         order, bits = order_of(structure)
         if bits > MOST_BITS:
             raise OutOfMemory(

@@ -18,7 +18,7 @@ from interpreter import python
 from service import ServiceHarness, program, spec
 
 from simenv import model
-from simenv.errors import ProtocolError, QueueFullError
+from simenv.errors import OptionError, ProtocolError, QueueFullError
 from simenv.model import Program, TaskOptions, TaskSpec, qubits_of
 from simenv.service import event_loop, fairness
 from simenv.service.admission import background_checks, submissions
@@ -352,3 +352,17 @@ def test_checks_are_paid_back_by_the_time_since_the_last_large_message(clock: Cl
     checks._spent_ns["ana"] = 300_000_000
     clock.now_ns += 2_000_000_000
     assert isinstance(decode.of("ana", LARGE), m.Submit)
+
+
+@pytest.mark.parametrize("engine", ["pauli", "auto"])
+def test_values_of_options_are_checked_before_anything_is_computed_with_them(engine: str) -> None:
+    observable = model.Observable(("Z" * 30,), np.ones(1).tobytes())
+    for name, value in (("strings", -1), ("tolerance", float("nan"))):
+        terms = TaskOptions(
+            engine=engine, outputs=("expectation",), options=((name, value),),
+            observables=(observable,),
+        )  # fmt: skip
+        error = fails(
+            OptionError, f"option {name}", background_checks.look, program(30).packed(), terms
+        )
+        assert f"{name} (" in error.hint

@@ -13,10 +13,13 @@ from reference import Operation
 from swept import chi_square, counted, counts_of
 
 from noise_models.channel import Channel, Readout, ReadoutGroup, depolarizing, relaxation
+from simulators.catalog.costs import SweepCost
 from simulators.circuit import ir
+from simulators.circuit.analysis.profile import Profile
 from simulators.circuit.ir import Circuit
 from simulators.engine import Request
-from simulators.errors import Unsupported
+from simulators.errors import OutOfMemory, Unsupported
+from simulators.lines.size import sweep_size
 from simulators.stabilizer.engine import StabilizerEngine
 from simulators.statevector.engine import StatevectorEngine
 from simulators.tensornetwork.sweep.engine import SweepEngine
@@ -233,3 +236,38 @@ def test_damping_of_a_measured_qubit_acts_on_what_follows_it() -> None:
         return [((q,), slow) for q in range(2)] if row.name in ("cx", "measure") else []
 
     assert chi_square(circuit, program(after_gates(circuit, rule)), 8) > 0.001
+
+
+def test_many_operators_drawn_before_a_value_divide_its_line() -> None:
+    """Each conditional reset draws one of two operators: 2^64 combinations are never counted."""
+    arrays = Arrays(2, 2).add("h", [1]).add("measure", [1], [1]).add("h", [0])
+    for _ in range(64):
+        arrays.begin(bit(1)).add("reset", [0]).add("end").add("ry", [0], (), [np.pi / 2])
+    counts = counts_of(counted(arrays.measure([0]).circuit(), None, 4_000, 1))
+    # Without resets 65 quarter turns act on |+>, an even number of which is a flip or none.
+    assert set(counts) == {0, 1, 2, 3}
+    assert all(abs(count - 1_000) < 5 * (4_000 * 0.25 * 0.75) ** 0.5 for count in counts.values())
+
+
+def test_program_that_would_be_too_long_is_refused_before_it_is_made() -> None:
+    steps = 2_000
+    arrays = Arrays(2, steps)
+    for k in range(steps):
+        arrays.add("h", [k % 2]).add("cz", [0, 1]).add("h", [k % 2]).add("measure", [k % 2], [k])
+        arrays.add("h", [k % 2])
+    circuit = arrays.circuit()
+    size = sweep_size(circuit, circuit.params, ("counts",))
+    assert size is not None
+    assert "parts" in SweepCost().refusal(Profile(2, steps, 0, 0, 0, 0, 0, 0, True, 0, sweep=size))
+    with pytest.raises(OutOfMemory, match="a program of about"):
+        counted(circuit, None, 8, 1)
+
+
+def test_conditions_with_too_many_settings_in_all_are_refused() -> None:
+    arrays = Arrays(15, 14)
+    for qubit in range(14):
+        arrays.add("h", [qubit]).add("measure", [qubit], [qubit])
+    for value in range(20):
+        arrays.begin(*arrays.equals(0, value)).add("x", [14]).add("end")
+    with pytest.raises(Unsupported, match="settings of measured bits in all"):
+        counted(arrays.circuit(), None, 8, 1)
