@@ -644,10 +644,11 @@ class PauliCost(FixedMemoryCost, frozen=True):
     unknown: float = 1e8  # strings that the steps pass over, where no trial was made
 
     def memory_bytes(self, profile: Profile, _ask: CostQuery) -> int:
-        """Memory of the strings of each thread, in arrays of twice their number."""
+        """Memory of the strings of each thread: arrays of twice their number, which grow, and are
+        copied then, while strings are added between two cuts."""
         size = profile.strings
         held = self.strings if size is None else size.strings
-        each = 2 * held * pauli_string_bytes(profile.num_qubits)
+        each = 5 * held * pauli_string_bytes(profile.num_qubits)
         return self.base_bytes + max(each, min(PAULI_BYTES, self.threads * each))
 
     def seconds(self, profile: Profile, ask: CostQuery, slots: int) -> float:
