@@ -4,6 +4,7 @@ import ast
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import psutil
@@ -12,6 +13,7 @@ from circuits import layered
 from engines import present
 from live import PATIENCE_S
 from qiskit import QuantumCircuit
+from qiskit.quantum_info import SparsePauliOp
 from waiting import until
 
 import simenv
@@ -40,6 +42,7 @@ class Case:
     shots: int
     pool: str = "main"
     strings: tuple[str, ...] = ()  # whose amplitudes are computed in place of counts
+    pairs: bool = False  # ZZ of all pairs of qubits in place of counts
 
 
 def chain(num_qubits: int, depth: int) -> QuantumCircuit:
@@ -118,6 +121,9 @@ CASES = {
     ),
     "densitymatrix": Case("densitymatrix", layered(9, 250, 1), 1_000),
     "quimb": Case("quimb", chain(24, 22), 1_000),
+    "sweep": Case("sweep", chain(40, 12), 4_000),
+    "pauli": Case("pauli", chain(30, 2).remove_final_measurements(inplace=False), 0, pairs=True),
+    "peps": Case("peps", chain(30, 4), 20_000),
     "aer": Case("aer", layered(16, 80, 1), 1_000),
     "hardware": Case("hardware", layered(16, 60, 1), 1_000, "qpu"),
     "fault": Case("fault", layered(20, 50, 1), 1_000, "drill"),
@@ -125,6 +131,11 @@ CASES = {
 # Engines whose workers need another environment: the file and the name of their test.
 OTHER_TESTS = {
     "gpu": ("e2e/test_gpu_site.py", "test_task_of_a_killed_worker_runs_again_to_the_same_counts"),
+    # Its workers are those of `gpu`.
+    "gpu_sweep": (
+        "e2e/test_gpu_site.py",
+        "test_task_of_a_killed_worker_runs_again_to_the_same_counts",
+    ),
     "external": ("e2e/test_external.py", "test_a_killed_worker_ends_its_program_and_the_task_runs"),
     "transpiler": ("e2e/test_transpiling.py", "test_killed_worker_changes_nothing"),
     "detectors": ("e2e/test_transpiling.py", "test_killed_worker_leaves_the_same_answer"),
@@ -169,6 +180,14 @@ def test_task_of_killed_worker_runs_again_to_the_same_counts(env: Client, name: 
         pytest.skip(f"what engine {case.engine!r} needs is not installed")
 
     def submit() -> Task:
+        if case.pairs:
+            width = case.circuit.num_qubits
+            sums = [SparsePauliOp.from_sparse_list([("ZZ", list(pair), 1.0)], width)
+                    for pair in combinations(range(width), 2)]  # fmt: skip
+            return env.submit(
+                case.circuit, shots=None, seed=11, engine=case.engine, observables=sums,
+                outputs=("expectation",),
+            )  # fmt: skip
         return env.submit(
             case.circuit,
             shots=case.shots,
@@ -189,6 +208,8 @@ def test_task_of_killed_worker_runs_again_to_the_same_counts(env: Client, name: 
     assert (result.attempts, result.engine) == (2, case.engine)
     if case.strings:
         assert result.amplitudes == oracle.amplitudes
+    elif case.pairs:
+        assert result.expectations == oracle.expectations
     else:
         assert result.counts == oracle.counts
 
