@@ -202,3 +202,16 @@ def brickwork(num_qubits: int, depth: int, seed: int) -> list[Gate]:
             results.append(("u", (k,), tuple(random.uniform(0, 2 * np.pi, 3).tolist())))
         results += [("cz", (k, k + 1), ()) for k in range(layer % 2, num_qubits - 1, 2)]
     return results
+
+
+def disjoint_layers(pairs: list[tuple[int, int]]) -> list[list[tuple[int, int]]]:
+    """Pairs in layers of disjoint ones."""
+    layers: list[list[tuple[int, int]]] = []
+    for pair in pairs:
+        free = (layer for layer in layers if not any({*pair} & {*other} for other in layer))
+        layer = next(free, None)
+        if layer is None:
+            layers.append([pair])
+        else:
+            layer.append(pair)
+    return layers

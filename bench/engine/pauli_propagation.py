@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bench.circuits import engine_circuit
+from bench.circuits import disjoint_layers, engine_circuit
 from bench.harness import SEED, THREADS, Option, Report, installed, rounds
 from bench.harness.kernels import load_kernels
 
@@ -103,19 +103,6 @@ def _circuit(gates: list[Gate], width: int) -> Any:
     return engine_circuit(circuit)
 
 
-def _layers(pairs: list[tuple[int, int]]) -> list[list[tuple[int, int]]]:
-    """Pairs in layers of disjoint ones."""
-    layers: list[list[tuple[int, int]]] = []
-    for pair in pairs:
-        free = (each for each in layers if not any({*pair} & {*other} for other in each))
-        layer = next(free, None)
-        if layer is None:
-            layers.append([pair])
-        else:
-            layer.append(pair)
-    return layers
-
-
 def _kicked(row: Row) -> tuple[Any, Any]:
     """Circuit of a row, and its noise."""
     from noise_models.channel import depolarizing
@@ -126,7 +113,7 @@ def _kicked(row: Row) -> tuple[Any, Any]:
     gates: list[Gate] = []
     for _ in range(row.steps):
         gates += [("rx", (qubit,), (row.angle,)) for qubit in range(width)]
-        gates += [("rzz", pair, (-PI_2,)) for layer in _layers(pairs) for pair in layer]
+        gates += [("rzz", pair, (-PI_2,)) for layer in disjoint_layers(pairs) for pair in layer]
     if row.observable == _TURNED:
         gates += [("rx", (qubit,), (row.angle,)) for qubit in range(width)]
     circuit = _circuit(gates, width)
@@ -170,7 +157,7 @@ def _theirs(row: Row, most: int) -> tuple[float, float, int]:
     from qiskit_aer.noise import PauliLindbladError
 
     width, pairs = _pairs("kyiv")
-    layers = _layers(pairs)
+    layers = disjoint_layers(pairs)
     one, two = (-math.log1p(-p) / 4**k for k, p in enumerate(row.noise, 1))
     of_two = [a + b for a in "IXYZ" for b in "IXYZ"][1:]
     circuit = QuantumCircuit(width)
@@ -335,7 +322,7 @@ def _all_of_fez(report: Report, options: Namespace) -> None:
             for turn in (PI_2, 0.6 + math.pi):
                 gates += [("rz", (qubit,), (turn,)), ("sx", (qubit,), ())]
             gates.append(("rz", (qubit,), (PI_2,)))
-        for layer in _layers(pairs):
+        for layer in disjoint_layers(pairs):
             for pair in layer:
                 gates.append(("cz", pair, ()))
                 gates += [("rz", (qubit,), (PI_2,)) for qubit in pair]

@@ -22,6 +22,7 @@ from qiskit import QuantumCircuit, qasm2
 from qiskit.quantum_info import SparsePauliOp
 
 import simenv
+from bench.circuits import disjoint_layers
 from bench.harness import Option, Report, timed
 from bench.harness.environments import home, simenv as command
 from bench.harness.options import SEED
@@ -108,7 +109,7 @@ def _kicked(pairs: list[tuple[int, int]], qubits: int, steps: int, angle: float)
     """Kicked Ising circuit on the first qubits that breadth-first search finds, in native gates:
     rzz(-pi/2) is cz and rz(pi/2), up to a phase."""
     chosen = _found(pairs, qubits)
-    layers = _layers([pair for pair in pairs if {*pair} <= {*chosen}])
+    layers = disjoint_layers([pair for pair in pairs if {*pair} <= {*chosen}])
     circuit = QuantumCircuit(WIDTH, qubits)
     for _ in range(steps):
         for qubit in chosen:
@@ -138,19 +139,6 @@ def _found(pairs: list[tuple[int, int]], qubits: int) -> list[int]:
     return result[:qubits]
 
 
-def _layers(pairs: list[tuple[int, int]]) -> list[list[tuple[int, int]]]:
-    """Pairs in layers of disjoint ones."""
-    layers: list[list[tuple[int, int]]] = []
-    for pair in pairs:
-        free = (layer for layer in layers if not any({*pair} & {*other} for other in layer))
-        layer = next(free, None)
-        if layer is None:
-            layers.append([pair])
-        else:
-            layer.append(pair)
-    return layers
-
-
 def _chain(pairs: list[tuple[int, int]], random: np.random.Generator) -> QuantumCircuit:
     """Ten layers of random gates on all qubits, with cz between neighbours of paths that cover the
     lattice."""
@@ -161,7 +149,7 @@ def _chain(pairs: list[tuple[int, int]], random: np.random.Generator) -> Quantum
             for angle in random.uniform(0, 2 * np.pi, 2):
                 circuit.rz(angle, qubit)
                 circuit.sx(qubit)
-        for layer in _layers(edges):
+        for layer in disjoint_layers(edges):
             for pair in layer:
                 circuit.cz(*pair)
     circuit.measure(range(WIDTH), range(WIDTH))

@@ -83,6 +83,11 @@ class Structure(msgspec.Struct, frozen=True):
     pairs: tuple[tuple[int, int], ...]  # segments of each diagonal gate
 
     @property
+    def parts(self) -> int:
+        """Values that are drawn, times layers, with which the length of a program grows."""
+        return self.first[-1] * self.num_layers
+
+    @property
     def num_layers(self) -> int:
         return max(self.layers, default=0)
 

@@ -45,9 +45,8 @@ def sweep_size(
         lines = lines_of(part.circuit, params[part.params], amid=amid).structure
     except Unsupported:
         return None
-    parts = lines.first[-1] * lines.num_layers
-    if parts > SWEEP_PARTS:
-        return SweepSize(0.0, lines.num_layers, parts=parts)
+    if lines.parts > SWEEP_PARTS:
+        return SweepSize(0.0, lines.num_layers, parts=lines.parts)
     order, bits = order_of(lines)
     if bits > MOST_BITS:
         return SweepSize(round(bits + _PASSES, 1), lines.num_layers)

@@ -39,10 +39,9 @@ class Sweeps(msgspec.Struct, frozen=True, eq=False):
     def of(cls, lines: Lines) -> Sweeps:
         """Compile the program. Raises OutOfMemory if no shot would end."""
         structure = lines.structure
-        parts = structure.first[-1] * structure.num_layers
-        if parts > SWEEP_PARTS:
+        if structure.parts > SWEEP_PARTS:
             raise OutOfMemory(
-                f"a program of about {parts} parts would sample this circuit, in"
+                f"a program of about {structure.parts} parts would sample this circuit, in"
                 f" {structure.num_layers} layers; a sweep has at most {SWEEP_PARTS}",
                 hint=FEWER,
             )
