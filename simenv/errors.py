@@ -1,7 +1,8 @@
 """Errors that simenv raises to its users: one class tree; each class states its meaning.
 
-A message names the fault, the value and the limit; `hint` names the remedy. `code` is the stable
-name of the class on the wire and in `--json`; `retryable` is True if the same call may succeed
+A message names the fault, the value and the limit; `hint` names the remedy of this case, `remedy`
+that of the class, for the index of errors. `code` is the stable name of the class on the wire and in
+`--json`; `retryable` is True if the same call may succeed
 later; `exit_code` is the exit status of the command line (1 failed, 2 usage, 3 refused, 4 not
 found, 5 no service, 124 timeout). `maybe_accepted` is True if the service may have accepted the
 call all the same.
@@ -24,6 +25,7 @@ class SimenvError(Exception):
     """Base class of all errors that simenv raises."""
 
     code: ClassVar[str] = "error"
+    remedy: ClassVar[str] = "read the message and its hint"
     retryable: ClassVar[bool] = False
     exit_code: ClassVar[int] = 1
 
@@ -49,6 +51,7 @@ class OptionError(SimenvError):
     call. `option`, `value`: the option of `Client.submit` that the message is about; "": none."""
 
     code = "option"
+    remedy = "correct the option; the hint lists the values that are allowed"
     exit_code = 2
 
     def __init__(
@@ -72,18 +75,24 @@ class InternalError(SimenvError):
     changes something may have been made in part."""
 
     code = "internal"
+    remedy = "read `simenv logs` or `service.log`; report the fault with `simenv doctor --json`"
 
 
 class NoDeviceError(OptionError):
     """An option that needs an emulated device was given without one."""
 
     code = "no_device"
+    remedy = "add `device=NAME`; `simenv devices` lists the names"
 
 
 class ConfigError(SimenvError):
     """`simenv.toml` or a SIMENV_* variable has an invalid value; its author must correct it."""
 
     code = "config"
+    remedy = (
+        "correct the key or variable that the message names; the page Configuration has all "
+        "of them"
+    )
     exit_code = 2
 
 
@@ -92,6 +101,7 @@ class ProgramError(SimenvError):
     fault."""
 
     code = "program"
+    remedy = "correct the circuit at the line and column that the message names"
     exit_code = 2
 
     def __init__(
@@ -106,6 +116,7 @@ class LimitExceededError(SimenvError):
     """A fixed limit on a size or number was exceeded; reduce the input or split it."""
 
     code = "limit"
+    remedy = "make the input smaller or split it; the message has the limit"
     exit_code = 3
 
 
@@ -113,6 +124,10 @@ class InfeasibleError(SimenvError):
     """This environment can never run the task; choose another engine, precision or machine."""
 
     code = "infeasible"
+    remedy = (
+        "take the engine, precision or pool that the hint names; `simenv explain CIRCUIT` "
+        "shows what each needs"
+    )
     exit_code = 3
 
 
@@ -121,6 +136,10 @@ class InsufficientError(SimenvError):
     `retry_after_s` seconds later (0: not known)."""
 
     code = "insufficient"
+    remedy = (
+        "wait `retry_after_s` seconds and call again, or free what is in use; `simenv pools` "
+        "shows it"
+    )
     retryable = True
     exit_code = 3
     _usual_retry_s: ClassVar[float] = 0.0
@@ -136,6 +155,7 @@ class QueueFullError(InsufficientError):
     """The queue is full; submit again after `retry_after_s` seconds."""
 
     code = "queue_full"
+    remedy = "submit again after `retry_after_s` seconds, or raise the limit of queued tasks"
     _usual_retry_s = 1.0
 
 
@@ -144,6 +164,10 @@ class NotReservedError(SimenvError):
     task."""
 
     code = "reservation"
+    remedy = (
+        "`simenv queue` and `client.reservations()` show those that exist; make a new one "
+        "with `client.reserve`"
+    )
     exit_code = 3
 
 
@@ -152,6 +176,7 @@ class KeyRefusedError(SimenvError):
     service."""
 
     code = "key_refused"
+    remedy = "ask the owner for a key (`simenv keys add`), or use the key file of this environment"
     exit_code = 3
 
 
@@ -159,6 +184,7 @@ class NotAllowedError(SimenvError):
     """The role of the key does not permit the request; the role of an admin does."""
 
     code = "not_allowed"
+    remedy = "ask an administrator, or use a key with the role that the message names"
     exit_code = 3
 
 
@@ -166,6 +192,7 @@ class KeyConflictError(SimenvError):
     """The idempotency key was used before with other content; choose another key."""
 
     code = "key_conflict"
+    remedy = "give each different submission an idempotency key of its own"
     exit_code = 3
 
 
@@ -173,6 +200,10 @@ class BatchRefusedError(SimenvError):
     """A batch is accepted or refused as a whole; `errors` holds one error for each bad index."""
 
     code = "batch"
+    remedy = (
+        "correct each index that `errors` names, and submit the batch again: nothing of it "
+        "was accepted"
+    )
     exit_code = 3
 
     def __init__(self, message: str, errors: tuple[SimenvError, ...], *, hint: str = "") -> None:
@@ -184,6 +215,7 @@ class NotFoundError(SimenvError):
     """No task, pool or worker of that name exists, or its record was removed."""
 
     code = "not_found"
+    remedy = "list what exists: `simenv queue --done`, `simenv pools`, `simenv workers`"
     exit_code = 4
 
 
@@ -191,6 +223,10 @@ class NoServiceError(SimenvError):
     """No service could be reached at the given address."""
 
     code = "no_service"
+    remedy = (
+        "start one with `simenv up`, or name another with `--name`, `--service` or "
+        "SIMENV_SERVICE"
+    )
     retryable = True
     exit_code = 5
 
@@ -200,6 +236,10 @@ class ServiceLostError(NoServiceError):
     ago."""
 
     code = "service_lost"
+    remedy = (
+        "`simenv up` starts it again, and accepted tasks continue; repeat calls with the "
+        "same idempotency key"
+    )
 
     def __init__(
         self, message: str, *, hint: str = "", index: int = -1, last_seen_s: float = 0.0
@@ -212,6 +252,7 @@ class StartFailedError(SimenvError):
     """A service or worker process did not become ready; the message quotes the end of its log."""
 
     code = "start_failed"
+    remedy = "read the quoted log; `simenv doctor` finds what is missing on this machine"
     retryable = True
 
 
@@ -219,6 +260,7 @@ class VersionMismatchError(SimenvError):
     """Two processes have different versions of simenv; the message names both."""
 
     code = "version"
+    remedy = "install the same version of simenv on both sides; `simenv --version` shows it"
     exit_code = 3
 
 
@@ -226,12 +268,20 @@ class ProtocolError(SimenvError):
     """A message violates the protocol: a bug, or a peer that is not simenv."""
 
     code = "protocol"
+    remedy = (
+        "check that the address is that of a simenv service; report it if both sides are "
+        "simenv"
+    )
 
 
 class JournalError(SimenvError):
     """The journal cannot be opened, read or written; the message names the file and the remedy."""
 
     code = "journal"
+    remedy = (
+        "free or repair the disk of the journal; `simenv admin check` examines it, `simenv "
+        "up --restore` takes a copy"
+    )
     retryable = True
 
 
@@ -239,6 +289,10 @@ class StoreError(SimenvError):
     """A result file cannot be written or read; the message names the file and the remedy."""
 
     code = "result_store"
+    remedy = (
+        "free space with `simenv prune`, or choose another result folder; the task runs "
+        "again where it can"
+    )
     retryable = True
 
 
@@ -246,6 +300,7 @@ class TaskFailedError(SimenvError):
     """An accepted task ended FAILED; `reason`: `poison`, `out_of_memory`, `engine` ..."""
 
     code = "task_failed"
+    remedy = "the table of reasons below has a remedy for each `reason`"
 
     def __init__(
         self,
@@ -269,18 +324,21 @@ class TaskCancelledError(SimenvError):
     """The task was cancelled before it had a result."""
 
     code = "task_cancelled"
+    remedy = "submit it again if it is still needed; `simenv receipt TASK` says who cancelled it"
 
 
 class TaskExpiredError(SimenvError):
     """The task passed its queue or run timeout, or the budget of its account was spent."""
 
     code = "task_expired"
+    remedy = "raise `queue_timeout_s` or `run_timeout_s`, or ask for more budget"
 
 
 class TimedOutError(SimenvError, TimeoutError):
     """The timeout of the caller has passed; the task goes on."""
 
     code = "timeout"
+    remedy = "call again to go on waiting, or cancel the task"
     retryable = True
     exit_code = 124
 

@@ -54,8 +54,8 @@ _TABLES: tuple[tuple[str, type[msgspec.Struct], str], ...] = (
     (
         "[devices.NAME]",
         model.DeviceSettings,
-        "Calibration data that a command of the site fetches; [Emulate a device]"
-        "(../guides/devices.md) explains it.",
+        "Calibration data that a command of the site fetches; [Import calibration data]"
+        "(../guides/device_data.md#refresh) explains it.",
     ),
     (
         "[hooks]",
@@ -92,7 +92,7 @@ _TABLES: tuple[tuple[str, type[msgspec.Struct], str], ...] = (
     (
         "[limits.client], [limits.admin], [limits.keys.NAME]",
         OwnerLimits,
-        "Limits of the owners of keys; [Set limits](../guides/limits.md) has the roles' defaults.",
+        "Limits of the owners of keys; [Set limits](limits.md) has the roles' defaults.",
     ),
 )
 VARIABLES = {

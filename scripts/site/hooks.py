@@ -9,6 +9,7 @@ from pathlib import Path
 import notebooks
 from cli_reference import cli_page
 from configuration_reference import configuration_page
+from error_reference import error_page
 from http_reference import http_page
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -17,6 +18,14 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).parents[2]
 PROJECT_PAGES = ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
 LICENSE_FILE = "LICENSE"
+# Figures, which would be found in place of the guides.
+NOT_SEARCHED = (
+    "concepts/fit_limits.md",
+    "concepts/latency.md",
+    "performance.md",
+    "project/CHANGELOG.md",
+    "reference/scale.md",
+)
 # Links to files outside of docs/: written for a checkout, rewritten for the site.
 _REPOSITORY_LINK = re.compile(r"\]\((?:\.\./)+(examples/[^)]*|[A-Z]+(?:\.md)?)\)")
 _PROJECT_LINK = re.compile(r"\]\((docs/[^)]*|README\.md|[A-Z]+)\)")
@@ -33,6 +42,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     generated = {
         "reference/cli.md": cli_page(),
         "reference/configuration.md": configuration_page(),
+        "reference/errors.md": error_page(),
         "reference/http.md": http_page(),
         **notebooks.pages(),
     }
@@ -53,7 +63,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, *, page: Page, **_: object) -> str:
-    """Point links to files of the repository to their copies in the site."""
+    """Point links to files of the repository to their copies in the site, and leave pages of
+    figures out of the search."""
+    if page.file.src_uri in NOT_SEARCHED:
+        page.meta["search"] = {"exclude": True}
     up = "../" * page.file.src_uri.count("/")
     return _REPOSITORY_LINK.sub(lambda match: f"]({up}project/{_target(match[1])})", markdown)
 

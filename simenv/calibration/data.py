@@ -47,6 +47,7 @@ class DataError(SimenvError):
     """Measured counts cannot be read; the message names file, line and field."""
 
     code = "data"
+    remedy = "correct the line and field of the file that the message names"
     exit_code = 2
 
     def __init__(self, message: str, *, hint: str = "", field: str = "") -> None:

@@ -258,6 +258,7 @@ _GROUPS = {
     "Environments": {
         **dict.fromkeys(("up", "down", "status"), "environment"),
         "environments": "observe", "logs": "environment", "demo": "demo",
+        "examples": "examples",
         "doctor": "admin.doctor", **dict.fromkeys(("gateway", "web"), "admin.gateway"),
     },
     "Tasks": {

@@ -248,6 +248,7 @@ class QPMError(SimenvError):
     """Refusal or report of a QPM that has no class of its own."""
 
     code = "qpm"
+    remedy = "read the message; the class stands for refusals that have no class of their own"
     defw_name: ClassVar[str] = "DEFwError"
 
 
@@ -255,6 +256,7 @@ class NotReadyError(QPMError):
     """The service behind the QPM does not answer, or none of its pools can run a circuit yet."""
 
     code = "qpm_not_ready"
+    remedy = "call again when `is_ready` is true; `simenv pools` shows why no worker is ready"
     retryable = True
     defw_name = "DEFwNotReady"
 
@@ -263,6 +265,7 @@ class InProgressError(QPMError):
     """Revision 1: the requested completion is not ready; hosts poll on it."""
 
     code = "qpm_in_progress"
+    remedy = "ask again later: hosts poll on it"
     retryable = True
     defw_name = "DEFwInProgress"
 
@@ -271,6 +274,7 @@ class OutOfResourcesError(QPMError):
     """No capacity now; the same call may succeed later."""
 
     code = "qpm_out_of_resources"
+    remedy = "call again later, or release a reservation"
     retryable = True
     defw_name = "DEFwOutOfResources"
 
@@ -279,6 +283,7 @@ class ExecutionError(QPMError):
     """The circuit failed or cannot be run, or the request is invalid; `reason` is for programs."""
 
     code = "qpm_execution"
+    remedy = "`reason` and the message name the fault of the circuit or of the request"
     defw_name = "DEFwExecutionError"
 
     def __init__(
@@ -292,5 +297,6 @@ class UnknownObjectError(QPMError):
     """The named library, pool or calibration set does not exist here."""
 
     code = "qpm_not_found"
+    remedy = "list what exists with the queries of the QPM"
     exit_code = 4
     defw_name = "DEFwNotFound"

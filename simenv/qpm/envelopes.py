@@ -1,7 +1,7 @@
 """Answers of the execution binding, and the names of states, outcomes and reasons.
 
 Names of states, outcomes and reasons, and the mapping of simenv's task states to them. `STATE_MAP`
-is the only such mapping; docs/guides/qpm.md shows it as a table.
+is the only such mapping; docs/reference/qpm.md shows it as a table.
 
 Times ending in `_time` are float seconds since 1970, those ending in `_ns` integer nanoseconds; -1
 marks a time that was not reached. A field whose default is None is left out where it is None.

@@ -93,6 +93,7 @@ class NothingToCheckError(SimenvError):
     """No plugin or check has the given name."""
 
     code = "no_plugin"
+    remedy = "`simenv qpm check --list` has the names"
     exit_code = 4
 
 

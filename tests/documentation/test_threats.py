@@ -12,7 +12,7 @@ import pytest
 from spread import may_have_drills
 
 ROOT = Path(__file__).parents[2]
-GUIDE = ROOT / "docs" / "guides" / "security.md"
+GUIDE = ROOT / "docs" / "reference" / "security.md"
 TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 LEFT_OUT = "not slow and not gpu"  # by both `make test` and `make drills`, which .ci/run calls
 MAX_ROWS = 2  # that name one test

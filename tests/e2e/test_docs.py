@@ -1,139 +1,192 @@
-"""Snippets of README.md and of the documentation's pages run as they are pasted, page by page."""
+"""Code blocks of README.md and of the documentation's pages run as they are pasted: page by page, in
+their order, in an empty folder, with a new home and what the page says before them."""
 
 import json
 import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from live import Live, environment
-from snippets import NAMED, STATUS, blocks, every_block, script
+import yaml
+from snippets import NAMED, SHELL, Block, every_block, fresh_environ
 
 from simenv.cli.app import run
+from simenv.config.load import convert
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
-NEEDED = {"pennylane.md": "pennylane", "qrmi.md": "qrmi"}  # packages that simenv does not bring
-# qfw.md: inside a QFw; qpm.md: test_qpm_docs.py runs its blocks, each in a process of its own
-ELSEWHERE = ("qfw.md", "qpm.md", "shared_environment.md")
-BY_USERS = ("shared_environment.md", "identity.md")  # below, and in test_identity_guide.py
-SHARED = ROOT / "docs" / "guides" / "shared_environment.md"
+PAGES = {
+    str(path.relative_to(ROOT)): path
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+}
+NEEDED = {"docs/guides/pennylane.md": "pennylane", "docs/guides/qrmi.md": "qrmi"}
+# First pages of five users: each is a journey from an empty folder to a result.
+JOURNEYS = (
+    "docs/start/student.md",
+    "docs/guides/pennylane.md",
+    "docs/start/researcher.md",
+    "docs/start/administrator.md",
+    "docs/start/developer.md",
+)
+# Pages whose blocks run with more than a folder and a home: users, a host, a compiler, a gateway.
+BY_TESTS = {
+    "docs/guides/http.md": "tests/simenv/gateway/native/test_guide.py",
+    "docs/guides/identity.md": "tests/e2e/test_identity_guide.py",
+    "docs/guides/iqm.md": "tests/e2e/test_gateway_iqm.py",
+    "docs/guides/qpi.md": "tests/e2e/test_qpi.py",
+    "docs/guides/hardware_qpm.md": "tests/e2e/test_qpm_docs.py",
+    "docs/guides/qpm.md": "tests/e2e/test_qpm_docs.py",
+    "docs/guides/runtime.md": "tests/e2e/test_gateway_ibm.py",
+    "docs/guides/write_engine.md": "tests/support/third_party_engine.py",
+}
 CLONE = "git clone URL "
+# Blocks that are not pasted here, by page and beginning, each with its reason.
+NOT_PASTED = {
+    ("README.md", CLONE): "test_clone_of_the_guide_installs_and_runs_a_demonstration",
+    ("docs/start/student.md", CLONE): "test_clone_of_the_guide_installs_and_runs_a_demonstration",
+    ("docs/tutorial.md", CLONE): "test_clone_of_the_guide_installs_and_runs_a_demonstration",
+    ("docs/guides/shared_environment.md", CLONE): "test_clone_of_the_guide_installs_and_runs_a_demonstration",
+    ("docs/tutorial.md", "simenv up      "): "a job of Slurm: tests/cluster",
+    ("docs/concepts/gpu.md", "PYTHONPATH=."): "a GPU: make gpu",
+    ("docs/guides/gpu.md", ""): "a GPU: make gpu",
+    ("docs/guides/benchmarks.md", ""): "the clone, and hours: tests/e2e/test_benchmarks.py",
+    ("docs/guides/certification.md", "simenv certify qpu"): "a real device",
+    ("docs/guides/device_data.md", "simenv devices refresh"): "a command of the site: "
+    "tests/e2e/test_refreshed_devices.py",
+    ("docs/guides/gateway.md", "simenv keys add gateway"): "runs until it is ended: "
+    "tests/e2e/test_gateway.py",
+    ("docs/guides/gateway.md", "simenv gateway tokens add --purpose"): "a running gateway: "
+    "tests/e2e/test_gateway.py",
+    ("docs/guides/gateway.md", "curl"): "a token and a certificate: tests/e2e/test_gateway.py",
+    ("docs/guides/gateway.md", "eval"): "a running gateway: tests/e2e/test_gateway_ibm.py",
+    ("docs/guides/hardware.md", "simenv up --pool main"): "a device of the reader",
+    ("docs/guides/high_availability.md", "pip install"): "two nodes: tests/cluster",
+    ("docs/guides/hpc.md", ""): "a job of Slurm: tests/cluster",
+    ("docs/guides/ibm_executor.md", "from qiskit_ibm"): "a gateway: tests/e2e/test_gateway_ibm.py",
+    ("docs/guides/jupyterhub.md", ""): "a JupyterHub",
+    ("docs/guides/monitoring.md", "simenv examples"): "Prometheus runs until it is ended",
+    ("docs/guides/operate.md", "python3 -m venv"): "root, systemd and a newer clone",
+    ("docs/guides/pools.md", "simenv up --pool sv"): "eight ranks: tests/cluster",
+    ("docs/guides/qfw.md", ""): "a QFw: bench qfw_host",
+    ("docs/guides/slurm.md", ""): "a Slurm: tests/cluster",
+    ("docs/guides/whole_qpu.md", "client.run"): "the next block has the whole program",
+    ("docs/reference/limits.md", ""): "names of a site: tests/simenv/cli/admin",
+    ("docs/reference/pennylane_suite.md", "pl-device-test"): "minutes: "
+    "tests/simenv/frontends/pennylane/test_device_suite.py",
+    ("docs/reference/qpm_check.md", ""): "a plugin of the reader: tests/simenv/qpm_check",
+}
+OUTPUT = ("text", "nginx", "c")  # what is printed, and files of other programs
+COMMAND = re.compile(r"^\s*(simenv|python3?|pip|curl|eval|export|source) ", re.MULTILINE)
+MODULES = ("simenv.client.client", "qiskit", "qiskit.circuit.library")
 
 
-def shell_lines(page: Path) -> list[str]:
-    """Return the lines of a page that call the command line of a checkout."""
-    program = ".venv/bin/simenv "
+def reason(page: str, block: Block) -> str:
+    """Why a block is not pasted; "": it is."""
+    for (named, beginning), text in NOT_PASTED.items():
+        if named == page and block.body.lstrip().startswith(beginning):
+            return text
+    return ""
+
+
+def pasted(page: str) -> list[Block]:
+    """Blocks that are typed into a shell, an interpreter or a file with a name."""
     return [
-        line
-        for block in blocks(page, "")
-        for line in block.splitlines()
-        if block.startswith(program) and line.startswith(program)
+        block
+        for block in every_block(PAGES[page])
+        if (NAMED.match(block.body) or block.language in (*SHELL, "python"))
+        and not reason(page, block)
     ]
 
 
-PYTHON_PAGES = [page for page in PAGES if blocks(page, "python") and page.name not in ELSEWHERE]
-SHELL_PAGES = [page for page in PAGES if shell_lines(page) and page.name not in BY_USERS]
-
-
-@pytest.fixture(scope="module")
-def up() -> Iterator[Live]:
-    with environment(pools=[{"name": "main", "min": 2, "max": 2}]) as live:
-        yield live
+RUN = [page for page in PAGES if page not in BY_TESTS and pasted(page)]
 
 
 @pytest.fixture(scope="module")
 def forks() -> Iterator[subprocess.Popen[str]]:
     """A process that forks for each page."""
     pipe, program = subprocess.PIPE, ROOT / "tests" / "support" / "pages.py"
-    argv = [sys.executable, program, "simenv.client.client", "qiskit", "qiskit.circuit.library"]
+    argv = [sys.executable, program, *MODULES]
     with subprocess.Popen(argv, stdin=pipe, stdout=pipe, text=True, cwd=ROOT) as process:
         yield process
 
 
-@pytest.fixture
-def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Go to a folder with what the lines name, and a home of its own."""
-    (tmp_path / ".venv").symlink_to(sys.prefix)
-    (tmp_path / "examples").symlink_to(ROOT / "examples")
-    monkeypatch.setenv("SIMENV_HOME", str(tmp_path / "home"))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def test_pages_have_snippets() -> None:
-    assert len(PYTHON_PAGES) >= 7
-    assert len(SHELL_PAGES) >= 7
-
-
-@pytest.mark.parametrize("page", PYTHON_PAGES, ids=lambda page: page.name)
-def test_python_snippets_of_a_page_run_in_one_process(
-    page: Path, up: Live, tmp_path: Path, forks: subprocess.Popen[str]
+@pytest.mark.parametrize("page", RUN)
+def test_blocks_of_a_page_run_in_an_empty_folder(
+    page: str, forks: subprocess.Popen[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if page.name in NEEDED:
-        pytest.importorskip(NEEDED[page.name])
-    output, code = tmp_path / "output", "\n".join(blocks(page, "python"))
-    request = [code, str(output), {"SIMENV_SERVICE": str(up.home / "connection.json")}]
+    if page in NEEDED:
+        pytest.importorskip(NEEDED[page])
+    home, folder, output = (tmp_path / name for name in ("home", "folder", "output"))
+    home.mkdir()
+    folder.mkdir()
+    environ = fresh_environ(home)
+    request = [pasted(page), str(output), str(folder), environ]
     assert forks.stdin is not None
     assert forks.stdout is not None
-    forks.stdin.write(json.dumps(request) + "\n")
-    forks.stdin.flush()
-    ended = forks.stdout.readline()
+    try:
+        forks.stdin.write(json.dumps(request) + "\n")
+        forks.stdin.flush()
+        ended = forks.stdout.readline()
+    finally:
+        monkeypatch.setenv("SIMENV_HOME", environ["SIMENV_HOME"])
+        for left in Path(environ["SIMENV_HOME"]).glob("*/connection.json"):
+            run(["down", "--now", "--name", left.parent.name])
     text = output.read_text()
     assert ended == "0\n", text
-    promised = re.findall(r"print\(.*\)\s+# (\{.*\})$", page.read_text(), re.MULTILINE)
+    promised = re.findall(r"print\(.*\)\s+# (\{.*\})$", PAGES[page].read_text(), re.MULTILINE)
     for counts in promised:
         assert counts in text
 
 
-@pytest.mark.parametrize("page", SHELL_PAGES, ids=lambda page: page.name)
-def test_shell_lines_of_a_page_succeed_in_their_order(
-    page: Path, checkout: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    for body in blocks(page, "toml"):
-        if named := NAMED.match(body):
-            (checkout / named[1]).write_text(body)
-    try:
-        for line in shell_lines(page):
-            status = STATUS.search(line)
-            ended = run(shlex.split(line, comments=True)[1:])
-            assert ended == int(status[1] if status else 0), f"{line}\n{capfd.readouterr()}"
-    finally:
-        for folder in (checkout / "home").glob("*/"):
-            run(["down", "--now", "--name", folder.name])
-    assert not list((checkout / "home").glob("*/connection.json"))
+def test_journeys_are_among_the_pages_that_run() -> None:
+    assert set(JOURNEYS) <= set(RUN)
+    assert len(RUN) >= 30
 
 
-def test_guide_of_a_shared_environment_runs_as_it_is_pasted(checkout: Path) -> None:
-    """All but its clone: files, lines of bash, and Python, in the order of the page."""
-    try:
-        for language, body in every_block(SHARED):
-            if language == "toml":
-                named = NAMED.match(body)
-                assert named
-                (checkout / named[1]).write_text(body)
-            elif CLONE not in body:
-                argv = (
-                    [".venv/bin/python", "-c", body] if language else ["bash", "-c", script(body)]
-                )
-                done = subprocess.run(argv, capture_output=True, text=True, check=False)
-                assert done.returncode == 0, f"{body}\n{done.stdout}\n{done.stderr}"
-    finally:
-        run(["down", "--now"])
+@pytest.mark.parametrize("page", PAGES)
+def test_each_block_is_pasted_or_is_a_file_of_its_language(page: str) -> None:
+    """Each block is run above or by the named test, or is left out with a reason, or is read."""
+    for block in every_block(PAGES[page]):
+        if block.language in (*SHELL, "python"):
+            continue  # pasted; `reason` and BY_TESTS are checked below
+        if block.language == "toml":
+            values = tomllib.loads(block.body)
+            if "project" not in values:
+                convert(values, block.title)
+        elif block.language == "json":
+            for line in block.body.splitlines():
+                json.loads(line)
+        elif block.language == "yaml":
+            assert yaml.safe_load(block.body)
+        elif block.language == "qasm":
+            assert NAMED.match(block.body)
+        else:
+            assert block.language in OUTPUT, block
+            assert block.language != "text" or not COMMAND.search(block.body), block.body
+
+
+def test_each_reason_is_about_a_block() -> None:
+    for page, beginning in NOT_PASTED:
+        shown = [block for block in every_block(PAGES[page]) if block.language in (*SHELL, "python")]
+        assert any(block.body.lstrip().startswith(beginning) for block in shown), (page, beginning)
+
+
+def test_each_page_with_a_test_of_its_own_is_read_by_it() -> None:
+    for page, test in BY_TESTS.items():
+        assert Path(page).name in (ROOT / test).read_text(), test
 
 
 @pytest.mark.timeout(1_200)  # packages are fetched and installed, kernels compiled
 def test_clone_of_the_guide_installs_and_runs_a_demonstration(tmp_path: Path) -> None:
-    (first, *_) = blocks(SHARED, "")
+    first = every_block(PAGES["docs/start/student.md"])[0].body
     assert first.startswith(CLONE)
     line = first.replace("URL", shlex.quote(ROOT.as_uri()))
     done = subprocess.run(
-        ["bash", "-ec", line], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+        ["bash", "-ec", f"{line}\nsimenv --version"], cwd=tmp_path, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "simenv" / "demo.png").exists()
-    program = tmp_path / "simenv" / ".venv" / "bin" / "simenv"
-    assert subprocess.run([program, "--version"], check=False).returncode == 0

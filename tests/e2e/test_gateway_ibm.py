@@ -20,6 +20,7 @@ import msgspec
 import psutil
 import pytest
 from live import Live, environment
+from snippets import fresh_environ
 from waiting import until
 
 from noise_models import library, snapshot
@@ -485,16 +486,12 @@ def test_examples_run(program: Path, env: Client, settings: Mapping[str, str]) -
 
 
 def test_commands_of_the_guide_run(tmp_path: Path) -> None:
-    """In a checkout, whose packages are installed."""
+    """In an empty folder."""
     text = (EXAMPLES.parents[1] / "docs" / "guides" / "runtime.md").read_text()
     (block,) = re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    commands = [line for line in block.splitlines() if "pip install" not in line]
-    (tmp_path / ".venv").symlink_to(sys.prefix)
-    (tmp_path / "examples").symlink_to(EXAMPLES.parent)
-    environ = {**os.environ, "SIMENV_HOME": str(tmp_path / "home")}
     ended = subprocess.run(
-        ["bash", "-ec", "\n".join(commands)],
-        env=environ,
+        ["bash", "-ec", block],
+        env=fresh_environ(tmp_path),
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -17,6 +17,7 @@ import iqm_clients
 import pytest
 from live import Live, environment
 from qiskit import QuantumCircuit
+from snippets import fresh_environ
 from waiting import until
 
 from simenv.cli.admin.gateway import variables
@@ -262,7 +263,8 @@ def iqm(forks: subprocess.Popen[str], tmp_path: Path) -> Run:
         code = f"import json\nSHOTS = {SHOTS}\n{program}{TAIL}"
         assert forks.stdin is not None
         assert forks.stdout is not None
-        forks.stdin.write(json.dumps([code, str(output), dict(variables)]) + "\n")
+        request = [[["python", code]], str(output), str(tmp_path), dict(variables)]
+        forks.stdin.write(json.dumps(request) + "\n")
         forks.stdin.flush()
         assert forks.stdout.readline() == "0\n", output.read_text()
         found: dict[str, Any] = json.loads(output.read_text().splitlines()[-1])
@@ -319,16 +321,14 @@ def test_the_example_runs(settings: Mapping[str, str], iqm: Run) -> None:
 
 
 def test_commands_of_the_guide_run(tmp_path: Path) -> None:
-    """In a checkout, whose packages are installed."""
+    """In an empty folder, but for the virtual environment of iqm-client."""
     text = (EXAMPLE.parents[2] / "docs" / "guides" / "iqm.md").read_text()
     (block,) = re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     commands = [line for line in block.splitlines() if "pip install" not in line]
     (tmp_path / "iqm").symlink_to(iqm_clients.interpreter().parents[1])
-    (tmp_path / ".venv").symlink_to(sys.prefix)
-    (tmp_path / "examples").symlink_to(EXAMPLE.parents[1])
     ended = subprocess.run(
         ["bash", "-ec", "\n".join(commands)],
-        env={**os.environ, "SIMENV_HOME": str(tmp_path / "home")}, cwd=tmp_path,
+        env=fresh_environ(tmp_path), cwd=tmp_path,
         capture_output=True, text=True, timeout=PROGRAM_S, check=False,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr

@@ -38,8 +38,6 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Accounts]:
     skip_without_munge()
     folder = Path(tempfile.mkdtemp(prefix="simenv-identity-", dir="/tmp"))
     folder.chmod(0o755)
-    shutil.copytree(ROOT / "examples", folder / "examples")
-    (folder / ".venv").symlink_to(sys.prefix)
     accounts = Accounts(folder, 2, ("ana", "bob"), "chem")
     try:
         with munged(folder) as munge_socket:
@@ -47,6 +45,7 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Accounts]:
             monkeypatch.setenv("SIMENV_BROKERS", str(folder))
             monkeypatch.setenv("SIMENV_MUNGE_SOCKET", str(munge_socket))
             monkeypatch.setenv("SIMENV_HOME", str(folder / "home"))
+            monkeypatch.setenv("PATH", f"{sys.prefix}/bin{os.pathsep}{os.environ['PATH']}")
             monkeypatch.chdir(folder)
             yield accounts
             for name in ("lab", "nodes"):

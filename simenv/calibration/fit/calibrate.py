@@ -43,6 +43,7 @@ class FitRefusedError(SimenvError):
     """The fitted device is worse than its snapshot on circuits that it did not see."""
 
     code = "fit_refused"
+    remedy = "use the device as it is calibrated, or measure more circuit bodies on the same qubits"
     exit_code = 1
 
 

@@ -2,7 +2,7 @@
 
 The machine: cores, memory and GPUs that this process may use. The start of workers: nodes of the
 allocation, launch agent, launchers. Folders that simenv writes to: file system, free space, stale
-files, file modes. Security: the promises of docs/guides/security.md against other users of this
+files, file modes. Security: the promises of docs/reference/security.md against other users of this
 machine.
 """
 
@@ -49,7 +49,7 @@ from simulators.catalog import costs
 
 LEAST_FREE_BYTES = 2**30
 _NAMESPACES = "allow user namespaces (user.max_user_namespaces, AppArmor)"
-_ACCOUNT_USERS = "run the service as root with isolation_uids, see docs/guides/security.md"
+_ACCOUNT_USERS = "run the service as root with isolation_uids, see docs/reference/security.md"
 _ISOLATION_REMEDY = "simenv up with isolation = 'none', or on a kernel with Landlock"
 _DELEGATION = "systemd-run --user --scope -p Delegate=yes simenv up"
 
@@ -335,7 +335,7 @@ def launcher_security() -> Iterator[DoctorFinding]:
         yield found("isolation", f"other users cannot reach the launcher of MPI; {present}")
     elif others or len(nodes) > 1:
         detail = f"other users can run programs as you through the launcher of MPI: {exposure}"
-        remedy = "simenv up --launcher local, or see docs/guides/security.md"
+        remedy = "simenv up --launcher local, or see docs/reference/security.md"
         yield found("isolation", f"{detail}; {present}", remedy)
     else:
         detail = f"{present}; other users could reach the launcher of MPI: {exposure}"

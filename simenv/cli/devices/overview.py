@@ -32,6 +32,7 @@ class CalibrationError(SimenvError):
     """Calibration data that cannot be read; `field` names the place."""
 
     code = "calibration"
+    remedy = "correct the field that the message names, or name the format with `--format`"
     exit_code = 2
 
     def __init__(self, message: str, *, hint: str = "", field: str = "") -> None:

@@ -7,6 +7,7 @@ environment is started only if no environment is up, and ends with the process.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -201,6 +202,10 @@ def _opened(named: str) -> Client:
     except NoServiceError:
         if named:
             raise
+    print(
+        "simenv: no environment is up; starting a private one, which ends with this process",
+        file=sys.stderr,
+    )
     return simenv.local()
 
 

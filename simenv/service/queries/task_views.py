@@ -173,7 +173,7 @@ def exposed(exposure: str, others: Sequence[int]) -> str:
         return ""
     count = f"{len(others)} other user{'s' * (len(others) != 1)}"
     identity = f"{count} of this node can run programs as you through the launcher of MPI"
-    return f"{identity}: {exposure} (docs/guides/security.md, Several nodes)"
+    return f"{identity}: {exposure} (docs/reference/security.md, Several nodes)"
 
 
 class FinalTasks:

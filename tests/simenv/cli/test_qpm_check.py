@@ -98,7 +98,7 @@ def test_list_holds_every_conformance_check(capsys: pytest.CaptureFixture[str]) 
 def test_documented_conformance_checks_are_those_that_exist() -> None:
     from simenv.qpm_check.checks import rows
 
-    text = (Path(__file__).parents[3] / "docs" / "guides" / "qpm_check.md").read_text()
+    text = (Path(__file__).parents[3] / "docs" / "reference" / "qpm_check.md").read_text()
     for row in rows():
         assert f"| `{row.id}` |" in text, "write the list anew: see its head"
     assert text.partition("## Rows")[2].count("| `") == len(rows())

@@ -50,6 +50,7 @@ def test_device_without_environment_starts_one_that_ends_with_the_process() -> N
     )
     done = python("-c", program, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("simenv: no environment is up; starting a private one")
     assert not pytest.importorskip("psutil").pid_exists(int(done.stdout.split()[-1]))
 
 

@@ -99,7 +99,7 @@ def test_exposure_warns_where_other_users_are_unless_isolated() -> None:
     warning = task_views.exposed("this machine allows no namespace", (1000, 1001))
     assert "2 other users of this node can run programs as you" in warning
     assert "this machine allows no namespace" in warning
-    assert "docs/guides/security.md" in warning
+    assert "docs/reference/security.md" in warning
     assert task_views.exposed("this machine allows no namespace", ()) == ""
     assert task_views.exposed("", (1000,)) == ""
 
