@@ -146,6 +146,7 @@ def test_wheel_with_kernels_has_their_files_and_the_tag_of_its_python(tmp_path: 
     with zipfile.ZipFile(wheel) as archive:
         inside = "simulators/compiler/machine_code/kernels-0/x86-64-v3/one.code"
         assert archive.read(inside) == b"code"
+        assert archive.read("simenv/examples/bell.qasm")  # which `simenv examples` writes
 
 
 def test_service_and_worker_load_without_extras() -> None:

@@ -19,6 +19,7 @@ README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 FENCED = re.compile(r"^ *```\w*\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 MAX_README_LINES = 90  # about one screen and a half, tables and pictures included
+MAX_GUIDE_CHARACTERS = 9_000  # four screens; what is looked up is in docs/reference
 
 
 def commands(page: Path) -> list[str]:
@@ -59,6 +60,12 @@ def test_rows_of_a_table_have_as_many_cells(page: Path) -> None:
 
 def test_readme_is_short() -> None:
     assert len(README.read_text().splitlines()) <= MAX_README_LINES
+
+
+def test_guides_have_at_most_four_screens() -> None:
+    guides = [*(ROOT / "docs/guides").glob("*.md"), *(ROOT / "docs/start").glob("*.md")]
+    lengths = {page.name: len(page.read_text()) for page in guides}
+    assert {name: size for name, size in lengths.items() if size > MAX_GUIDE_CHARACTERS} == {}
 
 
 def test_files_that_the_commands_write_are_ignored_by_git() -> None:

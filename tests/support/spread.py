@@ -47,9 +47,8 @@ DRILLS = (
 )
 SMOKE = (
     "tests/documentation/test_site.py::test_configuration_reference_has_each_variable_of_code",
-    "tests/e2e/test_docs.py::test_pages_have_snippets",
-    "tests/e2e/test_docs.py::test_python_snippets_of_a_page_run_in_one_process[README.md]",
-    "tests/e2e/test_docs.py::test_shell_lines_of_a_page_succeed_in_their_order[README.md]",
+    "tests/e2e/test_docs.py::test_blocks_of_a_page_run_in_an_empty_folder[README.md]",
+    "tests/e2e/test_docs.py::test_blocks_of_a_page_run_in_an_empty_folder[docs/start/student.md]",
     "tests/e2e/test_gateway_ibm.py::test_a_program_of_ibms_client_runs_unchanged",
     "tests/e2e/test_gateway_iqm.py::test_a_program_of_iqms_client_runs_unchanged",
     "tests/examples/test_examples.py::test_the_laptop_example_does_not_run",
@@ -73,8 +72,6 @@ APART = (
     "tests/simenv/qpm_check/test_reference.py",
 )
 PARTS = 4
-# Those of such a file that share an environment all the same.
-ONE_ENVIRONMENT = ("tests/e2e/test_docs.py::test_python_snippets_of_a_page_run_in_one_process",)
 # What takes long on two quiet cores, the longest first.
 LONG = (
     "tests/cluster/",  # minutes: deaths that somebody must notice
@@ -152,8 +149,6 @@ def file_of(nodeid: str) -> str:
 
 def group_of(nodeid: str) -> str:
     file = file_of(nodeid)
-    if nodeid.startswith(ONE_ENVIRONMENT):
-        return f"{file} one environment"
     return f"{file} {zlib.crc32(nodeid.encode()) % PARTS}" if file in APART else file
 
 
