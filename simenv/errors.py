@@ -1,9 +1,8 @@
 """Errors that simenv raises to its users: one class tree; each class states its meaning.
 
 A message names the fault, the value and the limit; `hint` names the remedy of this case, `remedy`
-that of the class, for the index of errors. `code` is the stable name of the class on the wire and in
-`--json`; `retryable` is True if the same call may succeed
-later; `exit_code` is the exit status of the command line (1 failed, 2 usage, 3 refused, 4 not
+that of the class, for the index of errors. `code` is the stable name of the class on the wire and
+in `--json`; `retryable` is True if the same call may succeed later; `exit_code` is the exit status of the command line (1 failed, 2 usage, 3 refused, 4 not
 found, 5 no service, 124 timeout). `maybe_accepted` is True if the service may have accepted the
 call all the same.
 """
@@ -90,8 +89,7 @@ class ConfigError(SimenvError):
 
     code = "config"
     remedy = (
-        "correct the key or variable that the message names; the page Configuration has all "
-        "of them"
+        "correct the key or variable that the message names; the page Configuration has all of them"
     )
     exit_code = 2
 
@@ -224,8 +222,7 @@ class NoServiceError(SimenvError):
 
     code = "no_service"
     remedy = (
-        "start one with `simenv up`, or name another with `--name`, `--service` or "
-        "SIMENV_SERVICE"
+        "start one with `simenv up`, or name another with `--name`, `--service` or SIMENV_SERVICE"
     )
     retryable = True
     exit_code = 5
@@ -269,8 +266,7 @@ class ProtocolError(SimenvError):
 
     code = "protocol"
     remedy = (
-        "check that the address is that of a simenv service; report it if both sides are "
-        "simenv"
+        "check that the address is that of a simenv service; report it if both sides are simenv"
     )
 
 

@@ -19,9 +19,10 @@ MODULES = (
 )
 _INTRODUCTION = """# Errors
 
-Every error is a subclass of `simenv.SimenvError`. Its first line says what is wrong, with the value and the limit; its
-`hint` is the way out of this case. The command line prints both on stderr, and with `--json` an object with `code`,
-`message`, `hint` and `retryable` on stdout. This page is generated from the classes.
+Every error is a subclass of `simenv.SimenvError`. Its first line says what is wrong, with the value
+and the limit; its `hint` is the way out of this case. The command line prints both on stderr, and
+with `--json` an object with `code`, `message`, `hint` and `retryable` on stdout. This page is
+generated from the classes.
 
 | exit status | meaning |
 |---|---|
@@ -34,8 +35,8 @@ Every error is a subclass of `simenv.SimenvError`. Its first line says what is w
 | 124 | the time of the caller is over |
 | 130 | interrupted |
 
-"May succeed later" says whether the same call can succeed without a change (`retryable`). An error with
-`maybe_accepted` ended a call to which no answer came: repeat it with the same idempotency key.
+"May succeed later" says whether the same call can succeed without a change (`retryable`). An error
+with `maybe_accepted` ended a call to which no answer came: repeat it with the same idempotency key.
 """
 _REASONS = """
 ## Reasons of failed tasks

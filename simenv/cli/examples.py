@@ -46,5 +46,5 @@ def examples(
 
 def _source() -> Path:
     """The folder in the wheel, or that of the clone."""
-    package = Path(simenv.__file__).parent
-    return next(each for each in (package / "examples", package.parent / "examples") if each.is_dir())
+    inside = Path(simenv.__file__).with_name("examples")
+    return inside if inside.is_dir() else inside.parents[1] / "examples"

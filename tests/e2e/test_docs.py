@@ -48,7 +48,10 @@ NOT_PASTED = {
     ("README.md", CLONE): "test_clone_of_the_guide_installs_and_runs_a_demonstration",
     ("docs/start/student.md", CLONE): "test_clone_of_the_guide_installs_and_runs_a_demonstration",
     ("docs/tutorial.md", CLONE): "test_clone_of_the_guide_installs_and_runs_a_demonstration",
-    ("docs/guides/shared_environment.md", CLONE): "test_clone_of_the_guide_installs_and_runs_a_demonstration",
+    (
+        "docs/guides/shared_environment.md",
+        CLONE,
+    ): "test_clone_of_the_guide_installs_and_runs_a_demonstration",
     ("docs/tutorial.md", "simenv up      "): "a job of Slurm: tests/cluster",
     ("docs/concepts/gpu.md", "PYTHONPATH=."): "a GPU: make gpu",
     ("docs/guides/gpu.md", ""): "a GPU: make gpu",
@@ -58,10 +61,7 @@ NOT_PASTED = {
     "tests/e2e/test_refreshed_devices.py",
     ("docs/guides/gateway.md", "simenv keys add gateway"): "runs until it is ended: "
     "tests/e2e/test_gateway.py",
-    ("docs/guides/gateway.md", "simenv gateway tokens add --purpose"): "a running gateway: "
-    "tests/e2e/test_gateway.py",
     ("docs/guides/gateway.md", "curl"): "a token and a certificate: tests/e2e/test_gateway.py",
-    ("docs/guides/gateway.md", "eval"): "a running gateway: tests/e2e/test_gateway_ibm.py",
     ("docs/guides/hardware.md", "simenv up --pool main"): "a device of the reader",
     ("docs/guides/high_availability.md", "pip install"): "two nodes: tests/cluster",
     ("docs/guides/hpc.md", ""): "a job of Slurm: tests/cluster",
@@ -170,7 +170,9 @@ def test_each_block_is_pasted_or_is_a_file_of_its_language(page: str) -> None:
 
 def test_each_reason_is_about_a_block() -> None:
     for page, beginning in NOT_PASTED:
-        shown = [block for block in every_block(PAGES[page]) if block.language in (*SHELL, "python")]
+        shown = [
+            block for block in every_block(PAGES[page]) if block.language in (*SHELL, "python")
+        ]
         assert any(block.body.lstrip().startswith(beginning) for block in shown), (page, beginning)
 
 

@@ -46,9 +46,7 @@ def paste(blocks: list[tuple[str, str]]) -> None:
             shell(body)
 
 
-def run(
-    blocks: list[tuple[str, str]], output: str, folder: str, variables: dict[str, str]
-) -> int:
+def run(blocks: list[tuple[str, str]], output: str, folder: str, variables: dict[str, str]) -> int:
     file = os.open(output, os.O_WRONLY | os.O_CREAT)
     os.dup2(file, 1)
     os.dup2(file, 2)

@@ -202,9 +202,8 @@ def _opened(named: str) -> Client:
     except NoServiceError:
         if named:
             raise
-    print(
-        "simenv: no environment is up; starting a private one, which ends with this process",
-        file=sys.stderr,
+    sys.stderr.write(
+        "simenv: no environment is up; starting a private one, which ends with this process\n"
     )
     return simenv.local()
 
