@@ -1,5 +1,5 @@
-"""Code blocks of README.md and of the documentation's pages run as they are pasted: page by page, in
-their order, in an empty folder, with a new home and what the page says before them."""
+"""Code blocks of README.md and of the documentation's pages run as they are pasted: page by page,
+in their order, in an empty folder, with a new home and what the page says before them."""
 
 import json
 import re
@@ -43,15 +43,13 @@ BY_TESTS = {
     "docs/guides/write_engine.md": "tests/support/third_party_engine.py",
 }
 CLONE = "git clone URL "
+CLONED = "test_clone_of_the_guide_installs_and_runs_a_demonstration"
 # Blocks that are not pasted here, by page and beginning, each with its reason.
 NOT_PASTED = {
-    ("README.md", CLONE): "test_clone_of_the_guide_installs_and_runs_a_demonstration",
-    ("docs/start/student.md", CLONE): "test_clone_of_the_guide_installs_and_runs_a_demonstration",
-    ("docs/tutorial.md", CLONE): "test_clone_of_the_guide_installs_and_runs_a_demonstration",
-    (
-        "docs/guides/shared_environment.md",
-        CLONE,
-    ): "test_clone_of_the_guide_installs_and_runs_a_demonstration",
+    ("README.md", CLONE): CLONED,
+    ("docs/start/student.md", CLONE): CLONED,
+    ("docs/tutorial.md", CLONE): CLONED,
+    ("docs/guides/shared_environment.md", CLONE): CLONED,
     ("docs/tutorial.md", "simenv up      "): "a job of Slurm: tests/cluster",
     ("docs/concepts/gpu.md", "PYTHONPATH=."): "a GPU: make gpu",
     ("docs/guides/gpu.md", ""): "a GPU: make gpu",

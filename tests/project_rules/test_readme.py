@@ -45,12 +45,8 @@ def test_benchmarks_of_a_page_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_of_a_page_lead_to_files(page: Path) -> None:
-    generated = (
-        "cli.md",
-        "configuration.md",
-        "errors.md",
-        "http.md",
-    )  # made when the site is built
+    # made when the site is built
+    generated = ("cli.md", "configuration.md", "errors.md", "http.md")
     for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text()):
         assert Path(target).name in generated or (page.parent / target).exists(), target
 

@@ -3,10 +3,10 @@ take long to load.
 
     python pages.py MODULE ...
 
-Each line on stdin is JSON: the blocks as pairs of language and text, a file for what they print, the
-folder to be in, and environment variables. An answer is the exit code of its process. The blocks of a
-page are pasted as its reader does: Python's into one interpreter, and a shell's into one shell, whose
-folder and exported variables the next blocks have.
+Each line on stdin is JSON: the blocks as pairs of language and text, a file for what they print,
+the folder to be in, and environment variables. An answer is the exit code of its process. The
+blocks of a page are pasted as its reader does: Python's into one interpreter, and a shell's into
+one shell, whose folder and exported variables the next blocks have.
 """
 
 import importlib
