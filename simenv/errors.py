@@ -2,9 +2,9 @@
 
 A message names the fault, the value and the limit; `hint` names the remedy of this case, `remedy`
 that of the class, for the index of errors. `code` is the stable name of the class on the wire and
-in `--json`; `retryable` is True if the same call may succeed later; `exit_code` is the exit status of the command line (1 failed, 2 usage, 3 refused, 4 not
-found, 5 no service, 124 timeout). `maybe_accepted` is True if the service may have accepted the
-call all the same.
+in `--json`; `retryable` is True if the same call may succeed later; `exit_code` is the exit status
+of the command line (1 failed, 2 usage, 3 refused, 4 not found, 5 no service, 124 timeout).
+`maybe_accepted` is True if the service may have accepted the call all the same.
 """
 
 from __future__ import annotations
