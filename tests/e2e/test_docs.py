@@ -38,7 +38,6 @@ BY_TESTS = {
     "docs/guides/iqm.md": "tests/e2e/test_gateway_iqm.py",
     "docs/guides/qpi.md": "tests/e2e/test_qpi.py",
     "docs/guides/hardware_qpm.md": "tests/e2e/test_qpm_docs.py",
-    "docs/guides/qpm.md": "tests/e2e/test_qpm_docs.py",
     "docs/guides/runtime.md": "tests/e2e/test_gateway_ibm.py",
     "docs/guides/write_engine.md": "tests/support/third_party_engine.py",
 }

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from interpreter import python
 
 from simenv.cli.app import run
 
@@ -20,18 +19,6 @@ def blocks(page: str, language: str) -> list[str]:
     text = (ROOT / "docs/guides" / page).read_text(encoding="utf-8")
     matches = re.findall(rf"^( *)```{language}\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE)
     return [re.sub(rf"^{indent}", "", body, flags=re.MULTILINE) for indent, body in matches]
-
-
-@pytest.mark.parametrize("number", [0, 1])
-def test_each_python_block_of_the_qpm_page_runs_by_itself(number: int) -> None:
-    block = blocks("qpm.md", "python")[number]
-    done = python("-W", "error", "-c", block, timeout=LIMIT_S, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "'11'" in done.stdout
-
-
-def test_qpm_page_has_two_python_blocks() -> None:
-    assert len(blocks("qpm.md", "python")) == 2
 
 
 @pytest.mark.slow
