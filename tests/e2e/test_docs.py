@@ -154,8 +154,9 @@ def test_each_block_is_pasted_or_is_a_file_of_its_language(page: str) -> None:
             if "project" not in values:
                 convert(values, block.title)
         elif block.language == "json":
-            for line in block.body.splitlines():
-                json.loads(line)
+            rest = block.body.strip()
+            while rest:  # one value, or one after the other
+                rest = rest[json.JSONDecoder().raw_decode(rest)[1] :].strip()
         elif block.language == "yaml":
             assert yaml.safe_load(block.body)
         elif block.language == "qasm":
