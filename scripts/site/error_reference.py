@@ -19,10 +19,10 @@ MODULES = (
 )
 _INTRODUCTION = """# Errors
 
-Every error is a subclass of `simenv.errors.SimenvError`. Its first line says what is wrong, with the
-value and the limit; its `hint` is the way out of this case. The command line prints both on stderr, and
-with `--json` an object with `code`, `message`, `hint` and `retryable` on stdout. This page is
-generated from the classes.
+Every error is a subclass of `simenv.errors.SimenvError`. Its first line says what is wrong, with
+the value and the limit; its `hint` is the way out of this case. The command line prints both on
+stderr, and with `--json` an object with `code`, `message`, `hint` and `retryable` on stdout. This
+page is generated from the classes.
 
 | exit status | meaning |
 |---|---|
