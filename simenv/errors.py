@@ -228,6 +228,12 @@ class NoServiceError(SimenvError):
     exit_code = 5
 
 
+class ShuttingDownError(NoServiceError):
+    """The service ends and accepts nothing new; the same call may succeed at the next service."""
+
+    code = "shutting_down"
+
+
 class ServiceLostError(NoServiceError):
     """The service answered before and does not answer now; its last message came `last_seen_s` s
     ago."""

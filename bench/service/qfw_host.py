@@ -41,6 +41,7 @@ import simenv.frontends.qfw as qfw
 print(json.dumps({
     "packages": sysconfig.get_path("purelib"), "base": sys.base_prefix,
     "library": sysconfig.get_config_var("LIBDIR"), "services": str(qfw.SERVICES),
+    "startup": str(qfw.STARTUP),
 }))
 """
 OPTIONS = (
@@ -168,7 +169,7 @@ class Host:
     ) -> dict[str, str]:
         python = self.defw / "python"
         paths = [
-            *self.apis, python / "services", python / "infra", self.defw / "src",
+            self.inside["startup"], *self.apis, python / "services", python / "infra", self.defw / "src",
             self.qfw / "backends", self.inside["packages"], NULL_PLUGIN / "services",
         ]  # fmt: skip
         libraries = f"{self.defw / 'src'}:{self.inside['library']}"
@@ -392,6 +393,22 @@ def examples(host: Host, report: Report, _: int) -> None:
     report_examples(report, states)
 
 
+def asynchronous(host: Host, report: Report, runs: int) -> None:
+    """QFw's asynchronous example, unmodified, `runs` times: in each, one thread submits while
+    events arrive for another. Without the lock around DEFw's sending some runs never end."""
+    states = []
+    for _ in range(runs):
+        app = host.start(host.qfw / "examples" / "tests" / ASYNC[0], *ASYNC[1:])
+        with contextlib.suppress(RuntimeError):
+            app.end(ASYNC_S)
+        text = (app.logs / "out").read_text(errors="replace")
+        states.append(example_state(text, app.child.returncode))
+    if set(states) - {DONE, FAILED}:
+        return report.not_measured("async_done", "asynchronous example", states[-1])
+    share = 100 * states.count(DONE) / runs
+    report.at_least("async_done", share, f"{runs} runs of QFw's asynchronous example: % that end")
+
+
 DONE, FAILED = "done", "failed"
 
 
@@ -424,11 +441,14 @@ EXAMPLES = (
     ("test_pennylane_ghz.py", "4", "nwqsim", "2"),
     *(("test_supermarq.py", "--run", way, *SUPERMARQ) for way in ("sync", "async")),
 )
+ASYNC = ("test_supermarq.py", "--run", "async", "--iterations", "20", *SUPERMARQ[2:])
+ASYNC_S = 150.0  # its own patience is 100 s
 Drill = Callable[[Host, Report, int], None]
 DRILLS: dict[int, dict[str, Drill]] = {
     1: {
         "rows": rows, "leaving": leaving, "backends": backends, "stopped": stopped,
-        "killed": killed, "private": private, "examples": examples, "overhead": overhead,
+        "killed": killed, "private": private, "examples": examples, "asynchronous": asynchronous,
+        "overhead": overhead,
     },
     2: {"rows": rows, "killed": killed, "private": private, "overhead": overhead},
 }  # fmt: skip

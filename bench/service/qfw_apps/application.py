@@ -16,8 +16,6 @@ from typing import Any
 
 from qiskit import QuantumCircuit
 
-import simenv.frontends.qfw.client  # noqa: F401 - locks DEFw's sending
-
 HEAD = 'OPENQASM 2.0;\ninclude "qelib1.inc";\n'
 FLIP = f"{HEAD}qreg q[2];\ncreg c[2];\nx q[0];\nmeasure q -> c;\n"
 

@@ -25,7 +25,7 @@ from simenv import config
 from simenv.cli import app
 from simenv.cli.admin.doctor_installation import DoctorFinding, report, verdict
 from simenv.errors import ConfigError, NotFoundError, SimenvError
-from simenv.frontends.qfw import SERVICES, installing
+from simenv.frontends.qfw import SERVICES, STARTUP, installing
 
 qpi = typer.Typer(help="Build the C library for compiled programs.")
 Folder = Annotated[
@@ -113,6 +113,8 @@ def _activation(paths: installing.QfwLayout) -> DoctorFinding:
     fault = ""
     if not installing.is_sourced(paths) or not paths.variables.exists():
         fault = "qfw_activate does not set simenv's variables, and QFw activates anew on each node"
+    elif not installing.sets_lock(paths):
+        fault = f"{paths.variables} lacks the lock around DEFw's sending: applications may hang"
     return verdict("activation", str(paths.variables), fault, _install(paths))
 
 
@@ -289,14 +291,17 @@ def uninstall(context: typer.Context, folder: QfwFolder = None) -> None:
 def path(
     context: typer.Context,
     export: Annotated[
-        bool, typer.Option(help="Print a line for a shell that adds it to the variable.")
+        bool,
+        typer.Option(help="Print lines for a shell: this variable, and the lock on PYTHONPATH."),
     ] = False,
 ) -> None:
     """Print the folder of svc_simenv_qpm, for DEFW_EXTERNAL_SERVICES_PATH."""
-    folder = str(SERVICES)
-    line = f'export {VARIABLE}="{folder}${{{VARIABLE}:+:${VARIABLE}}}"' if export else folder
-    value = {"variable": VARIABLE, "path": folder, "module": MODULE}
-    app.settings_of(context).answer(value, [line])
+    lines = [str(SERVICES)]
+    if export:
+        folders = ((VARIABLE, SERVICES), ("PYTHONPATH", STARTUP))
+        lines = [installing.prepended(name, folder) for name, folder in folders]
+    value = {"variable": VARIABLE, "path": str(SERVICES), "module": MODULE}
+    app.settings_of(context).answer(value, lines)
 
 
 def _service(common: app.Settings) -> Path | None:

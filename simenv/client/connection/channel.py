@@ -191,6 +191,11 @@ class ServiceChannel:
         """Set the silence after which a service that has answered is lost, in place of LOST_S."""
         self._least_patience_s = self._liveness.least_patience_s = least_s
 
+    @property
+    def awaits_restart(self) -> bool:
+        """Whether requests that a service refuses because it ends wait for the next one."""
+        return self._least_patience_s > LOST_S
+
     def start(self, timeout_s: float = LOST_S) -> None:
         """Connect to the service. Raises NoServiceError, KeyRefusedError, VersionMismatchError."""
         try:

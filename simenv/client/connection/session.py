@@ -29,7 +29,15 @@ from simenv.client.connection import task_handle, tracing
 from simenv.client.connection.address import Address
 from simenv.client.connection.channel import LOST_S, Handler, ServiceChannel
 from simenv.client.connection.loop_reader import LoopReader
-from simenv.errors import OptionError, ProtocolError, SimenvError, TimedOutError, unanswered
+from simenv.errors import (
+    NoServiceError,
+    OptionError,
+    ProtocolError,
+    ShuttingDownError,
+    SimenvError,
+    TimedOutError,
+    unanswered,
+)
 from simenv.model import TaskInfo, TaskOptions, TaskSpec
 from simenv.model.accounts import Receipt
 from simenv.wire import codec
@@ -319,7 +327,11 @@ class ServiceSession:
                 self.channel.resend(request.body)
 
         request.requested_s = monotonic()
-        if not self.channel.wait(request.is_answered, timeout_s, repeat):
+        try:
+            is_answered = self.channel.wait(request.is_answered, timeout_s, repeat)
+        except NoServiceError as error:
+            raise request.put_off or error from error
+        if not is_answered:
             raise TimedOutError(f"no answer from the service within {timeout_s:g} s")
 
     def send_submit(
@@ -373,6 +385,8 @@ class ServiceSession:
             raise  # the request stays pending
         except SimenvError as error:
             self.abandon(request)
+            if error is request.put_off:  # certainly not accepted
+                raise
             raise unanswered_submit(error, request.key) from error
         except BaseException:  # also an interrupt: nobody will read the answer
             self.abandon(request)
@@ -551,10 +565,13 @@ class ServiceSession:
             self._watches.add([e.number for e in request.handles if not e.over])
 
     def _refused(self, message: m.Refused) -> None:
-        if message.request:
-            self._answer(message)
-        else:
+        if not message.request:
             self.channel.refused(codec.error_of(message.refusals))
+        request, error = self._requests.get(message.request), codec.error_of(message.refusals)
+        if request is not None and isinstance(error, ShuttingDownError) and self.channel.awaits_restart:
+            request.put_off = error  # the service ends: `_renew` asks the next one
+        else:
+            self._answer(message)
 
     def _unknown(self, message: m.UnknownTasks) -> None:
         self._pending.unknown(message.tasks, message.gone)
@@ -571,6 +588,7 @@ class ServiceSession:
         """Repeat all open requests after a restart of the service or a reconnect."""
         for request in self._requests.values():
             if request.answer is None:
+                request.put_off = None
                 self.channel.resend(request.body)
         self._watches.restart()
 

@@ -323,12 +323,14 @@ REPEAT_S = 5.0  # a request without answer is repeated after this time
 
 class PendingRequest(msgspec.Struct, eq=False):
     """A request and its answer; of a Submit also the submission, the number of its tasks and the
-    idempotency key of the call, None where the client has chosen one."""
+    idempotency key of the call, None where the client has chosen one. `put_off`: the refusal of a
+    service that ends, if that was its last word; the request waits for the next service."""
 
     number: int
     body: bytes = b""
     requested_s: float = 0.0
     answer: queries.Reply | None = None
+    put_off: errors.ShuttingDownError | None = None
     submission: Submission | None = None
     key: str | None = None
     count: int = 0

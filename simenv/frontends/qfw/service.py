@@ -29,7 +29,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet, WeakValueDictionary
 
-from simenv.errors import ConfigError
+from simenv.errors import ConfigError, NotAllowedError
 from simenv.frontends.qfw import defw, registration
 from simenv.frontends.qfw.defw import carried
 from simenv.frontends.qfw.environment import EnvironmentConnection, QPMConfig, read_settings
@@ -492,7 +492,15 @@ class ServiceClassRevision2(ServiceClassBase):
         timeout_s: float | None = None,
         reason: str | None = None,
     ) -> Plain:
-        """Accept no more circuits and leave the directory; the environment stays."""
+        """Accept no more circuits and leave the directory; the environment stays. One QPM serves
+        all applications, and DEFw does not name the caller: it needs the role admin."""
+        if not the_plugin().hub.is_admin:
+            raise contract.ExecutionError(
+                "shutdown needs the role admin, since it ends the QPM of all applications; this QPM "
+                "has the role client",
+                hint="an application ends its own work: delete_circuit; a site: SIMENV_QPM_ROLE=admin",
+                reason=NotAllowedError.code,
+            )
         result = self._qpm().shutdown(token, mode, timeout_s, reason)
         the_plugin().registration.leave()
         return result

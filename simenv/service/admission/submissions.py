@@ -330,7 +330,7 @@ class SubmitQueue:
         size_bytes, full = len(pending.body), ""
         if state.draining:
             text = "the service is shutting down and accepts nothing new"
-            return errors.InsufficientError(text, hint="submit again when it is up: simenv up")
+            return errors.ShuttingDownError(text, hint="submit again when it is up: simenv up")
         if len(state.tasks) + count > limits.max_queued_tasks:
             present = f"{len(state.tasks)} tasks are queued"
             full = f"{present}, {count} more would pass the limit of {limits.max_queued_tasks}"

@@ -23,6 +23,7 @@ from simenv.errors import (
     JournalError,
     NotAllowedError,
     OptionError,
+    ShuttingDownError,
     SimenvError,
 )  # fmt: skip
 from simenv.model import AdmissionReason, Decision, ReservationRequest, ReservationState
@@ -106,7 +107,7 @@ class ReservationCommands:
     def _reserve(self, identity: Identity, message: admin.Reserve) -> admin.DecisionReply:
         if self._state.draining and not message.dry:
             text = "the service is shutting down and reserves nothing"
-            raise InsufficientError(text, hint="ask again when it is up: simenv up")
+            raise ShuttingDownError(text, hint="ask again when it is up: simenv up")
         owner = self._owner_of(identity, message)
         try:
             ask, veto = self._accounts.reservation_terms(owner, message.ask)

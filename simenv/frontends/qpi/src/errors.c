@@ -52,6 +52,7 @@ static const struct {
     {QPI_MEMORY, "memory", "no memory is left"},
     {QPI_NO_LIBZMQ, "no_libzmq", "the ZeroMQ library cannot be loaded"},
     {QPI_OPTION, "no_device", "an option needs an emulated device"}, /* further names below */
+    {QPI_NO_SERVICE, "shutting_down", "the service ends"},
 };
 enum { NUM_STATUSES = sizeof STATUSES / sizeof *STATUSES };
 

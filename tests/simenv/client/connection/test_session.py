@@ -382,3 +382,55 @@ def test_asked_again(link: ServiceSession, peer: Peer, monkeypatch: pytest.Monke
     tasks = submit(link, 50)
     peer.say(*[peer.end([number]) for number in range(1, 51)])  # all but five are dropped
     assert [task.result(5).seed for task in tasks] == list(range(50))
+
+
+ENDING = m.Refusal("shutting_down", "the service is shutting down and accepts nothing new", "later")
+
+
+def ends(peer: Peer) -> None:
+    """Refuse as a service that shuts down, until `restart`."""
+    refused = peer.epoch
+
+    def answer(message: m.Submit) -> list[m.ToClient]:
+        if peer.epoch != refused:
+            return peer.submitted(message)
+        return [m.Refused(message.request, [ENDING])]
+
+    peer.on(m.Submit, answer)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("count", [1, 1_000])
+def test_submission_refused_by_an_ending_service_waits_for_the_next_one(
+    link: ServiceSession, peer: Peer, count: int
+) -> None:
+    link.channel.be_patient(30.0)
+    ends(peer)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(submit, link, count)
+        peer.until(lambda: len(peer.of(m.Submit)) > 2)  # repeated, and refused again
+        peer.restart()
+        assert [task.result(5).seed for task in waiting.result(30)] == list(range(count))
+    assert len(peer.accepted) == (2 if count > 1 else 1)
+    assert not peer.of(m.Cancel)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_submission_refused_by_a_service_that_does_not_come_back_was_not_accepted(
+    link: ServiceSession, peer: Peer
+) -> None:
+    link.channel.be_patient(1.5)
+    ends(peer)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(submit, link)
+        peer.until(lambda: bool(peer.of(m.Submit)))
+        peer.silent = True
+        error = fails(errors.ShuttingDownError, "is shutting down", waiting.result, 30)
+    assert (error.maybe_accepted, error.hint) == (False, "later")
+
+
+def test_impatient_client_is_refused_by_an_ending_service_at_once(
+    link: ServiceSession, peer: Peer
+) -> None:
+    ends(peer)
+    fails(errors.ShuttingDownError, "is shutting down", submit, link)

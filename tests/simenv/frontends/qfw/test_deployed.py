@@ -11,7 +11,7 @@ from waiting import until
 
 import simenv
 from simenv.client.client import Client
-from simenv.frontends.qfw import PLUGIN, SERVICES
+from simenv.frontends.qfw import PLUGIN, SERVICES, STARTUP
 from simenv.qpm_check.fake_defw import fakes
 from simenv.qpm_check.fake_defw.host import Proxy
 from simenv.qpm_check.plugin import PluginTarget
@@ -67,6 +67,9 @@ def test_administrative_calls_require_role_admin(told: Any, hosts: Any) -> None:
         methods.configure_device_profile(profile={"compile_ns": 1})
     refused = "pause_execution_target needs the role admin; this QPM has the role client"
     fails(fakes.DEFwExecutionError, refused, methods.pause_execution_target, reason="a test")
+    refused = "shutdown needs the role admin.*delete_circuit"
+    fails(fakes.DEFwExecutionError, refused, methods.shutdown, mode="cancel")
+    assert methods.is_ready()["ready"]
     admin = hosts.subject(2, SIMENV_QPM_ROLE="admin").connect().methods
     assert admin.pause_execution_target(reason="a test")["status"] == "paused"
     assert admin.resume_execution_target()["status"] == "resumed"
@@ -120,4 +123,7 @@ def test_qfw_path_prints_folder_of_services(capsys: pytest.CaptureFixture[str]) 
     assert run(["qfw", "path", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["path"] == str(SERVICES)
     assert run(["qfw", "path", "--export"]) == 0
-    assert capsys.readouterr().out.startswith("export DEFW_EXTERNAL_SERVICES_PATH=")
+    services, lock = capsys.readouterr().out.splitlines()
+    assert services.startswith("export DEFW_EXTERNAL_SERVICES_PATH=")
+    assert lock == f'export PYTHONPATH={STARTUP}"${{PYTHONPATH:+:$PYTHONPATH}}"'
+

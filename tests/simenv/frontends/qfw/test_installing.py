@@ -76,6 +76,61 @@ def test_install_links_service_and_extends_activation_once(qfw: Path) -> None:
     assert (service["module"], service["agent-type"]) == ("svc_simenv_qpm", "service")
 
 
+SENDER = """
+import threading, time
+lock, mixed = threading.Lock(), []
+def defw_send_req(peer):
+    if not lock.acquire(blocking=False):
+        mixed.append(peer)
+        return
+    time.sleep(0.01)  # between the two writes of one message
+    lock.release()
+def defw_send_rsp(peer):
+    pass
+"""
+APPLICATION = """
+import sys, threading
+imported = [name for name in sys.modules if name.startswith("simenv")]
+import defw_workers
+threads = [threading.Thread(target=defw_workers.defw_send_req, args=("peer",)) for _ in range(8)]
+for each in threads: each.start()
+for each in threads: each.join()
+print(imported, defw_workers.mixed, hasattr(sys, "other_ran"))
+"""
+
+
+def test_activation_locks_the_sending_of_applications_that_know_nothing_of_simenv(
+    qfw: Path, tmp_path: Path
+) -> None:
+    installing.install(qfw, {})
+    infra, other = tmp_path / "infra", tmp_path / "other"
+    for folder in (infra, other):
+        folder.mkdir()
+    (infra / "defw_workers.py").write_text(SENDER)
+    (other / "sitecustomize.py").write_text("import sys\nsys.other_ran = True\n")
+    (tmp_path / "application.py").write_text(APPLICATION)
+    line = "source {} && exec {} {}"
+    sourced = qfw / "environment" / installing.SOURCED
+    process = subprocess.run(
+        ["bash", "-c", line.format(sourced, sys.executable, tmp_path / "application.py")],
+        env={**os.environ, "PYTHONPATH": f"{infra}:{other}:{REPOSITORY}"},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert (process.stdout.strip(), process.stderr) == ("[] [] True", "")
+
+
+def test_check_misses_the_lock_in_the_variables_of_an_earlier_installation(
+    qfw: Path, env: Client, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIMENV_SERVICE", env.service)
+    installing.install(qfw, {})
+    assert levels(qfw, capsys)["activation"] == "ok"
+    variables = installing.layout(qfw).variables
+    lines = variables.read_text().splitlines(keepends=True)
+    variables.write_text("".join(line for line in lines if "PYTHONPATH" not in line))
+    assert levels(qfw, capsys)["activation"] == "fail"
+
+
 def test_uninstall_restores_activation(qfw: Path) -> None:
     sourced = qfw / "environment" / installing.SOURCED
     programs = installing.command().folder

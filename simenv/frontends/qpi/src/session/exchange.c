@@ -151,9 +151,10 @@ static void take_refused(qpi_session *session, Reader *from, const uint8_t *data
         return;
     }
     qpi_exchange_read_refusal(from, &failure);
-    if (request && request->kind == KIND_SUBMIT)
-        qpi_tasks_refuse(session, request, &failure);
-    else if (request)
+    if (request && request->kind == KIND_SUBMIT) {
+        if (failure.status != QPI_NO_SERVICE) /* it ends: `renew` asks the next one */
+            qpi_tasks_refuse(session, request, &failure);
+    } else if (request)
         qpi_request_remove(session, request);
     else if (!session->broken.status
              && (failure.status == QPI_VERSION_MISMATCH || failure.status == QPI_KEY_REFUSED)) {
