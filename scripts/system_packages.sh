@@ -24,9 +24,16 @@ if [ "$(id -u)" != 0 ]; then
     as_root=(sudo -n)
 fi
 install=(env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends)
+
+# A fresh machine has no lists of packages, or old ones, whose packages are gone from the mirror.
+refresh() {
+    said="$("${as_root[@]}" apt-get update -qq 2>&1)" \
+        || refuse "its lists of packages cannot be refreshed: $(tail -n 1 <<<"$said")"
+}
+
 if [ -z "$into" ]; then
     echo "setup: installing Debian packages: $packages (SIMENV_SYSTEM_PACKAGES=0 forbids this)"
-    "${as_root[@]}" apt-get update -qq
+    refresh
     "${as_root[@]}" "${install[@]}" "$@" >/dev/null
     exit 0
 fi
@@ -34,9 +41,14 @@ echo "setup: unpacking Debian packages into $into: $packages (SIMENV_SYSTEM_PACK
 archives="$(mktemp -d)"
 trap '"${as_root[@]}" rm -rf "$archives"' EXIT
 chmod 755 "$archives" && mkdir "$archives/partial"
-"${as_root[@]}" apt-get update -qq
-"${as_root[@]}" "${install[@]}" --download-only -o Dir::Cache::archives="$archives" "$@" \
-    >/dev/null 2>&1 || refuse "apt-get could not download them"
-for archive in "$archives"/*.deb; do
-    dpkg -x "$archive" "$into"
+refresh
+# --reinstall: what is installed is not left out.
+said="$("${as_root[@]}" "${install[@]}" --reinstall --download-only \
+    -o Dir::Cache::archives="$archives" "$@" 2>&1 >/dev/null)" \
+    || refuse "apt-get could not download them: $(tail -n 1 <<<"$said")"
+shopt -s nullglob
+downloaded=("$archives"/*.deb)
+[ "${#downloaded[@]}" -gt 0 ] || refuse "apt-get downloaded nothing${said:+: $(tail -n 1 <<<"$said")}"
+for archive in "${downloaded[@]}"; do
+    dpkg -x "$archive" "$into" || refuse "$(basename "$archive") was not downloaded whole"
 done

@@ -278,7 +278,10 @@ def _created(temporary: Path, mode: int) -> Iterator[int]:
 def _store_error(path: Path, size_bytes: int, error: OSError) -> StoreError:
     hint = f"see to {path.parent}, then submit again"
     if error.errno in _FULL:
-        hint = f"free {size_bytes} bytes there (simenv prune), then submit again"
+        hint = (
+            f"free {size_bytes} bytes there, then submit again; "
+            "the event disk.full says what `simenv prune` frees"
+        )
     return StoreError(
         f"{path} of {size_bytes} bytes cannot be written: {error.strerror}", hint=hint
     )

@@ -73,7 +73,7 @@ def read(source: reading.Source, name: str) -> ImportedSnapshot:
     vendor = str(header.get("name", "")).split(".")
     inputs = vendor[2] if len(vendor) > 3 and vendor[2].isidentifier() else ""
     builder.copy(inputs, "provider", "braketSchemaHeader.name")
-    return builder.finish(name, source.digest)
+    return builder.finish(name, source)
 
 
 _DURATION_1Q, _DURATION_2Q = "singleQubitGateDuration", "twoQubitGateDuration"

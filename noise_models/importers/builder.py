@@ -253,10 +253,11 @@ class SnapshotBuilder:
         """Raise SnapshotError where a qubit is out of range or given twice."""
         check_qubits(field, qubits, self.num_qubits)
 
-    def finish(self, name: str, digest: str) -> ImportedSnapshot:
-        """Build and check the snapshot, and return it with the report. Raises SnapshotError."""
+    def finish(self, name: str, source: reading.Source) -> ImportedSnapshot:
+        """Build and check the snapshot, and return it with the report. `name`: of the device; "":
+        that of its file. Raises SnapshotError."""
         if not name:
-            name = self.source_format
+            name = source.file_name or self.source_format
             self.recorder.defaulted("name", name)
         self._complete_natives()
         self._mirror()
@@ -282,7 +283,7 @@ class SnapshotBuilder:
             zz=tuple(calibration.ZZCoupling(pair, rate) for pair, rate in self._zz.items()),
             dates=self._all_dates(),
             source_format=self.source_format,
-            source_digest=digest,
+            source_digest=source.digest,
             unusable=unusable,
             unmeasured=unmeasured,
             angle_bounds=tuple(self._bounds.values()),

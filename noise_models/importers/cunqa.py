@@ -55,7 +55,7 @@ def read(source: reading.Source, name: str) -> ImportedSnapshot:
             _gate(builder, gate, (qubit,), f"{at}.{reading.key_text(gate)}", result)
     _pairs(builder, document)
     builder.ignore_others(document, {"Qubits", "Q1Gates", "Q2Gates(RB)", "Q2Gates (RB)"})
-    return builder.finish(name, source.digest)
+    return builder.finish(name, source)
 
 
 def _pairs(builder: SnapshotBuilder, document: dict[str, Any]) -> None:

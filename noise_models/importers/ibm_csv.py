@@ -66,7 +66,7 @@ def read(source: reading.Source, name: str) -> ImportedSnapshot:
         _column(builder, table, column, row_qubits)
     _broken(builder, table, columns, row_qubits)
     _natives(builder)
-    return builder.finish(name or (named[1] if named else ""), source.digest)
+    return builder.finish(name or (named[1] if named else ""), source)
 
 
 def _number_of(cell: str, row: int) -> int:

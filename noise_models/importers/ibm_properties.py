@@ -71,7 +71,7 @@ def read(source: reading.Source, name: str) -> ImportedSnapshot:
         _general(builder, general)
     builder.ignore_others(properties, _KNOWN)
     inputs = properties.get("backend_name") or configuration.get("backend_name") or ""
-    return builder.finish(name or reading.text(inputs, "backend_name"), source.digest)
+    return builder.finish(name or reading.text(inputs, "backend_name"), source)
 
 
 _KNOWN = {"backend_name", "backend_version", "last_update_date", "qubits", "gates", "general"}

@@ -83,7 +83,7 @@ def read(source: reading.Source, name: str) -> ImportedSnapshot:
     for gate, arity in {gate: len(qubits) for gate, qubits in builder.gate_keys}.items():
         builder.add_native(gate, arity, None, gate)
     label = document.get("dut_label") or document.get("quantum_computer") or ""
-    return builder.finish(name or reading.text(label, "dut_label"), source.digest)
+    return builder.finish(name or reading.text(label, "dut_label"), source)
 
 
 def _choose(

@@ -43,7 +43,7 @@ def read(source: reading.Source, name: str) -> ImportedSnapshot:
         _operation(builder, place, reading.mapping(entry, place), factor)
     builder.ignore_others(document, _KNOWN)
     inputs = reading.text(document.get("name", ""), "name")
-    return builder.finish(name or inputs, source.digest)
+    return builder.finish(name or inputs, source)
 
 
 def _duration_factor(builder: SnapshotBuilder, document: dict[str, Any]) -> float:

@@ -50,7 +50,7 @@ def read(source: reading.Source, name: str) -> ImportedSnapshot:
     _device(builder, records.get("qhw-device-v1", {}))
     _coupling(builder, records.get("qhw-coupling-v1", {}))
     inputs = head.get("name") or head.get("id") or ""
-    return builder.finish(name or reading.text(inputs, "device.name"), source.digest)
+    return builder.finish(name or reading.text(inputs, "device.name"), source)
 
 
 def _num_qubits(head: dict[str, Any], metrics: list[dict[str, Any]]) -> int:

@@ -47,7 +47,7 @@ def read(source: reading.Source, name: str) -> ImportedSnapshot:
         builder.values["all_to_all"] = True
     builder.ignore_others(document, _KNOWN)
     inputs = reading.text(document.get("name", ""), "name")
-    return builder.finish(name or inputs, source.digest)
+    return builder.finish(name or inputs, source)
 
 
 _KNOWN = {

@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 import msgspec
@@ -21,6 +22,8 @@ from noise_models.strict_json import SnapshotError, short_repr
 MAX_FILES = 16
 MAX_COLUMNS = 1_000
 MAX_ROWS = 100_000
+MAX_NAME_CHARS = 64  # of a device
+_NO_NAME = re.compile(r"[^a-z0-9_.-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,13 @@ class Source:
     documents: dict[str, Any]  # JSON
     tables: dict[str, CsvTable]  # CSV
     digest: str  # SHA-256 of names and contents, hexadecimal
+
+    @property
+    def file_name(self) -> str:
+        """Name of the first file as one of a device: without its folder and ending, in letters,
+        digits, `_`, `.` and `-`; "" if nothing is left of it."""
+        stem = PurePath(min((*self.documents, *self.tables))).stem.lower()
+        return _NO_NAME.sub("-", stem).lstrip("-._0123456789").rstrip("-._")[:MAX_NAME_CHARS]
 
     def objects(self) -> list[tuple[str, dict[str, Any]]]:
         """Return (file name, value) of each document that is a JSON object."""

@@ -107,7 +107,7 @@ def read(source: reading.Source, name: str) -> ImportedSnapshot:
     label = inputs.pop("name", ("", ""))[1]
     for key, (place, _) in sorted(inputs.items()):
         builder.recorder.ignored(place, _IGNORED.get(key, "not used by the noise model"))
-    return builder.finish(name or reading.text(label, "name"), source.digest)
+    return builder.finish(name or reading.text(label, "name"), source)
 
 
 def _qubits(builder: SnapshotBuilder, entries: dict[str, tuple[str, Any]]) -> None:

@@ -30,7 +30,7 @@ EXTERNAL = "external"  # the engine that starts a program for each circuit
 PLACEHOLDERS = ("circuit", "shots", "seed", "ranks")
 _NEEDED = ("circuit", "shots")
 _MAX_CHARS = 2_048
-_EXAMPLE = "command = 'nwq_qasm -q {circuit} --shots {shots}'"
+_EXAMPLE = "command = 'nwq_qasm -q {circuit} --shots {shots} --random_seed {seed}'"
 
 
 def check_command(command: str, subject: str) -> None:

@@ -25,7 +25,7 @@ import msgspec
 from simenv.errors import LimitExceededError, OptionError, ProgramError
 from simenv.model.calls import VALUE, check_call_terms, is_call
 from simenv.model.program import check_printable, is_measurement
-from simenv.model.task import MAX_KEEP_S, REFUSE, REFUSED, STALE, EngineOptions, TaskOptions
+from simenv.model.task import MAX_KEEP_S, MAX_SHOTS, REFUSE, REFUSED, STALE, EngineOptions, TaskOptions
 
 OUTPUTS = (
     *("counts", "probabilities", "statevector", "expectation", "gradient", "memory"),
@@ -63,6 +63,15 @@ def checked_integer(name: str, value: SupportsIndex, low: int, high: int, more: 
         hint = f"a whole number from {low} to {high}" + (f"; {more}" if more else "")
         raise OptionError(option=name, value=value, expected=hint)
     return number
+
+
+def check_shots(shots: int, device: str = "", max_shots: int = 0) -> None:
+    """Check the shots of one circuit, which a task or a reservation names. `max_shots`: that the
+    device takes; 0: any. Raises OptionError."""
+    checked_integer("shots", shots, 0, MAX_SHOTS, "None or 0: exact")
+    if max_shots and shots > max_shots:
+        text = f"{shots} shots; device {device} takes {max_shots} of one circuit"
+        raise OptionError(text, hint="several tasks with other seeds")
 
 
 def checked_seconds(name: str, value: object, more: str = "") -> float:

@@ -26,7 +26,7 @@ from simenv.service.control.reservations import CHANGES as RESERVATION_CHANGES
 from simenv.service.fairness import CHECKS, Decoding
 from simenv.service.identities import Identities
 from simenv.service.journal import tables
-from simenv.service.journal.database import LeadershipLost
+from simenv.service.journal.database import FULL_DISK, LeadershipLost
 from simenv.service.journal.writer import SYNC_DELAY_S
 from simenv.service.queries.handlers import Cancelling, QueryHandlers
 from simenv.service.queries.query_queue import RECHECK_NS, QueryQueue
@@ -277,7 +277,10 @@ class EventLoop(ServiceComponents):
                 self.checkpointer.written_bytes = self.journal.written_bytes
             self.store_error = ""
         except JournalError as error:
-            self.result_requests.reserve.release()  # the next commit may succeed
+            reserve = self.result_requests.reserve
+            reserve.release()  # the next commit may succeed
+            if error.hint == FULL_DISK:
+                error.hint = f"{error.hint}; {reserve.remedy()}"
             if error.message != self.store_error:
                 log.error("%s", error)
             self.store_error = error.message
@@ -438,7 +441,7 @@ class EventLoop(ServiceComponents):
             self._check_allocation_end(now_ns)
         self._check_drain(now_ns)
         with guarded("the reserve of the disk"):
-            self.result_requests.reserve.restore()
+            self.result_requests.watch_disks()
         if self.telemetry is not None:
             with guarded("telemetry"):
                 if self.telemetry.is_due:

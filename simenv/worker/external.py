@@ -11,6 +11,7 @@ import os
 import shlex
 import shutil
 import signal
+import string
 import subprocess
 import tempfile
 import time
@@ -42,6 +43,8 @@ class ExternalProgram:
         self._scratch = scratch
         self._template = shlex.split(command)
         self.name = Path(self._template[0]).name
+        parts = (part for word in self._template for part in string.Formatter().parse(word))
+        self.takes_seed = any(name == "seed" for _, name, _, _ in parts)
 
     def output(self, call: ProgramCall, control: RunControl) -> str:
         """See `simulators.external.engine.Program`."""

@@ -128,6 +128,7 @@ class ProgramCall(msgspec.Struct, frozen=True):
 
 class Program(Protocol):
     name: str
+    takes_seed: bool
 
     def output(self, call: ProgramCall, control: RunControl) -> str:
         """Run the program and return its stdout. Raises MachineRefused if it cannot be started,
@@ -149,7 +150,10 @@ class ExternalEngine(EngineBase):
             ProgramCall(text, shots, seed, run.options.threads), run.control
         )
         result = parse(output, run.circuit.num_clbits, shots)
-        return CountedState(run.circuit, result, f"by {self._program.name}")
+        remark = f"by {self._program.name}"
+        if not self._program.takes_seed:
+            remark += "; its command has no {seed}: another attempt gives other counts"
+        return CountedState(run.circuit, result, remark)
 
     def warm_up(self) -> None:
         """Load the transpiler. No program is started."""

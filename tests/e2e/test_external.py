@@ -40,6 +40,7 @@ def test_counts_agree_with_our_engine_and_a_missing_program_leaves_the_pool_up()
         {"name": "main"},
         _pool("sim", external_program.command()),
         _pool("none", "no-such-program {circuit} {shots}"),
+        _pool("unseeded", external_program.command().replace("{seed}", "5")),
     ]
     with environment(pools=pools) as live, live.client() as env:
         exact = env.run(_circuit(), shots=None, outputs=("probabilities",)).probabilities
@@ -51,6 +52,9 @@ def test_counts_agree_with_our_engine_and_a_missing_program_leaves_the_pool_up()
         again = env.run(_circuit(), shots=20_000, seed=3, pool="sim")  # its only engine
         assert again.counts == result.counts
         assert env.run(_circuit(), shots=20_000, seed=4, pool="sim").counts != result.counts
+        assert "seed" not in result.remark
+        unseeded = env.run(_circuit(), shots=10, pool="unseeded")
+        assert unseeded.remark.endswith("{seed}: another attempt gives other counts")
         for _ in range(2):
             with pytest.raises(TaskFailedError, match="no-such-program"):
                 env.run(_circuit(), shots=10, pool="none")

@@ -211,7 +211,10 @@ def upgrade(
         keep = 0 if folder else KEPT_BACKUPS
     removed = backups.remove_old(into, name, keep) if keep else []
     values = {"name": name, "from": running.version, "to": version, "pause_s": pause_s}
-    text = f"{name}: simenv {running.version} to {version}, away for {pause_s:.1f} s"
+    change = f"{running.version} to {version}"
+    if running.version == version:
+        change = f"{version} of {other} in place of the same version"
+    text = f"{name}: simenv {change}, away for {pause_s:.1f} s"
     lines = [text, f"backup {archive}", *(f"removed {path}" for path in removed)]
     values |= {"queued": queued, "backup": str(archive), "removed": list(map(str, removed))}
     common.answer(values, lines)

@@ -173,7 +173,8 @@ def _chunk(
     warmup.prepare(kernel_folder())  # before modules with kernels are imported
     from simenv.cli.tasks.resource_fit import fitting
     from simenv.service.admission.controller import with_shots
-    from simenv.service.admission.rules import check_device_shots, pauli_sums
+    from simenv.model.task_rules import check_shots
+    from simenv.service.admission.rules import pauli_sums
     from simulators.chain.trial import choice_profile
     from simulators.circuit.ir import Circuit
     from simulators.circuit.validation.admission import validation_error
@@ -188,7 +189,7 @@ def _chunk(
     sums = pauli_sums(terms)
     sizes = choice_profile(circuit, terms.outputs, sums, terms.engine, terms.options, noisy=noisy)
     if device is not None:
-        check_device_shots(spec.shots, terms.device, device.max_shots)
+        check_shots(spec.shots, terms.device, device.max_shots)
         sizes = with_shots(device.examined(circuit, sizes, terms), spec.shots)
     plan = fitting(sizes, terms, ranks)
     assigned = AssignedTask(1, 1, 0, *msgspec.structs.astuple(spec))

@@ -51,6 +51,7 @@ class DeviceFigures(msgspec.Struct, frozen=True):
     distance: float = 3.0  # mean distance of two qubits in the coupling; 1: all are coupled
     reset_ns: float = 0.0  # before each shot
     overhead_ns: float = 0.0  # of a circuit without its shots
+    max_shots: int = 0  # of one circuit; 0: any
 
     def compiled(self, work: model.Workload) -> model.Workload:
         """Return the most that circuits of these sizes have after compilation for the device."""
@@ -129,6 +130,7 @@ def figures_of(info: DeviceInfo, reset_ns: float = 0.0, overhead_ns: float = 0.0
         1.0 if info.all_to_all else _mean_distance(info),
         reset_ns,
         overhead_ns,
+        info.max_shots,
     )
 
 

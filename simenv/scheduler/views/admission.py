@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from simenv import model, text
-from simenv.errors import InsufficientError, NotReservedError, SimenvError
+from simenv.errors import InsufficientError, NotReservedError, OptionError, SimenvError
+from simenv.model import task_rules
 from simenv.model.views import base_of
 from simenv.scheduler.core import END_MARGIN_NS, RUNS, Phase, Route, TaskRecord
 from simenv.scheduler.dispatch import dedicated_workers, gang_scheduling, planned_reservations
@@ -65,6 +66,12 @@ def availability_veto(
         subject = request.device or "the widest pool"
         message = f"{request.workload.qubits} qubits are asked for; {subject} has {widest}"
         return PolicyVerdict(REJECTED, model.AdmissionReason.TOO_LARGE, message)
+    try:
+        device = request.device or "of the environment"
+        task_rules.check_shots(request.workload.shots, device, _max_shots(state, request.device))
+    except OptionError as error:  # `submit` refuses it too
+        message = f"{error.message}: {error.hint}"
+        return PolicyVerdict(REJECTED, model.AdmissionReason.TOO_LARGE, message)
     if request.bound_ns and not request.workers:
         message = "a bound on the begin of tasks needs workers of one's own: ask for workers=1"
         return PolicyVerdict(REJECTED, model.AdmissionReason.UNSUPPORTED, message)
@@ -92,6 +99,18 @@ def _widest(state: scheduler_state.SchedulerState, device: str) -> int:
         else:
             widths.append(ranks.widest_of(pool.spec, state.limits))
     return max(widths, default=0)
+
+
+def _max_shots(state: scheduler_state.SchedulerState, device: str) -> int:
+    """Return the shots of one circuit that a device takes, or that any of all takes for ""; 0: any
+    number, or not known."""
+    times = state.reservations.times
+    names = [each.spec.name for each in state.pools.values() if not each.base]
+    if times is None:
+        return 0
+    figures = [times.figures(name) for name in names if device in ("", name)]
+    limits = [0 if each is None else each.max_shots for each in figures]
+    return max(limits, default=0) if all(limits) else 0
 
 
 def owner_veto(

@@ -129,17 +129,9 @@ def check_app(terms: model.TaskOptions) -> None:
     check_printable("an application's id", terms.app)
 
 
-def check_device_shots(shots: int, device: str, max_shots: int) -> None:
-    """Check the shots against those that a device takes; `max_shots` 0: any. Raises OptionError."""
-    if max_shots and shots > max_shots:
-        text = f"{shots} shots; device {device} takes {max_shots} of one circuit"
-        raise OptionError(text, hint="several tasks with other seeds")
-
-
 def check_task(spec: model.TaskSpec, terms: model.TaskOptions, facts: AdmittedProgram) -> None:
     """Check a task against its options and its admitted program. Raises SimenvError."""
-    task_rules.checked_integer("shots", spec.shots, 0, model.MAX_SHOTS, "None or 0: exact")
-    check_device_shots(spec.shots, terms.device, facts.max_shots)
+    task_rules.check_shots(spec.shots, terms.device, facts.max_shots)
     task_rules.checked_integer("seed", spec.seed, 0, task_rules.MAX_SEED)
     task_rules.checked_integer("binding_index", spec.binding, 0, task_rules.MAX_BINDING)
     if not 1 <= spec.count <= model.MAX_BINDINGS:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 import zlib
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -30,6 +31,7 @@ from simenv.wire.messages import client as m, queries
 log = logging.getLogger("simenv.service")
 
 CHECKPOINT_SCAN_NS = 60_000_000_000  # between two scans of the checkpoints of long runs
+REMEDY_NS = 5_000_000_000  # for which the text about removable results is true
 READING_BYTES = 16 * 2**20  # of files at once, for one owner
 _CHECK_BYTES = 4 * 2**20  # bytes that the check of one file counts as
 
@@ -55,6 +57,12 @@ class ResultRequests:
         self.reserve = DiskReserve(self.folder, config.results.keep_free_gib)
         remove, reserve = self.file_worker.remove, self.reserve
         self._retention = Retention(config, journal, scheduler.state, completions, remove, reserve)
+        self.reserve.remedy = self._remedy
+        self._disks = [self.reserve]
+        if self.folder != root:  # maybe another disk
+            self._disks.append(DiskReserve(root, config.results.keep_free_gib))
+            self._disks[1].remedy = self._remedy
+        self._remedy_text, self._remedy_until_ns = "", 0
         self._journal = journal
         self._state = scheduler.state
         self._completions = completions
@@ -121,6 +129,22 @@ class ResultRequests:
         """Return the error if no Submit of an owner is accepted because the disk is full."""
         return self.reserve.refusal(owner, self.bytes_of(owner))
 
+    def watch_disks(self) -> None:
+        """Record that a disk has become full or has space again; create the spare file anew."""
+        self.reserve.restore()
+        for disk in self._disks:
+            if kind := disk.change():
+                self._remedy_until_ns = 0
+                self._record_event(kind, str(disk.folder), disk.describe())
+
+    def _remedy(self) -> str:
+        """Return which removal frees how much; a look at the journal lasts for REMEDY_NS."""
+        now_ns = time.monotonic_ns()
+        if now_ns >= self._remedy_until_ns:
+            self._remedy_until_ns = now_ns + REMEDY_NS
+            self._remedy_text = self._retention.remedy()
+        return self._remedy_text
+
     def can_read(self, owner: str) -> bool:
         """Return whether more bytes may be read for this owner now."""
         return self._reading.get(owner, 0) < READING_BYTES
@@ -160,6 +184,7 @@ class ResultRequests:
 
             def removed(_: object) -> None:
                 self.reserve.invalidate()
+                self._remedy_until_ns = 0
                 self._answer(peer, answer)
 
             return self.file_worker.after(removed)

@@ -110,6 +110,35 @@ class JournalPruner:
             tasks, files[0], files[1] or 0, size, 0, oldest[0][0] if oldest else 0.0
         )
 
+    def _first_since(self, at_s: float) -> int:
+        """Return the number of the first completion that ended at `at_s` or later, by bisection."""
+        low, high = 0, self._journal.records.last_seq() + 1
+        while low < high:
+            middle = (low + high) // 2
+            query = "select seq, at from finished where seq <= ? order by seq desc limit 1"
+            rows = self._rows(query, middle)
+            if rows and rows[0][1] >= at_s:
+                high = rows[0][0]
+            else:
+                low = middle + 1
+        return low
+
+    def files_size(self, before_s: float) -> tuple[int, int]:
+        """Return the number and the bytes of the files of tasks that ended before `before_s`."""
+        query = "select count(*), sum(bytes) from file where bytes > 0 and seq < ?"
+        files, size = self._rows(query, self._first_since(before_s))[0]
+        return files, int(size or 0)
+
+    def files_before(self, before_s: float, after_seq: int) -> list[ResultsFileEntry]:
+        """Return some of the oldest files of tasks that ended before `before_s`, above a completion
+        number."""
+        query = (
+            "select name, task, seq, bytes from file where seq > ? and seq < ? and bytes > 0"
+            " order by seq limit ?"
+        )
+        rows = self._rows(query, after_seq, self._first_since(before_s), FILES_PER_QUERY)
+        return [ResultsFileEntry(*row) for row in rows]
+
     def bytes_by_owner(self) -> dict[str, int]:
         """Bytes of submits and results by owner, in files and rows of the journal."""
         return {owner: size for owner, size in self._journal.kept_bytes.items() if size > 0}

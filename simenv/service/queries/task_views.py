@@ -110,7 +110,8 @@ def _reason(state: SchedulerState, record: TaskRecord, now_ns: int, turn: int) -
         return reason
     if turn:
         reason += f", {_ordinal(turn)} in line"
-    return f"{reason}; attempt {record.attempts + 1}" if record.attempts else reason
+    attempt = f"attempt {record.attempts + 1}" if record.attempts else ""
+    return "; ".join(filter(None, (reason, attempt)))
 
 
 def _ordinal(number: int) -> str:

@@ -2,9 +2,10 @@
 
 Reserve of free space on the journal's disk, and a spare file that is released on a full disk. Below
 the reserve, submits of key owners who store much are refused; below a quarter of it, those of all
-key owners. The environment's own user continues until the disk is full. The spare file is removed
-when the journal meets a full disk, so that accepted tasks can still end, keys be revoked and old
-results be removed; it is created again when there is space. Source: `SystemKeepFree=` of
+key owners. The environment's own user continues until the disk is full. One half of the spare file
+is released when the journal meets a full disk, so that accepted tasks can still end and keys be
+revoked. The results of these tasks may take all of it: the other half is for the removal of old
+results. The file is created again when there is space. Source: `SystemKeepFree=` of
 systemd-journald.
 
 Remove results and records of ended tasks, in short slices of the event loop. A sweep first removes
@@ -118,8 +119,9 @@ SHARE = 0.05  # of the disk
 MIN_BYTES = GIB
 SMALL_BYTES = 256 * 2**20  # of results that every owner may keep below the reserve
 POLL_S = 0.25
-SPARE_BYTES = 4 * 2**20
+SPARE_BYTES = 4 * 2**20  # for commits; as much again is for the removal of old results
 SPARE_NAME = "journal.spare"
+FULL_BYTES = 16 * 2**20  # with less free space a disk is called full, until it has twice as much
 
 
 class DiskReserve:
@@ -133,13 +135,17 @@ class DiskReserve:
         measure: Callable[[Path], tuple[int, int]] | None = None,
     ) -> None:
         """`measure`: returns the size and the free space of the disk of a folder, in bytes."""
-        self._folder = folder
+        self.folder = folder
         self._keep_free_gib = keep_free_gib
         self._measure = measure or disk_of
         self._reclaimable = folder / SPARE_NAME
         self._next_poll_s = 0.0
         self._free = self._reserve = 0
-        self.spent = False  # the spare file does not exist
+        self._has_size = False  # the disk could be measured
+        self._spare_bytes = 2 * SPARE_BYTES  # what the spare file has, or may get at the start
+        self._was_full = False
+        # What frees how much, for hints.
+        self.remedy: Callable[[], str] = lambda: "`simenv prune` removes old results"
 
     def start(self) -> None:
         """Create the spare file if there is space for it."""
@@ -150,6 +156,11 @@ class DiskReserve:
         with contextlib.suppress(OSError):
             self._reclaimable.unlink(missing_ok=True)
 
+    @property
+    def spent(self) -> bool:
+        """True if the disk was found full, and the spare file is not whole again."""
+        return self._spare_bytes < 2 * SPARE_BYTES
+
     def lacking_bytes(self) -> int:
         """Return the bytes by which the free space is below the reserve; 0: it is not."""
         self._update()
@@ -159,30 +170,48 @@ class DiskReserve:
         """Measure the disk again at the next use, because the free space has changed."""
         self._next_poll_s = 0.0
 
-    def release(self) -> bool:
-        """Remove the spare file, because the disk is full. Returns False if it was removed
-        before."""
-        if self.spent:
+    def release(self, *, for_removal: bool = False) -> bool:
+        """Give back a half of the spare file because the disk is full; all of it for the removal of
+        old results. Returns False if that was done before."""
+        left = 0 if for_removal else SPARE_BYTES
+        if self._spare_bytes <= left:
             return False
-        self.spent = True
+        self._spare_bytes = left
         with contextlib.suppress(OSError):
-            self._reclaimable.unlink(missing_ok=True)
+            if left:
+                os.truncate(self._reclaimable, left)
+            else:
+                self._reclaimable.unlink(missing_ok=True)
         return True
+
+    def change(self) -> str:
+        """Return `disk.full` or `disk.freed` if that is new since the last call, else ""."""
+        self._update()
+        least = 2 * FULL_BYTES if self._was_full else FULL_BYTES
+        is_full = self.spent or (self._has_size and self._free < least)
+        if is_full == self._was_full:
+            return ""
+        self._was_full = is_full
+        return "disk.full" if is_full else "disk.freed"
+
+    def describe(self) -> str:
+        """Return what is free, and what would free more."""
+        self._update()
+        return f"{text_size(self._free)} are free; {self.remedy()}"
 
     def restore(self) -> None:
         """Create the spare file again when there is free space for twice its size."""
         if self.spent:
             self._update()
-            if self._free > 2 * SPARE_BYTES:
+            if self._free > 4 * SPARE_BYTES:
                 self._create_spare_file()
 
     def refusal(self, owner: str, kept_bytes: int) -> InsufficientError | None:
         """Return the error if no Submit is accepted of an owner who stores `kept_bytes` of results;
         else None. `owner` "": the environment's own user."""
         if self.spent:
-            text = f"the disk of {self._folder} is full: accepted tasks run, new ones are refused"
-            hint = "free space on it, or remove old results: simenv prune --older-than 1d"
-            return InsufficientError(text, hint=hint)
+            text = f"the disk of {self.folder} is full: accepted tasks run, new ones are refused"
+            return InsufficientError(text, hint=f"free space on it; {self.remedy()}")
         lacking = self.lacking_bytes() if owner else 0
         if not lacking:
             return None
@@ -192,14 +221,15 @@ class DiskReserve:
             f"the disk of the service has {text_size(self._free)} free; "
             f"{text_size(self._reserve)} are kept "
             f"free (results.keep_free_gib), and {owner!r} keeps {text_size(kept_bytes)} of results",
-            hint="an admin removes old results: simenv prune --older-than 1d; or frees space",
+            hint=f"an admin frees space on it; {self.remedy()}",
         )
 
     def _update(self) -> None:
         now_s = time.monotonic()
         if now_s >= self._next_poll_s:
             self._next_poll_s = now_s + POLL_S
-            total, self._free = self._measure(self._folder)
+            total, self._free = self._measure(self.folder)
+            self._has_size = total > 0
             self._reserve = round(self._keep_free_gib * GIB)
             if self._keep_free_gib < 0:
                 self._reserve = max(round(SHARE * total), MIN_BYTES)
@@ -209,10 +239,10 @@ class DiskReserve:
         try:
             descriptor = os.open(self._reclaimable, flags, 0o600)
             try:
-                os.posix_fallocate(descriptor, 0, SPARE_BYTES)
+                os.posix_fallocate(descriptor, 0, 2 * SPARE_BYTES)
             finally:
                 os.close(descriptor)
-            self.spent = False
+            self._spare_bytes = 2 * SPARE_BYTES
         except OSError:
             with contextlib.suppress(OSError):
                 self._reclaimable.unlink(missing_ok=True)
@@ -267,6 +297,7 @@ class Sweep:
         self._after = 0  # last examined record of those that are too old
         self._after_of: dict[str, int] = {}
         self._after_file: dict[str, int] = {}
+        self._ahead = 0  # last completion whose file was removed before its record
         self._checkpoints = {} if checkpoints is None else checkpoints
         self._total = old.total_bytes() + sum(self._checkpoints.values())
         self._lacking = limits.lacking_bytes
@@ -285,6 +316,14 @@ class Sweep:
         """Continue until the deadline; `done` is set at the end. Raises JournalError."""
         while not self.done and time.monotonic_ns() < deadline_ns:
             self.done = not (self._remove_expired() or self._remove_excess())
+
+    def free_space(self) -> None:
+        """Remove further files of records that are too old, ahead of the records: the journal
+        cannot store their removal because the disk is full."""
+        files = self._old.files_before(self._limits.before_s, self._ahead)
+        if files:
+            self._ahead = files[-1].seq
+            self._remove([file.name for file in files])
 
     def _remove_expired(self) -> bool:
         records = self._old.too_old(self._after, self._limits.before_s)
@@ -368,6 +407,7 @@ class Sweep:
         self.freed = add(self.freed, removed)
 
 
+_AGES = (("7d", 7 * DAY_S), ("1d", DAY_S), ("1h", 3_600.0), ("0s", 0.0))  # that hints name
 Callback = Callable[[Sweep | JournalError], None]
 
 
@@ -420,7 +460,13 @@ class Retention:
         assert sweep is not None
         now_ns = time.monotonic_ns()
         try:
-            sweep.step(now_ns + SLICE_NS)
+            try:
+                sweep.step(now_ns + SLICE_NS)
+            except JournalError:
+                sweep.free_space()
+                if not self._reserve.release(for_removal=True):
+                    raise
+                sweep.step(now_ns + SLICE_NS)  # at once, before anything else takes the space
             self._failed_ns = 0
         except JournalError as error:
             self._failed_ns = self._failed_ns or now_ns
@@ -437,6 +483,18 @@ class Retention:
             if callback is _no_callback:
                 note("history.removed", self._config.name, removal_text(sweep.freed))
         callback(sweep)
+
+    def remedy(self) -> str:
+        """Return which removal of results frees how much: of the oldest that free half of what all
+        of them take."""
+        now_s = time.time()
+        total_bytes = self._old.files_size(now_s)[1]
+        for age, span_s in _AGES:
+            files, size = self._old.files_size(now_s - span_s)
+            if size and 2 * size >= total_bytes:
+                what = f"{text_size(size)}: {files} files of results"
+                return f"`simenv prune --older-than {age}` frees {what}"
+        return "no result files of ended tasks are left for `simenv prune` to remove"
 
     def stored_data(self) -> RetainedData:
         """Return the present amounts of stored data."""

@@ -291,6 +291,5 @@ class AuditLog:
         """Add an entry of the kind `audit.KIND`."""
         name = f"{identity.owner} ({identity.role})" if identity.owner else OWN_USER
         name += f" through {identity.via}" if identity.via else ""
-        self._executor.record_event(
-            f"audit.{kind}", subject, f"{detail}; by {name} from {self._origin()}", reader.AUDIT
-        )
+        text = "; ".join(filter(None, (detail, f"by {name} from {self._origin()}")))
+        self._executor.record_event(f"audit.{kind}", subject, text, reader.AUDIT)

@@ -157,6 +157,20 @@ def test_ibm_csv_reads_both_forms_of_two_qubit_cells() -> None:
     assert other.coupling == value.coupling == ((1, 0), (1, 2))
 
 
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("Our Lab_5.csv", "our-lab_5"), ("2026-01-02 chip.v2.csv", "chip.v2"),
+        ("/tmp/x.csv", "x"), ("5.csv", "ibm-csv"), (f"{'q' * 90}.csv", "q" * 64),
+    ],
+)  # fmt: skip
+def test_device_without_a_name_has_that_of_its_file(file: str, name: str) -> None:
+    (table,) = samples.files()["ibm-csv"].values()
+    value, report = import_snapshot({file: table})
+    assert value.name == name
+    assert [line.field for line in report.defaulted].count("name") == 1
+
+
 def test_cunqa_turns_fidelities_into_errors_with_and_without_a_space_in_the_key() -> None:
     value, _ = imported("cunqa")
     assert value.qubits[0].readout_error == pytest.approx(0.187)

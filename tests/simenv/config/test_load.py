@@ -173,7 +173,7 @@ def test_file_that_python_cannot_parse_is_refused(tmp_path: Path, value: str) ->
     fails(ConfigError, "not an address", config.convert, {"listen": f"tcp://localhost:{value}"})
 
 
-GOOD = "mpirun -n {ranks} nwq_qasm -q {circuit} --shots {shots} --seed {seed}"
+GOOD = "mpirun -n {ranks} nwq_qasm -q {circuit} --shots {shots} --random_seed {seed}"
 
 
 def test_a_command_is_a_program_with_placeholders() -> None:

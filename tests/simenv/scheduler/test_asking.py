@@ -156,6 +156,7 @@ def test_retry_time_accounts_for_reservations_of_other_pools(host: Claimant) -> 
         ({"walltime_ns": 1, "overhead_ns": 1}, AdmissionReason.WALLTIME_INFEASIBLE),
         ({"workload": Workload(count=0)}, AdmissionReason.INVALID_REQUEST),
         ({"workload": Workload(shots=2**62, gates_1q=2**62)}, AdmissionReason.TOO_LARGE),
+        ({"workload": Workload(shots=MAX_SHOTS + 1)}, AdmissionReason.TOO_LARGE),
         ({"workload": Workload(shots=-1)}, AdmissionReason.INVALID_REQUEST),
         ({"workload_kind": "classical"}, AdmissionReason.INVALID_REQUEST),
         ({"user": "x" * 300}, AdmissionReason.INVALID_REQUEST),

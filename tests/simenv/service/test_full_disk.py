@@ -1,5 +1,6 @@
 """A disk that is really full: keys are revoked, old results go, and the service takes up again."""
 
+import shutil
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -86,3 +87,53 @@ def test_tasks_are_accepted_after_removals_from_full_disk(office: ReservationHar
     assert not path.exists()
     office.step()
     assert isinstance(order(office, office.ben, "~b"), m.Accepted)
+
+
+def end_without_file(office: ReservationHarness) -> None:
+    (task,) = office.assigned()
+    result = m.AttemptResult(task.task, task.attempt, 2, b"r", zlib.crc32(b"r"))
+    done = m.AttemptResults(Origin("main-0", "here", 1, "test"), "statevector", "test", 1, [result])
+    office.work.send(codec.encode(done))
+    office.step()
+
+
+def test_prune_frees_what_its_hint_named_though_other_results_took_what_was_released(
+    office: ReservationHarness,
+) -> None:
+    for number in range(60):  # more records without files than one transaction removes
+        assert isinstance(order(office, office.ana, f"~small{number}"), m.Accepted)
+        end_without_file(office)
+    paths = []
+    for number in range(3):
+        assert isinstance(order(office, office.ana, f"~a{number}"), m.Accepted)
+        paths.append(end_with_file(office, 16 * MIB))
+    until_trouble(office)
+    fill(office.folder, "again")
+    refused = until_trouble(office)
+    assert "`simenv prune --older-than 0s` frees 48.0 MiB: 3 files of results" in refused.hint
+    free = shutil.disk_usage(office.folder).free
+    done = office.collected(0.0)
+    assert (done.freed.files, done.freed.file_bytes) == (3, 48 * MIB)
+    assert shutil.disk_usage(office.folder).free >= free + 48 * MIB
+    assert not any(path.exists() for path in paths)
+    assert isinstance(order(office, office.ben, "~b"), m.Accepted)
+
+
+def test_full_disk_is_an_event_once_and_so_is_its_end(office: ReservationHarness) -> None:
+    assert isinstance(order(office, office.ana, "~a"), m.Accepted)
+    end_with_file(office, 64 * MIB)
+    until_trouble(office)
+    fill(office.folder, "again")
+
+    def disk_events() -> list[str]:
+        office.loop._next_tick_ns = 0
+        office.step()
+        events = office.get(m.Events, m.GetEvents(1)).events
+        return [f"{each.kind} {each.message}" for each in events if each.is_of(["disk"])]
+
+    (full,) = disk_events()
+    assert full.startswith("disk.full ")
+    assert "`simenv prune --older-than 0s` frees 64.0 MiB: 1 files of results" in full
+    assert disk_events() == [full]
+    office.collected(0.0)
+    assert [each.split()[0] for each in disk_events()] == ["disk.full", "disk.freed"]

@@ -226,6 +226,20 @@ def test_owner_with_large_use_is_refused_first_below_disk_reserve() -> None:
     assert reserve(1.0, kept_free=0.0).refusal("ana", GIB) is None
 
 
+def test_half_of_the_spare_file_is_for_removals_only(tmp_path: Path) -> None:
+    sizes = [100 * GIB, 50 * GIB]
+    disk = DiskReserve(tmp_path, -1.0, lambda _: (sizes[0], sizes[1]))
+    disk.start()
+    spare = tmp_path / SPARE_NAME
+    assert spare.stat().st_size == 2 * SPARE_BYTES
+    assert [disk.release() for _ in range(2)] == [True, False]
+    assert (spare.stat().st_size, disk.spent) == (SPARE_BYTES, True)
+    assert [disk.release(for_removal=True) for _ in range(2)] == [True, False]
+    assert not spare.exists()
+    disk.restore()
+    assert (spare.stat().st_size, disk.spent) == (2 * SPARE_BYTES, False)
+
+
 def test_checkpoints_count_as_results_of_their_owner(office: ReservationHarness) -> None:
     answers = office.say(m.Submit(5, "~c", 0, TaskOptions(), [spec()]), office.ana)
     number = next(a.first for a in answers if isinstance(a, m.Accepted))

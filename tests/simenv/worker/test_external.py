@@ -38,6 +38,14 @@ def test_process_gets_circuit_and_numbers(tmp_path: Path, monkeypatch: pytest.Mo
     assert _run(tmp_path, text) == "OPENQASM 2.0;\n7 5 3 3 []\n"
 
 
+@pytest.mark.parametrize(
+    ("words", "takes_seed"),
+    [("{circuit} {shots} --seed={seed}", True), ("{circuit} {shots} {{seed}}", False)],
+)
+def test_command_without_a_seed_is_known(tmp_path: Path, words: str, takes_seed: bool) -> None:
+    assert ExternalProgram(f"program {words}", tmp_path).takes_seed == takes_seed
+
+
 def test_words_with_spaces_stay_one_argument(tmp_path: Path) -> None:
     assert _run(tmp_path, 'echo "$#:$1"', "'a b={shots}' {circuit}") == "2:a b=7\n"
 

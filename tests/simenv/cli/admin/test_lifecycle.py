@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 import shutil
 import sqlite3
 import sys
 import tarfile
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -20,7 +23,7 @@ from busy_circuits import busy
 from shell import Answer, Shell
 from waiting import until
 
-from simenv import config, files
+from simenv import __version__, config, files
 from simenv.client import environments
 from simenv.client.client import connect
 from simenv.errors import ConfigError, JournalError
@@ -300,6 +303,37 @@ def test_upgrade_that_does_not_start_puts_the_files_back_and_continues(
         assert client.task(running.id).wait(timeout_s=live.PATIENCE_S) == TaskState.DONE
         assert next(r for r in client.history.tasks() if r.id == str(running.id)).attempts == 1
     assert sum(counts_of(environment.name, str(waiting.id)).values()) == 100
+
+
+def test_clients_that_submit_all_the_time_see_no_error_in_an_upgrade(
+    environment: live.Live, shell: Shell
+) -> None:
+    ended = threading.Event()
+
+    def submit_steadily(first: int) -> int:
+        with connect(environment.name) as client:
+            for number in itertools.count():
+                task = client.submit(BELL, shots=10, seed=first + number, pool="main")
+                assert sum(task.result(live.PATIENCE_S).counts.values()) == 10
+                if ended.wait(0.04):  # 25 a second for each of four clients
+                    return number + 1
+        raise AssertionError
+
+    with environment.client() as client, ThreadPoolExecutor(4) as threads:
+        for node in client.nodes():
+            client.undrain(node)
+        before = client.status().pid
+        running = client.submit(busy(400), shots=10)  # the drain lasts
+        until(lambda: running.state == TaskState.RUNNING, live.PATIENCE_S)
+        counts = [threads.submit(submit_steadily, 10_000 * k) for k in range(4)]
+        try:
+            answer = shell("admin", "upgrade")
+        finally:
+            ended.set()
+        assert answer.code == 0, answer.err
+        assert [each.result() > 1 for each in counts] == [True] * 4
+        assert client.status().pid != before
+    assert f"simenv {__version__} of {sys.executable} in place of the same version" in answer.out
 
 
 def test_upgrade_that_cannot_be_backed_up_leaves_the_environment_up(

@@ -218,6 +218,18 @@ def test_wider_request_than_the_device_is_rejected_with_both_widths() -> None:
     assert decision.message == "60 qubits are asked for; main has 9"
 
 
+@pytest.mark.parametrize("device", ["main", ""])
+def test_more_shots_than_the_device_takes_are_rejected_as_submit_refuses_them(device: str) -> None:
+    host = without_profile((PoolSpec("main", "any", device="chip"),), figures_of(CHAIN))
+    most, more = (msgspec.structs.replace(WORK, shots=count) for count in (10_000, 10_001))
+    assert host.reserve(workload=most, device=device).status == "accepted"
+    decision = host.reserve(workload=more, device=device)
+    assert (decision.status, decision.code) == ("rejected", AdmissionReason.TOO_LARGE)
+    with pytest.raises(OptionError) as refused:
+        check_shots(10_001, device or "of the environment", CHAIN.max_shots)
+    assert decision.message == f"{refused.value.message}: {refused.value.hint}"
+
+
 def test_credit_unit_of_device_without_profile_does_not_follow_learned_costs() -> None:
     host = without_profile()
     host.policy("credit", device="", total_credits=10)
