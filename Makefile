@@ -1,10 +1,10 @@
-# make demo | test | drills | lint | docs | qpi | slow | gpu | clean. Each sets up .venv first; the second time that is instant.
+# make demo | test | drills | lint | docs | qpi | slow | gpu | nwq-sim | clean. Each sets up .venv first; the second time that is instant.
 PYTHON_BIN := .venv/bin
 # Tests mostly wait: two processes more than a small machine has cores. Drills wait for longer.
 TEST_PROCESSES ?= 4
 DRILL_PROCESSES ?= 5
 
-.PHONY: demo test pytest drills lint docs qpi slow gpu clean
+.PHONY: demo test pytest drills lint docs qpi slow gpu nwq-sim clean
 .DEFAULT_GOAL := demo
 
 demo:
@@ -48,6 +48,11 @@ gpu:
 	@scripts/setup.sh all,test
 	$(PYTHON_BIN)/python scripts/check_kernels.py
 	$(PYTHON_BIN)/python -m pytest -m gpu tests/gpu
+
+nwq-sim:  # the documented command runs the real program, which is built first
+	@scripts/setup.sh all,test
+	scripts/nwq_sim.sh .venv/var/nwq-sim
+	PATH="$(CURDIR)/.venv/var/nwq-sim:$$PATH" $(PYTHON_BIN)/python -m pytest tests/e2e/test_external.py
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist

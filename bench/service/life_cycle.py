@@ -1,9 +1,10 @@
 """Upgrade of a busy service, and restoration of a backup elsewhere.
 
-100,000 tasks wait, two workers run them, and a client submits one task after another. Then `simenv
-admin upgrade` replaces the service. The pause is the longest time for which no task of that client
-was accepted. All tasks must end, each once. Before, `simenv admin backup` writes an archive of the
-same environment; it is restored and started below another home, by one command.
+100,000 tasks wait, two workers run them, and four clients submit 100 tasks a second. Then `simenv
+admin upgrade` replaces the service. The pause is the longest time for which no task of a client was
+accepted. No client meets an error, and all tasks must end, each once. Before, `simenv admin backup`
+writes an archive of the same environment; it is restored and started below another home, by one
+command.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import threading
 import time
 from argparse import Namespace
 from collections import Counter
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from bench.circuits import four_qubit_circuit
@@ -27,7 +29,7 @@ NAME = "bench-life"
 TASKS, BATCH = 100_000, 10_000
 WORKERS = 2
 SETTINGS = {"name": NAME, "pools": [{"name": "main", "min": WORKERS, "max": WORKERS}]}
-RETRY_S = 0.05
+CLIENTS, PERIOD_S = 4, 0.04  # 100 submissions a second
 END_S = 1_800.0
 OPTIONS = (Option("--tasks", default=TASKS, quick=2_000, help="that wait"),)
 
@@ -47,49 +49,65 @@ def run(options: Namespace) -> Report:
         report.at_most("restore_s", restore_s, "restore on another host, until it is up, s")
         client.undrain(node)
         wait_until(lambda: client.status().done > 0, 60.0)
-        with _Submitter() as submitter:
+        with _Submitters() as submitters:
             queued = client.status().queued
             answer = simenv(["admin", "upgrade", "--name", NAME, "--json"])
             print(f"{queued} tasks queued; {answer.strip()}")
             time.sleep(2.0)  # it goes on
-        report.at_most("pause_s", submitter.longest_s, "longest time without an acceptance, s")
-        total = options.tasks + submitter.accepted
+        for text in submitters.errors:
+            print(f"       {text}")
+        report.at_most("pause_s", submitters.longest_s, "longest time without an acceptance, s")
+        report.at_most("errors", len(submitters.errors), f"errors at {CLIENTS} clients")
+        total = options.tasks + submitters.accepted
         lost, doubled = _ends(client, total)
         report.at_most("lost", lost, f"tasks lost of {total}")
         report.at_most("doubled", doubled, "tasks that ended twice")
     return report
 
 
-class _Submitter:
-    """A thread that submits one task after another. `longest_s`: between two acceptances."""
+class _Submitters:
+    """Clients, each with its own thread, that submit CLIENTS / PERIOD_S tasks a second together and
+    meet no error. `longest_s`: between two acceptances of one of them."""
 
     def __init__(self) -> None:
-        self.accepted = 0
-        self.longest_s = 0.0
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
+        self._threads = ThreadPoolExecutor(CLIENTS)
+        self._ended: list[Future[tuple[int, float, str]]] = []
 
-    def __enter__(self) -> _Submitter:
-        self._thread.start()
+    def __enter__(self) -> _Submitters:
+        self._ended = [self._threads.submit(self._run, each) for each in range(CLIENTS)]
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join()
+        self._threads.shutdown()
 
-    def _run(self) -> None:
-        circuit, last = four_qubit_circuit(0), time.monotonic()
-        while not self._stop.is_set():
-            try:
-                with connect(NAME) as client:
-                    while not self._stop.is_set():
-                        key = f"load-{self.accepted}"
-                        client.submit(circuit, shots=100, seed=1, idempotency_key=key)
-                        now = time.monotonic()
-                        self.longest_s = max(self.longest_s, now - last)
-                        self.accepted, last = self.accepted + 1, now
-            except SimenvError:
-                time.sleep(RETRY_S)
+    @property
+    def accepted(self) -> int:
+        return sum(each.result()[0] for each in self._ended)
+
+    @property
+    def longest_s(self) -> float:
+        return max(each.result()[1] for each in self._ended)
+
+    @property
+    def errors(self) -> list[str]:
+        return [text for each in self._ended if (text := each.result()[2])]
+
+    def _run(self, number: int) -> tuple[int, float, str]:
+        """Return the accepted tasks, the longest wait in s, and the error that ended it."""
+        accepted, longest_s, circuit = 0, 0.0, four_qubit_circuit(number)
+        try:
+            with connect(NAME) as client:
+                last = time.monotonic()
+                while not self._stop.wait(PERIOD_S):
+                    client.submit(circuit, shots=100, seed=1)
+                    now = time.monotonic()
+                    longest_s, last = max(longest_s, now - last), now
+                    accepted += 1
+        except SimenvError as error:
+            return accepted, longest_s, f"{type(error).__name__}: {error.message}"
+        return accepted, longest_s, ""
 
 
 def _restored(archive: Path, home: Path, tasks: int) -> float:

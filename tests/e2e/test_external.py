@@ -1,5 +1,7 @@
 """A pool of an external simulator in a real environment: counts, refusals, a killed worker."""
 
+import re
+import shutil
 import signal
 from pathlib import Path
 
@@ -19,6 +21,7 @@ pytestmark = [
     pytest.mark.skipif(not external_program.compiler(), reason="no C compiler"),
 ]
 PATIENCE_S = 120.0
+GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "external.md"
 
 
 def _pool(name: str, command: str) -> dict[str, object]:
@@ -86,3 +89,18 @@ def test_a_killed_worker_ends_its_program_and_the_task_runs_again(tmp_path: Path
             assert result.counts == env.run(_circuit(), shots=1_000, seed=9, pool="sim").counts
     finally:
         live.down()
+
+
+@pytest.mark.skipif(not shutil.which("nwq_qasm"), reason="no nwq_qasm on PATH: make nwq-sim")
+def test_documented_command_of_nwq_sim_repeats_its_counts_for_a_seed() -> None:
+    (command,) = re.findall(r"engine=external,command=([^\"]+)", GUIDE.read_text())
+    with environment(pools=[{"name": "main"}, _pool("nwq", command)]) as live, live.client() as env:
+        exact = env.run(_circuit(), shots=None, outputs=("probabilities",)).probabilities
+        odds = {int(bits, 2): value for bits, value in exact.items() if value > 1e-12}
+        first, again, other = (
+            env.run(_circuit(), shots=20_000, seed=seed, pool="nwq") for seed in (3, 3, 4)
+        )
+        counts = {int(bits, 2): count for bits, count in first.counts.items()}
+        assert p_value(odds, counts) > 1e-3
+        assert again.counts == first.counts != other.counts
+        assert first.remark == "by nwq_qasm"

@@ -12,7 +12,13 @@ from service import program, spec
 
 from simenv.model import Event, TaskOptions, task_name
 from simenv.service.results import retention as event_retention
-from simenv.service.results.retention import GIB, SMALL_BYTES, DiskReserve
+from simenv.service.results.retention import (
+    GIB,
+    SMALL_BYTES,
+    SPARE_BYTES,
+    SPARE_NAME,
+    DiskReserve,
+)
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import GetLimits, OwnerReports, Release, SetLimits
 
