@@ -277,10 +277,7 @@ class EventLoop(ServiceComponents):
                 self.checkpointer.written_bytes = self.journal.written_bytes
             self.store_error = ""
         except JournalError as error:
-            reserve = self.result_requests.reserve
-            reserve.release()  # the next commit may succeed
-            if error.hint == FULL_DISK:
-                error.hint = f"{error.hint}; {reserve.remedy()}"
+            self.result_requests.reserve.release()  # the next commit may succeed
             if error.message != self.store_error:
                 log.error("%s", error)
             self.store_error = error.message
@@ -291,7 +288,11 @@ class EventLoop(ServiceComponents):
                     )
                     submit = pending.message
                     self.submit_queue.forget(pending.owner, submit.key, submit.offset)
-                refused = m.Refused(accepted.request, [codec.refusal(error)])
+                reason = error
+                if error.hint == FULL_DISK and not pending.owner:
+                    hint = f"{error.hint}; {self.result_requests.reserve.remedy()}"
+                    reason = JournalError(error.message, hint=hint)
+                refused = m.Refused(accepted.request, [codec.refusal(reason)])
                 self._answers.append((pending.peer, codec.encode(refused)))
 
     def _answer(self) -> None:

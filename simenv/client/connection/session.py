@@ -330,7 +330,9 @@ class ServiceSession:
         try:
             is_answered = self.channel.wait(request.is_answered, timeout_s, repeat)
         except NoServiceError as error:
-            raise request.put_off or error from error
+            if request.put_off is None:
+                raise
+            raise request.put_off from error
         if not is_answered:
             raise TimedOutError(f"no answer from the service within {timeout_s:g} s")
 

@@ -211,7 +211,7 @@ class DiskReserve:
         else None. `owner` "": the environment's own user."""
         if self.spent:
             text = f"the disk of {self.folder} is full: accepted tasks run, new ones are refused"
-            return InsufficientError(text, hint=f"free space on it; {self.remedy()}")
+            return InsufficientError(text, hint=self._hint(owner))
         lacking = self.lacking_bytes() if owner else 0
         if not lacking:
             return None
@@ -221,8 +221,14 @@ class DiskReserve:
             f"the disk of the service has {text_size(self._free)} free; "
             f"{text_size(self._reserve)} are kept "
             f"free (results.keep_free_gib), and {owner!r} keeps {text_size(kept_bytes)} of results",
-            hint=f"an admin frees space on it; {self.remedy()}",
+            hint=self._hint(owner),
         )
+
+    def _hint(self, owner: str) -> str:
+        """Return the remedy. Key owners do not see how much others store."""
+        if owner:
+            return "an admin frees space on it, or removes old results: simenv prune"
+        return f"free space on it; {self.remedy()}"
 
     def _update(self) -> None:
         now_s = time.monotonic()
@@ -244,6 +250,8 @@ class DiskReserve:
                 os.close(descriptor)
             self._spare_bytes = 2 * SPARE_BYTES
         except OSError:
+            if self.spent:
+                self._spare_bytes = 0
             with contextlib.suppress(OSError):
                 self._reclaimable.unlink(missing_ok=True)
 
