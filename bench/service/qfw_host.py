@@ -169,8 +169,9 @@ class Host:
     ) -> dict[str, str]:
         python = self.defw / "python"
         paths = [
-            self.inside["startup"], *self.apis, python / "services", python / "infra", self.defw / "src",
-            self.qfw / "backends", self.inside["packages"], NULL_PLUGIN / "services",
+            self.inside["startup"], *self.apis, python / "services", python / "infra",
+            self.defw / "src", self.qfw / "backends", self.inside["packages"],
+            NULL_PLUGIN / "services",
         ]  # fmt: skip
         libraries = f"{self.defw / 'src'}:{self.inside['library']}"
         parent = "RESMGR" if self.revision == 1 else "DIRSVC"

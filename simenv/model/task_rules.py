@@ -25,7 +25,15 @@ import msgspec
 from simenv.errors import LimitExceededError, OptionError, ProgramError
 from simenv.model.calls import VALUE, check_call_terms, is_call
 from simenv.model.program import check_printable, is_measurement
-from simenv.model.task import MAX_KEEP_S, MAX_SHOTS, REFUSE, REFUSED, STALE, EngineOptions, TaskOptions
+from simenv.model.task import (
+    MAX_KEEP_S,
+    MAX_SHOTS,
+    REFUSE,
+    REFUSED,
+    STALE,
+    EngineOptions,
+    TaskOptions,
+)
 
 OUTPUTS = (
     *("counts", "probabilities", "statevector", "expectation", "gradient", "memory"),

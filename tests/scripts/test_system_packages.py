@@ -10,11 +10,17 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "system_packages.sh"
 CACHE = """for word; do case "$word" in Dir::Cache::archives=*) folder="${word#*=}";; esac; done"""
 NO_LISTS = """[ "$1" != update ] || { echo "E: no route to deb.debian.org" >&2; exit 100; }"""
 NO_PACKAGE = """[ "$1" = update ] || { echo "E: Unable to locate package p" >&2; exit 100; }"""
-CUT = CACHE + """
+CUT = (
+    CACHE
+    + """
 [ "$1" = update ] || echo half >"$folder/p_1_all.deb\""""
-WHOLE = CACHE + """
+)
+WHOLE = (
+    CACHE
+    + """
 echo "$@" >>LOG
 [ "$1" = update ] || echo whole >"$folder/p_1_all.deb\""""
+)
 DPKG = """grep -q whole "$2" && touch "$3/unpacked\""""
 
 

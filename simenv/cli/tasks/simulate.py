@@ -172,8 +172,8 @@ def _chunk(
 
     warmup.prepare(kernel_folder())  # before modules with kernels are imported
     from simenv.cli.tasks.resource_fit import fitting
-    from simenv.service.admission.controller import with_shots
     from simenv.model.task_rules import check_shots
+    from simenv.service.admission.controller import with_shots
     from simenv.service.admission.rules import pauli_sums
     from simulators.chain.trial import choice_profile
     from simulators.circuit.ir import Circuit

@@ -570,7 +570,11 @@ class ServiceSession:
         if not message.request:
             self.channel.refused(codec.error_of(message.refusals))
         request, error = self._requests.get(message.request), codec.error_of(message.refusals)
-        if request is not None and isinstance(error, ShuttingDownError) and self.channel.awaits_restart:
+        if (
+            request is not None
+            and isinstance(error, ShuttingDownError)
+            and self.channel.awaits_restart
+        ):
             request.put_off = error  # the service ends: `_renew` asks the next one
         else:
             self._answer(message)

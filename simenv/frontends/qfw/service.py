@@ -496,9 +496,9 @@ class ServiceClassRevision2(ServiceClassBase):
         all applications, and DEFw does not name the caller: it needs the role admin."""
         if not the_plugin().hub.is_admin:
             raise contract.ExecutionError(
-                "shutdown needs the role admin, since it ends the QPM of all applications; this QPM "
-                "has the role client",
-                hint="an application ends its own work: delete_circuit; a site: SIMENV_QPM_ROLE=admin",
+                "shutdown needs the role admin, since it ends the QPM of all applications; "
+                "this QPM has the role client",
+                hint="delete_circuit ends work of your own; for a site: SIMENV_QPM_ROLE=admin",
                 reason=NotAllowedError.code,
             )
         result = self._qpm().shutdown(token, mode, timeout_s, reason)

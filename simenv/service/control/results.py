@@ -11,6 +11,7 @@ import math
 import time
 import zlib
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from pathlib import Path
 
 from simenv.config import Config
@@ -59,9 +60,7 @@ class ResultRequests:
         self._retention = Retention(config, journal, scheduler.state, completions, remove, reserve)
         self.reserve.remedy = self._remedy
         self._disks = [self.reserve]
-        if self.folder != root:  # maybe another disk
-            self._disks.append(DiskReserve(root, config.results.keep_free_gib))
-            self._disks[1].remedy = self._remedy
+        self._keep_free_gib = config.results.keep_free_gib
         self._remedy_text, self._remedy_until_ns = "", 0
         self._journal = journal
         self._state = scheduler.state
@@ -83,6 +82,11 @@ class ResultRequests:
         self.file_worker.sweep(entry, self._state.epoch << ATTEMPT_BITS)
         self.file_worker.start()
         self.reserve.start()
+        with suppress(OSError):
+            if self.root.stat().st_dev != self.folder.stat().st_dev:
+                other = DiskReserve(self.root, self._keep_free_gib)
+                other.remedy = self._remedy
+                self._disks.append(other)
 
     def stop(self) -> None:
         self.file_worker.stop()

@@ -200,10 +200,10 @@ class DiskReserve:
         return f"{text_size(self._free)} are free; {self.remedy()}"
 
     def restore(self) -> None:
-        """Create the spare file again when there is free space for twice its size."""
+        """Create the spare file again when there is free space for more than its size."""
         if self.spent:
             self._update()
-            if self._free > 4 * SPARE_BYTES:
+            if self._free > 3 * SPARE_BYTES:
                 self._create_spare_file()
 
     def refusal(self, owner: str, kept_bytes: int) -> InsufficientError | None:

@@ -20,6 +20,7 @@ from simenv.model import (
     WorkerState,
     Workload,
 )
+from simenv.model.task import MAX_SHOTS
 from simenv.scheduler.core import Phase, RetireWorker, Route, SubmitBatch, TaskRecord
 from simenv.scheduler.queueing.lanes import STEP_NS, QueuePolicy
 from simenv.scheduler.queueing.queue import PoolQueue

@@ -49,7 +49,7 @@ def _install() -> None:
 
         defw.install()
     except Exception as error:  # noqa: BLE001 - DEFw works without it, though it may hang
-        print(f"simenv: DEFw sends without a lock: {error!r}", file=sys.stderr)
+        sys.stderr.write(f"simenv: DEFw sends without a lock: {error!r}\n")
 
 
 def _run_next() -> None:

@@ -1,11 +1,13 @@
 """What a deployment says in variables is what the plugin does."""
 
 import json
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+from busy_circuits import busy
 from failing import fails
 from waiting import until
 
@@ -75,6 +77,24 @@ def test_administrative_calls_require_role_admin(told: Any, hosts: Any) -> None:
     assert admin.resume_execution_target()["status"] == "resumed"
 
 
+def completed(methods: Any, cid: str) -> Any:
+    answer = methods.read_cq(cid)
+    return answer["completion"] if answer["completion_ready"] else None
+
+
+def test_shutdown_by_one_application_leaves_the_circuits_of_another(hosts: Any) -> None:
+    subject = hosts.subject(2, SIMENV_QPM_RESERVATIONS="optional")
+    mine, other = subject.connect().methods, subject.connect().methods
+    long = {"qasm": busy(60), "num_qubits": 20, "num_shots": 10}
+    cids = [mine.async_run(long)["cid"] for _ in range(3)]
+    for mode in ("graceful", "cancel"):
+        with pytest.raises(fakes.DEFwExecutionError, match="shutdown needs the role admin"):
+            other.shutdown(mode=mode)
+    for cid in cids:
+        assert until(partial(completed, mine, cid))["rc"] == 0
+    assert other.async_run(INFO)["cid"]
+
+
 def test_statevector_over_qubit_limit_is_refused(told: Any) -> None:
     methods = told.connect().methods
     number = methods.reserve(request={})["reservation_id"]
@@ -126,4 +146,3 @@ def test_qfw_path_prints_folder_of_services(capsys: pytest.CaptureFixture[str]) 
     services, lock = capsys.readouterr().out.splitlines()
     assert services.startswith("export DEFW_EXTERNAL_SERVICES_PATH=")
     assert lock == f'export PYTHONPATH={STARTUP}"${{PYTHONPATH:+:$PYTHONPATH}}"'
-
