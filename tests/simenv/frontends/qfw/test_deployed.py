@@ -79,7 +79,7 @@ def test_administrative_calls_require_role_admin(told: Any, hosts: Any) -> None:
 
 def completed(methods: Any, cid: str) -> Any:
     answer = methods.read_cq(cid)
-    return answer["completion"] if answer["completion_ready"] else None
+    return answer if answer["completion_ready"] else None
 
 
 def test_shutdown_by_one_application_leaves_the_circuits_of_another(hosts: Any) -> None:
