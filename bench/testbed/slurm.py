@@ -39,11 +39,11 @@ SlurmctldHost={login}({address})
 AuthType=auth/munge
 AuthInfo=socket={folder}/munge.socket
 CredType=cred/munge
-SlurmUser=root
+SlurmUser={user}
 SlurmdUser=root
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool.%n
-SlurmctldPidFile={folder}/slurmctld.pid
+SlurmctldPidFile={folder}/state/slurmctld.pid
 SlurmdPidFile={folder}/slurmd.%n.pid
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
@@ -70,10 +70,12 @@ Prepare = Callable[[Cluster, Path], str]
 
 
 @contextmanager
-def slurm(count: int, prepare: Prepare = lambda _cluster, _folder: "") -> Iterator[Cluster]:
+def slurm(
+    count: int, prepare: Prepare = lambda _cluster, _folder: "", user: str = "root"
+) -> Iterator[Cluster]:
     """Hosts node1..node`count` under Slurm, and `login`; NoCluster where that is impossible.
     `prepare`: called before the daemons start, with the folder of slurm.conf; returns more lines
-    for it."""
+    for it. `user`: SlurmUser, as whom slurmctld runs."""
     reason = missing()
     if reason:
         raise NoCluster(reason)
@@ -82,7 +84,7 @@ def slurm(count: int, prepare: Prepare = lambda _cluster, _folder: "") -> Iterat
         cluster.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         folder = cluster.folder / "slurm"
         folder.mkdir()
-        path = _configure(cluster, folder)
+        path = _configure(cluster, folder, user)
         cluster.environ["SLURM_CONF"] = str(path)
         more = prepare(cluster, folder)
         with path.open("a") as file:
@@ -99,11 +101,13 @@ def missing() -> str:
     return f"no {', '.join(tools)} here (Debian packages {', '.join(PACKAGES)})" if tools else ""
 
 
-def _configure(cluster: Cluster, folder: Path) -> Path:
+def _configure(cluster: Cluster, folder: Path, user: str) -> Path:
     """Write slurm.conf, gres.conf and the key."""
     (folder / "state").mkdir()
+    shutil.chown(folder / "state", user)
     text = CONFIGURATION.format(
         login=LOGIN,
+        user=user,
         address=cluster.hosts[LOGIN].address,
         folder=folder,
         cores=CORES,

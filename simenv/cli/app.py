@@ -59,13 +59,15 @@ class Settings:
         """True if the user named one environment, so that no other may take its place."""
         return bool(self.name or self.service or config.service_file())
 
-    def connect(self) -> Client:
-        """Return a client of the environment that is up. Raises NoServiceError if none is."""
+    def connect(self, patience_s: float | None = None) -> Client:
+        """Return a client of the environment that is up. `patience_s`: of `simenv.connect`. Raises
+        NoServiceError if none is."""
         import simenv
         from simenv.client.connection import tracing
 
         tracing.configure("simenv")
-        return simenv.connect(self.name, service=self.service)
+        patience = {} if patience_s is None else {"patience_s": patience_s}
+        return simenv.connect(self.name, service=self.service, **patience)
 
     def connect_or_read(self) -> Client:
         """Return a client of the environment that is up, or else one that reads its journal. For

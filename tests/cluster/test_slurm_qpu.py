@@ -1,6 +1,7 @@
 """Jobs of a real Slurm with `--qpu`: their share of a pool, with the identity of their user."""
 
 import json
+import os
 import re
 import shlex
 from pathlib import Path
@@ -15,10 +16,13 @@ from slurm_site import (
     OTHER,
     OTHERS,
     POOL,
+    SLURM_USER,
     WORKERS,
     Site,
     report,
 )
+
+from bench.testbed.cluster_environment import wait_for
 
 BELL = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[2]; creg c[2]; h q[0]; cx q[0],q[1]; '
 BELL += "measure q -> c;"
@@ -85,6 +89,7 @@ with simenv.connect(service="{ADDRESS}") as env:
             print(error)
 """
 WAITING = "echo started && sleep 600"
+RUN = "echo $SIMENV_RESERVATION"
 
 
 def batch(site: Site, name: str) -> Path:
@@ -335,8 +340,136 @@ def test_slots_of_a_node_are_counted_once_for_pools_that_share_them(with_qpus: S
     cancel(site, *submitted)
 
 
+def test_jobs_wait_while_the_service_is_away_and_run_after_up(with_qpus: Site) -> None:
+    site = with_qpus
+    wait, run = site.script("wait.sh", WAITING), site.script("run.sh", RUN)
+    holding = site.submit("user0", wait, f"--qpu={POOL}:{WORKERS - 1}")
+    ending = site.submit("user1", wait, f"--qpu={POOL}")
+    for job in (holding, ending):
+        site.has_printed(job, "started")
+    (before,) = site.reservations()[holding]
+    jobs = [site.submit(f"user{number % 2}", run, f"--qpu={POOL}") for number in range(8)]
+    for job in jobs:
+        site.waits_for(job, "PENDING Licenses")
+    with site.syncing() as syncing:
+        try:
+            site.down()
+            wait_for("all licences held", lambda: site.held() == WORKERS)
+            site.cluster.run(LOGIN, ["scancel", str(ending)])
+            site.until(lambda: site.shown(ending, "%T") == "CANCELLED", ending, may_fail=True)
+            late = site.submit("user0", site.script("true.sh", "true"), "--wait", "--nice=1000")
+            assert site.shown(late, "%T") == "COMPLETED", "the scheduler has passed the eight jobs"
+            for job in jobs:
+                assert site.shown(job) == "PENDING Licenses"
+            options = ("--cluster", CLUSTER, "--job", str(holding))
+            words = ("slurm", "env", "--qpu", f"{POOL}:{WORKERS - 1}", *options, "--plain")
+            asking = site.started_as("user0", "simenv", "--service", ADDRESS, *words)
+            assert asking.poll() is None
+        finally:
+            site.up()
+        printed, error = asking.communicate(timeout=60)
+        assert f"SIMENV_RESERVATION={POOL}:{before['reservation']}\n" in printed, error
+        site.cluster.run(LOGIN, ["scancel", str(holding)])
+        for job in jobs:
+            site.until(lambda job=job: site.shown(job, "%T") == "COMPLETED", job)  # type: ignore[misc]
+        syncing.terminate()
+    for job in jobs:
+        assert site.output(job).startswith(f"{POOL}:"), site.output(job)
+        site.is_released(job)
+    assert site.held() == 0
+
+
+def test_job_that_starts_while_the_service_is_away_is_requeued(with_qpus: Site) -> None:
+    """Where `sync` does not run, or has not held the licences back yet."""
+    site = with_qpus
+    prolog = site.cluster.folder / "slurm" / "simenv_prolog.sh"
+    text = prolog.read_text()
+    prolog.write_text(text.replace(" slurm reserve ", " slurm reserve --timeout 1 "))
+    try:
+        site.down()
+        job = site.submit("user0", site.script("run.sh", RUN), f"--qpu={POOL}")
+        site.waits_for(job, "PENDING BeginTime")
+    finally:
+        prolog.write_text(text)
+        site.up()
+    site.cluster.run(LOGIN, ["scontrol", "update", f"jobid={job}", "starttime=now"])
+    site.until(lambda: site.shown(job, "%T") == "COMPLETED", job)
+    assert site.output(job).startswith(f"{POOL}:")
+    site.is_released(job)
+
+
+def test_licences_of_a_pool_come_with_qpu_alone(with_qpus: Site) -> None:
+    site = with_qpus
+    script = site.script("wait.sh", WAITING)
+    try:
+        assert site.sync()["unreserved"] == []
+        for options in (
+            (f"--licenses={POOL}:{WORKERS}",),
+            (f"--licenses={POOL}",),
+            (f"--licenses=matlab:1,{OTHER}:2",),
+            (f"--licenses={POOL}:2", f"--qpu={POOL}"),
+        ):
+            said = site.as_user("user0", "sbatch", *options, script, check=False)
+            assert "come with --qpu=" in said, said
+            assert "Submitted" not in said
+        waiting = site.submit("user0", script, "--hold", f"--qpu={POOL}")
+        update = ("scontrol", "update", f"jobid={waiting}", f"licenses={POOL}:{WORKERS}")
+        assert "come with --qpu=" in site.as_user("user0", *update, check=False)
+        same = ("scontrol", "update", f"jobid={waiting}", f"licenses={POOL}:1", "comment=mine")
+        site.as_user("user0", *same)
+        site.cluster.run(LOGIN, ["scancel", str(waiting)])
+    finally:
+        site.hold_nothing()
+
+
+def test_sync_names_jobs_that_have_licences_without_a_reservation(with_qpus: Site) -> None:
+    """As where job_submit.lua of the site does not call the filter."""
+    site = with_qpus
+    submit = site.cluster.folder / "slurm" / "job_submit.lua"
+    text = submit.read_text()
+    script = site.script("wait.sh", WAITING)
+    jobs = []
+    try:
+        jobs.append(site.submit("user1", script, f"--qpu={POOL}"))
+        site.has_printed(jobs[0], "started")
+        site.sync()
+        submit.write_text(text.replace("simenv_job_submit(job_desc)", "slurm.SUCCESS"))
+        jobs.append(site.submit("user0", script, f"--licenses={POOL}:2"))
+        site.has_printed(jobs[1], "started")
+        (named,) = site.sync()["unreserved"]
+        assert named == {"job": jobs[1], "user": "user0", "licenses": {POOL: 2}}
+    finally:
+        submit.write_text(text)
+        site.hold_nothing()
+    cancel(site, *jobs)
+
+
+def test_sync_of_a_user_who_cannot_write_names_user_and_folder(with_qpus: Site) -> None:
+    site = with_qpus
+    folder = site.cluster.folder / "slurm" / "simenv"
+    owner = folder.stat().st_uid
+    licences = folder / "simenv_licenses.conf"
+    text = licences.read_text()
+    try:
+        licences.write_text(f"Licenses={OTHER}:1\n")  # a pool is missing
+        os.chown(folder, 0, 0)
+        words = ("slurm", "sync", "--conf", folder.parent, "--cluster", CLUSTER)
+        said = site.as_user(SLURM_USER, "simenv", "--service", ADDRESS, *words, check=False)
+        assert f"{SLURM_USER} cannot write {licences}" in said
+        assert f"the folder {folder} is of root, mode 0755" in said
+    finally:
+        os.chown(folder, owner, -1)
+        licences.write_text(text)
+        site.hold_nothing()
+
+
 @pytest.mark.parametrize(
-    ("count", "has_sync"), [(12, True), pytest.param(200, False, marks=pytest.mark.slow)]
+    ("count", "has_sync"),
+    [
+        (12, True),
+        pytest.param(100, True, marks=pytest.mark.slow),
+        pytest.param(200, False, marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.timeout(1_200)
 def test_many_jobs_with_random_cancels_leave_and_double_no_reservation(
@@ -371,18 +504,28 @@ def test_program_that_hangs_or_prints_much_fails_the_job_alone(with_qpus: Site) 
     plugstack = site.cluster.folder / "slurm" / "plugstack.conf"
     text = plugstack.read_text()
     script = site.script("wait.sh", WAITING)
+
+    def hangs(name: str) -> bool:
+        return "sleep 86399" in site.cluster.run(name, ["ps", "-A", "-o", "args"]).stdout
+
     try:
         for program, reason in (
             ("sleep 600", "no answer within 1 s"),
             ("yes 0123456789 >&2", "no answer within 1 s"),
             ("yes NAME=value | head -c 10000000; echo broken >&2; exit 3", "broken"),
             ("exit 3", "ends with status 3"),
+            ("exec >&- 2>&-; sleep 86399", "no answer within 1 s"),
+            ("sleep 86399 & sleep 86399", "no answer within 1 s"),
+            ("sleep 86399 >/dev/null 2>&1 & echo broken >&2; exit 3", "broken"),
+            ("yes NAME=value | head -c 100000", "prints more than 65535 bytes"),
+            ("env | grep ^PYTHON >&2; exit 3", "PYTHONSAFEPATH=1"),
         ):
             stand_in = site.script("program.sh", program)
             plugstack.write_text(re.sub("simenv=[^ ]*", f"simenv={stand_in} timeout=1", text))
             job = site.submit("user0", script, f"--qpu={POOL}")
             site.fails(job)
             assert reason in site.output(job)
+            wait_for("no process of the program", lambda: not any(map(hangs, site.cluster.hosts)))
     finally:
         plugstack.write_text(text)
     states = site.cluster.run(LOGIN, ["sinfo", "--noheader", "--Node", "--format=%T"]).stdout

@@ -19,12 +19,14 @@ from bench.testbed.slurm import (
 
 
 @contextmanager
-def slurm(count: int, prepare: Prepare = lambda _cluster, _folder: "") -> Iterator[Cluster]:
+def slurm(
+    count: int, prepare: Prepare = lambda _cluster, _folder: "", user: str = "root"
+) -> Iterator[Cluster]:
     """Hosts node1..node`count` under Slurm, and `login`; NoCluster where that is impossible."""
     there = installed.HEADER.exists() and all(map(shutil.which, installed.TOOLS))
     if os.geteuid() == 0 and not there:
         why = bring("system_packages.sh", *installed.PACKAGES)
         if why:
             raise NoCluster(why)
-    with installed.slurm(count, prepare) as cluster:
+    with installed.slurm(count, prepare, user) as cluster:
         yield cluster

@@ -1,4 +1,5 @@
-"""A site with Slurm: an environment on the login node, `--qpu` of the jobs of two users.
+"""A site with Slurm as the guide says: an environment of root on the login node, slurmctld as the
+user slurm, who is its admin, and `--qpu` of the jobs of two users.
 
     with site(4) as it:
         number = it.submit("user0", "job.sh", "--qpu=fez_emulated")
@@ -9,9 +10,11 @@ the interpreter and the packages.
 """
 
 import json
+import pwd
+import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -23,11 +26,12 @@ from site_users import Accounts
 
 from bench.testbed.cluster import Cluster
 from bench.testbed.cluster_environment import wait_for
-from simenv.frontends.slurm import build
+from simenv.frontends.slurm import LICENSES, build
 
 PORT, WEB_PORT = 7481, 8480
 LATE_S = 5.0  # goal: from the end of a job, as Slurm sees it, to the end of its reservation
 CLUSTER = "simenv"
+SLURM_USER = "slurm"  # of Debian's package
 POOL, WORKERS = "fez_emulated", 3
 OTHER, OTHERS = "small", 2  # a pool on the same slots
 ADDRESS = f"munge:root@{LOGIN}:{PORT}/default"
@@ -47,6 +51,7 @@ max = {others}
 [identity]
 use = ["keys", "munge"]
 users = ["user0", "user1"]
+admins = ["slurm"]
 listen = "tcp://{address}:{port}"
 [gateway]
 listen = "{address}:{web_port}"
@@ -103,11 +108,23 @@ class Site:
 
     def as_user(self, user: str, *argv: str | Path, check: bool = True) -> str:
         """Run a command on the login node as a user; its output."""
-        uid = self.accounts.uids[user]
-        words = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", *argv]
-        environ = {"HOME": "/nonexistent", "USER": user, "SIMENV_HOME": "/nonexistent"}
+        words, environ = self._of_user(user, argv)
         done = self.cluster.run(LOGIN, words, environ, check=check, cwd=self.folder)
         return done.stdout if check else done.stdout + done.stderr
+
+    def started_as(self, user: str, *argv: str | Path) -> "subprocess.Popen[str]":
+        """Start a command on the login node as a user."""
+        words, environ = self._of_user(user, argv)
+        pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
+        return self.cluster.popen(LOGIN, words, environ, cwd=self.folder, **pipes)
+
+    def _of_user(
+        self, user: str, argv: Sequence[str | Path]
+    ) -> tuple[list[str | Path], dict[str, str]]:
+        """The command of a user, and its environment."""
+        uid = self.accounts.uids.get(user) or pwd.getpwnam(user).pw_uid
+        words = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", *argv]
+        return words, {"HOME": "/nonexistent", "USER": user, "SIMENV_HOME": "/nonexistent"}
 
     def submit(self, user: str, script: Path, *options: str) -> int:
         """Submit a batch script; the number of its job."""
@@ -183,15 +200,34 @@ class Site:
         report(f"reservation of a job after {event}: ended", json.loads(out)["late_s"], LATE_S)
 
     def syncing(self) -> "subprocess.Popen[str]":
-        """Start the daemon `simenv slurm sync`."""
-        folder = self.cluster.folder / "slurm"
-        argv = ["simenv", "slurm", "sync", "--conf", folder, "--cluster", CLUSTER, "--every", "0.5"]
-        return self.cluster.popen(LOGIN, [*argv, "--pool", POOL])
+        """Start the daemon `simenv slurm sync`, as SlurmUser."""
+        return self.started_as(SLURM_USER, *self._sync(), "--every", "0.5", "--pool", POOL)
 
     def sync(self, *options: str) -> Any:
-        """One pass of `simenv slurm sync`."""
+        """One pass of `simenv slurm sync`, as SlurmUser."""
+        return json.loads(self.as_user(SLURM_USER, *self._sync(), "--json", *options))
+
+    def _sync(self) -> list[str | Path]:
         folder = self.cluster.folder / "slurm"
-        return self.simenv("slurm", "sync", "--conf", folder, "--cluster", CLUSTER, *options)
+        words = ["simenv", "--service", ADDRESS, "slurm", "sync", "--cluster", CLUSTER]
+        return [*words, "--conf", folder]
+
+    def held(self, pool: str = POOL) -> int:
+        """Licences of a pool that are held back, with or without a service."""
+        argv = ["scontrol", "--oneliner", "show", "reservation", f"simenv_{pool}"]
+        shown = self.cluster.run(LOGIN, argv, check=False).stdout
+        found = re.search(rf"Licenses={pool}:(\d+)", shown)
+        return int(found[1]) if found else 0
+
+    def up(self) -> None:
+        """Start the environment."""
+        file = self.cluster.folder / "simenv.toml"
+        argv = ["simenv", "up", "--config", file, "--hosts", f"{LOGIN}:{WORKERS}"]
+        self.cluster.run(LOGIN, argv)
+
+    def down(self) -> None:
+        """End the environment; its tasks and reservations are in the journal."""
+        self.cluster.run(LOGIN, ["simenv", "down", "--now"], check=False)
 
     def licences(self, pool: str = POOL) -> tuple[int, int, int]:
         """Licences of a pool: all, those held back and those used, as the controller counts."""
@@ -252,10 +288,10 @@ def site(count: int) -> Iterator[Site]:
         argv += ["--plugin", folder / "simenv_spank.so", "--cluster", CLUSTER, "--json"]
         argv += ["--gateway", f"https://{cluster.hosts[LOGIN].address}:{WEB_PORT}"]
         installed = json.loads(cluster.run(LOGIN, argv).stdout)
-        (folder / "simenv_licenses.conf").write_text(f"Licenses={POOL}:{WORKERS}\n")
+        (folder / LICENSES).write_text(f"Licenses={POOL}:{WORKERS}\n")
         return "\n".join([*installed["slurm_conf"], "SlurmdTimeout=6", ""])
 
-    with slurm(count, prepare) as cluster:
+    with slurm(count, prepare, SLURM_USER) as cluster:
         home = cluster.folder / "home"
         home.mkdir(mode=0o700)
         cluster.environ["SIMENV_HOME"] = str(home)
@@ -264,8 +300,9 @@ def site(count: int) -> Iterator[Site]:
         names = {"pool": POOL, "workers": WORKERS, "port": PORT, "web_port": WEB_PORT}
         names |= {"other": OTHER, "others": OTHERS}
         file.write_text(CONFIG.format(address=address, **names))
+        running = Site(cluster, accounts_of[0], partial(open_to_users, cluster))
         try:
-            cluster.run(LOGIN, ["simenv", "up", "--config", file, "--hosts", f"{LOGIN}:{WORKERS}"])
-            yield Site(cluster, accounts_of[0], partial(open_to_users, cluster))
+            running.up()
+            yield running
         finally:
-            cluster.run(LOGIN, ["simenv", "down", "--now"], check=False)
+            running.down()

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 CONF_FOLDER = Path("/etc/slurm")
 DEFAULT = Path("build/slurm")
 TOKEN_S = 365 * 86_400.0  # of a job's token, which ends with its reservation
-SHARE_S = 30.0  # in which the job before must have returned its share
+SHARE_S = 30.0  # in which the job before must have returned its share, and the service answer
+RETRY_S = 0.5  # pause before another look for a service that is away
+SILENCE_S = 5.0  # of the service, after which `sync` holds all licences back
 MUNGE = "SIMENV_MUNGE_SOCKET"
 
 slurm = typer.Typer(help="Give jobs of Slurm their share of pools: sbatch --qpu=POOL:COUNT.")
@@ -87,7 +89,9 @@ def install(
     done = frontend.install(plugin.absolute(), conf, site, program or frontend.program())
     value = {"files": [str(path) for path in done.files], "slurm_conf": list(done.slurm_conf)}
     wanted = [f"      {line}" for line in done.slurm_conf]
-    lines = [*value["files"], "next: these lines in slurm.conf, then scontrol reconfigure", *wanted]
+    restart = "then restart slurmctld, which looks for them when it starts"
+    lines = [*value["files"], f"next: these lines in slurm.conf, {restart}:", *wanted]
+    lines.append(f"and, on the host of slurmctld: systemctl enable --now {conf / frontend.UNIT}")
     common.answer(value, lines)
 
 
@@ -106,8 +110,9 @@ def reserve(
 
     common, number = app.settings_of(context), jobs.job_number(job)
     shares = jobs.shares_of(qpu)
-    with common.connect() as client:
-        made = jobs.reserve(client, number, _cluster(cluster), shares, timeout)
+    client, left_s = _connect_within(common, timeout)
+    with client:
+        made = jobs.reserve(client, number, _cluster(cluster), shares, left_s)
     numbers = {each.share.pool: each.number for each in made}
     lines = [f"reservation {each.number} of job {number}: {each.share}" for each in made]
     common.answer({"job": number, "reservations": numbers}, lines)
@@ -139,8 +144,9 @@ def environment(
     number = jobs.job_number(job or os.environ.get("SLURM_JOB_ID", ""))
     shares = jobs.shares_of(qpu)
     service = str(common.service or os.environ.get("SIMENV_SERVICE", "")) or common.environment
-    with common.connect() as client:
-        made = jobs.reserved(client, number, _cluster(cluster), shares, timeout)
+    client, left_s = _connect_within(common, timeout)
+    with client:
+        made = jobs.reserved(client, number, _cluster(cluster), shares, left_s)
         values = jobs.variables(number, service, made, os.environ.get(MUNGE, ""))
         if gateway:
             values |= _http_variables(client, gateway.rstrip("/"), number, made)
@@ -154,6 +160,20 @@ def environment(
             for name, value in values.items()
         ),
     )
+
+
+def _connect_within(common: app.Settings, timeout_s: float) -> tuple[Client, float]:
+    """Return a client, and the time that is left in s. A service that is away, or goes away, may
+    come back until then. Raises NoServiceError."""
+    end_s = time.monotonic() + timeout_s
+    while True:
+        left_s = max(0.0, end_s - time.monotonic())
+        try:
+            return common.connect(patience_s=max(SILENCE_S, left_s)), left_s
+        except NoServiceError:
+            if left_s <= RETRY_S:
+                raise
+        time.sleep(RETRY_S)
 
 
 def _http_variables(
@@ -209,38 +229,53 @@ def sync(
     ] = False,
 ) -> None:
     """Keep the licences equal to the capacity of the pools, end the reservations of jobs that have
-    ended or are without licences, and renew those of running jobs.
+    ended or are without licences, and renew those of running jobs. Jobs that have licences without
+    a reservation are named. While the service is away, all licences are held back.
 
     With --every it runs as a daemon, beside slurmctld. It needs the role admin, may write the file
-    of licences, and is an operator of Slurm.
+    of licences, and is an operator of Slurm: SlurmUser, as whom the unit of `install` runs it.
     """
     from simenv.frontends.slurm import LICENSES, jobs, licenses
 
     common, name = app.settings_of(context), _cluster(cluster)
     synchroniser = licenses.LicenseSynchroniser(conf / LICENSES, name, tuple(pool or ()))
     client: Client | None = None
-    failure = ""
+    failures: list[str] = []
+    named: list[jobs.UnreservedJob] = []
+
+    def report(done: LicenseUpdate, result: Reconciled) -> None:
+        nonlocal named
+        values = {**msgspec.structs.asdict(done), **msgspec.structs.asdict(result)}
+        fresh = [each for each in result.unreserved if each not in named]
+        named = result.unreserved
+        lines = [*_lines_of(done, result, whole=not every), *map(str, fresh)]
+        if lines:
+            common.answer(values, lines)
+            terminal.flush()
+
     try:
         while True:
             try:
-                client = client or common.connect()
-                result = jobs.reconcile(client, name, time.time_ns())
-                done = synchroniser.synchronise(client, lower=lower)
-                failure = ""
-                values = {**msgspec.structs.asdict(done), **msgspec.structs.asdict(result)}
-                lines = list(_lines_of(done, result, whole=not every))
-                if lines:
-                    common.answer(values, lines)
-                    terminal.flush()
+                client = client or common.connect(patience_s=SILENCE_S)
+                result = jobs.reconcile(client, name, time.time_ns(), synchroniser.pools)
+                report(synchroniser.synchronise(client, lower=lower), result)
+                failures = []
             except SimenvError as error:  # of the service or of Slurm, which will come back
                 if not every:
                     raise
-                if str(error) != failure:
-                    failure = str(error)
-                    terminal.note(f"{terminal.format_time(time.time())}  {failure}")
-                if isinstance(error, NoServiceError) and client is not None:
-                    client.close()
-                    client = None
+                reasons = [str(error)]
+                if isinstance(error, NoServiceError):
+                    if client is not None:
+                        client.close()
+                        client = None
+                    try:
+                        report(synchroniser.hold_all(), jobs.Reconciled([], [], named))
+                    except SimenvError as other:  # Slurm, too, may be away
+                        reasons.append(f"licences are not held back: {other}")
+                if reasons != failures:
+                    failures = reasons
+                    text = "; ".join(failures)
+                    terminal.note(f"{terminal.format_time(time.time())}  {text}")
             if not every:
                 return
             time.sleep(every)

@@ -1,23 +1,28 @@
 """Slurm: `--qpu` of batch jobs, by a SPANK plugin and programs before and after each job.
 
 `build` compiles the plugin with the headers of the site's Slurm; `install` writes the line of
-plugstack.conf, prolog and epilog, the function for job_submit.lua and the file of licences into the
-folder of slurm.conf. Invariant: `install` changes no file that it has not written, but for its own
+plugstack.conf, prolog and epilog, the functions for job_submit.lua, the unit of systemd for
+`simenv slurm sync` and, in a folder of its own, the file of licences into the folder of slurm.conf.
+Invariant: `install` changes no file that it has not written, but for its own
 line in plugstack.conf; what slurm.conf must say is returned, for the administrator to add.
 """
 
 from __future__ import annotations
 
 import os
+import pwd
+import re
 import shlex
 import shutil
+import stat
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
 from simenv import config
-from simenv.errors import ConfigError, NotFoundError
+from simenv.errors import ConfigError, NoServiceError, NotFoundError
 from simenv.frontends import c_compiler
 
 __all__ = ["Installation", "SlurmSite", "build", "install", "write"]
@@ -26,7 +31,8 @@ HERE = Path(__file__).parent
 PLUGIN = "simenv_spank.so"
 SUBMIT = "simenv_job_submit.lua"
 PROLOG, EPILOG = "simenv_prolog.sh", "simenv_epilog.sh"
-LICENSES = "simenv_licenses.conf"
+LICENSES = "simenv/simenv_licenses.conf"  # in a folder that SlurmUser owns
+UNIT = "simenv_sync.service"
 MARK = "# simenv"
 PROLOG_S = 45  # longest time of the prolog: the wait for the share, and the commands themselves
 EPILOG_S = 30  # longest time of the epilog, for which Slurm waits; what it leaves, `sync` ends
@@ -34,10 +40,12 @@ _HEADERS = "the headers of the site's Slurm: apt-get install libslurm-dev, or sl
 _PROLOG = """\
 #!/bin/sh
 # PrologSlurmctld: reserve for a job, in the name of its user. A job without --qpu costs nothing
-# here. It never fails, as Slurm would requeue the job: the job itself reports why it has nothing.
+# here. Slurm requeues a job whose prolog fails, so it fails only where no service answers; else the
+# job itself reports why it has nothing.
 [ -n "$SPANK_SIMENV_QPU" ] || exit 0
 {variables}timeout {seconds} {command} slurm reserve "$SLURM_JOB_ID" --qpu "$SPANK_SIMENV_QPU" \\
     --cluster {cluster}
+[ $? -ne {away} ] || exit 1
 exit 0
 """
 _EPILOG = """\
@@ -53,9 +61,51 @@ function slurm_job_submit(job_desc, part_list, submit_uid)
     return simenv_job_submit(job_desc)
 end
 function slurm_job_modify(job_desc, job_rec, part_list, modify_uid)
-    return slurm.SUCCESS
+    return simenv_job_modify(job_desc, job_rec)
 end
 return slurm.SUCCESS
+"""
+
+
+_UNIT = """\
+# `simenv slurm sync`, written by `simenv slurm install`: systemctl enable --now {path}
+[Unit]
+Description=Licences and reservations of Slurm's jobs in simenv
+Wants=network-online.target
+After=network-online.target munge.service slurmctld.service
+# It is started again as often as it fails.
+StartLimitIntervalSec=0
+
+[Service]
+User={user}
+{variables}ExecStart={command} slurm sync --every 2 --conf {conf} --cluster {cluster}
+Restart=always
+RestartSec=5s
+NoNewPrivileges=yes
+CapabilityBoundingSet=
+ProtectSystem=strict
+ReadWritePaths={folder}
+ProtectHome=read-only
+PrivateTmp=yes
+PrivateDevices=yes
+ProtectClock=yes
+ProtectControlGroups=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+LockPersonality=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+SystemCallFilter=~@privileged @resources
+SystemCallErrorNumber=EPERM
+
+[Install]
+WantedBy=multi-user.target
 """
 
 
@@ -118,12 +168,13 @@ def install(plugin: Path, folder: Path, site: SlurmSite, program: Path) -> Insta
         variables += f"export SIMENV_MUNGE_SOCKET={shlex.quote(site.munge)}\n"
     command, cluster = shlex.quote(str(program)), shlex.quote(site.cluster)
     prolog, epilog = folder / PROLOG, folder / EPILOG
+    away = NoServiceError.exit_code
     names = {"variables": variables, "command": command, "cluster": cluster}
-    write(prolog, _PROLOG.format(**names, seconds=PROLOG_S), 0o755)
+    write(prolog, _PROLOG.format(**names, seconds=PROLOG_S, away=away), 0o755)
     write(epilog, _EPILOG.format(**names, seconds=EPILOG_S), 0o755)
     submit = folder / SUBMIT
     write(submit, (HERE / "spank" / SUBMIT).read_text())
-    files = [plugstack, prolog, epilog, submit]
+    files = [plugstack, prolog, epilog, submit, *_install_sync(folder, site, program)]
     lines = [f"PrologSlurmctld={prolog}", f"EpilogSlurmctld={epilog}", "JobSubmitPlugins=lua"]
     lines.append(f"include {folder / LICENSES}")
     own = folder / "job_submit.lua"
@@ -131,11 +182,51 @@ def install(plugin: Path, folder: Path, site: SlurmSite, program: Path) -> Insta
         escaped = str(submit).replace("\\", "\\\\").replace('"', '\\"')
         write(own, _OWN_SUBMIT.format(path=f'"{escaped}"'))
         files.append(own)
-    licenses = folder / LICENSES
+    return Installation(tuple(files), tuple(lines))
+
+
+def _install_sync(folder: Path, site: SlurmSite, program: Path) -> list[Path]:
+    """Write what `simenv slurm sync` needs, and return the files: its unit, and the file of
+    licences in a folder of SlurmUser."""
+    user = conf_value(folder, "SlurmUser") or "root"  # the default of Slurm
+    licenses, unit = folder.absolute() / LICENSES, folder.absolute() / UNIT
+    licenses.parent.mkdir(exist_ok=True)
+    written = [unit]
     if not licenses.exists():
         write(licenses, f"{MARK}: written by `simenv slurm sync`\n")
-        files.append(licenses)
-    return Installation(tuple(files), tuple(lines))
+        written.append(licenses)
+    try:
+        for path in (licenses.parent, licenses):
+            shutil.chown(path, int(user) if user.isdecimal() else user)
+    except (OSError, LookupError) as error:
+        text = f"{licenses.parent} cannot be given to SlurmUser {user!r}: {error}"
+        raise ConfigError(text, hint="run it as root, where the account exists") from error
+    environ = {"SIMENV_SERVICE": site.admin or site.service}
+    environ["SLURM_CONF"] = str(folder.absolute() / "slurm.conf")
+    if site.munge:
+        environ["SIMENV_MUNGE_SOCKET"] = site.munge
+    words = {"command": program, "conf": folder.absolute(), "cluster": site.cluster, "path": unit}
+    words |= {"folder": licenses.parent, "user": user}
+    names = {name: _of_systemd(str(word)) for name, word in words.items()}
+    lines = [f"Environment={_of_systemd(f'{name}={value}')}\n" for name, value in environ.items()]
+    write(unit, _UNIT.format(**names, variables="".join(lines)))
+    return written
+
+
+def _of_systemd(word: str) -> str:
+    """Return a word as a unit has it, systemd.syntax(7)."""
+    word = word.replace("\\", "\\\\").replace("%", "%%")
+    return f'"{word}"' if re.search(r"\s", word) else word
+
+
+def conf_value(folder: Path, key: str) -> str:
+    """Return a value of slurm.conf; "" if it has none, or cannot be read."""
+    try:
+        lines = (folder / "slurm.conf").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    found = [re.match(rf"\s*{key}\s*=\s*([^\s#]+)", line, re.IGNORECASE) for line in lines]
+    return next((each[1] for each in found if each), "")
 
 
 def _with_line(path: Path, line: str) -> str:
@@ -145,11 +236,32 @@ def _with_line(path: Path, line: str) -> str:
 
 
 def write(path: Path, text: str, mode: int = 0o644) -> None:
-    """Replace a file that all nodes read, never leaving a part of it."""
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-        file.write(text)
-    os.chmod(file.name, mode)
-    os.replace(file.name, path)
+    """Replace a file that all nodes read, never leaving a part of it. Raises ConfigError."""
+    try:
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
+            file.write(text)
+        os.chmod(file.name, mode)
+        os.replace(file.name, path)
+    except OSError as error:
+        raise unusable(path, "write", error) from error
+
+
+def unusable(path: Path, verb: str, error: OSError) -> ConfigError:
+    """Return the error of a file that the user of this process cannot read or write; it names both,
+    and the owner of the folder."""
+    text = f"{_user(os.geteuid())} cannot {verb} {path}: {error.strerror}"
+    with suppress(OSError):
+        info = path.parent.stat()
+        mode = stat.S_IMODE(info.st_mode)
+        text += f" (the folder {path.parent} is of {_user(info.st_uid)}, mode {mode:04o})"
+    return ConfigError(text, hint="run it as the owner of the folder; of sync, that is SlurmUser")
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
 
 
 def program() -> Path:

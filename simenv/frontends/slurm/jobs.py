@@ -6,7 +6,8 @@ job's user finds them by the number of the job. The request id makes a repeat th
 Invariant: who reserves looks at the job again afterwards. Slurm changes the state of a job before
 it starts the epilog, so a reservation that is made too late for the epilog sees the end of its job.
 `reconcile` ends what remains: where an epilog could not run, or the service did not answer it, and
-what a job has no licences for any more.
+what a job has no licences for any more. It also finds the jobs that have licences of a pool without
+a reservation.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import re
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -77,6 +78,18 @@ class SlurmJob(msgspec.Struct, frozen=True):
     def holds(self) -> bool:
         """True while the share is the job's."""
         return self.state in HOLDING
+
+
+class UnreservedJob(msgspec.Struct, frozen=True):
+    """A running job that has licences of pools, and no reservation for them."""
+
+    job: int
+    user: str
+    licenses: dict[str, int]
+
+    def __str__(self) -> str:
+        counts = ", ".join(f"{name}:{count}" for name, count in self.licenses.items())
+        return f"job {self.job} of {self.user} has the licences {counts} and no reservation"
 
 
 class DeviceShare(msgspec.Struct, frozen=True):
@@ -309,19 +322,22 @@ def release(client: Client, number: int, cluster: str, reason: str) -> list[int]
 
 
 class Reconciled(msgspec.Struct, frozen=True):
-    """What `reconcile` did: numbers of reservations."""
+    """What `reconcile` did, by numbers of reservations, and the jobs that have none."""
 
     ended: list[int]
     renewed: list[int]
+    unreserved: list[UnreservedJob] = []
 
 
-def reconcile(client: Client, cluster: str, now_ns: int) -> Reconciled:
+def reconcile(
+    client: Client, cluster: str, now_ns: int, pools: Collection[str] = ()
+) -> Reconciled:
     """End the reservations whose jobs have ended, are of another user or have no licences for them,
-    and renew those of running jobs. `now_ns`: wall clock. Raises SimenvError if Slurm does not
-    answer; then nothing is ended."""
+    and renew those of running jobs. `now_ns`: wall clock; `pools`: whose licences nobody may have
+    without a reservation. Raises SimenvError if Slurm does not answer; then nothing is ended."""
     live = of_cluster(client, cluster)
     # Listed after the reservations: a job that is not in it has ended, or never had a share.
-    jobs = listed_jobs() if live else {}
+    jobs = listed_jobs() if live or pools else {}
     used: Counter[tuple[str, str]] = Counter()  # workers by job and pool
     result = Reconciled([], [])
     for each in sorted(live, key=lambda each: each.id):
@@ -337,7 +353,27 @@ def reconcile(client: Client, cluster: str, now_ns: int) -> Reconciled:
             fields = {"reservation": each.id, "ttl_ns": round(owner.lease_s * 1e9)}
             client.session.request(admin.Reservations, admin.Renew, **fields)
             result.renewed.append(each.id)
+    if _unreserved(jobs.values(), live, pools):  # its reservation may be younger than `live`
+        result.unreserved.extend(_unreserved(jobs.values(), of_cluster(client, cluster), pools))
     return result
+
+
+def _unreserved(
+    jobs: Iterable[SlurmJob], live: Sequence[model.ReservationInfo], pools: Collection[str]
+) -> list[UnreservedJob]:
+    """Return the running jobs that have licences without a reservation. One whose prolog runs is
+    not among them: it is CONFIGURING."""
+    reserved = {(each.job, each.device) for each in live}
+    found: list[UnreservedJob] = []
+    for job in jobs:
+        missing = {
+            name: count
+            for name, count in job.licenses.items()
+            if count and name in pools and (str(job.number), name) not in reserved
+        }
+        if missing and job.holds and job.state != "CONFIGURING":
+            found.append(UnreservedJob(job.number, job.user, missing))
+    return found
 
 
 def _why_not(owner: SlurmJob | None, info: model.ReservationInfo, used: int) -> str:

@@ -5,7 +5,9 @@ had now is held back by a reservation of Slurm (LICENSE_ONLY), so that jobs wait
 refuses jobs above the count. Invariants: a count grows with its pool, and falls if an administrator
 says so or the pool is gone; pools that share slots never have more licences free together than
 there are free slots; names that are no pools of the environment stay in the file as they are; the
-file is replaced as a whole.
+file is replaced as a whole. While the service is away, all licences of its pools are held back: no
+job starts that could have no reservation. Which these are stands in the file, where also the submit
+filter reads it.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import msgspec
 
 from simenv import model
 from simenv.errors import ConfigError, NotFoundError
-from simenv.frontends.slurm import MARK, jobs, write
+from simenv.frontends.slurm import MARK, jobs, unusable, write
 from simenv.model.reservations import JOB_SCOPE
 from simenv.wire.messages import admin
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 RECONFIGURE_S = 60.0  # least time between two: slurmctld reads all of its configuration each time
 PREFIX = "simenv_"  # of the names of Slurm's reservations; a pool's name follows
 UP = "up"  # state of a node whose slots can be had
+_POOLS = f"{MARK} pools:"  # simenv_job_submit.lua looks for it
 _LINE = re.compile(r"\s*Licenses\s*=\s*(\S*)\s*\Z", re.IGNORECASE)
 _SHOWN = re.compile(r"LicenseName=(\S+)\s+Total=(\d+)\s+Used=(\d+)")
 _RESERVATION = re.compile(rf"ReservationName={PREFIX}(\S+) .* Licenses=(\S+) ")
@@ -146,18 +149,27 @@ def counts_of(text: str) -> dict[str, str]:
     return counts
 
 
+def pools_of(text: str) -> list[str]:
+    """Return the names of the file that are pools of the environment."""
+    lines = [line for line in text.splitlines() if line.startswith(_POOLS)]
+    return [name for line in lines for name in line.removeprefix(_POOLS).split()]
+
+
 def updated(
     text: str, present: Mapping[str, int], former: Sequence[str] = (), *, lower: bool = False
 ) -> str:
     """Return the text of the file with at least these counts; `lower`: with exactly these.
     `former`: pools that have gone."""
     counts = counts_of(text)
+    gone = [name for name in former if name not in present]
+    pools = sorted({*pools_of(text), *present} - set(gone))
     for name, most in present.items():
         earlier = counts.get(name, "")
         counts[name] = str(max(most, 0 if lower or not earlier.isdigit() else int(earlier)))
-    counts |= {name: "0" for name in former if name in counts and name not in present}
+    counts |= {name: "0" for name in gone if name in counts}
     line = ",".join(f"{name}:{count}" for name, count in counts.items())
-    return f"{MARK}: the counts of pools are written by `simenv slurm sync`\nLicenses={line}\n"
+    heading = f"{MARK}: the counts of pools are written by `simenv slurm sync`"
+    return f"{heading}\n{_POOLS} {' '.join(pools)}\nLicenses={line}\n"
 
 
 # --- the controller -------------------------------------------------------------------------------
@@ -215,12 +227,10 @@ class LicenseSynchroniser:
         """Write the counts, let the controller read them, and hold back what cannot be had.
         `lower`: write counts that have fallen, too. Raises NotFoundError, ConfigError, SimenvError
         if the controller does not answer."""
-        if not self._path.exists():
-            raise NotFoundError(f"there is no {self._path}", hint="simenv slurm install")
+        text = self._text()
         known = controller_licenses()
         present = capacities(client, self._cluster, self._names, known)
         self._former |= set(present)
-        text = self._path.read_text(encoding="utf-8")
         most = {name: capacity.most for name, capacity in present.items()}
         wanted = updated(text, most, sorted(self._former), lower=lower)
         counts = {name: int(count) for name, count in counts_of(wanted).items() if name in present}
@@ -230,18 +240,38 @@ class LicenseSynchroniser:
                 write(self._path, wanted)
             jobs.run(["scontrol", "reconfigure"])
             known = controller_licenses()
-        held_before = held_licenses()
         totals = {name: known[name].total if name in known else 0 for name in present}
         held = {name: max(0, totals[name] - each.available) for name, each in present.items()}
-        changed = [name for name in present if held[name] != held_before.get(name, 0)]
-        # What one pool loses is held before another has it.
-        for name in sorted(changed, key=lambda name: held[name] < held_before.get(name, 0)):
-            hold_back(name, held[name], held_before.get(name))
+        changed = _hold(held)
         missing = [name for name in present if not _has(known, name, counts[name])]
         if is_due and missing:
             text = f"slurmctld does not count {counts[missing[0]]} licences {missing[0]}"
             raise ConfigError(text, hint=f"slurm.conf needs: include {self._path}")
         return LicenseUpdate(counts, held, changed, is_due)
+
+    @property
+    def pools(self) -> Sequence[str]:
+        """Pools whose licences are kept, as the last pass of any process has written them. Raises
+        NotFoundError, ConfigError."""
+        return self._names or pools_of(self._text())
+
+    def hold_all(self) -> LicenseUpdate:
+        """Hold back all licences of the pools, for a service that does not answer; the next
+        `synchronise` returns them. Raises NotFoundError, ConfigError, SimenvError if the controller
+        does not answer."""
+        known = controller_licenses()
+        held = {name: known[name].total for name in self.pools if name in known}
+        return LicenseUpdate(dict(held), held, _hold(held), reconfigured=False)
+
+    def _text(self) -> str:
+        """Return the file's content. Raises NotFoundError, ConfigError."""
+        try:
+            return self._path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            hint = "simenv slurm install"
+            raise NotFoundError(f"there is no {self._path}", hint=hint) from None
+        except OSError as error:
+            raise unusable(self._path, "read", error) from error
 
     def _may_reconfigure(self) -> bool:
         now_s = time.monotonic()
@@ -249,6 +279,17 @@ class LicenseSynchroniser:
             return False
         self._reconfigured_s = now_s
         return True
+
+
+def _hold(held: Mapping[str, int]) -> list[str]:
+    """Hold back so many licences of each name; return the names of which others were held back
+    before. Raises SimenvError."""
+    before = held_licenses()
+    changed = [name for name, count in held.items() if count != before.get(name, 0)]
+    # What one pool loses is held before another has it.
+    for name in sorted(changed, key=lambda name: held[name] < before.get(name, 0)):
+        hold_back(name, held[name], before.get(name))
+    return changed
 
 
 def _has(known: Mapping[str, License], name: str, count: int) -> bool:

@@ -43,6 +43,8 @@ enum {
     MAX_TIMEOUT_S = 600,
     MAX_GROUPS = 1024,
     MAX_DESCRIPTORS = 4096, /* where the kernel cannot close them all at once */
+    END_MS = 2000,          /* after SIGKILL: a process that the kernel does not end is left */
+    PAUSE_MS = 5,           /* between two looks for the end of the command */
 };
 
 #define JOB_VARIABLE "SIMENV_SLURM_JOB" /* the job that the variables belong to */
@@ -208,8 +210,9 @@ static void run_as(const struct user *user, int out, int err, char **argv, char 
     _exit(127);
 }
 
-/* Read what the command prints until it has closed both pipes. Returns false after `end_s`. */
-static bool drain(int out, int err, char *output, char *error, double end_s)
+/* Read what the command prints until it has closed both pipes. Returns false after `end_s`.
+ * `is_cut`: the output has more bytes than MAX_OUTPUT. */
+static bool drain(int out, int err, char *output, char *error, double end_s, bool *is_cut)
 {
     struct pollfd polled[2] = {{out, POLLIN, 0}, {err, POLLIN, 0}};
     char *targets[2] = {output, error};
@@ -229,7 +232,9 @@ static bool drain(int out, int err, char *output, char *error, double end_s)
             ssize_t got = read(polled[k].fd, target, is_full ? sizeof rest : limits[k] - used[k]);
             if (got > 0)
                 used[k] += is_full ? 0 : (size_t)got;
-            else if (got == 0 || errno != EINTR)
+            if (got > 0 && is_full && k == 0)
+                *is_cut = true;
+            if (got == 0 || (got < 0 && errno != EINTR))
                 polled[k].fd = -1;
         }
     }
@@ -237,7 +242,25 @@ static bool drain(int out, int err, char *output, char *error, double end_s)
     return true;
 }
 
-/* Run the command and collect its output. Returns its exit status; -1 with `error` set. */
+/* Wait until a child has ended, and leave it for waitpid. Returns false after `end_s`. */
+static bool has_ended(pid_t child, double end_s)
+{
+    for (;;) {
+        siginfo_t info = {0};
+        if (waitid(P_PID, (id_t)child, &info, WEXITED | WNOHANG | WNOWAIT) == 0) {
+            if (info.si_pid == child)
+                return true;
+        } else if (errno != EINTR) {
+            return true; /* it is nobody's any more */
+        }
+        if (now_s() >= end_s)
+            return false;
+        poll(NULL, 0, PAUSE_MS);
+    }
+}
+
+/* Run the command, and collect its output. At its end, or after `timeout_s`, nothing is left of its
+ * process group. Returns its exit status; -1 with `error` set. */
 static int run(const struct user *user, char **argv, char **environ_of_it, long timeout_s,
                char *output, char *error)
 {
@@ -255,19 +278,22 @@ static int run(const struct user *user, char **argv, char **environ_of_it, long 
     close(out[1]);
     close(err[1]);
     double end_s = now_s() + (double)timeout_s;
-    bool is_complete = child > 0 && drain(out[0], err[0], output, error, end_s);
+    bool is_cut = false;
+    bool is_complete = child > 0 && drain(out[0], err[0], output, error, end_s, &is_cut) &&
+                       has_ended(child, end_s);
     close(out[0]);
     close(err[0]);
     if (child < 0)
         return -1;
-    if (!is_complete) {
-        kill(-child, SIGKILL);
-        kill(child, SIGKILL);
-    }
+    kill(-child, SIGKILL); /* the group is not another's before the child is waited for */
+    kill(child, SIGKILL);
     int status = 0;
-    while (waitpid(child, &status, 0) < 0)
-        if (errno != EINTR)
-            return -1;
+    if (!has_ended(child, now_s() + END_MS * 1e-3) || waitpid(child, &status, 0) < 0)
+        is_complete = false;
+    if (is_complete && is_cut) {
+        snprintf(error, MAX_ERROR, "the command prints more than %d bytes", MAX_OUTPUT - 1);
+        return -1;
+    }
     if (!is_complete)
         snprintf(error, MAX_ERROR, "no answer within %ld s (timeout= in plugstack.conf)", timeout_s);
     return is_complete && WIFEXITED(status) ? WEXITSTATUS(status) : -1;
@@ -335,10 +361,12 @@ static void reserve(spank_t spank, bool is_remote, uint32_t job, int count, char
     snprintf(home, sizeof home, "HOME=%s", entry.pw_dir);
     snprintf(name, sizeof name, "USER=%s", entry.pw_name);
     snprintf(service, sizeof service, "SIMENV_SERVICE=%s", settings.service);
-    char *environ_of_it[8] = {
+    char *environ_of_it[10] = {
         "PATH=/usr/local/bin:/usr/bin:/bin", "LANG=C.UTF-8", home, name, service,
+        /* As python -I: no packages of the user, none beside the command. */
+        "PYTHONNOUSERSITE=1", "PYTHONSAFEPATH=1",
     };
-    int variables = 5;
+    int variables = 7;
     if (settings.munge) {
         snprintf(munge, sizeof munge, "SIMENV_MUNGE_SOCKET=%s", settings.munge);
         environ_of_it[variables++] = munge;

@@ -1,6 +1,10 @@
 """What `simenv slurm` writes, and what it reads of Slurm; the rest runs in tests/cluster."""
 
+import os
+import pwd
+import shutil
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -31,7 +35,7 @@ def test_install_keeps_what_the_site_has_and_its_own_line_once(conf: Path) -> No
     plugstack, submit = conf / "plugstack.conf", conf / "job_submit.lua"
     plugstack.write_text("optional /opt/other.so  # of the site\n")
     submit.write_text("-- of the site\n")
-    licences = conf / "simenv_licenses.conf"
+    licences = conf / "simenv" / "simenv_licenses.conf"
     install(conf)
     licences.write_text("Licenses=matlab:5\n")
     done = install(conf, SlurmSite("munge:sim@node2:7481/site", "big"))
@@ -57,6 +61,51 @@ def test_values_that_configuration_files_cannot_have_are_refused(conf: Path) -> 
     fails(NotFoundError, "there is no folder", install, conf)
     (conf.parent / "plugin.so").unlink()
     fails(NotFoundError, "plugin.so", install, conf)
+
+
+def test_sync_has_a_folder_and_a_unit_of_slurm_user(conf: Path) -> None:
+    user = pwd.getpwuid(os.geteuid()).pw_name
+    (conf / "slurm.conf").write_text(f"# SlurmUser=x\nClusterName=big\n slurmuser = {user} # own\n")
+    site = SlurmSite("munge:sim@node1:7481/a%b", "big", munge="/run/m.socket", admin="/srv/adm.json")
+    done = install(conf, site)
+    assert (conf / "simenv").owner() == user
+    assert f"include {conf}/simenv/simenv_licenses.conf" in done.slurm_conf
+    unit = conf / "simenv_sync.service"
+    assert unit in done.files
+    lines = unit.read_text().splitlines()
+    command = f"{conf.parent}/simenv slurm sync --every 2 --conf {conf} --cluster big"
+    wanted = {f"User={user}", f"ExecStart={command}", f"ReadWritePaths={conf}/simenv"}
+    wanted |= {f"Environment=SIMENV_SERVICE={site.admin}", f"Environment=SLURM_CONF={conf}/slurm.conf"}
+    wanted.add("Environment=SIMENV_MUNGE_SOCKET=/run/m.socket")
+    assert wanted <= set(lines)
+    assert "Environment=SIMENV_SERVICE=munge:sim@node1:7481/a%%b" not in lines
+    verify_unit(unit)
+    (conf / "slurm.conf").write_text("SlurmUser=no-such-user\n")
+    fails(ConfigError, "cannot be given to SlurmUser 'no-such-user'", install, conf)
+
+
+def verify_unit(unit: Path) -> None:
+    """Judge it as the units of tests/project_rules/test_units.py, where systemd can."""
+    if shutil.which("systemd-analyze") is None:
+        return
+    argv = ["systemd-analyze", "security", "--offline=yes", "--threshold=30", "--no-pager", unit]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if "unrecognized option" not in done.stderr:
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "Unknown" not in done.stderr
+
+
+def test_files_that_cannot_be_written_name_user_and_folder(tmp_path: Path) -> None:
+    user = pwd.getpwuid(os.geteuid()).pw_name
+    (tmp_path / "file").touch()
+    for path, reason in (
+        (tmp_path / "none" / "x.conf", "No such file"),
+        (tmp_path / "file" / "x.conf", "Not a directory"),
+    ):
+        error = fails(ConfigError, f"{user} cannot write {path}: {reason}", slurm.write, path, "")
+        assert "SlurmUser" in error.hint
+    mode = f"{stat.S_IMODE((tmp_path / 'file').stat().st_mode):04o}"
+    assert f"the folder {tmp_path / 'file'} is of {user}, mode {mode}" in error.message
 
 
 def test_missing_headers_are_named_with_their_package(tmp_path: Path) -> None:
@@ -98,6 +147,10 @@ def test_counts_of_other_licences_stay_and_those_of_pools_do_not_fall() -> None:
     present = {"fez": 4, "wide": 8, "new": 1}
     written = licenses.updated(text, present, ("fez", "old"))
     assert written.splitlines()[-1] == "Licenses=matlab:5,fez:4,wide:9,old:0,new:1"
+    assert licenses.pools_of(written) == ["fez", "new", "wide"]
+    again = licenses.updated(written, {"other": 1}, ("other",))
+    assert licenses.pools_of(again) == ["fez", "new", "other", "wide"], "one of several daemons"
+    assert licenses.pools_of(text) == []
     assert licenses.updated(written, present, ("fez", "old")) == written
     lowered = licenses.updated(written, present, ("fez", "old"), lower=True)
     assert lowered.splitlines()[-1] == "Licenses=matlab:5,fez:4,wide:8,old:0,new:1"
