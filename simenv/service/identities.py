@@ -10,6 +10,7 @@ ask again after a restart.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 import time
@@ -36,6 +37,8 @@ from simenv.wire.transport.sockets import open_socket
 TICK_S = 5.0  # between two looks at ends and memberships
 OWN_USER = "own user"  # of the environment, in events
 CHECK_S = 15.0  # between two lookups of the accounts of users with certificates
+NAMED_S = 60.0  # in which the account of a user for whom a batch system reserves is not read again
+ANSWER_S = 3.0  # of the broker: it answers nothing about names of no account
 STALE_S = 40.0  # a user whose account the broker has not confirmed for so long is out
 OUT_S = 60.0  # more than any of these together with TICK_S
 MAX_OF_USER = 256  # certificates; the one that was not renewed for longest goes
@@ -267,12 +270,17 @@ class Identities(CertificateIssuer):
         self._settings: IdentitySettings = service.config.identity
         self._owners: dict[int, str] = {}  # users who have entered, while they have work
         self._checked_s = 0.0
+        # Users for whom a batch system reserves: when they were looked up, and their accounts.
+        self._named: dict[str, tuple[float, UserAccount | None]] = {}
         broker.handle = self._handle
+        service.reservation_commands.owner_refusal = self.refusal_of
 
     def _handle(self, message: UserRequest | UserAccount) -> None:
         now_s = time.monotonic()
         if isinstance(message, UserAccount):
             self._table.confirm(message, now_s)
+            if message.user in self._named:
+                self._named[message.user] = self._named[message.user][0], message
             self._review(message.uid)
             self._review_tasks(message)
             # One who is named by its tasks alone, after a start of the service, is in no table.
@@ -349,11 +357,33 @@ class Identities(CertificateIssuer):
             hint="ask its owner: users and groups are in its tables [identity] and [accounts]",
         )
 
+    def refusal_of(self, name: str, now_s: float) -> str | None:
+        """Return why a user may not enter, "" for one who may, and None until the broker has looked
+        the user up. `now_s`: monotonic."""
+        if name in self._service.key_commands.names:
+            return ""
+        asked_s, member = self._named.get(name, (-math.inf, None))
+        if now_s - asked_s > NAMED_S:
+            self._named[name] = now_s, None
+            self._broker.send(identity.CheckUsers([name]))
+            return None
+        if member is None:
+            text = f"the host of the service has no account {name!r}"
+            return text if now_s - asked_s > ANSWER_S else None
+        try:
+            self._identity(member)
+        except KeyRefusedError as error:
+            return error.message
+        return ""
+
     def tick(self, now_s: float) -> None:
         """End what is due; called every second or more often. `now_s`: monotonic."""
         if not self._is_due(now_s):
             return
         self._broker.keep()
+        for name, (asked_s, _) in list(self._named.items()):
+            if now_s - asked_s > NAMED_S:
+                del self._named[name]
         for uid, user in list(self._table.users.items()):
             if now_s - user.confirmed_s > STALE_S:
                 self._withdraw(uid, "could not be looked up")

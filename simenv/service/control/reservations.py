@@ -30,7 +30,7 @@ from simenv.model import AdmissionReason, Decision, ReservationRequest, Reservat
 from simenv.model.program import check_printable
 from simenv.model.reservations import BATCH_ACCOUNT, JOB_SCOPE
 from simenv.scheduler.core import RecordEvent
-from simenv.scheduler.reservations.policies import DELAYED, MOST
+from simenv.scheduler.reservations.policies import DELAYED, MOST, REJECTED
 from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state.scheduler_state import check_device
 from simenv.scheduler.views import cluster_info
@@ -46,6 +46,7 @@ from simenv.wire.messages import admin, client as m, queries
 _STEERED = {"pause": "device.paused", "resume": "device.resumed", "drain": "device.draining"}
 log = logging.getLogger("simenv.service")
 
+LOOKUP_NS = 50_000_000  # until an account that is being looked up should be known
 RESERVATIONS_PER_STEP = 64  # of an answer, between two checks of the clock
 
 
@@ -67,6 +68,8 @@ class ReservationCommands:
         self._reading = reading
         # Changes that wait for the calibration of their device, which gives the prices.
         self.deferred: list[tuple[bytes, Identity, admin.Reserve | admin.SetPolicy]] = []
+        # Why another user may not enter, by name and monotonic time; None: not known yet.
+        self.owner_refusal: Callable[[str, float], str | None] = lambda _owner, _now_s: ""
         self._scheduler = scheduler
         self._starts = starts
         self._accounts = accounts
@@ -109,6 +112,10 @@ class ReservationCommands:
             text = "the service is shutting down and reserves nothing"
             raise ShuttingDownError(text, hint="ask again when it is up: simenv up")
         owner = self._owner_of(identity, message)
+        if owner not in ("", identity.owner):
+            refusal = self.owner_refusal(owner, time.monotonic())
+            if refusal != "":
+                return admin.DecisionReply(message.request, _of_owner(owner, refusal))
         try:
             ask, veto = self._accounts.reservation_terms(owner, message.ask)
         except InsufficientError as error:  # clients repeat what is delayed
@@ -332,6 +339,15 @@ def _device(message: admin.Reserve | admin.SetPolicy) -> str:
 
 
 # The handler of each change, by the kind of its message.
+def _of_owner(owner: str, refusal: str | None) -> Decision:
+    """Return the decision for a user who may not enter, or, None, of whom that is not known yet."""
+    code = AdmissionReason.NOT_AUTHORISED
+    if refusal is None:
+        text = f"the account of {owner!r} is being looked up"
+        return Decision(DELAYED, code, text, retry_after_ns=LOOKUP_NS)
+    return Decision(REJECTED, code, refusal)
+
+
 CHANGES: dict[type, Callable[[ReservationCommands, Identity, Any], m.ToClient]] = {
     admin.Reserve: ReservationCommands._reserve,
     admin.Renew: ReservationCommands._renew,

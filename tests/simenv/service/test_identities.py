@@ -235,6 +235,33 @@ def test_user_who_leaves_is_out_at_the_next_check(
         assert not site.state.reservations.live
 
 
+def test_batch_systems_reserve_for_users_who_may_enter_alone(site: Site) -> None:
+    cleo = site.enter(CLEO)
+
+    def decision(user: str) -> tuple[str, str]:
+        ask = ReservationRequest(device="main", scope="slurm/big", job="7", request_id=user)
+        found = site.get(admin.DecisionReply, admin.Reserve(1, ask, owner=user), cleo).decision
+        return found.status, found.message
+
+    for uid, groups in ((ANA, ()), (BEN, ("chem",)), (EVE, ("physics",))):
+        assert decision(NAMES[uid])[0] == "delayed"
+        assert site.broker.sent.pop() == identity.CheckUsers([NAMES[uid]])
+        assert decision(NAMES[uid])[0] == "delayed", "not asked again"
+        assert not site.broker.sent
+        site.broker.handle(UserAccount(uid, NAMES[uid], groups))
+    assert decision("ana")[0] == decision("ben")[0] == "accepted"
+    status, message = decision("eve")
+    assert status == "rejected"
+    assert "eve may not use the environment 'default'" in message
+    assert {each.grant.owner for each in site.state.reservations.live.values()} == {"ana", "ben"}
+    now_s = time.monotonic()
+    assert site.users.refusal_of("nobody-here", now_s) is None
+    refusal = site.users.refusal_of("nobody-here", now_s + identities.ANSWER_S + 0.1)
+    assert refusal == "the host of the service has no account 'nobody-here'"
+    site.tick(identities.NAMED_S + 1.0)
+    assert not site.users._named
+
+
 @pytest.mark.parametrize("policy", ["keep", "hold", "cancel"])
 def test_waiting_tasks_of_a_user_who_leaves_the_site_follow_the_policy(
     tmp_path: Path, policy: str
