@@ -178,6 +178,24 @@ def test_reconcile_ends_what_is_of_another_user_or_beyond_the_licences(
     assert jobs.reconcile(env, cluster, now_ns).ended == [first.number]
 
 
+def test_reconcile_names_running_jobs_that_have_licences_without_a_reservation(
+    env: Client, squeue: Squeue, cluster: str
+) -> None:
+    squeue.answers(row(7, "RUNNING"))
+    jobs.reserve(env, 7, cluster, SHARES, 30.0)
+    rows = [
+        row(7, "RUNNING"),
+        row(8, "RUNNING", f"matlab:1,{POOL}:3", user="eve"),
+        row(9, "CONFIGURING"),
+        row(10, "PENDING"),
+        row(11, "RUNNING", "matlab:1"),
+    ]
+    squeue.answers("\n".join(rows))
+    (named,) = jobs.reconcile(env, cluster, time.time_ns(), [POOL]).unreserved
+    assert str(named) == f"job 8 of eve has the licences {POOL}:3 and no reservation"
+    assert jobs.reconcile(env, cluster, time.time_ns()).unreserved == []
+
+
 def test_reconcile_ends_those_of_ended_jobs_alone_and_nothing_without_an_answer(
     env: Client, squeue: Squeue, cluster: str
 ) -> None:
