@@ -374,7 +374,7 @@ def test_jobs_wait_while_the_service_is_away_and_run_after_up(with_qpus: Site) -
             site.until(lambda job=job: site.shown(job, "%T") == "COMPLETED", job)  # type: ignore[misc]
         syncing.terminate()
     for job in jobs:
-        assert site.output(job).startswith(f"{POOL}:"), site.output(job)
+        assert f"\n{POOL}:" in f"\n{site.output(job)}"
         site.is_released(job)
     assert site.held() == 0
 
@@ -394,7 +394,7 @@ def test_job_that_starts_while_the_service_is_away_is_requeued(with_qpus: Site) 
         site.up()
     site.cluster.run(LOGIN, ["scontrol", "update", f"jobid={job}", "starttime=now"])
     site.until(lambda: site.shown(job, "%T") == "COMPLETED", job)
-    assert site.output(job).startswith(f"{POOL}:")
+    assert f"\n{POOL}:" in f"\n{site.output(job)}"
     site.is_released(job)
 
 
@@ -414,7 +414,8 @@ def test_licences_of_a_pool_come_with_qpu_alone(with_qpus: Site) -> None:
             assert "Submitted" not in said
         waiting = site.submit("user0", script, "--hold", f"--qpu={POOL}")
         update = ("scontrol", "update", f"jobid={waiting}", f"licenses={POOL}:{WORKERS}")
-        assert "come with --qpu=" in site.as_user("user0", *update, check=False)
+        assert "Invalid license" in site.as_user("user0", *update, check=False)
+        assert site.shown(waiting, "%W") == f"{POOL}:1"
         same = ("scontrol", "update", f"jobid={waiting}", f"licenses={POOL}:1", "comment=mine")
         site.as_user("user0", *same)
         site.cluster.run(LOGIN, ["scancel", str(waiting)])
@@ -432,16 +433,16 @@ def test_sync_names_jobs_that_have_licences_without_a_reservation(with_qpus: Sit
     try:
         jobs.append(site.submit("user1", script, f"--qpu={POOL}"))
         site.has_printed(jobs[0], "started")
-        site.sync()
+        site.sync("--pool", POOL)
         submit.write_text(text.replace("simenv_job_submit(job_desc)", "slurm.SUCCESS"))
         jobs.append(site.submit("user0", script, f"--licenses={POOL}:2"))
         site.has_printed(jobs[1], "started")
-        (named,) = site.sync()["unreserved"]
+        (named,) = site.sync("--pool", POOL)["unreserved"]
         assert named == {"job": jobs[1], "user": "user0", "licenses": {POOL: 2}}
     finally:
         submit.write_text(text)
+        cancel(site, *jobs)
         site.hold_nothing()
-    cancel(site, *jobs)
 
 
 def test_sync_of_a_user_who_cannot_write_names_user_and_folder(with_qpus: Site) -> None:

@@ -329,9 +329,7 @@ class Reconciled(msgspec.Struct, frozen=True):
     unreserved: list[UnreservedJob] = []
 
 
-def reconcile(
-    client: Client, cluster: str, now_ns: int, pools: Collection[str] = ()
-) -> Reconciled:
+def reconcile(client: Client, cluster: str, now_ns: int, pools: Collection[str] = ()) -> Reconciled:
     """End the reservations whose jobs have ended, are of another user or have no licences for them,
     and renew those of running jobs. `now_ns`: wall clock; `pools`: whose licences nobody may have
     without a reservation. Raises SimenvError if Slurm does not answer; then nothing is ended."""

@@ -66,7 +66,9 @@ def test_values_that_configuration_files_cannot_have_are_refused(conf: Path) -> 
 def test_sync_has_a_folder_and_a_unit_of_slurm_user(conf: Path) -> None:
     user = pwd.getpwuid(os.geteuid()).pw_name
     (conf / "slurm.conf").write_text(f"# SlurmUser=x\nClusterName=big\n slurmuser = {user} # own\n")
-    site = SlurmSite("munge:sim@node1:7481/a%b", "big", munge="/run/m.socket", admin="/srv/adm.json")
+    site = SlurmSite(
+        "munge:sim@node1:7481/a%b", "big", munge="/run/m.socket", admin="/srv/adm.json"
+    )
     done = install(conf, site)
     assert (conf / "simenv").owner() == user
     assert f"include {conf}/simenv/simenv_licenses.conf" in done.slurm_conf
@@ -75,7 +77,10 @@ def test_sync_has_a_folder_and_a_unit_of_slurm_user(conf: Path) -> None:
     lines = unit.read_text().splitlines()
     command = f"{conf.parent}/simenv slurm sync --every 2 --conf {conf} --cluster big"
     wanted = {f"User={user}", f"ExecStart={command}", f"ReadWritePaths={conf}/simenv"}
-    wanted |= {f"Environment=SIMENV_SERVICE={site.admin}", f"Environment=SLURM_CONF={conf}/slurm.conf"}
+    wanted |= {
+        f"Environment=SIMENV_SERVICE={site.admin}",
+        f"Environment=SLURM_CONF={conf}/slurm.conf",
+    }
     wanted.add("Environment=SIMENV_MUNGE_SOCKET=/run/m.socket")
     assert wanted <= set(lines)
     assert "Environment=SIMENV_SERVICE=munge:sim@node1:7481/a%%b" not in lines
