@@ -47,14 +47,14 @@ local function simenv_entries(text)
     return entries
 end
 
--- Refuse the licences of pools that are not among those that the job has.
-local function simenv_refusal(job_desc, present)
+-- Refuse the licences of pools that are not among those that the job has. `say` shows a message.
+local function simenv_refusal(job_desc, present, say)
     local pools, own = simenv_pools(), simenv_entries(present)
     for _, field in ipairs(FIELDS) do
         for entry in pairs(simenv_entries(job_desc[field])) do
             local name = entry:gsub("^license[/:]", ""):match("^[%w_.-]+")
             if name and pools[name] and not own[entry] then
-                slurm.log_user("licences of the pool %s come with --qpu=%s:COUNT alone", name, name)
+                say("licences of the pool %s come with --qpu=%s:COUNT alone", name, name)
                 return slurm.ESLURM_INVALID_LICENSES or slurm.ERROR
             end
         end
@@ -63,11 +63,11 @@ local function simenv_refusal(job_desc, present)
 end
 
 function simenv_job_modify(job_desc, job_rec)
-    return simenv_refusal(job_desc, job_rec.licenses)
+    return simenv_refusal(job_desc, job_rec.licenses, slurm.log_info) -- log_user cannot be here
 end
 
 function simenv_job_submit(job_desc)
-    local code = simenv_refusal(job_desc, nil)
+    local code = simenv_refusal(job_desc, nil, slurm.log_user)
     if code ~= slurm.SUCCESS then
         return code
     end
