@@ -290,7 +290,7 @@ static int run(const struct user *user, char **argv, char **environ_of_it, long 
     int status = 0;
     if (!has_ended(child, now_s() + END_MS * 1e-3) || waitpid(child, &status, 0) < 0)
         is_complete = false;
-    if (is_complete && is_cut) {
+    if (is_complete && is_cut && WIFEXITED(status) && WEXITSTATUS(status) == 0) {
         snprintf(error, MAX_ERROR, "the command prints more than %d bytes", MAX_OUTPUT - 1);
         return -1;
     }
