@@ -60,14 +60,16 @@ class Settings:
         return bool(self.name or self.service or config.service_file())
 
     def connect(self, patience_s: float | None = None) -> Client:
-        """Return a client of the environment that is up. `patience_s`: of `simenv.connect`. Raises
-        NoServiceError if none is."""
+        """Return a client of the environment that is up. `patience_s`: None, or as for
+        `simenv.connect`. Raises NoServiceError if none is."""
         import simenv
         from simenv.client.connection import tracing
 
         tracing.configure("simenv")
-        patience = {} if patience_s is None else {"patience_s": patience_s}
-        return simenv.connect(self.name, service=self.service, **patience)
+        client = simenv.connect(self.name, service=self.service)
+        if patience_s is not None:
+            client.session.channel.be_patient(patience_s)
+        return client
 
     def connect_or_read(self) -> Client:
         """Return a client of the environment that is up, or else one that reads its journal. For
