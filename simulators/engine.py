@@ -7,7 +7,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 import numpy as np
@@ -139,11 +139,26 @@ def _stacked(states: list[NDArray[np.complexfloating]]) -> NDArray[np.complexflo
 
 # Cancellation, progress and threads of one run.
 #
-# `RunControl` is the cancel flag and the progress counter of a run. `ThreadPool` calls compiled
+# `RunControl` is the cancel flag and the progress of a run. `ThreadPool` calls compiled
 # kernels, which release the interpreter lock, on ranges. Its threads live only inside the `with`
 # block, so an idle engine uses no CPU. The caller's thread works too. Chunks are handed out
 # dynamically, and the cancel flag is read between them. A chunk's result must not depend on the
 # thread that computes it.
+
+
+class Progress(NamedTuple):
+    """Work that a run has done of what it has to do. `unit`: what is counted, in the plural, such
+    as "passes"; "": the engine does not report its progress. `fraction`: 0 to 1; it never falls.
+    `before`: the part of it that earlier attempts have done."""
+
+    unit: str = ""
+    done: int = 0
+    total: int = 0
+    fraction: float = 0.0
+    before: float = 0.0
+
+
+NO_PROGRESS = Progress()
 
 
 class RunControl:
@@ -151,23 +166,26 @@ class RunControl:
 
     `threads`: limit on the threads of a run from its next pass on, 0 for all of them; results do
     not depend on it, and any thread may set it. `has_checkpoints`: set by a run that can write a
-    checkpoint before it ends. `passes`: numbers of finished and of all passes
-    over the states; any thread may read it, only the run's own thread changes it. (0, 0) if the
-    engine does not report it. `row`: of the bindings, in which the run is; -1 if the engine does
-    not report it.
+    checkpoint before it ends. `row`: of the bindings, in which the run is; -1 if the engine does
+    not report it. `progress`: of the run; any thread may read it.
+
+    A run says with `expect` how much work it has, and with `advance` what it has done; all threads
+    of a `ThreadPool` may call `advance`. `divide` makes parts of the work, to which both then
+    refer; what is counted in parts is summed over all of them.
     """
 
-    __slots__ = ("flag", "has_checkpoints", "is_preempted", "passes", "row", "threads")
+    __slots__ = (
+        "_counted", "_done", "_lock", "_low", "_total", "_unit", "_width", "flag",
+        "has_checkpoints", "is_preempted", "progress", "row", "threads",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.flag: NDArray[np.int64] = np.zeros(1, np.int64)
-        self.passes = (0, 0)
-        self.row = -1
-        self.threads = 0
-        self.has_checkpoints = self.is_preempted = False
+        self._lock = threading.Lock()
+        self.clear()
 
     def preempt(self) -> None:
-        """Ask the run to write a checkpoint after its present sweep and then to end, or to end
+        """Ask the run to write a checkpoint after its present pass and then to end, or to end
         where it has none. Any thread may call it."""
         self.is_preempted = True
         if not self.has_checkpoints:
@@ -179,7 +197,10 @@ class RunControl:
 
     def clear(self) -> None:
         self.flag[0] = 0
-        self.passes = (0, 0)
+        self.progress = NO_PROGRESS
+        self._low, self._width = 0.0, 1.0  # the present part of the whole work
+        self._unit, self._done, self._total = "", 0.0, 0  # in the present part
+        self._counted: tuple[str, int, int] | None = None  # the part itself: unit, done, total
         self.row = -1
         self.threads = 0
         self.has_checkpoints = self.is_preempted = False
@@ -189,13 +210,73 @@ class RunControl:
         if self.flag[0]:
             raise Stopped()
 
-    def add_sweeps(self, passes: int) -> None:
-        done, total = self.passes
-        self.passes = (done, total + passes)
+    def expect(self, total: int, unit: str) -> None:
+        """Add work to the present part. Its first unit is the one that is counted."""
+        if not self._total:
+            self._unit = unit
+        if unit == self._unit and total > 0:
+            self._total += total
+            self._report(unit, self._low)
 
-    def sweeps_done(self, passes: int = 1) -> None:
-        done, total = self.passes
-        self.passes = (done + passes, total)
+    def advance(self, unit: str, done: float = 1, *, before: bool = False) -> None:
+        """Count finished work of the present part, unless it counts other units. `before`: an
+        earlier attempt has done it."""
+        if unit != self._unit:
+            return
+        with self._lock:
+            self._done += done
+            share = min(1.0, self._done / self._total)
+            early = self._width * done / self._total if before else 0.0
+            self._report(unit, self._low + self._width * share, early)
+
+    def divide(self, sizes: int | Sequence[float], unit: str) -> Iterator[int]:
+        """Divide the present part: iterate over the numbers of so many equal parts, or of parts of
+        these sizes. `unit`: of the parts. They are counted, unless they are equal and report work
+        of their own."""
+        count = sizes if isinstance(sizes, int) else len(sizes)
+        ends = range(count + 1) if isinstance(sizes, int) else [0.0, *itertools.accumulate(sizes)]
+        if count < 2 or ends[count] <= 0.0:
+            yield from range(count)
+            if self.progress.unit:
+                self._report(unit, self._low + self._width)
+            return
+        outer = self._low, self._width, self._unit, self._done, self._total, self._counted
+        low, width, *_, counted = outer
+        first, total = round(low / width * count), round(count / width)
+        try:
+            for number in range(count):
+                self._low = low + width * (ends[number] / ends[count])
+                self._width = width * ((ends[number + 1] - ends[number]) / ends[count])
+                self._unit, self._done, self._total = "", 0.0, 0
+                if counted is None and not isinstance(sizes, int):
+                    self._counted = unit, first + number, total
+                yield number
+                if counted is None and self.progress.unit in ("", unit):
+                    self._counted = unit, first + number + 1, total
+                self._report(unit, low + width * (ends[number + 1] / ends[count]))
+                self._counted = counted
+        finally:
+            self._low, self._width, self._unit, self._done, self._total, self._counted = outer
+
+    def _report(self, unit: str, fraction: float, before: float = 0.0) -> None:
+        """Set the progress, which never falls."""
+        last = self.progress
+        fraction = min(1.0, max(fraction, last.fraction))
+        if self._counted is not None:
+            unit, done, total = self._counted
+        else:
+            unit = last.unit or unit
+            total = round(self._total / self._width) if self._total else last.total
+            done = min(total, int(fraction * total * _ROUNDED + _ROUNDING))
+        self.progress = Progress(unit, done, total, fraction, last.before + before)
+
+
+# Units of work. A pass visits all amplitudes of a state once, tile by tile.
+PASSES, OPERATIONS, TRAJECTORIES = "passes", "operations", "trajectories"
+SHOTS, BINDINGS, STRINGS, SLICES = "shots", "bindings", "strings", "slices"
+COMPONENTS, STEPS, JOBS = "components", "steps", "jobs"
+_ROUNDING = 1e-6  # of a unit: products of fractions are rounded
+_ROUNDED = 1.0 + 1e-12
 
 
 ThreadWork = Callable[[int, int, int], object]  # (first, last, thread number)
@@ -227,9 +308,11 @@ class ThreadPool:
             thread.join()
         self._threads.clear()
 
-    def run(self, work: ThreadWork, total: int, grain: int) -> None:
-        """Call `work` on ranges of at most `grain` that cover range(total). Raises Stopped, also if
-        a stop shortened the last range."""
+    def run(self, work: ThreadWork, total: int, grain: int, unit: str = "") -> None:
+        """Call `work` on ranges of at most `grain` that cover range(total). `unit`: of the items,
+        to be counted as progress. Raises Stopped, also if a stop shortened the last range."""
+        if unit:
+            work = self._counted(work, unit)
         if total <= grain:
             self._control.check()
             work(0, total, 0)
@@ -252,6 +335,15 @@ class ThreadPool:
         if failure is not None:
             raise failure
         self._control.check()
+
+    def _counted(self, work: ThreadWork, unit: str) -> ThreadWork:
+        """Return `work` with its items counted as progress."""
+
+        def counted(first: int, last: int, thread: int) -> None:
+            work(first, last, thread)
+            self._control.advance(unit, last - first)
+
+        return counted
 
     def _worker(self, number: int) -> None:
         while (order := self._orders.get()) is not None:

@@ -28,8 +28,8 @@ class Watched(RunControl):
 
     __slots__ = ("last_s",)
 
-    def sweeps_done(self, passes: int = 1) -> None:
-        super().sweeps_done(passes)
+    def advance(self, unit: str, done: float = 1, *, before: bool = False) -> None:
+        super().advance(unit, done, before=before)
         self.last_s = time.perf_counter()
 
 
@@ -54,7 +54,7 @@ def run(options: Namespace) -> Report:
         # The first run, of one shot, loads kernels.
         result = engine.run(plan, circuit, Request(SHOTS if turn else 1, SEED), settings, control)
         end_s = time.perf_counter()
-        assert control.passes[0] == control.passes[1] > 0
+        assert control.progress.fraction == 1.0
         times.append((control.last_s - begin_s, end_s - control.last_s))
     passes_s, sampling_s = map(statistics.median, zip(*times[1:], strict=True))
     print(f"simulation {passes_s:.2f} s, {number:.1f} sweeps")

@@ -19,7 +19,7 @@ from simenv.cli.profile import PerfFinding, RunProfile, Span, findings, profile_
 from simenv.cli.tasks.history import LAST, RunName, Since, resolve_run_name
 from simenv.cli.terminal import folded, size
 from simenv.client.environments import EnvironmentInfo, environments as found_environments
-from simenv.client.tasks.progress import passes
+from simenv.client.tasks.progress import progress_of
 from simenv.errors import NotFoundError, OptionError
 from simenv.model import FINAL_STATES, Event, NodeInfo, PoolInfo, TaskInfo, WorkerInfo
 from simenv.model.views import check_window
@@ -179,7 +179,7 @@ def queue(
 def _runs(task: TaskInfo) -> str:
     """Return the worker of a running task, its progress, and how far it outran its forecast."""
     outrun = f"{task.outrun:.0f} x its forecast" if task.outrun else ""
-    return ", ".join(filter(None, (task.worker, passes(task), outrun)))
+    return ", ".join(filter(None, (task.worker, str(progress_of(task)), outrun)))
 
 
 def _run_ends_in(task: TaskInfo) -> str:

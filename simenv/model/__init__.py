@@ -73,6 +73,7 @@ from simenv.model.views import (
     OperationInfo,
     PoolInfo,
     PoolSpec,
+    Progress,
     QubitInfo,
     ServiceInfo,
     StandbyInfo,
@@ -104,7 +105,7 @@ __all__ += [
     "OwnerUse",
     "PoolInfo",
 ]
-__all__ += ["PoolSpec", "Program", "QubitInfo", "ReservationInfo", "ReservationRequest"]
+__all__ += ["PoolSpec", "Program", "Progress", "QubitInfo", "ReservationInfo", "ReservationRequest"]
 __all__ += ["ReservationState", "ResultData", "ResultFile", "ServiceInfo", "StandbyInfo"]
 __all__ += ["StoredArray", "TargetInfo", "TaskInfo", "TaskOptions", "TaskParts", "TaskSpec"]
 __all__ += ["TaskState", "Timing", "Token", "WorkerInfo", "WorkerState", "Workload"]

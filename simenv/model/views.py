@@ -13,6 +13,7 @@ import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
+from typing import Annotated
 
 import msgspec
 
@@ -171,6 +172,22 @@ class EngineInfo(msgspec.Struct, frozen=True):
     gates: tuple[GateInfo, ...]
 
 
+_Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+_Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """What a running task has done of what it has to do, at its worker's last heartbeat. `unit`:
+    what is counted, in the plural: "passes", "trajectories", "shots", "bindings" ...; see
+    docs/concepts/progress.md."""
+
+    unit: Annotated[str, msgspec.Meta(min_length=1, max_length=40)]
+    done: _Count
+    total: _Count
+    fraction: _Share  # of the work; it never falls, and is finer than done / total
+    before: _Share = 0.0  # the part of it that earlier attempts have done
+
+
 class TaskInfo(msgspec.Struct, frozen=True):
     """A task as `queue` and `status` show it; `reason` says why it waits, or why it failed."""
 
@@ -188,8 +205,7 @@ class TaskInfo(msgspec.Struct, frozen=True):
     wait_us: float = -1.0  # until it begins, if it waits; -1: not known
     parked: int = 0  # its place among the tasks that wait for credits; 0: it does not wait for them
     reservation: int = 0
-    passes_done: int = 0  # by a run of more than a second, if its engine reports them
-    passes: int = 0  # total number; 0: not known
+    progress: Progress | None = None  # of a run of more than a second, if its engine reports it
     wait_off_by: float = 0.0  # typical factor between such waits and real ones; 0: not known
     left_us: float = -1.0  # of its run, as forecast now; -1: it does not run, or not known
     outrun: float = (

@@ -202,7 +202,7 @@ class TranspilerEngine:
         compiled."""
         assert isinstance(call, calls.TranspileCall)
         transpiler = self._transpiler(call)
-        control.add_sweeps(len(call.circuits))
+        control.expect(len(call.circuits), "circuits")
         as_submitted = call.level == calls.AS_SUBMITTED
         compile_one = transpiler.transpiled if as_submitted else transpiler.run
         compiled: list[bytes] = []
@@ -215,7 +215,7 @@ class TranspilerEngine:
                 compiled.append(qpy.write_qpy(compile_one(circuit), call.qpy))
             except ProgramError as error:
                 raise ProgramError(f"{name}: {error.message}", hint=error.hint) from error
-            control.sweeps_done()
+            control.advance("circuits")
         return codec.encode(
             calls.TranspileAnswer(calls.CALL_FORMAT, transpiler.name, tuple(compiled))
         )

@@ -8,6 +8,7 @@ of their own (setsid) are left to it. It gets no SIMENV_* variable.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -30,6 +31,38 @@ _END_S = 5.0  # for a killed process to be gone
 _STDERR_CHARS = 2_000  # of stderr in a failure's message; the worker's log has more
 _LOGGED_BYTES = 64 * 2**10
 _RESERVED = "SIMENV_"  # variables of the environment itself
+
+
+# A line of stderr by which a program reports its progress.
+_PROGRESS = re.compile(rb"^progress: (\d{1,15}) of (\d{1,15}) ([a-z]{1,40})\r?$", re.MULTILINE)
+_TAIL_BYTES = 4_096  # of stderr, in which the last such line is looked for
+
+
+class _ReportedProgress:
+    """Progress that a program reports on stderr."""
+
+    def __init__(self, stream: IO[bytes], control: RunControl) -> None:
+        self._stream = stream.fileno()
+        self._control = control
+        self._unit = b""
+        self._read = self._done = 0  # bytes; units
+
+    def read(self) -> None:
+        """Take over the last line. The unit and the total are those of the first one."""
+        size = os.fstat(self._stream).st_size
+        if size == self._read:
+            return
+        self._read, begin = size, max(0, size - _TAIL_BYTES)
+        lines = _PROGRESS.findall(os.pread(self._stream, size - begin, begin))
+        if not lines:
+            return
+        done, total, unit = int(lines[-1][0]), int(lines[-1][1]), lines[-1][2]
+        if not self._unit and total:
+            self._unit = unit
+            self._control.expect(total, unit.decode())
+        if unit == self._unit and done > self._done:
+            self._control.advance(unit.decode(), done - self._done)
+            self._done = done
 
 
 class ExternalProgram:
@@ -101,9 +134,10 @@ class ExternalProgram:
     def _end(
         self, process: subprocess.Popen[bytes], streams: tuple[IO[bytes], ...], control: RunControl
     ) -> int:
-        pause_s = _FIRST_PAUSE_S
+        pause_s, progress = _FIRST_PAUSE_S, _ReportedProgress(streams[1], control)
         while (code := process.poll()) is None:
             control.check()
+            progress.read()
             if any(os.fstat(each.fileno()).st_size > MAX_BYTES for each in streams):
                 raise BadAnswer(f"the program {self.name} printed more than {MAX_BYTES} bytes")
             time.sleep(pause_s)

@@ -19,7 +19,7 @@ from collections.abc import Callable
 import msgspec
 
 from simenv._version import __version__
-from simenv.model import Origin
+from simenv.model import Origin, Progress
 from simenv.process import exit_process, log_line, node_load, resident_bytes
 from simenv.wire import codec
 from simenv.wire.keyfiles import WorkerBootstrap
@@ -55,9 +55,10 @@ class RunningTask:
             return self._stops.pop((task, attempt), "")
 
     @property
-    def passes(self) -> tuple[int, int]:
-        """Completed and total passes of the running task."""
-        return self._runner.control.passes
+    def progress(self) -> Progress | None:
+        """Progress of the running task; None if its engine does not report it."""
+        progress = self._runner.control.progress
+        return Progress(*progress) if progress.unit else None
 
     @property
     def loaded_bytes(self) -> int:
@@ -147,12 +148,12 @@ class HeartbeatThread:
             if now >= next_beat:
                 task, attempt = self._current.running
                 waiting = self._current.waiting
-                memory, passes = self._memory(), self._current.passes if task else (0, 0)
+                memory, progress = self._memory(), self._current.progress if task else None
                 if not task:
                     self._idle_bytes = resident_bytes()
                 base = max(self._idle_bytes, self._current.loaded_bytes)
                 beat = m.Heartbeat(
-                    self._name, self._epoch, task, attempt, memory, self._start, *passes, waiting,
+                    self._name, self._epoch, task, attempt, memory, self._start, progress, waiting,
                     busy_ns() > COMPILING_NS, time.process_time_ns() // 1_000_000, *node_load(),
                     base, self._grants,
                 )  # fmt: skip

@@ -22,7 +22,7 @@ from qiskit_aer.quantum_info.states.aer_state import AerState
 from simulators.catalog import builtin_card, state_bytes
 from simulators.circuit.analysis.measurements import MeasurementLayouts
 from simulators.circuit.ir import Circuit, Operation, matrix, operations
-from simulators.engine import SAMPLED, Request, RunControl, RunOptions
+from simulators.engine import OPERATIONS, SAMPLED, Request, RunControl, RunOptions
 from simulators.errors import OutOfMemory, Unsupported
 from simulators.execution import outputs
 from simulators.execution.qiskit_export import Dialect, convert
@@ -63,17 +63,21 @@ def evolve(
     try:
         state.allocate_qubits(circuit.num_qubits)
         state.initialize()
-        waiting = 0
+        waiting = 0  # gates
+        control.expect(circuit.ops.size, OPERATIONS)
         for operation in operations(circuit, params):
             if not operation.is_gate:
+                control.advance(OPERATIONS)
                 continue
             _apply(state, circuit, operation)
-            waiting += 1 << circuit.num_qubits
-            if waiting >= CALL_OPERATIONS:
+            waiting += 1
+            if waiting << circuit.num_qubits >= CALL_OPERATIONS:
                 state.flush()
                 control.check()
+                control.advance(OPERATIONS, waiting)
                 waiting = 0
         state.flush()
+        control.advance(OPERATIONS, waiting)
         entry: NDArray[np.complex128] = state.move_to_ndarray()  # owned by this array from here on
         return entry
     except (AerError, RuntimeError) as error:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.circuit.analysis.measurements import MeasurementLayouts
-from simulators.engine import RunControl
+from simulators.engine import OPERATIONS, SAMPLED, Request, RunControl
 from simulators.errors import OutOfMemory
 from simulators.execution.outputs import Batch, FinalState, PauliStrings, SeedKey
 from simulators.execution.sampling import Distribution, distribution, select_bits, uniforms
@@ -89,6 +89,7 @@ class MatrixProductState(msgspec.Struct, frozen=True, eq=False):
         before: SiteString = (-1, ())
         for (first, letters), number in spelled:
             control.check()
+            control.advance(OPERATIONS)
             same = 0
             if first == before[0]:
                 while same < min(len(letters), len(before[1])) and (
@@ -197,6 +198,7 @@ def sample_sites(
     low, weight = np.zeros(1), np.ones(1)
     for site, tensors in enumerate(versions):
         control.check()
+        control.advance(OPERATIONS)
         if site % SITES_A_DRAW == 0:
             number = site // SITES_A_DRAW
             uniforms(*key, _LATER_DRAWS + number if number else 0, shots, draws)
@@ -248,6 +250,19 @@ _SHOTS_AT_ONCE = 8_192
 _BITS_AT_ONCE = 1 << 24
 
 
+def _shots_at_once(num_qubits: int) -> int:
+    return max(1, min(_SHOTS_AT_ONCE, _BITS_AT_ONCE // max(1, num_qubits)))
+
+
+def expect_outputs(num_qubits: int, request: Request, shots: int, control: RunControl) -> None:
+    """Expect the operations of a chain's outputs, for the progress: a site of each batch of shots,
+    and a Pauli string. `shots`: those of this process."""
+    if not SAMPLED.isdisjoint(request.outputs):
+        control.expect(num_qubits * -(-shots // _shots_at_once(num_qubits)), OPERATIONS)
+    if "expectation" in request.outputs:
+        control.expect(sum(len(item.labels) for item in request.observables), OPERATIONS)
+
+
 class ChainState(FinalState):
     """Matrix product state of one binding."""
 
@@ -271,7 +286,7 @@ class ChainState(FinalState):
 
     def records(self, shots: NDArray[np.int64], key: SeedKey) -> Iterator[NDArray[np.uint64]]:
         """Classical records of these shots, in batches."""
-        step = max(1, min(_SHOTS_AT_ONCE, _BITS_AT_ONCE // max(1, self.num_qubits)))
+        step = _shots_at_once(self.num_qubits)
         for first in range(0, shots.size, step):
             bits = self._chain.sample(shots[first : first + step], key, self._control)
             yield select_bits(bits, self._layout.source)

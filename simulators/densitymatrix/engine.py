@@ -27,7 +27,15 @@ from simulators.compiler import kernel
 from simulators.densitymatrix.execute import Branches, CombinedState, ExactEvolution, MixedState
 from simulators.densitymatrix.plain_part import PlainPart, fits, plain_counts, plain_part
 from simulators.densitymatrix.program import Program, build_program
-from simulators.engine import SAMPLED, EngineResult, Request, RunControl, RunOptions, ThreadPool
+from simulators.engine import (
+    OPERATIONS,
+    SAMPLED,
+    EngineResult,
+    Request,
+    RunControl,
+    RunOptions,
+    ThreadPool,
+)
 from simulators.execution import outputs, requests
 from simulators.execution.outputs import FinalState, collect
 from simulators.execution.readout import ReadoutStage
@@ -105,6 +113,11 @@ class _Part:
         live = 0 if keep else sum(1 << clbit for clbit in shown)
         reads = [expression.reads for expression in self.expressions]
         return build_program(circuit, self.noise, layout, reads, live)
+
+    @property
+    def num_operations(self) -> int:
+        """Number of operations of the circuit."""
+        return self.part.circuit.ops.size
 
     def own_params(self, params: NDArray[np.float64]) -> NDArray[np.float64]:
         """Parameters of the part among those of the whole circuit."""
@@ -202,9 +215,15 @@ class DensityMatrixEngine:
 def _state(part: _Part | PlainPart, run: requests.BindingRun, pool: ThreadPool) -> MixedState:
     """The final state of a part; `run`: of the whole circuit."""
     bound, width = replace(run, params=part.own_params(run.params)), part.num_qubits
+    control, number = run.control, part.num_operations
+    control.expect(number, OPERATIONS)
+
+    def progress(share: float) -> None:
+        control.advance(OPERATIONS, number * share)
 
     def evolve(keep: bool) -> Branches:
-        return ExactEvolution(part.program(keep=keep), part.expressions, bound, pool).run()
+        evolution = ExactEvolution(part.program(keep=keep), part.expressions, bound, pool)
+        return evolution.run(progress)
 
     return MixedState(width, part.layouts.clbits, evolve, max(2, width))
 

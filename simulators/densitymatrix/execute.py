@@ -60,13 +60,23 @@ class ExactEvolution:
         memory = options.memory_bytes or _STATES_BYTES
         self._most = max(1, options.max_branches)
         self._most_states = max(1, memory // size - 1)  # less the two halves of a measured state
+        self._progress: Callable[[float], None] = lambda _: None
+        self._part = 0.0  # of the program, that the present step has not reported
         self._elsewhere = 0  # states of the other branch of the conditions around a step
 
-    def run(self) -> Branches:
-        """The states at the end. Raises TooManyBranches and Stopped."""
+    def run(self, progress: Callable[[float], None] = lambda _: None) -> Branches:
+        """The states at the end. `progress`: called with each part of the program that is done, of
+        1. Raises TooManyBranches and Stopped."""
         branches = {0: np.zeros(4**self._num_qubits)}
         populations(branches[0], self._num_qubits, 1, branches[0][:0])
-        return self._steps(self._program.steps, branches)
+        steps = self._program.steps
+        sizes = [len(step.items) if isinstance(step, Segment) else 1 for step in steps]
+        self._progress = progress
+        for step, size in zip(steps, sizes, strict=True):
+            self._part = size / sum(sizes)
+            branches = self._steps((step,), branches)
+            progress(self._part)
+        return branches
 
     def _steps(self, steps: tuple[densitymatrix_program.Step, ...], branches: Branches) -> Branches:
         for step in steps:
@@ -92,10 +102,12 @@ class ExactEvolution:
         program = self._program
         blocks.fill(segment.items, self._params, program.gates, program.channels)
         total = tiles(n)
+        part, self._part = self._part, 0.0
         for state in branches.values():
-            if n < _THREADED_QUBITS or self._pool.size == 1:
+            if n < _THREADED_QUBITS:
                 self._apply(state, 0, blocks.count, 0, total, 0)
                 self._control.check()
+                self._progress(part / len(branches))
                 continue
             for block in range(blocks.count):
                 self._pool.run(
@@ -103,6 +115,7 @@ class ExactEvolution:
                     total,
                     max(_GRAIN, -(-total // (4 * self._pool.size))),
                 )
+                self._progress(part / (len(branches) * blocks.count))
 
     def _apply(
         self, state: State, block: int, end: int, first: int, last: int, thread: int

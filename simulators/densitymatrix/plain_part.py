@@ -55,6 +55,11 @@ class PlainPart(msgspec.Struct, frozen=True, eq=False):
         width, gates = max(MIN_QUBITS, self.num_qubits), fusion.fixed_gates().blocks
         return Program(width, steps, gates, self.facts.all_matrices, len(self.items))
 
+    @property
+    def num_operations(self) -> int:
+        """Number of operations, those of the noise too."""
+        return len(self.items)
+
     def own_params(self, params: NDArray[np.float64]) -> NDArray[np.float64]:
         """All parameters of the whole circuit."""
         return params

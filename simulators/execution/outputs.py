@@ -359,7 +359,7 @@ class EngineBase(abc.ABC):
         layouts, number = open_run(self.card, plan, circuit, request, options)
         self.check(layouts, request, options)
         results = []
-        for row in range(number):
+        for row in control.divide(number, engine.BINDINGS):
             self.check_stop(control)
             control.row = row
             params, key = bind(circuit, request, row), (request.seed, request.binding + row)

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.engine import RunControl
+from simulators.engine import Progress, RunControl
 from simulators.errors import EngineError, OutOfMemory, Stopped
 from simulators.execution import outputs
 
@@ -38,6 +38,15 @@ class Ranks:
         self.control = control if comm is None else _PollingControl(self)
         self.alike = alike
         self._received = False  # the message of the first rank; in that rank: it was sent
+
+    def expect(self, numbers: Sequence[int], unit: str) -> None:
+        """Expect this rank's parts of so many items each, see `part`, for the progress."""
+        parts = map(self.part, numbers)
+        self.control.expect(sum(part.stop - part.start for part in parts), unit)
+
+    def report(self, progress: Progress) -> None:
+        """Report the progress of this rank's share for that of the run."""
+        self._control.progress = progress
 
     def poll(self) -> None:
         """Raise Stopped if the run was asked to stop. Ranks may call it in different numbers, if
@@ -210,3 +219,7 @@ class _PollingControl(RunControl):
 
     def check(self) -> None:
         self._ranks.poll()
+
+    def _report(self, unit: str, fraction: float, before: float = 0.0) -> None:
+        super()._report(unit, fraction, before)
+        self._ranks.report(self.progress)

@@ -17,7 +17,16 @@ from simulators.circuit.ir import Circuit, Table
 from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.passes.components import Subcircuit
 from simulators.circuit.passes.light_cone import OutputSupport, output_support
-from simulators.engine import OUTPUTS, PURE, SAMPLED, PauliSum, Request, RunControl, RunOptions
+from simulators.engine import (
+    BINDINGS,
+    OUTPUTS,
+    PURE,
+    SAMPLED,
+    PauliSum,
+    Request,
+    RunControl,
+    RunOptions,
+)
 from simulators.errors import BadCircuit, TooManySteps, Unsupported
 
 # Checks of a request that all engines share, and the parameters of one binding.
@@ -218,7 +227,8 @@ class EngineRun(msgspec.Struct, frozen=True, eq=False):
 
     def rows(self) -> Iterator[BindingRun]:
         """All bindings. Raises BadCircuit if they do not match the circuit."""
-        return map(self.row, range(num_bindings(self.circuit, self.request)))
+        number = num_bindings(self.circuit, self.request)
+        return map(self.row, self.control.divide(number, BINDINGS))
 
 
 def plan_layouts(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from simulators.circuit.ir import num_words, outcome_width
 from simulators.compiler import simd
 from simulators.compiler.kernel import device_function, inline_function, kernel
-from simulators.engine import RunControl
+from simulators.engine import SHOTS, RunControl
 
 # Counter-based random numbers: Philox 4x64-10, the same bits as numpy's `Philox` generator.
 #
@@ -216,10 +216,14 @@ def block_seed(seed: int, binding: int, block: int) -> int:
 def blocks(
     shots: int, seed: int, binding: int, control: RunControl, size: int = BLOCK_SHOTS
 ) -> Iterator[tuple[int, int]]:
-    """Yield (seed, shots wanted) of each block, after a read of the control flag."""
+    """Yield (seed, shots wanted) of each block, after a read of the control flag; count them as
+    progress."""
+    control.expect(shots, SHOTS)
     for block, first in enumerate(range(0, shots, size)):
         control.check()
-        yield block_seed(seed, binding, block), min(size, shots - first)
+        wanted = min(size, shots - first)
+        yield block_seed(seed, binding, block), wanted
+        control.advance(SHOTS, wanted)
 
 
 # Sampling of basis states, and packing of outcomes; shared by the engines.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from simulators.catalog import state_bytes
 from simulators.circuit.analysis.measurements import MeasurementLayouts
 from simulators.circuit.ir import Circuit
-from simulators.engine import EngineResult, PauliSum, RunControl, RunOptions, ThreadPool
+from simulators.engine import PASSES, EngineResult, PauliSum, RunControl, RunOptions, ThreadPool
 from simulators.errors import Unsupported
 from simulators.execution import outputs
 from simulators.execution.outputs import FinalState, PauliStrings, collect
@@ -52,7 +52,7 @@ class DeviceBackend:
         self.programs = programs
         self._control = control
         self.check = control.check
-        self.add_sweeps = control.add_sweeps
+        self.expect = control.expect
 
     def for_width(self, _num_qubits: int) -> DeviceBackend:
         return self
@@ -106,7 +106,7 @@ class DeviceBackend:
     def multiply(self, state: DeviceState, matrix: PlacedMatrix) -> None:
         self.check()
         multiply(state, matrix)
-        self._control.sweeps_done()
+        self._control.advance(PASSES)
 
     def block_sums(
         self, item: BlockSum, state: DeviceState, other: DeviceState | None = None
@@ -164,7 +164,7 @@ class DeviceBackend:
         self, circuit: Circuit, params: NDArray[np.float64], observables: tuple[PauliSum, ...]
     ) -> protocol.GradientFunction:
         plan = reductions.DeviceAdjoint(circuit, params, self.pass_done, multiply)
-        self.add_sweeps(plan.num_sweeps * len(observables))
+        self.expect(plan.num_sweeps * len(observables), PASSES)
 
         def gradients(state: DeviceState, keep: bool) -> NDArray[np.float64]:
             other = self.empty_like(state)
@@ -179,7 +179,7 @@ class DeviceBackend:
 
     def pass_done(self) -> None:
         """Count a sweep. Raises Stopped."""
-        self._control.sweeps_done()
+        self._control.advance(PASSES)
         self.check()
 
 

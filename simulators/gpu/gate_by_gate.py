@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.catalog import builtin_card
-from simulators.engine import RunControl, RunOptions
+from simulators.engine import SHOTS, RunControl, RunOptions
 from simulators.execution.outputs import SeedKey
 from simulators.gpu.devices.device import COMPLEX, Buffer, Device, MemoryLedger
 from simulators.tensornetwork.sweep.engine import SweepEngine
@@ -113,4 +113,5 @@ class DeviceSampler:
                 np.int32(self._is_shared), out,
             )  # fmt: skip
             device.download(own[:1])  # wait, so that the next check is in time
+            self._control.advance(SHOTS, end - begin)
         return sweeps.ordered(device.download(out))

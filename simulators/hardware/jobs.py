@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from qiskit import QuantumCircuit
 
-from simulators.engine import RunControl
+from simulators.engine import JOBS, RunControl
 from simulators.errors import BadAnswer, MachineFailed, MachineRefused, Stopped
 from simulators.execution.sampling import block_seed
 
@@ -77,12 +77,14 @@ class Machine:
         self, circuits: Circuits, shots: int, key: Key, control: RunControl, read: Reader[Part]
     ) -> Iterator[tuple[int, Part]]:
         """Results of each job for each circuit, with the circuit's index."""
+        control.expect(self.jobs(len(circuits), shots), JOBS)
         for first in range(0, len(circuits), self._max_circuits):
             some = circuits[first : first + self._max_circuits]
             for number, begin in enumerate(range(0, shots, self.max_shots)):
                 wanted = min(self.max_shots, shots - begin)
                 seed = block_seed(key[0], key[1] + first, number) >> (62 - _SEED_BITS)
                 yield from enumerate(self._once(some, wanted, seed, control, read), first)
+                control.advance(JOBS)
 
     def jobs(self, circuits: int, shots: int) -> int:
         """Number of jobs that the request is divided into."""

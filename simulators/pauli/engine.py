@@ -17,7 +17,7 @@ from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.passes.components import Subcircuit, active_part
 from simulators.circuit.passes.light_cone import OutputSupport
-from simulators.engine import EngineResult, Request, RunControl, RunOptions, ThreadPool
+from simulators.engine import STRINGS, EngineResult, Request, RunControl, RunOptions, ThreadPool
 from simulators.errors import OutOfMemory, TruncatedState
 from simulators.execution import outputs, requests
 from simulators.execution.ranks import Ranks, RanksEngine
@@ -185,6 +185,7 @@ class _Values(outputs.FinalState):
         table = np.zeros((len(strings), len(Stated.__struct_fields__)))
         control, program = self._ranks.control, self._program
         mine = range(self._ranks.rank, len(strings), self._ranks.size)
+        control.expect(len(mine), STRINGS)
         arrays: dict[int, Propagation] = {}  # of each thread
         refused: list[TruncatedState] = []
 
@@ -204,7 +205,7 @@ class _Values(outputs.FinalState):
 
         def fill() -> None:
             with ThreadPool(self._threads, control) as pool:
-                pool.run(work, len(mine), 1)
+                pool.run(work, len(mine), 1, STRINGS)
             if refused:
                 raise refused[0]
 

@@ -14,7 +14,7 @@ from quimb.tensor import CircuitMPS, CircuitPermMPS
 from simulators.catalog import builtin_card
 from simulators.chain import product_state
 from simulators.circuit.ir import Circuit, with_matrices
-from simulators.engine import RunControl, RunOptions
+from simulators.engine import OPERATIONS, RunControl, RunOptions
 from simulators.execution.outputs import BoundRun, DenseState, EngineBase, FinalState
 
 CARD = builtin_card("quimb")
@@ -26,6 +26,9 @@ class QuimbEngine(EngineBase):
     card = CARD
 
     def final_state(self, run: BoundRun) -> FinalState:
+        if run.circuit.num_qubits > DENSE_QUBITS:
+            width, request = run.circuit.num_qubits, run.request
+            product_state.expect_outputs(width, request, request.shots, run.control)
         chain = _evolved(run.circuit, run.params, run.options, run.control)
         state: FinalState
         if run.circuit.num_qubits <= DENSE_QUBITS:
@@ -53,7 +56,9 @@ def _evolved(
         gate_opts={"cutoff_mode": "rsum2"},  # of squared singular values: weight
     )
     phase = 1.0 + 0.0j
+    control.expect(circuit.ops.size, OPERATIONS)
     for operation, gate in with_matrices(circuit, params):
+        control.advance(OPERATIONS)
         if gate is None:
             continue
         control.check()

@@ -106,7 +106,6 @@ def sampled(
     flips = np.zeros(width, np.int64)
     kept: list[tuple[Bits, Bits, Bits]] = []
     block = block_shots(circuit)
-    control.add_sweeps(-(-shots // block))
     for own, wanted in blocks(shots, seed, 0, control, block):
         # Always a full block: stim's random numbers depend on how many shots it makes.
         sampler = circuit.compile_detector_sampler(seed=own)
@@ -122,7 +121,6 @@ def sampled(
             wrong += _ones(differ, width)
         if keep:
             kept.append((events, flipped, predicted))
-        control.sweeps_done()
     none = np.zeros((0, 0), np.uint8)
     bits = [np.concatenate(part) for part in zip(*kept, strict=True)] if keep else [none] * 3
     return DetectionSamples(errors, wrong, detections, flips, *bits)

@@ -223,7 +223,7 @@ class Checkpointer:
             amplitudes[0] = begin
             return None
         self._before = done
-        self._begun = f"from sweep {done} of {self._way.passes}"
+        self._begun = f"from pass {done} of {self._way.passes}"
         self._turn = 1 - turn
         return mark.positions
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from simulators.catalog import builtin_card
 from simulators.circuit.analysis.measurements import MeasurementLayout, MeasurementLayouts
 from simulators.circuit.ir import Circuit, num_words, record_words
-from simulators.engine import PURE, BindingResult, Request
+from simulators.engine import OPERATIONS, PASSES, PURE, SHOTS, BindingResult, Request
 from simulators.errors import TooManyBranches
 from simulators.execution import outputs
 from simulators.execution.requests import BindingRun, ProgramCache, check_outputs, refuse_gradient
@@ -133,6 +134,7 @@ class ComponentRun(outputs.FinalState):
         self._final: dict[bool, Branches] = {}  # final branches of programs without branching
         self._peak = 1
         self._gradients: protocol.GradientFunction | None = None
+        self._expected = False  # the shots of a circuit that branches, for the progress
 
     def result(self) -> BindingResult:
         """Compute all outputs of the request; refuses undefined outputs by name."""
@@ -177,7 +179,7 @@ class ComponentRun(outputs.FinalState):
         if shared not in self._final:
             ensemble = self._ensemble(plan)
             walk = self._walk(plan, ensemble)
-            self._states.add_sweeps(walk.passes)
+            self._states.expect(walk.passes, PASSES)
             options = self._run.options
             # Digest, file search and single passes would cost a short run a third of its time.
             kept = options.checkpoint_dir and walk.may_last(options.checkpoint_every_s)
@@ -214,7 +216,12 @@ class ComponentRun(outputs.FinalState):
             )
         ensemble = self._ensemble(plan)
         walk = self._walk(plan, ensemble)
-        branches = walk.start(self._start(ensemble, np.ones(1)))
+        control, number = self._run.control, self._circuit.ops.size
+        control.expect(number, OPERATIONS)
+        branches = walk.start(
+            self._start(ensemble, np.ones(1)),
+            lambda part: control.advance(OPERATIONS, part * number),
+        )
         self._peak = max(self._peak, walk.peak)
         return branches
 
@@ -231,6 +238,9 @@ class ComponentRun(outputs.FinalState):
         if plan.layout.branching:
             ensemble = self._ensemble(plan)
             walk = self._walk(plan, ensemble)  # computes all coefficients of a binding
+            if not self._expected:
+                self._run.control.expect(self._request.shots, SHOTS)
+                self._expected = True
         while stack:
             first, last = stack.pop()
             tags = np.arange(first, last)
@@ -241,7 +251,9 @@ class ComponentRun(outputs.FinalState):
                 continue
             ensemble.clear()
             try:
-                branches = walk.start(self._start(ensemble, tags))
+                branches = walk.start(
+                    self._start(ensemble, tags), partial(self._shots_done, tags.size)
+                )
             except TooManyBranches:
                 middle = (first + last) // 2
                 if middle == first:
@@ -250,6 +262,10 @@ class ComponentRun(outputs.FinalState):
                 continue
             self._peak = max(self._peak, walk.peak)
             yield branches
+
+    def _shots_done(self, shots: int, part: float) -> None:
+        """Count a part of the work of these shots."""
+        self._run.control.advance(SHOTS, shots * part)
 
     def sample(self, shots: int, key: outputs.SeedKey) -> Iterator[outputs.Batch]:
         if "memory" in self._request.outputs:

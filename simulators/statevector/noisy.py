@@ -63,6 +63,7 @@ class PatternRun(outputs.FinalState):
 
     def _blocks(self, shots: int, key: outputs.SeedKey) -> Iterator[tuple[int, int]]:
         self._walks.bind(self._params, key)
+        self._walks.control.expect(shots, engine.TRAJECTORIES)
         yield from pattern_sampling.shot_blocks(self._errors, shots)
 
     def sample(self, shots: int, key: outputs.SeedKey) -> Iterator[outputs.Batch]:

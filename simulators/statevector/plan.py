@@ -18,7 +18,7 @@ from simulators.circuit.gates import UNITARY
 from simulators.circuit.ir import Circuit, num_words
 from simulators.circuit.passes.components import Subcircuit, extract, partition
 from simulators.circuit.passes.light_cone import OutputSupport
-from simulators.engine import SAMPLED, BindingResult, EngineResult, Request
+from simulators.engine import BINDINGS, COMPONENTS, SAMPLED, BindingResult, EngineResult, Request
 from simulators.execution import outputs, requests
 from simulators.execution.outputs import Batch, FinalState, PauliStrings, SeedKey, collect
 from simulators.execution.requests import BindingRun, EngineRun, ProgramCache, part_request
@@ -228,7 +228,11 @@ class CombinedRun(FinalState):
     def _runs(self) -> Iterator[tuple[ComponentRun, PauliStrings]]:
         """Run of each component, with the Pauli strings on its qubits; one state is held at a
         time."""
-        for piece in self._pieces:
+        sizes = [
+            float(piece.circuit.ops.size << piece.circuit.num_qubits) for piece in self._pieces
+        ]
+        for number in self._run.control.divide(sizes, COMPONENTS):
+            piece = self._pieces[number]
             assert piece.part is not None
             width = piece.circuit.num_qubits
             request = piece.request(self._run.request, self.num_qubits)
@@ -285,7 +289,7 @@ class RequestExecution(EngineRun, frozen=True, eq=False):
 
 def run_rows(states: StateBackend, job: RequestExecution) -> EngineResult:
     results = []
-    for run in map(job.row, range(job.number)):
+    for run in map(job.row, job.control.divide(job.number, BINDINGS)):
         if len(job.pieces) > 1:
             results.append(CombinedRun(states, job.pieces, run).result())
         else:

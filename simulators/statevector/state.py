@@ -21,7 +21,7 @@ from numpy.typing import DTypeLike, NDArray
 from simulators.catalog import state_bytes
 from simulators.compiler.kernel import device_function
 from simulators.compiler.simd import aligned
-from simulators.engine import RunControl, RunOptions, ThreadPool, ThreadWork
+from simulators.engine import PASSES, RunControl, RunOptions, ThreadPool, ThreadWork
 from simulators.errors import OutOfMemory
 from simulators.statevector.planning.tables import LANES as ROW
 
@@ -219,9 +219,13 @@ class BlockExecutor:
         self.thread_pool = thread_pool
         self.check = control.check
         self.flag = control.flag
-        self.passed = control.sweeps_done
+        self._advance = control.advance
         self._scratch: dict[tuple[int, int], NDArray[np.float64]] = {}
         self._rooms: dict[tuple[int, str, int], NDArray[Any]] = {}
+
+    def passed(self, passes: int = 1, *, before: bool = False) -> None:
+        """Count finished passes; `before`: an earlier attempt has done them."""
+        self._advance(PASSES, passes, before=before)
 
     def scratch(self, number: int, size: int) -> NDArray[np.float64]:
         """Scratch float64 [size], for thread `number` alone."""

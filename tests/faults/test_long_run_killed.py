@@ -36,16 +36,16 @@ def under_way(env: Client, live: Live, task: Task, files: int) -> int:
     while True:
         (info,) = env.tasks([task])
         assert info.state not in ("DONE", "FAILED"), "it was too short"
-        assert info.passes_done <= info.passes
-        if info.passes_done and len(kept(live, task)) >= files:
-            return info.passes
+        if info.progress is not None and len(kept(live, task)) >= files:
+            assert info.progress.unit == "passes"
+            return info.progress.total
         assert time.monotonic() < deadline, (info, kept(live, task))
         time.sleep(0.005)
 
 
 def begun_at(remark: str, passes: int) -> int:
     """The pass that a second attempt went on from."""
-    match = re.match(r"from sweep (\d+) of (\d+)", remark)
+    match = re.match(r"from pass (\d+) of (\d+)", remark)
     assert match, remark
     assert int(match[2]) == passes
     return int(match[1])

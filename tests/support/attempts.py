@@ -18,9 +18,9 @@ class Tired(RunControl):
         super().__init__()
         self.left = left
 
-    def sweeps_done(self, passes: int = 1) -> None:
-        super().sweeps_done(passes)
-        self.left -= passes
+    def advance(self, unit: str, done: float = 1, *, before: bool = False) -> None:
+        super().advance(unit, done, before=before)
+        self.left -= int(done)
         if self.left <= 0:
             self.stop()
 

@@ -17,17 +17,36 @@ from simenv.text import elapsed
 
 BAR, LOG = "rich", "log"
 LOG_S = 10.0  # between two lines of a log, and before the first
+_BAR_CHARS = 20
 PATIENCE_S = 1.0  # a start that takes longer shows its progress
 
 
-class StepProgress(NamedTuple):
-    """Number of finished steps. `text`: shown by a line without a bar, if its text lacks the
-    numbers."""
+class TaskProgress(NamedTuple):
+    """What a task, or several, have done of what they have to do. `fraction`: 0.0 to 1.0. `unit`:
+    what is counted, such as "passes"; "": the engine does not report it, or the task does not run.
+    `left_s`: forecast of the rest of the run; None: not known. `rate`: units a second, of several
+    tasks."""
 
-    done: int
-    total: int
-    unit: str
-    text: str = ""
+    fraction: float = 0.0
+    done: int = 0
+    total: int = 0
+    unit: str = ""
+    left_s: float | None = None
+    rate: float = 0.0
+
+    def __str__(self) -> str:
+        """Return `13 of 42 passes, 31 %, 0:42 left`; what is not known is left out."""
+        parts = []
+        if self.unit:
+            parts += [f"{self.done} of {self.total} {self.unit}", f"{int(100 * self.fraction)} %"]
+        if self.rate:
+            parts.append(f"{self.rate:.{0 if self.rate >= 10 else 1}f}/s")
+        if self.left_s is not None:
+            parts.append(f"{elapsed(self.left_s)} left")
+        return ", ".join(parts)
+
+
+_NOTHING = TaskProgress()
 
 
 class ProgressLine:
@@ -46,10 +65,12 @@ class ProgressLine:
         """True if the stream is a terminal or a notebook."""
         return self._notebook or self._stream.isatty()
 
-    def show(self, text: str, steps: StepProgress | None = None) -> None:
-        """Replace the line; cut to the terminal's width, since a wrapped line cannot be removed."""
-        if steps is not None and steps.text:
-            text = f"{steps.text} | {text}" if text else steps.text
+    def show(self, text: str, progress: TaskProgress = _NOTHING) -> None:
+        """Replace the line; cut to the terminal's width, since a wrapped line cannot be removed. A
+        bar stands before the text where the progress is known."""
+        if progress.unit:
+            full = int(_BAR_CHARS * progress.fraction)
+            text = f"[{'#' * full}{'-' * (_BAR_CHARS - full)}] {text}"
         if text == self._last_text or not self.visible:
             return
         if not self._notebook:
@@ -89,22 +110,20 @@ class ProgressBar(ProgressLine):
 
     _bar: Any = None
 
-    def show(self, text: str, steps: StepProgress | None = None) -> None:
+    def show(self, text: str, progress: TaskProgress = _NOTHING) -> None:
         """See `ProgressLine`."""
         if not self.visible:
             return
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+        from rich.progress import BarColumn, Progress, TextColumn
 
-        steps = steps or StepProgress(0, 1, "tasks")
         if self._bar is None:
-            columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"))
+            columns = (BarColumn(), TextColumn("{task.fields[text]}"))
             console = Console(file=self._stream)
             self._bar = Progress(*columns, console=console, transient=True, auto_refresh=False)
-            self._bar.add_task("", total=0, text="")
+            self._bar.add_task("", total=1.0, text="")
             self._bar.start()
-        label = f"{steps.unit} {text}".rstrip()
-        self._bar.update(0, completed=steps.done, total=steps.total, text=label)
+        self._bar.update(0, completed=progress.fraction, text=text)
         self._bar.refresh()
 
     def clear(self) -> None:
@@ -126,11 +145,11 @@ class LogLine(ProgressLine):
     def visible(self) -> bool:
         return True
 
-    def show(self, text: str, steps: StepProgress | None = None) -> None:
+    def show(self, text: str, progress: TaskProgress = _NOTHING) -> None:  # noqa: ARG002  # text
         """See `ProgressLine`."""
         if monotonic() >= self._next_s:
             self._next_s = monotonic() + LOG_S
-            self.finish(f"{steps.text} | {text}" if steps is not None and steps.text else text)
+            self.finish(text)
 
 
 def progress_line(progress: bool | str, stream: TextIO | None) -> ProgressLine:
@@ -155,28 +174,34 @@ class StartLine(ProgressLine):
             self.show(f"starting: {text}, {elapsed(elapsed_s)}")
 
 
-def passes(info: TaskInfo) -> str:
-    """Return `sweep 12 of 40`; "" if the number is not known."""
-    if not info.passes_done:
-        return ""
-    of = f" of {info.passes}" if info.passes >= info.passes_done else ""
-    return f"sweep {info.passes_done}{of}"
+def progress_of(info: TaskInfo) -> TaskProgress:
+    """Return the progress of one task."""
+    if info.state is TaskState.DONE:
+        return TaskProgress(1.0, 1, 1, "tasks", 0.0)
+    if info.state is not TaskState.RUNNING:
+        return _NOTHING
+    left_s = info.left_us / 1e6 if info.left_us >= 0 else None
+    if info.progress is None:
+        return TaskProgress(left_s=left_s)
+    part = info.progress
+    return TaskProgress(part.fraction, part.done, part.total, part.unit, left_s)
 
 
-def ended_steps(ended: int, total: int) -> StepProgress:
-    """Return the steps of waiting for tasks: ended tasks of all tasks."""
-    return StepProgress(ended, total, "tasks", f"{ended} of {total} tasks ended")
-
-
-def sweeps(infos: Sequence[TaskInfo]) -> StepProgress | None:
-    """Return the sweeps of a task over its state; None if they are not known."""
-    if not infos or infos[0].passes < infos[0].passes_done:
-        return None
-    return StepProgress(infos[0].passes_done, infos[0].passes, "sweeps")
+def group_progress(
+    running: Sequence[TaskInfo], ended: int, total: int, time_s: float
+) -> TaskProgress:
+    """Return the progress of several tasks. `running`: some of those that have not ended;
+    `time_s`: in which `ended` of them have."""
+    begun = sum(progress_of(info).fraction for info in running)
+    fraction = min(1.0, (ended + begun) / max(1, total))
+    rate = ended / time_s if ended and time_s > 0.0 else 0.0
+    left_s = (1.0 - fraction) * total / rate if rate else None
+    return TaskProgress(fraction, ended, total, "tasks", left_s, rate)
 
 
 def describe(infos: Sequence[TaskInfo], task: str) -> str:
-    """Return `t-8k2g RUNNING try 2 on sv-1, sweep 7 of 9, 0:03`, or `t-8k2h QUEUED 0:41 (why)`."""
+    """Return `t-8k2g RUNNING try 2 on sv-1, 7 of 9 passes, 77 %, 0:01 left, 0:03`, or
+    `t-8k2h QUEUED 0:41 (why)`."""
     if not infos:
         return task
     info = infos[0]
@@ -185,8 +210,8 @@ def describe(infos: Sequence[TaskInfo], task: str) -> str:
         parts.append(f"try {info.attempt}")
     if info.state is TaskState.RUNNING:
         parts.append(f"on {info.worker},")
-        if settings := passes(info):
-            parts.append(f"{settings},")
+        if text := str(progress_of(info)):
+            parts.append(f"{text},")
     parts.append(elapsed(info.time_s))
     if info.reason:
         parts.append(f"({info.reason})")

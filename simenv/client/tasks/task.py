@@ -21,15 +21,22 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from simenv.client import result_display
 from simenv.client.connection.task_handle import TaskHandle
 from simenv.client.result import Result
-from simenv.client.tasks.progress import ProgressLine, describe, ended_steps, progress_line, sweeps
+from simenv.client.tasks.progress import (
+    ProgressLine,
+    TaskProgress,
+    describe,
+    group_progress,
+    progress_line,
+    progress_of,
+)
 from simenv.errors import NotFoundError, OptionError, SimenvError, SimenvWarning, TimedOutError
-from simenv.model import MAX_TASK_NUMBER, TaskState, task_number
+from simenv.model import MAX_TASK_NUMBER, TaskInfo, TaskState, task_number
 
 if TYPE_CHECKING:
     from simenv.client.connection.session import ServiceSession
@@ -138,6 +145,7 @@ def _read_only_error() -> OptionError:
 
 
 SHOW_EVERY_S = 0.5
+MAX_LOOKED_AT = 64  # tasks of many whose own progress is shown in that of all
 DRAW_S = 0.5  # timeout of the request for the circuit that a notebook draws
 
 
@@ -201,6 +209,15 @@ class Task(TaskFuture):
         waits_us = [info.wait_us for info in infos if info.wait_us >= 0]
         return time.time() + waits_us[0] / 1e6 if waits_us else None
 
+    def progress(self) -> TaskProgress:
+        """Return what the task has done of what it has to do, and the forecast of the rest. Asks
+        the service unless the task is known to have ended."""
+        if self.done():
+            done = int(self.handle.final_state is TaskState.DONE)
+            return TaskProgress(float(done), done, 1, "tasks", 0.0)
+        infos = self.session.task_infos([self.handle.number])
+        return progress_of(infos[0]) if infos else TaskProgress()
+
     def done(self) -> bool:
         """Return whether the task is known to have ended; never waits."""
         if not self.handle.over:
@@ -262,9 +279,9 @@ class Task(TaskFuture):
     def wait(self, progress: bool | str = False, timeout_s: float | None = None) -> TaskState:
         """Wait for the end of the task in any state.
 
-        `progress`: show state and reason in one line on stderr, if that is a terminal or a
-        notebook's stream; "rich": a bar of rich; "log": in another stream, a line every ten
-        seconds.
+        `progress`: show a bar, state, progress and time left in one line on stderr, if that is a
+        terminal or a notebook's stream; "rich": a bar of rich; "log": in another stream, a line
+        every ten seconds.
         """
         handle = self.handle
         if not progress:
@@ -276,7 +293,7 @@ class Task(TaskFuture):
                 if deadline is not None and time.monotonic() >= deadline:
                     raise self._timeout_error(timeout_s)
                 infos = self.session.task_infos([handle.number])
-                line.show(describe(infos, self.id), sweeps(infos))
+                line.show(describe(infos, self.id), *map(progress_of, infos[:1]))
         return handle.final_state
 
     def running(self) -> bool:
@@ -424,11 +441,21 @@ def _in_completion_order(
     session = next(iter(waiting)).session
     ended_tasks = session.gather(waiting)
     progress = line.visible
+
+    infos: list[TaskInfo] = []  # of some tasks that have not ended
+
+    def show() -> None:
+        common = group_progress(infos, ended, total, time.monotonic() - begun)
+        own = describe(infos[:1], infos[0].id) if infos else ""
+        line.show(f"{common} | {own}" if own else str(common), common)
+
     with line:
         while waiting:
             if ended_tasks.ended:
                 line.clear()  # the caller may print
-                ended_now = waiting.pop(ended_tasks.ended.popleft())
+                handle = ended_tasks.ended.popleft()
+                ended_now = waiting.pop(handle)
+                infos = [info for info in infos if info.id != handle.id]
                 resubmitted = [task for task in ended_now if not task.done()]  # submitted again
                 if resubmitted:
                     ended_now = [task for task in ended_now if task not in resubmitted]
@@ -438,7 +465,7 @@ def _in_completion_order(
                 yield from ended_now
                 continue
             if progress:
-                line.show("", ended_steps(ended, total))
+                show()
             step = step_s(deadline) if progress or deadline is not None else None
             if session.wait_any(waiting, ended_tasks, step):
                 continue
@@ -446,9 +473,8 @@ def _in_completion_order(
                 message = f"{total - ended} of {total} tasks have no result after {timeout_s:g} s"
                 raise TimedOutError(message, hint="the tasks go on: wait again, or cancel them")
             if progress:
-                first = next(iter(waiting))
-                text = describe(session.task_infos([first.number]), first.id)
-                line.show(text, ended_steps(ended, total))
+                watched = [each.number for each in islice(waiting, MAX_LOOKED_AT)]
+                infos = session.task_infos(watched)
         if progress:
             line.finish(f"{total} of {total} tasks ended in {time.monotonic() - begun:.1f} s")
 

@@ -29,6 +29,7 @@ from qiskit.result.models import ExperimentResult, ExperimentResultData
 from simenv._version import __version__
 from simenv.client.client import Client
 from simenv.client.result import Result
+from simenv.client.tasks.progress import TaskProgress, group_progress
 from simenv.client.tasks.task import Task
 from simenv.errors import OptionError, ProgramError, SimenvError, TimedOutError
 from simenv.model import FINAL_STATES, TaskState
@@ -42,6 +43,7 @@ class TaskGroup:
 
     _client: Client | None = None
     _each: Sequence[Task] = ()  # one for each task of the service
+    _accepted_s = 0.0  # monotonic time
 
     def _set_tasks(self, client: Client | None, tasks: Sequence[Task]) -> list[str]:
         """Set the tasks; return their ids. `client`: None only for no tasks, whose state is
@@ -49,7 +51,7 @@ class TaskGroup:
         first: dict[int, Task] = {}
         for task in tasks:
             first.setdefault(task.handle.number, task)
-        self._client, self._each = client, list(first.values())
+        self._client, self._each, self._accepted_s = client, list(first.values()), monotonic()
         return [task.handle.id for task in self._each]
 
     def status(self) -> JobStatus:
@@ -67,6 +69,17 @@ class TaskGroup:
         if states & {TaskState.FAILED, TaskState.EXPIRED}:
             return JobStatus.ERROR
         return JobStatus.CANCELLED if TaskState.CANCELLED in states else JobStatus.DONE
+
+    def progress(self) -> TaskProgress:
+        """What the job has done of what it has to do, and the forecast of the rest: of its only
+        task, or its ended tasks with the parts that running ones have done."""
+        if len(self._each) == 1:
+            return self._each[0].progress()
+        waiting = [task for task in self._each if not task.done()]
+        infos = self._client.tasks(waiting) if waiting and self._client is not None else []
+        total = len(self._each)
+        time_s = monotonic() - self._accepted_s
+        return group_progress(infos, total - len(waiting), total, time_s)
 
     def _wait(self, timeout_s: float | None) -> None:
         """Wait until all tasks have ended, in any state. Raises TimedOutError."""

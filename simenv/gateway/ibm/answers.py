@@ -6,11 +6,13 @@ Pure: records of the store and figures of the service in, JSON values out.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from simenv import errors
+from simenv.client.tasks.progress import progress_of
 from simenv.gateway.ibm.backends import Plain, date_of
 from simenv.gateway.ibm.store import Job, SessionRecord
+from simenv.model import TaskState
 from simenv.model.accounts import ShareRow, UsageRow
 from simenv.model.views import TaskInfo
 
@@ -75,9 +77,18 @@ def job(record: Job) -> Plain:
     return result
 
 
-def metrics(record: Job, position: int | None, start_s: float | None) -> Plain:
-    """Times and usage of a job. `position`: its place in the queue, from 1; `start_s`: expected
-    start, seconds since 1970. None: not known, or it has begun."""
+class JobForecast(NamedTuple):
+    """Forecast of a job. `position`: its place in the queue, from 1; `start_s`, `end_s`: expected
+    start and end, seconds since 1970. None: not known, or past."""
+
+    position: int | None = None
+    start_s: float | None = None
+    end_s: float | None = None
+
+
+def metrics(record: Job, forecast: JobForecast) -> Plain:
+    """Times, usage and forecast of a job."""
+    position, start_s, end_s = forecast
     seconds, ended = record.quantum_s, not record.is_pending
     return {
         "timestamps": {
@@ -96,24 +107,30 @@ def metrics(record: Job, position: int | None, start_s: float | None) -> Plain:
         "position_in_queue": position,
         "position_in_provider": position,
         "estimated_start_time": date_of(start_s) if start_s is not None else None,
-        "estimated_completion_time": None,
+        "estimated_completion_time": date_of(end_s) if end_s is not None else None,
         "tags": list(record.tags),
         "private": record.private,
     }
 
 
 def logs(record: Job, infos: Sequence[TaskInfo]) -> str:
-    """A line for each task: worker and pool, or the reason of its failure; and for each warning of
-    their results."""
+    """A line for each task: worker and pool, progress, or the reason of its failure; and for each
+    warning of their results."""
     lines = [
         f"{info.id} {info.state} on {info.worker or '-'} of {info.pool or '-'}"
-        f" after {info.time_s:.3f} s {info.reason}".rstrip()
+        f" after {info.time_s:.3f} s {info.reason or _progress(info)}".rstrip()
         for info in infos
     ]
     lines += [f"warning: {text}" for text in record.warnings]
     if record.reason:
         lines.append(f"{record.status}: {record.reason}")
     return "".join(f"{line}\n" for line in lines)
+
+
+def _progress(info: TaskInfo) -> str:
+    """Return the progress of a running task; "" for others."""
+    text = str(progress_of(info)) if info.state is TaskState.RUNNING else ""
+    return f"({text})" if text else ""
 
 
 def session(record: SessionRecord, now_s: float) -> Plain:

@@ -265,7 +265,7 @@ def _job_part_routes(service: ComputeService) -> list[Any]:
     @get("/jobs/{number:str}/metrics")
     async def metrics(caller: NamedDependency[Caller], number: FromPath[str]) -> Response[bytes]:
         job = await service.job(caller, number)
-        return _answer(answers.metrics(job, *await service.forecast(caller, job)))
+        return _answer(answers.metrics(job, await service.forecast(caller, job)))
 
     @get("/jobs/{number:str}/logs")
     async def logs(caller: NamedDependency[Caller], number: FromPath[str]) -> Response[bytes]:

@@ -33,7 +33,7 @@ from simenv.gateway.ibm.backends import Backend, Plain
 from simenv.gateway.ibm.job_request import MAX_TAG_CHARS, MAX_TAGS, Name, Text
 from simenv.gateway.ibm.processes import JobProcesses
 from simenv.gateway.ibm.store import Job, JobQuery, JobStore, SessionRecord
-from simenv.model import TaskState
+from simenv.model import FINAL_STATES, TaskState
 from simenv.model.views import CalibrationSource, DeviceInfo, TaskInfo
 from simenv.text import short_repr
 
@@ -270,19 +270,22 @@ class ComputeService:
         names = [name for name, _ in job.tasks[:MAX_SHOWN]]
         return await self.gateway.call(caller, lambda client: client.tasks(names)) if names else []
 
-    async def forecast(self, caller: Caller, job: Job) -> tuple[int | None, float | None]:
-        """Place of a job in the queue, from 1, and its expected start in seconds since 1970; None:
-        not known, or it has begun."""
-        if job.status != store.QUEUED:
-            return None, None
+    async def forecast(self, caller: Caller, job: Job) -> answers.JobForecast:
+        """Forecast of a job that waits or runs."""
+        if not job.is_pending:
+            return answers.JobForecast()
         infos = await self.tasks(caller, job)
+        if job.status != store.QUEUED:
+            lefts_us = [info.left_us for info in infos if info.state not in FINAL_STATES]
+            is_known = lefts_us and min(lefts_us) >= 0.0
+            return answers.JobForecast(end_s=time() + max(lefts_us) / 1e6 if is_known else None)
         waits = [info.wait_us for info in infos if info.wait_us >= 0]
         start_s = time() + min(waits) / 1e6 if waits else None
         _, queue = await self.gateway.call(caller, lambda client: client.queue(limit=QUEUE_SHOWN))
         mine = {name for name, _ in job.tasks}
         waiting = [info.id for info in queue if info.state is TaskState.QUEUED]
         places = [place for place, name in enumerate(waiting, 1) if name in mine]
-        return (places[0] if places else None), start_s
+        return answers.JobForecast(places[0] if places else None, start_s)
 
     async def cancel(self, caller: Caller, number: str) -> None:
         """Cancel a job and its tasks. Raises NotFoundError, KeyConflictError if it has ended."""

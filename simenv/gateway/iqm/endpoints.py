@@ -351,7 +351,7 @@ async def _held(service: ComputeService, caller: Caller, number: str, seconds: f
 
 
 async def _shown(service: ComputeService, caller: Caller, job: Job) -> Plain:
-    place, _ = await service.forecast(caller, job)
+    place = (await service.forecast(caller, job)).position
     return _job(job, None if place is None else place - 1)
 
 

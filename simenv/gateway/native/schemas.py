@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from simenv.client.result_data import Stages
-from simenv.model import Event, TaskInfo, Timing
+from simenv.model import Event, Progress, TaskInfo, Timing
 from simenv.model.accounts import Account, Qos, Receipt, UsageRow, Used, explained_waits
 from simenv.model.program import Text
 from simenv.model.views import UNKNOWN, DeviceInfo, EngineInfo, GateInfo, OperationInfo, QubitInfo
@@ -142,15 +142,14 @@ class SpentRecord(Spent, frozen=True, array_like=False):
 
 
 class TaskDetails(LogRow, frozen=True, array_like=False, kw_only=True):
-    """A task. The members from `passes` on are of tasks that have not ended."""
+    """A task. The members from `progress` on are of tasks that have not ended."""
 
     timing: TimingRecord
     used: UsedRecord = UsedRecord()
     spent: SpentRecord = SpentRecord()
     # By reason: OWN_TASKS, SLOTS ...
     waits_us: dict[str, int] = msgspec.field(default_factory=dict)
-    passes: int = 0  # of a run of more than a second; 0: not known
-    passes_done: int = 0
+    progress: Progress | None = None  # of a run of more than a second, if its engine reports it
     expected_start_s: float | None = None  # seconds since 1970
     wait_off_by: float = 0.0  # typical factor between expected and real waits; 0: not known
     parked: int = 0  # place among the tasks that wait for credits

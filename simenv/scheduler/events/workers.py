@@ -107,7 +107,8 @@ def heartbeat_received(
     if worker.state != WorkerState.STARTING:
         worker.heard_ns = max(worker.heard_ns, now_ns - age_ns)
     worker.rss_bytes, worker.base_bytes = beat.rss_bytes, beat.base_bytes
-    worker.passes = (task, *beat.passes)
+    worker.progress, worker.progress_task = beat.progress, task
+    worker.progress_ns = now_ns - age_ns
     worker.cpu_ms, worker.host.busy_ms, worker.host.used_bytes = beat.load
     actions: list[core.Action] = []
     if beat.compiling and task and worker.compiling != task:

@@ -24,7 +24,7 @@ from simenv.text import duration
 LEAST_WORK_NS = 1_000_000_000  # of a new worker
 SUBMITS_PER_TICK = 8
 MAX_CUTS = 3  # ends of jobs while a task runs, after which it fails
-LEAST_PROGRESS = 0.02  # share of a task's sweeps: an attempt that came so much further continued
+LEAST_PROGRESS = 0.02  # part of a task's work: an attempt that came so much further continued
 LEARNING_RATE = 0.3  # of the time from a submission to the join
 
 
@@ -198,8 +198,8 @@ def cut_off(
     for record in held:
         if record.phase != core.Phase.RUNNING or record.stopping:
             continue
-        task, sweeps, total = worker.passes
-        done = sweeps / total if task == record.number and total else 0.0
+        progress = worker.progress_of(record.number)
+        done = 0.0 if progress is None else progress.fraction
         ran_us = (now_ns - record.started_ns) / 1e3
         old = record.cut or core.JobCut()
         if old.count and done > old.done + LEAST_PROGRESS:

@@ -27,7 +27,7 @@ import msgspec
 
 from launcher.base import Node, Share
 from launcher.placement import NodeResources
-from simenv.model import JobSpec, PoolSpec, WorkerState
+from simenv.model import JobSpec, PoolSpec, Progress, WorkerState
 from simenv.model.accounts import Billing, Used
 from simenv.scheduler.core import (
     ClusterLimits,
@@ -337,8 +337,10 @@ class Worker(msgspec.Struct, eq=False):
     base_bytes: int = 0  # of its rank 0 without a task, as it reported it; 0: not yet
     cpu_ms: int = 0  # processor time of its rank 0, at its last heartbeat
     over_beats: int = 0  # consecutive heartbeats above its grant, see `over_memory_reason`
-    # At its last heartbeat: (task, sweeps done, sweeps in total).
-    passes: tuple[int, int, int] = (0, 0, 0)
+    # Progress of a task, the task, and the time of the heartbeat that reported it.
+    progress: Progress | None = None
+    progress_task: int = 0
+    progress_ns: int = 0
     compiling: int = 0  # at its last heartbeat: the task whose kernels it compiled; 0: none
     tasks: int = 0
     # Kinds of tasks that its process has run: (engine, with noise).
@@ -363,6 +365,10 @@ class Worker(msgspec.Struct, eq=False):
     counted_ns: int = 0  # until then its time is counted for the reservation
     account: str | None = None  # that it serves, see `account_isolation`; None: none yet
     serving_since_ns: int = 0
+
+    def progress_of(self, task: int) -> Progress | None:
+        """Return the progress of a task; None if the last heartbeat was of another one."""
+        return self.progress if self.progress_task == task else None
 
     @property
     def is_live(self) -> bool:

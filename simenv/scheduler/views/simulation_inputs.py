@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import msgspec
 
-from simenv.model import TaskOptions, TaskSpec
+from simenv.model import Progress, TaskOptions, TaskSpec
 from simenv.model.accounts import ROOT
 from simenv.scheduler import core
 from simenv.scheduler.dispatch import planned_reservations
@@ -29,6 +29,7 @@ EXPECTED = 2**61  # number of tasks that are expected to be submitted
 _GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0  # spreads first submissions evenly
 RESERVED = 0  # place and number of what holds a worker for a planned reservation
 OUTRUN = 10.0  # times its forecast after which a run is forecast anew
+FORECAST_WEIGHT = 0.01  # part of the work from which on the rate of a run outweighs its forecast
 _FAR = 5.0  # standard deviations of the logarithm beyond which a time is none of the distribution
 _LEAST_SIGMA = 0.01
 
@@ -430,13 +431,24 @@ def running_us(
     now_ns: int,
 ) -> float:
     """Return the expected time until a worker has completed its first task, which takes `cost_us`
-    on one slot: by its progress if its engine reports that, else by its forecast."""
+    on one slot: by the rate of its progress if its engine reports that, else by its forecast."""
     elapsed_us = worked_us(worker, now_ns)
-    task, done, total = worker.passes
-    if task == record.number and 0 < done <= total:
-        return elapsed_us * (total - done) / done
     expected_us = forecast_us(state, worker, record, cost_us)
-    return remaining_us(expected_us, elapsed_us, state.estimator.quality(record.route).deviation)
+    progress = worker.progress_of(record.number)
+    if progress is not None and progress.fraction > progress.before:
+        age_us = min(elapsed_us, (now_ns - worker.progress_ns) / 1e3)
+        return max(0.0, rest_us(progress, expected_us, elapsed_us - age_us) - age_us)
+    left_us = expected_us * (1.0 - progress.before) if progress is not None else expected_us
+    return remaining_us(left_us, elapsed_us, state.estimator.quality(record.route).deviation)
+
+
+def rest_us(progress: Progress, expected_us: float, elapsed_us: float) -> float:
+    """Return the rest of a run by its rate: the work that it has done, without what earlier
+    attempts had done, in the time that it has run. The forecast of the whole run weighs as much as
+    FORECAST_WEIGHT of the work: a run begins with what is done once, such as loading kernels."""
+    done = progress.fraction - progress.before + FORECAST_WEIGHT
+    time_us = elapsed_us + FORECAST_WEIGHT * expected_us
+    return (1.0 - progress.fraction) * time_us / done
 
 
 def remaining_us(expected_us: float, elapsed_us: float, deviation: float) -> float:

@@ -72,9 +72,6 @@ def task_view(
     """Return the view of one unfinished task. `turn`: its turn in the queue; 0: not known."""
     running = record.phase in RUNS
     worker = state.workers.get(record.worker)
-    settings, done, passes = worker.passes if worker is not None else (0, 0, 0)
-    if settings != record.number:
-        done = passes = 0
     left_us, outrun = run_forecast(state, record, now_ns)
     return model.TaskInfo(
         id=model.task_name(record.number),
@@ -91,8 +88,7 @@ def task_view(
         wait_us=starts.task_us(record, now_ns) if starts is not None else -1.0,
         parked=turn or _reservation_turn(state, record) if record.phase == Phase.PARKED else 0,
         reservation=record.batch.terms.reservation,
-        passes_done=done,
-        passes=passes,
+        progress=worker.progress_of(record.number) if running and worker is not None else None,
         wait_off_by=starts.off_by(record.route.pool) if starts is not None else 0.0,
         left_us=left_us,
         outrun=outrun,

@@ -113,7 +113,7 @@ def reported_state(beat: m.Heartbeat) -> WorkerHeartbeat:
     """Return a heartbeat as the scheduler takes it."""
     return WorkerHeartbeat(
         beat.name, beat.start, beat.task, beat.attempt, beat.rss_bytes,
-        (beat.passes_done, beat.passes), beat.waiting, beat.compiling,
+        beat.progress, beat.waiting, beat.compiling,
         (beat.cpu_ms, beat.node_cpu_ms, beat.node_used_bytes), beat.base_bytes,
         beat.grants,
     )  # fmt: skip

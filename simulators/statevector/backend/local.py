@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from simulators.catalog import state_bytes
 from simulators.circuit.ir import Circuit
-from simulators.engine import PauliSum, RunControl, RunOptions, ThreadPool
+from simulators.engine import PASSES, PauliSum, RunControl, RunOptions, ThreadPool
 from simulators.statevector import state as states
 from simulators.statevector.backend import matrix, protocol, reductions
 from simulators.statevector.backend.gate_list import GateList
@@ -38,7 +38,7 @@ class LocalBackend:
         """Set up. `checkpointer`: checkpoints of a long run."""
         self.sweeper = states.BlockExecutor(thread_pool, control)
         self.check = control.check
-        self.add_sweeps = control.add_sweeps
+        self.expect = control.expect
         self._checkpointer = checkpointer or Checkpointer()
 
     def for_width(self, _num_qubits: int) -> LocalBackend:
@@ -92,11 +92,11 @@ class LocalBackend:
             self.apply_sweeps(state, cast("SegmentPlan", segment).sweeps, floats)
 
     def apply_sweeps(self, state: State, passes: SweepTable, floats: NDArray[np.float64]) -> None:
-        """Apply the sweeps of a table that no earlier attempt of the run has done."""
+        """Apply the passes of a table that no earlier attempt of the run has done."""
         end, checkpointer = len(passes.live), self._checkpointer
         begin = checkpointer.skip_done(end)
         step = 1 if checkpointer.is_kept else max(1, end)
-        self.sweeper.passed(begin)
+        self.sweeper.passed(begin, before=True)
         for first in range(begin, end, step):
             last = min(first + step, end)
             norms = last == end
@@ -107,8 +107,9 @@ class LocalBackend:
                 checkpointer.sweep_done(state.amplitudes)
 
     def multiply(self, state: State, matrix: PlacedMatrix) -> None:
-        self.sweeper.passed(1)
-        if self._checkpointer.skip_done(1):
+        skipped = self._checkpointer.skip_done(1)
+        self.sweeper.passed(1, before=bool(skipped))
+        if skipped:
             return
         state.changed()
         multiply(self.sweeper, state, matrix)
@@ -157,7 +158,7 @@ class LocalBackend:
         self, circuit: Circuit, params: NDArray[np.float64], observables: tuple[PauliSum, ...]
     ) -> protocol.GradientFunction:
         plan = adjoint.plan_adjoint(circuit, params)
-        self.add_sweeps(plan.passes * len(observables))
+        self.expect(plan.passes * len(observables), PASSES)
 
         def gradients(state: State, keep: bool) -> NDArray[np.float64]:
             other = self.empty_like(state)

@@ -84,14 +84,14 @@ class StateBackend(Protocol):
     def max_live_states(self, num_qubits: int, options: RunOptions) -> int:
         """Largest number of states that memory allows a dynamic circuit to hold at once."""
 
-    def add_sweeps(self, passes: int) -> None:
-        """Add sweeps to the run's total, for its progress."""
+    def expect(self, total: int, unit: str) -> None:
+        """Add work to that of the run, for its progress: see `RunControl`."""
 
     def zero_state(
         self, num_qubits: int, options: RunOptions, way: Evolution | None = None
     ) -> StateHandle:
         """Prepare |0...0>. `way`: its evolution, if checkpoints are allowed; the state is then as
-        far as an earlier attempt has come, and the sweeps of that attempt are skipped."""
+        far as an earlier attempt has come, and the passes of that attempt are skipped."""
 
     def copy(self, state: StateHandle) -> StateHandle:
         """Copy of a state."""

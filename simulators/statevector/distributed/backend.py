@@ -156,7 +156,7 @@ class RankBackend(ABC, Generic[SliceT]):
     def __init__(self, agreement: ErrorAgreement, local: protocol.StateBackend) -> None:
         """Set up. `local`: backend of this rank's slices."""
         self.is_root = agreement.rank == 0
-        self.add_sweeps = local.add_sweeps
+        self.expect = local.expect
         self._agreement = agreement
         self._divided = agreement.size.bit_length() - 1  # qubits that are bits of the rank number
 
@@ -326,7 +326,7 @@ class DistributedBackend(RankBackend[StateSlice]):
     def multiply(self, state: State, matrix: PlacedMatrix) -> None:
         share = cast("StateSlice", state)
         if self._checkpointer.skip_done(1):
-            self._sweeper.passed(1)
+            self._sweeper.passed(1, before=True)
             return
         self._local.multiply(share, self._made_local(share, matrix))
         self._agreement.meet()

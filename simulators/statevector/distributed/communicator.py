@@ -134,6 +134,7 @@ class RankWalks(Walks):
     def __init__(self, walks: Walks, done: NDArray[np.int64], agreement: ErrorAgreement) -> None:
         """Set up. `done`: see `Tree.shared_before`."""
         self._walks = walks
+        self.control = walks.control
         self._done = done
         self._agreement = agreement
 

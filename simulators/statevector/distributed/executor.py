@@ -403,7 +403,7 @@ class DistributedExecutor:
     ) -> None:
         """Apply the passes that no earlier attempt has done, leg by leg."""
         skipped = self._checkpointer.skip_done(len(plan.live))
-        self._sweeper.passed(skipped)
+        self._sweeper.passed(skipped, before=True)
         if skipped == len(plan.live):
             return
         plan = later(plan, skipped)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -217,14 +217,20 @@ class Interpreter:
         )
         return Evolution(result, self.passes)
 
-    def start(self, branches: Branches) -> Branches:
-        """Run the whole program from one branch. Raises TooManyBranches, TooManySteps, Stopped."""
+    def start(
+        self, branches: Branches, progress: Callable[[float], None] = lambda _: None
+    ) -> Branches:
+        """Run the whole program from one branch. `progress`: called with each part of the program
+        that is done, of 1. Raises TooManyBranches, TooManySteps, Stopped."""
         self._budget.begin()
         self._loops.clear()
         variables = self._all_words > self._words
         if variables:
             branches.widen(self._all_words)
-        branches = self._run(self._schedule.items, branches)
+        items = self._schedule.items
+        for item in items:
+            branches = self._run((item,), branches)
+            progress(1.0 / len(items))
         if variables:
             branches.narrow(self._words)
         return branches

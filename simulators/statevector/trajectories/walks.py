@@ -23,7 +23,7 @@ from simulators.catalog import SMALL_QUBITS, state_bytes
 from simulators.circuit.analysis.measurements import TERMINAL, has_mid_circuit_ops
 from simulators.circuit.ir import Circuit
 from simulators.compiler.simd import LANES, aligned
-from simulators.engine import PauliSum, RunControl, RunOptions, ThreadPool
+from simulators.engine import TRAJECTORIES, PauliSum, RunControl, RunOptions, ThreadPool
 from simulators.errors import Stopped, Unsupported
 from simulators.execution.outputs import owners_and_weights, terms
 from simulators.execution.requests import check_threads
@@ -107,8 +107,11 @@ class LargeSampler:
     def run(
         self, rows: SortedPatterns, low: int, high: int, outputs: RowOutputs,
         params: NDArray[np.float64], key: tuple[int, int], cap: int,
+        finished: Callable[[NDArray[np.int64]], None],
     ) -> None:  # fmt: skip
-        """Compute the outputs of rows low .. high - 1. Raises Stopped and OutOfMemory."""
+        """Compute the outputs of rows low .. high - 1. `finished`: called with some of them when
+        they are computed. Raises Stopped and OutOfMemory."""
+        self._finished = finished
         self._params = params[self._pieces.params_order]
         self._numbers.clear()
         self._room = _MOST_FLOATS
@@ -124,10 +127,11 @@ class LargeSampler:
             weighted = observables.coefficients * each[1:] / each[0]
             owners = observables.strings[:, 2]
             outputs.values[rows] = np.bincount(owners, weighted, observables.count)
-            return
-        frame = int(outputs.final_x[rows[0]])
-        shots = ShotDraws((draws.seed, draws.binding), rows + draws.first)
-        outputs.indices[rows] = self._states.sample(state, frame, shots)
+        else:
+            frame = int(outputs.final_x[rows[0]])
+            shots = ShotDraws((draws.seed, draws.binding), rows + draws.first)
+            outputs.indices[rows] = self._states.sample(state, frame, shots)
+        self._finished(rows)
 
     def advance(self, step: Advance) -> None:
         source, target, begin, end = step.source, step.target, step.begin, step.end
@@ -185,6 +189,7 @@ class LargeSampler:
 
 _MOST_STATES = 64  # limit of a thread, for a small circuit
 _RANGES = 8  # ranges of rows of a thread
+_LONG_WORK = 1 << 33  # operations on amplitudes, of a few seconds: more ranges, for the progress
 _REPEATED = 0.02  # share of the work that ranges may repeat
 
 _STATES_A_THREAD = 2  # least states of a wide circuit if threads have separate rows
@@ -205,7 +210,7 @@ class Walks(ABC):
         """Set up. `cap`: limit of the states of a thread, or of all threads (`LargeWalks`)."""
         self._tree = tree
         self._thread_pool = thread_pool
-        self._control = control
+        self.control = control
         self._cap = cap
         self._params = np.zeros(0)
         self._key = (0, 0)
@@ -238,6 +243,14 @@ class Walks(ABC):
     @abstractmethod
     def run(self, rows: SortedPatterns, outputs: RowOutputs) -> None:
         """Fill the outputs of all rows. Raises Stopped and OutOfMemory."""
+
+    def _shares(self, rows: SortedPatterns) -> NDArray[np.float64]:
+        """Part of the block's trajectories that each row of `order` counts for: float64 [rows].
+        Rows with equal patterns are one trajectory, unless their channels draw apart."""
+        new = np.ones(rows.order.size, bool)
+        if not self._tree.inserts.drawn.any():
+            new[1:] = row_work(rows, self._tree.place_at)[1:] > 0
+        return new * (rows.begins.size / np.count_nonzero(new))
 
 
 class SmallWalks(Walks):
@@ -272,7 +285,12 @@ class SmallWalks(Walks):
     def run(self, rows: SortedPatterns, outputs: RowOutputs) -> None:
         circuit, tree, observables = self._circuit, self._tree, outputs.observables
         size = max(1 << circuit.num_qubits, LANES)
-        cuts, least = cut_rows(rows, tree.place_at, self._thread_pool.size)
+        parts = self._thread_pool.size
+        is_long = rows.order.size * circuit.ops.size << circuit.num_qubits > _LONG_WORK
+        cuts, least = cut_rows(rows, tree.place_at, parts * _RANGES if is_long else parts)
+        shares = np.diff(cuts) * (rows.begins.size / rows.order.size)
+        if is_long:
+            shares = np.add.reduceat(self._shares(rows), cuts[:-1])
         stat = np.zeros((cuts.size - 1, 2), np.int64)
         order, chosen = rows.order.copy(), np.zeros_like(rows.entries)
         operators, locations = tree.inserts.operators, tree.inserts.draw_locations
@@ -291,13 +309,14 @@ class SmallWalks(Walks):
                     self._drawn, tree.insert_of, locations, outputs.final_x, self._same,
                     tree.inserts.table, operators.sets, operators.matrices, operators.effects,
                     self._laid, self._steps, self._numbers, circuit.qubits, self._given,
-                    outputs.first, *self._key, self._control.flag, *self._rooms[thread],
+                    outputs.first, *self._key, self.control.flag, *self._rooms[thread],
                     np.zeros((1, 8)), np.empty(rows.order.size + prefix_tree.CALL + 2, np.int64),
                     outputs.indices, observables.strings, observables.coefficients, outputs.values,
                     stat[number],
                 )  # fmt: skip
                 if done == small_kernel.STOPPED:
                     raise Stopped()
+                self.control.advance(TRAJECTORIES, float(shares[number]))
 
         self._thread_pool.run(work, cuts.size - 1, 1)
         self.range_operations = stat[:, 0].tolist()
@@ -328,18 +347,23 @@ class LargeWalks(Walks):
             cuts, threads = cuts[[0, -1]], 1
         cap = min(self._cap // threads, 2 * rows.deepest + 1)
         done = np.zeros(cuts.size - 1, np.int64)
+        shares = np.zeros(rows.begins.size)
+        shares[rows.order] = self._shares(rows)
+
+        def finished(own: NDArray[np.int64]) -> None:
+            self.control.advance(TRAJECTORIES, float(shares[own].sum()))
 
         def work(begin: int, end: int, thread: int) -> None:
             shared = threads == 1  # one sampler of all threads together
             key = -1 if shared else thread
             if key not in self._samplers:
-                thread_pool = self._thread_pool if shared else ThreadPool(1, self._control)
+                thread_pool = self._thread_pool if shared else ThreadPool(1, self.control)
                 self._samplers[key] = self._open(thread_pool)
             sampler = self._samplers[key]
             for number in range(begin, end):
                 before = sampler.operations
                 low, high = int(cuts[number]), int(cuts[number + 1])
-                sampler.run(rows, low, high, outputs, self._params, self._key, cap)
+                sampler.run(rows, low, high, outputs, self._params, self._key, cap, finished)
                 done[number] = sampler.operations - before
 
         if threads == 1:

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.catalog.costs import CONTRACTION_BATCH
+from simulators.engine import SLICES
 from simulators.errors import OutOfMemory
 from simulators.execution.ranks import Ranks
 from simulators.tensornetwork.contraction.network import BATCH, Indices, NetworkTensor, Tensor
@@ -378,9 +379,12 @@ class Contractor:
         total = np.zeros((2,) * len(structure[1]), arrays[0].dtype)
 
         def add_slices() -> None:
-            for number in range(first, sliced.count, step):
+            numbers, control = range(first, sliced.count, step), self._ranks.control
+            control.expect(len(numbers), SLICES)
+            for number in numbers:
                 part = _slice(structure, sliced.indices, arrays, number)
                 np.add(total, self._contracted(sliced.tree, part), out=total)
+                control.advance(SLICES)
 
         return self._added(total, add_slices)
 
@@ -398,7 +402,9 @@ class Contractor:
         self._record(structure, (step,))
 
         def fill() -> None:
-            for first in range(place * step, len(rows), places * step):
+            own = range(place * step, len(rows), places * step)
+            for number in self._ranks.control.divide(len(own), SLICES):
+                first = own[number]
                 nodes = part(rows[first : first + step])
                 results[first : first + step] = self.contract(nodes, (BATCH,))
 

@@ -15,7 +15,7 @@ from simulators.catalog.costs import SAMPLE_BYTES
 from simulators.circuit.analysis.measurements import MeasurementLayouts
 from simulators.circuit.ir import num_words
 from simulators.circuit.passes.light_cone import FULL, UNUSED, Z_BASIS, OutputSupport, light_cone
-from simulators.engine import Request, RunOptions, ThreadPool
+from simulators.engine import SHOTS, STRINGS, Request, RunOptions, ThreadPool
 from simulators.errors import Unsupported
 from simulators.execution import outputs, sampling
 from simulators.execution.ranks import Ranks, RanksEngine
@@ -207,8 +207,10 @@ class _ContractedState(outputs.FinalState):
         self._ranks.agree()
         self.remark = samples.remark
         threads = max(1, min(self._options.threads, SAMPLE_BYTES // samples.thread_bytes))
+        firsts = range(0, shots, _SHOTS_AT_ONCE)
+        self._ranks.expect([min(_SHOTS_AT_ONCE, shots - first) for first in firsts], SHOTS)
         with ThreadPool(threads, control) as pool:
-            for first in range(0, shots, _SHOTS_AT_ONCE):
+            for first in firsts:
                 last = min(first + _SHOTS_AT_ONCE, shots)
                 own = self._ranks.part(last - first)
                 records = np.zeros((last - first, num_words(source.size)), np.uint64)
@@ -242,7 +244,8 @@ class _ContractedState(outputs.FinalState):
     def expectations(self, strings: outputs.PauliStrings) -> NDArray[np.float64]:
         result = np.zeros(len(strings))
         cones: dict[bytes, _Cone] = {}
-        for number, (x, z) in enumerate(strings):
+        for number in self._ranks.control.divide(len(strings), STRINGS):
+            x, z = strings[number]
             self._contractor.check()
             levels = bytes(
                 FULL if x >> q & 1 else Z_BASIS if z >> q & 1 else UNUSED

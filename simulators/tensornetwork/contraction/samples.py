@@ -15,7 +15,7 @@ from simulators.catalog.costs import SAMPLE_BYTES
 from simulators.circuit.analysis import elimination as orders
 from simulators.circuit.analysis.elimination import Elimination
 from simulators.compiler.simd import LANES, aligned
-from simulators.engine import ThreadPool
+from simulators.engine import SHOTS, ThreadPool
 from simulators.errors import OutOfMemory
 from simulators.tensornetwork.contraction import network as net, sample_kernel as kernel
 from simulators.tensornetwork.contraction.contractor import too_many_slices
@@ -112,7 +112,7 @@ class Samples(msgspec.Struct, frozen=True, eq=False):
                 *buffers[thread], out, flag,
             )  # fmt: skip
 
-        pool.run(work, last - first, _GRAIN)
+        pool.run(work, last - first, _GRAIN, SHOTS)
         return out.reshape(last - first, qubits)
 
 

@@ -12,7 +12,7 @@ from simulators.catalog import builtin_card
 from simulators.chain import product_state, right_canonical
 from simulators.chain.product_state import LEAST_CUTOFF, ROUNDING, MatrixProductState, truncation_of
 from simulators.circuit.ir import Circuit
-from simulators.engine import RunOptions
+from simulators.engine import OPERATIONS, RunOptions
 from simulators.errors import TruncatedState
 from simulators.execution.ranks import Ranks
 
@@ -298,8 +298,10 @@ def evolve(
     chain = right_canonical.RightCanonicalChain(
         len(sites), bond=limits.bond, cutoff=limits.cutoff, dtype=limits.dtype
     )
+    ranks.control.expect(sum(map(len, blocks.layers)), OPERATIONS)
     for number, layer in enumerate(blocks.layers):
         chain.apply_layer(layer, ranks.control, share)
+        ranks.control.advance(OPERATIONS, len(layer))
         limits.check_size(chain.size)
         limits.check_weight(
             1.0 - chain.fidelity, f" in {(number + 1) / len(blocks.layers):.0%} of its gates"

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.catalog import builtin_card
-from simulators.chain.product_state import ChainState, MatrixProductState
+from simulators.chain.product_state import ChainState, MatrixProductState, expect_outputs
 from simulators.circuit.analysis.measurements import MeasurementLayouts
 from simulators.circuit.analysis.profiler import ChainPart, chain_order, chain_part
 from simulators.circuit.ir import Circuit, num_words
@@ -126,6 +126,9 @@ class MpsEngine(RanksEngine):
         limits = canonical_chain.ChainLimits.of(run.options)
         part = layouts.parts.of(run.circuit, run.request, partial(chain_part, run.circuit))
         params = run.params if part.params is None else run.params[part.params]
+        own = ranks.part(run.request.shots)
+        num_qubits = part.circuit.num_qubits
+        expect_outputs(num_qubits, run.request, own.stop - own.start, ranks.control)
         chain = canonical_chain.evolve(part.circuit, params, part.order, limits, ranks)
         if ranks.size == 1:
             return ChainState(layouts, chain, run.control)

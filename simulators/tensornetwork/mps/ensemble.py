@@ -16,7 +16,7 @@ operator has no effect beyond rounding.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -190,11 +190,15 @@ class ChainEvolution:
         self._same = max(_SAME[limits.dtype], _SAME_OF_CUTOFF * limits.cutoff**0.5)
 
     def ended(
-        self, errors: Sequence[Sequence[int]], shots: NDArray[np.int64]
+        self,
+        errors: Sequence[Sequence[int]],
+        shots: NDArray[np.int64],
+        progress: Callable[[float], None] = lambda _: None,
     ) -> Iterator[tuple[Rows, ChainEnsemble]]:
         """Final states of trajectories, in parts: their numbers and their ensemble. `errors`: of
         each trajectory, as rows of the noise table; `shots`: of each one of which an operator is
-        drawn. Raises OutOfMemory and TruncatedState."""
+        drawn. `progress`: called with the number of trajectories that are done, in parts. Raises
+        OutOfMemory and TruncatedState."""
         self._matrices.clear()
         ensemble = ChainEnsemble(len(self._sites), len(errors), self._limits.dtype)
         waiting = [(np.arange(len(errors)), ensemble, 0)]
@@ -208,6 +212,7 @@ class ChainEvolution:
                 if not is_early:
                     self._apply(ensemble, layers[number], variants, shots[rows])
                     self._limits.check_weight(1.0 - float(ensemble.fidelity.min()))
+                    progress(rows.size / len(layers))
                 if is_early or (ensemble.size > self._most_values and rows.size > 1):
                     half = np.arange(rows.size) < rows.size // 2
                     for mine in (~half, half):

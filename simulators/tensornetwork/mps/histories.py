@@ -29,7 +29,7 @@ from simulators.circuit.expressions import expressions_of
 from simulators.circuit.gates import ELSE, END_BLOCK, IF, MEASURE, RESET
 from simulators.circuit.ir import Circuit, Operation, num_words, with_matrices
 from simulators.circuit.noise import Readout
-from simulators.engine import Request
+from simulators.engine import SHOTS, STEPS, Request
 from simulators.errors import TooManyBranches, TooManySteps
 from simulators.execution import outputs, readout as execution_readout, requests, sampling
 from simulators.execution.ranks import Ranks
@@ -117,10 +117,16 @@ class Histories:
         self._hits = [] if key is None else [_hits(each, shots, key) for each in self._errors]
         node = canonical_chain.ChainNode(empty.copy())
         waiting = self._dealt(OutcomeHistory(node, 0, shots), key)
+        unit, count = (STEPS, len(self._steps)) if key is None else (SHOTS, shots.size)
+        self._control.expect(count, unit)
+        # All steps of all histories, each by its shots or its weight: those of this rank.
+        whole = sum(_mass(each, key) * (len(self._steps) - each.at) for each in waiting)
         while waiting:
             history = waiting.pop()
             while history.at < len(self._steps):
+                at, mass = history.at, _mass(history, key)
                 others = self._advance(history, key)
+                self._control.advance(unit, count * mass * (history.at - at) / whole)
                 if others:
                     waiting += sorted((history, *others), key=lambda each: -each.shots.size)
                     history = waiting.pop()
@@ -257,6 +263,11 @@ class Histories:
             )
             for k in np.unique(chosen).tolist()
         ]
+
+
+def _mass(history: OutcomeHistory, key: outputs.SeedKey | None) -> float:
+    """Shots of a history, or its weight."""
+    return history.weight if key is None else history.shots.size
 
 
 def _hits(location: LocatedError, shots: Shots, key: outputs.SeedKey) -> dict[int, int]:

@@ -19,7 +19,7 @@ from simulators.circuit.analysis.profiler import chain_order
 from simulators.circuit.ir import num_words
 from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.passes.components import Subcircuit
-from simulators.engine import EngineResult, Request
+from simulators.engine import TRAJECTORIES, EngineResult, Request
 from simulators.execution import outputs, requests, sampling
 from simulators.execution.ranks import Ranks
 from simulators.tensornetwork.mps.canonical_chain import ChainLimits, site_order
@@ -103,11 +103,16 @@ class _Trajectories(outputs.FinalState):
         mine = slice(self._ranks.rank, None, self._ranks.size)
         errors, members = errors[mine], members[mine]
         self._shots += last - first
+        share = (last - first) / max(1, len(errors))  # shots of each, for the progress
+
+        def progress(done: float) -> None:
+            self._ranks.control.advance(TRAJECTORIES, share * done)
+
         for begin in range(0, len(errors), ROWS_AT_ONCE):
             part = slice(begin, begin + ROWS_AT_ONCE)
             own = members[part]
             shots = np.array([first + each[0] for each in own], np.int64)
-            for numbers, ensemble in self._evolution.ended(errors[part], shots):
+            for numbers, ensemble in self._evolution.ended(errors[part], shots, progress):
                 ended = [own[k] for k in numbers.tolist()]
                 lost = map(truncation_of, ensemble.fidelity.tolist())
                 self._lost += sum(
@@ -139,6 +144,7 @@ class _Trajectories(outputs.FinalState):
 
     def sample(self, shots: int, key: outputs.SeedKey) -> Iterator[outputs.Batch]:
         """Sample as `FinalState.sample`; shots in ascending order."""
+        self._ranks.control.expect(shots, TRAJECTORIES)
         for first, last in pattern_sampling.shot_blocks(self._errors, shots):
             records = np.zeros((last - first, num_words(self._source.size)), np.uint64)
 
@@ -165,6 +171,7 @@ class _Trajectories(outputs.FinalState):
         count = len(request.observables)
         owners, weights = outputs.owners_and_weights(request.observables)
         moments = pattern_sampling.Moments(count)
+        self._ranks.control.expect(request.shots, TRAJECTORIES)
         for first, last in pattern_sampling.shot_blocks(self._errors, request.shots):
             values = np.zeros((last - first, count))
 

@@ -11,7 +11,7 @@ addition. Neither is certified.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 
 import numpy as np
@@ -22,7 +22,16 @@ from simulators.chain.product_state import truncation_of
 from simulators.circuit.analysis.measurements import MeasurementLayouts
 from simulators.circuit.ir import Circuit, num_words
 from simulators.circuit.noise import NoiseProgram
-from simulators.engine import EngineResult, Plan, Request, RunControl, RunOptions
+from simulators.engine import (
+    SHOTS,
+    STRINGS,
+    TRAJECTORIES,
+    EngineResult,
+    Plan,
+    Request,
+    RunControl,
+    RunOptions,
+)
 from simulators.errors import TruncatedState
 from simulators.execution import outputs, requests, sampling
 from simulators.tensornetwork.peps.amplitudes import Amplitudes
@@ -98,10 +107,13 @@ class _Samples(outputs.FinalState):
     def sample(self, shots: int, key: outputs.SeedKey) -> Iterator[outputs.Batch]:
         """Sample as `FinalState.sample`, in the order of the shots."""
         distances: list[float] = []  # of shots: |1 - p/q| / 2
+        self._control.expect(shots, self._unit)
         for first, last in pattern_sampling.shot_blocks(self._errors, shots):
             records = np.zeros((last - first, num_words(self._source.size)), np.uint64)
-            for errors, own in self._classes(first, last, key).items():
-                state = self._evolved(errors)
+            classes = self._classes(first, last, key)
+            half = 0.5 * (last - first) / len(classes)  # the evolution counts for as much
+            for errors, own in classes.items():
+                state = self._evolved(errors, self._progress(self._unit, half))
                 program = SampleProgram.of(state)
                 rows = program.rows(state)
                 checked = 0 if self._inserts and len(distances) >= _CHECKED else _CHECKED
@@ -112,7 +124,8 @@ class _Samples(outputs.FinalState):
                     drawn = np.arange(_CHECKED)
                 for low in range(0, drawn.size, rows):
                     part = drawn[low : low + rows]
-                    bits, logs = self._drawn(state, program, part, key)
+                    progress = self._progress(self._unit, half * part.size / drawn.size)
+                    bits, logs = self._drawn(state, program, part, key, progress)
                     if self._loops and low < checked:
                         some = slice(0, checked - low)
                         distances += self._distances(state, bits[some], logs[some])
@@ -123,8 +136,10 @@ class _Samples(outputs.FinalState):
         self._report_counts(distances)
 
     def expectations(self, strings: outputs.PauliStrings) -> NDArray[np.float64]:
-        state = self._evolved(())
-        values, errors = PauliMeans(state, self._control).values(strings)
+        self._control.expect(len(strings), STRINGS)
+        half = self._progress(STRINGS, 0.5 * len(strings))  # the evolution counts for as much
+        state = self._evolved((), half)
+        values, errors = PauliMeans(state, self._control).values(strings, half)
         self._report_means(state, float(errors.max(initial=0.0)))
         return values
 
@@ -138,11 +153,14 @@ class _Samples(outputs.FinalState):
         count = len(request.observables)
         moments = pattern_sampling.Moments(count)
         worst = 0.0
+        self._control.expect(request.shots, self._unit)
         for first, last in pattern_sampling.shot_blocks(self._errors, request.shots):
             values = np.zeros((last - first, count))
-            for inserted, own in self._classes(first, last, key).items():
-                state = self._evolved(inserted)
-                means, errors = PauliMeans(state, self._control).values(strings)
+            classes = self._classes(first, last, key)
+            for inserted, own in classes.items():
+                half = self._progress(self._unit, 0.5 * (last - first) / len(classes))
+                state = self._evolved(inserted, half)
+                means, errors = PauliMeans(state, self._control).values(strings, half)
                 worst = max(worst, float(errors.max(initial=0.0)))
                 values[own - first] = np.bincount(owners, weights * means, count)
                 if len(self._lost) <= _CHECKED_STATES:
@@ -164,8 +182,16 @@ class _Samples(outputs.FinalState):
             shots.setdefault(tuple(own.tolist()), []).append(first + shot)
         return {errors: np.array(own) for errors, own in shots.items()}
 
-    def _evolved(self, errors: tuple[int, ...]) -> GraphState:
-        state = self._circuit.evolved(self._limits, self._control, errors)
+    @property
+    def _unit(self) -> str:
+        return TRAJECTORIES if self._inserts else SHOTS
+
+    def _progress(self, unit: str, size: float) -> Callable[[float], None]:
+        """Return what counts parts of so many units as progress."""
+        return lambda part: self._control.advance(unit, size * part)
+
+    def _evolved(self, errors: tuple[int, ...], progress: Callable[[float], None]) -> GraphState:
+        state = self._circuit.evolved(self._limits, self._control, errors, progress)
         self._bond = max(self._bond, state.bond)
         self._lost.append(truncation_of(state.fidelity))
         return state
@@ -176,6 +202,7 @@ class _Samples(outputs.FinalState):
         program: SampleProgram,
         shots: NDArray[np.int64],
         key: outputs.SeedKey,
+        progress: Callable[[float], None],
     ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
         draws = np.empty(shots.size)
 
@@ -183,7 +210,7 @@ class _Samples(outputs.FinalState):
             sampling.uniforms(*key, _FIRST_DRAW + site, shots, draws)
             return draws < ones
 
-        return sample(state, program, shots.size, draw, self._control)
+        return sample(state, program, shots.size, draw, self._control, progress)
 
     def _distances(
         self, state: GraphState, bits: NDArray[np.uint8], logs: NDArray[np.float64]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 import numpy as np
@@ -83,9 +83,14 @@ class GraphCircuit:
         return False
 
     def evolved(
-        self, limits: GraphLimits, control: RunControl, errors: Sequence[int] = ()
+        self,
+        limits: GraphLimits,
+        control: RunControl,
+        errors: Sequence[int] = (),
+        progress: Callable[[float], None] = lambda _: None,
     ) -> GraphState:
-        """State after all gates with some errors, rows of the noise table, in the Vidal gauge."""
+        """State after all gates with some errors, rows of the noise table, in the Vidal gauge.
+        `progress`: called with the part of the gates that each is, of 1."""
         state = GraphState(
             self.num_qubits, self.ends, bond=limits.bond,
             cutoff=max(limits.cutoff, LEAST_CUTOFF[limits.dtype]), dtype=limits.dtype,
@@ -116,6 +121,7 @@ class GraphCircuit:
                 fusion.take(*inserted[at][1:])
                 at += 1
             fusion.take(qubits, matrix)
+            progress(1.0 / len(self._gates))
         for _, qubits, matrix in inserted[at:]:
             fusion.take(qubits, matrix)
         fusion.flush()

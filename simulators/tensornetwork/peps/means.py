@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,13 +34,15 @@ class PauliMeans:
         self._singles: dict[int, NDArray[np.complex128]] = {}
 
     def values(
-        self, strings: list[tuple[int, int]]
+        self, strings: list[tuple[int, int]], progress: Callable[[float], None] = lambda _: None
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Mean of each Pauli string (x, z), and what a second path carries: float64 [strings].
-        Raises Unsupported for strings on more than two qubits."""
+        `progress`: called with the part of the strings that each is, of 1. Raises Unsupported for
+        strings on more than two qubits."""
         values, errors = np.ones(len(strings)), np.zeros(len(strings))
         for number, (x, z) in enumerate(strings):
             self._control.check()
+            progress(1.0 / len(strings))
             sites = [q for q in range((x | z).bit_length()) if (x | z) >> q & 1]
             if len(sites) > _MOST:
                 raise Unsupported(

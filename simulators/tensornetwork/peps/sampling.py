@@ -64,11 +64,16 @@ class SampleProgram(msgspec.Struct, frozen=True):
 
 
 def sample(
-    state: GraphState, program: SampleProgram, rows: int, draw: Draw, control: RunControl
+    state: GraphState,
+    program: SampleProgram,
+    rows: int,
+    draw: Draw,
+    control: RunControl,
+    progress: Callable[[float], None] = lambda _: None,
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
     """Bits of the qubits, uint8 [rows, qubits], and the logarithm of the probability with which
-    each row was drawn. `draw(site, probability of 1 [rows])`: the bits of a site. State in the
-    Vidal gauge."""
+    each row was drawn. `draw(site, probability of 1 [rows])`: the bits of a site. `progress`:
+    called with the part of the steps that each is, of 1. State in the Vidal gauge."""
     bits = np.zeros((rows, len(state.near)), np.uint8)
     logs = np.zeros(rows)
     messages: dict[Key, Tensor] = {}
@@ -107,6 +112,7 @@ def sample(
             messages[step.bond, state.other(step.bond, site)] = message
         for gone in step.last:
             del messages[gone]
+        progress(1.0 / len(program.steps))
     return bits, logs
 
 

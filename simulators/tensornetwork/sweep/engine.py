@@ -13,7 +13,7 @@ from simulators.circuit.analysis.measurements import MeasurementLayouts
 from simulators.circuit.ir import Circuit, num_words
 from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.passes.components import Subcircuit
-from simulators.engine import EngineResult, Plan, Request, RunControl, RunOptions
+from simulators.engine import SHOTS, EngineResult, Plan, Request, RunControl, RunOptions
 from simulators.execution import outputs, requests, sampling
 from simulators.execution.ranks import Ranks, RanksEngine
 from simulators.lines.lowering import lines_of
@@ -109,8 +109,10 @@ class _Samples(outputs.FinalState):
     def sample(self, shots: int, key: outputs.SeedKey) -> Iterator[outputs.Batch]:
         """Sample as `FinalState.sample`, in the order of the shots."""
         places = np.arange(self._inserts)
+        blocks = list(pattern_sampling.shot_blocks(self._errors, shots))
+        self._ranks.expect([last - first for first, last in blocks], SHOTS)
         with self._sampler.opened() as sample:
-            for first, last in pattern_sampling.shot_blocks(self._errors, shots):
+            for first, last in blocks:
                 own = self._ranks.part(last - first)
                 records = np.zeros((last - first, num_words(self._source.size)), np.uint64)
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from simulators.catalog.costs import SWEEP_BYTES, SWEEP_PARTS
 from simulators.compiler.simd import LANES, aligned
-from simulators.engine import RunControl, RunOptions, ThreadPool
+from simulators.engine import SHOTS, RunControl, RunOptions, ThreadPool
 from simulators.errors import OutOfMemory
 from simulators.execution.outputs import SeedKey
 from simulators.lines.lowering import Lines
@@ -149,7 +149,7 @@ class ThreadSampler:
                 self._control.flag,
             )  # fmt: skip
 
-        pool.run(work, last - first, _GRAIN)
+        pool.run(work, last - first, _GRAIN, SHOTS)
         return self._sweeps.ordered(out)
 
 

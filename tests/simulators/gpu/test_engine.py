@@ -204,7 +204,7 @@ def test_run_is_stopped_between_launches(library: Path) -> None:
     with pytest.raises(Stopped):
         engine.run(plan, circuit, Request(10, 1), RunOptions(), control)
     assert sum(name.startswith("sweep") for name in device.launches) == 1
-    assert control.passes[0] == 1
+    assert control.progress.done == 1
 
 
 class PooledDevice(HostDevice):

@@ -111,10 +111,10 @@ def test_what_cannot_be_matched_is_refused() -> None:
     fails(Unsupported, "cannot be decoded by matching", MatchingDecoder, stim.Circuit(flips_three))
 
 
-def test_run_stops_between_blocks_and_counts_them() -> None:
+def test_run_stops_between_blocks_and_counts_shots() -> None:
     control = RunControl()
     sampled(code(), None, 20_000, 1, control)
-    assert control.passes == (3, 3)
+    assert control.progress[:4] == ("shots", 20_000, 20_000, 1.0)
     control.stop()
     fails(Stopped, "", sampled, code(), None, 10, 1, control)
     with pytest.raises(Stopped):

@@ -203,10 +203,10 @@ def test_resumed_run_gives_same_counts(
     control = RunControl()
     found = engine.run(plan, circuit, request, options, control)
     assert alike(found, alone(circuit, request, RunOptions(precision=precision)))
-    done, passes = first.passes
+    done, passes = first.progress[1:3]
     assert passes > 6
-    assert control.passes == (passes, passes)
-    assert found.remark == f"from sweep {done} of {passes}"
+    assert control.progress == ("passes", passes, passes, 1.0, done / passes)
+    assert found.remark == f"from pass {done} of {passes}"
     assert not (tmp_path / "t-5").exists()
 
 

@@ -130,9 +130,9 @@ def test_full_disk_keeps_last_checkpoint(tmp_path: Path, monkeypatch: pytest.Mon
     with dying(monkeypatch), full(), pytest.warns(RuntimeWarning, match="not kept at sweep"):
         result = engine.run(plan, circuit, request, options, RunControl())
     assert alike(result, expected)
-    assert "from sweep 3 of " in result.remark
+    assert "from pass 3 of " in result.remark
     assert "not kept at sweep " in result.remark
     assert max(kept(tmp_path / "t-5")) == max(before) == 3
     again = engine.run(plan, circuit, request, options, RunControl())
     assert alike(again, expected)
-    assert again.remark.startswith("from sweep 3 of ")
+    assert again.remark.startswith("from pass 3 of ")

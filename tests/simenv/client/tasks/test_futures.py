@@ -16,7 +16,7 @@ from simenv import errors
 from simenv.client.connection.session import ServiceSession
 from simenv.client.tasks import progress
 from simenv.client.tasks.task import Task, number_of
-from simenv.model import TaskInfo, TaskState
+from simenv.model import Progress, TaskInfo, TaskState
 
 WAIT_S = 30.0
 
@@ -139,6 +139,9 @@ def test_invalid_task_id_raises_not_found_error(typed: str | int) -> None:
     assert fails(errors.NotFoundError, "", number_of, typed).exit_code == 4
 
 
+SEVEN_OF_NINE = Progress("passes", 7, 9, 7 / 9)
+
+
 def info(state: TaskState, **changes: object) -> TaskInfo:
     values = {"attempt": 1, "time_s": 41.0, "worker": "", "reason": "", **changes}
     return TaskInfo(
@@ -203,8 +206,8 @@ def test_progress_is_not_written_to_file_nor_without_stderr(library: str | None)
         line = progress.progress_line(library, stream) if library else progress.ProgressLine(stream)
         with line:
             assert library or not line.visible
-            line.show("one", progress.ended_steps(0, 1))
-            line.show("two", progress.ended_steps(0, 1))
+            line.show("one", progress.TaskProgress(0.5, 1, 2, "tasks"))
+            line.show("two", progress.TaskProgress(0.5, 1, 2, "tasks"))
         assert stream is None or stream.getvalue() == ""
     for name in ("bar", "tqdm"):
         fails(errors.OptionError, f"progress='{name}'", progress.progress_line, name, None)
@@ -216,12 +219,12 @@ def test_progress_is_not_written_to_file_nor_without_stderr(library: str | None)
         ([], "t-8k2g"),
         ([info(TaskState.RUNNING, attempt=2, worker="sv-1")], "t-8k2g RUNNING try 2 on sv-1, 0:41"),
         (
-            [info(TaskState.RUNNING, worker="sv-1", passes_done=7, passes=9)],
-            "t-8k2g RUNNING on sv-1, sweep 7 of 9, 0:41",
+            [info(TaskState.RUNNING, worker="sv-1", progress=SEVEN_OF_NINE, left_us=62e6)],
+            "t-8k2g RUNNING on sv-1, 7 of 9 passes, 77 %, 1:02 left, 0:41",
         ),
         (
-            [info(TaskState.RUNNING, worker="sv-1", passes_done=7)],
-            "t-8k2g RUNNING on sv-1, sweep 7, 0:41",
+            [info(TaskState.RUNNING, worker="sv-1", left_us=62e6)],
+            "t-8k2g RUNNING on sv-1, 1:02 left, 0:41",
         ),
         ([info(TaskState.QUEUED, reason="no slot")], "t-8k2g QUEUED 0:41 (no slot)"),
     ],
@@ -233,23 +236,41 @@ def test_task_is_described_by_state_worker_and_progress(found: list[TaskInfo], t
 def test_bar_shows_steps_and_is_out_of_the_way() -> None:
     stream = Terminal()
     with progress.progress_line(progress.BAR, stream) as line:
-        line.show("t-8k2g RUNNING", progress.ended_steps(3, 7))
-        assert "3/7" in stream.getvalue()
-        assert "t-8k2g RUNNING" in stream.getvalue()
-        assert "3 of 7" not in stream.getvalue()
+        some = progress.group_progress([], 3, 7, 1.5)
+        line.show(f"{some} | t-8k2g RUNNING", some)
+        assert "3 of 7 tasks, 42 %, 2.0/s, 0:02 left | t-8k2g RUNNING" in stream.getvalue()
         line.clear()
         stream.write("printed\n")
-        line.show("", progress.ended_steps(5, 7))
-        assert "5/7" in stream.getvalue().partition("printed\n")[2]
+        line.show("5 of 7", progress.group_progress([], 5, 7, 1.5))
+        assert "5 of 7" in stream.getvalue().partition("printed\n")[2]
         line.finish("7 of 7 tasks ended")
     assert stream.getvalue().rpartition("\n")[0].endswith("7 of 7 tasks ended")
     item = stream.getvalue().partition("printed\n")[0]
     assert item.endswith(("\r", "\x1b[2K", "\x1b[1A\x1b[2K")), repr(item)
 
 
-def test_sweeps_of_a_running_task_are_steps() -> None:
-    assert progress.sweeps([info(TaskState.RUNNING, passes_done=3, passes=9)]) == (
-        3, 9, "sweeps", "",
-    )  # fmt: skip
-    assert progress.sweeps([]) is None
-    assert progress.sweeps([info(TaskState.RUNNING, passes_done=3, passes=0)]) is None
+def test_progress_is_that_of_the_state_of_the_task() -> None:
+    running = info(TaskState.RUNNING, progress=SEVEN_OF_NINE, left_us=62e6)
+    assert progress.progress_of(running) == (SEVEN_OF_NINE.fraction, 7, 9, "passes", 62.0, 0.0)
+    assert progress.progress_of(info(TaskState.QUEUED)) == progress.TaskProgress()
+    assert progress.progress_of(info(TaskState.FAILED)) == progress.TaskProgress()
+    assert progress.progress_of(info(TaskState.DONE)).fraction == 1.0
+
+
+def test_progress_of_many_tasks_counts_ended_ones_and_parts_of_running_ones() -> None:
+    half = info(TaskState.RUNNING, progress=Progress("shots", 50, 100, 0.5))
+    waiting = info(TaskState.QUEUED)
+    some = progress.group_progress([half, half, waiting], 300, 1000, 20.0)
+    assert some[:4] == (0.301, 300, 1000, "tasks")
+    assert str(some) == "300 of 1000 tasks, 30 %, 15/s, 0:47 left"
+    assert progress.group_progress([], 0, 1000, 20.0).left_s is None
+    assert progress.group_progress([], 1000, 1000, 20.0).left_s == 0.0
+
+
+def test_line_has_a_bar_where_the_progress_is_known() -> None:
+    stream = Terminal()
+    with progress.ProgressLine(stream) as line:
+        line.show("one")
+        assert "[" not in stream.getvalue().replace("\x1b[", "")
+        line.show("half", progress.TaskProgress(0.5, 1, 2, "passes"))
+        assert "[##########----------] half" in stream.getvalue()

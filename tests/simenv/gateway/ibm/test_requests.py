@@ -20,6 +20,7 @@ from simenv.errors import KeyRefusedError, QueueFullError
 from simenv.gateway import limits
 from simenv.gateway.context import AccessToken
 from simenv.gateway.ibm import endpoints, service as services
+from simenv.gateway.ibm.answers import JobForecast
 from simenv.gateway.ibm.backends import Backend
 from simenv.gateway.ibm.job_request import JobRequest
 from simenv.gateway.ibm.processes import JobProcesses
@@ -260,8 +261,8 @@ def test_warnings_of_results_are_in_the_log_of_ibm_and_the_messages_of_iqm(
     async def tasks(*_: object) -> list[Any]:
         return []
 
-    async def forecast(*_: object) -> tuple[None, None]:
-        return None, None
+    async def forecast(*_: object) -> JobForecast:
+        return JobForecast()
 
     monkeypatch.setattr(ComputeService, "tasks", tasks)
     monkeypatch.setattr(ComputeService, "forecast", forecast)

@@ -101,7 +101,7 @@ def test_transpilers_are_kept_by_device_level_and_seed(monkeypatch: pytest.Monke
         answers.append(engine.call(call, TRUSTED, control))
         assert len(engine._cache) <= 2
     assert answers[0] == answers[1] == answers[2] == answers[4]
-    assert control.passes == (10, 10)
+    assert control.progress[:4] == ("circuits", 10, 10, 1.0)
     control.stop()
     fails(Stopped, "", engine.call, call, TRUSTED, control)
 

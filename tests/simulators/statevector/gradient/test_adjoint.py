@@ -257,9 +257,9 @@ class Watched(RunControl):
         super().__init__()
         self.seen: list[tuple[int, int]] = []
 
-    def sweeps_done(self, passes: int = 1) -> None:
-        super().sweeps_done(passes)
-        self.seen.append(self.passes)
+    def advance(self, unit: str, done: float = 1, *, before: bool = False) -> None:
+        super().advance(unit, done, before=before)
+        self.seen.append(self.progress[1:3])
 
 
 def test_progress_of_gradient_counts_reverse_pass_of_each_observable() -> None:
