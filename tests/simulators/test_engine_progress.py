@@ -1,19 +1,21 @@
 """Progress of every engine: what is counted, that it never falls, and that it ends with all work
 done."""
 
+import msgspec
 import numpy as np
 import pytest
 from arrays import Arrays
 from engines import present
 from noisy import after_gates, program
 from noisy_runs import bit, device_noise
-from test_progress import Watched
+from watched_progress import WatchedControl
 
 from noise_models.channel import depolarizing
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
 from simulators.engine import PauliSum, Progress
 from simulators.simulate import simulate
+from simulators.statevector.trajectories import walks
 
 COUNTS = {"outputs": ("counts",), "shots": 600}
 
@@ -68,12 +70,12 @@ def clifford() -> Circuit:
 
 
 CASES = [
-    ("statevector", measured(14), COUNTS, "passes"),
-    ("statevector", plain(14), sums(14, 3), "passes"),
+    ("statevector", measured(22), COUNTS, "passes"),
+    ("statevector", plain(22), sums(22, 22), "passes"),
     ("statevector", two_components(), COUNTS, "components"),
     ("statevector", dynamic(14), COUNTS, "shots"),
-    ("densitymatrix", measured(7), {"outputs": ("probabilities",), "shots": 0}, "operations"),
-    ("densitymatrix", plain(9), sums(9, 3), "operations"),
+    ("densitymatrix", measured(9), {"outputs": ("probabilities",), "shots": 0}, "operations"),
+    ("densitymatrix", plain(9), sums(9, 9), "operations"),
     ("stabilizer", clifford(), {"outputs": ("counts",), "shots": 60_000}, "shots"),
     ("sweep", measured(12, 1), COUNTS, "shots"),
     ("contraction", measured(22, 1), COUNTS, "shots"),
@@ -85,13 +87,12 @@ CASES = [
     ("peps", measured(6, 2), COUNTS, "shots"),
     ("peps", plain(6, 2), sums(6, 3), "strings"),
     ("aer", measured(14), COUNTS, "operations"),
-    ("aer", dynamic(4), {"outputs": ("counts",), "shots": 60_000}, "shots"),
+    ("aer", dynamic(4), {"outputs": ("counts",), "shots": 20_000}, "shots"),
     ("quimb", measured(22, 1), COUNTS, "operations"),
 ]
 NOISY = [
-    ("statevector", 6, "trajectories"),
     ("statevector", 13, "trajectories"),
-    ("densitymatrix", 5, "operations"),
+    ("densitymatrix", 9, "operations"),
     ("mps", 8, "trajectories"),
     ("sweep", 8, "shots"),
 ]
@@ -103,7 +104,7 @@ def followed(
     """The progress at the end of a run, which was checked to grow."""
     if not present(engine):
         pytest.skip(f"engine {engine} is not installed")
-    control = Watched()
+    control = WatchedControl()
     simulate(circuit, engine=engine, control=control, noise=noise, **terms)  # type: ignore[arg-type]
     fractions = [each.fraction for each in control.seen]
     assert fractions == sorted(fractions)
@@ -137,9 +138,20 @@ def test_progress_of_engine_with_noise(engine: str, num_qubits: int, unit: str) 
         assert last.total == shots
 
 
+def test_long_trajectories_of_few_qubits_are_counted_in_ranges(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(walks, "_LONG_WORK", 0)
+    circuit = measured(6, 2)
+    noise = program(device_noise(circuit, 1.0))
+    last = followed("statevector", circuit, noise, outputs=("counts",), shots=2_000)
+    assert (last.unit, last.total) == ("trajectories", 2_000)
+
+
 def test_progress_of_peps_with_noise_counts_trajectories() -> None:
     circuit, flips = measured(6, 2), depolarizing(0.1, 1)
-    noise = program(after_gates(circuit, lambda row: [(row.qubits, flips)] * (row.name == "u")))
+    located = after_gates(circuit, lambda row: [(row.qubits, flips)] * (row.name == "u"))
+    noise = msgspec.structs.replace(program(located), kinds=frozenset({"pauli"}))
     last = followed("peps", circuit, noise, outputs=("counts",), shots=40)
     assert (last.unit, last.total) == ("trajectories", 40)
 
@@ -149,9 +161,9 @@ def test_passes_of_bindings_are_counted_together() -> None:
     arrays.free(0)
     totals = []
     for count in (1, 3):
-        control = Watched()
+        control = WatchedControl()
         values = np.zeros((count, 1))
-        terms = {**sums(14, 1), "bindings": values}
+        terms = {**sums(14, 14), "bindings": values}
         simulate(arrays.circuit(), control=control, **terms)  # type: ignore[arg-type]
         totals.append(control.progress.total)
         assert control.progress == Progress("passes", totals[-1], totals[-1], 1.0)

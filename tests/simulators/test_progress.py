@@ -1,26 +1,13 @@
 """The progress of a run: what is counted, and how parts of the work add up."""
 
 import pytest
+from watched_progress import WatchedControl
 
-from simulators.engine import NO_PROGRESS, PASSES, Progress, RunControl
-
-
-class Watched(RunControl):
-    """Remembers all progress that was reported."""
-
-    __slots__ = ("seen",)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[Progress] = []
-
-    def _report(self, unit: str, fraction: float, before: float = 0.0) -> None:
-        super()._report(unit, fraction, before)
-        self.seen.append(self.progress)
+from simulators.engine import NO_PROGRESS, PASSES, Progress
 
 
 def test_progress_is_what_was_done_of_what_was_expected() -> None:
-    control = Watched()
+    control = WatchedControl()
     control.advance(PASSES)
     assert control.progress == NO_PROGRESS  # nothing was expected
     control.expect(4, PASSES)
@@ -34,7 +21,7 @@ def test_progress_is_what_was_done_of_what_was_expected() -> None:
 
 
 def test_progress_never_falls_when_work_is_added() -> None:
-    control = Watched()
+    control = WatchedControl()
     control.expect(2, PASSES)
     control.advance(PASSES, 2)
     control.expect(2, PASSES)
@@ -44,7 +31,7 @@ def test_progress_never_falls_when_work_is_added() -> None:
 
 
 def test_passes_of_equal_parts_are_counted_over_all_of_them() -> None:
-    control = Watched()
+    control = WatchedControl()
     for _ in control.divide(3, "bindings"):
         control.expect(5, PASSES)
         for _ in range(5):
@@ -57,14 +44,14 @@ def test_passes_of_equal_parts_are_counted_over_all_of_them() -> None:
 
 
 def test_parts_without_work_of_their_own_are_counted() -> None:
-    control = Watched()
+    control = WatchedControl()
     seen = [control.progress.done for _ in control.divide(4, "bindings")]
     assert seen == [0, 1, 2, 3]
     assert control.progress == Progress("bindings", 4, 4, 1.0)
 
 
 def test_parts_within_parts_are_counted_over_all() -> None:
-    control = Watched()
+    control = WatchedControl()
     for _ in control.divide(2, "bindings"):
         for _ in control.divide(3, "components"):
             pass
@@ -72,7 +59,7 @@ def test_parts_within_parts_are_counted_over_all() -> None:
 
 
 def test_unequal_parts_are_counted_and_take_their_share() -> None:
-    control = Watched()
+    control = WatchedControl()
     for _ in control.divide(2, "bindings"):
         for _, passes in zip(control.divide([1.0, 3.0], "components"), (10, 5), strict=False):
             control.expect(passes, PASSES)
@@ -87,7 +74,7 @@ def test_unequal_parts_are_counted_and_take_their_share() -> None:
 
 
 def test_work_of_an_earlier_attempt_is_told_apart() -> None:
-    control = Watched()
+    control = WatchedControl()
     control.expect(10, PASSES)
     control.advance(PASSES, 4, before=True)
     control.advance(PASSES)
@@ -96,7 +83,7 @@ def test_work_of_an_earlier_attempt_is_told_apart() -> None:
 
 @pytest.mark.parametrize("number", [3, 7, 49, 4_096])
 def test_counts_are_whole_whatever_the_parts(number: int) -> None:
-    control = Watched()
+    control = WatchedControl()
     for part in control.divide(number, "bindings"):
         control.expect(3, PASSES)
         control.advance(PASSES, 2)

@@ -52,6 +52,8 @@ def _any_value(kind: introspect.Type, numbers: Iterator[int], default: Any) -> A
             low = kind.ge if kind.ge is not None else 0
             span = kind.le - low + 1 if kind.le is not None else 2**63
             return int(low + number % span)
+        case introspect.FloatType(ge=float(low), le=float(high)):
+            return low + (high - low) / (1 << number % 16)
         case introspect.FloatType():
             return number + 0.5
         case introspect.StrType():
