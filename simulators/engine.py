@@ -268,7 +268,8 @@ class RunControl:
             unit = last.unit or unit
             total = round(self._total / self._width) if self._total else last.total
             done = min(total, int(fraction * total * _ROUNDED + _ROUNDING))
-        self.progress = Progress(unit, done, total, fraction, last.before + before)
+        before = min(fraction, last.before + before)
+        self.progress = Progress(unit, done, total, fraction, before)
 
 
 # Units of work. A pass visits all amplitudes of a state once, tile by tile.
