@@ -146,7 +146,7 @@ def _stacked(states: list[NDArray[np.complexfloating]]) -> NDArray[np.complexflo
 # thread that computes it.
 
 
-class Progress(NamedTuple):
+class RunProgress(NamedTuple):
     """Work that a run has done of what it has to do. `unit`: what is counted, in the plural, such
     as "passes"; "": the engine does not report its progress. `fraction`: 0 to 1; it never falls.
     `before`: the part of it that earlier attempts have done."""
@@ -158,7 +158,7 @@ class Progress(NamedTuple):
     before: float = 0.0
 
 
-NO_PROGRESS = Progress()
+NO_PROGRESS = RunProgress()
 
 
 class RunControl:
@@ -269,7 +269,7 @@ class RunControl:
             total = round(self._total / self._width) if self._total else last.total
             done = min(total, int(fraction * total * _ROUNDED + _ROUNDING))
         before = min(fraction, last.before + before)
-        self.progress = Progress(unit, done, total, fraction, before)
+        self.progress = RunProgress(unit, done, total, fraction, before)
 
 
 # Units of work. A pass visits all amplitudes of a state once, tile by tile.

@@ -73,7 +73,7 @@ from simenv.model.views import (
     OperationInfo,
     PoolInfo,
     PoolSpec,
-    Progress,
+    ProgressInfo,
     QubitInfo,
     ServiceInfo,
     StandbyInfo,
@@ -105,7 +105,14 @@ __all__ += [
     "OwnerUse",
     "PoolInfo",
 ]
-__all__ += ["PoolSpec", "Program", "Progress", "QubitInfo", "ReservationInfo", "ReservationRequest"]
+__all__ += [
+    "PoolSpec",
+    "Program",
+    "ProgressInfo",
+    "QubitInfo",
+    "ReservationInfo",
+    "ReservationRequest",
+]
 __all__ += ["ReservationState", "ResultData", "ResultFile", "ServiceInfo", "StandbyInfo"]
 __all__ += ["StoredArray", "TargetInfo", "TaskInfo", "TaskOptions", "TaskParts", "TaskSpec"]
 __all__ += ["TaskState", "Timing", "Token", "WorkerInfo", "WorkerState", "Workload"]

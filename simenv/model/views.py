@@ -176,7 +176,7 @@ _Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 _Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 
 
-class Progress(msgspec.Struct, frozen=True):
+class ProgressInfo(msgspec.Struct, frozen=True):
     """What a running task has done of what it has to do, at its worker's last heartbeat. `unit`:
     what is counted, in the plural: "passes", "trajectories", "shots", "bindings" ...; see
     docs/concepts/progress.md."""
@@ -205,7 +205,7 @@ class TaskInfo(msgspec.Struct, frozen=True):
     wait_us: float = -1.0  # until it begins, if it waits; -1: not known
     parked: int = 0  # its place among the tasks that wait for credits; 0: it does not wait for them
     reservation: int = 0
-    progress: Progress | None = None  # of a run of more than a second, if its engine reports it
+    progress: ProgressInfo | None = None  # of a run of more than a second, if its engine reports it
     wait_off_by: float = 0.0  # typical factor between such waits and real ones; 0: not known
     left_us: float = -1.0  # of its run, as forecast now; -1: it does not run, or not known
     outrun: float = (

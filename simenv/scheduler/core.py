@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import msgspec
 
 from launcher.base import Node, Share
-from simenv.model import PoolSpec, Progress, TaskOptions, TaskSpec, TaskState, Timing
+from simenv.model import PoolSpec, ProgressInfo, TaskOptions, TaskSpec, TaskState, Timing
 from simenv.model.accounts import Used, association
 from simenv.model.views import ON_DEMAND, device_time_ns
 from simulators import catalog
@@ -203,7 +203,7 @@ class WorkerHeartbeat(msgspec.Struct, frozen=True, gc=False):
     task: int = 0  # the running one; 0: none
     fence: int = 0  # of the task's attempt
     rss_bytes: int = 0
-    progress: Progress | None = None  # of the task, if its engine reports it
+    progress: ProgressInfo | None = None  # of the task, if its engine reports it
     waiting: bool = True  # the worker waits for a chunk; False while it loads kernels
     compiling: bool = False  # the worker compiles kernels that the task needs
     load: tuple[int, int, int] = (0, 0, 0)  # see `Worker.cpu_ms` and `NodeState.busy_ms`

@@ -19,7 +19,7 @@ from collections.abc import Callable
 import msgspec
 
 from simenv._version import __version__
-from simenv.model import Origin, Progress
+from simenv.model import Origin, ProgressInfo
 from simenv.process import exit_process, log_line, node_load, resident_bytes
 from simenv.wire import codec
 from simenv.wire.keyfiles import WorkerBootstrap
@@ -55,10 +55,10 @@ class RunningTask:
             return self._stops.pop((task, attempt), "")
 
     @property
-    def progress(self) -> Progress | None:
+    def progress(self) -> ProgressInfo | None:
         """Progress of the running task; None if its engine does not report it."""
         progress = self._runner.control.progress
-        return Progress(*progress) if progress.unit else None
+        return ProgressInfo(*progress) if progress.unit else None
 
     @property
     def loaded_bytes(self) -> int:

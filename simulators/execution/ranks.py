@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.engine import Progress, RunControl
+from simulators.engine import RunControl, RunProgress
 from simulators.errors import EngineError, OutOfMemory, Stopped
 from simulators.execution import outputs
 
@@ -44,7 +44,7 @@ class Ranks:
         parts = map(self.part, numbers)
         self.control.expect(sum(part.stop - part.start for part in parts), unit)
 
-    def report(self, progress: Progress) -> None:
+    def report(self, progress: RunProgress) -> None:
         """Report the progress of this rank's share for that of the run."""
         self._control.progress = progress
 

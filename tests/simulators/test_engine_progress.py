@@ -1,4 +1,4 @@
-"""Progress of every engine: what is counted, that it never falls, and that it ends with all work
+"""RunProgress of every engine: what is counted, that it never falls, and that it ends with all work
 done."""
 
 import msgspec
@@ -13,7 +13,7 @@ from watched_progress import WatchedControl
 from noise_models.channel import depolarizing
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
-from simulators.engine import PauliSum, Progress
+from simulators.engine import PauliSum, RunProgress
 from simulators.simulate import simulate
 from simulators.statevector.trajectories import walks
 
@@ -100,7 +100,7 @@ NOISY = [
 
 def followed(
     engine: str, circuit: Circuit, noise: NoiseProgram | None, **terms: object
-) -> Progress:
+) -> RunProgress:
     """The progress at the end of a run, which was checked to grow."""
     if not present(engine):
         pytest.skip(f"engine {engine} is not installed")
@@ -166,5 +166,5 @@ def test_passes_of_bindings_are_counted_together() -> None:
         terms = {**sums(14, 14), "bindings": values}
         simulate(arrays.circuit(), control=control, **terms)  # type: ignore[arg-type]
         totals.append(control.progress.total)
-        assert control.progress == Progress("passes", totals[-1], totals[-1], 1.0)
+        assert control.progress == RunProgress("passes", totals[-1], totals[-1], 1.0)
     assert totals[1] == 3 * totals[0]

@@ -148,7 +148,7 @@ NESTED: dict[str, Any] = {
     "engine info": info.EngineInfo,
     "gate info": info.GateInfo,
     "task info": info.TaskInfo,
-    "progress": info.Progress,
+    "progress": info.ProgressInfo,
     "service info": info.ServiceInfo,
     "standby info": info.StandbyInfo,
     "event": info.Event,

@@ -1,6 +1,6 @@
 """A run control that remembers all progress that was reported."""
 
-from simulators.engine import Progress, RunControl
+from simulators.engine import RunControl, RunProgress
 
 
 class WatchedControl(RunControl):
@@ -10,7 +10,7 @@ class WatchedControl(RunControl):
 
     def __init__(self) -> None:
         super().__init__()
-        self.seen: list[Progress] = []
+        self.seen: list[RunProgress] = []
 
     def _report(self, unit: str, fraction: float, before: float = 0.0) -> None:
         super()._report(unit, fraction, before)

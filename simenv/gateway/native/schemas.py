@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from simenv.client.result_data import Stages
-from simenv.model import Event, Progress, TaskInfo, Timing
+from simenv.model import Event, ProgressInfo, TaskInfo, Timing
 from simenv.model.accounts import Account, Qos, Receipt, UsageRow, Used, explained_waits
 from simenv.model.program import Text
 from simenv.model.views import UNKNOWN, DeviceInfo, EngineInfo, GateInfo, OperationInfo, QubitInfo
@@ -149,7 +149,7 @@ class TaskDetails(LogRow, frozen=True, array_like=False, kw_only=True):
     spent: SpentRecord = SpentRecord()
     # By reason: OWN_TASKS, SLOTS ...
     waits_us: dict[str, int] = msgspec.field(default_factory=dict)
-    progress: Progress | None = None  # of a run of more than a second, if its engine reports it
+    progress: ProgressInfo | None = None  # of a run of more than a second, if its engine reports it
     expected_start_s: float | None = None  # seconds since 1970
     wait_off_by: float = 0.0  # typical factor between expected and real waits; 0: not known
     parked: int = 0  # place among the tasks that wait for credits

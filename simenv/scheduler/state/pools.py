@@ -27,7 +27,7 @@ import msgspec
 
 from launcher.base import Node, Share
 from launcher.placement import NodeResources
-from simenv.model import JobSpec, PoolSpec, Progress, WorkerState
+from simenv.model import JobSpec, PoolSpec, ProgressInfo, WorkerState
 from simenv.model.accounts import Billing, Used
 from simenv.scheduler.core import (
     ClusterLimits,
@@ -338,7 +338,7 @@ class Worker(msgspec.Struct, eq=False):
     cpu_ms: int = 0  # processor time of its rank 0, at its last heartbeat
     over_beats: int = 0  # consecutive heartbeats above its grant, see `over_memory_reason`
     # Progress of a task, the task, and the time of the heartbeat that reported it.
-    progress: Progress | None = None
+    progress: ProgressInfo | None = None
     progress_task: int = 0
     progress_ns: int = 0
     compiling: int = 0  # at its last heartbeat: the task whose kernels it compiled; 0: none
@@ -366,7 +366,7 @@ class Worker(msgspec.Struct, eq=False):
     account: str | None = None  # that it serves, see `account_isolation`; None: none yet
     serving_since_ns: int = 0
 
-    def progress_of(self, task: int) -> Progress | None:
+    def progress_of(self, task: int) -> ProgressInfo | None:
         """Return the progress of a task; None if the last heartbeat was of another one."""
         return self.progress if self.progress_task == task else None
 

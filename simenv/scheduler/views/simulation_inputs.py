@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import msgspec
 
-from simenv.model import Progress, TaskOptions, TaskSpec
+from simenv.model import ProgressInfo, TaskOptions, TaskSpec
 from simenv.model.accounts import ROOT
 from simenv.scheduler import core
 from simenv.scheduler.dispatch import planned_reservations
@@ -442,7 +442,7 @@ def running_us(
     return remaining_us(left_us, elapsed_us, state.estimator.quality(record.route).deviation)
 
 
-def rest_us(progress: Progress, expected_us: float, elapsed_us: float) -> float:
+def rest_us(progress: ProgressInfo, expected_us: float, elapsed_us: float) -> float:
     """Return the rest of a run by its rate: the work that it has done, without what earlier
     attempts had done, in the time that it has run. The forecast of the whole run weighs as much as
     FORECAST_WEIGHT of the work: a run begins with what is done once, such as loading kernels."""

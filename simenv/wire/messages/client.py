@@ -91,7 +91,7 @@ class Heartbeat(msgspec.Struct, frozen=True, array_like=True, tag=3):
     attempt: queries.Number
     rss_bytes: queries.Number  # of all its ranks together
     start: queries.Number = 0
-    progress: model.Progress | None = None  # of the task, if its engine reports it
+    progress: model.ProgressInfo | None = None  # of the task, if its engine reports it
     waiting: bool = True  # for a chunk; False while it runs one, loads kernels or sends results
     compiling: bool = False  # kernels that the task needs
     cpu_ms: queries.Number = 0  # of the process of its rank 0

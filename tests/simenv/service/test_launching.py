@@ -10,7 +10,7 @@ from memory_transport import MemoryConnection
 from service import LIMITS, NODE, ServiceHarness, completions, spec
 
 from launcher.base import Exit, LauncherEvent, Node, Share
-from simenv.model import Progress, WorkerState
+from simenv.model import ProgressInfo, WorkerState
 from simenv.scheduler.state.scheduler_state import MAX_CUT_OFF
 from simenv.scheduler.views.cluster_info import node_infos, pool_infos
 from simenv.wire import codec
@@ -324,12 +324,12 @@ def test_progress_from_heartbeat_is_shown_for_its_task_only(ready: ServiceHarnes
     start = ready.paper.commands["main-0"].start
     control = ready.listener.connect(PeerKind.WORKER, f"main-0.{start}!".encode())
 
-    def beat(task: int, progress: Progress | None = None) -> list[Progress | None]:
+    def beat(task: int, progress: ProgressInfo | None = None) -> list[ProgressInfo | None]:
         entries = (ready.journal.epoch, task, assigned.attempt, 10, start)
         control.send(codec.encode(m.Heartbeat("main-0", *entries, progress)))
         ready.step()
         (queue,) = (each for each in ready.say(m.GetQueue(1)) if isinstance(each, m.Queue))
         return [info.progress for info in queue.tasks]
 
-    progress = Progress("passes", 7, 9, 7 / 9)
+    progress = ProgressInfo("passes", 7, 9, 7 / 9)
     assert (beat(assigned.task, progress), beat(assigned.task)) == ([progress, None], [None, None])

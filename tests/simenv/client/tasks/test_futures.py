@@ -16,7 +16,7 @@ from simenv import errors
 from simenv.client.connection.session import ServiceSession
 from simenv.client.tasks import progress
 from simenv.client.tasks.task import Task, number_of
-from simenv.model import Progress, TaskInfo, TaskState
+from simenv.model import ProgressInfo, TaskInfo, TaskState
 
 WAIT_S = 30.0
 
@@ -139,7 +139,7 @@ def test_invalid_task_id_raises_not_found_error(typed: str | int) -> None:
     assert fails(errors.NotFoundError, "", number_of, typed).exit_code == 4
 
 
-SEVEN_OF_NINE = Progress("passes", 7, 9, 7 / 9)
+SEVEN_OF_NINE = ProgressInfo("passes", 7, 9, 7 / 9)
 
 
 def info(state: TaskState, **changes: object) -> TaskInfo:
@@ -258,7 +258,7 @@ def test_progress_is_that_of_the_state_of_the_task() -> None:
 
 
 def test_progress_of_many_tasks_counts_ended_ones_and_parts_of_running_ones() -> None:
-    half = info(TaskState.RUNNING, progress=Progress("shots", 50, 100, 0.5))
+    half = info(TaskState.RUNNING, progress=ProgressInfo("shots", 50, 100, 0.5))
     waiting = info(TaskState.QUEUED)
     some = progress.group_progress([half, half, waiting], 300, 1000, 20.0)
     assert some[:4] == (0.301, 300, 1000, "tasks")

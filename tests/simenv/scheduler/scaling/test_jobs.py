@@ -8,7 +8,7 @@ import pytest
 from checked_scheduler import LIMITS, SECOND, CheckedScheduler, route
 
 from launcher.base import Node
-from simenv.model import JobSpec, PoolSpec, Progress
+from simenv.model import JobSpec, PoolSpec, ProgressInfo
 from simenv.scheduler import core
 from simenv.scheduler.scaling.jobs import JobDemand, jobs_to_submit
 from simenv.scheduler.state.pools import NodeJobPhase
@@ -300,7 +300,7 @@ def cut_off(machine: JobScheduler, name: str, done: float = 0.0) -> core.TaskRec
     machine.now_ns = end_ns - SECOND
     beat = core.WorkerHeartbeat(
         send.worker, machine.start_of(send.worker), record.number, record.fence,
-        progress=Progress("passes", round(100 * done), 100, done),
+        progress=ProgressInfo("passes", round(100 * done), 100, done),
     )  # fmt: skip
     machine.scheduler.heartbeat_received(beat, machine.now_ns)
     machine.tick()
