@@ -9,6 +9,8 @@ import pytest
 qml = pytest.importorskip("pennylane")
 jax = pytest.importorskip("jax")
 
+# PennyLane calls functions of JAX that newer versions of JAX warn about.
+pytestmark = pytest.mark.filterwarnings("ignore:jax:DeprecationWarning")
 ANGLES = (0.3, 0.4)
 TOLERANCE = 1e-5  # JAX computes in single precision by default
 Device = Callable[..., Any]
