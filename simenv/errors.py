@@ -232,6 +232,7 @@ class ShuttingDownError(NoServiceError):
     """The service ends and accepts nothing new; the same call may succeed at the next service."""
 
     code = "shutting_down"
+    remedy = "the client waits for the next service; else call again when `simenv status` answers"
 
 
 class ServiceLostError(NoServiceError):
