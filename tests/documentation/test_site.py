@@ -1,5 +1,6 @@
 """The documentation's site builds without warnings, is complete, and loads nothing from the web."""
 
+import json
 import os
 import re
 from html.parser import HTMLParser
@@ -57,6 +58,20 @@ def test_pages_load_nothing_from_the_web(site: Path) -> None:
         fetched = Fetched()
         fetched.feed(page.read_text())
         assert not [each for each in fetched.addresses if "//" in each], page
+
+
+def test_search_leaves_out_the_changelog_and_pages_of_figures(
+    site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts/site"))
+    from hooks import NOT_SEARCHED
+
+    index = json.loads((site / "search/search_index.json").read_text())["docs"]
+    found = {document["location"].partition("#")[0] for document in index}
+    left_out = {Path(page).with_suffix(".html").as_posix() for page in NOT_SEARCHED}
+    assert all((site / page).exists() for page in left_out)
+    assert found & left_out == set()
+    assert {"start/student.html", "guides/devices.html", "reference/errors.html"} <= found
 
 
 def test_the_command_line_reference_has_every_command(site: Path) -> None:
