@@ -1,17 +1,20 @@
-"""Make the pictures of the web page for its guide: python scripts/page_images.py [FOLDER]
+"""Make pictures of the web page: python scripts/page_images.py [--all FOLDER]
 
 The environment is that of the tests of the page, with chromium unpacked by scripts/unpacked.sh.
-Each picture shows a whole page in COLORS colours, in at most MAX_BYTES.
+Without --all the pictures of the guide are made, in docs/images: whole pages in COLORS colours, in
+at most MAX_BYTES each. With it each view is shown in each of LOOKS, to be looked at.
 """
 
 from __future__ import annotations
 
+import argparse
 import io
 import os
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
@@ -19,42 +22,84 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 import browser  # noqa: E402
 from page_environment import Shown, ghz, shown  # noqa: E402
 from PIL import Image  # noqa: E402
-from playwright.sync_api import Page  # noqa: E402
+from playwright.sync_api import Browser, Page  # noqa: E402
 
 MAX_BYTES = 100_000
 COLORS = 256
-SECONDS = 100.0  # of work, so that the plots have something to show
-SIZE = {"width": 1280, "height": 900}
+SECONDS = 100.0  # of work before the pictures of the guide: the plots have something to show
+SECONDS_OF_ALL = 45.0
+READY = "#content .card, qubit-map circle"
+LARGE = "fez"  # a device of qiskit-ibm-runtime, without coordinates
 
 
-def main(folder: Path) -> None:
+class Look(NamedTuple):
+    """Size of the window and colours of one picture of a view."""
+
+    width: int
+    height: int
+    scheme: str
+
+
+GUIDE = Look(1280, 900, "light")
+LOOKS = {
+    "light": GUIDE, "dark": Look(1280, 900, "dark"),
+    "phone": Look(390, 844, "light"), "phone-dark": Look(390, 844, "dark"),
+}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--all", type=Path, metavar="FOLDER", help="each view in each look")
+    folder: Path | None = parser.parse_args().all
     with tempfile.TemporaryDirectory() as place:
         os.environ["SIMENV_HOME"] = str(Path(place, "home"))  # for a device of its own
-        _pictures(folder, Path(place))
+        with shown(Path(place)) as environment, browser.chromium() as chromium:
+            if folder is None:
+                _guide(environment, chromium)
+            else:
+                folder.mkdir(parents=True, exist_ok=True)
+                _all(environment, chromium, folder)
 
 
-def _pictures(folder: Path, place: Path) -> None:
-    with shown(place) as environment:
-        _work(environment)
-        with browser.chromium() as chromium:
-            page = chromium.new_page(viewport=SIZE, color_scheme="light")  # type: ignore[arg-type]
-            for name, view in (("overview", "overview"), ("task", "task"), ("device", "device")):
-                page.goto(f"{environment.url}{environment.paths[view]}?last=900")
-                page.wait_for_selector("#content .card, qubit-map circle")
-                if name == "task":
-                    page.get_by_role("button", name="Compare with").click()
-                    page.get_by_text("Hellinger fidelity").wait_for()
-                page.wait_for_timeout(1_500)
-                # The window gets the height of the page, so that the navigation beside it does too.
-                height = page.evaluate("document.documentElement.scrollHeight")
-                page.set_viewport_size({"width": SIZE["width"], "height": height})
-                _save(page, folder / f"page_{name}.png")
-                page.set_viewport_size(SIZE)  # type: ignore[arg-type]
+def _guide(environment: Shown, chromium: Browser) -> None:
+    _work(environment, SECONDS)
+    page = _page(chromium, GUIDE)
+    for name in ("overview", "task", "device"):
+        page.goto(f"{environment.url}{environment.paths[name]}?last=900")
+        page.wait_for_selector(READY)
+        if name == "task":
+            page.get_by_role("button", name="Compare with").click()
+            page.get_by_text("Hellinger fidelity").wait_for()
+        path = ROOT / "docs" / "images" / f"page_{name}.png"
+        _shot(page, GUIDE).quantize(COLORS).save(path, optimize=True)
+        size = path.stat().st_size
+        print(f"{path}: {size} bytes")
+        assert size <= MAX_BYTES, f"{path} has {size} bytes; the limit is {MAX_BYTES}"
 
 
-def _work(environment: Shown) -> None:
+def _all(environment: Shown, chromium: Browser, folder: Path) -> None:
+    accounts = environment.client.accounts
+    accounts.set("chem", share=2.0, budget_slot_h=500.0, users=("ana", "ben"))
+    accounts.set("physics", share=1.0, users=("eva",))
+    _work(environment, SECONDS_OF_ALL)
+    paths = {**environment.paths, "large": f"/ui/devices/{LARGE}"}
+    for look_name, look in LOOKS.items():
+        page = _page(chromium, look)
+        for view, path in paths.items():
+            page.goto(f"{environment.url}{path}")
+            page.wait_for_selector(READY)
+            _shot(page, look).save(folder / f"{view}-{look_name}.png")
+        page.close()
+
+
+def _page(chromium: Browser, look: Look) -> Page:
+    size = {"width": look.width, "height": look.height}
+    return chromium.new_page(viewport=size, color_scheme=look.scheme)  # type: ignore[arg-type]
+
+
+def _work(environment: Shown, seconds: float) -> None:
     """Submit small tasks for a while."""
-    end, turn = time.monotonic() + SECONDS, 0
+    end, turn = time.monotonic() + seconds, 0
     for qubits in (3, 4, 5):
         paced = {"device": "trapped-ions", "pool": "paced", "name": f"ghz-{qubits}"}
         environment.client.submit(ghz(qubits), shots=1_000, **paced)
@@ -64,13 +109,16 @@ def _work(environment: Shown) -> None:
         time.sleep(0.5)
 
 
-def _save(page: Page, path: Path) -> None:
-    picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB").quantize(COLORS)
-    picture.save(path, optimize=True)
-    size = path.stat().st_size
-    print(f"{path}: {size} bytes")
-    assert size <= MAX_BYTES, f"{path} has {size} bytes; the limit is {MAX_BYTES}"
+def _shot(page: Page, look: Look) -> Image.Image:
+    """Return the picture of a whole page. The window gets the height of the page, so that the
+    navigation beside it does too."""
+    page.wait_for_timeout(1_500)
+    height = page.evaluate("document.documentElement.scrollHeight")
+    page.set_viewport_size({"width": look.width, "height": height})
+    picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+    page.set_viewport_size({"width": look.width, "height": look.height})
+    return picture
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs" / "images")
+    main()

@@ -24,7 +24,6 @@ from bench.circuits import four_qubit_circuit
 from bench.harness import Option, Report
 from bench.harness.environments import started, wait_until
 from simenv import config
-from simenv.client import launch
 from simenv.client.client import Client
 
 sys.path.append(str(Path(__file__).parents[2] / "tests" / "support"))
@@ -38,7 +37,7 @@ SETTINGS = {
 }
 VIEWS = ("", "tasks", "tasks/t-1", "devices", "nodes", "usage", "events")
 PAGES, SECONDS = 50, 30.0
-SERIES = ("done_per_s", "unsuccessful_per_s", "queue", "running", "slots_granted")
+SERIES = ("done_per_s", "unsuccessful_per_s", "queue", "running", "slots_used")
 REFRESH_S = 10.0
 OPTIONS = (Option("--tasks", default=TASKS, quick=2_000, help="in the history"),)
 
@@ -105,7 +104,7 @@ def _signed_in(chromium: Browser, client: Client) -> StorageState:
 
 def _open_pages(client: Client, report: Report) -> None:
     """Ask what PAGES open overviews ask. Browsers themselves would use all of this machine."""
-    file = launch.running_gateway(config.home_root() / NAME)
+    file = config.running_gateway(config.home_root() / NAME)
     assert file is not None
     processes = psutil.Process(client.status().pid), psutil.Process(file.pid)
     idle = _cores(processes)

@@ -26,9 +26,8 @@ from simenv.cli import app, terminal
 from simenv.cli.listing import Watch
 from simenv.client import environments
 from simenv.client.connection import address
-from simenv.client.launch import running_gateway
 from simenv.client.tasks.progress import PATIENCE_S, StartLine
-from simenv.config import ConnectionFile
+from simenv.config import ConnectionFile, running_gateway
 from simenv.errors import ConfigError, NotFoundError, OptionError, SimenvError
 from simenv.model import Event, PoolSpec, ServiceInfo
 from simenv.text import elapsed

@@ -187,7 +187,10 @@ def _run_ends_in(task: TaskInfo) -> str:
     return elapsed(task.left_us / 1e6) if task.left_us >= 0 else "-"
 
 
-_OF_ROW = ("id", "name", "pool", "state", "num_qubits", "shots", "worker", "reason", "owner")
+_OF_ROW = (
+    "id", "name", "pool", "state", "num_qubits", "shots", "worker", "reason", "owner", "engine",
+    "device",
+)  # fmt: skip
 
 
 def _ended(client: Client, since_s: float, limit: int) -> Rows[TaskInfo]:

@@ -260,15 +260,16 @@ class ServiceKeyStore:
         user_key = _new_key_file(channel.name, *channel.address.remote_endpoint(), name, role)
         user_key = msgspec.structs.replace(user_key, standbys=channel.standbys)
         fields = {"name": name, "role": role, "public_key": user_key.public_key}
-        self._session.request(admin.Keys, admin.AddKey, **fields, expires_s=expires_s)
-        return user_key
+        added = self._session.request(admin.Keys, admin.AddKey, **fields, expires_s=expires_s)
+        return msgspec.structs.replace(user_key, gateway=added.gateway)
 
     def rotate(self, name: str, public_key: str, overlap_s: float) -> UserKeyFile:
         fields = {"name": name, "public_key": public_key, "overlap_s": overlap_s}
-        new = self._session.request(admin.Keys, admin.RotateKey, **fields).keys[-1]
+        answer = self._session.request(admin.Keys, admin.RotateKey, **fields)
         channel = self._session.channel
-        user_key = _key_file(channel.name, *channel.address.remote_endpoint(), new)
-        return msgspec.structs.replace(user_key, standbys=channel.standbys)
+        user_key = _key_file(channel.name, *channel.address.remote_endpoint(), answer.keys[-1])
+        learned = {"standbys": channel.standbys, "gateway": answer.gateway}
+        return msgspec.structs.replace(user_key, **learned)
 
     def listed(self) -> list[admin.KeyInfo]:
         return self._session.request(admin.Keys, admin.GetKeys).keys
@@ -294,14 +295,21 @@ class OfflineKeyStore:
         info = admin.KeyInfo(name, role, user_key.public_key, time.time(), expires_s)
         with keyfiles.changing(self._paths.keys):
             keyfiles.write_keys(self._paths.keys, keyfiles.added(self.listed(), info))
-        return user_key
+        return msgspec.structs.replace(user_key, gateway=self._gateway())
 
     def rotate(self, name: str, public_key: str, overlap_s: float) -> UserKeyFile:
         path = self._paths.keys
         with keyfiles.changing(path):
             keys = keyfiles.rotated(self.listed(), name, public_key, overlap_s, time.time())
             keyfiles.write_keys(path, keys)
-        return _key_file(self._name, *self._endpoint(), keys[-1])
+        user_key = _key_file(self._name, *self._endpoint(), keys[-1])
+        return msgspec.structs.replace(user_key, gateway=self._gateway())
+
+    def _gateway(self) -> str:
+        """Return the URL of the gateway of the configuration; "" if it has none."""
+        if not self._paths.config.exists():
+            return ""
+        return config.known_gateway(config.read(self._paths.config).gateway, self._paths.home)
 
     def _endpoint(self) -> tuple[str, str]:
         """Return address and public key of the service at its last start; "" if it never

@@ -17,15 +17,15 @@ from simenv.client.administration import (
     QosSettings,
     TokenSettings,
 )  # fmt: skip
-from simenv.client.connection.address import Address, FileAddress
+from simenv.client.connection.address import Address, FileAddress, KeyFileAddress
 from simenv.client.connection.channel import LOST_S
 from simenv.client.connection.session import ServiceSession
 from simenv.client.history import TaskHistory
-from simenv.client.launch import running_gateway
 from simenv.client.submission.devices import SubmitDevices
 from simenv.client.submission.options import CallOptions, PartOptions
 from simenv.client.tasks.parts import KEEP_S, PartTask, submit_part
 from simenv.client.tasks.task import Task, number_of
+from simenv.config import running_gateway
 from simenv.errors import NotFoundError, OptionError, SimenvError
 from simenv.model.accounts import Receipt, ShareRow
 from simenv.model.reservations import CalendarEntry
@@ -92,12 +92,16 @@ class Environment:
 
     @property
     def dashboard(self) -> str | None:
-        """Address of the web page of the environment; None if no gateway runs on this machine for
-        it. `simenv web` prints a link that signs a browser in."""
-        if not isinstance(self._address, FileAddress):
-            return None
-        gateway = running_gateway(self._address.path.absolute().parent)
-        return None if gateway is None else f"{gateway.url}/ui/"
+        """Address of the web page of the environment, for a key file that which it names; None if
+        no gateway runs on this machine for it, or the key file names none. `simenv web` prints a
+        link that signs a browser in."""
+        url = ""
+        if isinstance(self._address, KeyFileAddress):
+            url = self._address.gateway
+        elif isinstance(self._address, FileAddress):
+            gateway = running_gateway(self._address.path.absolute().parent)
+            url = "" if gateway is None else gateway.url
+        return f"{url}/ui/" if url else None
 
     @property
     def session(self) -> ServiceSession:

@@ -100,7 +100,7 @@ class ShutdownReport:
 def await_gateway(home: Path) -> GatewayFile | None:
     """Return the file of the gateway of an environment, once it is ready; None after GATEWAY_S."""
     deadline_s = time.monotonic() + GATEWAY_S
-    while (found := launch.running_gateway(home)) is None and time.monotonic() < deadline_s:
+    while (found := config.running_gateway(home)) is None and time.monotonic() < deadline_s:
         time.sleep(launch.POLL_S)  # of another process: nothing to wait on
     return found
 

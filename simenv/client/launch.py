@@ -23,7 +23,7 @@ from pathlib import Path
 import msgspec
 
 from simenv import config, files
-from simenv.config import Config, EnvironmentPaths, GatewayFile
+from simenv.config import Config, EnvironmentPaths
 from simenv.config.paths import (
     GATEWAY,
     SERVICE_NAMES,
@@ -344,12 +344,3 @@ def _close(*descriptors: int) -> None:
     for descriptor in descriptors:
         if descriptor >= 0:
             os.close(descriptor)
-
-
-def running_gateway(home: Path) -> GatewayFile | None:
-    """Return the gateway that runs on this machine for the environment with this home; None if
-    there is none."""
-    file = config.last_gateway(EnvironmentPaths(home, home).gateway)
-    if file is None or not runs(file.pid, GATEWAY, start_ticks=file.start_ticks):
-        return None
-    return file

@@ -84,6 +84,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The environment over HTTP: the table [gateway]."""
 
     listen: str = ""  # HOST:PORT (port 0: any); "": started by `simenv up --gateway` alone
+    url: str = ""  # that users open, such as that of a proxy; "": that of the gateway's machine
     tls: bool = True  # false: tokens go over plain HTTP, on loopback or behind proxies alone
     tls_certificate: str = ""  # PEM file; "": one of the environment's own authority
     tls_key: str = ""  # PEM file
@@ -436,6 +437,8 @@ def check_gateway(settings: GatewaySettings, source: str) -> None:
     for key in ("listen", "metrics"):
         if getattr(settings, key):
             web_address(getattr(settings, key), f"{source}: gateway.{key}")
+    if settings.url:
+        check_web_url(settings.url, f"{source}: gateway.url")
     if bool(settings.tls_certificate) != bool(settings.tls_key):
         hint = "tls_certificate and tls_key, PEM files both"
         raise ConfigError(f"{source}: gateway: TLS needs two files", hint=hint)
@@ -464,6 +467,23 @@ def web_address(listen: str, setting: str = "gateway.listen") -> tuple[str, int]
     """Return the host and the port of `HOST:PORT`. Raises ConfigError like `listen_parts`."""
     host, port = listen_parts(f"tcp://{listen}", setting)
     return ("0.0.0.0" if host == EVERYWHERE else host), port
+
+
+def check_web_url(url: str, setting: str) -> str:
+    """Return the URL of a gateway without a slash at its end. Raises ConfigError for another text
+    than scheme, host and port."""
+    try:
+        parts = urlsplit(url)
+        is_usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_usable = False
+    if not is_usable or not _URL.fullmatch(url) or parts.username is not None:
+        hint = "https://HOST or https://HOST:PORT"
+        raise ConfigError(f"{setting} = {url[:80]!r} is no address of a gateway", hint=hint)
+    return url.rstrip("/")
+
+
+_URL = re.compile(r"https?://[^/?#\s\x00-\x1f]+/?")
 
 
 def is_loopback(host: str) -> bool:

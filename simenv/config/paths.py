@@ -19,7 +19,7 @@ from simenv import files
 from simenv.config.model import Config, GatewaySettings
 from simenv.config.pools import NAME_RULE, check_name
 from simenv.errors import DECODE_ERRORS, ConfigError
-from simenv.process import find_processes
+from simenv.process import find_processes, runs
 
 # File system of a folder: SQLite's live journal must not be on a network file system.
 #
@@ -196,6 +196,7 @@ class GatewayFile(msgspec.Struct, frozen=True):
     start_ticks: str  # of the process, see `simenv.process`
     version: str
     socket: str = ""  # path of the Unix socket for programs of this user on this machine
+    public_url: str = ""  # for users elsewhere; as `url`
 
 
 @contextmanager
@@ -239,9 +240,38 @@ def last_gateway(folder: Path) -> GatewayFile | None:
 def gateway_url(settings: GatewaySettings, address: tuple[str | int, ...]) -> str:
     """Return the URL, on this machine, of a gateway that listens at an address of
     `socket.getsockname`."""
-    host, port = _LOOPBACK.get(str(address[0]), str(address[0])), address[1]
+    return _url(settings, _LOOPBACK.get(str(address[0]), str(address[0])), address[1])
+
+
+def public_gateway_url(settings: GatewaySettings, address: tuple[str | int, ...]) -> str:
+    """Return the URL of the same gateway for users elsewhere: the configured one; else this
+    machine's name, where it listens on all interfaces."""
+    everywhere = str(address[0]) in _LOOPBACK
+    host = os.uname().nodename if everywhere else str(address[0])
+    return settings.url.rstrip("/") or _url(settings, host, address[1])
+
+
+def _url(settings: GatewaySettings, host: str, port: str | int) -> str:
     host = f"[{host}]" if ":" in host else host
     return f"{'https' if settings.tls else 'http'}://{host}:{port}"
+
+
+def running_gateway(home: Path) -> GatewayFile | None:
+    """Return the gateway that runs on this machine for the environment with this home; None if
+    there is none."""
+    file = last_gateway(EnvironmentPaths(home, home).gateway)
+    if file is None or not runs(file.pid, GATEWAY, start_ticks=file.start_ticks):
+        return None
+    return file
+
+
+def known_gateway(settings: GatewaySettings, home: Path) -> str:
+    """Return the URL at which users reach the gateway of the environment with this home, also
+    while it starts; "" if it is to have none, and none runs on this machine."""
+    is_started = settings.listen and not settings.url
+    paths = EnvironmentPaths(home, home)
+    file = last_gateway(paths.gateway) if is_started else running_gateway(home)
+    return settings.url.rstrip("/") or ("" if file is None else file.public_url)
 
 
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # where all interfaces are listened at

@@ -171,7 +171,8 @@ def run(arguments: argparse.Namespace, paths: EnvironmentPaths) -> None:
             log.info("metrics at %s/metrics", _metrics_url(settings, monitored))
         file = paths.gateway / configs.GATEWAY_FILE
         fields = (gateway.environment, gateway.url, os.getpid(), start_ticks(), __version__)
-        content = GatewayFile(configs.GATEWAY_FORMAT, *fields, str(path))
+        public_url = configs.public_gateway_url(settings, listener.getsockname())
+        content = GatewayFile(configs.GATEWAY_FORMAT, *fields, str(path), public_url)
         files.write_atomic(file, msgspec.json.encode(content))
         if not is_child:
             log.info("listening at %s", gateway.url)

@@ -27,12 +27,12 @@ from prometheus_client import Counter, Gauge, Histogram
 from simenv._version import __version__
 from simenv.client.client import Client
 from simenv.config import GatewaySettings
-from simenv.errors import KeyRefusedError, NotAllowedError
+from simenv.errors import DECODE_ERRORS, KeyRefusedError, NotAllowedError, OptionError
 from simenv.gateway import security
 from simenv.gateway.clients import ClientPool
 from simenv.gateway.context import AccessToken, Caller
 from simenv.gateway.json_bodies import encode_body
-from simenv.gateway.limits import CallerRates, HeldAnswers
+from simenv.gateway.limits import UNKNOWN_BYTES, CallerRates, HeldAnswers, exchange_of
 from simenv.gateway.problems import EXCEPTION_HANDLERS
 from simenv.transpiler.qpy import SandboxProcess
 from simenv.wire.messages.admin import TokenCertificate, TokenCreated
@@ -105,9 +105,8 @@ class RunningGateway:
         if (connection := state.get("connection")) is not None:
             connection.belongs_to(caller.user)
         self._rates.check(caller.user)
-        if caller.role == Role.MONITOR and not for_metrics:
-            text = f"the role {caller.role} may read /metrics and nothing else"
-            raise NotAllowedError(text, hint="a token with the role client")
+        if not for_metrics:
+            _check_reads_all(caller)
         return caller
 
     async def certificate(self, caller: Caller, public_key: str) -> TokenCertificate:
@@ -125,22 +124,43 @@ class RunningGateway:
     async def log_in(self, request: Request[Any, Any, Any], link: str) -> Cookie:
         """Return the cookie for a one-time token. Raises KeyRefusedError, SimenvError."""
         made = await self.pool.once(link, _browser_token)
-        is_secure = request.base_url.scheme == "https"
-        return Cookie(
-            self._cookie(request), value=made.secret, max_age=int(security.BROWSER_S),
-            httponly=True, secure=is_secure, samesite="strict",
-        )  # fmt: skip
+        return self._browser_cookie(request, made.secret)
+
+    async def log_in_by_token(self, request: Request[Any, Any, Any], secret: str) -> Cookie:
+        """Return the cookie for a bearer token: a JWT that stands for it, so that the session ends
+        with the token, and no other token outlives it. Raises KeyRefusedError, NotAllowedError for
+        one that reads metrics alone, SimenvError."""
+        caller = await self.pool.caller(secret)
+        self._rates.check(caller.user)
+        _check_reads_all(caller)
+        value = self._signer.access_token(secret, security.BROWSER_S).text
+        return self._browser_cookie(request, value)
 
     def log_out(self, request: Request[Any, Any, Any]) -> Cookie:
         """Return the cookie that replaces that of a browser."""
-        is_secure = request.base_url.scheme == "https"
+        return self._browser_cookie(request, "", 0.0)
+
+    def has_own_token(self, request: Request[Any, Any, Any]) -> bool:
+        """Return whether the token of a request was made for this browser alone."""
+        return security.is_bearer_token(request.cookies.get(self._cookie(request), ""))
+
+    def _browser_cookie(
+        self, request: Request[Any, Any, Any], value: str, lifetime_s: float = security.BROWSER_S
+    ) -> Cookie:
         return Cookie(
-            self._cookie(request), value="", max_age=0, httponly=True, secure=is_secure,
-            samesite="strict",
+            self._cookie(request), value=value, max_age=int(lifetime_s), httponly=True,
+            secure=request.base_url.scheme == "https", samesite="strict",
         )  # fmt: skip
 
     def _cookie(self, request: Request[Any, Any, Any]) -> str:
         return security.cookie_name(self.environment, request.scope["scheme"] == "https")
+
+
+def _check_reads_all(caller: Caller) -> None:
+    """Check that a caller may read more than metrics. Raises NotAllowedError."""
+    if caller.role == Role.MONITOR:
+        text = f"the role {caller.role} may read /metrics and nothing else"
+        raise NotAllowedError(text, hint="a token with the role client")
 
 
 def _browser_token(client: Client, caller: Caller) -> TokenCreated:
@@ -148,6 +168,12 @@ def _browser_token(client: Client, caller: Caller) -> TokenCreated:
         account=caller.account, role=caller.role, purpose="browser", lifetime_s=security.BROWSER_S,
         reservation=caller.reservation,
     )  # fmt: skip
+
+
+class SignIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A bearer token that a user has typed into the page."""
+
+    token: str
 
 
 class CallerSession(msgspec.Struct, frozen=True):
@@ -171,28 +197,46 @@ def session_routes(gateway: RunningGateway) -> list[ControllerRouterHandler]:
         return CallerSession(gateway.environment, __version__, *fields)
 
     @get("/login", include_in_schema=False)
-    async def log_in(request: Request[Any, Any, Any], token: FromQuery[str]) -> Redirect:
-        """Follow a one-time link of `simenv web`."""
+    async def log_in(request: Request[Any, Any, Any], token: FromQuery[str] = "") -> Redirect:
+        """Follow a one-time link of `simenv web`; without one the page asks for a token."""
+        if not token:
+            return Redirect("/ui/")
         try:
             cookie = await gateway.log_in(request, token)
         except KeyRefusedError as error:
             hint = (
-                "a link signs in one browser, once, within ten minutes; simenv web prints another"
+                "a link signs in one browser, once, within ten minutes; simenv web prints another."
+                f" A token of another kind is typed into the page: {gateway.url}/ui/"
             )
             raise KeyRefusedError(error.message, hint=hint) from error
         return Redirect("/ui/", cookies=[cookie])
+
+    @post("/login", status_code=204, include_in_schema=False)
+    async def log_in_by_token(request: Request[Any, Any, Any]) -> Response[None]:
+        """Sign a browser in by a bearer token, from the page alone: another site's page must not
+        sign a browser in as somebody else."""
+        security.check_same_origin(request)
+        exchange_of(request).max_bytes = UNKNOWN_BYTES  # also with a cookie, which nobody has read
+        try:
+            asked = msgspec.json.decode(await request.body(), type=SignIn)
+        except DECODE_ERRORS as error:
+            raise OptionError(f"the request: {error!s:.200}", hint='{"token": "..."}') from error
+        cookie = await gateway.log_in_by_token(request, asked.token.strip())
+        return Response(None, cookies=[cookie])
 
     @post("/logout", status_code=204, include_in_schema=False)
     async def log_out(
         request: Request[Any, Any, Any], caller: NamedDependency[Caller]
     ) -> Response[None]:
-        """End the session of a browser."""
-        with suppress(KeyRefusedError):  # the token ends before the answer
-            await gateway.call(caller, lambda client: client.tokens.revoke(caller.token))
-        gateway.pool.drop(caller.token)
+        """End the session of a browser. A token that its user has typed stays valid: it is not this
+        browser's alone."""
+        if gateway.has_own_token(request):
+            with suppress(KeyRefusedError):  # the token ends before the answer
+                await gateway.call(caller, lambda client: client.tokens.revoke(caller.token))
+            gateway.pool.drop(caller.token)
         return Response(None, cookies=[gateway.log_out(request)])
 
-    return [session, log_in, log_out]
+    return [session, log_in, log_in_by_token, log_out]
 
 
 @cache

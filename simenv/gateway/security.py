@@ -1,9 +1,10 @@
 """Credentials of HTTP requests.
 
 Every credential stands for a bearer token of the service: the token itself, a JWT of this gateway
-that holds it encrypted, or the cookie of a browser that followed a one-time link. The gateway
-stores none of them. Invariants: a request without a valid credential reaches no handler of an API;
-a cookie alone changes nothing, unless the request comes from a page of this gateway.
+that holds it encrypted, or the cookie of a browser: a token that a one-time link has made for it,
+or such a JWT for the token that its user has typed. The gateway stores none of them. Invariants: a
+request without a valid credential reaches no handler of an API; a cookie alone changes nothing,
+unless the request comes from a page of this gateway.
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ class Signer:
             )
         except (JoseError, ValueError, KeyError) as error:
             text = "the access token was not made by this gateway, or has expired"
-            raise KeyRefusedError(text, hint="get a new one: POST /identity/token") from error
+            hint = "get a new one: POST /identity/token; in the page, sign in again"
+            raise KeyRefusedError(text, hint=hint) from error
         return (sealed.plaintext or b"").decode()
 
 
@@ -87,13 +89,18 @@ def credential(request: Request[Any, Any, Any], cookie: str, signer: Signer) -> 
         value = value.strip()
         if scheme.lower() not in ("bearer", "apikey") or not value:
             raise KeyRefusedError(f"Authorization: {scheme[:16]} ...", hint=_NO_CREDENTIALS)
-        return signer.secret_of(value) if value.count(".") == 2 else value
+        return value if is_bearer_token(value) else signer.secret_of(value)
     value = request.cookies.get(cookie, "")
     if not value:
         raise KeyRefusedError("the request has no credential", hint=_NO_CREDENTIALS)
     if request.method not in SAFE_METHODS:
         check_same_origin(request)
-    return value
+    return value if is_bearer_token(value) else signer.secret_of(value)
+
+
+def is_bearer_token(value: str) -> bool:
+    """Return whether a credential is a token of the service and no JWT."""
+    return value.count(".") != 2
 
 
 def check_same_origin(request: Request[Any, Any, Any]) -> None:

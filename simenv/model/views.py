@@ -211,6 +211,8 @@ class TaskInfo(msgspec.Struct, frozen=True):
     outrun: float = (
         0.0  # run time relative to the forecast that it outran so far that it has another
     )
+    engine: str = ""
+    device: str = ""  # emulated, that it runs on; "": none
 
 
 class StandbyInfo(msgspec.Struct, frozen=True):
@@ -256,6 +258,7 @@ class ServiceInfo(msgspec.Struct, frozen=True):
     longest_pass_ms: float = 0.0  # of the event loop, since the environment was ready
     isolation: str = "none"  # account: a worker serves one account at a time
     standbys: tuple[StandbyInfo, ...] = ()
+    slot_s: float = 0.0  # time that tasks have used, on all their slots, since the service started
 
 
 UNKNOWN = math.nan
@@ -366,6 +369,8 @@ class DeviceInfo(msgspec.Struct, frozen=True):
     unusable: tuple[int, ...] = ()  # numbers that name no qubit, or one that does not work
     angle_limits: tuple[AngleLimits, ...] = ()  # of gates whose angles are limited
     problem: str = ""  # reason why an emulated device has no calibration, and nothing else is known
+    # Of its qubits in a drawing: x to the right, y down; (): not known.
+    coordinates: tuple[tuple[float, float], ...] = ()
 
     def width(self, operation: OperationInfo) -> int:
         """Return the number of qubits of a gate; 0: no gate, or one of any number of qubits."""

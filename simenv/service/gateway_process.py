@@ -75,7 +75,8 @@ def start_gateway(
             arguments += [f"--{key}-fd", str(listener.fileno())]
             if key == "listen":
                 url = configs.gateway_url(settings, listener.getsockname())
-                _record(folder, loop.config.name, url)
+                public_url = configs.public_gateway_url(settings, listener.getsockname())
+                _record(folder, loop.config.name, url, public_url)
                 if last and not port and listener.getsockname()[1] != last:
                     text = f"port {last} of the last gateway is taken: {url} replaces it"
                     loop.executor.record_event("gateway.moved", loop.config.name, text)
@@ -97,10 +98,11 @@ def start_gateway(
     loop.gateway.start()
 
 
-def _record(folder: Path, name: str, url: str) -> None:
+def _record(folder: Path, name: str, url: str, public_url: str) -> None:
     """Store the address before a gateway is ready there: the next start takes its port again, even
     if this one ends before."""
-    content = GatewayFile(configs.GATEWAY_FORMAT, name, url, 0, "", __version__)
+    fields = (configs.GATEWAY_FORMAT, name, url, 0, "", __version__)
+    content = GatewayFile(*fields, public_url=public_url)
     files.write_atomic(folder / configs.GATEWAY_FILE, msgspec.json.encode(content))
 
 

@@ -168,7 +168,7 @@ class TokenCommands(CertificateIssuer):
         known = self._repeated(asked, user, role) if is_own else None
         if known is not None:
             secret = self._secrets[known.digest]
-            return TokenCreated(asked.request, secret, known.info, self._authority())
+            return TokenCreated(asked.request, secret, known.info, *self._reached())
         secret = PREFIX + secrets.token_urlsafe(32)
         info = TokenInfo(
             secrets.token_hex(NUMBER_BYTES), user, asked.account, role, asked.purpose,
@@ -184,15 +184,16 @@ class TokenCommands(CertificateIssuer):
         detail = f"role {info.role}, for {asked.lifetime_s:.0f} s: {info.purpose or 'no purpose'}"
         subject = f"{info.number} of {user or OWN_USER}"
         service.audit.write(identity, "tokens.create", subject, detail)
-        return TokenCreated(asked.request, secret, info, self._authority())
+        return TokenCreated(asked.request, secret, info, *self._reached())
 
-    def _authority(self) -> str:
-        """Return the certificate of the gateway's own authority; "" if it has none."""
-        settings = self._service.config.gateway
+    def _reached(self) -> tuple[str, str]:
+        """Return the certificate of the gateway's own authority, "" if it has none, and the URL of
+        the gateway for users elsewhere."""
+        settings, authority = self._service.config.gateway, ""
         if settings.tls and not settings.tls_certificate:
             with suppress(OSError):  # no gateway has run yet
-                return self._path.with_name("gateway").joinpath(AUTHORITY_FILE).read_text()
-        return ""
+                authority = self._path.with_name("gateway").joinpath(AUTHORITY_FILE).read_text()
+        return authority, configs.known_gateway(settings, self._path.parent)
 
     def _repeated(self, asked: CreateToken, user: str, role: str) -> StoredToken | None:
         """Return the token that its user made for the same reservation in the same way since the

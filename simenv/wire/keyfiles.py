@@ -188,6 +188,7 @@ class UserKeyFile(msgspec.Struct, frozen=True):
     public_key: str
     secret_key: str
     standbys: tuple[str, ...] = ()  # addresses to try when the environment is silent
+    gateway: str = ""  # URL of the gateway, which serves the web page; "": there was none
 
     @property
     def keys(self) -> KeyPair:

@@ -27,8 +27,7 @@ import simenv
 from simenv.client import environments
 from simenv.client.administration import issue_key
 from simenv.client.client import Client
-from simenv.client.launch import running_gateway
-from simenv.config import GatewayFile
+from simenv.config import GatewayFile, running_gateway
 from simenv.errors import NotAllowedError
 from simenv.wire.keyfiles import ServerFile, UserKeyFile, read_private
 

@@ -13,7 +13,7 @@ import yaml
 from live import environment
 from waiting import until
 
-from simenv.client.launch import running_gateway
+from simenv.config import running_gateway
 
 PACKAGING = Path(__file__).parents[2] / "packaging"
 COMPOSE = PACKAGING / "compose"

@@ -11,7 +11,7 @@ import pytest
 from live import Live, environment
 from waiting import until
 
-from simenv.client.launch import running_gateway
+from simenv.config import running_gateway
 from simenv.config.paths import GATEWAY, gateways_of_services
 from simenv.process import runs
 from simenv.wire.transport.sockets import open_socket

@@ -23,6 +23,7 @@ from simenv.client.client import Client
 from simenv.config import convert
 from simenv.config.paths import devices_folder
 from simenv.gateway import metrics, native, page
+from simenv.gateway.app import session_routes
 from simenv.gateway.context import Gateway
 from simenv.model.views import date_name, wall_clock_s
 
@@ -50,6 +51,7 @@ class Shown(NamedTuple):
         """Path of one page of each view."""
         return {
             "overview": "/ui/",
+            "run": "/ui/run",
             "tasks": "/ui/tasks",
             "task": f"/ui/tasks/{self.noisy}",
             "waiting": f"/ui/tasks/{self.waiting}",
@@ -63,7 +65,8 @@ class Shown(NamedTuple):
 
 
 def routes(gateway: Gateway) -> list[ControllerRouterHandler]:
-    return [route for part in (native, metrics, page) for route in part.routes(gateway)]
+    session, *_ = session_routes(gateway)  # type: ignore[arg-type]  # it has no tokens to sign in by
+    return [session, *(route for part in (native, metrics, page) for route in part.routes(gateway))]
 
 
 def slow() -> QuantumCircuit:

@@ -23,14 +23,14 @@ from simenv import config, files
 from simenv.cli import app, terminal
 from simenv.cli.listing import Column, listed
 from simenv.client.connection import address
-from simenv.client.launch import running_gateway
+from simenv.config import running_gateway
 from simenv.errors import ConfigError, NotFoundError, OptionError
 from simenv.model.views import CalibrationSource
 
 if TYPE_CHECKING:
     from simenv.client.client import Client
     from simenv.config import GatewayFile
-    from simenv.wire.messages.admin import TokenInfo
+    from simenv.wire.messages.admin import TokenCreated, TokenInfo
 
 OWN_USER = "(own user)"
 API_PATH = "/experimental/api/v1"  # of IBM's API; the word keeps its client at this address
@@ -97,6 +97,30 @@ def _running(context: typer.Context) -> GatewayFile:
         if not isinstance(endpoint, address.FileAddress):
             hint += "; of one elsewhere ask an administrator for its address and a token"
         raise NotFoundError(f"no gateway of {name!r} runs on this machine", hint=hint)
+    return found
+
+
+def _given_url(context: typer.Context, url: str) -> str:
+    """Return the URL of the option --url, else, for the environment's own user, that of the gateway
+    on this machine; "" for others. Raises ConfigError, NotFoundError."""
+    common = app.settings_of(context)
+    if url:
+        return config.check_web_url(url, "--url")
+    is_own = isinstance(address.find(common.name, common.service), address.FileAddress)
+    return _running(context).url if is_own else ""
+
+
+def _url_of(client: Client, made: TokenCreated) -> str:
+    """Return the URL that the service names, which knows its present gateway, else that of the key
+    file. Revokes the token and raises NotFoundError if neither names one."""
+    path = Path(client.service)
+    found = made.gateway
+    if not found and address.is_personal(path):
+        found = address.KeyFileAddress(path).gateway
+    if not found:
+        client.tokens.revoke(made.token.number)
+        hint = "ask its administrator for the address of the gateway, and give it: --url URL"
+        raise NotFoundError(f"environment {client.name!r} names no gateway", hint=hint)
     return found
 
 
@@ -180,7 +204,7 @@ def environment(
     context: typer.Context,
     user: Annotated[str, typer.Option(help="User of the new token; default: you.")] = "",
     url: Annotated[
-        str, typer.Option(help="Address of the gateway; default: of this machine.")
+        str, typer.Option(help="Address of the gateway; default: as `simenv web` finds it.")
     ] = "",
     expires: Annotated[str, typer.Option(help="Time in which the token is accepted.")] = ENV_TOKEN,
     device: Annotated[
@@ -207,8 +231,7 @@ def environment(
 
     In a shell: eval "$(simenv gateway env)". QRMI has variables for pools, imported devices and
     those of --device."""
-    url = url.rstrip("/") or _running(context).url
-    common = app.settings_of(context)
+    url, common = _given_url(context, url), app.settings_of(context)
     with common.connect() as client:
         known, asked = client.device_names(), device or []
         if unknown := sorted({*asked} - {*known}):
@@ -217,6 +240,7 @@ def environment(
         names = sorted({*client.devices(), *imported, *asked})  # no pools of functions
         span = _span(expires)
         made = client.tokens.add(user, purpose="simenv gateway env", lifetime_s=span)
+        url = url or _url_of(client, made)
         authority = made.authority if ca is None else _read_authority(ca)
         values = variables(url, client.name, made.secret, names, authority, bundle)
     common.answer(values, (f"export {name}={shlex.quote(value)}" for name, value in values.items()))
@@ -313,17 +337,26 @@ def authority_files(
     return alone, bundle
 
 
-def web(context: typer.Context) -> None:
+def web(
+    context: typer.Context,
+    url: Annotated[
+        str,
+        typer.Option(
+            help="Address of the gateway; default: that on this machine, else the one that the"
+            " service or the key file names."
+        ),
+    ] = "",
+) -> None:
     """Print a one-time link to the page of the environment; it opens nothing."""
-    found = _running(context)
-    common = app.settings_of(context)
+    url, common = _given_url(context, url), app.settings_of(context)
     with common.connect() as client:
         made = client.tokens.add(role="", purpose="simenv web", lifetime_s=LINK_S, once=True)
-    link = f"{found.url}/login?token={made.secret}"
+        url, name = url or _url_of(client, made), client.name
+    link = f"{url}/login?token={made.secret}"
     value = {"url": link, "expires_s": made.token.expires_s}
     lines = [link, f"it opens one session, until {_time_text(made.token.expires_s)}"]
     if made.authority and link.startswith("https:"):
-        path = authority_files(found.environment, made.authority)[0]
+        path = authority_files(name, made.authority)[0]
         value["authority"] = str(path)
         lines.append(f"browsers trust it once they have imported the authority {path}")
     common.answer(value, lines)

@@ -178,7 +178,7 @@ def import_device(
     ] = "",
 ) -> None:
     """Import calibration data as a device, and report which fields were used."""
-    from noise_models import library, snapshot as snapshots
+    from noise_models import layout, library, snapshot as snapshots
     from noise_models.importers import import_snapshot
 
     if bool(files) == bool(provider):
@@ -190,6 +190,7 @@ def import_device(
         result, report = import_snapshot(values, form)
         if device and any(line.field == "name" for line in report.defaulted):
             result = msgspec.structs.replace(result, name=device)  # else it keeps its own name
+        result = layout.laid_out(result)
         data = snapshots.dump(result)
     device = config.check_name(device or result.name.lower().replace(" ", "-"), "device")
     path, replaced = overview.save(device, data)

@@ -67,6 +67,12 @@ class KeyFileAddress:
         """Role of the key, as its file says. Raises ConfigError if the file cannot be used."""
         return read_private(self.path, UserKeyFile).role
 
+    @property
+    def gateway(self) -> str:
+        """URL of the gateway, as the file says; "": none. Raises ConfigError if the file cannot be
+        used."""
+        return read_private(self.path, UserKeyFile).gateway
+
     def open(self, identity: bytes) -> zmq_transport.Connection:
         """Return a new connection. Raises ConfigError if the file cannot be used; other faults are
         reported by `refusal` and `diagnose`."""

@@ -27,6 +27,7 @@ ROOT = "/ui"
 # Title of each view, by the first segment of its path; a name may follow that of the view.
 VIEWS = {
     "": ("Overview", "overview"),
+    "run": ("Run a circuit", "run"),
     "tasks": ("Tasks", "tasks"),
     "devices": ("Devices", "devices"),
     "nodes": ("Nodes and workers", "nodes"),

@@ -11,6 +11,7 @@ import io
 import time
 import zipfile
 from collections.abc import AsyncIterator
+from functools import lru_cache
 from typing import Annotated, Any
 
 import msgspec
@@ -19,6 +20,7 @@ from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.response import Stream
 from litestar.types import ControllerRouterHandler
 
+from noise_models import layout
 from simenv.client.client import Client
 from simenv.client.submission.prepare import PreparedSubmit
 from simenv.client.submission.send import send
@@ -68,6 +70,7 @@ SHOWN_EVENTS = 100  # new ones, in one live state
 MAX_OPERATIONS = 4_000  # of a circuit that are sent to a page
 MAX_IDEAL_QUBITS = 20  # of a program whose ideal distribution a page may ask for
 MAX_EVENTS = 1_000  # of one answer
+MAX_LAYOUTS = 64  # of devices without coordinates, in memory
 MAX_SCANNED = 20_000  # events that are looked at for one answer
 _SCAN = 1_000  # events of one request
 
@@ -282,6 +285,28 @@ def events_of(
     return EventRange(found[:limit], last == 0 and len(found) <= limit)
 
 
+class DevicePositions(msgspec.Struct, frozen=True):
+    """Places of the qubits of a device in a drawing: x to the right, y down; coupled qubits are
+    about 1 apart."""
+
+    positions: list[tuple[float, float]]
+
+
+@lru_cache(maxsize=MAX_LAYOUTS)
+def _laid_out(count: int, coupling: tuple[tuple[int, int], ...]) -> DevicePositions:
+    places = layout.of_couplings(count, coupling).round(3).tolist()
+    return DevicePositions([(x, y) for x, y in places])
+
+
+def positions_of(client: Client, name: str) -> DevicePositions:
+    """Return the coordinates of a device, else a layout of its couplings, which is computed once.
+    Raises NotFoundError."""
+    device = client.device(name)
+    if device.coordinates:
+        return DevicePositions(list(device.coordinates))
+    return _laid_out(device.num_qubits, device.coupling)
+
+
 class DrainReason(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Why a node is drained, for other administrators."""
 
@@ -351,6 +376,11 @@ def routes(gateway: Gateway) -> list[ControllerRouterHandler]:
 
         return await gateway.call(caller, records)
 
+    @get("/devices/{device:str}/positions")
+    async def positions(caller: TheCaller, device: FromPath[str]) -> DevicePositions:
+        """Return the places of the qubits of a device in a drawing."""
+        return await gateway.call(caller, positions_of, device)
+
     @post("/nodes/{node:str}/drain", status_code=200)
     async def drain(
         caller: TheCaller, request: Request[Any, Any, Any], node: FromPath[str]
@@ -367,7 +397,9 @@ def routes(gateway: Gateway) -> list[ControllerRouterHandler]:
         """Use a drained or lost node again, or a quarantined pool. For admins."""
         return await gateway.call(caller, Client.undrain, _checked(node))
 
-    handlers = [live, operations, ideal, bundle, event_range, pool_devices, drain, undrain]
+    handlers = [
+        live, operations, ideal, bundle, event_range, pool_devices, positions, drain, undrain
+    ]  # fmt: skip
     # Not in the description of the API: they change with the page, whose files are of one version.
     router = Router("/api/v1", route_handlers=handlers, include_in_schema=False)
     return [*site.routes(gateway), router]

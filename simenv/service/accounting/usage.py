@@ -172,6 +172,7 @@ class UsageLedger:
         counters.failed += sums.failed
         counters.cancelled += sums.cancelled
         counters.expired += sums.expired
+        counters.slot_us += sums.slot_us
         self.counters.account(key.account, sums.slot_us)
 
     def _new_key(self, key: UsageKey, statements: list[Statement]) -> int:

@@ -7,12 +7,13 @@ While the journal cannot be written, only WITHOUT_JOURNAL is accepted.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
 import msgspec
 
+from simenv import config as configs
 from simenv.errors import ConfigError, JournalError, NotAllowedError
 from simenv.model import ReservationState, task_name
 from simenv.scheduler.core import Action
@@ -29,6 +30,22 @@ WITHOUT_JOURNAL = (
 )  # answered at once
 SHOWN_TASKS = 5
 DETAIL_CHARS = 2_000  # of an entry of the audit log
+
+
+def described(value: msgspec.Struct) -> str:
+    """Return the fields of a value that differ from their defaults as text: `share 2, users ana
+    ben`."""
+    parts = []
+    for field in msgspec.structs.fields(value):
+        found = getattr(value, field.name)
+        if found == field.default:
+            continue
+        if isinstance(found, Mapping):
+            found = " ".join(f"{name}={each}" for name, each in found.items())
+        elif isinstance(found, tuple):
+            found = " ".join(map(str, found))
+        parts += [f"{field.name.replace('_', ' ')} {found}"] if found != "" else []
+    return ", ".join(parts) or "as by default"
 
 
 class Administration:
@@ -64,7 +81,12 @@ class Administration:
             end = time.strftime("%Y-%m-%d %H:%M", time.localtime(message.expires_s))
             detail += f", until {end}"
         service.audit.write(identity, "keys.add", message.name, detail)
-        return answer
+        return self._with_gateway(answer)
+
+    def _with_gateway(self, answer: admin.Keys) -> admin.Keys:
+        home = self._service.key_commands.path.parent
+        url = configs.known_gateway(self._service.config.gateway, home)
+        return msgspec.structs.replace(answer, gateway=url)
 
     def _set_limits(self, identity: Identity, message: admin.SetLimits) -> admin.OwnerReports:
         owners = self._service.owners
@@ -101,7 +123,7 @@ class Administration:
     ) -> None:
         """Audit that an account or a class was set or, if `value` is None, removed."""
         verb = "remove" if value is None else "set"
-        detail = "removed" if value is None else msgspec.json.encode(value).decode()[:DETAIL_CHARS]
+        detail = "removed" if value is None else described(value)[:DETAIL_CHARS]
         self._service.audit.write(identity, f"{kind}.{verb}", name, detail)
 
     def _change_pools(
@@ -142,7 +164,7 @@ class Administration:
         self._service.owners.refresh(self._service.key_commands.keys)
         detail = f"key {message.public_key[:10]}..., the former for {message.overlap_s:.0f} s"
         self._service.audit.write(identity, "keys.rotate", name, detail)
-        return admin.Keys(message.request, keys)
+        return self._with_gateway(admin.Keys(message.request, keys))
 
     def end_reservations(self, owner: str, reason: str) -> None:
         """End all reservations of an owner, planned ones too. Tasks that were sent to a worker

@@ -70,6 +70,7 @@ def device_info(name: str, snapshot: CalibrationSnapshot, digest: str) -> views.
         version=snapshot.version,
         technology=snapshot.technology or "simulator",
         num_qubits=snapshot.num_qubits,
+        coordinates=snapshot.coordinates,
         max_shots=snapshot.max_shots or MAX_SHOTS,
         gates=tuple(
             GateInfo(gate.name, gate.num_qubits, gate.num_params) for gate in snapshot.native_gates

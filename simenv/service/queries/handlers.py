@@ -32,7 +32,7 @@ from simenv.service.queries.history import Log
 from simenv.service.queries.query_queue import ReplySteps
 from simenv.service.service import ServiceComponents
 from simenv.service.telemetry.recorder import RECORDED
-from simenv.service.telemetry.snapshot import MetricsReader
+from simenv.service.telemetry.snapshot import MetricsReader, slot_s
 from simenv.service.tokens import TokenCommands
 from simenv.wire import codec
 from simenv.wire.keyfiles import Identity
@@ -534,6 +534,7 @@ class QueryHandlers:
             standbys=tuple(
                 StandbyInfo(each.node, each.state) for each in service.journal.database.standbys
             ),
+            slot_s=slot_s(service.usage.counters.pools.values(), state.workers.values(), now_ns),
         )
 
 

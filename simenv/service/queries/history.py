@@ -26,7 +26,7 @@ from simenv.model.calls import is_call
 from simenv.scheduler.core import UNSENT, ClusterLimits, Route, TaskRecord
 from simenv.scheduler.state.scheduler_state import SchedulerState
 from simenv.service.accounting.receipts import ReceiptReader, used_by
-from simenv.service.accounting.usage import usage_report
+from simenv.service.accounting.usage import device_of, usage_report
 from simenv.service.journal import tables, writer
 from simenv.service.journal.database import PostgresPlace, place_of
 from simenv.service.journal.reader import AcceptedRow, Records, unpack_routes
@@ -227,6 +227,7 @@ class Log:
             qos=standing.qos,
             used=end.used,
             units=end.units,
+            device=device_of(terms, route),
         )
 
     def _end(self, task: int) -> End | None:

@@ -11,6 +11,7 @@ from simenv.scheduler.core import DEPENDENT, RUNS, UNSENT, Phase, Route, TaskRec
 from simenv.scheduler.state.scheduler_state import SchedulerState
 from simenv.scheduler.views.admission import pending_reason
 from simenv.scheduler.views.expected_starts import ExpectedStarts, run_forecast
+from simenv.service.accounting.usage import device_of
 from simenv.service.journal import reader, writer
 from simenv.service.results.completions import Completions, end_reason
 from simenv.wire import codec
@@ -92,7 +93,14 @@ def task_view(
         wait_off_by=starts.off_by(record.route.pool) if starts is not None else 0.0,
         left_us=left_us,
         outrun=outrun,
+        engine=record.route.engine,
+        device=device_of(record.batch.terms, record.route),
     )
+
+
+def _placed(terms: model.TaskOptions, route: Route | None) -> dict[str, str]:
+    """Return engine and emulated device of a task, by the names of TaskInfo."""
+    return {} if route is None else {"engine": route.engine, "device": device_of(terms, route)}
 
 
 def _reservation_turn(state: SchedulerState, record: TaskRecord) -> int:
@@ -221,6 +229,7 @@ class FinalTasks:
             reason=reason,
             owner=owner,
             reservation=terms.reservation,
+            **_placed(terms, route),
         )
 
     def _view(self, completed: Completed, completion: Completion) -> model.TaskInfo:
@@ -239,6 +248,7 @@ class FinalTasks:
             reason=end_reason(completion),
             owner=owner,
             reservation=terms.reservation,
+            **_placed(terms, route),
         )
 
     def _submitted(self, task: int) -> tuple[model.TaskOptions, int, Route | None, str]:

@@ -57,12 +57,12 @@ class DurationBuckets:
 
 
 class PoolCounters:
-    """Ended tasks and lost workers of one configured pool."""
+    """Ended tasks of one configured pool, and the slot time that they and reservations used."""
 
-    __slots__ = ("cancelled", "done", "expired", "failed", "run", "wait")
+    __slots__ = ("cancelled", "done", "expired", "failed", "run", "slot_us", "wait")
 
     def __init__(self) -> None:
-        self.done = self.failed = self.cancelled = self.expired = 0
+        self.done = self.failed = self.cancelled = self.expired = self.slot_us = 0
         self.wait, self.run = DurationBuckets(), DurationBuckets()
 
 

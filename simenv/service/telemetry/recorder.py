@@ -52,7 +52,7 @@ def sample(now: Metrics, before: Metrics | None) -> Sample:
             totals.setdefault(name, []).append(value)
     for name, unit in (
         ("queue", "tasks"), ("workers", "workers"), ("slots_granted", "slots"),
-        ("done_per_s", "1/s"), ("unsuccessful_per_s", "1/s"),
+        ("slots_used", "slots"), ("done_per_s", "1/s"), ("unsuccessful_per_s", "1/s"),
     ):  # fmt: skip
         values[name] = sum(totals.get(name, ())), unit
     values["oldest"] = max((pool.oldest_s for pool in now.pools), default=0.0), "s"
@@ -83,8 +83,18 @@ def _of_pool(
     done, *others = (getattr(pool, name) - getattr(old, name) for name in _ENDED)
     yield "done_per_s", done / seconds, "1/s"
     yield "unsuccessful_per_s", sum(others) / seconds, "1/s"
+    yield "slots_used", _slots_used(pool, old, seconds), "slots"
     yield "wait", _mean_s(pool.wait, old.wait), "s"
     yield "run", _mean_s(pool.run, old.run), "s"
+
+
+def _slots_used(pool: PoolMetrics, old: PoolMetrics, seconds: float) -> float:
+    """Return the mean number of slots that tasks had in the time between two moments: a sample of
+    the slots in use misses tasks that are shorter than its interval."""
+    used_s = pool.slot_s - old.slot_s
+    # Nothing is charged for an attempt that was lost with its worker: the time that it had used is
+    # counted no more, and the present number is all that is known.
+    return used_s / seconds if used_s >= 0.0 else float(pool.slots_granted)
 
 
 def _mean_s(now: DurationHistogram, before: DurationHistogram) -> float:

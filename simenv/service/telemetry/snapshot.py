@@ -23,12 +23,13 @@ from simenv.model import DeviceInfo, views
 from simenv.model.accounts import SLOT_HOUR
 from simenv.model.availability import BROKEN
 from simenv.process import resident_bytes
-from simenv.scheduler.core import WAITING
+from simenv.scheduler.core import WAITING, Phase
 from simenv.wire.messages import metrics
 
 if TYPE_CHECKING:
-    from simenv.scheduler.state.pools import NodeState, Pool
+    from simenv.scheduler.state.pools import NodeState, Pool, Worker
     from simenv.service.service import ServiceComponents
+    from simenv.service.telemetry.counters import PoolCounters
 
 MAX_CHECKED = 10_000  # unfinished tasks looked at for the oldest one that waits
 
@@ -87,11 +88,13 @@ class MetricsReader:
         oldest_ns = self._oldest_ns()
         now_ns = time.monotonic_ns()
         return [
-            self._pool(name, pools, max(0, now_ns - oldest_ns.get(name, now_ns)))
+            self._pool(name, pools, max(0, now_ns - oldest_ns.get(name, now_ns)), now_ns)
             for name, pools in islice(by_device.items(), metrics.MAX_LABELS)
         ]
 
-    def _pool(self, name: str, pools: list[Pool], oldest_ns: int) -> metrics.PoolMetrics:
+    def _pool(
+        self, name: str, pools: list[Pool], oldest_ns: int, now_ns: int
+    ) -> metrics.PoolMetrics:
         service = self._service
         counters = service.usage.counters.pool(name)
         workers = [worker for pool in pools for worker in pool.workers.values()]
@@ -103,13 +106,14 @@ class MetricsReader:
             expired=counters.expired,
             waiting=sum(len(pool.queue) for pool in pools),
             oldest_s=oldest_ns / 1e9,
-            slots_granted=sum(worker.slots * worker.ranks for worker in workers),
+            slots_granted=sum(worker.slots for worker in workers),
             workers=dict(Counter(str(worker.state) for worker in workers)),
             workers_lost=service.state.lost_workers.get(name, 0),
             workers_bytes=sum(worker.rss_bytes for worker in workers),
             workers_cpu_s=sum(worker.cpu_ms for worker in workers) / 1e3,
             wait=counters.wait.histogram(),
             run=counters.run.histogram(),
+            slot_s=slot_s([counters], workers, now_ns),
         )
 
     def _oldest_ns(self) -> dict[str, int]:
@@ -156,6 +160,17 @@ class MetricsReader:
                 )
             )
         return rows
+
+
+def slot_s(pools: Iterable[PoolCounters], workers: Iterable[Worker], now_ns: int) -> float:
+    """Return the time that the tasks of some pools have used, on all their slots: of those that
+    ended as it was charged, and of those that run since their begin."""
+    running_ns = 0
+    for worker in workers:
+        first = next(iter(worker.held.values()), None)
+        if first is not None and first.phase == Phase.RUNNING:
+            running_ns += worker.slots * max(0, now_ns - first.started_ns)
+    return sum(pool.slot_us for pool in pools) / 1e6 + running_ns / 1e9
 
 
 def _node(host: NodeState) -> metrics.NodeMetrics:

@@ -103,9 +103,11 @@ class GetKeys(AdminRequest, frozen=True, tag=22):
 
 
 class Keys(Reply, frozen=True, tag=20):
-    """All accepted keys."""
+    """Accepted keys. `gateway`: with a new key, URL of the gateway for users elsewhere; "": there
+    is none."""
 
     keys: list[KeyInfo]
+    gateway: str = ""
 
 
 # Bearer tokens of HTTP clients, of which the service stores a hash. A gateway, whose key has the
@@ -160,11 +162,13 @@ class GetTokens(ClientRequest, frozen=True, tag=58):
 
 class TokenCreated(Reply, frozen=True, tag=56):
     """The token, 256 random bits, which is shown once. `authority`: PEM certificate of the
-    authority by which its user checks the gateway's; "": the gateway has none of its own."""
+    authority by which its user checks the gateway's; "": the gateway has none of its own.
+    `gateway`: URL of the gateway for users elsewhere; "": there is none."""
 
     secret: str
     token: TokenInfo
     authority: str = ""
+    gateway: str = ""
 
 
 class Tokens(Reply, frozen=True, tag=57):

@@ -46,6 +46,7 @@ class PoolMetrics(msgspec.Struct, frozen=True):
     workers_cpu_s: float  # processor time of the present workers, by their last heartbeats
     wait: DurationHistogram  # from acceptance until a task that ended was sent to its worker
     run: DurationHistogram
+    slot_s: float = 0.0  # that tasks used, on all their slots; of running ones up to now
 
 
 class NodeMetrics(msgspec.Struct, frozen=True):

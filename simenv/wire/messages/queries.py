@@ -115,6 +115,7 @@ class LogRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     qos: str = ""
     used: Used = Used()
     units: float = 0.0  # billing units
+    device: str = ""  # emulated, that it ran on; "": none
 
 
 class GetHistory(ClientRequest, frozen=True, tag=14):

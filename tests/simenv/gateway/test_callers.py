@@ -288,6 +288,55 @@ def test_a_bearer_token_is_no_link_and_a_link_no_bearer_token(
         assert ana.get("/session").status_code == 401
 
 
+def test_a_token_that_is_typed_opens_a_session_that_ends_with_the_token(
+    running: RunningGateway, env: Client
+) -> None:
+    made, own = env.tokens.add("ana", lifetime_s=600.0), {"Origin": running.url}
+    count = len(env.tokens.listed())
+    with httpx.Client(base_url=running.url) as browser:
+        answer = browser.post("/login", json={"token": made.secret}, headers=own)
+        assert answer.status_code == 204
+        cookie = answer.headers["set-cookie"]
+        assert "HttpOnly" in cookie
+        assert "SameSite=strict" in cookie
+        assert made.secret not in cookie
+        assert len(env.tokens.listed()) == count  # it makes no other that outlives it
+        assert browser.get("/session").json()["user"] == "ana"
+        assert browser.post("/change", headers=own).json() == {"user": "ana"}
+        assert browser.post("/change").status_code == 403
+        session = dict(browser.cookies)
+        assert browser.post("/logout", headers=own).status_code == 204
+        assert not browser.cookies
+    with httpx.Client(base_url=running.url, cookies=session) as other:
+        assert other.get("/session").status_code == 200  # the token of a script works on
+        env.tokens.revoke(made.token.number)
+        until(lambda: other.get("/session").status_code == 401)
+
+
+def test_a_browser_is_not_signed_in_by_another_site_or_by_a_token_for_metrics(
+    running: RunningGateway, env: Client, tokens: dict[str, str]
+) -> None:
+    own = {"Origin": running.url}
+    with httpx.Client(base_url=running.url) as browser:
+        for headers in ({}, {"Origin": "https://evil.example"}, {"Origin": "null"}):
+            refused = browser.post("/login", json={"token": tokens["ana"]}, headers=headers)
+            assert refused.status_code == 403
+        monitor = env.tokens.add(role="monitor").secret
+        link = env.tokens.add("ana", lifetime_s=60.0, once=True).secret
+        for secret, status in ((monitor, 403), (link, 401), ("z" * 50, 401), ("", 401)):
+            refused = browser.post("/login", json={"token": secret}, headers=own)
+            assert refused.status_code == status
+        for body in (b"", b"[]", b'{"token": 1}', b'{"token": "x", "more": 1}', b"\xff" * 100):
+            refused = browser.post("/login", content=body, headers=own)
+            assert (refused.status_code, refused.json()["code"]) == (400, "option_invalid"), body
+        huge = browser.post(
+            "/login", content=b" " * 2**20, headers={**own, "Cookie": "anything=1"}
+        )
+        assert huge.status_code == 413
+        assert not browser.cookies
+        assert browser.get("/login").headers["location"] == "/ui/"
+
+
 def test_requests_above_the_rate_are_answered_429(
     live: Live, key: Path, tokens: dict[str, str]
 ) -> None:

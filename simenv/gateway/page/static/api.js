@@ -8,6 +8,9 @@ export class Problem extends Error {
   }
 }
 
+// What a reader has given cannot be used; said in words.
+export class InputError extends Error {}
+
 async function answer(response) {
   if (response.ok) return response.status === 204 ? null : response.json();
   let body = {};
@@ -25,18 +28,22 @@ export async function get(path, query) {
   return answer(await fetch(address(path, query), { headers: { Accept: "application/json" } }));
 }
 
-export async function send(method, path, body) {
+// `path`: from the root of the gateway, as those of sessions are.
+export async function request(method, path, body) {
   const headers = { Accept: "application/json", "Content-Type": "application/json" };
-  return answer(await fetch(address(path), { method, headers, body: body === undefined ? undefined : JSON.stringify(body) }));
+  return answer(await fetch(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) }));
 }
+
+export const send = (method, path, body) => request(method, address(path), body);
 
 const RETRY_MS = 5000; // after a refused stream
 
-// Server-sent events while the page is visible; a hidden page costs nothing.
+// Server-sent events while the page is visible; a hidden page costs nothing. Returns a function that
+// ends them.
 export function follow(path, query, kinds, onState) {
-  let source = null;
+  let source = null, ended = false;
   const open = () => {
-    if (source || document.hidden) return;
+    if (source || ended || document.hidden) return;
     source = new EventSource(address(path, query));
     source.onopen = () => onState("live");
     source.onerror = () => {
@@ -53,5 +60,5 @@ export function follow(path, query, kinds, onState) {
   document.addEventListener("visibilitychange", () => (document.hidden ? close() : open()));
   addEventListener("pagehide", close);
   open();
-  return close;
+  return () => { ended = true; close(); };
 }

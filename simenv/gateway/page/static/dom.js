@@ -107,20 +107,56 @@ export function expected(wait_us, off_by) {
 
 export const startOf = (task) => expected(task.expected_start_s === null ? -1 : (task.expected_start_s - Date.now() / 1000) * 1e6, task.wait_off_by);
 
+// Billing units as what budgets are set in.
+export const slotHours = (units) => `${figure(units / 3600)} slot-h`;
+
+// How far a running task is, and the rest of its run as forecast now; one that outruns its forecast
+// says so. A task that has not begun has none.
+export function progressOf(task) {
+  if (task.state !== "RUNNING") return null;
+  const left_s = task.left_us > 0 ? task.left_us / 1e6 : task.expected_end_s ? Math.max(0, task.expected_end_s - Date.now() / 1000) : null;
+  const part = task.progress?.fraction ?? (task.passes ? task.passes_done / task.passes : null);
+  return { part, left_s, outrun: task.outrun };
+}
+
+export function progress(task) {
+  const found = progressOf(task);
+  if (!found || (found.part === null && found.left_s === null)) return "–";
+  const rest = found.left_s === null ? "" : `about ${duration(found.left_s)} left${found.outrun ? `, ${Math.round(found.outrun)} × its forecast` : ""}`;
+  return found.part === null ? rest : [gauge(found.part, 1), `${Math.floor(100 * found.part)} %${rest ? `, ${rest}` : ""}`];
+}
+
 export const mark = (state) => h("span", { class: `mark ${String(state).toLowerCase()}` }, state);
 
 export const gauge = (part, whole) => h("div", { class: "gauge" }, h("span", { css: { width: `${whole ? Math.min(100, (100 * part) / whole) : 0}%` } }));
 
-// A table in a region that scrolls by itself. `columns`: {name, of: row => content, number, wide,
-// line, sort, sorted}. In a narrow window `wide` ones are left out; with a `line` among them each
-// row is a few lines, that column one of its own ("named": with its name). `sort` is called by a button in the header.
-export function table(label, columns, rows, { key = null, empty = "none", rowClass = () => null } = {}) {
+const orders = new Map(); // by table: the column that it is sorted by, and the way
+
+// Rows in the order that the reader has chosen; those without a value come last in both ways.
+function ordered(label, columns, rows) {
+  const [name, way] = orders.get(label) ?? [];
+  const column = columns.find((each) => each.name === name && each.by);
+  if (!column) return rows;
+  const sign = way === "ascending" ? 1 : -1, lacks = (value) => value === null || value === undefined || value === "" || Number.isNaN(value);
+  const compare = (a, b) => (typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b), "en", { numeric: true }));
+  return rows.map((row) => [column.by(row), row])
+    .sort(([a], [b]) => lacks(a) - lacks(b) || (lacks(a) ? 0 : sign * compare(a, b))).map(([, row]) => row);
+}
+
+// A table in a region that scrolls by itself. `columns`: {name, of: row => content, by: row => value,
+// number, wide, line}. In a narrow window `wide` ones are left out; with a `line` among them each
+// row is a few lines, that column one of its own ("named": with its name). With `redraw` the header
+// of a column with `by` is a button that sorts by it; it is called then.
+export function table(label, columns, rows, { key = null, empty = "none", rowClass = () => null, redraw = null } = {}) {
   if (!rows.length) return h("p", { class: "muted" }, empty);
+  rows = ordered(label, columns, rows);
+  const [by, way] = orders.get(label) ?? [];
+  const sort = (name) => { orders.set(label, [name, name === by && way === "ascending" ? "descending" : "ascending"]); redraw(); };
   const kind = (column) => [column.number && "number", column.wide && "wide", column.line && "line", column.line === "named" && "named"].filter(Boolean).join(" ") || null;
   return h("div", { class: "scroll", role: "region", tabindex: 0, "aria-label": label },
     h("table", { class: columns.some((column) => column.line) && "lines" },
-      h("thead", null, h("tr", null, columns.map((column) => h("th", { scope: "col", class: kind(column), "aria-sort": column.sorted },
-        column.sort ? h("button", { class: "sort", onclick: column.sort }, column.name) : column.name)))),
+      h("thead", null, h("tr", null, columns.map((column) => h("th", { scope: "col", class: kind(column), "aria-sort": column.by && column.name === by ? way : null },
+        column.by && redraw ? h("button", { class: "sort", onclick: () => sort(column.name) }, column.name) : column.name)))),
       h("tbody", null, rows.map((row) => h("tr", { "data-key": key && key(row), class: rowClass(row) },
         columns.map((column) => h("td", { class: kind(column), "data-name": column.name }, column.of(row))))))));
 }

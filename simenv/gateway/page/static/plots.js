@@ -81,6 +81,7 @@ const COLORS = ["bar", "bar2", "bar3", "bad", "warn", "good", "accent", "muted"]
 export class TimePlot extends HTMLElement {
   constructor() {
     super();
+    this.note = h("p", { class: "no-data muted" }, "No data in this range.");
     this.onRepaint = () => this.data && this.build();
     this.sizes = new ResizeObserver(() => this.plot && this.clientWidth && this.plot.setSize({ width: this.clientWidth, height: this.height }));
   }
@@ -122,6 +123,8 @@ export class TimePlot extends HTMLElement {
       return `${each.label} ${value === undefined ? "no data" : each.format(value)}`;
     });
     this.plot?.root.querySelector("canvas")?.setAttribute("aria-label", `${this.label}; last: ${last.join(", ")}`);
+    this.note.hidden = this.series.some((each) => each.values.some((value) => Number.isFinite(value)));
+    this.append(this.note);
   }
 
   build() {

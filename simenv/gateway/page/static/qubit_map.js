@@ -1,4 +1,4 @@
-// The coupling map of a device: qubits placed by the lengths of paths between them.
+// The coupling map of a device, its qubits at given positions.
 
 import { figure, h, s } from "./dom.js";
 
@@ -13,133 +13,48 @@ export function color(part) {
   return `rgb(${mix.join(",")})`;
 }
 
-function neighbours(size, edges) {
-  const result = Array.from({ length: size }, () => []);
-  for (const [a, b] of edges) { result[a].push(b); result[b].push(a); }
-  return result;
+// The scale of some values: part(value) is the share of values below it, so that a few large ones do
+// not take the colours of all others.
+function scaleOf(values) {
+  const known = values.filter((value) => Number.isFinite(value) && value > 0).sort((a, b) => a - b);
+  if (!known.length) return null;
+  const last = known.length - 1;
+  const part = (value) => (known[0] === known[last] ? 0.5 : (known.findIndex((each) => each >= value) + known.findLastIndex((each) => each <= value)) / (2 * last));
+  return { part, marks: [known[0], known[Math.round(last / 2)], known[last]] };
 }
 
-function distances(from, near) {
-  const result = new Float32Array(near.length).fill(-1);
-  result[from] = 0;
-  for (let queue = [from], at = 0; at < queue.length; at += 1) {
-    for (const next of near[queue[at]]) if (result[next] < 0) { result[next] = result[queue[at]] + 1; queue.push(next); }
-  }
-  return result;
-}
-
-// Classical scaling by a few landmarks (Brandes and Pich), then stress majorization (Gansner, Koren,
-// North): a lattice comes out as one. Linear in the qubits for each landmark.
-export function place(size, edges) {
-  const near = neighbours(size, edges);
-  if (!edges.length) {
-    const side = Math.ceil(Math.sqrt(size));
-    return Array.from({ length: size }, (_, index) => [index % side, Math.floor(index / side)]);
-  }
-  const pivots = [];
-  let far = new Float32Array(size).fill(Infinity), next = 0;
-  while (pivots.length < Math.min(size, 60)) {
-    const paths = distances(next, near).map((value) => (value < 0 ? Math.sqrt(size) : value));
-    pivots.push([next, paths]);
-    far = far.map((value, index) => Math.min(value, paths[index]));
-    next = far.indexOf(Math.max(...far));
-    if (far[next] === 0) break;
-  }
-  const [a, ...others] = pivots.map(([, paths]) => paths);
-  const second = others[0] ?? a;
-  const spread = (values) => { const mean = values.reduce((x, y) => x + y, 0) / size; return values.map((value) => value - mean); };
-  // Power iteration on the centred squared distances to the pivots.
-  const columns = pivots.map(([, paths]) => Array.from(spread(Array.from(paths, (value) => value * value))));
-  const axis = (orthogonal) => {
-    let weights = columns.map((_, index) => Math.sin(1 + index));
-    let values = [];
-    for (let round = 0; round < 60; round += 1) {
-      values = Array.from({ length: size }, (_, row) => columns.reduce((sum, column, index) => sum + column[row] * weights[index], 0));
-      if (orthogonal) {
-        const dot = values.reduce((sum, value, row) => sum + value * orthogonal[row], 0) / orthogonal.reduce((sum, value) => sum + value * value, 1e-12);
-        values = values.map((value, row) => value - dot * orthogonal[row]);
-      }
-      weights = columns.map((column) => column.reduce((sum, value, row) => sum + value * values[row], 0));
-      const norm = Math.hypot(...weights) || 1;
-      weights = weights.map((value) => value / norm);
-    }
-    return values;
-  };
-  const x = axis(null), y = axis(x);
-  const scale = (values, paths) => { const most = Math.max(...values.map(Math.abs)) || 1; return values.map((value) => (value / most) * Math.max(...paths) / 2); };
-  const points = scale(x, a).map((value, index) => [value, scale.y?.[index] ?? 0]);
-  scale(y, second).forEach((value, index) => { points[index][1] = value; });
-  const anchors = size <= 400 ? Array.from({ length: size }, (_, index) => [index, distances(index, near)]) : pivots;
-  for (let round = 0; round < (size <= 400 ? 60 : 120); round += 1) {
-    for (let node = 0; node < size; node += 1) {
-      let [sx, sy, total] = [0, 0, 0];
-      const pull = (other, path) => {
-        if (other === node || path <= 0) return;
-        const weight = 1 / (path * path);
-        const [dx, dy] = [points[node][0] - points[other][0], points[node][1] - points[other][1]];
-        const length = Math.hypot(dx, dy) || 1e-6;
-        sx += weight * (points[other][0] + (path * dx) / length);
-        sy += weight * (points[other][1] + (path * dy) / length);
-        total += weight;
-      };
-      for (const [other, paths] of anchors) pull(other, paths[node]);
-      if (size > 400) for (const other of near[node]) pull(other, 1);
-      if (total) points[node] = [sx / total, sy / total];
-    }
-  }
-  return upright(points, edges);
-}
-
-// Turned so that most couplings are horizontal or vertical, and wider than high.
-function upright(points, edges) {
-  let [best, least] = [0, Infinity];
-  for (let step = 0; step < 90; step += 1) {
-    const turn = (step * Math.PI) / 180;
-    const sum = edges.reduce((total, [a, b]) => {
-      const angle = Math.atan2(points[b][1] - points[a][1], points[b][0] - points[a][0]) + turn;
-      return total + Math.abs(Math.sin(2 * angle));
-    }, 0);
-    if (sum < least - 1e-9) [best, least] = [turn, sum];
-  }
-  const [cos, sin] = [Math.cos(best), Math.sin(best)];
-  let turned = points.map(([x, y]) => [x * cos - y * sin, x * sin + y * cos]);
-  const size = (axis) => Math.max(...turned.map((point) => point[axis])) - Math.min(...turned.map((point) => point[axis]));
-  if (size(1) > size(0)) turned = turned.map(([x, y]) => [-y, x]);
-  const [left, right] = [turned[0], turned[turned.length - 1]];
-  if (left[1] > right[1]) turned = turned.map(([x, y]) => [x, -y]);
-  if (left[0] > right[0]) turned = turned.map(([x, y]) => [-x, y]);
-  return turned;
-}
-
-const range = (values) => {
-  const known = values.filter((value) => value !== null && value !== undefined && value > 0 && Number.isFinite(value));
-  return known.length ? [Math.min(...known), Math.max(...known)] : null;
-};
-
-// Part of a logarithmic scale.
-const part = (value, [low, high]) => (high > low ? Math.log(value / low) / Math.log(high / low) : 0.5);
-
-export function scaleBar(label, bounds, format) {
-  if (!bounds) return null;
+export function scaleBar(label, scale, format) {
+  if (!scale) return null;
   const id = `scale-${label.replaceAll(/\W/g, "")}`;
-  return h("p", { class: "scale" }, label, h("span", null, format(bounds[0])),
+  const [low, middle, high] = scale.marks.map((value) => h("span", null, format(value)));
+  return h("p", { class: "scale" }, label, low,
     s("svg", { viewBox: "0 0 100 6", preserveAspectRatio: "none", "aria-hidden": "true" },
       s("defs", null, s("linearGradient", { id }, STOPS.map((_, index) => s("stop", { offset: index / (STOPS.length - 1), "stop-color": color(index / (STOPS.length - 1)) })))),
       s("rect", { width: 100, height: 6, fill: `url(#${id})` })),
-    h("span", null, format(bounds[1])));
+    high, h("span", null, "(median ", middle, ")"));
 }
 
-// `qubits`: {value, text} of each; `couplings`: {qubits: [a, b], value, text}. One qubit is in the
+// The distance of qubits that are neighbours: a device may have coordinates in any unit.
+function spacing(points, couplings) {
+  const away = (a, b) => Math.hypot(points[a][0] - points[b][0], points[a][1] - points[b][1]);
+  const lengths = couplings.map(({ qubits: [a, b] }) => away(a, b)).filter((length) => length > 0).sort((a, b) => a - b);
+  if (lengths.length) return lengths[Math.floor(lengths.length / 2)];
+  const apart = points.flatMap((_, b) => (b ? [away(0, b)] : [])).filter((length) => length > 0);
+  return apart.length ? Math.min(...apart) : 1;
+}
+
+// `points`: x to the right and y down of each qubit; `qubits`: {value, text, broken} of each;
+// `couplings`: {qubits: [a, b], value, text, broken}. What is broken has no colour of the scale. One qubit is in the
 // tab order; arrows move to the nearest one in their direction. `choose(qubit)` is called for it.
 export class QubitMap extends HTMLElement {
-  set(points, qubits, couplings, chosen, choose) {
+  set(points, qubits, couplings, chosen, choose, format = figure) {
     const [left, top] = [0, 1].map((axis) => Math.min(...points.map((point) => point[axis])));
     const [right, bottom] = [0, 1].map((axis) => Math.max(...points.map((point) => point[axis])));
-    const unit = 34;
+    const unit = 34 / spacing(points, couplings);
     const at = points.map(([x, y]) => [(x - left) * unit + 20, (y - top) * unit + 20]);
     const [width, height] = [(right - left) * unit + 40, (bottom - top) * unit + 40];
-    const [inner, outer] = [range(qubits.map((each) => each.value)), range(couplings.map((each) => each.value))];
-    const paint = (value, bounds) => (value > 0 && bounds ? color(part(value, bounds)) : "#9aa3af");
+    const [inner, outer] = [scaleOf(qubits.map((each) => each.value)), scaleOf(couplings.map((each) => each.value))];
+    const paint = (value, scale) => (value > 0 && scale ? color(scale.part(value)) : "#9aa3af");
     const move = (event, from) => {
       const way = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
       if (!way) return;
@@ -155,16 +70,20 @@ export class QubitMap extends HTMLElement {
     };
     this.replaceChildren(
       h("div", { class: "map" }, s("svg", { viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": "Coupling map; arrow keys move between qubits" },
-        couplings.map(({ qubits: [a, b], value, text }) => s("line", { x1: at[a][0], y1: at[a][1], x2: at[b][0], y2: at[b][1], stroke: paint(value, outer) }, s("title", null, text))),
-        qubits.map(({ value, text }, index) => {
-          const shade = value > 0 && inner ? part(value, inner) : 0.5;
-          return s("g", { class: `${shade < 0.5 && value > 0 ? "pale" : ""} ${index === chosen ? "chosen" : ""}`, "data-qubit": index, role: "button",
+        couplings.map(({ qubits: [a, b], value, text, broken }) => {
+          const line = (kind, stroke) => s("line", { class: kind, x1: at[a][0], y1: at[a][1], x2: at[b][0], y2: at[b][1], stroke });
+          return s("g", null, s("title", null, text), broken ? line("broken") : [line("rim"), line("pair", paint(value, outer))]);
+        }),
+        qubits.map(({ value, text, broken }, index) => {
+          const shade = value > 0 && inner ? inner.part(value) : 0.5;
+          return s("g", { class: `${shade < 0.5 && value > 0 ? "pale" : ""} ${index === chosen ? "chosen" : ""} ${broken ? "broken" : ""}`, "data-qubit": index, role: "button",
             tabindex: index === chosen ? 0 : -1, "aria-label": text, "aria-pressed": String(index === chosen),
             onclick: () => choose(index), onkeydown: (event) => (event.key === "Enter" || event.key === " " ? (event.preventDefault(), choose(index)) : move(event, index)) },
             s("circle", { cx: at[index][0], cy: at[index][1], r: 11, fill: paint(value, inner) }), s("title", null, text),
             s("text", { x: at[index][0], y: at[index][1] }, index));
         }))),
-      scaleBar("Qubits", inner, (value) => figure(value)) ?? "", scaleBar("Couplings", outer, (value) => figure(value)) ?? "");
+      scaleBar("Qubits", inner, format) ?? "", scaleBar("Couplings", outer, figure) ?? "",
+      [...qubits, ...couplings].some((each) => each.broken) ? h("p", { class: "scale broken" }, h("i"), "does not work") : "");
   }
 }
 customElements.define("qubit-map", QubitMap);

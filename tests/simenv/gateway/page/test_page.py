@@ -23,7 +23,8 @@ from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
 
 VIEWS = (
-    "overview", "tasks", "task", "waiting", "lost", "devices", "device", "nodes", "usage", "events"
+    "overview", "run", "tasks", "task", "waiting", "lost", "devices", "device", "nodes", "usage",
+    "events",
 )  # fmt: skip
 # What is there when a view has drawn its data.
 READY = {

@@ -3,7 +3,7 @@
 
 import { get } from "../api.js";
 import { card, clock, count, duration, facts, figure, h, mark, own, table } from "../dom.js";
-import { MAX_QUBITS, place } from "../qubit_map.js";
+import { MAX_QUBITS } from "../qubit_map.js";
 import { history as series } from "../series.js";
 import { actions, refresh, render, subject, title } from "../shell.js";
 import "../plots.js";
@@ -21,7 +21,7 @@ const QUBIT_FIGURES = {
 };
 const number = new URLSearchParams(location.search).get("at");
 let at = Number(number) > 0 ? number : "", dates = []; // the snapshot shown, "": the one in force
-let device = null, qubits = [], drawn = null, points = null, shown = "readout_error", chosen = 0, sorted = ["index", "ascending"], names = [], pools = [], gaps = null;
+let device = null, qubits = [], drawn = null, points = null, shown = "readout_error", chosen = 0, names = [], pools = [], gaps = null;
 
 const median = (values) => {
   const known = values.filter((value) => value !== null && value !== undefined).sort((a, b) => a - b);
@@ -62,15 +62,14 @@ function pairs() {
     if (works(each)) put(a, b, `${gate} error ${figure(error)}${length ? `, ${figure(length)} ns` : ""}`, error);
     else put(a, b, `${gate} does not work`, null);
   }
-  return [...found.values()].map(({ qubits, value, texts }) => ({ qubits, value, text: `${qubits.join("–")}: ${texts.filter(Boolean).join("; ") || "error not known"}` }));
+  return [...found.values()].map(({ qubits, value, texts }) => ({ qubits, value, broken: value === null && texts.some((text) => text.endsWith("does not work")), text: `${qubits.join("–")}: ${texts.filter(Boolean).join("; ") || "error not known"}` }));
 }
 
 function drawMap() {
-  if (device.num_qubits > MAX_QUBITS || !device.qubits.length) return;
-  points ??= place(device.num_qubits, device.coupling);
+  if (device.num_qubits > MAX_QUBITS || !device.qubits.length || points === null) return;
   const [, format] = QUBIT_FIGURES[shown];
-  const circles = qubits.map(({ index, [shown]: value }) => ({ value, text: device.unusable.includes(index) ? `Qubit ${index}: not usable` : `Qubit ${index}: ${QUBIT_FIGURES[shown][0]} ${value === null ? "not known" : format(value)}` }));
-  map.set(points, circles, pairs(), chosen, (index) => { chosen = index; drawMap(); draw(); });
+  const circles = qubits.map(({ index, [shown]: value }) => ({ value, broken: device.unusable.includes(index), text: device.unusable.includes(index) ? `Qubit ${index}: not usable` : `Qubit ${index}: ${QUBIT_FIGURES[shown][0]} ${value === null ? "not known" : format(value)}` }));
+  map.set(points, circles, pairs(), chosen, (index) => { chosen = index; drawMap(); draw(); }, (value) => format(value));
 }
 
 function oneQubit() {
@@ -89,32 +88,23 @@ function csv() {
   return `data:text/csv;charset=utf-8,${encodeURIComponent(lines.map((line) => `${line.join()}\n`).join(""))}`;
 }
 
-function qubitTable() {
-  const [by, way] = sorted, sign = way === "ascending" ? 1 : -1;
-  // Those that are not known come last in both ways.
-  const rows = qubits.toSorted((a, b) => (a[by] === null) - (b[by] === null) || sign * (a[by] - b[by]) || a.index - b.index);
-  const sort = (key) => ({
-    sorted: key === by ? way : null,
-    sort: () => { sorted = [key, key === by && way === "ascending" ? "descending" : "ascending"]; draw(); },
-  });
-  return card("Qubits", table("Qubits", [
-    { name: "Qubit", of: (row) => row.index, number: true, ...sort("index") },
-    ...Object.entries(QUBIT_FIGURES).map(([key, [label, format]]) => ({ name: label, of: (row) => (row[key] === null ? "–" : format(row[key])), number: true, ...sort(key) })),
-  ], rows, { key: (row) => `q${row.index}`, rowClass: (row) => row.index === chosen && "chosen" }),
-    h("p", null, h("a", { href: csv(), download: `${device.name}-qubits.csv` }, "Download as CSV")));
-}
+const qubitTable = () => card("Qubits", table("Qubits", [
+  { name: "Qubit", of: (row) => row.index, by: (row) => row.index, number: true },
+  ...Object.entries(QUBIT_FIGURES).map(([key, [label, format]]) => ({ name: label, of: (row) => (row[key] === null ? "–" : format(row[key])), by: (row) => row[key], number: true })),
+], qubits, { key: (row) => `q${row.index}`, rowClass: (row) => row.index === chosen && "chosen", redraw: draw }),
+h("p", null, h("a", { href: csv(), download: `${device.name}-qubits.csv` }, "Download as CSV")));
 
 const list = () => [
   card("Pools as devices", table("Pools as devices", [
-    { name: "Pool", of: (each) => (each.kind === "ideal" ? each.name : h("a", { href: `/ui/devices/${encodeURIComponent(each.name)}` }, each.name)) },
-    { name: "Kind", of: (each) => mark(each.kind) },
-    { name: "Model", of: (each) => each.model, wide: true },
-    { name: "Qubits", of: (each) => count(each.num_qubits), number: true },
+    { name: "Pool", of: (each) => (each.kind === "ideal" ? each.name : h("a", { href: `/ui/devices/${encodeURIComponent(each.name)}` }, each.name)), by: (each) => each.name },
+    { name: "Kind", of: (each) => mark(each.kind), by: (each) => each.kind },
+    { name: "Model", of: (each) => each.model, by: (each) => each.model, wide: true },
+    { name: "Qubits", of: (each) => count(each.num_qubits), by: (each) => each.num_qubits, number: true },
     { name: "Gates", of: (each) => each.gates.slice(0, 8).map((gate) => gate.name).join(" ") + (each.gates.length > 8 ? ` and ${each.gates.length - 8} more` : ""), wide: true },
-    { name: "Two-qubit error", of: (each) => figure(pairError(each)), number: true },
-    { name: "T1", of: medianT1, number: true },
-    { name: "Calibrated", of: (each) => clock(each.calibrated_s), line: "named" },
-  ], pools, { key: (each) => each.name })),
+    { name: "Two-qubit error", of: (each) => figure(pairError(each)), by: pairError, number: true },
+    { name: "T1", of: medianT1, by: (each) => median(each.qubits.map((qubit) => qubit.t1_us)), number: true },
+    { name: "Calibrated", of: (each) => clock(each.calibrated_s), by: (each) => each.calibrated_s || null, line: "named" },
+  ], pools, { key: (each) => each.name, redraw: draw })),
   card("Names that device= accepts", Object.entries(Object.groupBy(names, (each) => each.source)).map(([source, found]) => [
     h("h3", null, source),
     h("ul", { class: "names" }, found.map((each) => h("li", null, h("a", { href: `/ui/devices/${encodeURIComponent(each.name)}` }, each.name)))),
@@ -185,9 +175,10 @@ async function trends() {
 async function load() {
   if (name) {
     const path = `/devices/${encodeURIComponent(name)}`, wanted = at;
-    const [fresh, stored] = await Promise.all([get(path, { at_s: wanted }), get(`${path}/calibrations`)]);
+    const [fresh, stored, places] = await Promise.all([get(path, { at_s: wanted }), get(`${path}/calibrations`), points ? null : get(`${path}/positions`)]);
     if (wanted !== at) return; // another one was chosen meanwhile
     dates = stored.times_s;
+    points ??= places.positions;
     if (fresh.calibration_id !== drawn) {
       [device, drawn] = [fresh, fresh.calibration_id];
       qubits = figuresOfQubits();

@@ -2,7 +2,7 @@
 
 import { get, send } from "../api.js";
 import { draw as drawCircuit } from "../circuit.js";
-import { card, clock, count, duration, facts, figure, h, many, mark, startOf, table } from "../dom.js";
+import { card, clock, count, duration, facts, figure, h, many, mark, progress, slotHours, startOf, table } from "../dom.js";
 import { actions, refresh, render, report, subject, title } from "../shell.js";
 
 const id = subject();
@@ -120,11 +120,12 @@ function draw() {
         ["Sampled", row.shots ? `${many(row.shots, "shot")}, seed ${row.seed}` : "exact"],
         ["Bindings", row.bindings > 1 ? `${count(row.bindings)} from number ${row.binding}` : ""],
         ["Pool", row.pool], ["Engine", row.engine], ["Why this engine", result?.engine_reason],
-        ["Device", result?.device ?? circuit?.device], ["Snapshot", result?.snapshot?.slice(0, 16)],
+        ["Device", result?.device ?? row.device], ["Snapshot", result?.snapshot?.slice(0, 16)],
         ["Worker", row.node ? `${row.worker} on ${row.node}` : row.worker], ["Ranks and slots", row.worker && `${row.ranks} and ${row.slots}`],
         ["Submitted", clock(row.submitted_s)], ["Ended", row.ended_s ? clock(row.ended_s) : ""],
         ["Expected start", row.state === "QUEUED" ? startOf(row) : ""],
-        ["Billing units", row.units ? figure(row.units) : ""],
+        ["Progress", row.state === "RUNNING" ? progress(row) : ""],
+        ["Billed", row.units ? slotHours(row.units) : ""],
         ["Run of an application", row.app],
       ])),
     h("div", { class: "two" },

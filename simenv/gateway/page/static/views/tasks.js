@@ -1,7 +1,7 @@
 // All tasks that the user may see: what waits and why, and the history, by filters of the address.
 
 import { get } from "../api.js";
-import { card, clock, count, duration, h, mark, startOf, table, taskLink } from "../dom.js";
+import { card, clock, count, duration, h, mark, progress, progressOf, startOf, table, taskLink } from "../dom.js";
 import { actions, refresh, render, report } from "../shell.js";
 import "../plots.js";
 
@@ -47,18 +47,22 @@ function draw() {
   render(
     card("Filter", form),
     card("Tasks", table("Tasks", [
-      { name: "Task", of: (row) => taskLink(row.id) },
-      { name: "Name", of: (row) => row.name, wide: true },
-      { name: "State", of: (row) => mark(row.state) },
-      { name: "User", of: (row) => row.owner || "–", wide: true },
-      { name: "Pool", of: (row) => row.pool },
-      { name: "Qubits", of: (row) => row.num_qubits, number: true, wide: true },
-      { name: "Shots", of: (row) => (row.shots ? count(row.shots) : "exact"), number: true, wide: true },
-      { name: "Submitted", of: (row) => clock(row.submitted_s) },
-      { name: "Queued", of: (row) => duration(row.timing.queued_us / 1e6), number: true },
-      { name: "Run", of: (row) => (row.timing.run_us ? duration(row.timing.run_us / 1e6) : "–"), number: true },
+      { name: "Task", of: (row) => taskLink(row.id), by: (row) => row.submitted_s },
+      { name: "Name", of: (row) => row.name, by: (row) => row.name, wide: true },
+      { name: "State", of: (row) => mark(row.state), by: (row) => row.state },
+      { name: "Progress", of: progress, by: (row) => progressOf(row)?.part, line: "named" },
+      { name: "User", of: (row) => row.owner || "–", by: (row) => row.owner, wide: true },
+      { name: "Device", of: (row) => row.device || "–", by: (row) => row.device },
+      { name: "Engine", of: (row) => row.engine, by: (row) => row.engine, wide: true },
+      { name: "Pool", of: (row) => row.pool, by: (row) => row.pool, wide: true },
+      { name: "Qubits", of: (row) => row.num_qubits, by: (row) => row.num_qubits, number: true, wide: true },
+      { name: "Shots", of: (row) => (row.shots ? count(row.shots) : "exact"), by: (row) => row.shots, number: true, wide: true },
+      { name: "Submitted", of: (row) => clock(row.submitted_s), by: (row) => row.submitted_s },
+      { name: "Queued", of: (row) => duration(row.timing.queued_us / 1e6), by: (row) => row.timing.queued_us, number: true },
+      { name: "Run", of: (row) => (row.timing.run_us ? duration(row.timing.run_us / 1e6) : "–"), by: (row) => row.timing.run_us || null, number: true },
       { name: "Worker, or why", of: why, line: true },
-    ], rows, { key: (row) => row.id, empty: "No task has these properties." }),
+    ], rows, { key: (row) => row.id, empty: "No task has these properties.", redraw: draw }),
+    cursor ? h("p", { class: "muted" }, `Sorted are the ${count(rows.length)} tasks that are loaded.`) : null,
     cursor ? h("button", { onclick: more, disabled: busy }, busy ? "Loading …" : "Older tasks") : null),
   );
 }
