@@ -98,11 +98,6 @@ def task_view(
     )
 
 
-def _placed(terms: model.TaskOptions, route: Route | None) -> dict[str, str]:
-    """Return engine and emulated device of a task, by the names of TaskInfo."""
-    return {} if route is None else {"engine": route.engine, "device": device_of(terms, route)}
-
-
 def _reservation_turn(state: SchedulerState, record: TaskRecord) -> int:
     """Return the turn of a task among those that wait for units of its reservation."""
     return list(state.reservations.by_task[record.number].parked).index(record.number) + 1
@@ -229,7 +224,8 @@ class FinalTasks:
             reason=reason,
             owner=owner,
             reservation=terms.reservation,
-            **_placed(terms, route),
+            engine=route.engine if route is not None else "",
+            device=device_of(terms, route) if route is not None else "",
         )
 
     def _view(self, completed: Completed, completion: Completion) -> model.TaskInfo:
@@ -248,7 +244,8 @@ class FinalTasks:
             reason=end_reason(completion),
             owner=owner,
             reservation=terms.reservation,
-            **_placed(terms, route),
+            engine=route.engine if route is not None else "",
+            device=device_of(terms, route) if route is not None else "",
         )
 
     def _submitted(self, task: int) -> tuple[model.TaskOptions, int, Route | None, str]:

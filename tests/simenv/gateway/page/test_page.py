@@ -78,7 +78,7 @@ def test_view_has_no_fault_at_any_width_and_colour_scheme(
 
 
 TAB_STOPS = """() => [...document.querySelectorAll(
-    'a[href], button, input, select, summary, [tabindex="0"]')]
+    'a[href], button, input, select, textarea, summary, [tabindex="0"]')]
     .filter((each) => !each.disabled && each.tabIndex >= 0 && each.checkVisibility())
     .map((each) => each.outerHTML.slice(0, 200))"""
 FOCUSED = """() => {
