@@ -22,7 +22,7 @@ function toggle(key) {
 
 // A budget of an account for this month: what is left of it.
 function budget(row) {
-  if (row.left_units < 0) return "no budget";
+  if (row.left_units < 0) return row.rank ? "–" : "no budget"; // users have that of their account
   const all = 3600 * (budgets[row.account]?.budget_slot_h ?? 0);
   return all ? [`${slotHours(row.left_units)} of ${slotHours(all)}`, gauge(row.left_units, all)] : slotHours(row.left_units);
 }
@@ -51,7 +51,7 @@ function draw() {
       ], usage.rows, { empty: "No task ended in this range.", redraw: draw })),
     card("Shares", table("Shares", [
       { name: "Account", of: (row) => h("span", { css: { "padding-left": `${row.level}rem` } }, row.account) },
-      { name: "User", of: (row) => row.user || "–", line: "named" },
+      { name: "User", of: (row) => row.user || (row.rank ? "own user" : "–"), line: "named" },
       { name: "Share", of: (row) => part(row.norm_share), number: true },
       { name: "Usage", of: (row) => part(row.norm_usage), number: true },
       { name: "Rank", of: (row) => row.rank || "–", number: true },
