@@ -22,6 +22,7 @@ LEFT_OUT = {
     "/tasks/{task}/": "of the page",
     "/events/range": "of the page",
     "/pools/devices": "of the page",
+    "/positions/": "of the page",
     "/nodes/{node}/": "of the page",
     "/about": "of IQM's API, which its vendor describes",
     "/quantum-computers": "of IQM's API",

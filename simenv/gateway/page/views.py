@@ -376,7 +376,7 @@ def routes(gateway: Gateway) -> list[ControllerRouterHandler]:
 
         return await gateway.call(caller, records)
 
-    @get("/devices/{device:str}/positions")
+    @get("/positions/{device:str}")
     async def positions(caller: TheCaller, device: FromPath[str]) -> DevicePositions:
         """Return the places of the qubits of a device in a drawing."""
         return await gateway.call(caller, positions_of, device)

@@ -175,7 +175,7 @@ async function trends() {
 async function load() {
   if (name) {
     const path = `/devices/${encodeURIComponent(name)}`, wanted = at;
-    const [fresh, stored, places] = await Promise.all([get(path, { at_s: wanted }), get(`${path}/calibrations`), points ? null : get(`${path}/positions`)]);
+    const [fresh, stored, places] = await Promise.all([get(path, { at_s: wanted }), get(`${path}/calibrations`), points ? null : get(`/positions/${encodeURIComponent(name)}`)]);
     if (wanted !== at) return; // another one was chosen meanwhile
     dates = stored.times_s;
     points ??= places.positions;
