@@ -178,7 +178,7 @@ def import_device(
     ] = "",
 ) -> None:
     """Import calibration data as a device, and report which fields were used."""
-    from noise_models import layout, library, snapshot as snapshots
+    from noise_models import library, snapshot as snapshots
     from noise_models.importers import import_snapshot
 
     if bool(files) == bool(provider):
@@ -190,7 +190,7 @@ def import_device(
         result, report = import_snapshot(values, form)
         if device and any(line.field == "name" for line in report.defaulted):
             result = msgspec.structs.replace(result, name=device)  # else it keeps its own name
-        result = layout.laid_out(result)
+        result = _laid_out(result)
         data = snapshots.dump(result)
     device = config.check_name(device or result.name.lower().replace(" ", "-"), "device")
     path, replaced = overview.save(device, data)
@@ -210,6 +210,16 @@ def import_device(
     )
     terminal.line(f"file {path}")
     _report(report)
+
+
+def _laid_out(snapshot: CalibrationSnapshot) -> CalibrationSnapshot:
+    """Return a snapshot with coordinates: its own, or those of its couplings, computed once."""
+    from simenv.transpiler import lattice
+
+    if snapshot.coordinates or not snapshot.coupling or snapshot.num_qubits > lattice.MAX_QUBITS:
+        return snapshot
+    places = lattice.positions(snapshot.num_qubits, snapshot.coupling).round(3).tolist()
+    return msgspec.structs.replace(snapshot, coordinates=tuple((x, y) for x, y in places))
 
 
 @devices.command()

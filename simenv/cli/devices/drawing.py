@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from noise_models import layout
 from simenv.cli import terminal
 from simenv.cli.devices import details
+from simenv.transpiler.lattice import circle, positions
 
 if TYPE_CHECKING:
     from noise_models.calibration import CalibrationSnapshot
@@ -38,7 +38,8 @@ def lattice(snapshot: CalibrationSnapshot, *, ring: bool = False) -> Lattice:
     """Return the layout of a device. `ring`: an all-to-all device on a circle, not on a grid."""
     edges = {(min(pair), max(pair)) for pair in snapshot.coupling}
     is_ring = ring and snapshot.all_to_all
-    places = layout.circle(snapshot.num_qubits) if is_ring else layout.positions(snapshot)
+    count = snapshot.num_qubits
+    places = circle(count) if is_ring else positions(count, edges, snapshot.coordinates)
     errors = details.pair_errors(snapshot), details.readout_errors(snapshot)
     return Lattice(places, sorted(edges), *errors)
 

@@ -20,7 +20,6 @@ from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.response import Stream
 from litestar.types import ControllerRouterHandler
 
-from noise_models import layout
 from simenv.client.client import Client
 from simenv.client.submission.prepare import PreparedSubmit
 from simenv.client.submission.send import send
@@ -58,6 +57,7 @@ from simenv.model import (
 from simenv.model.calls import is_call
 from simenv.model.program import qubits_of
 from simenv.model.views import check_window
+from simenv.transpiler import lattice
 from simenv.wire.messages.queries import Submitted
 
 RESULT_S = 10.0  # to fetch the result of an ended task
@@ -294,7 +294,7 @@ class DevicePositions(msgspec.Struct, frozen=True):
 
 @lru_cache(maxsize=MAX_LAYOUTS)
 def _laid_out(count: int, coupling: tuple[tuple[int, int], ...]) -> DevicePositions:
-    places = layout.of_couplings(count, coupling).round(3).tolist()
+    places = lattice.positions(count, coupling).round(3).tolist()
     return DevicePositions([(x, y) for x, y in places])
 
 

@@ -3,19 +3,15 @@
 A device has the coordinates of its snapshot. Without them its couplings are laid out by networkx: a
 planar layout, where there is one, from which distances in the plane then approach the lengths of
 paths (Kamada and Kawai, Inf. Process. Lett. 31, 7, 1989). A lattice of at most four couplings a
-qubit is moved to the cells of a square grid. Pure, and slow for large devices: `laid_out` is for
-the time of an import.
+qubit is moved to the cells of a square grid. Pure, and slow for large devices.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
-
-from noise_models.calibration import CalibrationSnapshot
 
 MAX_QUBITS = 600  # larger devices have too many pairs and are drawn row by row
 _MAX_TRIES = 20_000  # most cells that the search tries
@@ -24,26 +20,14 @@ _APART = 2.0  # between parts that no coupling joins, in couplings
 Edges = Collection[tuple[int, int]]
 
 
-def laid_out(snapshot: CalibrationSnapshot) -> CalibrationSnapshot:
-    """Return the snapshot with coordinates: its own, or those of `positions`, if it has couplings
-    that can be drawn."""
-    if snapshot.coordinates or not snapshot.coupling or snapshot.num_qubits > MAX_QUBITS:
-        return snapshot
-    rounded = positions(snapshot).round(3).tolist()
-    return msgspec.structs.replace(snapshot, coordinates=tuple((x, y) for x, y in rounded))
-
-
-def positions(snapshot: CalibrationSnapshot) -> NDArray[np.float64]:
-    """Return x to the right and y down of each qubit, float64 [qubits, 2]. Coupled qubits are about
-    1 apart, unless the snapshot has coordinates of its own."""
-    if snapshot.coordinates:
-        return np.array(snapshot.coordinates, np.float64)
-    return of_couplings(snapshot.num_qubits, snapshot.coupling)
-
-
-def of_couplings(count: int, couplings: Edges) -> NDArray[np.float64]:
-    """Return positions by the couplings alone, float64 [count, 2]; row by row for a device without
-    couplings, and for a large one."""
+def positions(
+    count: int, couplings: Edges, coordinates: Collection[tuple[float, float]] = ()
+) -> NDArray[np.float64]:
+    """Return x to the right and y down of each qubit, float64 [count, 2]: its coordinates, if the
+    device has some, else by the couplings, coupled qubits about 1 apart; row by row for a device
+    without couplings, and for a large one."""
+    if coordinates:
+        return np.array(coordinates, np.float64)
     edges = {(min(pair), max(pair)) for pair in couplings}
     if not edges or count > MAX_QUBITS:
         return grid(count)
