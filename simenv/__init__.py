@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from simenv.client.result import Result
     from simenv.client.tasks.calls import DetectionResult
     from simenv.client.tasks.task import Task, as_completed
+    from simenv.model.calls import report_progress
 
 __all__ = [
     "Client",
@@ -33,6 +34,7 @@ __all__ = [
     "connect",
     "errors",
     "local",
+    "report_progress",
 ]
 
 _HOMES = {
@@ -44,6 +46,7 @@ _HOMES = {
     "as_completed": "simenv.client.tasks.task",
     "connect": "simenv.client.client",
     "local": "simenv.client.local",
+    "report_progress": "simenv.model.calls",
 }
 
 

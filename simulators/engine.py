@@ -229,6 +229,13 @@ class RunControl:
             early = self._width * done / self._total if before else 0.0
             self._report(unit, self._low + self._width * share, early)
 
+    def report(self, done: float, total: int, unit: str) -> None:
+        """Take over what a program that counts by itself has done. The unit and the total of the
+        present part are those of its first report."""
+        if not self._total:
+            self.expect(total, unit)
+        self.advance(unit, max(0.0, done - self._done))
+
     def divide(self, sizes: int | Sequence[float], unit: str) -> Iterator[int]:
         """Divide the present part: iterate over the numbers of so many equal parts, or of parts of
         these sizes. `unit`: of the parts. They are counted, unless they are equal and report work

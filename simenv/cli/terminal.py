@@ -225,8 +225,9 @@ def amount(value: float) -> str:
 
 
 def counted(value: int, noun: str) -> str:
-    """Format a count with its noun: 1 qubit, 2 qubits."""
-    return f"{number(value)} {noun}{'' if value == 1 else 's'}"
+    """Format a count with its noun: 1 qubit, 2 qubits, 2 passes."""
+    plural = "es" if noun.endswith("s") else "s"
+    return f"{number(value)} {noun}{'' if value == 1 else plural}"
 
 
 def bars(shares: Mapping[str, float], texts: Mapping[str, str], limit: int = 32) -> None:

@@ -16,6 +16,8 @@ from __future__ import annotations
 import itertools
 import re
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import msgspec
@@ -30,7 +32,7 @@ from simenv.errors import (
 from simenv.model.program import Text, check_printable, digest
 from simenv.model.task import TaskOptions
 from simenv.model.views import DeviceInfo
-from simenv.text import size
+from simenv.text import short_repr, size
 
 DETECTORS = "detectors"  # the engine
 PYMATCHING = "pymatching"
@@ -214,6 +216,35 @@ class FunctionAnswer(msgspec.Struct, frozen=True, array_like=True):
 
     format: int
     pickled: bytes
+
+
+# Called with what the function that this process calls has done: units, number of all, unit.
+_reporters: list[Callable[[float, int, str], object]] = []
+_UNIT = re.compile(r"[a-z][a-z -]{0,39}")
+
+
+@contextmanager
+def reporting(report: Callable[[float, int, str], object]) -> Iterator[None]:
+    """Pass on what `report_progress` is called with."""
+    _reporters.append(report)
+    try:
+        yield
+    finally:
+        _reporters.remove(report)
+
+
+def report_progress(done: float, total: int, unit: str = "iterations") -> None:
+    """Report what a function that runs in the environment has done, such as the iterations of a
+    variational loop; without effect elsewhere. `total` and `unit` are those of the first report.
+    Raises OptionError."""
+    if not (isinstance(total, int) and isinstance(done, int | float) and 0 <= done <= total):
+        text = f"progress of {short_repr(done)} of {short_repr(total)}"
+        raise OptionError(text, hint="a number of 0 to total, and a whole number")
+    if not isinstance(unit, str) or not _UNIT.fullmatch(unit):
+        text = f"progress in {short_repr(unit)}"
+        raise OptionError(text, hint="a word in the plural, of lower-case letters: 'iterations'")
+    for report in _reporters:
+        report(done, total, unit)
 
 
 Call = TranspileCall | FunctionCall | DetectionCall

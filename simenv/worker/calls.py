@@ -93,7 +93,7 @@ class FunctionEngine:
             raise Unsupported(text, hint="use one version of Python on both sides")
         control.check()
         try:
-            with self._interruption.interrupted_by(control):
+            with self._interruption.interrupted_by(control), calls.reporting(control.report):
                 answer = _call_function(call)
         except Interrupted as error:
             raise Stopped("the function was stopped") from error

@@ -44,25 +44,18 @@ class _ReportedProgress:
     def __init__(self, stream: IO[bytes], control: RunControl) -> None:
         self._stream = stream.fileno()
         self._control = control
-        self._unit = b""
-        self._read = self._done = 0  # bytes; units
+        self._read = 0  # bytes
 
     def read(self) -> None:
-        """Take over the last line. The unit and the total are those of the first one."""
+        """Take over the last line."""
         size = os.fstat(self._stream).st_size
         if size == self._read:
             return
         self._read, begin = size, max(0, size - _TAIL_BYTES)
         lines = _PROGRESS.findall(os.pread(self._stream, size - begin, begin))
-        if not lines:
-            return
-        done, total, unit = int(lines[-1][0]), int(lines[-1][1]), lines[-1][2]
-        if not self._unit and total:
-            self._unit = unit
-            self._control.expect(total, unit.decode())
-        if unit == self._unit and done > self._done:
-            self._control.advance(unit.decode(), done - self._done)
-            self._done = done
+        if lines:
+            done, total, unit = lines[-1]
+            self._control.report(int(done), int(total), unit.decode())
 
 
 class ExternalProgram:
@@ -142,6 +135,7 @@ class ExternalProgram:
                 raise BadAnswer(f"the program {self.name} printed more than {MAX_BYTES} bytes")
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+        progress.read()
         return code
 
 

@@ -1,6 +1,6 @@
 """`simenv explain`: the engine that would run a circuit, its expected cost, and why not another.
 
-`--plan` prints the sweeps of a large state through the circuit.
+`--plan` prints the passes of a large state through the circuit.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _LANES = 5
 
 
 class Line(msgspec.Struct, frozen=True):
-    """One sweep over the state."""
+    """One pass over the state."""
 
     number: int
     wires: str  # qubits of the tile
@@ -43,7 +43,7 @@ class Line(msgspec.Struct, frozen=True):
 
 
 COLUMNS: tuple[Column[Line], ...] = (
-    Column("SWEEP", lambda row: str(row.number), right=True),
+    Column("PASS", lambda row: str(row.number), right=True),
     Column("QUBITS", lambda row: row.wires),
     Column("OPERATIONS", lambda row: row.operations),
     Column("BYTES", lambda row: terminal.size(row.memory_bytes), right=True),
@@ -71,7 +71,7 @@ def show(
     *,
     as_json: bool = False,
 ) -> None:
-    """Print the sweeps through the circuit of a file."""
+    """Print the passes through the circuit of a file."""
     from simulators.compiler import warmup
 
     warmup.prepare(kernel_folder())
@@ -82,17 +82,15 @@ def show(
     result = lines(program, precision, wanted, labels)
     if not as_json:
         total = sum(each.memory_bytes * each.times for each in result.lines)
-        num_sweeps = sum(each.times for each in result.lines)
+        num_passes = sum(each.times for each in result.lines)
         name = "stdin" if file == "-" else file
-        terminal.line(
-            f"{name}: {terminal.counted(num_sweeps, 'sweep')} over {terminal.size(total)}"
-        )
+        terminal.line(f"{name}: {terminal.counted(num_passes, 'pass')} over {terminal.size(total)}")
         if result.left:
             terminal.line(result.left)
     listing(COLUMNS, Style(as_json, aligned=True), lambda: result.lines)
     if any(each.under for each in result.lines):
         terminal.note(
-            "sweeps INSIDE control flow: the number of executions is known when the circuit runs"
+            "passes INSIDE control flow: the number of executions is known when the circuit runs"
         )
 
 
@@ -106,7 +104,7 @@ class PlanReport(msgspec.Struct, frozen=True):
 def lines(
     program: Program, precision: str, outputs: tuple[str, ...], labels: Sequence[str]
 ) -> PlanReport:
-    """Return the sweeps of all segments of gates, in order. Raises InfeasibleError if there is no
+    """Return the passes of all segments of gates, in order. Raises InfeasibleError if there is no
     such plan."""
     from simulators.catalog import SMALL_QUBITS, card
     from simulators.circuit.ir import Circuit
@@ -149,7 +147,7 @@ def lines(
 
 
 def _compiled_qubits(circuit: Circuit, outputs: tuple[str, ...]) -> int:
-    """Return the largest width of a circuit of this kind that runs without sweeps."""
+    """Return the largest width of a circuit of this kind that runs without passes."""
     import numpy as np
 
     from simulators.catalog import SMALL_QUBITS
@@ -175,7 +173,7 @@ def _numbered(lines: Iterable[Line]) -> tuple[Line, ...]:
 def _circuit_lines(
     circuit: Circuit, qubits: Sequence[int], precision: str, narrow: int, *, keep: bool
 ) -> Iterator[Line]:
-    """Yield the sweeps of one circuit; `qubits`: numbers of its qubits in the output; `narrow`:
+    """Yield the passes of one circuit; `qubits`: numbers of its qubits in the output; `narrow`:
     most qubits of a circuit that needs none."""
     from simulators.catalog import state_bytes
     from simulators.statevector.program import build_program
@@ -204,15 +202,20 @@ def _circuit_lines(
 def _sweeps(
     items: Iterable[Instruction], size: int, around: _EnclosingBlocks
 ) -> Iterator[tuple[list[int], str, int, _EnclosingBlocks]]:
-    """Yield (wires, operations, visited amplitudes, enclosing blocks) of each sweep, in program
+    """Yield (wires, operations, visited amplitudes, enclosing blocks) of each pass, in program
     order."""
     from simulators.statevector.planning.planner import SegmentPlan, describe_sweeps
     from simulators.statevector.program import For, Gates, If, Switch, Unitary, While
 
     for item in items:
         if isinstance(item, Gates) and isinstance(item.passes, SegmentPlan):
-            for sweep in describe_sweeps(item.passes.sweeps):
-                yield [*range(_LANES), *sweep.wires], sweep.text, sweep.amplitudes, around
+            for each_pass in describe_sweeps(item.passes.sweeps):
+                yield (
+                    [*range(_LANES), *each_pass.wires],
+                    each_pass.text,
+                    each_pass.amplitudes,
+                    around,
+                )
         elif isinstance(item, Unitary):
             wires = item.dense.wires.tolist()
             yield sorted(wires), f"matrix of {len(wires)} qubits", size, around
@@ -246,12 +249,12 @@ def _has_early_exit(items: Iterable[Instruction]) -> bool:
 
 
 _DEPENDS = {
-    "--plan": "the sweeps of the engine statevector depend on the circuit, --output, --observable"
+    "--plan": "the passes of the engine statevector depend on the circuit, --output, --observable"
     " and --precision",
     "--ledger": "the losses depend on the circuit, --device, --noise and --compile",
 }
 _AT_ONCE_S = 0.5
-_ONE_ANSWER = "--plan lists sweeps, --ledger losses: ask for one of them"
+_ONE_ANSWER = "--plan lists passes, --ledger losses: ask for one of them"
 
 CHOICE_COLUMNS: tuple[Column[Choice], ...] = (
     Column("ENGINE", lambda row: row.engine),
@@ -274,7 +277,7 @@ def explain(
         str | None, typer.Argument(help="OpenQASM 2 or 3, or QPY; - is stdin.", show_default=False)
     ] = None,
     plan: Annotated[
-        bool, typer.Option("--plan", help="List the sweeps of the engine statevector.")
+        bool, typer.Option("--plan", help="List the passes of the engine statevector.")
     ] = False,
     ledger: Annotated[
         bool,
@@ -302,7 +305,7 @@ def explain(
     if plan and ledger:
         raise OptionError("--plan and --ledger", hint=_ONE_ANSWER)
     if plot is not None and not ledger:
-        raise OptionError("--plot without --ledger", hint="--ledger draws; --plan lists sweeps")
+        raise OptionError("--plot without --ledger", hint="--ledger draws; --plan lists passes")
     if ledger:
         with circuit_input.errors_for_command_line():
             _refuse_others(context, "--ledger", ("device", "noise", "compiled"))

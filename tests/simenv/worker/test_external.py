@@ -125,3 +125,16 @@ def test_no_file_is_left_nor_those_of_a_killed_worker(tmp_path: Path) -> None:
     (scratch / "old").write_text("of a worker that was killed")
     assert _run(tmp_path, "echo x >note; pwd").startswith(str(scratch))
     assert os.listdir(scratch) == []
+
+
+def test_progress_on_stderr_is_that_of_the_task(tmp_path: Path) -> None:
+    lines = [
+        "loading",
+        "progress: 0 of 400 shots",
+        "progress: 120 of 400 shots",
+        "progress: x of 4",
+    ]
+    text = f"printf '%s\\n' {' '.join(map(repr, lines))} >&2; echo done"
+    program, control = ExternalProgram(_script(tmp_path, text), tmp_path / "scratch"), RunControl()
+    assert program.output(CALL, control) == "done\n"
+    assert control.progress == ("shots", 120, 400, 0.3, 0.0)

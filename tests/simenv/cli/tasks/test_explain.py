@@ -104,7 +104,7 @@ def test_explain_refuses_bad_arguments(shell: Shell, tmp_path: Path, wide: str) 
     assert shell("explain", wide, "--engine", "stabiliser").code == 2
 
 
-def test_plan_lists_every_sweep_with_memory_and_operations(shell: Shell, tmp_path: Path) -> None:
+def test_plan_lists_every_pass_with_memory_and_operations(shell: Shell, tmp_path: Path) -> None:
     file = tmp_path / "long.qasm"
     file.write_text(chain(20, "rx(0.3) q[4];\n"))
     objects = shell("explain", str(file), "--plan", "--json").objects
@@ -115,8 +115,8 @@ def test_plan_lists_every_sweep_with_memory_and_operations(shell: Shell, tmp_pat
     result = shell("explain", str(file), "--plan", "--precision", "single")
     assert result.code == 0
     first, header, *rows = result.out.splitlines()
-    assert f"{len(rows)} sweeps over" in first
-    assert header.split() == ["SWEEP", "QUBITS", "OPERATIONS", "BYTES", "TIMES", "INSIDE"]
+    assert f"{len(rows)} passes over" in first
+    assert header.split() == ["PASS", "QUBITS", "OPERATIONS", "BYTES", "TIMES", "INSIDE"]
     assert all(row.split()[-2:] == ["1", "-"] for row in rows)
 
 
@@ -133,7 +133,7 @@ c = measure q;
 """.replace("CHAIN", " ".join(f"cx q[{k}],q[{k + 1}];" for k in range(13)))
 
 
-def test_plan_multiplies_sweeps_of_loops_by_iteration_count(shell: Shell, tmp_path: Path) -> None:
+def test_plan_multiplies_passes_of_loops_by_iteration_count(shell: Shell, tmp_path: Path) -> None:
     file = tmp_path / "loops.qasm"
     file.write_text(LOOPS)
     objects = shell("explain", str(file), "--plan", "--json").objects
@@ -142,11 +142,11 @@ def test_plan_multiplies_sweeps_of_loops_by_iteration_count(shell: Shell, tmp_pa
         (1, "while, if"),
     ]  # fmt: skip
     result = shell("explain", str(file), "--plan")
-    assert result.out.startswith(f"{file}: 53 sweeps over ")
+    assert result.out.startswith(f"{file}: 53 passes over ")
     assert "number of executions" in result.err
 
 
-def test_plan_lists_unitary_matrix_as_sweep(shell: Shell, tmp_path: Path) -> None:
+def test_plan_lists_unitary_matrix_as_pass(shell: Shell, tmp_path: Path) -> None:
     pytest.importorskip("qiskit")
     from qiskit import QuantumCircuit, qpy
     from qiskit.quantum_info import random_unitary

@@ -11,8 +11,9 @@ import msgspec
 import pytest
 from failing import fails
 from qiskit import QuantumCircuit
+from watched_progress import WatchedControl
 
-from simenv.errors import ProgramError
+from simenv.errors import OptionError, ProgramError
 from simenv.model import TaskOptions, TaskState
 from simenv.model.calls import (
     CALL_FORMAT,
@@ -23,6 +24,7 @@ from simenv.model.calls import (
     FunctionAnswer,
     FunctionCall,
     TranspileCall,
+    report_progress,
 )
 from simenv.model.views import DeviceInfo, DeviceKind, GateInfo
 from simenv.transpiler import qpy
@@ -75,6 +77,36 @@ def test_function_is_interrupted_and_the_next_one_is_not(waits: bool) -> None:
     assert engine.call(pickled(pow, 2, 5), TRUSTED, control)
     control.stop()
     fails(Stopped, "", engine.call, pickled(pow, 2, 5), TRUSTED, control)
+
+
+def iterated(count: int) -> int:
+    for number in range(count):
+        report_progress(number + 1, count)
+    return count
+
+
+def test_progress_that_a_function_reports_is_that_of_its_task() -> None:
+    engine, control = FunctionEngine(), WatchedControl()
+    assert engine.call(pickled(iterated, 4), TRUSTED, control)
+    assert [each.fraction for each in control.seen] == [0.0, 0.25, 0.5, 0.75, 1.0]
+    assert control.progress == ("iterations", 4, 4, 1.0, 0.0)
+    assert iterated(3) == 3  # without effect outside of the environment
+    assert control.progress.total == 4
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ((5, 4), "progress of 5 of 4"),
+        ((-1, 4), "progress of -1 of 4"),
+        ((1, "4"), "progress of 1 of '4'"),
+        ((float("nan"), 4), "progress of nan of 4"),
+        ((1, 4, "Rounds!"), "progress in 'Rounds!'"),
+        ((1, 4, ""), "progress in ''"),
+    ],
+)
+def test_progress_that_is_no_part_is_refused(values: tuple, text: str) -> None:
+    fails(OptionError, text, report_progress, *values)
 
 
 def chain(name: str = "chain") -> DeviceInfo:
