@@ -9,10 +9,10 @@ import pytest
 from busy_circuits import ENDLESS, busy
 from qiskit import qasm2
 
+from simenv.cli.observe import _runs
 from simenv.client.client import Client
 from simenv.client.tasks.progress import TaskProgress
 from simenv.client.tasks.task import Task
-from simenv.cli.observe import _runs
 from simenv.errors import TimedOutError
 from simenv.frontends.qiskit.backend import SimenvBackend
 

@@ -209,13 +209,8 @@ def _sweeps(
 
     for item in items:
         if isinstance(item, Gates) and isinstance(item.passes, SegmentPlan):
-            for each_pass in describe_sweeps(item.passes.sweeps):
-                yield (
-                    [*range(_LANES), *each_pass.wires],
-                    each_pass.text,
-                    each_pass.amplitudes,
-                    around,
-                )
+            for each in describe_sweeps(item.passes.sweeps):
+                yield [*range(_LANES), *each.wires], each.text, each.amplitudes, around
         elif isinstance(item, Unitary):
             wires = item.dense.wires.tolist()
             yield sorted(wires), f"matrix of {len(wires)} qubits", size, around

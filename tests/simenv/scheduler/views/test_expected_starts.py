@@ -12,7 +12,7 @@ from checked_scheduler import (
 )
 from claimant import Claimant
 
-from simenv.model import HeldCapacity, PoolSpec, TargetInfo, TaskSpec
+from simenv.model import HeldCapacity, PoolSpec, ProgressInfo, TargetInfo, TaskSpec
 from simenv.scheduler.core import RecordEvent, RetireWorker, WorkerHeartbeat
 from simenv.scheduler.events import devices
 from simenv.scheduler.reservations import policies
@@ -427,3 +427,32 @@ def test_run_at_ten_times_its_forecast_has_a_new_one(machine: CheckedScheduler) 
         left_us, outrun = run_forecast(machine.state, record, machine.now_ns)
         assert (left_us / 1e6, outrun) == pytest.approx((left_s, times), abs=0.05)
         assert _waits(machine, behind) == pytest.approx([left_us / 1e3], abs=50)
+
+
+@pytest.mark.parametrize(
+    ("progress", "left_s"),
+    [
+        (None, 6.0),  # by the forecast, of 10 s
+        (ProgressInfo("passes", 0, 40, 0.0), 6.0),
+        (ProgressInfo("passes", 10, 40, 0.25), 0.75 * 4.1 / 0.26),  # by the rate
+        (ProgressInfo("passes", 30, 40, 0.75, 0.5), 0.25 * 4.1 / 0.26),
+        (ProgressInfo("passes", 20, 40, 0.5, 0.5), 1.0),  # of the forecast, half is left
+        (ProgressInfo("passes", 40, 40, 1.0), 0.0),
+    ],
+)
+def test_rest_of_a_run_follows_from_its_rate(
+    machine: CheckedScheduler, progress: ProgressInfo | None, left_s: float
+) -> None:
+    (number,) = machine.submit(1, cost=10e6, along=route(10e6, max_slots=1))
+    (send,) = machine.assign()
+    record = machine.state.tasks[number]
+    machine.begin(record)
+    machine.now_ns += 4 * SECOND
+    sign = WorkerHeartbeat(
+        send.worker, machine.start_of(send.worker), number, record.fence, progress=progress
+    )
+    machine.scheduler.heartbeat_received(sign, machine.now_ns)
+    for later_s in (0, 0.5):  # time goes on between two heartbeats
+        machine.now_ns += round(later_s * SECOND)
+        left_us, _ = run_forecast(machine.state, record, machine.now_ns)
+        assert left_us / 1e6 == pytest.approx(max(0.0, left_s - later_s), abs=0.05)
