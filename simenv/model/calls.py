@@ -237,10 +237,11 @@ def report_progress(done: float, total: int, unit: str = "iterations") -> None:
     """Report what a function that runs in the environment has done, such as the iterations of a
     variational loop; without effect elsewhere. `total` and `unit` are those of the first report.
     Raises OptionError."""
-    if not (isinstance(total, int) and isinstance(done, int | float) and 0 <= done <= total):
+    given: tuple[Any, Any, Any] = done, total, unit  # by a caller's code, of any types
+    if not (isinstance(given[0], int | float) and isinstance(given[1], int) and 0 <= done <= total):
         text = f"progress of {short_repr(done)} of {short_repr(total)}"
         raise OptionError(text, hint="a number of 0 to total, and a whole number")
-    if not isinstance(unit, str) or not _UNIT.fullmatch(unit):
+    if not (isinstance(given[2], str) and _UNIT.fullmatch(unit)):
         text = f"progress in {short_repr(unit)}"
         raise OptionError(text, hint="a word in the plural, of lower-case letters: 'iterations'")
     for report in _reporters:
