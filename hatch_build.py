@@ -1,7 +1,9 @@
-"""Build hook: the examples in each wheel, and wheels with the compiled kernels of one Python.
+"""Build hook: the examples in each wheel, and wheels with manual pages and the compiled kernels of
+one Python.
 
-`scripts/release.py` sets SIMENV_WHEEL_KERNELS to a folder of machine code; without it, the wheel is
-that of every platform, and kernels are compiled at the first start.
+`scripts/release.py` sets SIMENV_WHEEL_MAN to a folder of `simenv help man`, and
+SIMENV_WHEEL_KERNELS to one of machine code. Without the second, the wheel is that of every
+platform, and kernels are compiled at the first start.
 """
 
 from __future__ import annotations
@@ -17,23 +19,32 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 PLATFORM = "manylinux_2_28_x86_64"
 
 
-class KernelHook(BuildHookInterface):
-    """Adds the examples to `simenv/examples`, where `simenv examples` looks for them, and the
-    folder of SIMENV_WHEEL_KERNELS to `simulators/compiler/machine_code`."""
+class ReleaseHook(BuildHookInterface):
+    """Adds the examples to `simenv/examples`, where `simenv examples` looks for them, the folder of
+    SIMENV_WHEEL_KERNELS to `simulators/compiler/machine_code`, and that of SIMENV_WHEEL_MAN to
+    `share/man/man1` of the installation."""
 
     PLUGIN_NAME = "custom"
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Add the files and set the tag of the wheel. Raises ValueError if the folder is empty."""
+        """Add the files and set the tag of the wheel. Raises ValueError if a folder is empty."""
         if version == "editable":
             return
         build_data["force_include"][os.path.join(self.root, "examples")] = "simenv/examples"
-        folder = os.environ.get("SIMENV_WHEEL_KERNELS")
+        if folder := _named("SIMENV_WHEEL_MAN"):
+            build_data["shared_data"][folder] = "share/man/man1"
+        folder = _named("SIMENV_WHEEL_KERNELS")
         if not folder:
             return
-        if not os.path.isdir(folder) or not os.listdir(folder):
-            raise ValueError(f"SIMENV_WHEEL_KERNELS={folder} has no compiled kernels")
         python = f"cp{sys.version_info.major}{sys.version_info.minor}"
         build_data["force_include"][folder] = "simulators/compiler/machine_code"
         build_data["pure_python"] = False
         build_data["tag"] = f"{python}-{python}-{PLATFORM}"
+
+
+def _named(variable: str) -> str:
+    """Return the folder that a variable names; "": none. Raises ValueError if it is empty."""
+    folder = os.environ.get(variable, "")
+    if folder and not (os.path.isdir(folder) and os.listdir(folder)):
+        raise ValueError(f"{variable}={folder} has no files")
+    return folder

@@ -7,7 +7,7 @@ of this version from CHANGELOG.md, and SHA256SUMS. Ends with 1 where a check or 
 - The second build, from another folder, has the same hashes (SOURCE_DATE_EPOCH: the commit's time).
 - `twine check --strict` accepts the metadata.
 - In an empty virtual environment with a wheel and its locked dependencies, far from the sources:
-  `simenv submit --wait`, with nothing running, gives the first ideal and the first noisy result in
+  `simenv run`, with nothing running, gives the first ideal and the first noisy result in
   time, and `simenv demo` ends without a fault. The goal is for a cold machine: nothing of the
   installation is in the page cache, which root alone can empty. Warm times are printed, too.
 """
@@ -105,9 +105,18 @@ def build(python: Path, tree: Path, kind: str, out: Path, epoch: str, kernels: s
     """Build an sdist or wheel of a source tree; return its path."""
     before = set(out.glob("*"))
     environ = {"SOURCE_DATE_EPOCH": epoch, "SIMENV_WHEEL_KERNELS": kernels}
+    environ["SIMENV_WHEEL_MAN"] = str(manual(tree)) if kind == "wheel" else ""
     run(python, "-m", "hatchling", "build", "-t", kind, "-d", out, cwd=tree, **environ)
     (built,) = set(out.glob("*")) - before
     return built
+
+
+def manual(tree: Path) -> Path:
+    """Write the manual pages of the commands of a source tree beside it; return their folder."""
+    folder = tree.with_name(f"{tree.name}-man")
+    code = "from simenv.cli.entry import main; main()"
+    run(sys.executable, "-c", code, "help", "man", folder, cwd=tree, PYTHONPATH=str(tree))
+    return folder
 
 
 def digest(path: Path) -> str:
@@ -163,7 +172,7 @@ def check_first_results(simenv: Path, folder: Path) -> list[str]:
             if state == "cold" and not drop_page_cache():
                 say("not root: the page cache stays, and cold times are those of a new home alone")
             begun = time.monotonic()
-            words = ("submit", circuit, "--shots", "100", "--wait", "--json", *options)
+            words = ("run", circuit, "--shots", "100", "--json", *options)
             result = json.loads(run(simenv, *words, cwd=folder, **environ).splitlines()[-1])
             seconds = time.monotonic() - begun
             if sum(result["counts"].values()) != 100:
@@ -184,6 +193,8 @@ def check_installed(wheel: Path, inside: Path, folder: Path) -> list[str]:
     where = run(inside, "-I", "-c", "import simenv; print(simenv.__file__)", cwd=folder).strip()
     if not where.startswith(str(inside.parents[1])):
         raise ReleaseError(f"the installed package was not used, but {where}")
+    if not (inside.parents[1] / "share/man/man1/simenv-run.1").exists():
+        raise ReleaseError(f"{wheel.name} has no manual pages")
     missed = check_first_results(inside.with_name("simenv"), folder)
     begun = time.monotonic()
     home = {"SIMENV_HOME": str(folder / "demo"), "SIMENV_KERNELS": ""}

@@ -16,7 +16,7 @@ from launcher.base import Allocation, AllocationError, Node
 MAX_HOSTS = 65_536
 MAX_SLOTS = 2**20  # of a node
 _DIGITS = re.compile(r"[0-9]{1,18}\Z")  # ASCII digits that fit 64 bits
-NAME_THE_NODES = "name the nodes yourself: --hosts node1:2,node2:2"  # a hint of errors
+NAME_THE_NODES = "name the nodes yourself: hosts='node1:2,node2:2'"  # a hint of errors
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}\Z")
 _GROUP = re.compile(r"\[([^\[\]]*)\]")

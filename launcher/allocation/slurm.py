@@ -227,7 +227,7 @@ def _size(environ: Mapping[str, str], variable: str) -> int:
     text = environ.get(variable) or "0"
     match = _SIZE.match(text)
     if not match:
-        hint = "set --memory-per-slot"
+        hint = "set memory_per_slot='2GiB', or another amount"
         raise AllocationError(f"{variable} = {text[:80]!r} is not an amount of memory", hint=hint)
     return int(match[1]) * _UNITS[match[2]]
 

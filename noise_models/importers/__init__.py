@@ -71,7 +71,7 @@ def import_snapshot(
             return importer.read(source, name)
     if any("errors" in value or value.get("kind") == "channels" for _, value in source.objects()):
         text = "a noise model without a device, not calibration data"
-        hint = "give it as the noise of a task: noise= or --noise"
+        hint = "give it as the noise of a task: noise="
         raise SnapshotError(", ".join(files), text, hint=hint)
-    hint = f"name it with source_format= or --format; known: {', '.join(REGISTRY)}"
+    hint = f"name it with source_format=; known: {', '.join(REGISTRY)}"
     raise SnapshotError(", ".join(files), "of no known format", hint=hint)

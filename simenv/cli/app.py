@@ -12,14 +12,17 @@ module also zmq. Each command imports the rest when it runs, which keeps short c
 
 from __future__ import annotations
 
+import ast
 import inspect
 import math
+import os
 import signal
 import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
+from functools import partial, wraps
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -30,11 +33,13 @@ import typer.core
 from simenv import config, errors
 from simenv._version import __version__
 from simenv.cli import terminal
+from simenv.cli.command_examples import EXAMPLES
 from simenv.errors import NoServiceError, OptionError, SimenvWarning
 
 if TYPE_CHECKING:
     from simenv.client.client import Client
 
+COMPLETE = "_SIMENV_COMPLETE"  # set by the scripts that typer installs in a shell
 FLAGS = ("--json", "--debug")
 VALUED = ("--name", "--service")
 _NAMED_THERE = ["devices", "import"]  # `--name` after these words names a device
@@ -180,6 +185,30 @@ def types_of(kind: type) -> dict[str, Any]:
     return get_type_hints(kind, vars(sys.modules[kind.__module__]), include_extras=True)
 
 
+def option_text(
+    flag: str, literal: str, *, none: str = "", described: str = "", is_repeated: bool = False
+) -> str:
+    """Return an option of Python as it is typed: `--hosts n1:2` for `hosts='n1:2'`. `none`: value
+    that stands for None; `described`: shown without a literal; `is_repeated`: one option for each
+    value of a list."""
+    try:
+        value = ast.literal_eval(literal)
+    except (SyntaxError, ValueError):  # none, or NAME for any value
+        return f"{flag} {literal or described}".rstrip()
+    if value is None or value is ...:
+        return f"{flag} {none}".rstrip()
+    if value is True:
+        return flag
+    if isinstance(value, dict):
+        value = [f"{key}={each}" for key, each in value.items()]
+    if not isinstance(value, list | tuple):
+        return f"{flag} {value}"
+    texts = [str(each) for each in value if each is not ...]
+    if is_repeated:
+        return " ".join(f"{flag} {word}" for word in texts)
+    return f"{flag} {','.join(texts)}"
+
+
 USAGE = 2
 INTERRUPTED = 130
 # typer has its own copy of click, or uses click; in both, this is the base of all usage errors.
@@ -204,10 +233,13 @@ def run_guarded(call: Callable[[], object], as_json: bool, debug: bool) -> int:
         show_error(error, as_json)
         return error.exit_code
     except _UsageError as error:
-        message = getattr(error, "format_message", error.__str__)()
         context = getattr(error, "ctx", None)
         path = context.command_path if context is not None else "simenv"
-        show_error(errors.OptionError(message, hint=f"see: {path} --help"), as_json)
+        message, hint = getattr(error, "format_message", error.__str__)(), f"see: {path} --help"
+        if similar := getattr(error, "possibilities", None):  # of an unknown option
+            message = getattr(error, "message", message)
+            hint = f"did you mean {' or '.join(similar)}? {hint}"
+        show_error(errors.OptionError(message, hint=hint), as_json)
         return USAGE
     except Exception as error:  # noqa: BLE001 - the outermost handler
         if debug:
@@ -259,15 +291,16 @@ def show_error(error: errors.SimenvError, as_json: bool = False) -> None:
 # The module of each command, in the order and the groups of `simenv --help`; the function has the
 # command's name, or `execute`.
 _GROUPS = {
+    "Tasks": {
+        **dict.fromkeys(("run", "submit", "result", "cancel"), "tasks.submit"),
+        "explain": "tasks.explain", "simulate": "tasks.simulate", "exec": "execute",
+    },
     "Environments": {
         **dict.fromkeys(("up", "down", "status"), "environment"),
         "environments": "observe", "logs": "environment", "demo": "demo",
         "examples": "examples",
         "doctor": "admin.doctor", **dict.fromkeys(("gateway", "web"), "admin.gateway"),
-    },
-    "Tasks": {
-        **dict.fromkeys(("submit", "result", "cancel"), "tasks.submit"),
-        "explain": "tasks.explain", "simulate": "tasks.simulate", "exec": "execute",
+        "help": "manual",
     },
     "Calibration": {
         "certify": "devices.certify",
@@ -298,7 +331,7 @@ class _Grouped(typer.core.TyperGroup):
         """Write the sections of `simenv --help`."""
         for title, names in _GROUPS.items():
             loaded = [(name, self.commands[name]) for name in names if name in self.commands]
-            rows = [(name, command.get_short_help_str(60)) for name, command in loaded]
+            rows = [(name, command.get_short_help_str()) for name, command in loaded]
             with formatter.section(title):
                 formatter.write_dl(rows)
 
@@ -322,7 +355,47 @@ def application(*names: str) -> typer.Typer:
     return app
 
 
-def _command_of_line(hoisted: Sequence[str]) -> tuple[str, ...]:
+_WHOLE = 1_000_000  # limit of a summary: none is cut
+
+
+def command_line(*names: str) -> Any:
+    """Return the tree of these commands, or of all, as typer runs it: with examples below the help
+    of each command, with whole summaries, and with its own options in errors of the library."""
+    tree = typer.main.get_command(application(*names))
+    _complete(tree, "")
+    return tree
+
+
+def _complete(command: Any, path: str) -> None:
+    if command.callback is not None:
+        command.callback = _with_own_options(command)
+    command.short_help = command.get_short_help_str(_WHOLE)
+    if examples := EXAMPLES.get(path):
+        title = f"Examples, with {examples.needs}:" if examples.needs else "Examples:"
+        command.epilog = "\n".join(("\b", title, *(f"  {line}" for line in examples.lines)))
+    for name, each in getattr(command, "commands", {}).items():
+        _complete(each, f"{path} {name}".strip())
+
+
+def _with_own_options(command: Any) -> Callable[..., Any]:
+    """Return the callback of a command; errors of the library, which name options as in Python,
+    name those of the command."""
+    callback = command.callback
+    flags = {each.name: each.opts[0] for each in command.params if each.opts[0].startswith("--")}
+    names = {name: partial(option_text, flag) for name, flag in flags.items()}
+
+    @wraps(callback)
+    def call(*arguments: Any, **values: Any) -> Any:
+        try:
+            return callback(*arguments, **values)
+        except errors.SimenvError as error:
+            errors.rename_options(error, names)
+            raise
+
+    return call
+
+
+def command_of_line(hoisted: Sequence[str]) -> tuple[str, ...]:
     """Return the command of a line, if it is certain before typer parses the line."""
     tokens = iter(hoisted)
     for token in tokens:
@@ -362,8 +435,12 @@ def run(arguments: Sequence[str]) -> int:
 
     def call() -> object:
         argv = hoist(arguments)
-        command = typer.main.get_command(application(*_command_of_line(argv)))
-        return command.main(argv, prog_name="simenv", standalone_mode=False)
+        if COMPLETE in os.environ:
+            from simenv.cli import completion
+
+            return completion.answer()
+        tree = command_line(*command_of_line(argv))
+        return tree.main(argv, prog_name="simenv", standalone_mode=False)
 
     return run_guarded(call, as_json="--json" in common_tokens, debug="--debug" in common_tokens)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,12 +13,11 @@ import typer
 from simenv import config
 from simenv.cli import app, terminal
 from simenv.cli.listing import Column, Style, following, listing
+from simenv.text import elapsed
 
 if TYPE_CHECKING:
     from simenv.cli import demo_runs
     from simenv.client.client import Client
-    from simenv.client.tasks.task import Task
-    from simenv.library import Algorithm
 
 
 def demo(
@@ -32,7 +33,7 @@ def demo(
 
     common = app.settings_of(context)
     folder.mkdir(parents=True, exist_ok=True)
-    terminal.note("starting a private environment; the first on a machine compiles kernels")
+    terminal.note("starting a private environment")
     acts: list[demo_runs.DemoRow] = []
     columns: tuple[Column[demo_runs.DemoRow], ...] = (
         Column("CIRCUIT", lambda act: act.circuit, width=20),
@@ -44,22 +45,20 @@ def demo(
         Column("TOP COUNTS", demo_runs.top),
     )
 
-    tasks: list[tuple[Algorithm, Task, Task]] = []
     whole: list[demo_runs.DemoRow] = []  # on an emulated QPU, with noise
 
     def rows(client: Client) -> Iterator[list[demo_runs.DemoRow]]:
         for act in demo_runs.perform(client):
             acts.append(act)
             yield [act]
-            if not tasks:  # early, because their kernels may have to be compiled
-                tasks.extend(demo_runs.submit(client))
         whole.append(demo_runs.whole_device(client))
         yield whole
 
     with simenv.local(workers=workers) as client:
+        _compile_kernels()
         following(columns, Style(common.as_json, aligned=True), rows(client))
         run = demo_runs.minimise(client)
-        comparisons = demo_runs.compare(tasks)
+        comparisons = demo_runs.compare(demo_runs.submit(client))
         noisy = demo_runs.minimise(client, device=demo_runs.DEVICE)
     emulated = f"\non an emulated QPU, the bundled device {demo_runs.DEVICE}:"
     common.answer(run, ("", demo_runs.summary(run), emulated))
@@ -75,6 +74,28 @@ def demo(
         terminal.note(f"{terminal.paint('fail')}: {circuit}: {fault}")
     if wrong or not run.converged:
         raise typer.Exit(1)
+
+
+def _compile_kernels() -> None:
+    """Compile the kernels that are not on disk, together with the environment, before any circuit:
+    the times of the demo are those of circuits. A bar shows how many are left."""
+    from simenv.client.tasks.progress import BAR, LOG, StepProgress, progress_line
+    from simulators.compiler import warmup
+
+    folder = config.kernel_folder()
+    if warmup.is_compiled(folder):
+        return
+    text = "compiling kernels, once on this machine"
+    terminal.note(text)
+    begun_s = time.monotonic()
+    with progress_line(BAR if sys.stderr.isatty() else LOG, sys.stderr) as line:
+
+        def show(done: int, total: int) -> None:
+            steps = StepProgress(done, total, "kernels", f"{text}: {done} of {total}")
+            line.show(elapsed(time.monotonic() - begun_s), steps)
+
+        warmup.compile_all(folder, show)
+    terminal.note(f"kernels are compiled, after {elapsed(time.monotonic() - begun_s)}")
 
 
 _COMPARED: tuple[Column[demo_runs.EmulatedComparison], ...] = (

@@ -19,7 +19,6 @@ import numpy as np
 from simenv import library
 from simenv.client.tasks.task import as_completed
 from simenv.library import algorithms as library_algorithms
-from simulators.catalog import SMALL_QUBITS
 
 if TYPE_CHECKING:
     from qiskit import QuantumCircuit
@@ -49,17 +48,14 @@ class DemoRow(msgspec.Struct, frozen=True):
 
 
 def perform(client: Client) -> Iterator[DemoRow]:
-    """Run every circuit once, and return the rows in the order in which the circuits end: narrow
-    ones first, since the service need not compile kernels to check them."""
+    """Run every circuit once, and return the rows in the order in which the circuits end."""
     chosen = {each.name: each for each in library_algorithms()}
-    narrow: list[Task] = []
-    wide: list[Task] = []
-    for each in sorted(chosen.values(), key=lambda each: each.circuit.num_qubits):
-        task = client.post(each.circuit, shots=SHOTS, seed=SEED, name=each.name)
-        (narrow if each.circuit.num_qubits <= SMALL_QUBITS else wide).append(task)
-    for tasks in (narrow, wide):
-        for task in as_completed(tasks):
-            yield _row(chosen[task.name], task.id, task.result())
+    tasks = [
+        client.post(each.circuit, shots=SHOTS, seed=SEED, name=each.name)
+        for each in sorted(chosen.values(), key=lambda each: each.circuit.num_qubits)
+    ]
+    for task in as_completed(tasks):
+        yield _row(chosen[task.name], task.id, task.result())
 
 
 def _row(each: library.Algorithm, task: str, result: Result) -> DemoRow:

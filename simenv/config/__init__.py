@@ -62,6 +62,7 @@ from simenv.config.paths import (
 from simenv.config.pools import (
     NAME_RULE as NAME_RULE,
     check_name as check_name,
+    nearest as nearest,
     pool_text as pool_text,
     size as size,
 )

@@ -453,7 +453,7 @@ def launcher_for(
         )
     except LaunchError as error:
         raise ConfigError(
-            str(error), hint="`simenv doctor` shows what works here; --launcher auto takes that"
+            str(error), hint="`simenv doctor` shows what works here; launcher='auto' takes that"
         ) from error
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -121,8 +121,10 @@ def load_stored(*groups: Group) -> bool:
     return len(stored) == len(kernels)
 
 
-def compile_all(folder: Path) -> None:
-    _load(prepare(folder), _ALL)
+def compile_all(folder: Path, progress: Callable[[int, int], object] | None = None) -> None:
+    """Compile or load all kernels. `folder`: as for `prepare`, which is called. `progress`: called
+    with the numbers of loaded kernels and of all after each of them."""
+    _load(prepare(folder), _ALL, progress)
 
 
 def want(*groups: Group) -> None:
@@ -154,12 +156,17 @@ def registered(groups: Sequence[Group]) -> tuple[Kernel, ...]:
     return kernel.kernels(*groups)
 
 
-def _load(folder: Path, groups: Sequence[Group]) -> None:
+def _load(
+    folder: Path,
+    groups: Sequence[Group],
+    progress: Callable[[int, int], object] | None = None,
+) -> None:
     """Compile or load kernels: wanted groups first, then modules at which no other process is, and
     last the kernels at which others are."""
     from simulators.compiler import kernel
 
     left = list(registered(groups))
+    total = len(left)
     modules: set[str] = set()  # at which other processes are
     names: set[str] = set()  # of kernels at which they are
     while left:
@@ -169,6 +176,8 @@ def _load(folder: Path, groups: Sequence[Group]) -> None:
         each = (wanted or free or left)[0]
         if each.load(wait=not free):
             left.remove(each)
+            if progress is not None:
+                progress(total - len(left), total)
         else:
             modules.add(each.module)
             names.add(each.name)

@@ -130,13 +130,18 @@ def test_wheel_includes_qpm_service_package_for_qfw() -> None:
     assert ignored.returncode != 0
 
 
-def test_wheel_with_kernels_has_their_files_and_the_tag_of_its_python(tmp_path: Path) -> None:
+def test_wheel_of_a_release_has_kernels_manual_and_the_tag_of_its_python(tmp_path: Path) -> None:
     code = tmp_path / "kernels" / "kernels-0" / "x86-64-v3" / "one.code"
     code.parent.mkdir(parents=True)
     code.write_bytes(b"code")
+    page = tmp_path / "man" / "simenv.1"
+    page.parent.mkdir()
+    page.write_bytes(b".TH SIMENV 1")
+    folders = {"SIMENV_WHEEL_KERNELS": str(tmp_path / "kernels")}
+    folders["SIMENV_WHEEL_MAN"] = str(page.parent)
     built = subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path / "dist"],
-        cwd=ROOT, env={**os.environ, "SIMENV_WHEEL_KERNELS": str(tmp_path / "kernels")},
+        cwd=ROOT, env={**os.environ, **folders},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert built.returncode == 0, built.stderr
@@ -147,6 +152,11 @@ def test_wheel_with_kernels_has_their_files_and_the_tag_of_its_python(tmp_path: 
         inside = "simulators/compiler/machine_code/kernels-0/x86-64-v3/one.code"
         assert archive.read(inside) == b"code"
         assert archive.read("simenv/examples/bell.qasm")  # which `simenv examples` writes
+        (inside,) = (
+            name for name in archive.namelist() if name.endswith("share/man/man1/simenv.1")
+        )
+        assert archive.read(inside) == b".TH SIMENV 1"
+        assert ".data/data/" in inside
 
 
 def test_service_and_worker_load_without_extras() -> None:

@@ -34,6 +34,7 @@ DRILLS = (
     "tests/examples/",
     "tests/faults/",
     "tests/launcher/mpi/test_mpirun.py",
+    "tests/simenv/cli/test_command_examples.py::test_examples_succeed_in_an_empty_folder",
     "tests/simenv/frontends/pennylane/test_device_suite.py",
     "tests/simenv/gateway/page/test_page.py::test_view_has_no_fault_at_any_width_and_colour_scheme",
     "tests/simenv/qpm_check/test_broken.py",
@@ -53,6 +54,7 @@ SMOKE = (
     "tests/e2e/test_gateway_iqm.py::test_a_program_of_iqms_client_runs_unchanged",
     "tests/examples/test_examples.py::test_the_laptop_example_does_not_run",
     "tests/cluster/test_plain.py::test_remote_worker_has_its_folder_and_environment",
+    "tests/simenv/cli/test_command_examples.py::test_examples_succeed_in_an_empty_folder[run]",
     "tests/simenv/gateway/page/test_page.py"
     "::test_view_has_no_fault_at_any_width_and_colour_scheme[overview]",
     "tests/faults/test_worker_killed.py::test_task_that_kills_its_workers_fails_as_poison"
@@ -78,6 +80,7 @@ LONG = (
     "tests/conformance/",
     "tests/e2e/test_docs.py",
     "tests/simenv/gateway/page/test_page.py",
+    "tests/simenv/cli/test_command_examples.py",
     "tests/simenv/qpm_check/test_broken.py",
     "tests/e2e/test_second_user.py",
     "tests/faults/test_launchers_killed.py",

@@ -220,10 +220,9 @@ def choose(
     chosen = list(usable) if qubits is None else sorted(set(qubits))
     wrong = [qubit for qubit in chosen if qubit not in usable]
     if wrong or not chosen:
-        message = f"--qubits: {wrong[0] if wrong else 'none'}"
         without = f" without {', '.join(map(str, info.unusable))}" if info.unusable else ""
         hint = f"device {info.name} has qubits 0-{info.num_qubits - 1}{without}"
-        raise OptionError(message, hint=hint)
+        raise OptionError(option="qubits", value=wrong or [], expected=hint)
     couplings = sorted({(min(pair), max(pair)) for pair in info.coupling})
     if info.all_to_all:
         ring = [(a, b) for a, b in zip(chosen, [*chosen[1:], chosen[0]], strict=True) if a != b]

@@ -166,7 +166,7 @@ def import_device(
     device: Annotated[
         str, typer.Option("--name", help="Name of the device; by default that in the files.")
     ] = "",
-    form: Annotated[
+    source_format: Annotated[
         str, typer.Option("--format", help="Format of the files; by default it is detected.")
     ] = "auto",
     provider: Annotated[
@@ -187,7 +187,7 @@ def import_device(
     if device:
         config.check_name(device, "device")
     with overview.calibration_errors():
-        result, report = import_snapshot(values, form)
+        result, report = import_snapshot(values, source_format)
         if device and any(line.field == "name" for line in report.defaulted):
             result = msgspec.structs.replace(result, name=device)  # else it keeps its own name
         result = _laid_out(result)

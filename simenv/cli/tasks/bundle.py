@@ -147,17 +147,22 @@ def _log(client: Client, row: LogRow) -> str:
     return "\n".join(last_lines(logs / f"{row.worker}.log", LOG_LINES)) if row.worker else ""
 
 
-_FREE = ("file", "wait", "timeout")  # options that a bundle does not set
+_FREE = ("file", "wait", "timeout", "save")  # options that a bundle does not set
 
 
 def rerun(
-    context: typer.Context, common: app.Settings, path: Path, wait: bool, timeout: float | None
+    context: typer.Context,
+    common: app.Settings,
+    path: Path,
+    wait: bool,
+    timeout: float | None,
+    save: Path | None = None,
 ) -> None:
     """Submit the task of a bundle; print its id, or its result."""
     for name in app.given(context):
         if name not in _FREE:
             message = f"--{name.replace('_', '-')} cannot be combined with a bundle, which sets it"
-            raise OptionError(message, hint=f"simenv submit {path} --wait")
+            raise OptionError(message, hint=f"simenv run {path}")
     stored = load(path)
     with ExitStack() as stack:
         client = execute.client_of(common, stack)
@@ -167,6 +172,6 @@ def rerun(
         tasks = client.history.resubmit(stored)
         if wait or is_private:
             full = tasks[0] if len(tasks) == 1 else client.task(tasks[0].handle.id)
-            present(client, full, common.as_json, timeout, is_private=is_private)
+            present(client, full, common.as_json, timeout, save, is_private=is_private)
         else:
             common.answer({"task": tasks[0].handle.id}, [tasks[0].handle.id])

@@ -1,15 +1,14 @@
 """Input of commands about one circuit: its file, a noise model, shared options, the progress line.
 
-A field of `CircuitOptions` is an option of the command line: one table, from which `submit`,
-`simulate` and `explain` take their parameters. It is sent as the option of `Client.submit` of the
-same name, or as its `Sent` says. Errors of a submission name the option of the command line, not
-that of the client. The progress line of a waiting command shows compilation in its own process, or
-checks of the service.
+A field of `CircuitOptions` is an option of the command line: one table, from which `run`,
+`submit`, `simulate` and `explain` take their parameters. It is sent as the option of
+`Client.submit` of the same name, or as its `Sent` says. Errors of a submission name the option of
+the command line, not that of the client. The progress line of a waiting command shows compilation
+in its own process, or checks of the service.
 """
 
 from __future__ import annotations
 
-import ast
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -268,8 +267,7 @@ class CircuitOptions:
         typer.Option(
             "--compile",
             help="Compile for the device: auto where the circuit does not fit; never refuses it;"
-            " fresh fails where the calibration has changed since, and is compiled again with"
-            " --wait.",
+            " fresh fails where the calibration has changed since; `run` compiles it again.",
         ),
         Sent("compile", str),
     ] = Compile.auto
@@ -359,20 +357,10 @@ def _shown(name: str, literal: str) -> str:
         word for word in (option.default, *(option.param_decls or ())) if isinstance(word, str)
     ]
     flag = named[0] if named else f"--{name.replace('_', '-')}"
-    try:
-        value = ast.literal_eval(literal)
-    except (SyntaxError, ValueError):  # none, or NAME for any value
-        return f"{flag} {literal or sent.value}".rstrip()
-    if value is None or value is ...:
-        return f"{flag} {sent.none}".rstrip()
-    if isinstance(value, dict):
-        value = [f"{key}={each}" for key, each in value.items()]
-    if not isinstance(value, list | tuple):
-        return f"{flag} {value}"
-    texts = [str(each) for each in value if each is not ...]
-    if any(get_origin(each) is list for each in get_args(hint.__origin__)):
-        return " ".join(f"{flag} {word}" for word in texts)
-    return f"{flag} {','.join(texts)}"
+    is_repeated = any(get_origin(each) is list for each in get_args(hint.__origin__))
+    return app.option_text(
+        flag, literal, none=sent.none, described=sent.value, is_repeated=is_repeated
+    )
 
 
 NAMES = {sent.name or name: partial(_shown, name) for name, sent in SENT.items()}

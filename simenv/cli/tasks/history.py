@@ -17,7 +17,18 @@ import msgspec
 import typer
 
 from simenv.cli import app, terminal
-from simenv.cli.listing import Column, Columns, NoHeader, Style, Watch, following, keyed, listing
+from simenv.cli.listing import (
+    Column,
+    Columns,
+    NoHeader,
+    Row,
+    Rows,
+    Style,
+    Watch,
+    following,
+    keyed,
+    listing,
+)
 from simenv.errors import NotFoundError, OptionError
 from simenv.model import Event, TaskState
 from simenv.model.views import check_window
@@ -27,6 +38,7 @@ if TYPE_CHECKING:
     from simenv.client.client import Client
 
 LAST = "last"
+NEWEST = 100  # rows without a range
 OWN = "-"  # owner of tasks without a key, as the column USER shows it
 FOLLOW_S = 0.25  # interval of polls for new events
 Since = Annotated[
@@ -88,9 +100,13 @@ class HistoryOptions:
     ] = None
     pool: Annotated[str, typer.Option(help="Only tasks of this pool.")] = ""
     until: Annotated[str, typer.Option(help="Submitted before this; forms as for --since.")] = ""
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the newest N; default: all.")] = (
-        None
-    )
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help=f"Only the newest N; default: {NEWEST}; with --since, --until or --run-name all.",
+        ),
+    ] = None
     series: Annotated[
         str,
         typer.Option(
@@ -130,18 +146,27 @@ def history(
             return
         run = resolve_run_name(client, asked.run_name)
 
-        def rows() -> Iterable[LogRow]:
-            limit = asked.limit
+        is_bounded = asked.limit or asked.since or asked.until or run
+
+        def rows() -> Iterable[LogRow] | Rows[LogRow]:
+            limit = asked.limit if is_bounded else NEWEST + 1
             read = client.history.tasks if limit is None else partial(client.history.newest, limit)
-            return read(
+            found = read(
                 terminal.since(asked.since), run, asked.state or (),
                 owner="" if asked.owner == OWN else asked.owner,
                 pool=asked.pool, until_s=terminal.since(asked.until) or math.inf,
             )  # fmt: skip
+            return found if is_bounded else newest(list(found), "--limit N or --since 30d")
 
         # A column may be named without accounts, too; the newest task tells whether there are any.
         has_accounts = columns or any(row.account for row in client.history.newest(1))
         listing(_HISTORY + _ACCOUNTS if has_accounts else _HISTORY, style, rows)
+
+
+def newest(rows: Sequence[Row], way: str) -> Rows[Row]:
+    """Return the last NEWEST rows; if there are more, with a note that names the way to them."""
+    note = f"the newest {NEWEST} are shown; {way} shows more" if len(rows) > NEWEST else ""
+    return Rows(rows[-NEWEST:], note)
 
 
 class SeriesPoint(msgspec.Struct, frozen=True):
@@ -195,8 +220,12 @@ def _points(client: Client, asked: HistoryOptions) -> Iterator[SeriesPoint]:
 def events(
     context: typer.Context,
     since: Annotated[
-        str, typer.Option(help="Only events with a higher number, or after a time (1h, 12:00).")
-    ] = "0",
+        str,
+        typer.Option(
+            help="Only events with a higher number, or after a time (1h, 12:00); default: the"
+            f" newest {NEWEST}."
+        ),
+    ] = "",
     kind: Annotated[
         list[str] | None,
         typer.Option(help="Only this kind, such as worker, audit or 'task.re*'; may be repeated."),
@@ -210,17 +239,23 @@ def events(
 ) -> None:
     """List the numbered events of the environment.
 
-    `--since N` continues after event N."""
+    `--since N` continues after event N; `--since 0` lists all."""
     common = app.settings_of(context)
     style = Style(common.as_json, columns, no_header, watch)
-    moment_s = 0.0 if since.isdecimal() else terminal.since(since)
+    moment_s = 0.0 if since.isdecimal() else terminal.since(since)  # 0.0 for ""
     check_window(moment_s, 0.0, time.time())
     with common.connect() if follow else common.connect_or_read() as client:
-        number = int(since) if since.isdecimal() else client.history.events_before(moment_s)
+        if moment_s:
+            number = client.history.events_before(moment_s)
+        else:  # of some kinds all are read: the newest of them may be old
+            least = 0 if since or kind else client.history.newest_event() - NEWEST - 1
+            number = max(least, int(since or 0))
         if follow:
             following(_EVENTS, style, _event_blocks(client, number, kind))
-        else:
+        elif since:
             listing(_EVENTS, style, lambda: client.events(number, kind))
+        else:
+            listing(_EVENTS, style, lambda: newest(list(client.events(number, kind)), "--since 1d"))
 
 
 def resolve_run_name(client: Client, run_name: str) -> str:

@@ -46,7 +46,7 @@ def simulate(
 ) -> None:
     """Run one circuit without an environment: mpirun -n 8 simenv simulate FILE.
 
-    The MPI ranks share the state (a power of two of them); the first prints what `submit --wait`
+    The MPI ranks share the state (a power of two of them); the first prints what `simenv run`
     prints. With the same seed the counts are those of a pool.
     """
     common = app.settings_of(context)

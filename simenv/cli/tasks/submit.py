@@ -1,7 +1,8 @@
-"""`simenv result`, `simenv submit` and `simenv cancel`.
+"""`simenv run`, `simenv submit`, `simenv result` and `simenv cancel`.
 
-`result` waits for a task and shows its result. `submit` sends one circuit from a file, to the
-environment that is up or to a private one. `cancel` ends tasks by their ids, or all that match.
+`run` and `submit` send one circuit from a file, to the environment that is up or to a private one;
+`run` waits for its result. `result` waits for a submitted task. `cancel` ends tasks by their ids,
+or all that match.
 """
 
 from __future__ import annotations
@@ -55,35 +56,70 @@ def result(
 
             entry.wait(progress=sys.stderr.isatty(), timeout_s=timeout)
             collect(client, entry, bundle)
-            terminal.note(f"run it again: simenv submit {bundle} --wait")
+            terminal.note(f"run it again: simenv run {bundle}")
         present(client, entry, common.as_json, timeout, save)
+
+
+CircuitFile = Annotated[
+    str, typer.Argument(help="OpenQASM 2 or 3, QPY, or a bundle; - is stdin.", metavar="FILE")
+]
+
+
+@app.with_options(circuit_input.CircuitOptions)
+def run(
+    context: typer.Context,
+    file: CircuitFile,
+    asked: circuit_input.CircuitOptions,
+    timeout: Timeout = None,
+    save: Save = None,
+) -> None:
+    """Run a circuit: submit it, show its progress, print its result.
+
+    With no environment up, a private one is started for this call. A bundle (from
+    `simenv result ID --bundle`) is run again as it was.
+    """
+    _submit(context, file, asked, True, timeout, save)
 
 
 @app.with_options(circuit_input.CircuitOptions)
 def submit(
     context: typer.Context,
-    file: Annotated[str, typer.Argument(help="OpenQASM 2 or 3, QPY, or a bundle; - is stdin.")],
+    file: CircuitFile,
     asked: circuit_input.CircuitOptions,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait for the result and show it.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait for the result and show it, as `simenv run` does.")
+    ] = False,
     timeout: Timeout = None,
 ) -> None:
-    """Submit a circuit; print its id, or its result (--wait).
+    """Submit a circuit and print the id of its task; `simenv result ID` waits for it.
 
     With no environment up, a private one is started for this call, which waits. A bundle (from
     `simenv result ID --bundle`) is run again as it was.
     """
+    _submit(context, file, asked, wait, timeout)
+
+
+def _submit(
+    context: typer.Context,
+    file: str,
+    asked: circuit_input.CircuitOptions,
+    wait: bool,
+    timeout: float | None,
+    save: Path | None = None,
+) -> None:
+    """Submit the circuit or the bundle of `file`; print its id or, with `wait`, its result."""
     common, path = app.settings_of(context), Path(file)
     if file != "-" and (path.is_dir() or path.suffix.lower() == ".zip"):
         from simenv.cli.tasks.bundle import rerun
 
-        rerun(context, common, path, wait, timeout)
+        rerun(context, common, path, wait, timeout, save)
         return
     with circuit_input.errors_for_command_line(), contextlib.ExitStack() as stack:
         client, is_private, loaded = circuit_input.client_and_circuit(common, file, asked, stack)
         with circuit_input.answer_progress():
             task = client.submit(loaded.program, **asked.arguments(loaded))
         if wait or is_private:
-            present(client, task, common.as_json, timeout, is_private=is_private)
+            present(client, task, common.as_json, timeout, save, is_private=is_private)
         else:
             common.answer({"task": task.id}, [task.id])
 

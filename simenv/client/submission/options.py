@@ -19,7 +19,7 @@ import msgspec
 
 from simenv.client.submission.noise import OFF, document_of, factors_of
 from simenv.client.tasks.task import Task, number_of
-from simenv.config import NAME_RULE, application, check_name
+from simenv.config import NAME_RULE, application, check_name, nearest
 from simenv.errors import OptionError
 from simenv.model import MAX_PARENTS, MAX_QUBITS, MAX_SHOTS, Observable, TaskOptions, task_rules
 from simenv.model.task import REFUSE
@@ -178,8 +178,14 @@ _SHARED = [  # options whose checked values are cached
 def check_names(options: Mapping[str, Any], of: type = SubmitOptions) -> None:
     """Check that all options are of this type. Raises TypeError."""
     if not of.__optional_keys__.issuperset(options):  # type: ignore[attr-defined]
-        unknown = sorted(options.keys() - of.__optional_keys__)  # type: ignore[attr-defined]
-        raise TypeError(f"there is no option {', '.join(unknown)}")
+        raise TypeError(no_option(options, of.__optional_keys__))  # type: ignore[attr-defined]
+
+
+def no_option(options: Iterable[str], of: Iterable[str]) -> str:
+    """Describe the options that are not `of` these, with the most similar one, or with all."""
+    known = sorted(of)
+    unknown = sorted(set(options).difference(known))
+    return f"there is no option {', '.join(unknown)}; {nearest(unknown[0], known)}"
 
 
 class CheckedOptions(msgspec.Struct, frozen=True):
@@ -346,7 +352,7 @@ def _checked(*values: Any) -> CheckedOptions:
         reservation=0
         if reservation is None
         else checked_integer("reservation", reservation, 1, task_rules.MAX_RESERVATION),
-        device="" if device is None else _name("device", device),
+        device="" if device is None else _device_name(device),
         noise=() if noise == "auto" or document else noise,
         stale=REFUSE if mode == "fresh" else "",
     )
@@ -443,6 +449,12 @@ def _preferred(
             option="prefer",
         )
     return tuple(_name("prefer", name) for name in names)
+
+
+def _device_name(value: object) -> str:
+    """Check the name of a device, which is not always in lower case: `FakeFez` is one of fez."""
+    _name("device", value.lower() if isinstance(value, str) else value)
+    return str(value)
 
 
 def _name(name: str, value: object) -> str:

@@ -30,7 +30,7 @@ BINDINGS = "bindings.npy"
 _LIBRARIES = ("simenv", "qiskit", "numpy", "numba", "msgspec", "pyzmq")
 _README = """A task of simenv, to be run again.
 
-    simenv submit {name} --wait
+    simenv run {name}
 
 runs the same program with the same bindings, shots, seed, engine and options, on the environment
 that is up or on a private one: with the same versions it ends as it did.

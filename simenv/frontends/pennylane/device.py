@@ -244,8 +244,8 @@ class SimenvDevice(Device):  # type: ignore[misc]
         **options: Any,
     ) -> None:
         super().__init__(wires=wires, shots=shots)
-        if unknown := sorted(options.keys() - _OPTIONS):
-            raise TypeError(f"there is no option {', '.join(unknown)}")
+        if not options.keys() <= _OPTIONS:
+            raise TypeError(submission_options.no_option(options, _OPTIONS))
         self._options = {
             **{name: submission_options.DEFAULTS[name] for name in _OPTIONS},
             **options,

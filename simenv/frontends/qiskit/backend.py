@@ -28,7 +28,7 @@ from qiskit.transpiler import Target
 from simenv._version import __version__
 from simenv.client.client import Client, connect
 from simenv.client.reservations import Reservation
-from simenv.client.submission.options import DEFAULTS, BatchOptions, item_seeds
+from simenv.client.submission.options import DEFAULTS, BatchOptions, item_seeds, no_option
 from simenv.client.submission.send import BatchItem, submit_batch
 from simenv.client.tasks.task import Task
 from simenv.frontends.qiskit.job import SimenvJob, disjoint, refusals
@@ -166,6 +166,8 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
         or capability, AttributeError for an unknown option.
         """
         choice = selected(type, capability)
+        if not options.keys() <= (known := dict(self._default_options().items())).keys():
+            raise AttributeError(no_option(options, known))
         self._own = not isinstance(env, Client)
         self._client = env if isinstance(env, Client) else connect(env)
         self._device, self._pool, self._kind = device, pool, choice.kind
@@ -181,7 +183,7 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
         self._info = self._described()
         self._target: Target | None = None
         super().__init__(
-            name=device or pool or IDEAL_NAME,
+            name=self._device or device or pool or IDEAL_NAME,
             description=f"{self._info.technology} {self._info.model} of a simenv environment",
             backend_version=self._info.version or __version__,
         )
@@ -203,7 +205,9 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
         """Description of the device or pool that runs the circuits."""
         if self._device is not None:
             if self._device not in self._client.pools():
-                return self._client.device(self._device)
+                info = self._client.device(self._device)
+                self._device = info.name  # fez, for FakeFez
+                return info
             self._device, self._pool = None, self._device
         if self._kind is None or self._pool is not None:
             return ideal_info(self._client, self._pool)
@@ -410,15 +414,14 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
         ones in place of the backend's. Raises TypeError for others."""
         own = ("shots", "seed", "seed_simulator", "memory")
         shared = {name: value for name, value in self.options.items() if name not in own}
-        if unknown := sorted(options.keys() - shared.keys()):
-            raise TypeError(f"no option {', '.join(unknown)}; there are {', '.join(shared)}")
+        if not options.keys() <= shared.keys():
+            raise TypeError(no_option(options, shared))
         return {**shared, **options}
 
     def _chosen(self, options: Mapping[str, Any]) -> dict[str, Any]:
         defaults = dict(self.options.items())
-        if unknown := sorted(options.keys() - defaults.keys()):
-            text = f"run() has no option {', '.join(unknown)}; there are {', '.join(defaults)}"
-            raise TypeError(text)
+        if not options.keys() <= defaults.keys():
+            raise TypeError(f"run(): {no_option(options, defaults)}")
         chosen = {**defaults, **options}
         chosen.pop("seed_simulator")
         named = [

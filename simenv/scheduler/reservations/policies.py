@@ -281,11 +281,9 @@ def check_policy(device: str, policy: model.AdmissionPolicy, profile: model.Devi
     terms = DeviceTerms(profile, policy=policy)
     if policy.name == "credit" and credit_capacity(terms) < 1:
         message = f"{_device_label(device)}: no credits are set"
-        raise OptionError(
-            message, hint="total_credits (--total-credits) above 0, here or in the profile"
-        )
+        raise OptionError(message, hint="total_credits=N above 0, here or in the profile")
     if policy.name == "rate" and (rate_capacity(terms) < 1 or span_ns(terms) < 1):
-        hint = "device_rate (--rate) and time_span_ns (--span-s) above 0, here or in the profile"
+        hint = "rate=N and span_s=S above 0; in the profile: device_rate and time_span_ns"
         raise OptionError(f"{_device_label(device)}: a rate needs units and a time", hint=hint)
 
 

@@ -302,7 +302,7 @@ def reroute_after_restart(
         raise ConfigError(
             f"tasks wait for engine {route.engine!r} in pool {route.pool!r}, which is not there "
             "now",
-            hint=f"start with --pool {own_name}:engine={route.engine}",
+            hint=f"start with a pool {own_name!r} of the engine {route.engine!r}",
         )
     pool = (*own_pools, *usable)[0]
     if route.ranks == 1:

@@ -161,7 +161,7 @@ class PoolCommands:
         raise errors.LimitExceededError(
             f"pool {spec.name!r}: {wanted} workers{processes.worker_text(spec)} do not fit,"
             f" {available} do{suffix}: {capacity}",
-            hint=f"simenv scale {spec.name} {available} at most; --force starts them all the same",
+            hint=f"{available} at most; force=True starts them all the same",
         )
 
 

@@ -47,9 +47,10 @@ def from_library(name: str) -> CalibrationSnapshot:
         return library.load(name)
 
 
-def is_in_library(name: str) -> bool:
-    """Return whether the library has a device of that name. Reads no file of a device."""
-    return bool(library.resolve(name))
+def resolve(name: str) -> str:
+    """Return the name of a device in the library, such as fez for FakeFez; "": there is none. Reads
+    no file of a device."""
+    return library.resolve(name)
 
 
 def model_of(noise_document: Document, noise: tuple[tuple[str, float], ...]) -> NoiseModel:

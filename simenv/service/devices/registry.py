@@ -281,13 +281,14 @@ def _load(folder: Path, name: str, *, from_file: bool) -> EmulatedDevice:
 
     if from_file:
         return _read(folder / f"{name}.json", name)
-    if not noise_api.is_in_library(name):
+    resolved = noise_api.resolve(name)
+    if not resolved:
         names = _names(folder)
         similar = get_close_matches(name, names, n=1)
         suggestion = f"did you mean {similar[0]!r}? " if similar else ""
         hint = f"{suggestion}devices: {_listed(names)}"
         raise NotFoundError(f"there is no device {name[:64]!r}", hint=hint)
-    return emulated(name, noise_api.from_library(name))
+    return emulated(resolved, noise_api.from_library(resolved))
 
 
 def _read(path: Path, name: str) -> EmulatedDevice:

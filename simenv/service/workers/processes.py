@@ -492,7 +492,7 @@ def check_pools(pools: tuple[PoolSpec, ...], limits: ClusterLimits) -> None:
                 f"pool {spec.name!r}: {wanted} workers{worker_text(spec)} do not fit, "
                 f"{available} do{suffix}: "
                 f"{capacity_text(checked_spec, limits, available, all_nodes=bool(suffix))}",
-                hint=f"workers={available}; --overcommit starts more than fit",
+                hint=f"{available} workers at most; overcommit=True starts more than fit",
             )
 
 

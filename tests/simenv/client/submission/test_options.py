@@ -75,7 +75,7 @@ def test_signature_shows_each_option_with_its_default(method: str, of: Any) -> N
 
 def test_unknown_option_is_refused_by_name() -> None:
     fails(TypeError, "no option parameter_values", prepare_many, [], {"parameter_values": [1.0]})
-    fails(TypeError, "there is no option shot", prepare_one, "", {"shot": 1})
+    fails(TypeError, "no option shot; did you mean `shots`", prepare_one, "", {"shot": 1})
 
 
 def test_values_of_options_are_normalised() -> None:

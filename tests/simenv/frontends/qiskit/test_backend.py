@@ -44,6 +44,17 @@ def test_target_of_a_device_is_its_calibration(env: simenv.Client) -> None:
     assert SimenvBackend("fez", env).target is backend.target
 
 
+@pytest.mark.parametrize("name", ["FakeFez", "fake_fez", "ibm_fez", "FEZ"])
+def test_name_that_makes_a_backend_runs_circuits(env: simenv.Client, name: str) -> None:
+    """The names that qiskit-ibm-runtime and IBM have for a device stand for it everywhere."""
+    backend = SimenvBackend(name, env)
+    assert backend.name == "fez"
+    result = backend.run(ghz(2), shots=20, seed=3).result()
+    assert sum(result.get_counts().values()) == 20
+    by_client = env.run(ghz(2), device=name, shots=20, seed=3)
+    assert by_client.device == "fez"
+
+
 def test_qubits_of_a_device_have_calibrated_times(env: simenv.Client, ideal: SimenvBackend) -> None:
     backend, info = SimenvBackend("fez", env), env.device("fez")
     first, last = backend.qubit_properties([0, 155])
@@ -162,12 +173,20 @@ def test_options_have_defaults_and_unknown_ones_are_refused(env: simenv.Client) 
     backend.set_options(shots=30)
     assert sum(backend.run(ghz(2)).result().get_counts().values()) == 30
     assert sum(backend.run(ghz(2), shots=5).result().get_counts().values()) == 5
-    fails(TypeError, "no option shot;", backend.run, ghz(2), shot=3)
-    fails(AttributeError, "shot", SimenvBackend, env=env, shot=3)
+    fails(TypeError, "no option shot; did you mean `shots`", backend.run, ghz(2), shot=3)
+    fails(AttributeError, "shot; did you mean `shots`", SimenvBackend, env=env, shot=3)
     fails(ValueError, "give one", backend.run, ghz(2), seed=4, seed_simulator=3)
     fails(ValueError, "shots", backend.run, ghz(2), shots=-3)
     fails(ValueError, r"shots=0: run\(\) takes 1 or more", backend.run, ghz(2), shots=0)
     assert sum(backend.run(ghz(2), shots=None).result().get_counts().values()) == 30
+
+
+def test_unknown_device_is_refused_by_the_constructor_and_by_a_submission(
+    env: simenv.Client,
+) -> None:
+    for name in ("FakeFz", "nowhere"):
+        fails(NotFoundError, f"no device {name!r}", SimenvBackend, name, env)
+        fails(NotFoundError, f"no device {name!r}", env.submit, ghz(2), device=name)
 
 
 def test_faults_are_raised_before_submission(env: simenv.Client, ideal: SimenvBackend) -> None:
