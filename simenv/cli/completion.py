@@ -78,7 +78,7 @@ def _add_options(command: Any, options: Iterable[Any]) -> None:
     """Let the common options of `simenv` be completed after a command as well."""
     taken = {each for param in command.params for each in param.opts}
     for option in options:
-        if not taken.intersection(option.opts):
+        if not taken.intersection(option.opts) and option.opts[0] in (*app.VALUED, *app.FLAGS):
             added = copy.copy(option)
             added.name = f"{_COMMON}{option.name}"
             added.shell_complete = partial(_complete_common, option)
@@ -109,9 +109,10 @@ def _completion(name: str) -> Callable[[typer.Context, str], list[str]]:
 def _common(context: typer.Context) -> app.Settings:
     """Return the common options, which stand before or after the command."""
     before, after = context.find_root().params, context.params
-    return app.Settings(
-        *(after.get(f"{_COMMON}{each}") or before.get(each) for each in ("name", "service"))
+    name, service = (
+        after.get(f"{_COMMON}{each}") or before.get(each) for each in ("name", "service")
     )
+    return app.Settings(name, service)
 
 
 def _of(fetch: Callable[[Client], Iterable[str]]) -> Fetch:

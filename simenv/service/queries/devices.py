@@ -128,7 +128,8 @@ class DeviceRecords:
             raise NotFoundError(f"there is no device {name[:64]!r}", hint="no devices are emulated")
         try:
             info = self.emulated.dated(name, at_s) if at_s else self.emulated.info(name)
-            return msgspec.structs.replace(info, name=name)
+            is_pool = any(pool.name == name for pool in self._pools)
+            return msgspec.structs.replace(info, name=name) if is_pool else info  # fez, for FakeFez
         except NotFoundError as error:
             if all(pool.name != name or pool.device for pool in self._pools):
                 raise

@@ -141,7 +141,7 @@ def test_bundled_text_and_program_give_task_counts(environment: live.Live, tmp_p
     assert decode_program(packed) == load_circuit(circuit).program
     assert qasm3.loads(text).num_qubits == 2
     assert json.loads((tmp_path / "made" / "result.json").read_text())["counts"] == counts
-    assert "simenv submit made --wait" in (tmp_path / "made" / "README.txt").read_text()
+    assert "simenv run made" in (tmp_path / "made" / "README.txt").read_text()
 
 
 def test_existing_bundle_is_not_overwritten(environment: live.Live, place: Path) -> None:
