@@ -79,7 +79,7 @@ def demo(
 def _compile_kernels() -> None:
     """Compile the kernels that are not on disk, together with the environment, before any circuit:
     the times of the demo are those of circuits. A bar shows how many are left."""
-    from simenv.client.tasks.progress import BAR, LOG, StepProgress, progress_line
+    from simenv.client.tasks.progress import LOG, TaskProgress, progress_line
     from simulators.compiler import warmup
 
     folder = config.kernel_folder()
@@ -88,11 +88,11 @@ def _compile_kernels() -> None:
     text = "compiling kernels, once on this machine"
     terminal.note(text)
     begun_s = time.monotonic()
-    with progress_line(BAR if sys.stderr.isatty() else LOG, sys.stderr) as line:
+    with progress_line(LOG, sys.stderr) as line:
 
         def show(done: int, total: int) -> None:
-            steps = StepProgress(done, total, "kernels", f"{text}: {done} of {total}")
-            line.show(elapsed(time.monotonic() - begun_s), steps)
+            progress = TaskProgress(done / total, done, total, "kernels")
+            line.show(f"{text}: {progress}, {elapsed(time.monotonic() - begun_s)}", progress)
 
         warmup.compile_all(folder, show)
     terminal.note(f"kernels are compiled, after {elapsed(time.monotonic() - begun_s)}")
