@@ -15,7 +15,6 @@ from __future__ import annotations
 import ast
 import inspect
 import math
-import os
 import signal
 import sys
 import traceback
@@ -39,7 +38,6 @@ from simenv.errors import NoServiceError, OptionError, SimenvWarning
 if TYPE_CHECKING:
     from simenv.client.client import Client
 
-COMPLETE = "_SIMENV_COMPLETE"  # set by the scripts that typer installs in a shell
 FLAGS = ("--json", "--debug")
 VALUED = ("--name", "--service")
 _NAMED_THERE = ["devices", "import"]  # `--name` after these words names a device
@@ -435,10 +433,6 @@ def run(arguments: Sequence[str]) -> int:
 
     def call() -> object:
         argv = hoist(arguments)
-        if COMPLETE in os.environ:
-            from simenv.cli import completion
-
-            return completion.answer()
         tree = command_line(*command_of_line(argv))
         return tree.main(argv, prog_name="simenv", standalone_mode=False)
 

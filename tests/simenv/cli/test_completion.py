@@ -15,6 +15,7 @@ from live import Live
 from shell import Shell
 
 from simenv.cli import app, completion
+from simenv.cli.entry import COMPLETE
 
 BELL = str(Path(__file__).parents[3] / "examples" / "bell.qasm")
 Complete = Callable[[str], list[str]]
@@ -29,11 +30,11 @@ def complete(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str])
         words = line.split(" ")
         monkeypatch.setenv("COMP_WORDS", line)
         monkeypatch.setenv("COMP_CWORD", str(len(words) - 1))
-        monkeypatch.setenv(app.COMPLETE, "complete_bash")
+        monkeypatch.setenv(COMPLETE, "complete_bash")
         capfd.readouterr()
-        assert app.run([]) == 0
+        assert completion.answer() == 0
         output = capfd.readouterr()
-        monkeypatch.delenv(app.COMPLETE)
+        monkeypatch.delenv(COMPLETE)
         assert output.err == ""
         return output.out.split()
 
@@ -133,7 +134,7 @@ def test_each_completed_name_is_a_parameter() -> None:
 
 def test_process_of_a_completion_prints_names_alone() -> None:
     line = "simenv qu"
-    variables = {app.COMPLETE: "complete_zsh", "_TYPER_COMPLETE_ARGS": line}
+    variables = {COMPLETE: "complete_zsh", "_TYPER_COMPLETE_ARGS": line}
     code = "from simenv.cli.entry import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, **variables}, capture_output=True,
