@@ -329,6 +329,7 @@ def explain(
             }
         )
         return
+    terminal.fitted(advice(file, result), indent=2)
     terminal.fitted(f"{'stdin' if file == '-' else file}: {summary(result)}", indent=2)
     listing(CHOICE_COLUMNS, Style(False, aligned=True), lambda: result.engines)
     if error := max((each.sampling_error for each in result.engines), default=0.0):
@@ -340,8 +341,6 @@ def explain(
             terminal.note(learned(each))
         if each.chosen and each.wait_s >= 0:
             terminal.note(starts(each))
-    if not result.engine:
-        terminal.note("this request would be refused; possible changes:")
     for each in result.engines:
         if each.hint and not (each.able and result.engine):
             terminal.note(f"{each.engine}: {with_names(each.hint, circuit_input.NAMES)}")
@@ -360,6 +359,24 @@ def _refuse_others(context: typer.Context, mode: str, own: tuple[str, ...]) -> N
 def _option(name: str) -> str:
     """Return the option of a parameter of `explain`."""
     return "--compile" if name == "compiled" else f"--{name.replace('_', '-')}"
+
+
+def advice(file: str, explanation: Explanation) -> str:
+    """Return one sentence: the command that runs the circuit, or what to change."""
+    chosen = next((each for each in explanation.engines if each.chosen), None)
+    if chosen is not None:
+        place = f"{duration(chosen.seconds)} in {memory(chosen)}"
+        return f"run it: simenv run {file}   (engine {chosen.engine}, about {place})"
+    able = sorted((each for each in explanation.engines if each.able), key=lambda row: row.seconds)
+    if able:
+        names = [
+            f"--engine {each.engine} (about {duration(each.seconds)} in {memory(each)})"
+            for each in able
+        ]
+        return f"this request would be refused; ask for an engine: {' or '.join(names)}"
+    hints = [with_names(each.hint, circuit_input.NAMES) for each in explanation.engines]
+    first = next(filter(None, hints), "another circuit, or another machine")
+    return f"this request would be refused; possible change: {first}"
 
 
 def summary(explanation: Explanation) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from operator import itemgetter
 
 import msgspec
@@ -68,12 +68,22 @@ def choose(
     assert chosen.objection is not None
     error = chosen.objection
     if terms.engine == AUTO:
-        others = "; ".join(f"{each.engine}: {each.text}" for each in considered[1:])
-        if error.hint == engine_support.ELSEWHERE and others:  # `auto` was asked for already
-            error.hint = f"{NO_OTHER_ENGINE}: {others}"
-        else:
-            error.hint = "; ".join(filter(None, (error.hint, others)))
+        error.hint = _remedy(error.hint, considered[1:])
     raise error
+
+
+def _remedy(hint: str, others: Sequence[EngineCandidate]) -> str:
+    """Return the hint for a program that no engine of `auto` can run: first what to do, then the
+    reason of each other engine on a line of its own."""
+    objections = [each.objection for each in others if each.objection is not None]
+    named = [each.hint for each in objections if each.hint.startswith("engine=")]
+    parts = [f"ask for {' or '.join(named)}, which may take it" if named else ""]
+    if hint != engine_support.ELSEWHERE or not others:  # `auto` was asked for already
+        parts.append(hint)
+    elif not named:
+        parts.append(NO_OTHER_ENGINE)
+    first = "; ".join(filter(None, parts))
+    return "\n".join((first, *(f"{each.engine}: {each.text}" for each in others)))
 
 
 def _first_route(request: RoutingRequest) -> Route | None:

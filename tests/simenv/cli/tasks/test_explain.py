@@ -32,7 +32,8 @@ def wide(tmp_path: Path) -> str:
 def test_explain_lists_each_engine_with_its_reason(shell: Shell, wide: str) -> None:
     result = shell("explain", wide)
     assert result.code == 0, result.err
-    first, header, *rows = result.out.splitlines()
+    advice, first, header, *rows = result.out.splitlines()
+    assert advice.startswith(f"run it: simenv run {wide}   (engine mps, about ")
     assert "60 qubits, 61 gates (59 on several qubits), 60 measurements, bonds up to 2^1" in first
     assert header.split() == ["ENGINE", "TAKEN", "TIME", "MEMORY", "ERROR", "WHY"]
     taken = dict(row.split()[:2] for row in rows)
@@ -82,8 +83,11 @@ def test_explain_of_circuit_no_engine_can_run_chooses_none(shell: Shell, tmp_pat
     assert (result.code, result.object["engine"]) == (0, "")
     able = {each["engine"] for each in result.object["engines"] if each["able"]}
     assert able <= {"quimb", "peps"}  # which cut off weight as they must, and auto never takes
-    read = shell("explain", str(file)).err
-    assert "this request would be refused" in read
+    result = shell("explain", str(file))
+    first, *_ = result.out.splitlines()
+    assert first.startswith("this request would be refused; ")
+    assert all(f"--engine {engine} (about " in first for engine in able)
+    read = result.err
     assert "mps: --engine mps" in read
     assert all(f"{engine}: --engine {engine}" in read for engine in able)
     named = shell("explain", str(file), "--engine", "aer", "--json").object
