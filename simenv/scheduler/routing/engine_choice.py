@@ -81,7 +81,7 @@ def _remedy(hint: str, others: Sequence[EngineCandidate]) -> str:
     if hint != engine_support.ELSEWHERE or not others:  # `auto` was asked for already
         parts.append(hint)
     elif not named:
-        parts.append(NO_OTHER_ENGINE)
+        parts.append(f"{NO_OTHER_ENGINE}:")
     first = "; ".join(filter(None, parts))
     return "\n".join((first, *(f"{each.engine}: {each.text}" for each in others)))
 
@@ -229,7 +229,7 @@ def _alternative(
         pool = " without a pool" if terms.pool and not wider.pool else ""
         return f"{engine_support.ANOTHER}: engine='auto'{pool} takes {considered[0].engine!r}"
     others = [f"{each.engine}: {each.text}" for each in considered if each.engine != card.name]
-    return f"{NO_OTHER_ENGINE}: {'; '.join(others)}"
+    return "\n".join((f"{NO_OTHER_ENGINE}:", *others))
 
 
 def depends_on_parameter_values(profile: Profile, terms: TaskOptions) -> bool:

@@ -186,6 +186,14 @@ def test_infeasible_circuit_is_refused_with_reason_of_each_engine() -> None:
         "contraction: its largest tensor may have unknown, or above 2^30 values",
     ):
         assert each in caught.value.hint
+    first, *others = caught.value.hint.splitlines()
+    named = "engine='sweep' or engine='mps' or engine='contraction'"
+    assert first.startswith(f"ask for {named}, which may take it; the widest program")
+    assert [line.partition(": ")[0] for line in others] == [
+        each.engine
+        for each in engine_choice.candidates(grown, TaskOptions(), POOLS, LIMITS)
+        if each.engine != "statevector"
+    ]
 
 
 def test_missing_engine_is_not_chosen_and_hinted(monkeypatch: pytest.MonkeyPatch) -> None:

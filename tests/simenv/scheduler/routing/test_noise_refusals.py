@@ -50,7 +50,7 @@ def test_hint_names_an_able_engine_or_says_why_none() -> None:
     assert refusal(5, STABILIZER).hint == f"ask for another engine: engine='auto' takes {taken!r}"
     for engine in ("stabilizer", "mps"):
         hint = refusal(4_000, TaskOptions(engine=engine)).hint
-        assert hint.startswith("no other engine can run it here: statevector: ")
+        assert hint.startswith("no other engine can run it here:\nstatevector: ")
         assert "engine='auto'" not in hint
         assert f"{engine}: " not in hint
     assert "stabilizer: has no kraus noise without its option twirl=1" in hint
@@ -63,7 +63,9 @@ def test_hint_does_not_advise_auto_to_a_caller_of_auto() -> None:
     with pytest.raises(InfeasibleError) as caught:
         engine_choice.choose(exact, TaskOptions(outputs=("expectation",)), POOLS, LIMITS)
     assert "samples noise by shots" in caught.value.message
-    assert caught.value.hint.startswith("no other engine can run it here: ")
+    first, *others = caught.value.hint.splitlines()
+    assert first == "ask for engine='pauli', which may take it"
+    assert others[0] == "stabilizer: has no kraus noise without its option twirl=1"
     assert "engine='auto'" not in caught.value.hint
 
 
