@@ -107,21 +107,21 @@ export function expected(wait_us, off_by) {
 
 export const startOf = (task) => expected(task.expected_start_s === null ? -1 : (task.expected_start_s - Date.now() / 1000) * 1e6, task.wait_off_by);
 
-// Billing units as what budgets are set in.
-export const slotHours = (units) => `${figure(units / 3600)} slot-h`;
+// Billing units as what budgets are set in, slot-hours; few of them as slot-seconds.
+export const slotHours = (units) => (units && units < 360 ? `${figure(units)} slot-s` : `${figure(units / 3600)} slot-h`);
 
 // How far a running task is, and the rest of its run as forecast now; one that outruns its forecast
 // says so. A task that has not begun has none.
 export function progressOf(task) {
   if (task.state !== "RUNNING") return null;
   const left_s = task.left_us > 0 ? task.left_us / 1e6 : task.expected_end_s ? Math.max(0, task.expected_end_s - Date.now() / 1000) : null;
-  const part = task.progress?.fraction ?? (task.passes ? task.passes_done / task.passes : null);
+  const part = task.progress?.fraction ?? null;
   return { part, left_s, outrun: task.outrun };
 }
 
 export function progress(task) {
   const found = progressOf(task);
-  if (!found || (found.part === null && found.left_s === null)) return "–";
+  if (!found || (found.part === null && found.left_s === null)) return "";
   const rest = found.left_s === null ? "" : `about ${duration(found.left_s)} left${found.outrun ? `, ${Math.round(found.outrun)} × its forecast` : ""}`;
   return found.part === null ? rest : [gauge(found.part, 1), `${Math.floor(100 * found.part)} %${rest ? `, ${rest}` : ""}`];
 }

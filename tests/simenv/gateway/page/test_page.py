@@ -6,20 +6,22 @@ import csv
 import hashlib
 import io
 import re
+import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import product
 from math import pi
 from pathlib import Path
 from statistics import median
+from urllib.parse import parse_qs, urlsplit
 
 import browser
 import httpx
 import pytest
 from browser import WIDTHS, Faults, violations
 from page_environment import Shown, ghz, shown
-from playwright.sync_api import Browser, Page, expect
-from qiskit import QuantumCircuit
+from playwright.sync_api import Browser, Page, Route, expect
+from qiskit import QuantumCircuit, qasm2, qpy
 from qiskit.circuit import Parameter
 
 VIEWS = (
@@ -438,6 +440,149 @@ def test_drain_by_keyboard_shows_reason_of_markup_as_text(
     expect(page.locator("tbody")).to_contain_text(reason)
     assert page.title().startswith("Events")
     assert not faults.found
+    page.close()
+
+
+STEP_S = 10
+GAP_S = 600  # in which no service ran
+
+
+def series_of(begin_s: float, end_s: float, *gaps: tuple[float, float]) -> Callable[[Route], None]:
+    """Answer requests for series with a value of 1 every STEP_S, and none in the gaps."""
+    names = ["queue", "running", "done_per_s", "unsuccessful_per_s", "slots_used"]
+
+    def answer(route: Route) -> None:
+        query = parse_qs(urlsplit(route.request.url).query)
+        since, until = (float(query.get(key, [0])[0]) for key in ("since", "until"))
+        times = [
+            at
+            for at in range(int(begin_s), int(end_s), STEP_S)
+            if since <= at < (until or end_s) and not any(low < at < high for low, high in gaps)
+        ]
+        columns = {key: [1.0] * len(times) for key in ("mean", "least", "most")}
+        name = query.get("name", [""])[0]
+        body = {"name": name, "unit": "", "at_s": times, **columns, "names": names}
+        route.fulfill(json=body)
+
+    return answer
+
+
+PLOTTED = """() => {
+    const { plot, data } = document.querySelectorAll('time-plot')[1];
+    return [data[0], data[1], plot.scales.x.min, plot.scales.x.max];
+}"""
+
+
+def plotted(page: Page) -> tuple[list[float], list[float | None], float, float]:
+    canvas = page.locator("time-plot canvas").nth(1)
+    expect(canvas).to_have_attribute("aria-label", re.compile(r"waiting \d"))
+    times, values, low, high = page.evaluate(PLOTTED)
+    return times, values, low, high
+
+
+def test_times_without_a_service_are_gaps_in_plots(environment: Shown, chromium: Browser) -> None:
+    page, now_s = chromium.new_page(), time.time()
+    gap = now_s - 2_000, now_s - 2_000 + GAP_S
+    page.route("**/api/v1/series**", series_of(now_s - 90_000, now_s, gap))
+    opened(page, environment, "overview")
+    times, values, low, _ = plotted(page)
+    absent = [at for at, value in zip(times, values, strict=True) if value is None]
+    assert len(absent) == 1
+    assert gap[0] - STEP_S <= absent[0] <= gap[1]
+    assert now_s - low == pytest.approx(3_600, abs=60)
+    page.close()
+
+
+def test_plots_of_a_young_environment_begin_with_it(environment: Shown, chromium: Browser) -> None:
+    page, now_s = chromium.new_page(), time.time()
+    page.route("**/api/v1/series**", series_of(now_s - 180, now_s))
+    opened(page, environment, "overview")
+    times, _, low, high = plotted(page)
+    assert now_s - low == pytest.approx(180, abs=2 * STEP_S)
+    assert high - times[-1] < 0.2 * (high - low)
+    page.close()
+
+
+def test_plots_without_samples_say_so(environment: Shown, chromium: Browser) -> None:
+    page = chromium.new_page()
+    page.goto(f"{environment.url}/ui/devices/trapped-ions?last=900")
+    expect(page.get_by_text("No data in this range.").first).to_be_visible()
+    page.close()
+
+
+def test_tasks_are_sorted_by_any_column_and_stay_so(environment: Shown, chromium: Browser) -> None:
+    page = chromium.new_page(viewport={"width": 1440, "height": 900})
+    opened(page, environment, "tasks")
+    region = page.get_by_role("region", name="Tasks")
+    heading = region.get_by_role("columnheader", name="Qubits")
+    heading.get_by_role("button").press("Enter")
+    expect(heading).to_have_attribute("aria-sort", "ascending")
+    column = heading.evaluate("each => each.cellIndex") + 1
+    cells = region.locator(f"tbody td:nth-child({column})")
+    found = [int(each) for each in cells.all_inner_texts()]
+    assert found == sorted(found)
+    assert len(set(found)) > 1
+    heading.get_by_role("button").press("Enter")
+    expect(heading).to_have_attribute("aria-sort", "descending")
+    assert [int(each) for each in cells.all_inner_texts()] == sorted(found, reverse=True)
+    expect(region.locator("thead")).to_contain_text("Device")
+    expect(region.locator("thead")).to_contain_text("Progress")
+    page.close()
+
+
+def uploaded(page: Page, environment: Shown, name: str, body: bytes) -> None:
+    opened(page, environment, "run")
+    page.get_by_label("File").set_input_files(
+        {"name": name, "mimeType": "application/octet-stream", "buffer": body}
+    )
+
+
+def test_a_circuit_of_a_file_runs_as_a_task_of_its_reader(
+    environment: Shown, chromium: Browser
+) -> None:
+    page = chromium.new_page(viewport={"width": 1440, "height": 900})
+    packed = io.BytesIO()
+    qpy.dump(ghz(), packed)
+    for name, body in (("ghz.qasm", qasm2.dumps(ghz()).encode()), ("ghz.qpy", packed.getvalue())):
+        uploaded(page, environment, name, body)
+        page.get_by_label("Seed").fill("7")
+        page.get_by_label("Name").fill(name)
+        page.get_by_role("button", name="Which engine?").click()
+        expect(page.get_by_role("heading", name="would run it")).to_be_visible()
+        page.get_by_role("button", name="Run").click()
+        page.wait_for_url("**/ui/tasks/t-*")
+        expect(page.locator("h1")).to_contain_text(name)
+        expect(page.locator(".outcomes")).to_contain_text("111")
+    page.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "text"),
+    [
+        ("huge.qasm", b"//" + b"x" * (5 * 2**20), "the page takes 4 MiB at most"),
+        ("picture.png", b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "neither text nor a QPY file"),
+        ("broken.qpy", b"QISKIT" + b"\xff" * 2_000, "QPY"),
+        ("broken.qasm", b"OPENQASM 2.0;\nqreg q[2];\nh r[0];\n", "line 3"),
+        ("markup.qasm", b"<img src=x onerror=document.title='run'>", ""),
+        ("include.qasm", b'OPENQASM 3.0;\ninclude "/etc/passwd";\n', "passwd"),
+        ("wide.qasm", b"OPENQASM 2.0;\nqreg q[100000000];\n", ""),
+        ("empty.qasm", b"", "program"),
+    ],
+)
+def test_files_that_are_no_circuits_are_refused_in_words(
+    environment: Shown, chromium: Browser, name: str, body: bytes, text: str
+) -> None:
+    count, page = environment.client.status().done, chromium.new_page()
+    uploaded(page, environment, name, body)
+    alert = page.get_by_role("alert")
+    if name not in ("huge.qasm", "picture.png"):  # these are not sent at all
+        page.get_by_role("button", name="Run").click()
+    expect(alert).not_to_be_empty()
+    expect(alert).to_contain_text(text)
+    assert "root:" not in alert.inner_text()
+    assert not page.title().startswith("run")
+    assert page.url.endswith("/ui/run")
+    assert environment.client.status().done == count
     page.close()
 
 

@@ -52,7 +52,7 @@ const queue = (tasks) => table("Queue", [
   { name: "Task", of: (task) => taskLink(task.id), by: (task) => task.id },
   { name: "Name", of: (task) => task.name, by: (task) => task.name, wide: true },
   { name: "User", of: (task) => task.owner || "–", by: (task) => task.owner, wide: true },
-  { name: "Device", of: (task) => task.device || "–", by: (task) => task.device },
+  { name: "Device", of: (task) => task.device, by: (task) => task.device },
   { name: "Engine", of: (task) => task.engine, by: (task) => task.engine, wide: true },
   { name: "Pool", of: (task) => task.pool, by: (task) => task.pool, wide: true },
   { name: "State", of: (task) => mark(task.state), by: (task) => task.state },

@@ -52,7 +52,7 @@ function draw() {
       { name: "State", of: (row) => mark(row.state), by: (row) => row.state },
       { name: "Progress", of: progress, by: (row) => progressOf(row)?.part, line: "named" },
       { name: "User", of: (row) => row.owner || "–", by: (row) => row.owner, wide: true },
-      { name: "Device", of: (row) => row.device || "–", by: (row) => row.device },
+      { name: "Device", of: (row) => row.device, by: (row) => row.device },
       { name: "Engine", of: (row) => row.engine, by: (row) => row.engine, wide: true },
       { name: "Pool", of: (row) => row.pool, by: (row) => row.pool, wide: true },
       { name: "Qubits", of: (row) => row.num_qubits, by: (row) => row.num_qubits, number: true, wide: true },

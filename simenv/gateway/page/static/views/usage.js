@@ -57,7 +57,7 @@ function draw() {
       { name: "Rank", of: (row) => row.rank || "–", number: true },
       { name: "Budget left", of: budget, number: true },
     ], shares, { empty: "There are no accounts: all users are equal." }),
-    h("p", { class: "muted" }, "A slot-hour is one slot for an hour; memory, GPUs and devices are billed at their rates.")),
+    h("p", { class: "muted" }, "A slot-hour (slot-h) is one slot for an hour, a slot-second (slot-s) for a second; memory, GPUs and devices are billed at their rates.")),
     card("Limits of users", table("Limits", [
       { name: "User", of: (report) => report.owner || "own user", by: (report) => report.owner },
       ...shown.map(([key, label]) => ({ name: label, of: (report) => inUse(report, key), by: (report) => report.use[key] ?? 0, line: "named" })),
