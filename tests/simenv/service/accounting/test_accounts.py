@@ -476,7 +476,7 @@ def test_change_by_an_admin_is_stored_audited_and_survives_a_restart(town: Accou
     events = town.get(m.Events, m.GetEvents(1), town.ops).events
     audited = {event.kind: event for event in events if event.kind.startswith("audit.")}
     assert audited["audit.accounts.set"].subject == "geo"
-    assert "by ops (admin)" in audited["audit.accounts.set"].message
+    assert audited["audit.accounts.set"].message.startswith("users ben, qos night; by ops (admin)")
     assert audited["audit.qos.set"].subject == "night"
     town.begin_again()
     assert town.listed(town.ops).accounts["geo"] == account

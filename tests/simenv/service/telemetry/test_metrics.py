@@ -1,16 +1,21 @@
 """What the service counts and reports, over a real loop: each number agrees with what happened."""
 
 from statistics import median
+from types import SimpleNamespace
 
 import pytest
+from msgspec import structs
 from reservation_harness import ReservationHarness
 from service import ServiceHarness, spec
 
 from noise_models import library as profiles
-from simenv.model import TaskOptions, TaskState
+from simenv.model import TaskOptions, TaskState, WorkerState
+from simenv.scheduler.core import Phase
+from simenv.scheduler.state.pools import Worker
 from simenv.service.devices.registry import device_info
 from simenv.service.telemetry.counters import DurationBuckets, TaskCounters
-from simenv.service.telemetry.snapshot import figures
+from simenv.service.telemetry.recorder import sample
+from simenv.service.telemetry.snapshot import figures, slot_s
 from simenv.wire import codec
 from simenv.wire.messages import client as m
 from simenv.wire.messages.metrics import (
@@ -128,6 +133,38 @@ def test_slots_workers_and_nodes_are_gauges(ready: ServiceHarness) -> None:
     assert (node.state, node.slots, node.slots_granted) == ("up", 2, 1)
     ready.finish(ready.assigned())
     assert read(ready).nodes[0].slots_granted == 0
+
+
+def test_slots_used_are_those_of_tasks_between_two_samples(ready: ServiceHarness) -> None:
+    """Tasks that have ended before a sample has nothing of are counted."""
+    before = read(ready)
+    ready.submit(spec())
+    ready.finish(ready.assigned())
+    after = read(ready)
+    assert after.pools[0].slots_granted == 0
+    used_s = after.pools[0].slot_s - before.pools[0].slot_s
+    assert used_s == pytest.approx(after.pools[0].run.sum_s) != 0.0  # on one slot
+    seconds = after.service.at_s - before.service.at_s
+    assert sample(after, before)["slots_used"] == (pytest.approx(used_s / seconds), "slots")
+
+
+def test_slots_used_count_running_tasks_and_survive_a_lost_attempt(ready: ServiceHarness) -> None:
+    before = read(ready)
+    pool = structs.replace(before.pools[0], slot_s=100.0, slots_granted=2)
+    later = structs.replace(
+        before,
+        service=structs.replace(before.service, at_s=before.service.at_s + 10.0),
+        pools=[structs.replace(pool, slot_s=115.0)],
+    )
+    assert sample(later, structs.replace(before, pools=[pool]))["slots_used"][0] == 1.5
+    lost = structs.replace(later, pools=[structs.replace(pool, slot_s=20.0)])
+    assert sample(lost, structs.replace(before, pools=[pool]))["slots_used"][0] == 2.0
+    worker = Worker("w", "main", WorkerState.BUSY, 0, 0, 1, (), (), None, slots=3)  # type: ignore[arg-type]
+    running = SimpleNamespace(phase=Phase.RUNNING, started_ns=10**9)
+    worker.held = {1: running}  # type: ignore[dict-item]
+    assert slot_s([], [worker], 3 * 10**9) == 6.0
+    running.phase = Phase.SENT
+    assert slot_s([], [worker], 3 * 10**9) == 0.0
 
 
 def test_heartbeats_carry_load_of_worker_and_node(ready: ServiceHarness) -> None:
