@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from slurm_site import (
     SLURM_USER,
     WORKERS,
     Site,
+    install,
     report,
 )
 
@@ -90,6 +92,10 @@ with simenv.connect(service="{ADDRESS}") as env:
 """
 WAITING = "echo started && sleep 600"
 RUN = "echo $SIMENV_RESERVATION"
+OF_A_SHARE = (  # variables that users have of their own, too
+    *("SIMENV_RESERVATION", "QFW_RESERVATIONS", "QISKIT_IBM_TOKEN", "IQM_TOKEN"),
+    *("QRMI_JOB_QPU_RESOURCES", "QRMI_JOB_QPU_TYPES"),
+)
 
 
 def batch(site: Site, name: str) -> Path:
@@ -192,14 +198,177 @@ def test_reservation_of_qfw_is_accepted_by_the_qpm_that_it_names(with_qpus: Site
     assert site.output(job).splitlines()[-1] == f"COMPLETED {job}"
 
 
-def test_job_without_qpu_has_no_reservation_of_the_job_that_submitted_it(with_qpus: Site) -> None:
+def test_job_without_qpu_has_the_variables_of_its_user(with_qpus: Site) -> None:
     site = with_qpus
-    shown = "$(squeue --noheader --jobs=$SLURM_JOB_ID --format=%W) $SIMENV_RESERVATION"
-    inner = site.script("inner.sh", f"echo inner {shown}")
-    output = site.folder / "inner.out"
-    outer = site.script("outer.sh", f"sbatch --wait --output={output} {inner}")
-    site.submit("user0", outer, f"--qpu={POOL}", "--wait")
-    assert output.read_text().splitlines()[-1] == "inner (null)"
+    own = {name: f"own-{k}" for k, name in enumerate(OF_A_SHARE)}
+    shown = site.script("shown.sh", f"env | grep -E '^({'|'.join(OF_A_SHARE)})=' | sort")
+    job = site.submit("user0", shown, "--wait", **own)
+    expected = sorted(f"{name}={value}" for name, value in own.items())
+    assert site.output(job).splitlines()[-len(own) :] == expected
+
+
+@pytest.mark.parametrize("submitter", ["sbatch", "salloc", "srun"])
+def test_job_without_qpu_has_nothing_of_the_job_that_submitted_it(
+    with_qpus: Site, submitter: str
+) -> None:
+    """But a token of its user, who has set it in the script of that job."""
+    site = with_qpus
+    number = "$(squeue --noheader --jobs=$SLURM_JOB_ID --format=%W)"
+    names = "|".join((*OF_A_SHARE, "IAM_URL", "SIMENV_SLURM_", f"{POOL}_QRMI_", "SLURM_SPANK_"))
+    inner = site.script("inner.sh", f"echo inner {number}; env | grep -E '^({names})' | sort")
+    output = site.folder / f"inner_{submitter}.out"
+    line = f"IQM_TOKEN=own sbatch --wait --output={output} {inner}"
+    if submitter == "sbatch":
+        site.submit("user0", site.script("outer.sh", line), f"--qpu={POOL}", "--wait")
+    else:
+        variables = f'eval "$(simenv slurm env --qpu {POOL})"; ' if submitter == "salloc" else ""
+        outer = site.script("outer.sh", f"export SIMENV_SERVICE={ADDRESS}; {variables}{line}")
+        site.as_user("user0", submitter, f"--qpu={POOL}", outer)
+    lines = [line for line in output.read_text().splitlines() if "TMPDIR" not in line]
+    assert lines == ["inner (null)", "IQM_TOKEN=own"]
+
+
+@pytest.mark.parametrize("export", ["NONE", "HOME,QFW_RESERVATIONS"])
+def test_variables_reach_batch_script_and_steps_whatever_is_exported(
+    with_qpus: Site, export: str
+) -> None:
+    site = with_qpus
+    shown = "echo $SLURM_JOB_ID $SIMENV_SLURM_JOB $SIMENV_RESERVATION ${#QISKIT_IBM_TOKEN}"
+    shown += " $(env | grep -c SLURM_SIMENV)"
+    step = site.script("step.sh", shown)
+    script = site.script("export.sh", f"{shown}; {shutil.which('srun')} --ntasks=2 {step}")
+    options = [f"--qpu={POOL}", f"--export={export}", "--ntasks=2"]
+    job = site.submit("user0", script, *options, "--wait")
+    lines = site.output(job).splitlines()[-3:]
+    assert len(set(lines)) == 1
+    number, same, reservation, length, left = lines[0].split()
+    assert number == same == str(job)
+    assert reservation.startswith(f"{POOL}:")
+    assert int(length) > 20
+    assert left == "0"
+    lines = site.as_user("user0", "srun", *options, step).splitlines()
+    number, same, reservation, length, left = lines[0].split()
+    assert number == same
+    assert left == "0"
+    assert lines.count(lines[0]) == 2
+    assert int(length) > 20
+    site.is_released(int(number))
+
+
+def test_request_in_the_environment_is_checked_as_the_option(with_qpus: Site) -> None:
+    """Of a host without the plugin, or of a user who sets the variable."""
+    site = with_qpus
+    plugstack = site.cluster.folder / "slurm" / "plugstack.conf"
+    script = site.script("wait.sh", WAITING)
+    text = plugstack.read_text()
+    plugstack.write_text("")
+    try:
+        jobs = [
+            site.submit("user0", script, "--begin=now+2", SLURM_SPANK_SIMENV_QPU=request)
+            for request in (f"{POOL};x", POOL)
+        ]
+    finally:
+        plugstack.write_text(text)
+    for job, reason in zip(jobs, ("is not NAME[:COUNT]", f"no licence {POOL}:1"), strict=True):
+        site.fails(job)
+        assert reason in site.output(job)
+
+
+def test_install_writes_nothing_that_slurm_cannot_load_or_users_cannot_run(with_qpus: Site) -> None:
+    site = with_qpus
+    folder = site.cluster.folder / "slurm"
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("*.conf")}
+    damaged, closed = folder / "damaged.so", folder / "closed.so"
+    damaged.write_bytes((folder / "simenv_spank.so").read_bytes()[:512])
+    shutil.copy(folder / "simenv_spank.so", closed)
+    closed.chmod(0o700)
+    program = site.script("closed_simenv", "exit 0")
+    program.chmod(0o700)
+    for options, reason in (
+        (["--plugin", str(damaged)], f"{damaged}: Dlopen of plugin file failed"),
+        (["--plugin", str(closed)], f"{closed}: Dlopen of plugin file failed"),
+        (["--simenv", str(program)], "does not run: [Errno 13] Permission denied"),
+        (["--option", "no_name"], "'no_name' is no name of an option"),
+        (["--ca", str(damaged)], "--ca"),
+    ):
+        refused = install(site.cluster, *options, check=False)
+        assert refused.returncode == 2
+        assert reason in refused.stderr
+        assert {path: path.stat().st_mtime_ns for path in folder.glob("*.conf")} == before
+
+
+QRMI_PLUGIN = os.environ.get("SIMENV_QRMI_PLUGIN", "")
+RESOURCES = """
+import os
+from qrmi.primitives import QRMIService
+assert len(QRMIService().resources()) == len(os.environ["QRMI_JOB_QPU_TYPES"].split(","))
+print(os.environ["QRMI_JOB_QPU_RESOURCES"])
+print(os.environ["QRMI_JOB_QPU_TYPES"])
+print(os.environ.get("QISKIT_IBM_TOKEN", "")[:4], "fez_QRMI_JOB_ACQUISITION_TOKEN" in os.environ)
+"""
+
+
+@pytest.mark.skipif(
+    not QRMI_PLUGIN,
+    reason="SIMENV_QRMI_PLUGIN names no spank_qrmi.so of github.com/qiskit-community/spank-plugins",
+)
+def test_plugin_of_qrmi_and_ours_serve_their_jobs_side_by_side(with_qpus: Site) -> None:
+    """QRMI's acquires `fez` at the gateway, ours reserves the pool."""
+    site = with_qpus
+    folder = site.cluster.folder / "slurm"
+    plugstack, bundle = folder / "plugstack.conf", folder / "bundle.pem"
+    text = plugstack.read_text()
+    values = site.simenv("gateway", "env", "--device", "fez", "--bundle", bundle)
+    own = {k.removeprefix("fez_"): v for k, v in values.items() if k.startswith("fez_QRMI_")}
+    resource = {"name": "fez", "type": "ibm-quantum-compute-service", "environment": own}
+    config = folder / "qrmi_config.json"
+    config.write_text(json.dumps({"resources": [resource]}))
+    line = f"required {QRMI_PLUGIN} {config} --env:SSL_CERT_FILE={bundle}"
+    program = site.folder / "resources.py"
+    program.write_text(RESOURCES)
+    script = site.script("resources.sh", f"python {program}")
+    theirs = "ibm-quantum-compute-service"
+    plugstack.write_text(f"{line}\n{text}")
+    try:
+        refused = install(site.cluster, check=False)
+        assert refused.returncode == 2
+        assert '"qpu" provided by both' in refused.stderr
+        install(site.cluster, "--option", "simenv-qpu")
+        assert plugstack.read_text().splitlines()[0] == line
+        ours = f"--simenv-qpu={POOL}"
+        for options, names, types, token, has_theirs in (
+            (["--qpu=fez"], "fez", theirs, "own", True),
+            ([ours], POOL, theirs, "", False),
+            (["--qpu=fez", ours], f"fez,{POOL}", f"{theirs},{theirs}", "", True),
+            ([ours, "--export=PATH"], POOL, theirs, "", False),
+        ):
+            job = site.submit("user0", script, *options, "--wait", QISKIT_IBM_TOKEN="own")
+            printed = site.output(job).splitlines()
+            assert printed[-3:-1] == [names, types]
+            shown, has_acquired = printed[-1].rsplit(" ", 1)
+            assert has_acquired == str(has_theirs)
+            assert (shown == token) if token else len(shown) == 4
+        output = site.folder / "inner_qrmi.out"
+        inner = f"sbatch --qpu=fez --wait --output={output} {script}"
+        site.submit("user0", site.script("outer.sh", inner), ours, "--wait")
+        assert output.read_text().splitlines()[-3:] == ["fez", theirs, " True"]
+    finally:
+        plugstack.write_text(text)
+
+
+def test_component_of_heterogeneous_job_without_qpu_takes_no_share(with_qpus: Site) -> None:
+    site = with_qpus
+    script = site.script("het.sh", WAITING)
+    argv = ["sbatch", "--parsable", f"--output={site.folder}/%j.out", f"--qpu={POOL}"]
+    argv += ["--ntasks=1", ":", "--ntasks=1", str(script)]
+    job = int(site.as_user("user0", *argv))
+    site.until(lambda: job in site.reservations(), job)
+    assert site.licences()[2] == 1
+    site.has_printed(job, "started")
+    assert list(site.reservations()) == [job]
+    cancel(site, job)
+    argv = ["sbatch", "--ntasks=1", ":", f"--qpu={POOL}", "--ntasks=1", script]
+    assert "only the first component" in site.as_user("user0", *argv, check=False)
 
 
 @pytest.mark.parametrize(

@@ -106,9 +106,10 @@ class Site:
         self.folder.mkdir(mode=0o777)
         self.folder.chmod(0o777)
 
-    def as_user(self, user: str, *argv: str | Path, check: bool = True) -> str:
-        """Run a command on the login node as a user; its output."""
+    def as_user(self, user: str, *argv: str | Path, check: bool = True, **more: str) -> str:
+        """Run a command on the login node as a user; its output. `more`: its variables."""
         words, environ = self._of_user(user, argv)
+        environ |= more
         done = self.cluster.run(LOGIN, words, environ, check=check, cwd=self.folder)
         return done.stdout if check else done.stdout + done.stderr
 
@@ -126,10 +127,10 @@ class Site:
         words = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", *argv]
         return words, {"HOME": "/nonexistent", "USER": user, "SIMENV_HOME": "/nonexistent"}
 
-    def submit(self, user: str, script: Path, *options: str) -> int:
-        """Submit a batch script; the number of its job."""
+    def submit(self, user: str, script: Path, *options: str, **more: str) -> int:
+        """Submit a batch script; the number of its job. `more`: variables of the user."""
         argv = ["sbatch", "--parsable", f"--output={self.folder}/%j.out", *options, script]
-        return int(self.as_user(user, *argv))
+        return int(self.as_user(user, *argv, **more))
 
     def script(self, name: str, text: str) -> Path:
         path = self.folder / name
@@ -273,6 +274,17 @@ def report(what: str, late_s: float, goal_s: float) -> None:
     sys.stderr.write(f"\n{what} {late_s:.2f} s later (goal {goal_s:g} s): {verdict}\n")
 
 
+def install(
+    cluster: Cluster, *options: str, check: bool = True
+) -> "subprocess.CompletedProcess[str]":
+    """Run `simenv slurm install` on the login node, with more options; slurmctld need not run."""
+    folder = cluster.folder / "slurm"
+    argv = ["simenv", "--service", ADDRESS, "slurm", "install", "--conf", folder]
+    argv += ["--plugin", folder / "simenv_spank.so", "--json", *options]
+    argv += ["--gateway", f"https://{cluster.hosts[LOGIN].address}:{WEB_PORT}"]
+    return cluster.run(LOGIN, argv, check=check)
+
+
 @contextmanager
 def site(count: int) -> Iterator[Site]:
     """A site of so many nodes. NoCluster where it cannot be."""
@@ -284,10 +296,7 @@ def site(count: int) -> Iterator[Site]:
             open_to_users(cluster, name)
         cluster.environ["SIMENV_MUNGE_SOCKET"] = str(folder / "munge.socket")
         build(folder)
-        argv = ["simenv", "--service", ADDRESS, "slurm", "install", "--conf", folder]
-        argv += ["--plugin", folder / "simenv_spank.so", "--cluster", CLUSTER, "--json"]
-        argv += ["--gateway", f"https://{cluster.hosts[LOGIN].address}:{WEB_PORT}"]
-        installed = json.loads(cluster.run(LOGIN, argv).stdout)
+        installed = json.loads(install(cluster).stdout)
         (folder / LICENSES).write_text(f"Licenses={POOL}:{WORKERS}\n")
         return "\n".join([*installed["slurm_conf"], "SlurmdTimeout=6", ""])
 

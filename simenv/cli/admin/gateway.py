@@ -241,7 +241,7 @@ def environment(
         span = _span(expires)
         made = client.tokens.add(user, purpose="simenv gateway env", lifetime_s=span)
         url = url or _url_of(client, made)
-        authority = made.authority if ca is None else _read_authority(ca)
+        authority = made.authority if ca is None else read_authority(ca)
         values = variables(url, client.name, made.secret, names, authority, bundle)
     common.answer(values, (f"export {name}={shlex.quote(value)}" for name, value in values.items()))
 
@@ -254,7 +254,7 @@ def _span(expires: str) -> float:
     return span_s
 
 
-def _read_authority(path: Path) -> str:
+def read_authority(path: Path) -> str:
     """Return the certificates of a PEM file. Raises OptionError."""
     try:
         text = path.read_text()

@@ -7,6 +7,7 @@ load it and finds an environment.
 
 from __future__ import annotations
 
+import filecmp
 import importlib.util
 import os
 import platform
@@ -159,8 +160,8 @@ def _interpreters() -> DoctorFinding:
     for name in ("python", "python3", f"python{sys.version_info[0]}.{sys.version_info[1]}"):
         moved = folder / f"{name}_defw_orig"  # while QFw is active
         path = moved if moved.exists() else folder / name
-        if path.exists() and path.samefile(real):
-            continue
+        if path.exists() and (path.samefile(real) or filecmp.cmp(path, real, shallow=False)):
+            continue  # the same, or a copy: `python -m venv --copies`
         wrong.append(f"{path} {f'is {path.resolve()}' if path.exists() else 'is not there'}")
         repairs.append(f"ln -sf {shlex.quote(str(real))} {shlex.quote(str(path))}")
     fault = "; ".join(wrong)

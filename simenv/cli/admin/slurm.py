@@ -71,12 +71,20 @@ def install(
     program: Annotated[
         Path | None, typer.Option("--simenv", help="The command simenv on all nodes.")
     ] = None,
+    ca: Annotated[
+        Path | None, typer.Option(help="PEM file of the authority of the gateway's certificate.")
+    ] = None,
+    option: Annotated[
+        str, typer.Option(help="Name of the option of jobs, where another plugin has --qpu.")
+    ] = "qpu",
 ) -> None:
     """Write the plugin's line in plugstack.conf, prolog, epilog, job_submit.lua and the file of
     licences, and print the lines that slurm.conf needs.
 
-    `--service` is the address for users of all nodes: munge:OWNER@HOST:PORT/NAME.
+    `--service` is the address for users of all nodes: munge:OWNER@HOST:PORT/NAME. Nothing is
+    written if Slurm of this host, whose slurmctld need not run, does not load the plugin.
     """
+    from simenv.cli.admin.gateway import read_authority
     from simenv.frontends import slurm as frontend
 
     common = app.settings_of(context)
@@ -84,9 +92,20 @@ def install(
     if not service:
         hint = "simenv slurm install --service munge:OWNER@HOST:PORT/NAME"
         raise OptionError("the address of the environment is not given", hint=hint)
-    munge = os.environ.get(MUNGE, "")
-    site = frontend.SlurmSite(service, _cluster(cluster), gateway.rstrip("/"), munge, admin)
-    done = frontend.install(plugin.absolute(), conf, site, program or frontend.program())
+    if ca is not None:
+        read_authority(ca)
+    site = frontend.SlurmSite(
+        service,
+        _cluster(cluster, conf),
+        gateway.rstrip("/"),
+        os.environ.get(MUNGE, ""),
+        admin,
+        "" if ca is None else str(ca.absolute()),
+        option.removeprefix("--"),
+    )
+    plugin, program = plugin.absolute(), (program or frontend.program()).absolute()
+    frontend.check(plugin, conf, site, program)
+    done = frontend.install(plugin, conf, site, program)
     value = {"files": [str(path) for path in done.files], "slurm_conf": list(done.slurm_conf)}
     wanted = [f"      {line}" for line in done.slurm_conf]
     restart = "then restart slurmctld, which looks for them when it starts"
@@ -127,6 +146,9 @@ def environment(
     job: Annotated[str, typer.Option(help="Number of the job; default: SLURM_JOB_ID.")] = "",
     cluster: Cluster = "",
     gateway: Annotated[str, typer.Option(help="URL of the gateway, for HTTP clients.")] = "",
+    ca: Annotated[
+        Path | None, typer.Option(help="PEM file of the authority of the gateway's certificate.")
+    ] = None,
     timeout: Annotated[
         float, typer.Option(callback=app.seconds, help="Longest wait for the reservation.")
     ] = SHARE_S,
@@ -149,9 +171,10 @@ def environment(
         made = jobs.reserved(client, number, _cluster(cluster), shares, left_s)
         values = jobs.variables(number, service, made, os.environ.get(MUNGE, ""))
         if gateway:
-            values |= _http_variables(client, gateway.rstrip("/"), number, made)
+            values |= _http_variables(client, gateway.rstrip("/"), number, made, ca)
         else:
             values |= jobs.qrmi_variables(service, made)
+    values = jobs.recorded(jobs.with_qrmi(values, number, os.environ))
     prefix = "" if plain else "export "
     common.answer(
         values,
@@ -177,11 +200,12 @@ def _connect_within(common: app.Settings, timeout_s: float) -> tuple[Client, flo
 
 
 def _http_variables(
-    client: Client, url: str, number: int, made: Sequence[JobReservation]
+    client: Client, url: str, number: int, made: Sequence[JobReservation], ca: Path | None
 ) -> dict[str, str]:
     """Variables of HTTP clients: a token for each reservation, which ends with it. QRMI gets that
-    of each device, the other clients the first."""
-    from simenv.cli.admin.gateway import variables
+    of each device, the other clients the first. `ca`: file with the authority of the gateway's
+    certificate, None for that of the environment."""
+    from simenv.cli.admin.gateway import read_authority, variables
 
     values: dict[str, str] = {}
     pools: list[str] = []
@@ -189,7 +213,8 @@ def _http_variables(
         token = client.tokens.add(
             purpose=f"Slurm job {number}", lifetime_s=TOKEN_S, reservation=each.number
         )
-        of_pool = variables(url, client.name, token.secret, [each.share.pool], token.authority)
+        authority = token.authority if ca is None else read_authority(ca)
+        of_pool = variables(url, client.name, token.secret, [each.share.pool], authority)
         pools += filter(None, [of_pool["QRMI_JOB_QPU_RESOURCES"]])
         values = {**of_pool, **values}
     types = ",".join(["ibm-quantum-compute-service"] * len(pools))
@@ -357,11 +382,15 @@ def _row(
     }
 
 
-def _cluster(given: str) -> str:
-    """Return the cluster's name. Raises OptionError if it is not known."""
-    from simenv.frontends.slurm import jobs
+def _cluster(given: str, conf: Path | None = None) -> str:
+    """Return the cluster's name, of slurm.conf if there is one: slurmctld need not answer. `conf`:
+    its folder; None: that of Slurm's commands. Raises OptionError if it is not known."""
+    from simenv.frontends.slurm import conf_value, jobs
 
     name = given or os.environ.get("SLURM_CLUSTER_NAME", "")
+    if not name:
+        path = os.environ.get("SLURM_CONF", "") or CONF_FOLDER / "slurm.conf"
+        name = conf_value(conf or Path(path).parent, "ClusterName").lower()  # as Slurm shows it
     if not name:
         shown = jobs.run(["scontrol", "show", "config"])
         lines = [line.partition("=") for line in shown.splitlines()]

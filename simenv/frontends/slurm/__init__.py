@@ -5,6 +5,8 @@ plugstack.conf, prolog and epilog, the functions for job_submit.lua, the unit of
 `simenv slurm sync` and, in a folder of its own, the file of licences into the folder of slurm.conf.
 Invariant: `install` changes no file that it has not written, but for its own
 line in plugstack.conf; what slurm.conf must say is returned, for the administrator to add.
+`check` comes before: Slurm reads plugstack.conf at each submission, and refuses every one while a
+plugin of it cannot be loaded.
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ import re
 import shlex
 import shutil
 import stat
+import subprocess
 import tempfile
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,7 +29,7 @@ from simenv import config
 from simenv.errors import ConfigError, NoServiceError, NotFoundError
 from simenv.frontends import c_compiler
 
-__all__ = ["Installation", "SlurmSite", "build", "install", "write"]
+__all__ = ["Installation", "SlurmSite", "build", "check", "conf_value", "install", "write"]
 
 HERE = Path(__file__).parent
 PLUGIN = "simenv_spank.so"
@@ -35,7 +39,11 @@ LICENSES = "simenv/simenv_licenses.conf"  # in a folder that SlurmUser owns
 UNIT = "simenv_sync.service"
 MARK = "# simenv"
 PROLOG_S = 45  # longest time of the prolog: the wait for the share, and the commands themselves
+CHECK_S = 30.0  # longest time of a command that `check` runs
+NOBODY = 65_534
+OPTION = "qpu"
 EPILOG_S = 30  # longest time of the epilog, for which Slurm waits; what it leaves, `sync` ends
+_OPTION = re.compile(r"[a-z][a-z0-9-]{0,30}\Z")
 _HEADERS = "the headers of the site's Slurm: apt-get install libslurm-dev, or slurm-devel"
 _PROLOG = """\
 #!/bin/sh
@@ -113,13 +121,17 @@ class SlurmSite(msgspec.Struct, frozen=True):
     """Settings of the plugin, prolog and epilog. `service`: address of the environment's broker for
     the users of all nodes, `munge:OWNER@HOST:PORT/NAME`; `cluster`: ClusterName of slurm.conf;
     `gateway`: URL for IBM's clients and QRMI, "" for none; `munge`: socket of munged, "" for the
-    package's; `admin`: the address for prolog and epilog, "" for `service`."""
+    package's; `admin`: the address for prolog and epilog, "" for `service`; `ca`: file with the
+    authority of the gateway's certificate, "" for that of the environment; `option`: name of the
+    jobs' option, without the dashes."""
 
     service: str
     cluster: str
     gateway: str = ""
     munge: str = ""
     admin: str = ""
+    ca: str = ""
+    option: str = OPTION
 
 
 class Installation(msgspec.Struct, frozen=True):
@@ -148,19 +160,8 @@ def install(plugin: Path, folder: Path, site: SlurmSite, program: Path) -> Insta
     """Install a built plugin in the folder of slurm.conf. `program`: the command `simenv` on all
     nodes. Idempotent. Raises NotFoundError, ConfigError for a value that plugstack.conf cannot
     have."""
-    for path in (plugin, program):
-        if not path.exists():
-            raise NotFoundError(f"there is no {path}", hint="simenv slurm build")
-    if not folder.is_dir():
-        raise NotFoundError(f"there is no folder {folder}", hint="the folder of slurm.conf")
-    words = {"simenv": str(program), "service": site.service, "cluster": site.cluster}
-    words |= {"gateway": site.gateway, "munge": site.munge}
-    for name, value in words.items():
-        if any(each.isspace() or each in "#\"'" for each in value):
-            raise ConfigError(f"{name} = {value!r:.80} has a space, a quote or a #")
-    arguments = " ".join(f"{name}={value}" for name, value in words.items() if value)
-    plugstack = folder / "plugstack.conf"
-    write(plugstack, _with_line(plugstack, f"required {plugin} {arguments} {MARK}"))
+    plugstack, text = _plugstack(plugin, folder, site, program)
+    write(plugstack, text)
     variables = f"export SIMENV_SERVICE={shlex.quote(site.admin or site.service)}\n"
     # slurmctld gives its programs no SLURM_CONF.
     variables += f"export SLURM_CONF={shlex.quote(str(folder.absolute() / 'slurm.conf'))}\n"
@@ -219,14 +220,96 @@ def _of_systemd(word: str) -> str:
     return f'"{word}"' if re.search(r"\s", word) else word
 
 
-def conf_value(folder: Path, key: str) -> str:
-    """Return a value of slurm.conf; "" if it has none, or cannot be read."""
+def check(plugin: Path, folder: Path, site: SlurmSite, program: Path) -> None:
+    """Check that Slurm of this host loads the plugin from the plugstack.conf that `install` would
+    write, and that users can run the program: `srun --version` and the program run as nobody where
+    this process is root's. Raises ConfigError, and the errors of `install`."""
+    _, text = _plugstack(plugin, folder, site, program)
+    _run_as_user([str(program), "--version"], {}, "at one path on all nodes, for all users")
+    with (
+        tempfile.NamedTemporaryFile("w", dir=folder, suffix=".conf") as plugstack,
+        tempfile.NamedTemporaryFile("w", dir=folder, suffix=".conf") as conf,
+    ):
+        plugstack.write(text)
+        own = folder.absolute() / "slurm.conf"
+        # Without one, on a node that gets its configuration from slurmctld: these suffice.
+        needed = f"include {own}" if own.exists() else "ClusterName=check\nSlurmctldHost=localhost"
+        conf.write(f"{needed}\nPlugStackConfig={plugstack.name}\n")
+        for file in (plugstack, conf):
+            file.flush()
+            os.fchmod(file.fileno(), 0o644)
+        hint = "on all nodes, a plugin that users can read, for the version of Slurm there: `build`"
+        printed = _run_as_user(["srun", "--version"], {"SLURM_CONF": conf.name}, hint)
+    for line in printed.splitlines():
+        if "provided by both" in line and plugin.name in line:
+            hint = "another name for jobs to use, and the users' guide: --option simenv-qpu"
+            raise ConfigError(f"plugstack.conf: {_shown(line)}", hint=hint)
+
+
+def _run_as_user(argv: Sequence[str], environ: dict[str, str], hint: str) -> str:
+    """Run a command as users of the site do, and return what it prints on stderr. Raises
+    ConfigError if it fails."""
+    nobody = NOBODY if os.geteuid() == 0 else None
+    base = {"PATH": os.environ.get("PATH", os.defpath), "HOME": "/nonexistent", "LANG": "C.UTF-8"}
     try:
-        lines = (folder / "slurm.conf").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return ""
-    found = [re.match(rf"\s*{key}\s*=\s*([^\s#]+)", line, re.IGNORECASE) for line in lines]
-    return next((each[1] for each in found if each), "")
+        done = subprocess.run(
+            argv, env=base | environ, cwd="/", stdin=subprocess.DEVNULL, capture_output=True,
+            text=True, timeout=CHECK_S, check=False,
+            user=nobody, group=nobody, extra_groups=None if nobody is None else (),
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ConfigError(f"{shlex.join(argv)} does not run: {error}", hint=hint) from error
+    if done.returncode:
+        printed = done.stderr or f"exit code {done.returncode}"
+        raise ConfigError(f"{shlex.join(argv)}: {_shown(printed)}", hint=hint)
+    return done.stderr
+
+
+def _shown(text: str) -> str:
+    """Return what srun prints as one line of at most 800 characters."""
+    lines = (re.sub(r"^srun: (?:error: |spank: )*", "", line) for line in text.splitlines())
+    return "; ".join(dict.fromkeys(filter(None, map(str.strip, lines))))[:800]
+
+
+def conf_value(folder: Path, name: str) -> str:
+    """Return a value of slurm.conf or a file that it includes; "" if there is none, or it cannot
+    be read."""
+    pattern = re.compile(rf"\s*(?:(include)\s+|{name}\s*=\s*)([^\s#]+)", re.IGNORECASE)
+    found, seen, waiting = "", set[Path](), [folder / "slurm.conf"]
+    while waiting:
+        path = waiting.pop()
+        if path in seen or not os.access(path, os.R_OK):
+            continue
+        seen.add(path)
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            match = pattern.match(line)
+            if match and match[1]:
+                waiting.append(folder / match[2])
+            elif match:
+                found = match[2]
+    return found
+
+
+def _plugstack(plugin: Path, folder: Path, site: SlurmSite, program: Path) -> tuple[Path, str]:
+    """Return the path of plugstack.conf and its text with the plugin. Raises NotFoundError,
+    ConfigError."""
+    for path in (plugin, program):
+        if not path.exists():
+            raise NotFoundError(f"there is no {path}", hint="simenv slurm build")
+    if not folder.is_dir():
+        raise NotFoundError(f"there is no folder {folder}", hint="the folder of slurm.conf")
+    words = {"simenv": str(program), "service": site.service, "cluster": site.cluster}
+    words |= {"gateway": site.gateway, "ca": site.ca, "munge": site.munge}
+    for name, value in words.items():
+        if any(each.isspace() or each in "#\"'" for each in value):
+            raise ConfigError(f"{name} = {value!r:.80} has a space, a quote or a #")
+    if not _OPTION.match(site.option):
+        hint = "lower-case letters, digits and -, from a letter, at most 31: --option simenv-qpu"
+        raise ConfigError(f"option {site.option!r:.80} is no name of an option", hint=hint)
+    words |= {"option": "" if site.option == OPTION else site.option}
+    arguments = " ".join(f"{name}={value}" for name, value in words.items() if value)
+    path = Path(conf_value(folder, "PlugStackConfig") or folder / "plugstack.conf")
+    return path, _with_line(path, f"required {plugin} {arguments} {MARK}")
 
 
 def _with_line(path: Path, line: str) -> str:

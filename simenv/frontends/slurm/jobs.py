@@ -389,6 +389,10 @@ def _why_not(owner: SlurmJob | None, info: model.ReservationInfo, used: int) -> 
 
 # --- variables of a job --------------------------------------------------------------------------
 
+QRMI_LISTS = ("QRMI_JOB_QPU_RESOURCES", "QRMI_JOB_QPU_TYPES")
+SET = "SIMENV_SLURM_SET"  # the variables of a job, for the plugin
+ADDRESSES = ("SIMENV_SERVICE", "SIMENV_MUNGE_SOCKET")  # no share of a job
+
 
 def variables(
     number: int, service: str, made: Sequence[JobReservation], munge: str = ""
@@ -414,4 +418,38 @@ def qrmi_variables(service: str, made: Sequence[JobReservation]) -> dict[str, st
     for each in made:
         result[f"{each.share.pool}_QRMI_SIMENV_SERVICE"] = service
         result[f"{each.share.pool}_QRMI_JOB_ACQUISITION_TOKEN"] = str(each.number)
+    return result
+
+
+def with_qrmi(values: Mapping[str, str], number: int, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of a job with the resources that QRMI's own plugin has acquired for the
+    same job before those of its reservations. `environ`: environment of the job."""
+    if environ.get("QRMI_JOB_ID") != str(number):
+        return dict(values)
+
+    def listed(source: Mapping[str, str]) -> dict[str, str]:
+        names, types = (filter(None, source.get(key, "").split(",")) for key in QRMI_LISTS)
+        return dict(zip(names, types, strict=False))
+
+    merged = listed(environ) | listed(values)
+    resources, types = QRMI_LISTS
+    return {**values, resources: ",".join(merged), types: ",".join(merged.values())}
+
+
+def recorded(values: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of a job and SIMENV_SLURM_SET, by which the plugin removes them from
+    jobs that this one submits, and srun sends them to its tasks: NAME=HASH,..., the 64-bit FNV-1a
+    hash of the value in hexadecimal. Addresses have no hash: they stay."""
+    named = (
+        name if name in ADDRESSES else f"{name}={_fnv1a(value.encode()):x}"
+        for name, value in values.items()
+    )
+    return {**values, SET: ",".join(named)}
+
+
+def _fnv1a(data: bytes) -> int:
+    """64-bit FNV-1a, http://www.isthe.com/chongo/tech/comp/fnv."""
+    result = 0xCBF29CE484222325
+    for each in data:
+        result = (result ^ each) * 0x100000001B3 % 2**64
     return result

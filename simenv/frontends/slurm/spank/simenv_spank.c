@@ -7,9 +7,16 @@
  * inherit the variables, and in srun for a step without one. A refusal fails the task, in task_init:
  * an error in user_init would drain the node.
  *
+ * `--export=NONE` and `--export=NAME,...` leave only variables whose names begin with SLURM_ or
+ * SPANK_. So the request of a batch script is read from SLURM_SPANK_SIMENV_QPU, in which Slurm has
+ * the job-control environment, and srun sends the variables to its tasks in one SLURM_ variable.
+ *
  * Source of the interface: slurm/spank.h, spank(7). Arguments in plugstack.conf:
  *
- *     simenv=PATH service=ADDRESS cluster=NAME [gateway=URL] [munge=SOCKET] [timeout=SECONDS]
+ *     simenv=PATH service=ADDRESS cluster=NAME [gateway=URL] [ca=FILE] [munge=SOCKET]
+ *     [option=NAME] [timeout=SECONDS]
+ *
+ * `option`: name of the option instead of qpu, where another plugin has an option of that name.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -19,6 +26,7 @@
 #include <pwd.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,6 +43,7 @@ SPANK_PLUGIN(simenv, 1)
 enum {
     MAX_REQUEST = 512,     /* characters of the option */
     MAX_NAME = 64,         /* of one device */
+    MAX_OPTION = 32,       /* of the name of the option */
     MAX_DEVICES = 8,       /* of one job */
     MAX_COUNT = 4096,      /* of one device */
     MAX_OUTPUT = 64 * 1024, /* bytes of the command's output */
@@ -48,19 +57,27 @@ enum {
 };
 
 #define JOB_VARIABLE "SIMENV_SLURM_JOB" /* the job that the variables belong to */
-/* Removed from the environment of a batch script: what it has of the job that submitted it, and the
- * request, which Slurm would hand on to the jobs that the script submits. */
-static const char *const REMOVED[] = {
-    JOB_VARIABLE, "SIMENV_RESERVATION", "QFW_RESERVATIONS", "QISKIT_IBM_TOKEN", "IQM_TOKEN",
-    "QRMI_JOB_QPU_RESOURCES", "QRMI_JOB_QPU_TYPES", "SLURM_SPANK_SIMENV_QPU",
-    "_SLURM_SPANK_OPTION_simenv_qpu", "SLURM_SPANK__SLURM_SPANK_OPTION_simenv_qpu",
+#define SET_VARIABLE "SIMENV_SLURM_SET" /* NAME=HASH,...: the variables of that job */
+#define STEP_VARIABLE "SLURM_SIMENV_STEP" /* lines NAME=VALUE, from srun to its tasks */
+#define REQUEST "SIMENV_QPU"              /* in the job-control environment */
+#define REQUEST_VARIABLE "SLURM_SPANK_" REQUEST
+/* Variables of a job in the environment of `simenv slurm env`: what QRMI's plugin has set for it,
+ * and certificates that its user trusts. */
+static const char *const FORWARDED[] = {
+    "QRMI_JOB_ID", "QRMI_JOB_QPU_RESOURCES", "QRMI_JOB_QPU_TYPES",
+    "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE",
 };
+enum { FORWARD_COUNT = sizeof FORWARDED / sizeof *FORWARDED };
 
+static char option_name[MAX_OPTION] = "qpu";
+/* In which Slurm has the option: for a batch script, and for commands of that script. */
+static char option_variables[2][128];
 static char request[MAX_REQUEST]; /* "": the job asks for no device */
+static bool is_given;             /* since the last component of a heterogeneous job */
 static char failure[MAX_ERROR];   /* why there is no reservation; "": there is one */
 
 struct settings {
-    const char *simenv, *service, *cluster, *gateway, *munge;
+    const char *simenv, *service, *cluster, *gateway, *ca, *munge, *option;
     long timeout_s;
 };
 
@@ -106,18 +123,25 @@ static bool is_request(const char *text)
 static int on_option(int value, const char *argument, int remote)
 {
     (void)value;
-    (void)remote;
+    const char *inherited = remote ? NULL : getenv(option_variables[1]);
+    if (inherited && argument && spank_context() == S_CTX_ALLOCATOR &&
+        strcmp(inherited, argument) == 0) { /* of the component before */
+        unsetenv(option_variables[1]);
+        return 0;
+    }
     if (argument == NULL || !is_request(argument)) {
-        slurm_error("--qpu=%.80s: NAME[:COUNT][,NAME...] is expected, of at most %d devices, "
-                    "COUNT from 1 to %d", argument ? argument : "", MAX_DEVICES, MAX_COUNT);
+        slurm_error("--%s=%.80s: NAME[:COUNT][,NAME...] is expected, of at most %d devices, "
+                    "COUNT from 1 to %d", option_name, argument ? argument : "", MAX_DEVICES,
+                    MAX_COUNT);
         return -1;
     }
     strcpy(request, argument);
+    is_given = true;
     return 0;
 }
 
 static struct spank_option option = {
-    "qpu", "NAME[:COUNT][,...]", "Reserve COUNT workers of quantum devices of simenv.", 1, 0,
+    option_name, "NAME[:COUNT][,...]", "Reserve COUNT workers of quantum devices of simenv.", 1, 0,
     on_option,
 };
 
@@ -132,7 +156,8 @@ static int read_settings(struct settings *settings, int count, char **words)
     } known[] = {
         {"simenv=", &settings->simenv},   {"service=", &settings->service},
         {"cluster=", &settings->cluster}, {"gateway=", &settings->gateway},
-        {"munge=", &settings->munge},
+        {"ca=", &settings->ca},           {"munge=", &settings->munge},
+        {"option=", &settings->option},
     };
     for (int k = 0; k < count; k++) {
         bool found = false;
@@ -155,6 +180,32 @@ static int read_settings(struct settings *settings, int count, char **words)
     if (!settings->simenv || !settings->service || !settings->cluster) {
         slurm_error("simenv: plugstack.conf lacks simenv=, service= or cluster=");
         return -1;
+    }
+    return 0;
+}
+
+/* Set the names of the option and of its variables. The other arguments matter only to jobs that use it. */
+static int read_option_name(int count, char **words)
+{
+    for (int k = 0; k < count; k++) {
+        if (strncmp(words[k], "option=", 7) != 0)
+            continue;
+        const char *name = words[k] + 7;
+        size_t length = strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-");
+        if (name[0] < 'a' || name[length] != '\0' || length >= MAX_OPTION) {
+            slurm_error("simenv: plugstack.conf has %.80s; a name of an option has lower-case "
+                        "letters, digits and -, at most %d", words[k], MAX_OPTION - 1);
+            return -1;
+        }
+        strcpy(option_name, name);
+    }
+    static const char *const FORMS[] = {
+        "_SLURM_SPANK_OPTION_simenv_%s", "SLURM_SPANK__SLURM_SPANK_OPTION_simenv_%s",
+    };
+    for (int k = 0; k < 2; k++) {
+        snprintf(option_variables[k], sizeof option_variables[k], FORMS[k], option_name);
+        for (char *c = option_variables[k]; *c; c++)
+            *c = *c == '-' ? '_' : *c;
     }
     return 0;
 }
@@ -301,16 +352,26 @@ static int run(const struct user *user, char **argv, char **environ_of_it, long 
 
 /* --- the job ------------------------------------------------------------------------------ */
 
-static void set_variable(spank_t spank, bool is_remote, const char *name, const char *value)
+static void set_variable(spank_t spank, bool is_remote, const char *name, const char *value,
+                         int overwrite)
 {
     if (is_remote)
-        spank_setenv(spank, name, value, 1);
+        spank_setenv(spank, name, value, overwrite);
     else
-        setenv(name, value, 1);
+        setenv(name, value, overwrite);
+}
+
+/* Copy the value of a variable of the job. Returns false if there is none that fits. */
+static bool get_variable(spank_t spank, bool is_remote, const char *name, char *value, int size)
+{
+    if (is_remote)
+        return spank_getenv(spank, name, value, size) == ESPANK_SUCCESS;
+    const char *found = getenv(name);
+    return found && snprintf(value, (size_t)size, "%s", found) < size;
 }
 
 /* Set the variables of lines NAME=VALUE. */
-static void set_variables(spank_t spank, bool is_remote, char *output)
+static void set_variables(spank_t spank, bool is_remote, char *output, int overwrite)
 {
     char *rest = NULL;
     for (char *line = strtok_r(output, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
@@ -318,8 +379,78 @@ static void set_variables(spank_t spank, bool is_remote, char *output)
         if (value == NULL || value == line)
             continue;
         *value++ = '\0';
-        set_variable(spank, is_remote, line, value);
+        set_variable(spank, is_remote, line, value, overwrite);
     }
+}
+
+/* 64-bit FNV-1a, as in `simenv.frontends.slurm.jobs`. */
+static uint64_t hash_of(const char *text)
+{
+    uint64_t hash = 0xcbf29ce484222325U;
+    for (; *text; text++)
+        hash = (hash ^ (unsigned char)*text) * 0x100000001b3U;
+    return hash;
+}
+
+static bool is_number(const char *text, uint32_t number)
+{
+    char written[16];
+    snprintf(written, sizeof written, "%u", number);
+    return text && strcmp(text, written) == 0;
+}
+
+/* Remove from a batch script what was set for the job that submitted it. Invariant: a variable that
+ * has another value by now is the user's, and those of QRMI's plugin stay where it acted for the
+ * job itself. */
+static void remove_inherited(spank_t spank, uint32_t job)
+{
+    static char set[MAX_OUTPUT], value[MAX_OUTPUT];
+    char number[16];
+    if (!get_variable(spank, true, SET_VARIABLE, set, sizeof set))
+        return;
+    bool has_qrmi = get_variable(spank, true, "QRMI_JOB_ID", number, sizeof number) &&
+                    is_number(number, job);
+    char *rest = NULL;
+    for (char *name = strtok_r(set, ",", &rest); name; name = strtok_r(NULL, ",", &rest)) {
+        char *hash = strchr(name, '=');
+        if (hash == NULL)
+            continue;
+        *hash++ = '\0';
+        if (has_qrmi && strstr(name, "QRMI_"))
+            continue;
+        if (get_variable(spank, true, name, value, sizeof value) &&
+            strtoull(hash, NULL, 16) == hash_of(value))
+            spank_unsetenv(spank, name);
+    }
+    spank_unsetenv(spank, SET_VARIABLE);
+}
+
+/* Remove the request, which Slurm would hand on to the jobs that this one submits. */
+static void remove_request(spank_t spank)
+{
+    for (int k = 0; k < 2; k++)
+        spank_unsetenv(spank, option_variables[k]);
+    spank_unsetenv(spank, REQUEST_VARIABLE);
+}
+
+/* In srun: send the variables of the job to the tasks, whatever --export says. */
+static void send_to_tasks(void)
+{
+    static char text[MAX_OUTPUT], set[MAX_OUTPUT];
+    if (!get_variable(NULL, false, SET_VARIABLE, set, sizeof set))
+        return;
+    int used = snprintf(text, sizeof text, "%s=%s\n", SET_VARIABLE, set);
+    char *rest = NULL;
+    for (char *name = strtok_r(set, ",", &rest); name; name = strtok_r(NULL, ",", &rest)) {
+        name[strcspn(name, "=")] = '\0';
+        const char *value = getenv(name);
+        if (value == NULL || strchr(value, '\n'))
+            continue;
+        used += snprintf(text + used, sizeof text - (size_t)used, "%s=%s\n", name, value);
+        if (used >= (int)sizeof text)
+            return;
+    }
+    setenv(STEP_VARIABLE, text, 1);
 }
 
 static int find_user(spank_t spank, bool is_remote, struct user *user)
@@ -345,6 +476,7 @@ static void reserve(spank_t spank, bool is_remote, uint32_t job, int count, char
 {
     static char output[MAX_OUTPUT], name[MAX_REQUEST], home[PATH_MAX], buffer[8192];
     static char error[MAX_ERROR], service[PATH_MAX], munge[PATH_MAX], conf[PATH_MAX];
+    static char forwarded[FORWARD_COUNT][PATH_MAX];
     struct settings settings;
     static struct user user;
     if (read_settings(&settings, count, words) < 0 || find_user(spank, is_remote, &user) < 0) {
@@ -361,7 +493,7 @@ static void reserve(spank_t spank, bool is_remote, uint32_t job, int count, char
     snprintf(home, sizeof home, "HOME=%s", entry.pw_dir);
     snprintf(name, sizeof name, "USER=%s", entry.pw_name);
     snprintf(service, sizeof service, "SIMENV_SERVICE=%s", settings.service);
-    char *environ_of_it[10] = {
+    char *environ_of_it[10 + FORWARD_COUNT] = {
         "PATH=/usr/local/bin:/usr/bin:/bin", "LANG=C.UTF-8", home, name, service,
         /* As python -I: no packages of the user, none beside the command. */
         "PYTHONNOUSERSITE=1", "PYTHONSAFEPATH=1",
@@ -375,11 +507,24 @@ static void reserve(spank_t spank, bool is_remote, uint32_t job, int count, char
         snprintf(conf, sizeof conf, "SLURM_CONF=%s", getenv("SLURM_CONF"));
         environ_of_it[variables++] = conf;
     }
-    char *argv[] = {
+    for (int k = 0; k < FORWARD_COUNT; k++) {
+        int length = snprintf(forwarded[k], PATH_MAX, "%s=", FORWARDED[k]);
+        if (get_variable(spank, is_remote, FORWARDED[k], forwarded[k] + length, PATH_MAX - length))
+            environ_of_it[variables++] = forwarded[k];
+    }
+    char *argv[16] = {
         (char *)settings.simenv, "slurm", "env", "--plain", "--job", number, "--qpu", request,
-        "--cluster", (char *)settings.cluster, settings.gateway ? "--gateway" : NULL,
-        (char *)settings.gateway, NULL,
+        "--cluster", (char *)settings.cluster,
     };
+    int arguments = 10;
+    if (settings.gateway) {
+        argv[arguments++] = "--gateway";
+        argv[arguments++] = (char *)settings.gateway;
+    }
+    if (settings.ca) {
+        argv[arguments++] = "--ca";
+        argv[arguments++] = (char *)settings.ca;
+    }
     error[0] = '\0';
     int status = run(&user, argv, environ_of_it, settings.timeout_s, output, error);
     if (status != 0) {
@@ -392,58 +537,91 @@ static void reserve(spank_t spank, bool is_remote, uint32_t job, int count, char
         snprintf(failure, sizeof failure, "%s", text);
         return;
     }
-    set_variables(spank, is_remote, output);
+    set_variables(spank, is_remote, output, 1);
 }
 
 /* --- entries of the plugin ---------------------------------------------------------------- */
 
 int slurm_spank_init(spank_t spank, int count, char **words)
 {
-    (void)count;
-    (void)words;
     spank_context_t context = spank_context();
     if (context == S_CTX_SLURMD || context == S_CTX_JOB_SCRIPT)
         return 0;
+    if (read_option_name(count, words) < 0)
+        return -1;
+    if (context == S_CTX_ALLOCATOR) { /* in a shell of salloc: the request of its job */
+        for (int k = 0; k < 2; k++)
+            unsetenv(option_variables[k]);
+        unsetenv(REQUEST_VARIABLE);
+    }
     return spank_option_register(spank, &option) == ESPANK_SUCCESS ? 0 : -1;
 }
 
+/* Called for each component of a heterogeneous job, whose script runs in the first. */
 int slurm_spank_init_post_opt(spank_t spank, int count, char **words)
 {
+    static int component;
     (void)count;
     (void)words;
-    if (spank_context() == S_CTX_REMOTE || request[0] == '\0')
+    if (spank_context() == S_CTX_REMOTE)
         return 0;
-    return spank_job_control_setenv(spank, "SIMENV_QPU", request, 1) == ESPANK_SUCCESS ? 0 : -1;
+    bool has_request = is_given;
+    is_given = false;
+    if (!has_request) {
+        spank_job_control_unsetenv(spank, REQUEST); /* of the component before */
+        component++;
+        return 0;
+    }
+    if (component++ > 0) {
+        slurm_error("--%s=%s: only the first component of a heterogeneous job has a share",
+                    option_name, request);
+        return -1;
+    }
+    return spank_job_control_setenv(spank, REQUEST, request, 1) == ESPANK_SUCCESS ? 0 : -1;
 }
 
-/* In srun: a step that does not inherit the variables of its job's batch script. */
+/* In srun: the tasks get the variables that it has of its job, or those of the reservation. */
 int slurm_spank_local_user_init(spank_t spank, int count, char **words)
 {
     uint32_t job = 0;
-    char number[16];
-    if (request[0] == '\0' || spank_get_item(spank, S_JOB_ID, &job) != ESPANK_SUCCESS)
+    if (spank_get_item(spank, S_JOB_ID, &job) != ESPANK_SUCCESS)
         return 0;
-    snprintf(number, sizeof number, "%u", job);
-    const char *inherited = getenv(JOB_VARIABLE);
-    if (inherited && strcmp(inherited, number) == 0)
-        return 0;
-    reserve(spank, false, job, count, words);
-    if (failure[0] == '\0')
-        return 0;
-    slurm_error("--qpu=%s: %s", request, failure);
-    return -1;
+    if (!is_number(getenv(JOB_VARIABLE), job)) {
+        if (request[0] == '\0')
+            return 0;
+        reserve(spank, false, job, count, words);
+        if (failure[0] != '\0') {
+            slurm_error("--%s=%s: %s", option_name, request, failure);
+            return -1;
+        }
+    }
+    send_to_tasks();
+    return 0;
 }
 
-/* In slurmstepd: a batch script. */
+/* In slurmstepd: a batch script, or the tasks of srun. */
 int slurm_spank_user_init(spank_t spank, int count, char **words)
 {
+    static char text[MAX_OUTPUT];
     uint32_t job = 0, step = 0;
     if (spank_get_item(spank, S_JOB_ID, &job) != ESPANK_SUCCESS ||
-        spank_get_item(spank, S_JOB_STEPID, &step) != ESPANK_SUCCESS || step != SLURM_BATCH_SCRIPT)
+        spank_get_item(spank, S_JOB_STEPID, &step) != ESPANK_SUCCESS)
         return 0;
-    for (size_t k = 0; k < sizeof REMOVED / sizeof *REMOVED; k++)
-        spank_unsetenv(spank, REMOVED[k]);
-    if (request[0] != '\0')
+    bool has_request = get_variable(spank, true, REQUEST_VARIABLE, text, MAX_REQUEST);
+    remove_request(spank);
+    if (step != SLURM_BATCH_SCRIPT) {
+        if (get_variable(spank, true, STEP_VARIABLE, text, sizeof text))
+            set_variables(spank, true, text, 0); /* what the user has set stays */
+        spank_unsetenv(spank, STEP_VARIABLE);
+        return 0;
+    }
+    remove_inherited(spank, job);
+    if (request[0] == '\0' && has_request) {
+        memcpy(request, text, sizeof request);
+        if (!is_request(request))
+            snprintf(failure, sizeof failure, "%s is not NAME[:COUNT][,NAME...]", REQUEST_VARIABLE);
+    }
+    if (request[0] != '\0' && failure[0] == '\0')
         reserve(spank, true, job, count, words);
     return 0;
 }
@@ -455,6 +633,6 @@ int slurm_spank_task_init(spank_t spank, int count, char **words)
     (void)words;
     if (failure[0] == '\0')
         return 0;
-    slurm_error("--qpu=%s: %s", request, failure);
+    slurm_error("--%s=%s: %s", option_name, request, failure);
     return -1;
 }

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -180,6 +181,11 @@ def test_check_reports_each_problem_of_installation(
         assert levels(qfw, capsys)["interpreter"] == "fail"
         path.rename(path.with_name(f"{name}_of_another"))
         path.symlink_to(Path(sys.executable).resolve())
+    assert levels(qfw, capsys)["interpreter"] == "ok"
+    for name in NAMES:  # of `python -m venv --copies`
+        path = installing.command().folder / name
+        path.unlink(missing_ok=True)
+        shutil.copy2(Path(sys.executable).resolve(), path)
     assert levels(qfw, capsys)["interpreter"] == "ok"
     monkeypatch.setattr(
         integrations, "MODULES", (*integrations.MODULES, ("not_there", "not-there"))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from failing import fails
+from msgspec.structs import replace
 
 from simenv.errors import ConfigError, NotFoundError, OptionError
 from simenv.frontends import slurm
@@ -51,6 +52,28 @@ def test_install_keeps_what_the_site_has_and_its_own_line_once(conf: Path) -> No
     for name in ("simenv_prolog.sh", "simenv_epilog.sh"):
         assert stat.S_IMODE((conf / name).stat().st_mode) == 0o755
     assert len(done.slurm_conf) == 4
+
+
+def test_name_of_the_option_and_authority_are_arguments_of_the_plugin(conf: Path) -> None:
+    install(conf)
+    assert "option=" not in (conf / "plugstack.conf").read_text()
+    install(conf, replace(SITE, option="simenv-qpu", ca="/etc/ssl/site.pem"))
+    (line,) = (conf / "plugstack.conf").read_text().splitlines()
+    assert " option=simenv-qpu" in line
+    assert " ca=/etc/ssl/site.pem" in line
+    for name in ("", "Qpu", "1qpu", "-qpu", "q_pu", "qpu=x", "q" * 32):
+        fails(ConfigError, "no name of an option", install, conf, replace(SITE, option=name))
+
+
+def test_plugstack_is_the_one_that_slurm_conf_names(conf: Path) -> None:
+    elsewhere = conf.parent / "stack.conf"
+    (conf / "slurm.conf").write_text("# ClusterName=old\nclustername = Big\ninclude more.conf\n")
+    (conf / "more.conf").write_text(f"PlugStackConfig={elsewhere}\ninclude slurm.conf\n")
+    assert install(conf).files[0] == elsewhere
+    assert "plugin.so" in elsewhere.read_text()
+    assert not (conf / "plugstack.conf").exists()
+    assert slurm.conf_value(conf, "ClusterName") == "Big"
+    assert slurm.conf_value(conf, "SlurmUser") == ""
 
 
 def test_values_that_configuration_files_cannot_have_are_refused(conf: Path) -> None:
@@ -172,3 +195,25 @@ def test_shared_slots_go_to_waiting_jobs_first_then_evenly() -> None:
     assert licenses.divided(4, room, queue) == {"b": 3, "c": 1, "a": 0}
     assert licenses.divided(4, room, [{"a": 2, "b": 2}]) == {"a": 2, "b": 2, "c": 0}
     assert licenses.divided(0, room, queue) == {"a": 0, "b": 0, "c": 0}
+
+
+def test_resources_of_qrmis_plugin_stay_in_the_lists_of_its_job() -> None:
+    values = {"A": "1", "QRMI_JOB_QPU_RESOURCES": "fez,x", "QRMI_JOB_QPU_TYPES": "simenv,simenv"}
+    theirs = {"QRMI_JOB_QPU_RESOURCES": "ibm,x", "QRMI_JOB_QPU_TYPES": "direct,direct"}
+    for number in ("", "8"):
+        assert jobs.with_qrmi(values, 7, theirs | {"QRMI_JOB_ID": number}) == values
+    joined = jobs.with_qrmi(values, 7, theirs | {"QRMI_JOB_ID": "7"})
+    assert joined == {
+        "A": "1",
+        "QRMI_JOB_QPU_RESOURCES": "ibm,x,fez",
+        "QRMI_JOB_QPU_TYPES": "direct,simenv,simenv",
+    }
+
+
+def test_variables_are_recorded_with_the_hash_of_the_plugin() -> None:
+    """Vectors of http://www.isthe.com/chongo/tech/comp/fnv."""
+    recorded = jobs.recorded({"A": "", "SIMENV_SERVICE": "x", "B": "foobar"})
+    assert recorded.pop("SIMENV_SLURM_SET") == (
+        "A=cbf29ce484222325,SIMENV_SERVICE,B=85944171f73967e8"
+    )
+    assert recorded == {"A": "", "SIMENV_SERVICE": "x", "B": "foobar"}
