@@ -299,12 +299,9 @@ def test_install_writes_nothing_that_slurm_cannot_load_or_users_cannot_run(with_
 
 QRMI_PLUGIN = os.environ.get("SIMENV_QRMI_PLUGIN", "")
 RESOURCES = """
-import os
-from qrmi.primitives import QRMIService
-assert len(QRMIService().resources()) == len(os.environ["QRMI_JOB_QPU_TYPES"].split(","))
-print(os.environ["QRMI_JOB_QPU_RESOURCES"])
-print(os.environ["QRMI_JOB_QPU_TYPES"])
-print(os.environ.get("QISKIT_IBM_TOKEN", "")[:4], "fez_QRMI_JOB_ACQUISITION_TOKEN" in os.environ)
+echo $QRMI_JOB_QPU_RESOURCES
+echo $QRMI_JOB_QPU_TYPES
+echo "${QISKIT_IBM_TOKEN:0:4} ${fez_QRMI_JOB_ACQUISITION_TOKEN:+acquired}"
 """
 
 
@@ -324,9 +321,7 @@ def test_plugin_of_qrmi_and_ours_serve_their_jobs_side_by_side(with_qpus: Site) 
     config = folder / "qrmi_config.json"
     config.write_text(json.dumps({"resources": [resource]}))
     line = f"required {QRMI_PLUGIN} {config} --env:SSL_CERT_FILE={bundle}"
-    program = site.folder / "resources.py"
-    program.write_text(RESOURCES)
-    script = site.script("resources.sh", f"python {program}")
+    script = site.script("resources.sh", RESOURCES)
     theirs = "ibm-quantum-compute-service"
     plugstack.write_text(f"{line}\n{text}")
     try:
@@ -336,22 +331,18 @@ def test_plugin_of_qrmi_and_ours_serve_their_jobs_side_by_side(with_qpus: Site) 
         install(site.cluster, "--option", "simenv-qpu")
         assert plugstack.read_text().splitlines()[0] == line
         ours = f"--simenv-qpu={POOL}"
-        for options, names, types, token, has_theirs in (
-            (["--qpu=fez"], "fez", theirs, "own", True),
-            ([ours], POOL, theirs, "", False),
-            (["--qpu=fez", ours], f"fez,{POOL}", f"{theirs},{theirs}", "", True),
-            ([ours, "--export=PATH"], POOL, theirs, "", False),
+        for options, names, types, rest in (
+            (["--qpu=fez"], "fez", theirs, "own acquired"),
+            ([ours], POOL, theirs, "sime "),
+            (["--qpu=fez", ours], f"fez,{POOL}", f"{theirs},{theirs}", "sime acquired"),
+            ([ours, "--export=PATH"], POOL, theirs, "sime "),
         ):
             job = site.submit("user0", script, *options, "--wait", QISKIT_IBM_TOKEN="own")
-            printed = site.output(job).splitlines()
-            assert printed[-3:-1] == [names, types]
-            shown, has_acquired = printed[-1].rsplit(" ", 1)
-            assert has_acquired == str(has_theirs)
-            assert (shown == token) if token else len(shown) == 4
+            assert site.output(job).splitlines()[-3:] == [names, types, rest]
         output = site.folder / "inner_qrmi.out"
         inner = f"sbatch --qpu=fez --wait --output={output} {script}"
         site.submit("user0", site.script("outer.sh", inner), ours, "--wait")
-        assert output.read_text().splitlines()[-3:] == ["fez", theirs, " True"]
+        assert output.read_text().splitlines()[-3:] == ["fez", theirs, " acquired"]
     finally:
         plugstack.write_text(text)
 
