@@ -1,6 +1,6 @@
 """Thresholds of the repetition and the surface code under circuit-level noise, as a plot.
 
-    .venv/bin/python examples/error_correction.py [threshold.png] [--shots 20000] [--points 6]
+    python examples/error_correction.py [threshold.png] [--shots 20000] [--points 6]
 
 Each point is one task: a worker samples the detectors of a memory experiment of `distance` rounds
 and decodes them. Below its threshold a larger code has fewer logical errors, above it more.

@@ -1,6 +1,6 @@
 """Counts for `simenv calibrate`: random circuits on a device that differs from its calibration.
 
-    .venv/bin/python examples/measure.py counts.jsonl
+    python examples/measure.py counts.jsonl
 
 The device is emulated, with noise other than that of its snapshot; of a quantum computer's job,
 `rows_from_qiskit` takes the circuits and the result. A third of the circuits is kept for scores.

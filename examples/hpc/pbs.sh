@@ -3,7 +3,7 @@
 #PBS -l select=2:ncpus=4:mpiprocs=1
 #PBS -l walltime=00:10:00
 # The same under PBS: nodes come from PBS_NODEFILE, and daemons reach them by ssh, or by the agent
-# that the site prefers (SIMENV_LAUNCH_AGENT; see docs/guides/hpc.md).
+# that the site prefers (SIMENV_LAUNCH_AGENT; see docs/guides/pools.md).
 #
 #   qsub examples/hpc/pbs.sh
 
