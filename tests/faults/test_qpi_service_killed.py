@@ -10,10 +10,13 @@ import time
 from pathlib import Path
 
 import pytest
+from busy_circuits import busy
 from live import Live, resurrected
 from qpi_programs import environ, sanitized
+from waiting import until
 
 import simenv
+from simenv.model import TaskState
 from simenv.service import fault_injection
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -59,14 +62,14 @@ def started(drill: Path, live: Live) -> subprocess.Popen[str]:
     )
 
 
-def check(program: subprocess.Popen[str], live: Live, oracle: set[str]) -> None:
+def check(program: subprocess.Popen[str], live: Live, oracle: set[str], tasks: int = TASKS) -> None:
     value, errors = program.communicate(timeout=280)
     assert program.returncode == 0, errors
     rows = [line for line in value.splitlines() if line[0].isdigit()]
     assert len(rows) == len(set(rows)) == JOBS * ROWS
     assert set(rows) == oracle
     with live.client() as client:
-        assert len(list(client.history.tasks())) == TASKS
+        assert len(list(client.history.tasks())) == tasks
 
 
 def test_program_gets_every_row_once_after_random_kills(drill: Path, oracle: set[str]) -> None:
@@ -100,5 +103,26 @@ def test_program_gets_every_row_once_after_kill_at_a_point_of_a_submit(
         with resurrected(live) as deaths:
             check(started(drill, live), live, oracle)
         assert len(deaths) == 1, f"{point} was never hit"
+    finally:
+        live.down()
+
+
+def test_program_that_is_refused_by_a_service_that_shuts_down_waits_for_the_next(
+    drill: Path, oracle: set[str]
+) -> None:
+    live = Live()
+    live.up()
+    try:
+        with live.client() as client:
+            running = client.submit(busy(400), shots=1)  # the drain lasts
+            until(lambda: running.state == TaskState.RUNNING)
+            client.shutdown()
+            program = started(drill, live)
+            assert program.stdout is not None
+            assert program.stdout.readline() == "connected\n"
+            assert client.status().running, "it submits during the drain"
+        until(lambda: not (live.home / "connection.json").exists())
+        live.up(resume=True)
+        check(program, live, oracle, TASKS + 1)
     finally:
         live.down()
