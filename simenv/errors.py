@@ -380,7 +380,7 @@ _BY_CODE: dict[str, type[SimenvError]] = {kind.code: kind for kind in _tree(Sime
 
 # An option of `Client.submit` in a text: NAME= or NAME=LITERAL; capitals stand for any value.
 _OPTION = re.compile(
-    r"\b([a-z_]+)=(None|\.\.\.|[A-Z]+\b|-?\d[\d_.e+-]*|'[^']*'|\"[^\"]*\"|\([^()]*\)|\[[^\]]*\]|\{[^}]*\})?"
+    r"\b([a-z_]+)=(None|True|False|\.\.\.|[A-Z]+\b|-?\d[\d_.e+-]*|'[^']*'|\"[^\"]*\"|\([^()]*\)|\[[^\]]*\]|\{[^}]*\})?"
     r"(?!\w)"
 )
 

@@ -220,14 +220,14 @@ class SnapshotBuilder:
                 target, convert = table[name]
                 yield target, convert(value, at), at
             elif name not in table and name not in known:
-                self.recorder.ignored(at, "not used by the noise model")
+                self.recorder.unknown(at)
 
     def ignore_others(
         self, document: Mapping[str, Any], known: Collection[str], prefix: str = ""
     ) -> None:
         """Report the keys of an object that are not known."""
         for key in sorted(document.keys() - set(known)):
-            self.recorder.ignored(f"{prefix}{short_repr(key)[1:-1]}", "not used by the noise model")
+            self.recorder.unknown(f"{prefix}{short_repr(key)[1:-1]}")
 
     def add_native(self, name: str, num_qubits: int, num_params: int | None, field: str) -> None:
         """Add a native gate; `num_params` None: the number of parameters of Qiskit's gate."""

@@ -2,8 +2,11 @@
 
 A row holds one qubit. Cells of two-qubit columns hold several entries: `1_0:0.0137;1_2:0.0099` with
 both qubits, or `0:0.0137;2:0.0099` with the partner of the row's qubit.
+
+A column with numbers that is none of IBM's is unread, not ignored: it may be a renamed one.
 """
 
+import difflib
 import re
 from collections.abc import Iterator
 
@@ -23,21 +26,38 @@ _PROBABILITIES = {
     "readout assignment error": "readout_error",
     "prob meas0 prep1": "p10",
     "prob meas1 prep0": "p01",
+    "reset error": "reset_error",
 }
+_MEASURE = re.compile(r"(measure(?:_[a-z0-9_]{1,56})?) error", re.ASCII)
+_IGNORED = ("anharmonicity",)  # stems of columns that no noise model uses
 _UNIT = re.compile(r"(.*\S)\s*\((\S+)\)")
 _ENTRY = re.compile(r"(?:(\d{1,6})_)?(\d{1,6})\s*:\s*(\S+)", re.ASCII)
 _FILE = re.compile(
     r"(?:.*[/\\])?([A-Za-z0-9_-]+?)_calibrations?_(\d{4}-\d\d-\d\d)T(\d\d)_(\d\d)_(\d\d)Z?\b",
     re.ASCII,
 )
+# Numbers, entries, and truth values: cells of a column of measured values.
+_VALUES = re.compile(r"[-+0-9.eE_:; ]*[0-9][-+0-9.eE_:; ]*|yes|no|true|false", re.IGNORECASE)
 _YES = ("yes", "true", "1", "")
 _TWO_QUBIT_TIME = ("gate time", "gate length")
 _ONE_QUBIT_TIME = "single-qubit gate length"
 
 
+# Columns of IBM's tables as these write them; none of them is in another table by accident.
+_HEADERS = (
+    *("T1 (us)", "T2 (us)", "Frequency (GHz)", "Anharmonicity (GHz)", "Readout length (ns)"),
+    *("Readout assignment error", "Prob meas0 prep1", "Prob meas1 prep0", "MEASURE error"),
+    *("ID error", "RX error", "Z-axis rotation (rz) error", "\u221ax (sx) error"),
+    *("Pauli-X error", "CNOT error", "CX error", "CZ error", "ECR error", "RZZ error"),
+    *("Gate time (ns)", "Gate length (ns)", "Single-qubit gate length (ns)", "Operational"),
+)
+
+
 def recognizes(source: reading.Source) -> bool:
-    """Return whether a table has a column Qubit."""
-    return any("qubit" in map(str.lower, table.columns) for table in source.tables.values())
+    """Return whether a table has a column Qubit and another one of IBM's."""
+    theirs = {header.lower() for header in _HEADERS}
+    columns = ({each.lower() for each in table.columns} for table in source.tables.values())
+    return any("qubit" in each and each & theirs for each in columns)
 
 
 def read(source: reading.Source, name: str) -> ImportedSnapshot:
@@ -61,7 +81,7 @@ def read(source: reading.Source, name: str) -> ImportedSnapshot:
         builder.values["calibrated"] = f"{named[2]}T{named[3]}:{named[4]}:{named[5]}+00:00"
         builder.recorder.used("(file name)", "calibrated")
     # Durations come after all errors: they apply to the gates that the error columns name.
-    times = (_ONE_QUBIT_TIME, *_TWO_QUBIT_TIME)
+    times = (_ONE_QUBIT_TIME, *_TWO_QUBIT_TIME, "measure")  # errors of `measure` come late too
     for column in sorted(columns.values(), key=lambda each: each.lower().startswith(times)):
         _column(builder, table, column, row_qubits)
     _broken(builder, table, columns, row_qubits)
@@ -106,8 +126,33 @@ def _column(builder: SnapshotBuilder, table: CsvTable, column: str, row_qubits: 
         for qubit, place, cell in cells:
             for qubits, value in _entries(qubit, place, cell):
                 _duration(builder, qubits, value * factor, place)
+    elif measured := _MEASURE.fullmatch(lower):
+        _measurement(builder, cells, measured[1], column)
     elif lower not in ("qubit", "operational"):
-        builder.recorder.ignored(f"column {column[:60]}", "not used by the noise model")
+        _other(builder, cells, column, stem)
+
+
+def _measurement(
+    builder: SnapshotBuilder, cells: Iterator[tuple[int, str, str]], name: str, column: str
+) -> None:
+    """Read the errors of a measurement instruction; those of `measure` for qubits without a readout
+    assignment error, which is the same figure."""
+    for qubit, place, cell in cells:
+        value = reading.probability(reading.parsed_number(cell, place), place)
+        if name != "measure" or not builder.has_qubit(qubit, "readout_error"):
+            builder.set_operation(name, (qubit,), "error", value, place)
+        else:
+            builder.recorder.ignored(f"column {column}", "the readout assignment error is used")
+
+
+def _other(
+    builder: SnapshotBuilder, cells: Iterator[tuple[int, str, str]], column: str, stem: str
+) -> None:
+    """Report a column that is not read. One with numbers may be one of IBM's under another name."""
+    is_noise = stem not in _IGNORED and any(_VALUES.fullmatch(cell) for _, _, cell in cells)
+    near = difflib.get_close_matches(column, _HEADERS, 1, 0.6) if is_noise else ()
+    note = f"{near[0]!r} is a column of IBM's" if near else ""
+    builder.recorder.unknown(f"column {reading.key_text(column)}", is_noise=is_noise, note=note)
 
 
 def _each(

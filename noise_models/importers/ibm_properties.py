@@ -123,7 +123,7 @@ def _other_of_qubit(
         builder.disable_qubit(index, "not operational")
     else:
         at = at if name.isascii() and name.isprintable() else "qubits[0].(other)"
-        builder.recorder.ignored(at, "not used by the noise model")
+        builder.recorder.unknown(at)
 
 
 def _gate(builder: SnapshotBuilder, field: str, entry: dict[str, Any]) -> None:
@@ -149,7 +149,7 @@ def _gate(builder: SnapshotBuilder, field: str, entry: dict[str, Any]) -> None:
             continue
         else:
             at = at if key.isascii() and key.isprintable() else "gates[0].(other)"
-            builder.recorder.ignored(at, "not used by the noise model")
+            builder.recorder.unknown(at)
             continue
         if value is None:
             builder.recorder.ignored(at, "null or not finite: not measured")
@@ -289,7 +289,7 @@ def _general(builder: SnapshotBuilder, general: object) -> None:
     for _, name, _ in entries:
         if not name.startswith("zz_"):
             kind = name.split("_")[0] if name.isascii() and name.isprintable() else "(other)"
-            builder.recorder.ignored(f"general.{kind}_*", "not used by the noise model")
+            builder.recorder.unknown(f"general.{kind}_*")
     for at, name, result in rates:
         factor = reading.frequency_factor(result.get("unit"), f"{at}.unit")
         value = reading.number(result.get("value"), at)

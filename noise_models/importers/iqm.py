@@ -131,7 +131,12 @@ def _choose(
             rank = _RANK_METHOD[method]
             number = reading.infidelity(_number(value, at), at)
     if target is None:
-        builder.recorder.ignored(f"observations.{kind}", "not used by the noise model")
+        if len(parts) in (2, 6) or parts[0] in ("metrics", "characterization", "controllers"):
+            builder.recorder.ignored(f"observations.{kind}", "not used by the noise model")
+        else:  # no name of IQM's
+            builder.recorder.unknown(
+                f"observations.{kind}", is_noise=reading.looks_like_noise(path)
+            )
         return
     order = (rank, ".".join(parts) + suffixes)
     if target in chosen:

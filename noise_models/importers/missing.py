@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from noise_models.calibration import CalibrationSnapshot, GateCalibration
 from noise_models.importers.reading import Recorder
@@ -11,9 +11,10 @@ _SHOWN = 12
 
 
 def report(snapshot: CalibrationSnapshot, reasons: Mapping[int, str], recorder: Recorder) -> None:
-    """Report the qubits that are unusable or have no measurement, the coupled pairs without a gate,
-    the places without a gate that others have, and the gates without calibration. `reasons`: why a
-    qubit is unusable. The lines stand first in a report."""
+    """Report the fields of the source that were left out, the qubits that are unusable, have no
+    measurement or no relaxation, the coupled pairs without a gate, the places without a gate that
+    others have, and the gates without calibration. `reasons`: why a qubit is unusable. The lines
+    stand first in a report."""
     same: dict[str, list[int]] = {}
     for qubit in snapshot.unusable:
         same.setdefault(reasons.get(qubit, "unusable"), []).append(qubit)
@@ -22,13 +23,21 @@ def report(snapshot: CalibrationSnapshot, reasons: Mapping[int, str], recorder: 
     if snapshot.unmeasured:
         note = f"{_numbers(snapshot.unmeasured)}: no measurement"
         recorder.missing("qubits", note, len(snapshot.unmeasured))
-    has_data = snapshot.gates or snapshot.qubits
-    if has_data and not any(qubit.confusion for qubit in snapshot.qubits):
-        recorder.missing("measure", "no error on any qubits: outcomes are read exactly")
+    for field, note, count in _qubit_figures(snapshot):
+        recorder.missing(field, note, count)
+    sizes = {gate.num_qubits for gate in snapshot.native_gates}
+    for size, word in ((1, "one qubit"), (2, "two qubits")):
+        if size not in sizes and size <= snapshot.num_qubits - len(snapshot.unusable):
+            recorder.missing("gates", f"no gate on {word}")
     usable = [(q,) for q in range(snapshot.num_qubits) if q not in set(snapshot.unusable)]
     entries: dict[str, dict[tuple[int, ...], GateCalibration]] = {}
     for gate in snapshot.gates:
         entries.setdefault(gate.name, {})[gate.qubits] = gate
+    if ends := {qubit for pair in snapshot.coupled for qubit in pair}:
+        alone = [q for (q,) in usable if q not in ends]
+        if alone:
+            note = f"{_numbers(alone)}: no gate on two qubits works there"
+            recorder.missing("coupling", note, len(alone))
     wide = [gate.name for gate in snapshot.native_gates if gate.num_qubits == 2]
     listed = {qubits for name in wide for qubits in entries.get(name, {})}
     pairs = {(min(pair), max(pair)) for pair in snapshot.coupling}
@@ -60,6 +69,34 @@ def report(snapshot: CalibrationSnapshot, reasons: Mapping[int, str], recorder: 
         if broken:
             note = f"does not work on {_places(broken)}"
             recorder.missing(f"gates.{native.name}", note, len(broken))
+
+
+def _qubit_figures(snapshot: CalibrationSnapshot) -> Iterator[tuple[str, str, int]]:
+    """Iterate over (field, note, count) of what was measured on none or not on all qubits. A device
+    without any data is ideal and has nothing to report."""
+    if not (snapshot.gates or snapshot.qubits):
+        return
+    usable = [q for q in range(snapshot.num_qubits) if q not in set(snapshot.unusable)]
+    qubits = dict(enumerate(snapshot.qubits))
+    known = {
+        "measure": {q for q, each in qubits.items() if each.confusion is not None},
+        "T1": {q for q, each in qubits.items() if each.t1_us is not None},
+        "T2": {q for q, each in qubits.items() if each.t2_us is not None},
+    }
+    effects = {
+        "measure": ("error", "outcomes are read exactly"),
+        "T1": ("value", "they do not relax"),
+        "T2": ("value", "they do not dephase beyond T1"),
+    }
+    for field, (word, effect) in effects.items():
+        measured = known[field]
+        lacking = [q for q in usable if q not in measured]
+        if field == "measure":
+            lacking = [q for q in lacking if q not in set(snapshot.unmeasured)]
+        if not measured.intersection(usable):
+            yield field, f"no {word} on any qubits: {effect}", 1
+        elif lacking:
+            yield field, f"no {word} on {_numbers(lacking)}: {effect}", len(lacking)
 
 
 def _numbers(qubits: Collection[int]) -> str:

@@ -253,7 +253,9 @@ class ReportLine(msgspec.Struct, frozen=True):
 
 class ImportReport(msgspec.Struct, frozen=True):
     """Report on the fields of the imported files. `missing` names what the device does not have;
-    `clamped` names values that are stored as measured and limited when a noise model is built."""
+    `clamped` names values that are stored as measured and limited when a noise model is built.
+    `unread` names fields that look like noise and that the format does not have: an import refuses
+    them where the caller does not accept their loss."""
 
     format: str
     used: tuple[ReportLine, ...] = ()
@@ -261,6 +263,7 @@ class ImportReport(msgspec.Struct, frozen=True):
     defaulted: tuple[ReportLine, ...] = ()
     clamped: tuple[ReportLine, ...] = ()
     missing: tuple[ReportLine, ...] = ()
+    unread: tuple[ReportLine, ...] = ()
 
 
 class Recorder:
@@ -272,6 +275,7 @@ class Recorder:
         self._defaulted: dict[tuple[str, str], int] = {}
         self._clamped: list[ReportLine] = []
         self._missing: list[ReportLine] = []
+        self._unread: dict[tuple[str, str], int] = {}
 
     def used(self, field: str, note: str) -> None:
         """Count a field whose value is stored in the snapshot; `note` names the snapshot's
@@ -281,6 +285,16 @@ class Recorder:
     def ignored(self, field: str, note: str) -> None:
         """Count a field that is not stored; `note` gives the reason."""
         _count(self._ignored, field, note)
+
+    def unknown(self, field: str, *, is_noise: bool | None = None, note: str = "") -> None:
+        """Count a field that the format does not have. It is unread if it looks like noise by the
+        last part of its name, or by `is_noise`; else ignored. `note`: names that it may mean."""
+        if is_noise is None:
+            is_noise = looks_like_noise(field.rpartition(".")[2])
+        if is_noise:
+            _count(self._unread, field, note)
+        else:
+            _count(self._ignored, field, "not used by the noise model")
 
     def defaulted(self, field: str, note: str) -> None:
         """Count a missing field of the snapshot; `note` gives the default."""
@@ -298,7 +312,26 @@ class Recorder:
         """Return the report; fields are in the order of their first use."""
         used, ignored, defaulted = map(_lines, (self._used, self._ignored, self._defaulted))
         clamped, missing = tuple(self._clamped), tuple(self._missing)
-        return ImportReport(name, used, ignored, defaulted, clamped, missing)
+        unread = _lines(self._unread)
+        return ImportReport(name, used, ignored, defaulted, clamped, missing, unread)
+
+
+# Words of names of noise, where an underscore, a blank or a change of case separates words.
+_NOISE = re.compile(
+    r"t[12](?![0-9])|p[_ ]?(01|10|meas|init|1|2)(?![0-9])|err|infidel|fidel|prob|readout|spam|noise"
+    r"|relax|dephas|decoh|coheren|depol|damp|confus|assignm|misread|leak|cross|excited|thermal|flip"
+    r"|zz|over_?rotation",
+    re.IGNORECASE,
+)
+_FIGURES_OF_FIGURES = re.compile(
+    r"std|stderr|standard|uncertain|_unc(?![a-z])|_ci|confiden|mitigat|t[12][ _]err", re.IGNORECASE
+)
+
+
+def looks_like_noise(name: str) -> bool:
+    """Return whether a name may be that of a figure of noise; that of the uncertainty of a figure
+    is none."""
+    return bool(_NOISE.search(name)) and not _FIGURES_OF_FIGURES.search(name)
 
 
 def _count(counts: dict[tuple[str, str], int], field: str, note: str) -> None:

@@ -106,7 +106,10 @@ def read(source: reading.Source, name: str) -> ImportedSnapshot:
             builder.recorder.used(at, target)
     label = inputs.pop("name", ("", ""))[1]
     for key, (place, _) in sorted(inputs.items()):
-        builder.recorder.ignored(place, _IGNORED.get(key, "not used by the noise model"))
+        if key in _IGNORED:
+            builder.recorder.ignored(place, _IGNORED[key])
+        else:
+            builder.recorder.unknown(place)
     return builder.finish(name or reading.text(label, "name"), source)
 
 

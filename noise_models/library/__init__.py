@@ -51,7 +51,7 @@ def read(name: str) -> tuple[CalibrationSnapshot, ImportReport]:
     folder = _folder()
     assert folder is not None
     files = {path.name: path.read_bytes() for path in _files(folder / name)}
-    return import_snapshot(files, "ibm-properties", name)
+    return import_snapshot(files, "ibm-properties", name, allow_ignored=True)
 
 
 def _folder() -> Path | None:

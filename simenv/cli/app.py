@@ -327,15 +327,20 @@ class _Grouped(typer.core.TyperGroup):
 
     def format_commands(self, _ctx: Any, formatter: Any) -> None:
         """Write the sections of `simenv --help`."""
-        for title, names in _GROUPS.items():
+        others = [name for name in self.commands if name not in _MODULES]
+        groups: dict[str, Iterable[str]] = {**_GROUPS, "Installed commands": others}
+        for title, names in groups.items():
             loaded = [(name, self.commands[name]) for name in names if name in self.commands]
             rows = [(name, command.get_short_help_str()) for name, command in loaded]
+            if not rows:
+                continue
             with formatter.section(title):
                 formatter.write_dl(rows)
 
 
 def application(*names: str) -> typer.Typer:
-    """Return the command line with these commands, or with all."""
+    """Return the command line with these commands, or with all, those of other distributions
+    included."""
     app = typer.Typer(
         cls=_Grouped,
         rich_markup_mode=None,
@@ -343,14 +348,24 @@ def application(*names: str) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback(invoke_without_command=True)(common)
-    for name in names or _MODULES:
-        module = import_module(f"simenv.cli.{_MODULES[name]}")
-        command = getattr(module, "execute" if name == "exec" else name)
+    commands = {name: _own_command(name) for name in names or _MODULES}
+    if not names:
+        from simenv.cli import extensions
+
+        commands |= extensions.commands(_MODULES)
+    for name, command in commands.items():
         if isinstance(command, typer.Typer):
             app.add_typer(command, name=name)
         else:
             app.command(name)(command)
     return app
+
+
+def _own_command(name: str) -> Callable[..., None] | typer.Typer:
+    module = import_module(f"simenv.cli.{_MODULES[name]}")
+    command: Callable[..., None] | typer.Typer
+    command = getattr(module, "execute" if name == "exec" else name)
+    return command
 
 
 _WHOLE = 1_000_000  # limit of a summary: none is cut

@@ -106,6 +106,7 @@ class DeviceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: str = "auto"  # of the data, as `simenv devices import --format`
     timeout_s: float = 300.0  # of the command
     environ: str = ""  # variables of `simenv up` that the command reads: "LAB_TOKEN,LAB_URL"
+    allow_ignored: bool = False  # accept fields that look like noise and are not read
 
 
 class HookSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

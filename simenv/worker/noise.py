@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -98,35 +99,118 @@ def unused_channels(
     return tuple(results)
 
 
+@dataclass(frozen=True, slots=True)
+class Gaps:
+    """Figures that a device's calibration does not have."""
+
+    gates: tuple[str, ...] = ()  # native gates without an error anywhere
+    places: frozenset[tuple[str, tuple[int, ...]]] = frozenset()  # other entries without an error
+    # Entries with an error of gates whose entry for all qubits has none.
+    exceptions: frozenset[tuple[str, tuple[int, ...]]] = frozenset()
+    # Figure of qubits -> qubits without it; None: no qubit has it. Figures of all qubits are left
+    # out.
+    qubits: tuple[tuple[str, frozenset[int] | None], ...] = ()
+
+
+# Figure of a qubit -> values in place of the calibrated ones that a task may give.
+_REPLACED = {
+    "measure": frozenset(("qubit.p01", "qubit.p10")),
+    "T1": frozenset(("qubit.t1_us",)),
+    "T2": frozenset(("qubit.t2_us",)),
+}
+
+
+def gaps(document: CalibrationSnapshot) -> Gaps:
+    """Return what was not measured of a device; nothing for one that is ideal."""
+    if not (document.gates or document.qubits):
+        return Gaps()
+    nowhere = document.uncalibrated_gates
+    listed = ((gate.name, gate.qubits) for gate in document.gates if gate.error is None)
+    places = frozenset(each for each in listed if each[0] not in nowhere)
+    exceptions = frozenset(
+        (gate.name, gate.qubits)
+        for gate in document.gates
+        if gate.error is not None and (gate.name, ()) in places
+    )
+    figures = []
+    for figure, has in (
+        ("measure", [each.confusion is not None for each in document.qubits]),
+        ("T1", [each.t1_us is not None for each in document.qubits]),
+        ("T2", [each.t2_us is not None for each in document.qubits]),
+    ):
+        lacking = frozenset(qubit for qubit, known in enumerate(has) if not known)
+        if lacking or not has:
+            figures.append((figure, lacking if any(has) else None))
+    return Gaps(nowhere, places, exceptions, tuple(figures))
+
+
 def uncalibrated(
-    document: CalibrationSnapshot, program: Program, model: NoiseModel | None
+    document: CalibrationSnapshot,
+    lacking: Gaps,
+    program: Program,
+    model: NoiseModel | None,
+    noise: NoiseFactors = (),
 ) -> tuple[str, ...]:
-    """Return a warning about the gates of a circuit of which the device has no measured error; ()
-    for a device that is ideal, of which nothing was measured. `model`: of a calibration that is
-    given as noise without its device, so that the circuit may have gates, and qubits for them, that
-    the device lacks; None: the circuit was checked for the device."""
+    """Return warnings about the operations of a circuit, and the relaxation of its qubits, of which
+    the device has no measured figure and the task no value, and about noise that the import of the
+    device left out. `model`: of a calibration that is given as noise without its device, so that
+    the circuit may have gates, and qubits for them, that the device lacks; None: the circuit was
+    checked for the device."""
     from noise_models.build import DeviceModel
 
-    if not (document.gates or document.qubits):
-        return ()
-    used = set(program.names)
-    lost = [name for name in document.uncalibrated_gates if name in used]
-    if isinstance(model, DeviceModel):
-        lost += sorted(
-            {
-                f"{name} on {', '.join(map(str, qubits))}"
-                for name, qubits in gates_of(program)
-                if name not in lost and model.calibration(name, qubits) is None
-            }
-        )
-    if "measure" in used and not any(qubit.confusion for qubit in document.qubits):
-        lost.append("measure")
-    if not lost:
-        return ()
-    return (
-        f"{_listed(lost)} acted without errors: device {document.name} has no measured error of"
-        f" {'them' if len(lost) > 1 else 'it'}",
+    used, given = set(program.names), {name for name, _ in noise}
+    lost = [name for name in lacking.gates if name in used]
+    partly = any(qubits is not None for _, qubits in lacking.qubits)
+    walked = operations_of(program) if lacking.places or partly or model is not None else set()
+    lost += sorted(
+        {
+            f"{name} on {', '.join(map(str, qubits))}"
+            for name, qubits in walked
+            if name not in lost
+            and is_gate(name)
+            and (
+                _lacks(lacking, name, qubits)
+                or (isinstance(model, DeviceModel) and model.calibration(name, qubits) is None)
+            )
+        }
     )
+    still: list[str] = []
+    for figure, qubits in lacking.qubits:
+        if _REPLACED[figure] & given or (figure == "measure" and figure not in used):
+            continue
+        text = figure
+        if qubits is not None:
+            acting = {
+                qubit
+                for name, places in walked
+                if figure != "measure" or name == figure
+                for qubit in places
+            }
+            if not (found := sorted(acting & qubits)):
+                continue
+            text = f"{figure} on {', '.join(map(str, found[:_SHOWN]))}"
+            text += f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        (lost if figure == "measure" else still).append(text)
+    results = []
+    if lost:
+        results.append(
+            f"{_listed(lost)} acted without errors: device {document.name} has no measured error of"
+            f" {'them' if len(lost) > 1 else 'it'}"
+        )
+    if still:
+        results.append(f"no relaxation by {_listed(still)}: device {document.name} has no value")
+    if document.unread:
+        results.append(
+            f"noise of {_listed(document.unread)} does not act: the import of device"
+            f" {document.name} left it out"
+        )
+    return tuple(results)
+
+
+def _lacks(lacking: Gaps, name: str, qubits: tuple[int, ...]) -> bool:
+    if (name, ()) in lacking.places:
+        return (name, qubits) not in lacking.exceptions
+    return (name, qubits) in lacking.places
 
 
 def on_pairs(model: NoiseModel, program: Program) -> tuple[str, ...]:
@@ -281,6 +365,7 @@ class Noise:
         self._limited: dict[tuple[str, NoiseFactors], tuple[str, ...]] = {}
         self._times: dict[str, ShotTimes] = {}  # by snapshot
         self._useless: dict[str, bool] = {}  # by snapshot
+        self._gaps: dict[str, Gaps] = {}  # by snapshot
         self._of_structures: dict[tuple[bytes, str, NoiseFactors], tuple[str, ...]] = {}
         self._shots_ns: OrderedDict[tuple[bytes, str], float] = OrderedDict()
 
@@ -404,7 +489,15 @@ class Noise:
         outside = () if scope is None else outside_fit(scope, program, terms.name)
         if _OFF not in terms.noise:
             model = None if terms.device else self._attachment(terms).model
-            outside = (*uncalibrated(document, program, model), *outside)
+            if terms.snapshot not in self._gaps:
+                if len(self._gaps) >= MAX_MODELS:
+                    self._gaps.clear()
+                self._gaps[terms.snapshot] = gaps(document)
+            lacking = self._gaps[terms.snapshot]
+            outside = (
+                *uncalibrated(document, lacking, program, model, terms.noise),
+                *outside,
+            )
             if terms.snapshot not in self._useless:
                 if len(self._useless) >= MAX_MODELS:
                     self._useless.clear()

@@ -446,3 +446,30 @@ def test_comparison_takes_custom_models() -> None:
     rows = compare(transmons(), EXTRA)
     assert {row.kind for row in rows} == {"gate", "idle", "preparation", "reset", "readout"}
     assert next(row for row in rows if row.kind == "reset").second_infidelity == 0.0
+
+
+def test_coupled_are_the_pairs_of_usable_qubits_with_a_working_gate() -> None:
+    both = ((0, 1), (1, 0))
+    gates = [calibration.GateCalibration("cz", pair, 0.01) for pair in both]
+    assert small(coupling=both, gates=tuple(gates)).coupled == both
+    broken = (gates[0], msgspec.structs.replace(gates[1], error=1.0))
+    assert small(coupling=both, gates=broken).coupled == both[:1]
+    assert small(coupling=both, gates=broken[:1]).coupled == both[:1]
+    listed = calibration.GateCalibration("cz", (1, 0))  # without figures: it acts
+    assert small(coupling=both, gates=(broken[0], listed)).coupled == both
+    everywhere = calibration.GateCalibration("cz", (), 0.01)
+    assert small(coupling=both, gates=(everywhere, broken[1])).coupled == both[:1]
+    assert small(coupling=both, gates=(), unusable=(0,)).coupled == ()
+    assert small(coupling=both, gates=()).coupled == both
+
+
+def test_no_pair_of_fez_is_coupled_without_a_working_gate() -> None:
+    if not library.resolve("fez"):
+        pytest.skip("qiskit-ibm-runtime is not installed")
+    device, report = library.read("fez")
+    errors = {gate.qubits: gate.error for gate in device.gates if gate.name == "cz"}
+    assert {qubit for pair in device.coupling for qubit in pair} >= {32, 80}
+    assert not {qubit for pair in device.coupled for qubit in pair} & {32, 80}
+    assert all(errors[pair] < 1.0 for pair in device.coupled)
+    notes = {line.note for line in report.missing if line.field == "coupling"}
+    assert "32, 80: no gate on two qubits works there" in notes

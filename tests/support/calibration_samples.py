@@ -313,6 +313,46 @@ def trapped_ion() -> dict[str, Any]:
     }  # fmt: skip
 
 
+def ionq() -> dict[str, Any]:
+    """A characterization as IonQ's API gives it: three ions, all pairs."""
+    return {
+        "id": "3c90c3cc-0d44-4b50-8888-8dd25736052a", "date": WHEN, "backend": "qpu.aria-1",
+        "qubits": 3, "connectivity": [[0, 1], [0, 2], [2, 1]],
+        "fidelity": {
+            "spam": {"median": 0.9937, "stderr": None}, "1q": {"median": 0.9998},
+            "2q": {"median": 0.99, "stderr": 0.001},
+        },
+        "timing": {
+            "readout": 3e-4, "reset": 2e-5, "1q": 1.35e-4, "2q": 6e-4, "t1": 100, "t2": 1,
+        },
+    }  # fmt: skip
+
+
+def braket_ionq() -> dict[str, Any]:
+    """The capabilities of an IonQ machine on Amazon Braket, without a standardized section."""
+    schema = "braket.device_schema.ionq.ionq_"
+    return {
+        "braketSchemaHeader": {"name": f"{schema}device_capabilities", "version": "1"},
+        "service": {"executionWindows": [], "shotsRange": [1, 5000]},
+        "action": {},
+        "deviceParameters": {},
+        "paradigm": {
+            "qubitCount": 25,
+            "nativeGateSet": ["GPI", "GPI2", "MS"],
+            "connectivity": {"fullyConnected": True, "connectivityGraph": {}},
+        },
+        "provider": {
+            "braketSchemaHeader": {"name": f"{schema}provider_properties", "version": "1"},
+            "errorMitigation": {"Debias": {"minimumShots": 2500}},
+            "fidelity": {"1Q": {"mean": 0.99717}, "2Q": {"mean": 0.9696}, "spam": {"mean": 0.9961}},
+            "timing": {
+                "T1": 10000000000, "T2": 500000, "1Q": 1.1e-05, "2Q": 0.00021,
+                "readout": 0.000175, "reset": 3.5e-05,
+            },
+        },
+    }  # fmt: skip
+
+
 def encoded(value: Any) -> bytes:
     """JSON of a value."""
     return json.dumps(value).encode()
@@ -333,5 +373,6 @@ def files() -> dict[str, dict[str, bytes]]:
         "qdmi": {"device.json": encoded(qdmi())},
         "iqm": {"metrics.json": encoded(iqm())},
         "braket": {"properties.json": encoded(braket())},
+        "ionq": {"characterization.json": encoded(ionq())},
         "trapped-ion": {"ions.json": encoded(trapped_ion())},
     }

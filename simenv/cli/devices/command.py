@@ -20,6 +20,7 @@ import typer
 from simenv import config
 from simenv.cli import app, terminal
 from simenv.cli.devices import overview
+from simenv.cli.devices.new import new, report_lines
 from simenv.cli.listing import Columns, NoHeader, Style, Watch, listing
 from simenv.errors import ConfigError, NotFoundError, OptionError
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from qiskit.transpiler import Target
 
     from noise_models.calibration import CalibrationSnapshot
-    from noise_models.importers import ImportReport, ReportLine
     from simulators.hardware.engine import MachineDescription
 
 _CHARS = 300  # of a provider's error message
@@ -128,7 +128,6 @@ def _number(value: Any) -> float | None:
 
 
 _MAX_BYTES = 64 * 2**20  # of a file; 1,000 qubits take 2 MB
-_LINES_SHOWN = 12  # lines of one part of a report
 
 devices = typer.Typer(help="List devices; import, show and remove calibration data.")
 
@@ -176,6 +175,13 @@ def import_device(
             " of files."
         ),
     ] = "",
+    allow_ignored: Annotated[
+        bool,
+        typer.Option(
+            "--allow-ignored",
+            help="Accept fields that look like noise and that the format does not have.",
+        ),
+    ] = False,
 ) -> None:
     """Import calibration data as a device, and report which fields were used."""
     from noise_models import library, snapshot as snapshots
@@ -187,7 +193,7 @@ def import_device(
     if device:
         config.check_name(device, "device")
     with overview.calibration_errors():
-        result, report = import_snapshot(values, source_format)
+        result, report = import_snapshot(values, source_format, allow_ignored=allow_ignored)
         if device and any(line.field == "name" for line in report.defaulted):
             result = msgspec.structs.replace(result, name=device)  # else it keeps its own name
         result = _laid_out(result)
@@ -209,7 +215,10 @@ def import_device(
         f" format {report.format}, snapshot {result.digest.hex()[:12]}"
     )
     terminal.line(f"file {path}")
-    _report(report)
+    report_lines(report)
+
+
+devices.command("new")(new)
 
 
 def _laid_out(snapshot: CalibrationSnapshot) -> CalibrationSnapshot:
@@ -325,34 +334,3 @@ def _plot(name: str, calibration: CalibrationSnapshot, path: Path) -> None:
         plots.draw_lattice(name, calibration, path)
 
     terminal.plot(path, "lattice", draw)
-
-
-def _report(report: ImportReport) -> None:
-    """Print what the device does not have, then the fields in the four parts of a report."""
-    if report.missing:
-        terminal.line()
-        terminal.line("the device does not have")
-        _lines(report.missing)
-    for title, lines in (
-        ("used", report.used),
-        ("ignored", report.ignored),
-        ("defaulted", report.defaulted),
-        ("clamped when a noise model is built", report.clamped),
-    ):
-        if lines:
-            total = sum(line.count for line in lines)
-            terminal.line()
-            terminal.line(f"{title} ({terminal.counted(total, 'value')})")
-            _lines(lines)
-
-
-def _lines(lines: tuple[ReportLine, ...]) -> None:
-    shown = lines[:_LINES_SHOWN]
-    width = max(len(line.field) for line in shown)
-    for line in shown:
-        count = f"  ({line.count})" if line.count > 1 else ""
-        terminal.fitted(
-            f"  {terminal.clean(line.field.ljust(width))}  {line.note}{count}", width + 4
-        )
-    if len(lines) > len(shown):
-        terminal.line(f"  and {len(lines) - len(shown)} more; --json prints all")

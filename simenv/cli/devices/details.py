@@ -142,13 +142,15 @@ def as_object(
 def show(name: str, snapshot: CalibrationSnapshot, source: str) -> None:
     """Print the description of the device, and the median of each figure."""
     gates = ", ".join(gate.name for gate in snapshot.native_gates)
-    pairs = len({frozenset(pair) for pair in snapshot.coupling})
+    pairs = len({frozenset(pair) for pair in snapshot.coupled})
+    lost = len({frozenset(pair) for pair in snapshot.coupling}) - pairs
+    coupling = f"{pairs} pairs" + (f", {lost} more without a working gate" if lost else "")
     facts = [
         ("device", f"{name} ({source})"),
         ("model", " ".join(filter(None, (snapshot.provider, snapshot.name, snapshot.version)))),
         ("technology", snapshot.technology),
         ("qubits", str(snapshot.num_qubits)),
-        ("coupling", "all to all" if snapshot.all_to_all else f"{pairs} pairs"),
+        ("coupling", "all to all" if snapshot.all_to_all else coupling),
         ("gates", gates),
         ("calibrated", snapshot.calibrated),
         ("snapshot", snapshot.digest.hex()[:12]),

@@ -91,7 +91,9 @@ def _renewed(folder: Path, name: str, settings: DeviceSettings, data: bytes) -> 
     """Import the data and store the device. Raises NoiseError, ConfigError."""
     if name in library.BUNDLED:
         raise ConfigError(f"{name} is the name of a bundled profile", hint="choose another name")
-    snapshot, report = import_snapshot({name: data}, settings.format)
+    snapshot, report = import_snapshot(
+        {name: data}, settings.format, allow_ignored=settings.allow_ignored
+    )
     if any(line.field == "name" for line in report.defaulted):
         snapshot = msgspec.structs.replace(snapshot, name=name)
     body = dump(snapshot)

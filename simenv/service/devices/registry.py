@@ -61,7 +61,7 @@ def device_info(name: str, snapshot: CalibrationSnapshot, digest: str) -> views.
                     "reset", (number,), _figure(qubit.reset_error), _figure(qubit.reset_ns)
                 )
             )
-    coupling = _coupling(snapshot)
+    coupling = snapshot.coupled
     return views.DeviceInfo(
         name=name,
         kind=views.DeviceKind.EMULATED,
@@ -88,25 +88,6 @@ def device_info(name: str, snapshot: CalibrationSnapshot, digest: str) -> views.
         angle_limits=tuple(
             views.AngleLimits(each.gate, each.bounds_rad) for each in snapshot.angle_bounds
         ),
-    )
-
-
-def _coupling(snapshot: CalibrationSnapshot) -> tuple[tuple[int, int], ...]:
-    """Return the coupled pairs of usable qubits on which a native gate is listed; all of them if a
-    gate on two qubits acts everywhere."""
-    places: dict[str, set[tuple[int, ...]]] = {
-        gate.name: set() for gate in snapshot.native_gates if gate.num_qubits == 2
-    }
-    for gate in snapshot.gates:
-        if gate.name in places:
-            places[gate.name].add(gate.qubits)
-    everywhere = not all(places.values()) or any(() in each for each in places.values())
-    listed = set().union(*places.values())
-    return tuple(
-        pair
-        for pair in snapshot.coupling
-        if (everywhere or not places or pair in listed)
-        and not set(pair).intersection(snapshot.unusable)
     )
 
 

@@ -229,6 +229,34 @@ def test_gate_that_a_calibration_given_as_noise_does_not_have_is_named() -> None
     assert recorded(calibration(), asked, noise=(("all", 0.0),)).warnings == ()
 
 
+def test_figures_that_a_device_lacks_are_named_where_a_circuit_uses_them() -> None:
+    base = library.load(DEVICE)
+    bare = msgspec.structs.replace(base.qubits[1], t1_us=None, p01=None, p10=None)
+    qubits = (base.qubits[0], msgspec.structs.replace(bare, readout_error=None), *base.qubits[2:])
+    gates = tuple(
+        msgspec.structs.replace(each, error=None) if each.qubits == (0, 1) else each
+        for each in base.gates
+    )
+    device = msgspec.structs.replace(base, qubits=qubits, gates=gates, unread=("column P01",))
+    asked = QuantumCircuit(3, 3)
+    asked.sx(2)
+    asked.measure(2, 2)
+    body = document.dump(device)
+    left = f"noise of column P01 does not act: the import of device {DEVICE} left it out"
+    assert recorded(body, asked, device=DEVICE).warnings == (left,)
+    asked.cz(0, 1)
+    asked.measure(1, 1)
+    assert recorded(body, asked, device=DEVICE).warnings == (
+        f"cz on 0, 1; measure on 1 acted without errors: device {DEVICE} has no measured error of"
+        " them",
+        f"no relaxation by T1 on 1: device {DEVICE} has no value",
+        left,
+    )
+    given = (("qubit.p01", 0.1), ("qubit.t1_us", 50.0))
+    texts = recorded(body, asked, device=DEVICE, noise=given).warnings
+    assert not any("measure on" in text or "relaxation" in text for text in texts)
+
+
 def altered(**changes: Any) -> bytes:
     """The device with other values of qubit 0, and an error of 0.8 of cz on 0 and 1."""
     base = library.load(DEVICE)

@@ -195,6 +195,10 @@ def lacking(form: str) -> dict[str, bytes]:
         return {"ions.json": snapshot.dump(msgspec.structs.replace(ions, qubits=()))}
     if form == "trapped-ion":
         return {"ions.json": samples.encoded({**samples.trapped_ion(), "p_meas": None})}
+    if form == "ionq":
+        value = samples.ionq()
+        del value["fidelity"]["spam"]
+        return {"ions.json": samples.encoded(value)}
     if form == "cunqa":
         value = samples.cunqa()
         for qubit in value["Qubits"].values():
@@ -218,3 +222,62 @@ def test_report_of_each_format_begins_with_what_the_device_lacks(
     result = shell("devices", "import", *paths, "--name", "mine", "--format", form)
     assert result.code == 0, result.err
     assert result.out.splitlines()[2:4] == ["", "the device does not have"]
+
+
+def test_device_of_a_few_numbers_is_made_and_listed(shell: Shell, home: Path) -> None:
+    words = ("--qubits", "5", "--t1-us", "120", "--t2-us", "80", "--error-2q", "0.006")
+    result = shell("devices", "new", "small", *words)
+    assert result.code == 0, result.err
+    lines = result.out.splitlines()
+    assert lines[0] == "made small: 5 qubits, 4 pairs"
+    assert lines[2:4] == ["", "the device does not have"]
+    assert lines[4].split()[0] == "measure"
+    value, _ = overview.load("small")
+    assert value.qubits[4].t1_us == 120.0
+    assert shell("devices", "new", "small", *words, "--json").object["replaced"] is True
+
+
+def test_template_in_a_file_is_imported(shell: Shell, tmp_path: Path, home: Path) -> None:
+    file = tmp_path / "mine.json"
+    words = ("--lattice", "heavy-hex:2x4", "--template", "--file", str(file))
+    assert shell("devices", "new", "mine", *words).code == 0
+    assert not (home / "devices" / "mine.json").exists()
+    result = shell("devices", "import", str(file))
+    assert result.out.startswith("imported mine: 9 qubits, format simenv")
+    assert "does not have" not in result.out
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (("x",), "no number of qubits"),
+        (("x", "--qubits", "3", "--t1-us", "long"), "--t1-us: 'long'"),
+        (("x", "--couplings", "0-1", "--lattice", "line"), "give one of the two"),
+        (("x", "--couplings", "0:1"), "'0:1' is not a pair"),
+        (("ideal", "--qubits", "3"), "bundled profile"),
+        (("x", "--qubits", "3", "--file", "/nowhere/x.json"), "cannot write"),
+    ],
+)
+def test_device_that_cannot_be_made_is_refused(
+    words: tuple[str, ...], part: str, shell: Shell
+) -> None:
+    result = shell("devices", "new", *words)
+    assert result.code == 2
+    assert part in result.err
+
+
+def test_renamed_column_is_refused_by_name_and_accepted_by_an_option(
+    shell: Shell, tmp_path: Path
+) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text(samples.IBM_CSV.replace("T2 (us)", "Coherence (us)"))
+    result = shell("devices", "import", str(path), "--name", "chip")
+    assert result.code == 2
+    assert "Coherence (us)" in result.err
+    assert "--allow-ignored" in result.err
+    result = shell("devices", "import", str(path), "--name", "chip", "--allow-ignored")
+    assert result.code == 0, result.err
+    head = result.out.split("used (")[0]
+    assert "T2 " in head
+    assert "noise that was left out" in head
+    assert "column Coherence (us)" in head

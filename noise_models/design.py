@@ -1,0 +1,282 @@
+"""Devices of a few numbers and a lattice, as snapshots.
+
+A value is one number for all qubits or coupled pairs, or one for each in their order; a value that
+is not given is not measured. Lattices have a place in a drawing for each qubit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal, get_args
+
+from noise_models import calibration
+from noise_models.importers import missing
+from noise_models.importers.reading import SHAPES, SYMMETRIC, ImportReport, Recorder
+from noise_models.snapshot import check, clamps
+from noise_models.strict_json import MAX_QUBITS, SnapshotError
+
+Pair = tuple[int, int]
+Lattice = Literal["line", "ring", "grid", "heavy-hex", "all-to-all"]
+LATTICES: tuple[str, ...] = get_args(Lattice)
+_COLUMNS_PER_LINK = 4  # of a row of heavy-hex: one qubit links every fourth one to the next row
+SOURCE = "simenv"
+
+# Plausible values of superconducting qubits, which complete a template.
+TEMPLATE = {
+    "t1_us": 150.0, "t2_us": 100.0, "p01": 0.01, "p10": 0.02, "readout_ns": 1000.0,
+    "error_1q": 3e-4, "error_2q": 5e-3, "duration_1q_ns": 32.0, "duration_2q_ns": 68.0,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceDesign:
+    """Numbers of a device. A tuple has one value for all, one for each, or none: not measured."""
+
+    name: str
+    num_qubits: int
+    couplings: tuple[Pair, ...] = ()
+    all_to_all: bool = False
+    coordinates: tuple[tuple[float, float], ...] = ()
+    gates: tuple[str, ...] = ("rz", "sx", "x", "cz")  # Qiskit's names; rz is without error and time
+    t1_us: tuple[float, ...] = ()
+    t2_us: tuple[float, ...] = ()
+    p01: tuple[float, ...] = ()
+    p10: tuple[float, ...] = ()
+    readout_error: tuple[float, ...] = ()  # mean of p01 and p10
+    readout_ns: tuple[float, ...] = ()
+    error_1q: tuple[float, ...] = ()  # average gate infidelity
+    error_2q: tuple[float, ...] = ()
+    duration_1q_ns: tuple[float, ...] = ()
+    duration_2q_ns: tuple[float, ...] = ()
+
+
+_OF_QUBITS = ("t1_us", "t2_us", "p01", "p10", "readout_error", "readout_ns")
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Couplings of a lattice, each pair once, and a place for each qubit: x right, y down."""
+
+    num_qubits: int
+    couplings: tuple[Pair, ...]
+    coordinates: tuple[tuple[float, float], ...] = ()
+    all_to_all: bool = False
+
+
+def lattice(text: str, num_qubits: int = 0) -> Layout:
+    """Return the layout of a lattice: `line`, `ring`, `all-to-all`, `grid:ROWSxCOLUMNS` or
+    `heavy-hex:ROWSxCOLUMNS`, where a size may be left out if `num_qubits` is not 0. Raises
+    SnapshotError for an unknown lattice, and for a size that does not fit."""
+    kind, _, size = text.partition(":")
+    if kind not in LATTICES:
+        hint = f"known: {', '.join(LATTICES)}"
+        raise SnapshotError("lattice", f"{text[:60]!r} is unknown", hint=hint)
+    if not 0 <= num_qubits <= MAX_QUBITS:
+        raise SnapshotError("qubits", f"{num_qubits}", hint=f"1 to {MAX_QUBITS}")
+    if kind in ("grid", "heavy-hex"):
+        rows, columns = _size(kind, size, num_qubits)
+        found = _grid(rows, columns) if kind == "grid" else _heavy_hex(rows, columns)
+        if num_qubits not in (0, found.num_qubits):
+            text = f"{num_qubits} qubits; {kind} of {rows}x{columns} has {found.num_qubits}"
+            raise SnapshotError("lattice", text, hint="leave the number of qubits out")
+        return found
+    if size or not num_qubits:
+        text = f"size {size[:40]!r}" if size else "no number of qubits"
+        raise SnapshotError("lattice", f"{text} of {kind}", hint="give the number of qubits")
+    line = tuple(pairwise(range(num_qubits)))
+    if kind == "line":
+        return Layout(num_qubits, line, tuple((float(q), 0.0) for q in range(num_qubits)))
+    if kind == "ring":
+        ends = ((0, num_qubits - 1),) if num_qubits > 2 else ()
+        return Layout(num_qubits, line + ends)
+    return Layout(num_qubits, (), all_to_all=True)
+
+
+def _size(kind: str, size: str, num_qubits: int) -> tuple[int, int]:
+    """Return rows and columns: as given, or the squarest with this number of qubits."""
+    if size:
+        rows, _, columns = size.partition("x")
+        digits = [each if each.isascii() and each.isdigit() else "0" for each in (rows, columns)]
+        sides = int(digits[0][:6]), int(digits[1][:6])
+        if min(sides) < 1 or sides[0] * sides[1] > MAX_QUBITS:
+            text = f"{size[:40]!r} is no size, or has more than {MAX_QUBITS} qubits"
+            raise SnapshotError("lattice", text, hint=f"{kind}:3x4")
+        if kind == "heavy-hex" and (sides[1] % _COLUMNS_PER_LINK or sides[0] < 2):
+            hint = "two rows or more, of 4, 8, 12, ... columns: heavy-hex:3x8"
+            raise SnapshotError("lattice", f"{size[:40]!r} of heavy-hex", hint=hint)
+        return sides
+    if not num_qubits:
+        hint = f"{kind}:ROWSxCOLUMNS, or a number of qubits"
+        raise SnapshotError("lattice", f"no size of {kind}", hint=hint)
+    if kind == "grid":
+        sizes = {rows * columns: (rows, columns) for rows, columns in _squarest(num_qubits)}
+    else:
+        sizes = {
+            _heavy_hex_count(rows, columns): (rows, columns)
+            for columns in range(_COLUMNS_PER_LINK, num_qubits + 1, _COLUMNS_PER_LINK)
+            for rows in (round((num_qubits + columns // 4) / (columns + columns // 4)),)
+            if rows > 1
+        }
+    if num_qubits not in sizes:
+        near = sorted(sizes, key=lambda count: abs(count - num_qubits))[:3]
+        shown = ", ".join(f"{count} ({kind}:{sizes[count][0]}x{sizes[count][1]})" for count in near)
+        text = f"no {kind} has {num_qubits} qubits"
+        raise SnapshotError("lattice", text, hint=f"near: {shown}" if near else "")
+    return sizes[num_qubits]
+
+
+def _squarest(num_qubits: int) -> list[tuple[int, int]]:
+    """Sizes of grids near a number of qubits; of those with this number the squarest is last."""
+    sizes = []
+    for count in (num_qubits - 1, num_qubits + 1, num_qubits):
+        sides = [(rows, count // rows) for rows in range(2, count) if count % rows == 0]
+        sizes += [each for each in sides if each[0] <= each[1]]
+    return sizes
+
+
+def _grid(rows: int, columns: int) -> Layout:
+    places = [(row, column) for row in range(rows) for column in range(columns)]
+    number = {place: index for index, place in enumerate(places)}
+    couplings = [
+        (index, number[other])
+        for (row, column), index in number.items()
+        for other in ((row, column + 1), (row + 1, column))
+        if other in number
+    ]
+    return Layout(len(places), tuple(couplings), tuple((float(c), float(r)) for r, c in places))
+
+
+def _heavy_hex_count(rows: int, columns: int) -> int:
+    return rows * columns + (rows - 1) * (columns // _COLUMNS_PER_LINK)
+
+
+def _heavy_hex(rows: int, columns: int) -> Layout:
+    """Heavy-hex lattice in the numbering of IBM's Heron processors, which are 8x16: rows, and
+    between two rows the qubits that link them at columns 3, 7, ... or 1, 5, ... by turns."""
+    places: list[tuple[float, float]] = []
+    number: dict[tuple[int, int], int] = {}  # (row of the drawing, column): rows are even
+    for row in range(2 * rows - 1):
+        chosen = range(columns)[(3, 1)[row // 2 % 2] :: _COLUMNS_PER_LINK] if row % 2 else None
+        for column in range(columns) if chosen is None else chosen:
+            number[row, column] = len(places)
+            places.append((float(column), float(row)))
+    couplings = [
+        tuple(sorted((index, number[other])))
+        for (row, column), index in number.items()
+        for other in (((row - 1, column), (row + 1, column)) if row % 2 else ((row, column + 1),))
+        if other in number
+    ]
+    return Layout(len(places), tuple((a, b) for a, b in sorted(couplings)), tuple(places))
+
+
+def snapshot_of(design: DeviceDesign) -> tuple[calibration.CalibrationSnapshot, ImportReport]:
+    """Build and check the snapshot of a device, and report what it does not have. Raises
+    SnapshotError."""
+    _check(design)
+    count = design.num_qubits
+    columns = {
+        name: values
+        for name in _OF_QUBITS
+        if (values := _spread(name, getattr(design, name), count, "qubit"))
+    }
+    qubits = tuple(
+        calibration.QubitCalibration(**{name: values[q] for name, values in columns.items()})
+        for q in range(count if columns else 0)
+    )
+    result = calibration.CalibrationSnapshot(
+        name=design.name,
+        num_qubits=count,
+        all_to_all=design.all_to_all,
+        native_gates=tuple(calibration.NativeGate(name, *SHAPES[name]) for name in design.gates),
+        coupling=_both_ways(design),
+        qubits=qubits,
+        gates=tuple(_gates(design)),
+        coordinates=design.coordinates,
+        source_format=SOURCE,
+    )
+    check(result)
+    recorder = Recorder()
+    missing.report(result, {}, recorder)
+    for field, note in clamps(result):
+        recorder.clamped(field, note)
+    return result, recorder.report(SOURCE)
+
+
+def _check(design: DeviceDesign) -> None:
+    for name in design.gates:
+        if SHAPES.get(name, (0, 0))[0] not in (1, 2):
+            text = f"{name[:60]!r} is no gate of Qiskit on one or two qubits"
+            raise SnapshotError("gates", text, hint="as rz,sx,x,cz")
+    seen: set[frozenset[int]] = set()
+    for pair in design.couplings:
+        text = "-".join(map(str, pair))
+        if len(set(pair)) < 2 or not all(0 <= qubit < design.num_qubits for qubit in pair):
+            hint = f"two qubits from 0 to {design.num_qubits - 1}"
+            raise SnapshotError("couplings", f"{text} is no pair", hint=hint)
+        if frozenset(pair) in seen:
+            raise SnapshotError("couplings", f"{text} a second time", hint="give each pair once")
+        seen.add(frozenset(pair))
+    wide = [name for name in design.gates if SHAPES[name][0] == 2]
+    if (design.couplings or design.all_to_all) and not wide:
+        raise SnapshotError("gates", "none on two qubits, and pairs", hint="as rz,sx,x,cz")
+
+
+def _spread(field: str, values: Sequence[float], count: int, what: str) -> tuple[float, ...]:
+    """Return one value for each of `count` from one or from as many; () for none."""
+    if len(values) in (0, count):
+        return tuple(values)
+    if len(values) == 1:
+        return tuple(values) * count
+    text = f"{len(values)} values of {count} {what}s"
+    raise SnapshotError(field, text, hint=f"give one for all, or one for each {what}")
+
+
+def _both_ways(design: DeviceDesign) -> tuple[Pair, ...]:
+    """Pairs in both directions where a gate is symmetric, else as given."""
+    wide = [name for name in design.gates if SHAPES[name][0] == 2]
+    if SYMMETRIC.isdisjoint(wide):
+        return design.couplings
+    return tuple(pair for a, b in design.couplings for pair in ((a, b), (b, a)))
+
+
+def _gates(design: DeviceDesign) -> list[calibration.GateCalibration]:
+    """Entries of each gate: for all qubits where one value holds everywhere."""
+    results = []
+    pairs = design.couplings
+    for name in design.gates:
+        size = SHAPES[name][0]
+        places: Sequence[tuple[int, ...]] = [(q,) for q in range(design.num_qubits)]
+        if size == 2:
+            places = pairs
+        if name == "rz":
+            results.append(calibration.GateCalibration(name, (), 0.0, 0.0))
+            continue
+        if size == 2 and not pairs and not design.all_to_all:
+            continue
+        errors = getattr(design, f"error_{size}q")
+        durations = getattr(design, f"duration_{size}q_ns")
+        if max(len(errors), len(durations)) <= 1 and (size == 1 or design.all_to_all):
+            error = errors[0] if errors else None
+            duration = durations[0] if durations else None
+            if errors or durations:
+                results.append(calibration.GateCalibration(name, (), error, duration))
+            continue
+        what = "qubit" if size == 1 else "pair"
+        errors = _spread(f"error_{size}q", errors, len(places), what)
+        durations = _spread(f"duration_{size}q_ns", durations, len(places), what)
+        for index, place in enumerate(places):
+            ways = [place]
+            if size == 2 and name in SYMMETRIC:
+                ways.append(place[::-1])
+            results += [
+                calibration.GateCalibration(
+                    name,
+                    way,
+                    errors[index] if errors else None,
+                    durations[index] if durations else None,
+                )
+                for way in ways
+            ]
+    return results

@@ -1,0 +1,117 @@
+"""Devices of a few numbers and a lattice."""
+
+import msgspec
+import pytest
+from failing import fails
+
+from noise_models import library, snapshot
+from noise_models.design import TEMPLATE, DeviceDesign, lattice, snapshot_of
+from noise_models.strict_json import SnapshotError
+
+
+@pytest.mark.parametrize(
+    ("text", "count", "qubits", "pairs"),
+    [
+        ("line", 5, 5, 4),
+        ("ring", 5, 5, 5),
+        ("ring", 2, 2, 1),
+        ("grid:3x4", 0, 12, 17),
+        ("grid", 12, 12, 17),
+        ("heavy-hex:2x4", 0, 9, 8),
+        ("heavy-hex", 156, 156, 176),
+        ("all-to-all", 4, 4, 0),
+        ("line", 1, 1, 0),
+    ],
+)
+def test_lattice_has_its_qubits_and_pairs(text: str, count: int, qubits: int, pairs: int) -> None:
+    layout = lattice(text, count)
+    assert (layout.num_qubits, len(layout.couplings)) == (qubits, pairs)
+    assert len({frozenset(pair) for pair in layout.couplings}) == pairs
+    assert len(layout.coordinates) in (0, qubits)
+    assert layout.all_to_all == (text == "all-to-all")
+
+
+def test_heavy_hex_has_the_numbering_of_a_heron() -> None:
+    if not library.resolve("fez"):
+        pytest.skip("qiskit-ibm-runtime is not installed")
+    measured = {tuple(sorted(pair)) for pair in library.load("fez").coupling}
+    assert set(lattice("heavy-hex:8x16").couplings) == measured
+
+
+@pytest.mark.parametrize(
+    ("text", "count", "part"),
+    [
+        ("torus", 5, "unknown"),
+        ("line", 0, "no number of qubits"),
+        ("line:5", 0, "size '5'"),
+        ("grid", 0, "no size"),
+        ("grid", 7, "no grid has 7"),
+        ("grid:2x", 0, "no size"),
+        ("grid:99999x99999", 0, "more than"),
+        ("grid:2x2", 5, "2x2 has 4"),
+        ("heavy-hex", 127, "no heavy-hex has 127"),
+        ("heavy-hex:3x5", 0, "of heavy-hex"),
+        ("line", 10**9, "1000000000"),
+    ],
+)
+def test_lattice_that_cannot_be_is_refused(text: str, count: int, part: str) -> None:
+    fails(SnapshotError, part, lattice, text, count)
+
+
+def chip(**changes: object) -> DeviceDesign:
+    layout = lattice("line", 3)
+    values = {"couplings": layout.couplings, "coordinates": layout.coordinates, **changes}
+    return DeviceDesign("chip", 3, **values)  # type: ignore[arg-type]
+
+
+def test_one_value_is_that_of_all_and_several_are_of_each() -> None:
+    value, report = snapshot_of(
+        chip(
+            t1_us=(120.0,), t2_us=(80.0, 70.0, 60.0), error_2q=(0.006, 0.008), readout_error=(0.01,)
+        )
+    )
+    assert [qubit.t1_us for qubit in value.qubits] == [120.0] * 3
+    assert [qubit.t2_us for qubit in value.qubits] == [80.0, 70.0, 60.0]
+    errors = {gate.qubits: gate.error for gate in value.gates if gate.name == "cz"}
+    assert errors == {(0, 1): 0.006, (1, 0): 0.006, (1, 2): 0.008, (2, 1): 0.008}
+    assert {line.field for line in report.missing} == {"gates.sx", "gates.x"}
+    assert snapshot.load(snapshot.dump(value)) == value
+
+
+def test_template_lacks_nothing() -> None:
+    value, report = snapshot_of(chip(**{field: (each,) for field, each in TEMPLATE.items()}))
+    assert report.missing == ()
+    assert snapshot.load(msgspec.json.format(snapshot.dump(value))) == value
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"t1_us": (1.0, 2.0)}, "2 values of 3 qubits"),
+        ({"error_2q": (0.1, 0.1, 0.1)}, "3 values of 2 pairs"),
+        ({"t1_us": (-1.0,)}, "t1_us"),
+        ({"error_1q": (2.0,)}, "error"),
+        ({"couplings": ((0, 0),)}, "0-0 is no pair"),
+        ({"couplings": ((0, 3),)}, "0-3 is no pair"),
+        ({"couplings": ((0, 1), (1, 0))}, "a second time"),
+        ({"gates": ("rz", "magic")}, "'magic'"),
+        ({"gates": ("rz", "sx")}, "none on two qubits"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(changes: dict[str, object], part: str) -> None:
+    fails(SnapshotError, part, snapshot_of, chip(**changes))
+
+
+def test_page_has_every_field_of_the_json() -> None:
+    from pathlib import Path
+
+    from noise_models import calibration
+
+    page = (Path(__file__).parents[2] / "docs/guides/own_devices.md").read_text()
+    for kind in (
+        calibration.CalibrationSnapshot, calibration.QubitCalibration, calibration.NativeGate,
+        calibration.GateCalibration, calibration.MeasurementCalibration, calibration.ZZCoupling,
+        calibration.CorrelatedReadout, calibration.AngleBounds, calibration.PauliRotation,
+    ):  # fmt: skip
+        for field in kind.__struct_fields__:
+            assert f"`{field}`" in page, field
