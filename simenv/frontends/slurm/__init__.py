@@ -174,7 +174,8 @@ def install(plugin: Path, folder: Path, site: SlurmSite, program: Path) -> Insta
     write(prolog, _PROLOG.format(**names, seconds=PROLOG_S, away=away), 0o755)
     write(epilog, _EPILOG.format(**names, seconds=EPILOG_S), 0o755)
     submit = folder / SUBMIT
-    write(submit, (HERE / "spank" / SUBMIT).read_text())
+    functions = (HERE / "spank" / SUBMIT).read_text()
+    write(submit, functions.replace(f'OPTION = "{OPTION}"', f'OPTION = "{site.option}"'))
     files = [plugstack, prolog, epilog, submit, *_install_sync(folder, site, program)]
     lines = [f"PrologSlurmctld={prolog}", f"EpilogSlurmctld={epilog}", "JobSubmitPlugins=lua"]
     lines.append(f"include {folder / LICENSES}")

@@ -13,6 +13,7 @@
 -- (Licenses) until its share is free. Nobody gets these licences in another way: they would be
 -- missing for other jobs, and give no reservation.
 
+local OPTION = "qpu" -- its name in plugstack.conf
 local MARK = "SIMENV_QPU="
 local POOLS = "# simenv pools:" -- in the file that `simenv slurm sync` writes
 local FOLDER = debug.getinfo(1, "S").source:match("^@(.*/)") or "./"
@@ -54,7 +55,7 @@ local function simenv_refusal(job_desc, present, say)
         for entry in pairs(simenv_entries(job_desc[field])) do
             local name = entry:gsub("^license[/:]", ""):match("^[%w_.-]+")
             if name and pools[name] and not own[entry] then
-                say("licences of the pool %s come with --qpu=%s:COUNT alone", name, name)
+                say("licences of the pool %s come with --%s=%s:COUNT alone", name, OPTION, name)
                 return slurm.ESLURM_INVALID_LICENSES or slurm.ERROR
             end
         end

@@ -86,6 +86,14 @@ def test_values_that_configuration_files_cannot_have_are_refused(conf: Path) -> 
     fails(NotFoundError, "plugin.so", install, conf)
 
 
+def test_submit_filter_names_the_option_of_the_site(conf: Path) -> None:
+    for option in ("qpu", "simenv-qpu"):
+        install(conf, SlurmSite("munge:sim@node1:7481/site", "big", option=option))
+        lines = (conf / "simenv_job_submit.lua").read_text().splitlines()
+        (line,) = [each for each in lines if each.startswith("local OPTION = ")]
+        assert line.startswith(f'local OPTION = "{option}"')
+
+
 def test_sync_has_a_folder_and_a_unit_of_slurm_user(conf: Path) -> None:
     user = pwd.getpwuid(os.geteuid()).pw_name
     (conf / "slurm.conf").write_text(f"# SlurmUser=x\nClusterName=big\n slurmuser = {user} # own\n")
