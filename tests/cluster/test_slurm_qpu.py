@@ -297,6 +297,28 @@ def test_install_writes_nothing_that_slurm_cannot_load_or_users_cannot_run(with_
         assert {path: path.stat().st_mtime_ns for path in folder.glob("*.conf")} == before
 
 
+def test_job_trusts_the_authority_that_install_names_and_those_of_its_user(with_qpus: Site) -> None:
+    site = with_qpus
+    folder = site.cluster.folder / "slurm"
+    plugstack, bundle = folder / "plugstack.conf", folder / "all.pem"
+    text = plugstack.read_text()
+    site.simenv("gateway", "env", "--bundle", bundle)
+    begin = "-----BEGIN"
+    authority = begin + bundle.read_text().split(begin)[-1]
+    named, own = folder / "named.pem", site.folder / "own.pem"
+    named.write_text(authority)
+    own.write_text(2 * f"{authority.rstrip()}\n")
+    shown = f"grep -c -e {begin} $REQUESTS_CA_BUNDLE $SSL_CERT_FILE"
+    try:
+        install(site.cluster, "--ca", str(named))
+        script, variables = site.script("ca.sh", shown), {"REQUESTS_CA_BUNDLE": str(own)}
+        job = site.submit("user0", script, f"--qpu={POOL}", "--wait", **variables)
+    finally:
+        plugstack.write_text(text)
+    counts = site.output(job).splitlines()[-2:]
+    assert [line.rsplit(":", 1)[1] for line in counts] == ["3", "3"]
+
+
 QRMI_PLUGIN = os.environ.get("SIMENV_QRMI_PLUGIN", "")
 RESOURCES = """
 echo $QRMI_JOB_QPU_RESOURCES
