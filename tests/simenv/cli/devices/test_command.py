@@ -48,6 +48,7 @@ def test_import_list_show_and_remove(form: str, shell: Shell, tmp_path: Path, ho
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     document = snapshot.load(path.read_bytes())
     assert document.digest.hex() == result.object["digest"]
+    assert document.coordinates or not document.coupling  # for drawings
     rows = [row.split("\t") for row in shell("devices", "-o", "name,source").out.splitlines()]
     assert ["mine", "imported"] in rows
     outcome = shell("devices", "show", "mine", "--json").object

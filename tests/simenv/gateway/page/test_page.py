@@ -311,6 +311,51 @@ def test_arrow_keys_move_over_coupling_map(environment: Shown, chromium: Browser
     page.close()
 
 
+MIDDLE = "rgb(33,145,140)"  # of the colours
+
+
+def test_broken_qubits_and_couplings_do_not_take_the_colours_of_others(
+    environment: Shown, chromium: Browser
+) -> None:
+    page = chromium.new_page()
+    info = httpx.get(f"{environment.url}/api/v1/devices/lattice").json()
+    info["qubits"][3]["readout_error"] = 0.9
+    errors = [qubit["readout_error"] for qubit in info["qubits"]]
+    middle = errors.index(median(errors))
+    pair = set(info["coupling"][0])
+    for each in info["operations"]:
+        each["error"] = 1.0 if set(each["qubits"]) == pair else each["error"]  # in both directions
+    page.route("**/api/v1/devices/lattice", lambda route: route.fulfill(json=info))
+    opened(page, environment, "device")
+    circles = page.locator("qubit-map circle")
+    assert circles.nth(middle).get_attribute("fill") == MIDDLE
+    fills = circles.evaluate_all("all => all.map((each) => each.getAttribute('fill'))")
+    assert len(set(fills)) == len(set(errors))
+    expect(page.locator("line.broken")).to_have_count(1)
+    note = page.locator("g", has=page.locator("line.broken")).locator("title").last
+    expect(note).to_have_text(re.compile("cz does not work"))
+    works = len({frozenset(each) for each in info["coupling"]}) - 1
+    expect(page.locator("line.pair")).to_have_count(works)
+    expect(page.locator("line.rim")).to_have_count(works)
+    page.close()
+
+
+LENGTHS = """all => all.map(({ x1, y1, x2, y2 }) => Math.hypot(
+    x1.baseVal.value - x2.baseVal.value, y1.baseVal.value - y2.baseVal.value))"""
+
+
+@pytest.mark.parametrize("device", ["lattice", "guadalupe"])  # with coordinates, and without
+def test_qubits_of_a_lattice_are_drawn_as_one(
+    environment: Shown, chromium: Browser, device: str
+) -> None:
+    page = chromium.new_page()
+    page.goto(f"{environment.url}/ui/devices/{device}")
+    page.wait_for_selector("line.pair", state="attached")
+    lengths = page.locator("line.pair").evaluate_all(LENGTHS)
+    assert max(lengths) < 1.3 * min(lengths)
+    page.close()
+
+
 def test_figures_of_qubits_are_sorted_by_keyboard_and_downloaded(
     environment: Shown, chromium: Browser
 ) -> None:
