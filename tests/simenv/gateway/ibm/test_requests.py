@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from time import time
 from types import SimpleNamespace
@@ -25,8 +26,16 @@ from simenv.gateway.ibm.backends import Backend
 from simenv.gateway.ibm.job_request import JobRequest
 from simenv.gateway.ibm.processes import JobProcesses
 from simenv.gateway.ibm.service import ComputeService
-from simenv.gateway.ibm.store import COMPLETED, IQM_CIRCUITS, Job, JobStore, SessionRecord
+from simenv.gateway.ibm.store import (
+    COMPLETED,
+    IQM_CIRCUITS,
+    RUNNING,
+    Job,
+    JobStore,
+    SessionRecord,
+)
 from simenv.gateway.iqm import architecture, endpoints as iqm, job_request
+from simenv.model import ProgressInfo, TaskInfo, TaskState
 from simenv.model.task_rules import OwnerLimits
 from simenv.model.views import DeviceInfo, DeviceKind
 
@@ -277,3 +286,36 @@ def test_warnings_of_results_are_in_the_log_of_ibm_and_the_messages_of_iqm(
     assert client.get(f"{PREFIX}/jobs/a/logs").text == "warning: h has no noise\n"
     messages = client.get(f"{iqm.PREFIX}/jobs/{number}").json()["messages"]
     assert messages == [{"source": "simenv", "message": "h has no noise"}]
+
+
+@pytest.mark.parametrize(
+    ("lefts_us", "left_s"), [((2e6, 30e6), 30.0), ((2e6, -1.0), None), ((), None)]
+)
+def test_expected_end_of_a_running_job_is_that_of_its_last_task(
+    client: TestClient[Any],
+    service: ComputeService,
+    device: None,
+    monkeypatch: pytest.MonkeyPatch,
+    lefts_us: tuple[float, ...],
+    left_s: float | None,
+) -> None:
+    half = ProgressInfo("passes", 20, 40, 0.5)
+    infos = [
+        TaskInfo("t-1", "", "main", TaskState.RUNNING, 1, 4.0, 5, 10, "main-0", "", left_us=each,
+                 progress=half)
+        for each in lefts_us
+    ]  # fmt: skip
+
+    async def tasks(*_: object) -> list[TaskInfo]:
+        return infos
+
+    monkeypatch.setattr(ComputeService, "tasks", tasks)
+    add(service, status=RUNNING)
+    begin_s = time()
+    end = client.get(f"{PREFIX}/jobs/a/metrics").json()["estimated_completion_time"]
+    if left_s is None:
+        assert end is None
+    else:
+        assert 0.0 <= datetime.fromisoformat(end).timestamp() - begin_s - left_s < 10.0
+    log = client.get(f"{PREFIX}/jobs/a/logs").text
+    assert log.count("(20 of 40 passes, 50 %") == len(infos)
