@@ -70,6 +70,7 @@ NOT_PASTED = {
     ("docs/guides/pools.md", "simenv up --pool sv"): "eight ranks: tests/cluster",
     ("docs/guides/qfw.md", ""): "a QFw: bench qfw_host",
     ("docs/guides/slurm.md", ""): "a Slurm: tests/cluster",
+    ("docs/guides/slurm_plugin.md", ""): "a Slurm: tests/cluster",
     ("docs/guides/whole_qpu.md", "client.run"): "the next block has the whole program",
     ("docs/reference/limits.md", ""): "names of a site: tests/simenv/cli/admin",
     ("docs/reference/pennylane_suite.md", "pl-device-test"): "minutes: "
