@@ -69,6 +69,7 @@ APART = (
     "tests/e2e/test_docs.py",
     "tests/e2e/test_life.py",
     "tests/e2e/test_qpm_docs.py",
+    "tests/simenv/cli/test_command_examples.py",
     "tests/simenv/frontends/pennylane/test_device_suite.py",
     "tests/simenv/qpm_check/test_broken.py",
     "tests/simenv/qpm_check/test_reference.py",
