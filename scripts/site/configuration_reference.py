@@ -118,6 +118,7 @@ VARIABLES = {
     "SIMENV_SCRATCH": "Local disk for the journal and results where the home is on a network disk.",
     "SIMENV_SERVICE": "Connection file of an environment, or address of its broker.",
     "SIMENV_SLURM_JOB": "Number of the job of Slurm that the variables of `--qpu` belong to.",
+    "SIMENV_SLURM_SET": "Variables that the Slurm plugin set, with a hash of each value.",
     "SIMENV_SYSTEM_PACKAGES": "`0`: scripts install no Debian packages.",
 }
 
