@@ -92,7 +92,8 @@ def _compile_kernels() -> None:
 
         def show(done: int, total: int) -> None:
             progress = TaskProgress(done / total, done, total, "kernels")
-            line.show(f"{text}: {progress}, {elapsed(time.monotonic() - begun_s)}", progress)
+            spent = elapsed(time.monotonic() - begun_s)
+            line.show(f"{progress}, {spent}, once on this machine", progress)
 
         warmup.compile_all(folder, show)
     terminal.note(f"kernels are compiled, after {elapsed(time.monotonic() - begun_s)}")

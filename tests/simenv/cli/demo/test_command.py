@@ -1,6 +1,11 @@
 """The demo: every algorithm right, the loop converged, the picture drawn."""
 
 import json
+import os
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,3 +46,34 @@ def test_most_frequent_counts_are_shown_first() -> None:
     counts = {"00": 1, "01": 5, "10": 3, "11": 4}
     act = DemoRow("bell", "t-1", 2, "statevector", 0.1, 0.1, 0.2, counts, "", "")
     assert top(act) == "01: 5  11: 4  10: 3"
+
+
+COMPILE = """
+import io, sys
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+shown = sys.stderr = Terminal()
+from simenv.cli import demo
+demo._compile_kernels()
+print(shown.getvalue())
+"""
+
+
+def test_kernels_are_compiled_before_the_first_circuit_with_a_bar(tmp_path: Path) -> None:
+    kernels = tmp_path / "kernels"
+    shutil.copytree(os.environ["SIMENV_KERNELS"], kernels)
+    for done in kernels.rglob("pauli.done"):  # as if the kernels of one group had to be compiled
+        done.unlink()
+    environ = {**os.environ, "SIMENV_KERNELS": str(kernels)}
+    shown = subprocess.run(
+        [sys.executable, "-c", COMPILE], env=environ, capture_output=True, text=True, check=True
+    ).stdout
+    assert "compiling kernels, once on this machine" in shown
+    assert "[####################]" in shown
+    assert re.search(r"(\d+) of \1 kernels, 100 %", shown)
+    assert "kernels are compiled, after 0:" in shown
+    again = subprocess.run(
+        [sys.executable, "-c", COMPILE], env=environ, capture_output=True, text=True, check=True
+    ).stdout
+    assert again.strip() == ""

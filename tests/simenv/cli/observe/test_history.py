@@ -51,6 +51,21 @@ def test_log_row_holds_task_options_worker_and_timing(shell: Shell) -> None:
     assert 0 < sum(parts) <= timing["run_us"]
 
 
+def test_newest_rows_are_the_default_range(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(3):
+        shell("submit", BELL, "--wait")
+    every = rows(shell)
+    monkeypatch.setattr(history, "NEWEST", 2)
+    shown = shell("history", "--json")
+    assert shown.objects == every[-2:]
+    assert shown.err == "the newest 2 are shown; --limit N or --since 30d shows more\n"
+    assert rows(shell, "--since", "30d") == rows(shell, "--limit", "1000") == every
+    newest = shell("events", "--json")
+    assert len(newest.objects) == 2
+    assert newest.err == "the newest 2 are shown; --since 1d shows more\n"
+    assert shell("events", "--since", "0", "--json").objects[-2:] == newest.objects
+
+
 def test_owner_pool_and_until_select_rows(shell: Shell) -> None:
     shell("submit", BELL, "--wait")
     shell("submit", BELL, "--wait", "--pool", "trap", "--engine", "fault")
