@@ -378,9 +378,10 @@ def _tree(base: type[SimenvError]) -> list[type[SimenvError]]:
 _BY_CODE: dict[str, type[SimenvError]] = {kind.code: kind for kind in _tree(SimenvError)}
 
 
-# An option of `Client.submit` in a text: NAME= or NAME=LITERAL; capitals stand for any value.
+# An option of `Client.submit` in a text: NAME= or NAME=LITERAL; capitals stand for any value. Keys
+# of a pool, as in NAME:device=DEVICE,workers=2, are none.
 _OPTION = re.compile(
-    r"\b([a-z_]+)=(None|True|False|\.\.\.|[A-Z]+\b|-?\d[\d_.e+-]*|'[^']*'|\"[^\"]*\"|\([^()]*\)|\[[^\]]*\]|\{[^}]*\})?"
+    r"(?<![:,\w])([a-z_]+)=(None|True|False|\.\.\.|[A-Z]+\b|-?\d[\d_.e+-]*|'[^']*'|\"[^\"]*\"|\([^()]*\)|\[[^\]]*\]|\{[^}]*\})?"
     r"(?!\w)"
 )
 

@@ -221,7 +221,7 @@ class RunControl:
     def advance(self, unit: str, done: float = 1, *, before: bool = False) -> None:
         """Count finished work of the present part, unless it counts other units. `before`: an
         earlier attempt has done it."""
-        if unit != self._unit:
+        if unit != self._unit or not self._total:
             return
         with self._lock:
             self._done += done

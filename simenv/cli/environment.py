@@ -378,7 +378,7 @@ def up(context: typer.Context, asked: UpOptions) -> None:
     """
     common = app.settings_of(context)
     if asked.pool and asked.workers:
-        hint = "write workers=N in the pool"
+        hint = "write the number in the pool: --pool NAME:workers=N"
         raise OptionError("--workers cannot be combined with --pool", hint=hint)
     args: dict[str, object] = {name: getattr(asked, name) for name in _TAKEN}
     args |= {"name": common.environment, "overcommit": asked.overcommit or None}

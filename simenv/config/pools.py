@@ -214,7 +214,7 @@ def pool_of(table: Mapping[str, object], source: str) -> PoolSpec:
             values["jobs"] = jobs_of(values.pop(system), f"{source}: {system}", system)
     workers = values.pop("workers", None)
     if workers is not None and {"min", "max"} & set(values):
-        hint = "workers=N means min=N,max=N; min=0,max=8: as many as are needed"
+        hint = "NAME:workers=N means NAME:min=N,max=N; min=0,max=8: as many as are needed"
         raise ConfigError(f"{source}: workers cannot be combined with min or max", hint=hint)
     for key in ("nodes", "environ"):
         several = values.get(key)

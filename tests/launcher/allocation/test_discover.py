@@ -226,7 +226,7 @@ def test_host_list_is_expanded_in_order(text: str, names: list[str]) -> None:
     ],
 )  # fmt: skip
 def test_invalid_host_list_is_refused_with_its_source_and_a_hint(text: str) -> None:
-    assert "--hosts" in fails(AllocationError, r"^WHERE = ", expand_hosts, text, "WHERE").hint
+    assert "hosts=" in fails(AllocationError, r"^WHERE = ", expand_hosts, text, "WHERE").hint
 
 
 def test_repeated_counts_are_expanded() -> None:

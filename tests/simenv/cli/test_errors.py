@@ -159,6 +159,7 @@ def test_help_is_printed_with_and_without_option(capsys: pytest.CaptureFixture[s
         ("queue_timeout_s=-1.0", "--queue-timeout -1.0"),
         ("engine='mps'", "--engine mps"),
         ("the name=x inside stays", "the name=x inside stays"),
+        ("--pool sv:engine='mps',shots=2", "--pool sv:engine='mps',shots=2"),
     ],
 )
 def test_python_arguments_in_messages_become_command_line_options(python: str, typed: str) -> None:

@@ -104,7 +104,7 @@ def test_submit_after_crash_fails_and_up_resume_restores_start_options(
 
 def test_up_refuses_workers_with_pool(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["up", "--name", name, "--workers", "2", "--pool", "sv:workers=2"]) == 2
-    assert "write workers=N in the pool" in capsys.readouterr().err
+    assert "--pool NAME:workers=N" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("no_leaks")
