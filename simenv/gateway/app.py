@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
 from time import monotonic, perf_counter
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar
 
 import msgspec
 from litestar import Litestar, Request, Response, get, post
@@ -173,7 +173,7 @@ def _browser_token(client: Client, caller: Caller) -> TokenCreated:
 class SignIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A bearer token that a user has typed into the page."""
 
-    token: str
+    token: Annotated[str, msgspec.Meta(max_length=UNKNOWN_BYTES)]
 
 
 class CallerSession(msgspec.Struct, frozen=True):

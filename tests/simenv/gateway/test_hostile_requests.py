@@ -42,7 +42,7 @@ OWNED = {
 }
 # What is everybody's to see, or an admin's to change.
 OF_NOBODY = (
-    "/api/v1/devices/", "/api/v1/nodes/", "/api/v1/quantum-computers/",
+    "/api/v1/devices/", "/api/v1/positions/", "/api/v1/nodes/", "/api/v1/quantum-computers/",
     "/api/v1/calibration-sets/", "/api/v1/jobs/{name}/{kind}", f"{IBM}/backends/", "/ui",
 )  # fmt: skip
 # For programs without a token: the login, the page's files, the probe, descriptions without data,

@@ -18,6 +18,7 @@ OTHERS = {
     "simenv.gateway.ibm.options": ("Parameters",),
     "simenv.gateway.iqm.circuits": ("Definition", "IqmOperation", "IqmCircuit"),
     "simenv.gateway.page.views": ("DrainReason",),
+    "simenv.gateway.app": ("SignIn",),
 }
 BODIES = {kind.__name__: kind for kind in _REQUESTS.values()} | {
     name: getattr(importlib.import_module(module), name)

@@ -68,8 +68,8 @@ function signIn() {
   h("button", { class: "primary" }, "Sign in"));
   content.replaceChildren(h("section", { class: "card" }, h("h2", null, "Sign in"),
     h("p", null, "This page shows what your user may see."), form, refused,
-    h("p", { class: "muted" }, "With a key file: ", h("code", null, "simenv --service FILE web"),
-      " prints a link that signs a browser in. A token is what an administrator gave you, or what ",
+    h("p", { class: "muted" }, h("code", null, "simenv web"), ", with a key file ",
+      h("code", null, "simenv --service FILE web"), ", prints a link that signs a browser in. A token is what an administrator gave you, or what ",
       h("code", null, "simenv gateway tokens add"), " prints.")));
 }
 

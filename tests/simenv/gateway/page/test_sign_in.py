@@ -50,7 +50,7 @@ def test_browser_without_cookie_is_told_to_sign_in(client: Client, chromium: Bro
         page = context.new_page()
         page.goto(client.dashboard + path)
         expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
-        expect(page.get_by_text("simenv web")).to_be_visible()
+        expect(page.get_by_text("simenv web", exact=True)).to_be_visible()
         expect(page.locator("table")).to_have_count(0)
         page.close()
     context.close()

@@ -140,8 +140,8 @@ def test_scale_above_capacity_is_refused_with_slots_and_memory(bench: ServiceHar
     assert result.code == "limit"
     for each in ("999 workers", "16 do", "4 slots x 32", "2.0 GiB", "128.0 MiB"):
         assert each in result.message
-    assert "simenv scale main 16" in result.hint
-    assert "--force" in result.hint
+    assert "16 at most" in result.hint
+    assert "force=True" in result.hint
     assert len(bench.paper.commands) == 1
     bench.refusal(Scale(2, "main", 0, 999))
 

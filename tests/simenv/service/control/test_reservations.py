@@ -220,7 +220,7 @@ def test_journal_without_reservation_tables_is_upgraded(office: ReservationHarne
 
 def test_draining_service_refuses_reservations(office: ReservationHarness) -> None:
     office.loop.drain(now=False)
-    assert office.refusal(admin.Reserve(2, model.ReservationRequest())).code == "insufficient"
+    assert office.refusal(admin.Reserve(2, model.ReservationRequest())).code == "shutting_down"
 
 
 def test_task_rerun_for_damaged_result_takes_no_credits_twice(office: ReservationHarness) -> None:

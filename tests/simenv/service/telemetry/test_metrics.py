@@ -171,7 +171,7 @@ def test_heartbeats_carry_load_of_worker_and_node(ready: ServiceHarness) -> None
     assert read(ready).nodes[0].cpu_s == -1.0
     assert ready.work is not None
     start, epoch = ready.paper.commands["main-0"].start, ready.journal.epoch
-    beat = m.Heartbeat("main-0", epoch, 0, 0, 5000, start, 0, 0, True, False, 1500, 90_000, 2**30)
+    beat = m.Heartbeat("main-0", epoch, 0, 0, 5000, start, None, True, False, 1500, 90_000, 2**30)
     ready.work.send(codec.encode(beat))
     ready.step()
     metrics = read(ready)
