@@ -274,6 +274,7 @@ class RunControl:
         else:
             unit = last.unit or unit
             total = round(self._total / self._width) if self._total else last.total
+            total = min(total, _MOST_WORK)
             done = min(total, int(fraction * total * _ROUNDED + _ROUNDING))
         before = min(fraction, last.before + before)
         self.progress = RunProgress(unit, done, total, fraction, before)
@@ -285,6 +286,7 @@ SHOTS, BINDINGS, STRINGS, SLICES = "shots", "bindings", "strings", "slices"
 COMPONENTS, STEPS, JOBS = "components", "steps", "jobs"
 _ROUNDING = 1e-6  # of a unit: products of fractions are rounded
 _ROUNDED = 1.0 + 1e-12
+_MOST_WORK = 2**53  # units that are told apart, and that a message can hold
 
 
 ThreadWork = Callable[[int, int, int], object]  # (first, last, thread number)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -28,17 +30,17 @@ def examples(
     if folder.exists() and not folder.is_dir():
         raise OptionError(f"{folder} is a file", hint="simenv examples FOLDER")
     written = 0
-
-    def copy(origin: str, target: str) -> str:
-        nonlocal written
-        if not Path(target).exists():
-            shutil.copy(origin, target)
-            written += 1
-        return target
-
     try:
-        shutil.copytree(source, folder, ignore=_LEFT_OUT, copy_function=copy, dirs_exist_ok=True)
-    except (OSError, shutil.Error) as error:
+        for inside, folders, files in os.walk(source):
+            left_out = _LEFT_OUT(inside, [*folders, *files])
+            folders[:] = sorted(set(folders) - left_out)
+            target = folder / Path(inside).relative_to(source)
+            target.mkdir(parents=True, exist_ok=True)
+            for name in sorted(set(files) - left_out):
+                with suppress(FileExistsError), (target / name).open("xb") as file:
+                    file.write((Path(inside) / name).read_bytes())
+                    written += 1
+    except OSError as error:
         raise StoreError(f"{folder} cannot be written: {error}") from error
     answer = {"folder": str(folder), "written": written}
     settings_of(context).answer(answer, [f"{folder}: {written} files written"])

@@ -221,6 +221,7 @@ class FunctionAnswer(msgspec.Struct, frozen=True, array_like=True):
 # Called with what the function that this process calls has done: units, number of all, unit.
 _reporters: list[Callable[[float, int, str], object]] = []
 _UNIT = re.compile(r"[a-z][a-z -]{0,39}")
+MOST_WORK = 10**15  # units of work, which a message can hold
 
 
 @contextmanager
@@ -238,9 +239,10 @@ def report_progress(done: float, total: int, unit: str = "iterations") -> None:
     variational loop; without effect elsewhere. `total` and `unit` are those of the first report.
     Raises OptionError."""
     given: tuple[Any, Any, Any] = done, total, unit  # by a caller's code, of any types
-    if not (isinstance(given[0], int | float) and isinstance(given[1], int) and 0 <= done <= total):
+    are_numbers = isinstance(given[0], int | float) and isinstance(given[1], int)
+    if not (are_numbers and 0 <= done <= total <= MOST_WORK):
         text = f"progress of {short_repr(done)} of {short_repr(total)}"
-        raise OptionError(text, hint="a number of 0 to total, and a whole number")
+        raise OptionError(text, hint="a number of 0 to total, and a whole number up to 10**15")
     if not (isinstance(given[2], str) and _UNIT.fullmatch(unit)):
         text = f"progress in {short_repr(unit)}"
         raise OptionError(text, hint="a word in the plural, of lower-case letters: 'iterations'")

@@ -30,3 +30,16 @@ def test_a_file_in_place_of_the_folder_is_refused(
     taken.write_text("")
     assert run(["examples", str(taken)]) == 2
     assert f"error: {taken} is a file\n  simenv examples FOLDER" in capfd.readouterr().err
+
+
+def test_a_folder_in_place_keeps_its_mode_and_a_link_without_target_is_not_followed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    private = tmp_path / "private"
+    private.mkdir(mode=0o700)
+    elsewhere = tmp_path / "elsewhere"
+    (private / "bell.qasm").symlink_to(elsewhere)
+    assert run(["examples", str(private)]) == 0
+    assert private.stat().st_mode & 0o777 == 0o700
+    assert not elsewhere.exists()
+    assert "error" not in capfd.readouterr().err

@@ -98,6 +98,7 @@ def test_progress_that_a_function_reports_is_that_of_its_task() -> None:
     ("values", "text"),
     [
         ((5, 4), "progress of 5 of 4"),
+        ((1, 10**30), "progress of 1 of 10"),
         ((-1, 4), "progress of -1 of 4"),
         ((1, "4"), "progress of 1 of '4'"),
         ((float("nan"), 4), "progress of nan of 4"),
