@@ -146,7 +146,10 @@ class ResultRequests:
         now_ns = time.monotonic_ns()
         if now_ns >= self._remedy_until_ns:
             self._remedy_until_ns = now_ns + REMEDY_NS
-            self._remedy_text = self._retention.remedy()
+            try:
+                self._remedy_text = self._retention.remedy()
+            except JournalError:  # the disk is full for reads that sort, too
+                self._remedy_text = "`simenv prune` removes old results"
         return self._remedy_text
 
     def can_read(self, owner: str) -> bool:

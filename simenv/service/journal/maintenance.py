@@ -38,6 +38,10 @@ MAX_BYTES = 2**20
 MAX_TASKS = 100
 MAX_FILES = 20
 FILES_PER_QUERY = 200  # examined in one query for the files of one owner
+# When the task of a file ended; not in the order of completions where a clock was set back.
+_ENDED = (
+    "coalesce((select at from finished f where f.seq <= file.seq order by f.seq desc limit 1), 0)"
+)
 ATTEMPT_ROWS = 200
 USAGE_ROWS = 200
 
@@ -125,8 +129,10 @@ class JournalPruner:
 
     def files_size(self, before_s: float) -> tuple[int, int]:
         """Return the number and the bytes of the files of tasks that ended before `before_s`."""
-        query = "select count(*), sum(bytes) from file where bytes > 0 and seq < ?"
-        files, size = self._rows(query, self._first_since(before_s))[0]
+        query = (
+            f"select count(*), sum(bytes) from file where bytes > 0 and seq < ? and {_ENDED} < ?"
+        )
+        files, size = self._rows(query, self._first_since(before_s), before_s)[0]
         return files, int(size or 0)
 
     def files_before(self, before_s: float, after_seq: int) -> list[ResultsFileEntry]:
@@ -134,9 +140,9 @@ class JournalPruner:
         number."""
         query = (
             "select name, task, seq, bytes from file where seq > ? and seq < ? and bytes > 0"
-            " order by seq limit ?"
+            f" and {_ENDED} < ? order by seq limit ?"
         )
-        rows = self._rows(query, after_seq, self._first_since(before_s), FILES_PER_QUERY)
+        rows = self._rows(query, after_seq, self._first_since(before_s), before_s, FILES_PER_QUERY)
         return [ResultsFileEntry(*row) for row in rows]
 
     def bytes_by_owner(self) -> dict[str, int]:

@@ -89,6 +89,13 @@ def test_only_tasks_older_than_given_age_are_removed(bench: ServiceHarness) -> N
     assert files(bench) == 6
 
 
+def test_files_of_newer_tasks_stay_where_a_clock_was_set_back(bench: ServiceHarness) -> None:
+    ended(bench)
+    aged_priority(bench, range(4, 6), days=8)
+    bench.collected(older_s=7 * 86_400)
+    assert files(bench) == 8
+
+
 def test_submission_is_removed_only_after_all_its_tasks_are_removed(bench: ServiceHarness) -> None:
     ended(bench, 4)
     bench.submit(spec(9), spec(10), key="~later")
