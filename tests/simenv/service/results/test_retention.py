@@ -92,8 +92,10 @@ def test_only_tasks_older_than_given_age_are_removed(bench: ServiceHarness) -> N
 def test_files_of_newer_tasks_stay_where_a_clock_was_set_back(bench: ServiceHarness) -> None:
     ended(bench)
     aged_priority(bench, range(4, 6), days=8)
-    bench.collected(older_s=7 * 86_400)
-    assert files(bench) == 8
+    before_s = time.time() - 7 * 86_400
+    old = bench.loop.result_requests._retention._old
+    assert [entry.seq for entry in old.files_before(before_s, 0)] == [4, 5]
+    assert old.files_size(before_s) == (2, 2000)
 
 
 def test_submission_is_removed_only_after_all_its_tasks_are_removed(bench: ServiceHarness) -> None:
