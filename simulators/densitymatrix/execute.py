@@ -71,9 +71,10 @@ class ExactEvolution:
         populations(branches[0], self._num_qubits, 1, branches[0][:0])
         steps = self._program.steps
         sizes = [len(step.items) if isinstance(step, Segment) else 1 for step in steps]
+        total = max(1, sum(sizes))
         self._progress = progress
         for step, size in zip(steps, sizes, strict=True):
-            self._part = size / sum(sizes)
+            self._part = size / total
             branches = self._steps((step,), branches)
             progress(self._part)
         return branches
