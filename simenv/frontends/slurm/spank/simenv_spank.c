@@ -46,6 +46,7 @@ enum {
     MAX_OPTION = 32,       /* of the name of the option */
     MAX_DEVICES = 8,       /* of one job */
     MAX_COUNT = 4096,      /* of one device */
+    MAX_NAMES = 64,        /* variables that a batch script is searched for */
     MAX_OUTPUT = 64 * 1024, /* bytes of the command's output */
     MAX_ERROR = 2048,
     TIMEOUT_S = 60,        /* of the command, unless timeout= says otherwise */
@@ -411,7 +412,9 @@ static void remove_inherited(spank_t spank, uint32_t job)
     bool has_qrmi = get_variable(spank, true, "QRMI_JOB_ID", number, sizeof number) &&
                     is_number(number, job);
     char *rest = NULL;
-    for (char *name = strtok_r(set, ",", &rest); name; name = strtok_r(NULL, ",", &rest)) {
+    int names = 0; /* slurmstepd hashes the value of each, as root */
+    for (char *name = strtok_r(set, ",", &rest); name && names++ < MAX_NAMES;
+         name = strtok_r(NULL, ",", &rest)) {
         char *hash = strchr(name, '=');
         if (hash == NULL)
             continue;
@@ -433,24 +436,33 @@ static void remove_request(spank_t spank)
     spank_unsetenv(spank, REQUEST_VARIABLE);
 }
 
-/* In srun: send the variables of the job to the tasks, whatever --export says. */
+/* In srun: send the variables of the job to the tasks, whatever --export says. Where they are too
+ * long, `failure` says so. */
 static void send_to_tasks(void)
 {
     static char text[MAX_OUTPUT], set[MAX_OUTPUT];
-    if (!get_variable(NULL, false, SET_VARIABLE, set, sizeof set))
+    const char *given = getenv(SET_VARIABLE);
+    if (given == NULL)
         return;
-    int used = snprintf(text, sizeof text, "%s=%s\n", SET_VARIABLE, set);
+    int used = snprintf(text, sizeof text, "%s=%s\n", SET_VARIABLE, given);
+    bool fits = used < (int)sizeof text;
+    if (fits)
+        memcpy(set, given, strlen(given) + 1);
     char *rest = NULL;
-    for (char *name = strtok_r(set, ",", &rest); name; name = strtok_r(NULL, ",", &rest)) {
+    for (char *name = strtok_r(set, ",", &rest); fits && name; name = strtok_r(NULL, ",", &rest)) {
         name[strcspn(name, "=")] = '\0';
         const char *value = getenv(name);
         if (value == NULL || strchr(value, '\n'))
             continue;
         used += snprintf(text + used, sizeof text - (size_t)used, "%s=%s\n", name, value);
-        if (used >= (int)sizeof text)
-            return;
+        fits = used < (int)sizeof text;
     }
-    setenv(STEP_VARIABLE, text, 1);
+    if (fits)
+        setenv(STEP_VARIABLE, text, 1);
+    else
+        snprintf(failure, sizeof failure,
+                 "%s and the variables that it names have more than %d bytes: unset %s",
+                 SET_VARIABLE, MAX_OUTPUT - 1, SET_VARIABLE);
 }
 
 static int find_user(spank_t spank, bool is_remote, struct user *user)
@@ -590,13 +602,13 @@ int slurm_spank_local_user_init(spank_t spank, int count, char **words)
         if (request[0] == '\0')
             return 0;
         reserve(spank, false, job, count, words);
-        if (failure[0] != '\0') {
-            slurm_error("--%s=%s: %s", option_name, request, failure);
-            return -1;
-        }
     }
-    send_to_tasks();
-    return 0;
+    if (failure[0] == '\0')
+        send_to_tasks();
+    if (failure[0] == '\0')
+        return 0;
+    slurm_error("--%s=%s: %s", option_name, request, failure);
+    return -1;
 }
 
 /* In slurmstepd: a batch script, or the tasks of srun. */
