@@ -11,7 +11,7 @@ pytest.importorskip("pennylane")
 pytest.importorskip("pytest_mock")
 pytest.importorskip("flaky")
 
-PAGE = Path(__file__).parents[4] / "docs" / "guides" / "pennylane_suite.md"
+PAGE = Path(__file__).parents[4] / "docs" / "reference" / "pennylane_suite.md"
 SKIPPED = re.compile(r"^SKIPPED \[\d+\] \S+: (.*)$", re.MULTILINE)
 EXPECTED = re.compile(r"^XFAIL \S+ - (?:reason:)?(.*)$", re.MULTILINE)
 FAST = ("test_measurements.py", "test_wires.py", "test_tracker.py", "test_return_system.py")
