@@ -17,7 +17,18 @@ import msgspec
 import typer
 
 from simenv.cli import app, terminal
-from simenv.errors import NoServiceError, OptionError, SimenvError
+from simenv.errors import (
+    InsufficientError,
+    InternalError,
+    KeyRefusedError,
+    NoServiceError,
+    NotAllowedError,
+    OptionError,
+    ProtocolError,
+    SimenvError,
+    TimedOutError,
+    VersionMismatchError,
+)
 
 if TYPE_CHECKING:
     from simenv.client.client import Client
@@ -32,6 +43,11 @@ SHARE_S = 30.0  # in which the job before must have returned its share, and the 
 RETRY_S = 0.5  # pause before another look for a service that is away
 SILENCE_S = 5.0  # of the service, after which `sync` holds all licences back
 MUNGE = "SIMENV_MUNGE_SOCKET"
+# Of a service that gives no reservations: away, or of another key, role or version.
+UNUSABLE = (
+    InsufficientError, InternalError, KeyRefusedError, NoServiceError, NotAllowedError,
+    ProtocolError, TimedOutError, VersionMismatchError,
+)  # fmt: skip
 
 slurm = typer.Typer(help="Give jobs of Slurm their share of pools: sbatch --qpu=POOL:COUNT.")
 Cluster = Annotated[
@@ -255,7 +271,8 @@ def sync(
 ) -> None:
     """Keep the licences equal to the capacity of the pools, end the reservations of jobs that have
     ended or are without licences, and renew those of running jobs. Jobs that have licences without
-    a reservation are named. While the service is away, all licences are held back.
+    a reservation are named. While the service is away or refuses this process, all licences are
+    held back; where it is of another version, the command then ends.
 
     With --every it runs as a daemon, beside slurmctld. It needs the role admin, may write the file
     of licences, and is an operator of Slurm: SlurmUser, as whom the unit of `install` runs it.
@@ -289,7 +306,7 @@ def sync(
                 if not every:
                     raise
                 reasons = [str(error)]
-                if isinstance(error, NoServiceError):
+                if isinstance(error, UNUSABLE):
                     if client is not None:
                         client.close()
                         client = None
@@ -301,6 +318,8 @@ def sync(
                     failures = reasons
                     text = "; ".join(failures)
                     terminal.note(f"{terminal.format_time(time.time())}  {text}")
+                if isinstance(error, VersionMismatchError):
+                    raise  # the unit starts this process again, of the new version
             if not every:
                 return
             time.sleep(every)

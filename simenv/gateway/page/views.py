@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import threading
 import time
 import zipfile
 from collections.abc import AsyncIterator
@@ -71,6 +72,8 @@ MAX_OPERATIONS = 4_000  # of a circuit that are sent to a page
 MAX_IDEAL_QUBITS = 20  # of a program whose ideal distribution a page may ask for
 MAX_EVENTS = 1_000  # of one answer
 MAX_LAYOUTS = 64  # of devices without coordinates, in memory
+MAX_LAID_OUT = 200  # qubits; a layout of more takes longer than a request may
+_LAYOUT = threading.Lock()  # those who ask for the same layout at once share one computation
 MAX_SCANNED = 20_000  # events that are looked at for one answer
 _SCAN = 1_000  # events of one request
 
@@ -294,17 +297,19 @@ class DevicePositions(msgspec.Struct, frozen=True):
 
 @lru_cache(maxsize=MAX_LAYOUTS)
 def _laid_out(count: int, coupling: tuple[tuple[int, int], ...]) -> DevicePositions:
-    places = lattice.positions(count, coupling).round(3).tolist()
+    laid_out = coupling if count <= MAX_LAID_OUT else ()
+    places = lattice.positions(count, laid_out).round(3).tolist()
     return DevicePositions([(x, y) for x, y in places])
 
 
 def positions_of(client: Client, name: str) -> DevicePositions:
-    """Return the coordinates of a device, else a layout of its couplings, which is computed once.
-    Raises NotFoundError."""
+    """Return the coordinates of a device, else a layout of its couplings, which is computed once;
+    row by row for a large device. Raises NotFoundError."""
     device = client.device(name)
     if device.coordinates:
         return DevicePositions(list(device.coordinates))
-    return _laid_out(device.num_qubits, device.coupling)
+    with _LAYOUT:
+        return _laid_out(device.num_qubits, device.coupling)
 
 
 class DrainReason(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

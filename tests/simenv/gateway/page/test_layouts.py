@@ -1,0 +1,41 @@
+"""Positions of the qubits of devices without coordinates, as the page asks for them."""
+
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from simenv.client.client import Client
+from simenv.gateway.page import views
+from simenv.transpiler import lattice
+
+
+def client_of(count: int) -> Client:
+    """Return a client that knows a ring of so many qubits."""
+    coupling = tuple((k, (k + 1) % count) for k in range(count))
+    device = SimpleNamespace(num_qubits=count, coupling=coupling, coordinates=())
+    return cast(Client, SimpleNamespace(device=lambda name: device))
+
+
+def test_a_layout_is_computed_once_for_all_who_ask_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    computed: list[int] = []
+
+    def positions(count: int, *rest: Any) -> np.ndarray:
+        computed.append(count)
+        return lattice_positions(count, *rest)
+
+    lattice_positions = lattice.positions
+    monkeypatch.setattr(lattice, "positions", positions)
+    with ThreadPoolExecutor(4) as pool:
+        client = client_of(97)
+        first, *others = pool.map(lambda _: views.positions_of(client, "ring"), range(4))
+    assert computed == [97]
+    assert all(each == first for each in others)
+
+
+def test_large_devices_are_drawn_in_rows_without_a_layout() -> None:
+    count = views.MAX_LAID_OUT + 1
+    found = views.positions_of(client_of(count), "ring").positions
+    np.testing.assert_array_equal(found, lattice.grid(count))
