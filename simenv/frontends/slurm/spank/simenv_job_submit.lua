@@ -21,22 +21,29 @@ local FILE = FOLDER .. "simenv/simenv_licenses.conf"
 -- Options that name licences, in any release of Slurm.
 local FIELDS = { "licenses", "tres_per_job", "tres_per_node", "tres_per_socket", "tres_per_task" }
 
--- The names of the pools, as a set.
+-- The names of the pools, as a set: before the first `simenv slurm sync`, which names them, all
+-- licences of the file.
 local function simenv_pools()
-    local pools = {}
+    local pools, listed, is_synced = {}, {}, false
     local file = io.open(FILE)
     if file == nil then
         return pools
     end
     for line in file:lines() do
-        if line:sub(1, #POOLS) == POOLS then
+        local start = line:lower():match("^%s*licenses%s*=()")
+        if start then
+            for name in line:sub(start):gsub(":%d+", ""):gmatch("[%w_.-]+") do
+                listed[name] = true
+            end
+        elseif line:sub(1, #POOLS) == POOLS then
+            is_synced = true
             for name in line:sub(#POOLS + 1):gmatch("%S+") do
                 pools[name] = true
             end
         end
     end
     file:close()
-    return pools
+    return is_synced and pools or listed
 end
 
 -- The entries of a list of licences or of TRES, as a set: "fez:2,matlab", "license/fez=2".
