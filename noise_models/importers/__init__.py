@@ -65,27 +65,37 @@ REGISTRY: dict[str, Importer] = {
 
 
 def importers() -> dict[str, Importer]:
-    """Return the importers of this distribution, then those of entry points by name. Raises
-    SnapshotError for an entry point that cannot be loaded, is no importer, or has a name that is
-    taken."""
+    """Return the importers of this distribution, then those of entry points by name, without the
+    ones that cannot be used."""
+    return _installed()[0]
+
+
+def _installed() -> tuple[dict[str, Importer], list[str]]:
+    """Return the importers by name, and why each other entry point is no usable one."""
     from importlib.metadata import entry_points  # here: importing it takes 10 ms
 
     results = dict(REGISTRY)
+    broken = []
     for entry in sorted(entry_points(group=ENTRY_POINTS), key=lambda each: each.name):
-        at = f"entry point {entry.name!r} of {ENTRY_POINTS!r}"
+        at = f"entry point {entry.name!r} of {ENTRY_POINTS!r} ({entry.value})"
         try:
             found = entry.load()
-        except Exception as error:
-            text = f"{entry.value}: {type(error).__name__}: {error}"[:200]
-            raise SnapshotError(at, text, hint="remove or repair the distribution") from error
+        except Exception as error:  # noqa: BLE001 - another distribution may raise anything
+            broken.append(f"{at}: {type(error).__name__}: {error}"[:200])
+            continue
         if not isinstance(found, Importer) or entry.name != found.NAME:
-            text = f"{entry.value} is not an importer of that name"
-            raise SnapshotError(at, text, hint="NAME, recognizes and read")
-        if entry.name in results:
-            text = f"there are two importers {entry.name!r}"
-            raise SnapshotError(at, text, hint=f"remove the one of {entry.value}")
-        results[entry.name] = found
-    return results
+            broken.append(f"{at} is not an importer of that name with NAME, recognizes and read")
+        elif entry.name in results:
+            broken.append(f"{at}: there is another importer of this name")
+        else:
+            results[entry.name] = found
+    return results, broken
+
+
+def _known() -> tuple[dict[str, Importer], str]:
+    """Return the importers, and a text that names them and the entry points left out."""
+    known, broken = _installed()
+    return known, "; left out: ".join((f"known: auto, {', '.join(known)}", *broken))
 
 
 def import_snapshot(
@@ -107,7 +117,7 @@ def import_snapshot(
     if importer.NAME in REGISTRY:
         snapshot, report = importer.read(source, name)
     else:
-        snapshot, report = _foreign(importer, partial(importer.read, source, name))
+        snapshot, report = _foreign(importer, partial(_read, importer, source, name))
     if not report.unread:
         return snapshot, report
     fields = tuple(line.field for line in report.unread)
@@ -118,18 +128,17 @@ def import_snapshot(
 
 def _importer(source: Source, source_format: str) -> Importer:
     if source_format != "auto":
-        known = importers()
+        known, hint = _known()
         if source_format in known:
             return known[source_format]
-        hint = f"known: auto, {', '.join(known)}"
         raise SnapshotError("format", f"{source_format!r} is unknown", hint=hint)
     for importer in REGISTRY.values():
         if importer.recognizes(source):
             return importer
-    known = importers()  # entry points are read only if necessary
+    known, listed = _known()  # entry points are read only if necessary
     for importer in known.values():
         if importer.NAME not in REGISTRY and _foreign(
-            importer, partial(importer.recognizes, source)
+            importer, partial(_recognizes, importer, source)
         ):
             return importer
     names = ", ".join((*source.documents, *source.tables))
@@ -142,8 +151,22 @@ def _importer(source: Source, source_format: str) -> Importer:
         shown = ", ".join(column for column in columns if column.lower() != "qubit")
         text += f": {ibm_csv.NAME} has none of the columns {shown}"[:300]
     hint = "write a device of your own with simenv devices new, or name the format with"
-    hint += f" source_format=; known: {', '.join(known)}"
+    hint += f" source_format=; {listed}"
     raise SnapshotError(names, text, hint=hint)
+
+
+def _recognizes(importer: Importer, source: Source) -> bool:
+    return bool(importer.recognizes(source))
+
+
+def _read(
+    importer: Importer, source: Source, name: str
+) -> tuple[CalibrationSnapshot, ImportReport]:
+    snapshot, report = importer.read(source, name)
+    if not isinstance(snapshot, CalibrationSnapshot) or not isinstance(report, ImportReport):
+        text = f"read returned {type(snapshot).__name__} and {type(report).__name__}"
+        raise TypeError(f"{text}, not a CalibrationSnapshot and an ImportReport")
+    return snapshot, report
 
 
 _Answer = TypeVar("_Answer")

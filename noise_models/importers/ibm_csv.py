@@ -36,8 +36,9 @@ _FILE = re.compile(
     r"(?:.*[/\\])?([A-Za-z0-9_-]+?)_calibrations?_(\d{4}-\d\d-\d\d)T(\d\d)_(\d\d)_(\d\d)Z?\b",
     re.ASCII,
 )
-# Numbers, entries, and truth values: cells of a column of measured values.
-_VALUES = re.compile(r"[-+0-9.eE_:; ]*[0-9][-+0-9.eE_:; ]*|yes|no|true|false", re.IGNORECASE)
+# Numbers in any notation, entries, and truth values: cells of a column of measured values.
+_SIGN = r"[-+0-9.,eE_:;%()<>/\u00b1 ]*"
+_VALUES = re.compile(rf"{_SIGN}[0-9]{_SIGN}|yes|no|true|false", re.IGNORECASE)
 _YES = ("yes", "true", "1", "")
 _TWO_QUBIT_TIME = ("gate time", "gate length")
 _ONE_QUBIT_TIME = "single-qubit gate length"
@@ -148,8 +149,14 @@ def _measurement(
 def _other(
     builder: SnapshotBuilder, cells: Iterator[tuple[int, str, str]], column: str, stem: str
 ) -> None:
-    """Report a column that is not read. One with numbers may be one of IBM's under another name."""
-    is_noise = stem not in _IGNORED and any(_VALUES.fullmatch(cell) for _, _, cell in cells)
+    """Report a column that is not read. It may be one of IBM's under another name by its name or by
+    its numbers; one without cells is none."""
+    texts = [cell for _, _, cell in cells]
+    is_noise = bool(texts and stem not in _IGNORED) and (
+        reading.looks_like_noise(column)
+        or bool(difflib.get_close_matches(column, _HEADERS, 1, 0.8))
+        or any(map(_VALUES.fullmatch, texts))
+    )
     near = difflib.get_close_matches(column, _HEADERS, 1, 0.6) if is_noise else ()
     note = f"{near[0]!r} is a column of IBM's" if near else ""
     builder.recorder.unknown(f"column {reading.key_text(column)}", is_noise=is_noise, note=note)

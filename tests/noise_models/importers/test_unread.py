@@ -39,6 +39,20 @@ def test_name_of_the_column_that_was_meant_is_in_the_error() -> None:
     fails(SnapshotError, "'Readout assignment error' is a column", import_snapshot, files)
 
 
+@pytest.mark.parametrize("name", ["Readout err", "Readout assignment eror", "Kennzahl"])
+@pytest.mark.parametrize("cell", ["1.2%", '"0,012"', "0.01 \u00b1 0.002", "(1) 0.01", "1->0.01"])
+def test_values_in_another_notation_are_refused_by_the_name_of_their_column(
+    name: str, cell: str
+) -> None:
+    table = f"Qubit,T1 (us),{name}\n0,100,{cell}\n1,90,{cell}\n"
+    fails(
+        SnapshotError,
+        f"column {name}.*looks like noise",
+        import_snapshot,
+        {"t.csv": table.encode()},
+    )
+
+
 def test_accepted_loss_is_in_the_report_and_in_the_snapshot() -> None:
     value, report = import_snapshot(renamed("T2 (us)", "Echo"), allow_ignored=True)
     assert value.unread == ("column Echo",)

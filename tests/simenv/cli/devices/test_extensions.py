@@ -83,6 +83,22 @@ def test_importer_that_cannot_be_used_is_named(
     result = shell("devices", "import", str(table), "--format", "abacus")
     assert result.code == 2
     assert part in result.err
+    assert shell("devices", "import", str(table), "--name", "chip").code == 0  # the other works
+    table.write_text("qubit,colour\n0,red\n")
+    assert part in shell("devices", "import", str(table)).err
+
+
+def test_answer_of_the_wrong_shape_is_an_error_of_the_importer(
+    shell: Shell, install: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install()
+    table = tmp_path / "chip.csv"
+    table.write_text(TABLE)
+    found = importers()["lab-table"]
+    for answer in (None, (1, 2)):
+        monkeypatch.setattr(found, "read", lambda *_, answer=answer: answer)
+        result = shell("devices", "import", str(table), "--format", "lab-table")
+        assert "the importer failed: TypeError" in result.err
 
 
 def test_without_the_distribution_there_are_no_further_importers() -> None:
