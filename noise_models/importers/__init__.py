@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import msgspec
 
@@ -162,7 +162,8 @@ def _recognizes(importer: Importer, source: Source) -> bool:
 def _read(
     importer: Importer, source: Source, name: str
 ) -> tuple[CalibrationSnapshot, ImportReport]:
-    snapshot, report = importer.read(source, name)
+    answer: Any = importer.read(source, name)
+    snapshot, report = answer
     if not isinstance(snapshot, CalibrationSnapshot) or not isinstance(report, ImportReport):
         text = f"read returned {type(snapshot).__name__} and {type(report).__name__}"
         raise TypeError(f"{text}, not a CalibrationSnapshot and an ImportReport")
