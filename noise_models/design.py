@@ -221,6 +221,39 @@ def _check(design: DeviceDesign) -> None:
     wide = [name for name in design.gates if SHAPES[name][0] == 2]
     if (design.couplings or design.all_to_all) and not wide:
         raise SnapshotError("gates", "none on two qubits, and pairs", hint="as rz,sx,x,cz")
+    for field in unused(design):
+        hint = "add gates other than rz, and couplings for those on two qubits, or leave it out"
+        raise SnapshotError(field, "no gate of the device takes this value", hint=hint)
+    _check_readout(design)
+
+
+def unused(design: DeviceDesign) -> tuple[str, ...]:
+    """Return the fields with values of gates that the device does not have."""
+    sizes = {SHAPES[name][0] for name in design.gates if name in SHAPES and name != "rz"}
+    if not (design.couplings or design.all_to_all):
+        sizes.discard(2)
+    fields = [(kind, size) for size in (1, 2) for kind in _of_gates(size)]
+    return tuple(each for each, size in fields if getattr(design, each) and size not in sizes)
+
+
+def _of_gates(size: int) -> tuple[str, str]:
+    return f"error_{size}q", f"duration_{size}q_ns"
+
+
+def _check_readout(design: DeviceDesign) -> None:
+    """Raise SnapshotError where `readout_error` is not the mean of p01 and p10."""
+    if not design.readout_error or not (design.p01 or design.p10):
+        return
+    mean, p01, p10 = (
+        _spread(field, getattr(design, field), design.num_qubits, "qubit")
+        for field in ("readout_error", "p01", "p10")
+    )
+    for qubit, error in enumerate(mean):
+        one = p01[qubit] if p01 else 2 * error - p10[qubit]
+        other = p10[qubit] if p10 else 2 * error - p01[qubit]
+        if abs(one + other - 2 * error) > 1e-9 or min(one, other) < 0 or max(one, other) > 1:
+            text = f"{error:g} of qubit {qubit} is not the mean of p01 and p10"
+            raise SnapshotError("readout_error", text, hint="give p01 and p10, or only this one")
 
 
 def _spread(field: str, values: Sequence[float], count: int, what: str) -> tuple[float, ...]:

@@ -20,6 +20,7 @@ _QUBITS = {"harmony": 11, "aria": 25, "forte": 36}  # of a machine whose data ha
 _MAX_TIME_S = 1e5  # above it T1 and T2 are in microseconds: IonQ states 10 to 100 s for T1
 _TIMES = {"t1": "t1_us", "t2": "t2_us", "readout": "readout_ns", "reset": "reset_ns"}
 _DURATIONS = ("1q", "2q")
+_MAX_DURATION_S = 1.0  # of a gate, readout or reset: IonQ states 1e-5 to 1e-3 s
 _SPAM = "spam"
 
 
@@ -164,7 +165,13 @@ def _fidelities(builder: SnapshotBuilder, entries: Any, at: str, gate: str) -> N
 
 
 def _timing(builder: SnapshotBuilder, entries: Any, at: str, gate: str) -> None:
-    for key, value in reading.mapping(entries or {}, at).items():
+    timing = reading.mapping(entries or {}, at)
+    coherence = [value for key, value in timing.items() if key.lower() in ("t1", "t2")]
+    # T1 and T2 have one unit: either of the two shows it.
+    in_microseconds = any(
+        isinstance(each, int | float) and _MAX_TIME_S < each < math.inf for each in coherence
+    )
+    for key, value in timing.items():
         place = f"{at}.{reading.key_text(key)}"
         lower = key.lower()
         if lower not in _TIMES and lower not in _DURATIONS:
@@ -174,14 +181,18 @@ def _timing(builder: SnapshotBuilder, entries: Any, at: str, gate: str) -> None:
             builder.recorder.ignored(place, "null or not finite: not measured")
             continue
         seconds = reading.number(value, place)
+        if lower not in ("t1", "t2") and seconds > _MAX_DURATION_S:
+            hint = f"in seconds, at most {_MAX_DURATION_S:g}"
+            raise SnapshotError(place, f"{seconds:g} s is implausible", hint=hint)
         if lower in _DURATIONS:
             name = "r" if lower == "1q" else gate
             keys = [each for each in builder.gate_keys if each[0] == name] or [(name, ())]
             for each, qubits in keys:
                 builder.set_gate(each, qubits, "duration_ns", seconds * 1e9, place)
             continue
-        if lower in ("t1", "t2") and seconds > _MAX_TIME_S:
-            builder.recorder.clamped(place, f"{seconds:g} s is implausible: taken as microseconds")
+        if lower in ("t1", "t2") and in_microseconds:
+            note = "T1 and T2 in seconds are implausible: taken as microseconds"
+            builder.recorder.clamped(place, f"{seconds:g}: {note}")
             seconds /= 1e6
         target = _TIMES[lower]
         scale = 1e6 if target.endswith("_us") else 1e9

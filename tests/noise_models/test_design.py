@@ -96,6 +96,11 @@ def test_template_lacks_nothing() -> None:
         ({"couplings": ((0, 1), (1, 0))}, "a second time"),
         ({"gates": ("rz", "magic")}, "'magic'"),
         ({"gates": ("rz", "sx")}, "none on two qubits"),
+        ({"gates": ("rz", "cz"), "error_1q": (0.1,)}, "error_1q: no gate"),
+        ({"couplings": (), "error_2q": (0.1,)}, "error_2q: no gate"),
+        ({"couplings": (), "duration_2q_ns": (9.0,)}, "duration_2q_ns: no gate"),
+        ({"readout_error": (0.01,), "p01": (0.05,)}, "not the mean"),
+        ({"readout_error": (0.01,), "p01": (0.01,), "p10": (0.02,)}, "not the mean"),
     ],
 )
 def test_numbers_that_cannot_be_are_refused(changes: dict[str, object], part: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -106,22 +106,20 @@ def new(
             for field in Numbers.__dataclass_fields__
             if field not in ("qubits", "lattice", "couplings", "gates")
         }
+        gates = tuple(filter(None, (each.strip() for each in asked.gates.split(","))))
+        plain = design.DeviceDesign(
+            name, layout.num_qubits, layout.couplings, layout.all_to_all, layout.coordinates, gates
+        )
         if template:
+            filled = {field: (value,) for field, value in design.TEMPLATE.items()}
+            skipped = design.unused(replace(plain, **filled))
             read = numbers["readout_error"]
             for field, value in design.TEMPLATE.items():
+                if field in skipped and not numbers[field]:
+                    continue
                 if not numbers[field] and not (read and field in ("p01", "p10")):
                     numbers[field] = (value,)
-        result, report = design.snapshot_of(
-            design.DeviceDesign(
-                name,
-                layout.num_qubits,
-                layout.couplings,
-                layout.all_to_all,
-                layout.coordinates,
-                tuple(filter(None, (each.strip() for each in asked.gates.split(",")))),
-                **numbers,
-            )
-        )
+        result, report = design.snapshot_of(replace(plain, **numbers))
         data = snapshots.dump(result)
     replaced = False
     if file is None:

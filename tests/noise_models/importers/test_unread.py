@@ -171,3 +171,20 @@ def test_ionq_properties_of_braket_are_read_alone_and_in_the_capabilities() -> N
         import_snapshot,
         {"p.json": samples.encoded(document["provider"])},
     )
+
+
+def _timed(**values: float) -> dict[str, bytes]:
+    document = samples.ionq()
+    document["timing"].update(values)
+    return {"c.json": samples.encoded(document)}
+
+
+def test_ionq_coherence_times_have_one_unit() -> None:
+    value, report = import_snapshot(_timed(t1=1e10, t2=50_000))
+    assert (value.qubits[0].t1_us, value.qubits[0].t2_us) == (1e10, 50_000.0)
+    assert {line.field for line in report.clamped} == {"timing.t1", "timing.t2"}
+
+
+@pytest.mark.parametrize(("key", "value"), [("1q", 135), ("2q", 600), ("readout", 300)])
+def test_ionq_duration_in_another_unit_is_refused_by_name(key: str, value: float) -> None:
+    fails(SnapshotError, f"timing.{key}.*implausible", import_snapshot, _timed(**{key: value}))
