@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
@@ -101,7 +101,7 @@ def new(
     config.check_name(name, "device")
     with overview.calibration_errors():
         layout = _layout(asked)
-        numbers = {
+        numbers: dict[str, Any] = {
             field: _numbers(field, getattr(asked, field))
             for field in Numbers.__dataclass_fields__
             if field not in ("qubits", "lattice", "couplings", "gates")
@@ -111,7 +111,7 @@ def new(
             name, layout.num_qubits, layout.couplings, layout.all_to_all, layout.coordinates, gates
         )
         if template:
-            filled = {field: (value,) for field, value in design.TEMPLATE.items()}
+            filled: dict[str, Any] = {field: (value,) for field, value in design.TEMPLATE.items()}
             skipped = design.unused(replace(plain, **filled))
             read = numbers["readout_error"]
             for field, value in design.TEMPLATE.items():
