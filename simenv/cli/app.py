@@ -338,9 +338,9 @@ class _Grouped(typer.core.TyperGroup):
                 formatter.write_dl(rows)
 
 
-def application(*names: str) -> typer.Typer:
+def application(*names: str, load: bool = True) -> typer.Typer:
     """Return the command line with these commands, or with all, those of other distributions
-    included."""
+    included, which are imported if `load`."""
     app = typer.Typer(
         cls=_Grouped,
         rich_markup_mode=None,
@@ -352,7 +352,7 @@ def application(*names: str) -> typer.Typer:
     if not names:
         from simenv.cli import extensions
 
-        commands |= extensions.commands(_MODULES)
+        commands |= extensions.commands(_MODULES, load=load)
     for name, command in commands.items():
         if isinstance(command, typer.Typer):
             app.add_typer(command, name=name)

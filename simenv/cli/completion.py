@@ -49,7 +49,7 @@ def answer() -> int:
 def tree() -> Any:
     """Return the tree of commands with completions, of the command on the line or of all."""
     line = next(filter(None, (os.environ.get(name, "") for name in _LINE)), "")
-    application = app.application(*app.command_of_line(line.split()[1:]))
+    application = app.application(*app.command_of_line(line.split()[1:]), load=False)
     _attach(application)
     result: Any = typer.main.get_command(application)
     for command in result.commands.values():

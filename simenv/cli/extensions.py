@@ -18,11 +18,16 @@ ENTRY_POINTS = "simenv.commands"
 Command = Callable[..., None] | typer.Typer
 
 
-def commands(taken: Collection[str]) -> dict[str, Command]:
-    """Return the commands of entry points, by name. `taken`: names of simenv's commands."""
+def commands(taken: Collection[str], *, load: bool = True) -> dict[str, Command]:
+    """Return the commands of entry points, by name. `taken`: names of simenv's commands. `load`:
+    import them; else each has only its name, which is all that a completion needs."""
     results: dict[str, Command] = {}
     for entry in sorted(entry_points(group=ENTRY_POINTS), key=lambda each: each.name):
-        if entry.name not in taken:
+        if entry.name in taken:
+            continue
+        if not load:
+            results[entry.name] = _broken(entry, "it was not asked for")
+        else:
             twice = entry.name in results
             results[entry.name] = _broken(entry, "two have this name") if twice else _loaded(entry)
     return results

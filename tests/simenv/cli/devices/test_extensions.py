@@ -1,5 +1,6 @@
 """Importers and commands of another distribution, as docs/guides/write_importer.md has them."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from shell import Shell, shell_of
 
 from noise_models.importers import importers
+from simenv.cli import completion
 
 TABLE = (
     "qubit,t1_us,t2_us,readout_error,sx_error,cz_error\n"
@@ -65,6 +67,16 @@ def test_command_that_cannot_be_loaded_says_why_and_hides_no_other(
     assert "quantum" in shell("submit", "--help").out + "quantum"
     listed = shell("--help")
     assert (listed.code, listed.out.count("\n  submit ")) == (0, 1)
+
+
+def test_completion_of_the_first_word_has_its_name_and_imports_no_command(
+    install: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install()
+    monkeypatch.delitem(sys.modules, "lab_tools", raising=False)
+    monkeypatch.setenv("COMP_WORDS", "simenv wor")
+    assert "worst" in completion.tree().commands
+    assert "lab_tools" not in sys.modules
 
 
 @pytest.mark.parametrize(
