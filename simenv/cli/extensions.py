@@ -26,7 +26,7 @@ def commands(taken: Collection[str], *, load: bool = True) -> dict[str, Command]
         if entry.name in taken:
             continue
         if not load:
-            results[entry.name] = _broken(entry, "it was not asked for")
+            results[entry.name] = _named(entry)
         else:
             twice = entry.name in results
             results[entry.name] = _broken(entry, "two have this name") if twice else _loaded(entry)
@@ -41,6 +41,13 @@ def _loaded(entry: EntryPoint) -> Command:
     if not isinstance(found, typer.Typer) and not callable(found):
         return _broken(entry, "neither a function nor a typer.Typer")
     command: Command = found
+    return command
+
+
+def _named(entry: EntryPoint) -> Command:
+    def command() -> None: ...
+
+    command.__doc__ = f"Command of {entry.value}"
     return command
 
 
