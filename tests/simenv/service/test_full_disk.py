@@ -118,7 +118,8 @@ def test_prune_frees_what_its_hint_named_though_other_results_took_what_was_rele
     free = shutil.disk_usage(office.folder).free
     done = office.collected(0.0)
     assert (done.freed.files, done.freed.file_bytes) == (3, 48 * MIB)
-    assert shutil.disk_usage(office.folder).free >= free + 48 * MIB
+    # The journal takes a little of it: the removal itself is recorded.
+    assert shutil.disk_usage(office.folder).free >= free + 47 * MIB
     assert not any(path.exists() for path in paths)
     assert isinstance(order(office, office.ben, "~b"), m.Accepted)
 
