@@ -75,12 +75,11 @@ def _planar_layout(count: int, edges: Edges) -> NDArray[np.float64]:
 def _distances(count: int, edges: Edges) -> NDArray[np.float64]:
     """Return the graph distances of all pairs, float64 [count, count]; unconnected parts are placed
     apart."""
-    result = np.full((count, count), np.inf)
-    np.fill_diagonal(result, 0.0)
-    first, second = np.array(sorted(edges)).T
-    result[first, second] = result[second, first] = 1.0
-    for via in range(count):  # Floyd and Warshall's algorithm
-        result = np.minimum(result, result[:, via, None] + result[via])
+    import networkx
+
+    graph = networkx.Graph(sorted(edges))
+    graph.add_nodes_from(range(count))
+    result = np.asarray(networkx.floyd_warshall_numpy(graph, nodelist=range(count)), np.float64)
     connected = np.isfinite(result)
     return np.where(connected, result, result[connected].max() + 2.0)
 

@@ -20,7 +20,7 @@ import typer
 from simenv import config
 from simenv.cli import app, terminal
 from simenv.cli.devices import overview
-from simenv.cli.devices.new import new, report_lines
+from simenv.cli.devices.new import answer, new
 from simenv.cli.listing import Columns, NoHeader, Style, Watch, listing
 from simenv.errors import ConfigError, NotFoundError, OptionError
 
@@ -202,20 +202,11 @@ def import_device(
     path, replaced = overview.save(device, data)
     if library.resolve(device):
         terminal.note(f"{device} names this device now, in place of that of qiskit-ibm-runtime")
-    if app.settings_of(context).as_json:
-        terminal.json_line(
-            {
-                "name": device, "file": str(path), "replaced": replaced,
-                "digest": result.digest.hex(), "num_qubits": result.num_qubits, "report": report,
-            }
-        )  # fmt: skip
-        return
-    terminal.line(
+    done = (
         f"{'replaced' if replaced else 'imported'} {device}: {result.num_qubits} qubits,"
         f" format {report.format}, snapshot {result.digest.hex()[:12]}"
     )
-    terminal.line(f"file {path}")
-    report_lines(report)
+    answer(context, device, path, result, report, replaced=replaced, done=done)
 
 
 devices.command("new")(new)

@@ -15,6 +15,7 @@ from simenv.cli.devices import overview
 from simenv.errors import OptionError
 
 if TYPE_CHECKING:
+    from noise_models.calibration import CalibrationSnapshot
     from noise_models.design import Layout
     from noise_models.importers import ImportReport, ReportLine
 
@@ -130,20 +131,11 @@ def new(
             files.write_atomic(file, msgspec.json.format(data, indent=1) + b"\n")
         except OSError as error:
             raise OptionError(f"cannot write {file}: {error.strerror}") from error
-    if app.settings_of(context).as_json:
-        terminal.json_line(
-            {
-                "name": name, "file": str(path), "replaced": replaced,
-                "digest": result.digest.hex(), "num_qubits": result.num_qubits, "report": report,
-            }
-        )  # fmt: skip
-        return
     verb = "wrote" if file is not None else "replaced" if replaced else "made"
     count = len({frozenset(pair) for pair in result.coupling})
     coupling = "all to all" if result.all_to_all else terminal.counted(count, "pair")
-    terminal.line(f"{verb} {name}: {terminal.counted(result.num_qubits, 'qubit')}, {coupling}")
-    terminal.line(f"file {path}")
-    report_lines(report)
+    done = f"{verb} {name}: {terminal.counted(result.num_qubits, 'qubit')}, {coupling}"
+    answer(context, name, path, result, report, replaced=replaced, done=done)
 
 
 def _layout(asked: Numbers) -> Layout:
@@ -172,7 +164,32 @@ def _numbers(field: str, text: str) -> tuple[float, ...]:
         raise OptionError(f"{option}: {text[:40]!r} is not a number", hint=hint) from None
 
 
-def report_lines(report: ImportReport) -> None:
+def answer(
+    context: typer.Context,
+    name: str,
+    path: Path,
+    snapshot: CalibrationSnapshot,
+    report: ImportReport,
+    *,
+    replaced: bool,
+    done: str,
+) -> None:
+    """Print which device a command has written, and the report. `done`: the first line."""
+    if app.settings_of(context).as_json:
+        terminal.json_line(
+            {
+                "name": name, "file": str(path), "replaced": replaced,
+                "digest": snapshot.digest.hex(), "num_qubits": snapshot.num_qubits,
+                "report": report,
+            }
+        )  # fmt: skip
+        return
+    terminal.line(done)
+    terminal.line(f"file {path}")
+    _report_lines(report)
+
+
+def _report_lines(report: ImportReport) -> None:
     """Print what a device does not have, then the fields in the parts of a report."""
     for title, lines in (
         ("the device does not have", report.missing),
