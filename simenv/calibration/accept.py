@@ -21,7 +21,6 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from statistics import NormalDist
 from typing import Any
 
 import msgspec
@@ -69,7 +68,7 @@ def _merged(group: Sequence[CountsRecord]) -> CountsRecord:
 def fidelities(
     circuits: Sequence[HeldOutCircuit], devices: Sequence[calibration_score.Predictor]
 ) -> NDArray[np.float64]:
-    """Hellinger fidelity of each circuit by the device of its fold; nan if it has no
+    """Fidelity (`judge`) of each circuit by the device of its fold; nan if it has no
     distribution."""
     results = []
     for each in circuits:
@@ -80,68 +79,75 @@ def fidelities(
     return np.array(results)
 
 
-CONFIDENCE = 0.95  # one-sided
-LEAST_GAIN = 5e-5  # of Hellinger fidelity: rounds to 0 in a score of four digits
+CONFIDENCE = 0.99  # of intervals, two-sided
+LEAST_GAIN = 5e-5  # of fidelity: rounds to 0 in a score of four digits
 DRAWS = 4000
 SEED = 7
+LEAST_FLIPPED = 8  # bodies: 2^-8 is less than the tails outside CONFIDENCE
+_HALVINGS = 24
 _GRID = 200_001  # points of an integral
 
 
-class HeldOutGain(msgspec.Struct, frozen=True):
-    """Gain of a fitted device over its snapshot, on runs of circuits that were left out of the
-    fit."""
+class Interval(msgspec.Struct, frozen=True):
+    """Mean change of fidelity of a run, with its interval over circuit bodies (`interval`)."""
 
     mean: float
-    low: float  # end of the one-sided interval of the mean
-    fitted_median: float
-    snapshot_median: float
-    fitted_mean: float
-    snapshot_mean: float
+    low: float
+    high: float
+
+    @property
+    def is_above(self) -> bool:
+        """True if the change is above 0 beyond chance, and above LEAST_GAIN."""
+        return self.low > 0.0 and self.mean > LEAST_GAIN
+
+    @property
+    def is_below(self) -> bool:
+        """True if the change is below 0 beyond chance, and below -LEAST_GAIN."""
+        return self.high < 0.0 and self.mean < -LEAST_GAIN
+
+    @property
+    def text(self) -> str:
+        """Value and interval for people."""
+        return f"{self.mean:+.5f} [{self.low:+.5f}, {self.high:+.5f}]"
+
+
+class Levels(msgspec.Struct, frozen=True):
+    """Statistics of the fidelities of runs."""
+
+    median: float
+    p10: float
+    mean: float
+
+    @staticmethod
+    def of(values: NDArray[np.float64], runs: NDArray[np.int64]) -> Levels:
+        """Statistics of circuits, each with its number of runs."""
+        each = np.repeat(values, runs)
+        median, p10 = np.quantile(each, (0.5, 0.1))
+        return Levels(float(median), float(p10), float(each.mean()))
+
+
+class HeldOutGain(msgspec.Struct, frozen=True):
+    """Gain of a fitted device over its snapshot, on runs of circuits that were left out of the fit,
+    and what both have above each form of Aer's recipe for the snapshot, with idle noise."""
+
+    gain: Interval
+    above_aer: tuple[Interval, ...]
+    snapshot_above_aer: tuple[Interval, ...]
+    fitted: Levels
+    snapshot: Levels
+    aer: tuple[Levels, ...]
     circuits: int
     bodies: int
-    fitted_p10: float = math.nan
-    snapshot_p10: float = math.nan
-    aer_median: float = math.nan  # by Aer's recipe for the snapshot, with idle noise
-    aer_p10: float = math.nan
-    aer_mean: float = math.nan
-    aer_properties_median: float = math.nan  # the same, with p01 and p10
-    aer_properties_p10: float = math.nan
-    aer_properties_mean: float = math.nan
 
     @property
     def is_below_aer(self) -> bool:
-        """True if median or 10th percentile is below that of Aer's recipe, in either form."""
-        return self.shortfall > LEAST_GAIN
-
-    @property
-    def shortfall(self) -> float:
-        """Largest difference by which median or 10th percentile is below Aer's recipe."""
-        return self._shortfall(self.fitted_median, self.fitted_p10)
+        """True if the device is below a form of Aer's recipe beyond chance."""
+        return any(each.is_below for each in self.above_aer)
 
     @property
     def is_snapshot_below_aer(self) -> bool:
-        """True if the snapshot's median or 10th percentile is below that of Aer's recipe, in either
-        form."""
-        return self._shortfall(self.snapshot_median, self.snapshot_p10) > LEAST_GAIN
-
-    def _shortfall(self, median: float, p10: float) -> float:
-        below = (
-            self.aer_median - median,
-            self.aer_properties_median - median,
-            self.aer_p10 - p10,
-            self.aer_properties_p10 - p10,
-        )
-        return max((each for each in below if not math.isnan(each)), default=0)
-
-    @property
-    def is_significant(self) -> bool:
-        """True if the mean gain is above LEAST_GAIN beyond chance, and the median is not lower."""
-        return self.low > LEAST_GAIN and self.fitted_median >= self.snapshot_median
-
-    @property
-    def is_worse(self) -> bool:
-        """True if mean or median is below the snapshot's."""
-        return self.mean < 0.0 or self.fitted_median < self.snapshot_median
+        """The same of the snapshot."""
+        return any(each.is_below for each in self.snapshot_above_aer)
 
 
 def gain(
@@ -153,56 +159,54 @@ def gain(
 ) -> HeldOutGain:
     """Gain from the fidelities of circuits, each with its number of runs and its body. `aer`: those
     of the recipes `aer` and `aer-properties`."""
-    change = fitted - snapshot
-    references = [
-        value
-        for each in aer
-        for value in (
-            weighted_median(each, runs),
-            weighted_quantile(each, runs, 0.1),
-            float(np.average(each, weights=runs)),
-        )
-    ]
     return HeldOutGain(
-        float(np.average(change, weights=runs)),
-        lower_bound(change, runs, bodies),
-        weighted_median(fitted, runs),
-        weighted_median(snapshot, runs),
-        float(np.average(fitted, weights=runs)),
-        float(np.average(snapshot, weights=runs)),
+        interval(fitted - snapshot, runs, bodies),
+        tuple(interval(fitted - each, runs, bodies) for each in aer),
+        tuple(interval(snapshot - each, runs, bodies) for each in aer),
+        Levels.of(fitted, runs),
+        Levels.of(snapshot, runs),
+        tuple(Levels.of(each, runs) for each in aer),
         len(fitted),
         len(set(bodies)),
-        weighted_quantile(fitted, runs, 0.1),
-        weighted_quantile(snapshot, runs, 0.1),
-        *references,
     )
 
 
-def is_below(values: Sequence[float], reference: Sequence[float]) -> bool:
-    """Return whether a value is below its reference by more than LEAST_GAIN."""
-    return any(value < least - LEAST_GAIN for value, least in zip(values, reference, strict=True))
-
-
-def lower_bound(
+def interval(
     change: NDArray[np.float64], runs: NDArray[np.int64], bodies: Sequence[str]
-) -> float:
-    """Lower end of the interval of the mean change of a run; -inf for fewer than two bodies."""
+) -> Interval:
+    """Mean change of a run with its interval of CONFIDENCE; without ends for fewer than two bodies.
+
+    The interval has the means that a permutation test does not reject: the differences of bodies
+    from such a mean are as large with random signs as with their own. (Fisher, The Design of
+    Experiments, section 21.) Below LEAST_FLIPPED bodies it is that of Student."""
     _, number = np.unique(np.array(bodies, str), return_inverse=True)
     sums = np.bincount(number, change * runs)
     weights = np.bincount(number, runs)
-    count = len(sums)
+    count, mean = len(sums), float(np.average(change, weights=runs))
     if count < 2:
-        return -math.inf
-    rng = np.random.default_rng(SEED)
-    times = rng.multinomial(count, np.full(count, 1.0 / count), size=DRAWS)
-    means = (times @ sums) / (times @ weights)
-    return float(np.quantile(means, expanded_level(1.0 - CONFIDENCE, count)))
+        return Interval(mean, -math.inf, math.inf)
+    rest = sums - mean * weights
+    error = math.sqrt(count / (count - 1.0) * float(rest @ rest)) / float(weights.sum())
+    tail = (1.0 - CONFIDENCE) / 2.0
+    width = _student_quantile(1.0 - tail, count - 1) * error
+    if count < LEAST_FLIPPED or not error:
+        return Interval(mean, mean - width, mean + width)
+    signs = np.random.default_rng(SEED).choice((-1.0, 1.0), size=(DRAWS, count))
+    of_sums, of_weights = signs @ sums, signs @ weights
 
+    def end(side: float) -> float:
+        """Mean at a distance of at most 3 widths that is just not rejected."""
+        near, far = 0.0, 3.0 * width
+        for _ in range(_HALVINGS):
+            middle = 0.5 * (near + far)
+            value = mean + side * middle
+            drawn = side * (of_sums - value * of_weights)
+            own = side * float((sums - value * weights).sum())
+            extreme = (1.0 + np.count_nonzero(drawn <= own + 1e-15)) / (DRAWS + 1.0)
+            near, far = (near, middle) if extreme <= tail else (middle, far)
+        return mean + side * far
 
-def expanded_level(level: float, count: int) -> float:
-    """Level of the percentile that corresponds to `level` for a mean of `count` values."""
-    width = math.sqrt(count / (count - 1.0)) * _student_quantile(level, count - 1)
-    return NormalDist().cdf(width)
+    return Interval(mean, end(-1.0), end(1.0))
 
 
 def _student_quantile(level: float, freedom: int) -> float:
@@ -212,16 +216,6 @@ def _student_quantile(level: float, freedom: int) -> float:
     density = np.cos(angles) ** (freedom - 1)
     sums = np.concatenate(([0.0], np.cumsum(density[1:] + density[:-1])))
     return math.sqrt(freedom) * math.tan(float(np.interp(level, sums / sums[-1], angles)))
-
-
-def weighted_median(values: NDArray[np.float64], weights: NDArray[np.int64]) -> float:
-    return weighted_quantile(values, weights, 0.5)
-
-
-def weighted_quantile(
-    values: NDArray[np.float64], weights: NDArray[np.int64], level: float
-) -> float:
-    return float(np.quantile(np.repeat(values, weights), level))
 
 
 _QUBIT = ("t1_us", "t2_us", "p01", "p10", "readout_error", "readout_ns", "excited")
@@ -330,7 +324,10 @@ def _day(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).date().isoformat()
 
 
-HEADER = ("part", "model", "runs", "median HF", "p10", "mean", "median TVD")
+HEADER = (
+    "part", "model", "runs", "median HF", "p10", "mean", "median TVD", "log-lik.", "own",
+    "marginal HF",
+)  # fmt: skip
 PARTS = (("train", False), ("test", True))
 
 
@@ -348,7 +345,10 @@ def as_values(score: calibration_score.Score) -> list[dict[str, Any]]:
             "runs": fidelity.runs,
             "bodies": fidelity.bodies,
             "hf": msgspec.to_builtins(fidelity),
-            "tvd": msgspec.to_builtins(rows.summary(model, "tvd")),
+            **{
+                field: msgspec.to_builtins(rows.summary(model, field))
+                for field in ("tvd", "log_likelihood", "expected", "marginal_hf")
+            },
         }
         for part, is_test in PARTS
         for rows in [score.part(test=is_test)]
@@ -358,23 +358,21 @@ def as_values(score: calibration_score.Score) -> list[dict[str, Any]]:
 
 
 def below(score: calibration_score.Score, model: str, reference: str) -> list[str]:
-    """Texts for the parts of the split in which the median or 10th percentile of a model is below
-    that of another one by more than LEAST_GAIN."""
+    """Texts for the parts of the split in which the mean fidelity of a model is below that of
+    another one beyond chance."""
     results = []
     for part, is_test in PARTS:
-        rows = score.part(test=is_test)
-        mine, other = rows.summary(model), rows.summary(reference)
-        if mine is None or other is None:
-            continue
-        pairs = [
-            (name, getattr(mine, field).value, getattr(other, field).value)
-            for name, field in (("median", "median"), ("10th percentile", "p10"))
+        rows = [
+            row
+            for row in score.part(test=is_test).rows
+            if math.isfinite(row.hf.get(model, math.nan) - row.hf.get(reference, math.nan))
         ]
-        results += [
-            f"{model} is below {reference}: {part} {name} {value:.4f} ({least:.4f})"
-            for name, value, least in pairs
-            if is_below((value,), (least,))
-        ]
+        change = np.array([row.hf[model] - row.hf[reference] for row in rows])
+        if rows:
+            bodies = [row.body for row in rows]
+            found = interval(change, np.ones(len(rows), np.int64), bodies)
+            if found.is_below:
+                results.append(f"{model} is below {reference}: {part} mean by {found.text}")
     return results
 
 
@@ -386,7 +384,10 @@ def cells(values: list[dict[str, Any]]) -> list[tuple[str, ...]]:
             row["model"],
             str(row["runs"]),
             *(_text(row["hf"][name]) for name in ("median", "p10", "mean")),
-            "" if row["tvd"] is None else _text(row["tvd"]["median"]),
+            *(
+                "" if row[field] is None else _text(row[field]["median"])
+                for field in ("tvd", "log_likelihood", "expected", "marginal_hf")
+            ),
         )
         for row in values
     ]

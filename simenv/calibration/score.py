@@ -1,8 +1,12 @@
 """Scores of device models against measured counts.
 
-HF is the Hellinger fidelity (sum sqrt(p q))^2, as Qiskit defines it; TVD the total variation
-distance, half of sum |p - q|. The ceiling is the mean HF of an exact model at this number of shots.
-Intervals are percentiles of bootstrap samples of circuit bodies.
+HF is the Hellinger fidelity, without the bias of outcomes with few counts (`judge`); where all have
+many, it is that of Qiskit. TVD is the total variation distance, half of sum |p - q|. The
+log-likelihood is the mean logarithm of the probability of a shot; of circuits with more than
+WIDE_BITS measured bits, few outcomes are seen twice, and HF is that of marginals as well. The
+ceiling of HF is that of an exact model at this number of shots; that of a model's log-likelihood is
+what it expects for its own counts. Intervals are percentiles of bootstrap samples of circuit
+bodies.
 
 A `Predictor` gives the distributions of a device model for measured circuits, compiled as
 `Client.submit` compiles them. Distributions are exact up to EXACT_QUBITS used qubits. Wider
@@ -31,6 +35,7 @@ from noise_models.build import build as noise_model
 from noise_models.calibration import CalibrationSnapshot
 from noise_models.drift import moment_s
 from noise_models.model import NoiseOptions
+from simenv.calibration import judge
 from simenv.calibration.data import CountsData, CountsRecord
 from simenv.calibration.fit.observations import CompiledRun, DeviceCompiler
 from simulators.circuit.gates import UNITARY
@@ -44,26 +49,8 @@ from simulators.transfer import evaluate
 from simulators.transfer.evolution import constant
 from simulators.transfer.program import ConstantTable, TransferProgram, build
 
-DRAWS = 20  # samples of the ceiling
 RESAMPLES = 400
 COVERAGE = 0.95
-
-
-def hellinger_fidelity(p: NDArray[np.float64], q: NDArray[np.float64]) -> float:
-    """(sum sqrt(p q))^2 of two distributions over the same outcomes."""
-    return float(np.sqrt(np.maximum(p, 0.0) * q).sum() ** 2)
-
-
-def variation_distance(p: NDArray[np.float64], q: NDArray[np.float64]) -> float:
-    """Half of sum |p - q|."""
-    return float(0.5 * np.abs(p - q).sum())
-
-
-def ceiling(p: NDArray[np.float64], shots: int, rng: np.random.Generator) -> float:
-    """Mean HF between a distribution and counts that are drawn from it."""
-    exact = np.maximum(p, 0.0)
-    drawn = rng.multinomial(shots, exact / exact.sum(), size=DRAWS) / shots
-    return float((np.sqrt(drawn * exact).sum(axis=1) ** 2).mean())
 
 
 class Statistic(msgspec.Struct, frozen=True):
@@ -255,6 +242,8 @@ def two_qubit_gates(circuit: Circuit) -> tuple[int, int]:
 UNIFORM, IDEAL, REPEAT, CEILING = "uniform", "ideal", "repeat", "ceiling"
 
 _PARITY_POINTS = 4000
+WIDE_BITS = 8  # most bits of a circuit whose outcomes are judged by HF alone
+MARGINAL_BITS = 5
 
 
 class ScoreRow(msgspec.Struct, frozen=True):
@@ -272,6 +261,9 @@ class ScoreRow(msgspec.Struct, frozen=True):
     how: str  # method that gave the distribution
     hf: dict[str, float]
     tvd: dict[str, float]
+    log_likelihood: dict[str, float]  # natural, of a shot
+    expected: dict[str, float]  # what each model expects of it for its own counts
+    marginal_hf: dict[str, float]  # of circuits with more than WIDE_BITS measured bits
 
 
 class Score(msgspec.Struct, frozen=True, eq=False):
@@ -302,7 +294,6 @@ def score(
     """Score each model on all runs; the first one gives the ceiling and the widths."""
     rows: list[ScoreRow] = []
     parity: dict[str, list[NDArray[np.float64]]] = {name: [] for name in models}
-    rng = np.random.default_rng(SEED)
     ceilings: dict[tuple[int, int], float] = {}
     skipped = 0
     for record, repeat in with_repeats(data.records):
@@ -311,25 +302,20 @@ def score(
         if first is None:
             skipped += 1
             continue
-        measured = {x: count / record.shots for x, count in record.counts.items()}
-        hf, tvd = {}, {}
+        agreement = _Agreement(record, first)
         for name, each in entries.items():
             if each is not None:
-                pairs = aligned(_table(each), measured)
-                hf[name], tvd[name] = _agreement(pairs)
+                pairs = agreement.add(name, _table(each))
                 if len(parity[name]) < _PARITY_POINTS:
                     parity[name].append(pairs[:64])
         for name, table in _references(ideal(record), repeat):
-            hf[name], tvd[name] = _agreement(aligned(table, measured))
+            agreement.add(name, table)
         key = (id(first), record.shots)
         if key not in ceilings:
-            ceilings[key] = ceiling(first.probabilities, record.shots, rng)
-        hf[CEILING] = ceilings[key]
-        hf[UNIFORM], tvd[UNIFORM] = _uniform(measured, first.num_bits)
-        rows.append(ScoreRow(
-            record.name, record.body, record.is_test, record.time_s, record.shots, first.num_bits,
-            first.num_qubits, first.two_qubit_gates, first.depth, first.how, hf, tvd,
-        ))  # fmt: skip
+            ceilings[key] = judge.ceiling(first.probabilities, record.shots)
+        agreement.hf[CEILING] = ceilings[key]
+        agreement.add_uniform()
+        rows.append(agreement.row())
     note(f"{len(rows)} runs judged, {skipped} too wide")
     points = {
         name: np.concatenate(entries) if entries else np.zeros((0, 2))
@@ -338,17 +324,90 @@ def score(
     return Score(tuple(models), tuple(rows), points, skipped)
 
 
-def _agreement(pairs: NDArray[np.float64]) -> tuple[float, float]:
-    """HF and TVD of two distributions, [outcomes, 2]."""
-    first, second = pairs.T
-    return hellinger_fidelity(first, second), variation_distance(first, second)
+class _Agreement:
+    """Agreement of models with the counts of one run. `prediction`: any model's."""
+
+    def __init__(self, record: CountsRecord, prediction: Prediction) -> None:
+        self._record = record
+        self._prediction = prediction
+        self._measured = {x: count / record.shots for x, count in record.counts.items()}
+        self.hf: dict[str, float] = {}
+        self._tvd: dict[str, float] = {}
+        self._log_likelihood: dict[str, float] = {}
+        self._expected: dict[str, float] = {}
+        self._marginal_hf: dict[str, float] = {}
+
+    def add(self, name: str, table: Mapping[int, float]) -> NDArray[np.float64]:
+        """Judge a model by its distribution; return predicted and measured frequencies."""
+        shots, num_bits = self._record.shots, self._prediction.num_bits
+        pairs = aligned(table, self._measured)
+        p, q = pairs.T
+        self.hf[name] = judge.fidelity(judge.loss(p, q, shots))
+        self._tvd[name] = judge.variation_distance(p, q)
+        self._log_likelihood[name] = judge.log_likelihood(p, q, num_bits)
+        self._expected[name] = judge.expected_log_likelihood(p, num_bits)
+        if num_bits > WIDE_BITS:
+            bits = _bits_of(self._prediction)
+            self._marginal_hf[name] = _marginal_fidelity(table, self._measured, bits, shots)
+        return pairs
+
+    def add_uniform(self) -> None:
+        """Judge the uniform distribution, without its 2^bits entries."""
+        shots, num_bits = self._record.shots, self._prediction.num_bits
+        q = np.array(list(self._measured.values()))
+        each = 2.0**-num_bits
+        unseen = judge.loss(np.array([each]), np.zeros(1), shots) * (2.0**num_bits - len(q))
+        seen = judge.loss(np.full(len(q), each), q, shots)
+        self.hf[UNIFORM] = judge.fidelity(seen + unseen)
+        self._tvd[UNIFORM] = 0.5 * float(np.abs(q - each).sum() + 1.0 - len(q) * each)
+        self._log_likelihood[UNIFORM] = self._expected[UNIFORM] = -num_bits * math.log(2.0)
+
+    def row(self) -> ScoreRow:
+        """Row of the run."""
+        record, first = self._record, self._prediction
+        return ScoreRow(
+            record.name, record.body, record.is_test, record.time_s, record.shots, first.num_bits,
+            first.num_qubits, first.two_qubit_gates, first.depth, first.how, self.hf, self._tvd,
+            self._log_likelihood, self._expected, self._marginal_hf,
+        )  # fmt: skip
+
+
+def _bits_of(prediction: Prediction) -> list[int]:
+    """Measured clbits of a circuit: those that are 1 in some outcome."""
+    union = 0
+    for outcome in prediction.outcomes.tolist():
+        union |= outcome
+    return [k for k in range(union.bit_length()) if union >> k & 1]
+
+
+def _marginal_fidelity(
+    first: Mapping[int, float], second: Mapping[int, float], bits: Sequence[int], shots: int
+) -> float:
+    """Mean fidelity of the marginals of MARGINAL_BITS neighbouring bits."""
+    pairs = zip(_marginals(first, bits), _marginals(second, bits), strict=True)
+    return float(np.mean([judge.fidelity(judge.loss(p, q, shots)) for p, q in pairs]))
+
+
+def _marginals(table: Mapping[int, float], bits: Sequence[int]) -> list[NDArray[np.float64]]:
+    """Distributions of each MARGINAL_BITS neighbouring bits."""
+    size = bits[-1] // 8 + 1
+    packed = b"".join(outcome.to_bytes(size, "little") for outcome in table)
+    values = np.frombuffer(packed, np.uint8).reshape(-1, size)
+    ones = np.unpackbits(values, axis=1, bitorder="little")[:, list(bits)]
+    weights = np.fromiter(table.values(), np.float64)
+    powers = 1 << np.arange(MARGINAL_BITS)
+    results = []
+    for begin in range(len(bits) - MARGINAL_BITS + 1):
+        number = ones[:, begin : begin + MARGINAL_BITS] @ powers
+        results.append(np.bincount(number, weights, 1 << MARGINAL_BITS).astype(np.float64))
+    return results
 
 
 def fidelity(prediction: Prediction, record: CountsRecord) -> float:
-    """Hellinger fidelity between a prediction and the counts of a run."""
+    """Fidelity of a prediction to the counts of a run; see `judge`."""
     measured = {x: count / record.shots for x, count in record.counts.items()}
-    pairs = aligned(_table(prediction), measured)
-    return hellinger_fidelity(pairs[:, 0], pairs[:, 1])
+    p, q = aligned(_table(prediction), measured).T
+    return judge.fidelity(judge.loss(p, q, record.shots))
 
 
 def _references(
@@ -358,15 +417,6 @@ def _references(
         yield IDEAL, ideal
     if repeat is not None:
         yield REPEAT, {x: count / repeat.shots for x, count in repeat.counts.items()}
-
-
-def _uniform(measured: dict[int, float], num_bits: int) -> tuple[float, float]:
-    """HF and TVD of the uniform distribution, without its 2^bits entries."""
-    size = 2.0**num_bits
-    q = np.array(list(measured.values()))
-    hf = float(np.sqrt(q / size).sum() ** 2)
-    tvd = 0.5 * (float(np.abs(q - 1.0 / size).sum()) + (size - len(q)) / size)
-    return hf, tvd
 
 
 def _table(prediction: Prediction) -> dict[int, float]:

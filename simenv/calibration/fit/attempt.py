@@ -23,7 +23,7 @@ from simenv.calibration.data import CountsData, DataError
 from simenv.calibration.fit import components as fit_parts, observations as fit_runs, solve
 from simenv.calibration.fit.solve import FitProblem, Prior, PriorMatrix, Solution
 
-MANY_BODIES = 100  # least number of different circuits for fits with angles
+MANY_BODIES = 15  # least number of different circuits for fits with angles
 
 
 class FitBase(msgspec.Struct, frozen=True, eq=False):
@@ -109,7 +109,7 @@ POOLED_SHIFT, OWN_SHIFT = Prior(0.3), Prior(0.3, 0.5, heavy=True)
 
 
 class CandidateScore(msgspec.Struct, frozen=True):
-    """Loss 2 - 2 sum sqrt(p q) of one candidate on circuits that its fit did not see."""
+    """Loss (`judge`) of one candidate on circuits that its fit did not see."""
 
     prior: Prior
     windows: Prior | None  # prior of the factors of each date window; None: no windows

@@ -166,17 +166,13 @@ class _Unfitted(msgspec.Struct, frozen=True, eq=False):
         gained = _gain(circuits, before, before, aer)
         if not gained.is_below_aer:
             return _Unfitted(before, aer, kept)
-        candidates = [(_rank(gained), kept)]
+        candidates = [(gained.fitted.mean, kept)]
         for share in SHARES:
             device = accept.blended(snapshot, reduced(snapshot, symmetric=True), share)
-            rank = _rank(_gain(circuits, predicted(device), before, aer))
-            candidates.append((rank, _Kept(AER, snapshot, device)))
+            gained = _gain(circuits, predicted(device), before, aer)
+            if gained.gain.is_above:
+                candidates.append((gained.fitted.mean, _Kept(AER, snapshot, device)))
         return _Unfitted(before, aer, max(candidates, key=lambda pair: pair[0])[1])
-
-
-def _rank(gained: accept.HeldOutGain) -> tuple[float, float]:
-    """Order of devices by what they lack to Aer's recipe, then by their mean fidelity."""
-    return -max(gained.shortfall, accept.LEAST_GAIN), gained.fitted_mean
 
 
 def _choices(
@@ -199,13 +195,11 @@ def _choices(
         after = [accept.fidelities(circuits, each) for each in devices]
         undated, *dated = (_gain(circuits, each, unfitted.snapshot, unfitted.aer) for each in after)
         gained = dated[0] if dated else undated
-        kept = 0.0 if dated and undated.is_worse else share
+        kept = 0.0 if dated and undated.gain.mean < 0.0 else share
         results.append(_Choice(attempt, solution, share, kept, gained, after[-1]))
         note(
-            f"{attempt.base.name}, share {share:g}: mean gain {gained.mean:+.5f}, at least"
-            f" {gained.low:+.5f}; median {gained.fitted_median:.5f}"
-            f" ({gained.snapshot_median:.5f}; Aer's recipe {gained.aer_median:.5f},"
-            f" {gained.aer_properties_median:.5f})"
+            f"{attempt.base.name}, share {share:g}: mean gain {gained.gain.text}; above Aer's"
+            f" recipe {', '.join(each.text for each in gained.above_aer)}"
         )
     return results
 
@@ -253,35 +247,39 @@ def _accepted(choices: Sequence[_Choice], *, may_be_used: bool = True) -> _Choic
     judged = [(each, each.gain) for each in choices if each.gain is not None]
     own = [pair for pair in judged if pair[0].attempt.base.name == SNAPSHOT]
     if not may_be_used:
-        best = max(own, key=lambda pair: pair[1].low)[0] if own else choices[0]
+        best = max(own, key=_low)[0] if own else choices[0]
         return _kept(
             best, f"fewer than {accept.LEAST_BODIES} different circuits say little about others"
         )
     if not judged:
         return choices[0]
-    usable = [pair for pair in judged if pair[1].is_significant and not pair[1].is_below_aer]
+    usable = [pair for pair in judged if pair[1].gain.is_above and not pair[1].is_below_aer]
     certain = [pair for pair in usable if pair[0].attempt.base.name == SNAPSHOT]
     if certain:
-        best, gained = max(certain, key=lambda pair: pair[1].mean)
-        other, more = max(usable, key=lambda pair: pair[1].mean)
-        return other if more.mean > gained.mean and _is_better(other, best) else best
-    if judged[0][1].is_snapshot_below_aer:
-        best = max(own, key=lambda pair: pair[1].low)[0]
-        return _kept(best, "no fit gains beyond chance without being below Aer's recipe")
-    if all(pair[1].is_worse for pair in judged):
-        _, result = max(judged, key=lambda pair: pair[1].low)
+        best, gained = max(certain, key=_mean)
+        other, more = max(usable, key=_mean)
+        return other if more.gain.mean > gained.gain.mean and _is_better(other, best) else best
+    if all(pair[1].gain.is_below for pair in judged) and not judged[0][1].is_snapshot_below_aer:
+        _, result = max(judged, key=_low)
         raise FitRefusedError(
             f"the fitted device is worse than its snapshot on {result.circuits} circuits that it"
-            f" did not see: median fidelity {result.fitted_median:.4f} against"
-            f" {result.snapshot_median:.4f}, mean {result.fitted_mean:.4f} against"
-            f" {result.snapshot_mean:.4f}",
+            f" did not see: mean fidelity {result.fitted.mean:.4f} against"
+            f" {result.snapshot.mean:.4f}, difference {result.gain.text}",
             hint="use the device itself, which is the better model, or measure more different"
             " circuits, some of them later, on the same qubits; simenv score compares models",
         )
-    best, gained = max(own, key=lambda pair: pair[1].low)
-    if any(pair[1].is_significant for pair in own):
+    best, gained = max(own, key=_low)
+    if gained.gain.is_above:
         return _kept(best, "the fit is below Aer's recipe for the calibration")
-    return _kept(best, "the gain of a fit is not significant")
+    return _kept(best, "the gain of a fit is not beyond chance")
+
+
+def _low(pair: tuple[_Choice, accept.HeldOutGain]) -> float:
+    return pair[1].gain.low
+
+
+def _mean(pair: tuple[_Choice, accept.HeldOutGain]) -> float:
+    return pair[1].gain.mean
 
 
 def _kept(choice: _Choice, reason: str) -> _Choice:
@@ -296,7 +294,7 @@ def _is_better(first: _Choice, second: _Choice) -> bool:
     change = first.after - second.after
     finite = np.isfinite(change)
     bodies = [str(k) for k in range(int(finite.sum()))]
-    return accept.lower_bound(change[finite], np.ones(len(bodies), np.int64), bodies) > 0.0
+    return accept.interval(change[finite], np.ones(len(bodies), np.int64), bodies).low > 0.0
 
 
 def _fitted_device(

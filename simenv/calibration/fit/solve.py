@@ -4,11 +4,11 @@ A prior gives the widths of the deviation of a device from its calibration, comm
 qubit (`Prior`, `PriorMatrix`). The components are v = B z with independent standard normal z, so
 that the columns of the matrix B hold the prior's widths.
 
-`solve` minimises sum w (sqrt(p) - sqrt(q))^2 + |z|^2 by Gauss-Newton with damping, or the logarithm
-of Student's distribution in place of the square (`PriorMatrix.penalty`). (Nocedal and Wright,
-Numerical Optimization, second edition, sections 10.2 and 10.3.) The weight w is the inverse
-variance of sqrt(q), 1/(4 shots), plus that of the model, which `fit` estimates from the residuals
-(`weights_of`), again after each few steps.
+`solve` minimises sum w r^2 + |z|^2, with the residuals r of `judge`, by Gauss-Newton with damping,
+or the logarithm of Student's distribution in place of |z|^2 (`PriorMatrix.penalty`). (Nocedal and
+Wright, Numerical Optimization, second edition, sections 10.2 and 10.3.) The weight w is the inverse
+of the variance of sqrt(q), 1/(4 shots), plus that of the model, which `fit` estimates from the
+residuals (`weights_of`), again after each few steps.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from simenv.calibration import judge
 from simenv.calibration.fit import components as fit_components
 from simenv.calibration.fit.observations import Distributions, FittedCircuit
 
@@ -187,18 +188,17 @@ def _shrunk_median(values: Sequence[float], width2: float) -> float:
 
 MOST_STEPS = 20
 _ENOUGH = 1e-4  # relative change of the cost
-_LEAST_PROBABILITY = 1e-9
 _PRECISION_STEPS = 8  # iterations of the weights of a heavy-tailed prior
 
 
 class NormalBlock(msgspec.Struct, frozen=True, eq=False):
     """Part of one observation in the normal equations, at one value of the components."""
 
-    loss: float  # sum (sqrt(p) - sqrt(q))^2 = 2 - 2 sum sqrt(p q)
+    loss: float  # of `judge`
     params: NDArray[np.int64]  # [k] its components
     gradient: NDArray[np.float64]  # [k] J^T r
     hessian: NDArray[np.float64]  # [k, k] J^T J
-    num_outcomes: int  # with a probability above 1 / shots
+    num_outcomes: float  # whose sqrt(q) would have the same variance if each had many counts
 
 
 class FitProblem(msgspec.Struct, frozen=True, eq=False):
@@ -234,17 +234,16 @@ class FitProblem(msgspec.Struct, frozen=True, eq=False):
         blocks = []
         for each in self.observations:
             outcome = built[each.place]
-            root = np.sqrt(np.maximum(outcome.probabilities, _LEAST_PROBABILITY))
-            jacobian = outcome.jacobian / (2.0 * root[:, None])
-            rest = root - np.sqrt(each.frequencies)
-            seen = int((root * root * each.shots > 1.0).sum())
+            rest, slope = judge.residual(outcome.probabilities, each.frequencies, each.shots)
+            jacobian = outcome.jacobian * slope[:, None]
+            by_shots = judge.expected_loss(outcome.probabilities, each.shots)
             blocks.append(
                 NormalBlock(
                     float(rest @ rest),
                     np.array(outcome.params, np.int64),
                     jacobian.T @ rest,
                     jacobian.T @ jacobian,
-                    seen,
+                    by_shots / (0.25 / each.shots),
                 )
             )
         return blocks
@@ -252,17 +251,17 @@ class FitProblem(msgspec.Struct, frozen=True, eq=False):
     def losses(
         self, values: NDArray[np.float64], among: Sequence[int] | None = None
     ) -> NDArray[np.float64]:
-        """sum (sqrt(p) - sqrt(q))^2 of each observation, or of those in `among`."""
+        """Loss (`judge`) of each observation, or of those in `among`."""
         chosen = self.observations if among is None else [self.observations[k] for k in among]
         places = [each.place for each in chosen]
         channels = self.distributions.channels(places, self.components, values, derivatives=False)
         built = self.distributions.outcomes(places, channels)
-        results = []
-        for each in chosen:
-            root = np.sqrt(np.maximum(built[each.place].probabilities, 0.0))
-            rest = root - np.sqrt(each.frequencies)
-            results.append(float(rest @ rest))
-        return np.array(results)
+        return np.array(
+            [
+                judge.loss(built[each.place].probabilities, each.frequencies, each.shots)
+                for each in chosen
+            ]
+        )
 
 
 def normal_equations(
@@ -360,13 +359,14 @@ def weights_of(
     observation, but at least the median: the cost is then that of residuals with a Cauchy
     distribution, for which a circuit that no parameters can explain counts little.
     """
-    seen = np.array([max(block.num_outcomes, 1) for block in blocks], np.float64)
+    seen = np.array([max(block.num_outcomes, 1.0) for block in blocks])
     noise = np.array([0.25 / each.shots for each in observations])
     losses = np.array([block.loss for block in blocks])
-    excess = np.maximum(losses / seen - noise, 0.0)
+    excess = losses / seen - noise
     if robust:
+        excess = np.maximum(excess, 0.0)
         return np.asarray(1.0 / (noise + float(np.median(excess)) + excess))
-    return np.asarray(1.0 / (noise + float((excess * seen).sum() / seen.sum())))
+    return np.asarray(1.0 / (noise + max(float((excess * seen).sum() / seen.sum()), 0.0)))
 
 
 _STEPS = (2, 2, 8)  # of a fit; new weights before each

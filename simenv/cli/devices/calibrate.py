@@ -133,13 +133,19 @@ def _as_object(name: str, path: Path, fitted: FittedDevice) -> dict[str, object]
 def _show_broken_rules(fitted: FittedDevice, device: str) -> None:
     """Print lines that come before all others: what is below Aer's recipe, and what is not
     plausible."""
+    from simenv.calibration.fit.calibrate import AER_RECIPES
+
     held = fitted.held_out
     if held is not None and held.is_snapshot_below_aer:
+        recipes = ", ".join(
+            f"{name} {level.mean:.4f}, difference {change.text}"
+            for name, level, change in zip(
+                AER_RECIPES, held.aer, held.snapshot_above_aer, strict=True
+            )
+        )
         terminal.line(
-            f"the calibration of {device} is below Aer's recipe for it on these circuits: median"
-            f" fidelity {held.snapshot_median:.4f} (aer {held.aer_median:.4f}, aer-properties"
-            f" {held.aer_properties_median:.4f}), 10th percentile {held.snapshot_p10:.4f}"
-            f" ({held.aer_p10:.4f}, {held.aer_properties_p10:.4f})"
+            f"the calibration of {device} is below Aer's recipe for it on these circuits: mean"
+            f" fidelity {held.snapshot.mean:.4f} ({recipes})"
         )
     for text in fitted.implausible:
         terminal.note(f"warning: not plausible: {text}; check the circuits of these qubits")
@@ -147,6 +153,7 @@ def _show_broken_rules(fitted: FittedDevice, device: str) -> None:
 
 def _show(fitted: FittedDevice) -> None:
     from simenv.calibration.accept import is_narrow
+    from simenv.calibration.fit.calibrate import AER_RECIPES
     from simenv.calibration.fit.components import CHANGES
 
     circuits = terminal.counted(len(fitted.observed.observations), "circuit")
@@ -166,23 +173,30 @@ def _show(fitted: FittedDevice) -> None:
         if held is not None:
             terminal.line(
                 f"on {terminal.counted(held.circuits, 'circuit')} left out of the best fit: gain of"
-                f" mean fidelity {held.mean:+.5f}, at least {held.low:+.5f}"
+                f" mean fidelity {held.gain.text}"
             )
-        if is_narrow(fitted.scope) and (held is None or held.is_significant):
+        if is_narrow(fitted.scope) and (held is None or held.gain.is_above):
             terminal.line("measure other kinds of circuits, or give --narrow for such circuits")
         return
     if held is not None:
         terminal.line(
             f"{fitted.share:.0%} of the way from the calibration to the fit; gain of mean fidelity"
-            f" {held.mean:+.5f}, at least {held.low:+.5f}"
+            f" {held.gain.text} (99 %)"
         )
         terminal.line(
-            f"on {terminal.counted(held.circuits, 'circuit')} left out of a fit: median fidelity"
-            f" {held.fitted_median:.4f} (calibration {held.snapshot_median:.4f}, aer"
-            f" {held.aer_median:.4f}, aer-properties {held.aer_properties_median:.4f}), 10th"
-            f" percentile {held.fitted_p10:.4f} ({held.snapshot_p10:.4f}, {held.aer_p10:.4f},"
-            f" {held.aer_properties_p10:.4f}), mean {held.fitted_mean:.4f}"
-            f" ({held.snapshot_mean:.4f}, {held.aer_mean:.4f}, {held.aer_properties_mean:.4f})"
+            f"fidelity on {terminal.counted(held.circuits, 'circuit')} left out of a fit:"
+        )
+        levels = (held.fitted, held.snapshot, *held.aer)
+        terminal.table(
+            [
+                ("MODEL", "MEDIAN", "P10", "MEAN"),
+                *(
+                    (name, *(f"{value:.4f}" for value in (each.median, each.p10, each.mean)))
+                    for name, each in zip(
+                        ("fitted", "calibration", *AER_RECIPES), levels, strict=True
+                    )
+                ),
+            ]
         )
     table = []
     for (value, low, high), name in zip(fitted.factors, fitted.columns, strict=True):

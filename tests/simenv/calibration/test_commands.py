@@ -62,14 +62,13 @@ def test_fit_is_stored(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 def test_a_device_below_the_recipe_of_aer_is_named() -> None:
     def row(mine: float, aer: float, *, is_test: bool) -> ScoreRow:
         hf = {"mine": mine, "aer": aer}
-        return ScoreRow("", str(mine), is_test, 0.0, 1, 1, 1, 0, 0, "exact", hf, {})
+        return ScoreRow("", str(mine), is_test, 0.0, 1, 1, 1, 0, 0, "exact", hf, {}, {}, {}, {})
 
-    rows = (row(0.9, 0.91, is_test=True), row(0.95, 0.94, is_test=False))
-    result = Score(("mine", "aer"), rows, {}, 0)
-    assert below(result, "mine", "aer") == [
-        "mine is below aer: test median 0.9000 (0.9100)",
-        "mine is below aer: test 10th percentile 0.9000 (0.9100)",
-    ]
+    lower = [row(0.9 - 0.001 * k, 0.91, is_test=True) for k in range(8)]
+    unclear = [row(0.9 + 0.01 * k, 0.95, is_test=False) for k in range(8)]
+    result = Score(("mine", "aer"), (*lower, *unclear), {}, 0)
+    (text,) = below(result, "mine", "aer")
+    assert text.startswith("mine is below aer: test mean by -0.01350 [")
 
 
 def test_bad_data_are_kept(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -143,7 +143,7 @@ def test_fit_predicts_circuits_it_did_not_see(fitted: FittedDevice, counts: Coun
         before, after, limit = (part.summary(name) for name in ("before", "after", CEILING))
         assert after.median.value > before.median.value
         assert after.median.value > limit.median.value - 0.003
-    assert not fitted.held_out.is_worse
+    assert fitted.held_out.gain.mean > 0.0
     assert (fitted.snapshot.name, len(fitted.observed.observations)) == ("fitted", 12)
     low, high = fitted.interval
     assert ((low <= fitted.latent + 1.0) & (fitted.latent - 1.0 <= high)).all()

@@ -1,0 +1,179 @@
+"""Fits of devices whose noise is known: does a fit tell the truth?
+
+A device of 3 to 7 qubits is drawn at random, with its calibration. The truth is the calibration
+(`--false`: every fit that is used is then wrong), or it differs from it in all values (`--truths`).
+Counts are drawn from the exact distributions of random circuits on the truth, and the calibration
+is fitted to them. The loss of a model is its mean squared Hellinger distance to the truth, by the
+exact distributions of circuits that were drawn anew.
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.harness import SEED, Option, Report
+from bench.harness.kernels import load_kernels
+from noise_models.calibration import (
+    CalibrationSnapshot,
+    GateCalibration,
+    NativeGate,
+    QubitCalibration,
+)
+from simenv.calibration.data import CountsData, CountsRecord, MeasuredCircuit, body_of
+from simenv.calibration.fit.calibrate import FitRefusedError, calibrate
+from simenv.calibration.fit.observations import DeviceCompiler
+from simenv.calibration.score import Predictor
+from simenv.client.circuits import load
+
+OPTIONS = (
+    Option("--false", default=50, help="number of devices whose calibration is true"),
+    Option("--truths", default=50, help="number of devices whose calibration is not true"),
+    SEED,
+)
+SHOTS = (30, 100, 300, 1000)
+CIRCUITS = (12, 16, 24, 40, 60)
+JUDGED = 24  # circuits that no fit sees
+
+
+def device(random: np.random.Generator, num_qubits: int) -> CalibrationSnapshot:
+    """Random calibration of a line of qubits with native rz, sx, x and cz."""
+    line = [(k, k + 1) for k in range(num_qubits - 1)]
+    qubits = []
+    for _ in range(num_qubits):
+        t1 = float(random.lognormal(np.log(100.0), 0.4))
+        qubits.append(
+            QubitCalibration(
+                t1_us=t1,
+                t2_us=float(min(random.lognormal(np.log(80.0), 0.4), 1.9 * t1)),
+                p01=float(random.lognormal(np.log(0.015), 0.5)),
+                p10=float(random.lognormal(np.log(0.025), 0.5)),
+                readout_ns=1000.0,
+            )
+        )
+    gates = [GateCalibration("rz", error=0.0, duration_ns=0.0)]
+    for k in range(num_qubits):
+        for name in ("sx", "x"):
+            error = float(random.lognormal(np.log(0.0008), 0.5))
+            gates.append(GateCalibration(name, (k,), error=error, duration_ns=35.0))
+    for pair in line:
+        error = float(random.lognormal(np.log(0.008), 0.5))
+        gates.append(GateCalibration("cz", pair, error=error, duration_ns=70.0))
+    natives = [("rz", 1, 1), ("sx", 1, 0), ("x", 1, 0), ("cz", 2, 0)]
+    return CalibrationSnapshot(
+        "drawn", num_qubits, technology="superconducting",
+        native_gates=tuple(NativeGate(*each) for each in natives),
+        coupling=tuple(line), qubits=tuple(qubits), gates=tuple(gates),
+    )  # fmt: skip
+
+
+def changed(snapshot: CalibrationSnapshot, random: np.random.Generator) -> CalibrationSnapshot:
+    """Snapshot with each value multiplied by a factor with a standard deviation of 0.3."""
+
+    def factor() -> float:
+        return float(random.lognormal(0.0, 0.3))
+
+    qubits = []
+    for each in snapshot.qubits:
+        t1 = (each.t1_us or 0.0) * factor()
+        qubits.append(msgspec.structs.replace(
+            each, t1_us=t1, t2_us=min((each.t2_us or 0.0) * factor(), 1.9 * t1),
+            p01=(each.p01 or 0.0) * factor(), p10=(each.p10 or 0.0) * factor(),
+        ))  # fmt: skip
+    gates = [
+        msgspec.structs.replace(gate, error=gate.error * factor()) if gate.error else gate
+        for gate in snapshot.gates
+    ]
+    return msgspec.structs.replace(snapshot, qubits=tuple(qubits), gates=tuple(gates))
+
+
+def circuits(random: np.random.Generator, num_qubits: int, count: int) -> list[MeasuredCircuit]:
+    """Random circuits of native gates, one to eight layers deep."""
+    results = []
+    for _ in range(count):
+        lines = ["OPENQASM 2.0;", 'include "qelib1.inc";']
+        lines += [f"qreg q[{num_qubits}];", f"creg c[{num_qubits}];"]
+        for layer in range(int(random.integers(1, 9))):
+            for k in range(num_qubits):
+                first, second = random.uniform(0.0, 2.0 * np.pi, 2)
+                lines.append(f"rz({first}) q[{k}]; sx q[{k}]; rz({second}) q[{k}]; sx q[{k}];")
+            begins = range(layer % 2, num_qubits - 1, 2)
+            lines += [f"cz q[{k}],q[{k + 1}];" for k in begins if random.random() < 0.8]
+        lines += [f"measure q[{k}] -> c[{k}];" for k in range(num_qubits)]
+        text = "\n".join(lines) + "\n"
+        loaded = load(text)
+        results.append(MeasuredCircuit(text, loaded, num_qubits, body_of(loaded)))
+    return results
+
+
+def counts_of(
+    truth: CalibrationSnapshot,
+    sources: Sequence[MeasuredCircuit],
+    shots: int,
+    random: np.random.Generator,
+) -> CountsData:
+    """Counts of the circuits, drawn from the exact distributions of the true device."""
+    layout = tuple(range(truth.num_qubits))
+    predictor = Predictor(truth)
+    records = []
+    for k, source in enumerate(sources):
+        record = CountsRecord(source, {0: 1}, 1, f"circuit-{k}", body=source.body, layout=layout)
+        result = predictor.prediction(record)
+        assert result is not None
+        p = result.probabilities / result.probabilities.sum()
+        drawn = random.multinomial(shots, p)
+        counts = {x: n for x, n in zip(result.outcomes.tolist(), drawn.tolist(), strict=True) if n}
+        records.append(msgspec.structs.replace(record, counts=counts, shots=shots))
+    return CountsData(tuple(records), truth.name)
+
+
+def loss(model: CalibrationSnapshot, truth: CalibrationSnapshot, judged: CountsData) -> float:
+    """Mean squared Hellinger distance of the exact distributions of both devices."""
+    compiler = DeviceCompiler(truth)
+    losses = []
+    for record in judged.records:
+        roots: list[NDArray[np.float64]] = []
+        for each in (model, truth):
+            result = Predictor(each, compiler=compiler).prediction(record)
+            assert result is not None
+            roots.append(np.sqrt(result.probabilities))
+        losses.append(float(((roots[0] - roots[1]) ** 2).sum()))
+    return float(np.mean(losses))
+
+
+def run(options: Namespace) -> Report:
+    report = Report("fit_truths", "fits of devices whose noise is known")
+    load_kernels()
+    random = np.random.default_rng(options.seed)
+    for is_true in (True, False):
+        used, worse, gains = 0, 0, []
+        count = options.false if is_true else options.truths
+        for trial in range(count):
+            num_qubits = int(random.integers(3, 8))
+            calibration = device(random, num_qubits)
+            truth = calibration if is_true else changed(calibration, random)
+            number, shots = int(random.choice(CIRCUITS)), int(random.choice(SHOTS))
+            data = counts_of(truth, circuits(random, num_qubits, number), shots, random)
+            judged = counts_of(truth, circuits(random, num_qubits, JUDGED), 1, random)
+            before = loss(calibration, truth, judged)
+            try:
+                fitted = calibrate(data, calibration, "fitted")
+            except FitRefusedError:
+                continue
+            after = loss(fitted.snapshot, truth, judged)
+            used += bool(fitted.share)
+            worse += after > before * (1.0 + 1e-9) + 1e-12
+            gains.append((before, after))
+            print(
+                f"{trial}: {num_qubits} qubits, {number} x {shots}: share {fitted.share:g}, loss"
+                f" {before:.6f} -> {after:.6f}; {fitted.prior.text}; {fitted.reason}"
+            )
+        if is_true:
+            report.at_most("false_fits", used, f"fits used in place of {count} true calibrations")
+        else:
+            report.at_most("worse_fits", worse, f"of {count} fits, with a loss above calibration's")
+    return report

@@ -1,0 +1,57 @@
+"""The judge scores the truth best, however few counts an outcome has."""
+
+import math
+
+import numpy as np
+import pytest
+
+from simenv.calibration import judge
+
+
+@pytest.mark.parametrize("mean", [0.0, 1e-4, 0.03, 0.7, 3.0, 40.0, 143.0, 145.0, 5e4])
+def test_expected_roots_are_sums_over_the_poisson_distribution(mean: float) -> None:
+    begin = max(int(mean - 12.0 * math.sqrt(mean)), 0)
+    k = np.arange(begin, int(mean + 14.0 * math.sqrt(mean)) + 40)
+    logs = np.array([math.lgamma(n + 1.0) for n in k.tolist()])
+    weights = np.exp(k * math.log(mean) - mean - logs) if mean else (k == 0) * 1.0
+    values, slopes = judge.expected_root(np.array([mean]))
+    assert values[0] == pytest.approx(weights @ np.sqrt(k), rel=1e-6, abs=1e-6)
+    assert slopes[0] == pytest.approx(weights @ (np.sqrt(k + 1) - np.sqrt(k)), rel=1e-5)
+
+
+@pytest.mark.parametrize("shots", [10, 100, 100_000])
+def test_truth_has_the_least_mean_loss(shots: int) -> None:
+    """Qiskit's Hellinger fidelity prefers a sharper model where most outcomes have few counts."""
+    rng = np.random.default_rng(3)
+    ideal = np.zeros(256)
+    ideal[:4] = 0.25
+    mixtures = (0.05, 0.1, 0.2, 0.3, 0.4)
+    models = [(1.0 - x) * ideal + x / 256 for x in mixtures]
+    drawn = rng.multinomial(shots, models[2], size=2_000 if shots < 1_000 else 200) / shots
+    losses = [np.mean([judge.loss(model, q, shots) for q in drawn]) for model in models]
+    assert np.argmin(losses) == 2
+    roots = [np.mean([(np.sqrt(q * model)).sum() ** 2 for q in drawn]) for model in models]
+    assert (np.argmax(roots) < 2) == (shots < 1_000)
+
+
+def test_ceiling_is_the_mean_fidelity_of_counts_of_the_model_itself() -> None:
+    rng = np.random.default_rng(5)
+    p = rng.dirichlet(np.full(32, 0.3))
+    for shots in (20, 500, 20_000):
+        drawn = rng.multinomial(shots, p, size=400) / shots
+        values = [judge.fidelity(judge.loss(p, q, shots)) for q in drawn]
+        error = np.std(values) / math.sqrt(len(values))
+        assert judge.ceiling(p, shots) == pytest.approx(np.mean(values), abs=5 * error + 1e-3)
+
+
+def test_log_likelihood_of_own_counts_is_what_the_model_expects() -> None:
+    rng = np.random.default_rng(6)
+    p = rng.dirichlet(np.full(64, 0.2))
+    q = rng.multinomial(10**6, p) / 10**6
+    expected = judge.expected_log_likelihood(p, 6)
+    assert judge.log_likelihood(p, q, 6) == pytest.approx(expected, abs=0.01)
+    flat = np.full(64, 1 / 64)
+    assert judge.log_likelihood(flat, q, 6) < expected
+    excluded = np.zeros(64)
+    excluded[np.argmin(q)] = 1.0
+    assert math.isfinite(judge.log_likelihood(excluded, q, 6))
