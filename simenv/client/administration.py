@@ -206,16 +206,18 @@ class TokenSettings:
         lifetime_s: float = TOKEN_S,
         once: bool = False,
         reservation: int = 0,
+        parent: str = "",
     ) -> TokenCreated:
         """Make a token of `user`, "" the caller, which ends after `lifetime_s` or, with `once`,
         with its first use. `role`: client, admin, or monitor, which may read the metrics alone
         and is an admin's to give; not above the caller's; "": that of the user.
         `reservation`: number of one of the user, under which all work of the token runs, and with
-        which it ends; a repeat by its user returns the same token. The answer alone has its secret.
-        Raises NotAllowedError, OptionError, LimitExceededError, NotReservedError."""
+        which it ends; a repeat by its user returns the same token. `parent`: number of a token of
+        `user`, with which it ends. The answer alone has its secret. Raises NotAllowedError,
+        OptionError, LimitExceededError, NotReservedError, NotFoundError."""
         fields = {"user": user, "account": account, "role": role, "purpose": purpose}
         ends = {"lifetime_s": lifetime_s, "once": once, "reservation": reservation}
-        return self._session.request(TokenCreated, CreateToken, **fields, **ends)
+        return self._session.request(TokenCreated, CreateToken, parent=parent, **fields, **ends)
 
     def revoke(self, number: str) -> None:
         """Revoke a token at once. Raises NotFoundError."""

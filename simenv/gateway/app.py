@@ -127,22 +127,25 @@ class RunningGateway:
         return self._browser_cookie(request, made.secret)
 
     async def log_in_by_token(self, request: Request[Any, Any, Any], secret: str) -> Cookie:
-        """Return the cookie for a bearer token: a JWT that stands for it, so that the session ends
-        with the token, and no other token outlives it. Raises KeyRefusedError, NotAllowedError for
-        one that reads metrics alone, SimenvError."""
+        """Return the cookie for a bearer token: a token of this browser alone, which ends with that
+        one. Raises KeyRefusedError, NotAllowedError for one that reads metrics alone,
+        SimenvError."""
         caller = await self.pool.caller(secret)
         self._rates.check(caller.user)
         _check_reads_all(caller)
-        value = self._signer.access_token(secret, security.BROWSER_S).text
-        return self._browser_cookie(request, value)
+        made = await self.call(caller, _browser_token, caller, parent=caller.token)
+        return self._browser_cookie(request, made.secret)
 
-    def log_out(self, request: Request[Any, Any, Any]) -> Cookie:
-        """Return the cookie that replaces that of a browser."""
+    async def log_out(self, request: Request[Any, Any, Any], caller: Caller) -> Cookie:
+        """Revoke the token of a browser; return the cookie that replaces it. Raises
+        NotAllowedError for a request without the cookie, whose token is not a browser's alone."""
+        if "authorization" in request.headers:
+            text = "a request with Authorization is of no session of a browser"
+            raise NotAllowedError(text, hint="simenv gateway tokens revoke NUMBER")
+        with suppress(KeyRefusedError):  # the token ends before the answer
+            await self.call(caller, lambda client: client.tokens.revoke(caller.token))
+        self.pool.drop(caller.token)
         return self._browser_cookie(request, "", 0.0)
-
-    def has_own_token(self, request: Request[Any, Any, Any]) -> bool:
-        """Return whether the token of a request was made for this browser alone."""
-        return security.is_bearer_token(request.cookies.get(self._cookie(request), ""))
 
     def _browser_cookie(
         self, request: Request[Any, Any, Any], value: str, lifetime_s: float = security.BROWSER_S
@@ -163,10 +166,10 @@ def _check_reads_all(caller: Caller) -> None:
         raise NotAllowedError(text, hint="a token with the role client")
 
 
-def _browser_token(client: Client, caller: Caller) -> TokenCreated:
+def _browser_token(client: Client, caller: Caller, parent: str = "") -> TokenCreated:
     return client.tokens.add(
         account=caller.account, role=caller.role, purpose="browser", lifetime_s=security.BROWSER_S,
-        reservation=caller.reservation,
+        reservation=caller.reservation, parent=parent,
     )  # fmt: skip
 
 
@@ -230,11 +233,7 @@ def session_routes(gateway: RunningGateway) -> list[ControllerRouterHandler]:
     ) -> Response[None]:
         """End the session of a browser. A token that its user has typed stays valid: it is not this
         browser's alone."""
-        if gateway.has_own_token(request):
-            with suppress(KeyRefusedError):  # the token ends before the answer
-                await gateway.call(caller, lambda client: client.tokens.revoke(caller.token))
-            gateway.pool.drop(caller.token)
-        return Response(None, cookies=[gateway.log_out(request)])
+        return Response(None, cookies=[await gateway.log_out(request, caller)])
 
     return [session, log_in, log_in_by_token, log_out]
 

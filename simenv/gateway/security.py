@@ -1,9 +1,9 @@
 """Credentials of HTTP requests.
 
 Every credential stands for a bearer token of the service: the token itself, a JWT of this gateway
-that holds it encrypted, or the cookie of a browser: a token that a one-time link has made for it,
-or such a JWT for the token that its user has typed. The gateway stores none of them. Invariants: a
-request without a valid credential reaches no handler of an API; a cookie alone changes nothing,
+that holds it encrypted, or the cookie of a browser: a token of that browser alone, made by a
+one-time link or by the token that its user has typed, and revoked when it signs out. The gateway
+stores none of them. Invariants: a request without a valid credential reaches no handler of an API; a cookie alone changes nothing,
 unless the request comes from a page of this gateway.
 """
 
@@ -50,11 +50,11 @@ class Signer:
         self._signing = OctKey.import_key(body[:SECRET_BYTES])
         self._sealing = OctKey.import_key(body[SECRET_BYTES:])
 
-    def access_token(self, secret: str, lifetime_s: float = JWT_S) -> AccessToken:
+    def access_token(self, secret: str) -> AccessToken:
         """Return a JWT that stands for a bearer token."""
         now_s = int(time.time())
         sealed = jwe.encrypt_compact({"alg": "dir", "enc": "A256GCM"}, secret, self._sealing)
-        expires_s = now_s + int(lifetime_s)
+        expires_s = now_s + int(JWT_S)
         claims = {"iat": now_s, "exp": expires_s, _CLAIM: sealed}
         return AccessToken(jwt.encode({"alg": "HS256"}, claims, self._signing), now_s, expires_s)
 
@@ -69,7 +69,7 @@ class Signer:
             )
         except (JoseError, ValueError, KeyError) as error:
             text = "the access token was not made by this gateway, or has expired"
-            hint = "get a new one: POST /identity/token; in the page, sign in again"
+            hint = "get a new one: POST /identity/token"
             raise KeyRefusedError(text, hint=hint) from error
         return (sealed.plaintext or b"").decode()
 
@@ -95,7 +95,7 @@ def credential(request: Request[Any, Any, Any], cookie: str, signer: Signer) -> 
         raise KeyRefusedError("the request has no credential", hint=_NO_CREDENTIALS)
     if request.method not in SAFE_METHODS:
         check_same_origin(request)
-    return value if is_bearer_token(value) else signer.secret_of(value)
+    return value
 
 
 def is_bearer_token(value: str) -> bool:

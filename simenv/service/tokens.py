@@ -163,6 +163,13 @@ class TokenCommands(CertificateIssuer):
                 raise OptionError(
                     "a token of a reservation has the role client", hint="role=client"
                 )
+        ends_s = now_s + asked.lifetime_s
+        if asked.parent:
+            parent = self._numbered(identity, asked.parent).info
+            if parent.user != user:
+                text = f"token {parent.number} is not one of {user or OWN_USER}"
+                raise OptionError(text, hint="parent: a token of the same user")
+            ends_s = min(ends_s, parent.expires_s)
         service.owners.count_refusal(identity.owner)  # it costs more than its message
         is_own = bool(asked.reservation) and user == identity.owner and not identity.via
         known = self._repeated(asked, user, role) if is_own else None
@@ -172,7 +179,7 @@ class TokenCommands(CertificateIssuer):
         secret = PREFIX + secrets.token_urlsafe(32)
         info = TokenInfo(
             secrets.token_hex(NUMBER_BYTES), user, asked.account, role, asked.purpose,
-            now_s, now_s + asked.lifetime_s, reservation=asked.reservation, pool=pool,
+            now_s, ends_s, reservation=asked.reservation, pool=pool, parent=asked.parent,
         )  # fmt: skip
         granted = self._is_granted(identity, user)
         token = StoredToken(info, digest_of(secret), asked.once, granted)
@@ -198,11 +205,11 @@ class TokenCommands(CertificateIssuer):
     def _repeated(self, asked: CreateToken, user: str, role: str) -> StoredToken | None:
         """Return the token that its user made for the same reservation in the same way since the
         service has started; None if there is none. Each step of a job asks for one."""
-        wanted = asked.reservation, user, role, asked.account, asked.purpose
+        wanted = asked.reservation, user, role, asked.account, asked.purpose, asked.parent
         now_s = time.time()
         for token in () if asked.once else self._tokens.values():
             info = token.info
-            made = info.reservation, info.user, info.role, info.account, info.purpose
+            made = info.reservation, info.user, info.role, info.account, info.purpose, info.parent
             if made == wanted and token.digest in self._secrets and not self._is_over(token, now_s):
                 return token
         return None
@@ -255,12 +262,7 @@ class TokenCommands(CertificateIssuer):
     def revoke(self, identity: Identity, asked: RevokeToken) -> Tokens:
         """Revoke a token at once. Raises NotFoundError, ConfigError if the file cannot be
         written: then it is accepted again by the next service."""
-        token = next(
-            (each for each in self._visible(identity) if each.info.number == asked.number), None
-        )
-        if token is None:
-            hint = "simenv gateway tokens list"
-            raise NotFoundError(f"no token with the number {asked.number[:16]!r}", hint=hint)
+        token = self._numbered(identity, asked.number)
         self._remove(token, "was revoked", REVOKED_NOTICE)
         subject = f"{token.info.number} of {token.info.user or OWN_USER}"
         self._service.audit.write(identity, "tokens.revoke", subject, "revoked")
@@ -276,6 +278,14 @@ class TokenCommands(CertificateIssuer):
             for info in infos
         ]
         return Tokens(asked.request, sorted(infos, key=lambda info: info.at_s))
+
+    def _numbered(self, identity: Identity, number: str) -> StoredToken:
+        """Return a token that the sender may see. Raises NotFoundError."""
+        for token in self._visible(identity):
+            if token.info.number == number:
+                return token
+        hint = "simenv gateway tokens list"
+        raise NotFoundError(f"no token with the number {number[:16]!r}", hint=hint)
 
     def _visible(self, identity: Identity) -> list[StoredToken]:
         now_s = time.time()
@@ -437,7 +447,11 @@ class TokenCommands(CertificateIssuer):
         self._write(self._tokens)
 
     def _remove(self, token: StoredToken, reason: str, notice: bytes) -> None:
-        del self._tokens[token.digest]
+        """Remove a token, and those that end with it."""
+        if self._tokens.pop(token.digest, None) is None:
+            return
+        for each in [e for e in self._tokens.values() if e.info.parent == token.info.number]:
+            self._remove(each, reason, notice)
         self._secrets.pop(token.digest, None)
         self._spent.discard(token.digest)
         for (number, _), holder in self._holders.items():

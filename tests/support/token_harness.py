@@ -34,8 +34,9 @@ class TokenHarness(MultiUserHarness):
     def create(
         self, peer: MemoryConnection | None = None, user: str = "", role: str = "client",
         lifetime_s: float = DAY_S, once: bool = False, purpose: str = "test", reservation: int = 0,
+        parent: str = "",
     ) -> TokenCreated:  # fmt: skip
-        message = CreateToken(1, user, "", role, purpose, lifetime_s, once, reservation)
+        message = CreateToken(1, user, "", role, purpose, lifetime_s, once, reservation, parent)
         return self.get(TokenCreated, message, peer)
 
     def exchange(self, secret: str, public_key: str = "") -> TokenCertificate:

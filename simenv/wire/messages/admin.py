@@ -120,7 +120,7 @@ class TokenInfo(msgspec.Struct, frozen=True):
     """One token. `number`: eight characters by which it is listed and revoked. `at_s`, `expires_s`:
     when it was made and ends, `used_s`: last use (to ten minutes; 0: never); seconds since 1970.
     `reservation`: that of its user's work on `pool`, under which all of its tasks run, and with
-    which it ends; 0: none."""
+    which it ends; 0: none. `parent`: number of a token with which it ends too; "": none."""
 
     number: str
     user: str  # "": the environment's own user
@@ -132,14 +132,15 @@ class TokenInfo(msgspec.Struct, frozen=True):
     used_s: float = 0.0
     reservation: int = 0
     pool: str = ""
+    parent: str = ""
 
 
 class CreateToken(ClientRequest, frozen=True, tag=56):
     """Make a token for a user; "" the sender, who must be an admin for another one. `role`: not
     above the sender's, and "" that of the user. `once`: it ends with its first exchange, as a link
     of `simenv web` does. `reservation`: a live one of the user, to which the token's rights are
-    bound, and with which it ends; 0: none. A repeat by the user returns the same token. Answered by
-    TokenCreated."""
+    bound, and with which it ends; 0: none. A repeat by the user returns the same token. `parent`:
+    number of a token of the user with which it ends; "": none. Answered by TokenCreated."""
 
     user: KeyName
     account: KeyName
@@ -148,6 +149,7 @@ class CreateToken(ClientRequest, frozen=True, tag=56):
     lifetime_s: Time
     once: bool = False
     reservation: Number = 0
+    parent: KeyName = ""
 
 
 class RevokeToken(ClientRequest, frozen=True, tag=57):

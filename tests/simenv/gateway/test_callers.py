@@ -95,8 +95,8 @@ def tokens(env: Client) -> dict[str, str]:
 @pytest.fixture(scope="module", autouse=True)
 def no_tokens_left(env: Client) -> Iterator[None]:
     yield
-    for each in env.tokens.listed():
-        env.tokens.revoke(each.number)
+    while listed := env.tokens.listed():  # those of sessions end with others
+        env.tokens.revoke(listed[0].number)
 
 
 def as_user(running: RunningGateway, secret: str, scheme: str = "Bearer") -> httpx.Client:
@@ -229,7 +229,7 @@ def test_forged_access_tokens_are_refused(running: RunningGateway, tokens: dict[
     none = base64.urlsafe_b64encode(b'{"alg":"none"}').rstrip(b"=").decode()
     claims = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
     other = jwt.encode({"alg": "HS256"}, claims, OctKey.import_key(b"k" * 32))
-    expired = running._signer.access_token(tokens["ana"], -10.0).text
+    expired = jwt.encode({"alg": "HS256"}, claims | {"exp": 1}, running._signer._signing)
     ben = running._signer.access_token(tokens["ben"]).text.split(".")[1]
     for text in (
         f"{none}.{body}.", f"{head}.{body}.", f"{head}.{body}.{signature[:-2]}AA", other, expired,
@@ -300,17 +300,58 @@ def test_a_token_that_is_typed_opens_a_session_that_ends_with_the_token(
         assert "HttpOnly" in cookie
         assert "SameSite=strict" in cookie
         assert made.secret not in cookie
-        assert len(env.tokens.listed()) == count  # it makes no other that outlives it
+        assert len(env.tokens.listed()) == count + 1
+        [session] = [each for each in env.tokens.listed() if each.parent == made.token.number]
+        assert session.expires_s <= made.token.expires_s
         assert browser.get("/session").json()["user"] == "ana"
         assert browser.post("/change", headers=own).json() == {"user": "ana"}
         assert browser.post("/change").status_code == 403
-        session = dict(browser.cookies)
-        assert browser.post("/logout", headers=own).status_code == 204
-        assert not browser.cookies
-    with httpx.Client(base_url=running.url, cookies=session) as other:
-        assert other.get("/session").status_code == 200  # the token of a script works on
         env.tokens.revoke(made.token.number)
-        until(lambda: other.get("/session").status_code == 401)
+        until(lambda: browser.get("/session").status_code == 401)
+
+
+def signed_in(browser: httpx.Client, secret: str) -> dict[str, str]:
+    """Sign a browser in by a token that its user types; return its cookies."""
+    own = {"Origin": str(browser.base_url).rstrip("/")}
+    assert browser.post("/login", json={"token": secret}, headers=own).status_code == 204
+    return dict(browser.cookies)
+
+
+def test_sign_out_ends_the_session_of_a_typed_token_and_not_the_token(
+    live: Live, key: Path, tokens: dict[str, str]
+) -> None:
+    with gateway(live, key) as first:
+        own = {"Origin": first.url}
+        with httpx.Client(base_url=first.url) as browser, httpx.Client(base_url=first.url) as other:
+            copied, _ = signed_in(browser, tokens["ana"]), signed_in(other, tokens["ana"])
+            with_token = {**own, "Authorization": f"Bearer {tokens['ana']}"}
+            assert browser.post("/logout", headers=with_token).status_code == 403
+            assert browser.post("/logout", headers=own).status_code == 204
+            assert not browser.cookies
+            assert other.get("/session").status_code == 200  # that of another browser
+        with httpx.Client(base_url=first.url, cookies=copied) as thief:
+            assert thief.get("/session").status_code == 401
+        with as_user(first, tokens["ana"]) as script:
+            assert script.get("/session").status_code == 200
+    with gateway(live, key) as second:
+        with httpx.Client(base_url=second.url, cookies=copied) as thief:
+            assert thief.get("/session").status_code == 401
+
+
+def test_sessions_of_a_user_end_with_the_key(running: RunningGateway, env: Client) -> None:
+    env.keys.add("gus", "client")
+    typed, link = env.tokens.add("gus").secret, env.tokens.add("gus", once=True).secret
+    with (
+        httpx.Client(base_url=running.url) as by_token,
+        httpx.Client(base_url=running.url) as by_link,
+    ):
+        signed_in(by_token, typed)
+        by_link.get("/login", params={"token": link})
+        for browser in (by_token, by_link):
+            assert browser.get("/session").json()["user"] == "gus"
+        env.keys.revoke("gus")
+        until(lambda: by_token.get("/session").status_code == 401)
+        until(lambda: by_link.get("/session").status_code == 401)
 
 
 def test_a_browser_is_not_signed_in_by_another_site_or_by_a_token_for_metrics(

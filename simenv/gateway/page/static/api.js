@@ -4,6 +4,7 @@ export class Problem extends Error {
   constructor(status, body) {
     super(body.detail ?? body.title ?? `the gateway answered ${status}`);
     this.status = status;
+    this.code = body.code ?? "";
     this.hint = body.hint ?? "";
   }
 }
@@ -11,8 +12,14 @@ export class Problem extends Error {
 // What a reader has given cannot be used; said in words.
 export class InputError extends Error {}
 
+// Integers above 2^53, of which numbers lose digits: a seed is a text here, and a BigInt is sent.
+const BIG = "\u0000";
+const parsed = (text) => JSON.parse(text.replaceAll(/"seed":(\d{16,})/g, '"seed":"$1"'));
+const written = (body) => JSON.stringify(body, (_, value) => (typeof value === "bigint" ? `${BIG}${value}` : value))
+  .replaceAll(/"\\u0000(\d+)"/g, "$1");
+
 async function answer(response) {
-  if (response.ok) return response.status === 204 ? null : response.json();
+  if (response.ok) return response.status === 204 ? null : parsed(await response.text());
   let body = {};
   try { body = await response.json(); } catch { /* a proxy's page */ }
   throw new Problem(response.status, body);
@@ -31,7 +38,7 @@ export async function get(path, query) {
 // `path`: from the root of the gateway, as those of sessions are.
 export async function request(method, path, body) {
   const headers = { Accept: "application/json", "Content-Type": "application/json" };
-  return answer(await fetch(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) }));
+  return answer(await fetch(path, { method, headers, body: body === undefined ? undefined : written(body) }));
 }
 
 export const send = (method, path, body) => request(method, address(path), body);

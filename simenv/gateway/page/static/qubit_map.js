@@ -43,8 +43,8 @@ function spacing(points, couplings) {
   return apart.length ? Math.min(...apart) : 1;
 }
 
-// `points`: x to the right and y down of each qubit; `qubits`: {value, text, broken} of each;
-// `couplings`: {qubits: [a, b], value, text, broken}. What is broken has no colour of the scale. One qubit is in the
+// `points`: x to the right and y down of each qubit; `qubits`: {value, text, broken, dim} of each;
+// `couplings`: {qubits: [a, b], value, text, broken, dim}. What is broken has no colour of the scale. One qubit is in the
 // tab order; arrows move to the nearest one in their direction. `choose(qubit)` is called for it.
 export class QubitMap extends HTMLElement {
   set(points, qubits, couplings, chosen, choose, format = figure) {
@@ -69,14 +69,14 @@ export class QubitMap extends HTMLElement {
       this.querySelector(`[data-qubit="${best}"]`)?.focus();
     };
     this.replaceChildren(
-      h("div", { class: "map" }, s("svg", { viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": "Coupling map; arrow keys move between qubits" },
-        couplings.map(({ qubits: [a, b], value, text, broken }) => {
+      h("div", { class: "map" }, s("svg", { viewBox: `0 0 ${width} ${height}`, css: { "min-width": `${Math.min(0.85 * width, 640)}px` }, role: "group", "aria-label": "Coupling map; arrow keys move between qubits" },
+        couplings.map(({ qubits: [a, b], value, text, broken, dim }) => {
           const line = (kind, stroke) => s("line", { class: kind, x1: at[a][0], y1: at[a][1], x2: at[b][0], y2: at[b][1], stroke });
-          return s("g", null, s("title", null, text), broken ? line("broken") : [line("rim"), line("pair", paint(value, outer))]);
+          return s("g", { class: dim && "dim" }, s("title", null, text), broken ? line("broken") : [line("rim"), line("pair", paint(value, outer))]);
         }),
-        qubits.map(({ value, text, broken }, index) => {
+        qubits.map(({ value, text, broken, dim }, index) => {
           const shade = value > 0 && inner ? inner.part(value) : 0.5;
-          return s("g", { class: `${shade < 0.5 && value > 0 ? "pale" : ""} ${index === chosen ? "chosen" : ""} ${broken ? "broken" : ""}`, "data-qubit": index, role: "button",
+          return s("g", { class: `${shade < 0.5 && value > 0 ? "pale" : ""} ${index === chosen ? "chosen" : ""} ${broken ? "broken" : ""} ${dim ? "dim" : ""}`, "data-qubit": index, role: "button",
             tabindex: index === chosen ? 0 : -1, "aria-label": text, "aria-pressed": String(index === chosen),
             onclick: () => choose(index), onkeydown: (event) => (event.key === "Enter" || event.key === " " ? (event.preventDefault(), choose(index)) : move(event, index)) },
             s("circle", { cx: at[index][0], cy: at[index][1], r: 11, fill: paint(value, inner) }), s("title", null, text),

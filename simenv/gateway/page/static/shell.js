@@ -74,6 +74,7 @@ function signIn() {
 }
 
 async function signOut() {
+  sessionStorage.clear(); // circuits of this user
   try { await request("POST", "/logout"); signIn(); } catch (error) { report(error); }
 }
 

@@ -392,6 +392,43 @@ def test_figures_of_qubits_are_sorted_by_keyboard_and_downloaded(
     page.close()
 
 
+def test_limits_dim_the_map_and_shorten_the_lists(environment: Shown, chromium: Browser) -> None:
+    page = chromium.new_page(viewport={"width": 1440, "height": 900})
+    opened(page, environment, "device")
+    device = environment.client.device("lattice")
+    errors = [each.readout_error for each in device.qubits]
+    limit = sorted(errors)[-4]
+    page.get_by_label("Qubits with readout error above").fill(str(limit))
+    expect(page.get_by_text(f"3 of {len(errors)} are worse.")).to_be_visible()
+    expect(page.locator("qubit-map [data-qubit].dim")).to_have_count(len(errors) - 3)
+    worst = page.get_by_role("region", name="Qubits").locator("tbody td:first-child")
+    assert {int(each) for each in worst.all_inner_texts()} == {
+        index for index, error in enumerate(errors) if error > limit
+    }
+    page.get_by_role("button", name="couplings").press("Enter")
+    rows = page.get_by_role("region", name="Couplings").locator("tbody tr")
+    pairs = {
+        tuple(sorted(each.qubits)): each.error for each in device.operations if each.name == "cz"
+    }
+    expect(rows).to_have_count(len(pairs))
+    for _ in range(2):  # ascending, descending
+        page.get_by_role("button", name=re.compile("^Error")).press("Enter")
+    first = rows.first.locator("td").first.inner_text()
+    assert tuple(map(int, first.split("–"))) == max(pairs, key=lambda pair: pairs[pair])
+    page.get_by_label("Couplings with error above").fill(str(sorted(pairs.values())[-2]))
+    expect(rows).to_have_count(1)
+    expect(page.locator("qubit-map g.dim:not([data-qubit])")).to_have_count(len(pairs) - 1)
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download as CSV").click()
+    table = list(csv.DictReader(download.value.path().open()))
+    assert {each["qubits"] for each in table} == {f"{a}–{b}" for a, b in pairs}
+    page.get_by_label("Colour of qubits").select_option("T1")
+    page.get_by_label("Qubits with T1 below, µs").fill("1")
+    page.get_by_role("button", name="qubits").press("Enter")
+    expect(page.get_by_text("None is worse.")).to_be_visible()
+    page.close()
+
+
 def test_one_value_for_all_qubits_is_the_error_of_each(
     environment: Shown, chromium: Browser
 ) -> None:
@@ -628,6 +665,101 @@ def test_files_that_are_no_circuits_are_refused_in_words(
     assert not page.title().startswith("run")
     assert page.url.endswith("/ui/run")
     assert environment.client.status().done == count
+    page.close()
+
+
+def test_seed_above_the_integers_of_javascript_is_the_one_of_the_task(
+    environment: Shown, chromium: Browser
+) -> None:
+    page, seed = chromium.new_page(), 2**64 - 1
+    opened(page, environment, "run")
+    field = page.get_by_label("Seed")
+    for wrong in ("-1", "1.5", "0x10", str(seed + 1)):
+        field.fill(wrong)
+        page.get_by_role("button", name="Run").click()
+        assert "an integer from 0 to" in field.evaluate("each => each.validationMessage"), wrong
+    assert page.url.endswith("/ui/run")
+    field.fill(str(seed))
+    page.get_by_role("button", name="Run").click()
+    page.wait_for_url("**/ui/tasks/t-*")
+    expect(page.get_by_text(f"1 024 shots, seed {seed}")).to_be_visible()
+    submitted = environment.client.history.submitted(page.url.rsplit("/", 1)[1])
+    assert submitted.spec.seed == seed
+    page.go_back()
+    expect(page.get_by_label("Circuit")).to_have_value(re.compile("OPENQASM"))
+    page.close()
+
+
+def test_refusal_is_shown_beside_the_field_that_it_names(
+    environment: Shown, chromium: Browser
+) -> None:
+    page = chromium.new_page()
+    text = qasm2.dumps(QuantumCircuit(1, 1).compose(rotated(), [0], [0]))
+    uploaded(page, environment, "rotated.qasm", text.encode())
+    engine = page.get_by_label("Engine")
+    assert {"statevector", "stabilizer"} <= set(engine.locator("option").all_inner_texts())
+    engine.select_option("stabilizer")
+    page.get_by_role("button", name="Run").click()
+    expect(engine).to_have_attribute("aria-invalid", "")
+    expect(engine).to_have_accessible_description(re.compile("stabilizer"))
+    expect(engine).to_be_focused()
+    assert not violations(page)
+    engine.select_option("statevector")
+    page.get_by_role("button", name="Run").click()
+    page.wait_for_url("**/ui/tasks/t-*")
+    expect(page.get_by_text("statevector", exact=True)).to_be_visible()
+    page.close()
+
+
+def rotated() -> QuantumCircuit:
+    """One qubit and an angle that no stabilizer simulator takes."""
+    circuit = QuantumCircuit(1, 1)
+    circuit.rx(0.3, 0)
+    circuit.measure(0, 0)
+    return circuit
+
+
+def test_account_of_a_task_is_chosen_where_there_are_several(
+    environment: Shown, chromium: Browser
+) -> None:
+    page = chromium.new_page()
+    opened(page, environment, "run")
+    expect(page.get_by_label("Account")).to_be_hidden()
+    accounts = environment.client.accounts
+    for name in ("chem", "physics"):
+        accounts.set(name, users=("ana",))
+    try:
+        opened(page, environment, "run")
+        page.get_by_label("Account").select_option("physics")
+        page.get_by_role("button", name="Run").click()
+        page.wait_for_url("**/ui/tasks/t-*")
+        expect(page.get_by_text("physics", exact=True)).to_be_visible()
+    finally:
+        for name in ("chem", "physics"):
+            accounts.remove(name)
+        page.close()
+
+
+DROP = """([names, bodies]) => {
+    const data = new DataTransfer();
+    names.forEach((name, index) => data.items.add(new File([bodies[index]], name)));
+    document.body.dispatchEvent(new DragEvent('drop',
+        { dataTransfer: data, bubbles: true, cancelable: true }));
+}"""
+
+
+def test_files_are_dropped_anywhere_and_one_at_a_time(
+    environment: Shown, chromium: Browser
+) -> None:
+    page = chromium.new_page()
+    opened(page, environment, "run")
+    text = qasm2.dumps(ghz())
+    page.evaluate(DROP, [["a.qasm", "b.qasm"], [text, text]])
+    expect(page.get_by_role("alert")).to_contain_text("a task has one circuit")
+    page.evaluate(DROP, [["a.qasm"], [text]])
+    expect(page.get_by_role("alert")).to_be_empty()
+    expect(page.get_by_label("Circuit")).to_have_value(text)
+    expect(page.get_by_text("a.qasm: ")).to_be_visible()
     page.close()
 
 

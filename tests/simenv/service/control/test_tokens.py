@@ -409,6 +409,39 @@ def test_damaged_file_is_refused_at_the_start(town: TokenHarness) -> None:
     fails(ConfigError, "has format 2", town.restart)
 
 
+def test_token_ends_with_its_parent(town: TokenHarness) -> None:
+    first = town.create(town.ana, lifetime_s=DAY_S)
+    second = town.create(town.ana, lifetime_s=2 * DAY_S, parent=first.token.number)
+    third = town.create(town.ana, lifetime_s=60.0, parent=second.token.number)
+    other = town.create(town.ana)
+    assert second.token.expires_s == first.token.expires_s
+    assert third.token.expires_s < first.token.expires_s
+    town.restart()
+    town.arrive()
+    town.say(RevokeToken(1, second.token.number), town.ana)
+    assert {each.number for each in infos(town)} == {first.token.number, other.token.number}
+    again = town.create(town.ana, parent=first.token.number)
+    session = town.enter(again.secret)
+    town.say(RevokeToken(1, first.token.number), town.ana)
+    assert [each.number for each in infos(town)] == [other.token.number]
+    (refused,) = town.heard(session)
+    assert isinstance(refused, m.Refused)
+    town.restart()
+    town.arrive()
+    for secret in (first.secret, second.secret, third.secret, again.secret):
+        message = ExchangeToken(1, secret, new_pair().public)
+        assert town.refusal(message, town.web).code == "key_refused"
+    town.exchange(other.secret)
+
+
+def test_parent_of_a_token_is_one_of_the_same_user(town: TokenHarness) -> None:
+    number = town.create(town.ana).token.number
+    message = CreateToken(1, "", "", "client", "", DAY_S, parent=number)
+    assert town.refusal(message, town.ben).code == "not_found"
+    message = CreateToken(1, "ben", "", "client", "", DAY_S, parent=number)
+    assert town.refusal(message, town.ops).code == "option"
+
+
 def test_token_of_a_reservation_names_its_pool_and_ends_with_it(town: TokenHarness) -> None:
     ask = Reserve(1, ReservationRequest(device="main"))
     number = town.get(DecisionReply, ask, town.ana).decision.reservation

@@ -21,7 +21,15 @@ const QUBIT_FIGURES = {
 };
 const number = new URLSearchParams(location.search).get("at");
 let at = Number(number) > 0 ? number : "", dates = []; // the snapshot shown, "": the one in force
-let device = null, qubits = [], drawn = null, points = null, shown = "readout_error", chosen = 0, names = [], pools = [], gaps = null;
+let device = null, qubits = [], drawn = null, points = null, shown = "readout_error", listed = "qubits", chosen = 0, names = [], pools = [], gaps = null;
+
+// Limits that a reader sets: what is not worse is dim on the map and not in the lists.
+const limits = { qubits: null, couplings: null };
+const isTime = () => shown.endsWith("_us"); // the larger the better
+const worse = {
+  qubits: (row) => limits.qubits === null || device.unusable.includes(row.index) || (row[shown] !== null && (isTime() ? row[shown] < limits.qubits : row[shown] > limits.qubits)),
+  couplings: (pair) => limits.couplings === null || pair.broken || pair.value > limits.couplings,
+};
 
 const median = (values) => {
   const known = values.filter((value) => value !== null && value !== undefined).sort((a, b) => a - b);
@@ -49,27 +57,27 @@ function figuresOfQubits() {
 
 function pairs() {
   const found = new Map();
-  const put = (a, b, text, error) => {
+  const put = (a, b, text, error, length = null) => {
     const key = a < b ? `${a},${b}` : `${b},${a}`;
     const before = found.get(key);
-    if (!before) found.set(key, { qubits: [Math.min(a, b), Math.max(a, b)], value: error, texts: [text] });
-    else Object.assign(before, { value: before.value === null || error === null ? error ?? before.value : Math.min(before.value, error), texts: [...new Set([...before.texts, text])] });
+    if (!before) found.set(key, { qubits: [Math.min(a, b), Math.max(a, b)], value: error, length, texts: [text] });
+    else Object.assign(before, { length: before.length ?? length, value: before.value === null || error === null ? error ?? before.value : Math.min(before.value, error), texts: [...new Set([...before.texts, text])] });
   };
   for (const [a, b] of device.coupling) put(a, b, "", null);
   for (const each of errorsOf(device, 2)) {
     const { name: gate, qubits: [a, b], error, duration_ns: length } = each;
     if (b === undefined) continue;
-    if (works(each)) put(a, b, `${gate} error ${figure(error)}${length ? `, ${figure(length)} ns` : ""}`, error);
+    if (works(each)) put(a, b, `${gate} error ${figure(error)}${length ? `, ${figure(length)} ns` : ""}`, error, length);
     else put(a, b, `${gate} does not work`, null);
   }
-  return [...found.values()].map(({ qubits, value, texts }) => ({ qubits, value, broken: value === null && texts.some((text) => text.endsWith("does not work")), text: `${qubits.join("–")}: ${texts.filter(Boolean).join("; ") || "error not known"}` }));
+  return [...found.values()].map(({ qubits, value, length, texts }) => ({ qubits, value, length, broken: value === null && texts.some((text) => text.endsWith("does not work")), text: `${qubits.join("–")}: ${texts.filter(Boolean).join("; ") || "error not known"}` }));
 }
 
 function drawMap() {
   if (device.num_qubits > MAX_QUBITS || !device.qubits.length || points === null) return;
   const [, format] = QUBIT_FIGURES[shown];
-  const circles = qubits.map(({ index, [shown]: value }) => ({ value, broken: device.unusable.includes(index), text: device.unusable.includes(index) ? `Qubit ${index}: not usable` : `Qubit ${index}: ${QUBIT_FIGURES[shown][0]} ${value === null ? "not known" : format(value)}` }));
-  map.set(points, circles, pairs(), chosen, (index) => { chosen = index; drawMap(); draw(); }, (value) => format(value));
+  const circles = qubits.map(({ index, [shown]: value, ...rest }) => ({ value, dim: !worse.qubits({ index, [shown]: value, ...rest }), broken: device.unusable.includes(index), text: device.unusable.includes(index) ? `Qubit ${index}: not usable` : `Qubit ${index}: ${QUBIT_FIGURES[shown][0]} ${value === null ? "not known" : format(value)}` }));
+  map.set(points, circles, pairs().map((pair) => ({ ...pair, dim: !worse.couplings(pair) })), chosen, (index) => { chosen = index; drawMap(); draw(); }, (value) => format(value));
 }
 
 function oneQubit() {
@@ -82,17 +90,45 @@ function oneQubit() {
     ])];
 }
 
-function csv() {
-  const keys = Object.keys(QUBIT_FIGURES);
-  const lines = [["qubit", ...keys], ...qubits.map((row) => [row.index, ...keys.map((key) => row[key] ?? "")])];
+// The lists of a device: their rows, of what is worse than its limit, and columns.
+const LISTS = {
+  qubits: {
+    rows: () => qubits, key: (row) => `q${row.index}`, rowClass: (row) => row.index === chosen && "chosen",
+    columns: [
+      { name: "Qubit", of: (row) => row.index, by: (row) => row.index, number: true, csv: "qubit" },
+      ...Object.entries(QUBIT_FIGURES).map(([key, [label, format]]) => ({ name: label, of: (row) => (row[key] === null ? "–" : format(row[key])), by: (row) => row[key], number: true, csv: key })),
+    ],
+  },
+  couplings: {
+    rows: pairs, key: (pair) => `c${pair.qubits.join()}`, rowClass: (pair) => pair.qubits.includes(chosen) && "chosen",
+    columns: [
+      { name: "Coupling", of: (pair) => pair.qubits.join("–"), by: (pair) => pair.qubits.join("–"), number: true, csv: "qubits" },
+      { name: "Error", of: (pair) => (pair.broken ? "does not work" : figure(pair.value)), by: (pair) => (pair.broken ? 1 : pair.value), number: true, csv: "error" },
+      { name: "Length", of: (pair) => (pair.length ? `${figure(pair.length)} ns` : "–"), by: (pair) => pair.length, number: true, csv: "duration_ns" },
+    ],
+  },
+};
+
+function csv({ rows, columns }) {
+  const lines = [columns.map((each) => each.csv), ...rows().map((row) => columns.map(({ by }) => by(row) ?? ""))];
   return `data:text/csv;charset=utf-8,${encodeURIComponent(lines.map((line) => `${line.join()}\n`).join(""))}`;
 }
 
-const qubitTable = () => card("Qubits", table("Qubits", [
-  { name: "Qubit", of: (row) => row.index, by: (row) => row.index, number: true },
-  ...Object.entries(QUBIT_FIGURES).map(([key, [label, format]]) => ({ name: label, of: (row) => (row[key] === null ? "–" : format(row[key])), by: (row) => row[key], number: true })),
-], qubits, { key: (row) => `q${row.index}`, rowClass: (row) => row.index === chosen && "chosen", redraw: draw }),
-h("p", null, h("a", { href: csv(), download: `${device.name}-qubits.csv` }, "Download as CSV")));
+function lists() {
+  const found = LISTS[listed], every = found.rows(), rows = every.filter(worse[listed]), label = listed === "qubits" ? "Qubits" : "Couplings";
+  return h("section", { class: "card", "data-key": "lists" }, h("h2", null, label),
+    h("div", { class: "segments", role: "group", "aria-label": "List" }, Object.keys(LISTS).map((name) => h("button", { "aria-pressed": String(name === listed), onclick: () => { listed = name; draw(); } }, name))),
+    limits[listed] === null ? null : h("p", { class: "muted", role: "status" }, `${count(rows.length)} of ${count(every.length)} are worse.`),
+    table(label, found.columns, rows, { key: found.key, rowClass: found.rowClass, redraw: draw, empty: every.length ? "None is worse." : "The device has none." }),
+    h("p", null, h("a", { href: csv(found), download: `${device.name}-${listed}.csv` }, "Download as CSV")));
+}
+
+// A field for a limit; empty: all are shown.
+const limit = (key, label) => h("label", { "data-key": label }, label, h("input", { name: `limit-${key}`, type: "number", min: 0, step: "any", placeholder: "all", oninput: (event) => {
+  limits[key] = event.target.value === "" ? null : Number(event.target.value);
+  drawMap();
+  draw();
+} }));
 
 const list = () => [
   card("Pools as devices", table("Pools as devices", [
@@ -143,11 +179,14 @@ function one() {
       ["Most shots", count(device.max_shots)],
     ])),
     device.qubits.length ? h("div", { class: "beside", "data-key": "qubits" }, card("Coupling map",
-      h("label", { class: "row" }, "Colour of qubits ", h("select", { onchange: (event) => { shown = event.target.value; drawMap(); draw(); } },
-        Object.entries(QUBIT_FIGURES).map(([key, [label]]) => h("option", { value: key, selected: key === shown }, label)))),
+      h("form", { class: "limits", onsubmit: (event) => event.preventDefault() },
+        h("label", null, "Colour of qubits", h("select", { onchange: (event) => { [shown, limits.qubits] = [event.target.value, null]; drawMap(); draw(); } },
+          Object.entries(QUBIT_FIGURES).map(([key, [label]]) => h("option", { value: key, selected: key === shown }, label)))),
+        limit("qubits", isTime() ? `Qubits with ${QUBIT_FIGURES[shown][0]} below, µs` : `Qubits with ${QUBIT_FIGURES[shown][0].toLowerCase()} above`),
+        device.coupling.length ? limit("couplings", "Couplings with error above") : null),
       device.num_qubits > MAX_QUBITS ? lost(`A map is drawn for ${MAX_QUBITS} qubits at most.`) : map,
       device.all_to_all ? lost("All pairs of qubits are coupled.") : null,
-      h("div", { "aria-live": "polite" }, oneQubit())), qubitTable()) : card("Coupling map", lost("An ideal device has no measured figures.")),
+      h("div", { "aria-live": "polite" }, oneQubit())), lists()) : card("Coupling map", lost("An ideal device has no measured figures.")),
     gaps ? [
       h("div", { class: "two" }, card("T1 and T2", plots.times), card("Errors", plots.errors)),
       card("Certificate", gaps.certified === null && gaps.score === null

@@ -7,6 +7,7 @@ import { actions, refresh, render, report, subject, title } from "../shell.js";
 
 const id = subject();
 const FINAL = ["DONE", "FAILED", "CANCELLED", "EXPIRED"];
+const LOST = ["task.requeued", "task.preempted"]; // events of attempts that were lost
 const MAX_OUTCOMES = 24;
 const WAITS = {
   OWN_TASKS: "behind tasks of the same user", SHARE: "behind accounts with more share left", SLOTS: "for a worker with a free slot",
@@ -155,7 +156,7 @@ async function load() {
     const found = await quiet(get(`${path}/result`));
     result = found?.results ? found.results[0] : found;
   }
-  if (row.attempts > 1) lost = await quiet(get(`${path}/events`), []);
+  if (row.attempts > 1) lost = (await quiet(get(`${path}/events`), [])).filter((event) => LOST.includes(event.kind));
   draw();
 }
 

@@ -50,7 +50,7 @@ function draw() {
         { name: "Billed", of: (row) => slotHours(row.units), by: (row) => row.units, number: true },
       ], usage.rows, { empty: "No task ended in this range.", redraw: draw })),
     card("Shares", table("Shares", [
-      { name: "Account", of: (row) => h("span", { css: { "padding-left": `${row.level}rem` } }, row.account) },
+      { name: "Account", of: (row) => h("span", { css: { "padding-left": `${row.level}rem` } }, row.account || "–") },
       { name: "User", of: (row) => row.user || (row.rank ? "own user" : "–"), line: "named" },
       { name: "Share", of: (row) => part(row.norm_share), number: true },
       { name: "Usage", of: (row) => part(row.norm_usage), number: true },
