@@ -3,8 +3,8 @@
 Every credential stands for a bearer token of the service: the token itself, a JWT of this gateway
 that holds it encrypted, or the cookie of a browser: a token of that browser alone, made by a
 one-time link or by the token that its user has typed, and revoked when it signs out. The gateway
-stores none of them. Invariants: a request without a valid credential reaches no handler of an API; a cookie alone changes nothing,
-unless the request comes from a page of this gateway.
+stores none of them. Invariants: a request without a valid credential reaches no handler of an API;
+a cookie alone changes nothing, unless the request comes from a page of this gateway.
 """
 
 from __future__ import annotations

@@ -101,12 +101,16 @@ def test_user_with_a_token_alone_opens_the_page_and_signs_out(live: Live, page: 
         expect(page.locator("#user")).to_contain_text("ana")
         expect(page.locator("#link")).to_have_text("live")
         [cookie] = page.context.cookies()
+        copied = {"Cookie": f"{cookie.get('name')}={cookie.get('value')}"}
+        session = f"{url.removesuffix('ui/')}session"
+        assert page.context.request.get(session, headers=copied).json()["user"] == "ana"
         assert cookie.get("httpOnly")
         assert cookie.get("sameSite") == "Strict"
         assert token not in str(cookie.get("value"))
         page.get_by_role("button", name="Sign out").click()
         expect(page.get_by_label("Token")).to_be_visible()
         assert not page.context.cookies()
+        assert page.context.request.get(session, headers=copied).status == 401
         assert "ana" in {each.user for each in client.tokens.listed()}  # it was not revoked
 
 

@@ -333,9 +333,11 @@ def test_sign_out_ends_the_session_of_a_typed_token_and_not_the_token(
             assert thief.get("/session").status_code == 401
         with as_user(first, tokens["ana"]) as script:
             assert script.get("/session").status_code == 200
-    with gateway(live, key) as second:
-        with httpx.Client(base_url=second.url, cookies=copied) as thief:
-            assert thief.get("/session").status_code == 401
+    with (
+        gateway(live, key) as second,
+        httpx.Client(base_url=second.url, cookies=copied) as thief,
+    ):
+        assert thief.get("/session").status_code == 401
 
 
 def test_sessions_of_a_user_end_with_the_key(running: RunningGateway, env: Client) -> None:

@@ -102,7 +102,7 @@ const LISTS = {
   couplings: {
     rows: pairs, key: (pair) => `c${pair.qubits.join()}`, rowClass: (pair) => pair.qubits.includes(chosen) && "chosen",
     columns: [
-      { name: "Coupling", of: (pair) => pair.qubits.join("–"), by: (pair) => pair.qubits.join("–"), number: true, csv: "qubits" },
+      { name: "Coupling", of: (pair) => pair.qubits.join("–"), by: (pair) => pair.qubits.join("-"), number: true, csv: "qubits" },
       { name: "Error", of: (pair) => (pair.broken ? "does not work" : figure(pair.value)), by: (pair) => (pair.broken ? 1 : pair.value), number: true, csv: "error" },
       { name: "Length", of: (pair) => (pair.length ? `${figure(pair.length)} ns` : "–"), by: (pair) => pair.length, number: true, csv: "duration_ns" },
     ],
