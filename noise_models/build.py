@@ -144,7 +144,8 @@ class DocumentModel(ABC):
         }
         self.crosstalk_pairs = tuple(sorted(self._zz_khz))
         waits = any(relaxes) and options.factor("qubit.idle") > 0.0
-        # True if a qubit relaxes, or interacts with a neighbour, during idle time.
+        waits |= any(map(self.detuning, range(self.num_qubits)))
+        # True if a qubit relaxes, is detuned or interacts with a neighbour, during idle time.
         self.has_idle_noise = options.idle and (waits or bool(self.crosstalk_pairs))
 
     @functools.cached_property
@@ -201,6 +202,10 @@ class DocumentModel(ABC):
     def _cached_readout(self) -> channels.Readout | None:
         return self._compute_readout()
 
+    def detuning(self, qubit: int) -> float:  # noqa: ARG002
+        """Return 0.0: no detuning."""
+        return 0.0
+
     def flips_of(self, name: str, qubit: int) -> tuple[float, float] | None:  # noqa: ARG002
         """Return None: every measurement has the confusion of its qubit."""
         return None
@@ -221,10 +226,11 @@ class DeviceModel(DocumentModel):
     VERSION = b"simenv noise 4"
 
     def __init__(self, snapshot: CalibrationSnapshot, options: NoiseOptions) -> None:
-        super().__init__(snapshot, options, map(_relaxes, snapshot.qubits))
         self.snapshot = snapshot
         missing = snapshot.num_qubits - len(snapshot.qubits)
         self._qubits = snapshot.qubits + (QubitCalibration(),) * missing
+        self._detuning_factor = options.factor("qubit.quasistatic")
+        super().__init__(snapshot, options, map(_relaxes, snapshot.qubits))
         self._gates: _Gates = {(gate.name, gate.qubits): gate for gate in snapshot.gates}
         self._measurements = {(each.name, each.qubit): each for each in snapshot.measurements}
 
@@ -286,11 +292,18 @@ class DeviceModel(DocumentModel):
         it."""
         return self._relax(qubit, duration_ns * self.options.factor("qubit.relaxation"))
 
+    def detuning(self, qubit: int) -> float:
+        """Return the standard deviation of a qubit's detuning, times the factor of
+        `qubit.quasistatic`."""
+        return 1e-3 * self._qubits[qubit].detuning_rad_us * self._detuning_factor
+
     def _wide(self, gate: GateCalibration, qubits: tuple[int, ...]) -> tuple[LocatedChannel, ...]:
         """Return the channels of a gate on more than two qubits: Pauli errors on pairs, and then
         the relaxation of each qubit. Their composition has the measured average gate fidelity."""
         duration, factor = gate.duration_ns or 0.0, self.options.factor
-        measured = [self._relax(qubit, duration) for qubit in qubits]
+        measured = [
+            product(self._relax(qubit, duration), self._detuned(qubit, duration)) for qubit in qubits
+        ]
         error = pair_errors(gate.error or 0.0, measured) * factor("gate.depolarizing")
         flips = channels.from_paulis(_on_both(min(error, 1.0))) if error > 0.0 else None
         results = [
@@ -309,7 +322,7 @@ class DeviceModel(DocumentModel):
         size, factor = len(qubits), self.options.factor
         duration = gate.duration_ns or 0.0
         coherent, full = self._measured(gate, qubits)
-        rest = _rest(gate, size, product(coherent, full))
+        rest = self.rest(gate, qubits)
         scale = factor("gate.coherent")
         if scale != 1.0:
             coherent = coherent_error(gate, size, scale)
@@ -321,15 +334,32 @@ class DeviceModel(DocumentModel):
 
     def rest(self, gate: GateCalibration, qubits: tuple[int, ...]) -> float:
         """Return the depolarizing parameter of the rest of a gate's measured error. The rest is the
-        error that coherent error and relaxation do not explain, before the factor of
+        error that coherent error, relaxation and detuning do not explain, before the factor of
         `gate.depolarizing`."""
-        return _rest(gate, len(qubits), product(*self._measured(gate, qubits)))
+        return _rest(gate, len(qubits), self._explained(gate, qubits))
 
     def infidelity(self, gate: GateCalibration, qubits: tuple[int, ...]) -> float:
-        """Return the average gate infidelity of a gate's coherent error and relaxation, before
-        factors."""
-        other = product(*self._measured(gate, qubits))
+        """Return the average gate infidelity of a gate's coherent error, relaxation and detuning,
+        before factors."""
+        other = self._explained(gate, qubits)
         return 0.0 if other is None else other.infidelity
+
+    def _explained(
+        self, gate: GateCalibration, qubits: tuple[int, ...]
+    ) -> channels.Channel | None:
+        """Return the composition of the parts of a gate's measured error that have values of their
+        own. Of the detuning it is the mean over the shots, as in randomized benchmarking."""
+        duration = gate.duration_ns or 0.0
+        parts = [self._detuned(qubit, duration) for qubit in qubits]
+        return product(*self._measured(gate, qubits), _together(parts))
+
+    def _detuned(self, qubit: int, duration_ns: float) -> channels.Channel | None:
+        """Return the mean channel of a qubit's detuning over a time (no factor); None: none."""
+        angle = 1e-3 * self._qubits[qubit].detuning_rad_us * duration_ns
+        if angle == 0.0:
+            return None
+        left = math.exp(-0.5 * angle * angle)
+        return channels.Channel(np.diag((1.0, left, left, 1.0)))
 
     def _measured(
         self, gate: GateCalibration, qubits: tuple[int, ...]
@@ -341,11 +371,7 @@ class DeviceModel(DocumentModel):
 
     def _relax_all(self, qubits: tuple[int, ...], duration_ns: float) -> channels.Channel | None:
         """Return the relaxation of all qubits of a gate; None: no relaxation."""
-        results = [self._relax(qubit, duration_ns) for qubit in qubits]
-        if all(each is None for each in results):
-            return None
-        built = [each if each is not None else channels.Channel(np.eye(4)) for each in results]
-        return built[0] if len(built) == 1 else channels.tensor(built[0], built[1])
+        return _together([self._relax(qubit, duration_ns) for qubit in qubits])
 
     def _relax(self, qubit: int, duration_ns: float) -> channels.Channel | None:
         calibration = self._qubits[qubit]
@@ -374,6 +400,14 @@ class DeviceModel(DocumentModel):
             for group in self.snapshot.correlated_readout
         ]
         return scaled_readout(measured, together, self.options)
+
+
+def _together(parts: Sequence[channels.Channel | None]) -> channels.Channel | None:
+    """Return the channel of one or two qubits that each have their own; None: none has one."""
+    if all(each is None for each in parts):
+        return None
+    built = [each if each is not None else channels.Channel(np.eye(4)) for each in parts]
+    return built[0] if len(built) == 1 else channels.tensor(built[0], built[1])
 
 
 # Pauli errors of gates on more than two qubits.
@@ -553,8 +587,9 @@ def _qubit(qubit: QubitCalibration, symmetric: bool) -> QubitCalibration:
             mean = sum(qubit.confusion) / 2.0
         p01 = p10 = mean
     return msgspec.structs.replace(
-        qubit, p01=p01, p10=p10, excited=None, preparation_error=None, reset_error=None
-    )
+        qubit, p01=p01, p10=p10, excited=None, preparation_error=None, reset_error=None,
+        t2_star_us=None,
+    )  # fmt: skip
 
 
 _DEFAULT = NoiseOptions()
@@ -562,7 +597,8 @@ _DEFAULT = NoiseOptions()
 NOT_AER = (
     *("gate.coherent", "gate.crosstalk", "gate.over_rotation_rad", "gate.zz_khz"),
     *("gate.zz_strength", "qubit.correlated_readout", "qubit.excited", "qubit.preparation"),
-    *("qubit.preparation_error", "qubit.reset", "qubit.reset_error", "qubit.thermal"),
+    *("qubit.preparation_error", "qubit.quasistatic", "qubit.reset", "qubit.reset_error"),
+    *("qubit.t2_star_us", "qubit.thermal"),
 )
 
 

@@ -8,6 +8,7 @@ values beyond a limit, and a noise model applies the limit.
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Iterable
 from typing import Literal
@@ -55,6 +56,21 @@ class QubitCalibration(msgspec.Struct, frozen=True, omit_defaults=True, forbid_u
     reset_error: float | None = None  # probability of |1> after a reset
     reset_ns: float | None = None
     preparation_error: float | None = None  # probability of |1> at the start of a circuit
+    # Time at which the envelope of a Ramsey experiment has fallen to 1/e, beside `t2_us`, that of an
+    # echo: the difference is a detuning that is constant during a shot.
+    t2_star_us: float | None = None
+
+    @property
+    def detuning_rad_us(self) -> float:
+        """Standard deviation s of the qubit's detuning from shot to shot, in rad per us; 0.0: none.
+        The envelope exp(-t / T2 - (s t)^2 / 2) is 1/e at T2* (Ithier et al., arXiv cond-mat/0508588,
+        section II.C)."""
+        if self.t2_star_us is None:
+            return 0.0
+        echo_us = self.t2_limited_us
+        if echo_us is None:
+            echo_us = math.inf if self.t1_us is None else 2.0 * self.t1_us
+        return math.sqrt(2.0 * max(0.0, 1.0 - self.t2_star_us / echo_us)) / self.t2_star_us
 
     @property
     def t2_limited_us(self) -> float | None:

@@ -45,6 +45,7 @@ _GIVEN_BY = {
     **dict.fromkeys(("qubit.relaxation", "qubit.idle"), "qubit.t1_us and qubit.t2_us"),
     "gate.coherent": "gate.over_rotation_rad",
     "gate.crosstalk": "gate.zz_khz, or gate.zz_strength where ZZ rates were measured,",
+    "qubit.quasistatic": "qubit.t2_star_us",
     "qubit.thermal": "qubit.excited",
     "qubit.preparation": "qubit.preparation_error",
     "qubit.reset": "qubit.reset_error",
@@ -69,6 +70,7 @@ def _absent(model: DeviceModel) -> Iterable[str]:
         "gate.crosstalk": bool(snapshot.acting_zz_khz),
         "qubit.relaxation": relaxes,
         "qubit.idle": relaxes,
+        "qubit.quasistatic": any(qubit.detuning_rad_us for qubit in snapshot.qubits),
         "qubit.correlated_readout": bool(snapshot.correlated_readout),
     }
     for name, factor in scaled:
@@ -88,7 +90,7 @@ def _without_durations(model: DeviceModel) -> str:
     """Return the text for replaced values that act over time, on a device without durations; "" if
     there are none."""
     snapshot = model.snapshot
-    acting = ("qubit.t1_us", "qubit.t2_us", "gate.zz_khz", "gate.zz_strength")
+    acting = ("qubit.t1_us", "qubit.t2_us", "qubit.t2_star_us", "gate.zz_khz", "gate.zz_strength")
     names = [name for name, _ in model.options.values if name in acting]
     timed = any(gate.duration_ns for gate in snapshot.gates)
     if not names or timed or any(each.readout_ns or each.reset_ns for each in snapshot.qubits):

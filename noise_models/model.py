@@ -67,6 +67,11 @@ class NoiseModel(Protocol):
         """Return the channel of the ZZ interaction of one of `crosstalk_pairs` over a time. The
         channel is diag(1, 1, 1, e^{-i angle}): the identity while one of the qubits is in |0>."""
 
+    def detuning(self, qubit: int) -> float:
+        """Return the standard deviation of the detuning of a qubit in rad per ns. The detuning is
+        constant during a shot, Gaussian and independent from shot to shot and from qubit to qubit;
+        it acts while the qubit waits and during gates. 0.0: none."""
+
     def preparation(self, qubit: int) -> Channel | None:
         """Return the channel on |0> at the beginning of a circuit."""
 
@@ -93,6 +98,7 @@ COMPONENTS = (
     "gate.crosstalk",  # static ZZ interaction with neighbours
     "qubit.relaxation",  # T1 and T2 during gates and readout
     "qubit.idle",  # T1 and T2 while a qubit waits
+    "qubit.quasistatic",  # detuning that is constant during a shot: T2* beside T2
     "qubit.thermal",  # population of |1> in equilibrium
     "qubit.preparation",  # |1> at the start
     "qubit.reset",  # |1> after a reset
@@ -104,12 +110,13 @@ GROUPS = ("all", "gate", "qubit")
 VALUES = {
     "gate.error_1q": 1.0, "gate.error_2q": 1.0, "gate.over_rotation_rad": math.pi,
     "gate.zz_khz": 1e6, "gate.zz_strength": 10.0,
-    "qubit.t1_us": math.inf, "qubit.t2_us": math.inf, "qubit.excited": 1.0,
+    "qubit.t1_us": math.inf, "qubit.t2_us": math.inf, "qubit.t2_star_us": math.inf,
+    "qubit.excited": 1.0,
     "qubit.p01": 1.0, "qubit.p10": 1.0,
     "qubit.preparation_error": 1.0, "qubit.reset_error": 1.0,
 }  # fmt: skip
 LARGEST_FACTOR = 1e9  # so that products of three factors and any calibrated value are finite
-_POSITIVE = ("qubit.t1_us", "qubit.t2_us")
+_POSITIVE = ("qubit.t1_us", "qubit.t2_us", "qubit.t2_star_us")
 RECIPES = ("simenv", "aer", "aer-properties")
 _RECIPE = "recipe."
 _IDLE = "recipe.idle"

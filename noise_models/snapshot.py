@@ -32,7 +32,7 @@ _DEVICE: dict[str, Range] = {
 _FIT: dict[str, Range] = dict.fromkeys(("bodies", "widest", "two_qubit_gates"), (0, 10**9))
 _NATIVE: dict[str, Range] = {"num_qubits": (1, 64), "num_params": (0, 64)}
 _QUBIT: dict[str, Range] = {
-    **dict.fromkeys(("t1_us", "t2_us"), US),
+    **dict.fromkeys(("t1_us", "t2_us", "t2_star_us"), US),
     **dict.fromkeys(("readout_ns", "reset_ns"), NS),
     **dict.fromkeys(("p01", "p10", "readout_error", "excited"), UNIT),
     **dict.fromkeys(("reset_error", "preparation_error"), UNIT),
@@ -90,13 +90,17 @@ def check(snapshot: calibration.CalibrationSnapshot) -> None:
 
 def clamps(snapshot: calibration.CalibrationSnapshot) -> tuple[tuple[str, str], ...]:
     """Return (field, replacement in a noise model) of each value that a noise model limits. These
-    are T2 above 2 T1, an error of 1, which marks a gate that does not work, and an error beyond the
+    are T2 above 2 T1, T2* above T2, an error of 1, which marks a gate that does not work, and an error beyond the
     largest of a depolarizing channel: d / (d + 1) with d = 2^n, as average gate infidelity."""
     results = []
     for index, qubit in enumerate(snapshot.qubits):
         if qubit.t1_us is not None and qubit.t2_us is not None and qubit.t2_us > 2 * qubit.t1_us:
             note = f"T2 = {qubit.t2_us:g} us is above 2 T1; used: {2 * qubit.t1_us:g} us"
             results.append((f"qubits[{index}].t2_us", note))
+        star_us, echo_us = qubit.t2_star_us, qubit.t2_limited_us
+        if star_us is not None and echo_us is not None and star_us > echo_us:
+            note = f"T2* = {star_us:g} us is above T2; used: {echo_us:g} us, no detuning"
+            results.append((f"qubits[{index}].t2_star_us", note))
     arity = {gate.name: gate.num_qubits for gate in snapshot.native_gates}
     for index, gate in enumerate(snapshot.gates):
         side = 1 << (len(gate.qubits) or arity.get(gate.name, 1))

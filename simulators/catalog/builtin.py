@@ -20,6 +20,7 @@ _WIDEST_STATE = 50
 DEFAULT_ENGINE = "statevector"  # runs any circuit
 ENTRY_POINTS = "simenv.engines"  # group of entry points; each names an EngineCard
 _ALL_NOISE: frozenset[catalog_cards.NoiseKind] = frozenset({"kraus", "pauli", "readout"})
+_DETUNED = _ALL_NOISE | {"quasistatic"}
 _ALL_CONTROL = catalog_cards.Control(dynamic=True, loops=True, switches=True, variables=True)
 _STATE_KERNELS = catalog_cards.Kernels(("small",), ("light_cone", "wide", "deferred"))
 _QISKIT = catalog_cards.Package(("qiskit",))
@@ -31,7 +32,7 @@ _STATEVECTOR = EngineCard(
     outputs=_WITH_GRADIENT, max_qubits=_WIDEST_STATE,
     summary="all amplitudes, exact; dynamic circuits by branching and merging",
     costs=costs.StatevectorCost(passes=True), reproducible=True,
-    control=structs.replace(_ALL_CONTROL, parts=True), noise=NoiseSupport(_ALL_NOISE),
+    control=structs.replace(_ALL_CONTROL, parts=True), noise=NoiseSupport(_DETUNED),
     parallel=catalog_cards.Parallelism(threads=True, resizable=True, ranks=True),
     auto=catalog_cards.AutoChoice(preference.statevector_rank), light_cone="ideal",
     kernels=_STATE_KERNELS,
@@ -144,7 +145,7 @@ CARDS: tuple[EngineCard, ...] = (
         outputs=_MIXED, max_qubits=14,
         summary="density matrix in the Pauli basis, exact with noise; dynamic circuits by record",
         costs=costs.DensityMatrixCost(), precisions=("double",), reproducible=True,
-        control=catalog_cards.Control(dynamic=True), noise=NoiseSupport(_ALL_NOISE, exact=True),
+        control=catalog_cards.Control(dynamic=True), noise=NoiseSupport(_DETUNED, exact=True),
         parallel=catalog_cards.Parallelism(threads=True),
         auto=catalog_cards.AutoChoice(preference.densitymatrix_rank, only_noise=True),
         light_cone="noisy", gate_qubits=4,

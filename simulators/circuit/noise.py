@@ -132,6 +132,17 @@ _FORBIDDEN = _forbidden(4), _forbidden(16)
 AFTER_OP, CHANNEL, Q0, Q1 = range(4)  # columns of a location
 
 
+class Detunings(msgspec.Struct, frozen=True, eq=False):
+    """Rotations about Z of qubits whose detuning is constant during a shot, in order. The rotation
+    angle is `angles` times x, the detuning of the qubit in units of its standard deviation: normal,
+    independent from shot to shot and from qubit to qubit."""
+
+    before: NDArray[np.int64]  # [rotations]: the operation that each precedes; their number: none
+    qubits: NDArray[np.int64]  # [rotations]
+    angles: NDArray[np.float64]  # [rotations]
+    loops: bool = False  # the circuit has loops: a rotation may act several times
+
+
 class NoiseProgram(msgspec.Struct, frozen=True, eq=False):
     """Noise of one circuit; a plan depends on it through `digest`. Locations are in order of their
     action. AFTER_OP: the operation that a channel follows (-1: before the first one); CHANNEL: its
@@ -144,12 +155,15 @@ class NoiseProgram(msgspec.Struct, frozen=True, eq=False):
     readout: Readout | None = None  # of the circuit's qubits, at each measurement
     known_facts: ChannelFacts | None = None  # facts of the channels, if known
     duration_ns: float = -1.0  # duration of the circuit's schedule; -1.0: not scheduled
+    detunings: Detunings | None = None
 
     @property
     def memory_bytes(self) -> int:
         """Memory of the locations and channels, each counted as if no other program shared it."""
         facts = 0 if self.known_facts is None else self.known_facts.rows.nbytes
-        return self.locations.nbytes + facts + sum(each.ptm.nbytes for each in self.channels)
+        rotations = 0 if self.detunings is None else 24 * self.detunings.angles.size
+        own = self.locations.nbytes + facts + rotations
+        return own + sum(each.ptm.nbytes for each in self.channels)
 
     @property
     def facts(self) -> ChannelFacts:

@@ -37,6 +37,7 @@ from simulators.engine import (
     ThreadPool,
 )
 from simulators.execution import outputs, requests
+from simulators.execution.detuned import DetunedPlan
 from simulators.execution.outputs import FinalState, collect
 from simulators.execution.readout import ReadoutStage
 
@@ -168,6 +169,8 @@ class DensityMatrixEngine:
         self, circuit: Circuit, noise: NoiseProgram | None, options: RunOptions
     ) -> engine.Plan:
         requests.check_request(CARD, circuit, noise, options, reduced=True)
+        if noise is not None and noise.detunings is not None:
+            return DetunedPlan(self, circuit, noise, options)
         return DensityMatrixPlan(noise)
 
     def run(
@@ -178,6 +181,8 @@ class DensityMatrixEngine:
         options: RunOptions,
         control: RunControl,
     ) -> EngineResult:
+        if isinstance(plan, DetunedPlan):
+            return plan.run(self, circuit, request, options, control)
         if not isinstance(plan, DensityMatrixPlan):
             raise TypeError(f"a plan of {type(plan).__name__}, not of this engine")
         requests.check_run(circuit, options)

@@ -86,6 +86,10 @@ class StatevectorEngine:
         self, circuit: Circuit, noise: NoiseProgram | None, options: RunOptions
     ) -> simulators_engine.Plan:
         requests.check_request(CARD, circuit, noise, options, reduced=True)
+        if noise is not None and noise.detunings is not None:
+            from simulators.execution.detuned import DetunedPlan
+
+            return DetunedPlan(self, circuit, noise, options)
         if noise is not None:
             from simulators.statevector.noisy import NoisyPlan
 
@@ -109,6 +113,8 @@ class StatevectorEngine:
         control: RunControl,
     ) -> EngineResult:
         """Run as `engine.Engine`; over ranks, only the first returns a result."""
+        if getattr(plan, "is_detuned", False):
+            return self._detuned(plan, circuit, request, options, control)
         requests.check_run(circuit, options)
         bindings = request.bindings
         number = (
@@ -140,6 +146,9 @@ class StatevectorEngine:
             lambda states: run_rows(states, job),
         )
         return result  # type: ignore[return-value]  # None in all ranks but the first
+
+    def _detuned(self, plan: Any, *terms: Any) -> EngineResult:
+        return plan.run(self, *terms)  # type: ignore[no-any-return]
 
     def _in_parts(self, plan: Any, run: requests.EngineRun) -> EngineResult:
         if self._group is not None:

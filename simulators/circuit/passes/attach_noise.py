@@ -19,7 +19,7 @@ from simulators.circuit.analysis.measurements import TERMINAL, has_mid_circuit_o
 from simulators.circuit.gates import DELAY, DELAY_DT, MEASURE
 from simulators.circuit.ir import Circuit, Operands, Table, used_qubits
 from simulators.circuit.noise import NoiseProgram
-from simulators.circuit.passes import noise_locations, timed_noise
+from simulators.circuit.passes import detuning, noise_locations, timed_noise
 from simulators.circuit.passes.noise_registry import NO_READOUT, NoiseRegistry, PlainLocator
 from simulators.circuit.schedule import METHODS, Method, Schedule, schedule
 from simulators.errors import BadCircuit, Unsupported
@@ -148,6 +148,7 @@ MAX_CHANNELS = 16_384  # cached channels, of 2 KiB at most; cleared when full
 _PROBE_NS = 1000.0  # idle time whose channel shows whether a qubit relaxes
 _Locations = NDArray[np.int64]  # [n, 4], see `NoiseProgram`
 _Numbers = NDArray[np.int64]
+_Times = NDArray[np.float64]
 _DELAYS = frozenset({"delay", "delay_dt"})
 # (preceding operations, channels (-1: none), first qubits, second qubits or [0]).
 _Group = tuple[_Numbers, _Numbers, _Numbers, _Numbers]
@@ -210,6 +211,8 @@ class NoiseAttachment:
         if the general method is needed."""
         if circuit.conditions_data or has_delays(circuit) or not self.model.has_idle_noise:
             return None
+        if self._registry.is_detuned:
+            return None
         if any(map(is_named_measurement, circuit.table.names)):
             return None
         registry, count = self._registry, circuit.num_qubits
@@ -256,9 +259,11 @@ class _CircuitNoise:
         groups = [(before, self._registry.preparations(prepared), prepared, _NO_QUBITS)]
         irregular = self._irregular_locations()
         duration_ns = -1.0
+        waits = _NO_QUBITS, _NO_QUBITS, np.zeros(0)
         if self._model.has_idle_noise:
             result = self._schedule(delays)
             duration_ns = result.duration_ns
+            waits = result.idle_after, result.idle_qubit, result.idle_ns
             groups.append(self._timed(result, delays))
         elif delays.size:
             waiting = self._operands.wires[self._operands.first[self._delay_ops]]
@@ -282,7 +287,20 @@ class _CircuitNoise:
         )
         digest = _digest(self._circuit, self._model, self._method, delays.tobytes())
         readout = self._readout()
-        return _assembled(registry, digest, locations, used[:number], readout, duration_ns)
+        program = _assembled(registry, digest, locations, used[:number], readout, duration_ns)
+        return self._detuned(program, waits, delays) if registry.is_detuned else program
+
+    def _detuned(
+        self, program: NoiseProgram, waits: tuple[_Numbers, _Numbers, _Times], delays: _Times
+    ) -> NoiseProgram:
+        """A noise program with the rotations of detuned qubits."""
+        if delays.size:
+            self._durations[self._delay_ops] = delays
+        found = detuning.detunings(self._operands, self._durations, waits, self._model.detuning)
+        if found is None:
+            return program
+        kinds = program.kinds | {"quasistatic"}
+        return msgspec.structs.replace(program, kinds=kinds, detunings=found)
 
     def _locate(self, touched: NDArray[np.uint8]) -> tuple[_Locations, NDArray[np.int64]]:
         """Channels after operations on one and two qubits, and the remaining operations."""
@@ -352,7 +370,7 @@ class _CircuitNoise:
 
     def _delays_matter(self) -> bool:
         """Return whether idle times are scheduled, or a qubit with a delay relaxes."""
-        if self._model.has_idle_noise:
+        if self._model.has_idle_noise or self._registry.is_detuned:
             return True
         waiting = set(self._operands.wires[self._operands.first[self._delay_ops]].tolist())
         return any(self._model.idle(qubit, _PROBE_NS) is not None for qubit in waiting)

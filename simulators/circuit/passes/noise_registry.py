@@ -109,6 +109,7 @@ class NoiseRegistry:
         self.known_preparations = np.zeros(0, np.int64)  # by qubit; UNSEEN: not requested yet
         self._pairs: tuple[tuple[int, int], ...] = ()
         self._coupled: CoupledPairs | None = None
+        self.is_detuned = any(map(model.detuning, range(model.num_qubits)))
         # Relaxation during readouts is split as that of idle times is where ZZ acts meanwhile.
         self.splits_readout = model.has_idle_noise and bool(model.crosstalk_pairs)
         # Channels of idle times and readouts of qubits, and of interaction times of the pairs of

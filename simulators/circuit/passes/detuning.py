@@ -1,0 +1,153 @@
+"""Rotations of qubits whose detuning is constant during a shot.
+
+A qubit with the detuning d rotates about Z by d t while it waits for a time t, and by d t / 2 right
+before and right after a gate of duration t on it: in the middle of a half turn about X the sign of
+the rotation changes, so that the whole half turn contributes nothing, as in its average Hamiltonian
+(Haeberlen and Waugh, Phys. Rev. 175, 453). The rotation commutes with relaxation, ZZ interaction
+and depolarizing, so a waiting time acts in one piece before the next operation. Before a measurement
+or reset it has no effect and is left out.
+
+`inserted` writes the rotations into a circuit as `rz` gates, each with a free parameter of its own:
+the detunings of a shot are then a binding of these.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Callable
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.circuit import gates
+from simulators.circuit.ir import Circuit, Operands, table_of
+from simulators.circuit.noise import AFTER_OP, Detunings, NoiseProgram
+
+_ROTATION = "rz"
+_LOOPS = (gates.WHILE, gates.FOR)
+
+
+def detunings(
+    operands: Operands,
+    durations_ns: NDArray[np.float64],
+    waits: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]],
+    deviation: Callable[[int], float],
+) -> Detunings | None:
+    """Rotations of a circuit; None: no qubit that it uses has a detuning. `durations_ns`: of its
+    operations; `waits`: idle times, the operation that each follows (ascending), its qubit and its
+    length in ns; `deviation`: standard deviation of a qubit's detuning, rad per ns."""
+    rates = {q: rate for q in np.unique(operands.wires).tolist() if (rate := deviation(q))}
+    if not rates:
+        return None
+    rows: list[tuple[int, int, float]] = []
+    pending = dict.fromkeys(rates, 0.0)  # ns that have not acted yet
+    codes, first = operands.codes.tolist(), operands.first.tolist()
+    wires, lengths = operands.wires.tolist(), durations_ns.tolist()
+    after, qubits, times = (each.tolist() for each in waits)
+    wait = 0
+
+    def act(k: int, qubit: int) -> None:
+        if pending[qubit]:
+            rows.append((k, qubit, pending[qubit] * rates[qubit]))
+            pending[qubit] = 0.0
+
+    for k, code in enumerate([*codes, gates.STORE]):
+        while wait < len(after) and after[wait] < k:
+            if qubits[wait] in rates:
+                pending[qubits[wait]] += times[wait]
+            wait += 1
+        if code in (gates.DELAY, gates.DELAY_DT):
+            if wires[first[k]] in rates:
+                pending[wires[first[k]]] += lengths[k]
+        elif code in (gates.MEASURE, gates.RESET):
+            if wires[first[k]] in rates:
+                pending[wires[first[k]]] = 0.0
+        elif code >= gates.UNITARY:
+            for qubit in wires[first[k] : first[k + 1]]:
+                if qubit in rates:
+                    pending[qubit] += 0.5 * lengths[k]
+                    if lengths[k] or code not in _DIAGONAL:
+                        act(k, qubit)
+                    pending[qubit] += 0.5 * lengths[k]
+        elif code != gates.BARRIER:  # the bound of a block, or the end
+            for qubit in rates:
+                act(k, qubit)
+    if not rows:
+        return None
+    before, owners, angles = zip(*rows, strict=True)
+    return Detunings(
+        np.array(before, np.int64), np.array(owners, np.int64), np.array(angles),
+        not set(codes).isdisjoint(_LOOPS),
+    )  # fmt: skip
+
+
+_DIAGONAL = frozenset(gate.code for gate in gates.GATES.values() if gate.diagonal)
+
+
+class RotatedCircuit(msgspec.Struct, frozen=True, eq=False):
+    """A circuit with its rotations as gates, and its other noise."""
+
+    circuit: Circuit
+    noise: NoiseProgram
+    places: NDArray[np.int64]  # [rotations]: their operations in the new circuit
+    params: NDArray[np.int64]  # [parameters]: those of the circuit that it was made of
+
+    def of(self, circuit: Circuit) -> Circuit:
+        """The rotated form of another circuit with the same structure."""
+        values = np.zeros(self.circuit.params.size)
+        values[self.params] = circuit.params
+        return msgspec.structs.replace(self.circuit, params_data=values.tobytes())
+
+
+def inserted(circuit: Circuit, noise: NoiseProgram) -> RotatedCircuit:
+    """Insert the rotations of a noise program. Rotation j has slot `circuit.num_slots` + j."""
+    found = noise.detunings
+    assert found is not None
+    rows, ops, before = circuit.table.rows, circuit.ops, found.before
+    begins = np.zeros((4, ops.size + 1), np.int64)  # of qubits, clbits and parameters
+    begins[1:, 1:] = rows[ops][:, 1:].T.cumsum(axis=1)
+    arities = np.ascontiguousarray(rows[:, 1:], np.uint16).tobytes() + struct.pack("<3H", 1, 0, 1)
+    at = begins[3][before]
+    count = before.size
+    kept = np.arange(circuit.params.size)
+    kept += np.searchsorted(at, kept, side="right")
+    own = at + np.arange(count)
+    old = circuit.slots.reshape(-1, 2)
+    slots = np.column_stack(
+        (
+            np.concatenate((kept[old[:, 0]], own)),
+            np.concatenate((old[:, 1], circuit.num_slots + np.arange(count))),
+        )
+    )
+    slots = slots[np.argsort(slots[:, 0], kind="stable")]
+    params = np.zeros(kept.size + count)
+    params[kept] = circuit.params
+    built = msgspec.structs.replace(
+        circuit,
+        table=table_of((*circuit.table.names, _ROTATION), arities),
+        ops_data=np.insert(ops, before, len(rows)).astype(np.uint16).tobytes(),
+        qubits_data=np.insert(circuit.qubits, begins[1][before], found.qubits)
+        .astype(np.uint16)
+        .tobytes(),
+        params_data=params.tobytes(),
+        num_slots=circuit.num_slots + count,
+        slots_data=slots.astype(np.int32).tobytes(),
+        labels=(),
+    )
+    locations = noise.locations.copy()
+    locations[:, AFTER_OP] += np.searchsorted(before, locations[:, AFTER_OP], side="right")
+    readout = noise.readout
+    if readout is not None and readout.own:
+        moved = {k + int(np.searchsorted(before, k, side="right")): v for k, v in readout.own.items()}
+        readout = msgspec.structs.replace(readout, own=moved)
+    rest = msgspec.structs.replace(
+        noise,
+        digest=hashlib.blake2b(noise.digest + b"rotated", digest_size=32).digest(),
+        kinds=noise.kinds - {"quasistatic"},
+        locations=locations,
+        readout=readout,
+        detunings=None,
+    )
+    return RotatedCircuit(built, rest, before + np.arange(count), kept)

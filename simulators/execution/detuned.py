@@ -1,0 +1,351 @@
+"""Runs of circuits whose qubits have detunings that are constant during a shot.
+
+The circuit has its rotations as gates with free parameters (`passes.detuning`); values of the
+detunings are bindings of them. What a circuit does is, in the detuning x of one qubit in units of
+its standard deviation, a sum of exp(i a x) with |a| at most the sum of the qubit's rotations. A
+quadrature of K nodes that integrates all of these is the Gaussian mixture, whatever the circuit
+does: exact results are weighted sums over the grid of the nodes of all qubits. For sampled results
+the nodes of each shot are drawn by their weights, and shots with equal nodes run together; a qubit
+that needs many nodes, or that rotates in a loop, has Gaussian detunings instead. Qubits whose
+rotations the outputs do not depend on are left out.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator
+
+import msgspec
+import numpy as np
+from numpy.polynomial.hermite_e import hermegauss
+from numpy.typing import NDArray
+
+from simulators import engine as engines
+from simulators.circuit.ir import Circuit, num_words
+from simulators.circuit.noise import Detunings, NoiseProgram
+from simulators.circuit.passes.components import active_part
+from simulators.circuit.passes.detuning import RotatedCircuit, inserted
+from simulators.circuit.passes.light_cone import OutputSupport
+from simulators.engine import BINDINGS, SAMPLED, EngineResult, Request, RunControl, RunOptions
+from simulators.errors import Unsupported
+from simulators.execution import requests, sampling
+
+MAX_GRID = 8_192  # nodes of an exact result, over all qubits
+_SAMPLED_NODES = 64  # of a qubit: with more, nearly every shot has nodes of its own
+_EXACT, _SAMPLED = 1e-11, 1e-7  # largest error of the mean of exp(i a x)
+_HERMITE_NODES = 24
+_TRIED = 101  # values of a at which the error is looked at
+_BINDINGS_AT_ONCE = 1 << 16  # values of parameters
+_DOMAIN = 0x71756173  # of the random numbers of detunings
+
+Array = NDArray[np.float64]
+
+
+@functools.lru_cache(maxsize=1024)
+def nodes(reach: float, error: float) -> tuple[Array, Array]:
+    """Nodes and weights of a quadrature of the normal distribution that integrates exp(i a x) for
+    |a| <= `reach` with at most this error: Gauss-Hermite, or for a large reach the trapezoidal rule,
+    whose error is that of its aliases (Trefethen and Weideman, SIAM Review 56, 385)."""
+    a = np.linspace(0.0, reach, _TRIED)
+    wanted = np.exp(-0.5 * a * a)
+    for count in range(1, _HERMITE_NODES + 1):
+        x, weights = hermegauss(count)
+        weights = weights / weights.sum()
+        if np.abs(np.cos(np.outer(a, x)) @ weights - wanted).max() <= error:
+            return x, weights
+    tail = math.sqrt(2.0 * math.log(4.0 / error))
+    step = 2.0 * math.pi / (reach + tail)
+    x = step * np.arange(-math.ceil(tail / step), math.ceil(tail / step) + 1)
+    weights = np.exp(-0.5 * x * x)
+    return x, weights / weights.sum()
+
+
+def reaches(detunings: Detunings, acting: NDArray[np.bool_] | None = None) -> dict[int, float]:
+    """Sum of the rotations of each qubit, in rad per standard deviation; infinite in a loop.
+    `acting` [rotations]: those that count; None: all."""
+    angles = np.abs(detunings.angles)
+    if acting is not None:
+        angles = np.where(acting, angles, 0.0)
+    sums = np.bincount(detunings.qubits, angles)
+    scale = math.inf if detunings.loops else 1.0
+    return {q: scale * float(sums[q]) for q in np.flatnonzero(sums).tolist()}
+
+
+def grid_size(detunings: Detunings) -> float:
+    """Number of nodes of exact results over all qubits, at most."""
+    sizes = [
+        nodes(reach, _EXACT)[0].size if math.isfinite(reach) else math.inf
+        for reach in reaches(detunings).values()
+    ]
+    return float(math.prod(sizes))
+
+
+class DetunedPlan:
+    """Plan of a circuit with detunings: that of its rotated form, by the same engine."""
+
+    is_detuned = True
+
+    def __init__(
+        self, engine: engines.Engine, circuit: Circuit, noise: NoiseProgram, options: RunOptions
+    ) -> None:
+        assert noise.detunings is not None
+        self._detunings = noise.detunings
+        self._rotated = inserted(circuit, noise)
+        self._plan = engine.plan(self._rotated.circuit, self._rotated.noise, options)
+        self._acting: requests.SupportCache[NDArray[np.bool_]] = requests.SupportCache()
+
+    @property
+    def memory_bytes(self) -> int:
+        return self._plan.memory_bytes + 24 * self._detunings.angles.size
+
+    def run(
+        self,
+        engine: engines.Engine,
+        circuit: Circuit,
+        request: Request,
+        options: RunOptions,
+        control: RunControl,
+    ) -> EngineResult:
+        """Run as `Engine.run`. Raises Unsupported for an exact result that needs too many nodes."""
+        number = requests.num_bindings(circuit, request)
+        acting = self._acting.of(circuit, request, self._support)
+        run = _Run(engine, self._plan, self._rotated, self._detunings, acting, options, control)
+        results = []
+        for row in control.divide(number, BINDINGS):
+            result = run.row(circuit, request, row)
+            if result is None:  # another rank has the result
+                continue
+            results.append(result)
+        return EngineResult.joined(results) if results else None  # type: ignore[return-value]
+
+    def _support(self, support: OutputSupport | None) -> NDArray[np.bool_]:
+        rotated: RotatedCircuit = self._rotated
+        part, _ = active_part(rotated.circuit, rotated.noise, support)
+        return np.isin(rotated.places, part.operations)
+
+
+class _Run(msgspec.Struct, frozen=True, eq=False):
+    engine: engines.Engine
+    plan: engines.Plan
+    rotated: RotatedCircuit
+    detunings: Detunings
+    acting: NDArray[np.bool_]
+    options: RunOptions
+    control: RunControl
+
+    def row(self, circuit: Circuit, request: Request, row: int) -> engines.BindingResult | None:
+        """All outputs of one binding."""
+        values = np.zeros(0) if request.bindings is None else request.bindings[row]
+        whole = self.rotated.of(circuit)
+        request = msgspec.structs.replace(
+            request, bindings=values.reshape(1, -1), binding=request.binding + row
+        )
+        averaged = {"expectation"} if request.shots else set()
+        drawn = tuple(each for each in request.outputs if each in SAMPLED | averaged)
+        rest = tuple(o for o in request.outputs if o not in drawn)
+        parts = []
+        if drawn:
+            parts.append(
+                self._sampled(whole, msgspec.structs.replace(request, outputs=drawn), circuit)
+            )
+        if rest:
+            parts.append(self._exact(whole, msgspec.structs.replace(request, outputs=rest)))
+        if any(part is None for part in parts):
+            return None
+        first, *others = (part for part in parts if part is not None)
+        for other in others:
+            first = msgspec.structs.replace(
+                first, probability_outcomes=other.probability_outcomes,
+                probability_width=other.probability_width, probabilities=other.probabilities,
+                truncation=max(first.truncation, other.truncation),
+            )  # fmt: skip
+        return first
+
+    def _bindings(self, request: Request, owners: list[int], x: Array) -> Array:
+        """Bindings [rows, slots] of detunings x [rows, owners]; others are 0."""
+        assert request.bindings is not None
+        scaled = np.zeros((len(x), self.detunings.angles.size))
+        for column, qubit in enumerate(owners):
+            mine = self.detunings.qubits == qubit
+            scaled[:, mine] = np.outer(x[:, column], self.detunings.angles[mine])
+        return np.hstack((np.repeat(request.bindings, len(x), axis=0), scaled))
+
+    def _batches(
+        self, whole: Circuit, request: Request, owners: list[int], x: Array
+    ) -> Iterator[EngineResult | None]:
+        """Results for detunings x [rows, owners], a few rows at once."""
+        size = max(1, _BINDINGS_AT_ONCE // max(1, self.rotated.circuit.num_slots))
+        begin = request.binding
+        for first in range(0, len(x), size):
+            part = x[first : first + size]
+            asked = msgspec.structs.replace(
+                request, bindings=self._bindings(request, owners, part), binding=begin + first
+            )
+            yield self.engine.run(self.plan, whole, asked, self.options, self.control)
+
+    def _exact(self, whole: Circuit, request: Request) -> engines.BindingResult | None:
+        found = reaches(self.detunings, self.acting)
+        if any(math.isinf(reach) for reach in found.values()):
+            text = "an exact result of a qubit with a detuning (T2* beside T2) in a loop"
+            raise Unsupported(text, hint="ask for counts, or noise={'qubit.quasistatic': 0}")
+        rules = [nodes(reach, _EXACT) for reach in found.values()]
+        size = math.prod(x.size for x, _ in rules)
+        if size > MAX_GRID:
+            text = f"an exact result over the detunings (T2* beside T2) of {len(found)} qubits:"
+            text += f" {size:.3g} nodes of a quadrature; the limit is {MAX_GRID}"
+            hint = "ask for counts, expectation values by shots, or noise={'qubit.quasistatic': 0}"
+            raise Unsupported(text, hint=hint)
+        owners = list(found)
+        x = _product([nodes for nodes, _ in rules], size)
+        weights = _product([weights for _, weights in rules], size).prod(axis=1)
+        mix = _Mixture(weights)
+        for result in self._batches(whole, request, owners, x):
+            if result is None:
+                return None
+            mix.add(result)
+        return mix.result(size)
+
+    def _sampled(
+        self, whole: Circuit, request: Request, circuit: Circuit
+    ) -> engines.BindingResult | None:
+        """Counts, memory and estimates: a run for each set of detunings that shots have."""
+        shots = request.shots
+        key = np.array([request.seed, request.binding], np.uint64)
+        rng = np.random.Generator(np.random.Philox(key=key, counter=[0, 0, _DOMAIN, 0]))
+        inner_seed = int(rng.integers(1 << 63))
+        found = reaches(self.detunings, self.acting)
+        owners = list(found)
+        drawn = np.zeros((shots, len(owners)))
+        for column, reach in enumerate(found.values()):
+            x, weights = nodes(reach, _SAMPLED) if reach < math.inf else (np.zeros(0),) * 2
+            if 0 < x.size <= _SAMPLED_NODES:
+                drawn[:, column] = x[
+                    np.minimum(np.searchsorted(weights.cumsum(), rng.random(shots)), x.size - 1)
+                ]
+            else:
+                drawn[:, column] = rng.standard_normal(shots)
+        values, owner, sizes = np.unique(drawn, axis=0, return_inverse=True, return_counts=True)
+        owner = owner.ravel()
+        order = np.argsort(sizes, kind="stable")
+        tally = _Tally(request, circuit.num_clbits)
+        at = 0
+        for size in np.unique(sizes).tolist():
+            count = int((sizes == size).sum())
+            members = order[at : at + count]
+            asked = msgspec.structs.replace(request, shots=size, seed=inner_seed, binding=at)
+            done = 0
+            for result in self._batches(whole, asked, owners, values[members]):
+                if result is None:
+                    return None
+                tally.add(result, size, members[done : done + result.count], owner)
+                done += result.count
+            at += count
+        return tally.result(len(values))
+
+
+def _product(columns: list[Array], size: int) -> Array:
+    """All combinations [size, columns]."""
+    if not columns:
+        return np.zeros((1, 0))
+    return np.stack(np.meshgrid(*columns, indexing="ij"), axis=-1).reshape(size, -1)
+
+
+def _records(outcomes: bytes, width: int, bits: int) -> NDArray[np.uint64]:
+    """Packed outcomes as records [outcomes, words]."""
+    raw = np.frombuffer(outcomes, np.uint8).reshape(-1, width)
+    padded = np.zeros((len(raw), 8 * num_words(bits)), np.uint8)
+    padded[:, :width] = raw
+    return padded.view("<u8")
+
+
+class _Mixture:
+    """Weighted sum of exact results."""
+
+    def __init__(self, weights: Array) -> None:
+        self._weights = weights
+        self._done = 0
+        self._width = 0
+        self._records: NDArray[np.uint64] | None = None
+        self._sums = np.zeros(0)
+        self._means: list[Array] = []
+        self._truncation = 0.0
+
+    def add(self, result: EngineResult) -> None:
+        weights = self._weights[self._done : self._done + result.count]
+        self._done += result.count
+        self._truncation = max(self._truncation, result.truncation)
+        for k, weight in enumerate(weights.tolist()):
+            row = result.row(k)
+            if row.expectations:
+                self._means.append(weight * np.array(row.expectations)[:, 0])
+            if row.probability_width:
+                self._width = row.probability_width
+                records = _records(row.probability_outcomes, self._width, 8 * self._width)
+                probs = weight * np.frombuffer(row.probabilities)
+                if self._records is not None:
+                    records = np.concatenate((self._records, records))
+                    probs = np.concatenate((self._sums, probs))
+                self._records, self._sums = sampling.tally(records, probs)
+
+    def result(self, count: int) -> engines.BindingResult:
+        means = np.sum(self._means, axis=0).tolist() if self._means else []
+        outcomes = b""
+        if self._records is not None:
+            outcomes, _ = sampling.pack(self._records, 8 * self._width)
+        return engines.BindingResult(
+            probability_outcomes=outcomes, probability_width=self._width,
+            probabilities=self._sums.tobytes() if self._width else b"",
+            expectations=tuple((value, 0.0) for value in means),
+            truncation=self._truncation, remark=f"{count} sets of detunings",
+        )  # fmt: skip
+
+
+class _Tally:
+    """Sum of sampled results."""
+
+    def __init__(self, request: Request, num_clbits: int) -> None:
+        self._request = request
+        self._bits = num_clbits
+        self._counts = sampling.Counts(num_clbits)
+        size = sampling.shot_bytes(num_clbits)
+        rows = request.shots if "memory" in request.outputs else 0
+        self._memory = np.zeros((rows, size), np.uint8)
+        self._sums = np.zeros((2, len(request.observables)))  # of values, and of their squares
+        self._truncation = 0.0
+
+    def add(
+        self, result: EngineResult, shots: int, members: NDArray[np.intp], owner: NDArray[np.intp]
+    ) -> None:
+        """Add results of sets of detunings `members`, each of so many shots; `owner`: the set of
+        each shot of the request."""
+        self._truncation = max(self._truncation, result.truncation)
+        if result.outcomes:
+            records = _records(result.outcomes, result.outcome_width, self._bits)
+            self._counts.add(records, np.frombuffer(result.counts, np.uint32).astype(np.int64))
+        if len(self._memory):
+            rows = np.frombuffer(result.memory, np.uint8).reshape(result.count * shots, -1)
+            place = np.full(int(owner.max()) + 1, -1)
+            place[members] = np.arange(members.size)
+            mine = np.flatnonzero(place[owner] >= 0)
+            self._memory[mine[np.argsort(place[owner[mine]], kind="stable")]] = rows
+        if result.expectations:
+            table = np.frombuffer(result.expectations).reshape(result.count, -1, 2)
+            means, errors = table[:, :, 0], np.nan_to_num(table[:, :, 1])
+            self._sums[0] += shots * means.sum(axis=0)
+            self._sums[1] += shots * (means**2 + shots * errors**2).sum(axis=0)
+
+    def result(self, count: int) -> engines.BindingResult:
+        shots, outputs = self._request.shots, self._request.outputs
+        width, outcomes, tallies = 0, b"", b""
+        if "counts" in outputs:
+            width, outcomes, tallies = self._counts.packed()
+        expectations: tuple[tuple[float, float], ...] = ()
+        if "expectation" in outputs:
+            mean = self._sums[0] / shots
+            spread = np.maximum(self._sums[1] / shots - mean**2, 0.0) / max(1, shots - 1)
+            expectations = tuple(zip(mean.tolist(), np.sqrt(spread).tolist(), strict=True))
+        return engines.BindingResult(
+            width, outcomes, tallies, expectations=expectations, truncation=self._truncation,
+            remark=f"{count} sets of detunings", memory=self._memory.tobytes(),
+        )  # fmt: skip
