@@ -302,7 +302,8 @@ class DeviceModel(DocumentModel):
         the relaxation of each qubit. Their composition has the measured average gate fidelity."""
         duration, factor = gate.duration_ns or 0.0, self.options.factor
         measured = [
-            product(self._relax(qubit, duration), self._detuned(qubit, duration)) for qubit in qubits
+            product(self._relax(qubit, duration), self._detuned(qubit, duration))
+            for qubit in qubits
         ]
         error = pair_errors(gate.error or 0.0, measured) * factor("gate.depolarizing")
         flips = channels.from_paulis(_on_both(min(error, 1.0))) if error > 0.0 else None
@@ -344,9 +345,7 @@ class DeviceModel(DocumentModel):
         other = self._explained(gate, qubits)
         return 0.0 if other is None else other.infidelity
 
-    def _explained(
-        self, gate: GateCalibration, qubits: tuple[int, ...]
-    ) -> channels.Channel | None:
+    def _explained(self, gate: GateCalibration, qubits: tuple[int, ...]) -> channels.Channel | None:
         """Return the composition of the parts of a gate's measured error that have values of their
         own. Of the detuning it is the mean over the shots, as in randomized benchmarking."""
         duration = gate.duration_ns or 0.0
@@ -358,8 +357,7 @@ class DeviceModel(DocumentModel):
         angle = 1e-3 * self._qubits[qubit].detuning_rad_us * duration_ns
         if angle == 0.0:
             return None
-        left = math.exp(-0.5 * angle * angle)
-        return channels.Channel(np.diag((1.0, left, left, 1.0)))
+        return channels.dephasing(math.exp(-0.5 * angle * angle))
 
     def _measured(
         self, gate: GateCalibration, qubits: tuple[int, ...]

@@ -56,14 +56,14 @@ class QubitCalibration(msgspec.Struct, frozen=True, omit_defaults=True, forbid_u
     reset_error: float | None = None  # probability of |1> after a reset
     reset_ns: float | None = None
     preparation_error: float | None = None  # probability of |1> at the start of a circuit
-    # Time at which the envelope of a Ramsey experiment has fallen to 1/e, beside `t2_us`, that of an
-    # echo: the difference is a detuning that is constant during a shot.
+    # Time at which the envelope of a Ramsey experiment has fallen to 1/e, beside `t2_us`, that of
+    # an echo: the difference is a detuning that is constant during a shot.
     t2_star_us: float | None = None
 
     @property
     def detuning_rad_us(self) -> float:
-        """Standard deviation s of the qubit's detuning from shot to shot, in rad per us; 0.0: none.
-        The envelope exp(-t / T2 - (s t)^2 / 2) is 1/e at T2* (Ithier et al., arXiv cond-mat/0508588,
+        """Standard deviation s of the detuning from shot to shot, in rad per us; 0.0: none. The
+        envelope exp(-t / T2 - (s t)^2 / 2) is 1/e at T2* (Ithier et al., arXiv cond-mat/0508588,
         section II.C)."""
         if self.t2_star_us is None:
             return 0.0

@@ -206,6 +206,11 @@ def depolarizing(parameter: float, num_qubits: int) -> Channel:
     return Channel(np.diag(diagonal))
 
 
+def dephasing(left: float) -> Channel:
+    """Return the channel that multiplies X and Y by `left`."""
+    return Channel(np.diag((1.0, left, left, 1.0)))
+
+
 def relaxation(duration_ns: float, t1_us: float, t2_us: float, excited: float = 0.0) -> Channel:
     """Build thermal relaxation over a time; `excited`: population of |1> in equilibrium. T1 or T2
     may be infinite; T2 <= 2 T1. Raises NoiseError for other values. (Krantz et al., arXiv

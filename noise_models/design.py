@@ -42,6 +42,7 @@ class DeviceDesign:
     gates: tuple[str, ...] = ("rz", "sx", "x", "cz")  # Qiskit's names; rz is without error and time
     t1_us: tuple[float, ...] = ()
     t2_us: tuple[float, ...] = ()
+    t2_star_us: tuple[float, ...] = ()  # of a Ramsey experiment; `t2_us` is that of an echo
     p01: tuple[float, ...] = ()
     p10: tuple[float, ...] = ()
     readout_error: tuple[float, ...] = ()  # mean of p01 and p10
@@ -52,7 +53,7 @@ class DeviceDesign:
     duration_2q_ns: tuple[float, ...] = ()
 
 
-_OF_QUBITS = ("t1_us", "t2_us", "p01", "p10", "readout_error", "readout_ns")
+_OF_QUBITS = ("t1_us", "t2_us", "t2_star_us", "p01", "p10", "readout_error", "readout_ns")
 
 
 @dataclass(frozen=True, slots=True)

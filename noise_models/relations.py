@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable
 
 import msgspec
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from noise_models.build import independent_confusion
 from noise_models.calibration import CalibrationSnapshot
-from noise_models.channel import Channel, Readout, ReadoutGroup, identity, tensor
+from noise_models.channel import Channel, Readout, ReadoutGroup, dephasing, identity, tensor
 from noise_models.custom import channel_size
 from noise_models.document import Document, model
 from noise_models.model import LocatedChannel, NoiseModel, NoiseOptions
@@ -26,11 +27,11 @@ _IDLE_NS = 1000.0
 class Difference(msgspec.Struct, frozen=True):
     """Difference of two noise models at one place.
 
-    `kind`: gate, idle, preparation, reset or readout. Infidelities are average gate infidelities;
-    for a readout, the mean of p01 and p10. `distance`: half the trace norm of the difference of the
-    Choi states, 0 to 1; for a readout, the larger difference of p01 and p10. Half the diamond
-    distance lies between `distance` and 2^n times `distance` (Watrous, The Theory of Quantum
-    Information, chapter 3).
+    `kind`: gate, idle, detuning, preparation, reset or readout. Infidelities are average gate
+    infidelities; for a readout, the mean of p01 and p10. `distance`: half the trace norm of the
+    difference of the Choi states, 0 to 1; for a readout, the larger difference of p01 and p10. Half
+    the diamond distance lies between `distance` and 2^n times `distance` (Watrous, The Theory of
+    Quantum Information, chapter 3).
     """
 
     kind: str
@@ -53,7 +54,8 @@ def compare(
 ) -> tuple[Difference, ...]:
     """Return the differences of the models of two documents, the largest distance first. Places are
     the gates on the qubits that either document names, and each qubit of the smaller device or
-    named (1 us of idle time, preparation, reset and readout). Raises NoiseError."""
+    named (1 us of idle time and of a detuning, preparation, reset and readout). Raises
+    NoiseError."""
     models = (model(first, options[0]), model(second, options[1]))
     sizes = [each.num_qubits for each in models if each.num_qubits]
     gates = dict.fromkeys((*_gates(first), *_gates(second)))
@@ -113,11 +115,20 @@ def _of_qubit(models: tuple[NoiseModel, NoiseModel], qubit: int) -> list[Differe
             ("reset", first.after_reset(qubit), second.after_reset(qubit)),
         )
     ]
+    detuned = [_detuned(each, qubit) for each in models]
+    if any(detuned):
+        rows.append(_row("detuning", "", (qubit,), *(each or none for each in detuned)))
     flips = [_flips(each, qubit) for each in models]
     means = [float(each.mean()) for each in flips]
     largest = float(np.abs(flips[0] - flips[1]).max())
     rows.append(Difference("readout", "", (qubit,), means[0], means[1], largest))
     return rows
+
+
+def _detuned(noise: NoiseModel, qubit: int) -> Channel | None:
+    """Return the mean channel of a qubit's detuning over an idle time; None: it has none."""
+    rate = noise.detuning(qubit)
+    return dephasing(math.exp(-0.5 * (rate * _IDLE_NS) ** 2)) if rate else None
 
 
 def _flips(noise: NoiseModel, qubit: int) -> NDArray[np.float64]:
@@ -200,6 +211,10 @@ class _Composition:
             for model in (self._first, self._second)
         ]
         return _both(results[0], results[1])
+
+    def detuning(self, qubit: int) -> float:
+        """Return the standard deviation of the sum of two independent detunings."""
+        return math.hypot(self._first.detuning(qubit), self._second.detuning(qubit))
 
     def preparation(self, qubit: int) -> Channel | None:
         """Compose the two channels at the start of a circuit."""

@@ -90,8 +90,9 @@ def check(snapshot: calibration.CalibrationSnapshot) -> None:
 
 def clamps(snapshot: calibration.CalibrationSnapshot) -> tuple[tuple[str, str], ...]:
     """Return (field, replacement in a noise model) of each value that a noise model limits. These
-    are T2 above 2 T1, T2* above T2, an error of 1, which marks a gate that does not work, and an error beyond the
-    largest of a depolarizing channel: d / (d + 1) with d = 2^n, as average gate infidelity."""
+    are T2 above 2 T1, T2* above T2, an error of 1, which marks a gate that does not work, and an
+    error beyond the largest of a depolarizing channel: d / (d + 1) with d = 2^n, as average gate
+    infidelity."""
     results = []
     for index, qubit in enumerate(snapshot.qubits):
         if qubit.t1_us is not None and qubit.t2_us is not None and qubit.t2_us > 2 * qubit.t1_us:

@@ -16,10 +16,11 @@ from noise_models.strict_json import SnapshotError, short_repr
 NAME = "iqm"
 
 _COMPONENT = re.compile(r"QB(\d{1,6})", re.ASCII)
+_RAMSEY = "t2_star_us"  # T2 without an echo; of a qubit that has no other, its T2
 _CHARACTERIZATION = {  # quantity: (field, rank); the lowest rank of a field is used
     "t1_time": ("t1_us", 0),
     "t2_echo_time": ("t2_us", 0),
-    "t2_time": ("t2_us", 1),
+    "t2_time": (_RAMSEY, 0),
 }
 _READOUT = {"error_0_to_1": "p01", "error_1_to_0": "p10", "fidelity": "readout_error"}
 _RANK_METHOD = {"irb": 0, "rb": 1}  # interleaved benchmarking measures the gate itself
@@ -74,6 +75,8 @@ def read(source: reading.Source, name: str) -> ImportedSnapshot:
         _choose(builder, chosen, place, each, value, entry)
     for key, (_, place, number) in chosen.items():
         if key[0] == "qubit":
+            if key[2] == _RAMSEY and (*key[:2], "t2_us") not in chosen:
+                key = *key[:2], "t2_us"
             builder.set_qubit(key[1], key[2], number, place)
         else:
             builder.set_gate(key[1], key[2], "error", number, place)

@@ -20,7 +20,7 @@ _WIDEST_STATE = 50
 DEFAULT_ENGINE = "statevector"  # runs any circuit
 ENTRY_POINTS = "simenv.engines"  # group of entry points; each names an EngineCard
 _ALL_NOISE: frozenset[catalog_cards.NoiseKind] = frozenset({"kraus", "pauli", "readout"})
-_DETUNED = _ALL_NOISE | {"quasistatic"}
+_DETUNED: frozenset[catalog_cards.NoiseKind] = _ALL_NOISE | frozenset({"quasistatic"})
 _ALL_CONTROL = catalog_cards.Control(dynamic=True, loops=True, switches=True, variables=True)
 _STATE_KERNELS = catalog_cards.Kernels(("small",), ("light_cone", "wide", "deferred"))
 _QISKIT = catalog_cards.Package(("qiskit",))

@@ -38,6 +38,7 @@ _PASSED_GATE_S = 1e-10  # additional time of a gate
 _BRANCH_OP_S = 30e-6  # a measurement, reset or `if` of a dynamic circuit, small state
 _TRAJECTORY_S = 0.9e-9  # one gate on one amplitude of a trajectory
 _TRAJECTORY_CALL_S = 1e-6  # overhead of a trajectory
+_DETUNED_CALL_S, _BOUND_S = 3e-4, 0.1e-6  # a set of detunings; a gate of its fused blocks
 _NOISE_PLAN_S = 3e-3, 10e-6  # fixed time, and time of a location, to plan errors
 _NOISE_SHOT_S = 100e-9  # a shot of a trajectory, without its gates
 _EXCHANGE_S = 1e-9  # one byte sent to another rank and one received
@@ -160,7 +161,8 @@ class StatevectorCost(msgspec.Struct, frozen=True):
         gates = profile.gates_1q + profile.gates_2q + profile.gates_many
         threads = slots if profile.num_qubits > SMALL_QUBITS else 1
         if profile.noise is not None and profile.noise.kinds - {"readout"}:
-            circuits = trajectory_work(profile.noise, ask.shots)
+            runs = detuned_runs(profile.noise, ask.shots)
+            circuits = max(runs, trajectory_work(profile.noise, ask.shots))
             each = gates * 2.0**profile.num_qubits * _TRAJECTORY_S + _TRAJECTORY_CALL_S
             drawn = 1.0 + profile.noise.drawn_weight / max(1.0, profile.noise.error_weight)
             work = circuits * each * drawn / (slots * ask.ranks)
@@ -169,6 +171,7 @@ class StatevectorCost(msgspec.Struct, frozen=True):
                 + _NOISE_PLAN_S[0]
                 + _NOISE_PLAN_S[1] * profile.noise.locations
                 + work
+                + runs * _DETUNED_CALL_S
                 + ask.shots * _NOISE_SHOT_S
             )
         sweep = self._amplitude_s(profile, ask, gates) * 2.0**profile.num_qubits / ask.ranks
@@ -203,6 +206,13 @@ def _way_back(profile: Profile, ask: CostQuery) -> int:
     if "gradient" not in ask.outputs:
         return 0
     return 2 * state_bytes(profile.num_qubits, ask.precision)
+
+
+def detuned_runs(noise: NoiseProfile | None, shots: int) -> float:
+    """Expected number of sets of detunings that run one after the other; 0 without detunings."""
+    if noise is None or not noise.detunings:
+        return 0.0
+    return noise.detunings * -math.expm1(-shots / noise.detunings) if shots else noise.detunings
 
 
 def trajectory_work(noise: NoiseProfile, shots: int) -> float:
@@ -266,7 +276,9 @@ class DensityMatrixCost(msgspec.Struct, frozen=True):
         threads = slots if width >= self.threaded_qubits else 1
         sweep = blocks * 16.0 * 4.0**width * self.multiply_s / threads
         records = self._records(profile) / 2 if profile.mid_circuit else 1
-        return self.call_s + items * self.item_s + records * sweep + ask.shots * self.shot_s
+        runs = detuned_runs(noise, ask.shots)
+        evolved_s = max(1.0, runs) * records * sweep + runs * (_DETUNED_CALL_S + items * _BOUND_S)
+        return self.call_s + items * self.item_s + evolved_s + ask.shots * self.shot_s
 
     def _records(self, profile: Profile) -> int:
         """Expected number of classical records at once."""

@@ -12,16 +12,21 @@ rotations the outputs do not depend on are left out.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Iterator
 
 import msgspec
 import numpy as np
-from numpy.polynomial.hermite_e import hermegauss
 from numpy.typing import NDArray
 
 from simulators import engine as engines
+from simulators.circuit.analysis.quadrature import (
+    EXACT_ERROR,
+    MOST_NODES,
+    SAMPLED_ERROR,
+    nodes,
+    reaches,
+)
 from simulators.circuit.ir import Circuit, num_words
 from simulators.circuit.noise import Detunings, NoiseProgram
 from simulators.circuit.passes.components import active_part
@@ -32,53 +37,10 @@ from simulators.errors import Unsupported
 from simulators.execution import requests, sampling
 
 MAX_GRID = 8_192  # nodes of an exact result, over all qubits
-_SAMPLED_NODES = 64  # of a qubit: with more, nearly every shot has nodes of its own
-_EXACT, _SAMPLED = 1e-11, 1e-7  # largest error of the mean of exp(i a x)
-_HERMITE_NODES = 24
-_TRIED = 101  # values of a at which the error is looked at
 _BINDINGS_AT_ONCE = 1 << 16  # values of parameters
 _DOMAIN = 0x71756173  # of the random numbers of detunings
 
 Array = NDArray[np.float64]
-
-
-@functools.lru_cache(maxsize=1024)
-def nodes(reach: float, error: float) -> tuple[Array, Array]:
-    """Nodes and weights of a quadrature of the normal distribution that integrates exp(i a x) for
-    |a| <= `reach` with at most this error: Gauss-Hermite, or for a large reach the trapezoidal rule,
-    whose error is that of its aliases (Trefethen and Weideman, SIAM Review 56, 385)."""
-    a = np.linspace(0.0, reach, _TRIED)
-    wanted = np.exp(-0.5 * a * a)
-    for count in range(1, _HERMITE_NODES + 1):
-        x, weights = hermegauss(count)
-        weights = weights / weights.sum()
-        if np.abs(np.cos(np.outer(a, x)) @ weights - wanted).max() <= error:
-            return x, weights
-    tail = math.sqrt(2.0 * math.log(4.0 / error))
-    step = 2.0 * math.pi / (reach + tail)
-    x = step * np.arange(-math.ceil(tail / step), math.ceil(tail / step) + 1)
-    weights = np.exp(-0.5 * x * x)
-    return x, weights / weights.sum()
-
-
-def reaches(detunings: Detunings, acting: NDArray[np.bool_] | None = None) -> dict[int, float]:
-    """Sum of the rotations of each qubit, in rad per standard deviation; infinite in a loop.
-    `acting` [rotations]: those that count; None: all."""
-    angles = np.abs(detunings.angles)
-    if acting is not None:
-        angles = np.where(acting, angles, 0.0)
-    sums = np.bincount(detunings.qubits, angles)
-    scale = math.inf if detunings.loops else 1.0
-    return {q: scale * float(sums[q]) for q in np.flatnonzero(sums).tolist()}
-
-
-def grid_size(detunings: Detunings) -> float:
-    """Number of nodes of exact results over all qubits, at most."""
-    sizes = [
-        nodes(reach, _EXACT)[0].size if math.isfinite(reach) else math.inf
-        for reach in reaches(detunings).values()
-    ]
-    return float(math.prod(sizes))
 
 
 class DetunedPlan:
@@ -189,7 +151,7 @@ class _Run(msgspec.Struct, frozen=True, eq=False):
         if any(math.isinf(reach) for reach in found.values()):
             text = "an exact result of a qubit with a detuning (T2* beside T2) in a loop"
             raise Unsupported(text, hint="ask for counts, or noise={'qubit.quasistatic': 0}")
-        rules = [nodes(reach, _EXACT) for reach in found.values()]
+        rules = [nodes(reach, EXACT_ERROR) for reach in found.values()]
         size = math.prod(x.size for x, _ in rules)
         if size > MAX_GRID:
             text = f"an exact result over the detunings (T2* beside T2) of {len(found)} qubits:"
@@ -218,8 +180,8 @@ class _Run(msgspec.Struct, frozen=True, eq=False):
         owners = list(found)
         drawn = np.zeros((shots, len(owners)))
         for column, reach in enumerate(found.values()):
-            x, weights = nodes(reach, _SAMPLED) if reach < math.inf else (np.zeros(0),) * 2
-            if 0 < x.size <= _SAMPLED_NODES:
+            x, weights = nodes(reach, SAMPLED_ERROR) if reach < math.inf else (np.zeros(0),) * 2
+            if 0 < x.size <= MOST_NODES:
                 drawn[:, column] = x[
                     np.minimum(np.searchsorted(weights.cumsum(), rng.random(shots)), x.size - 1)
                 ]

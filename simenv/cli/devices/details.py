@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from simenv.calibration.certify import Certificate, ClaimComparison
 
 _QUBIT_FIGURES = (
-    *("t1_us", "t2_us", "frequency_ghz", "readout_error", "p01", "p10", "readout_ns", "excited"),
-    *("reset_error", "reset_ns", "preparation_error"),
+    *("t1_us", "t2_us", "t2_star_us", "frequency_ghz", "readout_error", "p01", "p10"),
+    *("readout_ns", "excited", "reset_error", "reset_ns", "preparation_error"),
 )
 UNITS = {"ghz": "GHz", "khz": "kHz", "ns": "ns", "us": "us"}  # last word of a field -> unit
 

@@ -38,6 +38,9 @@ class Numbers:
     gates: Annotated[str, typer.Option(help="Native gates, by Qiskit's names.")] = "rz,sx,x,cz"
     t1_us: Annotated[str, typer.Option(metavar="NUMBERS", help="T1 in microseconds.")] = ""
     t2_us: Annotated[str, typer.Option(metavar="NUMBERS", help="T2 in microseconds.")] = ""
+    t2_star_us: Annotated[
+        str, typer.Option(metavar="NUMBERS", help="T2* (Ramsey) in microseconds, beside T2 (echo).")
+    ] = ""
     readout_error: Annotated[
         str, typer.Option(metavar="NUMBERS", help="Probability that a qubit is read wrongly.")
     ] = ""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from noise_models.channel import Channel
 from simulators.circuit.analysis.measurements import NO_OP_RESET, TERMINAL, has_mid_circuit_ops
 from simulators.circuit.analysis.profile import NoiseProfile
+from simulators.circuit.analysis.quadrature import grid_size
 from simulators.circuit.gates import BARRIER, GATES, MEASURE, RESET, UNITARY
 from simulators.circuit.ir import Circuit, Operands, Operation, matrix, operations, used_qubits
 from simulators.circuit.noise import CHANNEL, Q0, Q1, NoiseProgram
@@ -47,7 +48,7 @@ def noise_profile(
     return NoiseProfile(
         frozenset(program.kinds), len(locations), int(np.count_nonzero(locations[:, Q1] >= 0)),
         float(facts.errors[channels].sum()), float(facts.drawn[channels].sum()), width,
-        touched=touched,
+        touched=touched, detunings=_sets(program),
     )  # fmt: skip
 
 
@@ -67,8 +68,12 @@ def _profile_of_samples(program: NoiseProgram, circuit: Circuit) -> NoiseProfile
     error_weight, drawn_weight = weights.tolist()
     return NoiseProfile(
         frozenset(program.kinds), acting, pairs, error_weight, drawn_weight, needed,
-        touched=touched, widest=widest,
+        touched=touched, widest=widest, detunings=_sets(program),
     )  # fmt: skip
+
+
+def _sets(program: NoiseProgram) -> float:
+    return 0.0 if program.detunings is None else grid_size(program.detunings)
 
 
 @kernel(

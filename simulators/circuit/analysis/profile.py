@@ -83,6 +83,9 @@ class NoiseProfile(msgspec.Struct, frozen=True):
     # Qubits of the widest part that gates and channels connect, for counts and memory; 0: unknown.
     widest: int = 0
     conditional: bool = False  # a channel acts under a condition
+    # Sets of detunings that are constant during a shot, of which each that shots have is a run of
+    # its own; 0.0: no detunings.
+    detunings: float = 0.0
 
 
 class Profile(msgspec.Struct, frozen=True, cache_hash=True):

@@ -4,8 +4,8 @@ A qubit with the detuning d rotates about Z by d t while it waits for a time t, 
 before and right after a gate of duration t on it: in the middle of a half turn about X the sign of
 the rotation changes, so that the whole half turn contributes nothing, as in its average Hamiltonian
 (Haeberlen and Waugh, Phys. Rev. 175, 453). The rotation commutes with relaxation, ZZ interaction
-and depolarizing, so a waiting time acts in one piece before the next operation. Before a measurement
-or reset it has no effect and is left out.
+and depolarizing, so a waiting time acts in one piece before the next operation. Before a
+measurement or reset it has no effect and is left out.
 
 `inserted` writes the rotations into a circuit as `rz` gates, each with a free parameter of its own:
 the detunings of a shot are then a binding of these.
@@ -140,7 +140,9 @@ def inserted(circuit: Circuit, noise: NoiseProgram) -> RotatedCircuit:
     locations[:, AFTER_OP] += np.searchsorted(before, locations[:, AFTER_OP], side="right")
     readout = noise.readout
     if readout is not None and readout.own:
-        moved = {k + int(np.searchsorted(before, k, side="right")): v for k, v in readout.own.items()}
+        moved = {
+            k + int(np.searchsorted(before, k, side="right")): v for k, v in readout.own.items()
+        }
         readout = msgspec.structs.replace(readout, own=moved)
     rest = msgspec.structs.replace(
         noise,

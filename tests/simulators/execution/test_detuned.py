@@ -1,5 +1,5 @@
-"""Detunings that are constant during a shot (T2* beside T2), against a reference in numpy that integrates
-over the detunings on a fine grid."""
+"""Detunings that are constant during a shot (T2* beside T2), against a reference in numpy that
+integrates over the detunings on a fine grid."""
 
 import math
 
@@ -41,13 +41,11 @@ def device(rng: np.random.Generator) -> CalibrationSnapshot:
     for _ in range(2):
         t1_us = float(rng.uniform(20.0, 100.0))
         t2_us = float(rng.uniform(0.3, 2.0)) * t1_us
-        star_us = float(rng.uniform(0.1, 1.0)) * t2_us
+        star_us = float(rng.uniform(0.05, 0.5)) * t2_us
         qubits.append(QubitCalibration(t1_us=t1_us, t2_us=t2_us, t2_star_us=star_us))
     sizes = {"sx": 1, "x": 1, "cx": 2}
     gates = tuple(
-        GateCalibration(
-            name, (), float(rng.uniform(0.01, 0.05)), float(rng.uniform(50.0, 1500.0))
-        )
+        GateCalibration(name, (), float(rng.uniform(0.0, 0.03)), float(rng.uniform(20.0, 600.0)))
         for name in sizes
     )
     return CalibrationSnapshot(
@@ -67,7 +65,6 @@ class Reference:
         self.sigma = []
         for each in snapshot.qubits:
             echo_us = min(each.t2_us, 2.0 * each.t1_us)
-            assert each.t2_star_us <= echo_us or self.sigma is not None
             rest = max(0.0, 1.0 - each.t2_star_us / echo_us)
             self.sigma.append(1e-3 * math.sqrt(2.0 * rest) / each.t2_star_us)
 
@@ -144,7 +141,9 @@ class Reference:
             self.relax(qubit, time_ns)
 
     def mean(self) -> Matrix:
-        return np.einsum("a,b,abij->ij", WEIGHTS, WEIGHTS, self.rho.reshape(*self.rho.shape[:2], 4, 4))
+        return np.einsum(
+            "a,b,abij->ij", WEIGHTS, WEIGHTS, self.rho.reshape(*self.rho.shape[:2], 4, 4)
+        )
 
 
 def random_case(seed: int, gates: int = 6) -> tuple[Circuit, CalibrationSnapshot, Matrix]:
@@ -173,10 +172,15 @@ def random_case(seed: int, gates: int = 6) -> tuple[Circuit, CalibrationSnapshot
         ]
         circuit.add(name, qubits).add("barrier", [0, 1])
         reference.gate(name, qubits)
+    for qubit in range(2):
+        circuit.add("sx", [qubit]).add("barrier", [0, 1])
+        reference.gate("sx", (qubit,))
     return circuit.measure(range(2)).circuit(), snapshot, reference.mean()
 
 
-def distribution(circuit: Circuit, noise: NoiseProgram, engine: str = "densitymatrix") -> list[float]:
+def distribution(
+    circuit: Circuit, noise: NoiseProgram, engine: str = "densitymatrix"
+) -> list[float]:
     row = Runner(engine)(circuit, shots=0, outputs=("probabilities",), noise=noise)
     probs = np.zeros(1 << circuit.num_clbits)
     outcomes = sampling.unpack(row.probability_outcomes, row.probability_width)
@@ -189,3 +193,115 @@ def test_the_density_matrix_is_the_mixture_over_the_detunings(seed: int) -> None
     circuit, snapshot, rho = random_case(seed)
     noise = attach_noise(circuit, build(snapshot))
     assert np.abs(distribution(circuit, noise) - np.diag(rho).real).max() < 1e-9
+
+
+def test_its_factor_takes_the_term_out_of_the_density_matrix() -> None:
+    changes = []
+    for seed in range(12):
+        circuit, snapshot, _ = random_case(seed)
+        off = build(snapshot, NoiseOptions.parse({"qubit.quasistatic": 0}))
+        assert "quasistatic" not in attach_noise(circuit, off).kinds
+        with_it = distribution(circuit, attach_noise(circuit, build(snapshot)))
+        without = distribution(circuit, attach_noise(circuit, off))
+        changes.append(np.abs(with_it - without).max())
+    assert np.sum(np.array(changes) > 1e-3) >= 8
+
+
+@pytest.mark.parametrize("engine", ["densitymatrix", "statevector", "statevector-dense"])
+@pytest.mark.parametrize("seed", range(4))
+def test_counts_are_drawn_from_the_mixture(seed: int, engine: str) -> None:
+    circuit, snapshot, rho = random_case(100 + seed)
+    noise = attach_noise(circuit, build(snapshot))
+    result = Runner(engine)(circuit, shots=20_000, seed=seed, noise=noise)
+    expected = dict(enumerate(np.diag(rho).real.tolist()))
+    assert p_value(expected, counts_of(result)) > 5.7e-7  # five sigma
+
+
+def waiting(star_us: float = 10.0, t2_us: float = 100.0) -> CalibrationSnapshot:
+    """One qubit whose gates take no time."""
+    return CalibrationSnapshot(
+        "waiting", 1, native_gates=(NativeGate("sx", 1), NativeGate("x", 1)),
+        qubits=(QubitCalibration(t1_us=1e6, t2_us=t2_us, t2_star_us=star_us),),
+    )  # fmt: skip
+
+
+def ramsey(time_us: float, pulses: int = 0) -> Circuit:
+    """Ramsey sequence with half turns at the places of CPMG."""
+    circuit = Arrays(1, 1).add("sx", [0])
+    part = 1e3 * time_us / max(1, 2 * pulses)
+    for _ in range(pulses):
+        circuit.add("delay", [0], params=[part]).add("x", [0]).add("delay", [0], params=[part])
+    if not pulses:
+        circuit.add("delay", [0], params=[part])
+    return circuit.add("sx", [0]).measure([0]).circuit()
+
+
+def contrast(circuit: Circuit, snapshot: CalibrationSnapshot) -> float:
+    zero, one = distribution(circuit, attach_noise(circuit, build(snapshot)))
+    return abs(one - zero)
+
+
+def test_the_ramsey_envelope_is_1_over_e_at_t2_star_and_that_of_an_echo_at_t2() -> None:
+    snapshot = waiting()
+    assert contrast(ramsey(10.0), snapshot) == pytest.approx(math.exp(-1.0), abs=1e-4)
+    assert contrast(ramsey(100.0, pulses=1), snapshot) == pytest.approx(math.exp(-1.0), abs=1e-4)
+    assert contrast(ramsey(20.0), snapshot) == pytest.approx(
+        math.exp(-0.2 - 4.0 * 0.9), abs=1e-4
+    ), "the envelope is exp(-t / T2 - (s t)^2 / 2)"
+
+
+def test_expectation_values_and_memory_follow_the_mixture() -> None:
+    snapshot = waiting()
+    circuit = Arrays(1, 0).add("sx", [0]).add("delay", [0], params=[6e3]).circuit()
+    noise = attach_noise(circuit, build(snapshot))
+    wanted = -math.exp(-0.06 - 0.36 * 0.9)
+    terms = {"outputs": ("expectation",), "observables": (PauliSum(("Y",), np.ones(1)),)}
+    ((exact, _),) = Runner("densitymatrix")(circuit, shots=0, noise=noise, **terms).expectations
+    assert exact == pytest.approx(wanted, abs=1e-4)
+    for engine in ("densitymatrix", "statevector"):
+        run = Runner(engine)(circuit, shots=4000, noise=noise, **terms)
+        ((value, error),) = run.expectations
+        assert abs(value - wanted) < 5.0 * error
+        assert error < 0.02
+    circuit = ramsey(6.0)
+    noise = attach_noise(circuit, build(snapshot))
+    result = Runner("statevector")(circuit, shots=3000, noise=noise, outputs=("counts", "memory"))
+    ones = int(np.frombuffer(result.memory, np.uint8).sum())
+    assert counts_of(result)[1] == ones
+    half = np.frombuffer(result.memory, np.uint8)[:1500].sum()
+    assert abs(half - 0.5 * ones) < 5.0 * math.sqrt(1500 * 0.25), "shots are in no order of theirs"
+
+
+def test_loops_and_blocks_rotate_each_time() -> None:
+    """Detunings in a loop have no quadrature: shots have Gaussian ones."""
+    snapshot = msgspec.structs.replace(waiting(), dynamic=True)
+    circuit = Arrays(1, 1).add("sx", [0])
+    circuit.repeat(5).add("delay", [0], params=[2e3]).add("end")
+    built = circuit.add("sx", [0]).measure([0]).circuit()
+    noise = attach_noise(built, build(snapshot))
+    assert noise.detunings is not None
+    assert noise.detunings.loops
+    result = counts_of(Runner("statevector")(built, shots=20_000, noise=noise))
+    wanted = 0.5 - 0.5 * math.exp(-1.0)
+    assert abs(result[0] / 20_000 - wanted) < 5.0 * math.sqrt(0.25 / 20_000)
+
+
+@pytest.mark.parametrize("engine", ["stabilizer", "mps", "sweep", "pauli"])
+def test_engines_without_detunings_refuse_them(engine: str) -> None:
+    circuit = ramsey(6.0)
+    noise = attach_noise(circuit, build(waiting()))
+    with pytest.raises(Unsupported, match="quasistatic"):
+        Runner(engine)(circuit, shots=10, noise=noise)
+
+
+def test_too_many_nodes_of_an_exact_result_are_refused() -> None:
+    qubit = QubitCalibration(t2_us=100.0, t2_star_us=10.0)
+    snapshot = msgspec.structs.replace(waiting(), num_qubits=6, qubits=(qubit,) * 6)
+    circuit = Arrays(6, 6)
+    for q in range(6):
+        circuit.add("sx", [q]).add("delay", [q], params=[2e4]).add("sx", [q])
+    built = circuit.measure(range(6)).circuit()
+    noise = attach_noise(built, build(snapshot))
+    with pytest.raises(Unsupported, match="nodes"):
+        distribution(built, noise)
+    assert sum(counts_of(Runner("densitymatrix")(built, shots=100, noise=noise)).values()) == 100
