@@ -84,6 +84,10 @@ class DeviceModel:
         """Relaxation."""
         return self._relaxation(qubit, duration_ns) if self.has_idle_noise else None
 
+    def detuning(self, qubit: int) -> float:
+        """None."""
+        return 0.0
+
     def during_readout(self, qubit: int, duration_ns: float) -> Channel | None:
         """None."""
         return None

@@ -30,6 +30,7 @@ def nodes(reach: float, error: float) -> tuple[Array, Array]:
     """Nodes and weights of a quadrature of the normal distribution that integrates exp(i a x) for
     |a| <= `reach` with at most this error: Gauss-Hermite, or for a large reach the trapezoidal
     rule, whose error is that of its aliases (Trefethen and Weideman, SIAM Review 56, 385)."""
+    x: Array
     weights: Array
     a = np.linspace(0.0, reach, _TRIED)
     wanted = np.exp(-0.5 * a * a)
@@ -40,7 +41,7 @@ def nodes(reach: float, error: float) -> tuple[Array, Array]:
             return x, weights
     tail = math.sqrt(2.0 * math.log(4.0 / error))
     step = 2.0 * math.pi / (reach + tail)
-    x = step * np.arange(-math.ceil(tail / step), math.ceil(tail / step) + 1)
+    x = np.asarray(step * np.arange(-math.ceil(tail / step), math.ceil(tail / step) + 1))
     weights = np.asarray(np.exp(-0.5 * x * x))
     return x, weights / weights.sum()
 
