@@ -238,7 +238,10 @@ class CalendarEntry(msgspec.Struct, frozen=True):
     # Whole days are counted by the clocks of this time zone, a name of the IANA's: an occurrence
     # begins at the same local time in summer and in winter. "": by seconds.
     zone: Text = ""
-    decided_s: float = 0.0  # end of the last occurrence that was granted, rejected or missed
+    # End of the last occurrence that was granted, rejected or missed, or of a maintenance during
+    # which the nodes `released` were used again.
+    decided_s: float = 0.0
+    released: tuple[Text, ...] = ()
 
     @property
     def kind(self) -> str:

@@ -250,6 +250,8 @@ def _begin_maintenance(
     for name, host in state.nodes.hosts.items():
         if entry.node not in ("", name) or (host.drained and not host.drained_until_ns):
             continue  # an administrator has drained it: it stays so
+        if name in entry.released and entry.decided_s == end_s:
+            continue  # an administrator uses it again
         if not host.drained:
             reason = f"maintenance: {entry.reason}" if entry.reason else "maintenance"
             actions += workers.drain_node(state, name, reason, now_ns)
@@ -262,7 +264,12 @@ def _begin_maintenance(
 
 def _set_closing(state: scheduler_state.SchedulerState, wall_ns: int, now_ns: int) -> None:
     """Set `closing_ns`; tasks that were set aside for an earlier one are tried again."""
-    state.calendar.set_windows(wall_ns, now_ns)
+    nodes = [
+        name
+        for name, host in state.nodes.hosts.items()
+        if not host.lost and (host.drained_until_ns or not host.drained)
+    ]
+    state.calendar.set_windows(nodes, wall_ns, now_ns)
     ends = [state.limits.end_ns - END_MARGIN_NS] if state.limits.end_ns else []
     closing_ns = min([*ends, *(begin for begin, _ in state.calendar.windows)], default=0)
     if abs(closing_ns - state.closing_ns) > START_NS:  # no mere step of the wall clock

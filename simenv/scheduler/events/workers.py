@@ -361,7 +361,7 @@ def drain_node(
     """Start nothing more on a node; its workers end when idle and are replaced elsewhere. Raises
     NotFoundError."""
     host = _host(state, name)
-    host.drained = reason or "no reason given"
+    host.drained, host.drained_until_ns = reason or "no reason given", 0
     state.nodes_changed()
     actions: list[core.Action] = [core.RecordEvent("node.drained", name, host.drained)]
     for worker in list(host.workers.values()):
@@ -379,6 +379,7 @@ def resume(
         pool.record_success()
         return [core.RecordEvent("pool.resumed", name, "its workers are started again")]
     host = _host(state, name)
+    state.calendar.release_node(name)
     host.drained, host.drained_until_ns, host.avoid_until_ns = "", 0, 0
     host.lost = (host.lost or "lost").removesuffix(_PROBED) + _PROBED if is_probed else ""
     state.nodes_changed()

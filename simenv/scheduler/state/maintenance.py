@@ -1,15 +1,15 @@
 """The calendar: planned maintenance of nodes, and planned reservations.
 
-Forecasts and the dispatch honour the maintenance of all nodes: no task starts that would not end
-before it, and expected starts behind it are later by its length. On a single node running tasks end
-as in any drain. The dispatch keeps slots for planned reservations, see `planned_reservations`.
-Invariant: entries change by `add`, `decide` and `remove` alone, which note the change for the
-journal.
+Forecasts and the dispatch honour the maintenance of all nodes, by one entry or by several: no task
+starts that would not end before it, and expected starts behind it are later by its length. On some
+of the nodes running tasks end as in any drain. The dispatch keeps slots for planned reservations,
+see `planned_reservations`. Invariant: entries change by `add`, `decide`, `release_node` and
+`remove` alone, which note the change for the journal.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import msgspec
@@ -25,6 +25,9 @@ from simenv.model.reservations import (
 HORIZON = 8  # occurrences of one entry that forecasts know
 MAX_PLANNED = 64  # reservations for which slots are kept: those that begin first
 DUE_NS = 10 * 10**9  # for which slots are kept for one that is due and not granted yet
+
+
+Window = tuple[int, int]  # begin and end, ns
 
 
 class PlannedReservation(NamedTuple):
@@ -45,7 +48,7 @@ class Calendar:
         self.next_id = 1
         # Of entries under way: end in seconds since 1970, and the nodes that they drained.
         self.under_way: dict[int, tuple[float, tuple[str, ...]]] = {}
-        self.windows: tuple[tuple[int, int], ...] = ()  # of all nodes, ns, by the monotonic clock
+        self.windows: tuple[Window, ...] = ()  # of all nodes, ns, by the monotonic clock
         self.planned: tuple[PlannedReservation, ...] = ()  # with workers of their own, by begin
         self.offset_ns = 0  # from a monotonic time to the wall clock
         self._changes: dict[int, CalendarEntry | None] = {}
@@ -73,6 +76,17 @@ class Calendar:
         self.entries[number] = self._changes[number] = entry
         return entry
 
+    def release_node(self, name: str) -> None:
+        """Note that a node is used again before the maintenance under way that drained it ends."""
+        for number, (end_s, nodes) in self.under_way.items():
+            entry = self.entries.get(number)
+            if entry is not None and name in nodes:
+                released = entry.released if entry.decided_s == end_s else ()
+                if name not in released:
+                    entry = self.decide(number, end_s)
+                    entry = msgspec.structs.replace(entry, released=(*released, name))
+                    self.entries[number] = self._changes[number] = entry
+
     def find(self, number: int, scope: str) -> CalendarEntry:
         """Return an entry that an owner may see; `scope` "": all. Raises NotFoundError."""
         entry = self.entries.get(number)
@@ -95,20 +109,22 @@ class Calendar:
         changes, self._changes = self._changes, {}
         return changes
 
-    def set_windows(self, wall_ns: int, now_ns: int) -> None:
-        """Compute the maintenance windows of all nodes that are under way or to come."""
-        windows = []
-        for entry in self.entries.values():
-            if entry.ask is not None or entry.node:
-                continue
-            at_s = wall_ns / 1e9
-            for _ in range(HORIZON if entry.every_s else 1):
-                found = entry.occurrence(at_s)
-                if found is None:
-                    break
-                windows.append(tuple(now_ns + round(each * 1e9) - wall_ns for each in found))
-                at_s = found[1]
-        self.windows = tuple((begin, end) for begin, end in sorted(windows))
+    def set_windows(self, nodes: Iterable[str], wall_ns: int, now_ns: int) -> None:
+        """Compute the maintenance windows of all of `nodes`, those that are not out of use for
+        another reason, which are under way or to come."""
+        entries = [entry for entry in self.entries.values() if entry.ask is None]
+        named = {name for entry in entries for name in (entry.node, *entry.released) if name}
+        special = named.intersection(nodes) if named else set()
+        windows: list[Window] | None = None
+        for name in sorted(special) + [""] * (len(special) < len({*nodes}) or not special):
+            found = _merged(
+                (now_ns + round(begin_s * 1e9) - wall_ns, now_ns + round(end_s * 1e9) - wall_ns)
+                for entry in entries
+                if entry.node in ("", name)
+                for begin_s, end_s in _occurrences(entry, name, wall_ns / 1e9)
+            )
+            windows = found if windows is None else _common(windows, found)
+        self.windows = tuple(windows or ())
 
     def set_planned(
         self, pool_of: Callable[[ReservationRequest], str], wall_ns: int, now_ns: int
@@ -144,3 +160,32 @@ class Calendar:
             if end_us > 0 and wait_us + run_us > begin_us:
                 wait_us = end_us + max(0.0, wait_us - max(0.0, begin_us))
         return wait_us
+
+
+def _occurrences(entry: CalendarEntry, node: str, at_s: float) -> Iterator[tuple[float, float]]:
+    """Yield begin and end of the occurrences of a maintenance that are under way or to come, but
+    one in which the node is used again."""
+    for _ in range(HORIZON if entry.every_s else 1):
+        found = entry.occurrence(at_s)
+        if found is None:
+            return
+        if not (node in entry.released and entry.decided_s == found[1]):
+            yield found
+        at_s = found[1]
+
+
+def _merged(windows: Iterable[Window]) -> list[Window]:
+    """Return the union of windows, in order."""
+    merged = list[Window]()
+    for begin, end in sorted(windows):
+        if merged and begin <= merged[-1][1]:
+            merged[-1] = merged[-1][0], max(merged[-1][1], end)
+        else:
+            merged.append((begin, end))
+    return merged
+
+
+def _common(first: Iterable[Window], second: Iterable[Window]) -> list[Window]:
+    """Return the times that are in both unions of windows."""
+    pairs = ((max(a, c), min(b, d)) for a, b in first for c, d in second)
+    return sorted((begin, end) for begin, end in pairs if begin < end)

@@ -337,12 +337,15 @@ def _no_worker(state: scheduler_state.SchedulerState, pool: pools.Pool) -> str:
         return jobs.text(state, pool)
     if pool.reason:
         return f"pool {name} retries after: {pool.reason}"
-    if pool.shortage:
-        return f"waiting for room for a worker: {pool.shortage}"
     unavailable = [h for h in state.nodes.hosts.values() if not h.is_up]
     if unavailable and not state.nodes.up():
-        states = ", ".join(f"{h.node.name} is {h.state}" for h in unavailable)
-        return f"no node is in use: {states}"
+        states = (
+            f"{h.node.name} ({': '.join(filter(None, (h.state, h.lost or h.drained)))})"
+            for h in unavailable
+        )
+        return f"no node is in use: {', '.join(states)}"
+    if pool.shortage:
+        return f"waiting for room for a worker: {pool.shortage}"
     return f"pool {name} is starting"
 
 

@@ -107,18 +107,49 @@ def test_starts_are_delayed_by_maintenance(wait_s: float, run_s: float, expected
     calendar = Calendar()
     calendar.add(CalendarEntry(1_100.0, 100.0, id=1))
     now_ns = 5_000_000_000
-    calendar.set_windows(1_000_000_000_000, now_ns)
+    calendar.set_windows([], 1_000_000_000_000, now_ns)
     assert calendar.delayed_us(now_ns, wait_s * 1e6, run_s * 1e6) == expected_s * 1e6
     later_ns = now_ns + 150_000_000_000  # under way
     assert calendar.delayed_us(later_ns, 1e6, 1e6) == 51e6
     assert calendar.delayed_us(later_ns + 60_000_000_000, 1e6, 1e6) == 1e6
 
 
-def test_maintenance_of_one_node_delays_no_start() -> None:
+@pytest.mark.parametrize(
+    ("nodes", "expected_s"),
+    [
+        (["n1", "n2"], [(150, 200)]),  # the second by both entries, the first by one
+        (["n1"], [(100, 200)]),  # all that there are
+        (["n1", "n2", "n3"], []),
+        (["n2"], [(150, 250), (300, 350)]),
+        ([], []),
+    ],
+)
+def test_starts_are_delayed_while_all_nodes_are_in_maintenance(
+    nodes: list[str], expected_s: list[tuple[int, int]]
+) -> None:
     calendar = Calendar()
     calendar.add(CalendarEntry(1_100.0, 100.0, node="n1", id=1))
-    calendar.set_windows(1_000_000_000_000, 0)
-    assert calendar.windows == ()
+    calendar.add(CalendarEntry(1_150.0, 60.0, node="n2", id=2))
+    calendar.add(CalendarEntry(1_200.0, 50.0, node="n2", id=3))
+    calendar.add(CalendarEntry(1_300.0, 50.0, node="n2", id=4))
+    calendar.set_windows(nodes, 1_000_000_000_000, 0)
+    assert calendar.windows == tuple((a * 10**9, b * 10**9) for a, b in expected_s)
+
+
+def test_node_that_is_used_again_ends_the_window_of_this_occurrence_alone() -> None:
+    calendar = Calendar()
+    calendar.add(CalendarEntry(1_000.0, 100.0, every_s=3_600.0, id=1))
+    calendar.under_way[1] = 1_100.0, ("n1", "n2")
+    calendar.release_node("n1")
+    calendar.set_windows(["n1", "n2"], 1_050_000_000_000, 0)
+    assert calendar.windows[0] == (3_550 * 10**9, 3_650 * 10**9)
+    calendar.set_windows(["n2"], 1_050_000_000_000, 0)
+    assert calendar.windows[0] == (-50 * 10**9, 50 * 10**9)
+    calendar.release_node("n2")
+    assert calendar.entries[1].released == ("n1", "n2")
+    calendar.under_way[1] = 4_700.0, ("n2",)
+    calendar.release_node("n2")
+    assert calendar.entries[1].released == ("n2",)
 
 
 @pytest.fixture(scope="module")
@@ -127,12 +158,16 @@ def live() -> Iterator[Live]:
         yield up
 
 
-def test_nodes_are_drained_and_used_again_at_their_times(live: Live) -> None:
+@pytest.mark.parametrize("is_named", [False, True])
+def test_nodes_are_drained_and_used_again_at_their_times(live: Live, is_named: bool) -> None:
     with live.client() as client:
         (node,) = client.nodes()
         client.submit(QASM, shots=10).result(timeout_s=PATIENCE_S)
         entry = client.calendar.plan_maintenance(
-            start_s=time.time() + 0.5, for_s=3.0, reason="new kernel"
+            start_s=time.time() + 0.5,
+            for_s=3.0,
+            node=node if is_named else "",
+            reason="new kernel",
         )
         assert [each.id for each in client.calendar] == [entry.id]
         until(lambda: client.nodes()[node].state == "drained", PATIENCE_S)
@@ -140,7 +175,7 @@ def test_nodes_are_drained_and_used_again_at_their_times(live: Live) -> None:
         task = client.submit(QASM, shots=10)
         assert 0.0 < task.expected_start - time.time() <= 4.0
         (reason,) = [each.reason for each in client.queue()[1] if each.id == task.id]
-        assert reason.startswith(f"no node is in use: {node} is drained")
+        assert reason.startswith(f"no node is in use: {node} (drained: maintenance: new")
         task.result(timeout_s=PATIENCE_S)
         assert client.nodes()[node].state == "up"
         assert list(client.calendar) == []
@@ -163,6 +198,40 @@ def test_long_task_waits_for_the_end_of_maintenance_and_says_so(live: Live) -> N
         until(lambda: str(long.state) == "RUNNING", PATIENCE_S)
         long.cancel()
         long.wait(timeout_s=PATIENCE_S)
+
+
+@pytest.mark.parametrize("is_named", [False, True])
+def test_node_that_is_used_again_in_its_maintenance_stays_so(live: Live, is_named: bool) -> None:
+    with live.client() as client:
+        (node,) = client.nodes()
+        entry = client.calendar.plan_maintenance(
+            start_s=time.time(), for_s=600.0, every_s=DAY_S, node=node if is_named else ""
+        )
+        until(lambda: client.nodes()[node].state == "drained", PATIENCE_S)
+        waiting = client.submit(QASM, shots=10)
+        until(lambda: waiting.expected_start is not None, PATIENCE_S)
+        assert waiting.expected_start == pytest.approx(entry.begin_s + 600.0, abs=60.0)
+        client.undrain(node)
+        waiting.result(timeout_s=PATIENCE_S)
+    pid = live.service().pid
+    live.kill_service()
+    live.wait_dead(pid)
+    live.up()
+    with live.client() as client:
+        assert client.nodes()[node].state == "up"
+        client.submit(QASM, shots=10).result(timeout_s=PATIENCE_S)
+        client.calendar.remove(entry.id)
+
+
+def test_node_that_is_drained_in_its_maintenance_stays_so(live: Live) -> None:
+    with live.client() as client:
+        (node,) = client.nodes()
+        client.calendar.plan_maintenance(start_s=time.time(), for_s=1.5)
+        until(lambda: client.nodes()[node].state == "drained", PATIENCE_S)
+        client.drain(node, "broken disk")
+        until(lambda: not list(client.calendar), PATIENCE_S)
+        assert client.nodes()[node].reason == "broken disk"
+        client.undrain(node)
 
 
 def test_calendar_survives_a_restart_and_numbers_are_not_used_twice(live: Live) -> None:
