@@ -80,6 +80,12 @@ class QubitCalibration(msgspec.Struct, frozen=True, omit_defaults=True, forbid_u
         return min(self.t2_us, 2.0 * self.t1_us)
 
     @property
+    def t2_ramsey_us(self) -> float | None:
+        """Time at which the envelope of a Ramsey experiment is 1/e; None: not measured."""
+        times = (self.t2_star_us, self.t2_limited_us)
+        return min((each for each in times if each is not None), default=None)
+
+    @property
     def confusion(self) -> tuple[float, float] | None:
         """(p01, p10); both are `readout_error` if only that was measured. None: nothing was
         measured."""

@@ -35,7 +35,7 @@ from simenv.model.views import DeviceInfo, DeviceKind
 if TYPE_CHECKING:
     from simenv.client.client import Client
 
-_TIMES = {"t1_us": "t1_us", "t2_us": "t2_limited_us", "t2_ramsey_us": "t2_limited_us"}
+_TIMES = {"t1_us": "t1_us", "t2_us": "t2_limited_us", "t2_ramsey_us": "t2_ramsey_us"}
 _ROUNDING = 1e-6  # relative rounding error of a computed infidelity
 _ERRORS = ("error_1q", "error_half", "error_2q")
 
@@ -463,6 +463,11 @@ def _qubits(
                 values[quantity] = estimate.value
             elif (getattr(qubit, quantity) or math.inf) < low:
                 values[quantity] = low
+        star = estimates.get("t2_ramsey_us", {}).get((number,))
+        if star is not None:  # a detuning from shot to shot, where it is resolved
+            echo_us = msgspec.structs.replace(qubit, **values).t2_limited_us or math.inf
+            is_detuned = star.interval(_LIMIT_ERRORS)[1] < echo_us
+            values["t2_star_us"] = star.value if is_detuned else None
         if "p01" in values and "p10" in values:
             values["readout_error"] = 0.5 * ((values["p01"] or 0.0) + (values["p10"] or 0.0))
             values["preparation_error"] = 0.0

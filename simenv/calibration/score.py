@@ -149,6 +149,8 @@ class Predictor:
 
     def _predicted(self, run: CompiledRun) -> Prediction | None:
         noise = self._noise.attach(run.circuit)
+        if noise.detunings is not None:
+            return None if self._most_work else _sampled(run.circuit, noise)
         table = ConstantTable()
         try:
             program = build(run.circuit, noise, table)
@@ -199,7 +201,9 @@ def _sampled(circuit: Circuit, noise: NoiseProgram) -> Prediction | None:
     part = extract_part(circuit, np.ones(circuit.ops.size, np.bool_), used)
     moved = noise_of_part(noise, noise.locations, part.operations, used)
     attempts: list[tuple[str, str, tuple[tuple[str, int | float], ...]]]
-    attempts = [("stabilizer", "Pauli twirl, sampled", (("twirl", 1),))]
+    attempts = []
+    if noise.detunings is None:
+        attempts.append(("stabilizer", "Pauli twirl, sampled", (("twirl", 1),)))
     if used.size <= SAMPLED_QUBITS:
         attempts.append(("statevector", "trajectories, sampled", ()))
     for engine, how, settings in attempts:

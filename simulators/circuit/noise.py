@@ -142,6 +142,17 @@ class Detunings(msgspec.Struct, frozen=True, eq=False):
     angles: NDArray[np.float64]  # [rotations]
     loops: bool = False  # the circuit has loops: a rotation may act several times
 
+    def of(self, operations: NDArray[np.int64], wires: NDArray[np.int64]) -> Detunings | None:
+        """Rotations in the numbering of a part; None if it has none. `operations`: of the part,
+        ascending; `wires`: new number of each qubit up to the last one of the part, -1: not in
+        it."""
+        inside = self.qubits < wires.size
+        inside[inside] = wires[self.qubits[inside]] >= 0
+        if not inside.any():
+            return None
+        before = np.searchsorted(operations, self.before[inside])
+        return Detunings(before, wires[self.qubits[inside]], self.angles[inside], self.loops)
+
 
 class NoiseProgram(msgspec.Struct, frozen=True, eq=False):
     """Noise of one circuit; a plan depends on it through `digest`. Locations are in order of their

@@ -177,6 +177,7 @@ class _Builder:
             (bool(circuit.conditions_data) or other.any(), "conditions or stored values"),
             (circuit.num_slots > 0, "free parameters"),
             (gates.any(), "gates on more than two qubits"),
+            (noise.detunings is not None, "a detuning of each shot (T2* beside T2)"),
             (noise.readout is not None and noise.readout.groups, "correlated readout"),
             (noise.readout is not None and noise.readout.own, "measurements of other names"),
         ):

@@ -225,6 +225,14 @@ def differences(arms: Mapping[float, Mapping[int, NDArray[np.int64]]]) -> tuple[
     return tuple(np.array(rows).T)
 
 
+def contrasts(arms: Mapping[float, Mapping[int, NDArray[np.int64]]]) -> tuple[Array, ...]:
+    """Times, signals and variances of two arms, or the size of the signals of four phases."""
+    if all(len(each) == 2 for each in arms.values()):
+        return differences(arms)
+    found = _signals(arms, 0)
+    return found.times_ns, found.size, np.maximum(found.along, found.across)
+
+
 def times(counts: Counts, name: str, quantity: str) -> list[Estimate]:
     """T1 or T2 in us from an experiment with two arms."""
     entries = tallies(counts, name)
@@ -315,9 +323,12 @@ def _weighted_share(tally: NDArray[np.int64], weights: Sequence[float]) -> tuple
     return p, max(float(squares), smooth * (1.0 - smooth) * total) / total**2
 
 
-def ramsey(counts: Counts, name: str) -> list[Estimate]:
-    """T2 from Ramsey sequences in us, and the detuning in kHz."""
+def ramsey(counts: Counts, name: str, echo: str) -> list[Estimate]:
+    """Time at which the envelope of Ramsey sequences is 1/e, in us, and the detuning in kHz. The
+    envelope is A exp(-k t - q t^2) with the rate k of the experiment `echo`: a detuning that
+    differs from shot to shot has the square."""
     estimates = []
+    echoes = {each.qubits: each for each in times(counts, echo, "t2_us") if each.has_signal}
     for place, arms in sorted(tallies(counts, name).items()):
         result = _signals(arms, 0)
         if not result.significant:
@@ -326,12 +337,43 @@ def ramsey(counts: Counts, name: str) -> list[Estimate]:
         x = result.times_ns
         turn = fit_frequency(x, result.values / result.size, result.angle_variance)
         signal = (result.values * np.exp(-1j * turn.frequency * x)).real
-        fit = fit_decay(x[None], signal[None], result.along[None])
-        estimates.append(_time("t2_ramsey_us", place, float(fit.rate[0]), float(fit.rate_error[0])))
+        known = echoes.get(place)
+        rate, error = _envelope_rate(x, signal, result.along, known)
+        estimates.append(_time("t2_ramsey_us", place, rate, error))
         estimates.append(
             Estimate("detuning_khz", place, turn.frequency * _TURN_KHZ, turn.error * _TURN_KHZ)
         )
     return estimates
+
+
+def _envelope_rate(
+    x: Array, signal: Array, variance: Array, echo: Estimate | None
+) -> tuple[float, float]:
+    """Inverse of the time at which an envelope exp(-k x - q x^2) is 1/e, and its standard error.
+    `echo`: the time whose inverse k is; None: not known, q is 0."""
+    fit = fit_decay(x[None], signal[None], variance[None])
+    rate, error = float(fit.rate[0]), float(fit.rate_error[0])
+    if echo is None:
+        return rate, error
+    scale = float(x.max())
+    u, k = x / scale, scale / (echo.value * NS_PER_US)
+    deviation = scale * echo.std_error / NS_PER_US
+    values = np.array([float(fit.log_amplitude[0]), k, max(rate * scale - k, 0.0)])
+    weights = np.append(1.0 / np.sqrt(variance), 1.0 / deviation)
+    for _ in range(_STEPS):
+        model = np.exp(values[0] - values[1] * u - values[2] * u * u)
+        gradient = np.vstack((np.stack((model, -model * u, -model * u * u), 1), (0.0, 1.0, 0.0)))
+        misses = np.append(signal - model, k - values[1])
+        step, *_ = np.linalg.lstsq(weights[:, None] * gradient, weights * misses, rcond=None)
+        values = values + np.clip(step, -_LARGEST_STEP, _LARGEST_STEP)
+        if np.abs(step).max() < _CONVERGED:
+            break
+    covariance = np.linalg.pinv((gradient * weights[:, None] ** 2).T @ gradient)
+    # k T + q T^2 = 1 has 1 / T = (k + sqrt(k^2 + 4 q)) / 2.
+    root = math.sqrt(max(values[1] ** 2 + 4.0 * values[2], (0.1 * values[1]) ** 2))
+    slope = np.array([0.0, 0.5 + 0.5 * values[1] / root, 1.0 / root])
+    error = math.sqrt(float(slope @ covariance @ slope))
+    return 0.5 * float(values[1] + root) / scale, error / scale
 
 
 def interactions(counts: Counts, name: str, readout_name: str) -> list[Estimate]:

@@ -36,6 +36,7 @@ class RoughEstimates(msgspec.Struct, frozen=True):
 
     t1_ns: dict[int, float]
     t2_ns: dict[int, float]
+    ramsey_ns: dict[int, float]
     rate_1q: dict[estimators.Place, float]  # -ln p of a random one-qubit element
     rate_2q: dict[estimators.Place, float]
     dead: tuple[estimators.Place, ...]  # places where random elements leave no signal
@@ -62,6 +63,7 @@ def scout(
     return RoughEstimates(
         _times(counts, _PREFIX + "t1", longest_ns),
         _times(counts, _PREFIX + "echo", longest_ns),
+        _times(counts, _PREFIX + "ramsey", longest_ns),
         {place: rate for place, (rate, _) in rates_1q.items()},
         {place: rate for place, (rate, _) in rates_2q.items()},
         tuple(place for place, (_, works) in {**rates_1q, **rates_2q}.items() if not works),
@@ -75,7 +77,11 @@ def _delays(
     machine hours."""
     count = 1 + int(np.log(longest_ns / FIRST_DELAY_NS) / np.log(DELAY_FACTOR))
     ladder = [0.0, *(FIRST_DELAY_NS * DELAY_FACTOR**k for k in range(count)), longest_ns]
-    arms = {_PREFIX + "t1": programs.relaxation, _PREFIX + "echo": programs.echo}
+    arms = {
+        _PREFIX + "t1": (programs.relaxation, 2),
+        _PREFIX + "echo": (programs.echo, 2),
+        _PREFIX + "ramsey": (programs.ramsey, 4),
+    }
     counts: plans.Counts = {}
     for first in range(0, len(ladder), DELAYS_AT_ONCE):
         delays = ladder[first : first + DELAYS_AT_ONCE]
@@ -84,8 +90,8 @@ def _delays(
         }
         circuits = [
             circuit
-            for name, arm in arms.items()
-            for circuit in planner.timed(name, arm, times, 2, SHOTS)
+            for name, (arm, number) in arms.items()
+            for circuit in planner.timed(name, arm, times, number, SHOTS)
         ]
         plans.merge(counts, runner.run(circuits))
         arms = {name: arm for name, arm in arms.items() if _has_signal(counts, name)}
@@ -97,7 +103,7 @@ def _delays(
 def _has_signal(counts: plans.Counts, name: str) -> bool:
     """Look for a signal of any qubit after the longest delay so far."""
     for arms in estimators.tallies(counts, name).values():
-        _, signal, variance = estimators.differences(arms)
+        _, signal, variance = estimators.contrasts(arms)
         if signal[-1] > max(_DECAYED * signal[0], estimators.SIGNAL_ERRORS * np.sqrt(variance[-1])):
             return True
     return False
@@ -107,7 +113,7 @@ def _times(counts: plans.Counts, name: str, longest_ns: float) -> dict[int, floa
     """Best of many decay times for each qubit; amplitudes are fitted."""
     entries = {}
     for place, arms in estimators.tallies(counts, name).items():
-        x, signal, variance = estimators.differences(arms)
+        x, signal, variance = estimators.contrasts(arms)
         rates = np.geomspace(0.1 / longest_ns, 3.0 / FIRST_DELAY_NS, 800)
         model = np.exp(-rates[:, None] * x)
         weight = 1.0 / (variance + 1e-4)  # scatter of a rough model
@@ -346,7 +352,7 @@ class Procedure:
         gates = self._gates
         yield from estimators.times(counts, T1, "t1_us")
         yield from estimators.times(counts, ECHO, "t2_us")
-        yield from estimators.ramsey(counts, RAMSEY)
+        yield from estimators.ramsey(counts, RAMSEY, ECHO)
         yield from estimators.readout(counts, READOUT)
         yield from estimators.standard(counts, plans.RB1, "error_1q", gates.quarter.name)
         if gates.half is not None:
@@ -369,7 +375,10 @@ class _Settings:
 
     def times_ns(self, name: str, place: estimators.Place) -> list[float]:
         """Times at one place."""
-        t1, t2 = self._scales.t1_ns[place[-1]], self._scales.t2_ns[place[0]]
+        scales = self._scales
+        t1, t2 = scales.t1_ns[place[-1]], scales.t2_ns[place[0]]
+        if name in (RAMSEY, ZZ):
+            t2 = min(t2, scales.ramsey_ns[place[0]])
         if name == READOUT:
             return [0.0]
         if name == T1:

@@ -239,7 +239,7 @@ def noise_of_part(
     `qubits` alone; `operations`, `qubits`: of the part, by their numbers in the circuit of `noise`,
     ascending. A channel after an operation that the part lacks follows the last earlier one of the
     part. `readout`: True if the part has the readout error too."""
-    wires = np.empty(int(qubits.max(initial=-1)) + 1, np.int64)
+    wires = np.full(int(qubits.max(initial=-1)) + 1, -1, np.int64)
     wires[qubits] = np.arange(qubits.size)
     moved = np.empty((len(locations), 4), np.int64)
     used, marks = np.empty(len(noise.channels), np.int64), np.full(len(noise.channels), -1)
@@ -257,6 +257,7 @@ def noise_of_part(
         channels=tuple([noise.channels[k] for k in used.tolist()]),
         readout=of_part,
         known_facts=noise.facts.of(used),
+        detunings=None if noise.detunings is None else noise.detunings.of(operations, wires),
     )
 
 

@@ -8,7 +8,7 @@ from changed_devices import changed_qubit, scaled_errors
 
 from noise_models import library, snapshot
 from noise_models.calibration import CalibrationSnapshot, GateCalibration, QubitCalibration
-from simenv.calibration.certify import Certificate, certify
+from simenv.calibration.certify import Certificate, certify, recovered
 from simenv.client.client import Client
 
 CLAIMED = "superconducting-lattice"
@@ -112,3 +112,20 @@ def test_a_device_that_claims_gates_without_errors_is_certified(client: Client, 
     assert result.passed
     measured = {each.quantity for each in result.comparisons if each.claimed is not None}
     assert {"error_1q", "error_half"} <= measured
+
+
+def test_t2_of_an_echo_and_t2_star_are_both_certified(client: Client, home: Path) -> None:
+    """The detuning of a shot shortens Ramsey experiments alone."""
+    claims = library.load(CLAIMED)
+    for qubit, part in ((0, 0.3), (2, 0.6)):
+        claims = changed_qubit(claims, qubit, t2_star_us=part * (claims.qubits[qubit].t2_us or 0.0))
+    name = stored(home, "detuned", claims)
+    result = certify(client, name, claims, qubits=(0, 2), seed=6)
+    assert result.passed, (result.culprits, result.unresolved)
+    times = {each.quantity: each.recovered for each in result.comparisons if each.qubits == (0,)}
+    assert times["t2_ramsey_us"] == pytest.approx(0.3 * times["t2_us"], rel=0.1)
+    again = recovered(claims, result.measured, 0.0, "again")
+    assert again.qubits[0].t2_star_us == times["t2_ramsey_us"]
+    markovian = changed_qubit(claims, 0, t2_star_us=None)
+    wrong = certify(client, name, markovian, qubits=(0,), seed=7)
+    assert culprits(wrong) == {("t2_ramsey_us", (0,))}

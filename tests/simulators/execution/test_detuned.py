@@ -22,6 +22,8 @@ from noise_models.model import NoiseOptions
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.passes.attach_noise import attach_noise
+from simulators.circuit.passes.components import active_part
+from simulators.circuit.passes.light_cone import output_support
 from simulators.engine import PauliSum
 from simulators.errors import Unsupported
 from simulators.execution import sampling
@@ -305,3 +307,20 @@ def test_too_many_nodes_of_an_exact_result_are_refused() -> None:
     with pytest.raises(Unsupported, match="nodes"):
         distribution(built, noise)
     assert sum(counts_of(Runner("densitymatrix")(built, shots=100, noise=noise)).values()) == 100
+
+
+def test_a_part_of_a_circuit_keeps_the_rotations_of_its_qubits() -> None:
+    snapshot = msgspec.structs.replace(
+        waiting(), num_qubits=3, qubits=(QubitCalibration(t2_us=100.0, t2_star_us=10.0),) * 3
+    )
+    circuit = Arrays(3, 1).add("sx", [0]).add("sx", [2])
+    for q in range(3):
+        circuit.add("delay", [q], params=[8e3])
+    built = circuit.add("sx", [2]).add("measure", [2], [0]).circuit()
+    noise = attach_noise(built, build(snapshot))
+    whole = distribution(built, noise)
+    part, own = active_part(built, noise, output_support(("counts",), (), built))
+    assert part.circuit.num_qubits == 1
+    assert own.detunings is not None
+    assert set(own.detunings.qubits.tolist()) == {0}
+    assert np.abs(distribution(part.circuit, own) - whole).max() < 1e-12
