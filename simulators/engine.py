@@ -170,12 +170,13 @@ class RunControl:
     not report it. `progress`: of the run; any thread may read it.
 
     A run says with `expect` how much work it has, and with `advance` what it has done; all threads
-    of a `ThreadPool` may call `advance`. `divide` makes parts of the work, to which both then
+    of a `ThreadPool` may call `advance`. Units of unequal sizes are counted as units, and give the
+    fraction by their sizes. `divide` makes parts of the work, to which both then
     refer; what is counted in parts is summed over all of them.
     """
 
     __slots__ = (
-        "_counted", "_done", "_lock", "_low", "_total", "_unit", "_width", "flag",
+        "_counted", "_done", "_ends", "_lock", "_low", "_total", "_unit", "_width", "flag",
         "has_checkpoints", "is_preempted", "progress", "row", "threads",
     )  # fmt: skip
 
@@ -200,6 +201,7 @@ class RunControl:
         self.progress = NO_PROGRESS
         self._low, self._width = 0.0, 1.0  # the present part of the whole work
         self._unit, self._done, self._total = "", 0.0, 0  # in the present part
+        self._ends: list[float] | None = None  # work up to each of its units; None: as many
         self._counted: tuple[str, int, int] | None = None  # the part itself: unit, done, total
         self.row = -1
         self.threads = 0
@@ -210,13 +212,21 @@ class RunControl:
         if self.flag[0]:
             raise Stopped()
 
-    def expect(self, total: int, unit: str) -> None:
-        """Add work to the present part. Its first unit is the one that is counted."""
+    def expect(self, total: int, unit: str, sizes: Sequence[float] | None = None) -> None:
+        """Add work to the present part. Its first unit is the one that is counted. `sizes`: of
+        each of these units relative to the largest, in the order in which they are done; None:
+        1.0."""
         if not self._total:
             self._unit = unit
-        if unit == self._unit and total > 0:
-            self._total += total
-            self._report(unit, self._low)
+        if unit != self._unit or total <= 0:
+            return
+        if sizes is not None and self._ends is None:
+            self._ends = [float(k) for k in range(self._total + 1)]
+        if self._ends is not None:
+            added = itertools.accumulate(sizes or [1.0] * total, initial=self._ends[-1])
+            self._ends[-1:] = added
+        self._total += total
+        self._report(unit, self._low)
 
     def advance(self, unit: str, done: float = 1, *, before: bool = False) -> None:
         """Count finished work of the present part, unless it counts other units. `before`: an
@@ -224,10 +234,21 @@ class RunControl:
         if unit != self._unit or not self._total:
             return
         with self._lock:
+            share = self._share()
             self._done += done
-            share = min(1.0, self._done / self._total)
-            early = self._width * done / self._total if before else 0.0
-            self._report(unit, self._low + self._width * share, early)
+            end = self._share()
+            early = self._width * (end - share) if before else 0.0
+            self._report(unit, self._low + self._width * end, early)
+
+    def _share(self) -> float:
+        """Share of the present part that is done."""
+        if self._done >= self._total:
+            return 1.0
+        if self._ends is None:
+            return self._done / self._total
+        at = int(self._done)
+        first, last = self._ends[at : at + 2]
+        return (first + (self._done - at) * (last - first)) / self._ends[-1]
 
     def report(self, done: float, total: int, unit: str) -> None:
         """Take over what a program that counts by itself has done. The unit and the total of the
@@ -247,14 +268,14 @@ class RunControl:
             if self.progress.unit:
                 self._report(unit, self._low + self._width)
             return
-        outer = self._low, self._width, self._unit, self._done, self._total, self._counted
-        low, width, *_, counted = outer
+        outer = self._low, self._width, self._unit, self._done, self._total, self._ends
+        (low, width), counted = outer[:2], self._counted
         first, total = round(low / width * count), round(count / width)
         try:
             for number in range(count):
                 self._low = low + width * (ends[number] / ends[count])
                 self._width = width * ((ends[number + 1] - ends[number]) / ends[count])
-                self._unit, self._done, self._total = "", 0.0, 0
+                self._unit, self._done, self._total, self._ends = "", 0.0, 0, None
                 if counted is None and not isinstance(sizes, int):
                     self._counted = unit, first + number, total
                 yield number
@@ -263,7 +284,8 @@ class RunControl:
                 self._report(unit, low + width * (ends[number + 1] / ends[count]))
                 self._counted = counted
         finally:
-            self._low, self._width, self._unit, self._done, self._total, self._counted = outer
+            self._low, self._width, self._unit, self._done, self._total, self._ends = outer
+            self._counted = counted
 
     def _report(self, unit: str, fraction: float, before: float = 0.0) -> None:
         """Set the progress, which never falls."""
@@ -275,7 +297,10 @@ class RunControl:
             unit = last.unit or unit
             total = round(self._total / self._width) if self._total else last.total
             total = min(total, _MOST_WORK)
-            done = min(total, int(fraction * total * _ROUNDED + _ROUNDING))
+            ended = fraction
+            if self._ends is not None and self._total:  # the fraction is that of their sizes
+                ended = self._low + self._width * min(1.0, self._done / self._total)
+            done = min(total, int(ended * total * _ROUNDED + _ROUNDING))
         before = min(fraction, last.before + before)
         self.progress = RunProgress(unit, done, total, fraction, before)
 

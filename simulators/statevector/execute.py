@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from simulators.catalog import builtin_card
 from simulators.circuit.analysis.measurements import MeasurementLayout, MeasurementLayouts
 from simulators.circuit.ir import Circuit, num_words, record_words
-from simulators.engine import OPERATIONS, PASSES, PURE, SHOTS, BindingResult, Request
+from simulators.engine import OPERATIONS, PURE, SHOTS, BindingResult, Request
 from simulators.errors import TooManyBranches
 from simulators.execution import outputs
 from simulators.execution.requests import BindingRun, ProgramCache, check_outputs, refuse_gradient
@@ -179,7 +179,7 @@ class ComponentRun(outputs.FinalState):
         if shared not in self._final:
             ensemble = self._ensemble(plan)
             walk = self._walk(plan, ensemble)
-            self._states.expect(walk.passes, PASSES)
+            walk.expect_passes()
             options = self._run.options
             # Digest, file search and single passes would cost a short run a third of its time.
             kept = options.checkpoint_dir and walk.may_last(options.checkpoint_every_s)

@@ -21,7 +21,7 @@ from simulators.circuit.analysis.measurements import MeasurementLayout, once_lay
 from simulators.circuit.gates import MEASURE
 from simulators.circuit.ir import Circuit, num_words
 from simulators.circuit.passes.components import content, parameter_range, parts_problem, sliced
-from simulators.engine import PASSES, PURE, CircuitParts, EngineResult, Request
+from simulators.engine import PURE, CircuitParts, EngineResult, Request
 from simulators.errors import BadCircuit, OtherOutcome
 from simulators.execution import requests
 from simulators.statevector.backend.protocol import Ensemble, StateBackend
@@ -212,7 +212,7 @@ class _PartsRun:
         key = request.seed, 0
         bound = requests.BindingRun(part, part.params, request, key, self._options, control)
         walk = Interpreter(ensemble, program, bound)
-        self._states.expect(walk.passes, PASSES)
+        walk.expect_passes()
         state = ensemble.zero() if before is None else ensemble.copy_of(before.state)
         record = record_of(before, self._circuit)
         shot = np.zeros(1, np.int64)

@@ -168,3 +168,11 @@ def test_passes_of_bindings_are_counted_together() -> None:
         totals.append(control.progress.total)
         assert control.progress == RunProgress("passes", totals[-1], totals[-1], 1.0)
     assert totals[1] == 3 * totals[0]
+
+
+def test_passes_over_few_amplitudes_are_little_of_the_work() -> None:
+    control = WatchedControl()  # the first gates act on |0...0>: most amplitudes are still 0
+    simulate(measured(22, 20), control=control, **COUNTS)  # type: ignore[arg-type]
+    halfway = next(each for each in control.seen if each.done >= each.total / 2)
+    assert halfway.done < halfway.total
+    assert halfway.fraction < 0.3

@@ -90,3 +90,15 @@ def test_counts_are_whole_whatever_the_parts(number: int) -> None:
         assert control.progress.done == 3 * part + 2
         control.advance(PASSES)
     assert control.progress == RunProgress(PASSES, 3 * number, 3 * number, 1.0)
+
+
+def test_units_of_unequal_sizes_are_counted_and_weigh_by_their_sizes() -> None:
+    control = WatchedControl()
+    for _ in control.divide(2, "bindings"):
+        control.expect(4, PASSES, [0.25, 0.25, 0.5, 1.0])
+        control.expect(1, PASSES)  # as much as the largest
+        control.advance(PASSES, 3)
+        control.advance(PASSES, 2)
+    done = [(each.done, each.total, each.fraction) for each in control.seen if each.total == 10]
+    half, whole = [(0, 0.0), (3, 1 / 6), (5, 0.5)], [(5, 0.5), (8, 2 / 3), (10, 1.0)]
+    assert sorted({*done}) == sorted({(count, 10, part) for count, part in half + whole})

@@ -42,7 +42,7 @@ class GateList(msgspec.Struct, frozen=True, eq=False):
     at_qubit: int  # index of their first qubit and parameter
     at_param: int
     steps: NDArray[np.uint64]  # [steps, 4]
-    num_sweeps: int = 0  # the state is small
+    costs: tuple[float, ...] = ()  # the state is small
     num_steps: int = 0
 
     @property

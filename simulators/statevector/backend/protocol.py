@@ -9,7 +9,7 @@ same bits for any number of threads and ranks.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -49,8 +49,9 @@ class CompiledSegment(Protocol):
         """Operations of the circuit in the segment."""
 
     @property
-    def num_sweeps(self) -> int:
-        """Sweeps over a large state; 0 for a small state."""
+    def costs(self) -> tuple[float, ...]:
+        """Cost of each sweep over a large state, in their order; none for a small state. Loading
+        and storing all of it costs `planning.fusion.SWEEP`."""
 
     @property
     def num_steps(self) -> int:
@@ -84,7 +85,7 @@ class StateBackend(Protocol):
     def max_live_states(self, num_qubits: int, options: RunOptions) -> int:
         """Largest number of states that memory allows a dynamic circuit to hold at once."""
 
-    def expect(self, total: int, unit: str) -> None:
+    def expect(self, total: int, unit: str, sizes: Sequence[float] | None = None) -> None:
         """Add work to that of the run, for its progress: see `RunControl`."""
 
     def zero_state(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from noise_models.channel import paulis
 from simulators.circuit.ir import num_words, record_words
 from simulators.circuit.noise import Readout
+from simulators.engine import PASSES
 from simulators.execution.requests import BindingRun
 from simulators.execution.sampling import draw_number
 from simulators.statevector import program
@@ -18,6 +19,7 @@ from simulators.statevector.backend.protocol import Ensemble, Numbers, StateBack
 from simulators.statevector.checkpoint import Evolution, digest
 from simulators.statevector.dynamic import branches as dynamic_branches
 from simulators.statevector.dynamic.branches import FOR_STEPS, WHILE_STEPS, Branches
+from simulators.statevector.planning.fusion import ONE_WIRE, SWEEP
 from simulators.statevector.program import Program
 from simulators.trajectories import prefix_tree
 from simulators.trajectories.pattern_sampling import location_draws
@@ -187,11 +189,23 @@ class Interpreter:
         """Largest number of states held at once."""
         return self._budget.peak
 
-    @property
-    def passes(self) -> int:
-        """Passes over a large state, without branching."""
-        swept = sum(segment.num_sweeps for segment in self._schedule.stretches)
-        return swept + sum(isinstance(item, program.Unitary) for item in self._schedule.items)
+    def expect_passes(self) -> None:
+        """Add the passes over a large state, without branching, to the work of the run."""
+        costs = self._pass_costs()
+        if costs:
+            largest = max(costs)
+            sizes = [cost / largest for cost in costs]
+            self._ensemble.states.expect(len(costs), PASSES, sizes)
+
+    def _pass_costs(self) -> list[float]:
+        """Cost of each pass over a large state, without branching."""
+        costs: list[float] = []
+        for item in self._schedule.items:
+            if isinstance(item, program.Gates):
+                costs += item.passes.costs
+            elif isinstance(item, program.Unitary):
+                costs.append(SWEEP + ONE_WIRE * 2.0 ** (item.dense.wires.size - 1))
+        return costs
 
     def may_last(self, seconds: float) -> bool:
         """Return whether the run could take this time on the slowest machine."""
@@ -215,7 +229,7 @@ class Interpreter:
             self._num_qubits,
             options.precision,
         )
-        return Evolution(result, self.passes)
+        return Evolution(result, len(self._pass_costs()))
 
     def start(
         self, branches: Branches, progress: Callable[[float], None] = lambda _: None

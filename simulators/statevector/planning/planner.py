@@ -100,10 +100,7 @@ class SegmentPlan(msgspec.Struct, frozen=True, eq=False):
     recipe_parts: NDArray[np.int64]  # parts of recipes
     constants: NDArray[np.float64]  # matrices that are given
     num_pieces: int
-
-    @property
-    def num_sweeps(self) -> int:
-        return len(self.sweeps.live)
+    costs: tuple[float, ...]  # of each pass, see `tile_selection.plan_cost`
 
     @property
     def num_steps(self) -> int:
@@ -197,7 +194,8 @@ def tile_program(segment: FusedSegment, width: int) -> SegmentPlan:
     rules = draft.rules.copy()
     rules[:, t.FROM : t.TO + 1] += done[t.PARTS]
     recipes = np.concatenate((rules, recipes))
-    return SegmentPlan(segment.where, table, recipes, parts, segment.constants, draft.rows)
+    costs = _pass_costs(result, width, num_qubits)
+    return SegmentPlan(segment.where, table, recipes, parts, segment.constants, draft.rows, costs)
 
 
 def _lowered(
@@ -354,6 +352,14 @@ def _divided(draft: _LoweredSegment, ends: SegmentContext, width: int, n: int) -
         if result.price < best.price:
             best = result
     return best
+
+
+def _pass_costs(way: _PassDivision, width: int, n: int) -> tuple[float, ...]:
+    ops = way.out[t.OPS]
+    return tuple(
+        tile_selection.plan_cost(ops, way.starts[p:], way.live[p:], way.places[p:], 1, width, n)
+        for p in range(way.passes)
+    )
 
 
 def _circuit_matrices(circuit: Circuit, used: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
