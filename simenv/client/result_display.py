@@ -208,7 +208,8 @@ def histogram(result: ResultLike, axes: Any) -> Any:
     entry = result.counts if result.has("counts") else result.probabilities
     best = sorted(sorted(entry, key=lambda key: -entry[key])[:MAX_HISTOGRAM_BARS])
     if axes is None:
-        _, axes = pyplot.subplots(figsize=(min(12.0, 2.0 + 0.35 * len(best)), 3.5))
+        size = min(12.0, 2.0 + 0.35 * len(best)), 3.5
+        _, axes = pyplot.subplots(figsize=size, layout="constrained")  # long outcomes are not cut
     axes.bar(best, [entry[key] for key in best])
     axes.tick_params(axis="x", labelrotation=90 if len(best) > 4 else 0)
     axes.set_ylabel("counts" if result.has("counts") else "probability")

@@ -172,13 +172,21 @@ def bindings_of(params: list[str]) -> dict[str, list[float]] | None:
     values: dict[str, list[float]] = {}
     for param in params:
         name, equals, number = param.partition("=")
-        try:
-            values[name] = [float(number)]
-        except ValueError:
-            equals = ""
-        if not equals or not name:
-            raise OptionError(f"--param {param!r}", hint="NAME=VALUE, for example theta=0.25")
+        value = _angle(number)
+        if not equals or not name or value is None:
+            hint = "NAME=VALUE, for example theta=0.25 or theta=-3*pi/4"
+            raise OptionError(f"--param {param!r}", hint=hint)
+        values[name] = [value]
     return values or None
+
+
+def _angle(text: str) -> float | None:
+    from simenv.client.circuits import qasm2
+
+    try:
+        return float(text)
+    except ValueError:
+        return qasm2.angle(text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -396,7 +396,8 @@ def summary(explanation: Explanation) -> str:
     if sizes.bond_bits >= 0:
         kinds.append(f"bonds up to 2^{sizes.bond_bits}")
     if sizes.trial_bond:
-        kinds.append(f"{sizes.trial_bond} in a trial")
+        of_gates = "" if sizes.trial_part == 1.0 else f" of {sizes.trial_part:.0%} of its gates"
+        kinds.append(f"{sizes.trial_bond} in a trial{of_gates}")
     return ", ".join(kinds)
 
 

@@ -28,7 +28,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from simenv.client.circuits import native, qasm2, text_checks
+from simenv.client.circuits import native, parser_hints, qasm2, text_checks
 from simenv.client.circuits.encoder import ChannelNames, CircuitEncoder, EncodedProgram, pack
 from simenv.client.circuits.parameters import PackedCircuit, ParameterSlots
 from simenv.client.circuits.text_checks import label
@@ -81,7 +81,8 @@ def _tree(source: text_checks.SourceText) -> Any:
         ) -> None:
             settings = message if len(message) <= _SHOWN else message[:_SHOWN] + "..."
             text = text_checks.location(source.name, line, column + 1) + settings
-            raise ProgramError(text, line=line, column=column + 1)
+            hint = parser_hints.hint(source, message, parser_hints.STDGATES, qasm2.GATE_NAMES)
+            raise ProgramError(text, hint=hint, line=line, column=column + 1)
 
     lexer = openqasm.qasm3Lexer(openqasm.InputStream(source.text))
     parser = openqasm.qasm3Parser(openqasm.CommonTokenStream(lexer))

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from simenv.client.circuits import text_checks
+from simenv.client.circuits import parser_hints, text_checks
 from simenv.client.circuits.program_builder import ProgramBuilder
 from simenv.client.circuits.text_checks import label
 from simenv.errors import LimitExceededError, ProgramError, SimenvError
@@ -180,6 +180,7 @@ def _refusal(source: text_checks.SourceText, error: BaseException) -> ProgramErr
         line, column = int(result.group(1)), int(result.group(2)) + 1
         return ProgramError(
             text_checks.location(source.name, line, column) + result.group(3),
+            hint=parser_hints.hint(source, result.group(3), GATE_NAMES),
             line=line,
             column=column,
         )
@@ -238,6 +239,7 @@ _GATES = {
     for shape, names in _SHAPES.items()
     for name in names
 }
+GATE_NAMES = frozenset(_GATES)
 # Names that no register of plain text has: keywords, and gates that are not above.
 _RESERVED = frozenset(
     {
@@ -433,6 +435,15 @@ def _operands(registers: Registers, text: str) -> list[Sequence[int]]:
         else:
             raise _NotPlainText
     return results
+
+
+def angle(text: str) -> float | None:
+    """Return the value of an angle such as -3*pi/4; None if it is no product or quotient of numbers
+    and pi."""
+    try:
+        return _angle(text)
+    except _NotPlainText:
+        return None
 
 
 def _angle(text: str) -> float:

@@ -33,7 +33,7 @@ from qiskit_qasm3_import.data import Scope, Symbol
 from qiskit_qasm3_import.exceptions import ConversionError
 from qiskit_qasm3_import.state import LocalScope, State
 
-from simenv.client.circuits import foreign_outputs, qasm3_values, text_checks
+from simenv.client.circuits import foreign_outputs, parser_hints, qasm2, qasm3_values, text_checks
 from simenv.errors import LimitExceededError, ProgramError, SimenvError
 from simenv.model import MAX_CLBITS, MAX_QUBITS
 
@@ -447,7 +447,10 @@ class _Converter(FlowVisitor):
             text = result.group(3)
             line, column = int(result.group(1)), self._column(result)
         return ProgramError(
-            text_checks.location(self._source.name, line, column) + text, line=line, column=column
+            text_checks.location(self._source.name, line, column) + text,
+            hint=parser_hints.hint(self._source, text, parser_hints.STDGATES, qasm2.GATE_NAMES),
+            line=line,
+            column=column,
         )
 
     def _column(self, match: re.Match[str]) -> int:

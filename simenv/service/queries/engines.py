@@ -130,7 +130,12 @@ def _choice(
         by = "another pool is preferred"
     elif card.auto is None:
         by = "auto never takes it"
+    # What is not chosen is asked for by name, and then has the settings of that.
+    terms = message.terms if first else msgspec.structs.replace(message.terms, engine=card.name)
+    truncation = expected_truncation(card, profile, terms)
     reason = candidate.text if first else f"able, but {by}"
+    if not first and truncation < 0.0:
+        reason += "; asked for by name, it may cut off any part of the state"
     device_us = device_ns(route, message.shots, max(1, message.count)) / 1e3
     if device_us:
         reason += f"; {device_us / 1e6:.3g} s on the device"
@@ -148,7 +153,7 @@ def _choice(
         reproducible=card.reproducible,
         ranks=route.ranks,
         nodes=ranks.nodes_for(route, limits),
-        truncation=expected_truncation(card, profile, message.terms),
+        truncation=truncation,
         sampling_error=0.5 / math.sqrt(message.shots) if message.shots else 0.0,
     )
 

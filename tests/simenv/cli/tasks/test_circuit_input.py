@@ -1,12 +1,15 @@
 """Circuits on the command line, and their amplitudes."""
 
+import math
 from pathlib import Path
 
 import pytest
+from failing import fails
 from live import Live
 from shell import Shell
 
-from simenv.errors import NotReservedError
+from simenv.cli.tasks import circuit_input
+from simenv.errors import NotReservedError, OptionError
 
 BELL = str(Path(__file__).parents[4] / "examples" / "bell.qasm")
 
@@ -154,3 +157,17 @@ def test_key_names_one_task_and_runs_under_a_reservation(
         assert first.object == again.object, first.err
     late = shell(*words, "late", "--reservation", str(mine.id))
     assert late.code == NotReservedError.exit_code, late.err
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("0.25", 0.25), ("pi/2", math.pi / 2), ("-3*pi/4", -3 * math.pi / 4)]
+)
+def test_a_parameter_may_be_a_multiple_of_pi(text: str, value: float) -> None:
+    assert circuit_input.bindings_of([f"theta={text}"]) == {"theta": [value]}
+
+
+@pytest.mark.parametrize(
+    "text", ["theta=", "theta=pie", "=1", "theta", "theta=pi/0", "theta=exit()"]
+)
+def test_what_is_no_angle_is_refused_with_an_example(text: str) -> None:
+    assert "pi/4" in fails(OptionError, text, circuit_input.bindings_of, [text]).hint

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 from circuits import tangled
 from engines import present
@@ -240,3 +241,25 @@ def test_explained_start_has_its_typical_error() -> None:
         assert text == f"a new task in pool main would start {words}"
     text = explain.starts(msgspec.structs.replace(row, wait_s=40.0, wait_off_by=1.6123))
     assert text.endswith("in about 40 s, typically within a factor of 1.6")
+
+
+@MPS
+def test_an_unchosen_engine_has_the_error_that_it_has_if_asked_for(
+    shell: Shell, tmp_path: Path
+) -> None:
+    """Its bonds grow beyond its option, which a trial of a part of the gates does not reach."""
+    random = np.random.default_rng(1)
+    lines = [f"{HEAD}qreg q[28]; creg c[28];"]
+    for layer in range(20):
+        for qubit in range(28):
+            angles = ", ".join(f"{angle:.4f}" for angle in random.uniform(0, [3, 3, 1]))
+            lines.append(f"u3({angles}) q[{qubit}];")
+        lines += [f"cx q[{k}], q[{k + 1}];" for k in range(layer % 2, 27, 2)]
+    file = tmp_path / "deep.qasm"
+    file.write_text("\n".join([*lines, "measure q -> c;"]))
+    outcome = shell("explain", str(file), "--json").object
+    (row,) = (each for each in outcome["engines"] if each["engine"] == "mps")
+    assert (row["able"], row["chosen"], row["truncation"]) == (True, False, -1.0)
+    assert "asked for by name, it may cut off any part of the state" in row["why"]
+    named = shell("explain", str(file), "--engine", "mps", "--json").object["engines"][0]
+    assert named["truncation"] == row["truncation"]

@@ -119,6 +119,10 @@ def test_plot_has_a_bar_for_each_likely_outcome(env: simenv.Client) -> None:
     axes = result.plot()
     assert [bar.get_height() for bar in axes.patches] == [result.counts["00"], result.counts["11"]]
     assert axes.get_ylabel() == "counts"
+    axes.figure.canvas.draw()
+    labels = axes.get_tightbbox()  # all of it is in the picture that savefig writes
+    assert 0 <= labels.x0 < labels.x1 <= axes.figure.bbox.x1
+    assert 0 <= labels.y0 < labels.y1 <= axes.figure.bbox.y1
     outcome = env.run(HEAD + "qreg q[8]; creg c[8]; h q; measure q->c;", shots=None,
                    outputs="probabilities")  # fmt: skip
     axes.clear()

@@ -1,0 +1,41 @@
+"""Mistakes of beginners in OpenQASM: each error says the way out."""
+
+import pytest
+from failing import fails
+
+from simenv.client.circuits import load
+from simenv.errors import ProgramError
+
+HEAD_2 = 'OPENQASM 2.0;\ninclude "qelib1.inc";\nqreg q[2];\ncreg cs[2];\n'
+HEAD_3 = 'OPENQASM 3.0;\ninclude "stdgates.inc";\nqubit[2] q;\nbit[2] cs;\n'
+BARE_2, BARE_3 = "OPENQASM 2.0;\nqreg q[2];\n", "OPENQASM 3.0;\nqubit[2] q;\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "way_out"),
+    [
+        (HEAD_2 + "cnot q[0], q[1];", "did you mean 'cx'?"),
+        (HEAD_2 + "swpa q[0], q[1];", "did you mean 'swap'?"),
+        (HEAD_2 + "gate mine a { x a; }\nmien q[0];", "did you mean 'mine'?"),
+        (HEAD_2 + "foo q[0];", "no gate of qelib1.inc: define it"),
+        (HEAD_2 + "H q[0];", "lower case"),
+        (HEAD_2 + "rx(theta) q[0];", "input float theta;"),
+        (HEAD_2 + "x d[0];", "qreg d[1];"),
+        (HEAD_2 + "measure q -> c;", "did you mean 'cs'?"),
+        (HEAD_2 + "h q[0]\nx q[1];", "ends with ';'"),
+        (BARE_2 + "h q[0];", 'write include "qelib1.inc";'),
+        (HEAD_3 + "CNOT q[0], q[1];", "did you mean 'cx'?"),
+        (HEAD_3 + "sxdg q[0];", "did you mean 'inv @ sx'?"),
+        (HEAD_3 + "rzz(1) q[0], q[1];", "no gate of stdgates.inc: define it"),
+        (HEAD_3 + "rx(theta) q[0];", "input float theta;"),
+        (HEAD_3 + "measure q -> c;", "did you mean 'cs'?"),
+        (HEAD_3 + "h q[0]\nx q[1];", "ends with ';'"),
+        (BARE_3 + "h q[0];", 'write include "stdgates.inc";'),
+    ],
+)
+def test_a_refused_text_has_a_way_out(text: str, way_out: str) -> None:
+    assert way_out in fails(ProgramError, "", load, text).hint
+
+
+def test_what_is_said_already_has_no_hint() -> None:
+    assert not fails(ProgramError, "out-of-range", load, HEAD_2 + "x q[7];").hint
