@@ -40,6 +40,7 @@ from simulators.circuit.analysis.profiler import profile
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import AFTER_OP, Q0, Q1, NoiseProgram
 from simulators.circuit.passes.attach_noise import attach_noise
+from simulators.circuit.passes.detuning import rotations
 from simulators.circuit.passes.light_cone import light_cone, output_support
 from simulators.circuit.validation.admission import validation_error
 from simulators.compiler import warmup
@@ -106,15 +107,27 @@ def error_ledger(
     """Ledger of a circuit on the qubits of a device. `document`: its calibration, or a custom noise
     model, which has one component. Raises Unsupported, NoiseError."""
     ideal = IdealStates(circuit)
-    programs = {
-        name: _acting(circuit, attach_noise(circuit, documents.model(document, alone)))
+    programs = [
+        (name, part)
         for name, alone in _alone(document, options).items()
-    }
-    losses = dict(zip(programs, ideal.losses(programs.values()), strict=True))
+        for part in _parts(circuit, attach_noise(circuit, documents.model(document, alone)))
+    ]
+    losses = ideal.losses([program for _, program in programs])
     built = _Sums(circuit, ideal)
-    for name, program in programs.items():
-        built.add(name, program, losses[name])
+    for (name, program), loss in zip(programs, losses, strict=True):
+        built.add(name, program, loss)
     return built.ledger()
+
+
+def _parts(circuit: Circuit, program: NoiseProgram) -> list[NoiseProgram]:
+    """Parts of a noise program whose losses add up: its channels, and the rotations of each qubit
+    by one standard deviation of its detuning, whose phases add. The square of a detuning has the
+    mean of that of its standard deviation, so that this is the mean loss of a shot."""
+    parts = [_acting(circuit, program)]
+    if program.detunings is not None:
+        turns = (rotations(program, q) for q in np.unique(program.detunings.qubits).tolist())
+        parts += [_acting(circuit, each) for each in turns]
+    return parts
 
 
 def _alone(document: documents.Document, options: NoiseOptions) -> Mapping[str, NoiseOptions]:

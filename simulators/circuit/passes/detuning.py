@@ -21,6 +21,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from noise_models.channel import from_unitary
 from simulators.circuit import gates
 from simulators.circuit.ir import Circuit, Operands, table_of
 from simulators.circuit.noise import AFTER_OP, Detunings, NoiseProgram
@@ -84,6 +85,20 @@ def detunings(
 
 
 _DIAGONAL = frozenset(gate.code for gate in gates.GATES.values() if gate.diagonal)
+
+
+def rotations(program: NoiseProgram, qubit: int) -> NoiseProgram:
+    """Rotations of one qubit by one standard deviation of its detuning, as channels."""
+    found = program.detunings
+    assert found is not None
+    mine = found.qubits == qubit
+    angles, number = np.unique(found.angles[mine], return_inverse=True)
+    locations = np.column_stack(
+        (found.before[mine] - 1, number, found.qubits[mine], np.full(number.size, -1))
+    )
+    half = np.exp(0.5j * angles)
+    channels = tuple(from_unitary(np.diag((1.0 / phase, phase))) for phase in half)
+    return NoiseProgram(program.digest, frozenset({"kraus"}), locations, channels)
 
 
 class RotatedCircuit(msgspec.Struct, frozen=True, eq=False):

@@ -14,7 +14,7 @@ from failing import fails
 from qiskit import QuantumCircuit
 
 from noise_models import document as documents, library
-from noise_models.calibration import CalibrationSnapshot, GateCalibration
+from noise_models.calibration import CalibrationSnapshot, GateCalibration, QubitCalibration
 from noise_models.model import COMPONENTS, NoiseOptions
 from simenv.calibration import ledger as module
 from simenv.calibration.ledger import EdgeLoss, ErrorLedger, circuit_ledger, error_ledger
@@ -206,3 +206,27 @@ def test_a_branch_is_refused_with_one_hint() -> None:
     circuit.measure(0, 1)
     error = fails(OptionError, "", circuit_ledger, circuit, DEVICE)
     assert str(error).count("gates and measurements alone") == 1
+
+
+def test_detunings_of_a_shot_are_a_line_whose_phases_add() -> None:
+    """A half turn in the middle of a wait takes nearly all of the loss away."""
+    snapshot = msgspec.structs.replace(
+        LATTICE, qubits=(QubitCalibration(t2_star_us=10.0),) * LATTICE.num_qubits, zz=(),
+        gates=tuple(msgspec.structs.replace(g, error=0.0, over_rotation_rad=None)
+                    for g in LATTICE.gates),
+    )  # fmt: skip
+
+    def waiting(*parts_us: float) -> Circuit:
+        circuit = Arrays(LATTICE.num_qubits, 1).add("sx", [0])
+        for number, part_us in enumerate(parts_us):
+            circuit.add("delay", [0], params=[1e3 * part_us])
+            if number < len(parts_us) - 1:
+                circuit.add("x", [0])
+        return circuit.add("sx", [0]).add("measure", [0], [0]).circuit()
+
+    ramsey, echo = ledger(waiting(2.0), snapshot), ledger(waiting(1.0, 1.0), snapshot)
+    assert dict(ramsey.components).keys() == {"qubit.quasistatic"}
+    expected = success(waiting(2.0), snapshot, of=1)
+    assert ramsey.loss == pytest.approx(-math.log(expected), rel=0.03)
+    assert ramsey.qubits[0][0] == 0
+    assert abs(echo.loss) < 1e-3 * ramsey.loss
