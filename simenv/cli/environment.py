@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -75,6 +75,7 @@ def lines(info: ServiceInfo, events: list[Event]) -> list[str]:
             for each in info.standbys
         ),
         f"POOLS    {pools(info)}",
+        *([f"GATEWAY  {terminal.clean(info.gateway)}"] if info.gateway else []),
         *(f"EVENT    {_event(each)}" for each in events),
         *_warnings(info),
     ]
@@ -377,6 +378,9 @@ def up(context: typer.Context, asked: UpOptions) -> None:
     override them.
     """
     common = app.settings_of(context)
+    if common.service:
+        text = "--service names an environment that is up, and `up` starts one of your own"
+        raise OptionError(text, hint="--name NAME names the new one")
     if asked.pool and asked.workers:
         hint = "write the number in the pool: --pool NAME:workers=N"
         raise OptionError("--workers cannot be combined with --pool", hint=hint)
@@ -401,8 +405,9 @@ def up(context: typer.Context, asked: UpOptions) -> None:
     with StartLine(sys.stderr) as line:
         report = line.report if line.visible else _StageLines().report
         result = environments.up(settings, asked.file, asked.restore, asked.force_lock, report)
+    own = replace(common, name=common.environment)  # whatever SIMENV_SERVICE names
     with _down_at_signal(common.environment) if asked.foreground else nullcontext():
-        with common.connect() as client:
+        with own.connect() as client:
             info = client.status()
         if common.as_json:
             terminal.json_line(info)
@@ -412,6 +417,10 @@ def up(context: typer.Context, asked: UpOptions) -> None:
         if is_lost and info.epoch == 1:  # else it has the journal of another folder
             text = "the journal of the last start is gone: this one began without its tasks"
             text += "" if asked.file else " and settings (--config FILE)"
+            terminal.note(f"{terminal.paint('warn')}: {text}")
+        named = address.find()
+        if not common.name and named.path != address.find(common.environment).path:
+            text = f"commands without --name go to {named.path}, which SIMENV_SERVICE names"
             terminal.note(f"{terminal.paint('warn')}: {text}")
         if asked.foreground:
             terminal.flush()

@@ -259,6 +259,7 @@ class ServiceInfo(msgspec.Struct, frozen=True):
     isolation: str = "none"  # account: a worker serves one account at a time
     standbys: tuple[StandbyInfo, ...] = ()
     slot_s: float = 0.0  # time that tasks have used, on all their slots, since the service started
+    gateway: str = ""  # URL at which users reach the gateway; "": there is none
 
 
 UNKNOWN = math.nan

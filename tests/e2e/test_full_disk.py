@@ -54,6 +54,7 @@ def test_prune_frees_on_a_full_disk_what_the_hint_names(
 
                 until(lambda: "disk.full" in kinds())
                 assert f"frees {size} MiB: {files} files of results" in kinds()
+                assert any("new tasks are refused" in each for each in env.status().warnings)
                 before = shutil.disk_usage(disk).free
                 answer = shell(*command.split(), "--json")
                 assert answer.code == 0, answer.err
@@ -61,6 +62,7 @@ def test_prune_frees_on_a_full_disk_what_the_hint_names(
                 assert (freed["files"], f"{freed['file_bytes'] / MIB:.1f}") == (int(files), size)
                 assert shutil.disk_usage(disk).free - before >= freed["file_bytes"] - 8 * MIB
                 until(lambda: "disk.freed" in kinds())
+                assert env.status().warnings == ()
                 assert sum(env.run(BELL, shots=10).counts.values()) == 10
         finally:
             live.down()

@@ -75,6 +75,20 @@ def test_user_with_a_key_file_alone_opens_the_page_and_runs_a_circuit(
     expect(page.get_by_text("counts of 1 024 shots")).to_be_visible()
 
 
+def test_user_with_a_key_file_alone_is_shown_the_address_of_the_gateway(
+    live: Live, tmp_path: Path
+) -> None:
+    file = tmp_path / "mine.key"
+    with live.client() as client:
+        issue_key(client.keys, "kit", "client", file)
+        url = client.status().gateway
+    assert url.startswith("https://")
+    answer = typed(tmp_path, "--service", str(file), "gateway", "status", "--json")
+    assert json.loads(answer.stdout) == {"environment": live.name, "url": url}
+    answer = typed(tmp_path, "--service", str(file), "status")
+    assert f"GATEWAY  {url}" in answer.stdout.splitlines()
+
+
 def test_variables_of_clients_are_printed_for_a_user_with_a_key_file(
     live: Live, tmp_path: Path
 ) -> None:

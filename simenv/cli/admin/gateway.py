@@ -64,7 +64,7 @@ def serve(
         raise ConfigError(text, hint="pip install 'simenv[gateway]'")
     common = app.settings_of(context)
     endpoint = address.find(common.name, common.service)
-    name = endpoint.name if common.service else common.environment
+    name = endpoint.name
     argv = [config.interpreter(), "-P", "-m", "simenv.gateway", name]
     hint = "its owner makes one: simenv keys add gateway --role gateway"
     if isinstance(endpoint, address.KeyFileAddress):
@@ -87,16 +87,13 @@ def _running(context: typer.Context) -> GatewayFile:
     """Return the running gateway of the environment. Raises NotFoundError."""
     common = app.settings_of(context)
     endpoint = address.find(common.name, common.service)
-    name = endpoint.name if common.service else common.environment
-    home = config.home_root() / name
+    home = config.home_root() / endpoint.name
     if isinstance(endpoint, address.FileAddress):
         home = endpoint.path.parent
     found = running_gateway(home)
     if found is None:
         hint = "simenv gateway, or simenv up --gateway HOST:PORT"
-        if not isinstance(endpoint, address.FileAddress):
-            hint += "; of one elsewhere ask an administrator for its address and a token"
-        raise NotFoundError(f"no gateway of {name!r} runs on this machine", hint=hint)
+        raise NotFoundError(f"no gateway of {endpoint.name!r} runs on this machine", hint=hint)
     return found
 
 
@@ -127,12 +124,22 @@ def _url_of(client: Client, made: TokenCreated) -> str:
 @gateway.command()
 def status(context: typer.Context) -> None:
     """Show the address of the running gateway."""
+    common = app.settings_of(context)
+    if not isinstance(address.find(common.name, common.service), address.FileAddress):
+        with common.connect() as client:
+            name, url = client.name, client.status().gateway
+        if not url:
+            hint = "its administrator starts one: simenv up --gateway HOST:PORT"
+            raise NotFoundError(f"environment {name!r} has no gateway", hint=hint)
+        lines = [f"gateway  {url}   simenv web prints a link"]
+        common.answer({"environment": name, "url": url}, lines)
+        return
     found = _running(context)
     value = {"environment": found.environment, "url": found.url, "pid": found.pid}
     text = f"gateway  {found.url}   process {found.pid}   version {found.version}"
     socket = f"socket   {found.socket}   for programs of this user on this machine"
     value |= {"version": found.version, "socket": found.socket}
-    app.settings_of(context).answer(value, [text, socket])
+    common.answer(value, [text, socket])
 
 
 _TOKENS: tuple[Column[TokenInfo], ...] = (

@@ -124,6 +124,10 @@ class ResultRequests:
         if orphans:
             self.file_worker.forget(orphans)
 
+    def disk_problems(self, *, has_users: bool) -> list[str]:
+        """Return the warnings about the disks; "" for one without. The reserve is of the first."""
+        return [each.problem(has_users=has_users and each is self.reserve) for each in self._disks]
+
     def bytes_of(self, owner: str) -> int:
         """Bytes stored for an owner: submits and results, and checkpoints of unfinished tasks."""
         checkpoint_bytes = self._retention.checkpoint_bytes.get(owner, 0)

@@ -17,6 +17,7 @@ import msgspec
 
 from launcher.process.network_namespace import other_users
 from simenv._version import __version__
+from simenv.config import known_gateway
 from simenv.errors import NotFoundError, OptionError
 from simenv.model import PoolInfo, ServiceInfo, StandbyInfo, TaskInfo, TaskState, task_name
 from simenv.model.accounts import SLOT_HOUR
@@ -495,6 +496,9 @@ class QueryHandlers:
         problems += [] if emulated is None else emulated.problems()
         problems.append(service.telemetry.error if service.telemetry else "")
         problems += [] if service.refreshes is None else service.refreshes.problems()
+        config = service.config
+        has_users = bool(config.listen or config.identity.has_users or config.gateway.listen)
+        problems += service.result_requests.disk_problems(has_users=has_users)
         problems.append(task_views.ending(state.limits.end_ns, now_ns))
         problems.append(task_views.exposed(service.facts.exposure, self._users_of_node(now_ns)))
         return ServiceInfo(
@@ -534,6 +538,7 @@ class QueryHandlers:
             standbys=tuple(
                 StandbyInfo(each.node, each.state) for each in service.journal.database.standbys
             ),
+            gateway=known_gateway(config.gateway, service.key_commands.path.parent),
             slot_s=slot_s(service.usage.counters.pools.values(), state.workers.values(), now_ns),
         )
 

@@ -199,6 +199,22 @@ class DiskReserve:
         self._update()
         return f"{text_size(self._free)} are free; {self.remedy()}"
 
+    def problem(self, *, has_users: bool) -> str:
+        """Return a warning that tasks are or will be refused; "" if none are. `has_users`: owners
+        of keys may submit, not the environment's own user alone. All users may read it."""
+        self._update()
+        remedy = "free space on it, or remove old results: simenv prune"
+        text = f"the disk of {self.folder} has {text_size(self._free)} free"
+        if self.spent or (self._has_size and self._free < FULL_BYTES):
+            return f"{text}, new tasks are refused when it is full: {remedy}"
+        if not (has_users and self._has_size and self.lacking_bytes()):
+            return ""
+        owners = "all users"
+        if self._free > self._reserve // 4:
+            owners = f"users who store more than {text_size(SMALL_BYTES)}"
+        kept = f"{text_size(self._reserve)} are kept free (results.keep_free_gib)"
+        return f"{text}, {kept}, new tasks of {owners} are refused: {remedy}"
+
     def restore(self) -> None:
         """Create the spare file again when there is free space for more than its size."""
         if self.spent:

@@ -232,6 +232,18 @@ def test_owner_with_large_use_is_refused_first_below_disk_reserve() -> None:
     assert reserve(1.0, kept_free=0.0).refusal("ana", GIB) is None
 
 
+def test_warning_says_whose_tasks_are_refused_for_the_disk() -> None:
+    assert reserve(6.0).problem(has_users=True) == ""
+    low = reserve(4.0).problem(has_users=True)
+    assert low.startswith("the disk of /nowhere has 4.0 GiB free, 5.0 GiB are kept free")
+    assert "new tasks of users who store more than 256.0 MiB are refused" in low
+    assert "new tasks of all users are refused" in reserve(1.0).problem(has_users=True)
+    assert reserve(1.0).problem(has_users=False) == ""
+    full = reserve(0.01).problem(has_users=False)
+    assert "new tasks are refused when it is full" in full
+    assert "simenv prune" in full
+
+
 def test_half_of_the_spare_file_is_for_removals_only(tmp_path: Path) -> None:
     sizes = [100 * GIB, 50 * GIB]
     disk = DiskReserve(tmp_path, -1.0, lambda _: (sizes[0], sizes[1]))

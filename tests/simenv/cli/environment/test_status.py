@@ -102,6 +102,38 @@ def test_submit_after_crash_fails_and_up_resume_restores_start_options(
         assert run(["down", "--now"]) == 0
 
 
+@pytest.mark.usefixtures("no_leaks")
+def test_up_reports_the_environment_that_it_starts_whatever_the_variable_names(
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(["up", "--name", name, "--pool", "other:workers=1"]) == 0
+    other = config.connection_file(name)
+    capsys.readouterr()
+    monkeypatch.setenv("SIMENV_SERVICE", str(other))
+    monkeypatch.setenv("SIMENV_HOME", str(tmp_path))
+    assert run(["up", "--workers", "1"]) == 0
+    try:
+        output = capsys.readouterr()
+        own = tmp_path / "default" / "connection.json"
+        assert output.out.splitlines()[0].endswith(f" connection file {own}")
+        assert any(line.startswith("pools    main 1/1") for line in output.out.splitlines())
+        warning = f"warn: commands without --name go to {other}, which SIMENV_SERVICE names"
+        assert warning in output.err.splitlines()
+    finally:
+        assert run(["down", "--name", "default", "--now"]) == 0
+        monkeypatch.undo()
+
+
+def test_up_refuses_the_address_of_an_environment_that_is_up(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["up", "--name", name, "--service", str(tmp_path / "ana.simenv")]) == 2
+    assert "--service names an environment that is up" in capsys.readouterr().err
+
+
 def test_up_refuses_workers_with_pool(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["up", "--name", name, "--workers", "2", "--pool", "sv:workers=2"]) == 2
     assert "--pool NAME:workers=N" in capsys.readouterr().err
