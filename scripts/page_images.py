@@ -23,6 +23,9 @@ import browser  # noqa: E402
 from page_environment import Shown, ghz, shown  # noqa: E402
 from PIL import Image  # noqa: E402
 from playwright.sync_api import Browser, Page  # noqa: E402
+from qiskit.circuit.random import random_circuit  # noqa: E402
+
+from simenv.client.client import Client  # noqa: E402
 
 MAX_BYTES = 100_000
 COLORS = 256
@@ -81,6 +84,7 @@ def _all(environment: Shown, chromium: Browser, folder: Path) -> None:
     accounts = environment.client.accounts
     accounts.set("chem", share=2.0, budget_slot_h=500.0, users=("ana", "ben"))
     accounts.set("physics", share=1.0, users=("eva",))
+    _fail(environment.client)
     _work(environment, SECONDS_OF_ALL)
     paths = {**environment.paths, "large": f"/ui/devices/{LARGE}"}
     for look_name, look in LOOKS.items():
@@ -107,6 +111,13 @@ def _work(environment: Shown, seconds: float) -> None:
         turn += 1
         environment.client.submit_many([ghz(4)] * (5 + turn * 7 % 11), shots=200, name="ghz-4")
         time.sleep(0.5)
+
+
+def _fail(client: Client) -> None:
+    """Submit tasks that fail: one in its run, one behind it, one in the queue."""
+    long = client.submit(random_circuit(24, 60, measure=True), run_timeout_s=0.2, name="too-long")
+    client.submit(ghz(), shots=100, after=[long], name="behind-too-long")
+    client.submit(ghz(), shots=100, pool="paced", queue_timeout_s=1.0, name="impatient")
 
 
 def _shot(page: Page, look: Look) -> Image.Image:

@@ -1,5 +1,5 @@
 """What the page shows besides the native API: the live state, circuits, ideal distributions, events
-of a range of time.
+of a range of time, the task stream.
 
 Invariant: the service is asked once for each user and period, however many pages the user has open.
 """
@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 import msgspec
 from litestar import Request, Response, Router, get, post
+from litestar.di import Provide
 from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.response import Stream
 from litestar.types import ControllerRouterHandler
@@ -39,7 +40,7 @@ from simenv.gateway.json_bodies import json_parts
 from simenv.gateway.limits import HttpExchange, exchange_of
 from simenv.gateway.native import results, schemas
 from simenv.gateway.native.events import Feed, Feeds, events_above
-from simenv.gateway.native.tasks import TheCaller
+from simenv.gateway.native.tasks import Filters, TheCaller, task_filters
 from simenv.gateway.page import site
 from simenv.gateway.problems import problem_of
 from simenv.model import (
@@ -71,6 +72,7 @@ SHOWN_EVENTS = 100  # new ones, in one live state
 MAX_OPERATIONS = 4_000  # of a circuit that are sent to a page
 MAX_IDEAL_QUBITS = 20  # of a program whose ideal distribution a page may ask for
 MAX_EVENTS = 1_000  # of one answer
+MAX_STREAM = 500  # tasks of the task stream
 MAX_LAYOUTS = 64  # of devices without coordinates, in memory
 MAX_LAID_OUT = 200  # qubits; a layout of more takes longer than a request may
 _LAYOUT = threading.Lock()  # those who ask for the same layout at once share one computation
@@ -288,6 +290,35 @@ def events_of(
     return EventRange(found[:limit], last == 0 and len(found) <= limit)
 
 
+class StreamTask(msgspec.Struct, frozen=True, array_like=True):
+    """One task of the task stream. `kind`: its name, else its engine. `begin_s`: when its worker
+    began (seconds since 1970; 0: it has not), `run_s`: compiling and running since then."""
+
+    id: str
+    kind: str
+    state: TaskState
+    worker: str
+    begin_s: float
+    run_s: float
+
+
+def stream_of(client: Client, filters: dict[str, Any]) -> list[StreamTask]:
+    """Return the newest tasks, of which a page draws what each worker did when."""
+    rows, _ = client.history.page(MAX_STREAM, **filters)
+    now_s, found = time.time(), []
+    for row in rows:
+        timing = row.timing
+        begin_s = row.submitted_s + (timing.queued_us + timing.sent_us) / 1e6
+        run_s = (timing.compile_us + timing.run_us) / 1e6
+        if row.state is TaskState.RUNNING:
+            run_s = max(0.0, now_s - begin_s)
+        elif not (row.worker and timing.run_us):
+            begin_s = 0.0
+        kind = row.name or row.engine
+        found.append(StreamTask(row.id, kind, row.state, row.worker, begin_s, run_s))
+    return found
+
+
 class DevicePositions(msgspec.Struct, frozen=True):
     """Places of the qubits of a device in a drawing: x to the right, y down; coupled qubits are
     about 1 apart."""
@@ -370,6 +401,11 @@ def routes(gateway: Gateway) -> list[ControllerRouterHandler]:
         """Return the newest events of a range of time, of some kinds."""
         return await gateway.call(caller, events_of, since_s, until_s, kind or [], limit)
 
+    @get("/stream", dependencies={"filters": Provide(task_filters, sync_to_thread=False)})
+    async def stream(caller: TheCaller, filters: Filters) -> list[StreamTask]:
+        """Return when the newest tasks ran, and on which workers; filters as of `/tasks`."""
+        return await gateway.call(caller, stream_of, filters)
+
     @get("/pools/devices")
     async def pool_devices(caller: TheCaller) -> list[schemas.DeviceDetails]:
         """List the pools as devices, also those without errors."""
@@ -403,7 +439,8 @@ def routes(gateway: Gateway) -> list[ControllerRouterHandler]:
         return await gateway.call(caller, Client.undrain, _checked(node))
 
     handlers = [
-        live, operations, ideal, bundle, event_range, pool_devices, positions, drain, undrain
+        live, operations, ideal, bundle, event_range, stream, pool_devices, positions, drain,
+        undrain,
     ]  # fmt: skip
     # Not in the description of the API: they change with the page, whose files are of one version.
     router = Router("/api/v1", route_handlers=handlers, include_in_schema=False)

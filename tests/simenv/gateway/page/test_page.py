@@ -23,6 +23,7 @@ from page_environment import Shown, ghz, shown
 from playwright.sync_api import Browser, Page, Route, expect
 from qiskit import QuantumCircuit, qasm2, qpy
 from qiskit.circuit import Parameter
+from waiting import until
 
 VIEWS = (
     "overview", "run", "tasks", "task", "waiting", "lost", "devices", "device", "nodes", "usage",
@@ -208,7 +209,9 @@ def test_filter_of_tasks_is_kept_in_the_address(environment: Shown, chromium: Br
     page.get_by_label("State").select_option("QUEUED")
     expect(page.locator("tbody .mark").first).to_have_text("QUEUED")
     expect(page.locator("tbody .mark", has_text="DONE")).to_have_count(0)
-    expect(page.locator("tbody tr").first).to_contain_text("waiting")
+    expect(page.get_by_role("region", name="Tasks").locator("tbody tr").first).to_contain_text(
+        "waiting"
+    )
     page.reload()
     expect(page.get_by_label("State")).to_have_value("QUEUED")
     expect(page.locator("tbody .mark", has_text="DONE")).to_have_count(0)
@@ -218,15 +221,50 @@ def test_filter_of_tasks_is_kept_in_the_address(environment: Shown, chromium: Br
     page.close()
 
 
+def test_task_stream_has_a_lane_a_worker_and_progress_a_row_a_kind(
+    environment: Shown, chromium: Browser
+) -> None:
+    client = environment.client
+    tasks = client.submit_many([ghz()] * 20, shots=100, name="stream-kind")
+    for each in tasks:
+        each.wait()
+    failed = client.submit(
+        ghz(), shots=100, name="stream-late", queue_timeout_s=0.001, after=[environment.lost]
+    )
+    until(lambda: client.tasks([failed.id])[0].state.value == "EXPIRED")
+    rows = httpx.get(f"{environment.url}/api/v1/stream").raise_for_status().json()
+    row = next(each for each in rows if each[0] == tasks[0].id)
+    logged = client.history.task(tasks[0])
+    assert row[1:4] == ["stream-kind", "DONE", logged.worker]
+    assert logged.submitted_s <= row[4] <= logged.ended_s
+    assert row[5] == pytest.approx((logged.timing.run_us + logged.timing.compile_us) / 1e6)
+    assert next(each for each in rows if each[0] == environment.waiting)[4] == 0
+    page = chromium.new_page(viewport={"width": 1440, "height": 900})
+    opened(page, environment, "tasks")
+    stream = page.locator("task-stream")
+    expect(stream.get_by_text(logged.worker, exact=True)).to_be_visible()
+    expect(stream.locator("rect", has_text=f"{tasks[0].id} stream-kind: DONE")).to_have_count(1)
+    kinds = page.get_by_role("region", name="Progress by kind")
+    numbers = kinds.locator('tr[data-key="stream-kind"] td.number')
+    expect(numbers).to_have_text(["20", "0", "0", "0"])
+    expect(kinds.locator('tr[data-key="stream-late"] td.number')).to_have_text(["0", "1", "0", "0"])
+    page.get_by_label("Pool").select_option("lattice")
+    expect(kinds.locator('tr[data-key="stream-kind"]')).to_have_count(0)
+    expect(stream.locator("rect", has_text=environment.noisy)).to_have_count(1)
+    stream.locator("rect", has_text=environment.noisy).click()
+    page.wait_for_url(f"**/ui/tasks/{environment.noisy}")
+    page.close()
+
+
 def test_older_tasks_come_page_by_page(environment: Shown, chromium: Browser) -> None:
     environment.client.submit_many([ghz()] * 60, shots=1)
     page = chromium.new_page()
     opened(page, environment, "tasks")
-    rows = page.locator("tbody tr")
+    rows = page.get_by_role("region", name="Tasks").locator("tbody tr")
     expect(rows).to_have_count(50)
     page.get_by_role("button", name="Older tasks").press("Enter")
-    expect(rows.last).to_contain_text("t-1")
-    shown_ids = page.locator("tbody tr td:first-child").all_inner_texts()
+    expect(rows.nth(60)).to_be_visible()
+    shown_ids = rows.locator("td:first-child").all_inner_texts()
     assert len(set(shown_ids)) == len(shown_ids) > 60
     page.close()
 

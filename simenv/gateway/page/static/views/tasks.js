@@ -1,14 +1,15 @@
 // All tasks that the user may see: what waits and why, and the history, by filters of the address.
 
 import { get } from "../api.js";
-import { card, clock, count, duration, h, mark, progress, progressOf, startOf, table, taskLink } from "../dom.js";
+import { card, clock, count, duration, h, mark, own, progress, progressOf, startOf, table, taskLink } from "../dom.js";
 import { actions, refresh, render, report } from "../shell.js";
-import "../plots.js";
+import { progressByKind } from "../stream.js";
 
 const STATES = ["QUEUED", "RUNNING", "DONE", "FAILED", "CANCELLED", "EXPIRED"];
 const PAGE = 50;
 const query = new URLSearchParams(location.search);
-let rows = [], cursor = "", pools = [], busy = false;
+const stream = own("task-stream");
+let rows = [], cursor = "", pools = [], busy = false, streamed = [];
 
 const filters = () => ({ state: query.get("state") ?? "", pool: query.get("pool") ?? "", owner: query.get("owner") ?? "", run_name: query.get("run_name") ?? "" });
 
@@ -46,6 +47,7 @@ const why = (row) => {
 function draw() {
   render(
     card("Filter", form),
+    h("div", { class: "two", "data-key": "stream" }, card("Task stream", stream), card("Progress by kind", progressByKind(streamed, draw))),
     card("Tasks", table("Tasks", [
       { name: "Task", of: (row) => taskLink(row.id), by: (row) => row.submitted_s },
       { name: "Name", of: (row) => row.name, by: (row) => row.name, wide: true },
@@ -84,7 +86,9 @@ async function more() {
 }
 
 async function load() {
-  const { tasks, next } = await page("");
+  const [{ tasks, next }, newest] = await Promise.all([page(""), get("/stream", filters())]);
+  streamed = newest;
+  stream.set(newest);
   // Older pages that were opened stay.
   const shown = new Set(tasks.map((task) => task.id));
   const older = rows.slice(tasks.length).filter((row) => !shown.has(row.id));
