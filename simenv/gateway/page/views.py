@@ -303,8 +303,13 @@ class StreamTask(msgspec.Struct, frozen=True, array_like=True):
 
 
 def stream_of(client: Client, filters: dict[str, Any]) -> list[StreamTask]:
-    """Return the newest tasks, of which a page draws what each worker did when."""
-    rows, _ = client.history.page(MAX_STREAM, **filters)
+    """Return the newest tasks, and those that have not ended, of which a page draws what each
+    worker did when; at most MAX_STREAM of each."""
+    rows, following = client.history.page(MAX_STREAM, **filters)
+    live = [each for each in filters["states"] or TaskState if each not in FINAL_STATES]
+    if following and live:
+        older, _ = client.history.page(MAX_STREAM, following, **{**filters, "states": live})
+        rows += older
     now_s, found = time.time(), []
     for row in rows:
         timing = row.timing

@@ -25,6 +25,8 @@ from qiskit import QuantumCircuit, qasm2, qpy
 from qiskit.circuit import Parameter
 from waiting import until
 
+from simenv.gateway.page import views
+
 VIEWS = (
     "overview", "run", "tasks", "task", "waiting", "lost", "devices", "device", "nodes", "usage",
     "events",
@@ -243,17 +245,30 @@ def test_task_stream_has_a_lane_a_worker_and_progress_a_row_a_kind(
     opened(page, environment, "tasks")
     stream = page.locator("task-stream")
     expect(stream.get_by_text(logged.worker, exact=True)).to_be_visible()
-    expect(stream.locator("rect", has_text=f"{tasks[0].id} stream-kind: DONE")).to_have_count(1)
+    expect(stream.locator(f'[title^="{tasks[0].id} stream-kind: DONE"]')).to_have_count(1)
     kinds = page.get_by_role("region", name="Progress by kind")
     numbers = kinds.locator('tr[data-key="stream-kind"] td.number')
     expect(numbers).to_have_text(["20", "0", "0", "0"])
     expect(kinds.locator('tr[data-key="stream-late"] td.number')).to_have_text(["0", "1", "0", "0"])
     page.get_by_label("Pool").select_option("lattice")
     expect(kinds.locator('tr[data-key="stream-kind"]')).to_have_count(0)
-    expect(stream.locator("rect", has_text=environment.noisy)).to_have_count(1)
-    stream.locator("rect", has_text=environment.noisy).click()
+    expect(stream.locator(f'[title^="{environment.noisy} "]')).to_have_count(1)
+    stream.locator(f'[title^="{environment.noisy} "]').click()
     page.wait_for_url(f"**/ui/tasks/{environment.noisy}")
     page.close()
+
+
+def test_task_stream_has_old_tasks_that_have_not_ended(
+    environment: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(views, "MAX_STREAM", 5)
+    environment.client.submit_many([ghz()] * 20, shots=1)
+    address = f"{environment.url}/api/v1/stream"
+    every = [each[0] for each in httpx.get(address).raise_for_status().json()]
+    assert {environment.lost, environment.waiting} < set(every)
+    assert len(every) == len(set(every)) <= 10
+    done = httpx.get(address, params={"state": "DONE"}).raise_for_status().json()
+    assert [each[2] for each in done] == ["DONE"] * 5
 
 
 def test_older_tasks_come_page_by_page(environment: Shown, chromium: Browser) -> None:

@@ -46,7 +46,7 @@ const pools = (info) => table("Pools", [
 
 // When a task begins, or how far it is.
 const advance = (task) => (task.state === "QUEUED" ? expected(task.wait_us, task.wait_off_by)
-  : progressOf(task).left_s === null && progressOf(task).part === null ? `running, ${duration(task.time_s)} since it was submitted` : progress(task));
+  : progressOf(task).left_s === null && progressOf(task).part === null ? task.reason || `running, ${duration(task.time_s)} since it was submitted` : progress(task));
 
 const queue = (tasks) => table("Queue", [
   { name: "Task", of: (task) => taskLink(task.id), by: (task) => task.id },
