@@ -4,13 +4,14 @@ A device of 3 to 7 qubits is drawn at random, with its calibration. The truth is
 (`--false`: every fit that is used is then wrong), or it differs from it in all values (`--truths`).
 Counts are drawn from the exact distributions of random circuits on the truth, and the calibration
 is fitted to them. The loss of a model is its mean squared Hellinger distance to the truth, by the
-exact distributions of circuits that were drawn anew.
+exact distributions of circuits that were drawn anew. `--wrong` spoils counts in many ways, each of
+which must be refused, and the right counts must not.
 """
 
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 import numpy as np
@@ -33,6 +34,7 @@ from simenv.client.circuits import load
 OPTIONS = (
     Option("--false", default=50, help="number of devices whose calibration is true"),
     Option("--truths", default=50, help="number of devices whose calibration is not true"),
+    Option("--wrong", default=1, help="number of devices whose counts are spoiled in each way"),
     SEED,
 )
 SHOTS = (30, 100, 300, 1000)
@@ -145,10 +147,139 @@ def loss(model: CalibrationSnapshot, truth: CalibrationSnapshot, judged: CountsD
     return float(np.mean(losses))
 
 
+def _outcomes(data: CountsData, change: Callable[[int], int]) -> CountsData:
+    """Data with each outcome changed."""
+    records = []
+    for each in data.records:
+        counts: dict[int, int] = {}
+        for outcome, count in each.counts.items():
+            counts[change(outcome)] = counts.get(change(outcome), 0) + count
+        records.append(msgspec.structs.replace(each, counts=counts))
+    return msgspec.structs.replace(data, records=tuple(records))
+
+
+def _ordered(order: Sequence[int]) -> Callable[[int], int]:
+    return lambda outcome: sum((outcome >> source & 1) << k for k, source in enumerate(order))
+
+
+def _rows_of(data: CountsData, places: Sequence[int]) -> CountsData:
+    """Data whose row k has the counts of row places[k]."""
+    records = data.records
+    return msgspec.structs.replace(data, records=tuple(
+        msgspec.structs.replace(each, counts=records[k].counts, shots=records[k].shots)
+        for each, k in zip(records, places, strict=True)
+    ))  # fmt: skip
+
+
+def _layouts(data: CountsData, numbers: Sequence[int]) -> CountsData:
+    """Data whose qubits have other numbers."""
+    return msgspec.structs.replace(data, records=tuple(
+        msgspec.structs.replace(each, layout=tuple(numbers)) for each in data.records
+    ))  # fmt: skip
+
+
+def spoiled(
+    data: CountsData, size: int, random: np.random.Generator
+) -> Iterator[tuple[str, CountsData]]:
+    """Wrong data made of right ones, with the name of the mistake."""
+    last, count, ones = size - 1, len(data.records), (1 << size) - 1
+    line = list(range(size))
+    yield "bits reversed", _outcomes(data, _ordered(line[::-1]))
+    yield "two bits exchanged", _outcomes(data, _ordered([line[1], line[0], *line[2:]]))
+    yield "outer bits exchanged", _outcomes(data, _ordered([last, *line[1:-1], 0]))
+    yield "bits rotated", _outcomes(data, _ordered([*line[1:], 0]))
+    yield "bits rotated back", _outcomes(data, _ordered([last, *line[:-1]]))
+    yield "bits reversed and inverted", _outcomes(data, lambda x: _ordered(line[::-1])(x) ^ ones)
+    yield "all bits inverted", _outcomes(data, lambda x: x ^ ones)
+    yield "first bit inverted", _outcomes(data, lambda x: x ^ 1)
+    yield "last bit inverted", _outcomes(data, lambda x: x ^ 1 << last)
+    yield "two bits inverted", _outcomes(data, lambda x: x ^ 3)
+    yield "first bit is 0", _outcomes(data, lambda x: x & ~1)
+    yield "last bit is 1", _outcomes(data, lambda x: x | 1 << last)
+    yield "first bit in place of the second", _outcomes(data, lambda x: x & ~2 | (x & 1) << 1)
+    yield "all outcomes 0", _outcomes(data, lambda _: 0)
+    yield "all outcomes 1", _outcomes(data, lambda _: ones)
+    places = list(range(count))
+    yield "rows shifted by one", _rows_of(data, [*places[1:], 0])
+    yield "rows shifted back by one", _rows_of(data, [count - 1, *places[:-1]])
+    yield "rows reversed", _rows_of(data, places[::-1])
+    yield "rows shuffled", _rows_of(data, random.permutation(count).tolist())
+    yield (
+        "neighbouring rows exchanged",
+        _rows_of(data, [k ^ 1 if k ^ 1 < count else k for k in places]),
+    )
+    half = [*places[: count // 2], *random.permutation(places[count // 2 :]).tolist()]
+    yield "half of the rows shuffled", _rows_of(data, half)
+    yield "counts of the first row in all", _rows_of(data, [0] * count)
+    yield (
+        "a row in five of another circuit",
+        _rows_of(data, [(k + count // 2) % count if k % 5 == 0 else k for k in places]),
+    )
+    shots = data.records[0].shots
+    flat = []
+    for each in data.records:
+        drawn = random.multinomial(shots, np.full(1 << size, 2.0**-size)).tolist()
+        flat.append(msgspec.structs.replace(each, counts={x: n for x, n in enumerate(drawn) if n}))
+    yield "uniform counts", msgspec.structs.replace(data, records=tuple(flat))
+    random_rows = []
+    for each in data.records:
+        drawn = random.multinomial(shots, random.dirichlet(np.ones(1 << size))).tolist()
+        counts = {x: n for x, n in enumerate(drawn) if n}
+        random_rows.append(msgspec.structs.replace(each, counts=counts))
+    yield (
+        "counts of random distributions",
+        msgspec.structs.replace(data, records=tuple(random_rows)),
+    )
+    yield "qubits numbered from the other end", _layouts(data, line[::-1])
+    yield "qubits of the wrong couplings", _layouts(data, [line[1], line[0], *line[2:]])
+    yield "qubits rotated", _layouts(data, [*line[1:], 0])
+    few = tuple(
+        msgspec.structs.replace(each, counts={next(iter(each.counts)): 10}, shots=10)
+        for each in data.records
+    )
+    yield "ten shots a circuit", msgspec.structs.replace(data, records=few)
+    inverted = _outcomes(data, lambda x: x ^ ones).records
+    mixed = tuple(
+        b if k % 2 else a for k, (a, b) in enumerate(zip(data.records, inverted, strict=True))
+    )
+    yield "every second row inverted", msgspec.structs.replace(data, records=mixed)
+    turned = _outcomes(data, _ordered(line[::-1])).records
+    mixed = tuple(
+        b if k % 2 else a for k, (a, b) in enumerate(zip(data.records, turned, strict=True))
+    )
+    yield "every second row reversed", msgspec.structs.replace(data, records=mixed)
+
+
+def _wrong_data(report: Report, count: int, random: np.random.Generator) -> None:
+    stored, refused, total = 0, 0, 0
+    for _ in range(count):
+        num_qubits = int(random.integers(4, 7))
+        calibration = device(random, num_qubits)
+        truth = changed(calibration, random)
+        data = counts_of(truth, circuits(random, num_qubits, 30), 2_000, random)
+        for name, counts in (("right", data), *spoiled(data, num_qubits, random)):
+            try:
+                calibrate(counts, calibration, "fitted")
+                text = "STORED"
+            except FitRefusedError as error:
+                text = error.message
+            is_right = name == "right"
+            total += not is_right
+            stored += text == "STORED" and not is_right
+            refused += text != "STORED" and is_right
+            print(f"{num_qubits} qubits, {name}: {text}")
+    report.at_most(
+        "wrong_stored", stored, f"of {total} kinds of wrong counts, fits that are stored"
+    )
+    report.at_most("right_refused", refused, f"of {count} right counts, refused")
+
+
 def run(options: Namespace) -> Report:
     report = Report("fit_truths", "fits of devices whose noise is known")
     load_kernels()
     random = np.random.default_rng(options.seed)
+    if options.wrong:
+        _wrong_data(report, options.wrong, random)
     for is_true in (True, False):
         used, worse, gains = 0, 0, []
         count = options.false if is_true else options.truths
@@ -172,6 +303,8 @@ def run(options: Namespace) -> Report:
                 f"{trial}: {num_qubits} qubits, {number} x {shots}: share {fitted.share:g}, loss"
                 f" {before:.6f} -> {after:.6f}; {fitted.prior.text}; {fitted.reason}"
             )
+        if not count:
+            continue
         if is_true:
             report.at_most("false_fits", used, f"fits used in place of {count} true calibrations")
         else:

@@ -351,7 +351,7 @@ class _Agreement:
         self._log_likelihood[name] = judge.log_likelihood(p, q, num_bits)
         self._expected[name] = judge.expected_log_likelihood(p, num_bits)
         if num_bits > WIDE_BITS:
-            bits = _bits_of(self._prediction)
+            bits = measured_bits(self._prediction)
             self._marginal_hf[name] = _marginal_fidelity(table, self._measured, bits, shots)
         return pairs
 
@@ -376,7 +376,7 @@ class _Agreement:
         )  # fmt: skip
 
 
-def _bits_of(prediction: Prediction) -> list[int]:
+def measured_bits(prediction: Prediction) -> list[int]:
     """Measured clbits of a circuit: those that are 1 in some outcome."""
     union = 0
     for outcome in prediction.outcomes.tolist():

@@ -24,7 +24,7 @@ from noise_models.build import reduced
 from noise_models.calibration import CalibrationSnapshot, FitScope
 from noise_models.model import NoiseOptions
 from simenv import result_files
-from simenv.calibration import accept
+from simenv.calibration import accept, guards, judge
 from simenv.calibration.data import CountsData, DataError
 from simenv.calibration.fit import attempt as fit_attempt, components as fit_components
 from simenv.calibration.fit.observations import DeviceCompiler, ObservedCircuits
@@ -106,13 +106,20 @@ def calibrate(
     note: Callable[[str], None] = lambda _: None,
     *,
     narrow: bool = False,
+    force: bool = False,
 ) -> FittedDevice:
     """Fit a snapshot to the training part of `data`; `name`: of the new device. `narrow`: use a fit
-    to fewer than LEAST_BODIES different circuits as well. Raises DataError if no circuit can be
-    fitted, and FitRefusedError."""
+    to fewer than LEAST_BODIES different circuits as well. `force`: use data that look wrong
+    (`guards`), and a fit that is not plausible. Raises DataError if no circuit can be fitted, and
+    FitRefusedError."""
     training = data.part(test=False)
     if not training.records:
         raise DataError("every row of the data is a test row", hint='rows with "split": "train"')
+    if not force and (found := guards.problem(training.records, snapshot, MOST_CHECK_WORK)):
+        raise FitRefusedError(
+            f"the counts are not fitted: {found}",
+            hint="correct the file; force=True fits the counts as they are",
+        )
     base = fit_attempt.FitBase.of(SNAPSHOT, snapshot, training)
     reference = base.unchanged_losses()
     attempts = fit_attempt.attempts_on(base, reference, note)
@@ -126,7 +133,36 @@ def calibrate(
     ]
     scope = accept.scope_of(training.records, base.problem, snapshot.name)
     best = _accepted(choices, may_be_used=narrow or not accept.is_narrow(scope))
-    return _fitted_device(best, data, unfitted.kept, name, scope)
+    result = _fitted_device(best, data, unfitted.kept, name, scope)
+    if not force and (found := _doubt(result, best)):
+        raise FitRefusedError(
+            f"the fit is not stored: {found}",
+            hint="check that the counts are of these qubits and circuits, in one state of the"
+            " device; force=True stores it",
+        )
+    return result
+
+
+MOST_LACKING = 0.25  # of the median fidelity of the fit to its own circuits, to its ceiling
+
+
+def _doubt(fitted: FittedDevice, best: _Choice) -> str:
+    """What makes a fit a wrong description of the counts; "": nothing."""
+    if fitted.implausible:
+        return f"not plausible: {'; '.join(fitted.implausible)}"
+    blocks, observations = best.solution.blocks, best.attempt.base.problem.observations
+    reached = float(np.median([judge.fidelity(each.loss) for each in blocks]))
+    right = [
+        judge.fidelity(0.25 * block.num_outcomes / each.shots)
+        for block, each in zip(blocks, observations, strict=True)
+    ]
+    ceiling = float(np.median(right))
+    if ceiling - reached <= MOST_LACKING:
+        return ""
+    return (
+        f"no values of the model explain the counts: median fidelity {reached:.3f}, where counts of"
+        f" the fitted device itself would have {ceiling:.3f}"
+    )
 
 
 class _Kept(msgspec.Struct, frozen=True, eq=False):

@@ -40,6 +40,10 @@ def calibrate(
         bool,
         typer.Option("--narrow", help="Use a fit to fewer than 10 different circuits as well."),
     ] = False,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Fit counts that look wrong, and store a doubtful fit."),
+    ] = False,
 ) -> None:
     """Fit a device's noise to measured counts, and store it as a device.
 
@@ -47,7 +51,8 @@ def calibrate(
     significant: else the device's own calibration is kept, and a fit that is worse is refused. No
     fit is used that is below Aer's recipe for the calibration on these circuits, with p01 = p10
     (aer) or as calibrated (aer-properties). A fit to fewer than 10 different circuits is used with
-    --narrow only.
+    --narrow only. Counts that cannot be those of the circuits on this device are refused: bits in
+    another order, rows of other circuits, other qubits, values that are not plausible.
     """
     config.check_name(out, "device")
     if out == device:
@@ -65,7 +70,7 @@ def calibrate(
         counts = counts.warned(other, len(counts.records))
     warn(counts)
     note = terminal.note if sys.stderr.isatty() else (lambda _: None)
-    fitted = fit(counts, snapshot, out, note, narrow=narrow)
+    fitted = fit(counts, snapshot, out, note, narrow=narrow, force=force)
     path, replaced = _saved(out, fitted)
     if app.settings_of(context).as_json:
         terminal.json_line(_as_object(out, path, fitted))

@@ -1,0 +1,66 @@
+"""Counts that cannot be those of the circuits on the device are refused before a fit."""
+
+import re
+
+import msgspec
+import numpy as np
+import pytest
+from failing import fails
+
+from bench.engine.fit_truths import changed, circuits, counts_of, device, spoiled
+from noise_models.calibration import CalibrationSnapshot
+from simenv.calibration import guards
+from simenv.calibration.data import CountsData
+from simenv.calibration.fit.calibrate import MOST_CHECK_WORK, FitRefusedError, calibrate
+
+Measured = tuple[CountsData, CalibrationSnapshot]
+SIZE = 4
+KINDS = {
+    "bits": "better with their bits",
+    "two bits": "",  # exchanged or inverted
+    "first bit": "",
+    "last bit": "",
+    "all outcomes": "do not tell the circuits apart",
+    "rows": "do not tell the circuits apart",
+    "uniform": "do not tell the circuits apart",
+    "ten shots": "140 shots in all are too few",
+    "qubits of the wrong couplings": "pairs of qubits that drawn does not couple: 0-2",
+    "qubits numbered from the other end": r"other numbers of the qubits \(0 as 3",
+}
+
+
+@pytest.fixture(scope="module")
+def right() -> Measured:
+    random = np.random.default_rng(2)
+    calibration = device(random, SIZE)
+    truth = changed(calibration, random)
+    return counts_of(truth, circuits(random, SIZE, 14), 2_000, random), calibration
+
+
+def problem(data: CountsData, snapshot: CalibrationSnapshot) -> str:
+    return guards.problem(data.records, snapshot, MOST_CHECK_WORK)
+
+
+def test_right_counts_of_an_old_calibration_pass(right: Measured) -> None:
+    assert problem(*right) == ""
+
+
+def test_every_kind_of_wrong_counts_is_refused_with_its_reason(right: Measured) -> None:
+    data, snapshot = right
+    names = []
+    for name, wrong in spoiled(data, SIZE, np.random.default_rng(5)):
+        names.append(name)
+        found = problem(wrong, snapshot)
+        assert found, name
+        for kind, words in KINDS.items():
+            if name.startswith(kind) and words:
+                assert re.search(words, found), (name, found)
+    assert len(names) >= 30
+
+
+def test_wrong_counts_are_fitted_by_force_alone(right: Measured) -> None:
+    data, snapshot = right
+    wrong = next(each for name, each in spoiled(data, SIZE, np.random.default_rng(5)))
+    few = msgspec.structs.replace(wrong, records=wrong.records[:12])
+    error = fails(FitRefusedError, "in reverse order", calibrate, few, snapshot, "fitted")
+    assert "force=True" in error.hint
