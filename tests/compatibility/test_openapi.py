@@ -6,6 +6,7 @@ writes it anew; API_VERSION of `simenv.gateway.native.openapi` grows with it."""
 
 import os
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -71,3 +72,21 @@ def test_every_reference_leads_to_a_schema() -> None:
     assert {each.removeprefix("#/components/schemas/") for each in found} <= set(schemas)
     identifiers = [op["operationId"] for path in document["paths"].values() for op in path.values()]
     assert len(set(identifiers)) == len(identifiers)
+
+
+def test_generators_can_name_every_operation_and_read_every_schema() -> None:
+    """openapi-python-client refuses `items: false`, and joins the words around a slash."""
+    document = msgspec.json.decode(openapi.native_document())
+    operations = [op for path in document["paths"].values() for op in path.values()]
+    assert all(op["operationId"].isidentifier() for op in operations)
+
+    def schemas(tree: object, keys: tuple[str, ...]) -> list[Any]:
+        if not isinstance(tree, dict):
+            return [] if not isinstance(tree, list) else sum((schemas(t, keys) for t in tree), [])
+        return sum((schemas(t, keys) for t in tree.values()), [tree[k] for k in keys if k in tree])
+
+    found = schemas(document, ("items", "schema"))
+    assert len(found) > 100
+    assert all(isinstance(each, dict) for each in found)
+    contents = schemas(document["paths"], ("content",))
+    assert all("schema" in media for each in contents for media in each.values())

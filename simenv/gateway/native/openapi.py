@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import gzip
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from litestar import Litestar, Router
@@ -22,7 +22,7 @@ from simenv.gateway.native import environment, events, programs, results, schema
 from simenv.gateway.problems import MEDIA_TYPE, Problem
 
 PREFIX = "/api/v1"
-API_VERSION = "1.6"  # grows with each compatible addition
+API_VERSION = "1.7"  # grows with each compatible addition
 HANDLERS = [*tasks.ROUTES, *environment.ROUTES, *events.ROUTES]
 _REFERENCE = "#/components/schemas/{name}"
 _REQUESTS: dict[str, type[msgspec.Struct]] = {
@@ -32,6 +32,8 @@ _REQUESTS: dict[str, type[msgspec.Struct]] = {
     "/reservations": schemas.ReservationBody,
     "/reservations/{number}/renew": schemas.Renewal,
 }
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_IDENTIFIER = str.maketrans({"/": "_", "{": "", "}": ""})  # generators name functions by it
 _DESCRIPTION = """Circuits in, counts out. Every request carries `Authorization: Bearer TOKEN`.
 Errors are problem documents (RFC 9457). Refusals that a later request may pass have Retry-After."""
 
@@ -63,7 +65,7 @@ def document(handlers: Sequence[Any]) -> dict[str, Any]:
     for path, methods in described["paths"].items():
         for method, operation in methods.items():
             _complete(path.removeprefix(PREFIX), method, operation)
-    return described
+    return cast("dict[str, Any]", _without_closed_tuples(described))
 
 
 def _described(listed: dict[str, Any]) -> dict[str, Any]:
@@ -81,7 +83,7 @@ def _described(listed: dict[str, Any]) -> dict[str, Any]:
 
 def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
     """Add what the signature of a handler does not tell: bodies by media type, problems."""
-    operation["operationId"] = f"{method} {path}".replace("{", "").replace("}", "")
+    operation["operationId"] = f"{method}{path}".translate(_IDENTIFIER)
     operation["tags"] = [path.split("/")[1]]
     text = " ".join(operation.pop("description").split())
     operation["summary"], _, rest = text.partition(". ")
@@ -126,14 +128,28 @@ def _request_content(kind: type[msgspec.Struct]) -> dict[str, Any]:
         programs.JSON: {"schema": _reference(kind)},
         programs.FORM: {"schema": form},
         "text/plain": text,
-        programs.QPY: {},
-        programs.PACKED: {},
+        programs.QPY: _BINARY,
+        programs.PACKED: _BINARY,
     }
 
 
 def _result_content() -> dict[str, Any]:
     either = [_reference(schemas.ResultRecord), _reference(schemas.ResultPage)]
-    return {results.JSON: {"schema": {"anyOf": either}}, results.NPZ: {}, results.HDF5: {}}
+    json = {"schema": {"anyOf": either}}
+    return {results.JSON: json, results.NPZ: _BINARY, results.HDF5: _BINARY}
+
+
+def _without_closed_tuples(tree: Any) -> Any:
+    """Return a schema without `items: false` beside `prefixItems`, which `maxItems` says, too:
+    generators of clients refuse a boolean in the place of a schema."""
+    if isinstance(tree, dict):
+        closed = "prefixItems" in tree and tree.get("items") is False
+        return {
+            key: _without_closed_tuples(value)
+            for key, value in tree.items()
+            if not (closed and key == "items")
+        }
+    return [_without_closed_tuples(each) for each in tree] if isinstance(tree, list) else tree
 
 
 @functools.cache
