@@ -5,6 +5,7 @@ SIMENV_WRITE_GOLDEN=1 .venv/bin/python -m pytest tests/compatibility/test_openap
 writes it anew; API_VERSION of `simenv.gateway.native.openapi` grows with it."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,13 +81,15 @@ def test_generators_can_name_every_operation_and_read_every_schema() -> None:
     operations = [op for path in document["paths"].values() for op in path.values()]
     assert all(op["operationId"].isidentifier() for op in operations)
 
-    def schemas(tree: object, keys: tuple[str, ...]) -> list[Any]:
-        if not isinstance(tree, dict):
-            return [] if not isinstance(tree, list) else sum((schemas(t, keys) for t in tree), [])
-        return sum((schemas(t, keys) for t in tree.values()), [tree[k] for k in keys if k in tree])
+    def schemas(tree: object, *keys: str) -> Iterator[Any]:
+        if isinstance(tree, dict):
+            yield from (tree[key] for key in keys if key in tree)
+            tree = list(tree.values())
+        for below in tree if isinstance(tree, list) else ():
+            yield from schemas(below, *keys)
 
-    found = schemas(document, ("items", "schema"))
+    found = list(schemas(document, "items", "schema"))
     assert len(found) > 100
     assert all(isinstance(each, dict) for each in found)
-    contents = schemas(document["paths"], ("content",))
+    contents = list(schemas(document["paths"], "content"))
     assert all("schema" in media for each in contents for media in each.values())
