@@ -122,12 +122,13 @@ def _call_function(call: calls.FunctionCall) -> bytes:
         raise
     except BaseException as error:
         # SystemExit too: it ends the function, not the worker.
-        text = f"function {call.name}, {step}: {_summary(error)}\n{_trace(error)}"
+        text = f"function {call.name}, {step}: {summary(error)}\n{_trace(error)}"
         hint = _MISSING_MODULE if isinstance(error, ModuleNotFoundError) else ""
         raise CallFailed(text, hint=hint) from error
 
 
-def _summary(error: BaseException) -> str:
+def summary(error: BaseException) -> str:
+    """Return class and text of an error whose class may be anybody's."""
     try:
         text = str(error)
     except Exception as second:  # noqa: BLE001 - of a user's own class

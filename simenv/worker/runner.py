@@ -8,9 +8,11 @@ through the chain rule.
 from __future__ import annotations
 
 import math
+import traceback
 from collections import OrderedDict
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, cast
 from zlib import crc32
@@ -22,10 +24,10 @@ from numpy.typing import NDArray
 from simenv import model
 from simenv.errors import ProgramError, StoreError
 from simenv.model import calls, task
-from simenv.process import exit_process, resident_bytes
+from simenv.process import exit_process, log_line, resident_bytes
 from simenv.wire import codec
 from simenv.wire.messages import client as messages
-from simenv.worker.calls import CallFailed, CallRunner, ValueTooLarge
+from simenv.worker.calls import CallFailed, CallRunner, ValueTooLarge, summary
 from simenv.worker.noise import Noise
 from simenv.worker.result_files import ResultFileWriter, RunCheckpoints
 from simulators import engine as engines, errors, registry
@@ -159,6 +161,7 @@ class Runner:
         # Called with each error of an engine; returns if all ranks raise it, else ends the process.
         self.on_engine_error: Callable[[Exception], None] | None = None
         self.stop_reason = ""  # of the running task; "": it is not to stop
+        self._last_logged = ""  # the last error whose traceback is in the log
         self.loaded_bytes = 0  # resident memory of this process when it had loaded an engine
         self.calls = CallRunner(result_writer, confined=confined)
         self._engines: dict[str, engines.Engine] = {}
@@ -279,7 +282,20 @@ class Runner:
             return FAILED, _failure("out_of_memory", error, place)
         if isinstance(error, (StoreError, *CODED_ERRORS)):
             return FAILED, _failure(error.code, error, place)
-        return FAILED, _failure("engine", error, place)
+        if isinstance(error, errors.EngineError):
+            return FAILED, _failure("engine", error, place)
+        return FAILED, _failure("engine", self._logged(error), place)
+
+    def _logged(self, error: Exception) -> errors.EngineError:
+        """Write the traceback of an error that its engine did not foresee to the worker's log, once
+        where it repeats; return an error that names the class and the line that raised it."""
+        last = traceback.extract_tb(error.__traceback__)[-1:]
+        place = "".join(f" ({Path(at.filename).name}:{at.lineno}, in {at.name})" for at in last)
+        text = f"{summary(error)}{place}"
+        if text != self._last_logged:
+            self._last_logged = text
+            log_line("".join(traceback.format_exception(error)).rstrip())
+        return errors.EngineError(text)
 
     def follow(
         self, assigned: messages.AssignedTask, terms: model.TaskOptions, chunk: messages.AssignChunk

@@ -49,6 +49,8 @@ def present(
     try:
         result = task.results(0.0)
     except (errors.TaskFailedError, errors.TaskCancelledError, errors.TaskExpiredError) as error:
+        if is_private:  # its journal ends with it
+            error.hint = error.hint.replace("all that", "after `simenv up`, all that", 1)
         app.show_error(error)
         if as_json:
             ended = {"task": task.id, "state": str(task.state), "error": app.as_object(error)}

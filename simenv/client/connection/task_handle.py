@@ -290,7 +290,8 @@ class TaskHandle(msgspec.Struct, eq=False, weakref=True):
         hints = [failure.hint] if failure.hint else []
         if self._ending is None or self._ending.engine not in CALL_ENGINES:
             hints.append(
-                f"all that is needed to run it again: simenv result {self.id} --bundle DIR"
+                "all that is needed to run it again, and the worker's log:"
+                f" simenv result {self.id} --bundle DIR"
             )
         return errors.TaskFailedError(
             f"task {self.id} failed{text}",

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -247,6 +248,27 @@ def test_a_failed_sweep_names_its_binding() -> None:
     assert failure.message == "binding 9 of the sweep: too far"
     alone = assigned(turned.packed(), bindings=angles[2:].tobytes(), binding=9)
     assert codec.failure(other.run(alone, TaskOptions(), chunk, 0).payload).message == "too far"
+
+
+def test_an_error_that_no_engine_foresaw_names_its_line_and_is_in_the_log_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class Broken(ExternalEngine):
+        def final_state(self, run: BoundRun) -> FinalState:
+            raise ZeroDivisionError(f"{run.request.shots} of none")
+
+    broken = Runner()
+    broken.hold(Broken(None))  # type: ignore[arg-type]
+    chunk = AssignChunk(1, 2**30, False, "external", "t", [], [])
+    results = [broken.run(assigned(program(2).packed()), TaskOptions(), chunk, 0) for _ in range(2)]
+    for result in results:
+        message = codec.failure(result.payload).message
+        assert re.fullmatch(
+            r"ZeroDivisionError: \d+ of none \(test_runner.py:\d+, in final_state\)", message
+        )
+    logged = capsys.readouterr().err
+    assert logged.count("Traceback (most recent call last):") == 1
+    assert logged.rstrip().endswith("of none")
 
 
 def test_long_error_message_is_truncated() -> None:

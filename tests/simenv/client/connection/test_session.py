@@ -332,8 +332,9 @@ def test_failed_and_cancelled_tasks_raise_their_errors(link: ServiceSession, idl
     error = fails(errors.TaskFailedError, "t-1 failed: it broke", failed.result, 5)
     assert (error.reason, error.host) == ("engine", "here")
     assert error.hint.splitlines() == [
-        "mend it", "all that is needed to run it again: simenv result t-1 --bundle DIR",
-    ]  # fmt: skip
+        "mend it",
+        "all that is needed to run it again, and the worker's log: simenv result t-1 --bundle DIR",
+    ]
     fails(errors.TaskCancelledError, "t-2 was cancelled: it broke", cancelled.result, 5)
     assert failed.wait() is TaskState.FAILED
     assert isinstance(cancelled.exception(), errors.TaskCancelledError)
