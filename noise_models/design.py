@@ -13,7 +13,8 @@ from typing import Literal, get_args
 
 from noise_models import calibration
 from noise_models.importers import missing
-from noise_models.importers.reading import SHAPES, SYMMETRIC, ImportReport, Recorder
+from noise_models.importers.gate_names import SHAPES, SYMMETRIC
+from noise_models.importers.report import ImportReport, Recorder
 from noise_models.snapshot import check, clamps
 from noise_models.strict_json import MAX_QUBITS, SnapshotError
 

@@ -27,7 +27,8 @@ from noise_models.importers import (
     trapped_ion,
 )
 from noise_models.importers.builder import SnapshotBuilder
-from noise_models.importers.reading import ImportReport, ReportLine, Source, parse
+from noise_models.importers.report import ImportReport, ReportLine
+from noise_models.importers.source import Source, parse
 from noise_models.strict_json import SnapshotError
 
 __all__ = [

@@ -8,8 +8,9 @@ import re
 from collections.abc import Collection
 from typing import Any
 
-from noise_models.importers import reading
+from noise_models.importers import convert, gate_names
 from noise_models.importers.builder import ImportedSnapshot, SnapshotBuilder
+from noise_models.importers.source import Source
 from noise_models.strict_json import SnapshotError
 
 NAME = "braket"
@@ -22,7 +23,7 @@ _RANK = {  # of one-qubit gate fidelities: simultaneous benchmarking is closer t
 _READOUT = {"READOUT_ERROR_0_TO_1": "p01", "READOUT_ERROR_1_TO_0": "p10"}
 
 
-def recognizes(source: reading.Source) -> bool:
+def recognizes(source: Source) -> bool:
     """Return whether a document, or its section `standardized`, has oneQubitProperties."""
     return any(_section(value) is not None for _, value in source.objects())
 
@@ -35,41 +36,41 @@ def _section(document: dict[str, Any]) -> dict[str, Any] | None:
     return None
 
 
-def read(source: reading.Source, name: str) -> ImportedSnapshot:
+def read(source: Source, name: str) -> ImportedSnapshot:
     """Convert the properties to a snapshot. Raises SnapshotError. Qubit numbers are kept: a number
     that is not listed is no qubit."""
     document = source.only_object("device properties are one JSON file")
     section = _section(document)
     if section is None:
         raise SnapshotError("oneQubitProperties", "missing")
-    ones = reading.mapping(section["oneQubitProperties"], "oneQubitProperties")
+    ones = convert.mapping(section["oneQubitProperties"], "oneQubitProperties")
     index_of = {
-        key: reading.qubit_index(key, f"oneQubitProperties.{reading.key_text(key)}") for key in ones
+        key: convert.qubit_index(key, f"oneQubitProperties.{convert.key_text(key)}") for key in ones
     }
-    paradigm = reading.mapping(document.get("paradigm", {}), "paradigm")
+    paradigm = convert.mapping(document.get("paradigm", {}), "paradigm")
     count = max(index_of.values(), default=-1) + 1
     if paradigm.get("qubitCount") is not None and not index_of:
-        count = reading.integer(paradigm["qubitCount"], "paradigm.qubitCount")
+        count = convert.integer(paradigm["qubitCount"], "paradigm.qubitCount")
     builder = SnapshotBuilder(NAME, count, "oneQubitProperties")
     for qubit in set(range(count)) - set(index_of.values()) if index_of else ():
         builder.disable_qubit(qubit, "oneQubitProperties does not list it")
     builder.copy(section.get("updatedAt"), "calibrated", "updatedAt")
-    listed = reading.items(paradigm.get("nativeGateSet") or [], "paradigm.nativeGateSet")
-    named = [reading.qiskit_name(reading.text(each, at)) for at, each in listed]
+    listed = convert.items(paradigm.get("nativeGateSet") or [], "paradigm.nativeGateSet")
+    named = [gate_names.qiskit_name(convert.text(each, at)) for at, each in listed]
     natives = list(dict.fromkeys(named))
-    single = [gate for gate in natives if reading.SHAPES.get(gate, (0,))[0] == 1]
+    single = [gate for gate in natives if gate_names.SHAPES.get(gate, (0,))[0] == 1]
     for key, entry in ones.items():
-        at = f"oneQubitProperties.{reading.key_text(key)}"
-        _qubit(builder, index_of[key], at, reading.mapping(entry, at), single)
+        at = f"oneQubitProperties.{convert.key_text(key)}"
+        _qubit(builder, index_of[key], at, convert.mapping(entry, at), single)
     _pairs(builder, section)
     _apply_device_values(builder, section, index_of.values())
     _paradigm(builder, paradigm, natives)
-    service = reading.mapping(document.get("service", {}), "service")
+    service = convert.mapping(document.get("service", {}), "service")
     shots = service.get("shotsRange")
     if isinstance(shots, list) and len(shots) == 2:
-        builder.copy(shots[1], "max_shots", "service.shotsRange[1]", reading.integer)
+        builder.copy(shots[1], "max_shots", "service.shotsRange[1]", convert.integer)
     builder.ignore_others(section, _KNOWN)
-    header = reading.mapping(document.get("braketSchemaHeader", {}), "braketSchemaHeader")
+    header = convert.mapping(document.get("braketSchemaHeader", {}), "braketSchemaHeader")
     vendor = str(header.get("name", "")).split(".")
     inputs = vendor[2] if len(vendor) > 3 and vendor[2].isidentifier() else ""
     builder.copy(inputs, "provider", "braketSchemaHeader.name")
@@ -84,21 +85,21 @@ _KNOWN = {
 
 
 def _time_ns(entry: Any, at: str) -> float:
-    result = reading.mapping(entry, at)
-    factor = reading.time_factor(result.get("unit"), f"{at}.unit")
-    return reading.scaled(reading.number(result.get("value"), f"{at}.value"), factor)
+    result = convert.mapping(entry, at)
+    factor = convert.time_factor(result.get("unit"), f"{at}.unit")
+    return convert.scaled(convert.number(result.get("value"), f"{at}.value"), factor)
 
 
 def _fidelities(entries: Any, at: str) -> list[tuple[str, str, dict[str, Any], float]]:
     """Return (place, type, entry, value) of each fidelity in a list."""
     results = []
-    for place, entry in reading.items(entries, at):
-        each = reading.mapping(entry, place)
+    for place, entry in convert.items(entries, at):
+        each = convert.mapping(entry, place)
         kind = each.get("fidelityType") or {}
-        name = reading.mapping(kind, f"{place}.fidelityType").get("name", "")
-        number = reading.probability(each.get("fidelity"), f"{place}.fidelity")
+        name = convert.mapping(kind, f"{place}.fidelityType").get("name", "")
+        number = convert.probability(each.get("fidelity"), f"{place}.fidelity")
         results.append(
-            (place, reading.text(name, f"{place}.fidelityType.name").upper(), each, number)
+            (place, convert.text(name, f"{place}.fidelityType.name").upper(), each, number)
         )
     return results
 
@@ -108,14 +109,14 @@ def _qubit(
 ) -> None:
     for key in ("T1", "T2"):
         if entry.get(key) is not None:
-            value = reading.scaled(_time_ns(entry[key], f"{at}.{key}"), 1e-3)
+            value = convert.scaled(_time_ns(entry[key], f"{at}.{key}"), 1e-3)
             builder.set_qubit(qubit, f"{key.lower()}_us", value, f"{at}.{key}")
     best: tuple[int, str, float] | None = None
     for place, kind, _, value in _fidelities(
         entry.get("oneQubitFidelity", []), f"{at}.oneQubitFidelity"
     ):
         if kind == "READOUT":
-            builder.set_qubit(qubit, "readout_error", reading.infidelity(value, place), place)
+            builder.set_qubit(qubit, "readout_error", convert.infidelity(value, place), place)
         elif kind in _READOUT:
             builder.set_qubit(qubit, _READOUT[kind], value, place)
         elif kind in _RANK:
@@ -127,39 +128,39 @@ def _qubit(
             builder.recorder.ignored(place, "a fidelity of another kind")
     if best is not None:
         for gate in [gate for gate in single if gate != "rz"] or ["r"]:
-            builder.set_gate(gate, (qubit,), "error", reading.infidelity(best[2], best[1]), best[1])
+            builder.set_gate(gate, (qubit,), "error", convert.infidelity(best[2], best[1]), best[1])
 
 
 def _pairs(builder: SnapshotBuilder, section: dict[str, Any]) -> None:
-    pairs = reading.mapping(section.get("twoQubitProperties") or {}, "twoQubitProperties")
+    pairs = convert.mapping(section.get("twoQubitProperties") or {}, "twoQubitProperties")
     for key, entry in pairs.items():
         named = _PAIR.fullmatch(key)
-        at = f"twoQubitProperties.{reading.key_text(key)}"
+        at = f"twoQubitProperties.{convert.key_text(key)}"
         if named is None:
             raise SnapshotError(at, "not a pair", hint="as 0-1")
-        result = reading.mapping(entry, at)
+        result = convert.mapping(entry, at)
         for place, _, each, value in _fidelities(
             result.get("twoQubitGateFidelity", []), f"{at}.twoQubitGateFidelity"
         ):
-            inputs = reading.text(each.get("gateName", "cz"), f"{place}.gateName")
-            gate = reading.qiskit_name(inputs)
-            if gate not in reading.SHAPES:
+            inputs = convert.text(each.get("gateName", "cz"), f"{place}.gateName")
+            gate = gate_names.qiskit_name(inputs)
+            if gate not in gate_names.SHAPES:
                 builder.recorder.ignored(place, "the fidelity of no single gate")
                 continue
             ends = (int(named[1]), int(named[2]))
             direction = each.get("direction")
             if direction is not None:
                 ends = _direction(direction, f"{place}.direction", ends)
-            error = reading.infidelity(value, place)
+            error = convert.infidelity(value, place)
             for pair in (ends,) if direction is not None else (ends, ends[::-1]):
                 builder.set_gate(gate, pair, "error", error, place)
                 builder.couple(pair, place)
 
 
 def _direction(direction: Any, at: str, ends: tuple[int, int]) -> tuple[int, int]:
-    result = reading.mapping(direction, at)
-    control = reading.qubit_index(result.get("control"), f"{at}.control")
-    target = reading.qubit_index(result.get("target"), f"{at}.target")
+    result = convert.mapping(direction, at)
+    control = convert.qubit_index(result.get("control"), f"{at}.control")
+    target = convert.qubit_index(result.get("target"), f"{at}.target")
     if {control, target} != set(ends):
         raise SnapshotError(at, f"qubits {control} and {target} in {ends[0]}-{ends[1]}")
     return control, target
@@ -175,10 +176,10 @@ def _apply_device_values(
         if section.get(key) is not None:
             value = _time_ns(section[key], key)
             scale = 1e-3 if target.endswith("_us") else 1.0
-            common.append((key, target, reading.scaled(value, scale)))
+            common.append((key, target, convert.scaled(value, scale)))
     readout = _fidelities(section.get("readoutFidelity") or [], "readoutFidelity")
     if readout:
-        error = reading.infidelity(readout[0][3], readout[0][0])
+        error = convert.infidelity(readout[0][3], readout[0][0])
         common.append((readout[0][0], "readout_error", error))
     for at, target, value in common:
         for qubit in index_of or range(builder.num_qubits):
@@ -189,7 +190,7 @@ def _apply_device_values(
     full = _fidelities(section.get("twoQubitGateFidelity") or [], "twoQubitGateFidelity")
     if full:
         at, value = full[0][0], full[0][3]
-        builder.set_gate("rzz", (), "error", reading.infidelity(value, at), at)
+        builder.set_gate("rzz", (), "error", convert.infidelity(value, at), at)
         _set_duration(builder, section, "rzz", ())
 
 
@@ -204,32 +205,32 @@ def _set_duration(
 def _paradigm(builder: SnapshotBuilder, paradigm: dict[str, Any], natives: list[str]) -> None:
     measured = {gate: len(qubits) for gate, qubits in builder.gate_keys}
     for gate in natives:
-        if gate in reading.SHAPES:
-            builder.add_native(gate, reading.SHAPES[gate][0], None, "paradigm.nativeGateSet")
+        if gate in gate_names.SHAPES:
+            builder.add_native(gate, gate_names.SHAPES[gate][0], None, "paradigm.nativeGateSet")
             builder.recorder.used("paradigm.nativeGateSet", "native_gates[*]")
         else:
-            at = f"paradigm.nativeGateSet.{reading.key_text(gate)}"
+            at = f"paradigm.nativeGateSet.{convert.key_text(gate)}"
             builder.recorder.ignored(at, "Qiskit has no gate of this name")
     for gate, arity in measured.items():
         if gate not in builder.natives:
-            builder.add_native(gate, arity or reading.SHAPES[gate][0], None, gate)
+            builder.add_native(gate, arity or gate_names.SHAPES[gate][0], None, gate)
             builder.recorder.defaulted("native_gates[0]", f"{gate}: it has calibration data")
     if natives and "rz" not in builder.natives and "r" in builder.natives:
         builder.add_native("rz", 1, 1, "rz")
     if "rz" in builder.natives:
         builder.add_frame_change_of_all("rz")
         builder.recorder.defaulted("native_gates[0]", "rz: a frame change without error and time")
-    connectivity = reading.mapping(paradigm.get("connectivity", {}), "paradigm.connectivity")
+    connectivity = convert.mapping(paradigm.get("connectivity", {}), "paradigm.connectivity")
     if connectivity.get("fullyConnected") is True or builder.gate_value("rzz", (), "error"):
         builder.values["all_to_all"] = True
         builder.recorder.used("paradigm.connectivity", "all_to_all")
         return
-    graph = reading.mapping(
+    graph = convert.mapping(
         connectivity.get("connectivityGraph", {}), "paradigm.connectivity.connectivityGraph"
     )
     for key, others in graph.items():
-        at = f"paradigm.connectivity.connectivityGraph.{reading.key_text(key)}"
-        first = reading.qubit_index(key, at)
-        for place, other in reading.items(others, at):
-            builder.couple((first, reading.qubit_index(other, place)), place)
+        at = f"paradigm.connectivity.connectivityGraph.{convert.key_text(key)}"
+        first = convert.qubit_index(key, at)
+        for place, other in convert.items(others, at):
+            builder.couple((first, convert.qubit_index(other, place)), place)
             builder.recorder.used(place, "coupling[*]")

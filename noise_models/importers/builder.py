@@ -6,11 +6,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from noise_models import calibration
-from noise_models.importers import missing, reading
+from noise_models.importers import convert, gate_names, missing, report
+from noise_models.importers.source import Source
 from noise_models.snapshot import check, clamps
 from noise_models.strict_json import MAX_QUBITS, SnapshotError, check_qubits, short_repr
 
-ImportedSnapshot = tuple[calibration.CalibrationSnapshot, reading.ImportReport]
+ImportedSnapshot = tuple[calibration.CalibrationSnapshot, report.ImportReport]
 # Values of operations that the snapshot has as values of their qubits.
 INSTRUCTIONS = {
     ("measure", "error"): "readout_error",
@@ -32,7 +33,7 @@ class SnapshotBuilder:
             raise SnapshotError(field, f"{short_repr(num_qubits)} qubits", hint=hint)
         self.source_format = source_format
         self.num_qubits = num_qubits
-        self.recorder = reading.Recorder()
+        self.recorder = report.Recorder()
         self.values: dict[str, Any] = {}  # fields of the snapshot
         self.natives: dict[str, calibration.NativeGate] = {}
         self.coupling: dict[tuple[int, int], None] = {}
@@ -66,7 +67,7 @@ class SnapshotBuilder:
 
     def leave_out(self, gate: str, reason: str) -> None:
         """Report a gate of the source that the snapshot does not have."""
-        name = reading.key_text(gate)
+        name = convert.key_text(gate)
         if name not in self._left_out:
             self._left_out.add(name)
             self.recorder.missing(f"gates.{name}", f"left out: {reason}")
@@ -77,11 +78,11 @@ class SnapshotBuilder:
         if bounds is None:
             return
         limits: list[tuple[float, float]] = []
-        for place, each in reading.items(bounds, field):
+        for place, each in convert.items(bounds, field):
             ends = (
                 [-MAX_ANGLE, MAX_ANGLE]
                 if each is None
-                else [reading.number(end, at) for at, end in reading.items(each, place)]
+                else [convert.number(end, at) for at, end in convert.items(each, place)]
             )
             if len(ends) != 2:
                 raise SnapshotError(place, f"{len(ends)} numbers", hint="the least and the largest")
@@ -176,8 +177,8 @@ class SnapshotBuilder:
 
     def couple_pairs(self, pairs: object, field: str, *, directed: bool = True) -> None:
         """Add a list of coupled pairs, as the source has it. Raises SnapshotError."""
-        for place, pair in reading.items(pairs, field):
-            ends = [reading.qubit_index(each, at) for at, each in reading.items(pair, place)]
+        for place, pair in convert.items(pairs, field):
+            ends = [convert.qubit_index(each, at) for at, each in convert.items(pair, place)]
             if len(ends) != 2:
                 raise SnapshotError(place, f"{len(ends)} qubits", hint="a pair")
             for first, second in (ends,) if directed else (ends, ends[::-1]):
@@ -195,7 +196,7 @@ class SnapshotBuilder:
         value: object,
         target: str,
         field: str,
-        read: Callable[[object, str], object] = reading.text,
+        read: Callable[[object, str], object] = convert.text,
     ) -> None:
         """Store a value of the source in a field of the snapshot, unless the source lacks it."""
         if value is not None and value != "":
@@ -206,19 +207,19 @@ class SnapshotBuilder:
         self,
         entry: object,
         place: str,
-        table: reading.FieldTable,
+        table: convert.FieldTable,
         known: Collection[str] = (),
         normal: Callable[[str], str] = str,
     ) -> Iterator[tuple[str, float, str]]:
         """Iterate over (field of the snapshot, value, place) of the keys that a table has, and
         report the others that are not known. A null is a value that was not measured. `normal`: the
         form of a key in the table."""
-        for key, value in reading.mapping(entry, place).items():
-            at = f"{place}.{reading.key_text(key)}"
+        for key, value in convert.mapping(entry, place).items():
+            at = f"{place}.{convert.key_text(key)}"
             name = normal(key)
             if name in table and value is not None:
-                target, convert = table[name]
-                yield target, convert(value, at), at
+                target, conversion = table[name]
+                yield target, conversion(value, at), at
             elif name not in table and name not in known:
                 self.recorder.unknown(at)
 
@@ -232,7 +233,7 @@ class SnapshotBuilder:
     def add_native(self, name: str, num_qubits: int, num_params: int | None, field: str) -> None:
         """Add a native gate; `num_params` None: the number of parameters of Qiskit's gate."""
         if num_params is None:
-            shape = reading.SHAPES.get(name)
+            shape = gate_names.SHAPES.get(name)
             num_params = shape[1] if shape is not None and shape[0] == num_qubits else 0
             if shape is None:
                 self.recorder.defaulted(
@@ -253,7 +254,7 @@ class SnapshotBuilder:
         """Raise SnapshotError where a qubit is out of range or given twice."""
         check_qubits(field, qubits, self.num_qubits)
 
-    def finish(self, name: str, source: reading.Source) -> ImportedSnapshot:
+    def finish(self, name: str, source: Source) -> ImportedSnapshot:
         """Build and check the snapshot, and return it with the report. `name`: of the device; "":
         that of its file. Raises SnapshotError."""
         if not name:
@@ -305,7 +306,7 @@ class SnapshotBuilder:
             return
         for gate, qubits in self._gates:
             if gate not in self.natives:
-                arity = len(qubits) or reading.SHAPES.get(gate, (1, 0))[0]
+                arity = len(qubits) or gate_names.SHAPES.get(gate, (1, 0))[0]
                 self.add_native(gate, arity, None, gate)
         self.recorder.defaulted("native_gates", "the gates that have calibration data")
         self.add_frame_change()
@@ -341,7 +342,7 @@ class SnapshotBuilder:
     def _mirror(self) -> None:
         """Copy each symmetric gate that has one order of its qubits to the other order."""
         for gate, qubits in self.gate_keys:
-            is_pair = gate in reading.SYMMETRIC and len(qubits) == 2
+            is_pair = gate in gate_names.SYMMETRIC and len(qubits) == 2
             if is_pair and (gate, qubits[::-1]) not in self._gates:
                 self._gates[gate, qubits[::-1]] = dict(self._gates[gate, qubits])
                 if gate in self.natives and (qubits[0], qubits[1]) in self.coupling:

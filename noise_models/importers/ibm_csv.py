@@ -10,9 +10,9 @@ import difflib
 import re
 from collections.abc import Iterator
 
-from noise_models.importers import reading
+from noise_models.importers import convert, report
 from noise_models.importers.builder import ImportedSnapshot, SnapshotBuilder
-from noise_models.importers.reading import CsvTable
+from noise_models.importers.source import CsvTable, Source
 from noise_models.strict_json import SnapshotError
 
 NAME = "ibm-csv"
@@ -54,14 +54,14 @@ _HEADERS = (
 )
 
 
-def recognizes(source: reading.Source) -> bool:
+def recognizes(source: Source) -> bool:
     """Return whether a table has a column Qubit and another one of IBM's."""
     theirs = {header.lower() for header in _HEADERS}
     columns = ({each.lower() for each in table.columns} for table in source.tables.values())
     return any("qubit" in each and each & theirs for each in columns)
 
 
-def read(source: reading.Source, name: str) -> ImportedSnapshot:
+def read(source: Source, name: str) -> ImportedSnapshot:
     """Convert the table to a snapshot. Raises SnapshotError with a place such as `row 7: T1
     (us)`."""
     if len(source.tables) != 1 or source.documents:
@@ -91,7 +91,7 @@ def read(source: reading.Source, name: str) -> ImportedSnapshot:
 
 
 def _number_of(cell: str, row: int) -> int:
-    return reading.qubit_index(cell.removeprefix("Q").removeprefix("q"), f"row {row + 2}: Qubit")
+    return convert.qubit_index(cell.removeprefix("Q").removeprefix("q"), f"row {row + 2}: Qubit")
 
 
 def _cells(table: CsvTable, column: str, row_qubits: list[int]) -> Iterator[tuple[int, str, str]]:
@@ -108,13 +108,13 @@ def _column(builder: SnapshotBuilder, table: CsvTable, column: str, row_qubits: 
     stem, unit = (result[1], result[2]) if result else (lower, "")
     cells = _cells(table, column, row_qubits)
     if stem in ("t1", "t2"):
-        factor = reading.time_factor(unit, f"header: {column}")
+        factor = convert.time_factor(unit, f"header: {column}")
         _each(builder, cells, f"{stem}_us", factor / 1e3)
     elif stem == "frequency":
-        factor = reading.frequency_factor(unit, f"header: {column}")
+        factor = convert.frequency_factor(unit, f"header: {column}")
         _each(builder, cells, "frequency_ghz", factor)
     elif stem == "readout length":
-        _each(builder, cells, "readout_ns", reading.time_factor(unit, f"header: {column}"))
+        _each(builder, cells, "readout_ns", convert.time_factor(unit, f"header: {column}"))
     elif lower in _PROBABILITIES:
         _each(builder, cells, _PROBABILITIES[lower], 1.0)
     elif lower.endswith(" error") and lower.removesuffix(" error") in _GATES:
@@ -123,7 +123,7 @@ def _column(builder: SnapshotBuilder, table: CsvTable, column: str, row_qubits: 
             for qubits, value in _entries(qubit, place, cell):
                 _gate(builder, gate, qubits, "error", value, place)
     elif stem == _ONE_QUBIT_TIME or stem in _TWO_QUBIT_TIME:
-        factor = reading.time_factor(unit, f"header: {column}")
+        factor = convert.time_factor(unit, f"header: {column}")
         for qubit, place, cell in cells:
             for qubits, value in _entries(qubit, place, cell):
                 _duration(builder, qubits, value * factor, place)
@@ -139,7 +139,7 @@ def _measurement(
     """Read the errors of a measurement instruction; those of `measure` for qubits without a readout
     assignment error, which is the same figure."""
     for qubit, place, cell in cells:
-        value = reading.probability(reading.parsed_number(cell, place), place)
+        value = convert.probability(convert.parsed_number(cell, place), place)
         if name != "measure" or not builder.has_qubit(qubit, "readout_error"):
             builder.set_operation(name, (qubit,), "error", value, place)
         else:
@@ -153,20 +153,20 @@ def _other(
     its numbers; one without cells is none."""
     texts = [cell for _, _, cell in cells]
     is_noise = bool(texts and stem not in _IGNORED) and (
-        reading.looks_like_noise(column)
+        report.looks_like_noise(column)
         or bool(difflib.get_close_matches(column, _HEADERS, 1, 0.8))
         or any(map(_VALUES.fullmatch, texts))
     )
     near = difflib.get_close_matches(column, _HEADERS, 1, 0.6) if is_noise else ()
     note = f"{near[0]!r} is a column of IBM's" if near else ""
-    builder.recorder.unknown(f"column {reading.key_text(column)}", is_noise=is_noise, note=note)
+    builder.recorder.unknown(f"column {convert.key_text(column)}", is_noise=is_noise, note=note)
 
 
 def _each(
     builder: SnapshotBuilder, cells: Iterator[tuple[int, str, str]], name: str, factor: float
 ) -> None:
     for qubit, place, cell in cells:
-        value = reading.scaled(reading.parsed_number(cell, place), factor)
+        value = convert.scaled(convert.parsed_number(cell, place), factor)
         builder.set_qubit(qubit, name, value, place)
 
 
@@ -174,14 +174,14 @@ def _entries(qubit: int, place: str, cell: str) -> Iterator[tuple[tuple[int, ...
     """Iterate over (qubits, value) of a cell: one number of the row's qubit, `a_b:value` or
     `b:value`."""
     if ":" not in cell:
-        yield (qubit,), reading.parsed_number(cell, place)
+        yield (qubit,), convert.parsed_number(cell, place)
         return
     for part in filter(None, (part.strip() for part in cell.split(";"))):
         result = _ENTRY.fullmatch(part)
         if result is None:
             raise SnapshotError(place, f"{part[:60]!r} is not an entry", hint="as 1_0:0.0137")
         first = qubit if result[1] is None else int(result[1])
-        yield (first, int(result[2])), reading.parsed_number(result[3], place)
+        yield (first, int(result[2])), convert.parsed_number(result[3], place)
 
 
 def _gate(

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 from noise_models.calibration import IBM_PROPERTIES, IBM_ZZ_STRENGTH, is_named_measurement
-from noise_models.importers import reading
+from noise_models.importers import convert, gate_names
 from noise_models.importers.builder import ImportedSnapshot, SnapshotBuilder
+from noise_models.importers.source import Source
 from noise_models.strict_json import SnapshotError, short_repr
 
 NAME = IBM_PROPERTIES
@@ -21,16 +22,16 @@ _MAX_ZZ_KHZ = 300.0
 # Name of a value -> (field of the snapshot, factor of its unit); a probability has no unit.
 _Unit = tuple[str, Callable[[object, str], float] | None]
 _QUBIT_FIELDS: dict[str, _Unit] = {
-    "T1": ("t1_us", lambda unit, at: reading.time_factor(unit, at) / 1e3),
-    "T2": ("t2_us", lambda unit, at: reading.time_factor(unit, at) / 1e3),
-    "readout_length": ("readout_ns", reading.time_factor),
-    "frequency": ("frequency_ghz", reading.frequency_factor),
+    "T1": ("t1_us", lambda unit, at: convert.time_factor(unit, at) / 1e3),
+    "T2": ("t2_us", lambda unit, at: convert.time_factor(unit, at) / 1e3),
+    "readout_length": ("readout_ns", convert.time_factor),
+    "frequency": ("frequency_ghz", convert.frequency_factor),
     "readout_error": ("readout_error", None),
     "prob_meas0_prep1": ("p10", None),
     "prob_meas1_prep0": ("p01", None),
 }
 _GATE_FIELDS: dict[str, _Unit] = {
-    "gate_length": ("duration_ns", reading.time_factor),
+    "gate_length": ("duration_ns", convert.time_factor),
     "gate_error": ("error", None),
 }
 # Supported instructions that imply measurements inside a circuit.
@@ -38,7 +39,7 @@ _DYNAMIC = frozenset(("if_else", "while_loop", "for_loop", "switch_case", "reset
 _LEAST_DT_NS = 1e-6  # a smaller dt is in seconds; configurations have it in ns
 
 
-def recognizes(source: reading.Source) -> bool:
+def recognizes(source: Source) -> bool:
     """Return whether the `qubits` of a document are lists of named values with units."""
     return any(_is_properties(value) for _, value in source.objects())
 
@@ -48,19 +49,19 @@ def _is_properties(document: dict[str, Any]) -> bool:
     return isinstance(qubits, list) and bool(qubits) and isinstance(qubits[0], list)
 
 
-def read(source: reading.Source, name: str) -> ImportedSnapshot:
+def read(source: Source, name: str) -> ImportedSnapshot:
     """Convert the properties to a snapshot, with fields from the configuration. Raises
     SnapshotError."""
     properties, configuration = _documents(source)
-    qubits = list(reading.items(properties.get("qubits"), "qubits"))
+    qubits = list(convert.items(properties.get("qubits"), "qubits"))
     builder = SnapshotBuilder(NAME, len(qubits), "qubits")
     builder.values.update(provider="IBM", technology="superconducting")
     builder.copy(properties.get("last_update_date"), "calibrated", "last_update_date")
     builder.copy(properties.get("backend_version"), "version", "backend_version")
     for index, (field, entries) in enumerate(qubits):
         _qubit(builder, index, field, entries)
-    for field, entry in reading.items(properties.get("gates", []), "gates"):
-        _gate(builder, field, reading.mapping(entry, field))
+    for field, entry in convert.items(properties.get("gates", []), "gates"):
+        _gate(builder, field, convert.mapping(entry, field))
     if configuration:
         _configure(builder, configuration)
     else:
@@ -71,13 +72,13 @@ def read(source: reading.Source, name: str) -> ImportedSnapshot:
         _general(builder, general)
     builder.ignore_others(properties, _KNOWN)
     inputs = properties.get("backend_name") or configuration.get("backend_name") or ""
-    return builder.finish(name or reading.text(inputs, "backend_name"), source)
+    return builder.finish(name or convert.text(inputs, "backend_name"), source)
 
 
 _KNOWN = {"backend_name", "backend_version", "last_update_date", "qubits", "gates", "general"}
 
 
-def _documents(source: reading.Source) -> tuple[dict[str, Any], dict[str, Any]]:
+def _documents(source: Source) -> tuple[dict[str, Any], dict[str, Any]]:
     properties = [value for _, value in source.objects() if _is_properties(value)]
     others = [(file, value) for file, value in source.objects() if not _is_properties(value)]
     if len(properties) != 1:
@@ -94,12 +95,12 @@ def _documents(source: reading.Source) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _named(entry: object, field: str) -> tuple[str, dict[str, Any]]:
-    result = reading.mapping(entry, field)
-    return reading.text(result.get("name"), f"{field}.name"), result
+    result = convert.mapping(entry, field)
+    return convert.text(result.get("name"), f"{field}.name"), result
 
 
 def _qubit(builder: SnapshotBuilder, index: int, field: str, entries: object) -> None:
-    for place, entry in reading.items(entries, field):
+    for place, entry in convert.items(entries, field):
         name, result = _named(entry, place)
         at = f"{field}.{name}"
         if name not in _QUBIT_FIELDS:
@@ -111,7 +112,7 @@ def _qubit(builder: SnapshotBuilder, index: int, field: str, entries: object) ->
             continue
         builder.set_qubit(index, target, value, at)
         if result.get("date") is not None:
-            builder.date_qubit(index, target, reading.text(result["date"], f"{at}.date"))
+            builder.date_qubit(index, target, convert.text(result["date"], f"{at}.date"))
 
 
 def _other_of_qubit(
@@ -119,7 +120,7 @@ def _other_of_qubit(
 ) -> None:
     """Report a value that no field stores: clamped for a qubit that is not operational, else
     ignored."""
-    if name == "operational" and not reading.number(entry.get("value"), at):
+    if name == "operational" and not convert.number(entry.get("value"), at):
         builder.disable_qubit(index, "not operational")
     else:
         at = at if name.isascii() and name.isprintable() else "qubits[0].(other)"
@@ -127,8 +128,8 @@ def _other_of_qubit(
 
 
 def _gate(builder: SnapshotBuilder, field: str, entry: dict[str, Any]) -> None:
-    name = reading.text(entry.get("gate"), f"{field}.gate")
-    qubits = reading.qubit_tuple(entry.get("qubits"), f"{field}.qubits")
+    name = convert.text(entry.get("gate"), f"{field}.gate")
+    qubits = convert.qubit_tuple(entry.get("qubits"), f"{field}.qubits")
     if not qubits:
         raise SnapshotError(f"{field}.qubits", "empty", hint="name the qubits of the gate")
     builder.check_qubits(qubits, f"{field}.qubits")
@@ -137,13 +138,13 @@ def _gate(builder: SnapshotBuilder, field: str, entry: dict[str, Any]) -> None:
         builder.add_gate(name, qubits, f"{field}.qubits")
     elif is_named_measurement(name):
         builder.list_measurement(qubits, f"{field}.qubits", name)
-    for place, each in reading.items(entry.get("parameters", []), f"{field}.parameters"):
+    for place, each in convert.items(entry.get("parameters", []), f"{field}.parameters"):
         key, result = _named(each, place)
         at = f"{field}.{key}"
         if key in _GATE_FIELDS:
             target, value = _measured(_GATE_FIELDS[key], result, at)
         elif key == "operational" and not instruction:
-            if not reading.number(result.get("value"), at):
+            if not convert.number(result.get("value"), at):
                 builder.replace_error(name, qubits, 1.0)
                 builder.recorder.clamped(at, "the gate does not work: its error is 1")
             continue
@@ -159,7 +160,7 @@ def _gate(builder: SnapshotBuilder, field: str, entry: dict[str, Any]) -> None:
             continue
         builder.set_gate(name, qubits, target, value, at)
         if result.get("date") is not None:
-            builder.date_gate(name, qubits, target, reading.text(result["date"], f"{at}.date"))
+            builder.date_gate(name, qubits, target, convert.text(result["date"], f"{at}.date"))
 
 
 def _instruction(
@@ -190,15 +191,15 @@ def _measured(field: _Unit, entry: dict[str, Any], at: str) -> tuple[str, float 
         return target, None
     if factor is not None:
         scale = factor(entry.get("unit"), f"{at}.unit")
-        return target, reading.scaled(reading.number(entry.get("value"), at), scale)
+        return target, convert.scaled(convert.number(entry.get("value"), at), scale)
     if entry.get("unit") not in ("", None):
         raise SnapshotError(f"{at}.unit", f"{short_repr(entry['unit'])} of a probability")
-    return target, reading.probability(entry.get("value"), at)
+    return target, convert.probability(entry.get("value"), at)
 
 
 def _configure(builder: SnapshotBuilder, configuration: dict[str, Any]) -> None:
     count = configuration.get("n_qubits")
-    if count is not None and reading.integer(count, "n_qubits") != builder.num_qubits:
+    if count is not None and convert.integer(count, "n_qubits") != builder.num_qubits:
         text = f"{count} qubits in the configuration, {builder.num_qubits} in the properties"
         hint = "give both files of one device"
         raise SnapshotError("n_qubits", text, hint=hint)
@@ -207,12 +208,12 @@ def _configure(builder: SnapshotBuilder, configuration: dict[str, Any]) -> None:
         builder.couple_pairs(configuration["coupling_map"], "coupling_map")
     params = {
         gate.get("name"): gate.get("parameters")
-        for _, gate in reading.items(configuration.get("gates", []), "conf.gates")
+        for _, gate in convert.items(configuration.get("gates", []), "conf.gates")
         if isinstance(gate, dict) and isinstance(gate.get("name"), str)
     }
     arity = {gate: len(qubits) for gate, qubits in builder.gate_keys}
-    for place, each in reading.items(configuration.get("basis_gates", []), "basis_gates"):
-        gate = reading.text(each, place)
+    for place, each in convert.items(configuration.get("basis_gates", []), "basis_gates"):
+        gate = convert.text(each, place)
         if gate == "reset":
             builder.values["dynamic"] = True
             used(place, "dynamic")
@@ -222,37 +223,37 @@ def _configure(builder: SnapshotBuilder, configuration: dict[str, Any]) -> None:
             continue
         inputs = params.get(gate)
         count = len(inputs) if isinstance(inputs, list) else None
-        guess = reading.SHAPES.get(gate, (2 if gate[:1] == "c" else 1, 0))[0]
+        guess = gate_names.SHAPES.get(gate, (2 if gate[:1] == "c" else 1, 0))[0]
         builder.add_native(gate, arity.get(gate, guess), count, place)
         if gate == "rzz":
             builder.bound_angles(gate, [[0.0, math.pi / 2]], "rzz of IBM's processors")
         used(place, "native_gates[*]")
     if configuration.get("dt") is not None:
-        dt_ns = reading.number(configuration["dt"], "dt")
+        dt_ns = convert.number(configuration["dt"], "dt")
         if 0.0 < dt_ns < _LEAST_DT_NS:
             builder.recorder.clamped("dt", f"{dt_ns:g} is taken as seconds")
             dt_ns *= 1e9
         builder.values["dt_ns"] = dt_ns
         used("dt", "dt_ns")
-    delay_us, in_ns = configuration.get("default_rep_delay"), reading.units(1e3)
+    delay_us, in_ns = configuration.get("default_rep_delay"), convert.units(1e3)
     builder.copy(delay_us, "rep_delay_ns", "default_rep_delay", in_ns)
-    builder.copy(configuration.get("max_shots"), "max_shots", "max_shots", reading.integer)
+    builder.copy(configuration.get("max_shots"), "max_shots", "max_shots", convert.integer)
     if configuration.get("coords") is not None:
         builder.values["coordinates"] = tuple(
-            _place(pair, place) for place, pair in reading.items(configuration["coords"], "coords")
+            _place(pair, place) for place, pair in convert.items(configuration["coords"], "coords")
         )
         used("coords", "coordinates")
     instructions = configuration.get("supported_instructions")
     if instructions is not None:
         named = {
             each
-            for _, each in reading.items(instructions, "supported_instructions")
+            for _, each in convert.items(instructions, "supported_instructions")
             if isinstance(each, str)
         }
         builder.values["dynamic"] = builder.values.get("dynamic", False) or bool(named & _DYNAMIC)
         used("supported_instructions", "dynamic")
     signatures = configuration.get("instruction_signatures")
-    for place, entry in reading.items(signatures or [], "instruction_signatures"):
+    for place, entry in convert.items(signatures or [], "instruction_signatures"):
         _signature(builder, *_named(entry, place), place)
     builder.ignore_others(configuration, _CONFIGURED, "conf.")
 
@@ -276,7 +277,7 @@ def _signature(builder: SnapshotBuilder, name: str, entry: dict[str, Any], place
 
 
 def _place(pair: object, place: str) -> tuple[float, float]:
-    results = [reading.number(each, at) for at, each in reading.items(pair, place)]
+    results = [convert.number(each, at) for at, each in convert.items(pair, place)]
     if len(results) != 2:
         raise SnapshotError(place, f"{len(results)} numbers", hint="x and y")
     return results[0], results[1]
@@ -284,15 +285,15 @@ def _place(pair: object, place: str) -> tuple[float, float]:
 
 def _general(builder: SnapshotBuilder, general: object) -> None:
     """Read static ZZ rates `zz_<i><j>`; the digits are split so that the pair is coupled."""
-    entries = [(at, *_named(each, at)) for at, each in reading.items(general, "general")]
+    entries = [(at, *_named(each, at)) for at, each in convert.items(general, "general")]
     rates = [(at, name, result) for at, name, result in entries if name.startswith("zz_")]
     for _, name, _ in entries:
         if not name.startswith("zz_"):
             kind = name.split("_")[0] if name.isascii() and name.isprintable() else "(other)"
             builder.recorder.unknown(f"general.{kind}_*")
     for at, name, result in rates:
-        factor = reading.frequency_factor(result.get("unit"), f"{at}.unit")
-        value = reading.number(result.get("value"), at)
+        factor = convert.frequency_factor(result.get("unit"), f"{at}.unit")
+        value = convert.number(result.get("value"), at)
         if value == 0.0:
             builder.recorder.ignored("general.zz_*", "0: not measured")
             continue
@@ -300,7 +301,7 @@ def _general(builder: SnapshotBuilder, general: object) -> None:
         if pair is None:
             builder.recorder.ignored("general.zz_*", "the digits name no coupled pair, or several")
             continue
-        rate_khz = reading.scaled(value, factor) * 1e6
+        rate_khz = convert.scaled(value, factor) * 1e6
         if abs(rate_khz) > _MAX_ZZ_KHZ:
             limited = math.copysign(_MAX_ZZ_KHZ, rate_khz)
             builder.recorder.clamped(

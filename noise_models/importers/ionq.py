@@ -10,8 +10,9 @@ import math
 from datetime import UTC, datetime
 from typing import Any
 
-from noise_models.importers import reading
+from noise_models.importers import convert
 from noise_models.importers.builder import ImportedSnapshot, SnapshotBuilder
+from noise_models.importers.source import Source
 from noise_models.strict_json import SnapshotError, short_repr
 
 NAME = "ionq"
@@ -24,7 +25,7 @@ _MAX_DURATION_S = 1.0  # of a gate, readout or reset: IonQ states 1e-5 to 1e-3 s
 _SPAM = "spam"
 
 
-def recognizes(source: reading.Source) -> bool:
+def recognizes(source: Source) -> bool:
     """Return whether a document, or its section `provider`, has fidelities of 1q, 2q or spam."""
     return any(_section(value) is not None for _, value in source.objects())
 
@@ -40,7 +41,7 @@ def _section(document: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:
     return None
 
 
-def read(source: reading.Source, name: str) -> ImportedSnapshot:
+def read(source: Source, name: str) -> ImportedSnapshot:
     """Convert the values to a snapshot. Raises SnapshotError. Fidelities of gates are average ones;
     that of preparation and measurement together is taken as that of the measurement."""
     document = source.only_object("a characterization is one JSON file")
@@ -48,17 +49,17 @@ def read(source: reading.Source, name: str) -> ImportedSnapshot:
     if found is None:
         raise SnapshotError("fidelity", "missing", hint="an object with 1q, 2q and spam")
     prefix, section = found
-    paradigm = reading.mapping(document.get("paradigm", {}), "paradigm")
-    machine = reading.text(document.get("backend") or "", "backend")
-    label = machine or reading.text(document.get("deviceName") or "", "deviceName")
+    paradigm = convert.mapping(document.get("paradigm", {}), "paradigm")
+    machine = convert.text(document.get("backend") or "", "backend")
+    label = machine or convert.text(document.get("deviceName") or "", "deviceName")
     builder = _device(document, paradigm, label)
     gate = _two_qubit_gate(builder, paradigm, label)
     _fidelities(builder, section["fidelity"], f"{prefix}fidelity", gate)
     _timing(builder, section.get("timing"), f"{prefix}timing", gate)
-    service = reading.mapping(document.get("service", {}), "service")
+    service = convert.mapping(document.get("service", {}), "service")
     shots = service.get("shotsRange")
     if isinstance(shots, list) and len(shots) == 2:
-        builder.copy(shots[1], "max_shots", "service.shotsRange[1]", reading.integer)
+        builder.copy(shots[1], "max_shots", "service.shotsRange[1]", convert.integer)
     builder.ignore_others(document, _KNOWN)
     if prefix:
         builder.ignore_others(section, _SECTION, prefix)
@@ -83,7 +84,7 @@ def _device(document: dict[str, Any], paradigm: dict[str, Any], label: str) -> S
     if count is None and not machine:
         hint = "add a number of qubits: qubits"
         raise SnapshotError("qubits", "missing, and no machine of a known size is named", hint=hint)
-    number = _QUBITS[machine] if count is None else reading.integer(count, at)
+    number = _QUBITS[machine] if count is None else convert.integer(count, at)
     builder = SnapshotBuilder(NAME, number, at)
     if count is None:
         builder.recorder.defaulted("num_qubits", f"{number}: those of IonQ {machine.title()}")
@@ -92,7 +93,7 @@ def _device(document: dict[str, Any], paradigm: dict[str, Any], label: str) -> S
     builder.values.update(provider="IonQ", technology="trapped-ion")
     date = document.get("date")
     if isinstance(date, int | float) and not isinstance(date, bool):
-        seconds = reading.number(date, "date")
+        seconds = convert.number(date, "date")
         seconds = seconds / 1e3 if seconds > 1e11 else seconds  # some answers have milliseconds
         try:
             date = datetime.fromtimestamp(seconds, UTC).isoformat()
@@ -104,11 +105,11 @@ def _device(document: dict[str, Any], paradigm: dict[str, Any], label: str) -> S
 
 
 def _couple(builder: SnapshotBuilder, document: dict[str, Any], paradigm: dict[str, Any]) -> None:
-    connectivity = reading.mapping(paradigm.get("connectivity", {}), "paradigm.connectivity")
+    connectivity = convert.mapping(paradigm.get("connectivity", {}), "paradigm.connectivity")
     full = builder.num_qubits * (builder.num_qubits - 1) // 2
     pairs: set[frozenset[int]] = set()
-    for place, pair in reading.items(document.get("connectivity") or [], "connectivity"):
-        ends = reading.qubit_tuple(pair, place)
+    for place, pair in convert.items(document.get("connectivity") or [], "connectivity"):
+        ends = convert.qubit_tuple(pair, place)
         builder.check_qubits(ends, place)
         if len(ends) != 2:
             raise SnapshotError(place, f"{len(ends)} qubits", hint="a pair")
@@ -127,8 +128,8 @@ def _couple(builder: SnapshotBuilder, document: dict[str, Any], paradigm: dict[s
 def _two_qubit_gate(builder: SnapshotBuilder, paradigm: dict[str, Any], label: str) -> str:
     """Add the native gates; return that on two qubits: `rzz` of Forte, else `rxx`, which the
     Moelmer-Soerensen gate MS is apart from changes of frame."""
-    listed = reading.items(paradigm.get("nativeGateSet") or [], "paradigm.nativeGateSet")
-    named = {reading.text(each, at).lower() for at, each in listed}
+    listed = convert.items(paradigm.get("nativeGateSet") or [], "paradigm.nativeGateSet")
+    named = {convert.text(each, at).lower() for at, each in listed}
     gate = "rzz" if "zz" in named or "forte" in label.lower() else "rxx"
     for each in ("rz", "r", gate):
         builder.add_native(each, 2 if each == gate else 1, None, each)
@@ -141,18 +142,18 @@ def _two_qubit_gate(builder: SnapshotBuilder, paradigm: dict[str, Any], label: s
 
 
 def _fidelities(builder: SnapshotBuilder, entries: Any, at: str, gate: str) -> None:
-    for key, entry in reading.mapping(entries, at).items():
-        place = f"{at}.{reading.key_text(key)}"
+    for key, entry in convert.mapping(entries, at).items():
+        place = f"{at}.{convert.key_text(key)}"
         lower = key.lower()
         if lower not in (*_DURATIONS, _SPAM):
             builder.recorder.unknown(place, is_noise=True)
             continue
-        values = reading.mapping(entry, place)
+        values = convert.mapping(entry, place)
         which = next((each for each in ("median", "mean") if values.get(each) is not None), "")
         if not which:
             builder.recorder.ignored(place, "neither mean nor median: not measured")
             continue
-        error = reading.infidelity(values[which], f"{place}.{which}")
+        error = convert.infidelity(values[which], f"{place}.{which}")
         builder.ignore_others(values, (which,), f"{place}.")
         if lower == _SPAM:
             for qubit in range(builder.num_qubits):
@@ -165,14 +166,14 @@ def _fidelities(builder: SnapshotBuilder, entries: Any, at: str, gate: str) -> N
 
 
 def _timing(builder: SnapshotBuilder, entries: Any, at: str, gate: str) -> None:
-    timing = reading.mapping(entries or {}, at)
+    timing = convert.mapping(entries or {}, at)
     coherence = [value for key, value in timing.items() if key.lower() in ("t1", "t2")]
     # T1 and T2 have one unit: either of the two shows it.
     in_microseconds = any(
         isinstance(each, int | float) and _MAX_TIME_S < each < math.inf for each in coherence
     )
     for key, value in timing.items():
-        place = f"{at}.{reading.key_text(key)}"
+        place = f"{at}.{convert.key_text(key)}"
         lower = key.lower()
         if lower not in _TIMES and lower not in _DURATIONS:
             builder.recorder.unknown(place, is_noise=True)
@@ -180,7 +181,7 @@ def _timing(builder: SnapshotBuilder, entries: Any, at: str, gate: str) -> None:
         if value is None or (isinstance(value, float) and not math.isfinite(value)):
             builder.recorder.ignored(place, "null or not finite: not measured")
             continue
-        seconds = reading.number(value, place)
+        seconds = convert.number(value, place)
         if lower not in ("t1", "t2") and seconds > _MAX_DURATION_S:
             hint = f"in seconds, at most {_MAX_DURATION_S:g}"
             raise SnapshotError(place, f"{seconds:g} s is implausible", hint=hint)

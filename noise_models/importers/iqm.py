@@ -9,8 +9,9 @@ import math
 import re
 from typing import Any
 
-from noise_models.importers import reading
+from noise_models.importers import convert, gate_names, report
 from noise_models.importers.builder import ImportedSnapshot, SnapshotBuilder
+from noise_models.importers.source import Source
 from noise_models.strict_json import SnapshotError, short_repr
 
 NAME = "iqm"
@@ -26,7 +27,7 @@ _READOUT = {"error_0_to_1": "p01", "error_1_to_0": "p10", "fidelity": "readout_e
 _RANK_METHOD = {"irb": 0, "rb": 1}  # interleaved benchmarking measures the gate itself
 
 
-def recognizes(source: reading.Source) -> bool:
+def recognizes(source: Source) -> bool:
     """Return whether a document has a list of observations, or a mapping `metrics` of their
     names."""
     return any(_observations(value) is not None for value in source.documents.values())
@@ -53,11 +54,11 @@ def _observations(document: Any) -> list[tuple[str, str, Any, dict[str, Any]]] |
     for place, name, entry in entries:
         if not isinstance(entry, dict) or "value" not in entry:
             raise SnapshotError(place, "an observation without a value")
-        results.append((place, reading.text(name, f"{place}.dut_field"), entry["value"], entry))
+        results.append((place, convert.text(name, f"{place}.dut_field"), entry["value"], entry))
     return results
 
 
-def read(source: reading.Source, name: str) -> ImportedSnapshot:
+def read(source: Source, name: str) -> ImportedSnapshot:
     """Convert one quality metric set to a snapshot. Raises SnapshotError."""
     if len(source.documents) != 1 or source.tables:
         raise SnapshotError("files", "a quality metric set is one JSON file")
@@ -86,7 +87,7 @@ def read(source: reading.Source, name: str) -> ImportedSnapshot:
     for gate, arity in {gate: len(qubits) for gate, qubits in builder.gate_keys}.items():
         builder.add_native(gate, arity, None, gate)
     label = document.get("dut_label") or document.get("quantum_computer") or ""
-    return builder.finish(name or reading.text(label, "dut_label"), source)
+    return builder.finish(name or convert.text(label, "dut_label"), source)
 
 
 def _choose(
@@ -127,19 +128,17 @@ def _choose(
         if all_qubits and method.endswith("ssro") and metric in _READOUT and len(indices) == 1:
             target = ("qubit", indices[0], _READOUT[metric])
             rank = 0 if method == "ssro" and gate == "measure" else 1
-            inputs = reading.probability(_number(value, at), at)
-            number = reading.infidelity(inputs, at) if metric == "fidelity" else inputs
+            inputs = convert.probability(_number(value, at), at)
+            number = convert.infidelity(inputs, at) if metric == "fidelity" else inputs
         elif all_qubits and method in _RANK_METHOD and metric == "fidelity" and gate != "clifford":
-            target = ("gate", reading.qiskit_name(gate), indices)
+            target = ("gate", gate_names.qiskit_name(gate), indices)
             rank = _RANK_METHOD[method]
-            number = reading.infidelity(_number(value, at), at)
+            number = convert.infidelity(_number(value, at), at)
     if target is None:
         if len(parts) in (2, 6) or parts[0] in ("metrics", "characterization", "controllers"):
             builder.recorder.ignored(f"observations.{kind}", "not used by the noise model")
         else:  # no name of IQM's
-            builder.recorder.unknown(
-                f"observations.{kind}", is_noise=reading.looks_like_noise(path)
-            )
+            builder.recorder.unknown(f"observations.{kind}", is_noise=report.looks_like_noise(path))
         return
     order = (rank, ".".join(parts) + suffixes)
     if target in chosen:
@@ -158,4 +157,4 @@ def _index(digits: str, place: str) -> int:
 
 def _number(value: Any, at: str) -> float:
     """Return a number; some exports write it as text."""
-    return reading.parsed_number(value, at) if isinstance(value, str) else reading.number(value, at)
+    return convert.parsed_number(value, at) if isinstance(value, str) else convert.number(value, at)

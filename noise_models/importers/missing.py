@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 
 from noise_models.calibration import CalibrationSnapshot, GateCalibration
-from noise_models.importers.reading import Recorder
+from noise_models.importers.report import Recorder
 
 _SHOWN = 12
 

@@ -4,7 +4,8 @@ import msgspec
 
 from noise_models.calibration import CalibrationSnapshot
 from noise_models.importers import missing
-from noise_models.importers.reading import ImportReport, Recorder, Source
+from noise_models.importers.report import ImportReport, Recorder
+from noise_models.importers.source import Source
 from noise_models.snapshot import clamps, from_values
 from noise_models.strict_json import SnapshotError
 

@@ -7,8 +7,9 @@ and their units. `qhw-device-v1` adds native gates, `qhw-coupling-v1` the couple
 from typing import Any
 
 from noise_models.calibration import is_named_measurement
-from noise_models.importers import reading
+from noise_models.importers import convert, gate_names
 from noise_models.importers.builder import ImportedSnapshot, SnapshotBuilder
+from noise_models.importers.source import Source
 from noise_models.strict_json import SnapshotError, short_repr
 
 NAME = "qhw"
@@ -16,12 +17,12 @@ NAME = "qhw"
 _SCHEMAS = ("qhw-calibration-v1", "qhw-device-v1", "qhw-coupling-v1")
 
 
-def recognizes(source: reading.Source) -> bool:
+def recognizes(source: Source) -> bool:
     """Return whether a record has one of the three schemas."""
     return any(value.get("schema") in _SCHEMAS for _, value in source.objects())
 
 
-def read(source: reading.Source, name: str) -> ImportedSnapshot:
+def read(source: Source, name: str) -> ImportedSnapshot:
     """Convert the records of one device to a snapshot. Raises SnapshotError."""
     records: dict[str, dict[str, Any]] = {}
     for file, value in source.objects():
@@ -31,17 +32,17 @@ def read(source: reading.Source, name: str) -> ImportedSnapshot:
         if schema in records:
             raise SnapshotError(f"{file}: schema", f"{schema} a second time")
         records[schema] = value
-    if source.tables or not records:
+    if source.tables or not records or len(records) < len(source.documents):
         raise SnapshotError("files", "qhw records are JSON files")
     main = records.get(_SCHEMAS[0]) or records.get(_SCHEMAS[1]) or records[_SCHEMAS[2]]
-    head = reading.mapping(main.get("device", {}), "device")
-    extensions = reading.mapping(main.get("extensions", {}), "extensions")
+    head = convert.mapping(main.get("device", {}), "device")
+    extensions = convert.mapping(main.get("extensions", {}), "extensions")
     metrics = [each for each in extensions.values() if isinstance(each, dict)]
     builder = SnapshotBuilder(NAME, _num_qubits(head, metrics), "device.num_qubits")
     builder.copy(main.get("provider"), "provider", "provider")
     for key in ("version", "technology"):
         builder.copy(head.get(key), key, f"device.{key}")
-    calibration = reading.mapping(main.get("calibration", {}), "calibration")
+    calibration = convert.mapping(main.get("calibration", {}), "calibration")
     builder.copy(calibration.get("timestamp"), "calibrated", "calibration.timestamp")
     for key in sorted(calibration.keys() - {"timestamp"}):
         builder.recorder.ignored(f"calibration.{short_repr(key)[1:-1]}", "a summary")
@@ -50,17 +51,17 @@ def read(source: reading.Source, name: str) -> ImportedSnapshot:
     _device(builder, records.get("qhw-device-v1", {}))
     _coupling(builder, records.get("qhw-coupling-v1", {}))
     inputs = head.get("name") or head.get("id") or ""
-    return builder.finish(name or reading.text(inputs, "device.name"), source)
+    return builder.finish(name or convert.text(inputs, "device.name"), source)
 
 
 def _num_qubits(head: dict[str, Any], metrics: list[dict[str, Any]]) -> int:
     if head.get("num_qubits") is not None:
-        return reading.integer(head["num_qubits"], "device.num_qubits")
+        return convert.integer(head["num_qubits"], "device.num_qubits")
     indices = [-1]
     for each in metrics:
-        for place, entry in reading.items(each.get("qubit_metrics", []), "qubit_metrics"):
-            result = reading.mapping(entry, place)
-            indices.append(reading.qubit_index(result.get("qubit"), f"{place}.qubit"))
+        for place, entry in convert.items(each.get("qubit_metrics", []), "qubit_metrics"):
+            result = convert.mapping(entry, place)
+            indices.append(convert.qubit_index(result.get("qubit"), f"{place}.qubit"))
     return max(indices) + 1
 
 
@@ -69,29 +70,29 @@ def _metrics(builder: SnapshotBuilder, extension: str, metrics: Any) -> None:
         builder.recorder.ignored(extension, "not a set of metrics")
         return
     unit = metrics.get("duration_unit", "s")
-    factor = reading.time_factor(unit, f"{extension}.duration_unit")
-    frequency = reading.frequency_factor(
+    factor = convert.time_factor(unit, f"{extension}.duration_unit")
+    frequency = convert.frequency_factor(
         metrics.get("frequency_unit", "Hz"), f"{extension}.frequency_unit"
     )
     if "duration_unit" not in metrics:
         builder.recorder.defaulted(f"{extension}.duration_unit", "s")
-    times = reading.units(factor)
-    fields: reading.FieldTable = {
-        **{key: (f"{key}_us", reading.units(factor / 1e3)) for key in ("t1", "t2")},
+    times = convert.units(factor)
+    fields: convert.FieldTable = {
+        **{key: (f"{key}_us", convert.units(factor / 1e3)) for key in ("t1", "t2")},
         "readout_duration": ("readout_ns", times),
-        "frequency": ("frequency_ghz", reading.units(frequency)),
-        **{key: (key, reading.probability) for key in ("readout_error", "p01", "p10")},
-        "readout_fidelity": ("readout_error", reading.infidelity),
+        "frequency": ("frequency_ghz", convert.units(frequency)),
+        **{key: (key, convert.probability) for key in ("readout_error", "p01", "p10")},
+        "readout_fidelity": ("readout_error", convert.infidelity),
     }
-    for place, entry in reading.items(metrics.get("qubit_metrics", []), "qubit_metrics"):
-        each = _one_error(reading.mapping(entry, place), "readout_error", "readout_fidelity")
-        qubit = reading.qubit_index(each.get("qubit"), f"{place}.qubit")
+    for place, entry in convert.items(metrics.get("qubit_metrics", []), "qubit_metrics"):
+        each = _one_error(convert.mapping(entry, place), "readout_error", "readout_fidelity")
+        qubit = convert.qubit_index(each.get("qubit"), f"{place}.qubit")
         for target, value, at in builder.fields(each, place, fields, ("qubit",)):
             builder.set_qubit(qubit, target, value, at)
-    for place, entry in reading.items(metrics.get("gate_metrics", []), "gate_metrics"):
-        each = _one_error(reading.mapping(entry, place), "error", "fidelity")
-        name = reading.text(each.get("operation"), f"{place}.operation")
-        locus = reading.qubit_tuple(each.get("locus", []), f"{place}.locus")
+    for place, entry in convert.items(metrics.get("gate_metrics", []), "gate_metrics"):
+        each = _one_error(convert.mapping(entry, place), "error", "fidelity")
+        name = convert.text(each.get("operation"), f"{place}.operation")
+        locus = convert.qubit_tuple(each.get("locus", []), f"{place}.locus")
         is_gate = name not in ("measure", "reset") and not is_named_measurement(name)
         if is_gate:
             builder.add_gate(name, locus, f"{place}.locus")
@@ -103,9 +104,9 @@ def _metrics(builder: SnapshotBuilder, extension: str, metrics: Any) -> None:
 
 
 _KNOWN = {"qubit_metrics", "gate_metrics", "duration_unit", "frequency_unit"}
-_ERRORS: reading.FieldTable = {
-    "error": ("error", reading.probability),
-    "fidelity": ("error", reading.infidelity),
+_ERRORS: convert.FieldTable = {
+    "error": ("error", convert.probability),
+    "fidelity": ("error", convert.infidelity),
 }
 
 
@@ -117,21 +118,21 @@ def _one_error(entry: dict[str, Any], error: str, fidelity: str) -> dict[str, An
 
 
 def _device(builder: SnapshotBuilder, record: dict[str, Any]) -> None:
-    metadata = reading.mapping(record.get("metadata", {}), "metadata")
+    metadata = convert.mapping(record.get("metadata", {}), "metadata")
     arity = {gate: len(qubits) for gate, qubits in builder.gate_keys if qubits}
-    for place, each in reading.items(metadata.get("basis_gates", []), "metadata.basis_gates"):
-        gate = reading.text(each, place)
-        shape = reading.SHAPES.get(gate)
+    for place, each in convert.items(metadata.get("basis_gates", []), "metadata.basis_gates"):
+        gate = convert.text(each, place)
+        shape = gate_names.SHAPES.get(gate)
         builder.add_native(gate, arity.get(gate, shape[0] if shape else 1), None, place)
         builder.recorder.used(place, "native_gates[*]")
-    builder.copy(metadata.get("max_shots"), "max_shots", "metadata.max_shots", reading.integer)
+    builder.copy(metadata.get("max_shots"), "max_shots", "metadata.max_shots", convert.integer)
     if metadata.get("dynamic_circuits") is True:
         builder.values["dynamic"] = True
         builder.recorder.used("metadata.dynamic_circuits", "dynamic")
 
 
 def _coupling(builder: SnapshotBuilder, record: dict[str, Any]) -> None:
-    coupling = reading.mapping(record.get("coupling", {}), "coupling")
+    coupling = convert.mapping(record.get("coupling", {}), "coupling")
     if not coupling:
         builder.recorder.defaulted("coupling", "the pairs of two-qubit gates: no coupling record")
         builder.couple_gates()

@@ -7,8 +7,9 @@ times: `t1_s`, `t2_s`, `duration_1q_s`, `duration_2q_s`, `measure_s`, `reset_s`.
 
 from typing import Any
 
-from noise_models.importers import reading
+from noise_models.importers import convert
 from noise_models.importers.builder import ImportedSnapshot, SnapshotBuilder
+from noise_models.importers.source import Source
 from noise_models.strict_json import SnapshotError, short_repr
 
 NAME = "trapped-ion"
@@ -37,7 +38,7 @@ _IGNORED = {
 }
 
 
-def recognizes(source: reading.Source) -> bool:
+def recognizes(source: Source) -> bool:
     """Return whether a document, or one of its sections of parameters, has p1 or p2."""
     return any({"p1", "p2"} & _flat(value).keys() for _, value in source.objects())
 
@@ -56,23 +57,23 @@ def _flat(document: dict[str, Any]) -> dict[str, tuple[str, Any]]:
         section = value if key in _SECTIONS and isinstance(value, dict) else {key: value}
         prefix = f"{key}." if section is value else ""
         for name, each in section.items():
-            place = prefix + reading.key_text(name)
+            place = prefix + convert.key_text(name)
             if section is value and isinstance(each, dict):
                 for inner, entry in each.items():
-                    add(inner, f"{place}.{reading.key_text(inner)}", entry)
+                    add(inner, f"{place}.{convert.key_text(inner)}", entry)
             else:
                 add(name, place, each)
     return entries
 
 
-def read(source: reading.Source, name: str) -> ImportedSnapshot:
+def read(source: Source, name: str) -> ImportedSnapshot:
     """Build the snapshot of an all-to-all device with equal qubits. Raises SnapshotError. p1 and p2
     are probabilities of an error; the average gate infidelity is p d / (d + 1) with d = 2 and 4."""
     inputs = _flat(source.only_object("emulator parameters are one JSON file"))
     counts = [key for key in _COUNTS if key in inputs and not isinstance(inputs[key][1], list)]
     given = [inputs.pop(key) for key in counts]  # what is read is taken out
     at, value = given[0] if given else ("num_qubits", DEFAULT_QUBITS)
-    builder = SnapshotBuilder(NAME, reading.integer(value, at), at)
+    builder = SnapshotBuilder(NAME, convert.integer(value, at), at)
     if given:
         builder.recorder.used(at, "num_qubits")
     else:
@@ -88,12 +89,12 @@ def read(source: reading.Source, name: str) -> ImportedSnapshot:
     for key, gate, side in (("p1", "r", 2), ("p2", "rzz", 4)):
         if key in inputs:
             at, value = inputs.pop(key)
-            error = reading.probability(value, at) * side / (side + 1)
+            error = convert.probability(value, at) * side / (side + 1)
             builder.set_gate(gate, (), "error", error, at)
     for key, gate in (("duration_1q_s", "r"), ("duration_2q_s", "rzz")):
         if key in inputs:
             at, value = inputs.pop(key)
-            builder.set_gate(gate, (), "duration_ns", reading.number(value, at) * 1e9, at)
+            builder.set_gate(gate, (), "duration_ns", convert.number(value, at) * 1e9, at)
         else:
             builder.set_gate(gate, (), "duration_ns", _DEFAULT_TIMES_NS[key], f"({key})")
             builder.recorder.defaulted(key, f"{_DEFAULT_TIMES_NS[key] / 1e9:g}")
@@ -101,7 +102,7 @@ def read(source: reading.Source, name: str) -> ImportedSnapshot:
     for key, target in _TEXTS:
         at, value = inputs.pop(key, ("", None))
         if at and target not in builder.values:
-            read = reading.integer if target == "max_shots" else reading.text
+            read = convert.integer if target == "max_shots" else convert.text
             builder.values[target] = read(value, at)
             builder.recorder.used(at, target)
     label = inputs.pop("name", ("", ""))[1]
@@ -110,7 +111,7 @@ def read(source: reading.Source, name: str) -> ImportedSnapshot:
             builder.recorder.ignored(place, _IGNORED[key])
         else:
             builder.recorder.unknown(place)
-    return builder.finish(name or reading.text(label, "name"), source)
+    return builder.finish(name or convert.text(label, "name"), source)
 
 
 def _qubits(builder: SnapshotBuilder, entries: dict[str, tuple[str, Any]]) -> None:
@@ -119,28 +120,28 @@ def _qubits(builder: SnapshotBuilder, entries: dict[str, tuple[str, Any]]) -> No
     if "p_meas" in entries:
         at, value = entries.pop("p_meas")
         if isinstance(value, list):
-            pair = [reading.probability(each, place) for place, each in reading.items(value, at)]
+            pair = [convert.probability(each, place) for place, each in convert.items(value, at)]
             if len(pair) != 2:
                 raise SnapshotError(at, f"{len(pair)} values", hint="one, or one for 0 and for 1")
         else:
-            pair = [reading.probability(value, at)] * 2
+            pair = [convert.probability(value, at)] * 2
         shared["p01"], shared["p10"] = (at, pair[0]), (at, pair[1])
     for key, target in (("p_meas_0", "p01"), ("p_meas_1", "p10"), ("p_init", "preparation_error")):
         if key in entries:
             at, value = entries.pop(key)
             if target in shared:
                 raise SnapshotError(at, f"{key} beside p_meas", hint="give one of the two")
-            shared[target] = (at, reading.probability(value, at))
+            shared[target] = (at, convert.probability(value, at))
     if "preparation_error" in shared:
         shared["reset_error"] = shared["preparation_error"]
     for key, (target, factor) in _QUBIT_TIMES.items():
         if key in entries:
             at, value = entries.pop(key)
-            shared[target] = (at, reading.number(value, at) * factor)
+            shared[target] = (at, convert.number(value, at) * factor)
     if "linear_dephasing_rate" in entries:
         # Probability of Z after a time t: rate t here; (1 - exp(-t / T2)) / 2 for dephasing.
         at, value = entries.pop("linear_dephasing_rate")
-        rate = reading.number(value, at)
+        rate = convert.number(value, at)
         if rate < 0.0:
             raise SnapshotError(at, f"{rate:g}", hint="a rate in 1/s, 0 or above")
         if rate > 0.0 and "t2_us" not in shared:
