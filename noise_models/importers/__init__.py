@@ -27,13 +27,14 @@ from noise_models.importers import (
     trapped_ion,
 )
 from noise_models.importers.builder import SnapshotBuilder
+from noise_models.importers.convert import parsed_number, qubit_index
 from noise_models.importers.report import ImportReport, ReportLine
 from noise_models.importers.source import Source, parse
 from noise_models.strict_json import SnapshotError
 
 __all__ = [
     "ENTRY_POINTS", "REGISTRY", "ImportReport", "Importer", "ReportLine", "SnapshotBuilder",
-    "SnapshotError", "Source", "import_snapshot", "importers",
+    "SnapshotError", "Source", "import_snapshot", "importers", "parsed_number", "qubit_index",
 ]  # fmt: skip
 ENTRY_POINTS = "simenv.importers"
 _MOST_UNREAD = 8  # fields that an error names

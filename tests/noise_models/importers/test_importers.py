@@ -331,6 +331,13 @@ def test_files_of_no_known_form_are_refused_by_name(
     assert fails(SnapshotError, "", import_snapshot, files, **options).field == field
 
 
+@pytest.mark.parametrize("extra", [("z.json", b"[1]"), ("z.json", b"{}"), ("z.csv", b"a,b\n1,2\n")])
+@pytest.mark.parametrize("name", sorted(samples.files()))
+def test_no_file_of_another_kind_is_skipped(name: str, extra: tuple[str, bytes]) -> None:
+    files = {**samples.files()[name], extra[0]: extra[1]}
+    fails(SnapshotError, "", import_snapshot, files, source_format=name)
+
+
 def test_a_noise_model_without_a_device_is_refused_with_the_way_to_use_it() -> None:
     for document in ({"errors": []}, {"kind": "channels"}):
         with pytest.raises(SnapshotError, match="a noise model without a device") as caught:

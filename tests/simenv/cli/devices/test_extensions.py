@@ -54,7 +54,18 @@ def test_table_of_a_laboratory_is_imported_and_its_command_runs(
     table.write_text(TABLE.replace("readout_error", "read_err"))
     assert "read_err: looks like noise" in shell("devices", "import", str(table)).err
     table.write_text(TABLE.replace("120", "long"))
-    assert "the importer failed: ValueError" in shell("devices", "import", str(table)).err
+    assert "row 2: t1_us: 'long' is not a number" in shell("devices", "import", str(table)).err
+
+
+def test_an_importer_that_raises_another_error_is_named_with_it(
+    shell: Shell, install: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install()
+    table = tmp_path / "chip.csv"
+    table.write_text(TABLE)
+    monkeypatch.setattr(importers()["lab-table"], "read", staticmethod(lambda *_: 1 // 0))
+    failed = shell("devices", "import", str(table)).err
+    assert "lab-table: the importer failed: ZeroDivisionError" in failed
 
 
 def test_command_that_cannot_be_loaded_says_why_and_hides_no_other(
