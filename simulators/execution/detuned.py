@@ -7,7 +7,8 @@ quadrature of K nodes that integrates all of these is the Gaussian mixture, what
 does: exact results are weighted sums over the grid of the nodes of all qubits. For sampled results
 the nodes of each shot are drawn by their weights, and shots with equal nodes run together; a qubit
 that needs many nodes, or that rotates in a loop, has Gaussian detunings instead. Qubits whose
-rotations the outputs do not depend on are left out.
+rotations the outputs do not depend on are left out. Shots of parts that no gate and no channel
+connects are drawn part by part: each has sets of detunings of its own.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators import engine as engines
+from simulators.circuit.analysis.measurements import TERMINAL, noisy_layout
 from simulators.circuit.analysis.quadrature import (
     EXACT_ERROR,
     MOST_NODES,
@@ -27,20 +29,37 @@ from simulators.circuit.analysis.quadrature import (
     nodes,
     reaches,
 )
+from simulators.circuit.gates import MEASURE, RESET
 from simulators.circuit.ir import Circuit, num_words
 from simulators.circuit.noise import Detunings, NoiseProgram
-from simulators.circuit.passes.components import active_part
+from simulators.circuit.passes.components import Subcircuit, active_part, split
 from simulators.circuit.passes.detuning import RotatedCircuit, inserted
 from simulators.circuit.passes.light_cone import OutputSupport
-from simulators.engine import BINDINGS, SAMPLED, EngineResult, Request, RunControl, RunOptions
+from simulators.engine import (
+    BINDINGS,
+    COMPONENTS,
+    SAMPLED,
+    EngineResult,
+    Request,
+    RunControl,
+    RunOptions,
+)
 from simulators.errors import Unsupported
 from simulators.execution import requests, sampling
+from simulators.execution.readout import ReadoutStage
 
 MAX_GRID = 8_192  # nodes of an exact result, over all qubits
 _BINDINGS_AT_ONCE = 1 << 16  # values of parameters
-_DOMAIN = 0x71756173  # of the random numbers of detunings
+_SETS, _PIECES = 0x71756173, 0x71756174  # domains of random numbers
 
 Array = NDArray[np.float64]
+
+
+class _Pieces(msgspec.Struct, frozen=True, eq=False):
+    """Unconnected parts of a circuit with their plans; (): the circuit is run as one."""
+
+    parts: tuple[tuple[Subcircuit, engines.Plan], ...] = ()
+    readout: ReadoutStage | None = None  # of joint records
 
 
 class DetunedPlan:
@@ -52,14 +71,19 @@ class DetunedPlan:
         self, engine: engines.Engine, circuit: Circuit, noise: NoiseProgram, options: RunOptions
     ) -> None:
         assert noise.detunings is not None
+        self._engine, self._options = engine, options
         self._detunings = noise.detunings
+        self._circuit, self._noise = circuit, noise
         self._rotated = inserted(circuit, noise)
         self._plan = engine.plan(self._rotated.circuit, self._rotated.noise, options)
         self._acting: requests.SupportCache[NDArray[np.bool_]] = requests.SupportCache()
+        self._pieces: requests.SupportCache[_Pieces] = requests.SupportCache()
 
     @property
     def memory_bytes(self) -> int:
-        return self._plan.memory_bytes + 24 * self._detunings.angles.size
+        own = self._plan.memory_bytes + 24 * self._detunings.angles.size
+        pieces = (plan for each in self._pieces.values() for _, plan in each.parts)
+        return own + sum(plan.memory_bytes for plan in pieces)
 
     def run(
         self,
@@ -71,6 +95,10 @@ class DetunedPlan:
     ) -> EngineResult:
         """Run as `Engine.run`. Raises Unsupported for an exact result that needs too many nodes."""
         number = requests.num_bindings(circuit, request)
+        if SAMPLED.issuperset(request.outputs):
+            pieces = self._pieces.of(circuit, request, self._split)
+            if pieces.parts:
+                return self._joined(engine, pieces, circuit, request, control)
         acting = self._acting.of(circuit, request, self._support)
         run = _Run(engine, self._plan, self._rotated, self._detunings, acting, options, control)
         results = []
@@ -80,6 +108,63 @@ class DetunedPlan:
                 continue
             results.append(result)
         return EngineResult.joined(results) if results else None  # type: ignore[return-value]
+
+    def _split(self, support: OutputSupport | None) -> _Pieces:
+        """Parts of a circuit that measures at its end only."""
+        if self._circuit.conditions_data:
+            return _Pieces()
+        part, noise = active_part(self._circuit, self._noise, support)
+        layout = noisy_layout(part.circuit, noise)
+        codes = part.circuit.table.rows[:, 0][part.circuit.ops]
+        if (np.isin(codes, (MEASURE, RESET)) & (layout.roles != TERMINAL)).any():
+            return _Pieces()
+        pieces = split(part, noise, packed=1)
+        if len(pieces) == 1:
+            return _Pieces()
+        plan, options = self._engine.plan, self._options
+        return _Pieces(
+            tuple((piece, plan(piece.circuit, own, options)) for piece, own in pieces),
+            ReadoutStage.of(layout, noise.readout, part.operations),
+        )
+
+    def _joined(
+        self,
+        engine: engines.Engine,
+        pieces: _Pieces,
+        circuit: Circuit,
+        request: Request,
+        control: RunControl,
+    ) -> EngineResult:
+        """Sample each part on its own, and join the bits of each shot."""
+        rng = _generator(request, _PIECES)
+        joint: NDArray[np.uint64] | None = None
+        for number in control.divide(len(pieces.parts), COMPONENTS):
+            piece, plan = pieces.parts[number]
+            asked = msgspec.structs.replace(
+                request, outputs=("memory",), seed=int(rng.integers(1 << 63))
+            )
+            result = engine.run(plan, piece.of(circuit), asked, self._options, control)
+            if result is None:
+                return None
+            width = sampling.shot_bytes(circuit.num_clbits)
+            bits = _records(result.memory, width, circuit.num_clbits)
+            joint = bits if joint is None else joint | bits
+        assert joint is not None
+        results = []
+        rows = joint.reshape(-1, request.shots, joint.shape[1])
+        for row, records in enumerate(np.ascontiguousarray(rows)):
+            if pieces.readout is not None:
+                pieces.readout.flip(records, 0, (request.seed, request.binding + row))
+            counts, memory = sampling.Counts(circuit.num_clbits), b""
+            counts.add(records)
+            if "memory" in request.outputs:
+                kept = sampling.Memory(circuit.num_clbits)
+                kept.add(records)
+                memory = kept.packed()
+            packed = counts.packed() if "counts" in request.outputs else (0, b"", b"")
+            remark = f"{len(pieces.parts)} components"
+            results.append(engines.BindingResult(*packed, memory=memory, remark=remark))
+        return EngineResult.joined(results)
 
     def _support(self, support: OutputSupport | None) -> NDArray[np.bool_]:
         rotated: RotatedCircuit = self._rotated
@@ -173,8 +258,7 @@ class _Run(msgspec.Struct, frozen=True, eq=False):
     ) -> engines.BindingResult | None:
         """Counts, memory and estimates: a run for each set of detunings that shots have."""
         shots = request.shots
-        key = np.array([request.seed, request.binding], np.uint64)
-        rng = np.random.Generator(np.random.Philox(key=key, counter=[0, 0, _DOMAIN, 0]))
+        rng = _generator(request, _SETS)
         inner_seed = int(rng.integers(1 << 63))
         found = reaches(self.detunings, self.acting)
         owners = list(found)
@@ -204,6 +288,11 @@ class _Run(msgspec.Struct, frozen=True, eq=False):
                 done += result.count
             at += count
         return tally.result(len(values))
+
+
+def _generator(request: Request, domain: int) -> np.random.Generator:
+    key = np.array([request.seed, request.binding], np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, domain, 0]))
 
 
 def _product(columns: list[Array], size: int) -> Array:

@@ -313,9 +313,11 @@ def component_qubits(
     kept: NDArray[np.bool_],
     locations: NDArray[np.int64],
     needed: NDArray[np.bool_],
+    packed: int = PACKED_QUBITS,
 ) -> tuple[NDArray[np.int64], ...]:
     """Needed qubits of each part, ascending; parts in the order of their first qubit. `kept`
-    [operations]; `locations` [n, 4]: those that act; `needed` [qubits]."""
+    [operations]; `locations` [n, 4]: those that act; `needed` [qubits]; `packed`: width up to
+    which components share a part."""
     roots = np.empty(circuit.num_qubits, np.int64)
     _connect(circuit.table.rows, circuit.ops, circuit.qubits, kept.view(np.uint8), locations, roots)
     root = roots.tolist()
@@ -325,11 +327,11 @@ def component_qubits(
     parts: list[list[int]] = []
     shared: list[int] | None = None
     for group in groups.values():
-        if shared is not None and len(shared) + len(group) <= PACKED_QUBITS:
+        if shared is not None and len(shared) + len(group) <= packed:
             shared += group
             continue
         parts.append(group)
-        if len(group) < PACKED_QUBITS:
+        if len(group) < packed:
             shared = group
     return tuple(np.array(sorted(part), np.int64) for part in parts)
 
@@ -356,14 +358,16 @@ def connect(rows, ops, qubits, kept, locations, parent):  # type: ignore[no-unty
 _connect = kernel("NAMES U16 U16 U8 INTS2 I64", group="attachment")(connect)
 
 
-def split(part: Subcircuit, noise: NoiseProgram) -> tuple[tuple[Subcircuit, NoiseProgram], ...]:
+def split(
+    part: Subcircuit, noise: NoiseProgram, packed: int = PACKED_QUBITS
+) -> tuple[tuple[Subcircuit, NoiseProgram], ...]:
     """Components of an active part with their noise, but without readout error, which acts on joint
     records; a single entry if the part is connected. Numbers are those in the whole circuit, as in
-    `part`. Free parameters keep their positions."""
+    `part`. Free parameters keep their positions. `packed`: see `component_qubits`."""
     circuit = part.circuit
     everything = np.ones(circuit.ops.size, np.bool_)
     needed = np.ones(circuit.num_qubits, np.bool_)
-    groups = component_qubits(circuit, everything, noise.locations, needed)
+    groups = component_qubits(circuit, everything, noise.locations, needed, packed)
     if len(groups) == 1:
         return ((part, noise),)
     number = np.empty(circuit.num_qubits, np.int64)  # component of each qubit

@@ -324,3 +324,38 @@ def test_a_part_of_a_circuit_keeps_the_rotations_of_its_qubits() -> None:
     assert own.detunings is not None
     assert set(own.detunings.qubits.tolist()) == {0}
     assert np.abs(distribution(part.circuit, own) - whole).max() < 1e-12
+
+
+@pytest.mark.parametrize("engine", ["densitymatrix", "statevector"])
+def test_unconnected_qubits_have_detunings_of_their_own(engine: str) -> None:
+    """Counts of two Ramsey sequences at once, with readout errors, and a pair that is entangled."""
+    qubit = QubitCalibration(t2_us=100.0, t2_star_us=10.0, p01=0.05, p10=0.1)
+    snapshot = msgspec.structs.replace(
+        waiting(), num_qubits=4, qubits=(qubit,) * 4, coupling=((2, 3),),
+        native_gates=(*waiting().native_gates, NativeGate("cx", 2)),
+    )  # fmt: skip
+    circuit = Arrays(4, 4)
+    for q in range(4):
+        circuit.add("sx", [q]).add("delay", [q], params=[4e3 + 1e3 * q]).add("sx", [q])
+    built = circuit.add("cx", [2, 3]).add("sx", [3]).measure(range(4)).circuit()
+    noise = attach_noise(built, build(snapshot))
+    expected = distribution(built, noise)
+    run = Runner(engine)(built, shots=20_000, noise=noise, outputs=("counts", "memory"))
+    assert "3 components" in run.remark
+    assert p_value(dict(enumerate(expected.tolist())), counts_of(run)) > 5.7e-7
+    memory = np.frombuffer(run.memory, np.uint8)
+    values, sizes = np.unique(memory, return_counts=True)
+    assert dict(zip(values.tolist(), sizes.tolist(), strict=True)) == counts_of(run)
+
+
+def test_each_binding_has_its_own_shots() -> None:
+    circuit = Arrays(1, 1).add("sx", [0]).add("delay", [0], params=[5e3]).add("rz", [0], params=[0])
+    circuit.free(0)
+    built = circuit.add("sx", [0]).measure([0]).circuit()
+    noise = attach_noise(built, build(waiting()))
+    angles = np.array([[0.0], [math.pi / 2.0], [math.pi]])
+    rows = Runner("statevector").all(built, shots=8000, noise=noise, bindings=angles)
+    left = math.exp(-0.05 - 0.25 * 0.9)
+    for row, angle in zip(rows, angles[:, 0].tolist(), strict=True):
+        ones = counts_of(row).get(1, 0) / 8000
+        assert abs(ones - 0.5 - 0.5 * left * math.cos(angle)) < 5.0 * math.sqrt(0.25 / 8000)
