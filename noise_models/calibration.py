@@ -96,6 +96,13 @@ class QubitCalibration(msgspec.Struct, frozen=True, omit_defaults=True, forbid_u
         p10 = self.p10 if self.p10 is not None else _other(rest, self.p01)
         return p01, p10
 
+    @property
+    def state_without_readout(self) -> int | None:
+        """State that is read exactly because the error of the other one alone was measured."""
+        if self.readout_error is not None or (self.p01 is None) == (self.p10 is None):
+            return None
+        return 1 if self.p10 is None else 0
+
 
 def _other(mean: float, first: float | None) -> float:
     """The second of two probabilities from their mean and the first one, within 0 to 1."""
@@ -241,6 +248,19 @@ class CalibrationSnapshot(
         """Native gates of which no error was measured anywhere."""
         measured = {gate.name for gate in self.gates if gate.error is not None}
         return tuple(gate.name for gate in self.native_gates if gate.name not in measured)
+
+    @property
+    def untimed_gates(self) -> tuple[str, ...]:
+        """Native gates of which no duration is known anywhere, on a device with T1, T2 or ZZ rates:
+        neither acts while such a gate runs, or while another qubit waits for it."""
+        if not (self.acting_zz_khz or any(each.t1_us or each.t2_us for each in self.qubits)):
+            return ()
+        timed = {gate.name for gate in self.gates if gate.duration_ns is not None}
+        return tuple(
+            gate.name
+            for gate in self.native_gates
+            if gate.name not in timed and gate.num_qubits <= self.num_qubits
+        )
 
     @property
     def coupled(self) -> tuple[tuple[int, int], ...]:

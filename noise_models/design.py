@@ -28,6 +28,7 @@ SOURCE = "simenv"
 TEMPLATE = {
     "t1_us": 150.0, "t2_us": 100.0, "p01": 0.01, "p10": 0.02, "readout_ns": 1000.0,
     "error_1q": 3e-4, "error_2q": 5e-3, "duration_1q_ns": 32.0, "duration_2q_ns": 68.0,
+    "dt_ns": 4.0,
 }  # fmt: skip
 
 
@@ -52,6 +53,7 @@ class DeviceDesign:
     error_2q: tuple[float, ...] = ()
     duration_1q_ns: tuple[float, ...] = ()
     duration_2q_ns: tuple[float, ...] = ()
+    dt_ns: tuple[float, ...] = ()  # resolution of the clock, of the device
 
 
 _OF_QUBITS = ("t1_us", "t2_us", "t2_star_us", "p01", "p10", "readout_error", "readout_ns")
@@ -190,6 +192,7 @@ def snapshot_of(design: DeviceDesign) -> tuple[calibration.CalibrationSnapshot, 
     result = calibration.CalibrationSnapshot(
         name=design.name,
         num_qubits=count,
+        dt_ns=(_spread("dt_ns", design.dt_ns, 1, "device") or (0.0,))[0],
         all_to_all=design.all_to_all,
         native_gates=tuple(calibration.NativeGate(name, *SHAPES[name]) for name in design.gates),
         coupling=_both_ways(design),

@@ -365,7 +365,9 @@ class SnapshotBuilder:
                 if name not in values and not (name in _READOUT and "readout_error" in values):
                     said(f"qubits[0].{name}", note)
                 elif name in _READOUT and name not in values:
-                    said(f"qubits[0].{name}", "readout_error: p01 = p10")
+                    other = _READOUT[name == "p01"]
+                    note = "p01 = p10" if other not in values else f"twice it, less {other}"
+                    said(f"qubits[0].{name}", f"readout_error: {note}")
         for gate in self.natives:
             for (other, _), values in self._gates.items():
                 if other == gate:

@@ -25,6 +25,9 @@ def report(snapshot: CalibrationSnapshot, reasons: Mapping[int, str], recorder: 
         recorder.missing("qubits", note, len(snapshot.unmeasured))
     for field, note, count in _qubit_figures(snapshot):
         recorder.missing(field, note, count)
+    if names := snapshot.untimed_gates:
+        note = f"no duration of {', '.join(names)}: T1 and T2 do not act while they run"
+        recorder.missing("durations", note, len(names))
     sizes = {gate.num_qubits for gate in snapshot.native_gates}
     for size, word in ((1, "one qubit"), (2, "two qubits")):
         if size not in sizes and size <= snapshot.num_qubits - len(snapshot.unusable):
@@ -97,6 +100,11 @@ def _qubit_figures(snapshot: CalibrationSnapshot) -> Iterator[tuple[str, str, in
             yield field, f"no {word} on any qubits: {effect}", 1
         elif lacking:
             yield field, f"no {word} on {_numbers(lacking)}: {effect}", len(lacking)
+    for state, figure in enumerate(("p01", "p10")):
+        exact = [q for q in usable if q in qubits and qubits[q].state_without_readout == state]
+        if exact:
+            note = f"no {figure} on {_numbers(exact)}: {state} is read exactly"
+            yield "measure", note, len(exact)
 
 
 def _numbers(qubits: Collection[int]) -> str:

@@ -79,6 +79,9 @@ def parse(files: Mapping[str, bytes]) -> Source:
     return Source(documents, tables, digest.hexdigest())
 
 
+_SEPARATOR = re.compile(r"[;\t|]")
+
+
 def _table(data: bytes, name: str) -> CsvTable:
     try:
         rows = list(csv.reader(io.StringIO(strict_json.decoded(data, name)), strict=True))
@@ -90,6 +93,10 @@ def _table(data: bytes, name: str) -> CsvTable:
     if len(rows) > MAX_ROWS or len(rows[0]) > MAX_COLUMNS:
         hint = f"at most {MAX_ROWS} and {MAX_COLUMNS}"
         raise SnapshotError(name, f"{len(rows)} rows of {len(rows[0])} columns", hint=hint)
+    if len(rows[0]) == 1 and (other := _SEPARATOR.search(rows[0][0])):
+        text = f"cells are separated by {'tabs' if other[0] == chr(9) else repr(other[0])}"
+        hint = "save it with commas between cells, and points in numbers"
+        raise SnapshotError(f"{name}: header", text, hint=hint)
     columns = tuple(" ".join(cell.split()) for cell in rows[0])
     named = [column for column in columns if column]
     if len(set(named)) < len(named):
@@ -98,6 +105,6 @@ def _table(data: bytes, name: str) -> CsvTable:
     for number, row in enumerate(rows[1:], start=2):
         if len(row) > len(columns):
             text = f"{len(row)} cells in {len(columns)} columns"
-            raise SnapshotError(f"{name}: row {number}", text)
+            raise SnapshotError(f"{name}: row {number}", text, hint="quote a cell that has commas")
         results.append(dict(zip(columns, (cell.strip() for cell in row), strict=False)))
     return CsvTable(columns, tuple(results))

@@ -173,9 +173,10 @@ _KNOWN = {"qasm", "counts", "shots", "date", "datetime", "layout", "name", "body
 _KNOWN |= {"job_id", "level", "optimization_level", "family"}
 
 
-def read(path: Path) -> CountsData:
+def read(path: Path | str) -> CountsData:
     """Read the counts of a file. Raises DataError, which names file, line and field of the first
     MAX_ERRORS wrong rows."""
+    path = Path(path)
     try:
         size = path.stat().st_size
         if size > MAX_BYTES:
@@ -441,14 +442,14 @@ def row(
     return entries
 
 
-def write(path: Path, rows: Iterable[Mapping[str, Any]], device: str = "") -> int:
+def write(path: Path | str, rows: Iterable[Mapping[str, Any]], device: str = "") -> int:
     """Write rows by rename; return their number. No file is written after an error."""
     encoder = msgspec.json.Encoder()
     header: dict[str, Any] = {"kind": KIND, "format": FORMAT}
     if device:
         header["device"] = device
     total = 0
-    with files.replacing(path) as out:
+    with files.replacing(Path(path)) as out:
         out.write(encoder.encode(header) + b"\n")
         for each in rows:
             out.write(encoder.encode(each) + b"\n")

@@ -155,7 +155,7 @@ simenv devices -o name,qubits""", UP),
 simenv devices import examples/calibration.json --name mine
 simenv devices show mine"""),
     "devices new": _of("""
-simenv devices new small --qubits 5 --t1-us 120 --t2-us 80 --error-2q 0.006
+simenv devices new small --qubits 5 --t1-us 120 --duration-2q-ns 68 --error-2q 0.006
 simenv devices new star --couplings 0-1,0-2,0-3 --error-2q 0.006,0.008,0.005
 simenv devices new mine --lattice heavy-hex:3x8 --template --file mine.json
 simenv devices import mine.json"""),

@@ -110,14 +110,19 @@ class Gaps:
     # Figure of qubits -> qubits without it; None: no qubit has it. Figures of all qubits are left
     # out.
     qubits: tuple[tuple[str, frozenset[int] | None], ...] = ()
+    untimed: tuple[str, ...] = ()  # native gates without a duration, where the device has T1 or T2
 
 
 # Figure of a qubit -> values in place of the calibrated ones that a task may give.
 _REPLACED = {
     "measure": frozenset(("qubit.p01", "qubit.p10")),
+    "readout of 0": frozenset(("qubit.p01",)),
+    "readout of 1": frozenset(("qubit.p10",)),
     "T1": frozenset(("qubit.t1_us",)),
     "T2": frozenset(("qubit.t2_us",)),
 }
+_READ = ("measure", "readout of 0", "readout of 1")  # figures of measurements
+_IN_TIME = frozenset(("qubit.t1_us", "qubit.t2_us"))  # named by `noise_models.limits` if replaced
 
 
 def gaps(document: CalibrationSnapshot) -> Gaps:
@@ -135,13 +140,15 @@ def gaps(document: CalibrationSnapshot) -> Gaps:
     figures = []
     for figure, has in (
         ("measure", [each.confusion is not None for each in document.qubits]),
+        ("readout of 0", [each.state_without_readout != 0 for each in document.qubits]),
+        ("readout of 1", [each.state_without_readout != 1 for each in document.qubits]),
         ("T1", [each.t1_us is not None for each in document.qubits]),
         ("T2", [each.t2_us is not None for each in document.qubits]),
     ):
         lacking = frozenset(qubit for qubit, known in enumerate(has) if not known)
-        if lacking or not has:
+        if lacking or (not has and figure not in _READ[1:]):
             figures.append((figure, lacking if any(has) else None))
-    return Gaps(nowhere, places, exceptions, tuple(figures))
+    return Gaps(nowhere, places, exceptions, tuple(figures), document.untimed_gates)
 
 
 def uncalibrated(
@@ -176,21 +183,22 @@ def uncalibrated(
     )
     still: list[str] = []
     for figure, qubits in lacking.qubits:
-        if _REPLACED[figure] & given or (figure == "measure" and figure not in used):
+        is_readout = figure in _READ
+        if _REPLACED[figure] & given or (is_readout and "measure" not in used):
             continue
         text = figure
         if qubits is not None:
             acting = {
                 qubit
                 for name, places in walked
-                if figure != "measure" or name == figure
+                if not is_readout or name == "measure"
                 for qubit in places
             }
             if not (found := sorted(acting & qubits)):
                 continue
             text = f"{figure} on {', '.join(map(str, found[:_SHOWN]))}"
             text += f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-        (lost if figure == "measure" else still).append(text)
+        (lost if is_readout else still).append(text)
     results = []
     if lost:
         results.append(
@@ -199,6 +207,12 @@ def uncalibrated(
         )
     if still:
         results.append(f"no relaxation by {_listed(still)}: device {document.name} has no value")
+    untimed = [name for name in lacking.untimed if name in used and name not in lacking.gates]
+    if untimed and not _IN_TIME & given:
+        results.append(
+            f"no relaxation while {_listed(untimed)} ran: device {document.name} has no duration of"
+            f" {'them' if len(untimed) > 1 else 'it'}"
+        )
     if document.unread:
         results.append(
             f"noise of {_listed(document.unread)} does not act: the import of device"

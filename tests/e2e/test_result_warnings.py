@@ -113,6 +113,31 @@ def test_gate_without_any_calibration_is_named_in_each_interface(
         assert env.run(ghz(), device=device, noise="off", shots=50).warnings == ()
 
 
+def test_relaxation_and_readout_that_do_not_act_are_named(env: Client) -> None:
+    from noise_models.design import DeviceDesign, snapshot_of
+
+    device, _ = snapshot_of(
+        DeviceDesign(
+            "untimed", 3, ((0, 1), (1, 2)), t1_us=(120.0,), t2_us=(80.0,), p01=(0.1,),
+            error_1q=(1e-3,), error_2q=(1e-2,), duration_1q_ns=(32.0,),
+        )
+    )  # fmt: skip
+    path = config.devices_folder() / "untimed.json"
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    path.write_bytes(document.dump(device))
+    timeless = "no relaxation while cz ran: device untimed has no duration of it"
+    exact = "readout of 1 acted without errors: device untimed has no measured error of it"
+    with pytest.warns(SimenvWarning):
+        assert env.run(ghz(), device="untimed", shots=50).warnings == (exact, timeless)
+        given = {"qubit.t1_us": 50.0, "qubit.p10": 0.1}
+        assert env.run(ghz(), device="untimed", noise=given, shots=50).warnings == ()
+    single = QuantumCircuit(1)
+    single.sx(0)
+    single.measure_all()
+    with pytest.warns(SimenvWarning):
+        assert env.run(single, device="untimed", shots=50).warnings == (exact,)
+
+
 def test_calibration_as_noise_names_the_gates_that_it_does_not_have(env: Client) -> None:
     body = document.dump(library.load(DEVICE))
     circuit = QuantumCircuit(2, 2)

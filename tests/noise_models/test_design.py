@@ -74,8 +74,28 @@ def test_one_value_is_that_of_all_and_several_are_of_each() -> None:
     assert [qubit.t2_us for qubit in value.qubits] == [80.0, 70.0, 60.0]
     errors = {gate.qubits: gate.error for gate in value.gates if gate.name == "cz"}
     assert errors == {(0, 1): 0.006, (1, 0): 0.006, (1, 2): 0.008, (2, 1): 0.008}
-    assert {line.field for line in report.missing} == {"gates.sx", "gates.x"}
+    assert {line.field for line in report.missing} == {"durations", "gates.sx", "gates.x"}
     assert snapshot.load(snapshot.dump(value)) == value
+
+
+def test_relaxation_without_durations_is_named() -> None:
+    def lacking(**changes: object) -> list[str]:
+        report = snapshot_of(chip(error_1q=(1e-3,), error_2q=(1e-2,), **changes))[1]
+        return [line.note for line in report.missing if line.field == "durations"]
+
+    note = "no duration of {}: T1 and T2 do not act while they run"
+    assert lacking(t1_us=(120.0,)) == [note.format("sx, x, cz")]
+    assert lacking(t2_us=(80.0,), duration_2q_ns=(68.0,)) == [note.format("sx, x")]
+    assert lacking(t1_us=(120.0,), duration_1q_ns=(32.0,), duration_2q_ns=(68.0,)) == []
+    assert lacking() == []  # nothing acts in time
+
+
+def test_readout_of_one_state_alone_is_named() -> None:
+    report = snapshot_of(chip(p10=(0.1,)))[1]
+    notes = [line.note for line in report.missing if line.field == "measure"]
+    assert notes == ["no p01 on 0, 1, 2: 0 is read exactly"]
+    report = snapshot_of(chip(p10=(0.1,), readout_error=(0.06,)))[1]
+    assert "measure" not in {line.field for line in report.missing}
 
 
 def test_template_lacks_nothing() -> None:
@@ -90,6 +110,7 @@ def test_template_lacks_nothing() -> None:
         ({"t1_us": (1.0, 2.0)}, "2 values of 3 qubits"),
         ({"error_2q": (0.1, 0.1, 0.1)}, "3 values of 2 pairs"),
         ({"t1_us": (-1.0,)}, "t1_us"),
+        ({"dt_ns": (1.0, 2.0)}, "2 values of 1 device"),
         ({"error_1q": (2.0,)}, "error"),
         ({"couplings": ((0, 0),)}, "0-0 is no pair"),
         ({"couplings": ((0, 3),)}, "0-3 is no pair"),

@@ -161,6 +161,17 @@ def test_t2_above_2_t1_is_stored_as_measured_and_reported_as_a_clamp() -> None:
     assert [field for field, _ in snapshot.clamps(document)] == ["qubits[0].t2_us"]
 
 
+def test_readout_error_that_is_not_the_mean_is_reported_as_a_clamp() -> None:
+    qubits = (
+        calibration.QubitCalibration(p01=0.47, p10=0.0095, readout_error=0.0071),
+        calibration.QubitCalibration(p01=0.0042, p10=0.0098, readout_error=0.0132),  # of a Heron
+    )
+    document = small(qubits=qubits)
+    note = "0.0071 is not the mean of p01 and p10, 0.23975; used: p01 and p10"
+    assert snapshot.clamps(document) == (("qubits[0].readout_error", note),)
+    assert document.qubits[0].confusion == (0.47, 0.0095)
+
+
 def test_the_error_of_a_gate_that_does_not_work_is_reported_as_a_clamp() -> None:
     gates = (
         calibration.GateCalibration("cz", (0, 1), 1.0),

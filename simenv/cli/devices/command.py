@@ -184,7 +184,7 @@ def import_device(
     ] = False,
 ) -> None:
     """Import calibration data as a device, and report which fields were used."""
-    from noise_models import library, snapshot as snapshots
+    from noise_models import snapshot as snapshots
     from noise_models.importers import import_snapshot
 
     if bool(files) == bool(provider):
@@ -200,8 +200,6 @@ def import_device(
         data = snapshots.dump(result)
     device = config.check_name(device or result.name.lower().replace(" ", "-"), "device")
     path, replaced = overview.save(device, data)
-    if library.resolve(device):
-        terminal.note(f"{device} names this device now, in place of that of qiskit-ibm-runtime")
     done = (
         f"{'replaced' if replaced else 'imported'} {device}: {result.num_qubits} qubits,"
         f" format {report.format}, snapshot {result.digest.hex()[:12]}"

@@ -77,6 +77,14 @@ class Numbers:
         str,
         typer.Option("--duration-2q-ns", metavar="NUMBERS", help="Duration in nanoseconds."),
     ] = ""
+    dt_ns: Annotated[
+        str,
+        typer.Option(
+            metavar="NUMBER",
+            help="Resolution of the clock in nanoseconds, which delays in dt and Qiskit's passes"
+            " for delays need.",
+        ),
+    ] = ""
 
 
 @app.with_options(Numbers)

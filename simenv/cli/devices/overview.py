@@ -74,7 +74,8 @@ def path_of(name: str) -> Path:
 
 def save(name: str, data: bytes) -> tuple[Path, bool]:
     """Write a device's file by rename, and remove the fit of an earlier device of this name; return
-    the path, and whether it replaced another one.
+    the path, and whether it replaced another one. The earlier snapshot is kept beside it, and a
+    line says where; another says that an installed device of this name is hidden.
 
     Raises ConfigError for the name of a bundled profile, and for data larger than an environment
     reads.
@@ -91,8 +92,14 @@ def save(name: str, data: bytes) -> tuple[Path, bool]:
     path = path_of(name)
     files.private_folder(path.parent)
     replaced = path.exists()
+    if replaced and (former := path.read_bytes()) != data:
+        earlier = _earlier(path)
+        files.write_atomic(earlier, former)
+        terminal.note(f"the earlier {name}: simenv devices import {earlier} --name OTHER")
     _remove_fit(path)
     files.write_atomic(path, data, sync=True)
+    if library.resolve(name):
+        terminal.note(f"{name} names this device now, in place of that of qiskit-ibm-runtime")
     return path, replaced
 
 
@@ -104,8 +111,14 @@ def remove(name: str) -> Path:
     except FileNotFoundError:
         hint = nearest(name, names() or ["none"])
         raise NotFoundError(f"no imported device {name!r}", hint=hint) from None
+    _earlier(path).unlink(missing_ok=True)
     _remove_fit(path)
     return path
+
+
+def _earlier(path: Path) -> Path:
+    """Return the file of the snapshot that a device's file replaced last."""
+    return path.with_name(path.name + ".replaced")
 
 
 def _remove_fit(path: Path) -> None:

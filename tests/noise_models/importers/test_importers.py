@@ -141,6 +141,26 @@ def test_ibm_csv_without_column_for_rz_has_frame_changes() -> None:
     assert [each.name for each in with_rz.native_gates] == ["rz", "cz"]
 
 
+def test_half_of_a_readout_that_the_table_lacks_is_named_with_what_replaces_it() -> None:
+    head = "Qubit,Readout assignment error,Prob meas0 prep1,Prob meas1 prep0,sx error\n"
+    rows = "0,0.0071,0.0095,,0.001\n1,0.02,,,0.001\n"
+    value, report = import_snapshot({"a.csv": (head + rows).encode()})
+    assert value.qubits[0].confusion == pytest.approx((0.0047, 0.0095))
+    notes = {line.note for line in report.defaulted if "p01" in line.field}
+    assert notes == {"readout_error: twice it, less p10", "readout_error: p01 = p10"}
+    value, report = import_snapshot({"a.csv": (head + "0,,0.0095,,0.001\n").encode()})
+    assert "no p01 on 0: 0 is read exactly" in {line.note for line in report.missing}
+
+
+@pytest.mark.parametrize(("separator", "part"), [(";", "by ';'"), ("\t", "by tabs"), ("|", "'|'")])
+def test_table_with_another_separator_is_refused_by_its_name(separator: str, part: str) -> None:
+    table = "Qubit,T1 (us),sx error\n0,100,0.001\n".replace(",", separator).encode()
+    with pytest.raises(SnapshotError, match="header: cells are separated") as caught:
+        import_snapshot({"a.csv": table})
+    assert part in str(caught.value)
+    assert "commas" in caught.value.hint
+
+
 def test_ibm_csv_reads_both_forms_of_two_qubit_cells() -> None:
     value, report = imported("ibm-csv")
     assert (value.name, value.calibrated) == ("ibm_sample", "2026-01-02T03:04:05+00:00")

@@ -164,7 +164,8 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     rows = data.rows_from_qiskit([circuit], result, date="2024-01-01", job="j")
     path = tmp_path / "made.jsonl"
     assert data.write(path, rows, "lima") == 1
-    record = read(path).records[0]
+    assert data.write(str(path), rows, "lima") == 1
+    record = data.read(str(path)).records[0]
     assert (record.shots, set(record.counts), record.name, record.job) == (100, {0, 3}, "bell", "j")
 
 

@@ -13,6 +13,12 @@ export function color(part) {
   return `rgb(${mix.join(",")})`;
 }
 
+export function median(values) {
+  const known = values.filter((value) => Number.isFinite(value)).sort((a, b) => a - b);
+  const middle = (known.length - 1) / 2;
+  return known.length ? (known[Math.floor(middle)] + known[Math.ceil(middle)]) / 2 : null;
+}
+
 // The scale of some values: part(value) is the share of values below it, so that a few large ones do
 // not take the colours of all others.
 function scaleOf(values) {
@@ -20,7 +26,7 @@ function scaleOf(values) {
   if (!known.length) return null;
   const last = known.length - 1;
   const part = (value) => (known[0] === known[last] ? 0.5 : (known.findIndex((each) => each >= value) + known.findLastIndex((each) => each <= value)) / (2 * last));
-  return { part, marks: [known[0], known[Math.round(last / 2)], known[last]] };
+  return { part, marks: [known[0], median(known), known[last]] };
 }
 
 export function scaleBar(label, scale, format) {

@@ -184,6 +184,8 @@ def test_imported_device_replaces_one_of_qiskit_ibm_runtime(shell: Shell, tmp_pa
     assert result.code == 0
     assert ("in place of that of qiskit" in result.err) == bool(library.resolve("lima"))
     assert overview.load("lima")[1] == "imported"
+    result = shell("devices", "new", "lima", "--qubits", "2")
+    assert ("in place of that of qiskit" in result.err) == bool(library.resolve("lima"))
     shell("devices", "remove", "lima")
     if library.resolve("lima"):
         assert overview.load("lima")[1] == "qiskit-ibm-runtime"
@@ -235,7 +237,31 @@ def test_device_of_a_few_numbers_is_made_and_listed(shell: Shell, home: Path) ->
     assert lines[4].split()[0] == "measure"
     value, _ = overview.load("small")
     assert value.qubits[4].t1_us == 120.0
-    assert shell("devices", "new", "small", *words, "--json").object["replaced"] is True
+    again = shell("devices", "new", "small", *words, "--json")
+    assert (again.object["replaced"], again.err) == (True, "")
+
+
+def test_device_that_another_replaces_is_kept_for_an_import(
+    shell: Shell, tmp_path: Path, home: Path
+) -> None:
+    shell("devices", "import", *write(tmp_path, "cunqa"), "--name", "chip")
+    first = overview.load("chip")[0]
+    result = shell("devices", "new", "chip", "--qubits", "2")
+    assert result.out.startswith("replaced chip")
+    kept = home / "devices" / "chip.json.replaced"
+    assert f"simenv devices import {kept} --name OTHER" in result.err
+    assert shell("devices", "import", str(kept), "--name", "former").code == 0
+    assert overview.load("former")[0] == first
+    assert overview.names() == ["chip", "former"]
+    shell("devices", "remove", "chip")
+    assert not kept.exists()
+
+
+def test_new_device_has_the_clock_that_it_is_given(shell: Shell) -> None:
+    words = ("--duration-1q-ns", "32", "--duration-2q-ns", "68", "--dt-ns", "4")
+    result = shell("devices", "new", "timed", "--qubits", "3", *words)
+    assert result.code == 0, result.err
+    assert overview.load("timed")[0].dt_ns == 4.0
 
 
 def test_template_in_a_file_is_imported(shell: Shell, tmp_path: Path, home: Path) -> None:

@@ -499,6 +499,27 @@ def test_one_value_for_all_qubits_is_the_error_of_each(
     page.close()
 
 
+def test_map_of_a_device_without_figures_of_qubits_has_the_median_of_its_pairs(
+    environment: Shown, chromium: Browser
+) -> None:
+    page = chromium.new_page()
+    info = httpx.get(f"{environment.url}/api/v1/devices/lattice").json()
+    pairs = sorted({(min(pair), max(pair)) for pair in info["coupling"]})
+    info["qubits"] = []
+    info["operations"] = [
+        {"name": "cz", "qubits": list(pair), "error": (index % 4 + 1) / 1000, "duration_ns": 68.0}
+        for index, pair in enumerate(pairs)
+    ]
+    assert len(pairs) % 2 == 0
+    page.route("**/api/v1/devices/lattice", lambda route: route.fulfill(json=info))
+    opened(page, environment, "device")
+    expect(page.locator("qubit-map circle")).to_have_count(27)
+    facts = page.locator("#content .card").first
+    expect(facts).to_contain_text("Median two-qubit error0.0025")
+    expect(page.locator("qubit-map .scale")).to_have_text(re.compile(r"\(median 0\.0025\)"))
+    page.close()
+
+
 def test_unknown_task_leaves_nothing_to_wait_for(environment: Shown, chromium: Browser) -> None:
     page = chromium.new_page()
     page.goto(f"{environment.url}/ui/tasks/t-zzzz")

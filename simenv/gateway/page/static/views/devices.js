@@ -3,7 +3,7 @@
 
 import { get } from "../api.js";
 import { card, clock, count, duration, facts, figure, h, mark, own, table } from "../dom.js";
-import { MAX_QUBITS } from "../qubit_map.js";
+import { MAX_QUBITS, median } from "../qubit_map.js";
 import { history as series } from "../series.js";
 import { actions, refresh, render, subject, title } from "../shell.js";
 import "../plots.js";
@@ -31,12 +31,6 @@ const worse = {
   couplings: (pair) => limits.couplings === null || pair.broken || pair.value > limits.couplings,
 };
 
-const median = (values) => {
-  const known = values.filter((value) => value !== null && value !== undefined).sort((a, b) => a - b);
-  const middle = known.length / 2;
-  return known.length ? (known[Math.ceil(middle) - 1] + known[Math.floor(middle)]) / 2 : null;
-};
-
 // The gates of a device on so many qubits whose error is known; one without qubits acts alike on all.
 // A frame change, which takes no time and has no error, does not count. One of error 1 does not work.
 const works = ({ error }) => !(error >= 1);
@@ -48,11 +42,17 @@ function errorsOf(info, width) {
 const pairError = (info) => median(errorsOf(info, 2).filter(works).map((each) => each.error));
 const medianT1 = (info) => { const value = median(info.qubits.map((qubit) => qubit.t1_us)); return value === null ? "–" : microseconds(value); };
 
+// An ideal device has neither couplings nor figures.
+const isIdeal = (info) => !(info.qubits.length || info.operations.length || info.coupling.length);
+
 // For each qubit its number and the values of QUBIT_FIGURES, null where they are not known.
 function figuresOfQubits() {
-  const errors = device.qubits.map(() => []);
+  const errors = Array.from({ length: device.num_qubits }, () => []);
   for (const { qubits, error } of errorsOf(device, 1).filter(works)) for (const index of qubits.length ? qubits : errors.keys()) errors[index]?.push(error);
-  return device.qubits.map(({ readout_error, t1_us, t2_us }, index) => ({ index, readout_error, t1_us, t2_us, error_1q: median(errors[index]) }));
+  return errors.map((found, index) => {
+    const { readout_error = null, t1_us = null, t2_us = null } = device.qubits[index] ?? {};
+    return { index, readout_error, t1_us, t2_us, error_1q: median(found) };
+  });
 }
 
 function pairs() {
@@ -74,7 +74,7 @@ function pairs() {
 }
 
 function drawMap() {
-  if (device.num_qubits > MAX_QUBITS || !device.qubits.length || points === null) return;
+  if (device.num_qubits > MAX_QUBITS || isIdeal(device) || points === null) return;
   const [, format] = QUBIT_FIGURES[shown];
   const circles = qubits.map(({ index, [shown]: value, ...rest }) => ({ value, dim: !worse.qubits({ index, [shown]: value, ...rest }), broken: device.unusable.includes(index), text: device.unusable.includes(index) ? `Qubit ${index}: not usable` : `Qubit ${index}: ${QUBIT_FIGURES[shown][0]} ${value === null ? "not known" : format(value)}` }));
   map.set(points, circles, pairs().map((pair) => ({ ...pair, dim: !worse.couplings(pair) })), chosen, (index) => { chosen = index; drawMap(); draw(); }, (value) => format(value));
@@ -178,7 +178,7 @@ function one() {
       ["Gates", device.gates.slice(0, 16).map((gate) => gate.name).join(" ")],
       ["Most shots", count(device.max_shots)],
     ])),
-    device.qubits.length ? h("div", { class: "beside", "data-key": "qubits" }, card("Coupling map",
+    !isIdeal(device) ? h("div", { class: "beside", "data-key": "qubits" }, card("Coupling map",
       h("form", { class: "limits", onsubmit: (event) => event.preventDefault() },
         h("label", null, "Colour of qubits", h("select", { onchange: (event) => { [shown, limits.qubits] = [event.target.value, null]; drawMap(); draw(); } },
           Object.entries(QUBIT_FIGURES).map(([key, [label]]) => h("option", { value: key, selected: key === shown }, label)))),
