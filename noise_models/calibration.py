@@ -253,7 +253,10 @@ class CalibrationSnapshot(
     def untimed_gates(self) -> tuple[str, ...]:
         """Native gates of which no duration is known anywhere, on a device with T1, T2 or ZZ rates:
         neither acts while such a gate runs, or while another qubit waits for it."""
-        if not (self.acting_zz_khz or any(each.t1_us or each.t2_us for each in self.qubits)):
+        if not (
+            self.acting_zz_khz
+            or any(each.t1_us or each.t2_us or each.t2_star_us for each in self.qubits)
+        ):
             return ()
         timed = {gate.name for gate in self.gates if gate.duration_ns is not None}
         return tuple(

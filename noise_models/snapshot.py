@@ -92,34 +92,24 @@ def check(snapshot: calibration.CalibrationSnapshot) -> None:
 
 
 def clamps(snapshot: calibration.CalibrationSnapshot) -> tuple[tuple[str, str], ...]:
-<<<<<<< HEAD
-    """Return (field, replacement in a noise model) of each value that a noise model limits. These
-    are T2 above 2 T1, T2* above T2, an error of 1, which marks a gate that does not work, and an
-    error beyond the largest of a depolarizing channel: d / (d + 1) with d = 2^n, as average gate
-    infidelity."""
-=======
     """Return (field, replacement in a noise model) of each value that a noise model limits or
-    contradicts. These are T2 above 2 T1, a readout error that is not the mean of p01 and p10, an
-    error of 1, which marks a gate that does not work, and an error beyond the largest of a
-    depolarizing channel: d / (d + 1) with d = 2^n, as average gate infidelity."""
->>>>>>> ded9a55e (Name relaxation without durations, half readout errors and wrong means; keep replaced devices; clock of new devices)
+    contradicts. These are T2 above 2 T1, T2* above T2, a readout error that is not the mean of p01
+    and p10, an error of 1, which marks a gate that does not work, and an error beyond the largest
+    of a depolarizing channel: d / (d + 1) with d = 2^n, as average gate infidelity."""
     results = []
     for index, qubit in enumerate(snapshot.qubits):
         if qubit.t1_us is not None and qubit.t2_us is not None and qubit.t2_us > 2 * qubit.t1_us:
             note = f"T2 = {qubit.t2_us:g} us is above 2 T1; used: {2 * qubit.t1_us:g} us"
             results.append((f"qubits[{index}].t2_us", note))
-<<<<<<< HEAD
         star_us, echo_us = qubit.t2_star_us, qubit.t2_limited_us
         if star_us is not None and echo_us is not None and star_us > echo_us:
             note = f"T2* = {star_us:g} us is above T2; used: {echo_us:g} us, no detuning"
             results.append((f"qubits[{index}].t2_star_us", note))
-=======
         if qubit.readout_error is not None and qubit.p01 is not None and qubit.p10 is not None:
             mean = (qubit.p01 + qubit.p10) / 2.0
             if abs(mean - qubit.readout_error) > MAX_OFF_MEAN:
                 note = f"{qubit.readout_error:g} is not the mean of p01 and p10, {mean:g}; used:"
                 results.append((f"qubits[{index}].readout_error", f"{note} p01 and p10"))
->>>>>>> ded9a55e (Name relaxation without durations, half readout errors and wrong means; keep replaced devices; clock of new devices)
     arity = {gate.name: gate.num_qubits for gate in snapshot.native_gates}
     for index, gate in enumerate(snapshot.gates):
         side = 1 << (len(gate.qubits) or arity.get(gate.name, 1))
