@@ -290,7 +290,7 @@ def events_of(
     return EventRange(found[:limit], last == 0 and len(found) <= limit)
 
 
-class StreamTask(msgspec.Struct, frozen=True, array_like=True):
+class TaskRun(msgspec.Struct, frozen=True, array_like=True):
     """One task of the task stream. `kind`: its name, else its engine. `begin_s`: when its worker
     began (seconds since 1970; 0: it has not), `run_s`: compiling and running since then."""
 
@@ -302,7 +302,7 @@ class StreamTask(msgspec.Struct, frozen=True, array_like=True):
     run_s: float
 
 
-def stream_of(client: Client, filters: dict[str, Any]) -> list[StreamTask]:
+def stream_of(client: Client, filters: dict[str, Any]) -> list[TaskRun]:
     """Return the newest tasks, and those that have not ended, of which a page draws what each
     worker did when; at most MAX_STREAM of each."""
     rows, following = client.history.page(MAX_STREAM, **filters)
@@ -320,7 +320,7 @@ def stream_of(client: Client, filters: dict[str, Any]) -> list[StreamTask]:
         elif not (row.worker and timing.run_us):
             begin_s = 0.0
         kind = row.name or row.engine
-        found.append(StreamTask(row.id, kind, row.state, row.worker, begin_s, run_s))
+        found.append(TaskRun(row.id, kind, row.state, row.worker, begin_s, run_s))
     return found
 
 
@@ -407,7 +407,7 @@ def routes(gateway: Gateway) -> list[ControllerRouterHandler]:
         return await gateway.call(caller, events_of, since_s, until_s, kind or [], limit)
 
     @get("/stream", dependencies={"filters": Provide(task_filters, sync_to_thread=False)})
-    async def stream(caller: TheCaller, filters: Filters) -> list[StreamTask]:
+    async def stream(caller: TheCaller, filters: Filters) -> list[TaskRun]:
         """Return when the newest tasks ran, and on which workers; filters as of `/tasks`."""
         return await gateway.call(caller, stream_of, filters)
 

@@ -262,7 +262,8 @@ def test_task_stream_has_old_tasks_that_have_not_ended(
     environment: Shown, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(views, "MAX_STREAM", 5)
-    environment.client.submit_many([ghz()] * 20, shots=1)
+    for task in environment.client.submit_many([ghz()] * 20, shots=1):
+        task.wait()
     address = f"{environment.url}/api/v1/stream"
     every = [each[0] for each in httpx.get(address).raise_for_status().json()]
     assert {environment.lost, environment.waiting} < set(every)
