@@ -31,6 +31,7 @@ _LEAST_CIRCUITS = 4  # different ones, for a comparison of rows
 _LEAST_APART = 0.05  # squared Hellinger distance of predictions that tell circuits apart
 _LEAST_TOLD = 0.2  # of the difference between circuits that right counts would show
 _ORDER_GAIN = 0.02  # of mean fidelity, by another order of bits
+_ORDER_SHARE = 0.7  # of what the fidelity lacks to its ceiling, by another order
 _RELABELLED_GAIN = 0.3  # of what the fidelity lacks to its ceiling, by other qubits
 _MOST_RELABELLED = 24
 
@@ -140,7 +141,8 @@ def _order(samples: Sequence[Sample]) -> str:
                 best, reached, improved = candidate, values, True
     order, flips = best
     gained = _mean((reached - before).tolist(), chosen)
-    if not gained.is_above or gained.mean < _ORDER_GAIN:
+    lacking = float(np.mean([each.ceiling for each in chosen])) - float(before.mean())
+    if not gained.is_above or gained.mean < max(_ORDER_GAIN, _ORDER_SHARE * lacking):
         return ""
     texts = []
     if order != tuple(range(len(bits))):
@@ -167,6 +169,7 @@ def _neighbours(
         changed = list(order)
         changed[a], changed[b] = changed[b], changed[a]
         yield tuple(changed), flips
+        yield order, flips ^ (1 << a | 1 << b)
     for k in range(size):
         yield order, flips ^ (1 << k)
     for shift in range(1, size):
