@@ -19,6 +19,8 @@ BAR, LOG = "rich", "log"
 LOG_S = 10.0  # between two lines of a log, and before the first
 _BAR_CHARS = 20
 PATIENCE_S = 1.0  # a start that takes longer shows its progress
+_PER_SECOND = 0.1  # a lower rate is that of a minute
+_LEAST_S = 1.0  # in which tasks have to end before there is a rate
 
 
 class TaskProgress(NamedTuple):
@@ -39,8 +41,10 @@ class TaskProgress(NamedTuple):
         parts = []
         if self.unit:
             parts += [f"{self.done} of {self.total} {self.unit}", f"{int(100 * self.fraction)} %"]
-        if self.rate:
+        if self.rate >= _PER_SECOND:
             parts.append(f"{self.rate:.{0 if self.rate >= 10 else 1}f}/s")
+        elif self.rate:
+            parts.append(f"{60 * self.rate:.1f}/min")
         if self.left_s is not None:
             parts.append(f"{elapsed(self.left_s)} left")
         return ", ".join(parts)
@@ -191,12 +195,19 @@ def group_progress(
     running: Sequence[TaskInfo], ended: int, total: int, time_s: float
 ) -> TaskProgress:
     """Return the progress of several tasks. `running`: some of those that have not ended;
-    `time_s`: in which `ended` of them have."""
-    begun = sum(progress_of(info).fraction for info in running)
-    fraction = min(1.0, (ended + begun) / max(1, total))
-    rate = ended / time_s if ended and time_s > 0.0 else 0.0
-    left_s = (1.0 - fraction) * total / rate if rate else None
-    return TaskProgress(fraction, ended, total, "tasks", left_s, rate)
+    `time_s`: in which `ended` of them have. The rest takes as long as their rate says, and at least
+    as long as the last of `running`, which says all where none waits."""
+    each = [progress_of(info) for info in running if info.state is TaskState.RUNNING]
+    fraction = min(1.0, (ended + sum(one.fraction for one in each)) / max(1, total))
+    rate = ended / time_s if ended and time_s >= _LEAST_S else 0.0
+    forecasts = [one.left_s for one in each if one.left_s is not None]
+    if ended == total:
+        forecasts = [0.0]
+    elif rate and not len(forecasts) == len(each) == total - ended:
+        forecasts.append((1.0 - fraction) * total / rate)
+    elif not rate and len(each) < total - ended:
+        forecasts = []
+    return TaskProgress(fraction, ended, total, "tasks", max(forecasts, default=None), rate)
 
 
 def describe(infos: Sequence[TaskInfo], task: str) -> str:

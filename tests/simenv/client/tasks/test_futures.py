@@ -267,6 +267,17 @@ def test_progress_of_many_tasks_counts_ended_ones_and_parts_of_running_ones() ->
     assert progress.group_progress([], 1000, 1000, 20.0).left_s == 0.0
 
 
+def test_the_rest_of_many_tasks_lasts_as_long_as_that_of_the_last() -> None:
+    """A short circuit and a long one: the rate of the short one says nothing of the other."""
+    long = info(TaskState.RUNNING, progress=ProgressInfo("passes", 7, 9, 0.8), left_us=24e6)
+    assert str(progress.group_progress([long], 1, 2, 0.001)) == "1 of 2 tasks, 90 %, 0:24 left"
+    late = progress.group_progress([long], 1, 2, 20.0)
+    assert str(late) == "1 of 2 tasks, 90 %, 3.0/min, 0:24 left"
+    assert progress.group_progress([long], 3, 9, 0.001).left_s is None  # others wait
+    assert progress.group_progress([long], 3, 9, 30.0).left_s == pytest.approx(5.2 / 0.1)
+    assert progress.group_progress([long], 30, 31, 3.0).left_s == 24.0
+
+
 def test_line_has_a_bar_where_the_progress_is_known() -> None:
     stream = Terminal()
     with progress.ProgressLine(stream) as line:
