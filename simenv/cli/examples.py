@@ -29,21 +29,25 @@ def examples(
     source = _source()
     if folder.exists() and not folder.is_dir():
         raise OptionError(f"{folder} is a file", hint="simenv examples FOLDER")
-    written = 0
+    written = there = 0
     try:
         for inside, folders, files in os.walk(source):
             left_out = _LEFT_OUT(inside, [*folders, *files])
             folders[:] = sorted(set(folders) - left_out)
             target = folder / Path(inside).relative_to(source)
             target.mkdir(parents=True, exist_ok=True)
-            for name in sorted(set(files) - left_out):
+            names = sorted(set(files) - left_out)
+            there += len(names)
+            for name in names:
                 with suppress(FileExistsError), (target / name).open("xb") as file:
                     file.write((Path(inside) / name).read_bytes())
                     written += 1
+                    there -= 1
     except OSError as error:
         raise StoreError(f"{folder} cannot be written: {error}") from error
     answer = {"folder": str(folder), "written": written}
-    settings_of(context).answer(answer, [f"{folder}: {written} files written"])
+    stay = f"; {there} were there already and stay as they are" if there else ""
+    settings_of(context).answer(answer, [f"{folder}: {written} files written{stay}"])
 
 
 def _source() -> Path:

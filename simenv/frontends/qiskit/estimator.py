@@ -171,17 +171,17 @@ class SimenvEstimator(primitives.BaseEstimatorV2):  # type: ignore[misc]  # qisk
 
     def __init__(
         self,
-        mode: SimenvBackend | sampler.SimenvSession | sampler.SimenvBatch,
+        mode: SimenvBackend | sampler.SimenvSession | sampler.SimenvBatch | None = None,
         *,
         default_precision: float | None = None,
         seed: int | Sequence[int] | None = None,
         **options: Any,
     ) -> None:
-        """Set defaults. `default_precision`: None: 0.0 (exact) on an ideal backend, else 0.015625.
-        `seed`: None: the backend's, else one is drawn for each call; a list: that of each PUB (of a
-        machine the first). `options`: noise, precision (of amplitudes), compile, engine_options,
-        priority, queue_timeout_s, run_timeout_s, account and qos, as for
-        `SimenvBackend.run`; the backend's by default. Raises TypeError for others."""
+        """Set defaults. `mode`: see `sampler.backend_of`. `default_precision`: None: 0.0 (exact) on
+        an ideal backend, else 0.015625. `seed`: None: the backend's, else one is drawn for each
+        call; a list: that of each PUB (of a machine the first). `options`: noise, precision (of
+        amplitudes), compile, engine_options, priority, queue_timeout_s, run_timeout_s, account and
+        qos, as for `SimenvBackend.run`; the backend's by default. Raises TypeError for others."""
         self._backend = sampler.backend_of(mode)
         self._options = self._backend.primitive_options(options)
         if default_precision is None:

@@ -70,6 +70,11 @@ class TaskGroup:
             return JobStatus.ERROR
         return JobStatus.CANCELLED if TaskState.CANCELLED in states else JobStatus.DONE
 
+    def __repr__(self) -> str:
+        ids = [task.handle.id for task in self._each]
+        more = f" and {len(ids) - 1} more" if len(ids) > 1 else ""
+        return f"<{type(self).__name__} {''.join(ids[:1])}{more}>"
+
     def progress(self) -> TaskProgress:
         """What the job has done of what it has to do, and the forecast of the rest: of its only
         task, or its ended tasks with the parts that running ones have done."""

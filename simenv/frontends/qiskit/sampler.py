@@ -125,8 +125,11 @@ class SimenvBatch(_ReservedBackend):
     """Batch of independent jobs that are submitted together."""
 
 
-def backend_of(mode: SimenvBackend | SimenvSession | SimenvBatch) -> SimenvBackend:
-    """Backend of a primitive's `mode`. Raises TypeError for another object."""
+def backend_of(mode: SimenvBackend | SimenvSession | SimenvBatch | None) -> SimenvBackend:
+    """Backend of a primitive's `mode`; None: the ideal one of the environment that is up. Raises
+    TypeError for another object."""
+    if mode is None:
+        return SimenvBackend()
     if isinstance(mode, _ReservedBackend):
         return mode.reserved_backend
     if not isinstance(mode, SimenvBackend):
@@ -143,17 +146,17 @@ class SimenvSampler(BaseSamplerV2):  # type: ignore[misc]  # qiskit is untyped
 
     def __init__(
         self,
-        mode: SimenvBackend | SimenvSession | SimenvBatch,
+        mode: SimenvBackend | SimenvSession | SimenvBatch | None = None,
         *,
         default_shots: int | None = None,
         seed: int | Sequence[int] | None = None,
         **options: Any,
     ) -> None:
-        """Set defaults. `default_shots`: None: the backend's option `shots`. `seed`: None: the
-        backend's, else one is drawn for each call; a list: that of each PUB's task. `options`:
-        noise, precision, compile, engine_options, priority, queue_timeout_s, run_timeout_s, account
-        and qos, as for `SimenvBackend.run`; the backend's by default. Raises TypeError for
-        others."""
+        """Set defaults. `mode`: see `backend_of`. `default_shots`: None: the backend's option
+        `shots`. `seed`: None: the backend's, else one is drawn for each call; a list: that of each
+        PUB's task. `options`: noise, precision, compile, engine_options, priority, queue_timeout_s,
+        run_timeout_s, account and qos, as for `SimenvBackend.run`; the backend's by default. Raises
+        TypeError for others."""
         self._backend = backend_of(mode)
         self._options = self._backend.primitive_options(options)
         if default_shots is None:

@@ -115,6 +115,8 @@ def heartbeat_received(
         text = f"{name} compiles kernels for it, once on this machine"
         actions.append(core.RecordEvent("task.compiling", task_name(task), text))
     worker.compiling = task if beat.compiling else 0
+    if beat.compiling:
+        worker.compiling_ns = worker.progress_ns
     if task:
         worker.idle_beats = 0
         if task in worker.skipped:

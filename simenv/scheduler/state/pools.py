@@ -342,6 +342,7 @@ class Worker(msgspec.Struct, eq=False):
     progress_task: int = 0
     progress_ns: int = 0
     compiling: int = 0  # at its last heartbeat: the task whose kernels it compiled; 0: none
+    compiling_ns: int = 0  # the last heartbeat at which it compiled kernels; 0: none
     tasks: int = 0
     # Kinds of tasks that its process has run: (engine, with noise).
     kinds: set[tuple[str, bool]] = msgspec.field(default_factory=set)

@@ -395,8 +395,11 @@ def work_us(
 
 
 def worked_us(worker: pools.Worker, now_ns: int) -> float:
-    """Return the time in microseconds for which a worker has worked on the tasks that it holds."""
-    return (now_ns - worker.working_since_ns) / 1e3 if worker.working_since_ns else 0.0
+    """Return the time in microseconds for which a worker has worked on the tasks that it holds,
+    after the kernels that it compiled once for them."""
+    if not worker.working_since_ns:
+        return 0.0
+    return (now_ns - max(worker.working_since_ns, worker.compiling_ns)) / 1e3
 
 
 def left_us(

@@ -16,7 +16,7 @@ from qiskit.quantum_info import SparsePauliOp
 
 import simenv
 from simenv.errors import NoServiceError, NotFoundError
-from simenv.frontends.qiskit import SimenvBackend, SimenvSampler
+from simenv.frontends.qiskit import SimenvBackend, SimenvEstimator, SimenvSampler
 
 
 def ghz(width: int) -> QuantumCircuit:
@@ -248,6 +248,11 @@ def test_backend_connects_by_itself(env: simenv.Client, monkeypatch: pytest.Monk
     assert set(backend.run(ghz(2)).result().get_counts()) <= {"00", "11"}
     backend.close()
     assert repr(backend.client).endswith("closed>")
+    job = SimenvSampler(seed=1).run([ghz(2)], shots=10)
+    assert job.result()[0].data.meas.num_shots == 10
+    assert repr(job) == f"<SimenvPrimitiveJob {job.tasks[0].id}>"
+    measured = SimenvEstimator().run([(ghz(2).remove_final_measurements(inplace=False), "ZZ")])
+    assert measured.result()[0].data.evs == pytest.approx(1.0)
 
 
 def test_finished_job_tells_its_times(ideal: SimenvBackend) -> None:

@@ -456,3 +456,28 @@ def test_rest_of_a_run_follows_from_its_rate(
         machine.now_ns += round(later_s * SECOND)
         left_us, _ = run_forecast(machine.state, record, machine.now_ns)
         assert left_us / 1e6 == pytest.approx(max(0.0, left_s - later_s), abs=0.05)
+
+
+def test_rest_of_a_run_is_that_after_the_kernels_that_it_compiled(
+    machine: CheckedScheduler,
+) -> None:
+    (number,) = machine.submit(1, cost=10e6, along=route(10e6, max_slots=1))
+    (send,) = machine.assign()
+    record = machine.state.tasks[number]
+    machine.begin(record)
+
+    def left_s(after_s: int, fraction: float, *, compiling: bool) -> float:
+        machine.now_ns += after_s * SECOND
+        part = ProgressInfo("passes", 0, 40, fraction)
+        sign = WorkerHeartbeat(
+            send.worker, machine.start_of(send.worker), number, record.fence, progress=part,
+            compiling=compiling,
+        )  # fmt: skip
+        machine.scheduler.heartbeat_received(sign, machine.now_ns)
+        left_us, outrun = run_forecast(machine.state, record, machine.now_ns)
+        assert outrun == 0.0
+        return left_us / 1e6
+
+    assert left_s(120, 0.0, compiling=True) == pytest.approx(10.0)
+    assert left_s(4, 0.0, compiling=False) == pytest.approx(6.0, abs=0.05)
+    assert left_s(1, 0.5, compiling=False) == pytest.approx(0.5 * 5.1 / 0.51)
