@@ -399,6 +399,7 @@ def published(info: DeviceInfo) -> calibration.CalibrationSnapshot:
             calibration.QubitCalibration(
                 t1_us=_number(qubit.t1_us),
                 t2_us=_number(qubit.t2_us),
+                t2_star_us=_number(qubit.t2_star_us),
                 frequency_ghz=_number(qubit.frequency_ghz),
                 readout_ns=_number(qubit.readout_ns),
                 readout_error=_number(qubit.readout_error),

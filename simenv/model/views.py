@@ -326,6 +326,7 @@ class QubitInfo(msgspec.Struct, frozen=True, array_like=True):
     frequency_ghz: float = UNKNOWN
     readout_error: float = UNKNOWN  # a probability
     readout_ns: float = UNKNOWN
+    t2_star_us: float = UNKNOWN  # of a Ramsey experiment; `t2_us` is that of an echo
 
 
 class OperationInfo(msgspec.Struct, frozen=True, array_like=True):

@@ -160,7 +160,11 @@ def _metrics(info: DeviceInfo) -> Iterator[Figure]:
 def _of_qubit(at: str, figures: QubitInfo) -> Iterator[Figure]:
     model = f"characterization.model.{at}"
     yield f"{model}.t1_time", figures.t1_us * 1e-6, "s"
-    yield f"{model}.t2_time", figures.t2_us * 1e-6, "s"
+    if math.isfinite(figures.t2_star_us):
+        yield f"{model}.t2_time", figures.t2_star_us * 1e-6, "s"
+        yield f"{model}.t2_echo_time", figures.t2_us * 1e-6, "s"
+    else:
+        yield f"{model}.t2_time", figures.t2_us * 1e-6, "s"
     yield f"metrics.ssro.measure.constant.{at}.fidelity", 1.0 - figures.readout_error, ""
 
 

@@ -238,6 +238,7 @@ class QubitRecord(QubitInfo, frozen=True, array_like=False):
     frequency_ghz: Measured = UNKNOWN
     readout_error: Measured = UNKNOWN
     readout_ns: Measured = UNKNOWN
+    t2_star_us: Measured = UNKNOWN
 
 
 class OperationRecord(OperationInfo, frozen=True, array_like=False):

@@ -98,6 +98,7 @@ def _qubit_info(qubit: QubitCalibration) -> views.QubitInfo:
         frequency_ghz=_figure(qubit.frequency_ghz),
         readout_error=_readout_error(qubit),
         readout_ns=_figure(qubit.readout_ns),
+        t2_star_us=_figure(qubit.t2_star_us),
     )
 
 
