@@ -15,8 +15,8 @@ _NOT_UNITARY = ("measure", "reset", "delay")
 def limited(model: NoiseModel) -> tuple[str, ...]:
     """Return one text for each component whose factor scales a value above its physical limit, one
     for each named component or group that the calibration lacks, one for replaced values that act
-    over time on a device without durations, one for replaced times with T2 > 2 T1, and one for each
-    replaced gate error that is below the infidelity of the gate's other parts.
+    over time on a device without durations, one for replaced times with T2 > 2 T1 or T2* >= T2, and
+    one for each replaced gate error that is below the infidelity of the gate's other parts.
 
     The model uses the limit for such a value. All qubits and gates of the device count, not only
     those that a circuit uses.
@@ -35,6 +35,7 @@ def limited(model: NoiseModel) -> tuple[str, ...]:
     results += _absent(model)
     results.append(_without_durations(model))
     results.append(_dephasing_limit(model))
+    results.append(_detuning_limit(model))
     results += [_error_limit(model, name, size) for size, name in enumerate(_ERRORS, 1)]
     return tuple(text for text in results if text)
 
@@ -110,6 +111,16 @@ def _dephasing_limit(model: DeviceModel) -> str:
         return ""
     qubits = _first(f"qubit {above[0]}", len(above))
     return f"{' and '.join(names)}: T2 is above 2 T1 for {qubits}; 2 T1 acts there"
+
+
+def _detuning_limit(model: DeviceModel) -> str:
+    """Return the text for replaced times with T2* of at least T2; "" if there are none."""
+    names = [name for name, _ in model.options.values if name == "qubit.t2_star_us"]
+    without = [k for k, each in enumerate(model.snapshot.qubits) if not each.detuning_rad_us]
+    if not names or not without:
+        return ""
+    qubits = _first(f"qubit {without[0]}", len(without))
+    return f"{names[0]}: T2* is not below T2 for {qubits}; there is no detuning there"
 
 
 _ERRORS = ("gate.error_1q", "gate.error_2q")

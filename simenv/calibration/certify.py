@@ -86,7 +86,10 @@ class Claims:
         if gate is None or gate.error is None:
             return None
         channels = self._model.after_gate(name, qubits)
-        return max(gate.error, sum(each.channel.infidelity for each in channels))
+        others = sum(each.channel.infidelity for each in channels)
+        if len(qubits) <= 2:  # with the mean over the detunings
+            others = max(others, self._model.infidelity(gate, qubits))
+        return max(gate.error, others)
 
     def _read(self, qubit: int, quantity: str) -> float | None:
         confusion = self._qubits[qubit].confusion

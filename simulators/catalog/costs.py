@@ -403,8 +403,10 @@ class MpsCost(msgspec.Struct, frozen=True):
                 blocks, splits_s = tried.blocks, min(splits_s, tried.all_splits * self.split_s)
                 once += tried.operations * _TRIED_S
             each = blocks * self.block_s + width * self.trajectory_qubit_s + splits_s
+        runs = detuned_runs(noise, ask.shots)
+        work = max(work, runs)
         work = min(1.0, work) + max(0.0, work - 1.0) / ask.ranks
-        return once + work * each
+        return once + work * each + runs * _DETUNED_CALL_S
 
     def _bond(self, profile: Profile, ask: CostQuery) -> int:
         max_bond = ask.bond or self.bond

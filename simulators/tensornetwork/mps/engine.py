@@ -25,6 +25,7 @@ from simulators.circuit.ir import Circuit, num_words
 from simulators.circuit.noise import NoiseProgram
 from simulators.engine import EngineResult, Plan, Request, RunControl, RunOptions
 from simulators.execution import outputs, requests, sampling
+from simulators.execution.detuned import DetunedPlan
 from simulators.execution.ranks import Ranks, RanksEngine, are_alike
 from simulators.tensornetwork.mps import canonical_chain
 from simulators.tensornetwork.mps.histories import DynamicMpsState
@@ -99,6 +100,8 @@ class MpsEngine(RanksEngine):
         its outputs counts."""
         if noise is not None:
             requests.check_request(CARD, circuit, noise, options)
+            if noise.detunings is not None:
+                return DetunedPlan(self, circuit, noise, options)
             return NoisyChainPlan(noise)
         layouts = requests.plan_layouts(CARD, circuit, noise, options)
         return MpsPlan(layouts.clbits, layouts.state)
@@ -111,6 +114,8 @@ class MpsEngine(RanksEngine):
         options: RunOptions,
         control: RunControl,
     ) -> EngineResult:
+        if isinstance(plan, DetunedPlan):
+            return plan.run(self, circuit, request, options, control)
         if isinstance(plan, NoisyChainPlan):
             ranks = Ranks(control, self._comm)
             own = requests.EngineRun(circuit, request, options, ranks.control)

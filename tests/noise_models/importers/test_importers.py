@@ -226,6 +226,7 @@ def test_qdmi_applies_defaults_overrides_and_the_scale_of_its_unit() -> None:
 def test_iqm_prefers_echo_t2_and_interleaved_benchmarks_and_skips_invalid_ones() -> None:
     value, report = imported("iqm")
     assert value.qubits[0].t2_us == pytest.approx(15.0)
+    assert value.qubits[0].t2_star_us == pytest.approx(8.0)
     assert value.qubits[0].confusion == (0.02, 0.04)
     assert value.qubits[1].t2_us is None
     assert gate(value, "r", 1).error == pytest.approx(0.0015)
@@ -239,6 +240,16 @@ def test_iqm_prefers_echo_t2_and_interleaved_benchmarks_and_skips_invalid_ones()
     }
     other, _ = import_snapshot({"m.json": samples.encoded({"metrics": metrics})})
     assert other.qubits == value.qubits
+
+
+def test_iqm_takes_a_t2_without_an_echo_for_t2() -> None:
+    document = samples.iqm()
+    document["observations"] = [
+        each for each in document["observations"] if "t2_echo" not in each["dut_field"]
+    ]
+    value, _ = import_snapshot({"m.json": samples.encoded(document)})
+    assert value.qubits[0].t2_us == pytest.approx(8.0)
+    assert value.qubits[0].t2_star_us is None
 
 
 def test_iqm_reads_times_of_components_in_calibration_sets() -> None:
