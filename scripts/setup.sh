@@ -67,17 +67,32 @@ if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
     "$python" -m venv .venv
 fi
 pip=(.venv/bin/python -m pip install -qq --disable-pip-version-check --no-input)
+install_locked() { # the packages of a lock file, which names all that they need: on all cores, as pip uses one
+    local cores parts folder done=0
+    cores="$(nproc)"
+    parts=$((cores < 4 ? 2 * cores : 8))
+    folder="$(mktemp -d)"
+    awk -v parts="$parts" -v folder="$folder" \
+        '/^[a-zA-Z0-9]/ { package++ } { print >(folder "/" package % parts) }' "$1"
+    printf '%s\0' "$folder"/* | xargs -0 -P "$cores" -I{} sh -c '"$@" && echo' - \
+        "${pip[@]}" --no-compile --no-deps --require-hashes --requirement {} |
+        while read -r; do echo "setup: part $((done += 1)) of $parts is installed"; done || done=failed
+    rm -rf "$folder"
+    [ "$done" != failed ]
+}
+
 echo "setup: installing simenv[$extras] into .venv (a minute or two the first time)"
 if [ "${SIMENV_LOCK:-1}" = 0 ]; then
     "${pip[@]}" --editable ".[$extras]"
 else
-    "${pip[@]}" --no-compile --require-hashes --requirement "$lock" || {
+    install_locked "$lock" || {
         echo "error: the packages of $lock could not be installed for $(.venv/bin/python -V)" >&2
         echo "  SIMENV_LOCK=0 installs the newest packages that pyproject.toml allows" >&2
         exit 1
     }
-    # All cores; pip would compile on one, for half of its time. Of some packages templates fail.
-    .venv/bin/python -m compileall -q -j 0 .venv/lib/python3.*/site-packages >/dev/null || true
+    # All cores, too, but not the packages' own tests, a quarter. Of some packages templates fail.
+    echo "setup: compiling them"
+    .venv/bin/python -m compileall -q -j 0 -x 'site-packages/(.*/)?tests?/' .venv/lib/python3.*/site-packages >/dev/null || true
     "${pip[@]}" --no-deps --no-build-isolation --editable .
 fi
 if [ -z "$mpirun" ]; then

