@@ -15,7 +15,7 @@ import psutil
 
 from simenv import config
 from simenv.client import environments
-from simenv.client.administration import issue_key
+from simenv.client.administration.keys import issue_key
 from simenv.client.client import Client, connect
 from simenv.client.environments import read
 from simenv.client.result import Result

@@ -33,7 +33,7 @@ from bench.testbed.cluster import Cluster
 from bench.testbed.cluster_environment import SERVICE, Environment, left, wait_for, words_of
 from bench.testbed.cluster_host import close
 from bench.testbed.postgres_server import PostgresServer
-from simenv.client.administration import issue_key
+from simenv.client.administration.keys import issue_key
 from simenv.client.client import connect
 from simenv.client.connection.address import read
 from simenv.client.tasks.task import Task

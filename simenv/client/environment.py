@@ -11,12 +11,9 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, Unpack, overload
 
 from simenv import model
 from simenv.client import reservations as client_reservations, result_display
-from simenv.client.administration import (
-    AccountSettings,
-    PolicySettings,
-    QosSettings,
-    TokenSettings,
-)  # fmt: skip
+from simenv.client.administration.accounts import AccountSettings, QosSettings
+from simenv.client.administration.policies import PolicySettings
+from simenv.client.administration.tokens import TokenSettings
 from simenv.client.connection.address import Address, FileAddress, KeyFileAddress
 from simenv.client.connection.channel import LOST_S
 from simenv.client.connection.session import ServiceSession
@@ -36,7 +33,7 @@ from simenv.wire.messages import accounting, admin, client as m, queries
 from simenv.wire.messages.metrics import GetMetrics, Metrics, Series, SetDeviceFigure
 
 if TYPE_CHECKING:
-    from simenv.client.administration import KeyStore
+    from simenv.client.administration.keys import KeyStore
     from simenv.client.reservations import ReserveOptions
     from simenv.client.tasks.calls import CallTask, FunctionExecutor
 
@@ -459,7 +456,7 @@ class Environment:
     @property
     def keys(self) -> KeyStore:
         """Keys by which clients on other machines may connect."""
-        from simenv.client.administration import ServiceKeyStore
+        from simenv.client.administration.keys import ServiceKeyStore
 
         return ServiceKeyStore(self._session)
 

@@ -39,7 +39,7 @@ from simenv.scheduler.scheduler import Scheduler
 from simenv.service import fault_injection
 from simenv.service.accounting.accounts import AccountRegistry
 from simenv.service.admission.submissions import SubmitQueue
-from simenv.service.control.admin_commands import KeyCommands
+from simenv.service.control.accepted_keys import KeyCommands
 from simenv.service.control.results import ResultRequests
 from simenv.service.devices import drifting, registry, resolve
 from simenv.service.devices.refresh import DeviceRefreshes

@@ -25,7 +25,7 @@ from simenv import config as configs, files
 from simenv.config import Config, IdentitySettings
 from simenv.errors import DECODE_ERRORS, ConfigError, KeyConflictError, KeyRefusedError, SimenvError
 from simenv.service.child_process import ChildProcess
-from simenv.service.control.admin_commands import refusal_notice
+from simenv.service.control.accepted_keys import refusal_notice
 from simenv.service.journal import reader
 from simenv.service.service import ServiceComponents
 from simenv.service.workers.endpoints import resolved

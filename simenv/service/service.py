@@ -14,8 +14,10 @@ from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.views.expected_starts import ExpectedStarts
 from simenv.service.accounting.usage import UsageLedger
 from simenv.service.admission.submissions import SubmitQueue
-from simenv.service.control.admin_commands import KeyCommands, Owners, PoolCommands
+from simenv.service.control.accepted_keys import KeyCommands
 from simenv.service.control.calendar import CalendarCommands
+from simenv.service.control.owner_limits import Owners
+from simenv.service.control.pool_commands import PoolCommands
 from simenv.service.control.reservations import ReservationCommands
 from simenv.service.control.results import ResultRequests
 from simenv.service.devices.refresh import DeviceRefreshes

@@ -33,7 +33,7 @@ from simenv.errors import (
 )  # fmt: skip
 from simenv.model.reservations import JOB_SCOPE
 from simenv.service.accounting.groups import GroupMembers
-from simenv.service.control.admin_commands import LOCK_PATIENCE_S, refusal_notice
+from simenv.service.control.accepted_keys import LOCK_PATIENCE_S, refusal_notice
 from simenv.service.identities import OWN_USER, CertificateIssuer
 from simenv.service.service import ServiceComponents
 from simenv.wire import keyfiles

@@ -15,7 +15,7 @@ from live import Live, environment
 
 import simenv
 from launcher.process import private_namespaces
-from simenv.client.administration import issue_key
+from simenv.client.administration.keys import issue_key
 from simenv.client.client import Client
 from simenv.service.workers.account_users import FILE
 from simenv.worker.main import MAX_THREADS

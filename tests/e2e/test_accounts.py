@@ -46,7 +46,7 @@ def up() -> Iterator[Live]:
 def ana(up: Live, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     """A client with the key of a user."""
     file = tmp_path_factory.mktemp("keys") / "ana.simenv"
-    from simenv.client.administration import issue_key
+    from simenv.client.administration.keys import issue_key
 
     with up.client() as client:
         issue_key(client.keys, "ana", "client", file)

@@ -15,8 +15,8 @@ from waiting import until
 import simenv
 from simenv import errors
 from simenv.cli.app import run
-from simenv.client import administration
-from simenv.client.administration import issue_key
+from simenv.client.administration import keys
+from simenv.client.administration.keys import issue_key
 from simenv.client.client import Client
 from simenv.wire.keyfiles import UserKeyFile, new_pair, read_private
 
@@ -59,7 +59,7 @@ def altered(file: Path, **changes: str) -> Path:
     """The same file with something else in it."""
     changed = msgspec.structs.replace(read_private(file, UserKeyFile), **changes)
     other = file.with_suffix(".other")
-    administration.keyfiles.write_private(other, changed)
+    keys.keyfiles.write_private(other, changed)
     return other
 
 

@@ -19,7 +19,7 @@ from shell import Shell
 from waiting import until
 
 import simenv
-from simenv.client.administration import issue_key
+from simenv.client.administration.keys import issue_key
 from simenv.client.client import Client
 from simenv.client.submission.prepare import PreparedSubmit
 from simenv.client.submission.send import send

@@ -25,7 +25,7 @@ from waiting import until
 
 import simenv
 from simenv.client import environments
-from simenv.client.administration import issue_key
+from simenv.client.administration.keys import issue_key
 from simenv.client.client import Client
 from simenv.config import GatewayFile, running_gateway
 from simenv.errors import NotAllowedError

@@ -15,7 +15,7 @@ from small_disk import small_disk
 
 import simenv
 from bench.testbed import attacks
-from simenv.client import administration
+from simenv.client.administration import keys
 from simenv.client.client import Client
 from simenv.client.environments import read
 from simenv.errors import InsufficientError, KeyRefusedError
@@ -40,7 +40,7 @@ def env() -> Iterator[Client]:
 @pytest.fixture(scope="module")
 def prey(env: Client, tmp_path_factory: pytest.TempPathFactory) -> tuple[attacks.Prey, UserKeyFile]:
     file = tmp_path_factory.mktemp("keys") / "mallory"
-    administration.issue_key(env.keys, "mallory", "client", file)
+    keys.issue_key(env.keys, "mallory", "client", file)
     with simenv.connect(service=file) as client:
         return attacks.prepare(client), read_private(file, UserKeyFile)
 
@@ -70,7 +70,7 @@ def test_service_survives_attack_by_keyed_client_within_memory_limit(
     service = psutil.Process(read(Path(env.service)).pid)
     env.set_limits("mallory", {"max_queued_tasks": 1_000})  # reached sooner than the default
     file = tmp_path / "ben"
-    administration.issue_key(env.keys, f"ben-{name.replace('_', '-')}", "client", file)
+    keys.issue_key(env.keys, f"ben-{name.replace('_', '-')}", "client", file)
     peak = Peak(service)
     peak.start()
     with simenv.connect(service=file) as ben:
@@ -94,7 +94,7 @@ def _forward(source: socket.socket, target: socket.socket, record: bytearray) ->
 def test_recorded_session_cannot_be_replayed(env: Client, tmp_path: Path) -> None:
     """Somebody on the network records what a client with a key sends, and sends it again."""
     file = tmp_path / "dora"
-    administration.issue_key(env.keys, "dora", "client", file)
+    keys.issue_key(env.keys, "dora", "client", file)
     private = read_private(file, UserKeyFile)
     host, _, port = private.address.removeprefix("tcp://").rpartition(":")
     record = bytearray()
@@ -167,7 +167,7 @@ def test_client_that_fills_disk_is_refused_and_revoke_and_gc_still_work(tmp_path
         ) as env,
     ):
         for name in ("mallory", "ben"):
-            administration.issue_key(env.keys, name, "client", tmp_path / name)
+            keys.issue_key(env.keys, name, "client", tmp_path / name)
         private = read_private(tmp_path / "mallory", UserKeyFile)
         codes = attacks.fills_disk(private, SECONDS, attacks.Prey(0, 0, "", b""))
         assert codes

@@ -21,7 +21,7 @@ from qiskit import QuantumCircuit
 
 import simenv
 from launcher.process import confinement, private_namespaces
-from simenv.client.administration import issue_key
+from simenv.client.administration.keys import issue_key
 from simenv.client.client import Client
 from simenv.client.connection import address
 from simenv.errors import NotAllowedError, TaskFailedError

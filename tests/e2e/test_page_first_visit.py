@@ -15,7 +15,7 @@ from live import Live, environment, trusted_gateway
 from playwright.sync_api import Browser, Page, expect
 
 import simenv
-from simenv.client.administration import issue_key
+from simenv.client.administration.keys import issue_key
 from simenv.wire.keyfiles import UserKeyFile, read_private
 
 BELL = """OPENQASM 2.0;

@@ -17,7 +17,7 @@ from live import Live, environment
 from qpi_programs import environ, linked, run, sanitized
 
 import simenv
-from simenv.client.administration import issue_key
+from simenv.client.administration.keys import issue_key
 from simenv.frontends.qpi import InstalledLibrary, build
 
 ROOT = Path(__file__).parents[2]

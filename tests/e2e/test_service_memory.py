@@ -16,7 +16,7 @@ from waiting import until
 
 import simenv
 from bench.testbed import attacks
-from simenv.client import administration
+from simenv.client.administration import keys
 from simenv.client.client import Client
 from simenv.client.environments import read
 from simenv.client.submission.prepare import prepare_one
@@ -44,7 +44,7 @@ def env() -> Iterator[Client]:
 @pytest.fixture(scope="module")
 def mallory(env: Client, tmp_path_factory: pytest.TempPathFactory) -> UserKeyFile:
     file = tmp_path_factory.mktemp("keys") / "mallory"
-    administration.issue_key(env.keys, "mallory", "client", file)
+    keys.issue_key(env.keys, "mallory", "client", file)
     return read_private(file, UserKeyFile)
 
 
@@ -59,7 +59,7 @@ def test_another_client_is_answered_within_a_second_during_a_flood_of_large_mess
     env: Client, mallory: UserKeyFile, tmp_path: Path, attack: attacks.Attack
 ) -> None:
     file = tmp_path / "ben"
-    administration.issue_key(env.keys, f"ben-{attack.__name__.replace('_', '-')}", "client", file)
+    keys.issue_key(env.keys, f"ben-{attack.__name__.replace('_', '-')}", "client", file)
     flood = threading.Thread(target=attack, args=(mallory, FLOOD_S, attacks.Prey(0, 0, "", b"")))
     times_s = []
     with simenv.connect(service=file) as ben:

@@ -20,7 +20,7 @@ from qiskit.circuit import Parameter
 from waiting import until
 
 import simenv
-from simenv.client.administration import issue_key
+from simenv.client.administration.keys import issue_key
 from simenv.client.circuits import load
 from simenv.client.client import Client
 from simenv.client.submission.compiler import Compiler

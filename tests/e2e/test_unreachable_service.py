@@ -11,8 +11,8 @@ from failing import fails
 import simenv
 from bench.testbed.forwarder import FAILURES, Forwarder
 from simenv import errors
-from simenv.client import administration
-from simenv.client.administration import issue_key
+from simenv.client.administration import keys
+from simenv.client.administration.keys import issue_key
 from simenv.client.client import Client
 from simenv.client.connection import channel
 from simenv.wire.keyfiles import UserKeyFile, new_pair, read_private
@@ -49,7 +49,7 @@ def forwarder(key_file: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Forwa
 def altered(key_file: Path, tmp_path: Path, **changes: str) -> Path:
     changed = msgspec.structs.replace(read_private(key_file, UserKeyFile), **changes)
     path = tmp_path / "altered.simenv"
-    administration.keyfiles.write_private(path, changed)
+    keys.keyfiles.write_private(path, changed)
     return path
 
 

@@ -16,7 +16,7 @@ PRODUCT = ("launcher", "simenv", "simulators")
 PACKAGES = ("launcher", "noise_models", "simenv", "simulators")
 SQL_OUTSIDE = {  # modules with statements or connections outside simenv.service.journal
     "simenv/gateway/ibm/store.py",  # of another process
-    "simenv/service/control/admin_commands.py",
+    "simenv/service/control/pool_commands.py",
     "simenv/service/recovery.py",
     "simenv/service/results/retention.py",
 }

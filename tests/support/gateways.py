@@ -10,7 +10,7 @@ import msgspec
 from live import Live
 
 from simenv import files
-from simenv.client.administration import issue_key
+from simenv.client.administration.keys import issue_key
 from simenv.client.client import Client
 from simenv.client.connection.address import KeyFileAddress
 from simenv.config import GatewaySettings, gateway_url

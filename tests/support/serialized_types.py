@@ -14,7 +14,7 @@ from simenv.cli.observe import ProfileReport as PerformanceReport
 from simenv.cli.tasks.explain import Line as PlanLine
 from simenv.cli.tasks.history import Trace
 from simenv.cli.tasks.resource_fit import ResourceFit
-from simenv.client.administration import PoolPolicies
+from simenv.client.administration.policies import PoolPolicies
 from simenv.client.environments import EnvironmentInfo
 from simenv.client.qpm import identity
 from simenv.client.result_data import Provenance, Stages

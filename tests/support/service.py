@@ -21,7 +21,7 @@ from simenv.service.accounting.accounts import AccountRegistry
 from simenv.service.accounting.groups import GroupMembers
 from simenv.service.admission.controller import AdmissionController
 from simenv.service.admission.submissions import ALONE_HOLD_S, SubmitQueue
-from simenv.service.control.admin_commands import KeyCommands
+from simenv.service.control.accepted_keys import KeyCommands
 from simenv.service.control.results import ResultRequests
 from simenv.service.event_loop import EventLoop
 from simenv.service.journal.database import PostgresPlace

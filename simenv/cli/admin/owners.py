@@ -25,7 +25,7 @@ from simenv.errors import ConfigError, OptionError
 from simenv.model import OwnerLimits, OwnerUse
 
 if TYPE_CHECKING:
-    from simenv.client.administration import KeyStore
+    from simenv.client.administration.keys import KeyStore
     from simenv.client.client import Client
     from simenv.model import OwnerReport
 
@@ -192,7 +192,7 @@ def add(
         if to_stdout:
             terminal.json_line(kept.add(name, role, end_s))
             return
-        from simenv.client.administration import issue_key
+        from simenv.client.administration.keys import issue_key
 
         user_key = issue_key(kept, name, role, path, end_s)
     absolute = path.absolute()
@@ -254,7 +254,7 @@ def rotate(
         else:
             hint = "simenv keys rotate NAME, or --service with the file of a key"
             raise OptionError("no key is named", hint=hint)
-    from simenv.client.administration import rotate_key
+    from simenv.client.administration.keys import rotate_key
 
     with _key_store(context) as kept:
         user_key = rotate_key(kept, name or "", file, overlap_s)
@@ -318,7 +318,7 @@ def _limit_text(key: KeyRow, name: str) -> str:
 def _key_store(context: typer.Context) -> Iterator[KeyStore]:
     """Yield the keys of the environment: through the service if it is up, else from its files."""
     common = app.settings_of(context)
-    from simenv.client.administration import offline_key_store
+    from simenv.client.administration.keys import offline_key_store
 
     down = offline_key_store(common.name, common.service)
     if down is not None:

@@ -20,7 +20,7 @@ from simenv.model.reservations import CalendarEntry
 from simenv.text import elapsed
 
 if TYPE_CHECKING:
-    from simenv.client.administration import PoolPolicies
+    from simenv.client.administration.policies import PoolPolicies
     from simenv.client.client import Client
     from simenv.wire.messages.queries import RetainedData
 

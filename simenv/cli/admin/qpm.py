@@ -295,7 +295,7 @@ def _qpm(
 @contextmanager
 def _other_owner(client: Client, pool: str | None = None) -> Iterator[Any]:
     """Yield a QPM of another owner, whose key is revoked at the end."""
-    from simenv.client.administration import issue_key
+    from simenv.client.administration.keys import issue_key
 
     name = f"stranger-{secrets.token_hex(4)}"
     with tempfile.TemporaryDirectory(prefix="qpm-check-") as folder:

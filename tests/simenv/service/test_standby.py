@@ -15,7 +15,7 @@ from waiting import until
 from simenv import config
 from simenv._version import __version__
 from simenv.client import environments
-from simenv.client.administration import issue_key
+from simenv.client.administration.keys import issue_key
 from simenv.client.client import Client, connect
 from simenv.config import Config
 from simenv.errors import ConfigError, JournalError, NoServiceError, VersionMismatchError

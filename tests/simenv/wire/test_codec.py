@@ -223,7 +223,7 @@ def test_keys_file_and_folder_are_fsynced(tmp_path: Path, monkeypatch: pytest.Mo
 _ADD = """
 import sys
 from pathlib import Path
-from simenv.client.administration import OfflineKeyStore
+from simenv.client.administration.keys import OfflineKeyStore
 from simenv.config import EnvironmentPaths
 home = Path(sys.argv[1])
 people = OfflineKeyStore(EnvironmentPaths(home, home), "env")

@@ -15,7 +15,7 @@ from waiting import until
 import simenv
 from simenv.cli.tasks import submit as cancel
 from simenv.cli.tasks.circuit_input import answer_progress, kernel_progress
-from simenv.client.administration import issue_key
+from simenv.client.administration.keys import issue_key
 from simenv.client.tasks import progress
 from simenv.model import TaskState
 from simulators.compiler.kernel_time import booked

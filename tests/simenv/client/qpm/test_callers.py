@@ -13,7 +13,7 @@ from live import Live
 from waiting import until
 
 import simenv
-from simenv.client.administration import issue_key
+from simenv.client.administration.keys import issue_key
 from simenv.client.connection.channel import ServiceChannel
 from simenv.client.qpm.circuit_run import refused
 from simenv.client.qpm.completion_queues import CircuitRegistry, CompletionRetention

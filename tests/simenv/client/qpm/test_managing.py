@@ -11,7 +11,7 @@ from hosts import LONG, info
 from waiting import until
 
 import simenv
-from simenv.client.administration import issue_key
+from simenv.client.administration.keys import issue_key
 from simenv.client.qpm.provider import QPM
 from simenv.qpm.contract import ExecutionError, QPMError
 

@@ -12,7 +12,7 @@ from service import spec
 
 from simenv.errors import KeyRefusedError
 from simenv.model import TaskOptions
-from simenv.service.control.admin_commands import KeyCommands
+from simenv.service.control.accepted_keys import KeyCommands
 from simenv.wire import codec
 from simenv.wire.keyfiles import added, changing, new_pair, read_keys, removed, write_keys
 from simenv.wire.messages import client as m

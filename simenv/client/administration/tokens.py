@@ -1,0 +1,53 @@
+"""Bearer tokens of HTTP clients."""
+
+from __future__ import annotations
+
+from simenv.client.connection.session import ServiceSession
+from simenv.wire.messages.admin import (
+    CreateToken,
+    GetTokens,
+    RevokeToken,
+    TokenCreated,
+    TokenInfo,
+    Tokens,
+)  # fmt: skip
+
+TOKEN_S = 30 * 86_400.0  # lifetime of a token by default
+
+
+class TokenSettings:
+    """Requests for bearer tokens of HTTP clients. Thread-safe."""
+
+    def __init__(self, session: ServiceSession) -> None:
+        self._session = session
+
+    def listed(self) -> list[TokenInfo]:
+        """Return the tokens of the caller, or all for an admin, without their secrets."""
+        return self._session.request(Tokens, GetTokens).tokens
+
+    def add(
+        self,
+        user: str = "",
+        *,
+        account: str = "",
+        role: str = "client",
+        purpose: str = "",
+        lifetime_s: float = TOKEN_S,
+        once: bool = False,
+        reservation: int = 0,
+        parent: str = "",
+    ) -> TokenCreated:
+        """Make a token of `user`, "" the caller, which ends after `lifetime_s` or, with `once`,
+        with its first use. `role`: client, admin, or monitor, which may read the metrics alone
+        and is an admin's to give; not above the caller's; "": that of the user.
+        `reservation`: number of one of the user, under which all work of the token runs, and with
+        which it ends; a repeat by its user returns the same token. `parent`: number of a token of
+        `user`, with which it ends. The answer alone has its secret. Raises NotAllowedError,
+        OptionError, LimitExceededError, NotReservedError, NotFoundError."""
+        fields = {"user": user, "account": account, "role": role, "purpose": purpose}
+        ends = {"lifetime_s": lifetime_s, "once": once, "reservation": reservation}
+        return self._session.request(TokenCreated, CreateToken, parent=parent, **fields, **ends)
+
+    def revoke(self, number: str) -> None:
+        """Revoke a token at once. Raises NotFoundError."""
+        self._session.request(Tokens, RevokeToken, number=number)
