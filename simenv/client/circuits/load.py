@@ -20,12 +20,14 @@ register `result`; output-recording calls are ignored. Other content is refused 
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from simenv.client.circuits import native, parser_hints, qasm2, text_checks
@@ -321,6 +323,7 @@ def is_stim(circuit: Any) -> bool:
     return kind.__name__ == "Circuit" and kind.__module__.partition(".")[0] in ("stim", "_stim")
 
 
+_MOST_FILES = 10_000  # of a folder that are compared
 CACHED_TEXTS = 128
 CACHED_TEXT_BYTES = 2**16  # of one text and its program
 _LAST_TEXTS: dict[str, PackedCircuit] = {}  # without a lock, which a fork could leave locked
@@ -382,6 +385,17 @@ def load_many(circuits: Sequence[Any]) -> list[PackedCircuit | None]:
     return [None] * len(circuits)
 
 
+def _similar_file(path: str) -> str:
+    """Return the path of the file in the same folder whose name is most similar; "": there is
+    none."""
+    folder, name = os.path.split(path)
+    names: dict[str, str] = {}
+    with suppress(OSError, ValueError), os.scandir(folder or ".") as entries:
+        names = {entry.name.lower(): entry.name for entry in itertools.islice(entries, _MOST_FILES)}
+    similar = get_close_matches(name.lower(), names, 1, cutoff=0.75)
+    return os.path.join(folder, names[similar[0]]) if similar else ""
+
+
 def _from_file(path: str | bytes, channels: ChannelNames | None, hint: str = "") -> PackedCircuit:
     name = os.fsdecode(path)
     try:
@@ -392,6 +406,8 @@ def _from_file(path: str | bytes, channels: ChannelNames | None, hint: str = "")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         short_name = name if len(name) <= 100 else name[:100] + "..."
+        if isinstance(error, FileNotFoundError) and (similar := _similar_file(name)):
+            hint = f"did you mean {similar!r}?"
         raise ProgramError(f"{short_name!r} cannot be read: {reason}", hint=hint) from error
     if data.startswith(qpy.MAGIC):
         return _encoded(qpy.parse(data, name), channels)

@@ -1,4 +1,6 @@
-"""Mistakes of beginners in OpenQASM: each error says the way out."""
+"""Mistakes of beginners in OpenQASM and in names of files: each error says the way out."""
+
+from pathlib import Path
 
 import pytest
 from failing import fails
@@ -35,6 +37,15 @@ BARE_2, BARE_3 = "OPENQASM 2.0;\nqreg q[2];\n", "OPENQASM 3.0;\nqubit[2] q;\n"
 )
 def test_a_refused_text_has_a_way_out(text: str, way_out: str) -> None:
     assert way_out in fails(ProgramError, "", load, text).hint
+
+
+def test_a_file_that_is_not_there_has_the_one_of_a_similar_name(tmp_path: Path) -> None:
+    (tmp_path / "bell.qasm").write_text(HEAD_2)
+    for name in ("Bell.qasm", "bel.qasm", "bell.qsm"):
+        error = fails(ProgramError, "No such file", load, str(tmp_path / name))
+        assert error.hint == f"did you mean {str(tmp_path / 'bell.qasm')!r}?"
+    other = fails(ProgramError, "No such file", load, str(tmp_path / "grover.qasm"))
+    assert "did you mean" not in other.hint
 
 
 def test_what_is_said_already_has_no_hint() -> None:
