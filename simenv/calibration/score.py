@@ -44,6 +44,7 @@ from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.passes.attach_noise import NoiseAttachment
 from simulators.circuit.passes.components import extract_part, noise_of_part
 from simulators.errors import EngineError, Unsupported
+from simulators.execution.sampling import unpack
 from simulators.simulate import counts_of, simulate
 from simulators.transfer import evaluate
 from simulators.transfer.evolution import constant
@@ -150,7 +151,8 @@ class Predictor:
     def _predicted(self, run: CompiledRun) -> Prediction | None:
         noise = self._noise.attach(run.circuit)
         if noise.detunings is not None:
-            return None if self._most_work else _sampled(run.circuit, noise)
+            mixed = _mixed(run.circuit, noise)
+            return mixed if mixed or self._most_work else _sampled(run.circuit, noise)
         table = ConstantTable()
         try:
             program = build(run.circuit, noise, table)
@@ -196,20 +198,40 @@ def _spread(size: int, clbits: tuple[int, ...]) -> NDArray[np.object_]:
     )
 
 
-def _sampled(circuit: Circuit, noise: NoiseProgram) -> Prediction | None:
+def _on_used_qubits(circuit: Circuit, noise: NoiseProgram) -> tuple[Circuit, NoiseProgram]:
     used = np.unique(circuit.qubits.astype(np.int64))
     part = extract_part(circuit, np.ones(circuit.ops.size, np.bool_), used)
-    moved = noise_of_part(noise, noise.locations, part.operations, used)
+    return part.circuit, noise_of_part(noise, noise.locations, part.operations, used)
+
+
+def _mixed(circuit: Circuit, noise: NoiseProgram) -> Prediction | None:
+    """Distribution over the detunings of shots; None if it needs too many nodes."""
+    own, moved = _on_used_qubits(circuit, noise)
+    try:
+        result = simulate(
+            own, engine="densitymatrix", noise=moved, shots=0, outputs=("probabilities",)
+        ).row(0)
+    except EngineError:
+        return None
+    outcomes = unpack(result.probability_outcomes, result.probability_width)
+    return Prediction(
+        np.array(outcomes, object), np.frombuffer(result.probabilities),
+        int(np.unique(circuit.clbits).size), own.num_qubits, *two_qubit_gates(circuit), 0, "exact",
+    )  # fmt: skip
+
+
+def _sampled(circuit: Circuit, noise: NoiseProgram) -> Prediction | None:
+    own, moved = _on_used_qubits(circuit, noise)
     attempts: list[tuple[str, str, tuple[tuple[str, int | float], ...]]]
     attempts = []
     if noise.detunings is None:
         attempts.append(("stabilizer", "Pauli twirl, sampled", (("twirl", 1),)))
-    if used.size <= SAMPLED_QUBITS:
+    if own.num_qubits <= SAMPLED_QUBITS:
         attempts.append(("statevector", "trajectories, sampled", ()))
     for engine, how, settings in attempts:
         try:
             result = simulate(
-                part.circuit,
+                own,
                 engine=engine,
                 noise=moved,
                 shots=SAMPLES,
@@ -223,7 +245,7 @@ def _sampled(circuit: Circuit, noise: NoiseProgram) -> Prediction | None:
             np.array(list(counts), object),
             np.array(list(counts.values()), np.float64) / SAMPLES,
             int(np.unique(circuit.clbits).size),
-            int(used.size),
+            own.num_qubits,
             *two_qubit_gates(circuit),
             SAMPLES,
             how,

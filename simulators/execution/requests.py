@@ -77,7 +77,10 @@ def check_request(
         names = [option.name for option in card.options if option.noise.issuperset(lacking)]
         switch = f"; all with option {names[0]}=1" if names else ""
         text = f"engine {card.name!r} has no {' and no '.join(lacking)} noise"
-        raise Unsupported(text, hint=f"it has: {has}{switch}; leave the noise out")
+        leave = "leave the noise out"
+        if lacking == ["quasistatic"]:
+            leave = "noise={'qubit.quasistatic': 0} leaves the detunings of shots (T2*) out"
+        raise Unsupported(text, hint=f"it has: {has}{switch}; {leave}")
 
 
 @functools.lru_cache(maxsize=256)

@@ -248,3 +248,23 @@ def test_clifford_circuits_above_the_width_of_the_transfer_simulator_are_fitted(
     assert before.median.value < limit.median.value - 0.01
     assert after.median.value > limit.median.value - 0.003
     assert {row.how for row in result.rows} == {"Pauli twirl, exact"}
+
+
+def test_predictions_are_the_mixture_over_detunings() -> None:
+    lima = changed_qubit(library.load("lima"), PATH[0], t2_star_us=5.0)
+    text = 'OPENQASM 2.0;include "qelib1.inc";qreg q[5];creg c[1];'
+    text += f"sx q[{PATH[0]}];"
+    text += f"id q[{PATH[0]}];" * 150
+    text += f"sx q[{PATH[0]}];measure q[{PATH[0]}]->c[0];"
+    rng = np.random.default_rng(1)
+    (record, *_) = measured([text], lima, rng)
+    found = Predictor(lima).prediction(record)
+    markovian = Predictor(library.load("lima")).prediction(record)
+    assert found is not None
+    assert markovian is not None
+    assert found.how == "exact"
+    ones = dict(zip(found.outcomes.tolist(), found.probabilities.tolist(), strict=True))[1]
+    shots = sum(record.counts.values())
+    share = record.counts.get(1, 0) / shots
+    assert abs(ones - share) < 5.0 * math.sqrt(0.25 / shots)
+    assert ones < dict(zip(markovian.outcomes, markovian.probabilities, strict=True))[1] - 0.1
