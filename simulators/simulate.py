@@ -62,6 +62,8 @@ def simulate(
     )
     request = simulators_engine.Request(**asked)
     runner = registry.create(engine, simulators_engine.EngineContext(comm=comm))
+    if noise is not None:
+        circuit = noise.located(circuit)
     try:
         plan = runner.plan(circuit, noise, options)
         control = control or simulators_engine.RunControl()

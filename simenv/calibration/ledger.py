@@ -106,6 +106,7 @@ def error_ledger(
 ) -> ErrorLedger:
     """Ledger of a circuit on the qubits of a device. `document`: its calibration, or a custom noise
     model, which has one component. Raises Unsupported, NoiseError."""
+    circuit = attach_noise(circuit, documents.model(document, options)).located(circuit)
     ideal = IdealStates(circuit)
     programs = [
         (name, part)

@@ -150,23 +150,24 @@ class Predictor:
 
     def _predicted(self, run: CompiledRun) -> Prediction | None:
         noise = self._noise.attach(run.circuit)
+        circuit = noise.located(run.circuit)
         if noise.detunings is not None:
-            mixed = _mixed(run.circuit, noise)
-            return mixed if mixed or self._most_work else _sampled(run.circuit, noise)
+            mixed = _mixed(circuit, noise)
+            return mixed if mixed or self._most_work else _sampled(circuit, noise)
         table = ConstantTable()
         try:
-            program = build(run.circuit, noise, table)
+            program = build(circuit, noise, table)
             if program.num_qubits <= EXACT_QUBITS and 0 < self._most_work < program.work:
                 return None
             result, how = _exact(program, noise, table)
         except Unsupported:
-            return None if self._most_work else _sampled(run.circuit, noise)
+            return None if self._most_work else _sampled(circuit, noise)
         return Prediction(
             _spread(len(result.probabilities), program.clbits),
             np.maximum(result.probabilities, 0.0),
             len(program.clbits),
             program.num_qubits,
-            *two_qubit_gates(run.circuit),
+            *two_qubit_gates(circuit),
             0,
             how,
         )

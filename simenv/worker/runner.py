@@ -357,6 +357,7 @@ class Runner:
         noise = None
         if context.terms.snapshot:
             noise = self._noise.program(program, circuit, context.terms)
+            circuit = circuit if noise is None else noise.located(circuit)
         plan = self._plans.get(context.engine, program, circuit, options, noise)
         self._marks.append(working_ns())
         result = context.engine.run(plan, circuit, request, options, self.control)

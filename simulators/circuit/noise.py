@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from noise_models.channel import Channel, Readout
 from simulators.catalog import NoiseKind
+from simulators.circuit.ir import Circuit
+from simulators.circuit.time_order import reordered
 
 __all__ = ["AFTER_OP", "CHANNEL", "Q0", "Q1", "NoiseProgram", "Readout"]
 
@@ -155,8 +157,8 @@ class Detunings(msgspec.Struct, frozen=True, eq=False):
 
 
 class NoiseProgram(msgspec.Struct, frozen=True, eq=False):
-    """Noise of one circuit; a plan depends on it through `digest`. Locations are in order of their
-    action. AFTER_OP: the operation that a channel follows (-1: before the first one); CHANNEL: its
+    """Noise of one circuit; a plan depends on it through `digest`. Locations are those of the
+    circuit `located`, in order of their action. AFTER_OP: the operation that a channel follows (-1: before the first one); CHANNEL: its
     number in `channels`; Q0 is bit 0 of its matrices; Q1 is -1 for a channel on one qubit."""
 
     digest: bytes  # of the noise model and the locations: part of the key of a cached plan
@@ -167,6 +169,14 @@ class NoiseProgram(msgspec.Struct, frozen=True, eq=False):
     known_facts: ChannelFacts | None = None  # facts of the channels, if known
     duration_ns: float = -1.0  # duration of the circuit's schedule; -1.0: not scheduled
     detunings: Detunings | None = None
+    order: NDArray[np.int64] | None = (
+        None  # operations of the circuit by start time; None: as listed
+    )
+
+    def located(self, circuit: Circuit) -> Circuit:
+        """The circuit that the noise acts on: the one that it was made for, in the order of time
+        where coupled qubits interact."""
+        return circuit if self.order is None else reordered(circuit, self.order)
 
     @property
     def memory_bytes(self) -> int:

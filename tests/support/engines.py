@@ -101,6 +101,7 @@ class Runner:
         assert validation_error(circuit) == ""
         chosen = RunOptions(**options)  # type: ignore[arg-type]
         request = Request(shots, seed, outputs, observables, bindings, binding, amplitudes)  # type: ignore[arg-type]
+        circuit = circuit if noise is None else noise.located(circuit)
         plan = self.engine.plan(circuit, noise, chosen)
         result = self.engine.run(plan, circuit, request, chosen, control or RunControl())
         return tuple(result.row(k) for k in range(result.count))

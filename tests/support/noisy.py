@@ -49,6 +49,7 @@ class Exact:
     `rho` is the final density matrix where nothing is measured."""
 
     def __init__(self, circuit: Circuit, noise: NoiseProgram) -> None:
+        circuit = noise.located(circuit)
         self.circuit, self.noise, self.n = circuit, noise, circuit.num_qubits
         self.rows = operations(circuit)
         self.expressions = expressions(circuit)

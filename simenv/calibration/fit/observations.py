@@ -177,7 +177,9 @@ class Distributions:
         if place is None:
             noise = self._noise.attach(run.circuit)
             channel_numbers = [self._number_of(channel) for channel in noise.channels]
-            self.programs.append(build(run.circuit, noise, self._table, channel_numbers))
+            self.programs.append(
+                build(noise.located(run.circuit), noise, self._table, channel_numbers)
+            )
             place = self._places[id(run)] = len(self.programs) - 1
             rows = run.circuit.table.rows[run.circuit.ops]
             self.two_qubit_gates.append(int(((rows[:, 1] == 2) & (rows[:, 0] >= UNITARY)).sum()))

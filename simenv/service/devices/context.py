@@ -125,6 +125,7 @@ class DeviceContext:
         try:
             with self._lock:
                 program = self._attachment.attach(circuit)
+            circuit = program.located(circuit)
             noise = noise_profile(program, circuit, terms.outputs, tuple(rules.labels(terms)))
             if profile.conditions and has_conditional_noise(circuit, program):
                 noise = msgspec.structs.replace(noise, conditional=True)

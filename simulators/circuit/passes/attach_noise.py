@@ -22,6 +22,7 @@ from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.passes import detuning, noise_locations, timed_noise
 from simulators.circuit.passes.noise_registry import NO_READOUT, NoiseRegistry, PlainLocator
 from simulators.circuit.schedule import METHODS, Method, Schedule, schedule
+from simulators.circuit.time_order import reordered, time_order
 from simulators.errors import BadCircuit, Unsupported
 
 # Durations of a circuit's operations on a device, and the time that its shots take there.
@@ -211,7 +212,7 @@ class NoiseAttachment:
         if the general method is needed."""
         if circuit.conditions_data or has_delays(circuit) or not self.model.has_idle_noise:
             return None
-        if self._registry.is_detuned:
+        if self._registry.is_detuned or self._registry.coupled(circuit.num_qubits).ends.size:
             return None
         if any(map(is_named_measurement, circuit.table.names)):
             return None
@@ -262,6 +263,11 @@ class _CircuitNoise:
         waits = _NO_QUBITS, _NO_QUBITS, np.zeros(0)
         if self._model.has_idle_noise:
             result = self._schedule(delays)
+            order = self._time_order(result)
+            if order is not None:
+                circuit = reordered(self._circuit, order)
+                program = _CircuitNoise(circuit, self._registry, self._method).program()
+                return msgspec.structs.replace(program, order=order)
             duration_ns = result.duration_ns
             waits = result.idle_after, result.idle_qubit, result.idle_ns
             groups.append(self._timed(result, delays))
@@ -386,6 +392,15 @@ class _CircuitNoise:
             final=self._roles == TERMINAL,
             operands=self._operands,
         )
+
+    def _time_order(self, timing: Schedule) -> NDArray[np.int64] | None:
+        """Order of the operations by time where coupled qubits interact and no block is left as it
+        is; None: as they are listed."""
+        if self._circuit.conditions_data:
+            return None
+        if not self._registry.coupled(self._circuit.num_qubits).ends.size:
+            return None
+        return time_order(timing.start_ns)
 
     def _timed(self, timing: Schedule, delays: NDArray[np.float64]) -> _Group:
         """Relaxation of waiting qubits, and ZZ interaction of coupled ones."""

@@ -8,9 +8,9 @@ measured with it. During an echoed cross-resonance gate on one of them there is 
 half turn of the control reverses its interaction with its neighbours, and the rotary tone on the
 target turns the target about X (Sheldon et al., arXiv 1603.04821; Sundaresan et al., arXiv
 2007.02925, which measures what is left). A Z rotation of the neighbour, which the echo leaves and
-which depends on no state, is omitted. Operations are visited in the order of the circuit, which may
-differ from the order of their start times: a piece then acts before an operation that starts
-earlier. Inside a block there is none.
+which depends on no state, is omitted. Operations are visited in the order of the circuit, which is
+that of their start times (`time_order`) but in a circuit with blocks: a piece may then act before
+an operation that starts earlier. Inside a block there is none.
 
 A qubit that waits, or that is read and used again, relaxes at the same time. The jumps of
 relaxation do not commute with the interaction: the phase of a neighbour depends on the time of the
@@ -28,7 +28,8 @@ a time s apart differ by w s. The last row is the error of second order, |[Z, [Z
 |[R, [R, Z]]| t^3 / 12 (Childs et al., Phys. Rev. X 11, 011020, proposition 10). Slices are so short
 that the bounds of all waiting times of a qubit have a sum of SPLIT_ERROR. A waiting time that needs
 no split acts before the operation that ends it. Not in the bound: relaxation during gates, which
-acts at their end, and circuits that do not list their operations in the order of their times.
+acts at their end, and circuits with blocks that do not list their operations in the order of their
+times.
 """
 
 from __future__ import annotations

@@ -161,6 +161,33 @@ def test_an_echo_amid_a_long_time_is_resolved() -> None:
     assert distance(circuit, snapshot) < 2.0 * SPLIT_ERROR
 
 
+@pytest.mark.parametrize("name", ["densitymatrix", "statevector", "mps"])
+def test_pair_decoupled_at_the_same_times_is_independent_of_the_listing(name: str) -> None:
+    """Half turns of both qubits leave their interaction. Listed by qubit, those of the first came
+    before all of the second, and the interaction was refocused."""
+    snapshot = device({(0, 1): 40.0}, 200.0, 150.0)
+    together = Arrays(2, 2).add("h", [0]).add("x", [1]).add("barrier", [0, 1])
+    listed = copy.deepcopy(together)
+    for time_us in (2.0, 4.0, 2.0):
+        wait(together, time_us).add("x", [0]).add("x", [1])
+    for qubit in range(2):
+        for time_us in (2.0, 4.0, 2.0):
+            listed.add("delay", [qubit], params=[1e3 * time_us]).add("x", [qubit])
+    for circuit in (together, listed):
+        circuit.add("barrier", [0, 1]).add("h", [0]).measure(range(2))
+    expected = Integrated(together.circuit(), snapshot).probs
+    # Without relaxation 0.5 (1 + cos(w t / 2)) of qubit 0 are where they began: 0.77.
+    assert 0.70 < sum(p for bits, p in expected.items() if not bits & 1) < 0.80
+    built = listed.circuit()
+    noise = attach_noise(built, build(snapshot))
+    assert noise.order is not None
+    found = Exact(built, noise).probs
+    keys = expected.keys() | found.keys()
+    assert 0.5 * sum(abs(expected.get(k, 0.0) - found.get(k, 0.0)) for k in keys) < 1e-3
+    result = Runner(name)(built, shots=20_000, noise=noise)
+    assert p_value(expected, counts_of(result)) > 1e-6
+
+
 def test_a_qubit_that_is_read_relaxes_beside_its_interaction() -> None:
     """The phase of the neighbour tells when the measured qubit decayed."""
     snapshot = device({(0, 1): 100.0}, 20.0, 30.0)

@@ -1,0 +1,55 @@
+"""Operations of a circuit in the order of their start times.
+
+The static interaction of two qubits depends on what both do at a time. A circuit may list the
+operations of one qubit before those of another that act at the same times: passes for dynamical
+decoupling do so. Noise that acts on both between their operations needs the order of the times.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.circuit.ir import Circuit
+
+_SCALE = (
+    1e6  # of times in ns that are rounded, so that operations that start together stay as listed
+)
+
+
+def time_order(start_ns: NDArray[np.float64]) -> NDArray[np.int64] | None:
+    """Order of the operations of a circuit without blocks by their start times, those of one time
+    as they are listed; None: all are listed so. Operations on a common qubit keep their order."""
+    times = np.rint(start_ns * _SCALE)
+    if (times[1:] >= times[:-1]).all():
+        return None
+    return np.argsort(times, kind="stable")
+
+
+def reordered(circuit: Circuit, order: NDArray[np.int64]) -> Circuit:
+    """The circuit without blocks whose operation k is operation `order[k]` of another."""
+    rows = circuit.table.rows[circuit.ops]
+    qubits, clbits, params = (_places(rows[:, column], order) for column in (1, 2, 3))
+    slots = circuit.slots.reshape(-1, 2)
+    if slots.size:
+        moved = np.empty(params.size, np.int64)
+        moved[params] = np.arange(params.size)
+        slots = np.column_stack((moved[slots[:, 0]], slots[:, 1]))
+        slots = slots[np.argsort(slots[:, 0], kind="stable")].astype(np.int32)
+    return msgspec.structs.replace(
+        circuit,
+        ops_data=circuit.ops[order].tobytes(),
+        qubits_data=circuit.qubits[qubits].tobytes(),
+        clbits_data=circuit.clbits[clbits].tobytes(),
+        params_data=circuit.params[params].tobytes(),
+        slots_data=slots.tobytes(),
+    )
+
+
+def _places(counts: NDArray[np.int64], order: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Places of the operands of operations in another order; `counts`: operands of each."""
+    first = np.cumsum(counts) - counts
+    taken = counts[order]
+    begins = np.cumsum(taken) - taken
+    return np.arange(taken.sum()) - np.repeat(begins - first[order], taken)
