@@ -158,8 +158,9 @@ class Detunings(msgspec.Struct, frozen=True, eq=False):
 
 class NoiseProgram(msgspec.Struct, frozen=True, eq=False):
     """Noise of one circuit; a plan depends on it through `digest`. Locations are those of the
-    circuit `located`, in order of their action. AFTER_OP: the operation that a channel follows (-1: before the first one); CHANNEL: its
-    number in `channels`; Q0 is bit 0 of its matrices; Q1 is -1 for a channel on one qubit."""
+    circuit `located`, in order of their action. AFTER_OP: the operation that a channel follows (-1:
+    before the first one); CHANNEL: its number in `channels`; Q0 is bit 0 of its matrices; Q1 is -1
+    for a channel on one qubit."""
 
     digest: bytes  # of the noise model and the locations: part of the key of a cached plan
     kinds: frozenset[NoiseKind]
