@@ -52,4 +52,5 @@ def _places(counts: NDArray[np.int64], order: NDArray[np.int64]) -> NDArray[np.i
     first = np.cumsum(counts) - counts
     taken = counts[order]
     begins = np.cumsum(taken) - taken
-    return np.arange(taken.sum()) - np.repeat(begins - first[order], taken)
+    places: NDArray[np.int64] = np.arange(taken.sum()) - np.repeat(begins - first[order], taken)
+    return places
