@@ -337,6 +337,14 @@ class TaskExpiredError(SimenvError):
     remedy = "raise `queue_timeout_s` or `run_timeout_s`, or ask for more budget"
 
 
+class SlurmError(SimenvError):
+    """A command of Slurm failed, is not there, or has not answered; or slurmctld has not read its
+    configuration."""
+
+    code = "slurm"
+    remedy = "`scontrol ping` says whether slurmctld answers; its log has the reason"
+
+
 class TimedOutError(SimenvError, TimeoutError):
     """The timeout of the caller has passed; the task goes on."""
 

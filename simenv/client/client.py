@@ -6,7 +6,9 @@ a connection of its own. Methods work inside a running event loop.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
+from numbers import Real
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Unpack
@@ -27,7 +29,7 @@ from simenv.client.submission.send import FRESH, InflightWindow, post, renewable
 from simenv.client.tasks.task import Task, TaskExecutor, deadline_of, number_of, numbers_of, row_of
 from simenv.errors import NotFoundError, OptionError, SimenvError
 from simenv.model import TaskInfo
-from simenv.model.task_rules import checked_integer
+from simenv.model.task_rules import checked_integer, checked_timeout
 from simenv.wire.messages import client as m
 from simenv.wire.messages.queries import Explain, Explained, Explanation
 
@@ -137,9 +139,18 @@ class Client(Environment):
 
     @with_options_of(SubmitOptions)
     def run(self, circuit: Any, **options: Unpack[SubmitOptions]) -> Result:
-        """Submit a circuit and wait for its result; options as in `submit`."""
+        """Submit a circuit and wait for its result; options as in `submit`. An interrupt cancels
+        the task, unless an `idempotency_key` was given, with which it can be asked for again; so
+        does a loss of the service before it has accepted the task."""
         is_plain = options.get("compile") != FRESH and not is_stim(circuit)
-        return (self.post if is_plain else self.submit)(circuit, **options).result()
+        task = (self.post if is_plain else self.submit)(circuit, **options)
+        try:
+            return task.result()
+        except BaseException as error:
+            is_lost = isinstance(error, SimenvError) and not error.maybe_accepted
+            if options.get("idempotency_key") is None and not is_lost:
+                task.withdraw()
+            raise
 
     @with_options_of(SubmitOptions)
     def explain(self, circuit: Any, **options: Unpack[SubmitOptions]) -> Explanation:
@@ -280,12 +291,13 @@ def connect(
     started again: `simenv up --restore`; math.inf: wait for ever. Raises NoServiceError,
     KeyRefusedError, VersionMismatchError, OptionError.
     """
-    if isinstance(patience_s, str | bool | None) or not patience_s > 0.0:
+    left_s = checked_timeout(timeout_s)
+    if not isinstance(patience_s, Real) or isinstance(patience_s, bool) or not patience_s > 0.0:
         raise OptionError(f"patience_s={patience_s!r:.80}", hint="seconds above 0")
     if role not in (None, "client"):
         raise OptionError(f"role={role!r:.80}", hint="'client', or None for the role of the key")
     endpoint = address.find(name, Path(service) if service is not None else None)
-    client = Client(endpoint, timeout_s, as_client=role is not None)
+    client = Client(endpoint, math.inf if left_s is None else left_s, as_client=role is not None)
     client.session.channel.be_patient(patience_s)
     return client
 

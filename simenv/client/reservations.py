@@ -151,6 +151,7 @@ def request_decision(
     """Send the request until it is accepted; a delayed request is repeated. `timeout_s` None: no
     limit. `owner`: for whom an admin asks. Raises NotReservedError when it is rejected,
     TimedOutError, NotAllowedError."""
+    timeout_s = task_rules.checked_timeout(timeout_s)
     end_s = None if timeout_s is None else monotonic() + timeout_s
     waiting = Event()
     while True:

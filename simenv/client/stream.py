@@ -19,7 +19,7 @@ from simenv.client.stream_stages import CircuitPart, Pipeline
 from simenv.client.submission.options import SubmitOptions, checked_options, item_seeds
 from simenv.client.tasks.task import Task
 from simenv.errors import OptionError, ServiceLostError, SimenvError
-from simenv.model.task_rules import checked_key
+from simenv.model.task_rules import checked_key, checked_timeout
 
 
 class Order(StrEnum):
@@ -321,7 +321,8 @@ class Stream:
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until all submitted circuits have been delivered; False after `timeout_s`."""
         with self._lock:
-            return self._changed.wait_for(lambda: not self._sequence.undelivered, timeout_s)
+            left_s = checked_timeout(timeout_s)
+            return self._changed.wait_for(lambda: not self._sequence.undelivered, left_s)
 
     def close(self) -> None:
         """Accept no more circuits; queues end when everything has been delivered."""

@@ -8,11 +8,10 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterator
-from time import monotonic
 from typing import Any, Generic, Protocol, TypeVar
 
 from simenv.client.stream_stages import SplitCircuit
-from simenv.client.tasks.task import Task
+from simenv.client.tasks.task import Task, deadline_of, left_s
 from simenv.errors import OptionError, SimenvError, TimedOutError
 from simenv.model import Event, TaskState
 from simenv.model.task_rules import OUTPUTS
@@ -57,16 +56,13 @@ class StreamTask:
     def result(self, timeout_s: float | None = None) -> Any:
         """Wait for the result: a `Result`, or the combined result of the stage that split the
         circuit. Raises like `Task.result`."""
-        deadline = None if timeout_s is None else monotonic() + timeout_s
-        results = []
-        for task in self.tasks:
-            left_s = None if deadline is None else max(0.0, deadline - monotonic())
-            results.append(task.result(left_s))
-        return self._split.combine(results)
+        deadline = deadline_of(timeout_s)
+        return self._split.combine([task.result(left_s(deadline)) for task in self.tasks])
 
     def exception(self, timeout_s: float | None = None) -> SimenvError | None:
         """Wait like `result`; return the reason why there is no result, or None."""
-        entries = [task.exception(timeout_s) for task in self.tasks]
+        deadline = deadline_of(timeout_s)
+        entries = [task.exception(left_s(deadline)) for task in self.tasks]
         return next((error for error in entries if error is not None), None)
 
     def cancel(self) -> bool:
@@ -122,16 +118,16 @@ class _StreamQueue(Generic[Item]):
         """Wait for the next item and remove it. Raises TimedOutError after `timeout_s` seconds;
         EOFError when all streams that fill the queue are closed and have delivered everything;
         ServiceLostError when the service is lost: the next call waits again."""
-        deadline = None if timeout_s is None else monotonic() + timeout_s
+        deadline = deadline_of(timeout_s)
         with self._changed:
             while not self._items and self._error is None:
                 if self._sources and all(source.finished for source in self._sources):
                     raise EOFError("the streams of this queue have ended")
-                left_s = None if deadline is None else deadline - monotonic()
-                if left_s is not None and left_s <= 0:
+                wait_s = left_s(deadline)
+                if wait_s == 0.0:
                     message = f"no item was delivered into the queue within {timeout_s:g} s"
                     raise TimedOutError(message)
-                self._changed.wait(left_s)
+                self._changed.wait(wait_s)
             if self._items:
                 return self._items.popleft()
             error, self._error = self._error, None

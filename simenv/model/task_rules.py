@@ -18,6 +18,7 @@ import operator
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from functools import partial
+from numbers import Real
 from typing import Any, SupportsIndex
 
 import msgspec
@@ -89,6 +90,19 @@ def checked_seconds(name: str, value: object, more: str = "") -> float:
         hint = f"seconds, above 0, up to {MAX_SECONDS}" + (f"; {more}" if more else "")
         raise OptionError(option=name, value=value, expected=hint)
     return float(value)  # type: ignore[arg-type]
+
+
+def checked_timeout(value: Any) -> float | None:
+    """Check how long a caller waits, in seconds; None: without limit, as for inf. Raises
+    OptionError."""
+    if value is None:
+        return None
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    seconds = float(value) if is_number else -1.0
+    if not seconds >= 0.0:  # NaN, too
+        hint = "seconds, from 0; None waits without limit"
+        raise OptionError(option="timeout_s", value=value, expected=hint)
+    return None if seconds > MAX_SECONDS else seconds
 
 
 def checked_list(name: str, value: Any, expected: str) -> tuple[Any, ...]:

@@ -90,6 +90,16 @@ with simenv.connect(service="{ADDRESS}") as env:
         except SimenvError as error:
             print(error)
 """
+HOLD_WORKERS = f"""
+import simenv
+with simenv.connect() as env:
+    print(env.reserve("{POOL}", workers={WORKERS}, for_s=600, timeout_s=60).id)
+"""
+FREE_WORKERS = """
+import sys, simenv
+with simenv.connect() as env:
+    env.reservation(int(sys.argv[1])).release()
+"""
 WAITING = "echo started && sleep 600"
 RUN = "echo $SIMENV_RESERVATION"
 OF_A_SHARE = (  # variables that users have of their own, too
@@ -574,6 +584,25 @@ def test_job_that_starts_while_the_service_is_away_is_requeued(with_qpus: Site) 
     finally:
         prolog.write_text(text)
         site.up()
+    site.cluster.run(LOGIN, ["scontrol", "update", f"jobid={job}", "starttime=now"])
+    site.until(lambda: site.shown(job, "%T") == "COMPLETED", job)
+    assert f"\n{POOL}:" in f"\n{site.output(job)}"
+    site.is_released(job)
+
+
+def test_job_whose_share_is_not_free_in_time_is_requeued(with_qpus: Site) -> None:
+    """As where the service is slow to end the reservation of the job before."""
+    site = with_qpus
+    prolog = site.cluster.folder / "slurm" / "simenv_prolog.sh"
+    text = prolog.read_text()
+    prolog.write_text(text.replace(" slurm reserve ", " slurm reserve --timeout 1 "))
+    holder = site.cluster.run(LOGIN, ["python", "-c", HOLD_WORKERS])  # they have no licences
+    try:
+        job = site.submit("user0", site.script("run.sh", RUN), f"--qpu={POOL}")
+        site.waits_for(job, "PENDING BeginTime")
+    finally:
+        prolog.write_text(text)
+        site.cluster.run(LOGIN, ["python", "-c", FREE_WORKERS, holder.stdout.strip()])
     site.cluster.run(LOGIN, ["scontrol", "update", f"jobid={job}", "starttime=now"])
     site.until(lambda: site.shown(job, "%T") == "COMPLETED", job)
     assert f"\n{POOL}:" in f"\n{site.output(job)}"

@@ -312,6 +312,7 @@ def site(count: int) -> Iterator[Site]:
         running = Site(cluster, accounts_of[0], partial(open_to_users, cluster))
         try:
             running.up()
+            running.sync("--pool", POOL)  # the first pass writes which names are pools
             yield running
         finally:
             running.down()

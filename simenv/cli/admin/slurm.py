@@ -18,15 +18,10 @@ import typer
 
 from simenv.cli import app, terminal
 from simenv.errors import (
-    InsufficientError,
-    InternalError,
-    KeyRefusedError,
     NoServiceError,
-    NotAllowedError,
     OptionError,
-    ProtocolError,
     SimenvError,
-    TimedOutError,
+    SlurmError,
     VersionMismatchError,
 )
 
@@ -43,11 +38,6 @@ SHARE_S = 30.0  # in which the job before must have returned its share, and the 
 RETRY_S = 0.5  # pause before another look for a service that is away
 SILENCE_S = 5.0  # of the service, after which `sync` holds all licences back
 MUNGE = "SIMENV_MUNGE_SOCKET"
-# Of a service that gives no reservations: away, or of another key, role or version.
-UNUSABLE = (
-    InsufficientError, InternalError, KeyRefusedError, NoServiceError, NotAllowedError,
-    ProtocolError, TimedOutError, VersionMismatchError,
-)  # fmt: skip
 
 slurm = typer.Typer(help="Give jobs of Slurm their share of pools: sbatch --qpu=POOL:COUNT.")
 Cluster = Annotated[
@@ -306,7 +296,8 @@ def sync(
                 if not every:
                     raise
                 reasons = [str(error)]
-                if isinstance(error, UNUSABLE):
+                # Else the service gives no reservations: it is away, or refuses whatever it is.
+                if not isinstance(error, SlurmError):
                     if client is not None:
                         client.close()
                         client = None

@@ -26,6 +26,7 @@ from typing import Any
 from simenv import errors
 from simenv._version import __version__
 from simenv.client.connection.address import Address
+from simenv.model.task_rules import checked_timeout
 from simenv.wire import codec
 from simenv.wire.keyfiles import CLIENT_ROUTE
 from simenv.wire.messages import client as m
@@ -240,6 +241,11 @@ class ServiceChannel:
             self._outbox.append(body)
             connection.wake()
 
+    def unsend(self, body: bytes) -> None:
+        """Drop an encoded message from the outbox, if it is still there."""
+        with self.lock, suppress(ValueError):
+            self._outbox.remove(body)
+
     def wait(
         self,
         done: Callable[[], bool],
@@ -252,6 +258,7 @@ class ServiceChannel:
         may send requests again. Raises ServiceLostError after LOST_S of silence, NoServiceError
         when the client is closed.
         """
+        timeout_s = checked_timeout(timeout_s)
         me = threading.get_ident()
         start = before = monotonic()
         end = math.inf if timeout_s is None else start + timeout_s

@@ -40,6 +40,7 @@ from simenv.errors import (
 )
 from simenv.model import TaskInfo, TaskOptions, TaskSpec
 from simenv.model.accounts import Receipt
+from simenv.model.task_rules import checked_timeout
 from simenv.wire import codec
 from simenv.wire.messages import accounting, client as m, queries
 
@@ -214,7 +215,8 @@ class ServiceSession:
         **fields: Any,
     ) -> A:
         """Send `make(request number, **fields)` and return the answer. Raises the error of a
-        refusal."""
+        refusal, OptionError."""
+        timeout_s = checked_timeout(timeout_s)
         self.channel.enter()
         with self.channel.lock:
             request = self.begin(make, fields)
@@ -256,6 +258,8 @@ class ServiceSession:
     def forget(self, request: task_handle.PendingRequest) -> None:
         """Wait no more for the answer to a request. Idempotent."""
         self._requests.pop(request.number, None)
+        if request.answer is None:
+            self.channel.unsend(request.body)
 
     def task_infos(
         self, task_numbers: Sequence[int], timeout_s: float | None = None
@@ -322,7 +326,8 @@ class ServiceSession:
 
     def _wait(self, request: task_handle.PendingRequest, timeout_s: float | None) -> None:
         def repeat(now: float) -> None:
-            if now - request.requested_s >= task_handle.REPEAT_S:
+            # One that a service that ends has refused is for the next service: `_renew` sends it.
+            if request.put_off is None and now - request.requested_s >= task_handle.REPEAT_S:
                 request.requested_s = now
                 self.channel.resend(request.body)
 
@@ -437,6 +442,8 @@ class ServiceSession:
         with self.channel.lock:
             if self._requests.pop(request.number, None) is not None:
                 self._pending.refused()
+            if request.answer is None:
+                self.channel.unsend(request.body)
         if request.submission is not None and request.submission.span is not None:
             refusals = request.answer.refusals if isinstance(request.answer, m.Refused) else []
             tracing.refused(request.submission, refusals[0].code if refusals else "unanswered")
@@ -450,9 +457,10 @@ class ServiceSession:
                 self._withdrawn.add(request.number)
             if request.handles:
                 with suppress(SimenvError):
-                    self._cancel_unwanted([handle.number for handle in request.handles])
+                    self.cancel_unwanted([handle.number for handle in request.handles])
 
-    def _cancel_unwanted(self, task_numbers: Sequence[int]) -> None:
+    def cancel_unwanted(self, task_numbers: Sequence[int]) -> None:
+        """Cancel tasks that nobody waits for; never waits."""
         with self.channel.lock:
             for part in _parts(task_numbers):
                 self.channel.send(m.Cancel(0, part))
@@ -551,7 +559,7 @@ class ServiceSession:
         request = self._requests.get(message.request)
         if request is None or request.submission is None:  # a second answer, or it was abandoned
             if message.request in self._withdrawn:
-                self._cancel_unwanted(range(message.first, message.first + message.count))
+                self.cancel_unwanted(range(message.first, message.first + message.count))
             return
         request.answer = message
         if message.count != request.count:

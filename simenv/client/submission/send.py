@@ -35,9 +35,16 @@ from simenv.client.submission.devices import SubmitDevices
 from simenv.client.submission.options import BatchOptions
 from simenv.client.submission.prepare import PreparedSubmit, prepare_many, prepare_one
 from simenv.client.tasks.task import Task
-from simenv.errors import BatchRefusedError, LimitExceededError, SimenvError, TaskFailedError
+from simenv.errors import (
+    BatchRefusedError,
+    LimitExceededError,
+    SimenvError,
+    TaskCancelledError,
+    TaskFailedError,
+    TimedOutError,
+)
 from simenv.model import TaskOptions, TaskSpec, TaskState
-from simenv.model.task_rules import MAX_KEY_CHARS
+from simenv.model.task_rules import MAX_KEY_CHARS, checked_timeout
 from simenv.wire import codec
 from simenv.wire.messages.client import CLIENT_MESSAGE_BYTES, CLIENT_MESSAGE_TASKS, Refusal
 
@@ -74,8 +81,21 @@ class PostedTask(Task):
         return handle
 
     def withdraw(self) -> None:
-        """Cancel the task when the service answers; never waits. The object is not used again."""
+        """Cancel the task; never waits. One that is not accepted yet is not sent again, and is
+        cancelled should the service accept it; its result is a TaskCancelledError."""
         self._session.withdraw([self._request])
+        if self._handle is None and not self._request.is_answered():
+            self._refusal = TaskCancelledError("the task was cancelled before its acceptance")
+
+    def cancel(self) -> bool:
+        """Cancel the task; False if it had ended before, or was refused. It never waits for the
+        acceptance, see `withdraw`."""
+        if self._handle is None and self._refusal is None and not self._request.is_answered():
+            self.withdraw()
+        return self.cancelled() or (self.settled() is not None and super().cancel())
+
+    def cancelled(self) -> bool:
+        return isinstance(self._refusal, TaskCancelledError) or super().cancelled()
 
     def is_answered(self) -> bool:
         """Return whether the acceptance or the refusal has arrived; never waits."""
@@ -108,7 +128,11 @@ class PostedTask(Task):
     def settled(self, timeout_s: float | None = None) -> TaskHandle | None:
         """Wait for the answer; None if the task was refused. Raises TimedOutError."""
         if self._handle is None and self._refusal is None:
-            result = self._session.await_acceptance(self._request, timeout_s)[0]
+            try:
+                result = self._session.await_acceptance(self._request, timeout_s)[0]
+            except TimedOutError as error:
+                error.hint = "the task may be accepted later: wait again, or task.cancel()"
+                raise
             if isinstance(result, Refusal):
                 refusal = codec.error_at(result, 0)
                 refusal.index = -1
@@ -136,6 +160,7 @@ class PostedTask(Task):
 
 
 def time_left(timeout_s: float | None, begun: float) -> float | None:
+    timeout_s = checked_timeout(timeout_s)
     return None if timeout_s is None else max(0.0, timeout_s - (monotonic() - begun))
 
 
@@ -212,8 +237,12 @@ def send(session: ServiceSession, order: PreparedSubmit, key: str | None) -> lis
         if key is None:
             session.withdraw(sent)
         raise unanswered_submit(error, key) from error
+    except BaseException:  # an interrupt: nobody has the tasks
+        if key is None:
+            session.withdraw(sent)
+        raise
     finally:
-        for _, request in window:  # after an interrupt
+        for _, request in window:
             session.abandon(request)
     if received.errors:
         raise _refused(session, received, order, key)
@@ -226,7 +255,7 @@ def _send_one(session: ServiceSession, order: PreparedSubmit, key: str | None) -
     request = session.send_submit(key, 0, order.terms, order.specs, submission)
     try:
         answer = session.await_acceptance(request)
-    except SimenvError:
+    except BaseException:  # also an interrupt: nobody has the task
         if key is None:
             session.withdraw([request])
         raise
@@ -404,6 +433,11 @@ class FreshTask(Task):
         while not self.done():
             super().wait(progress, time_left(timeout_s, begun))
         return self.handle.final_state
+
+    def withdraw(self) -> None:
+        """Cancel the task; it is not submitted again. Never waits."""
+        self._left = 0
+        super().withdraw()
 
     def cancel(self) -> bool:
         """Cancel the task; it is not submitted again."""

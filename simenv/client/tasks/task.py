@@ -20,6 +20,7 @@ import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING
+from contextlib import suppress
 from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -37,6 +38,7 @@ from simenv.client.tasks.progress import (
 )
 from simenv.errors import NotFoundError, OptionError, SimenvError, SimenvWarning, TimedOutError
 from simenv.model import MAX_TASK_NUMBER, TaskInfo, TaskState, task_number
+from simenv.model.task_rules import checked_timeout
 
 if TYPE_CHECKING:
     from simenv.client.connection.session import ServiceSession
@@ -173,9 +175,9 @@ class Task(TaskFuture):
         assert self._handle is not None
         return self._handle
 
-    def settled(self) -> TaskHandle | None:
+    def settled(self, timeout_s: float | None = None) -> TaskHandle | None:  # noqa: ARG002
         """Return the handle once the service has answered the submission; None: the task was
-        refused."""
+        refused. Raises TimedOutError."""
         return self._handle
 
     @property
@@ -283,11 +285,12 @@ class Task(TaskFuture):
         terminal or a notebook's stream; "rich": a bar of rich; "log": in another stream, a line
         every ten seconds.
         """
-        handle = self.handle
         if not progress:
             self.exception(timeout_s)
-            return handle.final_state
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+            return self.handle.final_state
+        deadline = deadline_of(timeout_s)
+        self.settled(timeout_s)
+        handle = self.handle
         with progress_line(progress, sys.stderr) as line:
             while not self.session.wait_ended(handle, step_s(deadline)):
                 if deadline is not None and time.monotonic() >= deadline:
@@ -309,6 +312,12 @@ class Task(TaskFuture):
         """Cancel the task; return False if it had ended before. The bindings of one task are
         cancelled together."""
         return self.session.cancel([self.handle.number])[0] in ("cancelled", "cancelling")
+
+    def withdraw(self) -> None:
+        """Cancel the task for a caller that waits no more; never waits."""
+        if not self.handle.over:
+            with suppress(SimenvError):
+                self.session.cancel_unwanted([self.handle.number])
 
     def __await__(self) -> Generator[Any, None, Result]:
         if not self.done():
@@ -379,7 +388,8 @@ class Task(TaskFuture):
             return ""
 
     def _ended(self, timeout_s: float | None) -> TaskHandle:
-        """Wait for the end. Raises TimedOutError."""
+        """Wait for the end. Raises TimedOutError, OptionError."""
+        timeout_s = checked_timeout(timeout_s)
         handle = self.handle
         if not handle.over and not handle.session.wait_ended(handle, timeout_s):
             raise self._timeout_error(timeout_s)
@@ -395,9 +405,13 @@ class Task(TaskFuture):
 
 def step_s(deadline: float | None) -> float:
     """Return the seconds until the progress text is updated, at most until the deadline."""
-    if deadline is None:
-        return SHOW_EVERY_S
-    return min(SHOW_EVERY_S, max(0.0, deadline - time.monotonic()))
+    left = left_s(deadline)
+    return SHOW_EVERY_S if left is None else min(SHOW_EVERY_S, left)
+
+
+def left_s(deadline: float | None) -> float | None:
+    """Return the seconds until a deadline, at least 0; None: no deadline."""
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
 
 
 BindingTasks = dict[TaskHandle, list[Task]]  # the bindings of one task end together
@@ -412,12 +426,13 @@ def as_completed(
     line on stderr, if that is a terminal or a notebook's stream; it is removed whenever a task is
     yielded, and a last line stays at the end. "rich": a bar of rich.
     """
+    deadline = deadline_of(timeout_s)
     waiting: BindingTasks = {}
     refused: list[Task] = []
     links: set[int] = set()
     for task in tasks:
         links.add(id(task.session))
-        handle = task.settled()
+        handle = task.settled(left_s(deadline))
         if handle is None:
             refused.append(task)
         else:
@@ -426,16 +441,15 @@ def as_completed(
         hint = "call it once for each client"
         raise OptionError(f"as_completed got tasks of {len(links)} clients", hint=hint)
     line = progress_line(progress, sys.stderr if progress else None)
-    return chain(refused, _in_completion_order(waiting, timeout_s, line))
+    return chain(refused, _in_completion_order(waiting, timeout_s, deadline, line))
 
 
 def _in_completion_order(
-    waiting: BindingTasks, timeout_s: float | None, line: ProgressLine
+    waiting: BindingTasks, timeout_s: float | None, deadline: float | None, line: ProgressLine
 ) -> Iterator[Task]:
     if not waiting:
         return
     begun = time.monotonic()
-    deadline = None if timeout_s is None else begun + timeout_s
     total = sum(map(len, waiting.values()))
     ended = 0
     session = next(iter(waiting)).session
@@ -584,5 +598,6 @@ class TaskExecutor(Executor):
 
 
 def deadline_of(timeout_s: float | None) -> float | None:
-    """Return the deadline in `time.monotonic`; None: no deadline."""
+    """Return the deadline in `time.monotonic`; None: no deadline. Raises OptionError."""
+    timeout_s = checked_timeout(timeout_s)
     return None if timeout_s is None else time.monotonic() + timeout_s

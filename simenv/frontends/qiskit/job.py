@@ -30,9 +30,10 @@ from simenv._version import __version__
 from simenv.client.client import Client
 from simenv.client.result import Result
 from simenv.client.tasks.progress import TaskProgress, group_progress
-from simenv.client.tasks.task import Task
+from simenv.client.tasks.task import Task, deadline_of, left_s
 from simenv.errors import OptionError, ProgramError, SimenvError, TimedOutError
 from simenv.model import FINAL_STATES, TaskState
+from simenv.model.task_rules import checked_timeout
 
 if TYPE_CHECKING:
     from qiskit.providers import BackendV2
@@ -88,9 +89,9 @@ class TaskGroup:
 
     def _wait(self, timeout_s: float | None) -> None:
         """Wait until all tasks have ended, in any state. Raises TimedOutError."""
-        deadline = None if timeout_s is None else monotonic() + timeout_s
+        deadline = deadline_of(timeout_s)
         for task in self._each:
-            task.wait(timeout_s=None if deadline is None else max(0.0, deadline - monotonic()))
+            task.wait(timeout_s=left_s(deadline))
 
     def cancel(self) -> bool:
         """Cancel the unfinished tasks; False if all had ended."""
@@ -248,12 +249,14 @@ def refusals(pub_indices: Sequence[int] = ()) -> Iterator[None]:
 
 @contextmanager
 def failures() -> Iterator[None]:
-    """Convert errors of a wait for results: JobTimeoutError, and JobError for a task without a
-    result."""
+    """Convert errors of a wait for results: JobTimeoutError, ValueError for an option, and JobError
+    for a task without a result."""
     try:
         yield
     except TimedOutError as error:
         raise JobTimeoutError(_line(error)) from error
+    except OptionError as error:
+        raise ValueError(_text(error)) from error
     except SimenvError as error:
         raise JobError(_line(error)) from error
 
@@ -309,6 +312,8 @@ class SimenvJob(TaskGroup, JobV1):  # type: ignore[misc]  # qiskit is untyped
         """Wait until all tasks have ended. `callback`: called every `wait` seconds until then.
         Raises JobTimeoutError after `timeout` seconds."""
         if callback is not None:
+            with failures():
+                checked_timeout(timeout)
             super().wait_for_final_state(timeout, wait, callback)
             return
         with failures():

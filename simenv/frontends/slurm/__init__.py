@@ -26,7 +26,7 @@ from pathlib import Path
 import msgspec
 
 from simenv import config
-from simenv.errors import ConfigError, NoServiceError, NotFoundError
+from simenv.errors import ConfigError, NoServiceError, NotFoundError, TimedOutError
 from simenv.frontends import c_compiler
 
 __all__ = ["Installation", "SlurmSite", "build", "check", "conf_value", "install", "write"]
@@ -48,12 +48,12 @@ _HEADERS = "the headers of the site's Slurm: apt-get install libslurm-dev, or sl
 _PROLOG = """\
 #!/bin/sh
 # PrologSlurmctld: reserve for a job, in the name of its user. A job without --qpu costs nothing
-# here. Slurm requeues a job whose prolog fails, so it fails only where no service answers; else the
-# job itself reports why it has nothing.
+# here. Slurm requeues a job whose prolog fails, so it fails only where no service answers, or its
+# share is not free in time (124); else the job itself reports why it has nothing.
 [ -n "$SPANK_SIMENV_QPU" ] || exit 0
 {variables}timeout {seconds} {command} slurm reserve "$SLURM_JOB_ID" --qpu "$SPANK_SIMENV_QPU" \\
     --cluster {cluster}
-[ $? -ne {away} ] || exit 1
+case $? in {away}|{late}) exit 1 ;; esac
 exit 0
 """
 _EPILOG = """\
@@ -169,9 +169,9 @@ def install(plugin: Path, folder: Path, site: SlurmSite, program: Path) -> Insta
         variables += f"export SIMENV_MUNGE_SOCKET={shlex.quote(site.munge)}\n"
     command, cluster = shlex.quote(str(program)), shlex.quote(site.cluster)
     prolog, epilog = folder / PROLOG, folder / EPILOG
-    away = NoServiceError.exit_code
+    failing = {"away": NoServiceError.exit_code, "late": TimedOutError.exit_code}
     names = {"variables": variables, "command": command, "cluster": cluster}
-    write(prolog, _PROLOG.format(**names, seconds=PROLOG_S, away=away), 0o755)
+    write(prolog, _PROLOG.format(**names, seconds=PROLOG_S, **failing), 0o755)
     write(epilog, _EPILOG.format(**names, seconds=EPILOG_S), 0o755)
     submit = folder / SUBMIT
     functions = (HERE / "spank" / SUBMIT).read_text()

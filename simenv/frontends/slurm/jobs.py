@@ -26,11 +26,10 @@ import msgspec
 from simenv import model
 from simenv.client import reservations
 from simenv.errors import (
-    ConfigError,
     NotFoundError,
     NotReservedError,
     OptionError,
-    SimenvError,
+    SlurmError,
     TimedOutError,
 )
 from simenv.model.reservations import BATCH_ACCOUNT, JOB_SCOPE
@@ -135,8 +134,8 @@ def job_number(text: str) -> int:
 
 
 def run(argv: Sequence[str]) -> str:
-    """Run a command of Slurm and return its output. Raises ConfigError if it is not installed,
-    SimenvError with its message if it fails."""
+    """Run a command of Slurm and return its output. Raises SlurmError, with its message if it
+    fails."""
     try:
         done = subprocess.run(
             argv, capture_output=True, text=True, timeout=COMMAND_S, check=False,
@@ -144,11 +143,11 @@ def run(argv: Sequence[str]) -> str:
         )  # fmt: skip
     except FileNotFoundError as error:
         hint = "install Slurm's commands, or set PATH"
-        raise ConfigError(f"there is no command {argv[0]}", hint=hint) from error
+        raise SlurmError(f"there is no command {argv[0]}", hint=hint) from error
     except subprocess.TimeoutExpired as error:
-        raise TimedOutError(f"{argv[0]} has not answered within {COMMAND_S:g} s") from error
+        raise SlurmError(f"{argv[0]} has not answered within {COMMAND_S:g} s") from error
     if done.returncode:
-        raise SimenvError(f"{' '.join(argv)}: {done.stderr.strip()[:400]}")
+        raise SlurmError(f"{' '.join(argv)}: {done.stderr.strip()[:400]}")
     return done.stdout
 
 
@@ -158,7 +157,7 @@ def _environ() -> dict[str, str]:
 
 
 def listed_jobs(*options: str) -> dict[int, SlurmJob]:
-    """Return the jobs that squeue lists, by number. Raises SimenvError if the controller does not
+    """Return the jobs that squeue lists, by number. Raises SlurmError if the controller does not
     answer: then nothing is known of any job."""
     lines = run(["squeue", "--noheader", "--all", f"--format={_FORMAT}", *options]).splitlines()
     jobs = [_job_of(line) for line in lines if line.count("|") >= _SEPARATORS]
@@ -167,7 +166,7 @@ def listed_jobs(*options: str) -> dict[int, SlurmJob]:
 
 def waiting_for_licenses() -> list[SlurmJob]:
     """Return the jobs that wait for licences, the one of the highest priority first. Raises
-    SimenvError."""
+    SlurmError."""
     waiting = listed_jobs("--states=PENDING", "--sort=-p,i").values()
     return [job for job in waiting if job.reason == "Licenses"]
 
@@ -176,7 +175,7 @@ def job(number: int) -> SlurmJob:
     """Return one job. Raises NotFoundError if Slurm does not know it."""
     try:
         jobs = listed_jobs(f"--jobs={number}")
-    except SimenvError as error:
+    except SlurmError as error:
         if _UNKNOWN_JOB not in error.message.lower():
             raise
         jobs = {}
@@ -332,7 +331,7 @@ class Reconciled(msgspec.Struct, frozen=True):
 def reconcile(client: Client, cluster: str, now_ns: int, pools: Collection[str] = ()) -> Reconciled:
     """End the reservations whose jobs have ended, are of another user or have no licences for them,
     and renew those of running jobs. `now_ns`: wall clock; `pools`: whose licences nobody may have
-    without a reservation. Raises SimenvError if Slurm does not answer; then nothing is ended."""
+    without a reservation. Raises SlurmError if Slurm does not answer; then nothing is ended."""
     live = of_cluster(client, cluster)
     # Listed after the reservations: a job that is not in it has ended, or never had a share.
     jobs = listed_jobs() if live or pools else {}

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from simenv import model
-from simenv.errors import ConfigError, NotFoundError
+from simenv.errors import ConfigError, NotFoundError, SlurmError
 from simenv.frontends.slurm import MARK, jobs, unusable, write
 from simenv.model.reservations import JOB_SCOPE
 from simenv.wire.messages import admin
@@ -60,7 +60,7 @@ def capacities(
     reservations that are not the cluster's; none are available while the pool is quarantined or its
     device drains. Slots that pools share go to the jobs that wait first, then evenly. `names`:
     these pools alone, () all. `known`: the licences of the controller; None: it does not answer.
-    Raises NotFoundError, SimenvError."""
+    Raises NotFoundError, SlurmError."""
     pools = {name: pool for name, pool in client.pools().items() if not pool.on_demand}
     for name in names:
         if name not in pools:
@@ -176,13 +176,13 @@ def updated(
 
 
 def controller_licenses() -> dict[str, License]:
-    """Return the licences that the controller counts, by name. Raises SimenvError."""
+    """Return the licences that the controller counts, by name. Raises SlurmError."""
     shown = jobs.run(["scontrol", "show", "licenses"])
     return {name: License(int(total), int(used)) for name, total, used in _SHOWN.findall(shown)}
 
 
 def held_licenses() -> dict[str, int]:
-    """Return the licences that are held back, by name. Raises SimenvError."""
+    """Return the licences that are held back, by name. Raises SlurmError."""
     shown = jobs.run(["scontrol", "--oneliner", "show", "reservation"])
     found = {name: jobs.licenses_of(counts) for name, counts in _RESERVATION.findall(shown)}
     return {name: counts.get(name, 0) for name, counts in found.items()}
@@ -190,7 +190,7 @@ def held_licenses() -> dict[str, int]:
 
 def hold_back(name: str, count: int, present: int | None) -> None:
     """Hold back so many licences of a name. `present`: those held back now; None: there is no
-    reservation. Raises SimenvError."""
+    reservation. Raises SlurmError."""
     reservation, licenses = f"ReservationName={PREFIX}{name}", f"Licenses={name}:{count}"
     if not count:
         jobs.run(["scontrol", "delete", reservation])
@@ -225,7 +225,7 @@ class LicenseSynchroniser:
 
     def synchronise(self, client: Client, *, lower: bool = False) -> LicenseUpdate:
         """Write the counts, let the controller read them, and hold back what cannot be had.
-        `lower`: write counts that have fallen, too. Raises NotFoundError, ConfigError, SimenvError
+        `lower`: write counts that have fallen, too. Raises NotFoundError, ConfigError, SlurmError
         if the controller does not answer."""
         text = self._text()
         known = controller_licenses()
@@ -246,7 +246,7 @@ class LicenseSynchroniser:
         missing = [name for name in present if not _has(known, name, counts[name])]
         if is_due and missing:
             text = f"slurmctld does not count {counts[missing[0]]} licences {missing[0]}"
-            raise ConfigError(text, hint=f"slurm.conf needs: include {self._path}")
+            raise SlurmError(text, hint=f"slurm.conf needs: include {self._path}")
         return LicenseUpdate(counts, held, changed, is_due)
 
     @property
@@ -257,7 +257,7 @@ class LicenseSynchroniser:
 
     def hold_all(self) -> LicenseUpdate:
         """Hold back all licences of the pools, for a service that does not answer; the next
-        `synchronise` returns them. Raises NotFoundError, ConfigError, SimenvError if the controller
+        `synchronise` returns them. Raises NotFoundError, ConfigError, SlurmError if the controller
         does not answer."""
         known = controller_licenses()
         held = {name: known[name].total for name in self.pools if name in known}
@@ -283,7 +283,7 @@ class LicenseSynchroniser:
 
 def _hold(held: Mapping[str, int]) -> list[str]:
     """Hold back so many licences of each name; return the names of which others were held back
-    before. Raises SimenvError."""
+    before. Raises SlurmError."""
     before = held_licenses()
     changed = [name for name, count in held.items() if count != before.get(name, 0)]
     # What one pool loses is held before another has it.

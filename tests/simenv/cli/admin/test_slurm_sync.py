@@ -7,15 +7,9 @@ from types import SimpleNamespace
 import pytest
 from shell import Shell
 
+from simenv import errors
 from simenv.cli import app
-from simenv.errors import (
-    KeyRefusedError,
-    NoServiceError,
-    NotAllowedError,
-    SimenvError,
-    TimedOutError,
-    VersionMismatchError,
-)
+from simenv.errors import BatchRefusedError, SimenvError, SlurmError, VersionMismatchError
 from simenv.frontends.slurm import LICENSES, jobs
 
 SCONTROL = """\
@@ -25,7 +19,16 @@ SCONTROL = """\
 """
 
 
-@pytest.mark.parametrize("kind", [KeyRefusedError, NoServiceError, NotAllowedError, TimedOutError])
+OF_SERVICE = [
+    kind
+    for kind in vars(errors).values()
+    if isinstance(kind, type)
+    and issubclass(kind, SimenvError)
+    and not issubclass(kind, SlurmError | BatchRefusedError | VersionMismatchError)
+]
+
+
+@pytest.mark.parametrize("kind", OF_SERVICE)
 @pytest.mark.parametrize("is_connected", [False, True])
 def test_licences_are_held_while_the_service_cannot_be_used(
     kind: type[SimenvError],

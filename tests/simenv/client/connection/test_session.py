@@ -1,15 +1,22 @@
 """The protocol from the client's side, against a peer that plays the service."""
 
+import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
 
 import pytest
-from client_peer import Peer, completed, completion, submit
+from client_peer import Peer, completed, completion, spec, submit, terms
 from failing import fails
 
+from bench.testbed.cluster_environment import wait_for
 from simenv import errors
 from simenv.client.connection import channel
 from simenv.client.connection.session import ServiceSession
+from simenv.client.submission.prepare import PreparedSubmit
+from simenv.client.submission.send import MAX_UNANSWERED, InflightWindow, post
+from simenv.client.tasks.task import as_completed
 from simenv.model import TaskState
 from simenv.wire.messages import client as m
 
@@ -409,7 +416,7 @@ def test_submission_refused_by_an_ending_service_waits_for_the_next_one(
     ends(peer)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(submit, link, count)
-        peer.until(lambda: len(peer.of(m.Submit)) > 2)  # repeated, and refused again
+        peer.until(lambda: bool(peer.of(m.Submit)) and bool(peer.of(m.Ping)))
         peer.restart()
         assert [task.result(5).seed for task in waiting.result(30)] == list(range(count))
     assert len(peer.accepted) == (2 if count > 1 else 1)
@@ -428,6 +435,62 @@ def test_submission_refused_by_a_service_that_does_not_come_back_was_not_accepte
         peer.silent = True
         error = fails(errors.ShuttingDownError, "is shutting down", waiting.result, 30)
     assert (error.maybe_accepted, error.hint) == (False, "later")
+    assert len(peer.of(m.Submit)) == 1, "nobody reads it, who may come back and run it"
+
+
+@pytest.mark.usefixtures("impatient")
+def test_posted_task_that_is_cancelled_before_its_acceptance_is_not_sent_again(
+    link: ServiceSession, peer: Peer
+) -> None:
+    link.channel.be_patient(30.0)
+    ends(peer)
+    window = InflightWindow()
+    task = post(link, PreparedSubmit(terms(), [spec()]), None, window)
+    error = fails(errors.TimedOutError, "no answer", task.result, 0.2)
+    assert "task.cancel()" in error.hint
+    fails(errors.TimedOutError, "no answer", task.wait, progress=True, timeout_s=0.2)
+    fails(errors.TimedOutError, "no answer", list, map(as_completed, [[task]], [0.2]))
+    assert task.cancel()
+    assert task.cancelled()
+    peer.restart()
+    assert submit(link, first=7)[0].result(30).seed == 7
+    assert list(peer.tasks) == [1], "of the second one"
+    fails(errors.TaskCancelledError, "before its acceptance", task.result, 5)
+    orders = [PreparedSubmit(terms(), [spec(number)]) for number in range(MAX_UNANSWERED + 1)]
+    posted = [post(link, order, None, window) for order in orders]  # waits for the oldest ones
+    assert posted[-1].result(30).seed == MAX_UNANSWERED
+    assert len(peer.tasks) == MAX_UNANSWERED + 2
+
+
+def test_message_of_a_call_that_raised_leaves_the_outbox(link: ServiceSession, idle: Peer) -> None:
+    """Put there while another thread reads."""
+    [slow] = submit(link)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(slow.result, 30)
+        idle.until(lambda: len(idle.accepted) == 1)
+        wait_for("a reader", lambda: link.channel._leader is not None)
+        with link.channel.lock:  # the reader does not flush meanwhile
+            task = post(link, PreparedSubmit(terms(), [spec()]), None, InflightWindow())
+            task.withdraw()
+            assert not link.channel._outbox
+        idle.say(idle.end([1]))
+        assert waiting.result(30).task == "t-1"
+    assert len(idle.accepted) == 1
+
+
+@pytest.mark.parametrize("value", [math.nan, -1, "5", True, [1]])
+def test_timeout_that_is_none_is_refused(link: ServiceSession, idle: Peer, value: Any) -> None:
+    """NaN would wait for ever."""
+    [task] = submit(link)
+    posted = post(link, PreparedSubmit(terms(), [spec(1)]), None, InflightWindow())
+    for each in (task, posted):
+        for call in (each.result, each.exception, each.results, partial(each.wait, False)):
+            fails(errors.OptionError, "timeout_s", call, value)
+        fails(errors.OptionError, "timeout_s", each.wait, progress=True, timeout_s=value)
+        fails(errors.OptionError, "timeout_s", as_completed, [each], value)
+        fails(errors.TimedOutError, "", each.result, 0)
+    fails(errors.OptionError, "timeout_s", link.request, m.Status, m.GetStatus, value)
+    assert not idle.of(m.GetStatus)
 
 
 def test_impatient_client_is_refused_by_an_ending_service_at_once(
