@@ -8,7 +8,8 @@ const DEFAULT_S = 3600;
 
 const local = (seconds) => new Date(seconds * 1000 - new Date().getTimezoneOffset() * 60000).toISOString().slice(0, 16);
 
-// The page's range, kept in its address: `last` seconds up to now, or fixed `from` and `to`.
+// The page's range, kept in its address: `last` seconds up to now, or fixed `from` and `to`. Without
+// them it is the last hour, or `data-last` seconds.
 export class TimeRange extends HTMLElement {
   connectedCallback() {
     this.read();
@@ -20,7 +21,7 @@ export class TimeRange extends HTMLElement {
     const query = new URLSearchParams(location.search);
     const number = (name) => Number(query.get(name)) || 0;
     this.fixed = number("to") > number("from") && number("from") > 0 ? [number("from"), number("to")] : null;
-    this.last = number("last") > 0 ? Math.min(number("last"), 63072000) : DEFAULT_S;
+    this.last = number("last") > 0 ? Math.min(number("last"), 63072000) : Number(this.dataset.last) || DEFAULT_S;
   }
 
   get bounds() {
@@ -136,7 +137,7 @@ export class TimePlot extends HTMLElement {
       width: Math.max(200, this.clientWidth), height: this.height,
       cursor: { drag: { x: true, y: false, setScale: false }, points: { size: 6 } },
       scales: { x: { time: true }, y: { range: (_, low, high) => [Math.min(0, low ?? 0), high > 0 ? high * 1.08 : 1] } },
-      axes: [{ ...axis, space: 75, values: TICKS }, { ...axis, size: 62, incrs: this.series[0]?.whole ? WHOLE : undefined, values: (plot, ticks) => ticks.map((each) => (plot.series.slice(1).some(({ min }) => Number.isFinite(min)) ? format(each) : "")) }],
+      axes: [{ ...axis, space: this.clientWidth < 480 ? 60 : 75, values: TICKS }, { ...axis, size: 62, incrs: this.series[0]?.whole ? WHOLE : undefined, values: (plot, ticks) => ticks.map((each) => (plot.series.slice(1).some(({ min }) => Number.isFinite(min)) ? format(each) : "")) }],
       series: [{ value: (_, value) => (value === null ? "–" : new Date(value * 1000).toLocaleString("sv-SE")) },
         ...this.series.map((each, index) => {
           const color = token(COLORS[index % COLORS.length]);

@@ -4,7 +4,7 @@ import { clock, count, duration, h, many, table } from "./dom.js";
 
 const LASTS = { "1 min": 60, "10 min": 600, "1 h": 3600, "24 h": 86400 };
 const KINDS = 5; // that have colours of their own, the most frequent ones
-const MAX_LANES = 32;
+const [MAX_LANES, MAX_KINDS] = [32, 12];
 const BAD = ["FAILED", "EXPIRED"];
 
 // Rows of the gateway: [id, kind, state, worker, begin, seconds].
@@ -21,12 +21,12 @@ function kindsOf(tasks) {
 
 const part = (name, number, all) => h("span", { class: name, css: { width: `${(100 * number) / all}%` } });
 
-export const progressByKind = (rows, redraw) => [table("Progress by kind", [
+export const progressByKind = (rows, redraw, kinds = kindsOf(rows.map(task))) => [table("Progress by kind", [
   { name: "Kind", of: (row) => [h("i", { class: `swatch shade-${row.shade}` }), row.kind], by: (row) => row.kind, line: true },
   { name: "Progress", of: (row) => h("div", { class: "parts" }, part("done", row.done, row.all), part("bad", row.bad, row.all), part("busy", row.running, row.all)), by: (row) => (row.all - row.waiting - row.running) / row.all, line: true },
-  ...["done", "bad", "running", "waiting"].map((name) => ({ name: { bad: "Failed" }[name] ?? name[0].toUpperCase() + name.slice(1), of: (row) => count(row[name]), by: (row) => row[name], number: true })),
-], kindsOf(rows.map(task)), { key: (row) => row.kind, empty: "There are no such tasks.", redraw }),
-h("p", { class: "muted" }, `Of ${many(rows.length, "task")}: the newest, and those that wait or run; by name, else by engine.`)];
+  ...["done", "bad", "running", "waiting"].map((name) => ({ name: { bad: "Failed" }[name] ?? name[0].toUpperCase() + name.slice(1), of: (row) => count(row[name]), number: true })),
+], kinds.slice(0, MAX_KINDS), { key: (row) => row.kind, empty: "There are no such tasks.", redraw }),
+h("p", { class: "muted" }, `Of ${many(rows.length, "task")}: the newest, and those that wait or run; by name, else by engine.${kinds.length > MAX_KINDS ? ` The ${MAX_KINDS} largest of ${count(kinds.length)} kinds.` : ""}`)];
 
 // The stream: one lane a worker. It is a picture of what the table of tasks has.
 export class TaskStream extends HTMLElement {

@@ -250,6 +250,9 @@ def test_task_stream_has_a_lane_a_worker_and_progress_a_row_a_kind(
     numbers = kinds.locator('tr[data-key="stream-kind"] td.number')
     expect(numbers).to_have_text(["20", "0", "0", "0"])
     expect(kinds.locator('tr[data-key="stream-late"] td.number')).to_have_text(["0", "1", "0", "0"])
+    for width in (1280, 360):
+        page.set_viewport_size({"width": width, "height": 900})
+        assert kinds.evaluate("each => each.scrollWidth <= each.clientWidth"), width
     page.get_by_label("Pool").select_option("lattice")
     expect(kinds.locator('tr[data-key="stream-kind"]')).to_have_count(0)
     expect(stream.locator(f'[title^="{environment.noisy} "]')).to_have_count(1)
@@ -567,8 +570,13 @@ def test_reader_chooses_among_stored_snapshots_of_a_device(
     assert choice.locator("option").all_inner_texts() == [
         "in force now", "since 2026-03-02 06:00:00", "from 2026-03-01 06:00:00"
     ]  # fmt: skip
+    facts = page.locator(".facts").first
+    expect(facts).to_contain_text("+100 % since 2026-03-01 06:00:00")  # T1
+    expect(facts).to_contain_text("no change since 2026-03-01 06:00:00")  # the two-qubit error
+    expect(page.get_by_role("button", name="30 d")).to_have_attribute("aria-pressed", "true")
     choice.select_option(index=2)
     expect(page.get_by_role("heading", name="Stored snapshot")).to_be_visible()
+    expect(facts).not_to_contain_text("since")
     expect(page.locator('[data-qubit="0"]')).not_to_have_attribute("aria-label", now or "")
     page.reload()
     expect(page.get_by_label("Snapshot")).to_have_value(str(int(first)))

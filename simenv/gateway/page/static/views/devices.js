@@ -10,6 +10,7 @@ import "../plots.js";
 
 const name = subject();
 const range = own("time-range");
+range.dataset.last = 2592000; // devices are calibrated once a day or less
 const map = own("qubit-map");
 const plots = { times: own("time-plot"), errors: own("time-plot"), trust: own("time-plot") };
 const microseconds = (value) => duration(value / 1e6);
@@ -21,7 +22,7 @@ const QUBIT_FIGURES = {
 };
 const number = new URLSearchParams(location.search).get("at");
 let at = Number(number) > 0 ? number : "", dates = []; // the snapshot shown, "": the one in force
-let device = null, qubits = [], drawn = null, points = null, shown = "readout_error", listed = "qubits", chosen = 0, names = [], pools = [], gaps = null;
+let device = null, before = null, qubits = [], drawn = null, points = null, shown = "readout_error", listed = "qubits", chosen = 0, names = [], pools = [], gaps = null;
 
 // Limits that a reader sets: what is not worse is dim on the map and not in the lists.
 const limits = { qubits: null, couplings: null };
@@ -40,7 +41,16 @@ function errorsOf(info, width) {
     && (qubits.length || widths.get(gate)) === width);
 }
 const pairError = (info) => median(errorsOf(info, 2).filter(works).map((each) => each.error));
-const medianT1 = (info) => { const value = median(info.qubits.map((qubit) => qubit.t1_us)); return value === null ? "–" : microseconds(value); };
+const t1 = (info) => median(info.qubits.map((qubit) => qubit.t1_us));
+const medianT1 = (info) => { const value = t1(info); return value === null ? "–" : microseconds(value); };
+
+// A figure of the snapshot that is shown, and how it differs from the stored one before.
+function trend(text, figureOf) {
+  const [now, then] = [figureOf(device), before && figureOf(before.device)];
+  if (!now || !then) return text;
+  const percent = Math.round(100 * (now / then - 1));
+  return `${text}, ${percent ? `${percent > 0 ? "+" : "−"}${count(Math.abs(percent))} %` : "no change"} since ${clock(before.time)}`;
+}
 
 // An ideal device has neither couplings nor figures.
 const isIdeal = (info) => !(info.qubits.length || info.operations.length || info.coupling.length);
@@ -139,7 +149,7 @@ const list = () => [
     { name: "Qubits", of: (each) => count(each.num_qubits), by: (each) => each.num_qubits, number: true },
     { name: "Gates", of: (each) => each.gates.slice(0, 8).map((gate) => gate.name).join(" ") + (each.gates.length > 8 ? ` and ${each.gates.length - 8} more` : ""), wide: true },
     { name: "Two-qubit error", of: (each) => figure(pairError(each)), by: pairError, number: true },
-    { name: "T1", of: medianT1, by: (each) => median(each.qubits.map((qubit) => qubit.t1_us)), number: true },
+    { name: "T1", of: medianT1, by: t1, number: true },
     { name: "Calibrated", of: (each) => clock(each.calibrated_s), by: (each) => each.calibrated_s || null, line: "named" },
   ], pools, { key: (each) => each.name, redraw: draw })),
   card("Names that device= accepts", Object.entries(Object.groupBy(names, (each) => each.source)).map(([source, found]) => [
@@ -172,8 +182,8 @@ function one() {
     device.problem ? h("p", { class: "warning" }, device.problem) : null,
     card(at ? "Stored snapshot" : "Snapshot in force", dates.length ? snapshots() : null, facts([
       ["Kind", device.kind], ["Provider", device.provider], ["Technology", device.technology],
-      ["Qubits", count(device.num_qubits)], ["Median two-qubit error", two === null ? "" : figure(two)],
-      ["Median T1", device.qubits.length ? medianT1(device) : ""],
+      ["Qubits", count(device.num_qubits)], ["Median two-qubit error", two === null ? "" : trend(figure(two), pairError)],
+      ["Median T1", device.qubits.length ? trend(medianT1(device), t1) : ""],
       ["Calibrated", device.calibrated_s ? `${clock(device.calibrated_s)}, ${ago(device.calibrated_s)}` : "never"],
       ["Snapshot", device.calibration_id ? h("code", null, device.calibration_id.slice(0, 24)) : "none"],
       ["Gates", device.gates.slice(0, 16).map((gate) => gate.name).join(" ")],
@@ -220,6 +230,10 @@ async function load() {
     dates = stored.times_s;
     points ??= places.positions;
     if (fresh.calibration_id !== drawn) {
+      const time = stored.times_s[(at ? stored.times_s.findIndex((each) => String(each) === at) : stored.times_s.length - 1) - 1];
+      const former = time ? await get(path, { at_s: time }).catch(() => null) : null; // it may have left the stored ones meanwhile
+      if (wanted !== at) return;
+      before = former && { time, device: former };
       [device, drawn] = [fresh, fresh.calibration_id];
       qubits = figuresOfQubits();
       drawMap();
