@@ -251,7 +251,7 @@ def load(data: bytes) -> calibration.CalibrationSnapshot:
 def from_values(values: Any) -> calibration.CalibrationSnapshot:
     """Build a snapshot from parsed JSON: checks types, then ranges. Raises SnapshotError."""
     if not isinstance(values, dict) or values.get("kind") != "snapshot":
-        hint = 'a snapshot has "kind": "snapshot"; import other formats with noise_models.importers'
+        hint = 'a snapshot has "kind": "snapshot"; other formats have importers'
         raise SnapshotError("kind", "the document is not a calibration snapshot", hint=hint)
     if values.get("format", calibration.FORMAT) != calibration.FORMAT:
         hint = f"this version reads format {calibration.FORMAT}"

@@ -236,5 +236,5 @@ def _advice(ledger: ErrorLedger) -> str:
     times = worst.loss / worst.uses / others[len(others) // 2]
     return (
         f"avoid the pair {a}-{b}: {_share(worst.loss / ledger.loss)} of the loss, {times:.1f} times"
-        " as much for each use as the median of the other pairs (qubit_mapping= chooses qubits)"
+        " as much for each use as the median of the other pairs (--qubit-mapping chooses qubits)"
     )
