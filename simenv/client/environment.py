@@ -434,19 +434,18 @@ class Environment:
         fields = {"pool": pool, "least": low, "most": high, "force": force}
         return _pools_by_name(self._session.request(admin.Pools, admin.Scale, **fields))[pool]
 
-    def drain(self, node: str, reason: str) -> model.NodeInfo:
-        """Start nothing more on a node; its running tasks finish, then its workers end. The node
-        stays drained until `undrain`, also over restarts of the service. Raises OptionError,
-        NotFoundError, NotAllowedError."""
-        fields = {"node": node, "reason": _reason(reason)}
-        return _by_name(self._session.request(admin.Pools, admin.DrainNode, **fields))[node]
+    def drain(self, name: str, reason: str) -> model.NodeInfo | model.PoolInfo:
+        """Start nothing more on a node, or in a pool, which is then paused; running tasks finish.
+        Workers of the node end. This lasts until `undrain`, also over restarts of the service.
+        Raises OptionError, NotFoundError, NotAllowedError."""
+        fields = {"node": name, "reason": _reason(reason)}
+        return _node_or_pool(self._session.request(admin.Pools, admin.DrainNode, **fields), name)
 
     def undrain(self, name: str) -> model.NodeInfo | model.PoolInfo:
-        """Use a drained or lost node again, or a quarantined pool, whose workers failed. Raises
-        NotFoundError, NotAllowedError."""
+        """Use a drained or lost node again, or a pool that was drained, or quarantined because its
+        workers failed. Raises NotFoundError, NotAllowedError."""
         done = self._session.request(admin.Pools, admin.ResumeNode, name=name)
-        nodes = _by_name(done)
-        return nodes[name] if name in nodes else _pools_by_name(done)[name]
+        return _node_or_pool(done, name)
 
     @property
     def calendar(self) -> client_reservations.ServiceCalendar:
@@ -490,6 +489,11 @@ class Environment:
 
 def _by_name(pools: admin.Pools) -> dict[str, model.NodeInfo]:
     return {node.name: node for node in pools.nodes}
+
+
+def _node_or_pool(done: admin.Pools, name: str) -> model.NodeInfo | model.PoolInfo:
+    nodes = _by_name(done)
+    return nodes[name] if name in nodes else _pools_by_name(done)[name]
 
 
 def _pools_by_name(pools: admin.Pools) -> dict[str, model.PoolInfo]:

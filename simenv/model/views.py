@@ -117,7 +117,7 @@ class PoolInfo(msgspec.Struct, frozen=True):
     target: int  # workers that should run
     busy: int
     waiting: int  # tasks
-    state: str  # "up", "starting", "degraded", "quarantined"
+    state: str  # "up", "starting", "paused", "draining", "degraded", "quarantined"
     reason: str
     backlog_us: float = 0.0  # expected work that waits
     held_us: float = 0.0  # expected work that workers hold

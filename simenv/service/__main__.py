@@ -291,7 +291,7 @@ def _report_readiness(environment: RunningService, ready_fd: int) -> bool:
             _send_message(ready_fd, StartupMessage(error=failure))
             environment.loop.drain(now=True)
             return True
-        lacks_resources = bool(info.reason) and not (is_coming or failing)
+        lacks_resources = bool(pool.shortage) and not (is_coming or failing)
         has_enough = info.workers >= pool.spec.min or (is_late and info.workers > 0)
         ready = ready and (has_enough or lacks_resources)
     if ready:

@@ -73,19 +73,21 @@ def scale(
 def drain(
     context: typer.Context,
     node: Annotated[
-        str, typer.Argument(help="Name of a node, as in `simenv nodes`; with --at also: all.")
+        str, typer.Argument(help="Name of a node or pool; with --at of a node, or all.")
     ],
-    reason: Annotated[str, typer.Option(help="Reason; `simenv nodes` shows it.")],
-    at: Annotated[str, typer.Option(help="Begin: 02:00, 2026-01-31T02:00, or 3h from now.")] = "",
+    reason: Annotated[str, typer.Option(help="Reason; `simenv nodes` and `pools` show it.")],
+    at: Annotated[
+        str, typer.Option(help="Begin: 02:00, 2026-01-31T02:00, or 3h, a time from now.")
+    ] = "",
     length: Annotated[str, typer.Option("--for", help="Time until it is used again: 2h.")] = "",
     every: Annotated[str, typer.Option(help="Interval of a regular one: 7d.")] = "",
     zone: Annotated[
         str, typer.Option(help="Time zone of --at and of its days; default: of this machine.")
     ] = "",
 ) -> None:
-    """Start nothing more on a node; running tasks finish.
+    """Start nothing more on a node or in a pool; running tasks finish.
 
-    `simenv undrain NODE` ends it. With --at and --for it is planned: see `simenv calendar`."""
+    `simenv undrain NAME` ends it. With --at and --for it is planned: see `simenv calendar`."""
     common = app.settings_of(context)
     if bool(at) != bool(length) or (every and not at):
         raise OptionError("a planned drain has --at and --for", hint="--at 02:00 --for 2h")
@@ -158,10 +160,10 @@ def remove(
 def undrain(
     client: Client,
     name: Annotated[
-        str, typer.Argument(help="Name of a drained or lost node, or of a quarantined pool.")
+        str, typer.Argument(help="Name of a drained or lost node, or drained or quarantined pool.")
     ],
 ) -> NodeInfo | PoolInfo:
-    """Use a drained or lost node, or a quarantined pool, again."""
+    """Use a drained or lost node, or a drained or quarantined pool, again."""
     return client.undrain(name)
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 RECONFIGURE_S = 60.0  # least time between two: slurmctld reads all of its configuration each time
 PREFIX = "simenv_"  # of the names of Slurm's reservations; a pool's name follows
+CLOSED = ("quarantined", "draining", "paused")  # states of a pool that starts nothing
 UP = "up"  # state of a node whose slots can be had
 _POOLS = f"{MARK} pools:"  # simenv_job_submit.lua looks for it
 _LINE = re.compile(r"\s*Licenses\s*=\s*(\S*)\s*\Z", re.IGNORECASE)
@@ -85,7 +86,7 @@ def capacities(
         most[name] = (
             0 if pool.ranks > 1 else min(pool.most, slots) if name in on_nodes else pool.most
         )
-        if pool.ranks == 1 and pool.state != "quarantined" and not _drains(client, name):
+        if pool.ranks == 1 and pool.state not in CLOSED:
             room[name] = max(0, pool.most - others[name] - taken[name])
     shared = {name: count for name, count in room.items() if name in on_nodes}
     parts = dict(room)
@@ -122,11 +123,6 @@ def divided(
         parts[name] += part
         free -= part
     return parts
-
-
-def _drains(client: Client, name: str) -> bool:
-    state = client.session.request(admin.TargetReply, admin.GetTarget, device=name).info.state
-    return state == "draining"
 
 
 # --- the file -------------------------------------------------------------------------------------

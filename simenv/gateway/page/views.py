@@ -430,7 +430,7 @@ def routes(gateway: Gateway) -> list[ControllerRouterHandler]:
     @post("/nodes/{node:str}/drain", status_code=200)
     async def drain(
         caller: TheCaller, request: Request[Any, Any, Any], node: FromPath[str]
-    ) -> NodeInfo:
+    ) -> NodeInfo | PoolInfo:
         """Start nothing more on a node; its running tasks finish. For admins."""
         try:  # read here: only a caller's body is read
             asked = msgspec.json.decode(await request.body(), type=DrainReason)

@@ -469,11 +469,6 @@ def _unheard(state: scheduler_state.SchedulerState, now_ns: int) -> list[state_p
 
 def _host(state: scheduler_state.SchedulerState, name: str) -> state_pools.NodeState:
     host = state.nodes.hosts.get(name)
-    if host is None and name in state.pools:
-        hint = (
-            f"nodes: {', '.join(state.nodes.hosts)}; to empty an idle pool: simenv scale {name} 0"
-        )
-        raise NotFoundError(f"{name!r} is a pool, and only nodes are drained", hint=hint)
     if host is None:
         nodes, pools = ", ".join(state.nodes.hosts), ", ".join(state.pools)
         hint = f"nodes: {nodes}; pools: {pools}"

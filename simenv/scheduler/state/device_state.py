@@ -29,6 +29,8 @@ LOOKAHEAD_NS = 200_000_000
 FORCED_NS = 1_000_000_000  # a run of at least this length keeps its place after a power failure too
 NEVER_NS = 2**63 - 1
 ACTIVE, PAUSED, DRAINING = "active", "paused", "draining"
+# Events of the commands that change the state of a device.
+STEERED = {"pause": "device.paused", "resume": "device.resumed", "drain": "device.draining"}
 
 
 class DeviceRun(msgspec.Struct, eq=False):
@@ -257,6 +259,11 @@ class DeviceControls:
             if state == DRAINING or (starts and state == PAUSED):
                 return state
         return ""
+
+    def reason_of(self, closed_state: str, device: str) -> str:
+        """Return the reason of the state that keeps a device from starting tasks."""
+        found = [self.of(name) for name in (device, "")]
+        return next((each.reason for each in found if each.state == closed_state), "")
 
     def queue_policy(self, device: str) -> QueuePolicy:
         """Return the queue policy of a device: its own, else that of all devices."""

@@ -90,6 +90,8 @@ def pool_info(state: scheduler_state.SchedulerState, pool: state_pools.Pool) -> 
         status = "quarantined"
     elif pool.reason:
         status = "degraded"
+    elif closed := state.controls.closed_state(pool.device):
+        status, reason = closed, state.controls.reason_of(closed, pool.device) or reason
     else:
         status = "up" if ready >= spec.min else "starting"
     return PoolInfo(

@@ -20,8 +20,9 @@ from simenv import errors
 from simenv.config import Config, Policies
 from simenv.config.model import ALL
 from simenv.model import AdmissionPolicy, PoolSpec
-from simenv.scheduler.core import Action
+from simenv.scheduler.core import Action, RecordEvent
 from simenv.scheduler.scheduler import Scheduler
+from simenv.scheduler.state.device_state import STEERED
 from simenv.service.journal import writer
 from simenv.service.workers import processes
 from simenv.wire.messages import admin
@@ -94,14 +95,28 @@ class PoolCommands:
                 actions = self._scheduler.scale(*size, overcommit=forced)
                 configured = self._configured[message.pool]
                 self._journal.scaled(*size, configured.min, configured.max)
+            case admin.DrainNode() if self._is_pool(message.node):
+                actions = self._steer(message.node, "pause", message.reason)
             case admin.DrainNode():
                 actions = self._scheduler.drain_node(message.node, message.reason, now_ns)
                 if self._state.nodes.hosts[message.node].job is None:  # else: until its job ends
                     self._journal.drained(message.node, message.reason)
             case admin.ResumeNode():
                 actions = self._scheduler.resume(message.name, self._recheck_node(message.name))
+                if self._is_pool(message.name):
+                    actions = [*self._steer(message.name, "resume", "used again"), *actions]
                 self._journal.resumed(message.name)
         return actions
+
+    def _is_pool(self, name: str) -> bool:
+        return name in self._state.pools and name not in self._state.nodes.hosts
+
+    def _steer(self, pool: str, verb: str, reason: str) -> list[Action]:
+        """Let the device of a pool start nothing more, or start tasks again."""
+        device = self._state.pools[pool].device
+        if not self._scheduler.set_device_state(device, verb, reason, "", 0.0, time.time_ns()):
+            return []
+        return [RecordEvent(STEERED[verb], device, reason)]
 
     def restore(self) -> None:
         """Apply the stored changes of earlier services again. Called before the first tick."""
@@ -128,7 +143,7 @@ class PoolCommands:
             return False  # the scheduler raises the error
         if spec.provider and (message.least, message.most) != (1, 1):
             text = f"pool {message.pool!r} holds a machine: it has one worker"
-            hint = "simenv down, and up without it; others are not touched by a pool that waits"
+            hint = f"to start nothing on it for a time: simenv drain {message.pool} --reason TEXT"
             raise errors.OptionError(text, hint=hint)
         others = [
             p.spec for name, p in self._state.pools.items() if name != message.pool and not p.base

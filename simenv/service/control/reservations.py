@@ -32,6 +32,7 @@ from simenv.model.reservations import BATCH_ACCOUNT, JOB_SCOPE
 from simenv.scheduler.core import RecordEvent
 from simenv.scheduler.reservations.policies import DELAYED, MOST, REJECTED
 from simenv.scheduler.scheduler import Scheduler
+from simenv.scheduler.state.device_state import STEERED
 from simenv.scheduler.state.scheduler_state import check_device
 from simenv.scheduler.views import cluster_info
 from simenv.scheduler.views.expected_starts import ExpectedStarts
@@ -43,7 +44,6 @@ from simenv.wire import codec
 from simenv.wire.keyfiles import Identity
 from simenv.wire.messages import admin, client as m, queries
 
-_STEERED = {"pause": "device.paused", "resume": "device.resumed", "drain": "device.draining"}
 log = logging.getLogger("simenv.service")
 
 LOOKUP_NS = 50_000_000  # until an account that is being looked up should be known
@@ -208,7 +208,7 @@ class ReservationCommands:
             *(message.device, message.verb, message.reason, message.mode, message.timeout_s),
             time.time_ns(),
         )
-        kind = _STEERED[message.verb]
+        kind = STEERED[message.verb]
         return self._controlled(identity, message, changed, kind, message.reason)
 
     def _set_dispatch(self, identity: Identity, message: admin.SetDispatch) -> admin.TargetReply:

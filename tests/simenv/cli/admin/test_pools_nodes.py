@@ -1,6 +1,7 @@
 """An environment is steered while it runs: pools scaled, nodes drained, and what is said of it."""
 
 import os
+from pathlib import Path
 
 import pytest
 from shell import Shell
@@ -12,6 +13,7 @@ POOLS = [
     {"name": "spare", "engine": "stabilizer", "min": 0, "max": 2, "nodes": "*"},
 ]
 HERE = os.uname().nodename
+BELL = str(Path(__file__).parents[4] / "examples" / "bell.qasm")
 POOL_KEYS = [
     "name", "engine", "workers", "target", "busy", "waiting", "state", "reason", "backlog_us",
     "held_us", "ranks", "most", "max_qubits", "nodes", "on_demand", "least", "kept",
@@ -70,6 +72,26 @@ def test_pools_and_workers_show_their_nodes(shell: Shell) -> None:
     assert rows[0].split("\t") == ["main", HERE, "1"]
     workers = shell("workers", "--pool", "main", "-o", "node,ranks", "--no-header").out
     assert workers.splitlines() == [f"{HERE}\t1"]
+
+
+def test_drained_pool_starts_nothing_and_shows_the_reason_until_undrain(shell: Shell) -> None:
+    done = shell("drain", "main", "--reason", "cold head")
+    assert done.out == "pool main is paused (cold head): 1 ready of 1 workers wanted\n"
+    try:
+        rows = shell("pools", "-o", "pool,state,reason", "--no-header").out.splitlines()
+        assert rows[0].split("\t") == ["main", "paused", "(cold head)"]
+        assert "WARN     pool main is paused: cold head" in shell("status").out
+        task = shell("submit", BELL, "--pool", "main").out.strip()
+        queue = shell("queue", "--json").objects
+        assert [each["reason"] for each in queue if each["id"] == task] == [
+            "pool main is paused: cold head, 1st in line"
+        ]
+    finally:
+        again = shell("undrain", "main")
+    assert again.out == "pool main is up: 1 ready of 1 workers wanted\n"
+    assert shell("result", task).code == 0
+    kinds = [each["kind"] for each in shell("events", "--kind", "device", "--json").objects]
+    assert kinds[-2:] == ["device.paused", "device.resumed"]
 
 
 def test_status_shows_drained_node_with_reason_until_resume(shell: Shell) -> None:
