@@ -15,6 +15,7 @@ from __future__ import annotations
 import ast
 import inspect
 import math
+import os
 import signal
 import sys
 import traceback
@@ -243,9 +244,11 @@ def run_guarded(call: Callable[[], object], as_json: bool, debug: bool) -> int:
         if debug:
             traceback.print_exc()
         description = f"{type(error).__name__}: {error}"
-        hint = (
-            "" if isinstance(error, OSError) else "this is a fault of simenv; --debug shows where"
-        )
+        hint = "this is a fault of simenv; --debug shows where"
+        if isinstance(error, OSError):
+            hint = ""
+            if error.filename is not None and error.strerror:
+                description = f"{os.fsdecode(error.filename)}: {error.strerror}"
         show_error(errors.SimenvError(description, hint=hint), as_json)
         return 1
     return code if isinstance(code, int) else 0

@@ -22,7 +22,7 @@ from simenv.client.submission.devices import SubmitDevices
 from simenv.client.submission.options import CallOptions, PartOptions
 from simenv.client.tasks.parts import KEEP_S, PartTask, submit_part
 from simenv.client.tasks.task import Task, number_of
-from simenv.config import running_gateway
+from simenv.config import check_name, running_gateway
 from simenv.errors import NotFoundError, OptionError, SimenvError
 from simenv.model.accounts import Receipt, ShareRow
 from simenv.model.reservations import CalendarEntry
@@ -276,6 +276,8 @@ class Environment:
         settings = dict(values or {})
         for key, value in settings.items():
             check_value(key, value)
+        if owner:
+            check_name(owner, "key")
         fields = {"owner": owner, "values": settings, "reset": reset}
         result = self._session.request(admin.OwnerReports, admin.SetLimits, **fields).owners
         return next(report for report in result if report.owner == owner)

@@ -113,7 +113,9 @@ def load(
     merged = _merged_layers(last, settings, options)
     # Else the pools are those of the last start, with its folders.
     if "pools" in settings or "pools" in options:
-        merged["import_from"] = import_folders(environ)
+        given = options.get("import_from")  # of an archive, for example
+        stored = given if isinstance(given, tuple | list) else ()
+        merged["import_from"] = tuple(dict.fromkeys((*stored, *import_folders(environ))))
     return convert({**merged, "name": name}, source)
 
 

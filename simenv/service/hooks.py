@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 from collections import deque
@@ -46,6 +47,15 @@ class EventHooks:
         self._running: list[tuple[str, subprocess.Popen[bytes]]] = []
         self._dropped = 0
         self._next_s = 0.0
+
+    def problems(self) -> list[str]:
+        """Return the commands whose program this user cannot run now, for `simenv status`."""
+        path = self._environ.get("PATH")
+        return [
+            f"the hook of {pattern} cannot run: {words[0]} is no program"
+            for pattern, words in self._on.items()
+            if shutil.which(words[0], path=path) is None
+        ]
 
     def notify(self, event: Event) -> None:
         """Let the commands for this event run."""

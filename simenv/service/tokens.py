@@ -249,7 +249,7 @@ class TokenCommands(CertificateIssuer):
             if count >= most:
                 raise LimitExceededError(
                     f"there are {count} tokens of {whose}, which is the limit",
-                    hint="simenv gateway tokens list, and revoke those that nobody uses",
+                    hint="end those that nobody uses: simenv gateway tokens list, and revoke NUMBER...",
                 )
         tokens[token.digest] = token
         return tokens
@@ -440,7 +440,7 @@ class TokenCommands(CertificateIssuer):
     def key_revoked(self, name: str) -> None:
         """End the tokens of the owner of a revoked key, and what it got as a gateway."""
         for token in [each for each in self._tokens.values() if each.info.user == name]:
-            self._remove(token, "had the key revoked", REVOKED_NOTICE)
+            self._remove(token, "ended with the key of its user", REVOKED_NOTICE)
         for (_, via), holder in self._holders.items():
             if via == name and holder in self._table.users:
                 self._withdraw(holder, f"came through {name}, whose key was revoked")

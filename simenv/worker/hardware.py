@@ -7,6 +7,7 @@ user replaces a module of ours.
 from __future__ import annotations
 
 import importlib
+import os
 import traceback
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +77,9 @@ def create_engine(provider: str, folders: str) -> HardwareEngine:
     except Exception as error:  # a provider may raise anything
         traceback.print_exc()
         message = " ".join(f"{type(error).__name__}: {error}".split())[:_CHARS]
+        if isinstance(error, ModuleNotFoundError) and error.name == module:
+            searched = ", ".join(filter(None, folders.split(os.pathsep)))
+            message += f", neither in the packages nor in {searched or 'a folder of PYTHONPATH'}"
         raise ConfigError(f"provider {provider}: {message}") from error
     return engine
 

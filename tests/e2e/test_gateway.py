@@ -100,6 +100,15 @@ def test_command_line_makes_a_token_that_the_gateway_accepts(shell: Shell, url: 
     assert shell("gateway", "tokens", "revoke", number).code == 0
     until(lambda: session(url, made["secret"]).status_code == 401, START_S)
     assert shell("gateway", "tokens", "revoke", number).code == 4
+    more = [
+        shell("gateway", "tokens", "add", "--user", "ana", "--json").object["number"]
+        for _ in range(2)
+    ]
+    revoked = shell("gateway", "tokens", "revoke", *more)
+    assert revoked.out.splitlines() == [f"token {each} is revoked" for each in more]
+    long = shell("gateway", "tokens", "revoke", "x" * 100)
+    assert (long.code, "no token with the number" in long.err) == (4, True)
+    assert "is not allowed" in shell("gateway", "tokens", "add", "--user", "x" * 100).err
 
 
 def test_web_prints_a_link_that_opens_one_session(shell: Shell, url: str) -> None:

@@ -21,6 +21,7 @@ import typer
 
 from simenv import config, files
 from simenv.cli import app, terminal
+from simenv.cli.admin.owners import note_without_account
 from simenv.cli.listing import Column, listed
 from simenv.client.connection import address
 from simenv.config import running_gateway
@@ -182,6 +183,8 @@ def add(
         made = client.tokens.add(
             user, account=account, role=role, purpose=purpose, lifetime_s=lifetime_s
         )
+        if user and made.token.role == "client":
+            note_without_account(client.accounts.listed(), user)
     token = made.token
     common.answer(
         {"secret": made.secret, **msgspec.structs.asdict(token)},
@@ -197,13 +200,17 @@ def add(
 @tokens.command()
 def revoke(
     context: typer.Context,
-    number: Annotated[str, typer.Argument(help="Number of the token, as `list` shows it.")],
+    numbers: Annotated[
+        list[str],
+        typer.Argument(help="Numbers of tokens, as `list` shows them.", metavar="NUMBER..."),
+    ],
 ) -> None:
-    """Revoke a token at once; the tasks of its user stay."""
+    """Revoke tokens at once; the tasks of their users stay."""
     common = app.settings_of(context)
     with common.connect() as client:
-        client.tokens.revoke(number)
-    common.answer({"number": number, "revoked": True}, [f"token {number} is revoked"])
+        for number in numbers:
+            client.tokens.revoke(number)
+            common.answer({"number": number, "revoked": True}, [f"token {number} is revoked"])
 
 
 @gateway.command("env")

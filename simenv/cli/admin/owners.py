@@ -8,7 +8,7 @@ secret key is written only to the file of its owner; it is printed only on reque
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from simenv.client.connection import address
 from simenv.config.load import limit_values
 from simenv.errors import ConfigError, OptionError
 from simenv.model import OwnerLimits, OwnerUse
+from simenv.model.accounts import Account
 
 if TYPE_CHECKING:
     from simenv.client.administration.keys import KeyStore
@@ -195,6 +196,8 @@ def add(
         from simenv.client.administration.keys import issue_key
 
         user_key = issue_key(kept, name, role, path, end_s)
+        if role == "client":
+            note_without_account(kept.accounts(), name)
     absolute = path.absolute()
     until = f", until {_end_text(end_s)}" if end_s else ""
     value = {"name": name, "role": role, "file": str(absolute), "address": user_key.address}
@@ -206,6 +209,17 @@ def add(
             f"use   simenv --service {path} status, or export SIMENV_SERVICE={absolute}",
         ),
     )
+
+
+def note_without_account(accounts: Mapping[str, Account], user: str) -> None:
+    """Warn where the environment has accounts, and a user is in none. Members of groups of the
+    operating system are not known here."""
+    users = {each for account in accounts.values() for each in account.users}
+    if accounts and user not in users and not any(each.startswith("@") for each in users):
+        hint = f"simenv accounts set NAME --add-user {user}"
+        terminal.note(
+            f"{terminal.paint('warn')}: {user} is in no account and cannot submit: {hint}"
+        )
 
 
 @keys.command("list")

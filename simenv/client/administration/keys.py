@@ -15,11 +15,13 @@ from typing import Protocol
 import msgspec
 
 from simenv import config
+from simenv.client.administration.accounts import AccountSettings
 from simenv.client.connection.address import FileAddress, ended, find, read
 from simenv.client.connection.session import ServiceSession
 from simenv.config import EnvironmentPaths
 from simenv.errors import ConfigError, NoServiceError, OptionError, SimenvError, TimedOutError
 from simenv.model import OwnerReport
+from simenv.model.accounts import Account
 from simenv.wire import keyfiles
 from simenv.wire.keyfiles import KEY_ROLES, KEYS_FORMAT, UserKeyFile
 from simenv.wire.messages import admin
@@ -42,6 +44,9 @@ class KeyStore(Protocol):
 
     def listed(self) -> list[admin.KeyInfo]:
         """Return all keys."""
+
+    def accounts(self) -> dict[str, Account]:
+        """Return the accounts by name; {} if there are none, or the service is down."""
 
     def reports(self) -> dict[str, OwnerReport]:
         """Return limits and use by owner; {} if the service is down."""
@@ -76,11 +81,15 @@ class ServiceKeyStore:
     def listed(self) -> list[admin.KeyInfo]:
         return self._session.request(admin.Keys, admin.GetKeys).keys
 
+    def accounts(self) -> dict[str, Account]:
+        return AccountSettings(self._session).listed()
+
     def reports(self) -> dict[str, OwnerReport]:
         reports = self._session.request(admin.OwnerReports, admin.GetLimits).owners
         return {each.owner: each for each in reports}
 
     def revoke(self, name: str) -> None:
+        config.check_name(name, "key")
         self._session.request(admin.Keys, admin.RevokeKey, name=name)
 
 
@@ -123,6 +132,9 @@ class OfflineKeyStore:
 
     def listed(self) -> list[admin.KeyInfo]:
         return keyfiles.read_keys(self._paths.keys)
+
+    def accounts(self) -> dict[str, Account]:
+        return {}
 
     def reports(self) -> dict[str, OwnerReport]:
         return {}

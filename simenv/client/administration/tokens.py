@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from simenv.client.connection.session import ServiceSession
+from simenv.config import check_name
+from simenv.errors import OptionError
 from simenv.wire.messages.admin import (
     CreateToken,
     GetTokens,
@@ -12,6 +14,7 @@ from simenv.wire.messages.admin import (
     Tokens,
 )  # fmt: skip
 
+MAX_TEXT_CHARS = 64  # of the purpose of a token, and of its number
 TOKEN_S = 30 * 86_400.0  # lifetime of a token by default
 
 
@@ -44,10 +47,17 @@ class TokenSettings:
         which it ends; a repeat by its user returns the same token. `parent`: number of a token of
         `user`, with which it ends. The answer alone has its secret. Raises NotAllowedError,
         OptionError, LimitExceededError, NotReservedError, NotFoundError."""
+        for name, what in ((user, "user"), (account, "account")):
+            if name:
+                check_name(name, what)
+        if len(purpose) > MAX_TEXT_CHARS:
+            text = f"the purpose of a token has {len(purpose)} characters"
+            raise OptionError(text, hint=f"at most {MAX_TEXT_CHARS}")
         fields = {"user": user, "account": account, "role": role, "purpose": purpose}
         ends = {"lifetime_s": lifetime_s, "once": once, "reservation": reservation}
         return self._session.request(TokenCreated, CreateToken, parent=parent, **fields, **ends)
 
     def revoke(self, number: str) -> None:
         """Revoke a token at once. Raises NotFoundError."""
+        number = number[:MAX_TEXT_CHARS]  # no longer one is known
         self._session.request(Tokens, RevokeToken, number=number)

@@ -499,6 +499,7 @@ class QueryHandlers:
         config = service.config
         has_users = bool(config.listen or config.identity.has_users or config.gateway.listen)
         problems += service.result_requests.disk_problems(has_users=has_users)
+        problems += [] if service.executor.hooks is None else service.executor.hooks.problems()
         problems.append(task_views.ending(state.limits.end_ns, now_ns))
         problems.append(task_views.exposed(service.facts.exposure, self._users_of_node(now_ns)))
         return ServiceInfo(

@@ -1,5 +1,6 @@
 """How an error leaves: words of the command line, exit code, object, no traceback unasked."""
 
+import errno
 import json
 import os
 import subprocess
@@ -111,6 +112,16 @@ def test_closed_pipe_or_full_disk_shows_no_traceback() -> None:
         done = entry(full.fileno())
     assert done.returncode == 1
     assert done.stderr == b"error: OSError: [Errno 28] No space left on device\n"
+
+
+def test_file_that_cannot_be_used_is_named_without_the_exception(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def refused() -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/home/ana/bell.qasm")
+
+    assert run_guarded(refused, as_json=False, debug=False) == 1
+    assert capsys.readouterr().err == "error: /home/ana/bell.qasm: Permission denied\n"
 
 
 def test_interrupt_during_import_ends_with_exit_code_130_silently() -> None:

@@ -431,3 +431,5 @@ def test_import_path_of_first_start_is_used_by_next_start(tmp_path: Path) -> Non
     config.write(msgspec.structs.replace(document, import_from=("/there",)), folder / "config.json")
     (folder / "journal.db").touch()
     assert config.load({"name": "e"}, environ=environ).import_from == ("/there",)
+    restored = {"name": "f", "pools": [PoolSpec("main")], "import_from": ["/there"]}
+    assert config.load(restored, environ=environ).import_from == ("/there", *document.import_from)

@@ -101,6 +101,12 @@ def test_failed_command_is_an_event_that_starts_no_command(command: str, message
     assert ticking.is_idle()
 
 
+def test_command_that_cannot_run_is_a_warning_before_an_event_needs_it() -> None:
+    commands = {"disk.full": "/no/such/program --now", "node.*": "true"}
+    problem = "the hook of disk.full cannot run: /no/such/program is no program"
+    assert Ticking(on=commands).hooks.problems() == [problem]
+
+
 def test_texts_of_an_event_end_no_service_and_block_no_loop(tmp_path: Path) -> None:
     script = f"until [ -e {tmp_path}/go ]; do sleep 0.01; done; cat > {tmp_path}/out"
     ticking = Ticking(on={"node.*": ["sh", "-c", script]})

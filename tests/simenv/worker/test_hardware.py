@@ -1,6 +1,7 @@
 """A provider's factory in a worker: found, called once, and never the worker's own end without a
 word."""
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +34,11 @@ def same_path() -> Iterator[None]:
 )
 def test_failing_provider_raises_config_error_with_its_cause(provider: str, said: str) -> None:
     assert "\n" not in str(fails(ConfigError, said, create_engine, provider, ""))
+
+
+def test_module_that_is_not_found_is_named_with_the_folders_that_were_searched() -> None:
+    said = "No module named 'no_such_lab', neither in the packages nor in /lab, /opt"
+    fails(ConfigError, said, create_engine, "no_such_lab:one", f"/lab{os.pathsep}/opt")
 
 
 def test_import_path_of_user_does_not_shadow_installed_modules(tmp_path: Path) -> None:

@@ -9,8 +9,10 @@ import live
 import pytest
 from shell import Shell
 
+from simenv.cli.admin.owners import note_without_account
 from simenv.cli.app import run
 from simenv.client.client import Client
+from simenv.model.accounts import Account
 from simenv.wire.keyfiles import ServerFile, UserKeyFile, new_pair, read_private, write_private
 
 POOLS = [{"name": "main", "min": 0, "max": 1}]  # nothing is run here
@@ -122,6 +124,16 @@ def test_keys_add_writes_private_key_file(home: Path, capsys: pytest.CaptureFixt
     assert f"SIMENV_SERVICE={file.absolute()}" in output
     assert private.secret_key not in output
     assert server.secret_key not in file.read_text()
+
+
+def test_user_without_an_account_is_noted(capsys: pytest.CaptureFixture[str]) -> None:
+    note_without_account({}, "ana")
+    note_without_account({"chem": Account(users=("ana",))}, "ana")
+    note_without_account({"chem": Account(users=("@staff",))}, "ana")
+    assert capsys.readouterr().err == ""
+    note_without_account({"chem": Account(users=("ana",))}, "anna")
+    hint = "simenv accounts set NAME --add-user anna"
+    assert f"anna is in no account and cannot submit: {hint}" in capsys.readouterr().err
 
 
 def test_keys_are_listed_and_revoked(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
