@@ -79,7 +79,8 @@ def fitting(widths: Sequence[int], optional: Sequence[int], width: int, gap: int
 _COLOURS = {
     "ok": 32, "up": 32, "DONE": 32, "IDLE": 32,
     "RUNNING": 36, "BUSY": 36, "starting": 36, "STARTING": 36,
-    "warn": 33, "WARN": 33, "degraded": 33, "paused": 33, "QUEUED": 33, "DRAINING": 33, "CANCELLED": 33,
+    "warn": 33, "WARN": 33, "degraded": 33, "paused": 33, "draining": 33,
+    "QUEUED": 33, "DRAINING": 33, "CANCELLED": 33,
     "fail": 31, "FAILED": 31, "EXPIRED": 31, "LOST": 31, "quarantined": 31, "error": 31,
 }  # fmt: skip
 

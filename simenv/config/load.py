@@ -114,8 +114,8 @@ def load(
     # Else the pools are those of the last start, with its folders.
     if "pools" in settings or "pools" in options:
         given = options.get("import_from")  # of an archive, for example
-        stored = given if isinstance(given, tuple | list) else ()
-        merged["import_from"] = tuple(dict.fromkeys((*stored, *import_folders(environ))))
+        folders = [*given] if isinstance(given, (tuple, list)) else []
+        merged["import_from"] = tuple(dict.fromkeys((*folders, *import_folders(environ))))
     return convert({**merged, "name": name}, source)
 
 

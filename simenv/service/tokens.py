@@ -249,7 +249,7 @@ class TokenCommands(CertificateIssuer):
             if count >= most:
                 raise LimitExceededError(
                     f"there are {count} tokens of {whose}, which is the limit",
-                    hint="end those that nobody uses: simenv gateway tokens list, and revoke NUMBER...",
+                    hint="end those that nobody uses: simenv gateway tokens revoke NUMBER NUMBER",
                 )
         tokens[token.digest] = token
         return tokens

@@ -24,7 +24,6 @@ from simenv import model
 from simenv.errors import ConfigError, NotFoundError, SlurmError
 from simenv.frontends.slurm import MARK, jobs, unusable, write
 from simenv.model.reservations import JOB_SCOPE
-from simenv.wire.messages import admin
 
 if TYPE_CHECKING:
     from simenv.client.client import Client
