@@ -102,7 +102,7 @@ export class TimePlot extends HTMLElement {
     this.plot = null;
   }
 
-  // `series`: {label, values, format}; `times`: seconds since 1970; `range`: [from, to].
+  // `series`: {label, values, format, least}, the first with the least end of the axis; `times`: seconds since 1970; `range`: [from, to].
   set(label, times, series, range, onZoom) {
     const same = this.plot && this.labels === series.map((each) => each.label).join();
     Object.assign(this, { label, series, range, onZoom, data: [times, ...series.map((each) => each.values)], labels: series.map((each) => each.label).join() });
@@ -136,7 +136,7 @@ export class TimePlot extends HTMLElement {
     this.plot = new uPlot({
       width: Math.max(200, this.clientWidth), height: this.height,
       cursor: { drag: { x: true, y: false, setScale: false }, points: { size: 6 } },
-      scales: { x: { time: true }, y: { range: (_, low, high) => [Math.min(0, low ?? 0), high > 0 ? high * 1.08 : 1] } },
+      scales: { x: { time: true }, y: { range: (_, low, high) => [Math.min(0, low ?? 0), high > 0 ? Math.max(high * 1.08, this.series[0]?.least ?? 0) : 1] } },
       axes: [{ ...axis, space: this.clientWidth < 480 ? 60 : 75, values: TICKS }, { ...axis, size: 62, incrs: this.series[0]?.whole ? WHOLE : undefined, values: (plot, ticks) => ticks.map((each) => (plot.series.slice(1).some(({ min }) => Number.isFinite(min)) ? format(each) : "")) }],
       series: [{ value: (_, value) => (value === null ? "–" : new Date(value * 1000).toLocaleString("sv-SE")) },
         ...this.series.map((each, index) => {

@@ -52,6 +52,14 @@ def test_browser_without_cookie_is_told_to_sign_in(client: Client, chromium: Bro
         expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
         expect(page.get_by_text("simenv web", exact=True)).to_be_visible()
         expect(page.locator("table")).to_have_count(0)
+        page.set_viewport_size({"width": 360, "height": 740})
+        field, card = (
+            page.get_by_label("Token").bounding_box(),
+            page.locator(".card").bounding_box(),
+        )
+        assert field is not None
+        assert card is not None
+        assert field["x"] + field["width"] <= card["x"] + card["width"]
         page.close()
     context.close()
 

@@ -92,7 +92,7 @@ function drawPlots() {
   const integer = (value) => count(Math.round(value));
   plots.throughput.set("Tasks ended a second", times, [line("done", "done_per_s", figure), line("failed, cancelled, expired", "unsuccessful_per_s", figure)], [from, to], zoom);
   plots.queue.set("Tasks", times, [line("waiting", "queue", integer, true), line("running", "running", integer, true)], [from, to], zoom);
-  plots.slots.set("Slots", times, [line("in use", "slots_used", figure)], [from, to], zoom);
+  plots.slots.set("Slots", times, [{ ...line("in use", "slots_used", figure), least: 1 }], [from, to], zoom);
 }
 
 async function series() {
