@@ -18,7 +18,11 @@ from noise_models.strict_json import SnapshotError, short_repr
 NAME = "ionq"
 
 _QUBITS = {"harmony": 11, "aria": 25, "forte": 36}  # of a machine whose data has no number
-_MAX_TIME_S = 1e5  # above it T1 and T2 are in microseconds: IonQ states 10 to 100 s for T1
+_MAX_TIME_S = 1e5  # above it T1 and T2 are in microseconds
+# At most, in seconds, as IonQ's API has them: it states 10 to 10,000 s for T1 and 0.2 to 1 s for T2
+# (docs.ionq.com/api-reference/v0.4/backends/get-a-characterization). More, up to _MAX_TIME_S, is of
+# no unit that could be told.
+_PLAUSIBLE_S = {"t1": 1e4, "t2": 100.0}
 _TIMES = {"t1": "t1_us", "t2": "t2_us", "readout": "readout_ns", "reset": "reset_ns"}
 _DURATIONS = ("1q", "2q")
 _MAX_DURATION_S = 1.0  # of a gate, readout or reset: IonQ states 1e-5 to 1e-3 s
@@ -182,6 +186,10 @@ def _timing(builder: SnapshotBuilder, entries: Any, at: str, gate: str) -> None:
             builder.recorder.ignored(place, "null or not finite: not measured")
             continue
         seconds = convert.number(value, place)
+        if not in_microseconds and seconds > _PLAUSIBLE_S.get(lower, math.inf):
+            hint = "give T1 and T2 in seconds; from microseconds: divided by 1e6"
+            text = f"{seconds:g} is implausible in seconds, and may be in microseconds"
+            raise SnapshotError(place, text, hint=hint)
         if lower not in ("t1", "t2") and seconds > _MAX_DURATION_S:
             hint = f"in seconds, at most {_MAX_DURATION_S:g}"
             raise SnapshotError(place, f"{seconds:g} s is implausible", hint=hint)

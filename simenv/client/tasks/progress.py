@@ -192,14 +192,14 @@ def progress_of(info: TaskInfo) -> TaskProgress:
 
 
 def group_progress(
-    running: Sequence[TaskInfo], ended: int, total: int, time_s: float
+    running: Sequence[TaskInfo], ended: int, total: int, time_s: float, before: int = 0
 ) -> TaskProgress:
     """Return the progress of several tasks. `running`: some of those that have not ended;
-    `time_s`: in which `ended` of them have. The rest takes as long as their rate says, and at least
-    as long as the last of `running`, which says all where none waits."""
+    `time_s`: since `before` of the `ended` ones had. The rest takes as long as their rate says, and
+    at least as long as the last of `running`, which says all where none waits."""
     each = [progress_of(info) for info in running if info.state is TaskState.RUNNING]
     fraction = min(1.0, (ended + sum(one.fraction for one in each)) / max(1, total))
-    rate = ended / time_s if ended and time_s >= _LEAST_S else 0.0
+    rate = (ended - before) / time_s if ended > before and time_s >= _LEAST_S else 0.0
     forecasts = [one.left_s for one in each if one.left_s is not None]
     if ended == total:
         forecasts = [0.0]
@@ -208,6 +208,24 @@ def group_progress(
     elif not rate and len(each) < total - ended:
         forecasts = []
     return TaskProgress(fraction, ended, total, "tasks", max(forecasts, default=None), rate)
+
+
+class GroupRate:
+    """Progress of several tasks that is asked for again and again. The rate counts the tasks that
+    have ended since the service answered first: earlier ends may be of any time."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._first: tuple[float, int] | None = None  # monotonic time, tasks ended by then
+
+    def progress(self, infos: Sequence[TaskInfo] | None, ended: int) -> TaskProgress:
+        """Return the progress. `infos`: of some tasks that have not ended, as the service has
+        answered; None: it was not asked yet."""
+        now_s = monotonic()
+        if self._first is None and infos is not None:
+            self._first = now_s, ended
+        begun_s, before = self._first or (now_s, ended)
+        return group_progress(infos or (), ended, self._total, now_s - begun_s, before)
 
 
 def describe(infos: Sequence[TaskInfo], task: str) -> str:

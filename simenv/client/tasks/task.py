@@ -29,10 +29,10 @@ from simenv.client import result_display
 from simenv.client.connection.task_handle import TaskHandle
 from simenv.client.result import Result
 from simenv.client.tasks.progress import (
+    GroupRate,
     ProgressLine,
     TaskProgress,
     describe,
-    group_progress,
     progress_line,
     progress_of,
 )
@@ -456,10 +456,11 @@ def _in_completion_order(
     ended_tasks = session.gather(waiting)
     progress = line.visible
 
-    infos: list[TaskInfo] = []  # of some tasks that have not ended
+    infos: list[TaskInfo] | None = None  # of some tasks that have not ended; None: not asked yet
+    rate = GroupRate(total)
 
     def show() -> None:
-        common = group_progress(infos, ended, total, time.monotonic() - begun)
+        common = rate.progress(infos, ended + len(ended_tasks.ended))
         own = describe(infos[:1], infos[0].id) if infos else ""
         line.show(f"{common} | {own}" if own else str(common), common)
 
@@ -469,7 +470,7 @@ def _in_completion_order(
                 line.clear()  # the caller may print
                 handle = ended_tasks.ended.popleft()
                 ended_now = waiting.pop(handle)
-                infos = [info for info in infos if info.id != handle.id]
+                infos = infos and [info for info in infos if info.id != handle.id]
                 resubmitted = [task for task in ended_now if not task.done()]  # submitted again
                 if resubmitted:
                     ended_now = [task for task in ended_now if task not in resubmitted]

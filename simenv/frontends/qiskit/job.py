@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,10 +28,10 @@ from qiskit.result.models import ExperimentResult, ExperimentResultData
 from simenv._version import __version__
 from simenv.client.client import Client
 from simenv.client.result import Result
-from simenv.client.tasks.progress import TaskProgress, group_progress
-from simenv.client.tasks.task import Task, deadline_of, left_s
+from simenv.client.tasks.progress import GroupRate, TaskProgress
+from simenv.client.tasks.task import MAX_LOOKED_AT, Task, deadline_of, left_s
 from simenv.errors import OptionError, ProgramError, SimenvError, TimedOutError
-from simenv.model import FINAL_STATES, TaskState
+from simenv.model import FINAL_STATES, TaskInfo, TaskState
 from simenv.model.task_rules import checked_timeout
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ class TaskGroup:
 
     _client: Client | None = None
     _each: Sequence[Task] = ()  # one for each task of the service
-    _accepted_s = 0.0  # monotonic time
+    _open: Sequence[Task] = ()  # those that `progress` has not seen ended
 
     def _set_tasks(self, client: Client | None, tasks: Sequence[Task]) -> list[str]:
         """Set the tasks; return their ids. `client`: None only for no tasks, whose state is
@@ -52,7 +51,8 @@ class TaskGroup:
         first: dict[int, Task] = {}
         for task in tasks:
             first.setdefault(task.handle.number, task)
-        self._client, self._each, self._accepted_s = client, list(first.values()), monotonic()
+        self._client, self._each = client, list(first.values())
+        self._open, self._rate = self._each, GroupRate(len(self._each))
         return [task.handle.id for task in self._each]
 
     def status(self) -> JobStatus:
@@ -81,11 +81,13 @@ class TaskGroup:
         task, or its ended tasks with the parts that running ones have done."""
         if len(self._each) == 1:
             return self._each[0].progress()
-        waiting = [task for task in self._each if not task.done()]
-        infos = self._client.tasks(waiting) if waiting and self._client is not None else []
-        total = len(self._each)
-        time_s = monotonic() - self._accepted_s
-        return group_progress(infos, total - len(waiting), total, time_s)
+        if self._open:
+            self._open[0].done()  # handles the messages that have arrived, for all tasks
+        self._open = [task for task in self._open if not (task.handle.over and task.done())]
+        infos: Sequence[TaskInfo] = ()
+        if self._open and self._client is not None:
+            infos = self._client.tasks(self._open[:MAX_LOOKED_AT])
+        return self._rate.progress(infos, len(self._each) - len(self._open))
 
     def _wait(self, timeout_s: float | None) -> None:
         """Wait until all tasks have ended, in any state. Raises TimedOutError."""

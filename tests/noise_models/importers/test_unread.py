@@ -179,6 +179,13 @@ def _timed(**values: float) -> dict[str, bytes]:
     return {"c.json": samples.encoded(document)}
 
 
+@pytest.mark.parametrize("times", [{"t1": 5e4, "t2": 2e4}, {"t2": 500}, {"t1": 1e5}])
+def test_ionq_coherence_times_whose_unit_cannot_be_known_are_refused(
+    times: dict[str, float],
+) -> None:
+    fails(SnapshotError, "implausible in seconds", import_snapshot, _timed(**times))
+
+
 def test_ionq_coherence_times_have_one_unit() -> None:
     value, report = import_snapshot(_timed(t1=1e10, t2=50_000))
     assert (value.qubits[0].t1_us, value.qubits[0].t2_us) == (1e10, 50_000.0)

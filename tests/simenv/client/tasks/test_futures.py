@@ -278,6 +278,18 @@ def test_the_rest_of_many_tasks_lasts_as_long_as_that_of_the_last() -> None:
     assert progress.group_progress([long], 30, 31, 3.0).left_s == 24.0
 
 
+def test_rate_of_many_tasks_is_that_since_the_first_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_s = iter((0.0, 0.3, 10.3))
+    monkeypatch.setattr(progress, "monotonic", lambda: next(now_s))
+    group = progress.GroupRate(1000)
+    assert group.progress(None, 400).rate == 0.0
+    assert group.progress([], 500).rate == 0.0  # they had ended before it was asked
+    later = group.progress([], 600)
+    assert (later.done, later.rate, later.left_s) == (600, 10.0, 40.0)
+
+
 def test_line_has_a_bar_where_the_progress_is_known() -> None:
     stream = Terminal()
     with progress.ProgressLine(stream) as line:
