@@ -25,7 +25,7 @@ import simenv
 from simenv.client.client import Client, connect
 from simenv.client.submission import options as submission_options
 from simenv.client.submission.options import PlacementOptions, ProgramOptions
-from simenv.errors import NoServiceError
+from simenv.errors import NoServiceError, OptionError
 from simenv.frontends.pennylane.encoder import GATES, PREPARATIONS, is_carried, is_gate
 from simenv.frontends.pennylane.execution import BatchExecutor
 from simenv.frontends.pennylane.measurements import SHADOWS, is_exact, is_sampled, words_of
@@ -101,7 +101,7 @@ def validate_differentiable(tape: Any) -> Batch:
     for measurement in tape.measurements:
         if not _has_gradient(measurement):
             text = f"{measurement} has no adjoint gradient on {NAME}: only expectation values of"
-            text += " Pauli sums have; take diff_method='parameter-shift'"
+            text += " Pauli sums have, by the angles of gates; take diff_method='parameter-shift'"
             raise DeviceError(text)
     return (tape,), preprocess.null_postprocessing
 
@@ -112,8 +112,39 @@ def _has_gradient(measurement: Any) -> bool:
         and measurement.mv is None
         and measurement.obs is not None
         and not isinstance(measurement.obs, qml.SparseHamiltonian)
+        and not any(map(_is_differentiated, measurement.obs.data))
         and words_of(measurement.obs) is not None
     )
+
+
+def _is_differentiated(value: Any) -> bool:
+    """Return whether an interface takes derivatives by this value. A trainable array of PennyLane
+    is none of them: under `qml.grad` they are boxes."""
+    return not isinstance(value, np.ndarray) and bool(qml.math.requires_grad(value))
+
+
+def _refuse_differentiated_matrices(tape: Any) -> None:
+    """Raise DeviceError for derivatives by the matrix of an observable: PennyLane's differences
+    shift all of its elements alike, which is another derivative."""
+    for measurement in () if tape is None else tape.measurements:
+        values = () if measurement.obs is None else measurement.obs.data
+        if any(_is_differentiated(value) and qml.math.ndim(value) for value in values):
+            text = f"{NAME} has no derivatives by the matrix of {measurement.obs.name}: write the"
+            text += " observable as a Hamiltonian, whose coefficients have them"
+            raise DeviceError(text)
+
+
+@qml.transform  # type: ignore[untyped-decorator]
+def refuse_states(tape: Any) -> Batch:
+    """Raise DeviceError for exact measurements of the state, which a device with noise, a pool of
+    such devices and a machine do not have."""
+    for measurement in tape.measurements:
+        if not tape.shots and is_exact(measurement) and not _exact_of_noisy(measurement):
+            text = f"{measurement} is a measurement of the state, which {NAME} has on ideal devices"
+            text += " only: take expval, var or probs, or a device without device=, pool=, prefer="
+            text += " and noise="
+            raise DeviceError(text)
+    return (tape,), preprocess.null_postprocessing
 
 
 def pipeline(wires: Any, *, deferred: bool, adjoint: bool, ideal: bool) -> qml.CompilePipeline:
@@ -134,9 +165,11 @@ def pipeline(wires: Any, *, deferred: bool, adjoint: bool, ideal: bool) -> qml.C
     resolve = preprocess.device_resolve_dynamic_wires
     program.add_transform(resolve, wires=wires, allow_resets=not deferred)
     program.add_transform(preprocess.validate_device_wires, wires, name=NAME)
+    if not ideal:
+        program.add_transform(refuse_states)
     program.add_transform(
         preprocess.validate_measurements,
-        analytic_measurements=is_exact if ideal else _exact_of_noisy,
+        analytic_measurements=is_exact,
         sample_measurements=is_sampled,
         name=NAME,
     )
@@ -210,8 +243,9 @@ def _opened(named: str) -> Client:
 
 # Options of `Client.submit` that hold for all tapes of a device.
 _OPTIONS = (ProgramOptions.__optional_keys__ | PlacementOptions.__optional_keys__ | {"options"}) - {
-    *("after", "idempotency_key", "qubit_mapping")
+    *("after", "idempotency_key", "qubit_mapping", "name")
 }
+_NAMED = ("wires", "shots", "env", "seed", "task_name")
 _NATIVE = ("device", "one-shot", "tree-traversal")  # methods that one dynamic circuit serves
 
 
@@ -225,7 +259,8 @@ class SimenvDevice(Device):  # type: ignore[misc]
     SIMENV_SERVICE names, else `default`, else a private one that ends with this process. `device`:
     the name of an emulated device, whose noise the results then have; all further options are those
     of `Client.submit`. `seed`: whole number that determines all random numbers; "global": from
-    NumPy's generator; None: from the system.
+    NumPy's generator; None: from the system. `task_name`: `name` of the tasks, which `qml.device`
+    does not pass on.
 
     A batch of tapes is one message; tapes that differ in their angles alone, such as those of a
     parameter shift and of broadcasting, are bindings of one program. Gradients of expectation
@@ -241,18 +276,20 @@ class SimenvDevice(Device):  # type: ignore[misc]
         *,
         env: Client | str | None = None,
         seed: Any = "global",
+        task_name: str | None = None,
         **options: Any,
     ) -> None:
         super().__init__(wires=wires, shots=shots)
         if not options.keys() <= _OPTIONS:
-            raise TypeError(submission_options.no_option(options, _OPTIONS))
+            raise TypeError(submission_options.no_option(options, {*_OPTIONS, *_NAMED}))
         self._options = {
             **{name: submission_options.DEFAULTS[name] for name in _OPTIONS},
             **options,
+            "name": submission_options.DEFAULTS["name"] if task_name is None else task_name,
         }
         submission_options.checked_options(self._options)
+        rng = _generator(seed)
         self._client = _client_of(env)
-        rng = np.random.default_rng(np.random.randint(2**31 - 1) if seed == "global" else seed)
         labels = None if self.wires is None else self.wires.labels
         self._ideal = self._is_ideal()
         self._executor = BatchExecutor(self._client, self._options, labels, rng)
@@ -304,6 +341,7 @@ class SimenvDevice(Device):  # type: ignore[misc]
                 f"device options {sorted(config.device_options)} are not known to {NAME}: it takes"
                 " options where it is made, qml.device('simenv', ...)"
             )
+        _refuse_differentiated_matrices(circuit)
         method = config.gradient_method
         if method in ("best", "device"):
             method = "adjoint"
@@ -359,9 +397,20 @@ class SimenvDevice(Device):  # type: ignore[misc]
         return self._executor.derivatives(circuits)
 
 
+def _generator(seed: Any) -> np.random.Generator:
+    try:
+        return np.random.default_rng(np.random.randint(2**31 - 1) if seed == "global" else seed)
+    except (TypeError, ValueError) as error:
+        expected = 'a whole number from 0 on; None: drawn by the system; "global": by NumPy'
+        raise OptionError(option="seed", value=seed, expected=expected) from error
+
+
 def _client_of(env: Client | str | None) -> Client:
     if isinstance(env, Client):
         return env
+    if not isinstance(env, str | None):
+        expected = "a client, or the name of an environment that is up"
+        raise OptionError(option="env", value=env, expected=expected)
     return shared_client() if env is None else connect(env)
 
 

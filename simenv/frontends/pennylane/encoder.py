@@ -71,7 +71,7 @@ _TURNS: dict[str, GateSteps] = {
 
 # Gates without parameters that are their own inverse.
 _INVOLUTIONS: dict[str, GateSteps] = {
-    **dict.fromkeys(("Identity", "Barrier", "Snapshot"), ()),
+    **dict.fromkeys(("Identity", "Snapshot"), ()),
     "Hadamard": _plain("h", 1), "CNOT": _plain("cx", 2), "Toffoli": _plain("ccx", 3),
     **{f"Pauli{axis}": _plain(axis.lower(), 1) for axis in "XYZ"},
     **{name: _plain(name.lower(), 2) for name in ("CY", "CZ", "CH", "SWAP", "ECR")},
@@ -100,7 +100,8 @@ GATES: dict[str, GateSteps] = {
 
 # Controlled gates that equal these gates if all controls require a 1.
 CONTROLLED: dict[str, GateSteps] = {"C(S)": _plain("cs", 2), "C(SX)": _plain("csx", 2)}
-_WIDE = ("MultiRZ", "MultiControlledX", "C(PhaseShift)")
+_BARRIERS = ("Barrier", "Adjoint(Barrier)")
+_WIDE = ("MultiRZ", "MultiControlledX", "C(PhaseShift)", *_BARRIERS)
 
 
 def steps_of(op: Any) -> GateSteps | None:
@@ -126,6 +127,9 @@ def _all_ones(op: Any) -> bool:
 def _wide(name: str, op: Any) -> GateSteps | None:
     count = len(op.wires)
     everything = tuple(range(count))
+    if name in _BARRIERS:
+        visual = op.hyperparameters.get("only_visual") or not count
+        return () if visual else (Step("barrier", everything),)
     if name == "C(PhaseShift)":
         return (Step("mcphase", everything, ((0, 1.0),)),) if _all_ones(op) else None
     if name == "MultiControlledX":
@@ -151,8 +155,15 @@ def matrix_wires(op: Any) -> int:
     if op.name in PREPARATIONS:
         return PREPARED_WIRES
     if op.num_params or not op.has_matrix:
-        return MAX_UNITARY_QUBITS if op.has_matrix and not op.has_decomposition else 0
+        alone = op.has_matrix and not op.has_decomposition
+        return MAX_UNITARY_QUBITS if alone and _on_qubits(op) else 0
     return SMALL_MATRIX_WIRES
+
+
+def _on_qubits(op: Any) -> bool:
+    """Return whether the matrix of an operator has the size of its wires, as those on qutrits have
+    not."""
+    return len(qml.matrix(op)) == 1 << len(op.wires)
 
 
 def is_carried(op: Any) -> bool:

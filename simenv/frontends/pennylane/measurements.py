@@ -142,7 +142,10 @@ def _samples(measurement: Any, table: OutcomeTable, clbits: Sequence[int]) -> An
         result: Any = _shots(table, clbits)
     else:
         assert table.shots is not None
-        result = _eigenvalues(measurement, table, clbits)[table.shots]
+        values = _eigenvalues(measurement, table, clbits)
+        if measurement.mv is not None:  # of bits: integers and truth values stay what they are
+            values = values.astype(np.asarray(measurement.eigvals()).dtype)
+        result = values[table.shots]
     dtype = measurement._dtype
     return result if dtype is None else result.astype(dtype)
 

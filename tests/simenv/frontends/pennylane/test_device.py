@@ -66,6 +66,10 @@ def test_named_environment_that_is_not_up_is_refused() -> None:
         ({"device": "Not A Name"}, "device"),
         ({"engine": 3}, "engine"),
         ({"options": {"bond": "wide"}}, "bond"),
+        ({"env": 3}, "env=3"),
+        ({"seed": "a"}, "seed='a'"),
+        ({"seed": -1}, "seed=-1"),
+        ({"task_name": "a\n"}, "name="),
     ],
 )
 def test_impossible_options_are_refused(options: dict[str, Any], words: str, device: Any) -> None:
@@ -102,6 +106,15 @@ def test_options_reach_task_and_pool(device: Any) -> None:
     assert value == pytest.approx(1.0)
     config = qml.devices.ExecutionConfig(gradient_method="best")
     assert device(2, pool="main").supports_derivatives(config)
+
+
+def test_tasks_have_the_name_of_the_device(device: Any) -> None:
+    dev = device(2, task_name="sweep-3")
+    qml.QNode(bell, dev)()
+    (newest, *_) = dev.client.queue(done=True, limit=1)[1]
+    assert newest.name == "sweep-3"
+    with pytest.raises(TypeError, match=r"no option wire; did you mean `wires`\?"):
+        device(wire=2)
 
 
 def long_tape() -> Any:
@@ -168,9 +181,35 @@ def test_gradient_of_an_emulated_device_is_a_parameter_shift(device: Any) -> Non
 
 
 def test_noise_that_does_not_act_warns_and_states_are_refused(device: Any) -> None:
-    with pytest.raises(qml.exceptions.DeviceError, match="state"):
-        qml.QNode(lambda: qml.state(), device(2, device="fez"))()
+    for measured in (qml.state, lambda: qml.density_matrix([0]), lambda: qml.purity([0])):
+        with pytest.raises(qml.exceptions.DeviceError, match="on ideal devices only"):
+            qml.QNode(measured, device(2, device="fez"))()
     dev = device(2, device="fez", noise={"gate.crosstalk": 2.0})
     with pytest.warns(SimenvWarning, match="changes nothing") as caught:
         qml.QNode(bell, dev)()
     assert {each.filename for each in caught} == {__file__}
+
+
+def test_barriers_keep_the_folds_of_a_circuit(device: Any) -> None:
+    """Compilation cancels a gate and its inverse, but not across a barrier."""
+
+    def circuit(*, between: Any) -> Any:
+        between()
+        qml.RY(0.4, 0)
+        qml.CNOT([0, 1])
+        between()
+        return qml.expval(qml.Z(0) @ qml.Z(1))
+
+    def values(between: Any) -> list[float]:
+        node = qml.QNode(circuit, device(2, device="fez", noise={"all": 5}))
+        return [float(qml.noise.fold_global(node, scale)(between=between)) for scale in (1, 3, 5)]
+
+    once, thrice, five_times = values(lambda: qml.Barrier([0, 1]))
+    assert once - thrice > 0.01 < thrice - five_times
+    for ignored in (lambda: None, lambda: qml.Barrier([0, 1], only_visual=True)):
+        np.testing.assert_allclose(values(ignored), once, atol=1e-9)
+
+
+def test_operator_on_a_qutrit_is_refused_by_name(device: Any) -> None:
+    with pytest.raises(qml.exceptions.DeviceError, match="TShift"):
+        qml.QNode(lambda: (qml.TShift(0), qml.probs(wires=[0]))[1], device(1))()

@@ -166,3 +166,32 @@ def test_optimizer_finds_the_ground_state(device: Any) -> None:
     for _ in range(40):
         at = optimizer.step(circuit, at)
     assert circuit(at) == pytest.approx(-1.0, abs=1e-3)
+
+
+@pytest.mark.parametrize("method", ["best", "parameter-shift"])
+def test_gradient_by_coefficients_of_an_observable(method: str, device: Any) -> None:
+    def circuit(coefficients: Any) -> Any:
+        qml.RX(0.3, 0)
+        return qml.expval(qml.Hamiltonian(coefficients, [qml.Z(0), qml.Y(0)]))
+
+    at = pnp.array([1.0, 2.0], requires_grad=True)
+    result = qml.grad(qml.QNode(circuit, device(1), diff_method=method))(at)
+    np.testing.assert_allclose(result, [np.cos(0.3), -np.sin(0.3)], atol=1e-10)
+    adjoint = qml.QNode(circuit, device(1), diff_method="adjoint")
+    with pytest.raises(qml.exceptions.QuantumFunctionError, match="adjoint"):
+        qml.grad(adjoint)(at)
+    energy = qml.QNode(circuit, device(1))(at)  # trainable, but nothing is differentiated
+    np.testing.assert_allclose(energy, np.cos(0.3) - 2 * np.sin(0.3), atol=1e-10)
+
+
+def test_gradient_by_the_matrix_of_an_observable_is_refused(device: Any) -> None:
+    def circuit(scale: Any) -> Any:
+        qml.RX(0.4, 0)
+        matrix = pnp.array([[1.0, 0.3], [0.3, -1.0]], requires_grad=False)
+        return qml.expval(qml.Hermitian(scale * matrix, 0))
+
+    at = pnp.array(0.5, requires_grad=True)
+    for method in ("best", "parameter-shift", "finite-diff"):
+        node = qml.QNode(circuit, device(1), diff_method=method)
+        with pytest.raises(qml.exceptions.DeviceError, match="matrix of Hermitian"):
+            qml.grad(node)(at)

@@ -372,3 +372,14 @@ def test_one_shot_method_needs_shots(device: Any) -> None:
     config = qml.devices.ExecutionConfig(mcm_config=qml.devices.MCMConfig(mcm_method="one-shot"))
     tape = qml.tape.make_qscript(teleported)(0.8)
     fails(qml.exceptions.DeviceError, "needs shots", device(3).setup_execution_config, config, tape)
+
+
+def test_samples_of_mid_circuit_measurements_have_the_types_of_their_values(device: Any) -> None:
+    def circuit() -> Any:
+        qml.Hadamard(0)
+        first, second = qml.measure(0), qml.measure(1)
+        values = (first, first + second, first == second, first / 2)
+        return tuple(qml.sample(value) for value in values)
+
+    kinds = [each.dtype.kind for each in qml.set_shots(qml.QNode(circuit, device(2)), 5)()]
+    assert kinds == ["i", "i", "b", "f"]
