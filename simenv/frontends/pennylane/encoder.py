@@ -128,7 +128,7 @@ def _wide(name: str, op: Any) -> GateSteps | None:
     count = len(op.wires)
     everything = tuple(range(count))
     if name in _BARRIERS:
-        visual = op.hyperparameters.get("only_visual") or not count
+        visual = getattr(op, "base", op).hyperparameters.get("only_visual") or not count
         return () if visual else (Step("barrier", everything),)
     if name == "C(PhaseShift)":
         return (Step("mcphase", everything, ((0, 1.0),)),) if _all_ones(op) else None

@@ -168,6 +168,7 @@ def test_optimizer_finds_the_ground_state(device: Any) -> None:
     assert circuit(at) == pytest.approx(-1.0, abs=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore:Differentiating with respect to the input:UserWarning")
 @pytest.mark.parametrize("method", ["best", "parameter-shift"])
 def test_gradient_by_coefficients_of_an_observable(method: str, device: Any) -> None:
     def circuit(coefficients: Any) -> Any:
