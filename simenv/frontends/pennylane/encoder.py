@@ -155,15 +155,8 @@ def matrix_wires(op: Any) -> int:
     if op.name in PREPARATIONS:
         return PREPARED_WIRES
     if op.num_params or not op.has_matrix:
-        alone = op.has_matrix and not op.has_decomposition
-        return MAX_UNITARY_QUBITS if alone and _on_qubits(op) else 0
+        return MAX_UNITARY_QUBITS if op.has_matrix and not op.has_decomposition else 0
     return SMALL_MATRIX_WIRES
-
-
-def _on_qubits(op: Any) -> bool:
-    """Return whether the matrix of an operator has the size of its wires, as those on qutrits have
-    not."""
-    return len(qml.matrix(op)) == 1 << len(op.wires)
 
 
 def is_carried(op: Any) -> bool:

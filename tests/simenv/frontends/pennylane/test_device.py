@@ -208,8 +208,3 @@ def test_barriers_keep_the_folds_of_a_circuit(device: Any) -> None:
     assert once - thrice > 0.01 < thrice - five_times
     for ignored in (lambda: None, lambda: qml.Barrier([0, 1], only_visual=True)):
         np.testing.assert_allclose(values(ignored), once, atol=1e-9)
-
-
-def test_operator_on_a_qutrit_is_refused_by_name(device: Any) -> None:
-    with pytest.raises(qml.exceptions.DeviceError, match="TShift"):
-        qml.QNode(lambda: (qml.TShift(0), qml.probs(wires=[0]))[1], device(1))()
