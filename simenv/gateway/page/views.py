@@ -11,8 +11,9 @@ import io
 import threading
 import time
 import zipfile
+from collections import OrderedDict
 from collections.abc import AsyncIterator
-from functools import lru_cache
+from concurrent.futures import Future
 from typing import Annotated, Any
 
 import msgspec
@@ -75,7 +76,6 @@ MAX_EVENTS = 1_000  # of one answer
 MAX_STREAM = 500  # tasks of the task stream
 MAX_LAYOUTS = 64  # of devices without coordinates, in memory
 MAX_LAID_OUT = 200  # qubits; a layout of more takes longer than a request may
-_LAYOUT = threading.Lock()  # those who ask for the same layout at once share one computation
 MAX_SCANNED = 20_000  # events that are looked at for one answer
 _SCAN = 1_000  # events of one request
 
@@ -331,11 +331,40 @@ class DevicePositions(msgspec.Struct, frozen=True):
     positions: list[tuple[float, float]]
 
 
-@lru_cache(maxsize=MAX_LAYOUTS)
 def _laid_out(count: int, coupling: tuple[tuple[int, int], ...]) -> DevicePositions:
     laid_out = coupling if count <= MAX_LAID_OUT else ()
     places = lattice.positions(count, laid_out).round(3).tolist()
     return DevicePositions([(x, y) for x, y in places])
+
+
+class _Layouts:
+    """The layouts asked for last. Each is computed once, by the first who asks for it; those who
+    ask meanwhile wait for this layout, and for no other."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # of the table; never held during a computation
+        self._layouts: OrderedDict[object, Future[DevicePositions]] = OrderedDict()
+
+    def of(self, count: int, coupling: tuple[tuple[int, int], ...]) -> DevicePositions:
+        key = count, coupling
+        with self._lock:
+            found = self._layouts.get(key)
+            layout = self._layouts[key] = found or Future()
+            self._layouts.move_to_end(key)
+            if len(self._layouts) > MAX_LAYOUTS:
+                self._layouts.popitem(last=False)
+        if found is None:
+            try:
+                layout.set_result(_laid_out(count, coupling))
+            except BaseException as error:
+                layout.set_exception(error)
+                with self._lock:
+                    self._layouts.pop(key, None)
+                raise
+        return layout.result()
+
+
+_LAYOUTS = _Layouts()
 
 
 def positions_of(client: Client, name: str) -> DevicePositions:
@@ -344,8 +373,7 @@ def positions_of(client: Client, name: str) -> DevicePositions:
     device = client.device(name)
     if device.coordinates:
         return DevicePositions(list(device.coordinates))
-    with _LAYOUT:
-        return _laid_out(device.num_qubits, device.coupling)
+    return _LAYOUTS.of(device.num_qubits, device.coupling)
 
 
 class DrainReason(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

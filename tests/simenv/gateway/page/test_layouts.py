@@ -1,5 +1,6 @@
 """Positions of the qubits of devices without coordinates, as the page asks for them."""
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any, cast
@@ -33,6 +34,38 @@ def test_a_layout_is_computed_once_for_all_who_ask_at_once(monkeypatch: pytest.M
         first, *others = pool.map(lambda _: views.positions_of(client, "ring"), range(4))
     assert computed == [97]
     assert all(each == first for each in others)
+
+
+def test_no_one_waits_for_the_layout_of_another_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def positions(count: int, *rest: Any) -> np.ndarray:
+        if count == 89:
+            begun.set()
+            assert go_on.wait(60.0)
+        return lattice_positions(count, *rest)
+
+    lattice_positions = lattice.positions
+    monkeypatch.setattr(lattice, "positions", positions)
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(views.positions_of, client_of(89), "slow")
+        try:
+            assert begun.wait(60.0)
+            with ThreadPoolExecutor(1) as other:
+                fast = other.submit(views.positions_of, client_of(83), "fast")
+                assert len(fast.result(30.0).positions) == 83
+                assert not slow.done()
+        finally:
+            go_on.set()
+        assert len(slow.result(60.0).positions) == 89
+
+
+def test_a_layout_that_failed_is_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr(lattice, "positions", lambda *_: 1 // 0)
+        with pytest.raises(ZeroDivisionError):
+            views.positions_of(client_of(79), "ring")
+    assert len(views.positions_of(client_of(79), "ring").positions) == 79
 
 
 def test_large_devices_are_drawn_in_rows_without_a_layout() -> None:
