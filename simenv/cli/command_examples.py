@@ -85,7 +85,9 @@ simenv environments -o name,state"""),
     "logs": _of("""
 simenv logs
 simenv logs main-0 --lines 20""", UP),
-    "demo": _of("simenv demo --out pictures"),
+    "demo": _of("""
+simenv demo --out pictures
+simenv demo --workers 1 --json"""),
     "examples": _of("""
 simenv examples
 simenv examples more"""),
@@ -95,6 +97,7 @@ simenv doctor --json || echo repair it"""),
     "gateway": _of("""
 simenv up --gateway 127.0.0.1:0
 simenv gateway status
+simenv gateway tokens list
 simenv down"""),
     "gateway status": _of("""
 simenv gateway status
@@ -114,7 +117,9 @@ simenv gateway tokens add --purpose notebook --expires 7d
 simenv gateway tokens add --user ana""", GATEWAY),
     "gateway tokens revoke": _of("""
 simenv gateway tokens add --purpose notebook
+simenv gateway tokens add --purpose course
 simenv gateway tokens revoke $(simenv gateway tokens list -o number --no-header | tail -n 1)
+simenv gateway tokens revoke $(simenv gateway tokens list -o number --no-header | tail -n 1) --json
 """, GATEWAY),
     "web": _of("""
 simenv web
@@ -128,7 +133,8 @@ simenv certify {_DEVICE} --qubits 0-1 --effort 0.2
 simenv certify {_DEVICE} --qubits 0 --effort 0.2 --out measured""", UP),
     "calibrate": _of(f"""
 {_FILES}
-simenv calibrate examples/counts.jsonl --device {_DEVICE} --out fitted"""),
+simenv calibrate examples/counts.jsonl --device {_DEVICE} --out fitted
+simenv calibrate examples/counts.jsonl --device {_DEVICE} --out again --narrow --json"""),
     "score": _of(f"""
 {_FILES}
 simenv score examples/counts.jsonl --device {_DEVICE}
@@ -153,27 +159,38 @@ simenv devices -o name,qubits""", UP),
     "devices import": _of(f"""
 {_FILES}
 simenv devices import examples/calibration.json --name mine
+simenv devices import examples/calibration.json --name again --format cunqa --json
 simenv devices show mine"""),
     "devices new": _of("""
 simenv devices new small --qubits 5 --t1-us 120 --duration-2q-ns 68 --error-2q 0.006
 simenv devices new star --couplings 0-1,0-2,0-3 --error-2q 0.006,0.008,0.005
 simenv devices new mine --lattice heavy-hex:3x8 --template --file mine.json
 simenv devices import mine.json"""),
-    "devices refresh": _of("simenv devices refresh mine", "a [devices.mine] with `refresh`"),
+    "devices refresh": _of(f"""
+{_FILES}
+printf '[devices.mine]\\nrefresh = "cat %s"\\n' "$PWD/examples/calibration.json" > simenv.toml
+simenv up --config simenv.toml
+simenv devices refresh mine
+simenv devices refresh mine --json
+simenv down"""),
     "devices show": _of(f"""
 simenv devices show {_DEVICE}
 simenv devices show {_DEVICE} --qubit 3""", UP),
     "devices remove": _of("""
-simenv devices remove mine""", "an imported device"),
+simenv devices new small --qubits 2
+simenv devices new other --qubits 2
+simenv devices remove small
+simenv devices remove other --json"""),
     "history": _of("""
 simenv history
-simenv history --since 1d --state FAILED
-simenv history --csv > history.csv
+simenv history --since 1d --state FAILED --csv > failed.csv
 simenv history --series queue --step 1m""", UP),
     "trace": _of(f"""
 {_FILES}
 {_TASK}
-simenv trace $task""", UP),
+simenv result $task
+simenv trace $task
+simenv trace $task --json""", UP),
     "profile": _of(f"""
 {_FILES}
 simenv exec --run-name first -- simenv run examples/bell.qasm
@@ -191,7 +208,8 @@ simenv shares --json""", UP),
     "receipt": _of(f"""
 {_FILES}
 simenv run examples/bell.qasm --task-name bell
-simenv receipt $(simenv history --limit 1 -o task --no-header)""", UP),
+simenv receipt $(simenv history --limit 1 -o task --no-header)
+simenv receipt $(simenv history --limit 1 -o task --no-header) --json""", UP),
     "scale": _of("""
 simenv scale main 1
 simenv scale main --min 1 --max 2""", UP),
@@ -201,13 +219,18 @@ simenv drain $(simenv nodes -o node --no-header) --reason fan
 simenv undrain $(simenv nodes -o node --no-header)""", UP),
     "undrain": _of("""
 simenv drain $(simenv nodes -o node --no-header) --reason fan
-simenv undrain $(simenv nodes -o node --no-header)""", UP),
+simenv undrain $(simenv nodes -o node --no-header)
+simenv drain $(hostname) --reason disk
+simenv undrain $(hostname)""", UP),
     "calendar": _of("""
 simenv drain all --at 02:00 --for 2h --reason update
-simenv calendar""", UP),
+simenv calendar
+simenv calendar --json""", UP),
     "calendar remove": _of("""
 simenv drain all --at 02:00 --for 2h --reason update
-simenv calendar remove $(simenv calendar -o number --no-header | tail -n 1)""", UP),
+simenv drain all --at 04:00 --for 1h --reason disk
+simenv calendar remove $(simenv calendar -o number --no-header | tail -n 1)
+simenv calendar remove $(simenv calendar -o number --no-header | tail -n 1) --json""", UP),
     "policy": _of("""
 simenv policy
 simenv policy queue main fair_share""", UP),
@@ -238,7 +261,9 @@ simenv accounts move geology science
 simenv accounts move geology -""", UP),
     "accounts remove": _of("""
 simenv accounts add trial
-simenv accounts remove trial""", UP),
+simenv accounts add course
+simenv accounts remove trial
+simenv accounts remove course --json""", UP),
     "qos": _of("""
 simenv qos set urgent --priority 100 --usage-factor 2
 simenv qos""", UP),
@@ -250,7 +275,9 @@ simenv qos set batch --preempt --usage-factor 0.5
 simenv qos set batch max_queued_tasks=1000""", UP),
     "qos remove": _of("""
 simenv qos set trial
-simenv qos remove trial""", UP),
+simenv qos set course
+simenv qos remove trial
+simenv qos remove course --json""", UP),
     "admin": _of("""
 simenv admin check
 simenv admin backup simenv.tar""", UP),
@@ -262,13 +289,15 @@ simenv admin backup backups --keep 7""", UP),
 simenv up
 simenv admin backup simenv.tar
 simenv admin restore simenv.tar --name copy
-simenv down"""),
+simenv admin restore simenv.tar --name second --up
+simenv down --all"""),
     "admin check": _of("""
 simenv admin check
 simenv admin check --json""", UP),
     "admin upgrade": _of("""
 simenv up
 simenv admin upgrade
+simenv admin upgrade --drain 5 --backup backups
 simenv down"""),
     "limits": _of("""
 simenv limits
@@ -276,11 +305,13 @@ simenv limits --json""", UP),
     "limits set": _of("""
 simenv keys add ana --out ana.simenv
 simenv limits set ana max_queued_tasks=1000 max_kept_bytes=2GiB
+simenv limits set ana max_queued_tasks=2000 --json
 simenv limits --owner ana""", UP),
     "limits reset": _of("""
 simenv keys add ben --out ben.simenv
 simenv limits set ben max_queued_tasks=1000
-simenv limits reset ben""", UP),
+simenv limits reset ben
+simenv limits reset ben --json""", UP),
     "keys": _of("""
 simenv keys add carla --out carla.simenv
 simenv keys list""", UP),
@@ -293,10 +324,13 @@ simenv keys list
 simenv keys list --json""", UP),
     "keys revoke": _of("""
 simenv keys add emil --out emil.simenv
-simenv keys revoke emil""", UP),
+simenv keys add gina --out gina.simenv
+simenv keys revoke emil
+simenv keys revoke gina --json""", UP),
     "keys rotate": _of("""
 simenv keys add flora --out flora.simenv
 simenv keys rotate flora --out flora.simenv --overlap 10m
+simenv --service flora.simenv keys rotate
 simenv --service flora.simenv status""", UP),
     "prune": _of("""
 simenv prune --older-than 7d --dry-run
@@ -311,6 +345,7 @@ simenv qpm check inprocess --only 'polling.*' --junit verdicts.xml"""),
 {_FILES}
 simenv up --name two --pool one:workers=1 --pool other:workers=1
 simenv qpm diff one other examples/bell.qasm --name two
+simenv qpm diff one other examples/bell.qasm --shots 4096 --all --name two
 simenv down --name two"""),
     "qfw": _of("""
 simenv qfw path
@@ -318,8 +353,14 @@ simenv qfw path --export"""),
     "qfw install": _of("""
 simenv qfw install
 simenv qfw install $QFW_PATH --pool main""", QFW),
-    "qfw check": _of("simenv qfw check", QFW),
-    "qfw uninstall": _of("simenv qfw uninstall", QFW),
+    "qfw check": _of("""
+simenv qfw install
+simenv qfw check || echo repair it
+simenv qfw check $QFW_PATH --json || echo repair it""", QFW),
+    "qfw uninstall": _of("""
+simenv qfw install
+simenv qfw uninstall
+simenv qfw uninstall $QFW_PATH --json""", QFW),
     "qfw path": _of("""
 simenv qfw path
 eval "$(simenv qfw path --export)"
@@ -332,6 +373,7 @@ simenv qpi build qpi
 CC=gcc simenv qpi build qpi"""),
     "qpi flags": _of("""
 simenv qpi build qpi
+simenv qpi flags qpi
 echo "cc app.c -o app $(simenv qpi flags qpi)"
 """),
     "slurm": _of("""
@@ -344,11 +386,15 @@ simenv slurm build /opt/simenv --include /usr/local/slurm/include""", SLURM),
 simenv slurm install --service munge:OWNER@HOST:7481/NAME --plugin /opt/simenv/simenv_spank.so
 simenv slurm install --service munge:OWNER@HOST:7481/NAME --conf /etc/slurm --cluster NAME""",
         SLURM),
-    "slurm reserve": _of("simenv slurm reserve $SLURM_JOB_ID --qpu main:2", SLURM),
+    "slurm reserve": _of("""
+simenv slurm reserve $SLURM_JOB_ID --qpu main:2
+simenv slurm reserve $SLURM_JOB_ID --qpu main:1 --timeout 5""", SLURM),
     "slurm env": _of("""
 eval "$(simenv slurm env --qpu main:2)"
 simenv slurm env --qpu main:2 --job 42 --plain""", SLURM),
-    "slurm release": _of("simenv slurm release $SLURM_JOB_ID", SLURM),
+    "slurm release": _of("""
+simenv slurm release $SLURM_JOB_ID
+simenv slurm release $SLURM_JOB_ID --json""", SLURM),
     "slurm sync": _of("""
 simenv slurm sync
 simenv slurm sync --every 30 --pool main""", SLURM),
