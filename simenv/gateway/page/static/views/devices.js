@@ -96,7 +96,7 @@ function oneQubit() {
   return [h("h3", null, `Qubit ${chosen}`),
     facts([
       ...Object.entries(QUBIT_FIGURES).map(([key, [label, format]]) => { const value = qubits[chosen][key]; return [label, value === null ? "not known" : format(value)]; }),
-      ...(device.qubits[chosen].t2_star_us === null ? [] : [["T2* (Ramsey)", microseconds(device.qubits[chosen].t2_star_us)]]),
+      ...((device.qubits[chosen]?.t2_star_us ?? null) === null ? [] : [["T2* (Ramsey)", microseconds(device.qubits[chosen].t2_star_us)]]),
       ["Couplings", couplings.length ? couplings.map(({ text }) => h("div", null, text)) : device.all_to_all ? ["all", ...alike].join("; ") : "none"],
     ])];
 }
