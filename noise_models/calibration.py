@@ -171,6 +171,7 @@ class FitScope(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_f
     first: str = ""  # dates of the counts, ISO 8601; "": not known
     last: str = ""
     placed: bool = False
+    pairs: tuple[tuple[int, int], ...] = ()  # of their gates, the smaller number first; (): any
 
     @staticmethod
     def family(name: str) -> str:
@@ -237,6 +238,7 @@ class CalibrationSnapshot(
     overhead_ns: float = 0.0  # time per circuit for loading and control; 0.0: not known
     zz_strength: float | None = None  # factor of all rates of `zz`; None: `zz_factor`
     fitted: FitScope | None = None  # None: not fitted to counts
+    outside: CalibrationSnapshot | None = None  # in force for circuits outside `fitted`; None: this
     unusable: tuple[int, ...] = ()  # numbers that name no qubit, or one that does not work
     unmeasured: tuple[int, ...] = ()  # usable qubits that have no measurement
     angle_bounds: tuple[AngleBounds, ...] = ()  # of gates whose angles are limited

@@ -54,6 +54,8 @@ def check(snapshot: calibration.CalibrationSnapshot) -> None:
     checks.check_ranges("", snapshot, _DEVICE)
     if snapshot.fitted is not None:
         _scope(snapshot.fitted, snapshot.num_qubits)
+    if snapshot.outside is not None:
+        _outside(snapshot, snapshot.outside)
     if snapshot.calibrated:
         _date("calibrated", snapshot.calibrated)
     native: set[str] = set()
@@ -121,10 +123,25 @@ def clamps(snapshot: calibration.CalibrationSnapshot) -> tuple[tuple[str, str], 
     return tuple(results)
 
 
+def _outside(
+    snapshot: calibration.CalibrationSnapshot, outside: calibration.CalibrationSnapshot
+) -> None:
+    """Check the calibration for circuits outside the scope of a fit: one of the same device."""
+    if snapshot.fitted is None or outside.outside is not None:
+        hint = "leave it out"
+        raise SnapshotError("outside", "has no scope of a fit around it", hint=hint)
+    if (outside.num_qubits, outside.native_gates) != (snapshot.num_qubits, snapshot.native_gates):
+        hint = "the calibration that the fit began with"
+        raise SnapshotError("outside", "qubits or native gates of another device", hint=hint)
+    check(outside)
+
+
 def _scope(scope: calibration.FitScope, num_qubits: int) -> None:
     checks.check_text("fitted.device", scope.device)
     checks.check_qubits("fitted.qubits", scope.qubits, num_qubits)
     checks.check_ranges("fitted.", scope, _FIT)
+    for pair in scope.pairs:
+        checks.check_qubits("fitted.pairs", pair, num_qubits)
     checks.check_entries("fitted.families", scope.families, MAX_FAMILIES)
     for family in scope.families:
         checks.check_text("fitted.families", family)

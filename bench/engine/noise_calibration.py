@@ -4,8 +4,7 @@ For each data set of real QPUs, the device's snapshot is fitted to the training 
 predict all circuits: Aer's model of the snapshot without idle noise; with it, in both of its forms:
 with equal readout errors of 0 and 1, as `NoiseModel.from_backend` reads a Target, and with p01 and
 p10, as `from_backend_properties` has; our model of the snapshot with several factors of its ZZ
-rates, the fitted one, and where too few different circuits forbid its use, that of `simenv
-calibrate --narrow`. Their scores are compared with those of the ideal circuit, of the uniform
+rates, the fitted one. Their scores are compared with those of the ideal circuit, of the uniform
 distribution, of the ceiling by shot noise, and of the hardware's own repeat. HF is the
 fidelity of `judge` between exact distribution and counts. Test circuits (`splits.json` of the data)
 are never fitted, not even where they run under another name in the training part. A goal is also
@@ -43,14 +42,12 @@ from noise_models.model import NoiseOptions
 from simenv.calibration import judge, report as page
 from simenv.calibration.accept import (
     HEADER,
-    LEAST_BODIES,
     LEAST_GAIN,
     PARTS,
     as_values,
     below,
     cells,
     interval,
-    is_narrow,
 )
 from simenv.calibration.data import CountsData, read
 from simenv.calibration.fit.calibrate import FitRefusedError, FittedDevice, calibrate
@@ -73,7 +70,6 @@ EQUAL_READOUT = (
     "Aer's recipe from a Target reads 0 and 1 wrongly with the same probability; an emulated device"
     " has the p01 and p10 that its calibration states."
 )
-NARROW = "fitted, narrow"
 STRENGTHS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)  # factors of ZZ rates
 NEAR_CEILING = 0.003
 SPEED_CIRCUITS, SPEED_QUBITS = 60, 4
@@ -182,17 +178,15 @@ def _section(options: Namespace, name: str, split: dict[str, Any]) -> tuple[page
         for model, recipe in recipes.items()
     }
     fit = ""
-    for model, narrow in () if options.curve_only else ((FITTED, False), (NARROW, True)):
-        fitted = _fitted(data, snapshot, notes, narrow=narrow)
-        fit = model if fitted is not None and not fitted.reason else fit
-        models[model] = models[SNAPSHOT]
+    if not options.curve_only:
+        fitted = _fitted(data, snapshot, notes)
+        fit = FITTED if fitted is not None and not fitted.reason else ""
+        models[FITTED] = models[SNAPSHOT]
         if fitted is not None:
-            models[model] = SeriesPredictor(fitted.snapshot, fitted.series)
-        if fitted is None or not is_narrow(fitted.scope):
-            break
+            models[FITTED] = SeriesPredictor(fitted.snapshot, fitted.series)
     print(*(f"  {note}" for note in notes), sep="\n")
     judged = data.part(test=True) if options.test_only else data
-    for model in (SNAPSHOT, FITTED, NARROW) if options.residual else ():
+    for model in (SNAPSHOT, FITTED) if options.residual else ():
         for part, is_test in PARTS if model in models else ():
             causes = _residual(judged.part(test=is_test), models[model])
             text = ", ".join(f"{cause} {loss:.4f}" for cause, loss in causes.items())
@@ -200,7 +194,7 @@ def _section(options: Namespace, name: str, split: dict[str, Any]) -> tuple[page
     result = score(judged, models, IdealDistributions(), _note)
     broken = [
         f"Below Aer's recipe: {text}."
-        for model in (SNAPSHOT, FITTED, NARROW)
+        for model in (SNAPSHOT, FITTED)
         if model in models
         for reference in (AER_IDLE, AER_PROPERTIES)
         for text in below(result, model, reference)
@@ -233,7 +227,7 @@ def _new_splits(report: Report, data: CountsData, number: int, seed: int) -> lis
         ]
         split = msgspec.structs.replace(data, records=tuple(records))
         notes: list[str] = []
-        fitted = _fitted(split, snapshot, notes, narrow=len(names) < 2 * LEAST_BODIES)
+        fitted = _fitted(split, snapshot, notes)
         model: Predictor = Predictor(snapshot)
         models = {SNAPSHOT: model, FITTED: model}
         if fitted is not None:
@@ -280,25 +274,23 @@ def _zz_model(strength: float) -> str:
 
 
 def _fitted(
-    data: CountsData, snapshot: CalibrationSnapshot, notes: list[str], *, narrow: bool
+    data: CountsData, snapshot: CalibrationSnapshot, notes: list[str]
 ) -> FittedDevice | None:
     """Fit a set, and add sentences about it; None: refused."""
     name = f"{data.device}-fitted"
     try:
-        seconds, result = timed(lambda: calibrate(data, snapshot, name, _note, narrow=narrow))
+        seconds, result = timed(lambda: calibrate(data, snapshot, name, _note))
     except FitRefusedError as error:
         notes.append(f"The fit was refused: {error.message}. The snapshot stands in its place.")
         return None
     print(f"  fitted in {seconds:.1f} s")
-    if narrow:
-        notes.append("With --narrow:")
     notes += _fit_notes(result)
     return result
 
 
 def _rule(report: Report, section: page.Section) -> None:
     """Add the least difference between each used model and Aer's recipe from a Target."""
-    for model in (SNAPSHOT, FITTED, NARROW):
+    for model in (SNAPSHOT, FITTED):
         least = _least_gain(section, model, AER_IDLE)
         if least is not None:
             label = f"{section.title}, {model}: mean HF above {AER_IDLE}, end of the interval"
@@ -481,11 +473,9 @@ def _changed(p: NDArray[np.float64], q: NDArray[np.float64]) -> list[NDArray[np.
 
 
 def _goals(report: Report, section: page.Section, *, test: bool) -> float:
-    """Add the goals of one set; return the set's median HF of the fitted model. It is that of
-    `--narrow` where that differs: the test circuits are of the family that was fitted."""
+    """Add the goals of one set; return the set's median HF of the fitted model."""
     part = section.score.part(test=test)
-    model = NARROW if NARROW in section.score.models else FITTED
-    fitted, limit = part.summary(model), part.summary(CEILING)
+    fitted, limit = part.summary(FITTED), part.summary(CEILING)
     before = part.summary(SNAPSHOT)
     if fitted is None or limit is None or before is None:
         report.not_measured("set_median", section.title, "no circuit could be judged")
@@ -498,7 +488,7 @@ def _goals(report: Report, section: page.Section, *, test: bool) -> float:
         settings = f" ({value:.4f}, ceiling {ceiling:.4f})" if near and value < goal else ""
         report.at_least(key, max(value, goal) if near else value, f"{label}{settings}")
 
-    what = f"{section.title}, {model}"
+    what = f"{section.title}, {FITTED}"
     add("set_median", "median", what)
     gain = min(fitted.mean.value - before.mean.value, fitted.median.value - before.median.value)
     report.at_least("above_snapshot", gain, f"{what}: mean and median HF above the snapshot's")

@@ -32,6 +32,7 @@ from simenv.calibration import score as calibration_score
 from simenv.calibration.data import CountsRecord
 from simenv.calibration.fit.components import ADDED, ASYMMETRY, ZZ
 from simenv.calibration.fit.solve import FitProblem
+from simenv.worker.noise import gates_of
 
 
 class HeldOutCircuit(msgspec.Struct, frozen=True, eq=False):
@@ -288,6 +289,9 @@ def scope_of(
 ) -> calibration.FitScope:
     """Scope of a fit of `device` to these records."""
     observed = problem.observations
+    runs = [problem.distributions.compiler.run_of(each) for each in records]
+    gates = {gate for run in runs for gate in gates_of(run.loaded.program)}
+    pairs = tuple(sorted({(min(q), max(q)) for _, q in gates if len(q) == 2}))
     programs = [problem.distributions.programs[each.place] for each in observed]
     days = sorted(each.time_s for each in records if each.time_s == each.time_s)
     first, last = (_day(days[0]), _day(days[-1])) if days else ("", "")
@@ -301,6 +305,7 @@ def scope_of(
         first=first,
         last=last,
         placed=any(each.was_placed for each in observed),
+        pairs=pairs,
     )
 
 

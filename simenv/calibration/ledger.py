@@ -35,6 +35,7 @@ from simenv.model.views import DeviceInfo
 from simenv.service.devices.registry import DeviceRegistry
 from simenv.service.devices.resolve import DocumentPending, EmulatedDevices
 from simenv.wire.messages.client import NoiseDocument
+from simenv.worker.noise import in_force
 from simulators.circuit.analysis.noise_profile import MAX_QUBITS, IdealStates, LocationLosses
 from simulators.circuit.analysis.profiler import profile
 from simulators.circuit.ir import Circuit
@@ -326,12 +327,14 @@ def circuit_ledger(
     terms, limits = local.resolved(order.terms)
     stored = local.document(terms)
     assert stored is not None  # a device has a document
-    packed = Circuit.from_program(decode_program(order.specs[0].program))
+    program = decode_program(order.specs[0].program)
+    packed = Circuit.from_program(program)
     if wrong := validation_error(packed):
         raise ProgramError(wrong)
     assert limits is not None
     try:
-        result = error_ledger(packed, documents.load(stored.body), NoiseOptions.parse(terms.noise))
+        document = in_force(documents.load(stored.body), program, terms.name)
+        result = error_ledger(packed, document, NoiseOptions.parse(terms.noise))
     except (NoiseError, EngineError) as error:
         raise OptionError(f"noise: {error.message}", hint=error.hint) from error
     limits.examined(packed, profile(packed, terms.outputs, ()), terms)

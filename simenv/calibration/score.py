@@ -38,6 +38,7 @@ from noise_models.model import NoiseOptions
 from simenv.calibration import judge
 from simenv.calibration.data import CountsData, CountsRecord
 from simenv.calibration.fit.observations import CompiledRun, DeviceCompiler
+from simenv.worker.noise import in_force
 from simulators.circuit.gates import UNITARY
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
@@ -137,19 +138,26 @@ class Predictor:
         distribution, nor those that must be sampled; 0: no limit."""
         self._most_work = most_work
         self._compiler = compiler or DeviceCompiler(snapshot)
+        self._snapshot = snapshot
         self._noise = NoiseAttachment(noise_model(snapshot, options))
-        self._known: dict[int, Prediction | None] = {}
+        outside = snapshot.outside
+        self._outside = self._noise
+        if outside is not None:
+            self._outside = NoiseAttachment(noise_model(outside, options))
+        self._known: dict[tuple[int, bool], Prediction | None] = {}
 
     def prediction(self, record: CountsRecord) -> Prediction | None:
         """Prediction for a record's circuit; None if it is too wide. Raises DataError."""
         run = self._compiler.run_of(record)
-        key = id(run)
+        acting = in_force(self._snapshot, run.loaded.program, record.name)
+        attachment = self._noise if acting is self._snapshot else self._outside
+        key = id(run), acting is self._snapshot
         if key not in self._known:
-            self._known[key] = self._predicted(run)
+            self._known[key] = self._predicted(run, attachment)
         return self._known[key]
 
-    def _predicted(self, run: CompiledRun) -> Prediction | None:
-        noise = self._noise.attach(run.circuit)
+    def _predicted(self, run: CompiledRun, attachment: NoiseAttachment) -> Prediction | None:
+        noise = attachment.attach(run.circuit)
         circuit = noise.located(run.circuit)
         if noise.detunings is not None:
             mixed = _mixed(circuit, noise)

@@ -313,6 +313,16 @@ def operations_of(program: Program) -> set[tuple[str, tuple[int, ...]]]:
     return results
 
 
+def in_force(document: Document, program: Program, name: str) -> Document:
+    """Calibration that acts on a circuit: that of a fit to few circuits acts on alike ones alone.
+    `name`: of the task."""
+    scope = getattr(document, "fitted", None)
+    outside: CalibrationSnapshot | None = getattr(document, "outside", None)
+    if scope is None or outside is None or not outside_fit(scope, program, name):
+        return document
+    return outside
+
+
 def outside_fit(scope: FitScope, program: Program, name: str) -> tuple[str, ...]:
     """Return a warning about a circuit that differs from those which the device was fitted to; ()
     if it does not. `name`: of the task."""
@@ -334,6 +344,10 @@ def outside_fit(scope: FitScope, program: Program, name: str) -> tuple[str, ...]
         has.append(f"{pairs} two-qubit gates")
     if others and not scope.placed:
         has.append(f"qubits {_listed(others)}")
+    elif scope.pairs and not scope.placed:
+        acting = {tuple(sorted(q)) for _, q in gates_of(program) if len(q) == 2}
+        if new := sorted(acting.difference(scope.pairs)):
+            has.append(f"gates on {_listed(f'{a}-{b}' for a, b in new)}")
     if not has:
         return ()
     families = ", ".join(each for each in scope.families if each)
@@ -399,7 +413,7 @@ class Noise:
         Raises Unsupported, NoiseError."""
         from simulators.circuit.passes import attach_noise
 
-        attachment = self._attachment(terms)
+        attachment = self._attachment(terms, program)
         if circuit.labels and not self._has_channels(terms):  # a device knows its gates by name
             circuit = msgspec.structs.replace(circuit, labels=())
         times_are_parameters = attach_noise.depends_on_params(circuit)
@@ -501,6 +515,8 @@ class Noise:
             return unused_channels(document, program, terms, acts=acts)
         scope = document.fitted
         outside = () if scope is None else outside_fit(scope, program, terms.name)
+        if outside and document.outside is not None:
+            outside = (f"{outside[0]}: its noise is that of the calibration before the fit",)
         if _OFF not in terms.noise:
             model = None if terms.device else self._attachment(terms).model
             if terms.snapshot not in self._gaps:
@@ -556,16 +572,21 @@ class Noise:
             result = self._documents[digest] = document.load(body)
         return result
 
-    def _attachment(self, terms: TaskOptions) -> NoiseAttachment:
-        key = (terms.snapshot, terms.noise)
+    def _attachment(self, terms: TaskOptions, program: Program | None = None) -> NoiseAttachment:
+        """Noise of a task's device; `program`: circuit for which a fit may not be in force."""
+        document = self._document(terms.snapshot)
+        acting = document
+        if program is not None:
+            acting = in_force(document, program, terms.name)
+        key = (terms.snapshot if acting is document else f"outside {terms.snapshot}", terms.noise)
         result = self._models.get(key)
         if result is None:
-            from noise_models import document
+            from noise_models import document as documents
             from noise_models.model import NoiseOptions
             from simulators.circuit.passes.attach_noise import NoiseAttachment
 
             options = NoiseOptions.parse(terms.noise)
-            model = document.model(self._document(terms.snapshot), options)
+            model = documents.model(acting, options)
             result = self._models[key] = NoiseAttachment(model)
             self._bound_models()
         else:

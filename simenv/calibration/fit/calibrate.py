@@ -5,9 +5,9 @@ device would be. Among devices between the snapshot and each fit, the result is 
 largest gain of fidelity of those whose gain is significant (`accept.gain`). If none is, the
 snapshot is kept; if the fits are worse than it, they are refused. No fit is used that is below
 Aer's recipe for the snapshot in either of its forms, with equal or with own readout errors of 0
-and 1, nor (unless asked for) one to few different circuits. Where the snapshot itself is below
-one of them, what is kept is the snapshot, its values as Aer reads them from a Target, or a part
-of the way to these: the one that is least below both forms.
+and 1; one to few different circuits is in force for alike circuits alone. Where the snapshot itself
+is below one of them, what is kept is the snapshot, its values as Aer reads them from a Target, or a
+part of the way to these: the best of those that gain beyond chance.
 """
 
 from __future__ import annotations
@@ -105,13 +105,12 @@ def calibrate(
     name: str,
     note: Callable[[str], None] = lambda _: None,
     *,
-    narrow: bool = False,
     force: bool = False,
 ) -> FittedDevice:
-    """Fit a snapshot to the training part of `data`; `name`: of the new device. `narrow`: use a fit
-    to fewer than LEAST_BODIES different circuits as well. `force`: use data that look wrong
-    (`guards`), and a fit that is not plausible. Raises DataError if no circuit can be fitted, and
-    FitRefusedError."""
+    """Fit a snapshot to the training part of `data`; `name`: of the new device. A fit to fewer than
+    LEAST_BODIES different circuits is in force for alike circuits, the snapshot for others.
+    `force`: use data that look wrong (`guards`), and a fit that is not plausible. Raises DataError
+    if no circuit can be fitted, and FitRefusedError."""
     training = data.part(test=False)
     if not training.records:
         raise DataError("every row of the data is a test row", hint='rows with "split": "train"')
@@ -132,7 +131,7 @@ def calibrate(
         choice for each in attempts for choice in _choices(each, snapshot, training, unfitted, note)
     ]
     scope = accept.scope_of(training.records, base.problem, snapshot.name)
-    best = _accepted(choices, may_be_used=narrow or not accept.is_narrow(scope))
+    best = _accepted(choices)
     result = _fitted_device(best, data, unfitted.kept, name, scope)
     if not force and (found := _doubt(result, best)):
         raise FitRefusedError(
@@ -271,22 +270,17 @@ def _gain(
     return accept.gain(after[finite], before[finite], runs, bodies, [each[finite] for each in aer])
 
 
-def _accepted(choices: Sequence[_Choice], *, may_be_used: bool = True) -> _Choice:
+def _accepted(choices: Sequence[_Choice]) -> _Choice:
     """Choice with the largest mean gain among the significant ones that are not below Aer's recipe,
     provided that a fit of the snapshot itself is one of them: few circuits that ran on unknown
     qubits gain by a homogeneous device by chance more often. A fit that keeps the spread of the
     calibration is preferred unless a homogeneous device gains more beyond chance.
 
-    Else the snapshot, at share 0, also if not `may_be_used`. Raises FitRefusedError if all choices
+    Else the snapshot, at share 0. Raises FitRefusedError if all choices
     are worse than the snapshot, and that is not below Aer's recipe.
     """
     judged = [(each, each.gain) for each in choices if each.gain is not None]
     own = [pair for pair in judged if pair[0].attempt.base.name == SNAPSHOT]
-    if not may_be_used:
-        best = max(own, key=_low)[0] if own else choices[0]
-        return _kept(
-            best, f"fewer than {accept.LEAST_BODIES} different circuits say little about others"
-        )
     if not judged:
         return choices[0]
     usable = [pair for pair in judged if pair[1].gain.is_above and not pair[1].is_below_aer]
@@ -354,6 +348,7 @@ def _fitted_device(
             ),
             name=name,
             fitted=scope if share else None,
+            outside=snapshot if share and accept.is_narrow(scope) else None,
             version=data.digest[:12],
             source_format="counts",
             source_digest=data.digest,

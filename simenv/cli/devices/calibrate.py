@@ -36,10 +36,6 @@ def calibrate(
     data: DataFile,
     device: Annotated[str, typer.Option(help="The device that was measured.")],
     out: Annotated[str, typer.Option(help="Name of the fitted device.")],
-    narrow: Annotated[
-        bool,
-        typer.Option("--narrow", help="Use a fit to fewer than 10 different circuits as well."),
-    ] = False,
     force: Annotated[
         bool,
         typer.Option("--force", help="Fit counts that look wrong, and store a doubtful fit."),
@@ -50,8 +46,8 @@ def calibrate(
     Rows with "split": "test" are not used. On circuits that a fit did not see, the gain must be
     significant: else the device's own calibration is kept, and a fit that is worse is refused. No
     fit is used that is below Aer's recipe for the calibration on these circuits, with p01 = p10
-    (aer) or as calibrated (aer-properties). A fit to fewer than 10 different circuits is used with
-    --narrow only. Counts that cannot be those of the circuits on this device are refused: bits in
+    (aer) or as calibrated (aer-properties). A fit to fewer than 10 different circuits acts on alike
+    circuits alone. Counts that cannot be those of the circuits on this device are refused: bits in
     another order, rows of other circuits, other qubits, values that are not plausible.
     """
     config.check_name(out, "device")
@@ -70,7 +66,7 @@ def calibrate(
         counts = counts.warned(other, len(counts.records))
     warn(counts)
     note = terminal.note if sys.stderr.isatty() else (lambda _: None)
-    fitted = fit(counts, snapshot, out, note, narrow=narrow, force=force)
+    fitted = fit(counts, snapshot, out, note, force=force)
     path, replaced = _saved(out, fitted)
     if app.settings_of(context).as_json:
         terminal.json_line(_as_object(out, path, fitted))
@@ -157,7 +153,6 @@ def _show_broken_rules(fitted: FittedDevice, device: str) -> None:
 
 
 def _show(fitted: FittedDevice) -> None:
-    from simenv.calibration.accept import is_narrow
     from simenv.calibration.fit.calibrate import AER_RECIPES
     from simenv.calibration.fit.components import CHANGES
 
@@ -180,8 +175,6 @@ def _show(fitted: FittedDevice) -> None:
                 f"on {terminal.counted(held.circuits, 'circuit')} left out of the best fit: gain of"
                 f" mean fidelity {held.gain.text}"
             )
-        if is_narrow(fitted.scope) and (held is None or held.gain.is_above):
-            terminal.line("measure other kinds of circuits, or give --narrow for such circuits")
         return
     if held is not None:
         terminal.line(
@@ -202,6 +195,11 @@ def _show(fitted: FittedDevice) -> None:
                     )
                 ),
             ]
+        )
+    if fitted.snapshot.outside is not None:
+        terminal.line(
+            f"fitted to {fitted.scope.bodies} different circuits: in force for circuits like these;"
+            " others have the calibration's noise, and their results say so"
         )
     table = []
     for (value, low, high), name in zip(fitted.factors, fitted.columns, strict=True):

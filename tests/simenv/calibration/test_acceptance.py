@@ -160,18 +160,23 @@ def few() -> tuple[CountsData, CalibrationSnapshot]:
     return random_counts(9, 2)
 
 
-def test_few_different_circuits_are_not_enough(few: tuple[CountsData, CalibrationSnapshot]) -> None:
+def test_a_fit_to_few_different_circuits_acts_on_alike_ones(
+    few: tuple[CountsData, CalibrationSnapshot],
+) -> None:
     counts, snapshot = few
     result = calibrate(counts, snapshot, "fitted")
-    assert result.share == 0.0
-    assert "fewer than 10 different circuits" in result.reason
-    assert result.scope.bodies == 9
-    used = calibrate(counts, snapshot, "fitted", narrow=True)
-    assert used.share > 0.0
-    assert not any(each.prior.asymmetry for each in used.scores)
-    scope = used.snapshot.fitted
+    assert result.share > 0.0
+    assert not any(each.prior.asymmetry for each in result.scores)
+    scope, outside = result.snapshot.fitted, result.snapshot.outside
     assert (scope.device, scope.qubits, scope.widest, scope.bodies) == ("lima", (0, 1), 2, 9)
-    assert not scope.placed
+    assert (scope.placed, scope.pairs) == (False, ((0, 1),))
+    assert outside == snapshot
+    assert load(dump(result.snapshot)) == result.snapshot
+    wider, _ = random_counts(1, 3)
+    fitted, before = Predictor(result.snapshot), Predictor(snapshot)
+    for record, is_alike in ((counts.records[0], True), (wider.records[0], False)):
+        one, other = (each.prediction(record).probabilities for each in (fitted, before))
+        assert np.array_equal(one, other) != is_alike
 
 
 def test_snapshot_below_aer_recipe_is_kept(few: tuple[CountsData, CalibrationSnapshot]) -> None:

@@ -153,7 +153,7 @@ def test_gates_that_are_calibrated_for_all_qubits_at_once_are_fitted() -> None:
     ions = library.load("trapped-ions")
     assert {gate.qubits for gate in ions.gates} == {()}
     counts, snapshot = random_counts(12, 2, snapshot=scaled_errors(ions, 20.0))
-    outcome = calibrate(counts, snapshot, "fitted", narrow=True)
+    outcome = calibrate(counts, snapshot, "fitted")
     errors = {column for column in outcome.columns if column.startswith("error")}
     assert {"error 1", "error 2"} <= errors
     before = {gate.name: gate.error for gate in snapshot.gates}

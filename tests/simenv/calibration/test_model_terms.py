@@ -185,7 +185,7 @@ def test_readout_that_drifts_is_fitted_by_date() -> None:
         for qubit in PATH[:2]:
             truth = changed_qubit(truth, qubit, p01=level, p10=2.0 * level)
         rows += dated(measured(texts, truth, rng), 20_000.0 + 10.0 * number)
-    result = calibrate(CountsData(tuple(rows), "lima"), lima, "fitted", narrow=True)
+    result = calibrate(CountsData(tuple(rows), "lima"), lima, "fitted")
     assert window_starts(rows) == [20_000.0 * DAY_S, 20_010.0 * DAY_S]
     assert len(result.series) == len(result.windows) == 2
     for each, level in zip(result.series, levels, strict=True):
@@ -238,7 +238,7 @@ def test_clifford_circuits_above_the_width_of_the_transfer_simulator_are_fitted(
     rows = measured(texts, truth, rng, shots=40_000)
     rows = [msgspec.structs.replace(each, is_test=k >= 6) for k, each in enumerate(rows)]
     data = CountsData(tuple(rows), lattice.name)
-    outcome = calibrate(data, lattice, "fitted", narrow=True)
+    outcome = calibrate(data, lattice, "fitted")
     assert outcome.observed.left_out == ()
     assert len(outcome.observed.observations) == 2 * 6  # groups of at most GROUP_BITS clbits
     assert all(len(each.frequencies) <= 2**GROUP_BITS for each in outcome.observed.observations)
