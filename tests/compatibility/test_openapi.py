@@ -21,6 +21,7 @@ LEFT_OUT = {
     "/openapi.json": "the description itself",
     "/series": "of the metrics: docs/guides/monitoring.md",
     "/live": "of the page, with which it changes",
+    "/stream": "of the page",
     "/tasks/{task}/": "of the page",
     "/events/range": "of the page",
     "/pools/devices": "of the page",
