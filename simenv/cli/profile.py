@@ -230,7 +230,9 @@ SATURATED = 0.8
 LATE_S = 0.002
 # Share of a task's time in the environment: more than half.
 MOSTLY = 0.5
-_AS_BINDINGS = "send them as bindings: submit_many((circuit, angles))"
+_AS_BINDINGS = (
+    "send them as bindings: submit_many((circuit, angles)), or in PennyLane arrays of angles"
+)
 
 
 class PerfFinding(msgspec.Struct, frozen=True):

@@ -79,6 +79,12 @@ class StoredToken(msgspec.Struct, frozen=True):
     once: bool = False
     granted: bool = False
 
+    @property
+    def is_of_page(self) -> bool:
+        """True for links and sessions of the page, which have a limit of their own: a user with
+        too many tokens can still open the page and end them."""
+        return self.once or bool(self.info.parent)
+
 
 class TokensFile(msgspec.Struct, frozen=True):
     """Contents of `tokens.json`."""
@@ -237,10 +243,18 @@ class TokenCommands(CertificateIssuer):
     def _with(self, token: StoredToken) -> dict[str, StoredToken]:
         """Return the tokens and one more. Raises LimitExceededError."""
         tokens = dict(self._tokens)
-        own = [each.info for each in tokens.values() if each.info.user == token.info.user]
+        own = [each for each in tokens.values() if each.info.user == token.info.user]
         reservation = token.info.reservation
-        of_user = 0 if self._is_of_job(token.info) else sum(not self._is_of_job(e) for e in own)
-        of_reservation = sum(each.reservation == reservation for each in own) * bool(reservation)
+        of_user = (
+            0
+            if self._is_of_job(token.info)
+            else sum(
+                not self._is_of_job(each.info) and each.is_of_page == token.is_of_page
+                for each in own
+            )
+        )
+        of_reservation = sum(each.info.reservation == reservation for each in own)
+        of_reservation *= bool(reservation)
         for count, most, whose in (
             (of_user, MAX_OF_USER, token.info.user or OWN_USER),
             (of_reservation, MAX_OF_RESERVATION, f"reservation {reservation}"),

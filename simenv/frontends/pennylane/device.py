@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -32,6 +33,10 @@ from simenv.frontends.pennylane.measurements import SHADOWS, is_exact, is_sample
 from simenv.model.views import DeviceKind
 
 NAME = "simenv"
+NO_ADJOINT = (
+    f"{NAME} has adjoint gradients of ideal devices only: take diff_method='best' or"
+    " 'parameter-shift', or a device without device=, pool=, prefer= and noise="
+)
 MID_MEASURE = "MidMeasureMP"
 Batch = tuple[Sequence[Any], Callable[[Any], Any]]
 
@@ -322,6 +327,8 @@ class SimenvDevice(Device):  # type: ignore[misc]
         if execution_config is None:
             return True
         method, order = execution_config.gradient_method, execution_config.derivative_order
+        if method == "adjoint" and not self._ideal:
+            warnings.warn(NO_ADJOINT, stacklevel=2)  # PennyLane's own error has no reason
         if not self._ideal or method not in ("best", "adjoint", "device") or order != 1:
             return False
         if circuit is None:

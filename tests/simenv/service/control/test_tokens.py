@@ -40,6 +40,7 @@ from simenv.wire.messages.admin import (
     RevokeToken,
     RotateKey,
     SetLimits,
+    TokenCreated,
     TokenInfo,
     Tokens,
 )  # fmt: skip
@@ -190,6 +191,8 @@ def test_tokens_of_a_user_are_bounded(town: TokenHarness) -> None:
     assert refusal.code == "limit"
     assert f"{MAX_OF_USER} tokens of ana" in refusal.message
     town.create(town.ben)
+    # She can still open the page, and end them there.
+    assert town.get(TokenCreated, CreateToken(1, "", "", "client", "", DAY_S, once=True), town.ana)
 
 
 def test_forged_token_is_refused(town: TokenHarness) -> None:
