@@ -184,12 +184,11 @@ def test_noise_that_does_not_act_warns_and_states_are_refused(device: Any) -> No
     for measured in (qml.state, lambda: qml.density_matrix([0]), lambda: qml.purity([0])):
         with pytest.raises(qml.exceptions.DeviceError, match="on ideal devices only"):
             qml.QNode(measured, device(2, device="fez"))()
-    node = qml.QNode(bell, device(2, device="fez"), diff_method="adjoint")
     with (
         pytest.warns(UserWarning, match="adjoint gradients of ideal devices only"),
         pytest.raises(qml.exceptions.QuantumFunctionError),
     ):
-        node()
+        qml.QNode(bell, device(2, device="fez"), diff_method="adjoint")()
     dev = device(2, device="fez", noise={"gate.crosstalk": 2.0})
     with pytest.warns(SimenvWarning, match="changes nothing") as caught:
         qml.QNode(bell, dev)()
