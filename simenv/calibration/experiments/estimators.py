@@ -30,6 +30,7 @@ from simenv.calibration.experiments.plans import Counts, ExperimentSetting
 
 Array = NDArray[np.float64]
 _STEPS = 40
+_LEAST_DECAY = 0.5  # -ln of an envelope at the longest delay, for an estimate of its time
 _LARGEST_STEP = 1.0  # largest change of the logarithm of an amplitude in one step
 _CONVERGED = 1e-10
 
@@ -350,7 +351,8 @@ def _envelope_rate(
     x: Array, signal: Array, variance: Array, echo: Estimate | None
 ) -> tuple[float, float]:
     """Inverse of the time at which an envelope exp(-k x - q x^2) is 1/e, and its standard error.
-    `echo`: the time whose inverse k is; None: not known, q is 0."""
+    `echo`: the time whose inverse k is; None: not known, q is 0. A time far beyond the delays has
+    the rate of an exponential, and the error that a square within its error makes by then."""
     fit = fit_decay(x[None], signal[None], variance[None])
     rate, error = float(fit.rate[0]), float(fit.rate_error[0])
     if echo is None:
@@ -370,6 +372,11 @@ def _envelope_rate(
             break
     covariance = np.linalg.pinv((gradient * weights[:, None] ** 2).T @ gradient)
     # k T + q T^2 = 1 has 1 / T = (k + sqrt(k^2 + 4 q)) / 2.
+    if rate * scale < _LEAST_DECAY:
+        linear = max(values[1], rate * scale, 0.0)
+        square = max(values[2], 0.0) + math.sqrt(float(covariance[2, 2]))
+        largest = 0.5 * (linear + math.sqrt(linear**2 + 4.0 * square))
+        return rate, max(error, largest / scale - rate)
     root = math.sqrt(max(values[1] ** 2 + 4.0 * values[2], (0.1 * values[1]) ** 2))
     slope = np.array([0.0, 0.5 + 0.5 * values[1] / root, 1.0 / root])
     error = math.sqrt(float(slope @ covariance @ slope))

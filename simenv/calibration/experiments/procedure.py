@@ -22,7 +22,8 @@ from simenv.model.views import DeviceInfo
 SHOTS = 1000
 FIRST_DELAY_NS = 300.0
 DELAY_FACTOR = 4.0
-DELAYS_AT_ONCE = 4  # of one round; there is another round while a qubit has a signal
+# Run at once, up to 0.08 ms; there is another delay while a qubit has a signal.
+FIRST_DELAYS = 6
 LENGTHS_1Q = (1, 16, 128, 1024)
 LENGTHS_2Q = (1, 4, 16, 64)
 _LEAST_SIGNAL = 0.3  # of one random element, if its gates work, relative to that of the readout
@@ -73,25 +74,25 @@ def scout(
 def _delays(
     runner: plans.CircuitRunner, planner: plans.Planner, tested: plans.TestLayout, longest_ns: float
 ) -> plans.Counts:
-    """Run delays from the shortest to those after which no qubit has a signal: a long delay takes a
+    """Run delays from the shortest to that after which no qubit has a signal: a long delay takes a
     machine hours."""
-    count = 1 + int(np.log(longest_ns / FIRST_DELAY_NS) / np.log(DELAY_FACTOR))
-    ladder = [0.0, *(FIRST_DELAY_NS * DELAY_FACTOR**k for k in range(count)), longest_ns]
+    count = 1 + max(0, int(np.log(longest_ns / FIRST_DELAY_NS) / np.log(DELAY_FACTOR)))
+    ladder = [0.0, *(FIRST_DELAY_NS * DELAY_FACTOR**k for k in range(count))]
+    ladder = [*(delay for delay in ladder if delay < 0.5 * longest_ns), longest_ns]
     arms = {
         _PREFIX + "t1": (programs.relaxation, 2),
         _PREFIX + "echo": (programs.echo, 2),
         _PREFIX + "ramsey": (programs.ramsey, 4),
     }
     counts: plans.Counts = {}
-    for first in range(0, len(ladder), DELAYS_AT_ONCE):
-        delays = ladder[first : first + DELAYS_AT_ONCE]
+    for delays in (ladder[:FIRST_DELAYS], *([delay] for delay in ladder[FIRST_DELAYS:])):
         times: dict[estimators.Place, Sequence[float]] = {
             (qubit,): delays for qubit in tested.qubits
         }
         circuits = [
             circuit
             for name, (arm, number) in arms.items()
-            for circuit in planner.timed(name, arm, times, number, SHOTS)
+            for circuit in planner.timed(name, arm, times, number, 2 * SHOTS // number)
         ]
         plans.merge(counts, runner.run(circuits))
         arms = {name: arm for name, arm in arms.items() if _has_signal(counts, name)}
@@ -165,6 +166,8 @@ _SHOTS = {
 _T1_POINTS = 0.0, 0.7, 1.4  # parts of the rough time
 _ECHO_POINTS = 0.01, 0.6, 1.2
 _RAMSEY_POINTS = 1 / 64, 1 / 16, 0.25, 0.6, 1.2
+# Part of the rough T2 of an echo below which that of a Ramsey experiment is taken as shorter.
+_SHORTER = 0.7
 _RELAXED = 0.6  # of the neighbour's T1: about half of the shots have relaxed by then
 _DECAY_1Q = 0.1, 0.25  # -ln of the signal at the end of one-qubit sequences
 _DECAY_2Q = 0.3, 0.6
@@ -377,8 +380,8 @@ class _Settings:
         """Times at one place."""
         scales = self._scales
         t1, t2 = scales.t1_ns[place[-1]], scales.t2_ns[place[0]]
-        if name in (RAMSEY, ZZ):
-            t2 = min(t2, scales.ramsey_ns[place[0]])
+        if name in (RAMSEY, ZZ) and scales.ramsey_ns[place[0]] < _SHORTER * t2:
+            t2 = scales.ramsey_ns[place[0]]
         if name == READOUT:
             return [0.0]
         if name == T1:
