@@ -2,16 +2,18 @@
 
 import itertools
 import math
+import re
 
 import msgspec
 import numpy as np
 import pytest
 from changed_devices import changed_qubit, scaled_errors
+from failing import fails
 
 from bench.calibration_data import PATH, measured, random_circuit
 from noise_models import library
 from noise_models.calibration import CalibrationSnapshot, PauliRotation, QubitCalibration
-from simenv.calibration.data import CountsData, CountsRecord
+from simenv.calibration.data import CountsData, CountsRecord, DataError
 from simenv.calibration.fit.attempt import MANY_BODIES, FitBase, score_of
 from simenv.calibration.fit.calibrate import FittedDevice, calibrate
 from simenv.calibration.fit.observations import GROUP_BITS, window_starts
@@ -268,3 +270,24 @@ def test_predictions_are_the_mixture_over_detunings() -> None:
     share = record.counts.get(1, 0) / shots
     assert abs(ones - share) < 5.0 * math.sqrt(0.25 / shots)
     assert ones < dict(zip(markovian.outcomes, markovian.probabilities, strict=True))[1] - 0.1
+
+
+def test_a_fit_names_the_detunings_that_leave_circuits_out() -> None:
+    """A detuning that is constant during a shot is no channel of single operations: a circuit that
+    has none is fitted."""
+    lima = library.load("lima")
+    detuned = changed_qubit(lima, PATH[0], t2_star_us=5.0)
+    rng = np.random.default_rng(11)
+    beside = [random_circuit(PATH[:2], rng) for _ in range(2)]
+    without = [random_circuit(PATH[2:4], rng) for _ in range(3)]
+    reason = "T2* beside T2"
+    fails(
+        DataError, rf"no circuit can be fitted: rows \d+: .*{re.escape(reason)}",
+        calibrate, CountsData(tuple(measured(beside, detuned, rng)), "lima"), detuned, "fitted",
+    )  # fmt: skip
+    rows = tuple(measured([*beside, *without], detuned, rng))
+    outcome = calibrate(CountsData(rows, "lima"), detuned, "fitted")
+    ((text, number),) = outcome.observed.left_out
+    assert reason in text
+    assert 0 < number < len(rows)
+    assert outcome.snapshot.qubits[PATH[0]].t2_star_us == 5.0
