@@ -134,7 +134,7 @@ simenv certify {_DEVICE} --qubits 0 --effort 0.2 --out measured""", UP),
     "calibrate": _of(f"""
 {_FILES}
 simenv calibrate examples/counts.jsonl --device {_DEVICE} --out fitted
-simenv calibrate examples/counts.jsonl --device {_DEVICE} --out again --narrow --json"""),
+simenv calibrate examples/counts.jsonl --device {_DEVICE} --out again --force --json"""),
     "score": _of(f"""
 {_FILES}
 simenv score examples/counts.jsonl --device {_DEVICE}
