@@ -24,15 +24,17 @@ from simenv.calibration.fit.observations import DeviceCompiler, histogram
 from simenv.calibration.score import Prediction, Predictor, measured_bits
 from simenv.worker.noise import gates_of
 
-LEAST_SHOTS = 1_000  # of all circuits together
+LEAST_SHOTS = 750  # of all circuits together
 MOST_CIRCUITS = 60  # that are compared
 _MOST_BITS = 10
 _LEAST_CIRCUITS = 4  # different ones, for a comparison of rows
 _LEAST_APART = 0.05  # squared Hellinger distance of predictions that tell circuits apart
+_LEAST_EXPECTED = 0.02  # of fidelity, by which right counts would tell the circuits apart
 _LEAST_TOLD = 0.2  # of the difference between circuits that right counts would show
 _ORDER_GAIN = 0.02  # of mean fidelity, by another order of bits
 _ORDER_SHARE = 0.7  # of what the fidelity lacks to its ceiling, by another order
-_RELABELLED_GAIN = 0.3  # of what the fidelity lacks to its ceiling, by other qubits
+_RELABELLED_SHARE = 0.7  # of what the fidelity lacks to its ceiling, by other qubits
+_RELABELLED_GAIN = 0.001  # of mean fidelity
 _MOST_RELABELLED = 24
 
 
@@ -97,9 +99,14 @@ def _unfit(records: Sequence[CountsRecord], snapshot: CalibrationSnapshot) -> st
         return ""
     wrong: dict[tuple[int, ...], CountsRecord] = {}
     for record in records:
-        for name, qubits in gates_of(record.source.loaded.program):
-            if name not in natives:
-                return ""  # written for any device: the compiler chooses the pairs
+        gates = gates_of(record.source.loaded.program)
+        if record.level > 0 and not record.layout:
+            continue  # the compiler chose the qubits
+        if any(name not in natives for name, _ in gates):
+            if record.layout:
+                continue
+            return ""  # written for any device
+        for _, qubits in gates:
             placed = tuple(record.layout[q] for q in qubits) if record.layout else qubits
             if len(placed) == 2 and frozenset(placed) not in coupled:
                 wrong.setdefault(tuple(sorted(placed)), record)
@@ -201,22 +208,19 @@ def _rows(samples: Sequence[Sample]) -> str:
                 continue
             fidelities = [each.fidelity(other.predicted) for other in others]
             told.append(each.own - float(np.mean(fidelities)))
-            expected.append(
-                each.ceiling
-                - float(
-                    np.mean(
-                        [
-                            judge.fidelity(_apart(other.predicted, each.predicted))
-                            for other in others
-                        ]
-                    )
+            shots = each.record.shots
+            expected.append(each.ceiling - float(np.mean([
+                judge.fidelity(
+                    judge.expected_loss(each.predicted, shots)
+                    + _apart(other.predicted, each.predicted)
                 )
-            )
+                for other in others
+            ])))  # fmt: skip
             bodies.append(each.record.body)
             best = int(np.argmax(fidelities))
             if each.own < each.ceiling - 0.2 and fidelities[best] > each.own + 0.15:
                 elsewhere.append((each, others[best]))
-    if len(set(bodies)) < _LEAST_CIRCUITS:
+    if len(set(bodies)) < _LEAST_CIRCUITS or float(np.mean(expected)) < _LEAST_EXPECTED:
         return ""
     ratio = float(np.sum(told) / np.sum(expected))
     if ratio < _LEAST_TOLD:
@@ -272,7 +276,8 @@ def _relabelled(
             for each, prediction, mine in zip(samples, found, own, strict=True)
         ]
         gained = _mean((np.array(values) - np.array(own)).tolist(), samples)
-        if gained.is_above and gained.mean > max(best, _RELABELLED_GAIN * lacking):
+        least = max(best, _RELABELLED_GAIN, _RELABELLED_SHARE * lacking)
+        if gained.is_above and gained.mean > least:
             best = gained.mean
             listed = ", ".join(f"{a} as {b}" for a, b in moved.items() if a != b)
             text = (

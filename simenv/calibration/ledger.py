@@ -333,7 +333,7 @@ def circuit_ledger(
         raise ProgramError(wrong)
     assert limits is not None
     try:
-        document = in_force(documents.load(stored.body), program, terms.name)
+        document = in_force(documents.load(stored.body), program)
         result = error_ledger(packed, document, NoiseOptions.parse(terms.noise))
     except (NoiseError, EngineError) as error:
         raise OptionError(f"noise: {error.message}", hint=error.hint) from error

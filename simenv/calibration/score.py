@@ -149,7 +149,7 @@ class Predictor:
     def prediction(self, record: CountsRecord) -> Prediction | None:
         """Prediction for a record's circuit; None if it is too wide. Raises DataError."""
         run = self._compiler.run_of(record)
-        acting = in_force(self._snapshot, run.loaded.program, record.name)
+        acting = in_force(self._snapshot, run.loaded.program)
         attachment = self._noise if acting is self._snapshot else self._outside
         key = id(run), acting is self._snapshot
         if key not in self._known:

@@ -313,41 +313,49 @@ def operations_of(program: Program) -> set[tuple[str, tuple[int, ...]]]:
     return results
 
 
-def in_force(document: Document, program: Program, name: str) -> Document:
-    """Calibration that acts on a circuit: that of a fit to few circuits acts on alike ones alone.
-    `name`: of the task."""
+def in_force(document: Document, program: Program) -> Document:
+    """Calibration that acts on a circuit: that of a fit to few circuits acts on alike ones alone,
+    of these qubits, pairs and sizes."""
     scope = getattr(document, "fitted", None)
     outside: CalibrationSnapshot | None = getattr(document, "outside", None)
-    if scope is None or outside is None or not outside_fit(scope, program, name):
+    if scope is None or outside is None or not differences(scope, program):
         return document
     return outside
 
 
-def outside_fit(scope: FitScope, program: Program, name: str) -> tuple[str, ...]:
-    """Return a warning about a circuit that differs from those which the device was fitted to; ()
-    if it does not. `name`: of the task."""
+def differences(scope: FitScope, program: Program) -> list[str]:
+    """Return what a circuit has that none of those of a fit had."""
     arities = np.frombuffer(program.arities, np.uint16).reshape(-1, 3)
     ops = np.frombuffer(program.ops, np.uint16)
     sizes = arities[ops, 0].astype(np.int64)
     gates = np.array([is_gate(each) for each in program.names], bool)[ops]
     wires = np.frombuffer(program.qubits, np.uint16)
-    used = sorted(set(wires[np.repeat(gates, sizes)].tolist()))
-    pairs = int((gates & (sizes == 2)).sum())
-    family = scope.family(name)
-    others = [str(qubit) for qubit in used if qubit not in scope.qubits]
+    used = np.unique(wires[np.repeat(gates, sizes)]).tolist()
+    begins = (np.cumsum(sizes) - sizes)[gates & (sizes == 2)]
     has = []
-    if family and any(scope.families) and family not in scope.families:
-        has.append(f"family {family}")
     if len(used) > scope.widest:
         has.append(f"{len(used)} qubits")
-    if pairs > scope.two_qubit_gates:
-        has.append(f"{pairs} two-qubit gates")
-    if others and not scope.placed:
+    if begins.size > scope.two_qubit_gates:
+        has.append(f"{begins.size} two-qubit gates")
+    if scope.placed:
+        return has
+    if others := [str(qubit) for qubit in used if qubit not in scope.qubits]:
         has.append(f"qubits {_listed(others)}")
-    elif scope.pairs and not scope.placed:
-        acting = {tuple(sorted(q)) for _, q in gates_of(program) if len(q) == 2}
+    elif scope.pairs:
+        ends = np.sort(np.column_stack((wires[begins], wires[begins + 1])), axis=1)
+        acting = set(map(tuple, np.unique(ends, axis=0).tolist()))
         if new := sorted(acting.difference(scope.pairs)):
             has.append(f"gates on {_listed(f'{a}-{b}' for a, b in new)}")
+    return has
+
+
+def outside_fit(scope: FitScope, program: Program, name: str) -> tuple[str, ...]:
+    """Return a warning about a circuit that differs from those which the device was fitted to; ()
+    if it does not. `name`: of the task."""
+    family = scope.family(name)
+    has = differences(scope, program)
+    if family and any(scope.families) and family not in scope.families:
+        has = [f"family {family}", *has]
     if not has:
         return ()
     families = ", ".join(each for each in scope.families if each)
@@ -515,7 +523,7 @@ class Noise:
             return unused_channels(document, program, terms, acts=acts)
         scope = document.fitted
         outside = () if scope is None else outside_fit(scope, program, terms.name)
-        if outside and document.outside is not None:
+        if in_force(document, program) is not document:
             outside = (f"{outside[0]}: its noise is that of the calibration before the fit",)
         if _OFF not in terms.noise:
             model = None if terms.device else self._attachment(terms).model
@@ -577,7 +585,7 @@ class Noise:
         document = self._document(terms.snapshot)
         acting = document
         if program is not None:
-            acting = in_force(document, program, terms.name)
+            acting = in_force(document, program)
         key = (terms.snapshot if acting is document else f"outside {terms.snapshot}", terms.noise)
         result = self._models.get(key)
         if result is None:

@@ -27,6 +27,27 @@ def time_order(start_ns: NDArray[np.float64]) -> NDArray[np.int64] | None:
     return np.argsort(times, kind="stable")
 
 
+def after_writers(circuit: Circuit, start_ns: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Start times of a circuit without blocks, such that each operation begins no earlier than
+    those listed before it on a common qubit, or that write a common clbit: the last one listed
+    gives the clbit's value, whenever it acts."""
+    if np.unique(circuit.clbits).size == circuit.clbits.size:
+        return start_ns
+    rows = circuit.table.rows[circuit.ops]
+    qubit_ends, clbit_ends = np.cumsum(rows[:, 1]).tolist(), np.cumsum(rows[:, 2]).tolist()
+    qubits, clbits = circuit.qubits.tolist(), circuit.clbits.tolist()
+    latest: dict[tuple[str, int], float] = {}
+    results = start_ns.tolist()
+    qubit_at = clbit_at = 0
+    for k, (qubit_end, clbit_end) in enumerate(zip(qubit_ends, clbit_ends, strict=True)):
+        touched = [("qubit", wire) for wire in qubits[qubit_at:qubit_end]]
+        touched += [("clbit", bit) for bit in clbits[clbit_at:clbit_end]]
+        results[k] = max(results[k], *(latest.get(each, 0.0) for each in touched), 0.0)
+        latest.update(dict.fromkeys(touched, results[k]))
+        qubit_at, clbit_at = qubit_end, clbit_end
+    return np.array(results)
+
+
 def reordered(circuit: Circuit, order: NDArray[np.int64]) -> Circuit:
     """The circuit without blocks whose operation k is operation `order[k]` of another."""
     rows = circuit.table.rows[circuit.ops]

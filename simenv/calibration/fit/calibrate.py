@@ -228,6 +228,8 @@ def _choices(
     for share in SHARES:
         devices = _devices(snapshot, folds, share)
         after = [accept.fidelities(circuits, each) for each in devices]
+        if not np.isfinite(sum(after) + unfitted.snapshot + sum(unfitted.aer)).any():
+            return [_Choice(attempt, solution, 1.0, 1.0, None)]
         undated, *dated = (_gain(circuits, each, unfitted.snapshot, unfitted.aer) for each in after)
         gained = dated[0] if dated else undated
         kept = 0.0 if dated and undated.gain.mean < 0.0 else share
@@ -282,7 +284,11 @@ def _accepted(choices: Sequence[_Choice]) -> _Choice:
     judged = [(each, each.gain) for each in choices if each.gain is not None]
     own = [pair for pair in judged if pair[0].attempt.base.name == SNAPSHOT]
     if not judged:
-        return choices[0]
+        return _kept(
+            choices[0],
+            "no circuits were left out to judge a fit by: measure circuits of at least two bodies,"
+            " at least one of them narrow enough for an exact distribution",
+        )
     usable = [pair for pair in judged if pair[1].gain.is_above and not pair[1].is_below_aer]
     certain = [pair for pair in usable if pair[0].attempt.base.name == SNAPSHOT]
     if certain:

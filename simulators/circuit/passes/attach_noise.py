@@ -22,7 +22,7 @@ from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.passes import detuning, noise_locations, timed_noise
 from simulators.circuit.passes.noise_registry import NO_READOUT, NoiseRegistry, PlainLocator
 from simulators.circuit.schedule import METHODS, Method, Schedule, schedule
-from simulators.circuit.time_order import reordered, time_order
+from simulators.circuit.time_order import after_writers, reordered, time_order
 from simulators.errors import BadCircuit, Unsupported
 
 # Durations of a circuit's operations on a device, and the time that its shots take there.
@@ -400,7 +400,7 @@ class _CircuitNoise:
             return None
         if not self._registry.coupled(self._circuit.num_qubits).ends.size:
             return None
-        return time_order(timing.start_ns)
+        return time_order(after_writers(self._circuit, timing.start_ns))
 
     def _timed(self, timing: Schedule, delays: NDArray[np.float64]) -> _Group:
         """Relaxation of waiting qubits, and ZZ interaction of coupled ones."""

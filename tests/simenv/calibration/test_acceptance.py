@@ -179,6 +179,14 @@ def test_a_fit_to_few_different_circuits_acts_on_alike_ones(
         assert np.array_equal(one, other) != is_alike
 
 
+def test_one_body_leaves_no_circuit_to_judge_a_fit_by() -> None:
+    """Counts of one circuit, in any basis, keep the calibration."""
+    counts, snapshot = random_counts(1, 2)
+    result = calibrate(counts, snapshot, "fitted")
+    assert (result.share, result.snapshot.qubits) == (0.0, snapshot.qubits)
+    assert "at least two bodies" in result.reason
+
+
 def test_snapshot_below_aer_recipe_is_kept(
     few: tuple[CountsData, CalibrationSnapshot], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 from arrays import Arrays
 from reference import operations
 
-from simulators.circuit.time_order import reordered, time_order
+from simulators.circuit.time_order import after_writers, reordered, time_order
 
 
 def test_operations_of_one_time_stay_as_listed() -> None:
@@ -13,6 +13,15 @@ def test_operations_of_one_time_stay_as_listed() -> None:
     order = time_order(np.array([0.0, 5.0, 9.0, 5.0, 0.0]))
     assert order is not None
     assert order.tolist() == [0, 4, 1, 3, 2]
+
+
+def test_last_listed_writer_of_a_clbit_stays_the_last() -> None:
+    circuit = Arrays(2, 2).add("measure", [0], [0]).add("x", [1]).add("measure", [1], [0])
+    circuit.add("x", [1])
+    starts = after_writers(circuit.circuit(), np.array([10.0, 0.0, 1.0, 4.0]))
+    assert starts.tolist() == [10.0, 0.0, 10.0, 10.0]
+    apart = Arrays(2, 2).add("measure", [0], [0]).add("measure", [1], [1]).circuit()
+    assert after_writers(apart, np.array([10.0, 0.0])).tolist() == [10.0, 0.0]
 
 
 def test_reordered_operations_keep_their_operands_and_parameters() -> None:
