@@ -345,6 +345,25 @@ class SlurmError(SimenvError):
     remedy = "`scontrol ping` says whether slurmctld answers; its log has the reason"
 
 
+class SlurmFileError(ConfigError):
+    """A file in the folder of slurm.conf cannot be read or written, or has another content than
+    simenv writes."""
+
+    code = "slurm_file"
+    remedy = (
+        "`simenv slurm install` writes what is missing; its folder needs SlurmUser as its owner"
+    )
+
+
+class SlurmAwayError(SlurmError):
+    """slurmctld does not answer, or not in time; the same call may succeed later."""
+
+    code = "slurm_away"
+    remedy = "call again when `scontrol ping` says that slurmctld answers"
+    retryable = True
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h
+
+
 class TimedOutError(SimenvError, TimeoutError):
     """The timeout of the caller has passed; the task goes on."""
 

@@ -53,7 +53,7 @@ _POOLS: tuple[Column[PoolInfo], ...] = (
     Column("QUBITS", lambda pool: f"<={pool.max_qubits}" if pool.max_qubits else "-", right=True),
     Column("NODES", lambda pool: folded(pool.nodes) or "-", optional=1),
     Column("STATE", lambda pool: pool.state),
-    Column("REASON", lambda pool: f"({pool.reason})" if pool.reason else ""),
+    Column("REASON", lambda pool: f"({pool.reasons})" if pool.reasons else ""),
 )
 _WORKERS: tuple[Column[WorkerInfo], ...] = (
     Column("WORKER", lambda worker: worker.name),

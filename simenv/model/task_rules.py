@@ -93,16 +93,16 @@ def checked_seconds(name: str, value: object, more: str = "") -> float:
 
 
 def checked_timeout(value: Any) -> float | None:
-    """Check how long a caller waits, in seconds; None: without limit, as for inf. Raises
-    OptionError."""
+    """Check how long a caller waits, in seconds; None: without limit, as for inf; below 0: not at
+    all, as for a deadline that has passed. Raises OptionError."""
     if value is None:
         return None
     is_number = isinstance(value, Real) and not isinstance(value, bool)
-    seconds = float(value) if is_number else -1.0
-    if not seconds >= 0.0:  # NaN, too
-        hint = "seconds, from 0; None waits without limit"
+    seconds = float(value) if is_number else math.nan
+    if math.isnan(seconds):
+        hint = "seconds; 0 and less do not wait, None waits without limit"
         raise OptionError(option="timeout_s", value=value, expected=hint)
-    return None if seconds > MAX_SECONDS else seconds
+    return None if seconds > MAX_SECONDS else max(0.0, seconds)
 
 
 def checked_list(name: str, value: Any, expected: str) -> tuple[Any, ...]:

@@ -130,6 +130,18 @@ class PoolInfo(msgspec.Struct, frozen=True):
     kept: int = 0  # workers dedicated to reservations
     wait_us: float = -1.0  # until a task accepted now would begin; -1: not known
     wait_off_by: float = 0.0  # typical factor between such waits and real ones; 0: not known
+    # "paused" or "draining": what an administrator or QPM set, also beside the states "degraded"
+    # and "quarantined"; "": it may start tasks
+    closed: str = ""
+    closed_reason: str = ""
+
+    @property
+    def reasons(self) -> str:
+        """Why it is not up, with why it is closed."""
+        if self.closed in ("", self.state):
+            return self.reason
+        closed = f"{self.closed}: {self.closed_reason}".removesuffix(": ")
+        return f"{self.reason}; {closed}" if self.reason else closed
 
 
 class NodeInfo(msgspec.Struct, frozen=True):

@@ -29,7 +29,8 @@ ALL = "all"  # nodes, pools
 
 
 def _state(now: NodeInfo | PoolInfo) -> Iterator[str]:
-    why = terminal.clean(f" ({now.reason})") if now.reason else ""
+    reason = now.reason if isinstance(now, NodeInfo) else now.reasons
+    why = terminal.clean(f" ({reason})") if reason else ""
     if isinstance(now, NodeInfo):
         workers = terminal.counted(now.workers, "worker")
         yield f"node {now.name} is {now.state}{why}; {workers} there"
@@ -85,7 +86,8 @@ def drain(
         str, typer.Option(help="Time zone of --at and of its days; default: of this machine.")
     ] = "",
 ) -> None:
-    """Start nothing more on a node or in a pool; running tasks finish.
+    """Start nothing more on a node or in a pool; running tasks finish. A pool whose
+    device a QPM drains goes on draining, with this reason.
 
     `simenv undrain NAME` ends it. With --at and --for it is planned: see `simenv calendar`."""
     common = app.settings_of(context)

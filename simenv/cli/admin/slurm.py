@@ -19,9 +19,11 @@ import typer
 from simenv.cli import app, terminal
 from simenv.errors import (
     NoServiceError,
+    NotFoundError,
     OptionError,
     SimenvError,
     SlurmError,
+    SlurmFileError,
     VersionMismatchError,
 )
 
@@ -262,7 +264,8 @@ def sync(
     """Keep the licences equal to the capacity of the pools, end the reservations of jobs that have
     ended or are without licences, and renew those of running jobs. Jobs that have licences without
     a reservation are named. While the service is away or refuses this process, all licences are
-    held back; where it is of another version, the command then ends.
+    held back, as are those of a --pool that there is not; where the service is of another version,
+    the command then ends.
 
     With --every it runs as a daemon, beside slurmctld. It needs the role admin, may write the file
     of licences, and is an operator of Slurm: SlurmUser, as whom the unit of `install` runs it.
@@ -285,19 +288,29 @@ def sync(
             common.answer(values, lines)
             terminal.flush()
 
+    def tell(reasons: list[str]) -> None:
+        nonlocal failures
+        if reasons and reasons != failures:
+            terminal.note(f"{terminal.format_time(time.time())}  {'; '.join(reasons)}")
+        failures = reasons
+
     try:
         while True:
             try:
                 client = client or common.connect(patience_s=SILENCE_S)
                 result = jobs.reconcile(client, name, time.time_ns(), synchroniser.pools)
-                report(synchroniser.synchronise(client, lower=lower), result)
-                failures = []
-            except SimenvError as error:  # of the service or of Slurm, which will come back
+                done = synchroniser.synchronise(client, lower=lower)
+                report(done, result)
+                missing = [f"there is no pool {each!r}" for each in done.missing]
+                if missing and not every:
+                    raise NotFoundError("; ".join(missing), hint="simenv pools")
+                tell(missing)
+            except SimenvError as error:  # of the service, Slurm or the file: it will come back
                 if not every:
                     raise
                 reasons = [str(error)]
                 # Else the service gives no reservations: it is away, or refuses whatever it is.
-                if not isinstance(error, SlurmError):
+                if not isinstance(error, SlurmError | SlurmFileError):
                     if client is not None:
                         client.close()
                         client = None
@@ -305,10 +318,7 @@ def sync(
                         report(synchroniser.hold_all(), jobs.Reconciled([], [], named))
                     except SimenvError as other:  # Slurm, too, may be away
                         reasons.append(f"licences are not held back: {other}")
-                if reasons != failures:
-                    failures = reasons
-                    text = "; ".join(failures)
-                    terminal.note(f"{terminal.format_time(time.time())}  {text}")
+                tell(reasons)
                 if isinstance(error, VersionMismatchError):
                     raise  # the unit starts this process again, of the new version
             if not every:

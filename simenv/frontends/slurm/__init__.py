@@ -26,7 +26,14 @@ from pathlib import Path
 import msgspec
 
 from simenv import config
-from simenv.errors import ConfigError, NoServiceError, NotFoundError, TimedOutError
+from simenv.errors import (
+    ConfigError,
+    NoServiceError,
+    NotFoundError,
+    SlurmAwayError,
+    SlurmFileError,
+    TimedOutError,
+)
 from simenv.frontends import c_compiler
 
 __all__ = ["Installation", "SlurmSite", "build", "check", "conf_value", "install", "write"]
@@ -48,12 +55,12 @@ _HEADERS = "the headers of the site's Slurm: apt-get install libslurm-dev, or sl
 _PROLOG = """\
 #!/bin/sh
 # PrologSlurmctld: reserve for a job, in the name of its user. A job without --qpu costs nothing
-# here. Slurm requeues a job whose prolog fails, so it fails only where no service answers, or its
-# share is not free in time (124); else the job itself reports why it has nothing.
+# here. Slurm requeues a job whose prolog fails, so it fails only where no service or no slurmctld
+# answers, or its share is not free in time (124); else the job itself reports why it has nothing.
 [ -n "$SPANK_SIMENV_QPU" ] || exit 0
 {variables}timeout {seconds} {command} slurm reserve "$SLURM_JOB_ID" --qpu "$SPANK_SIMENV_QPU" \\
     --cluster {cluster}
-case $? in {away}|{late}) exit 1 ;; esac
+case $? in {away}|{slow}|{late}) exit 1 ;; esac
 exit 0
 """
 _EPILOG = """\
@@ -169,7 +176,8 @@ def install(plugin: Path, folder: Path, site: SlurmSite, program: Path) -> Insta
         variables += f"export SIMENV_MUNGE_SOCKET={shlex.quote(site.munge)}\n"
     command, cluster = shlex.quote(str(program)), shlex.quote(site.cluster)
     prolog, epilog = folder / PROLOG, folder / EPILOG
-    failing = {"away": NoServiceError.exit_code, "late": TimedOutError.exit_code}
+    failing = {"away": NoServiceError.exit_code, "slow": SlurmAwayError.exit_code}
+    failing["late"] = TimedOutError.exit_code
     names = {"variables": variables, "command": command, "cluster": cluster}
     write(prolog, _PROLOG.format(**names, seconds=PROLOG_S, **failing), 0o755)
     write(epilog, _EPILOG.format(**names, seconds=EPILOG_S), 0o755)
@@ -320,7 +328,7 @@ def _with_line(path: Path, line: str) -> str:
 
 
 def write(path: Path, text: str, mode: int = 0o644) -> None:
-    """Replace a file that all nodes read, never leaving a part of it. Raises ConfigError."""
+    """Replace a file that all nodes read, never leaving a part of it. Raises SlurmFileError."""
     try:
         with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
             file.write(text)
@@ -330,7 +338,7 @@ def write(path: Path, text: str, mode: int = 0o644) -> None:
         raise unusable(path, "write", error) from error
 
 
-def unusable(path: Path, verb: str, error: OSError) -> ConfigError:
+def unusable(path: Path, verb: str, error: OSError) -> SlurmFileError:
     """Return the error of a file that the user of this process cannot read or write; it names both,
     and the owner of the folder."""
     text = f"{_user(os.geteuid())} cannot {verb} {path}: {error.strerror}"
@@ -338,7 +346,8 @@ def unusable(path: Path, verb: str, error: OSError) -> ConfigError:
         info = path.parent.stat()
         mode = stat.S_IMODE(info.st_mode)
         text += f" (the folder {path.parent} is of {_user(info.st_uid)}, mode {mode:04o})"
-    return ConfigError(text, hint="run it as the owner of the folder; of sync, that is SlurmUser")
+    hint = "run it as the owner of the folder; of sync, that is SlurmUser"
+    return SlurmFileError(text, hint=hint)
 
 
 def _user(uid: int) -> str:

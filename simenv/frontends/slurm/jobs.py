@@ -29,6 +29,7 @@ from simenv.errors import (
     NotFoundError,
     NotReservedError,
     OptionError,
+    SlurmAwayError,
     SlurmError,
     TimedOutError,
 )
@@ -54,6 +55,12 @@ _NUMBER = re.compile(r"[1-9]\d{0,9}\Z")
 _FORMAT = "%A|%T|%r|%L|%u|%a|%W"  # licences are last: they may have a |
 _SEPARATORS = 6
 _UNKNOWN_JOB = "invalid job id"
+# Messages of Slurm (slurm_errno.c) about a slurmctld that is away, slow, or not yet in charge.
+_AWAY = re.compile(
+    r"unable to contact slurm controller|timed out|connection (failure|refused)|standby mode"
+    r"|zero bytes were transmitted",
+    re.IGNORECASE,
+)
 
 
 class SlurmJob(msgspec.Struct, frozen=True):
@@ -135,7 +142,7 @@ def job_number(text: str) -> int:
 
 def run(argv: Sequence[str]) -> str:
     """Run a command of Slurm and return its output. Raises SlurmError, with its message if it
-    fails."""
+    fails; SlurmAwayError if slurmctld does not answer."""
     try:
         done = subprocess.run(
             argv, capture_output=True, text=True, timeout=COMMAND_S, check=False,
@@ -145,9 +152,10 @@ def run(argv: Sequence[str]) -> str:
         hint = "install Slurm's commands, or set PATH"
         raise SlurmError(f"there is no command {argv[0]}", hint=hint) from error
     except subprocess.TimeoutExpired as error:
-        raise SlurmError(f"{argv[0]} has not answered within {COMMAND_S:g} s") from error
+        raise SlurmAwayError(f"{argv[0]} has not answered within {COMMAND_S:g} s") from error
     if done.returncode:
-        raise SlurmError(f"{' '.join(argv)}: {done.stderr.strip()[:400]}")
+        kind = SlurmAwayError if _AWAY.search(done.stderr) else SlurmError
+        raise kind(f"{' '.join(argv)}: {done.stderr.strip()[:400]}")
     return done.stdout
 
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from simenv import model
-from simenv.errors import ConfigError, NotFoundError, SlurmError
+from simenv.errors import SlurmError, SlurmFileError
 from simenv.frontends.slurm import MARK, jobs, unusable, write
 from simenv.model.reservations import JOB_SCOPE
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 RECONFIGURE_S = 60.0  # least time between two: slurmctld reads all of its configuration each time
 PREFIX = "simenv_"  # of the names of Slurm's reservations; a pool's name follows
-CLOSED = ("quarantined", "draining", "paused")  # states of a pool that starts nothing
 UP = "up"  # state of a node whose slots can be had
 _POOLS = f"{MARK} pools:"  # simenv_job_submit.lua looks for it
 _LINE = re.compile(r"\s*Licenses\s*=\s*(\S*)\s*\Z", re.IGNORECASE)
@@ -58,13 +57,10 @@ def capacities(
 ) -> dict[str, LicenseCapacity]:
     """Return the workers of each pool for jobs of a cluster: on nodes that are up, less those in
     reservations that are not the cluster's; none are available while the pool is quarantined or its
-    device drains. Slots that pools share go to the jobs that wait first, then evenly. `names`:
-    these pools alone, () all. `known`: the licences of the controller; None: it does not answer.
-    Raises NotFoundError, SlurmError."""
+    device is paused or drains. Slots that pools share go to the jobs that wait first, then evenly.
+    `names`: these pools alone, those of them that there are; () all. `known`: the licences of the
+    controller; None: it does not answer. Raises SlurmError."""
     pools = {name: pool for name, pool in client.pools().items() if not pool.on_demand}
-    for name in names:
-        if name not in pools:
-            raise NotFoundError(f"there is no pool {name!r}", hint=f"pools: {', '.join(pools)}")
     nodes = client.nodes().values()
     slots = sum(node.slots for node in nodes)
     free = sum(node.slots for node in nodes if node.state == UP)
@@ -80,12 +76,13 @@ def capacities(
     free -= sum(taken[name] + others[name] for name in on_nodes)
     most: dict[str, int] = {}
     room: dict[str, int] = {}  # licences that may be free, if no other pool needs the slots
-    for name in names or pools:
-        pool = pools[name]
+    for name, pool in pools.items():
+        if names and name not in names:
+            continue
         most[name] = (
             0 if pool.ranks > 1 else min(pool.most, slots) if name in on_nodes else pool.most
         )
-        if pool.ranks == 1 and pool.state not in CLOSED:
+        if pool.ranks == 1 and not pool.closed and pool.state != "quarantined":
             room[name] = max(0, pool.most - others[name] - taken[name])
     shared = {name: count for name, count in room.items() if name in on_nodes}
     parts = dict(room)
@@ -128,8 +125,8 @@ def divided(
 
 
 def counts_of(text: str) -> dict[str, str]:
-    """Return the licences of the file: names, and their counts as written. Raises ConfigError for a
-    file with more than comments and one line."""
+    """Return the licences of the file: names, and their counts as written. Raises SlurmFileError
+    for a file with more than comments and one line."""
     counts: dict[str, str] = {}
     for line in text.splitlines():
         if not line.strip() or line.lstrip().startswith("#"):
@@ -137,7 +134,7 @@ def counts_of(text: str) -> dict[str, str]:
         parts = _LINE.match(line)
         if parts is None or counts:
             hint = "one line Licenses=NAME:COUNT,... of all licences of the site"
-            raise ConfigError(f"the file of licences has the line {line[:80]!r}", hint=hint)
+            raise SlurmFileError(f"the file of licences has the line {line[:80]!r}", hint=hint)
         for word in filter(None, re.split("[,;]", parts[1])):
             name, _, count = word.partition(":")
             counts[name] = count or "1"
@@ -199,12 +196,14 @@ def hold_back(name: str, count: int, present: int | None) -> None:
 class LicenseUpdate(msgspec.Struct, frozen=True):
     """Outcome of one pass, by pool. `held`: licences that are held back; `changed`: the pools whose
     number of those is another than before; `reconfigured`: the file was written, or the controller
-    had not read it."""
+    had not read it; `missing`: of the named pools those that there are not, whose licences are all
+    held back."""
 
     licenses: dict[str, int]
     held: dict[str, int]
     changed: list[str]
     reconfigured: bool
+    missing: list[str] = []
 
 
 class LicenseSynchroniser:
@@ -220,7 +219,7 @@ class LicenseSynchroniser:
 
     def synchronise(self, client: Client, *, lower: bool = False) -> LicenseUpdate:
         """Write the counts, let the controller read them, and hold back what cannot be had.
-        `lower`: write counts that have fallen, too. Raises NotFoundError, ConfigError, SlurmError
+        `lower`: write counts that have fallen, too. Raises SlurmFileError, SlurmError
         if the controller does not answer."""
         text = self._text()
         known = controller_licenses()
@@ -237,34 +236,36 @@ class LicenseSynchroniser:
             known = controller_licenses()
         totals = {name: known[name].total if name in known else 0 for name in present}
         held = {name: max(0, totals[name] - each.available) for name, each in present.items()}
+        gone = [name for name in self._names if name not in present]
+        held |= {name: known[name].total for name in gone if name in known}
         changed = _hold(held)
-        missing = [name for name in present if not _has(known, name, counts[name])]
-        if is_due and missing:
-            text = f"slurmctld does not count {counts[missing[0]]} licences {missing[0]}"
+        uncounted = [name for name in present if not _has(known, name, counts[name])]
+        if is_due and uncounted:
+            text = f"slurmctld does not count {counts[uncounted[0]]} licences {uncounted[0]}"
             raise SlurmError(text, hint=f"slurm.conf needs: include {self._path}")
-        return LicenseUpdate(counts, held, changed, is_due)
+        return LicenseUpdate(counts, held, changed, is_due, gone)
 
     @property
     def pools(self) -> Sequence[str]:
         """Pools whose licences are kept, as the last pass of any process has written them. Raises
-        NotFoundError, ConfigError."""
+        SlurmFileError."""
         return self._names or pools_of(self._text())
 
     def hold_all(self) -> LicenseUpdate:
         """Hold back all licences of the pools, for a service that does not answer; the next
-        `synchronise` returns them. Raises NotFoundError, ConfigError, SlurmError if the controller
+        `synchronise` returns them. Raises SlurmFileError, SlurmError if the controller
         does not answer."""
         known = controller_licenses()
         held = {name: known[name].total for name in self.pools if name in known}
         return LicenseUpdate(dict(held), held, _hold(held), reconfigured=False)
 
     def _text(self) -> str:
-        """Return the file's content. Raises NotFoundError, ConfigError."""
+        """Return the file's content. Raises SlurmFileError."""
         try:
             return self._path.read_text(encoding="utf-8")
         except FileNotFoundError:
             hint = "simenv slurm install"
-            raise NotFoundError(f"there is no {self._path}", hint=hint) from None
+            raise SlurmFileError(f"there is no {self._path}", hint=hint) from None
         except OSError as error:
             raise unusable(self._path, "read", error) from error
 

@@ -228,7 +228,7 @@ def advance_calendar(
             for name in nodes:
                 host = state.nodes.hosts.get(name)
                 if host is not None and host.drained_until_ns and name not in busy:
-                    actions += workers.resume(state, name)
+                    actions += workers.use_node(state, host)
     for number, entry in list(calendar.entries.items()):
         if entry.ask is not None:
             continue

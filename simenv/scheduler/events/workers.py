@@ -382,6 +382,14 @@ def resume(
         return [core.RecordEvent("pool.resumed", name, "its workers are started again")]
     host = _host(state, name)
     state.calendar.release_node(name)
+    return use_node(state, host, is_probed)
+
+
+def use_node(
+    state: scheduler_state.SchedulerState, host: state_pools.NodeState, is_probed: bool = False
+) -> list[core.Action]:
+    """Use a node again. `is_probed`: see `resume`."""
+    name = host.node.name
     host.drained, host.drained_until_ns, host.avoid_until_ns = "", 0, 0
     host.lost = (host.lost or "lost").removesuffix(_PROBED) + _PROBED if is_probed else ""
     state.nodes_changed()

@@ -77,10 +77,11 @@ class Calendar:
         return entry
 
     def release_node(self, name: str) -> None:
-        """Note that a node is used again before the maintenance under way that drained it ends."""
-        for number, (end_s, nodes) in self.under_way.items():
+        """Note that a node is used again before its maintenance under way ends, whether or not
+        that drained it."""
+        for number, (end_s, _) in self.under_way.items():
             entry = self.entries.get(number)
-            if entry is not None and name in nodes:
+            if entry is not None and entry.node in ("", name):
                 released = entry.released if entry.decided_s == end_s else ()
                 if name not in released:
                     entry = self.decide(number, end_s)

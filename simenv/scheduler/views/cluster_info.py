@@ -86,12 +86,14 @@ def pool_info(state: scheduler_state.SchedulerState, pool: state_pools.Pool) -> 
     ready = sum(w.state in (WorkerState.IDLE, WorkerState.BUSY) for w in workers)
     busy = sum(w.state == WorkerState.BUSY for w in workers)
     reason = pool.reason or pool.shortage
+    closed = state.controls.closed_state(pool.device)
+    closed_reason = state.controls.reason_of(closed, pool.device) if closed else ""
     if pool.is_quarantined:
         status = "quarantined"
     elif pool.reason:
         status = "degraded"
-    elif closed := state.controls.closed_state(pool.device):
-        status, reason = closed, state.controls.reason_of(closed, pool.device) or reason
+    elif closed:
+        status, reason = closed, closed_reason or reason
     else:
         status = "up" if ready >= spec.min else "starting"
     return PoolInfo(
@@ -112,6 +114,8 @@ def pool_info(state: scheduler_state.SchedulerState, pool: state_pools.Pool) -> 
         nodes=tuple(dict.fromkeys(h.node.name for w in workers for h, _ in w.host_ranks)),
         on_demand=bool(pool.base),
         kept=pool.kept(),
+        closed=closed,
+        closed_reason=closed_reason,
     )
 
 

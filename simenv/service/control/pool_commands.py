@@ -22,7 +22,7 @@ from simenv.config.model import ALL
 from simenv.model import AdmissionPolicy, PoolSpec
 from simenv.scheduler.core import Action, RecordEvent
 from simenv.scheduler.scheduler import Scheduler
-from simenv.scheduler.state.device_state import STEERED
+from simenv.scheduler.state.device_state import DRAINING, STEERED
 from simenv.service.journal import writer
 from simenv.service.workers import processes
 from simenv.wire.messages import admin
@@ -112,9 +112,15 @@ class PoolCommands:
         return name in self._state.pools and name not in self._state.nodes.hosts
 
     def _steer(self, pool: str, verb: str, reason: str) -> list[Action]:
-        """Let the device of a pool start nothing more, or start tasks again."""
+        """Let the device of a pool start nothing more, or start tasks again. One that drains, and
+        so accepts nothing, drains on: a pause would let it accept tasks."""
         device = self._state.pools[pool].device
-        if not self._scheduler.set_device_state(device, verb, reason, "", 0.0, time.time_ns()):
+        control = self._state.controls.of(device)
+        mode, timeout_s = "", 0.0
+        if verb == "pause" and control.state == DRAINING:
+            verb, mode, timeout_s = "drain", control.mode, control.timeout_s
+        now_ns = time.time_ns()
+        if not self._scheduler.set_device_state(device, verb, reason, mode, timeout_s, now_ns):
             return []
         return [RecordEvent(STEERED[verb], device, reason)]
 

@@ -152,8 +152,8 @@ def warnings(
     lines = [text for text in problems if text]
     lines += [f"node {node.name} is {node.state}: {node.reason}" for node in nodes if node.reason]
     for info in pools:
-        if info.state in ("degraded", "quarantined", "paused", "draining"):
-            lines.append(f"pool {info.name} is {info.state}: {info.reason}".removesuffix(": "))
+        if info.closed or info.state in ("degraded", "quarantined"):
+            lines.append(f"pool {info.name} is {info.state}: {info.reasons}".removesuffix(": "))
     return tuple(lines)
 
 
