@@ -9,12 +9,21 @@ from shell import Shell
 
 from simenv import errors
 from simenv.cli import app
-from simenv.errors import BatchRefusedError, SimenvError, SlurmError, VersionMismatchError
+from simenv.errors import (
+    BatchRefusedError,
+    NotFoundError,
+    SimenvError,
+    SlurmError,
+    SlurmFileError,
+    VersionMismatchError,
+)
 from simenv.frontends.slurm import LICENSES, jobs
 
 SCONTROL = """\
 #!/bin/sh
-[ "$2" != licenses ] || echo 'LicenseName=fez Total=4 Used=0 Free=4 Reserved=0 Remote=no'
+for each in fez:4 $(sed -n 's/^Licenses=//p' {file} | tr , ' '); do
+    [ "$2" != licenses ] || echo "LicenseName=${{each%:*}} Total=${{each#*:}} Used=0 Free=0"
+done
 [ "$1" != create ] || echo "$*" >> {log}
 """
 
@@ -24,8 +33,24 @@ OF_SERVICE = [
     for kind in vars(errors).values()
     if isinstance(kind, type)
     and issubclass(kind, SimenvError)
-    and not issubclass(kind, SlurmError | BatchRefusedError | VersionMismatchError)
+    and not issubclass(kind, SlurmError | SlurmFileError | BatchRefusedError | VersionMismatchError)
 ]
+
+
+def controller(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> Path:
+    """Write the file of licences and Slurm's commands; return the log of what is held back."""
+    licences, log = folder / LICENSES, folder / "log"
+    licences.parent.mkdir()
+    licences.write_text(text)
+    log.touch()
+    for name, script in (
+        ("scontrol", SCONTROL.format(log=log, file=licences)),
+        ("squeue", "#!/bin/sh\n"),
+    ):
+        (folder / name).write_text(script)
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    return log
 
 
 @pytest.mark.parametrize("kind", OF_SERVICE)
@@ -38,12 +63,7 @@ def test_licences_are_held_while_the_service_cannot_be_used(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Another version of the service, which comes next, ends the command."""
-    licences, log, scontrol = tmp_path / LICENSES, tmp_path / "log", tmp_path / "scontrol"
-    licences.parent.mkdir()
-    licences.write_text("# simenv pools: fez\nLicenses=fez:4\n")
-    scontrol.write_text(SCONTROL.format(log=log))
-    scontrol.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    log = controller(tmp_path, monkeypatch, "# simenv pools: fez\nLicenses=fez:4\n")
     waiting: list[SimenvError] = [kind("not now"), VersionMismatchError("of another version")]
     closed: list[bool] = []
 
@@ -62,3 +82,36 @@ def test_licences_are_held_while_the_service_cannot_be_used(
     assert len(closed) == 2 * is_connected
     held = log.read_text().splitlines()
     assert [line.endswith("Licenses=fez:4") for line in held] == [True, True]
+
+
+def test_licences_of_a_pool_that_is_gone_are_held_alone(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = controller(tmp_path, monkeypatch, "Licenses=main:1,gone:2\n")
+    words = ("slurm", "sync", "--pool", "main", "--pool", "gone", "--cluster", "big")
+    answer = shell(*words, "--conf", str(tmp_path))
+    assert answer.code == NotFoundError.exit_code, answer
+    assert "there is no pool 'gone'" in answer.err
+    (held,) = log.read_text().splitlines()
+    assert held.endswith("Licenses=gone:2")
+
+
+def test_error_of_the_file_of_licences_holds_none(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = controller(tmp_path, monkeypatch, "PartitionName=a\n")
+    passes = iter([jobs.Reconciled([], []), jobs.Reconciled([], [])])
+    held: list[str] = []
+
+    def reconcile(*_: object) -> jobs.Reconciled:
+        held.append(log.read_text())
+        if (done := next(passes, None)) is None:
+            raise VersionMismatchError("of another version")
+        return done
+
+    monkeypatch.setattr(jobs, "reconcile", reconcile)
+    words = ("slurm", "sync", "--every", "0.01", "--pool", "fez", "--cluster", "big")
+    answer = shell(*words, "--conf", str(tmp_path))
+    assert answer.code == VersionMismatchError.exit_code, answer
+    assert answer.err.count("the file of licences has the line 'PartitionName=a'") == 1
+    assert held == ["", "", ""]

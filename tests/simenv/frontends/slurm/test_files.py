@@ -11,7 +11,16 @@ import pytest
 from failing import fails
 from msgspec.structs import replace
 
-from simenv.errors import ConfigError, NotFoundError, OptionError
+from simenv.errors import (
+    ConfigError,
+    NoServiceError,
+    NotFoundError,
+    OptionError,
+    SimenvError,
+    SlurmAwayError,
+    SlurmError,
+    TimedOutError,
+)
 from simenv.frontends import slurm
 from simenv.frontends.slurm import SlurmSite, jobs, licenses
 from simenv.frontends.slurm.jobs import DeviceShare
@@ -225,3 +234,18 @@ def test_variables_are_recorded_with_the_hash_of_the_plugin() -> None:
         "A=cbf29ce484222325,SIMENV_SERVICE,B=85944171f73967e8"
     )
     assert recorded == {"A": "", "SIMENV_SERVICE": "x", "B": "foobar"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [(NoServiceError, 1), (SlurmAwayError, 1), (TimedOutError, 1), (SlurmError, 0)],
+)
+def test_prolog_fails_for_what_may_be_repeated_alone(
+    kind: type[SimenvError], code: int, conf: Path, tmp_path: Path
+) -> None:
+    program = tmp_path / "simenv"
+    program.write_text(f"#!/bin/sh\nexit {kind.exit_code}\n")
+    program.chmod(0o755)
+    install(conf)
+    environ = {**os.environ, "SPANK_SIMENV_QPU": "fez", "SLURM_JOB_ID": "7"}
+    assert subprocess.run([conf / slurm.PROLOG], env=environ, check=False).returncode == code

@@ -15,7 +15,14 @@ from failing import fails
 
 from simenv.client import reservations
 from simenv.client.client import Client
-from simenv.errors import NotFoundError, NotReservedError, SimenvError, TimedOutError
+from simenv.errors import (
+    NotFoundError,
+    NotReservedError,
+    SimenvError,
+    SlurmAwayError,
+    SlurmError,
+    TimedOutError,
+)
 from simenv.frontends.slurm import jobs
 from simenv.frontends.slurm.jobs import DeviceShare
 
@@ -27,9 +34,8 @@ SQUEUE = """#!/bin/sh
 cd {folder}
 file=$(ls | head -n 1)
 [ "$(ls | wc -l)" = 1 ] || trap "rm $file" EXIT
+if grep -q error "$file"; then cat "$file" >&2; exit 1; fi
 cat "$file"
-grep -q error "$file" && exit 1
-exit 0
 """
 
 
@@ -231,3 +237,17 @@ def test_reservation_of_no_job_is_ended(env: Client, squeue: Squeue, cluster: st
     request = msgspec.structs.replace(request, job="7; rm")
     number = reservations.request_decision(env.session, request, 5.0).reservation
     assert jobs.reconcile(env, cluster, time.time_ns()).ended == [number]
+
+
+def test_slurmctld_that_does_not_answer_is_an_error_that_may_be_repeated(
+    squeue: Squeue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    squeue.answers("slurm_load_jobs error: Unable to contact slurm controller (connect failure)")
+    assert fails(SlurmAwayError, "Unable to contact", jobs.job, 7).retryable
+    squeue.answers("slurm_load_jobs error: Socket timed out on send/recv operation")
+    fails(SlurmAwayError, "timed out", jobs.job, 7)
+    squeue.answers("squeue: error: Invalid user: eve")
+    assert not fails(SlurmError, "Invalid user", jobs.job, 7).retryable
+    (tmp_path / "bin" / "squeue").write_text("#!/bin/sh\nexec sleep 30\n")
+    monkeypatch.setattr(jobs, "COMMAND_S", 0.1)
+    fails(SlurmAwayError, "has not answered", jobs.job, 7)

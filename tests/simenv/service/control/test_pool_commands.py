@@ -12,10 +12,21 @@ from launcher.base import Node
 from simenv.config import convert
 from simenv.errors import ConfigError
 from simenv.model import NodeInfo, PoolInfo, PoolSpec
+from simenv.model.reservations import CalendarEntry
 from simenv.scheduler.core import ClusterLimits
 from simenv.service.workers.processes import check_pools, workers_that_fit
 from simenv.wire.messages import client as m
-from simenv.wire.messages.admin import DrainNode, GetPools, Pools, ResumeNode, Scale
+from simenv.wire.messages.admin import (
+    AddCalendarEntry,
+    CalendarEntries,
+    DrainNode,
+    GetPools,
+    Pools,
+    ResumeNode,
+    Scale,
+    SteerTarget,
+    TargetReply,
+)
 
 GIB = 2**30
 NODES = (Node("n1", 2, GIB), Node("n2", 2, GIB))
@@ -211,3 +222,51 @@ def test_refusal_of_scale_names_memory_limit_that_applied(bench: ServiceHarness)
     assert "2.0 GiB of memory for 128.0 MiB a rank (16)" in result.message
     pool_spec = PoolSpec("p", min=0, max=17, memory_bytes=2**29)
     fails(ConfigError, r"128.0 MiB a rank \(16\)", check_pools, (pool_spec,), TWO)
+
+
+def test_node_that_was_drained_before_its_maintenance_is_used_again_in_it(
+    bench: ServiceHarness,
+) -> None:
+    """Also after a restart."""
+    for number, node in enumerate(("n1", "n2")):
+        bench.get(Pools, DrainNode(1 + number, node, "a disk is failing"))
+    begin_s = time.time() - 1.0
+    bench.get(CalendarEntries, AddCalendarEntry(3, CalendarEntry(begin_s, 600.0)))
+    bench.step()
+    assert list(bench.state.calendar.under_way) == [1]
+    for number, node in enumerate(("n1", "n2")):
+        bench.get(Pools, ResumeNode(4 + number, node))
+    bench.step()
+    assert bench.state.calendar.windows == ()
+    bench.restart()
+    bench.step()
+    assert [node.state for node in bench.get(Pools, GetPools(6)).nodes] == ["up", "up"]
+    assert bench.state.calendar.windows == ()
+
+
+def test_drained_pool_whose_device_drains_accepts_no_tasks(bench: ServiceHarness) -> None:
+    steer = SteerTarget(1, "main", "drain", "of the QPM", "graceful", 600.0)
+    bench.get(TargetReply, steer)
+    started_ns = bench.state.controls.of("main").started_ns
+    pool = bench.get(Pools, DrainNode(2, "main", "cold head")).pools[0]
+    assert (pool.state, pool.reason) == ("draining", "cold head")
+    control = bench.state.controls.of("main")
+    assert (control.timeout_s, control.started_ns) == (600.0, started_ns)
+    assert "drain" in bench.refused().message
+    bench.get(Pools, ResumeNode(3, "main"))
+    assert bench.state.controls.closed_state("main") == ""
+
+
+@pytest.mark.parametrize(("verb", "state"), [("pause", "paused"), ("drain", "draining")])
+def test_closed_pool_says_so_beside_its_fault(bench: ServiceHarness, verb: str, state: str) -> None:
+    pool = bench.state.pools["main"]
+    pool.record_failure("no GPU", time.monotonic_ns())
+    bench.get(TargetReply, SteerTarget(1, "main", verb, "cold head"))
+    info = bench.get(Pools, GetPools(2)).pools[0]
+    assert (info.state, info.reason) == ("degraded", "no GPU")
+    assert (info.closed, info.closed_reason) == (state, "cold head")
+    text = f"pool main is degraded: no GPU; {state}: cold head"
+    assert text in bench.get(m.Status, m.GetStatus(3)).info.warnings
+    pool.reason = ""
+    info = bench.get(Pools, GetPools(4)).pools[0]
+    assert (info.state, info.closed, info.reasons) == (state, state, "cold head")
