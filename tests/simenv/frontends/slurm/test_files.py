@@ -6,6 +6,8 @@ import shutil
 import stat
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from failing import fails
@@ -24,6 +26,7 @@ from simenv.errors import (
 from simenv.frontends import slurm
 from simenv.frontends.slurm import SlurmSite, jobs, licenses
 from simenv.frontends.slurm.jobs import DeviceShare
+from simenv.model import NodeInfo, PoolInfo, ReservationInfo
 
 SITE = SlurmSite("munge:sim@node1:7481/site", "big", gateway="https://node1:8443")
 
@@ -212,6 +215,21 @@ def test_shared_slots_go_to_waiting_jobs_first_then_evenly() -> None:
     assert licenses.divided(4, room, queue) == {"b": 3, "c": 1, "a": 0}
     assert licenses.divided(4, room, [{"a": 2, "b": 2}]) == {"a": 2, "b": 2, "c": 0}
     assert licenses.divided(0, room, queue) == {"a": 0, "b": 0, "c": 0}
+
+
+@pytest.mark.parametrize(
+    ("state", "closed", "available"),
+    [("up", "", 2), ("degraded", "", 2), ("degraded", "paused", 0), ("quarantined", "", 0)],
+)
+def test_closed_pool_has_no_licences_whatever_its_fault(
+    state: str, closed: str, available: int
+) -> None:
+    pool = PoolInfo("fez", "hardware", 2, 2, 0, 0, state, "no GPU", most=2, closed=closed)
+    client: Any = SimpleNamespace(
+        pools=lambda: {"fez": pool}, nodes=dict[str, NodeInfo], reservations=list[ReservationInfo]
+    )
+    capacity = licenses.capacities(client, "big", (), None)["fez"]
+    assert (capacity.most, capacity.available) == (2, available)
 
 
 def test_resources_of_qrmis_plugin_stay_in_the_lists_of_its_job() -> None:
