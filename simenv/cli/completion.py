@@ -186,7 +186,7 @@ NAMES: dict[str, Fetch] = {
     "certify.device": _DEVICES_AND_POOLS,
     **dict.fromkeys(("devices show.name", "devices remove.name", "devices refresh.name"), _DEVICES),
     "engine": _of(_engines),
-    "gateway tokens revoke.number": _of(
+    "gateway tokens revoke.numbers": _of(
         lambda client: (each.number for each in client.tokens.listed())
     ),
     **dict.fromkeys(("keys revoke.name", "keys rotate.name"), _KEYS),

@@ -241,7 +241,7 @@ class CalendarEntry(msgspec.Struct, frozen=True):
     # End of the last occurrence that was granted, rejected or missed, or of a maintenance during
     # which the nodes `released` were used again.
     decided_s: float = 0.0
-    released: tuple[Text, ...] = ()
+    released: Annotated[tuple[Text, ...], msgspec.Meta(max_length=10_000)] = ()
 
     @property
     def kind(self) -> str:

@@ -181,6 +181,7 @@ def lead(
     warmup.compile_group(kernels, chunk.engine, ranks=divided)
     assigned = chunk.tasks[0]
     runner = Runner(comm=mpi_run.comm if divided else None)
+    runner.has_log = False
     if document is not None:
         runner.receive_noise(document)
     terms = chunk.terms[0]

@@ -162,6 +162,7 @@ class Runner:
         self.on_engine_error: Callable[[Exception], None] | None = None
         self.stop_reason = ""  # of the running task; "": it is not to stop
         self._last_logged = ""  # the last error whose traceback is in the log
+        self.has_log = True  # False: standard error is that of the user
         self.loaded_bytes = 0  # resident memory of this process when it had loaded an engine
         self.calls = CallRunner(result_writer, confined=confined)
         self._engines: dict[str, engines.Engine] = {}
@@ -292,7 +293,7 @@ class Runner:
         last = traceback.extract_tb(error.__traceback__)[-1:]
         place = "".join(f" ({Path(at.filename).name}:{at.lineno}, in {at.name})" for at in last)
         text = f"{summary(error)}{place}"
-        if text != self._last_logged:
+        if self.has_log and text != self._last_logged:
             self._last_logged = text
             log_line("".join(traceback.format_exception(error)).rstrip())
         return errors.EngineError(text)

@@ -100,7 +100,7 @@ def test_refusal_says_what_would_help(env: Client, circuit: QuantumCircuit) -> N
     assert "converged: unknown" in found.remark
 
 
-def test_error_of_sampled_values_is_that_of_the_shots(
+def test_error_of_sampled_values_is_at_most_that_of_the_shots(
     env: Client, circuit: QuantumCircuit, every_z: list[SparsePauliOp]
 ) -> None:
     exact = env.run(circuit, observables=every_z[:2], shots=None, device=DEVICE)
@@ -108,5 +108,6 @@ def test_error_of_sampled_values_is_that_of_the_shots(
     for value, error, truth in zip(
         sampled.expectations, sampled.std_errors, exact.expectations, strict=True
     ):
-        assert error == pytest.approx(math.sqrt((1.0 - truth**2) / 4_000), rel=0.1)
+        # Averages over trajectories have less: each has its exact value.
+        assert 0.0 < error <= 1.1 * math.sqrt((1.0 - truth**2) / 4_000)
         assert abs(value - truth) <= 5.0 * error

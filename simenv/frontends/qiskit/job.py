@@ -406,4 +406,5 @@ class SimenvPrimitiveJob(
         their connection. Raises like `result`."""
         self.result()
         ended: dict[str, Any] = {"_tasks": [], "_client": None, "_each": (), "_collect": None}
+        ended |= {"_open": ()}
         return {**self.__dict__, **ended, "_usage": self.usage()}

@@ -216,7 +216,9 @@ def test_options_of_qiskit() -> None:
 
 def test_options_of_pennylane() -> None:
     device = pytest.importorskip("simenv.frontends.pennylane.device")
-    assert lacking((*device._OPTIONS, "shots", "seed")) == LACKING["PennyLane"]
+    assert lacking(
+        (*device._OPTIONS, "shots", "seed", "name")
+    )  # `task_name` == LACKING["PennyLane"]
 
 
 def test_options_of_c() -> None:

@@ -31,7 +31,10 @@ MACHINE = DeviceInfo(
     directed=True,
     coupling=((0, 1),),
     operations=(OperationInfo("cx", (0, 1), 0.01, 300.0),),
-    qubits=(QubitInfo(100.0, 80.0, 5.0, 0.02, 900.0), QubitInfo(90.0, 70.0, 5.1, 0.03, 900.0)),
+    qubits=(
+        QubitInfo(100.0, 80.0, 5.0, 0.02, 900.0, 60.0),
+        QubitInfo(90.0, 70.0, 5.1, 0.03, 900.0, 50.0),
+    ),
     calibration_id="c1",
     calibrated_s=1e9,
     dt_ns=0.2,
