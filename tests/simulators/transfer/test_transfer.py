@@ -83,7 +83,7 @@ def found(
     one: Circuit, noise: NoiseProgram, channels: list[DualMatrix] | None = None
 ) -> OutcomeDistribution:
     table = ConstantTable()
-    program = build(one, noise, table)
+    program = build(noise.located(one), noise, table)
     read = noise.readout
     assert read is not None
     confusion = {

@@ -216,9 +216,8 @@ def test_options_of_qiskit() -> None:
 
 def test_options_of_pennylane() -> None:
     device = pytest.importorskip("simenv.frontends.pennylane.device")
-    assert lacking(
-        (*device._OPTIONS, "shots", "seed", "name")
-    )  # `task_name` == LACKING["PennyLane"]
+    given = (*device._OPTIONS, "shots", "seed", "name")  # the name is `task_name` there
+    assert lacking(given) == LACKING["PennyLane"]
 
 
 def test_options_of_c() -> None:
