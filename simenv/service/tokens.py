@@ -52,7 +52,8 @@ from simenv.wire.messages.identity import UserAccount
 
 MAX_TOKENS = 1_000  # of all users
 MAX_OF_USER = 64  # without those of jobs, which their reservations bound
-MAX_OF_RESERVATION = 8
+MAX_OF_RESERVATION = 8  # without sessions of the page
+MAX_SESSIONS = 16  # of the page, by one token; a new one ends the oldest
 MAX_LIFETIME_S = 400 * 86_400.0
 PREFIX = "simenv_"  # of every token, by which scanners of source code find it
 NUMBER_BYTES = 4  # of a token's number
@@ -61,6 +62,9 @@ GROUP = "@"
 OWN_GATEWAY = "the gateway"  # of the environment's own user; no key has such a name
 REVOKED_NOTICE = refusal_notice(
     "this token was revoked; tasks submitted with it continue", "simenv gateway tokens add"
+)
+SESSION_NOTICE = refusal_notice(
+    "this session of the page ended for newer ones; its tasks continue", "sign in again"
 )
 EXPIRED_NOTICE = refusal_notice(
     "this token has expired; tasks submitted with it continue", "simenv gateway tokens add"
@@ -190,6 +194,7 @@ class TokenCommands(CertificateIssuer):
         granted = self._is_granted(identity, user)
         token = StoredToken(info, digest_of(secret), asked.once, granted)
         self._expire(now_s)
+        self._end_oldest_sessions(token)
         self._write(self._with(token))
         if is_own and not asked.once:
             self._secrets[token.digest] = secret
@@ -240,6 +245,24 @@ class TokenCommands(CertificateIssuer):
             hint="ask its owner: a key, or the tables [identity] and [accounts]",
         )
 
+    def _end_oldest_sessions(self, token: StoredToken) -> None:
+        """End the oldest sessions of the page, of its parent and of its user, for a new session, or
+        for a link that begins one."""
+        info = token.info
+        while token.is_of_page:
+            pages = [e for e in self._tokens.values() if e.is_of_page and e.info.user == info.user]
+            # Without what the new one comes from: that would end with it.
+            sessions = [e for e in pages if e.info.parent and e.info.number != info.parent]
+            siblings = [e for e in sessions if e.info.parent == info.parent]
+            if info.parent and len(siblings) >= MAX_SESSIONS:
+                sessions = siblings
+            elif len(pages) < MAX_OF_USER:
+                return
+            if not sessions:
+                return
+            oldest = min(sessions, key=lambda each: each.info.at_s)
+            self._remove(oldest, "made way for a newer session", SESSION_NOTICE)
+
     def _with(self, token: StoredToken) -> dict[str, StoredToken]:
         """Return the tokens and one more. Raises LimitExceededError."""
         tokens = dict(self._tokens)
@@ -253,8 +276,10 @@ class TokenCommands(CertificateIssuer):
                 for each in own
             )
         )
-        of_reservation = sum(each.info.reservation == reservation for each in own)
-        of_reservation *= bool(reservation)
+        of_reservation = sum(
+            each.info.reservation == reservation and not each.info.parent for each in own
+        )
+        of_reservation *= bool(reservation) and not token.info.parent
         for count, most, whose in (
             (of_user, MAX_OF_USER, token.info.user or OWN_USER),
             (of_reservation, MAX_OF_RESERVATION, f"reservation {reservation}"),

@@ -128,6 +128,21 @@ def test_user_with_a_token_alone_opens_the_page_and_signs_out(live: Live, page: 
         assert "ana" in {each.user for each in client.tokens.listed()}  # it was not revoked
 
 
+def test_circuit_of_an_ended_session_is_not_the_next_users(live: Live, page: Page) -> None:
+    with live.client() as client:
+        url, token = client.dashboard, client.tokens.add("ana").secret
+    assert url is not None
+    page.goto(f"{url}run")
+    page.get_by_label("Token").fill(token)
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_label("Circuit")).to_be_visible()
+    page.evaluate("sessionStorage.setItem('program', 'OPENQASM 2.0;')")
+    page.context.clear_cookies()
+    page.reload()
+    expect(page.get_by_label("Token")).to_be_visible()
+    assert page.evaluate("sessionStorage.getItem('program')") is None
+
+
 def test_address_of_the_gateway_is_asked_for_where_none_is_known(
     live: Live, tmp_path: Path
 ) -> None:

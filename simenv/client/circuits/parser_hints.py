@@ -8,8 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from difflib import get_close_matches
+from itertools import islice
 
 from simenv.client.circuits.text_checks import SourceText
+
+MAX_NAMES = 1_000  # of a text, that are compared with a name
+MAX_NAME = 40  # characters of a name that is compared, or written
 
 # stdgates.inc of the specification of OpenQASM 3.
 STDGATES = frozenset(
@@ -32,6 +36,7 @@ _DECLARED = re.compile(
     r"\b(?:[qc]reg|(?:qubit|bit)(?:\s*\[[^\]]{0,40}\])?|input\s+\w+(?:\s*\[[^\]]{0,40}\])?)\s+(\w+)"
 )
 _DEFINED = re.compile(r"\b(?:gate|opaque)\s+(\w+)")
+_STRING = re.compile(r"\"[^\"\n]*\"|'[^'\n]*'")
 _NO_END = re.compile(r"(?:needed|missing) ';'")
 _CAPITAL = "identifiers cannot start with capital letters"
 
@@ -49,33 +54,47 @@ def hint(
     if found is None:
         return ""
     name = found[1]
-    if "parameter" in message or not _is_gate(source, name):
-        return _of_a_bit(source, name, is_angle="parameter" in message)
+    code = _STRING.sub(" ", source.text)  # its comments are blank already
+    if "parameter" in message or not _is_gate(code, name):
+        return _of_a_bit(source.version, code, name, is_angle="parameter" in message)
     library = "qelib1.inc" if source.version == 2 else "stdgates.inc"
     if name in gates and library not in source.text:
         return f'a gate of {library}: write include "{library}"; after the version line'
-    known = {*_DEFINED.findall(source.text), *gates}
+    known = {*_names(_DEFINED, code), *gates}
     other = _OTHER_NAMES_3.get(name, "") if source.version == 3 else ""
     other = other or _OTHER_NAMES.get(name.lower(), name.lower())
     similar = [other] if other in known or " " in other else []
     if not similar and name not in elsewhere:
-        similar = get_close_matches(name, known, 1, cutoff=0.75)
+        similar = _similar(name, known, 0.75)
     if similar:
         return f"did you mean {similar[0]!r}?"
-    return f"no gate of {library}: define it before its use, by gate {name} ..."
+    return f"no gate of {library}: define it before its use, by gate {name:.{MAX_NAME}} ..."
 
 
-def _is_gate(source: SourceText, name: str) -> bool:
+def _names(pattern: re.Pattern[str], code: str) -> list[str]:
+    """Return distinct names of the first MAX_NAMES of at most MAX_NAME characters."""
+    found = (match[1] for match in pattern.finditer(code))
+    short = dict.fromkeys(islice((name for name in found if len(name) <= MAX_NAME), MAX_NAMES))
+    return list(short)
+
+
+def _similar(name: str, known: Collection[str], cutoff: float) -> list[str]:
+    """Return the most similar name, if there is one. Comparing takes the square of the length."""
+    return get_close_matches(name, known, 1, cutoff) if len(name) <= MAX_NAME else []
+
+
+def _is_gate(code: str, name: str) -> bool:
     """Return whether a name is used as a gate: parameters or operands come after it."""
-    return re.search(rf"\b{name}\s*(?:\(|(?<=\s)[A-Za-z_$])", source.text) is not None
+    return re.search(rf"\b{name}\s*(?:\(|(?<=\s)[A-Za-z_$])", code) is not None
 
 
-def _of_a_bit(source: SourceText, name: str, *, is_angle: bool) -> str:
+def _of_a_bit(version: int, code: str, name: str, *, is_angle: bool) -> str:
     """Return the way out of an unknown register or parameter."""
-    similar = get_close_matches(name, _DECLARED.findall(source.text), 1, cutoff=0.5)
+    similar = _similar(name, _names(_DECLARED, code), 0.5)
     if similar:
         return f"did you mean {similar[0]!r}?"
-    if source.version == 3:
+    name = name[:MAX_NAME]
+    if version == 3:
         return f"declare it before its use: qubit[1] {name};, bit[1] {name}; or input float {name};"
     if is_angle:
         return f"OpenQASM 2 has no free parameters; OpenQASM 3 has: input float {name};"

@@ -303,13 +303,17 @@ class TaskRun(msgspec.Struct, frozen=True, array_like=True):
 
 
 def stream_of(client: Client, filters: dict[str, Any]) -> list[TaskRun]:
-    """Return the newest tasks, and those that have not ended, of which a page draws what each
-    worker did when; at most MAX_STREAM of each."""
+    """Return the newest tasks, and older ones that run, have ended, and wait, of which a page draws
+    what each worker did when; at most MAX_STREAM of each."""
     rows, following = client.history.page(MAX_STREAM, **filters)
-    live = [each for each in filters["states"] or TaskState if each not in FINAL_STATES]
-    if following and live:
-        older, _ = client.history.page(MAX_STREAM, following, **{**filters, "states": live})
-        rows += older
+    live = frozenset(TaskState) - FINAL_STATES
+    running = frozenset((TaskState.RUNNING,))
+    for group in (running, FINAL_STATES, live - running) if following else ():
+        states = tuple(each for each in filters["states"] or TaskState if each in group)
+        missing = MAX_STREAM - sum(row.state in group for row in rows)
+        if states and missing:
+            older, _ = client.history.page(missing, following, **{**filters, "states": states})
+            rows += older
     now_s, found = time.time(), []
     for row in rows:
         timing = row.timing
@@ -322,6 +326,28 @@ def stream_of(client: Client, filters: dict[str, Any]) -> list[TaskRun]:
         kind = row.name or row.engine
         found.append(TaskRun(row.id, kind, row.state, row.worker, begin_s, run_s))
     return found
+
+
+class TaskStreams:
+    """Task streams of the last period, each asked for once by a token and its filters: pages that
+    ask meanwhile get the same answer. Used from the event loop."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._answers: dict[object, tuple[float, asyncio.Task[list[TaskRun]]]] = {}
+
+    async def of(self, caller: Caller, filters: dict[str, Any]) -> list[TaskRun]:
+        """Return the stream, at most PERIOD_S old. Raises what `Gateway.call` raises."""
+        now_s = time.monotonic()
+        for key, (asked_s, answer) in list(self._answers.items()):
+            if answer.done() and now_s - asked_s >= PERIOD_S:
+                del self._answers[key]
+        key = caller.user, caller.role, caller.token, repr(filters)
+        if key not in self._answers:
+            asked = asyncio.ensure_future(self._gateway.call(caller, stream_of, filters))
+            self._answers[key] = now_s, asked
+        # A page that is closed meanwhile ends no other page's request.
+        return await asyncio.shield(self._answers[key][1])
 
 
 class DevicePositions(msgspec.Struct, frozen=True):
@@ -392,6 +418,7 @@ def _checked(node: str) -> str:
 def routes(gateway: Gateway) -> list[ControllerRouterHandler]:
     """Return the handlers of the page."""
     feeds = Feeds(LiveFeed, gateway)
+    streams = TaskStreams(gateway)
 
     @get("/live", media_type="text/event-stream")
     async def live(caller: TheCaller) -> Stream:
@@ -437,7 +464,7 @@ def routes(gateway: Gateway) -> list[ControllerRouterHandler]:
     @get("/stream", dependencies={"filters": Provide(task_filters, sync_to_thread=False)})
     async def stream(caller: TheCaller, filters: Filters) -> list[TaskRun]:
         """Return when the newest tasks ran, and on which workers; filters as of `/tasks`."""
-        return await gateway.call(caller, stream_of, filters)
+        return await streams.of(caller, filters)
 
     @get("/pools/devices")
     async def pool_devices(caller: TheCaller) -> list[schemas.DeviceDetails]:

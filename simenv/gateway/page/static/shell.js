@@ -50,6 +50,7 @@ export function report(error) {
 function signIn() {
   if (signedOut) return;
   signedOut = true;
+  sessionStorage.clear(); // circuits of this user: the next one may be another
   endStream?.();
   connection("signed out");
   actions();
@@ -74,7 +75,6 @@ function signIn() {
 }
 
 async function signOut() {
-  sessionStorage.clear(); // circuits of this user
   try { await request("POST", "/logout"); signIn(); } catch (error) { report(error); }
 }
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from failing import fails
 
-from simenv.client.circuits import load
+from simenv.client.circuits import load, parser_hints
+from simenv.client.circuits.text_checks import SourceText
 from simenv.errors import ProgramError
 
 HEAD_2 = 'OPENQASM 2.0;\ninclude "qelib1.inc";\nqreg q[2];\ncreg cs[2];\n'
@@ -37,6 +38,32 @@ BARE_2, BARE_3 = "OPENQASM 2.0;\nqreg q[2];\n", "OPENQASM 3.0;\nqubit[2] q;\n"
 )
 def test_a_refused_text_has_a_way_out(text: str, way_out: str) -> None:
     assert way_out in fails(ProgramError, "", load, text).hint
+
+
+@pytest.mark.parametrize(
+    "text", [BARE_2 + "// gate mine a\nmien q[0];", BARE_3 + "// mien q\nx mien;"]
+)
+def test_comments_are_no_code(text: str) -> None:
+    assert "did you mean" not in fails(ProgramError, "", load, text).hint
+
+
+def test_strings_are_no_code() -> None:
+    text = 'include "gate mine";\nmien q[0];'
+    hint = parser_hints.hint(SourceText("", text, 2), "'mien' is not defined", ())
+    assert hint.startswith("no gate of qelib1.inc")
+
+
+def test_long_and_many_names_are_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parser_hints, "MAX_NAMES", 3)
+    text = "".join(f"gate g{k} a {{}}\n" for k in range(3)) + "gate mine a {}\nmien q[0];"
+    message = "'mien' is not defined"
+    assert "did you mean" not in parser_hints.hint(SourceText("", text, 2), message, ())
+    long = "n" * 5_000
+    for statement in (f"{long} q[0];", f"x {long}[0];"):
+        text = f"gate {long}m a {{}}\nqreg {long}m[1];\n{statement}"
+        found = parser_hints.hint(SourceText("", text, 2), f"'{long}' is not defined", ())
+        assert "before its use" in found
+        assert len(found) < 200
 
 
 def test_a_file_that_is_not_there_has_the_one_of_a_similar_name(tmp_path: Path) -> None:

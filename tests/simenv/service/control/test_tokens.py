@@ -17,7 +17,7 @@ from simenv.errors import ConfigError, KeyRefusedError
 from simenv.model import ReservationRequest, TaskOptions, task_name
 from simenv.model.reservations import CalendarEntry
 from simenv.service import tokens as service_tokens
-from simenv.service.tokens import MAX_LIFETIME_S, MAX_OF_RESERVATION, MAX_OF_USER
+from simenv.service.tokens import MAX_LIFETIME_S, MAX_OF_RESERVATION, MAX_OF_USER, MAX_SESSIONS
 from simenv.wire import keyfiles
 from simenv.wire.keyfiles import new_pair
 from simenv.wire.messages import accounting, client as m
@@ -528,6 +528,29 @@ def test_repeat_for_a_reservation_returns_its_token(town: TokenHarness) -> None:
     assert f"{MAX_OF_RESERVATION} tokens of reservation {number}" in refusal.message
     town.say(RevokeToken(1, made.token.number), town.ana)
     assert town.create(town.ana, reservation=number).secret != made.secret
+
+
+def test_new_session_of_the_page_ends_the_oldest_one(
+    town: TokenHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = reserved(town, town.ana)
+    parent = town.create(town.ana, reservation=number).token.number
+    for _ in range(MAX_OF_RESERVATION - 1):
+        town.create(town.ops, "ana", reservation=number)
+    fields = {"reservation": number, "parent": parent}
+    made = [town.create(town.ops, "ana", **fields).token for _ in range(MAX_SESSIONS + 2)]
+    live = {info.number for info in infos(town, town.ana)}
+    assert parent in live
+    assert [each.number in live for each in made] == [False] * 2 + [True] * MAX_SESSIONS
+    # So do those of all tokens of a user.
+    monkeypatch.setattr(service_tokens, "MAX_OF_USER", 3)
+    parent = town.create(town.ben).token.number
+    made = [town.create(town.ops, "ben", parent=parent).token for _ in range(5)]
+    live = {info.number for info in infos(town, town.ben)}
+    assert [each.number in live for each in made] == [False] * 2 + [True] * 3
+    message = CreateToken(1, "", "", "client", "", DAY_S, once=True)
+    assert town.get(TokenCreated, message, town.ben)
+    assert made[2].number not in {info.number for info in infos(town, town.ben)}
 
 
 def test_jobs_of_a_user_have_more_tokens_than_the_user_makes(
