@@ -33,10 +33,13 @@ function tiles(info) {
     tile("Failed", count(info.failed), `${count(info.cancelled)} cancelled, ${count(info.expired)} expired`));
 }
 
+// Of a pool that is paused or drains, and has a fault, too.
+const beside = (pool) => (pool.closed && pool.closed !== pool.state ? [" ", mark(pool.closed), ` ${pool.closed_reason}`] : []);
+
 const pools = (info) => table("Pools", [
   { name: "Pool", of: (pool) => h("strong", null, pool.name), by: (pool) => pool.name },
   { name: "Engine", of: (pool) => pool.engine, by: (pool) => pool.engine, wide: true },
-  { name: "State", of: (pool) => [mark(pool.state), pool.reason ? ` ${pool.reason}` : ""], by: (pool) => pool.state },
+  { name: "State", of: (pool) => [mark(pool.state), pool.reason ? ` ${pool.reason}` : "", ...beside(pool)], by: (pool) => pool.state },
   { name: "Workers", of: (pool) => `${pool.workers} of ${pool.target}`, by: (pool) => pool.workers, number: true },
   { name: "Busy", of: (pool) => [`${pool.busy} `, gauge(pool.busy, pool.workers)], by: (pool) => pool.busy, number: true },
   { name: "Waiting", of: (pool) => count(pool.waiting), by: (pool) => pool.waiting, number: true },
