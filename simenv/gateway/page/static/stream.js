@@ -26,7 +26,7 @@ export const progressByKind = (rows, redraw, kinds = kindsOf(rows.map(task))) =>
   { name: "Progress", of: (row) => h("div", { class: "parts" }, part("done", row.done, row.all), part("bad", row.bad, row.all), part("busy", row.running, row.all)), by: (row) => (row.all - row.waiting - row.running) / row.all, line: true },
   ...["done", "bad", "running", "waiting"].map((name) => ({ name: { bad: "Failed" }[name] ?? name[0].toUpperCase() + name.slice(1), of: (row) => count(row[name]), number: true })),
 ], kinds.slice(0, MAX_KINDS), { key: (row) => row.kind, empty: "There are no such tasks.", redraw }),
-h("p", { class: "muted" }, `Of ${many(rows.length, "task")}: the newest, and those that wait or run; by name, else by engine.${kinds.length > MAX_KINDS ? ` The ${MAX_KINDS} largest of ${count(kinds.length)} kinds.` : ""}`)];
+h("p", { class: "muted" }, `Of ${many(rows.length, "task")}: the newest, and up to 500 older ones each that wait, run or have ended; by name, else by engine.${kinds.length > MAX_KINDS ? ` The ${MAX_KINDS} largest of ${count(kinds.length)} kinds.` : ""}`)];
 
 // The stream: one lane a worker. It is a picture of what the table of tasks has.
 export class TaskStream extends HTMLElement {
