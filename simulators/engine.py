@@ -176,8 +176,8 @@ class RunControl:
     """
 
     __slots__ = (
-        "_counted", "_done", "_ends", "_lock", "_low", "_total", "_unit", "_width", "flag",
-        "has_checkpoints", "is_preempted", "progress", "row", "threads",
+        "_counted", "_done", "_ends", "_finished", "_lock", "_low", "_total", "_unit", "_width",
+        "flag", "has_checkpoints", "is_preempted", "progress", "row", "threads",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -201,6 +201,7 @@ class RunControl:
         self.progress = NO_PROGRESS
         self._low, self._width = 0.0, 1.0  # the present part of the whole work
         self._unit, self._done, self._total = "", 0.0, 0  # in the present part
+        self._finished = 0.0  # work of all parts before the present one, in the unit of progress
         self._ends: list[float] | None = None  # work up to each of its units; None: as many
         self._counted: tuple[str, int, int] | None = None  # the part itself: unit, done, total
         self.row = -1
@@ -265,42 +266,61 @@ class RunControl:
         ends = range(count + 1) if isinstance(sizes, int) else [0.0, *itertools.accumulate(sizes)]
         if count < 2 or ends[count] <= 0.0:
             yield from range(count)
+            self._done = max(self._done, self._total)
             if self.progress.unit:
                 self._report(unit, self._low + self._width)
             return
         outer = self._low, self._width, self._unit, self._done, self._total, self._ends
-        (low, width), counted = outer[:2], self._counted
-        first, total = round(low / width * count), round(count / width)
+        (low, width), counted, first = outer[:2], self._counted, self._finished
+        total = 0 if counted else round((first + count) / (low + width))
         try:
             for number in range(count):
-                self._low = low + width * (ends[number] / ends[count])
-                self._width = width * ((ends[number + 1] - ends[number]) / ends[count])
+                start, end = (low + width * (ends[at] / ends[count]) for at in (number, number + 1))
+                self._low, self._width, finished = start, end - start, self._finished
                 self._unit, self._done, self._total, self._ends = "", 0.0, 0, None
                 if counted is None and not isinstance(sizes, int):
-                    self._counted = unit, first + number, total
+                    self._counted = unit, round(first) + number, total
                 yield number
-                if counted is None and self.progress.unit in ("", unit):
-                    self._counted = unit, first + number + 1, total
-                self._report(unit, low + width * (ends[number + 1] / ends[count]))
+                self._counted = counted
+                if counted is None:
+                    if not isinstance(sizes, int):
+                        self._finished = first + number + 1
+                        self._counted = unit, round(self._finished), total
+                    elif self._finished == finished:  # the part itself has no parts
+                        self._finished += self._work_of_part(unit)
+                self._low, self._width, self._total = end, 0.0, 0
+                self._report(unit, end)
                 self._counted = counted
         finally:
             self._low, self._width, self._unit, self._done, self._total, self._ends = outer
             self._counted = counted
 
+    def _work_of_part(self, unit: str) -> float:
+        """Return the work of the present part, which has ended, in the unit that is counted: what
+        it has expected; else 1, if parts of this `unit` are counted; else that of the mean part."""
+        if self._total and self._unit == self.progress.unit:
+            return self._total
+        if self.progress.unit in ("", unit):
+            return 1
+        return self._finished * (self._width / self._low) if self._low else 0.0
+
     def _report(self, unit: str, fraction: float, before: float = 0.0) -> None:
-        """Set the progress, which never falls."""
+        """Set the progress, which never falls. The total is extrapolated from the parts up to the
+        present one: the work of a later one is known when it begins."""
         last = self.progress
         fraction = min(1.0, max(fraction, last.fraction))
+        unit = last.unit or unit
+        work = self._total if self._unit == unit else 0
         if self._counted is not None:
             unit, done, total = self._counted
-        else:
-            unit = last.unit or unit
-            total = round(self._total / self._width) if self._total else last.total
+        elif work or (self._finished and not self._width):
+            total = round((self._finished + work) / (self._low + self._width))
             total = min(total, _MOST_WORK)
-            ended = fraction
-            if self._ends is not None and self._total:  # the fraction is that of their sizes
-                ended = self._low + self._width * min(1.0, self._done / self._total)
-            done = min(total, int(ended * total * _ROUNDED + _ROUNDING))
+            ended = self._finished + (min(self._done, work) if work else 0.0)
+            done = min(total, int(ended * _ROUNDED + _ROUNDING))
+        else:  # the part counts other units
+            total = last.total
+            done = min(total, int(fraction * total * _ROUNDED + _ROUNDING))
         before = min(fraction, last.before + before)
         self.progress = RunProgress(unit, done, total, fraction, before)
 

@@ -19,13 +19,13 @@ NAME = "ionq"
 
 _QUBITS = {"harmony": 11, "aria": 25, "forte": 36}  # of a machine whose data has no number
 _MAX_TIME_S = 1e5  # above it T1 and T2 are in microseconds
-# At most, in seconds, as IonQ's API has them: it states 10 to 10,000 s for T1 and 0.2 to 1 s for T2
-# (docs.ionq.com/api-reference/v0.4/backends/get-a-characterization). More, up to _MAX_TIME_S, is of
-# no unit that could be told.
+# At most, in seconds. The page of a characterization in IonQ's API has T1 10 and T2 1 in an
+# example, and names no unit (docs.ionq.com/api-reference/v0.4/backends/get-a-characterization).
+# More, up to _MAX_TIME_S, is of no unit that could be told.
 _PLAUSIBLE_S = {"t1": 1e4, "t2": 100.0}
 _TIMES = {"t1": "t1_us", "t2": "t2_us", "readout": "readout_ns", "reset": "reset_ns"}
 _DURATIONS = ("1q", "2q")
-_MAX_DURATION_S = 1.0  # of a gate, readout or reset: IonQ states 1e-5 to 1e-3 s
+_MAX_DURATION_S = 1.0  # of a gate, readout or reset, which take trapped ions 1e-5 to 1e-3 s
 _SPAM = "spam"
 
 

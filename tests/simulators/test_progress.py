@@ -43,6 +43,38 @@ def test_passes_of_equal_parts_are_counted_over_all_of_them() -> None:
     assert control.progress == RunProgress(PASSES, 15, 15, 1.0)
 
 
+@pytest.mark.parametrize("works", [(10, 20, 30), (30, 20, 10), (1, 1, 58)])
+def test_passes_of_parts_with_unequal_work_add_up(works: tuple[int, ...]) -> None:
+    control = WatchedControl()
+    for number in control.divide(3, "bindings"):
+        control.expect(works[number], PASSES)
+        mean = sum(works[: number + 1]) / (number + 1)
+        for count in range(works[number]):
+            control.advance(PASSES)
+            assert control.progress.done == sum(works[:number]) + count + 1
+            assert control.progress.total == round(3 * mean)
+    assert control.progress == RunProgress(PASSES, 60, 60, 1.0)
+    assert [each.done for each in control.seen] == sorted(each.done for each in control.seen)
+
+
+def test_components_of_bindings_add_up_if_they_differ_in_number() -> None:
+    control = WatchedControl()
+    sizes = [1.0, 3.0], [1.0, 1.0, 2.0, 4.0]
+    for number in control.divide(2, "bindings"):
+        for _ in control.divide(sizes[number], "components"):
+            pass
+        assert control.progress.done == (2, 6)[number]
+    assert control.progress == RunProgress("components", 6, 6, 1.0)
+
+
+def test_part_that_counts_another_unit_counts_as_the_mean_part() -> None:
+    control = WatchedControl()
+    for number in control.divide(3, "bindings"):
+        control.expect(10, ("shots", PASSES, "shots")[number])
+        control.advance(("shots", PASSES, "shots")[number], 10)
+    assert control.progress == RunProgress("shots", 30, 30, 1.0)
+
+
 def test_parts_without_work_of_their_own_are_counted() -> None:
     control = WatchedControl()
     seen = [control.progress.done for _ in control.divide(4, "bindings")]
