@@ -109,11 +109,12 @@ def _kicked_ising(num_qubits: int, pairs: list[tuple[int, int]]) -> QuantumCircu
 
 
 def top(act: DemoRow) -> str:
-    """Return the three most frequent outcomes and their counts, if their bits fit into a line."""
+    """Return the three most frequent outcomes and their counts, if their bits fit into a line. Each
+    is one word, without the spaces between registers, so that no line breaks in it."""
     if act.qubits > _MOST_BITS:
         return act.remark
     top_keys = sorted(act.counts, key=lambda key: -act.counts[key])[:3]
-    return "  ".join(f"{key}: {act.counts[key]}" for key in top_keys)
+    return "  ".join(f"{key.replace(' ', '')}:{act.counts[key]}" for key in top_keys)
 
 
 def algorithm(name: str) -> library.Algorithm:

@@ -247,13 +247,17 @@ class _Table:
         start = sum(self._widths[k] + GAP for k in before)
         for cells in lines:
             parts = [self._cell(cells[k], k) for k in before]
-            text = [cells[last]]
+            text, indent = [cells[last]], start
             if width and start + len(cells[last]) > width:
-                text = terminal.wrap(cells[last], max(width - start, terminal.LEAST_TEXT))
-            parts.append(self._cell(text[0], last))
+                room = max(width - start, terminal.LEAST_TEXT)
+                if max(map(len, cells[last].split()), default=0) > room:  # whole, below the others
+                    room, indent = width - GAP, GAP
+                text = terminal.wrap(cells[last], room)
+            if indent == start:
+                parts.append(self._cell(text.pop(0), last))
             terminal.line((" " * GAP).join(parts).rstrip())
-            for more in text[1:]:
-                terminal.line(" " * start + more)
+            for more in text:
+                terminal.line(" " * indent + more)
 
     def _cell(self, text: str, k: int) -> str:
         if self._columns[k].right:

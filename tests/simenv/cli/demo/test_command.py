@@ -43,9 +43,9 @@ def test_demo_without_matplotlib_draws_no_plot_and_prints_install_command(
 
 
 def test_most_frequent_counts_are_shown_first() -> None:
-    counts = {"00": 1, "01": 5, "10": 3, "11": 4}
+    counts = {"0 0": 1, "0 1": 5, "1 0": 3, "1 1": 4}
     act = DemoRow("bell", "t-1", 2, "statevector", 0.1, 0.1, 0.2, counts, "", "")
-    assert top(act) == "01: 5  11: 4  10: 3"
+    assert top(act) == "01:5  11:4  10:3"
 
 
 COMPILE = """

@@ -254,6 +254,25 @@ COLUMNS: tuple[Column[Row], ...] = (
 ROWS = [Row("a", 1), Row("b\tc", 20)]
 
 
+def test_word_wider_than_its_column_is_whole_below_the_row(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(terminal, "width", lambda: 30)
+    columns = (Column[str]("ENGINE", lambda _: "statevector", width=14), Column("TOP", str))
+    listing(columns, Style(False, aligned=True), lambda: ["01:5  10:3  11:2", "0101010101:5  1:3"])
+    assert capsys.readouterr().out.splitlines() == [
+        "ENGINE          TOP",
+        "statevector     01:5  10:3",
+        "                11:2",
+        "statevector     0101010101:5",
+        "                1:3",
+    ]
+    listing(columns, Style(False, aligned=True), lambda: ["010101010101010:5  111:3"])
+    assert capsys.readouterr().out.splitlines() == [
+        "ENGINE          TOP", "statevector", "  010101010101010:5  111:3",
+    ]  # fmt: skip
+
+
 def test_columns_are_printed_in_order_with_tabs_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     listing(COLUMNS, Style(False, columns="size, name", no_header=True), lambda: ROWS[:1])
     assert capsys.readouterr().out == "1\ta\n"
