@@ -60,7 +60,7 @@ def demo(
         run = demo_runs.minimise(client)
         comparisons = demo_runs.compare(demo_runs.submit(client))
         noisy = demo_runs.minimise(client, device=demo_runs.DEVICE)
-    emulated = f"\non an emulated QPU, the bundled device {demo_runs.DEVICE}:"
+    emulated = f"\nshares of right outcomes, ideal and on the emulated {demo_runs.DEVICE}:"
     common.answer(run, ("", demo_runs.summary(run), emulated))
     listing(_COMPARED, Style(common.as_json, aligned=True), lambda: comparisons)
     kernels = f"kernels: {config.kernel_cache()}, compiled once for every environment"
@@ -103,9 +103,9 @@ _COMPARED: tuple[Column[demo_runs.EmulatedComparison], ...] = (
     Column("CIRCUIT", lambda each: each.circuit),
     Column("QUBITS", lambda each: str(each.qubits), right=True),
     Column("ENGINE", lambda each: each.engine),
-    Column("2-QUBIT GATES", lambda each: str(each.gates_2q), right=True),
-    Column("RIGHT, IDEAL", lambda each: f"{each.right_ideal:.3f}", right=True),
-    Column("RIGHT, EMULATED", lambda each: f"{each.right_emulated:.3f}", right=True),
+    Column("2Q GATES", lambda each: str(each.gates_2q), right=True),
+    Column("IDEAL", lambda each: f"{each.right_ideal:.3f}", right=True),
+    Column("EMULATED", lambda each: f"{each.right_emulated:.3f}", right=True),
     Column("FIDELITY", lambda each: f"{each.hellinger:.3f}", right=True),
 )
 

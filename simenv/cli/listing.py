@@ -249,8 +249,8 @@ class _Table:
             parts = [self._cell(cells[k], k) for k in before]
             text, indent = [cells[last]], start
             if width and start + len(cells[last]) > width:
-                room = max(width - start, terminal.LEAST_TEXT)
-                if max(map(len, cells[last].split()), default=0) > room:  # whole, below the others
+                room, words = width - start, cells[last].split()
+                if room < max(terminal.LEAST_TEXT, *map(len, words)):  # below the other cells
                     room, indent = width - GAP, GAP
                 text = terminal.wrap(cells[last], room)
             if indent == start:
