@@ -164,6 +164,7 @@ class ServiceSession:
         self, address: Address, timeout_s: float = LOST_S, *, as_client: bool = False
     ) -> None:
         self.results_of_gateway: Path | None = None  # see `readable_results`
+        self.as_client = as_client
         self.bridge = AsyncioBridge(self)
         self.loop_reader = LoopReader(self)
         self._reset()

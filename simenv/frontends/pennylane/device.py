@@ -218,19 +218,22 @@ def has_adjoint(tape: Any, wires: Any) -> bool:
 
 
 _lock = threading.Lock()
-_clients: dict[tuple[int, str], Client] = {}
+_clients: dict[tuple[int, str, bool], Client] = {}
 
 
-def shared_client() -> Client:
-    """Return the client of the environment that SIMENV_SERVICE names, else of `default`, else of a
-    private one that is started now. Raises SimenvError if SIMENV_SERVICE names one that does not
-    answer."""
-    named = os.environ.get("SIMENV_SERVICE", "")
-    key = (os.getpid(), named)
+def shared_client(service: str = "", *, as_client: bool = False) -> Client:
+    """Return the client of an environment. `service`: path of its connection file; "": the
+    environment that SIMENV_SERVICE names, else `default`, else a private one that is started now.
+    `as_client`: give up the rights of an admin. Raises SimenvError if the environment that
+    `service` or SIMENV_SERVICE names does not answer."""
+    named = service or os.environ.get("SIMENV_SERVICE", "")
+    key = (os.getpid(), named, as_client)
     with _lock:
         result = _clients.get(key)
         if result is None:
-            result = _clients[key] = _opened(named)
+            role = "client" if as_client else None
+            opened = connect(service=service, role=role) if service else _opened(named)
+            result = _clients[key] = opened
         return result
 
 
@@ -270,8 +273,9 @@ class SimenvDevice(Device):  # type: ignore[misc]
     A batch of tapes is one message; tapes that differ in their angles alone, such as those of a
     parameter shift and of broadcasting, are bindings of one program. Gradients of expectation
     values are exact by the adjoint method on an ideal device, by parameter shifts elsewhere.
-    Mid-circuit measurements and conditions run as dynamic circuits. Raises OptionError,
-    NoServiceError.
+    Mid-circuit measurements and conditions run as dynamic circuits. A deep copy, or a pickle that
+    is loaded in another process, connects anew to the same environment and has the same options and
+    state of random numbers. Raises OptionError, NoServiceError.
     """
 
     def __init__(
@@ -293,11 +297,27 @@ class SimenvDevice(Device):  # type: ignore[misc]
             "name": submission_options.DEFAULTS["name"] if task_name is None else task_name,
         }
         submission_options.checked_options(self._options)
-        rng = _generator(seed)
-        self._client = _client_of(env)
-        labels = None if self.wires is None else self.wires.labels
+        self._rng = _generator(seed)
+        self._connect(_client_of(env))
         self._ideal = self._is_ideal()
-        self._executor = BatchExecutor(self._client, self._options, labels, rng)
+
+    def _connect(self, client: Client) -> None:
+        self._client = client
+        labels = None if self.wires is None else self.wires.labels
+        self._executor = BatchExecutor(client, self._options, labels, self._rng)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Name the environment in place of the connection, which belongs to this process."""
+        state = dict(vars(self))
+        del state["_client"], state["_executor"]
+        as_client = self._client.session.as_client
+        return {**state, "service": self._client.service, "as_client": as_client}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Connect to the environment. Raises SimenvError if it does not answer."""
+        client = shared_client(state.pop("service"), as_client=state.pop("as_client"))
+        vars(self).update(state)
+        self._connect(client)
 
     @property
     def name(self) -> str:

@@ -1,6 +1,10 @@
-"""The device itself: entry point, options, environments, noise, tracker."""
+"""The device itself: entry point, options, environments, copies, noise, tracker."""
 
+import copy
+import pickle
+from collections.abc import Callable
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,6 +12,7 @@ import pytest
 from failing import fails
 from interpreter import python
 
+from simenv.client.client import Client, connect
 from simenv.errors import (
     InfeasibleError,
     NoDeviceError,
@@ -56,6 +61,45 @@ def test_device_without_environment_starts_one_that_ends_with_the_process() -> N
 
 def test_named_environment_that_is_not_up_is_refused() -> None:
     fails(NoServiceError, "", qml.device, "simenv", wires=1, env="nowhere-up")
+
+
+def pickled(dev: Any) -> Any:
+    return pickle.loads(pickle.dumps(dev))  # noqa: S301 - of this test
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickled])
+def test_copy_connects_to_the_same_environment_and_has_the_same_random_numbers(
+    copied: Callable[[Any], Any], device: Any, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("simenv.frontends.pennylane.device._clients", {})
+
+    def sampled(dev: Any) -> Any:
+        return qml.set_shots(qml.QNode(circuit, dev), shots=100)()
+
+    def circuit() -> Any:
+        qml.Hadamard("a")
+        return qml.counts(wires=["a", "b"])
+
+    with connect(service=client.service, role="client") as limited:
+        dev = device(["a", "b"], env=limited, task_name="copied", engine="statevector")
+        sampled(dev)
+        other = copied(dev)
+        with other.client:
+            assert other.client is not limited
+            assert (other.client.service, other.client.session.as_client) == (client.service, True)
+            assert (other.wires, other._options) == (dev.wires, dev._options)
+            assert sampled(other) == sampled(dev)
+
+
+def test_pickled_device_runs_in_another_process(device: Any, tmp_path: Path) -> None:
+    file = tmp_path / "device.pickle"
+    file.write_bytes(pickle.dumps(device(1)))
+    program = (
+        "import pickle, sys, pennylane as qml\n"
+        "dev = pickle.load(open(sys.argv[1], 'rb'))\n"
+        "print(qml.QNode(lambda: qml.probs(wires=[0]), dev)().tolist())\n"
+    )
+    assert python("-c", program, file, timeout=120).stdout == "[1.0, 0.0]\n"
 
 
 @pytest.mark.parametrize(
