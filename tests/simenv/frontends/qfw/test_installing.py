@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from failing import fails
 import simenv
 from simenv.cli.admin import integrations
 from simenv.cli.app import run
+from simenv.cli.command_examples import EXAMPLES, QFW
 from simenv.client.client import Client
 from simenv.errors import ConfigError
 from simenv.frontends.qfw import SERVICES, installing, registration
@@ -130,6 +132,19 @@ def test_check_misses_the_lock_in_the_variables_of_an_earlier_installation(
     lines = variables.read_text().splitlines(keepends=True)
     variables.write_text("".join(line for line in lines if "PYTHONPATH" not in line))
     assert levels(qfw, capsys)["activation"] == "fail"
+
+
+@pytest.mark.parametrize("path", [path for path, each in EXAMPLES.items() if each.needs == QFW])
+def test_examples_of_the_help_succeed(
+    path: str, qfw: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An example with an alternative (`||`) may exit with 1: the check finds what to repair."""
+    monkeypatch.setenv("QFW_PATH", str(qfw))
+    for line in EXAMPLES[path].lines:
+        command, has_alternative, _ = line.partition(" || ")
+        words = shlex.split(os.path.expandvars(command))
+        assert words[:2] == ["simenv", "qfw"]
+        assert run(words[1:]) in ((0, 1) if has_alternative else (0,)), capsys.readouterr().err
 
 
 def test_uninstall_restores_activation(qfw: Path) -> None:
