@@ -67,7 +67,7 @@ def pickled(dev: Any) -> Any:
     return pickle.loads(pickle.dumps(dev))  # noqa: S301 - of this test
 
 
-@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickled])
+@pytest.mark.parametrize("copied", [copy.deepcopy, pickled])
 def test_copy_connects_to_the_same_environment_and_has_the_same_random_numbers(
     copied: Callable[[Any], Any], device: Any, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
