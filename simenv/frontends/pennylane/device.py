@@ -316,7 +316,7 @@ class SimenvDevice(Device):  # type: ignore[misc]
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Connect to the environment. Raises SimenvError if it does not answer."""
         client = shared_client(state.pop("service"), as_client=state.pop("as_client"))
-        vars(self).update(state)
+        self.__dict__.update(state)
         self._connect(client)
 
     @property

@@ -258,7 +258,8 @@ def test_word_wider_than_its_column_is_whole_below_the_row(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(terminal, "width", lambda: 30)
-    columns = (Column[str]("ENGINE", lambda _: "statevector", width=14), Column("TOP", str))
+    engine: Column[str] = Column("ENGINE", lambda _: "statevector", width=14)
+    columns = (engine, Column("TOP", str))
     listing(columns, Style(False, aligned=True), lambda: ["01:5  10:3  11:2", "0101010101:5  1:3"])
     assert capsys.readouterr().out.splitlines() == [
         "ENGINE          TOP",
