@@ -18,7 +18,7 @@ class Environment:
     session = Plain(request=lambda *_, **__: Plain(info=Plain(state="active")))
 
     def pools(self):
-        same = {"on_demand": False, "engine": "any", "ranks": 1, "state": "up"}
+        same = {"on_demand": False, "engine": "any", "ranks": 1, "state": "up", "closed": ""}
         return {"a": Plain(most=self.most, **same), "b": Plain(most=2, **same)}
 
     def nodes(self):
