@@ -3,11 +3,8 @@
 Fidelities of circuits that a fit did not see (`held_out_circuits`) are predicted like a submit to
 the fitted device: the compiler chooses qubits by the fitted values.
 
-A gain of fidelity (`gain`) is significant if the lower end of its one-sided 95 % interval is above
-LEAST_GAIN: the mean over runs of the gain in Hellinger fidelity, by a paired bootstrap of circuit
-bodies. Percentiles of a bootstrap are too narrow for few bodies; they are expanded to the width
-that Student's t gives to a mean. (Efron and Tibshirani, An Introduction to the Bootstrap, section
-13.3; Hesterberg, What teachers should know about the bootstrap, arXiv 1411.5279, section 4.3.)
+A gain of fidelity (`gain`) counts if its mean over runs is above LEAST_GAIN and its interval of
+CONFIDENCE (`interval`) above 0; what a device is below Aer's recipe counts by the same rule.
 
 `blended` interpolates between a snapshot and a fitted one, value by value: times and probabilities
 by their logarithms, angles of rotations and ZZ rates linearly. Circuits that a fit has seen are its
