@@ -67,10 +67,26 @@ class QubitCalibration(msgspec.Struct, frozen=True, omit_defaults=True, forbid_u
         section II.C)."""
         if self.t2_star_us is None:
             return 0.0
-        echo_us = self.t2_limited_us
-        if echo_us is None:
-            echo_us = math.inf if self.t1_us is None else 2.0 * self.t1_us
+        echo_us = self._echo_us
         return math.sqrt(2.0 * max(0.0, 1.0 - self.t2_star_us / echo_us)) / self.t2_star_us
+
+    @property
+    def _echo_us(self) -> float:
+        """T2 limited to 2 T1, or that limit where T2 was not measured."""
+        result = self.t2_limited_us
+        if result is None:
+            return math.inf if self.t1_us is None else 2.0 * self.t1_us
+        return result
+
+    def with_detuning(self, rad_us: float) -> QubitCalibration:
+        """Copy with the T2* that a detuning of this standard deviation has beside T2."""
+        echo_us = self._echo_us
+        rate = 1.0 / echo_us  # of the positive root of (s t)^2 / 2 + rate t = 1
+        if rad_us == 0.0:
+            star_us = None if math.isinf(echo_us) else echo_us
+        else:
+            star_us = 2.0 / (rate + math.hypot(rate, math.sqrt(2.0) * rad_us))
+        return msgspec.structs.replace(self, t2_star_us=star_us)
 
     @property
     def t2_limited_us(self) -> float | None:

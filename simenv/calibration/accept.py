@@ -216,7 +216,9 @@ def _student_quantile(level: float, freedom: int) -> float:
     return math.sqrt(freedom) * math.tan(float(np.interp(level, sums / sums[-1], angles)))
 
 
-_QUBIT = ("t1_us", "t2_us", "p01", "p10", "readout_error", "readout_ns", "excited")
+_QUBIT = (
+    *("t1_us", "t2_us", "t2_star_us", "p01", "p10", "readout_error", "readout_ns", "excited"),
+)
 _GATE = ("error", "duration_ns")
 _BROKEN = 1.0  # calibrated error of a gate that does not work
 

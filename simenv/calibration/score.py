@@ -45,7 +45,6 @@ from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.passes.attach_noise import NoiseAttachment
 from simulators.circuit.passes.components import extract_part, noise_of_part
 from simulators.errors import EngineError, Unsupported
-from simulators.execution.sampling import unpack
 from simulators.simulate import counts_of, simulate
 from simulators.transfer import evaluate
 from simulators.transfer.evolution import constant
@@ -159,13 +158,10 @@ class Predictor:
     def _predicted(self, run: CompiledRun, attachment: NoiseAttachment) -> Prediction | None:
         noise = attachment.attach(run.circuit)
         circuit = noise.located(run.circuit)
-        if noise.detunings is not None:
-            mixed = _mixed(circuit, noise)
-            return mixed if mixed or self._most_work else _sampled(circuit, noise)
         table = ConstantTable()
         try:
             program = build(circuit, noise, table)
-            if program.num_qubits <= EXACT_QUBITS and 0 < self._most_work < program.work:
+            if program.num_qubits <= EXACT_QUBITS and 0 < self._most_work < _work(program):
                 return None
             result, how = _exact(program, noise, table)
         except Unsupported:
@@ -179,6 +175,13 @@ class Predictor:
             0,
             how,
         )
+
+
+def _work(program: TransferProgram) -> int:
+    """4^qubits times steps, for all sets of detunings. Raises Unsupported."""
+    if program.rotations is None:
+        return program.work
+    return len(evaluate.grids(program.rotations, evaluate.FINE)[0].x) * program.work
 
 
 def _exact(
@@ -211,22 +214,6 @@ def _on_used_qubits(circuit: Circuit, noise: NoiseProgram) -> tuple[Circuit, Noi
     used = np.unique(circuit.qubits.astype(np.int64))
     part = extract_part(circuit, np.ones(circuit.ops.size, np.bool_), used)
     return part.circuit, noise_of_part(noise, noise.locations, part.operations, used)
-
-
-def _mixed(circuit: Circuit, noise: NoiseProgram) -> Prediction | None:
-    """Distribution over the detunings of shots; None if it needs too many nodes."""
-    own, moved = _on_used_qubits(circuit, noise)
-    try:
-        result = simulate(
-            own, engine="densitymatrix", noise=moved, shots=0, outputs=("probabilities",)
-        ).row(0)
-    except EngineError:
-        return None
-    outcomes = unpack(result.probability_outcomes, result.probability_width)
-    return Prediction(
-        np.array(outcomes, object), np.frombuffer(result.probabilities),
-        int(np.unique(circuit.clbits).size), own.num_qubits, *two_qubit_gates(circuit), 0, "exact",
-    )  # fmt: skip
 
 
 def _sampled(circuit: Circuit, noise: NoiseProgram) -> Prediction | None:

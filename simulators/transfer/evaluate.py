@@ -2,6 +2,8 @@
 
 The state is the vector of its Pauli coefficients: rho = 2^-n sum_P v[P] P. The probabilities of
 the measured qubits are the Walsh-Hadamard transform of the coefficients of strings of I and Z.
+Over detunings that are constant during a shot they are a mean over a quadrature; the derivatives,
+which cost more, are means over a coarser one.
 Source of the transfer matrices: Greenbaum, arXiv 1509.02921, section 2.
 """
 
@@ -13,11 +15,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from simulators.circuit.analysis.quadrature import Grid, grid
 from simulators.compiler.simd import LANES
 from simulators.errors import Unsupported
 from simulators.transfer import evolution
-from simulators.transfer.evolution import CHUNK, REALS_SCRATCH, SCRATCH, evolve
-from simulators.transfer.program import Chain, ConstantTable, TransferProgram
+from simulators.transfer.evolution import CHUNK, NUMBER, PARAM, REALS_SCRATCH, SCRATCH, evolve
+from simulators.transfer.program import Chain, ConstantTable, Rotations, TransferProgram
 
 MAX_ENTRIES = 2**27  # limit of the state and its derivatives: 1 GiB
 _IDENTITY = evolution.constant(np.eye(16))
@@ -30,6 +33,29 @@ class OutcomeDistribution(msgspec.Struct, frozen=True, eq=False):
     probabilities: NDArray[np.float64]  # [2^m]
     params: tuple[int, ...]
     jacobian: NDArray[np.float64]
+    error: float = 0.0  # bound of the quadrature over detunings
+
+
+class Precision(msgspec.Struct, frozen=True):
+    """Largest errors of the quadrature over detunings (`quadrature.grid`), of the probabilities and
+    of their derivatives, and the largest number of sets of detunings of either."""
+
+    value: float
+    slope: float
+    most: int
+
+
+FINE = Precision(1e-8, 1e-3, 8_192)
+
+
+class Detuning(msgspec.Struct, frozen=True):
+    """Factor of all detunings, and the number of the parameter that is its logarithm; -1: none."""
+
+    factor: float = 1.0
+    param: int = -1
+
+
+_UNCHANGED = Detuning()
 
 
 class _PackedChannels(msgspec.Struct, frozen=True, eq=False):
@@ -51,10 +77,12 @@ class ChannelSet:
         channels: Sequence[evolution.DualMatrix | None],
         readout: Mapping[int, evolution.DualMatrix],
         table: ConstantTable,
+        detuning: Detuning = _UNCHANGED,
     ) -> None:
         """Set up. `channels`: by the numbers in programs, None where no program has it. `readout`:
         confusion [2, 2] (row read, column true) of a qubit of the circuit; qubits without one are
         read exactly."""
+        self.detuning = detuning
         self.readout = readout
         self.table = table
         self._channels = channels
@@ -109,24 +137,121 @@ class ChannelSet:
         return product
 
 
-def outcomes(program: TransferProgram, channels: ChannelSet) -> OutcomeDistribution:
-    """Probabilities and derivatives. Raises Unsupported for a state that is too large."""
+def outcomes(
+    program: TransferProgram, channels: ChannelSet, precision: Precision = FINE
+) -> OutcomeDistribution:
+    """Probabilities and derivatives. Raises Unsupported for a state that is too large, and for more
+    sets of detunings than `precision` allows."""
     readout = Readout(program.qubits, program.measured, channels.readout)
-    used = (channels.channel(number).params for number in program.channels)
-    evolved = tuple(sorted(set().union(*used)))
+    used = {param for number in program.channels for param in channels.channel(number).params}
+    if program.rotations is not None and channels.detuning.param >= 0:
+        used.add(channels.detuning.param)
+    evolved = tuple(sorted(used))
     params = tuple(sorted(readout.params.union(evolved)))
     probabilities = np.zeros((1 << len(program.measured), 1 + len(params)))
     places = [0, *(1 + params.index(param) for param in evolved)]
-    probabilities[:, places] = walsh(_means(program, channels, evolved), len(program.measured))
+    means, error = _means(program, channels, evolved, precision)
+    probabilities[:, places] = walsh(means, len(program.measured))
     result = readout.applied(probabilities, params)
-    return OutcomeDistribution(result[:, 0].copy(), params, result[:, 1:])
+    return OutcomeDistribution(result[:, 0].copy(), params, result[:, 1:], error)
+
+
+def grids(rotations: Rotations, precision: Precision, factor: float = 1.0) -> tuple[Grid, Grid]:
+    """Sets of detunings for probabilities and for derivatives. Raises Unsupported."""
+    reaches = [reach * factor for reach in rotations.reaches]
+    built = [grid(reaches, error, precision.most) for error in (precision.value, precision.slope)]
+    fine, coarse = built
+    if fine is None or coarse is None:
+        raise Unsupported(
+            f"the transfer simulator and the detunings (T2* beside T2) of {len(reaches)} qubits",
+            hint=f"a quadrature with an error of {precision.value:g} has more than"
+            f" {precision.most} nodes: take fewer qubits or shorter waiting times",
+        )
+    return fine, coarse
 
 
 def _means(
-    program: TransferProgram, channels: ChannelSet, params: tuple[int, ...]
+    program: TransferProgram,
+    channels: ChannelSet,
+    params: tuple[int, ...],
+    precision: Precision,
+) -> tuple[NDArray[np.float64], float]:
+    """Means of the parities of each set of outcomes, and their derivatives, [2^m, 1 + params], and
+    the error of the quadrature over the detunings."""
+    packed, rotations = channels.packed(), program.rotations
+    if rotations is None:
+        return _evolved(program, channels, params, program.rows, packed), 0.0
+    rows, count = program.rows.copy(), len(packed.channels)
+    rows[rotations.rows, NUMBER] += count
+    fine, coarse = grids(rotations, precision, channels.detuning.factor)
+    turned = rotations.angles * channels.detuning.factor
+
+    def mean(own: tuple[int, ...], chosen: Grid) -> NDArray[np.float64]:
+        moved = _with_rotations(packed, len(rotations.rows), channels.detuning, own)
+        angles = turned * chosen.x[:, rotations.owners]
+        total = np.zeros((1 << len(program.measured), 1 + len(own)))
+        for weight, row in zip(chosen.weights.tolist(), angles, strict=True):
+            _turn(moved.channels[count:], row)
+            total += weight * _evolved(program, channels, own, rows, moved)
+        return total
+
+    result = mean((), fine)
+    if params:
+        result = np.hstack((result, mean(params, coarse)[:, 1:]))
+    return result, fine.error
+
+
+def _with_rotations(
+    packed: _PackedChannels, count: int, detuning: Detuning, params: tuple[int, ...]
+) -> _PackedChannels:
+    """Channels with `count` rotations after them, whose angles are still to be set; without
+    derivatives if there are no `params`."""
+    depends = detuning.param in params
+    if not params:
+        values = packed.entries[:, PARAM] < 0
+        packed = _PackedChannels(
+            packed.channels[:, :1], packed.params[:, :0], 0,
+            np.append(0, np.cumsum(values))[packed.first],
+            packed.entries[values], packed.values[values],
+        )  # fmt: skip
+    width = max(packed.params.shape[1], int(depends))
+    old = len(packed.channels)
+    channels = np.zeros((old + count, 1 + width, 16))
+    channels[:old, : packed.channels.shape[1]] = packed.channels
+    channels[old:, 0, [0, 15]] = 1.0
+    numbers = np.full((old + count, width), -1, np.int64)
+    numbers[:old, : packed.params.shape[1]] = packed.params
+    if depends:
+        numbers[old:, 0] = detuning.param
+    own = packed.chain_params + int(depends)
+    return msgspec.structs.replace(packed, channels=channels, params=numbers, chain_params=own)
+
+
+# Entries of a rotation about Z by an angle: its cosine, and its sine with these signs.
+_EQUAL, _CROSSED, _SIGNS = [5, 10], [6, 9], np.array([-1.0, 1.0])
+
+
+def _turn(rotations: NDArray[np.float64], angles: NDArray[np.float64]) -> None:
+    """Set matrices [rotations, 1 + k, 16] to rotations about Z, and their derivatives by the
+    logarithm of a factor of all angles."""
+    cosine, sine = np.cos(angles), np.sin(angles)
+    rotations[:, 0, _EQUAL] = cosine[:, None]
+    rotations[:, 0, _CROSSED] = sine[:, None] * _SIGNS
+    if rotations.shape[1] > 1:
+        rotations[:, 1, _EQUAL] = (-angles * sine)[:, None]
+        rotations[:, 1, _CROSSED] = (angles * cosine)[:, None] * _SIGNS
+
+
+def _evolved(
+    program: TransferProgram,
+    channels: ChannelSet,
+    params: tuple[int, ...],
+    rows: NDArray[np.int64],
+    packed: _PackedChannels,
 ) -> NDArray[np.float64]:
-    """Means of the parities of each set of outcomes, and their derivatives: [2^m, 1 + params]."""
-    num_qubits, packed = program.num_qubits, channels.packed()
+    """Means of the parities of each set of outcomes, and their derivatives: [2^m, 1 + params].
+    `rows`, `packed`: with the rotations of one set of detunings."""
+    num_qubits = program.num_qubits
     width = -(-(1 + len(params)) // LANES) * LANES if params else 1
     if width << 2 * num_qubits > MAX_ENTRIES:
         text = f"the transfer simulator and {num_qubits} qubits with {len(params)} parameters"
@@ -138,7 +263,7 @@ def _means(
     every = (slice(None, None, 3),) * num_qubits  # I and Z
     data[every][..., 0] = 1.0
     evolve(
-        *(program.rows, constants, np.zeros((len(constants), 0), np.int64)),
+        *(rows, constants, np.zeros((len(constants), 0), np.int64)),
         *(packed.channels, packed.params, packed.first, packed.entries, packed.values, columns),
         np.zeros((num_qubits, 1 + packed.chain_params, 16)),
         np.zeros((num_qubits, 1 + packed.chain_params), np.int64),
@@ -234,6 +359,11 @@ def parity_program(
     if len(chosen) > MAX_BITS:
         hint = f"at most {MAX_BITS} bits"
         raise Unsupported(f"a distribution of {len(chosen)} bits from parities", hint=hint)
+    if program.rotations is not None:
+        raise Unsupported(
+            "a distribution from parities and a detuning of each shot (T2* beside T2)",
+            hint="the transfer simulator takes them on fewer qubits",
+        )
     place = {clbit: program.measured[k] for k, clbit in enumerate(program.clbits)}
     measured = tuple(place[clbit] for clbit in chosen)
     back = _BackwardPropagation(program.num_qubits, measured, table)

@@ -4,6 +4,7 @@ The consecutive operations on a pair of qubits are a chain, a tuple of numbers, 
 chains, in one circuit or in many, are multiplied once. Only the qubits that a circuit uses are
 included, and one more for each measurement that is not the last operation on its qubit: a cx copies
 the bit there, which is read at the end (deferred measurement, Nielsen and Chuang, sect. 4.4).
+Rotations of qubits whose detuning is constant during a shot are rows of their own (`Rotations`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from noise_models.channel import from_unitary
 from simulators.circuit.analysis.measurements import ORDINARY, TERMINAL, noisy_layout
+from simulators.circuit.analysis.quadrature import reaches
 from simulators.circuit.gates import (
     BARRIER,
     DELAY,
@@ -28,13 +30,15 @@ from simulators.circuit.gates import (
 )  # fmt: skip
 from simulators.circuit.ir import Circuit, Operation, matrix, operations, used_qubits
 from simulators.circuit.noise import AFTER_OP, CHANNEL, Q0, Q1, NoiseProgram
+from simulators.circuit.passes.detuning import inserted
 from simulators.errors import Unsupported
-from simulators.transfer.evolution import HIGH, LOW, DualMatrix, constant
+from simulators.transfer.evolution import HIGH, LOW, NUMBER, DualMatrix, constant
 
 Chain = tuple[int, ...]  # channels by number, constants by ~number, in order of action
 _ID, _PHASE = GATES["id"].code, GATES["global_phase"].code
 _RESET = np.zeros((4, 4))
 _RESET[[0, 3], 0] = 1.0  # I and Z become I
+_NONE = np.zeros(0, np.int64)
 
 
 @functools.lru_cache(maxsize=65_536)
@@ -87,6 +91,18 @@ class ConstantTable:
         return result
 
 
+class Rotations(msgspec.Struct, frozen=True, eq=False):
+    """Rotations of a circuit about Z by the detunings of a shot. `rows` [rotations]: their places
+    in the rows of a program, whose number is that of the rotation; `owners` [rotations]: index in
+    `reaches` of the detuning; `angles` [rotations]: rad for a detuning of one standard deviation;
+    `reaches`: sum of the angles of each detuned qubit."""
+
+    rows: NDArray[np.int64]
+    owners: NDArray[np.int64]
+    angles: NDArray[np.float64]
+    reaches: tuple[float, ...]
+
+
 class TransferProgram(msgspec.Struct, frozen=True, eq=False):
     """Matrices of one circuit in the order of action. Qubits are numbered from 0; `qubits` are
     their numbers in the circuit, of a copied bit that of the measured qubit. A row of `rows`, int64
@@ -98,6 +114,7 @@ class TransferProgram(msgspec.Struct, frozen=True, eq=False):
     measured: tuple[int, ...]  # qubit of each measured clbit
     clbits: tuple[int, ...]  # ascending; bit k of an outcome is clbits[k]
     channels: frozenset[int]  # numbers of all channels
+    rotations: Rotations | None = None  # None: no qubit has a detuning
 
     @property
     def num_qubits(self) -> int:
@@ -123,8 +140,22 @@ def build(
 ) -> TransferProgram:
     """Make the program of an admissible circuit. `channel_ids`: number of each channel of `noise`
     in chains; by default its own number. Raises Unsupported for conditions, free parameters, gates
-    on more than two qubits and correlated readout."""
-    return _Builder(circuit, noise, table, channel_ids).program()
+    on more than two qubits, correlated readout and detunings in loops."""
+    found = noise.detunings
+    if found is None:
+        return _Builder(circuit, noise, table, channel_ids).program()
+    rotated = inserted(circuit, noise)
+    builder = _Builder(rotated.circuit, rotated.noise, table, channel_ids, rotated.places)
+    program, acting = builder.program(), reaches(found)
+    places = np.flatnonzero(program.rows[:, NUMBER] >= _ROTATION)
+    numbers = program.rows[places, NUMBER] - _ROTATION
+    program.rows[places, NUMBER] = np.arange(places.size)
+    owners = np.searchsorted(list(acting), found.qubits[numbers])
+    rotations = Rotations(places, owners, found.angles[numbers], tuple(acting.values()))
+    return msgspec.structs.replace(program, rotations=rotations)
+
+
+_ROTATION = 1 << 40  # numbers of rotations in chains, above those of channels
 
 
 def _read_later(circuit: Circuit, locations: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -152,9 +183,12 @@ class _Builder:
         noise: NoiseProgram,
         table: ConstantTable,
         channel_ids: list[int] | None,
+        rotations: NDArray[np.int64] = _NONE,
     ) -> None:
+        """`rotations`: operations that are rotations by detunings, ascending."""
         self._circuit = circuit
         self._table = table
+        self._rotations = {k: number for number, k in enumerate(rotations.tolist())}
         self._numbers = channel_ids if channel_ids is not None else list(range(len(noise.channels)))
         rows = circuit.table.rows[circuit.ops]
         self._codes, self._counts = rows[:, 0], rows[:, 1]
@@ -175,9 +209,8 @@ class _Builder:
         other = (codes < MEASURE) & ~np.isin(codes, (BARRIER, DELAY, DELAY_DT))
         for wrong, text in (
             (bool(circuit.conditions_data) or other.any(), "conditions or stored values"),
-            (circuit.num_slots > 0, "free parameters"),
+            (circuit.num_slots > len(self._rotations), "free parameters"),
             (gates.any(), "gates on more than two qubits"),
-            (noise.detunings is not None, "a detuning of each shot (T2* beside T2)"),
             (noise.readout is not None and noise.readout.groups, "correlated readout"),
             (noise.readout is not None and noise.readout.own, "measurements of other names"),
         ):
@@ -222,6 +255,8 @@ class _Builder:
         elif operation.code == RESET:
             if role == ORDINARY:
                 self._act(~self._table.number_of(_RESET), places)
+        elif operation.place in self._rotations:
+            self._act(_ROTATION + self._rotations[operation.place], places)
         elif operation.is_gate and places and operation.code not in (_ID, _PHASE):
             self._act(~self._table.gate_number(self._circuit, operation), places)
 
@@ -233,8 +268,9 @@ class _Builder:
         return len(self._qubits) - 1
 
     def _act(self, number: int, places: list[int]) -> None:
-        """Add a channel or a constant (~number) after the earlier operations on its qubits."""
-        if number >= 0:
+        """Add a channel, a rotation or a constant (~number) after the earlier operations on its
+        qubits."""
+        if 0 <= number < _ROTATION:
             self._channels.add(number)
         if len(places) == 1:
             self._end_pair(places[0])

@@ -98,6 +98,8 @@ CANDIDATES = tuple(
 ANGLES = (0.01, 0.03, 0.1)  # widths of rotations, rad, with the best of the others
 # Width of the factor of the ZZ rates: fits of it to counts of seven devices are between 0 and 1.
 ZZ_WIDTH = 0.5
+# Width of the logarithm of the factor of all detunings, as that of another factor of all qubits.
+QUASISTATIC_WIDTH = 0.5
 # Width of the factor of p10 - p01 around 1: the best ones for training counts of six devices,
 # unfitted, are 1, 1, 1, 0.75, 0.25 and 0.
 ASYMMETRY_WIDTH = 0.5
@@ -250,11 +252,12 @@ class _StartFits:
 
     def _latent_near(self, prior: Prior) -> NDArray[np.float64] | None:
         """Latent values of the closest known fit: without one of added errors, asymmetry, ZZ,
-        angles and robust weights."""
+        detunings, angles and robust weights."""
         for nearest in (
             msgspec.structs.replace(prior, added=0.0),
             msgspec.structs.replace(prior, asymmetry=0.0),
             msgspec.structs.replace(prior, zz=0.0),
+            msgspec.structs.replace(prior, quasistatic=0.0),
             msgspec.structs.replace(prior, angle=0.0),
             msgspec.structs.replace(prior, robust=False),
         ):
@@ -312,11 +315,13 @@ def _with_added(shift: Prior | None, prior: Prior) -> Prior | None:
 
 def _further_unknowns(problem: FitProblem) -> list[tuple[str, float]]:
     """Fields of `Prior` with the widths that are tried with the best of the others: of the ZZ
-    rates; for at least LEAST_BODIES bodies of what is added to readout errors, and of their
-    asymmetry; of angles."""
+    rates; of detunings; for at least LEAST_BODIES bodies of what is added to readout errors, and of
+    their asymmetry; of angles."""
     kinds = {each.kind for each in problem.components}
     bodies = {each.body for each in problem.observations}
     results = [("zz", ZZ_WIDTH)] if fit_parts.ZZ in kinds else []
+    if fit_parts.QUASISTATIC in kinds:
+        results.append(("quasistatic", QUASISTATIC_WIDTH))
     if fit_parts.ASYMMETRY in kinds and len(bodies) >= LEAST_BODIES:
         results += [("added", ADDED_WIDTH), ("asymmetry", ASYMMETRY_WIDTH)]
     if problem.distributions.device.coherent:

@@ -9,6 +9,7 @@ of a factor:
     p01, q; p10, q  factors of the readout error
     P, gate         angle of the rotation exp(-i angle P / 2) after a gate on two qubits
     zz, pair        change of the factor of the ZZ rate of two idle qubits
+    quasistatic     factor of the detunings of all qubits that are constant during a shot
     asymmetry       change of the factor of p10 - p01 of all qubits, whose means stay
     p01+; p10+      probability that is added to the readout error of all qubits
 
@@ -16,7 +17,9 @@ A pooled component has no qubits: it acts on all qubits, or on all gates on one 
 (`error 1`, `error 2`).
 
 `DeviceChannels` and `Setting` give the channels of a device with their derivatives. The channel of
-a gate is R D V: rotations V, depolarizing D, relaxation R, as in `noise_models.build`. All
+a gate is R D V: rotations V, depolarizing D, relaxation R, as in `noise_models.build`. Detunings
+that are constant during a shot are no channels: a fit changes T1 and T2 around them, and T2*
+follows. All
 components at 0 give the calibrated device, apart from the least values that a factor can act on
 (`_LEAST`).
 
@@ -41,10 +44,11 @@ from noise_models.channel import Channel, pauli_number, paulis
 from noise_models.model import NoiseOptions
 from simenv.model.availability import BROKEN, Availability
 from simenv.service.devices.registry import device_info
+from simulators.transfer.evaluate import Detuning
 from simulators.transfer.evolution import DualMatrix, constant
 
 RELAXATION, DEPHASING, ERROR, P01, P10 = "relaxation", "dephasing", "error", "p01", "p10"
-ZZ, ASYMMETRY = "zz", "asymmetry"
+ZZ, ASYMMETRY, QUASISTATIC = "zz", "asymmetry", "quasistatic"
 ADDED = {P01: f"{P01}+", P10: f"{P10}+"}
 CHANGES = (ZZ, ASYMMETRY, *ADDED.values())  # kinds that are a change, not a factor's logarithm
 ERRORS = ("", f"{ERROR} 1", f"{ERROR} 2")  # pooled, by the number of a gate's qubits
@@ -101,9 +105,12 @@ class DeviceChannels:
     ) -> tuple[Component, ...]:
         """Components of the qubits, gates and idle pairs that circuits use, or the pooled ones."""
         if pooled:
-            kinds = (*POOLED, ZZ) if self.zz_khz else POOLED
+            kinds = [*POOLED, ZZ] if self.zz_khz else [*POOLED]
+            kinds += [QUASISTATIC] if any(map(self._is_detuned, qubits)) else []
             return tuple(sorted(Component(kind, ()) for kind in kinds))
         results = {Component(ZZ, pair) for pair in pairs}
+        if any(map(self._is_detuned, qubits)):
+            results.add(Component(QUASISTATIC, ()))
         for qubit in qubits:
             calibration = self.snapshot.qubits[qubit] if qubit < len(self.snapshot.qubits) else None
             if calibration is not None and (calibration.t1_us or calibration.t2_us):
@@ -119,6 +126,10 @@ class DeviceChannels:
                 names = rotations_of(key.gate, len(key.qubits))
                 results |= {Component(name, key.qubits, key.gate) for name in names}
         return tuple(sorted(results))
+
+    def _is_detuned(self, qubit: int) -> bool:
+        calibrated = self.snapshot.qubits
+        return qubit < len(calibrated) and calibrated[qubit].detuning_rad_us > 0.0
 
     def key_of(self, name: str, qubits: tuple[int, ...]) -> ChannelKey | None:
         """Key of the gate that is calibrated for these qubits; None: a fit does not change it."""
@@ -252,6 +263,17 @@ class Setting:
         values[1, 3, 0] = slope * z * shift
         values[2, 1, 1] = values[2, 2, 2] = -dephasing * duration_ns * x
         return _sorted(values, [self._at(RELAXATION, (qubit,)), self._at(DEPHASING, (qubit,))])
+
+    @property
+    def detuning(self) -> Detuning:
+        """Factor of the detunings of all qubits."""
+        return Detuning(self.factor(QUASISTATIC, ()), self._at(QUASISTATIC, ()))
+
+    def dephasing(self, qubit: int, duration_ns: float) -> DualMatrix:
+        """Mean channel of a qubit's detuning over a time, without derivatives."""
+        rate = 1e-3 * self._device.snapshot.qubits[qubit].detuning_rad_us * self.detuning.factor
+        left = math.exp(-0.5 * (rate * duration_ns) ** 2)
+        return constant(np.diag([1.0, left, left, 1.0]))
 
     def zz_factor(self, pair: tuple[int, ...]) -> float:
         """Factor of the ZZ rate of a pair."""
@@ -438,14 +460,22 @@ def _qubit(
     if flips is not None:
         changes["p01"], changes["p10"] = flips
         changes["readout_error"] = sum(flips) / 2.0
-    return msgspec.structs.replace(calibration, **changes) if changes else calibration
+    if changes or setting.detuning.factor != 1.0:
+        result = msgspec.structs.replace(calibration, **changes)
+        if calibration.t2_star_us is None:
+            return result
+        return result.with_detuning(calibration.detuning_rad_us * setting.detuning.factor)
+    return calibration
 
 
 def _gate(gate: snapshots.GateCalibration, setting: Setting) -> snapshots.GateCalibration:
     if not _changes(gate):
         return gate
     key = ChannelKey(gate.name, gate.qubits)
-    error = Channel(setting.channel(key).values[0]).infidelity
+    channel = setting.channel(key)
+    parts = [setting.dephasing(qubit, gate.duration_ns or 0.0) for qubit in gate.qubits]
+    channel = (parts[0] if len(parts) == 1 else parts[1].tensor(parts[0])).after(channel)
+    error = Channel(channel.values[0]).infidelity
     rotations = tuple(
         snapshots.PauliRotation(name, math.remainder(angle, 2.0 * math.pi))
         for name, angle, _ in setting.rotations(key)
@@ -471,7 +501,16 @@ def homogeneous(snapshot: snapshots.CalibrationSnapshot) -> snapshots.Calibratio
     circuit is compiled onto qubits that lack a measurement or a gate on one qubit."""
     available = _available(snapshot)
     dead = {qubit for qubit in range(snapshot.num_qubits) if not available.is_complete(qubit)}
-    fields = ("t1_us", "t2_us", "p01", "p10", "readout_error", "readout_ns", "excited")
+    fields = (
+        "t1_us",
+        "t2_us",
+        "t2_star_us",
+        "p01",
+        "p10",
+        "readout_error",
+        "readout_ns",
+        "excited",
+    )
     medians = {
         field: _median(snapshot.qubits, lambda q, f=field: getattr(q, f)) for field in fields
     }

@@ -3,9 +3,11 @@
 `DeviceCompiler` compiles the circuit of a record. Runs of one circuit in one date window are one
 observation (`observe`), whose distribution is a function of the components of the device's noise
 (`Distributions`). A circuit that is too wide for the simulator is fitted under the Pauli twirl of
-its noise, if it is a Clifford circuit: an observation for each group of its clbits. Circuits that
-cannot be fitted are counted by reason. Date windows are runs that are close in time, each with its
-own calibration (`window_starts`). Folds divide observations for cross-validation (`folds_of`).
+its noise, if it is a Clifford circuit: an observation for each group of its clbits. With detunings
+that are constant during a shot a distribution is a mean over a quadrature, whose error is below
+that of counts (`PRECISION`). Circuits that cannot be fitted are counted by reason. Date windows are
+runs that are close in time, each with its own calibration (`window_starts`). Folds divide
+observations for cross-validation (`folds_of`).
 """
 
 from __future__ import annotations
@@ -91,6 +93,10 @@ class DeviceCompiler:
 MAX_QUBITS = 11  # widest fitted circuit
 MAX_WORK = 2**24  # 4^qubits times (1 + components) times steps, for one evaluation of a circuit
 _THREADED_QUBITS = 8  # widest circuits that several threads evaluate at once, each with its state
+MAX_SETS_WORK = 2**27  # of a circuit with detunings, over all their sets
+# Errors of probabilities and of derivatives by the quadrature over detunings. Shot noise is above
+# the first one up to 10^9 shots; a derivative only directs a step.
+PRECISION = evaluate.Precision(1e-5, 2e-2, 4_096)
 GROUP_BITS = 12  # clbits of a wide circuit in one observation
 
 
@@ -247,11 +253,14 @@ class Distributions:
             else:
                 built[number] = cut(setting.channel(source))
         qubits = {qubit for program in programs for qubit in program.qubits}
+        detuning = setting.detuning
+        if not derivatives:
+            detuning = evaluate.Detuning(detuning.factor)
         read = {qubit: setting.confusion(qubit) for qubit in qubits}
         readout = {
             qubit: cut(confusion) for qubit, confusion in read.items() if confusion is not None
         }
-        return evaluate.ChannelSet(built, readout, self._table)
+        return evaluate.ChannelSet(built, readout, self._table, detuning)
 
     def outcomes(
         self, places: Sequence[int], channels: evaluate.ChannelSet
@@ -267,7 +276,7 @@ class Distributions:
             program = self.programs[place]
             if isinstance(program, evaluate.ParityProgram):
                 return evaluate.parity_outcomes(program, channels)
-            return evaluate.outcomes(program, channels)
+            return evaluate.outcomes(program, channels, PRECISION)
 
         count = 1 if max(exact, default=0) > _THREADED_QUBITS else os.cpu_count() or 1
         with ThreadPoolExecutor(count) as threads:
@@ -295,7 +304,12 @@ def observe(
             left_out[error.message] += 1
             continue
         places: tuple[int, ...] = (place,)
-        if _work(distributions.programs[place], pooled) > MAX_WORK:
+        try:
+            is_wide = _is_wide(distributions.programs[place], pooled)
+        except Unsupported as error:
+            left_out[error.message] += 1
+            continue
+        if is_wide:
             try:
                 places = distributions.parities_of(place)
             except Unsupported:
@@ -317,13 +331,23 @@ def _groups(clbits: Sequence[int]) -> list[Sequence[int]]:
     return [clbits[begin:end] for begin, end in itertools.pairwise(ends)]
 
 
-def _work(program: TransferProgram | evaluate.ParityProgram, pooled: bool) -> int:
-    """Multiplications of one evaluation with derivatives, up to a constant."""
+def _is_wide(program: TransferProgram | evaluate.ParityProgram, pooled: bool) -> bool:
+    """Return whether one evaluation with derivatives takes too long. Raises Unsupported for too
+    many sets of detunings."""
     if isinstance(program, evaluate.ParityProgram) or program.num_qubits > MAX_QUBITS:
-        return MAX_WORK + 1
+        return True
     pairs = len(np.unique(program.pairs, axis=0))
     rows = 1 + (6 if pooled else 3 * program.num_qubits + pairs)
-    return rows * program.work
+    if rows * program.work > MAX_WORK or program.rotations is None:
+        return rows * program.work > MAX_WORK
+    fine, coarse = evaluate.grids(program.rotations, PRECISION)
+    if (len(fine.x) + rows * len(coarse.x)) * program.work > MAX_SETS_WORK:
+        raise Unsupported(
+            "too many sets of detunings (T2* beside T2) for the transfer simulator: scored, not"
+            " fitted",
+            hint="take fewer qubits or shorter waiting times",
+        )
+    return False
 
 
 def _observation(

@@ -45,6 +45,7 @@ class Prior(msgspec.Struct, frozen=True):
     heavy: bool = False  # own unknowns have Student's distribution with FREEDOM degrees
     zz: float = 0.0  # standard deviation of the factor of all ZZ rates; 0: fixed
     asymmetry: float = 0.0  # the same, of the factor of p10 - p01
+    quasistatic: float = 0.0  # of the logarithm of the factor of all detunings
     added: float = 0.0  # of the probability added to each readout error of all qubits
 
     @property
@@ -54,6 +55,7 @@ class Prior(msgspec.Struct, frozen=True):
         parts += [f"own {self.own:g}"] if self.own else []
         parts += [f"angles {self.angle:g} rad"] if self.angle else []
         parts += [f"ZZ {self.zz:g}"] if self.zz else []
+        parts += [f"detunings {self.quasistatic:g}"] if self.quasistatic else []
         parts += [f"asymmetry {self.asymmetry:g}"] if self.asymmetry else []
         parts += [f"added readout error {self.added:g}"] if self.added else []
         parts += ["heavy tails"] if self.heavy else []
@@ -140,6 +142,8 @@ class PriorMatrix:
             results += [((fit_components.ZZ, qubits), self.prior.zz * own)] if qubits else []
         elif kind == fit_components.ASYMMETRY:
             results = [((fit_components.ASYMMETRY, ()), self.prior.asymmetry)]
+        elif kind == fit_components.QUASISTATIC:
+            results = [((kind, ()), self.prior.quasistatic)]
         elif kind in fit_components.ADDED.values():
             results = [((kind, ()), self.prior.added)]
         elif not qubits:

@@ -1,5 +1,6 @@
 """The transfer simulator: equal to the density matrix engine, derivatives equal to differences."""
 
+import msgspec
 import numpy as np
 import pytest
 from engine_runs import probabilities
@@ -18,7 +19,14 @@ from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.passes.attach_noise import attach_noise
 from simulators.errors import Unsupported
 from simulators.simulate import simulate
-from simulators.transfer.evaluate import ChannelSet, OutcomeDistribution, outcomes
+from simulators.transfer.evaluate import (
+    FINE,
+    ChannelSet,
+    Detuning,
+    OutcomeDistribution,
+    Precision,
+    outcomes,
+)
 from simulators.transfer.evolution import DualMatrix, constant
 from simulators.transfer.program import ConstantTable, build
 from tests.support.arrays import from_qiskit
@@ -80,7 +88,11 @@ def circuit(seed: int, gates: int = 40, clifford: bool = False) -> Circuit:
 
 
 def found(
-    one: Circuit, noise: NoiseProgram, channels: list[DualMatrix] | None = None
+    one: Circuit,
+    noise: NoiseProgram,
+    channels: list[DualMatrix] | None = None,
+    detuning: Detuning = Detuning(),  # noqa: B008
+    precision: Precision = FINE,
 ) -> OutcomeDistribution:
     table = ConstantTable()
     program = build(noise.located(one), noise, table)
@@ -91,7 +103,7 @@ def found(
         for q in program.qubits
     }
     value = channels or [constant(channel.ptm) for channel in noise.channels]
-    return outcomes(program, ChannelSet(value, confusion, table))
+    return outcomes(program, ChannelSet(value, confusion, table, detuning), precision)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -133,6 +145,65 @@ def test_derivatives_are_those_of_differences() -> None:
         difference = (one_way - other) / (2 * step)
         assert np.abs(difference).max() > 1e-3
         np.testing.assert_allclose(result.jacobian[:, param], difference, atol=1e-7)
+
+
+def detuned(seed: int, share: float) -> tuple[Circuit, NoiseProgram]:
+    """A circuit on the device of the same seed with T2* of this share of T2."""
+    rng = np.random.default_rng(seed)
+    snapshot = device(seed)
+    qubits = tuple(
+        msgspec.structs.replace(
+            each, t2_star_us=share * (each.t2_limited_us or 0.0) * rng.uniform(0.8, 1.0)
+        )
+        for each in snapshot.qubits
+    )
+    one = circuit(seed, gates=25)
+    return one, attach_noise(one, noise_model(msgspec.structs.replace(snapshot, qubits=qubits)))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_probabilities_are_the_mixture_over_the_detunings(seed: int) -> None:
+    """The density matrix has them by a finer quadrature. The error is that of FINE, at most."""
+    actual, noise = detuned(seed, 0.6)
+    assert noise.detunings is not None
+    exact = simulate(
+        actual, engine="densitymatrix", noise=noise, outputs=("probabilities",), shots=0
+    ).row(0)
+    expected = probabilities(exact)
+    result = found(actual, noise)
+    assert 0.0 < result.error <= FINE.value
+    rough = found(actual, noise, precision=Precision(1e-3, 1e-1, 4096))
+    assert result.error < rough.error <= 1e-3
+    for outcome in range(8):
+        place = sum((outcome >> k & 1) << clbit for k, clbit in enumerate((0, 2, 3)))
+        wanted = expected.get(place, 0.0)
+        assert abs(wanted - result.probabilities[outcome]) < FINE.value
+        assert abs(wanted - rough.probabilities[outcome]) < 1e-3
+
+
+def test_derivatives_by_the_factor_of_detunings_are_those_of_differences() -> None:
+    actual, noise = detuned(3, 0.15)
+    channels = [
+        DualMatrix(np.array([channel.ptm, np.eye(len(channel.ptm)) - channel.ptm]), (0,))
+        for channel in noise.channels
+    ]
+    precision = Precision(1e-7, 1e-7, 8192)
+
+    def at(channel: float, factor: float) -> OutcomeDistribution:
+        moved = [
+            DualMatrix(np.array([each.values[0] + channel * each.values[1], each.values[1]]), (0,))
+            for each in channels
+        ]
+        return found(actual, noise, moved, Detuning(float(np.exp(factor)), 1), precision)
+
+    result = at(0.0, 0.1)
+    assert result.params == (0, 1)
+    step = 1e-3
+    for param, pair in enumerate((((step, 0.1), (-step, 0.1)), ((0.0, 0.101), (0.0, 0.099)))):
+        one_way, other = (at(*each).probabilities for each in pair)
+        difference = (one_way - other) / (2 * step)
+        assert np.abs(difference).max() > 3e-4
+        np.testing.assert_allclose(result.jacobian[:, param], difference, atol=1e-5)
 
 
 def test_products_follow_the_chain_rule() -> None:
