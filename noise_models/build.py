@@ -206,6 +206,10 @@ class DocumentModel(ABC):
         """Return 0.0: no detuning."""
         return 0.0
 
+    def memory(self, qubit: int, layers: int) -> channels.Channel | None:  # noqa: ARG002
+        """Return None: layers add no noise."""
+        return None
+
     def flips_of(self, name: str, qubit: int) -> tuple[float, float] | None:  # noqa: ARG002
         """Return None: every measurement has the confusion of its qubit."""
         return None
@@ -230,6 +234,8 @@ class DeviceModel(DocumentModel):
         missing = snapshot.num_qubits - len(snapshot.qubits)
         self._qubits = snapshot.qubits + (QubitCalibration(),) * missing
         self._detuning_factor = options.factor("qubit.quasistatic")
+        self._memory_factor = options.factor("qubit.memory") if options.idle else 0.0
+        self._memory: dict[tuple[int, int], channels.Channel | None] = {}
         super().__init__(snapshot, options, map(_relaxes, snapshot.qubits))
         self._gates: _Gates = {(gate.name, gate.qubits): gate for gate in snapshot.gates}
         self._measurements = {(each.name, each.qubit): each for each in snapshot.measurements}
@@ -296,6 +302,18 @@ class DeviceModel(DocumentModel):
         """Return the standard deviation of a qubit's detuning, times the factor of
         `qubit.quasistatic`."""
         return 1e-3 * self._qubits[qubit].detuning_rad_us * self._detuning_factor
+
+    def memory(self, qubit: int, layers: int) -> channels.Channel | None:
+        """Return the dephasing of a qubit by its memory error e in each layer: Z with probability
+        1.5 e, whose average infidelity is e, times the factor of `qubit.memory`."""
+        key = (qubit, layers)
+        if key not in self._memory:
+            if len(self._memory) >= _MOST_CHANNELS:
+                self._memory.clear()
+            error = (self._qubits[qubit].memory_error or 0.0) * self._memory_factor
+            left = max(1.0 - 3.0 * error, 0.0) ** layers
+            self._memory[key] = channels.dephasing(left) if error else None
+        return self._memory[key]
 
     def _wide(self, gate: GateCalibration, qubits: tuple[int, ...]) -> tuple[LocatedChannel, ...]:
         """Return the channels of a gate on more than two qubits: Pauli errors on pairs, and then
@@ -586,7 +604,7 @@ def _qubit(qubit: QubitCalibration, symmetric: bool) -> QubitCalibration:
         p01 = p10 = mean
     return msgspec.structs.replace(
         qubit, p01=p01, p10=p10, excited=None, preparation_error=None, reset_error=None,
-        t2_star_us=None,
+        t2_star_us=None, memory_error=None,
     )  # fmt: skip
 
 
@@ -595,6 +613,7 @@ _DEFAULT = NoiseOptions()
 NOT_AER = (
     *("gate.coherent", "gate.crosstalk", "gate.over_rotation_rad", "gate.zz_khz"),
     *("gate.zz_strength", "qubit.correlated_readout", "qubit.excited", "qubit.preparation"),
+    *("qubit.memory", "qubit.memory_error"),
     *("qubit.preparation_error", "qubit.quasistatic", "qubit.reset", "qubit.reset_error"),
     *("qubit.t2_star_us", "qubit.thermal"),
 )

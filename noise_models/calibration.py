@@ -25,6 +25,7 @@ IBM_ZZ_STRENGTH = 0.0
 # Time before a shot if a calibration has none: the default `rep_delay` of IBM Quantum's processors,
 # the reset of IonQ's Aria, the interval between shots of QuEra's Aquila.
 RESET_NS = {"superconducting": 250e3, "trapped-ion": 20e3, "neutral-atom": 200e6}
+MOST_MEMORY_ERROR = 1.0 / 3.0  # average infidelity of complete dephasing
 Technology = Literal["superconducting", "trapped-ion", "neutral-atom", "simulator", ""]
 
 
@@ -59,6 +60,9 @@ class QubitCalibration(msgspec.Struct, frozen=True, omit_defaults=True, forbid_u
     # Time at which the envelope of a Ramsey experiment has fallen to 1/e, beside `t2_us`, that of
     # an echo: the difference is a detuning that is constant during a shot.
     t2_star_us: float | None = None
+    # Average infidelity of the qubit in each layer of a circuit, beside that of its gates: trapped
+    # ions are transported and wait until all pairs of the layer had their gate.
+    memory_error: float | None = None
 
     @property
     def detuning_rad_us(self) -> float:

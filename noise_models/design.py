@@ -45,6 +45,7 @@ class DeviceDesign:
     t1_us: tuple[float, ...] = ()
     t2_us: tuple[float, ...] = ()
     t2_star_us: tuple[float, ...] = ()  # of a Ramsey experiment; `t2_us` is that of an echo
+    memory_error: tuple[float, ...] = ()  # average infidelity by a layer of gates on two qubits
     p01: tuple[float, ...] = ()
     p10: tuple[float, ...] = ()
     readout_error: tuple[float, ...] = ()  # mean of p01 and p10
@@ -56,7 +57,16 @@ class DeviceDesign:
     dt_ns: tuple[float, ...] = ()  # resolution of the clock, of the device
 
 
-_OF_QUBITS = ("t1_us", "t2_us", "t2_star_us", "p01", "p10", "readout_error", "readout_ns")
+_OF_QUBITS = (
+    "t1_us",
+    "t2_us",
+    "t2_star_us",
+    "memory_error",
+    "p01",
+    "p10",
+    "readout_error",
+    "readout_ns",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ beyond what others allow."""
 from collections.abc import Iterable
 
 from noise_models.build import DeviceModel, largest_parameter
-from noise_models.calibration import GateCalibration
+from noise_models.calibration import MOST_MEMORY_ERROR, GateCalibration
 from noise_models.model import NoiseModel
 
 _Values = Iterable[tuple[str, float]]  # (place, value / limit), without the factor
@@ -47,6 +47,7 @@ _GIVEN_BY = {
     "gate.coherent": "gate.over_rotation_rad",
     "gate.crosstalk": "gate.zz_khz, or gate.zz_strength where ZZ rates were measured,",
     "qubit.quasistatic": "qubit.t2_star_us",
+    "qubit.memory": "qubit.memory_error",
     "qubit.thermal": "qubit.excited",
     "qubit.preparation": "qubit.preparation_error",
     "qubit.reset": "qubit.reset_error",
@@ -152,6 +153,10 @@ def _components(model: DeviceModel) -> Iterable[tuple[str, _Values]]:
     """Iterate over the components with their values relative to the largest physical value."""
     qubits = list(enumerate(model.snapshot.qubits))
     yield "gate.depolarizing", _parameters(model)
+    yield (
+        "qubit.memory",
+        ((f"qubit {k}", (each.memory_error or 0.0) / MOST_MEMORY_ERROR) for k, each in qubits),
+    )
     yield "qubit.thermal", ((f"qubit {k}", each.excited or 0.0) for k, each in qubits)
     yield "qubit.preparation", ((f"qubit {k}", model.preparation_error(k)) for k, _ in qubits)
     yield "qubit.reset", ((f"qubit {k}", each.reset_error or 0.0) for k, each in qubits)

@@ -72,6 +72,10 @@ class NoiseModel(Protocol):
         constant during a shot, Gaussian and independent from shot to shot and from qubit to qubit;
         it acts while the qubit waits and during gates. 0.0: none."""
 
+    def memory(self, qubit: int, layers: int) -> Channel | None:
+        """Return the channel of a number of layers: steps of a circuit in which gates on two or
+        more qubits act, whether on this qubit or on others; None: no noise."""
+
     def preparation(self, qubit: int) -> Channel | None:
         """Return the channel on |0> at the beginning of a circuit."""
 
@@ -99,6 +103,7 @@ COMPONENTS = (
     "qubit.relaxation",  # T1 and T2 during gates and readout
     "qubit.idle",  # T1 and T2 while a qubit waits
     "qubit.quasistatic",  # detuning that is constant during a shot: T2* beside T2
+    "qubit.memory",  # dephasing in each layer of gates on two or more qubits
     "qubit.thermal",  # population of |1> in equilibrium
     "qubit.preparation",  # |1> at the start
     "qubit.reset",  # |1> after a reset
@@ -114,6 +119,7 @@ VALUES = {
     "qubit.excited": 1.0,
     "qubit.p01": 1.0, "qubit.p10": 1.0,
     "qubit.preparation_error": 1.0, "qubit.reset_error": 1.0,
+    "qubit.memory_error": 1.0,
 }  # fmt: skip
 LARGEST_FACTOR = 1e9  # so that products of three factors and any calibrated value are finite
 _POSITIVE = ("qubit.t1_us", "qubit.t2_us", "qubit.t2_star_us")

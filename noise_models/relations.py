@@ -27,11 +27,11 @@ _IDLE_NS = 1000.0
 class Difference(msgspec.Struct, frozen=True):
     """Difference of two noise models at one place.
 
-    `kind`: gate, idle, detuning, preparation, reset or readout. Infidelities are average gate
-    infidelities; for a readout, the mean of p01 and p10. `distance`: half the trace norm of the
-    difference of the Choi states, 0 to 1; for a readout, the larger difference of p01 and p10. Half
-    the diamond distance lies between `distance` and 2^n times `distance` (Watrous, The Theory of
-    Quantum Information, chapter 3).
+    `kind`: gate, idle, detuning, memory, preparation, reset or readout. Infidelities are average
+    gate infidelities; for a readout, the mean of p01 and p10. `distance`: half the trace norm of
+    the difference of the Choi states, 0 to 1; for a readout, the larger difference of p01 and p10.
+    Half the diamond distance lies between `distance` and 2^n times `distance` (Watrous, The Theory
+    of Quantum Information, chapter 3).
     """
 
     kind: str
@@ -54,7 +54,7 @@ def compare(
 ) -> tuple[Difference, ...]:
     """Return the differences of the models of two documents, the largest distance first. Places are
     the gates on the qubits that either document names, and each qubit of the smaller device or
-    named (1 us of idle time and of a detuning, preparation, reset and readout). Raises
+    named (1 us of idle time and of a detuning, one layer, preparation, reset and readout). Raises
     NoiseError."""
     models = (model(first, options[0]), model(second, options[1]))
     sizes = [each.num_qubits for each in models if each.num_qubits]
@@ -118,6 +118,9 @@ def _of_qubit(models: tuple[NoiseModel, NoiseModel], qubit: int) -> list[Differe
     detuned = [_detuned(each, qubit) for each in models]
     if any(detuned):
         rows.append(_row("detuning", "", (qubit,), *(each or none for each in detuned)))
+    layers = [each.memory(qubit, 1) for each in models]
+    if any(layers):
+        rows.append(_row("memory", "", (qubit,), *(each or none for each in layers)))
     flips = [_flips(each, qubit) for each in models]
     means = [float(each.mean()) for each in flips]
     largest = float(np.abs(flips[0] - flips[1]).max())
@@ -176,6 +179,7 @@ class _Composition:
         self.has_idle_noise = first.has_idle_noise or second.has_idle_noise
         self._after: dict[tuple[str, tuple[int, ...]], tuple[LocatedChannel, ...]] = {}
         self._idle: dict[tuple[int, float], Channel | None] = {}
+        self._memory: dict[tuple[int, int], Channel | None] = {}
         self._readout: tuple[Readout | None] | None = None
 
     def after_gate(self, name: str, qubits: tuple[int, ...]) -> tuple[LocatedChannel, ...]:
@@ -215,6 +219,14 @@ class _Composition:
     def detuning(self, qubit: int) -> float:
         """Return the standard deviation of the sum of two independent detunings."""
         return math.hypot(self._first.detuning(qubit), self._second.detuning(qubit))
+
+    def memory(self, qubit: int, layers: int) -> Channel | None:
+        """Compose the channels of a number of layers."""
+        key = (qubit, layers)
+        if key not in self._memory:
+            first, second = self._first, self._second
+            self._memory[key] = _both(first.memory(qubit, layers), second.memory(qubit, layers))
+        return self._memory[key]
 
     def preparation(self, qubit: int) -> Channel | None:
         """Compose the two channels at the start of a circuit."""

@@ -38,7 +38,7 @@ _QUBIT: dict[str, Range] = {
     **dict.fromkeys(("t1_us", "t2_us", "t2_star_us"), US),
     **dict.fromkeys(("readout_ns", "reset_ns"), NS),
     **dict.fromkeys(("p01", "p10", "readout_error", "excited"), UNIT),
-    **dict.fromkeys(("reset_error", "preparation_error"), UNIT),
+    **dict.fromkeys(("reset_error", "preparation_error", "memory_error"), UNIT),
     "frequency_ghz": (0.0, 1e9),
 }
 _GATE: dict[str, Range] = {"error": UNIT, "duration_ns": NS, "over_rotation_rad": _ANGLE}
@@ -95,9 +95,10 @@ def check(snapshot: calibration.CalibrationSnapshot) -> None:
 
 def clamps(snapshot: calibration.CalibrationSnapshot) -> tuple[tuple[str, str], ...]:
     """Return (field, replacement in a noise model) of each value that a noise model limits or
-    contradicts. These are T2 above 2 T1, T2* above T2, a readout error that is not the mean of p01
-    and p10, an error of 1, which marks a gate that does not work, and an error beyond the largest
-    of a depolarizing channel: d / (d + 1) with d = 2^n, as average gate infidelity."""
+    contradicts. These are T2 above 2 T1, T2* above T2, a memory error above 1/3, a readout error
+    that is not the mean of p01 and p10, an error of 1, which marks a gate that does not work, and
+    an error beyond the largest of a depolarizing channel: d / (d + 1) with d = 2^n, as average
+    gate infidelity."""
     results = []
     for index, qubit in enumerate(snapshot.qubits):
         if qubit.t1_us is not None and qubit.t2_us is not None and qubit.t2_us > 2 * qubit.t1_us:
@@ -107,6 +108,9 @@ def clamps(snapshot: calibration.CalibrationSnapshot) -> tuple[tuple[str, str], 
         if star_us is not None and echo_us is not None and star_us > echo_us:
             note = f"T2* = {star_us:g} us is above T2; used: {echo_us:g} us, no detuning"
             results.append((f"qubits[{index}].t2_star_us", note))
+        if (qubit.memory_error or 0.0) > calibration.MOST_MEMORY_ERROR:
+            note = f"{qubit.memory_error:g} is above 1/3; used: complete dephasing in each layer"
+            results.append((f"qubits[{index}].memory_error", note))
         if qubit.readout_error is not None and qubit.p01 is not None and qubit.p10 is not None:
             mean = (qubit.p01 + qubit.p10) / 2.0
             if abs(mean - qubit.readout_error) > MAX_OFF_MEAN:

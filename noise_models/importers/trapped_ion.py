@@ -28,13 +28,20 @@ _TEXTS = (
     *(("date", "calibrated"), ("calibrated", "calibrated"), ("provider", "provider")),
     *(("version", "version"), ("max_n_shots", "max_shots"), ("max_shots", "max_shots")),
 )
+# Groups of a machine description whose p1 and p2 are average infidelities, as randomized
+# benchmarking gives them: those of the data sheets (github.com/CQCL/quantinuum-hardware-
+# specifications). Those of emulators are probabilities of an error.
+_INFIDELITIES = ("1q_gate_error", "2q_gate_error")
+# Names of the memory error: average infidelity of a qubit in a circuit of depth 1, which has a gate
+# on two qubits on each pair of a random pairing (Moses et al., arXiv 2305.03828).
+_MEMORY = ("memory_error", "dephasing_error")
 _IGNORED = {
     "p1_emission_ratio": "spontaneous emission is part of p1",
     "p2_emission_ratio": "spontaneous emission is part of p2",
     "p_crosstalk_meas": "no model of measurement crosstalk",
     "p_crosstalk_init": "no model of initialization crosstalk",
     "quadratic_dephasing_rate": "coherent dephasing is not an exponential decay",
-    "memory_error": "an error for a round of gates, without its duration",
+    "coherent_to_incoherent_factor": "of quadratic_dephasing_rate",
 }
 
 
@@ -68,7 +75,8 @@ def _flat(document: dict[str, Any]) -> dict[str, tuple[str, Any]]:
 
 def read(source: Source, name: str) -> ImportedSnapshot:
     """Build the snapshot of an all-to-all device with equal qubits. Raises SnapshotError. p1 and p2
-    are probabilities of an error; the average gate infidelity is p d / (d + 1) with d = 2 and 4."""
+    are probabilities of an error, whose average gate infidelity is p d / (d + 1) with d = 2 and 4,
+    but in the groups `_INFIDELITIES`."""
     inputs = _flat(source.only_object("emulator parameters are one JSON file"))
     counts = [key for key in _COUNTS if key in inputs and not isinstance(inputs[key][1], list)]
     given = [inputs.pop(key) for key in counts]  # what is read is taken out
@@ -89,7 +97,9 @@ def read(source: Source, name: str) -> ImportedSnapshot:
     for key, gate, side in (("p1", "r", 2), ("p2", "rzz", 4)):
         if key in inputs:
             at, value = inputs.pop(key)
-            error = convert.probability(value, at) * side / (side + 1)
+            error = convert.probability(value, at)
+            if set(_INFIDELITIES).isdisjoint(at.split(".")):
+                error *= side / (side + 1)
             builder.set_gate(gate, (), "error", error, at)
     for key, gate in (("duration_1q_s", "r"), ("duration_2q_s", "rzz")):
         if key in inputs:
@@ -138,6 +148,16 @@ def _qubits(builder: SnapshotBuilder, entries: dict[str, tuple[str, Any]]) -> No
         if key in entries:
             at, value = entries.pop(key)
             shared[target] = (at, convert.number(value, at) * factor)
+    for key in _MEMORY:
+        if key in entries:
+            at, value = entries.pop(key)
+            if "memory_error" in shared:
+                text = f"{key} beside {_MEMORY[0]}"
+                raise SnapshotError(at, text, hint="give one of the two")
+            shared["memory_error"] = (at, convert.number(value, at))
+    if "memory_error" in shared and "linear_dephasing_rate" in entries:
+        at, _ = entries.pop("linear_dephasing_rate")
+        builder.recorder.ignored(at, "part of the memory error")
     if "linear_dephasing_rate" in entries:
         # Probability of Z after a time t: rate t here; (1 - exp(-t / T2)) / 2 for dephasing.
         at, value = entries.pop("linear_dephasing_rate")

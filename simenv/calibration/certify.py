@@ -403,6 +403,7 @@ def published(info: DeviceInfo) -> calibration.CalibrationSnapshot:
                 t1_us=_number(qubit.t1_us),
                 t2_us=_number(qubit.t2_us),
                 t2_star_us=_number(qubit.t2_star_us),
+                memory_error=_number(qubit.memory_error),
                 frequency_ghz=_number(qubit.frequency_ghz),
                 readout_ns=_number(qubit.readout_ns),
                 readout_error=_number(qubit.readout_error),

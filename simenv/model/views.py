@@ -339,6 +339,7 @@ class QubitInfo(msgspec.Struct, frozen=True, array_like=True):
     readout_error: float = UNKNOWN  # a probability
     readout_ns: float = UNKNOWN
     t2_star_us: float = UNKNOWN  # of a Ramsey experiment; `t2_us` is that of an echo
+    memory_error: float = UNKNOWN  # average infidelity by a layer of gates on two qubits
 
 
 class OperationInfo(msgspec.Struct, frozen=True, array_like=True):

@@ -88,6 +88,10 @@ class DeviceModel:
         """None."""
         return 0.0
 
+    def memory(self, qubit: int, layers: int) -> Channel | None:
+        """None."""
+        return None
+
     def during_readout(self, qubit: int, duration_ns: float) -> Channel | None:
         """None."""
         return None

@@ -152,6 +152,9 @@ class _KeyedModel:
         key = ChannelKey("", (qubit,), duration_ns)
         return self._keep(self._model.during_readout(qubit, duration_ns), key)
 
+    def memory(self, qubit: int, layers: int) -> Channel | None:
+        return self._keep(self._model.memory(qubit, layers), None)
+
     def crosstalk(self, pair: tuple[int, int], duration_ns: float) -> Channel | None:
         key = ChannelKey("", pair, duration_ns)
         return self._keep(self._model.crosstalk(pair, duration_ns), key)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _QUBIT_FIGURES = (
     *("t1_us", "t2_us", "t2_star_us", "frequency_ghz", "readout_error", "p01", "p10"),
-    *("readout_ns", "excited", "reset_error", "reset_ns", "preparation_error"),
+    *("readout_ns", "excited", "reset_error", "reset_ns", "preparation_error", "memory_error"),
 )
 UNITS = {"ghz": "GHz", "khz": "kHz", "ns": "ns", "us": "us"}  # last word of a field -> unit
 

@@ -41,6 +41,13 @@ class Numbers:
     t2_star_us: Annotated[
         str, typer.Option(metavar="NUMBERS", help="T2* (Ramsey) in microseconds, beside T2 (echo).")
     ] = ""
+    memory_error: Annotated[
+        str,
+        typer.Option(
+            metavar="NUMBERS",
+            help="Average infidelity of a qubit by each layer of gates on two qubits.",
+        ),
+    ] = ""
     readout_error: Annotated[
         str, typer.Option(metavar="NUMBERS", help="Probability that a qubit is read wrongly.")
     ] = ""

@@ -239,6 +239,7 @@ class QubitRecord(QubitInfo, frozen=True, array_like=False):
     readout_error: Measured = UNKNOWN
     readout_ns: Measured = UNKNOWN
     t2_star_us: Measured = UNKNOWN
+    memory_error: Measured = UNKNOWN
 
 
 class OperationRecord(OperationInfo, frozen=True, array_like=False):

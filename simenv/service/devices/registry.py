@@ -99,6 +99,7 @@ def _qubit_info(qubit: QubitCalibration) -> views.QubitInfo:
         readout_error=_readout_error(qubit),
         readout_ns=_figure(qubit.readout_ns),
         t2_star_us=_figure(qubit.t2_star_us),
+        memory_error=_figure(qubit.memory_error),
     )
 
 

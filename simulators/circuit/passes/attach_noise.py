@@ -16,7 +16,7 @@ from noise_models.channel import Readout
 from noise_models.model import LocatedChannel, NoiseModel
 from simulators.catalog import NoiseKind
 from simulators.circuit.analysis.measurements import TERMINAL, has_mid_circuit_ops
-from simulators.circuit.gates import DELAY, DELAY_DT, MEASURE
+from simulators.circuit.gates import DELAY, DELAY_DT, MEASURE, UNITARY
 from simulators.circuit.ir import Circuit, Operands, Table, used_qubits
 from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.passes import detuning, noise_locations, timed_noise
@@ -212,7 +212,9 @@ class NoiseAttachment:
         if the general method is needed."""
         if circuit.conditions_data or has_delays(circuit) or not self.model.has_idle_noise:
             return None
-        if self._registry.is_detuned or self._registry.coupled(circuit.num_qubits).ends.size:
+        if self._registry.is_detuned or self._registry.has_memory:
+            return None
+        if self._registry.coupled(circuit.num_qubits).ends.size:
             return None
         if any(map(is_named_measurement, circuit.table.names)):
             return None
@@ -275,6 +277,8 @@ class _CircuitNoise:
             waiting = self._operands.wires[self._operands.first[self._delay_ops]]
             channels = self._registry.idle.channel_ids(waiting, delays)
             groups.append((self._delay_ops, channels, waiting, _NO_QUBITS))
+        if self._registry.has_memory:
+            groups.append(self._layers())
         located, registry = self._located, self._registry
         room = len(located) + len(irregular) + sum(group[1].size for group in groups)
         rows = np.empty((room, 4), np.int64)
@@ -424,6 +428,26 @@ class _CircuitNoise:
         pair = rows.owner[together]
         first[together], second[together] = pairs.first[pair], pairs.second[pair]
         return rows.after, channels, first, second
+
+    def _layers(self) -> _Group:
+        """Noise of layers: steps of a schedule in which gates on two or more qubits take a step,
+        and all else takes none. A qubit of a gate has that of its layer after it, one that waits
+        that of all layers before the operation that ends them."""
+        operands = self._operands
+        wide = (operands.codes >= UNITARY) & (operands.counts > 1)
+        timing = schedule(
+            self._circuit,
+            wide.astype(np.float64),
+            self._method,
+            final=self._roles == TERMINAL,
+            operands=operands,
+        )
+        operations = np.repeat(np.arange(wide.size), operands.counts)
+        acts = wide[operations]
+        after = np.concatenate((operations[acts], timing.idle_after))
+        qubits = np.concatenate((operands.wires[acts], timing.idle_qubit))
+        layers = np.concatenate((np.ones(np.count_nonzero(acts)), timing.idle_ns))
+        return after, self._registry.memory.channel_ids(qubits, layers), qubits, _NO_QUBITS
 
     def _readout(self) -> Readout | None:
         """Readout error of the circuit's qubits; None if no measured qubit has one."""

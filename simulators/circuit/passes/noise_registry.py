@@ -110,12 +110,14 @@ class NoiseRegistry:
         self._pairs: tuple[tuple[int, int], ...] = ()
         self._coupled: CoupledPairs | None = None
         self.is_detuned = any(map(model.detuning, range(model.num_qubits)))
+        self.has_memory = any(model.memory(q, 1) is not None for q in range(model.num_qubits))
         # Relaxation during readouts is split as that of idle times is where ZZ acts meanwhile.
         self.splits_readout = model.has_idle_noise and bool(model.crosstalk_pairs)
-        # Channels of idle times and readouts of qubits, and of interaction times of the pairs of
-        # `coupled`.
+        # Channels of idle times, readouts and numbers of layers of qubits, and of interaction times
+        # of the pairs of `coupled`.
         self.idle = TimedChannels(lambda qubit, time: self.number(model.idle(qubit, time)))
         self.reading = TimedChannels(lambda q, time: self.number(model.during_readout(q, time)))
+        self.memory = TimedChannels(lambda q, layers: self.number(model.memory(q, round(layers))))
         self.crosstalk = self._of_pairs()
         self._alone: dict[tuple[int, int], Channel] = {}
         self._readouts: dict[int, CircuitReadout] = {}  # by number of qubits

@@ -289,11 +289,29 @@ def test_trapped_ion_parameters_become_an_all_to_all_device() -> None:
         "noise_specs": {
             "spam_error": {"p_meas_0": 0.001, "p_meas_1": 0.004, "p_meas_0_unc": 1e-5},
             "1q_gate_error": {"p1": 2e-5},
-            "2q_gate_error": {"p2": 9e-4},
+            "2q_gate_error": {"p2": 9e-4, "p2_unc": 3e-5},
+            "memory_error": {"memory_error": 2e-4, "memory_error_unc": 3e-5},
         },
     }
-    machine, _ = import_snapshot({"machine.json": samples.encoded(nested)})
+    machine, report = import_snapshot({"machine.json": samples.encoded(nested)})
     assert (machine.num_qubits, machine.qubits[0].confusion) == (20, (0.001, 0.004))
+    assert not report.unread
+    assert {each.memory_error for each in machine.qubits} == {2e-4}
+    assert gate(machine, "rzz").error == 9e-4, "by randomized benchmarking: an infidelity"
+    assert gate(machine, "r").error == 2e-5
+
+
+def test_a_memory_error_of_trapped_ions_stands_for_their_dephasing_rate() -> None:
+    values = {**samples.trapped_ion(), "dephasing_error": 3e-4}
+    value, report = import_snapshot({"ions.json": samples.encoded(values)})
+    assert (value.qubits[1].memory_error, value.qubits[1].t2_us) == (3e-4, None)
+    assert notes(report.ignored)["linear_dephasing_rate"] == "part of the memory error"
+    for wrong in (-1e-4, 1.4, "x", [1e-4]):
+        with pytest.raises(SnapshotError, match=r"(memory|dephasing)_error"):
+            import_snapshot({"ions.json": samples.encoded({**values, "dephasing_error": wrong})})
+    twice = {**values, "memory_error": 3e-4}
+    with pytest.raises(SnapshotError, match="beside"):
+        import_snapshot({"ions.json": samples.encoded(twice)})
 
 
 def test_a_snapshot_is_imported_in_its_own_form() -> None:
