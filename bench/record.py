@@ -71,16 +71,17 @@ def _gpu() -> str:
 
 
 def _noise_data() -> str:
-    from bench.engine.noise_calibration import DATA
+    from bench.measured_sets import DATA
 
     if (DATA / "splits.json").is_file():
         return ""
-    return "no data; name their folder: --with 'noise_calibration --test-only --data FOLDER'"
+    return "no data; name their folder, such as --with 'emulators --data FOLDER'"
 
 
 # By benchmark: the reason for which its own runs cannot measure here, "" if they can.
 UNAVAILABLE: dict[str, Callable[[], str]] = {
     "gpu": _gpu,
+    "emulators": _noise_data,
     "noise_calibration": _noise_data,
     "qfw_host": lambda: "name the host: --with 'qfw_host --qfw FOLDER --defw FOLDER'",
 }

@@ -29,13 +29,13 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import networkx
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
 from bench.harness import SEED as SPLIT_SEED, Option, Report, installed, timed, timed_s
 from bench.harness.kernels import load_kernels
+from bench.measured_sets import DATA, halved, with_split, without_tests
 from noise_models import library
 from noise_models.calibration import CalibrationSnapshot
 from noise_models.model import NoiseOptions
@@ -63,7 +63,6 @@ from simenv.calibration.score import (
     score,
 )
 
-DATA = Path(__file__).parents[2] / ".." / "shared" / "noise_data"
 AER, AER_IDLE, SNAPSHOT, FITTED = "Aer", "Aer with idle noise", "snapshot", "fitted"
 AER_PROPERTIES = "Aer, idle, p01 and p10"
 EQUAL_READOUT = (
@@ -214,18 +213,10 @@ def _new_splits(report: Report, data: CountsData, number: int, seed: int) -> lis
     """Fit and judge one set on splits that nobody chose, and add the medians of their figures.
     Return the median HF of each split; where a fit is refused, the snapshot's."""
     snapshot = library.load(data.device)
-    bodies = _groups(data)
-    names = sorted(set(bodies.values()))
     figures: dict[str, list[float]] = {}
     medians: list[float] = []
     for split_number in range(number):
-        rng = np.random.default_rng([seed, split_number])
-        chosen = set(rng.permutation(names)[: len(names) // 2].tolist())
-        records = [
-            msgspec.structs.replace(each, is_test=bodies[each.body] in chosen)
-            for each in data.records
-        ]
-        split = msgspec.structs.replace(data, records=tuple(records))
+        split = halved(data, [seed, split_number])
         notes: list[str] = []
         fitted = _fitted(split, snapshot, notes)
         model: Predictor = Predictor(snapshot)
@@ -349,33 +340,6 @@ def _show_curve(sections: Sequence[page.Section]) -> None:
 
 def _note(text: str) -> None:
     print(f"  {text}")
-
-
-def with_split(data: CountsData, split: dict[str, Any]) -> CountsData:
-    """Return the data with `is_test` and `body` set according to `splits.json`."""
-    records = []
-    for each in data.records:
-        body = each.name if split["key"] == "name" else each.name.partition("_step")[2][:2]
-        is_test = body in split["test"]
-        records.append(msgspec.structs.replace(each, is_test=is_test, body=body))
-    return msgspec.structs.replace(data, records=tuple(records))
-
-
-def without_tests(data: CountsData) -> CountsData:
-    """Return the data without those training runs whose circuit is a test circuit as well."""
-    tests = {each.source.text for each in data.records if each.is_test}
-    records = [each for each in data.records if each.is_test or each.source.text not in tests]
-    return msgspec.structs.replace(data, records=tuple(records))
-
-
-def _groups(data: CountsData) -> dict[str, str]:
-    """Return a name for each body; bodies that share a circuit have the same one."""
-    shared = networkx.Graph([("b" + each.body, "t" + each.source.text) for each in data.records])
-    groups = [
-        sorted(each[1:] for each in group if each.startswith("b"))
-        for group in networkx.connected_components(shared)
-    ]
-    return {body: group[0] for group in groups for body in group}
 
 
 def _fit_notes(fitted: FittedDevice) -> list[str]:

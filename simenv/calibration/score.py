@@ -26,6 +26,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Protocol
 
 import msgspec
 import numpy as np
@@ -307,9 +308,15 @@ class Score(msgspec.Struct, frozen=True, eq=False):
         return summary(values, [row.body for row in self.rows])
 
 
+class Model(Protocol):
+    """Model that predicts the distribution of a measured circuit; None: it cannot."""
+
+    def prediction(self, record: CountsRecord) -> Prediction | None: ...
+
+
 def score(
     data: CountsData,
-    models: Mapping[str, Predictor],
+    models: Mapping[str, Model],
     ideal: Callable[[CountsRecord], dict[int, float] | None],
     note: Callable[[str], None] = lambda _: None,
 ) -> Score:

@@ -65,6 +65,10 @@ NOT_PASTED = {
     ("docs/guides/hpc.md", ""): "a job of Slurm: tests/cluster",
     ("docs/guides/ibm_executor.md", "from qiskit_ibm"): "a gateway: tests/e2e/test_gateway_ibm.py",
     ("docs/guides/jupyterhub.md", ""): "a JupyterHub",
+    (
+        "docs/guides/leaderboard.md",
+        "",
+    ): "the clone, and measured data: tests/bench/test_emulators.py",
     ("docs/guides/monitoring.md", "simenv examples"): "Prometheus runs until it is ended",
     ("docs/guides/operate.md", "python3 -m venv"): "root, systemd and a newer clone",
     ("docs/guides/pools.md", "simenv up --pool sv"): "eight ranks: tests/cluster",
