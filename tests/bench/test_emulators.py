@@ -2,9 +2,11 @@
 
 import json
 from argparse import Namespace
+from collections.abc import Mapping
 from pathlib import Path
 
 import iqm_clients
+import msgspec
 import numpy as np
 import pytest
 
@@ -35,7 +37,7 @@ def write_set(folder: Path, texts: list[str], snapshot: CalibrationSnapshot) -> 
 
 
 def worst_difference(
-    folder: Path, name: str, options: dict[str, object], pythons: list[str] | None = None
+    folder: Path, name: str, options: Mapping[str, object], pythons: list[str] | None = None
 ) -> float:
     """Largest difference between the probabilities of a peer and of simenv with noise options."""
     (each,) = sets(folder, 0)
@@ -47,14 +49,15 @@ def worst_difference(
     try:
         for record in each.data.records:
             first, second = mine.prediction(record), peer.prediction(record)
-            assert first is not None and second is not None
+            assert first is not None
+            assert second is not None
             table = dict(zip(first.outcomes.tolist(), first.probabilities.tolist(), strict=True))
             for outcome, value in zip(second.outcomes, second.probabilities, strict=True):
                 table[outcome] = table.get(outcome, 0.0) - value
             results.append(max(map(abs, table.values())))
     finally:
         peer.close()
-    return max(results)
+    return float(max(results))
 
 
 @pytest.mark.parametrize("device", ["lima", "elsewhere"])
@@ -64,13 +67,9 @@ def worst_difference(
 def test_aer_is_the_recipe_of_its_name(tmp_path: Path, device: str, name: str, idle: bool) -> None:
     """`elsewhere` is no backend of qiskit-ibm-runtime: its Target is made of the snapshot."""
     lima = library.load("lima")
-    write_set(tmp_path, [LIMA], CalibrationSnapshot(**{**_fields(lima), "name": device}))
+    write_set(tmp_path, [LIMA], msgspec.structs.replace(lima, name=device))
     options = {"recipe": "aer", "idle": idle}
     assert worst_difference(tmp_path, name, options) < 1e-7
-
-
-def _fields(snapshot: CalibrationSnapshot) -> dict[str, object]:
-    return {name: getattr(snapshot, name) for name in snapshot.__struct_fields__}
 
 
 IQM = """OPENQASM 2.0; include "qelib1.inc"; gate r(a,b) x { u3(a,b-pi/2,pi/2-b) x; }
@@ -99,7 +98,8 @@ def test_tables_of_all_machines(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert {each.key for each in report.figures} == {"above_peers", "fitted_above_peers"}
     assert all(each.value is not None for each in report.figures)
     text = table.read_text()
-    assert "| aer-scheduled | 1 |" in text and "### one (lima)" in text
+    assert "| aer-scheduled | 1 |" in text
+    assert "### one (lima)" in text
     assert "braket: ModuleNotFoundError" in capsys.readouterr().out
 
 
