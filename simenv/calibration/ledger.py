@@ -35,7 +35,7 @@ from simenv.model.views import DeviceInfo
 from simenv.service.devices.registry import DeviceRegistry
 from simenv.service.devices.resolve import DocumentPending, EmulatedDevices
 from simenv.wire.messages.client import NoiseDocument
-from simenv.worker.noise import in_force
+from simulators.circuit.analysis.fit_scope import in_force
 from simulators.circuit.analysis.noise_profile import MAX_QUBITS, IdealStates, LocationLosses
 from simulators.circuit.analysis.profiler import profile
 from simulators.circuit.ir import Circuit
@@ -333,7 +333,7 @@ def circuit_ledger(
         raise ProgramError(wrong)
     assert limits is not None
     try:
-        document = in_force(documents.load(stored.body), program)
+        document = in_force(documents.load(stored.body), packed)
         result = error_ledger(packed, document, NoiseOptions.parse(terms.noise))
     except (NoiseError, EngineError) as error:
         raise OptionError(f"noise: {error.message}", hint=error.hint) from error

@@ -39,7 +39,7 @@ from noise_models.model import NoiseOptions
 from simenv.calibration import judge
 from simenv.calibration.data import CountsData, CountsRecord
 from simenv.calibration.fit.observations import CompiledRun, DeviceCompiler
-from simenv.worker.noise import in_force
+from simulators.circuit.analysis.fit_scope import in_force
 from simulators.circuit.gates import UNITARY
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
@@ -149,7 +149,7 @@ class Predictor:
     def prediction(self, record: CountsRecord) -> Prediction | None:
         """Prediction for a record's circuit; None if it is too wide. Raises DataError."""
         run = self._compiler.run_of(record)
-        acting = in_force(self._snapshot, run.loaded.program)
+        acting = in_force(self._snapshot, run.circuit)
         attachment = self._noise if acting is self._snapshot else self._outside
         key = id(run), acting is self._snapshot
         if key not in self._known:

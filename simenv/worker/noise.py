@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,6 +21,7 @@ from simenv.model.availability import ALIKE, BROKEN
 from simenv.model.task import STALE
 from simenv.model.views import device_time_ns, wall_clock_s
 from simenv.wire.messages.client import AssignedTask, NoiseDocument
+from simulators.circuit.analysis.fit_scope import differences, in_force, listed
 from simulators.circuit.gates import GATES
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
@@ -68,7 +68,7 @@ def unused_channels(
         )
         results.append(
             f"the noise model does not act on this circuit, which ran without noise: channels of"
-            f" {_listed(channels)}; the circuit has {_listed(gates)}"
+            f" {listed(channels) or 'no gates'}; the circuit has {listed(gates) or 'no gates'}"
             f"{_NOT_READ * (not program.labels)}"
         )
     unknown = [
@@ -78,7 +78,7 @@ def unused_channels(
     ]
     if acts and unknown:
         results.append(
-            f"channels of {_listed(unknown)} do not act: no operation of the circuit has this"
+            f"channels of {listed(unknown)} do not act: no operation of the circuit has this"
             " label, or this name and no label; a gate that Aer has no name for is replaced by the"
             " gates of its definition: give channels of those, or a label to its matrix"
             f"{_NOT_READ * (not program.labels)}"
@@ -86,13 +86,13 @@ def unused_channels(
     foreign = sorted(_NOT_AER.intersection(program.names).difference(has))
     if acts and foreign and not terms.device:
         results.append(
-            f"{_listed(foreign)} acted without noise: the noise model has no channels of this name,"
+            f"{listed(foreign)} acted without noise: the noise model has no channels of this name,"
             " and Aer would run other gates in its place; transpile the circuit for Aer first"
         )
     lost = [name for name in terms.replaced_gates if name in has]
     if lost:
         results.append(
-            f"channels of {_listed(lost)} do not act: compilation for device {terms.device}"
+            f"channels of {listed(lost)} do not act: compilation for device {terms.device}"
             f" replaced {'these gates' if len(lost) > 1 else 'this gate'}; give channels of native"
             " gates, or compile='never'"
         )
@@ -202,20 +202,20 @@ def uncalibrated(
     results = []
     if lost:
         results.append(
-            f"{_listed(lost)} acted without errors: device {document.name} has no measured error of"
+            f"{listed(lost)} acted without errors: device {document.name} has no measured error of"
             f" {'them' if len(lost) > 1 else 'it'}"
         )
     if still:
-        results.append(f"no relaxation by {_listed(still)}: device {document.name} has no value")
+        results.append(f"no relaxation by {listed(still)}: device {document.name} has no value")
     untimed = [name for name in lacking.untimed if name in used and name not in lacking.gates]
     if untimed and not _IN_TIME & given:
         results.append(
-            f"no relaxation while {_listed(untimed)} ran: device {document.name} has no duration of"
+            f"no relaxation while {listed(untimed)} ran: device {document.name} has no duration of"
             f" {'them' if len(untimed) > 1 else 'it'}"
         )
     if document.unread:
         results.append(
-            f"noise of {_listed(document.unread)} does not act: the import of device"
+            f"noise of {listed(document.unread)} does not act: the import of device"
             f" {document.name} left it out"
         )
     return tuple(results)
@@ -241,7 +241,7 @@ def on_pairs(model: NoiseModel, program: Program) -> tuple[str, ...]:
     if not names:
         return ()
     return (
-        f"the error of {_listed(names)}, on more than two qubits, acts as Pauli errors on pairs of"
+        f"the error of {listed(names)}, on more than two qubits, acts as Pauli errors on pairs of"
         " its qubits with the same average gate fidelity; over-rotation does not act there",
     )
 
@@ -274,7 +274,7 @@ def useless(document: CalibrationSnapshot, model: NoiseModel, program: Program) 
     if not found:
         return ()
     return (
-        f"{_listed(sorted(found))}: by the calibration of device {document.name} the outcome is"
+        f"{listed(sorted(found))}: by the calibration of device {document.name} the outcome is"
         " random, whatever the circuit; choose other qubits",
     )
 
@@ -313,47 +313,11 @@ def operations_of(program: Program) -> set[tuple[str, tuple[int, ...]]]:
     return results
 
 
-def in_force(document: Document, program: Program) -> Document:
-    """Calibration that acts on a circuit: that of a fit to few circuits acts on alike ones alone,
-    of these qubits, pairs and sizes."""
-    scope = getattr(document, "fitted", None)
-    outside: CalibrationSnapshot | None = getattr(document, "outside", None)
-    if scope is None or outside is None or not differences(scope, program):
-        return document
-    return outside
-
-
-def differences(scope: FitScope, program: Program) -> list[str]:
-    """Return what a circuit has that none of those of a fit had."""
-    arities = np.frombuffer(program.arities, np.uint16).reshape(-1, 3)
-    ops = np.frombuffer(program.ops, np.uint16)
-    sizes = arities[ops, 0].astype(np.int64)
-    gates = np.array([is_gate(each) for each in program.names], bool)[ops]
-    wires = np.frombuffer(program.qubits, np.uint16)
-    used = np.unique(wires[np.repeat(gates, sizes)]).tolist()
-    begins = (np.cumsum(sizes) - sizes)[gates & (sizes == 2)]
-    has = []
-    if len(used) > scope.widest:
-        has.append(f"{len(used)} qubits")
-    if begins.size > scope.two_qubit_gates:
-        has.append(f"{begins.size} two-qubit gates")
-    if scope.placed:
-        return has
-    if others := [str(qubit) for qubit in used if qubit not in scope.qubits]:
-        has.append(f"qubits {_listed(others)}")
-    elif scope.pairs:
-        ends = np.sort(np.column_stack((wires[begins], wires[begins + 1])), axis=1)
-        acting = set(map(tuple, np.unique(ends, axis=0).tolist()))
-        if new := sorted(acting.difference(scope.pairs)):
-            has.append(f"gates on {_listed(f'{a}-{b}' for a, b in new)}")
-    return has
-
-
-def outside_fit(scope: FitScope, program: Program, name: str) -> tuple[str, ...]:
+def outside_fit(scope: FitScope, circuit: Circuit, name: str) -> tuple[str, ...]:
     """Return a warning about a circuit that differs from those which the device was fitted to; ()
     if it does not. `name`: of the task."""
     family = scope.family(name)
-    has = differences(scope, program)
+    has = differences(scope, circuit)
     if family and any(scope.families) and family not in scope.families:
         has = [f"family {family}", *has]
     if not has:
@@ -363,7 +327,7 @@ def outside_fit(scope: FitScope, program: Program, name: str) -> tuple[str, ...]
     seen += [f"of {scope.first} to {scope.last}"] if scope.first else []
     seen.append(f"with at most {scope.widest} qubits and {scope.two_qubit_gates} two-qubit gates")
     if not scope.placed:
-        seen.append(f"on qubits {_listed(map(str, scope.qubits))}")
+        seen.append(f"on qubits {listed(map(str, scope.qubits))}")
     return (
         f"the noise was fitted to {scope.bodies} circuits {', '.join(seen)}; this circuit has"
         f" {', '.join(has)}",
@@ -372,12 +336,6 @@ def outside_fit(scope: FitScope, program: Program, name: str) -> tuple[str, ...]
 
 def _gate_text(gate: str, qubits: tuple[int, ...]) -> str:
     return f"{gate} on {', '.join(map(str, qubits))}" if qubits else gate
-
-
-def _listed(names: Iterable[str]) -> str:
-    items = list(names)
-    more = f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
-    return "; ".join(items[:_SHOWN]) + more if items else "no gates"
 
 
 MAX_MODELS = 32
@@ -399,9 +357,9 @@ class Noise:
         self._programs: OrderedDict[tuple[bytes, bytes], NoiseProgram] = OrderedDict()
         self._program_bytes = 0
         self._limited: dict[tuple[str, NoiseFactors], tuple[str, ...]] = {}
-        self._times: dict[str, ShotTimes] = {}  # by snapshot
-        self._useless: dict[str, bool] = {}  # by snapshot
-        self._gaps: dict[str, Gaps] = {}  # by snapshot
+        self._times: dict[str, ShotTimes] = {}  # by key of `_in_force`
+        self._useless: dict[str, bool] = {}  # by key of `_in_force`
+        self._gaps: dict[str, Gaps] = {}  # by key of `_in_force`
         self._of_structures: dict[tuple[bytes, str, NoiseFactors], tuple[str, ...]] = {}
         self._shots_ns: OrderedDict[tuple[bytes, str], float] = OrderedDict()
 
@@ -470,7 +428,7 @@ class Noise:
     ) -> int:
         """Time of a task on its device in ns; 0 without a device, for exact results, and for a
         noise document that is not a calibration."""
-        times = self._shot_times(terms)
+        times = self._shot_times(terms, program)
         if times is None or not assigned.shots:
             return 0
         if not _DELAYS.isdisjoint(program.names):
@@ -481,7 +439,7 @@ class Noise:
         key = (program.structure, terms.snapshot)
         shot_ns = self._shots_ns.get(key)
         if shot_ns is None:
-            model = self._attachment(terms).model.digest
+            model = self._attachment(terms, program).model.digest
             noise = self._programs.get((program.structure, model))
             noise_ns = -1.0 if noise is None else noise.duration_ns
             shot_ns = self._shots_ns[key] = times.shot_ns(circuit, duration_ns=noise_ns)
@@ -495,19 +453,19 @@ class Noise:
 
         return isinstance(self._document(terms.snapshot), CustomModel)
 
-    def _shot_times(self, terms: TaskOptions) -> ShotTimes | None:
+    def _shot_times(self, terms: TaskOptions, program: Program) -> ShotTimes | None:
         """Return the durations of the task's device; None if they are not known."""
-        result = self._times.get(terms.snapshot)
+        key, document = self._in_force(terms, program)
+        result = self._times.get(key)
         if result is None and terms.device:
             from noise_models.calibration import CalibrationSnapshot
             from simulators.circuit.passes.attach_noise import ShotTimes
 
-            document = self._document(terms.snapshot)
             if not isinstance(document, CalibrationSnapshot):
                 return None
             if len(self._times) >= MAX_MODELS:
                 self._times.clear()
-            result = self._times[terms.snapshot] = ShotTimes(document)
+            result = self._times[key] = ShotTimes(document)
         return result
 
     def _warnings(
@@ -521,37 +479,41 @@ class Noise:
             circuit = Circuit.from_program(program)
             acts = self.program(program, circuit, terms) is not None
             return unused_channels(document, program, terms, acts=acts)
-        scope = document.fitted
-        outside = () if scope is None else outside_fit(scope, program, terms.name)
-        if in_force(document, program) is not document:
+        scope, outside = document.fitted, tuple[str, ...]()
+        if scope is not None:
+            outside = outside_fit(scope, Circuit.from_program(program), terms.name)
+        name, acting = self._in_force(terms, program)
+        if acting is not document:
             outside = (f"{outside[0]}: its noise is that of the calibration before the fit",)
+            assert not isinstance(acting, CustomModel)
+            document = acting
         if _OFF not in terms.noise:
-            model = None if terms.device else self._attachment(terms).model
-            if terms.snapshot not in self._gaps:
+            model = None if terms.device else self._attachment(terms, program).model
+            if name not in self._gaps:
                 if len(self._gaps) >= MAX_MODELS:
                     self._gaps.clear()
-                self._gaps[terms.snapshot] = gaps(document)
-            lacking = self._gaps[terms.snapshot]
+                self._gaps[name] = gaps(document)
+            lacking = self._gaps[name]
             outside = (
                 *uncalibrated(document, lacking, program, model, terms.noise),
                 *outside,
             )
-            if terms.snapshot not in self._useless:
+            if name not in self._useless:
                 if len(self._useless) >= MAX_MODELS:
                     self._useless.clear()
-                self._useless[terms.snapshot] = _has_useless(document)
-            if self._useless[terms.snapshot] or not terms.device or _has_wide_gates(program):
+                self._useless[name] = _has_useless(document)
+            if self._useless[name] or not terms.device or _has_wide_gates(program):
                 outside = (*self._of_structure(document, program, terms), *outside)
         if not terms.noise:
             return outside
-        key = (terms.snapshot, terms.noise)
+        key = (name, terms.noise)
         result = self._limited.get(key)
         if result is None:
             from noise_models.limits import limited
 
             if len(self._limited) >= MAX_MODELS:
                 self._limited.clear()
-            result = self._limited[key] = limited(self._attachment(terms).model)
+            result = self._limited[key] = limited(self._attachment(terms, program).model)
         return result + outside
 
     def _of_structure(
@@ -563,7 +525,7 @@ class Noise:
         if result is None:
             if len(self._of_structures) >= MAX_PROGRAMS:
                 self._of_structures.clear()
-            model = self._attachment(terms).model
+            model = self._attachment(terms, program).model
             result = (*useless(document, model, program), *on_pairs(model, program))
             self._of_structures[key] = result
         return result
@@ -580,13 +542,18 @@ class Noise:
             result = self._documents[digest] = document.load(body)
         return result
 
-    def _attachment(self, terms: TaskOptions, program: Program | None = None) -> NoiseAttachment:
-        """Noise of a task's device; `program`: circuit for which a fit may not be in force."""
+    def _in_force(self, terms: TaskOptions, program: Program) -> tuple[str, Document]:
+        """Return the calibration of a task's device that acts on its circuit, and its key."""
         document = self._document(terms.snapshot)
-        acting = document
-        if program is not None:
-            acting = in_force(document, program)
-        key = (terms.snapshot if acting is document else f"outside {terms.snapshot}", terms.noise)
+        if getattr(document, "outside", None) is None:
+            return terms.snapshot, document
+        acting = in_force(document, Circuit.from_program(program))
+        return terms.snapshot if acting is document else f"outside {terms.snapshot}", acting
+
+    def _attachment(self, terms: TaskOptions, program: Program) -> NoiseAttachment:
+        """Return the noise of a task's device that acts on its circuit."""
+        name, acting = self._in_force(terms, program)
+        key = name, terms.noise
         result = self._models.get(key)
         if result is None:
             from noise_models import document as documents

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 
 from noise_models.calibration import CalibrationSnapshot
+from noise_models.document import Document
 from noise_models.strict_json import NoiseError
 from simenv.errors import InfeasibleError, SimenvError
 from simenv.model import DeviceInfo, Program, TaskOptions, TaskSpec
@@ -22,6 +23,7 @@ from simenv.service.devices.registry import EmulatedDevice
 from simulators.catalog.preference import EXACT_QUBITS
 from simulators.chain.trial import trial_parameters
 from simulators.circuit import device_check
+from simulators.circuit.analysis.fit_scope import in_force
 from simulators.circuit.analysis.measurements import has_conditional_noise
 from simulators.circuit.analysis.noise_profile import noise_profile
 from simulators.circuit.analysis.profile import NoiseProfile, Profile, StringsSize
@@ -31,6 +33,13 @@ from simulators.circuit.passes.attach_noise import NoiseAttachment, ShotTimes
 from simulators.compiler.kernel import kernels
 from simulators.errors import EngineError
 from simulators.strings.size import strings_size
+
+
+class _DeviceNoise(msgspec.Struct, frozen=True):
+    """Noise of one calibration, and the durations of a device with it; None: of no device."""
+
+    attachment: NoiseAttachment
+    times: ShotTimes | None
 
 
 class DeviceContext:
@@ -49,14 +58,25 @@ class DeviceContext:
         `is_optional`: another device may run the circuit. Raises OptionError."""
         self.is_loaded = False  # a check of a circuit may load modules, or compile kernels
         self.max_shots = 0 if device is None else device.max_shots
-        model = noise_api.model_of(source.document, terms.noise)
-        self._attachment = NoiseAttachment(model)
-        self._lock = threading.Lock()  # of the attachment
         self._device = device
-        self._times: ShotTimes | None = None
-        if device is not None and isinstance(source.document, CalibrationSnapshot):
-            self._times = ShotTimes(source.document)
+        self._document, self._options = source.document, terms.noise
+        self._fitted = self._of(source.document)
+        self._lock = threading.Lock()  # of attachments
         self._is_optional = is_optional
+
+    def _of(self, document: Document) -> _DeviceNoise:
+        """Noise of a calibration. Raises OptionError."""
+        attachment = NoiseAttachment(noise_api.model_of(document, self._options))
+        if self._device is None or not isinstance(document, CalibrationSnapshot):
+            return _DeviceNoise(attachment, None)
+        return _DeviceNoise(attachment, ShotTimes(document))
+
+    @cached_property
+    def _before_fit(self) -> _DeviceNoise:
+        """Noise of circuits outside the scope of a narrow fit."""
+        assert isinstance(self._document, CalibrationSnapshot)
+        assert self._document.outside is not None
+        return self._of(self._document.outside)
 
     @cached_property
     def _limits(self) -> DeviceLimits | None:
@@ -124,16 +144,18 @@ class DeviceContext:
             raise too_wide
         try:
             with self._lock:
-                program = self._attachment.attach(circuit)
+                is_fitted = in_force(self._document, circuit) is self._document
+                acting = self._fitted if is_fitted else self._before_fit
+                program = acting.attachment.attach(circuit)
             circuit = program.located(circuit)
             noise = noise_profile(program, circuit, terms.outputs, tuple(rules.labels(terms)))
             if profile.conditions and has_conditional_noise(circuit, program):
                 noise = msgspec.structs.replace(noise, conditional=True)
-            if self._times is not None:
+            if acting.times is not None:
                 noise = msgspec.structs.replace(
                     noise,
-                    device_shot_ns=self._times.shot_ns(circuit, duration_ns=program.duration_ns),
-                    device_overhead_ns=self._times.overhead_ns,
+                    device_shot_ns=acting.times.shot_ns(circuit, duration_ns=program.duration_ns),
+                    device_overhead_ns=acting.times.overhead_ns,
                 )
         except (EngineError, NoiseError) as error:
             raise InfeasibleError(f"noise: {error.message}", hint=error.hint) from error
@@ -147,7 +169,7 @@ class DeviceContext:
         return noise, strings
 
     def _too_wide(self, circuit: Circuit) -> SimenvError | None:
-        max_qubits = self._attachment.model.num_qubits
+        max_qubits = self._fitted.attachment.model.num_qubits
         if not max_qubits or circuit.num_qubits <= max_qubits:
             return None
         text = f"the circuit has {circuit.num_qubits} qubits; the noise model has {max_qubits}"
