@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import pairwise
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from noise_models.calibration import (
     CalibrationSnapshot,
+    CorrelatedReadout,
     GateCalibration,
     MeasurementCalibration,
     QubitCalibration,
@@ -97,15 +98,22 @@ class Replay:
 
 CORRELATION = 0.8  # correlation a of neighbouring steps
 TERMS = 64  # 0.8^64 is below 1e-6
-_Operation = TypeVar("_Operation", GateCalibration, MeasurementCalibration)
 _MOST = 0.5  # largest value of a drifted error or probability
-_TIMES = ("t1_us", "t2_us")
-_ERRORS = ("p01", "p10", "readout_error", "excited", "reset_error", "preparation_error")
+_RATES = ("t1_us", "t2_us", "t2_star_us")  # times of relaxation, dephasing and detuning
+_ERRORS = ("p01", "p10", "excited", "reset_error", "preparation_error")
+_Operation = TypeVar("_Operation", GateCalibration, MeasurementCalibration)
+_Factors = Mapping[tuple[object, ...], float]  # of each value, by `_places`
 
 
 class RandomWalk:
     """Random walk of the relaxation times and errors of `base`. Durations, gates and couplings do
-    not drift. An error of 1, which marks a gate that does not work, stays 1."""
+    not drift. An error of 1, which marks a gate that does not work, stays 1.
+
+    Relaxation, pure dephasing 1/T2 - 1/(2 T1) and detuning have different causes, so each has a
+    factor of its own; T2 and T2* follow from them. T2 <= 2 T1 and T2* <= T2 hold at each step, and
+    no detuning disappears because T2 became short. The calibration outside the scope of a fit is of
+    the same device: its values have the same factors.
+    """
 
     def __init__(self, base: CalibrationSnapshot, seed: int, every_s: float, spread: float) -> None:
         """Start a walk at `base`. `every_s`: the device's time between two steps. `spread`: s, the
@@ -118,6 +126,7 @@ class RandomWalk:
             self.origin_s = moment_s(base.calibrated)
         except ValueError:
             self.origin_s = 0.0
+        self._places = _places(base)
         self._draws = lru_cache(2 * TERMS)(self._draw)
 
     def step(self, device_s: float) -> int:
@@ -132,38 +141,83 @@ class RandomWalk:
         """Return the snapshot after a step; step 0 is `base`."""
         if step == 0:
             return self._base
-        factors = iter(np.exp(self._spread * self._logarithm(step)).tolist())
-        qubits = tuple(_drifted(qubit, factors) for qubit in self._base.qubits)
-        gates = tuple(_operation(gate, next(factors)) for gate in self._base.gates)
-        own = tuple(_operation(each, next(factors)) for each in self._base.measurements)
-        return msgspec.structs.replace(self._base, qubits=qubits, gates=gates, measurements=own)
+        values = np.exp(self._spread * self._logarithm(step)).tolist()
+        return _at(self._base, dict(zip(self._places, values, strict=True)))
 
     def _logarithm(self, step: int) -> NDArray[np.float64]:
         """Return x_k of every value, in units of s; 0 at step 0."""
-        result = np.zeros(self._size)
+        result = np.zeros(len(self._places))
         for age in range(min(step, TERMS)):
             result += CORRELATION**age * self._draws(step - age)
         return result * math.sqrt(1.0 - CORRELATION**2)
 
-    @property
-    def _size(self) -> int:
-        of_qubit = len(_TIMES) + len(_ERRORS)
-        operations = len(self._base.gates) + len(self._base.measurements)
-        return of_qubit * len(self._base.qubits) + operations
-
     def _draw(self, step: int) -> NDArray[np.float64]:
-        return np.random.default_rng([self._seed, step]).standard_normal(self._size)
+        return np.random.default_rng([self._seed, step]).standard_normal(len(self._places))
 
 
-def _drifted(qubit: QubitCalibration, factors: object) -> QubitCalibration:
-    changes: dict[str, float] = {}
-    for name in (*_TIMES, *_ERRORS):
-        factor = next(factors)  # type: ignore[call-overload]
+def _places(base: CalibrationSnapshot) -> tuple[tuple[object, ...], ...]:
+    """Values that drift apart from one another, those of a fit's `outside` without those of `base`
+    at the end."""
+    results: dict[tuple[object, ...], None] = {}
+    for each in (base, base.outside):
+        if each is not None:
+            names = (*_RATES, *_ERRORS, "readout_error")
+            results.update({(k, name): None for k in range(len(each.qubits)) for name in names})
+            results.update({(gate.name, gate.qubits): None for gate in each.gates})
+            results.update({(own.name, own.qubit): None for own in each.measurements})
+            results.update({(group.qubits,): None for group in each.correlated_readout})
+    return tuple(results)
+
+
+def _at(base: CalibrationSnapshot, factors: _Factors) -> CalibrationSnapshot:
+    return msgspec.structs.replace(
+        base,
+        qubits=tuple(_drifted(qubit, k, factors) for k, qubit in enumerate(base.qubits)),
+        gates=tuple(_operation(each, factors[each.name, each.qubits]) for each in base.gates),
+        measurements=tuple(
+            _operation(each, factors[each.name, each.qubit]) for each in base.measurements
+        ),
+        correlated_readout=tuple(
+            _group(each, factors[(each.qubits,)]) for each in base.correlated_readout
+        ),
+        outside=None if base.outside is None else _at(base.outside, factors),
+    )
+
+
+def _drifted(qubit: QubitCalibration, number: int, factors: _Factors) -> QubitCalibration:
+    changes = _times(qubit, *(factors[number, name] for name in _RATES))
+    for name in _ERRORS:
         value = getattr(qubit, name)
         if value is not None:
-            drifted = value * factor
-            changes[name] = drifted if name in _TIMES else _limited(value, drifted)
+            changes[name] = _limited(value, value * factors[number, name])
+    if qubit.readout_error is not None:
+        factor = factors[number, "readout_error"]
+        if qubit.p01 is not None and qubit.p10 is not None:  # it is their mean
+            mean = qubit.p01 + qubit.p10
+            factor = (changes["p01"] + changes["p10"]) / mean if mean else 1.0
+        changes["readout_error"] = _limited(qubit.readout_error, qubit.readout_error * factor)
     return msgspec.structs.replace(qubit, **changes)
+
+
+def _times(
+    qubit: QubitCalibration, relaxation: float, dephasing: float, detuning: float
+) -> dict[str, float]:
+    """T1, T2 and T2* after relaxation time, pure dephasing time and 1 / detuning were multiplied by
+    these factors."""
+    changes: dict[str, float] = {}
+    t1_us, t2_us = math.inf, math.inf
+    if qubit.t1_us is not None:
+        t1_us = changes["t1_us"] = qubit.t1_us * relaxation
+    if qubit.t2_limited_us is not None:
+        lost = 0.0 if qubit.t1_us is None else 0.5 / qubit.t1_us
+        rate = max(1.0 / qubit.t2_limited_us - lost, 0.0) / dephasing + 0.5 / t1_us
+        t2_us = changes["t2_us"] = min(1.0 / rate, 2.0 * t1_us)
+    if qubit.t2_star_us is not None:
+        spread = qubit.detuning_rad_us / detuning
+        slope = 1.0 / min(t2_us, 2.0 * t1_us)
+        # The positive root of t / T2 + (spread t)^2 / 2 = 1.
+        changes["t2_star_us"] = 2.0 / (slope + math.sqrt(slope * slope + 2.0 * spread * spread))
+    return changes
 
 
 def _operation(operation: _Operation, factor: float) -> _Operation:
@@ -171,6 +225,19 @@ def _operation(operation: _Operation, factor: float) -> _Operation:
         return operation
     error = _limited(operation.error, operation.error * factor)
     return msgspec.structs.replace(operation, error=error)
+
+
+def _group(group: CorrelatedReadout, factor: float) -> CorrelatedReadout:
+    """Qubits read together, all wrong outcomes of a state times one factor, at most _MOST in
+    all."""
+    columns = np.array(group.confusion)
+    wrong = 1.0 - np.diag(columns)
+    most = np.maximum(wrong, _MOST)
+    scale = np.minimum(factor, np.divide(most, wrong, out=np.ones_like(wrong), where=wrong > 0.0))
+    result = columns * scale
+    np.fill_diagonal(result, 0.0)
+    np.fill_diagonal(result, 1.0 - result.sum(axis=0))
+    return msgspec.structs.replace(group, confusion=tuple(map(tuple, result.tolist())))
 
 
 def _limited(value: float, drifted: float) -> float:

@@ -116,12 +116,17 @@ def _dephasing_limit(model: DeviceModel) -> str:
 
 def _detuning_limit(model: DeviceModel) -> str:
     """Return the text for replaced times with T2* of at least T2; "" if there are none."""
-    names = [name for name, _ in model.options.values if name == "qubit.t2_star_us"]
-    without = [k for k, each in enumerate(model.snapshot.qubits) if not each.detuning_rad_us]
+    times = ("qubit.t1_us", "qubit.t2_us", "qubit.t2_star_us")
+    names = [name for name, _ in model.options.values if name in times]
+    without = [
+        k
+        for k, each in enumerate(model.snapshot.qubits)
+        if each.t2_star_us and not each.detuning_rad_us
+    ]
     if not names or not without:
         return ""
     qubits = _first(f"qubit {without[0]}", len(without))
-    return f"{names[0]}: T2* is not below T2 for {qubits}; there is no detuning there"
+    return f"{' and '.join(names)}: T2* is not below T2 for {qubits}; there is no detuning there"
 
 
 _ERRORS = ("gate.error_1q", "gate.error_2q")

@@ -68,6 +68,8 @@ def test_factor_and_value_of_the_detuning() -> None:
 def test_values_and_factors_without_effect_are_named() -> None:
     (text,) = limited(model(qubit__t2_star_us=100.0))
     assert text.startswith("qubit.t2_star_us: T2* is not below T2 for qubit 2")
+    (text,) = limited(model(qubit__t2_us=10.0))
+    assert text.startswith("qubit.t2_us: T2* is not below T2 for qubit 0 and 2 more")
     (text,) = limited(build(transmons(), NoiseOptions.parse({"qubit.quasistatic": 2})))
     assert "qubit.t2_star_us gives the device such noise" in text
 

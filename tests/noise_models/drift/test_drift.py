@@ -7,9 +7,15 @@ import numpy as np
 import pytest
 
 from noise_models import library
-from noise_models.calibration import CalibrationSnapshot
+from noise_models.calibration import (
+    CalibrationSnapshot,
+    CorrelatedReadout,
+    FitScope,
+    GateCalibration,
+    QubitCalibration,
+)
 from noise_models.drift import RandomWalk, Replay
-from noise_models.snapshot import check
+from noise_models.snapshot import check, clamps
 from noise_models.strict_json import SnapshotError
 
 BASE = library.load("superconducting-lattice")
@@ -79,3 +85,69 @@ def test_every_step_is_a_valid_snapshot_and_broken_gates_stay_broken() -> None:
         result = walk.snapshot(step)
         check(result)
         assert result.gates[0].error == 1.0
+
+
+DETUNED = msgspec.structs.replace(
+    BASE,
+    qubits=tuple(
+        msgspec.structs.replace(each, t2_us=0.9 * each.t1_us, t2_star_us=0.8 * each.t1_us)
+        for each in BASE.qubits
+        if each.t1_us is not None
+    ),
+)
+
+
+def test_detuning_drifts_apart_from_the_dephasing_and_never_disappears() -> None:
+    walk = RandomWalk(DETUNED, 5, 60.0, 0.3)
+    steps = [walk.snapshot(k) for k in range(100, 160)]
+    for each in steps:
+        assert not clamps(each)
+        for qubit in each.qubits:
+            assert qubit.t2_star_us < qubit.t2_us < 2.0 * qubit.t1_us  # type: ignore[operator]
+    first = [(q.t1_us, q.t2_us, q.detuning_rad_us) for q in DETUNED.qubits]
+    rates = np.array([[_rates(*at) for at in first]])
+    own = np.array(
+        [[_rates(q.t1_us, q.t2_us, q.detuning_rad_us) for q in s.qubits] for s in steps]
+    )
+    logs = np.log(own / rates)
+    # 27 qubits, 60 steps with a correlation time of 9 steps: about 180 independent values.
+    assert logs.std(axis=(0, 1)) == pytest.approx(0.3, rel=5 / math.sqrt(2 * 180))
+    table = np.corrcoef(logs.reshape(-1, 3).T)
+    assert np.abs(table - np.eye(3)).max() < 5 / math.sqrt(180)
+
+
+def _rates(t1_us: float | None, t2_us: float | None, detuning: float) -> tuple[float, ...]:
+    assert t1_us is not None
+    assert t2_us is not None
+    return 1.0 / t1_us, 1.0 / t2_us - 0.5 / t1_us, detuning
+
+
+def test_readout_error_stays_the_mean_and_groups_drift() -> None:
+    confusion = ((0.95, 0.1, 0.1, 0.02), (0.02, 0.8, 0.0, 0.1))
+    confusion += ((0.02, 0.0, 0.8, 0.08), (0.01, 0.1, 0.1, 0.8))
+    qubits = (QubitCalibration(p01=0.02, p10=0.06, readout_error=0.04),) * 2
+    base = CalibrationSnapshot(
+        "pair", 2, qubits=qubits, correlated_readout=(CorrelatedReadout((0, 1), confusion),)
+    )
+    walk = RandomWalk(base, 1, 1.0, 0.5)
+    changes = set()
+    for step in range(1, 30):
+        result = walk.snapshot(step)
+        check(result)
+        assert not clamps(result)
+        changes.add(result.correlated_readout[0].confusion[0][0])
+    assert len(changes) == 29
+
+
+def test_calibration_outside_a_fit_drifts_with_the_device() -> None:
+    outside = msgspec.structs.replace(
+        DETUNED, gates=(GateCalibration("sx", (), 0.01), *DETUNED.gates[1:])
+    )
+    scope = FitScope("chip", (0, 1), 3, 2, 4)
+    base = msgspec.structs.replace(DETUNED, name="fit", fitted=scope, outside=outside)
+    result = RandomWalk(base, 7, 60.0, 0.2).snapshot(9)
+    check(result)
+    assert result.outside is not None
+    assert result.outside.qubits == result.qubits != DETUNED.qubits
+    assert result.outside.gates[1:] == result.gates[1:] != DETUNED.gates[1:]
+    assert result.outside.gates[0].error != 0.01
