@@ -100,7 +100,7 @@ CORRELATION = 0.8  # correlation a of neighbouring steps
 TERMS = 64  # 0.8^64 is below 1e-6
 _MOST = 0.5  # largest value of a drifted error or probability
 _RATES = ("t1_us", "t2_us", "t2_star_us")  # times of relaxation, dephasing and detuning
-_ERRORS = ("p01", "p10", "excited", "reset_error", "preparation_error")
+_ERRORS = ("p01", "p10", "excited", "reset_error", "preparation_error", "memory_error")
 _Operation = TypeVar("_Operation", GateCalibration, MeasurementCalibration)
 _Factors = Mapping[tuple[object, ...], float]  # of each value, by `_places`
 
