@@ -106,9 +106,7 @@ def test_detuning_drifts_apart_from_the_dephasing_and_never_disappears() -> None
             assert qubit.t2_star_us < qubit.t2_us < 2.0 * qubit.t1_us  # type: ignore[operator]
     first = [(q.t1_us, q.t2_us, q.detuning_rad_us) for q in DETUNED.qubits]
     rates = np.array([[_rates(*at) for at in first]])
-    own = np.array(
-        [[_rates(q.t1_us, q.t2_us, q.detuning_rad_us) for q in s.qubits] for s in steps]
-    )
+    own = np.array([[_rates(q.t1_us, q.t2_us, q.detuning_rad_us) for q in s.qubits] for s in steps])
     logs = np.log(own / rates)
     # 27 qubits, 60 steps with a correlation time of 9 steps: about 180 independent values.
     assert logs.std(axis=(0, 1)) == pytest.approx(0.3, rel=5 / math.sqrt(2 * 180))
