@@ -66,6 +66,8 @@ class Claims:
         if quantity in _ERRORS:
             places = estimate.qubits if quantity == "error_2q" else estimate.qubits[:1]
             return self._gate_error(estimate.gate, places)
+        if quantity == "memory_error":
+            return qubit.memory_error
         if quantity == "zz_khz":
             first, second = sorted(estimate.qubits)
             return self._zz.get((first, second), 0.0)
@@ -79,7 +81,8 @@ class Claims:
         gate, claimed = self._model.calibration(estimate.gate, places), self.value(estimate)
         if gate is None or gate.error is None or claimed is None:
             return None
-        return gate.error if claimed > gate.error * (1.0 + _ROUNDING) else None
+        stated = self._in_layers(gate.error, places)
+        return stated if claimed > stated * (1.0 + _ROUNDING) else None
 
     def _gate_error(self, name: str, qubits: tuple[int, ...]) -> float | None:
         gate = self._model.calibration(name, qubits)
@@ -89,7 +92,14 @@ class Claims:
         others = sum(each.channel.infidelity for each in channels)
         if len(qubits) <= 2:  # with the mean over the detunings
             others = max(others, self._model.infidelity(gate, qubits))
-        return max(gate.error, others)
+        return self._in_layers(max(gate.error, others), qubits)
+
+    def _in_layers(self, error: float, qubits: tuple[int, ...]) -> float:
+        """Error of a gate by randomized benchmarking: a gate on two qubits is a layer."""
+        if len(qubits) != 2:
+            return error
+        parts = [self._model.memory(qubit, 1) for qubit in qubits]
+        return with_memory(error, [0.0 if each is None else each.infidelity for each in parts])
 
     def _read(self, qubit: int, quantity: str) -> float | None:
         confusion = self._qubits[qubit].confusion
@@ -113,6 +123,17 @@ class Claims:
                 for located in self._model.after_gate(name, (qubit,)):
                     state = located.channel.ptm @ state
         return 0.5 * float(1.0 - state[3])
+
+
+def with_memory(error: float, memory_errors: Sequence[float]) -> float:
+    """Error of a gate on two qubits with the memory errors of both, by randomized benchmarking: the
+    depolarizing parameters (4^n F - 1) / (4^n - 1) by the process fidelity F multiply."""
+    return 0.75 - (0.75 - error) * _left(memory_errors)
+
+
+def _left(memory_errors: Sequence[float]) -> float:
+    fidelity = math.prod(1.0 - 1.5 * each for each in memory_errors)
+    return (16.0 * fidelity - 1.0) / 15.0
 
 
 GATE_BOUND, TIME_BOUND, READOUT_BOUND = 0.10, 0.05, 0.01  # relative, relative, absolute
@@ -329,13 +350,24 @@ def certify(
     info, where = device_under_test(client, name)
     tested = experiments_procedure.choose(info, qubits)
     runner = PoolRunner(client, where, info.max_shots, seed)
-    procedure = experiments_procedure.Procedure(info, tested, runner, seed, effort, progress)
+    procedure = experiments_procedure.Procedure(
+        info, tested, runner, seed, effort, progress, memory=_memory(info, claims)
+    )
     measured = procedure.run()
     comparisons = compared(info, measured, claims, effort.longest_delay_ns / NS_PER_US)
     return Certificate(
         name, "" if claims is None else claims.digest.hex(), CONFIDENCE, tuple(comparisons),
         runner.circuits, runner.shots, time.perf_counter() - begun, measured, runner.device_s,
     )  # fmt: skip
+
+
+def _memory(info: DeviceInfo, claims: calibration.CalibrationSnapshot | None) -> dict[int, float]:
+    """Memory errors that a device states for its qubits, or that are claimed."""
+    result = {k: each.memory_error for k, each in enumerate(info.qubits) if each.memory_error > 0.0}
+    for k, each in enumerate(() if claims is None else claims.qubits):
+        if each.memory_error:
+            result.setdefault(k, each.memory_error)
+    return result
 
 
 def compared(
@@ -439,7 +471,7 @@ def recovered(
         name=name,
         calibrated=_moment(now_s),
         qubits=_qubits(base, by_quantity),
-        gates=_gates(base, measured),
+        gates=_gates(base, measured, by_quantity.get("memory_error", {})),
         zz=_interactions(base, by_quantity.get("zz_khz", {})),
         zz_strength=None,
         fitted=None,
@@ -468,6 +500,9 @@ def _qubits(
                 values[quantity] = estimate.value
             elif (getattr(qubit, quantity) or math.inf) < low:
                 values[quantity] = low
+        layer = estimates.get("memory_error", {}).get((number,))
+        if layer is not None:
+            values["memory_error"] = max(layer.value, 0.0)
         star = estimates.get("t2_ramsey_us", {}).get((number,))
         if star is not None:  # a detuning from shot to shot, where it is resolved
             echo_us = msgspec.structs.replace(qubit, **values).t2_limited_us or math.inf
@@ -481,7 +516,9 @@ def _qubits(
 
 
 def _gates(
-    base: calibration.CalibrationSnapshot, measured: experiments_procedure.ExperimentResults
+    base: calibration.CalibrationSnapshot,
+    measured: experiments_procedure.ExperimentResults,
+    memory: Mapping[tuple[int, ...], Estimate],
 ) -> tuple[calibration.GateCalibration, ...]:
     """Entries of measured gates; on pairs in both orders if the base has both."""
     table = {(gate.name, gate.qubits): gate for gate in base.gates}
@@ -490,6 +527,9 @@ def _gates(
         if estimate.quantity not in _GATES or not estimate.has_signal:
             continue
         error = max(estimate.value, 0.0)
+        layers = [memory[each].value for each in zip(estimate.qubits) if each in memory]
+        if estimate.quantity == "error_2q" and len(layers) == 2:  # that of the gate alone
+            error = max(0.75 - (0.75 - error) / _left(layers), 0.0)
         orders = {estimate.qubits, estimate.qubits[::-1]}
         places = [place for place in orders if (estimate.gate, place) in table or place in coupled]
         for place in sorted(places) or [estimate.qubits]:

@@ -422,6 +422,36 @@ def readout(counts: Counts, name: str) -> list[Estimate]:
     return estimates
 
 
+def memory(counts: Counts, name: str) -> list[Estimate]:
+    """Memory errors in each layer: the signal of a qubit that waits for n gates of others is
+    (1 - 3 e)^n times that after a delay as long as these."""
+    by_place: dict[Place, dict[float, dict[float, dict[int, NDArray[np.int64]]]]] = {}
+    for point, tally in counts.items():
+        if point.experiment == name:
+            kinds = by_place.setdefault(point.qubits, {}).setdefault(point.x, {})
+            kinds.setdefault(point.gates, {})[point.arm] = tally
+    estimates = []
+    for place, lengths in sorted(by_place.items()):
+        total = weight = 0.0
+        for number, kinds in lengths.items():
+            (_, acted, var_acted), (_, waited, var_waited) = (
+                differences({number: kinds[gates]}) for gates in (number, 0.0)
+            )
+            a, b = float(acted[0]), float(waited[0])
+            errors = math.sqrt(float(var_acted[0])), math.sqrt(float(var_waited[0]))
+            if a > SIGNAL_ERRORS * errors[0] and b > SIGNAL_ERRORS * errors[1]:
+                variance = (errors[0] / a) ** 2 + (errors[1] / b) ** 2
+                total += number * math.log(b / a) / variance
+                weight += number * number / variance
+        if not weight:
+            estimates.append(without_signal("memory_error", place))
+            continue
+        left = math.exp(-total / weight)
+        error = left / math.sqrt(weight) / 3.0
+        estimates.append(Estimate("memory_error", place, (1.0 - left) / 3.0, error))
+    return estimates
+
+
 def survival(tally: NDArray[np.int64], target: int) -> tuple[float, float]:
     """Survival probability without its asymptote, scaled to 1 without noise: (P - 1/d) d/(d - 1);
     with its variance."""

@@ -272,6 +272,44 @@ class Planner:
                     ]
                     yield self._circuit(pieces, shots)
 
+    def layers(
+        self,
+        name: str,
+        numbers: Mapping[int, Sequence[int]],
+        durations_ns: Mapping[Pair, float],
+        shots: int,
+    ) -> Iterator[PlannedCircuit]:
+        """Circuits in which qubits wait while a pair of others has entangling gates. `numbers`: of
+        gates, for each qubit; all have as many. `durations_ns`: of the gates, by pair under test.
+        Settings have the number of gates as `gates`, 0.0 for a delay. Arms 0, 1: see
+        `programs.layers`. Qubits without a pair of others are left out."""
+        pairs = self._tested.pairs
+        places = {}
+        for k, qubit in enumerate(numbers):
+            others = [pair for pair in pairs if qubit not in pair]
+            if others:
+                places[qubit] = (qubit, *others[k % len(others)])
+        conflicts = {
+            place: {
+                other for other in places.values() if other != place and set(other) & set(place)
+            }
+            for place in places.values()
+        }
+        for together in _colored(conflicts):
+            for k in range(len(numbers[together[0][0]])):
+                for gates, arm in ((True, 0), (True, 1), (False, 0), (False, 1)):
+                    pieces = []
+                    for place in together:
+                        number, time_ns = numbers[place[0]][k], durations_ns[place[1], place[2]]
+                        piece = programs.layers(
+                            self._alphabet, number, time_ns, gates=gates, arm=arm
+                        )
+                        setting = ExperimentSetting(
+                            name, place[:1], float(number), arm, 0, float(number) if gates else 0.0
+                        )
+                        pieces.append((setting, programs.PlacedPiece(place, piece, 1)))
+                    yield self._placed(pieces, shots)
+
     def _sequence(
         self, name: str, place: tuple[int, ...], length: int, number: int
     ) -> tuple[ExperimentSetting, programs.CircuitPiece]:
@@ -304,6 +342,13 @@ class Planner:
     def _circuit(
         self, pieces: Sequence[tuple[ExperimentSetting, programs.CircuitPiece]], shots: int
     ) -> PlannedCircuit:
-        placed = [programs.PlacedPiece(point.qubits, piece) for point, piece in pieces]
+        return self._placed(
+            [(point, programs.PlacedPiece(point.qubits, piece)) for point, piece in pieces], shots
+        )
+
+    def _placed(
+        self, pieces: Sequence[tuple[ExperimentSetting, programs.PlacedPiece]], shots: int
+    ) -> PlannedCircuit:
+        placed = [piece for _, piece in pieces]
         program = self._alphabet.program(placed, self._tested.num_qubits)
         return PlannedCircuit(program, shots, tuple(point for point, _ in pieces))

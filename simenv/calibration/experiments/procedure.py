@@ -151,6 +151,7 @@ def _rates(
 
 
 T1, ECHO, RAMSEY, READOUT, ZZ = "t1", "echo", "ramsey", "readout", "zz"
+MEMORY = "memory"
 CURVE2, ICURVE2 = "rb2-curve", "irb2-curve"  # fewer sequences, at the smaller lengths
 _SAME = {CURVE2: plans.RB2, ICURVE2: plans.IRB2}
 TIMED_1Q = T1, ECHO, RAMSEY, READOUT
@@ -162,6 +163,7 @@ _SHOTS = {
     T1: "t1_shots", ECHO: "echo_shots", RAMSEY: "ramsey_shots", READOUT: "readout_shots",
     ZZ: "zz_shots", plans.RB1: "shots_1q", plans.IRB1: "shots_1q", plans.SIMULTANEOUS: "shots_1q",
     plans.RB2: "shots_2q", plans.IRB2: "shots_2q", CURVE2: "shots_2q", ICURVE2: "shots_2q",
+    MEMORY: "memory_shots",
 }  # fmt: skip
 _T1_POINTS = 0.0, 0.7, 1.4  # parts of the rough time
 _ECHO_POINTS = 0.01, 0.6, 1.2
@@ -172,6 +174,7 @@ _RELAXED = 0.6  # of the neighbour's T1: about half of the shots have relaxed by
 _DECAY_1Q = 0.1, 0.25  # -ln of the signal at the end of one-qubit sequences
 _DECAY_2Q = 0.3, 0.6
 _LONGEST_1Q, _LONGEST_2Q = 2_000, 300
+_MEMORY_DECAY, _MOST_LAYERS = 0.8, 1_000  # -ln of the signal after the most layers
 _REFINEMENTS = 2  # rounds with more shots where intervals are too wide
 _RESOLVED = 0.8  # part of the width that a comparison needs
 _MOST_SHOTS = 8.0  # shots of a circuit relative to the first round
@@ -180,12 +183,12 @@ _MOST_SEQUENCES = 100  # sequences of a round relative to the first
 _NEEDED = {
     "t1_us": (0.05, 0.0), "t2_us": (0.05, 0.0), "t2_ramsey_us": (0.05, 0.0),
     "p01": (0.0, 0.01), "p10": (0.0, 0.01), "error_1q": (0.1, 0.0), "error_half": (0.1, 0.0),
-    "error_2q": (0.1, 0.0), "zz_khz": (0.1, 0.2),
+    "error_2q": (0.1, 0.0), "zz_khz": (0.1, 0.2), "memory_error": (0.1, 0.0),
 }  # fmt: skip
 _EXPERIMENTS = {
     "t1_us": (T1,), "t2_us": (ECHO,), "t2_ramsey_us": (RAMSEY,), "p01": (READOUT,),
     "p10": (READOUT,), "error_1q": (plans.RB1,), "error_half": (plans.RB1, plans.IRB1),
-    "error_2q": (plans.RB2, plans.IRB2), "zz_khz": (ZZ,),
+    "error_2q": (plans.RB2, plans.IRB2), "zz_khz": (ZZ,), "memory_error": (MEMORY,),
 }  # fmt: skip
 
 
@@ -197,6 +200,7 @@ class ExperimentShots(msgspec.Struct, frozen=True):
     ramsey_shots: int = 20_000
     zz_shots: int = 8_000
     readout_shots: int = 24_000
+    memory_shots: int = 24_000
     sequences_1q: int = 10
     shots_1q: int = 10_000
     sequences_2q: int = 24  # at the greatest length; a quarter of it at the others
@@ -253,8 +257,13 @@ class Procedure:
         effort: ExperimentShots,
         progress: Callable[[str], None] = lambda _: None,
         planner: plans.Planner | None = None,
+        memory: Mapping[int, float] | None = None,
     ) -> None:
-        """Set up. `planner`: makes the circuits; None: in the native gates of the device."""
+        """Set up. `planner`: makes the circuits; None: in the native gates of the device. `memory`:
+        memory errors of the qubits that may have one, about; None: as the device states them."""
+        stated = {k: each.memory_error for k, each in enumerate(info.qubits)}
+        self._memory = stated if memory is None else memory
+        self._info = info
         gates = self._gates = native_set(info)
         if gates.entangler is None:
             tested = msgspec.structs.replace(tested, pair_sets=())
@@ -293,6 +302,7 @@ class Procedure:
             yield from self._experiment(settings, name, qubits)
         for name in (plans.RB1, plans.IRB1) if self._gates.half is not None else (plans.RB1,):
             yield from self._experiment(settings, name, live)
+        yield from self._experiment(settings, MEMORY, qubits)
         for name in (CURVE2, ICURVE2, plans.RB2, plans.IRB2, plans.SIMULTANEOUS, ZZ):
             yield from self._experiment(settings, name, pairs)
 
@@ -308,6 +318,9 @@ class Procedure:
         `part`: number of the round, which has its own sequences."""
         if not places:
             return
+        if name == MEMORY:
+            yield from self._layers(places, settings.shots(name, factor))
+            return
         if name in _ARMS:
             arm, arms = _ARMS[name]
             times = {place: settings.times_ns(name, place) for place in places}
@@ -319,6 +332,29 @@ class Procedure:
         sequence_numbers = range(first, first + math.ceil(factor * count))
         shots = settings.shots(name, 1.0)
         yield from self._planner.sequences(_SAME.get(name, name), lengths, sequence_numbers, shots)
+
+    def _layers(
+        self, places: Sequence[estimators.Place], shots: int
+    ) -> Iterable[plans.PlannedCircuit]:
+        """Circuits of qubits that wait for layers, of those that may have a memory error."""
+        numbers = {}
+        for (qubit,) in places:
+            error = self._memory.get(qubit, 0.0)
+            if error > 0.0 and self._gates.entangler is not None:
+                most = round(min(max(_MEMORY_DECAY / (3.0 * error), 2.0), _MOST_LAYERS))
+                numbers[qubit] = (max(1, most // 4), most)
+        if numbers:
+            durations_ns = {pair: self._duration_ns(pair) for pair in self._tested.pairs}
+            yield from self._planner.layers(MEMORY, numbers, durations_ns, shots)
+
+    def _duration_ns(self, pair: estimators.Place) -> float:
+        """Duration of the entangling gate on a pair; 0.0: not known."""
+        assert self._gates.entangler is not None
+        for qubits in (pair, pair[::-1], ()):
+            for each in self._info.operations:
+                if (each.name, each.qubits) == (self._gates.entangler.name, qubits):
+                    return 0.0 if math.isnan(each.duration_ns) else each.duration_ns
+        return 0.0
 
     def _unresolved(
         self, estimates: Sequence[estimators.Estimate]
@@ -357,6 +393,7 @@ class Procedure:
         yield from estimators.times(counts, ECHO, "t2_us")
         yield from estimators.ramsey(counts, RAMSEY, ECHO)
         yield from estimators.readout(counts, READOUT)
+        yield from estimators.memory(counts, MEMORY)
         yield from estimators.standard(counts, plans.RB1, "error_1q", gates.quarter.name)
         if gates.half is not None:
             name = gates.half.name

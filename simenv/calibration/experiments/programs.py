@@ -43,10 +43,16 @@ class CircuitPiece(msgspec.Struct, frozen=True, eq=False):
 
 
 class PlacedPiece(msgspec.Struct, frozen=True, eq=False):
-    """A piece on qubits of the device, which are measured at its end."""
+    """A piece on qubits of the device. The first ones are measured at its end."""
 
     qubits: tuple[int, ...]
     piece: CircuitPiece
+    measured: int = 0  # number of measured qubits; 0: all
+
+    @property
+    def measured_qubits(self) -> tuple[int, ...]:
+        """Qubits that are measured."""
+        return self.qubits[: self.measured or None]
 
 
 class NativeGateRows:
@@ -88,13 +94,13 @@ class NativeGateRows:
             return joined([self.quarter(qubit), self.quarter(qubit)])
         return _piece(HALF, (qubit,), self._named[HALF].params)
 
-    def entangler(self) -> CircuitPiece:
-        """The entangling gate on both qubits."""
-        return _piece(ENTANGLER, (0, 1), self._named[ENTANGLER].params)
+    def entangler(self, first: int = 0) -> CircuitPiece:
+        """The entangling gate on two qubits, a number and the next one."""
+        return _piece(ENTANGLER, (first, first + 1), self._named[ENTANGLER].params)
 
-    def barrier(self) -> CircuitPiece:
-        """Synchronization of both qubits."""
-        return _piece(BARRIER, (0, 1), ())
+    def barrier(self, second: int = 1) -> CircuitPiece:
+        """Synchronization of the first qubit and another one."""
+        return _piece(BARRIER, (0, second), ())
 
     def delay(self, duration_ns: float, qubit: int = 0) -> CircuitPiece:
         """Idle time."""
@@ -124,7 +130,7 @@ class NativeGateRows:
 
     def program(self, placed: Sequence[PlacedPiece], num_qubits: int) -> Program:
         """Build one circuit. Clbits are numbered in the order of the pieces and their qubits."""
-        measured = [qubit for each in placed for qubit in each.qubits]
+        measured = [qubit for each in placed for qubit in each.measured_qubits]
         qubits = [np.array(each.qubits)[each.piece.qubits] for each in placed]
         rows = [each.piece.rows for each in placed]
         params = [each.piece.params for each in placed]
@@ -327,6 +333,20 @@ def conditional_ramsey(alphabet: NativeGateRows, duration_ns: float, arm: int) -
             alphabet.z(math.pi / 2.0 * (arm % 4)), alphabet.quarter(),
         ]
     )  # fmt: skip
+
+
+def layers(
+    alphabet: NativeGateRows, number: int, duration_ns: float, *, gates: bool, arm: int
+) -> CircuitPiece:
+    """Ramsey sequence on qubit 0 while qubits 1 and 2 have a number of entangling gates, or,
+    without `gates`, during a delay as long as these; arms end in |0> and |1> without noise."""
+    waiting = [alphabet.delay(number * duration_ns)]
+    if gates:
+        together = [alphabet.barrier(1), alphabet.barrier(2)]
+        waiting = [*together, *[alphabet.entangler(1)] * number, *together]
+    return joined(
+        [alphabet.quarter(), *waiting, alphabet.z(math.pi * (1 - arm)), alphabet.quarter()]
+    )
 
 
 def readout(alphabet: NativeGateRows, _duration_ns: float, arm: int) -> CircuitPiece:

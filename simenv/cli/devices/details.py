@@ -218,6 +218,7 @@ TITLES = {
     "error_half": "half-turn gate error",
     "error_1q_simultaneous": "one-qubit gate error next to a driven neighbour",
     "error_2q": "two-qubit gate error", "zz_khz": "ZZ interaction", "detuning_khz": "detuning",
+    "memory_error": "memory error in a layer",
     "error_per_clifford": "error of a two-qubit Clifford",
 }  # fmt: skip
 _SUMMARY_HEADERS = (

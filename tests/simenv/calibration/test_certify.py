@@ -8,7 +8,7 @@ from changed_devices import changed_qubit, scaled_errors
 
 from noise_models import library, snapshot
 from noise_models.calibration import CalibrationSnapshot, GateCalibration, QubitCalibration
-from simenv.calibration.certify import Certificate, certify, recovered
+from simenv.calibration.certify import Certificate, certify, compared, recovered
 from simenv.client.client import Client
 
 CLAIMED = "superconducting-lattice"
@@ -129,3 +129,30 @@ def test_t2_of_an_echo_and_t2_star_are_both_certified(client: Client, home: Path
     markovian = changed_qubit(claims, 0, t2_star_us=None)
     wrong = certify(client, name, markovian, qubits=(0,), seed=7)
     assert culprits(wrong) == {("t2_ramsey_us", (0,))}
+
+
+def test_memory_errors_of_ions_are_recovered_beside_the_errors_of_their_gates(
+    client: Client, home: Path
+) -> None:
+    ions = library.load("trapped-ions")
+    claims = ions
+    for qubit, error in ((0, 4e-3), (1, 6e-3), (2, 3e-3), (3, 5e-3)):
+        claims = changed_qubit(claims, qubit, memory_error=error)
+    name = stored(home, "transported", claims)
+    result = certify(client, name, claims, qubits=(0, 1, 2), seed=8)
+    assert result.passed, (result.culprits, result.unresolved)
+    found = {each.qubits: each for each in result.comparisons if each.quantity == "memory_error"}
+    assert found[1,].recovered == pytest.approx(6e-3, rel=0.1)
+    again = recovered(claims, result.measured, 0.0, "again")
+    assert again.qubits[2].memory_error == found[2,].recovered
+    gate = next(each for each in again.gates if each.qubits == (0, 1))
+    stated = next(each for each in ions.gates if each.name == gate.name and not each.qubits)
+    assert gate.error == pytest.approx(stated.error, rel=0.25), "without the memory errors"
+    for wrong, culprit in (
+        (ions, ("error_2q", (0, 1))),
+        (changed_qubit(claims, 1, memory_error=9e-3), ("memory_error", (1,))),
+    ):
+        rows = compared(client.device(name), result.measured, wrong)
+        assert culprit in {
+            (each.quantity, each.qubits) for each in rows if each.verdict == "outside"
+        }

@@ -230,3 +230,21 @@ def test_detunings_of_a_shot_are_a_line_whose_phases_add() -> None:
     assert ramsey.loss == pytest.approx(-math.log(expected), rel=0.03)
     assert ramsey.qubits[0][0] == 0
     assert abs(echo.loss) < 1e-3 * ramsey.loss
+
+
+def test_memory_errors_are_a_line_of_each_qubit() -> None:
+    """A layer of another pair dephases a qubit that waits as Z with probability 1.5 e."""
+    ions = CalibrationSnapshot(
+        "ions", 3, all_to_all=True,
+        qubits=tuple(QubitCalibration(memory_error=e) for e in (2e-3, 0.0, 0.0)),
+    )  # fmt: skip
+    circuit = Arrays(3, 3).add("h", [0]).add("h", [1]).add("h", [2]).add("barrier", [0, 1, 2])
+    for _ in range(5):
+        circuit.add("cz", [1, 2])
+    circuit.add("barrier", [0, 1, 2]).add("h", [0]).measure(range(3))
+    result = error_ledger(circuit.circuit(), ions, NoiseOptions())
+    assert result.loss == pytest.approx(5 * 1.5 * 2e-3, rel=0.02)
+    assert dict(result.components).keys() == {"qubit.memory"}
+    assert dict(result.qubits).keys() == {0}
+    off = error_ledger(circuit.circuit(), ions, NoiseOptions.parse({"qubit.memory": 0}))
+    assert off.loss == 0.0
