@@ -192,6 +192,7 @@ class FitScope(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_f
     last: str = ""
     placed: bool = False
     pairs: tuple[tuple[int, int], ...] = ()  # of their gates, the smaller number first; (): any
+    refused: str = ""  # reason for which the fit was refused; it was stored by force
 
     @staticmethod
     def family(name: str) -> str:

@@ -17,6 +17,7 @@ from noise_models.strict_json import MAX_QUBITS, NS, UNIT, US, Range, SnapshotEr
 
 MAX_GATES = 2_000_000
 MAX_DATES = 1_000_000
+MAX_REASON = 1_000  # characters
 MAX_FAMILIES = 1_000
 MAX_OFF_MEAN = (
     0.01  # of a readout error; published ones, measured apart from p01 and p10, have less
@@ -142,6 +143,7 @@ def _outside(
 
 def _scope(scope: calibration.FitScope, num_qubits: int) -> None:
     checks.check_text("fitted.device", scope.device)
+    checks.check_text("fitted.refused", scope.refused, MAX_REASON)
     checks.check_qubits("fitted.qubits", scope.qubits, num_qubits)
     checks.check_ranges("fitted.", scope, _FIT)
     for pair in scope.pairs:

@@ -386,6 +386,7 @@ class DeviceInfo(msgspec.Struct, frozen=True):
     problem: str = ""  # reason why an emulated device has no calibration, and nothing else is known
     # Of its qubits in a drawing: x to the right, y down; (): not known.
     coordinates: tuple[tuple[float, float], ...] = ()
+    refused_fit: str = ""  # reason for which its fit to counts was refused; it was stored by force
 
     def width(self, operation: OperationInfo) -> int:
         """Return the number of qubits of a gate; 0: no gate, or one of any number of qubits."""

@@ -487,6 +487,9 @@ class Noise:
             outside = (f"{outside[0]}: its noise is that of the calibration before the fit",)
             assert not isinstance(acting, CustomModel)
             document = acting
+        elif scope is not None and scope.refused:
+            text = f"the fit of device {terms.device or document.name} was refused, and stored by"
+            outside = (f"{text} force: {scope.refused}", *outside)
         if _OFF not in terms.noise:
             model = None if terms.device else self._attachment(terms, program).model
             if name not in self._gaps:

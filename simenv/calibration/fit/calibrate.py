@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from noise_models.build import reduced
 from noise_models.calibration import CalibrationSnapshot, FitScope
 from noise_models.model import NoiseOptions
+from noise_models.snapshot import MAX_REASON
 from simenv import result_files
 from simenv.calibration import accept, guards, judge
 from simenv.calibration.data import CountsData, DataError
@@ -109,12 +110,14 @@ def calibrate(
 ) -> FittedDevice:
     """Fit a snapshot to the training part of `data`; `name`: of the new device. A fit to fewer than
     LEAST_BODIES different circuits is in force for alike circuits, the snapshot for others.
-    `force`: use data that look wrong (`guards`), and a fit that is not plausible. Raises DataError
+    `force`: use data that look wrong (`guards`), and a fit that is not plausible; its devices have
+    the reason. Raises DataError
     if no circuit can be fitted, and FitRefusedError."""
     training = data.part(test=False)
     if not training.records:
         raise DataError("every row of the data is a test row", hint='rows with "split": "train"')
-    if not force and (found := guards.problem(training.records, snapshot, MOST_CHECK_WORK)):
+    found = guards.problem(training.records, snapshot, MOST_CHECK_WORK)
+    if found and not force:
         raise FitRefusedError(
             f"the counts are not fitted: {found}",
             hint="correct the file; force=True fits the counts as they are",
@@ -133,13 +136,33 @@ def calibrate(
     scope = accept.scope_of(training.records, base.problem, snapshot.name)
     best = _accepted(choices)
     result = _fitted_device(best, data, unfitted.kept, name, scope)
-    if not force and (found := _doubt(result, best)):
+    doubt = _doubt(result, best)
+    if doubt and not force:
         raise FitRefusedError(
-            f"the fit is not stored: {found}",
+            f"the fit is not stored: {doubt}",
             hint="check that the counts are of these qubits and circuits, in one state of the"
             " device; force=True stores it",
         )
-    return result
+    return _forced(result, "; ".join(filter(None, (found, doubt))))
+
+
+def _forced(fitted: FittedDevice, refused: str) -> FittedDevice:
+    """Fit whose devices have the reason for which it was refused."""
+    if not refused:
+        return fitted
+    text = "".join(c if c.isprintable() else "?" for c in refused[:MAX_REASON])  # has file names
+    scope = msgspec.structs.replace(fitted.scope, refused=text)
+
+    def marked(device: CalibrationSnapshot) -> CalibrationSnapshot:
+        known = None if device.fitted is None else scope  # the calibration itself has no mark
+        return msgspec.structs.replace(device, fitted=known)
+
+    return msgspec.structs.replace(
+        fitted,
+        snapshot=marked(fitted.snapshot),
+        series=tuple(map(marked, fitted.series)),
+        scope=scope,
+    )
 
 
 MOST_LACKING = 0.25  # of the median fidelity of the fit to its own circuits, to its ceiling

@@ -148,6 +148,8 @@ def _show_broken_rules(fitted: FittedDevice, device: str) -> None:
             f"the calibration of {device} is below Aer's recipe for it on these circuits: mean"
             f" fidelity {held.snapshot.mean:.4f} ({recipes})"
         )
+    if fitted.scope.refused and fitted.share:
+        terminal.note(f"warning: stored by force: {fitted.scope.refused}")
     for text in fitted.implausible:
         terminal.note(f"warning: not plausible: {text}; check the circuits of these qubits")
 

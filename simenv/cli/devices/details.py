@@ -153,6 +153,7 @@ def show(name: str, snapshot: CalibrationSnapshot, source: str) -> None:
         ("coupling", "all to all" if snapshot.all_to_all else coupling),
         ("gates", gates),
         ("calibrated", snapshot.calibrated),
+        ("refused fit", _refused(snapshot)),
         ("snapshot", snapshot.digest.hex()[:12]),
         ("clock", f"dt = {snapshot.dt_ns:g} ns" if snapshot.dt_ns else ""),
         ("shots", f"<= {snapshot.max_shots}" if snapshot.max_shots else ""),
@@ -171,6 +172,11 @@ def show(name: str, snapshot: CalibrationSnapshot, source: str) -> None:
     if rows:
         terminal.line()
         terminal.table([_HEADERS, *rows], left=1)
+
+
+def _refused(snapshot: CalibrationSnapshot) -> str:
+    scope = snapshot.fitted
+    return f"{scope.refused}; stored by force" if scope is not None and scope.refused else ""
 
 
 def show_qubit(snapshot: CalibrationSnapshot, qubit: int) -> None:

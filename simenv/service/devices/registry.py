@@ -88,6 +88,7 @@ def device_info(name: str, snapshot: CalibrationSnapshot, digest: str) -> views.
         angle_limits=tuple(
             views.AngleLimits(each.gate, each.bounds_rad) for each in snapshot.angle_bounds
         ),
+        refused_fit="" if snapshot.fitted is None else snapshot.fitted.refused,
     )
 
 

@@ -64,3 +64,8 @@ def test_wrong_counts_are_fitted_by_force_alone(right: Measured) -> None:
     few = msgspec.structs.replace(wrong, records=wrong.records[:12])
     error = fails(FitRefusedError, "in reverse order", calibrate, few, snapshot, "fitted")
     assert "force=True" in error.hint
+    forced = calibrate(few, snapshot, "fitted", force=True)
+    assert "in reverse order" in forced.scope.refused
+    for each in (forced.snapshot, *forced.series):
+        assert each.fitted is not None
+        assert each.fitted.refused == forced.scope.refused

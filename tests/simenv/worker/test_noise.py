@@ -23,6 +23,7 @@ from simenv.client.submission.noise import ON
 from simenv.errors import StoreError
 from simenv.model import DeviceRecord, NoiseFactors, Program, ResultFile, TaskOptions
 from simenv.result_files import UNFINISHED, attempt_file
+from simenv.service.devices.registry import device_info
 from simenv.wire.messages.client import AssignChunk, AssignedTask, NoiseDocument
 from simenv.worker import noise as noise_module
 from simenv.worker.noise import Noise
@@ -138,6 +139,18 @@ def test_a_circuit_that_differs_from_those_of_the_fit_is_warned_of() -> None:
     placed = msgspec.structs.replace(scope, placed=True, widest=3, two_qubit_gates=2)
     body = document.dump(msgspec.structs.replace(snapshot, fitted=placed))
     assert recorded(body, wide).warnings == ()
+
+
+def test_a_fit_that_was_stored_by_force_says_so() -> None:
+    scope = FitScope("lattice", (0, 1), 12, 2, 1, refused="bits in reverse order")
+    snapshot = msgspec.structs.replace(library.load(DEVICE), fitted=scope)
+    (text,) = recorded(document.dump(snapshot), device="mine").warnings
+    assert text == (
+        "the fit of device mine was refused, and stored by force: bits in reverse order"
+    )
+    info = device_info("mine", snapshot, "")
+    assert info.refused_fit == "bits in reverse order"
+    assert device_info("mine", library.load(DEVICE), "").refused_fit == ""
 
 
 PROGRAM = Program(1, 17, 0, (), (), b"", b"", b"", b"", b"")

@@ -181,6 +181,7 @@ function one() {
   const two = pairError(device);
   return [
     device.problem ? h("p", { class: "warning" }, device.problem) : null,
+    device.refused_fit ? h("p", { class: "warning" }, `The fit to counts was refused, and stored by force: ${device.refused_fit}`) : null,
     card(at ? "Stored snapshot" : "Snapshot in force", dates.length ? snapshots() : null, facts([
       ["Kind", device.kind], ["Provider", device.provider], ["Technology", device.technology],
       ["Qubits", count(device.num_qubits)], ["Median two-qubit error", two === null ? "" : trend(figure(two), pairError)],
