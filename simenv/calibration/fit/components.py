@@ -434,7 +434,8 @@ def fitted_snapshot(
     setting = Setting(device, components, values)
     snapshot = device.snapshot
     qubits = tuple(
-        fitted_qubit(calibration, qubit, setting) for qubit, calibration in enumerate(snapshot.qubits)
+        fitted_qubit(calibration, qubit, setting)
+        for qubit, calibration in enumerate(snapshot.qubits)
     )
     gates = tuple(fitted_gate(gate, setting) for gate in snapshot.gates)
     result = msgspec.structs.replace(snapshot, qubits=qubits, gates=gates)

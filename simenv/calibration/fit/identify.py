@@ -1,4 +1,4 @@
-"""What measured counts identify: intervals of a device's values by the likelihood, without the prior.
+"""What measured counts identify: intervals of a device's values by the likelihood, without prior.
 
 A fit holds values near the calibration where the counts do not determine them, and its own spread
 is narrow there. Here each value of the circuits (T1, T2, readout errors, gate errors, angles, ZZ
@@ -10,7 +10,6 @@ estimates.
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 
@@ -31,14 +30,16 @@ CORRELATED = 0.9
 _BEYOND = 30.0  # factor of the calibrated value beyond which an end is none
 _STEP = 1e-4
 
-T1, T2, P01, P10, ERROR, ANGLE, ZZ = "T1", "T2", "p01", "p10", "error", "angle", "zz"
-UNITS = {T1: "us", T2: "us", ANGLE: "rad", ZZ: "kHz"}
-FOLLOWS_PRIOR = "follows the prior"
-BOUND = "bound only"
+T1, T2, T2_STAR, P01, P10, ERROR = "T1", "T2", "T2*", "p01", "p10", "error"
+ANGLE, ZZ = "angle", "ZZ"
+TIMES = (T1, T2, T2_STAR)
+UNITS = {**dict.fromkeys(TIMES, "us"), ANGLE: "rad", ZZ: "kHz"}
+NOT_IDENTIFIED = "not identified"  # the fitted value follows the prior
+BOUND = "bound only"  # one end excludes the calibrated value
 OUTSIDE = "held by the prior"
 EFFECTIVE = (
-    "effective values: those with which the model of the noise explains these counts best; to"
-    " measure a value, run its experiment on the machine, as simenv certify does on a device"
+    "these are effective values, with which the model of the noise explains the counts; to measure"
+    " one, run its experiment: simenv certify on an emulated device, the same circuits on a machine"
 )
 
 
@@ -86,6 +87,11 @@ class ParameterEstimate(msgspec.Struct, frozen=True):
     mark: str
     mixed_with: tuple[str, ...] = ()  # other values whose estimates are correlated with this one
 
+    @property
+    def values(self) -> tuple[float | None, float | None, float | None, float | None]:
+        """Calibrated, fitted, and both ends of the interval."""
+        return self.calibrated, self.fitted, self.low, self.high
+
 
 class Correlation(msgspec.Struct, frozen=True):
     """Correlation of the estimates of two values, above CORRELATED in size."""
@@ -114,18 +120,18 @@ class _Device(msgspec.Struct, frozen=True, eq=False):
     def quantities(self, components: Sequence[Component]) -> list[Quantity]:
         """Quantities that these components change."""
         results: list[Quantity] = []
-        kinds = {each.kind for each in components}
         pooled = not any(each.qubits for each in components)
         for qubit in [()] if pooled else [(qubit,) for qubit in self.qubits]:
             own = self._qubits(Quantity(T1, qubit))
-            known = {Component(kind, qubit) for kind in kinds}.intersection(components)
             for kind, component in (
-                (T1, fit_components.RELAXATION), (T2, fit_components.RELAXATION),
-                (P01, fit_components.P01), (P10, fit_components.P10),
-            ):  # fmt: skip
-                if Component(component, qubit) in known and any(
-                    _of_qubit(kind, self.device.snapshot.qubits[each]) for each in own
-                ):
+                (T1, Component(fit_components.RELAXATION, qubit)),
+                (T2, Component(fit_components.RELAXATION, qubit)),
+                (T2_STAR, Component(fit_components.QUASISTATIC, ())),
+                (P01, Component(fit_components.P01, qubit)),
+                (P10, Component(fit_components.P10, qubit)),
+            ):
+                calibrated = [_of_qubit(kind, self.device.snapshot.qubits[each]) for each in own]
+                if component in components and any(calibrated):
                     results.append(Quantity(kind, qubit))
         for size in (1, 2) if pooled else ():
             if any(len(gate.qubits) == size for gate in self.gates):
@@ -144,7 +150,7 @@ class _Device(msgspec.Struct, frozen=True, eq=False):
         return quantity.qubits or self.qubits
 
     def fitted(self, quantity: Quantity, setting: Setting) -> float | None:
-        """Value in a setting; T1 and T2 as rates, 1/us."""
+        """Value in a setting; times as rates, 1/us."""
         snapshot = self.device.snapshot
         if quantity.kind == ZZ:
             rates = [
@@ -215,9 +221,12 @@ def _of_qubit(kind: str, calibration: QubitCalibration) -> float | None:
         return calibration.p01
     if kind == P10:
         return calibration.p10
-    time_us = calibration.t1_us if kind == T1 else calibration.t2_limited_us
-    if calibration.t2_us is None and kind == T2:
-        return None
+    if kind == T2_STAR:
+        time_us = calibration.t2_star_us and calibration.t2_ramsey_us
+    elif kind == T2:
+        time_us = calibration.t2_us and calibration.t2_limited_us
+    else:
+        time_us = calibration.t1_us
     return 1.0 / time_us if time_us else None
 
 
@@ -254,6 +263,7 @@ class LikelihoodFit(msgspec.Struct, frozen=True, eq=False):
             if (
                 (each.is_angle and not prior.angle)
                 or (each.kind == fit_components.ZZ and not prior.zz)
+                or (each.kind == fit_components.QUASISTATIC and not prior.quasistatic)
                 or each.kind == fit_components.ASYMMETRY
                 or each.kind in fit_components.ADDED.values()
             ):
@@ -337,8 +347,7 @@ def identify(
     results = []
     for quantity, (low, high) in zip(fit.quantities, fit.intervals().tolist(), strict=True):
         before, after = (fit.device.read(quantity, each) for each in (calibrated, fitted))
-        scale = fit.device.device.zz_khz.get(quantity.qubits, 1.0) if quantity.kind == ZZ else 1.0  # type: ignore[call-overload]
-        results.append(_estimate(quantity, before, after, (low, high), scale, mixed))
+        results.append(_estimate(quantity, before, after, (low, high), mixed))
     return Identification(tuple(results), correlations, fit.likelihood.dispersion)
 
 
@@ -347,7 +356,6 @@ def _estimate(
     before: float | None,
     after: float | None,
     ends: tuple[float, float],
-    scale: float,
     mixed: Mapping[str, Sequence[str]],
 ) -> ParameterEstimate:
     low, high = ends
@@ -355,7 +363,7 @@ def _estimate(
     start: float | None = low
     end: float | None = high
     if is_signed:
-        most = MOST_ANGLE if quantity.kind == ANGLE else MOST_ZZ * abs(scale)
+        most = MOST_ANGLE if quantity.kind == ANGLE else MOST_ZZ * abs(before or 0.0)
         is_identified = high - low <= 2.0 * most
     else:
         low = max(low, 0.0)
@@ -364,19 +372,26 @@ def _estimate(
         start = low if low > usual / _BEYOND else 0.0
         end = high if high < usual * _BEYOND else None
     inside = before is not None and low <= before <= high
-    mark = "" if is_identified else FOLLOWS_PRIOR if inside or before is None else BOUND
+    mark = "" if is_identified else NOT_IDENTIFIED if inside or before is None else BOUND
     if not mark and after is not None and not low <= after <= high:
         mark = OUTSIDE
-    values = [before, after, start, end]
-    if quantity.kind in (T1, T2):
-        values = [1.0 / each if each else None for each in values]
-        values[2], values[3] = values[3] or 0.0, values[2]
+    if quantity.kind in TIMES:
+        before, after = (1.0 / each if each else None for each in (before, after))
+        start, end = 1.0 / end if end else 0.0, 1.0 / start if start else None
     return ParameterEstimate(
-        quantity.name, quantity.kind, quantity.qubits,
-        " ".join(part for part in (quantity.gate, quantity.pauli) if part),
-        UNITS.get(quantity.kind, ""), *values, is_identified, mark,
-        tuple(mixed.get(quantity.name, ())),
-    )  # fmt: skip
+        name=quantity.name,
+        kind=quantity.kind,
+        qubits=quantity.qubits,
+        gate=" ".join(part for part in (quantity.gate, quantity.pauli) if part),
+        unit=UNITS.get(quantity.kind, ""),
+        calibrated=before,
+        fitted=after,
+        low=start,
+        high=end,
+        identified=is_identified,
+        mark=mark,
+        mixed_with=tuple(mixed.get(quantity.name, ())),
+    )
 
 
 def _correlations(fit: LikelihoodFit) -> tuple[Correlation, ...]:
@@ -389,8 +404,74 @@ def _correlations(fit: LikelihoodFit) -> tuple[Correlation, ...]:
     return tuple(sorted(results, key=lambda each: -abs(each.value)))
 
 
-def text_of(value: float | None) -> str:
-    """A value with three digits."""
-    if value is None or math.isnan(value):
-        return ""
-    return f"{value:.3g}" if abs(value) >= 1e-4 or not value else f"{value:.1e}"
+HEADER = ("qubits", "value", "calibrated", "fitted", "95 % interval", "")
+
+
+def cells(parameters: Sequence[ParameterEstimate]) -> list[tuple[str, ...]]:
+    """Rows of text with the columns of HEADER."""
+    results: list[tuple[str, ...]] = []
+    for each in parameters:
+        place = "-".join(map(str, each.qubits)) or "all"
+        what = " ".join(part for part in (each.name.removesuffix(f" {place}"), each.unit) if part)
+        values = (_digits(each.calibrated), _digits(each.fitted), interval_text(each))
+        results.append((place, what, *values, each.mark))
+    return results
+
+
+def chosen(parameters: Sequence[ParameterEstimate], most: int) -> list[ParameterEstimate]:
+    """At most so many of the values, in their order: those that the counts identify and that differ
+    from the calibration come first, then further identified ones."""
+
+    def rank(each: ParameterEstimate) -> int:
+        value, low, high = each.calibrated, each.low, each.high
+        inside = value is not None and (low or 0.0) <= value and (high is None or value <= high)
+        return 2 * (not each.identified) + inside
+
+    if len(parameters) <= most:
+        return list(parameters)
+    order = sorted(range(len(parameters)), key=lambda k: rank(parameters[k]))
+    return [parameters[k] for k in sorted(order[:most])]
+
+
+def interval_text(each: ParameterEstimate) -> str:
+    """Interval with three digits, or its one end."""
+    low, high = each.low, each.high
+    is_signed = each.kind in (ANGLE, ZZ)
+    if high is None:
+        return f"> {_digits(low)}" if low else "none"
+    return (
+        f"< {_digits(high)}" if not low and not is_signed else f"{_digits(low)} to {_digits(high)}"
+    )
+
+
+def _digits(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"
+
+
+def summary(found: Identification) -> list[str]:
+    """Sentences below a table of values."""
+    total = len(found.parameters)
+    unclear = sum(not each.identified for each in found.parameters)
+    texts = []
+    if unclear:
+        texts.append(
+            f"{unclear} of {total} values are not identified: the counts do not bound them within a"
+            f" factor of {MOST_RATIO:g}, and their fitted values follow the prior around the"
+            " calibration"
+        )
+    if any(each.mark == OUTSIDE for each in found.parameters):
+        texts.append(
+            f"{OUTSIDE}: the fitted value lies outside the interval of the counts, because the fit"
+            " prefers the calibration or goes only a part of the way"
+        )
+    if found.correlations:
+        pairs = [
+            f"{each.first} with {each.second} ({each.value:+.2f})" for each in found.correlations
+        ]
+        more = f", and {len(pairs) - _MOST_PAIRS} more" if len(pairs) > _MOST_PAIRS else ""
+        texts.append(f"correlated estimates: {', '.join(pairs[:_MOST_PAIRS])}{more}")
+    texts.append(EFFECTIVE)
+    return texts
+
+
+_MOST_PAIRS = 6

@@ -8,11 +8,10 @@ where it is not in their logarithms. No prior is part of it.
 `Likelihood.at` gives D, its slope, and the Fisher information F = sum w N J^T diag(1/p) J.
 `Likelihood.maximum` finds the least deviance. The profile of a quantity g(x) is the least deviance
 of all x with the same g; its interval of 95 % is where the profile is at most 3.84 above the least
-deviance. With the deviance as a parabola and x >= 0, both ends follow from a path of solutions of a
-quadratic program in its multiplier, in closed form between changes of the active set (`_Path`; Best,
-Mathematical Programming 1996, parametric quadratic programming). `Likelihood.end` corrects such an
-end by the deviance itself. (Venzon and Moolgavkar, Applied Statistics 37, 87, 1988; Pawitan, In All
-Likelihood, section 3.4.)
+deviance (Pawitan, In All Likelihood, section 3.4). With the deviance as a parabola and x >= 0, both
+ends follow from the solutions of a quadratic program for a growing multiplier, straight lines
+between changes of the active set (`extreme`; Best, An algorithm for the solution of the parametric
+quadratic programming problem, 1996).
 
 The weights w are those of the fit, the part that shots have in the variance of a circuit's counts
 (`solve.weights_of`): what the model leaves unexplained, in one circuit or between repetitions of
@@ -29,7 +28,6 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simenv.calibration import judge
 from simenv.calibration.fit import components as fit_components
 from simenv.calibration.fit.solve import FitProblem, weights_of
 
@@ -58,7 +56,7 @@ class Expansion(msgspec.Struct, frozen=True, eq=False):
     def predicted(self, x: Floats) -> float:
         """Deviance as a parabola."""
         step = x - self.x
-        return float(self.deviance - 2.0 * self.score @ step + step @ self.fisher @ step)
+        return self.deviance + float(step @ (self.fisher @ step - 2.0 * self.score))
 
 
 class Likelihood:
@@ -175,7 +173,7 @@ class Likelihood:
         expected = rank - float((shares**2).sum())
         of_bodies = scatter / max(expected, 1e-9)
         is_clear = expected > 1.0 and of_bodies > 1.0 + _CLEAR * math.sqrt(2.0 / expected)
-        return max(1.0, of_circuits, of_bodies if is_clear else 1.0)
+        return float(max(1.0, of_circuits, of_bodies if is_clear else 1.0))
 
     def ends(self, best: Expansion, gradient: Floats) -> tuple[Floats, Floats]:
         """Values x with the least and the most of the quantity with this gradient at the 95 %
