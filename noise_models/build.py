@@ -18,6 +18,7 @@ from noise_models import calibration, channel as channels
 from noise_models.calibration import (
     CalibrationSnapshot,
     GateCalibration,
+    MeasurementCrosstalk,
     QubitCalibration,
     is_named_measurement,
 )
@@ -115,6 +116,7 @@ def depolarize(parameter: float, num_qubits: int) -> channels.Channel | None:
 
 # Noise model of a calibration snapshot.
 
+_LEAST_KEPT = 1e-12  # part of a population that is left after a readout
 _MOST_CHANNELS = 4096  # cached channels, one for each qubit or pair and duration: 2 KiB each
 _Gates = dict[tuple[str, tuple[int, ...]], GateCalibration]
 
@@ -210,6 +212,10 @@ class DocumentModel(ABC):
         """Return None: layers add no noise."""
         return None
 
+    def by_measurement(self, name: str, qubit: int) -> tuple[LocatedChannel, ...]:  # noqa: ARG002
+        """Return (): a measurement changes nothing else."""
+        return ()
+
     def flips_of(self, name: str, qubit: int) -> tuple[float, float] | None:  # noqa: ARG002
         """Return None: every measurement has the confusion of its qubit."""
         return None
@@ -236,6 +242,8 @@ class DeviceModel(DocumentModel):
         self._detuning_factor = options.factor("qubit.quasistatic")
         self._memory_factor = options.factor("qubit.memory") if options.idle else 0.0
         self._memory: dict[tuple[int, int], channels.Channel | None] = {}
+        self._by_measurement: dict[tuple[str, int], tuple[LocatedChannel, ...]] = {}
+        self._disturbed: dict[MeasurementCrosstalk, channels.Channel | None] = {}
         super().__init__(snapshot, options, map(_relaxes, snapshot.qubits))
         self._gates: _Gates = {(gate.name, gate.qubits): gate for gate in snapshot.gates}
         self._measurements = {(each.name, each.qubit): each for each in snapshot.measurements}
@@ -281,7 +289,8 @@ class DeviceModel(DocumentModel):
         """Return the composition of over-rotation, depolarizing rest and relaxation of a gate."""
         if name == "measure" or is_named_measurement(name):
             duration = self.duration_ns(name, qubits)
-            return located(qubits, self.during_readout(qubits[0], duration))
+            relaxed = located(qubits, self.during_readout(qubits[0], duration))
+            return relaxed + self.by_measurement(name, qubits[0])
         gate = self.calibration(name, qubits)
         if gate is None or name in ("reset", "delay"):
             return ()
@@ -314,6 +323,54 @@ class DeviceModel(DocumentModel):
             left = max(1.0 - 3.0 * error, 0.0) ** layers
             self._memory[key] = channels.dephasing(left) if error else None
         return self._memory[key]
+
+    def by_measurement(self, name: str, qubit: int) -> tuple[LocatedChannel, ...]:
+        """Return the transitions of a measured qubit that its relaxation does not explain, and then
+        the dephasing and rotation of others."""
+        key = (name, qubit)
+        result = self._by_measurement.get(key)
+        if result is None:
+            result = located((qubit,), self._transition(name, qubit))
+            terms = {each.qubits: each for each in self.snapshot.measurement_crosstalk}
+            for other in range(self.num_qubits) if terms else ():
+                term = terms.get((qubit, other), terms.get(()))
+                if other != qubit and term is not None:
+                    result += located((other,), self._disturbance(term))
+            self._by_measurement[key] = result
+        return result
+
+    def _transition(self, name: str, qubit: int) -> channels.Channel | None:
+        """Return the transitions after the relaxation of a readout that make up the measured ones
+        with it, times the factor of `qubit.measurement`. A qubit whose relaxation alone has more
+        gets none."""
+        each, factor = self._qubits[qubit], self.options.factor("qubit.measurement")
+        if (each.measure_decay is None and each.measure_excitation is None) or not factor:
+            return None
+        relaxed = self._relax(qubit, self.duration_ns(name, (qubit,)))
+        ptm = np.eye(4) if relaxed is None else relaxed.ptm
+        up, kept = (
+            0.5 * (1.0 - ptm[3, 0] - ptm[3, 3]),
+            ptm[3, 3],
+        )  # of |1> after |0>; its difference
+        excited = up if each.measure_excitation is None else each.measure_excitation
+        decayed = 1.0 - kept - up if each.measure_decay is None else each.measure_decay
+        if kept < _LEAST_KEPT:
+            return None  # relaxation is complete
+        left = (1.0 - decayed - excited) / kept  # populations (1, s) become (1, excited + ... s)
+        rise = excited - left * up
+        fall = 1.0 - left - rise
+        return channels.transitions(*(min(max(p, 0.0) * factor, 1.0) for p in (rise, fall)))
+
+    def _disturbance(self, term: MeasurementCrosstalk) -> channels.Channel | None:
+        """Return the dephasing with an average infidelity, and the rotation about Z, times the
+        factor of `qubit.measurement_crosstalk`."""
+        if term not in self._disturbed:
+            factor = self.options.factor("qubit.measurement_crosstalk")
+            error, angle = (term.error or 0.0) * factor, (term.angle_rad or 0.0) * factor
+            result = channels.dephasing(max(1.0 - 3.0 * error, 0.0)) if error else None
+            turned = pauli_rotation("Z", angle) if angle else None
+            self._disturbed[term] = product(result, turned)
+        return self._disturbed[term]
 
     def _wide(self, gate: GateCalibration, qubits: tuple[int, ...]) -> tuple[LocatedChannel, ...]:
         """Return the channels of a gate on more than two qubits: Pauli errors on pairs, and then
@@ -593,6 +650,7 @@ def reduced(snapshot: CalibrationSnapshot, *, symmetric: bool) -> CalibrationSna
         ),
         zz=(),
         correlated_readout=(),
+        measurement_crosstalk=(),
     )
 
 
@@ -604,7 +662,7 @@ def _qubit(qubit: QubitCalibration, symmetric: bool) -> QubitCalibration:
         p01 = p10 = mean
     return msgspec.structs.replace(
         qubit, p01=p01, p10=p10, excited=None, preparation_error=None, reset_error=None,
-        t2_star_us=None, memory_error=None,
+        t2_star_us=None, memory_error=None, measure_decay=None, measure_excitation=None,
     )  # fmt: skip
 
 
@@ -613,7 +671,9 @@ _DEFAULT = NoiseOptions()
 NOT_AER = (
     *("gate.coherent", "gate.crosstalk", "gate.over_rotation_rad", "gate.zz_khz"),
     *("gate.zz_strength", "qubit.correlated_readout", "qubit.excited", "qubit.preparation"),
-    *("qubit.memory", "qubit.memory_error"),
+    *("qubit.memory", "qubit.memory_error", "qubit.measurement", "qubit.measure_decay"),
+    *("qubit.measure_excitation", "qubit.measurement_crosstalk"),
+    "qubit.measurement_crosstalk_error",
     *("qubit.preparation_error", "qubit.quasistatic", "qubit.reset", "qubit.reset_error"),
     *("qubit.t2_star_us", "qubit.thermal"),
 )
@@ -640,13 +700,16 @@ def _replaced(snapshot: CalibrationSnapshot, values: dict[str, float]) -> Calibr
     of_qubits = {
         name.removeprefix("qubit."): value
         for name, value in values.items()
-        if name.startswith("qubit.")
+        if name.startswith("qubit.") and name != _DISTURBED
     }
     qubits = snapshot.qubits or (QubitCalibration(),) * snapshot.num_qubits
     result = change(snapshot, qubits=tuple(change(qubit, **of_qubits) for qubit in qubits))
     if not of_qubits.keys().isdisjoint(("p01", "p10")):  # of every measurement
         same = tuple(change(each, error=None) for each in snapshot.measurements)
         result = change(result, measurements=same)
+    if _DISTURBED in values:
+        term = MeasurementCrosstalk((), values[_DISTURBED])
+        result = change(result, measurement_crosstalk=(term,))
     if "gate.zz_khz" in values:
         result = change(result, zz=_coupled(snapshot, values["gate.zz_khz"]), zz_strength=1.0)
     if "gate.zz_strength" in values:
@@ -664,6 +727,7 @@ def _replaced(snapshot: CalibrationSnapshot, values: dict[str, float]) -> Calibr
     return result
 
 
+_DISTURBED = "qubit.measurement_crosstalk_error"
 _OF_GATES = ("gate.error_1q", "gate.error_2q", "gate.over_rotation_rad")
 
 

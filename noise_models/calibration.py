@@ -63,6 +63,10 @@ class QubitCalibration(msgspec.Struct, frozen=True, omit_defaults=True, forbid_u
     # Average infidelity of the qubit in each layer of a circuit, beside that of its gates: trapped
     # ions are transported and wait until all pairs of the layer had their gate.
     memory_error: float | None = None
+    # Probabilities that a measurement inside a circuit leaves |1> in |0>, and |0> in |1>; both
+    # contain relaxation during the readout.
+    measure_decay: float | None = None
+    measure_excitation: float | None = None
 
     @property
     def detuning_rad_us(self) -> float:
@@ -159,6 +163,17 @@ class MeasurementCalibration(
     qubit: int
     error: float | None = None  # probability of the wrong outcome, that of 0 and 1 alike
     duration_ns: float | None = None
+
+
+class MeasurementCrosstalk(
+    msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True
+):
+    """What the measurement of a qubit inside a circuit does to another one, which is not measured.
+    `qubits`: the measured one and the other; (): any two that have no entry of their own."""
+
+    qubits: tuple[int, ...] = ()
+    error: float | None = None  # average infidelity of the other qubit: dephasing
+    angle_rad: float | None = None  # its rotation about Z
 
 
 class ZZCoupling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -264,6 +279,7 @@ class CalibrationSnapshot(
     unmeasured: tuple[int, ...] = ()  # usable qubits that have no measurement
     angle_bounds: tuple[AngleBounds, ...] = ()  # of gates whose angles are limited
     measurements: tuple[MeasurementCalibration, ...] = ()  # besides `measure`, where they exist
+    measurement_crosstalk: tuple[MeasurementCrosstalk, ...] = ()
     unread: tuple[str, ...] = ()  # fields of the source that look like noise and were left out
 
     @property

@@ -211,6 +211,16 @@ def dephasing(left: float) -> Channel:
     return Channel(np.diag((1.0, left, left, 1.0)))
 
 
+def transitions(rise: float, fall: float) -> Channel | None:
+    """Return the channel of a qubit in |0> or |1> that becomes |1> with the probability `rise`, or
+    |0> with `fall`; it leaves no superposition. None: no transition."""
+    if rise <= 0.0 and fall <= 0.0:
+        return None
+    result = np.diag([1.0, 0.0, 0.0, 1.0 - rise - fall])
+    result[3, 0] = fall - rise
+    return Channel(result)
+
+
 def relaxation(duration_ns: float, t1_us: float, t2_us: float, excited: float = 0.0) -> Channel:
     """Build thermal relaxation over a time; `excited`: population of |1> in equilibrium. T1 or T2
     may be infinite; T2 <= 2 T1. Raises NoiseError for other values. (Krantz et al., arXiv

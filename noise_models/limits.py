@@ -48,6 +48,8 @@ _GIVEN_BY = {
     "gate.crosstalk": "gate.zz_khz, or gate.zz_strength where ZZ rates were measured,",
     "qubit.quasistatic": "qubit.t2_star_us",
     "qubit.memory": "qubit.memory_error",
+    "qubit.measurement": "qubit.measure_decay and qubit.measure_excitation",
+    "qubit.measurement_crosstalk": "qubit.measurement_crosstalk_error",
     "qubit.thermal": "qubit.excited",
     "qubit.preparation": "qubit.preparation_error",
     "qubit.reset": "qubit.reset_error",
@@ -70,6 +72,9 @@ def _absent(model: DeviceModel) -> Iterable[str]:
         "gate.depolarizing": any(gate.error for gate in snapshot.gates),
         "gate.coherent": any(gate.over_rotation_rad or gate.rotations for gate in snapshot.gates),
         "gate.crosstalk": bool(snapshot.acting_zz_khz),
+        "qubit.measurement_crosstalk": any(
+            each.error or each.angle_rad for each in snapshot.measurement_crosstalk
+        ),
         "qubit.relaxation": relaxes,
         "qubit.idle": relaxes,
         "qubit.quasistatic": any(qubit.detuning_rad_us for qubit in snapshot.qubits),
@@ -162,6 +167,17 @@ def _components(model: DeviceModel) -> Iterable[tuple[str, _Values]]:
         "qubit.memory",
         ((f"qubit {k}", (each.memory_error or 0.0) / MOST_MEMORY_ERROR) for k, each in qubits),
     )
+    yield (
+        "qubit.measurement",
+        (
+            (f"qubit {k}", max(each.measure_decay or 0.0, each.measure_excitation or 0.0))
+            for k, each in qubits
+        ),
+    )
+    terms = model.snapshot.measurement_crosstalk
+    places = (f"qubit {each.qubits[1]}" if each.qubits else "qubit 0" for each in terms)
+    errors = ((each.error or 0.0) / MOST_MEMORY_ERROR for each in terms)
+    yield "qubit.measurement_crosstalk", zip(places, errors, strict=True)
     yield "qubit.thermal", ((f"qubit {k}", each.excited or 0.0) for k, each in qubits)
     yield "qubit.preparation", ((f"qubit {k}", model.preparation_error(k)) for k, _ in qubits)
     yield "qubit.reset", ((f"qubit {k}", each.reset_error or 0.0) for k, each in qubits)

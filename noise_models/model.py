@@ -59,6 +59,11 @@ class NoiseModel(Protocol):
         """Return the relaxation of a measured qubit during a part of its readout, which
         `after_gate` has for the whole one; None: no relaxation."""
 
+    def by_measurement(self, name: str, qubit: int) -> tuple[LocatedChannel, ...]:
+        """Return the channels after a measurement that is not terminal, in addition to
+        `during_readout`: transitions of its qubit, and what it does to others. `after_gate` has
+        them too."""
+
     @property
     def crosstalk_pairs(self) -> tuple[tuple[int, int], ...]:
         """Pairs of qubits with a static ZZ interaction, the smaller number first."""
@@ -104,6 +109,8 @@ COMPONENTS = (
     "qubit.idle",  # T1 and T2 while a qubit waits
     "qubit.quasistatic",  # detuning that is constant during a shot: T2* beside T2
     "qubit.memory",  # dephasing in each layer of gates on two or more qubits
+    "qubit.measurement",  # transitions of a measured qubit beside relaxation
+    "qubit.measurement_crosstalk",  # dephasing and rotation of others by a measurement
     "qubit.thermal",  # population of |1> in equilibrium
     "qubit.preparation",  # |1> at the start
     "qubit.reset",  # |1> after a reset
@@ -119,7 +126,8 @@ VALUES = {
     "qubit.excited": 1.0,
     "qubit.p01": 1.0, "qubit.p10": 1.0,
     "qubit.preparation_error": 1.0, "qubit.reset_error": 1.0,
-    "qubit.memory_error": 1.0,
+    "qubit.memory_error": 1.0, "qubit.measure_decay": 1.0, "qubit.measure_excitation": 1.0,
+    "qubit.measurement_crosstalk_error": 1.0,
 }  # fmt: skip
 LARGEST_FACTOR = 1e9  # so that products of three factors and any calibrated value are finite
 _POSITIVE = ("qubit.t1_us", "qubit.t2_us", "qubit.t2_star_us")

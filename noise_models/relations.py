@@ -27,11 +27,12 @@ _IDLE_NS = 1000.0
 class Difference(msgspec.Struct, frozen=True):
     """Difference of two noise models at one place.
 
-    `kind`: gate, idle, detuning, memory, preparation, reset or readout. Infidelities are average
-    gate infidelities; for a readout, the mean of p01 and p10. `distance`: half the trace norm of
-    the difference of the Choi states, 0 to 1; for a readout, the larger difference of p01 and p10.
-    Half the diamond distance lies between `distance` and 2^n times `distance` (Watrous, The Theory
-    of Quantum Information, chapter 3).
+    `kind`: gate, idle, detuning, memory, measurement, preparation, reset or readout. Infidelities
+    are average gate infidelities; for a readout, the mean of p01 and p10. `distance`: half the
+    trace norm of the difference of the Choi states, 0 to 1; for a readout, the larger difference of
+    p01 and p10. Half the diamond distance lies between `distance` and 2^n times `distance`
+    (Watrous, The Theory of Quantum Information, chapter 3). `qubits` of a measurement: the measured
+    one, and another one if the channel is that of the other.
     """
 
     kind: str
@@ -54,8 +55,8 @@ def compare(
 ) -> tuple[Difference, ...]:
     """Return the differences of the models of two documents, the largest distance first. Places are
     the gates on the qubits that either document names, and each qubit of the smaller device or
-    named (1 us of idle time and of a detuning, one layer, preparation, reset and readout). Raises
-    NoiseError."""
+    named (1 us of idle time and of a detuning, one layer, a measurement, preparation, reset and
+    readout). Raises NoiseError."""
     models = (model(first, options[0]), model(second, options[1]))
     sizes = [each.num_qubits for each in models if each.num_qubits]
     gates = dict.fromkeys((*_gates(first), *_gates(second)))
@@ -118,6 +119,10 @@ def _of_qubit(models: tuple[NoiseModel, NoiseModel], qubit: int) -> list[Differe
     detuned = [_detuned(each, qubit) for each in models]
     if any(detuned):
         rows.append(_row("detuning", "", (qubit,), *(each or none for each in detuned)))
+    after = [_by_measurement(each, qubit) for each in models]
+    for other in sorted(after[0].keys() | after[1].keys()):
+        place = (qubit,) if other == qubit else (qubit, other)
+        rows.append(_row("measurement", "", place, *(each.get(other, none) for each in after)))
     layers = [each.memory(qubit, 1) for each in models]
     if any(layers):
         rows.append(_row("memory", "", (qubit,), *(each or none for each in layers)))
@@ -126,6 +131,12 @@ def _of_qubit(models: tuple[NoiseModel, NoiseModel], qubit: int) -> list[Differe
     largest = float(np.abs(flips[0] - flips[1]).max())
     rows.append(Difference("readout", "", (qubit,), means[0], means[1], largest))
     return rows
+
+
+def _by_measurement(noise: NoiseModel, qubit: int) -> dict[int, Channel]:
+    """Return the channels of qubits after a measurement of one, without its relaxation."""
+    found = noise.by_measurement("measure", qubit)
+    return {each.qubits[0]: each.channel for each in found if len(each.qubits) == 1}
 
 
 def _detuned(noise: NoiseModel, qubit: int) -> Channel | None:
@@ -207,6 +218,11 @@ class _Composition:
         return _both(
             first.during_readout(qubit, duration_ns), second.during_readout(qubit, duration_ns)
         )
+
+    def by_measurement(self, name: str, qubit: int) -> tuple[LocatedChannel, ...]:
+        """Return the channels of the first model, then those of the second."""
+        first, second = self._first, self._second
+        return first.by_measurement(name, qubit) + second.by_measurement(name, qubit)
 
     def crosstalk(self, pair: tuple[int, int], duration_ns: float) -> Channel | None:
         """Compose the two interactions of a pair."""

@@ -40,6 +40,7 @@ _QUBIT: dict[str, Range] = {
     **dict.fromkeys(("readout_ns", "reset_ns"), NS),
     **dict.fromkeys(("p01", "p10", "readout_error", "excited"), UNIT),
     **dict.fromkeys(("reset_error", "preparation_error", "memory_error"), UNIT),
+    **dict.fromkeys(("measure_decay", "measure_excitation"), UNIT),
     "frequency_ghz": (0.0, 1e9),
 }
 _GATE: dict[str, Range] = {"error": UNIT, "duration_ns": NS, "over_rotation_rad": _ANGLE}
@@ -83,6 +84,7 @@ def check(snapshot: calibration.CalibrationSnapshot) -> None:
         checks.check_ranges(f"qubits[{index}].", qubit, _QUBIT)
     _gates(snapshot)
     _measurements(snapshot)
+    _crosstalk(snapshot)
     _groups(snapshot, "zz", [tuple(sorted(each.qubits)) for each in snapshot.zz])
     for index, term in enumerate(snapshot.zz):
         checks.check_range(f"zz[{index}].rate_khz", term.rate_khz, checks.KHZ)
@@ -96,10 +98,10 @@ def check(snapshot: calibration.CalibrationSnapshot) -> None:
 
 def clamps(snapshot: calibration.CalibrationSnapshot) -> tuple[tuple[str, str], ...]:
     """Return (field, replacement in a noise model) of each value that a noise model limits or
-    contradicts. These are T2 above 2 T1, T2* above T2, a memory error above 1/3, a readout error
-    that is not the mean of p01 and p10, an error of 1, which marks a gate that does not work, and
-    an error beyond the largest of a depolarizing channel: d / (d + 1) with d = 2^n, as average
-    gate infidelity."""
+    contradicts. These are T2 above 2 T1, T2* above T2, a memory error or crosstalk of a measurement
+    above 1/3, a readout error that is not the mean of p01 and p10, an error of 1, which marks a
+    gate that does not work, and an error beyond the largest of a depolarizing channel: d / (d + 1)
+    with d = 2^n, as average gate infidelity."""
     results = []
     for index, qubit in enumerate(snapshot.qubits):
         if qubit.t1_us is not None and qubit.t2_us is not None and qubit.t2_us > 2 * qubit.t1_us:
@@ -117,6 +119,10 @@ def clamps(snapshot: calibration.CalibrationSnapshot) -> tuple[tuple[str, str], 
             if abs(mean - qubit.readout_error) > MAX_OFF_MEAN:
                 note = f"{qubit.readout_error:g} is not the mean of p01 and p10, {mean:g}; used:"
                 results.append((f"qubits[{index}].readout_error", f"{note} p01 and p10"))
+    for index, each in enumerate(snapshot.measurement_crosstalk):
+        if (each.error or 0.0) > calibration.MOST_MEMORY_ERROR:
+            note = f"{each.error:g} is above 1/3; used: complete dephasing by each measurement"
+            results.append((f"measurement_crosstalk[{index}].error", note))
     arity = {gate.name: gate.num_qubits for gate in snapshot.native_gates}
     for index, gate in enumerate(snapshot.gates):
         side = 1 << (len(gate.qubits) or arity.get(gate.name, 1))
@@ -200,6 +206,22 @@ def _measurements(snapshot: calibration.CalibrationSnapshot) -> None:
         checks.check_qubits(f"{field}.qubit", (each.qubit,), snapshot.num_qubits)
         checks.check_once(f"{field}.qubit", (each.name, each.qubit), seen)
         checks.check_ranges(f"{field}.", each, _MEASUREMENT)
+
+
+def _crosstalk(snapshot: calibration.CalibrationSnapshot) -> None:
+    """Check what measurements do to other qubits."""
+    terms = snapshot.measurement_crosstalk
+    checks.check_entries("measurement_crosstalk", terms, MAX_GATES)
+    seen: set[tuple[int, ...]] = set()
+    for index, each in enumerate(terms):
+        field = f"measurement_crosstalk[{index}]"
+        if each.qubits:
+            checks.check_qubits(f"{field}.qubits", each.qubits, snapshot.num_qubits)
+        if len(each.qubits) not in (0, 2):
+            hint = "the measured qubit and another one; none: any two"
+            raise SnapshotError(f"{field}.qubits", f"{len(each.qubits)} qubits", hint=hint)
+        checks.check_once(f"{field}.qubits", each.qubits, seen)
+        checks.check_ranges(f"{field}.", each, {"error": UNIT, "angle_rad": _ANGLE})
 
 
 def _angle_bounds(snapshot: calibration.CalibrationSnapshot) -> None:

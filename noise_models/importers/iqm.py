@@ -24,6 +24,8 @@ _CHARACTERIZATION = {  # quantity: (field, rank); the lowest rank of a field is 
     "t2_time": (_RAMSEY, 0),
 }
 _READOUT = {"error_0_to_1": "p01", "error_1_to_0": "p10", "fidelity": "readout_error"}
+# Probabilities that a measurement leaves the state as it is (quantum non-demolition).
+_STAYS = {"qndness_0": "measure_excitation", "qndness_1": "measure_decay"}
 _RANK_METHOD = {"irb": 0, "rb": 1}  # interleaved benchmarking measures the gate itself
 
 
@@ -130,6 +132,9 @@ def _choose(
             rank = 0 if method == "ssro" and gate == "measure" else 1
             inputs = convert.probability(_number(value, at), at)
             number = convert.infidelity(inputs, at) if metric == "fidelity" else inputs
+        elif all_qubits and method == "qndness" and metric in _STAYS and len(indices) == 1:
+            target = ("qubit", indices[0], _STAYS[metric])
+            number = 1.0 - convert.probability(_number(value, at), at)
         elif all_qubits and method in _RANK_METHOD and metric == "fidelity" and gate != "clifford":
             target = ("gate", gate_names.qiskit_name(gate), indices)
             rank = _RANK_METHOD[method]

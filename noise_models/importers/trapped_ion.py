@@ -7,6 +7,7 @@ times: `t1_s`, `t2_s`, `duration_1q_s`, `duration_2q_s`, `measure_s`, `reset_s`.
 
 from typing import Any
 
+from noise_models.calibration import MeasurementCrosstalk
 from noise_models.importers import convert
 from noise_models.importers.builder import ImportedSnapshot, SnapshotBuilder
 from noise_models.importers.source import Source
@@ -28,17 +29,16 @@ _TEXTS = (
     *(("date", "calibrated"), ("calibrated", "calibrated"), ("provider", "provider")),
     *(("version", "version"), ("max_n_shots", "max_shots"), ("max_shots", "max_shots")),
 )
-# Groups of a machine description whose p1 and p2 are average infidelities, as randomized
+# Groups of a machine description whose values are average infidelities, as randomized
 # benchmarking gives them: those of the data sheets (github.com/CQCL/quantinuum-hardware-
 # specifications). Those of emulators are probabilities of an error.
-_INFIDELITIES = ("1q_gate_error", "2q_gate_error")
+_INFIDELITIES = ("1q_gate_error", "2q_gate_error", "crosstalk_error")
 # Names of the memory error: average infidelity of a qubit in a circuit of depth 1, which has a gate
 # on two qubits on each pair of a random pairing (Moses et al., arXiv 2305.03828).
 _MEMORY = ("memory_error", "dephasing_error")
 _IGNORED = {
     "p1_emission_ratio": "spontaneous emission is part of p1",
     "p2_emission_ratio": "spontaneous emission is part of p2",
-    "p_crosstalk_meas": "no model of measurement crosstalk",
     "p_crosstalk_init": "no model of initialization crosstalk",
     "quadratic_dephasing_rate": "coherent dephasing is not an exponential decay",
     "coherent_to_incoherent_factor": "of quadratic_dephasing_rate",
@@ -97,9 +97,7 @@ def read(source: Source, name: str) -> ImportedSnapshot:
     for key, gate, side in (("p1", "r", 2), ("p2", "rzz", 4)):
         if key in inputs:
             at, value = inputs.pop(key)
-            error = convert.probability(value, at)
-            if set(_INFIDELITIES).isdisjoint(at.split(".")):
-                error *= side / (side + 1)
+            error = _infidelity(value, at, side)
             builder.set_gate(gate, (), "error", error, at)
     for key, gate in (("duration_1q_s", "r"), ("duration_2q_s", "rzz")):
         if key in inputs:
@@ -109,6 +107,11 @@ def read(source: Source, name: str) -> ImportedSnapshot:
             builder.set_gate(gate, (), "duration_ns", _DEFAULT_TIMES_NS[key], f"({key})")
             builder.recorder.defaulted(key, f"{_DEFAULT_TIMES_NS[key] / 1e9:g}")
     _qubits(builder, inputs)
+    if "p_crosstalk_meas" in inputs:
+        at, value = inputs.pop("p_crosstalk_meas")
+        term = MeasurementCrosstalk((), _infidelity(value, at, 2))
+        builder.values["measurement_crosstalk"] = (term,)
+        builder.recorder.used(at, "measurement_crosstalk")
     for key, target in _TEXTS:
         at, value = inputs.pop(key, ("", None))
         if at and target not in builder.values:
@@ -122,6 +125,12 @@ def read(source: Source, name: str) -> ImportedSnapshot:
         else:
             builder.recorder.unknown(place)
     return builder.finish(name or convert.text(label, "name"), source)
+
+
+def _infidelity(value: Any, at: str, side: int) -> float:
+    """Return the average infidelity of an error on qubits of `side` states."""
+    result = convert.probability(value, at)
+    return result * side / (side + 1) if set(_INFIDELITIES).isdisjoint(at.split(".")) else result
 
 
 def _qubits(builder: SnapshotBuilder, entries: dict[str, tuple[str, Any]]) -> None:

@@ -436,6 +436,8 @@ def published(info: DeviceInfo) -> calibration.CalibrationSnapshot:
                 t2_us=_number(qubit.t2_us),
                 t2_star_us=_number(qubit.t2_star_us),
                 memory_error=_number(qubit.memory_error),
+                measure_decay=_number(qubit.measure_decay),
+                measure_excitation=_number(qubit.measure_excitation),
                 frequency_ghz=_number(qubit.frequency_ghz),
                 readout_ns=_number(qubit.readout_ns),
                 readout_error=_number(qubit.readout_error),

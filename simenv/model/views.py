@@ -340,6 +340,8 @@ class QubitInfo(msgspec.Struct, frozen=True, array_like=True):
     readout_ns: float = UNKNOWN
     t2_star_us: float = UNKNOWN  # of a Ramsey experiment; `t2_us` is that of an echo
     memory_error: float = UNKNOWN  # average infidelity by a layer of gates on two qubits
+    measure_decay: float = UNKNOWN  # probability that a measurement leaves 1 in 0
+    measure_excitation: float = UNKNOWN  # probability that a measurement leaves 0 in 1
 
 
 class OperationInfo(msgspec.Struct, frozen=True, array_like=True):

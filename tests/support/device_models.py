@@ -92,6 +92,10 @@ class DeviceModel:
         """None."""
         return None
 
+    def by_measurement(self, name: str, qubit: int) -> tuple[LocatedChannel, ...]:
+        """None."""
+        return ()
+
     def during_readout(self, qubit: int, duration_ns: float) -> Channel | None:
         """None."""
         return None

@@ -140,8 +140,17 @@ class _KeyedModel:
         key = self._device.key_of(name, qubits)
         if name == "measure" or is_named_measurement(name):  # relaxation over the readout
             key = ChannelKey("", qubits, self._model.duration_ns(name, qubits))
+        fixed: set[int] = set()
+        if name == "measure" or is_named_measurement(name):
+            fixed = {id(each.channel) for each in self._model.by_measurement(name, qubits[0])}
         for each in result:
-            self._keep(each.channel, key)
+            self._keep(each.channel, None if id(each.channel) in fixed else key)
+        return result
+
+    def by_measurement(self, name: str, qubit: int) -> tuple[LocatedChannel, ...]:
+        result = self._model.by_measurement(name, qubit)
+        for each in result:
+            self._keep(each.channel, None)
         return result
 
     def idle(self, qubit: int, duration_ns: float) -> Channel | None:
@@ -221,20 +230,17 @@ class Distributions:
 
     def components(self, places: Sequence[int], *, pooled: bool) -> tuple[Component, ...]:
         """Components of the circuits at these places, or the pooled ones."""
-        keys = self.keys(places)
+        qubits: set[int] = set()
+        channel_numbers: set[int] = set()
+        for place in set(places):
+            program = self.programs[place]
+            qubits.update(program.qubits)
+            channel_numbers |= program.channels
+        sources = [self._sources[number] for number in sorted(channel_numbers)]
+        keys = [key for key in sources if isinstance(key, ChannelKey)]
         gates = [key for key in keys if key.gate]
         pairs = {key.qubits for key in keys if not key.gate and len(key.qubits) == 2}
-        return self.device.components(self.qubits(places), gates, pairs, pooled=pooled)
-
-    def qubits(self, places: Sequence[int]) -> list[int]:
-        """Qubits of the circuits at these places."""
-        return sorted({qubit for place in places for qubit in self.programs[place].qubits})
-
-    def keys(self, places: Sequence[int]) -> list[ChannelKey]:
-        """Gates and idle times of the circuits at these places."""
-        numbers = set().union(*(self.programs[place].channels for place in set(places)))
-        sources = [self._sources[number] for number in sorted(numbers)]
-        return [key for key in sources if isinstance(key, ChannelKey)]
+        return self.device.components(sorted(qubits), gates, pairs, pooled=pooled)
 
     def channels(
         self,

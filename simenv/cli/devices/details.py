@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 _QUBIT_FIGURES = (
     *("t1_us", "t2_us", "t2_star_us", "frequency_ghz", "readout_error", "p01", "p10"),
     *("readout_ns", "excited", "reset_error", "reset_ns", "preparation_error", "memory_error"),
+    *("measure_decay", "measure_excitation"),
+)
+_CROSSTALK = (
+    ("measurement crosstalk error", "error", ""),
+    ("measurement crosstalk angle", "angle_rad", "rad"),
 )
 UNITS = {"ghz": "GHz", "khz": "kHz", "ns": "ns", "us": "us"}  # last word of a field -> unit
 
@@ -65,6 +70,10 @@ def figures(snapshot: CalibrationSnapshot) -> list[SpreadFigure]:
                 results.append(_figure(f"{gate} {key.removesuffix('_ns')}", unit, values))
     if snapshot.zz:
         results.append(_figure("zz rate", "kHz", [abs(each.rate_khz) for each in snapshot.zz]))
+    for title, field, unit in _CROSSTALK:
+        terms = (getattr(each, field) for each in snapshot.measurement_crosstalk)
+        if values := [abs(value) for value in terms if value is not None]:
+            results.append(_figure(title, unit, values))
     return results
 
 

@@ -240,6 +240,8 @@ class QubitRecord(QubitInfo, frozen=True, array_like=False):
     readout_ns: Measured = UNKNOWN
     t2_star_us: Measured = UNKNOWN
     memory_error: Measured = UNKNOWN
+    measure_decay: Measured = UNKNOWN
+    measure_excitation: Measured = UNKNOWN
 
 
 class OperationRecord(OperationInfo, frozen=True, array_like=False):

@@ -101,6 +101,8 @@ def _qubit_info(qubit: QubitCalibration) -> views.QubitInfo:
         readout_ns=_figure(qubit.readout_ns),
         t2_star_us=_figure(qubit.t2_star_us),
         memory_error=_figure(qubit.memory_error),
+        measure_decay=_figure(qubit.measure_decay),
+        measure_excitation=_figure(qubit.measure_excitation),
     )
 
 

@@ -349,7 +349,7 @@ class _CircuitNoise:
             name = self._circuit.noise_names[self._circuit.ops[k]]
             key = "delay" if name in _DELAYS else name, self._operands.qubits(k)
             if key not in cache:
-                cache[key] = self._around(self._model.after_gate(*key))
+                cache[key] = self._around(self._registry.after_operation(*key))
             rows += [(k, *row) for row in cache[key]]
             self._durations[k] = self._model.duration_ns(*key)
         return np.array(rows, np.int64).reshape(-1, 4)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from noise_models.calibration import is_named_measurement
 from noise_models.channel import Channel, Readout
-from noise_models.model import NoiseModel
+from noise_models.model import LocatedChannel, NoiseModel
 from simulators.circuit.analysis.measurements import TERMINAL, classify
 from simulators.circuit.gates import MEASURE
 from simulators.circuit.ir import Circuit, register_starts
@@ -156,8 +156,8 @@ class NoiseRegistry:
         if name == "reset":
             number = self.number(self.model.after_reset(qubits[0]))
             rows = [(number, 0, _NONE)] if number >= 0 else []
-        elif not (self.splits_readout and (name == "measure" or is_named_measurement(name))):
-            for each in self.model.after_gate(name, qubits):
+        else:
+            for each in self.after_operation(name, qubits):
                 if not set(qubits).issuperset(each.qubits):
                     self.lengths[entry] = noise_locations.IRREGULAR
                     return
@@ -169,6 +169,12 @@ class NoiseRegistry:
         for row in rows:
             self.rows[self._num_rows] = row
             self._num_rows += 1
+
+    def after_operation(self, name: str, qubits: tuple[int, ...]) -> tuple[LocatedChannel, ...]:
+        """Channels after a gate or measurement; without relaxation where it is split."""
+        if self.splits_readout and (name == "measure" or is_named_measurement(name)):
+            return self.model.by_measurement(name, qubits[0])
+        return self.model.after_gate(name, qubits)
 
     def _new_entry(self, key: int) -> int:
         entry = self._num_entries

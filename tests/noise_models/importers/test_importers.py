@@ -16,6 +16,7 @@ from noise_models.calibration import (
     CalibrationSnapshot,
     GateCalibration,
     MeasurementCalibration,
+    MeasurementCrosstalk,
     QubitCalibration,
 )
 from noise_models.importers import REGISTRY, ImportReport, import_snapshot
@@ -283,7 +284,7 @@ def test_trapped_ion_parameters_become_an_all_to_all_device() -> None:
     assert value.qubits[2].confusion == (0.001, 0.003)
     assert value.qubits[2].preparation_error == pytest.approx(4e-5)
     assert value.qubits[0].t2_us == pytest.approx(2e6)
-    assert notes(report.ignored)["p_crosstalk_meas"]
+    assert value.measurement_crosstalk == (MeasurementCrosstalk((), pytest.approx(1e-5 * 2 / 3)),)
     nested = {
         "n_qubits": 20,
         "noise_specs": {
@@ -291,6 +292,7 @@ def test_trapped_ion_parameters_become_an_all_to_all_device() -> None:
             "1q_gate_error": {"p1": 2e-5},
             "2q_gate_error": {"p2": 9e-4, "p2_unc": 3e-5},
             "memory_error": {"memory_error": 2e-4, "memory_error_unc": 3e-5},
+            "crosstalk_error": {"p_crosstalk_meas": 7.4e-6, "p_crosstalk_meas_unc": 8e-7},
         },
     }
     machine, report = import_snapshot({"machine.json": samples.encoded(nested)})
@@ -299,6 +301,7 @@ def test_trapped_ion_parameters_become_an_all_to_all_device() -> None:
     assert {each.memory_error for each in machine.qubits} == {2e-4}
     assert gate(machine, "rzz").error == 9e-4, "by randomized benchmarking: an infidelity"
     assert gate(machine, "r").error == 2e-5
+    assert machine.measurement_crosstalk == (MeasurementCrosstalk((), 7.4e-6),)
 
 
 def test_a_memory_error_of_trapped_ions_stands_for_their_dephasing_rate() -> None:
@@ -312,6 +315,19 @@ def test_a_memory_error_of_trapped_ions_stands_for_their_dephasing_rate() -> Non
     twice = {**values, "memory_error": 3e-4}
     with pytest.raises(SnapshotError, match="beside"):
         import_snapshot({"ions.json": samples.encoded(twice)})
+
+
+def test_what_a_measurement_of_iqm_leaves_is_read() -> None:
+    document = samples.iqm()
+    for metric, number in (("qndness_0", 0.99), ("qndness_1", 0.95)):
+        name = f"metrics.qndness.measure.constant.QB2.{metric}"
+        document["observations"].append({"dut_field": name, "value": number})
+    value, _ = import_snapshot({"qms.json": samples.encoded(document)})
+    assert value.qubits[1].measure_excitation == pytest.approx(0.01)
+    assert value.qubits[1].measure_decay == pytest.approx(0.05)
+    document["observations"][-1]["value"] = 1.2
+    with pytest.raises(SnapshotError, match="observations"):
+        import_snapshot({"qms.json": samples.encoded(document)})
 
 
 def test_a_snapshot_is_imported_in_its_own_form() -> None:

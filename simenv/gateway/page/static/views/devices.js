@@ -97,7 +97,9 @@ function oneQubit() {
     facts([
       ...Object.entries(QUBIT_FIGURES).map(([key, [label, format]]) => { const value = qubits[chosen][key]; return [label, value === null ? "not known" : format(value)]; }),
       ...((device.qubits[chosen]?.t2_star_us ?? null) === null ? [] : [["T2* (Ramsey)", microseconds(device.qubits[chosen].t2_star_us)]]),
-      ...((device.qubits[chosen]?.memory_error ?? null) === null ? [] : [["Memory error", figure(device.qubits[chosen].memory_error)]]),
+      ...[["memory_error", "Memory error"], ["measure_decay", "1 left in 0 by a measurement"], ["measure_excitation", "0 left in 1 by a measurement"]]
+        .filter(([key]) => (device.qubits[chosen]?.[key] ?? null) !== null)
+        .map(([key, label]) => [label, figure(device.qubits[chosen][key])]),
       ["Couplings", couplings.length ? couplings.map(({ text }) => h("div", null, text)) : device.all_to_all ? ["all", ...alike].join("; ") : "none"],
     ])];
 }
