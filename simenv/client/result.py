@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from operator import attrgetter
 from pathlib import Path
 from time import time
@@ -234,6 +235,13 @@ class Result(msgspec.Struct, eq=False, gc=False):
     def snapshot(self) -> str | None:
         """Digest of the calibration or noise model, in hexadecimal; None: no noise."""
         return None if self._data.device is None else self._data.device.snapshot
+
+    @property
+    def calibrated(self) -> str | None:
+        """Date of the calibration that acted, or of the day whose fit did; ISO 8601, UTC. None: not
+        known."""
+        calibrated_s = self._device.calibrated_s
+        return datetime.fromtimestamp(calibrated_s, UTC).isoformat() if calibrated_s else None
 
     @property
     def snapshot_age_s(self) -> float | None:

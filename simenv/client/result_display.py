@@ -228,7 +228,15 @@ _ARRAYS = (
 _PROPERTY = {"binding": "binding_index", "route": "engine_reason"}
 _METADATA = (
     *("shots", "seed", "binding", "engine", "route", "precision", "options", "device", "snapshot"),
-    *("snapshot_age_s", "noise", "compiled", "calibration_stale", "layout", "initial_layout"),
+    *(
+        "calibrated",
+        "snapshot_age_s",
+        "noise",
+        "compiled",
+        "calibration_stale",
+        "layout",
+        "initial_layout",
+    ),
     *("gates", "warnings", "device_time_s", "node", "worker", "version", "ranks", "slots"),
     *("attempts", "num_qubits", "truncation", "remark"),
 )

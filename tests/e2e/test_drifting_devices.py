@@ -21,7 +21,7 @@ from small_chip import CHIP, flip
 from waiting import until
 
 from noise_models import document
-from noise_models.drift import RandomWalk
+from noise_models.drift import RandomWalk, moment_s
 from noise_models.snapshot import dump
 from simenv import config
 from simenv.client.client import Client
@@ -31,6 +31,7 @@ from simenv.client.submission.send import FreshTask
 from simenv.client.tasks.task import Task, as_completed
 from simenv.errors import OptionError, TaskFailedError
 from simenv.model import TaskInfo
+from simenv.model.views import date_name
 from simenv.qpm.envelopes import EventEnvelope
 
 DAYS = 365
@@ -56,8 +57,13 @@ POOLS = [
         "device": "dated",
         "drift": "walk:seed=7:every_s=1:spread=0.2:factor=2:outages=3600+1",
     },
+    {"name": "fits", "device": "fits", "drift": "replay:factor=129600", "min": 0, "max": 1},
+    {"name": "bare", "device": "bare", "drift": "replay", "min": 0, "max": 1},
     {"name": "out", "device": "dated", "drift": "walk:every_s=1000:outages=4+2"},
 ]
+
+
+FITS = YEAR[:3]  # of days
 
 
 def in_force(device_s: float) -> int:
@@ -73,6 +79,12 @@ def up() -> Iterator[live.Live]:
     (folder / "dated.json").write_bytes(dump(BASE))
     for day, each in enumerate(YEAR):
         (dated / f"{day}.json").write_bytes(dump(each))
+    (folder / "bare.json").write_bytes(dump(BASE))
+    (folder / "fits.json").write_bytes(dump(BASE))
+    (folder / "fits").mkdir(exist_ok=True)
+    for each in FITS:
+        name = date_name(moment_s(each.calibrated))
+        (folder / "fits" / f"{name}.json").write_bytes(dump(each))
     with live.environment(pools=POOLS, slots=2, overcommit=True) as result:
         yield result
 
@@ -108,6 +120,21 @@ def test_replay_of_a_year_binds_each_result_to_the_snapshot_at_its_start(env: Cl
     assert len(delays_s) > 40
     assert min(delays_s) > -0.1
     assert max(delays_s) < 1.0
+
+
+def test_replay_of_the_fits_of_days_says_whose_values_acted(env: Client) -> None:
+    result = env.run(flip(), pool="fits", shots=10)
+    assert result.calibrated in [each.calibrated for each in FITS]
+    day = [each.calibrated for each in FITS].index(result.calibrated or "")
+    assert result.snapshot == DIGESTS[day]
+    for each, digest in zip(FITS, DIGESTS, strict=False):
+        info, body = env.recorded_device("fits", digest)
+        assert (info.calibration_id, body) == (digest, dump(each))
+
+
+def test_replay_without_a_series_is_refused_by_the_name_of_the_device(env: Client) -> None:
+    with pytest.raises(OptionError, match="device 'bare' has no series to replay"):
+        env.run(flip(), pool="bare", shots=10)
 
 
 def _origin_s(found: list, days: list[int]) -> float:  # type: ignore[type-arg]

@@ -21,6 +21,7 @@ from noise_models.calibration import CalibrationSnapshot
 from simenv.calibration.accept import LEAST_BODIES
 from simenv.calibration.data import CountsData, DataError
 from simenv.calibration.fit import components as fit_parts, observations as fit_runs, solve
+from simenv.calibration.fit.day_values import DayTest, day_prior, day_tests
 from simenv.calibration.fit.solve import FitProblem, Prior, PriorMatrix, Solution
 
 MANY_BODIES = 15  # least number of different circuits for fits with angles
@@ -106,8 +107,7 @@ ASYMMETRY_WIDTH = 0.5
 # Width of what is added to all readout errors: compilers choose the qubits of the least measured
 # errors, which are the least by chance too, and which no factor of theirs makes as large as others.
 ADDED_WIDTH = 0.02
-# Priors of a window's factors around the common ones: pooled, or also for each qubit and pair.
-POOLED_SHIFT, OWN_SHIFT = Prior(0.3), Prior(0.3, 0.5, heavy=True)
+POOLED_SHIFT = Prior(0.3)  # of a day's factors, while it is not known which of them drift
 
 
 class CandidateScore(msgspec.Struct, frozen=True):
@@ -170,6 +170,10 @@ class CrossValidation:
     def is_dated(self) -> bool:
         """True if runs lie in several date windows."""
         return len(np.unique(self._windows)) > 1
+
+    def day_tests(self, prior: Prior) -> tuple[DayTest, ...]:
+        """Tests of the parameters that drift, at the common fit closest to a prior."""
+        return day_tests(self.problem, self._starts.near(prior), self._windows)
 
     def judge(self, prior: Prior, windows: Prior | None) -> JudgedPrior:
         """Fit without each fold. `windows`: prior of the factors of each date window."""
@@ -283,29 +287,31 @@ def chosen_priors(validation: CrossValidation) -> list[CandidateScore]:
     chosen = [best, *sorted(heavy, key=_ratio)[:1]]
     if not pooled and best.score.prior.own:
         chosen.append(min(common, key=_ratio))
-    shifts: list[Prior | None] = []
-    if validation.is_dated:
-        shifts = [None] if pooled else [None, OWN_SHIFT]
-    return [_extended(each, validation, shift, shifts).score for each in chosen]
+    return [_by_day(_extended(each, validation, shift), validation).score for each in chosen]
 
 
-def _extended(
-    judged: JudgedPrior,
-    validation: CrossValidation,
-    shift: Prior | None,
-    other_shifts: Sequence[Prior | None],
-) -> JudgedPrior:
-    """Prior with those further unknowns that each lower the mean loss beyond chance; then the best
-    of that with pooled factors of each window, without, and with factors of each qubit in each
-    window."""
+def _extended(judged: JudgedPrior, validation: CrossValidation, shift: Prior | None) -> JudgedPrior:
+    """Prior with those further unknowns that each lower the mean loss beyond chance."""
     for name, width in _further_unknowns(validation.problem):
         prior = msgspec.structs.replace(judged.score.prior, **{name: width})
         more = validation.judge(prior, _with_added(shift, prior))
         if more.is_below(judged):
             judged = more
+    return judged
+
+
+def _by_day(judged: JudgedPrior, validation: CrossValidation) -> JudgedPrior:
+    """The same prior with values of each day for what drifts, if these lower the mean loss beyond
+    chance; else with one value for all days."""
+    if not validation.is_dated:
+        return judged
     prior = judged.score.prior
-    others = [validation.judge(prior, _with_added(each, prior)) for each in other_shifts]
-    return min([judged, *others], key=_ratio)
+    constant = validation.judge(prior, None)
+    shift = day_prior(validation.day_tests(prior))
+    if shift is None:
+        return constant
+    dated = validation.judge(prior, shift)
+    return dated if dated.is_below(constant) else constant
 
 
 def _with_added(shift: Prior | None, prior: Prior) -> Prior | None:
@@ -353,6 +359,7 @@ class FitAttempt(msgspec.Struct, frozen=True, eq=False):
     folds: NDArray[np.int64]
     score: CandidateScore
     scores: tuple[CandidateScore, ...]
+    day_tests: tuple[DayTest, ...] = ()  # of a series of several days
 
     @property
     def num_folds(self) -> int:
@@ -464,4 +471,10 @@ def attempts_on(
     for score in chosen:
         shift = "none" if score.windows is None else score.windows.text
         note(f"{base.name}: prior {score.prior.text}; windows: {shift}; ratio {score.ratio:.3f}")
-    return [FitAttempt(base, folds, score, tuple(validation.scores)) for score in chosen]
+    return [
+        FitAttempt(
+            base, folds, score, tuple(validation.scores),
+            validation.day_tests(score.prior) if validation.is_dated else (),
+        )
+        for score in chosen
+    ]  # fmt: skip

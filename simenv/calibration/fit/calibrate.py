@@ -28,6 +28,7 @@ from simenv import result_files
 from simenv.calibration import accept, guards, judge
 from simenv.calibration.data import CountsData, DataError
 from simenv.calibration.fit import attempt as fit_attempt, components as fit_components
+from simenv.calibration.fit.day_values import DayTest
 from simenv.calibration.fit.observations import DeviceCompiler, ObservedCircuits
 from simenv.calibration.fit.solve import Prior, Solution, intervals
 from simenv.calibration.score import Predictor, SeriesPredictor
@@ -68,6 +69,7 @@ class FittedDevice(msgspec.Struct, frozen=True, eq=False):
     series: tuple[CalibrationSnapshot, ...]  # of the windows
     scope: FitScope  # circuits of the fit, also where it is not used
     reason: str = ""  # for which no fit is used
+    day_tests: tuple[DayTest, ...] = ()  # of each parameter, where the counts are of several days
 
     @property
     def factors(self) -> list[tuple[float, float, float]]:
@@ -402,6 +404,7 @@ def _fitted_device(
         series=tuple(named(each, each.calibrated, share) for each in snapshots.series),
         scope=scope,
         reason=best.reason,
+        day_tests=built.day_tests,
     )
 
 
@@ -443,6 +446,7 @@ def save(path: Path, fitted: FittedDevice) -> None:
         "held_out": msgspec.json.encode(fitted.held_out).decode(),
         "scope": msgspec.json.encode(fitted.scope).decode(),
         "left_out": msgspec.json.encode(fitted.observed.left_out).decode(),
+        "day_tests": msgspec.json.encode(fitted.day_tests).decode(),
     }
     entries = {name: np.ascontiguousarray(array, "<f8") for name, array in arrays.items()}
     result_files.write(path, entries, attributes)

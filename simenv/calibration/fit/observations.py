@@ -398,8 +398,10 @@ def histogram(counts: dict[int, int], clbits: Sequence[int]) -> NDArray[np.float
     return result
 
 
-GAP_S = 3 * 86_400.0  # gap without runs between two date windows
+GAP_S = 6 * 3600.0  # gap without runs between two date windows
+LONGEST_S = 24 * 3600.0  # of a date window
 LEAST_CIRCUITS = 4  # circuits of a date window
+MOST_WINDOWS = 32  # of a series; of more days, neighbours are one window
 
 
 def window_starts(records: Sequence[CountsRecord]) -> list[float]:
@@ -411,14 +413,15 @@ def window_starts(records: Sequence[CountsRecord]) -> list[float]:
     circuits: set[tuple[str, int]] = set()
     last_s = -np.inf
     for each in sorted(dated, key=lambda record: record.time_s):
-        if each.time_s - last_s > GAP_S and (not results or len(circuits) >= LEAST_CIRCUITS):
+        is_new = each.time_s - last_s > GAP_S or each.time_s - results[-1] > LONGEST_S
+        if is_new and (not results or len(circuits) >= LEAST_CIRCUITS):
             results.append(each.time_s)
             circuits = set()
         circuits.add((each.source.text, each.level))
         last_s = each.time_s
     if len(results) > 1 and len(circuits) < LEAST_CIRCUITS:
         results.pop()
-    return results
+    return results[:: -(-len(results) // MOST_WINDOWS)]
 
 
 def windows_of(records: Sequence[CountsRecord], starts: Sequence[float]) -> list[int]:

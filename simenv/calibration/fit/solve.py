@@ -47,10 +47,16 @@ class Prior(msgspec.Struct, frozen=True):
     asymmetry: float = 0.0  # the same, of the factor of p10 - p01
     quasistatic: float = 0.0  # of the logarithm of the factor of all detunings
     added: float = 0.0  # of the probability added to each readout error of all qubits
+    # Of a day's values: only these unknowns, each with its own factor of the width; (): all.
+    days: tuple[tuple[Column, float], ...] = ()
 
     @property
     def text(self) -> str:
         """Description for reports."""
+        if self.days:
+            return ", ".join(
+                f"{' '.join((kind, *map(str, on)))} {width:.3g}" for (kind, on), width in self.days
+            )
         parts = [f"common {self.common:g}"]
         parts += [f"own {self.own:g}"] if self.own else []
         parts += [f"angles {self.angle:g} rad"] if self.angle else []
@@ -81,6 +87,7 @@ class PriorMatrix:
         """Build the columns. `placed`: qubits that the compiler chose. They and their pairs have no
         own unknown, because the measured circuits ran on other qubits of the device."""
         self.prior = prior
+        self._days = dict(prior.days)
         columns: dict[Column, None] = {}
         for component in components:
             own = not any(qubit in placed for qubit in component.qubits)
@@ -168,6 +175,8 @@ class PriorMatrix:
                 ((f"{fit_components.ERROR} 2", ()), common),
                 ((f"{fit_components.ERROR} 2", qubits), own),
             ]
+        if self._days:
+            results = [(each, width * self._days.get(each, 0.0)) for each, width in results]
         return [(column, width) for column, width in results if width]
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from noise_models.calibration import CalibrationSnapshot
     from simenv.calibration.data import CountsData
     from simenv.calibration.fit.calibrate import FittedDevice
+    from simenv.calibration.fit.day_values import DayTest
     from simenv.calibration.score import Predictor, Score
 
 DataFile = Annotated[Path, typer.Argument(help="Measured counts, as JSON lines.", dir_okay=False)]
@@ -81,7 +82,9 @@ def _saved(name: str, fitted: FittedDevice) -> tuple[Path, bool]:
     """Write the device, its fit and the dated snapshots of its windows; return the device's file,
     and whether it replaced another one. All are complete before the first gets its name."""
     from noise_models import snapshot as snapshots
+    from noise_models.drift import moment_s
     from simenv.calibration.fit import calibrate
+    from simenv.model.views import date_name
 
     path = overview.path_of(name)
     files.private_folder(path.parent)
@@ -90,7 +93,8 @@ def _saved(name: str, fitted: FittedDevice) -> tuple[Path, bool]:
         series = Path(staged, name)
         for each in fitted.series:
             series.mkdir(mode=0o700, exist_ok=True)
-            files.write_atomic(series / f"{each.calibrated[:10]}.json", snapshots.dump(each))
+            name_of_date = date_name(moment_s(each.calibrated))
+            files.write_atomic(series / f"{name_of_date}.json", snapshots.dump(each))
         result = overview.save(name, snapshots.dump(fitted.snapshot))
         for part in Path(staged).iterdir():
             part.rename(path.parent / part.name)
@@ -128,6 +132,8 @@ def _as_object(name: str, path: Path, fitted: FittedDevice) -> dict[str, object]
             for name, value, low, high in zip(fitted.columns, *values, strict=True)
         ],
         "windows": len(fitted.windows),
+        "days": [each.calibrated for each in fitted.series],
+        "day_tests": fitted.day_tests,
     }  # fmt: skip
 
 
@@ -163,7 +169,11 @@ def _show(fitted: FittedDevice) -> None:
     for text, rows in fitted.observed.left_out:
         terminal.line(f"{terminal.counted(rows, 'row')}: {text}")
     if fitted.windows:
-        terminal.line(f"date windows: {len(fitted.windows)}, each with a calibration of its own")
+        terminal.line(
+            f"date windows: {len(fitted.windows)}, each with a calibration of its own, which"
+            f" drift=replay replays"
+        )
+    _show_days(fitted.day_tests)
     held = fitted.held_out
     if held is None:
         terminal.line("all circuits have one body: the fit was not checked on circuits left out")
@@ -210,6 +220,25 @@ def _show(fitted: FittedDevice) -> None:
         table.append((-abs(value - same), line))
     for _, line in sorted(table)[:8]:
         terminal.line(line)
+
+
+def _show_days(tests: Sequence[DayTest]) -> None:
+    """Print which parameters drift over a series of days, and by how much from day to day."""
+    from simenv.calibration.fit.day_values import LEVEL
+
+    if not tests:
+        return
+    drifting = [each for each in tests if each.drifts]
+    others = terminal.counted(len(tests) - len(drifting), "parameter")
+    terminal.line(
+        f"likelihood-ratio test of one value a day against one for all, {LEVEL:.0%} over"
+        f" {len(tests)}: {others} constant, {len(drifting)} not"
+    )
+    if drifting:
+        rows = [
+            (each.name, each.text, str(each.days), f"{each.probability:.1g}") for each in drifting
+        ]
+        terminal.table([("DRIFTS", "FROM DAY TO DAY", "DAYS", "P"), *rows])
 
 
 def score(

@@ -200,6 +200,7 @@ class ResultRecord(msgspec.Struct, frozen=True, kw_only=True):
     options: dict[str, float]
     device: str | None
     snapshot: str | None
+    calibrated: str | None
     snapshot_age_s: float | None
     noise: dict[str, float]
     compiled: str | None

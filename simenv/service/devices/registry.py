@@ -291,7 +291,7 @@ def _read(path: Path, name: str) -> EmulatedDevice:
 def _dates(folder: Path, name: str) -> list[float]:
     if not NAME_RULE.match(name):
         return []
-    times_s = (views.dated_s(path.stem) for path in (folder / f"{name}.d").glob("*Z.json"))
+    times_s = (views.dated_s(path.stem) for path in _series(folder, name).glob("*Z.json"))
     return sorted(filter(None, times_s))
 
 
@@ -303,7 +303,14 @@ def _dated(folder: Path, name: str, at_s: float) -> EmulatedDevice:
 
 
 def _dated_path(folder: Path, name: str, at_s: float) -> Path:
-    return folder / f"{name}.d" / f"{views.date_name(at_s)}.json"
+    return _series(folder, name) / f"{views.date_name(at_s)}.json"
+
+
+def _series(folder: Path, name: str) -> Path:
+    """Folder of a device's dated snapshots: NAME of those that a fit of several days made, which
+    exists only beside the fitted device; else NAME.d of its calibrations."""
+    fits = folder / name
+    return fits if fits.is_dir() else folder / f"{name}.d"
 
 
 def _drift(folder: Path, name: str, spec: DriftSpec, *, from_file: bool) -> Drift:
@@ -315,12 +322,17 @@ def _drift(folder: Path, name: str, spec: DriftSpec, *, from_file: bool) -> Drif
         base = _load(folder, name, from_file=from_file).document
         assert isinstance(base, CalibrationSnapshot)  # a device always has one
         return RandomWalk(base, spec.seed, spec.every_s, spec.spread)
-    files = sorted((folder / f"{name}.d").glob("*.json"))
+    series = _series(folder, name)
+    files = sorted(series.glob("*.json"))
+    if not files:
+        text = f"device {name!r} has no series to replay: no dated snapshot in {series}"
+        hint = "simenv calibrate with counts of several days writes one, as does a refresh of the"
+        raise OptionError(text, hint=f"{hint} device; drift=walk needs none")
     results = []
     for path in files:
         with noise_api.reported(str(path)):
             results.append(snapshot.load(path.read_bytes()))
-    with noise_api.reported(f"replay of {folder / f'{name}.d'}"):
+    with noise_api.reported(f"replay of {series}"):
         return Replay(results)
 
 
