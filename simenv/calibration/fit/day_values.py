@@ -31,6 +31,10 @@ from simenv.calibration.fit import components as fit_components, solve
 
 LEVEL = 0.01  # probability of any parameter that drifts by chance
 MOST_PARAMETERS = 12  # that drift
+# From day to day, of the logarithm of a factor. A parameter that had to change by more does not
+# explain the counts: few of its changes are seen in them.
+MOST_SPREAD = 1.0
+_USUAL_SPREAD = 0.5  # of the others that drift
 _LEAST_KNOWN = 1e-6  # of a parameter's information, which the other parameters do not explain
 _OTHER = (fit_components.ASYMMETRY, *fit_components.ADDED.values())
 # Every parameter has the width 1; readout drifts by its factors alone.
@@ -73,6 +77,7 @@ def day_tests(
     while len(drifting) < MOST_PARAMETERS:
         rest = [k for k in names if k not in drifting]
         tests = {k: _test(table, k, drifting) for k in rest}
+        rest = [k for k in rest if tests[k][1] <= MOST_SPREAD]
         best = min(rest, key=lambda k: tests[k][0], default=-1)
         if best < 0 or tests[best][0] >= LEVEL / len(names):
             break
@@ -81,14 +86,18 @@ def day_tests(
     for k in (*drifting, *(k for k in names if k not in drifting)):
         probability, spread, days = _test(table, k, [each for each in drifting if each != k])
         if days > 1:
-            each = DayTest(columns.columns[k], days, probability, spread, k in drifting)
-            results.append(each)
-    return tuple(results)
+            drifts = k in drifting and probability < LEVEL / len(names)
+            results.append(DayTest(columns.columns[k], days, probability, spread, drifts))
+    return tuple(sorted(results, key=lambda each: not each.drifts))
 
 
 def day_prior(tests: Sequence[DayTest]) -> solve.Prior | None:
     """Prior of the day's values around the common ones; None: nothing drifts."""
-    widths = tuple((each.column, each.spread) for each in tests if each.drifts and each.spread)
+    widths = tuple(
+        (each.column, min(each.spread, MOST_SPREAD))
+        for each in tests
+        if each.drifts and each.spread
+    )
     return msgspec.structs.replace(_UNIT, days=widths) if widths else None
 
 
@@ -96,7 +105,7 @@ class _Information(msgspec.Struct, frozen=True, eq=False):
     """Normal equations of the day's changes of all parameters."""
 
     gradient: NDArray[np.float64]  # [days, parameters]
-    hessian: NDArray[np.float64]  # [days, parameters, days, parameters]
+    hessian: NDArray[np.float64]  # [days, days, parameters, parameters]
 
     @staticmethod
     def of(
@@ -108,7 +117,8 @@ class _Information(msgspec.Struct, frozen=True, eq=False):
         """Sum over circuits. `matrix`: components of each parameter."""
         days, day_of = np.unique(windows, return_inverse=True)
         shape = len(days), matrix.shape[1]
-        gradient, hessian = np.zeros(shape), np.zeros(shape * 2)
+        gradient = np.zeros(shape)
+        hessian = np.zeros((shape[0], shape[0], shape[1], shape[1]))
         runs: dict[int, list[int]] = {}
         for k, each in enumerate(problem.observations):
             runs.setdefault(each.place, []).append(k)
@@ -123,20 +133,19 @@ class _Information(msgspec.Struct, frozen=True, eq=False):
             curvature = own.T @ np.mean([each.hessian for each in blocks], axis=0) @ own
             place = day_of[same]
             gradient[place] += precision @ slopes
-            hessian[np.ix_(place, range(shape[1]), place, range(shape[1]))] += np.einsum(
-                "de,ij->diej", precision, curvature
-            )
+            hessian[place[:, None], place] += np.einsum("de,ij->deij", precision, curvature)
         return _Information(gradient, hessian)
 
 
 def _test(table: _Information, k: int, given: Sequence[int]) -> tuple[float, float, int]:
     """Probability, spread and number of days of a parameter, beside others with a value a day."""
     num_days = len(table.gradient)
-    total = table.hessian[:, k, :, k]
+    total = table.hessian[:, :, k, k]
     size = num_days * len(given)
-    others = table.hessian[:, given][:, :, :, given].reshape(size, size)
-    beside = table.hessian[:, k][:, :, given].reshape(num_days, size)
-    explained = np.linalg.pinv(others, hermitian=True) @ beside.T
+    others = table.hessian[:, :, given][..., given].transpose(0, 2, 1, 3).reshape(size, size)
+    others = others + np.eye(size) / _USUAL_SPREAD**2
+    beside = table.hessian[:, :, k][..., given].reshape(num_days, size)
+    explained = np.linalg.solve(others, beside.T)
     left = total - beside @ explained
     slope = table.gradient[:, k] - explained.T @ table.gradient[:, given].ravel()
     known = np.diag(left) > _LEAST_KNOWN * np.diag(total)
