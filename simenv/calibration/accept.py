@@ -81,7 +81,10 @@ CONFIDENCE = 0.99  # of intervals, two-sided
 LEAST_GAIN = 5e-5  # of fidelity: rounds to 0 in a score of four digits
 DRAWS = 4000
 SEED = 7
-LEAST_FLIPPED = 8  # bodies: 2^-8 is less than the tails outside CONFIDENCE
+MOST_CHANCE = (1.0 - CONFIDENCE) / 2.0
+# Bodies: 2^-8 is less than the tails outside CONFIDENCE. Gains by cross-validation with fewer need
+# another test: what one of two bodies gains by the other is what that gains by it.
+LEAST_FLIPPED = 8
 _HALVINGS = 24
 _GRID = 200_001  # points of an integral
 
@@ -136,6 +139,23 @@ class HeldOutGain(msgspec.Struct, frozen=True):
     aer: tuple[Levels, ...]
     circuits: int
     bodies: int
+    # Probability of so good a fit of any prior and share if none helps; nan: not computed.
+    chance: float = math.nan
+
+    @property
+    def is_used(self) -> bool:
+        """True if the gain is beyond chance: by `chance`, and for at least LEAST_FLIPPED bodies by
+        its interval as well."""
+        if math.isnan(self.chance):
+            return self.gain.is_above
+        by_interval = self.bodies < LEAST_FLIPPED or self.gain.is_above
+        return self.gain.mean > LEAST_GAIN and self.chance <= MOST_CHANCE and by_interval
+
+    @property
+    def text(self) -> str:
+        """Gain with its interval and chance, for people."""
+        known = "" if math.isnan(self.chance) else f", p = {self.chance:.2g} of all candidates"
+        return f"{self.gain.text}{known}"
 
     @property
     def is_below_aer(self) -> bool:

@@ -75,12 +75,17 @@ def loss(p: Floats, frequencies: Floats, shots: int) -> float:
     return float(rest @ rest)
 
 
-def expected_loss(p: Floats, shots: int) -> float:
-    """Loss of the true distribution, on average: the variance of sqrt(K) of all outcomes, which is
-    1 - p of that of a Poisson distribution where K is binomial."""
+def root_variance(p: Floats, shots: int) -> Floats:
+    """Variance of sqrt(K / N) of each outcome: 1 - p of that of a Poisson distribution where K is
+    binomial."""
     mean = shots * np.maximum(p, 0.0)
     root, _ = expected_root(mean)
-    return float(((mean - root**2) * (1.0 - np.minimum(p, 1.0))).sum() / shots)
+    return np.asarray((mean - root**2) * (1.0 - np.minimum(p, 1.0)) / shots)
+
+
+def expected_loss(p: Floats, shots: int) -> float:
+    """Loss of the true distribution, on average."""
+    return float(root_variance(p, shots).sum())
 
 
 def fidelity(loss: float) -> float:

@@ -139,12 +139,14 @@ class JudgedPrior(msgspec.Struct, frozen=True, eq=False):
 
     score: CandidateScore
     losses: NDArray[np.float64]  # [observations that the snapshot has as well]
+    bodies: NDArray[np.int64]  # [the same] number of their body
 
     def is_below(self, other: JudgedPrior) -> bool:
         """Return whether the mean loss is lower than that of a prior with fewer unknowns, by more
-        than a standard error of the difference."""
-        gain = other.losses - self.losses
-        return float(gain.mean()) > float(gain.std(ddof=1)) / math.sqrt(max(len(gain), 2))
+        than a standard error of the difference; circuit bodies are independent."""
+        gain = np.bincount(self.bodies, other.losses - self.losses)
+        error = float(gain.std(ddof=1)) / math.sqrt(len(gain)) if len(gain) > 1 else math.inf
+        return float(gain.mean()) > error
 
 
 class CrossValidation:
@@ -163,6 +165,8 @@ class CrossValidation:
         self._windows = np.array([each.window for each in problem.observations])
         self._compared = np.array([key in reference for key in keys])
         self._snapshot = np.array([reference.get(key, 0.0) for key in keys])[self._compared]
+        bodies = np.array([each.body for each in problem.observations])[self._compared]
+        self._bodies = np.unique(bodies, return_inverse=True)[1]
         self._starts = _StartFits(problem)
         self.scores: list[CandidateScore] = []
 
@@ -179,7 +183,7 @@ class CrossValidation:
         """Fit without each fold. `windows`: prior of the factors of each date window."""
         losses = self._held_out_losses(self._starts.near(prior), prior, windows)[self._compared]
         self.scores.append(score_of(prior, losses, self._snapshot, windows))
-        return JudgedPrior(self.scores[-1], losses)
+        return JudgedPrior(self.scores[-1], losses, self._bodies)
 
     def _held_out_losses(
         self, start: Solution, prior: Prior, windows: Prior | None

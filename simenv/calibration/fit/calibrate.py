@@ -30,6 +30,7 @@ from simenv.calibration.data import CountsData, DataError
 from simenv.calibration.fit import attempt as fit_attempt, components as fit_components
 from simenv.calibration.fit.day_values import DayTest
 from simenv.calibration.fit.observations import DeviceCompiler, ObservedCircuits
+from simenv.calibration.fit.significance import NullGains
 from simenv.calibration.fit.solve import Prior, Solution, intervals
 from simenv.calibration.score import Predictor, SeriesPredictor
 from simenv.errors import SimenvError
@@ -98,7 +99,8 @@ class _Choice(msgspec.Struct, frozen=True, eq=False):
     share: float
     undated_share: float  # for the calibration of all dates; 0.0 if that is worse
     gain: accept.HeldOutGain | None
-    after: NDArray[np.float64] | None = None  # fidelity of each circuit left out
+    circuits: Sequence[accept.HeldOutCircuit] = ()  # left out
+    after: NDArray[np.float64] | None = None  # fidelity of each of them
     reason: str = ""  # for which the fit is not used
 
 
@@ -132,8 +134,14 @@ def calibrate(
         pooled = fit_attempt.FitBase.of(HOMOGENEOUS, homogeneous, training)
         attempts += fit_attempt.attempts_on(pooled, reference, note)
     unfitted = _Unfitted.of(snapshot, training, base.windows)
+    first = attempts[0]
+    null = NullGains(base.problem, first.folds, SHARES) if first.num_folds > 1 else None
     choices = [
-        choice for each in attempts for choice in _choices(each, snapshot, training, unfitted, note)
+        choice
+        for each in attempts
+        for choice in _choices(
+            each, snapshot, training, unfitted, null if each.base is base else None, note
+        )
     ]
     scope = accept.scope_of(training.records, base.problem, snapshot.name)
     best = _accepted(choices)
@@ -240,9 +248,10 @@ def _choices(
     snapshot: CalibrationSnapshot,
     training: CountsData,
     unfitted: _Unfitted,
+    null: NullGains | None,
     note: Callable[[str], None],
 ) -> list[_Choice]:
-    """All shares of one fit, judged on the folds."""
+    """All shares of one fit, judged on the folds. `null`: of the base, for the chance of gains."""
     solution = attempt.fit()
     if attempt.num_folds < 2:
         return [_Choice(attempt, solution, 1.0, 1.0, None)]
@@ -257,10 +266,14 @@ def _choices(
             return [_Choice(attempt, solution, 1.0, 1.0, None)]
         undated, *dated = (_gain(circuits, each, unfitted.snapshot, unfitted.aer) for each in after)
         gained = dated[0] if dated else undated
+        if null is not None:
+            family = [each.prior for each in attempt.scores]
+            chance = null.chance(attempt.score.prior, share, family)
+            gained = msgspec.structs.replace(gained, chance=chance)
         kept = 0.0 if dated and undated.gain.mean < 0.0 else share
-        results.append(_Choice(attempt, solution, share, kept, gained, after[-1]))
+        results.append(_Choice(attempt, solution, share, kept, gained, circuits, after[-1]))
         note(
-            f"{attempt.base.name}, share {share:g}: mean gain {gained.gain.text}; above Aer's"
+            f"{attempt.base.name}, share {share:g}: mean gain {gained.text}; above Aer's"
             f" recipe {', '.join(each.text for each in gained.above_aer)}"
         )
     return results
@@ -314,13 +327,15 @@ def _accepted(choices: Sequence[_Choice]) -> _Choice:
             "no circuits were left out to judge a fit by: measure circuits of at least two bodies,"
             " at least one of them narrow enough for an exact distribution",
         )
-    usable = [pair for pair in judged if pair[1].gain.is_above and not pair[1].is_below_aer]
+    usable = [pair for pair in judged if pair[1].is_used and not pair[1].is_below_aer]
     certain = [pair for pair in usable if pair[0].attempt.base.name == SNAPSHOT]
     if certain:
         best, gained = max(certain, key=_mean)
         other, more = max(usable, key=_mean)
         return other if more.gain.mean > gained.gain.mean and _is_better(other, best) else best
-    if all(pair[1].gain.is_below for pair in judged) and not judged[0][1].is_snapshot_below_aer:
+    is_certain = judged[0][1].bodies >= accept.LEAST_FLIPPED
+    is_worse = is_certain and all(pair[1].gain.is_below for pair in judged)
+    if is_worse and not judged[0][1].is_snapshot_below_aer:
         _, result = max(judged, key=_low)
         raise FitRefusedError(
             f"the fitted device is worse than its snapshot on {result.circuits} circuits that it"
@@ -330,7 +345,7 @@ def _accepted(choices: Sequence[_Choice]) -> _Choice:
             " circuits, some of them later, on the same qubits; simenv score compares models",
         )
     best, gained = max(own, key=_low)
-    if gained.gain.is_above:
+    if gained.is_used:
         return _kept(best, "the fit is below Aer's recipe for the calibration")
     return _kept(best, "the gain of a fit is not beyond chance")
 
@@ -352,10 +367,8 @@ def _is_better(first: _Choice, second: _Choice) -> bool:
     """Return whether the first choice gains on the second one beyond chance."""
     if first.after is None or second.after is None:
         return True
-    change = first.after - second.after
-    finite = np.isfinite(change)
-    bodies = [str(k) for k in range(int(finite.sum()))]
-    return accept.interval(change[finite], np.ones(len(bodies), np.int64), bodies).low > 0.0
+    found = _gain(first.circuits, first.after, second.after, ())
+    return found.gain.low > 0.0
 
 
 def _fitted_device(

@@ -211,6 +211,7 @@ class NormalBlock(msgspec.Struct, frozen=True, eq=False):
     params: NDArray[np.int64]  # [k] its components
     gradient: NDArray[np.float64]  # [k] J^T r
     hessian: NDArray[np.float64]  # [k, k] J^T J
+    by_shots: NDArray[np.float64]  # [k, k] variance of J^T r by shot noise
     num_outcomes: float  # whose sqrt(q) would have the same variance if each had many counts
 
 
@@ -249,14 +250,15 @@ class FitProblem(msgspec.Struct, frozen=True, eq=False):
             outcome = built[each.place]
             rest, slope = judge.residual(outcome.probabilities, each.frequencies, each.shots)
             jacobian = outcome.jacobian * slope[:, None]
-            by_shots = judge.expected_loss(outcome.probabilities, each.shots)
+            variance = judge.root_variance(outcome.probabilities, each.shots)
             blocks.append(
                 NormalBlock(
                     float(rest @ rest),
                     np.array(outcome.params, np.int64),
                     jacobian.T @ rest,
                     jacobian.T @ jacobian,
-                    by_shots / (0.25 / each.shots),
+                    (jacobian.T * variance) @ jacobian,
+                    float(variance.sum()) / (0.25 / each.shots),
                 )
             )
         return blocks

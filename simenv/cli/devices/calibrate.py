@@ -185,13 +185,13 @@ def _show(fitted: FittedDevice) -> None:
         if held is not None:
             terminal.line(
                 f"on {terminal.counted(held.circuits, 'circuit')} left out of the best fit: gain of"
-                f" mean fidelity {held.gain.text}"
+                f" mean fidelity {held.text}"
             )
         return
     if held is not None:
         terminal.line(
             f"{fitted.share:.0%} of the way from the calibration to the fit; gain of mean fidelity"
-            f" {held.gain.text} (99 %)"
+            f" {held.text} (99 %)"
         )
         terminal.line(
             f"fidelity on {terminal.counted(held.circuits, 'circuit')} left out of a fit:"
