@@ -52,6 +52,7 @@ class Claims:
         missing = snapshot.num_qubits - len(snapshot.qubits)
         self._qubits = snapshot.qubits + (calibration.QubitCalibration(),) * missing
         self._zz = snapshot.acting_zz_khz
+        self._crosstalk = {each.qubits: each for each in snapshot.measurement_crosstalk}
 
     def value(self, estimate: Estimate) -> float | None:
         """Claimed value of the estimated quantity; None: the snapshot has none. Readout
@@ -68,6 +69,12 @@ class Claims:
             return self._gate_error(estimate.gate, places)
         if quantity == "memory_error":
             return qubit.memory_error
+        if quantity in ("measure_decay", "measure_excitation"):
+            return self._transition(estimate.qubits[0], quantity)
+        if quantity in ("measurement_crosstalk", "measurement_angle_rad"):
+            term = self._crosstalk.get(estimate.qubits, self._crosstalk.get(()))
+            stated = term and (term.error if quantity.endswith("talk") else term.angle_rad)
+            return None if term is None else stated or 0.0
         if quantity == "zz_khz":
             first, second = sorted(estimate.qubits)
             return self._zz.get((first, second), 0.0)
@@ -83,6 +90,21 @@ class Claims:
             return None
         stated = self._in_layers(gate.error, places)
         return stated if claimed > stated * (1.0 + _ROUNDING) else None
+
+    def _transition(self, qubit: int, quantity: str) -> float | None:
+        """Probability of a transition, at least that of relaxation during the readout."""
+        if getattr(self._qubits[qubit], quantity) is None:
+            return None
+        own = [
+            each.channel
+            for each in self._model.after_gate("measure", (qubit,))
+            if each.qubits == (qubit,)
+        ]
+        ptm = np.eye(4)
+        for channel in own:
+            ptm = channel.ptm @ ptm
+        rise = 0.5 * (1.0 - float(ptm[3, 0]) - float(ptm[3, 3]))
+        return rise if quantity == "measure_excitation" else 1.0 - rise - float(ptm[3, 3])
 
     def _gate_error(self, name: str, qubits: tuple[int, ...]) -> float | None:
         gate = self._model.calibration(name, qubits)
@@ -140,6 +162,10 @@ GATE_BOUND, TIME_BOUND, READOUT_BOUND = 0.10, 0.05, 0.01  # relative, relative, 
 # Absolute, if that is larger: no interval is narrower than a tenth of a claimed error of 0.
 LEAST_GATE_BOUND = 1e-6
 ZZ_BOUND, ZZ_BOUND_KHZ = 0.10, 0.2  # relative, or absolute if that is larger
+ABSOLUTE_BOUNDS = {  # if they are larger than GATE_BOUND of the claim
+    "measure_decay": 0.005, "measure_excitation": 0.005,
+    "measurement_crosstalk": 0.001, "measurement_angle_rad": 0.003,
+}  # fmt: skip
 LONGEST_US = 2e4  # longer claimed times are confirmed by a lower limit
 DEAD_ERROR = 0.5  # gates with larger errors do not work
 TIMES = ("t1_us", "t2_us", "t2_ramsey_us")
@@ -203,6 +229,8 @@ def bound(quantity: str, claimed: float) -> float:
         return TIME_BOUND * claimed
     if quantity in ("p01", "p10"):
         return READOUT_BOUND
+    if quantity in ABSOLUTE_BOUNDS:
+        return max(GATE_BOUND * abs(claimed), ABSOLUTE_BOUNDS[quantity])
     if quantity == "zz_khz":
         return max(ZZ_BOUND * abs(claimed), ZZ_BOUND_KHZ)
     return max(GATE_BOUND * claimed, LEAST_GATE_BOUND)
@@ -351,7 +379,7 @@ def certify(
     tested = experiments_procedure.choose(info, qubits)
     runner = PoolRunner(client, where, info.max_shots, seed)
     procedure = experiments_procedure.Procedure(
-        info, tested, runner, seed, effort, progress, memory=_memory(info, claims)
+        info, tested, runner, seed, effort, progress, stated=_stated(info, claims, tested.qubits)
     )
     measured = procedure.run()
     comparisons = compared(info, measured, claims, effort.longest_delay_ns / NS_PER_US)
@@ -361,13 +389,37 @@ def certify(
     )  # fmt: skip
 
 
-def _memory(info: DeviceInfo, claims: calibration.CalibrationSnapshot | None) -> dict[int, float]:
-    """Memory errors that a device states for its qubits, or that are claimed."""
-    result = {k: each.memory_error for k, each in enumerate(info.qubits) if each.memory_error > 0.0}
-    for k, each in enumerate(() if claims is None else claims.qubits):
+def _stated(
+    info: DeviceInfo, claims: calibration.CalibrationSnapshot | None, qubits: Sequence[int]
+) -> experiments_procedure.StatedTerms:
+    """Memory errors, transitions and crosstalk of measurements that a device states for its qubits,
+    or that are claimed. Where crosstalk holds for any two qubits, each qubit under test is measured
+    beside the one before it."""
+    stated = () if claims is None else claims.qubits
+    memory = {k: each.memory_error for k, each in enumerate(info.qubits) if each.memory_error > 0.0}
+    for k, each in enumerate(stated):
         if each.memory_error:
-            result.setdefault(k, each.memory_error)
-    return result
+            memory.setdefault(k, each.memory_error)
+    if not info.dynamic:
+        return experiments_procedure.StatedTerms(memory)
+    moving = {
+        k
+        for k, each in enumerate(info.qubits)
+        if each.measure_decay > 0.0 or each.measure_excitation > 0.0
+    }
+    moving |= {k for k, each in enumerate(stated) if each.measure_decay or each.measure_excitation}
+    terms = () if claims is None else claims.measurement_crosstalk
+    crosstalk: dict[tuple[int, int], tuple[float, float]] = {}
+    for term in terms:
+        places = (
+            [term.qubits] if term.qubits else zip(qubits, [*qubits[1:], qubits[0]], strict=True)
+        )
+        for first, second in places:
+            if first != second and {first, second} <= set(qubits):
+                values = term.error or 0.0, term.angle_rad or 0.0
+                if term.qubits or (first, second) not in crosstalk:
+                    crosstalk[first, second] = values
+    return experiments_procedure.StatedTerms(memory, frozenset(moving), crosstalk)
 
 
 def compared(
@@ -476,6 +528,7 @@ def recovered(
         gates=_gates(base, measured, by_quantity.get("memory_error", {})),
         zz=_interactions(base, by_quantity.get("zz_khz", {})),
         zz_strength=None,
+        measurement_crosstalk=_crosstalk(base, by_quantity),
         fitted=None,
         correlated_readout=(),
         dates={},
@@ -505,6 +558,9 @@ def _qubits(
         layer = estimates.get("memory_error", {}).get((number,))
         if layer is not None:
             values["memory_error"] = max(layer.value, 0.0)
+        for quantity in ("measure_decay", "measure_excitation"):
+            if (left := estimates.get(quantity, {}).get((number,))) is not None:
+                values[quantity] = min(max(left.value, 0.0), 1.0)
         star = estimates.get("t2_ramsey_us", {}).get((number,))
         if star is not None:  # a detuning from shot to shot, where it is resolved
             echo_us = msgspec.structs.replace(qubit, **values).t2_limited_us or math.inf
@@ -547,6 +603,19 @@ def _gates(
                 if set(key[1]) == set(place):
                     table[key] = msgspec.structs.replace(entry, error=1.0)
     return tuple(table[key] for key in sorted(table))
+
+
+def _crosstalk(
+    base: calibration.CalibrationSnapshot,
+    estimates: Mapping[str, Mapping[tuple[int, ...], Estimate]],
+) -> tuple[calibration.MeasurementCrosstalk, ...]:
+    """Measured crosstalk of measurements, and that of pairs that were not measured."""
+    table = {each.qubits: each for each in base.measurement_crosstalk}
+    angles = estimates.get("measurement_angle_rad", {})
+    for place, error in estimates.get("measurement_crosstalk", {}).items():
+        angle = angles[place].value if place in angles else None
+        table[place] = calibration.MeasurementCrosstalk(place, max(error.value, 0.0), angle)
+    return tuple(table[place] for place in sorted(table))
 
 
 def _interactions(

@@ -422,33 +422,95 @@ def readout(counts: Counts, name: str) -> list[Estimate]:
     return estimates
 
 
+_Arms = dict[int, NDArray[np.int64]]
+
+
+def _beside(counts: Counts, name: str) -> dict[Place, dict[float, dict[bool, _Arms]]]:
+    """Counts of an experiment of waiting qubits, by their place and, where there is one, that of
+    the measured qubit before it; then by number, and whether the others had operations."""
+    entries: dict[Place, dict[float, dict[bool, _Arms]]] = {}
+    for point, tally in counts.items():
+        if point.experiment == name:
+            place = point.qubits if name == "memory" else (point.repeat, *point.qubits)
+            kinds = entries.setdefault(place, {}).setdefault(point.x, {})
+            kinds.setdefault(point.gates > 0.0, {})[point.arm] = tally
+    return entries
+
+
+def _dephasing(quantity: str, place: Place, points: Sequence[tuple[float, ...]]) -> Estimate:
+    """Average infidelity e of one of n operations by signals that are (1 - 3 e)^n times those
+    without. `points`: n, both signals, and the variances of both."""
+    total = weight = 0.0
+    for number, acted, waited, var_acted, var_waited in points:
+        if acted > SIGNAL_ERRORS * math.sqrt(var_acted):
+            variance = var_acted / acted**2 + var_waited / waited**2
+            total += number * math.log(waited / acted) / variance
+            weight += number * number / variance
+    if not weight:
+        return without_signal(quantity, place)
+    left = math.exp(-total / weight)
+    return Estimate(quantity, place, (1.0 - left) / 3.0, left / math.sqrt(weight) / 3.0)
+
+
 def memory(counts: Counts, name: str) -> list[Estimate]:
     """Memory errors in each layer: the signal of a qubit that waits for n gates of others is
     (1 - 3 e)^n times that after a delay as long as these."""
-    by_place: dict[Place, dict[float, dict[float, dict[int, NDArray[np.int64]]]]] = {}
-    for point, tally in counts.items():
-        if point.experiment == name:
-            kinds = by_place.setdefault(point.qubits, {}).setdefault(point.x, {})
-            kinds.setdefault(point.gates, {})[point.arm] = tally
     estimates = []
-    for place, lengths in sorted(by_place.items()):
-        total = weight = 0.0
-        for number, kinds in lengths.items():
+    for place, numbers in sorted(_beside(counts, name).items()):
+        points = []
+        for number, kinds in numbers.items():
             (_, acted, var_acted), (_, waited, var_waited) = (
-                differences({number: kinds[gates]}) for gates in (number, 0.0)
+                differences({number: kinds[acts]}) for acts in (True, False)
             )
-            a, b = float(acted[0]), float(waited[0])
-            errors = math.sqrt(float(var_acted[0])), math.sqrt(float(var_waited[0]))
-            if a > SIGNAL_ERRORS * errors[0] and b > SIGNAL_ERRORS * errors[1]:
-                variance = (errors[0] / a) ** 2 + (errors[1] / b) ** 2
-                total += number * math.log(b / a) / variance
-                weight += number * number / variance
-        if not weight:
-            estimates.append(without_signal("memory_error", place))
+            points.append((number, *map(float, (*acted, *waited, *var_acted, *var_waited))))
+        estimates.append(_dephasing("memory_error", place, points))
+    return estimates
+
+
+def disturbance(counts: Counts, name: str) -> list[Estimate]:
+    """Average infidelity and rotation of a qubit by one measurement of another one; `qubits` is
+    (measured, other)."""
+    estimates = []
+    for place, numbers in sorted(_beside(counts, name).items()):
+        acted, waited = (
+            _signals({number: kinds[acts] for number, kinds in numbers.items()}, 0)
+            for acts in (True, False)
+        )
+        if not (acted.significant and waited.significant):
+            for quantity in ("measurement_crosstalk", "measurement_angle_rad"):
+                estimates.append(without_signal(quantity, place))
             continue
-        left = math.exp(-total / weight)
-        error = left / math.sqrt(weight) / 3.0
-        estimates.append(Estimate("memory_error", place, (1.0 - left) / 3.0, error))
+        rows = zip(acted.times_ns, acted.size, waited.size, acted.along, waited.along, strict=True)
+        points = [tuple(map(float, row)) for row in rows]
+        estimates.append(_dephasing("measurement_crosstalk", place, points))
+        ratio = acted.values / acted.size * (waited.values / waited.size).conj()
+        turn = fit_frequency(acted.times_ns, ratio, acted.angle_variance + waited.angle_variance)
+        estimates.append(Estimate("measurement_angle_rad", place, turn.frequency, turn.error))
+    return estimates
+
+
+def transitions(counts: Counts, name: str, readout_name: str) -> list[Estimate]:
+    """Probabilities that a measurement leaves |1> in |0>, and |0> in |1>, from the second of two
+    measurements beside one alone."""
+    estimates = []
+    alone = tallies(counts, readout_name)
+    for place, arms in sorted(tallies(counts, name).items()):
+        twice, once = next(iter(arms.values())), next(iter(alone[place].values()))
+        (a0, v0), (a1, v1), (b0, w0), (b1, w1) = (
+            share(each[arm]) for each in (twice, once) for arm in range(2)
+        )
+        contrast = b1 - b0
+        if contrast < LEAST_CONTRAST:
+            estimates += [
+                without_signal(each, place) for each in ("measure_decay", "measure_excitation")
+            ]
+            continue
+        rise, fall = (a0 - b0) / contrast, (b1 - a1) / contrast
+        # The contrast has errors too: of b0 and b1, which change a numerator as well.
+        rise_error = math.sqrt(v0 + w0 * (1.0 - rise) ** 2 + w1 * rise**2) / contrast
+        fall_error = math.sqrt(v1 + w1 * (1.0 - fall) ** 2 + w0 * fall**2) / contrast
+        estimates.append(Estimate("measure_decay", place, fall, fall_error))
+        estimates.append(Estimate("measure_excitation", place, rise, rise_error))
     return estimates
 
 

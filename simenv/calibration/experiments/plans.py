@@ -12,8 +12,9 @@ allow.
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -281,34 +282,59 @@ class Planner:
     ) -> Iterator[PlannedCircuit]:
         """Circuits in which qubits wait while a pair of others has entangling gates. `numbers`: of
         gates, for each qubit; all have as many. `durations_ns`: of the gates, by pair under test.
-        Settings have the number of gates as `gates`, 0.0 for a delay. Arms 0, 1: see
-        `programs.layers`. Qubits without a pair of others are left out."""
-        pairs = self._tested.pairs
-        places = {}
+        Arms 0, 1: see `programs.layers`. Qubits without a pair of others are left out."""
+        places: dict[tuple[int, ...], tuple[Sequence[int], float]] = {}
         for k, qubit in enumerate(numbers):
-            others = [pair for pair in pairs if qubit not in pair]
+            others = [pair for pair in self._tested.pairs if qubit not in pair]
             if others:
-                places[qubit] = (qubit, *others[k % len(others)])
+                pair = others[k % len(others)]
+                places[qubit, *pair] = numbers[qubit], durations_ns[pair]
+        yield from self._beside(name, programs.layers, 2, places, shots)
+
+    def measurements(
+        self,
+        name: str,
+        numbers: Mapping[Pair, Sequence[int]],
+        durations_ns: Mapping[int, float],
+        shots: int,
+    ) -> Iterator[PlannedCircuit]:
+        """Circuits in which a qubit waits while another one is measured. `numbers`: of
+        measurements, by the measured qubit and the other; all have as many. `durations_ns`: of a
+        measurement. Settings have the measured qubit as `repeat`. Arms 0-3: see
+        `programs.measured`."""
+        places: dict[tuple[int, ...], tuple[Sequence[int], float]] = {
+            (other, qubit): (each, durations_ns[qubit]) for (qubit, other), each in numbers.items()
+        }
+        yield from self._beside(name, programs.measured, 4, places, shots)
+
+    def _beside(
+        self,
+        name: str,
+        make: Callable[..., programs.CircuitPiece],
+        arms: int,
+        places: Mapping[tuple[int, ...], tuple[Sequence[int], float]],
+        shots: int,
+    ) -> Iterator[PlannedCircuit]:
+        """Circuits in which the first qubit of each place waits for operations on the others, by
+        numbers and durations of these. Settings have the number of operations as `gates`, 0.0 for a
+        delay."""
         conflicts = {
-            place: {
-                other for other in places.values() if other != place and set(other) & set(place)
-            }
-            for place in places.values()
+            place: {other for other in places if other != place and set(other) & set(place)}
+            for place in places
         }
         for together in _colored(conflicts):
-            for k in range(len(numbers[together[0][0]])):
-                for gates, arm in ((True, 0), (True, 1), (False, 0), (False, 1)):
-                    pieces = []
-                    for place in together:
-                        number, time_ns = numbers[place[0]][k], durations_ns[place[1], place[2]]
-                        piece = programs.layers(
-                            self._alphabet, number, time_ns, gates=gates, arm=arm
-                        )
-                        setting = ExperimentSetting(
-                            name, place[:1], float(number), arm, 0, float(number) if gates else 0.0
-                        )
-                        pieces.append((setting, programs.PlacedPiece(place, piece, 1)))
-                    yield self._placed(pieces, shots)
+            count = len(places[together[0]][0])
+            for k, gates, arm in itertools.product(range(count), (True, False), range(arms)):
+                pieces = []
+                for place in together:
+                    numbers, time_ns = places[place]
+                    number = numbers[k]
+                    piece = make(self._alphabet, number, time_ns, gates=gates, arm=arm)
+                    acting = float(number) if gates else 0.0
+                    repeat = place[1] if len(place) == 2 else 0
+                    setting = ExperimentSetting(name, place[:1], float(number), arm, repeat, acting)
+                    pieces.append((setting, programs.PlacedPiece(place, piece, 1)))
+                yield self._placed(pieces, shots)
 
     def _sequence(
         self, name: str, place: tuple[int, ...], length: int, number: int

@@ -151,19 +151,20 @@ def _rates(
 
 
 T1, ECHO, RAMSEY, READOUT, ZZ = "t1", "echo", "ramsey", "readout", "zz"
-MEMORY = "memory"
+MEMORY, TWICE, MEASURED = "memory", "twice", "measured"
 CURVE2, ICURVE2 = "rb2-curve", "irb2-curve"  # fewer sequences, at the smaller lengths
 _SAME = {CURVE2: plans.RB2, ICURVE2: plans.IRB2}
 TIMED_1Q = T1, ECHO, RAMSEY, READOUT
 _ARMS: dict[str, tuple[programs.Arm, int]] = {
     T1: (programs.relaxation, 2), ECHO: (programs.echo, 2), RAMSEY: (programs.ramsey, 4),
-    READOUT: (programs.readout, 2), ZZ: (programs.conditional_ramsey, 8),
+    READOUT: (programs.readout, 2), TWICE: (programs.measured_twice, 2),
+    ZZ: (programs.conditional_ramsey, 8),
 }  # fmt: skip
 _SHOTS = {
     T1: "t1_shots", ECHO: "echo_shots", RAMSEY: "ramsey_shots", READOUT: "readout_shots",
     ZZ: "zz_shots", plans.RB1: "shots_1q", plans.IRB1: "shots_1q", plans.SIMULTANEOUS: "shots_1q",
     plans.RB2: "shots_2q", plans.IRB2: "shots_2q", CURVE2: "shots_2q", ICURVE2: "shots_2q",
-    MEMORY: "memory_shots",
+    MEMORY: "memory_shots", TWICE: "readout_shots", MEASURED: "memory_shots",
 }  # fmt: skip
 _T1_POINTS = 0.0, 0.7, 1.4  # parts of the rough time
 _ECHO_POINTS = 0.01, 0.6, 1.2
@@ -175,6 +176,10 @@ _DECAY_1Q = 0.1, 0.25  # -ln of the signal at the end of one-qubit sequences
 _DECAY_2Q = 0.3, 0.6
 _LONGEST_1Q, _LONGEST_2Q = 2_000, 300
 _MEMORY_DECAY, _MOST_LAYERS = 0.8, 1_000  # -ln of the signal after the most layers
+_MOST_MEASUREMENTS = 20
+_MOST_TURN = 2.0  # rad, by the most measurements
+# Least values that an experiment resolves.
+_LEAST_MEMORY, _LEAST_CROSSTALK, _LEAST_ANGLE = 1e-4, 1e-3, 0.01
 _REFINEMENTS = 2  # rounds with more shots where intervals are too wide
 _RESOLVED = 0.8  # part of the width that a comparison needs
 _MOST_SHOTS = 8.0  # shots of a circuit relative to the first round
@@ -184,11 +189,15 @@ _NEEDED = {
     "t1_us": (0.05, 0.0), "t2_us": (0.05, 0.0), "t2_ramsey_us": (0.05, 0.0),
     "p01": (0.0, 0.01), "p10": (0.0, 0.01), "error_1q": (0.1, 0.0), "error_half": (0.1, 0.0),
     "error_2q": (0.1, 0.0), "zz_khz": (0.1, 0.2), "memory_error": (0.1, 0.0),
+    "measure_decay": (0.1, 0.005), "measure_excitation": (0.1, 0.005),
+    "measurement_crosstalk": (0.1, 0.001), "measurement_angle_rad": (0.1, 0.003),
 }  # fmt: skip
 _EXPERIMENTS = {
     "t1_us": (T1,), "t2_us": (ECHO,), "t2_ramsey_us": (RAMSEY,), "p01": (READOUT,),
     "p10": (READOUT,), "error_1q": (plans.RB1,), "error_half": (plans.RB1, plans.IRB1),
     "error_2q": (plans.RB2, plans.IRB2), "zz_khz": (ZZ,), "memory_error": (MEMORY,),
+    "measure_decay": (TWICE, READOUT), "measure_excitation": (TWICE, READOUT),
+    "measurement_crosstalk": (MEASURED,), "measurement_angle_rad": (MEASURED,),
 }  # fmt: skip
 
 
@@ -245,6 +254,15 @@ def choose(
     return plans.layout(info.num_qubits, chosen, pairs if with_pairs else [], couplings)
 
 
+class StatedTerms(msgspec.Struct, frozen=True):
+    """Terms that a device or a claim states, about, and that only such devices are measured for."""
+
+    memory: Mapping[int, float] = {}  # memory error, by qubit
+    transitions: frozenset[int] = frozenset()  # qubits with transitions by their measurement
+    # Error and angle in rad, by the measured qubit and another one.
+    crosstalk: Mapping[tuple[int, int], tuple[float, float]] = {}
+
+
 class Procedure:
     """All experiments on one device."""
 
@@ -257,12 +275,10 @@ class Procedure:
         effort: ExperimentShots,
         progress: Callable[[str], None] = lambda _: None,
         planner: plans.Planner | None = None,
-        memory: Mapping[int, float] | None = None,
+        stated: StatedTerms | None = None,
     ) -> None:
-        """Set up. `planner`: makes the circuits; None: in the native gates of the device. `memory`:
-        memory errors of the qubits that may have one, about; None: as the device states them."""
-        stated = {k: each.memory_error for k, each in enumerate(info.qubits)}
-        self._memory = stated if memory is None else memory
+        """Set up. `planner`: makes the circuits; None: in the native gates of the device."""
+        self._stated = stated or StatedTerms()
         self._info = info
         gates = self._gates = native_set(info)
         if gates.entangler is None:
@@ -303,6 +319,9 @@ class Procedure:
         for name in (plans.RB1, plans.IRB1) if self._gates.half is not None else (plans.RB1,):
             yield from self._experiment(settings, name, live)
         yield from self._experiment(settings, MEMORY, qubits)
+        twice = [place for place in qubits if place[0] in self._stated.transitions]
+        yield from self._experiment(settings, TWICE, twice)
+        yield from self._experiment(settings, MEASURED, list(self._stated.crosstalk))
         for name in (CURVE2, ICURVE2, plans.RB2, plans.IRB2, plans.SIMULTANEOUS, ZZ):
             yield from self._experiment(settings, name, pairs)
 
@@ -320,6 +339,9 @@ class Procedure:
             return
         if name == MEMORY:
             yield from self._layers(places, settings.shots(name, factor))
+            return
+        if name == MEASURED:
+            yield from self._disturbed(places, settings.shots(name, factor))
             return
         if name in _ARMS:
             arm, arms = _ARMS[name]
@@ -339,13 +361,35 @@ class Procedure:
         """Circuits of qubits that wait for layers, of those that may have a memory error."""
         numbers = {}
         for (qubit,) in places:
-            error = self._memory.get(qubit, 0.0)
-            if error > 0.0 and self._gates.entangler is not None:
+            error = self._stated.memory.get(qubit, 0.0)
+            if error >= _LEAST_MEMORY and self._gates.entangler is not None:
                 most = round(min(max(_MEMORY_DECAY / (3.0 * error), 2.0), _MOST_LAYERS))
                 numbers[qubit] = (max(1, most // 4), most)
         if numbers:
             durations_ns = {pair: self._duration_ns(pair) for pair in self._tested.pairs}
             yield from self._planner.layers(MEMORY, numbers, durations_ns, shots)
+
+    def _disturbed(
+        self, places: Sequence[estimators.Place], shots: int
+    ) -> Iterable[plans.PlannedCircuit]:
+        """Circuits of qubits that wait for measurements of others."""
+        numbers = {}
+        for (first, second), (error, angle) in self._stated.crosstalk.items():
+            if {(first, second), (second, first)}.isdisjoint(places):
+                continue
+            if error < _LEAST_CROSSTALK and abs(angle) < _LEAST_ANGLE:
+                continue
+            most = float(_MOST_MEASUREMENTS)
+            if error > 0.0:
+                most = min(most, _MEMORY_DECAY / (3.0 * error))
+            if angle:
+                most = min(most, _MOST_TURN / abs(angle))
+            last = max(2, round(most))
+            numbers[first, second] = (max(1, last // 4), last)
+        durations_ns = {k: each.readout_ns for k, each in enumerate(self._info.qubits)}
+        durations_ns = {k: 0.0 if math.isnan(each) else each for k, each in durations_ns.items()}
+        if numbers:
+            yield from self._planner.measurements(MEASURED, numbers, durations_ns, shots)
 
     def _duration_ns(self, pair: estimators.Place) -> float:
         """Duration of the entangling gate on a pair; 0.0: not known."""
@@ -394,6 +438,8 @@ class Procedure:
         yield from estimators.ramsey(counts, RAMSEY, ECHO)
         yield from estimators.readout(counts, READOUT)
         yield from estimators.memory(counts, MEMORY)
+        yield from estimators.transitions(counts, TWICE, READOUT)
+        yield from estimators.disturbance(counts, MEASURED)
         yield from estimators.standard(counts, plans.RB1, "error_1q", gates.quarter.name)
         if gates.half is not None:
             name = gates.half.name
@@ -419,7 +465,7 @@ class _Settings:
         t1, t2 = scales.t1_ns[place[-1]], scales.t2_ns[place[0]]
         if name in (RAMSEY, ZZ) and scales.ramsey_ns[place[0]] < _SHORTER * t2:
             t2 = scales.ramsey_ns[place[0]]
-        if name == READOUT:
+        if name in (READOUT, TWICE):
             return [0.0]
         if name == T1:
             return [part * t1 for part in _T1_POINTS]

@@ -102,6 +102,10 @@ class NativeGateRows:
         """Synchronization of the first qubit and another one."""
         return _piece(BARRIER, (0, second), ())
 
+    def measurement(self, qubit: int = 0) -> CircuitPiece:
+        """Measurement inside a circuit, whose outcome is left out of the counts."""
+        return _piece(MEASURE, (qubit,), ())
+
     def delay(self, duration_ns: float, qubit: int = 0) -> CircuitPiece:
         """Idle time."""
         return _piece(DELAY, (qubit,), (duration_ns,))
@@ -129,22 +133,27 @@ class NativeGateRows:
         return entries | {("entangler", 0, 0): self.entangler(), ("half", 0, 0): self.half()}
 
     def program(self, placed: Sequence[PlacedPiece], num_qubits: int) -> Program:
-        """Build one circuit. Clbits are numbered in the order of the pieces and their qubits."""
+        """Build one circuit. Clbits are numbered in the order of the pieces and their qubits; after
+        them, each piece with measurements inside has one for these."""
         measured = [qubit for each in placed for qubit in each.measured_qubits]
         qubits = [np.array(each.qubits)[each.piece.qubits] for each in placed]
         rows = [each.piece.rows for each in placed]
         params = [each.piece.params for each in placed]
+        inside = [int(np.count_nonzero(each == MEASURE)) for each in rows]
+        unread = np.repeat(np.cumsum(np.array(inside) > 0) - 1, inside) + len(measured)
+        clbits = np.concatenate([unread, np.arange(len(measured))])
+        num_clbits = len(measured) + int(np.count_nonzero(inside))
         rows.append(np.full(len(measured), MEASURE, np.uint16))
         return Program(
             format=PROGRAM_FORMAT,
             num_qubits=num_qubits,
-            num_clbits=len(measured),
-            registers=(("c", len(measured)),),
+            num_clbits=num_clbits,
+            registers=(("c", num_clbits),),
             names=self.names,
             arities=self.arities.tobytes(),
             ops=np.concatenate(rows).astype(np.uint16).tobytes(),
             qubits=np.concatenate([*qubits, measured]).astype(np.uint16).tobytes(),
-            clbits=np.arange(len(measured), dtype=np.uint16).tobytes(),
+            clbits=clbits.astype(np.uint16).tobytes(),
             params=np.concatenate([*params, []]).astype(np.float64).tobytes(),
         )
 
@@ -347,6 +356,26 @@ def layers(
     return joined(
         [alphabet.quarter(), *waiting, alphabet.z(math.pi * (1 - arm)), alphabet.quarter()]
     )
+
+
+def measured(
+    alphabet: NativeGateRows, number: int, duration_ns: float, *, gates: bool, arm: int
+) -> CircuitPiece:
+    """Ramsey sequence with the phase arm * pi / 2 on qubit 0, while qubit 1 is measured a number of
+    times, or, without `gates`, during a delay as long as that. A gate after the measurements keeps
+    them inside the circuit."""
+    waiting = [alphabet.delay(number * duration_ns)]
+    if gates:
+        together = alphabet.barrier()
+        inside = [alphabet.measurement(1)] * number
+        waiting = [together, *inside, alphabet.quarter(1), together]
+    turned = alphabet.z(math.pi / 2.0 * arm)
+    return joined([alphabet.quarter(), *waiting, turned, alphabet.quarter()])
+
+
+def measured_twice(alphabet: NativeGateRows, _duration_ns: float, arm: int) -> CircuitPiece:
+    """Measurement of |0>, or of |1> (arm 1), before the one that counts."""
+    return joined([*([alphabet.half()] if arm else []), alphabet.measurement()])
 
 
 def readout(alphabet: NativeGateRows, _duration_ns: float, arm: int) -> CircuitPiece:

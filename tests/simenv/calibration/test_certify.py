@@ -3,11 +3,17 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from changed_devices import changed_qubit, scaled_errors
 
 from noise_models import library, snapshot
-from noise_models.calibration import CalibrationSnapshot, GateCalibration, QubitCalibration
+from noise_models.calibration import (
+    CalibrationSnapshot,
+    GateCalibration,
+    MeasurementCrosstalk,
+    QubitCalibration,
+)
 from simenv.calibration.certify import Certificate, certify, compared, recovered
 from simenv.client.client import Client
 
@@ -156,3 +162,40 @@ def test_memory_errors_of_ions_are_recovered_beside_the_errors_of_their_gates(
         assert culprit in {
             (each.quantity, each.qubits) for each in rows if each.verdict == "outside"
         }
+
+
+def test_what_measurements_do_is_recovered(client: Client, home: Path) -> None:
+    claims = msgspec.structs.replace(
+        library.load(CLAIMED),
+        dynamic=True,
+        measurement_crosstalk=(
+            MeasurementCrosstalk((0, 1), 0.02, 0.06), MeasurementCrosstalk((), 0.008),
+        ),
+    )  # fmt: skip
+    for qubit, down, up in ((0, 0.08, 0.02), (2, 0.05, None)):
+        claims = changed_qubit(claims, qubit, measure_decay=down, measure_excitation=up)
+    name = stored(home, "disturbing", claims)
+    result = certify(client, name, claims, qubits=(0, 1), seed=11)
+    assert result.passed, (result.culprits, result.unresolved)
+    rows = {(each.quantity, each.qubits): each.recovered for each in result.comparisons}
+    assert rows["measure_decay", (0,)] == pytest.approx(0.08, abs=0.008)
+    assert rows["measure_excitation", (0,)] == pytest.approx(0.02, abs=0.006)
+    assert rows["measurement_crosstalk", (0, 1)] == pytest.approx(0.02, rel=0.1)
+    assert rows["measurement_angle_rad", (0, 1)] == pytest.approx(0.06, rel=0.1)
+    assert rows["measurement_crosstalk", (1, 0)] == pytest.approx(0.008, abs=0.001)
+    again = recovered(claims, result.measured, 0.0, "again")
+    assert again.qubits[0].measure_decay == rows["measure_decay", (0,)]
+    assert again.measurement_crosstalk[1].angle_rad == rows["measurement_angle_rad", (0, 1)]
+    wrong = msgspec.structs.replace(
+        changed_qubit(claims, 0, measure_decay=0.12, measure_excitation=0.02),
+        measurement_crosstalk=(MeasurementCrosstalk((0, 1), 0.03, 0.03),),
+    )
+    found = {
+        (each.quantity, each.qubits)
+        for each in compared(client.device(name), result.measured, wrong)
+        if each.verdict == "outside"
+    }
+    assert found >= {
+        ("measure_decay", (0,)), ("measurement_crosstalk", (0, 1)),
+        ("measurement_angle_rad", (0, 1)),
+    }  # fmt: skip

@@ -14,7 +14,12 @@ from failing import fails
 from qiskit import QuantumCircuit
 
 from noise_models import document as documents, library
-from noise_models.calibration import CalibrationSnapshot, GateCalibration, QubitCalibration
+from noise_models.calibration import (
+    CalibrationSnapshot,
+    GateCalibration,
+    MeasurementCrosstalk,
+    QubitCalibration,
+)
 from noise_models.model import COMPONENTS, NoiseOptions
 from simenv.calibration import ledger as module
 from simenv.calibration.ledger import EdgeLoss, ErrorLedger, circuit_ledger, error_ledger
@@ -248,3 +253,18 @@ def test_memory_errors_are_a_line_of_each_qubit() -> None:
     assert dict(result.qubits).keys() == {0}
     off = error_ledger(circuit.circuit(), ions, NoiseOptions.parse({"qubit.memory": 0}))
     assert off.loss == 0.0
+
+
+def test_transitions_and_crosstalk_of_measurements_are_lines_of_their_own() -> None:
+    qubits = tuple(QubitCalibration(measure_decay=4e-3) for _ in range(2))
+    snapshot = CalibrationSnapshot(
+        "read", 2, all_to_all=True, dynamic=True, qubits=qubits,
+        measurement_crosstalk=(MeasurementCrosstalk((0, 1), 2e-3),),
+    )  # fmt: skip
+    circuit = Arrays(2, 3).add("x", [0]).add("h", [1]).add("measure", [0], [0])
+    circuit.add("barrier", [0, 1]).add("h", [1]).add("measure", [0], [1]).add("measure", [1], [2])
+    result = error_ledger(circuit.circuit(), snapshot, NoiseOptions())
+    lines = dict(result.components)
+    assert lines["qubit.measurement"] == pytest.approx(4e-3, rel=0.02)
+    assert lines["qubit.measurement_crosstalk"] == pytest.approx(1.5 * 2e-3, rel=0.02)
+    assert dict(result.qubits).keys() == {0, 1}
