@@ -22,7 +22,8 @@ from noise_models.calibration import (
     QubitCalibration,
     is_named_measurement,
 )
-from noise_models.model import LocatedChannel, NoiseOptions
+from noise_models.layers import noise_of_layer
+from noise_models.model import LayerNoise, LocatedChannel, NoiseOptions
 from noise_models.strict_json import NoiseError
 
 # Channels of one calibrated gate: coherent over-rotation, depolarizing rest, relaxation.
@@ -126,6 +127,7 @@ class DocumentModel(ABC):
     computed at its first use and cached."""
 
     VERSION: ClassVar[bytes]  # version of the construction, part of every digest
+    layers: tuple[LayerNoise, ...] = ()
 
     def __init__(self, document: Any, options: NoiseOptions, relaxes: Iterable[bool]) -> None:
         """Set the common values. `document`: snapshot, or document of channels; `relaxes`: whether
@@ -247,6 +249,8 @@ class DeviceModel(DocumentModel):
         super().__init__(snapshot, options, map(_relaxes, snapshot.qubits))
         self._gates: _Gates = {(gate.name, gate.qubits): gate for gate in snapshot.gates}
         self._measurements = {(each.name, each.qubit): each for each in snapshot.measurements}
+        if factor := options.factor("gate.layer"):
+            self.layers = tuple(noise_of_layer(each, factor) for each in snapshot.layers)
 
     def preparation(self, qubit: int) -> channels.Channel | None:
         """Return an X error with the probability of |1> at the start of a circuit. The probability
@@ -651,6 +655,7 @@ def reduced(snapshot: CalibrationSnapshot, *, symmetric: bool) -> CalibrationSna
         zz=(),
         correlated_readout=(),
         measurement_crosstalk=(),
+        layers=(),
     )
 
 
@@ -674,6 +679,7 @@ NOT_AER = (
     *("qubit.memory", "qubit.memory_error", "qubit.measurement", "qubit.measure_decay"),
     *("qubit.measure_excitation", "qubit.measurement_crosstalk"),
     "qubit.measurement_crosstalk_error",
+    "gate.layer",
     *("qubit.preparation_error", "qubit.quasistatic", "qubit.reset", "qubit.reset_error"),
     *("qubit.t2_star_us", "qubit.thermal"),
 )
@@ -724,11 +730,14 @@ def _replaced(snapshot: CalibrationSnapshot, values: dict[str, float]) -> Calibr
                 hint="leave it out, or use a custom noise model",
             )
         result = change(result, gates=gates)
+    if not _OF_LAYERS.isdisjoint(values):  # of every gate, whatever acts at the same time
+        result = change(result, layers=())
     return result
 
 
 _DISTURBED = "qubit.measurement_crosstalk_error"
 _OF_GATES = ("gate.error_1q", "gate.error_2q", "gate.over_rotation_rad")
+_OF_LAYERS = frozenset(("gate.error_2q", "gate.over_rotation_rad"))
 
 
 def _coupled(snapshot: CalibrationSnapshot, rate_khz: float) -> tuple[calibration.ZZCoupling, ...]:

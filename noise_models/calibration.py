@@ -18,6 +18,8 @@ import msgspec
 FORMAT = 1
 _FAMILY = re.compile(r"[A-Za-z][A-Za-z-]*")
 _NAMED_MEASUREMENT = re.compile(r"measure_[A-Za-z0-9_]{1,56}", re.ASCII)
+# Two-qubit gates that do not change when their qubits are exchanged.
+SYMMETRIC = frozenset(("cz", "cp", "cu1", "cs", "csdg", "swap", "iswap", "rxx", "ryy", "rzz"))
 IBM_PROPERTIES = "ibm-properties"  # name of the importer of IBM's backend properties
 # Factor of the ZZ rates that these state, where a snapshot has none of its own: see "Crosstalk" in
 # docs/concepts/noise.md, and the figures of `python -m bench run noise_calibration`.
@@ -224,6 +226,38 @@ class AngleBounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bounds_rad: tuple[tuple[float, float], ...]
 
 
+class LayerGate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A two-qubit gate of a layer."""
+
+    name: str
+    qubits: tuple[int, int]
+
+
+class PauliGenerator(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Generator of a Pauli-Lindblad channel: exp(rate (P rho P - rho)). The first letter of `pauli`
+    acts on the first qubit."""
+
+    pauli: str
+    qubits: tuple[int, ...]
+    rate: float
+
+
+class LayerCalibration(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Pauli-Lindblad error of two-qubit gates that act at the same time, and of the qubits around
+    them. (van den Berg et al., arXiv 2201.09866.)
+
+    The channel acts before the gates. It was learned with the gates' own errors, the relaxation of
+    all of `qubits` during the layer and their crosstalk, in circuits with Pauli twirling, so that
+    it replaces these.
+    """
+
+    gates: tuple[LayerGate, ...]
+    qubits: tuple[int, ...]  # that the rates describe: those of the gates, and waiting ones
+    generators: tuple[PauliGenerator, ...] = ()
+    calibrated: str = ""  # ISO 8601; "": not known
+    source: str = ""  # of the rates
+
+
 class CorrelatedReadout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Confusion matrix of qubits that are read together: row read, column true, [2^k][2^k]. Bit 0
     of an index is qubits[0]. Each column sums to 1."""
@@ -281,6 +315,7 @@ class CalibrationSnapshot(
     measurements: tuple[MeasurementCalibration, ...] = ()  # besides `measure`, where they exist
     measurement_crosstalk: tuple[MeasurementCrosstalk, ...] = ()
     unread: tuple[str, ...] = ()  # fields of the source that look like noise and were left out
+    layers: tuple[LayerCalibration, ...] = ()  # errors of gates that act at the same time
 
     @property
     def uncalibrated_gates(self) -> tuple[str, ...]:

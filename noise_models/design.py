@@ -13,7 +13,7 @@ from typing import Literal, get_args
 
 from noise_models import calibration
 from noise_models.importers import missing
-from noise_models.importers.gate_names import SHAPES, SYMMETRIC
+from noise_models.importers.gate_names import SHAPES
 from noise_models.importers.report import ImportReport, Recorder
 from noise_models.snapshot import check, clamps
 from noise_models.strict_json import MAX_QUBITS, SnapshotError
@@ -284,7 +284,7 @@ def _spread(field: str, values: Sequence[float], count: int, what: str) -> tuple
 def _both_ways(design: DeviceDesign) -> tuple[Pair, ...]:
     """Pairs in both directions where a gate is symmetric, else as given."""
     wide = [name for name in design.gates if SHAPES[name][0] == 2]
-    if SYMMETRIC.isdisjoint(wide):
+    if calibration.SYMMETRIC.isdisjoint(wide):
         return design.couplings
     return tuple(pair for a, b in design.couplings for pair in ((a, b), (b, a)))
 
@@ -316,7 +316,7 @@ def _gates(design: DeviceDesign) -> list[calibration.GateCalibration]:
         durations = _spread(f"duration_{size}q_ns", durations, len(places), what)
         for index, place in enumerate(places):
             ways = [place]
-            if size == 2 and name in SYMMETRIC:
+            if size == 2 and name in calibration.SYMMETRIC:
                 ways.append(place[::-1])
             results += [
                 calibration.GateCalibration(

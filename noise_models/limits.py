@@ -71,6 +71,7 @@ def _absent(model: DeviceModel) -> Iterable[str]:
         **{name: any(value for _, value in values) for name, values in _components(model)},
         "gate.depolarizing": any(gate.error for gate in snapshot.gates),
         "gate.coherent": any(gate.over_rotation_rad or gate.rotations for gate in snapshot.gates),
+        "gate.layer": any(each.generators for each in snapshot.layers),
         "gate.crosstalk": bool(snapshot.acting_zz_khz),
         "qubit.measurement_crosstalk": any(
             each.error or each.angle_rad for each in snapshot.measurement_crosstalk

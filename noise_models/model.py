@@ -22,6 +22,15 @@ class LocatedChannel(msgspec.Struct, frozen=True, eq=False):
     channel: Channel
 
 
+class LayerNoise(msgspec.Struct, frozen=True, eq=False):
+    """Noise of two-qubit gates that act at the same time, in place of their own: channels before
+    the gates. Waiting qubits of `qubits` do not relax meanwhile."""
+
+    gates: tuple[tuple[str, tuple[int, ...]], ...]
+    qubits: frozenset[int]
+    channels: tuple[LocatedChannel, ...]
+
+
 class NoiseModel(Protocol):
     """Noise of one device, with its options applied. A channel is computed at its first use for the
     qubits and gates of a circuit, never for a whole device; later calls with the same arguments are
@@ -72,6 +81,10 @@ class NoiseModel(Protocol):
         """Return the channel of the ZZ interaction of one of `crosstalk_pairs` over a time. The
         channel is diag(1, 1, 1, e^{-i angle}): the identity while one of the qubits is in |0>."""
 
+    @property
+    def layers(self) -> tuple[LayerNoise, ...]:
+        """Noise of gates that act at the same time."""
+
     def detuning(self, qubit: int) -> float:
         """Return the standard deviation of the detuning of a qubit in rad per ns. The detuning is
         constant during a shot, Gaussian and independent from shot to shot and from qubit to qubit;
@@ -104,6 +117,7 @@ class NoiseModel(Protocol):
 COMPONENTS = (
     "gate.depolarizing",  # the rest of the measured gate error
     "gate.coherent",  # over-rotation
+    "gate.layer",  # Pauli-Lindblad error of gates that act at the same time
     "gate.crosstalk",  # static ZZ interaction with neighbours
     "qubit.relaxation",  # T1 and T2 during gates and readout
     "qubit.idle",  # T1 and T2 while a qubit waits

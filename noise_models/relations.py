@@ -15,7 +15,7 @@ from noise_models.calibration import CalibrationSnapshot
 from noise_models.channel import Channel, Readout, ReadoutGroup, dephasing, identity, tensor
 from noise_models.custom import channel_size
 from noise_models.document import Document, model
-from noise_models.model import LocatedChannel, NoiseModel, NoiseOptions
+from noise_models.model import LayerNoise, LocatedChannel, NoiseModel, NoiseOptions
 from noise_models.strict_json import NoiseError
 
 # Comparison of two noise models, place by place.
@@ -188,6 +188,10 @@ class _Composition:
         pairs = {*first.crosstalk_pairs, *second.crosstalk_pairs}
         self.crosstalk_pairs = tuple(sorted(pairs))
         self.has_idle_noise = first.has_idle_noise or second.has_idle_noise
+        if first.layers or second.layers:
+            hint = "take them out with the noise option gate.layer: 0"
+            raise NoiseError("errors of layers in a composition of noise models", hint=hint)
+        self.layers: tuple[LayerNoise, ...] = ()
         self._after: dict[tuple[str, tuple[int, ...]], tuple[LocatedChannel, ...]] = {}
         self._idle: dict[tuple[int, float], Channel | None] = {}
         self._memory: dict[tuple[int, int], Channel | None] = {}

@@ -7,12 +7,12 @@ model limits, because they contradict the model's physics.
 import math
 import re
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 
 import msgspec
 
 from noise_models import calibration, strict_json as checks
+from noise_models.layers import check_layers
 from noise_models.strict_json import MAX_QUBITS, NS, UNIT, US, Range, SnapshotError, short_repr
 
 MAX_GATES = 2_000_000
@@ -59,7 +59,7 @@ def check(snapshot: calibration.CalibrationSnapshot) -> None:
     if snapshot.outside is not None:
         _outside(snapshot, snapshot.outside)
     if snapshot.calibrated:
-        _date("calibrated", snapshot.calibrated)
+        checks.check_date("calibrated", snapshot.calibrated)
     native: set[str] = set()
     for index, each in enumerate(snapshot.native_gates):
         checks.check_gate_name(f"native_gates[{index}].name", each.name)
@@ -93,6 +93,7 @@ def check(snapshot: calibration.CalibrationSnapshot) -> None:
     for index, group in enumerate(together):
         at, size = f"correlated_readout[{index}]", len(group.qubits)
         checks.check_confusion(at, group.confusion, size, _COLUMN_TOLERANCE)
+    check_layers(snapshot)
     _dates(snapshot)
 
 
@@ -159,7 +160,7 @@ def _scope(scope: calibration.FitScope, num_qubits: int) -> None:
         checks.check_text("fitted.families", family)
     for field in ("first", "last"):
         if value := getattr(scope, field):
-            _date(f"fitted.{field}", value)
+            checks.check_date(f"fitted.{field}", value)
 
 
 def _groups(
@@ -263,16 +264,8 @@ def _dates(snapshot: calibration.CalibrationSnapshot) -> None:
         if not _FIELD.fullmatch(name):
             raise SnapshotError(field, "not the name of a field", hint="as qubits[3].t1_us")
         if when not in checked:
-            _date(field, when)
+            checks.check_date(field, when)
             checked.add(when)
-
-
-def _date(field: str, value: str) -> None:
-    try:
-        datetime.fromisoformat(value)
-    except ValueError:
-        hint = "ISO 8601, as 2025-02-26T06:56:41Z"
-        raise SnapshotError(field, f"{short_repr(value)} is not a date", hint=hint) from None
 
 
 # Conversion of calibration snapshots to and from canonical JSON, with strict reading.

@@ -9,6 +9,7 @@ import re
 import typing
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, TypeVar
 
 import msgspec
@@ -196,6 +197,15 @@ def check_text(field: str, value: str, max_chars: int = 100) -> None:
     if len(value) > max_chars or not value.isprintable():
         hint = f"printable text of at most {max_chars} characters"
         raise SnapshotError(field, short_repr(value), hint=hint)
+
+
+def check_date(field: str, value: str) -> None:
+    """Check a date."""
+    try:
+        datetime.fromisoformat(value)
+    except ValueError:
+        hint = "ISO 8601, as 2025-02-26T06:56:41Z"
+        raise SnapshotError(field, f"{short_repr(value)} is not a date", hint=hint) from None
 
 
 def check_gate_name(field: str, name: str) -> None:

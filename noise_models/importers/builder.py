@@ -342,7 +342,7 @@ class SnapshotBuilder:
     def _mirror(self) -> None:
         """Copy each symmetric gate that has one order of its qubits to the other order."""
         for gate, qubits in self.gate_keys:
-            is_pair = gate in gate_names.SYMMETRIC and len(qubits) == 2
+            is_pair = gate in calibration.SYMMETRIC and len(qubits) == 2
             if is_pair and (gate, qubits[::-1]) not in self._gates:
                 self._gates[gate, qubits[::-1]] = dict(self._gates[gate, qubits])
                 if gate in self.natives and (qubits[0], qubits[1]) in self.coupling:

@@ -18,9 +18,6 @@ SHAPES: dict[str, tuple[int, int]] = {
     **dict.fromkeys(("ccx", "ccz", "cswap"), (3, 0)),
 }
 
-# Two-qubit gates that do not change when their qubits are exchanged.
-SYMMETRIC = frozenset(("cz", "cp", "cu1", "cs", "csdg", "swap", "iswap", "rxx", "ryy", "rzz"))
-
 # Lower-case names of Amazon Braket, IQM, Quantinuum, IonQ, AQT and CUNQA.
 _ALIASES = {
     "i": "id", "identity": "id", "pauli-x": "x", "v": "sx", "vi": "sxdg", "si": "sdg",

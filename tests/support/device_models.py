@@ -7,7 +7,7 @@ import numpy as np
 
 from noise_models import channel as channels
 from noise_models.channel import Channel, Readout, ReadoutGroup
-from noise_models.model import LocatedChannel
+from noise_models.model import LayerNoise, LocatedChannel
 
 DURATIONS_NS = {
     "sx": 35.0, "x": 35.0, "h": 35.0, "ry": 35.0, "cx": 300.0, "measure": 1000.0, "reset": 800.0,
@@ -38,6 +38,7 @@ class DeviceModel:
         self.dt_ns = 4.0
         self.feed_forward_ns = feed_forward_ns
         self.crosstalk_pairs = crosstalk_pairs
+        self.layers: tuple[LayerNoise, ...] = ()
         self.digest = hashlib.blake2b(
             repr(
                 (num_qubits, idle, gate_error, t2_by_t1, excited, readout, over_rotation, excited)

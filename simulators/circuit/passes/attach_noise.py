@@ -18,8 +18,8 @@ from simulators.catalog import NoiseKind
 from simulators.circuit.analysis.measurements import TERMINAL, has_mid_circuit_ops
 from simulators.circuit.gates import DELAY, DELAY_DT, MEASURE, UNITARY
 from simulators.circuit.ir import Circuit, Operands, Table, used_qubits
-from simulators.circuit.noise import NoiseProgram
-from simulators.circuit.passes import detuning, noise_locations, timed_noise
+from simulators.circuit.noise import AFTER_OP, NoiseProgram
+from simulators.circuit.passes import detuning, layers, noise_locations, timed_noise
 from simulators.circuit.passes.noise_registry import NO_READOUT, NoiseRegistry, PlainLocator
 from simulators.circuit.schedule import METHODS, Method, Schedule, schedule
 from simulators.circuit.time_order import after_writers, reordered, time_order
@@ -212,7 +212,7 @@ class NoiseAttachment:
         if the general method is needed."""
         if circuit.conditions_data or has_delays(circuit) or not self.model.has_idle_noise:
             return None
-        if self._registry.is_detuned or self._registry.has_memory:
+        if self.model.layers or self._registry.is_detuned or self._registry.has_memory:
             return None
         if self._registry.coupled(circuit.num_qubits).ends.size:
             return None
@@ -236,8 +236,12 @@ class NoiseAttachment:
 class _CircuitNoise:
     """Noise of one circuit by one model."""
 
-    def __init__(self, circuit: Circuit, registry: NoiseRegistry, method: Method) -> None:
+    def __init__(
+        self, circuit: Circuit, registry: NoiseRegistry, method: Method, *, ordered: bool = False
+    ) -> None:
+        """Set up. `ordered`: the operations are listed as their times and layers need it."""
         self._circuit = circuit
+        self._ordered = ordered
         self._registry = registry
         self._model = registry.model
         self._method = method
@@ -263,22 +267,30 @@ class _CircuitNoise:
         irregular = self._irregular_locations()
         duration_ns = -1.0
         waits = _NO_QUBITS, _NO_QUBITS, np.zeros(0)
-        if self._model.has_idle_noise:
-            result = self._schedule(delays)
-            order = self._time_order(result)
-            if order is not None:
+        if delays.size:
+            self._durations[self._delay_ops] = delays
+        uses, order = self._layers() if self._model.layers else ([], None)
+        if self._model.has_idle_noise or uses:
+            result = self._schedule(self._durations)
+            if order is None:
+                order = self._time_order(result)
+            if order is not None and not self._ordered:
                 circuit = reordered(self._circuit, order)
-                program = _CircuitNoise(circuit, self._registry, self._method).program()
-                return msgspec.structs.replace(program, order=order)
+                again = _CircuitNoise(circuit, self._registry, self._method, ordered=True)
+                return msgspec.structs.replace(again.program(), order=order)
+            if uses:
+                result, delays = self._outside_layers(uses, result, delays)
+        if self._model.has_idle_noise:
             duration_ns = result.duration_ns
             waits = result.idle_after, result.idle_qubit, result.idle_ns
-            groups.append(self._timed(result, delays))
+            groups.append(self._before_layers(uses, self._timed(result, delays)))
         elif delays.size:
             waiting = self._operands.wires[self._operands.first[self._delay_ops]]
             channels = self._registry.idle.channel_ids(waiting, delays)
             groups.append((self._delay_ops, channels, waiting, _NO_QUBITS))
         if self._registry.has_memory:
-            groups.append(self._layers())
+            groups.append(self._memory())
+        groups += self._of_layers(uses)
         located, registry = self._located, self._registry
         room = len(located) + len(irregular) + sum(group[1].size for group in groups)
         rows = np.empty((room, 4), np.int64)
@@ -295,18 +307,80 @@ class _CircuitNoise:
         number = noise_locations.order_locations(
             rows[:count], begins, registry.marks, used, locations
         )
-        digest = _digest(self._circuit, self._model, self._method, delays.tobytes())
+        times = self._durations[self._delay_ops] if delays.size else delays
+        digest = _digest(self._circuit, self._model, self._method, times.tobytes())
         readout = self._readout()
         program = _assembled(registry, digest, locations, used[:number], readout, duration_ns)
-        return self._detuned(program, waits, delays) if registry.is_detuned else program
+        return self._detuned(program, waits, delays, uses) if registry.is_detuned else program
+
+    def _layers(self) -> tuple[list[layers.LayerUse], NDArray[np.int64] | None]:
+        """Layers of a circuit without blocks, and an order of its operations in which the gates of
+        each are listed one after the other; None: that of the circuit."""
+        if self._circuit.conditions_data:
+            return [], None
+        durations = layers.layer_durations(self._operands, self._durations)
+        start = self._schedule(durations).start_ns
+        names = [self._circuit.noise_names[row] for row in self._circuit.ops.tolist()]
+        uses = layers.layer_uses(names, self._operands, start, durations, self._model.layers)
+        later = after_writers(self._circuit, start)
+        uses = [use for use in uses if all(later[k] == start[k] for k in use.operations)]
+        if not uses:
+            return [], None
+        order = layers.layer_order(later, uses)
+        return uses, None if (order[1:] > order[:-1]).all() else order
+
+    def _outside_layers(
+        self, uses: list[layers.LayerUse], timing: Schedule, delays: _Times
+    ) -> tuple[Schedule, _Times]:
+        """Idle times and delays without their parts during layers; the gates of layers lose their
+        own channels."""
+        acting = np.concatenate([use.operations for use in uses])
+        self._located = self._located[~np.isin(self._located[:, AFTER_OP], acting)]
+        windows = layers.layer_windows(uses, timing.start_ns, self._durations)
+        idle_ns = layers.without_layers(
+            timing.idle_qubit, timing.idle_end_ns, timing.idle_ns, windows
+        )
+        if delays.size:
+            waiting = self._operands.wires[self._operands.first[self._delay_ops]]
+            ends = timing.start_ns[self._delay_ops] + delays
+            delays = layers.without_layers(waiting, ends, delays, windows)
+        return msgspec.structs.replace(timing, idle_ns=idle_ns), delays
+
+    def _before_layers(self, uses: list[layers.LayerUse], group: _Group) -> _Group:
+        """Relaxation of waiting qubits that ends at a gate of a layer acts before its channels."""
+        after, channels, first, second = group
+        for use in uses:
+            moved = (after >= use.operations[0]) & (after < use.operations[-1]) & (second < 0)
+            after[moved] = use.operations[0] - 1
+        return group
+
+    def _of_layers(self, uses: list[layers.LayerUse]) -> list[_Group]:
+        """Channels of layers, right before the first of their gates."""
+        rows = [
+            (use.operations[0] - 1, *row)
+            for use in uses
+            for row in self._around(use.layer.channels)
+        ]
+        if not rows:
+            return []
+        after, channels, first, second = np.array(rows, np.int64).T.copy()
+        return [(after, channels, first, second)]
 
     def _detuned(
-        self, program: NoiseProgram, waits: tuple[_Numbers, _Numbers, _Times], delays: _Times
+        self,
+        program: NoiseProgram,
+        waits: tuple[_Numbers, _Numbers, _Times],
+        delays: _Times,
+        uses: list[layers.LayerUse],
     ) -> NoiseProgram:
-        """A noise program with the rotations of detuned qubits."""
+        """A noise program with the rotations of detuned qubits. `uses`: layers, during which there
+        are none."""
+        durations = self._durations.copy()
         if delays.size:
-            self._durations[self._delay_ops] = delays
-        found = detuning.detunings(self._operands, self._durations, waits, self._model.detuning)
+            durations[self._delay_ops] = delays
+        for use in uses:
+            durations[list(use.operations)] = 0.0
+        found = detuning.detunings(self._operands, durations, waits, self._model.detuning)
         if found is None:
             return program
         kinds = program.kinds | {"quasistatic"}
@@ -380,17 +454,15 @@ class _CircuitNoise:
 
     def _delays_matter(self) -> bool:
         """Return whether idle times are scheduled, or a qubit with a delay relaxes."""
-        if self._model.has_idle_noise or self._registry.is_detuned:
+        if self._model.has_idle_noise or self._registry.is_detuned or self._model.layers:
             return True
         waiting = set(self._operands.wires[self._operands.first[self._delay_ops]].tolist())
         return any(self._model.idle(qubit, _PROBE_NS) is not None for qubit in waiting)
 
-    def _schedule(self, delays: NDArray[np.float64]) -> Schedule:
-        if delays.size:
-            self._durations[self._delay_ops] = delays
+    def _schedule(self, durations: NDArray[np.float64]) -> Schedule:
         return schedule(
             self._circuit,
-            self._durations,
+            durations,
             self._method,
             feed_forward_ns=self._model.feed_forward_ns,
             final=self._roles == TERMINAL,
@@ -429,7 +501,7 @@ class _CircuitNoise:
         first[together], second[together] = pairs.first[pair], pairs.second[pair]
         return rows.after, channels, first, second
 
-    def _layers(self) -> _Group:
+    def _memory(self) -> _Group:
         """Noise of layers: steps of a schedule in which gates on two or more qubits take a step,
         and all else takes none. A qubit of a gate has that of its layer after it, one that waits
         that of all layers before the operation that ends them."""
@@ -446,8 +518,8 @@ class _CircuitNoise:
         acts = wide[operations]
         after = np.concatenate((operations[acts], timing.idle_after))
         qubits = np.concatenate((operands.wires[acts], timing.idle_qubit))
-        layers = np.concatenate((np.ones(np.count_nonzero(acts)), timing.idle_ns))
-        return after, self._registry.memory.channel_ids(qubits, layers), qubits, _NO_QUBITS
+        steps = np.concatenate((np.ones(np.count_nonzero(acts)), timing.idle_ns))
+        return after, self._registry.memory.channel_ids(qubits, steps), qubits, _NO_QUBITS
 
     def _readout(self) -> Readout | None:
         """Readout error of the circuit's qubits; None if no measured qubit has one."""

@@ -1,0 +1,167 @@
+"""Layers of a circuit: two-qubit gates that act at the same time and have an error together.
+
+Gates act at the same time if the schedule lets all of them start together, or all of them end
+together; barriers around them make it so. A layer of the noise model acts where all its gates act
+at the same time and no other gate on two or more qubits acts on any of its qubits meanwhile: what
+its neighbours do is part of what was learned. Of several such layers the one with the most gates
+acts, of equal ones the first listed; layers that act at the same time have no common qubit. Gates
+outside of any layer have their own errors.
+
+The channels of a layer act before its gates, and nothing of its qubits relaxes or is detuned from
+the first start to the last end of these. The gates of a layer must therefore be listed one after
+the other: `layer_order` is such an order of the operations.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from noise_models.layers import gate_key
+from noise_models.model import LayerNoise
+from simulators.circuit.gates import UNITARY
+from simulators.circuit.ir import Operands
+
+_SCALE = 1e3  # of times in ns that are rounded, so that sums of the same durations are equal
+_LEAST_NS = 1.0  # duration of a two-qubit gate without one: gates of one depth act together
+
+
+class LayerUse(msgspec.Struct, frozen=True, eq=False):
+    """A layer of the noise model at one time of a circuit."""
+
+    layer: LayerNoise
+    operations: tuple[int, ...]  # of its gates, ascending
+
+
+def layer_durations(operands: Operands, durations_ns: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Durations by which layers are recognised: a gate on several qubits takes a time."""
+    wide = (operands.codes >= UNITARY) & (operands.counts > 1)
+    return np.where(wide, np.maximum(durations_ns, _LEAST_NS), durations_ns)
+
+
+def layer_uses(
+    names: Sequence[str],
+    operands: Operands,
+    start_ns: NDArray[np.float64],
+    durations_ns: NDArray[np.float64],
+    layers: Iterable[LayerNoise],
+) -> list[LayerUse]:
+    """Layers that act in a circuit without blocks, in the order of their times. `names`: of the
+    operations in the noise model; `durations_ns`: results of `layer_durations`."""
+    wide = np.flatnonzero((operands.codes >= UNITARY) & (operands.counts > 1))
+    starts = np.rint(start_ns * _SCALE).astype(np.int64)
+    ends = np.rint((start_ns + durations_ns) * _SCALE).astype(np.int64)
+    found = _Search(names, operands, starts, ends, wide[np.argsort(starts[wide], kind="stable")])
+    ordered = sorted(layers, key=lambda layer: -len(layer.gates))
+    uses = [use for layer in ordered for use in found.uses_of(layer)]
+    return sorted(uses, key=lambda use: (starts[list(use.operations)].max(), use.operations))
+
+
+class _Search:
+    """Gates on several qubits of a circuit, by time."""
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        operands: Operands,
+        starts: NDArray[np.int64],
+        ends: NDArray[np.int64],
+        wide: NDArray[np.int64],
+    ) -> None:
+        self._starts, self._ends = starts, ends
+        self._on: dict[int, list[int]] = defaultdict(list)  # operations on a qubit, by start
+        self._at: dict[tuple[str, tuple[int, ...]], list[int]] = defaultdict(list)
+        self._together: tuple[dict[object, int], dict[object, int]] = ({}, {})
+        for k in wide.tolist():
+            qubits = operands.qubits(k)
+            for qubit in qubits:
+                self._on[qubit].append(k)
+            key = gate_key(names[k], qubits)
+            self._at[key].append(k)
+            for table, times in zip(self._together, (starts, ends), strict=True):
+                table[key, int(times[k])] = k
+        self._begins = {q: [int(starts[k]) for k in each] for q, each in self._on.items()}
+        self._used: set[int] = set()
+        self._windows: dict[int, list[tuple[int, int]]] = defaultdict(list)  # of layers, by qubit
+
+    def uses_of(self, layer: LayerNoise) -> Iterable[LayerUse]:
+        if not all(gate in self._at for gate in layer.gates):
+            return
+        first = min(layer.gates, key=lambda gate: len(self._at[gate]))
+        for k in self._at[first]:
+            for table, times in zip(self._together, (self._starts, self._ends), strict=True):
+                keys = [(gate, int(times[k])) for gate in layer.gates]
+                if all(key in table for key in keys):
+                    operations = {table[key] for key in keys}
+                    if self._take(layer, operations):
+                        yield LayerUse(layer, tuple(sorted(operations)))
+                        break
+
+    def _take(self, layer: LayerNoise, mine: set[int]) -> bool:
+        """Take the gates of a layer that acts on them; False if it does not."""
+        low = min(int(self._starts[k]) for k in mine)
+        high = max(int(self._ends[k]) for k in mine)
+        if not self._used.isdisjoint(mine):
+            return False
+        for qubit in layer.qubits:
+            on = self._on.get(qubit, [])
+            at = bisect_left(self._begins.get(qubit, []), high) - 1
+            while at >= 0 and self._ends[on[at]] > low:  # operations on a qubit do not overlap
+                if on[at] not in mine:
+                    return False
+                at -= 1
+            if any(begin < high and low < end for begin, end in self._windows[qubit]):
+                return False
+        self._used.update(mine)
+        for qubit in layer.qubits:
+            self._windows[qubit].append((low, high))
+        return True
+
+
+def layer_order(start_ns: NDArray[np.float64], uses: Sequence[LayerUse]) -> NDArray[np.int64]:
+    """Order of the operations by their start times, in which the gates of a layer are listed one
+    after the other, at the last start of one of them. Operations on a common qubit keep their
+    order: those before a gate of the layer that start with it take no time, and those after it
+    start when it has ended."""
+    times = np.rint(start_ns * _SCALE)
+    rank = np.zeros(times.size, np.int64)
+    for number, use in enumerate(uses, 1):
+        operations = list(use.operations)
+        times[operations] = times[operations].max()
+        rank[operations] = number
+    return np.lexsort((np.arange(times.size), rank, times))
+
+
+def without_layers(
+    qubits: NDArray[np.int64],
+    end_ns: NDArray[np.float64],
+    waits_ns: NDArray[np.float64],
+    windows: Mapping[int, Sequence[tuple[float, float]]],
+) -> NDArray[np.float64]:
+    """Waiting times without their parts in the windows of layers. `windows`: (begin, end) by qubit;
+    `end_ns`: end of each waiting time."""
+    result = waits_ns.copy()
+    for k, qubit in enumerate(qubits.tolist()):
+        for begin, end in windows.get(qubit, ()):
+            both = min(end, end_ns[k]) - max(begin, end_ns[k] - waits_ns[k])
+            result[k] -= max(both, 0.0)
+    return np.maximum(result, 0.0)
+
+
+def layer_windows(
+    uses: Sequence[LayerUse], start_ns: NDArray[np.float64], durations_ns: NDArray[np.float64]
+) -> dict[int, list[tuple[float, float]]]:
+    """First start and last end of the gates of each layer, by qubit."""
+    result: dict[int, list[tuple[float, float]]] = defaultdict(list)
+    for use in uses:
+        operations = list(use.operations)
+        begin = float(start_ns[operations].min())
+        end = float((start_ns + durations_ns)[operations].max())
+        for qubit in use.layer.qubits:
+            result[qubit].append((begin, end))
+    return dict(result)

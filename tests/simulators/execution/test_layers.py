@@ -1,0 +1,278 @@
+"""Errors of layers against a reference in numpy, whose circuits are lists of moments between
+barriers."""
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+import pytest
+from arrays import Arrays
+from engines import Runner
+from noisy import p_value
+from numpy.typing import NDArray
+
+from noise_models.build import build
+from noise_models.calibration import (
+    CalibrationSnapshot,
+    GateCalibration,
+    LayerCalibration,
+    LayerGate,
+    NativeGate,
+    PauliGenerator,
+    QubitCalibration,
+    ZZCoupling,
+)
+from noise_models.model import NoiseOptions
+from noise_models.snapshot import dump, load
+from simulators.circuit.ir import Circuit
+from simulators.circuit.noise import NoiseProgram
+from simulators.circuit.passes.attach_noise import attach_noise
+from simulators.errors import Unsupported
+from simulators.execution import sampling
+from simulators.simulate import counts_of
+
+Matrix = NDArray[np.complex128]
+Moment = tuple[tuple[str, tuple[int, ...]], ...]
+PAULIS = {
+    "I": np.eye(2), "X": np.array([[0, 1], [1, 0]]), "Y": np.array([[0, -1j], [1j, 0]]),
+    "Z": np.diag([1, -1]),
+}  # fmt: skip
+MATRICES = {
+    "sx": np.array([[1 + 1j, 1 - 1j], [1 - 1j, 1 + 1j]]) / 2, "x": PAULIS["X"],
+    "h": np.array([[1, 1], [1, -1]]) / math.sqrt(2), "s": np.diag([1, 1j]),
+    "cz": np.diag([1, 1, 1, -1]), "cx": np.eye(4)[[0, 3, 2, 1]],  # the control is bit 0
+}  # fmt: skip
+ONE_NS = 40.0
+
+
+def layer(
+    rng: np.random.Generator, gates: Sequence[tuple[str, tuple[int, int]]], qubits: Sequence[int]
+) -> LayerCalibration:
+    """Random rates of some Paulis on the qubits of a layer and its pairs of neighbours."""
+    pairs = [(a, a + 1) for a in qubits if a + 1 in qubits]
+    places = [*(((q,), 1) for q in qubits), *((pair, 2) for pair in pairs)]
+    generators = tuple(
+        PauliGenerator("".join(letters), place, float(rng.exponential(0.004)))
+        for place, size in places
+        for letters in itertools.product("XYZ", repeat=size)
+        if rng.random() < 0.7
+    )
+    made = tuple(LayerGate(name, pair) for name, pair in gates)
+    return LayerCalibration(made, tuple(qubits), generators)
+
+
+def device(rng: np.random.Generator, name: str = "cz", size: int = 4) -> CalibrationSnapshot:
+    """A line of qubits with random times, errors and layers, one of which is a part of another."""
+    qubits = tuple(
+        QubitCalibration(t1_us=float(t1), t2_us=float(rng.uniform(0.3, 2.0) * t1))
+        for t1 in rng.uniform(5.0, 50.0, size)
+    )
+    pairs = tuple((a, a + 1) for a in range(size - 1))
+    gates = [GateCalibration(each, (), float(rng.uniform(0, 0.01)), ONE_NS) for each in ("sx", "x")]
+    gates += [
+        GateCalibration(
+            name, pair, float(rng.uniform(0.0, 0.04)), float(rng.choice([200.0, 300.0, 420.0]))
+        )
+        for pair in pairs
+    ]
+    listed = [
+        layer(rng, [(name, (0, 1))], (0, 1, 2)),
+        layer(rng, [(name, (0, 1)), (name, (2, 3))], tuple(range(size))),
+        layer(rng, [(name, (1, 2))], tuple(range(size))),
+    ]
+    result = CalibrationSnapshot(
+        "layered", size,
+        native_gates=(NativeGate("sx", 1), NativeGate("x", 1), NativeGate(name, 2)),
+        coupling=pairs, qubits=qubits, gates=tuple(gates),
+        layers=tuple(listed[k] for k in rng.permutation(3)),
+    )  # fmt: skip
+    return load(dump(result))
+
+
+class Reference:
+    """Density matrix of moments, each of which ends when its longest gate has ended; a gate that
+    is shorter begins later. A waiting time acts before the next gate or barrier of its qubit."""
+
+    def __init__(self, snapshot: CalibrationSnapshot) -> None:
+        self.snapshot, self.n = snapshot, snapshot.num_qubits
+        self.rho = np.zeros((1 << self.n,) * 2, np.complex128)
+        self.rho[0, 0] = 1.0
+        self.waited = np.zeros(self.n)
+
+    def whole(self, matrix: Matrix, qubits: Sequence[int]) -> Matrix:
+        """The matrix on all qubits; bit 0 of an index is qubit 0."""
+        count = 1 << self.n
+        result = np.zeros((count, count), np.complex128)
+        for column in range(count):
+            low = sum((column >> q & 1) << k for k, q in enumerate(qubits))
+            rest = column & ~sum(1 << q for q in qubits)
+            for row in range(1 << len(qubits)):
+                target = rest | sum((row >> k & 1) << q for k, q in enumerate(qubits))
+                result[target, column] += matrix[row, low]
+        return result
+
+    def kraus(self, operators: Sequence[Matrix], qubits: Sequence[int]) -> None:
+        wide = [self.whole(each, qubits) for each in operators]
+        self.rho = sum(each @ self.rho @ each.conj().T for each in wide)
+
+    def relaxation(self, qubit: int, time_ns: float) -> list[Matrix]:
+        """Amplitude damping, then dephasing."""
+        each = self.snapshot.qubits[qubit]
+        left = math.exp(-1e-3 * time_ns / each.t1_us)
+        across = math.exp(-1e-3 * time_ns / min(each.t2_us, 2.0 * each.t1_us)) / math.sqrt(left)
+        damped = [np.diag([1, math.sqrt(left)]), np.array([[0, math.sqrt(1 - left)], [0, 0]])]
+        flips = [math.sqrt((1 + across) / 2) * np.eye(2), math.sqrt(max(0, (1 - across) / 2))
+                 * PAULIS["Z"]]  # fmt: skip
+        return [b @ a for b in flips for a in damped]
+
+    def flush(self, qubits: Sequence[int]) -> None:
+        for qubit in qubits:
+            self.kraus(self.relaxation(qubit, self.waited[qubit]), [qubit])
+            self.waited[qubit] = 0.0
+
+    def own_error(self, name: str, qubits: tuple[int, ...]) -> float:
+        gate = next(e for e in self.snapshot.gates if e.name == name and e.qubits in ((), qubits))
+        operators: list[Matrix] = [np.eye(1)]
+        for qubit in qubits:
+            each = self.relaxation(qubit, gate.duration_ns)
+            operators = [np.kron(b, a) for b in each for a in operators]
+        d = 1 << len(qubits)
+        fidelity = (sum(abs(np.trace(k)) ** 2 for k in operators) + d) / (d * d + d)
+        p = max(0.0, (fidelity - (1.0 - gate.error)) / (fidelity - 1.0 / d))
+        paulis = [np.kron(b, a) for b in PAULIS.values() for a in PAULIS.values()]
+        paulis = list(PAULIS.values()) if d == 2 else paulis
+        self.kraus(
+            [math.sqrt(1 - p + p / d**2) * paulis[0]]
+            + [math.sqrt(p) / d * each for each in paulis[1:]],
+            qubits,
+        )
+        self.kraus(operators, qubits)
+        return gate.duration_ns
+
+    def generators(self, acting: LayerCalibration, factor: float) -> None:
+        for each in acting.generators:
+            w = (1.0 - math.exp(-2.0 * factor * each.rate)) / 2.0
+            matrix: Matrix = np.eye(1)
+            for letter in each.pauli:
+                matrix = np.kron(PAULIS[letter], matrix)
+            error = self.whole(matrix, each.qubits)
+            self.rho = (1.0 - w) * self.rho + w * error @ self.rho @ error.conj().T
+
+    def layers(self, moment: Moment) -> list[LayerCalibration]:
+        """Layers of a moment: contained, and alone on their qubits; the largest first."""
+        wide = {each for each in moment if len(each[1]) == 2}
+        found: list[LayerCalibration] = []
+        for each in sorted(self.snapshot.layers, key=lambda one: -len(one.gates)):
+            own = {(gate.name, tuple(gate.qubits)) for gate in each.gates}
+            near = {gate for gate in wide if set(gate[1]) & set(each.qubits)}
+            taken = {qubit for one in found for qubit in one.qubits}
+            if own == near and not taken & set(each.qubits):
+                found.append(each)
+        return found
+
+    def moment(self, moment: Moment, factor: float = 1.0) -> None:
+        times = {}
+        for name, qubits in moment:
+            gate = next(e for e in self.snapshot.gates if e.name == name and e.qubits in ((), qubits))
+            times[qubits] = gate.duration_ns
+        length = max(times.values())
+        acting = self.layers(moment) if factor else []
+        inside = {qubit for each in acting for qubit in each.qubits}
+        windows = {
+            qubit: max(times[tuple(gate.qubits)] for gate in each.gates)
+            for each in acting
+            for qubit in each.qubits
+        }
+        alone = {qubit: qubits for qubits in times for qubit in qubits}
+        for qubit in range(self.n):
+            idle = length - times.get(alone.get(qubit, ()), 0.0)
+            if qubit in inside:
+                idle = length - windows[qubit]
+            self.waited[qubit] += idle
+        self.flush(sorted(alone))
+        for each in acting:
+            self.generators(each, factor)
+        own = {tuple(gate.qubits) for each in acting for gate in each.gates}
+        for name, qubits in moment:
+            self.kraus([MATRICES[name]], qubits)
+            if qubits not in own:
+                self.own_error(name, qubits)
+        self.flush(range(self.n))
+
+
+def random_moments(rng: np.random.Generator, name: str, size: int, count: int = 8) -> list[Moment]:
+    """All qubits turn first and last; between, random turns and gates on pairs."""
+    turns: Moment = tuple(("sx", (q,)) for q in range(size))
+    moments = [turns]
+    for _ in range(count):
+        pairs = [pair for pair in ((0, 1), (1, 2), (2, 3)) if rng.random() < 0.55]
+        if (1, 2) in pairs and len(pairs) > 1:
+            pairs.remove((1, 2))
+        moment: Moment = tuple((name, pair) for pair in pairs)
+        if rng.random() < 0.4 or not moment:
+            chosen = [q for q in range(size) if rng.random() < 0.7] or [0]
+            moment = tuple((str(rng.choice(["sx", "x"])), (q,)) for q in chosen)
+        moments.append(tuple(moment[k] for k in rng.permutation(len(moment))))
+    return [*moments, turns]
+
+
+def circuit_of(moments: Sequence[Moment], size: int) -> Circuit:
+    built = Arrays(size, size)
+    for moment in moments:
+        for name, qubits in moment:
+            built.add(name, list(qubits))
+        built.add("barrier", list(range(size)))
+    return built.measure(range(size)).circuit()
+
+
+def random_case(seed: int, factor: float = 1.0) -> tuple[Circuit, CalibrationSnapshot, Matrix]:
+    rng = np.random.default_rng(seed)
+    name = ("cz", "cx")[seed % 2]
+    snapshot = device(rng, name)
+    moments = random_moments(rng, name, 4)
+    reference = Reference(snapshot)
+    for moment in moments:
+        reference.moment(moment, factor)
+    return circuit_of(moments, 4), snapshot, reference.rho
+
+
+def distribution(
+    circuit: Circuit, noise: NoiseProgram, engine: str = "densitymatrix"
+) -> list[float]:
+    row = Runner(engine)(circuit, shots=0, outputs=("probabilities",), noise=noise)
+    probs = np.zeros(1 << circuit.num_clbits)
+    outcomes = sampling.unpack(row.probability_outcomes, row.probability_width)
+    probs[outcomes] = np.frombuffer(row.probabilities)
+    return probs
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_density_matrix_has_the_errors_of_the_layers_that_act(seed: int) -> None:
+    circuit, snapshot, rho = random_case(seed)
+    noise = attach_noise(circuit, build(snapshot))
+    assert np.abs(distribution(circuit, noise) - np.diag(rho).real).max() < 1e-9
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.5, 3.0])
+def test_the_factor_scales_the_rates_and_0_leaves_the_errors_of_the_gates(factor: float) -> None:
+    for seed in range(6):
+        circuit, snapshot, rho = random_case(seed, factor)
+        options = NoiseOptions.parse({"gate.layer": factor})
+        found = distribution(circuit, attach_noise(circuit, build(snapshot, options)))
+        assert np.abs(found - np.diag(rho).real).max() < 1e-9
+        if not factor:
+            bare = build(msgspec.structs.replace(snapshot, layers=()))
+            assert np.array_equal(found, distribution(circuit, attach_noise(circuit, bare)))
+
+
+@pytest.mark.parametrize("engine", ["densitymatrix", "statevector", "statevector-dense", "mps"])
+@pytest.mark.parametrize("seed", range(4))
+def test_counts_are_drawn_from_the_same_distribution(seed: int, engine: str) -> None:
+    circuit, snapshot, rho = random_case(100 + seed)
+    noise = attach_noise(circuit, build(snapshot))
+    shots = 2_000 if engine == "mps" else 20_000
+    result = Runner(engine)(circuit, shots=shots, seed=seed, noise=noise)
+    expected = dict(enumerate(np.diag(rho).real.tolist()))
+    assert p_value(expected, counts_of(result)) > 5.7e-7  # five sigma
