@@ -2,8 +2,8 @@
 
 The channel exp(sum_k rate_k (P_k rho P_k - rho)) is a product of commuting Pauli channels. It
 multiplies a Pauli Q by its fidelity exp(-2 sum of the rates of all P_k that anticommute with Q).
-Generators on one pair, and those on its single qubits, make one channel. (van den Berg et al., arXiv
-2201.09866, sect. II; ranges and places are checked in `snapshot`.)
+Generators on one pair, and those on its single qubits, make one channel. (van den Berg et al.,
+arXiv 2201.09866, sect. II; ranges and places are checked in `snapshot`.)
 """
 
 from __future__ import annotations

@@ -56,6 +56,8 @@ _THERMAL = "qubit.thermal"
 _CORRELATED = "qubit.correlated_readout"
 _PARTS = tuple(name for name in COMPONENTS if name not in (_THERMAL, _CORRELATED))
 _OF_GATES = ("gate.depolarizing", "gate.coherent", "qubit.relaxation", "custom")
+_LAYER = "gate.layer"
+_SILENT = 1e-300  # factor of layers that replace the errors of their gates and have none
 _ROUNDING = 1e-15  # loss that counts as none
 _STANDS_OUT = 1.5  # factor over the median loss of a use of the circuit's other pairs
 
@@ -144,6 +146,8 @@ def _alone(document: documents.Document, options: NoiseOptions) -> Mapping[str, 
         kept = {each: options.factor(each) for each in (name, _THERMAL, _CORRELATED)}
         if not kept[name]:
             continue
+        if name != _LAYER and options.factor(_LAYER):
+            kept[_LAYER] = _SILENT
         factors = {each: kept.get(each, 0.0) for each in COMPONENTS if each not in lacking}
         pairs = tuple(sorted((each, value) for each, value in factors.items() if value != 1.0))
         entries[name] = msgspec.structs.replace(options, factors=pairs)
@@ -176,6 +180,10 @@ class _Sums:
                 self._crosstalk[min(qubits), max(qubits)] += loss
             elif name in _OF_GATES and row[AFTER_OP] >= 0:
                 self._gates[self._gate(row[AFTER_OP])] += loss
+            elif name == _LAYER:
+                together = self._following(row[AFTER_OP])
+                for qubit in set(qubits).intersection(together):
+                    self._gates[together[qubit]] += loss / len(qubits)
         for qubit, loss in losses.readout.items():
             self._spread(name, (qubit,), loss)
 
@@ -183,6 +191,15 @@ class _Sums:
         self._components[name] += loss
         for qubit in qubits:
             self._qubits[qubit] += loss / len(qubits)
+
+    def _following(self, k: int) -> dict[int, tuple[str, tuple[int, ...]]]:
+        """Gates of the layer that is listed after operation k, by qubit."""
+        results: dict[int, tuple[str, tuple[int, ...]]] = {}
+        for gate in map(self._gate, range(k + 1, self._circuit.ops.size)):
+            if len(gate[1]) != 2 or not results.keys().isdisjoint(gate[1]):
+                break
+            results.update(dict.fromkeys(gate[1], gate))
+        return results
 
     def _gate(self, k: int) -> tuple[str, tuple[int, ...]]:
         return self._circuit.table.names[self._circuit.ops[k]], self._ideal.operands.qubits(k)

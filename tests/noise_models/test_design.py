@@ -138,6 +138,7 @@ def test_page_has_every_field_of_the_json() -> None:
         calibration.CalibrationSnapshot, calibration.QubitCalibration, calibration.NativeGate,
         calibration.GateCalibration, calibration.MeasurementCalibration, calibration.ZZCoupling,
         calibration.CorrelatedReadout, calibration.AngleBounds, calibration.PauliRotation,
+        calibration.LayerCalibration, calibration.LayerGate, calibration.PauliGenerator,
     ):  # fmt: skip
         for field in kind.__struct_fields__:
             assert f"`{field}`" in page, field

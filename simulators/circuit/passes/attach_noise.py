@@ -348,7 +348,7 @@ class _CircuitNoise:
 
     def _before_layers(self, uses: list[layers.LayerUse], group: _Group) -> _Group:
         """Relaxation of waiting qubits that ends at a gate of a layer acts before its channels."""
-        after, channels, first, second = group
+        after, _, _, second = group
         for use in uses:
             moved = (after >= use.operations[0]) & (after < use.operations[-1]) & (second < 0)
             after[moved] = use.operations[0] - 1

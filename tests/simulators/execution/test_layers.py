@@ -29,7 +29,7 @@ from noise_models.snapshot import dump, load
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.passes.attach_noise import attach_noise
-from simulators.errors import Unsupported
+from simulators.engine import PauliSum
 from simulators.execution import sampling
 from simulators.simulate import counts_of
 
@@ -175,7 +175,9 @@ class Reference:
     def moment(self, moment: Moment, factor: float = 1.0) -> None:
         times = {}
         for name, qubits in moment:
-            gate = next(e for e in self.snapshot.gates if e.name == name and e.qubits in ((), qubits))
+            gate = next(
+                e for e in self.snapshot.gates if e.name == name and e.qubits in ((), qubits)
+            )
             times[qubits] = gate.duration_ns
         length = max(times.values())
         acting = self.layers(moment) if factor else []
@@ -276,3 +278,119 @@ def test_counts_are_drawn_from_the_same_distribution(seed: int, engine: str) -> 
     result = Runner(engine)(circuit, shots=shots, seed=seed, noise=noise)
     expected = dict(enumerate(np.diag(rho).real.tolist()))
     assert p_value(expected, counts_of(result)) > 5.7e-7  # five sigma
+
+
+def plain(**changes: object) -> CalibrationSnapshot:
+    """Four qubits in a line; cz on 0-1 and 2-3 is a layer of X errors of qubit 1 and 2 together."""
+    made = LayerCalibration(
+        (LayerGate("cz", (0, 1)), LayerGate("cz", (2, 3))), (0, 1, 2, 3),
+        (PauliGenerator("XX", (1, 2), 0.1),),
+    )  # fmt: skip
+    base = CalibrationSnapshot(
+        "plain", 4, native_gates=(NativeGate("sx", 1), NativeGate("cz", 2)),
+        coupling=((0, 1), (1, 2), (2, 3)), layers=(made,),
+        gates=(GateCalibration("sx", (), 0.0, 50.0), GateCalibration("cz", (), 0.03, 200.0)),
+    )  # fmt: skip
+    return msgspec.structs.replace(base, **changes)
+
+
+def uses(circuit: Arrays, snapshot: CalibrationSnapshot) -> int:
+    """How often the pair error of a layer acts."""
+    noise = attach_noise(circuit.circuit(), build(snapshot))
+    flips = [math.isclose(each.ptm[3, 3], math.exp(-0.2)) for each in noise.channels]
+    return sum(1 for row in noise.locations.tolist() if row[2:] == [1, 2] and flips[row[1]])
+
+
+TIMES = (GateCalibration("sx", (), 0.0, 50.0), GateCalibration("cz", (0, 1), 0.01, 200.0),
+         GateCalibration("cz", (2, 3), 0.01, 320.0))  # fmt: skip
+
+
+def test_gates_that_start_or_end_together_are_a_layer_in_any_order() -> None:
+    two = Arrays(4, 4).add("cz", [1, 0]).add("sx", [2]).add("cz", [3, 2]).measure(range(4))
+    assert uses(two, plain()) == 1, "both end at the measurements"
+    assert uses(two, plain(gates=TIMES)) == 1, "the shorter one ends with the longer one"
+    apart = Arrays(4, 4).add("cz", [0, 1]).add("sx", [1]).add("cz", [2, 3]).measure(range(4))
+    assert uses(apart, plain()) == 0
+    aligned = Arrays(4, 4).add("cz", [0, 1]).add("cz", [2, 3]).add("barrier", [0, 1, 2, 3])
+    assert uses(aligned.add("sx", [1]).measure(range(4)), plain()) == 1
+    untimed = plain(gates=(GateCalibration("sx", ()), GateCalibration("cz", (), 0.01)))
+    assert uses(two, untimed) == 1, "gates without durations act by depth"
+    later = Arrays(4, 4).add("cz", [1, 2]).add("cz", [0, 1]).add("cz", [2, 3])
+    assert uses(later.measure(range(4)), untimed) == 1
+
+
+def test_a_layer_acts_alone_on_its_qubits() -> None:
+    """A layer of one gate was learned while its neighbours wait."""
+    single = LayerCalibration(
+        (LayerGate("cz", (0, 1)),), (0, 1, 2), (PauliGenerator("XX", (1, 2), 0.1),)
+    )
+    alone = Arrays(4, 4).add("sx", [2]).add("cz", [0, 1]).add("barrier", [0, 1, 2, 3])
+    assert uses(alone.measure(range(4)), plain(layers=(single,))) == 1
+    beside = Arrays(4, 4).add("cz", [0, 1]).add("cz", [2, 3]).measure(range(4))
+    assert uses(beside, plain(layers=(single,))) == 0
+    overlaps = plain(layers=(single,), gates=TIMES)
+    assert uses(beside, overlaps) == 0, "the neighbours' gate begins earlier"
+
+
+@pytest.mark.parametrize("zz_khz", [0.0, 80.0])
+def test_a_circuit_lists_the_gates_of_a_layer_apart(zz_khz: float) -> None:
+    """The same circuit with barriers has the same distribution, however it is listed."""
+    zz = (ZZCoupling((1, 2), zz_khz),) if zz_khz else ()
+    snapshot = plain(qubits=(QubitCalibration(t1_us=30.0, t2_us=20.0),) * 4, zz=zz)
+    before, after = ("sx", "t", "h", "t"), ("h", "t", "sx")
+    listed, apart = Arrays(4, 4), Arrays(4, 4)
+    for pairs, circuit in ((((0, 1, 2, 3),), listed), (((0, 1), (2, 3)), apart)):
+        for qubits in pairs:
+            for qubit in qubits:
+                for name in before:
+                    circuit.add(name, [qubit])
+            for pair in ((0, 1), (2, 3)):
+                if set(pair) <= set(qubits):
+                    circuit.add("cz", list(pair))
+            for qubit in qubits:
+                for name in after:
+                    circuit.add(name, [qubit])
+    results = []
+    for each in (listed, apart):
+        built = each.measure(range(4)).circuit()
+        results.append(distribution(built, attach_noise(built, build(snapshot))))
+    assert np.abs(results[0] - results[1]).max() < 1e-12
+    without = build(snapshot, NoiseOptions.parse({"gate.layer": 0}))
+    assert np.abs(results[0] - distribution(built, attach_noise(built, without))).max() > 1e-3
+
+
+def test_clifford_engines_have_errors_of_layers() -> None:
+    """Two-qubit Pauli channels: P(1 on both) is (1 - e^-4 rate) / 2 less, after two layers."""
+    circuit, open_ended = Arrays(4, 4), Arrays(4, 0)
+    for each in (circuit, open_ended):
+        for _ in range(2):
+            each.add("cz", [0, 1]).add("cz", [2, 3]).add("barrier", [0, 1, 2, 3])
+    built, whole = circuit.measure(range(4)).circuit(), open_ended.circuit()
+    noise = attach_noise(built, build(plain()))
+    assert noise.kinds == {"pauli"}
+    wanted = (1.0 - math.exp(-0.4)) / 2.0
+    exact = distribution(built, noise)
+    assert exact[6] == pytest.approx(wanted, abs=1e-12)
+    for engine in ("stabilizer", "sweep"):
+        counts = counts_of(Runner(engine)(built, shots=20_000, noise=noise))
+        assert abs(counts.get(6, 0) / 20_000 - wanted) < 5.0 * math.sqrt(0.25 / 20_000), engine
+    terms = {"outputs": ("expectation",), "observables": (PauliSum(("IZII",), np.ones(1)),)}
+    noise = attach_noise(whole, build(plain()))
+    ((value, _),) = Runner("pauli")(whole, shots=0, noise=noise, **terms).expectations
+    assert value == pytest.approx(math.exp(-0.4), abs=1e-9)
+
+
+def test_replaced_errors_of_gates_replace_those_of_layers() -> None:
+    built = Arrays(4, 4).add("cz", [0, 1]).add("cz", [2, 3]).measure(range(4)).circuit()
+    options = NoiseOptions.parse({"gate.error_2q": 0.1})
+    bare = build(plain(layers=()), options)
+    found = distribution(built, attach_noise(built, build(plain(), options)))
+    assert np.array_equal(found, distribution(built, attach_noise(built, bare)))
+
+
+def test_a_composition_of_models_with_layers_is_refused() -> None:
+    from noise_models.relations import compose
+    from noise_models.strict_json import NoiseError
+
+    with pytest.raises(NoiseError, match="layers"):
+        compose(build(plain()), build(plain()))

@@ -17,7 +17,11 @@ from noise_models import document as documents, library
 from noise_models.calibration import (
     CalibrationSnapshot,
     GateCalibration,
+    LayerCalibration,
+    LayerGate,
     MeasurementCrosstalk,
+    NativeGate,
+    PauliGenerator,
     QubitCalibration,
 )
 from noise_models.model import COMPONENTS, NoiseOptions
@@ -268,3 +272,21 @@ def test_transitions_and_crosstalk_of_measurements_are_lines_of_their_own() -> N
     assert lines["qubit.measurement"] == pytest.approx(4e-3, rel=0.02)
     assert lines["qubit.measurement_crosstalk"] == pytest.approx(1.5 * 2e-3, rel=0.02)
     assert dict(result.qubits).keys() == {0, 1}
+
+
+def test_errors_of_layers_are_a_line_in_place_of_those_of_their_gates() -> None:
+    """X on both inner qubits flips two outcomes; the gates alone have errors of their own."""
+    pairs = (LayerGate("cz", (0, 1)), LayerGate("cz", (2, 3)))
+    together = LayerCalibration(pairs, (0, 1, 2, 3), (PauliGenerator("XX", (1, 2), 0.01),))
+    device = CalibrationSnapshot(
+        "layered", 4, native_gates=(NativeGate("cz", 2),), coupling=((0, 1), (1, 2), (2, 3)),
+        gates=(GateCalibration("cz", (), 0.05, 200.0),), layers=(together,),
+    )  # fmt: skip
+    layer = Arrays(4, 4).add("cz", [0, 1]).add("cz", [2, 3]).measure(range(4)).circuit()
+    result = ledger(layer, device)
+    loss = (1.0 - math.exp(-0.02)) / 2.0
+    assert dict(result.components) == pytest.approx({"gate.layer": loss}, rel=0.02)
+    assert {(each.name, each.qubits) for each in result.gates} == {("cz", (0, 1)), ("cz", (2, 3))}
+    assert [each.loss for each in result.gates] == pytest.approx([loss / 2] * 2, rel=0.02)
+    own = error_ledger(layer, device, NoiseOptions.parse({"gate.layer": 0}))
+    assert dict(own.components).keys() == {"gate.depolarizing"}
