@@ -245,12 +245,18 @@ def write(
     sections: Sequence[Section],
     introduction: Sequence[str] = (),
     goals: Sequence[tuple[str, str, str, bool]] = (),
+    tables: Sequence[tuple[str, Sequence[str], Sequence[Sequence[str]]]] = (),
 ) -> None:
-    """Write the page by rename. `goals`: (what, value, goal, whether it is met)."""
+    """Write the page by rename. `goals`: (what, value, goal, whether it is met); `tables`: (title,
+    header, rows)."""
     parts = [f"<h1>{html.escape(heading)}</h1>", *_paragraphs(introduction)]
     if goals:
-        rows = [(what, value, goal, "met" if met else "missed") for what, value, goal, met in goals]
-        parts.append(_table(("figure", "value", "goal", ""), rows))
+        reached = [
+            (what, value, goal, "met" if met else "missed") for what, value, goal, met in goals
+        ]
+        parts.append(_table(("figure", "value", "goal", ""), reached))
+    for title, header, rows in tables:
+        parts += [f"<h2>{html.escape(title)}</h2>", _table(header, rows)]
     with tempfile.TemporaryDirectory() as folder:
         for section in sections:
             parts.append(f"<h2>{html.escape(section.title)}</h2>")

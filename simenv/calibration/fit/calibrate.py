@@ -12,6 +12,7 @@ part of the way to these: the best of those that gain beyond chance.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,9 +30,10 @@ from simenv.calibration import accept, guards, judge
 from simenv.calibration.data import CountsData, DataError
 from simenv.calibration.fit import attempt as fit_attempt, components as fit_components
 from simenv.calibration.fit.day_values import DayTest
+from simenv.calibration.fit.identify import Identification, LikelihoodFit, identify
 from simenv.calibration.fit.observations import DeviceCompiler, ObservedCircuits
 from simenv.calibration.fit.significance import NullGains
-from simenv.calibration.fit.solve import Prior, Solution, intervals
+from simenv.calibration.fit.solve import Prior, Solution
 from simenv.calibration.score import Predictor, SeriesPredictor
 from simenv.errors import SimenvError
 
@@ -59,36 +61,36 @@ class FittedDevice(msgspec.Struct, frozen=True, eq=False):
     scores: tuple[fit_attempt.CandidateScore, ...]
     share: float  # of the way from the snapshot to the fit; 0.0: the snapshot is kept
     components: tuple[fit_components.Component, ...]
-    values: NDArray[np.float64]  # of the fit, as are `latent` and `interval`: at share 1
+    values: NDArray[np.float64]  # of the fit, as is `latent`: at share 1
     columns: tuple[str, ...]
     latent: NDArray[np.float64]
-    interval: NDArray[np.float64]  # [2, columns]: of `latent`, by a bootstrap of bodies
     widths: NDArray[np.float64]  # [columns]: logarithm of a factor, or radians, for latent 1
     held_out: accept.HeldOutGain | None  # None: fewer than two circuit bodies
     observed: ObservedCircuits
     windows: tuple[fit_attempt.FittedWindow, ...]  # (): one calibration for all dates
     series: tuple[CalibrationSnapshot, ...]  # of the windows
     scope: FitScope  # circuits of the fit, also where it is not used
+    likelihood: LikelihoodFit
+    identification: Identification  # of the values of the resulting device
     reason: str = ""  # for which no fit is used
     day_tests: tuple[DayTest, ...] = ()  # of each parameter, where the counts are of several days
 
     @property
-    def factors(self) -> list[tuple[float, float, float]]:
-        """Factor of each column with its interval, in the resulting device; for ZZ and
-        asymmetry the change of the factor, for `p01+` and `p10+` a probability."""
-        table = np.array([self.latent, *self.interval]) * self.widths * self.share
+    def factors(self) -> list[float]:
+        """Factor of each column in the resulting device; for ZZ and asymmetry the change of the
+        factor, for `p01+` and `p10+` a probability."""
+        table = self.latent * self.widths * self.share
         kinds = [name.partition(" ")[0] for name in self.columns]
         changes = np.array([kind in fit_components.CHANGES for kind in kinds], bool)
-        table = np.where(changes, table, np.exp(table))
-        return [(float(a), float(b), float(c)) for a, b, c in table.T]
+        results: list[float] = np.where(changes, table, np.exp(table)).tolist()
+        return results
 
     @property
     def implausible(self) -> tuple[str, ...]:
         """Texts for factors outside the plausible range, in a device that uses the fit."""
         if not self.share:
             return ()
-        values = (value for value, _, _ in self.factors)
-        return accept.implausible(zip(self.columns, values, strict=True))
+        return accept.implausible(zip(self.columns, self.factors, strict=True))
 
 
 class _Choice(msgspec.Struct, frozen=True, eq=False):
@@ -399,8 +401,10 @@ def _fitted_device(
             calibrated=calibrated or snapshot.calibrated,
         )
 
+    result = named(snapshots.snapshot, latest, best.undated_share)
+    likelihood = LikelihoodFit.of(problem, solution.values, prior)
     return FittedDevice(
-        snapshot=named(snapshots.snapshot, latest, best.undated_share),
+        snapshot=result,
         base=base,
         prior=prior,
         scores=built.scores,
@@ -409,19 +413,20 @@ def _fitted_device(
         values=solution.values,
         columns=tuple(" ".join((kind, *map(str, qubits))) for kind, qubits in columns.columns),
         latent=solution.latent,
-        interval=intervals(problem, solution, columns),
         widths=np.abs(columns.matrix).max(axis=0),
         held_out=best.gain,
         observed=built.base.observed,
         windows=windows,
         series=tuple(named(each, each.calibrated, share) for each in snapshots.series),
         scope=scope,
+        likelihood=likelihood,
+        identification=identify(likelihood, before, fit_components.with_gates_of_each_set(result)),
         reason=best.reason,
         day_tests=built.day_tests,
     )
 
 
-FORMAT = 1
+FORMAT = 2  # 1 had bootstrap intervals of the unknowns
 
 
 def save(path: Path, fitted: FittedDevice) -> None:
@@ -429,17 +434,20 @@ def save(path: Path, fitted: FittedDevice) -> None:
     and scores.
 
     Datasets: `values` [components] (logarithms of factors, radians), `unknowns` [columns] (standard
-    normal by the prior), `low` and `high` [columns]; with windows, `window_begin_s` [windows] and
-    `window_unknowns` [windows, columns]. All belong to the fit; the device is `share` of the way to
-    it. Names are JSON in the attributes.
+    normal by the prior); with windows, `window_begin_s` [windows] and `window_unknowns` [windows,
+    columns]. All belong to the fit; the device is `share` of the way to it. `parameters`
+    [parameters, 4]: calibrated value, that of the device, and the ends of the interval of 95 % by
+    the likelihood, nan for none. Names and marks are JSON in the attributes.
 
     Raises StoreError.
     """
+    parameters = fitted.identification.parameters
     arrays: dict[str, NDArray[np.float64]] = {
         "values": fitted.values,
         "unknowns": fitted.latent,
-        "low": fitted.interval[0],
-        "high": fitted.interval[1],
+        "parameters": np.array(
+            [[math.nan if value is None else value for value in each.values] for each in parameters]
+        ).reshape(-1, 4),
     }
     if fitted.windows:
         arrays["window_begin_s"] = np.array([window.begin_s for window in fitted.windows])
@@ -455,6 +463,8 @@ def save(path: Path, fitted: FittedDevice) -> None:
         "source": fitted.snapshot.source_digest,
         "components": msgspec.json.encode(fitted.components).decode(),
         "columns": msgspec.json.encode(fitted.columns).decode(),
+        "parameter_names": msgspec.json.encode([each.name for each in parameters]).decode(),
+        "parameter_marks": msgspec.json.encode([each.mark for each in parameters]).decode(),
         "scores": msgspec.json.encode(fitted.scores).decode(),
         "held_out": msgspec.json.encode(fitted.held_out).decode(),
         "scope": msgspec.json.encode(fitted.scope).decode(),

@@ -197,6 +197,15 @@ class Setting:
             return None
         return self._flip(P01, qubit, *readout)[0], self._flip(P10, qubit, *readout[::-1])[0]
 
+    def flip_factor(self, kind: str, qubit: int) -> float:
+        """Logarithm of the factor that alone gives the readout error of a qubit."""
+        base = self._device.snapshot.qubits[qubit].confusion
+        flips = self.flips(qubit)
+        if base is None or flips is None:
+            return 0.0
+        place = 0 if kind == P01 else 1
+        return math.log(max(flips[place], 1e-9) / max(base[place], _LEAST_FLIP))
+
     def _flip(
         self, kind: str, qubit: int, base: float, other: float
     ) -> tuple[float, float, float, float]:
@@ -425,9 +434,10 @@ def fitted_snapshot(
     setting = Setting(device, components, values)
     snapshot = device.snapshot
     qubits = tuple(
-        _qubit(calibration, qubit, setting) for qubit, calibration in enumerate(snapshot.qubits)
+        fitted_qubit(calibration, qubit, setting)
+        for qubit, calibration in enumerate(snapshot.qubits)
     )
-    gates = tuple(_gate(gate, setting) for gate in snapshot.gates)
+    gates = tuple(fitted_gate(gate, setting) for gate in snapshot.gates)
     result = msgspec.structs.replace(snapshot, qubits=qubits, gates=gates)
     return _with_interactions(result, {pair: setting.zz_factor(pair) for pair in device.zz_khz})
 
@@ -446,9 +456,10 @@ def _with_interactions(
     return msgspec.structs.replace(snapshot, zz=zz, zz_strength=1.0)
 
 
-def _qubit(
+def fitted_qubit(
     calibration: snapshots.QubitCalibration, qubit: int, setting: Setting
 ) -> snapshots.QubitCalibration:
+    """Calibration of a qubit with the values of its components."""
     changes: dict[str, float] = {}
     if calibration.t1_us or calibration.t2_us:
         decay, dephasing = setting.rates(qubit)
@@ -468,7 +479,8 @@ def _qubit(
     return calibration
 
 
-def _gate(gate: snapshots.GateCalibration, setting: Setting) -> snapshots.GateCalibration:
+def fitted_gate(gate: snapshots.GateCalibration, setting: Setting) -> snapshots.GateCalibration:
+    """Calibration of a gate with the values of its components."""
     if not _changes(gate):
         return gate
     key = ChannelKey(gate.name, gate.qubits)

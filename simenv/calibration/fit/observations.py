@@ -230,17 +230,20 @@ class Distributions:
 
     def components(self, places: Sequence[int], *, pooled: bool) -> tuple[Component, ...]:
         """Components of the circuits at these places, or the pooled ones."""
-        qubits: set[int] = set()
-        channel_numbers: set[int] = set()
-        for place in set(places):
-            program = self.programs[place]
-            qubits.update(program.qubits)
-            channel_numbers |= program.channels
-        sources = [self._sources[number] for number in sorted(channel_numbers)]
-        keys = [key for key in sources if isinstance(key, ChannelKey)]
+        keys = self.keys(places)
         gates = [key for key in keys if key.gate]
         pairs = {key.qubits for key in keys if not key.gate and len(key.qubits) == 2}
-        return self.device.components(sorted(qubits), gates, pairs, pooled=pooled)
+        return self.device.components(self.qubits(places), gates, pairs, pooled=pooled)
+
+    def qubits(self, places: Sequence[int]) -> list[int]:
+        """Qubits of the circuits at these places."""
+        return sorted({qubit for place in places for qubit in self.programs[place].qubits})
+
+    def keys(self, places: Sequence[int]) -> list[ChannelKey]:
+        """Gates and idle times of the circuits at these places."""
+        numbers = set().union(*(self.programs[place].channels for place in set(places)))
+        sources = [self._sources[number] for number in sorted(numbers)]
+        return [key for key in sources if isinstance(key, ChannelKey)]
 
     def channels(
         self,

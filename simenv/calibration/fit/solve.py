@@ -1,4 +1,4 @@
-"""Priors of a fit, its solution by Gauss-Newton, and intervals by bootstrap.
+"""Priors of a fit and its solution by Gauss-Newton.
 
 A prior gives the widths of the deviation of a device from its calibration, common and for each
 qubit (`Prior`, `PriorMatrix`). The components are v = B z with independent standard normal z, so
@@ -397,26 +397,3 @@ def fit(problem: FitProblem, prior: Prior, latent: NDArray[np.float64] | None = 
         result = solve(problem, columns, weights, start, max_steps=max_steps, blocks=blocks)
         start, blocks = result.latent, result.blocks
     return result
-
-
-DRAWS = 200
-COVERAGE = 0.95
-SEED = 7
-
-
-def intervals(problem: FitProblem, solution: Solution, prior: PriorMatrix) -> NDArray[np.float64]:
-    """Lower and upper ends of the 95 % intervals of the unknowns, [2, columns]. Bodies of circuits
-    are drawn with replacement, and each draw is fitted by one Gauss-Newton step from the fit of
-    all. (Efron and Tibshirani, An Introduction to the Bootstrap, section 6.4.)"""
-    bodies = np.array([each.body for each in problem.observations])
-    names, number = np.unique(bodies, return_inverse=True)
-    rng = np.random.default_rng(SEED)
-    draws = []
-    for _ in range(DRAWS):
-        times = np.bincount(rng.integers(len(names), size=len(names)), minlength=len(names))
-        hessian, gradient = normal_equations(
-            solution.blocks, solution.weights * times[number], len(problem.components)
-        )
-        draws.append(linear_solution(hessian, gradient, prior, solution.values))
-    edge = 50.0 * (1.0 - COVERAGE)
-    return np.asarray(np.percentile(np.array(draws), [edge, 100.0 - edge], axis=0))

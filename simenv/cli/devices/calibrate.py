@@ -41,6 +41,12 @@ def calibrate(
         bool,
         typer.Option("--force", help="Fit counts that look wrong, and store a doubtful fit."),
     ] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write an HTML page with the values of the fit (needs matplotlib).", dir_okay=False
+        ),
+    ] = None,
 ) -> None:
     """Fit a device's noise to measured counts, and store it as a device.
 
@@ -50,10 +56,15 @@ def calibrate(
     (aer) or as calibrated (aer-properties). A fit to fewer than 10 different circuits acts on alike
     circuits alone. Counts that cannot be those of the circuits on this device are refused: bits in
     another order, rows of other circuits, other qubits, values that are not plausible.
+
+    The table has the values of the circuits' qubits and gates, with the intervals of 95 % that the
+    counts alone give, and marks those that they do not identify.
     """
     config.check_name(out, "device")
     if out == device:
         raise OptionError(f"--out {out}: the name of the device itself", hint="choose another name")
+    if report is not None:
+        terminal.require_matplotlib("--report")
     prepare()
     from simenv.calibration.data import dates_before, read
     from simenv.calibration.fit.calibrate import calibrate as fit
@@ -69,12 +80,15 @@ def calibrate(
     note = terminal.note if sys.stderr.isatty() else (lambda _: None)
     fitted = fit(counts, snapshot, out, note, force=force)
     path, replaced = _saved(out, fitted)
+    if report is not None:
+        _write_report(report, out, fitted)
     if app.settings_of(context).as_json:
         terminal.json_line(_as_object(out, path, fitted))
         return
     _show_broken_rules(fitted, device)
     terminal.line(f"{'replaced' if replaced else 'made'} {out}, from the calibration of {device}")
     _show(fitted)
+    _show_values(fitted)
     terminal.line(f"file {path}")
 
 
@@ -118,8 +132,10 @@ def prepare() -> None:
 
 
 def _as_object(name: str, path: Path, fitted: FittedDevice) -> dict[str, object]:
+    from simenv.calibration.fit.identify import EFFECTIVE
+
     held = fitted.held_out
-    values = (fitted.latent.tolist(), *(side.tolist() for side in fitted.interval))
+    found = fitted.identification
     return {
         "name": name, "file": str(path), "digest": fitted.snapshot.digest.hex(),
         "base": fitted.base, "prior": fitted.prior, "share": fitted.share, "reason": fitted.reason,
@@ -128,9 +144,11 @@ def _as_object(name: str, path: Path, fitted: FittedDevice) -> dict[str, object]
         "circuits": len(fitted.observed.observations),
         "left_out": dict(fitted.observed.left_out),
         "unknowns": [
-            {"name": name, "value": value, "low": low, "high": high}
-            for name, value, low, high in zip(fitted.columns, *values, strict=True)
+            {"name": name, "value": value}
+            for name, value in zip(fitted.columns, fitted.latent.tolist(), strict=True)
         ],
+        "parameters": found.parameters, "correlations": found.correlations,
+        "dispersion": found.dispersion, "note": EFFECTIVE,
         "windows": len(fitted.windows),
         "days": [each.calibrated for each in fitted.series],
         "day_tests": fitted.day_tests,
@@ -162,7 +180,6 @@ def _show_broken_rules(fitted: FittedDevice, device: str) -> None:
 
 def _show(fitted: FittedDevice) -> None:
     from simenv.calibration.fit.calibrate import AER_RECIPES
-    from simenv.calibration.fit.components import CHANGES
 
     circuits = terminal.counted(len(fitted.observed.observations), "circuit")
     terminal.line(f"base {fitted.base}; prior {fitted.prior.text}; fitted to {circuits}")
@@ -213,13 +230,38 @@ def _show(fitted: FittedDevice) -> None:
             f"fitted to {fitted.scope.bodies} different circuits: in force for circuits like these;"
             " others have the calibration's noise, and their results say so"
         )
-    table = []
-    for (value, low, high), name in zip(fitted.factors, fitted.columns, strict=True):
-        sign, same = ("+", 0.0) if name.partition(" ")[0] in CHANGES else ("x", 1.0)
-        line = f"  {name:24} {sign} {value:.3f}  ({low:.3f} to {high:.3f})"
-        table.append((-abs(value - same), line))
-    for _, line in sorted(table)[:8]:
-        terminal.line(line)
+
+
+_MOST_VALUES = 30  # rows of the table of values
+
+
+def _show_values(fitted: FittedDevice) -> None:
+    """Print the values of the device with the intervals that the counts give."""
+    from simenv.calibration.fit import identify
+
+    found = fitted.identification
+    chosen = identify.chosen(found.parameters, _MOST_VALUES)
+    header = tuple(word.upper() for word in identify.HEADER)
+    terminal.table([header, *identify.cells(chosen)])
+    if len(chosen) < len(found.parameters):
+        terminal.line(f"{len(found.parameters) - len(chosen)} more values: --json or --report FILE")
+    for text in identify.summary(found):
+        for part in terminal.wrap(text, min(terminal.width() or 80, 80), 2):
+            terminal.line(part)
+
+
+def _write_report(path: Path, name: str, fitted: FittedDevice) -> None:
+    from simenv.calibration import report as page
+    from simenv.calibration.fit import identify
+
+    found = fitted.identification
+    device = fitted.scope.device
+    with terminal.write_errors(path):
+        page.write(
+            path, f"{name}, fitted from {device}", (), identify.summary(found),
+            tables=[("Values", identify.HEADER, identify.cells(found.parameters))],
+        )  # fmt: skip
+    terminal.note(f"page {path}")
 
 
 def _show_days(tests: Sequence[DayTest]) -> None:

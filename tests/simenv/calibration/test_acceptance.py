@@ -108,7 +108,7 @@ def test_share_with_larger_but_uncertain_gain_is_not_taken(monkeypatch: pytest.M
     result = calibrate(counts, snapshot, "fitted")
     assert result.share == 0.5
     full = np.exp(result.latent * result.widths)
-    np.testing.assert_allclose(np.array([value for value, _, _ in result.factors]), np.sqrt(full))
+    np.testing.assert_allclose(np.array(result.factors), np.sqrt(full))
 
 
 def held_out(mean: float, low: float, high: float = math.inf, above_aer: float = 0.1) -> Gain:

@@ -53,13 +53,12 @@ def coherent() -> FittedDevice:
 def test_an_angle_of_the_device_is_found(coherent: FittedDevice) -> None:
     assert coherent.prior.angle > 0.0
     place = coherent.columns.index("ZZ cx 0 1")
-    width = coherent.widths[place]
-    low, value, high = (
-        x * width
-        for x in (coherent.interval[0][place], coherent.latent[place], coherent.interval[1][place])
-    )
+    value = coherent.latent[place] * coherent.widths[place]
     assert value == pytest.approx(ANGLE_RAD, abs=0.02)
-    assert low - 0.01 < ANGLE_RAD < high + 0.01
+    named = {each.name: each for each in coherent.identification.parameters}
+    found = named["cx ZZ angle 0-1"]
+    assert found.identified
+    assert found.low - 0.01 < ANGLE_RAD < found.high + 0.01
     turns = {
         each.pauli: each.angle_rad
         for gate in coherent.snapshot.gates
