@@ -25,9 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noise_models import calibration
+from noise_models.build import independent_confusion
 from simenv.calibration import score as calibration_score
 from simenv.calibration.data import CountsRecord
-from simenv.calibration.fit.components import ADDED, ASYMMETRY, ZZ
+from simenv.calibration.fit.components import ADDED, ASYMMETRY, JOINT, ZZ
 from simenv.calibration.fit.solve import FitProblem
 from simenv.worker.noise import gates_of
 
@@ -252,7 +253,8 @@ def blended(
         return after
     qubits = tuple(_qubit(a, b, share) for a, b in zip(before.qubits, after.qubits, strict=True))
     gates = tuple(_gate(a, b, share) for a, b in zip(before.gates, after.gates, strict=True))
-    result = msgspec.structs.replace(after, qubits=qubits, gates=gates)
+    together = _together(before, after, share)
+    result = msgspec.structs.replace(after, qubits=qubits, gates=gates, correlated_readout=together)
     old, new = before.acting_zz_khz, after.acting_zz_khz
     if old == new:
         return result
@@ -270,6 +272,27 @@ def _qubit(
 ) -> calibration.QubitCalibration:
     changes = {name: between(getattr(before, name), getattr(after, name), share) for name in _QUBIT}
     return msgspec.structs.replace(after, **changes)
+
+
+def _together(
+    before: calibration.CalibrationSnapshot, after: calibration.CalibrationSnapshot, share: float
+) -> tuple[calibration.CorrelatedReadout, ...]:
+    """Mean of both confusion matrices of each group, by shares. A group that only one of them has
+    is read qubit by qubit in the other."""
+    groups = [
+        {each.qubits: np.array(each.confusion) for each in snapshot.correlated_readout}
+        for snapshot in (before, after)
+    ]
+    results = []
+    for qubits in dict.fromkeys((*groups[0], *groups[1])):
+        mixed = np.zeros((1 << len(qubits),) * 2)
+        for weight, snapshot, own in zip(
+            (1.0 - share, share), (before, after), groups, strict=True
+        ):
+            flips = np.array([snapshot.qubits[q].confusion or (0.0, 0.0) for q in qubits])
+            mixed += weight * own.get(qubits, independent_confusion(flips))
+        results.append(calibration.CorrelatedReadout(qubits, tuple(map(tuple, mixed.tolist()))))
+    return tuple(results)
 
 
 def _gate(
@@ -299,8 +322,14 @@ def between(before: float | None, after: float | None, share: float) -> float | 
 
 LEAST_BODIES = 10  # of the circuits of a fit that other circuits may use
 LARGEST_FACTOR = 5.0  # of a calibrated value, or its reciprocal
-# Changes of the factors of ZZ rates, and of p10 - p01; probabilities added to readout errors.
-RANGES = {ZZ: (-0.5, 1.5), ASYMMETRY: (-1.5, 1.0), **dict.fromkeys(ADDED.values(), (-0.05, 0.1))}
+# Changes of the factors of ZZ rates, and of p10 - p01; probabilities added to readout errors, and
+# of joint flips.
+RANGES = {
+    ZZ: (-0.5, 1.5),
+    ASYMMETRY: (-1.5, 1.0),
+    JOINT: (-0.02, 0.15),
+    **dict.fromkeys(ADDED.values(), (-0.05, 0.1)),
+}
 
 
 def scope_of(

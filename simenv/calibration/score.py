@@ -194,8 +194,12 @@ def _exact(
     for qubit in program.qubits if read is not None else ():
         up, down = float(read.p01[qubit]), float(read.p10[qubit])  # type: ignore[union-attr]
         confusion[qubit] = constant(np.array([[1.0 - up, down], [up, 1.0 - down]]))
+    together = [
+        evaluate.ReadTogether(each.qubits, constant(each.confusion))
+        for each in (read.groups if read is not None else ())
+    ]
     channels = evaluate.ChannelSet(
-        [constant(channel.ptm) for channel in noise.channels], confusion, table
+        [constant(channel.ptm) for channel in noise.channels], confusion, table, together=together
     )
     if program.num_qubits <= EXACT_QUBITS:
         return evaluate.outcomes(program, channels), "exact"

@@ -58,6 +58,24 @@ class Detuning(msgspec.Struct, frozen=True):
 _UNCHANGED = Detuning()
 
 
+class ReadTogether(msgspec.Struct, frozen=True, eq=False):
+    """Confusion of qubits that are read together, [2^k, 2^k] (row read, column true; qubits[0] is
+    bit 0), in place of that of each of them, if each is measured once."""
+
+    qubits: tuple[int, ...]
+    confusion: evolution.DualMatrix
+
+
+class JointFlip(msgspec.Struct, frozen=True):
+    """Probability that the records of two qubits are both flipped, after all other errors of the
+    readout, and the number of the parameter that it is; -1: none. A record that is read without the
+    other is flipped with the same probability."""
+
+    qubits: tuple[int, int]
+    probability: float
+    param: int = -1
+
+
 class _PackedChannels(msgspec.Struct, frozen=True, eq=False):
     """Arrays of a channel set, as `evolution.evolve` takes them."""
 
@@ -78,11 +96,15 @@ class ChannelSet:
         readout: Mapping[int, evolution.DualMatrix],
         table: ConstantTable,
         detuning: Detuning = _UNCHANGED,
+        together: Sequence[ReadTogether] = (),
+        joint: Sequence[JointFlip] = (),
     ) -> None:
         """Set up. `channels`: by the numbers in programs, None where no program has it. `readout`:
         confusion [2, 2] (row read, column true) of a qubit of the circuit; qubits without one are
         read exactly."""
         self.detuning = detuning
+        self.together = together
+        self.joint = joint
         self.readout = readout
         self.table = table
         self._channels = channels
@@ -142,7 +164,7 @@ def outcomes(
 ) -> OutcomeDistribution:
     """Probabilities and derivatives. Raises Unsupported for a state that is too large, and for more
     sets of detunings than `precision` allows."""
-    readout = Readout(program.qubits, program.measured, channels.readout)
+    readout = Readout(program, channels)
     used = {param for number in program.channels for param in channels.channel(number).params}
     if program.rotations is not None and channels.detuning.param >= 0:
         used.add(channels.detuning.param)
@@ -289,31 +311,59 @@ def walsh(values: NDArray[np.float64], bits: int) -> NDArray[np.float64]:
 
 
 class Readout:
-    """Confusion of the qubit of each measured bit, if it has one."""
+    """Confusion of the qubit of each measured bit, if it has one, then those of groups of qubits,
+    then joint flips of pairs."""
 
-    def __init__(
-        self,
-        qubits: Sequence[int],
-        measured: Sequence[int],
-        readout: Mapping[int, evolution.DualMatrix],
-    ) -> None:
-        """Set up. `qubits`: of the circuit; `measured`: number in `qubits` of each bit."""
-        readouts = [readout.get(qubits[qubit]) for qubit in measured]
-        self._matrices = [(bit, each) for bit, each in enumerate(readouts) if each is not None]
-        self.params = {param for _, each in self._matrices for param in each.params}
+    def __init__(self, program: TransferProgram | ParityProgram, channels: ChannelSet) -> None:
+        wires = [program.qubits[qubit] for qubit in program.measured]
+        bits: dict[int, list[int]] = {}
+        for bit, wire in enumerate(wires):
+            bits.setdefault(wire, []).append(bit)
+        self._matrices: list[tuple[list[int], evolution.DualMatrix]] = []
+        grouped: set[int] = set()
+        for each in channels.together:
+            own = [bits.get(qubit, []) for qubit in each.qubits]
+            if all(len(one) == 1 for one in own) and grouped.isdisjoint(each.qubits):
+                self._matrices.append(([one[0] for one in own], each.confusion))
+                grouped |= set(each.qubits)
+        self._matrices += [
+            ([bit], channels.readout[wire])
+            for bit, wire in enumerate(wires)
+            if wire in channels.readout and wire not in grouped
+        ]
+        self._joint: list[tuple[int, JointFlip]] = []  # with the mask of the bits that it flips
+        for flip in channels.joint:
+            own = [bits.get(qubit, []) for qubit in flip.qubits]
+            if all(len(one) == 1 for one in own):
+                self._joint.append((sum(1 << one[0] for one in own), flip))
+            else:
+                self._joint += [(1 << bit, flip) for one in own for bit in one]
+        self.params = {param for _, matrix in self._matrices for param in matrix.params}
+        self.params |= {flip.param for _, flip in self._joint if flip.param >= 0}
 
     def applied(self, values: NDArray[np.float64], params: tuple[int, ...]) -> NDArray[np.float64]:
         """Apply the confusions to a distribution and its derivatives, [2^m, 1 + params]."""
-        result = values
-        for bit, matrix in self._matrices:
-            pairs = result.reshape(-1, 2, 1 << bit, result.shape[-1])
-            moved = np.einsum("xy,aybp->axbp", matrix.values[0], pairs)
+        result, outcomes = values, np.arange(len(values))
+        for bits, matrix in self._matrices:
+            size = len(matrix.values[0])
+            local = sum((outcomes >> bit & 1) << k for k, bit in enumerate(bits))
+            spread = [sum((x >> k & 1) << bit for k, bit in enumerate(bits)) for x in range(size)]
+            others = outcomes & ~sum(1 << bit for bit in bits)
+            true = result[others[:, None] | np.array(spread)]  # [2^m, 2^k, 1 + params]
+            result = np.einsum("xk,xkp->xp", matrix.values[0][local], true)
             for row, param in enumerate(matrix.params, 1):
-                moved[..., 1 + params.index(param)] += np.einsum(
-                    "xy,ayb->axb", matrix.values[row], pairs[..., 0]
-                )
-            result = moved.reshape(result.shape)
-        return result
+                slope = np.einsum("xk,xk->x", matrix.values[row][local], true[..., 0])
+                result[:, 1 + params.index(param)] += slope
+        for mask, flip in self._joint:
+            if flip.probability:
+                swapped = result[outcomes ^ mask]
+                result = result + flip.probability * (swapped - result)
+        moved = result.copy() if self._joint else result
+        for mask, flip in self._joint:
+            if flip.param >= 0:  # d/dp of (1 - p) + p X, which commutes with the other flips
+                change = result[outcomes ^ mask, 0] - result[:, 0]
+                moved[:, 1 + params.index(flip.param)] += change / (1.0 - 2.0 * flip.probability)
+        return moved
 
 
 # Outcome distributions of Clifford circuits with Pauli-twirled noise, from means of parities.
@@ -439,7 +489,7 @@ def parity_outcomes(program: ParityProgram, channels: ChannelSet) -> OutcomeDist
                 if param not in slopes:
                     slopes[param] = np.zeros(alive.size)
                 slopes[param] += (diagonal[row] / safe)[paulis]
-    read = Readout(program.qubits, program.measured, channels.readout)
+    read = Readout(program, channels)
     params = tuple(sorted({*slopes, *read.params}))
     values = np.zeros((program.means.size, 1 + len(params)))
     values[alive, 0] = means

@@ -140,7 +140,7 @@ def build(
 ) -> TransferProgram:
     """Make the program of an admissible circuit. `channel_ids`: number of each channel of `noise`
     in chains; by default its own number. Raises Unsupported for conditions, free parameters, gates
-    on more than two qubits, correlated readout and detunings in loops."""
+    on more than two qubits and detunings in loops. The readout is not part of a program."""
     found = noise.detunings
     if found is None:
         return _Builder(circuit, noise, table, channel_ids).program()
@@ -211,7 +211,6 @@ class _Builder:
             (bool(circuit.conditions_data) or other.any(), "conditions or stored values"),
             (circuit.num_slots > len(self._rotations), "free parameters"),
             (gates.any(), "gates on more than two qubits"),
-            (noise.readout is not None and noise.readout.groups, "correlated readout"),
             (noise.readout is not None and noise.readout.own, "measurements of other names"),
         ):
             if wrong:

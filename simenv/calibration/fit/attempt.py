@@ -107,6 +107,8 @@ ASYMMETRY_WIDTH = 0.5
 # Width of what is added to all readout errors: compilers choose the qubits of the least measured
 # errors, which are the least by chance too, and which no factor of theirs makes as large as others.
 ADDED_WIDTH = 0.02
+# Width of the probability that two records are flipped together.
+JOINT_WIDTH = 0.02
 POOLED_SHIFT = Prior(0.3)  # of a day's factors, while it is not known which of them drift
 
 
@@ -259,9 +261,10 @@ class _StartFits:
         return result
 
     def _latent_near(self, prior: Prior) -> NDArray[np.float64] | None:
-        """Latent values of the closest known fit: without one of added errors, asymmetry, ZZ,
-        detunings, angles and robust weights."""
+        """Latent values of the closest known fit: without one of joint flips, added errors,
+        asymmetry, ZZ, detunings, angles and robust weights."""
         for nearest in (
+            msgspec.structs.replace(prior, joint=0.0, joint_own=0.0),
             msgspec.structs.replace(prior, added=0.0),
             msgspec.structs.replace(prior, asymmetry=0.0),
             msgspec.structs.replace(prior, zz=0.0),
@@ -325,8 +328,8 @@ def _with_added(shift: Prior | None, prior: Prior) -> Prior | None:
 
 def _further_unknowns(problem: FitProblem) -> list[tuple[str, float]]:
     """Fields of `Prior` with the widths that are tried with the best of the others: of the ZZ
-    rates; of detunings; for at least LEAST_BODIES bodies of what is added to readout errors, and of
-    their asymmetry; of angles."""
+    rates; of detunings; for at least LEAST_BODIES bodies of what is added to readout errors, of
+    their asymmetry, and of joint flips; of angles."""
     kinds = {each.kind for each in problem.components}
     bodies = {each.body for each in problem.observations}
     results = [("zz", ZZ_WIDTH)] if fit_parts.ZZ in kinds else []
@@ -334,6 +337,8 @@ def _further_unknowns(problem: FitProblem) -> list[tuple[str, float]]:
         results.append(("quasistatic", QUASISTATIC_WIDTH))
     if fit_parts.ASYMMETRY in kinds and len(bodies) >= LEAST_BODIES:
         results += [("added", ADDED_WIDTH), ("asymmetry", ASYMMETRY_WIDTH)]
+    if fit_parts.JOINT in kinds and len(bodies) >= LEAST_BODIES:
+        results += [("joint", JOINT_WIDTH), ("joint_own", JOINT_WIDTH)]
     if problem.distributions.device.coherent:
         results += [("angle", angle) for angle in ANGLES]
     return results
@@ -443,6 +448,7 @@ class FittedSnapshots(msgspec.Struct, frozen=True, eq=False):
         """Snapshots of a solution, for all qubits and gates of the device."""
         device, problem, columns = attempt.base.device, attempt.base.problem, attempt.columns
         every = fit_parts.all_components(device)
+        every += tuple(each for each in problem.components if each.kind == fit_parts.JOINT)
         values = columns.extended(every) @ solution.latent
         values += columns.carried_over(every, problem.components, solution.latent)
         shift = problem.columns(attempt.score.windows or attempt.score.prior).extended(every)

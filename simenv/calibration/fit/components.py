@@ -12,6 +12,7 @@ of a factor:
     quasistatic     factor of the detunings of all qubits that are constant during a shot
     asymmetry       change of the factor of p10 - p01 of all qubits, whose means stay
     p01+; p10+      probability that is added to the readout error of all qubits
+    joint, pair     probability that the records of two qubits are both flipped
 
 A pooled component has no qubits: it acts on all qubits, or on all gates on one or on two of them
 (`error 1`, `error 2`).
@@ -44,18 +45,25 @@ from noise_models.channel import Channel, pauli_number, paulis
 from noise_models.model import NoiseOptions
 from simenv.model.availability import BROKEN, Availability
 from simenv.service.devices.registry import device_info
-from simulators.transfer.evaluate import Detuning
+from simulators.transfer.evaluate import Detuning, JointFlip
 from simulators.transfer.evolution import DualMatrix, constant
 
 RELAXATION, DEPHASING, ERROR, P01, P10 = "relaxation", "dephasing", "error", "p01", "p10"
-ZZ, ASYMMETRY, QUASISTATIC = "zz", "asymmetry", "quasistatic"
+ZZ, ASYMMETRY, QUASISTATIC, JOINT = "zz", "asymmetry", "quasistatic", "joint"
 ADDED = {P01: f"{P01}+", P10: f"{P10}+"}
-CHANGES = (ZZ, ASYMMETRY, *ADDED.values())  # kinds that are a change, not a factor's logarithm
+CHANGES = (
+    ZZ,
+    ASYMMETRY,
+    JOINT,
+    *ADDED.values(),
+)  # kinds that are a change, not a factor's logarithm
 ERRORS = ("", f"{ERROR} 1", f"{ERROR} 2")  # pooled, by the number of a gate's qubits
 POOLED = (RELAXATION, DEPHASING, P01, P10, ASYMMETRY, *ADDED.values(), *ERRORS[1:])
 _LEAST = 0.02  # least part: of 1/T1 for the dephasing rate, of a gate's error for its parameter
 _LEAST_FLIP = 1e-4  # least readout error that a factor can change
 _MOST_FLIP = 0.5
+_MOST_JOINT = 0.25  # of a joint flip
+LEAST_JOINT = 1e-3  # stored probability of a joint flip
 
 
 class Component(msgspec.Struct, frozen=True, order=True):
@@ -189,6 +197,31 @@ class Setting:
             *(self._at(P10, (qubit,)), self._at(ADDED[P10], ())),
         ]
         return _sorted(np.array(values), places)
+
+    def read_together(self, group: snapshots.CorrelatedReadout) -> DualMatrix:
+        """Confusion of qubits that are calibrated together, without joint flips: the calibrated
+        one, C, at the calibrated errors M of its qubits, and C M^-1 M' at others M'."""
+        result = constant(np.eye(1))
+        for qubit in group.qubits:
+            own = self.confusion(qubit) or constant(np.eye(2))
+            result = own.tensor(result)
+        calibrated = [self._device.snapshot.qubits[q].confusion or (0.0, 0.0) for q in group.qubits]
+        alone = build.independent_confusion(np.array(calibrated))
+        change: NDArray[np.float64] = np.array(group.confusion) @ np.linalg.pinv(alone)
+        return constant(change).after(result)
+
+    @functools.cached_property
+    def joint_flips(self) -> tuple[JointFlip, ...]:
+        """Joint flips of pairs of records. In a step of a fit, a probability may be below 0."""
+        return tuple(
+            JointFlip(
+                (each.qubits[0], each.qubits[1]),
+                min(float(self._values[number]), _MOST_JOINT),
+                number,
+            )
+            for each, number in self._number.items()
+            if each.kind == JOINT
+        )
 
     def flips(self, qubit: int) -> tuple[float, float] | None:
         """(p01, p10) of a qubit."""
@@ -438,8 +471,45 @@ def fitted_snapshot(
         for qubit, calibration in enumerate(snapshot.qubits)
     )
     gates = tuple(fitted_gate(gate, setting) for gate in snapshot.gates)
-    result = msgspec.structs.replace(snapshot, qubits=qubits, gates=gates)
+    together = _read_together(snapshot, setting)
+    result = msgspec.structs.replace(
+        snapshot, qubits=qubits, gates=gates, correlated_readout=together
+    )
     return _with_interactions(result, {pair: setting.zz_factor(pair) for pair in device.zz_khz})
+
+
+def _stored_flips(setting: Setting) -> list[JointFlip]:
+    """Joint flips of a fit that are stored, the most probable first."""
+    results = [each for each in setting.joint_flips if each.probability >= LEAST_JOINT]
+    return sorted(results, key=lambda each: (-each.probability, each.qubits))
+
+
+def _read_together(
+    snapshot: snapshots.CalibrationSnapshot, setting: Setting
+) -> tuple[snapshots.CorrelatedReadout, ...]:
+    """Confusion of the calibrated groups, and of pairs whose records are flipped together: those of
+    the most probable flips, without a common qubit. Of other pairs, each record is flipped alone
+    with the same probability, which is part of the errors of its qubit."""
+    flips = _stored_flips(setting)
+    groups = {each.qubits: setting.read_together(each) for each in snapshot.correlated_readout}
+    used = {qubit for qubits in groups for qubit in qubits}
+    for flip in flips:
+        if used.isdisjoint(flip.qubits):
+            low, high = (setting.confusion(qubit) or constant(np.eye(2)) for qubit in flip.qubits)
+            groups[flip.qubits] = high.tensor(low)
+            used |= set(flip.qubits)
+    results = []
+    for qubits, matrix in groups.items():
+        confusion, outcomes = matrix.values[0], np.arange(1 << len(qubits))
+        for flip in flips:
+            mask = sum(1 << qubits.index(qubit) for qubit in flip.qubits if qubit in qubits)
+            if mask:
+                swapped = confusion[outcomes ^ mask]
+                confusion = confusion + flip.probability * (swapped - confusion)
+        confusion = np.maximum(confusion, 0.0)
+        confusion = confusion / confusion.sum(axis=0)
+        results.append(snapshots.CorrelatedReadout(qubits, tuple(map(tuple, confusion.tolist()))))
+    return tuple(results)
 
 
 def _with_interactions(
@@ -468,6 +538,10 @@ def fitted_qubit(
         if calibration.t2_us and decay / 2.0 + dephasing > 0.0:
             changes["t2_us"] = 1e-3 / (decay / 2.0 + dephasing)
     flips = setting.flips(qubit)
+    for each in _stored_flips(setting):
+        if flips is not None and qubit in each.qubits:
+            p01, p10 = (p + each.probability * (1.0 - 2.0 * p) for p in flips)
+            flips = p01, p10
     if flips is not None:
         changes["p01"], changes["p10"] = flips
         changes["readout_error"] = sum(flips) / 2.0

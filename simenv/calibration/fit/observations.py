@@ -27,7 +27,13 @@ from noise_models.calibration import CalibrationSnapshot, is_named_measurement
 from noise_models.channel import Channel
 from noise_models.model import LocatedChannel
 from simenv.calibration.data import CountsData, CountsRecord, DataError
-from simenv.calibration.fit.components import ChannelKey, Component, DeviceChannels, Setting
+from simenv.calibration.fit.components import (
+    JOINT,
+    ChannelKey,
+    Component,
+    DeviceChannels,
+    Setting,
+)
 from simenv.client.submission.compiler import Compiler
 from simenv.errors import SimenvError
 from simenv.service.devices.registry import device_info
@@ -97,6 +103,7 @@ MAX_SETS_WORK = 2**27  # of a circuit with detunings, over all their sets
 # Errors of probabilities and of derivatives by the quadrature over detunings. Shot noise is above
 # the first one up to 10^9 shots; a derivative only directs a step.
 PRECISION = evaluate.Precision(1e-5, 2e-2, 4_096)
+MOST_JOINT = 120  # pairs of qubits whose records may be flipped together: all of 16 qubits
 GROUP_BITS = 12  # clbits of a wide circuit in one observation
 
 
@@ -233,7 +240,17 @@ class Distributions:
         keys = self.keys(places)
         gates = [key for key in keys if key.gate]
         pairs = {key.qubits for key in keys if not key.gate and len(key.qubits) == 2}
-        return self.device.components(self.qubits(places), gates, pairs, pooled=pooled)
+        results = self.device.components(self.qubits(places), gates, pairs, pooled=pooled)
+        read = self.read_together(places)
+        if pooled or len(read) > MOST_JOINT:
+            return results
+        return tuple(sorted({*results, *(Component(JOINT, pair) for pair in read)}))
+
+    def read_together(self, places: Sequence[int]) -> set[tuple[int, ...]]:
+        """Pairs of qubits that one of the circuits at these places measures."""
+        programs = [self.programs[place] for place in set(places)]
+        wires = [sorted({each.qubits[q] for q in each.measured}) for each in programs]
+        return {pair for own in wires for pair in itertools.combinations(own, 2)}
 
     def qubits(self, places: Sequence[int]) -> list[int]:
         """Qubits of the circuits at these places."""
@@ -275,7 +292,17 @@ class Distributions:
         readout = {
             qubit: cut(confusion) for qubit, confusion in read.items() if confusion is not None
         }
-        return evaluate.ChannelSet(built, readout, self._table, detuning)
+        together = [
+            evaluate.ReadTogether(each.qubits, cut(setting.read_together(each)))
+            for each in self.device.snapshot.correlated_readout
+            if qubits.issuperset(each.qubits)
+        ]
+        joint = [
+            each if derivatives else msgspec.structs.replace(each, param=-1)
+            for each in setting.joint_flips
+            if not qubits.isdisjoint(each.qubits)
+        ]
+        return evaluate.ChannelSet(built, readout, self._table, detuning, together, joint)
 
     def outcomes(
         self, places: Sequence[int], channels: evaluate.ChannelSet

@@ -47,6 +47,8 @@ class Prior(msgspec.Struct, frozen=True):
     asymmetry: float = 0.0  # the same, of the factor of p10 - p01
     quasistatic: float = 0.0  # of the logarithm of the factor of all detunings
     added: float = 0.0  # of the probability added to each readout error of all qubits
+    joint: float = 0.0  # of the probability of a joint flip of two records, common to all pairs
+    joint_own: float = 0.0  # the same, of each pair
     # Of a day's values: only these unknowns, each with its own factor of the width; (): all.
     days: tuple[tuple[Column, float], ...] = ()
 
@@ -64,6 +66,8 @@ class Prior(msgspec.Struct, frozen=True):
         parts += [f"detunings {self.quasistatic:g}"] if self.quasistatic else []
         parts += [f"asymmetry {self.asymmetry:g}"] if self.asymmetry else []
         parts += [f"added readout error {self.added:g}"] if self.added else []
+        parts += [f"joint flips {self.joint:g}"] if self.joint else []
+        parts += [f"joint flips of each pair {self.joint_own:g}"] if self.joint_own else []
         parts += ["heavy tails"] if self.heavy else []
         parts += ["robust"] if self.robust else []
         return ", ".join(parts)
@@ -153,6 +157,8 @@ class PriorMatrix:
             results = [((kind, ()), self.prior.quasistatic)]
         elif kind in fit_components.ADDED.values():
             results = [((kind, ()), self.prior.added)]
+        elif kind == fit_components.JOINT:
+            results = [((kind, ()), self.prior.joint), ((kind, qubits), self.prior.joint_own)]
         elif not qubits:
             results = [((kind, ()), common)]
             if kind == fit_components.DEPHASING:

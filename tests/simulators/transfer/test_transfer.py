@@ -9,6 +9,7 @@ from qiskit import QuantumCircuit
 from noise_models.build import build as noise_model
 from noise_models.calibration import (
     CalibrationSnapshot,
+    CorrelatedReadout,
     GateCalibration,
     NativeGate,
     QubitCalibration,
@@ -23,8 +24,10 @@ from simulators.transfer.evaluate import (
     FINE,
     ChannelSet,
     Detuning,
+    JointFlip,
     OutcomeDistribution,
     Precision,
+    ReadTogether,
     outcomes,
 )
 from simulators.transfer.evolution import DualMatrix, constant
@@ -93,6 +96,7 @@ def found(
     channels: list[DualMatrix] | None = None,
     detuning: Detuning = Detuning(),  # noqa: B008
     precision: Precision = FINE,
+    joint: tuple[JointFlip, ...] = (),
 ) -> OutcomeDistribution:
     table = ConstantTable()
     program = build(noise.located(one), noise, table)
@@ -103,7 +107,9 @@ def found(
         for q in program.qubits
     }
     value = channels or [constant(channel.ptm) for channel in noise.channels]
-    return outcomes(program, ChannelSet(value, confusion, table, detuning), precision)
+    together = [ReadTogether(each.qubits, constant(each.confusion)) for each in read.groups]
+    built = ChannelSet(value, confusion, table, detuning, together, joint)
+    return outcomes(program, built, precision)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -120,6 +126,55 @@ def test_probabilities_are_those_of_the_density_matrix(seed: int) -> None:
         place = sum((outcome >> k & 1) << clbit for k, clbit in enumerate(clbits))
         assert abs(expected.get(place, 0.0) - probability) < 1e-10
     assert result.probabilities.sum() == pytest.approx(1.0, abs=1e-12)
+
+
+def read_together(seed: int, qubits: tuple[int, ...]) -> CalibrationSnapshot:
+    """The device with random confusion of some qubits that are read together."""
+    rng = np.random.default_rng(seed)
+    columns = rng.dirichlet(np.ones(1 << len(qubits)), size=1 << len(qubits))
+    group = CorrelatedReadout(qubits, tuple(map(tuple, columns.T.tolist())))
+    return msgspec.structs.replace(device(seed), correlated_readout=(group,))
+
+
+@pytest.mark.parametrize("qubits", [(3, 0), (0, 1, 3), (0, 2)])
+def test_correlated_readout_is_that_of_the_density_matrix(qubits: tuple[int, ...]) -> None:
+    """Qubit 2 is not measured: its group does not act."""
+    actual = circuit(2)
+    noise = attach_noise(actual, noise_model(read_together(2, qubits)))
+    exact = simulate(
+        actual, engine="densitymatrix", noise=noise, outputs=("probabilities",), shots=0
+    ).row(0)
+    expected, result = probabilities(exact), found(actual, noise)
+    for outcome, probability in enumerate(result.probabilities):
+        place = sum((outcome >> k & 1) << clbit for k, clbit in enumerate((0, 2, 3)))
+        assert abs(expected.get(place, 0.0) - probability) < 1e-10
+
+
+def test_joint_flips_act_after_single_errors_and_have_their_derivatives() -> None:
+    """Of pair 0, 1 both records are flipped; of 1, 2 that of 1 alone, since 2 is not measured."""
+    actual = circuit(4)
+    noise = attach_noise(actual, noise_model(device(4)))
+    read = found(actual, noise).probabilities  # bits: qubits 3, 0, 1
+    place = np.arange(8)
+    for mask, p in ((0b110, 0.03), (0b100, 0.02)):
+        read = (1.0 - p) * read + p * read[place ^ mask]
+
+    def at(*values: float) -> OutcomeDistribution:
+        pairs = ((0, 1), (1, 2))
+        flips = tuple(
+            JointFlip(q, p, k) for k, (q, p) in enumerate(zip(pairs, values, strict=True))
+        )
+        return found(actual, noise, joint=flips)
+
+    result = at(0.03, 0.02)
+    np.testing.assert_allclose(result.probabilities, read, atol=1e-13)
+    assert result.params == (0, 1)
+    for param, shift in enumerate(np.eye(2) * 1e-6):
+        ways = (at(0.03 + sign * shift[0], 0.02 + sign * shift[1]) for sign in (1, -1))
+        up, down = (each.probabilities for each in ways)
+        difference = (up - down) / 2e-6
+        assert np.abs(difference).max() > 1e-3
+        np.testing.assert_allclose(result.jacobian[:, param], difference, atol=1e-8)
 
 
 def test_derivatives_are_those_of_differences() -> None:
