@@ -265,6 +265,26 @@ class CorrelatedReadout(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     qubits: tuple[int, ...]
     confusion: tuple[tuple[float, ...], ...]
 
+    @property
+    def joint_flip(self) -> float:
+        """Probability p with which both records of a pair are flipped after the errors of each, at
+        least 0.0; 0.0 for other groups. A joint flip multiplies the contrast of either record by
+        1 - 2 p and leaves that of their parity."""
+        if len(self.qubits) != 2:
+            return 0.0
+        first, second, parity = (
+            sum(
+                (-1) ** ((read & mask).bit_count() + (true & mask).bit_count()) * p
+                for read, row in enumerate(self.confusion)
+                for true, p in enumerate(row)
+            )
+            / 4.0
+            for mask in (1, 2, 3)
+        )
+        if min(first, second, parity) <= 0.0:
+            return 0.0
+        return max(0.5 - 0.5 * math.sqrt(first * second / parity), 0.0)
+
 
 class CalibrationSnapshot(
     msgspec.Struct,

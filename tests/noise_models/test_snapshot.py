@@ -12,6 +12,7 @@ from failing import fails
 from hypothesis import given, settings, strategies as st
 
 from noise_models import calibration, channel, document, library, normal_form, snapshot
+from noise_models.build import independent_confusion
 from noise_models.channel import Channel
 from noise_models.custom import ChannelEntry, CustomModel, IdleEntry, ReadoutEntry
 from noise_models.model import NoiseModel, NoiseOptions
@@ -60,6 +61,14 @@ def values(given: calibration.CalibrationSnapshot) -> dict[str, Any]:
     document = json.loads(snapshot.dump(given))
     assert isinstance(document, dict)
     return document
+
+
+def test_joint_flips_of_a_pair_follow_from_its_confusion() -> None:
+    alone = independent_confusion(np.array([[0.01, 0.05], [0.02, 0.12]]))
+    both = 0.97 * alone + 0.03 * alone[::-1]  # both bits of an outcome flipped
+    for confusion, p in ((alone, 0.0), (both, 0.03)):
+        group = calibration.CorrelatedReadout((4, 2), tuple(map(tuple, confusion.tolist())))
+        assert group.joint_flip == pytest.approx(p, abs=1e-12)
 
 
 def test_dump_and_load_return_the_same_snapshot_and_bytes() -> None:

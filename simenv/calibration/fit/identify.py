@@ -24,6 +24,7 @@ from simenv.calibration.fit.likelihood import Expansion, Likelihood
 from simenv.calibration.fit.solve import FitProblem, Prior
 
 MOST_RATIO = 4.0  # of the ends of the interval of an identified rate or probability
+MOST_JOINT = 0.01  # half the width of the interval of an identified joint flip
 MOST_ANGLE = 0.1  # half the width of the interval of an identified angle, rad
 MOST_ZZ = 0.5  # the same, of the factor of a ZZ rate
 CORRELATED = 0.9
@@ -31,9 +32,11 @@ _BEYOND = 30.0  # factor of the calibrated value beyond which an end is none
 _STEP = 1e-4
 
 T1, T2, T2_STAR, P01, P10, ERROR = "T1", "T2", "T2*", "p01", "p10", "error"
-ANGLE, ZZ = "angle", "ZZ"
+ANGLE, ZZ, JOINT = "angle", "ZZ", "joint flip"
 TIMES = (T1, T2, T2_STAR)
 UNITS = {**dict.fromkeys(TIMES, "us"), ANGLE: "rad", ZZ: "kHz"}
+_KINDS = {fit_components.ZZ: ZZ, fit_components.JOINT: JOINT}
+_LINEAR = (ANGLE, ZZ, JOINT)  # kinds whose interval is absolute
 NOT_IDENTIFIED = "not identified"  # the fitted value follows the prior
 BOUND = "bound only"  # one end excludes the calibrated value
 OUTSIDE = "held by the prior"
@@ -142,8 +145,8 @@ class _Device(msgspec.Struct, frozen=True, eq=False):
         for each in components:
             if each.is_angle:
                 results.append(Quantity(ANGLE, each.qubits, each.gate, each.kind))
-            elif each.kind == fit_components.ZZ:
-                results.append(Quantity(ZZ, each.qubits))
+            elif each.kind in (fit_components.ZZ, fit_components.JOINT):
+                results.append(Quantity(_KINDS[each.kind], each.qubits))
         return results
 
     def _qubits(self, quantity: Quantity) -> tuple[int, ...]:
@@ -158,6 +161,9 @@ class _Device(msgspec.Struct, frozen=True, eq=False):
                 for pair in ([quantity.qubits] if quantity.qubits else self.pairs)
             ]
             return _median(rates)
+        if quantity.kind == JOINT:
+            flips = {each.qubits: each.probability for each in setting.joint_flips}
+            return max(flips.get((quantity.qubits[0], quantity.qubits[1]), 0.0), 0.0)
         if quantity.kind in (ERROR, ANGLE):
             return _of_gates(
                 quantity,
@@ -179,6 +185,10 @@ class _Device(msgspec.Struct, frozen=True, eq=False):
             rates = snapshot.acting_zz_khz
             pairs = [quantity.qubits] if quantity.qubits else self.pairs
             return _median([rates.get((pair[0], pair[1]), 0.0) for pair in pairs])
+        if quantity.kind == JOINT:
+            groups = {each.qubits: each for each in snapshot.correlated_readout}
+            group = groups.get(quantity.qubits) or groups.get(quantity.qubits[::-1])
+            return group.joint_flip if group else 0.0
         if quantity.kind in (ERROR, ANGLE):
             wanted = {(each.name, each.qubits) for each in self._of(quantity)}
             return _of_gates(
@@ -206,7 +216,10 @@ class _Device(msgspec.Struct, frozen=True, eq=False):
 
         result = np.zeros(len(x))
         for number, each in enumerate(likelihood.components):
-            if not set(each.qubits) <= set(quantity.qubits):
+            is_joint = each.kind == fit_components.JOINT  # part of the readout errors of its qubits
+            if not set(each.qubits) <= set(quantity.qubits) and not (
+                is_joint and set(each.qubits) & set(quantity.qubits)
+            ):
                 continue
             step = np.zeros(len(x))
             step[number] = _STEP * max(1.0, abs(float(x[number])))
@@ -264,6 +277,7 @@ class LikelihoodFit(msgspec.Struct, frozen=True, eq=False):
                 (each.is_angle and not prior.angle)
                 or (each.kind == fit_components.ZZ and not prior.zz)
                 or (each.kind == fit_components.QUASISTATIC and not prior.quasistatic)
+                or (each.kind == fit_components.JOINT and not (prior.joint or prior.joint_own))
                 or each.kind == fit_components.ASYMMETRY
                 or each.kind in fit_components.ADDED.values()
             ):
@@ -359,11 +373,13 @@ def _estimate(
     mixed: Mapping[str, Sequence[str]],
 ) -> ParameterEstimate:
     low, high = ends
-    is_signed = quantity.kind in (ANGLE, ZZ)
+    is_signed = quantity.kind in _LINEAR
     start: float | None = low
     end: float | None = high
     if is_signed:
-        most = MOST_ANGLE if quantity.kind == ANGLE else MOST_ZZ * abs(before or 0.0)
+        most = {ANGLE: MOST_ANGLE, JOINT: MOST_JOINT}.get(
+            quantity.kind, MOST_ZZ * abs(before or 0.0)
+        )
         is_identified = high - low <= 2.0 * most
     else:
         low = max(low, 0.0)
@@ -436,7 +452,7 @@ def chosen(parameters: Sequence[ParameterEstimate], most: int) -> list[Parameter
 def interval_text(each: ParameterEstimate) -> str:
     """Interval with three digits, or its one end."""
     low, high = each.low, each.high
-    is_signed = each.kind in (ANGLE, ZZ)
+    is_signed = each.kind in _LINEAR
     if high is None:
         return f"> {_digits(low)}" if low else "none"
     return (

@@ -1,9 +1,10 @@
 """Likelihood of measured counts as a function of a device's values, and its profile.
 
 The values are x = 1 + change of the factor of a rate or probability (`Component`), at least 0, an
-angle, or a change of the ZZ factor. Rates and probabilities act on the outcome probabilities p(x)
-almost linearly, so that the deviance D(x) = -2 sum w N q log(p / q) is close to a parabola in them,
-where it is not in their logarithms. No prior is part of it.
+angle, a change of the ZZ factor, or the probability of a joint flip, at least 0. Rates and
+probabilities act on the outcome probabilities p(x) almost linearly, so that the deviance D(x) = -2
+sum w N q log(p / q) is close to a parabola in them, where it is not in their logarithms. No prior
+is part of it.
 
 `Likelihood.at` gives D, its slope, and the Fisher information F = sum w N J^T diag(1/p) J.
 `Likelihood.maximum` finds the least deviance. The profile of a quantity g(x) is the least deviance
@@ -76,7 +77,8 @@ class Likelihood:
         self._held = np.array([*held.values()], np.float64)
         self.problem = msgspec.structs.replace(problem, components=(*self.components, *held))
         self.is_factor = np.array([not _is_linear(each) for each in self.components], bool)
-        self.lower = np.where(self.is_factor, 0.0, -np.inf)
+        is_joint = np.array([each.kind == fit_components.JOINT for each in self.components], bool)
+        self.lower = np.where(self.is_factor | is_joint, 0.0, -np.inf)
         self._robust = robust
         self._weights = np.ones(len(problem.observations))
         names = [each.body for each in problem.observations]

@@ -43,6 +43,13 @@ def test_records_that_are_flipped_together_do_not_bend_errors_of_gates() -> None
     (group,) = result.snapshot.correlated_readout
     assert group.qubits == (0, 1)
     np.testing.assert_allclose(group.confusion, truth.correlated_readout[0].confusion, atol=0.006)
+    assert group.joint_flip == pytest.approx(JOINT, abs=0.004)
+    (estimate,) = (
+        each for each in result.identification.parameters if each.name == "joint flip 0-1"
+    )
+    assert (estimate.calibrated, estimate.mark) == (0.0, "")
+    assert estimate.fitted == pytest.approx(group.joint_flip)
+    assert (estimate.low or 0.0) < JOINT < (estimate.high or 0.0)
     found = {(gate.name, gate.qubits): gate.error for gate in result.snapshot.gates}
     for gate in truth.gates:
         if len(gate.qubits) == 2:
