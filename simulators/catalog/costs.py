@@ -11,7 +11,7 @@ from typing import Protocol
 
 import msgspec
 
-from simulators.circuit.analysis.profile import ChainTrial, NoiseProfile, Profile
+from simulators.circuit.analysis.profile import ChainTrial, NoiseProfile, Profile, max_sets
 
 SHARE_QUBITS = 13  # least qubits of a rank's share of a state
 WIDEST_TILE = 15  # least qubits of a share if a pass has tiles of this width
@@ -212,7 +212,9 @@ def detuned_runs(noise: NoiseProfile | None, shots: int) -> float:
     """Expected number of sets of detunings that run one after the other; 0 without detunings."""
     if noise is None or not noise.detunings:
         return 0.0
-    return noise.detunings * -math.expm1(-shots / noise.detunings) if shots else noise.detunings
+    if not shots:
+        return min(noise.detunings, max_sets(noise.num_qubits))
+    return noise.detunings * -math.expm1(-shots / noise.detunings)
 
 
 def trajectory_work(noise: NoiseProfile, shots: int) -> float:

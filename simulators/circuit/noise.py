@@ -143,6 +143,9 @@ class Detunings(msgspec.Struct, frozen=True, eq=False):
     qubits: NDArray[np.int64]  # [rotations]
     angles: NDArray[np.float64]  # [rotations]
     loops: bool = False  # the circuit has loops: a rotation may act several times
+    # Largest phase of each qubit, rad for one standard deviation; a qubit without an entry: the sum
+    # of its rotations.
+    bounds: dict[int, float] = msgspec.field(default_factory=dict)
 
     def of(self, operations: NDArray[np.int64], wires: NDArray[np.int64]) -> Detunings | None:
         """Rotations in the numbering of a part; None if it has none. `operations`: of the part,
@@ -152,8 +155,11 @@ class Detunings(msgspec.Struct, frozen=True, eq=False):
         inside[inside] = wires[self.qubits[inside]] >= 0
         if not inside.any():
             return None
-        before = np.searchsorted(operations, self.before[inside])
-        return Detunings(before, wires[self.qubits[inside]], self.angles[inside], self.loops)
+        before, qubits = np.searchsorted(operations, self.before[inside]), self.qubits[inside]
+        bounds = {
+            int(wires[q]): self.bounds[q] for q in np.unique(qubits).tolist() if q in self.bounds
+        }
+        return Detunings(before, wires[qubits], self.angles[inside], self.loops, bounds)
 
 
 class NoiseProgram(msgspec.Struct, frozen=True, eq=False):

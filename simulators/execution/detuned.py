@@ -2,13 +2,15 @@
 
 The circuit has its rotations as gates with free parameters (`passes.detuning`); values of the
 detunings are bindings of them. What a circuit does is, in the detuning x of one qubit in units of
-its standard deviation, a sum of exp(i a x) with |a| at most the sum of the qubit's rotations. A
+its standard deviation, a sum of exp(i a x) with |a| at most the largest phase of the qubit. A
 quadrature of K nodes that integrates all of these is the Gaussian mixture, whatever the circuit
-does: exact results are weighted sums over the grid of the nodes of all qubits. For sampled results
-the nodes of each shot are drawn by their weights, and shots with equal nodes run together; a qubit
-that needs many nodes, or that rotates in a loop, has Gaussian detunings instead. Qubits whose
-rotations the outputs do not depend on are left out. Shots of parts that no gate and no channel
-connects are drawn part by part: each has sets of detunings of its own.
+does: exact results are weighted sums over a grid of all qubits (`quadrature.exact_grid`), whose
+error they state. For sampled results the nodes of each shot are drawn by their weights, and shots
+with equal nodes run together; a qubit that needs many nodes, or that rotates in a loop, has
+Gaussian detunings instead. Qubits whose rotations the outputs do not depend on are left out. Shots
+of parts that no gate and no channel
+connects are drawn part by part: each has sets of detunings of its own; exact probabilities are
+products of those of the parts.
 """
 
 from __future__ import annotations
@@ -22,15 +24,18 @@ from numpy.typing import NDArray
 
 from simulators import engine as engines
 from simulators.circuit.analysis.measurements import TERMINAL, noisy_layout
+from simulators.circuit.analysis.profile import max_sets
 from simulators.circuit.analysis.quadrature import (
-    EXACT_ERROR,
+    EXACT_ERRORS,
     MOST_NODES,
     SAMPLED_ERROR,
+    Grid,
+    exact_grid,
     nodes,
     reaches,
 )
 from simulators.circuit.gates import MEASURE, RESET
-from simulators.circuit.ir import Circuit, num_words
+from simulators.circuit.ir import Circuit, num_words, used_qubits
 from simulators.circuit.noise import Detunings, NoiseProgram
 from simulators.circuit.passes.components import Subcircuit, active_part, split
 from simulators.circuit.passes.detuning import RotatedCircuit, inserted
@@ -48,8 +53,9 @@ from simulators.errors import Unsupported
 from simulators.execution import requests, sampling
 from simulators.execution.readout import ReadoutStage
 
-MAX_GRID = 8_192  # nodes of an exact result, over all qubits
+MAX_OUTCOMES = 1 << 24  # of exact probabilities
 _BINDINGS_AT_ONCE = 1 << 16  # values of parameters
+_ROUNDING = 1e-15  # smaller sums of weights of both signs are 0
 _SETS, _PIECES = 0x71756173, 0x71756174  # domains of random numbers
 
 Array = NDArray[np.float64]
@@ -99,11 +105,17 @@ class DetunedPlan:
             pieces = self._pieces.of(circuit, request, self._split)
             if pieces.parts:
                 return self._joined(engine, pieces, circuit, request, control)
+        pieces = _Pieces()
+        if request.outputs == ("probabilities",) and circuit.clbits_data:
+            pieces = self._pieces.of(circuit, request, self._split)
         acting = self._acting.of(circuit, request, self._support)
         run = _Run(engine, self._plan, self._rotated, self._detunings, acting, options, control)
         results = []
         for row in control.divide(number, BINDINGS):
-            result = run.row(circuit, request, row)
+            if pieces.parts:
+                result = run.product(pieces, circuit, request, row)
+            else:
+                result = run.row(circuit, request, row)
             if result is None:  # another rank has the result
                 continue
             results.append(result)
@@ -181,13 +193,41 @@ class _Run(msgspec.Struct, frozen=True, eq=False):
     options: RunOptions
     control: RunControl
 
+    def product(
+        self, pieces: _Pieces, circuit: Circuit, request: Request, row: int
+    ) -> engines.BindingResult | None:
+        """Exact probabilities of one binding: products of those of the parts."""
+        request, words = _of_row(request, row), num_words(circuit.num_clbits)
+        records, probs = np.zeros((1, words), np.uint64), np.ones(1)
+        remarks = [f"{len(pieces.parts)} components"]
+        truncation = 0.0
+        for piece, plan in pieces.parts:
+            bound = piece.of(circuit)
+            result = self.engine.run(plan, bound, request, self.options, self.control)
+            if result is None:
+                return None
+            part = result.row(0)
+            truncation = max(truncation, part.truncation)
+            remarks.append(part.remark)
+            own = _records(part.probability_outcomes, part.probability_width, circuit.num_clbits)
+            values = np.frombuffer(part.probabilities)
+            if len(probs) * len(values) > MAX_OUTCOMES:
+                text = f"exact probabilities of {len(probs) * len(values)} outcomes"
+                raise Unsupported(text, hint=f"ask for counts; at most {MAX_OUTCOMES} outcomes")
+            records = (records[:, None] | own).reshape(-1, words)
+            probs = np.outer(probs, values).ravel()
+        if pieces.readout is not None:
+            records, probs = pieces.readout.confuse((records, probs))
+        records, probs = sampling.tally(records, probs)
+        outcomes, width = sampling.pack(records, circuit.num_clbits)
+        return engines.BindingResult(
+            probability_outcomes=outcomes, probability_width=width, probabilities=probs.tobytes(),
+            truncation=truncation, remark="; ".join(dict.fromkeys(filter(None, remarks))),
+        )  # fmt: skip
+
     def row(self, circuit: Circuit, request: Request, row: int) -> engines.BindingResult | None:
         """All outputs of one binding."""
-        values = np.zeros(0) if request.bindings is None else request.bindings[row]
-        whole = self.rotated.of(circuit)
-        request = msgspec.structs.replace(
-            request, bindings=values.reshape(1, -1), binding=request.binding + row
-        )
+        whole, request = self.rotated.of(circuit), _of_row(request, row)
         averaged = {"expectation"} if request.shots else set()
         drawn = tuple(each for each in request.outputs if each in SAMPLED | averaged)
         rest = tuple(o for o in request.outputs if o not in drawn)
@@ -236,22 +276,20 @@ class _Run(msgspec.Struct, frozen=True, eq=False):
         if any(math.isinf(reach) for reach in found.values()):
             text = "an exact result of a qubit with a detuning (T2* beside T2) in a loop"
             raise Unsupported(text, hint="ask for counts, or noise={'qubit.quasistatic': 0}")
-        rules = [nodes(reach, EXACT_ERROR) for reach in found.values()]
-        size = math.prod(x.size for x, _ in rules)
-        if size > MAX_GRID:
-            text = f"an exact result over the detunings (T2* beside T2) of {len(found)} qubits:"
-            text += f" {size:.3g} nodes of a quadrature; the limit is {MAX_GRID}"
-            hint = "ask for counts, expectation values by shots, or noise={'qubit.quasistatic': 0}"
-            raise Unsupported(text, hint=hint)
-        owners = list(found)
-        x = _product([nodes for nodes, _ in rules], size)
-        weights = _product([weights for _, weights in rules], size).prod(axis=1)
-        mix = _Mixture(weights)
-        for result in self._batches(whole, request, owners, x):
+        most = max_sets(used_qubits(self.rotated.circuit).size)
+        chosen = exact_grid(list(found.values()), most)
+        if chosen is None:
+            text = f"an exact result over the detunings (T2* beside T2) of {len(found)} qubits: a"
+            text += f" quadrature with an error of {EXACT_ERRORS[-1]:g} has more than {most}"
+            hint = "ask for counts or for expectation values by shots; or take fewer qubits, or"
+            hint += " shorter waiting times; noise={'qubit.quasistatic': 0} leaves detunings out"
+            raise Unsupported(f"{text} nodes", hint=hint)
+        owners, mix = list(found), _Mixture(chosen)
+        for result in self._batches(whole, request, owners, chosen.x):
             if result is None:
                 return None
             mix.add(result)
-        return mix.result(size)
+        return mix.result()
 
     def _sampled(
         self, whole: Circuit, request: Request, circuit: Circuit
@@ -290,16 +328,17 @@ class _Run(msgspec.Struct, frozen=True, eq=False):
         return tally.result(len(values))
 
 
+def _of_row(request: Request, row: int) -> Request:
+    """Request of one binding."""
+    values = np.zeros(0) if request.bindings is None else request.bindings[row]
+    return msgspec.structs.replace(
+        request, bindings=values.reshape(1, -1), binding=request.binding + row
+    )
+
+
 def _generator(request: Request, domain: int) -> np.random.Generator:
     key = np.array([request.seed, request.binding], np.uint64)
     return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, domain, 0]))
-
-
-def _product(columns: list[Array], size: int) -> Array:
-    """All combinations [size, columns]."""
-    if not columns:
-        return np.zeros((1, 0))
-    return np.stack(np.meshgrid(*columns, indexing="ij"), axis=-1).reshape(size, -1)
 
 
 def _records(outcomes: bytes, width: int, bits: int) -> NDArray[np.uint64]:
@@ -313,8 +352,8 @@ def _records(outcomes: bytes, width: int, bits: int) -> NDArray[np.uint64]:
 class _Mixture:
     """Weighted sum of exact results."""
 
-    def __init__(self, weights: Array) -> None:
-        self._weights = weights
+    def __init__(self, chosen: Grid) -> None:
+        self._grid = chosen
         self._done = 0
         self._width = 0
         self._records: NDArray[np.uint64] | None = None
@@ -323,7 +362,7 @@ class _Mixture:
         self._truncation = 0.0
 
     def add(self, result: EngineResult) -> None:
-        weights = self._weights[self._done : self._done + result.count]
+        weights = self._grid.weights[self._done : self._done + result.count]
         self._done += result.count
         self._truncation = max(self._truncation, result.truncation)
         for k, weight in enumerate(weights.tolist()):
@@ -339,16 +378,20 @@ class _Mixture:
                     probs = np.concatenate((self._sums, probs))
                 self._records, self._sums = sampling.tally(records, probs)
 
-    def result(self, count: int) -> engines.BindingResult:
+    def result(self) -> engines.BindingResult:
         means = np.sum(self._means, axis=0).tolist() if self._means else []
         outcomes = b""
         if self._records is not None:
+            is_there = self._sums > (_ROUNDING if (self._grid.weights < 0.0).any() else 0.0)
+            self._records, self._sums = self._records[is_there], self._sums[is_there]
             outcomes, _ = sampling.pack(self._records, 8 * self._width)
         return engines.BindingResult(
             probability_outcomes=outcomes, probability_width=self._width,
             probabilities=self._sums.tobytes() if self._width else b"",
             expectations=tuple((value, 0.0) for value in means),
-            truncation=self._truncation, remark=f"{count} sets of detunings",
+            truncation=self._truncation,
+            remark=f"{len(self._grid.x)} sets of detunings, quadrature error at most"
+            f" {self._grid.error:.0e}",
         )  # fmt: skip
 
 

@@ -147,9 +147,17 @@ def build(
     rotated = inserted(circuit, noise)
     builder = _Builder(rotated.circuit, rotated.noise, table, channel_ids, rotated.places)
     program, acting = builder.program(), reaches(found)
-    places = np.flatnonzero(program.rows[:, NUMBER] >= _ROTATION)
-    numbers = program.rows[places, NUMBER] - _ROTATION
-    program.rows[places, NUMBER] = np.arange(places.size)
+    is_rotation = program.rows[:, NUMBER] >= _ROTATION
+    numbers = program.rows[is_rotation, NUMBER] - _ROTATION
+    counts = np.isin(found.qubits[numbers], list(acting))  # the others change no result
+    program.rows[is_rotation, NUMBER] = np.where(counts, np.cumsum(counts) - 1, -1)
+    kept = np.ones(len(program.rows), np.bool_)
+    kept[is_rotation] = counts
+    rows = program.rows[kept]
+    program = msgspec.structs.replace(program, rows=rows)
+    if not acting:
+        return program
+    places, numbers = np.flatnonzero(is_rotation[kept]), numbers[counts]
     owners = np.searchsorted(list(acting), found.qubits[numbers])
     rotations = Rotations(places, owners, found.angles[numbers], tuple(acting.values()))
     return msgspec.structs.replace(program, rotations=rotations)

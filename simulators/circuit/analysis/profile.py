@@ -65,6 +65,12 @@ class StringsSize(msgspec.Struct, frozen=True):
     tolerance: float
 
 
+def max_sets(num_qubits: int) -> int:
+    """Most sets of detunings for an exact result of so many qubits: 2^28 entries of density
+    matrices, but at least 8,192 sets and at most 65,536."""
+    return max(8_192, min(65_536, (1 << 28) >> min(2 * num_qubits, 28)))
+
+
 class NoiseProfile(msgspec.Struct, frozen=True):
     """Numbers of the noise of one circuit. `error_weight`: L = -sum log(1 - p) over all locations,
     p the probability of an error; e^-L of the shots have none. `drawn_weight`: the part of L whose

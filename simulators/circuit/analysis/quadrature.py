@@ -24,12 +24,14 @@ from numpy.typing import NDArray
 
 from simulators.circuit.noise import Detunings
 
-EXACT_ERROR, SAMPLED_ERROR = 1e-11, 1e-7  # largest error of the mean of exp(i a x)
+SAMPLED_ERROR = 1e-7  # largest error of the mean of exp(i a x)
+EXACT_ERRORS = (1e-11, 1e-9, 1e-7)  # of exact results: the first one with few enough nodes
 MOST_NODES = 64  # of a qubit, for sampled results: with more, nearly every shot has its own
 LARGEST_GRID = 1e15  # a number above that of all shots
 _HERMITE_NODES = 24
 _LEVELS = 1 + _HERMITE_NODES // 2  # of a sparse grid; level l has 2 l + 1 nodes, from l = 0 on
 _ROUNDED = 1.05  # reaches of a grid are rounded up to powers of this number
+_LEAST_REACH = 1e-9  # rad: rounding of half turns that undo a phase
 _TRIED = 101  # values of a at which the error is looked at
 
 Array = NDArray[np.float64]
@@ -72,8 +74,16 @@ def grid(reaches: Sequence[float], error: float, most: int) -> Grid | None:
     return _grid(tuple(_ROUNDED**power for power in rounded), error, most)
 
 
+def exact_grid(reaches: Sequence[float], most: int) -> Grid | None:
+    """Grid of an exact result; None: all of EXACT_ERRORS need more than `most` nodes."""
+    built = (grid(reaches, error, most) for error in EXACT_ERRORS)
+    return next((each for each in built if each is not None), None)
+
+
 @functools.lru_cache(maxsize=256)
 def _grid(reaches: tuple[float, ...], error: float, most: int) -> Grid | None:
+    if not reaches:
+        return Grid(np.zeros((1, 0)), np.ones(1), 0.0)
     rules = [nodes(reach, error / len(reaches)) for reach in reaches]
     size = math.prod(x.size for x, _ in rules)
     sparse = _sparse(reaches, error, min(most, size - 1))
@@ -176,14 +186,18 @@ def _product_of_differences(levels: tuple[int, ...]) -> tuple[NDArray[np.int64],
 
 
 def reaches(detunings: Detunings, acting: NDArray[np.bool_] | None = None) -> dict[int, float]:
-    """Sum of the rotations of each qubit, in rad per standard deviation; infinite in a loop.
-    `acting` [rotations]: those that count; None: all."""
+    """Largest phase of each qubit that has one, in rad per standard deviation: its bound, or the
+    sum of its rotations; infinite in a loop. `acting` [rotations]: those that count; None: all."""
     angles = np.abs(detunings.angles)
     if acting is not None:
         angles = np.where(acting, angles, 0.0)
     sums = np.bincount(detunings.qubits, angles)
     scale = math.inf if detunings.loops else 1.0
-    return {q: scale * float(sums[q]) for q in np.flatnonzero(sums).tolist()}
+    found = {
+        q: min(scale * float(sums[q]), detunings.bounds.get(q, math.inf))
+        for q in np.flatnonzero(sums).tolist()
+    }
+    return {q: reach for q, reach in found.items() if reach > _LEAST_REACH}
 
 
 def grid_size(detunings: Detunings) -> float:

@@ -383,6 +383,7 @@ class _CircuitNoise:
         found = detuning.detunings(self._operands, durations, waits, self._model.detuning)
         if found is None:
             return program
+        found = detuning.with_bounds(found, self._circuit, self._operands, program)
         kinds = program.kinds | {"quasistatic"}
         return msgspec.structs.replace(program, kinds=kinds, detunings=found)
 

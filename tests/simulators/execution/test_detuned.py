@@ -2,6 +2,7 @@
 integrates over the detunings on a fine grid."""
 
 import math
+import re
 
 import msgspec
 import numpy as np
@@ -19,6 +20,7 @@ from noise_models.calibration import (
     QubitCalibration,
 )
 from noise_models.model import NoiseOptions
+from simulators.circuit.analysis.quadrature import reaches
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.passes.attach_noise import attach_noise
@@ -297,17 +299,124 @@ def test_engines_without_detunings_refuse_them(engine: str) -> None:
         Runner(engine)(circuit, shots=10, noise=noise)
 
 
+def line(size: int, **values: float) -> CalibrationSnapshot:
+    """Qubits with gates that take no time and have no errors."""
+    return msgspec.structs.replace(
+        waiting(), num_qubits=size, qubits=(QubitCalibration(**values),) * size,
+        coupling=tuple((q, q + 1) for q in range(size - 1)),
+        native_gates=(*waiting().native_gates, NativeGate("cx", 2)),
+    )  # fmt: skip
+
+
+def cat(size: int, time_ns: float, halves: int = 1) -> Circuit:
+    """A state (|0...0> + i |1...1>) that waits, with half turns between equal waits, and is
+    undone; its coherence is that between 0 and 1 of qubit 0."""
+    circuit = Arrays(size, size).add("sx", [0])
+    for q in range(size - 1):
+        circuit.add("cx", [q, q + 1])
+    circuit.add("barrier", list(range(size)))
+    for _ in range(halves):
+        for q in range(size):
+            circuit.add("delay", [q], params=[time_ns / halves])
+            if halves > 1:
+                circuit.add("x", [q])
+        circuit.add("barrier", list(range(size)))
+    for q in reversed(range(size - 1)):
+        circuit.add("cx", [q, q + 1])
+    return circuit.add("sx", [0]).measure(range(size)).circuit()
+
+
 def test_too_many_nodes_of_an_exact_result_are_refused() -> None:
-    qubit = QubitCalibration(t2_us=100.0, t2_star_us=10.0)
-    snapshot = msgspec.structs.replace(waiting(), num_qubits=6, qubits=(qubit,) * 6)
-    circuit = Arrays(6, 6)
-    for q in range(6):
-        circuit.add("sx", [q]).add("delay", [q], params=[2e4]).add("sx", [q])
-    built = circuit.measure(range(6)).circuit()
+    circuit = cat(6, 2e4)
+    noise = attach_noise(circuit, build(line(6, t2_us=100.0, t2_star_us=10.0)))
+    with pytest.raises(Unsupported, match="has more than 65536 nodes") as caught:
+        distribution(circuit, noise)
+    assert "shorter waiting times" in caught.value.hint
+    assert sum(counts_of(Runner("statevector")(circuit, shots=20, noise=noise)).values()) == 20
+
+
+def test_weak_detunings_of_seven_entangled_qubits_have_an_exact_result() -> None:
+    """The phases of the qubits add up. The remark states the error of the sparse grid."""
+    circuit = cat(7, 1e3)
+    noise = attach_noise(circuit, build(line(7, t2_star_us=40.0)))
+    row = Runner("densitymatrix")(circuit, shots=0, outputs=("probabilities",), noise=noise)
+    outcomes = sampling.unpack(row.probability_outcomes, row.probability_width)
+    probs = dict(zip(outcomes, np.frombuffer(row.probabilities).tolist(), strict=True))
+    s = math.sqrt(2.0) / 40.0
+    wanted = 0.5 + 0.5 * math.exp(-7 * s * s / 2.0)
+    text = re.search(r"(\d+) sets of detunings, quadrature error at most (\S+)", row.remark)
+    assert text is not None
+    assert int(text[1]) < 2000  # where all combinations of the qubits' nodes are 16,384
+    assert float(text[2]) <= 1e-11
+    assert abs(probs[1] - wanted) < float(text[2])
+    assert sum(probs.values()) == pytest.approx(1.0, abs=1e-10)
+
+
+def test_half_turns_leave_no_phase_to_integrate() -> None:
+    """Decoupling of strong detunings of eight entangled qubits: one set of detunings."""
+    circuit = cat(8, 4e4, halves=2)
+    noise = attach_noise(circuit, build(line(8, t2_star_us=2.0)))
+    assert noise.detunings is not None
+    assert max(noise.detunings.bounds.values()) < 1e-9
+    row = Runner("densitymatrix")(circuit, shots=0, outputs=("probabilities",), noise=noise)
+    assert row.remark.startswith("1 sets")
+    assert distribution(circuit, noise)[1] == pytest.approx(1.0, abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_bounds_of_phases_hold(seed: int) -> None:
+    """A half turn that turns too far is none; swaps move phases to another qubit."""
+    rng = np.random.default_rng(seed)
+    snapshot = device(rng)
+    gates = tuple(
+        msgspec.structs.replace(each, error=0.05, over_rotation_rad=0.2)
+        if each.name == "x" and seed % 2
+        else each
+        for each in snapshot.gates
+    )
+    gates += (GateCalibration("swap", (), 0.01, 300.0),)
+    snapshot = msgspec.structs.replace(
+        snapshot, gates=gates, native_gates=(*snapshot.native_gates, NativeGate("swap", 2))
+    )
+    circuit = Arrays(2, 2)
+    for _ in range(10):
+        name = str(rng.choice(["sx", "x", "x", "cx", "swap", "delay"]))
+        if name in ("cx", "swap"):
+            circuit.add(name, rng.permutation(2).tolist())
+        elif name == "delay":
+            circuit.add("delay", [int(rng.integers(2))], params=[float(rng.integers(100, 3000))])
+        else:
+            circuit.add(name, [int(rng.integers(2))])
+    circuit.add("sx", [0]).add("sx", [1])
+    built = circuit.measure(range(2)).circuit()
     noise = attach_noise(built, build(snapshot))
-    with pytest.raises(Unsupported, match="nodes"):
-        distribution(built, noise)
-    assert sum(counts_of(Runner("densitymatrix")(built, shots=100, noise=noise)).values()) == 100
+    assert noise.detunings is not None
+    sums = msgspec.structs.replace(noise.detunings, bounds={})
+    by_sums = msgspec.structs.replace(noise, detunings=sums, digest=b"sums" * 8)
+    assert any(reaches(noise.detunings).get(q, 0.0) < r for q, r in reaches(sums).items())
+    change = np.subtract(distribution(built, noise), distribution(built, by_sums))
+    assert np.abs(change).max() < 1e-10
+
+
+def test_exact_probabilities_of_unconnected_qubits_are_products() -> None:
+    """Twelve Ramsey sequences at once, with readout errors; strong detunings."""
+    size = 12
+    circuit = Arrays(size, size)
+    for q in range(size):
+        circuit.add("sx", [q]).add("delay", [q], params=[2e3 * (q + 1)]).add("sx", [q])
+    built = circuit.measure(range(size)).circuit()
+    noise = attach_noise(built, build(line(size, t2_star_us=10.0, p01=0.02, p10=0.05)))
+    row = Runner("densitymatrix")(built, shots=0, outputs=("probabilities",), noise=noise)
+    assert "12 components" in row.remark
+    probs = np.zeros(1 << size)
+    outcomes = sampling.unpack(row.probability_outcomes, row.probability_width)
+    probs[outcomes] = np.frombuffer(row.probabilities)
+    wanted = np.ones(1)
+    for q in range(size):
+        one = 0.5 + 0.5 * math.exp(-((0.2 * (q + 1)) ** 2))
+        one = one * 0.95 + (1.0 - one) * 0.02
+        wanted = np.outer([1.0 - one, one], wanted).ravel()
+    assert np.abs(probs - wanted).max() < 1e-10
 
 
 def test_a_part_of_a_circuit_keeps_the_rotations_of_its_qubits() -> None:
