@@ -4,11 +4,12 @@ For each machine, the test circuits of its measured counts (`bench.measured_sets
 simenv with the machine's calibration, by simenv after a fit of the training circuits, and by
 emulators of other projects, with the same calibration: Aer's `NoiseModel.from_backend`, with idle
 times and without, iqm-client's IQMFakeBackend, and Amazon Braket's LocalEmulator for its own device
-properties. All run the same native circuits on the same qubits. All distributions are exact.
+properties. All run the same native circuits on the same qubits. All distributions are
+exact; wider circuits are not judged.
 
-HF, TVD and the log-likelihood of a shot are those of `simenv score`; differences of mean HF have 99
-% intervals over circuit bodies. The table of all machines has the mean of the machines' means, for
-emulators that have every machine of the row's kind. An emulator that needs another Python
+HF, TVD and the log-likelihood of a shot are those of `simenv score`; differences of mean HF have
+99 % intervals over circuit bodies. The table of all machines has means over those that an emulator
+knows. An emulator that needs another Python
 environment runs in that of `--python`; one that is not installed, or does not know a machine, has
 no row.
 
@@ -29,6 +30,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -111,14 +113,25 @@ def _judged(each: MeasuredSet, pythons: list[str]) -> tuple[Score, list[str]]:
     peers = {name: _Peer.of(name, each, compiler, pythons) for name in EMULATORS}
     models |= {name: peer for name, peer in peers.items() if peer is not None}
     try:
-        result = score(each.data.part(test=True), models, IdealDistributions(), print)
+        tests = [record for record in each.data.records if record.is_test]
+        judged = [record for record in tests if _width(compiler, record) <= MOST_QUBITS]
+        data = msgspec.structs.replace(each.data, records=tuple(judged))
+        result = score(data, models, IdealDistributions(), print)
     finally:
         for peer in filter(None, peers.values()):
             peer.close()
+    if len(judged) < len(tests):
+        notes.append(
+            f"{len(tests) - len(judged)} runs of more than {MOST_QUBITS} qubits are not judged."
+        )
     notes += [peer.text for peer in peers.values() if peer is not None]
     for line in (*_markdown(result), *notes):
         print(f"  {line}")
     return result, [f"\n{note}" for note in notes]
+
+
+def _width(compiler: DeviceCompiler, record: CountsRecord) -> int:
+    return int(np.unique(compiler.run_of(record).circuit.qubits).size)
 
 
 class _Peer:
@@ -169,10 +182,7 @@ class _Peer:
         return self._known[id(compiled)]
 
     def _predicted(self, circuit: Circuit) -> Prediction | None:
-        used = int(np.unique(circuit.qubits).size)
         try:
-            if used > MOST_QUBITS:
-                raise Unsupported(f"more than {MOST_QUBITS} qubits")
             begin = time.perf_counter()
             answer = _asked(self._process, _listed(circuit))
             self._seconds.append(time.perf_counter() - begin)
@@ -184,7 +194,8 @@ class _Peer:
         values = {int(outcome): value for outcome, value in answer["probabilities"].items()}
         return Prediction(
             np.array(list(values), object), np.array(list(values.values())),
-            int(np.unique(circuit.clbits).size), used, *two_qubit_gates(circuit), 0, self._name,
+            int(np.unique(circuit.clbits).size), int(np.unique(circuit.qubits).size),
+            *two_qubit_gates(circuit), 0, self._name,
         )  # fmt: skip
 
     def close(self) -> None:
