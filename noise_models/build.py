@@ -218,6 +218,20 @@ class DocumentModel(ABC):
         """Return (): a measurement changes nothing else."""
         return ()
 
+    leaks = False
+
+    def leakage(
+        self,
+        name: str,  # noqa: ARG002
+        qubits: tuple[int, ...],  # noqa: ARG002
+    ) -> tuple[float, float]:
+        """Return (0.0, 0.0): no leakage."""
+        return 0.0, 0.0
+
+    def leaked_readout(self, qubit: int) -> float:  # noqa: ARG002
+        """Return 1.0: as |1>."""
+        return 1.0
+
     def flips_of(self, name: str, qubit: int) -> tuple[float, float] | None:  # noqa: ARG002
         """Return None: every measurement has the confusion of its qubit."""
         return None
@@ -242,6 +256,8 @@ class DeviceModel(DocumentModel):
         missing = snapshot.num_qubits - len(snapshot.qubits)
         self._qubits = snapshot.qubits + (QubitCalibration(),) * missing
         self._detuning_factor = options.factor("qubit.quasistatic")
+        self._leakage_factor = options.factor("gate.leakage")
+        self.leaks = snapshot.leaks and self._leakage_factor > 0.0
         self._memory_factor = options.factor("qubit.memory") if options.idle else 0.0
         self._memory: dict[tuple[int, int], channels.Channel | None] = {}
         self._by_measurement: dict[tuple[str, int], tuple[LocatedChannel, ...]] = {}
@@ -251,6 +267,20 @@ class DeviceModel(DocumentModel):
         self._measurements = {(each.name, each.qubit): each for each in snapshot.measurements}
         if factor := options.factor("gate.layer"):
             self.layers = tuple(noise_of_layer(each, factor) for each in snapshot.layers)
+
+    def leakage(self, name: str, qubits: tuple[int, ...]) -> tuple[float, float]:
+        """Return the calibrated leakage of a gate from |1>, times the factor of `gate.leakage`, and
+        its seepage."""
+        gate = self.calibration(name, qubits) if self.leaks else None
+        if gate is None:
+            return 0.0, 0.0
+        leaks = gate.leaks_from_one(len(qubits)) * self._leakage_factor
+        return min(leaks, 1.0), gate.seepage or 0.0
+
+    def leaked_readout(self, qubit: int) -> float:
+        """Return the calibrated probability; 1.0 if there is none."""
+        value = self._qubits[qubit].leaked_readout
+        return 1.0 if value is None else value
 
     def preparation(self, qubit: int) -> channels.Channel | None:
         """Return an X error with the probability of |1> at the start of a circuit. The probability
@@ -384,7 +414,8 @@ class DeviceModel(DocumentModel):
             product(self._relax(qubit, duration), self._detuned(qubit, duration))
             for qubit in qubits
         ]
-        error = pair_errors(gate.error or 0.0, measured) * factor("gate.depolarizing")
+        error = max(0.0, (gate.error or 0.0) - leaked_infidelity(gate, len(qubits)))
+        error = pair_errors(error, measured) * factor("gate.depolarizing")
         flips = channels.from_paulis(_on_both(min(error, 1.0))) if error > 0.0 else None
         results = [
             part for pair in itertools.combinations(qubits, 2) for part in located(pair, flips)
@@ -414,15 +445,18 @@ class DeviceModel(DocumentModel):
 
     def rest(self, gate: GateCalibration, qubits: tuple[int, ...]) -> float:
         """Return the depolarizing parameter of the rest of a gate's measured error. The rest is the
-        error that coherent error, relaxation and detuning do not explain, before the factor of
-        `gate.depolarizing`."""
-        return _rest(gate, len(qubits), self._explained(gate, qubits))
+        error that coherent error, relaxation, detuning and leakage do not explain, before the
+        factor of `gate.depolarizing`."""
+        error = max(0.0, (gate.error or 0.0) - leaked_infidelity(gate, len(qubits)))
+        other = self._explained(gate, qubits)
+        return depolarizing_rest(error, 0.0 if other is None else other.infidelity, len(qubits))
 
     def infidelity(self, gate: GateCalibration, qubits: tuple[int, ...]) -> float:
-        """Return the average gate infidelity of a gate's coherent error, relaxation and detuning,
-        before factors."""
+        """Return the average gate infidelity of a gate's coherent error, relaxation, detuning and
+        leakage, before factors."""
         other = self._explained(gate, qubits)
-        return 0.0 if other is None else other.infidelity
+        leaked = leaked_infidelity(gate, len(qubits))
+        return leaked if other is None else leaked + other.infidelity
 
     def _explained(self, gate: GateCalibration, qubits: tuple[int, ...]) -> channels.Channel | None:
         """Return the composition of the parts of a gate's measured error that have values of their
@@ -535,10 +569,15 @@ def _relaxes(calibration: QubitCalibration) -> bool:
     return calibration.t1_us is not None or calibration.t2_us is not None
 
 
-def _rest(gate: GateCalibration, size: int, other: channels.Channel | None) -> float:
-    """Return the depolarizing parameter of a gate's error without its `other` part."""
-    infidelity = 0.0 if other is None else other.infidelity
-    return depolarizing_rest(gate.error or 0.0, infidelity, size)
+def leaked_infidelity(gate: GateCalibration, num_qubits: int) -> float:
+    """Return the average infidelity to the identity of a gate's leakage alone, which adds to that
+    of other parts to first order: 1 - (|tr K|^2 + tr K^+ K) / (d (d + 1)) for the operator K of the
+    shots that stay, diag(1, sqrt(1 - p)) of each qubit (Wood and Gambetta, arXiv 1704.03081)."""
+    if not gate.leakage:
+        return 0.0
+    p, side = gate.leaks_from_one(num_qubits), 1 << num_qubits
+    overlap = (1.0 + math.sqrt(1.0 - p)) ** (2 * num_qubits) + (2.0 - p) ** num_qubits
+    return 1.0 - overlap / (side * (side + 1))
 
 
 def located(
@@ -647,8 +686,8 @@ def reduced(snapshot: CalibrationSnapshot, *, symmetric: bool) -> CalibrationSna
         snapshot,
         qubits=tuple(_qubit(qubit, symmetric) for qubit in snapshot.qubits),
         gates=tuple(
-            change(gate, over_rotation_rad=None, rotations=())
-            if gate.over_rotation_rad is not None or gate.rotations
+            change(gate, over_rotation_rad=None, rotations=(), leakage=None, seepage=None)
+            if gate.over_rotation_rad is not None or gate.rotations or gate.leakage is not None
             else gate
             for gate in snapshot.gates
         ),
@@ -675,6 +714,7 @@ _DEFAULT = NoiseOptions()
 # Components and values that Aer's recipe lacks.
 NOT_AER = (
     *("gate.coherent", "gate.crosstalk", "gate.over_rotation_rad", "gate.zz_khz"),
+    *("gate.leakage", "gate.leakage_1q", "gate.leakage_2q", "gate.seepage", "qubit.leaked_readout"),
     *("gate.zz_strength", "qubit.correlated_readout", "qubit.excited", "qubit.preparation"),
     *("qubit.memory", "qubit.memory_error", "qubit.measurement", "qubit.measure_decay"),
     *("qubit.measure_excitation", "qubit.measurement_crosstalk"),
@@ -736,7 +776,10 @@ def _replaced(snapshot: CalibrationSnapshot, values: dict[str, float]) -> Calibr
 
 
 _DISTURBED = "qubit.measurement_crosstalk_error"
-_OF_GATES = ("gate.error_1q", "gate.error_2q", "gate.over_rotation_rad")
+_OF_GATES = (
+    *("gate.error_1q", "gate.error_2q", "gate.over_rotation_rad"),
+    *("gate.leakage_1q", "gate.leakage_2q", "gate.seepage"),
+)
 _OF_LAYERS = frozenset(("gate.error_2q", "gate.over_rotation_rad"))
 
 
@@ -759,6 +802,8 @@ def _replaced_gate(
         for field, name in (
             ("error", f"gate.error_{size}q"),
             ("over_rotation_rad", "gate.over_rotation_rad"),
+            ("leakage", f"gate.leakage_{size}q"),
+            ("seepage", "gate.seepage"),
         )
         if name in values
     }

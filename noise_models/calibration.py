@@ -69,6 +69,9 @@ class QubitCalibration(msgspec.Struct, frozen=True, omit_defaults=True, forbid_u
     # contain relaxation during the readout.
     measure_decay: float | None = None
     measure_excitation: float | None = None
+    # Probability that the qubit, in its third level, is read as |1> is (with p10), else as |0> is
+    # (with p01). None: 1.
+    leaked_readout: float | None = None
 
     @property
     def detuning_rad_us(self) -> float:
@@ -153,6 +156,17 @@ class GateCalibration(msgspec.Struct, frozen=True, omit_defaults=True, forbid_un
     duration_ns: float | None = None
     over_rotation_rad: float | None = None  # coherent error of the gate's rotation angle
     rotations: tuple[PauliRotation, ...] = ()  # after the over-rotation, in this order
+    # Leakage L1: mean probability, over the computational states, that the gate takes one of its
+    # qubits to a third level. Seepage: probability that a qubit there comes back to |1> in the
+    # gate, L2 of a gate on one qubit. (Wood and Gambetta, arXiv 1704.03081, section II.)
+    leakage: float | None = None
+    seepage: float | None = None
+
+    def leaks_from_one(self, num_qubits: int) -> float:
+        """Probability that a qubit of the gate leaks from |1>, alike for each: a computational
+        state has |1> at half of its places, so 1 - L1 = (1 - p / 2)^n. At most 1."""
+        kept: float = (1.0 - (self.leakage or 0.0)) ** (1.0 / num_qubits)
+        return min(2.0 * (1.0 - kept), 1.0)
 
 
 class MeasurementCalibration(
@@ -358,6 +372,11 @@ class CalibrationSnapshot(
             for gate in self.native_gates
             if gate.name not in timed and gate.num_qubits <= self.num_qubits
         )
+
+    @property
+    def leaks(self) -> bool:
+        """True if a gate leaves the computational states."""
+        return any(gate.leakage for gate in self.gates)
 
     @property
     def coupled(self) -> tuple[tuple[int, int], ...]:

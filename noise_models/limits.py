@@ -46,6 +46,7 @@ _GIVEN_BY = {
     **dict.fromkeys(("qubit.relaxation", "qubit.idle"), "qubit.t1_us and qubit.t2_us"),
     "gate.coherent": "gate.over_rotation_rad",
     "gate.crosstalk": "gate.zz_khz, or gate.zz_strength where ZZ rates were measured,",
+    "gate.leakage": "gate.leakage_1q and gate.leakage_2q",
     "qubit.quasistatic": "qubit.t2_star_us",
     "qubit.memory": "qubit.memory_error",
     "qubit.measurement": "qubit.measure_decay and qubit.measure_excitation",
@@ -89,7 +90,7 @@ def _absent(model: DeviceModel) -> Iterable[str]:
         ):
             continue
         given = _GIVEN_BY.get(name, "")
-        usable = given and (snapshot.gates or not given.startswith(("gate.error", "gate.over")))
+        usable = given and (snapshot.gates or not given.startswith(("gate.error", "gate.over", "gate.leak")))
         given = f"; {given} gives the device such noise" if usable else ""
         yield f"{name} * {factor:g} changes nothing: the calibration has no such noise{given}"
 
@@ -164,6 +165,14 @@ def _components(model: DeviceModel) -> Iterable[tuple[str, _Values]]:
     """Iterate over the components with their values relative to the largest physical value."""
     qubits = list(enumerate(model.snapshot.qubits))
     yield "gate.depolarizing", _parameters(model)
+    yield (
+        "gate.leakage",
+        (
+            (_place(gate.name, gate.qubits), gate.leaks_from_one(len(qubits)))
+            for gate, qubits in _gates(model)
+            if gate.leakage
+        ),
+    )
     yield (
         "qubit.memory",
         ((f"qubit {k}", (each.memory_error or 0.0) / MOST_MEMORY_ERROR) for k, each in qubits),

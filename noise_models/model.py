@@ -94,6 +94,18 @@ class NoiseModel(Protocol):
         """Return the channel of a number of layers: steps of a circuit in which gates on two or
         more qubits act, whether on this qubit or on others; None: no noise."""
 
+    @property
+    def leaks(self) -> bool:
+        """True if a gate of the device leaves the computational states."""
+
+    def leakage(self, name: str, qubits: tuple[int, ...]) -> tuple[float, float]:
+        """Return the probabilities that a gate takes a qubit from |1> to a third level, and that it
+        brings one back from there to |1>, alike for each of its qubits."""
+
+    def leaked_readout(self, qubit: int) -> float:
+        """Return the probability that a qubit in its third level is read as |1> is, and not as |0>
+        is."""
+
     def preparation(self, qubit: int) -> Channel | None:
         """Return the channel on |0> at the beginning of a circuit."""
 
@@ -119,6 +131,7 @@ COMPONENTS = (
     "gate.coherent",  # over-rotation
     "gate.layer",  # Pauli-Lindblad error of gates that act at the same time
     "gate.crosstalk",  # static ZZ interaction with neighbours
+    "gate.leakage",  # leakage to a third level, and seepage from it
     "qubit.relaxation",  # T1 and T2 during gates and readout
     "qubit.idle",  # T1 and T2 while a qubit waits
     "qubit.quasistatic",  # detuning that is constant during a shot: T2* beside T2
@@ -136,9 +149,10 @@ GROUPS = ("all", "gate", "qubit")
 VALUES = {
     "gate.error_1q": 1.0, "gate.error_2q": 1.0, "gate.over_rotation_rad": math.pi,
     "gate.zz_khz": 1e6, "gate.zz_strength": 10.0,
+    "gate.leakage_1q": 1.0, "gate.leakage_2q": 1.0, "gate.seepage": 1.0,
     "qubit.t1_us": math.inf, "qubit.t2_us": math.inf, "qubit.t2_star_us": math.inf,
     "qubit.excited": 1.0,
-    "qubit.p01": 1.0, "qubit.p10": 1.0,
+    "qubit.p01": 1.0, "qubit.p10": 1.0, "qubit.leaked_readout": 1.0,
     "qubit.preparation_error": 1.0, "qubit.reset_error": 1.0,
     "qubit.memory_error": 1.0, "qubit.measure_decay": 1.0, "qubit.measure_excitation": 1.0,
     "qubit.measurement_crosstalk_error": 1.0,

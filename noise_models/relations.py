@@ -248,6 +248,21 @@ class _Composition:
             self._memory[key] = _both(first.memory(qubit, layers), second.memory(qubit, layers))
         return self._memory[key]
 
+    @property
+    def leaks(self) -> bool:
+        return self._first.leaks or self._second.leaks
+
+    def leakage(self, name: str, qubits: tuple[int, ...]) -> tuple[float, float]:
+        """Return the leakage and the seepage of two gates one after the other, neither of which
+        undoes the other's."""
+        (p, s), (q, t) = (each.leakage(name, qubits) for each in (self._first, self._second))
+        return p + q - p * q, s + t - s * t
+
+    def leaked_readout(self, qubit: int) -> float:
+        """Return the probability of the first model that leaks."""
+        model = self._first if self._first.leaks else self._second
+        return model.leaked_readout(qubit)
+
     def preparation(self, qubit: int) -> Channel | None:
         """Compose the two channels at the start of a circuit."""
         return _both(self._first.preparation(qubit), self._second.preparation(qubit))

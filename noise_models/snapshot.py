@@ -41,9 +41,12 @@ _QUBIT: dict[str, Range] = {
     **dict.fromkeys(("p01", "p10", "readout_error", "excited"), UNIT),
     **dict.fromkeys(("reset_error", "preparation_error", "memory_error"), UNIT),
     **dict.fromkeys(("measure_decay", "measure_excitation"), UNIT),
+    "leaked_readout": UNIT,
     "frequency_ghz": (0.0, 1e9),
 }
-_GATE: dict[str, Range] = {"error": UNIT, "duration_ns": NS, "over_rotation_rad": _ANGLE}
+_GATE: dict[str, Range] = {
+    "error": UNIT, "duration_ns": NS, "over_rotation_rad": _ANGLE, "leakage": UNIT, "seepage": UNIT,
+}  # fmt: skip
 _MEASUREMENT: dict[str, Range] = {"error": UNIT, "duration_ns": NS}
 
 
@@ -132,6 +135,9 @@ def clamps(snapshot: calibration.CalibrationSnapshot) -> tuple[tuple[str, str], 
             note = f"{gate.error:g} of {place} marks a gate that does not work; used:"
             note += f" {side / (side + 1):g}, complete depolarization"
             results.append((f"gates[{index}].error", note))
+        if (gate.leakage or 0.0) > 1.0 - 1.0 / side:
+            note = f"{gate.leakage:g} is above {1.0 - 1.0 / side:g}, the leakage of a gate whose"
+            results.append((f"gates[{index}].leakage", f"{note} qubits all leak from |1>; used"))
     return tuple(results)
 
 

@@ -21,6 +21,7 @@ DEFAULT_ENGINE = "statevector"  # runs any circuit
 ENTRY_POINTS = "simenv.engines"  # group of entry points; each names an EngineCard
 _ALL_NOISE: frozenset[catalog_cards.NoiseKind] = frozenset({"kraus", "pauli", "readout"})
 _DETUNED: frozenset[catalog_cards.NoiseKind] = _ALL_NOISE | frozenset({"quasistatic"})
+_LEAKING: frozenset[catalog_cards.NoiseKind] = _DETUNED | frozenset({"leakage"})
 _ALL_CONTROL = catalog_cards.Control(dynamic=True, loops=True, switches=True, variables=True)
 _STATE_KERNELS = catalog_cards.Kernels(("small",), ("light_cone", "wide", "deferred"))
 _QISKIT = catalog_cards.Package(("qiskit",))
@@ -145,7 +146,7 @@ CARDS: tuple[EngineCard, ...] = (
         outputs=_MIXED, max_qubits=14,
         summary="density matrix in the Pauli basis, exact with noise; dynamic circuits by record",
         costs=costs.DensityMatrixCost(), precisions=("double",), reproducible=True,
-        control=catalog_cards.Control(dynamic=True), noise=NoiseSupport(_DETUNED, exact=True),
+        control=catalog_cards.Control(dynamic=True), noise=NoiseSupport(_LEAKING, exact=True),
         parallel=catalog_cards.Parallelism(threads=True),
         auto=catalog_cards.AutoChoice(preference.densitymatrix_rank, only_noise=True),
         light_cone="noisy", gate_qubits=4,

@@ -17,7 +17,7 @@ from simulators.circuit.analysis.profile import Profile
 #
 # Invariant: pure and light (no numpy, no numba), so that the service decides with it.
 
-NoiseKind = Literal["kraus", "pauli", "quasistatic", "readout"]
+NoiseKind = Literal["kraus", "leakage", "pauli", "quasistatic", "readout"]
 # Pools that run an engine: those without a named engine; those that name it; those that name it and
 # have GPUs, one a worker; the pool of one external device, one task at a time; pools that name a
 # program too. Engines that run no circuits: `calls` as `default`; `functions` as `named`, for tasks

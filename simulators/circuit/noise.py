@@ -162,6 +162,27 @@ class Detunings(msgspec.Struct, frozen=True, eq=False):
         return Detunings(before, wires[qubits], self.angles[inside], self.loops, bounds)
 
 
+class Leakage(msgspec.Struct, frozen=True, eq=False):
+    """Gates that take a qubit from |1> to a third level with probability `leak`, and bring one back
+    from there to |1> with probability `seep`, in order; see `passes.leakage`."""
+
+    after: NDArray[np.int64]  # [events]: the gate that each follows
+    places: NDArray[np.int64]  # [events]: location of the noise program that each precedes
+    qubits: NDArray[np.int64]  # [events]
+    leak: NDArray[np.float64]  # [events]
+    seep: NDArray[np.float64]  # [events]
+    readout: NDArray[np.float64]  # [qubits]: probability that a leaked qubit is read as |1> is
+
+    @property
+    def num_flags(self) -> int:
+        """Number of qubits that leak."""
+        return np.unique(self.qubits).size
+
+    @property
+    def memory_bytes(self) -> int:
+        return 40 * self.qubits.size + self.readout.nbytes
+
+
 class NoiseProgram(msgspec.Struct, frozen=True, eq=False):
     """Noise of one circuit; a plan depends on it through `digest`. Locations are those of the
     circuit `located`, in order of their action. AFTER_OP: the operation that a channel follows (-1:
@@ -176,6 +197,7 @@ class NoiseProgram(msgspec.Struct, frozen=True, eq=False):
     known_facts: ChannelFacts | None = None  # facts of the channels, if known
     duration_ns: float = -1.0  # duration of the circuit's schedule; -1.0: not scheduled
     detunings: Detunings | None = None
+    leakage: Leakage | None = None
     order: NDArray[np.int64] | None = (
         None  # operations of the circuit by start time; None: as listed
     )
@@ -190,7 +212,8 @@ class NoiseProgram(msgspec.Struct, frozen=True, eq=False):
         """Memory of the locations and channels, each counted as if no other program shared it."""
         facts = 0 if self.known_facts is None else self.known_facts.rows.nbytes
         rotations = 0 if self.detunings is None else 24 * self.detunings.angles.size
-        own = self.locations.nbytes + facts + rotations
+        flags = 0 if self.leakage is None else self.leakage.memory_bytes
+        own = self.locations.nbytes + facts + rotations + flags
         return own + sum(each.ptm.nbytes for each in self.channels)
 
     @property

@@ -38,6 +38,7 @@ from simulators.engine import (
 )
 from simulators.execution import outputs, requests
 from simulators.execution.detuned import DetunedPlan
+from simulators.execution.flagged import FlaggedPlan
 from simulators.execution.outputs import FinalState, collect
 from simulators.execution.readout import ReadoutStage
 
@@ -169,6 +170,8 @@ class DensityMatrixEngine:
         self, circuit: Circuit, noise: NoiseProgram | None, options: RunOptions
     ) -> engine.Plan:
         requests.check_request(CARD, circuit, noise, options, reduced=True)
+        if noise is not None and noise.leakage is not None:
+            return FlaggedPlan(self, circuit, noise, options)
         if noise is not None and noise.detunings is not None:
             return DetunedPlan(self, circuit, noise, options)
         return DensityMatrixPlan(noise)
@@ -181,7 +184,7 @@ class DensityMatrixEngine:
         options: RunOptions,
         control: RunControl,
     ) -> EngineResult:
-        if isinstance(plan, DetunedPlan):
+        if isinstance(plan, DetunedPlan | FlaggedPlan):
             return plan.run(self, circuit, request, options, control)
         if not isinstance(plan, DensityMatrixPlan):
             raise TypeError(f"a plan of {type(plan).__name__}, not of this engine")

@@ -85,6 +85,14 @@ class DeviceModel:
         """Relaxation."""
         return self._relaxation(qubit, duration_ns) if self.has_idle_noise else None
 
+    leaks = False
+
+    def leakage(self, name: str, qubits: tuple[int, ...]) -> tuple[float, float]:
+        return 0.0, 0.0
+
+    def leaked_readout(self, qubit: int) -> float:
+        return 1.0
+
     def detuning(self, qubit: int) -> float:
         """None."""
         return 0.0

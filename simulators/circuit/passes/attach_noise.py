@@ -19,7 +19,7 @@ from simulators.circuit.analysis.measurements import TERMINAL, has_mid_circuit_o
 from simulators.circuit.gates import DELAY, DELAY_DT, MEASURE, UNITARY
 from simulators.circuit.ir import Circuit, Operands, Table, used_qubits
 from simulators.circuit.noise import AFTER_OP, NoiseProgram
-from simulators.circuit.passes import detuning, layers, noise_locations, timed_noise
+from simulators.circuit.passes import detuning, layers, leakage, noise_locations, timed_noise
 from simulators.circuit.passes.noise_registry import NO_READOUT, NoiseRegistry, PlainLocator
 from simulators.circuit.schedule import METHODS, Method, Schedule, schedule
 from simulators.circuit.time_order import after_writers, reordered, time_order
@@ -212,13 +212,13 @@ class NoiseAttachment:
         if the general method is needed."""
         if circuit.conditions_data or has_delays(circuit) or not self.model.has_idle_noise:
             return None
-        if self.model.layers or self._registry.is_detuned or self._registry.has_memory:
+        registry, count = self._registry, circuit.num_qubits
+        if self.model.layers or registry.is_detuned or registry.has_memory or registry.leaks:
             return None
         if self._registry.coupled(circuit.num_qubits).ends.size:
             return None
         if any(map(is_named_measurement, circuit.table.names)):
             return None
-        registry, count = self._registry, circuit.num_qubits
         own = registry.readout(count) if circuit.clbits_data else NO_READOUT
         misread = own.misread if circuit.clbits_data else np.zeros(count, np.uint8)
         result = self._plain.locate(circuit, method, misread)
@@ -311,6 +311,8 @@ class _CircuitNoise:
         digest = _digest(self._circuit, self._model, self._method, times.tobytes())
         readout = self._readout()
         program = _assembled(registry, digest, locations, used[:number], readout, duration_ns)
+        if registry.leaks:
+            program = self._leaking(program, irregular)
         return self._detuned(program, waits, delays, uses) if registry.is_detuned else program
 
     def _layers(self) -> tuple[list[layers.LayerUse], NDArray[np.int64] | None]:
@@ -365,6 +367,18 @@ class _CircuitNoise:
             return []
         after, channels, first, second = np.array(rows, np.int64).T.copy()
         return [(after, channels, first, second)]
+
+    def _leaking(self, program: NoiseProgram, irregular: _Locations) -> NoiseProgram:
+        """A noise program with the leakage of gates, after each one's own channels."""
+        count = self._circuit.ops.size
+        own = np.concatenate((self._located[:, 0], irregular[:, 0]))
+        ends = np.searchsorted(program.locations[:, 0], np.arange(-1, count))
+        ends[1:] += np.bincount(own, minlength=count)
+        found = leakage.leakage(self._circuit, self._operands, self._model, ends)
+        if found is None:
+            return program
+        kinds = program.kinds | {"leakage"}
+        return msgspec.structs.replace(program, kinds=kinds, leakage=found)
 
     def _detuned(
         self,

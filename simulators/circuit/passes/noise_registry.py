@@ -110,6 +110,7 @@ class NoiseRegistry:
         self._pairs: tuple[tuple[int, int], ...] = ()
         self._coupled: CoupledPairs | None = None
         self.is_detuned = any(map(model.detuning, range(model.num_qubits)))
+        self.leaks = model.leaks
         self.has_memory = any(model.memory(q, 1) is not None for q in range(model.num_qubits))
         # Relaxation during readouts is split as that of idle times is where ZZ acts meanwhile.
         self.splits_readout = model.has_idle_noise and bool(model.crosstalk_pairs)

@@ -1,0 +1,192 @@
+"""Leakage of gates to a third level, whose population is a flag of each qubit.
+
+After a gate a qubit leaks from |1> with probability p, without coherence between its levels, and a
+leaked qubit comes back to |1> with probability s: Kraus operators diag(1, sqrt(1 - p), sqrt(1 -
+s)), sqrt(p) |2><1| and sqrt(s) |1><2|. So the state has no coherence between the third level and
+the others, and a classical flag says whether a qubit is leaked. Gates on it alone do nothing. On
+the other qubits of a gate, and of a channel on two qubits, it acts like the completely mixed state
+I / 2: a controlled-Z dephases the partner, a controlled-X on a leaked control flips it half of the
+time. (The phase that a partner gets from a leaked transmon is random: Varbanov et al., arXiv
+2002.07119, section II.) A leaked qubit is read as |1> with a probability of its own, and a reset
+brings it back.
+
+Engines run this on the qubits alone. The state of a leaked qubit is arbitrary then; it is mixed
+before an operation that shows it, and set before a measurement. `flagged` has the flags as qubits
+of their own, which only channels act on.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import math
+from collections.abc import Iterator
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from noise_models.channel import Channel, from_kraus
+from noise_models.model import NoiseModel
+from simulators.circuit import gates
+from simulators.circuit.ir import Circuit, Operands
+from simulators.circuit.noise import AFTER_OP, Q0, Q1, Leakage, NoiseProgram
+
+LEAK, MIX, READ, RETURN = range(4)  # kinds of `Step`
+
+
+class Step(msgspec.Struct, frozen=True, eq=False):
+    """What happens to a qubit and its flag. LEAK: with probability `leak` from |1>, back with
+    `seep`; MIX: a leaked qubit is completely mixed; READ: it is in |1> with probability `leak`,
+    else in |0>; RETURN: the flag is cleared."""
+
+    kind: int
+    after: int  # the operation that it follows, -1: before all
+    place: int  # it acts before this location of the noise program
+    qubit: int
+    leak: float = 0.0
+    seep: float = 0.0
+
+
+def leakage(
+    circuit: Circuit, operands: Operands, model: NoiseModel, gate_ends: NDArray[np.int64]
+) -> Leakage | None:
+    """Leakage of the gates of a circuit; None: no gate leaks. `gate_ends` [operations + 1]: first
+    location after those of the gate's own channels, operation -1 first."""
+    names, ops = circuit.noise_names, circuit.ops
+    known: dict[tuple[int, tuple[int, ...]], tuple[float, float]] = {}
+    rows: list[tuple[int, int, int]] = []
+    rates: list[tuple[float, float]] = []
+    for k in np.flatnonzero((operands.codes >= gates.UNITARY) & (operands.counts > 0)).tolist():
+        key = int(ops[k]), operands.qubits(k)
+        if key not in known:
+            known[key] = model.leakage(names[key[0]], key[1])
+        if any(known[key]):
+            rows += [(k, int(gate_ends[k + 1]), qubit) for qubit in key[1]]
+            rates += [known[key]] * len(key[1])
+    leaking = {row[2] for row, (leak, _) in zip(rows, rates, strict=True) if leak}
+    if not leaking:
+        return None
+    acting = [n for n, row in enumerate(rows) if row[2] in leaking]
+    after, place, qubits = np.array(rows, np.int64)[acting].T
+    found = np.array(rates)[acting]
+    readout = np.array([model.leaked_readout(q) for q in range(circuit.num_qubits)])
+    return Leakage(after, place, qubits, found[:, 0], found[:, 1], readout)
+
+
+def steps(circuit: Circuit, noise: NoiseProgram) -> Iterator[Step]:
+    """What happens to qubits and flags, in the order of its action: by operation and location."""
+    found = noise.leakage
+    assert found is not None
+    operands = Operands.of(circuit)
+    codes = operands.codes
+    leaking = set(found.qubits.tolist())
+    # Before the first leak of a qubit nothing needs its flag, but in a loop.
+    first = dict.fromkeys(leaking, -1)
+    if set(codes.tolist()).isdisjoint((gates.FOR, gates.WHILE)):
+        for k, qubit in zip(found.after[::-1].tolist(), found.qubits[::-1].tolist(), strict=True):
+            first[qubit] = k
+    after = noise.locations[:, AFTER_OP]
+    ends = np.searchsorted(after, np.arange(-1, codes.size), side="right")
+    event, events = 0, list(
+        zip(found.after.tolist(), found.places.tolist(), found.qubits.tolist(),
+            found.leak.tolist(), found.seep.tolist(), strict=True)
+    )  # fmt: skip
+    for k, code in enumerate([gates.BARRIER, *codes.tolist()]):
+        op, before = k - 1, int(ends[k - 1]) if k else 0
+        wires = operands.qubits(op) if op >= 0 else ()
+        mine = [q for q in wires if q in leaking and first[q] < op]
+        if code == gates.MEASURE:
+            for q in mine:
+                yield Step(READ, op - 1, before, q, float(found.readout[q]))
+        elif code >= gates.UNITARY and len(wires) > 1:
+            for q in mine:
+                yield Step(MIX, op - 1, before, q)
+        end = int(ends[k])
+        mixed = set(mine) if code >= gates.UNITARY else set()
+        for place in range(before, end + 1):
+            while event < len(events) and events[event][:2] == (op, place):
+                _, _, qubit, leak, seep = events[event]
+                yield Step(LEAK, op, place, qubit, leak, seep)
+                mixed.discard(qubit)
+                event += 1
+            if place < end and noise.locations[place, Q1] >= 0:
+                pair = noise.locations[place, [Q0, Q1]].tolist()
+                for q in pair:
+                    if q in leaking and first[q] <= op and q not in mixed:
+                        yield Step(MIX, op, place, q)
+                mixed.difference_update(pair)
+        if code == gates.RESET:
+            for q in mine:
+                yield Step(RETURN, op, end, q)
+
+
+class FlaggedCircuit(msgspec.Struct, frozen=True, eq=False):
+    """A circuit with a qubit for the flag of each qubit that leaks, after its own qubits."""
+
+    circuit: Circuit
+    noise: NoiseProgram
+    num_flags: int
+
+    def of(self, circuit: Circuit) -> Circuit:
+        """The flagged form of another circuit with the same structure."""
+        return msgspec.structs.replace(circuit, num_qubits=self.circuit.num_qubits)
+
+    def labels(self, labels: tuple[str, ...]) -> tuple[str, ...]:
+        """Pauli strings of the circuit's qubits, with the identity on the flags."""
+        return tuple("I" * self.num_flags + label for label in labels)
+
+
+def flagged(circuit: Circuit, noise: NoiseProgram) -> FlaggedCircuit:
+    """Make the flags of a noise program qubits."""
+    found = noise.leakage
+    assert found is not None
+    owners = np.unique(found.qubits).tolist()
+    flag = {qubit: circuit.num_qubits + k for k, qubit in enumerate(owners)}
+    numbers: dict[tuple[int, float, float], int] = {}
+    channels = list(noise.channels)
+    rows: list[tuple[int, int, int, int]] = []
+    places: list[int] = []
+    for step in steps(circuit, noise):
+        key = step.kind, step.leak, step.seep
+        if key not in numbers:
+            numbers[key] = len(channels)
+            channels.append(_channel(*key))
+        pair = (flag[step.qubit], -1) if step.kind == RETURN else (step.qubit, flag[step.qubit])
+        rows.append((step.after, numbers[key], *pair))
+        places.append(step.place)
+    readout = noise.readout
+    count = circuit.num_qubits + len(owners)
+    return FlaggedCircuit(
+        msgspec.structs.replace(circuit, num_qubits=count),
+        msgspec.structs.replace(
+            noise,
+            digest=hashlib.blake2b(noise.digest + b"flagged", digest_size=32).digest(),
+            kinds=noise.kinds - {"leakage"} | {"kraus"},
+            locations=np.insert(noise.locations, places, rows, axis=0),
+            channels=tuple(channels),
+            readout=None if readout is None else readout.widened(count),
+            known_facts=None,
+            leakage=None,
+        ),
+        len(owners),
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def _channel(kind: int, leak: float, seep: float) -> Channel:
+    """Channel of a step on a qubit (bit 0) and its flag (bit 1); RETURN is on the flag alone."""
+
+    def unit(row: int, column: int, weight: float = 1.0) -> NDArray[np.complex128]:
+        result = np.zeros((4, 4), np.complex128)
+        result[row, column] = math.sqrt(weight)
+        return result
+
+    if kind == RETURN:
+        return from_kraus([np.array([[1, 0], [0, 0]]), np.array([[0, 1], [0, 0]])])
+    if kind == LEAK:
+        stays = np.diag(np.sqrt([1.0, 1.0 - leak, 1.0 - seep, 1.0 - seep])).astype(np.complex128)
+        return from_kraus([stays, unit(3, 1, leak), unit(1, 2, seep), unit(1, 3, seep)])
+    share = 0.5 if kind == MIX else leak
+    sets = [unit(2 + to, 2 + at, (1.0 - share, share)[to]) for at in (0, 1) for to in (0, 1)]
+    return from_kraus([np.diag([1, 1, 0, 0]).astype(np.complex128), *sets])
