@@ -33,7 +33,7 @@ _STATEVECTOR = EngineCard(
     outputs=_WITH_GRADIENT, max_qubits=_WIDEST_STATE,
     summary="all amplitudes, exact; dynamic circuits by branching and merging",
     costs=costs.StatevectorCost(passes=True), reproducible=True,
-    control=structs.replace(_ALL_CONTROL, parts=True), noise=NoiseSupport(_DETUNED),
+    control=structs.replace(_ALL_CONTROL, parts=True), noise=NoiseSupport(_LEAKING),
     parallel=catalog_cards.Parallelism(threads=True, resizable=True, ranks=True),
     auto=catalog_cards.AutoChoice(preference.statevector_rank), light_cone="ideal",
     kernels=_STATE_KERNELS,

@@ -71,7 +71,7 @@ class _Pieces(msgspec.Struct, frozen=True, eq=False):
 class DetunedPlan:
     """Plan of a circuit with detunings: that of its rotated form, by the same engine."""
 
-    is_detuned = True
+    is_hidden = True  # a mixture over what is hidden during a shot
 
     def __init__(
         self, engine: engines.Engine, circuit: Circuit, noise: NoiseProgram, options: RunOptions

@@ -16,6 +16,8 @@ from simulators.errors import Unsupported
 class FlaggedPlan:
     """Plan of a circuit with leakage: that of its flagged form, by the same engine."""
 
+    is_hidden = True  # a mixture over what is hidden during a shot
+
     def __init__(
         self, engine: engines.Engine, circuit: Circuit, noise: NoiseProgram, options: RunOptions
     ) -> None:

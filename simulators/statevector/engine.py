@@ -86,6 +86,10 @@ class StatevectorEngine:
         self, circuit: Circuit, noise: NoiseProgram | None, options: RunOptions
     ) -> simulators_engine.Plan:
         requests.check_request(CARD, circuit, noise, options, reduced=True)
+        if noise is not None and noise.leakage is not None:
+            from simulators.execution.flagged import FlaggedPlan
+
+            return FlaggedPlan(self, circuit, noise, options)
         if noise is not None and noise.detunings is not None:
             from simulators.execution.detuned import DetunedPlan
 
@@ -113,7 +117,7 @@ class StatevectorEngine:
         control: RunControl,
     ) -> EngineResult:
         """Run as `engine.Engine`; over ranks, only the first returns a result."""
-        if getattr(plan, "is_detuned", False):
+        if getattr(plan, "is_hidden", False):
             return self._detuned(plan, circuit, request, options, control)
         requests.check_run(circuit, options)
         bindings = request.bindings

@@ -16,6 +16,7 @@ from simulators.circuit.analysis import measurements
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram, Readout
 from simulators.circuit.passes.components import Subcircuit, active_part
+from simulators.circuit.passes.leakage import has_flags, unflagged
 from simulators.circuit.passes.light_cone import OutputSupport
 from simulators.execution import outputs, requests
 from simulators.execution.readout import ReadoutStage
@@ -25,7 +26,7 @@ from simulators.statevector.backend.matrix import PlacedMatrix, by_columns, plac
 from simulators.statevector.backend.protocol import Ensemble, StateBackend
 from simulators.statevector.dynamic.interpreter import Interpreter
 from simulators.statevector.execute import ComponentRun
-from simulators.statevector.program import Instruction, Noise, Program, Unitary, build_program
+from simulators.statevector.program import Flag, Instruction, Noise, Program, Unitary, build_program
 from simulators.statevector.state import PHYSICAL_BYTES
 from simulators.statevector.trajectories.pauli_frames import FrameRules, carry
 from simulators.statevector.trajectories.states import SCRATCH_STATES, TrajectoryStates
@@ -117,10 +118,13 @@ class BranchRun(ComponentRun):
         run: requests.BindingRun,
         op_ids: NDArray[np.int64],
         readout: Readout | None,
+        *,
+        leaks: bool = False,
     ) -> None:
-        """Set up. `op_ids`: numbers of the operations in the whole circuit."""
+        """Set up. `op_ids`: numbers of the operations in the whole circuit; `leaks`: qubits leak, a
+        flag of each is a bit of the shot."""
         super().__init__(states, programs, run)
-        self._numbers = op_ids
+        self._numbers, self._leaks = op_ids, leaks
         self._recorded = readout
         self._recorded_in_whole = readout
         if readout is not None and readout.own:
@@ -139,7 +143,8 @@ class BranchRun(ComponentRun):
         return self._schedules.of(self._circuit, keep=keep)
 
     def _walk(self, plan: Program, ensemble: Ensemble) -> Interpreter:
-        return Interpreter(ensemble, plan, self._run, self._recorded_in_whole)
+        recorded = self._recorded_in_whole
+        return Interpreter(ensemble, plan, self._run, recorded, flags=self._leaks)
 
     def sample(self, shots: int, key: outputs.SeedKey) -> Iterator[outputs.Batch]:
         """Sample as `FinalState.sample`; shots in ascending order."""
@@ -156,11 +161,14 @@ class BranchRun(ComponentRun):
         del key
         owners, weights = outputs.owners_and_weights(request.observables)
         moments = pattern_sampling.Moments(len(request.observables))
+        measured = [(0, 0), *strings] if self._leaks else strings
         for branches in self._groups(True, range(request.shots)):
             states = branches.ensemble.states
             entry = np.empty((len(branches), len(request.observables)))
             for k, state in enumerate(branches.states.tolist()):
-                each = states.expectations(branches.ensemble.state(state), strings)
+                each = states.expectations(branches.ensemble.state(state), measured)
+                if self._leaks:  # the norm is not kept
+                    each = each[1:] / each[0]
                 entry[k] = np.bincount(owners, weights * each, len(request.observables))
             order = np.argsort(branches.shots_or_weights)
             moments.add(entry[branches.branch_of[order]])
@@ -192,15 +200,27 @@ def noisy_programs(
 def instructions(noise: NoiseProgram) -> dict[int, list[Instruction]]:
     """Channels as instructions, by the operation they follow."""
     entries: dict[int, list[Instruction]] = {}
-    for error in locations.located_errors(noise):
+    for error in locations.located_steps(noise):
         sequence = entries.setdefault(error.after, [])
+        if isinstance(error, locations.LocatedFlag):
+            stays = None
+            if error.leak:  # the mean of the norms of |0> and |1> stays 1
+                kept = np.sqrt(np.array([1.0, 1.0 - error.leak]) / (1.0 - 0.5 * error.leak))
+                stays = _placed(np.diag(kept), (error.qubit,))
+            leaked = None if error.leaked is None else _noise(error.leaked)
+            sequence.append(Flag(error, stays, leaked))
+            continue
         if error.unitary is not None:
             sequence.append(Unitary(_placed(error.unitary, error.qubits)))
         if error.probability:
-            basis = paulis(len(error.qubits))
-            errors = tuple(_placed(basis[k], error.qubits) for k in error.paulis)
-            sequence.append(Noise(error, errors))
+            sequence.append(_noise(error))
     return entries
+
+
+def _noise(error: locations.LocatedError) -> Noise:
+    """Errors with their Paulis in the form of the states."""
+    basis = paulis(len(error.qubits))
+    return Noise(error, tuple(_placed(basis[k], error.qubits) for k in error.paulis))
 
 
 def _placed(matrix: NDArray[np.complex128], qubits: tuple[int, ...]) -> PlacedMatrix:
@@ -228,7 +248,10 @@ class NoisyPart:
         tile_wires: int,
     ) -> None:
         """Set up. `small`: see `StatevectorEngine`; `keep`: an output needs the final state;
-        `tile_wires`: see `TrajectorySampler`."""
+        `tile_wires`: see `TrajectorySampler`. Qubits that leak have their flags in the shots."""
+        self._leaks = leaks = has_flags(noise)
+        if leaks:
+            part, noise = unflagged(part, noise)
         self.part = part
         self.noise = noise
         self._precision = options.precision
@@ -239,7 +262,7 @@ class NoisyPart:
         self.located: locations.NoisyCircuit | None = None
         self._sampler: TrajectorySampler | None = None
         roles = np.empty(circuit.ops.size, np.int64)
-        if not circuit.conditions_data and not measurements.has_mid_circuit_ops(
+        if not leaks and not circuit.conditions_data and not measurements.has_mid_circuit_ops(
             circuit, roles, keep=keep
         ):
             wide = not small or circuit.num_qubits > SMALL_QUBITS
@@ -305,8 +328,11 @@ class NoisyPart:
     def branched(self, states: StateBackend, run: requests.EngineRun) -> engine.EngineResult:
         """Run all rows by splitting branches."""
         op_ids, readout = self.part.operations, self.noise.readout
-        rows = (BranchRun(states, self.programs, row, op_ids, readout) for row in self._rows(run))
-        return engine.EngineResult.joined([row.result() for row in rows])
+        results = []
+        for row in self._rows(run):
+            each = BranchRun(states, self.programs, row, op_ids, readout, leaks=self._leaks)
+            results.append(each.result())
+        return engine.EngineResult.joined(results)
 
     def _rows(self, run: requests.EngineRun) -> Iterator[requests.BindingRun]:
         own = requests.part_request(self.part, run.request, run.circuit.num_qubits)

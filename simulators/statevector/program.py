@@ -18,7 +18,7 @@ from simulators.statevector.backend.gate_list import GateList, plan_gate_list
 from simulators.statevector.backend.matrix import PlacedMatrix, by_columns, place
 from simulators.statevector.planning import planner
 from simulators.statevector.planning.lowering import MOST_QUBITS
-from simulators.trajectories.locations import LocatedError
+from simulators.trajectories.locations import LocatedError, LocatedFlag
 
 
 class Gates(msgspec.Struct, frozen=True, eq=False):
@@ -55,6 +55,14 @@ class Noise(msgspec.Struct, frozen=True, eq=False):
 
     location: LocatedError  # without its unitary part
     paulis: tuple[PlacedMatrix, ...]  # of its errors
+
+
+class Flag(msgspec.Struct, frozen=True, eq=False):
+    """Step of the flag of a qubit that leaks."""
+
+    location: LocatedFlag
+    stays: PlacedMatrix | None  # of the shots that do not leak; the norm is not kept
+    leaked: Noise | None  # of the shots with the flag
 
 
 class Store(msgspec.Struct, frozen=True, eq=False):
@@ -102,7 +110,7 @@ class Continue(msgspec.Struct, frozen=True):
 
 
 Instruction = (
-    Gates | Unitary | Measure | Reset | Noise | Store | If | Switch | While | For | Break | Continue
+    Gates | Unitary | Measure | Reset | Noise | Flag | Store | If | Switch | While | For | Break | Continue
 )
 
 

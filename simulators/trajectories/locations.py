@@ -20,6 +20,7 @@ from simulators.circuit.analysis.measurements import MeasurementLayout
 from simulators.circuit.gates import BARRIER, DELAY, DELAY_DT, MEASURE, RESET
 from simulators.circuit.ir import Circuit, table_of
 from simulators.circuit.noise import NoiseProgram
+from simulators.circuit.passes.leakage import MIX, READ, RETURN, FlagChannel
 from simulators.trajectories import noise_table
 from simulators.trajectories.mid_circuit import MidCircuit
 from simulators.trajectories.pattern_sampling import FIRST_DRAW, ErrorTable, location_draws
@@ -227,6 +228,10 @@ def compose(noise: NoiseProgram, *, separate: bool = False) -> list[ComposedChan
             open_.clear()
             last_after = after
         qubits = (first,) if second < 0 else (first, second)
+        if isinstance(noise.channels[channel], FlagChannel):
+            open_.clear()
+            results.append(ComposedChannels(number, after, qubits, [(channel, _SAME)]))
+            continue
         _joined(number, after, qubits, open_, results, separate=separate).add(channel, qubits)
     return [term for term in results if term.parts]
 
@@ -272,11 +277,66 @@ class LocatedError(msgspec.Struct, frozen=True, eq=False):
 _NO_CHANCE = 1e-14  # smaller shares are rounding
 
 
+class LocatedFlag(msgspec.Struct, frozen=True, eq=False):
+    """Step of a qubit with a flag (see `passes.leakage`): shots without the flag leak from |1> with
+    probability `leak`, those with it have the error `leaked`, which clears it if `clears`."""
+
+    number: int  # number of its random draws
+    after: int  # the operation that it follows
+    qubit: int
+    leak: float = 0.0
+    leaked: LocatedError | None = None
+    clears: bool = False
+
+    def candidates(
+        self, key: tuple[int, int], shots: NDArray[np.int64], passes: Sequence[int] = ()
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Places of the shots without the flag that leak if their state has |1>, and the least
+        probability of |1> with which each does. `passes`: see `draw_number`."""
+        draws = location_draws(key, FIRST_DRAW + 2 * self.number, passes, shots)
+        rows = np.flatnonzero(draws < self.leak)
+        return rows, draws[rows] / self.leak if rows.size else draws[rows]
+
+
+def _flag_step(number: int, after: int, qubit: int, step: FlagChannel) -> LocatedFlag:
+    """A step of the flag of a qubit, with the error of shots that have it."""
+
+    def error(probability: float, operators: list[list[list[float]]]) -> LocatedError:
+        kraus = np.array(operators, np.complex128)
+        edges = np.ones(1)
+        return LocatedError(number, after, (qubit,), None, probability, edges, (), kraus)
+
+    if step.kind == MIX:
+        thirds = np.array([1.0 / 3.0, 2.0 / 3.0, 1.0])
+        none = np.zeros((0, 2, 2), np.complex128)
+        mixed = LocatedError(number, after, (qubit,), None, 0.75, thirds, (1, 2, 3), none)
+        return LocatedFlag(number, after, qubit, leaked=mixed)
+    if step.kind == RETURN:
+        return LocatedFlag(number, after, qubit, clears=True)
+    if step.kind == READ:
+        zero, one = math.sqrt(1.0 - step.leak), math.sqrt(step.leak)
+        chosen = error(1.0, [
+            [[zero, 0], [0, 0]], [[0, zero], [0, 0]], [[0, 0], [one, 0]], [[0, 0], [0, one]],
+        ])  # fmt: skip
+        return LocatedFlag(number, after, qubit, leaked=chosen)
+    returns = error(step.seep, [[[0, 0], [1, 0]], [[0, 0], [0, 1]]])
+    return LocatedFlag(number, after, qubit, step.leak, returns, clears=True)
+
+
 def located_errors(noise: NoiseProgram) -> list[LocatedError]:
+    """Errors of a noise program without flags; see `located_steps`."""
+    return [each for each in located_steps(noise) if isinstance(each, LocatedError)]
+
+
+def located_steps(noise: NoiseProgram) -> list[LocatedError | LocatedFlag]:
     """Errors of a noise program by the operation they follow, in order."""
     forms = NormalForms(noise.channels)
-    results = []
+    results: list[LocatedError | LocatedFlag] = []
     for term in compose(noise):
+        step = noise.channels[term.parts[0][0]]
+        if isinstance(step, FlagChannel):
+            results.append(_flag_step(term.number, term.after, term.qubits[0], step))
+            continue
         form = forms.of(tuple(term.parts), len(term.qubits))
         weights = np.append(form.probabilities[1:], form.rest_weight)
         chosen = np.flatnonzero(weights)

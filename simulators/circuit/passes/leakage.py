@@ -10,9 +10,10 @@ time. (The phase that a partner gets from a leaked transmon is random: Varbanov 
 2002.07119, section II.) A leaked qubit is read as |1> with a probability of its own, and a reset
 brings it back.
 
-Engines run this on the qubits alone. The state of a leaked qubit is arbitrary then; it is mixed
-before an operation that shows it, and set before a measurement. `flagged` has the flags as qubits
-of their own, which only channels act on.
+A leaked qubit has an arbitrary state in an engine; it is mixed before an operation that shows it,
+and set before a measurement. `flagged` has the flags as qubits of their own, which only channels
+act on: exact where the density matrix has room for them. In a trajectory the flags are bits of the
+shot: `unflagged`.
 """
 
 from __future__ import annotations
@@ -30,9 +31,18 @@ from noise_models.channel import Channel, from_kraus
 from noise_models.model import NoiseModel
 from simulators.circuit import gates
 from simulators.circuit.ir import Circuit, Operands
-from simulators.circuit.noise import AFTER_OP, Q0, Q1, Leakage, NoiseProgram
+from simulators.circuit.noise import AFTER_OP, CHANNEL, Q0, Q1, Leakage, NoiseProgram
+from simulators.circuit.passes.components import Subcircuit
 
 LEAK, MIX, READ, RETURN = range(4)  # kinds of `Step`
+
+
+class FlagChannel(Channel, frozen=True, eq=False):
+    """Channel of a `Step` on a qubit and its flag; RETURN is on the flag alone."""
+
+    kind: int
+    leak: float
+    seep: float
 
 
 class Step(msgspec.Struct, frozen=True, eq=False):
@@ -119,6 +129,12 @@ def steps(circuit: Circuit, noise: NoiseProgram) -> Iterator[Step]:
         if code == gates.RESET:
             for q in mine:
                 yield Step(RETURN, op, end, q)
+    last = dict.fromkeys(leaking, -1)
+    for k in np.flatnonzero(codes >= gates.MEASURE).tolist():
+        last.update(dict.fromkeys(leaking.intersection(operands.qubits(k)), k))
+    for q in sorted(leaking):
+        if last[q] < 0 or codes[last[q]] != gates.MEASURE:
+            yield Step(MIX, codes.size - 1, int(ends[-1]), q)  # as expectation values see it
 
 
 class FlaggedCircuit(msgspec.Struct, frozen=True, eq=False):
@@ -173,9 +189,36 @@ def flagged(circuit: Circuit, noise: NoiseProgram) -> FlaggedCircuit:
     )
 
 
+def unflagged(part: Subcircuit, noise: NoiseProgram) -> tuple[Subcircuit, NoiseProgram]:
+    """A part of a flagged circuit without its flags: each `FlagChannel` is on the qubit alone."""
+    steps = np.array([isinstance(each, FlagChannel) for each in noise.channels], np.bool_)
+    rows = noise.locations.copy()
+    flags = steps[rows[:, CHANNEL]]
+    pairs = flags & (rows[:, Q1] >= 0)
+    owner = np.arange(part.circuit.num_qubits)
+    owner[rows[pairs, Q1]] = rows[pairs, Q0]
+    rows[flags, Q0], rows[flags, Q1] = owner[rows[flags, Q0]], -1
+    qubits = np.setdiff1d(np.arange(owner.size), noise.locations[pairs, Q1])
+    alone = flags & ~np.isin(rows[:, Q0], rows[pairs, Q0])  # a flag that nothing reads
+    circuit = msgspec.structs.replace(part.circuit, num_qubits=qubits.size)
+    return (
+        msgspec.structs.replace(part, circuit=circuit, qubits=part.qubits[: qubits.size]),
+        msgspec.structs.replace(noise, locations=rows[~alone], known_facts=None),
+    )
+
+
+def has_flags(noise: NoiseProgram) -> bool:
+    """Return whether a noise program is that of a flagged circuit."""
+    return any(isinstance(each, FlagChannel) for each in noise.channels)
+
+
 @functools.lru_cache(maxsize=256)
-def _channel(kind: int, leak: float, seep: float) -> Channel:
-    """Channel of a step on a qubit (bit 0) and its flag (bit 1); RETURN is on the flag alone."""
+def _channel(kind: int, leak: float, seep: float) -> FlagChannel:
+    """Channel of a step on a qubit (bit 0) and its flag (bit 1)."""
+    return FlagChannel(_map(kind, leak, seep).ptm, kind, leak, seep)
+
+
+def _map(kind: int, leak: float, seep: float) -> Channel:
 
     def unit(row: int, column: int, weight: float = 1.0) -> NDArray[np.complex128]:
         result = np.zeros((4, 4), np.complex128)

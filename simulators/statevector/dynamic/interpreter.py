@@ -14,6 +14,7 @@ from simulators.engine import PASSES
 from simulators.execution.requests import BindingRun
 from simulators.execution.sampling import draw_number
 from simulators.statevector import program
+from simulators.statevector.backend import reductions
 from simulators.statevector.backend.matrix import by_columns, place
 from simulators.statevector.backend.protocol import Ensemble, Numbers, StateBackend, StateHandle
 from simulators.statevector.checkpoint import Evolution, digest
@@ -22,6 +23,7 @@ from simulators.statevector.dynamic.branches import FOR_STEPS, WHILE_STEPS, Bran
 from simulators.statevector.planning.fusion import ONE_WIRE, SWEEP
 from simulators.statevector.program import Program
 from simulators.trajectories import prefix_tree
+from simulators.trajectories.locations import LocatedFlag
 from simulators.trajectories.pattern_sampling import location_draws
 
 # Noise of dynamic circuits: a location splits the shots of a branch like a hidden measurement.
@@ -58,12 +60,19 @@ class NoiseSplitter:
 
     def split(self, item: program.Noise, branches: Branches, passes: Sequence[int]) -> Branches:
         """Branches with the errors of their shots applied. Raises TooManyBranches."""
+        return self.struck(item, branches, passes)[0]
+
+    def struck(
+        self, item: program.Noise, branches: Branches, passes: Sequence[int]
+    ) -> tuple[Branches, Numbers]:
+        """The result of `split`, and the error of each row: 0 for none, then Paulis, then
+        operators."""
         shots = branches.shots_or_weights.astype(np.int64, copy=False)
         location = item.location
         hit, error = location.struck(self._key, shots, passes)
+        kinds = np.zeros(shots.size, np.int64)
         if not hit.size:
-            return branches
-        kinds = np.zeros(shots.size, np.int64)  # 0: none, then the Paulis, then the operators
+            return branches, kinds
         kinds[hit] = 1 + error
         probs = np.zeros((0, 0))
         if len(location.kraus):
@@ -72,7 +81,7 @@ class NoiseSplitter:
             number = prefix_tree.FIRST_DRAW + location.number
             draws = location_draws(self._key, number, passes, shots[rest])
             kinds[rest] += location.choose(probs[branches.branch_of[rest]], draws)
-        return self._apply(item, branches, kinds, probs)
+        return self._apply(item, branches, kinds, probs), kinds
 
     def _odds(self, item: program.Noise, branches: Branches, rows: Numbers) -> NDArray[np.float64]:
         """Probability of each Kraus operator in the state of each branch that needs it."""
@@ -165,11 +174,17 @@ class Interpreter:
     """One execution of a program, for some shots of one binding, or exactly."""
 
     def __init__(
-        self, ensemble: Ensemble, schedule: Program, run: BindingRun, readout: Readout | None = None
+        self,
+        ensemble: Ensemble,
+        schedule: Program,
+        run: BindingRun,
+        readout: Readout | None = None,
+        *,
+        flags: bool = False,
     ) -> None:
-        """Set up. `readout`: error of measurements that are not final."""
+        """Set up. `readout`: error of measurements that are not final; `flags`: qubits leak."""
         circuit, key, options = run.circuit, run.key, run.options
-        self._ensemble = ensemble
+        self._ensemble, self._key = ensemble, key
         self._schedule = schedule
         self._options = options
         self._num_qubits = circuit.num_qubits
@@ -183,6 +198,7 @@ class Interpreter:
         self._loops: list[_Loop] = []
         self._words = num_words(circuit.num_clbits)
         self._all_words = record_words(circuit)
+        self._flag_words = num_words(circuit.num_qubits) if flags else 0
 
     @property
     def peak(self) -> int:
@@ -238,14 +254,14 @@ class Interpreter:
         that is done, of 1. Raises TooManyBranches, TooManySteps, Stopped."""
         self._budget.begin()
         self._loops.clear()
-        variables = self._all_words > self._words
-        if variables:
-            branches.widen(self._all_words)
+        all_words = self._all_words + self._flag_words
+        if all_words > self._words:
+            branches.widen(all_words)
         items = self._schedule.items
         for item in items:
             branches = self._run((item,), branches)
             progress(1.0 / len(items))
-        if variables:
+        if all_words > self._words:
             branches.narrow(self._words)
         return branches
 
@@ -279,6 +295,8 @@ class Interpreter:
             return self._merger.merge(result)
         if isinstance(item, program.Noise):
             return self._errors.split(item, branches, [loop.passes for loop in self._loops])
+        if isinstance(item, program.Flag):
+            return self._flag(item, branches, [loop.passes for loop in self._loops])
         if isinstance(item, program.If):
             no, yes = self._parted(item.condition.truths(branches.records), branches, 2)
             return self._merged(self._run(item.then, yes), self._run(item.otherwise, no))
@@ -289,6 +307,49 @@ class Interpreter:
         else:
             self._ensemble.multiply(branches.states, item.dense)
         return branches
+
+    def _flag(
+        self, item: program.Flag, branches: Branches, passes: Sequence[int]
+    ) -> Branches:
+        """Step of the flag of a qubit, bit `qubit` of the words after the variables."""
+        word, bit = self._all_words + (item.location.qubit >> 6), item.location.qubit & 63
+        mask = np.uint64(1 << bit)
+        leaked = (branches.records[:, word] & mask) != 0
+        clear, flagged = self._parted(leaked, branches, 2)
+        gone = clear.none()
+        if item.stays is not None and len(clear):
+            clear, gone = self._leak(item.location, clear, passes)
+            gone.records[:, word] |= mask
+            self._ensemble.multiply(clear.states, item.stays)
+        if len(flagged):
+            back: slice | NDArray[np.bool_] = slice(None)
+            if item.leaked is not None:
+                flagged, kinds = self._errors.struck(item.leaked, flagged, passes)
+                back = kinds > 0
+            if item.location.clears:
+                flagged.records[back, word] &= ~mask
+        return Branches.joined((clear, gone, flagged))
+
+    def _leak(
+        self, location: LocatedFlag, branches: Branches, passes: Sequence[int]
+    ) -> tuple[Branches, Branches]:
+        """Branches of the shots that stay, and of those that leak, in |1>."""
+        shots = branches.shots_or_weights.astype(np.int64, copy=False)
+        rows, least = location.candidates(self._key, shots, passes)
+        if not rows.size:
+            return branches, branches.none()
+        owners, number = np.unique(branches.branch_of[rows], return_inverse=True)
+        weights = self._ensemble.probs(branches.states[owners], location.qubit)
+        ones = weights[:, 1] / weights.sum(axis=1)
+        leaks = np.zeros(shots.size, np.bool_)
+        leaks[rows[least < ones[number]]] = True
+        stays, gone = self._parted(leaks, branches, 2)
+        if len(gone):
+            weights = self._ensemble.probs(gone.states, location.qubit)
+            projection = reductions.Projection(location.qubit, 1, False)
+            factors = 1.0 / np.sqrt(weights[:, 1])
+            self._ensemble.project(gone.states, gone.states, projection, factors)
+        return stays, gone
 
     def _merged(self, *parts: Branches) -> Branches:
         return self._merger.merge(Branches.joined(parts))

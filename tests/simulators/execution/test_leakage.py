@@ -80,10 +80,6 @@ class ThreeLevels:
 
     def kraus(self, operators: list[Matrix], qubit: int) -> None:
         """Apply operators on the levels of one qubit."""
-        ket = "xaybc,yx" if qubit == 0 else ""
-        del ket
-        text = "pa,mabc,qb->" if qubit else ""
-        del text
         total = np.zeros_like(self.rho)
         for each in operators:
             if qubit == 0:
@@ -221,3 +217,12 @@ def test_the_density_matrix_is_that_of_three_level_systems(seed: int) -> None:
     assert "leakage" in noise.kinds
     assert abs(np.einsum("abab->", reference.rho) - 1.0) < 1e-12
     assert np.abs(distribution(circuit, noise) - reference.distribution()).max() < 1e-9
+
+
+@pytest.mark.parametrize("engine", ["statevector"])
+@pytest.mark.parametrize("seed", range(4))
+def test_trajectories_have_the_distribution_of_the_density_matrix(engine: str, seed: int) -> None:
+    circuit, snapshot, reference = random_case(100 + seed)
+    row = Runner(engine)(circuit, shots=20_000, noise=attach_noise(circuit, build(snapshot)))
+    exact = dict(enumerate(reference.distribution().tolist()))
+    assert p_value(exact, counts_of(row)) > 1e-6
