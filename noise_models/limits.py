@@ -90,7 +90,9 @@ def _absent(model: DeviceModel) -> Iterable[str]:
         ):
             continue
         given = _GIVEN_BY.get(name, "")
-        usable = given and (snapshot.gates or not given.startswith(("gate.error", "gate.over", "gate.leak")))
+        usable = given and (
+            snapshot.gates or not given.startswith(("gate.error", "gate.over", "gate.leak"))
+        )
         given = f"; {given} gives the device such noise" if usable else ""
         yield f"{name} * {factor:g} changes nothing: the calibration has no such noise{given}"
 

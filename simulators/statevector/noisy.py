@@ -262,8 +262,10 @@ class NoisyPart:
         self.located: locations.NoisyCircuit | None = None
         self._sampler: TrajectorySampler | None = None
         roles = np.empty(circuit.ops.size, np.int64)
-        if not leaks and not circuit.conditions_data and not measurements.has_mid_circuit_ops(
-            circuit, roles, keep=keep
+        if (
+            not leaks
+            and not circuit.conditions_data
+            and not measurements.has_mid_circuit_ops(circuit, roles, keep=keep)
         ):
             wide = not small or circuit.num_qubits > SMALL_QUBITS
             cost = circuit.ops.size * _DRAW_PASSES if wide else locations.DRAW_COST

@@ -110,7 +110,19 @@ class Continue(msgspec.Struct, frozen=True):
 
 
 Instruction = (
-    Gates | Unitary | Measure | Reset | Noise | Flag | Store | If | Switch | While | For | Break | Continue
+    Gates
+    | Unitary
+    | Measure
+    | Reset
+    | Noise
+    | Flag
+    | Store
+    | If
+    | Switch
+    | While
+    | For
+    | Break
+    | Continue
 )
 
 

@@ -34,18 +34,18 @@ from simulators.circuit.ir import Circuit, Operands
 from simulators.circuit.noise import AFTER_OP, CHANNEL, Q0, Q1, Leakage, NoiseProgram
 from simulators.circuit.passes.components import Subcircuit
 
-LEAK, MIX, READ, RETURN = range(4)  # kinds of `Step`
+LEAK, MIX, READ, RETURN = range(4)  # kinds of `FlagStep`
 
 
 class FlagChannel(Channel, frozen=True, eq=False):
-    """Channel of a `Step` on a qubit and its flag; RETURN is on the flag alone."""
+    """Channel of a `FlagStep` on a qubit and its flag; RETURN is on the flag alone."""
 
     kind: int
     leak: float
     seep: float
 
 
-class Step(msgspec.Struct, frozen=True, eq=False):
+class FlagStep(msgspec.Struct, frozen=True, eq=False):
     """What happens to a qubit and its flag. LEAK: with probability `leak` from |1>, back with
     `seep`; MIX: a leaked qubit is completely mixed; READ: it is in |1> with probability `leak`,
     else in |0>; RETURN: the flag is cleared."""
@@ -84,7 +84,7 @@ def leakage(
     return Leakage(after, place, qubits, found[:, 0], found[:, 1], readout)
 
 
-def steps(circuit: Circuit, noise: NoiseProgram) -> Iterator[Step]:
+def steps(circuit: Circuit, noise: NoiseProgram) -> Iterator[FlagStep]:
     """What happens to qubits and flags, in the order of its action: by operation and location."""
     found = noise.leakage
     assert found is not None
@@ -108,33 +108,33 @@ def steps(circuit: Circuit, noise: NoiseProgram) -> Iterator[Step]:
         mine = [q for q in wires if q in leaking and first[q] < op]
         if code == gates.MEASURE:
             for q in mine:
-                yield Step(READ, op - 1, before, q, float(found.readout[q]))
+                yield FlagStep(READ, op - 1, before, q, float(found.readout[q]))
         elif code >= gates.UNITARY and len(wires) > 1:
             for q in mine:
-                yield Step(MIX, op - 1, before, q)
+                yield FlagStep(MIX, op - 1, before, q)
         end = int(ends[k])
         mixed = set(mine) if code >= gates.UNITARY else set()
         for place in range(before, end + 1):
             while event < len(events) and events[event][:2] == (op, place):
                 _, _, qubit, leak, seep = events[event]
-                yield Step(LEAK, op, place, qubit, leak, seep)
+                yield FlagStep(LEAK, op, place, qubit, leak, seep)
                 mixed.discard(qubit)
                 event += 1
             if place < end and noise.locations[place, Q1] >= 0:
                 pair = noise.locations[place, [Q0, Q1]].tolist()
                 for q in pair:
                     if q in leaking and first[q] <= op and q not in mixed:
-                        yield Step(MIX, op, place, q)
+                        yield FlagStep(MIX, op, place, q)
                 mixed.difference_update(pair)
         if code == gates.RESET:
             for q in mine:
-                yield Step(RETURN, op, end, q)
+                yield FlagStep(RETURN, op, end, q)
     last = dict.fromkeys(leaking, -1)
     for k in np.flatnonzero(codes >= gates.MEASURE).tolist():
         last.update(dict.fromkeys(leaking.intersection(operands.qubits(k)), k))
     for q in sorted(leaking):
         if last[q] < 0 or codes[last[q]] != gates.MEASURE:
-            yield Step(MIX, codes.size - 1, int(ends[-1]), q)  # as expectation values see it
+            yield FlagStep(MIX, codes.size - 1, int(ends[-1]), q)  # as expectation values see it
 
 
 class FlaggedCircuit(msgspec.Struct, frozen=True, eq=False):

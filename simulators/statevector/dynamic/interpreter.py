@@ -308,9 +308,7 @@ class Interpreter:
             self._ensemble.multiply(branches.states, item.dense)
         return branches
 
-    def _flag(
-        self, item: program.Flag, branches: Branches, passes: Sequence[int]
-    ) -> Branches:
+    def _flag(self, item: program.Flag, branches: Branches, passes: Sequence[int]) -> Branches:
         """Step of the flag of a qubit, bit `qubit` of the words after the variables."""
         word, bit = self._all_words + (item.location.qubit >> 6), item.location.qubit & 63
         mask = np.uint64(1 << bit)

@@ -4,7 +4,6 @@ numpy."""
 import itertools
 import math
 
-import msgspec
 import numpy as np
 import pytest
 from arrays import Arrays
@@ -19,12 +18,9 @@ from noise_models.calibration import (
     NativeGate,
     QubitCalibration,
 )
-from noise_models.model import NoiseOptions
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.passes.attach_noise import attach_noise
-from simulators.engine import PauliSum
-from simulators.errors import Unsupported
 from simulators.execution import sampling
 from simulators.simulate import counts_of
 
