@@ -490,6 +490,7 @@ def published(info: DeviceInfo) -> calibration.CalibrationSnapshot:
                 memory_error=_number(qubit.memory_error),
                 measure_decay=_number(qubit.measure_decay),
                 measure_excitation=_number(qubit.measure_excitation),
+                leaked_readout=_number(qubit.leaked_readout),
                 frequency_ghz=_number(qubit.frequency_ghz),
                 readout_ns=_number(qubit.readout_ns),
                 readout_error=_number(qubit.readout_error),
@@ -499,7 +500,8 @@ def published(info: DeviceInfo) -> calibration.CalibrationSnapshot:
         gates=tuple(
             calibration.GateCalibration(
                 each.name, each.qubits, error=_number(each.error),
-                duration_ns=_number(each.duration_ns),
+                duration_ns=_number(each.duration_ns), leakage=_number(each.leakage),
+                seepage=_number(each.seepage),
             )
             for each in info.operations
             if each.name not in ("measure", "reset", "delay")

@@ -42,6 +42,7 @@ from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import AFTER_OP, Q0, Q1, NoiseProgram
 from simulators.circuit.passes.attach_noise import attach_noise
 from simulators.circuit.passes.detuning import rotations
+from simulators.circuit.passes.leakage import lost
 from simulators.circuit.passes.light_cone import light_cone, output_support
 from simulators.circuit.validation.admission import validation_error
 from simulators.compiler import warmup
@@ -55,7 +56,7 @@ __all__ = ["MAX_QUBITS", "EdgeLoss", "ErrorLedger", "GateLoss", "error_ledger"]
 _THERMAL = "qubit.thermal"
 _CORRELATED = "qubit.correlated_readout"
 _PARTS = tuple(name for name in COMPONENTS if name not in (_THERMAL, _CORRELATED))
-_OF_GATES = ("gate.depolarizing", "gate.coherent", "qubit.relaxation", "custom")
+_OF_GATES = ("gate.depolarizing", "gate.coherent", "gate.leakage", "qubit.relaxation", "custom")
 _LAYER = "gate.layer"
 _SILENT = 1e-300  # factor of layers that replace the errors of their gates and have none
 _ROUNDING = 1e-15  # loss that counts as none
@@ -124,10 +125,13 @@ def error_ledger(
 
 
 def _parts(circuit: Circuit, program: NoiseProgram) -> list[NoiseProgram]:
-    """Parts of a noise program whose losses add up: its channels, and the rotations of each qubit
-    by one standard deviation of its detuning, whose phases add. The square of a detuning has the
-    mean of that of its standard deviation, so that this is the mean loss of a shot."""
+    """Parts of a noise program whose losses add up: its channels, its leakage, and the rotations of
+    each qubit by one standard deviation of its detuning, whose phases add. All shots that leak
+    count as lost. The square of a detuning has the mean of that of its standard deviation, so that
+    this is the mean loss of a shot."""
     parts = [_acting(circuit, program)]
+    if program.leakage is not None:
+        parts.append(_acting(circuit, lost(program)))
     if program.detunings is not None:
         turns = (rotations(program, q) for q in np.unique(program.detunings.qubits).tolist())
         parts += [_acting(circuit, each) for each in turns]

@@ -342,6 +342,7 @@ class QubitInfo(msgspec.Struct, frozen=True, array_like=True):
     memory_error: float = UNKNOWN  # average infidelity by a layer of gates on two qubits
     measure_decay: float = UNKNOWN  # probability that a measurement leaves 1 in 0
     measure_excitation: float = UNKNOWN  # probability that a measurement leaves 0 in 1
+    leaked_readout: float = UNKNOWN  # probability that it is read as 1 in its third level
 
 
 class OperationInfo(msgspec.Struct, frozen=True, array_like=True):
@@ -351,6 +352,8 @@ class OperationInfo(msgspec.Struct, frozen=True, array_like=True):
     qubits: tuple[int, ...]
     error: float = UNKNOWN  # average gate infidelity
     duration_ns: float = UNKNOWN
+    leakage: float = UNKNOWN  # mean probability to leave the computational states
+    seepage: float = UNKNOWN  # probability that a leaked qubit comes back
 
 
 class AngleLimits(msgspec.Struct, frozen=True, array_like=True):

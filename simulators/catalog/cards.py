@@ -168,6 +168,8 @@ class EngineCard(msgspec.Struct, frozen=True):
             sampled = set(outputs) <= {"counts", "memory"}
             if self.light_cone == "noisy" and sampled and not profile.mid_circuit:
                 width = noise.widest or width
+            if self.light_cone == "noisy":  # flags of leaked qubits are qubits of its state
+                width += min(width, noise.flags)
             profile = msgspec.structs.replace(profile, num_qubits=width)
             if kept is not None:
                 kept = msgspec.structs.replace(kept, widest=width, num_qubits=width)

@@ -78,6 +78,8 @@ def check_request(
         switch = f"; all with option {names[0]}=1" if names else ""
         text = f"engine {card.name!r} has no {' and no '.join(lacking)} noise"
         leave = "leave the noise out"
+        if lacking == ["leakage"]:
+            leave = "noise={'gate.leakage': 0} leaves the leakage of gates out"
         if lacking == ["quasistatic"]:
             leave = "noise={'qubit.quasistatic': 0} leaves the detunings of shots (T2*) out"
         raise Unsupported(text, hint=f"it has: {has}{switch}; {leave}")

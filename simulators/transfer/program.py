@@ -219,6 +219,7 @@ class _Builder:
             (bool(circuit.conditions_data) or other.any(), "conditions or stored values"),
             (circuit.num_slots > len(self._rotations), "free parameters"),
             (gates.any(), "gates on more than two qubits"),
+            (noise.leakage is not None, "leakage; noise={'gate.leakage': 0} leaves it out"),
             (noise.readout is not None and noise.readout.own, "measurements of other names"),
         ):
             if wrong:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _QUBIT_FIGURES = (
     *("t1_us", "t2_us", "t2_star_us", "frequency_ghz", "readout_error", "p01", "p10"),
     *("readout_ns", "excited", "reset_error", "reset_ns", "preparation_error", "memory_error"),
-    *("measure_decay", "measure_excitation"),
+    *("measure_decay", "measure_excitation", "leaked_readout"),
 )
 _CROSSTALK = (
     ("measurement crosstalk error", "error", ""),
@@ -62,7 +62,7 @@ def figures(snapshot: CalibrationSnapshot) -> list[SpreadFigure]:
     operations = [*snapshot.gates, *snapshot.measurements]
     for gate in dict.fromkeys(each.name for each in operations):
         same = [each for each in operations if each.name == gate]
-        for key, unit in (("error", ""), ("duration_ns", "ns")):
+        for key, unit in (("error", ""), ("duration_ns", "ns"), ("leakage", ""), ("seepage", "")):
             values = [v for each in same if (v := getattr(each, key)) is not None]
             if key == "error":
                 values = working(values)

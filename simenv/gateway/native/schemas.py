@@ -243,6 +243,7 @@ class QubitRecord(QubitInfo, frozen=True, array_like=False):
     memory_error: Measured = UNKNOWN
     measure_decay: Measured = UNKNOWN
     measure_excitation: Measured = UNKNOWN
+    leaked_readout: Measured = UNKNOWN
 
 
 class OperationRecord(OperationInfo, frozen=True, array_like=False):
@@ -250,6 +251,8 @@ class OperationRecord(OperationInfo, frozen=True, array_like=False):
 
     error: Measured = UNKNOWN
     duration_ns: Measured = UNKNOWN
+    leakage: Measured = UNKNOWN
+    seepage: Measured = UNKNOWN
 
 
 class GateRecord(GateInfo, frozen=True, array_like=False):

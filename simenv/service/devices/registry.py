@@ -39,7 +39,14 @@ def device_info(name: str, snapshot: CalibrationSnapshot, digest: str) -> views.
     hexadecimal. An operation without qubits applies to every set of qubits without an operation of
     its own."""
     operations = [
-        OperationInfo(gate.name, gate.qubits, _figure(gate.error), _figure(gate.duration_ns))
+        OperationInfo(
+            gate.name,
+            gate.qubits,
+            _figure(gate.error),
+            _figure(gate.duration_ns),
+            _figure(gate.leakage),
+            _figure(gate.seepage),
+        )
         for gate in snapshot.gates
     ]
     operations += [
@@ -103,6 +110,7 @@ def _qubit_info(qubit: QubitCalibration) -> views.QubitInfo:
         memory_error=_figure(qubit.memory_error),
         measure_decay=_figure(qubit.measure_decay),
         measure_excitation=_figure(qubit.measure_excitation),
+        leaked_readout=_figure(qubit.leaked_readout),
     )
 
 

@@ -48,7 +48,7 @@ def noise_profile(
     return NoiseProfile(
         frozenset(program.kinds), len(locations), int(np.count_nonzero(locations[:, Q1] >= 0)),
         float(facts.errors[channels].sum()), float(facts.drawn[channels].sum()), width,
-        touched=touched, detunings=_sets(program),
+        touched=touched, detunings=_sets(program), flags=_flags(program),
     )  # fmt: skip
 
 
@@ -68,8 +68,12 @@ def _profile_of_samples(program: NoiseProgram, circuit: Circuit) -> NoiseProfile
     error_weight, drawn_weight = weights.tolist()
     return NoiseProfile(
         frozenset(program.kinds), acting, pairs, error_weight, drawn_weight, needed,
-        touched=touched, widest=widest, detunings=_sets(program),
+        touched=touched, widest=widest, detunings=_sets(program), flags=_flags(program),
     )  # fmt: skip
+
+
+def _flags(program: NoiseProgram) -> int:
+    return 0 if program.leakage is None else program.leakage.num_flags
 
 
 def _sets(program: NoiseProgram) -> float:

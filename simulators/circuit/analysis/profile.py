@@ -92,6 +92,7 @@ class NoiseProfile(msgspec.Struct, frozen=True):
     # Sets of detunings that are constant during a shot, of which each that shots have is a run of
     # its own; 0.0: no detunings.
     detunings: float = 0.0
+    flags: int = 0  # qubits that leak, each with a flag
 
 
 class Profile(msgspec.Struct, frozen=True, cache_hash=True):

@@ -37,6 +37,23 @@ from simulators.circuit.passes.components import Subcircuit
 LEAK, MIX, READ, RETURN = range(4)  # kinds of `FlagStep`
 
 
+def lost(program: NoiseProgram) -> NoiseProgram:
+    """Leakage of the gates of a noise program as maps that only keep the shots that stay."""
+    found = program.leakage
+    assert found is not None
+    rates, number = np.unique(found.leak, return_inverse=True)
+    locations = np.column_stack(
+        (found.after, number, found.qubits, np.full(number.size, -1, np.int64))
+    )
+    channels = []
+    for leak in rates.tolist():
+        stays, one = math.sqrt(1.0 - leak), 1.0 - 0.5 * leak
+        ptm = np.diag((one, stays, stays, one))
+        ptm[0, 3] = ptm[3, 0] = 0.5 * leak
+        channels.append(Channel(ptm))
+    return NoiseProgram(program.digest, frozenset({"kraus"}), locations, tuple(channels))
+
+
 class FlagChannel(Channel, frozen=True, eq=False):
     """Channel of a `FlagStep` on a qubit and its flag; RETURN is on the flag alone."""
 

@@ -290,3 +290,22 @@ def test_errors_of_layers_are_a_line_in_place_of_those_of_their_gates() -> None:
     assert [each.loss for each in result.gates] == pytest.approx([loss / 2] * 2, rel=0.02)
     own = error_ledger(layer, device, NoiseOptions.parse({"gate.layer": 0}))
     assert dict(own.components).keys() == {"gate.depolarizing"}
+
+
+def test_leakage_is_a_line_of_each_gate_and_qubit() -> None:
+    """Two half turns take a qubit to |1>, from which the second one leaks."""
+    snapshot = msgspec.structs.replace(
+        LATTICE, qubits=(), zz=(),
+        gates=tuple(msgspec.structs.replace(g, error=0.0, over_rotation_rad=None, duration_ns=0.0,
+                                            leakage=0.01 if g.name == "sx" else None)
+                    for g in LATTICE.gates),
+    )  # fmt: skip
+    circuit = Arrays(LATTICE.num_qubits, 1).add("sx", [0]).add("sx", [0]).add("sx", [0])
+    found = ledger(circuit.add("measure", [0], [0]).circuit(), snapshot)
+    assert dict(found.components).keys() == {"gate.leakage"}
+    # Populations of |1> after the gates: 1/2, 1, 1/2; half of the shots of the first two mix.
+    stays = math.sqrt(0.98)
+    first = 1.0 - ((1.0 + stays) / 2.0) ** 2
+    assert found.loss == pytest.approx(first + 0.02 + 0.01, rel=1e-6)
+    assert found.gates[0].name == "sx"
+    assert found.qubits[0][0] == 0

@@ -100,6 +100,7 @@ function oneQubit() {
       ...[["memory_error", "Memory error"], ["measure_decay", "1 left in 0 by a measurement"], ["measure_excitation", "0 left in 1 by a measurement"]]
         .filter(([key]) => (device.qubits[chosen]?.[key] ?? null) !== null)
         .map(([key, label]) => [label, figure(device.qubits[chosen][key])]),
+      ...((device.qubits[chosen]?.leaked_readout ?? null) === null ? [] : [["Leaked, read as 1", figure(device.qubits[chosen].leaked_readout)]]),
       ["Couplings", couplings.length ? couplings.map(({ text }) => h("div", null, text)) : device.all_to_all ? ["all", ...alike].join("; ") : "none"],
     ])];
 }
