@@ -22,13 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noise_models import calibration
-from noise_models.build import build
+from noise_models.build import build, independent_confusion
 from noise_models.channel import from_unitary
 from noise_models.model import NoiseOptions
 from simenv.calibration.experiments import procedure as experiments_procedure
 from simenv.calibration.experiments.clifford import native_set, x_turn
 from simenv.calibration.experiments.estimators import NS_PER_US, Estimate, simultaneous_z
-from simenv.calibration.experiments.plans import PoolRunner
+from simenv.calibration.experiments.plans import PoolRunner, TestLayout
 from simenv.errors import OptionError
 from simenv.model.views import DeviceInfo, DeviceKind
 
@@ -52,6 +52,9 @@ class Claims:
         missing = snapshot.num_qubits - len(snapshot.qubits)
         self._qubits = snapshot.qubits + (calibration.QubitCalibration(),) * missing
         self._zz = snapshot.acting_zz_khz
+        self._together = {
+            tuple(sorted(each.qubits)): each.joint_flip for each in snapshot.correlated_readout
+        }
         self._crosstalk = {each.qubits: each for each in snapshot.measurement_crosstalk}
 
     def value(self, estimate: Estimate) -> float | None:
@@ -75,10 +78,26 @@ class Claims:
             term = self._crosstalk.get(estimate.qubits, self._crosstalk.get(()))
             stated = term and (term.error if quantity.endswith("talk") else term.angle_rad)
             return None if term is None else stated or 0.0
+        if quantity == "joint_flip":
+            return self._together.get(estimate.qubits, 0.0)
+        if quantity in ("zz_angle_rad", "z_angle_rad"):
+            return self._angle(estimate)
         if quantity == "zz_khz":
             first, second = sorted(estimate.qubits)
             return self._zz.get((first, second), 0.0)
         return None
+
+    def _angle(self, estimate: Estimate) -> float | None:
+        """Angle about Z of the first qubit, or about ZZ, of a gate on two qubits."""
+        pair = (min(estimate.qubits), max(estimate.qubits))  # as it runs
+        gate = self._model.calibration(estimate.gate, pair)
+        if gate is None:
+            return None
+        pauli, angle = "ZZ", gate.over_rotation_rad or 0.0
+        if estimate.quantity == "z_angle_rad":
+            first = estimate.qubits == (gate.qubits or pair)
+            pauli, angle = "ZI" if first else "IZ", 0.0
+        return angle + sum(each.angle_rad for each in gate.rotations if each.pauli == pauli)
 
     def stated(self, estimate: Estimate) -> float | None:
         """Gate error as the snapshot states it, if it is below the limit; else None."""
@@ -165,6 +184,7 @@ ZZ_BOUND, ZZ_BOUND_KHZ = 0.10, 0.2  # relative, or absolute if that is larger
 ABSOLUTE_BOUNDS = {  # if they are larger than GATE_BOUND of the claim
     "measure_decay": 0.005, "measure_excitation": 0.005,
     "measurement_crosstalk": 0.001, "measurement_angle_rad": 0.003,
+    "zz_angle_rad": 0.003, "z_angle_rad": 0.003, "joint_flip": 0.003,
 }  # fmt: skip
 LONGEST_US = 2e4  # longer claimed times are confirmed by a lower limit
 DEAD_ERROR = 0.5  # gates with larger errors do not work
@@ -379,7 +399,7 @@ def certify(
     tested = experiments_procedure.choose(info, qubits)
     runner = PoolRunner(client, where, info.max_shots, seed)
     procedure = experiments_procedure.Procedure(
-        info, tested, runner, seed, effort, progress, stated=_stated(info, claims, tested.qubits)
+        info, tested, runner, seed, effort, progress, stated=_stated(info, claims, tested)
     )
     measured = procedure.run()
     comparisons = compared(info, measured, claims, effort.longest_delay_ns / NS_PER_US)
@@ -390,18 +410,25 @@ def certify(
 
 
 def _stated(
-    info: DeviceInfo, claims: calibration.CalibrationSnapshot | None, qubits: Sequence[int]
+    info: DeviceInfo, claims: calibration.CalibrationSnapshot | None, tested: TestLayout
 ) -> experiments_procedure.StatedTerms:
     """Memory errors, transitions and crosstalk of measurements that a device states for its qubits,
-    or that are claimed. Where crosstalk holds for any two qubits, each qubit under test is measured
+    or that are claimed, and rotations of gates and correlated readout that are claimed of pairs.
+    Where crosstalk holds for any two qubits, each qubit under test is measured
     beside the one before it."""
     stated = () if claims is None else claims.qubits
     memory = {k: each.memory_error for k, each in enumerate(info.qubits) if each.memory_error > 0.0}
     for k, each in enumerate(stated):
         if each.memory_error:
             memory.setdefault(k, each.memory_error)
+    qubits = tested.qubits
+    result = experiments_procedure.StatedTerms(
+        memory,
+        rotations=_turned(info, claims, tested),
+        read_together=_read_together(claims, qubits),
+    )
     if not info.dynamic:
-        return experiments_procedure.StatedTerms(memory)
+        return result
     moving = {
         k
         for k, each in enumerate(info.qubits)
@@ -419,7 +446,36 @@ def _stated(
                 values = term.error or 0.0, term.angle_rad or 0.0
                 if term.qubits or (first, second) not in crosstalk:
                     crosstalk[first, second] = values
-    return experiments_procedure.StatedTerms(memory, frozenset(moving), crosstalk)
+    return msgspec.structs.replace(result, transitions=frozenset(moving), crosstalk=crosstalk)
+
+
+_DIAGONAL = ("cz", "cp", "rzz")  # entangling gates of which four are the identity
+
+
+def _turned(
+    info: DeviceInfo, claims: calibration.CalibrationSnapshot | None, tested: TestLayout
+) -> frozenset[tuple[int, int]]:
+    """Pairs whose entangling gate is claimed to turn its qubits about Z or ZZ beyond itself."""
+    gate = native_set(info).entangler
+    if claims is None or gate is None or gate.name not in _DIAGONAL:
+        return frozenset()
+    model = build(claims, NoiseOptions())
+    rotated = [
+        pair
+        for pair in tested.pairs
+        if (own := model.calibration(gate.name, pair)) is not None
+        and (own.over_rotation_rad or any(set(each.pauli) <= set("IZ") for each in own.rotations))
+    ]
+    return frozenset(rotated)
+
+
+def _read_together(
+    claims: calibration.CalibrationSnapshot | None, qubits: Sequence[int]
+) -> tuple[tuple[int, int], ...]:
+    """Pairs of tested qubits whose readout is claimed to be correlated."""
+    groups = () if claims is None else claims.correlated_readout
+    pairs = [each.qubits for each in groups if len(each.qubits) == 2]
+    return tuple((min(pair), max(pair)) for pair in pairs if set(pair) <= set(qubits))
 
 
 def compared(
@@ -527,12 +583,12 @@ def recovered(
         name=name,
         calibrated=_moment(now_s),
         qubits=_qubits(base, by_quantity),
-        gates=_gates(base, measured, by_quantity.get("memory_error", {})),
+        gates=_gates(base, measured, by_quantity),
         zz=_interactions(base, by_quantity.get("zz_khz", {})),
         zz_strength=None,
         measurement_crosstalk=_crosstalk(base, by_quantity),
         fitted=None,
-        correlated_readout=(),
+        correlated_readout=_correlated(base, by_quantity),
         dates={},
         source_format=_SOURCE,
         source_digest="",
@@ -578,9 +634,10 @@ def _qubits(
 def _gates(
     base: calibration.CalibrationSnapshot,
     measured: experiments_procedure.ExperimentResults,
-    memory: Mapping[tuple[int, ...], Estimate],
+    by_quantity: Mapping[str, Mapping[tuple[int, ...], Estimate]],
 ) -> tuple[calibration.GateCalibration, ...]:
     """Entries of measured gates; on pairs in both orders if the base has both."""
+    memory = by_quantity.get("memory_error", {})
     table = {(gate.name, gate.qubits): gate for gate in base.gates}
     coupled = set(base.coupling)
     for estimate in measured.estimates:
@@ -597,14 +654,36 @@ def _gates(
             entry = table.get(key) or table.get((estimate.gate, ()))
             entry = entry or calibration.GateCalibration(estimate.gate, place)
             table[key] = msgspec.structs.replace(
-                entry, qubits=place, error=error, over_rotation_rad=None
-            )
+                entry, qubits=place, error=error, over_rotation_rad=None,
+                rotations=_rotations(entry, place, by_quantity),
+            )  # fmt: skip
     for place in measured.dead:
         if len(place) == 2:
             for key, entry in list(table.items()):
                 if set(key[1]) == set(place):
                     table[key] = msgspec.structs.replace(entry, error=1.0)
     return tuple(table[key] for key in sorted(table))
+
+
+def _rotations(
+    entry: calibration.GateCalibration,
+    place: tuple[int, ...],
+    estimates: Mapping[str, Mapping[tuple[int, ...], Estimate]],
+) -> tuple[calibration.PauliRotation, ...]:
+    """Rotations of a gate with the measured angles; those about other Paulis stay."""
+    measured = {
+        "ZZ": estimates.get("zz_angle_rad", {}).get(tuple(sorted(place))),
+        "ZI": estimates.get("z_angle_rad", {}).get(place),
+        "IZ": estimates.get("z_angle_rad", {}).get(place[::-1]),
+    }
+    if len(place) != 2 or measured["ZZ"] is None:
+        return entry.rotations
+    found = [
+        calibration.PauliRotation(name, each.value)
+        for name, each in measured.items()
+        if each is not None and abs(each.value) > _LEAST_ZZ_ERRORS * each.std_error
+    ]
+    return (*(each for each in entry.rotations if each.pauli not in measured), *found)
 
 
 def _crosstalk(
@@ -618,6 +697,32 @@ def _crosstalk(
         angle = angles[place].value if place in angles else None
         table[place] = calibration.MeasurementCrosstalk(place, max(error.value, 0.0), angle)
     return tuple(table[place] for place in sorted(table))
+
+
+def _correlated(
+    base: calibration.CalibrationSnapshot,
+    estimates: Mapping[str, Mapping[tuple[int, ...], Estimate]],
+) -> tuple[calibration.CorrelatedReadout, ...]:
+    """Joint flips of pairs with the measured errors of both qubits, which contain them. Groups
+    whose qubits were measured alone are left out: their errors have changed."""
+    groups = []
+    for pair, estimate in sorted(estimates.get("joint_flip", {}).items()):
+        joint = estimate.value
+        if joint <= _LEAST_ZZ_ERRORS * estimate.std_error:
+            continue
+        read = [
+            [
+                max((values[(qubit,)].value - joint) / (1.0 - 2.0 * joint), 0.0)
+                for values in (estimates["p01"], estimates["p10"])
+            ]
+            for qubit in pair
+        ]
+        alone = independent_confusion(np.array(read))
+        both = (1.0 - joint) * alone + joint * alone[::-1]
+        groups.append(calibration.CorrelatedReadout(pair, tuple(map(tuple, both.tolist()))))
+    measured = {qubit for (qubit,) in estimates.get("p01", {})}
+    groups += [each for each in base.correlated_readout if measured.isdisjoint(each.qubits)]
+    return tuple(groups)
 
 
 def _interactions(

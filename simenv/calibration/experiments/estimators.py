@@ -407,6 +407,79 @@ def interactions(counts: Counts, name: str, readout_name: str) -> list[Estimate]
     return estimates
 
 
+def rotations(counts: Counts, name: str, readout_name: str, gate: str) -> list[Estimate]:
+    """Angles in rad by which an entangling gate turns its qubits beyond itself: about ZZ, and each
+    about Z, by the phase that grows with the number of gates (`programs.rotations`). The place of
+    an angle about Z is its qubit and the other one."""
+    estimates = []
+    misread = {(each.quantity, *each.qubits): each.value for each in readout(counts, readout_name)}
+    for place, arms in sorted(tallies(counts, name).items()):
+        about_zz = []
+        for target in range(2):
+            pair = place if target == 0 else place[::-1]
+            own = arms if target == 0 else {x: _exchanged(each) for x, each in arms.items()}
+            p01, p10 = misread["p01", pair[1]], misread["p10", pair[1]]
+            weights = ((1.0 - p10, -p10), (-p01, 1.0 - p01))
+            if 1.0 - p01 - p10 < LEAST_CONTRAST:
+                estimates.append(without_signal("z_angle_rad", pair, gate=gate))
+                continue
+            states = [_signals(own, 8 * target + 4 * k, each) for k, each in enumerate(weights)]
+            if not all(each.significant for each in states):
+                estimates.append(without_signal("z_angle_rad", pair, gate=gate))
+                continue
+            zero, one = (_turn_per_gate(each) for each in states)
+            error = 0.5 * math.hypot(zero.error, one.error)
+            angle = 0.5 * (zero.frequency + one.frequency)
+            estimates.append(Estimate("z_angle_rad", pair, angle, error, gate=gate))
+            about_zz.append((0.5 * (zero.frequency - one.frequency), error))
+        if not about_zz:
+            estimates.append(without_signal("zz_angle_rad", place, gate=gate))
+            continue
+        values, errors = np.array(about_zz).T
+        weight = 1.0 / errors**2
+        mean, error = float(weight @ values / weight.sum()), float(weight.sum() ** -0.5)
+        estimates.append(Estimate("zz_angle_rad", place, mean, error, gate=gate))
+    return estimates
+
+
+def _exchanged(arms: Mapping[int, NDArray[np.int64]]) -> dict[int, NDArray[np.int64]]:
+    """Counts of two qubits by outcome, with both exchanged."""
+    return {arm: tally[[0, 2, 1, 3]] for arm, tally in arms.items()}
+
+
+def _turn_per_gate(signals: _Signals) -> PhaseFit:
+    """Angle about Z of each gate, relative to the sequence without gates, the first."""
+    first = (signals.values[0] / signals.size[0]).conj()
+    ratio = signals.values[1:] / signals.size[1:] * first
+    variance = signals.angle_variance[1:] + signals.angle_variance[0]
+    return fit_frequency(signals.times_ns[1:], ratio, variance)
+
+
+_SIGNS = np.array([[(-1.0) ** (x & mask).bit_count() for x in range(4)] for mask in (1, 2, 3)])
+
+
+def joint_flips(counts: Counts, name: str) -> list[Estimate]:
+    """Probability that both records of a pair are flipped (`CorrelatedReadout.joint_flip`), from
+    the outcomes of all basis states. Errors of the preparation of each qubit cancel."""
+    estimates = []
+    for place, arms in sorted(tallies(counts, name).items()):
+        tables = next(iter(arms.values()))
+        total = np.array([tables[true].sum() for true in range(4)], np.float64)
+        shares = np.array([tables[true] / total[true] for true in range(4)]).T  # [read, true]
+        kernel = _SIGNS[:, :, None] * _SIGNS[:, None, :] / 4.0  # [mask, read, true]
+        contrast = np.einsum("mrt,rt->m", kernel, shares)
+        if contrast.min() < LEAST_CONTRAST:
+            estimates.append(without_signal("joint_flip", place))
+            continue
+        root = math.sqrt(contrast[0] * contrast[1] / contrast[2])
+        slope = -0.25 * root * np.einsum("m,mrt->rt", (1.0, 1.0, -1.0) / contrast, kernel)
+        smooth = (shares * total + 1.0) / (total + 4.0)
+        spread = (slope**2 * smooth).sum(axis=0) - (slope * smooth).sum(axis=0) ** 2
+        error = math.sqrt(float((spread / total).sum()))
+        estimates.append(Estimate("joint_flip", place, 0.5 - 0.5 * root, error))
+    return estimates
+
+
 def readout(counts: Counts, name: str) -> list[Estimate]:
     """Probabilities that a prepared |0> is read as 1, and |1> as 0."""
     estimates = []

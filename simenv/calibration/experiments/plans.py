@@ -364,6 +364,8 @@ class Planner:
             mine = [place for place in places if place in settings]
             if mine:
                 yield mine
+        tested = {place for places in every for place in places}
+        yield from ([place] for place in settings if place not in tested)  # of uncoupled qubits
 
     def _circuit(
         self, pieces: Sequence[tuple[ExperimentSetting, programs.CircuitPiece]], shots: int

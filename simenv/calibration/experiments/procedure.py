@@ -152,19 +152,22 @@ def _rates(
 
 T1, ECHO, RAMSEY, READOUT, ZZ = "t1", "echo", "ramsey", "readout", "zz"
 MEMORY, TWICE, MEASURED = "memory", "twice", "measured"
+ROTATIONS, TOGETHER = "rotations", "together"
 CURVE2, ICURVE2 = "rb2-curve", "irb2-curve"  # fewer sequences, at the smaller lengths
 _SAME = {CURVE2: plans.RB2, ICURVE2: plans.IRB2}
 TIMED_1Q = T1, ECHO, RAMSEY, READOUT
 _ARMS: dict[str, tuple[programs.Arm, int]] = {
     T1: (programs.relaxation, 2), ECHO: (programs.echo, 2), RAMSEY: (programs.ramsey, 4),
     READOUT: (programs.readout, 2), TWICE: (programs.measured_twice, 2),
-    ZZ: (programs.conditional_ramsey, 8),
+    ZZ: (programs.conditional_ramsey, 8), ROTATIONS: (programs.rotations, 16),
+    TOGETHER: (programs.read_together, 4),
 }  # fmt: skip
 _SHOTS = {
     T1: "t1_shots", ECHO: "echo_shots", RAMSEY: "ramsey_shots", READOUT: "readout_shots",
     ZZ: "zz_shots", plans.RB1: "shots_1q", plans.IRB1: "shots_1q", plans.SIMULTANEOUS: "shots_1q",
     plans.RB2: "shots_2q", plans.IRB2: "shots_2q", CURVE2: "shots_2q", ICURVE2: "shots_2q",
     MEMORY: "memory_shots", TWICE: "readout_shots", MEASURED: "memory_shots",
+    ROTATIONS: "zz_shots", TOGETHER: "readout_shots",
 }  # fmt: skip
 _T1_POINTS = 0.0, 0.7, 1.4  # parts of the rough time
 _ECHO_POINTS = 0.01, 0.6, 1.2
@@ -177,6 +180,8 @@ _DECAY_2Q = 0.3, 0.6
 _LONGEST_1Q, _LONGEST_2Q = 2_000, 300
 _MEMORY_DECAY, _MOST_LAYERS = 0.8, 1_000  # -ln of the signal after the most layers
 _MOST_MEASUREMENTS = 20
+# Entangling gates whose errors about Z add up, by fours; -ln of the signal after the most.
+_FOUR, _MOST_FOURS, _FOURS_DECAY = 4, 8, 0.6
 _MOST_TURN = 2.0  # rad, by the most measurements
 # Least values that an experiment resolves.
 _LEAST_MEMORY, _LEAST_CROSSTALK, _LEAST_ANGLE = 1e-4, 1e-3, 0.01
@@ -191,6 +196,7 @@ _NEEDED = {
     "error_2q": (0.1, 0.0), "zz_khz": (0.1, 0.2), "memory_error": (0.1, 0.0),
     "measure_decay": (0.1, 0.005), "measure_excitation": (0.1, 0.005),
     "measurement_crosstalk": (0.1, 0.001), "measurement_angle_rad": (0.1, 0.003),
+    "zz_angle_rad": (0.1, 0.003), "z_angle_rad": (0.1, 0.003), "joint_flip": (0.0, 0.003),
 }  # fmt: skip
 _EXPERIMENTS = {
     "t1_us": (T1,), "t2_us": (ECHO,), "t2_ramsey_us": (RAMSEY,), "p01": (READOUT,),
@@ -198,6 +204,7 @@ _EXPERIMENTS = {
     "error_2q": (plans.RB2, plans.IRB2), "zz_khz": (ZZ,), "memory_error": (MEMORY,),
     "measure_decay": (TWICE, READOUT), "measure_excitation": (TWICE, READOUT),
     "measurement_crosstalk": (MEASURED,), "measurement_angle_rad": (MEASURED,),
+    "zz_angle_rad": (ROTATIONS,), "z_angle_rad": (ROTATIONS,), "joint_flip": (TOGETHER,),
 }  # fmt: skip
 
 
@@ -261,6 +268,8 @@ class StatedTerms(msgspec.Struct, frozen=True):
     transitions: frozenset[int] = frozenset()  # qubits with transitions by their measurement
     # Error and angle in rad, by the measured qubit and another one.
     crosstalk: Mapping[tuple[int, int], tuple[float, float]] = {}
+    rotations: frozenset[tuple[int, int]] = frozenset()  # pairs, the smaller number first
+    read_together: tuple[tuple[int, int], ...] = ()  # pairs without a common qubit
 
 
 class Procedure:
@@ -324,6 +333,9 @@ class Procedure:
         yield from self._experiment(settings, MEASURED, list(self._stated.crosstalk))
         for name in (CURVE2, ICURVE2, plans.RB2, plans.IRB2, plans.SIMULTANEOUS, ZZ):
             yield from self._experiment(settings, name, pairs)
+        turned = [pair for pair in pairs if pair in self._stated.rotations]
+        yield from self._experiment(settings, ROTATIONS, turned)
+        yield from self._experiment(settings, TOGETHER, self._stated.read_together)
 
     def _experiment(
         self,
@@ -449,7 +461,9 @@ class Procedure:
             yield from estimators.interleaved(counts, plans.RB2, plans.IRB2, "error_2q", name)
             yield from estimators.per_clifford(counts, plans.RB2)
             yield from estimators.simultaneous(counts, plans.SIMULTANEOUS, gates.quarter.name)
+            yield from estimators.rotations(counts, ROTATIONS, READOUT, name)
         yield from estimators.interactions(counts, ZZ, READOUT)
+        yield from estimators.joint_flips(counts, TOGETHER)
 
 
 class _Settings:
@@ -462,11 +476,14 @@ class _Settings:
     def times_ns(self, name: str, place: estimators.Place) -> list[float]:
         """Times at one place."""
         scales = self._scales
+        if name in (READOUT, TWICE, TOGETHER):
+            return [0.0]
         t1, t2 = scales.t1_ns[place[-1]], scales.t2_ns[place[0]]
         if name in (RAMSEY, ZZ) and scales.ramsey_ns[place[0]] < _SHORTER * t2:
             t2 = scales.ramsey_ns[place[0]]
-        if name in (READOUT, TWICE):
-            return [0.0]
+        if name == ROTATIONS:
+            most = round(_FOURS_DECAY / (_FOUR * scales.rate_2q[place]))
+            return [0.0, _FOUR, _FOUR * min(max(most, 2), _MOST_FOURS)]
         if name == T1:
             return [part * t1 for part in _T1_POINTS]
         if name == ZZ:

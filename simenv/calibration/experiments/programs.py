@@ -378,6 +378,23 @@ def measured_twice(alphabet: NativeGateRows, _duration_ns: float, arm: int) -> C
     return joined([*([alphabet.half()] if arm else []), alphabet.measurement()])
 
 
+def rotations(alphabet: NativeGateRows, number: float, arm: int) -> CircuitPiece:
+    """Ramsey sequence with a number of entangling gates between its quarter turns, with the phase
+    (arm mod 4) * pi / 2: on qubit 0 (arms 0-7) or 1 (arms 8-15), while the other one is in |0> or
+    |1> (arms 4-7 and 12-15). Gates that are diagonal, of which four are the identity, leave the sum
+    of their errors about Z (error amplification; Sheldon et al., Phys. Rev. A 93, 012301)."""
+    target = arm // 8
+    prepared = [alphabet.half(1 - target)] if arm % 8 >= 4 else []
+    turn, gates = alphabet.quarter(target), [alphabet.entangler()] * round(number)
+    phase = alphabet.z(math.pi / 2.0 * (arm % 4), target)
+    return joined([*prepared, turn, alphabet.barrier(), *gates, alphabet.barrier(), phase, turn])
+
+
+def read_together(alphabet: NativeGateRows, _duration_ns: float, arm: int) -> CircuitPiece:
+    """Measurement of both qubits in the basis state of number `arm`."""
+    return joined([alphabet.half(qubit) for qubit in range(2) if arm >> qubit & 1])
+
+
 def readout(alphabet: NativeGateRows, _duration_ns: float, arm: int) -> CircuitPiece:
     """Measurement of |0>, or of |1> (arm 1)."""
     return joined([alphabet.half()] if arm else [])

@@ -237,6 +237,8 @@ TITLES = {
     "measure_excitation": "0 left in 1 by a measurement",
     "measurement_crosstalk": "dephasing by a measurement of another qubit",
     "measurement_angle_rad": "rotation by a measurement of another qubit",
+    "zz_angle_rad": "rotation about ZZ by a gate", "z_angle_rad": "rotation about Z by a gate",
+    "joint_flip": "joint flip of two records",
     "error_per_clifford": "error of a two-qubit Clifford",
 }  # fmt: skip
 _SUMMARY_HEADERS = (

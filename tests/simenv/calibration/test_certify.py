@@ -12,10 +12,12 @@ from noise_models.calibration import (
     CalibrationSnapshot,
     GateCalibration,
     MeasurementCrosstalk,
+    PauliRotation,
     QubitCalibration,
 )
 from simenv.calibration.certify import Certificate, certify, compared, recovered
 from simenv.client.client import Client
+from tests.simenv.calibration.test_joint_flips import flipped_together
 
 CLAIMED = "superconducting-lattice"
 QUBITS = (0, 1, 2)
@@ -199,3 +201,45 @@ def test_what_measurements_do_is_recovered(client: Client, home: Path) -> None:
         ("measure_decay", (0,)), ("measurement_crosstalk", (0, 1)),
         ("measurement_angle_rad", (0, 1)),
     }  # fmt: skip
+
+
+ROTATED = (("ZZ", 0.08), ("IZ", 0.06), ("ZI", -0.03))
+
+
+def coherent(
+    claimed: CalibrationSnapshot, angles: tuple[tuple[str, float], ...] = ROTATED
+) -> CalibrationSnapshot:
+    """Device whose gates on pairs turn by angles of their own, the smaller qubit first; their
+    errors contain that."""
+
+    def changed(gate: GateCalibration) -> GateCalibration:
+        if len(gate.qubits) != 2:
+            return gate
+        step = 1 if gate.qubits[0] < gate.qubits[1] else -1
+        turns = tuple(PauliRotation(name[::step], angle) for name, angle in angles)
+        return msgspec.structs.replace(gate, rotations=turns, error=(gate.error or 0.0) + 0.002)
+
+    return msgspec.structs.replace(claimed, gates=tuple(map(changed, claimed.gates)))
+
+
+def test_rotations_of_gates_and_joint_flips_are_recovered(client: Client, home: Path) -> None:
+    """Angles about ZZ and each Z by the phase that grows with the number of gates; a pair whose
+    records are flipped together, also where it is not coupled."""
+    claims = coherent(library.load(CLAIMED))
+    claims = flipped_together(claims, (0, 2))
+    name = stored(home, "coherent", claims)
+    result = certify(client, name, claims, qubits=QUBITS, seed=8)
+    assert result.passed, (result.culprits, result.unresolved)
+    values = {(each.quantity, each.qubits): each.recovered for each in result.comparisons}
+    assert values["zz_angle_rad", (1, 2)] == pytest.approx(0.08, abs=0.004)
+    assert values["joint_flip", (0, 2)] == pytest.approx(0.02, abs=0.003)
+    again = recovered(claims, result.measured, 0.0, "again")
+    (group,) = again.correlated_readout
+    assert (group.qubits, group.joint_flip) == ((0, 2), pytest.approx(0.02, abs=0.003))
+    for gate in again.gates:
+        if gate.qubits == PAIR:
+            found = {each.pauli: each.angle_rad for each in gate.rotations}
+            assert found == pytest.approx(dict(ROTATED), abs=0.004)
+    other = coherent(claims, (("ZZ", 0.05), ("IZ", 0.06), ("ZI", -0.03)))
+    wrong = certify(client, name, other, qubits=PAIR, seed=9)
+    assert ("zz_angle_rad", PAIR) in culprits(wrong)
