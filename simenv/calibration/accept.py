@@ -378,7 +378,7 @@ def _day(seconds: float) -> str:
 
 
 HEADER = (
-    "part", "model", "runs", "median HF", "p10", "mean", "median TVD", "log-lik.", "own",
+    "part", "model", "runs", "median HF", "p10", "mean", "median TVD", "log-lik.", "KL",
     "marginal HF",
 )  # fmt: skip
 PARTS = (("train", False), ("test", True))
@@ -400,7 +400,7 @@ def as_values(score: calibration_score.Score) -> list[dict[str, Any]]:
             "hf": msgspec.to_builtins(fidelity),
             **{
                 field: msgspec.to_builtins(rows.summary(model, field))
-                for field in ("tvd", "log_likelihood", "expected", "marginal_hf")
+                for field in ("tvd", "log_likelihood", "expected", "marginal_hf", "kl_divergence")
             },
         }
         for part, is_test in PARTS
@@ -439,7 +439,7 @@ def cells(values: list[dict[str, Any]]) -> list[tuple[str, ...]]:
             *(_text(row["hf"][name]) for name in ("median", "p10", "mean")),
             *(
                 "" if row[field] is None else _text(row[field]["median"])
-                for field in ("tvd", "log_likelihood", "expected", "marginal_hf")
+                for field in ("tvd", "log_likelihood", "kl_divergence", "marginal_hf")
             ),
         )
         for row in values

@@ -11,7 +11,9 @@ whose expected value has its minimum at the true p for every N. It is the square
 Qiskit's Hellinger fidelity. (Variance-stabilising square root: Anscombe, Biometrika 35, 246, 1948.)
 
 The log-likelihood of a shot, sum q log(p), needs no outcome to be seen twice; its expected value
-for counts of the model itself is `expected_log_likelihood`.
+for counts of the model itself is `expected_log_likelihood`. Its expected value for the true
+distribution, which no model exceeds, is minus the entropy of that; `log_likelihood_ceiling`
+estimates it from the counts.
 """
 
 from __future__ import annotations
@@ -109,6 +111,47 @@ def expected_log_likelihood(p: Floats, num_bits: int) -> float:
     """`log_likelihood` for shots of the model itself, on average."""
     weights = np.maximum(p, 0.0)
     return float(weights @ np.log(_with_uniform(p, num_bits)) / weights.sum())
+
+
+# Least estimated probability of all outcomes that were seen. The ceiling of random distributions is
+# then too high by at most 0.05, on average.
+LEAST_SEEN = 0.75
+
+
+def log_likelihood_ceiling(frequencies: Floats, shots: int) -> float:
+    """Mean logarithm of the probability of a shot by the true distribution, estimated from counts;
+    nan where outcomes with less than LEAST_SEEN of the probability were seen: the counts then say
+    little about the entropy.
+
+    The estimate of the entropy is that of Chao, Wang and Jost (Methods in Ecology and Evolution 4,
+    1091): nearly without the bias of the frequencies' own entropy for outcomes that were seen, and
+    for the others by the numbers of outcomes that were seen once (f1) and twice (f2)."""
+    counts = np.rint(frequencies[frequencies > 0.0] * shots)
+    once, twice = int((counts == 1.0).sum()), int((counts == 2.0).sum())
+    if shots < 2 or 1.0 - once / shots < LEAST_SEEN:
+        return math.nan
+    sums = np.append(0.0, np.cumsum(1.0 / np.arange(1, shots)))  # of 1 / k for k < n
+    number = counts.astype(np.int64)
+    entropy = float((counts / shots) @ (sums[shots - 1] - sums[number - 1]))
+    if not once:
+        return -entropy
+    if twice:
+        rate = 2.0 * twice / ((shots - 1) * once + 2.0 * twice)
+    else:
+        rate = 2.0 / ((shots - 1) * (once - 1) + 2.0)
+    return -entropy - once / shots * _unseen(rate, shots)
+
+
+def _unseen(rate: float, shots: int) -> float:
+    """Sum of x^(j + 1) / (N + j) over j >= 0 with x = 1 - `rate`: x times the integral of
+    exp(-N v) / (1 - x exp(-v)) over v > 0, by the trapezoidal rule in log(v)."""
+    logs = np.linspace(-60.0, math.log(60.0 / shots), _POINTS)
+    v = np.exp(logs)
+    values = v * np.exp(-shots * v) / (rate * np.exp(-v) - np.expm1(-v))
+    return (1.0 - rate) * float(values.sum() * (logs[1] - logs[0]))
+
+
+_POINTS = 4001  # of an integral
 
 
 def _with_uniform(p: Floats, num_bits: int) -> Floats:

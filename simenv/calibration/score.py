@@ -4,9 +4,10 @@ HF is the Hellinger fidelity, without the bias of outcomes with few counts (`jud
 many, it is that of Qiskit. TVD is the total variation distance, half of sum |p - q|. The
 log-likelihood is the mean logarithm of the probability of a shot; of circuits with more than
 WIDE_BITS measured bits, few outcomes are seen twice, and HF is that of marginals as well. The
-ceiling of HF is that of an exact model at this number of shots; that of a model's log-likelihood is
-what it expects for its own counts. Intervals are percentiles of bootstrap samples of circuit
-bodies.
+ceiling of HF is that of an exact model at this number of shots; that of the log-likelihood is minus
+the entropy of the measured distribution, estimated from the counts where they permit it. What a
+model is below it estimates its Kullback-Leibler divergence. Intervals are percentiles of bootstrap
+samples of circuit bodies.
 
 A `Predictor` gives the distributions of a device model for measured circuits, compiled as
 `Client.submit` compiles them. Distributions are exact up to EXACT_QUBITS used qubits. Wider
@@ -291,6 +292,7 @@ class ScoreRow(msgspec.Struct, frozen=True):
     log_likelihood: dict[str, float]  # natural, of a shot
     expected: dict[str, float]  # what each model expects of it for its own counts
     marginal_hf: dict[str, float]  # of circuits with more than WIDE_BITS measured bits
+    kl_divergence: dict[str, float]  # log-likelihood below its ceiling; nan where that is not known
 
 
 class Score(msgspec.Struct, frozen=True, eq=False):
@@ -398,10 +400,13 @@ class _Agreement:
     def row(self) -> ScoreRow:
         """Row of the run."""
         record, first = self._record, self._prediction
+        best = judge.log_likelihood_ceiling(np.array([*self._measured.values()]), record.shots)
+        divergence = {model: best - value for model, value in self._log_likelihood.items()}
+        self._log_likelihood[CEILING] = best
         return ScoreRow(
             record.name, record.body, record.is_test, record.time_s, record.shots, first.num_bits,
             first.num_qubits, first.two_qubit_gates, first.depth, first.how, self.hf, self._tvd,
-            self._log_likelihood, self._expected, self._marginal_hf,
+            self._log_likelihood, self._expected, self._marginal_hf, divergence,
         )  # fmt: skip
 
 

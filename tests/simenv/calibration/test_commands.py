@@ -62,7 +62,7 @@ def test_fit_is_stored(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 def test_a_device_below_the_recipe_of_aer_is_named() -> None:
     def row(mine: float, aer: float, *, is_test: bool) -> ScoreRow:
         hf = {"mine": mine, "aer": aer}
-        return ScoreRow("", str(mine), is_test, 0.0, 1, 1, 1, 0, 0, "exact", hf, {}, {}, {}, {})
+        return ScoreRow("", str(mine), is_test, 0.0, 1, 1, 1, 0, 0, "exact", hf, {}, {}, {}, {}, {})
 
     lower = [row(0.9 - 0.001 * k, 0.91, is_test=True) for k in range(8)]
     unclear = [row(0.9 + 0.01 * k, 0.95, is_test=False) for k in range(8)]

@@ -55,3 +55,32 @@ def test_log_likelihood_of_own_counts_is_what_the_model_expects() -> None:
     excluded = np.zeros(64)
     excluded[np.argmin(q)] = 1.0
     assert math.isfinite(judge.log_likelihood(excluded, q, 6))
+
+
+@pytest.mark.parametrize(("bits", "shots"), [(2, 100), (4, 1000), (5, 4000), (8, 4000)])
+def test_the_ceiling_of_the_log_likelihood_is_the_entropy_of_the_truth(
+    bits: int, shots: int
+) -> None:
+    """On average, where the frequencies' own entropy is too low; and a wrong model is below it by
+    its Kullback-Leibler divergence."""
+    rng = np.random.default_rng(bits)
+    p = rng.dirichlet(np.ones(1 << bits))
+    wrong = 0.8 * p + 0.2 / len(p)
+    drawn = rng.multinomial(shots, p, size=200) / shots
+    ceilings = np.array([judge.log_likelihood_ceiling(q, shots) for q in drawn])
+    error = ceilings.std() / math.sqrt(len(drawn))
+    entropy = float(p @ np.log(p))
+    assert abs(ceilings.mean() - entropy) < 5.0 * error
+    frequencies = [float(q[q > 0.0] @ np.log(q[q > 0.0])) for q in drawn]
+    assert np.mean(frequencies - ceilings) > 0.5 * (len(p) - 1) / (2 * shots)
+    below = ceilings - [judge.log_likelihood(wrong, q, bits) for q in drawn]
+    divergence = float(p @ np.log(p / wrong))
+    assert abs(below.mean() - divergence) < 5.0 * below.std() / math.sqrt(len(drawn)) + 1e-6
+
+
+def test_counts_that_hardly_repeat_have_no_ceiling_of_the_log_likelihood() -> None:
+    rng = np.random.default_rng(3)
+    q = rng.multinomial(1000, np.full(1 << 14, 2.0**-14)) / 1000
+    assert math.isnan(judge.log_likelihood_ceiling(q, 1000))
+    assert judge.log_likelihood_ceiling(np.array([1.0, 0.0]), 1000) == 0.0
+    assert math.isnan(judge.log_likelihood_ceiling(np.array([1.0]), 1))

@@ -305,11 +305,15 @@ def test_a_device_with_detunings_is_fitted_and_keeps_them() -> None:
         "calibrated": Predictor(lima),
         "fitted": Predictor(msgspec.structs.replace(result.snapshot, outside=None)),
         "without": Predictor(lima, NoiseOptions.parse({"qubit.quasistatic": 0})),
+        "truth": Predictor(truth),
     }
     summaries = score(others, models, IdealDistributions())
     lost = {name: 1.0 - summaries.summary(name).mean.value for name in models}
     assert lost["fitted"] < 0.3 * lost["calibrated"]
     assert lost["without"] > 2.0 * lost["calibrated"]  # the detunings act
+    below = {name: summaries.summary(name, "kl_divergence").mean.value for name in models}
+    assert max(abs(below["truth"]), abs(below["fitted"])) < 2e-4
+    assert 2e-4 < below["calibrated"] < below["without"]
 
 
 def test_the_factor_of_detunings_is_found() -> None:
