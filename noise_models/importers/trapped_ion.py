@@ -31,7 +31,8 @@ _TEXTS = (
 )
 # Groups of a machine description whose values are average infidelities, as randomized
 # benchmarking gives them: those of the data sheets (github.com/CQCL/quantinuum-hardware-
-# specifications). Those of emulators are probabilities of an error.
+# specifications), and so are those beside a memory error, which data sheets have and emulators do
+# not. Those of emulators are probabilities of an error.
 _INFIDELITIES = ("1q_gate_error", "2q_gate_error", "crosstalk_error")
 # Names of the memory error: average infidelity of a qubit in a circuit of depth 1, which has a gate
 # on two qubits on each pair of a random pairing (Moses et al., arXiv 2305.03828).
@@ -76,7 +77,7 @@ def _flat(document: dict[str, Any]) -> dict[str, tuple[str, Any]]:
 def read(source: Source, name: str) -> ImportedSnapshot:
     """Build the snapshot of an all-to-all device with equal qubits. Raises SnapshotError. p1 and p2
     are probabilities of an error, whose average gate infidelity is p d / (d + 1) with d = 2 and 4,
-    but in the groups `_INFIDELITIES`."""
+    but in the groups `_INFIDELITIES` and beside a memory error."""
     inputs = _flat(source.only_object("emulator parameters are one JSON file"))
     counts = [key for key in _COUNTS if key in inputs and not isinstance(inputs[key][1], list)]
     given = [inputs.pop(key) for key in counts]  # what is read is taken out
@@ -90,6 +91,7 @@ def read(source: Source, name: str) -> ImportedSnapshot:
         builder.recorder.ignored(inputs.pop(key)[0], "null: not measured")
     builder.values.update(technology="trapped-ion", all_to_all=True, dynamic=True)
     builder.recorder.defaulted("native_gates", "rz, r, rzz on all qubits")
+    sheet = not inputs.keys().isdisjoint(_MEMORY)
     for gate in ("rz", "r", "rzz"):
         builder.add_native(gate, 2 if gate == "rzz" else 1, None, gate)
     builder.set_gate("rz", (), "error", 0.0, "(rz is a frame change)")
@@ -97,7 +99,7 @@ def read(source: Source, name: str) -> ImportedSnapshot:
     for key, gate, side in (("p1", "r", 2), ("p2", "rzz", 4)):
         if key in inputs:
             at, value = inputs.pop(key)
-            error = _infidelity(value, at, side)
+            error = _infidelity(value, at, side, sheet=sheet)
             builder.set_gate(gate, (), "error", error, at)
     for key, gate in (("duration_1q_s", "r"), ("duration_2q_s", "rzz")):
         if key in inputs:
@@ -109,7 +111,7 @@ def read(source: Source, name: str) -> ImportedSnapshot:
     _qubits(builder, inputs)
     if "p_crosstalk_meas" in inputs:
         at, value = inputs.pop("p_crosstalk_meas")
-        term = MeasurementCrosstalk((), _infidelity(value, at, 2))
+        term = MeasurementCrosstalk((), _infidelity(value, at, 2, sheet=sheet))
         builder.values["measurement_crosstalk"] = (term,)
         builder.recorder.used(at, "measurement_crosstalk")
     for key, target in _TEXTS:
@@ -127,10 +129,13 @@ def read(source: Source, name: str) -> ImportedSnapshot:
     return builder.finish(name or convert.text(label, "name"), source)
 
 
-def _infidelity(value: Any, at: str, side: int) -> float:
-    """Return the average infidelity of an error on qubits of `side` states."""
+def _infidelity(value: Any, at: str, side: int, *, sheet: bool) -> float:
+    """Return the average infidelity of an error on qubits of `side` states; `sheet`: it stands in
+    a data sheet."""
     result = convert.probability(value, at)
-    return result * side / (side + 1) if set(_INFIDELITIES).isdisjoint(at.split(".")) else result
+    if sheet or not set(_INFIDELITIES).isdisjoint(at.split(".")):
+        return result
+    return result * side / (side + 1)
 
 
 def _qubits(builder: SnapshotBuilder, entries: dict[str, tuple[str, Any]]) -> None:

@@ -309,6 +309,8 @@ def test_a_memory_error_of_trapped_ions_stands_for_their_dephasing_rate() -> Non
     value, report = import_snapshot({"ions.json": samples.encoded(values)})
     assert (value.qubits[1].memory_error, value.qubits[1].t2_us) == (3e-4, None)
     assert notes(report.ignored)["linear_dephasing_rate"] == "part of the memory error"
+    assert gate(value, "rzz").error == 1e-3, "a data sheet has average infidelities"
+    assert value.measurement_crosstalk[0].error == 1e-5
     for wrong in (-1e-4, 1.4, "x", [1e-4]):
         with pytest.raises(SnapshotError, match=r"(memory|dephasing)_error"):
             import_snapshot({"ions.json": samples.encoded({**values, "dephasing_error": wrong})})
