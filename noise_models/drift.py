@@ -100,7 +100,11 @@ CORRELATION = 0.8  # correlation a of neighbouring steps
 TERMS = 64  # 0.8^64 is below 1e-6
 _MOST = 0.5  # largest value of a drifted error or probability
 _RATES = ("t1_us", "t2_us", "t2_star_us")  # times of relaxation, dephasing and detuning
-_ERRORS = ("p01", "p10", "excited", "reset_error", "preparation_error", "memory_error")
+_ERRORS = (
+    *("p01", "p10", "excited", "reset_error", "preparation_error", "memory_error"),
+    *("measure_decay", "measure_excitation"),
+)
+_BESIDE = "measured"  # place of the crosstalk of a measurement
 _Operation = TypeVar("_Operation", GateCalibration, MeasurementCalibration)
 _Factors = Mapping[tuple[object, ...], float]  # of each value, by `_places`
 
@@ -166,6 +170,7 @@ def _places(base: CalibrationSnapshot) -> tuple[tuple[object, ...], ...]:
             results.update({(gate.name, gate.qubits): None for gate in each.gates})
             results.update({(own.name, own.qubit): None for own in each.measurements})
             results.update({(group.qubits,): None for group in each.correlated_readout})
+            results.update({(_BESIDE, own.qubits): None for own in each.measurement_crosstalk})
     return tuple(results)
 
 
@@ -179,6 +184,14 @@ def _at(base: CalibrationSnapshot, factors: _Factors) -> CalibrationSnapshot:
         ),
         correlated_readout=tuple(
             _group(each, factors[(each.qubits,)]) for each in base.correlated_readout
+        ),
+        measurement_crosstalk=tuple(
+            each
+            if each.error is None
+            else msgspec.structs.replace(
+                each, error=_limited(each.error, each.error * factors[_BESIDE, each.qubits])
+            )
+            for each in base.measurement_crosstalk
         ),
         outside=None if base.outside is None else _at(base.outside, factors),
     )
