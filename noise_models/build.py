@@ -232,6 +232,14 @@ class DocumentModel(ABC):
         """Return 1.0: as |1>."""
         return 1.0
 
+    def before_decision(self, name: str, qubit: int) -> channels.Channel | None:  # noqa: ARG002
+        """Return None: the outcome is decided at the beginning."""
+        return None
+
+    def flips_inside(self, name: str, qubit: int) -> tuple[float, float] | None:  # noqa: ARG002
+        """Return None: measurements inside a circuit have the confusion of others."""
+        return None
+
     def flips_of(self, name: str, qubit: int) -> tuple[float, float] | None:  # noqa: ARG002
         """Return None: every measurement has the confusion of its qubit."""
         return None
@@ -262,6 +270,7 @@ class DeviceModel(DocumentModel):
         self._memory: dict[tuple[int, int], channels.Channel | None] = {}
         self._by_measurement: dict[tuple[str, int], tuple[LocatedChannel, ...]] = {}
         self._disturbed: dict[MeasurementCrosstalk, channels.Channel | None] = {}
+        self._before: dict[tuple[str, int], channels.Channel | None] = {}
         super().__init__(snapshot, options, map(_relaxes, snapshot.qubits))
         self._gates: _Gates = {(gate.name, gate.qubits): gate for gate in snapshot.gates}
         self._measurements = {(each.name, each.qubit): each for each in snapshot.measurements}
@@ -322,7 +331,7 @@ class DeviceModel(DocumentModel):
     def _compute(self, name: str, qubits: tuple[int, ...]) -> tuple[LocatedChannel, ...]:
         """Return the composition of over-rotation, depolarizing rest and relaxation of a gate."""
         if name == "measure" or is_named_measurement(name):
-            duration = self.duration_ns(name, qubits)
+            duration = self.duration_ns(name, qubits) * (1.0 - self._decided(qubits[0]))
             relaxed = located(qubits, self.during_readout(qubits[0], duration))
             return relaxed + self.by_measurement(name, qubits[0])
         gate = self.calibration(name, qubits)
@@ -372,6 +381,39 @@ class DeviceModel(DocumentModel):
                     result += located((other,), self._disturbance(term))
             self._by_measurement[key] = result
         return result
+
+    def _decided(self, qubit: int) -> float:
+        return self._qubits[qubit].readout_decided or 0.0
+
+    def before_decision(self, name: str, qubit: int) -> channels.Channel | None:
+        """Return the relaxation of the part of a readout that decides its outcome."""
+        key = (name, qubit)
+        if key not in self._before:
+            duration = self.duration_ns(name, (qubit,)) * self._decided(qubit)
+            scaled = duration * self.options.factor("qubit.relaxation")
+            self._before[key] = self._relax(qubit, scaled)
+        return self._before[key]
+
+    def flips_inside(self, name: str, qubit: int) -> tuple[float, float] | None:
+        """Return the confusion that makes up the calibrated one with the relaxation before the
+        decision, times the factor of `qubit.readout`: 0 where relaxation alone has more."""
+        decided = self._decided(qubit) * self.duration_ns(name, (qubit,))
+        relaxed = self._relax(qubit, decided)
+        if relaxed is None or relaxed.ptm[3, 3] < _LEAST_KEPT:
+            return None
+        own = self._measurements.get((name, qubit))
+        if own is not None and own.error is not None:
+            p01 = p10 = own.error
+        else:
+            p01, p10 = self._qubits[qubit].confusion or (0.0, 0.0)
+        up, kept = 0.5 * (1.0 - relaxed.ptm[3, 0] - relaxed.ptm[3, 3]), relaxed.ptm[3, 3]
+        contrast = (1.0 - p01 - p10) / kept  # P(1) of |1> less that of |0>, at the decision
+        at_zero = p01 - contrast * up
+        factor = self.options.factor("qubit.readout")
+        first, second = (
+            min(max(float(p), 0.0) * factor, 1.0) for p in (at_zero, 1.0 - contrast - at_zero)
+        )
+        return first, second
 
     def _transition(self, name: str, qubit: int) -> channels.Channel | None:
         """Return the transitions after the relaxation of a readout that make up the measured ones
@@ -707,6 +749,7 @@ def _qubit(qubit: QubitCalibration, symmetric: bool) -> QubitCalibration:
     return msgspec.structs.replace(
         qubit, p01=p01, p10=p10, excited=None, preparation_error=None, reset_error=None,
         t2_star_us=None, memory_error=None, measure_decay=None, measure_excitation=None,
+        readout_decided=None,
     )  # fmt: skip
 
 
@@ -718,7 +761,7 @@ NOT_AER = (
     *("gate.zz_strength", "qubit.correlated_readout", "qubit.excited", "qubit.preparation"),
     *("qubit.memory", "qubit.memory_error", "qubit.measurement", "qubit.measure_decay"),
     *("qubit.measure_excitation", "qubit.measurement_crosstalk"),
-    "qubit.measurement_crosstalk_error",
+    *("qubit.measurement_crosstalk_error", "qubit.readout_decided"),
     "gate.layer",
     *("qubit.preparation_error", "qubit.quasistatic", "qubit.reset", "qubit.reset_error"),
     *("qubit.t2_star_us", "qubit.thermal"),

@@ -73,6 +73,14 @@ class NoiseModel(Protocol):
         `during_readout`: transitions of its qubit, and what it does to others. `after_gate` has
         them too."""
 
+    def before_decision(self, name: str, qubit: int) -> Channel | None:
+        """Return the relaxation of a qubit from the beginning of a measurement inside a circuit
+        until its outcome is decided; `after_gate` has the rest. None: no relaxation."""
+
+    def flips_inside(self, name: str, qubit: int) -> tuple[float, float] | None:
+        """Return p01 and p10 of a measurement inside a circuit, of the state at its decision; None:
+        as those of a measurement at the end."""
+
     @property
     def crosstalk_pairs(self) -> tuple[tuple[int, int], ...]:
         """Pairs of qubits with a static ZZ interaction, the smaller number first."""
@@ -155,6 +163,7 @@ VALUES = {
     "qubit.p01": 1.0, "qubit.p10": 1.0, "qubit.leaked_readout": 1.0,
     "qubit.preparation_error": 1.0, "qubit.reset_error": 1.0,
     "qubit.memory_error": 1.0, "qubit.measure_decay": 1.0, "qubit.measure_excitation": 1.0,
+    "qubit.readout_decided": 1.0,
     "qubit.measurement_crosstalk_error": 1.0,
 }  # fmt: skip
 LARGEST_FACTOR = 1e9  # so that products of three factors and any calibrated value are finite

@@ -145,13 +145,24 @@ def _detuned(noise: NoiseModel, qubit: int) -> Channel | None:
     return dephasing(math.exp(-0.5 * (rate * _IDLE_NS) ** 2)) if rate else None
 
 
-def _flips(noise: NoiseModel, qubit: int) -> NDArray[np.float64]:
-    """Return p01 and p10 of a qubit that is read alone."""
+def _flips(
+    noise: NoiseModel, qubit: int, own: tuple[float, float] | None = None
+) -> NDArray[np.float64]:
+    """Return p01 and p10 of a qubit that is read alone; `own`: of a measurement that has its
+    own."""
+    if own is not None:
+        return np.array(own)
     readout = noise.readout()
     if readout is None:
         return np.zeros(2)
     at = min(qubit, len(readout.p01) - 1)
     return np.array([readout.p01[at], readout.p10[at]])
+
+
+def _flipped_twice(first: NDArray[np.float64], second: NDArray[np.float64]) -> tuple[float, float]:
+    """Return p01 and p10 of two confusions, one after the other."""
+    p01, p10 = first * (1.0 - second[::-1]) + (1.0 - first) * second
+    return float(p01), float(p10)
 
 
 def _row(
@@ -195,6 +206,7 @@ class _Composition:
         self._after: dict[tuple[str, tuple[int, ...]], tuple[LocatedChannel, ...]] = {}
         self._idle: dict[tuple[int, float], Channel | None] = {}
         self._memory: dict[tuple[int, int], Channel | None] = {}
+        self._before: dict[tuple[str, int], Channel | None] = {}
         self._readout: tuple[Readout | None] | None = None
 
     def after_gate(self, name: str, qubits: tuple[int, ...]) -> tuple[LocatedChannel, ...]:
@@ -227,6 +239,29 @@ class _Composition:
         """Return the channels of the first model, then those of the second."""
         first, second = self._first, self._second
         return first.by_measurement(name, qubit) + second.by_measurement(name, qubit)
+
+    def before_decision(self, name: str, qubit: int) -> Channel | None:
+        """Compose the relaxation before a decision."""
+        key = (name, qubit)
+        if key not in self._before:
+            first, second = self._first, self._second
+            self._before[key] = _both(
+                first.before_decision(name, qubit), second.before_decision(name, qubit)
+            )
+        return self._before[key]
+
+    def flips_inside(self, name: str, qubit: int) -> tuple[float, float] | None:
+        """Apply the confusion of the second model to the outcomes of the first."""
+        models = self._first, self._second
+        own = [each.flips_inside(name, qubit) for each in models]
+        if own == [None, None]:
+            return None
+        return _flipped_twice(
+            *(
+                _flips(model, qubit, model.flips_of(name, qubit) if each is None else each)
+                for model, each in zip(models, own, strict=True)
+            )
+        )
 
     def crosstalk(self, pair: tuple[int, int], duration_ns: float) -> Channel | None:
         """Compose the two interactions of a pair."""
@@ -283,12 +318,9 @@ class _Composition:
         own = [each.flips_of(name, qubit) for each in models]
         if own == [None, None]:
             return None
-        flips = zip(models, own, strict=True)
-        first, second = (
-            _flips(model, qubit) if each is None else np.array(each) for model, each in flips
+        return _flipped_twice(
+            *(_flips(model, qubit, each) for model, each in zip(models, own, strict=True))
         )
-        p01, p10 = first * (1.0 - second[::-1]) + (1.0 - first) * second
-        return float(p01), float(p10)
 
     def duration_ns(self, name: str, qubits: tuple[int, ...]) -> float:
         """Return the duration of the first model, or else of the second."""

@@ -40,7 +40,7 @@ _QUBIT: dict[str, Range] = {
     **dict.fromkeys(("readout_ns", "reset_ns"), NS),
     **dict.fromkeys(("p01", "p10", "readout_error", "excited"), UNIT),
     **dict.fromkeys(("reset_error", "preparation_error", "memory_error"), UNIT),
-    **dict.fromkeys(("measure_decay", "measure_excitation"), UNIT),
+    **dict.fromkeys(("measure_decay", "measure_excitation", "readout_decided"), UNIT),
     "leaked_readout": UNIT,
     "frequency_ghz": (0.0, 1e9),
 }

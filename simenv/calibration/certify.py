@@ -119,7 +119,8 @@ class Claims:
             for each in self._model.after_gate("measure", (qubit,))
             if each.qubits == (qubit,)
         ]
-        ptm = np.eye(4)
+        before = self._model.before_decision("measure", qubit)
+        ptm = np.eye(4) if before is None else before.ptm
         for channel in own:
             ptm = channel.ptm @ ptm
         rise = 0.5 * (1.0 - float(ptm[3, 0]) - float(ptm[3, 3]))

@@ -107,3 +107,27 @@ def test_measurements_of_composed_and_compared_models() -> None:
     rows = compare(document.load(dump(SNAPSHOT)), document.load(dump(transmons())))
     places = {row.qubits for row in rows if row.kind == "measurement"}
     assert places == {(0,), (0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)}
+
+
+def test_the_outcome_of_a_readout_that_is_decided_later_is_calibrated_all_the_same() -> None:
+    built = build(with_qubit(readout_decided=0.5), NoiseOptions())
+    before, flips = built.before_decision("measure", 0), built.flips_inside("measure", 0)
+    assert before is not None
+    assert flips is not None
+    for state, calibrated in ((0, 0.01), (1, 0.97)):
+        vector = before.ptm @ np.array([1.0, 0.0, 0.0, 1.0 - 2.0 * state])
+        ones = 0.5 - 0.5 * vector[3]
+        read = ones * (1.0 - flips[1]) + (1.0 - ones) * flips[0]
+        assert read == pytest.approx(calibrated, abs=1e-15)
+    early = build(with_qubit(), NoiseOptions())
+    assert early.before_decision("measure", 0) is None
+    assert early.flips_inside("measure", 0) is None
+    whole = left(early, 1)
+    vector = before.ptm @ np.array([1.0, 0.0, 0.0, -1.0])
+    for each in built.after_gate("measure", (0,)):
+        if each.qubits == (0,):
+            vector = each.channel.ptm @ vector
+    assert 0.5 - 0.5 * vector[3] == pytest.approx(whole), "the same relaxation in all"
+    composed = compose(built, build(transmons(), NoiseOptions()))
+    assert composed.flips_inside("measure", 0) is not None
+    assert composed.before_decision("measure", 0) is not None

@@ -105,6 +105,14 @@ class DeviceModel:
         """None."""
         return ()
 
+    def before_decision(self, name: str, qubit: int) -> Channel | None:
+        """None."""
+        return None
+
+    def flips_inside(self, name: str, qubit: int) -> tuple[float, float] | None:
+        """None."""
+        return None
+
     def during_readout(self, qubit: int, duration_ns: float) -> Channel | None:
         """None."""
         return None

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _QUBIT_FIGURES = (
     *("t1_us", "t2_us", "t2_star_us", "frequency_ghz", "readout_error", "p01", "p10"),
     *("readout_ns", "excited", "reset_error", "reset_ns", "preparation_error", "memory_error"),
-    *("measure_decay", "measure_excitation", "leaked_readout"),
+    *("measure_decay", "measure_excitation", "leaked_readout", "readout_decided"),
 )
 _CROSSTALK = (
     ("measurement crosstalk error", "error", ""),

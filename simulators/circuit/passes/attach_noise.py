@@ -215,6 +215,8 @@ class NoiseAttachment:
         registry, count = self._registry, circuit.num_qubits
         if self.model.layers or registry.is_detuned or registry.has_memory or registry.leaks:
             return None
+        if self._registry.decides:
+            return None
         if self._registry.coupled(circuit.num_qubits).ends.size:
             return None
         if any(map(is_named_measurement, circuit.table.names)):
@@ -288,6 +290,8 @@ class _CircuitNoise:
             waiting = self._operands.wires[self._operands.first[self._delay_ops]]
             channels = self._registry.idle.channel_ids(waiting, delays)
             groups.append((self._delay_ops, channels, waiting, _NO_QUBITS))
+        if self._registry.decides:
+            groups.append(self._before_decisions())
         if self._registry.has_memory:
             groups.append(self._memory())
         groups += self._of_layers(uses)
@@ -516,6 +520,18 @@ class _CircuitNoise:
         first[together], second[together] = pairs.first[pair], pairs.second[pair]
         return rows.after, channels, first, second
 
+    def _before_decisions(self) -> _Group:
+        """Relaxation that the outcomes of measurements inside the circuit have seen."""
+        codes, first = self._operands.codes, self._operands.first
+        inside = np.flatnonzero((codes == MEASURE) & (self._roles != TERMINAL))
+        qubits = self._operands.wires[first[inside]]
+        names = self._circuit.noise_names
+        channels = [
+            self._registry.number(self._model.before_decision(names[op], qubit))
+            for op, qubit in zip(self._circuit.ops[inside], qubits.tolist(), strict=True)
+        ]
+        return inside - 1, np.array(channels, np.int64), qubits, _NO_QUBITS
+
     def _memory(self) -> _Group:
         """Noise of layers: steps of a schedule in which gates on two or more qubits take a step,
         and all else takes none. A qubit of a gate has that of its layer after it, one that waits
@@ -559,10 +575,15 @@ class _CircuitNoise:
         names, ops = self._circuit.table.names, self._circuit.ops
         named = np.array([is_named_measurement(name) for name in names], np.bool_)[ops[operations]]
         results: dict[int, tuple[float, float]] = {}
+        if self._registry.decides:
+            for k, qubit in zip(operations.tolist(), measured.tolist(), strict=True):
+                flips = self._model.flips_inside(names[ops[k]], qubit)
+                if flips is not None and self._roles[k] != TERMINAL:
+                    results[k] = flips
         for k, qubit in zip(operations[named].tolist(), measured[named].tolist(), strict=True):
             flips = self._registry.flips_of(names[ops[k]], qubit)
             if flips is not None:
-                results[k] = flips
+                results.setdefault(k, flips)
         return results
 
 

@@ -44,6 +44,7 @@ def device(rng: np.random.Generator) -> CalibrationSnapshot:
             p01=float(rng.uniform(0.0, 0.1)), p10=float(rng.uniform(0.0, 0.1)),
             measure_decay=float(rng.uniform(0.06, 0.3)),
             measure_excitation=float(rng.uniform(0.0, 0.2)),
+            readout_decided=float(rng.uniform(0.0, 1.0)) if rng.random() < 0.7 else None,
         )
         for _ in range(QUBITS)
     )  # fmt: skip
@@ -90,7 +91,12 @@ class Reference:
 
     def measure(self, qubit: int) -> None:
         own = self.snapshot.qubits[qubit]
-        read = np.array([[1 - own.p01, own.p10], [own.p01, 1 - own.p10]])
+        # Decay until the outcome is decided, and the confusion that is left of the calibrated one.
+        kept = math.exp(-(own.readout_decided or 0.0) / own.t1_us)  # of 1 us
+        damped = np.array([[1.0, 0.0], [0.0, math.sqrt(kept)]])
+        self.mixture([damped, np.array([[0.0, math.sqrt(1.0 - kept)], [0.0, 0.0]])], (qubit,))
+        p10 = max((own.p10 - (1.0 - kept) * (1.0 - own.p01)) / kept, 0.0)
+        read = np.array([[1 - own.p01, p10], [own.p01, 1 - p10]])
         results: dict[tuple[int, ...], Matrix] = {}
         for record, rho in self.records.items():
             projected = []
@@ -101,7 +107,8 @@ class Reference:
                 results[*record, bit] = read[bit, 0] * projected[0] + read[bit, 1] * projected[1]
         self.records = results
         # The calibrated probabilities contain relaxation, which has no excitation here.
-        up, down = own.measure_excitation, own.measure_decay
+        up = own.measure_excitation
+        down = 1.0 - up - (1.0 - own.measure_decay - up) / kept
         kraus = [np.zeros((2, 2)) for _ in range(4)]
         for each, (row, column, p) in zip(
             kraus, [(0, 0, 1 - up), (1, 0, up), (1, 1, 1 - down), (0, 1, down)], strict=True
@@ -216,7 +223,9 @@ def test_their_factors_take_them_out() -> None:
 
 def test_relaxation_that_is_split_beside_zz_leaves_them_in_place() -> None:
     """With a ZZ rate that does nothing, a device with one pair has nearly the same outcomes."""
-    circuit, snapshot, wanted = random_case(11)
+    drawn = device(np.random.default_rng(11))
+    early = tuple(msgspec.structs.replace(each, readout_decided=None) for each in drawn.qubits)
+    circuit, snapshot, wanted = random_case(11, msgspec.structs.replace(drawn, qubits=early))
     coupled = msgspec.structs.replace(snapshot, zz=(ZZCoupling((0, 1), 1e-9),))
     noise = attach_noise(circuit, build(coupled, NoiseOptions.parse({"qubit.idle": 0})))
     assert np.abs(distribution(circuit, noise) - wanted).max() < 2e-3
@@ -226,3 +235,24 @@ def test_a_measurement_at_the_end_changes_no_other_qubit() -> None:
     snapshot = device(np.random.default_rng(3))
     circuit = Arrays(QUBITS, 2).add("h", [0]).add("h", [1]).add("cx", [0, 1]).measure([0, 1])
     assert not attach_noise(circuit.circuit(), model(snapshot)).locations.size
+
+
+def test_a_decay_before_the_decision_gives_an_outcome_that_agrees_with_the_state() -> None:
+    """|1> that decays early is read as 0 and is 0: a second measurement agrees."""
+    qubit = QubitCalibration(t1_us=10.0, readout_ns=1000.0, p01=0.0, p10=0.05, readout_decided=0.5)
+    snapshot = CalibrationSnapshot("early", 1, dynamic=True, qubits=(qubit,))
+    circuit = Arrays(1, 2).add("x", [0]).add("measure", [0], [0])
+    circuit.add("x", [0]).add("x", [0]).add("measure", [0], [1])
+
+    def joint(**values: float) -> NDArray[np.float64]:
+        built = build(snapshot, NoiseOptions.parse({f"qubit.{k}": v for k, v in values.items()}))
+        return distribution(circuit.circuit(), attach_noise(circuit.circuit(), built))
+
+    decayed, late = -math.expm1(-0.05), math.exp(-0.05)
+    agree = joint()
+    assert agree[0] == pytest.approx(decayed + (0.05 - decayed) * (1.0 - 0.95 * late), abs=1e-12)
+    assert agree[0] + agree[2] == pytest.approx(0.05, abs=1e-12), "as calibrated"
+    apart = joint(readout_decided=0.0)
+    assert apart[0] == pytest.approx(0.05 * (1.0 - 0.95 * math.exp(-0.1)), abs=1e-12)
+    exact = joint(readout=0.0)
+    assert exact[0] + exact[2] == pytest.approx(decayed, abs=1e-12)
