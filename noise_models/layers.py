@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -104,8 +105,7 @@ def check_layers(snapshot: CalibrationSnapshot) -> None:
         if not used.issubset(layer.qubits):
             hint = f"list qubits {sorted(used.difference(layer.qubits))} too"
             raise SnapshotError(f"{field}.qubits", "without a qubit of the gates", hint=hint)
-        gates = frozenset(gate_key(gate.name, gate.qubits) for gate in layer.gates)
-        key = (gates, frozenset(layer.qubits))
+        key = _key(layer)
         if key in seen:
             hint = "give each set of gates and qubits once"
             raise SnapshotError(field, "a layer that is listed twice", hint=hint)
@@ -132,3 +132,18 @@ def _check_generators(field: str, layer: LayerCalibration) -> None:
             raise SnapshotError(place, "a generator that is listed twice", hint="give it once")
         seen.add(key)
         checks.check_range(f"{place}.rate", each.rate, (0.0, MAX_RATE))
+
+
+def with_layers(
+    snapshot: CalibrationSnapshot, layers: Iterable[LayerCalibration]
+) -> CalibrationSnapshot:
+    """Return a snapshot with these layers in place of its own with the same gates and qubits, and
+    with its other layers."""
+    new = {_key(layer): layer for layer in layers}
+    others = tuple(layer for layer in snapshot.layers if _key(layer) not in new)
+    return msgspec.structs.replace(snapshot, layers=(*others, *new.values()))
+
+
+def _key(layer: LayerCalibration) -> tuple[object, ...]:
+    gates = frozenset(gate_key(gate.name, gate.qubits) for gate in layer.gates)
+    return gates, frozenset(layer.qubits)

@@ -6,6 +6,7 @@ here, never by noise_models. Times are in seconds, frequencies in hertz.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import math
 import subprocess
@@ -19,7 +20,7 @@ import typer
 
 from simenv import config
 from simenv.cli import app, terminal
-from simenv.cli.devices import overview
+from simenv.cli.devices import details, overview
 from simenv.cli.devices.new import answer, new
 from simenv.cli.listing import Columns, NoHeader, Style, Watch, listing
 from simenv.errors import ConfigError, NotFoundError, OptionError
@@ -210,6 +211,47 @@ def import_device(
 devices.command("new")(new)
 
 
+@devices.command()
+def layers(
+    context: typer.Context,
+    name: Name,
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="Result of qiskit-ibm-runtime's NoiseLearner, as its RuntimeEncoder writes JSON.",
+            dir_okay=False,
+        ),
+    ],
+    date: Annotated[str, typer.Option(help="When the errors were learned, ISO 8601.")] = "",
+    device: Annotated[
+        str, typer.Option("--to", help="Name of a new device that gets them; by default NAME.")
+    ] = "",
+) -> None:
+    """Add learned errors of layers to a device: gates that act at the same time."""
+    from noise_models import snapshot as snapshots
+    from noise_models.layers import with_layers
+    from simenv.frontends.qiskit.noise_learner import SOURCE, read_layers
+
+    device = config.check_name(device or name, "device")
+    before, _ = overview.load(name)
+    (data,) = _read([file]).values()
+    source = f"{SOURCE}, {hashlib.sha256(data).hexdigest()[:12]}"
+    with overview.calibration_errors(str(file)):
+        learned = read_layers(data, calibrated=date, source=source)
+        result = with_layers(before, learned)
+        body = snapshots.dump(result)
+    path, _ = overview.save(device, body)
+    replaced = len(before.layers) + len(learned) - len(result.layers)
+    value = {
+        "name": device, "file": str(path), "digest": result.digest.hex(),
+        "added": len(learned) - replaced, "replaced": replaced, "layers": len(result.layers),
+    }  # fmt: skip
+    done = f"{terminal.counted(len(learned), 'layer')} of {device}, {replaced} of them replaced"
+    app.settings_of(context).answer(
+        value, [done, *(f"  {each}" for each in details.layer_lines(learned))]
+    )
+
+
 def _laid_out(snapshot: CalibrationSnapshot) -> CalibrationSnapshot:
     """Return a snapshot with coordinates: its own, or those of its couplings, computed once."""
     from simenv.transpiler import lattice
@@ -265,7 +307,7 @@ def show(
     ] = None,
 ) -> None:
     """Show calibration data: medians, and the lattice coloured by error."""
-    from simenv.cli.devices import details, drawing
+    from simenv.cli.devices import drawing
 
     result, source = overview.load(name)
     if plot is not None:

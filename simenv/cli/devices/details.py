@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from noise_models.calibration import (
         CalibrationSnapshot,
         GateCalibration,
+        LayerCalibration,
         MeasurementCalibration,
     )
     from simenv.calibration.certify import Certificate, ClaimComparison
@@ -126,7 +127,22 @@ def median(values: Iterable[float]) -> float:
     return statistics.median(measured) if measured else UNKNOWN
 
 
+def layer_lines(layers: Sequence[LayerCalibration]) -> list[str]:
+    """Return one line for each layer: its gates, the qubits of its rates, and its error: the
+    entanglement infidelity of its channel if no two errors cancel."""
+    results = []
+    for each in layers:
+        gates = ", ".join(f"{gate.name} {'-'.join(map(str, gate.qubits))}" for gate in each.gates)
+        error = 0.5 * sum(-math.expm1(-2.0 * generator.rate) for generator in each.generators)
+        count = terminal.counted(len(each.generators), "rate")
+        when = f", {each.calibrated}" if each.calibrated else ""
+        around = f" on {terminal.counted(len(each.qubits), 'qubit')}"
+        results.append(f"{gates}: {count}{around}, error {_short(error)}{when}")
+    return results
+
+
 _MAX_BROKEN = 8
+_MAX_LAYERS = 8
 _HEADERS = ("FIGURE", "UNIT", "MEDIAN", "MIN", "MAX", "VALUES")
 
 
@@ -186,6 +202,15 @@ def show(name: str, snapshot: CalibrationSnapshot, source: str) -> None:
 def _refused(snapshot: CalibrationSnapshot) -> str:
     scope = snapshot.fitted
     return f"{scope.refused}; stored by force" if scope is not None and scope.refused else ""
+
+    if snapshot.layers:
+        terminal.line()
+        terminal.line(terminal.counted(len(snapshot.layers), "layer"))
+        shown = layer_lines(snapshot.layers[:_MAX_LAYERS])
+        for text in shown:
+            terminal.fitted(f"  {terminal.clean(text)}", 4)
+        if len(shown) < len(snapshot.layers):
+            terminal.line(f"  and {len(snapshot.layers) - len(shown)} more; --json prints all")
 
 
 def show_qubit(snapshot: CalibrationSnapshot, qubit: int) -> None:

@@ -84,7 +84,7 @@ def save(name: str, data: bytes) -> tuple[Path, bool]:
     from simenv.service.devices.registry import MAX_FILE_BYTES
 
     if name in library.BUNDLED:
-        hint = "--name: choose another name"
+        hint = "choose another name"
         raise ConfigError(f"{name} is the name of a bundled profile", hint=hint)
     if len(data) > MAX_FILE_BYTES:
         hint = f"an environment reads {MAX_FILE_BYTES} bytes"
