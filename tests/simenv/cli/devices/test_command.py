@@ -308,3 +308,24 @@ def test_renamed_column_is_refused_by_name_and_accepted_by_an_option(
     assert "T2 " in head
     assert "noise that was left out" in head
     assert "column Coherence (us)" in head
+
+
+def test_learned_errors_of_layers_are_added_to_a_device(shell: Shell, home: Path) -> None:
+    file = str(Path(__file__).parents[4] / "examples/noise_learner.json")
+    assert shell("devices", "new", "four", "--qubits", "4").code == 0
+    shell("devices", "layers", "four", file)
+    result = shell("devices", "layers", "four", file, "--date", "2026-02-26", "--json").object
+    assert (result["added"], result["replaced"], result["layers"]) == (0, 2, 2)
+    document = snapshot.load((home / "devices/four.json").read_bytes())
+    assert {each.calibrated for each in document.layers} == {"2026-02-26"}
+    assert all("NoiseLearner" in each.source for each in document.layers)
+    shown = shell("devices", "show", "four").out
+    assert "2 layers" in shown
+    assert "cz 0-1, cz 2-3: 24 rates on 4 qubits" in shown
+    assert shell("devices", "layers", "four", file, "--to", "ideal").code != 0
+    result = shell("devices", "layers", "trapped-ions", file, "--to", "ions")
+    assert result.code == 1
+    assert "no native gate on two qubits" in result.err
+    assert shell("devices", "layers", "four", file, "--date", "yesterday").code == 1
+    assert shell("devices", "new", "three", "--qubits", "3").code == 0
+    assert "out of range" in shell("devices", "layers", "three", file).err
