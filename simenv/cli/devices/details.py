@@ -197,12 +197,6 @@ def show(name: str, snapshot: CalibrationSnapshot, source: str) -> None:
     if rows:
         terminal.line()
         terminal.table([_HEADERS, *rows], left=1)
-
-
-def _refused(snapshot: CalibrationSnapshot) -> str:
-    scope = snapshot.fitted
-    return f"{scope.refused}; stored by force" if scope is not None and scope.refused else ""
-
     if snapshot.layers:
         terminal.line()
         terminal.line(terminal.counted(len(snapshot.layers), "layer"))
@@ -211,6 +205,11 @@ def _refused(snapshot: CalibrationSnapshot) -> str:
             terminal.fitted(f"  {terminal.clean(text)}", 4)
         if len(shown) < len(snapshot.layers):
             terminal.line(f"  and {len(snapshot.layers) - len(shown)} more; --json prints all")
+
+
+def _refused(snapshot: CalibrationSnapshot) -> str:
+    scope = snapshot.fitted
+    return f"{scope.refused}; stored by force" if scope is not None and scope.refused else ""
 
 
 def show_qubit(snapshot: CalibrationSnapshot, qubit: int) -> None:

@@ -1,9 +1,10 @@
 """Errors of layers from the results of qiskit-ibm-runtime's NoiseLearner.
 
 `layers_of` takes a `NoiseLearnerResult`, or a list of `LayerError`; `read_layers` takes the JSON
-that `RuntimeEncoder` writes of them. The JSON is read here: `RuntimeDecoder` imports the modules that a
-file names. A circuit in it is read by `simenv.transpiler.qpy`, and arrays without pickle. Letter k
-of a generator, from the right, acts on qubit k of the circuit, which is `qubits[k]` of the device.
+that `RuntimeEncoder` writes of them. The JSON is read here: `RuntimeDecoder` imports the modules
+that a file names. A circuit in it is read by `simenv.transpiler.qpy`, and arrays without pickle.
+Letter k of a generator, from the right, acts on qubit k of the circuit, which is `qubits[k]` of the
+device.
 """
 
 from __future__ import annotations
