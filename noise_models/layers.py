@@ -63,11 +63,16 @@ def pauli_fidelities(
     numbers = np.arange(exponents.size)
     for each in generators:
         anticommutes = np.zeros(exponents.size, np.bool_)
-        for letter, qubit in zip(each.pauli, each.qubits, strict=True):
+        for number, qubit in zip(pauli_numbers(each.pauli), each.qubits, strict=True):
             other = numbers >> 2 * qubits.index(qubit) & 3
-            anticommutes ^= (other != 0) & (other != "IXYZ".index(letter))
+            anticommutes ^= (other != 0) & (other != number)
         exponents[anticommutes] += each.rate
     return np.exp(-2.0 * factor * exponents)
+
+
+def pauli_numbers(letters: str) -> tuple[int, ...]:
+    """Return the number of each letter: 1 X, 2 Y, 3 Z."""
+    return tuple("IXYZ".index(letter) for letter in letters)
 
 
 def check_layers(snapshot: CalibrationSnapshot) -> None:

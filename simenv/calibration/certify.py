@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 from noise_models import calibration
 from noise_models.build import build, independent_confusion
 from noise_models.channel import from_unitary
+from noise_models.layers import gate_key
 from noise_models.model import NoiseOptions
-from simenv.calibration.experiments import procedure as experiments_procedure
+from simenv.calibration.experiments import layers, procedure as experiments_procedure
 from simenv.calibration.experiments.clifford import native_set, x_turn
 from simenv.calibration.experiments.estimators import NS_PER_US, Estimate, simultaneous_z
 from simenv.calibration.experiments.plans import PoolRunner, TestLayout
@@ -56,6 +57,10 @@ class Claims:
             tuple(sorted(each.qubits)): each.joint_flip for each in snapshot.correlated_readout
         }
         self._crosstalk = {each.qubits: each for each in snapshot.measurement_crosstalk}
+        self._layers = snapshot.layers
+        self._in_layer = {
+            gate_key(gate.name, gate.qubits) for each in snapshot.layers for gate in each.gates
+        }
 
     def value(self, estimate: Estimate) -> float | None:
         """Claimed value of the estimated quantity; None: the snapshot has none. Readout
@@ -69,7 +74,11 @@ class Claims:
             return self._read(estimate.qubits[0], quantity)
         if quantity in _ERRORS:
             places = estimate.qubits if quantity == "error_2q" else estimate.qubits[:1]
+            if self._has_layer(estimate.gate, places):
+                return None  # it depends on what acts at the same time
             return self._gate_error(estimate.gate, places)
+        if quantity == layers.QUANTITY:
+            return layers.claimed(self._layers, estimate)
         if quantity == "memory_error":
             return qubit.memory_error
         if quantity in ("measure_decay", "measure_excitation"):
@@ -91,13 +100,18 @@ class Claims:
         """Angle about Z of the first qubit, or about ZZ, of a gate on two qubits."""
         pair = (min(estimate.qubits), max(estimate.qubits))  # as it runs
         gate = self._model.calibration(estimate.gate, pair)
-        if gate is None:
+        if gate is None or self._has_layer(estimate.gate, pair):
             return None
         pauli, angle = "ZZ", gate.over_rotation_rad or 0.0
         if estimate.quantity == "z_angle_rad":
             first = estimate.qubits == (gate.qubits or pair)
             pauli, angle = "ZI" if first else "IZ", 0.0
         return angle + sum(each.angle_rad for each in gate.rotations if each.pauli == pauli)
+
+    def _has_layer(self, name: str, qubits: tuple[int, ...]) -> bool:
+        """Return whether a gate belongs to a layer, which has another error."""
+        orders = qubits, qubits[::-1]
+        return len(qubits) == 2 and any(gate_key(name, o) in self._in_layer for o in orders)
 
     def stated(self, estimate: Estimate) -> float | None:
         """Gate error as the snapshot states it, if it is below the limit; else None."""
@@ -186,6 +200,7 @@ ABSOLUTE_BOUNDS = {  # if they are larger than GATE_BOUND of the claim
     "measure_decay": 0.005, "measure_excitation": 0.005,
     "measurement_crosstalk": 0.001, "measurement_angle_rad": 0.003,
     "zz_angle_rad": 0.003, "z_angle_rad": 0.003, "joint_flip": 0.003,
+    "layer_decay": 3e-4,
 }  # fmt: skip
 LONGEST_US = 2e4  # longer claimed times are confirmed by a lower limit
 DEAD_ERROR = 0.5  # gates with larger errors do not work
@@ -427,6 +442,7 @@ def _stated(
         memory,
         rotations=_turned(info, claims, tested),
         read_together=_read_together(claims, qubits),
+        layers=() if claims is None else claims.layers,
     )
     if not info.dynamic:
         return result
@@ -588,11 +604,24 @@ def recovered(
         zz=_interactions(base, by_quantity.get("zz_khz", {})),
         zz_strength=None,
         measurement_crosstalk=_crosstalk(base, by_quantity),
+        layers=_layers(base, estimates),
         fitted=None,
         correlated_readout=_correlated(base, by_quantity),
         dates={},
         source_format=_SOURCE,
         source_digest="",
+    )
+
+
+def _layers(
+    base: calibration.CalibrationSnapshot, estimates: Sequence[Estimate]
+) -> tuple[calibration.LayerCalibration, ...]:
+    """Layers with the rates that the decays of their Paulis have, and those not measured."""
+    found = [each for each in estimates if each.quantity == layers.QUANTITY]
+    names = {each.gate.partition(" in ")[2] for each in found}
+    return tuple(
+        layers.recovered_rates(each, found) if layers.title(each) in names else each
+        for each in base.layers
     )
 
 

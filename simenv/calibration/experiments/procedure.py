@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import msgspec
 import numpy as np
 
-from simenv.calibration.experiments import estimators, plans, programs
+from noise_models.calibration import LayerCalibration
+from simenv.calibration.experiments import estimators, layers, plans, programs
 from simenv.calibration.experiments.clifford import native_set
 from simenv.errors import OptionError
 from simenv.model.availability import Availability
@@ -151,7 +152,7 @@ def _rates(
 
 
 T1, ECHO, RAMSEY, READOUT, ZZ = "t1", "echo", "ramsey", "readout", "zz"
-MEMORY, TWICE, MEASURED = "memory", "twice", "measured"
+MEMORY, TWICE, MEASURED, LAYER = "memory", "twice", "measured", "layer"
 ROTATIONS, TOGETHER = "rotations", "together"
 CURVE2, ICURVE2 = "rb2-curve", "irb2-curve"  # fewer sequences, at the smaller lengths
 _SAME = {CURVE2: plans.RB2, ICURVE2: plans.IRB2}
@@ -168,6 +169,7 @@ _SHOTS = {
     plans.RB2: "shots_2q", plans.IRB2: "shots_2q", CURVE2: "shots_2q", ICURVE2: "shots_2q",
     MEMORY: "memory_shots", TWICE: "readout_shots", MEASURED: "memory_shots",
     ROTATIONS: "zz_shots", TOGETHER: "readout_shots",
+    LAYER: "layer_shots",
 }  # fmt: skip
 _T1_POINTS = 0.0, 0.7, 1.4  # parts of the rough time
 _ECHO_POINTS = 0.01, 0.6, 1.2
@@ -197,6 +199,7 @@ _NEEDED = {
     "measure_decay": (0.1, 0.005), "measure_excitation": (0.1, 0.005),
     "measurement_crosstalk": (0.1, 0.001), "measurement_angle_rad": (0.1, 0.003),
     "zz_angle_rad": (0.1, 0.003), "z_angle_rad": (0.1, 0.003), "joint_flip": (0.0, 0.003),
+    layers.QUANTITY: (0.1, 3e-4),
 }  # fmt: skip
 _EXPERIMENTS = {
     "t1_us": (T1,), "t2_us": (ECHO,), "t2_ramsey_us": (RAMSEY,), "p01": (READOUT,),
@@ -205,6 +208,7 @@ _EXPERIMENTS = {
     "measure_decay": (TWICE, READOUT), "measure_excitation": (TWICE, READOUT),
     "measurement_crosstalk": (MEASURED,), "measurement_angle_rad": (MEASURED,),
     "zz_angle_rad": (ROTATIONS,), "z_angle_rad": (ROTATIONS,), "joint_flip": (TOGETHER,),
+    layers.QUANTITY: (LAYER,),
 }  # fmt: skip
 
 
@@ -217,6 +221,7 @@ class ExperimentShots(msgspec.Struct, frozen=True):
     zz_shots: int = 8_000
     readout_shots: int = 24_000
     memory_shots: int = 24_000
+    layer_shots: int = 8_000
     sequences_1q: int = 10
     shots_1q: int = 10_000
     sequences_2q: int = 24  # at the greatest length; a quarter of it at the others
@@ -270,6 +275,7 @@ class StatedTerms(msgspec.Struct, frozen=True):
     crosstalk: Mapping[tuple[int, int], tuple[float, float]] = {}
     rotations: frozenset[tuple[int, int]] = frozenset()  # pairs, the smaller number first
     read_together: tuple[tuple[int, int], ...] = ()  # pairs without a common qubit
+    layers: tuple[LayerCalibration, ...] = ()
 
 
 class Procedure:
@@ -290,6 +296,8 @@ class Procedure:
         self._stated = stated or StatedTerms()
         self._info = info
         gates = self._gates = native_set(info)
+        name = "" if gates.entangler is None else gates.entangler.name
+        self._measured_layers = layers.measurable(self._stated.layers, name, tested.qubits)
         if gates.entangler is None:
             tested = msgspec.structs.replace(tested, pair_sets=())
         self._tested = tested
@@ -331,6 +339,7 @@ class Procedure:
         twice = [place for place in qubits if place[0] in self._stated.transitions]
         yield from self._experiment(settings, TWICE, twice)
         yield from self._experiment(settings, MEASURED, list(self._stated.crosstalk))
+        yield from self._experiment(settings, LAYER, qubits)
         for name in (CURVE2, ICURVE2, plans.RB2, plans.IRB2, plans.SIMULTANEOUS, ZZ):
             yield from self._experiment(settings, name, pairs)
         turned = [pair for pair in pairs if pair in self._stated.rotations]
@@ -354,6 +363,9 @@ class Procedure:
             return
         if name == MEASURED:
             yield from self._disturbed(places, settings.shots(name, factor))
+            return
+        if name == LAYER:
+            yield from self._decays(places, settings.shots(name, factor))
             return
         if name in _ARMS:
             arm, arms = _ARMS[name]
@@ -402,6 +414,16 @@ class Procedure:
         durations_ns = {k: 0.0 if math.isnan(each) else each for k, each in durations_ns.items()}
         if numbers:
             yield from self._planner.measurements(MEASURED, numbers, durations_ns, shots)
+
+    def _decays(
+        self, places: Sequence[estimators.Place], shots: int
+    ) -> Iterable[plans.PlannedCircuit]:
+        """Circuits of the layers on any of these qubits."""
+        qubits = {qubit for place in places for qubit in place}
+        alphabet, size = programs.NativeGateRows(self._gates), self._tested.num_qubits
+        for number, layer in enumerate(self._measured_layers):
+            if not qubits.isdisjoint(layer.qubits):
+                yield from layers.circuits(number, layer, alphabet, size, shots)
 
     def _duration_ns(self, pair: estimators.Place) -> float:
         """Duration of the entangling gate on a pair; 0.0: not known."""
@@ -452,6 +474,7 @@ class Procedure:
         yield from estimators.memory(counts, MEMORY)
         yield from estimators.transitions(counts, TWICE, READOUT)
         yield from estimators.disturbance(counts, MEASURED)
+        yield from layers.estimates(counts, self._measured_layers)
         yield from estimators.standard(counts, plans.RB1, "error_1q", gates.quarter.name)
         if gates.half is not None:
             name = gates.half.name

@@ -11,7 +11,10 @@ from noise_models import library, snapshot
 from noise_models.calibration import (
     CalibrationSnapshot,
     GateCalibration,
+    LayerCalibration,
+    LayerGate,
     MeasurementCrosstalk,
+    PauliGenerator,
     PauliRotation,
     QubitCalibration,
 )
@@ -246,3 +249,34 @@ def test_rotations_of_gates_and_joint_flips_are_recovered(client: Client, home: 
     rows = compared(client.device(name), result.measured, other)
     outside = {(row.quantity, row.qubits) for row in rows if row.verdict is ClaimVerdict.OUTSIDE}
     assert ("zz_angle_rad", PAIR) in outside
+
+
+def test_decays_by_a_layer_are_certified_in_place_of_the_error_of_its_gate(
+    client: Client, home: Path
+) -> None:
+    rates = {"XI": 2e-3, "IZ": 3e-3, "ZZ": 4e-3, "XY": 1e-3, "YI": 2e-3}
+    generators = tuple(
+        PauliGenerator(name.replace("I", ""), tuple(k for k in (0, 1) if name[k] != "I"), rate)
+        for name, rate in rates.items()
+    )
+    layer = LayerCalibration((LayerGate("cz", (0, 1)),), (0, 1), generators)
+    claims = msgspec.structs.replace(library.load(CLAIMED), layers=(layer,))
+    name = stored(home, "learned", claims)
+    result = certify(client, name, claims, qubits=(0, 1), seed=11)
+    assert result.passed, (result.culprits, result.unresolved)
+    decays = [each for each in result.comparisons if each.quantity == "layer_decay"]
+    assert len(decays) == 15
+    assert all(each.claimed for each in decays)
+    (gate,) = [each for each in result.comparisons if each.quantity == "error_2q"]
+    assert gate.claimed is None, "the layer acts in place of the gate"
+    (again,) = recovered(claims, result.measured, 0.0, "again").layers
+    total = sum(rates.values())
+    assert sum(each.rate for each in again.generators) == pytest.approx(total, rel=0.1)
+    wrong = tuple(msgspec.structs.replace(each, rate=1.4 * each.rate) for each in generators)
+    rows = compared(
+        client.device(name), result.measured,
+        msgspec.structs.replace(
+            claims, layers=(msgspec.structs.replace(layer, generators=wrong),)
+        ),
+    )  # fmt: skip
+    assert {each.quantity for each in rows if each.verdict == "outside"} == {"layer_decay"}

@@ -324,8 +324,8 @@ def test_learned_errors_of_layers_are_added_to_a_device(shell: Shell, home: Path
     assert "cz 0-1, cz 2-3: 24 rates on 4 qubits" in shown
     assert shell("devices", "layers", "four", file, "--to", "ideal").code != 0
     result = shell("devices", "layers", "trapped-ions", file, "--to", "ions")
-    assert result.code == 1
+    assert result.code == 2
     assert "no native gate on two qubits" in result.err
-    assert shell("devices", "layers", "four", file, "--date", "yesterday").code == 1
+    assert shell("devices", "layers", "four", file, "--date", "yesterday").code == 2
     assert shell("devices", "new", "three", "--qubits", "3").code == 0
     assert "out of range" in shell("devices", "layers", "three", file).err
