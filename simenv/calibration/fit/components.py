@@ -67,8 +67,8 @@ LEAST_JOINT = 1e-3  # stored probability of a joint flip
 
 
 class Component(msgspec.Struct, frozen=True, order=True):
-    """One number that a fit changes; `gate` is "" except for rotations, whose kind is a Pauli
-    name."""
+    """One number that a fit changes. `gate`: of a rotation, whose kind is a Pauli name, or of the
+    error of one of several gates on the same qubits; else ""."""
 
     kind: str
     qubits: tuple[int, ...]
@@ -77,7 +77,7 @@ class Component(msgspec.Struct, frozen=True, order=True):
     @property
     def is_angle(self) -> bool:
         """True for an angle, False for the logarithm of a factor."""
-        return bool(self.gate)
+        return bool(self.gate) and self.kind != ERROR
 
 
 class ChannelKey(msgspec.Struct, frozen=True):
@@ -264,6 +264,12 @@ class Setting:
             result = self._number.get(Component(pooled, ()))
         return -1 if result is None else result
 
+    def _error_at(self, key: ChannelKey) -> int:
+        """Index of the error of a gate, else of all gates on its qubits."""
+        qubits = tuple(sorted(key.qubits))
+        own = self._at(ERROR, qubits, key.gate)
+        return self._at(ERROR, qubits) if own < 0 else own
+
     def factor(self, kind: str, qubits: tuple[int, ...]) -> float:
         """Factor of a calibrated value; 1 if no component changes it."""
         number = self._at(kind, qubits)
@@ -336,7 +342,7 @@ class Setting:
     def parameter(self, key: ChannelKey) -> float:
         """Depolarizing parameter of a gate."""
         base = self._device.parameter(key)
-        number = self._at(ERROR, tuple(sorted(key.qubits)))
+        number = self._error_at(key)
         if number < 0:
             return base
         least = _LEAST * (self._device.gate(key).error or 0.0)
@@ -351,7 +357,7 @@ class Setting:
         if parameter >= build.largest_parameter(size):
             diagonal[1] = 0.0
         matrices = diagonal[:, :, None] * np.eye(4**size)
-        result = _sorted(matrices, [self._at(ERROR, tuple(sorted(key.qubits)))])
+        result = _sorted(matrices, [self._error_at(key)])
         for name, angle, number in reversed(self.rotations(key)):
             result = result.after(rotation(name, angle, number))
         duration = self._device.gate(key).duration_ns or 0.0

@@ -140,7 +140,7 @@ class _Device(msgspec.Struct, frozen=True, eq=False):
             if any(len(gate.qubits) == size for gate in self.gates):
                 results.append(Quantity(ERROR, (), size=size))
         for gate in () if pooled else self.gates:
-            if Component(fit_components.ERROR, tuple(sorted(gate.qubits))) in components:
+            if _error_of(gate) in components:
                 results.append(Quantity(ERROR, gate.qubits, gate.name))
         for each in components:
             if each.is_angle:
@@ -148,6 +148,14 @@ class _Device(msgspec.Struct, frozen=True, eq=False):
             elif each.kind in (fit_components.ZZ, fit_components.JOINT):
                 results.append(Quantity(_KINDS[each.kind], each.qubits))
         return results
+
+    def parts(self, component: Component) -> list[Component]:
+        """Errors of each gate of the circuits for one of all gates on the same qubits, whose gates
+        have one factor in a fit; else the component itself."""
+        if component.kind != fit_components.ERROR:
+            return [component]
+        found = {_error_of(gate) for gate in self.gates}
+        return sorted(each for each in found if each.qubits == component.qubits)
 
     def _qubits(self, quantity: Quantity) -> tuple[int, ...]:
         return quantity.qubits or self.qubits
@@ -229,6 +237,10 @@ class _Device(msgspec.Struct, frozen=True, eq=False):
         return value(x), result
 
 
+def _error_of(gate: GateCalibration) -> Component:
+    return Component(fit_components.ERROR, tuple(sorted(gate.qubits)), gate.name)
+
+
 def _of_qubit(kind: str, calibration: QubitCalibration) -> float | None:
     if kind == P01:
         return calibration.p01
@@ -264,13 +276,14 @@ class LikelihoodFit(msgspec.Struct, frozen=True, eq=False):
     values: NDArray[np.float64]  # [quantities]
     gradients: NDArray[np.float64]  # [quantities, unknowns]
     device: _Device
+    start: NDArray[np.float64]  # [unknowns]: of the fit, with its prior
 
     @staticmethod
     def of(problem: FitProblem, values: NDArray[np.float64], prior: Prior) -> LikelihoodFit:
         """Maximise the likelihood from the `values` of a fit's components."""
         known = dict(zip(problem.components, values.tolist(), strict=True))
         setting = Setting(problem.distributions.device, problem.components, values)
-        placed = _placed(problem)
+        placed, device = _placed(problem), _device(problem)
         unknown, start, held = [], [], {}
         for each in problem.components:
             if (
@@ -283,19 +296,20 @@ class LikelihoodFit(msgspec.Struct, frozen=True, eq=False):
             ):
                 continue
             value = _folded(each, known[each], setting)
-            if placed.intersection(each.qubits):
-                held[each] = value
-            else:
-                unknown.append(each)
-                start.append(value)
+            for part in device.parts(each):
+                if placed.intersection(each.qubits):
+                    held[part] = value
+                else:
+                    unknown.append(part)
+                    start.append(value)
         likelihood = Likelihood(problem, unknown, held, robust=prior.robust)
         best = likelihood.maximum(np.array(start))
-        device = _device(problem)
         quantities = device.quantities(unknown)
         pairs = [device.gradient(each, likelihood, best.x) for each in quantities]
         return LikelihoodFit(
             likelihood, best, tuple(quantities), np.array([value for value, _ in pairs]),
             np.array([gradient for _, gradient in pairs]).reshape(len(pairs), len(unknown)), device,
+            likelihood.unknowns(np.array(start)),
         )  # fmt: skip
 
     def intervals(self) -> NDArray[np.float64]:

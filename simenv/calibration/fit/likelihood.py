@@ -90,6 +90,10 @@ class Likelihood:
         logs = np.log(np.maximum(x, _LEAST_FACTOR))
         return np.concatenate((np.where(self.is_factor, logs, x), self._held))
 
+    def unknowns(self, values: Floats) -> Floats:
+        """The unknowns x for values of their components."""
+        return np.asarray(np.where(self.is_factor, np.exp(values), values))
+
     def scale(self, x: Floats) -> Floats:
         """Derivative of x by the component."""
         return np.where(self.is_factor, np.maximum(x, _LEAST_FACTOR), 1.0)
@@ -126,7 +130,7 @@ class Likelihood:
     def maximum(self, start: Floats) -> Expansion:
         """Find the least deviance from the values `start` of the components, with weights and
         dispersion by the residuals there."""
-        x = np.where(self.is_factor, np.exp(start), start)
+        x = self.unknowns(start)
         self._weigh(x)
         found = self._descended(self.at(x))
         self._weigh(found.x)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from simenv.calibration.data import CountsData
     from simenv.calibration.fit.calibrate import FittedDevice
     from simenv.calibration.fit.day_values import DayTest
+    from simenv.calibration.probes import Suggestion
     from simenv.calibration.score import Predictor, Score
 
 DataFile = Annotated[Path, typer.Argument(help="Measured counts, as JSON lines.", dir_okay=False)]
@@ -41,6 +42,14 @@ def calibrate(
         bool,
         typer.Option("--force", help="Fit counts that look wrong, and store a doubtful fit."),
     ] = False,
+    suggest: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write circuits that would identify the other values: NAME.py, a program that"
+            " measures them with Qiskit; else rows without counts.",
+            dir_okay=False,
+        ),
+    ] = None,
     report: Annotated[
         Path | None,
         typer.Option(
@@ -82,13 +91,16 @@ def calibrate(
     path, replaced = _saved(out, fitted)
     if report is not None:
         _write_report(report, out, fitted)
+    suggestion = None if suggest is None else _suggested(suggest, fitted)
     if app.settings_of(context).as_json:
-        terminal.json_line(_as_object(out, path, fitted))
+        terminal.json_line(_as_object(out, path, fitted) | _suggestion_object(suggest, suggestion))
         return
     _show_broken_rules(fitted, device)
     terminal.line(f"{'replaced' if replaced else 'made'} {out}, from the calibration of {device}")
     _show(fitted)
     _show_values(fitted)
+    if suggestion is not None:
+        _show_suggestion(suggest, suggestion)
     terminal.line(f"file {path}")
 
 
@@ -248,6 +260,46 @@ def _show_values(fitted: FittedDevice) -> None:
     for text in identify.summary(found):
         for part in terminal.wrap(text, min(terminal.width() or 80, 80), 2):
             terminal.line(part)
+
+
+def _suggested(path: Path, fitted: FittedDevice) -> Suggestion:
+    """Choose circuits and write them: a program (.py), or rows of measured counts."""
+    from simenv.calibration import probes
+    from simenv.calibration.data import write
+
+    result = probes.suggested(fitted.likelihood, fitted.identification)
+    with terminal.write_errors(path):
+        if path.suffix == ".py":
+            files.write_atomic(path, probes.program(result, fitted.scope.device).encode())
+        else:
+            write(path, probes.rows(result), fitted.scope.device)
+    return result
+
+
+def _suggestion_object(path: Path | None, suggestion: Suggestion | None) -> dict[str, object]:
+    if suggestion is None:
+        return {}
+    return {
+        "suggested": {
+            "file": str(path), "circuits": len(suggestion.probes),
+            "identified": suggestion.identified, "open": suggestion.open,
+        }
+    }  # fmt: skip
+
+
+def _show_suggestion(path: Path | None, suggestion: Suggestion) -> None:
+    from simenv.calibration.probes import SHOTS
+
+    count = len(suggestion.identified) + len(suggestion.open)
+    if not count:
+        terminal.line(f"{path}: no circuits, all values are identified")
+        return
+    terminal.line(
+        f"{path}: {terminal.counted(len(suggestion.probes), 'circuit')} to measure, {SHOTS:,} shots"
+        f" each; expected to identify {len(suggestion.identified)} of {count} values"
+    )
+    if suggestion.open:
+        terminal.line(f"not by such circuits: {', '.join(suggestion.open[:6])}")
 
 
 def _write_report(path: Path, name: str, fitted: FittedDevice) -> None:
