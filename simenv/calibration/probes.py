@@ -182,7 +182,10 @@ def _record(probe: Probe) -> CountsRecord:
 def _candidates(fit: LikelihoodFit, wanted: Sequence[ParameterEstimate]) -> Iterator[Probe]:
     """Experiments on the qubits and pairs of the values that are wanted."""
     snapshot = fit.device.device.snapshot
-    native = NativeGateRows(native_set(device_info(snapshot.name, snapshot, "")))
+    gates = native_set(device_info(snapshot.name, snapshot, ""))
+    if gates.half and gates.half.name not in {each.name for each in fit.device.gates}:
+        gates = msgspec.structs.replace(gates, half=None)  # its error would be one more unknown
+    native = NativeGateRows(gates)
     every = any(not each.qubits for each in wanted)
     qubits = sorted(
         {q for each in wanted for q in each.qubits} | ({*fit.device.qubits} if every else set())

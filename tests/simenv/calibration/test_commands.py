@@ -38,8 +38,16 @@ def counts_file(folder: Path) -> Path:
 
 def test_fit_is_stored(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = str(counts_file(tmp_path))
-    assert run(["calibrate", data, "--device", "lima", "--out", "mine", "--json"]) == 0
+    program = tmp_path / "probes.py"
+    command = ["calibrate", data, "--device", "lima", "--out", "mine", "--suggest", str(program)]
+    assert run([*command, "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
+    named = {each["name"]: each for each in document["parameters"]}
+    assert named["p01 0"]["unit"] == ""
+    assert not named["T1 0"]["identified"]  # circuits of microseconds
+    suggested = document["suggested"]
+    assert "T1 0" in suggested["identified"]
+    assert program.read_text().count('"qasm"') == suggested["circuits"] + 2
     device = snapshots.load((home / "devices" / "mine.json").read_bytes())
     assert (document["digest"], document["circuits"]) == (device.digest.hex(), 12)
     assert document["scope"]["qubits"] == [0, 1]
