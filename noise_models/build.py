@@ -149,6 +149,7 @@ class DocumentModel(ABC):
         self.crosstalk_pairs = tuple(sorted(self._zz_khz))
         waits = any(relaxes) and options.factor("qubit.idle") > 0.0
         waits |= any(map(self.detuning, range(self.num_qubits)))
+        waits |= any(self._jump(qubit, 1.0) for qubit in range(self.num_qubits))
         # True if a qubit relaxes, is detuned or interacts with a neighbour, during idle time.
         self.has_idle_noise = options.idle and (waits or bool(self.crosstalk_pairs))
 
@@ -173,7 +174,8 @@ class DocumentModel(ABC):
             if len(self._idle) >= _MOST_CHANNELS:
                 self._idle.clear()
             scaled_ns = duration_ns * self.options.factor("qubit.idle")
-            self._idle[key] = self._relax(qubit, scaled_ns)
+            jump = self._jump(qubit, duration_ns)
+            self._idle[key] = product(self._relax(qubit, scaled_ns), jump)
         return self._idle[key]
 
     def during_readout(
@@ -244,6 +246,10 @@ class DocumentModel(ABC):
         """Return None: every measurement has the confusion of its qubit."""
         return None
 
+    def _jump(self, qubit: int, duration_ns: float) -> channels.Channel | None:  # noqa: ARG002
+        """Return None: T1 does not jump."""
+        return None
+
     @abstractmethod
     def _compute(self, name: str, qubits: tuple[int, ...]) -> tuple[LocatedChannel, ...]: ...
 
@@ -263,6 +269,8 @@ class DeviceModel(DocumentModel):
         self.snapshot = snapshot
         missing = snapshot.num_qubits - len(snapshot.qubits)
         self._qubits = snapshot.qubits + (QubitCalibration(),) * missing
+        share = options.factor("qubit.t1_jumps")
+        self._jumps = tuple(each.jump_rate_per_us * share for each in self._qubits)
         self._detuning_factor = options.factor("qubit.quasistatic")
         self._leakage_factor = options.factor("gate.leakage")
         self.leaks = snapshot.leaks and self._leakage_factor > 0.0
@@ -348,7 +356,8 @@ class DeviceModel(DocumentModel):
         """Return the relaxation of a measured qubit during its readout. It acts on the state that
         the measurement leaves; the record has the calibrated confusion, which was measured with
         it."""
-        return self._relax(qubit, duration_ns * self.options.factor("qubit.relaxation"))
+        relaxed = self._relax(qubit, duration_ns * self.options.factor("qubit.relaxation"))
+        return product(relaxed, self._jump(qubit, duration_ns))
 
     def detuning(self, qubit: int) -> float:
         """Return the standard deviation of a qubit's detuning, times the factor of
@@ -391,7 +400,8 @@ class DeviceModel(DocumentModel):
         if key not in self._before:
             duration = self.duration_ns(name, (qubit,)) * self._decided(qubit)
             scaled = duration * self.options.factor("qubit.relaxation")
-            self._before[key] = self._relax(qubit, scaled)
+            relaxed = self._relax(qubit, scaled)
+            self._before[key] = product(relaxed, self._jump(qubit, duration))
         return self._before[key]
 
     def flips_inside(self, name: str, qubit: int) -> tuple[float, float] | None:
@@ -465,6 +475,7 @@ class DeviceModel(DocumentModel):
         scaled = duration * factor("qubit.relaxation")
         for qubit in qubits:
             results += located((qubit,), self._relax(qubit, scaled))
+            results += located((qubit,), self._jump(qubit, duration))
         return tuple(results)
 
     def _gate_channel(
@@ -483,7 +494,8 @@ class DeviceModel(DocumentModel):
         if scale != 1.0:
             full = self._relax_all(qubits, duration * scale)
         depolarized = depolarize(rest * factor("gate.depolarizing"), size)
-        return product(coherent, depolarized, full)
+        jumps = _together([self._jump(qubit, duration) for qubit in qubits])
+        return product(coherent, depolarized, full, jumps)
 
     def rest(self, gate: GateCalibration, qubits: tuple[int, ...]) -> float:
         """Return the depolarizing parameter of the rest of a gate's measured error. The rest is the
@@ -525,6 +537,17 @@ class DeviceModel(DocumentModel):
     def _relax_all(self, qubits: tuple[int, ...], duration_ns: float) -> channels.Channel | None:
         """Return the relaxation of all qubits of a gate; None: no relaxation."""
         return _together([self._relax(qubit, duration_ns) for qubit in qubits])
+
+    def _jump(self, qubit: int, duration_ns: float) -> channels.Channel | None:
+        """Return what a jump of T1 adds to the relaxation over a time, times the factor of
+        `qubit.t1_jumps`; None: nothing. No measured error contains it."""
+        rate_per_us = self._jumps[qubit]
+        if not rate_per_us or duration_ns <= 0.0:
+            return None
+        t1_us = 1.0 / rate_per_us
+        return channels.relaxation(
+            duration_ns, t1_us, 2.0 * t1_us, self._excited(self._qubits[qubit])
+        )
 
     def _relax(self, qubit: int, duration_ns: float) -> channels.Channel | None:
         calibration = self._qubits[qubit]
@@ -741,6 +764,7 @@ def reduced(snapshot: CalibrationSnapshot, *, symmetric: bool) -> CalibrationSna
 
 
 def _qubit(qubit: QubitCalibration, symmetric: bool) -> QubitCalibration:
+    qubit = qubit.in_force
     p01, p10, mean = qubit.p01, qubit.p10, qubit.readout_error
     if symmetric:
         if mean is None and qubit.confusion is not None:
@@ -749,7 +773,7 @@ def _qubit(qubit: QubitCalibration, symmetric: bool) -> QubitCalibration:
     return msgspec.structs.replace(
         qubit, p01=p01, p10=p10, excited=None, preparation_error=None, reset_error=None,
         t2_star_us=None, memory_error=None, measure_decay=None, measure_excitation=None,
-        readout_decided=None,
+        readout_decided=None, t1_jumps=None,
     )  # fmt: skip
 
 
@@ -762,7 +786,7 @@ NOT_AER = (
     *("qubit.memory", "qubit.memory_error", "qubit.measurement", "qubit.measure_decay"),
     *("qubit.measure_excitation", "qubit.measurement_crosstalk"),
     *("qubit.measurement_crosstalk_error", "qubit.readout_decided"),
-    "gate.layer",
+    *("gate.layer", "qubit.t1_jumps"),
     *("qubit.preparation_error", "qubit.quasistatic", "qubit.reset", "qubit.reset_error"),
     *("qubit.t2_star_us", "qubit.thermal"),
 )

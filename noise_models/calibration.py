@@ -45,6 +45,17 @@ class NativeGate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     num_params: int = 0
 
 
+class T1Jumps(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Jumps of a qubit's T1 by a defect that is a two-level system: a telegraph process between the
+    calibrated T1 and a low one (Klimov et al., arXiv 1809.01043; arXiv 2407.02467). A pool that
+    drifts has the process; a snapshot is one state of it."""
+
+    per_hour: float  # rate of jumps to the low value while T1 is as calibrated
+    dwell_s: float  # mean time at the low value
+    factor: float  # low T1 / calibrated T1
+    low: bool = False  # True: T1 is low now
+
+
 class QubitCalibration(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """Measured properties of one qubit."""
 
@@ -75,6 +86,31 @@ class QubitCalibration(msgspec.Struct, frozen=True, omit_defaults=True, forbid_u
     # Part of a readout inside a circuit after which the outcome is decided: relaxation before it
     # changes the outcome too. None: 0.
     readout_decided: float | None = None
+    t1_jumps: T1Jumps | None = None
+
+    @property
+    def jump_rate_per_us(self) -> float:
+        """What a jump adds to 1/T1 now; 0.0: T1 is as calibrated."""
+        jumps = self.t1_jumps
+        if jumps is None or not jumps.low or not self.t1_us:
+            return 0.0
+        return (1.0 / jumps.factor - 1.0) / self.t1_us
+
+    @property
+    def in_force(self) -> QubitCalibration:
+        """The qubit with the T1 of its jump, and the T2 and T2* that follow from it, as its
+        calibrated values; itself if T1 is not low. Pure dephasing and detuning stay."""
+        more = self.jump_rate_per_us
+        if not more or not self.t1_us:
+            return self
+        t1_us, t2_us = 1.0 / (1.0 / self.t1_us + more), None
+        if self.t2_limited_us is not None:
+            t2_us = min(1.0 / (1.0 / self.t2_limited_us + 0.5 * more), 2.0 * t1_us)
+        star_us = None
+        if self.t2_star_us is not None:
+            star_us = t2_star_us(t2_us or 2.0 * t1_us, self.detuning_rad_us)
+        changes = {"t1_us": t1_us, "t2_us": t2_us, "t2_star_us": star_us}
+        return msgspec.structs.replace(self, t1_jumps=None, **changes)
 
     @property
     def detuning_rad_us(self) -> float:
@@ -134,6 +170,13 @@ class QubitCalibration(msgspec.Struct, frozen=True, omit_defaults=True, forbid_u
         if self.readout_error is not None or (self.p01 is None) == (self.p10 is None):
             return None
         return 1 if self.p10 is None else 0
+
+
+def t2_star_us(t2_us: float, detuning_rad_us: float) -> float:
+    """Return the time at which the envelope exp(-t / T2 - (s t)^2 / 2) is 1/e, for the standard
+    deviation s of the detuning."""
+    slope = 1.0 / t2_us
+    return 2.0 / (slope + math.sqrt(slope * slope + 2.0 * detuning_rad_us * detuning_rad_us))
 
 
 def _other(mean: float, first: float | None) -> float:

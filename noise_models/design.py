@@ -196,7 +196,9 @@ def snapshot_of(design: DeviceDesign) -> tuple[calibration.CalibrationSnapshot, 
         if (values := _spread(name, getattr(design, name), count, "qubit"))
     }
     qubits = tuple(
-        calibration.QubitCalibration(**{name: values[q] for name, values in columns.items()})
+        calibration.QubitCalibration(
+            **{name: values[q] for name, values in columns.items()}  # type: ignore[arg-type]
+        )
         for q in range(count if columns else 0)
     )
     result = calibration.CalibrationSnapshot(

@@ -1,8 +1,9 @@
 """Drift of a device: the calibration snapshot that gives its noise at each time.
 
 Either dated snapshots are replayed (`Replay`), or the values of one snapshot follow a seeded random
-walk (`RandomWalk`). Both are pure functions of the device's time in seconds. Reason: frequencies of
-outcomes on hardware are over-dispersed compared with shot noise (arXiv 2407.03970).
+walk (`RandomWalk`); in both, T1 may jump (`JumpingT1`). All are pure functions of the device's time
+in seconds. Reason: frequencies of outcomes on hardware are over-dispersed compared with shot noise
+(arXiv 2407.03970), and T1 changes by defects that are two-level systems (arXiv 2407.02467).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import pairwise
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 import numpy as np
@@ -25,10 +26,12 @@ from noise_models.calibration import (
     GateCalibration,
     MeasurementCalibration,
     QubitCalibration,
+    T1Jumps,
+    t2_star_us,
 )
 from noise_models.strict_json import SnapshotError
 
-__all__ = ["Drift", "RandomWalk", "Replay", "moment_s"]
+__all__ = ["Drift", "JumpingT1", "RandomWalk", "Replay", "TelegraphProcess", "moment_s"]
 
 # Replay of dated calibration snapshots of one device.
 
@@ -76,6 +79,15 @@ class Replay:
     def step(self, device_s: float) -> int:
         """Return the number of the snapshot in force at a time."""
         return max(0, bisect_right(self._times_s, device_s) - 1)
+
+    @property
+    def published(self) -> Drift:
+        """Itself."""
+        return self
+
+    def after(self, step: int) -> int:
+        """Return the number of the next snapshot."""
+        return step + 1
 
     def begin_s(self, step: int) -> float:
         """Return the date of a snapshot; infinite beyond the last one."""
@@ -136,6 +148,15 @@ class RandomWalk:
     def step(self, device_s: float) -> int:
         """Return the number of steps taken until a time."""
         return max(0, math.floor((device_s - self.origin_s) / self._every_s))
+
+    @property
+    def published(self) -> Drift:
+        """Itself."""
+        return self
+
+    def after(self, step: int) -> int:
+        """Return the number of the next step."""
+        return step + 1
 
     def begin_s(self, step: int) -> float:
         """Return the time of a step."""
@@ -227,9 +248,7 @@ def _times(
         t2_us = changes["t2_us"] = min(1.0 / rate, 2.0 * t1_us)
     if qubit.t2_star_us is not None:
         spread = qubit.detuning_rad_us / detuning
-        slope = 1.0 / min(t2_us, 2.0 * t1_us)
-        # The positive root of t / T2 + (spread t)^2 / 2 = 1.
-        changes["t2_star_us"] = 2.0 / (slope + math.sqrt(slope * slope + 2.0 * spread * spread))
+        changes["t2_star_us"] = t2_star_us(min(t2_us, 2.0 * t1_us), spread)
     return changes
 
 
@@ -259,17 +278,161 @@ def _limited(value: float, drifted: float) -> float:
 
 class Drift(Protocol):
     """Sequence of snapshots, each in force until the next one. Times are the device's, in seconds
-    since 1970."""
+    since 1970. Steps identify snapshots; they are in the order of their times."""
 
     @property
     def origin_s(self) -> float:
-        """Start time of snapshot 0."""
+        """Start time of the first snapshot."""
 
-    def step(self, device_s: float) -> int:
-        """Return the number of the snapshot in force at a time; 0 also before `origin_s`."""
+    @property
+    def published(self) -> Drift:
+        """Drift whose snapshots the device publishes as its calibrations."""
 
-    def begin_s(self, step: int) -> float:
-        """Return the start time of a snapshot; infinite for a number beyond the last one."""
+    def step(self, device_s: float) -> Any:
+        """Return the snapshot in force at a time, the first one also before `origin_s`."""
 
-    def snapshot(self, step: int) -> CalibrationSnapshot:
-        """Return the snapshot with this number."""
+    def after(self, step: Any) -> Any:
+        """Return the snapshot that follows."""
+
+    def begin_s(self, step: Any) -> float:
+        """Return the start time of a snapshot; infinite beyond the last one."""
+
+    def snapshot(self, step: Any) -> CalibrationSnapshot:
+        """Return a snapshot."""
+
+
+# Jumps of T1 by two-level systems, in any drift.
+#
+# T1 of a qubit is a telegraph process: it falls with the rate a and returns with the rate b. At the
+# times of a Poisson process of rate a + b the state is drawn anew, low with the probability
+# a / (a + b), whatever it was: the same process, of which each block of time follows from its seed
+# alone (uniformization; Asmussen and Glynn, Stochastic Simulation, section II.4). A task has the
+# state of its start: dwells are minutes to hours (arXiv 2505.23622), jobs take seconds.
+
+_BLOCK_DRAWS = 64.0  # mean number of draws of a block of time; none has the probability 1e-28
+# Times are multiples of it, so that they can be added to whole seconds since 1970 exactly.
+_TICK_S = 2.0**-20
+
+
+def _ticks(time_s: float) -> float:
+    return math.floor(time_s / _TICK_S) * _TICK_S
+
+
+class TelegraphProcess:
+    """Times at which T1 of one qubit falls and returns, from time 0 on."""
+
+    def __init__(self, jumps: T1Jumps, seed: tuple[int, ...]) -> None:
+        """`seed`: of the device and the qubit. The process is in equilibrium at time 0."""
+        falls, returns = jumps.per_hour / 3600.0, 1.0 / jumps.dwell_s
+        self._seed = seed
+        self._share = falls / (falls + returns)
+        self._block_s = _ticks(_BLOCK_DRAWS / (falls + returns)) or _TICK_S
+        self._block = lru_cache(8)(self._drawn)
+
+    def at(self, time_s: float) -> tuple[float, bool]:
+        """Return since when the state is known to be constant, and whether T1 is low."""
+        number = max(0, math.floor(time_s / self._block_s))
+        times, states = self._block(number)
+        place = bisect_right(times, time_s) - 1
+        return times[max(place, 0)], states[max(place, 0)]
+
+    def next_s(self, time_s: float) -> float:
+        """Return the time of the next change, or an earlier one until which there is none."""
+        number = max(0, math.floor(time_s / self._block_s))
+        times, _ = self._block(number)
+        place = bisect_right(times, time_s)
+        return times[place] if place < len(times) else (number + 1) * self._block_s
+
+    def _drawn(self, number: int) -> tuple[list[float], list[bool]]:
+        """Return the begin of a block and the changes in it, with the state from each on."""
+        rng = np.random.default_rng([*self._seed, number + 1])
+        count = int(rng.poisson(_BLOCK_DRAWS))
+        moments = np.sort(rng.random(count)).tolist()
+        draws = (rng.random(count) < self._share).tolist()
+        begin_s = number * self._block_s
+        times, states = [begin_s], [self._last(number - 1)]
+        for moment, state in zip(moments, draws, strict=True):
+            if state != states[-1]:
+                times.append(begin_s + _ticks(moment * self._block_s))
+                states.append(state)
+        return times, states
+
+    def _last(self, number: int) -> bool:
+        """Return the last state of a block; that of block -1, and of one without draws, is drawn
+        for itself."""
+        rng = np.random.default_rng([*self._seed, number + 1])
+        count = int(rng.poisson(_BLOCK_DRAWS)) if number >= 0 else 0
+        rng.random(count)
+        drawn = rng.random(max(count, 1))
+        return bool(drawn[-1] < self._share)
+
+
+class JumpingT1:
+    """Jumps of T1 in the snapshots of another drift. A step is its time and the other's step."""
+
+    def __init__(self, base: Drift, seed: int, default: T1Jumps | None = None) -> None:
+        """Jumps of the first snapshot's qubits; `default`: of those with a T1 and without jumps of
+        their own. Raises ValueError if no qubit has any."""
+        self._base = base
+        self._zero_s = math.floor(base.origin_s)  # of the processes
+        self._values: dict[int, T1Jumps] = {}
+        for k, qubit in enumerate(base.snapshot(base.step(base.origin_s)).qubits):
+            jumps = qubit.t1_jumps or default
+            if jumps is not None and qubit.t1_us is not None:
+                self._values[k] = jumps
+        if not self._values:
+            raise ValueError("no qubit has a T1 that jumps")
+        self._processes = {k: TelegraphProcess(each, (seed, k)) for k, each in self._values.items()}
+
+    @property
+    def origin_s(self) -> float:
+        """Start time of the other drift."""
+        return self._base.origin_s
+
+    @property
+    def published(self) -> Drift:
+        """That of a replay, whose snapshots are published when they come into force; else this."""
+        own = self._base.published
+        return own if isinstance(own, Replay) else self
+
+    def step(self, device_s: float) -> tuple[float, Any]:
+        """Return the time of the last change, and the other's step."""
+        other, since_s = self._base.step(device_s), device_s - self._zero_s
+        changes = (each.at(since_s)[0] for each in self._processes.values())
+        return max(self._base.begin_s(other), self._zero_s + max(changes)), other
+
+    def after(self, step: tuple[float, Any]) -> tuple[float, Any]:
+        """Return the step of the next change."""
+        time_s, other = step
+        following = self._base.after(other)
+        begin_s = self._base.begin_s(following)
+        since_s = time_s - self._zero_s
+        changes = (each.next_s(since_s) for each in self._processes.values())
+        change_s = max(self._zero_s + min(changes), math.nextafter(time_s, math.inf))
+        return (begin_s, following) if begin_s <= change_s else (change_s, other)
+
+    def begin_s(self, step: tuple[float, Any]) -> float:
+        """Return the time of a step."""
+        return step[0]
+
+    def snapshot(self, step: tuple[float, Any]) -> CalibrationSnapshot:
+        """Return the other's snapshot, with the states of the jumps."""
+        result, since_s = self._base.snapshot(step[1]), step[0] - self._zero_s
+        low = {k: each.at(since_s)[1] for k, each in self._processes.items()}
+        return _with_jumps(result, self._values, low)
+
+
+def _with_jumps(
+    snapshot: CalibrationSnapshot, values: Mapping[int, T1Jumps], low: Mapping[int, bool]
+) -> CalibrationSnapshot:
+    change = msgspec.structs.replace
+    qubits = tuple(
+        change(qubit, t1_jumps=change(values[k], low=low[k]))
+        if k in low and qubit.t1_us is not None
+        else qubit
+        for k, qubit in enumerate(snapshot.qubits)
+    )
+    outside = snapshot.outside
+    if outside is not None:
+        outside = _with_jumps(outside, values, low)
+    return change(snapshot, qubits=qubits, outside=outside)

@@ -47,6 +47,7 @@ _GIVEN_BY = {
     "gate.coherent": "gate.over_rotation_rad",
     "gate.crosstalk": "gate.zz_khz, or gate.zz_strength where ZZ rates were measured,",
     "gate.leakage": "gate.leakage_1q and gate.leakage_2q",
+    "qubit.t1_jumps": "t1_jumps of a qubit or of a pool's drift",
     "qubit.quasistatic": "qubit.t2_star_us",
     "qubit.memory": "qubit.memory_error",
     "qubit.measurement": "qubit.measure_decay and qubit.measure_excitation",
@@ -79,6 +80,7 @@ def _absent(model: DeviceModel) -> Iterable[str]:
         ),
         "qubit.relaxation": relaxes,
         "qubit.idle": relaxes,
+        "qubit.t1_jumps": any(qubit.t1_jumps for qubit in snapshot.qubits),
         "qubit.quasistatic": any(qubit.detuning_rad_us for qubit in snapshot.qubits),
         "qubit.correlated_readout": bool(snapshot.correlated_readout),
     }

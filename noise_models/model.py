@@ -141,6 +141,7 @@ COMPONENTS = (
     "gate.crosstalk",  # static ZZ interaction with neighbours
     "gate.leakage",  # leakage to a third level, and seepage from it
     "qubit.relaxation",  # T1 and T2 during gates and readout
+    "qubit.t1_jumps",  # more relaxation while a jump by a two-level system makes T1 low
     "qubit.idle",  # T1 and T2 while a qubit waits
     "qubit.quasistatic",  # detuning that is constant during a shot: T2* beside T2
     "qubit.memory",  # dephasing in each layer of gates on two or more qubits

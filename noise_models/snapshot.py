@@ -44,6 +44,9 @@ _QUBIT: dict[str, Range] = {
     "leaked_readout": UNIT,
     "frequency_ghz": (0.0, 1e9),
 }
+_JUMPS: dict[str, Range] = {
+    "per_hour": (1e-9, 1e6), "dwell_s": (1e-3, 1e9), "factor": (1e-6, 1.0),
+}  # fmt: skip
 _GATE: dict[str, Range] = {
     "error": UNIT, "duration_ns": NS, "over_rotation_rad": _ANGLE, "leakage": UNIT, "seepage": UNIT,
 }  # fmt: skip
@@ -85,6 +88,11 @@ def check(snapshot: calibration.CalibrationSnapshot) -> None:
             checks.check_range(f"coordinates[{index}]", value, (-1e6, 1e6))
     for index, qubit in enumerate(snapshot.qubits):
         checks.check_ranges(f"qubits[{index}].", qubit, _QUBIT)
+        if qubit.t1_jumps is not None:
+            checks.check_ranges(f"qubits[{index}].t1_jumps.", qubit.t1_jumps, _JUMPS)
+            if qubit.t1_us is None:
+                hint = "give t1_us, or leave t1_jumps out"
+                raise SnapshotError(f"qubits[{index}].t1_jumps", "jumps without T1", hint=hint)
     _gates(snapshot)
     _measurements(snapshot)
     _crosstalk(snapshot)

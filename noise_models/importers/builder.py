@@ -277,7 +277,10 @@ class SnapshotBuilder:
             num_qubits=self.num_qubits,
             native_gates=tuple(self.natives.values()),
             coupling=() if self.values.get("all_to_all") else tuple(self.coupling),
-            qubits=tuple(calibration.QubitCalibration(**each) for each in self._qubits)
+            qubits=tuple(
+                calibration.QubitCalibration(**each)  # type: ignore[arg-type]
+                for each in self._qubits
+            )
             if measured
             else (),
             gates=tuple(gates),

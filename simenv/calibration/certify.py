@@ -51,7 +51,8 @@ class Claims:
         self._half_turn = half_turn
         self._model = build(snapshot, NoiseOptions())
         missing = snapshot.num_qubits - len(snapshot.qubits)
-        self._qubits = snapshot.qubits + (calibration.QubitCalibration(),) * missing
+        known = tuple(each.in_force for each in snapshot.qubits)
+        self._qubits = known + (calibration.QubitCalibration(),) * missing
         self._zz = snapshot.acting_zz_khz
         self._together = {
             tuple(sorted(each.qubits)): each.joint_flip for each in snapshot.correlated_readout
@@ -632,7 +633,8 @@ def _qubits(
     """Measured times and readout. Readout errors include the preparation error, which becomes 0."""
     missing = base.num_qubits - len(base.qubits)
     qubits = []
-    for number, qubit in enumerate(base.qubits + (calibration.QubitCalibration(),) * missing):
+    known = tuple(each.in_force for each in base.qubits)
+    for number, qubit in enumerate(known + (calibration.QubitCalibration(),) * missing):
         values: dict[str, float | None] = {}
         for quantity in ("t1_us", "t2_us", "p01", "p10"):
             estimate = estimates.get(quantity, {}).get((number,))

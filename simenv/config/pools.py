@@ -3,7 +3,8 @@
 Parse the drift of a pool's device: `replay` or `walk`, and `key=value` pairs joined by colons.
 `replay:factor=86400` replays the dated snapshots of the device's folder, one day per second.
 `walk:seed=7:every_s=3600:spread=0.1` is a random walk. `outages=7200+600/90000+60`: begins and
-lengths in seconds of the device's time, from the start of the drift.
+lengths in seconds of the device's time, from the start of the drift. `t1_jumps=2+600+0.2`: T1 of
+each qubit jumps twice an hour, for 600 s in the mean, to 0.2 of its value.
 
 Parse pools: a table of `simenv.toml`, or NAME:key=value,... of a command line. Both have the same
 keys. `workers=N` means min=N,max=N; `workers=auto` means one worker for each GPU. `memory` is a
@@ -102,7 +103,7 @@ def size(value: object, subject: str) -> int:
 
 
 KINDS = ("replay", "walk")
-_OF_WALK = ("seed", "every_s", "spread")
+_OF_WALK = ("every_s", "spread")
 MAX_FACTOR = 1e9
 EXAMPLE = "walk:seed=7:every_s=3600:spread=0.1:factor=60:outages=7200+600"
 
@@ -116,6 +117,9 @@ class DriftSpec(msgspec.Struct, frozen=True):
     every_s: float = 3600.0  # of the device's time, between two steps of a walk
     spread: float = 0.1  # relative standard deviation of each value of a walk
     outages: tuple[tuple[float, float], ...] = ()  # begin and length
+    # Of each qubit without jumps of T1 in its snapshot: rate per hour, mean dwell in seconds,
+    # factor; (): none.
+    t1_jumps: tuple[float, ...] = ()
 
 
 def drift_of(text: str, source: str) -> DriftSpec:
@@ -127,12 +131,13 @@ def drift_of(text: str, source: str) -> DriftSpec:
         raise ConfigError(f"{source}: drift = {text[:80]!r} is not known", hint=hint)
     values: dict[str, object] = {"kind": kind}
     keys = [key for key in DriftSpec.__struct_fields__[1:] if kind == "walk" or key not in _OF_WALK]
+    parsers = {"outages": _outages, "t1_jumps": _t1_jumps}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or key not in keys or key in values:
             hint = f"{kind} has {', '.join(keys)}, each once; {EXAMPLE}"
             raise ConfigError(f"{source}: drift: {pair[:80]!r} is not understood", hint=hint)
-        values[key] = _outages(value, source) if key == "outages" else value
+        values[key] = parsers[key](value, source) if key in parsers else value
     try:
         result = msgspec.convert(values, DriftSpec, strict=False)
     except msgspec.ValidationError as error:
@@ -161,6 +166,20 @@ def _outages(text: str, source: str) -> tuple[tuple[float, float], ...]:
             raise ConfigError(text, hint=EXAMPLE)
         results.append(pair)
     return tuple(sorted(results))
+
+
+def _t1_jumps(text: str, source: str) -> tuple[float, ...]:
+    limits = ((1e-9, 1e6), (1e-3, 1e9), (1e-6, 1.0))
+    try:
+        results = tuple(map(float, text.split("+")))
+    except ValueError:
+        results = ()
+    if len(results) != 3 or not all(
+        low <= value <= high for value, (low, high) in zip(results, limits, strict=True)
+    ):
+        hint = "rate per hour, mean dwell in seconds, low T1 / T1 (at most 1): t1_jumps=2+600+0.2"
+        raise ConfigError(f"{source}: drift: t1_jumps={text[:80]!r} is not understood", hint=hint)
+    return results
 
 
 KEYS = (

@@ -404,7 +404,7 @@ def _available(snapshot: snapshots.CalibrationSnapshot) -> Availability:
 
 def base_rates(snapshot: snapshots.CalibrationSnapshot, qubit: int) -> tuple[float, float]:
     """Calibrated 1/T1 and 1/T2 - 1/(2 T1), 1/ns; 0 if not measured."""
-    calibration = snapshot.qubits[qubit]
+    calibration = snapshot.qubits[qubit].in_force
     decay = 1e-3 / calibration.t1_us if calibration.t1_us else 0.0
     limited = calibration.t2_limited_us
     return decay, max(1e-3 / limited - decay / 2.0, 0.0) if limited else 0.0
@@ -537,6 +537,7 @@ def fitted_qubit(
 ) -> snapshots.QubitCalibration:
     """Calibration of a qubit with the values of its components."""
     changes: dict[str, float] = {}
+    calibration = calibration.in_force
     if calibration.t1_us or calibration.t2_us:
         decay, dephasing = setting.rates(qubit)
         if calibration.t1_us:

@@ -31,6 +31,10 @@ _QUBIT_FIGURES = (
     *("readout_ns", "excited", "reset_error", "reset_ns", "preparation_error", "memory_error"),
     *("measure_decay", "measure_excitation", "leaked_readout", "readout_decided"),
 )
+_JUMPS = (
+    *(("T1 jumps", "per_hour", "1/h"), ("T1 jumps, dwell", "dwell_s", "s")),
+    ("T1 jumps, low T1 / T1", "factor", ""),
+)
 _CROSSTALK = (
     ("measurement crosstalk error", "error", ""),
     ("measurement crosstalk angle", "angle_rad", "rad"),
@@ -59,6 +63,9 @@ def figures(snapshot: CalibrationSnapshot) -> list[SpreadFigure]:
         unit = UNITS.get(ending, "")
         if values := [v for q in snapshot.qubits if (v := getattr(q, name)) is not None]:
             results.append(_figure(stem if unit else name, unit, values))
+    jumps = [each.t1_jumps for each in snapshot.qubits if each.t1_jumps is not None]
+    for title, field, unit in _JUMPS if jumps else ():
+        results.append(_figure(title, unit, [getattr(each, field) for each in jumps]))
     operations: list[GateCalibration | MeasurementCalibration]
     operations = [*snapshot.gates, *snapshot.measurements]
     for gate in dict.fromkeys(each.name for each in operations):
@@ -179,6 +186,7 @@ def show(name: str, snapshot: CalibrationSnapshot, source: str) -> None:
         ("gates", gates),
         ("calibrated", snapshot.calibrated),
         ("refused fit", _refused(snapshot)),
+        ("low T1", _low(snapshot)),
         ("snapshot", snapshot.digest.hex()[:12]),
         ("clock", f"dt = {snapshot.dt_ns:g} ns" if snapshot.dt_ns else ""),
         ("shots", f"<= {snapshot.max_shots}" if snapshot.max_shots else ""),
@@ -207,6 +215,15 @@ def show(name: str, snapshot: CalibrationSnapshot, source: str) -> None:
             terminal.line(f"  and {len(snapshot.layers) - len(shown)} more; --json prints all")
 
 
+def _low(snapshot: CalibrationSnapshot) -> str:
+    """Return the qubits whose T1 is low by a jump, with the T1 in force."""
+    return ", ".join(
+        f"qubit {k}: {_short(qubit.in_force.t1_us or 0.0)} us"
+        for k, qubit in enumerate(snapshot.qubits)
+        if qubit.jump_rate_per_us
+    )
+
+
 def _refused(snapshot: CalibrationSnapshot) -> str:
     scope = snapshot.fitted
     return f"{scope.refused}; stored by force" if scope is not None and scope.refused else ""
@@ -215,6 +232,8 @@ def _refused(snapshot: CalibrationSnapshot) -> str:
 def show_qubit(snapshot: CalibrationSnapshot, qubit: int) -> None:
     """Print the values of one qubit and of the gates on it."""
     values = msgspec.to_builtins(snapshot.qubits[qubit]) if snapshot.qubits else {}
+    jumps = values.pop("t1_jumps", {})
+    values |= {f"t1_jumps.{key}": value for key, value in jumps.items()}
     dates = _dates(snapshot, qubit)
     rows = [("FIGURE", "VALUE", "MEASURED")]
     rows += [

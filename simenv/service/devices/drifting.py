@@ -12,11 +12,12 @@ from __future__ import annotations
 import math
 import time
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -58,7 +59,7 @@ class DriftingDevice:
         self.state = state
         self.spec: DriftSpec = drift_of(pool.drift, pool.name)
         self._drift_future = drift_future
-        self._device_of_step: dict[int, EmulatedDevice] = {}
+        self._device_of_step: dict[tuple[bool, Any], EmulatedDevice] = {}
         self._reported_ns = reported_ns  # time up to which changes were reported
 
     @property
@@ -76,11 +77,11 @@ class DriftingDevice:
 
     def first(self) -> EmulatedDevice:
         """Return the first snapshot, by which tasks are admitted."""
-        return self._at(0)
+        return self._at(self._drift.step(self._drift.origin_s))
 
     def published(self, wall_ns: int) -> EmulatedDevice:
         """Return the calibration that is published at a time."""
-        return self._at(self._published_step(wall_ns))
+        return self._at(self._published_step(wall_ns), published=True)
 
     def dates_s(self, wall_ns: int) -> list[float]:
         """Return the times of the last MAX_DATES publications, in seconds since 1970."""
@@ -88,7 +89,7 @@ class DriftingDevice:
         if self.spec.kind == "replay":
             last = self._published_step(wall_ns)
             steps = range(max(0, last - MAX_DATES + 1), last + 1)
-            times_ns = [self._wall_ns(self._drift.begin_s(step)) for step in steps]
+            times_ns = [self._wall_ns(self._drift.published.begin_s(step)) for step in steps]
         else:
             times_ns = [begun_ns, *self.state.calibrated_ns][-MAX_DATES:]
         return [time_ns * 1e-9 for time_ns in times_ns]
@@ -107,17 +108,31 @@ class DriftingDevice:
     def changes(self, wall_ns: int) -> Iterator[RecordEvent]:
         """Yield the events since the last call."""
         since_ns, self._reported_ns = self._reported_ns, wall_ns
-        drift = self._drift
-        first = drift.step(self._device_s(since_ns)) + 1
-        last = drift.step(self._device_s(wall_ns))
-        kind = CALIBRATION if self.spec.kind == "replay" else FLUCTUATION
-        for step in range(max(first, last - MAX_EVENTS + 1), last + 1):
-            yield self._event(kind, self._at(step), self._wall_ns(drift.begin_s(step)))
+        drift, until_s = self._drift, self._device_s(wall_ns)
+        before = drift.step(self._device_s(since_ns))
+        steps: deque[Any] = deque(maxlen=MAX_EVENTS)
+        step = drift.after(before)
+        while drift.begin_s(step) <= until_s:
+            steps.append(step)
+            step = drift.after(step)
+        digest = self._at(before).digest if steps else ""
+        for step in steps:
+            begin_s = drift.begin_s(step)
+            kind, device = self._kind(begin_s), self._at(step)
+            if kind == CALIBRATION or device.digest != digest:
+                yield self._event(kind, device, self._wall_ns(begin_s))
+            digest = device.digest
         for begin_ns, end_ns in self._outages():
             if since_ns < begin_ns <= wall_ns:
                 yield RecordEvent(OUTAGE, self.pool, f"begins, until {_text(end_ns / 1e9)}")
             if since_ns < end_ns <= wall_ns:
                 yield RecordEvent(OUTAGE, self.pool, "ends")
+
+    def _kind(self, begin_s: float) -> str:
+        """Kind of the change at a time: a replay publishes its snapshots, but not jumps."""
+        published = self._drift.published
+        is_published = published.begin_s(published.step(begin_s)) == begin_s
+        return CALIBRATION if self.spec.kind == "replay" and is_published else FLUCTUATION
 
     def outage_ns(self, wall_ns: int) -> int | None:
         """Return the begin of the present outage; None if there is none."""
@@ -129,7 +144,8 @@ class DriftingDevice:
     def next_ns(self, wall_ns: int) -> int:
         """Return the time of the device's next change."""
         drift = self._drift
-        times = [self._wall_ns(drift.begin_s(drift.step(self._device_s(wall_ns)) + 1))]
+        following = drift.after(drift.step(self._device_s(wall_ns)))
+        times = [self._wall_ns(drift.begin_s(following))]
         times += [time_ns for pair in self._outages() for time_ns in pair]
         return min((time_ns for time_ns in times if time_ns > wall_ns), default=NEVER_NS)
 
@@ -156,20 +172,23 @@ class DriftingDevice:
             for begin, end in ends
         ]
 
-    def _published_step(self, wall_ns: int) -> int:
+    def _published_step(self, wall_ns: int) -> Any:
+        drift = self._drift.published
         if self.spec.kind == "replay":
-            return self._drift.step(self._device_s(wall_ns))
+            return drift.step(self._device_s(wall_ns))
         index = bisect_right(self.state.calibrated_ns, wall_ns)
         if not index:
-            return 0
-        return self._drift.step(self._device_s(self.state.calibrated_ns[index - 1]))
+            return drift.step(drift.origin_s)
+        return drift.step(self._device_s(self.state.calibrated_ns[index - 1]))
 
-    def _at(self, step: int) -> EmulatedDevice:
-        result = self._device_of_step.get(step)
+    def _at(self, step: Any, *, published: bool = False) -> EmulatedDevice:
+        key = published, step
+        result = self._device_of_step.get(key)
         if result is None:
             if len(self._device_of_step) >= MAX_SNAPSHOTS:
                 del self._device_of_step[next(iter(self._device_of_step))]
-            result = self._device_of_step[step] = emulated(self.device, self._drift.snapshot(step))
+            drift = self._drift.published if published else self._drift
+            result = self._device_of_step[key] = emulated(self.device, drift.snapshot(step))
         return result
 
     def _event(self, kind: str, device: EmulatedDevice, wall_ns: int) -> RecordEvent:

@@ -100,6 +100,7 @@ def device_info(name: str, snapshot: CalibrationSnapshot, digest: str) -> views.
 
 
 def _qubit_info(qubit: QubitCalibration) -> views.QubitInfo:
+    qubit = qubit.in_force
     return views.QubitInfo(
         t1_us=_figure(qubit.t1_us),
         t2_us=_figure(qubit.t2_us),
@@ -322,6 +323,25 @@ def _series(folder: Path, name: str) -> Path:
 
 
 def _drift(folder: Path, name: str, spec: DriftSpec, *, from_file: bool) -> Drift:
+    from noise_models.calibration import T1Jumps
+    from noise_models.drift import JumpingT1
+
+    result = _without_jumps(folder, name, spec, from_file=from_file)
+    default = None
+    if spec.t1_jumps:
+        per_hour, dwell_s, factor = spec.t1_jumps
+        default = T1Jumps(per_hour, dwell_s, factor)
+    first = result.snapshot(result.step(result.origin_s))
+    if default is None and not any(each.t1_jumps for each in first.qubits):
+        return result
+    try:
+        return JumpingT1(result, spec.seed, default)
+    except ValueError:
+        text = f"device {name!r}: t1_jumps, and no qubit has a calibrated T1"
+        raise OptionError(text, hint="leave t1_jumps out of the pool's drift") from None
+
+
+def _without_jumps(folder: Path, name: str, spec: DriftSpec, *, from_file: bool) -> Drift:
     from noise_models import snapshot
     from noise_models.drift import RandomWalk, Replay
     from simenv.service.devices import noise_api

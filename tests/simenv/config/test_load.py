@@ -213,12 +213,15 @@ def test_pairs_become_a_spec() -> None:
     text = "walk:seed=7:every_s=60:spread=0.2:factor=10:outages=9+1/3+2"
     assert drift_of(text, "here") == DriftSpec("walk", 10.0, 7, 60.0, 0.2, ((3.0, 2.0), (9.0, 1.0)))
     assert drift_of("replay", "here") == DriftSpec("replay")
+    jumping = DriftSpec("replay", seed=3, t1_jumps=(2.0, 600.0, 0.2))
+    assert drift_of("replay:seed=3:t1_jumps=2+600+0.2", "here") == jumping
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        "jump", "replay:seed=3", "walk:seed", "walk:seed=1:seed=2", "walk:every_s=0",
+        "jump", "replay:spread=3", "walk:t1_jumps=2+600", "walk:t1_jumps=2+600+1.5",
+        "replay:t1_jumps=0+1+x", "walk:seed", "walk:seed=1:seed=2", "walk:every_s=0",
         "walk:factor=-1", "walk:factor=nan", "walk:seed=x", "walk:outages=5", "walk:outages=5+0",
     ],
 )  # fmt: skip
