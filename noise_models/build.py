@@ -341,7 +341,7 @@ class DeviceModel(DocumentModel):
         if name == "measure" or is_named_measurement(name):
             duration = self.duration_ns(name, qubits) * (1.0 - self._decided(qubits[0]))
             relaxed = located(qubits, self.during_readout(qubits[0], duration))
-            return relaxed + self.by_measurement(name, qubits[0])
+            return self.by_measurement(name, qubits[0]) + relaxed
         gate = self.calibration(name, qubits)
         if gate is None or name in ("reset", "delay"):
             return ()
@@ -416,7 +416,7 @@ class DeviceModel(DocumentModel):
             p01 = p10 = own.error
         else:
             p01, p10 = self._qubits[qubit].confusion or (0.0, 0.0)
-        up, kept = 0.5 * (1.0 - relaxed.ptm[3, 0] - relaxed.ptm[3, 3]), relaxed.ptm[3, 3]
+        up, kept = _populations(relaxed)
         contrast = (1.0 - p01 - p10) / kept  # P(1) of |1> less that of |0>, at the decision
         at_zero = p01 - contrast * up
         factor = self.options.factor("qubit.readout")
@@ -426,24 +426,23 @@ class DeviceModel(DocumentModel):
         return first, second
 
     def _transition(self, name: str, qubit: int) -> channels.Channel | None:
-        """Return the transitions after the relaxation of a readout that make up the measured ones
-        with it, times the factor of `qubit.measurement`. A qubit whose relaxation alone has more
-        gets none."""
+        """Return the transitions at the decision of a readout that make up the measured ones with
+        the relaxation before and after it, times the factor of `qubit.measurement`. A qubit whose
+        relaxation alone has more gets none."""
         each, factor = self._qubits[qubit], self.options.factor("qubit.measurement")
         if (each.measure_decay is None and each.measure_excitation is None) or not factor:
             return None
-        relaxed = self._relax(qubit, self.duration_ns(name, (qubit,)))
-        ptm = np.eye(4) if relaxed is None else relaxed.ptm
-        up, kept = (
-            0.5 * (1.0 - ptm[3, 0] - ptm[3, 3]),
-            ptm[3, 3],
-        )  # of |1> after |0>; its difference
-        excited = up if each.measure_excitation is None else each.measure_excitation
-        decayed = 1.0 - kept - up if each.measure_decay is None else each.measure_decay
-        if kept < _LEAST_KEPT:
+        duration, decided = self.duration_ns(name, (qubit,)), self._decided(qubit)
+        up, kept = _populations(self._relax(qubit, duration * decided))
+        up_after, kept_after = _populations(self._relax(qubit, duration * (1.0 - decided)))
+        if kept * kept_after < _LEAST_KEPT:
             return None  # relaxation is complete
-        left = (1.0 - decayed - excited) / kept  # populations (1, s) become (1, excited + ... s)
-        rise = excited - left * up
+        excited, decayed = each.measure_excitation, each.measure_decay
+        relaxed = up_after + kept_after * up
+        excited = relaxed if excited is None else excited
+        decayed = 1.0 - kept * kept_after - relaxed if decayed is None else decayed
+        left = (1.0 - decayed - excited) / (kept * kept_after)
+        rise = (excited - up_after) / kept_after - left * up
         fall = 1.0 - left - rise
         return channels.transitions(*(min(max(p, 0.0) * factor, 1.0) for p in (rise, fall)))
 
@@ -576,6 +575,13 @@ class DeviceModel(DocumentModel):
             for group in self.snapshot.correlated_readout
         ]
         return scaled_readout(measured, together, self.options)
+
+
+def _populations(relaxed: channels.Channel | None) -> tuple[float, float]:
+    """Return (u, k) of a relaxation that changes the population s of |1> to u + k s."""
+    if relaxed is None:
+        return 0.0, 1.0
+    return 0.5 * float(1.0 - relaxed.ptm[3, 0] - relaxed.ptm[3, 3]), float(relaxed.ptm[3, 3])
 
 
 def _together(parts: Sequence[channels.Channel | None]) -> channels.Channel | None:

@@ -69,7 +69,7 @@ class NoiseModel(Protocol):
         `after_gate` has for the whole one; None: no relaxation."""
 
     def by_measurement(self, name: str, qubit: int) -> tuple[LocatedChannel, ...]:
-        """Return the channels after a measurement that is not terminal, in addition to
+        """Return the channels after a measurement that is not terminal, before those of
         `during_readout`: transitions of its qubit, and what it does to others. `after_gate` has
         them too."""
 

@@ -12,7 +12,12 @@ from changed_devices import scaled_errors
 from bench.calibration_data import measured, random_counts
 from noise_models import library, snapshot as snapshots
 from noise_models.build import build as noise_model
-from noise_models.calibration import CalibrationSnapshot, GateCalibration, NativeGate
+from noise_models.calibration import (
+    CalibrationSnapshot,
+    GateCalibration,
+    MeasurementCrosstalk,
+    NativeGate,
+)
 from simenv.calibration.data import CountsData, DataError
 from simenv.calibration.fit import attempt, calibrate as store
 from simenv.calibration.fit.calibrate import FittedDevice, calibrate
@@ -108,6 +113,34 @@ def test_a_fit_follows_the_relaxation_during_a_readout_that_is_not_the_last() ->
     assert np.abs(expected.probabilities - before.probabilities).max() > 0.02
     number = next(k for k, each in enumerate(every) if each == Component("relaxation", (1,)))
     assert np.abs(result.jacobian[:, result.params.index(number)]).max() > 0.02
+
+
+def test_a_fit_predicts_with_memory_errors_and_what_measurements_do() -> None:
+    """Terms that a fit does not change, of circuits that it can have."""
+    lima = library.load("lima")
+    terms = {"memory_error": 0.02, "measure_decay": 0.1, "measure_excitation": 0.02}
+    disturbing = msgspec.structs.replace(
+        lima,
+        qubits=tuple(msgspec.structs.replace(each, **terms) for each in lima.qubits),
+        measurement_crosstalk=(MeasurementCrosstalk((1, 0), 0.05, 0.3),),
+    )
+    text = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[5]; creg c[3];'
+    text += "h q[0]; x q[1]; cx q[1],q[2]; barrier q;"
+    text += "measure q[1] -> c[0]; barrier q; h q[0]; cx q[1],q[2]; measure q[0] -> c[1];"
+    text += "measure q[1] -> c[2];"
+    (record,) = measured([text], lima, np.random.default_rng(0))
+    device = DeviceChannels(disturbing)
+    distributions = Distributions(device, DeviceCompiler(disturbing))
+    place = distributions.place_of(record)
+    every = all_components(device)
+    channels = distributions.channels([place], every, np.zeros(len(every)), derivatives=False)
+    result = distributions.outcomes([place], channels)[place].probabilities
+    expected, plain = (
+        Predictor(each, compiler=distributions.compiler).prediction(record).probabilities
+        for each in (disturbing, lima)
+    )
+    np.testing.assert_allclose(result, expected, atol=1e-5)
+    assert np.abs(expected - plain).max() > 0.02
 
 
 def test_a_fit_whose_prior_has_a_long_text_is_stored(

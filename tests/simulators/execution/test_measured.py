@@ -222,13 +222,13 @@ def test_their_factors_take_them_out() -> None:
 
 
 def test_relaxation_that_is_split_beside_zz_leaves_them_in_place() -> None:
-    """With a ZZ rate that does nothing, a device with one pair has nearly the same outcomes."""
+    """With a ZZ rate that does nothing, a device with one pair has the same outcomes."""
     drawn = device(np.random.default_rng(11))
     early = tuple(msgspec.structs.replace(each, readout_decided=None) for each in drawn.qubits)
     circuit, snapshot, wanted = random_case(11, msgspec.structs.replace(drawn, qubits=early))
     coupled = msgspec.structs.replace(snapshot, zz=(ZZCoupling((0, 1), 1e-9),))
     noise = attach_noise(circuit, build(coupled, NoiseOptions.parse({"qubit.idle": 0})))
-    assert np.abs(distribution(circuit, noise) - wanted).max() < 2e-3
+    assert np.abs(distribution(circuit, noise) - wanted).max() < 1e-6
 
 
 def test_a_measurement_at_the_end_changes_no_other_qubit() -> None:
