@@ -24,11 +24,13 @@ from noise_models.calibration import (
     CalibrationSnapshot,
     CorrelatedReadout,
     GateCalibration,
+    LayerCalibration,
     MeasurementCalibration,
     QubitCalibration,
     T1Jumps,
     t2_star_us,
 )
+from noise_models.layers import MAX_RATE, layer_key
 from noise_models.strict_json import SnapshotError
 
 __all__ = ["Drift", "JumpingT1", "RandomWalk", "Replay", "TelegraphProcess", "moment_s"]
@@ -123,7 +125,8 @@ _Factors = Mapping[tuple[object, ...], float]  # of each value, by `_places`
 
 class RandomWalk:
     """Random walk of the relaxation times and errors of `base`. Durations, gates and couplings do
-    not drift. An error of 1, which marks a gate that does not work, stays 1.
+    not drift, and all rates of a layer have one factor. An error of 1, which marks a gate that does
+    not work, stays 1.
 
     Relaxation, pure dephasing 1/T2 - 1/(2 T1) and detuning have different causes, so each has a
     factor of its own; T2 and T2* follow from them. T2 <= 2 T1 and T2* <= T2 hold at each step, and
@@ -192,6 +195,7 @@ def _places(base: CalibrationSnapshot) -> tuple[tuple[object, ...], ...]:
             results.update({(own.name, own.qubit): None for own in each.measurements})
             results.update({(group.qubits,): None for group in each.correlated_readout})
             results.update({(_BESIDE, own.qubits): None for own in each.measurement_crosstalk})
+            results.update({layer_key(own): None for own in each.layers})
     return tuple(results)
 
 
@@ -214,8 +218,18 @@ def _at(base: CalibrationSnapshot, factors: _Factors) -> CalibrationSnapshot:
             )
             for each in base.measurement_crosstalk
         ),
+        layers=tuple(_layer(each, factors[layer_key(each)]) for each in base.layers),
         outside=None if base.outside is None else _at(base.outside, factors),
     )
+
+
+def _layer(layer: LayerCalibration, factor: float) -> LayerCalibration:
+    """A layer with all rates multiplied by a factor."""
+    generators = tuple(
+        msgspec.structs.replace(each, rate=min(each.rate * factor, MAX_RATE))
+        for each in layer.generators
+    )
+    return msgspec.structs.replace(layer, generators=generators)
 
 
 def _drifted(qubit: QubitCalibration, number: int, factors: _Factors) -> QubitCalibration:

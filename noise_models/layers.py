@@ -110,7 +110,7 @@ def check_layers(snapshot: CalibrationSnapshot) -> None:
         if not used.issubset(layer.qubits):
             hint = f"list qubits {sorted(used.difference(layer.qubits))} too"
             raise SnapshotError(f"{field}.qubits", "without a qubit of the gates", hint=hint)
-        key = _key(layer)
+        key = layer_key(layer)
         if key in seen:
             hint = "give each set of gates and qubits once"
             raise SnapshotError(field, "a layer that is listed twice", hint=hint)
@@ -144,11 +144,12 @@ def with_layers(
 ) -> CalibrationSnapshot:
     """Return a snapshot with these layers in place of its own with the same gates and qubits, and
     with its other layers."""
-    new = {_key(layer): layer for layer in layers}
-    others = tuple(layer for layer in snapshot.layers if _key(layer) not in new)
+    new = {layer_key(layer): layer for layer in layers}
+    others = tuple(layer for layer in snapshot.layers if layer_key(layer) not in new)
     return msgspec.structs.replace(snapshot, layers=(*others, *new.values()))
 
 
-def _key(layer: LayerCalibration) -> tuple[object, ...]:
+def layer_key(layer: LayerCalibration) -> tuple[object, ...]:
+    """Return the gates and qubits of a layer, in no order."""
     gates = frozenset(gate_key(gate.name, gate.qubits) for gate in layer.gates)
     return gates, frozenset(layer.qubits)

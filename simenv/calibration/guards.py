@@ -17,7 +17,7 @@ import networkx
 import numpy as np
 from numpy.typing import NDArray
 
-from noise_models.calibration import CalibrationSnapshot
+from noise_models.calibration import CalibrationSnapshot, LayerCalibration, LayerGate
 from simenv.calibration import accept, judge
 from simenv.calibration.data import CountsRecord
 from simenv.calibration.fit.observations import DeviceCompiler, histogram
@@ -297,9 +297,20 @@ def _renumbered(snapshot: CalibrationSnapshot, moved: dict[int, int]) -> Calibra
         result = tuple(back[qubit] for qubit in qubits)
         return result if result in listed else result[::-1]
 
+    def layer(learned: LayerCalibration) -> LayerCalibration:
+        together = [(g.name, place(g.qubits)) for g in learned.gates]
+        return msgspec.structs.replace(
+            learned, qubits=tuple(back[qubit] for qubit in learned.qubits),
+            gates=tuple(LayerGate(name, (pair[0], pair[1])) for name, pair in together),
+            generators=tuple(
+                msgspec.structs.replace(each, qubits=tuple(back[qubit] for qubit in each.qubits))
+                for each in learned.generators
+            ),
+        )  # fmt: skip
+
     gates = tuple(msgspec.structs.replace(g, qubits=place(g.qubits)) for g in snapshot.gates)
     zz = tuple(msgspec.structs.replace(each, qubits=place(each.qubits)) for each in snapshot.zz)
     return msgspec.structs.replace(
         snapshot, qubits=tuple(snapshot.qubits[moved[k]] for k in range(snapshot.num_qubits)),
-        gates=gates, zz=zz, correlated_readout=(),
+        gates=gates, zz=zz, correlated_readout=(), layers=tuple(map(layer, snapshot.layers)),
     )  # fmt: skip

@@ -246,6 +246,23 @@ def on_pairs(model: NoiseModel, program: Program) -> tuple[str, ...]:
     )
 
 
+def outside_layers(model: NoiseModel, program: Program) -> tuple[str, ...]:
+    """Return a warning about gates of layers in a circuit with blocks, where they have their own
+    errors."""
+    if not program.conditions or not model.layers:
+        return ()
+    from noise_models.layers import gate_key
+
+    together = {gate for layer in model.layers for gate in layer.gates}
+    names = {name for name, qubits in gates_of(program) if gate_key(name, qubits) in together}
+    if not names:
+        return ()
+    return (
+        "errors of layers do not act in a circuit with conditions or loops:"
+        f" {listed(sorted(names))} has the error of the gate alone",
+    )
+
+
 def useless(document: CalibrationSnapshot, model: NoiseModel, program: Program) -> tuple[str, ...]:
     """Return a warning about operations of a circuit whose calibrated errors leave nothing of what
     they do: a measurement that hardly tells 0 from 1, a reset that leaves 1 as often as 0, a gate
@@ -505,7 +522,8 @@ class Noise:
                 if len(self._useless) >= MAX_MODELS:
                     self._useless.clear()
                 self._useless[name] = _has_useless(document)
-            if self._useless[name] or not terms.device or _has_wide_gates(program):
+            is_plain = not (_has_wide_gates(program) or (document.layers and program.conditions))
+            if self._useless[name] or not terms.device or not is_plain:
                 outside = (*self._of_structure(document, program, terms), *outside)
         if not terms.noise:
             return outside
@@ -522,14 +540,19 @@ class Noise:
     def _of_structure(
         self, document: CalibrationSnapshot, program: Program, terms: TaskOptions
     ) -> tuple[str, ...]:
-        """Return `useless` and `on_pairs` of a circuit, which depend on its structure alone."""
+        """Return `useless`, `on_pairs` and `outside_layers` of a circuit, which depend on its
+        structure alone."""
         key = program.structure, terms.snapshot, terms.noise
         result = self._of_structures.get(key)
         if result is None:
             if len(self._of_structures) >= MAX_PROGRAMS:
                 self._of_structures.clear()
             model = self._attachment(terms, program).model
-            result = (*useless(document, model, program), *on_pairs(model, program))
+            result = (
+                *useless(document, model, program),
+                *on_pairs(model, program),
+                *outside_layers(model, program),
+            )
             self._of_structures[key] = result
         return result
 

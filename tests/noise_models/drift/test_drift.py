@@ -12,6 +12,9 @@ from noise_models.calibration import (
     CorrelatedReadout,
     FitScope,
     GateCalibration,
+    LayerCalibration,
+    LayerGate,
+    PauliGenerator,
     QubitCalibration,
 )
 from noise_models.drift import RandomWalk, Replay
@@ -149,3 +152,13 @@ def test_calibration_outside_a_fit_drifts_with_the_device() -> None:
     assert result.outside.qubits == result.qubits != DETUNED.qubits
     assert result.outside.gates[1:] == result.gates[1:] != DETUNED.gates[1:]
     assert result.outside.gates[0].error != 0.01
+
+
+def test_rates_of_a_layer_drift_together() -> None:
+    generators = (PauliGenerator("X", (0,), 1e-3), PauliGenerator("ZZ", (0, 1), 4e-3))
+    learned = LayerCalibration((LayerGate("cz", (0, 1)),), (0, 1), generators)
+    base = msgspec.structs.replace(library.load("superconducting-lattice"), layers=(learned,))
+    (layer,) = RandomWalk(base, 3, 3600.0, 0.2).snapshot(5).layers
+    first, second = (each.rate for each in layer.generators)
+    assert second == pytest.approx(4.0 * first)
+    assert 0.0 < abs(first / 1e-3 - 1.0) < 1.0

@@ -8,7 +8,15 @@ import pytest
 from failing import fails
 
 from bench.engine.fit_truths import changed, circuits, counts_of, device, spoiled
-from noise_models.calibration import CalibrationSnapshot
+from noise_models import snapshot as snapshots
+from noise_models.calibration import (
+    CalibrationSnapshot,
+    LayerCalibration,
+    LayerGate,
+    NativeGate,
+    PauliGenerator,
+    QubitCalibration,
+)
 from simenv.calibration import guards
 from simenv.calibration.data import CountsData
 from simenv.calibration.fit.calibrate import MOST_CHECK_WORK, FitRefusedError, calibrate
@@ -69,3 +77,19 @@ def test_wrong_counts_are_fitted_by_force_alone(right: Measured) -> None:
     for each in (forced.snapshot, *forced.series):
         assert each.fitted is not None
         assert each.fitted.refused == forced.scope.refused
+
+
+def test_renumbered_qubits_keep_their_layers() -> None:
+    learned = LayerCalibration(
+        (LayerGate("cz", (0, 1)),), (0, 1, 2), (PauliGenerator("XZ", (1, 2), 1e-3),)
+    )
+    device = CalibrationSnapshot(
+        "line", 3, native_gates=(NativeGate("cz", 2),), coupling=((0, 1), (1, 2), (2, 0)),
+        qubits=(QubitCalibration(),) * 3, layers=(learned,),
+    )  # fmt: skip
+    moved = guards._renumbered(device, {0: 1, 1: 2, 2: 0})
+    (layer,) = moved.layers
+    assert [set(gate.qubits) for gate in layer.gates] == [{2, 0}]
+    assert layer.qubits == (2, 0, 1)
+    assert layer.generators == (PauliGenerator("XZ", (0, 1), 1e-3),)
+    snapshots.check(moved)

@@ -15,7 +15,10 @@ from noise_models.calibration import (
     CalibrationSnapshot,
     FitScope,
     GateCalibration,
+    LayerCalibration,
+    LayerGate,
     NativeGate,
+    PauliGenerator,
     QubitCalibration,
 )
 from simenv.client.circuits import load
@@ -119,6 +122,27 @@ def test_gates_whose_errors_act_on_pairs_are_named(noise: NoiseFactors) -> None:
     assert text.startswith("the error of ccx, on more than two qubits, acts as Pauli errors")
     for off in ((("all", 0.0),), (("gate.depolarizing", 0.0),)):
         assert recorded(body, plain, device="wide", noise=off).warnings == ()
+
+
+def test_layers_do_not_act_in_a_circuit_with_blocks_and_a_warning_says_so() -> None:
+    learned = LayerCalibration(
+        (LayerGate("cz", (0, 1)),), (0, 1), (PauliGenerator("XX", (0, 1), 0.1),)
+    )
+    snapshot = msgspec.structs.replace(library.load(DEVICE), dynamic=True, layers=(learned,))
+    body = document.dump(snapshot)
+    plain = QuantumCircuit(2, 2)
+    plain.cz(0, 1)
+    plain.measure([0, 1], [0, 1])
+    assert recorded(body, plain, device=DEVICE).warnings == ()
+    branched = QuantumCircuit(2, 2)
+    branched.measure(0, 0)
+    with branched.if_test((0, 1)):
+        branched.x(0)
+    branched.cz(0, 1)
+    (text,) = recorded(body, branched, device=DEVICE).warnings
+    assert "errors of layers do not act" in text
+    assert "cz has the error of the gate alone" in text
+    assert recorded(body, branched, device=DEVICE, noise=(("gate.layer", 0.0),)).warnings == ()
 
 
 def test_a_circuit_that_differs_from_those_of_the_fit_is_warned_of() -> None:
