@@ -153,3 +153,13 @@ def layer_key(layer: LayerCalibration) -> tuple[object, ...]:
     """Return the gates and qubits of a layer, in no order."""
     gates = frozenset(gate_key(gate.name, gate.qubits) for gate in layer.gates)
     return gates, frozenset(layer.qubits)
+
+
+def layer_title(layer: LayerCalibration) -> list[str]:
+    """Return the gates of a layer with their qubits, such as `cz 0-1`."""
+    return [f"{gate.name} {gate.qubits[0]}-{gate.qubits[1]}" for gate in layer.gates]
+
+
+def layer_error(layer: LayerCalibration) -> float:
+    """Return the sum of the probabilities of all Pauli errors of a layer, (1 - e^(-2 rate)) / 2."""
+    return float(-0.5 * np.expm1([-2.0 * each.rate for each in layer.generators]).sum())

@@ -356,6 +356,16 @@ class OperationInfo(msgspec.Struct, frozen=True, array_like=True):
     seepage: float = UNKNOWN  # probability that a leaked qubit comes back
 
 
+class LayerInfo(msgspec.Struct, frozen=True, array_like=True):
+    """Two-qubit gates that act at the same time and have an error together."""
+
+    gates: tuple[str, ...]  # with their qubits, as "cz 0-1"
+    qubits: tuple[int, ...]  # of the gates and around them
+    rates: int  # number of Pauli generators
+    error: float  # sum of the probabilities of all Pauli errors
+    calibrated_s: float = 0.0  # seconds since 1970; 0: not known
+
+
 class AngleLimits(msgspec.Struct, frozen=True, array_like=True):
     """Smallest and largest angle of each parameter of a gate, in radians."""
 
@@ -391,6 +401,7 @@ class DeviceInfo(msgspec.Struct, frozen=True):
     problem: str = ""  # reason why an emulated device has no calibration, and nothing else is known
     # Of its qubits in a drawing: x to the right, y down; (): not known.
     coordinates: tuple[tuple[float, float], ...] = ()
+    layers: tuple[LayerInfo, ...] = ()  # with learned errors
     refused_fit: str = ""  # reason for which its fit to counts was refused; it was stored by force
 
     def width(self, operation: OperationInfo) -> int:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from noise_models.calibration import LayerCalibration, PauliGenerator
 from noise_models.channel import from_unitary
-from noise_models.layers import pauli_numbers
+from noise_models.layers import layer_title, pauli_numbers
 from simenv.calibration.experiments import plans, programs
 from simenv.calibration.experiments.estimators import SIGNAL_ERRORS, Estimate
 from simulators.circuit.gates import unitary
@@ -41,7 +41,7 @@ PauliString = Mapping[int, int]  # number 1-3 (X, Y, Z) of each qubit on which i
 
 def title(layer: LayerCalibration) -> str:
     """Gates of a layer, as `cz 0-1, cz 2-3`."""
-    return ", ".join(f"{gate.name} {gate.qubits[0]}-{gate.qubits[1]}" for gate in layer.gates)
+    return ", ".join(layer_title(layer))
 
 
 def measurable(

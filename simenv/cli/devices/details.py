@@ -135,12 +135,13 @@ def median(values: Iterable[float]) -> float:
 
 
 def layer_lines(layers: Sequence[LayerCalibration]) -> list[str]:
-    """Return one line for each layer: its gates, the qubits of its rates, and its error: the
-    entanglement infidelity of its channel if no two errors cancel."""
+    """Return one line for each layer: its gates, the qubits of its rates, and its error."""
+    from noise_models.layers import layer_error, layer_title
+
     results = []
     for each in layers:
-        gates = ", ".join(f"{gate.name} {'-'.join(map(str, gate.qubits))}" for gate in each.gates)
-        error = 0.5 * sum(-math.expm1(-2.0 * generator.rate) for generator in each.generators)
+        gates = ", ".join(layer_title(each))
+        error = layer_error(each)
         count = terminal.counted(len(each.generators), "rate")
         when = f", {each.calibrated}" if each.calibrated else ""
         around = f" on {terminal.counted(len(each.qubits), 'qubit')}"

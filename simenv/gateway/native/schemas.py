@@ -15,7 +15,15 @@ from simenv.client.result_data import Stages
 from simenv.model import Event, ProgressInfo, TaskInfo, Timing
 from simenv.model.accounts import Account, Qos, Receipt, UsageRow, Used, explained_waits
 from simenv.model.program import Text
-from simenv.model.views import UNKNOWN, DeviceInfo, EngineInfo, GateInfo, OperationInfo, QubitInfo
+from simenv.model.views import (
+    UNKNOWN,
+    DeviceInfo,
+    EngineInfo,
+    GateInfo,
+    LayerInfo,
+    OperationInfo,
+    QubitInfo,
+)
 from simenv.wire.messages.queries import Choice, LogRow, Sizes, Spent
 
 MAX_LIST = 1_000  # rows of one page
@@ -259,12 +267,17 @@ class GateRecord(GateInfo, frozen=True, array_like=False):
     """A gate by its name; `qubits` -1: any number."""
 
 
+class LayerRecord(LayerInfo, frozen=True, array_like=False):
+    """Two-qubit gates that act at the same time and have an error together."""
+
+
 class DeviceDetails(DeviceInfo, frozen=True):
     """A pool, or an emulated device, with its present calibration."""
 
     gates: tuple[GateRecord, ...]
     operations: tuple[OperationRecord, ...] = ()
     qubits: tuple[QubitRecord, ...] = ()
+    layers: tuple[LayerRecord, ...] = ()
     dt_ns: Measured = UNKNOWN
 
 

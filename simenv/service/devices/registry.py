@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from noise_models.calibration import CalibrationSnapshot, QubitCalibration
+from noise_models.calibration import CalibrationSnapshot, LayerCalibration, QubitCalibration
+from noise_models.layers import layer_error, layer_title
 from simenv.config import NAME_RULE
 from simenv.errors import LimitExceededError, NotFoundError, OptionError
 from simenv.model import MAX_SHOTS, GateInfo, OperationInfo, views
@@ -92,10 +93,21 @@ def device_info(name: str, snapshot: CalibrationSnapshot, digest: str) -> views.
         calibrated_s=views.wall_clock_s(snapshot.calibrated),
         dt_ns=snapshot.dt_ns or views.UNKNOWN,
         unusable=snapshot.unusable,
+        layers=tuple(map(_layer_info, snapshot.layers)),
         angle_limits=tuple(
             views.AngleLimits(each.gate, each.bounds_rad) for each in snapshot.angle_bounds
         ),
         refused_fit="" if snapshot.fitted is None else snapshot.fitted.refused,
+    )
+
+
+def _layer_info(layer: LayerCalibration) -> views.LayerInfo:
+    return views.LayerInfo(
+        tuple(layer_title(layer)),
+        layer.qubits,
+        len(layer.generators),
+        layer_error(layer),
+        views.wall_clock_s(layer.calibrated),
     )
 
 

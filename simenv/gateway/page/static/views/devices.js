@@ -193,6 +193,7 @@ function one() {
       ["Snapshot", device.calibration_id ? h("code", null, device.calibration_id.slice(0, 24)) : "none"],
       ["Gates", device.gates.slice(0, 16).map((gate) => gate.name).join(" ")],
       ["Most shots", count(device.max_shots)],
+      ...(device.layers?.length ? [["Layers with learned errors", device.layers.map(({ gates, error }) => h("div", null, `${gates.join(", ")}: error ${figure(error)}`))]] : []),
     ])),
     !isIdeal(device) ? h("div", { class: "beside", "data-key": "qubits" }, card("Coupling map",
       h("form", { class: "limits", onsubmit: (event) => event.preventDefault() },
