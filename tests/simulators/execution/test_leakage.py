@@ -4,10 +4,11 @@ numpy."""
 import itertools
 import math
 
+import msgspec
 import numpy as np
 import pytest
 from arrays import Arrays
-from engines import Runner
+from engines import CARDS, Runner
 from noisy import p_value
 from numpy.typing import NDArray
 
@@ -18,9 +19,13 @@ from noise_models.calibration import (
     NativeGate,
     QubitCalibration,
 )
+from noise_models.model import NoiseOptions
+from simulators.circuit import ir
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.passes.attach_noise import attach_noise
+from simulators.engine import PauliSum
+from simulators.errors import Unsupported
 from simulators.execution import sampling
 from simulators.simulate import counts_of
 
@@ -219,6 +224,181 @@ def test_the_density_matrix_is_that_of_three_level_systems(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_trajectories_have_the_distribution_of_the_density_matrix(engine: str, seed: int) -> None:
     circuit, snapshot, reference = random_case(100 + seed)
-    row = Runner(engine)(circuit, shots=20_000, noise=attach_noise(circuit, build(snapshot)))
+    row = Runner(engine)(circuit, shots=8_000, noise=attach_noise(circuit, build(snapshot)))
     exact = dict(enumerate(reference.distribution().tolist()))
     assert p_value(exact, counts_of(row)) > 1e-6
+
+
+LEVELS_DEVICE = CalibrationSnapshot(
+    "levels", 2, dynamic=True,
+    native_gates=tuple(NativeGate(*each) for each in (("sx", 1), ("x", 1), ("cx", 2), ("cz", 2))),
+    coupling=((0, 1),),
+    qubits=(
+        QubitCalibration(p01=0.02, p10=0.05, leaked_readout=0.3),
+        QubitCalibration(p01=0.03, p10=0.04, leaked_readout=0.9),
+    ),
+    gates=tuple(
+        GateCalibration(name, (), 0.02, leakage=leak, seepage=seep)
+        for name, leak, seep in (
+            ("sx", 0.05, 0.2), ("x", 0.1, 0.1), ("cx", 0.15, 0.05), ("cz", 0.1, 0.3),
+        )
+    ),
+)  # fmt: skip
+
+
+class Instrument(ThreeLevels):
+    """Without relaxation, one state for each record of classical bits."""
+
+    def __init__(self) -> None:
+        super().__init__(LEVELS_DEVICE)
+        self.records: dict[int, NDArray[np.complex128]] = {0: self.rho}
+
+    def relax(self, qubit: int, time_ns: float) -> None:
+        pass
+
+    def parameter(self, gate: GateCalibration, qubits: tuple[int, ...]) -> float:
+        d = 2 ** len(qubits)
+        p = 2.0 * (1.0 - (1.0 - gate.leakage) ** (1.0 / len(qubits)))
+        stays = np.array([1.0, math.sqrt(1.0 - p)])
+        stays = stays if len(qubits) == 1 else np.kron(stays, stays)
+        leaked = 1.0 - (stays.sum() ** 2 + (stays**2).sum()) / (d * (d + 1))
+        return max(0.0, gate.error - leaked) / (1.0 - 1.0 / d)
+
+    def each(self, name: str, qubits: tuple[int, ...], *, under: int = -1) -> None:
+        """Apply a gate or a reset, in records with a bit if `under` is not negative."""
+        for record, rho in self.records.items():
+            if under >= 0 and not record >> under & 1:
+                continue
+            self.rho = rho
+            if name == "reset":
+                self.kraus([unit(0, level) for level in range(3)], qubits[0])
+            else:
+                gate = next(each for each in LEVELS_DEVICE.gates if each.name == name)
+                self.unitary(UNITARIES[name], qubits)
+                self.depolarize(self.parameter(gate, qubits), qubits)
+                self.leak(gate, qubits)
+            self.records[record] = self.rho
+
+    def measure(self, qubit: int, clbit: int) -> None:
+        rates = self.readout(qubit)
+        found: dict[int, NDArray[np.complex128]] = {}
+        for record, rho in self.records.items():
+            for bit in range(2):
+                self.rho = rho
+                self.kraus(
+                    [math.sqrt(rates[bit, level]) * unit(level, level) for level in range(3)], qubit
+                )
+                new = record & ~(1 << clbit) | bit << clbit
+                found[new] = found.get(new, 0.0) + self.rho
+        self.records = found
+
+    def outcomes(self) -> NDArray[np.float64]:
+        result = np.zeros(8)
+        for record, rho in self.records.items():
+            result[record] = np.einsum("abab->", rho).real
+        return result
+
+
+def dynamic_case() -> tuple[Circuit, Instrument]:
+    """Measurement, reset and gates under a condition between gates that leak."""
+    reference, circuit = Instrument(), Arrays(2, 3)
+
+    def gate(name: str, *qubits: int) -> None:
+        circuit.add(name, qubits)
+        reference.each(name, qubits)
+
+    for name, *qubits in (("x", 0), ("sx", 1), ("cx", 0, 1), ("sx", 0), ("cz", 0, 1)):
+        gate(name, *qubits)
+    circuit.add("measure", [0], [0])
+    reference.measure(0, 0)
+    gate("cx", 0, 1)
+    circuit.begin((ir.CLBIT, 0, 0))
+    circuit.add("x", [1]).add("cz", [0, 1])
+    circuit.add("end")
+    reference.each("x", (1,), under=0)
+    reference.each("cz", (0, 1), under=0)
+    circuit.add("reset", [0])
+    reference.each("reset", (0,))
+    for name, *qubits in (("sx", 0), ("cx", 0, 1), ("sx", 1)):
+        gate(name, *qubits)
+    for qubit in range(2):
+        circuit.add("measure", [qubit], [1 + qubit])
+        reference.measure(qubit, 1 + qubit)
+    return circuit.circuit(), reference
+
+
+def test_measurements_resets_and_conditions_act_on_leaked_qubits() -> None:
+    circuit, reference = dynamic_case()
+    noise = attach_noise(circuit, build(LEVELS_DEVICE))
+    assert reference.outcomes().sum() == pytest.approx(1.0)
+    assert np.abs(distribution(circuit, noise) - reference.outcomes()).max() < 1e-9
+
+
+@pytest.mark.parametrize("engine", ["statevector"])
+def test_dynamic_trajectories_have_the_exact_distribution(engine: str) -> None:
+    circuit, reference = dynamic_case()
+    row = Runner(engine)(circuit, shots=8_000, noise=attach_noise(circuit, build(LEVELS_DEVICE)))
+    exact = dict(enumerate(reference.outcomes().tolist()))
+    assert p_value(exact, counts_of(row)) > 1e-6
+
+
+def test_its_factor_takes_leakage_out() -> None:
+    circuit, snapshot, _ = random_case(3)
+    clean = msgspec.structs.replace(
+        snapshot, gates=tuple(msgspec.structs.replace(g, leakage=None) for g in snapshot.gates)
+    )
+    off = attach_noise(circuit, build(snapshot, NoiseOptions.parse({"gate.leakage": 0})))
+    assert off.leakage is None
+    assert "leakage" not in off.kinds
+    gates = [each.rest(gate, (0,)) for each in map(build, (snapshot, clean))
+             for gate in each.snapshot.gates if gate.name == "sx"]  # fmt: skip
+    assert gates[0] < gates[1], "the rest of the error is that of the measured values"
+
+
+@pytest.mark.parametrize("engine", ["stabilizer", "sweep", "contraction", "pauli", "aer", "quimb"])
+def test_engines_without_flags_refuse_leakage_by_name(engine: str) -> None:
+    if engine not in CARDS:
+        pytest.skip(f"no engine {engine}")
+    circuit, snapshot, _ = random_case(5)
+    noise = attach_noise(circuit, build(snapshot))
+    with pytest.raises(Unsupported, match="leakage"):
+        Runner(engine)(circuit, shots=10, noise=noise)
+
+
+def test_a_leaked_qubit_contributes_nothing_to_expectation_values() -> None:
+    """x leaks with probability 0.2 from |1>; then the Z of the partner is known, its own is not."""
+    circuit = Arrays(2, 0).add("x", [0]).add("x", [0]).add("x", [1]).circuit()
+    quiet = msgspec.structs.replace(
+        LEVELS_DEVICE,
+        gates=tuple(msgspec.structs.replace(g, error=0.0) for g in LEVELS_DEVICE.gates),
+    )
+    noise = attach_noise(circuit, build(quiet))
+    sums = tuple(PauliSum((each,), np.ones(1)) for each in ("IZ", "ZI", "ZZ"))
+    # After the first x the qubit is in |1> and leaks with p; comes back to |1> with s.
+    p, s = 0.2, 0.1
+    zero, one = 1.0 - p, p * s
+    exact = [zero - one, -(1.0 - p), -(zero - one) * (1.0 - p)]
+    found = Runner("densitymatrix")(
+        circuit, outputs=("expectation",), observables=sums, noise=noise
+    )
+    assert [value for value, _ in found.expectations] == pytest.approx(exact, abs=1e-9)
+    drawn = Runner("statevector")(
+        circuit, shots=4_000, outputs=("expectation",), observables=sums, noise=noise
+    )
+    for (value, error), expected in zip(drawn.expectations, exact, strict=True):
+        assert abs(value - expected) < 5 * error + 1e-9
+    with pytest.raises(Unsupported, match="probabilities of qubits that leak"):
+        Runner("densitymatrix")(circuit, outputs=("probabilities",), noise=noise)
+
+
+def test_a_state_with_too_many_flags_names_them() -> None:
+    circuit = Arrays(9, 9)
+    for qubit in range(8):
+        circuit.add("cx", [qubit, qubit + 1])
+    wide = msgspec.structs.replace(
+        LEVELS_DEVICE, num_qubits=9, coupling=tuple((k, k + 1) for k in range(8)),
+        qubits=(QubitCalibration(),) * 9,
+    )  # fmt: skip
+    built = circuit.measure(range(9)).circuit()
+    with pytest.raises(Unsupported, match="9 of them are flags of qubits that leak"):
+        Runner("densitymatrix")(built, shots=10, noise=attach_noise(built, build(wide)))
