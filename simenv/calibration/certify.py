@@ -82,6 +82,9 @@ class Claims:
             return layers.claimed(self._layers, estimate)
         if quantity == "memory_error":
             return qubit.memory_error
+        if quantity in ("leakage", "seepage"):
+            gate = self._model.calibration(estimate.gate, estimate.qubits)
+            return None if gate is None else getattr(gate, quantity) or 0.0
         if quantity in ("measure_decay", "measure_excitation"):
             return self._transition(estimate.qubits[0], quantity)
         if quantity in ("measurement_crosstalk", "measurement_angle_rad"):
@@ -149,7 +152,9 @@ class Claims:
         others = sum(each.channel.infidelity for each in channels)
         if len(qubits) <= 2:  # with the mean over the detunings
             others = max(others, self._model.infidelity(gate, qubits))
-        return self._in_layers(max(gate.error, others), qubits)
+        # A leaked shot survives a sequence as often as one in a random state.
+        seen = max(gate.error, others) - (gate.leakage or 0.0) / (1 << len(qubits))
+        return self._in_layers(seen, qubits)
 
     def _in_layers(self, error: float, qubits: tuple[int, ...]) -> float:
         """Error of a gate by randomized benchmarking: a gate on two qubits is a layer."""
@@ -198,6 +203,7 @@ GATE_BOUND, TIME_BOUND, READOUT_BOUND = 0.10, 0.05, 0.01  # relative, relative, 
 LEAST_GATE_BOUND = 1e-6
 ZZ_BOUND, ZZ_BOUND_KHZ = 0.10, 0.2  # relative, or absolute if that is larger
 ABSOLUTE_BOUNDS = {  # if they are larger than GATE_BOUND of the claim
+    "leakage": 5e-5, "seepage": 2e-3,
     "measure_decay": 0.005, "measure_excitation": 0.005,
     "measurement_crosstalk": 0.001, "measurement_angle_rad": 0.003,
     "zz_angle_rad": 0.003, "z_angle_rad": 0.003, "joint_flip": 0.003,
@@ -441,6 +447,7 @@ def _stated(
     qubits = tested.qubits
     result = experiments_procedure.StatedTerms(
         memory,
+        leakage=_leaking(info, claims, qubits),
         rotations=_turned(info, claims, tested),
         read_together=_read_together(claims, qubits),
         layers=() if claims is None else claims.layers,
@@ -468,6 +475,24 @@ def _stated(
 
 
 _DIAGONAL = ("cz", "cp", "rzz")  # entangling gates of which four are the identity
+
+
+def _leaking(
+    info: DeviceInfo, claims: calibration.CalibrationSnapshot | None, qubits: Sequence[int]
+) -> dict[int, tuple[float, float]]:
+    """Sum of the leakage and seepage of quarter turns that the device states or that are claimed,
+    and the probability that a leaked qubit is read as 1."""
+    snapshot = published(info)
+    if not snapshot.leaks and claims is not None:
+        snapshot = claims
+    model, name = build(snapshot, NoiseOptions()), native_set(info).quarter.name
+    result = {}
+    for qubit in qubits if snapshot.leaks else ():
+        gate = model.calibration(name, (qubit,))
+        if gate is not None and gate.leakage:
+            rate = gate.leakage + (gate.seepage or 0.0)
+            result[qubit] = rate, model.leaked_readout(qubit)
+    return result
 
 
 def _turned(
@@ -672,10 +697,16 @@ def _gates(
     memory = by_quantity.get("memory_error", {})
     table = {(gate.name, gate.qubits): gate for gate in base.gates}
     coupled = set(base.coupling)
+    leaks: dict[tuple[str, tuple[int, ...]], dict[str, float]] = {}
+    for each in measured.estimates:
+        if each.quantity in ("leakage", "seepage") and each.has_signal:
+            values = leaks.setdefault((each.gate, each.qubits), {})
+            values[each.quantity] = min(max(each.value, 0.0), 1.0)
     for estimate in measured.estimates:
         if estimate.quantity not in _GATES or not estimate.has_signal:
             continue
-        error = max(estimate.value, 0.0)
+        out = leaks.get((estimate.gate, estimate.qubits))
+        error = max(estimate.value + (0.0 if out is None else 0.5 * out["leakage"]), 0.0)
         layers = [memory[each].value for each in zip(estimate.qubits) if each in memory]
         if estimate.quantity == "error_2q" and len(layers) == 2:  # that of the gate alone
             error = max(0.75 - (0.75 - error) / _left(layers), 0.0)
@@ -687,7 +718,7 @@ def _gates(
             entry = entry or calibration.GateCalibration(estimate.gate, place)
             table[key] = msgspec.structs.replace(
                 entry, qubits=place, error=error, over_rotation_rad=None,
-                rotations=_rotations(entry, place, by_quantity),
+                rotations=_rotations(entry, place, by_quantity), **(out or {}),
             )  # fmt: skip
     for place in measured.dead:
         if len(place) == 2:

@@ -587,6 +587,76 @@ def transitions(counts: Counts, name: str, readout_name: str) -> list[Estimate]:
     return estimates
 
 
+def leakage(
+    counts: Counts, name: str, readout_name: str, gate: str, read_one: Mapping[int, float]
+) -> list[Estimate]:
+    """Leakage L1 and seepage L2 of a gate by leakage randomized benchmarking (Wood and Gambetta,
+    arXiv 1704.03081, section IV). The population of the computational states after N gates is A +
+    (1 - A) exp(-(L1 + L2) N) to first order, with A = L2 / (L1 + L2). Sequences that end in |0> and
+    in |1> are read as 0 with probabilities whose sum is 1 - p01 + p10 for shots that have not
+    leaked, and twice that of a leaked qubit for the others. `read_one`: probability that a leaked
+    qubit is read as |1> is, by qubit."""
+    misread = {(each.quantity, *each.qubits): each.value for each in readout(counts, readout_name)}
+    estimates = []
+    for place, lengths in sorted(points_of(counts, name).items()):
+        p01, p10, one = misread["p01", *place], misread["p10", *place], read_one[place[0]]
+        stayed = 1.0 - p01 + p10
+        leaked = 2.0 * (one * p10 + (1.0 - one) * (1.0 - p01))
+        rows, scatter = [], []
+        for points in lengths.values():
+            sums, variance, freedom = 0.0, 0.0, 0
+            for arm in range(2):
+                zeros = np.array([counts[p][0] for p in points if p.arm == arm], np.float64)
+                totals = np.array([counts[p].sum() for p in points if p.arm == arm], np.float64)
+                share_0 = zeros.sum() / totals.sum()
+                shot = max(share_0 * (1.0 - share_0), 1.0 / totals.sum()) / totals
+                sums, variance = sums + share_0, variance + float(shot.mean()) / shot.size
+                freedom += shot.size - 1
+                scatter.append((np.square(zeros / totals - share_0) / shot).sum())
+            scatter[-2:] = [sum(scatter[-2:]) / max(1, freedom)]
+            gates = float(np.mean([point.gates for point in points]))
+            rows.append((gates, sums, variance))
+        x, signal, variance_ = np.array(rows).T
+        if abs(stayed - leaked) < LEAST_CONTRAST:
+            estimates += [without_signal(each, place, gate=gate) for each in ("leakage", "seepage")]
+            continue
+        population = (signal - leaked) / (stayed - leaked)
+        error = np.sqrt(variance_ * max(1.0, float(np.mean(scatter)))) / abs(stayed - leaked)
+        (out, back), covariance = _population_rates(x, population, error)
+        for quantity, value, k in (("leakage", out, 0), ("seepage", back, 1)):
+            deviation = math.sqrt(float(covariance[k, k]))
+            estimates.append(Estimate(quantity, place, value, deviation, gate=gate))
+    return estimates
+
+
+def _population_rates(
+    x: Array, population: Array, error: Array
+) -> tuple[tuple[float, float], Array]:
+    """Rates out of and back into a population that begins at 1, and their covariance."""
+
+    def model(rates: Array) -> Array:
+        total = rates.sum()
+        left: Array = (rates[1] + rates[0] * np.exp(-total * x)) / total
+        return left
+
+    last = float(x.max())
+    rates = np.array([max(1.0 - float(population.min()), 1e-3), 0.3]) / last
+    for _ in range(_STEPS):
+        steps = 1e-6 / last
+        gradient = np.stack(
+            [(model(rates + steps * unit) - model(rates - steps * unit)) / (2.0 * steps)
+             for unit in np.eye(2)], axis=1,
+        ) / error[:, None]  # fmt: skip
+        change, *_ = np.linalg.lstsq(gradient, (population - model(rates)) / error, rcond=None)
+        rates = np.maximum(rates + np.clip(change, -0.5 / last, 0.5 / last), 1e-5 / last)
+        if np.abs(change).max() * last < _CONVERGED:
+            break
+    # One step of a shot's chain: exp(-(a + b)) is 1 - L1 - L2.
+    scale = -math.expm1(-float(rates.sum())) / float(rates.sum())
+    covariance = np.linalg.pinv(gradient.T @ gradient)
+    return (float(rates[0]) * scale, float(rates[1]) * scale), covariance
+
+
 def survival(tally: NDArray[np.int64], target: int) -> tuple[float, float]:
     """Survival probability without its asymptote, scaled to 1 without noise: (P - 1/d) d/(d - 1);
     with its variance."""

@@ -153,6 +153,7 @@ def _rates(
 
 T1, ECHO, RAMSEY, READOUT, ZZ = "t1", "echo", "ramsey", "readout", "zz"
 MEMORY, TWICE, MEASURED, LAYER = "memory", "twice", "measured", "layer"
+LEAKAGE = "leakage"
 ROTATIONS, TOGETHER = "rotations", "together"
 CURVE2, ICURVE2 = "rb2-curve", "irb2-curve"  # fewer sequences, at the smaller lengths
 _SAME = {CURVE2: plans.RB2, ICURVE2: plans.IRB2}
@@ -167,7 +168,7 @@ _SHOTS = {
     T1: "t1_shots", ECHO: "echo_shots", RAMSEY: "ramsey_shots", READOUT: "readout_shots",
     ZZ: "zz_shots", plans.RB1: "shots_1q", plans.IRB1: "shots_1q", plans.SIMULTANEOUS: "shots_1q",
     plans.RB2: "shots_2q", plans.IRB2: "shots_2q", CURVE2: "shots_2q", ICURVE2: "shots_2q",
-    MEMORY: "memory_shots", TWICE: "readout_shots", MEASURED: "memory_shots",
+    LEAKAGE: "shots_1q", MEMORY: "memory_shots", TWICE: "readout_shots", MEASURED: "memory_shots",
     ROTATIONS: "zz_shots", TOGETHER: "readout_shots",
     LAYER: "layer_shots",
 }  # fmt: skip
@@ -181,6 +182,9 @@ _DECAY_1Q = 0.1, 0.25  # -ln of the signal at the end of one-qubit sequences
 _DECAY_2Q = 0.3, 0.6
 _LONGEST_1Q, _LONGEST_2Q = 2_000, 300
 _MEMORY_DECAY, _MOST_LAYERS = 0.8, 1_000  # -ln of the signal after the most layers
+# Lengths of sequences as parts of the longest one, by which the population of the computational
+# states has fallen to its limit but for this -ln.
+_LEAKAGE_POINTS, _LEAKAGE_DECAY = (0.06, 0.2, 0.5, 1.0), 2.5
 _MOST_MEASUREMENTS = 20
 # Entangling gates whose errors about Z add up, by fours; -ln of the signal after the most.
 _FOUR, _MOST_FOURS, _FOURS_DECAY = 4, 8, 0.6
@@ -196,6 +200,7 @@ _NEEDED = {
     "t1_us": (0.05, 0.0), "t2_us": (0.05, 0.0), "t2_ramsey_us": (0.05, 0.0),
     "p01": (0.0, 0.01), "p10": (0.0, 0.01), "error_1q": (0.1, 0.0), "error_half": (0.1, 0.0),
     "error_2q": (0.1, 0.0), "zz_khz": (0.1, 0.2), "memory_error": (0.1, 0.0),
+    "leakage": (0.1, 5e-5), "seepage": (0.1, 2e-3),
     "measure_decay": (0.1, 0.005), "measure_excitation": (0.1, 0.005),
     "measurement_crosstalk": (0.1, 0.001), "measurement_angle_rad": (0.1, 0.003),
     "zz_angle_rad": (0.1, 0.003), "z_angle_rad": (0.1, 0.003), "joint_flip": (0.0, 0.003),
@@ -205,6 +210,7 @@ _EXPERIMENTS = {
     "t1_us": (T1,), "t2_us": (ECHO,), "t2_ramsey_us": (RAMSEY,), "p01": (READOUT,),
     "p10": (READOUT,), "error_1q": (plans.RB1,), "error_half": (plans.RB1, plans.IRB1),
     "error_2q": (plans.RB2, plans.IRB2), "zz_khz": (ZZ,), "memory_error": (MEMORY,),
+    "leakage": (LEAKAGE,), "seepage": (LEAKAGE,),
     "measure_decay": (TWICE, READOUT), "measure_excitation": (TWICE, READOUT),
     "measurement_crosstalk": (MEASURED,), "measurement_angle_rad": (MEASURED,),
     "zz_angle_rad": (ROTATIONS,), "z_angle_rad": (ROTATIONS,), "joint_flip": (TOGETHER,),
@@ -276,6 +282,9 @@ class StatedTerms(msgspec.Struct, frozen=True):
     rotations: frozenset[tuple[int, int]] = frozenset()  # pairs, the smaller number first
     read_together: tuple[tuple[int, int], ...] = ()  # pairs without a common qubit
     layers: tuple[LayerCalibration, ...] = ()
+    # Sum of leakage and seepage of a quarter turn, and the probability that the leaked qubit is
+    # read as 1, by qubit.
+    leakage: Mapping[int, tuple[float, float]] = {}
 
 
 class Procedure:
@@ -335,6 +344,8 @@ class Procedure:
             yield from self._experiment(settings, name, qubits)
         for name in (plans.RB1, plans.IRB1) if self._gates.half is not None else (plans.RB1,):
             yield from self._experiment(settings, name, live)
+        leaking = [place for place in live if place[0] in self._stated.leakage]
+        yield from self._experiment(settings, LEAKAGE, leaking)
         yield from self._experiment(settings, MEMORY, qubits)
         twice = [place for place in qubits if place[0] in self._stated.transitions]
         yield from self._experiment(settings, TWICE, twice)
@@ -372,12 +383,20 @@ class Procedure:
             times = {place: settings.times_ns(name, place) for place in places}
             yield from self._planner.timed(name, arm, times, arms, settings.shots(name, factor))
             return
-        lengths = {place: settings.lengths(name, place) for place in places}
+        if name == LEAKAGE:
+            lengths = {place: self._leaking_lengths(place[0]) for place in places}
+        else:
+            lengths = {place: settings.lengths(name, place) for place in places}
         count = settings.sequences(name)
         first = part * _MOST_SEQUENCES * count
         sequence_numbers = range(first, first + math.ceil(factor * count))
         shots = settings.shots(name, 1.0)
         yield from self._planner.sequences(_SAME.get(name, name), lengths, sequence_numbers, shots)
+
+    def _leaking_lengths(self, qubit: int) -> list[int]:
+        """Numbers of random elements, of about one quarter turn each."""
+        longest = min(_LEAKAGE_DECAY / self._stated.leakage[qubit][0], _LONGEST_1Q)
+        return [1, *(max(2 + k, round(part * longest)) for k, part in enumerate(_LEAKAGE_POINTS))]
 
     def _layers(
         self, places: Sequence[estimators.Place], shots: int
@@ -471,6 +490,8 @@ class Procedure:
         yield from estimators.times(counts, ECHO, "t2_us")
         yield from estimators.ramsey(counts, RAMSEY, ECHO)
         yield from estimators.readout(counts, READOUT)
+        read = {qubit: one for qubit, (_, one) in self._stated.leakage.items()}
+        yield from estimators.leakage(counts, LEAKAGE, READOUT, gates.quarter.name, read)
         yield from estimators.memory(counts, MEMORY)
         yield from estimators.transitions(counts, TWICE, READOUT)
         yield from estimators.disturbance(counts, MEASURED)

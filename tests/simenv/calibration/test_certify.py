@@ -280,3 +280,30 @@ def test_decays_by_a_layer_are_certified_in_place_of_the_error_of_its_gate(
         ),
     )  # fmt: skip
     assert {each.quantity for each in rows if each.verdict == "outside"} == {"layer_decay"}
+
+
+def test_leakage_and_seepage_of_gates_are_recovered(client: Client, home: Path) -> None:
+    plain = library.load(CLAIMED)
+
+    def leaking(leakage: float, seepage: float) -> CalibrationSnapshot:
+        gates = tuple(
+            msgspec.structs.replace(gate, error=3e-3, leakage=leakage, seepage=seepage)
+            if gate.name in ("sx", "x") else gate
+            for gate in plain.gates
+        )  # fmt: skip
+        return changed_qubit(msgspec.structs.replace(plain, gates=gates), 1, leaked_readout=0.9)
+
+    claims = leaking(2e-3, 0.01)
+    name = stored(home, "leaking", claims)
+    result = certify(client, name, claims, qubits=(1,), seed=12)
+    assert result.passed, (result.culprits, result.unresolved)
+    rows = {(each.quantity, each.qubits): each.recovered for each in result.comparisons}
+    assert rows["leakage", (1,)] == pytest.approx(2e-3, rel=0.1)
+    assert rows["seepage", (1,)] == pytest.approx(0.01, rel=0.2)
+    again = recovered(claims, result.measured, 0.0, "again")
+    gate = next(each for each in again.gates if (each.name, each.qubits) == ("sx", (1,)))
+    assert gate.leakage == rows["leakage", (1,)]
+    assert gate.error == pytest.approx(3e-3, rel=0.1)
+    wrong = compared(client.device(name), result.measured, leaking(3e-3, 0.02))
+    outside = {(each.quantity, each.qubits) for each in wrong if each.verdict == "outside"}
+    assert outside >= {("leakage", (1,)), ("seepage", (1,))}
