@@ -653,7 +653,7 @@ def _population_rates(
             break
     # One step of a shot's chain: exp(-(a + b)) is 1 - L1 - L2.
     scale = -math.expm1(-float(rates.sum())) / float(rates.sum())
-    covariance = np.linalg.pinv(gradient.T @ gradient)
+    covariance: Array = np.linalg.pinv(gradient.T @ gradient).astype(np.float64)
     return (float(rates[0]) * scale, float(rates[1]) * scale), covariance
 
 
