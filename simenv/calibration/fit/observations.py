@@ -383,7 +383,7 @@ def _is_wide(program: TransferProgram | evaluate.ParityProgram, pooled: bool) ->
     if rows * program.work > MAX_WORK or program.rotations is None:
         return rows * program.work > MAX_WORK
     fine, coarse = evaluate.grids(program.rotations, PRECISION)
-    if (len(fine.x) + rows * len(coarse.x)) * program.work > MAX_SETS_WORK:
+    if (2 * len(fine.x) + rows * len(coarse.x)) * program.work > MAX_SETS_WORK:
         raise Unsupported(
             "too many sets of detunings (T2* beside T2) for the transfer simulator: scored, not"
             " fitted",

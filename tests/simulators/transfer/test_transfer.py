@@ -261,6 +261,20 @@ def test_derivatives_by_the_factor_of_detunings_are_those_of_differences() -> No
         np.testing.assert_allclose(result.jacobian[:, param], difference, atol=1e-5)
 
 
+def test_weak_detunings_have_a_derivative_by_their_factor() -> None:
+    """One node is enough for the other derivatives, and has none by the factor."""
+    actual, noise = detuned(3, 0.5)
+    precision = Precision(1e-9, 0.5, 8192)
+    step = 1e-2
+
+    def at(factor: float) -> OutcomeDistribution:
+        return found(actual, noise, None, Detuning(float(np.exp(factor)), 0), precision)
+
+    difference = (at(step).probabilities - at(-step).probabilities) / (2 * step)
+    assert np.abs(difference).max() > 1e-5
+    np.testing.assert_allclose(at(0.0).jacobian[:, 0], difference, rtol=1e-2, atol=1e-9)
+
+
 def test_products_follow_the_chain_rule() -> None:
     rng = np.random.default_rng(1)
     one = DualMatrix(rng.normal(size=(3, 4, 4)), (0, 2))
