@@ -2,6 +2,7 @@
 
 import asyncio
 import concurrent.futures
+import itertools
 import json
 import math
 import queue
@@ -21,7 +22,8 @@ from small_chip import CHIP, flip
 from waiting import until
 
 from noise_models import document
-from noise_models.drift import RandomWalk, moment_s
+from noise_models.calibration import T1Jumps
+from noise_models.drift import JumpingT1, RandomWalk, moment_s
 from noise_models.snapshot import dump
 from simenv import config
 from simenv.client.client import Client
@@ -58,6 +60,13 @@ POOLS = [
         "drift": "walk:seed=7:every_s=1:spread=0.2:factor=2:outages=3600+1",
     },
     {"name": "fits", "device": "fits", "drift": "replay:factor=129600", "min": 0, "max": 1},
+    {
+        "name": "jumps",
+        "device": "dated",
+        "drift": "walk:seed=3:every_s=1000000:spread=0:factor=60:t1_jumps=60+60+0.1",
+        "min": 0,
+        "max": 1,
+    },
     {"name": "bare", "device": "bare", "drift": "replay", "min": 0, "max": 1},
     {"name": "out", "device": "dated", "drift": "walk:every_s=1000:outages=4+2"},
 ]
@@ -130,6 +139,25 @@ def test_replay_of_the_fits_of_days_says_whose_values_acted(env: Client) -> None
     for each, digest in zip(FITS, DIGESTS, strict=False):
         info, body = env.recorded_device("fits", digest)
         assert (info.calibration_id, body) == (digest, dump(each))
+
+
+def test_t1_of_a_walk_jumps_as_seed_and_time_say(env: Client) -> None:
+    drift = JumpingT1(RandomWalk(BASE, 3, 1e6, 0.0), 3, T1Jumps(60.0, 60.0, 0.1))
+    order, step = [], drift.step(drift.origin_s)
+    while drift.begin_s(step) < drift.origin_s + 60.0 * 300.0:  # five minutes of the clock
+        order.append(document.digest(dump(drift.snapshot(step))).hex())
+        step = drift.after(step)
+    assert len(set(order)) == 4, "of two qubits that jump"
+    seen: list[str] = []
+    deadline = time.monotonic() + 60.0
+    while len(set(seen)) < 2 and time.monotonic() < deadline:
+        seen.append(env.run(flip(), pool="jumps", shots=10).snapshot or "")
+    assert len(set(seen)) >= 2
+    assert set(seen) <= set(order)
+    events = [e for e in env.events(kinds=["noise-fluctuation"]) if e.subject == "jumps"]
+    digests = [event.message.split()[0] for event in events]
+    changes = [one for one, two in itertools.pairwise([*order, ""]) if one != two]
+    assert digests == changes[1 : 1 + len(digests)]
 
 
 def test_replay_without_a_series_is_refused_by_the_name_of_the_device(env: Client) -> None:
