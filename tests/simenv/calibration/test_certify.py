@@ -17,6 +17,7 @@ from noise_models.calibration import (
     PauliGenerator,
     PauliRotation,
     QubitCalibration,
+    T1Jumps,
 )
 from simenv.calibration.certify import Certificate, ClaimVerdict, certify, compared, recovered
 from simenv.client.client import Client
@@ -140,6 +141,25 @@ def test_t2_of_an_echo_and_t2_star_are_both_certified(client: Client, home: Path
     markovian = changed_qubit(claims, 0, t2_star_us=None)
     wrong = certify(client, name, markovian, qubits=(0,), seed=7)
     assert culprits(wrong) == {("t2_ramsey_us", (0,))}
+
+
+def test_the_t1_of_a_jump_is_certified(client: Client, home: Path) -> None:
+    """The T1 in force is low; without the jump, the claims have the culprits that it makes."""
+    claims = changed_qubit(library.load(CLAIMED), 0, t1_jumps=T1Jumps(2.0, 600.0, 0.15, low=True))
+    low = claims.qubits[0].in_force
+    name = stored(home, "jumped", claims)
+    result = certify(client, name, claims, qubits=(0,), seed=9)
+    assert result.passed, (result.culprits, result.unresolved)
+    times = {each.quantity: each.recovered for each in result.comparisons}
+    assert times["t1_us"] == pytest.approx(low.t1_us, rel=0.05)
+    assert client.device(name).qubits[0].t1_us == pytest.approx(low.t1_us)
+    again = recovered(claims, result.measured, 0.0, "again").qubits[0]
+    assert again.t1_us == times["t1_us"]
+    assert again.t1_jumps is None, "the measured T1 contains it"
+    usual = library.load(CLAIMED)
+    rows = compared(client.device(name), result.measured, usual)
+    outside = {(each.quantity, each.qubits) for each in rows if each.verdict == "outside"}
+    assert outside >= {("t1_us", (0,)), ("t2_us", (0,))}
 
 
 def test_memory_errors_of_ions_are_recovered_beside_the_errors_of_their_gates(

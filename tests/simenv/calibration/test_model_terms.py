@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -19,6 +20,9 @@ from simenv.calibration.fit.calibrate import FittedDevice, calibrate
 from simenv.calibration.fit.observations import GROUP_BITS, window_starts
 from simenv.calibration.fit.solve import Prior, fit
 from simenv.calibration.score import CEILING, IdealDistributions, Predictor, score
+from simenv.cli.devices.calibrate import _saved
+from simenv.config.pools import DriftSpec
+from simenv.service.devices import registry
 
 DAY_S = 86_400.0
 ANGLE_RAD = 0.12  # of ZZ after cx 0, 1
@@ -174,7 +178,9 @@ def prepared(flips: str) -> str:
     return f'OPENQASM 2.0; include "qelib1.inc"; qreg q[5]; creg c[2]; {flips} {measures}'
 
 
-def test_readout_that_drifts_is_fitted_by_date() -> None:
+def test_readout_that_drifts_is_fitted_by_date(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lima = library.load("lima")
     rng = np.random.default_rng(9)
     texts = [random_circuit(PATH[:2], rng) for _ in range(8)]
@@ -192,6 +198,15 @@ def test_readout_that_drifts_is_fitted_by_date() -> None:
     for each, level in zip(result.series, levels, strict=True):
         assert each.qubits[0].p01 == pytest.approx(level, rel=0.3)
     assert result.series[1].calibrated.startswith("2024-10-14")
+    drifting = {each.name for each in result.day_tests if each.drifts}
+    assert drifting
+    assert all(name.startswith(("p01", "p10")) for name in drifting)
+    monkeypatch.setenv("SIMENV_HOME", str(tmp_path))
+    _saved("fitted", result)
+    replay = registry.DeviceRegistry(tmp_path / "devices")
+    drift = replay.drift("fitted", DriftSpec("replay"), tmp_path / "devices").result()
+    assert tuple(drift.snapshot(k) for k in range(2)) == result.series
+    replay.close()
 
 
 def test_what_few_circuits_gain_counts_as_what_the_typical_one_does() -> None:

@@ -23,6 +23,7 @@ from noise_models.calibration import (
     NativeGate,
     PauliGenerator,
     QubitCalibration,
+    T1Jumps,
 )
 from noise_models.model import COMPONENTS, NoiseOptions
 from simenv.calibration import ledger as module
@@ -239,6 +240,21 @@ def test_detunings_of_a_shot_are_a_line_whose_phases_add() -> None:
     assert ramsey.loss == pytest.approx(-math.log(expected), rel=0.03)
     assert ramsey.qubits[0][0] == 0
     assert abs(echo.loss) < 1e-3 * ramsey.loss
+
+
+def test_a_jump_of_t1_is_a_line_beside_relaxation() -> None:
+    """|1> waits for 1 us: it decays with the rate of the calibrated T1, and with that of the
+    jump."""
+    qubit = QubitCalibration(t1_us=100.0, t2_us=100.0, t1_jumps=T1Jumps(1.0, 600.0, 0.2, low=True))
+    snapshot = CalibrationSnapshot("jumped", 1, all_to_all=True, qubits=(qubit,))
+    circuit = Arrays(1, 1).add("x", [0]).add("delay", [0], params=[1_000.0]).measure([0]).circuit()
+    lines = dict(error_ledger(circuit, snapshot, NoiseOptions()).components)
+    assert lines == {
+        "qubit.idle": pytest.approx(0.01, rel=0.02),
+        "qubit.t1_jumps": pytest.approx(0.04, rel=0.03),
+    }
+    off = error_ledger(circuit, snapshot, NoiseOptions.parse({"qubit.t1_jumps": 0}))
+    assert dict(off.components).keys() == {"qubit.idle"}
 
 
 def test_memory_errors_are_a_line_of_each_qubit() -> None:

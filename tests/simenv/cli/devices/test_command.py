@@ -11,6 +11,7 @@ import pytest
 from shell import Shell, shell_of
 
 from noise_models import library, snapshot
+from noise_models.calibration import T1Jumps
 from noise_models.importers import REGISTRY, import_snapshot
 from simenv.cli.devices import overview
 
@@ -308,6 +309,19 @@ def test_renamed_column_is_refused_by_name_and_accepted_by_an_option(
     assert "T2 " in head
     assert "noise that was left out" in head
     assert "column Coherence (us)" in head
+
+
+def test_a_low_t1_is_named(shell: Shell, home: Path) -> None:
+    lattice = library.load("superconducting-lattice")
+    jumps = T1Jumps(2.0, 600.0, 0.5, low=True)
+    qubit = msgspec.structs.replace(lattice.qubits[0], t1_us=100.0, t1_jumps=jumps)
+    document = msgspec.structs.replace(lattice, qubits=(qubit, *lattice.qubits[1:]))
+    (home / "devices").mkdir()
+    (home / "devices" / "jumping.json").write_bytes(snapshot.dump(document))
+    text = shell("devices", "show", "jumping").out
+    assert "low T1      qubit 0: 50 us" in text
+    assert "T1 jumps, dwell" in text
+    assert "t1_jumps.factor" in shell("devices", "show", "jumping", "--qubit", "0").out
 
 
 def test_learned_errors_of_layers_are_added_to_a_device(shell: Shell, home: Path) -> None:
