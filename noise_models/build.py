@@ -787,6 +787,7 @@ _DEFAULT = NoiseOptions()
 # Components and values that Aer's recipe lacks.
 NOT_AER = (
     *("gate.coherent", "gate.crosstalk", "gate.over_rotation_rad", "gate.zz_khz"),
+    *("gate.zz_angle_rad", "gate.iz_angle_rad"),
     *("gate.leakage", "gate.leakage_1q", "gate.leakage_2q", "gate.seepage", "qubit.leaked_readout"),
     *("gate.zz_strength", "qubit.correlated_readout", "qubit.excited", "qubit.preparation"),
     *("qubit.memory", "qubit.memory_error", "qubit.measurement", "qubit.measure_decay"),
@@ -852,8 +853,10 @@ _DISTURBED = "qubit.measurement_crosstalk_error"
 _OF_GATES = (
     *("gate.error_1q", "gate.error_2q", "gate.over_rotation_rad"),
     *("gate.leakage_1q", "gate.leakage_2q", "gate.seepage"),
+    *("gate.zz_angle_rad", "gate.iz_angle_rad"),
 )
-_OF_LAYERS = frozenset(("gate.error_2q", "gate.over_rotation_rad"))
+_OF_PAIRS = {"gate.zz_angle_rad": "ZZ", "gate.iz_angle_rad": "IZ"}
+_OF_LAYERS = frozenset(("gate.error_2q", "gate.over_rotation_rad", *_OF_PAIRS))
 
 
 def _coupled(snapshot: CalibrationSnapshot, rate_khz: float) -> tuple[calibration.ZZCoupling, ...]:
@@ -870,7 +873,7 @@ def _replaced_gate(
     if not gate.error and not gate.duration_ns:
         return gate  # a virtual gate (change of frame): no noise
     size = len(gate.qubits) or sizes.get(gate.name, 0)
-    changes = {
+    changes: dict[str, Any] = {
         field: values[name]
         for field, name in (
             ("error", f"gate.error_{size}q"),
@@ -880,4 +883,9 @@ def _replaced_gate(
         )
         if name in values
     }
+    angles = {name: values[key] for key, name in _OF_PAIRS.items() if key in values}
+    if size == 2 and angles:
+        turns = [calibration.PauliRotation(*each) for each in angles.items() if each[1]]
+        others = [each for each in gate.rotations if each.pauli not in angles]
+        changes["rotations"] = (*others, *turns)
     return msgspec.structs.replace(gate, **changes) if changes else gate

@@ -6,7 +6,7 @@ is not given is not measured. Lattices have a place in a drawing for each qubit.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal, get_args
@@ -52,6 +52,8 @@ class DeviceDesign:
     readout_ns: tuple[float, ...] = ()
     error_1q: tuple[float, ...] = ()  # average gate infidelity
     error_2q: tuple[float, ...] = ()
+    zz_angle_rad: tuple[float, ...] = ()  # rotation about ZZ after gates on two qubits
+    iz_angle_rad: tuple[float, ...] = ()  # about Z of their second qubit
     duration_1q_ns: tuple[float, ...] = ()
     duration_2q_ns: tuple[float, ...] = ()
     dt_ns: tuple[float, ...] = ()  # resolution of the clock, of the device
@@ -253,8 +255,11 @@ def unused(design: DeviceDesign) -> tuple[str, ...]:
     return tuple(each for each, size in fields if getattr(design, each) and size not in sizes)
 
 
-def _of_gates(size: int) -> tuple[str, str]:
-    return f"error_{size}q", f"duration_{size}q_ns"
+_ANGLES = {"zz_angle_rad": "ZZ", "iz_angle_rad": "IZ"}
+
+
+def _of_gates(size: int) -> tuple[str, ...]:
+    return f"error_{size}q", f"duration_{size}q_ns", *(_ANGLES if size == 2 else ())
 
 
 def _check_readout(design: DeviceDesign) -> None:
@@ -305,28 +310,36 @@ def _gates(design: DeviceDesign) -> list[calibration.GateCalibration]:
             continue
         if size == 2 and not pairs and not design.all_to_all:
             continue
-        errors = getattr(design, f"error_{size}q")
-        durations = getattr(design, f"duration_{size}q_ns")
-        if max(len(errors), len(durations)) <= 1 and (size == 1 or design.all_to_all):
-            error = errors[0] if errors else None
-            duration = durations[0] if durations else None
-            if errors or durations:
-                results.append(calibration.GateCalibration(name, (), error, duration))
+        values = {field: getattr(design, field) for field in _of_gates(size)}
+        if max(map(len, values.values())) <= 1 and (size == 1 or design.all_to_all):
+            if any(values.values()):
+                first = {field: own[0] for field, own in values.items() if own}
+                results.append(_gate(name, (), first, size))
             continue
         what = "qubit" if size == 1 else "pair"
-        errors = _spread(f"error_{size}q", errors, len(places), what)
-        durations = _spread(f"duration_{size}q_ns", durations, len(places), what)
+        spread = {field: _spread(field, own, len(places), what) for field, own in values.items()}
         for index, place in enumerate(places):
             ways = [place]
             if size == 2 and name in calibration.SYMMETRIC:
                 ways.append(place[::-1])
-            results += [
-                calibration.GateCalibration(
-                    name,
-                    way,
-                    errors[index] if errors else None,
-                    durations[index] if durations else None,
-                )
-                for way in ways
-            ]
+            own = {field: each[index] for field, each in spread.items() if each}
+            results += [_gate(name, way, own, size, is_reversed=way != place) for way in ways]
     return results
+
+
+def _gate(
+    name: str,
+    place: tuple[int, ...],
+    values: Mapping[str, float],
+    size: int,
+    *,
+    is_reversed: bool = False,
+) -> calibration.GateCalibration:
+    """Entry of a gate. `is_reversed`: the qubits are in the other order than a pair is given."""
+    rotations = tuple(
+        calibration.PauliRotation(pauli[::-1] if is_reversed else pauli, values[field])
+        for field, pauli in _ANGLES.items()
+        if values.get(field)
+    )
+    error, duration_ns = (values.get(field) for field in (f"error_{size}q", f"duration_{size}q_ns"))
+    return calibration.GateCalibration(name, place, error, duration_ns, rotations=rotations)

@@ -44,7 +44,7 @@ def limited(model: NoiseModel) -> tuple[str, ...]:
 _GIVEN_BY = {
     "gate.depolarizing": "gate.error_1q and gate.error_2q",
     **dict.fromkeys(("qubit.relaxation", "qubit.idle"), "qubit.t1_us and qubit.t2_us"),
-    "gate.coherent": "gate.over_rotation_rad",
+    "gate.coherent": "gate.over_rotation_rad, gate.zz_angle_rad and gate.iz_angle_rad",
     "gate.crosstalk": "gate.zz_khz, or gate.zz_strength where ZZ rates were measured,",
     "gate.leakage": "gate.leakage_1q and gate.leakage_2q",
     "qubit.t1_jumps": "t1_jumps of a qubit or of a pool's drift",

@@ -157,6 +157,7 @@ GROUPS = ("all", "gate", "qubit")
 # Values that replace the measured ones of every qubit, gate or pair: name -> largest value.
 VALUES = {
     "gate.error_1q": 1.0, "gate.error_2q": 1.0, "gate.over_rotation_rad": math.pi,
+    "gate.zz_angle_rad": math.pi, "gate.iz_angle_rad": math.pi,
     "gate.zz_khz": 1e6, "gate.zz_strength": 10.0,
     "gate.leakage_1q": 1.0, "gate.leakage_2q": 1.0, "gate.seepage": 1.0,
     "qubit.t1_us": math.inf, "qubit.t2_us": math.inf, "qubit.t2_star_us": math.inf,

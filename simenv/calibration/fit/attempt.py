@@ -24,7 +24,7 @@ from simenv.calibration.fit import components as fit_parts, observations as fit_
 from simenv.calibration.fit.day_values import DayTest, day_prior, day_tests
 from simenv.calibration.fit.solve import FitProblem, Prior, PriorMatrix, Solution
 
-MANY_BODIES = 15  # least number of different circuits for fits with angles
+MANY_BODIES = 15  # least number of different circuits for fits with angles of each gate
 
 
 class FitBase(msgspec.Struct, frozen=True, eq=False):
@@ -40,7 +40,7 @@ class FitBase(msgspec.Struct, frozen=True, eq=False):
     def of(name: str, snapshot: CalibrationSnapshot, data: CountsData) -> FitBase:
         """Observations with components of each qubit and gate, or with pooled ones if most rows are
         of circuits that are too wide for that. Raises DataError."""
-        coherent = len({each.body for each in data.records}) >= MANY_BODIES
+        coherent = len({each.body for each in data.records}) >= LEAST_BODIES
         distributions = fit_runs.Distributions(
             fit_parts.DeviceChannels(snapshot, coherent=coherent), fit_runs.DeviceCompiler(snapshot)
         )
@@ -270,6 +270,7 @@ class _StartFits:
             msgspec.structs.replace(prior, zz=0.0),
             msgspec.structs.replace(prior, quasistatic=0.0),
             msgspec.structs.replace(prior, angle=0.0),
+            msgspec.structs.replace(prior, angle_common=0.0),
             msgspec.structs.replace(prior, robust=False),
         ):
             solution = self._known.get(nearest)
@@ -340,7 +341,9 @@ def _further_unknowns(problem: FitProblem) -> list[tuple[str, float]]:
     if fit_parts.JOINT in kinds and len(bodies) >= LEAST_BODIES:
         results += [("joint", JOINT_WIDTH), ("joint_own", JOINT_WIDTH)]
     if problem.distributions.device.coherent:
-        results += [("angle", angle) for angle in ANGLES]
+        results += [("angle_common", angle) for angle in ANGLES]
+        if len(bodies) >= MANY_BODIES:
+            results += [("angle", angle) for angle in ANGLES]
     return results
 
 

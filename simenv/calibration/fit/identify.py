@@ -287,7 +287,7 @@ class LikelihoodFit(msgspec.Struct, frozen=True, eq=False):
         unknown, start, held = [], [], {}
         for each in problem.components:
             if (
-                (each.is_angle and not prior.angle)
+                (each.is_angle and not (prior.angle or prior.angle_common))
                 or (each.kind == fit_components.ZZ and not prior.zz)
                 or (each.kind == fit_components.QUASISTATIC and not prior.quasistatic)
                 or (each.kind == fit_components.JOINT and not (prior.joint or prior.joint_own))

@@ -41,6 +41,7 @@ class Prior(msgspec.Struct, frozen=True):
     common: float
     own: float = 0.0
     angle: float = 0.0
+    angle_common: float = 0.0  # of an angle that all gates of a name on two qubits share
     robust: bool = False  # robust weights of observations, see `weights_of`
     heavy: bool = False  # own unknowns have Student's distribution with FREEDOM degrees
     zz: float = 0.0  # standard deviation of the factor of all ZZ rates; 0: fixed
@@ -62,6 +63,7 @@ class Prior(msgspec.Struct, frozen=True):
         parts = [f"common {self.common:g}"]
         parts += [f"own {self.own:g}"] if self.own else []
         parts += [f"angles {self.angle:g} rad"] if self.angle else []
+        parts += [f"common angles {self.angle_common:g} rad"] if self.angle_common else []
         parts += [f"ZZ {self.zz:g}"] if self.zz else []
         parts += [f"detunings {self.quasistatic:g}"] if self.quasistatic else []
         parts += [f"asymmetry {self.asymmetry:g}"] if self.asymmetry else []
@@ -164,7 +166,9 @@ class PriorMatrix:
             if kind == fit_components.DEPHASING:
                 results.append(((fit_components.RELAXATION, ()), common))
         elif component.is_angle:
-            results = [((f"{kind} {component.gate}", qubits), angle)]
+            name = f"{kind} {component.gate}"
+            shared = self.prior.angle_common if len(qubits) == 2 else 0.0
+            results = [((name, ()), shared), ((name, qubits), angle)]
         elif kind in (fit_components.RELAXATION, fit_components.DEPHASING):
             results = [
                 ((fit_components.RELAXATION, ()), common),

@@ -76,6 +76,19 @@ class Numbers:
             help="The same of gates on two qubits; of each pair in the order of --couplings.",
         ),
     ] = ""
+    zz_angle_rad: Annotated[
+        str,
+        typer.Option(
+            metavar="NUMBERS",
+            help="Angle of a rotation about ZZ after gates on two qubits, in radians.",
+        ),
+    ] = ""
+    iz_angle_rad: Annotated[
+        str,
+        typer.Option(
+            metavar="NUMBERS", help="The same about Z of the second qubit of the gate, in radians."
+        ),
+    ] = ""
     duration_1q_ns: Annotated[
         str,
         typer.Option("--duration-1q-ns", metavar="NUMBERS", help="Duration in nanoseconds."),
