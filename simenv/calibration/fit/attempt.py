@@ -341,8 +341,10 @@ def _further_unknowns(problem: FitProblem) -> list[tuple[str, float]]:
     if fit_parts.JOINT in kinds and len(bodies) >= LEAST_BODIES:
         results += [("joint", JOINT_WIDTH), ("joint_own", JOINT_WIDTH)]
     if problem.distributions.device.coherent:
-        results += [("angle_common", angle) for angle in ANGLES]
-        if len(bodies) >= MANY_BODIES:
+        turned = (each for each in problem.components if each.is_angle)
+        pairs = {each.qubits for each in turned if len(each.qubits) == 2}
+        results += [("angle_common", angle) for angle in ANGLES if len(pairs) > 1]
+        if len(bodies) >= MANY_BODIES or len(pairs) == 1:
             results += [("angle", angle) for angle in ANGLES]
     return results
 
