@@ -28,7 +28,7 @@ from noise_models.calibration import (
 from simenv.calibration.data import CountsData, CountsRecord, MeasuredCircuit, body_of
 from simenv.calibration.fit.calibrate import FitRefusedError, calibrate
 from simenv.calibration.fit.observations import DeviceCompiler
-from simenv.calibration.score import Predictor
+from simenv.calibration.score import SAMPLES, Predictor
 from simenv.client.circuits import load
 
 OPTIONS = (
@@ -94,6 +94,30 @@ def changed(snapshot: CalibrationSnapshot, random: np.random.Generator) -> Calib
     return msgspec.structs.replace(snapshot, qubits=tuple(qubits), gates=tuple(gates))
 
 
+def aged(snapshot: CalibrationSnapshot, random: np.random.Generator) -> CalibrationSnapshot:
+    """Snapshot with each value multiplied by a factor of 1/5 to 5, as of a calibration of long
+    ago."""
+
+    def factor() -> float:
+        return float(np.exp(random.uniform(-np.log(5.0), np.log(5.0))))
+
+    def flip(value: float | None) -> float:
+        return min((value or 0.0) * factor(), 0.3)
+
+    qubits = []
+    for each in snapshot.qubits:
+        t1 = (each.t1_us or 0.0) * factor()
+        t2 = min((each.t2_us or 0.0) * factor(), 1.9 * t1)
+        qubits.append(msgspec.structs.replace(
+            each, t1_us=t1, t2_us=t2, p01=flip(each.p01), p10=flip(each.p10),
+        ))  # fmt: skip
+    gates = [
+        msgspec.structs.replace(gate, error=flip(gate.error)) if gate.error else gate
+        for gate in snapshot.gates
+    ]
+    return msgspec.structs.replace(snapshot, qubits=tuple(qubits), gates=tuple(gates))
+
+
 def circuits(random: np.random.Generator, num_qubits: int, count: int) -> list[MeasuredCircuit]:
     """Random circuits of native gates, one to eight layers deep."""
     results = []
@@ -118,10 +142,12 @@ def counts_of(
     sources: Sequence[MeasuredCircuit],
     shots: int,
     random: np.random.Generator,
+    samples: int = SAMPLES,
 ) -> CountsData:
-    """Counts of the circuits, drawn from the exact distributions of the true device."""
+    """Counts of the circuits, drawn from the exact distributions of the true device; `samples`: of
+    circuits without one."""
     layout = tuple(range(truth.num_qubits))
-    predictor = Predictor(truth)
+    predictor = Predictor(truth, samples=samples)
     records = []
     for k, source in enumerate(sources):
         record = CountsRecord(source, {0: 1}, 1, f"circuit-{k}", body=source.body, layout=layout)

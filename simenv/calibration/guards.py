@@ -2,14 +2,17 @@
 
 Counts whose bits are in another order, that belong to other circuits, or that were measured on
 other qubits than the file says can be fitted, but the result says nothing. Each check compares the
-predictions of the calibration as the file has them with the same predictions of such a mistake, on
-the circuits whose distribution is exact (`Sample`). It needs a difference that is large beside what
-shots and a wrong calibration explain: a calibration that is merely old passes.
+predictions of the calibration as the file has them with the same predictions of such a mistake: of
+whole outcomes, or of WINDOW_BITS bits each for circuits with more than _MOST_BITS (`Sample`). It
+needs a difference that is large beside what shots and a wrong calibration explain: a calibration
+that is merely old passes. Other numbers of the qubits are compared by what a fit needs to change
+under each numbering (`_relabelled`), without another prediction.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 
 import msgspec
@@ -19,27 +22,45 @@ from numpy.typing import NDArray
 
 from noise_models.calibration import CalibrationSnapshot, LayerCalibration, LayerGate
 from simenv.calibration import accept, judge
-from simenv.calibration.data import CountsRecord
-from simenv.calibration.fit.observations import DeviceCompiler, histogram
+from simenv.calibration.data import CountsData, CountsRecord
+from simenv.calibration.fit import components as fit_parts, solve
+from simenv.calibration.fit.observations import (
+    DeviceCompiler,
+    Distributions,
+    histogram,
+    observe,
+)
+from simenv.calibration.fit.solve import FitProblem, Prior
 from simenv.calibration.score import Prediction, Predictor, measured_bits
 from simenv.worker.noise import gates_of
 
 LEAST_SHOTS = 750  # of all circuits together
 MOST_CIRCUITS = 60  # that are compared
-_MOST_BITS = 10
-_LEAST_CIRCUITS = 4  # different ones, for a comparison of rows
+_MOST_BITS = 10  # of circuits that are compared by whole outcomes
+WINDOW_BITS = 5
+_MOST_SAMPLED = 8  # wide circuits whose predictions are sampled
+_SAMPLES = 2**12
+_MOST_SAMPLED_QUBITS = 16
+_LEAST_CIRCUITS = 2  # different ones, for a comparison of rows
 _LEAST_APART = 0.05  # squared Hellinger distance of predictions that tell circuits apart
 _LEAST_EXPECTED = 0.02  # of fidelity, by which right counts would tell the circuits apart
 _LEAST_TOLD = 0.2  # of the difference between circuits that right counts would show
+_LEAST_EXPECTED_SHOTS = 50.0  # of outcomes that no shot has
 _ORDER_GAIN = 0.02  # of mean fidelity, by another order of bits
 _ORDER_SHARE = 0.7  # of what the fidelity lacks to its ceiling, by another order
-_RELABELLED_SHARE = 0.7  # of what the fidelity lacks to its ceiling, by other qubits
-_RELABELLED_GAIN = 0.001  # of mean fidelity
-_MOST_RELABELLED = 24
+_MOST_GROUPS = 4  # sets of clbits whose order is searched
+_LEAST_ERRORS = 5.0  # standard errors by shots, of a difference on few bodies
+_MOST_RELABELLED = 200  # other numberings of the qubits
+_MOST_REFITTED = 30  # circuits of the fit by which they are compared
+_REFIT_STEPS = 4
+_COMMON, _OWN = 0.5, 0.3  # widths of the changes of a calibration that is old
+# Twice the logarithm of a probability, by other numbers; for few bodies and for more.
+_LEAST_COSTS = 13.0, 8.0
+_COST_RATIO = 1.0  # of that to the changes that remain under the other numbers
 
 
 class Sample(msgspec.Struct, frozen=True, eq=False):
-    """Circuit with its predicted distribution and its measured frequencies, both [2^bits]."""
+    """Bits of a circuit with their predicted distribution and measured frequencies, [2^bits]."""
 
     record: CountsRecord
     predicted: NDArray[np.float64]
@@ -73,22 +94,84 @@ def problem(records: Sequence[CountsRecord], snapshot: CalibrationSnapshot, most
     predictor = Predictor(snapshot, compiler=compiler, most_work=most_work)
     circuits = accept.held_out_circuits(records, [0] * len(records), {})
     chosen = np.linspace(0, len(circuits) - 1, min(len(circuits), MOST_CIRCUITS)).astype(int)
-    samples = [
-        sample
-        for k in chosen.tolist()
-        if (sample := _sample(circuits[k].record, predictor.prediction(circuits[k].record)))
-    ]
-    if not samples:
-        return ""
-    return _order(samples) or _rows(samples) or _relabelled(samples, snapshot, compiler)
+    sampler = Predictor(snapshot, compiler=compiler, samples=_SAMPLES)
+    samples, wide, sampled = [], [], 0
+    for k in chosen.tolist():
+        record = circuits[k].record
+        prediction = predictor.prediction(record)
+        if prediction is None and sampled < _MOST_SAMPLED:
+            qubits = np.unique(compiler.run_of(record).circuit.qubits)
+            if len(qubits) <= _MOST_SAMPLED_QUBITS:
+                sampled += 1
+                prediction = sampler.prediction(record)
+        if prediction is not None and prediction.num_bits > _MOST_BITS:
+            wide.append(_WideSample.of(record, prediction))
+        elif prediction is not None:
+            samples.append(_sample(record, prediction))
+    windows = [each for circuit in wide for each in circuit.windows()]
+    return (
+        _constant([*samples, *windows])
+        or _order(samples)
+        or _usual_order(samples, wide)
+        or _rows([*samples, *windows])
+        or (_relabelled(samples, snapshot, compiler) if samples else "")
+    )
 
 
-def _sample(record: CountsRecord, prediction: Prediction | None) -> Sample | None:
-    if prediction is None or prediction.samples or prediction.num_bits > _MOST_BITS:
-        return None
+def _sample(record: CountsRecord, prediction: Prediction) -> Sample:
     bits = tuple(measured_bits(prediction))
     measured = histogram(record.counts, bits) / record.shots
-    return Sample(record, prediction.probabilities, measured, bits)
+    predicted = np.zeros(1 << len(bits))
+    for outcome, p in zip(
+        prediction.outcomes.tolist(), prediction.probabilities.tolist(), strict=True
+    ):
+        predicted[sum((outcome >> bit & 1) << k for k, bit in enumerate(bits))] += p
+    return Sample(record, predicted, measured, bits)
+
+
+class _WideSample(msgspec.Struct, frozen=True, eq=False):
+    """Circuit with many bits: outcomes [k, bits] with their weights, predicted and measured."""
+
+    record: CountsRecord
+    bits: tuple[int, ...]
+    predicted: tuple[NDArray[np.uint8], NDArray[np.float64]]
+    measured: tuple[NDArray[np.uint8], NDArray[np.float64]]
+
+    @staticmethod
+    def of(record: CountsRecord, prediction: Prediction) -> _WideSample:
+        bits = measured_bits(prediction)
+        counts = np.array(list(record.counts.values()), np.float64)
+        return _WideSample(
+            record,
+            tuple(bits),
+            (_ones(prediction.outcomes.tolist(), bits), prediction.probabilities),
+            (_ones(list(record.counts), bits), counts / record.shots),
+        )
+
+    def windows(self, order: Sequence[int] | None = None, flips: int = 0) -> list[Sample]:
+        """Neighbouring bits, if bit k of the counts is bit order[k] of the circuit, inverted where
+        `flips` has bit k."""
+        count = len(self.bits)
+        sources = list(order or range(count))
+        ones, weights = self.predicted
+        results = []
+        for begin in [*range(0, count - WINDOW_BITS, WINDOW_BITS), count - WINDOW_BITS]:
+            places = list(range(begin, begin + WINDOW_BITS))
+            turned = np.array([flips >> k & 1 for k in places], np.uint8)
+            predicted = _marginal(ones[:, [sources[k] for k in places]] ^ turned, weights)
+            measured = _marginal(self.measured[0][:, places], self.measured[1])
+            bits = tuple(self.bits[k] for k in places)
+            results.append(Sample(self.record, predicted, measured, bits))
+        return results
+
+
+def _ones(outcomes: Sequence[int], bits: Sequence[int]) -> NDArray[np.uint8]:
+    return np.array([[outcome >> bit & 1 for bit in bits] for outcome in outcomes], np.uint8)
+
+
+def _marginal(ones: NDArray[np.uint8], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    number = ones.astype(np.int64) @ (1 << np.arange(ones.shape[1]))
+    return np.bincount(number, weights, 1 << ones.shape[1]).astype(np.float64)
 
 
 def _unfit(records: Sequence[CountsRecord], snapshot: CalibrationSnapshot) -> str:
@@ -125,12 +208,103 @@ def _mean(values: Sequence[float], samples: Sequence[Sample]) -> accept.Interval
     return accept.interval(np.array(values), np.ones(len(values), np.int64), bodies)
 
 
-def _order(samples: Sequence[Sample]) -> str:
-    """Order or inversion of the bits of the widest circuits of one set of clbits."""
-    bits = max((each.bits for each in samples), key=lambda b: (len(b), b))
-    chosen = [each for each in samples if each.bits == bits]
-    if len(chosen) < 2:
+def _is_certain(before: Sequence[Sample], after: Sequence[Sample]) -> bool:
+    """Return whether the second predictions fit better beyond chance: by an interval over bodies;
+    few bodies must each fit better, and together beyond shot noise."""
+    change = np.array([b.own - a.own for a, b in zip(before, after, strict=True)])
+    _, number = np.unique([each.record.body for each in before], return_inverse=True)
+    sums = np.bincount(number, change)
+    if len(sums) >= accept.LEAST_FLIPPED:
+        return _mean(change.tolist(), before).is_above
+    variance = sum(
+        _apart(a.predicted, b.predicted) / a.record.shots
+        for a, b in zip(before, after, strict=True)
+    )
+    return bool((sums > 0.0).all()) and float(change.sum()) > _LEAST_ERRORS * math.sqrt(variance)
+
+
+def _is_explained(before: Sequence[Sample], after: Sequence[Sample]) -> bool:
+    """Return whether a mistake explains most of what the calibration lacks, beyond chance."""
+    own, other = (float(np.mean([each.own for each in group])) for group in (before, after))
+    lacking = float(np.mean([each.ceiling for each in before])) - own
+    if other - own < max(_ORDER_GAIN, _ORDER_SHARE * lacking):
+        return False
+    return _is_certain(before, after)
+
+
+def _constant(samples: Sequence[Sample]) -> str:
+    """Bits that are the same in all shots, or equal to another one in all shots, where the circuits
+    do not say so."""
+    expected: dict[str, float] = {}
+    seen: set[str] = set()
+    for each in samples:
+        shots, size = each.record.shots, len(each.bits)
+        outcomes = np.arange(1 << size)
+        bits = [outcomes >> k & 1 == 1 for k in range(size)]
+        sides = [
+            (f"clbit {each.bits[k]} is never {b}", bits[k] == b)
+            for k in range(size)
+            for b in (0, 1)
+        ]
+        sides += [
+            (f"clbits {each.bits[a]} and {each.bits[b]} never differ", bits[a] != bits[b])
+            for a, b in itertools.combinations(range(size), 2)
+        ]
+        for text, place in sides:
+            if each.measured[place].any():
+                seen.add(text)
+            expected[text] = expected.get(text, 0.0) + shots * float(each.predicted[place].sum())
+    for text, number in expected.items():
+        if text not in seen and number > _LEAST_EXPECTED_SHOTS:
+            return f"{text} in the counts, where the calibration expects {number:.0f} shots"
+    return ""
+
+
+def _usual_order(samples: Sequence[Sample], wide: Sequence[_WideSample]) -> str:
+    """Usual mistakes of the order of bits, in circuits of all sets of clbits together."""
+    before = [*samples, *(each for circuit in wide for each in circuit.windows())]
+    if len({each.record.body for each in before}) < 2:
         return ""
+    for text, (is_reversed, is_inverted) in _MISTAKES.items():
+        after = []
+        for each in samples:
+            order, flips = _changed(len(each.bits), is_reversed, is_inverted)
+            index = _moved(len(each.bits), order, flips)
+            after.append(msgspec.structs.replace(each, predicted=each.predicted[index]))
+        for circuit in wide:
+            after += circuit.windows(*_changed(len(circuit.bits), is_reversed, is_inverted))
+        if _is_explained(before, after):
+            own, other = (np.mean([each.own for each in group]) for group in (before, after))
+            return (
+                f"the counts fit the circuits better with their bits {text}: mean fidelity"
+                f" {other:.3f} in place of {own:.3f}"
+            )
+    return ""
+
+
+_MISTAKES = {
+    "in reverse order": (True, False),
+    "inverted": (False, True),
+    "in reverse order and inverted": (True, True),
+}
+
+
+def _changed(size: int, is_reversed: bool, is_inverted: bool) -> tuple[tuple[int, ...], int]:
+    order = tuple(range(size))
+    return order[::-1] if is_reversed else order, (1 << size) - 1 if is_inverted else 0
+
+
+def _order(samples: Sequence[Sample]) -> str:
+    """Order or inversion of the bits of circuits of one set of clbits, for the sets with the most
+    and widest circuits."""
+    groups = sorted(_alike(samples), key=lambda group: -len(group) * len(group[0].bits))
+    for chosen in groups[:_MOST_GROUPS]:
+        if len(chosen) > 1 and (found := _order_of(chosen[0].bits, chosen)):
+            return found
+    return ""
+
+
+def _order_of(bits: tuple[int, ...], chosen: Sequence[Sample]) -> str:
     before = np.array([each.own for each in chosen])
     best: tuple[tuple[int, ...], int] = (tuple(range(len(bits))), 0)
     reached = before
@@ -147,9 +321,9 @@ def _order(samples: Sequence[Sample]) -> str:
             if values.mean() > reached.mean() + 1e-9:
                 best, reached, improved = candidate, values, True
     order, flips = best
-    gained = _mean((reached - before).tolist(), chosen)
-    lacking = float(np.mean([each.ceiling for each in chosen])) - float(before.mean())
-    if not gained.is_above or gained.mean < max(_ORDER_GAIN, _ORDER_SHARE * lacking):
+    index = _moved(len(bits), order, flips)
+    after = [msgspec.structs.replace(each, predicted=each.predicted[index]) for each in chosen]
+    if not _is_explained(chosen, after):
         return ""
     texts = []
     if order != tuple(range(len(bits))):
@@ -196,7 +370,7 @@ def _moved(size: int, order: Sequence[int], flips: int) -> NDArray[np.int64]:
 def _rows(samples: Sequence[Sample]) -> str:
     """Rows whose counts are of another circuit, or of none."""
     told, expected, bodies = [], [], []
-    elsewhere: list[tuple[Sample, Sample]] = []
+    elsewhere: list[tuple[Sample, str]] = []
     for group in _alike(samples):
         for k, each in enumerate(group):
             others = [
@@ -217,25 +391,40 @@ def _rows(samples: Sequence[Sample]) -> str:
                 for other in others
             ])))  # fmt: skip
             bodies.append(each.record.body)
+            texts = [f"fit {other.record.label}" for other in others]
+            for text, mistake in _MISTAKES.items():
+                index = _moved(len(each.bits), *_changed(len(each.bits), *mistake))
+                fidelities.append(each.fidelity(each.predicted[index]))
+                texts.append(f"fit it with their bits {text}")
             best = int(np.argmax(fidelities))
             if each.own < each.ceiling - 0.2 and fidelities[best] > each.own + 0.15:
-                elsewhere.append((each, others[best]))
+                elsewhere.append((each, texts[best]))
     if len(set(bodies)) < _LEAST_CIRCUITS or float(np.mean(expected)) < _LEAST_EXPECTED:
         return ""
     ratio = float(np.sum(told) / np.sum(expected))
-    if ratio < _LEAST_TOLD:
+    if ratio < _LEAST_TOLD and not _is_each_told(np.array(told), bodies):
         return (
             "the counts do not tell the circuits apart: they fit the prediction for their own"
             f" circuit as well as for others ({ratio:.0%} of the difference that is expected);"
             " rows in another order, or counts of noise alone"
         )
-    if len(elsewhere) >= max(2, 0.1 * len(told)):
-        each, other = elsewhere[0]
+    least = 1.0 if len(set(bodies)) < accept.LEAST_FLIPPED else max(2.0, 0.1 * len(told))
+    if len(elsewhere) >= least:
+        each, text = elsewhere[0]
         return (
-            f"the counts of {len(elsewhere)} of {len(told)} circuits fit another circuit better:"
-            f" those of {each.record.label} fit {other.record.label}"
+            f"the counts of {len(elsewhere)} of {len(told)} circuits fit another circuit, or"
+            f" another order of bits, better: those of {each.record.label} {text}"
         )
     return ""
+
+
+def _is_each_told(told: NDArray[np.float64], bodies: Sequence[str]) -> bool:
+    """Return whether the circuits fit their own predictions better, though by little: the errors of
+    the device are much larger than calibrated."""
+    found = accept.interval(told, np.ones(len(told), np.int64), bodies)
+    if len(set(bodies)) >= accept.LEAST_FLIPPED:
+        return found.is_above
+    return bool((told > 0.0).all()) and found.mean > _LEAST_EXPECTED * _LEAST_TOLD
 
 
 def _alike(samples: Sequence[Sample]) -> list[list[Sample]]:
@@ -254,37 +443,123 @@ def _apart(p: NDArray[np.float64], q: NDArray[np.float64]) -> float:
 def _relabelled(
     samples: Sequence[Sample], snapshot: CalibrationSnapshot, compiler: DeviceCompiler
 ) -> str:
-    """Another numbering of the used qubits, with the same couplings."""
+    """Another numbering of the used qubits, with the same couplings, under which a fit changes the
+    calibration much less. The counts are fitted once, without a narrow prior; the cost of the
+    changes to the values of another qubit follows from the normal equations there."""
     runs = [compiler.run_of(each.record) for each in samples]
     if any(run.was_placed for run in runs):
         return ""
     used = sorted({q for run in runs for q in run.circuit.qubits.tolist()})
     graph = networkx.Graph([pair for pair in snapshot.coupling if set(pair) <= set(used)])
     graph.add_nodes_from(used)
-    own = [each.own for each in samples]
-    lacking = float(np.mean([each.ceiling for each in samples])) - float(np.mean(own))
-    matches = itertools.islice(networkx.vf2pp_all_isomorphisms(graph, graph), _MOST_RELABELLED)
-    best, text = 0.0, ""
+    found = networkx.vf2pp_all_isomorphisms(graph, graph)
+    matches = list(itertools.islice(found, _MOST_RELABELLED))
+    if len(matches) < 2:
+        return ""
+    chosen = np.linspace(0, len(samples) - 1, min(len(samples), _MOST_REFITTED)).astype(int)
+    records = tuple(samples[k].record for k in chosen.tolist())
+    fit = _FreeFit.of(CountsData(records, snapshot.name), snapshot, compiler)
+    if fit is None:
+        return ""
+    own, _ = fit.cost(snapshot)
+    bodies = {each.body for each in records}
+    enough = _LEAST_COSTS[len(bodies) >= accept.LEAST_FLIPPED] + 2.0 * math.log(len(matches))
+    best, text = math.inf, ""
     for match in matches:
         moved = {qubit: match.get(qubit, qubit) for qubit in range(snapshot.num_qubits)}
         if all(key == value for key, value in moved.items()):
             continue
-        predictor = Predictor(_renumbered(snapshot, moved), compiler=compiler)
-        found = [predictor.prediction(each.record) for each in samples]
-        values = [
-            each.fidelity(prediction.probabilities) if prediction else mine
-            for each, prediction, mine in zip(samples, found, own, strict=True)
-        ]
-        gained = _mean((np.array(values) - np.array(own)).tolist(), samples)
-        least = max(best, _RELABELLED_GAIN, _RELABELLED_SHARE * lacking)
-        if gained.is_above and gained.mean > least:
-            best = gained.mean
+        cost, changes = fit.cost(_renumbered(snapshot, moved))
+        if cost < best and own - cost > max(enough, _COST_RATIO * changes):
+            best = cost
             listed = ", ".join(f"{a} as {b}" for a, b in moved.items() if a != b)
             text = (
                 "the counts fit the calibration better with other numbers of the qubits"
-                f" ({listed}): mean fidelity higher by {gained.text}"
+                f" ({listed}; {len(matches) - 1} numberings compared): -2 log p lower by"
+                f" {own - cost:.0f}, of {own - cost + changes:.0f} for the changes of a fit"
             )
     return text
+
+
+class _FreeFit(msgspec.Struct, frozen=True, eq=False):
+    """Fit of a device's values, with the normal equations of the counts there."""
+
+    components: tuple[fit_parts.Component, ...]
+    logarithms: NDArray[np.float64]  # of the calibrated values
+    values: NDArray[np.float64]
+    hessian: NDArray[np.float64]
+    gradient: NDArray[np.float64]
+    precision: NDArray[np.float64]  # of the changes of an old calibration
+
+    @staticmethod
+    def of(
+        data: CountsData, snapshot: CalibrationSnapshot, compiler: DeviceCompiler
+    ) -> _FreeFit | None:
+        """None if no circuit is narrow enough."""
+        distributions = Distributions(fit_parts.DeviceChannels(snapshot), compiler)
+        observed = observe(data, distributions, [0] * len(data.records), pooled=False)
+        if not observed.observations:
+            return None
+        places = [each.place for each in observed.observations]
+        components = distributions.components(places, pooled=False)
+        problem = FitProblem(distributions, components, observed.observations)
+        columns = problem.columns(Prior(_COMMON, 1.0))
+        blocks = problem.blocks(np.zeros(len(components)))
+        weights = solve.weights_of(problem.observations, blocks, robust=False)
+        result = solve.solve(problem, columns, weights, max_steps=_REFIT_STEPS, blocks=blocks)
+        weights = solve.weights_of(problem.observations, result.blocks, robust=False)
+        hessian, gradient = solve.normal_equations(result.blocks, weights, len(components))
+        factors = [k for k, each in enumerate(components) if each.qubits and each.kind in _FACTORS]
+        place = np.ix_(factors, factors)
+        kinds = [(components[k].kind, len(components[k].qubits)) for k in factors]
+        same = np.array([[_COMMON**2 * (a == b) for b in kinds] for a in kinds])
+        kept = tuple(components[k] for k in factors)
+        return _FreeFit(
+            kept, _logarithms(snapshot, kept), result.values[factors], hessian[place],
+            gradient[factors], np.asarray(np.linalg.inv(same + _OWN**2 * np.eye(len(factors)))),
+        )  # fmt: skip
+
+    def cost(self, snapshot: CalibrationSnapshot) -> tuple[float, float]:
+        """Least -2 log p of the counts (up to a constant) and of the changes of a calibration
+        together, and that of the changes alone."""
+        beside = self.values - (_logarithms(snapshot, self.components) - self.logarithms)
+        change = np.linalg.solve(
+            self.hessian + self.precision, self.hessian @ beside - self.gradient
+        )
+        rest = change - beside
+        by_change = float(change @ self.precision @ change)
+        return float(rest @ self.hessian @ rest + 2.0 * self.gradient @ rest) + by_change, by_change
+
+
+_FACTORS = (
+    *(fit_parts.RELAXATION, fit_parts.DEPHASING, fit_parts.ERROR, fit_parts.P01, fit_parts.P10),
+)
+_LEAST_VALUE = 1e-4  # relative to 1, or of a rate to that of relaxation
+
+
+def _logarithms(
+    snapshot: CalibrationSnapshot, components: Sequence[fit_parts.Component]
+) -> NDArray[np.float64]:
+    """Logarithms of the calibrated values that components are factors of."""
+    errors: dict[tuple[int, ...], list[float]] = {}
+    for gate in snapshot.gates:
+        if gate.error:
+            errors.setdefault(tuple(sorted(gate.qubits)), []).append(math.log(gate.error))
+    results = []
+    for each in components:
+        if each.kind == fit_parts.ERROR:
+            known = errors.get(each.qubits) or errors.get(()) or [0.0]
+            results.append(float(np.mean(known)))
+            continue
+        qubit = each.qubits[0]
+        if each.kind in (fit_parts.P01, fit_parts.P10):
+            flips = snapshot.qubits[qubit].confusion or (0.0, 0.0)
+            results.append(math.log(max(flips[each.kind == fit_parts.P10], _LEAST_VALUE)))
+            continue
+        decay, dephasing = fit_parts.base_rates(snapshot, qubit)
+        rate = decay if each.kind == fit_parts.RELAXATION else dephasing
+        results.append(math.log(max(rate, 0.05 * decay, 1e-12)))
+    return np.array(results)
 
 
 def _renumbered(snapshot: CalibrationSnapshot, moved: dict[int, int]) -> CalibrationSnapshot:

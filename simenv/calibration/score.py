@@ -133,11 +133,13 @@ class Predictor:
         options: NoiseOptions = _DEFAULT,
         compiler: DeviceCompiler | None = None,
         most_work: int = 0,
+        samples: int = SAMPLES,
     ) -> None:
         """Set up. `compiler`: of another snapshot of the device, to compare noise on equal
         circuits. `most_work`: circuits with more than this number of 4^qubits steps have no
-        distribution, nor those that must be sampled; 0: no limit."""
+        distribution, nor those that must be sampled; 0: no limit. `samples`: of those."""
         self._most_work = most_work
+        self._samples = samples
         self._compiler = compiler or DeviceCompiler(snapshot)
         self._snapshot = snapshot
         self._noise = NoiseAttachment(noise_model(snapshot, options))
@@ -167,7 +169,7 @@ class Predictor:
                 return None
             result, how = _exact(program, noise, table)
         except Unsupported:
-            return None if self._most_work else _sampled(circuit, noise)
+            return None if self._most_work else _sampled(circuit, noise, self._samples)
         return Prediction(
             _spread(len(result.probabilities), program.clbits),
             np.maximum(result.probabilities, 0.0),
@@ -222,7 +224,7 @@ def _on_used_qubits(circuit: Circuit, noise: NoiseProgram) -> tuple[Circuit, Noi
     return part.circuit, noise_of_part(noise, noise.locations, part.operations, used)
 
 
-def _sampled(circuit: Circuit, noise: NoiseProgram) -> Prediction | None:
+def _sampled(circuit: Circuit, noise: NoiseProgram, samples: int) -> Prediction | None:
     own, moved = _on_used_qubits(circuit, noise)
     attempts: list[tuple[str, str, tuple[tuple[str, int | float], ...]]]
     attempts = []
@@ -236,7 +238,7 @@ def _sampled(circuit: Circuit, noise: NoiseProgram) -> Prediction | None:
                 own,
                 engine=engine,
                 noise=moved,
-                shots=SAMPLES,
+                shots=samples,
                 seed=SEED,
                 settings=settings,
             )
@@ -245,11 +247,11 @@ def _sampled(circuit: Circuit, noise: NoiseProgram) -> Prediction | None:
         counts = counts_of(result.row(0))
         return Prediction(
             np.array(list(counts), object),
-            np.array(list(counts.values()), np.float64) / SAMPLES,
+            np.array(list(counts.values()), np.float64) / samples,
             int(np.unique(circuit.clbits).size),
             own.num_qubits,
             *two_qubit_gates(circuit),
-            SAMPLES,
+            samples,
             how,
         )
     return None

@@ -177,7 +177,7 @@ def _forced(fitted: FittedDevice, refused: str) -> FittedDevice:
     )
 
 
-MOST_LACKING = 0.25  # of the median fidelity of the fit to its own circuits, to its ceiling
+MOST_LACKING = 0.1  # of the mean fidelity of the fit to its own circuits, to its ceiling
 
 
 def _doubt(fitted: FittedDevice, best: _Choice) -> str:
@@ -185,17 +185,19 @@ def _doubt(fitted: FittedDevice, best: _Choice) -> str:
     if fitted.implausible:
         return f"not plausible: {'; '.join(fitted.implausible)}"
     blocks, observations = best.solution.blocks, best.attempt.base.problem.observations
-    reached = float(np.median([judge.fidelity(each.loss) for each in blocks]))
-    right = [
+    reached = np.array([judge.fidelity(each.loss) for each in blocks])
+    ceilings = np.array([
         judge.fidelity(0.25 * block.num_outcomes / each.shots)
         for block, each in zip(blocks, observations, strict=True)
-    ]
-    ceiling = float(np.median(right))
-    if ceiling - reached <= MOST_LACKING:
+    ])  # fmt: skip
+    runs = np.ones(len(reached), np.int64)
+    lacking = accept.interval(ceilings - reached, runs, [each.body for each in observations])
+    if lacking.low <= MOST_LACKING:
         return ""
     return (
-        f"no values of the model explain the counts: median fidelity {reached:.3f}, where counts of"
-        f" the fitted device itself would have {ceiling:.3f}"
+        f"no values of the model explain the counts: mean fidelity {reached.mean():.3f}, where"
+        f" counts of the fitted device itself would have {ceilings.mean():.3f}; it lacks"
+        f" {lacking.text}, more than {MOST_LACKING:g}"
     )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from failing import fails
 
-from bench.engine.fit_truths import changed, circuits, counts_of, device, spoiled
+from bench.engine.fit_truths import aged, changed, circuits, counts_of, device, spoiled
 from noise_models import snapshot as snapshots
 from noise_models.calibration import (
     CalibrationSnapshot,
@@ -18,17 +18,20 @@ from noise_models.calibration import (
     QubitCalibration,
 )
 from simenv.calibration import guards
-from simenv.calibration.data import CountsData
+from simenv.calibration.data import CountsData, MeasuredCircuit, body_of
 from simenv.calibration.fit.calibrate import MOST_CHECK_WORK, FitRefusedError, calibrate
+from simenv.client.circuits import load
 
 Measured = tuple[CountsData, CalibrationSnapshot]
 SIZE = 4
 KINDS = {
+    "first bit is 0": "clbit 0 is never 1",
+    "first bit in place": "clbits 0 and 1 never differ",
     "bits": "better with their bits",
     "two bits": "",  # exchanged or inverted
     "first bit": "",
     "last bit": "",
-    "all outcomes": "do not tell the circuits apart",
+    "all outcomes": "clbit 0 is never",
     "rows": "do not tell the circuits apart",
     "uniform": "do not tell the circuits apart",
     "ten shots": "140 shots in all are too few",
@@ -93,3 +96,69 @@ def test_renumbered_qubits_keep_their_layers() -> None:
     assert layer.qubits == (2, 0, 1)
     assert layer.generators == (PauliGenerator("XZ", (0, 1), 1e-3),)
     snapshots.check(moved)
+
+
+@pytest.mark.parametrize("bodies", [3, 20])
+def test_right_counts_of_a_calibration_that_is_wrong_by_factors_up_to_five_pass(
+    bodies: int,
+) -> None:
+    random = np.random.default_rng(bodies)
+    for _ in range(5):
+        calibration = device(random, SIZE)
+        truth = aged(calibration, random)
+        data = counts_of(truth, circuits(random, SIZE, bodies), 1_000, random)
+        assert problem(data, calibration) == ""
+
+
+@pytest.mark.parametrize("bodies", [2, 3, 4])
+def test_mistakes_in_the_counts_of_few_bodies_are_seen(bodies: int) -> None:
+    """All that concern all rows."""
+    random = np.random.default_rng(11)
+    calibration = device(random, SIZE)
+    data = counts_of(changed(calibration, random), circuits(random, SIZE, bodies), 2_000, random)
+    assert problem(data, calibration) == ""
+    words = ("bits", "all", "first bit is", "last bit is", "rows shifted", "uniform")
+    for name, wrong in spoiled(data, SIZE, random):
+        if name.startswith(words):
+            assert problem(wrong, calibration), name
+
+
+def test_qubits_numbered_from_the_other_end_are_seen_on_most_devices() -> None:
+    """On all that are not alike from both ends: 7 of 8 at least, and no right counts."""
+    random, seen = np.random.default_rng(8), 0
+    for _ in range(8):
+        calibration = device(random, 5)
+        data = counts_of(changed(calibration, random), circuits(random, 5, 16), 2_000, random)
+        numbered = dict(spoiled(data, 5, random))["qubits numbered from the other end"]
+        seen += "other numbers of the qubits" in problem(numbered, calibration)
+        assert problem(data, calibration) == ""
+    assert seen >= 7
+
+
+def test_order_of_the_bits_of_wide_circuits_is_seen() -> None:
+    """12 bits: exact distributions of Clifford circuits, samples of others."""
+    random, size = np.random.default_rng(4), 12
+    calibration = device(random, size)
+    for angle in ("pi/2", "0.3"):
+        sources = []
+        for _ in range(3):
+            ones = np.flatnonzero(random.random(size) < 0.5).tolist()
+            lines = ["OPENQASM 2.0;", 'include "qelib1.inc";', f"qreg q[{size}]; creg c[{size}];"]
+            lines += [f"x q[{k}];" for k in ones]
+            lines += [f"sx q[0]; rz({angle}) q[0]; sx q[0]; cz q[0],q[1];", "measure q -> c;"]
+            text = "\n".join(lines) + "\n"
+            loaded = load(text)
+            sources.append(MeasuredCircuit(text, loaded, size, body_of(loaded)))
+        data = counts_of(calibration, sources, 1_000, random, samples=4_000)
+        assert problem(data, calibration) == ""
+        spoilt = dict(spoiled(data, size, random))
+        assert "in reverse order" in problem(spoilt["bits reversed"], calibration)
+        assert "inverted" in problem(spoilt["all bits inverted"], calibration)
+
+
+def test_fit_that_lacks_much_to_its_ceiling_says_by_how_much(right: Measured) -> None:
+    data, snapshot = right
+    wrong = dict(spoiled(data, SIZE, np.random.default_rng(5)))["counts of random distributions"]
+    refused = calibrate(wrong, snapshot, "fitted", force=True).scope.refused
+    assert "do not tell the circuits apart" in refused
+    assert re.search(r"no values of the model .* it lacks \+0\.\d+ \[\+0\.[1-9]", refused)
