@@ -182,8 +182,7 @@ MOST_LACKING = 0.1  # of the mean fidelity of the fit to its own circuits, to it
 
 def _doubt(fitted: FittedDevice, best: _Choice) -> str:
     """What makes a fit a wrong description of the counts; "": nothing."""
-    if fitted.implausible:
-        return f"not plausible: {'; '.join(fitted.implausible)}"
+    found = [f"not plausible: {'; '.join(fitted.implausible)}"] if fitted.implausible else []
     blocks, observations = best.solution.blocks, best.attempt.base.problem.observations
     reached = np.array([judge.fidelity(each.loss) for each in blocks])
     ceilings = np.array([
@@ -192,13 +191,13 @@ def _doubt(fitted: FittedDevice, best: _Choice) -> str:
     ])  # fmt: skip
     runs = np.ones(len(reached), np.int64)
     lacking = accept.interval(ceilings - reached, runs, [each.body for each in observations])
-    if lacking.low <= MOST_LACKING:
-        return ""
-    return (
-        f"no values of the model explain the counts: mean fidelity {reached.mean():.3f}, where"
-        f" counts of the fitted device itself would have {ceilings.mean():.3f}; it lacks"
-        f" {lacking.text}, more than {MOST_LACKING:g}"
-    )
+    if lacking.low > MOST_LACKING:
+        found.append(
+            f"no values of the model explain the counts: mean fidelity {reached.mean():.3f}, where"
+            f" counts of the fitted device itself would have {ceilings.mean():.3f}; it lacks"
+            f" {lacking.text}, more than {MOST_LACKING:g}"
+        )
+    return "; ".join(found)
 
 
 class _Kept(msgspec.Struct, frozen=True, eq=False):

@@ -159,6 +159,7 @@ def test_order_of_the_bits_of_wide_circuits_is_seen() -> None:
 def test_fit_that_lacks_much_to_its_ceiling_says_by_how_much(right: Measured) -> None:
     data, snapshot = right
     wrong = dict(spoiled(data, SIZE, np.random.default_rng(5)))["counts of random distributions"]
-    refused = calibrate(wrong, snapshot, "fitted", force=True).scope.refused
+    fitted = calibrate(wrong, snapshot, "fitted", force=True)
+    refused = fitted.scope.refused
     assert "do not tell the circuits apart" in refused
     assert re.search(r"no values of the model .* it lacks \+0\.\d+ \[\+0\.[1-9]", refused)
