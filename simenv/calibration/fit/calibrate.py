@@ -28,7 +28,7 @@ from noise_models.snapshot import MAX_REASON
 from simenv import result_files
 from simenv.calibration import accept, guards, judge
 from simenv.calibration.data import CountsData, DataError
-from simenv.calibration.fit import attempt as fit_attempt, components as fit_components
+from simenv.calibration.fit import attempt as fit_attempt, components as fit_components, solve
 from simenv.calibration.fit.day_values import DayTest
 from simenv.calibration.fit.identify import Identification, LikelihoodFit, identify
 from simenv.calibration.fit.observations import DeviceCompiler, ObservedCircuits
@@ -79,7 +79,11 @@ class FittedDevice(msgspec.Struct, frozen=True, eq=False):
     def factors(self) -> list[float]:
         """Factor of each column in the resulting device; for ZZ and asymmetry the change of the
         factor, for `p01+` and `p10+` a probability."""
-        table = self.latent * self.widths * self.share
+        return self.factors_of(self.latent)
+
+    def factors_of(self, latent: NDArray[np.float64]) -> list[float]:
+        """`factors` for other values of the unknowns."""
+        table = latent * self.widths * self.share
         kinds = [name.partition(" ")[0] for name in self.columns]
         changes = np.array([kind in fit_components.CHANGES for kind in kinds], bool)
         results: list[float] = np.where(changes, table, np.exp(table)).tolist()
@@ -177,12 +181,15 @@ def _forced(fitted: FittedDevice, refused: str) -> FittedDevice:
     )
 
 
+_NORMAL = 2.576  # standard errors of a 99 % interval
 MOST_LACKING = 0.1  # of the mean fidelity of the fit to its own circuits, to its ceiling
 
 
 def _doubt(fitted: FittedDevice, best: _Choice) -> str:
     """What makes a fit a wrong description of the counts; "": nothing."""
-    found = [f"not plausible: {'; '.join(fitted.implausible)}"] if fitted.implausible else []
+    nearest = fitted.factors_of(_nearest(best)) if fitted.share else ()
+    texts = accept.implausible(zip(fitted.columns, nearest, strict=bool(fitted.share)))
+    found = [f"not plausible: {'; '.join(texts)}"] if texts else []
     blocks, observations = best.solution.blocks, best.attempt.base.problem.observations
     reached = np.array([judge.fidelity(each.loss) for each in blocks])
     ceilings = np.array([
@@ -198,6 +205,17 @@ def _doubt(fitted: FittedDevice, best: _Choice) -> str:
             f" {lacking.text}, more than {MOST_LACKING:g}"
         )
     return "; ".join(found)
+
+
+def _nearest(best: _Choice) -> NDArray[np.float64]:
+    """End of the 99 % interval of each unknown that is nearest to the calibration."""
+    solution, columns = best.solution, best.attempt.columns
+    size = len(columns.matrix)
+    hessian, _ = solve.normal_equations(solution.blocks, solution.weights, size)
+    precision = np.diag(columns.precision(solution.latent))
+    inverse = np.linalg.inv(columns.matrix.T @ hessian @ columns.matrix + precision)
+    width = _NORMAL * np.sqrt(np.diag(inverse))
+    return np.sign(solution.latent) * np.maximum(np.abs(solution.latent) - width, 0.0)
 
 
 class _Kept(msgspec.Struct, frozen=True, eq=False):
