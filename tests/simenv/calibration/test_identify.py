@@ -3,8 +3,10 @@
 import msgspec
 import numpy as np
 import pytest
-from known_fits import covers, identified, mixed_errors
+from known_fits import covers, identified, likelihood_fit, mixed_counts, mixed_errors
 
+from bench.engine.fit_truths import changed, counts_of
+from simenv.calibration.data import CountsData, CountsRecord
 from simenv.calibration.fit.identify import (
     BOUND,
     NOT_IDENTIFIED,
@@ -121,3 +123,27 @@ def test_a_table_has_the_ends_that_exist_and_the_identified_values_first() -> No
     assert chosen(rows, 2) == rows[1:]
     assert chosen(rows, 1) == rows[2:]  # the calibration is outside
     assert cells(rows[2:]) == [("3", "p01", "0.01", "0.02", "0.02 to 0.03", "")]
+
+
+def test_drift_from_circuit_to_circuit_widens_intervals() -> None:
+    """Each circuit is measured on a device that differs by a standard deviation of 30 % in all
+    values from the others: intervals are those of their mean."""
+    steady, calibration, truth = mixed_counts()
+    random = np.random.default_rng(8)
+    records: list[CountsRecord] = []
+    for each in steady.records:
+        moved = changed(truth, random)
+        records += counts_of(moved, [each.source], 20_000, random).records
+    fits = (
+        likelihood_fit(steady, calibration),
+        likelihood_fit(CountsData(tuple(records)), calibration),
+    )
+    before, after = (identified(fit, calibration, truth).parameters for fit in fits)
+    wider = [
+        (b.high - (b.low or 0.0)) / (a.high - (a.low or 0.0))
+        for a, b in zip(before, after, strict=True)
+        if a.identified and a.high and b.high
+    ]
+    assert np.median(wider) > 3.0
+    named = {each.name: each for each in after}
+    assert sum(covers(named[f"{kind} {q}"]) for kind in ("p01", "p10") for q in range(3)) >= 5
