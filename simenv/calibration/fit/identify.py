@@ -39,7 +39,7 @@ _KINDS = {fit_components.ZZ: ZZ, fit_components.JOINT: JOINT}
 _LINEAR = (ANGLE, ZZ, JOINT)  # kinds whose interval is absolute
 NOT_IDENTIFIED = "not identified"  # the fitted value follows the prior
 BOUND = "bound only"  # one end excludes the calibrated value
-OUTSIDE = "held by the prior"
+OUTSIDE = "held by prior"
 EFFECTIVE = (
     "these are effective values, with which the model of the noise explains the counts; to measure"
     " one, run its experiment: simenv certify on an emulated device, the same circuits on a machine"
@@ -442,7 +442,8 @@ def cells(parameters: Sequence[ParameterEstimate]) -> list[tuple[str, ...]]:
     results: list[tuple[str, ...]] = []
     for each in parameters:
         place = "-".join(map(str, each.qubits)) or "all"
-        what = " ".join(part for part in (each.name.removesuffix(f" {place}"), each.unit) if part)
+        named = each.name.removesuffix(f" {place}").removesuffix(f" {ANGLE}")
+        what = " ".join(part for part in (named, each.unit) if part)
         values = (_digits(each.calibrated), _digits(each.fitted), interval_text(each))
         results.append((place, what, *values, each.mark))
     return results

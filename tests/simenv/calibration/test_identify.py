@@ -9,7 +9,9 @@ from bench.engine.fit_truths import changed, counts_of
 from simenv.calibration.data import CountsData, CountsRecord
 from simenv.calibration.fit.identify import (
     BOUND,
+    HEADER,
     NOT_IDENTIFIED,
+    OUTSIDE,
     LikelihoodFit,
     ParameterEstimate,
     cells,
@@ -123,6 +125,27 @@ def test_a_table_has_the_ends_that_exist_and_the_identified_values_first() -> No
     assert chosen(rows, 2) == rows[1:]
     assert chosen(rows, 1) == rows[2:]  # the calibration is outside
     assert cells(rows[2:]) == [("3", "p01", "0.01", "0.02", "0.02 to 0.03", "")]
+
+
+def test_a_row_of_two_digit_qubits_fits_80_columns() -> None:
+    """An angle with its widest texts, beside the rates and times that its column shares."""
+    angle = ParameterEstimate(
+        name="ecr ZX angle 13-14",
+        kind="angle",
+        qubits=(13, 14),
+        gate="ecr ZX",
+        unit="rad",
+        calibrated=-0.00123,
+        fitted=-0.00123,
+        low=-1.23e-05,
+        high=0.00123,
+        identified=True,
+        mark=OUTSIDE,
+    )
+    widths = [
+        max(map(len, pair)) for pair in zip(cells([angle])[0], (*HEADER[:-1], ""), strict=True)
+    ]
+    assert sum(widths) + 2 * (len(widths) - 1) <= 80
 
 
 def test_drift_from_circuit_to_circuit_widens_intervals() -> None:
