@@ -63,6 +63,8 @@ NOT_PASTED = {
     ("docs/guides/hardware.md", "simenv up --pool main"): "a device of the reader",
     ("docs/guides/high_availability.md", "pip install"): "two nodes: tests/cluster",
     ("docs/guides/hpc.md", ""): "a job of Slurm: tests/cluster",
+    ("docs/guides/identification.md", "python probes.py"): "a machine of IBM: "
+    "tests/simenv/calibration/test_probes.py",
     ("docs/guides/ibm_executor.md", "from qiskit_ibm"): "a gateway: tests/e2e/test_gateway_ibm.py",
     ("docs/guides/jupyterhub.md", ""): "a JupyterHub",
     (
