@@ -166,7 +166,8 @@ simenv devices new small --qubits 5 --t1-us 120 --duration-2q-ns 68 --error-2q 0
 simenv devices new star --couplings 0-1,0-2,0-3 --error-2q 0.006,0.008,0.005
 simenv devices new mine --lattice heavy-hex:3x8 --template --file mine.json
 simenv devices import mine.json"""),
-    "devices layers": _of("""
+    "devices layers": _of(f"""
+{_FILES}
 simenv devices new pairs --qubits 4
 simenv devices layers pairs examples/noise_learner.json --date 2026-02-26
 simenv devices layers pairs examples/noise_learner.json --to learned --json
