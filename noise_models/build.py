@@ -283,7 +283,18 @@ class DeviceModel(DocumentModel):
         self._gates: _Gates = {(gate.name, gate.qubits): gate for gate in snapshot.gates}
         self._measurements = {(each.name, each.qubit): each for each in snapshot.measurements}
         if factor := options.factor("gate.layer"):
-            self.layers = tuple(noise_of_layer(each, factor) for each in snapshot.layers)
+            self.layers = tuple(self._layer(each, factor) for each in snapshot.layers)
+
+    def _layer(self, layer: calibration.LayerCalibration, factor: float) -> LayerNoise:
+        """Return the noise of a layer; its rates contain relaxation, but not that of jumps."""
+        result = noise_of_layer(layer, factor)
+        duration = max(
+            (self.duration_ns(each.name, each.qubits) for each in layer.gates), default=0
+        )
+        jumps = [located((qubit,), self._jump(qubit, duration)) for qubit in layer.qubits]
+        return msgspec.structs.replace(
+            result, channels=(*result.channels, *itertools.chain(*jumps))
+        )
 
     def leakage(self, name: str, qubits: tuple[int, ...]) -> tuple[float, float]:
         """Return the calibrated leakage of a gate from |1>, times the factor of `gate.leakage`, and

@@ -269,8 +269,11 @@ def _times(
 def _operation(operation: _Operation, factor: float) -> _Operation:
     if operation.error is None or operation.error >= 1.0:
         return operation
-    error = _limited(operation.error, operation.error * factor)
-    return msgspec.structs.replace(operation, error=error)
+    changes = {"error": _limited(operation.error, operation.error * factor)}
+    leakage = getattr(operation, "leakage", None)
+    if leakage is not None:  # a part of the error
+        changes["leakage"] = _limited(leakage, leakage * factor)
+    return msgspec.structs.replace(operation, **changes)
 
 
 def _group(group: CorrelatedReadout, factor: float) -> CorrelatedReadout:

@@ -140,6 +140,15 @@ def test_readout_error_stays_the_mean_and_groups_drift() -> None:
     assert len(changes) == 29
 
 
+def test_leakage_drifts_with_the_error_that_contains_it() -> None:
+    gates = (GateCalibration("cz", (), 0.01, leakage=0.002), *BASE.gates[1:])
+    result = RandomWalk(msgspec.structs.replace(BASE, gates=gates), 1, 1.0, 0.3).snapshot(5)
+    (gate, error, leakage) = (result.gates[0], result.gates[0].error, result.gates[0].leakage)
+    assert error is not None
+    assert error != 0.01
+    assert leakage == pytest.approx(0.2 * error), gate
+
+
 def test_calibration_outside_a_fit_drifts_with_the_device() -> None:
     outside = msgspec.structs.replace(
         DETUNED, gates=(GateCalibration("sx", (), 0.01), *DETUNED.gates[1:])

@@ -9,7 +9,14 @@ import pytest
 
 from noise_models import library
 from noise_models.build import build
-from noise_models.calibration import CalibrationSnapshot, QubitCalibration, T1Jumps
+from noise_models.calibration import (
+    CalibrationSnapshot,
+    LayerCalibration,
+    LayerGate,
+    PauliGenerator,
+    QubitCalibration,
+    T1Jumps,
+)
 from noise_models.drift import JumpingT1, RandomWalk, Replay, TelegraphProcess
 from noise_models.limits import limited
 from noise_models.model import NoiseOptions
@@ -135,6 +142,23 @@ def test_values_are_checked_and_stored() -> None:
     without = (msgspec.structs.replace(qubits[0], t1_us=None), *qubits[1:])
     with pytest.raises(SnapshotError, match="jumps without T1"):
         check(msgspec.structs.replace(BASE, qubits=without))
+
+
+def test_a_jump_acts_in_layers_whose_rates_contain_relaxation() -> None:
+    gate = next(each for each in BASE.gates if each.name == "cz")
+    (qubit, other), duration_ns = gate.qubits, gate.duration_ns
+    assert duration_ns is not None
+    low = in_jump(BASE.qubits[qubit], 0.3)
+    qubits = tuple(low if k == qubit else each for k, each in enumerate(BASE.qubits))
+    layer = LayerCalibration(
+        (LayerGate("cz", gate.qubits),), gate.qubits, (PauliGenerator("Z", (other,), 0.01),)
+    )
+    snapshot = msgspec.structs.replace(BASE, qubits=qubits, layers=(layer,))
+    (noise,) = build(snapshot).layers
+    assert [each.qubits for each in noise.channels] == [(other,), (qubit,)]
+    rest = math.exp(-1e-3 * duration_ns * low.jump_rate_per_us)
+    assert noise.channels[1].channel.ptm[3, 3] == pytest.approx(rest)
+    assert len(build(snapshot, NoiseOptions.parse({"qubit.t1_jumps": 0})).layers[0].channels) == 1
 
 
 def test_factors_and_recipes() -> None:
