@@ -46,7 +46,7 @@ class Precision(msgspec.Struct, frozen=True):
     most: int
 
 
-FINE = Precision(1e-8, 1e-3, 8_192)
+FINE = Precision(1e-6, 1e-3, 8_192)
 
 
 class Detuning(msgspec.Struct, frozen=True):
