@@ -295,7 +295,7 @@ def chosen_priors(validation: CrossValidation) -> list[CandidateScore]:
     chosen = [best, *sorted(heavy, key=_ratio)[:1]]
     if not pooled and best.score.prior.own:
         chosen.append(min(common, key=_ratio))
-    return [_by_day(_extended(each, validation, shift), validation).score for each in chosen]
+    return [by_day(_extended(each, validation, shift), validation).score for each in chosen]
 
 
 def _extended(judged: JudgedPrior, validation: CrossValidation, shift: Prior | None) -> JudgedPrior:
@@ -308,7 +308,7 @@ def _extended(judged: JudgedPrior, validation: CrossValidation, shift: Prior | N
     return judged
 
 
-def _by_day(judged: JudgedPrior, validation: CrossValidation) -> JudgedPrior:
+def by_day(judged: JudgedPrior, validation: CrossValidation) -> JudgedPrior:
     """The same prior with values of each day for what drifts, if these lower the mean loss beyond
     chance; else with one value for all days."""
     if not validation.is_dated:

@@ -9,7 +9,13 @@ from bench.calibration_data import PATH, measured, random_circuit
 from noise_models import library
 from noise_models.calibration import CalibrationSnapshot
 from simenv.calibration.data import CountsData, CountsRecord
-from simenv.calibration.fit.attempt import FitBase
+from simenv.calibration.fit.attempt import (
+    CrossValidation,
+    FitAttempt,
+    FitBase,
+    FittedSnapshots,
+    by_day,
+)
 from simenv.calibration.fit.day_values import DayTest, chi_square_tail, day_prior, day_tests
 from simenv.calibration.fit.observations import MOST_WINDOWS, window_starts
 from simenv.calibration.fit.solve import Prior, fit
@@ -86,6 +92,24 @@ def test_a_constant_device_has_no_parameter_that_drifts(seed: int) -> None:
     assert tests
     assert not any(each.drifts for each in tests)
     assert day_prior(tests) is None
+
+
+@pytest.mark.parametrize("drifts", [False, True])
+def test_days_have_values_of_their_own_where_these_predict_circuits_left_out(drifts: bool) -> None:
+    levels = (0.01, 0.05, 0.02) if drifts else (0.02,) * 3
+    truths = [changed_qubit(LIMA, FIRST, p01=level) for level in levels]
+    base = FitBase.of("snapshot", LIMA, series(truths, 5))
+    validation = CrossValidation(base.problem, base.folds(), base.unchanged_losses())
+    prior = Prior(0.5, 0.1)
+    chosen = by_day(validation.judge(prior, None), validation).score.windows
+    assert (chosen is not None) == drifts
+    if chosen is not None:
+        assert ("p01", (FIRST,)) in dict(chosen.days)
+        attempt = FitAttempt(base, base.folds(), validation.scores[-1], ())
+        windows = attempt.windows(attempt.fit())
+        assert len(windows) == 3
+        fitted = FittedSnapshots.of(attempt, attempt.fit(), windows).series
+        assert [each.qubits[FIRST].p01 for each in fitted] == pytest.approx(levels, rel=0.3)
 
 
 def test_a_series_has_a_bounded_number_of_days() -> None:
