@@ -22,9 +22,9 @@ import msgspec
 import numpy as np
 
 from noise_models import document as documents
-from noise_models.build import NOT_AER
+from noise_models.build import NOT_AER, DeviceModel
 from noise_models.custom import CustomModel
-from noise_models.model import COMPONENTS, NoiseOptions
+from noise_models.model import COMPONENTS, NoiseModel, NoiseOptions
 from noise_models.strict_json import NoiseError
 from simenv import config
 from simenv.client.submission.devices import SubmitDevices
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_QUBITS", "EdgeLoss", "ErrorLedger", "GateLoss", "error_ledger"]
 
-_THERMAL = "qubit.thermal"
+_THERMAL, _COHERENT = "qubit.thermal", "gate.coherent"
 _CORRELATED = "qubit.correlated_readout"
 _PARTS = tuple(name for name in COMPONENTS if name not in (_THERMAL, _CORRELATED))
 _OF_GATES = ("gate.depolarizing", "gate.coherent", "gate.leakage", "qubit.relaxation", "custom")
@@ -65,13 +65,23 @@ _STANDS_OUT = 1.5  # factor over the median loss of a use of the circuit's other
 Pair = tuple[int, int]
 
 
-class GateLoss(msgspec.Struct, frozen=True):
-    """Loss by all uses of one gate on one set of qubits of the device."""
+class GateLoss(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Loss by all uses of one gate on one set of qubits of the device. `coherent`: the part of the
+    gate's rotations, `rotations`: their angles in rad by Pauli, the first letter of which acts on
+    the first of `qubits`."""
 
     name: str
     qubits: tuple[int, ...]
     uses: int
     loss: float
+    coherent: float = 0.0
+    rotations: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def turns(self) -> str:
+        """Angles with their unit; "" without rotations."""
+        angles = ", ".join(f"{name} {angle:+.3f}" for name, angle in self.rotations)
+        return f"{angles} rad" if angles else ""
 
 
 class EdgeLoss(msgspec.Struct, frozen=True):
@@ -110,7 +120,8 @@ def error_ledger(
 ) -> ErrorLedger:
     """Ledger of a circuit on the qubits of a device. `document`: its calibration, or a custom noise
     model, which has one component. Raises Unsupported, NoiseError."""
-    circuit = attach_noise(circuit, documents.model(document, options)).located(circuit)
+    model = documents.model(document, options)
+    circuit = attach_noise(circuit, model).located(circuit)
     ideal = IdealStates(circuit)
     programs = [
         (name, part)
@@ -118,7 +129,7 @@ def error_ledger(
         for part in _parts(circuit, attach_noise(circuit, documents.model(document, alone)))
     ]
     losses = ideal.losses([program for _, program in programs])
-    built = _Sums(circuit, ideal)
+    built = _Sums(circuit, ideal, model)
     for (name, program), loss in zip(programs, losses, strict=True):
         built.add(name, program, loss)
     return built.ledger()
@@ -167,8 +178,10 @@ def _acting(circuit: Circuit, program: NoiseProgram) -> NoiseProgram:
 
 
 class _Sums:
-    def __init__(self, circuit: Circuit, ideal: IdealStates) -> None:
+    def __init__(self, circuit: Circuit, ideal: IdealStates, model: NoiseModel) -> None:
         self._circuit = circuit
+        self._model = model
+        self._coherent: dict[tuple[str, tuple[int, ...]], float] = defaultdict(float)
         self._ideal = ideal
         self._components: dict[str, float] = defaultdict(float)
         self._gates: dict[tuple[str, tuple[int, ...]], float] = defaultdict(float)
@@ -184,6 +197,8 @@ class _Sums:
                 self._crosstalk[min(qubits), max(qubits)] += loss
             elif name in _OF_GATES and row[AFTER_OP] >= 0:
                 self._gates[self._gate(row[AFTER_OP])] += loss
+                if name == _COHERENT:
+                    self._coherent[self._gate(row[AFTER_OP])] += loss
             elif name == _LAYER:
                 together = self._following(row[AFTER_OP])
                 for qubit in set(qubits).intersection(together):
@@ -208,13 +223,29 @@ class _Sums:
     def _gate(self, k: int) -> tuple[str, tuple[int, ...]]:
         return self._circuit.table.names[self._circuit.ops[k]], self._ideal.operands.qubits(k)
 
+    def _rotations(self, name: str, qubits: tuple[int, ...]) -> tuple[tuple[str, float], ...]:
+        """Angles of a gate's rotations beside its over-rotation, as they act."""
+        if not isinstance(self._model, DeviceModel):
+            return ()
+        gate, factor = (
+            self._model.calibration(name, qubits),
+            self._model.options.factor(_COHERENT),
+        )
+        if gate is None or not factor:
+            return ()
+        is_reversed = gate.qubits not in ((), qubits)
+        return tuple(
+            (each.pauli[::-1] if is_reversed else each.pauli, each.angle_rad * factor)
+            for each in gate.rotations
+        )
+
     def ledger(self) -> ErrorLedger:
         """Ledger of all sums, sorted."""
         uses: dict[tuple[str, tuple[int, ...]], int] = defaultdict(int)
         for k in range(self._circuit.ops.size):
             uses[self._gate(k)] += 1
         gates = [
-            GateLoss(*key, uses[key], loss)
+            GateLoss(*key, uses[key], loss, self._coherent.get(key, 0.0), self._rotations(*key))
             for key, loss in self._gates.items()
             if abs(loss) > _ROUNDING
         ]

@@ -213,6 +213,11 @@ def _print(ledger: ErrorLedger, file: str, device: str) -> None:
         Column("GATE", lambda row: row.name),
         Column("QUBITS", lambda row: "-".join(map(str, row.qubits))),
         Column("USES", lambda row: str(row.uses), right=True),
+        *(
+            (Column("ROTATIONS", lambda row: str(row.turns) or "-"),)
+            if any(each.turns for each in ledger.gates)
+            else ()
+        ),
     )
     table(ledger.qubits, lambda row: row[1], Column("QUBIT", lambda row: str(row[0])))
     terminal.line()

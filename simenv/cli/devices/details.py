@@ -245,17 +245,31 @@ def show_qubit(snapshot: CalibrationSnapshot, qubit: int) -> None:
     gates = _gates(snapshot, qubit)
     if gates:
         terminal.line()
-        table = [("GATE", "QUBITS", "ERROR", "NS")]
+        turned = any(gate.rotations for gate in gates)
+        last = ("ROTATIONS (RAD)",) if turned else ()
+        table: list[tuple[str, ...]] = [("GATE", "QUBITS", "ERROR", "NS", *last)]
         table += [
             (
                 gate.name,
                 "-".join(map(str, gate.qubits)) or "all",
                 "-" if gate.error is None else _short(gate.error),
                 "-" if gate.duration_ns is None else f"{gate.duration_ns:g}",
+                *((_turns(gate),) if turned else ()),
             )
             for gate in gates
         ]
         terminal.table(table, left=1)
+    for group in snapshot.correlated_readout:
+        if qubit in group.qubits:
+            together = f"read together: qubits {', '.join(map(str, group.qubits))}"
+            if len(group.qubits) == 2:
+                together += f"; both records flipped: {group.joint_flip:.3g}"
+            terminal.line(together)
+
+
+def _turns(gate: GateCalibration) -> str:
+    """Angles of a gate's rotations by Pauli."""
+    return ", ".join(f"{each.pauli} {each.angle_rad:+.3f}" for each in gate.rotations) or "-"
 
 
 def _gates(snapshot: CalibrationSnapshot, qubit: int) -> list[GateCalibration]:

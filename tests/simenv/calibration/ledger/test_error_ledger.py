@@ -22,6 +22,7 @@ from noise_models.calibration import (
     MeasurementCrosstalk,
     NativeGate,
     PauliGenerator,
+    PauliRotation,
     QubitCalibration,
     T1Jumps,
 )
@@ -325,3 +326,23 @@ def test_leakage_is_a_line_of_each_gate_and_qubit() -> None:
     assert found.loss == pytest.approx(first + 0.02 + 0.01, rel=1e-6)
     assert found.gates[0].name == "sx"
     assert found.qubits[0][0] == 0
+
+
+def test_rotations_of_a_pair_are_named_with_their_part_of_the_loss() -> None:
+    """The first letter acts on the first qubit of the gate as it is used."""
+    turns = (PauliRotation("ZZ", 0.08), PauliRotation("IZ", 0.06))
+    snapshot = CalibrationSnapshot(
+        "pair", 2, coupling=((0, 1),), native_gates=(NativeGate("h", 1), NativeGate("cz", 2)),
+        gates=(GateCalibration("h", (), 0.0), GateCalibration("cz", (0, 1), 0.01, rotations=turns)),
+    )  # fmt: skip
+    for pair, names in (((0, 1), ("ZZ", "IZ")), ((1, 0), ("ZZ", "ZI"))):
+        circuit = Arrays(2, 2).add("h", [0]).add("h", [1]).add("cz", pair).add("h", [0])
+        circuit = circuit.add("h", [1]).measure([0, 1]).circuit()
+        (gate,) = ledger(circuit, snapshot).gates
+        assert gate.rotations == tuple(zip(names, (0.08, 0.06), strict=True))
+        assert gate.turns == f"ZZ +0.080, {names[1]} +0.060 rad"
+        assert 0.0 < gate.coherent < gate.loss
+        assert dict(ledger(circuit, snapshot).components)["gate.coherent"] == gate.coherent
+        without = NoiseOptions.parse({"gate.coherent": 0})
+        (gate,) = error_ledger(circuit, snapshot, without).gates
+        assert (gate.rotations, gate.coherent) == ((), 0.0)
