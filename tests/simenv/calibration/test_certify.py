@@ -66,7 +66,7 @@ def test_device_that_is_as_claimed_is_certified(client: Client) -> None:
     compared = {each.quantity for each in result.comparisons if each.claimed is not None}
     assert compared == {
         "t1_us", "t2_us", "t2_ramsey_us", "p01", "p10", "error_1q", "error_half", "error_2q",
-        "zz_khz",
+        "zz_khz", "zz_angle_rad", "z_angle_rad",
     }  # fmt: skip
 
 
