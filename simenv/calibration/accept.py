@@ -82,6 +82,7 @@ CONFIDENCE = 0.99  # of intervals, two-sided
 LEAST_GAIN = 5e-5  # of fidelity: rounds to 0 in a score of four digits
 DRAWS = 4000
 SEED = 7
+LIKELY = 0.8  # the same: 0.9 of the probability is above the lower end
 MOST_CHANCE = (1.0 - CONFIDENCE) / 2.0
 # Bodies: 2^-8 is less than the tails outside CONFIDENCE. Gains by cross-validation with fewer need
 # another test: what one of two bodies gains by the other is what that gains by it.
@@ -133,6 +134,7 @@ class HeldOutGain(msgspec.Struct, frozen=True):
     and what both have above each form of Aer's recipe for the snapshot, with idle noise."""
 
     gain: Interval
+    likely: Interval  # the gain with its interval of LIKELY
     above_aer: tuple[Interval, ...]
     snapshot_above_aer: tuple[Interval, ...]
     fitted: Levels
@@ -145,12 +147,16 @@ class HeldOutGain(msgspec.Struct, frozen=True):
 
     @property
     def is_used(self) -> bool:
-        """True if the gain is beyond chance: by `chance`, and for at least LEAST_FLIPPED bodies by
-        its interval as well."""
+        """True if the gain is beyond chance: by `chance`, and for bodies by its interval. Fewer
+        than LEAST_BODIES show by their shots that the snapshot is wrong (`chance`); that the fit is
+        better is to be LIKELY alone, since it then acts on alike circuits."""
         if math.isnan(self.chance):
             return self.gain.is_above
-        by_interval = self.bodies < LEAST_FLIPPED or self.gain.is_above
-        return self.gain.mean > LEAST_GAIN and self.chance <= MOST_CHANCE and by_interval
+        if self.bodies < LEAST_BODIES:
+            is_above = self.gain.mean > LEAST_GAIN and self.likely.low > 0.0
+        else:
+            is_above = self.gain.is_above
+        return is_above and self.chance <= MOST_CHANCE
 
     @property
     def text(self) -> str:
@@ -180,6 +186,7 @@ def gain(
     of the recipes `aer` and `aer-properties`."""
     return HeldOutGain(
         interval(fitted - snapshot, runs, bodies),
+        interval(fitted - snapshot, runs, bodies, LIKELY),
         tuple(interval(fitted - each, runs, bodies) for each in aer),
         tuple(interval(snapshot - each, runs, bodies) for each in aer),
         Levels.of(fitted, runs),
@@ -191,9 +198,13 @@ def gain(
 
 
 def interval(
-    change: NDArray[np.float64], runs: NDArray[np.int64], bodies: Sequence[str]
+    change: NDArray[np.float64],
+    runs: NDArray[np.int64],
+    bodies: Sequence[str],
+    confidence: float = CONFIDENCE,
 ) -> Interval:
-    """Mean change of a run with its interval of CONFIDENCE; without ends for fewer than two bodies.
+    """Mean change of a run with its two-sided interval of `confidence`; without ends for
+    fewer than two bodies.
 
     The interval has the means that a permutation test does not reject: the differences of bodies
     from such a mean are as large with random signs as with their own. (Fisher, The Design of
@@ -206,7 +217,7 @@ def interval(
         return Interval(mean, -math.inf, math.inf)
     rest = sums - mean * weights
     error = math.sqrt(count / (count - 1.0) * float(rest @ rest)) / float(weights.sum())
-    tail = (1.0 - CONFIDENCE) / 2.0
+    tail = (1.0 - confidence) / 2.0
     width = _student_quantile(1.0 - tail, count - 1) * error
     if count < LEAST_FLIPPED or not error:
         return Interval(mean, mean - width, mean + width)

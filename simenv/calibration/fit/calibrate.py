@@ -83,11 +83,7 @@ class FittedDevice(msgspec.Struct, frozen=True, eq=False):
 
     def factors_of(self, latent: NDArray[np.float64]) -> list[float]:
         """`factors` for other values of the unknowns."""
-        table = latent * self.widths * self.share
-        kinds = [name.partition(" ")[0] for name in self.columns]
-        changes = np.array([kind in fit_components.CHANGES for kind in kinds], bool)
-        results: list[float] = np.where(changes, table, np.exp(table)).tolist()
-        return results
+        return _factors(self.columns, latent * self.widths * self.share)
 
     @property
     def implausible(self) -> tuple[str, ...]:
@@ -95,6 +91,13 @@ class FittedDevice(msgspec.Struct, frozen=True, eq=False):
         if not self.share:
             return ()
         return accept.implausible(zip(self.columns, self.factors, strict=True))
+
+
+def _factors(columns: Sequence[str], logarithms: NDArray[np.float64]) -> list[float]:
+    """Factors of columns by their names; changes and probabilities as they are."""
+    changes = [name.partition(" ")[0] in fit_components.CHANGES for name in columns]
+    results: list[float] = np.where(changes, logarithms, np.exp(logarithms)).tolist()
+    return results
 
 
 class _Choice(msgspec.Struct, frozen=True, eq=False):
@@ -108,6 +111,21 @@ class _Choice(msgspec.Struct, frozen=True, eq=False):
     circuits: Sequence[accept.HeldOutCircuit] = ()  # left out
     after: NDArray[np.float64] | None = None  # fidelity of each of them
     reason: str = ""  # for which the fit is not used
+
+    @property
+    def is_plausible(self) -> bool:
+        """False if a factor is outside the plausible range."""
+        columns = _names(self.attempt)
+        logarithms = self.solution.latent * _widths(self.attempt) * self.share
+        return not accept.implausible(zip(columns, _factors(columns, logarithms), strict=True))
+
+
+def _names(attempt: fit_attempt.FitAttempt) -> tuple[str, ...]:
+    return tuple(" ".join((kind, *map(str, q))) for kind, q in attempt.columns.columns)
+
+
+def _widths(attempt: fit_attempt.FitAttempt) -> NDArray[np.float64]:
+    return np.asarray(np.abs(attempt.columns.matrix).max(axis=0))
 
 
 def calibrate(
@@ -349,6 +367,8 @@ def _accepted(choices: Sequence[_Choice]) -> _Choice:
             " at least one of them narrow enough for an exact distribution",
         )
     usable = [pair for pair in judged if pair[1].is_used and not pair[1].is_below_aer]
+    # A smaller share of a fit can be plausible; if none is, the fit is refused (`_doubt`).
+    usable = [pair for pair in usable if pair[0].is_plausible] or usable
     certain = [pair for pair in usable if pair[0].attempt.base.name == SNAPSHOT]
     if certain:
         best, gained = max(certain, key=_mean)
@@ -396,7 +416,7 @@ def _fitted_device(
     best: _Choice, data: CountsData, kept: _Kept, name: str, scope: FitScope
 ) -> FittedDevice:
     built, solution, share = best.attempt, best.solution, best.share
-    problem, prior, columns = built.base.problem, built.score.prior, built.columns
+    problem, prior = built.base.problem, built.score.prior
     windows = built.windows(solution) if share else ()
     snapshot, base = kept.original, built.base.name if share else kept.base
     before = fit_components.with_gates_of_each_set(snapshot)
@@ -430,9 +450,9 @@ def _fitted_device(
         share=share,
         components=problem.components,
         values=solution.values,
-        columns=tuple(" ".join((kind, *map(str, qubits))) for kind, qubits in columns.columns),
+        columns=_names(built),
         latent=solution.latent,
-        widths=np.abs(columns.matrix).max(axis=0),
+        widths=_widths(built),
         held_out=best.gain,
         observed=built.base.observed,
         windows=windows,

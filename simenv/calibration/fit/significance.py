@@ -5,8 +5,9 @@ at the unchanged calibration. Cross-validation is a function of these gradients:
 a fold is linear in those of the other folds, and what it gains on the fold is quadratic in it
 (`NullGains`). For many bodies the null distribution has the gradients of whole bodies with random
 signs, which holds for any error of the model; one draw changes the signs for all candidates. For
-few bodies it has gradients by shot noise, whose variance is known, and by values of the components
-that differ from body to body, whose variance follows from what the best fit leaves.
+few bodies it has gradients by shot noise alone, whose variance is known: it is the distribution for
+a calibration that is right, and says nothing of a model that is wrong in other ways
+(`accept.HeldOutGain.is_used`).
 
 The statistic of a candidate is its gain over its standard deviation in the null distribution. Its
 chance (`NullGains.chance`) is the probability under the null hypothesis that the largest statistic
@@ -22,16 +23,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from simenv.calibration.accept import LEAST_BODIES
 from simenv.calibration.fit import solve
 from simenv.calibration.fit.solve import FitProblem, NormalBlock, Prior, PriorMatrix
 
 Floats = NDArray[np.float64]
 
-LEAST_SIGNED = 12  # bodies: half of 2^n signs differ, as all signs together change no gain
 DRAWS = 1000
 SEED = 7
-_BODY, _WIDE = Prior(1.0, 1.0), Prior(0.5, 0.3)  # of differences of bodies; of the best fit
-_LEAST_VARIANCE = 1e-6  # of a combination of components, relative to the largest
 
 
 class _BodySums(msgspec.Struct, frozen=True, eq=False):
@@ -40,7 +39,7 @@ class _BodySums(msgspec.Struct, frozen=True, eq=False):
     fold: NDArray[np.int64]  # [bodies]
     gradients: Floats  # [bodies, components]
     hessians: Floats  # [folds, components, components]
-    of_bodies: tuple[tuple[Floats, Floats], ...]  # hessian and variance by shots; () for many
+    by_shots: tuple[Floats, ...]  # variance of the gradient of each body; () for many
 
 
 class NullGains:
@@ -74,54 +73,19 @@ class NullGains:
         rng = np.random.default_rng(SEED)
         gradients, count = sums.gradients, len(sums.fold)
         place = np.eye(int(sums.fold.max()) + 1)[sums.fold]  # [bodies, folds]
-        result = np.empty((place.shape[1], 1 + DRAWS, gradients.shape[1]))
+        result = np.zeros((place.shape[1], 1 + DRAWS, gradients.shape[1]))
         result[:, 0] = place.T @ gradients
-        if sums.of_bodies:
-            result[:, 1:] = 0.0
-            drawn = self._by_noise(sums, rng)
-            for fold, each in zip(sums.fold.tolist(), drawn, strict=True):
-                result[fold, 1:] += each
+        for fold, variance in zip(sums.fold.tolist(), sums.by_shots, strict=False):
+            values, vectors = np.linalg.eigh(variance)
+            root = vectors * np.sqrt(np.maximum(values, 0.0))
+            result[fold, 1:] += rng.normal(size=(DRAWS, len(values))) @ root.T
+        if sums.by_shots:
             return result
         signs = rng.choice((-1.0, 1.0), size=(DRAWS, count))
         for fold in range(len(result)):
             own = sums.fold == fold
             result[fold, 1:] = signs[:, own] @ gradients[own]
         return result
-
-    def _by_noise(self, sums: _BodySums, rng: np.random.Generator) -> Iterable[Floats]:
-        """Gradients [DRAWS, components] of each body."""
-        apart = self._problem.columns(_BODY).matrix
-        variance = self._variance_of_bodies(sums, rng)
-        for hessian, by_shots in sums.of_bodies:
-            values, vectors = np.linalg.eigh(by_shots)
-            root = vectors * np.sqrt(np.maximum(values, 0.0))
-            own = rng.normal(size=(DRAWS, apart.shape[1])) * np.sqrt(variance)[:, None]
-            yield rng.normal(size=(DRAWS, len(values))) @ root.T + own @ (hessian @ apart).T
-
-    def _variance_of_bodies(self, sums: _BodySums, rng: np.random.Generator) -> Floats:
-        """Variance of the unknowns from body to body, drawn from its distribution [DRAWS]: by the
-        squares that are left by a fit, in the combinations in which bodies differ most beside shot
-        noise, less those of the shots alone. Degrees of freedom are those of Satterthwaite."""
-        apart = self._problem.columns(_BODY).matrix
-        matrix = self._problem.columns(_WIDE).matrix
-        curvature = matrix.T @ sums.hessians.sum(axis=0) @ matrix
-        inverse = np.linalg.inv(curvature + np.eye(len(curvature)))
-        change = -matrix @ (inverse @ (matrix.T @ sums.gradients.sum(axis=0)))
-        squares = by_shots = by_bodies = 0.0
-        for gradient, (hessian, variance) in zip(sums.gradients, sums.of_bodies, strict=True):
-            values, vectors = np.linalg.eigh(apart.T @ variance @ apart)
-            seen = values > _LEAST_VARIANCE * max(float(values.max()), 1e-300)
-            scaled = vectors[:, seen] / np.sqrt(values[seen])
-            rest = scaled.T @ (apart.T @ (gradient + hessian @ change))
-            spread = scaled.T @ (apart.T @ hessian @ apart)
-            squares += float(((spread.T @ rest) ** 2).sum())
-            by_shots += float((spread**2).sum())
-            by_bodies += float(((spread @ spread.T) ** 2).sum())
-        left = 1.0 - 1.0 / len(sums.fold)  # by a fit to all
-        by_shots, by_bodies = left * by_shots, left * max(by_bodies, 1e-300)
-        freedom = max(by_shots**2 / by_bodies, 1e-300)
-        drawn = squares * freedom / rng.chisquare(freedom, size=DRAWS)
-        return np.asarray(np.maximum(drawn - by_shots, 0.0) / by_bodies)
 
     def _statistics(self, prior: Prior) -> Floats:
         """Gain over its standard deviation in the draws [1 + DRAWS, shares]; unknowns with heavy
@@ -158,12 +122,11 @@ def _body_sums(
         gradients[body, block.params] += weight * block.gradient
     parts = [np.where(folds == fold, weights, 0.0) for fold in range(int(folds.max()) + 1)]
     hessians = np.array([solve.normal_equations(blocks, part, size)[0] for part in parts])
-    of_bodies = []
-    for body in range(len(first)) if len(first) < LEAST_SIGNED else ():
-        hessian, by_shots = np.zeros((size, size)), np.zeros((size, size))
+    by_shots = []
+    for body in range(len(first)) if len(first) < LEAST_BODIES else ():
+        variance = np.zeros((size, size))
         for k in np.flatnonzero(number == body).tolist():
             place = np.ix_(blocks[k].params, blocks[k].params)
-            hessian[place] += weights[k] * blocks[k].hessian
-            by_shots[place] += weights[k] ** 2 * blocks[k].by_shots
-        of_bodies.append((hessian, by_shots))
-    return _BodySums(folds[first], gradients, hessians, tuple(of_bodies))
+            variance[place] += weights[k] ** 2 * blocks[k].by_shots
+        by_shots.append(variance)
+    return _BodySums(folds[first], gradients, hessians, tuple(by_shots))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from noise_models.calibration import CalibrationSnapshot, FitScope
     from noise_models.document import Document
 
+DEEPER = 2  # times the two-qubit gates of a fit: what it says of each gate holds for more of them
 _SHOWN = 12
 
 
@@ -41,7 +42,7 @@ def differences(scope: FitScope, circuit: Circuit) -> list[str]:
     has = []
     if len(used) > scope.widest:
         has.append(f"{len(used)} qubits")
-    if begins.size > scope.two_qubit_gates:
+    if begins.size > DEEPER * scope.two_qubit_gates:
         has.append(f"{begins.size} two-qubit gates")
     if scope.placed:
         return has

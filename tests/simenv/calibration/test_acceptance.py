@@ -117,7 +117,7 @@ def held_out(mean: float, low: float, high: float = math.inf, above_aer: float =
     before = accept.Levels(0.9, 0.8, 0.9)
     aer = (accept.Interval(0.0, -0.1, 0.1), accept.Interval(above_aer, -1.0, above_aer))
     gain = accept.Interval(mean, low, high)
-    return Gain(gain, aer, aer[:1], fitted, before, (before, before), 12, 12)
+    return Gain(gain, gain, aer, aer[:1], fitted, before, (before, before), 12, 12)
 
 
 def choice(base: str, gained: Gain, after: np.ndarray | None = None) -> fitting._Choice:
@@ -239,3 +239,16 @@ def test_longest_version_of_a_device_is_no_part_of_the_fitted_one(
     fitted = calibrate(counts, long, "fitted").snapshot
     assert fitted.version == counts.digest[:12]
     assert load(dump(fitted)) == fitted
+
+
+def test_few_bodies_need_a_gain_that_is_likely_and_shots_that_refute_the_snapshot() -> None:
+    levels = accept.Levels(0.9, 0.8, 0.9)
+    unclear, likely, unlikely = (accept.Interval(0.01, low, 0.03) for low in (-0.02, 0.001, -0.001))
+    for by_body, chance, bodies, is_used in (
+        (likely, 0.001, 5, True),
+        (unlikely, 0.001, 5, False),
+        (likely, 0.02, 5, False),
+        (likely, 0.001, 10, False),  # used for all circuits: the gain itself beyond chance
+    ):
+        found = Gain(unclear, by_body, (), (), levels, levels, (), bodies, bodies, chance)
+        assert found.is_used == is_used

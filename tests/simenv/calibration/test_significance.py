@@ -34,7 +34,7 @@ def test_counts_of_the_calibrated_device_gain_by_chance_alone(bodies: int, trial
     snapshot = device(random, SIZE)
     least = []
     for _ in range(trials):
-        data = counts_of(snapshot, circuits(random, SIZE, bodies), 300, random)
+        data = counts_of(snapshot, circuits(random, SIZE, bodies), 1000, random)
         least.append(min(chances(null(data, snapshot))))
     for level in (0.02, 0.1, 0.3):
         found = np.count_nonzero(np.array(least) <= level)
