@@ -111,13 +111,7 @@ class _Choice(msgspec.Struct, frozen=True, eq=False):
     circuits: Sequence[accept.HeldOutCircuit] = ()  # left out
     after: NDArray[np.float64] | None = None  # fidelity of each of them
     reason: str = ""  # for which the fit is not used
-
-    @property
-    def is_plausible(self) -> bool:
-        """False if a factor is outside the plausible range."""
-        columns = _names(self.attempt)
-        logarithms = self.solution.latent * _widths(self.attempt) * self.share
-        return not accept.implausible(zip(columns, _factors(columns, logarithms), strict=True))
+    is_plausible: bool = True  # all factors
 
 
 def _names(attempt: fit_attempt.FitAttempt) -> tuple[str, ...]:
@@ -297,7 +291,7 @@ def _choices(
     fold_of_body = attempt.fold_of_body
     circuits = accept.held_out_circuits(training.records, attempt.base.windows, fold_of_body)
     folds = [attempt.without(fold, solution) for fold in range(attempt.num_folds)]
-    results = []
+    results, columns = [], _names(attempt)
     for share in SHARES:
         devices = _devices(snapshot, folds, share)
         after = [accept.fidelities(circuits, each) for each in devices]
@@ -310,7 +304,10 @@ def _choices(
             chance = null.chance(attempt.score.prior, share, family)
             gained = msgspec.structs.replace(gained, chance=chance)
         kept = 0.0 if dated and undated.gain.mean < 0.0 else share
-        results.append(_Choice(attempt, solution, share, kept, gained, circuits, after[-1]))
+        factors = _factors(columns, solution.latent * _widths(attempt) * share)
+        implausible = accept.implausible(zip(columns, factors, strict=True))
+        choice = _Choice(attempt, solution, share, kept, gained, circuits, after[-1])
+        results.append(msgspec.structs.replace(choice, is_plausible=not implausible))
         note(
             f"{attempt.base.name}, share {share:g}: mean gain {gained.text}; above Aer's"
             f" recipe {', '.join(each.text for each in gained.above_aer)}"

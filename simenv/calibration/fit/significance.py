@@ -23,12 +23,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simenv.calibration.accept import LEAST_BODIES
 from simenv.calibration.fit import solve
 from simenv.calibration.fit.solve import FitProblem, NormalBlock, Prior, PriorMatrix
 
 Floats = NDArray[np.float64]
 
+LEAST_SIGNED = 12  # bodies: half of 2^n signs differ, as all signs together change no gain
 DRAWS = 1000
 SEED = 7
 
@@ -123,7 +123,7 @@ def _body_sums(
     parts = [np.where(folds == fold, weights, 0.0) for fold in range(int(folds.max()) + 1)]
     hessians = np.array([solve.normal_equations(blocks, part, size)[0] for part in parts])
     by_shots = []
-    for body in range(len(first)) if len(first) < LEAST_BODIES else ():
+    for body in range(len(first)) if len(first) < LEAST_SIGNED else ():
         variance = np.zeros((size, size))
         for k in np.flatnonzero(number == body).tolist():
             place = np.ix_(blocks[k].params, blocks[k].params)

@@ -28,13 +28,14 @@ def in_force(document: Document, circuit: Circuit) -> Document:
     the calibration before it."""
     scope: FitScope | None = getattr(document, "fitted", None)
     outside: CalibrationSnapshot | None = getattr(document, "outside", None)
-    if scope is None or outside is None or not differences(scope, circuit):
+    if scope is None or outside is None or not differences(scope, circuit, DEEPER):
         return document
     return outside
 
 
-def differences(scope: FitScope, circuit: Circuit) -> list[str]:
-    """Texts for what a circuit has that none of those of a fit had."""
+def differences(scope: FitScope, circuit: Circuit, deeper: int = 1) -> list[str]:
+    """Texts for what a circuit has that none of those of a fit had. `deeper`: times their most
+    two-qubit gates are alike too."""
     rows = circuit.table.rows[circuit.ops]
     sizes, gates, wires = rows[:, 1].astype(np.int64), rows[:, 0] >= UNITARY, circuit.qubits
     used = np.unique(wires[np.repeat(gates, sizes)]).tolist()
@@ -42,7 +43,7 @@ def differences(scope: FitScope, circuit: Circuit) -> list[str]:
     has = []
     if len(used) > scope.widest:
         has.append(f"{len(used)} qubits")
-    if begins.size > DEEPER * scope.two_qubit_gates:
+    if begins.size > deeper * scope.two_qubit_gates:
         has.append(f"{begins.size} two-qubit gates")
     if scope.placed:
         return has

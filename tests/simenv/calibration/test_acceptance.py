@@ -252,3 +252,10 @@ def test_few_bodies_need_a_gain_that_is_likely_and_shots_that_refute_the_snapsho
     ):
         found = Gain(unclear, by_body, (), (), levels, levels, (), bodies, bodies, chance)
         assert found.is_used == is_used
+
+
+def test_a_plausible_share_is_taken_in_place_of_a_fit_that_is_not_plausible() -> None:
+    whole, half = choice(SNAPSHOT, held_out(0.02, 0.01)), choice(SNAPSHOT, held_out(0.01, 0.005))
+    wild = msgspec.structs.replace(whole, is_plausible=False)
+    assert fitting._accepted([half, wild]) is half
+    assert fitting._accepted([wild]) is wild
