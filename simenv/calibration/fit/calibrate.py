@@ -199,7 +199,7 @@ MOST_LACKING = 0.1  # of the mean fidelity of the fit to its own circuits, to it
 
 def _doubt(fitted: FittedDevice, best: _Choice) -> str:
     """What makes a fit a wrong description of the counts; "": nothing."""
-    nearest = fitted.factors_of(_nearest(best)) if fitted.share else ()
+    nearest = fitted.factors_of(_nearest(best.attempt, best.solution)) if fitted.share else ()
     texts = accept.implausible(zip(fitted.columns, nearest, strict=bool(fitted.share)))
     found = [f"not plausible: {'; '.join(texts)}"] if texts else []
     blocks, observations = best.solution.blocks, best.attempt.base.problem.observations
@@ -219,9 +219,9 @@ def _doubt(fitted: FittedDevice, best: _Choice) -> str:
     return "; ".join(found)
 
 
-def _nearest(best: _Choice) -> NDArray[np.float64]:
+def _nearest(attempt: fit_attempt.FitAttempt, solution: Solution) -> NDArray[np.float64]:
     """End of the 99 % interval of each unknown that is nearest to the calibration."""
-    solution, columns = best.solution, best.attempt.columns
+    columns = attempt.columns
     size = len(columns.matrix)
     hessian, _ = solve.normal_equations(solution.blocks, solution.weights, size)
     precision = np.diag(columns.precision(solution.latent))
@@ -292,6 +292,7 @@ def _choices(
     circuits = accept.held_out_circuits(training.records, attempt.base.windows, fold_of_body)
     folds = [attempt.without(fold, solution) for fold in range(attempt.num_folds)]
     results, columns = [], _names(attempt)
+    nearest = _nearest(attempt, solution) * _widths(attempt)
     for share in SHARES:
         devices = _devices(snapshot, folds, share)
         after = [accept.fidelities(circuits, each) for each in devices]
@@ -304,10 +305,14 @@ def _choices(
             chance = null.chance(attempt.score.prior, share, family)
             gained = msgspec.structs.replace(gained, chance=chance)
         kept = 0.0 if dated and undated.gain.mean < 0.0 else share
-        factors = _factors(columns, solution.latent * _widths(attempt) * share)
-        implausible = accept.implausible(zip(columns, factors, strict=True))
-        choice = _Choice(attempt, solution, share, kept, gained, circuits, after[-1])
-        results.append(msgspec.structs.replace(choice, is_plausible=not implausible))
+        factors = _factors(columns, nearest * share)
+        is_plausible = not accept.implausible(zip(columns, factors, strict=True))
+        results.append(
+            _Choice(
+                attempt, solution, share, kept, gained, circuits, after[-1],
+                is_plausible=is_plausible,
+            )
+        )  # fmt: skip
         note(
             f"{attempt.base.name}, share {share:g}: mean gain {gained.text}; above Aer's"
             f" recipe {', '.join(each.text for each in gained.above_aer)}"

@@ -83,7 +83,7 @@ def test_counts_of_the_calibrated_device_keep_its_calibration() -> None:
     assert (result.share, result.snapshot.gates) == (0.0, snapshot.gates)
     assert result.snapshot.fitted is None
     assert result.snapshot.qubits == snapshot.qubits
-    assert not result.held_out.gain.is_above
+    assert not result.held_out.is_used
 
 
 def test_a_fit_that_is_worse_at_every_share_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
