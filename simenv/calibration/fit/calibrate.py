@@ -135,7 +135,7 @@ def calibrate(
     `force`: use data that look wrong (`guards`), and a fit that is not plausible; its devices have
     the reason. Raises DataError
     if no circuit can be fitted, and FitRefusedError."""
-    training = data.part(test=False)
+    training, snapshot = data.part(test=False), fit_components.without_jumps(snapshot)
     if not training.records:
         raise DataError("every row of the data is a test row", hint='rows with "split": "train"')
     found = guards.problem(training.records, snapshot, MOST_CHECK_WORK)

@@ -402,9 +402,20 @@ def _available(snapshot: snapshots.CalibrationSnapshot) -> Availability:
     return Availability(device_info(snapshot.name, snapshot, ""))
 
 
+def without_jumps(snapshot: snapshots.CalibrationSnapshot) -> snapshots.CalibrationSnapshot:
+    """The snapshot with the calibrated T1 of all qubits: counts of other times do not have the T1
+    of its jumps."""
+    change = msgspec.structs.replace
+    qubits = tuple(
+        change(each, t1_jumps=change(each.t1_jumps, low=False)) if each.t1_jumps else each
+        for each in snapshot.qubits
+    )
+    return change(snapshot, qubits=qubits)
+
+
 def base_rates(snapshot: snapshots.CalibrationSnapshot, qubit: int) -> tuple[float, float]:
     """Calibrated 1/T1 and 1/T2 - 1/(2 T1), 1/ns; 0 if not measured."""
-    calibration = snapshot.qubits[qubit].in_force
+    calibration = snapshot.qubits[qubit]
     decay = 1e-3 / calibration.t1_us if calibration.t1_us else 0.0
     limited = calibration.t2_limited_us
     return decay, max(1e-3 / limited - decay / 2.0, 0.0) if limited else 0.0
@@ -537,7 +548,6 @@ def fitted_qubit(
 ) -> snapshots.QubitCalibration:
     """Calibration of a qubit with the values of its components."""
     changes: dict[str, float] = {}
-    calibration = calibration.in_force
     if calibration.t1_us or calibration.t2_us:
         decay, dephasing = setting.rates(qubit)
         if calibration.t1_us:

@@ -7,7 +7,7 @@ import h5py
 import msgspec
 import numpy as np
 import pytest
-from changed_devices import scaled_errors
+from changed_devices import changed_qubit, scaled_errors
 
 from bench.calibration_data import measured, random_counts
 from noise_models import library, snapshot as snapshots
@@ -17,6 +17,7 @@ from noise_models.calibration import (
     GateCalibration,
     MeasurementCrosstalk,
     NativeGate,
+    T1Jumps,
 )
 from simenv.calibration.data import CountsData, DataError
 from simenv.calibration.fit import attempt, calibrate as store
@@ -29,6 +30,7 @@ from simenv.calibration.fit.components import (
     fitted_snapshot,
     homogeneous,
     with_gates_of_each_set,
+    without_jumps,
 )
 from simenv.calibration.fit.observations import DeviceCompiler, Distributions, window_starts
 from simenv.calibration.fit.solve import Prior
@@ -157,6 +159,14 @@ def test_a_fit_whose_prior_has_a_long_text_is_stored(
     assert snapshots.load(snapshots.dump(result.snapshot)) == result.snapshot
     assert result.snapshot.version == few.digest[:12]
     assert result.snapshot.source_digest == few.digest
+
+
+def test_a_fit_begins_with_the_calibrated_t1() -> None:
+    lima = library.load("lima")
+    jumps = T1Jumps(2.0, 600.0, 0.1)
+    usual = changed_qubit(lima, 0, t1_jumps=jumps)
+    low = changed_qubit(lima, 0, t1_jumps=msgspec.structs.replace(jumps, low=True))
+    assert without_jumps(low) == without_jumps(usual) == usual
 
 
 def test_components_at_zero_are_the_calibrated_device() -> None:
