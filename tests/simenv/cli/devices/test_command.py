@@ -343,3 +343,24 @@ def test_learned_errors_of_layers_are_added_to_a_device(shell: Shell, home: Path
     assert shell("devices", "layers", "four", file, "--date", "yesterday").code == 2
     assert shell("devices", "new", "three", "--qubits", "3").code == 0
     assert "out of range" in shell("devices", "layers", "three", file).err
+
+
+def test_rotations_and_joint_readout_are_made_and_shown(shell: Shell, tmp_path: Path) -> None:
+    angles = ("--zz-angle-rad", "0.08", "--iz-angle-rad", "0.06")
+    file = tmp_path / "turned.json"
+    made = shell("devices", "new", "turned", "--qubits", "2", *angles, "--file", str(file))
+    assert made.code == 0, made.err
+    document = json.loads(file.read_text())
+    column = [
+        [0.9, 0.0, 0.0, 0.1],
+        [0.0, 0.9, 0.1, 0.0],
+        [0.0, 0.1, 0.9, 0.0],
+        [0.1, 0.0, 0.0, 0.9],
+    ]
+    document["correlated_readout"] = [{"qubits": [0, 1], "confusion": column}]
+    file.write_text(json.dumps(document))
+    assert shell("devices", "import", str(file)).code == 0
+    shown = shell("devices", "show", "turned", "--qubit", "1").out
+    assert "ZZ +0.080, IZ +0.060" in shown
+    assert "ZZ +0.080, ZI +0.060" in shown  # of the gate with its qubits in the other order
+    assert "read together: qubits 0, 1; both records flipped: 0.1" in shown
