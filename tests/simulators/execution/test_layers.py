@@ -394,3 +394,26 @@ def test_a_composition_of_models_with_layers_is_refused() -> None:
 
     with pytest.raises(NoiseError, match="layers"):
         compose(build(plain()), build(plain()))
+
+
+def test_relaxation_before_a_layer_acts_before_its_channels() -> None:
+    """Also of a qubit whose gate begins later than another gate of the layer; so a barrier changes
+    nothing."""
+    snapshot = plain(qubits=(QubitCalibration(t1_us=2.0, t2_us=3.0),) * 4, gates=TIMES)
+    results = []
+    for barrier in (True, False):
+        circuit = Arrays(4, 4)
+        for qubit in range(4):
+            circuit.add("h", [qubit]).add("t", [qubit]).add("sx", [qubit])
+        circuit.add("cz", [1, 2])
+        for _ in range(12):
+            circuit.add("sx", [2]).add("t", [2])
+        if barrier:
+            circuit.add("barrier", [0, 1, 2, 3])
+        circuit.add("cz", [2, 3]).add("cz", [0, 1])
+        for qubit in (0, 2):
+            circuit.add("sx", [qubit])
+        circuit.add("barrier", [0, 1, 2, 3])
+        built = circuit.measure(range(4)).circuit()
+        results.append(distribution(built, attach_noise(built, build(snapshot))))
+    assert np.abs(results[0] - results[1]).max() < 1e-12
