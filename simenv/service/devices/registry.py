@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from noise_models.calibration import CalibrationSnapshot, LayerCalibration, QubitCalibration
-from noise_models.layers import layer_error, layer_title
 from simenv.config import NAME_RULE
 from simenv.errors import LimitExceededError, NotFoundError, OptionError
 from simenv.model import MAX_SHOTS, GateInfo, OperationInfo, views
@@ -102,6 +101,8 @@ def device_info(name: str, snapshot: CalibrationSnapshot, digest: str) -> views.
 
 
 def _layer_info(layer: LayerCalibration) -> views.LayerInfo:
+    from noise_models.layers import layer_error, layer_title  # numpy
+
     return views.LayerInfo(
         tuple(layer_title(layer)),
         layer.qubits,
