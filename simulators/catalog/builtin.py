@@ -42,7 +42,7 @@ _MPS = EngineCard(
     name="mps", module="simulators.tensornetwork.mps.engine:MpsEngine", outputs=_WITH_AMPLITUDES,
     max_qubits=4_096, summary="a matrix product state: any width, little entanglement",
     costs=costs.MpsCost(bond=256), control=catalog_cards.Control(dynamic=True),
-    noise=NoiseSupport(_DETUNED),
+    noise=NoiseSupport(_LEAKING),
     parallel=catalog_cards.Parallelism(ranks=True, divides_state=False),
     auto=catalog_cards.AutoChoice(
         preference.mps_rank, preference.mps_objection, preference.mps_reason,

@@ -38,6 +38,7 @@ _PASSED_GATE_S = 1e-10  # additional time of a gate
 _BRANCH_OP_S = 30e-6  # a measurement, reset or `if` of a dynamic circuit, small state
 _TRAJECTORY_S = 0.9e-9  # one gate on one amplitude of a trajectory
 _TRAJECTORY_CALL_S = 1e-6  # overhead of a trajectory
+_FLAGGED_GATE_S, _FLAGGED_S = 5e-6, 5e-9  # a gate of a branch whose qubits leak; an amplitude
 _DETUNED_CALL_S, _BOUND_S = 1e-4, 0.1e-6  # a set of detunings; a gate of its fused blocks
 _NOISE_PLAN_S = 3e-3, 10e-6  # fixed time, and time of a location, to plan errors
 _NOISE_SHOT_S = 100e-9  # a shot of a trajectory, without its gates
@@ -164,6 +165,9 @@ class StatevectorCost(msgspec.Struct, frozen=True):
             runs = detuned_runs(profile.noise, ask.shots)
             circuits = max(runs, trajectory_work(profile.noise, ask.shots))
             each = gates * 2.0**profile.num_qubits * _TRAJECTORY_S + _TRAJECTORY_CALL_S
+            if profile.noise.flags:  # each pattern is a branch, by itself from its first error on
+                circuits = 1.0 + 0.5 * sum(_distinct_patterns(profile.noise, ask.shots))
+                each = gates * (_FLAGGED_GATE_S + 2.0**profile.num_qubits * _FLAGGED_S)
             drawn = 1.0 + profile.noise.drawn_weight / max(1.0, profile.noise.error_weight)
             work = circuits * each * drawn / (slots * ask.ranks)
             return (

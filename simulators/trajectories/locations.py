@@ -324,17 +324,21 @@ def _flag_step(number: int, after: int, qubit: int, step: FlagChannel) -> Locate
 
 
 def located_errors(noise: NoiseProgram) -> list[LocatedError]:
-    """Errors of a noise program without flags; see `located_steps`."""
-    return [each for each in located_steps(noise) if isinstance(each, LocatedError)]
+    """Errors of a noise program by the operation they follow, in order; flags are qubits."""
+    return [each for each in _located(noise, steps=False) if isinstance(each, LocatedError)]
 
 
 def located_steps(noise: NoiseProgram) -> list[LocatedError | LocatedFlag]:
-    """Errors of a noise program by the operation they follow, in order."""
+    """Errors, and steps of flags that are bits of the shots, by the operation they follow."""
+    return _located(noise, steps=True)
+
+
+def _located(noise: NoiseProgram, *, steps: bool) -> list[LocatedError | LocatedFlag]:
     forms = NormalForms(noise.channels)
     results: list[LocatedError | LocatedFlag] = []
     for term in compose(noise):
         step = noise.channels[term.parts[0][0]]
-        if isinstance(step, FlagChannel):
+        if steps and isinstance(step, FlagChannel):
             results.append(_flag_step(term.number, term.after, term.qubits[0], step))
             continue
         form = forms.of(tuple(term.parts), len(term.qubits))

@@ -47,7 +47,8 @@ def noise_profile(
     facts, channels = program.facts, locations[:, CHANNEL]
     return NoiseProfile(
         frozenset(program.kinds), len(locations), int(np.count_nonzero(locations[:, Q1] >= 0)),
-        float(facts.errors[channels].sum()), float(facts.drawn[channels].sum()), width,
+        float(facts.errors[channels].sum()) + _leaked_weight(program),
+        float(facts.drawn[channels].sum()), width,
         touched=touched, detunings=_sets(program), flags=_flags(program),
     )  # fmt: skip
 
@@ -67,13 +68,19 @@ def _profile_of_samples(program: NoiseProgram, circuit: Circuit) -> NoiseProfile
     acting, pairs, needed, touched, widest = measured.tolist()
     error_weight, drawn_weight = weights.tolist()
     return NoiseProfile(
-        frozenset(program.kinds), acting, pairs, error_weight, drawn_weight, needed,
+        frozenset(program.kinds), acting, pairs, error_weight + _leaked_weight(program), drawn_weight,
+        needed,
         touched=touched, widest=widest, detunings=_sets(program), flags=_flags(program),
     )  # fmt: skip
 
 
 def _flags(program: NoiseProgram) -> int:
     return 0 if program.leakage is None else program.leakage.num_flags
+
+
+def _leaked_weight(program: NoiseProgram) -> float:
+    """Expected number of leaks of a shot whose qubits are in |1> half of the time."""
+    return 0.0 if program.leakage is None else 0.5 * float(program.leakage.leak.sum())
 
 
 def _sets(program: NoiseProgram) -> float:

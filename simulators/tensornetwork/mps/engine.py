@@ -26,6 +26,7 @@ from simulators.circuit.noise import NoiseProgram
 from simulators.engine import EngineResult, Plan, Request, RunControl, RunOptions
 from simulators.execution import outputs, requests, sampling
 from simulators.execution.detuned import DetunedPlan
+from simulators.execution.flagged import FlaggedPlan
 from simulators.execution.ranks import Ranks, RanksEngine, are_alike
 from simulators.tensornetwork.mps import canonical_chain
 from simulators.tensornetwork.mps.histories import DynamicMpsState
@@ -100,6 +101,8 @@ class MpsEngine(RanksEngine):
         its outputs counts."""
         if noise is not None:
             requests.check_request(CARD, circuit, noise, options)
+            if noise.leakage is not None:
+                return FlaggedPlan(self, circuit, noise, options)
             if noise.detunings is not None:
                 return DetunedPlan(self, circuit, noise, options)
             return NoisyChainPlan(noise)
@@ -114,7 +117,7 @@ class MpsEngine(RanksEngine):
         options: RunOptions,
         control: RunControl,
     ) -> EngineResult:
-        if isinstance(plan, DetunedPlan):
+        if isinstance(plan, DetunedPlan | FlaggedPlan):
             return plan.run(self, circuit, request, options, control)
         if isinstance(plan, NoisyChainPlan):
             ranks = Ranks(control, self._comm)

@@ -220,11 +220,15 @@ def test_the_density_matrix_is_that_of_three_level_systems(seed: int) -> None:
     assert np.abs(distribution(circuit, noise) - reference.distribution()).max() < 1e-9
 
 
-@pytest.mark.parametrize("engine", ["statevector"])
-@pytest.mark.parametrize("seed", range(4))
-def test_trajectories_have_the_distribution_of_the_density_matrix(engine: str, seed: int) -> None:
+@pytest.mark.parametrize(
+    ("engine", "seed", "shots"),
+    [("statevector", 0, 4_000), ("statevector", 1, 4_000), ("mps", 1, 1_000)],
+)
+def test_trajectories_have_the_distribution_of_the_density_matrix(
+    engine: str, seed: int, shots: int
+) -> None:
     circuit, snapshot, reference = random_case(100 + seed)
-    row = Runner(engine)(circuit, shots=8_000, noise=attach_noise(circuit, build(snapshot)))
+    row = Runner(engine)(circuit, shots=shots, noise=attach_noise(circuit, build(snapshot)))
     exact = dict(enumerate(reference.distribution().tolist()))
     assert p_value(exact, counts_of(row)) > 1e-6
 
@@ -334,10 +338,10 @@ def test_measurements_resets_and_conditions_act_on_leaked_qubits() -> None:
     assert np.abs(distribution(circuit, noise) - reference.outcomes()).max() < 1e-9
 
 
-@pytest.mark.parametrize("engine", ["statevector"])
-def test_dynamic_trajectories_have_the_exact_distribution(engine: str) -> None:
+@pytest.mark.parametrize(("engine", "shots"), [("statevector", 4_000), ("mps", 500)])
+def test_dynamic_trajectories_have_the_exact_distribution(engine: str, shots: int) -> None:
     circuit, reference = dynamic_case()
-    row = Runner(engine)(circuit, shots=8_000, noise=attach_noise(circuit, build(LEVELS_DEVICE)))
+    row = Runner(engine)(circuit, shots=shots, noise=attach_noise(circuit, build(LEVELS_DEVICE)))
     exact = dict(enumerate(reference.outcomes().tolist()))
     assert p_value(exact, counts_of(row)) > 1e-6
 
