@@ -67,9 +67,9 @@ def _profile_of_samples(program: NoiseProgram, circuit: Circuit) -> NoiseProfile
     )  # fmt: skip
     acting, pairs, needed, touched, widest = measured.tolist()
     error_weight, drawn_weight = weights.tolist()
+    error_weight += _leaked_weight(program)
     return NoiseProfile(
-        frozenset(program.kinds), acting, pairs, error_weight + _leaked_weight(program), drawn_weight,
-        needed,
+        frozenset(program.kinds), acting, pairs, error_weight, drawn_weight, needed,
         touched=touched, widest=widest, detunings=_sets(program), flags=_flags(program),
     )  # fmt: skip
 
