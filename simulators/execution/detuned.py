@@ -9,8 +9,8 @@ error they state. For sampled results the nodes of each shot are drawn by their 
 with equal nodes run together; a qubit that needs many nodes, or that rotates in a loop, has
 Gaussian detunings instead. Qubits whose rotations the outputs do not depend on are left out. Shots
 of parts that no gate and no channel
-connects are drawn part by part: each has sets of detunings of its own; exact probabilities are
-products of those of the parts.
+connects are drawn part by part: each has sets of detunings of its own; exact probabilities
+and means of Pauli strings are products of those of the parts.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ from simulators.engine import (
     COMPONENTS,
     SAMPLED,
     EngineResult,
+    PauliSum,
     Request,
     RunControl,
     RunOptions,
@@ -106,13 +107,16 @@ class DetunedPlan:
             if pieces.parts:
                 return self._joined(engine, pieces, circuit, request, control)
         pieces = _Pieces()
-        if request.outputs == ("probabilities",) and circuit.clbits_data:
+        means = request.outputs == ("expectation",) and not request.shots
+        if means or (request.outputs == ("probabilities",) and circuit.clbits_data):
             pieces = self._pieces.of(circuit, request, self._split)
         acting = self._acting.of(circuit, request, self._support)
         run = _Run(engine, self._plan, self._rotated, self._detunings, acting, options, control)
         results = []
         for row in control.divide(number, BINDINGS):
-            if pieces.parts:
+            if pieces.parts and means:
+                result = run.means(pieces, circuit, request, row)
+            elif pieces.parts:
                 result = run.product(pieces, circuit, request, row)
             else:
                 result = run.row(circuit, request, row)
@@ -222,6 +226,36 @@ class _Run(msgspec.Struct, frozen=True, eq=False):
         outcomes, width = sampling.pack(records, circuit.num_clbits)
         return engines.BindingResult(
             probability_outcomes=outcomes, probability_width=width, probabilities=probs.tobytes(),
+            truncation=truncation, remark="; ".join(dict.fromkeys(filter(None, remarks))),
+        )  # fmt: skip
+
+    def means(
+        self, pieces: _Pieces, circuit: Circuit, request: Request, row: int
+    ) -> engines.BindingResult | None:
+        """Exact expectation values of one binding: sums of products of those of the parts."""
+        request, sums = _of_row(request, row), request.observables
+        labels = tuple(label for each in sums for label in each.labels)
+        values, truncation = np.ones(len(labels)), 0.0
+        remarks = [f"{len(pieces.parts)} components"]
+        for piece, plan in pieces.parts:
+            own = piece.labels(labels, circuit.num_qubits)
+            distinct = tuple(dict.fromkeys(own))
+            asked = msgspec.structs.replace(
+                request, observables=tuple(PauliSum((each,), np.ones(1)) for each in distinct)
+            )
+            bound = piece.of(circuit)
+            result = self.engine.run(plan, bound, asked, self.options, self.control)
+            if result is None:
+                return None
+            part = result.row(0)
+            truncation = max(truncation, part.truncation)
+            remarks.append(part.remark)
+            found = dict(zip(distinct, part.expectations, strict=True))
+            values *= [found[each][0] for each in own]
+        ends = np.cumsum([len(each.labels) for each in sums])[:-1]
+        parts = zip(sums, np.split(values, ends), strict=True)
+        return engines.BindingResult(
+            expectations=tuple((float(each.coefficients @ own), 0.0) for each, own in parts),
             truncation=truncation, remark="; ".join(dict.fromkeys(filter(None, remarks))),
         )  # fmt: skip
 

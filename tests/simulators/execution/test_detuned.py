@@ -419,6 +419,25 @@ def test_exact_probabilities_of_unconnected_qubits_are_products() -> None:
     assert np.abs(probs - wanted).max() < 1e-10
 
 
+def test_exact_expectation_values_of_unconnected_qubits_are_products() -> None:
+    size = 12
+    circuit = Arrays(size, 0)
+    for q in range(size):
+        circuit.add("sx", [q]).add("delay", [q], params=[1e3 * (q + 1)])
+    built = circuit.circuit()
+    noise = attach_noise(built, build(line(size, t2_star_us=10.0)))
+    labels = ("Y" * size, "I" * (size - 2) + "YY", "Z" + "I" * (size - 1))
+    sums = (PauliSum(labels, np.array([2.0, 0.5, 3.0])), PauliSum(labels[1:2], np.ones(1)))
+    row = Runner("densitymatrix")(
+        built, shots=0, noise=noise, outputs=("expectation",), observables=sums
+    )
+    left = [-math.exp(-((0.1 * (q + 1)) ** 2)) for q in range(size)]
+    pair = left[0] * left[1]
+    values = [value for value, _ in row.expectations]
+    assert values == pytest.approx([2.0 * math.prod(left) + 0.5 * pair, pair], abs=1e-10)
+    assert "12 components" in row.remark
+
+
 def test_a_part_of_a_circuit_keeps_the_rotations_of_its_qubits() -> None:
     snapshot = msgspec.structs.replace(
         waiting(), num_qubits=3, qubits=(QubitCalibration(t2_us=100.0, t2_star_us=10.0),) * 3
