@@ -173,6 +173,20 @@ class Leakage(msgspec.Struct, frozen=True, eq=False):
     seep: NDArray[np.float64]  # [events]
     readout: NDArray[np.float64]  # [qubits]: probability that a leaked qubit is read as |1> is
 
+    def of(self, operations: NDArray[np.int64], wires: NDArray[np.int64]) -> Leakage | None:
+        """Leakage in the numbering of a part with all locations; see `Detunings.of`. None: it has
+        none."""
+        inside = (self.qubits < wires.size) & np.isin(self.after, operations)
+        inside[inside] = wires[self.qubits[inside]] >= 0
+        if not inside.any():
+            return None
+        owners = np.flatnonzero(wires >= 0)
+        return Leakage(
+            np.searchsorted(operations, self.after[inside]), self.places[inside],
+            wires[self.qubits[inside]], self.leak[inside], self.seep[inside],
+            self.readout[owners[np.argsort(wires[owners])]],
+        )  # fmt: skip
+
     @property
     def num_flags(self) -> int:
         """Number of qubits that leak."""

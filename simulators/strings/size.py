@@ -44,6 +44,8 @@ def strings_size(
     distinct = list(dict.fromkeys(labels))
     if not distinct or circuit.conditions_data or circuit.ops.size > _MOST_OPERATIONS:
         return None
+    if noise is not None and noise.leakage is not None:
+        return None
     rows = circuit.table.rows[circuit.ops]
     if (rows[rows[:, 0] >= UNITARY, 1] > 2).any():
         return None

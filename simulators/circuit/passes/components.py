@@ -239,6 +239,8 @@ def noise_of_part(
     `qubits` alone; `operations`, `qubits`: of the part, by their numbers in the circuit of `noise`,
     ascending. A channel after an operation that the part lacks follows the last earlier one of the
     part. `readout`: True if the part has the readout error too."""
+    if noise.leakage is not None and len(locations) < len(noise.locations):
+        raise ValueError("a part of a circuit that leaks: make its flags qubits before")
     wires = np.full(int(qubits.max(initial=-1)) + 1, -1, np.int64)
     wires[qubits] = np.arange(qubits.size)
     moved = np.empty((len(locations), 4), np.int64)
@@ -259,6 +261,7 @@ def noise_of_part(
         readout=of_part,
         known_facts=noise.facts.of(used),
         detunings=None if noise.detunings is None else noise.detunings.of(operations, wires),
+        leakage=None if noise.leakage is None else noise.leakage.of(operations, wires),
     )
 
 

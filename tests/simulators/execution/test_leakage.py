@@ -24,6 +24,7 @@ from simulators.circuit import ir
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.passes.attach_noise import attach_noise
+from simulators.circuit.passes.components import extract_part, noise_of_part
 from simulators.engine import PauliSum
 from simulators.errors import Unsupported
 from simulators.execution import sampling
@@ -406,3 +407,29 @@ def test_a_state_with_too_many_flags_names_them() -> None:
     built = circuit.measure(range(9)).circuit()
     with pytest.raises(Unsupported, match="9 of them are flags of qubits that leak"):
         Runner("densitymatrix")(built, shots=10, noise=attach_noise(built, build(wide)))
+
+
+def test_leakage_of_a_part_has_the_numbers_of_the_part() -> None:
+    """Qubits 1 and 3 of five run as qubits 0 and 1."""
+    wide = msgspec.structs.replace(
+        LEVELS_DEVICE, num_qubits=5, coupling=((1, 3),),
+        qubits=tuple(LEVELS_DEVICE.qubits[k // 2] if k % 2 else QubitCalibration()
+                     for k in range(5)),
+    )  # fmt: skip
+    whole, own = Arrays(5, 2), Arrays(2, 2)
+    for name, *qubits in (("x", 0), ("sx", 1), ("cx", 0, 1), ("sx", 0), ("cz", 0, 1)):
+        whole.add(name, [2 * q + 1 for q in qubits])
+        own.add(name, qubits)
+    for qubit in range(2):
+        whole.add("measure", [2 * qubit + 1], [qubit])
+    circuit, built = whole.circuit(), own.measure(range(2)).circuit()
+    noise = attach_noise(circuit, build(wide))
+    used, operations = np.array([1, 3]), np.arange(circuit.ops.size)
+    part = extract_part(circuit, np.ones(circuit.ops.size, np.bool_), used)
+    moved = noise_of_part(noise, noise.locations, operations, used)
+    alone = attach_noise(built, build(LEVELS_DEVICE))
+    assert distribution(part.circuit, moved) == pytest.approx(distribution(built, alone), abs=1e-12)
+    worse = build(wide, NoiseOptions.parse({"gate.error_1q": 0.4}))
+    noise = attach_noise(circuit, worse)
+    with pytest.raises(ValueError, match="flags"):
+        noise_of_part(noise, noise.locations[1:], operations, used)
