@@ -11,6 +11,13 @@ from bench.calibration_data import random_counts
 from noise_models import library, snapshot as snapshots
 from simenv.calibration import data
 from simenv.calibration.accept import below
+from simenv.calibration.fit.identify import (
+    EFFECTIVE,
+    HEADER,
+    NOT_IDENTIFIED,
+    ParameterEstimate,
+    cells,
+)
 from simenv.calibration.score import IdealDistributions, Predictor, Score, ScoreRow, score
 from simenv.cli.app import run
 from simenv.cli.devices import overview
@@ -163,3 +170,18 @@ def test_one_circuit_is_drawn(report: Any, tmp_path: Path) -> None:
 )
 def test_days_do_not_overlap(report: Any, days: list[float], labelled: list[float]) -> None:
     assert report._spread(days) == labelled
+
+
+def test_a_page_has_the_table_of_values(report: Any, tmp_path: Path) -> None:
+    found = ParameterEstimate(
+        name="T1 3", kind="T1", qubits=(3,), gate="", unit="us", calibrated=100.0, fitted=90.0,
+        low=12.5, high=None, identified=False, mark=NOT_IDENTIFIED,
+    )  # fmt: skip
+    page = tmp_path / "page.html"
+    tables = [("Values", HEADER, cells([found]))]
+    report.write(page, "mine, fitted from lima", (), [EFFECTIVE], tables=tables)
+    text = page.read_text()
+    row = "<td>3</td><td>T1 us</td><td>100</td><td>90</td><td>&gt; 12.5</td><td>not identified</td>"
+    assert row in text
+    assert "<th>95 % interval</th>" in text
+    assert "simenv certify" in text
