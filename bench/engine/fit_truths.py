@@ -3,7 +3,9 @@
 A device of 3 to 7 qubits is drawn at random, with its calibration. The truth is the calibration
 (`--false`: every fit that is used is then wrong), or it differs from it in all values (`--truths`).
 Counts are drawn from the exact distributions of random circuits on the truth, and the calibration
-is fitted to them. The loss of a model is its mean squared Hellinger distance to the truth, by the
+is fitted to them. Circuits are random ones of all qubits or of some, GHZ circuits, or deep ones
+whose outcomes are near uniform; their qubits are given or chosen by the compiler. Truths may have
+coherent errors of cz, or joint flips of neighbours that are read together. The loss of a model is its mean squared Hellinger distance to the truth, by the
 exact distributions of circuits that were drawn anew. `--wrong` spoils counts in many ways, each of
 which must be refused, and the right counts must not.
 """
@@ -21,13 +23,16 @@ from bench.harness import SEED, Option, Report
 from bench.harness.kernels import load_kernels
 from noise_models.calibration import (
     CalibrationSnapshot,
+    CorrelatedReadout,
     GateCalibration,
     NativeGate,
+    PauliRotation,
     QubitCalibration,
 )
 from simenv.calibration.data import CountsData, CountsRecord, MeasuredCircuit, body_of
 from simenv.calibration.fit.calibrate import FitRefusedError, calibrate
 from simenv.calibration.fit.observations import DeviceCompiler
+from simenv.calibration.guards import LEAST_SHOTS
 from simenv.calibration.score import SAMPLES, Predictor
 from simenv.client.circuits import load
 
@@ -38,8 +43,9 @@ OPTIONS = (
     SEED,
 )
 SHOTS = (30, 100, 300, 1000)
-CIRCUITS = (1, 5, 12, 16, 24, 40, 60)
-NOT_FITTED = "the counts are not fitted"  # of an error: they look wrong
+CIRCUITS = (2, 3, 5, 7, 10, 12, 16, 24, 40, 60)
+KINDS = ("random", "GHZ", "mixed widths", "near uniform", "without layout")
+REFUSED = "the counts are not fitted", "the fit is not stored"  # of errors: they look wrong
 JUDGED = 24  # circuits that no fit sees
 
 
@@ -118,23 +124,77 @@ def aged(snapshot: CalibrationSnapshot, random: np.random.Generator) -> Calibrat
     return msgspec.structs.replace(snapshot, qubits=tuple(qubits), gates=tuple(gates))
 
 
-def circuits(random: np.random.Generator, num_qubits: int, count: int) -> list[MeasuredCircuit]:
-    """Random circuits of native gates, one to eight layers deep."""
+def coherent(snapshot: CalibrationSnapshot, random: np.random.Generator) -> CalibrationSnapshot:
+    """Snapshot whose cz rotate, by angles with a standard deviation of 0.06 rad."""
+    gates = tuple(
+        msgspec.structs.replace(gate, rotations=tuple(
+            PauliRotation(name, float(random.normal(0.0, 0.06))) for name in ("ZZ", "ZI", "IZ")
+        ))
+        if len(gate.qubits) == 2 else gate
+        for gate in snapshot.gates
+    )  # fmt: skip
+    return msgspec.structs.replace(snapshot, gates=gates)
+
+
+def read_together(
+    snapshot: CalibrationSnapshot, random: np.random.Generator
+) -> CalibrationSnapshot:
+    """Snapshot in which the records of two neighbours flip together, by 0.5 % to 3 %."""
+    first = int(random.integers(snapshot.num_qubits - 1))
+    flip = float(random.uniform(0.005, 0.03))
+    alone = []
+    for each in snapshot.qubits[first : first + 2]:
+        up, down = each.p01 or 0.0, each.p10 or 0.0
+        alone.append(np.array([[1.0 - up, down], [up, 1.0 - down]]))
+    both = np.kron(alone[1], alone[0])
+    both = (1.0 - flip) * both + flip * both[::-1]
+    rows = tuple(map(tuple, both.tolist()))
+    return msgspec.structs.replace(
+        snapshot, correlated_readout=(CorrelatedReadout((first, first + 1), rows),)
+    )
+
+
+def circuits(
+    random: np.random.Generator, num_qubits: int, count: int, kind: str = "random"
+) -> list[MeasuredCircuit]:
+    """Circuits of native gates of one of KINDS, one to eight layers deep, or 15 to 25."""
     results = []
-    for _ in range(count):
+    for number in range(count):
+        size = num_qubits
+        if kind in ("mixed widths", "without layout"):
+            size = int(random.integers(2, num_qubits + 1))
         lines = ["OPENQASM 2.0;", 'include "qelib1.inc";']
-        lines += [f"qreg q[{num_qubits}];", f"creg c[{num_qubits}];"]
-        for layer in range(int(random.integers(1, 9))):
-            for k in range(num_qubits):
-                first, second = random.uniform(0.0, 2.0 * np.pi, 2)
-                lines.append(f"rz({first}) q[{k}]; sx q[{k}]; rz({second}) q[{k}]; sx q[{k}];")
-            begins = range(layer % 2, num_qubits - 1, 2)
-            lines += [f"cz q[{k}],q[{k + 1}];" for k in begins if random.random() < 0.8]
-        lines += [f"measure q[{k}] -> c[{k}];" for k in range(num_qubits)]
+        lines += [f"qreg q[{size}];", f"creg c[{size}];"]
+        lines += (
+            _ghz(size, number) if kind == "GHZ" else _layers(random, size, kind == "near uniform")
+        )
+        lines += [f"measure q[{k}] -> c[{k}];" for k in range(size)]
         text = "\n".join(lines) + "\n"
         loaded = load(text)
-        results.append(MeasuredCircuit(text, loaded, num_qubits, body_of(loaded)))
+        results.append(MeasuredCircuit(text, loaded, size, body_of(loaded)))
     return results
+
+
+def _layers(random: np.random.Generator, size: int, is_deep: bool) -> list[str]:
+    lines = []
+    for layer in range(int(random.integers(15, 26) if is_deep else random.integers(1, 9))):
+        for k in range(size):
+            first, second = random.uniform(0.0, 2.0 * np.pi, 2)
+            lines.append(f"rz({first}) q[{k}]; sx q[{k}]; rz({second}) q[{k}]; sx q[{k}];")
+        begins = range(layer % 2, size - 1, 2)
+        lines += [f"cz q[{k}],q[{k + 1}];" for k in begins if random.random() < 0.8]
+    return lines
+
+
+def _ghz(size: int, number: int) -> list[str]:
+    """GHZ state from one of its qubits, after a number of pairs of gates that cancel."""
+    half = "rz(pi/2) q[{0}]; sx q[{0}]; rz(pi/2) q[{0}];"
+    begin = number % size
+    lines = ["cz q[0],q[1]; cz q[0],q[1];"] * (number // size) + [half.format(begin)]
+    steps = [(k, k + 1) for k in range(begin, size - 1)] + [(k, k - 1) for k in range(begin, 0, -1)]
+    for a, b in steps:
+        lines += [half.format(b), f"cz q[{a}],q[{b}];", half.format(b)]
+    return lines
 
 
 def counts_of(
@@ -143,13 +203,14 @@ def counts_of(
     shots: int,
     random: np.random.Generator,
     samples: int = SAMPLES,
+    compiler: DeviceCompiler | None = None,
 ) -> CountsData:
     """Counts of the circuits, drawn from the exact distributions of the true device; `samples`: of
-    circuits without one."""
-    layout = tuple(range(truth.num_qubits))
-    predictor = Predictor(truth, samples=samples)
+    circuits without one. `compiler`: that chooses the qubits; else they are 0, 1, ..."""
+    predictor = Predictor(truth, compiler=compiler, samples=samples)
     records = []
     for k, source in enumerate(sources):
+        layout = () if compiler else tuple(range(source.loaded.program.num_qubits))
         record = CountsRecord(source, {0: 1}, 1, f"circuit-{k}", body=source.body, layout=layout)
         result = predictor.prediction(record)
         assert result is not None
@@ -163,11 +224,12 @@ def counts_of(
 def loss(model: CalibrationSnapshot, truth: CalibrationSnapshot, judged: CountsData) -> float:
     """Mean squared Hellinger distance of the exact distributions of both devices."""
     compiler = DeviceCompiler(truth)
+    predictors = [Predictor(each, compiler=compiler) for each in (model, truth)]
     losses = []
     for record in judged.records:
         roots: list[NDArray[np.float64]] = []
-        for each in (model, truth):
-            result = Predictor(each, compiler=compiler).prediction(record)
+        for each in predictors:
+            result = each.prediction(record)
             assert result is not None
             roots.append(np.sqrt(result.probabilities))
         losses.append(float(((roots[0] - roots[1]) ** 2).sum()))
@@ -277,65 +339,98 @@ def spoiled(
     yield "every second row reversed", msgspec.structs.replace(data, records=mixed)
 
 
-def _wrong_data(report: Report, count: int, random: np.random.Generator) -> None:
+def _wrong_data(report: Report, count: int, random: np.random.Generator) -> int:
+    """Return how many right counts are refused."""
     stored, refused, total = 0, 0, 0
     for _ in range(count):
         num_qubits = int(random.integers(4, 7))
         calibration = device(random, num_qubits)
         truth = changed(calibration, random)
         data = counts_of(truth, circuits(random, num_qubits, 30), 2_000, random)
-        for name, counts in (("right", data), *spoiled(data, num_qubits, random)):
+        old = counts_of(aged(calibration, random), circuits(random, num_qubits, 30), 2_000, random)
+        right = (("right", data), ("right, of an old calibration", old))
+        for name, counts in (*right, *spoiled(data, num_qubits, random)):
             try:
                 calibrate(counts, calibration, "fitted")
                 text = "STORED"
             except FitRefusedError as error:
                 text = error.message
-            is_right = name == "right"
+            is_right = name.startswith("right")
             total += not is_right
             stored += text == "STORED" and not is_right
-            refused += text != "STORED" and is_right
+            refused += is_right and text.startswith(REFUSED)
             print(f"{num_qubits} qubits, {name}: {text}")
     report.at_most(
         "wrong_stored", stored, f"of {total} kinds of wrong counts, fits that are stored"
     )
-    report.at_most("right_refused", refused, f"of {count} right counts, refused")
+    return refused
+
+
+class _Outcome(msgspec.Struct, frozen=True):
+    """What became of one set of counts."""
+
+    is_refused: bool = False
+    is_worse: bool = False  # than the calibration
+    is_below_aer: bool = False  # on folds, beyond the 99 % interval
+    is_used: bool = False
+
+
+def _trial(number: int, random: np.random.Generator, *, is_true: bool) -> _Outcome:
+    """Draw a device and counts, and fit it."""
+    num_qubits = int(random.integers(3, 8))
+    calibration = device(random, num_qubits)
+    truth, terms = calibration, "true"
+    if not is_true:
+        truth, terms = changed(calibration, random), "changed"
+        kind = random.random()
+        if kind < 0.2:
+            truth, terms = coherent(truth, random), "coherent errors"
+        elif kind < 0.4:
+            truth, terms = read_together(truth, random), "correlated readout"
+    kind, bodies = str(random.choice(KINDS)), int(random.choice(CIRCUITS))
+    shots = max(int(random.choice(SHOTS)), -(-LEAST_SHOTS // bodies))
+    compiler = DeviceCompiler(calibration) if kind == "without layout" else None
+    built = circuits(random, num_qubits, bodies, kind)
+    data = counts_of(truth, built, shots, random, compiler=compiler)
+    judged = counts_of(
+        truth, circuits(random, num_qubits, JUDGED, kind), 1, random, compiler=compiler
+    )
+    label = f"{number}: {num_qubits} qubits, {kind}, {bodies} x {shots}, {terms}"
+    try:
+        fitted = calibrate(data, calibration, "fitted")
+    except FitRefusedError as error:
+        print(f"{label}: {error.message}")
+        return _Outcome(is_refused=error.message.startswith(REFUSED))
+    before, after = (loss(each, truth, judged) for each in (calibration, fitted.snapshot))
+    held = fitted.held_out
+    print(
+        f"{label}: share {fitted.share:g}, loss {before:.6f} -> {after:.6f}; {fitted.prior.text};"
+        f" {'' if held is None else held.text}; {fitted.reason}"
+    )
+    return _Outcome(
+        is_worse=after > before * (1.0 + 1e-9) + 1e-12,
+        is_below_aer=bool(fitted.share) and held is not None and held.is_below_aer,
+        is_used=bool(fitted.share),
+    )
 
 
 def run(options: Namespace) -> Report:
     report = Report("fit_truths", "fits of devices whose noise is known")
     load_kernels()
     random = np.random.default_rng(options.seed)
-    if options.wrong:
-        _wrong_data(report, options.wrong, random)
-    for is_true in (True, False):
-        used, worse, refused = 0, 0, 0
-        count = options.false if is_true else options.truths
-        for trial in range(count):
-            num_qubits = int(random.integers(3, 8))
-            calibration = device(random, num_qubits)
-            truth = calibration if is_true else changed(calibration, random)
-            number, shots = int(random.choice(CIRCUITS)), int(random.choice(SHOTS))
-            data = counts_of(truth, circuits(random, num_qubits, number), shots, random)
-            judged = counts_of(truth, circuits(random, num_qubits, JUDGED), 1, random)
-            before = loss(calibration, truth, judged)
-            try:
-                fitted = calibrate(data, calibration, "fitted")
-            except FitRefusedError as error:
-                refused += NOT_FITTED in error.message
-                print(f"{trial}: {num_qubits} qubits, {number} x {shots}: {error.message}")
-                continue
-            after = loss(fitted.snapshot, truth, judged)
-            used += after > before + 1e-12
-            worse += after > before * (1.0 + 1e-9) + 1e-12
-            print(
-                f"{trial}: {num_qubits} qubits, {number} x {shots}: share {fitted.share:g}, loss"
-                f" {before:.6f} -> {after:.6f}; {fitted.prior.text}; {fitted.reason}"
-            )
-        if not count:
-            continue
-        report.at_most("right_refused", refused, f"of {count} right counts, refused")
-        if is_true:
-            report.at_most("false_fits", used, f"of {count} true calibrations, changed")
-        else:
-            report.at_most("worse_fits", worse, f"of {count} fits, with a loss above calibration's")
+    refused = _wrong_data(report, options.wrong, random) if options.wrong else 0
+    below = 0
+    for is_true, count in ((True, options.false), (False, options.truths)):
+        found = [_trial(k, random, is_true=is_true) for k in range(count)]
+        refused += sum(each.is_refused for each in found)
+        below += sum(each.is_below_aer for each in found)
+        worse = sum(each.is_worse for each in found)
+        used = sum(each.is_used for each in found)
+        if is_true and count:
+            report.at_most("false_fits", worse, f"of {count} true calibrations, changed")
+        elif count:
+            label = f"of {count} fits ({used} used), with a loss above the calibration's"
+            report.at_most("worse_fits", worse, label)
+    report.at_most("right_refused", refused, "right counts that are refused")
+    report.at_most("below_aer", below, "fits below Aer's recipe beyond their 99 % interval, folds")
     return report
