@@ -2,12 +2,13 @@
 
 A device of 3 to 7 qubits is drawn at random, with its calibration. The truth is the calibration
 (`--false`: every fit that is used is then wrong), or it differs from it in all values (`--truths`).
-Counts are drawn from the exact distributions of random circuits on the truth, and the calibration
-is fitted to them. Circuits are random ones of all qubits or of some, GHZ circuits, or deep ones
-whose outcomes are near uniform; their qubits are given or chosen by the compiler. Truths may have
-coherent errors of cz, or joint flips of neighbours that are read together. The loss of a model is its mean squared Hellinger distance to the truth, by the
-exact distributions of circuits that were drawn anew. `--wrong` spoils counts in many ways, each of
-which must be refused, and the right counts must not.
+Counts are drawn from the exact distributions of circuits on the truth, and the calibration is
+fitted to them. Circuits are random ones of all qubits or of some, GHZ circuits, or deep ones whose
+outcomes are near uniform; their qubits are given or chosen by the compiler. Truths may have
+coherent errors of cz, or joint flips of neighbours that are read together. The loss of a model is
+its mean squared Hellinger distance to the truth, by the exact distributions of circuits that were
+drawn anew. `--wrong` spoils counts in many ways, each of which must be refused, and the right
+counts must not.
 """
 
 from __future__ import annotations
@@ -359,7 +360,7 @@ def _wrong_data(report: Report, count: int, random: np.random.Generator) -> int:
             total += not is_right
             stored += text == "STORED" and not is_right
             refused += is_right and text.startswith(REFUSED)
-            print(f"{num_qubits} qubits, {name}: {text}")
+            print(f"{num_qubits} qubits, {name}: {text}", flush=True)
     report.at_most(
         "wrong_stored", stored, f"of {total} kinds of wrong counts, fits that are stored"
     )
@@ -399,13 +400,14 @@ def _trial(number: int, random: np.random.Generator, *, is_true: bool) -> _Outco
     try:
         fitted = calibrate(data, calibration, "fitted")
     except FitRefusedError as error:
-        print(f"{label}: {error.message}")
+        print(f"{label}: {error.message}", flush=True)
         return _Outcome(is_refused=error.message.startswith(REFUSED))
     before, after = (loss(each, truth, judged) for each in (calibration, fitted.snapshot))
     held = fitted.held_out
     print(
         f"{label}: share {fitted.share:g}, loss {before:.6f} -> {after:.6f}; {fitted.prior.text};"
-        f" {'' if held is None else held.text}; {fitted.reason}"
+        f" {'' if held is None else held.text}; {fitted.reason}",
+        flush=True,
     )
     return _Outcome(
         is_worse=after > before * (1.0 + 1e-9) + 1e-12,
