@@ -44,7 +44,7 @@ OPTIONS = (
     SEED,
 )
 SHOTS = (30, 100, 300, 1000)
-CIRCUITS = (2, 3, 5, 7, 10, 12, 16, 24, 40, 60)
+CIRCUITS = (2, 3, 5, 7, 10, 12, 16, 24, 40)
 KINDS = ("random", "GHZ", "mixed widths", "near uniform", "without layout")
 REFUSED = "the counts are not fitted", "the fit is not stored"  # of errors: they look wrong
 JUDGED = 24  # circuits that no fit sees
@@ -158,7 +158,7 @@ def read_together(
 def circuits(
     random: np.random.Generator, num_qubits: int, count: int, kind: str = "random"
 ) -> list[MeasuredCircuit]:
-    """Circuits of native gates of one of KINDS, one to eight layers deep, or 15 to 25."""
+    """Circuits of native gates of one of KINDS, one to eight layers deep, or 10 to 15."""
     results = []
     for number in range(count):
         size = num_qubits
@@ -178,7 +178,7 @@ def circuits(
 
 def _layers(random: np.random.Generator, size: int, is_deep: bool) -> list[str]:
     lines = []
-    for layer in range(int(random.integers(15, 26) if is_deep else random.integers(1, 9))):
+    for layer in range(int(random.integers(10, 16) if is_deep else random.integers(1, 9))):
         for k in range(size):
             first, second = random.uniform(0.0, 2.0 * np.pi, 2)
             lines.append(f"rz({first}) q[{k}]; sx q[{k}]; rz({second}) q[{k}]; sx q[{k}];")
