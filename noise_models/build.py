@@ -22,7 +22,7 @@ from noise_models.calibration import (
     QubitCalibration,
     is_named_measurement,
 )
-from noise_models.layers import noise_of_layer
+from noise_models.layer_noise import noise_of_layer
 from noise_models.model import LayerNoise, LocatedChannel, NoiseOptions
 from noise_models.strict_json import NoiseError
 

@@ -317,6 +317,16 @@ class LayerCalibration(msgspec.Struct, frozen=True, omit_defaults=True, forbid_u
     calibrated: str = ""  # ISO 8601; "": not known
     source: str = ""  # of the rates
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Gates with their qubits, such as `cz 0-1`."""
+        return tuple(f"{gate.name} {gate.qubits[0]}-{gate.qubits[1]}" for gate in self.gates)
+
+    @property
+    def error(self) -> float:
+        """Sum of the probabilities of all Pauli errors, (1 - e^(-2 rate)) / 2."""
+        return 0.5 * sum(-math.expm1(-2.0 * each.rate) for each in self.generators)
+
 
 class CorrelatedReadout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Confusion matrix of qubits that are read together: row read, column true, [2^k][2^k]. Bit 0

@@ -1,27 +1,19 @@
-"""Pauli-Lindblad channels of layers: gates that act at the same time.
+"""Layers of a device: gates that act at the same time; their places and rates.
 
-The channel exp(sum_k rate_k (P_k rho P_k - rho)) is a product of commuting Pauli channels. It
-multiplies a Pauli Q by its fidelity exp(-2 sum of the rates of all P_k that anticommute with Q).
-Generators on one pair, and those on its single qubits, make one channel. (van den Berg et al.,
-arXiv 2201.09866, sect. II; ranges and places are checked in `snapshot`.)
-"""
+The noise of a layer is made in `layer_noise`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
-from noise_models import channel as channels, strict_json as checks
+from noise_models import strict_json as checks
 from noise_models.calibration import (
     SYMMETRIC,
     CalibrationSnapshot,
     LayerCalibration,
-    PauliGenerator,
 )
-from noise_models.model import LayerNoise, LocatedChannel
 from noise_models.strict_json import SnapshotError, short_repr
 
 MAX_LAYERS = 1_000
@@ -32,42 +24,6 @@ MAX_RATE = 10.0  # e^-20 of a Pauli that anticommutes is left
 def gate_key(name: str, qubits: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
     """Return a gate with its qubits, those of a symmetric gate in ascending order."""
     return name, tuple(sorted(qubits)) if name in SYMMETRIC else qubits
-
-
-def noise_of_layer(layer: LayerCalibration, factor: float = 1.0) -> LayerNoise:
-    """Return the noise of a layer, its rates multiplied by a factor."""
-    groups: dict[tuple[int, ...], list[PauliGenerator]] = {}
-    wide = dict.fromkeys(tuple(sorted(each.qubits)) for each in layer.generators)
-    place = {qubit: pair for pair in wide if len(pair) == 2 for qubit in pair}
-    for each in layer.generators:
-        qubits = tuple(sorted(each.qubits))
-        groups.setdefault(place.get(qubits[0], qubits) if len(qubits) == 1 else qubits, []).append(
-            each
-        )
-    found = []
-    for qubits, generators in sorted(groups.items()):
-        fidelities = pauli_fidelities(generators, qubits, factor)
-        made = channels.Channel(np.diag(fidelities))
-        if not made.is_identity:
-            found.append(LocatedChannel(qubits, made))
-    gates = tuple(sorted(gate_key(gate.name, gate.qubits) for gate in layer.gates))
-    return LayerNoise(gates, frozenset(layer.qubits), tuple(found))
-
-
-def pauli_fidelities(
-    generators: Iterable[PauliGenerator], qubits: tuple[int, ...], factor: float = 1.0
-) -> NDArray[np.float64]:
-    """Return the fidelity of each Pauli on one or two qubits, by its number: exp(-2 sum of the
-    rates of the generators that anticommute with it)."""
-    exponents = np.zeros(4 ** len(qubits))
-    numbers = np.arange(exponents.size)
-    for each in generators:
-        anticommutes = np.zeros(exponents.size, np.bool_)
-        for number, qubit in zip(pauli_numbers(each.pauli), each.qubits, strict=True):
-            other = numbers >> 2 * qubits.index(qubit) & 3
-            anticommutes ^= (other != 0) & (other != number)
-        exponents[anticommutes] += each.rate
-    return np.exp(-2.0 * factor * exponents)
 
 
 def pauli_numbers(letters: str) -> tuple[int, ...]:
@@ -153,13 +109,3 @@ def layer_key(layer: LayerCalibration) -> tuple[object, ...]:
     """Return the gates and qubits of a layer, in no order."""
     gates = frozenset(gate_key(gate.name, gate.qubits) for gate in layer.gates)
     return gates, frozenset(layer.qubits)
-
-
-def layer_title(layer: LayerCalibration) -> list[str]:
-    """Return the gates of a layer with their qubits, such as `cz 0-1`."""
-    return [f"{gate.name} {gate.qubits[0]}-{gate.qubits[1]}" for gate in layer.gates]
-
-
-def layer_error(layer: LayerCalibration) -> float:
-    """Return the sum of the probabilities of all Pauli errors of a layer, (1 - e^(-2 rate)) / 2."""
-    return float(-0.5 * np.expm1([-2.0 * each.rate for each in layer.generators]).sum())

@@ -55,7 +55,7 @@ from simenv.model.task import (
     Timing,
 )
 from simenv.model.task_rules import OwnerLimits, OwnerReport, OwnerUse
-from simenv.model.views import AngleLimits, DeviceInfo, OperationInfo, QubitInfo
+from simenv.model.views import AngleLimits, DeviceInfo, LayerInfo, OperationInfo, QubitInfo
 from simenv.qpm import answers, contract, envelopes
 from simenv.qpm_check import comparison
 from simenv.scheduler.core import Route
@@ -156,6 +156,7 @@ NESTED: dict[str, Any] = {
     "device info": DeviceInfo,
     "qubit info": QubitInfo,
     "operation info": OperationInfo,
+    "layer info": LayerInfo,
     "key info": KeyInfo,
     "token info": TokenInfo,
     "durations": metrics.DurationHistogram,

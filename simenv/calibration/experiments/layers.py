@@ -22,10 +22,9 @@ from numpy.typing import NDArray
 
 from noise_models.calibration import LayerCalibration, PauliGenerator
 from noise_models.channel import from_unitary
-from noise_models.layers import layer_title, pauli_numbers
+from noise_models.layers import pauli_numbers
 from simenv.calibration.experiments import plans, programs
 from simenv.calibration.experiments.estimators import SIGNAL_ERRORS, Estimate
-from simulators.circuit.gates import unitary
 
 QUANTITY = "layer_decay"
 _NAME = "layer "  # and the layer's number
@@ -34,14 +33,23 @@ _PARTS = 1.0, 4.0  # of the number of layers after which the median signal is 1 
 _MOST_LAYERS = 1_000
 _LEAST_DECAY = 1e-5
 _ROUNDS = 2_000  # of coordinate descent
-_SELF_INVERSE = frozenset(("cx", "cy", "cz", "ecr", "swap"))
+# Gates that are their own inverse; bit 0 is the first qubit.
+_X, _Y = np.array([[0, 1], [1, 0]]), np.array([[0, -1j], [1j, 0]])
+_IDLE, _SET = np.diag([1, 0]), np.diag([0, 1])
+_SELF_INVERSE = {
+    "cx": np.kron(np.eye(2), _IDLE) + np.kron(_X, _SET),
+    "cy": np.kron(np.eye(2), _IDLE) + np.kron(_Y, _SET),
+    "cz": np.diag([1, 1, 1, -1]),
+    "ecr": (np.kron(np.eye(2), _X) - np.kron(_X, _Y)) / math.sqrt(2.0),
+    "swap": np.eye(4)[[0, 2, 1, 3]],
+}
 
 PauliString = Mapping[int, int]  # number 1-3 (X, Y, Z) of each qubit on which it acts
 
 
 def title(layer: LayerCalibration) -> str:
     """Gates of a layer, as `cz 0-1, cz 2-3`."""
-    return ", ".join(layer_title(layer))
+    return ", ".join(layer.names)
 
 
 def measurable(
@@ -92,7 +100,7 @@ def _after_gates(layer: LayerCalibration, pauli: PauliString) -> PauliString:
 @functools.lru_cache(maxsize=64)
 def _images(name: str) -> NDArray[np.int64]:
     """Number of the Pauli to which a gate on two qubits takes each of the 16."""
-    ptm = from_unitary(unitary(name, (), 2)).ptm
+    ptm = from_unitary(np.asarray(_SELF_INVERSE[name], np.complex128)).ptm
     return np.asarray(np.abs(ptm).argmax(axis=0), np.int64)
 
 

@@ -230,7 +230,7 @@ def layers(
     """Add learned errors of layers to a device: gates that act at the same time."""
     from noise_models import snapshot as snapshots
     from noise_models.layers import with_layers
-    from simenv.frontends.qiskit.noise_learner import SOURCE, read_layers
+    from simenv.calibration.noise_learner import SOURCE, read_layers
 
     device = config.check_name(device or name, "device")
     before, _ = overview.load(name)

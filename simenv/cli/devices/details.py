@@ -136,12 +136,10 @@ def median(values: Iterable[float]) -> float:
 
 def layer_lines(layers: Sequence[LayerCalibration]) -> list[str]:
     """Return one line for each layer: its gates, the qubits of its rates, and its error."""
-    from noise_models.layers import layer_error, layer_title
-
     results = []
     for each in layers:
-        gates = ", ".join(layer_title(each))
-        error = layer_error(each)
+        gates = ", ".join(each.names)
+        error = each.error
         count = terminal.counted(len(each.generators), "rate")
         when = f", {each.calibrated}" if each.calibrated else ""
         around = f" on {terminal.counted(len(each.qubits), 'qubit')}"

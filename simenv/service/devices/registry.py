@@ -104,10 +104,10 @@ def _layer_info(layer: LayerCalibration) -> views.LayerInfo:
     from noise_models.layers import layer_error, layer_title  # numpy
 
     return views.LayerInfo(
-        tuple(layer_title(layer)),
+        layer.names,
         layer.qubits,
         len(layer.generators),
-        layer_error(layer),
+        layer.error,
         views.wall_clock_s(layer.calibrated),
     )
 

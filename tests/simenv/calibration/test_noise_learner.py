@@ -14,10 +14,11 @@ from qiskit_ibm_runtime import RuntimeEncoder
 from qiskit_ibm_runtime.results import LayerError, NoiseLearnerResult, PauliLindbladError
 
 from noise_models.calibration import CalibrationSnapshot, LayerGate, NativeGate
-from noise_models.layers import noise_of_layer, with_layers
+from noise_models.layer_noise import noise_of_layer
+from noise_models.layers import with_layers
 from noise_models.snapshot import check, dump, load
 from noise_models.strict_json import SnapshotError
-from simenv.frontends.qiskit.noise_learner import layers_of, read_layers
+from simenv.calibration.noise_learner import layers_of, read_layers
 
 LABELS = ["IIX", "IZI", "YII", "IXZ", "ZYI", "YXI", "IIY"]
 RATES = [0.01, 0.02, 0.005, 0.03, 0.0, 0.007, 0.001]
