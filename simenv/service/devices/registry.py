@@ -101,7 +101,6 @@ def device_info(name: str, snapshot: CalibrationSnapshot, digest: str) -> views.
 
 
 def _layer_info(layer: LayerCalibration) -> views.LayerInfo:
-    from noise_models.layers import layer_error, layer_title  # numpy
 
     return views.LayerInfo(
         layer.names,
