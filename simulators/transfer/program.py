@@ -140,7 +140,7 @@ def build(
 ) -> TransferProgram:
     """Make the program of an admissible circuit. `channel_ids`: number of each channel of `noise`
     in chains; by default its own number. Raises Unsupported for conditions, free parameters, gates
-    on more than two qubits and detunings in loops. The readout is not part of a program."""
+    on more than two qubits, leakage and detunings in loops. The readout is not part of it."""
     found = noise.detunings
     if found is None:
         return _Builder(circuit, noise, table, channel_ids).program()

@@ -29,6 +29,8 @@ from simulators.engine import PauliSum
 from simulators.errors import Unsupported
 from simulators.execution import sampling
 from simulators.simulate import counts_of
+from simulators.transfer import program as transfer
+from simulators.transfer.program import ConstantTable
 
 Matrix = NDArray[np.complex128]
 SX = np.array([[1 + 1j, 1 - 1j], [1 - 1j, 1 + 1j]]) / 2
@@ -433,3 +435,10 @@ def test_leakage_of_a_part_has_the_numbers_of_the_part() -> None:
     noise = attach_noise(circuit, worse)
     with pytest.raises(ValueError, match="flags"):
         noise_of_part(noise, noise.locations[1:], operations, used)
+
+
+def test_the_transfer_simulator_of_fits_refuses_leakage_by_name() -> None:
+    circuit, snapshot, _ = random_case(5)
+    noise = attach_noise(circuit, build(snapshot))
+    with pytest.raises(Unsupported, match=r"leakage; noise=\{'gate.leakage': 0\}"):
+        transfer.build(circuit, noise, ConstantTable())
