@@ -101,7 +101,6 @@ def device_info(name: str, snapshot: CalibrationSnapshot, digest: str) -> views.
 
 
 def _layer_info(layer: LayerCalibration) -> views.LayerInfo:
-
     return views.LayerInfo(
         layer.names,
         layer.qubits,
