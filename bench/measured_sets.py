@@ -28,12 +28,14 @@ _MARK = ".calibration"
 
 
 class MeasuredSet(msgspec.Struct, frozen=True, eq=False):
-    """Counts of one machine with its calibration. `text`: of the calibration, if it is one file."""
+    """Counts of one machine with its calibration. `name`: path of the counts in the folder without
+    the suffix; `text`: of the calibration, if it is one file."""
 
     name: str
     data: CountsData
     snapshot: CalibrationSnapshot
     text: str
+    from_library: bool  # the calibration is that of the library
 
 
 def sets(folder: Path, seed: int) -> Iterator[MeasuredSet]:
@@ -51,18 +53,20 @@ def sets(folder: Path, seed: int) -> Iterator[MeasuredSet]:
             data = with_split(data, splits[name])
         elif not any(each.is_test for each in data.records):
             data = halved(data, [seed])
-        snapshot, text = _calibration(path, data.device)
-        yield MeasuredSet(path.stem, without_tests(data), snapshot, text)
+        beside = _calibration(path, data.device)
+        snapshot, text = beside or (library.load(data.device), "")
+        short = Path(name).with_suffix("").as_posix()
+        yield MeasuredSet(short, without_tests(data), snapshot, text, beside is None)
 
 
-def _calibration(path: Path, device: str) -> tuple[CalibrationSnapshot, str]:
-    """Return the calibration beside a file of counts, or that of the library; with its text."""
+def _calibration(path: Path, device: str) -> tuple[CalibrationSnapshot, str] | None:
+    """Return the calibration beside a file of counts with its text; None: there is none."""
     for beside in sorted(path.parent.glob(f"{path.stem}{_MARK}*")):
         files = sorted(beside.iterdir()) if beside.is_dir() else [beside]
         content = {each.name: each.read_bytes() for each in files}
         snapshot, _ = import_snapshot(content, name=device or path.stem, allow_ignored=True)
         return snapshot, "" if beside.is_dir() else files[0].read_text()
-    return library.load(device), ""
+    return None
 
 
 def halved(data: CountsData, seed: list[int]) -> CountsData:

@@ -74,7 +74,7 @@ def run(options: Namespace) -> Report:
     results: dict[str, Score] = {}
     lines: list[str] = []
     for each in sets(options.data, options.seed) if options.data.is_dir() else ():
-        if options.only and each.name not in options.only:
+        if options.only and each.name.rpartition("/")[2] not in options.only:
             continue
         result, notes = _judged(each, options.python)
         results[each.name] = result
@@ -124,6 +124,7 @@ def _judged(each: MeasuredSet, pythons: list[str]) -> tuple[Score, list[str]]:
         notes.append(
             f"{len(tests) - len(judged)} runs of more than {MOST_QUBITS} qubits are not judged."
         )
+    notes.append(f"Calibration: {each.snapshot.calibrated or 'without a date'}.")
     notes += [peer.text for peer in peers.values() if peer is not None]
     for line in (*_markdown(result), *notes):
         print(f"  {line}")
@@ -209,6 +210,7 @@ def _machine(each: MeasuredSet) -> dict[str, Any]:
     return {
         "name": each.data.device or snapshot.name,
         "calibration": each.text,
+        "from_library": each.from_library,
         "num_qubits": snapshot.num_qubits,
         "dt_ns": snapshot.dt_ns,
         "qubits": [

@@ -2,11 +2,12 @@
 
 `PYTHON bench/peers/emulators.py NAME` emulates one machine for a benchmark. It imports nothing of
 simenv, so that PYTHON may be of another environment. It reads JSON lines: first a machine, {"name",
-"calibration": text of its file, "num_qubits", "dt_ns", "qubits", "gates"} with the values of a
-calibration snapshot, "flips" of a qubit being p01 and p10; then a circuit in each line, a list of
-operations [gate, qubits, angles, clbit] in native gates on the machine's qubits; clbit is -1 but of
-measurements, which come last. It answers with a JSON line: to the machine {"version"}, to a circuit
-{"probabilities": {outcome: probability}}, exact ones; or {"problem"}.
+"calibration": text of its file, "from_library": true without one, "num_qubits", "dt_ns", "qubits",
+"gates"} with the values of a calibration snapshot, "flips" of a qubit being p01 and p10; then a
+circuit in each line, a list of operations [gate, qubits, angles, clbit] in native gates on the
+machine's qubits; clbit is -1 but of measurements, which come last. It answers with a JSON line: to
+the machine {"version"}, to a circuit {"probabilities": {outcome: probability}}, exact ones; or
+{"problem"}.
 """
 
 from __future__ import annotations
@@ -26,10 +27,12 @@ MOST_QUBITS = 11  # of a density matrix here
 
 def aer(machine: Mapping[str, Any], *, scheduled: bool = False) -> Emulator:
     """Emulate by Aer's `NoiseModel.from_backend`. The backend is that of qiskit-ibm-runtime with
-    the machine's name; else one with the values of the snapshot as a Target."""
+    the machine's name, where the set has no calibration of its own; else one with the values of the
+    snapshot as a Target."""
     from qiskit_aer.noise import NoiseModel
 
-    backend = _fake_backend(machine["name"]) or _backend(machine)
+    named = _fake_backend(machine["name"]) if machine["from_library"] else None
+    backend = named or _backend(machine)
     model = NoiseModel.from_backend(backend)
     return lambda operations: _by_aer(_qiskit(operations), model, backend if scheduled else None)
 

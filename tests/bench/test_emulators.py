@@ -25,15 +25,18 @@ barrier q; measure q[3] -> c[0]; measure q[1] -> c[2]; measure q[0] -> c[1];
 """
 
 
-def write_set(folder: Path, texts: list[str], snapshot: CalibrationSnapshot) -> None:
-    """Write counts of the snapshot's device, whose noise differs, beside the snapshot."""
+def write_set(
+    folder: Path, texts: list[str], snapshot: CalibrationSnapshot, *, beside: bool = True
+) -> None:
+    """Write counts of the snapshot's device, whose noise differs; `beside` them the snapshot."""
     rng = np.random.default_rng(5)
     lines = [json.dumps({"kind": "simenv-counts", "format": 1, "device": snapshot.name})]
     for row in measured(texts, changed(snapshot, rng), rng, 500):
         counts = {hex(outcome): count for outcome, count in row.counts.items()}
         lines.append(json.dumps({"qasm": row.source.text, "counts": counts}))
     (folder / "one.jsonl").write_text("\n".join(lines))
-    (folder / "one.calibration.json").write_bytes(snapshots.dump(snapshot))
+    if beside:
+        (folder / "one.calibration.json").write_bytes(snapshots.dump(snapshot))
 
 
 def worst_difference(
@@ -60,14 +63,19 @@ def worst_difference(
     return float(max(results))
 
 
-@pytest.mark.parametrize("device", ["lima", "elsewhere"])
+@pytest.mark.parametrize("beside", [True, False], ids=["file", "library"])
 @pytest.mark.parametrize(
     ("name", "idle"), [("aer", False), ("aer-scheduled", True)], ids=["aer", "scheduled"]
 )
-def test_aer_is_the_recipe_of_its_name(tmp_path: Path, device: str, name: str, idle: bool) -> None:
-    """`elsewhere` is no backend of qiskit-ibm-runtime: its Target is made of the snapshot."""
+def test_aer_has_the_same_calibration(tmp_path: Path, name: str, idle: bool, beside: bool) -> None:
+    """A file beside the counts is that of every emulator, also of a machine whose name
+    qiskit-ibm-runtime knows with other values."""
     lima = library.load("lima")
-    write_set(tmp_path, [LIMA], msgspec.structs.replace(lima, name=device))
+    if beside:
+        other = changed(lima, np.random.default_rng(2))
+        qubits = [msgspec.structs.replace(each, readout_error=None) for each in other.qubits]
+        lima = msgspec.structs.replace(other, qubits=tuple(qubits))
+    write_set(tmp_path, [LIMA], lima, beside=beside)
     options = {"recipe": "aer", "idle": idle}
     assert worst_difference(tmp_path, name, options) < 1e-7
 
