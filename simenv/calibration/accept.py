@@ -7,9 +7,9 @@ A gain of fidelity (`gain`) counts if its mean over runs is above LEAST_GAIN and
 CONFIDENCE (`interval`) above 0; what a device is below Aer's recipe counts by the same rule.
 
 `blended` interpolates between a snapshot and a fitted one, value by value: times and probabilities
-by their logarithms, angles of rotations and ZZ rates linearly. Circuits that a fit has seen are its
-scope (`scope_of`); factors may leave a plausible range (`implausible`). Scores become values for
-JSON (`as_values`) and cells for text and HTML (`cells`).
+by their logarithms, angles of rotations, ZZ rates and what one of both lacks linearly. Circuits
+that a fit has seen are its scope (`scope_of`); factors may leave a plausible range (`implausible`).
+Scores become values for JSON (`as_values`) and cells for text and HTML (`cells`).
 """
 
 from __future__ import annotations
@@ -248,24 +248,30 @@ def _student_quantile(level: float, freedom: int) -> float:
     return math.sqrt(freedom) * math.tan(float(np.interp(level, sums / sums[-1], angles)))
 
 
-_QUBIT = (
-    *("t1_us", "t2_us", "t2_star_us", "p01", "p10", "readout_error", "readout_ns", "excited"),
-)
-_GATE = ("error", "duration_ns")
 _BROKEN = 1.0  # calibrated error of a gate that does not work
+_TIMES = ("t1_us", "t2_us")  # absent: a rate of 0
 
 
 def blended(
     before: calibration.CalibrationSnapshot, after: calibration.CalibrationSnapshot, share: float
 ) -> calibration.CalibrationSnapshot:
     """Interpolate from `before` (share 0) to `after` (share 1), which supplies all other fields.
-    Both have the same qubits and gates in the same order."""
-    if share == 1.0:
-        return after
-    qubits = tuple(_qubit(a, b, share) for a, b in zip(before.qubits, after.qubits, strict=True))
-    gates = tuple(_gate(a, b, share) for a, b in zip(before.gates, after.gates, strict=True))
-    together = _together(before, after, share)
-    result = msgspec.structs.replace(after, qubits=qubits, gates=gates, correlated_readout=together)
+    Both have the same qubits and gates in the same order. A term that one of them lacks acts there
+    with strength 0, so that the other's is multiplied by its share."""
+    if share in (0.0, 1.0):
+        return after if share else before
+    result = msgspec.structs.replace(
+        after,
+        qubits=tuple(_qubit(a, b, share) for a, b in zip(before.qubits, after.qubits, strict=True)),
+        gates=tuple(_gate(a, b, share) for a, b in zip(before.gates, after.gates, strict=True)),
+        feed_forward_ns=between(before.feed_forward_ns, after.feed_forward_ns, share) or 0.0,
+        correlated_readout=_together(before, after, share),
+        measurements=_measurements(before, after, share),
+        measurement_crosstalk=_terms(
+            before.measurement_crosstalk, after.measurement_crosstalk, share, ("qubits",)
+        ),
+        layers=_terms(before.layers, after.layers, share, ("gates", "qubits")),
+    )
     old, new = before.acting_zz_khz, after.acting_zz_khz
     if old == new:
         return result
@@ -278,11 +284,145 @@ def blended(
     return msgspec.structs.replace(result, zz=zz, zz_strength=1.0)
 
 
+def _values(before: Any, after: Any, share: float) -> dict[str, Any]:
+    """Interpolate all numbers of two structs: angles linearly, others as `between` does."""
+    results: dict[str, Any] = {}
+    for name in after.__struct_fields__:
+        ends = getattr(before, name), getattr(after, name)
+        if ends[0] == ends[1] or not all(
+            each is None or (isinstance(each, float | int) and not isinstance(each, bool))
+            for each in ends
+        ):
+            continue
+        if name.endswith("_rad"):
+            results[name] = (1.0 - share) * (ends[0] or 0.0) + share * (ends[1] or 0.0)
+        else:
+            results[name] = between(ends[0], ends[1], share)
+    return results
+
+
+def _terms(before: Any, after: Any, share: float, key: tuple[str, ...]) -> tuple[Any, ...]:
+    """Interpolate the terms of two lists; the fields of `key` name a term. One that a list lacks is
+    its term for any qubits, or has strength 0."""
+    if before == after:
+        return tuple(after)
+    ends: list[dict[Any, Any]] = []
+    for terms in (before, after):
+        named: dict[Any, Any] = {}
+        for each in terms:
+            name = tuple(getattr(each, field) for field in key)
+            number = sum(known[0] == name for known in named)  # of terms of the same name
+            named[name, number] = each
+        ends.append(named)
+    results = []
+    for place in dict.fromkeys((*ends[0], *ends[1])):
+        first, second = (named.get(place, named.get((((),), 0))) for named in ends)
+        like = ends[1].get(place) or ends[0][place]
+        first, second = (_without(like) if each is None else each for each in (first, second))
+        changes = _values(first, second, share)
+        if isinstance(like, calibration.LayerCalibration):
+            place_of = ("pauli", "qubits")
+            changes["generators"] = _terms(first.generators, second.generators, share, place_of)
+        names = {field: getattr(like, field) for field in key}
+        results.append(msgspec.structs.replace(second, **names, **changes))
+    return tuple(results)
+
+
+def _without(term: Any) -> Any:
+    """The same term with strength 0."""
+    changes: dict[str, Any] = {
+        name: 0.0 for name in term.__struct_fields__ if isinstance(getattr(term, name), float)
+    }
+    if isinstance(term, calibration.LayerCalibration):
+        changes["generators"] = ()
+    return msgspec.structs.replace(term, **changes)
+
+
+def _measurements(
+    before: calibration.CalibrationSnapshot, after: calibration.CalibrationSnapshot, share: float
+) -> tuple[calibration.MeasurementCalibration, ...]:
+    """Interpolate the measurements with names; what one lacks is that of its qubit."""
+    if before.measurements == after.measurements:
+        return after.measurements
+    ends = [
+        {(each.name, each.qubit): each for each in snapshot.measurements}
+        for snapshot in (before, after)
+    ]
+    results = []
+    for name, number in dict.fromkeys((*ends[0], *ends[1])):
+        known = []
+        for snapshot, named in zip((before, after), ends, strict=True):
+            each = named.get((name, number), calibration.MeasurementCalibration(name, number))
+            qubit = snapshot.qubits[number]
+            flips = qubit.confusion
+            error = 0.5 * sum(flips) if each.error is None and flips else each.error
+            duration = qubit.readout_ns if each.duration_ns is None else each.duration_ns
+            known.append(msgspec.structs.replace(each, error=error, duration_ns=duration))
+        results.append(msgspec.structs.replace(known[1], **_values(known[0], known[1], share)))
+    return tuple(results)
+
+
 def _qubit(
     before: calibration.QubitCalibration, after: calibration.QubitCalibration, share: float
 ) -> calibration.QubitCalibration:
-    changes = {name: between(getattr(before, name), getattr(after, name), share) for name in _QUBIT}
-    return msgspec.structs.replace(after, **changes)
+    if before == after:
+        return after
+    changes = _values(_with_meanings(before), _with_meanings(after), share)
+    for name in after.__struct_fields__:
+        old, new = getattr(before, name), getattr(after, name)
+        if old is None and new is None:
+            changes.pop(name, None)
+        elif name in _TIMES and (old is None or new is None):
+            changes[name] = new / share if old is None else old / (1.0 - share)
+    if before.frequency_ghz is None or after.frequency_ghz is None:
+        changes["frequency_ghz"] = before.frequency_ghz or after.frequency_ghz
+    result = msgspec.structs.replace(after, **changes)
+    if (before.t2_star_us is None) != (after.t2_star_us is None):
+        rate = (1.0 - share) * before.detuning_rad_us + share * after.detuning_rad_us
+        result = result.with_detuning(rate)
+    if before.t1_jumps == after.t1_jumps:
+        return result
+    return msgspec.structs.replace(result, t1_jumps=_jumps(before, after, result.t1_us, share))
+
+
+def _with_meanings(qubit: calibration.QubitCalibration) -> calibration.QubitCalibration:
+    """The qubit with the values by which those that are absent, and do not mean 0, act."""
+    p01, p10 = qubit.confusion or (None, None)
+    mean = qubit.readout_error
+    if mean is None and p01 is not None and p10 is not None:
+        mean = 0.5 * (p01 + p10)
+    prepared, leaked = qubit.preparation_error, qubit.leaked_readout
+    return msgspec.structs.replace(
+        qubit,
+        p01=p01,
+        p10=p10,
+        readout_error=mean,
+        preparation_error=qubit.excited if prepared is None else prepared,
+        leaked_readout=1.0 if leaked is None else leaked,
+    )
+
+
+def _jumps(
+    before: calibration.QubitCalibration,
+    after: calibration.QubitCalibration,
+    t1_us: float | None,
+    share: float,
+) -> calibration.T1Jumps | None:
+    """Jumps of a qubit: what they add to 1 / T1 now is interpolated, beside T1 itself."""
+    first, second = before.t1_jumps, after.t1_jumps
+    known = second or first
+    if known is None:
+        return None
+    ends = (first or _never(known), second or _never(known))
+    result = msgspec.structs.replace(known, **_values(ends[0], ends[1], share))
+    rate = (1.0 - share) * before.jump_rate_per_us + share * after.jump_rate_per_us
+    if not rate or not t1_us:
+        return result
+    return msgspec.structs.replace(result, low=True, factor=1.0 / (1.0 + rate * t1_us))
+
+
+def _never(jumps: calibration.T1Jumps) -> calibration.T1Jumps:
+    return msgspec.structs.replace(jumps, per_hour=0.0, low=False)
 
 
 def _together(
@@ -311,23 +451,20 @@ def _gate(
 ) -> calibration.GateCalibration:
     if _BROKEN in (before.error, after.error):
         return before if before.error == _BROKEN else after
-    changes = {name: between(getattr(before, name), getattr(after, name), share) for name in _GATE}
-    angles = {each.pauli: (1.0 - share) * each.angle_rad for each in before.rotations}
-    for each in after.rotations:
-        angles[each.pauli] = angles.get(each.pauli, 0.0) + share * each.angle_rad
     rotations = tuple(
-        calibration.PauliRotation(name, angle) for name, angle in angles.items() if angle
+        each
+        for each in _terms(before.rotations, after.rotations, share, ("pauli",))
+        if each.angle_rad
     )
-    return msgspec.structs.replace(after, rotations=rotations, **changes)
+    return msgspec.structs.replace(after, rotations=rotations, **_values(before, after, share))
 
 
 def between(before: float | None, after: float | None, share: float) -> float | None:
-    """Interpolate a value by its logarithm, or linearly if one end is 0. If one end is unknown, the
-    result is `before`, and `after` only at share 1."""
-    if before is None or after is None or before == after:
-        return before if share < 1.0 else after
-    if before <= 0.0 or after <= 0.0:
-        return (1.0 - share) * before + share * after
+    """Interpolate a value by its logarithm, or linearly if one end is 0 or absent."""
+    if before == after:
+        return after
+    if before is None or after is None or before <= 0.0 or after <= 0.0:
+        return (1.0 - share) * (before or 0.0) + share * (after or 0.0)
     return float(before ** (1.0 - share) * after**share)
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 from types import SimpleNamespace
 
 import msgspec
@@ -11,8 +12,22 @@ from failing import fails
 
 from bench.calibration_data import PATH, measured, random_circuit, random_counts
 from noise_models import library
-from noise_models.build import reduced
-from noise_models.calibration import CalibrationSnapshot
+from noise_models.build import independent_confusion, reduced
+from noise_models.calibration import (
+    CalibrationSnapshot,
+    CorrelatedReadout,
+    GateCalibration,
+    LayerCalibration,
+    LayerGate,
+    MeasurementCalibration,
+    MeasurementCrosstalk,
+    NativeGate,
+    PauliGenerator,
+    PauliRotation,
+    QubitCalibration,
+    T1Jumps,
+    ZZCoupling,
+)
 from noise_models.snapshot import dump, load
 from simenv.calibration import accept
 from simenv.calibration.accept import HeldOutGain as Gain
@@ -68,7 +83,158 @@ def test_devices_between_two_change_by_logarithms() -> None:
     assert middle.qubits[1] == before.qubits[1]
     assert accept.blended(before, after, 1.0) is after
     assert accept.between(0.0, 0.1, 0.5) == pytest.approx(0.05)
-    assert accept.between(None, 0.1, 0.5) is None
+    assert accept.between(None, 0.1, 0.5) == pytest.approx(0.05)
+
+
+EVERY_TERM = CalibrationSnapshot(
+    "every term", 2, feed_forward_ns=200.0, zz_strength=1.0, coupling=((0, 1),),
+    native_gates=(NativeGate("x", 1), NativeGate("cz", 2)),
+    qubits=tuple(
+        QubitCalibration(
+            t1_us=40.0, t2_us=30.0, frequency_ghz=5.0, p01=0.02, p10=0.05, readout_ns=700.0,
+            readout_error=0.03, excited=0.02, reset_error=0.03, reset_ns=900.0,
+            preparation_error=0.04, t2_star_us=20.0, memory_error=0.0121, measure_decay=0.1,
+            measure_excitation=0.05, leaked_readout=0.4, readout_decided=0.3,
+            t1_jumps=T1Jumps(1.0, 100.0, 0.2, low=True),
+        )
+        for _ in range(2)
+    ),
+    gates=(
+        GateCalibration("x", (), 0.01, 40.0, 0.02, (PauliRotation("Z", 0.03),), 0.001, 0.2),
+        GateCalibration(
+            "cz", (0, 1), 0.03, 300.0, 0.05,
+            (PauliRotation("ZZ", 0.04), PauliRotation("IZ", -0.06)), 0.01, 0.1,
+        ),
+    ),
+    zz=(ZZCoupling((0, 1), 60.0),),
+    correlated_readout=(
+        CorrelatedReadout(
+            (0, 1),
+            ((0.9, 0.03, 0.02, 0.01), (0.04, 0.9, 0.01, 0.05), (0.03, 0.02, 0.94, 0.04),
+             (0.03, 0.05, 0.03, 0.9)),
+        ),
+    ),
+    measurements=(MeasurementCalibration("measure_2", 0, 0.02, 500.0),),
+    measurement_crosstalk=(MeasurementCrosstalk((), 0.02, 0.1),),
+    layers=(
+        LayerCalibration(
+            (LayerGate("cz", (0, 1)),), (0, 1),
+            (PauliGenerator("X", (0,), 0.01), PauliGenerator("ZZ", (0, 1), 0.004)),
+        ),
+    ),
+)  # fmt: skip
+# Values of a device that say nothing about its noise, or that are those of the second one.
+NOT_NOISE = ("format", "num_qubits", "dt_ns", "max_shots", "rep_delay_ns", "overhead_ns")
+ONCE = {"num_qubits", "num_params", "qubit", "zz_strength", *NOT_NOISE}
+
+
+def _flat(value: object, place: tuple[object, ...] = ()) -> dict[tuple[object, ...], float]:
+    """All numbers of a snapshot. Times of relaxation are rates, T2* is the rate of its detuning,
+    and what an absent value means takes its place."""
+    if isinstance(value, QubitCalibration):
+        means = {
+            "leaked_readout": 1.0 if value.leaked_readout is None else value.leaked_readout,
+            "preparation_error": (
+                value.excited if value.preparation_error is None else value.preparation_error
+            ),
+            "t1_us": 1.0 / value.t1_us if value.t1_us else 0.0,
+            "t2_us": 1.0 / value.t2_us if value.t2_us else 0.0,
+            "t2_star_us": value.detuning_rad_us,
+            "t1_jumps": value.jump_rate_per_us,
+        }
+        fields = {name: getattr(value, name) for name in value.__struct_fields__} | means
+    elif isinstance(value, msgspec.Struct):
+        fields = {k: getattr(value, k) for k in value.__struct_fields__ if k not in ONCE}
+    elif isinstance(value, tuple):
+        fields = {}
+        for number, each in enumerate(value):
+            named = isinstance(each, msgspec.Struct) and not isinstance(each, QubitCalibration)
+            fields[_key(each) if named else number] = each
+    elif isinstance(value, float):
+        return {place: value}
+    else:
+        return {}
+    results: dict[tuple[object, ...], float] = {}
+    for name, each in fields.items():
+        results |= _flat(each, (*place, name))
+    return results
+
+
+def _key(term: msgspec.Struct) -> object:
+    texts = {k: v for k, v in msgspec.structs.asdict(term).items() if not isinstance(v, float)}
+    return str({k: v for k, v in texts.items() if k in ("name", "qubit", "qubits", "pauli")})
+
+
+def _scaled(value: object) -> object:
+    """The same values times 0.9."""
+    if isinstance(value, float):
+        return 0.9 * value
+    if isinstance(value, CorrelatedReadout):
+        return value
+    if isinstance(value, msgspec.Struct):
+        changes = {k: _scaled(getattr(value, k)) for k in value.__struct_fields__ if k not in ONCE}
+        return msgspec.structs.replace(value, **changes)
+    return tuple(map(_scaled, value)) if isinstance(value, tuple) else value
+
+
+def _structs(value: object) -> list[msgspec.Struct]:
+    if isinstance(value, msgspec.Struct):
+        parts = [getattr(value, name) for name in value.__struct_fields__]
+        return [value, *(each for part in parts for each in _structs(part))]
+    return [each for part in value for each in _structs(part)] if isinstance(value, tuple) else []
+
+
+def test_snapshot_of_every_term_lacks_none() -> None:
+    """A new field is to be added to EVERY_TERM, so that its interpolation is seen."""
+    for struct in _structs(EVERY_TERM):
+        for field in msgspec.structs.fields(type(struct)):
+            if "float" in str(field.type) and field.name not in (*NOT_NOISE, "coordinates"):
+                assert getattr(struct, field.name), f"{type(struct).__name__}.{field.name}"
+    listed = {type(each).__name__ for each in _structs(EVERY_TERM)}
+    for field in msgspec.structs.fields(CalibrationSnapshot):
+        for name in re.findall(r"calibration\.(\w+)", str(field.type)):
+            assert name in {*listed, "AngleBounds", "FitScope"}, field.name
+
+
+@pytest.mark.parametrize("is_reversed", [False, True])
+@pytest.mark.parametrize(
+    "other", [reduced(EVERY_TERM, symmetric=True), _scaled(EVERY_TERM)], ids=["reduced", "scaled"]
+)
+def test_all_values_of_devices_between_two_lie_between(
+    other: CalibrationSnapshot, is_reversed: bool
+) -> None:
+    """A value that stays that of one end, or a term that goes at any share, is not between."""
+    before, after = (other, EVERY_TERM) if is_reversed else (EVERY_TERM, other)
+    assert (accept.blended(before, after, 0.0), accept.blended(before, after, 1.0)) == (
+        before,
+        after,
+    )
+    flips = (
+        np.array([(0.02, 0.05)] * 2) if other.correlated_readout else np.array([(0.03, 0.03)] * 2)
+    )
+    apart = CorrelatedReadout((0, 1), tuple(map(tuple, independent_confusion(flips).tolist())))
+    ends = [
+        _flat(
+            each
+            if each.correlated_readout
+            else msgspec.structs.replace(each, correlated_readout=(apart,))
+        )
+        for each in (before, after)
+    ]
+    middle = [_flat(accept.blended(before, after, share)) for share in (0.01, 0.3, 0.7, 0.99)]
+    places = {place for each in (*ends, *middle) for place in each}
+    for place in places:
+        values = [each.get(place, 0.0) for each in (ends[0], *middle, ends[1])]
+        if values[0] == values[-1]:
+            assert values == pytest.approx([values[0]] * 6), place
+        else:
+            steps = np.diff(values) * np.sign(values[-1] - values[0])
+            assert (steps > 0.0).all(), (place, values)
+            assert abs(values[1] - values[0]) < 0.05 * abs(values[-1] - values[0]), (place, values)
+            assert abs(values[-2] - values[-1]) < 0.05 * abs(values[-1] - values[0]), (
+                place,
+                values,
+            )
 
 
 def test_counts_of_the_calibrated_device_keep_its_calibration() -> None:
