@@ -99,10 +99,11 @@ def with_layers(
     snapshot: CalibrationSnapshot, layers: Iterable[LayerCalibration]
 ) -> CalibrationSnapshot:
     """Return a snapshot with these layers in place of its own with the same gates and qubits, and
-    with its other layers."""
+    with its other layers; so for its calibration outside the scope of a fit."""
     new = {layer_key(layer): layer for layer in layers}
     others = tuple(layer for layer in snapshot.layers if layer_key(layer) not in new)
-    return msgspec.structs.replace(snapshot, layers=(*others, *new.values()))
+    outside = None if snapshot.outside is None else with_layers(snapshot.outside, new.values())
+    return msgspec.structs.replace(snapshot, layers=(*others, *new.values()), outside=outside)
 
 
 def layer_key(layer: LayerCalibration) -> tuple[object, ...]:

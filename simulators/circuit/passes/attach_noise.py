@@ -329,7 +329,8 @@ class _CircuitNoise:
         names = [self._circuit.noise_names[row] for row in self._circuit.ops.tolist()]
         uses = layers.layer_uses(names, self._operands, start, durations, self._model.layers)
         later = after_writers(self._circuit, start)
-        uses = [use for use in uses if all(later[k] == start[k] for k in use.operations)]
+        moved = set(np.flatnonzero(later != start).tolist())
+        uses = [use for use in uses if moved.isdisjoint(use.operations)]
         if not uses:
             return [], None
         order = layers.layer_order(later, uses)
@@ -355,18 +356,19 @@ class _CircuitNoise:
     def _before_layers(self, uses: list[layers.LayerUse], group: _Group) -> _Group:
         """Relaxation of waiting qubits that ends at a gate of a layer acts before its channels."""
         after, _, _, second = group
-        for use in uses:
-            moved = (after >= use.operations[0]) & (after < use.operations[-1]) & (second < 0)
-            after[moved] = use.operations[0] - 1
+        place = np.arange(-1, self._circuit.ops.size)  # of what follows operation k - 1
+        for use in uses:  # whose gates are listed one after the other
+            first, last = use.operations[0], use.operations[-1]
+            place[first + 1 : last + 1] = first - 1
+        alone = second < 0
+        after[alone] = place[after[alone] + 1]
         return group
 
     def _of_layers(self, uses: list[layers.LayerUse]) -> list[_Group]:
         """Channels of layers, right before the first of their gates."""
-        rows = [
-            (use.operations[0] - 1, *row)
-            for use in uses
-            for row in self._around(use.layer.channels)
-        ]
+        acting = {id(use.layer): use.layer for use in uses}
+        around = {key: self._around(layer.channels) for key, layer in acting.items()}
+        rows = [(use.operations[0] - 1, *row) for use in uses for row in around[id(use.layer)]]
         if not rows:
             return []
         after, channels, first, second = np.array(rows, np.int64).T.copy()

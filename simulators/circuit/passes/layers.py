@@ -14,9 +14,10 @@ the other: `layer_order` is such an order of the operations.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right, insort
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 
 import msgspec
 import numpy as np
@@ -59,7 +60,8 @@ def layer_uses(
     found = _Search(names, operands, starts, ends, wide[np.argsort(starts[wide], kind="stable")])
     ordered = sorted(layers, key=lambda layer: -len(layer.gates))
     uses = [use for layer in ordered for use in found.uses_of(layer)]
-    return sorted(uses, key=lambda use: (starts[list(use.operations)].max(), use.operations))
+    begins = starts.tolist()
+    return sorted(uses, key=lambda use: (max(begins[k] for k in use.operations), use.operations))
 
 
 class _Search:
@@ -73,7 +75,7 @@ class _Search:
         ends: NDArray[np.int64],
         wide: NDArray[np.int64],
     ) -> None:
-        self._starts, self._ends = starts, ends
+        self._starts, self._ends = begins, stops = starts.tolist(), ends.tolist()
         self._on: dict[int, list[int]] = defaultdict(list)  # operations on a qubit, by start
         self._at: dict[tuple[str, tuple[int, ...]], list[int]] = defaultdict(list)
         self._together: tuple[dict[object, int], dict[object, int]] = ({}, {})
@@ -83,11 +85,11 @@ class _Search:
                 self._on[qubit].append(k)
             key = gate_key(names[k], qubits)
             self._at[key].append(k)
-            for table, times in zip(self._together, (starts, ends), strict=True):
-                table[key, int(times[k])] = k
-        self._begins = {q: [int(starts[k]) for k in each] for q, each in self._on.items()}
+            for table, times in zip(self._together, (begins, stops), strict=True):
+                table[key, times[k]] = k
+        self._begins = {q: [begins[k] for k in each] for q, each in self._on.items()}
         self._used: set[int] = set()
-        self._windows: dict[int, list[tuple[int, int]]] = defaultdict(list)  # of layers, by qubit
+        self._windows: dict[int, list[tuple[int, int]]] = defaultdict(list)  # ascending, by qubit
 
     def uses_of(self, layer: LayerNoise) -> Iterable[LayerUse]:
         if not all(gate in self._at for gate in layer.gates):
@@ -95,7 +97,7 @@ class _Search:
         first = min(layer.gates, key=lambda gate: len(self._at[gate]))
         for k in self._at[first]:
             for table, times in zip(self._together, (self._starts, self._ends), strict=True):
-                keys = [(gate, int(times[k])) for gate in layer.gates]
+                keys = [(gate, times[k]) for gate in layer.gates]
                 if all(key in table for key in keys):
                     operations = {table[key] for key in keys}
                     if self._take(layer, operations):
@@ -104,8 +106,8 @@ class _Search:
 
     def _take(self, layer: LayerNoise, mine: set[int]) -> bool:
         """Take the gates of a layer that acts on them; False if it does not."""
-        low = min(int(self._starts[k]) for k in mine)
-        high = max(int(self._ends[k]) for k in mine)
+        low = min(self._starts[k] for k in mine)
+        high = max(self._ends[k] for k in mine)
         if not self._used.isdisjoint(mine):
             return False
         for qubit in layer.qubits:
@@ -115,11 +117,13 @@ class _Search:
                 if on[at] not in mine:
                     return False
                 at -= 1
-            if any(begin < high and low < end for begin, end in self._windows[qubit]):
+            windows = self._windows[qubit]  # disjoint: the last that begins before `high` decides
+            at = bisect_left(windows, (high, high)) - 1
+            if at >= 0 and windows[at][1] > low:
                 return False
         self._used.update(mine)
         for qubit in layer.qubits:
-            self._windows[qubit].append((low, high))
+            insort(self._windows[qubit], (low, high))
         return True
 
 
@@ -128,13 +132,13 @@ def layer_order(start_ns: NDArray[np.float64], uses: Sequence[LayerUse]) -> NDAr
     after the other, at the last start of one of them. Operations on a common qubit keep their
     order: those before a gate of the layer that start with it take no time, and those after it
     start when it has ended."""
-    times = np.rint(start_ns * _SCALE)
-    rank = np.zeros(times.size, np.int64)
+    times = np.rint(start_ns * _SCALE).tolist()
+    rank = [0] * len(times)
     for number, use in enumerate(uses, 1):
-        operations = list(use.operations)
-        times[operations] = times[operations].max()
-        rank[operations] = number
-    return np.lexsort((np.arange(times.size), rank, times))
+        last = max(times[k] for k in use.operations)
+        for k in use.operations:
+            times[k], rank[k] = last, number
+    return np.lexsort((np.arange(len(times)), np.array(rank), np.array(times)))
 
 
 def without_layers(
@@ -145,12 +149,20 @@ def without_layers(
 ) -> NDArray[np.float64]:
     """Waiting times without their parts in the windows of layers. `windows`: (begin, end) by qubit;
     `end_ns`: end of each waiting time."""
-    result = waits_ns.copy()
-    for k, qubit in enumerate(qubits.tolist()):
-        for begin, end in windows.get(qubit, ()):
-            both = min(end, end_ns[k]) - max(begin, end_ns[k] - waits_ns[k])
-            result[k] -= max(both, 0.0)
-    return np.maximum(result, 0.0)
+    ordered = {}
+    for qubit, each in windows.items():
+        begins, ends = zip(*sorted(each), strict=True)
+        ordered[qubit] = begins, ends, list(accumulate(ends, max))
+    left = []
+    for qubit, stop, wait in zip(qubits.tolist(), end_ns.tolist(), waits_ns.tolist(), strict=True):
+        rest = wait
+        if qubit in ordered:
+            start = stop - wait
+            begins, ends, latest = ordered[qubit]
+            for k in range(bisect_right(latest, start), bisect_left(begins, stop)):
+                rest -= max(min(ends[k], stop) - max(begins[k], start), 0.0)
+        left.append(max(rest, 0.0))
+    return np.array(left, np.float64)
 
 
 def layer_windows(
@@ -158,10 +170,9 @@ def layer_windows(
 ) -> dict[int, list[tuple[float, float]]]:
     """First start and last end of the gates of each layer, by qubit."""
     result: dict[int, list[tuple[float, float]]] = defaultdict(list)
+    begins, ends = start_ns.tolist(), (start_ns + durations_ns).tolist()
     for use in uses:
-        operations = list(use.operations)
-        begin = float(start_ns[operations].min())
-        end = float((start_ns + durations_ns)[operations].max())
+        begin, end = min(begins[k] for k in use.operations), max(ends[k] for k in use.operations)
         for qubit in use.layer.qubits:
             result[qubit].append((begin, end))
     return dict(result)

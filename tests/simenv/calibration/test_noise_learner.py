@@ -13,7 +13,7 @@ from qiskit_aer.noise import PauliLindbladError as AerError
 from qiskit_ibm_runtime import RuntimeEncoder
 from qiskit_ibm_runtime.results import LayerError, NoiseLearnerResult, PauliLindbladError
 
-from noise_models.calibration import CalibrationSnapshot, LayerGate, NativeGate
+from noise_models.calibration import CalibrationSnapshot, FitScope, LayerGate, NativeGate
 from noise_models.layer_noise import noise_of_layer
 from noise_models.layers import with_layers
 from noise_models.snapshot import check, dump, load
@@ -54,6 +54,15 @@ def test_objects_and_their_json_give_the_same_layers() -> None:
     assert stored.layers == found
     again = with_layers(stored, layers_of([learned((0, 1))], source="b"))
     assert [each.source for each in again.layers] == ["b"], "the same gates on the same qubits"
+
+
+def test_circuits_outside_the_scope_of_a_fit_get_the_layers_too() -> None:
+    found = layers_of([learned((0, 1))])
+    fitted = device(fitted=FitScope("before", (3, 2), 1, 2, 1), outside=device(name="before"))
+    stored = load(dump(with_layers(fitted, found)))
+    assert stored.layers == found
+    assert stored.outside is not None
+    assert stored.outside.layers == found
 
 
 def test_the_channel_is_that_of_aer() -> None:

@@ -3,6 +3,7 @@ barriers."""
 
 import itertools
 import math
+import sys
 from collections.abc import Sequence
 
 import msgspec
@@ -24,11 +25,12 @@ from noise_models.calibration import (
     QubitCalibration,
     ZZCoupling,
 )
-from noise_models.model import NoiseOptions
+from noise_models.model import NoiseModel, NoiseOptions
 from noise_models.snapshot import dump, load
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.passes.attach_noise import attach_noise
+from simulators.circuit.passes.layers import without_layers
 from simulators.engine import PauliSum
 from simulators.execution import sampling
 from simulators.simulate import counts_of
@@ -417,3 +419,52 @@ def test_relaxation_before_a_layer_acts_before_its_channels() -> None:
         built = circuit.measure(range(4)).circuit()
         results.append(distribution(built, attach_noise(built, build(snapshot))))
     assert np.abs(results[0] - results[1]).max() < 1e-12
+
+
+def calls(repetitions: int, model: NoiseModel) -> int:
+    """Calls of functions during the attachment to a circuit of this depth."""
+    circuit = Arrays(4, 4)
+    for _ in range(repetitions):
+        circuit.add("sx", [0]).add("cz", [0, 1])
+    count, made = 0, circuit.measure(range(4)).circuit()
+
+    def add(_frame: object, event: str, _argument: object) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    before = sys.getprofile()
+    sys.setprofile(add)
+    try:
+        attach_noise(made, model)
+    finally:
+        sys.setprofile(before)
+    return count
+
+
+def test_the_work_of_layers_is_proportional_to_the_depth() -> None:
+    single = LayerCalibration(
+        (LayerGate("cz", (0, 1)),), (0, 1, 2, 3), (PauliGenerator("Z", (0,), 0.01),)
+    )
+    qubits = (QubitCalibration(t1_us=50.0, t2_us=50.0),) * 4
+    model = build(load(dump(plain(layers=(single,), qubits=qubits))))
+    calls(10, model)
+    assert calls(400, model) < 2.5 * calls(200, model)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_waiting_times_lose_their_parts_in_windows(seed: int) -> None:
+    """Against the sum over all windows of a qubit, in any order and with common parts."""
+    rng = np.random.default_rng(seed)
+    windows = {
+        qubit: [(begin, begin + rng.exponential(3.0)) for begin in rng.uniform(0.0, 100.0, 20)]
+        for qubit in range(3)
+    }
+    qubits = rng.integers(4, size=50)
+    ends, waits = rng.uniform(0.0, 110.0, 50), rng.exponential(8.0, 50)
+    expected = [
+        max(0.0, wait - sum(max(0.0, min(b, end) - max(a, end - wait)) for a, b in
+                            windows.get(int(qubit), ())))
+        for qubit, end, wait in zip(qubits, ends, waits, strict=True)
+    ]  # fmt: skip
+    found = without_layers(qubits, ends, waits, windows)
+    assert np.abs(found - expected).max() < 1e-12
