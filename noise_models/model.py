@@ -10,7 +10,7 @@ from typing import Protocol
 import msgspec
 
 from noise_models.channel import Channel, Readout
-from noise_models.strict_json import NoiseError, known_names
+from noise_models.strict_json import STAR_US, NoiseError, known_names
 
 # Noise model: the channels that a device adds to gates, idle time, preparation and readout.
 
@@ -291,13 +291,16 @@ def _switch(name: str, value: object) -> bool:
 
 def _number(name: str, value: object, largest: float) -> float:
     positive = name in _POSITIVE
-    hint = "microseconds, above 0" if positive else f"a number from 0 to {largest:g}"
+    least = STAR_US[0] if name == "qubit.t2_star_us" else 0.0
+    hint = f"a number from 0 to {largest:g}"
+    if positive:
+        hint = f"microseconds, at least {least:g}" if least else "microseconds, above 0"
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise NoiseError(f"noise option {name} = {value!r}", hint=hint)
     try:
         result = float(value)
     except OverflowError:
         result = math.inf
-    if not (math.isfinite(result) and 0.0 <= result <= largest) or (positive and not result):
+    if not (math.isfinite(result) and least <= result <= largest) or (positive and not result):
         raise NoiseError(f"noise option {name} = {value!r}", hint=hint)
     return result + 0.0  # -0.0 becomes 0.0

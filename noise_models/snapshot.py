@@ -13,7 +13,16 @@ import msgspec
 
 from noise_models import calibration, strict_json as checks
 from noise_models.layers import check_layers
-from noise_models.strict_json import MAX_QUBITS, NS, UNIT, US, Range, SnapshotError, short_repr
+from noise_models.strict_json import (
+    MAX_QUBITS,
+    NS,
+    STAR_US,
+    UNIT,
+    US,
+    Range,
+    SnapshotError,
+    short_repr,
+)
 
 MAX_GATES = 2_000_000
 MAX_DATES = 1_000_000
@@ -36,7 +45,8 @@ _DEVICE: dict[str, Range] = {
 _FIT: dict[str, Range] = dict.fromkeys(("bodies", "widest", "two_qubit_gates"), (0, 10**9))
 _NATIVE: dict[str, Range] = {"num_qubits": (1, 64), "num_params": (0, 64)}
 _QUBIT: dict[str, Range] = {
-    **dict.fromkeys(("t1_us", "t2_us", "t2_star_us"), US),
+    **dict.fromkeys(("t1_us", "t2_us"), US),
+    "t2_star_us": STAR_US,
     **dict.fromkeys(("readout_ns", "reset_ns"), NS),
     **dict.fromkeys(("p01", "p10", "readout_error", "excited"), UNIT),
     **dict.fromkeys(("reset_error", "preparation_error", "memory_error"), UNIT),

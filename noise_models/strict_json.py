@@ -172,6 +172,7 @@ Range = tuple[float, float]
 UNIT: Range = (0.0, 1.0)  # probabilities
 NS: Range = (0.0, 1e12)  # 17 minutes
 US: Range = (math.ulp(0.0), 1e15)  # 32 years; 0 is no measured time
+STAR_US: Range = (1e-3, US[1])  # T2*, not shorter than any gate
 KHZ: Range = (-1e6, 1e6)
 _GATE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}", re.ASCII)
 

@@ -336,8 +336,9 @@ class _Run(msgspec.Struct, frozen=True, eq=False):
         owners = list(found)
         drawn = np.zeros((shots, len(owners)))
         for column, reach in enumerate(found.values()):
-            x, weights = nodes(reach, SAMPLED_ERROR) if reach < math.inf else (np.zeros(0),) * 2
-            if 0 < x.size <= MOST_NODES:
+            rule = nodes(reach, SAMPLED_ERROR, MOST_NODES)
+            if rule is not None:
+                x, weights = rule
                 drawn[:, column] = x[
                     np.minimum(np.searchsorted(weights.cumsum(), rng.random(shots)), x.size - 1)
                 ]

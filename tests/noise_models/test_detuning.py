@@ -47,7 +47,7 @@ def test_the_envelope_with_t2_is_1_over_e_at_t2_star() -> None:
 def test_a_snapshot_keeps_t2_star_and_states_what_acts() -> None:
     assert load(dump(SNAPSHOT)) == SNAPSHOT
     assert dict(clamps(SNAPSHOT))["qubits[2].t2_star_us"].startswith("T2* = 50 us is above T2")
-    for wrong in (0.0, -1.0, math.inf):
+    for wrong in (0.0, -1.0, math.inf, 1e-300, 9e-4):
         qubit = msgspec.structs.replace(SNAPSHOT.qubits[0], t2_star_us=wrong)
         values = msgspec.structs.replace(SNAPSHOT, qubits=(qubit, *SNAPSHOT.qubits[1:]))
         with pytest.raises(SnapshotError, match=r"qubits\[0\]\.t2_star_us"):
@@ -60,6 +60,10 @@ def test_factor_and_value_of_the_detuning() -> None:
     assert model(qubit__quasistatic=2.0).detuning(0) == pytest.approx(2.0 * model().detuning(0))
     assert model(qubit__t2_star_us=10.0).detuning(2) > 0.0
     assert model(qubit__quasistatic=0.0).digest != model().digest
+    assert model(qubit__t2_star_us=1e-3).detuning(0) > 0.0
+    with pytest.raises(NoiseError, match=r"qubit\.t2_star_us = 2e-08") as caught:
+        model(qubit__t2_star_us=2e-8)
+    assert caught.value.hint == "microseconds, at least 0.001"
     with pytest.raises(NoiseError, match="quasistatic"):
         model(recipe="aer", qubit__quasistatic=0.5)
     assert build(SNAPSHOT, NoiseOptions.parse("aer")).detuning(0) == 0.0

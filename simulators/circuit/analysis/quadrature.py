@@ -37,13 +37,27 @@ _TRIED = 101  # values of a at which the error is looked at
 Array = NDArray[np.float64]
 
 
-@functools.lru_cache(maxsize=1024)
-def nodes(reach: float, error: float) -> tuple[Array, Array]:
+def nodes(reach: float, error: float, most: float) -> tuple[Array, Array] | None:
     """Nodes and weights of a quadrature of the normal distribution that integrates exp(i a x) for
     |a| <= `reach` with at most this error: Gauss-Hermite, or for a large reach the trapezoidal
-    rule, whose error is that of its aliases (Trefethen and Weideman, SIAM Review 56, 385)."""
-    x: Array
-    weights: Array
+    rule, whose error is that of its aliases (Trefethen and Weideman, SIAM Review 56, 385). None:
+    it has more than `most` nodes, which are not computed."""
+    rule = _gauss_hermite(reach, error) if reach <= _HERMITE_NODES else None
+    if rule is not None:
+        return rule if rule[0].size <= most else None
+    tail = math.sqrt(2.0 * math.log(4.0 / error))
+    step = 2.0 * math.pi / (reach + tail)
+    if step == 0.0 or 2.0 * tail / step > most or (count := 2 * math.ceil(tail / step) + 1) > most:
+        return None
+    x = np.asarray(step * np.arange(-(count // 2), count // 2 + 1))
+    weights = np.asarray(np.exp(-0.5 * x * x))
+    return x, weights / weights.sum()
+
+
+@functools.lru_cache(maxsize=1024)
+def _gauss_hermite(reach: float, error: float) -> tuple[Array, Array] | None:
+    """Fewest nodes of Gauss-Hermite quadrature with at most this error; None: more than
+    _HERMITE_NODES."""
     a = np.linspace(0.0, reach, _TRIED)
     wanted = np.exp(-0.5 * a * a)
     for count in range(1, _HERMITE_NODES + 1):
@@ -51,11 +65,7 @@ def nodes(reach: float, error: float) -> tuple[Array, Array]:
         weights = np.asarray(factors / factors.sum())
         if np.abs(np.cos(np.outer(a, x)) @ weights - wanted).max() <= error:
             return x, weights
-    tail = math.sqrt(2.0 * math.log(4.0 / error))
-    step = 2.0 * math.pi / (reach + tail)
-    x = np.asarray(step * np.arange(-math.ceil(tail / step), math.ceil(tail / step) + 1))
-    weights = np.asarray(np.exp(-0.5 * x * x))
-    return x, weights / weights.sum()
+    return None
 
 
 class Grid(msgspec.Struct, frozen=True, eq=False):
@@ -80,14 +90,20 @@ def exact_grid(reaches: Sequence[float], most: int) -> Grid | None:
     return next((each for each in built if each is not None), None)
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=16)  # of a few MB
 def _grid(reaches: tuple[float, ...], error: float, most: int) -> Grid | None:
     if not reaches:
         return Grid(np.zeros((1, 0)), np.ones(1), 0.0)
-    rules = [nodes(reach, error / len(reaches)) for reach in reaches]
-    size = math.prod(x.size for x, _ in rules)
-    sparse = _sparse(reaches, error, min(most, size - 1))
-    if sparse is not None or size > most:
+    rules: list[tuple[Array, Array]] = []
+    size = 1
+    for reach in reaches:
+        rule = nodes(reach, error / len(reaches), most / size)
+        if rule is None:
+            return _sparse(reaches, error, most)
+        rules.append(rule)
+        size *= rule[0].size
+    sparse = _sparse(reaches, error, size - 1)
+    if sparse is not None:
         return sparse
     x = np.stack(np.meshgrid(*(x for x, _ in rules), indexing="ij"), -1).reshape(size, -1)
     weights = functools.reduce(np.multiply.outer, (each for _, each in rules), np.ones(()))
@@ -115,7 +131,7 @@ def _sparse(reaches: tuple[float, ...], error: float, most: int) -> Grid | None:
         if count > most:
             return None
         for q in range(last, len(levels)):
-            if levels[q] + 1 < len(sizes[q]):
+            if levels[q] + 1 < min(len(sizes[q]), _LEVELS):
                 longer = (*levels[:q], levels[q] + 1, *levels[q + 1 :])
                 value = math.prod(
                     sizes[k][level] / max(1, 2 * level) for k, level in enumerate(longer)
@@ -133,7 +149,7 @@ def _sparse(reaches: tuple[float, ...], error: float, most: int) -> Grid | None:
 @functools.lru_cache(maxsize=1024)
 def _differences(reach: float) -> tuple[float, ...]:
     """Bounds of the differences of consecutive levels for exp(i a x), |a| <= `reach`, in descending
-    order. The last one also bounds what higher levels would add."""
+    order. The last one also bounds what higher levels would add; of all _LEVELS it has no level."""
     a = np.linspace(0.0, reach, _TRIED)
     means = [np.cos(np.outer(a, x)) @ weights for x, weights in map(_level, range(_LEVELS))]
     steps = [1.0, *(float(np.abs(b - c).max()) for b, c in itertools.pairwise(means))]
@@ -141,7 +157,7 @@ def _differences(reach: float) -> tuple[float, ...]:
     bounds = np.maximum.accumulate([rest, *steps[::-1]])[::-1][:-1]
     small = np.flatnonzero(bounds < 1e-16)  # below the rounding of a sum
     last = int(small[0]) if small.size else len(bounds)
-    return (*bounds[:last].tolist(), max(rest, 1e-16)) if last < len(bounds) else tuple(bounds)
+    return (*bounds[:last].tolist(), max(rest, 1e-16))
 
 
 @functools.cache
@@ -205,6 +221,6 @@ def grid_size(detunings: Detunings) -> float:
     different sets of detunings."""
     result = 1.0
     for reach in reaches(detunings).values():
-        count = nodes(reach, SAMPLED_ERROR)[0].size if math.isfinite(reach) else LARGEST_GRID
-        result = min(result * (count if count <= MOST_NODES else LARGEST_GRID), LARGEST_GRID)
+        rule = nodes(reach, SAMPLED_ERROR, MOST_NODES)
+        result = min(result * (LARGEST_GRID if rule is None else rule[0].size), LARGEST_GRID)
     return result

@@ -3,6 +3,7 @@ integrates over the detunings on a fine grid."""
 
 import math
 import re
+import tracemalloc
 
 import msgspec
 import numpy as np
@@ -20,7 +21,12 @@ from noise_models.calibration import (
     QubitCalibration,
 )
 from noise_models.model import NoiseOptions
-from simulators.circuit.analysis.quadrature import reaches
+from simulators.circuit.analysis.quadrature import (
+    LARGEST_GRID,
+    exact_grid,
+    grid_size,
+    reaches,
+)
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.passes.attach_noise import attach_noise
@@ -332,6 +338,28 @@ def test_too_many_nodes_of_an_exact_result_are_refused() -> None:
     with pytest.raises(Unsupported, match="has more than 65536 nodes") as caught:
         distribution(circuit, noise)
     assert "shorter waiting times" in caught.value.hint
+    assert sum(counts_of(Runner("statevector")(circuit, shots=20, noise=noise)).values()) == 20
+
+
+@pytest.mark.parametrize(
+    ("wait_ns", "star_us", "factor"), [(1e6, 1e-3, 1.0), (2e3, 10.0, 1e9), (1e12, 10.0, 1.0)]
+)
+def test_a_huge_reach_takes_no_memory(wait_ns: float, star_us: float, factor: float) -> None:
+    """Strong detunings, by T2*, by the factor or by a long wait: nodes that are too many are
+    counted, not built."""
+    circuit = cat(2, wait_ns)
+    options = NoiseOptions.parse({"qubit.quasistatic": factor})
+    noise = attach_noise(circuit, build(line(2, t2_us=1e12, t2_star_us=star_us), options))
+    assert noise.detunings is not None
+    tracemalloc.start()
+    try:
+        assert grid_size(noise.detunings) == LARGEST_GRID
+        assert exact_grid(list(reaches(noise.detunings).values()), 8192) is None
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+    with pytest.raises(Unsupported, match="has more than 65536 nodes"):
+        distribution(circuit, noise)
     assert sum(counts_of(Runner("statevector")(circuit, shots=20, noise=noise)).values()) == 20
 
 
