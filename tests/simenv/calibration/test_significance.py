@@ -54,7 +54,7 @@ def test_few_bodies_of_another_device_are_enough() -> None:
     assert not found.held_out.gain.is_above
 
 
-def test_one_draw_has_the_same_signs_for_all_candidates() -> None:
+def test_one_draw_is_for_all_candidates() -> None:
     """Gains of equal candidates are equal in each draw, so that a family of them is one."""
     random = np.random.default_rng(5)
     snapshot = device(random, SIZE)
