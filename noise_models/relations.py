@@ -27,16 +27,18 @@ _IDLE_NS = 1000.0
 class Difference(msgspec.Struct, frozen=True):
     """Difference of two noise models at one place.
 
-    `kind`: gate, idle, detuning, memory, measurement, preparation, reset or readout. Infidelities
-    are average gate infidelities; for a readout, the mean of p01 and p10. `distance`: half the
-    trace norm of the difference of the Choi states, 0 to 1; for a readout, the larger difference of
-    p01 and p10. Half the diamond distance lies between `distance` and 2^n times `distance`
-    (Watrous, The Theory of Quantum Information, chapter 3). `qubits` of a measurement: the measured
-    one, and another one if the channel is that of the other.
+    `kind`: gate, layer, idle, crosstalk, detuning, memory, measurement, preparation, reset or
+    readout. Infidelities are average gate infidelities, with the leakage of a gate; for a readout,
+    the mean probability of a wrong record. `distance`: half the trace norm of the difference of the
+    Choi states, 0 to 1, where what leaks is orthogonal to the rest; for a readout, the largest
+    total variation of the records of a state. Half the diamond distance lies between `distance` and
+    2^n times `distance` (Watrous, The Theory of Quantum Information, chapter 3). `qubits` of a
+    measurement: the measured one, and another one if the channel is that of the other; of a
+    readout: all that are read together if a model has a group of them.
     """
 
     kind: str
-    name: str  # name of a gate; "" for the other kinds
+    name: str  # name of a gate, or the gates of a layer; "" for the other kinds
     qubits: tuple[int, ...]
     first_infidelity: float
     second_infidelity: float
@@ -44,8 +46,10 @@ class Difference(msgspec.Struct, frozen=True):
 
 
 def distance(first: Channel, second: Channel) -> float:
-    """Return half the trace norm of the difference of two Choi states: 0 to 1."""
-    return float(np.abs(np.linalg.eigvalsh(first.choi - second.choi)).sum() / 2.0)
+    """Return half the trace norm of the difference of two Choi states: 0 to 1. What a channel does
+    not keep is in a state beside the others."""
+    lost = abs(float(first.ptm[0, 0] - second.ptm[0, 0]))
+    return float(np.abs(np.linalg.eigvalsh(first.choi - second.choi)).sum() + lost) / 2.0
 
 
 def compare(
@@ -54,9 +58,10 @@ def compare(
     options: tuple[NoiseOptions, NoiseOptions] = (_DEFAULT, _DEFAULT),
 ) -> tuple[Difference, ...]:
     """Return the differences of the models of two documents, the largest distance first. Places are
-    the gates on the qubits that either document names, and each qubit of the smaller device or
-    named (1 us of idle time and of a detuning, one layer, a measurement, preparation, reset and
-    readout). Raises NoiseError."""
+    the gates on the qubits that either document names, the channels of each layer of gates that has
+    its own, pairs with a ZZ interaction (1 us), groups that are read together, and each qubit of
+    the smaller device or named (1 us of idle time and of a detuning, one layer, a measurement,
+    preparation, reset and readout). Raises NoiseError."""
     models = (model(first, options[0]), model(second, options[1]))
     sizes = [each.num_qubits for each in models if each.num_qubits]
     gates = dict.fromkeys((*_gates(first), *_gates(second)))
@@ -71,6 +76,8 @@ def compare(
     ]
     for qubit in range(num_qubits):
         rows += _of_qubit(models, qubit)
+    rows += [*_of_layers(models), *_of_pairs(models), *_of_groups(models)]
+    rows = [row for row in rows if max(row.qubits) < num_qubits]
     return tuple(sorted(rows, key=lambda row: (-row.distance, row.kind, row.name, row.qubits)))
 
 
@@ -89,7 +96,8 @@ def _gates(document: Document) -> Iterable[tuple[str, tuple[int, ...]]]:
 
 
 def _after_gate(noise: NoiseModel, name: str, qubits: tuple[int, ...]) -> Channel:
-    """Compose the channels of a gate on its own qubits; channels on neighbours are omitted."""
+    """Compose the channels of a gate on its own qubits, and what its leakage leaves; channels on
+    neighbours are omitted."""
     result = identity(len(qubits))
     for located in noise.after_gate(name, qubits):
         channel = located.channel
@@ -101,7 +109,83 @@ def _after_gate(noise: NoiseModel, name: str, qubits: tuple[int, ...]) -> Channe
             result = result.then(tensor(channel, identity(1)))
         elif located.qubits[0] == qubits[-1] and len(located.qubits) == 1:
             result = result.then(tensor(identity(1), channel))
-    return result
+    leaks = noise.leakage(name, qubits)[0] if noise.leaks else 0.0
+    if not leaks:
+        return result
+    stays = _stays(leaks)
+    return result.then(stays if len(qubits) == 1 else tensor(stays, stays))
+
+
+def _stays(leaks: float) -> Channel:
+    """Return the map of the shots in which a qubit does not leak from |1>: diag(1, sqrt(1 - p))."""
+    result = np.diag((1.0 - 0.5 * leaks, *(math.sqrt(1.0 - leaks),) * 2, 1.0 - 0.5 * leaks))
+    result[0, 3] = result[3, 0] = 0.5 * leaks
+    return Channel(result)
+
+
+_Models = tuple[NoiseModel, NoiseModel]
+
+
+def _of_layers(models: _Models) -> list[Difference]:
+    """Return the differences of the channels of each layer, place by place. Where a model does not
+    have the layer, its gates have their own channels."""
+    rows = []
+    for gates in dict.fromkeys(layer.gates for each in models for layer in each.layers):
+        name = ", ".join(f"{gate} {'-'.join(map(str, qubits))}" for gate, qubits in gates)
+        found = [_of_layer(each, gates) for each in models]
+        for qubits in dict.fromkeys((*found[0], *found[1])):
+            none = identity(len(qubits))
+            channels = [each.get(qubits, none) for each in found]
+            rows.append(_row("layer", name, qubits, channels[0], channels[1]))
+    return rows
+
+
+def _of_layer(
+    noise: NoiseModel, gates: tuple[tuple[str, tuple[int, ...]], ...]
+) -> dict[tuple[int, ...], Channel]:
+    """Return the channels of gates that act at the same time, by their qubits in order."""
+    results: dict[tuple[int, ...], Channel] = {}
+    own = next((each for each in noise.layers if each.gates == gates), None)
+    if own is None:
+        for name, qubits in gates:
+            channel = _after_gate(noise, name, qubits)
+            is_sorted = qubits == tuple(sorted(qubits))
+            results[tuple(sorted(qubits))] = channel if is_sorted else channel.reversed()
+        return results
+    for located in own.channels:
+        before = results.get(located.qubits, identity(len(located.qubits)))
+        results[located.qubits] = before.then(located.channel)
+    return results
+
+
+def _of_pairs(models: _Models) -> list[Difference]:
+    """Return the differences of ZZ interactions."""
+    rows = []
+    for pair in sorted({*models[0].crosstalk_pairs, *models[1].crosstalk_pairs}):
+        channels = [
+            (each.crosstalk(pair, _IDLE_NS) if pair in each.crosstalk_pairs else None)
+            or identity(2)
+            for each in models
+        ]
+        rows.append(_row("crosstalk", "", pair, channels[0], channels[1]))
+    return rows
+
+
+def _of_groups(models: _Models) -> list[Difference]:
+    """Return the differences of the confusion of qubits that are read together."""
+    rows = []
+    known = [each.readout() for each in models]
+    groups = [{group.qubits: group for group in each.groups} if each else {} for each in known]
+    for qubits in dict.fromkeys((*groups[0], *groups[1])):
+        confusions = []
+        for noise, own in zip(models, groups, strict=True):
+            flips = np.array([_flips(noise, qubit) for qubit in qubits])
+            group = own.get(qubits)
+            confusions.append(independent_confusion(flips) if group is None else group.confusion)
+        wrong = [1.0 - float(np.diag(each).mean()) for each in confusions]
+        largest = float(np.abs(confusions[0] - confusions[1]).sum(axis=0).max()) / 2.0
+        rows.append(Difference("readout", "", qubits, wrong[0], wrong[1], largest))
+    return rows
 
 
 def _of_qubit(models: tuple[NoiseModel, NoiseModel], qubit: int) -> list[Difference]:
@@ -169,8 +253,13 @@ def _row(
     kind: str, name: str, qubits: tuple[int, ...], first: Channel, second: Channel
 ) -> Difference:
     return Difference(
-        kind, name, qubits, first.infidelity, second.infidelity, distance(first, second)
+        kind, name, qubits, _infidelity(first), _infidelity(second), distance(first, second)
     )
+
+
+def _infidelity(channel: Channel) -> float:
+    """Return the average gate infidelity of a channel that does not keep the trace."""
+    return channel.infidelity + (1.0 - float(channel.ptm[0, 0])) / (1 + (1 << channel.num_qubits))
 
 
 # Composition of noise models: the channels of one after those of the other.

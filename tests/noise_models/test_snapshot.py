@@ -12,7 +12,7 @@ from failing import fails
 from hypothesis import given, settings, strategies as st
 
 from noise_models import calibration, channel, document, library, normal_form, snapshot
-from noise_models.build import independent_confusion
+from noise_models.build import independent_confusion, leaked_infidelity
 from noise_models.channel import Channel
 from noise_models.custom import ChannelEntry, CustomModel, IdleEntry, ReadoutEntry
 from noise_models.model import NoiseModel, NoiseOptions
@@ -455,6 +455,51 @@ def test_comparison_names_the_changed_places() -> None:
     assert [(row.kind, row.qubits) for row in idle] == [("idle", (q,)) for q in (2, 1, 0)]
 
 
+def test_comparison_has_layers_interactions_groups_and_leakage() -> None:
+    """Each was compared as if it were not there, and a gate that leaks as a better one."""
+    snapshot = transmons()
+    gate = next(each for each in snapshot.gates if each.name == "cz" and each.qubits)
+    pair = (min(gate.qubits), max(gate.qubits))
+    layer = calibration.LayerCalibration(
+        (calibration.LayerGate("cz", pair),), pair, (calibration.PauliGenerator("XX", pair, 0.03),)
+    )
+    flips = np.array([snapshot.qubits[q].confusion or (0.0, 0.0) for q in pair])
+    confusion = 0.9 * independent_confusion(flips) + 0.1 * np.eye(4)[::-1]
+    group = calibration.CorrelatedReadout(pair, tuple(map(tuple, confusion.tolist())))
+    leaking = tuple(
+        msgspec.structs.replace(each, leakage=0.02) if each is gate else each
+        for each in snapshot.gates
+    )
+    change = msgspec.structs.replace
+    plain = change(snapshot, zz=(), correlated_readout=(), layers=())
+    expected = {
+        "layer": change(plain, layers=(layer,)),
+        "crosstalk": change(plain, zz=(calibration.ZZCoupling(pair, 60.0),), zz_strength=1.0),
+        "readout": change(plain, correlated_readout=(group,)),
+        "gate": change(plain, gates=leaking),
+    }
+    for kind, other in expected.items():
+        rows = [row for row in compare(plain, other) if row.distance > 1e-12]
+        assert [(row.kind, row.qubits) for row in rows] == [(kind, pair)], kind
+        assert compare(other, other)[0].distance == 0.0
+        (back,) = (row for row in compare(other, plain) if row.distance > 1e-12)
+        assert (back.first_infidelity, back.distance) == (
+            rows[0].second_infidelity,
+            rows[0].distance,
+        )
+        if kind == "layer":
+            assert rows[0].name == f"cz {pair[0]}-{pair[1]}"
+            assert rows[0].first_infidelity == pytest.approx(gate.error)
+            flipped = -0.5 * np.expm1(-0.06)
+            assert rows[0].second_infidelity == pytest.approx(0.8 * flipped)
+        elif kind == "readout":
+            assert rows[0].second_infidelity == pytest.approx(1.0 - np.diag(confusion).mean())
+        elif kind == "gate":
+            leaked = leaked_infidelity(change(gate, leakage=0.02), 2)
+            assert rows[0].second_infidelity == pytest.approx(leaked, rel=0.2)
+            assert rows[0].second_infidelity > rows[0].first_infidelity
+
+
 def test_distance_of_pauli_mixtures_is_the_total_variation() -> None:
     weights = np.random.default_rng(1).dirichlet(np.ones(16), size=2)
     result = distance(channel.from_paulis(weights[0]), channel.from_paulis(weights[1]))
@@ -464,7 +509,8 @@ def test_distance_of_pauli_mixtures_is_the_total_variation() -> None:
 
 def test_comparison_takes_custom_models() -> None:
     rows = compare(transmons(), EXTRA)
-    assert {row.kind for row in rows} == {"gate", "idle", "preparation", "reset", "readout"}
+    kinds = {"gate", "idle", "crosstalk", "preparation", "reset", "readout"}
+    assert {row.kind for row in rows} == kinds
     assert next(row for row in rows if row.kind == "reset").second_infidelity == 0.0
 
 
