@@ -1,7 +1,8 @@
 """Intervals of fitted values: do they contain the truth, and are values without information marked?
 
 Devices of 3 to 7 qubits are drawn at random with their calibrations, and true devices that differ
-from these in all values, some also by rotations of their pairs. Counts of random circuits, on some
+from these in all values, some also by rotations of their pairs, by records of two qubits that flip
+together, and by their T2* (quasistatic detunings). Counts of random circuits, on some
 devices also of sequences of gates on single qubits and of delays, are drawn from exact
 distributions and fitted as `simenv calibrate` does. Values without the mark "not identified" count:
 the share of their intervals of 95 % that contain the truth.
@@ -19,7 +20,7 @@ from collections import Counter
 import msgspec
 import numpy as np
 
-from bench.engine.fit_truths import changed, circuits, counts_of, device
+from bench.engine.fit_truths import changed, circuits, counts_of, device, read_together
 from bench.harness import SEED, Option, Report
 from bench.harness.kernels import load_kernels
 from noise_models.calibration import CalibrationSnapshot, PauliRotation
@@ -78,6 +79,30 @@ def rotated(snapshot: CalibrationSnapshot, random: np.random.Generator) -> Calib
     return msgspec.structs.replace(snapshot, gates=tuple(gates))
 
 
+def with_joint_flips(
+    snapshot: CalibrationSnapshot, random: np.random.Generator
+) -> CalibrationSnapshot:
+    """Snapshot in which the records of two neighbours flip together; their own readout errors
+    include it."""
+    result = read_together(snapshot, random)
+    (group,) = result.correlated_readout
+    qubits = list(result.qubits)
+    for each in group.qubits:
+        flips = (qubits[each].p01 or 0.0, qubits[each].p10 or 0.0)
+        p01, p10 = (p + group.joint_flip * (1.0 - 2.0 * p) for p in flips)
+        qubits[each] = msgspec.structs.replace(qubits[each], p01=p01, p10=p10)
+    return msgspec.structs.replace(result, qubits=tuple(qubits))
+
+
+def with_t2_star(snapshot: CalibrationSnapshot, share: float) -> CalibrationSnapshot:
+    """Snapshot whose qubits have this share of their T2 as T2*."""
+    qubits = tuple(
+        msgspec.structs.replace(each, t2_star_us=share * (each.t2_limited_us or 0.0))
+        for each in snapshot.qubits
+    )
+    return msgspec.structs.replace(snapshot, qubits=qubits)
+
+
 def held_deviance(fit: LikelihoodFit, place: int, value: float) -> float:
     """Least deviance of all values with one quantity held, by a penalty of its difference."""
     likelihood, quantity = fit.likelihood, fit.quantities[place]
@@ -127,7 +152,13 @@ def run(options: Namespace) -> Report:
         calibration = device(random, num_qubits)
         truth = changed(calibration, random)
         if random.random() < 0.3:
+            share = float(random.uniform(0.2, 0.8))
+            truth = with_t2_star(truth, share)
+            calibration = with_t2_star(calibration, min(share * float(random.uniform(0.6, 1.5)), 1))
+        if random.random() < 0.3:
             truth = rotated(truth, random)
+        if random.random() < 0.3:
+            truth = with_joint_flips(truth, random)
         number, shots = int(random.choice(CIRCUITS)), int(random.choice(SHOTS))
         sources = circuits(random, num_qubits, number)
         if random.random() < 0.5:
@@ -151,9 +182,8 @@ def run(options: Namespace) -> Report:
                         f" truth {each.fitted or 0.0:.3g}"
                     )
         likelihood = fitted.likelihood
-        rates = [
-            k for k, each in enumerate(likelihood.quantities) if each.kind not in ("angle", "ZZ")
-        ]
+        signed = ("angle", "ZZ", "joint flip")
+        rates = [k for k, each in enumerate(likelihood.quantities) if each.kind not in signed]
         chosen = random.permutation(rates)[: options.profiles].tolist()
         for place in chosen:
             if likelihood.values[place] > 0.0 and is_flat(likelihood, place):

@@ -2,7 +2,9 @@
 
 A fit holds values near the calibration where the counts do not determine them, and its own spread
 is narrow there. Here each value of the circuits (T1, T2, readout errors, gate errors, angles, ZZ
-rates) has its interval of 95 % by the profile of the likelihood (`Likelihood`), in units. A value
+rates) has its interval of 95 % by the profile of the likelihood (`Likelihood`), in units. Terms
+that the fit leaves out, such as joint flips and angles of each gate, are unknown in the profile as
+well: counts that have them would else bend the intervals of all other values. A value
 that the counts do not bound within a factor of MOST_RATIO is not identified: its fitted value
 follows the prior. Values that only their sum or another combination identifies have correlated
 estimates.
@@ -177,6 +179,10 @@ class _Device(msgspec.Struct, frozen=True, eq=False):
                 quantity,
                 [fit_components.fitted_gate(each, setting) for each in self._of(quantity)],
             )
+        if quantity.kind in (P01, P10):
+            return _median(
+                [_flip(quantity.kind, qubit, setting) for qubit in self._qubits(quantity)]
+            )
         return _median(
             [
                 _of_qubit(
@@ -241,6 +247,18 @@ def _error_of(gate: GateCalibration) -> Component:
     return Component(fit_components.ERROR, tuple(sorted(gate.qubits)), gate.name)
 
 
+def _flip(kind: str, qubit: int, setting: Setting) -> float | None:
+    """Readout error of a qubit with all joint flips, also those that are too small to store."""
+    flips = setting.flips(qubit)
+    if flips is None:
+        return None
+    result = flips[0 if kind == P01 else 1]
+    for each in setting.joint_flips:
+        if qubit in each.qubits:
+            result += each.probability * (1.0 - 2.0 * result)
+    return result
+
+
 def _of_qubit(kind: str, calibration: QubitCalibration) -> float | None:
     if kind == P01:
         return calibration.p01
@@ -280,21 +298,15 @@ class LikelihoodFit(msgspec.Struct, frozen=True, eq=False):
 
     @staticmethod
     def of(problem: FitProblem, values: NDArray[np.float64], prior: Prior) -> LikelihoodFit:
-        """Maximise the likelihood from the `values` of a fit's components."""
+        """Maximise the likelihood from the `values` of a fit's components. All are unknown, also
+        those that the `prior` holds at 0."""
         known = dict(zip(problem.components, values.tolist(), strict=True))
         setting = Setting(problem.distributions.device, problem.components, values)
         placed, device = _placed(problem), _device(problem)
         unknown, start, held = [], [], {}
         for each in problem.components:
-            if (
-                (each.is_angle and not (prior.angle or prior.angle_common))
-                or (each.kind == fit_components.ZZ and not prior.zz)
-                or (each.kind == fit_components.QUASISTATIC and not prior.quasistatic)
-                or (each.kind == fit_components.JOINT and not (prior.joint or prior.joint_own))
-                or each.kind == fit_components.ASYMMETRY
-                or each.kind in fit_components.ADDED.values()
-            ):
-                continue
+            if each.kind in (fit_components.ASYMMETRY, *fit_components.ADDED.values()):
+                continue  # part of the readout errors
             value = _folded(each, known[each], setting)
             for part in device.parts(each):
                 if placed.intersection(each.qubits):
@@ -304,7 +316,7 @@ class LikelihoodFit(msgspec.Struct, frozen=True, eq=False):
                     start.append(value)
         likelihood = Likelihood(problem, unknown, held, robust=prior.robust)
         best = likelihood.maximum(np.array(start))
-        quantities = device.quantities(unknown)
+        quantities = device.quantities([each for each in unknown if _has_row(each, prior)])
         pairs = [device.gradient(each, likelihood, best.x) for each in quantities]
         return LikelihoodFit(
             likelihood, best, tuple(quantities), np.array([value for value, _ in pairs]),
@@ -326,6 +338,14 @@ class LikelihoodFit(msgspec.Struct, frozen=True, eq=False):
         covariance = self.gradients @ np.linalg.inv(self.best.fisher + weak) @ self.gradients.T
         widths = np.sqrt(np.maximum(np.diag(covariance), 1e-300))
         return np.asarray(covariance / np.outer(widths, widths))
+
+
+def _has_row(component: Component, prior: Prior) -> bool:
+    """Return whether a component is a value of the fitted device: angles and joint flips are, if
+    the fit has them."""
+    if component.is_angle:
+        return bool(prior.angle or prior.angle_common)
+    return component.kind != fit_components.JOINT or bool(prior.joint or prior.joint_own)
 
 
 def _placed(problem: FitProblem) -> set[int]:

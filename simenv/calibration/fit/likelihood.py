@@ -39,6 +39,7 @@ _LEAST_FACTOR = 1e-9  # whose logarithm is a component
 _LEAST_PROBABILITY = 1e-6  # part of the uniform distribution, as in `judge`
 _WEAK = 1e-4  # information that every value has: of a standard deviation of 100
 _STEP_WIDTH = 2.0  # standard deviation of a step, of values without information
+_STEP_RAD = 0.2  # the same, of angles
 _MOST_STEPS = 12
 _ENOUGH = 0.01  # of the deviance
 _CLEAR = 2.0  # standard errors of a scatter of bodies beyond that of their counts
@@ -79,6 +80,8 @@ class Likelihood:
         self.is_factor = np.array([not _is_linear(each) for each in self.components], bool)
         is_joint = np.array([each.kind == fit_components.JOINT for each in self.components], bool)
         self.lower = np.where(self.is_factor | is_joint, 0.0, -np.inf)
+        is_angle = np.array([each.is_angle for each in self.components], bool)
+        self._step_width = np.where(is_angle, _STEP_RAD, _STEP_WIDTH)
         self._robust = robust
         self._weights = np.ones(len(problem.observations))
         names = [each.body for each in problem.observations]
@@ -147,7 +150,7 @@ class Likelihood:
     def _descended(self, found: Expansion) -> Expansion:
         """Fisher scoring with bounds, each step halved until the deviance falls."""
         for _ in range(_MOST_STEPS):
-            matrix = found.fisher + np.eye(len(found.x)) / _STEP_WIDTH**2
+            matrix = found.fisher + np.diag(self._step_width**-2)
             goal = minimum(matrix, matrix @ found.x + found.score, self.lower)
             if found.deviance - found.predicted(goal) < _ENOUGH:
                 break

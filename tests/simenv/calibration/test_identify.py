@@ -1,11 +1,15 @@
 """Intervals, marks and correlations of the values of a fit, on devices whose noise is known."""
 
+from collections.abc import Callable
+
 import msgspec
 import numpy as np
 import pytest
 from known_fits import covers, identified, likelihood_fit, mixed_counts, mixed_errors
 
-from bench.engine.fit_truths import changed, counts_of
+from bench.engine.fit_intervals import rotated, sequences, with_joint_flips, with_t2_star
+from bench.engine.fit_truths import changed, circuits, counts_of, device
+from noise_models.calibration import CalibrationSnapshot
 from simenv.calibration.data import CountsData, CountsRecord
 from simenv.calibration.fit.identify import (
     BOUND,
@@ -20,6 +24,8 @@ from simenv.calibration.fit.identify import (
     summary,
 )
 from simenv.calibration.fit.likelihood import LEVEL, Expansion, extreme, minimum
+
+Changed = Callable[[CalibrationSnapshot, np.random.Generator], CalibrationSnapshot]
 
 
 def test_intervals_cover_the_truth_where_an_error_of_one_qubit_looks_like_one_of_pairs() -> None:
@@ -170,3 +176,29 @@ def test_drift_from_circuit_to_circuit_widens_intervals() -> None:
     assert np.median(wider) > 3.0
     named = {each.name: each for each in after}
     assert sum(covers(named[f"{kind} {q}"]) for kind in ("p01", "p10") for q in range(3)) >= 5
+
+
+@pytest.mark.parametrize("term", [with_joint_flips, rotated])
+def test_intervals_cover_the_truth_with_terms_that_the_fit_does_not_have(term: Changed) -> None:
+    """Joint flips, or angles of pairs: the prior of the fit holds both at 0."""
+    random = np.random.default_rng(8)
+    calibration = device(random, 3)
+    truth = term(changed(calibration, random), random)
+    fit = likelihood_fit(counts_of(truth, circuits(random, 3, 24), 20_000, random), calibration)
+    found = identified(fit, calibration, truth).parameters
+    assert {each.kind for each in found} == {"T1", "T2", "p01", "p10", "error"}
+    outside = [each.name for each in found if not covers(each)]
+    assert len(outside) <= 2, outside  # of 17 intervals of 95 %
+    assert sum(each.identified for each in found) >= 5
+
+
+def test_t2_star_has_an_interval_though_the_fit_holds_it() -> None:
+    random = np.random.default_rng(6)
+    device_ = device(random, 2)
+    calibration, truth = with_t2_star(device_, 0.3), with_t2_star(device_, 0.2)
+    sources = circuits(random, 2, 10) + sequences(random, 2) + sequences(random, 2)
+    fit = likelihood_fit(counts_of(truth, sources, 4_000, random), calibration)
+    found = identified(fit, calibration, truth).parameters
+    stars = [each for each in found if each.kind == "T2*"]
+    assert [each.qubits for each in stars] == [(0,), (1,)]
+    assert all(each.identified and covers(each) for each in stars)
