@@ -1,7 +1,11 @@
 """Errors of layers from results of qiskit-ibm-runtime's NoiseLearner, its own classes and JSON."""
 
+import base64
+import io
 import json
 import math
+import zlib
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -133,7 +137,7 @@ def test_broken_json_is_refused_with_its_place() -> None:
     tree = json.loads(good)
     circuit = tree[0]["__value__"]["circuit"]
     for data, text in (
-        (b"[1]", "no layer"), (b"{}", "no list of layers"), (b"nonsense", "JSON"),
+        (b"[1]", "no LayerError"), (b"{}", "no list of layers"), (b"nonsense", "JSON"),
         (good.replace("PauliList", "System").encode(), "'System' is not read"),
         (good.replace(circuit["__value__"], "eJwL").encode(), "cannot be read|torn"),
         (good.replace(circuit["__value__"], "&").encode(), "cannot be read"),
@@ -142,6 +146,115 @@ def test_broken_json_is_refused_with_its_place() -> None:
     ):  # fmt: skip
         with pytest.raises(SnapshotError, match=text):
             read_layers(data)
+
+
+def packed(data: bytes) -> dict[str, str]:
+    """An array of RuntimeEncoder."""
+    return {"__type__": "ndarray", "__value__": base64.b64encode(zlib.compress(data)).decode()}
+
+
+def stored(values: object) -> dict[str, str]:
+    out = io.BytesIO()
+    np.save(out, np.asarray(values), allow_pickle=True)
+    return packed(out.getvalue())
+
+
+def announced(shape: str, dtype: str = "<f8", data: bytes = b"") -> dict[str, str]:
+    """An array whose header announces this shape."""
+    text = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    return packed(b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode() + data)
+
+
+def nested(depth: int) -> list[Any]:
+    result: list[Any] = []
+    for _ in range(depth):
+        result = [result]
+    return result
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "text"),
+    [
+        ("qubits", "abc", r"^data\[0\].qubits: "),
+        ("qubits", None, r"^data\[0\].qubits: "),
+        ("qubits", ["a", "b", "c"], r"qubits\[0\]: 'a' is no number of a qubit"),
+        ("qubits", [0.7, 1.2, 2.9], r"qubits\[0\]: 0.7 is no number of a qubit"),
+        ("qubits", [True, 2, 3], r"qubits\[0\]: True is no number of a qubit"),
+        ("qubits", [math.nan, 1, 2], r"qubits\[0\]: nan is no number of a qubit"),
+        ("qubits", [1, math.inf, 2], r"qubits\[1\]: inf is no number of a qubit"),
+        ("qubits", [-1, 1, 2], r"qubits: qubit -1 is out of range"),
+        ("qubits", [1, 1, 2], r"qubits: a qubit twice"),
+        ("qubits", stored([3.0, 2.0, 4.0]), r"qubits\[0\]: 3.0 is no number of a qubit"),
+        ("circuit", "x", r"^data\[0\].circuit: 'x' is no QuantumCircuit"),
+        ("circuit", None, r"^data\[0\].circuit: None is no QuantumCircuit"),
+        ("error", "x", r"^data\[0\].error: 'x' is no PauliLindbladError"),
+        ("error", 3, r"^data\[0\].error: 3 is no PauliLindbladError"),
+        ("more", nested(700), r"^data\[0\]: 'more' is no field of a LayerError"),
+        ("error.generators", [1] * 7, r"error.generators: a list of 7 is no PauliList"),
+        ("error.generators", None, r"error.generators: None is no PauliList"),
+        ("error.generators.data", [1] * 7, r"error.generators\[0\]: 1 is no Pauli operator"),
+        ("error.generators.data", None, r"error.generators: None is no list"),
+        ("error.rates", None, r"error.rates: None is no ndarray"),
+        ("error.rates", {"a": 1}, r"error.rates: "),
+        ("error.rates", ["a"] * 7, r"error.rates\[0\]: 'a' is no real number"),
+        ("error.rates", [[1, 2], [3]], r"error.rates\[0\]: a list of 2 is no real number"),
+        ("error.rates", [math.nan] * 7, r"error.rates\[0\]: nan is out of range"),
+        ("error.rates", stored([0.1, math.inf]), r"error.rates\[1\]: inf is out of range"),
+        ("error.rates", [10**400] * 7, r"error.rates\[0\]: an integer of .* is out of range"),
+        ("error.rates", [-0.1] * 7, r"error.rates\[0\]: -0.1 is out of range"),
+        ("error.rates", stored(np.ones(7) * 1j), r"error.rates: no array of real numbers"),
+        ("error.rates", stored(["a"] * 7), r"error.rates: no array of real numbers"),
+        ("error.rates", stored([None]), r"error.rates: no array of real numbers"),
+        ("error.rates", stored(0.5), r"error.rates: no array of real numbers in one"),
+        ("error.rates", announced("(10000000000,)"), r"error.rates: no array of real numbers"),
+        ("error.rates", announced("(300000000,)"), r"error.rates: 0 bytes of 300000000 numbers"),
+        ("error.rates", announced("(-1,)"), r"error.rates: no array of real numbers"),
+        ("error.rates", announced("(1,", "<zz"), r"error.rates: no array of real numbers"),
+        ("error.rates", announced(f"({10**30},)"), r"error.rates: no array of real numbers"),
+        ("error.rates", stored(np.zeros(100_001)), r"error.rates: 100001 entries"),
+        ("error.rates", packed(b"PK\3\4"), r"error.rates: no array of real numbers"),
+    ],
+)
+def test_malformed_values_are_refused_with_their_field(field: str, value: Any, text: str) -> None:
+    tree = json.loads(json.dumps([learned((0, 1))], cls=RuntimeEncoder))
+    at, (*outer, name) = tree[0]["__value__"], field.split(".")
+    for each in outer:
+        at = at[each]["__value__"]
+    at[name] = value
+    with pytest.raises(SnapshotError, match=text):
+        read_layers(json.dumps(tree).encode())
+
+
+@pytest.mark.parametrize("name", ["generators", "rates"])
+def test_a_missing_field_is_named(name: str) -> None:
+    tree = json.loads(json.dumps([learned((0, 1))], cls=RuntimeEncoder))
+    del tree[0]["__value__"]["error"]["__value__"][name]
+    with pytest.raises(SnapshotError, match=rf"^data\[0\].error.{name}: is missing"):
+        read_layers(json.dumps(tree).encode())
+
+
+def test_deep_and_many_lists_are_refused() -> None:
+    for depth in (300, 900, 100_000):
+        with pytest.raises(SnapshotError, match=r"no LayerError|nested too deeply"):
+            read_layers(b"[" * depth + b"]" * depth)
+    with pytest.raises(SnapshotError, match="data: 1001 entries"):
+        read_layers(json.dumps([0] * 1001).encode())
+
+
+@pytest.mark.parametrize(
+    ("rates", "text"),
+    [
+        (np.ones(1) * 1j, "1j is no real number"),
+        ([math.nan], r"rates\[0\]: nan is out of range"),
+        (np.ones((1, 1)), "a list of 1 is no real number"),
+        (3.0, "3.0 is no list"),
+    ],
+)
+def test_rates_of_objects_are_checked(rates: object, text: str) -> None:
+    error = SimpleNamespace(generators=["IX"], rates=rates)
+    layer = SimpleNamespace(circuit=QuantumCircuit(2), qubits=np.array([1, 2]), error=error)
+    with pytest.raises(SnapshotError, match=text):
+        layers_of([layer])
 
 
 @pytest.mark.parametrize(
