@@ -269,6 +269,7 @@ class DeviceModel(DocumentModel):
         self.snapshot = snapshot
         missing = snapshot.num_qubits - len(snapshot.qubits)
         self._qubits = snapshot.qubits + (QubitCalibration(),) * missing
+        self.has_jumps = any(each.t1_jumps for each in snapshot.qubits)
         share = options.factor("qubit.t1_jumps")
         self._jumps = tuple(each.jump_rate_per_us * share for each in self._qubits)
         self._detuning_factor = options.factor("qubit.quasistatic")
@@ -740,7 +741,11 @@ class AerModel(DeviceModel):
     p01 and p10, as `from_backend_properties` does."""
 
     def __init__(self, snapshot: CalibrationSnapshot, options: NoiseOptions) -> None:
-        super().__init__(reduced(snapshot, symmetric=options.recipe == "aer"), options)
+        # The factor of all, or of all of a qubit, scales the relaxation at the T1 of the jump.
+        jumps = dict(options.factors).get(JUMPS, 1.0)
+        is_symmetric = options.recipe == "aer"
+        super().__init__(reduced(snapshot, symmetric=is_symmetric, jumps=jumps), options)
+        self.has_jumps = any(each.t1_jumps for each in snapshot.qubits)
 
     def during_readout(
         self,
@@ -760,13 +765,15 @@ class AerModel(DeviceModel):
         return self._gates.get((name, qubits)) or self._gates.get((name, ()))
 
 
-def reduced(snapshot: CalibrationSnapshot, *, symmetric: bool) -> CalibrationSnapshot:
+def reduced(
+    snapshot: CalibrationSnapshot, *, symmetric: bool, jumps: float = 1.0
+) -> CalibrationSnapshot:
     """Remove the values that Aer does not read from a snapshot. `symmetric`: 0 and 1 are read
-    wrongly with the same probability."""
+    wrongly with the same probability. `jumps`: factor of what jumps add to 1/T1 now."""
     change = msgspec.structs.replace
     return change(
         snapshot,
-        qubits=tuple(_qubit(qubit, symmetric) for qubit in snapshot.qubits),
+        qubits=tuple(_qubit(qubit, symmetric, jumps) for qubit in snapshot.qubits),
         gates=tuple(
             change(gate, over_rotation_rad=None, rotations=(), leakage=None, seepage=None)
             if gate.over_rotation_rad is not None or gate.rotations or gate.leakage is not None
@@ -780,8 +787,8 @@ def reduced(snapshot: CalibrationSnapshot, *, symmetric: bool) -> CalibrationSna
     )
 
 
-def _qubit(qubit: QubitCalibration, symmetric: bool) -> QubitCalibration:
-    qubit = qubit.in_force
+def _qubit(qubit: QubitCalibration, symmetric: bool, jumps: float) -> QubitCalibration:
+    qubit = qubit.with_jump(jumps)
     p01, p10, mean = qubit.p01, qubit.p10, qubit.readout_error
     if symmetric:
         if mean is None and qubit.confusion is not None:
@@ -795,6 +802,7 @@ def _qubit(qubit: QubitCalibration, symmetric: bool) -> QubitCalibration:
 
 
 _DEFAULT = NoiseOptions()
+JUMPS = "qubit.t1_jumps"  # a part of T1 for Aer's recipe
 # Components and values that Aer's recipe lacks.
 NOT_AER = (
     *("gate.coherent", "gate.crosstalk", "gate.over_rotation_rad", "gate.zz_khz"),
@@ -804,7 +812,7 @@ NOT_AER = (
     *("qubit.memory", "qubit.memory_error", "qubit.measurement", "qubit.measure_decay"),
     *("qubit.measure_excitation", "qubit.measurement_crosstalk"),
     *("qubit.measurement_crosstalk_error", "qubit.readout_decided"),
-    *("gate.layer", "qubit.t1_jumps"),
+    *("gate.layer", JUMPS),
     *("qubit.preparation_error", "qubit.quasistatic", "qubit.reset", "qubit.reset_error"),
     *("qubit.t2_star_us", "qubit.thermal"),
 )
@@ -813,12 +821,14 @@ NOT_AER = (
 def build(snapshot: CalibrationSnapshot, options: NoiseOptions = _DEFAULT) -> DeviceModel:
     """Build the noise model of a snapshot. Raises NoiseError for options that the recipe cannot
     apply. Recipe `simenv` uses every component that the snapshot has. Recipes `aer` and
-    `aer-properties` follow Qiskit Aer's device model."""
+    `aer-properties` follow Qiskit Aer's device model; factor 0 of a component that it lacks changes
+    nothing, and that of jumps changes T1."""
     if options.values:
         snapshot = _replaced(snapshot, dict(options.values))
     if options.recipe == "simenv":
         return DeviceModel(snapshot, options)
-    for name, _ in (*options.factors, *options.values):
+    scaled = (name for name, factor in options.factors if factor and name != JUMPS)
+    for name in (*scaled, *dict(options.values)):
         if name in NOT_AER:
             hint = "Aer's device model has no such component; use the recipe simenv"
             raise NoiseError(f"noise option {name} with the recipe {options.recipe}", hint=hint)

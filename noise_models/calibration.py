@@ -100,7 +100,11 @@ class QubitCalibration(msgspec.Struct, frozen=True, omit_defaults=True, forbid_u
     def in_force(self) -> QubitCalibration:
         """The qubit with the T1 of its jump, and the T2 and T2* that follow from it, as its
         calibrated values; itself if T1 is not low. Pure dephasing and detuning stay."""
-        more = self.jump_rate_per_us
+        return self.with_jump(1.0)
+
+    def with_jump(self, factor: float) -> QubitCalibration:
+        """`in_force` with what the jump adds to 1/T1 times a factor."""
+        more = self.jump_rate_per_us * factor
         if not more or not self.t1_us:
             return self
         t1_us, t2_us = 1.0 / (1.0 / self.t1_us + more), None

@@ -80,7 +80,7 @@ def _absent(model: DeviceModel) -> Iterable[str]:
         ),
         "qubit.relaxation": relaxes,
         "qubit.idle": relaxes,
-        "qubit.t1_jumps": any(qubit.t1_jumps for qubit in snapshot.qubits),
+        "qubit.t1_jumps": model.has_jumps,
         "qubit.quasistatic": any(qubit.detuning_rad_us for qubit in snapshot.qubits),
         "qubit.correlated_readout": bool(snapshot.correlated_readout),
     }

@@ -22,7 +22,7 @@ import msgspec
 import numpy as np
 
 from noise_models import document as documents
-from noise_models.build import NOT_AER, DeviceModel
+from noise_models.build import JUMPS, NOT_AER, DeviceModel
 from noise_models.custom import CustomModel
 from noise_models.model import COMPONENTS, NoiseModel, NoiseOptions
 from noise_models.strict_json import NoiseError
@@ -164,6 +164,8 @@ def _alone(document: documents.Document, options: NoiseOptions) -> Mapping[str, 
         if name != _LAYER and options.factor(_LAYER):
             kept[_LAYER] = _SILENT
         factors = {each: kept.get(each, 0.0) for each in COMPONENTS if each not in lacking}
+        if JUMPS in lacking:  # a part of relaxation
+            factors[JUMPS] = dict(options.factors).get(JUMPS, 1.0)
         pairs = tuple(sorted((each, value) for each, value in factors.items() if value != 1.0))
         entries[name] = msgspec.structs.replace(options, factors=pairs)
     return entries

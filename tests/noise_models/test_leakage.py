@@ -3,10 +3,10 @@
 import msgspec
 import pytest
 
-from noise_models.build import build, leaked_infidelity
+from noise_models.build import NOT_AER, build, leaked_infidelity
 from noise_models.calibration import GateCalibration
 from noise_models.limits import limited
-from noise_models.model import NoiseOptions
+from noise_models.model import COMPONENTS, NoiseOptions
 from noise_models.relations import compose
 from noise_models.snapshot import clamps, dump, load
 from noise_models.strict_json import NoiseError, SnapshotError
@@ -65,6 +65,21 @@ def test_factor_and_values_of_leakage() -> None:
     with pytest.raises(NoiseError, match=r"gate\.leakage"):
         model(recipe="aer", gate__leakage=0.5)
     assert not build(SNAPSHOT, NoiseOptions.parse("aer")).leaks
+
+
+@pytest.mark.parametrize("recipe", ["aer", "aer-properties"])
+def test_what_a_recipe_does_not_have_can_be_taken_out(recipe: str) -> None:
+    plain = model(recipe=recipe)
+    for component in COMPONENTS:
+        without = build(SNAPSHOT, NoiseOptions.parse({"recipe": recipe, component: 0.0}))
+        if component in NOT_AER:
+            for name, qubits in (("sx", (0,)), ("cx", (0, 1))):
+                pairs = zip(
+                    without.after_gate(name, qubits), plain.after_gate(name, qubits), strict=True
+                )
+                assert all((a.channel.ptm == b.channel.ptm).all() for a, b in pairs)
+    with pytest.raises(NoiseError, match=r"gate\.zz_khz"):
+        build(SNAPSHOT, NoiseOptions.parse({"recipe": recipe, "gate.zz_khz": 0.0}))
 
 
 def test_factors_without_effect_and_beyond_the_limit_are_named() -> None:

@@ -21,9 +21,10 @@ from noise_models.drift import JumpingT1, RandomWalk, Replay, TelegraphProcess
 from noise_models.limits import limited
 from noise_models.model import NoiseOptions
 from noise_models.snapshot import check, dump, load
-from noise_models.strict_json import NoiseError, SnapshotError
+from noise_models.strict_json import SnapshotError
 
 BASE = library.load("superconducting-lattice")
+JUMP = "qubit.t1_jumps"
 JUMPS = T1Jumps(per_hour=4.0, dwell_s=600.0, factor=0.2)
 HOUR_S = 3600.0
 
@@ -180,7 +181,14 @@ def test_factors_and_recipes() -> None:
     aer = build(snapshot, NoiseOptions.parse("aer")).idle(0, 500.0)
     assert aer is not None
     assert aer.ptm[3, 3] == pytest.approx(math.exp(-0.5 / (0.3 * (BASE.qubits[0].t1_us or 0.0))))
-    with pytest.raises(NoiseError, match="t1_jumps"):
-        build(snapshot, NoiseOptions.parse({"recipe": "aer", "qubit.t1_jumps": 0.0}))
+    for recipe, factor in itertools.product(("aer", "aer-properties"), (0.0, 0.5)):
+        options = NoiseOptions.parse({"recipe": recipe, "qubit.t1_jumps": factor})
+        aer = build(snapshot, options).idle(0, 500.0)
+        assert aer is not None
+        rate = (1.0 + factor * (1.0 / 0.3 - 1.0)) / (BASE.qubits[0].t1_us or 0.0)
+        assert aer.ptm[3, 3] == pytest.approx(math.exp(-0.5 * rate))
+        assert limited(build(snapshot, options)) == ()
+        (text,) = limited(build(BASE, msgspec.structs.replace(options, factors=((JUMP, 2.0),))))
+        assert text.startswith("qubit.t1_jumps * 2 changes nothing")
     (text,) = limited(build(BASE, NoiseOptions.parse({"qubit.t1_jumps": 2.0})))
     assert text.startswith("qubit.t1_jumps * 2 changes nothing")

@@ -256,6 +256,13 @@ def test_a_jump_of_t1_is_a_line_beside_relaxation() -> None:
     }
     off = error_ledger(circuit, snapshot, NoiseOptions.parse({"qubit.t1_jumps": 0}))
     assert dict(off.components).keys() == {"qubit.idle"}
+    aer = {"recipe": "aer", "qubit.t1_jumps": 0.0}
+    usual = msgspec.structs.replace(qubit, t1_jumps=None)
+    calibrated = msgspec.structs.replace(snapshot, qubits=(usual,))
+    off = error_ledger(circuit, snapshot, NoiseOptions.parse(aer))
+    without = error_ledger(circuit, calibrated, NoiseOptions.parse("aer"))
+    assert off.components == without.components
+    assert dict(off.components)["qubit.idle"] > 0.0
 
 
 def test_memory_errors_are_a_line_of_each_qubit() -> None:
