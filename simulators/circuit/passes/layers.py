@@ -7,8 +7,9 @@ its neighbours do is part of what was learned. Of several such layers the one wi
 acts, of equal ones the first listed; layers that act at the same time have no common qubit. Gates
 outside of any layer have their own errors.
 
-The channels of a layer act before its gates, and nothing of its qubits relaxes or is detuned from
-the first start to the last end of these. The gates of a layer must therefore be listed one after
+The channels of a layer act before its gates, and no waiting qubit of it relaxes or is detuned from
+the first start to the last end of these. Gates on one qubit, resets and measurements in that time
+keep their own channels and detuning. The gates of a layer must therefore be listed one after
 the other: `layer_order` is such an order of the operations.
 """
 

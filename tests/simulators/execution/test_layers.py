@@ -468,3 +468,17 @@ def test_waiting_times_lose_their_parts_in_windows(seed: int) -> None:
     ]  # fmt: skip
     found = without_layers(qubits, ends, waits, windows)
     assert np.abs(found - expected).max() < 1e-12
+
+
+def test_a_gate_on_a_waiting_qubit_of_a_layer_keeps_its_own_channel() -> None:
+    """Of its waiting time nothing is left, before and after the gate."""
+    single = LayerCalibration(
+        (LayerGate("cz", (0, 1)),), (0, 1, 2), (PauliGenerator("Z", (2,), 0.01),)
+    )
+    qubits = (QubitCalibration(t1_us=20.0, t2_us=20.0),) * 4
+    circuit = Arrays(4, 4).add("sx", [2]).add("barrier", [0, 1, 2, 3]).add("cz", [0, 1])
+    circuit.add("sx", [2]).add("barrier", [0, 1, 2, 3]).measure(range(4))
+    noise = attach_noise(circuit.circuit(), build(plain(layers=(single,), qubits=qubits)))
+    own, learned, again = (noise.channels[row[1]] for row in noise.locations if row[2] == 2)
+    assert own is again
+    assert learned.infidelity == pytest.approx((1.0 - math.exp(-0.02)) / 3.0)
