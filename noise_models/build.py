@@ -23,7 +23,13 @@ from noise_models.calibration import (
     is_named_measurement,
 )
 from noise_models.layer_noise import noise_of_layer
-from noise_models.model import LayerNoise, LocatedChannel, NoiseOptions
+from noise_models.model import (
+    UNDISTURBED,
+    Disturbance,
+    LayerNoise,
+    LocatedChannel,
+    NoiseOptions,
+)
 from noise_models.strict_json import NoiseError
 
 # Channels of one calibrated gate: coherent over-rotation, depolarizing rest, relaxation.
@@ -220,6 +226,12 @@ class DocumentModel(ABC):
         """Return (): a measurement changes nothing else."""
         return ()
 
+    disturbs = False
+
+    def disturbance(self, qubit: int) -> Disturbance:  # noqa: ARG002
+        """Return UNDISTURBED: a measurement acts on its own qubit."""
+        return UNDISTURBED
+
     leaks = False
 
     def leakage(
@@ -237,6 +249,8 @@ class DocumentModel(ABC):
     def before_decision(self, name: str, qubit: int) -> channels.Channel | None:  # noqa: ARG002
         """Return None: the outcome is decided at the beginning."""
         return None
+
+    decides = False
 
     def flips_inside(self, name: str, qubit: int) -> tuple[float, float] | None:  # noqa: ARG002
         """Return None: measurements inside a circuit have the confusion of others."""
@@ -263,7 +277,7 @@ class DocumentModel(ABC):
 class DeviceModel(DocumentModel):
     """Noise of a device by the recipe `simenv`; see `NoiseModel` for the methods."""
 
-    VERSION = b"simenv noise 4"
+    VERSION = b"simenv noise 5"
 
     def __init__(self, snapshot: CalibrationSnapshot, options: NoiseOptions) -> None:
         self.snapshot = snapshot
@@ -280,7 +294,18 @@ class DeviceModel(DocumentModel):
         self._by_measurement: dict[tuple[str, int], tuple[LocatedChannel, ...]] = {}
         self._disturbed: dict[MeasurementCrosstalk, channels.Channel | None] = {}
         self._before: dict[tuple[str, int], channels.Channel | None] = {}
+        self._disturbances: dict[int, Disturbance] = {}
         super().__init__(snapshot, options, map(_relaxes, snapshot.qubits))
+        self._terms: dict[int, dict[int, MeasurementCrosstalk]] = {}
+        self._other_term: MeasurementCrosstalk | None = None
+        for term in snapshot.measurement_crosstalk:
+            if term.qubits:
+                self._terms.setdefault(term.qubits[0], {})[term.qubits[1]] = term
+            else:
+                self._other_term = term
+        self.disturbs = any(
+            self._disturbed_by(each) is not None for each in snapshot.measurement_crosstalk
+        )
         self._gates: _Gates = {(gate.name, gate.qubits): gate for gate in snapshot.gates}
         self._measurements = {(each.name, each.qubit): each for each in snapshot.measurements}
         if factor := options.factor("gate.layer"):
@@ -389,18 +414,23 @@ class DeviceModel(DocumentModel):
         return self._memory[key]
 
     def by_measurement(self, name: str, qubit: int) -> tuple[LocatedChannel, ...]:
-        """Return the transitions of a measured qubit that its relaxation does not explain, and then
-        the dephasing and rotation of others."""
+        """Return the transitions of a measured qubit that its relaxation does not explain."""
         key = (name, qubit)
         result = self._by_measurement.get(key)
         if result is None:
             result = located((qubit,), self._transition(name, qubit))
-            terms = {each.qubits: each for each in self.snapshot.measurement_crosstalk}
-            for other in range(self.num_qubits) if terms else ():
-                term = terms.get((qubit, other), terms.get(()))
-                if other != qubit and term is not None:
-                    result += located((other,), self._disturbance(term))
             self._by_measurement[key] = result
+        return result
+
+    def disturbance(self, qubit: int) -> Disturbance:
+        """Return the dephasing and rotation of other qubits by a measurement of this one."""
+        result = self._disturbances.get(qubit)
+        if result is None:
+            terms = self._terms.get(qubit, {})
+            result = self._disturbances[qubit] = Disturbance(
+                {other: self._disturbed_by(term) for other, term in terms.items()},
+                None if self._other_term is None else self._disturbed_by(self._other_term),
+            )
         return result
 
     def _decided(self, qubit: int) -> float:
@@ -415,6 +445,13 @@ class DeviceModel(DocumentModel):
             relaxed = self._relax(qubit, scaled)
             self._before[key] = product(relaxed, self._jump(qubit, duration))
         return self._before[key]
+
+    @functools.cached_property
+    def decides(self) -> bool:  # type: ignore[override]
+        """True if a readout of any name is decided after a part of its relaxation."""
+        probes = [("measure", q) for q in range(self.num_qubits) if self._decided(q)]
+        probes += [each for each in self._measurements if self._decided(each[1])]
+        return any(self.before_decision(*each) is not None for each in probes)
 
     def flips_inside(self, name: str, qubit: int) -> tuple[float, float] | None:
         """Return the confusion that makes up the calibrated one with the relaxation before the
@@ -458,7 +495,7 @@ class DeviceModel(DocumentModel):
         fall = 1.0 - left - rise
         return channels.transitions(*(min(max(p, 0.0) * factor, 1.0) for p in (rise, fall)))
 
-    def _disturbance(self, term: MeasurementCrosstalk) -> channels.Channel | None:
+    def _disturbed_by(self, term: MeasurementCrosstalk) -> channels.Channel | None:
         """Return the dephasing with an average infidelity, and the rotation about Z, times the
         factor of `qubit.measurement_crosstalk`."""
         if term not in self._disturbed:

@@ -22,6 +22,24 @@ class LocatedChannel(msgspec.Struct, frozen=True, eq=False):
     channel: Channel
 
 
+class Disturbance(msgspec.Struct, frozen=True, eq=False):
+    """What a measurement of one qubit does to others, in channels diagonal in the basis of Z."""
+
+    own: dict[int, Channel | None] = {}  # by qubit; None: no noise
+    others: Channel | None = None  # that of each qubit that `own` lacks
+
+    @property
+    def acts(self) -> bool:
+        return self.others is not None or any(each is not None for each in self.own.values())
+
+    def on(self, qubit: int) -> Channel | None:
+        """Return the channel on a qubit other than the measured one; None: no noise."""
+        return self.own.get(qubit, self.others)
+
+
+UNDISTURBED = Disturbance()
+
+
 class LayerNoise(msgspec.Struct, frozen=True, eq=False):
     """Noise of two-qubit gates that act at the same time, in place of their own: channels before
     the gates. Waiting qubits of `qubits` do not relax meanwhile."""
@@ -69,13 +87,23 @@ class NoiseModel(Protocol):
         `after_gate` has for the whole one; None: no relaxation."""
 
     def by_measurement(self, name: str, qubit: int) -> tuple[LocatedChannel, ...]:
-        """Return the channels after a measurement that is not terminal, before those of
-        `during_readout`: transitions of its qubit, and what it does to others. `after_gate` has
-        them too."""
+        """Return the transitions of a qubit after a measurement that is not terminal, before the
+        channels of `during_readout`. `after_gate` has them too."""
+
+    @property
+    def disturbs(self) -> bool:
+        """True if a measurement acts on qubits other than its own."""
+
+    def disturbance(self, qubit: int) -> Disturbance:
+        """Return what a measurement of a qubit does to others, which `after_gate` lacks."""
 
     def before_decision(self, name: str, qubit: int) -> Channel | None:
         """Return the relaxation of a qubit from the beginning of a measurement inside a circuit
         until its outcome is decided; `after_gate` has the rest. None: no relaxation."""
+
+    @property
+    def decides(self) -> bool:
+        """True if `before_decision` has a channel for a measurement of any name."""
 
     def flips_inside(self, name: str, qubit: int) -> tuple[float, float] | None:
         """Return p01 and p10 of a measurement inside a circuit, of the state at its decision; None:

@@ -15,7 +15,13 @@ from noise_models.calibration import CalibrationSnapshot
 from noise_models.channel import Channel, Readout, ReadoutGroup, dephasing, identity, tensor
 from noise_models.custom import channel_size
 from noise_models.document import Document, model
-from noise_models.model import LayerNoise, LocatedChannel, NoiseModel, NoiseOptions
+from noise_models.model import (
+    Disturbance,
+    LayerNoise,
+    LocatedChannel,
+    NoiseModel,
+    NoiseOptions,
+)
 from noise_models.strict_json import NoiseError
 
 # Comparison of two noise models, place by place.
@@ -219,8 +225,15 @@ def _of_qubit(models: tuple[NoiseModel, NoiseModel], qubit: int) -> list[Differe
 
 def _by_measurement(noise: NoiseModel, qubit: int) -> dict[int, Channel]:
     """Return the channels of qubits after a measurement of one, without its relaxation."""
-    found = noise.by_measurement("measure", qubit)
-    return {each.qubits[0]: each.channel for each in found if len(each.qubits) == 1}
+    results: dict[int, Channel] = {}
+    for each in noise.by_measurement("measure", qubit):
+        results[qubit] = results.get(qubit, identity(1)).then(each.channel)
+    disturbance = noise.disturbance(qubit)
+    for other in range(noise.num_qubits) if disturbance.acts else ():
+        channel = disturbance.on(other)
+        if other != qubit and channel is not None:
+            results[other] = channel
+    return results
 
 
 def _detuned(noise: NoiseModel, qubit: int) -> Channel | None:
@@ -296,6 +309,7 @@ class _Composition:
         self._idle: dict[tuple[int, float], Channel | None] = {}
         self._memory: dict[tuple[int, int], Channel | None] = {}
         self._before: dict[tuple[str, int], Channel | None] = {}
+        self._disturbances: dict[int, Disturbance] = {}
         self._readout: tuple[Readout | None] | None = None
 
     def after_gate(self, name: str, qubits: tuple[int, ...]) -> tuple[LocatedChannel, ...]:
@@ -329,6 +343,23 @@ class _Composition:
         first, second = self._first, self._second
         return first.by_measurement(name, qubit) + second.by_measurement(name, qubit)
 
+    @property
+    def disturbs(self) -> bool:
+        return self._first.disturbs or self._second.disturbs
+
+    def disturbance(self, qubit: int) -> Disturbance:
+        """Compose what the two models do to others."""
+        if qubit not in self._disturbances:
+            first, second = self._first.disturbance(qubit), self._second.disturbance(qubit)
+            self._disturbances[qubit] = Disturbance(
+                {
+                    other: _both(first.on(other), second.on(other))
+                    for other in (*first.own, *second.own)
+                },
+                _both(first.others, second.others),
+            )
+        return self._disturbances[qubit]
+
     def before_decision(self, name: str, qubit: int) -> Channel | None:
         """Compose the relaxation before a decision."""
         key = (name, qubit)
@@ -338,6 +369,10 @@ class _Composition:
                 first.before_decision(name, qubit), second.before_decision(name, qubit)
             )
         return self._before[key]
+
+    @property
+    def decides(self) -> bool:
+        return self._first.decides or self._second.decides
 
     def flips_inside(self, name: str, qubit: int) -> tuple[float, float] | None:
         """Apply the confusion of the second model to the outcomes of the first."""

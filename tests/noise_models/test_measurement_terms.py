@@ -9,6 +9,7 @@ import pytest
 from noise_models import document
 from noise_models.build import DeviceModel, build
 from noise_models.calibration import CalibrationSnapshot, MeasurementCrosstalk
+from noise_models.channel import Channel
 from noise_models.limits import limited
 from noise_models.model import NoiseOptions
 from noise_models.relations import compare, compose
@@ -53,18 +54,35 @@ def test_transitions_with_relaxation_are_the_measured_ones() -> None:
     assert left(below, 1) == pytest.approx(left(relaxed, 1)), "relaxation alone has more"
 
 
+def disturbed(values: dict[str, object], other: int) -> Channel:
+    """What a measurement of qubit 0 does to another one."""
+    result = model(values).disturbance(0).on(other)
+    assert result is not None
+    return result
+
+
+def test_measurements_of_different_qubits_share_the_channel_on_any_other() -> None:
+    built = model({})
+    assert built.disturbs
+    assert built.disturbance(0).others is built.disturbance(2).others is not None
+    assert built.disturbance(0).own.keys() == {1}
+    assert built.disturbance(2).own == {}
+
+
 def test_crosstalk_of_a_pair_stands_before_that_of_any_two() -> None:
-    found = {each.qubits: each.channel for each in model({}).by_measurement("measure", 0)}
-    assert set(found) == {(0,), (1,), (2,)}
-    assert found[2,].infidelity == pytest.approx(0.01)
-    assert found[1,].ptm[1, 1] == pytest.approx(0.91 * math.cos(0.2))
-    scaled = model({"qubit.measurement_crosstalk": 0.5}).by_measurement("measure", 0)
-    assert scaled[1].channel.ptm[2, 1] == pytest.approx(0.955 * math.sin(0.1))
-    every = model({"qubit.measurement_crosstalk_error": 0.02}).by_measurement("measure", 0)
-    assert {each.qubits: each.channel.infidelity for each in every[1:]} == {
-        (1,): pytest.approx(0.02), (2,): pytest.approx(0.02),
-    }  # fmt: skip
-    assert build(SNAPSHOT, NoiseOptions.parse("aer")).by_measurement("measure", 0) == ()
+    assert [each.qubits for each in model({}).by_measurement("measure", 0)] == [(0,)]
+    assert disturbed({}, 2).infidelity == pytest.approx(0.01)
+    assert disturbed({}, 1).ptm[1, 1] == pytest.approx(0.91 * math.cos(0.2))
+    scaled = disturbed({"qubit.measurement_crosstalk": 0.5}, 1)
+    assert scaled.ptm[2, 1] == pytest.approx(0.955 * math.sin(0.1))
+    for other in (1, 2):
+        every = disturbed({"qubit.measurement_crosstalk_error": 0.02}, other)
+        assert every.infidelity == pytest.approx(0.02)
+    assert not model({"qubit.measurement_crosstalk": 0}).disturbs
+    aer = build(SNAPSHOT, NoiseOptions.parse("aer"))
+    assert aer.by_measurement("measure", 0) == ()
+    assert not aer.disturbs
+    assert not aer.disturbance(0).acts
     with pytest.raises(NoiseError, match=r"measurement_crosstalk"):
         model({"recipe": "aer", "qubit.measurement_crosstalk": 0.5})
 
@@ -102,8 +120,13 @@ def test_a_snapshot_keeps_its_values_and_states_what_acts() -> None:
 
 
 def test_measurements_of_composed_and_compared_models() -> None:
-    found = compose(model({}), model({})).by_measurement("measure", 0)
-    assert [each.qubits for each in found] == [(0,), (1,), (2,)] * 2
+    both = compose(model({}), model({}))
+    assert [each.qubits for each in both.by_measurement("measure", 0)] == [(0,), (0,)]
+    assert both.disturbs
+    for other in (1, 2):
+        once, twice = disturbed({}, other), both.disturbance(0).on(other)
+        assert twice is not None
+        assert np.allclose(twice.ptm, once.ptm @ once.ptm)
     rows = compare(document.load(dump(SNAPSHOT)), document.load(dump(transmons())))
     places = {row.qubits for row in rows if row.kind == "measurement"}
     assert places == {(0,), (0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)}

@@ -7,7 +7,7 @@ import numpy as np
 
 from noise_models import channel as channels
 from noise_models.channel import Channel, Readout, ReadoutGroup
-from noise_models.model import LayerNoise, LocatedChannel
+from noise_models.model import UNDISTURBED, Disturbance, LayerNoise, LocatedChannel
 
 DURATIONS_NS = {
     "sx": 35.0, "x": 35.0, "h": 35.0, "ry": 35.0, "cx": 300.0, "measure": 1000.0, "reset": 800.0,
@@ -105,9 +105,17 @@ class DeviceModel:
         """None."""
         return ()
 
+    disturbs = False
+
+    def disturbance(self, qubit: int) -> Disturbance:
+        """None."""
+        return UNDISTURBED
+
     def before_decision(self, name: str, qubit: int) -> Channel | None:
         """None."""
         return None
+
+    decides = False
 
     def flips_inside(self, name: str, qubit: int) -> tuple[float, float] | None:
         """None."""

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from noise_models.calibration import CalibrationSnapshot, is_named_measurement
 from noise_models.channel import Channel
-from noise_models.model import LocatedChannel
+from noise_models.model import Disturbance, LocatedChannel
 from simenv.calibration.data import CountsData, CountsRecord, DataError
 from simenv.calibration.fit.components import (
     JOINT,
@@ -158,6 +158,12 @@ class _KeyedModel:
         result = self._model.by_measurement(name, qubit)
         for each in result:
             self._keep(each.channel, None)
+        return result
+
+    def disturbance(self, qubit: int) -> Disturbance:
+        result = self._model.disturbance(qubit)
+        for channel in (result.others, *result.own.values()):
+            self._keep(channel, None)
         return result
 
     def idle(self, qubit: int, duration_ns: float) -> Channel | None:

@@ -20,6 +20,7 @@ from simulators.circuit.gates import DELAY, DELAY_DT, MEASURE, UNITARY
 from simulators.circuit.ir import Circuit, Operands, Table, used_qubits
 from simulators.circuit.noise import AFTER_OP, NoiseProgram
 from simulators.circuit.passes import detuning, layers, leakage, noise_locations, timed_noise
+from simulators.circuit.passes.disturbance import disturbed
 from simulators.circuit.passes.noise_registry import NO_READOUT, NoiseRegistry, PlainLocator
 from simulators.circuit.schedule import METHODS, Method, Schedule, schedule
 from simulators.circuit.time_order import after_writers, reordered, time_order
@@ -215,7 +216,7 @@ class NoiseAttachment:
         registry, count = self._registry, circuit.num_qubits
         if self.model.layers or registry.is_detuned or registry.has_memory or registry.leaks:
             return None
-        if self._registry.decides:
+        if self._registry.decides or (self.model.disturbs and circuit.clbits_data):
             return None
         if self._registry.coupled(circuit.num_qubits).ends.size:
             return None
@@ -292,6 +293,8 @@ class _CircuitNoise:
             groups.append((self._delay_ops, channels, waiting, _NO_QUBITS))
         if self._registry.decides:
             groups.append(self._before_decisions())
+        if self._model.disturbs:
+            groups.append(self._disturbances())
         if self._registry.has_memory:
             groups.append(self._memory())
         groups += self._of_layers(uses)
@@ -533,6 +536,24 @@ class _CircuitNoise:
             for op, qubit in zip(self._circuit.ops[inside], qubits.tolist(), strict=True)
         ]
         return inside - 1, np.array(channels, np.int64), qubits, _NO_QUBITS
+
+    def _disturbances(self) -> _Group:
+        """Dephasing and rotation of qubits by measurements of others."""
+        found = disturbed(
+            self._circuit, self._operands, self._roles, self._touched, self._durations, self._method
+        )
+        places, numbers = [_NO_QUBITS], [_NO_QUBITS]
+        for _, qubit, others, _ in found:
+            disturbance = self._model.disturbance(qubit)
+            channels = np.full(self._circuit.num_qubits, self._registry.number(disturbance.others))
+            for other, channel in disturbance.own.items():
+                if other < channels.size:
+                    channels[other] = self._registry.number(channel)
+            numbers.append(channels[others])
+        places += [after for *_, after in found]
+        qubits = [_NO_QUBITS, *(others for _, _, others, _ in found)]
+        acting = np.concatenate(numbers), np.concatenate(qubits)
+        return np.concatenate(places), *acting, _NO_QUBITS
 
     def _memory(self) -> _Group:
         """Noise of layers: steps of a schedule in which gates on two or more qubits take a step,

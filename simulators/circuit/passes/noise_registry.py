@@ -113,9 +113,7 @@ class NoiseRegistry:
         self.leaks = model.leaks
         self.has_memory = any(model.memory(q, 1) is not None for q in range(model.num_qubits))
         # Outcomes of measurements inside circuits are decided after a part of the relaxation.
-        self.decides = any(
-            model.before_decision("measure", q) is not None for q in range(model.num_qubits)
-        )
+        self.decides = model.decides
         # Relaxation during readouts is split as that of idle times is where ZZ acts meanwhile.
         self.splits_readout = (
             model.has_idle_noise and bool(model.crosstalk_pairs) and not self.decides

@@ -15,6 +15,7 @@ from noise_models.build import build
 from noise_models.calibration import (
     CalibrationSnapshot,
     GateCalibration,
+    MeasurementCalibration,
     MeasurementCrosstalk,
     NativeGate,
     QubitCalibration,
@@ -235,6 +236,87 @@ def test_a_measurement_at_the_end_changes_no_other_qubit() -> None:
     snapshot = device(np.random.default_rng(3))
     circuit = Arrays(QUBITS, 2).add("h", [0]).add("h", [1]).add("cx", [0, 1]).measure([0, 1])
     assert not attach_noise(circuit.circuit(), model(snapshot)).locations.size
+
+
+TIMED = CalibrationSnapshot(
+    "disturbed", 2, dynamic=True, coupling=((0, 1),),
+    native_gates=(NativeGate("sx", 1), NativeGate("cz", 2)),
+    qubits=(QubitCalibration(readout_ns=1000.0),) * 2,
+    gates=(GateCalibration("sx", (), 0.0, 40.0), GateCalibration("cz", (), 0.0, 200.0)),
+    measurement_crosstalk=(MeasurementCrosstalk((), 0.2, 1.0),),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("tail", [(), ("reset",), ("sx",), ("reset", "sx")])
+@pytest.mark.parametrize("readout_ns", [0.0, 1000.0])
+def test_a_measurement_disturbs_whatever_its_own_qubit_does_later(
+    tail: tuple[str, ...], readout_ns: float
+) -> None:
+    """A Ramsey sequence of one qubit around the measurement of the other."""
+    circuit = Arrays(2, 2).add("sx", [1]).add("barrier", [0, 1]).add("measure", [0], [0])
+    circuit.add("barrier", [0, 1])
+    for name in tail:
+        circuit.add(name, [0])
+    circuit.add("sx", [1]).add("measure", [1], [1])
+    qubits = (QubitCalibration(readout_ns=readout_ns),) * 2
+    snapshot = msgspec.structs.replace(TIMED, qubits=qubits)
+    probs = distribution(circuit.circuit(), attach_noise(circuit.circuit(), build(snapshot)))
+    assert probs[2] + probs[3] == pytest.approx(0.5 + 0.5 * 0.4 * math.cos(1.0), abs=1e-12)
+
+
+def test_the_order_of_a_measurement_and_gates_is_that_of_their_times() -> None:
+    """Listed qubit by qubit, measurements that act together disturb nobody; as soon as possible,
+    that of qubit 0 is over before the second gate of qubit 1, which is listed before it."""
+    together = Arrays(2, 2)
+    for q in range(2):
+        together.add("sx", [q]).add("sx", [q]).add("measure", [q], [q])
+    assert not attach_noise(together.circuit(), build(TIMED)).locations.size
+    bare = msgspec.structs.replace(TIMED, qubits=(), gates=())
+    assert not attach_noise(together.circuit(), build(bare)).locations.size
+    early = Arrays(2, 2).add("sx", [1]).add("sx", [1]).measure([0, 1]).circuit()
+    assert not attach_noise(early, build(TIMED)).locations.size
+    (row,) = attach_noise(early, build(TIMED), "asap").locations.tolist()
+    assert row == [0, 0, 1, -1]
+    probs = distribution(early, attach_noise(early, build(TIMED), "asap"))
+    assert probs[2] + probs[3] == pytest.approx(0.5 + 0.5 * 0.4 * math.cos(1.0), abs=1e-12)
+
+
+def test_a_thousand_measurements_at_the_end_ask_for_no_channel_of_a_pair() -> None:
+    """One channel is shared, and none placed where no gate follows."""
+    number = 1_000
+    snapshot = msgspec.structs.replace(
+        TIMED,
+        num_qubits=number,
+        coupling=(),
+        qubits=(QubitCalibration(readout_ns=1000.0),) * number,
+    )
+    built, circuit = build(snapshot), Arrays(number, number)
+    for q in range(number):
+        circuit.add("sx", [q])
+    assert not attach_noise(circuit.measure(range(number)).circuit(), built).locations.size
+    assert len(built.after_gate("measure", (0,))) == 0
+    inside = Arrays(number, 2)
+    for q in range(9):
+        inside.add("sx", [q])
+    inside.add("barrier", range(9)).add("measure", [0], [0]).add("measure", [1], [1])
+    inside.add("barrier", range(9))
+    for q in range(9):
+        inside.add("sx", [q])
+    noise = attach_noise(inside.circuit(), built)
+    assert len(noise.channels) == 1
+    assert sorted(noise.locations[:, 2].tolist()) == sorted([0, 1, *(2 * [*range(2, 9)])])
+
+
+def test_a_decision_of_a_measurement_that_alone_has_a_duration_follows_its_relaxation() -> None:
+    qubit = QubitCalibration(t1_us=2.0, t2_us=2.0, readout_decided=0.9)
+    snapshot = CalibrationSnapshot(
+        "named", 1, dynamic=True, native_gates=(NativeGate("x", 1),), qubits=(qubit,),
+        gates=(GateCalibration("x", (), 0.0, 0.0),),
+        measurements=(MeasurementCalibration("measure_2", 0, 0.0, 2000.0),),
+    )  # fmt: skip
+    circuit = Arrays(1, 2).add("x", [0]).add("measure_2", [0], [0]).add("x", [0]).measure([0])
+    probs = distribution(circuit.circuit(), attach_noise(circuit.circuit(), build(snapshot)))
+    assert probs[1] + probs[3] == pytest.approx(-math.expm1(-1.0), abs=1e-12)
 
 
 def test_a_decay_before_the_decision_gives_an_outcome_that_agrees_with_the_state() -> None:
