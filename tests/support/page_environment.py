@@ -13,7 +13,7 @@ import msgspec
 from gateway_stand_in import gateway_of
 from litestar.types import ControllerRouterHandler
 from qiskit import QuantumCircuit
-from waiting import busy_worker, until
+from waiting import until
 
 import simenv
 from noise_models import library as profiles
@@ -110,7 +110,12 @@ def shown(folder: Path) -> Iterator[Shown]:
         os.kill(victim, signal.SIGSTOP)  # it would have computed the task before it is seen
         long = client.submit(slow(), shots=10_000, name="long", **paced)
         waiting = client.submit(ghz(), shots=100, name="behind", **paced)
-        busy_worker(client, long)
+        until(  # or the service has ended the worker before it was seen
+            lambda: (
+                any(each.task == long.id for each in client.workers())
+                or client.tasks([long.id])[0].attempt == 2
+            )
+        )
         with suppress(ProcessLookupError):  # the service has ended it, for its silence
             os.kill(victim, signal.SIGKILL)
         until(lambda: client.tasks([long.id])[0].attempt == 2)

@@ -30,10 +30,10 @@ MACHINE = DeviceInfo(
     all_to_all=False,
     directed=True,
     coupling=((0, 1),),
-    operations=(OperationInfo("cx", (0, 1), 0.01, 300.0),),
+    operations=(OperationInfo("cx", (0, 1), 0.01, 300.0, 0.001, 0.1),),
     qubits=(
-        QubitInfo(100.0, 80.0, 5.0, 0.02, 900.0, 60.0),
-        QubitInfo(90.0, 70.0, 5.1, 0.03, 900.0, 50.0),
+        QubitInfo(100.0, 80.0, 5.0, 0.02, 900.0, 60.0, 0.001, 0.01, 0.002, 0.9),
+        QubitInfo(90.0, 70.0, 5.1, 0.03, 900.0, 50.0, 0.002, 0.02, 0.003, 1.0),
     ),
     calibration_id="c1",
     calibrated_s=1e9,
