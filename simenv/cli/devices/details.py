@@ -351,9 +351,13 @@ def show_certificate(report: Certificate, *, every: bool) -> None:
         terminal.line(f"stated {stated}, which the counts exclude: {sentence(each)}")
     if len(report.contradicted) > _SHOWN:
         terminal.line(f"and {len(report.contradicted) - _SHOWN} more; --json names all")
-    if report.unresolved:
+    wide = [each for each in report.unresolved if not each.reason]
+    if wide:
         hint = "; a larger --effort makes intervals narrower"
-        terminal.line(f"not resolved: {_names(report.unresolved)}{hint}")
+        terminal.line(f"not resolved: {_names(wide)}{hint}")
+    for reason in dict.fromkeys(each.reason for each in report.unresolved if each.reason):
+        names = _names([each for each in report.unresolved if each.reason == reason])
+        terminal.line(f"not resolved: {names}: {reason}")
     if report.unclaimed:
         terminal.line(f"without a claim: {_names(report.unclaimed)}")
     verdict = "certified" if report.passed else "not certified"
