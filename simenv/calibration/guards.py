@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noise_models.calibration import CalibrationSnapshot, LayerCalibration, LayerGate
+from noise_models.model import NoiseOptions
 from simenv.calibration import accept, judge
 from simenv.calibration.data import CountsData, CountsRecord
 from simenv.calibration.fit import components as fit_parts, solve
@@ -40,6 +41,7 @@ _MOST_BITS = 10  # of circuits that are compared by whole outcomes
 WINDOW_BITS = 5
 _MOST_SAMPLED = 8  # wide circuits whose predictions are sampled
 _SAMPLES = 2**12
+_NORMAL = 2.326  # standard errors of a 99 % bound
 _MOST_SAMPLED_QUBITS = 16
 _LEAST_CIRCUITS = 2  # different ones, for a comparison of rows
 _LEAST_APART = 0.05  # squared Hellinger distance of predictions that tell circuits apart
@@ -50,6 +52,11 @@ _ORDER_GAIN = 0.02  # of mean fidelity, by another order of bits
 _ORDER_SHARE = 0.7  # of what the fidelity lacks to its ceiling, by another order
 _MOST_GROUPS = 4  # sets of clbits whose order is searched
 _LEAST_ERRORS = 5.0  # standard errors by shots, of a difference on few bodies
+_LEAST_FREE = 16  # counts that do not follow from the others of their circuit, for a divisor
+_LEAST_BIASED = 0.1  # of a predicted bit, from 1/2
+_LEAST_SLOPE = 0.1  # of measured bits over predicted ones
+_LEAST_NOISE = 1.0 / accept.LARGEST_FACTOR  # of the errors that the calibration predicts
+_MOST_UNIFORM = 0.01  # of the counts, beside what a fit explains
 _MOST_RELABELLED = 200  # other numberings of the qubits
 _MOST_REFITTED = 30  # circuits of the fit by which they are compared
 _REFIT_STEPS = 4
@@ -88,14 +95,15 @@ def problem(records: Sequence[CountsRecord], snapshot: CalibrationSnapshot, most
     shots = sum(record.shots for record in records)
     if shots < LEAST_SHOTS:
         return f"{shots} shots in all are too few for a fit: at least {LEAST_SHOTS}"
-    if found := _unfit(records, snapshot):
+    if found := _unfit(records, snapshot) or _divisor(records):
         return found
     compiler = DeviceCompiler(snapshot)
     predictor = Predictor(snapshot, compiler=compiler, most_work=most_work)
     circuits = accept.held_out_circuits(records, [0] * len(records), {})
     chosen = np.linspace(0, len(circuits) - 1, min(len(circuits), MOST_CIRCUITS)).astype(int)
     sampler = Predictor(snapshot, compiler=compiler, samples=_SAMPLES)
-    samples, wide, sampled = [], [], 0
+    noiseless = Predictor(snapshot, NoiseOptions.parse("off"), compiler, most_work)
+    samples, wide, sampled, ideal = [], [], 0, []
     for k in chosen.tolist():
         record = circuits[k].record
         prediction = predictor.prediction(record)
@@ -108,12 +116,17 @@ def problem(records: Sequence[CountsRecord], snapshot: CalibrationSnapshot, most
             wide.append(_WideSample.of(record, prediction))
         elif prediction is not None:
             samples.append(_sample(record, prediction))
+            exact = None if prediction.samples else noiseless.prediction(record)
+            if exact is not None:
+                ideal.append((samples[-1], _sample(record, exact)))
     windows = [each for circuit in wide for each in circuit.windows()]
     return (
         _constant([*samples, *windows])
         or _order(samples)
         or _usual_order(samples, wide)
         or _rows([*samples, *windows])
+        or _independent([*samples, *windows])
+        or _noiseless(ideal)
         or (_relabelled(samples, snapshot, compiler) if samples else "")
     )
 
@@ -258,6 +271,96 @@ def _constant(samples: Sequence[Sample]) -> str:
         if text not in seen and number > _LEAST_EXPECTED_SHOTS:
             return f"{text} in the counts, where the calibration expects {number:.0f} shots"
     return ""
+
+
+def _divisor(records: Sequence[CountsRecord]) -> str:
+    """Common divisor of all counts, which numbers of shots do not have by chance."""
+    divisor = math.gcd(*(count for record in records for count in record.counts.values()))
+    free = sum(len(record.counts) - 1 for record in records)
+    if divisor == 1 or free < _LEAST_FREE:
+        return ""
+    return (
+        f"all counts are multiples of {divisor:,}: they are not numbers of shots, which the"
+        " intervals of a fit follow from"
+    )
+
+
+def _independent(samples: Sequence[Sample]) -> str:
+    """Bits that are 0 as often as 1 in all circuits, whatever is predicted for them."""
+    found: dict[int, list[tuple[float, float, int, str]]] = {}
+    for each in samples:
+        outcomes = np.arange(len(each.predicted))
+        for k, bit in enumerate(each.bits):
+            is_one = outcomes >> k & 1 == 1
+            p, q = (float(x[is_one].sum()) - 0.5 for x in (each.predicted, each.measured))
+            found.setdefault(bit, []).append((p, q, each.record.shots, each.record.body))
+    for bit, rows in sorted(found.items()):
+        p, q, shots = (np.array([row[k] for row in rows]) for k in range(3))
+        biased = {row[3] for row in rows if abs(row[0]) > _LEAST_BIASED}
+        weight = float(shots @ p**2)
+        if len(biased) < _LEAST_CIRCUITS:
+            continue
+        slope = float(shots @ (p * q)) / weight
+        is_even = float(shots @ q**2) < _LEAST_SLOPE**2 * weight + 0.75 * len(rows)
+        if is_even and slope + 1.5 / math.sqrt(weight) < _LEAST_SLOPE:
+            return (
+                f"clbit {bit} is 0 as often as 1 in all circuits, where the calibration expects up"
+                f" to {0.5 + float(np.abs(p).max()):.0%} of one of them: its records are of another"
+                " qubit, or chance"
+            )
+    return ""
+
+
+def _noiseless(samples: Sequence[tuple[Sample, Sample]]) -> str:
+    """Counts of a simulator without noise: what the calibration changes in the distributions of the
+    circuits is not there. Each sample has its prediction without noise beside it."""
+    found = weight = 0.0
+    for each, ideal in samples:
+        change = each.predicted - ideal.predicted
+        scale = each.record.shots * change / np.maximum(each.predicted, 1e-12)
+        found += float(scale @ (each.measured - ideal.predicted))
+        weight += float(scale @ change)
+    if not weight:
+        return ""
+    part = found / weight
+    own, other = (float(np.mean([pair[k].own for pair in samples])) for k in (0, 1))
+    if other <= own or part + _NORMAL / math.sqrt(weight) >= _LEAST_NOISE:
+        return ""
+    return (
+        f"the counts fit the circuits without noise better: mean fidelity {other:.3f} in place of"
+        f" {own:.3f}, with {max(part, 0.0):.0%} of the errors that the calibration predicts; they"
+        " are those of a simulator, or their errors were mitigated"
+    )
+
+
+def uniform(records: Sequence[CountsRecord], predictor: Predictor) -> str:
+    """Part of all counts that is uniform beside what a fitted device explains: its gates may have
+    any errors. The scatter of circuit bodies and shot noise give its standard error."""
+    circuits = accept.held_out_circuits(records, [0] * len(records), {})
+    chosen = np.linspace(0, len(circuits) - 1, min(len(circuits), MOST_CIRCUITS)).astype(int)
+    sums: dict[str, NDArray[np.float64]] = {}
+    for k in chosen.tolist():
+        record = circuits[k].record
+        prediction = predictor.prediction(record)
+        if prediction is None or prediction.num_bits > _MOST_BITS:
+            continue
+        each = _sample(record, prediction)
+        change = 1.0 / len(each.predicted) - each.predicted
+        scale = record.shots * change / np.maximum(each.predicted, 1e-12)
+        row = np.array([scale @ (each.measured - each.predicted), scale @ change])
+        sums[record.body] = sums.get(record.body, np.zeros(2)) + row
+    found, weights = np.array(list(sums.values())).reshape(-1, 2).T
+    if not (weight := float(weights.sum())):
+        return ""
+    part = float(found.sum()) / weight
+    scatter = float(np.sum((found - part * weights) ** 2)) / weight**2
+    low = part - _NORMAL * math.sqrt(max(scatter, 1.0 / weight))
+    if low <= _MOST_UNIFORM:
+        return ""
+    return (
+        f"{part:.1%} of the counts are uniform over all outcomes, whatever the circuit (at least"
+        f" {low:.1%}), which no errors of gates or readout explain"
+    )
 
 
 def _usual_order(samples: Sequence[Sample], wide: Sequence[_WideSample]) -> str:

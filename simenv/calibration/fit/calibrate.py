@@ -36,6 +36,7 @@ from simenv.calibration.fit.significance import NullGains
 from simenv.calibration.fit.solve import Prior, Solution
 from simenv.calibration.score import Predictor, SeriesPredictor
 from simenv.errors import SimenvError
+from simulators.circuit.analysis import fit_scope
 
 MOST_CHECK_WORK = 2**26  # limit of 4^qubits times steps of a circuit on which a fit is judged
 SNAPSHOT, HOMOGENEOUS = "snapshot", "homogeneous"  # bases of fits
@@ -111,7 +112,7 @@ class _Choice(msgspec.Struct, frozen=True, eq=False):
     circuits: Sequence[accept.HeldOutCircuit] = ()  # left out
     after: NDArray[np.float64] | None = None  # fidelity of each of them
     reason: str = ""  # for which the fit is not used
-    is_plausible: bool = True  # all factors
+    implausible: tuple[str, ...] = ()  # values of the fit, at share 1
 
 
 def _names(attempt: fit_attempt.FitAttempt) -> tuple[str, ...]:
@@ -164,7 +165,7 @@ def calibrate(
     scope = accept.scope_of(training.records, base.problem, snapshot.name)
     best = _accepted(choices)
     result = _fitted_device(best, data, unfitted.kept, name, scope)
-    doubt = _doubt(result, best)
+    doubt = _doubt(best, training)
     if doubt and not force:
         raise FitRefusedError(
             f"the fit is not stored: {doubt}",
@@ -197,11 +198,17 @@ _NORMAL = 2.576  # standard errors of a 99 % interval
 MOST_LACKING = 0.1  # of the mean fidelity of the fit to its own circuits, to its ceiling
 
 
-def _doubt(fitted: FittedDevice, best: _Choice) -> str:
-    """What makes a fit a wrong description of the counts; "": nothing."""
-    nearest = fitted.factors_of(_nearest(best.attempt, best.solution)) if fitted.share else ()
-    texts = accept.implausible(zip(fitted.columns, nearest, strict=bool(fitted.share)))
-    found = [f"not plausible: {'; '.join(texts)}"] if texts else []
+def _doubt(best: _Choice, training: CountsData) -> str:
+    """What makes a fit a wrong description of the counts, whichever share of it is used; "":
+    nothing."""
+    texts = fit_scope.listed(best.implausible)
+    found = [f"the values that the counts ask for are not plausible: {texts}"] if texts else []
+    device = fit_attempt.FittedSnapshots.of(best.attempt, best.solution, ()).snapshot
+    compiler = best.attempt.base.problem.distributions.compiler
+    if text := guards.uniform(training.records, Predictor(
+        device, compiler=compiler, most_work=MOST_CHECK_WORK
+    )):  # fmt: skip
+        found.append(text)
     blocks, observations = best.solution.blocks, best.attempt.base.problem.observations
     reached = np.array([judge.fidelity(each.loss) for each in blocks])
     ceilings = np.array([
@@ -219,15 +226,25 @@ def _doubt(fitted: FittedDevice, best: _Choice) -> str:
     return "; ".join(found)
 
 
-def _nearest(attempt: fit_attempt.FitAttempt, solution: Solution) -> NDArray[np.float64]:
-    """End of the 99 % interval of each unknown that is nearest to the calibration."""
-    columns = attempt.columns
+def _implausible(attempt: fit_attempt.FitAttempt, solution: Solution) -> tuple[str, ...]:
+    """Texts for values of a fit that are far from the calibrated ones, by the end of the 99 %
+    interval of each component that is nearest to the calibration."""
+    columns, device = attempt.columns, attempt.base.device
     size = len(columns.matrix)
     hessian, _ = solve.normal_equations(solution.blocks, solution.weights, size)
     precision = np.diag(columns.precision(solution.latent))
     inverse = np.linalg.inv(columns.matrix.T @ hessian @ columns.matrix + precision)
-    width = _NORMAL * np.sqrt(np.diag(inverse))
-    return np.sign(solution.latent) * np.maximum(np.abs(solution.latent) - width, 0.0)
+    components = attempt.base.problem.components
+    values = columns.matrix @ solution.latent
+    width = _NORMAL * np.sqrt(np.einsum("kc,cd,kd->k", columns.matrix, inverse, columns.matrix))
+    nearest = np.sign(values) * np.maximum(np.abs(values) - width, 0.0)
+    after = fit_components.fitted_snapshot(device, components, nearest)
+    changes = (
+        (each.kind, value)
+        for each, value in zip(components, nearest.tolist(), strict=True)
+        if each.kind in accept.RANGES
+    )
+    return *accept.implausible_values(device.snapshot, after), *accept.implausible(changes)
 
 
 class _Kept(msgspec.Struct, frozen=True, eq=False):
@@ -286,18 +303,18 @@ def _choices(
 ) -> list[_Choice]:
     """All shares of one fit, judged on the folds. `null`: of the base, for the chance of gains."""
     solution = attempt.fit()
+    implausible = _implausible(attempt, solution)
     if attempt.num_folds < 2:
-        return [_Choice(attempt, solution, 1.0, 1.0, None)]
+        return [_Choice(attempt, solution, 1.0, 1.0, None, implausible=implausible)]
     fold_of_body = attempt.fold_of_body
     circuits = accept.held_out_circuits(training.records, attempt.base.windows, fold_of_body)
     folds = [attempt.without(fold, solution) for fold in range(attempt.num_folds)]
-    results, columns = [], _names(attempt)
-    nearest = _nearest(attempt, solution) * _widths(attempt)
+    results = []
     for share in SHARES:
         devices = _devices(snapshot, folds, share)
         after = [accept.fidelities(circuits, each) for each in devices]
         if not np.isfinite(sum(after) + unfitted.snapshot + sum(unfitted.aer)).any():
-            return [_Choice(attempt, solution, 1.0, 1.0, None)]
+            return [_Choice(attempt, solution, 1.0, 1.0, None, implausible=implausible)]
         undated, *dated = (_gain(circuits, each, unfitted.snapshot, unfitted.aer) for each in after)
         gained = dated[0] if dated else undated
         if null is not None:
@@ -305,12 +322,10 @@ def _choices(
             chance = null.chance(attempt.score.prior, share, family)
             gained = msgspec.structs.replace(gained, chance=chance)
         kept = 0.0 if dated and undated.gain.mean < 0.0 else share
-        factors = _factors(columns, nearest * share)
-        is_plausible = not accept.implausible(zip(columns, factors, strict=True))
         results.append(
             _Choice(
                 attempt, solution, share, kept, gained, circuits, after[-1],
-                is_plausible=is_plausible,
+                implausible=implausible,
             )
         )  # fmt: skip
         note(
@@ -369,8 +384,8 @@ def _accepted(choices: Sequence[_Choice]) -> _Choice:
             " at least one of them narrow enough for an exact distribution",
         )
     usable = [pair for pair in judged if pair[1].is_used and not pair[1].is_below_aer]
-    # A smaller share of a fit can be plausible; if none is, the fit is refused (`_doubt`).
-    usable = [pair for pair in usable if pair[0].is_plausible] or usable
+    # With another prior a fit can be plausible; if none is, the fit is refused (`_doubt`).
+    usable = [pair for pair in usable if not pair[0].implausible] or usable
     certain = [pair for pair in usable if pair[0].attempt.base.name == SNAPSHOT]
     if certain:
         best, gained = max(certain, key=_mean)

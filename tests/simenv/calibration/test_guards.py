@@ -1,10 +1,13 @@
 """Counts that cannot be those of the circuits on the device are refused before a fit."""
 
 import re
+from collections.abc import Callable
 
+import msgspec
 import numpy as np
 import pytest
 from failing import fails
+from numpy.typing import NDArray
 
 from bench.engine.fit_truths import aged, changed, circuits, counts_of, device, spoiled
 from noise_models import snapshot as snapshots
@@ -163,3 +166,83 @@ def test_fit_that_lacks_much_to_its_ceiling_says_by_how_much(right: Measured) ->
     refused = fitted.scope.refused
     assert "do not tell the circuits apart" in refused
     assert re.search(r"no values of the model .* it lacks \+0\.\d+ \[\+0\.[1-9]", refused)
+
+
+def _counted(
+    data: CountsData, change: Callable[[NDArray[np.int64]], NDArray[np.int64]]
+) -> CountsData:
+    """Counts with another table of each circuit, [outcomes]."""
+    records = []
+    for each in data.records:
+        table = np.zeros(1 << each.source.num_clbits, np.int64)
+        table[list(each.counts)] = list(each.counts.values())
+        counts = {k: n for k, n in enumerate(change(table).tolist()) if n}
+        records.append(msgspec.structs.replace(each, counts=counts, shots=sum(counts.values())))
+    return msgspec.structs.replace(data, records=tuple(records))
+
+
+def garbage(bodies: int, kind: str) -> Measured:
+    random = np.random.default_rng(11)
+    snapshot = device(random, 3)
+    sources = circuits(random, 3, bodies)
+    data = counts_of(changed(snapshot, random), sources, 2_000, random)
+    if kind == "ideal":
+        better = {"t1_us": 1e6, "t2_us": 1e6, "p01": 0.0, "p10": 0.0}
+        ideal = msgspec.structs.replace(
+            snapshot, qubits=tuple(msgspec.structs.replace(q, **better) for q in snapshot.qubits),
+            gates=tuple(msgspec.structs.replace(g, error=0.0) for g in snapshot.gates),
+        )  # fmt: skip
+        return counts_of(ideal, sources, 2_000, random), snapshot
+    if kind == "multiples":
+        return _counted(data, lambda table: table * 1_000), snapshot
+    if kind == "coin":
+
+        def tossed(table: NDArray[np.int64]) -> NDArray[np.int64]:
+            either = table + table[np.arange(8) ^ 1]
+            return random.multinomial(table.sum(), either / either.sum())
+
+        return _counted(data, tossed), snapshot
+    part = float(kind)
+    return _counted(
+        data, lambda t: np.rint((1.0 - part) * t + part * t.sum() / 8).astype(np.int64)
+    ), snapshot
+
+
+@pytest.mark.parametrize("bodies", [4, 16])
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("ideal", "fit the circuits without noise better"),
+        ("coin", "clbit 0 is 0 as often as 1|fit another circuit"),
+        ("multiples", "multiples of 1,000"),
+        ("0.3", "not plausible|uniform over all outcomes"),
+        ("0.5", "not plausible|uniform over all outcomes"),
+    ],
+)
+def test_garbage_is_not_stored(bodies: int, kind: str, words: str) -> None:
+    data, snapshot = garbage(bodies, kind)
+    fails(FitRefusedError, words, calibrate, data, snapshot, "fitted")
+
+
+def test_a_device_that_is_old_or_better_than_calibrated_is_not_refused() -> None:
+    """Values up to five times worse or better, and all of them four times better."""
+    for seed in range(4):
+        random = np.random.default_rng(30 + seed)
+        snapshot = device(random, 3)
+        truth = aged(snapshot, random)
+        data = counts_of(truth, circuits(random, 3, 12), 1_000, random)
+        calibrate(data, snapshot, "fitted")
+    better = msgspec.structs.replace(
+        snapshot, gates=tuple(
+            msgspec.structs.replace(each, error=(each.error or 0.0) / 4) for each in snapshot.gates
+        ),
+        qubits=tuple(
+            msgspec.structs.replace(
+                each, t1_us=4 * (each.t1_us or 0.0), t2_us=4 * (each.t2_us or 0.0),
+                p01=(each.p01 or 0.0) / 4, p10=(each.p10 or 0.0) / 4,
+            )
+            for each in snapshot.qubits
+        ),
+    )  # fmt: skip
+    data = counts_of(better, circuits(random, 3, 12), 2_000, random)
+    calibrate(data, snapshot, "fitted")
