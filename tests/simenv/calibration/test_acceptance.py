@@ -420,8 +420,8 @@ def test_few_bodies_need_a_gain_that_is_likely_and_shots_that_refute_the_snapsho
         assert found.is_used == is_used
 
 
-def test_a_plausible_share_is_taken_in_place_of_a_fit_that_is_not_plausible() -> None:
+def test_a_plausible_fit_is_taken_in_place_of_one_that_is_not() -> None:
     whole, half = choice(SNAPSHOT, held_out(0.02, 0.01)), choice(SNAPSHOT, held_out(0.01, 0.005))
-    wild = msgspec.structs.replace(whole, is_plausible=False)
+    wild = msgspec.structs.replace(whole, implausible=("p10 of qubit 0",))
     assert fitting._accepted([half, wild]) is half
     assert fitting._accepted([wild]) is wild
