@@ -292,8 +292,11 @@ def _independent(samples: Sequence[Sample]) -> str:
         outcomes = np.arange(len(each.predicted))
         for k, bit in enumerate(each.bits):
             is_one = outcomes >> k & 1 == 1
-            p, q = (float(x[is_one].sum()) - 0.5 for x in (each.predicted, each.measured))
-            found.setdefault(bit, []).append((p, q, each.record.shots, each.record.body))
+            predicted, measured = (
+                float(x[is_one].sum()) - 0.5 for x in (each.predicted, each.measured)
+            )
+            row = (predicted, measured, each.record.shots, each.record.body)
+            found.setdefault(bit, []).append(row)
     for bit, rows in sorted(found.items()):
         p, q, shots = (np.array([row[k] for row in rows]) for k in range(3))
         biased = {row[3] for row in rows if abs(row[0]) > _LEAST_BIASED}
