@@ -21,6 +21,7 @@ from noise_models.calibration import (
     MeasurementCrosstalk,
     QubitCalibration,
     is_named_measurement,
+    leaked_infidelity,
 )
 from noise_models.layer_noise import noise_of_layer
 from noise_models.model import (
@@ -475,11 +476,19 @@ class DeviceModel(DocumentModel):
         return first, second
 
     def _transition(self, name: str, qubit: int) -> channels.Channel | None:
-        """Return the transitions at the decision of a readout that make up the measured ones with
-        the relaxation before and after it, times the factor of `qubit.measurement`. A qubit whose
-        relaxation alone has more gets none."""
-        each, factor = self._qubits[qubit], self.options.factor("qubit.measurement")
-        if (each.measure_decay is None and each.measure_excitation is None) or not factor:
+        """Return `transitions`, times the factor of `qubit.measurement`. A qubit whose relaxation
+        alone has more gets none."""
+        found, factor = self.transitions(name, qubit), self.options.factor("qubit.measurement")
+        if found is None or not factor:
+            return None
+        return channels.transitions(*(min(max(p, 0.0) * factor, 1.0) for p in found))
+
+    def transitions(self, name: str, qubit: int) -> tuple[float, float] | None:
+        """Return the probabilities of transitions up and down at the decision of a readout that
+        make up the measured ones with the relaxation before and after it; below 0 where relaxation
+        alone has more. None: none were measured, or relaxation is complete."""
+        each = self._qubits[qubit]
+        if each.measure_decay is None and each.measure_excitation is None:
             return None
         duration, decided = self.duration_ns(name, (qubit,)), self._decided(qubit)
         up, kept = _populations(self._relax(qubit, duration * decided))
@@ -493,7 +502,7 @@ class DeviceModel(DocumentModel):
         left = (1.0 - decayed - excited) / (kept * kept_after)
         rise = (excited - up_after) / kept_after - left * up
         fall = 1.0 - left - rise
-        return channels.transitions(*(min(max(p, 0.0) * factor, 1.0) for p in (rise, fall)))
+        return rise, fall
 
     def _disturbed_by(self, term: MeasurementCrosstalk) -> channels.Channel | None:
         """Return the dephasing with an average infidelity, and the rotation about Z, times the
@@ -687,17 +696,6 @@ def pair_errors(error: float, relaxation: Sequence[channels.Channel | None]) -> 
 
 def _relaxes(calibration: QubitCalibration) -> bool:
     return calibration.t1_us is not None or calibration.t2_us is not None
-
-
-def leaked_infidelity(gate: GateCalibration, num_qubits: int) -> float:
-    """Return the average infidelity to the identity of a gate's leakage alone, which adds to that
-    of other parts to first order: 1 - (|tr K|^2 + tr K^+ K) / (d (d + 1)) for the operator K of the
-    shots that stay, diag(1, sqrt(1 - p)) of each qubit (Wood and Gambetta, arXiv 1704.03081)."""
-    if not gate.leakage:
-        return 0.0
-    p, side = gate.leaks_from_one(num_qubits), 1 << num_qubits
-    overlap = (1.0 + math.sqrt(1.0 - p)) ** (2 * num_qubits) + (2.0 - p) ** num_qubits
-    return 1.0 - overlap / (side * (side + 1))
 
 
 def located(

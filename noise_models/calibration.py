@@ -219,6 +219,17 @@ class GateCalibration(msgspec.Struct, frozen=True, omit_defaults=True, forbid_un
         return min(2.0 * (1.0 - kept), 1.0)
 
 
+def leaked_infidelity(gate: GateCalibration, num_qubits: int) -> float:
+    """Return the average infidelity to the identity of a gate's leakage alone, which adds to that
+    of other parts to first order: 1 - (|tr K|^2 + tr K^+ K) / (d (d + 1)) for the operator K of the
+    shots that stay, diag(1, sqrt(1 - p)) of each qubit (Wood and Gambetta, arXiv 1704.03081)."""
+    if not gate.leakage:
+        return 0.0
+    p, side = gate.leaks_from_one(num_qubits), 1 << num_qubits
+    overlap = (1.0 + math.sqrt(1.0 - p)) ** (2 * num_qubits) + (2.0 - p) ** num_qubits
+    return 1.0 - overlap / (side * (side + 1))
+
+
 class MeasurementCalibration(
     msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True
 ):

@@ -5,7 +5,7 @@ beyond what others allow."""
 from collections.abc import Iterable
 
 from noise_models.build import DeviceModel, largest_parameter
-from noise_models.calibration import MOST_MEMORY_ERROR, GateCalibration
+from noise_models.calibration import MOST_MEMORY_ERROR, GateCalibration, leaked_infidelity
 from noise_models.model import NoiseModel
 
 _Values = Iterable[tuple[str, float]]  # (place, value / limit), without the factor
@@ -15,8 +15,9 @@ _NOT_UNITARY = ("measure", "reset", "delay")
 def limited(model: NoiseModel) -> tuple[str, ...]:
     """Return one text for each component whose factor scales a value above its physical limit, one
     for each named component or group that the calibration lacks, one for replaced values that act
-    over time on a device without durations, one for replaced times with T2 > 2 T1 or T2* >= T2, and
-    one for each replaced gate error that is below the infidelity of the gate's other parts.
+    over time on a device without durations, one for replaced times with T2 > 2 T1 or T2* >= T2, one
+    for each replaced gate error that is below the infidelity of the gate's other parts, and one for
+    each other replaced value that others leave without effect, or limit.
 
     The model uses the limit for such a value. All qubits and gates of the device count, not only
     those that a circuit uses.
@@ -37,6 +38,8 @@ def limited(model: NoiseModel) -> tuple[str, ...]:
     results.append(_dephasing_limit(model))
     results.append(_detuning_limit(model))
     results += [_error_limit(model, name, size) for size, name in enumerate(_ERRORS, 1)]
+    results += [*_without_effect(model), *_above_dephasing(model), *_below_relaxation(model)]
+    results += [_leakage_limit(model, name, size) for size, name in enumerate(_LEAKAGES, 1)]
     return tuple(text for text in results if text)
 
 
@@ -97,6 +100,83 @@ def _absent(model: DeviceModel) -> Iterable[str]:
         )
         given = f"; {given} gives the device such noise" if usable else ""
         yield f"{name} * {factor:g} changes nothing: the calibration has no such noise{given}"
+
+
+_OF_IDLE = (
+    *("gate.crosstalk", "gate.zz_khz", "gate.zz_strength"),
+    *("qubit.idle", "qubit.memory", "qubit.memory_error"),
+)
+
+
+def _without_effect(model: DeviceModel) -> Iterable[str]:
+    """Iterate over texts for the values of leaked qubits where no gate leaks, and for what acts as
+    idle noise alone where that is off."""
+    given = [name for name, _ in model.options.values]
+    for name in ("gate.seepage", "qubit.leaked_readout"):
+        if name in given and not model.leaks:
+            more = "; gate.leakage_1q and gate.leakage_2q give the device leakage"
+            yield f"{name} changes nothing: no gate leaks{more}"
+    given += [name for name, factor in model.options.factors if factor]
+    for name in () if model.options.idle else _OF_IDLE:
+        if name in given:
+            yield f"{name} changes nothing: the option idle is False, and it is noise of idle time"
+
+
+def _above_dephasing(model: DeviceModel) -> Iterable[str]:
+    """Iterate over texts for replaced average infidelities above that of complete dephasing."""
+    for name, component in (
+        ("qubit.memory_error", "qubit.memory"),
+        ("qubit.measurement_crosstalk_error", "qubit.measurement_crosstalk"),
+    ):
+        error = model.options.replaced(name) or 0.0
+        acts = model.options.factor(component) > 0.0
+        if acts and error > MOST_MEMORY_ERROR * (1.0 + 1e-12):
+            yield f"{name} = {error:g} is above 1/3; complete dephasing, which has 1/3, acts"
+
+
+def _below_relaxation(model: DeviceModel) -> Iterable[str]:
+    """Iterate over texts for replaced transitions by a measurement, of which relaxation during the
+    readout alone has more."""
+    given = ("qubit.measure_excitation", "qubit.measure_decay")
+    replaced = [model.options.replaced(name) for name in given]
+    if replaced == [None, None] or not model.options.factor("qubit.measurement"):
+        return
+    found = [model.transitions("measure", k) for k in range(model.num_qubits)]
+    for number, (name, value) in enumerate(zip(given, replaced, strict=True)):
+        below = [k for k, each in enumerate(found) if each is None or each[number] < -1e-12]
+        if value is not None and below:
+            qubits = _first(f"qubit {below[0]}", len(below))
+            yield (
+                f"{name} = {value:g} is below what relaxation during the readout does, for"
+                f" {qubits}; relaxation alone acts there"
+            )
+
+
+_LEAKAGES = ("gate.leakage_1q", "gate.leakage_2q")
+
+
+def _leakage_limit(model: DeviceModel, name: str, size: int) -> str:
+    """Return the text for a replaced leakage whose infidelity is above the error of gates on `size`
+    qubits; "" if it is not replaced, or nowhere above."""
+    leakage = model.options.replaced(name)
+    if not leakage or not model.leaks:
+        return ""
+    above = sorted(
+        (gate.name, gate.qubits, leaked_infidelity(gate, size), gate.error)
+        for gate, qubits in _gates(model)
+        if len(qubits) == size
+        and gate.leakage == leakage
+        and gate.error is not None
+        and leaked_infidelity(gate, size) > gate.error * (1.0 + 1e-9)
+    )
+    if not above:
+        return ""
+    gate, qubits, leaked, error = above[0]
+    more = f", and for {len(above) - 1} more" if len(above) > 1 else ""
+    return (
+        f"{name} = {leakage:g} alone has an infidelity of {leaked:.3g}, above the error"
+        f" {error:.3g} of {_place(gate, qubits)}{more}; no depolarizing error is added there"
+    )
 
 
 def _without_durations(model: DeviceModel) -> str:

@@ -121,9 +121,9 @@ def check(snapshot: calibration.CalibrationSnapshot) -> None:
 def clamps(snapshot: calibration.CalibrationSnapshot) -> tuple[tuple[str, str], ...]:
     """Return (field, replacement in a noise model) of each value that a noise model limits or
     contradicts. These are T2 above 2 T1, T2* above T2, a memory error or crosstalk of a measurement
-    above 1/3, a readout error that is not the mean of p01 and p10, an error of 1, which marks a
-    gate that does not work, and an error beyond the largest of a depolarizing channel: d / (d + 1)
-    with d = 2^n, as average gate infidelity."""
+    above 1/3, a readout error that is not the mean of p01 and p10, leakage beyond the error of its
+    gate, an error of 1, which marks a gate that does not work, and an error beyond the largest of a
+    depolarizing channel: d / (d + 1) with d = 2^n, as average gate infidelity."""
     results = []
     for index, qubit in enumerate(snapshot.qubits):
         if qubit.t1_us is not None and qubit.t2_us is not None and qubit.t2_us > 2 * qubit.t1_us:
@@ -156,6 +156,12 @@ def clamps(snapshot: calibration.CalibrationSnapshot) -> tuple[tuple[str, str], 
         if (gate.leakage or 0.0) > 1.0 - 1.0 / side:
             note = f"{gate.leakage:g} is above {1.0 - 1.0 / side:g}, the leakage of a gate whose"
             results.append((f"gates[{index}].leakage", f"{note} qubits all leak from |1>; used"))
+            continue
+        leaked = calibration.leaked_infidelity(gate, side.bit_length() - 1)
+        if gate.error is not None and leaked > gate.error:
+            note = f"{gate.leakage:g} alone has an infidelity of {leaked:.3g}, above the error of"
+            note += f" {gate.name} on {list(gate.qubits) or 'all qubits'}, {gate.error:g}; used:"
+            results.append((f"gates[{index}].leakage", f"{note} leakage, no depolarizing error"))
     return tuple(results)
 
 

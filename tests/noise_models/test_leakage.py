@@ -3,8 +3,8 @@
 import msgspec
 import pytest
 
-from noise_models.build import NOT_AER, build, leaked_infidelity
-from noise_models.calibration import GateCalibration
+from noise_models.build import NOT_AER, build
+from noise_models.calibration import GateCalibration, leaked_infidelity
 from noise_models.limits import limited
 from noise_models.model import COMPONENTS, NoiseOptions
 from noise_models.relations import compose
@@ -50,6 +50,11 @@ def test_a_snapshot_keeps_leakage_and_refuses_what_is_no_probability() -> None:
     gates = (*SNAPSHOT.gates[:number], wide, *SNAPSHOT.gates[number + 1 :])
     text = dict(clamps(msgspec.structs.replace(SNAPSHOT, gates=gates)))[f"gates[{number}].leakage"]
     assert "above 0.75" in text
+    beyond = msgspec.structs.replace(gate, leakage=0.1)
+    gates = (*SNAPSHOT.gates[:number], beyond, *SNAPSHOT.gates[number + 1 :])
+    text = dict(clamps(msgspec.structs.replace(SNAPSHOT, gates=gates)))[f"gates[{number}].leakage"]
+    assert "above the error of cx on [0, 1], 0.02; used: leakage, no depolarizing error" in text
+    assert f"gates[{number}].leakage" not in dict(clamps(SNAPSHOT))
 
 
 def test_factor_and_values_of_leakage() -> None:
