@@ -29,6 +29,7 @@ from noise_models.build import independent_confusion
 from simenv.calibration import score as calibration_score
 from simenv.calibration.data import CountsRecord
 from simenv.calibration.fit.components import ADDED, ASYMMETRY, JOINT, ZZ
+from simenv.calibration.fit.significance import LEAST_CHANCE
 from simenv.calibration.fit.solve import FitProblem
 from simenv.worker.noise import gates_of
 
@@ -150,19 +151,42 @@ class HeldOutGain(msgspec.Struct, frozen=True):
         """True if the gain is beyond chance: by `chance`, and for bodies by its interval. Fewer
         than LEAST_BODIES show by their shots that the snapshot is wrong (`chance`); that the fit is
         better is to be LIKELY alone, since it then acts on alike circuits."""
-        if math.isnan(self.chance):
-            return self.gain.is_above
-        if self.bodies < LEAST_BODIES:
-            is_above = self.gain.mean > LEAST_GAIN and self.likely.low > 0.0
-        else:
-            is_above = self.gain.is_above
-        return is_above and self.chance <= MOST_CHANCE
+        return not self.lack
+
+    @property
+    def lack(self) -> str:
+        """Why the gain is not used; "": it is."""
+        if self.gain.mean <= LEAST_GAIN:
+            return f"the gain of a fit is not above {LEAST_GAIN:.5f}"
+        if self.chance > MOST_CHANCE:
+            return f"a fit gains as much by chance too often: p is above {MOST_CHANCE:.2g}"
+        if self._deciding.low <= 0.0:
+            percent = LIKELY if self._is_likely_enough else CONFIDENCE
+            return (
+                "circuit bodies that were left out do not show a gain of a fit: its interval of"
+                f" {percent:.0%} contains 0"
+            )
+        return ""
+
+    @property
+    def _is_likely_enough(self) -> bool:
+        return not math.isnan(self.chance) and self.bodies < LEAST_BODIES
+
+    @property
+    def _deciding(self) -> Interval:
+        return self.likely if self._is_likely_enough else self.gain
 
     @property
     def text(self) -> str:
-        """Gain with its interval and chance, for people."""
-        known = "" if math.isnan(self.chance) else f", p = {self.chance:.2g} of all candidates"
-        return f"{self.gain.text}{known}"
+        """Gain with its interval, the one that decides for few bodies, and chance, for people."""
+        parts = [f"{self.gain.text} ({CONFIDENCE:.0%})"]
+        if self._is_likely_enough:
+            low, high = self.likely.low, self.likely.high
+            parts.append(f"[{low:+.5f}, {high:+.5f}] ({LIKELY:.0%}, decides)")
+        if not math.isnan(self.chance):
+            sign = "<=" if self.chance < 1.01 * LEAST_CHANCE else "="
+            parts.append(f"p {sign} {self.chance:.2g} of all candidates")
+        return ", ".join(parts)
 
     @property
     def is_below_aer(self) -> bool:

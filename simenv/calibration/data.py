@@ -258,7 +258,7 @@ class _Reader:
             raise self._wrong("kind", f"{header['kind']!r}", f'counts have "kind": "{KIND}"')
         if header.get("format") != FORMAT:
             raise self._wrong("format", f"{header.get('format')!r}", f"this version reads {FORMAT}")
-        self._device = str(header.get("device", ""))
+        self._device = _printable(str(header.get("device", "")))
         return header
 
     def _document(self) -> Iterator[Any]:
@@ -273,7 +273,7 @@ class _Reader:
         if not isinstance(rows, list):
             hint = f'a list of rows, or JSON lines with "kind": "{KIND}"'
             raise self._wrong("circuits", "is missing", hint)
-        self._device = str(result.get("device", ""))
+        self._device = _printable(str(result.get("device", "")))
         for number, row in enumerate(rows):
             self._where = f"{self._path}: circuits[{number}]"
             yield row
@@ -408,7 +408,7 @@ class _Reader:
             return ""
         if not isinstance(value, str):
             raise self._wrong(field, f"{value!r:.60}", "a text")
-        return value
+        return value if field == "qasm" else _printable(value)
 
     def _wrong(self, field: str, message: str, hint: str) -> DataError:
         place = f"{self._where}: {field}" if field else self._where
@@ -417,6 +417,13 @@ class _Reader:
 
 _COUNTS = 'counts by bit string, as {"00": 510, "11": 490}'
 _HEX = re.compile("0[xX][0-9a-fA-F]+")
+
+
+def _printable(text: str) -> str:
+    """Text of a file with control characters escaped: names and bodies reach terminals."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _joined(errors: list[DataError]) -> DataError:

@@ -61,6 +61,7 @@ class Probe(msgspec.Struct, frozen=True, eq=False):
 
     name: str
     source: Program
+    body: str  # that repetitions have in common: the name without their number
 
     @property
     def circuit(self) -> Any:
@@ -195,7 +196,8 @@ def _candidates(fit: LikelihoodFit, wanted: Sequence[ParameterEstimate]) -> Iter
     def probe(name: str, places: tuple[int, ...], piece: CircuitPiece) -> Probe:
         placed = programs.PlacedPiece(places, piece)
         where = "-".join(map(str, places))
-        return Probe(f"{name} on {where}", native.program([placed], snapshot.num_qubits))
+        name = f"{name} on {where}"
+        return Probe(name, native.program([placed], snapshot.num_qubits), name)
 
     for qubit in qubits:
         for name, piece in _on_qubit(native, fit, qubit, kinds):
@@ -265,7 +267,7 @@ def _on_pair(native: NativeGateRows) -> Iterator[tuple[str, CircuitPiece]]:
 def rows(suggestion: Suggestion) -> list[dict[str, Any]]:
     """Rows of a file of measured counts, without counts."""
     return [
-        row(qasm_of(each.circuit), {}, name=each.name, body=each.name) for each in suggestion.probes
+        row(qasm_of(each.circuit), {}, name=each.name, body=each.body) for each in suggestion.probes
     ]
 
 
@@ -284,7 +286,7 @@ def program(suggestion: Suggestion, device: str, shots: int = SHOTS) -> str:
             for item in circuit.data
         ]
         entries.append({
-            "name": each.name, "num_qubits": circuit.num_qubits,
+            "name": each.name, "body": each.body, "num_qubits": circuit.num_qubits,
             "num_clbits": circuit.num_clbits, "operations": operations, "qasm": qasm_of(circuit),
         })  # fmt: skip
     lines = ",\n".join(json.dumps(entry) for entry in entries)
@@ -351,7 +353,7 @@ def measure(sampler, path):
         counts = {{key: int(count) for key, count in result.join_data().get_counts().items()}}
         lines.append({{
             "qasm": entry["qasm"], "counts": counts, "date": date,
-            "name": entry["name"], "body": entry["name"],
+            "name": entry["name"], "body": entry["body"],
         }})
     with open(path, "a") as out:
         out.writelines(json.dumps(line) + "\\n" for line in lines)

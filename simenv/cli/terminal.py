@@ -370,6 +370,14 @@ def require_matplotlib(options: str) -> None:
         raise ConfigError(f"{options}: matplotlib is not installed", hint=hint)
 
 
+def require_folders(files: Mapping[str, Path | None]) -> None:
+    """Raise OptionError if a file, by its option, cannot be written for want of its folder."""
+    for option, path in files.items():
+        if path is not None and not os.access(path.parent, os.W_OK):
+            what = "cannot be written" if path.parent.is_dir() else "does not exist"
+            raise OptionError(f"{option} {path}: the folder {path.parent} {what}")
+
+
 @contextmanager
 def write_errors(path: Path) -> Iterator[None]:
     """Map OSError to OptionError that names the file; `path`: used if the error names none."""

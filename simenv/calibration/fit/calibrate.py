@@ -405,7 +405,7 @@ def _accepted(choices: Sequence[_Choice]) -> _Choice:
     best, gained = max(own, key=_low)
     if gained.is_used:
         return _kept(best, "the fit is below Aer's recipe for the calibration")
-    return _kept(best, "the gain of a fit is not beyond chance")
+    return _kept(best, gained.lack)
 
 
 def _low(pair: tuple[_Choice, accept.HeldOutGain]) -> float:
@@ -459,6 +459,7 @@ def _fitted_device(
 
     result = named(snapshots.snapshot, latest, best.undated_share)
     likelihood = LikelihoodFit.of(problem, solution.values, prior)
+    after = fit_components.with_gates_of_each_set(result)
     return FittedDevice(
         snapshot=result,
         base=base,
@@ -476,7 +477,7 @@ def _fitted_device(
         series=tuple(named(each, each.calibrated, share) for each in snapshots.series),
         scope=scope,
         likelihood=likelihood,
-        identification=identify(likelihood, before, fit_components.with_gates_of_each_set(result)),
+        identification=identify(likelihood, before, after, is_kept=not share),
         reason=best.reason,
         day_tests=built.day_tests,
     )

@@ -13,6 +13,7 @@ estimates.
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -42,6 +43,7 @@ _LINEAR = (ANGLE, ZZ, JOINT)  # kinds whose interval is absolute
 NOT_IDENTIFIED = "not identified"  # the fitted value follows the prior
 BOUND = "bound only"  # one end excludes the calibrated value
 OUTSIDE = "held by prior"
+KEPT = "calibration kept"  # the same, where no fit is used
 EFFECTIVE = (
     "these are effective values, with which the model of the noise explains the counts; to measure"
     " one, run its experiment: simenv certify on an emulated device, the same circuits on a machine"
@@ -383,10 +385,15 @@ def _device(problem: FitProblem) -> _Device:
 
 
 def identify(
-    fit: LikelihoodFit, calibrated: CalibrationSnapshot, fitted: CalibrationSnapshot
+    fit: LikelihoodFit,
+    calibrated: CalibrationSnapshot,
+    fitted: CalibrationSnapshot,
+    *,
+    is_kept: bool = False,
 ) -> Identification:
     """Intervals, marks and correlations of all quantities. `calibrated` and `fitted` have an entry
-    for each gate of each set of qubits."""
+    for each gate of each set of qubits. `is_kept`: no fit is used, both are the calibration."""
+    outside = KEPT if is_kept else OUTSIDE
     correlations = _correlations(fit)
     mixed: dict[str, list[str]] = {}
     for each in correlations:
@@ -395,7 +402,7 @@ def identify(
     results = []
     for quantity, (low, high) in zip(fit.quantities, fit.intervals().tolist(), strict=True):
         before, after = (fit.device.read(quantity, each) for each in (calibrated, fitted))
-        results.append(_estimate(quantity, before, after, (low, high), mixed))
+        results.append(_estimate(quantity, before, after, (low, high), mixed, outside))
     return Identification(tuple(results), correlations, fit.likelihood.dispersion)
 
 
@@ -405,6 +412,7 @@ def _estimate(
     after: float | None,
     ends: tuple[float, float],
     mixed: Mapping[str, Sequence[str]],
+    outside: str,
 ) -> ParameterEstimate:
     low, high = ends
     is_signed = quantity.kind in _LINEAR
@@ -424,7 +432,7 @@ def _estimate(
     inside = before is not None and low <= before <= high
     mark = "" if is_identified else NOT_IDENTIFIED if inside or before is None else BOUND
     if not mark and after is not None and not low <= after <= high:
-        mark = OUTSIDE
+        mark = outside
     if quantity.kind in TIMES:
         before, after = (1.0 / each if each else None for each in (before, after))
         start, end = 1.0 / end if end else 0.0, 1.0 / start if start else None
@@ -502,7 +510,8 @@ def _digits(value: float | None) -> str:
 def summary(found: Identification) -> list[str]:
     """Sentences below a table of values."""
     total = len(found.parameters)
-    unclear = sum(not each.identified for each in found.parameters)
+    marks = Counter(each.mark for each in found.parameters)
+    unclear = marks[NOT_IDENTIFIED]
     texts = []
     if unclear:
         texts.append(
@@ -510,7 +519,17 @@ def summary(found: Identification) -> list[str]:
             f" factor of {MOST_RATIO:g}, and their fitted values follow the prior around the"
             " calibration"
         )
-    if any(each.mark == OUTSIDE for each in found.parameters):
+    if marks[BOUND]:
+        texts.append(
+            f"{BOUND} ({marks[BOUND]} of {total}): the counts do not bound the value either, but"
+            " they exclude the calibrated one"
+        )
+    if marks[KEPT]:
+        texts.append(
+            f"{KEPT}: the calibrated value lies outside the interval of the counts, but no fit is"
+            " used"
+        )
+    if marks[OUTSIDE]:
         texts.append(
             f"{OUTSIDE}: the fitted value lies outside the interval of the counts, because the fit"
             " prefers the calibration or goes only a part of the way"

@@ -27,6 +27,7 @@ from simenv.calibration.fit.solve import FitProblem, NormalBlock, Prior, PriorMa
 Floats = NDArray[np.float64]
 
 DRAWS = 1000
+LEAST_CHANCE = 1.0 / (DRAWS + 1)  # where no draw is as large
 SEED = 7
 
 

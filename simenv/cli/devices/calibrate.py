@@ -60,11 +60,12 @@ def calibrate(
     """Fit a device's noise to measured counts, and store it as a device.
 
     Rows with "split": "test" are not used. On circuits that a fit did not see, the gain must be
-    significant: else the device's own calibration is kept, and a fit that is worse is refused. No
-    fit is used that is below Aer's recipe for the calibration on these circuits, with p01 = p10
-    (aer) or as calibrated (aer-properties). A fit to fewer than 10 different circuits acts on alike
-    circuits alone. Counts that cannot be those of the circuits on this device are refused: bits in
-    another order, rows of other circuits, other qubits, values that are not plausible.
+    significant (99 %; of fewer than 10 different circuits likely, 80 %): else the device's own
+    calibration is kept, and a fit that is worse is refused. No fit is used that is below Aer's
+    recipe for the calibration on these circuits, with p01 = p10 (aer) or as calibrated (aer-
+    properties). A fit to fewer than 10 different circuits acts on alike circuits alone. Counts that
+    cannot be those of the circuits on this device are refused: bits in another order, rows of other
+    circuits, other qubits, values that are not plausible.
 
     The table has the values of the circuits' qubits and gates, with the intervals of 95 % that the
     counts alone give, and marks those that they do not identify.
@@ -74,6 +75,7 @@ def calibrate(
         raise OptionError(f"--out {out}: the name of the device itself", hint="choose another name")
     if report is not None:
         terminal.require_matplotlib("--report")
+    terminal.require_folders({"--suggest": suggest, "--report": report})
     prepare()
     from simenv.calibration.data import dates_before, read
     from simenv.calibration.fit.calibrate import calibrate as fit
@@ -220,7 +222,7 @@ def _show(fitted: FittedDevice) -> None:
     if held is not None:
         terminal.line(
             f"{fitted.share:.0%} of the way from the calibration to the fit; gain of mean fidelity"
-            f" {held.text} (99 %)"
+            f" {held.text}"
         )
         terminal.line(
             f"fidelity on {terminal.counted(held.circuits, 'circuit')} left out of a fit:"
@@ -366,6 +368,7 @@ def score(
         raise OptionError("--device: one device is named twice")
     if plots or report:
         terminal.require_matplotlib("--plots and --report")
+    terminal.require_folders({"--report": report})
     prepare()
     from simenv.calibration.accept import as_values, below
     from simenv.calibration.data import read

@@ -420,6 +420,24 @@ def test_few_bodies_need_a_gain_that_is_likely_and_shots_that_refute_the_snapsho
         assert found.is_used == is_used
 
 
+def test_texts_say_why_a_gain_is_not_used_and_which_interval_decides() -> None:
+    levels = accept.Levels(0.9, 0.8, 0.9)
+
+    def gained(mean: float, low: float, chance: float, bodies: int = 12) -> Gain:
+        interval = accept.Interval(mean, low, 0.03)
+        likely = accept.Interval(mean, low + 0.001, 0.02)
+        return Gain(interval, likely, (), (), levels, levels, (), bodies, bodies, chance)
+
+    assert gained(0.01, 0.001, 0.001).lack == ""
+    assert "not above 0.00005" in gained(0.00002, 0.00001, 0.001).lack
+    assert "p is above 0.005" in gained(0.01, 0.001, 0.02).lack
+    assert "interval of 99% contains 0" in gained(0.01, -0.002, 0.001).lack
+    assert "interval of 80% contains 0" in gained(0.01, -0.002, 0.001, bodies=5).lack
+    text = gained(0.01, -0.0005, 1.0 / 1001.0, bodies=5).text
+    assert text.endswith("(99%), [+0.00050, +0.02000] (80%, decides), p <= 0.001 of all candidates")
+    assert gained(0.01, 0.001, 2.0 / 1001.0).text.endswith("(99%), p = 0.002 of all candidates")
+
+
 def test_a_plausible_fit_is_taken_in_place_of_one_that_is_not() -> None:
     whole, half = choice(SNAPSHOT, held_out(0.02, 0.01)), choice(SNAPSHOT, held_out(0.01, 0.005))
     wild = msgspec.structs.replace(whole, implausible=("p10 of qubit 0",))

@@ -95,6 +95,31 @@ def test_bad_data_are_kept(home: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert run(["calibrate", str(path), "--device", "lima", "--out", "lima"]) == 2
 
 
+@pytest.mark.parametrize("option", ["--suggest", "--report"])
+def test_a_folder_that_is_missing_is_named_before_the_fit(
+    option: str, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if option == "--report":
+        pytest.importorskip("matplotlib")
+    path = tmp_path / "none" / "a.py"
+    command = ["calibrate", str(counts_file(tmp_path)), "--device", "lima", "--out", "mine"]
+    assert run([*command, option, str(path)]) == 2
+    assert f"{option} {path}: the folder {path.parent} does not exist" in capsys.readouterr().err
+    assert not (home / "devices").exists()
+
+
+def test_control_characters_of_a_file_are_escaped(tmp_path: Path) -> None:
+    red = "x\x1b[31m"
+    path = counts_file(tmp_path)
+    header, *rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows = [row | {"name": red, "body": red} for row in rows]
+    lines = [json.dumps(each) for each in (header | {"device": red}, *rows)]
+    path.write_text("\n".join(lines))
+    read = data.read(path)
+    texts = {read.device, *(each.name for each in read.records), *(e.body for e in read.records)}
+    assert texts == {"x\\x1b[31m"}
+
+
 def test_a_device_that_is_replaced_or_removed_leaves_no_fit(home: Path) -> None:
     folder = home / "devices"
     data = snapshots.dump(library.load("lima"))

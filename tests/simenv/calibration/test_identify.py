@@ -11,15 +11,19 @@ from bench.engine.fit_intervals import rotated, sequences, with_joint_flips, wit
 from bench.engine.fit_truths import changed, circuits, counts_of, device
 from noise_models.calibration import CalibrationSnapshot
 from simenv.calibration.data import CountsData, CountsRecord
+from simenv.calibration.fit.components import with_gates_of_each_set
 from simenv.calibration.fit.identify import (
     BOUND,
     HEADER,
+    KEPT,
     NOT_IDENTIFIED,
     OUTSIDE,
+    Identification,
     LikelihoodFit,
     ParameterEstimate,
     cells,
     chosen,
+    identify,
     interval_text,
     summary,
 )
@@ -202,3 +206,19 @@ def test_t2_star_has_an_interval_though_the_fit_holds_it() -> None:
     stars = [each for each in found if each.kind == "T2*"]
     assert [each.qubits for each in stars] == [(0,), (1,)]
     assert all(each.identified and covers(each) for each in stars)
+
+
+def test_marks_say_whether_a_fit_is_used_and_what_is_counted() -> None:
+    fit, calibration, _ = mixed_errors()
+    before = with_gates_of_each_set(calibration)
+    marks = {each.mark for each in identify(fit, before, before, is_kept=True).parameters}
+    assert KEPT in marks
+    assert OUTSIDE not in marks
+    rows = [
+        msgspec.structs.replace(estimate(0.0, 0.02), mark=mark)
+        for mark in (NOT_IDENTIFIED, BOUND, KEPT)
+    ]
+    texts = summary(Identification(tuple(rows), (), 1.0))
+    assert texts[0].startswith("1 of 3 values are not identified")
+    assert texts[1].startswith(f"{BOUND} (1 of 3): ")
+    assert texts[2].endswith("no fit is used")

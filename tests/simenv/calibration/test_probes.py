@@ -86,6 +86,14 @@ def test_rows_have_the_form_of_measured_counts(suggestion: Suggestion, tmp_path:
     assert len({each.body for each in read.records}) == len(rows)  # folds may divide them
 
 
+def test_runs_of_one_circuit_have_one_body(suggestion: Suggestion) -> None:
+    first, second = suggestion.probes[:2]
+    again = tuple(probes._numbered((first, second), (0, 1, 0)))
+    rows = probes.rows(msgspec.structs.replace(suggestion, probes=again))
+    assert [row["name"] for row in rows] == [first.name, second.name, f"{first.name} again 2"]
+    assert [row["body"] for row in rows] == [first.name, second.name, first.name]
+
+
 def test_the_program_measures_with_qiskit_and_appends_rows(
     suggestion: Suggestion, tmp_path: Path
 ) -> None:
@@ -102,6 +110,7 @@ def test_the_program_measures_with_qiskit_and_appends_rows(
     assert len(read.records) == 2 * count
     assert {each.shots for each in read.records} == {probes.SHOTS}
     for entry, row in zip(scope["CIRCUITS"], probes.rows(suggestion), strict=True):
+        assert (entry["name"], entry["body"]) == (row["name"], row["body"])
         assert data.qasm_of(scope["circuit_of"](entry)) == row["qasm"]
 
 
