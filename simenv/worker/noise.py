@@ -344,7 +344,7 @@ def outside_fit(scope: FitScope, circuit: Circuit, name: str) -> tuple[str, ...]
     seen += [f"of {scope.first} to {scope.last}"] if scope.first else []
     seen.append(f"with at most {scope.widest} qubits and {scope.two_qubit_gates} two-qubit gates")
     if not scope.placed:
-        seen.append(f"on qubits {listed(map(str, scope.qubits))}")
+        seen.append(f"on qubits {listed(map(str, scope.qubits))} (others are as calibrated)")
     return (
         f"the noise was fitted to {scope.bodies} circuits {', '.join(seen)}; this circuit has"
         f" {', '.join(has)}",

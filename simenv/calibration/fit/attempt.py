@@ -450,22 +450,43 @@ class FittedSnapshots(msgspec.Struct, frozen=True, eq=False):
     def of(
         attempt: FitAttempt, solution: Solution, windows: Sequence[FittedWindow]
     ) -> FittedSnapshots:
-        """Snapshots of a solution, for all qubits and gates of the device."""
+        """Snapshots of a solution. Where the qubits of all circuits are known, those and the pairs
+        that none of them uses keep their calibration; where the compiler chose some, the fit is one
+        of all qubits and gates of the device."""
         device, problem, columns = attempt.base.device, attempt.base.problem, attempt.columns
         every = fit_parts.all_components(device)
         every += tuple(each for each in problem.components if each.kind == fit_parts.JOINT)
         values = columns.extended(every) @ solution.latent
         values += columns.carried_over(every, problem.components, solution.latent)
         shift = problem.columns(attempt.score.windows or attempt.score.prior).extended(every)
+        is_whole = any(each.was_placed for each in problem.observations)
+        pairwise = fit_parts.JOINT, fit_parts.ZZ  # also of pairs without a gate
+        used = {each.qubits for each in problem.components if each.kind not in pairwise}
+        if not is_whole:
+            fitted = set(problem.components)
+            is_used = np.array([each in fitted or each.qubits in used for each in every])
+            values, shift = values * is_used, shift * is_used[:, None]
+
+        def built(values: NDArray[np.float64]) -> CalibrationSnapshot:
+            result, before = fit_parts.fitted_snapshot(device, every, values), device.snapshot
+            if is_whole:
+                return result
+            qubits = tuple(
+                after if (k,) in used else each
+                for k, (each, after) in enumerate(zip(before.qubits, result.qubits, strict=True))
+            )
+            gates = tuple(
+                after if tuple(sorted(each.qubits)) in used else each
+                for each, after in zip(before.gates, result.gates, strict=True)
+            )
+            return msgspec.structs.replace(result, qubits=qubits, gates=gates)
 
         def dated(window: FittedWindow) -> CalibrationSnapshot:
-            result = fit_parts.fitted_snapshot(device, every, values + shift @ window.latent)
+            result = built(values + shift @ window.latent)
             begin = datetime.fromtimestamp(window.begin_s, UTC).isoformat()
             return msgspec.structs.replace(result, calibrated=begin)
 
-        return FittedSnapshots(
-            fit_parts.fitted_snapshot(device, every, values), tuple(map(dated, windows))
-        )
+        return FittedSnapshots(built(values), tuple(map(dated, windows)))
 
 
 def attempts_on(

@@ -246,3 +246,30 @@ def test_a_device_that_is_old_or_better_than_calibrated_is_not_refused() -> None
     )  # fmt: skip
     data = counts_of(better, circuits(random, 3, 12), 2_000, random)
     calibrate(data, snapshot, "fitted")
+
+
+def test_qubits_that_no_circuit_had_keep_their_calibration() -> None:
+    """Readout of qubits 0 to 2 is 2.5 times worse, and that of 3 to 6 is as calibrated."""
+    random = np.random.default_rng(1)
+    snapshot = device(random, 7)
+    qubits = tuple(
+        msgspec.structs.replace(
+            each, p01=min(2.5 * (each.p01 or 0.0), 0.3), p10=min(2.5 * (each.p10 or 0.0), 0.3)
+        )
+        if k < 3
+        else each
+        for k, each in enumerate(snapshot.qubits)
+    )
+    truth = msgspec.structs.replace(snapshot, qubits=qubits)
+    data = counts_of(truth, circuits(random, 3, 12), 3_000, random)
+    fitted = calibrate(data, snapshot, "fitted")
+    assert fitted.share
+    assert fitted.snapshot.outside is None  # not narrow
+    assert fitted.snapshot.qubits[0].p01 != snapshot.qubits[0].p01
+    for one, other in zip(fitted.snapshot.qubits[3:], snapshot.qubits[3:], strict=True):
+        for field in ("t1_us", "t2_us", "p01", "p10"):
+            assert getattr(one, field) == pytest.approx(getattr(other, field))
+    errors = {(each.name, each.qubits): each.error for each in fitted.snapshot.gates}
+    for each in snapshot.gates:
+        if set(each.qubits) - {0, 1, 2}:
+            assert errors[each.name, each.qubits] == each.error
