@@ -157,7 +157,8 @@ def test_a_circuit_that_differs_from_those_of_the_fit_is_warned_of() -> None:
     (text,) = recorded(body, wide, name="qft-3").warnings
     assert text == (
         "the noise was fitted to 12 circuits of ghz, of 2024-03-01 to 2024-03-04, with at most 2"
-        " qubits and 1 two-qubit gates, on qubits 0; 1 (others are as calibrated); this circuit has family qft, 3 qubits, 2"
+        " qubits and 1 two-qubit gates, on qubits 0; 1 (others are as calibrated); this"
+        " circuit has family qft, 3 qubits, 2"
         " two-qubit gates, qubits 2"
     )
     placed = msgspec.structs.replace(scope, placed=True, widest=3, two_qubit_gates=2)
