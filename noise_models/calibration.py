@@ -284,6 +284,8 @@ class FitScope(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_f
     last: str = ""
     placed: bool = False
     pairs: tuple[tuple[int, int], ...] = ()  # of their gates, the smaller number first; (): any
+    one_qubit_gates: int | None = None  # most on a qubit, without virtual ones; None: any
+    delay_ns: float | None = None  # most of a qubit; None: any
     refused: str = ""  # reason for which the fit was refused; it was stored by force
 
     @staticmethod

@@ -42,7 +42,10 @@ _DEVICE: dict[str, Range] = {
     **dict.fromkeys(("dt_ns", "feed_forward_ns", "rep_delay_ns", "overhead_ns"), NS),
     "zz_strength": (-10.0, 10.0),
 }
-_FIT: dict[str, Range] = dict.fromkeys(("bodies", "widest", "two_qubit_gates"), (0, 10**9))
+_FIT: dict[str, Range] = {
+    **dict.fromkeys(("bodies", "widest", "two_qubit_gates", "one_qubit_gates"), (0, 10**9)),
+    "delay_ns": (0.0, 1e18),
+}
 _NATIVE: dict[str, Range] = {"num_qubits": (1, 64), "num_params": (0, 64)}
 _QUBIT: dict[str, Range] = {
     **dict.fromkeys(("t1_us", "t2_us"), US),

@@ -32,6 +32,7 @@ from simenv.calibration.fit.components import ADDED, ASYMMETRY, JOINT, ZZ
 from simenv.calibration.fit.significance import LEAST_CHANCE
 from simenv.calibration.fit.solve import FitProblem
 from simenv.worker.noise import gates_of
+from simulators.circuit.analysis.fit_scope import most_of_a_qubit
 
 
 class HeldOutCircuit(msgspec.Struct, frozen=True, eq=False):
@@ -515,6 +516,12 @@ def scope_of(
     gates = {gate for run in runs for gate in gates_of(run.loaded.program)}
     pairs = tuple(sorted({(min(q), max(q)) for _, q in gates if len(q) == 2}))
     programs = [problem.distributions.programs[each.place] for each in observed]
+    fitted = {each.key[:3] for each in observed}
+    most = [
+        most_of_a_qubit(run.circuit, problem.distributions.device.snapshot.dt_ns)
+        for record, run in zip(records, runs, strict=True)
+        if (record.source.text, record.layout, record.level) in fitted
+    ]
     days = sorted(each.time_s for each in records if each.time_s == each.time_s)
     first, last = (_day(days[0]), _day(days[-1])) if days else ("", "")
     return calibration.FitScope(
@@ -528,6 +535,8 @@ def scope_of(
         last=last,
         placed=any(each.was_placed for each in observed),
         pairs=pairs,
+        one_qubit_gates=max(gates for gates, _ in most),
+        delay_ns=max(delay_ns for _, delay_ns in most),
     )
 
 

@@ -330,11 +330,13 @@ def operations_of(program: Program) -> set[tuple[str, tuple[int, ...]]]:
     return results
 
 
-def outside_fit(scope: FitScope, circuit: Circuit, name: str) -> tuple[str, ...]:
+def outside_fit(
+    scope: FitScope, circuit: Circuit, name: str, dt_ns: float = 0.0
+) -> tuple[str, ...]:
     """Return a warning about a circuit that differs from those which the device was fitted to; ()
-    if it does not. `name`: of the task."""
+    if it does not. `name`: of the task; `dt_ns`: of the device."""
     family = scope.family(name)
-    has = differences(scope, circuit)
+    has = differences(scope, circuit, dt_ns)
     if family and any(scope.families) and family not in scope.families:
         has = [f"family {family}", *has]
     if not has:
@@ -343,6 +345,11 @@ def outside_fit(scope: FitScope, circuit: Circuit, name: str) -> tuple[str, ...]
     seen = [f"of {families}"] if families else []
     seen += [f"of {scope.first} to {scope.last}"] if scope.first else []
     seen.append(f"with at most {scope.widest} qubits and {scope.two_qubit_gates} two-qubit gates")
+    if scope.one_qubit_gates is not None and scope.delay_ns is not None:
+        seen.append(
+            f"at most {scope.one_qubit_gates} other gates and {scope.delay_ns:.4g} ns of delays"
+            " on a qubit"
+        )
     if not scope.placed:
         seen.append(f"on qubits {listed(map(str, scope.qubits))} (others are as calibrated)")
     return (
@@ -498,7 +505,8 @@ class Noise:
             return unused_channels(document, program, terms, acts=acts)
         scope, outside = document.fitted, tuple[str, ...]()
         if scope is not None:
-            outside = outside_fit(scope, Circuit.from_program(program), terms.name)
+            dt_ns = document.dt_ns
+            outside = outside_fit(scope, Circuit.from_program(program), terms.name, dt_ns)
         name, acting = self._in_force(terms, program)
         if acting is not document:
             outside = (f"{outside[0]}: its noise is that of the calibration before the fit",)

@@ -13,6 +13,7 @@ from simenv.service.devices.context import DeviceContext
 from simenv.service.devices.registry import EmulatedDevice, device_info
 from simenv.wire.messages.client import AssignedTask, NoiseDocument
 from simenv.worker.noise import Noise
+from simulators.circuit.analysis.fit_scope import in_force
 from simulators.circuit.analysis.noise_profile import noise_profile
 from simulators.circuit.analysis.profiler import profile
 from simulators.circuit.ir import Circuit
@@ -69,3 +70,15 @@ def test_a_forecast_has_the_noise_of_the_run(pair: tuple[int, int], is_fitted: b
     assert before is not None
     weight = noise_profile(before, before.located(circuit), ("counts",)).error_weight
     assert (weight != found.error_weight) is is_fitted
+
+
+@pytest.mark.parametrize(
+    ("lines", "is_fitted"),
+    [("sx q[0];" * 4, True), ("sx q[0];" * 600, False), ("rz(0.1) q[0];" * 600, True)],
+)
+def test_a_narrow_fit_acts_on_circuits_as_deep_as_its_own(lines: str, is_fitted: bool) -> None:
+    scope = msgspec.structs.replace(SCOPE, one_qubit_gates=3, delay_ns=0.0)
+    fitted = msgspec.structs.replace(narrow_fit(), fitted=scope)
+    text = f'OPENQASM 2.0;include "qelib1.inc";qreg q[5];creg c[1];{lines}measure q[0]->c[0];'
+    circuit = Circuit.from_program(load(text).program)
+    assert (in_force(fitted, circuit) is fitted) == is_fitted
