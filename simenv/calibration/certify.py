@@ -151,7 +151,8 @@ class Claims:
             text = "no signal" if quarter else "the experiments measure that of quarter turns alone"
             return text, False
         gate = self._model.calibration(estimate.gate, estimate.qubits)
-        if estimate.quantity != "error_2q" or gate is None or not _is_turned(gate):
+        claimed = self.value(estimate) or 0.0
+        if estimate.quantity != "error_2q" or gate is None or not _is_turned(gate, claimed):
             return "", False
         pair = tuple(sorted(estimate.qubits))
         angles = any(
@@ -230,12 +231,12 @@ class Claims:
         return 0.5 * float(1.0 - state[3])
 
 
-def _is_turned(gate: calibration.GateCalibration) -> bool:
-    """Return whether rotations are so much of the error of a gate on two qubits that interleaved
-    benchmarking sees another one than the average infidelity: they add up with those of the random
-    elements (Magesan et al., Phys. Rev. Lett. 109, 080505)."""
+def _is_turned(gate: calibration.GateCalibration, claimed: float) -> bool:
+    """Return whether rotations are so much of the claimed error of a gate on two qubits that
+    interleaved benchmarking sees another one than the average infidelity: they add up with
+    those of the random elements (Magesan et al., Phys. Rev. Lett. 109, 080505)."""
     turn = coherent_error(gate, 2)
-    return turn is not None and turn.infidelity > GATE_BOUND * (gate.error or 0.0)
+    return turn is not None and turn.infidelity > GATE_BOUND * claimed
 
 
 def with_memory(error: float, memory_errors: Sequence[float]) -> float:
@@ -589,12 +590,13 @@ def compared(
     result = compare(estimates, stated_claims.value, CONFIDENCE, longest_us)
     for number, (each, estimate) in enumerate(zip(result, estimates, strict=True)):
         reason, by_parts = stated_claims.unresolved(estimate, estimates)
+        stated = stated_claims.stated(estimate)
         if reason and each.claimed is not None and each.qubits not in measured.dead:
             result[number] = msgspec.structs.replace(
-                each, verdict=ClaimVerdict.UNRESOLVED, reason=reason, by_parts=by_parts
-            )
+                each, verdict=ClaimVerdict.UNRESOLVED, reason=reason, by_parts=by_parts,
+                stated=stated,
+            )  # fmt: skip
         else:
-            stated = stated_claims.stated(estimate)
             result[number] = msgspec.structs.replace(each, stated=stated)
     return result
 
@@ -781,7 +783,8 @@ def _gates(
             )
             if tuple(sorted(place)) in by_quantity.get("zz_angle_rad", {}):
                 known = msgspec.structs.replace(known, over_rotation_rad=None)
-            if estimate.quantity != "error_2q" or entry.error is None or not _is_turned(known):
+            is_turned = entry.error is not None and _is_turned(known, entry.error)
+            if estimate.quantity != "error_2q" or not is_turned:
                 known = msgspec.structs.replace(known, error=error, over_rotation_rad=None)
             table[key] = known
     for place in measured.dead:
