@@ -86,9 +86,7 @@ DRAWS = 4000
 SEED = 7
 LIKELY = 0.8  # the same: 0.9 of the probability is above the lower end
 MOST_CHANCE = (1.0 - CONFIDENCE) / 2.0
-# Bodies: 2^-8 is less than the tails outside CONFIDENCE. Gains by cross-validation with fewer need
-# another test: what one of two bodies gains by the other is what that gains by it.
-LEAST_FLIPPED = 8
+LEAST_FLIPPED = 8  # bodies: 2^-8 is less than the tails outside CONFIDENCE
 _HALVINGS = 24
 _GRID = 200_001  # points of an integral
 
