@@ -4,23 +4,34 @@ integrates over the detunings on a fine grid."""
 import math
 import re
 import tracemalloc
+from collections.abc import Sequence
 
 import msgspec
 import numpy as np
 import pytest
 from arrays import Arrays
+from engine_runs import probabilities
 from engines import Runner
+from noise_references import (
+    FIVE_SIGMA,
+    DeviceReference,
+    Probabilities,
+    all_engines,
+    assert_counts,
+    assert_exact,
+    attached,
+    chip,
+    distribution,
+    times,
+)
 from noisy import p_value
-from numpy.typing import NDArray
 
-from noise_models.build import build
 from noise_models.calibration import (
     CalibrationSnapshot,
     GateCalibration,
     NativeGate,
     QubitCalibration,
 )
-from noise_models.model import NoiseOptions
 from simulators.circuit.analysis.quadrature import (
     LARGEST_GRID,
     exact_grid,
@@ -28,19 +39,12 @@ from simulators.circuit.analysis.quadrature import (
     reaches,
 )
 from simulators.circuit.ir import Circuit
-from simulators.circuit.noise import NoiseProgram
-from simulators.circuit.passes.attach_noise import attach_noise
 from simulators.circuit.passes.components import active_part
 from simulators.circuit.passes.light_cone import output_support
 from simulators.engine import PauliSum
 from simulators.errors import Unsupported
-from simulators.execution import sampling
 from simulators.simulate import counts_of
 
-Matrix = NDArray[np.complex128]
-SX = np.array([[1 + 1j, 1 - 1j], [1 - 1j, 1 + 1j]]) / 2
-X = np.array([[0, 1], [1, 0]], np.complex128)
-CX = np.eye(4)[[0, 3, 2, 1]].astype(np.complex128)  # the control is bit 0
 GRID = np.linspace(-8.5, 8.5, 121)
 WEIGHTS = np.exp(-0.5 * GRID**2) / np.exp(-0.5 * GRID**2).sum()
 
@@ -49,29 +53,22 @@ def device(rng: np.random.Generator) -> CalibrationSnapshot:
     """Two qubits with random times; the gates have random durations and errors."""
     qubits = []
     for _ in range(2):
-        t1_us = float(rng.uniform(20.0, 100.0))
-        t2_us = float(rng.uniform(0.3, 2.0)) * t1_us
-        star_us = float(rng.uniform(0.05, 0.5)) * t2_us
-        qubits.append(QubitCalibration(t1_us=t1_us, t2_us=t2_us, t2_star_us=star_us))
-    sizes = {"sx": 1, "x": 1, "cx": 2}
-    gates = tuple(
+        drawn = times(rng)
+        star_us = float(rng.uniform(0.05, 0.5)) * drawn["t2_us"]
+        qubits.append(QubitCalibration(**drawn, t2_star_us=star_us))
+    gates = [
         GateCalibration(name, (), float(rng.uniform(0.0, 0.03)), float(rng.uniform(20.0, 600.0)))
-        for name in sizes
-    )
-    return CalibrationSnapshot(
-        "detuned", 2, native_gates=tuple(NativeGate(*each) for each in sizes.items()),
-        coupling=((0, 1),), qubits=tuple(qubits), gates=gates,
-    )  # fmt: skip
+        for name in ("sx", "x", "cx")
+    ]
+    return chip(gates, qubits, coupling=((0, 1),), dynamic=False)
 
 
-class Reference:
-    """States [nodes, nodes, 2, 2, 2, 2] for each pair of detunings: ket of qubit 1 and 0, then bra;
-    every operation follows a barrier, and a qubit waits before a shorter gate."""
+class Reference(DeviceReference):
+    """A state for each pair of detunings. Of the time of a gate, one half passes before it and one
+    half after it."""
 
     def __init__(self, snapshot: CalibrationSnapshot) -> None:
-        self.snapshot = snapshot
-        self.rho = np.zeros((GRID.size, GRID.size, 2, 2, 2, 2), np.complex128)
-        self.rho[:, :, 0, 0, 0, 0] = 1.0
+        super().__init__(snapshot, batch=(GRID.size, GRID.size))
         self.sigma = []
         for each in snapshot.qubits:
             echo_us = min(each.t2_us, 2.0 * each.t1_us)
@@ -82,150 +79,75 @@ class Reference:
         """exp(-i d t Z / 2) of the qubit's detuning d."""
         x = GRID[:, None] if qubit == 0 else GRID[None, :]
         phase = np.exp(-1j * self.sigma[qubit] * time_ns * x)
-        ket, bra = (3, 5) if qubit == 0 else (2, 4)
-        rho = np.moveaxis(self.rho, (ket, bra), (0, 1))
-        rho[0, 1] *= phase[..., None, None]
-        rho[1, 0] *= phase.conj()[..., None, None]
+        part = self.elements(qubit)
+        part[0, 1] *= phase[..., None, None]
+        part[1, 0] *= phase.conj()[..., None, None]
 
-    def relax(self, qubit: int, time_ns: float) -> None:
-        each = self.snapshot.qubits[qubit]
-        t2_us = min(each.t2_us, 2.0 * each.t1_us)
-        ket, bra = (3, 5) if qubit == 0 else (2, 4)
-        rho = np.moveaxis(self.rho, (ket, bra), (0, 1))
-        lost = rho[1, 1] * -math.expm1(-1e-3 * time_ns / each.t1_us)
-        rho[0, 0] += lost
-        rho[1, 1] -= lost
-        left = math.exp(-1e-3 * time_ns / t2_us)
-        rho[0, 1] *= left
-        rho[1, 0] *= left
+    def wait(self, qubit: int, time_ns: float) -> None:
+        self.turn(qubit, time_ns)
+        super().wait(qubit, time_ns)
 
-    def unitary(self, matrix: Matrix, qubits: tuple[int, ...]) -> None:
-        whole = {
-            (0,): np.kron(np.eye(2), matrix), (1,): np.kron(matrix, np.eye(2)), (0, 1): matrix,
-        }[qubits]  # fmt: skip
-        flat = self.rho.reshape(*self.rho.shape[:2], 4, 4)
-        self.rho = (whole @ flat @ whole.conj().T).reshape(self.rho.shape)
-
-    def depolarize(self, p: float, qubits: tuple[int, ...]) -> None:
-        if len(qubits) == 2:
-            trace = np.einsum("abijij->ab", self.rho)
-            mixed = trace[..., None, None] * np.eye(4) / 4.0
-            self.rho = (1.0 - p) * self.rho + p * mixed.reshape(self.rho.shape)
-            return
-        ket, bra = (3, 5) if qubits[0] == 0 else (2, 4)
-        rho = np.moveaxis(self.rho, (ket, bra), (0, 1))
-        total = rho[0, 0] + rho[1, 1]
-        rho *= 1.0 - p
-        rho[0, 0] += 0.5 * p * total
-        rho[1, 1] += 0.5 * p * total
-
-    def parameter(self, gate: GateCalibration, qubits: tuple[int, ...]) -> float:
-        """Depolarizing parameter that completes the gate's error, by process fidelities."""
-        part = 1.0
+    def fidelity(self, gate: GateCalibration, qubits: Sequence[int]) -> float:
+        part, us = 1.0, 1e-3 * gate.duration_ns
         for qubit in qubits:
-            each, us = self.snapshot.qubits[qubit], 1e-3 * gate.duration_ns
-            t2_us = min(each.t2_us, 2.0 * each.t1_us)
+            t1_us, t2_us = self.times_us(qubit)
             across = math.exp(-us / t2_us - 0.5 * (self.sigma[qubit] * gate.duration_ns) ** 2)
-            part *= (1.0 + 2.0 * across + math.exp(-us / each.t1_us)) / 4.0
-        d = 2 ** len(qubits)
-        fidelity = (d * part + 1.0) / (d + 1)
-        return max(0.0, (fidelity - (1.0 - gate.error)) / (fidelity - 1.0 / d))
+            part *= (1.0 + 2.0 * across + math.exp(-us / t1_us)) / 4.0
+        return part
 
-    def gate(self, name: str, qubits: tuple[int, ...]) -> None:
-        gate = next(each for each in self.snapshot.gates if each.name == name)
-        for qubit in range(2):  # the other one waits as long
-            if qubit not in qubits:
-                self.turn(qubit, gate.duration_ns)
-                self.relax(qubit, gate.duration_ns)
+    def noise_before(self, gate: GateCalibration, qubits: Sequence[int]) -> None:
         for qubit in qubits:
             self.turn(qubit, 0.5 * gate.duration_ns)
-        self.unitary({"sx": SX, "x": X, "cx": CX}[name], qubits)
-        self.depolarize(self.parameter(gate, qubits), qubits)
-        for qubit in qubits:
-            self.relax(qubit, gate.duration_ns)
-            self.turn(qubit, 0.5 * gate.duration_ns)
 
-    def wait(self, time_ns: float) -> None:
+    def noise_after(self, gate: GateCalibration, qubits: Sequence[int]) -> None:
+        for qubit in qubits:  # what follows turns it by the whole time
+            self.turn(qubit, -0.5 * gate.duration_ns)
+        super().noise_after(gate, qubits)
+
+    def delay(self, time_ns: float) -> None:
         for qubit in range(2):
-            self.turn(qubit, time_ns)
-            self.relax(qubit, time_ns)
-
-    def mean(self) -> Matrix:
-        return np.einsum(
-            "a,b,abij->ij", WEIGHTS, WEIGHTS, self.rho.reshape(*self.rho.shape[:2], 4, 4)
-        )
+            self.circuit.add("delay", [qubit], params=[time_ns])
+            self.wait(qubit, time_ns)
 
 
-def random_case(seed: int, gates: int = 6) -> tuple[Circuit, CalibrationSnapshot, Matrix]:
-    """A random circuit, its device, and the final density matrix before the measurement."""
+def random_case(seed: int, gates: int = 6) -> tuple[Circuit, CalibrationSnapshot, Probabilities]:
+    """A random circuit, its device, and the probabilities of its outcomes."""
     rng = np.random.default_rng(seed)
-    snapshot = device(rng)
-    reference, circuit = Reference(snapshot), Arrays(2, 2)
-    for qubit in range(2):  # a qubit waits from its first operation on
-        circuit.add("sx", [qubit])
-    circuit.add("barrier", [0, 1])
-    sx = next(each for each in snapshot.gates if each.name == "sx")
+    reference = Reference(device(rng))
     for qubit in range(2):
-        reference.turn(qubit, 0.5 * sx.duration_ns)
-        reference.unitary(SX, (qubit,))
-        reference.depolarize(reference.parameter(sx, (qubit,)), (qubit,))
-        reference.relax(qubit, sx.duration_ns)
-        reference.turn(qubit, 0.5 * sx.duration_ns)
+        reference.add("sx", qubit)
+    choices = [("sx", (0,)), ("x", (1,)), ("sx", (1,)), ("x", (0,)), ("cx", (0, 1))]
     for _ in range(gates):
         if rng.random() < 0.3:
-            time_ns = float(rng.integers(100, 4000))
-            for qubit in range(2):
-                circuit.add("delay", [qubit], params=[time_ns])
-            reference.wait(time_ns)
-        name, qubits = [("sx", (0,)), ("x", (1,)), ("sx", (1,)), ("x", (0,)), ("cx", (0, 1))][
-            int(rng.integers(5))
-        ]
-        circuit.add(name, qubits).add("barrier", [0, 1])
-        reference.gate(name, qubits)
+            reference.delay(float(rng.integers(100, 4000)))
+        name, qubits = choices[int(rng.integers(5))]
+        reference.add(name, *qubits)
     for qubit in range(2):
-        circuit.add("sx", [qubit]).add("barrier", [0, 1])
-        reference.gate("sx", (qubit,))
-    return circuit.measure(range(2)).circuit(), snapshot, reference.mean()
-
-
-def distribution(
-    circuit: Circuit, noise: NoiseProgram, engine: str = "densitymatrix"
-) -> list[float]:
-    row = Runner(engine)(circuit, shots=0, outputs=("probabilities",), noise=noise)
-    probs = np.zeros(1 << circuit.num_clbits)
-    outcomes = sampling.unpack(row.probability_outcomes, row.probability_width)
-    probs[outcomes] = np.frombuffer(row.probabilities)
-    return probs
+        reference.add("sx", qubit)
+    mean = np.einsum("a,b,abi->i", WEIGHTS, WEIGHTS, reference.populations())
+    return reference.measured(), reference.snapshot, mean
 
 
 @pytest.mark.parametrize("seed", range(40))
 def test_the_density_matrix_is_the_mixture_over_the_detunings(seed: int) -> None:
-    circuit, snapshot, rho = random_case(seed)
-    noise = attach_noise(circuit, build(snapshot))
-    assert np.abs(distribution(circuit, noise) - np.diag(rho).real).max() < 1e-9
+    assert_exact(*random_case(seed))
 
 
 def test_its_factor_takes_the_term_out_of_the_density_matrix() -> None:
     changes = []
     for seed in range(12):
-        circuit, snapshot, _ = random_case(seed)
-        off = build(snapshot, NoiseOptions.parse({"qubit.quasistatic": 0}))
-        assert "quasistatic" not in attach_noise(circuit, off).kinds
-        with_it = distribution(circuit, attach_noise(circuit, build(snapshot)))
-        without = distribution(circuit, attach_noise(circuit, off))
-        changes.append(np.abs(with_it - without).max())
+        circuit, snapshot, expected = random_case(seed)
+        off = attached(circuit, snapshot, {"qubit.quasistatic": 0})
+        assert "quasistatic" not in off.kinds
+        changes.append(np.abs(distribution(circuit, off) - expected).max())
     assert np.sum(np.array(changes) > 1e-3) >= 8
 
 
-@pytest.mark.parametrize("engine", ["densitymatrix", "statevector", "statevector-dense", "mps"])
+@all_engines
 @pytest.mark.parametrize("seed", range(4))
 def test_counts_are_drawn_from_the_mixture(seed: int, engine: str) -> None:
-    circuit, snapshot, rho = random_case(100 + seed)
-    noise = attach_noise(circuit, build(snapshot))
-    shots = 2_000 if engine == "mps" else 20_000
-    result = Runner(engine)(circuit, shots=shots, seed=seed, noise=noise)
-    expected = dict(enumerate(np.diag(rho).real.tolist()))
-    assert p_value(expected, counts_of(result)) > 5.7e-7  # five sigma
+    circuit, snapshot, expected = random_case(100 + seed)
+    assert_counts(engine, circuit, attached(circuit, snapshot), expected, seed=seed)
 
 
 def waiting(star_us: float = 10.0, t2_us: float = 100.0) -> CalibrationSnapshot:
@@ -248,7 +170,7 @@ def ramsey(time_us: float, pulses: int = 0) -> Circuit:
 
 
 def contrast(circuit: Circuit, snapshot: CalibrationSnapshot) -> float:
-    zero, one = distribution(circuit, attach_noise(circuit, build(snapshot)))
+    zero, one = distribution(circuit, attached(circuit, snapshot))
     return abs(one - zero)
 
 
@@ -264,7 +186,7 @@ def test_the_ramsey_envelope_is_1_over_e_at_t2_star_and_that_of_an_echo_at_t2() 
 def test_expectation_values_and_memory_follow_the_mixture() -> None:
     snapshot = waiting()
     circuit = Arrays(1, 0).add("sx", [0]).add("delay", [0], params=[6e3]).circuit()
-    noise = attach_noise(circuit, build(snapshot))
+    noise = attached(circuit, snapshot)
     wanted = -math.exp(-0.06 - 0.36 * 0.9)
     terms = {"outputs": ("expectation",), "observables": (PauliSum(("Y",), np.ones(1)),)}
     ((exact, _),) = Runner("densitymatrix")(circuit, shots=0, noise=noise, **terms).expectations
@@ -275,7 +197,7 @@ def test_expectation_values_and_memory_follow_the_mixture() -> None:
         assert abs(value - wanted) < 5.0 * error
         assert error < 0.02
     circuit = ramsey(6.0)
-    noise = attach_noise(circuit, build(snapshot))
+    noise = attached(circuit, snapshot)
     result = Runner("statevector")(circuit, shots=3000, noise=noise, outputs=("counts", "memory"))
     ones = int(np.frombuffer(result.memory, np.uint8).sum())
     assert counts_of(result)[1] == ones
@@ -289,18 +211,18 @@ def test_loops_and_blocks_rotate_each_time() -> None:
     circuit = Arrays(1, 1).add("sx", [0])
     circuit.repeat(5).add("delay", [0], params=[2e3]).add("end")
     built = circuit.add("sx", [0]).measure([0]).circuit()
-    noise = attach_noise(built, build(snapshot))
+    noise = attached(built, snapshot)
     assert noise.detunings is not None
     assert noise.detunings.loops
-    result = counts_of(Runner("statevector")(built, shots=20_000, noise=noise))
+    result = counts_of(Runner("statevector")(built, shots=4_000, noise=noise))
     wanted = 0.5 - 0.5 * math.exp(-1.0)
-    assert abs(result[0] / 20_000 - wanted) < 5.0 * math.sqrt(0.25 / 20_000)
+    assert abs(result[0] / 4_000 - wanted) < 5.0 * math.sqrt(0.25 / 4_000)
 
 
 @pytest.mark.parametrize("engine", ["stabilizer", "sweep", "pauli"])
 def test_engines_without_detunings_refuse_them(engine: str) -> None:
     circuit = ramsey(6.0)
-    noise = attach_noise(circuit, build(waiting()))
+    noise = attached(circuit, waiting())
     with pytest.raises(Unsupported, match="quasistatic"):
         Runner(engine)(circuit, shots=10, noise=noise)
 
@@ -334,7 +256,7 @@ def cat(size: int, time_ns: float, halves: int = 1) -> Circuit:
 
 def test_too_many_nodes_of_an_exact_result_are_refused() -> None:
     circuit = cat(6, 2e4)
-    noise = attach_noise(circuit, build(line(6, t2_us=100.0, t2_star_us=10.0)))
+    noise = attached(circuit, line(6, t2_us=100.0, t2_star_us=10.0))
     with pytest.raises(Unsupported, match="has more than 65536 nodes") as caught:
         distribution(circuit, noise)
     assert "shorter waiting times" in caught.value.hint
@@ -348,8 +270,8 @@ def test_a_huge_reach_takes_no_memory(wait_ns: float, star_us: float, factor: fl
     """Strong detunings, by T2*, by the factor or by a long wait: nodes that are too many are
     counted, not built."""
     circuit = cat(2, wait_ns)
-    options = NoiseOptions.parse({"qubit.quasistatic": factor})
-    noise = attach_noise(circuit, build(line(2, t2_us=1e12, t2_star_us=star_us), options))
+    options = {"qubit.quasistatic": factor}
+    noise = attached(circuit, line(2, t2_us=1e12, t2_star_us=star_us), options)
     assert noise.detunings is not None
     tracemalloc.start()
     try:
@@ -366,10 +288,9 @@ def test_a_huge_reach_takes_no_memory(wait_ns: float, star_us: float, factor: fl
 def test_weak_detunings_of_seven_entangled_qubits_have_an_exact_result() -> None:
     """The phases of the qubits add up. The remark states the error of the sparse grid."""
     circuit = cat(7, 1e3)
-    noise = attach_noise(circuit, build(line(7, t2_star_us=40.0)))
+    noise = attached(circuit, line(7, t2_star_us=40.0))
     row = Runner("densitymatrix")(circuit, shots=0, outputs=("probabilities",), noise=noise)
-    outcomes = sampling.unpack(row.probability_outcomes, row.probability_width)
-    probs = dict(zip(outcomes, np.frombuffer(row.probabilities).tolist(), strict=True))
+    probs = probabilities(row)
     s = math.sqrt(2.0) / 40.0
     wanted = 0.5 + 0.5 * math.exp(-7 * s * s / 2.0)
     text = re.search(r"(\d+) sets of detunings, quadrature error at most (\S+)", row.remark)
@@ -383,7 +304,7 @@ def test_weak_detunings_of_seven_entangled_qubits_have_an_exact_result() -> None
 def test_half_turns_leave_no_phase_to_integrate() -> None:
     """Decoupling of strong detunings of eight entangled qubits: one set of detunings."""
     circuit = cat(8, 4e4, halves=2)
-    noise = attach_noise(circuit, build(line(8, t2_star_us=2.0)))
+    noise = attached(circuit, line(8, t2_star_us=2.0))
     assert noise.detunings is not None
     assert max(noise.detunings.bounds.values()) < 1e-9
     row = Runner("densitymatrix")(circuit, shots=0, outputs=("probabilities",), noise=noise)
@@ -417,7 +338,7 @@ def test_bounds_of_phases_hold(seed: int) -> None:
             circuit.add(name, [int(rng.integers(2))])
     circuit.add("sx", [0]).add("sx", [1])
     built = circuit.measure(range(2)).circuit()
-    noise = attach_noise(built, build(snapshot))
+    noise = attached(built, snapshot)
     assert noise.detunings is not None
     sums = msgspec.structs.replace(noise.detunings, bounds={})
     by_sums = msgspec.structs.replace(noise, detunings=sums, digest=b"sums" * 8)
@@ -433,12 +354,10 @@ def test_exact_probabilities_of_unconnected_qubits_are_products() -> None:
     for q in range(size):
         circuit.add("sx", [q]).add("delay", [q], params=[2e3 * (q + 1)]).add("sx", [q])
     built = circuit.measure(range(size)).circuit()
-    noise = attach_noise(built, build(line(size, t2_star_us=10.0, p01=0.02, p10=0.05)))
+    noise = attached(built, line(size, t2_star_us=10.0, p01=0.02, p10=0.05))
     row = Runner("densitymatrix")(built, shots=0, outputs=("probabilities",), noise=noise)
     assert "12 components" in row.remark
-    probs = np.zeros(1 << size)
-    outcomes = sampling.unpack(row.probability_outcomes, row.probability_width)
-    probs[outcomes] = np.frombuffer(row.probabilities)
+    probs = np.array(list(probabilities(row).values()))
     wanted = np.ones(1)
     for q in range(size):
         one = 0.5 + 0.5 * math.exp(-((0.2 * (q + 1)) ** 2))
@@ -453,7 +372,7 @@ def test_exact_expectation_values_of_unconnected_qubits_are_products() -> None:
     for q in range(size):
         circuit.add("sx", [q]).add("delay", [q], params=[1e3 * (q + 1)])
     built = circuit.circuit()
-    noise = attach_noise(built, build(line(size, t2_star_us=10.0)))
+    noise = attached(built, line(size, t2_star_us=10.0))
     labels = ("Y" * size, "I" * (size - 2) + "YY", "Z" + "I" * (size - 1))
     sums = (PauliSum(labels, np.array([2.0, 0.5, 3.0])), PauliSum(labels[1:2], np.ones(1)))
     row = Runner("densitymatrix")(
@@ -474,7 +393,7 @@ def test_a_part_of_a_circuit_keeps_the_rotations_of_its_qubits() -> None:
     for q in range(3):
         circuit.add("delay", [q], params=[8e3])
     built = circuit.add("sx", [2]).add("measure", [2], [0]).circuit()
-    noise = attach_noise(built, build(snapshot))
+    noise = attached(built, snapshot)
     whole = distribution(built, noise)
     part, own = active_part(built, noise, output_support(("counts",), (), built))
     assert part.circuit.num_qubits == 1
@@ -495,12 +414,12 @@ def test_unconnected_qubits_have_detunings_of_their_own(engine: str) -> None:
     for q in range(4):
         circuit.add("sx", [q]).add("delay", [q], params=[4e3 + 1e3 * q]).add("sx", [q])
     built = circuit.add("cx", [2, 3]).add("sx", [3]).measure(range(4)).circuit()
-    noise = attach_noise(built, build(snapshot))
+    noise = attached(built, snapshot)
     expected = distribution(built, noise)
     shots = 2_000 if engine == "mps" else 20_000
     run = Runner(engine)(built, shots=shots, noise=noise, outputs=("counts", "memory"))
     assert "3 components" in run.remark
-    assert p_value(dict(enumerate(expected.tolist())), counts_of(run)) > 5.7e-7
+    assert p_value(dict(enumerate(expected.tolist())), counts_of(run)) > FIVE_SIGMA
     memory = np.frombuffer(run.memory, np.uint8)
     values, sizes = np.unique(memory, return_counts=True)
     assert dict(zip(values.tolist(), sizes.tolist(), strict=True)) == counts_of(run)
@@ -510,7 +429,7 @@ def test_each_binding_has_its_own_shots() -> None:
     circuit = Arrays(1, 1).add("sx", [0]).add("delay", [0], params=[5e3]).add("rz", [0], params=[0])
     circuit.free(0)
     built = circuit.add("sx", [0]).measure([0]).circuit()
-    noise = attach_noise(built, build(waiting()))
+    noise = attached(built, waiting())
     angles = np.array([[0.0], [math.pi / 2.0], [math.pi]])
     rows = Runner("statevector").all(built, shots=8000, noise=noise, bindings=angles)
     left = math.exp(-0.05 - 0.25 * 0.9)

@@ -11,8 +11,17 @@ import numpy as np
 import pytest
 from arrays import Arrays
 from engines import Runner
-from noisy import p_value
-from numpy.typing import NDArray
+from noise_references import (
+    DeviceReference,
+    Probabilities,
+    all_engines,
+    assert_counts,
+    assert_exact,
+    attached,
+    chip,
+    distribution,
+    times,
+)
 
 from noise_models.build import build
 from noise_models.calibration import (
@@ -25,27 +34,15 @@ from noise_models.calibration import (
     QubitCalibration,
     ZZCoupling,
 )
-from noise_models.model import NoiseModel, NoiseOptions
+from noise_models.model import NoiseModel
 from noise_models.snapshot import dump, load
 from simulators.circuit.ir import Circuit
-from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.passes.attach_noise import attach_noise
 from simulators.circuit.passes.layers import without_layers
 from simulators.engine import PauliSum
-from simulators.execution import sampling
 from simulators.simulate import counts_of
 
-Matrix = NDArray[np.complex128]
 Moment = tuple[tuple[str, tuple[int, ...]], ...]
-PAULIS = {
-    "I": np.eye(2), "X": np.array([[0, 1], [1, 0]]), "Y": np.array([[0, -1j], [1j, 0]]),
-    "Z": np.diag([1, -1]),
-}  # fmt: skip
-MATRICES = {
-    "sx": np.array([[1 + 1j, 1 - 1j], [1 - 1j, 1 + 1j]]) / 2, "x": PAULIS["X"],
-    "h": np.array([[1, 1], [1, -1]]) / math.sqrt(2), "s": np.diag([1, 1j]),
-    "cz": np.diag([1, 1, 1, -1]), "cx": np.eye(4)[[0, 3, 2, 1]],  # the control is bit 0
-}  # fmt: skip
 ONE_NS = 40.0
 
 
@@ -67,10 +64,7 @@ def layer(
 
 def device(rng: np.random.Generator, name: str = "cz", size: int = 4) -> CalibrationSnapshot:
     """A line of qubits with random times, errors and layers, one of which is a part of another."""
-    qubits = tuple(
-        QubitCalibration(t1_us=float(t1), t2_us=float(rng.uniform(0.3, 2.0) * t1))
-        for t1 in rng.uniform(5.0, 50.0, size)
-    )
+    qubits = tuple(QubitCalibration(**times(rng, 5.0, 50.0)) for _ in range(size))
     pairs = tuple((a, a + 1) for a in range(size - 1))
     gates = [GateCalibration(each, (), float(rng.uniform(0, 0.01)), ONE_NS) for each in ("sx", "x")]
     gates += [
@@ -84,83 +78,26 @@ def device(rng: np.random.Generator, name: str = "cz", size: int = 4) -> Calibra
         layer(rng, [(name, (0, 1)), (name, (2, 3))], tuple(range(size))),
         layer(rng, [(name, (1, 2))], tuple(range(size))),
     ]
-    result = CalibrationSnapshot(
-        "layered", size,
-        native_gates=(NativeGate("sx", 1), NativeGate("x", 1), NativeGate(name, 2)),
-        coupling=pairs, qubits=qubits, gates=tuple(gates),
-        layers=tuple(listed[k] for k in rng.permutation(3)),
-    )  # fmt: skip
-    return load(dump(result))
+    layers = tuple(listed[k] for k in rng.permutation(3))
+    return load(dump(chip(gates, qubits, coupling=pairs, layers=layers)))
 
 
-class Reference:
+class Reference(DeviceReference):
     """Density matrix of moments, each of which ends when its longest gate has ended; a gate that
     is shorter begins later. A waiting time acts before the next gate or barrier of its qubit."""
 
     def __init__(self, snapshot: CalibrationSnapshot) -> None:
-        self.snapshot, self.n = snapshot, snapshot.num_qubits
-        self.rho = np.zeros((1 << self.n,) * 2, np.complex128)
-        self.rho[0, 0] = 1.0
+        super().__init__(snapshot)
         self.waited = np.zeros(self.n)
-
-    def whole(self, matrix: Matrix, qubits: Sequence[int]) -> Matrix:
-        """The matrix on all qubits; bit 0 of an index is qubit 0."""
-        count = 1 << self.n
-        result = np.zeros((count, count), np.complex128)
-        for column in range(count):
-            low = sum((column >> q & 1) << k for k, q in enumerate(qubits))
-            rest = column & ~sum(1 << q for q in qubits)
-            for row in range(1 << len(qubits)):
-                target = rest | sum((row >> k & 1) << q for k, q in enumerate(qubits))
-                result[target, column] += matrix[row, low]
-        return result
-
-    def kraus(self, operators: Sequence[Matrix], qubits: Sequence[int]) -> None:
-        wide = [self.whole(each, qubits) for each in operators]
-        self.rho = sum(each @ self.rho @ each.conj().T for each in wide)
-
-    def relaxation(self, qubit: int, time_ns: float) -> list[Matrix]:
-        """Amplitude damping, then dephasing."""
-        each = self.snapshot.qubits[qubit]
-        left = math.exp(-1e-3 * time_ns / each.t1_us)
-        across = math.exp(-1e-3 * time_ns / min(each.t2_us, 2.0 * each.t1_us)) / math.sqrt(left)
-        damped = [np.diag([1, math.sqrt(left)]), np.array([[0, math.sqrt(1 - left)], [0, 0]])]
-        flips = [math.sqrt((1 + across) / 2) * np.eye(2), math.sqrt(max(0, (1 - across) / 2))
-                 * PAULIS["Z"]]  # fmt: skip
-        return [b @ a for b in flips for a in damped]
 
     def flush(self, qubits: Sequence[int]) -> None:
         for qubit in qubits:
-            self.kraus(self.relaxation(qubit, self.waited[qubit]), [qubit])
+            self.wait(qubit, self.waited[qubit])
             self.waited[qubit] = 0.0
-
-    def own_error(self, name: str, qubits: tuple[int, ...]) -> float:
-        gate = next(e for e in self.snapshot.gates if e.name == name and e.qubits in ((), qubits))
-        operators: list[Matrix] = [np.eye(1)]
-        for qubit in qubits:
-            each = self.relaxation(qubit, gate.duration_ns)
-            operators = [np.kron(b, a) for b in each for a in operators]
-        d = 1 << len(qubits)
-        fidelity = (sum(abs(np.trace(k)) ** 2 for k in operators) + d) / (d * d + d)
-        p = max(0.0, (fidelity - (1.0 - gate.error)) / (fidelity - 1.0 / d))
-        paulis = [np.kron(b, a) for b in PAULIS.values() for a in PAULIS.values()]
-        paulis = list(PAULIS.values()) if d == 2 else paulis
-        self.kraus(
-            [math.sqrt(1 - p + p / d**2) * paulis[0]]
-            + [math.sqrt(p) / d * each for each in paulis[1:]],
-            qubits,
-        )
-        self.kraus(operators, qubits)
-        return gate.duration_ns
 
     def generators(self, acting: LayerCalibration, factor: float) -> None:
         for each in acting.generators:
-            w = (1.0 - math.exp(-2.0 * factor * each.rate)) / 2.0
-            matrix: Matrix = np.eye(1)
-            for letter in each.pauli:
-                matrix = np.kron(PAULIS[letter], matrix)
-            error = self.whole(matrix, each.qubits)
-            self.rho = (1.0 - w) * self.rho + w * error @ self.rho @ error.conj().T
+            self.pauli(each.pauli, (1.0 - math.exp(-2.0 * factor * each.rate)) / 2.0, each.qubits)
 
     def layers(self, moment: Moment) -> list[LayerCalibration]:
         """Layers of a moment: contained, and alone on their qubits; the largest first."""
@@ -175,12 +112,7 @@ class Reference:
         return found
 
     def moment(self, moment: Moment, factor: float = 1.0) -> None:
-        times = {}
-        for name, qubits in moment:
-            gate = next(
-                e for e in self.snapshot.gates if e.name == name and e.qubits in ((), qubits)
-            )
-            times[qubits] = gate.duration_ns
+        times = {qubits: self.calibrated(name, qubits).duration_ns for name, qubits in moment}
         length = max(times.values())
         acting = self.layers(moment) if factor else []
         inside = {qubit for each in acting for qubit in each.qubits}
@@ -200,9 +132,9 @@ class Reference:
             self.generators(each, factor)
         own = {tuple(gate.qubits) for each in acting for gate in each.gates}
         for name, qubits in moment:
-            self.kraus([MATRICES[name]], qubits)
+            self.unitary(name, qubits)
             if qubits not in own:
-                self.own_error(name, qubits)
+                self.noise_after(self.calibrated(name, qubits), qubits)
         self.flush(range(self.n))
 
 
@@ -231,7 +163,9 @@ def circuit_of(moments: Sequence[Moment], size: int) -> Circuit:
     return built.measure(range(size)).circuit()
 
 
-def random_case(seed: int, factor: float = 1.0) -> tuple[Circuit, CalibrationSnapshot, Matrix]:
+def random_case(
+    seed: int, factor: float = 1.0
+) -> tuple[Circuit, CalibrationSnapshot, Probabilities]:
     rng = np.random.default_rng(seed)
     name = ("cz", "cx")[seed % 2]
     snapshot = device(rng, name)
@@ -239,47 +173,30 @@ def random_case(seed: int, factor: float = 1.0) -> tuple[Circuit, CalibrationSna
     reference = Reference(snapshot)
     for moment in moments:
         reference.moment(moment, factor)
-    return circuit_of(moments, 4), snapshot, reference.rho
-
-
-def distribution(
-    circuit: Circuit, noise: NoiseProgram, engine: str = "densitymatrix"
-) -> list[float]:
-    row = Runner(engine)(circuit, shots=0, outputs=("probabilities",), noise=noise)
-    probs = np.zeros(1 << circuit.num_clbits)
-    outcomes = sampling.unpack(row.probability_outcomes, row.probability_width)
-    probs[outcomes] = np.frombuffer(row.probabilities)
-    return probs
+    return circuit_of(moments, 4), snapshot, reference.populations()
 
 
 @pytest.mark.parametrize("seed", range(40))
 def test_the_density_matrix_has_the_errors_of_the_layers_that_act(seed: int) -> None:
-    circuit, snapshot, rho = random_case(seed)
-    noise = attach_noise(circuit, build(snapshot))
-    assert np.abs(distribution(circuit, noise) - np.diag(rho).real).max() < 1e-9
+    assert_exact(*random_case(seed))
 
 
 @pytest.mark.parametrize("factor", [0.0, 0.5, 3.0])
 def test_the_factor_scales_the_rates_and_0_leaves_the_errors_of_the_gates(factor: float) -> None:
     for seed in range(6):
-        circuit, snapshot, rho = random_case(seed, factor)
-        options = NoiseOptions.parse({"gate.layer": factor})
-        found = distribution(circuit, attach_noise(circuit, build(snapshot, options)))
-        assert np.abs(found - np.diag(rho).real).max() < 1e-9
+        circuit, snapshot, wanted = random_case(seed, factor)
+        assert_exact(circuit, snapshot, wanted, {"gate.layer": factor})
         if not factor:
-            bare = build(msgspec.structs.replace(snapshot, layers=()))
-            assert np.array_equal(found, distribution(circuit, attach_noise(circuit, bare)))
+            found = distribution(circuit, attached(circuit, snapshot, {"gate.layer": factor}))
+            bare = msgspec.structs.replace(snapshot, layers=())
+            assert np.array_equal(found, distribution(circuit, attached(circuit, bare)))
 
 
-@pytest.mark.parametrize("engine", ["densitymatrix", "statevector", "statevector-dense", "mps"])
+@all_engines
 @pytest.mark.parametrize("seed", range(4))
 def test_counts_are_drawn_from_the_same_distribution(seed: int, engine: str) -> None:
-    circuit, snapshot, rho = random_case(100 + seed)
-    noise = attach_noise(circuit, build(snapshot))
-    shots = 2_000 if engine == "mps" else 20_000
-    result = Runner(engine)(circuit, shots=shots, seed=seed, noise=noise)
-    expected = dict(enumerate(np.diag(rho).real.tolist()))
-    assert p_value(expected, counts_of(result)) > 5.7e-7  # five sigma
+    circuit, snapshot, wanted = random_case(100 + seed)
+    assert_counts(engine, circuit, attached(circuit, snapshot), wanted, seed=seed)
 
 
 def plain(**changes: object) -> CalibrationSnapshot:
@@ -298,7 +215,7 @@ def plain(**changes: object) -> CalibrationSnapshot:
 
 def uses(circuit: Arrays, snapshot: CalibrationSnapshot) -> int:
     """How often the pair error of a layer acts."""
-    noise = attach_noise(circuit.circuit(), build(snapshot))
+    noise = attached(circuit.circuit(), snapshot)
     flips = [math.isclose(each.ptm[3, 3], math.exp(-0.2)) for each in noise.channels]
     return sum(1 for row in noise.locations.tolist() if row[2:] == [1, 2] and flips[row[1]])
 
@@ -355,10 +272,10 @@ def test_a_circuit_lists_the_gates_of_a_layer_apart(zz_khz: float) -> None:
     results = []
     for each in (listed, apart):
         built = each.measure(range(4)).circuit()
-        results.append(distribution(built, attach_noise(built, build(snapshot))))
+        results.append(distribution(built, attached(built, snapshot)))
     assert np.abs(results[0] - results[1]).max() < 1e-12
-    without = build(snapshot, NoiseOptions.parse({"gate.layer": 0}))
-    assert np.abs(results[0] - distribution(built, attach_noise(built, without))).max() > 1e-3
+    without = attached(built, snapshot, {"gate.layer": 0})
+    assert np.abs(results[0] - distribution(built, without)).max() > 1e-3
 
 
 def test_clifford_engines_have_errors_of_layers() -> None:
@@ -368,7 +285,7 @@ def test_clifford_engines_have_errors_of_layers() -> None:
         for _ in range(2):
             each.add("cz", [0, 1]).add("cz", [2, 3]).add("barrier", [0, 1, 2, 3])
     built, whole = circuit.measure(range(4)).circuit(), open_ended.circuit()
-    noise = attach_noise(built, build(plain()))
+    noise = attached(built, plain())
     assert noise.kinds == {"pauli"}
     wanted = (1.0 - math.exp(-0.4)) / 2.0
     exact = distribution(built, noise)
@@ -377,17 +294,17 @@ def test_clifford_engines_have_errors_of_layers() -> None:
         counts = counts_of(Runner(engine)(built, shots=20_000, noise=noise))
         assert abs(counts.get(6, 0) / 20_000 - wanted) < 5.0 * math.sqrt(0.25 / 20_000), engine
     terms = {"outputs": ("expectation",), "observables": (PauliSum(("IZII",), np.ones(1)),)}
-    noise = attach_noise(whole, build(plain()))
+    noise = attached(whole, plain())
     ((value, _),) = Runner("pauli")(whole, shots=0, noise=noise, **terms).expectations
     assert value == pytest.approx(math.exp(-0.4), abs=1e-9)
 
 
 def test_replaced_errors_of_gates_replace_those_of_layers() -> None:
     built = Arrays(4, 4).add("cz", [0, 1]).add("cz", [2, 3]).measure(range(4)).circuit()
-    options = NoiseOptions.parse({"gate.error_2q": 0.1})
-    bare = build(plain(layers=()), options)
-    found = distribution(built, attach_noise(built, build(plain(), options)))
-    assert np.array_equal(found, distribution(built, attach_noise(built, bare)))
+    options = {"gate.error_2q": 0.1}
+    found = distribution(built, attached(built, plain(), options))
+    bare = attached(built, plain(layers=()), options)
+    assert np.array_equal(found, distribution(built, bare))
 
 
 def test_a_composition_of_models_with_layers_is_refused() -> None:
@@ -417,7 +334,7 @@ def test_relaxation_before_a_layer_acts_before_its_channels() -> None:
             circuit.add("sx", [qubit])
         circuit.add("barrier", [0, 1, 2, 3])
         built = circuit.measure(range(4)).circuit()
-        results.append(distribution(built, attach_noise(built, build(snapshot))))
+        results.append(distribution(built, attached(built, snapshot)))
     assert np.abs(results[0] - results[1]).max() < 1e-12
 
 
@@ -478,7 +395,7 @@ def test_a_gate_on_a_waiting_qubit_of_a_layer_keeps_its_own_channel() -> None:
     qubits = (QubitCalibration(t1_us=20.0, t2_us=20.0),) * 4
     circuit = Arrays(4, 4).add("sx", [2]).add("barrier", [0, 1, 2, 3]).add("cz", [0, 1])
     circuit.add("sx", [2]).add("barrier", [0, 1, 2, 3]).measure(range(4))
-    noise = attach_noise(circuit.circuit(), build(plain(layers=(single,), qubits=qubits)))
+    noise = attached(circuit.circuit(), plain(layers=(single,), qubits=qubits))
     own, learned, again = (noise.channels[row[1]] for row in noise.locations if row[2] == 2)
     assert own is again
     assert learned.infidelity == pytest.approx((1.0 - math.exp(-0.02)) / 3.0)

@@ -2,14 +2,27 @@
 density matrices in numpy."""
 
 import math
+from collections.abc import Sequence
 
 import msgspec
 import numpy as np
 import pytest
-from arrays import Arrays
 from engines import Runner
-from noisy import p_value
-from numpy.typing import NDArray
+from noise_references import (
+    DeviceReference,
+    Matrix,
+    Probabilities,
+    all_engines,
+    assert_counts,
+    assert_exact,
+    attached,
+    chip,
+    confusion,
+    distribution,
+    pauli_word,
+    size_of,
+)
+from reference import apply
 
 from noise_models import design
 from noise_models.build import build
@@ -17,23 +30,14 @@ from noise_models.calibration import (
     CalibrationSnapshot,
     CorrelatedReadout,
     GateCalibration,
-    NativeGate,
     PauliRotation,
     QubitCalibration,
 )
 from noise_models.model import NoiseOptions
 from simulators.circuit.ir import Circuit
-from simulators.circuit.passes.attach_noise import attach_noise
 from simulators.errors import Unsupported
-from simulators.execution import sampling
-from simulators.simulate import counts_of
 
-Matrix = NDArray[np.complex128]
-QUBITS, GATES = 4, 24
-I2, Z = np.eye(2), np.diag([1.0, -1.0])
-SX = np.array([[1 + 1j, 1 - 1j], [1 - 1j, 1 + 1j]]) / 2
-CZ = np.diag([1.0, 1.0, 1.0, -1.0])
-TURNS = {"ZZ": np.kron(Z, Z), "IZ": np.kron(Z, I2), "ZI": np.kron(I2, Z)}  # qubit 0 is bit 0
+QUBITS, GATES = 4, 16  # more of them leave little but depolarizing noise
 PAIRS = [(a, b) for a in range(QUBITS) for b in range(QUBITS) if a != b]
 
 
@@ -42,130 +46,87 @@ def device(rng: np.random.Generator, *, listed: bool = True) -> CalibrationSnaps
     together. `listed`: False, one entry holds for all pairs."""
     gates = [GateCalibration("sx", (), 0.0, 0.0)]
     for pair in PAIRS if listed else [()]:
-        turns = tuple(PauliRotation(name, float(rng.uniform(-0.4, 0.4))) for name in TURNS)
-        gates.append(GateCalibration("cz", pair, float(rng.uniform(0.2, 0.3)), rotations=turns))
+        turns = tuple(
+            PauliRotation(name, float(rng.uniform(-0.4, 0.4))) for name in ("ZZ", "IZ", "ZI")
+        )
+        gates.append(GateCalibration("cz", pair, float(rng.uniform(0.1, 0.15)), rotations=turns))
     together = rng.dirichlet(np.ones(4), size=4).T
-    return CalibrationSnapshot(
-        "rotated", QUBITS, all_to_all=True, gates=tuple(gates),
-        native_gates=(NativeGate("sx", 1), NativeGate("cz", 2)),
-        qubits=tuple(
-            QubitCalibration(p01=float(rng.uniform(0.0, 0.1)), p10=float(rng.uniform(0.0, 0.1)))
-            for _ in range(QUBITS)
-        ),
-        correlated_readout=(CorrelatedReadout((2, 0), tuple(map(tuple, together.tolist()))),),
-    )  # fmt: skip
+    qubits = [QubitCalibration(p01=a, p10=b) for a, b in rng.uniform(0, 0.1, (QUBITS, 2)).tolist()]
+    both = CorrelatedReadout((2, 0), tuple(map(tuple, together.tolist())))
+    return chip(gates, qubits, correlated_readout=(both,))
 
 
-def embedded(matrix: Matrix, qubits: tuple[int, ...]) -> Matrix:
-    result = np.zeros((1 << QUBITS, 1 << QUBITS), np.complex128)
-    for column in range(1 << QUBITS):
-        own = sum((column >> q & 1) << k for k, q in enumerate(qubits))
-        rest = column & ~sum(1 << q for q in qubits)
-        for row in range(len(matrix)):
-            result[rest | sum((row >> k & 1) << q for k, q in enumerate(qubits)), column] += matrix[
-                row, own
-            ]
-    return result
+class Reference(DeviceReference):
+    """Gates with rotations, whose angles are multiplied by `factor`."""
 
+    def __init__(self, snapshot: CalibrationSnapshot, factor: float) -> None:
+        super().__init__(snapshot)
+        self.factor = factor
 
-def turned(gate: GateCalibration, factor: float) -> Matrix:
-    result = np.eye(4)
-    for each in gate.rotations:
-        half = 0.5 * factor * each.angle_rad
-        result = (math.cos(half) * np.eye(4) - 1j * math.sin(half) * TURNS[each.pauli]) @ result
-    return result
+    def turned(self, gate: GateCalibration, factor: float) -> Matrix:
+        """Product of a gate's rotations."""
+        result = np.eye(2 ** size_of(gate.name))
+        for each in gate.rotations:
+            half = 0.5 * factor * each.angle_rad
+            turn = math.cos(half) * np.eye(4) - 1j * math.sin(half) * pauli_word(each.pauli)
+            result = turn @ result
+        return result
 
+    def unitary(self, name: str, qubits: Sequence[int]) -> None:
+        super().unitary(name, qubits)
+        self.apply([self.turned(self.calibrated(name, qubits), self.factor)], qubits)
 
-def cz(rho: Matrix, gate: GateCalibration, qubits: tuple[int, ...], factor: float) -> Matrix:
-    """The gate, its rotations times `factor`, and the depolarizing rest of its error."""
-    whole = embedded(turned(gate, factor) @ CZ, qubits)
-    rho = whole @ rho @ whole.conj().T
-    infidelity = 0.8 * (1.0 - abs(np.trace(turned(gate, 1.0))) ** 2 / 16.0)
-    p = max(4.0 * (gate.error - infidelity) / (4.0 * (1.0 - infidelity) - 1.0), 0.0)
-    paulis = [np.eye(2), np.array([[0, 1], [1, 0]]), np.array([[0, -1j], [1j, 0]]), Z]
-    mixed = sum(
-        each @ rho @ each.conj().T
-        for a in paulis
-        for b in paulis
-        for each in [embedded(np.kron(a, b).astype(np.complex128), qubits)]
-    )
-    return (1.0 - p) * rho + p / 16.0 * mixed
+    def fidelity(self, gate: GateCalibration, qubits: Sequence[int]) -> float:
+        """That of the whole angles."""
+        return abs(np.trace(self.turned(gate, 1.0))) ** 2 / 4.0 ** len(qubits)
 
-
-def read(rho: Matrix, snapshot: CalibrationSnapshot, share: float) -> NDArray[np.float64]:
-    """Outcomes of all qubits; `share`: of the correlation of qubits 2 and 0."""
-    flips = [
-        np.array([[1 - each.p01, each.p10], [each.p01, 1 - each.p10]]) for each in snapshot.qubits
-    ]
-    group = snapshot.correlated_readout[0]
-    alone = np.kron(flips[0], flips[2])  # qubit 2 is bit 0
-    both = share * np.array(group.confusion) + (1.0 - share) * alone
-    whole = embedded(both, group.qubits) @ embedded(flips[1], (1,)) @ embedded(flips[3], (3,))
-    return np.asarray((whole @ np.diag(rho)).real)
+    def read(self, share: float) -> Probabilities:
+        """Outcomes of all qubits; `share`: of the correlation of qubits 2 and 0."""
+        flips = [confusion(each) for each in self.snapshot.qubits]
+        group = self.snapshot.correlated_readout[0]
+        alone = np.kron(flips[0], flips[2])  # qubit 2 is bit 0
+        both = share * np.array(group.confusion) + (1.0 - share) * alone
+        probs = apply(self.populations(), both, group.qubits)
+        return apply(apply(probs, flips[1], (1,)), flips[3], (3,))
 
 
 def random_case(
     seed: int, *, coherent: float = 1.0, together: float = 1.0, listed: bool = True
-) -> tuple[Circuit, CalibrationSnapshot, NDArray[np.float64]]:
+) -> tuple[Circuit, CalibrationSnapshot, Probabilities]:
     rng = np.random.default_rng(seed)
-    snapshot = device(rng, listed=listed)
-    table = {gate.qubits: gate for gate in snapshot.gates if gate.name == "cz"}
-    circuit = Arrays(QUBITS, QUBITS)
-    rho = np.zeros((1 << QUBITS, 1 << QUBITS), np.complex128)
-    rho[0, 0] = 1.0
+    reference = Reference(device(rng, listed=listed), coherent)
     for k in range(GATES):
-        if k < QUBITS or rng.random() < 0.5:
-            qubit = k if k < QUBITS else int(rng.integers(QUBITS))
-            circuit.add("sx", [qubit])
-            whole = embedded(SX, (qubit,))
-            rho = whole @ rho @ whole.conj().T
+        if k < QUBITS or k >= GATES - QUBITS or rng.random() < 0.3:
+            reference.add("sx", k % QUBITS)
         else:
-            pair = PAIRS[int(rng.integers(len(PAIRS)))]
-            circuit.add("cz", pair)
-            rho = cz(rho, table.get(pair) or table[()], pair, coherent)
-    return circuit.measure(range(QUBITS)).circuit(), snapshot, read(rho, snapshot, together)
-
-
-def distribution(
-    circuit: Circuit, snapshot: CalibrationSnapshot, options: dict[str, float]
-) -> NDArray[np.float64]:
-    noise = attach_noise(circuit, build(snapshot, NoiseOptions.parse(options)))
-    row = Runner("densitymatrix")(circuit, shots=0, outputs=("probabilities",), noise=noise)
-    probs = np.zeros(1 << QUBITS)
-    outcomes = sampling.unpack(row.probability_outcomes, row.probability_width)
-    probs[outcomes] = np.frombuffer(row.probabilities)
-    return probs
+            reference.add("cz", *PAIRS[int(rng.integers(len(PAIRS)))])
+    return reference.measured(), reference.snapshot, reference.read(together)
 
 
 @pytest.mark.parametrize("seed", range(40))
 def test_the_density_matrix_has_rotations_and_correlated_readout(seed: int) -> None:
-    circuit, snapshot, wanted = random_case(seed, listed=seed % 4 > 0)
-    assert np.abs(distribution(circuit, snapshot, {}) - wanted).max() < 1e-9
+    assert_exact(*random_case(seed, listed=seed % 4 > 0))
 
 
-@pytest.mark.parametrize("engine", ["densitymatrix", "statevector", "statevector-dense", "mps"])
+@all_engines
 @pytest.mark.parametrize("seed", range(3))
 def test_counts_have_the_distribution_of_the_density_matrix(seed: int, engine: str) -> None:
     circuit, snapshot, wanted = random_case(100 + seed)
-    noise = attach_noise(circuit, build(snapshot))
-    shots = 1_000 if engine == "mps" else 20_000
-    result = Runner(engine)(circuit, shots=shots, seed=seed, noise=noise)
-    assert p_value(dict(enumerate(wanted.tolist())), counts_of(result)) > 5.7e-7  # five sigma
+    assert_counts(engine, circuit, attached(circuit, snapshot), wanted, seed=seed)
 
 
 @pytest.mark.parametrize("factor", [0.0, 0.5])
 def test_their_factors_scale_them(factor: float) -> None:
     """With `gate.coherent` at 0, the depolarizing rest stays that of the measured error."""
-    full = distribution(*random_case(7)[:2], {})
+    full = random_case(7)[2]
     for name, argument in (("gate.coherent", "coherent"), ("qubit.correlated_readout", "together")):
         circuit, snapshot, wanted = random_case(7, **{argument: factor})  # type: ignore[arg-type]
-        scaled = distribution(circuit, snapshot, {name: factor})
-        assert np.abs(scaled - wanted).max() < 1e-9
-        assert np.abs(scaled - full).max() > 1e-3
+        assert_exact(circuit, snapshot, wanted, {name: factor})
+        assert np.abs(wanted - full).max() > 1e-3
 
 
 def test_values_replace_the_angles_of_all_pairs() -> None:
-    circuit, snapshot, _ = random_case(8)
+    circuit, snapshot, unchanged = random_case(8)
     values = {"gate.zz_angle_rad": 0.3, "gate.iz_angle_rad": 0.0}
     turns = {
         gate.qubits: gate.rotations
@@ -177,14 +138,14 @@ def test_values_replace_the_angles_of_all_pairs() -> None:
             del kept["IZ"]
             assert {each.pauli: each.angle_rad for each in turns[gate.qubits]} == kept
     assert turns[()] == ()
-    changed = distribution(circuit, snapshot, values)
-    assert np.abs(changed - distribution(circuit, snapshot, {})).max() > 1e-3
+    changed = distribution(circuit, attached(circuit, snapshot, values))
+    assert np.abs(changed - unchanged).max() > 1e-3
 
 
 def test_a_stabilizer_engine_refuses_rotations_or_says_that_they_are_twirled() -> None:
     circuit, snapshot, _ = random_case(9)
     snapshot = msgspec.structs.replace(snapshot, qubits=(), correlated_readout=())
-    noise = attach_noise(circuit, build(snapshot))
+    noise = attached(circuit, snapshot)
     with pytest.raises(Unsupported, match="no kraus noise"):
         Runner("stabilizer")(circuit, shots=100, noise=noise)
     result = Runner("stabilizer")(circuit, shots=100, noise=noise, settings=(("twirl", 1),))
