@@ -482,6 +482,17 @@ class RunOptions(msgspec.Struct, frozen=True):
         return "complex128" if self.precision == "double" else "complex64"
 
 
+class ShotValues(msgspec.Struct, frozen=True, eq=False):
+    """Values of slots that differ from shot to shot: slot `slots[j]` has `factors[j] *
+    values[set_of[shot], columns[j]]` in place of its binding."""
+
+    values: NDArray[np.float64]  # [sets, columns]
+    set_of: NDArray[np.int64]  # [shots]
+    slots: NDArray[np.int64]
+    columns: NDArray[np.int64]
+    factors: NDArray[np.float64]
+
+
 class Request(msgspec.Struct, frozen=True):
     """Outputs to compute, once for each row of `bindings`."""
 
@@ -493,6 +504,7 @@ class Request(msgspec.Struct, frozen=True):
     binding: int = 0  # index of row 0 in the caller's whole sweep: part of the random key
     # uint8 [strings, qubits], for the output "amplitudes": bit of qubit q in column q
     amplitudes: NDArray[np.uint8] | None = None
+    shot_values: ShotValues | None = None  # only for engines with `takes_shot_values`
 
 
 class EngineContext(msgspec.Struct, frozen=True):

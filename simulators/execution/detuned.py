@@ -49,6 +49,7 @@ from simulators.engine import (
     Request,
     RunControl,
     RunOptions,
+    ShotValues,
 )
 from simulators.errors import Unsupported
 from simulators.execution import requests, sampling
@@ -346,6 +347,11 @@ class _Run(msgspec.Struct, frozen=True, eq=False):
                 drawn[:, column] = rng.standard_normal(shots)
         values, owner, sizes = np.unique(drawn, axis=0, return_inverse=True, return_counts=True)
         owner = owner.ravel()
+        one = self._bindings(request, owners, np.zeros((1, len(owners))))
+        asked = msgspec.structs.replace(request, seed=inner_seed, bindings=one)
+        takes = getattr(self.engine, "takes_shot_values", None)
+        if takes is not None and takes(self.plan, whole, asked, self.options):
+            return self._together(whole, asked, owners, values, owner)
         order = np.argsort(sizes, kind="stable")
         tally = _Tally(request, circuit.num_clbits)
         at = 0
@@ -361,6 +367,32 @@ class _Run(msgspec.Struct, frozen=True, eq=False):
                 done += result.count
             at += count
         return tally.result(len(values))
+
+    def _together(
+        self,
+        whole: Circuit,
+        request: Request,
+        owners: list[int],
+        values: Array,
+        owner: NDArray[np.int64],
+    ) -> engines.BindingResult | None:
+        """Sampled results of shots with detunings `values` [sets, owners] in one run; `owner`: the
+        set of each shot."""
+        found = self.detunings
+        column = np.full(self.rotated.circuit.num_qubits, -1)
+        column[owners] = np.arange(len(owners))
+        mine = np.flatnonzero(column[found.qubits] >= 0)
+        first = self.rotated.circuit.num_slots - found.angles.size
+        asked = msgspec.structs.replace(
+            request,
+            shot_values=ShotValues(
+                values, owner, first + mine, column[found.qubits[mine]], found.angles[mine]
+            ),
+        )
+        result = self.engine.run(self.plan, whole, asked, self.options, self.control)
+        if result is None:
+            return None
+        return msgspec.structs.replace(result.row(0), remark=f"{len(values)} sets of detunings")
 
 
 def _of_row(request: Request, row: int) -> Request:

@@ -151,6 +151,19 @@ class StatevectorEngine:
         )
         return result  # type: ignore[return-value]  # None in all ranks but the first
 
+    def takes_shot_values(
+        self, plan: simulators_engine.Plan, circuit: Circuit, request: Request, options: RunOptions
+    ) -> bool:
+        """Return whether a plan runs shots with values of their own: trajectories of a circuit
+        that measures at its end only."""
+        if not getattr(plan, "is_noisy", False):
+            return False
+        part = plan.part(circuit, request)  # type: ignore[attr-defined]
+        if part.located is None:
+            return False
+        group = self._group
+        return group is None or part.fits(options.memory_bytes, group.neighbours)
+
     def _detuned(self, plan: Any, *terms: Any) -> EngineResult:
         return plan.run(self, *terms)  # type: ignore[no-any-return]
 

@@ -30,9 +30,14 @@ from simulators.statevector.program import Flag, Instruction, Noise, Program, Un
 from simulators.statevector.state import PHYSICAL_BYTES
 from simulators.statevector.trajectories.pauli_frames import FrameRules, carry
 from simulators.statevector.trajectories.states import SCRATCH_STATES, TrajectoryStates
-from simulators.statevector.trajectories.walks import Observables, TrajectorySampler, Walks
+from simulators.statevector.trajectories.walks import (
+    Observables,
+    ParamSets,
+    TrajectorySampler,
+    Walks,
+)
 from simulators.trajectories import locations, pattern_sampling
-from simulators.trajectories.noise_table import row_work
+from simulators.trajectories.noise_table import ErrorPatterns, SortedPatterns, row_work
 
 if TYPE_CHECKING:
     from simulators.statevector.distributed.executor import ErrorAgreement
@@ -51,10 +56,12 @@ class PatternRun(outputs.FinalState):
         params: NDArray[np.float64],
         num_qubits: int,
         rules: FrameRules | None,
+        sets: tuple[ParamSets, NDArray[np.int64]] | None = None,
     ) -> None:
         """Set up. `rules`: patterns whose final states differ by a Pauli only are run once by these
-        rules; None: each is run."""
+        rules; None: each is run. `sets`: of parameters, and the set of each shot."""
         self.num_qubits = num_qubits
+        self._sets = sets
         self._rules = rules
         self._sampler = sampler
         self._errors = errors
@@ -63,9 +70,20 @@ class PatternRun(outputs.FinalState):
         self._patterns = 0
 
     def _blocks(self, shots: int, key: outputs.SeedKey) -> Iterator[tuple[int, int]]:
-        self._walks.bind(self._params, key)
+        if self._sets is None:
+            self._walks.bind(self._params, key)
+        else:
+            self._walks.bind(self._params, key, self._sets[0])
         self._walks.control.expect(shots, engine.TRAJECTORIES)
         yield from pattern_sampling.shot_blocks(self._errors, shots)
+
+    def _sets_of(self, first: int, last: int) -> NDArray[np.int64] | None:
+        return None if self._sets is None else self._sets[1][first:last]
+
+    def _sorted(self, patterns: ErrorPatterns, first: int, last: int) -> SortedPatterns:
+        rows = pattern_sampling.sort_places(patterns, self._sampler.places.size)
+        sets = self._sets_of(first, last)
+        return rows if sets is None else rows.of_sets(sets)
 
     def sample(self, shots: int, key: outputs.SeedKey) -> Iterator[outputs.Batch]:
         """Sample as `FinalState.sample`; shots in ascending order."""
@@ -78,9 +96,11 @@ class PatternRun(outputs.FinalState):
                 drawn = pattern_sampling.draw_patterns(
                     self._errors, first, last, key, np.arange(places.size)
                 )
-                carried = carry(drawn, self._sampler.table, self._rules, places)
+                carried = carry(
+                    drawn, self._sampler.table, self._rules, places, self._sets_of(first, last)
+                )
                 patterns, final_x, frames = carried.patterns, carried.final_x, carried.frames
-            rows = pattern_sampling.sort_places(patterns, places.size)
+            rows = self._sorted(patterns, first, last)
             self._patterns += int(np.count_nonzero(row_work(rows, before)))
             entry = self._walks.indices(rows, first, final_x)
             if frames is not None:
@@ -96,9 +116,8 @@ class PatternRun(outputs.FinalState):
         moments = pattern_sampling.Moments(observables.count)
         places = self._sampler.places
         for first, last in self._blocks(request.shots, key):
-            rows = pattern_sampling.sort_places(
-                pattern_sampling.draw_patterns(self._errors, first, last, key, places), places.size
-            )
+            patterns = pattern_sampling.draw_patterns(self._errors, first, last, key, places)
+            rows = self._sorted(patterns, first, last)
             moments.add(self._walks.values(rows, first, observables))
         return moments.estimates()
 
@@ -311,12 +330,29 @@ class NoisyPart:
             results = []
             width, errors = self.part.circuit.num_qubits, self.located.errors
             for row in self._rows(run):
-                state = PatternRun(self._sampler, errors, walks, row.params, width, self._rules)
+                state = PatternRun(
+                    self._sampler, errors, walks, row.params, width, self._rules, self._sets(run)
+                )
                 results.append(
                     outputs.collect(state, self.layouts, row.request, row.key, self._readout)
                 )
             self._sampler.forget_segments()
             return engine.EngineResult.joined(results)
+
+    def _sets(self, run: requests.EngineRun) -> tuple[ParamSets, NDArray[np.int64]] | None:
+        """Parameters of this part that differ from shot to shot, and the set of each shot."""
+        given = run.request.shot_values
+        if given is None:
+            return None
+        params, slots = run.circuit.slots[0::2], run.circuit.slots[1::2]
+        number = np.full(run.circuit.num_slots, -1)
+        number[given.slots] = np.arange(given.slots.size)
+        place = np.full(run.circuit.params.size, -1)
+        place[self.part.params] = np.arange(self.part.params.size)
+        mine = (number[slots] >= 0) & (place[params] >= 0)
+        each = number[slots[mine]]
+        own = ParamSets(given.values, place[params[mine]], given.columns[each], given.factors[each])
+        return own, given.set_of
 
     def fits(self, memory_bytes: int, neighbours: int) -> bool:
         """Return whether error patterns can be drawn and a rank has memory for a few states.

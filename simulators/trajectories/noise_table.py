@@ -134,22 +134,30 @@ class SortedPatterns(msgspec.Struct, frozen=True, eq=False):
     order: NDArray[np.int64]  # [rows]: numbers of rows, sorted
     deepest: int  # largest number of inserts of a row
     end: int  # greater than any place
+    # [rows]: set of parameters of each row, by which `order` is sorted first; empty: one set
+    sets: NDArray[np.int64] = msgspec.field(default_factory=lambda: np.zeros(0, np.int64))
+
+    def of_sets(self, sets: NDArray[np.int64]) -> SortedPatterns:
+        """The rows of each set together. `sets` [rows]."""
+        order = self.order[np.argsort(sets[self.order], kind="stable")]
+        return msgspec.structs.replace(self, order=order, sets=sets)
 
 
 def row_work(rows: SortedPatterns, done: NDArray[np.int64]) -> NDArray[np.int64]:
     """Operations that each sorted row adds to those of the rows before it, 0 for one that equals
-    its neighbour: int64 [rows]. done[place]: number of operations before it; done[-1]: all."""
+    its neighbour, all of them for the first one of a set: int64 [rows]. done[place]: number of
+    operations before it; done[-1]: all."""
     result = np.zeros(rows.order.size, np.int64)
-    _row_work(rows.order, rows.begins, rows.entries, done, result)
+    _row_work(rows.order, rows.begins, rows.entries, rows.sets, done, result)
     return result
 
 
-@kernel("I64 I64 I64 I64 I64", group="trajectories")
-def _row_work(order, begins, entries, done, work):  # type: ignore[no-untyped-def]
+@kernel("I64 I64 I64 I64 I64 I64", group="trajectories")
+def _row_work(order, begins, entries, sets, done, work):  # type: ignore[no-untyped-def]
     """Compiled `row_work`."""
     end = done.size - 1
     for k in range(order.size):
-        if k == 0:
+        if k == 0 or (sets.size and sets[order[k]] != sets[order[k - 1]]):
             work[k] = done[end]
             continue
         # At the first difference of two rows, the error of the first row comes earlier, because

@@ -18,7 +18,13 @@ from simulators.statevector.backend.protocol import StateBackend
 from simulators.statevector.checkpoint import Checkpointer, RankContext
 from simulators.statevector.distributed.backend import DistributedBackend
 from simulators.statevector.distributed.executor import CommStats, ErrorAgreement
-from simulators.statevector.trajectories.walks import RowOutputs, Walks, rank_cuts
+from simulators.statevector.trajectories.walks import (
+    ONE_SET,
+    ParamSets,
+    RowOutputs,
+    Walks,
+    rank_cuts,
+)
 from simulators.trajectories.noise_table import SortedPatterns
 
 # Communicators of one engine: the ranks that a circuit uses.
@@ -138,8 +144,10 @@ class RankWalks(Walks):
         self._done = done
         self._agreement = agreement
 
-    def bind(self, params: NDArray[np.float64], key: tuple[int, int]) -> None:
-        self._walks.bind(params, key)
+    def bind(
+        self, params: NDArray[np.float64], key: tuple[int, int], sets: ParamSets = ONE_SET
+    ) -> None:
+        self._walks.bind(params, key, sets)
 
     def run(self, rows: SortedPatterns, outputs: RowOutputs) -> None:
         """Run the rows of this rank, and add up the outputs of all ranks."""

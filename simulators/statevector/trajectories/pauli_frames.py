@@ -111,15 +111,16 @@ def _with(mask, qubit, bit):  # type: ignore[no-untyped-def]
     return mask & ~(np.int64(1) << qubit) | np.int64(bit) << qubit
 
 
-@kernel("I64 I64 INTS2 INTS2 INTS2 I64 U64 I64 I64 U64 I64 I64 I64", group="trajectories")
+@kernel("I64 I64 I64 INTS2 INTS2 INTS2 I64 U64 I64 I64 U64 I64 I64 I64", group="trajectories")
 def classify(  # type: ignore[no-untyped-def]
-    ends, entries, table, steps, images, touched, hashes, frames, leaders, slot_hash, slot_row,
-    slot_best, alone,
+    ends, entries, sets, table, steps, images, touched, hashes, frames, leaders, slot_hash,
+    slot_row, slot_best, alone,
 ):  # fmt: skip
     """Fill frames[row], the bits that the errors of a row invert at the end, and leaders[row], the
     row that is run for its class; -1: none, the circuit without errors. Rows have inserts in order
-    of action. slot_*: scratch of a power of two, > rows. alone [inserts]: -1; then the first row
-    that has only this insert."""
+    of action. sets [rows]: rows of one set of parameters are a class; empty: all are of one.
+    slot_*: scratch of a power of two, > rows. alone [inserts]: -1; then the first row that has only
+    this insert."""
     rows, total = ends.size - 1, steps.shape[0]
     for row in range(rows):
         is_single = ends[row + 1] == ends[row] + 1
@@ -191,6 +192,9 @@ def classify(  # type: ignore[no-untyped-def]
         hashes[row] = result
         if is_single:
             alone[entries[ends[row]]] = row
+    for row in range(sets.size):
+        if hashes[row]:
+            hashes[row] = _mixed(hashes[row], sets[row])
     for k in range(slot_row.size):
         slot_row[k] = -1
     mask = np.uint64(slot_row.size - 1)
@@ -241,16 +245,18 @@ def carry(
     table: noise_table.NoiseTable,
     rules: FrameRules,
     places: NDArray[np.int64],
+    sets: NDArray[np.int64] | None = None,
 ) -> FramedPatterns:
-    """Classify patterns. `patterns`: of inserts in order of action, which is that of the table."""
+    """Classify patterns. `patterns`: of inserts in order of action, which is that of the table;
+    `sets`: see `classify`."""
     rows = patterns.count
     slots = 1 << max(4, (2 * rows).bit_length())
     hashes, frames = np.empty(rows, np.uint64), np.empty(rows, np.int64)
     leaders = np.empty(rows, np.int64)
     classify(
-        patterns.ends, patterns.entries, table.table, rules.steps, rules.images,
-        rules.touched, hashes, frames,
-        leaders, np.empty(slots, np.uint64), np.empty(slots, np.int64), np.empty(slots, np.int64),
+        patterns.ends, patterns.entries, np.zeros(0, np.int64) if sets is None else sets,
+        table.table, rules.steps, rules.images, rules.touched, hashes, frames, leaders,
+        np.empty(slots, np.uint64), np.empty(slots, np.int64), np.empty(slots, np.int64),
         np.full(len(table.table), -1),
     )  # fmt: skip
     sizes = np.diff(patterns.ends)

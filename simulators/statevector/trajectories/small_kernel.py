@@ -10,7 +10,7 @@ import numpy as np
 from simulators.circuit.gates import COMPLEX, FIRST_GATE, PERMUTATION, PHASE, UNITARY
 from simulators.compiler.kernel import device_function, kernel
 from simulators.compiler.simd import odd
-from simulators.statevector.small.gate_kernels import apply, place
+from simulators.statevector.small.gate_kernels import apply, matrices as write_matrices, place
 from simulators.trajectories import prefix_tree
 from simulators.trajectories.noise_table import COUNT, FIRST, PAULI, Q0, Q1, QUBITS, SET, X, Z
 from simulators.trajectories.prefix_tree import ADVANCE, CALL, CHOOSE_KRAUS, SAMPLE
@@ -18,6 +18,11 @@ from simulators.trajectories.prefix_tree import ADVANCE, CALL, CHOOSE_KRAUS, SAM
 MOST_DENSE = 10  # largest number of qubits of a matrix
 WORK = 4 << MOST_DENSE
 STOPPED = -1
+
+# A parameter that depends on the set of a row: its operation, the code and the first parameter of
+# that, the parameter, and its column of the sets.
+VARIED_OP, VARIED_CODE, AT_PARAM, PARAM, SET_COLUMN = range(5)
+VARIED = 5
 
 # For each operation: first of its steps; for a matrix: its start, its number of qubits (else -1).
 STEP, DENSE, AT_QUBIT, WIDTH = range(4)
@@ -42,6 +47,27 @@ def lay(rows, ops, qubits, params, matrix_at, laid, steps, floats):  # type: ign
         p += rows[op, 3]
     laid[ops.size, STEP] = row
     return row
+
+
+@device_function
+def _set_params(number, set_values, factors, varied, params, laid, floats):  # type: ignore[no-untyped-def]
+    """Write the parameters of a set, and the numbers of the steps of their operations."""
+    for k in range(varied.shape[0]):
+        params[varied[k, PARAM]] = factors[k] * set_values[number, varied[k, SET_COLUMN]]
+    for k in range(varied.shape[0]):
+        row = laid[varied[k, VARIED_OP], STEP]
+        write_matrices(varied[k, VARIED_CODE], params, varied[k, AT_PARAM], floats, row)
+
+
+@device_function
+def _set_end(set_of, order, low, high):  # type: ignore[no-untyped-def]
+    """End of the rows from `low` on that have one set of parameters."""
+    if not set_of.size:
+        return high
+    end = low + 1
+    while end < high and set_of[order[end]] == set_of[order[low]]:
+        end += 1
+    return end
 
 
 @device_function
@@ -216,14 +242,14 @@ def evaluate(re, im, size, strings, coefficients, values):  # type: ignore[no-un
 @kernel(
     "INTS2 INT INT INT INT I64 I64 I64 I64 I64 I64 I64 I64 I64 I64 INTS2 INTS2 REALS REALS INTS2 "
     "WORDS2 REALS2 U16 REALS INT WORD WORD I64 REALS2 REALS REALS2 I64 I64 INTS2 REALS REALS2 I64 "
-    "-> INT",
+    "I64 REALS2 REALS INTS2 REALS -> INT",
     group="trajectories",
 )
 def run(  # type: ignore[no-untyped-def]
     frames, low, high, cap, n, order, begins, entries, chosen, place_at, drawn, insert_of,
     locations, final_x, same, table, sets, matrices, effects, laid, steps, floats, wires, custom,
     first, seed, binding, control, states, work, gate, room, indices, strings, coefficients, values,
-    stat,
+    stat, set_of, set_values, factors, varied, params,
 ):  # fmt: skip
     """Run rows order[low : high] and fill indices[row] with basis states. Returns 0 or STOPPED.
 
@@ -231,12 +257,14 @@ def run(  # type: ignore[no-untyped-def]
     the observables, in place of a basis state, if there are any (see `evaluate`). same[position] =
     position. states: float64 [2 * cap, 2**n and a vector], each state's parts one after the other;
     work: float64 [WORK + 2**n]; room: int64 [rows + CALL + 2]. stat: executed operations, and the
-    largest number of states held at once.
+    largest number of states held at once. set_of[row]: its set of parameters, by
+    which `order` is sorted first; empty: one for all rows. For each set `params` and `floats` are
+    written anew, see `_set_params`.
     """
     size = 1 << n
     call, pair, moved = room[:CALL], room[CALL : CALL + 2], room[CALL + 2 :]
     rho, probs, sums = work[:32], work[32:], work[WORK:]
-    top = prefix_tree.begin(frames, low, high)
+    call[prefix_tree.TARGET], top, last = 0, np.int64(0), low
     while True:
         if control[0]:
             return STOPPED
@@ -283,5 +311,11 @@ def run(  # type: ignore[no-untyped-def]
             else:
                 frame = final_x[order[begin]]
                 sample(re, im, size, order, begin, to, first, seed, binding, frame, sums, indices)
+        elif last < high:
+            start, last = last, _set_end(set_of, order, last, high)
+            if set_of.size:
+                number = set_of[order[start]]
+                _set_params(number, set_values, factors, varied, params, laid, floats)
+            top = prefix_tree.begin(frames, start, last)
         else:
             return 0

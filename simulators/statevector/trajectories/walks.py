@@ -12,6 +12,7 @@ ranges is limited by a small share of the work. A large state is shared by all t
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
@@ -61,6 +62,25 @@ class Observables(msgspec.Struct, frozen=True, eq=False):
         owners, coefficients = owners_and_weights(sums)
         strings = np.array([(x, z, o) for (x, z), o in zip(masks, owners.tolist(), strict=True)])
         return cls(strings.reshape(-1, 3).astype(np.int64), coefficients, len(sums))
+
+
+class ParamSets(msgspec.Struct, frozen=True, eq=False):
+    """Parameters that depend on the set of a row: number `params[k]` is `factors[k] *
+    values[set, columns[k]]`."""
+
+    values: NDArray[np.float64]  # [sets, columns]
+    params: NDArray[np.int64]
+    columns: NDArray[np.int64]
+    factors: NDArray[np.float64]
+
+    def of(self, number: int, params: NDArray[np.float64]) -> NDArray[np.float64]:
+        """All parameters of the rows of a set; `params`: those that do not depend on it."""
+        result = params.copy()
+        result[self.params] = self.factors * self.values[number, self.columns]
+        return result
+
+
+ONE_SET = ParamSets(np.zeros((1, 0)), np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
 
 
 _NOTHING = Observables(np.zeros((0, 3), np.int64), np.zeros(0), 0)
@@ -214,10 +234,13 @@ class Walks(ABC):
         self._cap = cap
         self._params = np.zeros(0)
         self._key = (0, 0)
+        self._sets = ONE_SET
 
-    def bind(self, params: NDArray[np.float64], key: tuple[int, int]) -> None:
-        """Set the parameters, seed and binding of later walks."""
-        self._params, self._key = params, key
+    def bind(
+        self, params: NDArray[np.float64], key: tuple[int, int], sets: ParamSets = ONE_SET
+    ) -> None:
+        """Set the parameters, seed and binding of later walks. `sets`: of rows with sets."""
+        self._params, self._key, self._sets = params, key, sets
 
     def indices(
         self, rows: SortedPatterns, first: int, final_x: NDArray[np.int64] | None = None
@@ -272,11 +295,20 @@ class SmallWalks(Walks):
         self._given = np.frombuffer(b"".join(circuit.matrices), np.float64).copy()
         self._same = np.arange(circuit.ops.size + 1)
         self._drawn = tree.inserts.drawn[tree.insert_of].astype(np.int64)
+        self._varied = np.zeros((0, small_kernel.VARIED), np.int64)
         self._rooms: dict[int, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
 
-    def bind(self, params: NDArray[np.float64], key: tuple[int, int]) -> None:
-        super().bind(params, key)
+    def bind(
+        self, params: NDArray[np.float64], key: tuple[int, int], sets: ParamSets = ONE_SET
+    ) -> None:
+        super().bind(params, key, sets)
         circuit = self._circuit
+        rows = circuit.table.rows[circuit.ops]
+        ends = rows[:, 3].cumsum()
+        owners = np.searchsorted(ends, sets.params, side="right")
+        first = (ends - rows[:, 3])[owners]
+        each = (owners, rows[owners, 0], first, sets.params, sets.columns)
+        self._varied = np.column_stack(each).astype(np.int64)
         small_kernel.lay(
             circuit.table.rows, circuit.ops, circuit.qubits, params, self._matrix_at, self._laid,
             self._steps, self._numbers,
@@ -301,6 +333,9 @@ class SmallWalks(Walks):
                 states = aligned(16 * cap * (size + LANES)).view(np.float64)
                 room = np.empty(small_kernel.WORK + size)
                 self._rooms[thread] = states.reshape(2 * cap, size + LANES), room
+            params, numbers = np.zeros(0), self._numbers
+            if rows.sets.size:  # of this thread
+                params, numbers = self._params.copy(), numbers.copy()
             for number in range(begin, end):
                 done = small_kernel.run(
                     np.zeros((prefix_tree.frames_of(rows.deepest), prefix_tree.FRAME), np.int64),
@@ -308,11 +343,12 @@ class SmallWalks(Walks):
                     circuit.num_qubits, order, rows.begins, rows.entries, chosen, tree.place_at,
                     self._drawn, tree.insert_of, locations, outputs.final_x, self._same,
                     tree.inserts.table, operators.sets, operators.matrices, operators.effects,
-                    self._laid, self._steps, self._numbers, circuit.qubits, self._given,
+                    self._laid, self._steps, numbers, circuit.qubits, self._given,
                     outputs.first, *self._key, self.control.flag, *self._rooms[thread],
                     np.zeros((1, 8)), np.empty(rows.order.size + prefix_tree.CALL + 2, np.int64),
                     outputs.indices, observables.strings, observables.coefficients, outputs.values,
-                    stat[number],
+                    stat[number], rows.sets, self._sets.values, self._sets.factors, self._varied,
+                    params,
                 )  # fmt: skip
                 if done == small_kernel.STOPPED:
                     raise Stopped()
@@ -363,7 +399,11 @@ class LargeWalks(Walks):
             for number in range(begin, end):
                 before = sampler.operations
                 low, high = int(cuts[number]), int(cuts[number + 1])
-                sampler.run(rows, low, high, outputs, self._params, self._key, cap, finished)
+                for first, last in _set_ranges(rows, low, high):
+                    params = self._params
+                    if rows.sets.size:
+                        params = self._sets.of(int(rows.sets[rows.order[first]]), params)
+                    sampler.run(rows, first, last, outputs, params, self._key, cap, finished)
                 done[number] = sampler.operations - before
 
         if threads == 1:
@@ -375,6 +415,15 @@ class LargeWalks(Walks):
         self.operations = sum(sampler.operations for sampler in samplers)
         self.states = max(len(sampler.held) for sampler in samplers)
         self.passes = sum(sampler.passes for sampler in samplers)
+
+
+def _set_ranges(rows: SortedPatterns, low: int, high: int) -> list[tuple[int, int]]:
+    """Ranges of sorted rows low .. high - 1 that have one set of parameters each."""
+    if not rows.sets.size:
+        return [(low, high)]
+    sets = rows.sets[rows.order[low:high]]
+    inner = (np.flatnonzero(sets[1:] != sets[:-1]) + low + 1).tolist()
+    return list(itertools.pairwise([low, *inner, high]))
 
 
 def cut_rows(
