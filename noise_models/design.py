@@ -7,11 +7,13 @@ is not given is not measured. Lattices have a place in a drawing for each qubit.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, field
+from itertools import combinations, pairwise
 from typing import Literal, get_args
 
-from noise_models import calibration
+import msgspec
+
+from noise_models import calibration, strict_json as checks, terms
 from noise_models.importers import missing
 from noise_models.importers.gate_names import SHAPES
 from noise_models.importers.report import ImportReport, Recorder
@@ -42,33 +44,7 @@ class DeviceDesign:
     all_to_all: bool = False
     coordinates: tuple[tuple[float, float], ...] = ()
     gates: tuple[str, ...] = ("rz", "sx", "x", "cz")  # Qiskit's names; rz is without error and time
-    t1_us: tuple[float, ...] = ()
-    t2_us: tuple[float, ...] = ()
-    t2_star_us: tuple[float, ...] = ()  # of a Ramsey experiment; `t2_us` is that of an echo
-    memory_error: tuple[float, ...] = ()  # average infidelity by a layer of gates on two qubits
-    p01: tuple[float, ...] = ()
-    p10: tuple[float, ...] = ()
-    readout_error: tuple[float, ...] = ()  # mean of p01 and p10
-    readout_ns: tuple[float, ...] = ()
-    error_1q: tuple[float, ...] = ()  # average gate infidelity
-    error_2q: tuple[float, ...] = ()
-    zz_angle_rad: tuple[float, ...] = ()  # rotation about ZZ after gates on two qubits
-    iz_angle_rad: tuple[float, ...] = ()  # about Z of their second qubit
-    duration_1q_ns: tuple[float, ...] = ()
-    duration_2q_ns: tuple[float, ...] = ()
-    dt_ns: tuple[float, ...] = ()  # resolution of the clock, of the device
-
-
-_OF_QUBITS = (
-    "t1_us",
-    "t2_us",
-    "t2_star_us",
-    "memory_error",
-    "p01",
-    "p10",
-    "readout_error",
-    "readout_ns",
-)
+    values: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # of `terms.VALUES`
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,38 +168,124 @@ def snapshot_of(design: DeviceDesign) -> tuple[calibration.CalibrationSnapshot, 
     SnapshotError."""
     _check(design)
     count = design.num_qubits
-    columns = {
-        name: values
-        for name in _OF_QUBITS
-        if (values := _spread(name, getattr(design, name), count, "qubit"))
-    }
-    qubits = tuple(
-        calibration.QubitCalibration(
-            **{name: values[q] for name, values in columns.items()}  # type: ignore[arg-type]
-        )
-        for q in range(count if columns else 0)
-    )
     result = calibration.CalibrationSnapshot(
         name=design.name,
         num_qubits=count,
-        dt_ns=(_spread("dt_ns", design.dt_ns, 1, "device") or (0.0,))[0],
+        dt_ns=(_spread(design, "dt_ns", 1, "device") or (0.0,))[0],
         all_to_all=design.all_to_all,
         native_gates=tuple(calibration.NativeGate(name, *SHAPES[name]) for name in design.gates),
         coupling=_both_ways(design),
-        qubits=qubits,
+        qubits=_qubits(design),
         gates=tuple(_gates(design)),
         coordinates=design.coordinates,
         source_format=SOURCE,
+        zz=tuple(
+            calibration.ZZCoupling(pair, rate) for pair, rate in _of_pairs(design, "zz_khz").items()
+        ),
+        measurement_crosstalk=_measurement_crosstalk(design),
     )
+    groups = _joint_flips(result, _of_pairs(design, "joint_flip"))
+    result = msgspec.structs.replace(result, correlated_readout=groups)
     check(result)
     recorder = Recorder()
     missing.report(result, {}, recorder)
-    for field, note in clamps(result):
-        recorder.clamped(field, note)
+    for place, note in clamps(result):
+        recorder.clamped(place, note)
     return result, recorder.report(SOURCE)
 
 
+def _of_kind(*kinds: str) -> list[terms.Value]:
+    return [each for each in terms.VALUES if each.kind in kinds]
+
+
+def _qubits(design: DeviceDesign) -> tuple[calibration.QubitCalibration, ...]:
+    count = design.num_qubits
+    columns: dict[str, dict[str, tuple[float, ...]]] = {"qubit": {}, "jumps": {}}
+    for each in _of_kind(*columns):
+        if values := _spread(design, each.name, count, "qubit"):
+            columns[each.kind][each.key] = values
+    own, jumps = columns.values()
+    if lacking := [each.name for each in _of_kind("jumps") if each.key not in jumps and jumps]:
+        hint = "give jumps_per_hour, jump_dwell_s and jump_factor, or none"
+        raise SnapshotError(lacking[0], "jumps of T1 without it", hint=hint)
+    return tuple(
+        calibration.QubitCalibration(
+            **{name: values[q] for name, values in own.items()},
+            t1_jumps=calibration.T1Jumps(
+                jumps["per_hour"][q], jumps["dwell_s"][q], jumps["factor"][q]
+            )
+            if jumps
+            else None,
+        )
+        for q in range(count if own or jumps else 0)
+    )
+
+
+def _pairs(design: DeviceDesign) -> tuple[Pair, ...]:
+    if design.all_to_all:
+        return tuple(combinations(range(design.num_qubits), 2))
+    return design.couplings
+
+
+def _of_pairs(design: DeviceDesign, name: str) -> dict[Pair, float]:
+    """A value of each pair."""
+    pairs = _pairs(design)
+    values = _spread(design, name, len(pairs), "pair")
+    return dict(zip(pairs, values, strict=False))
+
+
+def _measurement_crosstalk(design: DeviceDesign) -> tuple[calibration.MeasurementCrosstalk, ...]:
+    """One term for any two qubits, or one for each direction of each pair."""
+    given = {each.key: design.values.get(each.name, ()) for each in _of_kind("crosstalk")}
+    if all(len(values) <= 1 for values in given.values()):
+        own = {key: values[0] for key, values in given.items() if values}
+        return (calibration.MeasurementCrosstalk((), **own),) if own else ()
+    columns = {each.key: _of_pairs(design, each.name) for each in _of_kind("crosstalk")}
+    return tuple(
+        calibration.MeasurementCrosstalk(
+            way, **{key: values[pair] for key, values in columns.items() if values}
+        )
+        for pair in _pairs(design)
+        for way in (pair, pair[::-1])
+    )
+
+
+def _joint_flips(
+    snapshot: calibration.CalibrationSnapshot, flips: Mapping[Pair, float]
+) -> tuple[calibration.CorrelatedReadout, ...]:
+    """Confusion of pairs: the errors of each record, then a flip of both."""
+    results = []
+    for pair, flip in flips.items():
+        checks.check_range("joint_flip", flip, (0.0, 0.5))
+        first, second = (
+            (snapshot.qubits[q].confusion if snapshot.qubits else None) or (0.0, 0.0) for q in pair
+        )
+        confusion = tuple(
+            tuple(
+                (1.0 - flip) * _alone(read, true, first, second)
+                + flip * _alone(3 - read, true, first, second)
+                for true in range(4)
+            )
+            for read in range(4)
+        )
+        results.append(calibration.CorrelatedReadout(pair, confusion))
+    return tuple(results)
+
+
+def _alone(read: int, true: int, *flips: tuple[float, float]) -> float:
+    """Probability of a record of two qubits with independent errors p01 and p10."""
+    result = 1.0
+    for bit, own in enumerate(flips):
+        wrong = own[true >> bit & 1]
+        result *= wrong if (read ^ true) >> bit & 1 else 1.0 - wrong
+    return result
+
+
 def _check(design: DeviceDesign) -> None:
+    for name in design.values:
+        if name not in terms.NAMES:
+            hint = checks.known_names(name, tuple(terms.NAMES))
+            raise SnapshotError(name[:60], "no value of a device", hint=hint)
     for name in design.gates:
         if SHAPES.get(name, (0, 0))[0] not in (1, 2):
             text = f"{name[:60]!r} is no gate of Qiskit on one or two qubits"
@@ -240,9 +302,9 @@ def _check(design: DeviceDesign) -> None:
     wide = [name for name in design.gates if SHAPES[name][0] == 2]
     if (design.couplings or design.all_to_all) and not wide:
         raise SnapshotError("gates", "none on two qubits, and pairs", hint="as rz,sx,x,cz")
-    for field in unused(design):
+    for name in unused(design):
         hint = "add gates other than rz, and couplings for those on two qubits, or leave it out"
-        raise SnapshotError(field, "no gate of the device takes this value", hint=hint)
+        raise SnapshotError(name, "no gate of the device takes this value", hint=hint)
     _check_readout(design)
 
 
@@ -251,25 +313,23 @@ def unused(design: DeviceDesign) -> tuple[str, ...]:
     sizes = {SHAPES[name][0] for name in design.gates if name in SHAPES and name != "rz"}
     if not (design.couplings or design.all_to_all):
         sizes.discard(2)
-    fields = [(kind, size) for size in (1, 2) for kind in _of_gates(size)]
-    return tuple(each for each, size in fields if getattr(design, each) and size not in sizes)
-
-
-_ANGLES = {"zz_angle_rad": "ZZ", "iz_angle_rad": "IZ"}
-
-
-def _of_gates(size: int) -> tuple[str, ...]:
-    return f"error_{size}q", f"duration_{size}q_ns", *(_ANGLES if size == 2 else ())
+    given = [each for each in terms.VALUES if design.values.get(each.name)]
+    return tuple(
+        each.name
+        for each in given
+        if (each.kind == "gate" and each.size not in sizes)
+        or (each.kind == "pair" and not (design.couplings or design.all_to_all))
+    )
 
 
 def _check_readout(design: DeviceDesign) -> None:
     """Raise SnapshotError where `readout_error` is not the mean of p01 and p10."""
-    if not design.readout_error or not (design.p01 or design.p10):
-        return
     mean, p01, p10 = (
-        _spread(field, getattr(design, field), design.num_qubits, "qubit")
-        for field in ("readout_error", "p01", "p10")
+        _spread(design, name, design.num_qubits, "qubit")
+        for name in ("readout_error", "p01", "p10")
     )
+    if not mean or not (p01 or p10):
+        return
     for qubit, error in enumerate(mean):
         one = p01[qubit] if p01 else 2 * error - p10[qubit]
         other = p10[qubit] if p10 else 2 * error - p01[qubit]
@@ -278,14 +338,15 @@ def _check_readout(design: DeviceDesign) -> None:
             raise SnapshotError("readout_error", text, hint="give p01 and p10, or only this one")
 
 
-def _spread(field: str, values: Sequence[float], count: int, what: str) -> tuple[float, ...]:
+def _spread(design: DeviceDesign, name: str, count: int, what: str) -> tuple[float, ...]:
     """Return one value for each of `count` from one or from as many; () for none."""
+    values = design.values.get(name, ())
     if len(values) in (0, count):
         return tuple(values)
     if len(values) == 1:
         return tuple(values) * count
     text = f"{len(values)} values of {count} {what}s"
-    raise SnapshotError(field, text, hint=f"give one for all, or one for each {what}")
+    raise SnapshotError(name, text, hint=f"give one for all, or one for each {what}")
 
 
 def _both_ways(design: DeviceDesign) -> tuple[Pair, ...]:
@@ -310,36 +371,38 @@ def _gates(design: DeviceDesign) -> list[calibration.GateCalibration]:
             continue
         if size == 2 and not pairs and not design.all_to_all:
             continue
-        values = {field: getattr(design, field) for field in _of_gates(size)}
-        if max(map(len, values.values())) <= 1 and (size == 1 or design.all_to_all):
-            if any(values.values()):
-                first = {field: own[0] for field, own in values.items() if own}
-                results.append(_gate(name, (), first, size))
+        own = {
+            each.key: (each.name, design.values[each.name])
+            for each in _of_kind("gate")
+            if each.size == size and design.values.get(each.name)
+        }
+        if all(len(values) == 1 for _, values in own.values()) and (size == 1 or design.all_to_all):
+            if own:
+                first = {key: values[0] for key, (_, values) in own.items()}
+                results.append(_gate(name, (), first))
             continue
         what = "qubit" if size == 1 else "pair"
-        spread = {field: _spread(field, own, len(places), what) for field, own in values.items()}
+        spread = {key: _spread(design, value, len(places), what) for key, (value, _) in own.items()}
         for index, place in enumerate(places):
             ways = [place]
             if size == 2 and name in calibration.SYMMETRIC:
                 ways.append(place[::-1])
-            own = {field: each[index] for field, each in spread.items() if each}
-            results += [_gate(name, way, own, size, is_reversed=way != place) for way in ways]
+            here = {key: each[index] for key, each in spread.items()}
+            results += [_gate(name, way, here, is_reversed=way != place) for way in ways]
     return results
 
 
 def _gate(
-    name: str,
-    place: tuple[int, ...],
-    values: Mapping[str, float],
-    size: int,
-    *,
-    is_reversed: bool = False,
+    name: str, place: tuple[int, ...], values: Mapping[str, float], *, is_reversed: bool = False
 ) -> calibration.GateCalibration:
     """Entry of a gate. `is_reversed`: the qubits are in the other order than a pair is given."""
     rotations = tuple(
-        calibration.PauliRotation(pauli[::-1] if is_reversed else pauli, values[field])
-        for field, pauli in _ANGLES.items()
-        if values.get(field)
+        calibration.PauliRotation(pauli[::-1] if is_reversed else pauli, values[pauli])
+        for pauli in _ANGLES
+        if values.get(pauli)
     )
-    error, duration_ns = (values.get(field) for field in (f"error_{size}q", f"duration_{size}q_ns"))
-    return calibration.GateCalibration(name, place, error, duration_ns, rotations=rotations)
+    own = {key: value for key, value in values.items() if key not in _ANGLES}
+    return calibration.GateCalibration(name, place, rotations=rotations, **own)
+
+
+_ANGLES = ("ZZ", "IZ")

@@ -356,6 +356,18 @@ class OperationInfo(msgspec.Struct, frozen=True, array_like=True):
     seepage: float = UNKNOWN  # probability that a leaked qubit comes back
 
 
+class TermInfo(msgspec.Struct, frozen=True, array_like=True):
+    """A further calibrated quantity, wherever it was measured. A place is a qubit, the qubits of a
+    gate or pair, or a measured qubit and one that this disturbs; (): all without a place of their
+    own."""
+
+    name: str  # field of the snapshot, or gate and quantity, as "cz leakage"
+    title: str
+    unit: str
+    places: tuple[tuple[int, ...], ...]
+    values: tuple[float, ...]  # one for each place
+
+
 class LayerInfo(msgspec.Struct, frozen=True, array_like=True):
     """Two-qubit gates that act at the same time and have an error together."""
 
@@ -402,6 +414,7 @@ class DeviceInfo(msgspec.Struct, frozen=True):
     # Of its qubits in a drawing: x to the right, y down; (): not known.
     coordinates: tuple[tuple[float, float], ...] = ()
     layers: tuple[LayerInfo, ...] = ()  # with learned errors
+    terms: tuple[TermInfo, ...] = ()  # all quantities but T1, T2, errors, durations, frequencies
     refused_fit: str = ""  # reason for which its fit to counts was refused; it was stored by force
 
     def width(self, operation: OperationInfo) -> int:

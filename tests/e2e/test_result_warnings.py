@@ -118,8 +118,11 @@ def test_relaxation_and_readout_that_do_not_act_are_named(env: Client) -> None:
 
     device, _ = snapshot_of(
         DeviceDesign(
-            "untimed", 3, ((0, 1), (1, 2)), t1_us=(120.0,), t2_us=(80.0,), p01=(0.1,),
-            error_1q=(1e-3,), error_2q=(1e-2,), duration_1q_ns=(32.0,),
+            "untimed", 3, ((0, 1), (1, 2)),
+            values={
+                "t1_us": (120.0,), "t2_us": (80.0,), "p01": (0.1,),
+                "error_1q": (1e-3,), "error_2q": (1e-2,), "duration_1q_ns": (32.0,),
+            },
         )
     )  # fmt: skip
     path = config.devices_folder() / "untimed.json"

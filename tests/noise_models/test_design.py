@@ -4,7 +4,7 @@ import msgspec
 import pytest
 from failing import fails
 
-from noise_models import library, snapshot
+from noise_models import calibration, library, snapshot, terms
 from noise_models.design import TEMPLATE, DeviceDesign, lattice, snapshot_of
 from noise_models.strict_json import SnapshotError
 
@@ -60,8 +60,11 @@ def test_lattice_that_cannot_be_is_refused(text: str, count: int, part: str) -> 
 
 def chip(**changes: object) -> DeviceDesign:
     layout = lattice("line", 3)
-    values = {"couplings": layout.couplings, "coordinates": layout.coordinates, **changes}
-    return DeviceDesign("chip", 3, **values)  # type: ignore[arg-type]
+    shape: dict[str, object] = {
+        "couplings": layout.couplings, "coordinates": layout.coordinates,
+    }  # fmt: skip
+    shape |= {name: changes.pop(name) for name in ("couplings", "gates") if name in changes}
+    return DeviceDesign("chip", 3, values=changes, **shape)  # type: ignore[arg-type]
 
 
 def test_one_value_is_that_of_all_and_several_are_of_each() -> None:
@@ -98,6 +101,51 @@ def test_readout_of_one_state_alone_is_named() -> None:
     assert "measure" not in {line.field for line in report.missing}
 
 
+_GIVEN = {
+    "jumps_per_hour": 2.0, "jump_dwell_s": 600.0, "jump_factor": 0.3, "zz_khz": 40.0,
+    "p01": 0.01, "p10": 0.02, "readout_error": 0.015, "joint_flip": 0.03,
+}  # fmt: skip
+
+
+def test_every_value_is_that_of_the_snapshot() -> None:
+    given = {each.name: _GIVEN.get(each.name, 0.25) for each in terms.VALUES}
+    value, _ = snapshot_of(chip(**{name: (number,) for name, number in given.items()}))
+    found = {each.name: each for each in terms.measured(value)}
+    joint = found["joint_flip"]
+    assert joint.places == ((0, 1), (1, 2))
+    assert joint.values == pytest.approx([0.03, 0.03])
+    for each in terms.VALUES:
+        names = [each.name]
+        if each.kind == "gate":
+            gate, word = ("sx", "cz")[each.size - 1], each.key.replace("over_", "over-")
+            names = [f"{gate} {part}" for part in (word, word.rpartition("_")[0])]
+            names += [f"{gate} rotation {each.key}"]
+        if each.kind != "device":
+            [name] = [name for name in names if name in found]
+            same = [given[each.name]] * len(found[name].values)
+            assert list(found[name].values) == pytest.approx(same), name
+            assert found[name].unit == each.unit
+    assert value.dt_ns == 0.25
+    assert snapshot.load(snapshot.dump(value)) == value
+
+
+def test_every_number_of_a_snapshot_can_be_given_and_is_listed() -> None:
+    kinds = {
+        "qubit": calibration.QubitCalibration, "jumps": calibration.T1Jumps,
+        "gate": calibration.GateCalibration, "crosstalk": calibration.MeasurementCrosstalk,
+    }  # fmt: skip
+    for kind, owner in kinds.items():
+        numbers = {each.name for each in msgspec.structs.fields(owner) if "float" in str(each.type)}
+        assert numbers <= {each.key for each in terms.VALUES if each.kind == kind}
+
+
+def test_values_of_pairs_are_those_of_each_pair() -> None:
+    value, _ = snapshot_of(chip(zz_khz=(10.0, 20.0), measurement_crosstalk_rad=(0.1, 0.2)))
+    assert value.acting_zz_khz == {(0, 1): 10.0, (1, 2): 20.0}
+    angles = {each.qubits: each.angle_rad for each in value.measurement_crosstalk}
+    assert angles == {(0, 1): 0.1, (1, 0): 0.1, (1, 2): 0.2, (2, 1): 0.2}
+
+
 def test_template_lacks_nothing() -> None:
     value, report = snapshot_of(chip(**{field: (each,) for field, each in TEMPLATE.items()}))
     assert report.missing == ()
@@ -112,6 +160,12 @@ def test_template_lacks_nothing() -> None:
         ({"t1_us": (-1.0,)}, "t1_us"),
         ({"dt_ns": (1.0, 2.0)}, "2 values of 1 device"),
         ({"error_1q": (2.0,)}, "error"),
+        ({"jumps_per_hour": (1.0,), "t1_us": (9.0,)}, "jump_dwell_s: jumps of T1 without it"),
+        ({"joint_flip": (0.6,)}, "joint_flip"),
+        ({"zz_khz": (1.0, 2.0, 3.0)}, "3 values of 2 pairs"),
+        ({"couplings": (), "zz_khz": (9.0,)}, "zz_khz: no gate"),
+        ({"measurement_crosstalk_error": (0.1, 0.1, 0.1)}, "3 values of 2 pairs"),
+        ({"t3_us": (1.0,)}, "t3_us: no value of a device"),
         ({"couplings": ((0, 0),)}, "0-0 is no pair"),
         ({"couplings": ((0, 3),)}, "0-3 is no pair"),
         ({"couplings": ((0, 1), (1, 0))}, "a second time"),
@@ -131,9 +185,9 @@ def test_numbers_that_cannot_be_are_refused(changes: dict[str, object], part: st
 def test_page_has_every_field_of_the_json() -> None:
     from pathlib import Path
 
-    from noise_models import calibration
-
     page = (Path(__file__).parents[2] / "docs/guides/own_devices.md").read_text()
+    for each in terms.VALUES:
+        assert f"`--{each.name.replace('_', '-')}`" in page, each.name
     for kind in (
         calibration.CalibrationSnapshot, calibration.QubitCalibration, calibration.NativeGate,
         calibration.GateCalibration, calibration.MeasurementCalibration, calibration.ZZCoupling,

@@ -55,7 +55,14 @@ from simenv.model.task import (
     Timing,
 )
 from simenv.model.task_rules import OwnerLimits, OwnerReport, OwnerUse
-from simenv.model.views import AngleLimits, DeviceInfo, LayerInfo, OperationInfo, QubitInfo
+from simenv.model.views import (
+    AngleLimits,
+    DeviceInfo,
+    LayerInfo,
+    OperationInfo,
+    QubitInfo,
+    TermInfo,
+)
 from simenv.qpm import answers, contract, envelopes
 from simenv.qpm_check import comparison
 from simenv.scheduler.core import Route
@@ -157,6 +164,7 @@ NESTED: dict[str, Any] = {
     "qubit info": QubitInfo,
     "operation info": OperationInfo,
     "layer info": LayerInfo,
+    "term info": TermInfo,
     "key info": KeyInfo,
     "token info": TokenInfo,
     "durations": metrics.DurationHistogram,

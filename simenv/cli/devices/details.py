@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from noise_models.terms import VALUES, Measured, measured
 from simenv.cli import terminal
 from simenv.model.views import UNKNOWN
 
@@ -22,24 +23,17 @@ if TYPE_CHECKING:
         CalibrationSnapshot,
         GateCalibration,
         LayerCalibration,
-        MeasurementCalibration,
     )
     from simenv.calibration.certify import Certificate, ClaimComparison
 
-_QUBIT_FIGURES = (
-    *("t1_us", "t2_us", "t2_star_us", "frequency_ghz", "readout_error", "p01", "p10"),
-    *("readout_ns", "excited", "reset_error", "reset_ns", "preparation_error", "memory_error"),
-    *("measure_decay", "measure_excitation", "leaked_readout", "readout_decided"),
-)
-_JUMPS = (
-    *(("T1 jumps", "per_hour", "1/h"), ("T1 jumps, dwell", "dwell_s", "s")),
-    ("T1 jumps, low T1 / T1", "factor", ""),
-)
-_CROSSTALK = (
-    ("measurement crosstalk error", "error", ""),
-    ("measurement crosstalk angle", "angle_rad", "rad"),
-)
-UNITS = {"ghz": "GHz", "khz": "kHz", "ns": "ns", "us": "us"}  # last word of a field -> unit
+UNITS = {
+    "ghz": "GHz",
+    "khz": "kHz",
+    "ns": "ns",
+    "us": "us",
+    "rad": "rad",
+    "s": "s",
+}  # last word of a field -> unit
 
 
 class SpreadFigure(msgspec.Struct, frozen=True):
@@ -54,41 +48,26 @@ class SpreadFigure(msgspec.Struct, frozen=True):
 
 
 def figures(snapshot: CalibrationSnapshot) -> list[SpreadFigure]:
-    """Return the figures of the qubits, then error and duration of each gate and of measurements
-    with names of their own, then ZZ rates. Errors of gates that do not work are left out; `broken`
-    lists them."""
+    """Return the figures of the qubits, then those of each gate and of measurements with names of
+    their own, then of pairs; of angles and rates the absolute values. Errors of gates that do not
+    work are left out; `broken` lists them."""
     results = []
-    for name in _QUBIT_FIGURES:
-        stem, _, ending = name.rpartition("_")
-        unit = UNITS.get(ending, "")
-        if values := [v for q in snapshot.qubits if (v := getattr(q, name)) is not None]:
-            results.append(_figure(stem if unit else name, unit, values))
-    jumps = [each.t1_jumps for each in snapshot.qubits if each.t1_jumps is not None]
-    for title, field, unit in _JUMPS if jumps else ():
-        results.append(_figure(title, unit, [getattr(each, field) for each in jumps]))
-    operations: list[GateCalibration | MeasurementCalibration]
-    operations = [*snapshot.gates, *snapshot.measurements]
-    for gate in dict.fromkeys(each.name for each in operations):
-        same = [each for each in operations if each.name == gate]
-        for key, unit in (("error", ""), ("duration_ns", "ns"), ("leakage", ""), ("seepage", "")):
-            values = [v for each in same if (v := getattr(each, key)) is not None]
-            if key == "error":
-                values = working(values)
-            if values:
-                results.append(_figure(f"{gate} {key.removesuffix('_ns')}", unit, values))
-    if snapshot.zz:
-        results.append(_figure("zz rate", "kHz", [abs(each.rate_khz) for each in snapshot.zz]))
-    for title, field, unit in _CROSSTALK:
-        terms = (getattr(each, field) for each in snapshot.measurement_crosstalk)
-        if values := [abs(value) for value in terms if value is not None]:
-            results.append(_figure(title, unit, values))
+    for each in measured(snapshot):
+        values = list(each.values)
+        if each.name.endswith(" error"):
+            values = working(values)
+        if each.unit in ("rad", "kHz"):
+            values = list(map(abs, values))
+        middle = statistics.median(values)
+        figure = SpreadFigure(_stem(each), each.unit, middle, min(values), max(values), len(values))
+        results.append(figure)
     return results
 
 
-def _figure(name: str, unit: str, values: list[float]) -> SpreadFigure:
-    return SpreadFigure(
-        name, unit, statistics.median(values), min(values), max(values), len(values)
-    )
+def _stem(each: Measured) -> str:
+    """Name of a quantity without its unit."""
+    stem, _, ending = each.name.rpartition("_")
+    return stem if ending in UNITS else each.name
 
 
 def broken_summary(snapshot: CalibrationSnapshot) -> list[str]:
@@ -163,7 +142,13 @@ def as_object(
             "values": msgspec.to_builtins(snapshot.qubits[qubit]) if snapshot.qubits else {},
             "gates": [msgspec.to_builtins(gate) for gate in _gates(snapshot, qubit)],
             "dates": _dates(snapshot, qubit),
-        }
+            "others": [
+                {"name": each.name, "title": each.title, "unit": each.unit, "qubits": place,
+                 "value": value}
+                for each, place, value in _others(snapshot, qubit)
+            ],
+            "layers": _layers(snapshot, qubit),
+        }  # fmt: skip
     return {
         "name": name, "source": source, "digest": snapshot.digest.hex(),
         "figures": figures(snapshot), "broken": broken_summary(snapshot), "snapshot": snapshot,
@@ -206,12 +191,16 @@ def show(name: str, snapshot: CalibrationSnapshot, source: str) -> None:
         terminal.table([_HEADERS, *rows], left=1)
     if snapshot.layers:
         terminal.line()
-        terminal.line(terminal.counted(len(snapshot.layers), "layer"))
-        shown = layer_lines(snapshot.layers[:_MAX_LAYERS])
-        for text in shown:
-            terminal.fitted(f"  {terminal.clean(text)}", 4)
-        if len(shown) < len(snapshot.layers):
-            terminal.line(f"  and {len(snapshot.layers) - len(shown)} more; --json prints all")
+        _show_layers(snapshot.layers)
+
+
+def _show_layers(layers: Sequence[LayerCalibration]) -> None:
+    terminal.line(terminal.counted(len(layers), "layer"))
+    shown = layer_lines(layers[:_MAX_LAYERS])
+    for text in shown:
+        terminal.fitted(f"  {terminal.clean(text)}", 4)
+    if len(shown) < len(layers):
+        terminal.line(f"  and {len(layers) - len(shown)} more; --json prints all")
 
 
 def _low(snapshot: CalibrationSnapshot) -> str:
@@ -243,31 +232,45 @@ def show_qubit(snapshot: CalibrationSnapshot, qubit: int) -> None:
     gates = _gates(snapshot, qubit)
     if gates:
         terminal.line()
-        turned = any(gate.rotations for gate in gates)
-        last = ("ROTATIONS (RAD)",) if turned else ()
-        table: list[tuple[str, ...]] = [("GATE", "QUBITS", "ERROR", "NS", *last)]
+        table: list[tuple[str, ...]] = [("GATE", "QUBITS", "ERROR", "NS")]
         table += [
             (
                 gate.name,
                 "-".join(map(str, gate.qubits)) or "all",
                 "-" if gate.error is None else _short(gate.error),
                 "-" if gate.duration_ns is None else f"{gate.duration_ns:g}",
-                *((_turns(gate),) if turned else ()),
             )
             for gate in gates
         ]
         terminal.table(table, left=1)
-    for group in snapshot.correlated_readout:
-        if qubit in group.qubits:
-            together = f"read together: qubits {', '.join(map(str, group.qubits))}"
-            if len(group.qubits) == 2:
-                together += f"; both records flipped: {group.joint_flip:.3g}"
-            terminal.line(together)
+    if others := _others(snapshot, qubit):
+        terminal.line()
+        listed: list[tuple[str, ...]] = [("OTHER", "QUBITS", "VALUE", "UNIT")]
+        listed += [
+            (_stem(each), "-".join(map(str, place)) or "all", _short(value), each.unit)
+            for each, place, value in others
+        ]
+        terminal.table(listed, left=1)
+    if layers := _layers(snapshot, qubit):
+        terminal.line()
+        _show_layers(layers)
 
 
-def _turns(gate: GateCalibration) -> str:
-    """Angles of a gate's rotations by Pauli."""
-    return ", ".join(f"{each.pauli} {each.angle_rad:+.3f}" for each in gate.rotations) or "-"
+def _others(
+    snapshot: CalibrationSnapshot, qubit: int
+) -> list[tuple[Measured, tuple[int, ...], float]]:
+    """Quantities of gates and pairs with a qubit, beside errors and durations."""
+    of_qubits = {each.name for each in VALUES if each.kind in ("qubit", "jumps")}
+    return [
+        (each, place, value)
+        for each in measured(snapshot)
+        if not each.is_basic and each.name not in of_qubits
+        for place, value in each.at(qubit)
+    ]
+
+
+def _layers(snapshot: CalibrationSnapshot, qubit: int) -> tuple[LayerCalibration, ...]:
+    return tuple(layer for layer in snapshot.layers if qubit in layer.qubits)
 
 
 def _gates(snapshot: CalibrationSnapshot, qubit: int) -> list[GateCalibration]:

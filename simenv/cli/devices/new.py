@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import make_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
 
+from noise_models import terms
 from simenv import config, files
 from simenv.cli import app, terminal
 from simenv.cli.devices import overview
@@ -22,96 +23,38 @@ if TYPE_CHECKING:
 _LINES_SHOWN = 12  # lines of one part of a report
 
 
-@dataclass(frozen=True, slots=True)
-class Numbers:
-    """Options of `devices new`. A value is a number for all qubits, or one for each: 120,110,90."""
+def _options() -> type:
+    """Class with an option for each value of a device, after those of its qubits and gates."""
+    texts = (
+        ("lattice", "line, ring, grid, heavy-hex or all-to-all; with a size: grid:3x4,"
+         " heavy-hex:8x16. By default line."),
+        ("couplings", "Pairs in place of a lattice: 0-1,1-2,1-3."),
+        ("gates", "Native gates, by Qiskit's names."),
+    )  # fmt: skip
+    count = Annotated[int, typer.Option(min=0, help="Number of qubits.")]
+    defaults = {"gates": "rz,sx,x,cz"}
+    taken: list[tuple[str, Any, str]] = [
+        (name, Annotated[str, typer.Option(help=text)], defaults.get(name, ""))
+        for name, text in texts
+    ]
+    for each in terms.VALUES:
+        metavar = "NUMBER" if each.kind == "device" else "NUMBERS"
+        option = typer.Option("--" + each.name.replace("_", "-"), metavar=metavar, help=each.help)
+        taken.append((each.name, Annotated[str, option], ""))
+    fields: list[Any] = [("qubits", count, 0), *taken]
+    result = make_dataclass("Numbers", fields, frozen=True)
+    result.__module__ = __name__
+    return result
 
-    qubits: Annotated[int, typer.Option(min=0, help="Number of qubits.")] = 0
-    lattice: Annotated[
-        str,
-        typer.Option(
-            help="line, ring, grid, heavy-hex or all-to-all; with a size: grid:3x4,"
-            " heavy-hex:8x16. By default line."
-        ),
-    ] = ""
-    couplings: Annotated[str, typer.Option(help="Pairs in place of a lattice: 0-1,1-2,1-3.")] = ""
-    gates: Annotated[str, typer.Option(help="Native gates, by Qiskit's names.")] = "rz,sx,x,cz"
-    t1_us: Annotated[str, typer.Option(metavar="NUMBERS", help="T1 in microseconds.")] = ""
-    t2_us: Annotated[str, typer.Option(metavar="NUMBERS", help="T2 in microseconds.")] = ""
-    t2_star_us: Annotated[
-        str, typer.Option(metavar="NUMBERS", help="T2* (Ramsey) in microseconds, beside T2 (echo).")
-    ] = ""
-    memory_error: Annotated[
-        str,
-        typer.Option(
-            metavar="NUMBERS",
-            help="Average infidelity of a qubit by each layer of gates on two qubits.",
-        ),
-    ] = ""
-    readout_error: Annotated[
-        str, typer.Option(metavar="NUMBERS", help="Probability that a qubit is read wrongly.")
-    ] = ""
-    p01: Annotated[
-        str, typer.Option(metavar="NUMBERS", help="Probability that 0 is read as 1.")
-    ] = ""
-    p10: Annotated[
-        str, typer.Option(metavar="NUMBERS", help="Probability that 1 is read as 0.")
-    ] = ""
-    readout_ns: Annotated[
-        str, typer.Option(metavar="NUMBERS", help="Duration of a measurement in nanoseconds.")
-    ] = ""
-    error_1q: Annotated[
-        str,
-        typer.Option(
-            "--error-1q",
-            metavar="NUMBERS",
-            help="Average gate infidelity of gates on one qubit, but rz.",
-        ),
-    ] = ""
-    error_2q: Annotated[
-        str,
-        typer.Option(
-            "--error-2q",
-            metavar="NUMBERS",
-            help="The same of gates on two qubits; of each pair in the order of --couplings.",
-        ),
-    ] = ""
-    zz_angle_rad: Annotated[
-        str,
-        typer.Option(
-            metavar="NUMBERS",
-            help="Angle of a rotation about ZZ after gates on two qubits, in radians.",
-        ),
-    ] = ""
-    iz_angle_rad: Annotated[
-        str,
-        typer.Option(
-            metavar="NUMBERS", help="The same about Z of the second qubit of the gate, in radians."
-        ),
-    ] = ""
-    duration_1q_ns: Annotated[
-        str,
-        typer.Option("--duration-1q-ns", metavar="NUMBERS", help="Duration in nanoseconds."),
-    ] = ""
-    duration_2q_ns: Annotated[
-        str,
-        typer.Option("--duration-2q-ns", metavar="NUMBERS", help="Duration in nanoseconds."),
-    ] = ""
-    dt_ns: Annotated[
-        str,
-        typer.Option(
-            metavar="NUMBER",
-            help="Resolution of the clock in nanoseconds, which delays in dt and Qiskit's passes"
-            " for delays need.",
-        ),
-    ] = ""
+
+Numbers = _options()
 
 
 @app.with_options(Numbers)
 def new(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="Name of the new device.")],
-    asked: Numbers,
+    asked: Any,
     template: Annotated[
         bool,
         typer.Option(
@@ -133,25 +76,20 @@ def new(
     config.check_name(name, "device")
     with overview.calibration_errors():
         layout = _layout(asked)
-        numbers: dict[str, Any] = {
-            field: _numbers(field, getattr(asked, field))
-            for field in Numbers.__dataclass_fields__
-            if field not in ("qubits", "lattice", "couplings", "gates")
+        numbers = {
+            name: values for name in terms.NAMES if (values := _numbers(name, getattr(asked, name)))
         }
         gates = tuple(filter(None, (each.strip() for each in asked.gates.split(","))))
         plain = design.DeviceDesign(
             name, layout.num_qubits, layout.couplings, layout.all_to_all, layout.coordinates, gates
         )
         if template:
-            filled: dict[str, Any] = {field: (value,) for field, value in design.TEMPLATE.items()}
-            skipped = design.unused(replace(plain, **filled))
-            read = numbers["readout_error"]
-            for field, value in design.TEMPLATE.items():
-                if field in skipped and not numbers[field]:
-                    continue
-                if not numbers[field] and not (read and field in ("p01", "p10")):
-                    numbers[field] = (value,)
-        result, report = design.snapshot_of(replace(plain, **numbers))
+            filled = {name: (value,) for name, value in design.TEMPLATE.items()}
+            skipped = set(design.unused(replace(plain, values=filled)))
+            if "readout_error" in numbers:
+                skipped.update(("p01", "p10"))
+            numbers = {name: v for name, v in filled.items() if name not in skipped} | numbers
+        result, report = design.snapshot_of(replace(plain, values=numbers))
         data = snapshots.dump(result)
     replaced = False
     if file is None:
@@ -169,7 +107,7 @@ def new(
     answer(context, name, path, result, report, replaced=replaced, done=done)
 
 
-def _layout(asked: Numbers) -> Layout:
+def _layout(asked: Any) -> Layout:
     from noise_models import design
 
     if not asked.couplings:

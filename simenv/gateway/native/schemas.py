@@ -23,6 +23,7 @@ from simenv.model.views import (
     LayerInfo,
     OperationInfo,
     QubitInfo,
+    TermInfo,
 )
 from simenv.wire.messages.queries import Choice, LogRow, Sizes, Spent
 
@@ -271,6 +272,10 @@ class LayerRecord(LayerInfo, frozen=True, array_like=False):
     """Two-qubit gates that act at the same time and have an error together."""
 
 
+class TermRecord(TermInfo, frozen=True, array_like=False):
+    """A further calibrated quantity, wherever it was measured; a place (): all others."""
+
+
 class DeviceDetails(DeviceInfo, frozen=True):
     """A pool, or an emulated device, with its present calibration."""
 
@@ -278,6 +283,7 @@ class DeviceDetails(DeviceInfo, frozen=True):
     operations: tuple[OperationRecord, ...] = ()
     qubits: tuple[QubitRecord, ...] = ()
     layers: tuple[LayerRecord, ...] = ()
+    terms: tuple[TermRecord, ...] = ()
     dt_ns: Measured = UNKNOWN
 
 

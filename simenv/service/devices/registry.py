@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from noise_models import terms
 from noise_models.calibration import CalibrationSnapshot, LayerCalibration, QubitCalibration
 from simenv.config import NAME_RULE
 from simenv.errors import LimitExceededError, NotFoundError, OptionError
@@ -93,10 +94,21 @@ def device_info(name: str, snapshot: CalibrationSnapshot, digest: str) -> views.
         dt_ns=snapshot.dt_ns or views.UNKNOWN,
         unusable=snapshot.unusable,
         layers=tuple(map(_layer_info, snapshot.layers)),
+        terms=_terms(snapshot),
         angle_limits=tuple(
             views.AngleLimits(each.gate, each.bounds_rad) for each in snapshot.angle_bounds
         ),
         refused_fit="" if snapshot.fitted is None else snapshot.fitted.refused,
+    )
+
+
+def _terms(snapshot: CalibrationSnapshot) -> tuple[views.TermInfo, ...]:
+    """All quantities but those that every device has, with T2* at the present T1."""
+    qubits = (msgspec.structs.replace(q.in_force, t1_jumps=q.t1_jumps) for q in snapshot.qubits)
+    return tuple(
+        views.TermInfo(each.name, each.title, each.unit, each.places, each.values)
+        for each in terms.measured(msgspec.structs.replace(snapshot, qubits=tuple(qubits)))
+        if not each.is_basic
     )
 
 
@@ -112,18 +124,8 @@ def _layer_info(layer: LayerCalibration) -> views.LayerInfo:
 
 def _qubit_info(qubit: QubitCalibration) -> views.QubitInfo:
     qubit = qubit.in_force
-    return views.QubitInfo(
-        t1_us=_figure(qubit.t1_us),
-        t2_us=_figure(qubit.t2_us),
-        frequency_ghz=_figure(qubit.frequency_ghz),
-        readout_error=_readout_error(qubit),
-        readout_ns=_figure(qubit.readout_ns),
-        t2_star_us=_figure(qubit.t2_star_us),
-        memory_error=_figure(qubit.memory_error),
-        measure_decay=_figure(qubit.measure_decay),
-        measure_excitation=_figure(qubit.measure_excitation),
-        leaked_readout=_figure(qubit.leaked_readout),
-    )
+    figures = {name: _figure(getattr(qubit, name)) for name in views.QubitInfo.__struct_fields__}
+    return views.QubitInfo(**figures | {"readout_error": _readout_error(qubit)})
 
 
 def _readout_error(qubit: QubitCalibration) -> float:

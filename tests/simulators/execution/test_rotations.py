@@ -155,8 +155,10 @@ def test_a_stabilizer_engine_refuses_rotations_or_says_that_they_are_twirled() -
 def test_a_designed_device_has_the_angles_of_its_pairs_in_both_directions() -> None:
     made, _ = design.snapshot_of(
         design.DeviceDesign(
-            "made", 3, ((0, 1), (2, 1)), error_2q=(0.01,),
-            zz_angle_rad=(0.08, 0.02), iz_angle_rad=(0.06, 0.0),
+            "made", 3, ((0, 1), (2, 1)),
+            values={
+                "error_2q": (0.01,), "zz_angle_rad": (0.08, 0.02), "iz_angle_rad": (0.06, 0.0),
+            },
         )
     )  # fmt: skip
     found = {

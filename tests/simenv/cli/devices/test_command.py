@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from shell import Shell, shell_of
 
-from noise_models import library, snapshot
+from noise_models import library, snapshot, terms
 from noise_models.calibration import T1Jumps
 from noise_models.importers import REGISTRY, import_snapshot
 from simenv.cli.devices import overview
@@ -320,7 +320,7 @@ def test_a_low_t1_is_named(shell: Shell, home: Path) -> None:
     (home / "devices" / "jumping.json").write_bytes(snapshot.dump(document))
     text = shell("devices", "show", "jumping").out
     assert "low T1      qubit 0: 50 us" in text
-    assert "T1 jumps, dwell" in text
+    assert "jump_dwell" in text
     assert "t1_jumps.factor" in shell("devices", "show", "jumping", "--qubit", "0").out
 
 
@@ -361,6 +361,28 @@ def test_rotations_and_joint_readout_are_made_and_shown(shell: Shell, tmp_path: 
     file.write_text(json.dumps(document))
     assert shell("devices", "import", str(file)).code == 0
     shown = shell("devices", "show", "turned", "--qubit", "1").out
-    assert "ZZ +0.080, IZ +0.060" in shown
-    assert "ZZ +0.080, ZI +0.060" in shown  # of the gate with its qubits in the other order
-    assert "read together: qubits 0, 1; both records flipped: 0.1" in shown
+    rows = [" ".join(row.split()) for row in shown.splitlines()]
+    assert {"cz rotation ZZ 0-1 0.08 rad", "cz rotation IZ 0-1 0.06 rad"} <= set(rows)
+    assert "cz rotation ZI 1-0 0.06 rad" in rows  # of the gate with its qubits in the other order
+    assert "joint_flip 0-1 0.1" in rows
+    others = shell("devices", "show", "turned", "--qubit", "1", "--json").object["others"]
+    assert {"joint_flip", "cz rotation ZZ"} <= {each["name"] for each in others}
+
+
+def test_every_value_is_an_option_and_is_shown(shell: Shell) -> None:
+    one = {"dt_ns": "4", "readout_error": "", "jump_factor": "0.3", "jump_dwell_s": "600"}
+    given = {each.name: one.get(each.name, "0.01") for each in terms.VALUES}
+    words = [f"--{name.replace('_', '-')}={text}" for name, text in given.items()]
+    made = shell("devices", "new", "full", "--qubits", "2", *words)
+    assert made.code == 0, made.err
+    shown = shell("devices", "show", "full").out
+    listed = [
+        *shown.splitlines(),
+        *shell("devices", "show", "full", "--qubit", "1").out.splitlines(),
+    ]
+    names = [row.split("  ")[0] for row in listed]
+    for each in terms.VALUES:
+        stem = each.name.rpartition("_")[0]
+        if each.kind in ("qubit", "jumps", "pair", "crosstalk") and given[each.name]:
+            assert {each.name, stem} & set(names), each.name
+    assert {"cz rotation ZZ", "cz leakage", "cz seepage", "cz over-rotation"} <= set(names)

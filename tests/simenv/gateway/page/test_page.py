@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import browser
 import httpx
+import msgspec
 import pytest
 from browser import WIDTHS, Faults, violations
 from page_environment import Shown, ghz, shown
@@ -26,7 +27,10 @@ from qiskit import QuantumCircuit, qasm2, qpy
 from qiskit.circuit import Parameter
 from waiting import until
 
+from noise_models import design
+from simenv.gateway.native import schemas
 from simenv.gateway.page import views
+from simenv.service.devices.registry import device_info
 
 VIEWS = (
     "overview", "run", "tasks", "task", "waiting", "lost", "devices", "device", "nodes", "usage",
@@ -542,6 +546,34 @@ def test_map_of_a_device_without_figures_of_qubits_has_the_median_of_its_pairs(
     facts = page.locator("#content .card").first
     expect(facts).to_contain_text("Median two-qubit error0.0025")
     expect(page.locator("qubit-map .scale")).to_have_text(re.compile(r"\(median 0\.0025\)"))
+    page.close()
+
+
+def test_terms_of_a_qubit_are_listed_with_places_and_units(
+    environment: Shown, chromium: Browser
+) -> None:
+    page = chromium.new_page()
+    info = httpx.get(f"{environment.url}/api/v1/devices/lattice").json()
+    layout = design.lattice("line", 3)
+    given = {
+        "t1_us": 100.0, "t2_star_us": 30.0, "excited": 0.01, "leakage_2q": 0.002, "zz_khz": 40.0,
+    }  # fmt: skip
+    made, _ = design.snapshot_of(
+        design.DeviceDesign(
+            "made", 3, layout.couplings, values={name: (each,) for name, each in given.items()}
+        )
+    )
+    terms = device_info("made", made, "").terms
+    records = [schemas.TermRecord(*msgspec.structs.astuple(each)) for each in terms]
+    info["terms"] = msgspec.to_builtins(records)
+    page.route("**/api/v1/devices/lattice", lambda route: route.fulfill(json=info))
+    opened(page, environment, "device")
+    facts = page.locator("#content dl").nth(1)
+    for text in (
+        "T2* (Ramsey)30 µs", "Population of 1 in thermal equilibrium0.01",
+        "cz leakage0\u20131: 0.0021\u20130: 0.002", "ZZ interaction0\u20131: 40 kHz",
+    ):  # fmt: skip
+        expect(facts).to_contain_text(text)
     page.close()
 
 

@@ -90,17 +90,25 @@ function drawMap() {
   map.set(points, circles, pairs().map((pair) => ({ ...pair, dim: !worse.couplings(pair) })), chosen, (index) => { chosen = index; drawMap(); draw(); }, (value) => format(value));
 }
 
+// Calibrated quantities of a qubit beside QUBIT_FIGURES: one row for each, with its places.
+const SHOWN_PLACES = 12;
+function termsOf(index) {
+  const text = (value, unit) => unit === "us" ? microseconds(value) : `${figure(value)} ${unit}`.trim();
+  return (device.terms ?? []).flatMap(({ title, unit, places, values }) => {
+    const found = places.flatMap((place, k) => place.length && !place.includes(index) ? [] : [{ place, value: values[k] }]);
+    const lines = found.slice(0, SHOWN_PLACES).map(({ place, value }) => `${place.length > 1 ? `${place.join("–")}: ` : ""}${text(value, unit)}`);
+    if (found.length > SHOWN_PLACES) lines.push(`and ${found.length - SHOWN_PLACES} more`);
+    return found.length ? [[title, lines.length > 1 ? lines.map((line) => h("div", null, line)) : lines[0]]] : [];
+  });
+}
+
 function oneQubit() {
   const couplings = pairs().filter(({ qubits }) => qubits.includes(chosen));
   const alike = errorsOf(device, 2).filter(({ qubits }) => !qubits.length).map(({ name: gate, error }) => `${gate} error ${figure(error)}`);
   return [h("h3", null, `Qubit ${chosen}`),
     facts([
       ...Object.entries(QUBIT_FIGURES).map(([key, [label, format]]) => { const value = qubits[chosen][key]; return [label, value === null ? "not known" : format(value)]; }),
-      ...((device.qubits[chosen]?.t2_star_us ?? null) === null ? [] : [["T2* (Ramsey)", microseconds(device.qubits[chosen].t2_star_us)]]),
-      ...[["memory_error", "Memory error"], ["measure_decay", "1 left in 0 by a measurement"], ["measure_excitation", "0 left in 1 by a measurement"]]
-        .filter(([key]) => (device.qubits[chosen]?.[key] ?? null) !== null)
-        .map(([key, label]) => [label, figure(device.qubits[chosen][key])]),
-      ...((device.qubits[chosen]?.leaked_readout ?? null) === null ? [] : [["Leaked, read as 1", figure(device.qubits[chosen].leaked_readout)]]),
+      ...termsOf(chosen),
       ["Couplings", couplings.length ? couplings.map(({ text }) => h("div", null, text)) : device.all_to_all ? ["all", ...alike].join("; ") : "none"],
     ])];
 }
