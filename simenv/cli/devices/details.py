@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from noise_models.terms import VALUES, Measured, measured
 from simenv.cli import terminal
 from simenv.model.views import UNKNOWN
 
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
         GateCalibration,
         LayerCalibration,
     )
+    from noise_models.terms import Measured
     from simenv.calibration.certify import Certificate, ClaimComparison
 
 UNITS = {
@@ -51,6 +51,8 @@ def figures(snapshot: CalibrationSnapshot) -> list[SpreadFigure]:
     """Return the figures of the qubits, then those of each gate and of measurements with names of
     their own, then of pairs; of angles and rates the absolute values. Errors of gates that do not
     work are left out; `broken` lists them."""
+    from noise_models.terms import measured
+
     results = []
     for each in measured(snapshot):
         values = list(each.values)
@@ -260,6 +262,8 @@ def _others(
     snapshot: CalibrationSnapshot, qubit: int
 ) -> list[tuple[Measured, tuple[int, ...], float]]:
     """Quantities of gates and pairs with a qubit, beside errors and durations."""
+    from noise_models.terms import VALUES, measured
+
     of_qubits = {each.name for each in VALUES if each.kind in ("qubit", "jumps")}
     return [
         (each, place, value)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
-from noise_models import terms
 from simenv import config, files
 from simenv.cli import app, terminal
 from simenv.cli.devices import overview
@@ -21,6 +20,51 @@ if TYPE_CHECKING:
     from noise_models.importers import ImportReport, ReportLine
 
 _LINES_SHOWN = 12  # lines of one part of a report
+
+
+# Names and help of `noise_models.terms.VALUES`, which the start of a command does not load.
+_VALUES = (
+    ("t1_us", "T1, in us."),
+    ("t2_us", "T2 (echo), in us."),
+    ("t2_star_us", "T2* (Ramsey), in us."),
+    ("frequency_ghz", "Frequency, in GHz."),
+    ("readout_error", "Readout error, the mean of p01 and p10."),
+    ("p01", "Probability that 0 is read as 1."),
+    ("p10", "Probability that 1 is read as 0."),
+    ("readout_ns", "Duration of a measurement, in ns."),
+    ("excited", "Population of 1 in thermal equilibrium."),
+    ("reset_error", "Probability of 1 after a reset."),
+    ("reset_ns", "Duration of a reset, in ns."),
+    ("preparation_error", "Probability of 1 at the start."),
+    ("memory_error", "Average infidelity of a qubit by a layer of two-qubit gates."),
+    ("measure_decay", "Probability that a measurement leaves 1 in 0."),
+    ("measure_excitation", "Probability that a measurement leaves 0 in 1."),
+    ("leaked_readout", "Probability that a leaked qubit is read as 1."),
+    ("readout_decided", "Part of a readout after which its outcome is decided."),
+    ("jumps_per_hour", "Jumps of T1 to its low value, in 1/h."),
+    ("jump_dwell_s", "Mean time at the low T1, in s."),
+    ("jump_factor", "Low T1 relative to T1."),
+    ("error_1q", "Average infidelity (gates on one qubit but rz)."),
+    ("error_2q", "Average infidelity (gates on two qubits)."),
+    ("duration_1q_ns", "Duration (gates on one qubit but rz), in ns."),
+    ("duration_2q_ns", "Duration (gates on two qubits), in ns."),
+    ("over_rotation_1q_rad", "Over-rotation (gates on one qubit but rz), in rad."),
+    ("over_rotation_2q_rad", "Over-rotation (gates on two qubits), in rad."),
+    ("leakage_1q", "Mean probability of leakage (gates on one qubit but rz)."),
+    ("leakage_2q", "Mean probability of leakage (gates on two qubits)."),
+    ("seepage_1q", "Probability that a leaked qubit comes back (gates on one qubit but rz)."),
+    ("seepage_2q", "Probability that a leaked qubit comes back (gates on two qubits)."),
+    ("zz_angle_rad", "Rotation about ZZ (gates on two qubits), in rad."),
+    ("iz_angle_rad", "Rotation about Z of the second qubit (gates on two qubits), in rad."),
+    ("zz_khz", "ZZ interaction, in kHz."),
+    ("joint_flip", "Probability that both records of a pair are flipped together."),
+    (
+        "measurement_crosstalk_error",
+        "Average infidelity of a qubit by a measurement of another one.",
+    ),
+    ("measurement_crosstalk_rad", "Rotation of a qubit by a measurement of another one, in rad."),
+    ("dt_ns", "Resolution of the clock, in ns."),
+)
 
 
 def _options() -> type:
@@ -37,10 +81,10 @@ def _options() -> type:
         (name, Annotated[str, typer.Option(help=text)], defaults.get(name, ""))
         for name, text in texts
     ]
-    for each in terms.VALUES:
-        metavar = "NUMBER" if each.kind == "device" else "NUMBERS"
-        option = typer.Option("--" + each.name.replace("_", "-"), metavar=metavar, help=each.help)
-        taken.append((each.name, Annotated[str, option], ""))
+    for name, text in _VALUES:
+        metavar = "NUMBER" if name == "dt_ns" else "NUMBERS"
+        option = typer.Option("--" + name.replace("_", "-"), metavar=metavar, help=text)
+        taken.append((name, Annotated[str, option], ""))
     fields: list[Any] = [("qubits", count, 0), *taken]
     result = make_dataclass("Numbers", fields, frozen=True)
     result.__module__ = __name__
@@ -77,7 +121,7 @@ def new(
     with overview.calibration_errors():
         layout = _layout(asked)
         numbers = {
-            name: values for name in terms.NAMES if (values := _numbers(name, getattr(asked, name)))
+            name: values for name, _ in _VALUES if (values := _numbers(name, getattr(asked, name)))
         }
         gates = tuple(filter(None, (each.strip() for each in asked.gates.split(","))))
         plain = design.DeviceDesign(

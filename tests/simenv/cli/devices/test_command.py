@@ -13,7 +13,7 @@ from shell import Shell, shell_of
 from noise_models import library, snapshot, terms
 from noise_models.calibration import T1Jumps
 from noise_models.importers import REGISTRY, import_snapshot
-from simenv.cli.devices import overview
+from simenv.cli.devices import new, overview
 
 
 @pytest.fixture(autouse=True)
@@ -370,6 +370,7 @@ def test_rotations_and_joint_readout_are_made_and_shown(shell: Shell, tmp_path: 
 
 
 def test_every_value_is_an_option_and_is_shown(shell: Shell) -> None:
+    assert {each.name: each.help for each in terms.VALUES} == dict(new._VALUES)
     one = {"dt_ns": "4", "readout_error": "", "jump_factor": "0.3", "jump_dwell_s": "600"}
     given = {each.name: one.get(each.name, "0.01") for each in terms.VALUES}
     words = [f"--{name.replace('_', '-')}={text}" for name, text in given.items()]
