@@ -13,7 +13,7 @@ from __future__ import annotations
 import enum
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ from noise_models.channel import from_unitary
 from noise_models.layers import gate_key
 from noise_models.model import NoiseOptions
 from simenv.calibration.experiments import layers, procedure as experiments_procedure
-from simenv.calibration.experiments.clifford import native_set, x_turn
+from simenv.calibration.experiments.clifford import NativeOperation, native_set, x_turn
 from simenv.calibration.experiments.estimators import (
     NS_PER_US,
     Estimate,
@@ -44,7 +44,9 @@ if TYPE_CHECKING:
 _TIMES = {"t1_us": "t1_us", "t2_us": "t2_limited_us", "t2_ramsey_us": "t2_ramsey_us"}
 _ROUNDING = 1e-6  # relative rounding error of a computed infidelity
 _ERRORS = ("error_1q", "error_half", "error_2q")
-_LEAKS = ("leakage", "seepage")
+_LEAKS = {"leakage": "leakage", "seepage": "seepage"}  # quantity -> field of a gate
+_PAIR_LEAKS = {"leakage_2q": "leakage", "seepage_2q": "seepage"}
+_ALL_LEAKS = _LEAKS | _PAIR_LEAKS
 _TURNED = (
     "interleaved benchmarking does not measure the infidelity of a gate that rotates its qubits"
 )
@@ -54,9 +56,14 @@ class Claims:
     """Values of one snapshot by quantity and qubits."""
 
     def __init__(
-        self, snapshot: calibration.CalibrationSnapshot, half_turn: tuple[str, ...] = ()
+        self,
+        snapshot: calibration.CalibrationSnapshot,
+        half_turn: tuple[str, ...] = (),
+        leaks: Collection[tuple[str, tuple[int, ...]]] = (),
     ) -> None:
-        """Set up. `half_turn`: names of the gates that prepare |1>."""
+        """Set up. `half_turn`: names of the gates that prepare |1>; `leaks`: gates whose measured
+        errors have the leakage that randomized benchmarking does not see."""
+        self._leaks = leaks
         self._half_turn = half_turn
         self._model = build(snapshot, NoiseOptions())
         missing = snapshot.num_qubits - len(snapshot.qubits)
@@ -91,9 +98,9 @@ class Claims:
             return layers.claimed(self._layers, estimate)
         if quantity == "memory_error":
             return qubit.memory_error
-        if quantity in _LEAKS:
+        if quantity in _ALL_LEAKS:
             gate = self._model.calibration(estimate.gate, estimate.qubits)
-            return None if gate is None else getattr(gate, quantity) or 0.0
+            return None if gate is None else getattr(gate, _ALL_LEAKS[quantity]) or 0.0
         if quantity in ("measure_decay", "measure_excitation"):
             return self._transition(estimate.qubits[0], quantity)
         if quantity in ("measurement_crosstalk", "measurement_angle_rad"):
@@ -137,19 +144,16 @@ class Claims:
                 continue
             results += [
                 without_signal(name, each.qubits, gate=each.gate)
-                for name in _LEAKS
-                if getattr(gate, name) and (name, each.gate, each.qubits) not in found
+                for name, field in (_PAIR_LEAKS if each.quantity == "error_2q" else _LEAKS).items()
+                if getattr(gate, field) and (name, each.gate, each.qubits) not in found
             ]
         return results
 
     def unresolved(self, estimate: Estimate, estimates: Sequence[Estimate]) -> tuple[str, bool]:
         """Return why the experiments cannot resolve a claim, or "", and whether other estimates
         confirm what the claim consists of."""
-        if estimate.quantity in _LEAKS and not estimate.has_signal:
-            quarter = any(each.quantity == "error_1q" and each.gate == estimate.gate
-                          for each in estimates)  # fmt: skip
-            text = "no signal" if quarter else "the experiments measure that of quarter turns alone"
-            return text, False
+        if estimate.quantity in _ALL_LEAKS and not estimate.has_signal:
+            return "no signal", False
         gate = self._model.calibration(estimate.gate, estimate.qubits)
         claimed = self.value(estimate) or 0.0
         if estimate.quantity != "error_2q" or gate is None or not _is_turned(gate, claimed):
@@ -196,9 +200,10 @@ class Claims:
         others = sum(each.channel.infidelity for each in channels)
         if len(qubits) <= 2:  # with the mean over the detunings
             others = max(others, self._model.infidelity(gate, qubits))
-        # A leaked shot survives a sequence as often as one in a random state.
-        seen = max(gate.error, others) - (gate.leakage or 0.0) / (1 << len(qubits))
-        return self._in_layers(seen, qubits)
+        error = max(gate.error, others)
+        if (name, qubits) not in self._leaks:
+            error -= seen_leakage(gate.leakage or 0.0, len(qubits))
+        return self._in_layers(error, qubits)
 
     def _in_layers(self, error: float, qubits: tuple[int, ...]) -> float:
         """Error of a gate by randomized benchmarking: a gate on two qubits is a layer."""
@@ -239,6 +244,37 @@ def _is_turned(gate: calibration.GateCalibration, claimed: float) -> bool:
     return turn is not None and turn.infidelity > GATE_BOUND * claimed
 
 
+def seen_leakage(leakage: float, num_qubits: int) -> float:
+    """Part of the leakage of a gate that its error by randomized benchmarking lacks: a leaked shot
+    survives a sequence as often as one in a random state."""
+    return leakage / (1 << num_qubits)
+
+
+def _leaked(
+    measured: experiments_procedure.ExperimentResults,
+) -> dict[tuple[str, tuple[int, ...]], Estimate]:
+    """Measured leakage of gates, by name and qubits."""
+    return {
+        (each.gate, each.qubits): each
+        for each in measured.estimates
+        if _ALL_LEAKS.get(each.quantity) == "leakage" and each.has_signal
+    }
+
+
+def _with_leakage(
+    estimate: Estimate, leaks: Mapping[tuple[str, tuple[int, ...]], Estimate]
+) -> Estimate:
+    """Error of a gate with the leakage that randomized benchmarking does not see."""
+    leak = leaks.get((estimate.gate, estimate.qubits))
+    if estimate.quantity not in _ERRORS or leak is None or not estimate.has_signal:
+        return estimate
+    return msgspec.structs.replace(
+        estimate,
+        value=estimate.value + seen_leakage(leak.value, len(leak.qubits)),
+        std_error=math.hypot(estimate.std_error, seen_leakage(leak.std_error, len(leak.qubits))),
+    )
+
+
 def with_memory(error: float, memory_errors: Sequence[float]) -> float:
     """Error of a gate on two qubits with the memory errors of both, by randomized benchmarking: the
     depolarizing parameters (4^n F - 1) / (4^n - 1) by the process fidelity F multiply."""
@@ -253,9 +289,10 @@ def _left(memory_errors: Sequence[float]) -> float:
 GATE_BOUND, TIME_BOUND, READOUT_BOUND = 0.10, 0.05, 0.01  # relative, relative, absolute
 # Absolute, if that is larger: no interval is narrower than a tenth of a claimed error of 0.
 LEAST_GATE_BOUND = 1e-6
+LEAKAGE_2Q_BOUND = 0.2  # relative
 ZZ_BOUND, ZZ_BOUND_KHZ = 0.10, 0.2  # relative, or absolute if that is larger
 ABSOLUTE_BOUNDS = {  # if they are larger than GATE_BOUND of the claim
-    "leakage": 5e-5, "seepage": 2e-3,
+    "leakage": 5e-5, "seepage": 2e-3, "leakage_2q": 2e-4, "seepage_2q": 0.01,
     "measure_decay": 0.005, "measure_excitation": 0.005,
     "measurement_crosstalk": 0.001, "measurement_angle_rad": 0.003,
     "zz_angle_rad": 0.003, "z_angle_rad": 0.003, "joint_flip": 0.003,
@@ -327,7 +364,8 @@ def bound(quantity: str, claimed: float) -> float:
     if quantity in ("p01", "p10"):
         return READOUT_BOUND
     if quantity in ABSOLUTE_BOUNDS:
-        return max(GATE_BOUND * abs(claimed), ABSOLUTE_BOUNDS[quantity])
+        relative = LEAKAGE_2Q_BOUND if quantity in _PAIR_LEAKS else GATE_BOUND
+        return max(relative * abs(claimed), ABSOLUTE_BOUNDS[quantity])
     if quantity == "zz_khz":
         return max(ZZ_BOUND * abs(claimed), ZZ_BOUND_KHZ)
     return max(GATE_BOUND * claimed, LEAST_GATE_BOUND)
@@ -499,9 +537,11 @@ def _stated(
         if each.memory_error:
             memory.setdefault(k, each.memory_error)
     qubits = tested.qubits
+    leakage, leaked_readout = _leaking(info, claims, tested)
     result = experiments_procedure.StatedTerms(
         memory,
-        leakage=_leaking(info, claims, qubits),
+        leakage=leakage,
+        leaked_readout=leaked_readout,
         rotations=_turned(info, claims, tested),
         read_together=_read_together(claims, qubits),
         layers=() if claims is None else claims.layers,
@@ -532,21 +572,31 @@ _DIAGONAL = ("cz", "cp", "rzz")  # entangling gates of which four are the identi
 
 
 def _leaking(
-    info: DeviceInfo, claims: calibration.CalibrationSnapshot | None, qubits: Sequence[int]
-) -> dict[int, tuple[float, float]]:
-    """Sum of the leakage and seepage of quarter turns that the device states or that are claimed,
-    and the probability that a leaked qubit is read as 1."""
-    snapshot = published(info)
-    if not snapshot.leaks and claims is not None:
-        snapshot = claims
-    model, name = build(snapshot, NoiseOptions()), native_set(info).quarter.name
-    result = {}
-    for qubit in qubits if snapshot.leaks else ():
-        gate = model.calibration(name, (qubit,))
-        if gate is not None and gate.leakage:
-            rate = gate.leakage + (gate.seepage or 0.0)
-            result[qubit] = rate, model.leaked_readout(qubit)
-    return result
+    info: DeviceInfo, claims: calibration.CalibrationSnapshot | None, tested: TestLayout
+) -> tuple[dict[tuple[str, tuple[int, ...]], float], dict[int, float]]:
+    """Rates of leakage and seepage that the device states or that are claimed of gates under test,
+    by experiment and place, and the probabilities that a leaked qubit is read as 1."""
+    gates = native_set(info)
+    singles = [(qubit,) for qubit in tested.qubits]
+    experiments: list[tuple[str, NativeOperation | None, Sequence[tuple[int, ...]]]] = [
+        (experiments_procedure.LEAKAGE, gates.quarter, singles),
+        (experiments_procedure.LEAKAGE_HALF, gates.half, singles),
+        (experiments_procedure.LEAKAGE_2Q, gates.entangler, tested.pairs),
+    ]
+    rates: dict[tuple[str, tuple[int, ...]], float] = {}
+    read: dict[int, float] = {}
+    for snapshot in (published(info), claims):
+        if snapshot is None or not snapshot.leaks:
+            continue
+        model = build(snapshot, NoiseOptions())
+        for experiment, operation, places in experiments:
+            for place in places:
+                gate = None if operation is None else model.calibration(operation.name, place)
+                if gate is not None and gate.leakage:
+                    out = 0.5 * gate.leaks_from_one(len(place))
+                    rates.setdefault((experiment, place), out + (gate.seepage or 0.0))
+        read = read or {qubit: model.leaked_readout(qubit) for qubit in tested.qubits}
+    return rates, read
 
 
 def _turned(
@@ -582,10 +632,12 @@ def compared(
     longest_us: float = LONGEST_US,
 ) -> list[ClaimComparison]:
     """Compare all estimates with the claims, gates that do not work included."""
-    estimates = [*measured.estimates, *(_dead(info, place) for place in measured.dead)]
+    leaks = _leaked(measured)
+    estimates = [_with_leakage(each, leaks) for each in measured.estimates]
+    estimates += [_dead(info, place) for place in measured.dead]
     if claims is None:
         return compare(estimates, lambda _: None, CONFIDENCE, longest_us)
-    stated_claims = Claims(claims, _half_turn(info))
+    stated_claims = Claims(claims, _half_turn(info), leaks)
     estimates += stated_claims.not_measured(measured.estimates)
     result = compare(estimates, stated_claims.value, CONFIDENCE, longest_us)
     for number, (each, estimate) in enumerate(zip(result, estimates, strict=True)):
@@ -759,16 +811,17 @@ def _gates(
     memory = by_quantity.get("memory_error", {})
     table = {(gate.name, gate.qubits): gate for gate in base.gates}
     coupled = set(base.coupling)
+    leaked = _leaked(measured)
     leaks: dict[tuple[str, tuple[int, ...]], dict[str, float]] = {}
     for each in measured.estimates:
-        if each.quantity in _LEAKS and each.has_signal:
+        if each.quantity in _ALL_LEAKS and each.has_signal:
             values = leaks.setdefault((each.gate, each.qubits), {})
-            values[each.quantity] = min(max(each.value, 0.0), 1.0)
+            values[_ALL_LEAKS[each.quantity]] = min(max(each.value, 0.0), 1.0)
     for estimate in measured.estimates:
         if estimate.quantity not in _GATES or not estimate.has_signal:
             continue
         out = leaks.get((estimate.gate, estimate.qubits))
-        error = max(estimate.value + (0.0 if out is None else 0.5 * out["leakage"]), 0.0)
+        error = max(_with_leakage(estimate, leaked).value, 0.0)
         layers = [memory[each].value for each in zip(estimate.qubits) if each in memory]
         if estimate.quantity == "error_2q" and len(layers) == 2:  # that of the gate alone
             error = max(0.75 - (0.75 - error) / _left(layers), 0.0)

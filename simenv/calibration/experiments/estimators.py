@@ -26,6 +26,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from simenv.calibration.experiments import programs
 from simenv.calibration.experiments.plans import Counts, ExperimentSetting
 
 Array = NDArray[np.float64]
@@ -627,6 +628,138 @@ def leakage(
             deviation = math.sqrt(float(covariance[k, k]))
             estimates.append(Estimate(quantity, place, value, deviation, gate=gate))
     return estimates
+
+
+def leakage_of_half_turns(
+    counts: Counts, name: str, readout_name: str, gate: str, read_one: Mapping[int, float]
+) -> list[Estimate]:
+    """Leakage L1 and seepage of half turns (`programs.leaking_half`). `read_one`: see `leakage`."""
+    estimates = []
+    for place, fits in _ending_rates(counts, name, readout_name, read_one).items():
+        if not fits:
+            estimates += [without_signal(each, place, gate=gate) for each in ("leakage", "seepage")]
+            continue
+        ((values, errors),) = fits
+        for k, quantity in enumerate(("leakage", "seepage")):
+            estimates.append(Estimate(quantity, place, values[k], errors[k], gate=gate))
+    return estimates
+
+
+def leakage_of_pairs(
+    counts: Counts,
+    name: str,
+    readout_name: str,
+    gate: str,
+    read_one: Mapping[int, float],
+    half: Sequence[Estimate] = (),
+) -> list[Estimate]:
+    """Leakage L1 of the entangling gate, and the mean seepage of its qubits
+    (`programs.leaking_pair`). `half`: estimates of the half turns of its circuits, whose part is
+    subtracted where they have leakage; `read_one`: see `leakage`."""
+    estimates = []
+    known = {(each.quantity, *each.qubits): each for each in half if each.has_signal}
+    for place, fits in _ending_rates(counts, name, readout_name, read_one).items():
+        if len(fits) < len(place):
+            for quantity in ("leakage_2q", "seepage_2q"):
+                estimates.append(without_signal(quantity, place, gate=gate))
+            continue
+        rates, errors = np.array(fits).transpose(1, 0, 2)  # [qubit, out and back]
+        for k, qubit in enumerate(place):
+            for number, quantity in enumerate(("leakage", "seepage")):
+                turn = known.get((quantity, qubit))
+                if turn is not None and turn.value > _LEAST_ERRORS * turn.std_error:
+                    rates[k, number] -= turn.value / programs.FLIPS_APART
+                    errors[k, number] = math.hypot(
+                        errors[k, number], turn.std_error / programs.FLIPS_APART
+                    )
+        stays, error = 1.0 - rates[:, 0], errors[:, 0]
+        spread = math.hypot(error[0] * stays[1], error[1] * stays[0])
+        leaks = 1.0 - float(stays.prod())
+        estimates.append(Estimate("leakage_2q", place, leaks, spread, gate=gate))
+        weights = errors[:, 1] ** -2.0
+        back, spread = float(weights @ rates[:, 1] / weights.sum()), float(weights.sum() ** -0.5)
+        estimates.append(Estimate("seepage_2q", place, back, spread, gate=gate))
+    return estimates
+
+
+_LEAST_ERRORS = 4.0  # standard errors below which a value is not subtracted
+_Rates = tuple[float, float]
+
+
+def _ending_rates(
+    counts: Counts, name: str, readout_name: str, read_one: Mapping[int, float]
+) -> dict[Place, list[tuple[_Rates, _Rates]]]:
+    """Rates out of and into the computational states of each qubit of a place, with their errors,
+    from sequences with and without a last half turn; fewer where the readout does not tell a leaked
+    qubit. Outcomes 0 of both endings have the sum 1 - p01 + p10 for shots that have not leaked,
+    whatever their state, and twice that of a leaked qubit for the others."""
+    misread = {(each.quantity, *each.qubits): each.value for each in readout(counts, readout_name)}
+    results: dict[Place, list[tuple[_Rates, _Rates]]] = {}
+    for place, lengths in sorted(tallies(counts, name).items()):
+        fits = results.setdefault(place, [])
+        for k, qubit in enumerate(place):
+            p01, p10, one = misread["p01", qubit], misread["p10", qubit], read_one[qubit]
+            leaked = 2.0 * (one * p10 + (1.0 - one) * (1.0 - p01))
+            if abs(1.0 - p01 + p10 - leaked) >= LEAST_CONTRAST:
+                fits.append(_chain_rates(_ending_sums(lengths, k, len(place)), leaked))
+    return results
+
+
+def _ending_sums(
+    lengths: Mapping[float, Mapping[int, NDArray[np.int64]]], qubit: int, size: int
+) -> tuple[Array, Array, Array]:
+    """Numbers of gates, sums of the outcomes 0 of both endings, and their variances."""
+    rows = []
+    for number, arms in sorted(lengths.items()):
+        endings = [
+            np.sum([arms[(flip << size) + state] for state in range(1 << size)], axis=0)
+            for flip in range(2)
+        ]
+        (first, v1), (second, v2) = (share(tally, qubit) for tally in endings)
+        rows.append((number, 2.0 - first - second, v1 + v2))
+    x, sums, variance = np.array(rows).T
+    return x, sums, variance
+
+
+def _chain_rates(points: tuple[Array, Array, Array], leaked: float) -> tuple[_Rates, _Rates]:
+    """Probabilities that a gate takes a qubit in a mixed state out of the computational states, and
+    brings it back, with their standard errors. `points`: see `_ending_sums`; `leaked`: the sum if
+    all shots have leaked."""
+    x, sums, variance = points
+    error, last = np.sqrt(variance), float(x.max())
+
+    def model(values: Array) -> Array:
+        base, out, back = values
+        left = (back + out * (1.0 - out - back) ** x) / (out + back)
+        result: Array = leaked + (base - leaked) * left
+        return result
+
+    # For each sum of both rates the rest is linear: a search in one dimension has no start value.
+    def fitted(total: float) -> tuple[float, float, Array]:
+        columns = np.stack((np.ones_like(x), (1.0 - total) ** x - 1.0), axis=1)
+        (base, fall), *_ = np.linalg.lstsq(columns / error[:, None], sums / error, rcond=None)
+        part = min(max(float(fall) / float(base - leaked), 1e-4), 1.0 - 1e-4)
+        values = np.array([base, part * total, (1.0 - part) * total])
+        return float(np.square((sums - model(values)) / error).sum()), total, values
+
+    low, high = 0.1 / last, min(60.0 / last, 0.6)
+    tried: list[tuple[float, float, Array]] = []
+    for _ in range(3):
+        grid = np.geomspace(low, high, 60)
+        tried += [fitted(float(total)) for total in grid]
+        least, best, values = min(tried, key=lambda each: each[0])
+        step = float(grid[1] / grid[0])
+        low, high = max(best / step, low), min(best * step, high)
+    steps = np.array([1e-6, 1e-3 * best, 1e-3 * best]) * 1e-3
+    gradient = np.stack(
+        [(model(values + step) - model(values - step)) / (2.0 * step.sum())
+         for step in np.diag(steps)], axis=1,
+    ) / error[:, None]  # fmt: skip
+    deviations = np.sqrt(np.linalg.pinv(gradient.T @ gradient).diagonal())
+    # A flat profile, where a decay is faster than the shortest sequence, is wider than its slope.
+    alike = np.array([each for chi, _, each in tried if chi < least + 1.0])
+    deviations = np.maximum(deviations, np.abs(alike - values).max(axis=0))
+    return (float(values[1]), float(values[2])), (float(deviations[1]), float(deviations[2]))
 
 
 def _population_rates(

@@ -153,7 +153,7 @@ def _rates(
 
 T1, ECHO, RAMSEY, READOUT, ZZ = "t1", "echo", "ramsey", "readout", "zz"
 MEMORY, TWICE, MEASURED, LAYER = "memory", "twice", "measured", "layer"
-LEAKAGE = "leakage"
+LEAKAGE, LEAKAGE_HALF, LEAKAGE_2Q = "leakage", "leakage-half", "leakage-2q"
 ROTATIONS, TOGETHER = "rotations", "together"
 CURVE2, ICURVE2 = "rb2-curve", "irb2-curve"  # fewer sequences, at the smaller lengths
 _SAME = {CURVE2: plans.RB2, ICURVE2: plans.IRB2}
@@ -162,13 +162,15 @@ _ARMS: dict[str, tuple[programs.Arm, int]] = {
     T1: (programs.relaxation, 2), ECHO: (programs.echo, 2), RAMSEY: (programs.ramsey, 4),
     READOUT: (programs.readout, 2), TWICE: (programs.measured_twice, 2),
     ZZ: (programs.conditional_ramsey, 8), ROTATIONS: (programs.rotations, 16),
-    TOGETHER: (programs.read_together, 4),
+    TOGETHER: (programs.read_together, 4), LEAKAGE_HALF: (programs.leaking_half, 4),
+    LEAKAGE_2Q: (programs.leaking_pair, 8),
 }  # fmt: skip
 _SHOTS = {
     T1: "t1_shots", ECHO: "echo_shots", RAMSEY: "ramsey_shots", READOUT: "readout_shots",
     ZZ: "zz_shots", plans.RB1: "shots_1q", plans.IRB1: "shots_1q", plans.SIMULTANEOUS: "shots_1q",
     plans.RB2: "shots_2q", plans.IRB2: "shots_2q", CURVE2: "shots_2q", ICURVE2: "shots_2q",
-    LEAKAGE: "shots_1q", MEMORY: "memory_shots", TWICE: "readout_shots", MEASURED: "memory_shots",
+    LEAKAGE: "shots_1q", LEAKAGE_HALF: "leakage_shots", LEAKAGE_2Q: "leakage_shots",
+    MEMORY: "memory_shots", TWICE: "readout_shots", MEASURED: "memory_shots",
     ROTATIONS: "zz_shots", TOGETHER: "readout_shots",
     LAYER: "layer_shots",
 }  # fmt: skip
@@ -185,6 +187,7 @@ _MEMORY_DECAY, _MOST_LAYERS = 0.8, 1_000  # -ln of the signal after the most lay
 # Lengths of sequences as parts of the longest one, by which the population of the computational
 # states has fallen to its limit but for this -ln.
 _LEAKAGE_POINTS, _LEAKAGE_DECAY = (0.06, 0.2, 0.5, 1.0), 2.5
+_MOST_LEAKING = 1_000  # half turns or entangling gates
 _MOST_MEASUREMENTS = 20
 # Entangling gates whose errors about Z add up, by fours; -ln of the signal after the most.
 _FOUR, _MOST_FOURS, _FOURS_DECAY = 4, 8, 0.6
@@ -201,6 +204,7 @@ _NEEDED = {
     "p01": (0.0, 0.01), "p10": (0.0, 0.01), "error_1q": (0.1, 0.0), "error_half": (0.1, 0.0),
     "error_2q": (0.1, 0.0), "zz_khz": (0.1, 0.2), "memory_error": (0.1, 0.0),
     "leakage": (0.1, 5e-5), "seepage": (0.1, 2e-3),
+    "leakage_2q": (0.2, 2e-4), "seepage_2q": (0.2, 0.01),
     "measure_decay": (0.1, 0.005), "measure_excitation": (0.1, 0.005),
     "measurement_crosstalk": (0.1, 0.001), "measurement_angle_rad": (0.1, 0.003),
     "zz_angle_rad": (0.1, 0.003), "z_angle_rad": (0.1, 0.003), "joint_flip": (0.0, 0.003),
@@ -210,7 +214,8 @@ _EXPERIMENTS = {
     "t1_us": (T1,), "t2_us": (ECHO,), "t2_ramsey_us": (RAMSEY,), "p01": (READOUT,),
     "p10": (READOUT,), "error_1q": (plans.RB1,), "error_half": (plans.RB1, plans.IRB1),
     "error_2q": (plans.RB2, plans.IRB2), "zz_khz": (ZZ,), "memory_error": (MEMORY,),
-    "leakage": (LEAKAGE,), "seepage": (LEAKAGE,),
+    "leakage": (LEAKAGE, LEAKAGE_HALF), "seepage": (LEAKAGE, LEAKAGE_HALF),
+    "leakage_2q": (LEAKAGE_2Q,), "seepage_2q": (LEAKAGE_2Q,),
     "measure_decay": (TWICE, READOUT), "measure_excitation": (TWICE, READOUT),
     "measurement_crosstalk": (MEASURED,), "measurement_angle_rad": (MEASURED,),
     "zz_angle_rad": (ROTATIONS,), "z_angle_rad": (ROTATIONS,), "joint_flip": (TOGETHER,),
@@ -227,6 +232,7 @@ class ExperimentShots(msgspec.Struct, frozen=True):
     zz_shots: int = 8_000
     readout_shots: int = 24_000
     memory_shots: int = 24_000
+    leakage_shots: int = 48_000
     layer_shots: int = 8_000
     sequences_1q: int = 10
     shots_1q: int = 10_000
@@ -282,9 +288,10 @@ class StatedTerms(msgspec.Struct, frozen=True):
     rotations: frozenset[tuple[int, int]] = frozenset()  # pairs, the smaller number first
     read_together: tuple[tuple[int, int], ...] = ()  # pairs without a common qubit
     layers: tuple[LayerCalibration, ...] = ()
-    # Sum of leakage and seepage of a quarter turn, and the probability that the leaked qubit is
-    # read as 1, by qubit.
-    leakage: Mapping[int, tuple[float, float]] = {}
+    # Sum of the rates out of and into the computational states of a gate's qubit, by the experiment
+    # of the gate and its place.
+    leakage: Mapping[tuple[str, estimators.Place], float] = {}
+    leaked_readout: Mapping[int, float] = {}  # probability that the leaked qubit is read as 1
 
 
 class Procedure:
@@ -344,8 +351,9 @@ class Procedure:
             yield from self._experiment(settings, name, qubits)
         for name in (plans.RB1, plans.IRB1) if self._gates.half is not None else (plans.RB1,):
             yield from self._experiment(settings, name, live)
-        leaking = [place for place in live if place[0] in self._stated.leakage]
-        yield from self._experiment(settings, LEAKAGE, leaking)
+        for name, tested in ((LEAKAGE, live), (LEAKAGE_HALF, live), (LEAKAGE_2Q, pairs)):
+            leaking = [place for place in tested if (name, place) in self._stated.leakage]
+            yield from self._experiment(settings, name, leaking)
         yield from self._experiment(settings, MEMORY, qubits)
         twice = [place for place in qubits if place[0] in self._stated.transitions]
         yield from self._experiment(settings, TWICE, twice)
@@ -380,7 +388,10 @@ class Procedure:
             return
         if name in _ARMS:
             arm, arms = _ARMS[name]
-            times = {place: settings.times_ns(name, place) for place in places}
+            if name in (LEAKAGE_HALF, LEAKAGE_2Q):
+                times = {place: self._leaking_numbers(name, place) for place in places}
+            else:
+                times = {place: settings.times_ns(name, place) for place in places}
             yield from self._planner.timed(name, arm, times, arms, settings.shots(name, factor))
             return
         if name == LEAKAGE:
@@ -395,8 +406,15 @@ class Procedure:
 
     def _leaking_lengths(self, qubit: int) -> list[int]:
         """Numbers of random elements, of about one quarter turn each."""
-        longest = min(_LEAKAGE_DECAY / self._stated.leakage[qubit][0], _LONGEST_1Q)
+        rate = self._stated.leakage[LEAKAGE, (qubit,)]
+        longest = min(_LEAKAGE_DECAY / rate, _LONGEST_1Q)
         return [1, *(max(2 + k, round(part * longest)) for k, part in enumerate(_LEAKAGE_POINTS))]
+
+    def _leaking_numbers(self, name: str, place: estimators.Place) -> list[float]:
+        """Numbers of half turns or of entangling gates."""
+        longest = min(_LEAKAGE_DECAY / self._stated.leakage[name, place], _MOST_LEAKING)
+        parts = enumerate(_LEAKAGE_POINTS[1:])
+        return [0.0, *(float(max(1 + k, round(part * longest))) for k, part in parts)]
 
     def _layers(
         self, places: Sequence[estimators.Place], shots: int
@@ -490,8 +508,18 @@ class Procedure:
         yield from estimators.times(counts, ECHO, "t2_us")
         yield from estimators.ramsey(counts, RAMSEY, ECHO)
         yield from estimators.readout(counts, READOUT)
-        read = {qubit: one for qubit, (_, one) in self._stated.leakage.items()}
+        read = self._stated.leaked_readout
         yield from estimators.leakage(counts, LEAKAGE, READOUT, gates.quarter.name, read)
+        half: list[estimators.Estimate] = []
+        if gates.half is not None:
+            half = estimators.leakage_of_half_turns(
+                counts, LEAKAGE_HALF, READOUT, gates.half.name, read
+            )
+            yield from half
+        if gates.entangler is not None:
+            yield from estimators.leakage_of_pairs(
+                counts, LEAKAGE_2Q, READOUT, gates.entangler.name, read, half
+            )
         yield from estimators.memory(counts, MEMORY)
         yield from estimators.transitions(counts, TWICE, READOUT)
         yield from estimators.disturbance(counts, MEASURED)

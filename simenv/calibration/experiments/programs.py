@@ -390,6 +390,50 @@ def rotations(alphabet: NativeGateRows, number: float, arm: int) -> CircuitPiece
     return joined([*prepared, turn, alphabet.barrier(), *gates, alphabet.barrier(), phase, turn])
 
 
+def leaking_half(alphabet: NativeGateRows, number: float, arm: int) -> CircuitPiece:
+    """A number of half turns from |0>, or from |1> (arms 1 and 3), and one more (arms 2 and 3).
+    Random phases between them keep amplitudes of leakage from adding up."""
+    unit = joined([alphabet.half(), alphabet.z(0.0)])
+    return _leaking(alphabet, (0,), arm, unit, round(number))
+
+
+def leaking_pair(alphabet: NativeGateRows, number: float, arm: int) -> CircuitPiece:
+    """A number of entangling gates from the basis state arm mod 4, with random phases between them
+    and half turns on both qubits after every 16, and then half turns on both (arms 4-7).
+    Populations without leakage are 1/2 in the mean of the states, as in benchmarking (Wood and
+    Gambetta, arXiv 1704.03081), and whatever they are, both endings have the sum 1."""
+    gate = joined([alphabet.entangler(), alphabet.z(0.0), alphabet.z(0.0, 1)])
+    flips = [alphabet.half(0), alphabet.half(1), alphabet.barrier()]
+    unit = joined([*[gate] * FLIPS_APART, alphabet.barrier(), *flips])
+    count, rest = divmod(round(number), FLIPS_APART)
+    return _leaking(alphabet, (0, 1), arm, unit, count, [gate] * rest)
+
+
+FLIPS_APART = 16  # entangling gates between half turns, see `leaking_pair`
+
+
+def _leaking(
+    alphabet: NativeGateRows,
+    qubits: Sequence[int],
+    arm: int,
+    unit: CircuitPiece,
+    count: int,
+    rest: Sequence[CircuitPiece] = (),
+) -> CircuitPiece:
+    """A unit many times and the rest, with random multiples of pi / 2 as the angles of rotations
+    about Z, between half turns on the qubits of the first bits of `arm` and, with the bit after
+    them, on all."""
+    middle = joined([*[unit] * count, *rest])
+    widths = alphabet.arities[middle.rows, 2].astype(np.int64)
+    places = (np.cumsum(widths) - widths)[middle.rows == Z]
+    rng = np.random.default_rng(middle.rows.size)  # the same for all arms
+    middle.params[places] = rng.integers(4, size=places.size) * (math.pi / 2.0)
+    prepared = [alphabet.half(qubit) for qubit in qubits if arm >> qubit & 1]
+    together = [alphabet.barrier()] if len(qubits) == 2 else []
+    ending = [alphabet.half(qubit) for qubit in qubits if arm >> len(qubits) & 1]
+    return joined([*prepared, *together, middle, *together, *ending])
+
+
 def read_together(alphabet: NativeGateRows, _duration_ns: float, arm: int) -> CircuitPiece:
     """Measurement of both qubits in the basis state of number `arm`."""
     return joined([alphabet.half(qubit) for qubit in range(2) if arm >> qubit & 1])

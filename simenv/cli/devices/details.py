@@ -298,6 +298,7 @@ TITLES = {
     "error_2q": "two-qubit gate error", "zz_khz": "ZZ interaction", "detuning_khz": "detuning",
     "layer_decay": "decay of a Pauli by a layer",
     "leakage": "leakage of a gate", "seepage": "seepage of a gate",
+    "leakage_2q": "leakage of a two-qubit gate", "seepage_2q": "seepage of a two-qubit gate",
     "memory_error": "memory error in a layer", "measure_decay": "1 left in 0 by a measurement",
     "measure_excitation": "0 left in 1 by a measurement",
     "measurement_crosstalk": "dephasing by a measurement of another qubit",

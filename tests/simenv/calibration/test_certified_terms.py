@@ -1,0 +1,106 @@
+"""Experiments of single terms on random devices: estimates are within their intervals."""
+
+import msgspec
+import numpy as np
+import pytest
+from exact_runner import ExactRunner
+
+from noise_models.calibration import (
+    CalibrationSnapshot,
+    GateCalibration,
+    NativeGate,
+    QubitCalibration,
+)
+from simenv.calibration import certify
+from simenv.calibration.experiments import procedure as experiments
+from simenv.calibration.experiments.estimators import Estimate, Place
+from simenv.service.devices.registry import device_info
+
+DEVICES = 20
+Z = 5.0  # standard errors
+
+
+def device(rng: np.random.Generator, entangler: str = "cz") -> CalibrationSnapshot:
+    """A pair of qubits with random times and readout."""
+    sizes = {"rz": (1, 1), "sx": (1, 0), "x": (1, 0), entangler: (2, 0)}
+    qubits = tuple(
+        QubitCalibration(
+            t1_us=rng.uniform(60.0, 200.0), t2_us=rng.uniform(40.0, 100.0),
+            p01=rng.uniform(0.005, 0.03), p10=rng.uniform(0.01, 0.05), readout_ns=1000.0,
+        )
+        for _ in range(2)
+    )  # fmt: skip
+    gates = (
+        GateCalibration("rz", (), 0.0, 0.0), GateCalibration("sx", (), 8e-4, 35.0),
+        GateCalibration("x", (), 1.5e-3, 35.0), GateCalibration(entangler, (0, 1), 0.012, 100.0),
+    )  # fmt: skip
+    return CalibrationSnapshot(
+        "random", 2, dynamic=True, qubits=qubits, gates=gates, coupling=((0, 1),),
+        native_gates=tuple(NativeGate(name, *each) for name, each in sizes.items()),
+    )  # fmt: skip
+
+
+def measured(
+    truth: CalibrationSnapshot, names: dict[str, list[Place]], seed: int
+) -> list[Estimate]:
+    """Estimates from the counts of some experiments, planned for what the device claims."""
+    info = device_info("random", truth, "")
+    tested = experiments.choose(info, None)
+    runner = ExactRunner(truth, seed)
+    procedure = experiments.Procedure(
+        info, tested, runner, seed, experiments.ExperimentShots(),
+        stated=certify._stated(info, truth, tested),
+    )  # fmt: skip
+    qubits = range(truth.num_qubits)
+    times = {k: 1e3 * (truth.qubits[k].t1_us or 0.0) for k in qubits}
+    scales = experiments.RoughEstimates(
+        times, times, times, {(k,): 1e-3 for k in qubits}, dict.fromkeys(tested.pairs, 0.02), ()
+    )
+    settings = experiments._Settings(experiments.ExperimentShots(), scales)
+    singles: list[Place] = [(k,) for k in qubits]
+    circuits = list(procedure._experiment(settings, experiments.READOUT, singles))
+    for name, places in names.items():
+        circuits += procedure._experiment(settings, name, places)
+    return list(procedure.estimates(runner.run(circuits)))
+
+
+def wrong(
+    truth: CalibrationSnapshot, found: list[Estimate], quantities: set[str]
+) -> list[tuple[Estimate, float | None]]:
+    """Estimates whose interval of Z standard errors excludes the value of the device; at least one
+    of each quantity has to be there."""
+    claims = certify.Claims(truth, ("x",))
+    chosen = [(each, claims.value(each)) for each in found if each.quantity in quantities]
+    assert {each.quantity for each, _ in chosen} == quantities
+    return [
+        (each, claim)
+        for each, claim in chosen
+        if claim is None or abs(each.value - claim) > Z * each.std_error
+    ]
+
+
+@pytest.mark.parametrize("entangler", ["cz", "ecr"])
+def test_leakage_of_pairs_and_half_turns_is_recovered(entangler: str) -> None:
+    rng = np.random.default_rng(1)
+    resolved = 0
+    for seed in range(DEVICES // 2):
+        plain = device(rng, entangler)
+        leaks = {"x": 10 ** rng.uniform(-4.0, -3.0), entangler: 10 ** rng.uniform(-3.5, -2.5)}
+        gates = tuple(
+            msgspec.structs.replace(each, leakage=leaks[each.name], seepage=rng.uniform(3e-3, 0.03))
+            if each.name in leaks else each
+            for each in plain.gates
+        )  # fmt: skip
+        truth = msgspec.structs.replace(plain, gates=gates)
+        if seed % 2:
+            qubits = tuple(msgspec.structs.replace(q, leaked_readout=0.8) for q in truth.qubits)
+            truth = msgspec.structs.replace(truth, qubits=qubits)
+        places: dict[str, list[Place]] = {
+            experiments.LEAKAGE_HALF: [(0,), (1,)], experiments.LEAKAGE_2Q: [(0, 1)],
+        }  # fmt: skip
+        found = measured(truth, places, seed)
+        quantities = {"leakage", "seepage", "leakage_2q", "seepage_2q"}
+        assert not wrong(truth, found, quantities)
+        (pair,) = [each for each in found if each.quantity == "leakage_2q"]
+        resolved += pair.std_error < 0.3 * pair.value
+    assert resolved >= DEVICES // 4
