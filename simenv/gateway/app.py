@@ -34,7 +34,7 @@ from simenv.gateway.context import AccessToken, Caller
 from simenv.gateway.json_bodies import encode_body
 from simenv.gateway.limits import UNKNOWN_BYTES, CallerRates, HeldAnswers, exchange_of
 from simenv.gateway.problems import EXCEPTION_HANDLERS
-from simenv.transpiler.qpy import SandboxProcess
+from simenv.sandbox.functions import SandboxProcess
 from simenv.wire.messages.admin import TokenCertificate, TokenCreated
 from simenv.wire.messages.client import FromClient
 from simenv.wire.messages.queries import Reply, Role

@@ -27,7 +27,7 @@ from simenv.errors import KeyRefusedError, QueueFullError, SimenvError
 from simenv.gateway.confined import request_sandbox
 from simenv.gateway.context import Caller
 from simenv.gateway.limits import locked_s
-from simenv.transpiler.qpy import SandboxProcess
+from simenv.sandbox.functions import SandboxProcess
 from simenv.wire.keyfiles import new_pair
 from simenv.wire.messages.admin import ExchangeToken, TokenCertificate, TokenInfo
 from simenv.wire.messages.client import FromClient

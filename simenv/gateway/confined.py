@@ -16,7 +16,7 @@ import numpy as np
 
 from simenv.errors import LimitExceededError, OptionError, SimenvError
 from simenv.gateway.limits import PART_BYTES
-from simenv.transpiler.qpy import SandboxProcess
+from simenv.sandbox.functions import SandboxProcess
 
 SMALL_BYTES = PART_BYTES  # of a body that the event loop decodes
 SECONDS = 20.0  # for one piece of work

@@ -18,7 +18,7 @@ from simenv.client.client import Client
 from simenv.client.submission.options import is_traceparent
 from simenv.config import GatewaySettings
 from simenv.errors import NotAllowedError
-from simenv.transpiler.qpy import SandboxProcess
+from simenv.sandbox.functions import SandboxProcess
 from simenv.wire.messages.admin import TokenCertificate
 from simenv.wire.messages.client import FromClient
 from simenv.wire.messages.queries import Reply

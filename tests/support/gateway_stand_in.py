@@ -28,7 +28,7 @@ from simenv.gateway.context import Caller
 from simenv.gateway.json_bodies import encode_body
 from simenv.gateway.limits import BoundedApplication
 from simenv.gateway.problems import EXCEPTION_HANDLERS
-from simenv.transpiler.qpy import SandboxProcess
+from simenv.sandbox.functions import SandboxProcess
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -15,8 +15,8 @@ from simenv.client.circuits.load import load
 from simenv.client.circuits.parameters import PackedCircuit, ParameterSlots
 from simenv.errors import DECODE_ERRORS, LimitExceededError, ProgramError
 from simenv.model import decode_program
+from simenv.sandbox.functions import SandboxProcess
 from simenv.transpiler import qpy
-from simenv.transpiler.qpy import SandboxProcess
 
 if TYPE_CHECKING:
     import numpy as np

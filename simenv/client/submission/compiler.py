@@ -27,9 +27,9 @@ from simenv.errors import OptionError, ProgramError
 from simenv.model import Observable, Program, decode_program
 from simenv.model.task_rules import measured_last, refuse_collapsed
 from simenv.model.views import DeviceInfo
+from simenv.sandbox.functions import SandboxProcess
 from simenv.transpiler import qpy
 from simenv.transpiler.qiskit_runtime import LEVEL
-from simenv.transpiler.qpy import SandboxProcess
 from simenv.transpiler.transpiler import (
     TOLERANCE,
     BindingFolder,

@@ -13,7 +13,7 @@ import msgspec
 from simenv.errors import DECODE_ERRORS, NotFoundError, OptionError
 from simenv.gateway import confined
 from simenv.gateway.ibm import options
-from simenv.transpiler.qpy import SandboxProcess
+from simenv.sandbox.functions import SandboxProcess
 
 MAX_TAGS, MAX_TAG_CHARS = 8, 86  # of one job, as in qiskit-ibm-runtime
 Name = Annotated[str, msgspec.Meta(max_length=4_096)]

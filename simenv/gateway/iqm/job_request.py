@@ -14,8 +14,8 @@ from simenv.gateway import confined
 from simenv.gateway.ibm.backends import Backend
 from simenv.gateway.iqm import architecture
 from simenv.model.views import DeviceInfo
+from simenv.sandbox.functions import SandboxProcess
 from simenv.text import short_repr
-from simenv.transpiler.qpy import SandboxProcess
 
 MAX_RESET_CYCLES = 10
 Name = Annotated[str, msgspec.Meta(max_length=4_096)]

@@ -30,8 +30,8 @@ from simenv.gateway.native.schemas import (
     TaskRequest,
     record,
 )
+from simenv.sandbox.functions import SandboxProcess
 from simenv.transpiler import qpy
-from simenv.transpiler.qpy import SandboxProcess
 
 PLAIN_CHARACTERS = 2**16  # longer text is parsed in the caller's own process
 JSON, FORM = "application/json", "multipart/form-data"

@@ -30,7 +30,7 @@ from simenv.gateway.native import programs, results, schemas
 from simenv.gateway.native.schemas import MAX_LIST, MAX_WAIT_S, record
 from simenv.model import FINAL_STATES, Event, TaskState, decode_program
 from simenv.model.task_rules import checked_key
-from simenv.transpiler.qpy import SandboxProcess
+from simenv.sandbox.functions import SandboxProcess
 from simenv.wire.messages.queries import NEWEST, GetHistory, History, LogRow
 
 TheGateway = NamedDependency[SkipValidation[Gateway]]

@@ -18,8 +18,8 @@ from simenv.client.submission.devices import SubmitDevices
 from simenv.client.submission.prepare import prepare_one
 from simenv.errors import LimitExceededError
 from simenv.model.views import DeviceInfo
+from simenv.sandbox.functions import SandboxProcess
 from simenv.service.devices.registry import device_info
-from simenv.transpiler.qpy import SandboxProcess
 
 
 @pytest.fixture(scope="module")

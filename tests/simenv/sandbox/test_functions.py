@@ -1,10 +1,12 @@
 """A QPY file of a stranger ends no process but the one that is there for it."""
 
 import io
+import os
 import re
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from failing import fails
@@ -14,15 +16,20 @@ from simenv.client.circuits import untrusted_qpy
 from simenv.client.qpm import circuit_run
 from simenv.client.qpm.requests import Request
 from simenv.errors import ConfigError, LimitExceededError, ProgramError
-from simenv.transpiler import qpy as qpy_sandbox
-from simenv.transpiler.qpy import SandboxProcess
+from simenv.sandbox import functions
+from simenv.sandbox.functions import SandboxProcess
 
 
 @pytest.fixture(scope="module")
 def reader() -> Iterator[SandboxProcess]:
-    sandbox_process = SandboxProcess()
+    sandbox_process = SandboxProcess("simenv.transpiler.qpy", "checked")
     yield sandbox_process
     sandbox_process.close()
+
+
+def pid_of(reader: SandboxProcess) -> int:
+    assert reader._child is not None
+    return reader._child.pid
 
 
 def sound() -> bytes:
@@ -52,11 +59,11 @@ def test_file_that_needs_gigabytes_is_refused_and_next_one_is_read(reader: Sandb
 
 def test_killed_reader_is_a_limit(reader: SandboxProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     reader.convert(sound())
-    reader._process.kill()
+    os.kill(pid_of(reader), signal.SIGKILL)
     fails(LimitExceededError, r"1024 MiB or 10 s", reader.convert, sound())
     reader.convert(sound())
-    reader._process.send_signal(signal.SIGSTOP)
-    monkeypatch.setattr(qpy_sandbox, "SECONDS", 0.1)
+    os.kill(pid_of(reader), signal.SIGSTOP)
+    monkeypatch.setattr(functions, "SECONDS", 0.1)
     fails(LimitExceededError, r"0\.1 s", reader.convert, sound())
 
 
@@ -70,24 +77,54 @@ def test_own_interpreter_reads(reader: SandboxProcess, monkeypatch: pytest.Monke
     fails(ConfigError, "SIMENV_PYTHON", reader.convert, sound())
 
 
-def test_unread_reply_is_of_no_use(reader: SandboxProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("at", ["send", "receive"])
+def test_unread_reply_is_of_no_use(
+    reader: SandboxProcess, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
     reader.convert(sound())
     with monkeypatch.context() as patch:
 
         def interrupted(*_: object) -> bytes:
             raise KeyboardInterrupt
 
-        patch.setattr(reader, "_read", interrupted)
+        patch.setattr(reader._child, at, interrupted)
         fails(KeyboardInterrupt, "", reader.convert, sound())
     fails(ProgramError, "", reader.convert, sound()[:-20])
-    with monkeypatch.context() as patch:
-        patch.setattr(reader, "_exchange", interrupted)
-        fails(KeyboardInterrupt, "", reader.convert, sound()[:-20])
     reader.convert(sound())
 
 
+def test_request_that_nobody_reads_ends_in_time(
+    reader: SandboxProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader.convert(sound())
+    os.kill(pid_of(reader), signal.SIGSTOP)
+    monkeypatch.setattr(functions, "SECONDS", 0.1)
+    fails(LimitExceededError, r"0\.1 s", reader.convert, bytes(2**20))
+
+
+PRINTING = """
+import os
+
+def printing(data):
+    os.write(1, b"a message of a library\\n")
+    return data
+"""
+
+
+def test_what_a_function_prints_is_no_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "printing_library.py").write_text(PRINTING)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    printer = SandboxProcess("printing_library", "printing")
+    try:
+        assert printer.convert(b"abc", head=b"0") == b"0abc"
+    finally:
+        printer.close()
+
+
 def test_refused_by_busy_reader(reader: SandboxProcess, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(qpy_sandbox, "QUEUE_SECONDS", 0.01)
+    monkeypatch.setattr(functions, "QUEUE_SECONDS", 0.01)
     with reader._lock, pytest.raises(LimitExceededError, match="another QPY file is being read"):
         reader.convert(sound())
 
@@ -105,7 +142,7 @@ def test_qpm_checks_qpy_in_confined_process_first(monkeypatch: pytest.MonkeyPatc
             seen.append(data)
             raise LimitExceededError("too much")
 
-    monkeypatch.setattr(untrusted_qpy, "PROGRAMS", Noted())
+    monkeypatch.setattr(untrusted_qpy, "PROGRAMS", Noted("", ""))
     data = greedy()
     fails(LimitExceededError, "", circuit_run.prepare, Request(data, 10, None, None, False, 0))
     assert seen == [data]

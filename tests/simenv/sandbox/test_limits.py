@@ -1,0 +1,35 @@
+"""Limits of a process hold, in it and in what it starts."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAD = "from simenv.sandbox.limits import limit_process\n"
+CASES = {
+    "more": ("limit_process(more_bytes=2**26); bytearray(2**27)", "MemoryError"),
+    "address": ("limit_process(address_bytes=2**28); bytearray(2**28)", "MemoryError"),
+    "data": ("limit_process(data_bytes=2**28); bytearray(2**28)", "MemoryError"),
+    "file": (
+        "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "limit_process(file_bytes=2**10)\n"
+        "import tempfile; tempfile.TemporaryFile(buffering=0).write(bytes(2**11)) == 2**10 or 1/0\n"
+        "raise OSError('cut')",
+        "OSError: cut",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_limit_holds(case: str) -> None:
+    program, said = CASES[case]
+    done = subprocess.run(
+        [sys.executable, "-c", HEAD + program], capture_output=True, text=True, check=False
+    )
+    assert said in done.stderr
+
+
+def test_no_core_is_left() -> None:
+    program = "limit_process(); import resource; print(resource.getrlimit(resource.RLIMIT_CORE))"
+    done = subprocess.run([sys.executable, "-c", HEAD + program], capture_output=True, text=True)
+    assert done.stdout.strip() == "(1, 1)"
