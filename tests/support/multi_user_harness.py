@@ -29,6 +29,14 @@ class MultiUserHarness(ServiceHarness):
             for name, key in self.key.items()
         )
 
+    def admit(
+        self, name: str, role: str = "client", expires_s: float = 0.0
+    ) -> tuple[str, MemoryConnection]:
+        """Add a key; the public key, and a connection of its holder."""
+        key = new_pair().public
+        self.get(Keys, AddKey(1, name, role, key, expires_s))
+        return key, self.listener.connect(PeerKind.CLIENT, name.encode(), key)
+
     def order(self, peer: MemoryConnection, key: str = "~k", count: int = 1, seed: int = 1) -> int:
         """Submit; the number of the first task, 0 if it was refused."""
         answers = self.say(m.Submit(5, key, 0, TaskOptions(), [spec(seed)] * count), peer)

@@ -43,6 +43,10 @@ class TokenHarness(MultiUserHarness):
         message = ExchangeToken(1, secret, public_key or new_pair().public)
         return self.get(TokenCertificate, message, self.web)
 
+    def refused(self, secret: str) -> m.Refusal:
+        """Refusal of the exchange of a token by the gateway."""
+        return self.refusal(ExchangeToken(1, secret, new_pair().public), self.web)
+
     def enter(self, secret: str) -> MemoryConnection:
         """Return the connection that a gateway opens for the user of a token."""
         public_key = new_pair().public

@@ -2,7 +2,9 @@
 
 import math
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -362,16 +364,23 @@ def test_concurrent_threads_get_their_own_results(link: ServiceSession) -> None:
     assert not link._pending.tasks
 
 
-def test_thread_can_submit_while_another_waits(link: ServiceSession, idle: Peer) -> None:
+@contextmanager
+def waiting_thread(link: ServiceSession, idle: Peer) -> Iterator[None]:
+    """Another thread waits for the result of the first task, which comes at the end."""
     [slow] = submit(link)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(slow.result, 30)
         idle.until(lambda: len(idle.accepted) == 1)
-        idle.finishes = True
-        assert submit(link)[0].result(30).task == "t-2"
+        yield
         assert not waiting.done()
         idle.say(idle.end([1]))
         assert waiting.result(30).task == "t-1"
+
+
+def test_thread_can_submit_while_another_waits(link: ServiceSession, idle: Peer) -> None:
+    with waiting_thread(link, idle):
+        idle.finishes = True
+        assert submit(link)[0].result(30).task == "t-2"
 
 
 def test_closing_session_ends_waiting_threads(link: ServiceSession, idle: Peer) -> None:
@@ -464,17 +473,12 @@ def test_posted_task_that_is_cancelled_before_its_acceptance_is_not_sent_again(
 
 def test_message_of_a_call_that_raised_leaves_the_outbox(link: ServiceSession, idle: Peer) -> None:
     """Put there while another thread reads."""
-    [slow] = submit(link)
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(slow.result, 30)
-        idle.until(lambda: len(idle.accepted) == 1)
+    with waiting_thread(link, idle):
         wait_for("a reader", lambda: link.channel._leader is not None)
         with link.channel.lock:  # the reader does not flush meanwhile
             task = post(link, PreparedSubmit(terms(), [spec()]), None, InflightWindow())
             task.withdraw()
             assert not link.channel._outbox
-        idle.say(idle.end([1]))
-        assert waiting.result(30).task == "t-1"
     assert len(idle.accepted) == 1
 
 

@@ -37,10 +37,8 @@ def key(name: str, expires_s: float = 0.0, role: str = "client") -> KeyInfo:
 
 
 def test_expired_key_is_refused_and_its_connection_closed(town: MultiUserHarness) -> None:
-    pair = new_pair()
     end_s = time.time() + 100.0
-    town.say(AddKey(1, "eva", "client", pair.public, end_s))
-    eva = town.listener.connect(PeerKind.CLIENT, b"eva", pair.public)
+    public, eva = town.admit("eva", expires_s=end_s)
     town.loop.key_commands.close_expired(end_s - 1.0)
     assert town.get(m.Pong, m.Ping(1), eva).epoch
     town.loop.key_commands.close_expired(end_s + 5.0)
@@ -49,7 +47,7 @@ def test_expired_key_is_refused_and_its_connection_closed(town: MultiUserHarness
     assert refused.refusals[0].code == "key_refused"
     assert "has expired" in refused.refusals[0].message
     with pytest.raises(KeyRefusedError):
-        town.listener.connect(PeerKind.CLIENT, b"eva", pair.public)
+        town.listener.connect(PeerKind.CLIENT, b"eva", public)
     assert town.get(m.Pong, m.Ping(1), town.ana).epoch
 
 

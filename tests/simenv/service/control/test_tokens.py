@@ -198,8 +198,7 @@ def test_tokens_of_a_user_are_bounded(town: TokenHarness) -> None:
 def test_forged_token_is_refused(town: TokenHarness) -> None:
     made = town.create(town.ana)
     for secret in (made.secret[:-1] + "!", "simenv_" + "x" * 43):
-        message = ExchangeToken(1, secret, new_pair().public)
-        assert town.refusal(message, town.web).code == "key_refused"
+        assert town.refused(secret).code == "key_refused"
 
 
 def test_revoked_token_ends_its_connections_at_once(town: TokenHarness) -> None:
@@ -211,8 +210,7 @@ def test_revoked_token_ends_its_connections_at_once(town: TokenHarness) -> None:
     assert "was revoked" in refused.refusals[0].message
     assert town.say(m.Ping(1), first) == []
     assert town.get(m.Pong, m.Ping(1), second)
-    message = ExchangeToken(1, made.secret, new_pair().public)
-    assert town.refusal(message, town.web).code == "key_refused"
+    assert town.refused(made.secret).code == "key_refused"
     assert f"audit.tokens.revoke {made.token.number} of ana" in town.audited()
 
 
@@ -230,8 +228,7 @@ def test_expired_token_ends_its_connections(
     ana = town.enter(made.secret)
     end_s = made.token.expires_s
     monkeypatch.setattr(time, "time", lambda: end_s + 1.0)
-    message = ExchangeToken(1, made.secret, new_pair().public)
-    assert town.refusal(message, town.web).code == "key_refused"
+    assert town.refused(made.secret).code == "key_refused"
     town.tick()
     (refused,) = town.heard(ana)
     assert isinstance(refused, m.Refused)
@@ -278,8 +275,7 @@ def test_revoked_key_of_a_user_ends_the_tokens(town: TokenHarness) -> None:
     ana = town.enter(secret)
     town.say(RevokeKey(1, "ana"))
     assert isinstance(town.heard(ana)[0], m.Refused)
-    message = ExchangeToken(1, secret, new_pair().public)
-    assert town.refusal(message, town.web).code == "key_refused"
+    assert town.refused(secret).code == "key_refused"
 
 
 def test_revoked_key_of_a_gateway_ends_its_certificates(town: TokenHarness) -> None:
@@ -295,9 +291,8 @@ def test_revoked_key_of_a_gateway_ends_its_certificates(town: TokenHarness) -> N
 def test_expired_key_of_a_gateway_ends_its_certificates(
     town: TokenHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pair, end_s = new_pair(), time.time() + 1_000.0
-    town.say(AddKey(1, "short", "gateway", pair.public, end_s))
-    town.web = town.listener.connect(PeerKind.CLIENT, b"short", pair.public)
+    end_s = time.time() + 1_000.0
+    _, town.web = town.admit("short", "gateway", end_s)
     public_key = new_pair().public
     town.exchange(town.create(town.ana).secret, public_key)
     monkeypatch.setattr(time, "time", lambda: end_s + 1.0)
@@ -322,14 +317,13 @@ def test_user_without_membership_loses_the_certificates(tmp_path: Path) -> None:
 def test_one_time_token_is_exchanged_once(town: TokenHarness) -> None:
     made = town.create(town.ana, once=True, lifetime_s=100.0)
     ana = town.enter(made.secret)
-    message = ExchangeToken(1, made.secret, new_pair().public)
-    assert town.refusal(message, town.web).code == "key_refused"
+    assert town.refused(made.secret).code == "key_refused"
     assert town.create(ana, purpose="browser").token.user == "ana"
     town.tick()
     assert town.get(m.Pong, m.Ping(1), ana)
     town.restart()
     town.arrive()
-    assert town.refusal(message, town.web).code == "key_refused"
+    assert town.refused(made.secret).code == "key_refused"
 
 
 def test_restart_keeps_tokens_and_the_times_of_their_use(
@@ -358,11 +352,9 @@ def test_limits_of_a_user_with_a_token_alone_survive_a_restart(town: TokenHarnes
 
 
 def test_two_gateways_use_one_token(town: TokenHarness) -> None:
-    pair = new_pair()
-    town.say(AddKey(1, "second", "gateway", pair.public))
     secret = town.create(town.ana).secret
     first = town.enter(secret)
-    town.web = town.listener.connect(PeerKind.CLIENT, b"second", pair.public)
+    _, town.web = town.admit("second", "gateway")
     second = town.enter(secret)
     town.tick()
     assert town.get(m.Pong, m.Ping(1), first)
@@ -392,16 +384,14 @@ def test_full_disk_cannot_keep_a_token_valid(
 
     monkeypatch.setattr(keyfiles, "write_list", full)
     assert town.refusal(RevokeToken(1, made.token.number)).code == "config"
-    message = ExchangeToken(1, made.secret, new_pair().public)
-    assert town.refusal(message, town.web).code == "key_refused"
+    assert town.refused(made.secret).code == "key_refused"
 
 
 def test_environment_without_a_listener_serves_its_own_user_alone(town: TokenHarness) -> None:
     own, ana = town.create().secret, town.create(town.ana).secret
     town.loop.tokens.server = None
     assert town.exchange(own).address == ""
-    message = ExchangeToken(1, ana, new_pair().public)
-    refusal = town.refusal(message, town.web)
+    refusal = town.refused(ana)
     assert refusal.code == "key_refused"
     assert "--gateway" in refusal.hint
 
@@ -432,8 +422,7 @@ def test_token_ends_with_its_parent(town: TokenHarness) -> None:
     town.restart()
     town.arrive()
     for secret in (first.secret, second.secret, third.secret, again.secret):
-        message = ExchangeToken(1, secret, new_pair().public)
-        assert town.refusal(message, town.web).code == "key_refused"
+        assert town.refused(secret).code == "key_refused"
     town.exchange(other.secret)
 
 
@@ -454,7 +443,7 @@ def test_token_of_a_reservation_names_its_pool_and_ends_with_it(town: TokenHarne
     ana = town.enter(made.secret)
     other = town.create(town.ana)
     town.get(Released, Release(1, number), town.ana)
-    assert town.refusal(ExchangeToken(1, made.secret, new_pair().public), town.web).code
+    assert town.refused(made.secret).code
     assert [each.number for each in infos(town, town.ana)] == [other.token.number]
     town.tick()
     assert town.refusal(GetTokens(1), ana).code == "key_refused"
