@@ -1,13 +1,20 @@
 """Importer of trapped-ion emulator parameters: a few probabilities for a device of equal ions.
 
 Names are those of Quantinuum's emulators (`p1`, `p2`, `p_meas`, `p_init`, crosstalk and dephasing
-rates) and of its machine descriptions (`noise_specs`). This importer defines additional names for
-times: `t1_s`, `t2_s`, `duration_1q_s`, `duration_2q_s`, `measure_s`, `reset_s`.
+rates, ratios of emission; classes UserErrorParams and HeliosErrorParams of quantinuum-schemas) and
+of its machine descriptions (`noise_specs`). This importer defines additional names for times:
+`t1_s`, `t2_s`, `duration_1q_s`, `duration_2q_s`, `measure_s`, `reset_s`.
 """
 
+import math
 from typing import Any
 
-from noise_models.calibration import MeasurementCrosstalk
+from noise_models.calibration import (
+    GateCalibration,
+    MeasurementCrosstalk,
+    QubitCalibration,
+    leaked_infidelity,
+)
 from noise_models.importers import convert
 from noise_models.importers.builder import ImportedSnapshot, SnapshotBuilder
 from noise_models.importers.source import Source
@@ -34,15 +41,49 @@ _TEXTS = (
 # specifications), and so are those beside a memory error, which data sheets have and emulators do
 # not. Those of emulators are probabilities of an error.
 _INFIDELITIES = ("1q_gate_error", "2q_gate_error", "crosstalk_error")
+_QUADRATIC = "quadratic_dephasing_rate"
 # Names of the memory error: average infidelity of a qubit in a circuit of depth 1, which has a gate
 # on two qubits on each pair of a random pairing (Moses et al., arXiv 2305.03828).
 _MEMORY = ("memory_error", "dephasing_error")
 _IGNORED = {
-    "p1_emission_ratio": "spontaneous emission is part of p1",
-    "p2_emission_ratio": "spontaneous emission is part of p2",
     "p_crosstalk_init": "no model of initialization crosstalk",
-    "quadratic_dephasing_rate": "coherent dephasing is not an exponential decay",
-    "coherent_to_incoherent_factor": "of quadratic_dephasing_rate",
+    "p_prep_crosstalk_scale": "no model of initialization crosstalk",
+    "crosstalk_per_gate": "crosstalk of each measurement",
+    "coherent_to_incoherent_factor": "of stabilizer simulations, which have no quadratic dephasing",
+    "transport_dephasing": "circuits have no transport",
+    **dict.fromkeys(
+        ("przz_a", "przz_b", "przz_c", "przz_d", "przz_power"), "p2 holds for every angle"
+    ),
+}
+# Names of HeliosErrorParams, and those of UserErrorParams.
+_ALIASES = {
+    "p_prep": "p_init", "prep_scale": "init_scale", "p_meas_crosstalk": "p_crosstalk_meas",
+    "p_prep_crosstalk": "p_crosstalk_init", "p_meas_crosstalk_scale": "crosstalk_scale",
+    "p_idle_linear_rate": "linear_dephasing_rate",
+    "p_idle_quadratic_rate": "quadratic_dephasing_rate",
+}  # fmt: skip
+# Factors of each parameter. Those of a dephasing multiply the probability of Z, which is quadratic
+# in the second rate.
+_SCALES = {
+    "p1": ("scale", "p1_scale"),
+    "p2": ("scale", "p2_scale"),
+    **dict.fromkeys(("p_meas", "p_meas_0", "p_meas_1"), ("scale", "meas_scale")),
+    "p_init": ("scale", "init_scale"),
+    "p_crosstalk_meas": ("scale", "crosstalk_scale"),
+    **dict.fromkeys(("linear_dephasing_rate", _QUADRATIC), ("scale", "memory_scale")),
+    **dict.fromkeys(("p1_emission_ratio", "p2_emission_ratio"), ("emission_scale",)),
+}
+# Half of the emissions of Quantinuum's ions leak, where no distribution says it (UserErrorParams,
+# leakage_scale).
+_LEAKS = 0.5
+# Noise that no component has, with the value that stands for none of it.
+_WITHOUT_COMPONENT: dict[str, tuple[object, str]] = {
+    "p1_pauli_model": ({}, "gates have depolarizing errors"),
+    "p2_pauli_model": ({}, "gates have depolarizing errors"),
+    "p_idle_linear_model": ({}, "waiting qubits have Z errors"),
+    "p_prep_leak_ratio": (0, "qubits begin in |0> or |1>"),
+    "noiseless_gates": ([], "p1 and p2 hold for every gate"),
+    "p2_idle": (0, "memory_error is that of a layer"),
 }
 
 
@@ -79,6 +120,10 @@ def read(source: Source, name: str) -> ImportedSnapshot:
     are probabilities of an error, whose average gate infidelity is p d / (d + 1) with d = 2 and 4,
     but in the groups `_INFIDELITIES` and beside a memory error."""
     inputs = _flat(source.only_object("emulator parameters are one JSON file"))
+    for key in _ALIASES.keys() & inputs.keys():
+        if _ALIASES[key] in inputs:
+            raise SnapshotError(inputs[key][0], f"beside {_ALIASES[key]}", hint="give one of both")
+        inputs[_ALIASES[key]] = inputs.pop(key)
     counts = [key for key in _COUNTS if key in inputs and not isinstance(inputs[key][1], list)]
     given = [inputs.pop(key) for key in counts]  # what is read is taken out
     at, value = given[0] if given else ("num_qubits", DEFAULT_QUBITS)
@@ -96,11 +141,15 @@ def read(source: Source, name: str) -> ImportedSnapshot:
         builder.add_native(gate, 2 if gate == "rzz" else 1, None, gate)
     builder.set_gate("rz", (), "error", 0.0, "(rz is a frame change)")
     builder.set_gate("rz", (), "duration_ns", 0.0, "(rz is a frame change)")
-    for key, gate, side in (("p1", "r", 2), ("p2", "rzz", 4)):
-        if key in inputs:
-            at, value = inputs.pop(key)
-            error = _infidelity(value, at, side, sheet=sheet)
-            builder.set_gate(gate, (), "error", error, at)
+    _scale(builder, inputs)
+    leaks = 0.0 if _switch(builder, inputs, "leak2depolar", default=False) else _LEAKS
+    if "leakage_scale" in inputs:
+        at, value = inputs.pop("leakage_scale")
+        leaks *= _factor(value, at)
+        builder.recorder.used(at, "gates[*].leakage")
+    for names in (("p1", "r", 1), ("p2", "rzz", 2)):
+        if names[0] in inputs:
+            _gate(builder, inputs, names, leaks, sheet=sheet)
     for key, gate in (("duration_1q_s", "r"), ("duration_2q_s", "rzz")):
         if key in inputs:
             at, value = inputs.pop(key)
@@ -121,19 +170,112 @@ def read(source: Source, name: str) -> ImportedSnapshot:
             builder.values[target] = read(value, at)
             builder.recorder.used(at, target)
     label = inputs.pop("name", ("", ""))[1]
-    for key, (place, _) in sorted(inputs.items()):
+    for key, (place, value) in sorted(inputs.items()):
         if key in _IGNORED:
             builder.recorder.ignored(place, _IGNORED[key])
+        elif key in _WITHOUT_COMPONENT:
+            none, note = _WITHOUT_COMPONENT[key]
+            if value == none:
+                builder.recorder.ignored(place, "none of this noise")
+            else:
+                builder.recorder.unknown(place, is_noise=True, note=note)
         else:
             builder.recorder.unknown(place)
     return builder.finish(name or convert.text(label, "name"), source)
+
+
+def _scale(builder: SnapshotBuilder, inputs: dict[str, tuple[str, Any]]) -> None:
+    """Multiply the parameters by their factors."""
+    names = sorted({each for scales in _SCALES.values() for each in scales} & inputs.keys())
+    factors = {}
+    for each in names:
+        at, value = inputs.pop(each)
+        factors[each] = _factor(value, at)
+        builder.recorder.used(at, "factor of the values that it scales")
+    for key in _SCALES.keys() & inputs.keys():
+        factor = math.prod(factors.get(each, 1.0) for each in _SCALES[key])
+        at, value = inputs[key]
+        if factor != 1.0:
+            factor = math.sqrt(factor) if key == _QUADRATIC else factor
+            listed = value if isinstance(value, list) else [value]
+            scaled = [convert.number(each, at) * factor for each in listed]
+            inputs[key] = (at, scaled if isinstance(value, list) else scaled[0])
+
+
+def _factor(value: Any, at: str) -> float:
+    factor = convert.number(value, at)
+    if factor < 0.0:
+        raise SnapshotError(at, f"{factor:g}", hint="a factor, 0 or above")
+    return factor
+
+
+def _switch(
+    builder: SnapshotBuilder, inputs: dict[str, tuple[str, Any]], key: str, *, default: bool
+) -> bool:
+    """Take a parameter that is true or false."""
+    if key not in inputs:
+        return default
+    at, value = inputs.pop(key)
+    if not isinstance(value, bool):
+        raise SnapshotError(at, f"{short_repr(value)} is not true or false")
+    builder.recorder.used(at, "which noise acts")
+    return value
+
+
+def _gate(
+    builder: SnapshotBuilder,
+    inputs: dict[str, tuple[str, Any]],
+    gate: tuple[str, str, int],
+    leaks: float,
+    *,
+    sheet: bool,
+) -> None:
+    """Set the error of a gate (parameter, name, number of qubits), its leakage and its seepage: of
+    the faults, `emission_ratio` are emissions, of which `leaks` leak, or what their distribution
+    says, times 2 `leaks`; an emission of a qubit that has leaked brings it back with probability
+    `seepage_prob`. What leaks has no other error."""
+    key, name, num_qubits = gate
+    at, value = inputs.pop(key)
+    fault, side = convert.probability(value, at), 1 << num_qubits
+    ratio_at, ratio = inputs.pop(f"{key}_emission_ratio", ("", 0.0))
+    emission = fault * convert.probability(ratio, ratio_at)
+    model_at, model = inputs.pop(f"{key}_emission_model", ("", {}))
+    model = convert.mapping(model, model_at)
+    weights = {
+        each: convert.probability(weight, f"{model_at}.{convert.key_text(each)}")
+        for each, weight in model.items()
+    }
+    if weights:
+        leaks *= sum(weight for each, weight in weights.items() if "L" in each) / _LEAKS
+        builder.recorder.used(model_at, "gates[*].leakage")
+    leakage = emission * min(leaks, 1.0)
+    error = _infidelity(value, at, side, sheet=sheet)
+    if leakage:
+        lost = leaked_infidelity(GateCalibration(name, leakage=leakage), num_qubits)
+        if not _of_sheet(at, sheet=sheet):
+            error = _infidelity(fault - leakage, at, side, sheet=sheet) + lost
+        builder.set_gate(name, (), "leakage", leakage, ratio_at)
+    elif ratio_at:
+        builder.recorder.ignored(ratio_at, f"emissions that do not leak are part of {key}")
+    builder.set_gate(name, (), "error", error, at)
+    seep_at, seepage = inputs.pop(f"{key}_seepage_prob", ("", 0.0))
+    seepage = emission * convert.probability(seepage, seep_at)
+    if leakage and seep_at:
+        builder.set_gate(name, (), "seepage", seepage, seep_at)
+    elif seep_at:
+        builder.recorder.ignored(seep_at, "no qubit leaks")
+
+
+def _of_sheet(at: str, *, sheet: bool) -> bool:
+    """Return whether a value is an average infidelity."""
+    return sheet or not set(_INFIDELITIES).isdisjoint(at.split("."))
 
 
 def _infidelity(value: Any, at: str, side: int, *, sheet: bool) -> float:
     """Return the average infidelity of an error on qubits of `side` states; `sheet`: it stands in
     a data sheet."""
     result = convert.probability(value, at)
-    if sheet or not set(_INFIDELITIES).isdisjoint(at.split(".")):
+    if _of_sheet(at, sheet=sheet):
         return result
     return result * side / (side + 1)
 
@@ -169,17 +311,53 @@ def _qubits(builder: SnapshotBuilder, entries: dict[str, tuple[str, Any]]) -> No
                 text = f"{key} beside {_MEMORY[0]}"
                 raise SnapshotError(at, text, hint="give one of the two")
             shared["memory_error"] = (at, convert.number(value, at))
-    if "memory_error" in shared and "linear_dephasing_rate" in entries:
-        at, _ = entries.pop("linear_dephasing_rate")
-        builder.recorder.ignored(at, "part of the memory error")
-    if "linear_dephasing_rate" in entries:
-        # Probability of Z after a time t: rate t here; (1 - exp(-t / T2)) / 2 for dephasing.
-        at, value = entries.pop("linear_dephasing_rate")
-        rate = convert.number(value, at)
-        if rate < 0.0:
-            raise SnapshotError(at, f"{rate:g}", hint="a rate in 1/s, 0 or above")
-        if rate > 0.0 and "t2_us" not in shared:
-            shared["t2_us"] = (at, 1e6 / (2.0 * rate))
+    _dephasing(builder, entries, shared)
     for target, (at, value) in shared.items():
         for qubit in range(builder.num_qubits):
             builder.set_qubit(qubit, target, value, at)
+
+
+def _dephasing(
+    builder: SnapshotBuilder,
+    entries: dict[str, tuple[str, Any]],
+    shared: dict[str, tuple[str, float]],
+) -> None:
+    """Set T2 and T2* from the rates of dephasing while a qubit waits. The linear one: Z after a
+    time t with probability r t, where dephasing has (1 - exp(-t / T2)) / 2. The quadratic one: a
+    rotation about Z by f t, in rad; a detuning that is constant during a shot and has the standard
+    deviation f has the same mean probability of Z, f^2 t^2 / 4 to second order."""
+    rates = {}
+    coherent = _switch(builder, entries, "coherent_dephasing", default=True)
+    idle = _switch(builder, entries, "idle_dephasing", default=True)
+    for key in ("linear_dephasing_rate", _QUADRATIC):
+        if key not in entries:
+            continue
+        at, value = entries.pop(key)
+        rate = convert.number(value, at)
+        if rate < 0.0:
+            raise SnapshotError(at, f"{rate:g}", hint="a rate in 1/s, 0 or above")
+        if "memory_error" in shared:
+            builder.recorder.ignored(at, "part of the memory error")
+        elif not idle:
+            builder.recorder.ignored(at, "idle_dephasing is false")
+        elif rate and key == _QUADRATIC and not coherent:
+            note = (
+                "with coherent_dephasing false, Z errors with a probability quadratic in the time"
+            )
+            builder.recorder.unknown(at, is_noise=True, note=note)
+        elif rate:
+            rates[key] = (at, rate)
+        else:
+            builder.recorder.ignored(at, "none of this noise")
+    if "linear_dephasing_rate" in rates:
+        at, rate = rates["linear_dephasing_rate"]
+        if "t2_us" in shared:
+            builder.recorder.ignored(at, "T2 is given")
+        else:
+            shared["t2_us"] = (at, 1e6 / (2.0 * rate))
+    if _QUADRATIC in rates:
+        at, rate = rates[_QUADRATIC]
+        t1_us, t2_us = (shared[key][1] if key in shared else None for key in ("t1_us", "t2_us"))
+        star_us = QubitCalibration(t1_us, t2_us).with_detuning(1e-6 * rate).t2_star_us
+        if star_us is not None:
+            shared["t2_star_us"] = (at, star_us)

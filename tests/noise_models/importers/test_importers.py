@@ -8,7 +8,9 @@ from typing import Any
 
 import calibration_samples as samples
 import pytest
+from arrays import Arrays
 from failing import fails
+from noise_references import attached, distribution
 
 from noise_models import library, snapshot
 from noise_models.calibration import (
@@ -18,6 +20,7 @@ from noise_models.calibration import (
     MeasurementCalibration,
     MeasurementCrosstalk,
     QubitCalibration,
+    leaked_infidelity,
 )
 from noise_models.importers import REGISTRY, ImportReport, import_snapshot
 from noise_models.strict_json import SnapshotError
@@ -317,6 +320,101 @@ def test_a_memory_error_of_trapped_ions_stands_for_their_dephasing_rate() -> Non
     twice = {**values, "memory_error": 3e-4}
     with pytest.raises(SnapshotError, match="beside"):
         import_snapshot({"ions.json": samples.encoded(twice)})
+
+
+EMULATOR = {
+    "n_qubits": 2, "p1": 0.02, "p2": 0.04, "p1_emission_ratio": 0.5, "p2_emission_ratio": 0.3,
+    "p1_seepage_prob": 0.4, "linear_dephasing_rate": 0.3, "quadratic_dephasing_rate": 2.0,
+    "coherent_to_incoherent_factor": 1.5, "duration_1q_s": 0.0, "duration_2q_s": 0.0,
+}  # fmt: skip
+
+
+def ions(**changes: object) -> tuple[CalibrationSnapshot, ImportReport]:
+    return import_snapshot({"ions.json": samples.encoded({**EMULATOR, **changes})})
+
+
+def test_emissions_of_ions_are_leakage_and_seepage() -> None:
+    value, report = ions()
+    one, two = gate(value, "r"), gate(value, "rzz")
+    assert (one.leakage, one.seepage) == (pytest.approx(0.005), pytest.approx(0.004))
+    assert (two.leakage, two.seepage) == (pytest.approx(0.006), None)
+    for each, size, fault in ((one, 1, 0.02), (two, 2, 0.04)):
+        rest = (fault - each.leakage) * 2**size / (2**size + 1)
+        assert each.error == pytest.approx(rest + leaked_infidelity(each, size))
+    assert "stabilizer" in notes(report.ignored)["coherent_to_incoherent_factor"]
+    model = {"L": 0.2, "X": 0.8}
+    assert gate(ions(p1_emission_model=model)[0], "r").leakage == pytest.approx(0.002)
+    for none in ({"leakage_scale": 0.0}, {"leak2depolar": True}, {"emission_scale": 0}):
+        value, _ = ions(**none)
+        assert gate(value, "r").leakage is None
+        assert gate(value, "r").error == pytest.approx(0.02 * 2 / 3)
+
+
+def test_dephasing_of_ions_that_is_quadratic_in_the_time_is_a_detuning() -> None:
+    """The probability of Z is r t + (f t / 2)^2 while both are small, as in the emulator; at T2*
+    the contrast is 1/e."""
+    value, _ = ions(p1=0.0, p2=0.0)
+    assert value.qubits[0].detuning_rad_us == pytest.approx(2e-6)
+
+    def flipped(time_s: float) -> float:
+        circuit = Arrays(1, 1).add("sx", [0]).add("delay", [0], params=[1e9 * time_s])
+        built = circuit.add("sx", [0]).measure([0]).circuit()
+        return 1.0 - float(distribution(built, attached(built, value))[1])
+
+    assert flipped(0.01) == pytest.approx(0.3 * 0.01 + (2.0 * 0.01 / 2) ** 2, rel=0.01)
+    star_s = 1e-6 * value.qubits[0].t2_star_us
+    assert flipped(star_s) == pytest.approx(0.5 - 0.5 / math.e, abs=1e-4)
+
+
+def test_factors_and_switches_of_ions_act_on_what_they_name() -> None:
+    plain, _ = ions(p1_emission_ratio=0, p2_emission_ratio=0, p_meas=[0.01, 0.02])
+    value, _ = ions(
+        p1_emission_ratio=0, p2_emission_ratio=0, p_meas=[0.01, 0.02],
+        scale=2.0, p1_scale=1.5, meas_scale=0.5, memory_scale=2.0,
+    )  # fmt: skip
+    assert gate(value, "r").error == pytest.approx(3.0 * gate(plain, "r").error)
+    assert gate(value, "rzz").error == pytest.approx(2.0 * gate(plain, "rzz").error)
+    assert value.qubits[0].confusion == (0.01, 0.02)
+    assert value.qubits[0].t2_us == pytest.approx(plain.qubits[0].t2_us / 4.0)
+    found = value.qubits[0].detuning_rad_us
+    assert found == pytest.approx(2.0 * plain.qubits[0].detuning_rad_us), "4 times the probability"
+    still, report = ions(idle_dephasing=False)
+    assert still.qubits == ()
+    assert notes(report.ignored)["linear_dephasing_rate"] == "idle_dephasing is false"
+    assert ions(p_prep=0.01)[0].qubits[1].preparation_error == 0.01, "the name of Helios"
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"coherent_dephasing": False}, "quadratic_dephasing_rate"),
+        ({"p2_pauli_model": {"ZZ": 1.0}}, "p2_pauli_model"),
+        ({"p_idle_linear_model": {"X": 1.0}}, "p_idle_linear_model"),
+        ({"p_prep_leak_ratio": 0.5}, "p_prep_leak_ratio"),
+        ({"noiseless_gates": ["rz"]}, "noiseless_gates"),
+        ({"p2_idle": 1e-3}, "p2_idle"),
+    ],
+)
+def test_noise_of_ions_without_a_component_is_refused_by_name(
+    changes: dict[str, object], field: str
+) -> None:
+    fails(SnapshotError, field, ions, **changes)
+    none = {"p2_pauli_model": {}, "p_idle_linear_model": {}, "p_prep_leak_ratio": 0.0}
+    value, report = ions(**none, noiseless_gates=[], p2_idle=0)
+    assert value.unread == ()
+    assert notes(report.ignored)["p2_idle"] == "none of this noise"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("scale", -1.0), ("p1_scale", "x"), ("coherent_dephasing", 1), ("leak2depolar", "no"),
+        ("p1_emission_ratio", 1.5), ("p1_emission_model", {"L": 2.0}), ("p1_seepage_prob", -0.1),
+        ("p1_emission_model", [1]), ("quadratic_dephasing_rate", -1.0), ("p1_scale", 1e3),
+    ],
+)  # fmt: skip
+def test_wrong_values_of_ions_are_refused_by_name(key: str, value: object) -> None:
+    fails(SnapshotError, "p1" if key == "p1_scale" else key, ions, **{key: value})
 
 
 def test_what_a_measurement_of_iqm_leaves_is_read() -> None:
