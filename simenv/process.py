@@ -9,7 +9,6 @@ import contextlib
 import ctypes
 import gc
 import os
-import resource
 import signal
 import sys
 import threading
@@ -62,14 +61,6 @@ def node_load() -> tuple[int, int]:
 def age_s() -> float:
     """Seconds since the start of this process, with the start of Python."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) - int(start_ticks() or 0) / _TICKS_PER_S
-
-
-def limit_memory(more_bytes: int) -> None:
-    """Bound this process to so much more memory than it has, and forbid core dumps."""
-    used_bytes = int(Path("/proc/self/statm").read_text().split()[0]) * _PAGE_BYTES
-    limit = used_bytes + more_bytes
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def start_ticks() -> str:

@@ -1,11 +1,9 @@
-"""Messages between the gateway and a job process, each with its length in front.
+"""Messages between the gateway and a job process, one a frame.
 
 The gateway imports no module that decodes what a user sent, nor the libraries that these need.
 """
 
 from __future__ import annotations
-
-import struct
 
 import msgspec
 
@@ -13,9 +11,7 @@ from simenv.wire.messages.admin import TokenCertificate
 
 MEMORY_BYTES = 2 * 2**30  # in addition to that of the libraries
 FILE_BYTES = 16 * 2**20  # of its log, the only file that it writes
-LENGTH = struct.Struct("!Q")
-MAX_FRAME_BYTES = 2**30
-FRAME_BYTES = 2**20  # of parameters and results in one message
+PART_BYTES = 2**20  # of parameters and results in one message
 
 # Reason codes: those of IBM's service.
 INVALID, FAILED, RAN_TOO_LONG, INTERNAL = 1002, 1010, 1305, 9999
@@ -138,9 +134,4 @@ FromProcess = (
 )
 decode_request = msgspec.msgpack.Decoder(ToProcess).decode
 decode_report = msgspec.msgpack.Decoder(FromProcess).decode
-
-
-def frame(message: ToProcess | FromProcess) -> bytes:
-    """A message with its length in front."""
-    data = msgspec.msgpack.encode(message)
-    return LENGTH.pack(len(data)) + data
+encode = msgspec.msgpack.Encoder().encode

@@ -4,9 +4,8 @@ python -P -m simenv.gateway.ibm.job_process  # started by the gateway alone
 
 It decodes what a user sent, which may ask for any amount of memory or time: the process has a bound
 of memory, and the gateway ends it when one job takes too much time of the CPU. It holds the rights
-of its user and of nobody else. Messages come and go through its standard streams, each with its
-length; when the gateway ends, so does the process. Jobs run at the same time, one thread each; they
-are decoded one after the other.
+of its user and of nobody else. When the gateway ends, so does the process. Jobs run at the same
+time, one thread each; they are decoded one after the other.
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
-from typing import IO
 
 import msgspec
 
@@ -38,11 +36,10 @@ from simenv.gateway.ibm import programs
 from simenv.gateway.ibm.job_messages import (
     FAILED,
     FILE_BYTES,
-    FRAME_BYTES,
     INTERNAL,
     INVALID,
-    LENGTH,
     MEMORY_BYTES,
+    PART_BYTES,
     RAN_TOO_LONG,
     AcceptedTasks,
     CertificateWanted,
@@ -62,12 +59,13 @@ from simenv.gateway.ibm.job_messages import (
     ToProcess,
     Work,
     decode_request,
-    frame,
+    encode,
 )
 from simenv.gateway.ibm.store import IQM_CIRCUITS
 from simenv.gateway.iqm import circuits
 from simenv.model import FINAL_STATES, TaskState
-from simenv.process import limit_memory
+from simenv.sandbox.limits import limit_process
+from simenv.sandbox.parent import ParentChannel
 from simenv.wire.messages.admin import TokenCertificate
 
 SAMPLES = 20  # of the tasks that run, in the longest time of a job
@@ -135,9 +133,8 @@ class RunLimit:
 class JobProcess:
     """Jobs of this process."""
 
-    def __init__(self, source: IO[bytes], answers: IO[bytes]) -> None:
-        self._source, self._answers = source, answers
-        self._writing = threading.Lock()
+    def __init__(self, channel: ParentChannel) -> None:
+        self._channel = channel
         self._decoding = threading.Lock()
         self._asking = threading.Lock()
         self._certified: queue.Queue[Certified] = queue.Queue()
@@ -186,18 +183,11 @@ class JobProcess:
         return answer.certificate
 
     def _read(self) -> ToProcess | None:
-        head = self._source.read(LENGTH.size)
-        if len(head) < LENGTH.size:
-            return None
-        (size,) = LENGTH.unpack(head)
-        data = self._source.read(size)
-        return decode_request(data) if len(data) == size else None
+        data = self._channel.receive()
+        return None if data is None else decode_request(data)
 
     def _send(self, message: FromProcess) -> None:
-        data = frame(message)
-        with self._writing:
-            self._answers.write(data)
-            self._answers.flush()
+        self._channel.send(encode(message))
 
     def _job(self, work: Work) -> None:
         try:
@@ -214,9 +204,9 @@ class JobProcess:
     def _sent(self, job: str, kind: str, data: bytes) -> bytes:
         """Send a part of a result but its last bytes; return these."""
         start = 0
-        while len(data) - start > FRAME_BYTES:
-            self._send(ResultPart(job, kind, data[start : start + FRAME_BYTES]))
-            start += FRAME_BYTES
+        while len(data) - start > PART_BYTES:
+            self._send(ResultPart(job, kind, data[start : start + PART_BYTES]))
+            start += PART_BYTES
         return data[start:]
 
     def _result(self, work: Work) -> JobResult:
@@ -252,14 +242,10 @@ def _reason(error: BaseException) -> tuple[int, str]:
 
 def main() -> int:
     """Run jobs with a bound of memory."""
-    import resource
-
+    channel = ParentChannel()
     warnings.simplefilter("ignore", SimenvWarning)  # the job carries them
-    source, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints goes to the log
-    limit_memory(MEMORY_BYTES)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_BYTES, FILE_BYTES))
-    status = JobProcess(source, answers).run()
+    limit_process(more_bytes=MEMORY_BYTES, file_bytes=FILE_BYTES)
+    status = JobProcess(channel).run()
     os._exit(status)  # without a wait for the threads of jobs
 
 

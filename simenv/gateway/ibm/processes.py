@@ -43,6 +43,7 @@ from simenv.gateway.ibm.job_messages import (
 )
 from simenv.gateway.ibm.store import Job, JobStore
 from simenv.model import ReservationState
+from simenv.sandbox.async_child import AsyncChild
 
 JOB_PROCESS = "simenv.gateway.ibm.job_process"  # which loads what the gateway does not
 MAX_ACTIVE = 32  # jobs of one process
@@ -54,6 +55,7 @@ LOG_BYTES = 2**20  # of their messages; a process cannot write more than job_mes
 MAX_REASON_CHARS = 10_000  # of a job that failed
 RETRY_S = 5.0  # after a start that failed
 IDLE_S = 600.0  # a process without a job ends
+END_S = 2.0  # from the end of its input until it is killed
 _CHECK_S = 1.0
 _TICKS_S = os.sysconf("SC_CLK_TCK")
 T = TypeVar("T")
@@ -69,7 +71,7 @@ class UserJobs:
         self.used_s = monotonic()
         self.changed = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
-        self.process: asyncio.subprocess.Process | None = None
+        self.process: AsyncChild | None = None
         self._reading: dict[str, int] = {}  # thread of each job that is being read
         self._threads: dict[str, int] = {}
         self._too_long: set[str] = set()
@@ -136,11 +138,8 @@ class UserJobs:
         if log.exists() and log.stat().st_size > LOG_BYTES:
             log.unlink()
         with log.open("ab") as errors:
-            self.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-P", "-m", JOB_PROCESS,
-                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=errors,
-                env=environ, limit=2**20,
-            )  # fmt: skip
+            argv = [sys.executable, "-P", "-m", JOB_PROCESS]
+            self.process = await AsyncChild.start(argv, environ, errors.fileno())
         self._ready.clear()
         self._owner.spawn(self._read(self.process))
         await self._send(self._owner.connection_of(self.caller))
@@ -150,7 +149,7 @@ class UserJobs:
 
     async def _send_params(self, job: str) -> None:
         """Send the parameters of a job, part by part as the process reads them."""
-        owner, part, count = self._owner, 0, job_messages.FRAME_BYTES // store.PART_BYTES
+        owner, part, count = self._owner, 0, job_messages.PART_BYTES // store.PART_BYTES
         while self.process is not None:
             data = await owner.stored(owner.store.read, job, "params", part, count)
             if not data:
@@ -160,36 +159,20 @@ class UserJobs:
 
     async def _send(self, message: job_messages.ToProcess) -> None:
         assert self.process is not None
-        assert self.process.stdin is not None
-        with contextlib.suppress(ConnectionError):  # `_read` sees the end of the process
-            self.process.stdin.write(job_messages.frame(message))
-            await self.process.stdin.drain()
+        await self.process.send(job_messages.encode(message))
 
-    async def _report(self) -> job_messages.FromProcess:
-        assert self.process is not None
-        assert self.process.stdout is not None
-        stream = self.process.stdout
-        (size,) = job_messages.LENGTH.unpack(await stream.readexactly(job_messages.LENGTH.size))
-        if size > job_messages.MAX_FRAME_BYTES:
-            raise OSError(f"a message of {size} bytes")
-        report: job_messages.FromProcess = job_messages.decode_report(
-            await stream.readexactly(size)
-        )
-        return report
-
-    async def _read(self, process: asyncio.subprocess.Process) -> None:
+    async def _read(self, process: AsyncChild) -> None:
         """Read the reports of the process until it ends."""
         try:
             while True:
-                await self._handle(await self._report())
-        except asyncio.IncompleteReadError:
+                await self._handle(job_messages.decode_report(await process.receive()))
+        except EOFError:
             pass
         except Exception:  # noqa: BLE001 - the process is ended, and its jobs run again
             _LOG.exception("the process of a user's jobs is ended")
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-        await process.wait()
+            process.kill()
+        await process.end()
         await self._lost()
 
     async def _handle(self, report: job_messages.FromProcess) -> None:
@@ -246,19 +229,12 @@ class UserJobs:
             if _cpu_s(self.process.pid, thread) > JOB_CPU_S:
                 self._too_long.add(job)
         if self._too_long:
-            with contextlib.suppress(ProcessLookupError):
-                self.process.kill()
+            self.process.kill()
 
     async def end(self) -> None:
         """End the process. Idempotent."""
-        process = self.process
-        if process is not None and process.stdin is not None:
-            process.stdin.close()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(process.wait(), 2.0)
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+        if self.process is not None:
+            await self.process.end(END_S)
         self._owner.release(self)
 
 

@@ -5,7 +5,6 @@ import base64
 import io
 import json
 import re
-import sys
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -67,7 +66,6 @@ async def certificate(*_: object) -> TokenCertificate:
 
 @pytest.fixture
 def api(env: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
-    monkeypatch.setitem(sys.modules, "uvloop", None)  # it runs processes in the main thread alone
     monkeypatch.setattr(GatewayStandIn, "certificate", certificate, raising=False)
     with gateway_of(env, tmp_path, ibm.routes) as gateway:
         opened = Api(gateway.url)
