@@ -26,7 +26,7 @@ from noise_models.build import build, coherent_error, independent_confusion
 from noise_models.channel import from_unitary
 from noise_models.layers import gate_key
 from noise_models.model import NoiseOptions
-from simenv.calibration.experiments import layers, procedure as experiments_procedure
+from simenv.calibration.experiments import amplification, layers, procedure as experiments_procedure
 from simenv.calibration.experiments.clifford import NativeOperation, native_set, x_turn
 from simenv.calibration.experiments.estimators import (
     NS_PER_US,
@@ -47,6 +47,7 @@ _ERRORS = ("error_1q", "error_half", "error_2q")
 _LEAKS = {"leakage": "leakage", "seepage": "seepage"}  # quantity -> field of a gate
 _PAIR_LEAKS = {"leakage_2q": "leakage", "seepage_2q": "seepage"}
 _ALL_LEAKS = _LEAKS | _PAIR_LEAKS
+_ABOUT_Z = frozenset("IZ")
 _TURNED = (
     "interleaved benchmarking does not measure the infidelity of a gate that rotates its qubits"
 )
@@ -122,7 +123,9 @@ class Claims:
         gate = self._model.calibration(estimate.gate, pair)
         if gate is None or self._has_layer(estimate.gate, pair):
             return None
-        pauli, angle = "ZZ", gate.over_rotation_rad or 0.0
+        pauli, angle = "ZZ", 0.0
+        if estimate.gate in amplification.DIAGONAL:
+            angle = gate.over_rotation_rad or 0.0
         if estimate.quantity == "z_angle_rad":
             first = estimate.qubits == (gate.qubits or pair)
             pauli, angle = "ZI" if first else "IZ", 0.0
@@ -163,7 +166,10 @@ class Claims:
             each.quantity == "zz_angle_rad" and each.has_signal and each.qubits == pair
             for each in estimates
         )
-        return _TURNED, angles and all(set(each.pauli) <= set("IZ") for each in gate.rotations)
+        by_parts = angles and all(set(each.pauli) <= _ABOUT_Z for each in gate.rotations)
+        if gate.over_rotation_rad and estimate.gate not in amplification.DIAGONAL:
+            by_parts = False
+        return _TURNED, by_parts
 
     def stated(self, estimate: Estimate) -> float | None:
         """Gate error as the snapshot states it, if it is below the limit; else None."""
@@ -568,9 +574,6 @@ def _stated(
     return msgspec.structs.replace(result, transitions=frozenset(moving), crosstalk=crosstalk)
 
 
-_DIAGONAL = ("cz", "cp", "rzz")  # entangling gates of which four are the identity
-
-
 def _leaking(
     info: DeviceInfo, claims: calibration.CalibrationSnapshot | None, tested: TestLayout
 ) -> tuple[dict[tuple[str, tuple[int, ...]], float], dict[int, float]]:
@@ -604,14 +607,14 @@ def _turned(
 ) -> frozenset[tuple[int, int]]:
     """Pairs whose entangling gate is claimed to turn its qubits about Z or ZZ beyond itself."""
     gate = native_set(info).entangler
-    if claims is None or gate is None or gate.name not in _DIAGONAL:
+    if claims is None or gate is None or not amplification.sequences(gate):
         return frozenset()
     model = build(claims, NoiseOptions())
     rotated = [
         pair
         for pair in tested.pairs
         if (own := model.calibration(gate.name, pair)) is not None
-        and (own.over_rotation_rad or any(set(each.pauli) <= set("IZ") for each in own.rotations))
+        and (own.over_rotation_rad or any(set(each.pauli) <= _ABOUT_Z for each in own.rotations))
     ]
     return frozenset(rotated)
 
@@ -834,7 +837,8 @@ def _gates(
             known = msgspec.structs.replace(
                 entry, qubits=place, rotations=_rotations(entry, place, by_quantity), **(out or {})
             )
-            if tuple(sorted(place)) in by_quantity.get("zz_angle_rad", {}):
+            measured_zz = tuple(sorted(place)) in by_quantity.get("zz_angle_rad", {})
+            if measured_zz and estimate.gate in amplification.DIAGONAL:
                 known = msgspec.structs.replace(known, over_rotation_rad=None)
             is_turned = entry.error is not None and _is_turned(known, entry.error)
             if estimate.quantity != "error_2q" or not is_turned:

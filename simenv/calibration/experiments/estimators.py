@@ -26,7 +26,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simenv.calibration.experiments import programs
+from simenv.calibration.experiments import amplification, programs
+from simenv.calibration.experiments.clifford import NativeOperation
 from simenv.calibration.experiments.plans import Counts, ExperimentSetting
 
 Array = NDArray[np.float64]
@@ -408,38 +409,51 @@ def interactions(counts: Counts, name: str, readout_name: str) -> list[Estimate]
     return estimates
 
 
-def rotations(counts: Counts, name: str, readout_name: str, gate: str) -> list[Estimate]:
+def rotations(
+    counts: Counts,
+    name: str,
+    readout_name: str,
+    entangler: NativeOperation,
+    beside_rad: Mapping[Place, float] | None = None,
+) -> list[Estimate]:
     """Angles in rad by which an entangling gate turns its qubits beyond itself: about ZZ, and each
-    about Z, by the phase that grows with the number of gates (`programs.rotations`). The place of
-    an angle about Z is its qubit and the other one."""
+    about Z, by the phases that grow with the number of gates (`programs.rotations`), of which each
+    is a sum of angles (`amplification.coefficients`). The place of an angle about Z is its qubit
+    and the other one. `beside_rad`: phases by the ZZ interaction of a pair during a half turn, where
+    sequences have such turns between their gates. How much of one acts before the turn is not
+    known: an angle is uncertain by half of it, and has that of a uniform distribution as error."""
     estimates = []
     misread = {(each.quantity, *each.qubits): each.value for each in readout(counts, readout_name)}
+    table = amplification.coefficients(entangler) / amplification.GATES
     for place, arms in sorted(tallies(counts, name).items()):
-        about_zz = []
+        rows: list[Array] = []
+        turns: list[PhaseFit] = []
         for target in range(2):
             pair = place if target == 0 else place[::-1]
             own = arms if target == 0 else {x: _exchanged(each) for x, each in arms.items()}
             p01, p10 = misread["p01", pair[1]], misread["p10", pair[1]]
-            weights = ((1.0 - p10, -p10), (-p01, 1.0 - p01))
             if 1.0 - p01 - p10 < LEAST_CONTRAST:
-                estimates.append(without_signal("z_angle_rad", pair, gate=gate))
                 continue
-            states = [_signals(own, 8 * target + 4 * k, each) for k, each in enumerate(weights)]
-            if not all(each.significant for each in states):
-                estimates.append(without_signal("z_angle_rad", pair, gate=gate))
+            for kind, block in enumerate(table):
+                for k, weights in enumerate(((1.0 - p10, -p10), (-p01, 1.0 - p01))):
+                    signals = _signals(own, 16 * kind + 8 * target + 4 * k, weights)
+                    if signals.significant:
+                        rows.append(block[target] + (1 - 2 * k) * block[2])
+                        turns.append(_turn_per_gate(signals))
+        matrix, errors = np.array(rows).reshape(-1, 3), np.array([each.error for each in turns])
+        weighted = matrix / errors[:, None]
+        inverse = np.linalg.pinv(weighted, rcond=1e-9)
+        values = inverse @ (np.array([each.frequency for each in turns]) / errors)
+        known = inverse @ weighted  # the identity where all angles follow from the phases
+        for k, pair in enumerate((place, place[::-1], place)):
+            quantity = "zz_angle_rad" if k == 2 else "z_angle_rad"
+            if abs(known[k, k] - 1.0) > 1e-6:
+                estimates.append(without_signal(quantity, pair, gate=entangler.name))
                 continue
-            zero, one = (_turn_per_gate(each) for each in states)
-            error = 0.5 * math.hypot(zero.error, one.error)
-            angle = 0.5 * (zero.frequency + one.frequency)
-            estimates.append(Estimate("z_angle_rad", pair, angle, error, gate=gate))
-            about_zz.append((0.5 * (zero.frequency - one.frequency), error))
-        if not about_zz:
-            estimates.append(without_signal("zz_angle_rad", place, gate=gate))
-            continue
-        values, errors = np.array(about_zz).T
-        weight = 1.0 / errors**2
-        mean, error = float(weight @ values / weight.sum()), float(weight.sum() ** -0.5)
-        estimates.append(Estimate("zz_angle_rad", place, mean, error, gate=gate))
+            error = float(np.linalg.norm(inverse[k]))
+            if len(table) > 1 and beside_rad is not None:
+                error = math.hypot(error, beside_rad.get(place, 0.0) / math.sqrt(12.0))
+            estimates.append(Estimate(quantity, pair, float(values[k]), error, gate=entangler.name))
     return estimates
 
 

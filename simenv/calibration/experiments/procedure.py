@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from noise_models.calibration import LayerCalibration
-from simenv.calibration.experiments import estimators, layers, plans, programs
+from simenv.calibration.experiments import amplification, estimators, layers, plans, programs
 from simenv.calibration.experiments.clifford import native_set
 from simenv.errors import OptionError
 from simenv.model.availability import Availability
@@ -388,6 +388,8 @@ class Procedure:
             return
         if name in _ARMS:
             arm, arms = _ARMS[name]
+            if name == ROTATIONS and self._gates.entangler is not None:
+                arms *= len(amplification.sequences(self._gates.entangler))
             if name in (LEAKAGE_HALF, LEAKAGE_2Q):
                 times = {place: self._leaking_numbers(name, place) for place in places}
             else:
@@ -462,6 +464,20 @@ class Procedure:
             if not qubits.isdisjoint(layer.qubits):
                 yield from layers.circuits(number, layer, alphabet, size, shots)
 
+    def _half_turn_phases(
+        self, interactions: Sequence[estimators.Estimate]
+    ) -> dict[estimators.Place, float]:
+        """Phases in rad of the ZZ interaction of pairs during half turns of their qubits."""
+        own = self._gates.half or self._gates.quarter
+        times = {each.qubits: each.duration_ns for each in self._info.operations
+                 if each.name == own.name and not math.isnan(each.duration_ns)}  # fmt: skip
+        phases = {}
+        for each in interactions:
+            longest = max(times.get((qubit,), times.get((), 0.0)) for qubit in each.qubits)
+            if each.has_signal:
+                phases[each.qubits] = 2e-6 * math.pi * each.value * longest
+        return phases
+
     def _duration_ns(self, pair: estimators.Place) -> float:
         """Duration of the entangling gate on a pair; 0.0: not known."""
         assert self._gates.entangler is not None
@@ -533,8 +549,12 @@ class Procedure:
             yield from estimators.interleaved(counts, plans.RB2, plans.IRB2, "error_2q", name)
             yield from estimators.per_clifford(counts, plans.RB2)
             yield from estimators.simultaneous(counts, plans.SIMULTANEOUS, gates.quarter.name)
-            yield from estimators.rotations(counts, ROTATIONS, READOUT, name)
-        yield from estimators.interactions(counts, ZZ, READOUT)
+        interactions = estimators.interactions(counts, ZZ, READOUT)
+        yield from interactions
+        if gates.entangler is not None:
+            yield from estimators.rotations(
+                counts, ROTATIONS, READOUT, gates.entangler, self._half_turn_phases(interactions)
+            )
         yield from estimators.joint_flips(counts, TOGETHER)
 
 

@@ -27,7 +27,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simenv.calibration.experiments import clifford
+from simenv.calibration.experiments import amplification, clifford
 from simenv.model.program import PROGRAM_FORMAT, Program
 
 # Rows of the operation table, the same in all circuits.
@@ -381,13 +381,30 @@ def measured_twice(alphabet: NativeGateRows, _duration_ns: float, arm: int) -> C
 def rotations(alphabet: NativeGateRows, number: float, arm: int) -> CircuitPiece:
     """Ramsey sequence with a number of entangling gates between its quarter turns, with the phase
     (arm mod 4) * pi / 2: on qubit 0 (arms 0-7) or 1 (arms 8-15), while the other one is in |0> or
-    |1> (arms 4-7 and 12-15). Gates that are diagonal, of which four are the identity, leave the sum
-    of their errors about Z (error amplification; Sheldon et al., Phys. Rev. A 93, 012301)."""
+    |1> (arms 4-7 and 12-15). Arms from 16 on: the same for each other sequence of
+    `amplification.sequences`, which the gates are part of."""
+    assert alphabet.gates.entangler is not None
+    kind, arm = divmod(arm, 16)
     target = arm // 8
     prepared = [alphabet.half(1 - target)] if arm % 8 >= 4 else []
-    turn, gates = alphabet.quarter(target), [alphabet.entangler()] * round(number)
+    turn = alphabet.quarter(target)
+    steps = amplification.sequences(alphabet.gates.entangler)[kind]
+    gates = [joined([_step(alphabet, each) for each in steps])]
+    gates *= round(number) // amplification.GATES
     phase = alphabet.z(math.pi / 2.0 * (arm % 4), target)
     return joined([*prepared, turn, alphabet.barrier(), *gates, alphabet.barrier(), phase, turn])
+
+
+def _step(alphabet: NativeGateRows, step: clifford.Step) -> CircuitPiece:
+    kind, qubit, turns = step
+    if kind == "entangler":
+        return alphabet.entangler()
+    if kind == "quarter":
+        return alphabet.quarter(qubit)
+    if kind == "z":
+        return alphabet.z(turns * math.pi / 2.0, qubit)
+    around = [alphabet.z(math.pi, qubit)] * turns
+    return joined([*around, alphabet.half(qubit), *around])
 
 
 def leaking_half(alphabet: NativeGateRows, number: float, arm: int) -> CircuitPiece:

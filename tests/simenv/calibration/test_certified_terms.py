@@ -9,6 +9,7 @@ from noise_models.calibration import (
     CalibrationSnapshot,
     GateCalibration,
     NativeGate,
+    PauliRotation,
     QubitCalibration,
 )
 from simenv.calibration import certify
@@ -104,3 +105,25 @@ def test_leakage_of_pairs_and_half_turns_is_recovered(entangler: str) -> None:
         (pair,) = [each for each in found if each.quantity == "leakage_2q"]
         resolved += pair.std_error < 0.3 * pair.value
     assert resolved >= DEVICES // 4
+
+
+@pytest.mark.parametrize("entangler", ["cx", "ecr", "cz"])
+def test_rotations_of_entangling_gates_are_recovered(entangler: str) -> None:
+    """Also beside an over-rotation of the gate and of half turns."""
+    rng = np.random.default_rng(2)
+    for seed in range(DEVICES // 2):
+        plain = device(rng, entangler)
+        angles = dict(zip(("ZZ", "IZ", "ZI"), rng.uniform(-0.08, 0.08, 3).tolist(), strict=True))
+        turns = tuple(PauliRotation(*each) for each in angles.items())
+        over = {"x": 0.01, "sx": 0.005, entangler: rng.uniform(-0.03, 0.03)}
+        gates = tuple(
+            msgspec.structs.replace(
+                each, over_rotation_rad=over.get(each.name), rotations=turns if each.qubits else ()
+            )
+            for each in plain.gates
+        )
+        truth = msgspec.structs.replace(plain, gates=gates)
+        found = measured(truth, {experiments.ROTATIONS: [(0, 1)]}, seed)
+        assert not wrong(truth, found, {"zz_angle_rad", "z_angle_rad"})
+        errors = [each.std_error for each in found if "angle" in each.quantity]
+        assert max(errors) < 1e-3
