@@ -419,7 +419,7 @@ def rotations(
     """Angles in rad by which an entangling gate turns its qubits beyond itself: about ZZ, and each
     about Z, by the phases that grow with the number of gates (`programs.rotations`), of which each
     is a sum of angles (`amplification.coefficients`). The place of an angle about Z is its qubit
-    and the other one. `beside_rad`: phases by the ZZ interaction of a pair during a half turn, where
+    and the other one. `beside_rad`: phases by the ZZ interaction of a pair in a half turn, where
     sequences have such turns between their gates. How much of one acts before the turn is not
     known: an angle is uncertain by half of it, and has that of a uniform distribution as error."""
     estimates = []
