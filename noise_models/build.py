@@ -243,6 +243,10 @@ class DocumentModel(ABC):
         """Return (0.0, 0.0): no leakage."""
         return 0.0, 0.0
 
+    def seepage(self, qubit: int, duration_ns: float) -> tuple[float, float]:  # noqa: ARG002
+        """Return (0.0, 0.0): no leakage."""
+        return 0.0, 0.0
+
     def leaked_readout(self, qubit: int) -> float:  # noqa: ARG002
         """Return 1.0: as |1>."""
         return 1.0
@@ -278,7 +282,7 @@ class DocumentModel(ABC):
 class DeviceModel(DocumentModel):
     """Noise of a device by the recipe `simenv`; see `NoiseModel` for the methods."""
 
-    VERSION = b"simenv noise 5"
+    VERSION = b"simenv noise 6"
 
     def __init__(self, snapshot: CalibrationSnapshot, options: NoiseOptions) -> None:
         self.snapshot = snapshot
@@ -296,7 +300,14 @@ class DeviceModel(DocumentModel):
         self._disturbed: dict[MeasurementCrosstalk, channels.Channel | None] = {}
         self._before: dict[tuple[str, int], channels.Channel | None] = {}
         self._disturbances: dict[int, Disturbance] = {}
-        super().__init__(snapshot, options, map(_relaxes, snapshot.qubits))
+        super().__init__(
+            snapshot,
+            options,
+            (
+                _relaxes(each) or (self.leaks and each.leaked_t1_us is not None)
+                for each in snapshot.qubits
+            ),
+        )
         self._terms: dict[int, dict[int, MeasurementCrosstalk]] = {}
         self._other_term: MeasurementCrosstalk | None = None
         for term in snapshot.measurement_crosstalk:
@@ -331,6 +342,26 @@ class DeviceModel(DocumentModel):
             return 0.0, 0.0
         leaks = gate.leaks_from_one(len(qubits)) * self._leakage_factor
         return min(leaks, 1.0), gate.seepage or 0.0
+
+    def seepage(self, qubit: int, duration_ns: float) -> tuple[float, float]:
+        """Return the populations of |1> and |0> after a decay from the third level: at its own rate
+        to |1>, then as an idle qubit relaxes. The rates are times the factor of `qubit.idle`."""
+        if not self.leaks or duration_ns <= 0.0:
+            return 0.0, 0.0
+        up, kept = _populations(self.idle(qubit, duration_ns))
+        excited = up / (1.0 - kept) if kept < 1.0 else 0.0
+        relaxed = -math.log(max(kept, 1e-300))  # g t of the rates g to |0>, and h t to |1>
+        if (own_us := self._qubits[qubit].leaked_t1_us) is None:
+            decayed = 2.0 * relaxed
+        else:
+            decayed = 1e-3 * duration_ns / own_us * self.options.factor("qubit.idle")
+        apart = decayed - relaxed
+        # h (e^(-g t) - e^(-h t)) / (h - g): neither in the third level nor relaxed
+        between = -math.expm1(-apart) / apart if apart else 1.0
+        first = decayed * math.exp(-relaxed) * between
+        gone = -math.expm1(-decayed)
+        one = min(first + excited * (gone - first), gone)
+        return one, gone - one
 
     def leaked_readout(self, qubit: int) -> float:
         """Return the calibrated probability; 1.0 if there is none."""
@@ -843,6 +874,7 @@ NOT_AER = (
     *("gate.coherent", "gate.crosstalk", "gate.over_rotation_rad", "gate.zz_khz"),
     *("gate.zz_angle_rad", "gate.iz_angle_rad"),
     *("gate.leakage", "gate.leakage_1q", "gate.leakage_2q", "gate.seepage", "qubit.leaked_readout"),
+    "qubit.leaked_t1_us",
     *("gate.zz_strength", "qubit.correlated_readout", "qubit.excited", "qubit.preparation"),
     *("qubit.memory", "qubit.memory_error", "qubit.measurement", "qubit.measure_decay"),
     *("qubit.measure_excitation", "qubit.measurement_crosstalk"),

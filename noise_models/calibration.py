@@ -83,6 +83,9 @@ class QubitCalibration(msgspec.Struct, frozen=True, omit_defaults=True, forbid_u
     # Probability that the qubit, in its third level, is read as |1> is (with p10), else as |0> is
     # (with p01). None: 1.
     leaked_readout: float | None = None
+    # T1 of the third level: time constant of its decay to |1> while the qubit waits. None: half of
+    # T1, as of a harmonic oscillator (Peterer et al., arXiv 1409.6031).
+    leaked_t1_us: float | None = None
     # Part of a readout inside a circuit after which the outcome is decided: relaxation before it
     # changes the outcome too. None: 0.
     readout_decided: float | None = None

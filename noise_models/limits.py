@@ -112,7 +112,7 @@ def _without_effect(model: DeviceModel) -> Iterable[str]:
     """Iterate over texts for the values of leaked qubits where no gate leaks, and for what acts as
     idle noise alone where that is off."""
     given = [name for name, _ in model.options.values]
-    for name in ("gate.seepage", "qubit.leaked_readout"):
+    for name in ("gate.seepage", "qubit.leaked_readout", "qubit.leaked_t1_us"):
         if name in given and not model.leaks:
             more = "; gate.leakage_1q and gate.leakage_2q give the device leakage"
             yield f"{name} changes nothing: no gate leaks{more}"

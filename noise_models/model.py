@@ -138,6 +138,10 @@ class NoiseModel(Protocol):
         """Return the probabilities that a gate takes a qubit from |1> to a third level, and that it
         brings one back from there to |1>, alike for each of its qubits."""
 
+    def seepage(self, qubit: int, duration_ns: float) -> tuple[float, float]:
+        """Return the probabilities that a qubit in its third level is in |1>, and in |0>, after an
+        idle time."""
+
     def leaked_readout(self, qubit: int) -> float:
         """Return the probability that a qubit in its third level is read as |1> is, and not as |0>
         is."""
@@ -191,13 +195,14 @@ VALUES = {
     "qubit.t1_us": math.inf, "qubit.t2_us": math.inf, "qubit.t2_star_us": math.inf,
     "qubit.excited": 1.0,
     "qubit.p01": 1.0, "qubit.p10": 1.0, "qubit.leaked_readout": 1.0,
+    "qubit.leaked_t1_us": math.inf,
     "qubit.preparation_error": 1.0, "qubit.reset_error": 1.0,
     "qubit.memory_error": 1.0, "qubit.measure_decay": 1.0, "qubit.measure_excitation": 1.0,
     "qubit.readout_decided": 1.0,
     "qubit.measurement_crosstalk_error": 1.0,
 }  # fmt: skip
 LARGEST_FACTOR = 1e9  # so that products of three factors and any calibrated value are finite
-_POSITIVE = ("qubit.t1_us", "qubit.t2_us", "qubit.t2_star_us")
+_POSITIVE = ("qubit.t1_us", "qubit.t2_us", "qubit.t2_star_us", "qubit.leaked_t1_us")
 RECIPES = ("simenv", "aer", "aer-properties")
 _RECIPE = "recipe."
 _IDLE = "recipe.idle"

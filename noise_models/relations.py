@@ -417,10 +417,17 @@ class _Composition:
         (p, s), (q, t) = (each.leakage(name, qubits) for each in (self._first, self._second))
         return p + q - p * q, s + t - s * t
 
+    def seepage(self, qubit: int, duration_ns: float) -> tuple[float, float]:
+        """Return the decay of the first model that leaks."""
+        return self._leaking.seepage(qubit, duration_ns)
+
     def leaked_readout(self, qubit: int) -> float:
         """Return the probability of the first model that leaks."""
-        model = self._first if self._first.leaks else self._second
-        return model.leaked_readout(qubit)
+        return self._leaking.leaked_readout(qubit)
+
+    @property
+    def _leaking(self) -> NoiseModel:
+        return self._first if self._first.leaks else self._second
 
     def preparation(self, qubit: int) -> Channel | None:
         """Compose the two channels at the start of a circuit."""

@@ -48,7 +48,7 @@ _FIT: dict[str, Range] = {
 }
 _NATIVE: dict[str, Range] = {"num_qubits": (1, 64), "num_params": (0, 64)}
 _QUBIT: dict[str, Range] = {
-    **dict.fromkeys(("t1_us", "t2_us"), US),
+    **dict.fromkeys(("t1_us", "t2_us", "leaked_t1_us"), US),
     "t2_star_us": STAR_US,
     **dict.fromkeys(("readout_ns", "reset_ns"), NS),
     **dict.fromkeys(("p01", "p10", "readout_error", "excited"), UNIT),

@@ -68,6 +68,7 @@ VALUES = (
     Value("measure_decay", "qubit", "Probability that a measurement leaves 1 in 0"),
     Value("measure_excitation", "qubit", "Probability that a measurement leaves 0 in 1"),
     Value("leaked_readout", "qubit", "Probability that a leaked qubit is read as 1"),
+    Value("leaked_t1_us", "qubit", "T1 of the third level", "us"),
     Value("readout_decided", "qubit", "Part of a readout after which its outcome is decided"),
     Value("jumps_per_hour", "jumps", "Jumps of T1 to its low value", "1/h", "per_hour"),
     Value("jump_dwell_s", "jumps", "Mean time at the low T1", "s", "dwell_s"),

@@ -272,7 +272,7 @@ def _student_quantile(level: float, freedom: int) -> float:
 
 
 _BROKEN = 1.0  # calibrated error of a gate that does not work
-_TIMES = ("t1_us", "t2_us")  # absent: a rate of 0
+_TIMES = ("t1_us", "t2_us", "leaked_t1_us")  # absent: a rate of 0
 
 
 def blended(
@@ -422,7 +422,14 @@ def _with_meanings(qubit: calibration.QubitCalibration) -> calibration.QubitCali
         readout_error=mean,
         preparation_error=qubit.excited if prepared is None else prepared,
         leaked_readout=1.0 if leaked is None else leaked,
+        leaked_t1_us=_leaked_t1_us(qubit),
     )
+
+
+def _leaked_t1_us(qubit: calibration.QubitCalibration) -> float | None:
+    if qubit.leaked_t1_us is None and qubit.t1_us is not None:
+        return 0.5 * qubit.t1_us
+    return qubit.leaked_t1_us
 
 
 def _jumps(

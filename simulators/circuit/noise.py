@@ -163,28 +163,32 @@ class Detunings(msgspec.Struct, frozen=True, eq=False):
 
 
 class Leakage(msgspec.Struct, frozen=True, eq=False):
-    """Gates that take a qubit from |1> to a third level with probability `leak`, and bring one back
-    from there to |1> with probability `seep`, in order; see `passes.leakage`."""
+    """Gates that take a qubit from |1> to a third level with probability `leak`, and gates and idle
+    times that bring one back from there to |1> with probability `seep` and to |0> with probability
+    `decay`, in order; see `passes.leakage`."""
 
-    after: NDArray[np.int64]  # [events]: the gate that each follows
+    after: NDArray[np.int64]  # [events]: the operation that each follows
     places: NDArray[np.int64]  # [events]: location of the noise program that each precedes
     qubits: NDArray[np.int64]  # [events]
     leak: NDArray[np.float64]  # [events]
     seep: NDArray[np.float64]  # [events]
+    decay: NDArray[np.float64]  # [events]
     readout: NDArray[np.float64]  # [qubits]: probability that a leaked qubit is read as |1> is
 
     def of(self, operations: NDArray[np.int64], wires: NDArray[np.int64]) -> Leakage | None:
-        """Leakage in the numbering of a part with all locations; see `Detunings.of`. None: it has
-        none."""
-        inside = (self.qubits < wires.size) & np.isin(self.after, operations)
+        """Leakage in the numbering of a part with all locations; see `Detunings.of`. Events without
+        leakage after an operation that the part lacks, as idle times, follow the last earlier one.
+        None: it has none."""
+        inside = (self.leak == 0.0) | np.isin(self.after, operations)
+        inside &= self.qubits < wires.size
         inside[inside] = wires[self.qubits[inside]] >= 0
         if not inside.any():
             return None
         owners = np.flatnonzero(wires >= 0)
         return Leakage(
-            np.searchsorted(operations, self.after[inside]), self.places[inside],
+            np.searchsorted(operations, self.after[inside], side="right") - 1, self.places[inside],
             wires[self.qubits[inside]], self.leak[inside], self.seep[inside],
-            self.readout[owners[np.argsort(wires[owners])]],
+            self.decay[inside], self.readout[owners[np.argsort(wires[owners])]],
         )  # fmt: skip
 
     @property
@@ -194,7 +198,7 @@ class Leakage(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def memory_bytes(self) -> int:
-        return 40 * self.qubits.size + self.readout.nbytes
+        return 48 * self.qubits.size + self.readout.nbytes
 
 
 class NoiseProgram(msgspec.Struct, frozen=True, eq=False):

@@ -319,7 +319,11 @@ def _flag_step(number: int, after: int, qubit: int, step: FlagChannel) -> Locate
             [[zero, 0], [0, 0]], [[0, zero], [0, 0]], [[0, 0], [one, 0]], [[0, 0], [0, one]],
         ])  # fmt: skip
         return LocatedFlag(number, after, qubit, leaked=chosen)
-    returns = error(step.seep, [[[0, 0], [1, 0]], [[0, 0], [0, 1]]])
+    back = step.seep + step.decay
+    zero, one = (math.sqrt(p / back) if back else 0.0 for p in (step.decay, step.seep))
+    returns = error(back, [
+        [[0, 0], [one, 0]], [[0, 0], [0, one]], [[zero, 0], [0, 0]], [[0, zero], [0, 0]],
+    ])  # fmt: skip
     return LocatedFlag(number, after, qubit, step.leak, returns, clears=True)
 
 

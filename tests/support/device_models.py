@@ -90,6 +90,9 @@ class DeviceModel:
     def leakage(self, name: str, qubits: tuple[int, ...]) -> tuple[float, float]:
         return 0.0, 0.0
 
+    def seepage(self, qubit: int, duration_ns: float) -> tuple[float, float]:
+        return 0.0, 0.0
+
     def leaked_readout(self, qubit: int) -> float:
         return 1.0
 

@@ -40,6 +40,7 @@ _VALUES = (
     ("measure_decay", "Probability that a measurement leaves 1 in 0."),
     ("measure_excitation", "Probability that a measurement leaves 0 in 1."),
     ("leaked_readout", "Probability that a leaked qubit is read as 1."),
+    ("leaked_t1_us", "T1 of the third level, in us."),
     ("readout_decided", "Part of a readout after which its outcome is decided."),
     ("jumps_per_hour", "Jumps of T1 to its low value, in 1/h."),
     ("jump_dwell_s", "Mean time at the low T1, in s."),

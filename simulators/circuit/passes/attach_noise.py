@@ -266,10 +266,13 @@ class _CircuitNoise:
         delays = self._delays_ns()
         prepared = np.flatnonzero(self._touched)
         before = np.full(prepared.size, -1)
-        groups = [(before, self._registry.preparations(prepared), prepared, _NO_QUBITS)]
+        preparations = self._registry.preparations(prepared)
+        self._prepared = np.count_nonzero(preparations >= 0)
+        groups = [(before, preparations, prepared, _NO_QUBITS)]
         irregular = self._irregular_locations()
         duration_ns = -1.0
         waits = _NO_QUBITS, _NO_QUBITS, np.zeros(0)
+        idle, idle_ns = None, np.zeros(0)
         if delays.size:
             self._durations[self._delay_ops] = delays
         uses, order = self._layers() if self._model.layers else ([], None)
@@ -286,11 +289,14 @@ class _CircuitNoise:
         if self._model.has_idle_noise:
             duration_ns = result.duration_ns
             waits = result.idle_after, result.idle_qubit, result.idle_ns
-            groups.append(self._before_layers(uses, self._timed(result, delays)))
+            timed, idle_ns = self._timed(result, delays)
+            idle = self._before_layers(uses, timed)
+            groups.append(idle)
         elif delays.size:
             waiting = self._operands.wires[self._operands.first[self._delay_ops]]
             channels = self._registry.idle.channel_ids(waiting, delays)
-            groups.append((self._delay_ops, channels, waiting, _NO_QUBITS))
+            idle, idle_ns = (self._delay_ops, channels, waiting, _NO_QUBITS), delays
+            groups.append(idle)
         if self._registry.decides:
             groups.append(self._before_decisions())
         if self._model.disturbs:
@@ -319,7 +325,7 @@ class _CircuitNoise:
         readout = self._readout()
         program = _assembled(registry, digest, locations, used[:number], readout, duration_ns)
         if registry.leaks:
-            program = self._leaking(program, irregular)
+            program = self._leaking(program, irregular, idle, idle_ns)
         return self._detuned(program, waits, delays, uses) if registry.is_detuned else program
 
     def _layers(self) -> tuple[list[layers.LayerUse], NDArray[np.int64] | None]:
@@ -377,13 +383,32 @@ class _CircuitNoise:
         after, channels, first, second = np.array(rows, np.int64).T.copy()
         return [(after, channels, first, second)]
 
-    def _leaking(self, program: NoiseProgram, irregular: _Locations) -> NoiseProgram:
-        """A noise program with the leakage of gates, after each one's own channels."""
+    def _leaking(
+        self, program: NoiseProgram, irregular: _Locations, idle: _Group | None, idle_ns: _Times
+    ) -> NoiseProgram:
+        """A noise program with the leakage of gates, after each one's own channels, and the decay
+        of leaked qubits, after the relaxation of each idle time. `idle_ns`: 0.0 for rows of `idle`
+        that are none."""
         count = self._circuit.ops.size
         own = np.concatenate((self._located[:, 0], irregular[:, 0]))
         ends = np.searchsorted(program.locations[:, 0], np.arange(-1, count))
         ends[1:] += np.bincount(own, minlength=count)
-        found = leakage.leakage(self._circuit, self._operands, self._model, ends)
+        if idle is None:
+            waits = leakage.Waits(_NO_QUBITS, _NO_QUBITS, _NO_QUBITS, np.zeros(0))
+        else:
+            after, channels, qubits, _ = idle
+            first = ends.copy()
+            first[0] = self._prepared  # of the locations before the first operation
+            order = np.argsort(after, kind="stable")
+            written = np.cumsum(channels[order] >= 0)
+            begin = np.searchsorted(after[order], after[order])
+            before = np.where(begin > 0, written[begin - 1], 0)
+            places = first[after[order] + 1] + written - before
+            mine = idle_ns[order] > 0.0
+            waits = leakage.Waits(
+                after[order][mine], places[mine], qubits[order][mine], idle_ns[order][mine]
+            )
+        found = leakage.leakage(self._circuit, self._operands, self._model, ends, waits)
         if found is None:
             return program
         kinds = program.kinds | {"leakage"}
@@ -481,7 +506,11 @@ class _CircuitNoise:
         if self._model.has_idle_noise or self._registry.is_detuned or self._model.layers:
             return True
         waiting = set(self._operands.wires[self._operands.first[self._delay_ops]].tolist())
-        return any(self._model.idle(qubit, _PROBE_NS) is not None for qubit in waiting)
+        return any(
+            self._model.idle(qubit, _PROBE_NS) is not None
+            or any(self._model.seepage(qubit, _PROBE_NS))
+            for qubit in waiting
+        )
 
     def _schedule(self, durations: NDArray[np.float64]) -> Schedule:
         return schedule(
@@ -502,8 +531,9 @@ class _CircuitNoise:
             return None
         return time_order(after_writers(self._circuit, timing.start_ns))
 
-    def _timed(self, timing: Schedule, delays: NDArray[np.float64]) -> _Group:
-        """Relaxation of waiting qubits, and ZZ interaction of coupled ones."""
+    def _timed(self, timing: Schedule, delays: NDArray[np.float64]) -> tuple[_Group, _Times]:
+        """Relaxation of waiting qubits, and ZZ interaction of coupled ones; of the former the time
+        of each row, else 0.0."""
         registry = self._registry
         pairs = registry.coupled(self._circuit.num_qubits)
         rows = timed_noise.timed_noise(
@@ -523,7 +553,8 @@ class _CircuitNoise:
             channels[mine] = cache.channel_ids(owners, rows.time_ns[mine])
         pair = rows.owner[together]
         first[together], second[together] = pairs.first[pair], pairs.second[pair]
-        return rows.after, channels, first, second
+        times = np.where(read | together, 0.0, rows.time_ns)
+        return (rows.after, channels, first, second), times
 
     def _before_decisions(self) -> _Group:
         """Relaxation that the outcomes of measurements inside the circuit have seen."""

@@ -7,8 +7,9 @@ the others, and a classical flag says whether a qubit is leaked. Gates on it alo
 the other qubits of a gate, and of a channel on two qubits, it acts like the completely mixed state
 I / 2: a controlled-Z dephases the partner, a controlled-X on a leaked control flips it half of the
 time. (The phase that a partner gets from a leaked transmon is random: Varbanov et al., arXiv
-2002.07119, section II.) A leaked qubit is read as |1> with a probability of its own, and a reset
-brings it back.
+2002.07119, section II.) While it waits, a leaked qubit decays to |1> and from there to |0>: it
+comes back to one of them with probabilities of its own. It is read as |1> with a probability of
+its own, and a reset brings it back.
 
 A leaked qubit has an arbitrary state in an engine; it is mixed before an operation that shows it,
 and set before a measurement. `flagged` has the flags as qubits of their own, which only channels
@@ -41,9 +42,10 @@ def lost(program: NoiseProgram) -> NoiseProgram:
     """Leakage of the gates of a noise program as maps that only keep the shots that stay."""
     found = program.leakage
     assert found is not None
-    rates, number = np.unique(found.leak, return_inverse=True)
+    out = found.leak > 0.0
+    rates, number = np.unique(found.leak[out], return_inverse=True)
     locations = np.column_stack(
-        (found.after, number, found.qubits, np.full(number.size, -1, np.int64))
+        (found.after[out], number, found.qubits[out], np.full(number.size, -1, np.int64))
     )
     channels = []
     for leak in rates.tolist():
@@ -60,12 +62,13 @@ class FlagChannel(Channel, frozen=True, eq=False):
     kind: int
     leak: float
     seep: float
+    decay: float
 
 
 class FlagStep(msgspec.Struct, frozen=True, eq=False):
     """What happens to a qubit and its flag. LEAK: with probability `leak` from |1>, back with
-    `seep`; MIX: a leaked qubit is completely mixed; READ: it is in |1> with probability `leak`,
-    else in |0>; RETURN: the flag is cleared."""
+    `seep`, and with `decay` to |0>; MIX: a leaked qubit is completely mixed; READ: it is in |1>
+    with probability `leak`, else in |0>; RETURN: the flag is cleared."""
 
     kind: int
     after: int  # the operation that it follows, -1: before all
@@ -73,13 +76,29 @@ class FlagStep(msgspec.Struct, frozen=True, eq=False):
     qubit: int
     leak: float = 0.0
     seep: float = 0.0
+    decay: float = 0.0
+
+
+class Waits(msgspec.Struct, frozen=True, eq=False):
+    """Idle times: the operation and the location that each one's relaxation follows and precedes,
+    by the rules of `Leakage`."""
+
+    after: NDArray[np.int64]
+    places: NDArray[np.int64]
+    qubits: NDArray[np.int64]
+    time_ns: NDArray[np.float64]
 
 
 def leakage(
-    circuit: Circuit, operands: Operands, model: NoiseModel, gate_ends: NDArray[np.int64]
+    circuit: Circuit,
+    operands: Operands,
+    model: NoiseModel,
+    gate_ends: NDArray[np.int64],
+    waits: Waits,
 ) -> Leakage | None:
-    """Leakage of the gates of a circuit; None: no gate leaks. `gate_ends` [operations + 1]: first
-    location after those of the gate's own channels, operation -1 first."""
+    """Leakage of the gates of a circuit, and decay while leaked qubits wait; None: no gate leaks.
+    `gate_ends` [operations + 1]: first location after those of the gate's own channels, operation
+    -1 first."""
     names, ops = circuit.noise_names, circuit.ops
     known: dict[tuple[int, tuple[int, ...]], tuple[float, float]] = {}
     rows: list[tuple[int, int, int]] = []
@@ -95,10 +114,48 @@ def leakage(
     if not leaking:
         return None
     acting = [n for n, row in enumerate(rows) if row[2] in leaking]
-    after, place, qubits = np.array(rows, np.int64)[acting].T
-    found = np.array(rates)[acting]
+    events = np.array(rows, np.int64)[acting]
+    found = np.column_stack((np.array(rates)[acting], np.zeros(len(acting))))
+    idle, decays = _decays(waits, model, _first_leaks(events, found, operands))
+    events, found = np.concatenate((events, idle)), np.concatenate((found, decays))
+    order = np.lexsort((events[:, 1], events[:, 0]))
+    after, place, qubits = events[order].T
+    leak, seep, decay = found[order].T
     readout = np.array([model.leaked_readout(q) for q in range(circuit.num_qubits)])
-    return Leakage(after, place, qubits, found[:, 0], found[:, 1], readout)
+    return Leakage(after, place, qubits, leak, seep, decay, readout)
+
+
+def _first_leaks(
+    events: NDArray[np.int64], rates: NDArray[np.float64], operands: Operands
+) -> dict[int, int]:
+    """Operation after which each qubit may be leaked; -1 in circuits with loops."""
+    if not {gates.FOR, gates.WHILE}.isdisjoint(operands.codes.tolist()):
+        return dict.fromkeys(events[:, 2].tolist(), -1)
+    found = events[rates[:, 0] > 0.0][::-1]
+    return dict(zip(found[:, 2].tolist(), found[:, 0].tolist(), strict=True))
+
+
+def _decays(
+    waits: Waits, model: NoiseModel, leaks: dict[int, int]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Rows (operation, location, qubit) of idle times of qubits that may be leaked, and their
+    probabilities (0, to |1>, to |0>)."""
+    known: dict[tuple[int, float], tuple[float, float]] = {}
+    rows: list[tuple[int, int, int]] = []
+    rates: list[tuple[float, float, float]] = []
+    for after, place, qubit, time in zip(
+        waits.after.tolist(), waits.places.tolist(), waits.qubits.tolist(), waits.time_ns.tolist(),
+        strict=True,
+    ):  # fmt: skip
+        if leaks.get(qubit, after + 1) > after:
+            continue
+        key = qubit, time
+        if key not in known:
+            known[key] = model.seepage(*key)
+        if any(known[key]):
+            rows.append((after, place, qubit))
+            rates.append((0.0, *known[key]))
+    return np.array(rows, np.int64).reshape(-1, 3), np.array(rates).reshape(-1, 3)
 
 
 def steps(circuit: Circuit, noise: NoiseProgram) -> Iterator[FlagStep]:
@@ -117,7 +174,7 @@ def steps(circuit: Circuit, noise: NoiseProgram) -> Iterator[FlagStep]:
     ends = np.searchsorted(after, np.arange(-1, codes.size), side="right")
     event, events = 0, list(
         zip(found.after.tolist(), found.places.tolist(), found.qubits.tolist(),
-            found.leak.tolist(), found.seep.tolist(), strict=True)
+            found.leak.tolist(), found.seep.tolist(), found.decay.tolist(), strict=True)
     )  # fmt: skip
     for k, code in enumerate([gates.BARRIER, *codes.tolist()]):
         op, before = k - 1, int(ends[k - 1]) if k else 0
@@ -133,8 +190,8 @@ def steps(circuit: Circuit, noise: NoiseProgram) -> Iterator[FlagStep]:
         mixed = set(mine) if code >= gates.UNITARY else set()
         for place in range(before, end + 1):
             while event < len(events) and events[event][:2] == (op, place):
-                _, _, qubit, leak, seep = events[event]
-                yield FlagStep(LEAK, op, place, qubit, leak, seep)
+                _, _, qubit, *rates = events[event]
+                yield FlagStep(LEAK, op, place, qubit, *rates)
                 mixed.discard(qubit)
                 event += 1
             if place < end and noise.locations[place, Q1] >= 0:
@@ -176,12 +233,12 @@ def flagged(circuit: Circuit, noise: NoiseProgram) -> FlaggedCircuit:
     assert found is not None
     owners = np.unique(found.qubits).tolist()
     flag = {qubit: circuit.num_qubits + k for k, qubit in enumerate(owners)}
-    numbers: dict[tuple[int, float, float], int] = {}
+    numbers: dict[tuple[int, float, float, float], int] = {}
     channels = list(noise.channels)
     rows: list[tuple[int, int, int, int]] = []
     places: list[int] = []
     for step in steps(circuit, noise):
-        key = step.kind, step.leak, step.seep
+        key = step.kind, step.leak, step.seep, step.decay
         if key not in numbers:
             numbers[key] = len(channels)
             channels.append(_channel(*key))
@@ -230,12 +287,12 @@ def has_flags(noise: NoiseProgram) -> bool:
 
 
 @functools.lru_cache(maxsize=256)
-def _channel(kind: int, leak: float, seep: float) -> FlagChannel:
+def _channel(kind: int, leak: float, seep: float, decay: float) -> FlagChannel:
     """Channel of a step on a qubit (bit 0) and its flag (bit 1)."""
-    return FlagChannel(_map(kind, leak, seep).ptm, kind, leak, seep)
+    return FlagChannel(_map(kind, leak, seep, decay).ptm, kind, leak, seep, decay)
 
 
-def _map(kind: int, leak: float, seep: float) -> Channel:
+def _map(kind: int, leak: float, seep: float, decay: float) -> Channel:
 
     def unit(row: int, column: int, weight: float = 1.0) -> NDArray[np.complex128]:
         result = np.zeros((4, 4), np.complex128)
@@ -245,8 +302,10 @@ def _map(kind: int, leak: float, seep: float) -> Channel:
     if kind == RETURN:
         return from_kraus([np.array([[1, 0], [0, 0]]), np.array([[0, 1], [0, 0]])])
     if kind == LEAK:
-        stays = np.diag(np.sqrt([1.0, 1.0 - leak, 1.0 - seep, 1.0 - seep])).astype(np.complex128)
-        return from_kraus([stays, unit(3, 1, leak), unit(1, 2, seep), unit(1, 3, seep)])
+        left = max(1.0 - seep - decay, 0.0)
+        stays = np.diag(np.sqrt([1.0, 1.0 - leak, left, left])).astype(np.complex128)
+        back = [unit(to, at, p) for to, p in ((1, seep), (0, decay)) for at in (2, 3)]
+        return from_kraus([stays, unit(3, 1, leak), *back])
     share = 0.5 if kind == MIX else leak
     sets = [unit(2 + to, 2 + at, (1.0 - share, share)[to]) for at in (0, 1) for to in (0, 1)]
     return from_kraus([np.diag([1, 1, 0, 0]).astype(np.complex128), *sets])

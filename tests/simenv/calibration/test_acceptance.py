@@ -94,7 +94,7 @@ EVERY_TERM = CalibrationSnapshot(
             t1_us=40.0, t2_us=30.0, frequency_ghz=5.0, p01=0.02, p10=0.05, readout_ns=700.0,
             readout_error=0.03, excited=0.02, reset_error=0.03, reset_ns=900.0,
             preparation_error=0.04, t2_star_us=20.0, memory_error=0.0121, measure_decay=0.1,
-            measure_excitation=0.05, leaked_readout=0.4, readout_decided=0.3,
+            measure_excitation=0.05, leaked_readout=0.4, leaked_t1_us=15.0, readout_decided=0.3,
             t1_jumps=T1Jumps(1.0, 100.0, 0.2, low=True),
         )
         for _ in range(2)
@@ -136,6 +136,11 @@ def _flat(value: object, place: tuple[object, ...] = ()) -> dict[tuple[object, .
             "leaked_readout": 1.0 if value.leaked_readout is None else value.leaked_readout,
             "preparation_error": (
                 value.excited if value.preparation_error is None else value.preparation_error
+            ),
+            "leaked_t1_us": (
+                (2.0 / value.t1_us if value.t1_us else 0.0)
+                if value.leaked_t1_us is None
+                else 1.0 / value.leaked_t1_us
             ),
             "t1_us": 1.0 / value.t1_us if value.t1_us else 0.0,
             "t2_us": 1.0 / value.t2_us if value.t2_us else 0.0,

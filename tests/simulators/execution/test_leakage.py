@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 import pytest
+import scipy.linalg
 from arrays import Arrays
 from engines import CARDS, Runner
 from noise_references import (
@@ -43,8 +44,11 @@ def device(rng: np.random.Generator) -> CalibrationSnapshot:
             p01=float(rng.uniform(0.0, 0.1)),
             p10=float(rng.uniform(0.0, 0.1)),
             leaked_readout=float(rng.uniform(0.0, 1.0)),
+            leaked_t1_us=third,
+            excited=float(rng.uniform(0.0, 0.2)),
+            preparation_error=0.0,
         )
-        for _ in range(2)
+        for third in (None, float(rng.uniform(1.0, 20.0)))
     ]
     gates = [
         GateCalibration(
@@ -104,6 +108,29 @@ class ThreeLevels(DeviceReference):
                 ],
                 [qubit],
             )
+
+    def gate(self, name: str, qubits: Sequence[int]) -> None:
+        waiting = self.begun - set(qubits)
+        super().gate(name, qubits)
+        for qubit in waiting:
+            self.decay(qubit, 1e-3 * (self.calibrated(name, qubits).duration_ns or 0.0))
+
+    def decay(self, qubit: int, time_us: float) -> None:
+        """Decay of the third level while a qubit waits, by the rate equation of the levels; that of
+        the others has acted."""
+        each, (t1_us, _) = self.snapshot.qubits[qubit], self.times_us(qubit)
+        up, rate = (each.excited or 0.0) / t1_us, 1.0 / t1_us
+        third = 1.0 / (0.5 * t1_us if each.leaked_t1_us is None else each.leaked_t1_us)
+        rates = np.array([[-up, rate - up, 0.0], [up, up - rate, third], [0.0, 0.0, -third]])
+        zero, one, left = scipy.linalg.expm(rates * time_us)[:, 2]
+        self.apply(
+            [
+                np.diag(np.sqrt([1.0, 1.0, left])),
+                math.sqrt(one) * unit(1, 2),
+                math.sqrt(zero) * unit(0, 2),
+            ],
+            [qubit],
+        )
 
     def error(self, gate: GateCalibration, qubits: Sequence[int]) -> float:
         """What leaks is a part of the gate's error."""
@@ -221,6 +248,33 @@ def test_measurements_resets_and_conditions_act_on_leaked_qubits() -> None:
 def test_dynamic_trajectories_have_the_exact_distribution(engine: str, shots: int) -> None:
     circuit, wanted = dynamic_case()
     assert_counts(engine, circuit, attached(circuit, LEVELS_DEVICE), wanted, shots=shots)
+
+
+def waiting_case(time_ns: float) -> Circuit:
+    """x leaks from |1> with probability 1/2; the qubit waits, and is read."""
+    circuit = Arrays(1, 1).add("x", [0])
+    return circuit.add("delay", [0], params=(time_ns,)).measure([0]).circuit()
+
+
+@pytest.mark.parametrize("own_us", [None, 7.0])
+@pytest.mark.parametrize("idle", [True, False])  # delays of a circuit act without a schedule too
+def test_a_leaked_qubit_comes_back_while_it_waits(own_us: float | None, idle: bool) -> None:
+    t1_us, time_us = 20.0, 10.0
+    qubit = QubitCalibration(t1_us=t1_us, t2_us=t1_us, leaked_readout=1.0, leaked_t1_us=own_us)
+    snapshot = chip([GateCalibration("x", (), 0.6, leakage=0.25)], [qubit])
+    rate, third = 1.0 / t1_us, 1.0 / (own_us or 0.5 * t1_us)
+    relaxed, left = math.exp(-rate * time_us), math.exp(-third * time_us)
+    one = third * (relaxed - left) / (third - rate)
+    state = distribution(
+        waiting_case(1e3 * time_us), attached(waiting_case(1e3 * time_us), snapshot,
+        {"idle": idle, "gate.depolarizing": 0}),
+    )  # fmt: skip
+    assert state[1] == pytest.approx(0.5 * relaxed + 0.5 * (left + one), abs=1e-9)
+    still = distribution(
+        waiting_case(1e3 * time_us), attached(waiting_case(1e3 * time_us), snapshot,
+        {"idle": idle, "gate.depolarizing": 0, "qubit.idle": 0}),
+    )  # fmt: skip
+    assert still[1] == pytest.approx(1.0, abs=1e-9)
 
 
 def test_its_factor_takes_leakage_out() -> None:
