@@ -25,6 +25,8 @@ from noise_models.model import NoiseOptions
 from simenv.calibration import accept, judge
 from simenv.calibration.data import CountsData, CountsRecord
 from simenv.calibration.fit import components as fit_parts, solve
+from simenv.calibration.fit.components import Component
+from simenv.calibration.fit.identify import LikelihoodFit
 from simenv.calibration.fit.observations import (
     DeviceCompiler,
     Distributions,
@@ -336,33 +338,24 @@ def _noiseless(samples: Sequence[tuple[Sample, Sample]]) -> str:
     )
 
 
-def uniform(records: Sequence[CountsRecord], predictor: Predictor) -> str:
-    """Part of all counts that is uniform beside what a fitted device explains: its gates may have
-    any errors. The scatter of circuit bodies and shot noise give its standard error."""
-    circuits = accept.held_out_circuits(records, [0] * len(records), {})
-    chosen = np.linspace(0, len(circuits) - 1, min(len(circuits), MOST_CIRCUITS)).astype(int)
-    sums: dict[str, NDArray[np.float64]] = {}
-    for k in chosen.tolist():
-        record = circuits[k].record
-        prediction = predictor.prediction(record)
-        if prediction is None or prediction.num_bits > _MOST_BITS:
-            continue
-        each = _sample(record, prediction)
-        change = 1.0 / len(each.predicted) - each.predicted
-        scale = record.shots * change / np.maximum(each.predicted, 1e-12)
-        row = np.array([scale @ (each.measured - each.predicted), scale @ change])
-        sums[record.body] = sums.get(record.body, np.zeros(2)) + row
-    found, weights = np.array(list(sums.values())).reshape(-1, 2).T
-    if not (weight := float(weights.sum())):
-        return ""
-    part = float(found.sum()) / weight
-    scatter = float(np.sum((found - part * weights) ** 2)) / weight**2
-    low = part - _NORMAL * math.sqrt(max(scatter, 1.0 / weight))
-    if low <= _MOST_UNIFORM:
+def uniform(fit: LikelihoodFit) -> str:
+    """Part of all counts that is uniform whatever the circuit, with the greatest likelihood beside
+    all values of the device: errors of gates grow with the depth, those of readout are of single
+    records and of pairs."""
+    part = Component(fit_parts.UNIFORM, ())
+    likelihood = fit.likelihood.with_unknown(part)
+    gradient = np.append(np.zeros(len(fit.best.x)), 1.0)
+    step = likelihood.at(np.append(fit.best.x, 0.0))
+    low, _ = likelihood.ends(step, gradient, 0.0)  # the least deviance as a parabola
+    if low[-1] <= _MOST_UNIFORM:
+        return ""  # without the search for the greatest likelihood
+    best = likelihood.maximum(likelihood.values(low)[: len(low)])
+    low, _ = likelihood.ends(best, gradient, _NORMAL**2)
+    if low[-1] <= _MOST_UNIFORM:
         return ""
     return (
-        f"{part:.1%} of the counts are uniform over all outcomes, whatever the circuit (at least"
-        f" {low:.1%}), which no errors of gates or readout explain"
+        f"{best.x[-1]:.1%} of the counts are uniform over all outcomes, whatever the circuit (at"
+        f" least {low[-1]:.1%}), which no errors of gates or readout explain"
     )
 
 

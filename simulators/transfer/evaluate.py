@@ -77,6 +77,14 @@ class JointFlip(msgspec.Struct, frozen=True):
     param: int = -1
 
 
+class UniformPart(msgspec.Struct, frozen=True):
+    """Part of the records of a circuit that are uniform over all outcomes, and the number of the
+    parameter that it is; -1: none."""
+
+    share: float = 0.0
+    param: int = -1
+
+
 class _PackedChannels(msgspec.Struct, frozen=True, eq=False):
     """Arrays of a channel set, as `evolution.evolve` takes them."""
 
@@ -86,6 +94,9 @@ class _PackedChannels(msgspec.Struct, frozen=True, eq=False):
     first: NDArray[np.int64]  # [1 + 2 pair chains]
     entries: NDArray[np.int64]  # [entries, 3]
     values: NDArray[np.float64]  # [entries]
+
+
+_NOT_UNIFORM = UniformPart()
 
 
 class ChannelSet:
@@ -99,6 +110,7 @@ class ChannelSet:
         detuning: Detuning = _UNCHANGED,
         together: Sequence[ReadTogether] = (),
         joint: Sequence[JointFlip] = (),
+        uniform: UniformPart = _NOT_UNIFORM,
     ) -> None:
         """Set up. `channels`: by the numbers in programs, None where no program has it. `readout`:
         confusion [2, 2] (row read, column true) of a qubit of the circuit; qubits without one are
@@ -106,6 +118,7 @@ class ChannelSet:
         self.detuning = detuning
         self.together = together
         self.joint = joint
+        self.uniform = uniform
         self.readout = readout
         self.table = table
         self._channels = channels
@@ -309,7 +322,7 @@ def walsh(values: NDArray[np.float64], bits: int) -> NDArray[np.float64]:
 
 class Readout:
     """Confusion of the qubit of each measured bit, if it has one, then those of groups of qubits,
-    then joint flips of pairs."""
+    then joint flips of pairs, then the uniform part."""
 
     def __init__(self, program: TransferProgram | ParityProgram, channels: ChannelSet) -> None:
         wires = [program.qubits[qubit] for qubit in program.measured]
@@ -337,6 +350,8 @@ class Readout:
                 self._joint += [(1 << bit, flip) for one in own for bit in one]
         self.params = {param for _, matrix in self._matrices for param in matrix.params}
         self.params |= {flip.param for _, flip in self._joint if flip.param >= 0}
+        self._uniform = channels.uniform
+        self.params |= {self._uniform.param} - {-1}
 
     def applied(self, values: NDArray[np.float64], params: tuple[int, ...]) -> NDArray[np.float64]:
         """Apply the confusions to a distribution and its derivatives, [2^m, 1 + params]."""
@@ -360,6 +375,13 @@ class Readout:
             if flip.param >= 0:  # d/dp of (1 - p) + p X, which commutes with the other flips
                 change = result[outcomes ^ mask, 0] - result[:, 0]
                 moved[:, 1 + params.index(flip.param)] += change / (1.0 - 2.0 * flip.probability)
+        share, param = self._uniform.share, self._uniform.param
+        if share or param >= 0:
+            slope = 1.0 / len(moved) - moved[:, 0]
+            moved = (1.0 - share) * moved
+            moved[:, 0] += share / len(moved)
+            if param >= 0:
+                moved[:, 1 + params.index(param)] += slope
         return moved
 
 

@@ -165,7 +165,7 @@ def calibrate(
     scope = accept.scope_of(training.records, base.problem, snapshot.name)
     best = _accepted(choices)
     result = _fitted_device(best, data, unfitted.kept, name, scope)
-    doubt = _doubt(best, training)
+    doubt = _doubt(best, result.likelihood)
     if doubt and not force:
         raise FitRefusedError(
             f"the fit is not stored: {doubt}",
@@ -198,16 +198,12 @@ _NORMAL = 2.576  # standard errors of a 99 % interval
 MOST_LACKING = 0.1  # of the mean fidelity of the fit to its own circuits, to its ceiling
 
 
-def _doubt(best: _Choice, training: CountsData) -> str:
+def _doubt(best: _Choice, likelihood: LikelihoodFit) -> str:
     """What makes a fit a wrong description of the counts, whichever share of it is used; "":
     nothing."""
     texts = fit_scope.listed(best.implausible)
     found = [f"the values that the counts ask for are not plausible: {texts}"] if texts else []
-    device = fit_attempt.FittedSnapshots.of(best.attempt, best.solution, ()).snapshot
-    compiler = best.attempt.base.problem.distributions.compiler
-    if text := guards.uniform(training.records, Predictor(
-        device, compiler=compiler, most_work=MOST_CHECK_WORK
-    )):  # fmt: skip
+    if text := guards.uniform(likelihood):
         found.append(text)
     blocks, observations = best.solution.blocks, best.attempt.base.problem.observations
     reached = np.array([judge.fidelity(each.loss) for each in blocks])

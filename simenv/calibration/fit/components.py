@@ -13,6 +13,7 @@ of a factor:
     asymmetry       change of the factor of p10 - p01 of all qubits, whose means stay
     p01+; p10+      probability that is added to the readout error of all qubits
     joint, pair     probability that the records of two qubits are both flipped
+    uniform         part of the records that are uniform; of no device, to test counts for it
 
 A pooled component has no qubits: it acts on all qubits, or on all gates on one or on two of them
 (`error 1`, `error 2`).
@@ -45,16 +46,18 @@ from noise_models.channel import Channel, pauli_number, paulis
 from noise_models.model import NoiseOptions
 from simenv.model.availability import BROKEN, Availability
 from simenv.service.devices.registry import device_info
-from simulators.transfer.evaluate import Detuning, JointFlip
+from simulators.transfer.evaluate import Detuning, JointFlip, UniformPart
 from simulators.transfer.evolution import DualMatrix, constant
 
 RELAXATION, DEPHASING, ERROR, P01, P10 = "relaxation", "dephasing", "error", "p01", "p10"
 ZZ, ASYMMETRY, QUASISTATIC, JOINT = "zz", "asymmetry", "quasistatic", "joint"
+UNIFORM = "uniform"
 ADDED = {P01: f"{P01}+", P10: f"{P10}+"}
 CHANGES = (
     ZZ,
     ASYMMETRY,
     JOINT,
+    UNIFORM,
     *ADDED.values(),
 )  # kinds that are a change, not a factor's logarithm
 ERRORS = ("", f"{ERROR} 1", f"{ERROR} 2")  # pooled, by the number of a gate's qubits
@@ -222,6 +225,12 @@ class Setting:
             for each, number in self._number.items()
             if each.kind == JOINT
         )
+
+    @property
+    def uniform(self) -> UniformPart:
+        """Part of the records that are uniform over all outcomes."""
+        number = self._at(UNIFORM, ())
+        return UniformPart() if number < 0 else UniformPart(float(self._values[number]), number)
 
     def flips(self, qubit: int) -> tuple[float, float] | None:
         """(p01, p10) of a qubit."""

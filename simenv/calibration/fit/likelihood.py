@@ -75,11 +75,13 @@ class Likelihood:
         """`components`: those that are unknown, `held`: values of others. The readout errors of a
         qubit have no asymmetry or addition besides their factors."""
         self.components = tuple(components)
+        self._held_values = dict(held)
         self._held = np.array([*held.values()], np.float64)
         self.problem = msgspec.structs.replace(problem, components=(*self.components, *held))
         self.is_factor = np.array([not _is_linear(each) for each in self.components], bool)
-        is_joint = np.array([each.kind == fit_components.JOINT for each in self.components], bool)
-        self.lower = np.where(self.is_factor | is_joint, 0.0, -np.inf)
+        parts = (fit_components.JOINT, fit_components.UNIFORM)
+        is_part = np.array([each.kind in parts for each in self.components], bool)
+        self.lower = np.where(self.is_factor | is_part, 0.0, -np.inf)
         is_angle = np.array([each.is_angle for each in self.components], bool)
         self._step_width = np.where(is_angle, _STEP_RAD, _STEP_WIDTH)
         self._robust = robust
@@ -87,6 +89,13 @@ class Likelihood:
         names = [each.body for each in problem.observations]
         self._bodies = {body: k for k, body in enumerate(dict.fromkeys(names))}
         self.dispersion = 1.0
+
+    def with_unknown(self, component: fit_components.Component) -> Likelihood:
+        """The same likelihood, weights and dispersion with one more unknown, the last one."""
+        unknown = (*self.components, component)
+        result = Likelihood(self.problem, unknown, self._held_values, robust=self._robust)
+        result._weights, result.dispersion = self._weights, self.dispersion
+        return result
 
     def values(self, x: Floats) -> Floats:
         """Values of the components, then those that are held."""
@@ -184,11 +193,13 @@ class Likelihood:
         is_clear = expected > 1.0 and of_bodies > 1.0 + _CLEAR * math.sqrt(2.0 / expected)
         return float(max(1.0, of_circuits, of_bodies if is_clear else 1.0))
 
-    def ends(self, best: Expansion, gradient: Floats) -> tuple[Floats, Floats]:
-        """Values x with the least and the most of the quantity with this gradient at the 95 %
-        level of the deviance as a parabola."""
+    def ends(
+        self, best: Expansion, gradient: Floats, level: float = LEVEL
+    ) -> tuple[Floats, Floats]:
+        """Values x with the least and the most of the quantity with this gradient where the
+        deviance, as a parabola, is `level` above its least."""
         low, high = (
-            extreme(best, side * gradient, self.lower, LEVEL * self.dispersion)
+            extreme(best, side * gradient, self.lower, level * self.dispersion)
             for side in (-1.0, 1.0)
         )
         return low, high

@@ -308,7 +308,10 @@ class Distributions:
             for each in setting.joint_flips
             if not qubits.isdisjoint(each.qubits)
         ]
-        return evaluate.ChannelSet(built, readout, self._table, detuning, together, joint)
+        uniform = setting.uniform
+        if not derivatives:
+            uniform = evaluate.UniformPart(uniform.share)
+        return evaluate.ChannelSet(built, readout, self._table, detuning, together, joint, uniform)
 
     def outcomes(
         self, places: Sequence[int], channels: evaluate.ChannelSet

@@ -9,7 +9,16 @@ import pytest
 from failing import fails
 from numpy.typing import NDArray
 
-from bench.engine.fit_truths import aged, changed, circuits, counts_of, device, spoiled
+from bench.engine.fit_truths import (
+    aged,
+    changed,
+    circuits,
+    coherent,
+    counts_of,
+    device,
+    read_together,
+    spoiled,
+)
 from noise_models import snapshot as snapshots
 from noise_models.calibration import (
     CalibrationSnapshot,
@@ -21,7 +30,11 @@ from noise_models.calibration import (
 )
 from simenv.calibration import guards
 from simenv.calibration.data import CountsData, MeasuredCircuit, body_of
+from simenv.calibration.fit import solve
+from simenv.calibration.fit.attempt import FitBase
 from simenv.calibration.fit.calibrate import MOST_CHECK_WORK, FitRefusedError, calibrate
+from simenv.calibration.fit.identify import LikelihoodFit
+from simenv.calibration.fit.solve import Prior
 from simenv.client.circuits import load
 
 Measured = tuple[CountsData, CalibrationSnapshot]
@@ -222,6 +235,39 @@ def garbage(bodies: int, kind: str) -> Measured:
 def test_garbage_is_not_stored(bodies: int, kind: str, words: str) -> None:
     data, snapshot = garbage(bodies, kind)
     fails(FitRefusedError, words, calibrate, data, snapshot, "fitted")
+
+
+def likelihood(data: CountsData, snapshot: CalibrationSnapshot) -> LikelihoodFit:
+    problem = FitBase.of("snapshot", snapshot, data).problem
+    prior = Prior(0.5, 0.3)
+    return LikelihoodFit.of(problem, solve.fit(problem, prior).values, prior)
+
+
+def mixed_with_noise(data: CountsData, part: float, random: np.random.Generator) -> CountsData:
+    """Data with a part of the shots exchanged for uniform ones."""
+
+    def change(table: NDArray[np.int64]) -> NDArray[np.int64]:
+        shots = int(table.sum())
+        noise = int(random.binomial(shots, part))
+        left = random.multivariate_hypergeometric(table, shots - noise)
+        return left + random.multinomial(noise, np.full(len(table), 1.0 / len(table)))
+
+    return _counted(data, change)
+
+
+def test_a_uniform_part_of_all_counts_is_seen_beside_all_errors_of_the_device() -> None:
+    """15 % of the shots, on devices whose errors of gates and readout are wrong by 30 %, with
+    coherent errors or joint flips of records; and none of the right counts."""
+    seen = 0
+    for seed in range(6):
+        random = np.random.default_rng([41, seed])
+        snapshot = device(random, SIZE)
+        truth = (changed, coherent, read_together)[seed % 3](changed(snapshot, random), random)
+        data = counts_of(truth, circuits(random, SIZE, 8), 2_000, random)
+        assert guards.uniform(likelihood(data, snapshot)) == "", seed
+        wrong = mixed_with_noise(data, 0.15, random)
+        seen += "uniform over all outcomes" in guards.uniform(likelihood(wrong, snapshot))
+    assert seen >= 5
 
 
 def test_a_device_that_is_old_or_better_than_calibrated_is_not_refused() -> None:

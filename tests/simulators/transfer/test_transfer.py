@@ -28,6 +28,7 @@ from simulators.transfer.evaluate import (
     OutcomeDistribution,
     Precision,
     ReadTogether,
+    UniformPart,
     outcomes,
 )
 from simulators.transfer.evolution import DualMatrix, constant
@@ -97,6 +98,7 @@ def found(
     detuning: Detuning = Detuning(),  # noqa: B008
     precision: Precision = FINE,
     joint: tuple[JointFlip, ...] = (),
+    uniform: UniformPart = UniformPart(),  # noqa: B008
 ) -> OutcomeDistribution:
     table = ConstantTable()
     program = build(noise.located(one), noise, table)
@@ -108,7 +110,7 @@ def found(
     }
     value = channels or [constant(channel.ptm) for channel in noise.channels]
     together = [ReadTogether(each.qubits, constant(each.confusion)) for each in read.groups]
-    built = ChannelSet(value, confusion, table, detuning, together, joint)
+    built = ChannelSet(value, confusion, table, detuning, together, joint, uniform)
     return outcomes(program, built, precision)
 
 
@@ -175,6 +177,25 @@ def test_joint_flips_act_after_single_errors_and_have_their_derivatives() -> Non
         difference = (up - down) / 2e-6
         assert np.abs(difference).max() > 1e-3
         np.testing.assert_allclose(result.jacobian[:, param], difference, atol=1e-8)
+
+
+def test_a_uniform_part_of_the_records_has_its_derivative() -> None:
+    actual = circuit(4)
+    noise = attach_noise(actual, noise_model(device(4)))
+    joint = (JointFlip((0, 1), 0.03, 0),)
+
+    def at(share: float, flip: float = 0.03) -> OutcomeDistribution:
+        flips = (JointFlip((0, 1), flip, 0),)
+        return found(actual, noise, joint=flips, uniform=UniformPart(share, 1))
+
+    without, result = found(actual, noise, joint=joint), at(0.2)
+    np.testing.assert_allclose(
+        result.probabilities, 0.8 * without.probabilities + 0.2 / 8.0, atol=1e-13
+    )
+    assert result.params == (0, 1)
+    for param, pairs in enumerate(((at(0.2, 0.031), at(0.2, 0.029)), (at(0.201), at(0.199)))):
+        up, down = (each.probabilities for each in pairs)
+        np.testing.assert_allclose(result.jacobian[:, param], (up - down) / 2e-3, atol=1e-8)
 
 
 def test_derivatives_are_those_of_differences() -> None:
