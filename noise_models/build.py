@@ -486,8 +486,19 @@ class DeviceModel(DocumentModel):
         return any(self.before_decision(*each) is not None for each in probes)
 
     def flips_inside(self, name: str, qubit: int) -> tuple[float, float] | None:
+        """Return `confusion_at_decision`, times the factor of `qubit.readout`: 0 where relaxation
+        alone has more."""
+        found = self.confusion_at_decision(name, qubit)
+        factor = self.options.factor("qubit.readout")
+        if found is None:
+            return None
+        first, second = (min(max(p, 0.0) * factor, 1.0) for p in found)
+        return first, second
+
+    def confusion_at_decision(self, name: str, qubit: int) -> tuple[float, float] | None:
         """Return the confusion that makes up the calibrated one with the relaxation before the
-        decision, times the factor of `qubit.readout`: 0 where relaxation alone has more."""
+        decision; below 0 where relaxation alone has more. None: the outcome is decided at the
+        beginning, or relaxation is complete."""
         decided = self._decided(qubit) * self.duration_ns(name, (qubit,))
         relaxed = self._relax(qubit, decided)
         if relaxed is None or relaxed.ptm[3, 3] < _LEAST_KEPT:
@@ -500,11 +511,7 @@ class DeviceModel(DocumentModel):
         up, kept = _populations(relaxed)
         contrast = (1.0 - p01 - p10) / kept  # P(1) of |1> less that of |0>, at the decision
         at_zero = p01 - contrast * up
-        factor = self.options.factor("qubit.readout")
-        first, second = (
-            min(max(float(p), 0.0) * factor, 1.0) for p in (at_zero, 1.0 - contrast - at_zero)
-        )
-        return first, second
+        return float(at_zero), float(1.0 - contrast - at_zero)
 
     def _transition(self, name: str, qubit: int) -> channels.Channel | None:
         """Return `transitions`, times the factor of `qubit.measurement`. A qubit whose relaxation

@@ -39,6 +39,7 @@ def limited(model: NoiseModel) -> tuple[str, ...]:
     results.append(_detuning_limit(model))
     results += [_error_limit(model, name, size) for size, name in enumerate(_ERRORS, 1)]
     results += [*_without_effect(model), *_above_dephasing(model), *_below_relaxation(model)]
+    results.append(_decision_limit(model))
     results += [_leakage_limit(model, name, size) for size, name in enumerate(_LEAKAGES, 1)]
     return tuple(text for text in results if text)
 
@@ -150,6 +151,26 @@ def _below_relaxation(model: DeviceModel) -> Iterable[str]:
                 f"{name} = {value:g} is below what relaxation during the readout does, for"
                 f" {qubits}; relaxation alone acts there"
             )
+
+
+def _decision_limit(model: DeviceModel) -> str:
+    """Return the text for a replaced part of a readout before its decision that no relaxation acts
+    in, or that leaves no confusion because relaxation alone has more; "" if there is none."""
+    part = model.options.replaced("qubit.readout_decided")
+    if not part:
+        return ""
+    name = f"qubit.readout_decided = {part:g}"
+    if not model.decides:
+        return f"{name} changes nothing: no qubit relaxes during a readout"
+    found = [model.confusion_at_decision("measure", k) for k in range(model.num_qubits)]
+    below = [k for k, each in enumerate(found) if each is not None and min(each) < -1e-12]
+    if not below:
+        return ""
+    qubits = _first(f"qubit {below[0]}", len(below))
+    return (
+        f"{name}: relaxation before the decision has more errors than p01 or p10 of {qubits};"
+        " relaxation alone acts there"
+    )
 
 
 _LEAKAGES = ("gate.leakage_1q", "gate.leakage_2q")

@@ -25,7 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noise_models import calibration
-from noise_models.build import independent_confusion
+from noise_models.build import build, independent_confusion
+from noise_models.layer_noise import own_errors
+from noise_models.layers import layer_key
+from noise_models.model import NoiseOptions
 from simenv.calibration import score as calibration_score
 from simenv.calibration.data import CountsRecord
 from simenv.calibration.fit.components import ADDED, ASYMMETRY, JOINT, ZZ
@@ -293,7 +296,12 @@ def blended(
         measurement_crosstalk=_terms(
             before.measurement_crosstalk, after.measurement_crosstalk, share, ("qubits",)
         ),
-        layers=_terms(before.layers, after.layers, share, ("gates", "qubits")),
+        layers=_terms(
+            with_same_layers(before, after),
+            with_same_layers(after, before),
+            share,
+            ("gates", "qubits"),
+        ),
     )
     old, new = before.acting_zz_khz, after.acting_zz_khz
     if old == new:
@@ -305,6 +313,20 @@ def blended(
         for pair in sorted({*old, *new})
     )
     return msgspec.structs.replace(result, zz=zz, zz_strength=1.0)
+
+
+def with_same_layers(
+    snapshot: calibration.CalibrationSnapshot, other: calibration.CalibrationSnapshot
+) -> tuple[calibration.LayerCalibration, ...]:
+    """Layers of a snapshot, and with the errors that its own gates have those of another one that
+    it lacks."""
+    known = set(map(layer_key, snapshot.layers))
+    lacking = [each for each in other.layers if layer_key(each) not in known]
+    if not lacking:
+        return snapshot.layers
+    model = build(snapshot, NoiseOptions.parse({"qubit.t1_jumps": 0}))  # layers have jumps apart
+    made = (msgspec.structs.replace(each, generators=own_errors(model, each)) for each in lacking)
+    return (*snapshot.layers, *made)
 
 
 def _values(before: Any, after: Any, share: float) -> dict[str, Any]:
@@ -356,8 +378,6 @@ def _without(term: Any) -> Any:
     changes: dict[str, Any] = {
         name: 0.0 for name in term.__struct_fields__ if isinstance(getattr(term, name), float)
     }
-    if isinstance(term, calibration.LayerCalibration):
-        changes["generators"] = ()
     return msgspec.structs.replace(term, **changes)
 
 

@@ -42,6 +42,15 @@ from tests.noise_models.snapshots import transmons
             " 0, 1, and for 2 more; no depolarizing error is added there",
         ),
         ({"gate.leakage_1q": 0.1}, "gate.leakage_1q = 0.1 alone has an infidelity of"),
+        (
+            {"qubit.readout_decided": 0.5, "qubit.p10": 1e-6},
+            "qubit.readout_decided = 0.5: relaxation before the decision has more errors than p01"
+            " or p10 of qubit 0 and 2 more; relaxation alone acts there",
+        ),
+        (
+            {"qubit.readout_decided": 0.5, "qubit.relaxation": 0.0},
+            "qubit.readout_decided = 0.5 changes nothing: no qubit relaxes during a readout",
+        ),
     ],
 )
 def test_one_text_names_what_an_option_does_not_do(options: dict[str, float], text: str) -> None:
@@ -58,6 +67,7 @@ def test_one_text_names_what_an_option_does_not_do(options: dict[str, float], te
         {"qubit.measurement_crosstalk_error": 0.1, "idle": False},
         {"qubit.measure_decay": 0.2, "qubit.measure_excitation": 0.1},
         {"qubit.memory_error": 0.9, "qubit.memory": 0.0},
+        {"qubit.readout_decided": 0.5, "qubit.p01": 0.1, "qubit.p10": 0.2},
     ],
 )
 def test_options_that_act_have_no_text(options: dict[str, float]) -> None:

@@ -12,7 +12,7 @@ from failing import fails
 
 from bench.calibration_data import PATH, measured, random_circuit, random_counts
 from noise_models import library
-from noise_models.build import independent_confusion, reduced
+from noise_models.build import build, independent_confusion, reduced
 from noise_models.calibration import (
     CalibrationSnapshot,
     CorrelatedReadout,
@@ -220,9 +220,11 @@ def test_all_values_of_devices_between_two_lie_between(
     apart = CorrelatedReadout((0, 1), tuple(map(tuple, independent_confusion(flips).tolist())))
     ends = [
         _flat(
-            each
-            if each.correlated_readout
-            else msgspec.structs.replace(each, correlated_readout=(apart,))
+            msgspec.structs.replace(
+                each,
+                correlated_readout=each.correlated_readout or (apart,),
+                layers=accept.with_same_layers(each, EVERY_TERM),
+            )
         )
         for each in (before, after)
     ]
@@ -240,6 +242,30 @@ def test_all_values_of_devices_between_two_lie_between(
                 place,
                 values,
             )
+
+
+def test_a_layer_that_one_calibration_lacks_becomes_the_errors_of_its_gates() -> None:
+    """Near the end without the layer, it acts as the gates and the waiting qubit do there."""
+    own = msgspec.structs.replace(
+        EVERY_TERM,
+        num_qubits=3, layers=(), zz=(), correlated_readout=(), measurements=(),
+        measurement_crosstalk=(), coupling=((0, 1), (1, 2)),
+        qubits=tuple(QubitCalibration(t1_us=t1_us, t2_us=1.5 * t1_us) for t1_us in (40, 30, 20)),
+        gates=(GateCalibration("cz", (0, 1), 0.03, 300.0),),
+    )  # fmt: skip
+    layer = LayerCalibration(
+        (LayerGate("cz", (0, 1)),), (0, 1, 2), (PauliGenerator("ZZ", (1, 2), 0.02),)
+    )
+    learned = msgspec.structs.replace(own, layers=(layer,))
+    model = build(own)
+    wanted = {part.qubits: part.channel.ptm for part in model.after_gate("cz", (0, 1))}
+    wanted[2,] = model.idle(2, 300.0).ptm
+    for share, sides in ((1e-9, (own, learned)), (1.0 - 1e-9, (learned, own))):
+        [acting] = build(accept.blended(*sides, share)).layers
+        near = {part.qubits: np.diag(part.channel.ptm) for part in acting.channels}
+        middle, last = near[1, 2][:4], near[1, 2][::4]
+        assert near[0, 1] * np.repeat(middle, 4) == pytest.approx(np.diag(wanted[0, 1]), abs=1e-7)
+        assert last == pytest.approx(np.diag(wanted[2,]), abs=1e-7)
 
 
 def test_counts_of_the_calibrated_device_keep_its_calibration() -> None:
