@@ -521,7 +521,10 @@ def between(before: float | None, after: float | None, share: float) -> float | 
 LEAST_BODIES = 10  # of the circuits of a fit that other circuits may use
 LARGEST_FACTOR = 5.0  # of a calibrated value, or its reciprocal
 _LARGEST_OF_TIMES = 10.0  # T2 of echoes is several times what circuits without them see
-_LEAST_CHANGE = 0.002  # of a probability that is plausible for any calibrated one
+# Changes of probabilities that are plausible whatever is calibrated, as of readout errors of .0005
+# that a later month finds at .014.
+_USUAL_READOUT = 0.05
+_USUAL_OF_GATES = 0.01, 0.05  # of one qubit, of more
 # Changes of the factors of ZZ rates, and of p10 - p01; probabilities added to readout errors, and
 # of joint flips.
 RANGES = {
@@ -585,23 +588,29 @@ def implausible_values(
     before: calibration.CalibrationSnapshot, after: calibration.CalibrationSnapshot
 ) -> tuple[str, ...]:
     """Texts for values of a fitted device more than LARGEST_FACTOR from the calibrated ones, for T1
-    and T2 more than _LARGEST_OF_TIMES. Both
-    have the same qubits and gates in the same order."""
-    pairs = [
-        (f"{name} of qubit {k}", getattr(a, name), getattr(b, name))
+    and T2 more than _LARGEST_OF_TIMES, unless the change is usual of such a value. Both have the
+    same qubits and gates in the same order."""
+    values = [
+        (f"{name} of qubit {k}", getattr(a, name), getattr(b, name), limit, usual)
         for k, (a, b) in enumerate(zip(before.qubits, after.qubits, strict=True))
-        for name in ("t1_us", "t2_us", "p01", "p10")
+        for name, limit, usual in (
+            ("t1_us", _LARGEST_OF_TIMES, 0.0),
+            ("t2_us", _LARGEST_OF_TIMES, 0.0),
+            ("p01", LARGEST_FACTOR, _USUAL_READOUT),
+            ("p10", LARGEST_FACTOR, _USUAL_READOUT),
+        )
     ]
-    pairs += [
-        (f"error of {' '.join((a.name, *map(str, a.qubits)))}", a.error, b.error)
+    values += [
+        (
+            f"error of {' '.join((a.name, *map(str, a.qubits)))}",
+            *(a.error, b.error, LARGEST_FACTOR),
+            _USUAL_OF_GATES[len(a.qubits) > 1],
+        )
         for a, b in zip(before.gates, after.gates, strict=True)
     ]
     results = []
-    for name, old, new in pairs:
-        if not old or not new or abs(new - old) < _LEAST_CHANGE:
-            continue
-        limit = _LARGEST_OF_TIMES if name.startswith("t") else LARGEST_FACTOR
-        if not 1.0 / limit <= new / old <= limit:
+    for name, old, new, limit, usual in values:
+        if old and new and abs(new - old) > usual and not 1.0 / limit <= new / old <= limit:
             results.append(f"{name} {new:.3g} in place of {old:.3g}, x {new / old:.3g}")
     return tuple(results)
 

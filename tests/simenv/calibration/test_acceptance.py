@@ -428,6 +428,48 @@ def test_factors_outside_the_plausible_range_are_named() -> None:
     assert (texts[0], len(texts)) == ("relaxation 4 x 19.8, outside 0.2 to 5", 4)
 
 
+@pytest.mark.parametrize(
+    ("calibrated", "found", "is_named"),
+    [
+        ({"p01": 0.0005}, {"p01": 0.0134}, False),  # as ibm_fez a year after its calibration
+        ({"p01": 0.0005}, {"p01": 0.2}, True),
+        ({"p10": 0.02}, {"p10": 0.09}, False),
+        ({"t1_us": 300.0}, {"t1_us": 50.0}, False),
+        ({"t1_us": 300.0}, {"t1_us": 20.0}, True),
+    ],
+)
+def test_values_far_from_calibrated_ones_are_named_where_devices_do_not_change_so_much(
+    calibrated: dict[str, float], found: dict[str, float], is_named: bool
+) -> None:
+    snapshot = library.load("lima")
+    before, after = (
+        msgspec.structs.replace(
+            snapshot,
+            qubits=(msgspec.structs.replace(snapshot.qubits[0], **values), *snapshot.qubits[1:]),
+        )
+        for values in (calibrated, found)
+    )
+    texts = accept.implausible_values(before, after)
+    assert [text.partition(" ")[0] for text in texts] == list(found) * is_named
+
+
+@pytest.mark.parametrize(
+    ("qubits", "error", "is_named"),
+    [(1, 0.009, False), (1, 0.03, True), (2, 0.05, False), (2, 0.2, True)],
+)
+def test_gates_far_from_calibrated_ones_are_named(
+    qubits: int, error: float, is_named: bool
+) -> None:
+    before = library.load("lima")
+    places = [k for k, gate in enumerate(before.gates) if len(gate.qubits) == qubits and gate.error]
+    gates = list(before.gates)
+    gates[places[0]] = msgspec.structs.replace(gates[places[0]], error=error / 20.0)
+    before = msgspec.structs.replace(before, gates=tuple(gates))
+    gates[places[0]] = msgspec.structs.replace(gates[places[0]], error=error)
+    after = msgspec.structs.replace(before, gates=tuple(gates))
+    assert len(accept.implausible_values(before, after)) == is_named
+
+
 def test_longest_version_of_a_device_is_no_part_of_the_fitted_one(
     few: tuple[CountsData, CalibrationSnapshot],
 ) -> None:
