@@ -51,7 +51,7 @@ class PatternRun(outputs.FinalState):
     def __init__(
         self,
         sampler: TrajectorySampler,
-        errors: pattern_sampling.ErrorTable,
+        located: locations.NoisyCircuit,
         walks: Walks,
         params: NDArray[np.float64],
         num_qubits: int,
@@ -64,7 +64,7 @@ class PatternRun(outputs.FinalState):
         self._sets = sets
         self._rules = rules
         self._sampler = sampler
-        self._errors = errors
+        self._errors, self._flags = located.errors, located.flags
         self._walks = walks
         self._params = params
         self._patterns = 0
@@ -80,6 +80,11 @@ class PatternRun(outputs.FinalState):
     def _sets_of(self, first: int, last: int) -> NDArray[np.int64] | None:
         return None if self._sets is None else self._sets[1][first:last]
 
+    def _drawn(self, first: int, last: int, key: outputs.SeedKey) -> ErrorPatterns:
+        places = self._sampler.places
+        result = pattern_sampling.draw_patterns(self._errors, first, last, key, places)
+        return result if self._flags is None else self._flags.extended(result, first, key, places)
+
     def _sorted(self, patterns: ErrorPatterns, first: int, last: int) -> SortedPatterns:
         rows = pattern_sampling.sort_places(patterns, self._sampler.places.size)
         sets = self._sets_of(first, last)
@@ -90,7 +95,7 @@ class PatternRun(outputs.FinalState):
         places, before = self._sampler.places, self._sampler.operations_before
         for first, last in self._blocks(shots, key):
             if self._rules is None:
-                patterns = pattern_sampling.draw_patterns(self._errors, first, last, key, places)
+                patterns = self._drawn(first, last, key)
                 final_x = frames = None
             else:
                 drawn = pattern_sampling.draw_patterns(
@@ -114,9 +119,8 @@ class PatternRun(outputs.FinalState):
         del strings
         observables = Observables.of(request.observables, self.num_qubits)
         moments = pattern_sampling.Moments(observables.count)
-        places = self._sampler.places
         for first, last in self._blocks(request.shots, key):
-            patterns = pattern_sampling.draw_patterns(self._errors, first, last, key, places)
+            patterns = self._drawn(first, last, key)
             rows = self._sorted(patterns, first, last)
             moments.add(self._walks.values(rows, first, observables))
         return moments.estimates()
@@ -281,17 +285,14 @@ class NoisyPart:
         self.located: locations.NoisyCircuit | None = None
         self._sampler: TrajectorySampler | None = None
         roles = np.empty(circuit.ops.size, np.int64)
-        if (
-            not leaks
-            and not circuit.conditions_data
-            and not measurements.has_mid_circuit_ops(circuit, roles, keep=keep)
-        ):
+        amid = measurements.has_mid_circuit_ops(circuit, roles, keep=keep)
+        if not circuit.conditions_data and not amid:
             wide = not small or circuit.num_qubits > SMALL_QUBITS
             cost = circuit.ops.size * _DRAW_PASSES if wide else locations.DRAW_COST
-            self.located = locations.locate(circuit, noise, draw_cost=cost)
+            self.located = locations.locate(circuit, noise, draw_cost=cost, flags=leaks)
         self._rules: FrameRules | None = None
         if self.located is not None:
-            if circuit.num_qubits >= FRAMES_FROM:
+            if circuit.num_qubits >= FRAMES_FROM and not leaks:
                 self._rules = FrameRules.of(self.located.circuit)
             self._sampler = TrajectorySampler(
                 self.located.circuit,
@@ -328,10 +329,10 @@ class NoisyPart:
 
                 walks = RankWalks(walks, self._sampler.shared_before, ranks)
             results = []
-            width, errors = self.part.circuit.num_qubits, self.located.errors
+            width, located = self.part.circuit.num_qubits, self.located
             for row in self._rows(run):
                 state = PatternRun(
-                    self._sampler, errors, walks, row.params, width, self._rules, self._sets(run)
+                    self._sampler, located, walks, row.params, width, self._rules, self._sets(run)
                 )
                 results.append(
                     outputs.collect(state, self.layouts, row.request, row.key, self._readout)

@@ -22,6 +22,7 @@ from simulators.circuit.ir import Circuit, table_of
 from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.passes.leakage import MIX, READ, RETURN, FlagChannel
 from simulators.trajectories import noise_table
+from simulators.trajectories.flags import FlagSteps, can_be_drawn, form_of, with_flags
 from simulators.trajectories.mid_circuit import MidCircuit
 from simulators.trajectories.pattern_sampling import FIRST_DRAW, ErrorTable, location_draws
 
@@ -39,6 +40,7 @@ class NoisyCircuit(msgspec.Struct, frozen=True, eq=False):
     table: noise_table.NoiseTable
     errors: ErrorTable
     fresh: NDArray[np.bool_]  # [operations]: True for a unitary part of noise
+    flags: FlagSteps | None = None  # of qubits that leak
     amid: MidCircuit | None = None  # None: no measurement, reset or condition before the end
 
     @property
@@ -112,22 +114,42 @@ def locate(
     local: bool = False,
     draw_cost: float = DRAW_COST,
     separate: bool = False,
+    flags: bool = False,
 ) -> NoisyCircuit | None:
     """Errors of a circuit without mid-circuit operations. None if a channel acts on a measured
-    qubit and another one, on one that is measured again, or on one that is reset first: such a
-    circuit is run as a dynamic one.
+    qubit and another one, on one that is measured again, or on one that is reset first, or if flags
+    of qubits that leak cannot be drawn: such a circuit is run as a dynamic one.
     `local`: masks of Paulis refer to the qubits of their location, so the number of qubits is not
     limited. `draw_cost`: time to draw and apply one Kraus operator, in operations. `separate`:
     channels on one qubit are not composed with those on two, and forms are not those for the
-    walk."""
-    terms = _terms(circuit, noise, separate=separate)
+    walk. `flags`: of qubits that leak are bits of the shots (`passes.leakage.unflagged`)."""
+    terms = _terms(circuit, noise, separate=separate, flags=flags)
     if terms is None:
         return None
     forms = NormalForms(noise.channels)
-    built = [forms.of(tuple(t.parts), len(t.qubits)) for t in terms]
+    steps = [_step_of(term, noise) if flags else None for term in terms]
+    others = [term for term, step in zip(terms, steps, strict=True) if step is None]
+    built = [forms.of(tuple(t.parts), len(t.qubits)) for t in others]
     if not separate:
-        built = walked_forms(terms, built, forms, circuit.ops.size, draw_cost)
-    return build(circuit, terms, built, local=local)
+        built = walked_forms(others, built, forms, circuit.ops.size, draw_cost)
+    if len(others) == len(terms):
+        return build(circuit, terms, built, local=local)
+    if not can_be_drawn([step for _, step in filter(None, steps)]):
+        return None
+    rest = iter(built)
+    built = [next(rest) if step is None else form_of(step[1].kind, step[1].leak) for step in steps]
+    located = build(circuit, terms, built, local=local)
+    after = np.array([term.after for term in terms])
+    after += np.cumsum([form.unitary is not None for form in built])
+    numbers = [term.number for term in terms]
+    table, own, moved = with_flags(located.table, after, numbers, steps)
+    errors = msgspec.structs.replace(located.errors, inserts=moved[located.errors.inserts])
+    return msgspec.structs.replace(located, table=table, errors=errors, flags=own)
+
+
+def _step_of(term: ComposedChannels, noise: NoiseProgram) -> tuple[int, FlagChannel] | None:
+    channel = noise.channels[term.parts[0][0]]
+    return (term.qubits[0], channel) if isinstance(channel, FlagChannel) else None
 
 
 def locate_amid(
@@ -175,7 +197,7 @@ def walked_forms(
 
 
 def _terms(
-    circuit: Circuit, noise: NoiseProgram, *, separate: bool
+    circuit: Circuit, noise: NoiseProgram, *, separate: bool, flags: bool
 ) -> list[ComposedChannels] | None:
     """Composed channels by the operation they follow."""
     codes = circuit.table.rows[circuit.ops]
@@ -211,6 +233,10 @@ def _terms(
         if read_again or (any(gone) and not all(gone)):
             return None
         if all(gone):
+            continue
+        if flags and isinstance(noise.channels[channel], FlagChannel):
+            open_.pop(first, None)
+            results.append(ComposedChannels(number, after, qubits, [(channel, _SAME)]))
             continue
         term = _joined(number, after, qubits, open_, results, separate=separate)
         term.add(channel, qubits)

@@ -26,6 +26,14 @@ PAULI = -1  # value of SET for a Pauli string
 # matrices.
 FIRST, QUBITS, COUNT = range(3)
 
+# Columns of the flag of an insert: kind, qubit, number of its step. LEAKS: sets the flag of the
+# qubit by its operator 0, if it is not set; CONDITIONAL: acts if the flag is set; RETURNS: the
+# same, is drawn from the state, and clears the flag. Their last operator is the identity, for all
+# other shots.
+FLAG, FLAG_QUBIT, FLAG_STEP = range(3)
+FLAG_COLUMNS = 3
+NO_FLAG, LEAKS, CONDITIONAL, RETURNS = range(4)
+
 MOST_QUBITS = 63  # limit of a circuit: masks are signed
 MOST_OPERATORS = 1024  # of a set
 _TOLERANCE = 1e-6  # tolerance of a set's sum
@@ -52,6 +60,7 @@ class NoiseTable(msgspec.Struct, frozen=True, eq=False):
     table: NDArray[np.int64]  # [inserts, COLUMNS]
     operators: Operators
     locations: NDArray[np.int64] | None = None  # [inserts]: numbers of draws; None: the row's
+    flags: NDArray[np.int64] | None = None  # [inserts, FLAG_COLUMNS]; None: none has one
 
     @property
     def draw_locations(self) -> NDArray[np.int64]:
@@ -63,7 +72,22 @@ class NoiseTable(msgspec.Struct, frozen=True, eq=False):
         """Mask of the errors whose operator is drawn."""
         has_choice = np.append(self.operators.sets[:, COUNT] > 1, False)
         result: NDArray[np.bool_] = has_choice[self.table[:, SET]]
+        if self.flags is not None:
+            result &= self.flags[:, FLAG] != CONDITIONAL
         return result
+
+    def unflagged(self, inserts: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Operator that each of these inserts has until its flag says something else."""
+        if self.flags is None:
+            return np.zeros_like(inserts)
+        kinds = self.flags[inserts, FLAG]
+        return np.where(kinds >= CONDITIONAL, kinds - 1, 0)
+
+    def acts(self, insert: int, choice: int) -> bool:
+        """Return whether an operator is not the one of shots without the flag."""
+        if self.flags is None or self.flags[insert, FLAG] == NO_FLAG:
+            return True
+        return choice + 1 < int(self.operators.sets[self.table[insert, SET], COUNT])
 
     @property
     def supports(self) -> NDArray[np.int64]:

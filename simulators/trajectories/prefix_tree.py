@@ -10,7 +10,18 @@ from numpy.typing import NDArray
 
 from simulators.compiler.kernel import device_function, kernel
 from simulators.execution.sampling import block, uniform
-from simulators.trajectories.noise_table import AFTER_OP, NoiseTable, SortedPatterns
+from simulators.trajectories.noise_table import (
+    AFTER_OP,
+    FLAG,
+    FLAG_COLUMNS,
+    FLAG_QUBIT,
+    FLAG_STEP,
+    LEAKS,
+    NO_FLAG,
+    RETURNS,
+    NoiseTable,
+    SortedPatterns,
+)
 
 # Walk through all rows: chooses the next state to advance, to reduce or to sample.
 #
@@ -175,12 +186,31 @@ def number_of(seed, binding, draw, shot):  # type: ignore[no-untyped-def]
 
 
 @device_function
+def _set_flag(flags, entries, chosen, at):  # type: ignore[no-untyped-def]
+    """Set the flag of the qubit that leaks at entry `at` of a row, up to where it is cleared."""
+    qubit, step = flags[entries[at], FLAG_QUBIT], flags[entries[at], FLAG_STEP]
+    at += 1
+    while entries[at] < flags.shape[0]:
+        place = entries[at]
+        if flags[place, FLAG_QUBIT] == qubit and flags[place, FLAG_STEP] != step:
+            if flags[place, FLAG] == LEAKS:
+                chosen[at] = 1
+            elif flags[place, FLAG] != NO_FLAG:
+                chosen[at] = 0
+                if flags[place, FLAG] == RETURNS:
+                    break
+        at += 1
+
+
+@device_function
 def choose(  # type: ignore[no-untyped-def]
-    probs, choices, order, low, high, begins, depth, chosen, location, first, seed, binding, work
-):
+    probs, choices, order, low, high, begins, entries, depth, chosen, flags, location, first, seed,
+    binding, work,
+):  # fmt: skip
     """Draw one of `choices` operators for each row order[low : high], with unnormalised `odds`, and
     group rows with the same operator, in stable order. `location`: draw number; `first`: the shot
-    of row 0; `work`: room for all rows."""
+    of row 0; `work`: room for all rows. flags: of each place; empty: none. The operator of an
+    insert with a flag is the last one, if its flag says so."""
     draw = np.uint64(FIRST_DRAW) + np.uint64(location)
     total = 0.0
     for c in range(choices):
@@ -188,6 +218,10 @@ def choose(  # type: ignore[no-untyped-def]
     for k in range(low, high):
         row = order[k]
         at = begins[row] + depth
+        work[k] = row
+        flag = flags[entries[at], FLAG] if flags.shape[0] else NO_FLAG
+        if flag != NO_FLAG and chosen[at] == choices - 1:
+            continue
         t = number_of(seed, binding, draw, np.int64(first + row)) * total
         last = c = 0
         edge = 0.0
@@ -198,7 +232,8 @@ def choose(  # type: ignore[no-untyped-def]
                 if edge > t:
                     break
         chosen[at] = last
-        work[k] = row
+        if flag == LEAKS and last == 0:
+            _set_flag(flags, entries, chosen, at)
     at = low
     for c in range(choices):
         for k in range(low, high):
@@ -228,6 +263,7 @@ class Tree(msgspec.Struct, frozen=True, eq=False):
     place_at: NDArray[np.int64]  # [places + 1]: position of each place, then the circuit's end
     floor: NDArray[np.int64]  # [positions]
     ceil: NDArray[np.int64]
+    flags: NDArray[np.int64]  # [places, FLAG_COLUMNS]; empty: none has one
 
     @classmethod
     def of(
@@ -246,7 +282,15 @@ class Tree(msgspec.Struct, frozen=True, eq=False):
         return cls(
             inserts, insert_of, place_at, same if floor is None else floor,
             same if ceil is None else ceil,
+            np.zeros((0, FLAG_COLUMNS), np.int64) if inserts.flags is None
+            else inserts.flags[insert_of],
         )  # fmt: skip
+
+    def choices(self, rows: SortedPatterns) -> NDArray[np.int64]:
+        """Operator of each entry of rows before any is drawn."""
+        if not len(self.flags):
+            return np.zeros_like(rows.entries)
+        return np.append(self.inserts.unflagged(self.insert_of), 0)[rows.entries]
 
     @property
     def shared_before(self) -> NDArray[np.int64]:
@@ -294,14 +338,15 @@ class RandomDraws(msgspec.Struct, frozen=True):
     first: int
 
 
-@kernel("REALS I64 INT INT I64 INT I64 INT INT WORD WORD I64", group="trajectories")
+@kernel("REALS I64 INT INT I64 I64 INT I64 INTS2 INT INT WORD WORD I64", group="trajectories")
 def _choose(  # type: ignore[no-untyped-def]
-    probs, order, low, high, begins, depth, chosen, location, first, seed, binding, work
-):
+    probs, order, low, high, begins, entries, depth, chosen, flags, location, first, seed, binding,
+    work,
+):  # fmt: skip
     """Compiled `choose`, for callers in Python."""
     choose(
-        probs, probs.size, order, low, high, begins, depth, chosen, location, first, seed, binding,
-        work,
+        probs, probs.size, order, low, high, begins, entries, depth, chosen, flags, location, first,
+        seed, binding, work,
     )  # fmt: skip
 
 
@@ -318,7 +363,7 @@ def walk(
     largest number of states held at once. Raises the errors of the states."""
     high = rows.order.size if high < 0 else high
     order, begins, entries = rows.order.copy(), rows.begins, rows.entries
-    chosen = np.zeros_like(entries)
+    chosen = tree.choices(rows)
     locations = tree.inserts.draw_locations
     drawn = tree.inserts.drawn[tree.insert_of].astype(np.int64)
     frames = np.zeros((frames_of(rows.deepest), FRAME), np.int64)
@@ -339,8 +384,9 @@ def walk(
         elif what == CHOOSE_KRAUS:
             insert = int(tree.insert_of[entries[begins[order[first_row]] + first]])
             _choose(
-                states.probs(target, insert), order, first_row, last_row, begins, first, chosen,
-                int(locations[insert]), draws.first, draws.seed, draws.binding, room,
+                states.probs(target, insert), order, first_row, last_row, begins, entries, first,
+                chosen, tree.flags, int(locations[insert]), draws.first, draws.seed, draws.binding,
+                room,
             )  # fmt: skip
         elif what == SAMPLE:
             states.finish(target, np.sort(order[first_row:last_row]))

@@ -12,7 +12,19 @@ from simulators.compiler.kernel import device_function, kernel
 from simulators.compiler.simd import odd
 from simulators.statevector.small.gate_kernels import apply, matrices as write_matrices, place
 from simulators.trajectories import prefix_tree
-from simulators.trajectories.noise_table import COUNT, FIRST, PAULI, Q0, Q1, QUBITS, SET, X, Z
+from simulators.trajectories.noise_table import (
+    COUNT,
+    FIRST,
+    FLAG,
+    NO_FLAG,
+    PAULI,
+    Q0,
+    Q1,
+    QUBITS,
+    SET,
+    X,
+    Z,
+)
 from simulators.trajectories.prefix_tree import ADVANCE, CALL, CHOOSE_KRAUS, SAMPLE
 
 MOST_DENSE = 10  # largest number of qubits of a matrix
@@ -29,10 +41,19 @@ STEP, DENSE, AT_QUBIT, WIDTH = range(4)
 _1 = np.uint64(1)
 
 
-@kernel("NAMES U16 U16 F64 I64 INTS2 WORDS2 REALS2 -> INT", group="trajectories")
-def lay(rows, ops, qubits, params, matrix_at, laid, steps, floats):  # type: ignore[no-untyped-def]
+@device_function
+def _is_factor(given, at):  # type: ignore[no-untyped-def]
+    """Return whether a matrix is diag(1, r) with a real r."""
+    others = given[at + 1] == 0.0 and given[at + 2] == 0.0 and given[at + 3] == 0.0
+    others = others and given[at + 4] == 0.0 and given[at + 5] == 0.0 and given[at + 7] == 0.0
+    return others and given[at] == 1.0
+
+
+@kernel("NAMES U16 U16 F64 I64 REALS INTS2 WORDS2 REALS2 -> INT", group="trajectories")
+def lay(rows, ops, qubits, params, matrix_at, given, laid, steps, floats):  # type: ignore[no-untyped-def]
     """Write the steps of all operations: laid[k], and the end in its last row; returns their
-    number. matrix_at: for each row of the table, the start of its matrix among the given ones."""
+    number. matrix_at: for each row of the table, the start of its matrix among the given ones. A
+    matrix diag(1, r) with a real r is a step."""
     row = np.int64(0)
     q = p = np.int64(0)
     for k in range(ops.size):
@@ -42,7 +63,15 @@ def lay(rows, ops, qubits, params, matrix_at, laid, steps, floats):  # type: ign
         if rows[op, 0] >= FIRST_GATE:
             row = place(rows[op, 0], qubits, q, rows[op, 1], params, p, steps, floats, row)
         elif rows[op, 0] == UNITARY:
-            laid[k, DENSE] = matrix_at[op]
+            if rows[op, 1] == 1 and _is_factor(given, matrix_at[op]):
+                for j in range(8):
+                    floats[row, j] = 0.0
+                floats[row, 0] = given[matrix_at[op] + 6]
+                steps[row, 0] = PHASE
+                steps[row, 1] = steps[row, 2] = steps[row, 3] = _1 << np.uint64(qubits[q])
+                row += 1
+            else:
+                laid[k, DENSE] = matrix_at[op]
         q += rows[op, 1]
         p += rows[op, 3]
     laid[ops.size, STEP] = row
@@ -242,14 +271,14 @@ def evaluate(re, im, size, strings, coefficients, values):  # type: ignore[no-un
 @kernel(
     "INTS2 INT INT INT INT I64 I64 I64 I64 I64 I64 I64 I64 I64 I64 INTS2 INTS2 REALS REALS INTS2 "
     "WORDS2 REALS2 U16 REALS INT WORD WORD I64 REALS2 REALS REALS2 I64 I64 INTS2 REALS REALS2 I64 "
-    "I64 REALS2 REALS INTS2 REALS -> INT",
+    "I64 REALS2 REALS INTS2 REALS INTS2 -> INT",
     group="trajectories",
 )
 def run(  # type: ignore[no-untyped-def]
     frames, low, high, cap, n, order, begins, entries, chosen, place_at, drawn, insert_of,
     locations, final_x, same, table, sets, matrices, effects, laid, steps, floats, wires, custom,
     first, seed, binding, control, states, work, gate, room, indices, strings, coefficients, values,
-    stat, set_of, set_values, factors, varied, params,
+    stat, set_of, set_values, factors, varied, params, flags,
 ):  # fmt: skip
     """Run rows order[low : high] and fill indices[row] with basis states. Returns 0 or STOPPED.
 
@@ -259,7 +288,7 @@ def run(  # type: ignore[no-untyped-def]
     work: float64 [WORK + 2**n]; room: int64 [rows + CALL + 2]. stat: executed operations, and the
     largest number of states held at once. set_of[row]: its set of parameters, by
     which `order` is sorted first; empty: one for all rows. For each set `params` and `floats` are
-    written anew, see `_set_params`.
+    written anew, see `_set_params`. flags: of each place, see `noise_table`; empty: none has one.
     """
     size = 1 << n
     call, pair, moved = room[:CALL], room[CALL : CALL + 2], room[CALL + 2 :]
@@ -287,6 +316,9 @@ def run(  # type: ignore[no-untyped-def]
                 advance(re, im, size, position, at, laid, steps, floats, wires, custom, work)
                 position = at
                 insert = insert_of[entries[k]]
+                has_flag = flags.shape[0] > 0 and flags[entries[k], FLAG] != NO_FLAG
+                if has_flag and chosen[k] == sets[table[insert, SET], COUNT] - 1:
+                    continue  # the identity
                 _insert(re, im, size, table, insert, chosen[k], sets, matrices, gate, pair, work)
             end = call[prefix_tree.TO]
             advance(re, im, size, position, end, laid, steps, floats, wires, custom, work)
@@ -298,8 +330,8 @@ def run(  # type: ignore[no-untyped-def]
             reduced(re, im, size, table[insert, Q0], table[insert, Q1], rho)
             choices = weigh(rho, table[insert, SET], sets, effects, probs)
             prefix_tree.choose(
-                probs, choices, order, call[prefix_tree.LOW], call[prefix_tree.HIGH], begins, depth,
-                chosen, locations[insert], first, seed, binding, moved,
+                probs, choices, order, call[prefix_tree.LOW], call[prefix_tree.HIGH], begins,
+                entries, depth, chosen, flags, locations[insert], first, seed, binding, moved,
             )  # fmt: skip
         elif call[prefix_tree.WHAT] == SAMPLE:
             begin, to = call[prefix_tree.LOW], call[prefix_tree.HIGH]

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from simulators.catalog import SMALL_QUBITS, state_bytes
 from simulators.circuit.analysis.measurements import TERMINAL, has_mid_circuit_ops
+from simulators.circuit.gates import UNITARY
 from simulators.circuit.ir import Circuit
 from simulators.compiler.simd import LANES, aligned
 from simulators.engine import TRAJECTORIES, PauliSum, RunControl, RunOptions, ThreadPool
@@ -171,6 +172,7 @@ class LargeSampler:
             members = [
                 member
                 for (insert, choice), at in zip(inserts[low:high], positions[low:high], strict=True)
+                if self._inserts.acts(insert, choice)
                 for member in insert_matrices(self._inserts, insert, choice, at)
             ]
             self._range(state, first, last, members)
@@ -285,7 +287,7 @@ class SmallWalks(Walks):
         super().__init__(tree, thread_pool, control, cap or _MOST_STATES)
         self._circuit = circuit
         codes = circuit.table.rows[circuit.ops, 0]
-        num_steps = int(COUNTS[codes].sum())
+        num_steps = int(COUNTS[codes].sum()) + int((codes == UNITARY).sum())
         self._laid = np.zeros((circuit.ops.size + 1, 4), np.int64)
         self._steps = np.zeros((num_steps, 4), np.uint64)
         self._numbers = np.zeros((num_steps, 8))
@@ -310,8 +312,8 @@ class SmallWalks(Walks):
         each = (owners, rows[owners, 0], first, sets.params, sets.columns)
         self._varied = np.column_stack(each).astype(np.int64)
         small_kernel.lay(
-            circuit.table.rows, circuit.ops, circuit.qubits, params, self._matrix_at, self._laid,
-            self._steps, self._numbers,
+            circuit.table.rows, circuit.ops, circuit.qubits, params, self._matrix_at,
+            self._given, self._laid, self._steps, self._numbers,
         )  # fmt: skip
 
     def run(self, rows: SortedPatterns, outputs: RowOutputs) -> None:
@@ -324,7 +326,7 @@ class SmallWalks(Walks):
         if is_long:
             shares = np.add.reduceat(self._shares(rows), cuts[:-1])
         stat = np.zeros((cuts.size - 1, 2), np.int64)
-        order, chosen = rows.order.copy(), np.zeros_like(rows.entries)
+        order, chosen = rows.order.copy(), tree.choices(rows)
         operators, locations = tree.inserts.operators, tree.inserts.draw_locations
         cap = self._cap
 
@@ -348,7 +350,7 @@ class SmallWalks(Walks):
                     np.zeros((1, 8)), np.empty(rows.order.size + prefix_tree.CALL + 2, np.int64),
                     outputs.indices, observables.strings, observables.coefficients, outputs.values,
                     stat[number], rows.sets, self._sets.values, self._sets.factors, self._varied,
-                    params,
+                    params, tree.flags,
                 )  # fmt: skip
                 if done == small_kernel.STOPPED:
                     raise Stopped()

@@ -174,7 +174,7 @@ def test_the_density_matrix_is_that_of_three_level_systems(seed: int) -> None:
 
 @pytest.mark.parametrize(
     ("engine", "seed", "shots"),
-    [("statevector", 0, 4_000), ("statevector", 1, 4_000), ("mps", 1, 1_000)],
+    [("statevector", 0, 100_000), ("statevector", 1, 100_000), ("mps", 1, 1_000)],
 )
 def test_trajectories_have_the_distribution_of_the_density_matrix(
     engine: str, seed: int, shots: int
