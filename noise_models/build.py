@@ -174,6 +174,10 @@ class DocumentModel(ABC):
             result = self._after[key] = self._compute(name, qubits)
         return result
 
+    def during_layer(self, name: str, qubit: int) -> tuple[LocatedChannel, ...]:
+        """Return the channels of `after_gate`: the document has no layers."""
+        return self.after_gate(name, (qubit,))
+
     def idle(self, qubit: int, duration_ns: float) -> channels.Channel | None:
         """Return the relaxation of an idle qubit; None: no noise."""
         key = (qubit, duration_ns)
@@ -282,7 +286,7 @@ class DocumentModel(ABC):
 class DeviceModel(DocumentModel):
     """Noise of a device by the recipe `simenv`; see `NoiseModel` for the methods."""
 
-    VERSION = b"simenv noise 6"
+    VERSION = b"simenv noise 7"
 
     def __init__(self, snapshot: CalibrationSnapshot, options: NoiseOptions) -> None:
         self.snapshot = snapshot
@@ -300,6 +304,7 @@ class DeviceModel(DocumentModel):
         self._disturbed: dict[MeasurementCrosstalk, channels.Channel | None] = {}
         self._before: dict[tuple[str, int], channels.Channel | None] = {}
         self._disturbances: dict[int, Disturbance] = {}
+        self._beside: dict[tuple[str, int], tuple[LocatedChannel, ...]] = {}
         super().__init__(
             snapshot,
             options,
@@ -553,6 +558,15 @@ class DeviceModel(DocumentModel):
             self._disturbed[term] = product(result, turned)
         return self._disturbed[term]
 
+    def during_layer(self, name: str, qubit: int) -> tuple[LocatedChannel, ...]:
+        """Return the coherent error and the depolarizing rest of a gate."""
+        key = (name, qubit)
+        if key not in self._beside:
+            gate = self.calibration(name, (qubit,))
+            channel = None if gate is None else product(*self._unrelaxed(gate, (qubit,)))
+            self._beside[key] = located((qubit,), channel)
+        return self._beside[key]
+
     def _wide(self, gate: GateCalibration, qubits: tuple[int, ...]) -> tuple[LocatedChannel, ...]:
         """Return the channels of a gate on more than two qubits: Pauli errors on pairs, and then
         the relaxation of each qubit. Their composition has the measured average gate fidelity."""
@@ -578,19 +592,18 @@ class DeviceModel(DocumentModel):
     ) -> channels.Channel | None:
         """Compose the channel of a gate. The depolarizing rest follows from the measured values;
         the factors then scale each part."""
-        size, factor = len(qubits), self.options.factor
         duration = gate.duration_ns or 0.0
-        coherent, full = self._measured(gate, qubits)
-        rest = self.rest(gate, qubits)
-        scale = factor("gate.coherent")
-        if scale != 1.0:
-            coherent = coherent_error(gate, size, scale)
-        scale = factor("qubit.relaxation")
-        if scale != 1.0:
-            full = self._relax_all(qubits, duration * scale)
-        depolarized = depolarize(rest * factor("gate.depolarizing"), size)
+        full = self._relax_all(qubits, duration * self.options.factor("qubit.relaxation"))
         jumps = _together([self._jump(qubit, duration) for qubit in qubits])
-        return product(coherent, depolarized, full, jumps)
+        return product(*self._unrelaxed(gate, qubits), full, jumps)
+
+    def _unrelaxed(
+        self, gate: GateCalibration, qubits: tuple[int, ...]
+    ) -> tuple[channels.Channel | None, channels.Channel | None]:
+        """Return the coherent error and the depolarizing rest of a gate, times their factors."""
+        size, factor = len(qubits), self.options.factor
+        coherent = coherent_error(gate, size, factor("gate.coherent"))
+        return coherent, depolarize(self.rest(gate, qubits) * factor("gate.depolarizing"), size)
 
     def rest(self, gate: GateCalibration, qubits: tuple[int, ...]) -> float:
         """Return the depolarizing parameter of the rest of a gate's measured error. The rest is the

@@ -79,6 +79,10 @@ class NoiseModel(Protocol):
         neighbours. Of a measurement: channels on the qubit's state after one that is not
         terminal."""
 
+    def during_layer(self, name: str, qubit: int) -> tuple[LocatedChannel, ...]:
+        """Return the channels after a gate on a waiting qubit of a layer: those of `after_gate`
+        without the relaxation, which is a part of the layer's noise."""
+
     def idle(self, qubit: int, duration_ns: float) -> Channel | None:
         """Return the channel of an idle time; None: no noise."""
 

@@ -417,6 +417,10 @@ class _Composition:
         (p, s), (q, t) = (each.leakage(name, qubits) for each in (self._first, self._second))
         return p + q - p * q, s + t - s * t
 
+    def during_layer(self, name: str, qubit: int) -> tuple[LocatedChannel, ...]:
+        """Return the channels of `after_gate`: models with layers are not composed."""
+        return self.after_gate(name, (qubit,))
+
     def seepage(self, qubit: int, duration_ns: float) -> tuple[float, float]:
         """Return the decay of the first model that leaks."""
         return self._leaking.seepage(qubit, duration_ns)

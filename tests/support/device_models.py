@@ -90,6 +90,9 @@ class DeviceModel:
     def leakage(self, name: str, qubits: tuple[int, ...]) -> tuple[float, float]:
         return 0.0, 0.0
 
+    def during_layer(self, name: str, qubit: int) -> tuple[LocatedChannel, ...]:
+        return self.after_gate(name, (qubit,))
+
     def seepage(self, qubit: int, duration_ns: float) -> tuple[float, float]:
         return 0.0, 0.0
 

@@ -18,7 +18,7 @@ from simulators.catalog import NoiseKind
 from simulators.circuit.analysis.measurements import TERMINAL, has_mid_circuit_ops
 from simulators.circuit.gates import DELAY, DELAY_DT, MEASURE, UNITARY
 from simulators.circuit.ir import Circuit, Operands, Table, used_qubits
-from simulators.circuit.noise import AFTER_OP, NoiseProgram
+from simulators.circuit.noise import AFTER_OP, CHANNEL, NoiseProgram
 from simulators.circuit.passes import detuning, layers, leakage, noise_locations, timed_noise
 from simulators.circuit.passes.disturbance import disturbed
 from simulators.circuit.passes.noise_registry import NO_READOUT, NoiseRegistry, PlainLocator
@@ -256,6 +256,7 @@ class _CircuitNoise:
         self._touched = touched.view(np.bool_)
         self._located, self._irregular = self._locate(touched)
         self._delay_ops = np.zeros(0, np.intp)
+        self._within = _NO_QUBITS  # gates on one qubit during layers
         if has_delays(circuit):
             codes = self._operands.codes
             self._delay_ops = np.flatnonzero((codes == DELAY) | (codes == DELAY_DT))
@@ -349,10 +350,14 @@ class _CircuitNoise:
         self, uses: list[layers.LayerUse], timing: Schedule, delays: _Times
     ) -> tuple[Schedule, _Times]:
         """Idle times and delays without their parts during layers; the gates of layers lose their
-        own channels."""
+        own channels, and gates on one qubit meanwhile lose their relaxation."""
         acting = np.concatenate([use.operations for use in uses])
         self._located = self._located[~np.isin(self._located[:, AFTER_OP], acting)]
         windows = layers.layer_windows(uses, timing.start_ns, self._durations)
+        self._within = layers.operations_within(
+            self._operands, timing.start_ns, self._durations, windows
+        )
+        self._drop_relaxation()
         idle_ns = layers.without_layers(
             timing.idle_qubit, timing.idle_end_ns, timing.idle_ns, windows
         )
@@ -361,6 +366,15 @@ class _CircuitNoise:
             ends = timing.start_ns[self._delay_ops] + delays
             delays = layers.without_layers(waiting, ends, delays, windows)
         return msgspec.structs.replace(timing, idle_ns=idle_ns), delays
+
+    def _drop_relaxation(self) -> None:
+        """Put the channels of gates during layers in place of their own."""
+        inside = np.flatnonzero(np.isin(self._located[:, AFTER_OP], self._within))
+        for row in inside.tolist():
+            k, _, qubit, _ = self._located[row].tolist()
+            left = self._model.during_layer(self._circuit.noise_names[self._circuit.ops[k]], qubit)
+            self._located[row, CHANNEL] = self._registry.number(left[0].channel) if left else -1
+        self._located = self._located[self._located[:, CHANNEL] >= 0]
 
     def _before_layers(self, uses: list[layers.LayerUse], group: _Group) -> _Group:
         """Relaxation of waiting qubits that ends at a gate of a layer acts before its channels."""
@@ -428,6 +442,7 @@ class _CircuitNoise:
             durations[self._delay_ops] = delays
         for use in uses:
             durations[list(use.operations)] = 0.0
+        durations[self._within] = 0.0
         found = detuning.detunings(self._operands, durations, waits, self._model.detuning)
         if found is None:
             return program

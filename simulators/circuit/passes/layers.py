@@ -8,13 +8,14 @@ acts, of equal ones the first listed; layers that act at the same time have no c
 outside of any layer have their own errors.
 
 The channels of a layer act before its gates, and no waiting qubit of it relaxes or is detuned from
-the first start to the last end of these. Gates on one qubit, resets and measurements in that time
-keep their own channels and detuning. The gates of a layer must therefore be listed one after
-the other: `layer_order` is such an order of the operations.
+the first start to the last end of these. Gates on one qubit in that time keep the other parts of
+their errors; resets and measurements keep all of their channels. The gates of a layer must
+therefore be listed one after the other: `layer_order` is such an order of the operations.
 """
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left, bisect_right, insort
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,6 +31,7 @@ from simulators.circuit.gates import UNITARY
 from simulators.circuit.ir import Operands
 
 _SCALE = 1e3  # of times in ns that are rounded, so that sums of the same durations are equal
+_ROUNDING_NS = 1e-3  # of times
 _LEAST_NS = 1.0  # duration of a two-qubit gate without one: gates of one depth act together
 
 
@@ -164,6 +166,26 @@ def without_layers(
                 rest -= max(min(ends[k], stop) - max(begins[k], start), 0.0)
         left.append(max(rest, 0.0))
     return np.array(left, np.float64)
+
+
+def operations_within(
+    operands: Operands,
+    start_ns: NDArray[np.float64],
+    durations_ns: NDArray[np.float64],
+    windows: Mapping[int, Sequence[tuple[float, float]]],
+) -> NDArray[np.int64]:
+    """Gates on one qubit that act in a window of it. `windows`: (begin, end) by qubit, disjoint."""
+    ordered = {qubit: sorted(each) for qubit, each in windows.items()}
+    results = []
+    single = np.flatnonzero((operands.codes >= UNITARY) & (operands.counts == 1))
+    for k, qubit in zip(
+        single.tolist(), operands.wires[operands.first[single]].tolist(), strict=True
+    ):
+        begin, end = float(start_ns[k]), float(start_ns[k] + durations_ns[k])
+        at = bisect_right(ordered.get(qubit, []), (begin + _ROUNDING_NS, math.inf)) - 1
+        if at >= 0 and end <= ordered[qubit][at][1] + _ROUNDING_NS:
+            results.append(k)
+    return np.array(results, np.int64)
 
 
 def layer_windows(

@@ -133,8 +133,11 @@ class Reference(DeviceReference):
         own = {tuple(gate.qubits) for each in acting for gate in each.gates}
         for name, qubits in moment:
             self.unitary(name, qubits)
-            if qubits not in own:
-                self.noise_after(self.calibrated(name, qubits), qubits)
+            gate = self.calibrated(name, qubits)
+            if len(qubits) == 1 and qubits[0] in inside:  # relaxation is a part of the rates
+                self.depolarize(self.rest(gate, qubits), qubits)
+            elif qubits not in own:
+                self.noise_after(gate, qubits)
         self.flush(range(self.n))
 
 
@@ -150,6 +153,9 @@ def random_moments(rng: np.random.Generator, name: str, size: int, count: int = 
         if rng.random() < 0.4 or not moment:
             chosen = [q for q in range(size) if rng.random() < 0.7] or [0]
             moment = tuple((str(rng.choice(["sx", "x"])), (q,)) for q in chosen)
+        else:  # gates on one qubit beside those on pairs
+            free = set(range(size)).difference(*pairs)
+            moment += tuple(("sx", (q,)) for q in sorted(free) if rng.random() < 0.5)
         moments.append(tuple(moment[k] for k in rng.permutation(len(moment))))
     return [*moments, turns]
 
@@ -387,15 +393,22 @@ def test_waiting_times_lose_their_parts_in_windows(seed: int) -> None:
     assert np.abs(found - expected).max() < 1e-12
 
 
-def test_a_gate_on_a_waiting_qubit_of_a_layer_keeps_its_own_channel() -> None:
-    """Of its waiting time nothing is left, before and after the gate."""
+def test_a_gate_on_a_waiting_qubit_of_a_layer_has_no_relaxation_of_its_own() -> None:
+    """The rates of the layer contain that of the whole time; the rest of its error is left."""
     single = LayerCalibration(
         (LayerGate("cz", (0, 1)),), (0, 1, 2), (PauliGenerator("Z", (2,), 0.01),)
     )
     qubits = (QubitCalibration(t1_us=20.0, t2_us=20.0),) * 4
     circuit = Arrays(4, 4).add("sx", [2]).add("barrier", [0, 1, 2, 3]).add("cz", [0, 1])
     circuit.add("sx", [2]).add("barrier", [0, 1, 2, 3]).measure(range(4))
-    noise = attached(circuit.circuit(), plain(layers=(single,), qubits=qubits))
-    own, learned, again = (noise.channels[row[1]] for row in noise.locations if row[2] == 2)
-    assert own is again
+    gates = (GateCalibration("sx", (), 0.01, 50.0), GateCalibration("cz", (), 0.03, 200.0))
+    device = plain(layers=(single,), qubits=qubits, gates=gates)
+    noise = attached(circuit.circuit(), device)
+    own, learned, rest = (noise.channels[row[1]] for row in noise.locations if row[2] == 2)
+    assert own.infidelity == pytest.approx(0.01)
     assert learned.infidelity == pytest.approx((1.0 - math.exp(-0.02)) / 3.0)
+    left = math.exp(-50.0 / 20e3)
+    relaxed = (1.0 + 3.0 * left) / 4.0  # process fidelity, T2 = T1
+    average = (2.0 * relaxed + 1.0) / 3.0
+    assert rest.infidelity == pytest.approx(0.5 * (average - 0.99) / (average - 0.5))
+    assert np.allclose(rest.ptm, np.diag(np.diag(rest.ptm)))
