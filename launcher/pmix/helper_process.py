@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
 
-# Messages between the launcher and its PMIx helper: one JSON object a line.
+from simenv.sandbox.child import Child
+
+# Messages between the launcher and its PMIx helper: one JSON object a frame.
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +44,16 @@ _Message = TypeVar("_Message", HelperRequest, HelperResponse)
 
 
 def encode(message: HelperRequest | HelperResponse) -> bytes:
-    return json.dumps(asdict(message)).encode() + b"\n"
+    return json.dumps(asdict(message)).encode()
 
 
-def decode(kind: type[_Message], line: bytes) -> _Message:
-    """Decode a line. Raises ValueError or TypeError if it has no message of this kind."""
-    values = json.loads(line)
+def decode(kind: type[_Message], body: bytes) -> _Message:
+    """Decode a message. Raises ValueError or TypeError if it is not of this kind."""
+    values = json.loads(body)
     if not isinstance(values, dict):
-        raise TypeError(f"no object: {line[:80]!r}")
+        raise TypeError(f"no object: {body[:80]!r}")
     lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
     return kind(**{**values, **lists})
-
-
-_READ_BYTES = 1 << 16
-_END_TIMEOUT_S = 1.0
 
 
 class HelperProcess:
@@ -76,52 +71,22 @@ class HelperProcess:
         """Start the helper. `network_of`: process in whose network namespace the DVM listens; 0:
         the namespace of this process."""
         argv = [sys.executable, "-P", "-m", "launcher.pmix.helper", str(network_of), str(uri_file)]
-        self._process = subprocess.Popen(
-            [*argv, *map(str, libraries)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            env=dict(environ),
-            bufsize=0,
-            start_new_session=True,
-        )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._in, self._out = self._process.stdin, self._process.stdout
-        os.set_blocking(self._in.fileno(), False)
-        os.set_blocking(self._out.fileno(), False)
-        self._unsent = b""
-        self._partial = b""
-        self.ended = False
+        self._child = Child([*argv, *map(str, libraries)], environ, log)
 
     @property
     def pid(self) -> int:
-        return self._process.pid
+        return self._child.pid
+
+    @property
+    def ended(self) -> bool:
+        return self._child.has_ended
 
     def send(self, request: HelperRequest) -> None:
-        self._unsent += encode(request)
-        self._flush()
+        self._child.send(encode(request))
 
     def responses(self) -> list[HelperResponse]:
         """Return the responses and events since the last call."""
-        self._flush()
-        data = self._partial
-        with suppress(BlockingIOError):
-            while chunk := os.read(self._out.fileno(), _READ_BYTES):
-                data += chunk
-            self.ended = True
-        *lines, self._partial = data.split(b"\n")
-        return [decode(HelperResponse, line) for line in lines]
+        return [decode(HelperResponse, body) for body in self._child.received()]
 
     def close(self) -> None:
-        self._process.kill()
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(_END_TIMEOUT_S)
-        self._in.close()
-        self._out.close()
-        self.ended = True
-
-    def _flush(self) -> None:
-        with suppress(BlockingIOError, BrokenPipeError):
-            while self._unsent:
-                self._unsent = self._unsent[os.write(self._in.fileno(), self._unsent) :]
+        self._child.end()
