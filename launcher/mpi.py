@@ -17,8 +17,9 @@ from pathlib import Path
 
 from launcher import base
 from launcher.allocation.hostlist import same_host
-from launcher.process import agent as agents, children, die_with_parent, network_namespace
+from launcher.process import agent as agents, children, network_namespace
 from launcher.process.children import LocalLauncher, SubprocessLauncher, describe_exit
+from simenv.sandbox import die_with_parent
 
 # Command lines and environments of mpirun: Open MPI 4 and 5, MPICH's and Intel's Hydra. Pure.
 #

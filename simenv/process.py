@@ -22,7 +22,6 @@ from typing import NoReturn
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 START_TIME = 19  # field of /proc/self/stat, counted from the third (proc(5))
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 SERVICE_GC = (100_000, 50, 1000)  # thresholds: a service holds millions of objects for long
 LAST_S = 3.0  # limit of each exit call; a launcher that ends all workers waits a little longer
 _last: list[Callable[[], None]] = []
@@ -155,17 +154,3 @@ def import_also_from(folders: str) -> None:
     """Search modules in these folders too, written as in PYTHONPATH. They come after all installed
     packages, so that no file of a user replaces a module of ours."""
     sys.path += [folder for folder in folders.split(os.pathsep) if folder not in ("", *sys.path)]
-
-
-def die_with_parent(starter_pid: int, by: signal.Signals = signal.SIGKILL) -> int:
-    """Request the signal `by` for the time when the starter's thread ends; exit now if the starter
-    has ended already. `starter_pid`: an argument from the starter, because a process that outlives
-    it has another parent; 0, the parent process, only where a launcher is in between. Returns it,
-    for checks by the caller. The signal is available on Linux only; elsewhere the caller must check
-    its parent itself."""
-    parent = starter_pid or os.getppid()
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, by, 0, 0, 0)
-    if os.getppid() != parent:
-        raise SystemExit(f"the starter (pid {parent}) is gone")
-    return parent

@@ -30,7 +30,7 @@ from simenv._version import __version__
 from simenv.errors import SimenvError
 from simenv.model import Origin, TaskState
 from simenv.node_agent import BEAT_S, BEATS
-from simenv.process import die_with_parent
+from simenv.sandbox.die_with_parent import bind_to_parent
 from simenv.service.workers.endpoints import raise_descriptor_limit
 from simenv.wire import codec
 from simenv.wire.keyfiles import KeyPair, new_pair
@@ -225,7 +225,7 @@ class SimulatedNodes:
 
 def _serve(folder: Path, most: int, payload: bytes, slots: int, lease_s: float) -> None:
     """Take up to `most` tokens, and serve as these nodes until the end of the parent."""
-    die_with_parent(os.getppid())
+    bind_to_parent(os.getppid())
     raise_descriptor_limit()
     here = SimulatedNodes(payload, slots, lease_s)
     look_s = 0.0

@@ -28,7 +28,7 @@ from bench.harness.environments import SIMENV
 from simenv.client.client import connect
 from simenv.client.stream import Stream
 from simenv.model.program import decode_program
-from simenv.process import die_with_parent
+from simenv.sandbox.die_with_parent import bind_to_parent
 
 KEYED = ("python", "http", "stream")
 PAUSE_S = {"python": 1.0, "cli": 30.0, "qpm": 1.0, "http": 1.0, "stream": 1.0}
@@ -185,7 +185,7 @@ def digest(counts: Counts) -> str:
 
 
 def main(parent: str, kind: str, count: str, folder: str, *where: str) -> None:
-    die_with_parent(int(parent))
+    bind_to_parent(int(parent))
     for number in range(int(count)):
         file = Path(folder) / f"{kind}{number}.log"
         client = list(KINDS).index(kind) * int(count) + number

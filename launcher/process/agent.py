@@ -8,7 +8,6 @@ variables than a DVM may inherit.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import pwd
@@ -20,8 +19,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from launcher.allocation.hostlist import MAX_HOSTS, expand_hosts, parse_uint
+from simenv.sandbox.die_with_parent import bind_to_parent
 
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 # Variables that a daemon, and so a rank, inherits from the environment of its start.
 INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LD_LIBRARY_PATH")
 _FLAGS = frozenset({"-x", "-X", "-n", "-q", "-T", "-t", "-f", "-a", "-A"})  # flags of ssh
@@ -132,8 +131,7 @@ def main(argv: list[str]) -> NoReturn:
     settings = json.loads(Path(file).read_text())
     environ = settings["environ"]
     remote = remote_command(host, daemon_command(command, environ), environ, settings["agent"])
-    if sys.platform.startswith("linux"):  # a connection ends with the DVM that requested it
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    bind_to_parent(0, signal.SIGTERM)  # a connection ends with the DVM that requested it
     try:
         os.execvpe(remote[0], remote, environ)
     except OSError as error:

@@ -9,15 +9,14 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from launcher.allocation.this_node import is_this_node
 from launcher.base import Command, Exit, LauncherEvent, LaunchError
-from launcher.process import die_with_parent
 from launcher.process.agent import remote_command
+from simenv.sandbox import die_with_parent
+from simenv.sandbox.process_tree import kill_tree
 
 # Child processes of a launcher: start, poll, signal, end. For launchers, from the main thread.
 #
@@ -150,22 +149,7 @@ def _kill(child: _Child) -> None:
     if not child.own_process_group:
         child.process.kill()
         return
-    below = descendants(child.process.pid)  # mpirun starts each rank in its own process group
-    os.killpg(child.process.pid, signal.SIGKILL)
-    for pid in below:
-        with suppress(OSError):
-            os.kill(pid, signal.SIGKILL)
-
-
-def descendants(pid: int) -> list[int]:
-    """Return the pids of all descendants of `pid`, nearest first; [] if /proc has no lists of
-    children."""
-    pids = [pid]
-    for parent in pids:
-        for children in Path(f"/proc/{parent}/task").glob("*/children"):
-            with suppress(OSError):
-                pids += [int(child) for child in children.read_text().split()]
-    return pids[1:]
+    kill_tree(child.process.pid)  # mpirun starts each rank in its own process group
 
 
 # Output of a short program, such as `mpirun --version`.

@@ -3,7 +3,7 @@
 PRTE and the mpirun of every MPI listen on TCP ports of the loopback interface, and PMIx trusts the
 user id that a client states there (its component psec/native). A user who can connect can start
 programs as the owner of the launcher. If all ranks are on this machine, the launcher runs in its
-own network namespace (`launcher.process.die_with_parent`), which nobody else can enter.
+own network namespace (`simenv.sandbox.die_with_parent`), which nobody else can enter.
 """
 
 import ctypes
@@ -15,7 +15,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from launcher.allocation.this_node import is_this_node
-from launcher.process import children, die_with_parent
+from launcher.process import children
+from simenv.sandbox import die_with_parent
 
 CHECK_TIMEOUT_S = 10.0
 PSEC = "PMIX_MCA_psec"  # the components that authenticate a client

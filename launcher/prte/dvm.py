@@ -21,8 +21,9 @@ from pathlib import Path
 
 from launcher.base import LaunchError, Node
 from launcher.pmix.helper_process import HelperProcess, HelperRequest, HelperResponse
-from launcher.process import agent, die_with_parent
+from launcher.process import agent
 from launcher.prte.installation import Prte
+from simenv.sandbox import die_with_parent
 
 # Live jobs of a DVM, from two sources that can each fail: events and lists of namespaces. Pure.
 #

@@ -16,17 +16,21 @@ from contextlib import suppress
 from time import monotonic
 
 from simenv.sandbox.frames import MAX_FRAME_BYTES, FrameBuffer, FrameError, frame
+from simenv.sandbox.process_tree import kill_tree
 
 READ_BYTES = 2**18
 KILLED_S = 1.0  # for a killed process to be gone; one that hangs in the kernel stays
 
 
-def start(argv: Sequence[str], environ: Mapping[str, str], log: int) -> subprocess.Popen[bytes]:
+def start(
+    argv: Sequence[str], environ: Mapping[str, str], log: int, cwd: str | None = None
+) -> subprocess.Popen[bytes]:
     """Start a program with pipes for frames, in a session of its own: signals of a terminal are
     for the parent. `log`: descriptor of its error output, or subprocess.DEVNULL. Raises OSError."""
     return subprocess.Popen(
         argv,
         env=dict(environ),
+        cwd=cwd,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=log,
@@ -45,9 +49,10 @@ class Child:
         environ: Mapping[str, str],
         log: int = subprocess.DEVNULL,
         most_bytes: int = MAX_FRAME_BYTES,
+        cwd: str | None = None,
     ) -> None:
         """Start the process. `most_bytes`: of one frame from it. Raises OSError."""
-        self._process = start(argv, environ, log)
+        self._process = start(argv, environ, log, cwd)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._in, self._out = self._process.stdin, self._process.stdout
@@ -110,6 +115,11 @@ class Child:
             self._process.wait(KILLED_S)
         self._out.close()
         self.has_ended = True
+
+    def kill_tree(self) -> None:
+        """Kill the process, which has not been waited for, with all that it has started."""
+        if self._process.poll() is None:
+            kill_tree(self._process.pid)
 
     def _write(self) -> None:
         """Write what the pipe takes. What a process that has ended does not read is dropped."""

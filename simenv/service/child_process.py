@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from launcher.process import die_with_parent
+from simenv.sandbox import die_with_parent
 
 RESTART_S, MAX_RESTART_S = 1.0, 60.0  # between two starts
 SOON_S = 20.0  # a process that lived for less has failed

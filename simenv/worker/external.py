@@ -1,8 +1,7 @@
 """Programs of pools with `engine=external`: one process a circuit, in a process group of its own.
 
-Invariant: no process outlives its run: it is killed with its group when the run ends or is stopped,
-and by the kernel when this worker dies. Only processes that the program moves to a group or session
-of their own (setsid) are left to it. It gets no SIMENV_* variable.
+Invariant: no process outlives its run (`simenv.sandbox.program`); when this worker dies, the kernel
+kills the program. It gets no SIMENV_* variable.
 """
 
 from __future__ import annotations
@@ -11,23 +10,18 @@ import os
 import re
 import shlex
 import shutil
-import signal
 import string
-import subprocess
 import tempfile
-import time
-from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from launcher.process import die_with_parent
 from simenv.process import log_line
+from simenv.sandbox import die_with_parent
+from simenv.sandbox.program import OutputLimitError, last_text, run_program
 from simulators.engine import RunControl
 from simulators.errors import BadAnswer, MachineFailed, MachineRefused
 from simulators.external.engine import MAX_BYTES, ProgramCall
 
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1e-3, 0.05
-_END_S = 5.0  # for a killed process to be gone
 _STDERR_CHARS = 2_000  # of stderr in a failure's message; the worker's log has more
 _LOGGED_BYTES = 64 * 2**10
 _RESERVED = "SIMENV_"  # variables of the environment itself
@@ -99,22 +93,28 @@ class ExternalProgram:
         streams: tuple[IO[bytes], IO[bytes]],
         control: RunControl,
     ) -> None:
-        out, err = streams
         environ = {k: v for k, v in os.environ.items() if not k.startswith(_RESERVED)}
-        process = subprocess.Popen(
-            die_with_parent.command_line(os.getpid(), argv),
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=err,
-            cwd=folder,
-            env={**environ, "OMP_NUM_THREADS": str(ranks)},
-            process_group=0,
-        )
+        progress = _ReportedProgress(streams[1], control)
+
+        def check() -> None:
+            control.check()
+            progress.read()
+
         try:
-            code = self._end(process, (out, err), control)
+            code = run_program(
+                die_with_parent.command_line(os.getpid(), argv),
+                streams,
+                MAX_BYTES,
+                environ={**environ, "OMP_NUM_THREADS": str(ranks)},
+                cwd=folder,
+                check=check,
+            )
+            progress.read()
+        except OutputLimitError as error:
+            text = f"the program {self.name} printed more than {MAX_BYTES} bytes"
+            raise BadAnswer(text) from error
         finally:
-            _kill(process)
-            stderr_text = _tail(err)
+            stderr_text = last_text(streams[1], _LOGGED_BYTES)
             if stderr_text:
                 log_line(f"{self.name}: {stderr_text}")
         if code:
@@ -124,38 +124,7 @@ class ExternalProgram:
                 f"{stderr_text[-_STDERR_CHARS:] or 'no message'}"
             )
 
-    def _end(
-        self, process: subprocess.Popen[bytes], streams: tuple[IO[bytes], ...], control: RunControl
-    ) -> int:
-        pause_s, progress = _FIRST_PAUSE_S, _ReportedProgress(streams[1], control)
-        while (code := process.poll()) is None:
-            control.check()
-            progress.read()
-            if any(os.fstat(each.fileno()).st_size > MAX_BYTES for each in streams):
-                raise BadAnswer(f"the program {self.name} printed more than {MAX_BYTES} bytes")
-            time.sleep(pause_s)
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-        progress.read()
-        return code
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill the remaining processes of the group, also if its first process has ended."""
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(_END_S)
-
 
 def _text(out: IO[bytes]) -> str:
     out.seek(0)
-    data = out.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise BadAnswer(f"the program printed more than {MAX_BYTES} bytes")
-    return data.decode("utf-8", "replace")
-
-
-def _tail(err: IO[bytes]) -> str:
-    size = err.seek(0, os.SEEK_END)
-    err.seek(max(0, size - _LOGGED_BYTES))
-    return err.read().decode("utf-8", "replace").strip()
+    return out.read().decode("utf-8", "replace")

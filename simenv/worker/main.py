@@ -1,6 +1,6 @@
 """Life of a worker: load kernels, join the service, run chunks until stopped.
 
-Isolated, it first gives up what its tasks do not need (`launcher.process.confinement`): files of
+Isolated, it first gives up what its tasks do not need (`simenv.sandbox.confinement`): files of
 the environment and of users before it loads anything, sockets before its first task. It keeps the
 connections that it has. Where the kernel cannot do that, a worker that runs code of users ends.
 """
@@ -21,10 +21,12 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from launcher.process import confinement, private_namespaces
 from simenv import files, process
 from simenv.errors import ConfigError, SimenvError
 from simenv.model.calls import FUNCTIONS
+from simenv.sandbox import confinement, private_namespaces
+from simenv.sandbox.die_with_parent import bind_to_parent
+from simenv.sandbox.limits import forbid_core_dumps
 from simenv.wire import keyfiles
 from simenv.wire.messages.client import EXIT_MPI
 from simenv.worker import mpirun, ranks
@@ -47,7 +49,7 @@ def main() -> int:
         rank = mpirun.rank_from_environ(os.environ) if arguments.ranks > 1 else 0
         write_to(log_of(arguments.log, rank))
     # A worker that holds a machine first abandons its job; see `process.on_exit`.
-    parent = process.die_with_parent(
+    parent = bind_to_parent(
         arguments.parent, signal.SIGTERM if arguments.provider else signal.SIGKILL
     )
     try:
@@ -158,7 +160,7 @@ def _switch_and_filter(arguments: argparse.Namespace, *, allow_tcp: bool) -> Non
 def _restrict_files(arguments: argparse.Namespace, service: keyfiles.WorkerBootstrap) -> None:
     """Allow this thread only files of the system and of packages, kernels and its own folder, and
     no TCP but to the service. Ranks need MPI's files, shared memory and network too."""
-    confinement.forbid_core_dumps()
+    forbid_core_dumps()
     packages = Path(process.__file__).parents[1]
     libraries = os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)
     program = shutil.which(shlex.split(arguments.command)[0]) if arguments.command else None

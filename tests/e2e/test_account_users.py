@@ -14,9 +14,9 @@ from confined import skip_without_account_users, skip_without_confinement
 from live import Live, environment
 
 import simenv
-from launcher.process import private_namespaces
 from simenv.client.administration.keys import issue_key
 from simenv.client.client import Client
+from simenv.sandbox import private_namespaces
 from simenv.service.workers.account_users import FILE
 from simenv.worker.main import MAX_THREADS
 

@@ -20,12 +20,12 @@ from live import Live, environment
 from qiskit import QuantumCircuit
 
 import simenv
-from launcher.process import confinement, private_namespaces
 from simenv.client.administration.keys import issue_key
 from simenv.client.client import Client
 from simenv.client.connection import address
 from simenv.errors import NotAllowedError, TaskFailedError
 from simenv.model import TaskState
+from simenv.sandbox import confinement, private_namespaces
 
 PATIENCE_S = 120.0
 BELL = "OPENQASM 2.0; qreg q[2]; creg c[2]; U(1.5707963267948966,0,3.14159) q[0]; CX q[0],q[1];"

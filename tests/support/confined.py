@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from launcher.process import cgroup, confinement
+from launcher.process import cgroup
+from simenv.sandbox import confinement
 from simenv.service.workers import account_users
 
 

@@ -22,13 +22,7 @@ from launcher.allocation.discover import discover
 from launcher.allocation.this_node import is_this_node, this_node
 from launcher.base import AllocationError, Gpu
 from launcher.probe import mpi4py_version
-from launcher.process import (
-    cgroup,
-    confinement,
-    network_namespace,
-    private_namespaces,
-    system_calls,
-)
+from launcher.process import cgroup, network_namespace
 from launcher.process.agent import remote_command
 from launcher.prte import installation
 from launcher.prte.dvm_supervisor import NodeProbe
@@ -38,6 +32,7 @@ from simenv.cli.admin.doctor_installation import DoctorFinding, found
 from simenv.client.connection import address
 from simenv.config import Config, paths
 from simenv.errors import ConfigError, NoServiceError
+from simenv.sandbox import confinement, private_namespaces, system_calls
 from simenv.wire.transport.zmq_transport import (
     CLIENT_SOCKET,
     CLIENT_STREAM,

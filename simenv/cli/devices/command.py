@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import math
-import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -265,7 +264,7 @@ def _laid_out(snapshot: CalibrationSnapshot) -> CalibrationSnapshot:
 @devices.command()
 def refresh(context: typer.Context, name: Name) -> None:
     """Run the command that fetches a device's calibration data now: `refresh` of [devices.NAME]."""
-    from simenv.service.devices.refresh import Refresh, command_line
+    from simenv.service.devices.refresh import refresh_now
 
     common = app.settings_of(context)
     path = config.home_root() / common.environment / "config.json"
@@ -273,14 +272,7 @@ def refresh(context: typer.Context, name: Name) -> None:
     if settings is None:
         hint = "a table [devices.NAME] with refresh = COMMAND; simenv up reads it"
         raise NotFoundError(f"device {name!r} has no refresh in {path}", hint=hint)
-    process = subprocess.run(
-        command_line(name, overview.folder()), input=msgspec.json.encode(settings),
-        capture_output=True, check=False,
-    )  # fmt: skip
-    if process.returncode:
-        reason = process.stderr.decode(errors="replace").strip() or "it said nothing"
-        raise ConfigError(f"the refresh ended with exit code {process.returncode}: {reason}")
-    outcome = msgspec.json.decode(process.stdout, type=Refresh)
+    outcome = refresh_now(name, overview.folder(), settings)
     if outcome.error:
         raise ConfigError(f"{outcome.error}; device {name} is kept", hint=outcome.hint)
     state = "changed" if outcome.changed else "unchanged"

@@ -8,9 +8,8 @@ the loop's thread.
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -18,11 +17,13 @@ from pathlib import Path
 
 import msgspec
 
-from launcher.process import die_with_parent
-from launcher.process.children import descendants
 from simenv.config.model import DeviceSettings
 from simenv.config.paths import passed_environ, worker_environ
-from simenv.errors import DECODE_ERRORS, InsufficientError
+from simenv.errors import DECODE_ERRORS, ConfigError, InsufficientError
+from simenv.sandbox import die_with_parent
+from simenv.sandbox.child import Child
+from simenv.sandbox.frames import FrameError
+from simenv.sandbox.program import last_text
 from simenv.scheduler.core import RecordEvent
 from simenv.text import duration
 
@@ -32,6 +33,8 @@ GRACE_S = 30.0  # for the import, above the time of the command
 REFRESHED, FAILED = "device.refreshed", "device.refresh_failed"
 
 RECORD_FORMAT = 1
+ERROR_BYTES = 4_096  # of what a refresh said, in an error
+_LOG = 2  # error output of the service
 
 
 class Refresh(msgspec.Struct, frozen=True):
@@ -74,6 +77,35 @@ def command_line(name: str, folder: Path) -> list[str]:
     return die_with_parent.command_line(os.getpid(), argv)
 
 
+def start(
+    name: str, folder: Path, settings: DeviceSettings, environ: Mapping[str, str], log: int
+) -> Child:
+    """Start the process that refreshes a device, and answers with its outcome. Raises OSError."""
+    child = Child(command_line(name, folder), environ, log, cwd="/")
+    child.send(msgspec.json.encode(settings))
+    return child
+
+
+def refresh_now(name: str, folder: Path, settings: DeviceSettings) -> Refresh:
+    """Refresh a device, and wait for the outcome. Raises ConfigError with what the process said if
+    it ends without one."""
+    limit_s = settings.timeout_s + GRACE_S
+    with tempfile.TemporaryFile() as log:
+        child = start(name, folder, settings, os.environ, log.fileno())
+        try:
+            return msgspec.json.decode(child.receive(limit_s), type=Refresh)
+        except FrameError as error:
+            child.end(GRACE_S)
+            reason = last_text(log, ERROR_BYTES) or "it said nothing"
+            text = f"the refresh ended with exit code {child.poll()}: {reason}"
+            raise ConfigError(text) from error
+        except TimeoutError as error:
+            raise ConfigError(f"the refresh did not end within {limit_s:g} s") from error
+        finally:
+            child.kill_tree()
+            child.end()
+
+
 class DeviceRefreshes:
     """Refreshes of the devices of one configuration."""
 
@@ -92,7 +124,7 @@ class DeviceRefreshes:
         }
         self._versions: dict[str, int] = {name: self._version(name) for name in self._devices}
         self._broken: dict[str, tuple[float, str]] = {}  # wall clock and reason: without a record
-        self._running: tuple[str, subprocess.Popen[bytes], float] | None = None
+        self._running: tuple[str, Child, float] | None = None
         self._next_s = 0.0
 
     def tick(self, now_s: float) -> Iterator[RecordEvent]:
@@ -141,38 +173,32 @@ class DeviceRefreshes:
     def close(self) -> None:
         """End a refresh that is under way."""
         if self._running is not None:
-            _kill(self._running[1])
-            self._running[1].wait()
+            self._running[1].kill_tree()
+            self._running[1].end()
             self._running = None
 
     def _start(self, name: str, now_s: float) -> None:
         settings = self._devices[name]
+        environ = {**self._base, **self.passed[name]}
         try:
-            process = subprocess.Popen(
-                command_line(name, self._folder),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                cwd="/",
-                env={**self._base, **self.passed[name]},
-                start_new_session=True,
-            )
-            assert process.stdin is not None
-            process.stdin.write(msgspec.json.encode(settings))  # less than a pipe holds
-            process.stdin.close()
+            child = start(name, self._folder, settings, environ, _LOG)
         except OSError as error:
             self._broken[name] = time.time(), f"the refresh cannot be started: {error.strerror}"
             return
-        self._running = name, process, now_s + settings.timeout_s + GRACE_S
+        self._running = name, child, now_s + settings.timeout_s + GRACE_S
 
     def _look(
-        self, name: str, process: subprocess.Popen[bytes], deadline_s: float, now_s: float
+        self, name: str, child: Child, deadline_s: float, now_s: float
     ) -> Iterator[RecordEvent]:
         """Yield an event if a refresh has ended without a record."""
-        if process.poll() is None:
+        child.received()  # the record has the same
+        code, reason = child.poll(), ""
+        if code is None:
             if now_s > deadline_s:
-                _kill(process)
+                child.kill_tree()
             return
-        self._running, code, reason = None, process.returncode, ""
+        child.end()
+        self._running = None
         if code and code != InsufficientError.exit_code:  # that code: another one is under way
             cause = f"signal {-code}" if code < 0 else f"exit code {code}, see the service's log"
             reason = f"the refresh ended with {cause}"
@@ -185,14 +211,6 @@ class DeviceRefreshes:
             return record_path(self._folder, name).stat().st_mtime_ns
         except OSError:
             return 0
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill a refresh with all that its command has started."""
-    pids = [process.pid, *descendants(process.pid)]
-    for pid in pids if process.poll() is None else ():
-        with suppress(OSError):
-            os.kill(pid, signal.SIGKILL)
 
 
 def _event(name: str, record: Refresh) -> RecordEvent:

@@ -2,7 +2,7 @@
 
     python -P -m simenv.service.devices.refresh_process NAME FOLDER
 
-The settings come as JSON on stdin, the outcome goes to stdout as JSON. The command is a program
+The settings come as JSON in a frame, and so goes the outcome. The command is a program
 without a shell, in a process group of its own. Invariants: neither it nor what it has started
 outlives this process; it is bounded in time, memory and output; it reads the files of the system
 and those that its words name, and writes none (where the kernel has Landlock); the device's file is
@@ -12,26 +12,20 @@ devices.
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import os
-import resource
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import IO
 
 import msgspec
 
-from launcher.process import confinement
-from launcher.process.children import descendants
 from noise_models import library
 from noise_models.importers import ReportLine, import_snapshot
 from noise_models.snapshot import dump
@@ -41,7 +35,11 @@ from simenv.config.model import DeviceSettings
 from simenv.config.paths import passed_environ, worker_environ
 from simenv.errors import ConfigError, InsufficientError, SimenvError
 from simenv.model.views import date_name
-from simenv.process import die_with_parent
+from simenv.sandbox import confinement, die_with_parent
+from simenv.sandbox.limits import limit_process
+from simenv.sandbox.parent import ParentChannel
+from simenv.sandbox.process_tree import adopt_orphans, kill_orphans
+from simenv.sandbox.program import OutputLimitError, last_text, run_program
 from simenv.service.devices.refresh import Refresh, read_record, record_path
 from simenv.service.devices.registry import MAX_FILE_BYTES
 
@@ -50,9 +48,6 @@ MEMORY_BYTES = 4 * 2**30  # of the command and of the import, each
 OUTPUT_BYTES = 64 * 2**20
 ERROR_CHARS = 500
 _MOST_LINES = 12  # of what the device does not have
-_POLL_S = 0.05
-_KILLS = 20  # passes over the descendants of a command, which may start others meanwhile
-_PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 _OF_PREFIX = ("bin", "lib", "lib64", "pyvenv.cfg")
 _NETWORK_FILES = ("/etc/resolv.conf", "/etc/hosts", "/etc/ca-certificates", "/etc/pki")
 
@@ -137,48 +132,41 @@ def _printed(settings: DeviceSettings) -> bytes:
     environ = {
         key: value for key, value in worker_environ(os.environ) if not key.startswith("SIMENV_")
     } | passed_environ(os.environ, settings.environ)
+    deadline_s = time.monotonic() + settings.timeout_s
+    argv = [program, *settings.refresh[1:]]
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        process = subprocess.Popen(
-            [program, *settings.refresh[1:]],
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=err,
-            cwd="/",
-            env=environ,
-            process_group=0,
-            preexec_fn=partial(_confine, os.getpid(), _readable([program, *settings.refresh[1:]])),
-        )
         try:
-            problem = _end(process, settings.timeout_s, (out, err))
+            code = run_program(
+                argv,
+                (out, err),
+                OUTPUT_BYTES,
+                environ=environ,
+                cwd="/",
+                check=partial(_check_time, deadline_s),
+                before_exec=partial(_confine, os.getpid(), _readable(argv)),
+            )
+            problem = f"ended with {f'exit code {code}' if code > 0 else f'signal {-code}'}"
+        except TimeoutError:
+            code, problem = 1, f"did not end within timeout_s = {settings.timeout_s:g}"
+        except OutputLimitError:
+            code, problem = 1, f"printed more than {OUTPUT_BYTES} bytes"
         finally:
-            _kill(process)
-        if problem:
+            kill_orphans()
+        if code:
             raise ConfigError(f"{subject} {problem}", hint=_tail(err, settings, environ))
         out.seek(0)
-        return out.read(OUTPUT_BYTES)
+        return out.read()
 
 
-def _end(process: subprocess.Popen[bytes], timeout_s: float, streams: Sequence[IO[bytes]]) -> str:
-    """Wait for the end of the command; return the reason why its output is not used, or ""."""
-    deadline_s = time.monotonic() + timeout_s
-    while (code := process.poll()) is None:
-        if time.monotonic() > deadline_s:
-            return f"did not end within timeout_s = {timeout_s:g}"
-        time.sleep(_POLL_S)
-    is_full = any(os.fstat(each.fileno()).st_size >= OUTPUT_BYTES for each in streams)
-    if code == -signal.SIGXFSZ or is_full:
-        return f"printed more than {OUTPUT_BYTES} bytes"
-    return (
-        "" if not code else f"ended with {f'exit code {code}' if code > 0 else f'signal {-code}'}"
-    )
+def _check_time(deadline_s: float) -> None:
+    if time.monotonic() > deadline_s:
+        raise TimeoutError
 
 
 def _confine(parent: int, readable: Iterable[Path]) -> None:
     """Bound the command's process, before its program begins."""
-    die_with_parent(parent)
-    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (OUTPUT_BYTES, OUTPUT_BYTES))
-    confinement.forbid_core_dumps()
+    die_with_parent.bind_to_parent(parent)
+    limit_process(data_bytes=MEMORY_BYTES, file_bytes=OUTPUT_BYTES + 1)
     if confinement.landlock_abi():
         confinement.restrict_files(confinement.FileRules(tuple(readable)).with_system, None)
 
@@ -196,29 +184,9 @@ def _readable(argv: Sequence[str]) -> list[Path]:
     return [*map(Path, _NETWORK_FILES), *named, *libraries]
 
 
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill the command's group, and processes that it has moved to others."""
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    for _ in range(_KILLS):
-        remaining = descendants(os.getpid())
-        for pid in remaining:
-            with suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
-        with suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
-        if not remaining:
-            return
-        time.sleep(_POLL_S)
-
-
 def _tail(err: IO[bytes], settings: DeviceSettings, environ: Mapping[str, str]) -> str:
     """Return the end of the command's error output, without values of passed variables."""
-    size = err.seek(0, os.SEEK_END)
-    err.seek(max(0, size - 4 * ERROR_CHARS))
-    text = err.read().decode("utf-8", "replace")
+    text = last_text(err, 4 * ERROR_CHARS)
     for name, value in passed_environ(environ, settings.environ).items():
         text = text.replace(value, f"${name}") if value else text
     words = " ".join(text.split())[-ERROR_CHARS:]
@@ -227,16 +195,19 @@ def _tail(err: IO[bytes], settings: DeviceSettings, environ: Mapping[str, str]) 
 
 def main() -> int:
     name, folder = sys.argv[1], Path(sys.argv[2])
-    settings = msgspec.json.decode(sys.stdin.buffer.read(), type=DeviceSettings)
-    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
-    if sys.platform.startswith("linux"):  # processes of the command whose parent has ended
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    channel = ParentChannel()
+    body = channel.receive()
+    if body is None:  # the parent process has ended
+        return 1
+    settings = msgspec.json.decode(body, type=DeviceSettings)
+    limit_process(data_bytes=MEMORY_BYTES)
+    adopt_orphans()  # of the command
     try:
         outcome = refresh(folder, name, settings)
     except SimenvError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
-    sys.stdout.buffer.write(msgspec.json.encode(outcome))
+    channel.send(msgspec.json.encode(outcome))
     return 0
 
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import msgspec
 
-from launcher.process import private_namespaces
 from simenv import files
 from simenv.errors import ConfigError
+from simenv.sandbox import private_namespaces
 
 SUBUID = Path("/etc/subuid")  # subuid(5)
 FORMAT = 1

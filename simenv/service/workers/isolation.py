@@ -15,11 +15,9 @@ Used from the loop's thread; folders are removed in another one.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -28,13 +26,15 @@ from pathlib import Path
 import msgspec
 
 from launcher.base import Command
-from launcher.process import cgroup, confinement, private_namespaces
+from launcher.process import cgroup
 from simenv import files
 from simenv.config import Config
 from simenv.errors import ConfigError, NotAllowedError
 from simenv.model import task_name
 from simenv.model.calls import FUNCTIONS
 from simenv.result_files import CHECKPOINTS, WIDE_QUBITS, attempt_file
+from simenv.sandbox import confinement, private_namespaces
+from simenv.sandbox.process_tree import adopt_orphans
 from simenv.scheduler.core import TaskRecord
 from simenv.scheduler.dispatch.account_isolation import account_of
 from simenv.service.workers import account_users
@@ -46,7 +46,6 @@ from simenv.wire.messages.client import AttemptResult
 FOLDER = "workers"  # in the folder of results
 ORPHANS_S = 1.0  # between two looks for processes that workers left behind
 _UNSET = frozenset({"HOME", "TMPDIR", "USER", "XDG_RUNTIME_DIR", "SIMENV_HOME", "SIMENV_KERNELS"})
-_PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 
 def check_isolation(config: Config) -> None:
@@ -96,8 +95,7 @@ class WorkerIsolation:
         self._groups = None if isinstance(groups, str) else groups
         self._next_look_s = 0.0
         self._filters = _filters(os.getpid())
-        if sys.platform.startswith("linux"):
-            ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        adopt_orphans()
         # Of what the kernel here cannot do, for the event log.
         self.gaps = [
             reason

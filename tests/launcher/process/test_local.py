@@ -12,8 +12,9 @@ from interpreter import python
 from waiting import until
 
 from launcher.base import Command, Exit, LaunchError
-from launcher.process import die_with_parent, network_namespace
+from launcher.process import network_namespace
 from launcher.process.children import LocalLauncher, describe_exit
+from simenv.sandbox import die_with_parent
 
 WAIT_S = 60.0
 
@@ -95,7 +96,7 @@ print(socket.socket().connect_ex(("127.0.0.1", int(sys.argv[2]))))
 """
 STARTS = """
 import os, subprocess, sys
-from launcher.process import die_with_parent
+from simenv.sandbox import die_with_parent
 argv = die_with_parent.command_line(os.getpid(), ["sleep", "600"], isolated=sys.argv[1] == "True")
 print(subprocess.Popen(argv).pid, flush=True)
 sys.stdin.read()
@@ -168,7 +169,7 @@ def test_unprivileged_process_keeps_its_user_in_a_user_namespace() -> None:
     isolation_or_skip()
     argv = ["sh", "-c", "cat /proc/self/uid_map; id -u"]
     source = (
-        "import ctypes, sys; from launcher.process import die_with_parent\n"
+        "import ctypes, sys; from simenv.sandbox import die_with_parent\n"
         f"ctypes.CDLL(None).prctl({PR_CAPBSET_DROP}, {CAP_SYS_ADMIN}, 0, 0, 0)\n"
         "import os\n"
         "argv = die_with_parent.command_line(os.getppid(), sys.argv[1:], isolated=True)\n"

@@ -13,10 +13,11 @@ from other_user import UID, skip_without_second_user
 
 from launcher import probe, selection
 from launcher.probe import ProbeResult
-from launcher.process import cgroup, confinement, network_namespace, private_namespaces
+from launcher.process import cgroup, network_namespace
 from simenv.cli.admin import doctor_checks
 from simenv.client.connection import address
 from simenv.config import Config, write
+from simenv.sandbox import confinement, private_namespaces
 
 KERNELS = os.environ["SIMENV_KERNELS"]
 

@@ -229,8 +229,8 @@ def test_idle_worker_is_never_silent_longer_than_the_service_allows() -> None:
 
 
 def test_child_dies_with_its_parent_process() -> None:
-    child = "import sys, time; from simenv.process import die_with_parent;"
-    child += "die_with_parent(int(sys.argv[1])); print('armed', flush=True); time.sleep(60)"
+    child = "import sys, time; from simenv.sandbox.die_with_parent import bind_to_parent;"
+    child += "bind_to_parent(int(sys.argv[1])); print('armed', flush=True); time.sleep(60)"
     starter = (
         "import os,subprocess,sys,time;"
         f"p=subprocess.Popen([sys.executable,'-c',{child!r},str(os.getpid())],"
@@ -245,13 +245,13 @@ def test_child_dies_with_its_parent_process() -> None:
 
 
 def test_child_without_given_parent_watches_its_actual_parent() -> None:
-    script = "import os; from simenv.process import die_with_parent;"
-    script += "assert die_with_parent(0) == os.getppid(); print(os.getppid())"
+    script = "import os; from simenv.sandbox.die_with_parent import bind_to_parent;"
+    script += "assert bind_to_parent(0) == os.getppid(); print(os.getppid())"
     assert int(python("-c", script).stdout) == os.getpid()
 
 
 def test_child_whose_given_parent_is_gone_exits_at_once(tmp_path: Path) -> None:
-    script = "from simenv.process import die_with_parent; die_with_parent(1)"
+    script = "from simenv.sandbox.die_with_parent import bind_to_parent; bind_to_parent(1)"
     out = python("-c", script, check=False, cwd=tmp_path)
     assert out.returncode == 1
-    assert "is gone" in out.stderr
+    assert "the parent process (pid 1) has ended" in out.stderr

@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import subprocess
 import sys
 import time
 from contextlib import suppress
@@ -12,14 +11,15 @@ import msgspec
 import psutil
 import pytest
 from confined import skip_without_confinement
+from failing import fails
 from waiting import until
 
 from noise_models import library, snapshot
 from simenv.config.model import DeviceSettings
-from simenv.errors import InsufficientError
+from simenv.errors import ConfigError, InsufficientError
 from simenv.scheduler.core import RecordEvent
 from simenv.service.devices import refresh
-from simenv.service.devices.refresh import DeviceRefreshes, Refresh, command_line, read_record
+from simenv.service.devices.refresh import DeviceRefreshes, Refresh, read_record, refresh_now
 
 NAME = "lab"
 QUBITS = library.load("superconducting-lattice").num_qubits
@@ -46,17 +46,8 @@ def printing(folder: Path, t1_us: float) -> DeviceSettings:
     return msgspec.structs.replace(made, refresh=(*made.refresh, str(folder / "data.json")))
 
 
-def process(folder: Path, wanted: DeviceSettings) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        command_line(NAME, folder), input=msgspec.json.encode(wanted), capture_output=True,
-        check=False,
-    )  # fmt: skip
-
-
 def outcome(folder: Path, wanted: DeviceSettings) -> Refresh:
-    ended = process(folder, wanted)
-    assert ended.returncode == 0, ended.stderr.decode()
-    found = msgspec.json.decode(ended.stdout, type=Refresh)
+    found = refresh_now(NAME, folder, wanted)
     assert found == read_record(folder, NAME)
     return found
 
@@ -160,9 +151,8 @@ def test_command_reads_only_files_that_its_words_name_and_writes_none(
 def test_one_refresh_runs_at_a_time(tmp_path: Path, devices: Path) -> None:
     with (devices / ".refresh.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        ended = process(devices, printing(tmp_path, 50.0))
-    assert ended.returncode == InsufficientError.exit_code
-    assert b"another refresh of a device" in ended.stderr
+        said = f"exit code {InsufficientError.exit_code}: .*another refresh of a device"
+        fails(ConfigError, said, refresh_now, NAME, devices, printing(tmp_path, 50.0))
     assert read_record(devices, NAME) is None
 
 

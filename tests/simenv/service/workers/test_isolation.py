@@ -14,12 +14,13 @@ from failing import fails
 from service import ServiceHarness, program, spec
 from waiting import until
 
-from launcher.process import cgroup, confinement
+from launcher.process import cgroup
 from simenv import files
 from simenv.config import convert
 from simenv.errors import ConfigError, NotAllowedError
 from simenv.model import task_name
 from simenv.result_files import CHECKPOINTS, attempt_file
+from simenv.sandbox import confinement
 from simenv.scheduler.events.workers import kernel_bound, memory_bound
 from simenv.service.workers import isolation
 from simenv.service.workers.isolation import WorkerIsolation, check_isolation
@@ -141,7 +142,7 @@ def test_processes_that_a_worker_left_are_killed(workers: WorkerIsolation) -> No
 
     before = children()
     source = (
-        "import os, time\nfrom launcher.process.confinement import filter_calls\n"
+        "import os, time\nfrom simenv.sandbox.confinement import filter_calls\n"
         "filter_calls()\n"
         "if os.fork() == 0:\n os.setsid()\n"
         " if os.fork() == 0:\n  os.close(1)\n  os.close(2)\n  time.sleep(600)\n os._exit(0)\n"

@@ -43,14 +43,24 @@ def main(argv: list[str]) -> None:
             isolate_network()
         except OSError as error:
             raise SystemExit(f"cannot make a network namespace: {error.strerror}") from error
-    if sys.platform.startswith("linux"):  # set after any change of credentials, which clears it
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != int(parent):
-        raise SystemExit(f"the parent process (pid {parent}) has ended")
+    bind_to_parent(int(parent))  # after any change of credentials, which clears the signal
     try:
         os.execvp(program[0], program)
     except OSError as error:
         raise SystemExit(f"cannot start {program[0]}: {error.strerror}") from error
+
+
+def bind_to_parent(parent_pid: int, by: signal.Signals = signal.SIGKILL) -> int:
+    """Let this process get the signal `by` when the thread that started it ends. `parent_pid`: an
+    argument from the parent process, because a process that outlives it has another one; 0: the
+    present parent, only where a launcher is in between. Returns it, for checks by the caller: the
+    signal is available on Linux only. Raises SystemExit if the parent has ended already."""
+    parent = parent_pid or os.getppid()
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, by, 0, 0, 0)
+    if os.getppid() != parent:
+        raise SystemExit(f"the parent process (pid {parent}) has ended")
+    return parent
 
 
 def isolate_network() -> None:

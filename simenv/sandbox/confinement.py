@@ -4,7 +4,7 @@ Landlock (landlock(7)) limits the files that are opened or made and the TCP port
 process from tracing, and since Linux 6.12 from signalling, processes outside. It applies to the
 calling thread and to the threads and processes that this thread starts. A seccomp filter
 (seccomp(2)), applied to all threads, lets them make the system calls of
-`launcher.process.system_calls` alone, and no more sockets, Unix sockets included: Landlock does not
+`simenv.sandbox.system_calls` alone, and no more sockets, Unix sockets included: Landlock does not
 limit modes and owners of files, nor limits and scheduling of other processes of the user.
 
 Nothing here needs a privilege. Linux alone has these calls.
@@ -15,7 +15,6 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-import resource
 import stat
 import struct
 import sys
@@ -24,7 +23,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher.process import system_calls
+from simenv.sandbox import system_calls
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # on all machines
 _VERSION_FLAG, _PATH_BENEATH, _NET_PORT = 1, 1, 2  # linux/landlock.h
@@ -88,12 +87,6 @@ def unavailable_reason() -> str:
         known = ", ".join(_MACHINES)
         return f"there is no filter of system calls for {machine}, only for {known}"
     return ""
-
-
-def forbid_core_dumps() -> None:
-    """Let no process from here on leave a core dump. A limit of 1 byte is too small for any file
-    and, unlike 0, also keeps the kernel from piping it to a program (core(5))."""
-    resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
 
 
 def restrict_files(

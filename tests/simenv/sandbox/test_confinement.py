@@ -14,13 +14,13 @@ import pytest
 import user_programs
 from confined import skip_without_confinement
 
-from launcher.process import confinement, system_calls
+from simenv.sandbox import confinement, system_calls
 
 PRELUDE = """
 import ctypes, errno, json, os, signal, socket, subprocess, sys, threading
 from pathlib import Path
-from launcher.process.confinement import (
-    FileRules, forbid_core_dumps, filter_calls, restrict_files)
+from simenv.sandbox.confinement import FileRules, filter_calls, restrict_files
+from simenv.sandbox.limits import forbid_core_dumps
 
 def attempt(call):
     try:

@@ -10,8 +10,8 @@ import psutil
 import pytest
 from waiting import until
 
-from launcher.process import private_namespaces
-from launcher.process.private_namespaces import command_line
+from simenv.sandbox import private_namespaces
+from simenv.sandbox.private_namespaces import command_line
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -90,7 +90,7 @@ def test_hidden_folders_show_only_what_is_revealed(tmp_path: Path) -> None:
     (hidden / "secret").write_text("z")
     source = (
         "import os; from pathlib import Path\n"
-        "from launcher.process.private_namespaces import reveal, switch_user\n"
+        "from simenv.sandbox.private_namespaces import reveal, switch_user\n"
         f"h = Path({str(hidden)!r}); reveal([h / 'own', h / 'one', h / 'own' / 'file'])\n"
         "print(sorted(os.listdir(h)), (h / 'own' / 'file').read_text(), (h / 'one').read_text())\n"
         "switch_user(310_000)\n"
