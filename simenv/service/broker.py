@@ -17,7 +17,6 @@ from __future__ import annotations
 import grp
 import os
 import pwd
-import resource
 import selectors
 import socket
 import struct
@@ -41,6 +40,7 @@ from simenv.errors import (
     QueueFullError,
     SimenvError,
 )
+from simenv.sandbox.limits import limit_process
 from simenv.wire import munge
 from simenv.wire.messages import identity
 from simenv.wire.messages.identity import MAX_REQUEST_BYTES, UserAccount
@@ -448,8 +448,7 @@ def main(argv: list[str]) -> None:
     """Run the broker with inherited sockets; -1 for a listener that there is not."""
     name, *numbers = argv
     os.nice(NICE)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    limit_process(address_bytes=MEMORY_BYTES)
     channel, *listeners = (int(number) for number in numbers)
     broker = Broker(name, socket.socket(fileno=channel))
     for listener in listeners:

@@ -16,11 +16,11 @@ from pathlib import Path
 
 from simenv.errors import JournalError, SimenvError
 from simenv.process import release_memory, resident_bytes
+from simenv.sandbox.supervised import SupervisedProcess
 from simenv.scheduler.core import Action
 from simenv.scheduler.reservations.ledger import UNCHANGED
 from simenv.service import fault_injection
 from simenv.service.admission.submissions import AcceptAnswers
-from simenv.service.child_process import ChildProcess
 from simenv.service.control.administration import CHANGES, WITHOUT_JOURNAL, Administration
 from simenv.service.control.reservations import CHANGES as RESERVATION_CHANGES
 from simenv.service.fairness import CHECKS, Decoding
@@ -157,7 +157,7 @@ class EventLoop(ServiceComponents):
         self._upkeep = Upkeep(self)
         self.administration = Administration(self, self.tokens)
         self.identities: Identities | None = None  # None: there are no users without key files
-        self.gateway: ChildProcess | None = None  # None: none is started along
+        self.gateway: SupervisedProcess | None = None  # None: none is started along
         self._rejection_log = RateLimitedLog(log)
         self._accept_answers = AcceptAnswers(self.state, send)
         self._answers: list[tuple[bytes, bytes]] = []

@@ -7,6 +7,7 @@ earlier start of the service; port 0 is the port of the last gateway, as long as
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from contextlib import ExitStack, suppress
@@ -23,7 +24,7 @@ from simenv.config import EnvironmentPaths, GatewayFile, GatewaySettings
 from simenv.config.paths import GATEWAY, gateway_lock, gateways_of_services
 from simenv.errors import ConfigError
 from simenv.process import runs
-from simenv.service.child_process import ChildProcess
+from simenv.sandbox.supervised import SupervisedProcess
 from simenv.service.event_loop import EventLoop
 from simenv.service.tokens import OWN_GATEWAY
 from simenv.service.workers.endpoints import resolved
@@ -38,6 +39,7 @@ from simenv.wire.keyfiles import (
 )
 from simenv.wire.transport.sockets import open_socket
 
+log = logging.getLogger("simenv.service")
 _END_S, _POLL_S = 10.0, 0.01  # of a process that was killed
 
 
@@ -91,9 +93,8 @@ def start_gateway(
         *structs.astuple(pair),
     )
     write_private(folder / "key.json", UserKeyFile(KEYS_FORMAT, *fields))
-    loop.gateway = ChildProcess(
-        "gateway", "simenv.gateway", os.environ, lambda: (arguments, descriptors)
-    )
+    inputs = arguments, descriptors
+    loop.gateway = SupervisedProcess("gateway", "simenv.gateway", os.environ, lambda: inputs, log)
     on_leave.callback(loop.gateway.end)
     loop.gateway.start()
 

@@ -24,7 +24,7 @@ import msgspec
 from simenv import config as configs, files
 from simenv.config import Config, IdentitySettings
 from simenv.errors import DECODE_ERRORS, ConfigError, KeyConflictError, KeyRefusedError, SimenvError
-from simenv.service.child_process import ChildProcess
+from simenv.sandbox.supervised import SupervisedProcess
 from simenv.service.control.accepted_keys import refusal_notice
 from simenv.service.journal import reader
 from simenv.service.service import ServiceComponents
@@ -157,7 +157,7 @@ class BrokerProcess:
             if key in ("PATH", "LANG", "SIMENV_MUNGE_SOCKET") or key.startswith("LC_")
         }
         module = "simenv.service.broker"
-        self.child = ChildProcess("credential broker", module, few, self._inputs)
+        self.child = SupervisedProcess("credential broker", module, few, self._inputs, log)
         self._unix: socket.socket | None = None
         self._tcp: socket.socket | None = None
         self._path: Path | None = None

@@ -16,9 +16,10 @@ print(os.getpid(), flush=True)
 signal.pause()  # as an import that takes long
 """
 SERVICE = """
-import os, sys, time
-from simenv.service.child_process import ChildProcess
-child = ChildProcess("slow child", "slow_child", os.environ, lambda: ((), ()))
+import logging, os, sys, time
+from simenv.sandbox.supervised import SupervisedProcess
+log = logging.getLogger()
+child = SupervisedProcess("slow child", "slow_child", os.environ, lambda: ((), ()), log)
 child.start()
 time.sleep(600)
 """

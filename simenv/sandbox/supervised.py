@@ -1,7 +1,7 @@
-"""A process that the service keeps running until its own end: the credential broker, the gateway.
+"""Processes without frames that run as long as their parent: they are started again when they end.
 
-Invariants: a process that has ended is started again, after a pause that grows while it ends soon;
-from its start on, before its first import, it ends with the loop's thread, from which it is used.
+Invariants: the pause before a start grows while the process ends soon; from its start on, before
+its first import, it ends with the thread that started it, from which it is used.
 """
 
 from __future__ import annotations
@@ -19,10 +19,8 @@ RESTART_S, MAX_RESTART_S = 1.0, 60.0  # between two starts
 SOON_S = 20.0  # a process that lived for less has failed
 END_S = 5.0
 
-log = logging.getLogger("simenv.service")
 
-
-class ChildProcess:
+class SupervisedProcess:
     """A module that runs as `python -P -m MODULE ARGUMENTS`."""
 
     def __init__(
@@ -31,6 +29,7 @@ class ChildProcess:
         module: str,
         environ: Mapping[str, str],
         inputs: Callable[[], tuple[Sequence[str], Sequence[int]]],
+        log: logging.Logger,
     ) -> None:
         """`title`: for the log. `inputs`: returns the arguments of the next start, and the
         descriptors that the process inherits."""
@@ -39,6 +38,7 @@ class ChildProcess:
         self._argv = [sys.executable, "-P", "-m", module]
         self._environ = dict(environ)
         self._inputs = inputs
+        self._log = log
         self._started_s = 0.0
         self._pause_s = RESTART_S
 
@@ -56,7 +56,7 @@ class ChildProcess:
                 start_new_session=True,
             )
         except OSError as error:
-            log.error("the %s cannot be started: %s", self._title, error)
+            self._log.error("the %s cannot be started: %s", self._title, error)
 
     def keep(self) -> None:
         """Start the process again if it has ended."""
@@ -68,7 +68,7 @@ class ChildProcess:
             return
         if age_s < SOON_S + self._pause_s:
             self._pause_s = min(MAX_RESTART_S, 2 * self._pause_s)
-        log.warning("the %s has ended; it is started again", self._title)
+        self._log.warning("the %s has ended; it is started again", self._title)
         self.start()
 
     def end(self) -> None:
