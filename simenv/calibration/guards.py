@@ -62,10 +62,9 @@ _MOST_UNIFORM = 0.01  # of the counts, beside what a fit explains
 _MOST_RELABELLED = 200  # other numberings of the qubits
 _MOST_REFITTED = 30  # circuits of the fit by which they are compared
 _REFIT_STEPS = 4
-_COMMON, _OWN = 0.5, 0.3  # widths of the changes of a calibration that is old
-# Twice the logarithm of a probability, by other numbers; for few bodies and for more.
-_LEAST_COSTS = 13.0, 8.0
-_COST_RATIO = 1.0  # of that to the changes that remain under the other numbers
+# Widths of the changes since a calibration, common and own: as of yesterday to long ago.
+_WIDTHS = (0.5, 0.3), (0.5, 0.45), (0.7, 0.7), (1.0, 1.0), (1.5, 1.5)
+_LEAST_EVIDENCE = 4.5  # twice the logarithm of the odds of other numbers
 
 
 class Sample(msgspec.Struct, frozen=True, eq=False):
@@ -544,7 +543,8 @@ def _relabelled(
 ) -> str:
     """Another numbering of the used qubits, with the same couplings, under which a fit changes the
     calibration much less. The counts are fitted once, without a narrow prior; the cost of the
-    changes to the values of another qubit follows from the normal equations there."""
+    changes to the values of another qubit follows from the normal equations there. An old
+    calibration says little about which qubit is which, and is no reason to refuse counts."""
     runs = [compiler.run_of(each.record) for each in samples]
     if any(run.was_placed for run in runs):
         return ""
@@ -561,23 +561,36 @@ def _relabelled(
     if fit is None:
         return ""
     own, _ = fit.cost(snapshot)
-    bodies = {each.body for each in records}
-    enough = _LEAST_COSTS[len(bodies) >= accept.LEAST_FLIPPED] + 2.0 * math.log(len(matches))
+    enough = _LEAST_EVIDENCE + 2.0 * math.log(len(matches))
     best, text = math.inf, ""
     for match in matches:
         moved = {qubit: match.get(qubit, qubit) for qubit in range(snapshot.num_qubits)}
         if all(key == value for key, value in moved.items()):
             continue
         cost, changes = fit.cost(_renumbered(snapshot, moved))
-        if cost < best and own - cost > max(enough, _COST_RATIO * changes):
+        if cost < best and own - cost > max(enough, changes):
             best = cost
             listed = ", ".join(f"{a} as {b}" for a, b in moved.items() if a != b)
             text = (
                 "the counts fit the calibration better with other numbers of the qubits"
-                f" ({listed}; {len(matches) - 1} numberings compared): -2 log p lower by"
-                f" {own - cost:.0f}, of {own - cost + changes:.0f} for the changes of a fit"
+                f" ({listed}; {len(matches) - 1} numberings compared): twice the logarithm of the"
+                f" odds is {own - cost:.0f}, and {changes:.0f} for the changes that remain"
             )
     return text
+
+
+class _ChangePrior(msgspec.Struct, frozen=True, eq=False):
+    """Normal distribution of the changes of all values since a calibration. `volume`: twice the
+    logarithm of its width over that of what the counts leave open."""
+
+    precision: NDArray[np.float64]
+    volume: float
+
+    @staticmethod
+    def of(covariance: NDArray[np.float64], hessian: NDArray[np.float64]) -> _ChangePrior:
+        own = np.eye(len(covariance))
+        _, volume = np.linalg.slogdet(own + covariance @ hessian)
+        return _ChangePrior(np.asarray(np.linalg.inv(covariance)), float(volume))
 
 
 class _FreeFit(msgspec.Struct, frozen=True, eq=False):
@@ -588,7 +601,7 @@ class _FreeFit(msgspec.Struct, frozen=True, eq=False):
     values: NDArray[np.float64]
     hessian: NDArray[np.float64]
     gradient: NDArray[np.float64]
-    precision: NDArray[np.float64]  # of the changes of an old calibration
+    priors: tuple[_ChangePrior, ...]  # by the age of the calibration
 
     @staticmethod
     def of(
@@ -602,7 +615,7 @@ class _FreeFit(msgspec.Struct, frozen=True, eq=False):
         places = [each.place for each in observed.observations]
         components = distributions.components(places, pooled=False)
         problem = FitProblem(distributions, components, observed.observations)
-        columns = problem.columns(Prior(_COMMON, 1.0))
+        columns = problem.columns(Prior(_WIDTHS[0][0], 1.0))
         blocks = problem.blocks(np.zeros(len(components)))
         weights = solve.weights_of(problem.observations, blocks, robust=False)
         result = solve.solve(problem, columns, weights, max_steps=_REFIT_STEPS, blocks=blocks)
@@ -611,23 +624,32 @@ class _FreeFit(msgspec.Struct, frozen=True, eq=False):
         factors = [k for k, each in enumerate(components) if each.qubits and each.kind in _FACTORS]
         place = np.ix_(factors, factors)
         kinds = [(components[k].kind, len(components[k].qubits)) for k in factors]
-        same = np.array([[_COMMON**2 * (a == b) for b in kinds] for a in kinds])
+        same = np.array([[float(a == b) for b in kinds] for a in kinds])
+        own = np.eye(len(factors))
         kept = tuple(components[k] for k in factors)
         return _FreeFit(
             kept, _logarithms(snapshot, kept), result.values[factors], hessian[place],
-            gradient[factors], np.asarray(np.linalg.inv(same + _OWN**2 * np.eye(len(factors)))),
+            gradient[factors], tuple(
+                _ChangePrior.of(wide**2 * same + narrow**2 * own, hessian[place])
+                for wide, narrow in _WIDTHS
+            ),
         )  # fmt: skip
 
     def cost(self, snapshot: CalibrationSnapshot) -> tuple[float, float]:
-        """Least -2 log p of the counts (up to a constant) and of the changes of a calibration
-        together, and that of the changes alone."""
+        """-2 log p of the counts, up to a constant, with all changes of a calibration integrated
+        out, at the age of the calibration that is best (its evidence; MacKay, Neural Computation 4,
+        415, 1992), and the cost of the likeliest changes of a recent one."""
         beside = self.values - (_logarithms(snapshot, self.components) - self.logarithms)
-        change = np.linalg.solve(
-            self.hessian + self.precision, self.hessian @ beside - self.gradient
-        )
-        rest = change - beside
-        by_change = float(change @ self.precision @ change)
-        return float(rest @ self.hessian @ rest + 2.0 * self.gradient @ rest) + by_change, by_change
+        costs, by_changes = [], []
+        for prior in self.priors:
+            change = np.linalg.solve(
+                self.hessian + prior.precision, self.hessian @ beside - self.gradient
+            )
+            rest = change - beside
+            by_changes.append(float(change @ prior.precision @ change))
+            by_counts = float(rest @ self.hessian @ rest + 2.0 * self.gradient @ rest)
+            costs.append(by_counts + by_changes[-1] + prior.volume)
+        return min(costs), by_changes[0]
 
 
 _FACTORS = (

@@ -151,6 +151,16 @@ def test_qubits_numbered_from_the_other_end_are_seen_on_most_devices() -> None:
     assert seen >= 7
 
 
+@pytest.mark.parametrize("seed", [50, 51])
+def test_an_old_calibration_is_no_reason_for_other_numbers_of_the_qubits(seed: int) -> None:
+    """Of values that are wrong by factors of 1/5 to 5, those of other qubits fit better by
+    chance: with seed 50, twice the logarithm of the likelihood ratio is 22."""
+    random = np.random.default_rng(seed)
+    calibration = device(random, SIZE)
+    data = counts_of(aged(calibration, random), circuits(random, SIZE, 24), 2_000, random)
+    assert problem(data, calibration) == ""
+
+
 def test_order_of_the_bits_of_wide_circuits_is_seen() -> None:
     """12 bits: exact distributions of Clifford circuits, samples of others."""
     random, size = np.random.default_rng(4), 12
