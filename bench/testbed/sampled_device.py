@@ -69,9 +69,10 @@ class PointPlanner(Planner):
         times_ns: Mapping[tuple[int, ...], Sequence[float]],
         arms: int,
         shots: int,
+        records: int = 1,
     ) -> Iterator[PlannedCircuit]:
         """See `Planner`."""
-        return super().timed(name, lambda *_: _NOTHING, times_ns, arms, shots)
+        return super().timed(name, lambda *_: _NOTHING, times_ns, arms, shots, records)
 
     def _sequence(
         self, name: str, place: tuple[int, ...], length: int, number: int

@@ -30,11 +30,16 @@ from simenv.calibration.experiments import amplification, layers, procedure as e
 from simenv.calibration.experiments.clifford import NativeOperation, native_set, x_turn
 from simenv.calibration.experiments.estimators import (
     NS_PER_US,
+    POPULATIONS,
     Estimate,
+    confusion_of,
+    flips_together,
     simultaneous_z,
+    subsets,
+    tallies,
     without_signal,
 )
-from simenv.calibration.experiments.plans import PoolRunner, TestLayout
+from simenv.calibration.experiments.plans import Counts, PoolRunner, TestLayout
 from simenv.errors import OptionError
 from simenv.model.views import DeviceInfo, DeviceKind
 
@@ -48,6 +53,9 @@ _LEAKS = {"leakage": "leakage", "seepage": "seepage"}  # quantity -> field of a 
 _PAIR_LEAKS = {"leakage_2q": "leakage", "seepage_2q": "seepage"}
 _ALL_LEAKS = _LEAKS | _PAIR_LEAKS
 _ABOUT_Z = frozenset("IZ")
+_NO_EQUILIBRIUM = (
+    "no delay is as long as five times T1, so that no circuit comes near the equilibrium"
+)
 _TURNED = (
     "interleaved benchmarking does not measure the infidelity of a gate that rotates its qubits"
 )
@@ -71,9 +79,12 @@ class Claims:
         known = tuple(each.in_force for each in snapshot.qubits)
         self._qubits = known + (calibration.QubitCalibration(),) * missing
         self._zz = snapshot.acting_zz_khz
-        self._together = {
-            tuple(sorted(each.qubits)): each.joint_flip for each in snapshot.correlated_readout
-        }
+        self._together: dict[tuple[int, ...], float] = {}
+        for group in snapshot.correlated_readout:
+            if len(group.qubits) <= WIDEST_GROUP:
+                flips = flips_together(np.array(group.confusion))
+                for mask, place in subsets(group.qubits).items():
+                    self._together[place] = 0.0 if flips is None else float(flips[mask])
         self._crosstalk = {each.qubits: each for each in snapshot.measurement_crosstalk}
         self._layers = snapshot.layers
         self._in_layer = {
@@ -102,6 +113,9 @@ class Claims:
         if quantity in _ALL_LEAKS:
             gate = self._model.calibration(estimate.gate, estimate.qubits)
             return None if gate is None else getattr(gate, _ALL_LEAKS[quantity]) or 0.0
+        if quantity in POPULATIONS:
+            stated_population = getattr(qubit, quantity)
+            return None if stated_population is None else float(stated_population)
         if quantity in ("measure_decay", "measure_excitation"):
             return self._transition(estimate.qubits[0], quantity)
         if quantity in ("measurement_crosstalk", "measurement_angle_rad"):
@@ -157,6 +171,10 @@ class Claims:
         confirm what the claim consists of."""
         if estimate.quantity in _ALL_LEAKS and not estimate.has_signal:
             return "no signal", False
+        if estimate.quantity == "excited" and not estimate.has_signal:
+            by_start = any(each.quantity == "preparation_error" and each.has_signal
+                           and each.qubits == estimate.qubits for each in estimates)  # fmt: skip
+            return (_NO_EQUILIBRIUM if by_start else "no signal"), by_start
         gate = self._model.calibration(estimate.gate, estimate.qubits)
         claimed = self.value(estimate) or 0.0
         if estimate.quantity != "error_2q" or gate is None or not _is_turned(gate, claimed):
@@ -301,6 +319,7 @@ ABSOLUTE_BOUNDS = {  # if they are larger than GATE_BOUND of the claim
     "leakage": 5e-5, "seepage": 2e-3, "leakage_2q": 2e-4, "seepage_2q": 0.01,
     "measure_decay": 0.005, "measure_excitation": 0.005,
     "measurement_crosstalk": 0.001, "measurement_angle_rad": 0.003,
+    "preparation_error": 0.003, "reset_error": 0.003, "excited": 0.003,
     "zz_angle_rad": 0.003, "z_angle_rad": 0.003, "joint_flip": 0.003,
     "layer_decay": 3e-4,
 }  # fmt: skip
@@ -571,7 +590,14 @@ def _stated(
                 values = term.error or 0.0, term.angle_rad or 0.0
                 if term.qubits or (first, second) not in crosstalk:
                     crosstalk[first, second] = values
-    return msgspec.structs.replace(result, transitions=frozenset(moving), crosstalk=crosstalk)
+    populated = {
+        k for k, each in enumerate(stated) if each.excited or each.reset_error
+        or each.preparation_error
+    }  # fmt: skip
+    return msgspec.structs.replace(
+        result, transitions=frozenset(moving), crosstalk=crosstalk,
+        populations=frozenset(populated),
+    )  # fmt: skip
 
 
 def _leaking(
@@ -619,13 +645,16 @@ def _turned(
     return frozenset(rotated)
 
 
+WIDEST_GROUP = 6  # qubits that are read together: a circuit for each basis state
+
+
 def _read_together(
     claims: calibration.CalibrationSnapshot | None, qubits: Sequence[int]
-) -> tuple[tuple[int, int], ...]:
-    """Pairs of tested qubits whose readout is claimed to be correlated."""
+) -> tuple[tuple[int, ...], ...]:
+    """Groups of tested qubits whose readout is claimed to be correlated."""
     groups = () if claims is None else claims.correlated_readout
-    pairs = [each.qubits for each in groups if len(each.qubits) == 2]
-    return tuple((min(pair), max(pair)) for pair in pairs if set(pair) <= set(qubits))
+    places = [each.qubits for each in groups if 2 <= len(each.qubits) <= WIDEST_GROUP]
+    return tuple(tuple(sorted(place)) for place in places if set(place) <= set(qubits))
 
 
 def compared(
@@ -749,7 +778,7 @@ def recovered(
         measurement_crosstalk=_crosstalk(base, by_quantity),
         layers=_layers(base, estimates),
         fitted=None,
-        correlated_readout=_correlated(base, by_quantity),
+        correlated_readout=_correlated(base, measured.counts, by_quantity),
         dates={},
         source_format=_SOURCE,
         source_digest="",
@@ -790,7 +819,7 @@ def _qubits(
         layer = estimates.get("memory_error", {}).get((number,))
         if layer is not None:
             values["memory_error"] = max(layer.value, 0.0)
-        for quantity in ("measure_decay", "measure_excitation"):
+        for quantity in ("measure_decay", "measure_excitation", *POPULATIONS):
             if (left := estimates.get(quantity, {}).get((number,))) is not None:
                 values[quantity] = min(max(left.value, 0.0), 1.0)
         star = estimates.get("t2_ramsey_us", {}).get((number,))
@@ -888,25 +917,31 @@ def _crosstalk(
 
 def _correlated(
     base: calibration.CalibrationSnapshot,
+    counts: Counts,
     estimates: Mapping[str, Mapping[tuple[int, ...], Estimate]],
 ) -> tuple[calibration.CorrelatedReadout, ...]:
-    """Joint flips of pairs with the measured errors of both qubits, which contain them. Groups
-    whose qubits were measured alone are left out: their errors have changed."""
+    """Groups with measured joint flips: pairs with these and the measured errors of both qubits,
+    which contain them, wider ones with the outcomes of all basis states. Groups whose qubits were
+    measured alone are left out: their errors have changed."""
     groups = []
-    for pair, estimate in sorted(estimates.get("joint_flip", {}).items()):
-        joint = estimate.value
-        if joint <= _LEAST_ZZ_ERRORS * estimate.std_error:
+    for place, arms in sorted(tallies(counts, experiments_procedure.TOGETHER).items()):
+        found = [estimates.get("joint_flip", {}).get(each) for each in subsets(place).values()]
+        flips = [each for each in found if each is not None]
+        if not any(each.value > _LEAST_ZZ_ERRORS * each.std_error for each in flips):
             continue
-        read = [
-            [
-                max((values[(qubit,)].value - joint) / (1.0 - 2.0 * joint), 0.0)
-                for values in (estimates["p01"], estimates["p10"])
+        both = confusion_of(next(iter(arms.values())))
+        if len(place) == 2:
+            joint = flips[0].value
+            read = [
+                [
+                    max((values[(qubit,)].value - joint) / (1.0 - 2.0 * joint), 0.0)
+                    for values in (estimates["p01"], estimates["p10"])
+                ]
+                for qubit in place
             ]
-            for qubit in pair
-        ]
-        alone = independent_confusion(np.array(read))
-        both = (1.0 - joint) * alone + joint * alone[::-1]
-        groups.append(calibration.CorrelatedReadout(pair, tuple(map(tuple, both.tolist()))))
+            alone = independent_confusion(np.array(read))
+            both = (1.0 - joint) * alone + joint * alone[::-1]
+        groups.append(calibration.CorrelatedReadout(place, tuple(map(tuple, both.tolist()))))
     measured = {qubit for (qubit,) in estimates.get("p01", {})}
     groups += [each for each in base.correlated_readout if measured.isdisjoint(each.qubits)]
     return tuple(groups)

@@ -470,28 +470,72 @@ def _turn_per_gate(signals: _Signals) -> PhaseFit:
     return fit_frequency(signals.times_ns[1:], ratio, variance)
 
 
-_SIGNS = np.array([[(-1.0) ** (x & mask).bit_count() for x in range(4)] for mask in (1, 2, 3)])
+def _parities(size: int) -> Array:
+    """Signs (-1)^|S & T| [2^size, 2^size] of sets of qubits, by bit masks."""
+    masks = np.arange(1 << size)
+    odd = np.bitwise_count(masks[:, None] & masks) & 1
+    return np.asarray(1.0 - 2.0 * odd, np.float64)
+
+
+def _contrasts(confusion: Array) -> Array:
+    """Mean sign of the parity of the wrong records of each set of qubits [2^size], from
+    probabilities [read, true]."""
+    signs = _parities(int(math.log2(len(confusion))))
+    result: Array = np.einsum("mr,mt,rt->m", signs, signs, confusion) / len(confusion)
+    return result
+
+
+def flips_together(confusion: Array) -> Array | None:
+    """Probability that exactly the records of a set of qubits are flipped together, by the set's
+    bit mask [2^size]: those of independent flips of all sets with the contrasts of a confusion
+    matrix [read, true] (Walsh-Hadamard transform of their logarithms). None: the readout does not
+    tell states. An error of the preparation of a qubit is a flip of it alone."""
+    contrasts = _contrasts(confusion)
+    if contrasts.min() < LEAST_CONTRAST:
+        return None
+    size = len(confusion)
+    exponents = -2.0 / size * (_parities(int(math.log2(size))) @ np.log(contrasts))
+    result: Array = 0.5 - 0.5 * np.exp(exponents)
+    return result
+
+
+def subsets(qubits: Place) -> dict[int, Place]:
+    """Sets of two qubits or more of a group, ascending, by their bit masks."""
+    chosen = {
+        mask: tuple(sorted(qubit for k, qubit in enumerate(qubits) if mask >> k & 1))
+        for mask in range(1 << len(qubits))
+    }
+    return {mask: place for mask, place in chosen.items() if len(place) > 1}
+
+
+def confusion_of(arms: Mapping[int, NDArray[np.int64]]) -> Array:
+    """Shares [read, true] of the outcomes of all basis states."""
+    result: Array = np.array([arms[true] / arms[true].sum() for true in range(len(arms))]).T
+    return result
 
 
 def joint_flips(counts: Counts, name: str) -> list[Estimate]:
-    """Probability that both records of a pair are flipped (`CorrelatedReadout.joint_flip`), from
-    the outcomes of all basis states. Errors of the preparation of each qubit cancel."""
+    """Probabilities that the records of a set of qubits are flipped together (`flips_together`), of
+    all sets of two and more of each group, from the outcomes of all basis states."""
     estimates = []
     for place, arms in sorted(tallies(counts, name).items()):
         tables = next(iter(arms.values()))
-        total = np.array([tables[true].sum() for true in range(4)], np.float64)
-        shares = np.array([tables[true] / total[true] for true in range(4)]).T  # [read, true]
-        kernel = _SIGNS[:, :, None] * _SIGNS[:, None, :] / 4.0  # [mask, read, true]
-        contrast = np.einsum("mrt,rt->m", kernel, shares)
-        if contrast.min() < LEAST_CONTRAST:
-            estimates.append(without_signal("joint_flip", place))
+        size = len(tables)
+        total = np.array([tables[true].sum() for true in range(size)], np.float64)
+        shares = confusion_of(tables)
+        flips, sets = flips_together(shares), subsets(place)
+        if flips is None:
+            estimates += [without_signal("joint_flip", each) for each in sets.values()]
             continue
-        root = math.sqrt(contrast[0] * contrast[1] / contrast[2])
-        slope = -0.25 * root * np.einsum("m,mrt->rt", (1.0, 1.0, -1.0) / contrast, kernel)
-        smooth = (shares * total + 1.0) / (total + 4.0)
-        spread = (slope**2 * smooth).sum(axis=0) - (slope * smooth).sum(axis=0) ** 2
-        error = math.sqrt(float((spread / total).sum()))
-        estimates.append(Estimate("joint_flip", place, 0.5 - 0.5 * root, error))
+        signs = _parities(len(place))
+        smooth = (shares * total + 1.0) / (total + size)
+        for mask, qubits in sets.items():
+            # The exponent's slope is the transform of those of the contrasts, signs / contrast.
+            slope = np.einsum("m,mr,mt->rt", signs[mask] / _contrasts(shares), signs, signs)
+            slope *= (1.0 - 2.0 * flips[mask]) / size**2
+            spread = (slope**2 * smooth).sum(axis=0) - (slope * smooth).sum(axis=0) ** 2
+            error = math.sqrt(float((spread / total).sum()))
+            estimates.append(Estimate("joint_flip", qubits, float(flips[mask]), error))
     return estimates
 
 
@@ -600,6 +644,62 @@ def transitions(counts: Counts, name: str, readout_name: str) -> list[Estimate]:
         estimates.append(Estimate("measure_decay", place, fall, fall_error))
         estimates.append(Estimate("measure_excitation", place, rise, rise_error))
     return estimates
+
+
+POPULATIONS = ("preparation_error", "reset_error", "excited")
+RELAXATIONS = 5.0  # T1 in the delay before an equilibrium
+
+
+def populations(counts: Counts, name: str) -> list[Estimate]:
+    """Populations of |1> at the start of a circuit, after a reset, and in equilibrium, from the
+    records of two measurements (`programs.populations`). Errors of readout are independent in both,
+    and a population is not, so that their joint distribution tells one from the other; transitions
+    by the first measurement are parameters, too. Fit of multinomial counts by scoring."""
+    estimates = []
+    for place, arms in sorted(tallies(counts, name).items()):
+        ((delay_ns, tables),) = arms.items()
+        seen = np.array([tables[k] for k in range(4)], np.float64)
+        total = seen.sum(axis=1, keepdims=True)
+        ones = seen @ (0.0, 0.0, 1.0, 1.0) / total[:, 0]  # of the first record, bit 1
+        if ones[1] - ones[0] < LEAST_CONTRAST:
+            estimates += [without_signal(each, place) for each in POPULATIONS]
+            continue
+        values = np.array([ones[0] / 2, 1.0 - ones[1], 0.0, 0.0, ones[0] / 2, 1.0, 0.0, 0.0])
+        for _ in range(_STEPS):
+            model = _records(values)
+            steps = 1e-6 * np.eye(values.size)
+            gradient = np.array(
+                [(_records(values + step) - _records(values - step)) / 2e-6 for step in steps]
+            )  # [parameter, arm, outcome]
+            weights = total / np.maximum(model, 0.5 / total)
+            fisher = np.einsum("iao,jao,ao->ij", gradient, gradient, weights)
+            score = np.einsum("iao,ao,ao->i", gradient, seen / total - model, weights)
+            change = np.clip(np.linalg.pinv(fisher) @ score, -0.1, 0.1)
+            values = values + change
+            if np.abs(change).max() < _CONVERGED:
+                break
+        covariance = np.linalg.pinv(fisher)
+        start, back, rest = (float(values[k]) for k in (4, 6, 7))
+        errors = [math.sqrt(float(covariance[k, k])) for k in (4, 6, 7)]
+        left = math.exp(-RELAXATIONS)
+        rest, errors[2] = (rest - left * start) / (1.0 - left), errors[2] / (1.0 - left)
+        for quantity, value, error in zip(POPULATIONS, (start, back, rest), errors, strict=True):
+            if quantity == "excited" and not delay_ns:
+                estimates.append(without_signal(quantity, place))  # T1 is above the longest delay
+            else:
+                estimates.append(Estimate(quantity, place, value, error))
+    return estimates
+
+
+def _records(values: Array) -> Array:
+    """Probabilities [arm, outcome] of two records, the last one in bit 0. `values`: p01, p10,
+    transitions down and up, and the population of |1> of each arm."""
+    p01, p10, down, up = values[:4]
+    read = np.array([[1.0 - p01, p10], [p01, 1.0 - p10]])  # [record, state]
+    moved = np.array([[1.0 - up, down], [up, 1.0 - down]])  # [state after, state]
+    states = np.stack((1.0 - values[4:], values[4:]), axis=1)
+    result: Array = np.einsum("as,fs,ts,lt->afl", states, read, moved, read).reshape(-1, 4)
+    return result
 
 
 def leakage(

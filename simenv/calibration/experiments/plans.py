@@ -87,6 +87,12 @@ class ExperimentSetting(msgspec.Struct, frozen=True):
     arm: int = 0
     repeat: int = 0  # number of a random sequence
     gates: float = 0.0  # gates under test in the circuit
+    records: int = 1  # of each qubit: the last one is bit 0 of its outcome
+
+    @property
+    def clbits(self) -> int:
+        """Number of clbits of the outcome."""
+        return len(self.qubits) * self.records
 
 
 class PlannedCircuit(msgspec.Struct, frozen=True):
@@ -173,10 +179,10 @@ def add(
     clbit = 0
     for point in points:
         index = np.zeros(len(outcomes), np.int64)
-        for k in range(len(point.qubits)):
+        for k in range(point.clbits):
             index |= _bit(outcomes, clbit + k) << k
-        clbit += len(point.qubits)
-        size = 1 << len(point.qubits)
+        clbit += point.clbits
+        size = 1 << point.clbits
         tally = np.bincount(index, weights, size).astype(np.int64)
         totals[point] = totals[point] + tally if point in totals else tally
 
@@ -239,16 +245,19 @@ class Planner:
         times_ns: Mapping[tuple[int, ...], Sequence[float]],
         arms: int,
         shots: int,
+        records: int = 1,
     ) -> Iterator[PlannedCircuit]:
         """Circuits of every arm at each place's own times. All places have the same size and number
-        of times."""
+        of times. `records`: of each qubit, 2 with that of a measurement inside the circuit."""
         for places in self._sets(times_ns):
             for k in range(len(times_ns[places[0]])):
                 for number in range(arms):
                     yield self._circuit(
                         [
                             (
-                                ExperimentSetting(name, place, times_ns[place][k], number),
+                                ExperimentSetting(
+                                    name, place, times_ns[place][k], number, records=records
+                                ),
                                 arm(self._alphabet, times_ns[place][k], number),
                             )
                             for place in places
@@ -371,7 +380,11 @@ class Planner:
         self, pieces: Sequence[tuple[ExperimentSetting, programs.CircuitPiece]], shots: int
     ) -> PlannedCircuit:
         return self._placed(
-            [(point, programs.PlacedPiece(point.qubits, piece)) for point, piece in pieces], shots
+            [
+                (point, programs.PlacedPiece(point.qubits, piece, recorded=point.records > 1))
+                for point, piece in pieces
+            ],
+            shots,
         )
 
     def _placed(

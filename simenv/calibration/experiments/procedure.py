@@ -154,7 +154,7 @@ def _rates(
 T1, ECHO, RAMSEY, READOUT, ZZ = "t1", "echo", "ramsey", "readout", "zz"
 MEMORY, TWICE, MEASURED, LAYER = "memory", "twice", "measured", "layer"
 LEAKAGE, LEAKAGE_HALF, LEAKAGE_2Q = "leakage", "leakage-half", "leakage-2q"
-ROTATIONS, TOGETHER = "rotations", "together"
+ROTATIONS, TOGETHER, POPULATIONS = "rotations", "together", "populations"
 CURVE2, ICURVE2 = "rb2-curve", "irb2-curve"  # fewer sequences, at the smaller lengths
 _SAME = {CURVE2: plans.RB2, ICURVE2: plans.IRB2}
 TIMED_1Q = T1, ECHO, RAMSEY, READOUT
@@ -162,8 +162,8 @@ _ARMS: dict[str, tuple[programs.Arm, int]] = {
     T1: (programs.relaxation, 2), ECHO: (programs.echo, 2), RAMSEY: (programs.ramsey, 4),
     READOUT: (programs.readout, 2), TWICE: (programs.measured_twice, 2),
     ZZ: (programs.conditional_ramsey, 8), ROTATIONS: (programs.rotations, 16),
-    TOGETHER: (programs.read_together, 4), LEAKAGE_HALF: (programs.leaking_half, 4),
-    LEAKAGE_2Q: (programs.leaking_pair, 8),
+    LEAKAGE_HALF: (programs.leaking_half, 4),
+    LEAKAGE_2Q: (programs.leaking_pair, 8), POPULATIONS: (programs.populations, 4),
 }  # fmt: skip
 _SHOTS = {
     T1: "t1_shots", ECHO: "echo_shots", RAMSEY: "ramsey_shots", READOUT: "readout_shots",
@@ -171,7 +171,7 @@ _SHOTS = {
     plans.RB2: "shots_2q", plans.IRB2: "shots_2q", CURVE2: "shots_2q", ICURVE2: "shots_2q",
     LEAKAGE: "shots_1q", LEAKAGE_HALF: "leakage_shots", LEAKAGE_2Q: "leakage_shots",
     MEMORY: "memory_shots", TWICE: "readout_shots", MEASURED: "memory_shots",
-    ROTATIONS: "zz_shots", TOGETHER: "readout_shots",
+    ROTATIONS: "zz_shots", TOGETHER: "readout_shots", POPULATIONS: "population_shots",
     LAYER: "layer_shots",
 }  # fmt: skip
 _T1_POINTS = 0.0, 0.7, 1.4  # parts of the rough time
@@ -207,6 +207,7 @@ _NEEDED = {
     "leakage_2q": (0.2, 2e-4), "seepage_2q": (0.2, 0.01),
     "measure_decay": (0.1, 0.005), "measure_excitation": (0.1, 0.005),
     "measurement_crosstalk": (0.1, 0.001), "measurement_angle_rad": (0.1, 0.003),
+    "preparation_error": (0.1, 0.003), "reset_error": (0.1, 0.003), "excited": (0.1, 0.003),
     "zz_angle_rad": (0.1, 0.003), "z_angle_rad": (0.1, 0.003), "joint_flip": (0.0, 0.003),
     layers.QUANTITY: (0.1, 3e-4),
 }  # fmt: skip
@@ -218,6 +219,7 @@ _EXPERIMENTS = {
     "leakage_2q": (LEAKAGE_2Q,), "seepage_2q": (LEAKAGE_2Q,),
     "measure_decay": (TWICE, READOUT), "measure_excitation": (TWICE, READOUT),
     "measurement_crosstalk": (MEASURED,), "measurement_angle_rad": (MEASURED,),
+    **dict.fromkeys(estimators.POPULATIONS, (POPULATIONS,)),
     "zz_angle_rad": (ROTATIONS,), "z_angle_rad": (ROTATIONS,), "joint_flip": (TOGETHER,),
     layers.QUANTITY: (LAYER,),
 }  # fmt: skip
@@ -233,6 +235,7 @@ class ExperimentShots(msgspec.Struct, frozen=True):
     readout_shots: int = 24_000
     memory_shots: int = 24_000
     leakage_shots: int = 48_000
+    population_shots: int = 48_000
     layer_shots: int = 8_000
     sequences_1q: int = 10
     shots_1q: int = 10_000
@@ -283,10 +286,11 @@ class StatedTerms(msgspec.Struct, frozen=True):
 
     memory: Mapping[int, float] = {}  # memory error, by qubit
     transitions: frozenset[int] = frozenset()  # qubits with transitions by their measurement
+    populations: frozenset[int] = frozenset()  # qubits with |1> at the start, or in equilibrium
     # Error and angle in rad, by the measured qubit and another one.
     crosstalk: Mapping[tuple[int, int], tuple[float, float]] = {}
     rotations: frozenset[tuple[int, int]] = frozenset()  # pairs, the smaller number first
-    read_together: tuple[tuple[int, int], ...] = ()  # pairs without a common qubit
+    read_together: tuple[estimators.Place, ...] = ()  # ascending, without a common qubit
     layers: tuple[LayerCalibration, ...] = ()
     # Sum of the rates out of and into the computational states of a gate's qubit, by the experiment
     # of the gate and its place.
@@ -357,6 +361,8 @@ class Procedure:
         yield from self._experiment(settings, MEMORY, qubits)
         twice = [place for place in qubits if place[0] in self._stated.transitions]
         yield from self._experiment(settings, TWICE, twice)
+        populated = [place for place in qubits if place[0] in self._stated.populations]
+        yield from self._experiment(settings, POPULATIONS, populated)
         yield from self._experiment(settings, MEASURED, list(self._stated.crosstalk))
         yield from self._experiment(settings, LAYER, qubits)
         for name in (CURVE2, ICURVE2, plans.RB2, plans.IRB2, plans.SIMULTANEOUS, ZZ):
@@ -386,6 +392,17 @@ class Procedure:
         if name == LAYER:
             yield from self._decays(places, settings.shots(name, factor))
             return
+        if name == TOGETHER:
+            groups = [
+                g for g in self._stated.read_together if any(set(g) >= set(p) for p in places)
+            ]
+            shots = settings.shots(name, factor)
+            for size in sorted({len(each) for each in groups}):
+                at_start = {each: (0.0,) for each in groups if len(each) == size}
+                yield from self._planner.timed(
+                    name, programs.read_together, at_start, 1 << size, shots
+                )
+            return
         if name in _ARMS:
             arm, arms = _ARMS[name]
             if name == ROTATIONS and self._gates.entangler is not None:
@@ -394,7 +411,8 @@ class Procedure:
                 times = {place: self._leaking_numbers(name, place) for place in places}
             else:
                 times = {place: settings.times_ns(name, place) for place in places}
-            yield from self._planner.timed(name, arm, times, arms, settings.shots(name, factor))
+            shots, records = settings.shots(name, factor), 2 if name == POPULATIONS else 1
+            yield from self._planner.timed(name, arm, times, arms, shots, records)
             return
         if name == LEAKAGE:
             lengths = {place: self._leaking_lengths(place[0]) for place in places}
@@ -538,6 +556,7 @@ class Procedure:
             )
         yield from estimators.memory(counts, MEMORY)
         yield from estimators.transitions(counts, TWICE, READOUT)
+        yield from estimators.populations(counts, POPULATIONS)
         yield from estimators.disturbance(counts, MEASURED)
         yield from layers.estimates(counts, self._measured_layers)
         yield from estimators.standard(counts, plans.RB1, "error_1q", gates.quarter.name)
@@ -568,8 +587,11 @@ class _Settings:
     def times_ns(self, name: str, place: estimators.Place) -> list[float]:
         """Times at one place."""
         scales = self._scales
-        if name in (READOUT, TWICE, TOGETHER):
+        if name in (READOUT, TWICE):
             return [0.0]
+        if name == POPULATIONS:
+            delay_ns = estimators.RELAXATIONS * scales.t1_ns[place[0]]
+            return [delay_ns if delay_ns <= self._effort.longest_delay_ns else 0.0]
         t1, t2 = scales.t1_ns[place[-1]], scales.t2_ns[place[0]]
         if name in (RAMSEY, ZZ) and scales.ramsey_ns[place[0]] < _SHORTER * t2:
             t2 = scales.ramsey_ns[place[0]]

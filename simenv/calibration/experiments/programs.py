@@ -31,7 +31,7 @@ from simenv.calibration.experiments import amplification, clifford
 from simenv.model.program import PROGRAM_FORMAT, Program
 
 # Rows of the operation table, the same in all circuits.
-Z, QUARTER, HALF, ENTANGLER, BARRIER, DELAY, MEASURE = range(7)
+Z, QUARTER, HALF, ENTANGLER, BARRIER, DELAY, MEASURE, RESET = range(8)
 
 
 class CircuitPiece(msgspec.Struct, frozen=True, eq=False):
@@ -48,6 +48,7 @@ class PlacedPiece(msgspec.Struct, frozen=True, eq=False):
     qubits: tuple[int, ...]
     piece: CircuitPiece
     measured: int = 0  # number of measured qubits; 0: all
+    recorded: bool = False  # its measurement inside the circuit has a clbit after these
 
     @property
     def measured_qubits(self) -> tuple[int, ...]:
@@ -106,6 +107,10 @@ class NativeGateRows:
         """Measurement inside a circuit, whose outcome is left out of the counts."""
         return _piece(MEASURE, (qubit,), ())
 
+    def reset(self, qubit: int = 0) -> CircuitPiece:
+        """Reset to |0>."""
+        return _piece(RESET, (qubit,), ())
+
     def delay(self, duration_ns: float, qubit: int = 0) -> CircuitPiece:
         """Idle time."""
         return _piece(DELAY, (qubit,), (duration_ns,))
@@ -134,26 +139,37 @@ class NativeGateRows:
 
     def program(self, placed: Sequence[PlacedPiece], num_qubits: int) -> Program:
         """Build one circuit. Clbits are numbered in the order of the pieces and their qubits; after
-        them, each piece with measurements inside has one for these."""
+        them, each piece with measurements inside that are not recorded has one for these."""
         measured = [qubit for each in placed for qubit in each.measured_qubits]
         qubits = [np.array(each.qubits)[each.piece.qubits] for each in placed]
         rows = [each.piece.rows for each in placed]
         params = [each.piece.params for each in placed]
-        inside = [int(np.count_nonzero(each == MEASURE)) for each in rows]
-        unread = np.repeat(np.cumsum(np.array(inside) > 0) - 1, inside) + len(measured)
-        clbits = np.concatenate([unread, np.arange(len(measured))])
-        num_clbits = len(measured) + int(np.count_nonzero(inside))
+        inside: list[int] = []
+        ends: list[int] = []
+        num_clbits = sum(len(each.measured_qubits) + each.recorded for each in placed)
+        clbit = 0
+        for each in placed:
+            ends += range(clbit, clbit + len(each.measured_qubits))
+            clbit += len(each.measured_qubits) + each.recorded
+            count = int(np.count_nonzero(each.piece.rows == MEASURE))
+            inside += [clbit - 1 if each.recorded else num_clbits] * count
+            num_clbits += count > 0 and not each.recorded
         rows.append(np.full(len(measured), MEASURE, np.uint16))
+        ops = np.concatenate(rows).astype(np.uint16)
+        names: tuple[str, ...] = self.names
+        arities = self.arities
+        if (ops == RESET).any():  # a device may have none
+            names, arities = (*names, "reset"), np.vstack((arities, (1, 0, 0))).astype(np.uint16)
         return Program(
             format=PROGRAM_FORMAT,
             num_qubits=num_qubits,
             num_clbits=num_clbits,
             registers=(("c", num_clbits),),
-            names=self.names,
-            arities=self.arities.tobytes(),
-            ops=np.concatenate(rows).astype(np.uint16).tobytes(),
+            names=names,
+            arities=arities.tobytes(),
+            ops=ops.tobytes(),
             qubits=np.concatenate([*qubits, measured]).astype(np.uint16).tobytes(),
-            clbits=clbits.astype(np.uint16).tobytes(),
+            clbits=np.array([*inside, *ends], np.uint16).tobytes(),
             params=np.concatenate([*params, []]).astype(np.float64).tobytes(),
         )
 
@@ -378,6 +394,17 @@ def measured_twice(alphabet: NativeGateRows, _duration_ns: float, arm: int) -> C
     return joined([*([alphabet.half()] if arm else []), alphabet.measurement()])
 
 
+def populations(alphabet: NativeGateRows, duration_ns: float, arm: int) -> CircuitPiece:
+    """Measurement twice of |0>, of |1> (arm 1), of |1> after a reset (arm 2), and of |0> after a
+    delay (arm 3)."""
+    prepared = [alphabet.half()] if arm in (1, 2) else []
+    if arm == 2:
+        prepared.append(alphabet.reset())
+    if arm == 3:
+        prepared.append(alphabet.delay(duration_ns))
+    return joined([*prepared, alphabet.measurement()])
+
+
 def rotations(alphabet: NativeGateRows, number: float, arm: int) -> CircuitPiece:
     """Ramsey sequence with a number of entangling gates between its quarter turns, with the phase
     (arm mod 4) * pi / 2: on qubit 0 (arms 0-7) or 1 (arms 8-15), while the other one is in |0> or
@@ -452,8 +479,8 @@ def _leaking(
 
 
 def read_together(alphabet: NativeGateRows, _duration_ns: float, arm: int) -> CircuitPiece:
-    """Measurement of both qubits in the basis state of number `arm`."""
-    return joined([alphabet.half(qubit) for qubit in range(2) if arm >> qubit & 1])
+    """Measurement of all qubits in the basis state of number `arm`."""
+    return joined([alphabet.half(qubit) for qubit in range(arm.bit_length()) if arm >> qubit & 1])
 
 
 def readout(alphabet: NativeGateRows, _duration_ns: float, arm: int) -> CircuitPiece:

@@ -304,7 +304,8 @@ TITLES = {
     "measurement_crosstalk": "dephasing by a measurement of another qubit",
     "measurement_angle_rad": "rotation by a measurement of another qubit",
     "zz_angle_rad": "rotation about ZZ by a gate", "z_angle_rad": "rotation about Z by a gate",
-    "joint_flip": "joint flip of two records",
+    "preparation_error": "1 at the start of a circuit", "reset_error": "1 after a reset",
+    "excited": "1 in equilibrium", "joint_flip": "joint flip of two records",
     "error_per_clifford": "error of a two-qubit Clifford",
 }  # fmt: skip
 _SUMMARY_HEADERS = (

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from exact_runner import ExactRunner
 
+from noise_models.build import independent_confusion
 from noise_models.calibration import (
     CalibrationSnapshot,
     GateCalibration,
@@ -13,7 +14,7 @@ from noise_models.calibration import (
     QubitCalibration,
 )
 from simenv.calibration import certify
-from simenv.calibration.experiments import procedure as experiments
+from simenv.calibration.experiments import estimators, plans, procedure as experiments
 from simenv.calibration.experiments.estimators import Estimate, Place
 from simenv.service.devices.registry import device_info
 
@@ -127,3 +128,50 @@ def test_rotations_of_entangling_gates_are_recovered(entangler: str) -> None:
         assert not wrong(truth, found, {"zz_angle_rad", "z_angle_rad"})
         errors = [each.std_error for each in found if "angle" in each.quantity]
         assert max(errors) < 1e-3
+
+
+def test_populations_at_the_start_after_a_reset_and_in_equilibrium_are_recovered() -> None:
+    """Beside transitions by measurements and the errors of readout of each qubit."""
+    rng = np.random.default_rng(3)
+    for seed in range(DEVICES):
+        plain = device(rng)
+        qubits = tuple(
+            msgspec.structs.replace(
+                qubit, excited=rng.uniform(0.0, 0.05), preparation_error=rng.uniform(0.0, 0.03),
+                reset_error=rng.uniform(0.0, 0.03), reset_ns=1000.0,
+                measure_decay=rng.uniform(0.03, 0.06) if seed % 2 else None,
+            )
+            for qubit in plain.qubits
+        )  # fmt: skip
+        truth = msgspec.structs.replace(plain, qubits=qubits)
+        found = measured(truth, {experiments.POPULATIONS: [(0,), (1,)]}, seed)
+        assert not wrong(truth, found, {"preparation_error", "reset_error", "excited"})
+        errors = [each.std_error for each in found if each.quantity == "excited"]
+        assert max(errors) < 1.2e-3
+
+
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_joint_flips_of_groups_are_recovered(size: int) -> None:
+    """Flips of each set of qubits with a probability of its own, beside the errors of each."""
+    rng = np.random.default_rng(size)
+    for seed in range(DEVICES):
+        flips = {mask: rng.uniform(0.0, 0.02) for mask in estimators.subsets(tuple(range(size)))}
+        confusion = independent_confusion(rng.uniform(0.005, 0.05, (size, 2)))
+        index = np.arange(1 << size)
+        for mask, p in flips.items():
+            confusion = (1.0 - p) * confusion + p * confusion[index ^ mask]
+        counts: plans.Counts = {
+            plans.ExperimentSetting("together", tuple(range(size)), 0.0, true): rng.multinomial(
+                24_000, confusion[:, true]
+            )
+            for true in index.tolist()
+        }
+        found = estimators.joint_flips(counts, "together")
+        assert len(found) == len(flips)
+        exact = estimators.flips_together(confusion)
+        assert exact is not None
+        for mask, place in estimators.subsets(tuple(range(size))).items():
+            (each,) = [estimate for estimate in found if estimate.qubits == place]
+            assert exact[mask] == pytest.approx(flips[mask], abs=2e-4)
+            assert abs(each.value - exact[mask]) < Z * each.std_error, seed
+            assert each.std_error < 1e-3

@@ -4,12 +4,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 from changed_devices import changed_qubit, scaled_errors
 
 from noise_models import library, snapshot
+from noise_models.build import independent_confusion
 from noise_models.calibration import (
     CalibrationSnapshot,
+    CorrelatedReadout,
     GateCalibration,
     LayerCalibration,
     LayerGate,
@@ -77,7 +80,7 @@ def test_device_that_is_as_claimed_is_certified(client: Client) -> None:
     compared = {each.quantity for each in result.comparisons if each.claimed is not None}
     assert compared == {
         "t1_us", "t2_us", "t2_ramsey_us", "p01", "p10", "error_1q", "error_half", "error_2q",
-        "zz_khz", "zz_angle_rad", "z_angle_rad",
+        "zz_khz", "zz_angle_rad", "z_angle_rad", "preparation_error", "reset_error", "excited",
     }  # fmt: skip
 
 
@@ -235,6 +238,46 @@ def test_what_measurements_do_is_recovered(client: Client, home: Path) -> None:
         ("measure_decay", (0,)), ("measurement_crosstalk", (0, 1)),
         ("measurement_angle_rad", (0, 1)),
     }  # fmt: skip
+
+
+def test_populations_and_joint_flips_of_three_qubits_are_recovered(
+    client: Client, home: Path
+) -> None:
+    """A term of the device that the claims lack, or have twice, is named by its own rows alone."""
+    claims = library.load(CLAIMED)
+    flips = [claims.qubits[qubit].confusion for qubit in QUBITS]
+    confusion = independent_confusion(np.array(flips))
+    index = np.arange(8)
+    for mask, p in ((3, 0.015), (7, 0.02)):
+        confusion = (1.0 - p) * confusion + p * confusion[index ^ mask]
+    group = CorrelatedReadout(QUBITS, tuple(map(tuple, confusion.tolist())))
+    claims = msgspec.structs.replace(claims, correlated_readout=(group,))
+    for qubit, excited, reset in ((0, 0.02, 0.01), (1, 0.01, 0.02), (2, 0.005, 0.005)):
+        claims = changed_qubit(claims, qubit, excited=excited, reset_error=reset)
+    name = stored(home, "populated", claims)
+    result = certify(client, name, claims, qubits=QUBITS, seed=14)
+    assert result.passed, (result.culprits, result.unresolved)
+    values = {(each.quantity, each.qubits): each.recovered for each in result.comparisons}
+    assert values["joint_flip", QUBITS] == pytest.approx(0.02, abs=0.002)
+    assert values["joint_flip", (0, 1)] == pytest.approx(0.015, abs=0.002)
+    assert values["joint_flip", (0, 2)] == pytest.approx(0.0, abs=0.002)
+    assert values["excited", (0,)] == pytest.approx(0.02, abs=0.003)
+    again = recovered(claims, result.measured, 0.0, "again")
+    np.testing.assert_allclose(again.correlated_readout[0].confusion, confusion, atol=0.02)
+    assert again.qubits[1].reset_error == values["reset_error", (1,)]
+    for wrong, rows in (
+        (changed_qubit(claims, 0, excited=0.0), {("excited", (0,))}),
+        (changed_qubit(claims, 0, excited=0.04), {("excited", (0,))}),
+        (changed_qubit(claims, 1, reset_error=0.0), {("reset_error", (1,))}),
+        (changed_qubit(claims, 2, preparation_error=0.02), {("preparation_error", (2,))}),
+        (
+            msgspec.structs.replace(claims, correlated_readout=()),
+            {("joint_flip", (0, 1)), ("joint_flip", QUBITS)},
+        ),
+    ):
+        assert culprits_of(compared(client.device(name), result.measured, wrong)) - {
+            ("p01", (2,)), ("p10", (2,)),  # they contain errors of the preparation
+        } == rows  # fmt: skip
 
 
 ROTATED = (("ZZ", 0.08), ("IZ", 0.06), ("ZI", -0.03))
