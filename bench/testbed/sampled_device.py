@@ -70,9 +70,10 @@ class PointPlanner(Planner):
         arms: int,
         shots: int,
         records: int = 1,
+        most: int | None = None,
     ) -> Iterator[PlannedCircuit]:
         """See `Planner`."""
-        return super().timed(name, lambda *_: _NOTHING, times_ns, arms, shots, records)
+        return super().timed(name, lambda *_: _NOTHING, times_ns, arms, shots, records, most)
 
     def _sequence(
         self, name: str, place: tuple[int, ...], length: int, number: int

@@ -75,6 +75,17 @@ def _colored(conflicts: dict[_Vertex, set[_Vertex]]) -> list[list[_Vertex]]:
     return [[vertex for vertex in conflicts if vertex in each] for each in classes]
 
 
+# Qubits with a measurement inside a circuit: an emulated device has a state for each combination
+# of their outcomes.
+INSIDE_AT_ONCE = 4
+
+
+def _parts(places: list[_Vertex], most: int | None) -> Iterator[list[_Vertex]]:
+    """Parts of a list with at most so many items."""
+    size = most or max(1, len(places))
+    return (places[first : first + size] for first in range(0, len(places), size))
+
+
 TASKS_AT_ONCE = 200  # tasks of one submit
 
 
@@ -246,10 +257,12 @@ class Planner:
         arms: int,
         shots: int,
         records: int = 1,
+        most: int | None = None,
     ) -> Iterator[PlannedCircuit]:
         """Circuits of every arm at each place's own times. All places have the same size and number
-        of times. `records`: of each qubit, 2 with that of a measurement inside the circuit."""
-        for places in self._sets(times_ns):
+        of times. `records`: of each qubit, 2 with that of a measurement inside the circuit; `most`:
+        places of a circuit."""
+        for places in self._sets(times_ns, most):
             for k in range(len(times_ns[places[0]])):
                 for number in range(arms):
                     yield self._circuit(
@@ -314,7 +327,7 @@ class Planner:
         places: dict[tuple[int, ...], tuple[Sequence[int], float]] = {
             (other, qubit): (each, durations_ns[qubit]) for (qubit, other), each in numbers.items()
         }
-        yield from self._beside(name, programs.measured, 4, places, shots)
+        yield from self._beside(name, programs.measured, 4, places, shots, INSIDE_AT_ONCE)
 
     def _beside(
         self,
@@ -323,6 +336,7 @@ class Planner:
         arms: int,
         places: Mapping[tuple[int, ...], tuple[Sequence[int], float]],
         shots: int,
+        most: int | None = None,
     ) -> Iterator[PlannedCircuit]:
         """Circuits in which the first qubit of each place waits for operations on the others, by
         numbers and durations of these. Settings have the number of operations as `gates`, 0.0 for a
@@ -331,7 +345,7 @@ class Planner:
             place: {other for other in places if other != place and set(other) & set(place)}
             for place in places
         }
-        for together in _colored(conflicts):
+        for together in itertools.chain(*(_parts(each, most) for each in _colored(conflicts))):
             count = len(places[together[0]][0])
             for k, gates, arm in itertools.product(range(count), (True, False), range(arms)):
                 pieces = []
@@ -366,13 +380,15 @@ class Planner:
         count = np.count_nonzero(piece.rows == row) / (2 if name == SIMULTANEOUS else 1)
         return ExperimentSetting(name, place, float(length), flips, number, float(count)), piece
 
-    def _sets(self, settings: Mapping[tuple[int, ...], object]) -> Iterator[Places]:
+    def _sets(
+        self, settings: Mapping[tuple[int, ...], object], most: int | None = None
+    ) -> Iterator[Places]:
+        """Sets of these places without interaction, of at most so many."""
         single = len(next(iter(settings), (0,))) == 1
         every: Sequence[Places] = self._tested.qubit_sets if single else self._tested.pair_sets
         for places in every:
             mine = [place for place in places if place in settings]
-            if mine:
-                yield mine
+            yield from _parts(mine, most)
         tested = {place for places in every for place in places}
         yield from ([place] for place in settings if place not in tested)  # of uncoupled qubits
 

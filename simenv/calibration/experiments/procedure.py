@@ -412,7 +412,8 @@ class Procedure:
             else:
                 times = {place: settings.times_ns(name, place) for place in places}
             shots, records = settings.shots(name, factor), 2 if name == POPULATIONS else 1
-            yield from self._planner.timed(name, arm, times, arms, shots, records)
+            most = plans.INSIDE_AT_ONCE if name in (TWICE, POPULATIONS) else None
+            yield from self._planner.timed(name, arm, times, arms, shots, records, most)
             return
         if name == LEAKAGE:
             lengths = {place: self._leaking_lengths(place[0]) for place in places}
