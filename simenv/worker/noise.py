@@ -330,13 +330,10 @@ def operations_of(program: Program) -> set[tuple[str, tuple[int, ...]]]:
     return results
 
 
-def outside_fit(
-    scope: FitScope, circuit: Circuit, name: str, dt_ns: float = 0.0
-) -> tuple[str, ...]:
+def outside_fit(scope: FitScope, has: list[str], name: str) -> tuple[str, ...]:
     """Return a warning about a circuit that differs from those which the device was fitted to; ()
-    if it does not. `name`: of the task; `dt_ns`: of the device."""
+    if it does not. `has`: its `differences`; `name`: of the task."""
     family = scope.family(name)
-    has = differences(scope, circuit, dt_ns)
     if family and any(scope.families) and family not in scope.families:
         has = [f"family {family}", *has]
     if not has:
@@ -382,6 +379,7 @@ class Noise:
         self._program_bytes = 0
         self._limited: dict[tuple[str, NoiseFactors], tuple[str, ...]] = {}
         self._times: dict[str, ShotTimes] = {}  # by key of `_in_force`
+        self._scopes: dict[tuple[bytes, str], tuple[list[str], Document]] = {}
         self._useless: dict[str, bool] = {}  # by key of `_in_force`
         self._gaps: dict[str, Gaps] = {}  # by key of `_in_force`
         self._of_structures: dict[tuple[bytes, str, NoiseFactors], tuple[str, ...]] = {}
@@ -394,6 +392,7 @@ class Noise:
             self._documents.clear()
             self._models.clear()
             self._times.clear()
+            self._scopes.clear()
         self._bodies[message.digest] = message.body
 
     def program(
@@ -504,10 +503,9 @@ class Noise:
             acts = self.program(program, circuit, terms) is not None
             return unused_channels(document, program, terms, acts=acts)
         scope, outside = document.fitted, tuple[str, ...]()
-        if scope is not None:
-            dt_ns = document.dt_ns
-            outside = outside_fit(scope, Circuit.from_program(program), terms.name, dt_ns)
         name, acting = self._in_force(terms, program)
+        if scope is not None:
+            outside = outside_fit(scope, self._scoped(terms, program)[0], terms.name)
         if acting is not document:
             outside = (f"{outside[0]}: its noise is that of the calibration before the fit",)
             assert not isinstance(acting, CustomModel)
@@ -579,10 +577,26 @@ class Noise:
     def _in_force(self, terms: TaskOptions, program: Program) -> tuple[str, Document]:
         """Return the calibration of a task's device that acts on its circuit, and its key."""
         document = self._document(terms.snapshot)
-        if getattr(document, "outside", None) is None:
-            return terms.snapshot, document
-        acting = in_force(document, Circuit.from_program(program))
+        _, acting = self._scoped(terms, program)
         return terms.snapshot if acting is document else f"outside {terms.snapshot}", acting
+
+    def _scoped(self, terms: TaskOptions, program: Program) -> tuple[list[str], Document]:
+        """Return what a circuit has that none of those had which its device was fitted to, and the
+        calibration that acts on it."""
+        document = self._document(terms.snapshot)
+        scope: FitScope | None = getattr(document, "fitted", None)
+        if scope is None:
+            return [], document
+        key = program.digest, terms.snapshot
+        result = self._scopes.get(key)
+        if result is None:
+            circuit = Circuit.from_program(program)
+            has = differences(scope, circuit, getattr(document, "dt_ns", 0.0))
+            result = has, in_force(document, circuit) if has else document
+            if len(self._scopes) >= MAX_PROGRAMS:
+                self._scopes.clear()
+            self._scopes[key] = result
+        return result
 
     def _attachment(self, terms: TaskOptions, program: Program) -> NoiseAttachment:
         """Return the noise of a task's device that acts on its circuit."""

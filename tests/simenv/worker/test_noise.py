@@ -31,6 +31,7 @@ from simenv.wire.messages.client import AssignChunk, AssignedTask, NoiseDocument
 from simenv.worker import noise as noise_module
 from simenv.worker.noise import Noise
 from simenv.worker.result_files import ResultFileWriter
+from simulators.circuit.analysis import fit_scope
 from simulators.circuit.ir import Circuit
 from simulators.engine import EngineResult
 
@@ -164,6 +165,33 @@ def test_a_circuit_that_differs_from_those_of_the_fit_is_warned_of() -> None:
     placed = msgspec.structs.replace(scope, placed=True, widest=3, two_qubit_gates=2)
     body = document.dump(msgspec.structs.replace(snapshot, fitted=placed))
     assert recorded(body, wide).warnings == ()
+
+
+def test_scope_of_a_fit_is_compared_once_with_each_circuit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However many tasks run it; a circuit outside has the calibration before the fit."""
+    snapshot = library.load(DEVICE)
+    scope = FitScope("lattice", (0, 1), 3, 2, 1)
+    body = document.dump(msgspec.structs.replace(snapshot, fitted=scope, outside=snapshot))
+    compared, walk = [], fit_scope.most_of_a_qubit
+    monkeypatch.setattr(
+        fit_scope, "most_of_a_qubit", lambda *each: compared.append(each) or walk(*each)
+    )
+    noise, digest = Noise(), hashlib.sha256(body).hexdigest()
+    noise.receive(NoiseDocument(digest, body))
+    wide = QuantumCircuit(3, 1)
+    wide.cz(0, 1)
+    wide.cz(1, 2)
+    wide.measure(2, 0)
+    for asked, times, outside in ((circuit(), 1, False), (wide, 3, True)):
+        program = load(asked).program
+        for number in range(3):
+            task = AssignedTask(1, number, 0, program.packed(), 100, 1, b"", 0)
+            terms = TaskOptions(snapshot=digest, device=DEVICE)
+            warnings = noise.record(program, task, terms).warnings
+            assert any("calibration before the fit" in each for each in warnings) is outside
+        assert len(compared) == times
 
 
 def test_a_fit_that_was_stored_by_force_says_so() -> None:
