@@ -154,7 +154,8 @@ def _fake_backend(name: str) -> Any:
 
 
 def _backend(machine: Mapping[str, Any]) -> Any:
-    """Return a backend whose Target has the snapshot's T1, T2, errors and durations."""
+    """Return a backend whose Target has the snapshot's T1, T2, errors and durations; written apart
+    from `simenv.transpiler.target_of`, which this process may lack."""
     from qiskit.circuit import Delay, Measure, Parameter
     from qiskit.circuit.library import get_standard_gate_name_mapping
     from qiskit.providers import BackendV2, Options
