@@ -16,9 +16,9 @@ from simulators.circuit.analysis.measurements import TERMINAL, classify
 from simulators.circuit.gates import MEASURE
 from simulators.circuit.ir import Circuit, register_starts
 from simulators.circuit.noise import ChannelFacts, channel_facts
-from simulators.circuit.passes import noise_locations, timed_noise
+from simulators.circuit.passes import noise_locations
 from simulators.circuit.passes.noise_locations import EMPTY
-from simulators.circuit.passes.timed_noise import KINDS, READING, CoupledPairs, timed_rows
+from simulators.circuit.passes.timed_noise import READING, CoupledPairs, idle_rows
 from simulators.circuit.schedule import Method, schedule_operations
 from simulators.compiler import simd
 from simulators.compiler.kernel import device_function, kernel
@@ -312,7 +312,7 @@ class NoiseRegistry:
         return self._facts
 
 
-# Noise locations of a circuit without blocks and delays, in one kernel call.
+# Noise locations of a circuit without blocks, delays and coupled pairs, in one kernel call.
 #
 # The steps are those of `attach_noise`, on the entries of the registry. The kernel reports those
 # that are missing, and is called again when they are made. Where an operation has channels on other
@@ -321,7 +321,7 @@ class NoiseRegistry:
 _MAX_OPERATIONS = 4_096  # of a circuit whose scratch arrays are kept
 _CHANNELS_EACH = 4  # of an operation, for which there is room
 _GIVEN_UP, _DONE, _LACKING = range(3)  # how a call of the kernel ends
-_GATE, _PREPARATION, _IDLE, _READ, _PAIR = range(5)  # kinds of entries that it lacks
+_GATE, _PREPARATION, _IDLE, _READ = range(4)  # kinds of entries that it lacks
 
 
 class PlainLocations(msgspec.Struct, frozen=True, eq=False):
@@ -347,16 +347,15 @@ class PlainLocator:
     def locate(
         self, circuit: Circuit, method: Method, misread: NDArray[np.uint8]
     ) -> PlainLocations | None:
-        """Locations of an admissible circuit without blocks and delays, for a model with idle
-        noise; None where the kernel gave up. `misread` [qubits]: 1 for a readout error."""
+        """Locations of an admissible circuit without blocks, delays and pairs with crosstalk, for a
+        model with idle noise; None where the kernel gave up. `misread` [qubits]: 1 for a readout
+        error."""
         ending: int = _GIVEN_UP if circuit.ops.size > _MAX_OPERATIONS else _LACKING
         while ending == _LACKING:
             registry, size = self._registry, circuit.ops.size
-            pairs = registry.coupled(circuit.num_qubits)
             wires, qubits = circuit.qubits.size, circuit.num_qubits
-            timed = timed_noise.rows_room(size, wires, pairs)
+            timed = size + wires + qubits
             need = 8 * (14 * size + 5 * wires + 8 * qubits + 3 * timed + 8)
-            need += timed_noise.scratch_bytes(size, wires, qubits, len(pairs.ends))
             need += 2 * qubits + circuit.num_clbits + size
             if need > self._scratch.size:
                 self._scratch = simd.aligned(2 * need)
@@ -369,8 +368,7 @@ class PlainLocator:
                 register_starts(circuit), registry.gates(circuit.noise_names), registry.keys,
                 registry.entries, registry.durations_ns, registry.begins, registry.lengths,
                 registry.rows, registry.known_preparations, registry.idle.keys,
-                registry.reading.keys, registry.crosstalk.keys, pairs.ends, pairs.begins,
-                pairs.mine, pairs.turns, pairs.decays, registry.marks, misread, circuit.num_clbits,
+                registry.reading.keys, registry.marks, misread, circuit.num_clbits,
                 int(method == "alap"), int(registry.splits_readout), timed, self._scratch,
                 *self._rows, used, self._found, self._total,
             )  # fmt: skip
@@ -385,7 +383,7 @@ class PlainLocator:
         )  # fmt: skip
 
     def _learn(self, circuit: Circuit, lacking: NDArray[np.int64]) -> None:
-        """Make entries of the registry: rows of kind, operation or qubit or pair, and the bits of a
+        """Make entries of the registry: rows of kind, operation or qubit, and the bits of a
         time."""
         registry = self._registry
         kinds, owners = lacking[:, 0], lacking[:, 1]
@@ -401,7 +399,6 @@ class PlainLocator:
         times = np.ascontiguousarray(lacking[:, 2]).view(np.float64)
         registry.idle.learn(owners[kinds == _IDLE], times[kinds == _IDLE])
         registry.reading.learn(owners[kinds == _READ], times[kinds == _READ])
-        registry.crosstalk.learn(owners[kinds == _PAIR], times[kinds == _PAIR])
 
 
 @device_function
@@ -422,23 +419,21 @@ def _append(locations, count, after, channel, a, b):  # type: ignore[no-untyped-
 
 
 @kernel(
-    "NAMES U16 U16 U16 I32 I64 I64 I64 I64 REALS I64 I64 INTS2 I64 INTS2 INTS2 INTS2 INTS2 I64 I64 "
-    "REALS REALS I64 U8 INT INT INT INT U8 INTS2 INTS2 I64 I64 REALS -> INT",
+    "NAMES U16 U16 U16 I32 I64 I64 I64 I64 REALS I64 I64 INTS2 I64 INTS2 INTS2 "
+    "I64 U8 INT INT INT INT U8 INTS2 INTS2 I64 I64 REALS -> INT",
     group="attachment",
 )
 def _plain_locations(  # type: ignore[no-untyped-def]
     rows, ops, qubits, clbits, tokens, starts, gates, keys, entries, times, begins, lengths,
-    entry_rows, preparations, idle_keys, read_keys, pair_keys, ends, pair_begins, mine, turns,
-    decays, marks, misread, num_clbits, late, reads, timed, scratch, locations, ordered, used,
-    totals, total,
+    entry_rows, preparations, idle_keys, read_keys, marks, misread, num_clbits, late, reads, timed,
+    scratch, locations, ordered, used, totals, total,
 ):  # fmt: skip
     """_DONE: `ordered`, `used`, `totals` (how many there are of locations, channels, measurements
     and misread measurements) and `total` are filled. _LACKING: `ordered` has rows for `_learn`, as
     many as totals[0] says. _GIVEN_UP: the circuit is another than those of the module.
 
-    `keys` .. `pair_keys`: of the registry; `ends` .. `decays`: its coupled pairs; `reads`: see
-    `timed_rows`. `timed`: most of its rows. `locations`: rows before they are ordered; `scratch`:
-    bytes.
+    `keys` .. `read_keys`: of the registry; `reads`: see `timed_rows`. `timed`: most of the rows of
+    `idle_rows`. `locations`: rows before they are ordered; `scratch`: bytes.
     """
     size, num_wires, num_qubits = ops.size, qubits.size, misread.size
     room = size + num_wires + num_qubits
@@ -451,7 +446,6 @@ def _plain_locations(  # type: ignore[no-untyped-def]
     after, scratch = take_numbers(scratch, room)
     waiting, scratch = take_numbers(scratch, room)
     idle, scratch = take_reals(scratch, room)
-    idle_end, scratch = take_reals(scratch, room)
     in_use, scratch = take_numbers(scratch, num_qubits)
     end, scratch = take_reals(scratch, num_qubits)
     start, scratch = take_reals(scratch, size)
@@ -501,27 +495,21 @@ def _plain_locations(  # type: ignore[no-untyped-def]
     number = schedule_operations(
         codes, first, wires, final, durations, late, start, end, in_use, after, waiting, idle, total
     )
-    for k in range(number):
-        idle_end[k] = start[after[k] + 1] if after[k] + 1 < size else total[0]
-    number = timed_rows(
-        codes, KINDS, roles, first, wires, start, durations, total[0], reads, after[:number],
-        waiting[:number], idle[:number], idle_end[:number], ends, pair_begins, mine, turns, decays,
-        scratch, row_after, row_owner, row_time,
+    number = idle_rows(
+        codes, roles, first, wires, durations, reads, after[:number], waiting[:number],
+        idle[:number], row_after, row_owner, row_time,
     )  # fmt: skip
     if number > timed:
         return _GIVEN_UP
     for k in range(number):
-        owner, kind, channel_keys = row_owner[k], _PAIR, pair_keys
-        if owner < -READING:
-            owner, kind, channel_keys = -1 - owner - READING, _READ, read_keys
-        elif owner < 0:
-            owner, kind, channel_keys = -1 - owner, _IDLE, idle_keys
+        owner, kind, channel_keys = -1 - row_owner[k], _IDLE, idle_keys
+        if owner >= READING:
+            owner, kind, channel_keys = owner - READING, _READ, read_keys
         slot = noise_locations.timed_slot(channel_keys, owner, row_bits[k])
         if channel_keys[slot, 0] == EMPTY:
             lacking = _note(ordered, lacking, kind, owner, row_bits[k])
             continue
-        a, b = (ends[owner, 0], ends[owner, 1]) if kind == _PAIR else (owner, np.int64(-1))
-        count = _append(locations, count, row_after[k], channel_keys[slot, 2], a, b)
+        count = _append(locations, count, row_after[k], channel_keys[slot, 2], owner, -1)
     if lacking:
         totals[0] = lacking
         return _LACKING

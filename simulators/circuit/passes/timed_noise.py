@@ -266,6 +266,25 @@ def _collect(  # type: ignore[no-untyped-def]
 
 
 @device_function
+def idle_rows(  # type: ignore[no-untyped-def]
+    codes, roles, first, wires, length, reads, idle_after, idle_qubit, idle_ns, after, owner, time
+):
+    """Fill `after`, `owner` and `time` as `timed_rows` does for a circuit without blocks and
+    coupled pairs; returns the number of rows."""
+    rows = (after, owner, time)
+    count = p = np.int64(0)
+    for k in range(codes.size + 1):
+        while p < idle_after.size and idle_after[p] < k:
+            count = _write(k, -1 - idle_qubit[p], idle_ns[p], rows, count)
+            p += 1
+        if k == codes.size:
+            break
+        if reads and codes[k] == gates.MEASURE and roles[k] == ORDINARY and length[k] > _LEAST_NS:
+            count = _write(k + 1, -1 - wires[first[k]] - READING, length[k], rows, count)
+    return count
+
+
+@device_function
 def _split(number, rates, waiting, numbers, reals, waits, times, rows, count):  # type: ignore[no-untyped-def]
     """Find the slices of waiting times, list their qubits in `waiting`, and write the waiting times
     that need none; returns the numbers of qubits and of rows."""
