@@ -154,7 +154,10 @@ def random_circuit(rng: np.random.Generator, num_qubits: int, *, plain: bool = F
             case 2 if not plain:
                 circuit.add("delay", [a], params=[float(rng.integers(1, 9) * 50)])
             case 3:
-                circuit.add("reset", [a])
+                if rng.random() < 0.5:
+                    circuit.add("reset", [a])
+                else:
+                    circuit.add("measure", [a], [a])
             case _:
                 circuit.add(str(rng.choice(["sx", "x", "h"])), [a])
     return circuit.add("measure", [0], [0])
@@ -179,12 +182,19 @@ def test_kept_attachment_gives_equal_programs(monkeypatch: pytest.MonkeyPatch, l
         np.testing.assert_allclose(result.facts.errors, facts.errors, rtol=1e-12)
 
 
+class _ReadingModel(DeviceModel):
+    """Measured qubits relax."""
+
+    def during_readout(self, qubit: int, duration_ns: float) -> channels.Channel | None:
+        return self._relaxation(qubit, duration_ns)
+
+
 @pytest.mark.parametrize("pairs", [(), ((7, 8),)])  # of qubits that no circuit has
 @pytest.mark.parametrize("method", ["alap", "asap"])
 def test_plain_circuits_are_attached_in_one_pass_with_equal_results(
     monkeypatch: pytest.MonkeyPatch, method: attachment.Method, pairs: tuple[tuple[int, int], ...]
 ) -> None:
-    model = DeviceModel(9, preparation_error=0.01, readout=(0.1, 0.2), crosstalk_pairs=pairs)
+    model = _ReadingModel(9, preparation_error=0.01, readout=(0.1, 0.2), crosstalk_pairs=pairs)
     noise_attachment, rng, entries = NoiseAttachment(model), np.random.default_rng(11), []
     locate = attachment.PlainLocator.locate
 
