@@ -20,7 +20,14 @@ from collections import Counter
 import msgspec
 import numpy as np
 
-from bench.engine.fit_truths import changed, circuits, counts_of, device, read_together
+from bench.engine.fit_truths import (
+    changed,
+    circuits,
+    counts_of,
+    device,
+    read_together,
+    with_t2_star,
+)
 from bench.harness import SEED, Option, Report
 from bench.harness.kernels import load_kernels
 from noise_models.calibration import CalibrationSnapshot, PauliRotation
@@ -92,15 +99,6 @@ def with_joint_flips(
         p01, p10 = (p + group.joint_flip * (1.0 - 2.0 * p) for p in flips)
         qubits[each] = msgspec.structs.replace(qubits[each], p01=p01, p10=p10)
     return msgspec.structs.replace(result, qubits=tuple(qubits))
-
-
-def with_t2_star(snapshot: CalibrationSnapshot, share: float) -> CalibrationSnapshot:
-    """Snapshot whose qubits have this share of their T2 as T2*."""
-    qubits = tuple(
-        msgspec.structs.replace(each, t2_star_us=share * (each.t2_limited_us or 0.0))
-        for each in snapshot.qubits
-    )
-    return msgspec.structs.replace(snapshot, qubits=qubits)
 
 
 def held_deviance(fit: LikelihoodFit, place: int, value: float) -> float:

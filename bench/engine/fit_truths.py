@@ -4,8 +4,10 @@ A device of 3 to 7 qubits is drawn at random, with its calibration. The truth is
 (`--false`: every fit that is used is then wrong), or it differs from it in all values (`--truths`).
 Counts are drawn from the exact distributions of circuits on the truth, and the calibration is
 fitted to them. Circuits are random ones of all qubits or of some, GHZ circuits, or deep ones whose
-outcomes are near uniform; their qubits are given or chosen by the compiler. Truths may have
-coherent errors of cz, or joint flips of neighbours that are read together. The loss of a model is
+outcomes are near uniform; their qubits are given or chosen by the compiler. Truths may have one of
+TERMS: coherent errors of cz, joint flips of neighbours that are read together, detunings of each
+shot (T2* beside T2, of a calibration that has another one or none), leakage, or errors of layers.
+The loss of a model is
 its mean squared Hellinger distance to the truth, by the exact distributions of circuits that were
 drawn anew. `--wrong` spoils counts in many ways, each of which must be refused, and the right
 counts must not.
@@ -26,7 +28,10 @@ from noise_models.calibration import (
     CalibrationSnapshot,
     CorrelatedReadout,
     GateCalibration,
+    LayerCalibration,
+    LayerGate,
     NativeGate,
+    PauliGenerator,
     PauliRotation,
     QubitCalibration,
 )
@@ -153,6 +158,58 @@ def read_together(
     return msgspec.structs.replace(
         snapshot, correlated_readout=(CorrelatedReadout((first, first + 1), rows),)
     )
+
+
+def with_t2_star(snapshot: CalibrationSnapshot, share: float) -> CalibrationSnapshot:
+    """Snapshot whose qubits have this share of their T2 as T2*."""
+    qubits = tuple(
+        msgspec.structs.replace(each, t2_star_us=share * (each.t2_limited_us or 0.0))
+        for each in snapshot.qubits
+    )
+    return msgspec.structs.replace(snapshot, qubits=qubits)
+
+
+def detuned(snapshot: CalibrationSnapshot, random: np.random.Generator) -> CalibrationSnapshot:
+    """Snapshot whose qubits have 20 % to 80 % of their T2 as T2*."""
+    return with_t2_star(snapshot, float(random.uniform(0.2, 0.8)))
+
+
+def leaking(snapshot: CalibrationSnapshot, random: np.random.Generator) -> CalibrationSnapshot:
+    """Snapshot whose cz leak, by 0.1 % to 0.4 %."""
+    gates = tuple(
+        msgspec.structs.replace(
+            gate, leakage=float(random.uniform(1e-3, 4e-3)), seepage=float(random.uniform(0.0, 0.1))
+        )
+        if len(gate.qubits) == 2 else gate
+        for gate in snapshot.gates
+    )  # fmt: skip
+    return msgspec.structs.replace(snapshot, gates=gates)
+
+
+def in_layers(snapshot: CalibrationSnapshot, random: np.random.Generator) -> CalibrationSnapshot:
+    """Snapshot with rates of its own for the cz of every second pair at the same time: two to three
+    times the errors of each cz, as Z, X and ZZ of all its qubits."""
+    errors = [gate.error or 0.0 for gate in snapshot.gates if len(gate.qubits) == 2]
+    learned = []
+    for begin in range(2 if snapshot.num_qubits > 3 else 0):
+        pairs = [(k, k + 1) for k in range(begin, snapshot.num_qubits - 1, 2)]
+        rate = float(random.uniform(2.0, 3.0)) * float(np.mean(errors)) / 5.0
+        generators = [PauliGenerator("ZZ", pair, rate) for pair in pairs]
+        generators += [PauliGenerator(p, (q,), rate) for pair in pairs for q in pair for p in "XZ"]
+        qubits = tuple(qubit for pair in pairs for qubit in pair)
+        together = tuple(LayerGate("cz", pair) for pair in pairs)
+        learned.append(LayerCalibration(together, qubits, tuple(generators)))
+    return msgspec.structs.replace(snapshot, layers=tuple(learned))
+
+
+TERMS = {
+    "coherent errors": coherent,
+    "correlated readout": read_together,
+    "T2*": detuned,
+    "leakage": leaking,
+    "errors of layers": in_layers,
+}
+_PLAIN = 0.4  # of the truths have none
 
 
 def circuits(
@@ -383,11 +440,11 @@ def _trial(number: int, random: np.random.Generator, *, is_true: bool) -> _Outco
     truth, terms = calibration, "true"
     if not is_true:
         truth, terms = changed(calibration, random), "changed"
-        kind = random.random()
-        if kind < 0.2:
-            truth, terms = coherent(truth, random), "coherent errors"
-        elif kind < 0.4:
-            truth, terms = read_together(truth, random), "correlated readout"
+        if random.random() > _PLAIN:
+            terms = str(random.choice(list(TERMS)))
+            truth = TERMS[terms](truth, random)
+            if terms == "T2*" and random.random() < 0.5:
+                calibration = detuned(calibration, random)
     kind, bodies = str(random.choice(KINDS)), int(random.choice(CIRCUITS))
     shots = max(int(random.choice(SHOTS)), -(-LEAST_SHOTS // bodies))
     compiler = DeviceCompiler(calibration) if kind == "without layout" else None

@@ -64,7 +64,7 @@ _MOST_REFITTED = 30  # circuits of the fit by which they are compared
 _REFIT_STEPS = 4
 # Widths of the changes since a calibration, common and own: as of yesterday to long ago.
 _WIDTHS = (0.5, 0.3), (0.5, 0.45), (0.7, 0.7), (1.0, 1.0), (1.5, 1.5)
-_LEAST_EVIDENCE = 4.5  # twice the logarithm of the odds of other numbers
+_LEAST_EVIDENCE = 5.5  # twice the logarithm of the odds of other numbers
 
 
 class Sample(msgspec.Struct, frozen=True, eq=False):

@@ -12,7 +12,8 @@ samples of circuit bodies.
 A `Predictor` gives the distributions of a device model for measured circuits, compiled as
 `Client.submit` compiles them. Distributions are exact up to EXACT_QUBITS used qubits. Wider
 Clifford circuits are exact for the Pauli twirl of their noise up to `evaluate.MAX_BITS` bits, and
-sampled by the stabilizer engine beyond; other circuits are sampled by trajectories; circuits that
+sampled by the stabilizer engine beyond; circuits of up to LEAKAGE_QUBITS qubits that leak are
+exact; other circuits are sampled by trajectories; circuits that
 are too wide for that have no distribution. `IdealDistributions` are those of circuits as written,
 without noise; a `SeriesPredictor` has dated calibrations and predicts each circuit by the one in
 force at its time.
@@ -46,6 +47,7 @@ from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.passes.attach_noise import NoiseAttachment
 from simulators.circuit.passes.components import extract_part, noise_of_part
+from simulators.engine import BindingResult
 from simulators.errors import EngineError, Unsupported
 from simulators.simulate import counts_of, simulate
 from simulators.transfer import evaluate
@@ -105,6 +107,7 @@ def _statistics(values: NDArray[np.float64]) -> tuple[float, float, float]:
 
 
 EXACT_QUBITS = 11
+LEAKAGE_QUBITS = 7  # of circuits whose qubits leak: their state has a flag of each as well
 SAMPLED_QUBITS = 20  # limit of trajectories
 SAMPLES = 2**17
 SEED = 7
@@ -169,7 +172,9 @@ class Predictor:
                 return None
             result, how = _exact(program, noise, table)
         except Unsupported:
-            return None if self._most_work else _sampled(circuit, noise, self._samples)
+            if self._most_work:
+                return None
+            return _with_leakage(circuit, noise) or _sampled(circuit, noise, self._samples)
         return Prediction(
             _spread(len(result.probabilities), program.clbits),
             np.maximum(result.probabilities, 0.0),
@@ -222,6 +227,31 @@ def _on_used_qubits(circuit: Circuit, noise: NoiseProgram) -> tuple[Circuit, Noi
     used = np.unique(circuit.qubits.astype(np.int64))
     part = extract_part(circuit, np.ones(circuit.ops.size, np.bool_), used)
     return part.circuit, noise_of_part(noise, noise.locations, part.operations, used)
+
+
+def _with_leakage(circuit: Circuit, noise: NoiseProgram) -> Prediction | None:
+    """Exact distribution of a narrow circuit whose qubits leak; None of others."""
+    if noise.leakage is None:
+        return None
+    own, moved = _on_used_qubits(circuit, noise)
+    if own.num_qubits > LEAKAGE_QUBITS:
+        return None
+    try:
+        result = simulate(
+            own, engine="densitymatrix", noise=moved, outputs=("probabilities",), shots=0
+        )
+    except EngineError:
+        return None
+    found = _probabilities(result.row(0))
+    return Prediction(
+        np.array(list(found), object),
+        np.maximum(np.array(list(found.values())), 0.0),
+        int(np.unique(circuit.clbits).size),
+        own.num_qubits,
+        *two_qubit_gates(circuit),
+        0,
+        "density matrix, exact",
+    )
 
 
 def _sampled(circuit: Circuit, noise: NoiseProgram, samples: int) -> Prediction | None:
@@ -512,6 +542,11 @@ def _computed(record: CountsRecord) -> dict[int, float] | None:
         result = simulate(circuit, outputs=("probabilities",), shots=0).row(0)
     except EngineError:
         return None
+    return _probabilities(result)
+
+
+def _probabilities(result: BindingResult) -> dict[int, float]:
+    """Probability by outcome of an exact result."""
     width = result.probability_width
     values = np.frombuffer(result.probabilities, np.float64).tolist()
     keys = range(0, len(result.probability_outcomes), max(width, 1))

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from known_fits import covers, identified, likelihood_fit, mixed_counts, mixed_errors
 
-from bench.engine.fit_intervals import rotated, sequences, with_joint_flips, with_t2_star
-from bench.engine.fit_truths import changed, circuits, counts_of, device
+from bench.engine.fit_intervals import rotated, sequences, with_joint_flips
+from bench.engine.fit_truths import changed, circuits, counts_of, device, with_t2_star
 from noise_models.calibration import CalibrationSnapshot
 from simenv.calibration.data import CountsData, CountsRecord
 from simenv.calibration.fit.components import with_gates_of_each_set

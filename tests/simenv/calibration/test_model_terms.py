@@ -11,16 +11,18 @@ from changed_devices import changed_qubit, scaled_errors
 from failing import fails
 
 from bench.calibration_data import PATH, measured, random_circuit
+from bench.engine.fit_truths import device
 from noise_models import library
 from noise_models.calibration import CalibrationSnapshot, PauliRotation, QubitCalibration
 from noise_models.model import NoiseOptions
-from simenv.calibration.data import CountsData, CountsRecord, DataError
+from simenv.calibration.data import CountsData, CountsRecord, DataError, MeasuredCircuit
 from simenv.calibration.fit.attempt import MANY_BODIES, FitBase, score_of
 from simenv.calibration.fit.calibrate import FittedDevice, calibrate
 from simenv.calibration.fit.observations import GROUP_BITS, window_starts
 from simenv.calibration.fit.solve import Prior, fit
 from simenv.calibration.score import CEILING, IdealDistributions, Predictor, score
 from simenv.cli.devices.calibrate import _saved
+from simenv.client.circuits import load
 from simenv.config.pools import DriftSpec
 from simenv.service.devices import registry
 
@@ -361,3 +363,27 @@ def test_too_many_sets_of_detunings_leave_a_circuit_out() -> None:
         DataError, r"no circuit can be fitted: rows 1: .*detunings \(T2\* beside T2\)",
         calibrate, CountsData(tuple(rows), "lima"), lima, "fitted", force=True,
     )  # fmt: skip
+
+
+def test_predictions_of_narrow_circuits_that_leak_are_exact() -> None:
+    """Of |11>, each qubit leaks with the same probability p in a cz: 1 - L1 = (1 - p / 2)^2. One
+    that leaked is read as 1."""
+    plain = msgspec.structs.replace(
+        device(np.random.default_rng(1), 2), qubits=(QubitCalibration(), QubitCalibration())
+    )
+    leakage, p = 0.0975, 0.1
+    gates = tuple(
+        msgspec.structs.replace(g, error=0.0, leakage=leakage if g.name == "cz" else None)
+        for g in plain.gates
+    )
+    text = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[2]; creg c[2];'
+    text += "x q[0]; x q[1]; cz q[0],q[1]; x q[0]; x q[1]; measure q -> c;"
+    loaded = load(text)
+    record = CountsRecord(MeasuredCircuit(text, loaded, 2, "body"), {0: 1}, 1, layout=(0, 1))
+    leaking = msgspec.structs.replace(plain, gates=gates)
+    found = Predictor(leaking).prediction(record)
+    assert found is not None
+    assert found.samples == 0
+    table = dict(zip(found.outcomes.tolist(), found.probabilities.tolist(), strict=True))
+    assert table[0] == pytest.approx((1.0 - p) ** 2, abs=1e-9)
+    assert table[3] == pytest.approx(p**2, abs=1e-9)
