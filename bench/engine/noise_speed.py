@@ -7,6 +7,8 @@ and, up to 12 qubits, `densitymatrix`, including planning. Aer's methods are its
 to 12 qubits), its state vector (measured with few shots and extrapolated by its slope), and its
 state vector with shot branching, which is off by default. Times are seconds of one thread. A second
 table has ten times the errors of "dep", so that shots share little: seconds a shot, from 12 qubits.
+A third has circuits of a device with 8 qubits, planning included, with one more component of noise
+each: dephasing by detunings (T2*), leakage, jumps of T1, memory error.
 
 Where our trajectories are expected to take longer than `--ours-s`, they run for a tenth of the
 shots, and ten times that is an upper bound (more shots share more), marked "<="; cases whose tenth
@@ -57,6 +59,13 @@ OPTIONS = (
     Option("--branching-s", default=1_000.0, quick=100.0),
     SEED,
 )
+DEVICE_QUBITS, DEVICE_CIRCUITS, DEVICE_LAYERS, DEVICE_SHOTS = 8, 10, 10, 1_000
+COMPONENTS = {  # of the device: the goal and what it measures
+    "t2_star": "with detunings (T2*)",
+    "leakage": "with leakage",
+    "t1_jumps": "with a jump of T1",
+    "memory": "with a memory error",
+}
 GOALS = {
     "small_100k_times": "5-12 qubits, 100,000 shots: times as fast as Aer's best method, least",
     "small_1k_times": "5-12 qubits, 1,000 shots: times as fast as Aer's best method, least",
@@ -76,6 +85,7 @@ def run(options: Namespace) -> Report:
     aer = installed("qiskit_aer")
     worst: dict[str, float] = {}  # least ratio of each goal
     _stages(report)
+    _components(report)
     print("\ncircuit  qubits noise   shots      ours  engine         density    vector branching")
     cases = itertools.product(options.circuits, options.qubits, (False, True), options.shots)
     for name, num_qubits, relax, shots in cases:
@@ -262,6 +272,91 @@ def noise_program(circuit: Any, *, relax: bool, scale: float = 1.0) -> Any:
         (channel_1q, channel_2q),
         Readout(np.full(size, P01), np.full(size, P10)),
     )
+
+
+def _components(report: Report) -> None:
+    """Time trajectories of a device with one more component of noise."""
+    print(f"\na device of {DEVICE_QUBITS} qubits, {DEVICE_CIRCUITS} circuits, seconds")
+    plain_s = _device_s("")
+    print(f"{'plain':10}{plain_s:10.4g}", flush=True)
+    for name, label in COMPONENTS.items():
+        seconds = _device_s(name)
+        print(f"{name:10}{seconds:10.4g}", flush=True)
+        what = f"{DEVICE_QUBITS} qubits, {DEVICE_SHOTS:,} shots {label}: times the time without"
+        report.at_most(f"{name}_times", seconds / plain_s, what)
+
+
+def _device_s(component: str) -> float:
+    """Return the seconds of all circuits of the device with this component, planning included."""
+    from noise_models.build import build
+    from noise_models.model import NoiseOptions
+    from simulators import registry
+    from simulators.circuit.passes.attach_noise import attach_noise
+    from simulators.engine import Request, RunControl, RunOptions
+
+    circuits = [engine_circuit(_device_circuit(k)) for k in range(DEVICE_CIRCUITS)]
+    model = build(_device(component), NoiseOptions())
+    cases = [(circuit, attach_noise(circuit, model)) for circuit in circuits]
+    engine, options = registry.create("statevector"), RunOptions()
+
+    def call() -> None:
+        for circuit, noise in cases:
+            plan = engine.plan(circuit, noise, options)
+            engine.run(plan, circuit, Request(DEVICE_SHOTS, 1), options, RunControl())
+
+    call()  # load and compile kernels
+    return min(repeated_s(call, CALLS, CLOCK))
+
+
+def _device_circuit(seed: int) -> Any:
+    """Layers of rotations of each qubit by two half turns, and of CX on neighbours."""
+    from qiskit import QuantumCircuit
+
+    circuit = QuantumCircuit(DEVICE_QUBITS, DEVICE_QUBITS)
+    angles = np.random.default_rng(seed).uniform(0.0, 2.0 * np.pi, (DEVICE_LAYERS, DEVICE_QUBITS))
+    for layer, of_qubits in enumerate(angles.tolist()):
+        for qubit, angle in enumerate(of_qubits):
+            circuit.sx(qubit)
+            circuit.rz(angle, qubit)
+            circuit.sx(qubit)
+        for qubit in range(layer % 2, DEVICE_QUBITS - 1, 2):
+            circuit.cx(qubit, qubit + 1)
+    circuit.measure(range(DEVICE_QUBITS), range(DEVICE_QUBITS))
+    return circuit
+
+
+def _device(component: str) -> Any:
+    """Return the calibration of a line of qubits with one more component of noise; "": none."""
+    from noise_models.calibration import (
+        CalibrationSnapshot,
+        GateCalibration,
+        NativeGate,
+        QubitCalibration,
+        T1Jumps,
+    )
+
+    rng = np.random.default_rng(0)
+    more: dict[str, dict[str, Any]] = {
+        "t1_jumps": {"t1_jumps": T1Jumps(1.0, 600.0, 0.2, low=True)},
+        "memory": {"memory_error": 2e-4},
+    }
+    qubits = []
+    for _ in range(DEVICE_QUBITS):
+        t1_us = float(rng.uniform(80.0, 150.0))
+        t2_us = t1_us * float(rng.uniform(0.6, 1.4))
+        own = {"t2_star_us": 0.4 * t2_us} if component == "t2_star" else more.get(component, {})
+        qubits.append(QubitCalibration(t1_us=t1_us, t2_us=t2_us, p01=P01, p10=P10, **own))
+    leaks = {"leakage": 5e-4, "seepage": 0.05} if component == "leakage" else {}
+    return CalibrationSnapshot(
+        "line", DEVICE_QUBITS, qubits=tuple(qubits),
+        native_gates=(NativeGate("sx", 1), NativeGate("cx", 2), NativeGate("rz", 1)),
+        coupling=tuple((k, k + 1) for k in range(DEVICE_QUBITS - 1)),
+        gates=(
+            GateCalibration("sx", (), 3e-4, ONE_NS, **leaks),
+            GateCalibration("cx", (), 6e-3, TWO_NS, **leaks),
+            GateCalibration("rz", (), 0.0, 0.0),
+        ),
+    )  # fmt: skip
 
 
 def _stages(report: Report) -> None:

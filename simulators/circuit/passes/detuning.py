@@ -10,7 +10,7 @@ measurement or reset it has no effect and is left out.
 `with_bounds` adds the largest phase of each qubit that a result may depend on, by its coherence
 orders (Bodenhausen, Kogler and Ernst, J. Magn. Reson. 58, 370).
 
-`inserted` writes the rotations into a circuit as `rz` gates, each with a free parameter of its own:
+`inserted` writes the rotations into a circuit as `p` gates, each with a free parameter of its own:
 the detunings of a shot are then a binding of these.
 """
 
@@ -31,7 +31,7 @@ from simulators.circuit import gates
 from simulators.circuit.ir import Circuit, Operands, table_of
 from simulators.circuit.noise import AFTER_OP, Detunings, NoiseProgram
 
-_ROTATION = "rz"
+_ROTATION = "p"  # of the relative phase alone: one half of the amplitudes
 _LOOPS = (gates.WHILE, gates.FOR)
 
 
@@ -196,6 +196,7 @@ def _order_of_gate(name: str, num_qubits: int) -> tuple[int, ...]:
     return tuple(results)
 
 
+@functools.lru_cache(maxsize=1024)
 def _order_of_channel(channel: Channel) -> tuple[int, ...]:
     """The same of a channel."""
     ptm = channel.ptm
