@@ -88,7 +88,8 @@ LEAST_GAIN = 5e-5  # of fidelity: rounds to 0 in a score of four digits
 DRAWS = 4000
 SEED = 7
 LIKELY = 0.8  # the same: 0.9 of the probability is above the lower end
-MOST_CHANCE = (1.0 - CONFIDENCE) / 2.0
+# Of a gain on folds, and of the likelihood of all counts: of either, the tail outside CONFIDENCE.
+MOST_CHANCE = (1.0 - CONFIDENCE) / 4.0
 LEAST_FLIPPED = 8  # bodies: 2^-8 is less than the tails outside CONFIDENCE
 _HALVINGS = 24
 _GRID = 200_001  # points of an integral
@@ -147,6 +148,8 @@ class HeldOutGain(msgspec.Struct, frozen=True):
     bodies: int
     # Probability of so good a fit of any prior and share if none helps; nan: not computed.
     chance: float = math.nan
+    # The same of so large a marginal likelihood of all counts; nan: of another prior or share.
+    by_likelihood: float = math.nan
 
     @property
     def is_used(self) -> bool:
@@ -154,6 +157,13 @@ class HeldOutGain(msgspec.Struct, frozen=True):
         than LEAST_BODIES show by their shots that the snapshot is wrong (`chance`); that the fit is
         better is to be LIKELY alone, since it then acts on alike circuits."""
         return not self.lack
+
+    @property
+    def is_likely(self) -> bool:
+        """True if shots alone do not explain the likelihood of the fit, and circuits that were left
+        out do not show a loss. Each may identify a value that no other one does: no gain then shows
+        on folds, and the fit is for alike circuits."""
+        return self.by_likelihood <= MOST_CHANCE and self.likely.high > 0.0
 
     @property
     def lack(self) -> str:

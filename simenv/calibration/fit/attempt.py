@@ -22,6 +22,7 @@ from simenv.calibration.accept import LEAST_BODIES
 from simenv.calibration.data import CountsData, DataError
 from simenv.calibration.fit import components as fit_parts, observations as fit_runs, solve
 from simenv.calibration.fit.day_values import DayTest, day_prior, day_tests
+from simenv.calibration.fit.significance import Evidence, NullGains
 from simenv.calibration.fit.solve import FitProblem, Prior, PriorMatrix, Solution
 
 MANY_BODIES = 15  # least number of different circuits for fits with angles of each gate
@@ -322,6 +323,17 @@ def by_day(judged: JudgedPrior, validation: CrossValidation) -> JudgedPrior:
     return dated if dated.is_below(constant) else constant
 
 
+def _likeliest(found: Evidence, validation: CrossValidation) -> tuple[CandidateScore, float]:
+    """Score of the likeliest prior, with values of each day for what drifts, and the chance of so
+    large a likelihood, of it or of the changes of days (Bonferroni)."""
+    if not validation.is_dated:
+        return validation.judge(found.prior, None).score, found.chance
+    tests = validation.day_tests(found.prior)
+    chance = len(tests) * min((each.probability for each in tests), default=1.0)
+    score = validation.judge(found.prior, day_prior(tests)).score
+    return score, min(2.0 * min(found.chance, chance), 1.0)
+
+
 def _with_added(shift: Prior | None, prior: Prior) -> Prior | None:
     """Prior of a date window, in which what is added to readout errors differs as well."""
     return shift and msgspec.structs.replace(shift, added=prior.added)
@@ -374,6 +386,8 @@ class FitAttempt(msgspec.Struct, frozen=True, eq=False):
     score: CandidateScore
     scores: tuple[CandidateScore, ...]
     day_tests: tuple[DayTest, ...] = ()  # of a series of several days
+    # Probability of so likely a prior if the calibration is right; nan: not chosen by likelihood.
+    chance: float = math.nan
 
     @property
     def num_folds(self) -> int:
@@ -490,10 +504,13 @@ class FittedSnapshots(msgspec.Struct, frozen=True, eq=False):
 
 
 def attempts_on(
-    base: FitBase, reference: Mapping[object, float], note: Callable[[str], None]
+    base: FitBase,
+    reference: Mapping[object, float],
+    note: Callable[[str], None],
+    null: NullGains | None = None,
 ) -> list[FitAttempt]:
-    """Attempts with each of the chosen priors. `reference`: losses of the unchanged calibration, by
-    circuit and window."""
+    """Attempts with each of the chosen priors, and with the likeliest one (`null`). `reference`:
+    losses of the unchanged calibration, by circuit and window."""
     problem, folds = base.problem, base.folds()
     note(
         f"{base.name}: {len(problem.observations)} circuits, {len(problem.components)} components,"
@@ -503,14 +520,16 @@ def attempts_on(
         losses = np.zeros(len(folds))
         return [FitAttempt(base, folds, score_of(UNCHECKED, losses, losses + 1.0), ())]
     validation = CrossValidation(problem, folds, reference)
-    chosen = chosen_priors(validation)
-    for score in chosen:
+    chosen = [(score, math.nan) for score in chosen_priors(validation)]
+    if null is not None:
+        chosen.append(_likeliest(null.likeliest(CANDIDATES), validation))
+    for score, _ in chosen:
         shift = "none" if score.windows is None else score.windows.text
         note(f"{base.name}: prior {score.prior.text}; windows: {shift}; ratio {score.ratio:.3f}")
     return [
         FitAttempt(
             base, folds, score, tuple(validation.scores),
-            validation.day_tests(score.prior) if validation.is_dated else (),
+            validation.day_tests(score.prior) if validation.is_dated else (), chance,
         )
-        for score in chosen
+        for score, chance in chosen
     ]  # fmt: skip

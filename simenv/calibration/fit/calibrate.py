@@ -113,6 +113,7 @@ class _Choice(msgspec.Struct, frozen=True, eq=False):
     after: NDArray[np.float64] | None = None  # fidelity of each of them
     reason: str = ""  # for which the fit is not used
     implausible: tuple[str, ...] = ()  # values of the fit, at share 1
+    is_narrow: bool = False  # in force for alike circuits alone, however many bodies there are
 
 
 def _names(attempt: fit_attempt.FitAttempt) -> tuple[str, ...]:
@@ -147,14 +148,14 @@ def calibrate(
         )
     base = fit_attempt.FitBase.of(SNAPSHOT, snapshot, training)
     reference = base.unchanged_losses()
-    attempts = fit_attempt.attempts_on(base, reference, note)
+    folds = base.folds()
+    null = NullGains(base.problem, folds, SHARES) if folds.any() else None
+    attempts = fit_attempt.attempts_on(base, reference, note, null)
     if any(each.was_placed for each in base.problem.observations):
         homogeneous = fit_components.homogeneous(snapshot)
         pooled = fit_attempt.FitBase.of(HOMOGENEOUS, homogeneous, training)
         attempts += fit_attempt.attempts_on(pooled, reference, note)
     unfitted = _Unfitted.of(snapshot, training, base.windows)
-    first = attempts[0]
-    null = NullGains(base.problem, first.folds, SHARES) if first.num_folds > 1 else None
     choices = [
         choice
         for each in attempts
@@ -316,7 +317,8 @@ def _choices(
         if null is not None:
             family = [each.prior for each in attempt.scores]
             chance = null.chance(attempt.score.prior, share, family)
-            gained = msgspec.structs.replace(gained, chance=chance)
+            by_likelihood = attempt.chance if share == 1.0 else math.nan
+            gained = msgspec.structs.replace(gained, chance=chance, by_likelihood=by_likelihood)
         kept = 0.0 if dated and undated.gain.mean < 0.0 else share
         results.append(
             _Choice(
@@ -387,6 +389,9 @@ def _accepted(choices: Sequence[_Choice]) -> _Choice:
         best, gained = max(certain, key=_mean)
         other, more = max(usable, key=_mean)
         return other if more.gain.mean > gained.gain.mean and _is_better(other, best) else best
+    for each, gained in own:
+        if gained.is_likely and not gained.is_below_aer and not each.implausible:
+            return msgspec.structs.replace(each, is_narrow=True)
     is_certain = judged[0][1].bodies >= accept.LEAST_FLIPPED
     is_worse = is_certain and all(pair[1].gain.is_below for pair in judged)
     if is_worse and not judged[0][1].is_snapshot_below_aer:
@@ -446,7 +451,7 @@ def _fitted_device(
             ),
             name=name,
             fitted=scope if share else None,
-            outside=snapshot if share and accept.is_narrow(scope) else None,
+            outside=snapshot if share and (best.is_narrow or accept.is_narrow(scope)) else None,
             version=data.digest[:12],
             source_format="counts",
             source_digest=data.digest,

@@ -31,6 +31,14 @@ LEAST_CHANCE = 1.0 / (DRAWS + 1)  # where no draw is as large
 SEED = 7
 
 
+class Evidence(msgspec.Struct, frozen=True):
+    """Prior of the largest marginal likelihood of all counts. `chance`: probability that the
+    largest one is as large if the calibration is right."""
+
+    prior: Prior
+    chance: float
+
+
 class _FoldSums(msgspec.Struct, frozen=True, eq=False):
     """Weighted sums of the normal equations of each fold at the unchanged calibration."""
 
@@ -49,6 +57,7 @@ class NullGains:
         self._problem = problem
         self._shares = np.array(shares)
         self._gains: dict[Prior, Floats] = {}
+        self._evidence: dict[Prior, Floats] = {}
         blocks = problem.blocks(np.zeros(len(problem.components)))
         self._gradients: dict[bool, Floats] = {}
         self._hessians: dict[bool, Floats] = {}
@@ -63,7 +72,28 @@ class NullGains:
         calibration is right."""
         largest = np.max([self._statistics(each) for each in {prior, *family}], axis=(0, 2))
         own = float(self._statistics(prior)[0, int(np.argmin(np.abs(self._shares - share)))])
-        return (int(np.count_nonzero(largest[1:] >= own - 1e-9)) + 1) / (DRAWS + 1)
+        return _tail(largest, own)
+
+    def likeliest(self, candidates: Iterable[Prior]) -> Evidence:
+        """Candidate of the largest marginal likelihood, none of them robust."""
+        priors = {msgspec.structs.replace(each, heavy=False, robust=False) for each in candidates}
+        known = [(self._log_evidence(each), each) for each in sorted(priors, key=repr)]
+        largest = np.max([values for values, _ in known], axis=0)
+        _, best = max(known, key=lambda pair: float(pair[0][0]))
+        return Evidence(best, _tail(largest, float(largest[0])))
+
+    def _log_evidence(self, prior: Prior) -> Floats:
+        """Logarithm of the marginal likelihood over that of the calibration [1 + DRAWS], by a
+        quadratic expansion of the likelihood at the calibration."""
+        if prior not in self._evidence:
+            matrix = self._problem.columns(prior).matrix
+            slopes = self._gradients[False].sum(axis=0) @ matrix
+            hessian = self._hessians[False].sum(axis=0)
+            inner = matrix.T @ hessian @ matrix + np.eye(matrix.shape[1])
+            latent = np.linalg.solve(inner, slopes.T).T
+            ratio = np.einsum("dk,dk->d", slopes, latent)
+            self._evidence[prior] = 0.5 * (ratio - float(np.linalg.slogdet(inner)[1]))
+        return self._evidence[prior]
 
     def _statistics(self, prior: Prior) -> Floats:
         """Gain over its standard deviation in the draws [1 + DRAWS, shares]; unknowns with heavy
@@ -87,6 +117,11 @@ class NullGains:
             curvature += np.einsum("dk,dk->d", latent @ (matrix.T @ hessian @ matrix), latent)
         gains: Floats = slope[:, None] * self._shares - curvature[:, None] * self._shares**2
         return gains
+
+
+def _tail(values: Floats, own: float) -> float:
+    """Probability of at least `own`; the first one of the values is measured."""
+    return (int(np.count_nonzero(values[1:] >= own - 1e-9)) + 1) / (DRAWS + 1)
 
 
 def _drawn(sums: _FoldSums) -> Floats:
