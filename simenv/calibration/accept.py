@@ -148,26 +148,37 @@ class HeldOutGain(msgspec.Struct, frozen=True):
     bodies: int
     # Probability of so good a fit of any prior and share if none helps; nan: not computed.
     chance: float = math.nan
-    # The same of so large a marginal likelihood of all counts; nan: of another prior or share.
+    # The same of so large a likelihood of all counts for any prior.
     by_likelihood: float = math.nan
 
     @property
     def is_used(self) -> bool:
         """True if the gain is beyond chance: by `chance`, and for bodies by its interval. Fewer
         than LEAST_BODIES show by their shots that the snapshot is wrong (`chance`); that the fit is
-        better is to be LIKELY alone, since it then acts on alike circuits."""
+        better is to be LIKELY alone, since it then acts on alike circuits. Without a gain on folds,
+        see `is_likely`."""
         return not self.lack
 
     @property
+    def refutes_snapshot(self) -> bool:
+        """True if shots alone do not explain the likelihood of the likeliest fit."""
+        return self.by_likelihood <= MOST_CHANCE
+
+    @property
     def is_likely(self) -> bool:
-        """True if shots alone do not explain the likelihood of the fit, and circuits that were left
-        out do not show a loss. Each may identify a value that no other one does: no gain then shows
-        on folds, and the fit is for alike circuits."""
-        return self.by_likelihood <= MOST_CHANCE and self.likely.high > 0.0
+        """True if the likelihood refutes the snapshot, and circuits that were left out do not show
+        that its fit is worse, by the interval of LIKELY. Where each circuit identifies a value that
+        no other one does, folds show no gain; the fit is then for alike circuits."""
+        return self.refutes_snapshot and self.likely.high > 0.0
 
     @property
     def lack(self) -> str:
         """Why the gain is not used; "": it is."""
+        if self.refutes_snapshot and not self.is_likely:
+            return (
+                "circuit bodies that were left out show that the likeliest fit is worse: its"
+                f" interval of {LIKELY:.0%} is below 0"
+            )
         if self.gain.mean <= LEAST_GAIN:
             return f"the gain of a fit is not above {LEAST_GAIN:.5f}"
         if self.chance > MOST_CHANCE:
@@ -192,12 +203,13 @@ class HeldOutGain(msgspec.Struct, frozen=True):
     def text(self) -> str:
         """Gain with its interval, the one that decides for few bodies, and chance, for people."""
         parts = [f"{self.gain.text} ({CONFIDENCE:.0%})"]
-        if self._is_likely_enough:
+        if self._is_likely_enough or (self.refutes_snapshot and not self.is_used):
             low, high = self.likely.low, self.likely.high
             parts.append(f"[{low:+.5f}, {high:+.5f}] ({LIKELY:.0%}, decides)")
         if not math.isnan(self.chance):
-            sign = "<=" if self.chance < 1.01 * LEAST_CHANCE else "="
-            parts.append(f"p {sign} {self.chance:.2g} of all candidates")
+            parts.append(f"{_chance_text(self.chance)} of all candidates")
+        if not math.isnan(self.by_likelihood):
+            parts.append(f"{_chance_text(self.by_likelihood)} of the likelihood")
         return ", ".join(parts)
 
     @property
@@ -209,6 +221,10 @@ class HeldOutGain(msgspec.Struct, frozen=True):
     def is_snapshot_below_aer(self) -> bool:
         """The same of the snapshot."""
         return any(each.is_below for each in self.snapshot_above_aer)
+
+
+def _chance_text(chance: float) -> str:
+    return f"p {'<=' if chance < 1.01 * LEAST_CHANCE else '='} {max(chance, LEAST_CHANCE):.2g}"
 
 
 def gain(

@@ -386,8 +386,9 @@ class FitAttempt(msgspec.Struct, frozen=True, eq=False):
     score: CandidateScore
     scores: tuple[CandidateScore, ...]
     day_tests: tuple[DayTest, ...] = ()  # of a series of several days
-    # Probability of so likely a prior if the calibration is right; nan: not chosen by likelihood.
+    # Probability of so large a likelihood of any prior if the calibration is right.
     chance: float = math.nan
+    is_likeliest: bool = False  # the prior of the largest likelihood
 
     @property
     def num_folds(self) -> int:
@@ -520,16 +521,18 @@ def attempts_on(
         losses = np.zeros(len(folds))
         return [FitAttempt(base, folds, score_of(UNCHECKED, losses, losses + 1.0), ())]
     validation = CrossValidation(problem, folds, reference)
-    chosen = [(score, math.nan) for score in chosen_priors(validation)]
+    chosen, chance = chosen_priors(validation), math.nan
     if null is not None:
-        chosen.append(_likeliest(null.likeliest(CANDIDATES), validation))
-    for score, _ in chosen:
+        likeliest, chance = _likeliest(null.likeliest(CANDIDATES), validation)
+        chosen.append(likeliest)
+    for score in chosen:
         shift = "none" if score.windows is None else score.windows.text
         note(f"{base.name}: prior {score.prior.text}; windows: {shift}; ratio {score.ratio:.3f}")
     return [
         FitAttempt(
             base, folds, score, tuple(validation.scores),
-            validation.day_tests(score.prior) if validation.is_dated else (), chance,
+            validation.day_tests(score.prior) if validation.is_dated else (),
+            chance, null is not None and score is chosen[-1],
         )
-        for score, chance in chosen
+        for score in chosen
     ]  # fmt: skip

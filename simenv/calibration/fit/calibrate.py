@@ -115,6 +115,11 @@ class _Choice(msgspec.Struct, frozen=True, eq=False):
     implausible: tuple[str, ...] = ()  # values of the fit, at share 1
     is_narrow: bool = False  # in force for alike circuits alone, however many bodies there are
 
+    @property
+    def is_likeliest(self) -> bool:
+        """True for the whole way to the fit with the prior of the largest likelihood."""
+        return self.attempt.is_likeliest and self.share == 1.0
+
 
 def _names(attempt: fit_attempt.FitAttempt) -> tuple[str, ...]:
     return tuple(" ".join((kind, *map(str, q))) for kind, q in attempt.columns.columns)
@@ -317,8 +322,7 @@ def _choices(
         if null is not None:
             family = [each.prior for each in attempt.scores]
             chance = null.chance(attempt.score.prior, share, family)
-            by_likelihood = attempt.chance if share == 1.0 else math.nan
-            gained = msgspec.structs.replace(gained, chance=chance, by_likelihood=by_likelihood)
+            gained = msgspec.structs.replace(gained, chance=chance, by_likelihood=attempt.chance)
         kept = 0.0 if dated and undated.gain.mean < 0.0 else share
         results.append(
             _Choice(
@@ -389,9 +393,9 @@ def _accepted(choices: Sequence[_Choice]) -> _Choice:
         best, gained = max(certain, key=_mean)
         other, more = max(usable, key=_mean)
         return other if more.gain.mean > gained.gain.mean and _is_better(other, best) else best
-    for each, gained in own:
-        if gained.is_likely and not gained.is_below_aer and not each.implausible:
-            return msgspec.structs.replace(each, is_narrow=True)
+    likeliest = next((pair for pair in own if pair[0].is_likeliest), None)
+    if likeliest and likeliest[1].is_likely and not likeliest[1].is_below_aer:
+        return msgspec.structs.replace(likeliest[0], is_narrow=True)
     is_certain = judged[0][1].bodies >= accept.LEAST_FLIPPED
     is_worse = is_certain and all(pair[1].gain.is_below for pair in judged)
     if is_worse and not judged[0][1].is_snapshot_below_aer:
@@ -404,7 +408,9 @@ def _accepted(choices: Sequence[_Choice]) -> _Choice:
             " circuits, some of them later, on the same qubits; simenv score compares models",
         )
     best, gained = max(own, key=_low)
-    if gained.is_used:
+    if likeliest and likeliest[1].refutes_snapshot and not gained.is_used:
+        best, gained = likeliest
+    if gained.is_used or gained.is_likely:
         return _kept(best, "the fit is below Aer's recipe for the calibration")
     return _kept(best, gained.lack)
 

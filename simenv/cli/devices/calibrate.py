@@ -240,6 +240,11 @@ def _show(fitted: FittedDevice) -> None:
             ]
         )
     if fitted.snapshot.outside is not None:
+        if held is not None and not held.is_used:
+            terminal.line(
+                "circuits left out show no gain: each may identify a value that no other one does."
+                " Shots alone do not explain how much likelier the counts are with the fit"
+            )
         terminal.line(
             f"fitted to {fitted.scope.bodies} different circuits: in force for circuits like these;"
             " others have the calibration's noise, and their results say so"
