@@ -90,6 +90,7 @@ SEED = 7
 LIKELY = 0.8  # the same: 0.9 of the probability is above the lower end
 # Of a gain on folds, and of the likelihood of all counts: of either, the tail outside CONFIDENCE.
 MOST_CHANCE = (1.0 - CONFIDENCE) / 4.0
+LEAST_ALONE = 0.5  # of a gain, on bodies that alone identify values
 LEAST_FLIPPED = 8  # bodies: 2^-8 is less than the tails outside CONFIDENCE
 _HALVINGS = 24
 _GRID = 200_001  # points of an integral
@@ -133,6 +134,45 @@ class Levels(msgspec.Struct, frozen=True):
         return Levels(float(median), float(p10), float(each.mean()))
 
 
+class LikeliestGain(msgspec.Struct, frozen=True):
+    """Gain of the fit with the prior of the largest likelihood, where bodies may alone identify
+    values: a fit without such a body says nothing about them, and shows no gain on it."""
+
+    mean: float  # on the counts of the fit itself
+    alone: float  # part of it on bodies that alone identify values
+    bodies: int  # number of these
+    others: Interval | None  # of LIKELY, on the other bodies, left out; None: there are none
+
+    @property
+    def lack(self) -> str:
+        """Why circuits that were left out speak against the fit; "": they do not. They are to show
+        its gain, or not a loss where most of the gain is on bodies that alone identify values."""
+        if self.mean <= LEAST_GAIN:
+            return f"the likeliest fit does not gain more than {LEAST_GAIN:.5f} on its own counts"
+        if self.others is None or self.others.low > 0.0:
+            return ""
+        if self.others.high <= 0.0:
+            return (
+                f"circuit bodies that were left out show a loss of the likeliest fit ({LIKELY:.0%})"
+            )
+        if self.alone < LEAST_ALONE:
+            return (
+                "circuit bodies that were left out do not show a gain of the likeliest fit: its"
+                f" interval of {LIKELY:.0%} contains 0"
+            )
+        return ""
+
+    @property
+    def text(self) -> str:
+        """Gains for people."""
+        parts = f"{self.mean:+.5f} on its own counts"
+        if self.bodies:
+            parts += f", {self.alone:.0%} of it on {self.bodies} bodies that alone identify values"
+        if self.others is not None:
+            parts += f", {self.others.text} ({LIKELY:.0%}) on the others"
+        return parts
+
+
 class HeldOutGain(msgspec.Struct, frozen=True):
     """Gain of a fitted device over its snapshot, on runs of circuits that were left out of the fit,
     and what both have above each form of Aer's recipe for the snapshot, with idle noise."""
@@ -150,13 +190,18 @@ class HeldOutGain(msgspec.Struct, frozen=True):
     chance: float = math.nan
     # The same of so large a likelihood of all counts for any prior.
     by_likelihood: float = math.nan
+    likeliest: LikeliestGain | None = None  # only of the whole way to the likeliest fit
+
+    def with_likeliest(self, gained: LikeliestGain) -> HeldOutGain:
+        """The same for the whole way to the likeliest fit."""
+        return msgspec.structs.replace(self, likeliest=gained)
 
     @property
     def is_used(self) -> bool:
         """True if the gain is beyond chance: by `chance`, and for bodies by its interval. Fewer
         than LEAST_BODIES show by their shots that the snapshot is wrong (`chance`); that the fit is
         better is to be LIKELY alone, since it then acts on alike circuits. Without a gain on folds,
-        see `is_likely`."""
+        see `is_narrow`."""
         return not self.lack
 
     @property
@@ -165,20 +210,21 @@ class HeldOutGain(msgspec.Struct, frozen=True):
         return self.by_likelihood <= MOST_CHANCE
 
     @property
-    def is_likely(self) -> bool:
-        """True if the likelihood refutes the snapshot, and circuits that were left out do not show
-        that its fit is worse, by the interval of LIKELY. Where each circuit identifies a value that
-        no other one does, folds show no gain; the fit is then for alike circuits."""
-        return self.refutes_snapshot and self.likely.high > 0.0
+    def is_narrow(self) -> bool:
+        """True if the likelihood refutes the snapshot, and circuits that were left out do not speak
+        against its fit (`LikeliestGain`). The fit is then for alike circuits."""
+        return self.refutes_snapshot and self.likeliest is not None and not self.likeliest.lack
+
+    @property
+    def is_judged_by_own_counts(self) -> bool:
+        """True if most of the gain of the likeliest fit is on bodies that alone identify values."""
+        return self.likeliest is not None and self.likeliest.alone >= LEAST_ALONE
 
     @property
     def lack(self) -> str:
         """Why the gain is not used; "": it is."""
-        if self.refutes_snapshot and not self.is_likely:
-            return (
-                "circuit bodies that were left out show that the likeliest fit is worse: its"
-                f" interval of {LIKELY:.0%} is below 0"
-            )
+        if self.refutes_snapshot and self.likeliest is not None and self.likeliest.lack:
+            return self.likeliest.lack
         if self.gain.mean <= LEAST_GAIN:
             return f"the gain of a fit is not above {LEAST_GAIN:.5f}"
         if self.chance > MOST_CHANCE:
@@ -203,13 +249,15 @@ class HeldOutGain(msgspec.Struct, frozen=True):
     def text(self) -> str:
         """Gain with its interval, the one that decides for few bodies, and chance, for people."""
         parts = [f"{self.gain.text} ({CONFIDENCE:.0%})"]
-        if self._is_likely_enough or (self.refutes_snapshot and not self.is_used):
+        if self._is_likely_enough:
             low, high = self.likely.low, self.likely.high
             parts.append(f"[{low:+.5f}, {high:+.5f}] ({LIKELY:.0%}, decides)")
         if not math.isnan(self.chance):
             parts.append(f"{_chance_text(self.chance)} of all candidates")
         if not math.isnan(self.by_likelihood):
             parts.append(f"{_chance_text(self.by_likelihood)} of the likelihood")
+        if self.likeliest is not None:
+            parts.append(self.likeliest.text)
         return ", ".join(parts)
 
     @property

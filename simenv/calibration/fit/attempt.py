@@ -97,6 +97,10 @@ CANDIDATES = tuple(
     for heavy, widths in ((False, _GAUSSIAN_WIDTHS), (True, _HEAVY_WIDTHS))
     for common, own in widths
 )
+# Candidates by likelihood: folds would judge dephasing apart from relaxation by few circuits.
+LIKELIEST = CANDIDATES + tuple(
+    msgspec.structs.replace(each, dephasing=each.own) for each in CANDIDATES if each.own
+)
 ANGLES = (0.01, 0.03, 0.1)  # widths of rotations, rad, with the best of the others
 # Width of the factor of the ZZ rates: fits of it to counts of seven devices are between 0 and 1.
 ZZ_WIDTH = 0.5
@@ -270,6 +274,7 @@ class _StartFits:
             msgspec.structs.replace(prior, asymmetry=0.0),
             msgspec.structs.replace(prior, zz=0.0),
             msgspec.structs.replace(prior, quasistatic=0.0),
+            msgspec.structs.replace(prior, dephasing=0.0),
             msgspec.structs.replace(prior, angle=0.0),
             msgspec.structs.replace(prior, angle_common=0.0),
             msgspec.structs.replace(prior, robust=False),
@@ -388,7 +393,8 @@ class FitAttempt(msgspec.Struct, frozen=True, eq=False):
     day_tests: tuple[DayTest, ...] = ()  # of a series of several days
     # Probability of so large a likelihood of any prior if the calibration is right.
     chance: float = math.nan
-    is_likeliest: bool = False  # the prior of the largest likelihood
+    # Only with the prior of the largest likelihood: bodies that alone identify values.
+    alone: frozenset[str] | None = None
 
     @property
     def num_folds(self) -> int:
@@ -523,7 +529,7 @@ def attempts_on(
     validation = CrossValidation(problem, folds, reference)
     chosen, chance = chosen_priors(validation), math.nan
     if null is not None:
-        likeliest, chance = _likeliest(null.likeliest(CANDIDATES), validation)
+        likeliest, chance = _likeliest(null.likeliest(LIKELIEST), validation)
         chosen.append(likeliest)
     for score in chosen:
         shift = "none" if score.windows is None else score.windows.text
@@ -532,7 +538,7 @@ def attempts_on(
         FitAttempt(
             base, folds, score, tuple(validation.scores),
             validation.day_tests(score.prior) if validation.is_dated else (),
-            chance, null is not None and score is chosen[-1],
+            chance, null.alone(score.prior) if null and score is chosen[-1] else None,
         )
         for score in chosen
     ]  # fmt: skip

@@ -118,7 +118,7 @@ class _Choice(msgspec.Struct, frozen=True, eq=False):
     @property
     def is_likeliest(self) -> bool:
         """True for the whole way to the fit with the prior of the largest likelihood."""
-        return self.attempt.is_likeliest and self.share == 1.0
+        return self.attempt.alone is not None and self.share == 1.0
 
 
 def _names(attempt: fit_attempt.FitAttempt) -> tuple[str, ...]:
@@ -323,6 +323,17 @@ def _choices(
             family = [each.prior for each in attempt.scores]
             chance = null.chance(attempt.score.prior, share, family)
             gained = msgspec.structs.replace(gained, chance=chance, by_likelihood=attempt.chance)
+            if attempt.alone is not None and share == 1.0:
+                whole = fit_attempt.FittedSnapshots.of(attempt, solution, attempt.windows(solution))
+                seen = accept.fidelities(circuits, _devices(snapshot, [whole], share)[-1])
+                gained = gained.with_likeliest(
+                    _others(
+                        circuits,
+                        attempt.alone,
+                        after[-1] - unfitted.snapshot,
+                        seen - unfitted.snapshot,
+                    )
+                )
         kept = 0.0 if dated and undated.gain.mean < 0.0 else share
         results.append(
             _Choice(
@@ -335,6 +346,29 @@ def _choices(
             f" recipe {', '.join(each.text for each in gained.above_aer)}"
         )
     return results
+
+
+def _others(
+    circuits: Sequence[accept.HeldOutCircuit],
+    alone: frozenset[str],
+    held_out: NDArray[np.float64],
+    seen: NDArray[np.float64],
+) -> accept.LikeliestGain:
+    """Gains of circuits by fits that did not see them, and by the one that did. `alone`: bodies
+    that alone identify values."""
+    runs = np.array([each.runs for each in circuits]) * np.isfinite(held_out + seen)
+    is_alone = np.array([each.record.body in alone for each in circuits])
+    gains = np.where(runs, seen, 0.0) * runs
+    total, others = float(gains.sum()), np.flatnonzero(~is_alone & (runs > 0))
+    return accept.LikeliestGain(
+        mean=total / float(runs.sum()),
+        alone=float(gains[is_alone].sum()) / total if total else 0.0,
+        bodies=len(alone),
+        others=accept.interval(
+            held_out[others], runs[others],
+            [circuits[k].record.body for k in others.tolist()], accept.LIKELY,
+        ) if others.size else None,
+    )  # fmt: skip
 
 
 def _devices(
@@ -374,7 +408,8 @@ def _accepted(choices: Sequence[_Choice]) -> _Choice:
     qubits gain by a homogeneous device by chance more often. A fit that keeps the spread of the
     calibration is preferred unless a homogeneous device gains more beyond chance.
 
-    Else the snapshot, at share 0. Raises FitRefusedError if all choices
+    Else, or where bodies alone identify values, the likeliest fit for alike circuits, if it
+    `accept.HeldOutGain.is_narrow`. Else the snapshot, at share 0. Raises FitRefusedError if all choices
     are worse than the snapshot, and that is not below Aer's recipe.
     """
     judged = [(each, each.gain) for each in choices if each.gain is not None]
@@ -389,13 +424,17 @@ def _accepted(choices: Sequence[_Choice]) -> _Choice:
     # With another prior a fit can be plausible; if none is, the fit is refused (`_doubt`).
     usable = [pair for pair in usable if not pair[0].implausible] or usable
     certain = [pair for pair in usable if pair[0].attempt.base.name == SNAPSHOT]
+    likeliest = next(
+        (pair for pair in own if pair[0].is_likeliest and not pair[0].implausible), None
+    )
+    # Folds judge no fit where bodies alone identify values, whatever they show of others.
+    is_narrow = likeliest and likeliest[1].is_narrow and not likeliest[1].is_below_aer
+    if likeliest and is_narrow and (not certain or likeliest[1].is_judged_by_own_counts):
+        return msgspec.structs.replace(likeliest[0], is_narrow=True)
     if certain:
         best, gained = max(certain, key=_mean)
         other, more = max(usable, key=_mean)
         return other if more.gain.mean > gained.gain.mean and _is_better(other, best) else best
-    likeliest = next((pair for pair in own if pair[0].is_likeliest), None)
-    if likeliest and likeliest[1].is_likely and not likeliest[1].is_below_aer:
-        return msgspec.structs.replace(likeliest[0], is_narrow=True)
     is_certain = judged[0][1].bodies >= accept.LEAST_FLIPPED
     is_worse = is_certain and all(pair[1].gain.is_below for pair in judged)
     if is_worse and not judged[0][1].is_snapshot_below_aer:
@@ -410,7 +449,7 @@ def _accepted(choices: Sequence[_Choice]) -> _Choice:
     best, gained = max(own, key=_low)
     if likeliest and likeliest[1].refutes_snapshot and not gained.is_used:
         best, gained = likeliest
-    if gained.is_used or gained.is_likely:
+    if gained.is_used or gained.is_narrow:
         return _kept(best, "the fit is below Aer's recipe for the calibration")
     return _kept(best, gained.lack)
 

@@ -27,6 +27,7 @@ from simenv.calibration.fit.solve import FitProblem, NormalBlock, Prior, PriorMa
 Floats = NDArray[np.float64]
 
 DRAWS = 1000
+WIDEST = Prior(0.5, 1.0, dephasing=1.0)
 LEAST_CHANCE = 1.0 / (DRAWS + 1)  # where no draw is as large
 SEED = 7
 
@@ -55,17 +56,25 @@ class NullGains:
     ) -> None:
         """Set up. `folds` [observations]; `shares`: of the way to a fit."""
         self._problem = problem
+        self._folds = folds
         self._shares = np.array(shares)
         self._gains: dict[Prior, Floats] = {}
         self._evidence: dict[Prior, Floats] = {}
-        blocks = problem.blocks(np.zeros(len(problem.components)))
-        self._gradients: dict[bool, Floats] = {}
-        self._hessians: dict[bool, Floats] = {}
-        for robust in (False, True):
-            weights = solve.weights_of(problem.observations, blocks, robust=robust)
-            sums = _fold_sums(problem, folds, blocks, weights)
-            self._hessians[robust] = sums.hessians
-            self._gradients[robust] = _drawn(sums)
+        self._blocks = blocks = problem.blocks(np.zeros(len(problem.components)))
+        self._weights = {
+            robust: solve.weights_of(problem.observations, blocks, robust=robust)
+            for robust in (False, True)
+        }
+        sums = {
+            key: _fold_sums(problem, folds, blocks, each) for key, each in self._weights.items()
+        }
+        self._hessians = {key: each.hessians for key, each in sums.items()}
+        self._gradients = {key: _drawn(each) for key, each in sums.items()}
+        # What no values of the model explain is no likelihood of the calibration.
+        best = solve.fit(problem, WIDEST)
+        self._likely_weights = solve.weights_of(problem.observations, best.blocks, robust=False)
+        likely = _fold_sums(problem, folds, blocks, self._likely_weights)
+        self._likely_hessians, self._likely_gradients = likely.hessians, _drawn(likely).sum(axis=0)
 
     def chance(self, prior: Prior, share: float, family: Iterable[Prior]) -> float:
         """Probability of so large a gain of one of the `family` at any share, if the
@@ -82,13 +91,29 @@ class NullGains:
         _, best = max(known, key=lambda pair: float(pair[0][0]))
         return Evidence(best, _tail(largest, float(largest[0])))
 
+    def alone(self, prior: Prior) -> frozenset[str]:
+        """Bodies whose outcomes the other folds leave open: with a variance by the posterior
+        distribution of a fit without them that is larger than that of their counts."""
+        matrix, hessians = self._problem.columns(prior).matrix, self._likely_hessians
+        without = [
+            matrix @ np.linalg.solve(matrix.T @ rest @ matrix + np.eye(matrix.shape[1]), matrix.T)
+            for rest in hessians.sum(axis=0) - hessians
+        ]
+        sums: dict[str, float] = {}
+        each = zip(self._problem.observations, self._blocks, self._folds.tolist(), strict=True)
+        for (seen, block, fold), weight in zip(each, self._likely_weights.tolist(), strict=True):
+            covariance = without[fold][np.ix_(block.params, block.params)]
+            variance = weight * float((block.hessian * covariance).sum())
+            sums[seen.body] = sums.get(seen.body, 0.0) + variance - block.num_outcomes
+        return frozenset(body for body, excess in sums.items() if excess > 0.0)
+
     def _log_evidence(self, prior: Prior) -> Floats:
         """Logarithm of the marginal likelihood over that of the calibration [1 + DRAWS], by a
         quadratic expansion of the likelihood at the calibration."""
         if prior not in self._evidence:
             matrix = self._problem.columns(prior).matrix
-            slopes = self._gradients[False].sum(axis=0) @ matrix
-            hessian = self._hessians[False].sum(axis=0)
+            slopes = self._likely_gradients @ matrix
+            hessian = self._likely_hessians.sum(axis=0)
             inner = matrix.T @ hessian @ matrix + np.eye(matrix.shape[1])
             latent = np.linalg.solve(inner, slopes.T).T
             ratio = np.einsum("dk,dk->d", slopes, latent)

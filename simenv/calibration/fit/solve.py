@@ -40,6 +40,7 @@ class Prior(msgspec.Struct, frozen=True):
 
     common: float
     own: float = 0.0
+    dephasing: float = 0.0  # own, of the dephasing of a qubit apart from its relaxation
     angle: float = 0.0
     angle_common: float = 0.0  # of an angle that all gates of a name on two qubits share
     robust: bool = False  # robust weights of observations, see `weights_of`
@@ -62,6 +63,7 @@ class Prior(msgspec.Struct, frozen=True):
             )
         parts = [f"common {self.common:g}"]
         parts += [f"own {self.own:g}"] if self.own else []
+        parts += [f"own dephasing {self.dephasing:g}"] if self.dephasing else []
         parts += [f"angles {self.angle:g} rad"] if self.angle else []
         parts += [f"common angles {self.angle_common:g} rad"] if self.angle_common else []
         parts += [f"ZZ {self.zz:g}"] if self.zz else []
@@ -81,7 +83,7 @@ class PriorMatrix:
     A column of the matrix B is one independent unknown with a standard normal prior. Common columns
     change a kind of component of all qubits or gates by the same factor; own columns change those
     of one qubit or gate. Relaxation and dephasing of a qubit change together in both, and dephasing
-    alone in a common column.
+    alone in further columns.
     """
 
     def __init__(
@@ -175,7 +177,8 @@ class PriorMatrix:
                 ((fit_components.RELAXATION, qubits), own),
             ]
             if kind == fit_components.DEPHASING:
-                results.append(((fit_components.DEPHASING, ()), common))
+                alone = fit_components.DEPHASING
+                results += [((alone, ()), common), ((alone, qubits), self.prior.dephasing)]
         elif kind in (fit_components.P01, fit_components.P10):
             results = [((kind, ()), common), ((kind, qubits), own)]
         elif kind == fit_components.ERROR and len(qubits) == 1:
