@@ -115,11 +115,6 @@ class _Choice(msgspec.Struct, frozen=True, eq=False):
     implausible: tuple[str, ...] = ()  # values of the fit, at share 1
     is_narrow: bool = False  # in force for alike circuits alone, however many bodies there are
 
-    @property
-    def is_likeliest(self) -> bool:
-        """True for the whole way to the fit with the prior of the largest likelihood."""
-        return self.attempt.alone is not None and self.share == 1.0
-
 
 def _names(attempt: fit_attempt.FitAttempt) -> tuple[str, ...]:
     return tuple(" ".join((kind, *map(str, q))) for kind, q in attempt.columns.columns)
@@ -408,9 +403,9 @@ def _accepted(choices: Sequence[_Choice]) -> _Choice:
     qubits gain by a homogeneous device by chance more often. A fit that keeps the spread of the
     calibration is preferred unless a homogeneous device gains more beyond chance.
 
-    Else, or where bodies alone identify values, the likeliest fit for alike circuits, if it
-    `accept.HeldOutGain.is_narrow`. Else the snapshot, at share 0. Raises FitRefusedError if all choices
-    are worse than the snapshot, and that is not below Aer's recipe.
+    Else, or where bodies alone identify values, the likeliest fit for alike circuits, if it is
+    one (`accept.HeldOutGain.is_narrow`). Else the snapshot, at share 0. Raises FitRefusedError if
+    all choices are worse than the snapshot, and that is not below Aer's recipe.
     """
     judged = [(each, each.gain) for each in choices if each.gain is not None]
     own = [pair for pair in judged if pair[0].attempt.base.name == SNAPSHOT]
@@ -424,9 +419,7 @@ def _accepted(choices: Sequence[_Choice]) -> _Choice:
     # With another prior a fit can be plausible; if none is, the fit is refused (`_doubt`).
     usable = [pair for pair in usable if not pair[0].implausible] or usable
     certain = [pair for pair in usable if pair[0].attempt.base.name == SNAPSHOT]
-    likeliest = next(
-        (pair for pair in own if pair[0].is_likeliest and not pair[0].implausible), None
-    )
+    likeliest = next((pair for pair in own if pair[1].likeliest and not pair[0].implausible), None)
     # Folds judge no fit where bodies alone identify values, whatever they show of others.
     is_narrow = likeliest and likeliest[1].is_narrow and not likeliest[1].is_below_aer
     if likeliest and is_narrow and (not certain or likeliest[1].is_judged_by_own_counts):

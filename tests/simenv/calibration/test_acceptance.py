@@ -392,6 +392,7 @@ def test_snapshot_below_aer_recipe_is_kept(
     counts, snapshot = few
     fixed = attempt.Prior(1e-6, 1e-6), attempt.Prior(1e-6)
     monkeypatch.setattr(attempt, "CANDIDATES", fixed)
+    monkeypatch.setattr(attempt, "LIKELIEST", fixed)
     monkeypatch.setattr(attempt, "_further_unknowns", lambda _: [])
     rng = np.random.default_rng(3)
     texts = [each.source.text for each in counts.records]
@@ -503,7 +504,7 @@ def test_texts_say_why_a_gain_is_not_used_and_which_interval_decides() -> None:
 
     assert gained(0.01, 0.001, 0.001).lack == ""
     assert "not above 0.00005" in gained(0.00002, 0.00001, 0.001).lack
-    assert "p is above 0.005" in gained(0.01, 0.001, 0.02).lack
+    assert "p is above 0.0025" in gained(0.01, 0.001, 0.02).lack
     assert "interval of 99% contains 0" in gained(0.01, -0.002, 0.001).lack
     assert "interval of 80% contains 0" in gained(0.01, -0.002, 0.001, bodies=5).lack
     text = gained(0.01, -0.0005, 1.0 / 1001.0, bodies=5).text

@@ -64,7 +64,7 @@ def fitted(seed: int, is_true: bool) -> FittedDevice:
     return calibrate(counts, snapshot, "fitted")
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [1, 2, 3])
 def test_a_fit_that_circuits_left_out_cannot_show_is_for_alike_circuits(seed: int) -> None:
     snapshot, truth, _, judged = suggested_counts(seed, is_true=False)
     result = fitted(seed, is_true=False)
@@ -88,7 +88,7 @@ def test_a_fit_that_circuits_left_out_cannot_show_is_for_alike_circuits(seed: in
         assert each.low < each.fitted < each.high, name
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [1, 2, 3])
 def test_suggested_counts_of_the_calibrated_device_keep_it(seed: int) -> None:
     snapshot, *_ = suggested_counts(seed, is_true=True)
     result = fitted(seed, is_true=True)
