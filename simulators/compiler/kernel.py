@@ -20,6 +20,7 @@ import os
 import re
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -34,6 +35,10 @@ from simulators.compiler.kernel_time import booked
 from simulators.compiler.numba_pipeline import COMPILER, undisturbed
 
 _DONE = b"+"
+# Longest wait for another process that compiles a kernel, which takes up to 4 s of processor time:
+# one of lower priority hardly comes to its end on a machine that is busy.
+PATIENCE_S = 30.0
+_POLL_S = 0.02
 
 
 class KernelLocked(Exception):
@@ -41,19 +46,15 @@ class KernelLocked(Exception):
 
 
 @contextmanager
-def run_once(path: Path, *, wait: bool = True) -> Iterator[None]:
+def run_once(path: Path, *, wait: bool = True, patience_s: float | None = None) -> Iterator[None]:
     """Enter the block in one process at a time, until one has left it without an error: from then
-    on no process waits. If the file cannot be made or locked, there is no order. Raises
-    KernelLocked instead of waiting if `wait` is false."""
+    on no process waits. If the file cannot be made or locked, or another process has it for longer
+    than `patience_s`, there is no order. Raises KernelLocked instead of waiting if `wait` is
+    false."""
     lock = -1 if is_done(path) else _opened(path)
     try:
-        if lock >= 0:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise KernelLocked from None
-            except OSError:  # a file system without locks
-                pass
+        if lock >= 0 and not _locked(lock, patience_s if wait else 0.0) and not wait:
+            raise KernelLocked
         yield
         if lock >= 0:
             with suppress(OSError):  # a full disk: the next process takes the lock, too
@@ -61,6 +62,25 @@ def run_once(path: Path, *, wait: bool = True) -> Iterator[None]:
     finally:
         if lock >= 0:
             os.close(lock)
+
+
+def _locked(lock: int, patience_s: float | None) -> bool:
+    """Lock a file within this time (None: without a limit); False: another process has it."""
+    try:
+        if patience_s is None:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            return True
+        deadline = time.monotonic() + patience_s
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    return False
+            time.sleep(_POLL_S)
+    except OSError:  # a file system without locks
+        return True
 
 
 def is_done(path: Path) -> bool:
@@ -286,8 +306,9 @@ class Kernel:
 
     def load(self, *, wait: bool = True) -> bool:
         """Load the machine code from the cache, or compile it; any thread may call this. Processes
-        that need it at the same time compile it once: the others wait for the first, or, with
-        `wait=False`, return False at once. A waiting caller makes its group wanted."""
+        that need it at the same time compile it once: the others wait for the first, for PATIENCE_S
+        at most, or, with `wait=False`, return False at once. A waiting caller makes its group
+        wanted."""
         if self._dispatcher is not None:
             return True
         if wait and not self.is_stored:
@@ -296,7 +317,9 @@ class Kernel:
             if self._dispatcher is not None:
                 return True
             path = self._packaged()
-            once = nullcontext() if path else run_once(self._mark(), wait=wait)
+            once = (
+                nullcontext() if path else run_once(self._mark(), wait=wait, patience_s=PATIENCE_S)
+            )
             try:
                 with booked(), once, _compiling, undisturbed():
                     self._dispatcher = self._loaded(path)

@@ -1,6 +1,7 @@
 """Detunings that are constant during a shot (T2* beside T2), against a reference in numpy that
 integrates over the detunings on a fine grid."""
 
+import functools
 import math
 import re
 import tracemalloc
@@ -110,14 +111,15 @@ class Reference(DeviceReference):
             self.wait(qubit, time_ns)
 
 
-def random_case(seed: int, gates: int = 6) -> tuple[Circuit, CalibrationSnapshot, Probabilities]:
+@functools.cache
+def random_case(seed: int) -> tuple[Circuit, CalibrationSnapshot, Probabilities]:
     """A random circuit, its device, and the probabilities of its outcomes."""
     rng = np.random.default_rng(seed)
     reference = Reference(device(rng))
     for qubit in range(2):
         reference.add("sx", qubit)
     choices = [("sx", (0,)), ("x", (1,)), ("sx", (1,)), ("x", (0,)), ("cx", (0, 1))]
-    for _ in range(gates):
+    for _ in range(6):
         if rng.random() < 0.3:
             reference.delay(float(rng.integers(100, 4000)))
         name, qubits = choices[int(rng.integers(5))]

@@ -1,5 +1,6 @@
 """Memory error of qubits in each layer of a circuit, against density matrices in numpy."""
 
+import functools
 import json
 import math
 
@@ -76,6 +77,7 @@ class Reference(DeviceReference):
         return self.populations()
 
 
+@functools.cache
 def random_case(seed: int) -> tuple[Circuit, CalibrationSnapshot, Probabilities]:
     """A random circuit with idle qubits and barriers, its device, and the probabilities of its
     outcomes."""

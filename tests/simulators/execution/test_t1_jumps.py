@@ -1,5 +1,7 @@
 """Noise of a device whose T1 is low by a jump, against density matrices in numpy."""
 
+import functools
+
 import msgspec
 import numpy as np
 import pytest
@@ -56,6 +58,7 @@ class Reference(DeviceReference):
         return low, 1.0 / (pure + 0.5 / low)
 
 
+@functools.cache
 def random_case(seed: int) -> tuple[Circuit, CalibrationSnapshot, Probabilities]:
     """A random circuit with idle qubits, its device, and the probabilities of its outcomes."""
     rng = np.random.default_rng(seed)
