@@ -204,7 +204,10 @@ def _without_durations(model: DeviceModel) -> str:
     """Return the text for replaced values that act over time, on a device without durations; "" if
     there are none."""
     snapshot = model.snapshot
-    acting = ("qubit.t1_us", "qubit.t2_us", "qubit.t2_star_us", "gate.zz_khz", "gate.zz_strength")
+    acting = (
+        *("qubit.t1_us", "qubit.t2_us", "qubit.t2_star_us"),
+        *("gate.zz_khz", "gate.zz_strength", "qubit.leaked_t1_us"),
+    )
     names = [name for name, _ in model.options.values if name in acting]
     timed = any(gate.duration_ns for gate in snapshot.gates)
     if not names or timed or any(each.readout_ns or each.reset_ns for each in snapshot.qubits):

@@ -42,6 +42,7 @@ from tests.noise_models.snapshots import transmons
             " 0, 1, and for 2 more; no depolarizing error is added there",
         ),
         ({"gate.leakage_1q": 0.1}, "gate.leakage_1q = 0.1 alone has an infidelity of"),
+        ({"qubit.leaked_t1_us": 5.0}, "qubit.leaked_t1_us changes nothing: no gate leaks; gate."),
         (
             {"qubit.readout_decided": 0.5, "qubit.p10": 1e-6},
             "qubit.readout_decided = 0.5: relaxation before the decision has more errors than p01"

@@ -28,7 +28,8 @@ from noise_references import (
 from noise_models.build import build
 from noise_models.calibration import CalibrationSnapshot, GateCalibration, QubitCalibration
 from simulators.circuit import ir
-from simulators.circuit.ir import Circuit
+from simulators.circuit.ir import Circuit, Operands
+from simulators.circuit.noise import Q0
 from simulators.circuit.passes.components import extract_part, noise_of_part
 from simulators.engine import PauliSum
 from simulators.errors import Unsupported
@@ -340,24 +341,32 @@ def test_a_state_with_too_many_flags_names_them() -> None:
 
 
 def test_leakage_of_a_part_has_the_numbers_of_the_part() -> None:
-    """Qubits 1 and 3 of five run as qubits 0 and 1."""
+    """Qubits 1 and 3 of five run as qubits 0 and 1; they wait, also beside gates of qubit 2."""
+    small = msgspec.structs.replace(
+        LEVELS_DEVICE,
+        qubits=tuple(msgspec.structs.replace(each, t1_us=0.5) for each in LEVELS_DEVICE.qubits),
+        gates=tuple(msgspec.structs.replace(g, duration_ns=90.0) for g in LEVELS_DEVICE.gates),
+    )
     wide = msgspec.structs.replace(
-        LEVELS_DEVICE, num_qubits=5, coupling=((1, 3),),
-        qubits=tuple(LEVELS_DEVICE.qubits[k // 2] if k % 2 else QubitCalibration()
-                     for k in range(5)),
+        small, num_qubits=5, coupling=((1, 3),),
+        qubits=tuple(small.qubits[k // 2] if k % 2 else QubitCalibration() for k in range(5)),
     )  # fmt: skip
     whole, own = Arrays(5, 2), Arrays(2, 2)
-    for name, *qubits in (("x", 0), ("sx", 1), ("cx", 0, 1), ("sx", 0), ("cz", 0, 1)):
-        whole.add(name, [2 * q + 1 for q in qubits])
+    for name, *qubits in (("x", 0), ("sx", 1), ("cx", 0, 1), ("sx", 0), ("sx", 0), ("cz", 0, 1)):
+        whole.add(name, [2 * q + 1 for q in qubits]).add("t", [2])
         own.add(name, qubits)
     for qubit in range(2):
         whole.add("measure", [2 * qubit + 1], [qubit])
     circuit, built = whole.circuit(), own.measure(range(2)).circuit()
     noise = attached(circuit, wide)
-    used, operations = np.array([1, 3]), np.arange(circuit.ops.size)
-    part = extract_part(circuit, np.ones(circuit.ops.size, np.bool_), used)
+    assert noise.leakage.decay.any()
+    used = np.array([1, 3])
+    kept = np.array([2 not in Operands.of(circuit).qubits(k) for k in range(circuit.ops.size)])
+    operations = np.flatnonzero(kept)
+    part = extract_part(circuit, kept, used)
+    assert set(noise.locations[:, Q0]) == {1, 3}
     moved = noise_of_part(noise, noise.locations, operations, used)
-    alone = attached(built, LEVELS_DEVICE)
+    alone = attached(built, small)
     assert distribution(part.circuit, moved) == pytest.approx(distribution(built, alone), abs=1e-12)
     noise = attached(circuit, wide, {"gate.error_1q": 0.4})
     with pytest.raises(ValueError, match="flags"):
