@@ -124,6 +124,22 @@ class ChannelSet:
         self._channels = channels
         self._packed: _PackedChannels | None = None
 
+    def evaluable(self, rotations: Rotations | None, precision: Precision) -> ChannelSet:
+        """These channels, or, where a program's rotations by such detunings have too many sets, the
+        same with the strongest detunings that `precision` allows: the phases of stronger ones are
+        spread over the circle as well. Their factor is no parameter there."""
+        factor = self.detuning.factor
+        while rotations is not None and not _has_grids(rotations, precision, factor):
+            factor *= _WEAKER
+        if factor == self.detuning.factor:
+            return self
+        result = ChannelSet(
+            self._channels, self.readout, self.table, Detuning(factor), self.together, self.joint,
+            self.uniform,
+        )  # fmt: skip
+        result._packed = self._packed
+        return result
+
     def channel(self, number: int) -> evolution.DualMatrix:
         result = self._channels[number]
         assert result is not None
@@ -192,14 +208,30 @@ def outcomes(
     return OutcomeDistribution(result[:, 0].copy(), params, result[:, 1:], error)
 
 
+_WEAKER = 0.8  # steps of the factor of detunings that have too many sets
+
+
+def _grids(
+    rotations: Rotations, precision: Precision, factor: float
+) -> tuple[Grid | None, Grid | None]:
+    reaches = [reach * factor for reach in rotations.reaches]
+    fine, coarse = (
+        grid(reaches, error, precision.most) for error in (precision.value, precision.slope)
+    )
+    return fine, coarse
+
+
+def _has_grids(rotations: Rotations, precision: Precision, factor: float) -> bool:
+    return all(each is not None for each in _grids(rotations, precision, factor))
+
+
 def grids(rotations: Rotations, precision: Precision, factor: float = 1.0) -> tuple[Grid, Grid]:
     """Sets of detunings for probabilities and for derivatives. Raises Unsupported."""
-    reaches = [reach * factor for reach in rotations.reaches]
-    built = [grid(reaches, error, precision.most) for error in (precision.value, precision.slope)]
-    fine, coarse = built
+    fine, coarse = _grids(rotations, precision, factor)
     if fine is None or coarse is None:
         raise Unsupported(
-            f"the transfer simulator and the detunings (T2* beside T2) of {len(reaches)} qubits",
+            "the transfer simulator and the detunings (T2* beside T2) of"
+            f" {len(rotations.reaches)} qubits",
             hint=f"a quadrature with an error of {precision.value:g} has more than"
             f" {precision.most} nodes: take fewer qubits or shorter waiting times",
         )

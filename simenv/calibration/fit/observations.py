@@ -327,7 +327,9 @@ class Distributions:
             program = self.programs[place]
             if isinstance(program, evaluate.ParityProgram):
                 return evaluate.parity_outcomes(program, channels)
-            return evaluate.outcomes(program, channels, PRECISION)
+            # A step of a fit may try detunings far beyond those of the calibration.
+            evaluable = channels.evaluable(program.rotations, PRECISION)
+            return evaluate.outcomes(program, evaluable, PRECISION)
 
         count = 1 if max(exact, default=0) > _THREADED_QUBITS else os.cpu_count() or 1
         with ThreadPoolExecutor(count) as threads:

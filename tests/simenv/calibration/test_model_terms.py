@@ -354,6 +354,26 @@ def test_the_factor_of_detunings_is_found() -> None:
         assert found == pytest.approx(factor * lima.qubits[qubit].detuning_rad_us, rel=0.03)
 
 
+def test_a_step_of_a_fit_to_detunings_with_too_many_sets_is_that_to_the_strongest() -> None:
+    lima = detuned(library.load("lima"), 0.1)
+    rng = np.random.default_rng(13)
+    path = PATH[:4]
+    texts = [waiting(random_circuit(path, rng), path) for _ in range(2)]
+    problem = FitBase.of(
+        "lima", lima, CountsData(tuple(measured(texts, lima, rng)), "lima")
+    ).problem
+    place = [each.kind for each in problem.components].index("quasistatic")
+    values = np.zeros(len(problem.components))
+    losses = []
+    for factor in (0.0, 5.0, 5.5):  # logarithms
+        values[place] = factor
+        losses.append(problem.losses(values))
+        blocks = problem.blocks(values)
+        assert np.allclose([each.loss for each in blocks], losses[-1], atol=1e-6)
+    assert np.all(losses[1] > 2.0 * losses[0])
+    assert np.allclose(losses[2], losses[1], atol=1e-3)
+
+
 def test_too_many_sets_of_detunings_leave_a_circuit_out() -> None:
     lima = detuned(library.load("lima"), 0.01)
     rng = np.random.default_rng(11)
