@@ -40,6 +40,7 @@ from simenv.calibration.experiments.estimators import (
     without_signal,
 )
 from simenv.calibration.experiments.plans import Counts, PoolRunner, TestLayout
+from simenv.calibration.untested import NO_EQUILIBRIUM, WIDEST_GROUP, untested
 from simenv.errors import OptionError
 from simenv.model.views import DeviceInfo, DeviceKind
 
@@ -53,9 +54,6 @@ _LEAKS = {"leakage": "leakage", "seepage": "seepage"}  # quantity -> field of a 
 _PAIR_LEAKS = {"leakage_2q": "leakage", "seepage_2q": "seepage"}
 _ALL_LEAKS = _LEAKS | _PAIR_LEAKS
 _ABOUT_Z = frozenset("IZ")
-_NO_EQUILIBRIUM = (
-    "no delay is as long as five times T1, so that no circuit comes near the equilibrium"
-)
 _TURNED = (
     "interleaved benchmarking does not measure the infidelity of a gate that rotates its qubits"
 )
@@ -174,7 +172,7 @@ class Claims:
         if estimate.quantity == "excited" and not estimate.has_signal:
             by_start = any(each.quantity == "preparation_error" and each.has_signal
                            and each.qubits == estimate.qubits for each in estimates)  # fmt: skip
-            return (_NO_EQUILIBRIUM if by_start else "no signal"), by_start
+            return (NO_EQUILIBRIUM if by_start else "no signal"), by_start
         gate = self._model.calibration(estimate.gate, estimate.qubits)
         claimed = self.value(estimate) or 0.0
         if estimate.quantity != "error_2q" or gate is None or not _is_turned(gate, claimed):
@@ -337,6 +335,7 @@ class ClaimVerdict(enum.StrEnum):
     OUTSIDE = "outside"
     UNRESOLVED = "unresolved"  # the interval is wider than the bound, or there is no signal
     LIMIT = "limit"  # longer than the longest delay, as claimed
+    UNTESTED = "not tested"  # no experiment measures it
     UNCLAIMED = "unclaimed"
 
 
@@ -471,7 +470,8 @@ class Certificate(msgspec.Struct, frozen=True):
     def confirmed(self) -> float:
         """Part of the compared claims that the counts confirm; 1.0 if there are none."""
         verdicts = [each.verdict for each in self.comparisons]
-        compared = len(verdicts) - verdicts.count(ClaimVerdict.UNCLAIMED)
+        aside = sum(each.by_parts for each in self.untested)
+        compared = len(verdicts) - verdicts.count(ClaimVerdict.UNCLAIMED) - aside
         good = verdicts.count(ClaimVerdict.WITHIN) + verdicts.count(ClaimVerdict.LIMIT)
         return good / compared if compared else 1.0
 
@@ -493,6 +493,11 @@ class Certificate(msgspec.Struct, frozen=True):
         return [each for each in self.comparisons if each.verdict is ClaimVerdict.UNRESOLVED]
 
     @property
+    def untested(self) -> list[ClaimComparison]:
+        """Claims that no experiment measures, each with the reason."""
+        return [each for each in self.comparisons if each.verdict is ClaimVerdict.UNTESTED]
+
+    @property
     def unclaimed(self) -> list[ClaimComparison]:
         """Quantities that a snapshot can claim and this one does not."""
         return [
@@ -504,7 +509,8 @@ class Certificate(msgspec.Struct, frozen=True):
     @property
     def passed(self) -> bool:
         """True if each claim was confirmed, itself or by its parts."""
-        return not self.culprits and all(each.by_parts for each in self.unresolved)
+        open_claims = [*self.unresolved, *self.untested]
+        return not self.culprits and all(each.by_parts for each in open_claims)
 
 
 def device_under_test(client: Client, name: str) -> tuple[DeviceInfo, dict[str, Any]]:
@@ -645,9 +651,6 @@ def _turned(
     return frozenset(rotated)
 
 
-WIDEST_GROUP = 6  # qubits that are read together: a circuit for each basis state
-
-
 def _read_together(
     claims: calibration.CalibrationSnapshot | None, qubits: Sequence[int]
 ) -> tuple[tuple[int, ...], ...]:
@@ -682,7 +685,16 @@ def compared(
             )  # fmt: skip
         else:
             result[number] = msgspec.structs.replace(each, stated=stated)
-    return result
+    scales = measured.scales
+    tested = scales.t1_ns, list(scales.rate_2q)
+    terms = untested(claims, native_set(info), estimates, tested, longest_us)
+    return result + [
+        ClaimComparison(
+            each.quantity, each.qubits, each.gate, each.claimed, math.inf, -math.inf, math.inf,
+            0.0, ClaimVerdict.UNTESTED, reason=each.reason, by_parts=each.by_parts,
+        )
+        for each in terms
+    ]  # fmt: skip
 
 
 def _half_turn(info: DeviceInfo) -> tuple[str, ...]:

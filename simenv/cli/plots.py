@@ -147,7 +147,11 @@ _MOST_RANGE = 12.0
 
 def draw_certificate(certificate: Certificate, path: Path) -> None:
     """Draw a certificate into a PNG file. Raises OSError."""
-    compared = [each for each in certificate.comparisons if each.claimed is not None]
+    compared = [
+        each
+        for each in certificate.comparisons
+        if each.claimed is not None and each.verdict is not ClaimVerdict.UNTESTED
+    ]
     quantities = [
         quantity
         for quantity in dict.fromkeys(each.quantity for each in compared)

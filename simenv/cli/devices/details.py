@@ -305,7 +305,9 @@ TITLES = {
     "measurement_angle_rad": "rotation by a measurement of another qubit",
     "zz_angle_rad": "rotation about ZZ by a gate", "z_angle_rad": "rotation about Z by a gate",
     "preparation_error": "1 at the start of a circuit", "reset_error": "1 after a reset",
-    "excited": "1 in equilibrium", "joint_flip": "joint flip of two records",
+    "excited": "1 in equilibrium", "t1_jumps": "jumps of T1",
+    "readout_decided": "decision of a readout", "over_rotation_rad": "rotation by a gate",
+    "error_other": "error of another gate", "joint_flip": "joint flip of two records",
     "error_per_clifford": "error of a two-qubit Clifford",
 }  # fmt: skip
 _SUMMARY_HEADERS = (
@@ -325,7 +327,7 @@ def progress(stage: str) -> None:
 def as_json(report: Certificate) -> None:
     """Print one object with the totals, then one for each quantity."""
     totals = ("device", "claims", "confidence", "passed", "circuits", "shots")
-    lists = ("culprits", "contradicted", "unresolved")
+    lists = ("culprits", "contradicted", "unresolved", "untested")
     terminal.json_line(
         {
             **{name: getattr(report, name) for name in totals},
@@ -367,6 +369,9 @@ def show_certificate(report: Certificate, *, every: bool) -> None:
     for reason in dict.fromkeys(each.reason for each in report.unresolved if each.reason):
         names = _names([each for each in report.unresolved if each.reason == reason])
         terminal.line(f"not resolved: {names}: {reason}")
+    for reason in dict.fromkeys(each.reason for each in report.untested):
+        names = _names([each for each in report.untested if each.reason == reason])
+        terminal.line(f"not tested: {names}: {reason}")
     if report.unclaimed:
         terminal.line(f"without a claim: {_names(report.unclaimed)}")
     verdict = "certified" if report.passed else "not certified"
@@ -382,15 +387,17 @@ def show_certificate(report: Certificate, *, every: bool) -> None:
 def _names(comparisons: Sequence[ClaimComparison]) -> str:
     more = len(comparisons) - _NAMED
     listed = ", ".join(
-        name_of(each) + (" (no signal)" if no_signal(each) else "") for each in comparisons[:_NAMED]
+        name_of(each) + (" (no signal)" if _is_silent(each) else "")
+        for each in comparisons[:_NAMED]
     )
     return f"{listed}{f' and {more} more' if more > 0 else ''}"
 
 
 def name_of(each: ClaimComparison) -> str:
     """Return qubit or pair and quantity, such as `pair 3-5: two-qubit gate error`."""
-    kind = "qubit" if len(each.qubits) == 1 else "pair"
-    return f"{kind} {qubits_label(each)}: {TITLES.get(each.quantity, each.quantity)}"
+    kind = {0: f"gate {each.gate}", 1: "qubit", 2: "pair"}.get(len(each.qubits), "qubits")
+    place = f"{kind} {qubits_label(each)}".rstrip()
+    return f"{place}: {TITLES.get(each.quantity, each.quantity)}"
 
 
 def qubits_label(each: ClaimComparison) -> str:
@@ -408,6 +415,11 @@ def sentence(each: ClaimComparison) -> str:
     )
 
 
+def _is_silent(each: ClaimComparison) -> bool:
+    """Return whether an experiment was made whose counts say nothing."""
+    return no_signal(each) and each.verdict != "not tested"
+
+
 def no_signal(each: ClaimComparison) -> bool:
     """Return whether the counts say nothing about a quantity."""
     return math.isinf(each.high) and each.low <= 0.0
@@ -416,7 +428,7 @@ def no_signal(each: ClaimComparison) -> bool:
 def recovered(each: ClaimComparison) -> str:
     """Return a recovered value with its unit; its lower limit where there is no upper one."""
     if no_signal(each):
-        return "no signal"
+        return "no signal" if _is_silent(each) else "-"
     if math.isinf(each.high):
         return f"> {value(each.quantity, each.low)}"
     return value(each.quantity, each.recovered)
@@ -444,11 +456,12 @@ def _summary(comparisons: Sequence[ClaimComparison]) -> list[tuple[str, ...]]:
     for quantity in dict.fromkeys(each.quantity for each in comparisons):
         claims = [each for each in comparisons if each.quantity == quantity]
         claimed = [each for each in claims if each.claimed is not None]
+        compared = [each for each in claimed if each.verdict != "not tested"]
         middle = sorted(claims, key=lambda each: (each.recovered, each.low))[len(claims) // 2]
         cells = [TITLES.get(quantity, quantity), str(len(claims)), recovered(middle)]
-        if claimed:
-            worst = max(claimed, key=lambda each: abs(each.relative_deviation))
-            width = max((each.high - each.low) / 2.0 / (each.bound or 1.0) for each in claimed)
+        if compared:
+            worst = max(compared, key=lambda each: abs(each.relative_deviation))
+            width = max((each.high - each.low) / 2.0 / (each.bound or 1.0) for each in compared)
             verdicts = dict.fromkeys(str(each.verdict) for each in claimed)
             cells += [
                 f"{worst.relative_deviation:+.2f}",
@@ -458,6 +471,6 @@ def _summary(comparisons: Sequence[ClaimComparison]) -> list[tuple[str, ...]]:
                 ", ".join(verdicts),
             ]
         else:
-            cells += ["-"] * 4 + ["unclaimed"]
+            cells += ["-"] * 4 + ["not tested" if claimed else "unclaimed"]
         rows.append(tuple(cells))
     return rows

@@ -77,10 +77,13 @@ def culprits_of(rows: Sequence[ClaimComparison]) -> set[tuple[str, tuple[int, ..
 def test_device_that_is_as_claimed_is_certified(client: Client) -> None:
     result = certify(client, CLAIMED, library.load(CLAIMED), qubits=QUBITS, seed=1)
     assert result.passed, (result.culprits, result.unresolved)
+    (other,) = result.untested
+    assert (other.gate, other.by_parts) == ("id", True)
     compared = {each.quantity for each in result.comparisons if each.claimed is not None}
     assert compared == {
         "t1_us", "t2_us", "t2_ramsey_us", "p01", "p10", "error_1q", "error_half", "error_2q",
         "zz_khz", "zz_angle_rad", "z_angle_rad", "preparation_error", "reset_error", "excited",
+        "error_other",
     }  # fmt: skip
 
 
