@@ -10,7 +10,12 @@ import numpy as np
 from simulators.circuit.gates import COMPLEX, FIRST_GATE, PERMUTATION, PHASE, UNITARY
 from simulators.compiler.kernel import device_function, kernel
 from simulators.compiler.simd import odd
-from simulators.statevector.small.gate_kernels import apply, matrices as write_matrices, place
+from simulators.statevector.small.gate_kernels import (
+    apply,
+    matrices as write_matrices,
+    multiply,
+    place,
+)
 from simulators.trajectories import prefix_tree
 from simulators.trajectories.noise_table import (
     COUNT,
@@ -36,9 +41,14 @@ STOPPED = -1
 VARIED_OP, VARIED_CODE, AT_PARAM, PARAM, SET_COLUMN = range(5)
 VARIED = 5
 
-# For each operation: first of its steps; for a matrix: its start, its number of qubits (else -1).
+# For each operation: first of its steps; for a matrix: its start, else -1, and _FACTOR for one that
+# is a step and changes the norm; first of its qubits, their number.
 STEP, DENSE, AT_QUBIT, WIDTH = range(4)
+_FACTOR = -2
 _1 = np.uint64(1)
+# Matrices of qubits that have not acted on a state yet, 8 floats, and whether there is one.
+_IS_PENDING = 8
+PENDING = 9
 
 
 @device_function
@@ -69,6 +79,7 @@ def lay(rows, ops, qubits, params, matrix_at, given, laid, steps, floats):  # ty
                 floats[row, 0] = given[matrix_at[op] + 6]
                 steps[row, 0] = PHASE
                 steps[row, 1] = steps[row, 2] = steps[row, 3] = _1 << np.uint64(qubits[q])
+                laid[k, DENSE] = _FACTOR
                 row += 1
             else:
                 laid[k, DENSE] = matrix_at[op]
@@ -134,15 +145,82 @@ def _step(re, im, size, kind, mask, zero_bits, one_bits, floats, row):  # type: 
 
 
 @device_function
-def _insert(re, im, size, table, insert, choice, sets, matrices, gate, pair, work):  # type: ignore[no-untyped-def]
-    """Apply one insert; `gate`: float64 [1, 8]."""
+def _multiply(pending, kind, zero, one, floats, row):  # type: ignore[no-untyped-def]
+    """Multiply the pending matrix of a qubit by a step on it. zero, one: its patterns, as bits."""
+    if not pending[_IS_PENDING]:
+        for k in range(8):
+            pending[k] = 1.0 if k == 0 or k == 6 else 0.0
+        pending[_IS_PENDING] = 1.0
+    low, high = 4 * zero, 4 * one
+    for k in range(0, 4, 2):
+        a, b = pending[low + k], pending[low + k + 1]
+        c, d = pending[high + k], pending[high + k + 1]
+        if kind == PHASE:
+            pending[low + k] = a * floats[row, 0] - b * floats[row, 1]
+            pending[low + k + 1] = a * floats[row, 1] + b * floats[row, 0]
+        elif kind == PERMUTATION:
+            pending[low + k], pending[low + k + 1] = c, d
+            pending[high + k], pending[high + k + 1] = a, b
+        else:
+            pending[low + k], pending[low + k + 1], pending[high + k], pending[high + k + 1] = (
+                multiply(
+                    a, b, c, d, floats[row, 0], floats[row, 1], floats[row, 2], floats[row, 3],
+                    floats[row, 4], floats[row, 5], floats[row, 6], floats[row, 7],
+                )
+            )  # fmt: skip
+
+
+@device_function
+def _flush(re, im, size, qubit, pending, gate):  # type: ignore[no-untyped-def]
+    """Apply the pending matrix of a qubit, if there is one."""
+    if pending.shape[0] and pending[qubit, _IS_PENDING]:
+        for k in range(8):
+            gate[0, k] = pending[qubit, k]
+        mask = _1 << np.uint64(qubit)
+        _step(re, im, size, COMPLEX, mask, np.uint64(0), mask, gate, np.int64(0))
+        pending[qubit, _IS_PENDING] = 0.0
+
+
+@device_function
+def _turned(rho, side, bit, pending):  # type: ignore[no-untyped-def]
+    """Apply the pending matrix of a qubit, bit `bit` of an index, to a density matrix."""
+    if not pending[_IS_PENDING]:
+        return
+    for columns in range(2):
+        sign = 1.0 - 2.0 * columns
+        step, other = (2, 2 * side) if columns else (2 * side, 2)
+        for k in range(side):
+            for a in range(side):
+                if not a & bit:
+                    i = step * a + other * k
+                    j = step * (a | bit) + other * k
+                    rho[i], rho[i + 1], rho[j], rho[j + 1] = multiply(
+                        rho[i], rho[i + 1], rho[j], rho[j + 1], pending[0], sign * pending[1],
+                        pending[2], sign * pending[3], pending[4], sign * pending[5], pending[6],
+                        sign * pending[7],
+                    )  # fmt: skip
+
+
+@device_function
+def _insert(  # type: ignore[no-untyped-def]
+    re, im, size, table, insert, choice, sets, matrices, gate, pair, work, pending
+):
+    """Apply one insert; `gate`: float64 [1, 8]; `pending`: see `advance`."""
     which = table[insert, SET]
     if which == PAULI:
         x, z = table[insert, X], table[insert, Z]
         for k in range(8):
             gate[0, k] = 0.0
         gate[0, 0] = -1.0
-        bit = np.int64(1)
+        bit, qubit = np.int64(1), np.int64(0)
+        if pending.shape[0]:
+            while x >> qubit or z >> qubit:
+                if x >> qubit & 1:
+                    _multiply(pending[qubit], PERMUTATION, 0, 1, gate, np.int64(0))
+                if z >> qubit & 1:
+                    _multiply(pending[qubit], PHASE, 1, 1, gate, np.int64(0))
+                qubit += 1
+            return
         while bit <= x | z:
             mask = np.uint64(bit)
             if x & bit:
@@ -153,22 +231,37 @@ def _insert(re, im, size, table, insert, choice, sets, matrices, gate, pair, wor
         return
     width = sets[which, QUBITS]
     first = sets[which, FIRST] + choice * (2 << 2 * width)
+    _flush(re, im, size, table[insert, Q0], pending, gate)
     if width == 1:
         for k in range(8):
             gate[0, k] = matrices[first + k]
         mask = _1 << np.uint64(table[insert, Q0])
         _step(re, im, size, COMPLEX, mask, np.uint64(0), mask, gate, np.int64(0))
         return
+    _flush(re, im, size, table[insert, Q1], pending, gate)
     pair[0], pair[1] = table[insert, Q0], table[insert, Q1]
     _dense(re, im, size, pair, np.int64(0), width, matrices, first, work)
 
 
 @device_function
 def advance(  # type: ignore[no-untyped-def]
-    re, im, size, begin, end, laid, steps, floats, wires, custom, work
+    re, im, size, begin, end, laid, steps, floats, wires, custom, work, pending, gate
 ):
-    """Apply operations begin .. end - 1."""
+    """Apply operations begin .. end - 1. pending [qubits, PENDING]: matrices of qubits, that act
+    before the next operation of several qubits, and are unitary; empty: each step acts at once."""
     for k in range(begin, end):
+        if pending.shape[0] and (laid[k, STEP] < laid[k + 1, STEP] or laid[k, DENSE] >= 0):
+            qubit = np.int64(wires[laid[k, AT_QUBIT]])
+            if laid[k, WIDTH] == 1 and laid[k, DENSE] < 0:
+                for s in range(laid[k, STEP], laid[k + 1, STEP]):
+                    zero, one = np.int64(steps[s, 2] != 0), np.int64(steps[s, 3] != 0)
+                    _multiply(pending[qubit], steps[s, 0], zero, one, floats, s)
+                if laid[k, DENSE] == _FACTOR:
+                    _flush(re, im, size, qubit, pending, gate)
+                continue
+            for j in range(laid[k, WIDTH]):
+                qubit = np.int64(wires[laid[k, AT_QUBIT] + j])
+                _flush(re, im, size, qubit, pending, gate)
         if laid[k, DENSE] >= 0:
             _dense(
                 re, im, size, wires, laid[k, AT_QUBIT], laid[k, WIDTH], custom, laid[k, DENSE], work
@@ -271,14 +364,14 @@ def evaluate(re, im, size, strings, coefficients, values):  # type: ignore[no-un
 @kernel(
     "INTS2 INT INT INT INT I64 I64 I64 I64 I64 I64 I64 I64 I64 I64 INTS2 INTS2 REALS REALS INTS2 "
     "WORDS2 REALS2 U16 REALS INT WORD WORD I64 REALS2 REALS REALS2 I64 I64 INTS2 REALS REALS2 I64 "
-    "I64 REALS2 REALS INTS2 REALS INTS2 -> INT",
+    "I64 REALS2 REALS INTS2 REALS INTS2 REALS3 -> INT",
     group="trajectories",
 )
 def run(  # type: ignore[no-untyped-def]
     frames, low, high, cap, n, order, begins, entries, chosen, place_at, drawn, insert_of,
     locations, final_x, same, table, sets, matrices, effects, laid, steps, floats, wires, custom,
     first, seed, binding, control, states, work, gate, room, indices, strings, coefficients, values,
-    stat, set_of, set_values, factors, varied, params, flags,
+    stat, set_of, set_values, factors, varied, params, flags, unapplied,
 ):  # fmt: skip
     """Run rows order[low : high] and fill indices[row] with basis states. Returns 0 or STOPPED.
 
@@ -289,6 +382,7 @@ def run(  # type: ignore[no-untyped-def]
     largest number of states held at once. set_of[row]: its set of parameters, by
     which `order` is sorted first; empty: one for all rows. For each set `params` and `floats` are
     written anew, see `_set_params`. flags: of each place, see `noise_table`; empty: none has one.
+    unapplied [cap, qubits, PENDING]: see `advance`; [cap, 0, PENDING]: each step acts at once.
     """
     size = 1 << n
     call, pair, moved = room[:CALL], room[CALL : CALL + 2], room[CALL + 2 :]
@@ -301,33 +395,61 @@ def run(  # type: ignore[no-untyped-def]
             frames, top, cap, order, begins, entries, chosen, place_at, drawn, same, same, call
         )
         target = call[prefix_tree.TARGET]
-        re, im = states[2 * target], states[2 * target + 1]
+        re, im, pending = states[2 * target], states[2 * target + 1], unapplied[target]
         if call[prefix_tree.WHAT] == ADVANCE:
             source, position = call[prefix_tree.SOURCE], call[prefix_tree.FROM]
             if source < 0:
                 for k in range(re.size):
                     re[k] = im[k] = 0.0
                 re[0] = 1.0
+                for qubit in range(pending.shape[0]):
+                    pending[qubit, _IS_PENDING] = 0.0
             elif source != target:
+                for qubit in range(pending.shape[0]):
+                    for k in range(PENDING):
+                        pending[qubit, k] = unapplied[source, qubit, k]
                 for k in range(re.size):
                     re[k], im[k] = states[2 * source, k], states[2 * source + 1, k]
             for k in range(call[prefix_tree.FIRST], call[prefix_tree.LAST]):
                 at = place_at[entries[k]]
-                advance(re, im, size, position, at, laid, steps, floats, wires, custom, work)
+                advance(
+                    re, im, size, position, at, laid, steps, floats, wires, custom, work, pending,
+                    gate,
+                )  # fmt: skip
                 position = at
                 insert = insert_of[entries[k]]
                 has_flag = flags.shape[0] > 0 and flags[entries[k], FLAG] != NO_FLAG
                 if has_flag and chosen[k] == sets[table[insert, SET], COUNT] - 1:
                     continue  # the identity
-                _insert(re, im, size, table, insert, chosen[k], sets, matrices, gate, pair, work)
+                _insert(
+                    re,
+                    im,
+                    size,
+                    table,
+                    insert,
+                    chosen[k],
+                    sets,
+                    matrices,
+                    gate,
+                    pair,
+                    work,
+                    pending,
+                )
             end = call[prefix_tree.TO]
-            advance(re, im, size, position, end, laid, steps, floats, wires, custom, work)
+            advance(
+                re, im, size, position, end, laid, steps, floats, wires, custom, work, pending, gate
+            )
             stat[0] += end - call[prefix_tree.FROM]
             stat[1] = max(stat[1], target + 1)
         elif call[prefix_tree.WHAT] == CHOOSE_KRAUS:
             depth = call[prefix_tree.FIRST]
             insert = insert_of[entries[begins[order[call[prefix_tree.LOW]]] + depth]]
             reduced(re, im, size, table[insert, Q0], table[insert, Q1], rho)
+            if pending.shape[0]:
+                side = 1 << sets[table[insert, SET], QUBITS]
+                _turned(rho, side, 1, pending[table[insert, Q0]])
+                if side == 4:
+                    _turned(rho, side, 2, pending[table[insert, Q1]])
             choices = weigh(rho, table[insert, SET], sets, effects, probs)
             prefix_tree.choose(
                 probs, choices, order, call[prefix_tree.LOW], call[prefix_tree.HIGH], begins,
@@ -335,6 +457,8 @@ def run(  # type: ignore[no-untyped-def]
             )  # fmt: skip
         elif call[prefix_tree.WHAT] == SAMPLE:
             begin, to = call[prefix_tree.LOW], call[prefix_tree.HIGH]
+            for qubit in range(pending.shape[0]):
+                _flush(re, im, size, qubit, pending, gate)
             if strings.shape[0]:
                 evaluate(re, im, size, strings, coefficients, values[order[begin]])
                 for k in range(begin + 1, to):

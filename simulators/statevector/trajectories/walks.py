@@ -338,6 +338,9 @@ class SmallWalks(Walks):
             params, numbers = np.zeros(0), self._numbers
             if rows.sets.size:  # of this thread
                 params, numbers = self._params.copy(), numbers.copy()
+            # Without sets and flags an instance has the bits of its circuit, step by step.
+            lazy = circuit.num_qubits if rows.sets.size or len(tree.flags) else 0
+            unapplied = np.zeros((cap, lazy, small_kernel.PENDING))
             for number in range(begin, end):
                 done = small_kernel.run(
                     np.zeros((prefix_tree.frames_of(rows.deepest), prefix_tree.FRAME), np.int64),
@@ -350,7 +353,7 @@ class SmallWalks(Walks):
                     np.zeros((1, 8)), np.empty(rows.order.size + prefix_tree.CALL + 2, np.int64),
                     outputs.indices, observables.strings, observables.coefficients, outputs.values,
                     stat[number], rows.sets, self._sets.values, self._sets.factors, self._varied,
-                    params, tree.flags,
+                    params, tree.flags, unapplied,
                 )  # fmt: skip
                 if done == small_kernel.STOPPED:
                     raise Stopped()
