@@ -78,11 +78,18 @@ def check_request(
         switch = f"; all with option {names[0]}=1" if names else ""
         text = f"engine {card.name!r} has no {' and no '.join(lacking)} noise"
         leave = "leave the noise out"
-        if lacking == ["leakage"]:
-            leave = "noise={'gate.leakage': 0} leaves the leakage of gates out"
-        if lacking == ["quasistatic"]:
-            leave = "noise={'qubit.quasistatic': 0} leaves the detunings of shots (T2*) out"
+        if _OF_COMPONENT.keys() >= set(lacking):
+            factors = ", ".join(f"{_OF_COMPONENT[kind][0]!r}: 0" for kind in lacking)
+            what = " and ".join(_OF_COMPONENT[kind][1] for kind in lacking)
+            leave = f"noise={{{factors}}} leaves {what} out"
         raise Unsupported(text, hint=f"it has: {has}{switch}; {leave}")
+
+
+# Kinds of noise that are one component of the noise model.
+_OF_COMPONENT = {
+    "leakage": ("gate.leakage", "the leakage of gates"),
+    "quasistatic": ("qubit.quasistatic", "the detunings of shots (T2*)"),
+}
 
 
 @functools.lru_cache(maxsize=256)

@@ -301,6 +301,15 @@ def test_engines_without_flags_refuse_leakage_by_name(engine: str) -> None:
         Runner(engine)(circuit, shots=10, noise=noise)
 
 
+def test_refusals_name_the_factors_of_all_that_is_left_out() -> None:
+    circuit, snapshot, _ = random_case(5)
+    qubits = tuple(msgspec.structs.replace(q, t2_star_us=0.5 * q.t2_us) for q in snapshot.qubits)
+    noise = attached(circuit, msgspec.structs.replace(snapshot, qubits=qubits))
+    with pytest.raises(Unsupported, match="leakage and no quasistatic") as caught:
+        Runner("sweep")(circuit, shots=10, noise=noise)
+    assert "noise={'gate.leakage': 0, 'qubit.quasistatic': 0} leaves" in caught.value.hint
+
+
 def test_a_leaked_qubit_contributes_nothing_to_expectation_values() -> None:
     """x leaks with probability 0.2 from |1>; then the Z of the partner is known, its own is not."""
     circuit = Arrays(2, 0).add("x", [0]).add("x", [0]).add("x", [1]).circuit()
