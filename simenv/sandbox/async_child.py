@@ -7,8 +7,10 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
-from simenv.sandbox.child import READ_BYTES, start
+from simenv.sandbox.child import start
 from simenv.sandbox.frames import MAX_FRAME_BYTES, frame, read_frame_async
+
+_BUFFER_BYTES = 2**20  # read ahead of `receive`
 
 
 class AsyncChild:
@@ -37,7 +39,7 @@ class AsyncChild:
         """Start a process; see `simenv.sandbox.child.start`. `most_bytes`: of one frame from it.
         Raises OSError."""
         loop, process = asyncio.get_running_loop(), start(argv, environ, log)
-        reader = asyncio.StreamReader(READ_BYTES)
+        reader = asyncio.StreamReader(_BUFFER_BYTES)
         protocol = asyncio.StreamReaderProtocol(reader)
         source, _ = await loop.connect_read_pipe(lambda: protocol, process.stdout)
         flow = asyncio.StreamReaderProtocol(asyncio.StreamReader())  # of the other direction alone

@@ -6,6 +6,7 @@ parent process take memory only for bytes that have come.
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING
@@ -15,15 +16,27 @@ if TYPE_CHECKING:
 
 MAX_FRAME_BYTES = 2**30
 _LENGTH = struct.Struct("!Q")
+_BUFFERS = 1_024  # of one call: IOV_MAX of Linux
 
 
 class FrameError(OSError):
     """The process at the other end has ended, or announces a frame above the limit."""
 
 
-def frame(*parts: bytes) -> list[bytes]:
+def frame(*parts: bytes) -> list[memoryview]:
     """Return the buffers of one frame, whose body are these parts."""
-    return [_LENGTH.pack(sum(map(len, parts))), *parts]
+    head = _LENGTH.pack(sum(map(len, parts)))
+    return [memoryview(each) for each in (head, *parts) if each]
+
+
+def write_some(descriptor: int, buffers: list[memoryview]) -> list[memoryview]:
+    """Write as much of the buffers as a pipe takes; return the rest. Raises OSError."""
+    written = os.writev(descriptor, buffers[:_BUFFERS])
+    for number, each in enumerate(buffers):
+        if written < len(each):
+            return [each[written:], *buffers[number + 1 :]]
+        written -= len(each)
+    return []
 
 
 def read_frame(stream: IO[bytes]) -> bytes | None:

@@ -15,7 +15,6 @@ import importlib
 import os
 import sys
 import threading
-from time import monotonic
 
 import msgspec
 
@@ -95,7 +94,7 @@ class SandboxProcess:
             python, path = _interpreter()
             argv = [python, "-P", "-m", __name__, *self._function]
             environ = {**os.environ, **path, "OPENBLAS_NUM_THREADS": "1"}
-            self._child = Child(argv, environ, most_bytes=MAX_MESSAGE_BYTES)
+            self._child = Child(argv, environ, most_bytes=1 + MAX_MESSAGE_BYTES)
             try:
                 self._child.receive(START_SECONDS)
             except OSError as error:
@@ -110,16 +109,16 @@ class SandboxProcess:
         process ended or took too long. The process is ended if its answer was not read completely,
         because the rest would be taken for the next answer."""
         child = self._started()
-        end_s = monotonic() + self._seconds
         try:
             child.send(head, data)
-            return child.receive(end_s - monotonic()), child.receive(end_s - monotonic())
+            reply = child.receive(self._seconds)
         except OSError:  # TimeoutError, FrameError
             self._end()
             return b"", b""
         except BaseException:
             self._end()
             raise
+        return reply[:1], reply[1:]
 
     def _end(self) -> None:
         child, self._child = self._child, None
@@ -159,8 +158,7 @@ def main() -> int:
         except BaseException as error:  # noqa: BLE001 - a Rust panic is no Exception
             wrong = ProgramError(f"the program cannot be read: {type(error).__name__}")
             verdict, answer = _REFUSED, msgspec.msgpack.encode(refusal(wrong))
-        channel.send(verdict)
-        channel.send(answer)
+        channel.send(verdict, answer)
     return 0
 
 

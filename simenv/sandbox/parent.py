@@ -9,7 +9,7 @@ import os
 import select
 import threading
 
-from simenv.sandbox.frames import frame, read_frame
+from simenv.sandbox.frames import frame, read_frame, write_some
 
 
 class ParentChannel:
@@ -29,10 +29,9 @@ class ParentChannel:
     def send(self, *parts: bytes) -> None:
         """Send a frame, whose body are these parts. Raises OSError."""
         with self._writing:
-            for part in frame(*parts):
-                left = memoryview(part)
-                while left:
-                    left = left[os.write(self._answers, left) :]
+            left = frame(*parts)
+            while left:
+                left = write_some(self._answers, left)
 
     def has_ended(self, timeout_s: float | None = None) -> bool:
         """Return whether the parent process has ended, or closed its end; wait for that, by default
