@@ -26,7 +26,7 @@ from noise_models.calibration import CalibrationSnapshot, FitScope
 from noise_models.model import NoiseOptions
 from noise_models.snapshot import MAX_REASON
 from simenv import result_files
-from simenv.calibration import accept, guards, judge
+from simenv.calibration import accept, guards, interpolation, judge
 from simenv.calibration.data import CountsData, DataError
 from simenv.calibration.fit import attempt as fit_attempt, components as fit_components, solve
 from simenv.calibration.fit.day_values import DayTest
@@ -283,7 +283,7 @@ class _Unfitted(msgspec.Struct, frozen=True, eq=False):
             return _Unfitted(before, aer, kept)
         candidates = [(gained.fitted.mean, kept)]
         for share in SHARES:
-            device = accept.blended(snapshot, reduced(snapshot, symmetric=True), share)
+            device = interpolation.blended(snapshot, reduced(snapshot, symmetric=True), share)
             gained = _gain(circuits, predicted(device), before, aer)
             if gained.gain.is_above:
                 candidates.append((gained.fitted.mean, _Kept(AER, snapshot, device)))
@@ -376,8 +376,10 @@ def _devices(
     def device(
         each: fit_attempt.FittedSnapshots, series: Sequence[CalibrationSnapshot]
     ) -> Predictor:
-        dated = [accept.blended(before, calibration, share) for calibration in series]
-        return SeriesPredictor(accept.blended(before, each.snapshot, share), dated, MOST_CHECK_WORK)
+        dated = [interpolation.blended(before, calibration, share) for calibration in series]
+        return SeriesPredictor(
+            interpolation.blended(before, each.snapshot, share), dated, MOST_CHECK_WORK
+        )
 
     results = [[device(each, ()) for each in folds]]
     if any(each.series for each in folds):
@@ -482,7 +484,7 @@ def _fitted_device(
 
     def named(fitted: CalibrationSnapshot, calibrated: str, share: float) -> CalibrationSnapshot:
         return msgspec.structs.replace(
-            accept.blended(before, fitted, share)
+            interpolation.blended(before, fitted, share)
             if share
             else msgspec.structs.replace(
                 kept.snapshot, zz_strength=kept.snapshot.zz_factor if snapshot.zz else None

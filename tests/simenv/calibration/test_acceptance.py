@@ -29,7 +29,7 @@ from noise_models.calibration import (
     ZZCoupling,
 )
 from noise_models.snapshot import dump, load
-from simenv.calibration import accept
+from simenv.calibration import accept, interpolation
 from simenv.calibration.accept import HeldOutGain as Gain
 from simenv.calibration.data import CountsData
 from simenv.calibration.fit import attempt, calibrate as fitting
@@ -77,13 +77,13 @@ def test_devices_between_two_change_by_logarithms() -> None:
     before = library.load("lima")
     qubit = msgspec.structs.replace(before.qubits[0], t1_us=4.0 * (before.qubits[0].t1_us or 1.0))
     after = msgspec.structs.replace(before, name="after", qubits=(qubit, *before.qubits[1:]))
-    middle = accept.blended(before, after, 0.5)
+    middle = interpolation.blended(before, after, 0.5)
     assert middle.name == "after"
     assert middle.qubits[0].t1_us == pytest.approx(2.0 * (before.qubits[0].t1_us or 0.0))
     assert middle.qubits[1] == before.qubits[1]
-    assert accept.blended(before, after, 1.0) is after
-    assert accept.between(0.0, 0.1, 0.5) == pytest.approx(0.05)
-    assert accept.between(None, 0.1, 0.5) == pytest.approx(0.05)
+    assert interpolation.blended(before, after, 1.0) is after
+    assert interpolation.between(0.0, 0.1, 0.5) == pytest.approx(0.05)
+    assert interpolation.between(None, 0.1, 0.5) == pytest.approx(0.05)
 
 
 EVERY_TERM = CalibrationSnapshot(
@@ -210,7 +210,10 @@ def test_all_values_of_devices_between_two_lie_between(
 ) -> None:
     """A value that stays that of one end, or a term that goes at any share, is not between."""
     before, after = (other, EVERY_TERM) if is_reversed else (EVERY_TERM, other)
-    assert (accept.blended(before, after, 0.0), accept.blended(before, after, 1.0)) == (
+    assert (
+        interpolation.blended(before, after, 0.0),
+        interpolation.blended(before, after, 1.0),
+    ) == (
         before,
         after,
     )
@@ -228,7 +231,9 @@ def test_all_values_of_devices_between_two_lie_between(
         )
         for each in (before, after)
     ]
-    middle = [_flat(accept.blended(before, after, share)) for share in (0.01, 0.3, 0.7, 0.99)]
+    middle = [
+        _flat(interpolation.blended(before, after, share)) for share in (0.01, 0.3, 0.7, 0.99)
+    ]
     places = {place for each in (*ends, *middle) for place in each}
     for place in places:
         values = [each.get(place, 0.0) for each in (ends[0], *middle, ends[1])]
@@ -261,7 +266,7 @@ def test_a_layer_that_one_calibration_lacks_becomes_the_errors_of_its_gates() ->
     wanted = {part.qubits: part.channel.ptm for part in model.after_gate("cz", (0, 1))}
     wanted[2,] = model.idle(2, 300.0).ptm
     for share, sides in ((1e-9, (own, learned)), (1.0 - 1e-9, (learned, own))):
-        [acting] = build(accept.blended(*sides, share)).layers
+        [acting] = build(interpolation.blended(*sides, share)).layers
         near = {part.qubits: np.diag(part.channel.ptm) for part in acting.channels}
         middle, last = near[1, 2][:4], near[1, 2][::4]
         assert near[0, 1] * np.repeat(middle, 4) == pytest.approx(np.diag(wanted[0, 1]), abs=1e-7)
