@@ -226,7 +226,7 @@ def test_all_values_of_devices_between_two_lie_between(
             msgspec.structs.replace(
                 each,
                 correlated_readout=each.correlated_readout or (apart,),
-                layers=accept.with_same_layers(each, EVERY_TERM),
+                layers=interpolation.with_same_layers(each, EVERY_TERM),
             )
         )
         for each in (before, after)

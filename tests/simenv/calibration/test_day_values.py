@@ -16,6 +16,7 @@ from simenv.calibration.fit.attempt import (
     FittedSnapshots,
     by_day,
 )
+from simenv.calibration.fit.calibrate import calibrate
 from simenv.calibration.fit.day_values import DayTest, chi_square_tail, day_prior, day_tests
 from simenv.calibration.fit.observations import MOST_WINDOWS, window_starts
 from simenv.calibration.fit.solve import Prior, fit
@@ -124,3 +125,19 @@ def test_a_series_has_a_bounded_number_of_days() -> None:
     assert starts[:2] == [0.0, 4 * DAY_S]
     day = [msgspec.structs.replace(each, time_s=k * 3600.0) for k, each in enumerate(few * 12)]
     assert window_starts(day) == [0.0, 25 * 3600.0], "a machine that never rests"
+
+
+@pytest.mark.parametrize("drifts", [True, False])
+def test_a_series_is_used_where_shots_alone_do_not_explain_it(drifts: bool) -> None:
+    """The mean of all days is the calibration, so that only the days' own values gain."""
+    calibrated = LIMA.qubits[FIRST].p01
+    assert calibrated is not None
+    levels = [calibrated * factor for factor in ((0.4, 2.5, 1.0) if drifts else (1.0,) * 3)]
+    truths = [changed_qubit(LIMA, FIRST, p01=level) for level in levels]
+    result = calibrate(series(truths, 5), LIMA, "fitted")
+    assert result.held_out is not None
+    assert result.held_out.refutes_snapshot == drifts
+    assert bool(result.share) == drifts
+    assert [each.qubits[FIRST].p01 for each in result.series] == pytest.approx(
+        levels if drifts else [], rel=0.3
+    )
