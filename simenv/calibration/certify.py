@@ -54,6 +54,7 @@ _LEAKS = {"leakage": "leakage", "seepage": "seepage"}  # quantity -> field of a 
 _PAIR_LEAKS = {"leakage_2q": "leakage", "seepage_2q": "seepage"}
 _ALL_LEAKS = _LEAKS | _PAIR_LEAKS
 _ABOUT_Z = frozenset("IZ")
+_DURING_TURNS = "the ZZ interaction during half turns between the gates is not told from it"
 _TURNED = (
     "interleaved benchmarking does not measure the infidelity of a gate that rotates its qubits"
 )
@@ -111,6 +112,9 @@ class Claims:
         if quantity in _ALL_LEAKS:
             gate = self._model.calibration(estimate.gate, estimate.qubits)
             return None if gate is None else getattr(gate, _ALL_LEAKS[quantity]) or 0.0
+        if quantity == "preparation_error":
+            known = qubit.preparation_error is not None or qubit.excited is not None
+            return self._model.preparation_error(estimate.qubits[0]) if known else None
         if quantity in POPULATIONS:
             stated_population = getattr(qubit, quantity)
             return None if stated_population is None else float(stated_population)
@@ -169,12 +173,14 @@ class Claims:
         confirm what the claim consists of."""
         if estimate.quantity in _ALL_LEAKS and not estimate.has_signal:
             return "no signal", False
+        claimed = self.value(estimate) or 0.0
+        if estimate.systematic and 3.0 * estimate.systematic > bound(estimate.quantity, claimed):
+            return _DURING_TURNS, False
         if estimate.quantity == "excited" and not estimate.has_signal:
             by_start = any(each.quantity == "preparation_error" and each.has_signal
                            and each.qubits == estimate.qubits for each in estimates)  # fmt: skip
             return (NO_EQUILIBRIUM if by_start else "no signal"), by_start
         gate = self._model.calibration(estimate.gate, estimate.qubits)
-        claimed = self.value(estimate) or 0.0
         if estimate.quantity != "error_2q" or gate is None or not _is_turned(gate, claimed):
             return "", False
         pair = tuple(sorted(estimate.qubits))
@@ -678,7 +684,13 @@ def compared(
     for number, (each, estimate) in enumerate(zip(result, estimates, strict=True)):
         reason, by_parts = stated_claims.unresolved(estimate, estimates)
         stated = stated_claims.stated(estimate)
-        if reason and each.claimed is not None and each.qubits not in measured.dead:
+        resolved = reason == _DURING_TURNS and each.verdict is not ClaimVerdict.UNRESOLVED
+        if (
+            reason
+            and each.claimed is not None
+            and each.qubits not in measured.dead
+            and not resolved
+        ):
             result[number] = msgspec.structs.replace(
                 each, verdict=ClaimVerdict.UNRESOLVED, reason=reason, by_parts=by_parts,
                 stated=stated,

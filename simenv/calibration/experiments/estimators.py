@@ -148,6 +148,7 @@ class Estimate(msgspec.Struct, frozen=True, omit_defaults=True):
     scale: Scale = "linear"
     gate: str = ""
     trials: int = 0
+    systematic: float = 0.0  # part of the standard error that more shots do not reduce
 
     @property
     def has_signal(self) -> bool:
@@ -451,9 +452,15 @@ def rotations(
                 estimates.append(without_signal(quantity, pair, gate=entangler.name))
                 continue
             error = float(np.linalg.norm(inverse[k]))
+            unknown = 0.0
             if len(table) > 1 and beside_rad is not None:
-                error = math.hypot(error, beside_rad.get(place, 0.0) / math.sqrt(12.0))
-            estimates.append(Estimate(quantity, pair, float(values[k]), error, gate=entangler.name))
+                unknown = abs(beside_rad.get(place, 0.0)) / math.sqrt(12.0)
+            estimates.append(
+                Estimate(
+                    quantity, pair, float(values[k]), math.hypot(error, unknown),
+                    gate=entangler.name, systematic=unknown,
+                )
+            )  # fmt: skip
     return estimates
 
 

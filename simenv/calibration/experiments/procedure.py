@@ -298,6 +298,18 @@ class StatedTerms(msgspec.Struct, frozen=True):
     leaked_readout: Mapping[int, float] = {}  # probability that the leaked qubit is read as 1
 
 
+def _cost(circuits: Sequence[plans.PlannedCircuit]) -> str:
+    """Number of circuits and shots, with the experiment that takes the most of these."""
+    shots: dict[str, int] = {}
+    for each in circuits:
+        name = each.points[0].experiment
+        shots[name] = shots.get(name, 0) + each.shots
+    total = sum(shots.values())
+    most = max(shots, key=lambda name: shots[name], default="")
+    share = f", {shots[most] / total:.0%} of them for {most}" if most else ""
+    return f"{len(circuits)} circuits, {total} shots{share}"
+
+
 class Procedure:
     """All experiments on one device."""
 
@@ -331,15 +343,18 @@ class Procedure:
         more shots."""
         self._progress("scales")
         scales = scout(self._runner, self._planner, self._tested, self._effort.longest_delay_ns)
-        self._progress("measurements")
-        counts = self._runner.run(list(self.circuits(scales)))
+        circuits = list(self.circuits(scales))
+        self._progress(f"measurements: {_cost(circuits)}")
+        counts = self._runner.run(circuits)
         estimates = list(self.estimates(counts))
         for number in range(1, 1 + _REFINEMENTS):
             unresolved = self._unresolved(estimates)
             if not unresolved:
                 break
-            self._progress(f"{len(unresolved)} experiments again, with more shots")
-            plans.merge(counts, self._runner.run(list(self._again(scales, unresolved, number))))
+            circuits = list(self._again(scales, unresolved, number))
+            again = f"{len(unresolved)} experiment{'s' * (len(unresolved) > 1)} again"
+            self._progress(f"{again}, with more shots: {_cost(circuits)}")
+            plans.merge(counts, self._runner.run(circuits))
             estimates = list(self.estimates(counts))
         return ExperimentResults(tuple(estimates), scales.dead, scales, counts)
 
@@ -639,6 +654,8 @@ def _width_ratio(estimate: estimators.Estimate, z: float) -> float:
         return 0.0
     relative, absolute = needed
     allowed = max(relative * abs(estimate.value), absolute)
+    if z * estimate.systematic > _RESOLVED * allowed:
+        return 0.0
     return max(high - estimate.value, estimate.value - low) / allowed if allowed else 0.0
 
 

@@ -12,6 +12,7 @@ from noise_models.calibration import (
     NativeGate,
     PauliRotation,
     QubitCalibration,
+    ZZCoupling,
 )
 from simenv.calibration import certify
 from simenv.calibration.experiments import estimators, plans, procedure as experiments
@@ -175,3 +176,23 @@ def test_joint_flips_of_groups_are_recovered(size: int) -> None:
             assert exact[mask] == pytest.approx(flips[mask], abs=2e-4)
             assert abs(each.value - exact[mask]) < Z * each.std_error, seed
             assert each.std_error < 1e-3
+
+
+def test_an_interaction_during_half_turns_makes_angles_uncertain() -> None:
+    """No culprit beside a ZZ interaction whose time of action in a half turn is not known."""
+    rng = np.random.default_rng(6)
+    plain = device(rng, "cx")
+    turns = (PauliRotation("ZZ", 0.05), PauliRotation("IZ", -0.03))
+    gates = tuple(
+        msgspec.structs.replace(each, rotations=turns) if each.qubits else each
+        for each in plain.gates
+    )
+    truth = msgspec.structs.replace(plain, gates=gates, zz=(ZZCoupling((0, 1), 60.0),))
+    places: dict[str, list[Place]] = {name: [(0, 1)] for name in ("zz", experiments.ROTATIONS)}
+    found = measured(truth, places, 1)
+    assert not wrong(truth, found, {"zz_angle_rad", "z_angle_rad", "zz_khz"})
+    (angle,) = [each for each in found if each.quantity == "zz_angle_rad"]
+    claims = certify.Claims(truth)
+    assert angle.systematic > 1e-3
+    assert "during half turns" in claims.unresolved(angle, found)[0]
+    assert experiments._width_ratio(angle, 4.0) == 0.0
