@@ -8,10 +8,11 @@ circuits:
   {"qasm": "OPENQASM 2.0; ...", "counts": {"00": 510, "11": 490}, "date": "2024-03-01T10:00:00Z"}
 
 Fields of a row: `qasm` and `counts`; and `shots`, `date`, `layout`, `name`, `body`, `job`, `split`
-where they are known, `level`, at which Qiskit's transpiler compiled the circuit for the device, and
-`family`, such as the algorithm, which is by default the first word of `name`. An object
-{"circuits": [row, ...]} is read as well. Other names are `datetime` for `date`, `job_id` for `job`
-and `optimization_level` for `level`. Other fields are counted and ignored.
+where they are known, `level`, at which Qiskit's transpiler compiled the circuit for the device,
+`device`, the same in all rows, and `family`, such as the algorithm, which is by default the first
+word of `name`. An object {"circuits": [row, ...]} is read as well. Other names are `datetime` for
+`date`, `job_id` for `job` and `optimization_level` for `level`. Other fields are counted and
+ignored.
 
 `write` writes such files, from rows, from Qiskit and from an environment's own tasks.
 """
@@ -166,11 +167,13 @@ def merged(counts: Mapping[int, int], more: Mapping[int, int]) -> dict[int, int]
 MAX_BYTES = 4 * 2**30
 MAX_ROWS = 1_000_000
 MAX_COUNT = 10**12
+MAX_TEXT = 1_000  # characters of a name, body, job or family, and of the device's name
+MOST_IGNORED = 20  # unknown fields that warnings name
 MAX_ERRORS = 20  # wrong rows that an error names
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _GZIP = b"\x1f\x8b"
 _KNOWN = {"qasm", "counts", "shots", "date", "datetime", "layout", "name", "body", "job", "split"}
-_KNOWN |= {"job_id", "level", "optimization_level", "family"}
+_KNOWN |= {"job_id", "level", "optimization_level", "family", "device"}
 
 
 def read(path: Path | str) -> CountsData:
@@ -196,6 +199,7 @@ class _Reader:
         self._path = path
         self._where = str(path)
         self._device = ""
+        self._devices: dict[str, str] = {}  # that rows name, with the place of the first of each
         self._sources: dict[str, MeasuredCircuit] = {}
         self._ignored: Counter[str] = Counter()
         self._warnings: Counter[str] = Counter()
@@ -221,8 +225,18 @@ class _Reader:
         if not records:
             self._where = str(self._path)
             raise self._wrong("", "no row with shots", "give at least one circuit with its counts")
-        for field, count in sorted(self._ignored.items()):
-            self._warnings[f"field {field!r} is not used"] += count
+        if len(self._devices) > 1:
+            names = ", ".join(f"{name!r} ({place})" for name, place in self._devices.items())
+            self._where = str(self._path)
+            raise self._wrong(
+                "device", f"rows of several devices: {names}", "one file for each device"
+            )
+        ignored = sorted(self._ignored.items())
+        for field, count in ignored[:MOST_IGNORED]:
+            self._warnings[f"field {field!r:.60} is not used"] += count
+        if more := ignored[MOST_IGNORED:]:
+            rows = max(count for _, count in more)
+            self._warnings[f"{len(more):,} more fields are not used"] += rows
         return CountsData(tuple(records), self._device, "", tuple(sorted(self._warnings.items())))
 
     def _rows(self) -> Iterator[Any]:
@@ -256,10 +270,17 @@ class _Reader:
         self._where = f"{self._path}:1"
         if header["kind"] != KIND:
             raise self._wrong("kind", f"{header['kind']!r}", f'counts have "kind": "{KIND}"')
-        if header.get("format") != FORMAT:
+        if header.get("format") != FORMAT or type(header["format"]) is not int:
             raise self._wrong("format", f"{header.get('format')!r}", f"this version reads {FORMAT}")
-        self._device = _printable(str(header.get("device", "")))
+        self._name_device(header)
         return header
+
+    def _name_device(self, values: dict[str, Any]) -> None:
+        """Take the device's name of a header or of a row: all have the same one."""
+        name = self._text(values, "device")
+        if name and len(self._devices) < 4:
+            self._devices.setdefault(name, self._where)
+        self._device = self._device or name
 
     def _document(self) -> Iterator[Any]:
         try:
@@ -273,7 +294,7 @@ class _Reader:
         if not isinstance(rows, list):
             hint = f'a list of rows, or JSON lines with "kind": "{KIND}"'
             raise self._wrong("circuits", "is missing", hint)
-        self._device = _printable(str(result.get("device", "")))
+        self._name_device(result)
         for number, row in enumerate(rows):
             self._where = f"{self._path}: circuits[{number}]"
             yield row
@@ -291,11 +312,12 @@ class _Reader:
 
     def _record(self, row: dict[str, Any]) -> CountsRecord | None:
         self._ignored.update(row.keys() - _KNOWN)
+        self._name_device(row)
         source = self._source(row)
         counts = self._counts(row, source)
         total = sum(counts.values())
         shots = row.get("shots", total)
-        if shots != total:
+        if type(shots) is bool or shots != total:
             raise self._wrong("shots", f"{shots!r}; the counts add up to {total}", "mend either")
         if not total:
             self._warnings["rows without shots are left out"] += 1
@@ -346,7 +368,8 @@ class _Reader:
         entries: dict[int, int] = {}
         for key, count in values.items():
             if type(count) is not int or not 0 <= count <= MAX_COUNT:
-                raise self._wrong(f"counts[{key!r:.40}]", f"{count!r:.40}", "a whole number >= 0")
+                hint = f"a whole number from 0 to {MAX_COUNT:,}"
+                raise self._wrong(f"counts[{key!r:.40}]", f"{count!r:.40}", hint)
             outcome = self._outcome(key, source.num_clbits)
             if count:
                 if extra := outcome & ~source.written_clbits:
@@ -408,7 +431,12 @@ class _Reader:
             return ""
         if not isinstance(value, str):
             raise self._wrong(field, f"{value!r:.60}", "a text")
-        return value if field == "qasm" else _printable(value)
+        if field == "qasm":
+            return value
+        if len(value) > MAX_TEXT:
+            problem = f"{len(value):,} characters"
+            raise self._wrong(field, problem, f"at most {MAX_TEXT:,} characters")
+        return _printable(value)
 
     def _wrong(self, field: str, message: str, hint: str) -> DataError:
         place = f"{self._where}: {field}" if field else self._where

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import msgspec
@@ -54,6 +55,7 @@ _ORDER_GAIN = 0.02  # of mean fidelity, by another order of bits
 _ORDER_SHARE = 0.7  # of what the fidelity lacks to its ceiling, by another order
 _MOST_GROUPS = 4  # sets of clbits whose order is searched
 _LEAST_ERRORS = 5.0  # standard errors by shots, of a difference on few bodies
+_LEAST_COPIED = 1e-9  # chance of rows with equal counts
 _LEAST_FREE = 16  # counts that do not follow from the others of their circuit, for a divisor
 _LEAST_BIASED = 0.1  # of a predicted bit, from 1/2
 _LEAST_SLOPE = 0.1  # of measured bits over predicted ones
@@ -96,7 +98,7 @@ def problem(records: Sequence[CountsRecord], snapshot: CalibrationSnapshot, most
     shots = sum(record.shots for record in records)
     if shots < LEAST_SHOTS:
         return f"{shots} shots in all are too few for a fit: at least {LEAST_SHOTS}"
-    if found := _unfit(records, snapshot) or _divisor(records):
+    if found := _unfit(records, snapshot) or _divisor(records) or _copied(records):
         return found
     compiler = DeviceCompiler(snapshot)
     predictor = Predictor(snapshot, compiler=compiler, most_work=most_work)
@@ -284,6 +286,30 @@ def _divisor(records: Sequence[CountsRecord]) -> str:
         f"all counts are multiples of {divisor:,}: they are not numbers of shots, which the"
         " intervals of a fit follow from"
     )
+
+
+def _copied(records: Sequence[CountsRecord]) -> str:
+    """Rows of one circuit with equal counts of all outcomes, which runs have by chance too rarely.
+    Two counts of mean n are equal with the probability (4 pi n)^-1/2."""
+    groups: dict[tuple[object, ...], list[CountsRecord]] = {}
+    runs: Counter[tuple[object, ...]] = Counter()
+    for each in records:
+        circuit = (each.source.text, each.layout, each.level)
+        runs[circuit] += 1
+        groups.setdefault((*circuit, frozenset(each.counts.items())), []).append(each)
+    for (*circuit, _), equal in groups.items():
+        if len(equal) < 2:
+            continue
+        free = sorted(equal[0].counts.values())[:-1]  # the last one follows from the shots
+        chance = -0.5 * sum(math.log(4.0 * math.pi * count) for count in free)
+        number = math.log(runs[tuple(circuit)]) * len(equal)  # ways to choose the rows, at most
+        if chance * (len(equal) - 1) + number < math.log(_LEAST_COPIED):
+            return (
+                f"{len(equal)} rows have equal counts of all {len(free) + 1} outcomes, which runs"
+                f" of a circuit have by chance too rarely: {equal[0].label} and {equal[1].label};"
+                " copies are no further measurements"
+            )
+    return ""
 
 
 def _independent(samples: Sequence[Sample]) -> str:

@@ -253,6 +253,17 @@ def likelihood(data: CountsData, snapshot: CalibrationSnapshot) -> LikelihoodFit
     return LikelihoodFit.of(problem, solve.fit(problem, prior).values, prior)
 
 
+def test_copied_rows_are_no_further_measurements(right: Measured) -> None:
+    """A tenth of the rows twice; runs of one circuit with as many shots are no copies."""
+    data, snapshot = right
+    copied = msgspec.structs.replace(data, records=(*data.records, data.records[3]))
+    assert "2 rows have equal counts of all" in problem(copied, snapshot)
+    random = np.random.default_rng(4)
+    sources = [each.source for each in data.records[:2]] * 20
+    runs = counts_of(changed(snapshot, random), sources, 100, random)
+    assert "equal counts" not in problem(runs, snapshot)
+
+
 def mixed_with_noise(data: CountsData, part: float, random: np.random.Generator) -> CountsData:
     """Data with a part of the shots exchanged for uniform ones."""
 

@@ -56,6 +56,21 @@ def test_rows_with_all_fields_are_read(tmp_path: Path) -> None:
     assert dates_before(data, "2024-03-02T00:00:00Z") == 1
 
 
+def test_rows_of_several_devices_are_refused(tmp_path: Path) -> None:
+    same = written(tmp_path, row(device="lima"), row())
+    assert read(same).device == "lima"
+    other = written(tmp_path, row(), row(device="belem"))
+    error = fails(DataError, "several devices: 'lima' .*'belem'", read, other)
+    assert error.hint == "one file for each device"
+
+
+def test_warnings_of_unknown_fields_are_bounded(tmp_path: Path) -> None:
+    many = row(**{f"field{k}": 1 for k in range(5_000)})
+    warnings = dict(read(written(tmp_path, many)).warnings)
+    assert len(warnings) == data.MOST_IGNORED + 1
+    assert "4,980 more fields are not used" in warnings
+
+
 def test_an_object_with_a_list_of_circuits_is_read(tmp_path: Path) -> None:
     path = tmp_path / "counts.json"
     rows = [row(datetime="2021-02-14 13:06:47+01:00", optimization_level=2)]
@@ -77,7 +92,13 @@ def test_an_object_with_a_list_of_circuits_is_read(tmp_path: Path) -> None:
         ({"counts": {"0x_1": 3}}, "counts", "no bit string"),
         ({"counts": {"00": -3}}, "counts", "-3"),
         ({"counts": {"00": 1.5}}, "counts", "1.5"),
+        ({"counts": {"00": 2**53 + 1}}, "counts", "9007199254740993"),
         ({"shots": 10}, "shots", "add up to 9"),
+        ({"counts": {"00": 1}, "shots": True}, "shots", "True"),
+        ({"name": "n" * 10**6}, "name", "1,000,000 characters"),
+        ({"body": "b" * 1_001}, "body", "1,001 characters"),
+        ({"body": True}, "body", "True"),
+        ({"device": ["lima"]}, "device", "lima"),
         ({"qasm": ""}, "qasm", "is missing"),
         ({"qasm": "OPENQASM 2.0; qreg q[1]; nonsense q[0];"}, "qasm", "nonsense"),
         ({"qasm": "OPENQASM 2.0; qreg q[1];"}, "qasm", "measures nothing"),
