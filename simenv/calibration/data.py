@@ -133,10 +133,14 @@ def written_clbits(loaded: PackedCircuit) -> int:
     return sum(1 << clbit for clbit in set(np.frombuffer(program.clbits, np.uint16).tolist()))
 
 
-def body_of(loaded: PackedCircuit) -> str:
+_PAULIS = ("id", "x", "y", "z")
+
+
+def body_of(loaded: PackedCircuit, *, paulis: bool = True) -> str:
     """Hash of a circuit without the gates on single qubits that end it. Circuits that differ in the
     basis of their measurements have the same body: a split that separated them would train a model
-    on its own test circuits."""
+    on its own test circuits. `paulis`: False leaves out Pauli gates, by which twirled copies
+    differ."""
     program = loaded.program
     arities = np.frombuffer(program.arities, np.uint16).reshape(-1, 3).astype(np.int64)
     ops = np.frombuffer(program.ops, np.uint16)
@@ -149,7 +153,7 @@ def body_of(loaded: PackedCircuit) -> str:
     for k in range(len(ops) - 1, -1, -1):
         name, count = program.names[ops[k]], int(rows[k, 0])
         mine = qubits[begins[k, 0] : begins[k, 0] + count].tolist()
-        if name in ("measure", "barrier"):
+        if name in ("measure", "barrier") or (name in _PAULIS and not paulis):
             continue
         if count == 1 and mine[0] in open_ends:
             continue
@@ -168,6 +172,7 @@ MAX_BYTES = 4 * 2**30
 MAX_ROWS = 1_000_000
 MAX_COUNT = 10**12
 MAX_TEXT = 1_000  # characters of a name, body, job or family, and of the device's name
+LEAST_COPIES = 4  # of a circuit, alike but for Pauli gates, that are named as twirled
 MOST_IGNORED = 20  # unknown fields that warnings name
 MAX_ERRORS = 20  # wrong rows that an error names
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -201,6 +206,7 @@ class _Reader:
         self._device = ""
         self._devices: dict[str, str] = {}  # that rows name, with the place of the first of each
         self._sources: dict[str, MeasuredCircuit] = {}
+        self._without_body: Counter[str] = Counter()  # rows by the text of their circuit
         self._ignored: Counter[str] = Counter()
         self._warnings: Counter[str] = Counter()
 
@@ -237,7 +243,21 @@ class _Reader:
         if more := ignored[MOST_IGNORED:]:
             rows = max(count for _, count in more)
             self._warnings[f"{len(more):,} more fields are not used"] += rows
+        if rows := self._twirled_rows():
+            self._warnings[
+                "rows differ from others in Pauli gates alone: if they are twirled copies of a"
+                " circuit, give all of them the same `body`"
+            ] += rows
         return CountsData(tuple(records), self._device, "", tuple(sorted(self._warnings.items())))
+
+    def _twirled_rows(self) -> int:
+        """Number of rows without `body` whose circuits may be twirled copies."""
+        groups: dict[str, dict[str, int]] = {}
+        for text, rows in self._without_body.items():
+            source = self._sources[text]
+            bodies = groups.setdefault(body_of(source.loaded, paulis=False), {})
+            bodies[source.body] = bodies.get(source.body, 0) + rows
+        return sum(sum(each.values()) for each in groups.values() if len(each) >= LEAST_COPIES)
 
     def _rows(self) -> Iterator[Any]:
         """Rows of the file, as lines or as values; `_where` is set to each before it is yielded."""
@@ -322,6 +342,8 @@ class _Reader:
         if not total:
             self._warnings["rows without shots are left out"] += 1
             return None
+        if not row.get("body"):
+            self._without_body[source.text] += 1
         split = row.get("split", "train")
         if split not in ("train", "test"):
             raise self._wrong("split", f"{split!r}", "train or test")

@@ -297,12 +297,12 @@ def _copied(records: Sequence[CountsRecord]) -> str:
         circuit = (each.source.text, each.layout, each.level)
         runs[circuit] += 1
         groups.setdefault((*circuit, frozenset(each.counts.items())), []).append(each)
-    for (*circuit, _), equal in groups.items():
+    for key, equal in groups.items():
         if len(equal) < 2:
             continue
         free = sorted(equal[0].counts.values())[:-1]  # the last one follows from the shots
         chance = -0.5 * sum(math.log(4.0 * math.pi * count) for count in free)
-        number = math.log(runs[tuple(circuit)]) * len(equal)  # ways to choose the rows, at most
+        number = math.log(runs[key[:-1]]) * len(equal)  # ways to choose the rows, at most
         if chance * (len(equal) - 1) + number < math.log(_LEAST_COPIED):
             return (
                 f"{len(equal)} rows have equal counts of all {len(free) + 1} outcomes, which runs"
@@ -594,7 +594,7 @@ def _relabelled(
         if all(key == value for key, value in moved.items()):
             continue
         cost, changes = fit.cost(_renumbered(snapshot, moved))
-        if cost < best and own - cost > max(enough, changes):
+        if cost < best and own - cost > max(enough, min(changes, 2.0 * enough)):
             best = cost
             listed = ", ".join(f"{a} as {b}" for a, b in moved.items() if a != b)
             text = (

@@ -74,6 +74,18 @@ def distribution(record: CountsRecord) -> NDArray[np.float64]:
     return result
 
 
+def test_randomisations_without_a_body_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "twirled.jsonl"
+    for body, rows in (("", 16), ("one", 0)):
+        lines = [{"kind": "simenv-counts", "format": 1}]
+        lines += [
+            {"qasm": qasm2.dumps(each), "counts": {"00": 10}, "body": body} for each in twirled()
+        ]
+        path.write_text("".join(json.dumps(each) + "\n" for each in lines))
+        found = [n for text, n in read(path).warnings if "same `body`" in text]
+        assert found == [rows] * bool(rows)
+
+
 def test_randomisations_are_one_body_and_turn_coherent_errors_into_paulis(tmp_path: Path) -> None:
     path = tmp_path / "twirled.jsonl"
     lines = [{"kind": "simenv-counts", "format": 1, "device": "turned"}]
