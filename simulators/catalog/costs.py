@@ -165,7 +165,8 @@ class StatevectorCost(msgspec.Struct, frozen=True):
             runs = detuned_runs(profile.noise, ask.shots)
             circuits = max(runs, trajectory_work(profile.noise, ask.shots))
             each = gates * 2.0**profile.num_qubits * _TRAJECTORY_S + _TRAJECTORY_CALL_S
-            if profile.noise.flags:  # each pattern is a branch, by itself from its first error on
+            if profile.noise.flags and profile.mid_circuit:
+                # Each pattern is a branch, by itself from its first error on.
                 circuits = 1.0 + 0.5 * sum(_distinct_patterns(profile.noise, ask.shots))
                 each = gates * (_FLAGGED_GATE_S + 2.0**profile.num_qubits * _FLAGGED_S)
             drawn = 1.0 + profile.noise.drawn_weight / max(1.0, profile.noise.error_weight)
@@ -175,7 +176,7 @@ class StatevectorCost(msgspec.Struct, frozen=True):
                 + _NOISE_PLAN_S[0]
                 + _NOISE_PLAN_S[1] * profile.noise.locations
                 + work
-                + runs * _DETUNED_CALL_S
+                + (runs * _DETUNED_CALL_S if profile.mid_circuit else 0.0)
                 + ask.shots * _NOISE_SHOT_S
             )
         sweep = self._amplitude_s(profile, ask, gates) * 2.0**profile.num_qubits / ask.ranks
