@@ -254,6 +254,25 @@ def table(rows: Sequence[Sequence[str]], left: int | None = None) -> None:
         line("  ".join(cells).rstrip())
 
 
+_COLUMNS = 80  # of output that is no terminal
+
+
+def table_in_parts(rows: Sequence[Sequence[str]], first: int) -> None:
+    """Print a table that may be wider than the terminal: as many columns at a time as fit, at
+    least one, each time beside the `first` ones."""
+    widths = [2 + max(map(len, column)) for column in zip(*rows, strict=True)]
+    most, begin, count = width() or _COLUMNS, first, len(widths)
+    while begin < count:
+        room = most + 2 - sum(widths[:first])
+        end = begin + 1
+        while end < count and sum(widths[begin : end + 1]) <= room:
+            end += 1
+        if begin > first:
+            line("")
+        table([(*row[:first], *row[begin:end]) for row in rows])
+        begin = end
+
+
 def _coloured(stream: TextIO) -> bool:
     return stream.isatty() and not os.environ.get("NO_COLOR")
 

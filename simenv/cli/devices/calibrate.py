@@ -463,7 +463,7 @@ def _draw(title: str, scores: Score, folder: Path | None, report: Path | None) -
 def _show_scores(scores: Score, values: list[dict[str, object]]) -> None:
     from simenv.calibration.accept import HEADER, cells
 
-    terminal.table([tuple(word.upper() for word in HEADER), *cells(values)])
+    terminal.table_in_parts([tuple(word.upper() for word in HEADER), *cells(values)], 3)
     methods: dict[str, int] = {}
     for each in scores.rows:
         methods[each.how] = methods.get(each.how, 0) + 1

@@ -272,3 +272,16 @@ def test_one_circuit_has_no_interval(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert (median["low"], median["high"]) == (None, None)
     assert run(["score", str(path), "--device", "lima"]) == 0
     assert "[" not in capsys.readouterr().out
+
+
+def test_tables_of_scores_are_at_most_80_columns_wide(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = BELL.replace("h q[0];", "h q[0]; x q[1];")
+    path = written(tmp_path, row(), row(qasm=other, counts={"01": 5, "10": 4}))
+    assert run(["score", str(path), "--device", "lima"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    headers = [each for each in lines if each.startswith("PART")]
+    assert all(any(name in each for each in headers) for name in ("MEDIAN HF", "TVD", "KL"))
+    assert any("[" in each for each in lines)
