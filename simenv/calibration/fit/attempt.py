@@ -412,6 +412,16 @@ class FitAttempt(msgspec.Struct, frozen=True, eq=False):
         """Unknowns of the fit."""
         return self.base.problem.columns(self.score.prior)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Kind and qubits of each unknown."""
+        return tuple(" ".join((kind, *map(str, qubits))) for kind, qubits in self.columns.columns)
+
+    @property
+    def widths(self) -> NDArray[np.float64]:
+        """Logarithm of a factor, or radians, of each unknown at latent 1."""
+        return np.asarray(np.abs(self.columns.matrix).max(axis=0))
+
     def fit(self) -> Solution:
         """Fit to all observations."""
         return solve.fit(self.base.problem, self.score.prior)

@@ -116,14 +116,6 @@ class _Choice(msgspec.Struct, frozen=True, eq=False):
     is_narrow: bool = False  # in force for alike circuits alone, however many bodies there are
 
 
-def _names(attempt: fit_attempt.FitAttempt) -> tuple[str, ...]:
-    return tuple(" ".join((kind, *map(str, q))) for kind, q in attempt.columns.columns)
-
-
-def _widths(attempt: fit_attempt.FitAttempt) -> NDArray[np.float64]:
-    return np.asarray(np.abs(attempt.columns.matrix).max(axis=0))
-
-
 def calibrate(
     data: CountsData,
     snapshot: CalibrationSnapshot,
@@ -509,9 +501,9 @@ def _fitted_device(
         share=share,
         components=problem.components,
         values=solution.values,
-        columns=_names(built),
+        columns=built.names,
         latent=solution.latent,
-        widths=_widths(built),
+        widths=built.widths,
         held_out=best.gain,
         observed=built.base.observed,
         windows=windows,
