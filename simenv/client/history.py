@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -28,7 +27,7 @@ from simenv.client.submission.prepare import PreparedSubmit
 from simenv.client.submission.send import send
 from simenv.client.tasks.task import Task, number_of, row_of
 from simenv.errors import NotFoundError, OptionError, SimenvError
-from simenv.model import FINAL_STATES, Event, TaskState, task_name, task_number
+from simenv.model import Event, TaskState, task_name, task_number
 from simenv.model.calls import is_call
 from simenv.model.views import check_window
 from simenv.wire.messages import client as m
@@ -44,13 +43,12 @@ PAGE_REQUESTS = 10  # to the service, for one page of tasks that a filter leaves
 
 
 class _Chosen(msgspec.Struct, frozen=True):
-    """Filter of rows; an earlier service does not filter by state and end itself."""
+    """Filter of rows that the service does not apply."""
 
-    states: tuple[TaskState, ...]
     owner: str | None  # "": the environment's own user
     pool: str
     until_s: float
-    ended_between: tuple[float, float] | None = None
+    ended_until_s: float | None = None  # None: also tasks that have not ended
 
     @property
     def narrows(self) -> bool:
@@ -59,16 +57,11 @@ class _Chosen(msgspec.Struct, frozen=True):
 
     def __call__(self, row: LogRow) -> bool:
         return (
-            (not self.states or row.state in self.states)
-            and self.owner in (None, row.owner)
+            self.owner in (None, row.owner)
             and self.pool in ("", row.pool)
             and row.submitted_s < self.until_s
-            and (self.ended_between is None or _has_ended(row, *self.ended_between))
+            and (self.ended_until_s is None or 0.0 < row.ended_s < self.ended_until_s)
         )
-
-
-def _has_ended(row: LogRow, since_s: float, until_s: float) -> bool:
-    return row.state in FINAL_STATES and since_s <= row.ended_s < until_s
 
 
 class TaskHistory:
@@ -104,7 +97,7 @@ class TaskHistory:
         ended_since_s, ended_until_s = ended_between or (0.0, math.inf)
         check_window(ended_since_s, ended_until_s, time.time())
         until_s = min(until_s, ended_until_s)  # a task ends after its submission
-        after, chosen = 0, _Chosen(tuple(states), owner, pool, until_s, ended_between)
+        after, chosen = 0, _Chosen(owner, pool, until_s, ended_until_s if ended_between else None)
         rows_of = partial(GetHistory, app=run_name, structure=structure, states=tuple(states))
         while True:
             part = {"after": after, "limit": PAGE_ROWS, "since_s": since_s}
@@ -127,22 +120,16 @@ class TaskHistory:
         until_s: float = math.inf,
     ) -> list[LogRow]:
         """Return the last `limit` rows of `tasks`, in the same order. The service reads from the
-        newest task backwards, no further than needed; from an older service all rows are
-        fetched."""
+        newest task backwards, no further than needed."""
         check_window(since_s, until_s, time.time())
         rows: list[LogRow] = []
         before, complete = NEWEST, False
-        chosen = _Chosen(tuple(states), owner, pool, until_s)
+        chosen = _Chosen(owner, pool, until_s)
         rows_of = partial(GetHistory, app=run_name, structure=structure, states=tuple(states))
         while len(rows) < limit and not complete:
             size = PAGE_ROWS if chosen.narrows else min(PAGE_ROWS, limit - len(rows))
             part = {"limit": size, "since_s": since_s, "before": before}
             page = self._session.request(History, rows_of, **part)
-            if not page.newest_first:
-                every = self.tasks(
-                    since_s, run_name, states, structure, owner=owner, pool=pool, until_s=until_s
-                )
-                return list(deque(every, maxlen=limit))
             rows += filter(chosen, page.rows)
             before, complete = page.last, page.complete
         return rows[:limit][::-1]
@@ -164,7 +151,7 @@ class TaskHistory:
         last: no more than PAGE_REQUESTS x PAGE_ROWS tasks are examined for it."""
         check_window(since_s, until_s, time.time())
         rows: list[LogRow] = []
-        chosen = _Chosen(tuple(states), owner, pool, until_s)
+        chosen = _Chosen(owner, pool, until_s)
         rows_of = partial(GetHistory, app=run_name, states=tuple(states))
         for _ in range(PAGE_REQUESTS):
             size = PAGE_ROWS if chosen.narrows else limit - len(rows)

@@ -76,7 +76,7 @@ def kind_of(folder: Path) -> str:
 
 SOCKET_PATH_BYTES = 107  # sun_path less its NUL: unix(7)
 # What follows `socket_base`; the first X stands for the user.
-_SOCKET_BELOW = "/simenv-sockets-X.12345678/simenv-12345678/client.sock"
+_SOCKET_BELOW = "/simenv-sockets-X.12345678/simenv-12345678/direct.sock"
 
 
 class EnvironmentPaths(msgspec.Struct, frozen=True):
@@ -171,11 +171,11 @@ class ConnectionFile(msgspec.Struct, frozen=True):
     node: str
     epoch: int
     sockets: str  # folder of the sockets on its node
+    socket_key: str  # public key that the service proves on its node's sockets
     address: str = ""  # for other machines: tcp://HOST:PORT; "": it does not listen
     server_key: str = ""  # public, in ZeroMQ's base 85
     own: OwnerEndpoint | None = None  # None: its own user can connect on its node only
     start_ticks: str = ""  # of the process, in clock ticks since the node's boot; "": not known
-    socket_key: str = ""  # public key that the service proves on its node's sockets
     takeover_s: float = 0.0  # in which a standby takes over; 0: there may be none
     standbys: tuple[str, ...] = ()  # addresses for other machines at which standbys will listen
 

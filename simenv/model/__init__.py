@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from simenv.model.program import (
-    LABELLED_FORMAT,
     MARKERS,
     MAX_CLBITS,
     MAX_MATRIX_BYTES,
@@ -13,7 +12,6 @@ from simenv.model.program import (
     NO_GATES,
     OWNERS,
     PROGRAM_FORMAT,
-    READ_FORMATS,
     Program,
     Token,
     declared_qubits,
@@ -86,10 +84,8 @@ __all__ = ["CLIENT_LIMITS", "DEPENDENCY", "FINAL_STATES", "MARKERS", "MAX_BINDIN
 __all__ += ["MAX_CLBITS", "MAX_KEEP_S", "MAX_MATRIX_BYTES", "MAX_PARENTS", "MAX_QUBITS"]
 __all__ += ["MAX_SHOTS", "MAX_TASK_NUMBER", "MAX_UNITARY_QUBITS", "MAX_VARIABLES", "NO_GATES"]
 __all__ += [
-    "LABELLED_FORMAT",
     "OWNERS",
     "PROGRAM_FORMAT",
-    "READ_FORMATS",
     "RESULT_FORMAT",
     "UNLIMITED",
 ]

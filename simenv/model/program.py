@@ -30,9 +30,7 @@ def check_printable(name: str, text: str) -> None:
         raise OptionError(f"{name} '{escaped}' has characters that cannot be printed", hint=hint)
 
 
-PROGRAM_FORMAT = 2
-LABELLED_FORMAT = 3  # of programs with labels; the others are written as before
-READ_FORMATS = (1, 2, 3)  # formats of programs that are read; a field that came later has a default
+PROGRAM_FORMAT = 1
 MAX_QUBITS = 65_535  # qubit numbers are uint16
 MAX_CLBITS = 65_535
 MAX_VARIABLES = 4096
@@ -101,11 +99,11 @@ class Program(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     conditions: bytes = b""  # int32 [tokens, 3]: postfix (Token, operand, width); END closes each
     # Unsigned, little-endian, any width; VALUE's operand.
     constants: Annotated[tuple[bytes, ...], _CONSTANTS] = ()
-    # Since format 2. Width in bits of each classical variable; 0: a Bool.
+    # Width in bits of each classical variable; 0: a Bool.
     variables: Annotated[tuple[int, ...], _TABLE] = ()
     # complex128 [2**q, 2**q], row by row, in Qiskit's order
     matrices: Annotated[tuple[bytes, ...], _TABLE] = ()
-    # Since format 3. Name of each row in a noise model of channels: the label of the operation if
+    # Name of each row in a noise model of channels: the label of the operation if
     # it has one; "": no channel acts on it; (): the names.
     labels: Annotated[tuple[Text, ...], _TABLE] = ()
 
@@ -121,13 +119,13 @@ class Program(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
 
     def packed(self) -> bytes:
         """Return the encoded program, as it is sent and stored."""
-        return _ENCODER.encode(self if self.labels else msgspec.structs.astuple(self)[:-1])
+        return _ENCODER.encode(self)
 
     @cached_property
     def structure(self) -> bytes:
         """Digest of the circuit structure, that is of all fields but the parameter values: BLAKE2b,
         16 bytes."""
-        fields = msgspec.structs.astuple(self)[: None if self.labels else -1]
+        fields = msgspec.structs.astuple(self)
         params = self.__struct_fields__.index("params")
         return digest(_ENCODER.encode(fields[:params] + fields[params + 1 :]))
 

@@ -182,7 +182,7 @@ def task_number(name: str) -> int | None:
     return number if number <= MAX_TASK_NUMBER else None
 
 
-RESULT_FORMAT = 2
+RESULT_FORMAT = 1
 
 
 class StoredArray(msgspec.Struct, frozen=True, array_like=True, gc=False):

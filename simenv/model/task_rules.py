@@ -7,8 +7,7 @@ and the allowed values.
 
 Limits of an owner of tasks, and the owner's present usage. An owner is the name of a key; "" is the
 environment's own user, who has no limits. Terms are those of Slurm's QOS limits and Kubernetes'
-ResourceQuota. An older client ignores unknown fields of a newer service, since both are encoded as
-maps.
+ResourceQuota.
 """
 
 from __future__ import annotations

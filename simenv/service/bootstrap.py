@@ -377,10 +377,10 @@ class Endpoints(msgspec.Struct, frozen=True):
         """Return the contents of the connection file."""
         server = self.server
         address, key = ("", "") if server is None else (server.address, server.public_key)
-        head = (CONNECTION_FORMAT, config.name, __version__, os.getpid(), node, epoch, str(sockets))
+        head = (CONNECTION_FORMAT, config.name, __version__, os.getpid(), node, epoch)
         takeover_s = config.leader_lease_s + START_S if config.journal else 0.0
-        tail = self.owner, start_ticks(), self.public_key, takeover_s
-        return ConnectionFile(*head, address, key, *tail)
+        ways = str(sockets), self.public_key, address, key
+        return ConnectionFile(*head, *ways, self.owner, start_ticks(), takeover_s)
 
 
 def _endpoints(

@@ -26,8 +26,7 @@ import msgspec
 
 from simenv.config import EnvironmentPaths
 from simenv.errors import ConfigError, JournalError, NotFoundError
-from simenv.model import TaskOptions, TaskSpec, task_name
-from simenv.model.task_rules import MAX_SECONDS
+from simenv.model import TaskSpec, task_name
 from simenv.scheduler.core import Route, SubmitBatch
 from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state.scheduler_state import SchedulerState
@@ -116,7 +115,7 @@ def parts(
     again for a damaged result has no entry and takes none. Raises ConfigError if they cannot run
     now."""
     submit = codec.submit(row.body)
-    terms = _limit_timeouts(submit.terms)
+    terms = submit.terms
     routes = [state.reroute(route) for route in reader.unpack_routes(row.routes)]
     share_bytes = submissions.bytes_per_task(row.body, row.count)
     account = accounts.of_stored(row.first, row.owner, routes, submit.tasks)
@@ -150,12 +149,6 @@ def queue(scheduler: Scheduler, waiting: list[Part], completions: Completions) -
             part.batch, part.specs, part.routes, part.units, part.attempts, failed_parent=parent
         )
     return sum(len(part.specs) for part in waiting)
-
-
-def _limit_timeouts(terms: TaskOptions) -> TaskOptions:
-    """Reduce timeouts to the present limit, which earlier versions did not check."""
-    queue_s, run_s = (min(t, MAX_SECONDS) for t in (terms.queue_timeout_s, terms.run_timeout_s))
-    return msgspec.structs.replace(terms, queue_timeout_s=queue_s, run_timeout_s=run_s)
 
 
 def final_tasks(journal: writer.Journal, total: int) -> bytearray:

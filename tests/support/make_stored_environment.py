@@ -1,9 +1,8 @@
 """Write the environment that tests/compatibility/test_stored_environment.py resumes.
 
-Run by the interpreter of the version whose environment is wanted, once for each release and for
-each change of what is stored (`cd9f083` was the first; the calls are of all of them):
+Run after a change of what is stored, with another number of the format:
 
-    PYTHON tests/support/make_stored_environment.py ARCHIVE.tar.xz
+    .venv/bin/python tests/support/make_stored_environment.py ARCHIVE.tar.xz
 
 It holds ended tasks (done, failed, cancelled, done by its key), a cursor, a key for other machines,
 a reservation, policies, a scaled pool, a journal that was not checkpointed, and three tasks that

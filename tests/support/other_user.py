@@ -41,7 +41,7 @@ from simenv.model.calls import CALL_FORMAT, FunctionAnswer
 from simenv.model.task import ResultData, Timing
 from simenv.wire import codec
 from simenv.wire.messages import client as m
-from simenv.wire.transport.zmq_transport import CLIENT_STREAM, WORKER_STREAM
+from simenv.wire.transport.zmq_transport import CLIENT_SOCKET, CLIENT_STREAM, WORKER_STREAM
 
 UID = 12_345
 HOST = os.uname().nodename
@@ -296,14 +296,11 @@ def answer(folder: Path, mark: Path) -> list[str]:
     impostor = Impostor(mark)
     streams = StreamImpostor(impostor)
     context = zmq.Context()
-    routers = []
-    for name, keys in (("client.sock", None), ("curve.sock", zmq.curve_keypair())):
-        router = context.socket(zmq.ROUTER)
-        router.set(zmq.LINGER, 0)
-        if keys is not None:
-            router.set(zmq.CURVE_SERVER, 1)
-            router.set(zmq.CURVE_SECRETKEY, keys[1])
-        routers.append((router, f"ipc://{folder / name}", folder / name))
+    router = context.socket(zmq.ROUTER)
+    router.set(zmq.LINGER, 0)
+    router.set(zmq.CURVE_SERVER, 1)
+    router.set(zmq.CURVE_SECRETKEY, zmq.curve_keypair()[1])
+    path = folder / CLIENT_SOCKET
     sys.stdout.write(READY)
     sys.stdout.flush()
     listening = False
@@ -315,20 +312,18 @@ def answer(folder: Path, mark: Path) -> list[str]:
                         level.mkdir()
                         level.chmod(0o755)
                 if folder.stat().st_uid == UID:
-                    for router, url, path in routers:
-                        router.bind(url)
-                        path.chmod(0o777)
+                    router.bind(f"ipc://{path}")
+                    path.chmod(0o777)
                     for name in (CLIENT_STREAM, WORKER_STREAM):
                         streams.bind(folder / name)
                     listening = True
             time.sleep(0.005)
             continue
         streams.serve()
-        for router, _, _ in routers:
-            if router.poll(10):
-                peer, body = router.recv_multipart()
-                for reply in impostor.answers(body):
-                    router.send_multipart([peer, reply])
+        if router.poll(10):
+            peer, body = router.recv_multipart()
+            for reply in impostor.answers(body):
+                router.send_multipart([peer, reply])
     context.destroy(linger=0)
     return [f"{'listened' if listening else 'kept out of'} {folder}", *impostor.told]
 

@@ -516,7 +516,7 @@ def _fitted_device(
     )
 
 
-FORMAT = 2  # 1 had bootstrap intervals of the unknowns
+FORMAT = 1
 
 
 def save(path: Path, fitted: FittedDevice) -> None:

@@ -36,7 +36,6 @@ from simenv.sandbox import confinement, private_namespaces, system_calls
 from simenv.wire.transport.zmq_transport import (
     CLIENT_SOCKET,
     CLIENT_STREAM,
-    PREVIOUS_CLIENT_SOCKET,
     WORKER_STREAM,
 )
 from simulators import catalog
@@ -267,7 +266,7 @@ def _mode_finding(path: Path) -> DoctorFinding | None:
     return None
 
 
-_SOCKETS = (PREVIOUS_CLIENT_SOCKET, CLIENT_SOCKET, CLIENT_STREAM, WORKER_STREAM)
+_SOCKETS = (CLIENT_SOCKET, CLIENT_STREAM, WORKER_STREAM)
 
 
 def folder_security() -> Iterator[DoctorFinding]:

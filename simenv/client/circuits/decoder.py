@@ -70,9 +70,9 @@ def operations(program: model.Program) -> Iterator[DecodedOperation]:
 
 def check_sizes(program: model.Program) -> None:
     """Raise ProgramError for another format, or for impossible numbers of bits."""
-    if program.format not in model.READ_FORMATS:
-        read = " and ".join(map(str, model.READ_FORMATS))
-        raise ProgramError(f"a program of format {program.format}; this reads {read}")
+    if program.format != model.PROGRAM_FORMAT:
+        text = f"a program of format {program.format}; this reads {model.PROGRAM_FORMAT}"
+        raise ProgramError(text)
     sizes = [size for _, size in program.registers]
     if min(sizes, default=0) < 0 or sum(sizes) != program.num_clbits:
         raise ProgramError(f"registers of {sizes[:9]} bits for {program.num_clbits} clbits")

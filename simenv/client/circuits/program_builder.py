@@ -22,7 +22,6 @@ import msgspec
 from simenv.client.circuits import text_checks
 from simenv.errors import LimitExceededError, ProgramError
 from simenv.model import (
-    LABELLED_FORMAT,
     MAX_CLBITS,
     MAX_MATRIX_BYTES,
     MAX_QUBITS,
@@ -144,7 +143,7 @@ class ProgramBuilder:
         rows = self._rows
         arities = [number for signature in rows for number in signature[1:4]]
         return Program(
-            LABELLED_FORMAT if self._has_labels else PROGRAM_FORMAT,
+            PROGRAM_FORMAT,
             num_qubits,
             num_clbits,
             registers,

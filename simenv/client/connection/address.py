@@ -247,17 +247,11 @@ class FileAddress:
     ) -> UnixConnection | zmq_transport.CurveConnection:
         socket_path, own = Path(file.sockets) / zmq_transport.CLIENT_SOCKET, file.own
         is_local = file.node == os.uname().nodename
-        if is_local and not file.socket_key:
-            raise NoServiceError(
-                f"the service of {file.name!r} is simenv {file.version}, which cannot prove its "
-                "identity to this client",
-                hint=f"simenv down{_option(file.name)} with that version, then simenv up",
-            )
-        if file.socket_key and files.weakness(socket_path.parent) is None:
+        if files.weakness(socket_path.parent) is None:
             stream_path = socket_path.with_name(zmq_transport.CLIENT_STREAM)
-            with suppress(NoServiceError):  # an older version, or a service that is restarting
+            with suppress(NoServiceError):  # a service that is restarting
                 return UnixConnection(stream_path, identity, file.pid if is_local else 0)
-        if file.socket_key and _is_own_socket(socket_path, must_listen=not is_local):
+        if _is_own_socket(socket_path, must_listen=not is_local):
             address = zmq_transport.endpoint(socket_path, must_exist=True)
             return zmq_transport.CurveConnection(address, file.socket_key, new_pair(), identity)
         if own is None and is_local:

@@ -23,7 +23,7 @@ import msgspec
 from simenv.errors import ConfigError, NotFoundError, QueueFullError
 from simenv.model.views import DeviceInfo
 
-FORMAT = 2
+FORMAT = 1
 PART_BYTES = 64 * 2**10  # of a row of the table of blobs, which are read part by part
 USER_JOBS = 10_000  # of one user, ended ones included
 USER_PENDING = 1_000

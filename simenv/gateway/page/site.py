@@ -125,7 +125,7 @@ def routes(gateway: Gateway) -> list[ControllerRouterHandler]:
     ) -> Response[bytes]:
         name = name.lstrip("/")
         kind, body = site.file(name)
-        # A page of an earlier version of the gateway may ask for files of its own digest.
+        # A page that was loaded before an upgrade asks for files of its own digest.
         headers = {**HEADERS, "Cache-Control": _FOREVER if digest == site.digest else "no-store"}
         return packed_response(request, body, site.packed(name), kind, headers)
 

@@ -34,8 +34,8 @@ class Grant(msgspec.Struct, frozen=True):
     rate: int = 0
     span_ns: int = 0  # time span of the rate
     bound_ns: int = 0
-    # Parts of a unit in which its tasks are counted. 1: the times of a profile, and reservations of
-    # older versions. PARTS: the times of a cost model, which price the ends of tasks, too.
+    # Parts of a unit in which its tasks are counted. 1: the times of a profile. PARTS: the times of
+    # a cost model, which price the ends of tasks, too.
     parts: int = 1
 
     @property

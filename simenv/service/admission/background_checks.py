@@ -137,8 +137,8 @@ def open_program(packed: bytes) -> model.Program:
         program = model.decode_program(packed)
     except DECODE_ERRORS as error:
         raise ProgramError(f"the program cannot be read: {error}") from error
-    if program.format not in model.READ_FORMATS:
-        read = " and ".join(map(str, model.READ_FORMATS))
-        text = f"the program has format {program.format}, this service reads {read}"
+    if program.format != model.PROGRAM_FORMAT:
+        reads = f"this service reads {model.PROGRAM_FORMAT}"
+        text = f"the program has format {program.format}, {reads}"
         raise VersionMismatchError(text, hint="client and service should be of one version")
     return program

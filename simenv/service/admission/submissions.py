@@ -279,8 +279,7 @@ class SubmitQueue:
             content = digest(codec.encode((_submitted_options(pending), message.tasks)))
         entry = self._idempotency_entry(owner, key, offset)
         if entry is not None:
-            is_same = has_own_key or entry.digest == content
-            if not is_same and entry.digest not in _earlier_formats(pending):
+            if not has_own_key and entry.digest != content:
                 text = f"the key {key!r} was used before with other content"
                 return [codec.refusal(errors.KeyConflictError(text, hint="choose another key"))]
             return messages.Accepted(message.request, entry.first, entry.count, repeated=True)
@@ -400,34 +399,6 @@ def _submitted_options(pending: PendingSubmit) -> TaskOptions:
     if pending.asked_snapshot is None:
         return terms
     return msgspec.structs.replace(terms, snapshot=pending.asked_snapshot)
-
-
-# Fields in formats of a message: before devices were added, before `after`, `parts`, `account`.
-_OPTIONS, _SPEC = 15, 6
-_OPTIONS_WITHOUT_AFTER = 22
-_OPTIONS_WITHOUT_PARTS = 23
-_OPTIONS_WITHOUT_ACCOUNT = 24
-_OPTIONS_WITHOUT_TRACE = 26
-
-
-def _earlier_formats(pending: PendingSubmit) -> list[bytes]:
-    """Return the digests under which earlier versions would have stored this message."""
-    terms, tasks = _submitted_options(pending), pending.message.tasks
-    fields = msgspec.structs.astuple(terms)
-    digests = [digest(codec.encode((fields[:_OPTIONS_WITHOUT_TRACE], tasks)))]
-    if terms.account or terms.qos:
-        return digests
-    digests.append(digest(codec.encode((fields[:_OPTIONS_WITHOUT_ACCOUNT], tasks))))
-    if terms.parts is not None:
-        return digests
-    digests.append(digest(codec.encode((fields[:_OPTIONS_WITHOUT_PARTS], tasks))))
-    if terms.after:
-        return digests
-    digests.append(digest(codec.encode((fields[:_OPTIONS_WITHOUT_AFTER], tasks))))
-    if not (terms.device or terms.noise or any(task.layout for task in tasks)):
-        specs = [msgspec.structs.astuple(task)[:_SPEC] for task in tasks]
-        digests.append(digest(codec.encode((fields[:_OPTIONS], specs))))
-    return digests
 
 
 def bytes_per_task(body: bytes, count: int) -> int:

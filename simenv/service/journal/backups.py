@@ -27,7 +27,7 @@ from simenv._version import __version__
 from simenv.config import EnvironmentPaths
 from simenv.config.model import commands_of
 from simenv.errors import DECODE_ERRORS, ConfigError, JournalError, NotFoundError, SimenvError
-from simenv.service.journal import database, maintenance, reader, wal, writer
+from simenv.service.journal import database, maintenance, reader, wal
 from simenv.service.ownership import take_lock
 from simenv.text import duration
 from simenv.wire import codec, keyfiles
@@ -307,7 +307,7 @@ def _check_absent(paths: EnvironmentPaths, name: str) -> None:
 
 def roll_back(archive: Path, paths: EnvironmentPaths) -> bool:
     """Put the files of an archive of this very environment, made when it had ended, back in their
-    places, because a later version may have converted them. Results never change: only missing ones
+    places, because a later version may have changed them. Results never change: only missing ones
     are written. The journal that is replaced stays next to it as journal.db.replaced.
 
     Returns False, and changes nothing, if tasks were accepted or have ended since and this version
@@ -432,12 +432,7 @@ def check(paths: EnvironmentPaths) -> list[str]:
     if not journal.stat().st_size:  # SQLite takes it for a new one
         return [*found, f"{journal} has no content: it was cut"]
     try:
-        with tempfile.TemporaryDirectory(dir=paths.state, prefix=".check-") as scratch:
-            source, ((number,),) = journal, _rows(journal, "pragma user_version")
-            if number != database.journal_format():  # it is converted, on trial
-                source = _snapshot(journal, Path(scratch) / journal.name)
-                writer.Journal(source, "process").close()
-            names = _read_all(source, found)
+        names = _read_all(journal, found)
     except (SimenvError, sqlite3.Error) as error:
         return [*found, f"{journal}: {error}"]
     missing = [name for name in names if not _result_path(paths, name)[1].exists()]

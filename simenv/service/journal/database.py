@@ -12,7 +12,7 @@ import errno
 import hashlib
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -106,42 +106,16 @@ class Connection(Protocol):
     def executemany(self, query: str, rows: Iterable[Any], /) -> object: ...
 
 
-def index_by_run(db: Connection) -> None:
-    """Give the index of ends a row for each run of tasks in one record, not for each task."""
-    runs = "select task, seq, task - row_number() over (partition by seq order by task) as run"
-    db.execute(
-        "insert into ended select min(task), count(*), seq"
-        f" from ({runs} from result) as each_task group by seq, run"
-    )
-    db.execute("drop table result")
-
-
-# Steps of the conversion of journals: the one of format N makes format N + 1, where the tables
-# of the present format exist. A released step never changes, and none goes back: `simenv admin
-# upgrade` puts the former files back instead. New tables and new columns at the end of a row's body
-# need no step. Each format that was released has a stored environment, see
-# tests/compatibility/test_stored_environment.py.
-MIGRATIONS: Mapping[int, Callable[[Connection], None]] = {2: index_by_run}
-OLDEST_FORMAT = 2  # of the first release
-
-
-def journal_format() -> int:
-    """Return the format that this version writes."""
-    return OLDEST_FORMAT + len(MIGRATIONS)
+# It changes with tables, or with the content of rows, that a version with another number could not
+# read. New tables, and new fields at the end of a row's body, leave it as it is.
+FORMAT = 1
 
 
 def check_format(found: int, place: object) -> None:
     """Raise JournalError unless this version can continue a journal of that format."""
-    if not OLDEST_FORMAT <= found <= journal_format():
-        formats = " to ".join(map(str, sorted({OLDEST_FORMAT, journal_format()})))
-        text = f"the journal {place} has format {found}, this build reads {formats}"
-        raise JournalError(text, hint="use the simenv version that wrote it, or a newer one")
-
-
-def migrate(db: Connection, found: int) -> None:
-    """Run the steps from a format on, within one transaction of the caller."""
-    for number in range(found, journal_format()):
-        MIGRATIONS[number](db)
+    if found != FORMAT:
+        text = f"the journal {place} has format {found}, this build reads {FORMAT}"
+        raise JournalError(text, hint="use the simenv version that wrote it")
 
 
 class Database(Protocol):
@@ -166,8 +140,8 @@ class Database(Protocol):
         """The services that wait to lead, as of the last look."""
 
     def create(self, script: str) -> None:
-        """Create the tables that are missing, and convert a journal of an older format. Raises
-        JournalError; the journal is as before then."""
+        """Create the tables that are missing. Raises JournalError; the journal is as before
+        then."""
 
     def next_epoch(self) -> int:
         """Return the number of this start of a service, and store it."""
@@ -275,13 +249,12 @@ class SqliteDatabase:
         return JournalError(text, hint=way_out_of(error, self._path))
 
     def create(self, script: str) -> None:
-        """Create the tables that are missing, and convert it."""
+        """Create the tables that are missing."""
         try:
             with self.transaction(self._level) as db:
                 for statement in filter(str.strip, script.split(";")):
                     db.execute(statement)
-                migrate(db, self._pragma("user_version") or journal_format())
-                db.execute(f"pragma user_version={journal_format()}")
+                db.execute(f"pragma user_version={FORMAT}")
         except sqlite3.Error as error:
             raise self._unusable(error) from error
 

@@ -34,11 +34,11 @@ from psycopg.types.string import StrDumper
 from simenv._version import __version__
 from simenv.errors import JournalError, SimenvError
 from simenv.service.journal.database import (
+    FORMAT,
     LeadershipLost,
     PostgresPlace,
     Standby,
     check_format,
-    journal_format,
 )
 
 BEATS = 4  # renewals of the lease in its length
@@ -162,7 +162,7 @@ def create_leader(session: Session, place: PostgresPlace) -> None:
         session.execute(
             "insert into leader select 1, 0, 0, $1::bigint, '', 0, 0, 0, 'released', '', ''"
             " where not exists (select 1 from leader)",
-            [journal_format()],
+            [FORMAT],
         )
     row = session.execute("select format from leader").fetchone()
     if row is not None:

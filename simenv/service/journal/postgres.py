@@ -25,8 +25,6 @@ from simenv.service.journal.database import (
     PostgresPlace,
     Standby,
     Statement,
-    journal_format,
-    migrate,
 )
 
 COPY_ROWS = 48  # from so many new rows of one table on, COPY is faster than a pipeline of inserts
@@ -132,20 +130,13 @@ class PostgresDatabase:
             raise
 
     def create(self, script: str) -> None:
-        """Create the tables that are missing, and convert the journal."""
+        """Create the tables that are missing."""
         statements, tables = tables_of(script)
         _tables.update(tables)
         try:
             with self._session.transaction():
-                # The row is not locked before the end: its lease is renewed meanwhile. Who takes
-                # the lead ends this session first.
-                row = self._session.execute("select format from leader").fetchone()
                 for statement in statements:
                     self._session.execute(statement)
-                migrate(self, journal_format() if row is None else row[0])
-                done = f"update leader set format = {journal_format()} where epoch = $1"
-                if not self._session.execute(done, [self._epoch]).rowcount:
-                    self._lose("another service leads the environment")
         except psycopg.Error as error:
             self.abandon()  # it leads no longer
             raise leadership.unusable(self.place, error) from error

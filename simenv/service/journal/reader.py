@@ -305,8 +305,6 @@ class Records:
 
     def seq_of(self, task: int) -> int | None:
         """Return the `first_seq` of the Completed with a task's end; None if it is not indexed."""
-        if not self.has_table("ended"):  # an older journal, which is only read
-            return self._scalar("select seq from result where task = ?", task)
         run = self.run_with(task)
         return None if run is None else run[2]
 

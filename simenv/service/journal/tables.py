@@ -5,8 +5,7 @@ Invariants: the row of a reservation, the units of its tasks and the submits and
 them are in one transaction, so that `read_reservations` returns a state that existed; the order of
 the rows of units determines whether a task holds them or is parked. A noise document is in the
 journal before, or in one commit with, the first task that names it. Each control of a device is one
-row, in the commit that precedes the answer. Older journals lack some tables; they are created
-empty.
+row, in the commit that precedes the answer.
 """
 
 from __future__ import annotations

@@ -119,7 +119,7 @@ class Log:
             if time.monotonic_ns() >= deadline_ns:
                 break
         self._walked = last
-        return queries.History(message.request, rows, last, complete, back)
+        return queries.History(message.request, rows, last, complete)
 
     def submitted(self, message: queries.GetSpec, scope: str) -> queries.Submitted | None:
         """Return the submitted options and program of one task; None if there is no such task in

@@ -124,8 +124,7 @@ class GetHistory(ClientRequest, frozen=True, tag=14):
     `since_s`: only tasks accepted at this time of day or later. `app`: only tasks of this run.
     `structure`: add the structure of each program, which takes most of the time. `before`: if not
     0, the tasks numbered below it instead, newest first. `states`: only tasks in these states;
-    empty: in any. `ended_since_s`: if not 0, only tasks that ended at this time of day or later. An
-    earlier service ignores `before`, `states` and `ended_since_s`: see `History.newest_first`.
+    empty: in any. `ended_since_s`: if not 0, only tasks that ended at this time of day or later.
     """
 
     after: Number = 0
@@ -155,7 +154,6 @@ class History(Reply, frozen=True, tag=14):
     rows: list[LogRow]
     last: int  # all tasks up to this one, or down to it, were examined
     complete: bool
-    newest_first: bool = False  # whether the service applied `GetHistory.before`
 
 
 class Submitted(Reply, frozen=True, tag=15):
@@ -177,8 +175,7 @@ class GetDevices(ClientRequest, frozen=True, tag=43):
     """Request descriptions of devices; answered by Devices. `name`: only this emulated device, also
     without a pool of it; "": every pool. `names`: the names that `device=` accepts, and no pools.
     `dates`: only the times of the device's stored calibrations; `at_s`: the calibration of one of
-    them, 0: the present one; `calibration_id`: that with this id, and its noise document. A service
-    of before ignores all five."""
+    them, 0: the present one; `calibration_id`: that with this id, and its noise document."""
 
     name: Text = ""
     names: bool = False

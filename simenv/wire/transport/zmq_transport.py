@@ -52,11 +52,7 @@ _EVENTS = (
     | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
     | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
 )
-# With CURVE, for the C library and clients of the previous version.
-CLIENT_SOCKET = "curve.sock"
-# Without it, for clients of the version before. No client of this version connects to it.
-PREVIOUS_CLIENT_SOCKET = "client.sock"
-_ZMQ_SOCKETS = ((PREVIOUS_CLIENT_SOCKET, 0), (CLIENT_SOCKET, 1))
+CLIENT_SOCKET = "curve.sock"  # for the C library
 CLIENT_STREAM, WORKER_STREAM = "direct.sock", "worker.sock"
 _STREAMS = ((CLIENT_STREAM, sockets.PeerKind.CLIENT), (WORKER_STREAM, sockets.PeerKind.WORKER))
 _NOBLOCK = int(zmq.NOBLOCK)
@@ -150,8 +146,7 @@ class ZmqListener:
         self._clients = remote
         self._remote = tuple(listener for listener in (remote, workers) if listener is not None)
         self._router, self._streams = self._open_router(keys), UnixListener()
-        for name, curve in _ZMQ_SOCKETS:
-            self._bind(name, curve)
+        self._bind()
         for name, kind in _STREAMS:
             self._streams.bind(folder / name, kind)
         routers = [listener.sockets[0] for listener in self._remote]
@@ -173,27 +168,26 @@ class ZmqListener:
 
     def _open_router(self, keys: KeyPair) -> zmq.Socket[bytes]:
         socket = self._context.socket(zmq.ROUTER)
+        socket.set(zmq.CURVE_SERVER, 1)
         socket.set(zmq.CURVE_SECRETKEY, keys.secret.encode())
+        socket.set(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES + sockets.SEALED_BYTES)
         socket.set(zmq.ROUTER_MANDATORY, 1)
         socket.set(zmq.SNDHWM, SEND_QUEUE_MESSAGES)
         socket.set(zmq.RCVHWM, SEND_QUEUE_MESSAGES)
         socket.set(zmq.LINGER, 1_000)
         return socket
 
-    def _bind(self, name: str, curve: int) -> None:
-        path, socket = self._folder / name, self._router
+    def _bind(self) -> None:
+        path = self._folder / CLIENT_SOCKET
         self._is_settled = False
-        socket.set(zmq.CURVE_SERVER, curve)  # of the next bind: earlier ones keep their options
-        socket.set(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES + sockets.SEALED_BYTES * curve)
-        socket.bind(endpoint(path))
+        self._router.bind(endpoint(path))
         path.chmod(0o600)
 
     def keep_sockets(self) -> None:
         """Set the times of the socket files to now, so that no cleaner of temporary folders removes
         them; bind those again that were removed. Raises OSError, ConfigError, zmq.ZMQError."""
-        for name, curve in _ZMQ_SOCKETS:
-            if not self._is_kept(name):
-                self._bind(name, curve)
+        if not self._is_kept(CLIENT_SOCKET):
+            self._bind()
         for name, kind in _STREAMS:
             if not self._is_kept(name):
                 self._streams.bind(self._folder / name, kind)

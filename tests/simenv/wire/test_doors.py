@@ -21,7 +21,6 @@ from simenv.wire.transport.unix_streams import SEND_QUEUE_MESSAGES, UnixConnecti
 from simenv.wire.transport.zmq_transport import (
     CLIENT_SOCKET,
     CLIENT_STREAM,
-    PREVIOUS_CLIENT_SOCKET,
     SOCKET_PATH_BYTES,
     WORKER_STREAM,
     Connection,
@@ -216,7 +215,11 @@ def stranger(zmq_house: House) -> Iterator[Callable[[int], zmq.Socket[bytes]]]:
     def make(kind: int) -> zmq.Socket[bytes]:
         socket = context.socket(kind)
         socket.set(zmq.LINGER, 0)
-        socket.connect(endpoint(zmq_house.folder / PREVIOUS_CLIENT_SOCKET))
+        keys = new_pair()
+        socket.set(zmq.CURVE_SERVERKEY, SERVER.public.encode())
+        socket.set(zmq.CURVE_PUBLICKEY, keys.public.encode())
+        socket.set(zmq.CURVE_SECRETKEY, keys.secret.encode())
+        socket.connect(endpoint(zmq_house.folder / CLIENT_SOCKET))
         sockets.append(socket)
         return socket
 
@@ -227,7 +230,7 @@ def stranger(zmq_house: House) -> Iterator[Callable[[int], zmq.Socket[bytes]]]:
 
 
 def test_listener_sockets_have_mode_0600(zmq_house: House) -> None:
-    for name in (PREVIOUS_CLIENT_SOCKET, CLIENT_SOCKET, CLIENT_STREAM, WORKER_STREAM):
+    for name in (CLIENT_SOCKET, CLIENT_STREAM, WORKER_STREAM):
         assert stat.S_IMODE((zmq_house.folder / name).stat().st_mode) == 0o600
 
 

@@ -6,7 +6,7 @@
 
 #include "internal.h"
 
-enum { RESULT_FORMAT = 2, CHUNK_BYTES = 1 << 20, MAX_WIDTH = 8192 };
+enum { RESULT_FORMAT = 1, CHUNK_BYTES = 1 << 20, MAX_WIDTH = 8192 };
 static const char *const NAMES[FIELDS] = {"outcomes", "counts", "probability_outcomes",
                                           "probabilities", "statevector", "expectations"};
 

@@ -28,7 +28,7 @@ from simenv.client import environments
 from simenv.client.client import connect
 from simenv.errors import ConfigError, JournalError
 from simenv.model import TaskState
-from simenv.service.journal import backups, database, writer
+from simenv.service.journal import backups, writer
 from simenv.service.journal.reader import AcceptedRow
 from simenv.wire import keyfiles
 
@@ -40,7 +40,6 @@ h q[0];
 cx q[0],q[1];
 measure q -> c;
 """
-STEPS = database.MIGRATIONS
 LARGE_QUBITS = 17  # whose amplitudes are a result file
 
 
@@ -435,18 +434,6 @@ def test_check_finds_damaged_keys(
     with pytest.raises(ConfigError, match="unexpected content") as caught:
         read(home / name)
     assert "copy it from a backup" in caught.value.hint
-
-
-def test_check_converts_an_older_journal_on_trial(
-    environment: live.Live, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    paths = config.EnvironmentPaths(environment.home, environment.home)
-    seen = []
-    monkeypatch.setattr(database, "MIGRATIONS", {**STEPS, 3: lambda db: seen.append(db)})
-    assert backups.check(paths) == []
-    assert len(seen) == 1
-    with closing(sqlite3.connect(paths.journal)) as db:
-        assert db.execute("pragma user_version").fetchone() == (3,)
 
 
 def test_upgrade_continues_waiting_tasks_and_keeps_two_backups_in_the_home(

@@ -1,8 +1,7 @@
 """The wire form of a program changes by a byte.
 
-The files in tests/golden are what this version writes and reads; those of each earlier format that
-is still read lie in a folder beside them, and are never written again. After a change that is
-meant, with PROGRAM_FORMAT raised, move the files there and write them anew:
+The files in tests/golden are what this version writes and reads. After a change that is meant, with
+another PROGRAM_FORMAT, write them anew:
 
     .venv/bin/python tests/simenv/client/circuits/test_golden.py --write
 """
@@ -13,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister
@@ -29,7 +27,7 @@ from qiskit.circuit.library import (
 )
 
 from simenv.client.circuits import ChannelNames, PackedCircuit, load
-from simenv.model import PROGRAM_FORMAT, READ_FORMATS, Program, decode_program
+from simenv.model import Program, decode_program
 
 FOLDER = Path(__file__).parents[3] / "golden"
 GATES = (
@@ -254,18 +252,6 @@ def test_golden_bytes_are_decoded_as_golden_program(name: str) -> None:
 
 def test_golden_files_match_list_of_programs() -> None:
     assert {path.stem for path in FOLDER.iterdir() if path.is_file()} == set(PROGRAMS)
-
-
-@pytest.mark.parametrize("path", sorted(FOLDER.glob("format*/*.bin")), ids=lambda path: path.stem)
-def test_bytes_of_earlier_format_are_decoded_as_same_program(path: Path) -> None:
-    program = decode_program(path.read_bytes())
-    outcome = json.loads(path.with_suffix(".json").read_text())
-    assert program.format == int(path.parent.name.removeprefix("format")) in READ_FORMATS
-    document = json.loads(described(program))
-    for name in outcome.keys() - {"structure", "digest"}:  # these are of this version's form
-        assert document[name] == outcome[name], name
-    again = msgspec.structs.replace(program, format=PROGRAM_FORMAT)
-    assert again == decode_program((FOLDER / path.name).read_bytes())
 
 
 def write() -> None:

@@ -27,8 +27,8 @@ from simenv.wire.transport.zmq_transport import CLIENT_SOCKET, CLIENT_STREAM, Cu
 
 
 def write(path: Path, **changes: object) -> Path:
-    file = ConnectionFile(1, "played", "0.1.0", os.getpid(), os.uname().nodename, 1, "/nowhere")
-    file = msgspec.structs.replace(file, socket_key=OWN.server_key)
+    node, key = os.uname().nodename, OWN.server_key
+    file = ConnectionFile(1, "played", "0.1.0", os.getpid(), node, 1, "/nowhere", key)
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(msgspec.json.encode(msgspec.structs.replace(file, **changes)))
     path.chmod(0o600)
@@ -130,14 +130,6 @@ def test_elapsed_time_is_formatted_with_hours_and_days(seconds: float, text: str
 
 
 OWN = OwnerEndpoint("tcp://127.0.0.1:9", *(letter * 40 for letter in "abc"))
-
-
-def test_service_no_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, listening: Path) -> None:
-    monkeypatch.setattr(address, "SERVICE", _own_title())  # we are the service
-    path = write(tmp_path / "connection.json", sockets=str(listening), socket_key="")
-    fails(NoServiceError, "cannot prove its identity", address.FileAddress(path).open, b"me")
-    write(path, sockets=str(listening))
-    assert opened(path) == "ipc"
 
 
 def test_service_on_another_node_without_listener_is_refused_with_hint(tmp_path: Path) -> None:

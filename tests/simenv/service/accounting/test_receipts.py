@@ -88,21 +88,6 @@ def test_parts_of_a_wait_add_up_to_it(ready: ServiceHarness) -> None:
     assert sum(us for _, us in stored.waits) == stored.waited_us == 31_204_000
 
 
-def test_ends_stored_without_usage_have_receipts(ready: ServiceHarness) -> None:
-    """As an earlier version wrote them: seven fields."""
-    ready.submit(spec(1))
-    ready.finish(ready.assigned())
-    record = msgspec.msgpack.decode(ready.journal.records.unverified_body(1))
-    record[4] = [each[:7] for each in record[4]]
-    record[4][0][6] = record[4][0][6][:11]  # timing without reasons of waiting
-    ready.journal._db.execute("delete from finished")
-    ready.journal.finish(1, [TaskState.DONE], msgspec.msgpack.encode(record))
-    ready.step()
-    (stored,) = receipts(ready, 1)
-    assert (stored.used, stored.units) == (Used(10, 0, 0, 0), 0.0)
-    assert stored.rank == 0
-
-
 def test_unknown_waiting_and_pruned_tasks_have_no_receipt(ready: ServiceHarness) -> None:
     ready.submit(spec(1))
     assert receipts(ready, 0, 1, 99, 2**63 - 1) == []

@@ -1,10 +1,8 @@
 """Keys that end: at a time, or some time after their rotation."""
 
-import json
 import time
 from pathlib import Path
 
-import msgspec
 import pytest
 from failing import fails
 from multi_user_harness import MultiUserHarness
@@ -160,23 +158,3 @@ def test_expired_keys_have_no_identity() -> None:
     keys = [key("ana", NOW_S), key("ben", NOW_S + 1.0), key("cleo")]
     assert {each.owner for each in identities(keys, NOW_S).values()} == {"ben", "cleo"}
     assert [has_expired(each, NOW_S) for each in keys] == [True, False, False]
-
-
-def test_key_list_of_earlier_version_is_read_and_earlier_version_reads_this_one(
-    tmp_path: Path,
-) -> None:
-    class FormerInfo(msgspec.Struct):
-        name: str
-        role: str
-        public_key: str
-        at_s: float
-
-    former = {"name": "ana", "role": "client", "public_key": "k" * 40, "at_s": 5.0}
-    path = tmp_path / "keys.json"
-    path.write_text(json.dumps({"format": 1, "keys": [former]}))
-    path.chmod(0o600)
-    assert read_keys(path) == [KeyInfo("ana", "client", "k" * 40, 5.0)]
-    write_keys(path, [key("ana", NOW_S)])
-    document = json.loads(path.read_text())
-    assert document["format"] == 1
-    assert msgspec.convert(document["keys"][0], FormerInfo).name == "ana"

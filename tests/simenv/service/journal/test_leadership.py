@@ -13,8 +13,8 @@ from waiting import until
 
 from simenv.errors import JournalError
 from simenv.model import TaskState
-from simenv.service.journal import database as journal_database, leadership, postgres
-from simenv.service.journal.database import Connection, LeadershipLost, PostgresPlace
+from simenv.service.journal import leadership, postgres
+from simenv.service.journal.database import LeadershipLost, PostgresPlace
 from simenv.service.journal.postgres import PostgresDatabase
 from simenv.service.journal.reader import AcceptedRow
 from simenv.service.journal.writer import Journal
@@ -200,36 +200,6 @@ def test_a_query_in_a_transaction_whose_connection_breaks_is_not_asked_again(
     accept(journal, 1)
     journal.commit()
     assert firsts(journal) == [1]
-
-
-def test_a_conversion_that_takes_longer_than_the_lease_is_not_taken_over(
-    place: PostgresPlace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    Journal(place, "accepted").close()
-    with leadership.connect(place) as session:
-        session.execute("update leader set format = 2")
-    begun, leads = threading.Event(), threading.Event()
-
-    def slow(db: Connection) -> None:
-        begun.set()
-        db.execute("select pg_sleep(?)", (3 * LEASE_S,))
-
-    def wait() -> None:
-        assert begun.wait(60.0)
-        if leadership.wait_to_lead(place, "", done.is_set, lambda _: ""):
-            leads.set()
-
-    done = threading.Event()
-    monkeypatch.setattr(journal_database, "MIGRATIONS", {2: slow})
-    thread = threading.Thread(target=wait)
-    thread.start()
-    try:
-        journal = Journal(place, "accepted")
-        assert not journal.database.lost
-    finally:
-        done.set()
-        thread.join()
-    assert not leads.is_set()
 
 
 def test_an_ended_leader_is_followed_at_once_and_a_stopped_environment_by_nobody(

@@ -15,7 +15,6 @@ from failing import fails
 from simenv.errors import JournalError
 from simenv.model import Event, TaskState
 from simenv.service import fault_injection
-from simenv.service.journal import database
 from simenv.service.journal.database import (
     FAILED_DISK,
     FULL_DISK,
@@ -27,7 +26,6 @@ from simenv.service.journal.reader import AcceptedRow
 from simenv.service.journal.writer import Journal
 
 DONE = TaskState.DONE
-STEPS = database.MIGRATIONS
 Place = Path | PostgresPlace
 
 
@@ -195,53 +193,6 @@ def test_a_file_of_another_format_is_refused(tmp_path: Path, number: int) -> Non
     fails(JournalError, f"format {number}", Journal, tmp_path / "k.db", "process")
 
 
-def converted(db: database.Connection) -> None:
-    db.execute("update meta set value = value + 100 where key = 'epoch'")
-
-
-def failing_halfway(db: database.Connection) -> None:
-    converted(db)
-    db.execute("select value from no_such_table")
-
-
-def test_older_journal_is_converted_once_and_the_older_version_refuses_it(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    journal = Journal(place, "accepted")
-    journal.accept(row(1, 3))
-    journal.commit()
-    with monkeypatch.context() as newer:
-        newer.setattr(database, "MIGRATIONS", {**STEPS, 3: converted, 4: converted})
-        journal = reopened(journal)
-        epoch = 202 if isinstance(place, Path) else 2  # PostgreSQL has the epoch of the leader
-        assert (journal.epoch, [r.first for r in journal.records.accepted()]) == (epoch, [1])
-        journal = reopened(journal)
-        assert journal.epoch == epoch + 1
-    if not isinstance(place, Path):
-        journal.database.abandon()
-    with pytest.raises(JournalError, match="has format 5, this build reads 2 to 3"):
-        Journal(place, "accepted")
-
-
-def test_index_of_ended_tasks_is_converted_to_runs(place: Place) -> None:
-    journal = Journal(place, "accepted")
-    db, index = journal.database.db, {5: 1, 6: 1, 7: 4, 8: 1, 9: 1, 11: 9, 12: 9}
-    db.execute("drop table ended")
-    db.execute("create table result(task integer primary key, seq int)")
-    db.executemany("insert into result values(?,?)", list(index.items()))
-    journal.commit()
-    is_file = isinstance(place, Path)
-    db.execute("pragma user_version=2" if is_file else "update leader set format = 2")
-    journal = reopened(journal)
-    runs = sorted(journal.records.indexed_runs())
-    assert runs == [(5, 2), (7, 1), (8, 2), (11, 2)]
-    assert {task: journal.records.seq_of(task) for task in range(4, 14)} == {
-        task: index.get(task) for task in range(4, 14)
-    }
-    assert list(journal.records.tasks_at(1)) == [5, 6, 8, 9]
-    assert not journal.database.has_table("result")
-
-
 def test_a_good_journal_that_cannot_be_opened_is_not_to_be_moved_away(tmp_path: Path) -> None:
     """As on a file system that is read-only, also for root."""
     folder = tmp_path / "taken"
@@ -251,19 +202,6 @@ def test_a_good_journal_that_cannot_be_opened_is_not_to_be_moved_away(tmp_path: 
     (tmp_path / "damaged").write_bytes(b"no database" * 1000)
     error = fails(JournalError, "cannot be opened", Journal, tmp_path / "damaged", "accepted")
     assert "is it damaged? move it away" in (error.hint or "")
-
-
-def test_failed_conversion_leaves_the_journal_as_it_was(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    journal = Journal(place, "accepted")
-    with monkeypatch.context() as newer:
-        newer.setattr(database, "MIGRATIONS", {**STEPS, 3: converted, 4: failing_halfway})
-        with pytest.raises(JournalError, match="cannot be opened"):
-            reopened(journal)
-    again = Journal(place, "accepted")
-    assert again.epoch == (2 if isinstance(place, Path) else 3)
-    assert again.records.meta("epoch") == again.epoch
 
 
 def sqlite_error(code: int) -> sqlite3.Error:

@@ -140,23 +140,6 @@ def test_reconnected_peer_trusts_no_impostor(impostor: str, tmp_path: Path) -> N
     assert not any(SECRET in part for part in received)
 
 
-def test_client_of_previous_version_is_served_without_keys(tmp_path: Path) -> None:
-    with (
-        closing(zmq_transport.ZmqListener(tmp_path, SERVER)) as listener,
-        zmq.Context() as context,
-        context.socket(zmq.DEALER) as client,
-    ):
-        client.connect(zmq_transport.endpoint(tmp_path / zmq_transport.PREVIOUS_CLIENT_SOCKET))
-        client.send(b"question")
-        assert listener.wait(PATIENCE_S)
-        received = listener.receive()
-        assert received[0] is PeerKind.CLIENT
-        assert received[2:] == (b"question", LOCAL)
-        assert listener.send(PeerKind.CLIENT, received[1], b"answer")
-        assert client.poll(1000 * PATIENCE_S)
-        assert client.recv() == b"answer"
-
-
 def test_a_name_of_a_remote_peer_is_not_heard(tmp_path: Path) -> None:
     with (
         closing(zmq_transport.ZmqListener(tmp_path, SERVER)) as listener,

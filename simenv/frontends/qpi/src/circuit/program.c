@@ -5,7 +5,7 @@
 
 #include "internal.h"
 
-enum { PROGRAM_FORMAT = 2, MAX_ROWS = 65535, MAX_OPERATIONS = 1000000, MAX_OPERANDS = 1 << 23 };
+enum { PROGRAM_FORMAT = 1, MAX_ROWS = 65535, MAX_OPERATIONS = 1000000, MAX_OPERANDS = 1 << 23 };
 
 /* One kind of operation: its name, padded with zeros, and how many bits and angles it takes. */
 typedef struct Row {
@@ -104,7 +104,7 @@ int qpi_pack_program(qpi_circuit *circuit)
     const Row *rows = (const Row *)(const void *)circuit->names.data;
     size_t count = circuit->names.used / sizeof *rows;
     Buffer arities = {0};
-    qpi_put_array(to, 16);
+    qpi_put_array(to, 17);
     qpi_put_uint(to, PROGRAM_FORMAT);
     qpi_put_uint(to, circuit->qubits);
     qpi_put_uint(to, circuit->clbits);
@@ -126,6 +126,7 @@ int qpi_pack_program(qpi_circuit *circuit)
     qpi_put_array(to, 0);       /* constants */
     qpi_put_array(to, 0);       /* variables */
     qpi_put_array(to, 0);       /* matrices */
+    qpi_put_array(to, 0);       /* labels */
     to->failed |= arities.failed | circuit->registers.failed;
     qpi_buffer_free(&arities);
     return to->failed ? qpi_fail_memory() : QPI_OK;

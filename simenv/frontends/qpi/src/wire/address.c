@@ -121,8 +121,8 @@ static int read_own(const char *path, const char *text, Address *address)
     char here[256] = "", folder[PATH_BYTES], near[PATH_BYTES], number[32];
     gethostname(here, sizeof here - 1);
     char key[KEY_BYTES] = "";
-    qpi_json_get(text, NULL, "socket_key", key, sizeof key);
-    if (!qpi_json_get(text, NULL, "sockets", folder, sizeof folder)
+    if (!qpi_json_get(text, NULL, "socket_key", key, sizeof key)
+        || !qpi_json_get(text, NULL, "sockets", folder, sizeof folder)
         || !qpi_json_get(text, NULL, "node", address->node, sizeof address->node)
         || !qpi_json_get(text, NULL, "pid", number, sizeof number)
         || snprintf(near, sizeof near, "%s/curve.sock", folder) >= (int)sizeof near)
@@ -130,11 +130,7 @@ static int read_own(const char *path, const char *text, Address *address)
     int is_here = !strcmp(here, address->node);
     qpi_json_get(text, NULL, "start_ticks", address->start_ticks, sizeof address->start_ticks);
     address->pid = is_here ? strtol(number, NULL, 10) : 0;
-    if (is_here && !*key)
-        return qpi_fail(QPI_NO_SERVICE, "simenv down with that version, then simenv up",
-                        "the service of %s is of an older simenv, which cannot prove its identity "
-                        "to this client", address->name);
-    if (*key && is_own_socket(folder, near, !is_here)) {
+    if (is_own_socket(folder, near, !is_here)) {
         if (snprintf(address->endpoint, PATH_BYTES, "ipc://%s", near) >= PATH_BYTES)
             return qpi_fail(QPI_LIMIT, NULL, "the socket path %.100s... is too long", near);
         memcpy(address->server_key, key, sizeof key);
