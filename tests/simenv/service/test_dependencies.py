@@ -18,7 +18,6 @@ from simenv.wire.messages import client as m
 from simenv.wire.messages.client import STATES
 from simulators.catalog import builtin_card, state_bytes
 from simulators.catalog.costs import CostQuery
-from simulators.engine import OUTPUTS
 
 BOOM = codec.encode(m.Failure("engine", "boom", "", "node", ""))
 
@@ -126,18 +125,6 @@ def test_parents_are_part_of_the_content_of_a_key(bench: ServiceHarness) -> None
     assert after(bench, first, key="once") == child
     assert refused(bench, second, key="once").code == "key_conflict"
     assert refused(bench, key="once").code == "key_conflict"
-
-
-@pytest.mark.parametrize("count", [22, 23])  # before there were dependencies, and parts
-def test_keys_of_earlier_versions_are_recognized(bench: ServiceHarness, count: int) -> None:
-    task = after(bench, key="old")
-    entry = bench.loop.submit_queue._recent["", "old", 0]
-    fields = msgspec.structs.astuple(model.TaskOptions())[:count]  # as they were
-    stored = model.digest(codec.encode((fields, [spec()])))
-    assert stored != entry.digest
-    bench.loop.submit_queue._recent["", "old", 0] = msgspec.structs.replace(entry, digest=stored)
-    assert after(bench, key="old") == task
-    assert refused(bench, task, key="old").code == "key_conflict"
 
 
 def test_restart_keeps_children_waiting_and_runs_those_of_done(bench: ServiceHarness) -> None:
@@ -277,10 +264,3 @@ def test_restart_keeps_the_strings(bench: ServiceHarness) -> None:
     bodies = iter(lambda: worker.receive(0.0), None)
     chunks = [each for each in map(codec.to_worker, bodies) if isinstance(each, m.AssignChunk)]
     assert [each.bit_strings for chunk in chunks for each in chunk.terms] == [("00", "11")]
-
-
-def test_old_service_refuses_it(bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An earlier version knows the other outputs, and ignores no part of the options."""
-    monkeypatch.setattr(model.task_rules, "OUTPUTS", OUTPUTS[:-1])
-    monkeypatch.setattr(model.task_rules, "check_bit_strings", lambda *_: None)
-    assert refusal(bench, "one", "00")[1] == "output 'amplitudes' is not known"
