@@ -41,9 +41,13 @@ class AsyncChild:
         loop, process = asyncio.get_running_loop(), start(argv, environ, log)
         reader = asyncio.StreamReader(_BUFFER_BYTES)
         protocol = asyncio.StreamReaderProtocol(reader)
-        source, _ = await loop.connect_read_pipe(lambda: protocol, process.stdout)
         flow = asyncio.StreamReaderProtocol(asyncio.StreamReader())  # of the other direction alone
-        sink, _ = await loop.connect_write_pipe(lambda: flow, process.stdin)
+        try:
+            source, _ = await loop.connect_read_pipe(lambda: protocol, process.stdout)
+            sink, _ = await loop.connect_write_pipe(lambda: flow, process.stdin)
+        except BaseException:
+            process.kill()
+            raise
         writer = asyncio.StreamWriter(sink, flow, None, loop)
         return cls(process, reader, source, writer, most_bytes)
 
