@@ -216,7 +216,7 @@ def shape_of(key: bytes) -> ProgramShape:
     first = fields.index(_TAIL_FIELDS[0])
     last = first + len(_TAIL_FIELDS)
     encode = msgspec.msgpack.encode
-    suffix = b"".join([encode(getattr(blank, field)) for field in fields[last:-1]])  # no labels
+    suffix = b"".join([encode(getattr(blank, field)) for field in fields[last:]])
     tail = encode(b"") * len(_TAIL_FIELDS)
     return ProgramShape(
         blank.packed().removesuffix(tail + suffix), suffix, num_qubits, blank.measures
