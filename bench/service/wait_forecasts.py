@@ -43,8 +43,7 @@ from simenv.model.accounts import Account, AccountTree, Billing
 from simenv.scheduler import core
 from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state.scheduler_state import SchedulerState
-from simenv.scheduler.views.expected_starts import REFRESH_NS, ExpectedStarts
-from simenv.service.queries.handlers import START_STEPS
+from simenv.scheduler.forecast.expected_starts import REFRESH_NS, ExpectedStarts
 from simenv.wire.messages.client import STATES, AttemptResult
 
 SECOND = 1_000_000_000
@@ -184,12 +183,9 @@ def foretold_waits(
 
 
 def answer(starts: ExpectedStarts, now_ns: int, owner: str, newest: int = 0) -> None:
-    """Simulate for as long as the service does before it answers."""
-    for step in itertools.count():
-        if starts.refresh(now_ns, owner, newest):
-            return
-        if step >= START_STEPS and starts.is_usable(now_ns, newest):
-            return
+    """Simulate if the service would wait for that; else it answers by older starts."""
+    if not starts.is_usable(now_ns, newest):
+        starts.refresh(now_ns, owner, newest)
 
 
 def asked_before(rng: Any, at_ns: int, user: str) -> tuple[int, str]:

@@ -390,6 +390,11 @@ class Estimator:
         self.changed: set[tuple[str, int]] = set()  # since `take_changes`
         self.kernels_compiled = True  # all of them; False: tasks may compile some
 
+    def copy(self) -> Estimator:
+        result = Estimator()
+        result._learned, result.kernels_compiled = self._learned.copy(), self.kernels_compiled
+        return result
+
     def cost_us(self, route: Route, spec: TaskSpec) -> float:
         """Return the expected time of a task in microseconds: on one slot, or on its paced device
         if that is longer."""

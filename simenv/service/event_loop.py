@@ -200,7 +200,7 @@ class EventLoop(ServiceComponents):
             return 0.0
         if self.reservation_commands.busy and not self.store_error:
             return 0.0
-        if is_checking or self.result_requests.is_urgent:
+        if is_checking or self.result_requests.is_urgent or self.reservation_commands.deferred:
             return BACKGROUND_POLL_S
         if has_queries and query_queue.holds:
             return RECHECK_NS / 1e9
@@ -513,6 +513,7 @@ class EventLoop(ServiceComponents):
             lost = True
         self._accept_answers.close()
         self.result_requests.stop()
+        self.forecasts.stop()
         for part in (self.checkpointer, self.backup):
             if part is not None:
                 part.stop()

@@ -11,7 +11,7 @@ import msgspec
 from simenv.config import Config
 from simenv.model import TaskState, WorkerState
 from simenv.scheduler.scheduler import Scheduler
-from simenv.scheduler.views.expected_starts import ExpectedStarts
+from simenv.scheduler.forecast.expected_starts import ExpectedStarts
 from simenv.service.accounting.usage import UsageLedger
 from simenv.service.admission.submissions import SubmitQueue
 from simenv.service.control.accepted_keys import KeyCommands
@@ -25,6 +25,7 @@ from simenv.service.internal_errors import InternalErrors
 from simenv.service.journal import maintenance, tables, writer
 from simenv.service.ownership import ConnectionFileLease
 from simenv.service.queries.devices import DeviceRecords
+from simenv.service.queries.forecast_thread import ForecastThread
 from simenv.service.results.completions import Completions
 from simenv.service.telemetry.counters import DurationBuckets
 from simenv.service.telemetry.recorder import TelemetryRecorder
@@ -75,7 +76,9 @@ class ServiceComponents:
     def __post_init__(self) -> None:
         scheduler, journal, devices = self.scheduler, self.journal, self.devices
         self.state = scheduler.state
-        self.starts = ExpectedStarts(self.state)
+        self.internal_errors = InternalErrors()
+        self.forecasts = ForecastThread()
+        self.starts = ExpectedStarts(self.state, self.forecasts.run, self._forecast_failed)
         self.starts.restore(tables.WAIT_ERRORS.read(journal.records))
         self.started_ns = time.monotonic_ns()
         self.pass_times = PassTimes()
@@ -103,11 +106,14 @@ class ServiceComponents:
         self.calendar = CalendarCommands(scheduler, self.accounts, journal, self.audit)
         kept, has_users = self.result_requests.bytes_of, self.config.identity.has_users
         self.owners = Owners(self.config.limits, scheduler, journal, kept, has_users=has_users)
-        self.internal_errors = InternalErrors()
         self.usage = self.completions.usage = UsageLedger(journal, self.state)
         self.accounts.budgets.spent_units = self.usage.month_units
         self.submit_queue.reserve = self.result_requests.reserve
         self.submit_queue.disk_refusal = self.result_requests.disk_refusal
+
+    def _forecast_failed(self, error: BaseException) -> None:
+        if isinstance(error, Exception):
+            self.internal_errors.record(error, "a forecast of starts")
 
     def drain(self, *, now: bool) -> None:
         """Let running tasks end, keep waiting tasks, then stop; `now`: queue running ones again."""

@@ -156,15 +156,6 @@ def _lacks(
     return _spare(state, planned, pool, now_ns) < slots
 
 
-def spare(
-    state: scheduler_state.SchedulerState, planned: PlannedReservation, now_ns: int
-) -> tuple[int, int]:
-    """Return how many slots, and workers of its pool, tasks may hold at the begin of a reservation
-    in addition to those that they hold already."""
-    reserved = state.pools[planned.pool]
-    return _spare(state, planned, reserved, now_ns), _spare_workers(state, planned, now_ns)
-
-
 def _spare_workers(
     state: scheduler_state.SchedulerState, planned: PlannedReservation, now_ns: int
 ) -> int:

@@ -321,9 +321,6 @@ def _end_run(
         state, record, slots, timing.run_us, timing.device_ns, record.prepaid or (0, 0)
     )
     state.fair_share.charge(record.batch.association, units)
-    if record.prepaid is None:
-        queue = state.pools[record.route.pool].queue
-        queue.note_used(queue.units(record), units)
     return core.TaskEnded(
         *(record, TaskState.DONE, slots, timing, core.HELD_RESULT), used=used, units=units
     )

@@ -209,7 +209,7 @@ def tasks_finished(
             or has_paid is not had_paid
         ):
             if batch is not None and count:
-                state.charge_ended(pool, batch, count, cost_us, charged, is_prepaid=is_prepaid)
+                state.charge_ended(pool, batch, count, cost_us, charged)
             batch, route, sent_ns, had_paid = record.batch, record.route, record.sent_ns, has_paid
             count, cost_us, charged = 0, 0.0, 0.0
             meter = state.meter(record, slots)
@@ -263,7 +263,7 @@ def tasks_finished(
     worker.held_us = held_us
     pool.assigned -= num_held - len(held)
     if batch is not None and count:
-        state.charge_ended(pool, batch, count, cost_us, charged, is_prepaid=is_prepaid)
+        state.charge_ended(pool, batch, count, cost_us, charged)
     devices.requeue_interrupted(state, interrupted)
     state.finalize_many(ended, states)
     worker.tasks += len(endings)

@@ -136,11 +136,6 @@ class FairShare:
             self.changes += 1
             self._fall(*self._paths)  # entries of heaps are of the old base
 
-    def growth_in(self, after_us: float) -> float:
-        """Return how much more usage counts that is added so much later, as what was added before
-        has decayed."""
-        return math.exp2(min(after_us * 1e3 / self._half_life_ns, 100.0))
-
     def _growth_at(self, now_ns: int) -> float:
         return math.exp2((now_ns - self._base_ns) / self._half_life_ns)
 
@@ -214,9 +209,8 @@ class FairShare:
 
     def copy(self) -> FairShare:
         copy = FairShare.__new__(FairShare)
-        vars(copy).update(vars(self))
-        copy._sums, copy._pending = dict(self._sums), dict(self._pending)
-        copy._running, copy.ratios, copy.fell = dict(self._running), dict(self.ratios), []
+        for name, value in vars(self).items():
+            vars(copy)[name] = value.copy() if isinstance(value, dict | set | list) else value
         return copy
 
     # --- what is shown and stored ----------------------------------------------------------------

@@ -8,10 +8,11 @@ front of its lane. Removal is lazy: the entry of a cancelled task is skipped whe
 
 from __future__ import annotations
 
+import copy
 import heapq
 import math
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import chain, islice, zip_longest
 
 import msgspec
@@ -27,7 +28,6 @@ MAX_STALE = 1_000
 MAX_STALE_BYTES = 64 * 2**20  # of programs of tasks that have ended
 SWEPT_BYTES = 64  # of them for each waiting task, all of which a sweep goes through
 _MAX_RUN = 128  # tasks compared at a time if several lanes have tasks
-USED_KEPT = 0.99  # weight of what was learned from earlier tasks
 ARRIVALS_NS = 3 * 3_600_000_000_000  # for which arrivals count, with decreasing weight
 PRIOR_NS = 600_000_000_000  # time without arrivals that is assumed before the first
 KNOWN_NS = 600_000_000_000  # nothing is expected of an association that came later than this
@@ -73,7 +73,6 @@ class PoolQueue:
         self.order = order
         self.fair_share = FairShare()  # replaced by the one of all queues together
         self.rate = 1e-6  # billing units of a microsecond of expected work
-        self._expected_units = self._used_units = 0.0  # of ended tasks, the last ones most
         # Cached: read often, nearly always True.
         self._plain = order.takes_turns
         self._is_shared = order.policy == "fair_share"
@@ -88,6 +87,7 @@ class PoolQueue:
         # By reservation and association: an owner may submit for several accounts.
         self._dedicated: dict[int, dict[str, queueing_lanes.Lanes]] = {}
         self.count = 0  # live entries
+        self.instant = 0  # of these, tasks of no length, whose start a forecast asks for
         self._stale = self._stale_bytes = 0  # entries of tasks that have ended, and their programs
 
     @property
@@ -98,7 +98,8 @@ class PoolQueue:
         return max(0.0, total_us) if self.count else 0.0
 
     def __len__(self) -> int:
-        return self.count
+        count, instant = self.count, self.instant
+        return max(count - instant, 1) if instant and count else count
 
     def append(self, records: list[TaskRecord]) -> None:
         """Add newly accepted tasks of one message, in order."""
@@ -170,17 +171,6 @@ class PoolQueue:
     def units(self, record: TaskRecord) -> float:
         """Return the billing units that a task is expected to use."""
         return record.cost_us * self.rate * record.batch.usage_factor
-
-    def note_used(self, expected: float, used: float) -> None:
-        """Learn from ended tasks what part of their expected billing units tasks use."""
-        self._expected_units = USED_KEPT * self._expected_units + expected
-        self._used_units = USED_KEPT * self._used_units + used
-
-    @property
-    def used_part(self) -> float:
-        """What tasks typically use of their expected billing units. On a paced device these are of
-        its time, of which the simulation takes a part."""
-        return self._used_units / self._expected_units if self._expected_units > 0.0 else 1.0
 
     def head(self, allow_long: bool = True, reservation: int = 0) -> TaskRecord | None:
         """Return the next task, which stays in the queue until `pop`. `reservation`: from the lanes
@@ -483,24 +473,55 @@ class PoolQueue:
             for leaf, each in lanes.items()
         }
 
-    def each_in_order(self) -> Iterator[TaskRecord]:
-        """Yield waiting tasks as iteration does, but one association after the other."""
-        return chain(*self._by_association().values(), self._others())
-
-    def copy(self, max_tasks: int) -> PoolQueue:
-        """Return a copy whose order can be read while this queue changes, with at least the first
-        `max_tasks` tasks. The tasks are not copied."""
+    def copy(self, fair_share: FairShare, max_tasks: int) -> PoolQueue:
+        """Return a copy that orders by `fair_share`, with at least the first `max_tasks` tasks. The
+        tasks are the same: see `own_tasks`."""
         result = PoolQueue(self.order)
-        result.fair_share, result.rate = self.fair_share.copy(), self.rate
-        result._shares = result.fair_share if self._is_shared else self._shares.copy()
+        result.fair_share, result.rate = fair_share, self.rate
+        result._shares = fair_share if self._is_shared else self._shares.copy()
+        result.arrivals = {leaf: copy.copy(each) for leaf, each in self.arrivals.items()}
         result._lanes = {key: lanes.copy(max_tasks) for key, lanes in self._lanes.items()}
         result._dedicated = {
             number: {leaf: lanes.copy(max_tasks) for leaf, lanes in each.items()}
             for number, each in self._dedicated.items()
         }
         result.held_back, result.count = self.held_back, self.count
-        result._renew_heads()
         return result
+
+    def own_tasks(
+        self,
+        copy_of: Callable[[TaskRecord], TaskRecord],
+        max_tasks: int,
+        pause: Callable[[], object],
+    ) -> None:
+        """Replace the tasks of a copied queue by copies of them, of the first `max_tasks` alone.
+        Those that have left the queue since are left out. `pause` is called often."""
+        chosen: Collection[int] | None = None
+        if self.count > max_tasks:
+            chosen = {record.number for record in islice(self, max_tasks)}
+        self.count, self._waiting = 0, {}
+        seen = set[int]()
+        for lanes in self._all():
+            lanes.small_us = lanes.large_us = 0.0
+            for lane in lanes.all():
+                own = list[TaskRecord]()
+                for record in lane:
+                    number = record.number
+                    if record.phase != WAITING or number in seen:
+                        continue
+                    if chosen is not None and number not in chosen:
+                        continue
+                    seen.add(number)
+                    if not len(seen) % _MAX_RUN:
+                        pause()
+                    own.append(copy_of(record))
+                    lanes.count_in(record.cost_us)
+                    leaf = record.batch.association
+                    self._waiting[leaf] = self._waiting.get(leaf, 0) + 1
+                lane.clear()
+                lane.extend(own)
+        self.count = len(seen)
+        self._renew_heads()
 
     def dedicated_to(self, record: TaskRecord) -> int:
         """Return the reservation whose dedicated workers a task waits for; 0: none."""

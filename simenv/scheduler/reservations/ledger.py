@@ -64,6 +64,16 @@ class ReservationLedger:
         self._requests: dict[tuple[str, str], int] = {}  # live ones, by owner and request id
         self._next_ns = NEVER_NS  # next expiry or removal
 
+    def copy_without_parked(self) -> ReservationLedger:
+        """Return a copy in which no task waits for units."""
+        result = ReservationLedger()
+        result.next_id, result.times, result._next_ns = self.next_id, self.times, self._next_ns
+        result.devices, result._requests = self.devices.copy(), self._requests.copy()
+        result.all = {number: each.copy_without_parked() for number, each in self.all.items()}
+        result.live = {number: result.all[number] for number in self.live}
+        result.by_task = {n: each for each in result.all.values() for n in each.holds}
+        return result
+
     def terms(self, device: str) -> policies.DeviceTerms:
         """Return the terms of a device: as they were set, else the default terms with a modelled
         unit."""

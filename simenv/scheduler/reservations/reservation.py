@@ -8,6 +8,7 @@ tasks.
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections import Counter, OrderedDict
 
@@ -90,6 +91,12 @@ class ReservationEntry:
         # By task, with its estimate, in order. There may be very many, so no method scans all.
         self.parked: OrderedDict[int, tuple[TaskRecord, int]] = OrderedDict()
         self.parked_in: Counter[str] = Counter()  # by pool
+
+    def copy_without_parked(self) -> ReservationEntry:
+        """Return a copy without the tasks that wait for its units."""
+        result = ReservationEntry(self.grant, self.progress)
+        result.held, result.holds = self.held, self.holds.copy()
+        return result
 
     @property
     def progress(self) -> Progress:
@@ -317,6 +324,12 @@ class DedicatedWorkers:
     def __init__(self) -> None:
         self.all: dict[int, DedicatedWorker] = {}  # by reservation
         self.requests: dict[str, DedicatedWorker] = {}  # by pool
+
+    def copy(self) -> DedicatedWorkers:
+        result = DedicatedWorkers()
+        result.all = {number: copy.copy(each) for number, each in self.all.items()}
+        result.requests = {pool: copy.copy(each) for pool, each in self.requests.items()}
+        return result
 
     def __bool__(self) -> bool:
         return bool(self.all or self.requests)

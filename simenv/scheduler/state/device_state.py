@@ -11,6 +11,7 @@ them to wall-clock times.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 
 import msgspec
@@ -70,6 +71,12 @@ class PacedDevice:
         self.waiting: set[int] = set()  # tasks of runs that must be sent again
         self.free_ns = 0  # end of the last run
         self._over_ns = 0  # end of the last completed run
+
+    def copy(self) -> PacedDevice:
+        result = PacedDevice(self.lookahead_ns)
+        result.runs = {number: copy.copy(run) for number, run in self.runs.items()}
+        result.waiting, result.free_ns, result._over_ns = {*self.waiting}, self.free_ns, self._over_ns
+        return result
 
     def reserve(self, record: TaskRecord, length_ns: int, now_ns: int) -> None:
         """Add a run at the end; the run that a task of a lost worker already has stays."""
@@ -146,6 +153,16 @@ class PacedDevices:
         self.is_forced = False  # the changes must be on disk before a client sees them
         self.stored: dict[int, StoredRun] = {}  # all runs by task, with those in `changes`
         self._places = 0
+
+    def copy(self) -> PacedDevices:
+        """Return a copy with runs of its own, which refer to the same tasks."""
+        result = PacedDevices()
+        result.all = {name: device.copy() for name, device in self.all.items()}
+        own = {number: device for device in result.all.values() for number in device.runs}
+        result.held = {number: own[number] for number in self.held}
+        result.stored, result._places = self.stored.copy(), self._places
+        result.offset_ns, result.now_ns = self.offset_ns, self.now_ns
+        return result
 
     def __bool__(self) -> bool:
         return bool(self.all)
@@ -237,6 +254,13 @@ class DeviceControls:
         self.has_accounts = False  # then `fair_share` is the default policy
         self.wall_ns = 0  # of the last tick
         self._assignable_tasks: dict[str, int] = {}  # tasks that may still be assigned, by device
+
+    def copy(self) -> DeviceControls:
+        result = DeviceControls()
+        vars(result).update(vars(self))
+        result.all, result.changes = self.all.copy(), {}
+        result._assignable_tasks = self._assignable_tasks.copy()
+        return result
 
     def of(self, device: str) -> DeviceControl:
         return self.all.get(device, _DEFAULT)

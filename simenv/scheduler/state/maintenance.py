@@ -53,6 +53,13 @@ class Calendar:
         self.offset_ns = 0  # from a monotonic time to the wall clock
         self._changes: dict[int, CalendarEntry | None] = {}
 
+    def copy_reservations(self) -> Calendar:
+        """Return a calendar with the planned reservations, without maintenance."""
+        result = Calendar()
+        result.entries = {n: each for n, each in self.entries.items() if each.ask is not None}
+        result.planned, result.offset_ns = self.planned, self.offset_ns
+        return result
+
     def restore(self, entries: Iterable[CalendarEntry], next_id: int) -> None:
         """Continue with the stored entries of an earlier service."""
         self.entries = {entry.id: entry for entry in entries}

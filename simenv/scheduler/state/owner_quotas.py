@@ -35,6 +35,13 @@ class Quotas:
         self.slot_limits: dict[str, SlotLimits] = {}
         self.limited: dict[str, tuple[int, set[str]]] = {}  # (limit, associations) by node
 
+    def copy(self) -> Quotas:
+        result = Quotas()
+        vars(result).update(vars(self))
+        result.slot_limits = self.slot_limits.copy()
+        result.limited = {node: (most, {*of}) for node, (most, of) in self.limited.items()}
+        return result
+
     def set(self, table: Mapping[str, model.OwnerLimits], default: model.OwnerLimits) -> None:
         """Replace the table."""
         self._of, self._default = table, default

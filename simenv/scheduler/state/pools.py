@@ -18,9 +18,10 @@ lost is taken back, since the launcher's loss is its likely cause, and so is a q
 
 from __future__ import annotations
 
+import copy
 import enum
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 
 import msgspec
@@ -39,6 +40,7 @@ from simenv.scheduler.core import (
     nodes_of,
     rank_gpus,
 )
+from simenv.scheduler.queueing.fair_share import FairShare
 from simenv.scheduler.queueing.lanes import LONG_US
 from simenv.scheduler.queueing.queue import PoolQueue
 
@@ -98,6 +100,12 @@ class NodeState(msgspec.Struct, eq=False):
     used_bytes: int = 0  # memory in use
     job: NodeJob | None = None  # by which it comes; None: it is of the allocation
     workers: dict[str, Worker] = msgspec.field(default_factory=dict)  # with ranks here, by name
+
+    def copy(self) -> NodeState:
+        """Return a copy without workers."""
+        result = copy.copy(self)
+        result.free_gpus, result.workers, result.job = [*self.free_gpus], {}, copy.copy(self.job)
+        return result
 
     @property
     def is_up(self) -> bool:
@@ -221,6 +229,16 @@ class NodeTable:
         self._of_jobs: dict[str, list[NodeState]] = {}  # by pool; a node never changes it
         for host in self.hosts.values():
             self._of_jobs.setdefault(host.node.pool, []).append(host)
+
+    def copy(self) -> NodeTable:
+        """Return a copy whose nodes have no workers."""
+        result = copy.copy(self)
+        result.hosts = {name: host.copy() for name, host in self.hosts.items()}
+        result._of_jobs = {
+            pool: [result.hosts[host.node.name] for host in hosts]
+            for pool, hosts in self._of_jobs.items()
+        }
+        return result
 
     def up(self) -> list[NodeState]:
         return [host for host in self.hosts.values() if host.is_up]
@@ -367,6 +385,17 @@ class Worker(msgspec.Struct, eq=False):
     account: str | None = None  # that it serves, see `account_isolation`; None: none yet
     serving_since_ns: int = 0
 
+    def copy(self, hosts: Mapping[str, NodeState]) -> Worker:
+        """Return a copy on copied nodes, which holds the same tasks."""
+        result = copy.copy(self)
+        result.host = hosts[self.host.node.name]
+        result.host_ranks = tuple((hosts[host.node.name], ranks) for host, ranks in self.host_ranks)
+        for host, _ in result.host_ranks:
+            host.workers[self.name] = result
+        result.kinds, result.held = {*self.kinds}, self.held.copy()
+        result.newest_of, result.skipped = self.newest_of.copy(), {}
+        return result
+
     def progress_of(self, task: int) -> ProgressInfo | None:
         """Return the progress of a task; None if the last heartbeat was of another one."""
         return self.progress if self.progress_task == task else None
@@ -434,6 +463,13 @@ class Meter(dict[tuple[int, int], tuple[Used, float]]):
         return result
 
 
+# Attributes of a `Pool` that a copy has made anew.
+_OWN = (
+    *("meters", "workers", "starting_workers", "idle_workers", "busy_workers", "draining_workers"),
+    *("_by_state", "leaving_workers", "dedicated", "open_workers"),
+)
+
+
 class Pool:
     """Workers of one kind and the tasks that wait for them."""
 
@@ -482,6 +518,26 @@ class Pool:
         # Of a pool whose nodes come by jobs.
         self.job_start_ns = FIRST_JOB_NS  # typical time from a submission until the node joins
         self.late_until_ns = 0  # latest end of a job for which a task was set aside; 0: none was
+
+    def copy(
+        self, hosts: Mapping[str, NodeState], fair_share: FairShare, max_tasks: int
+    ) -> Pool:
+        """Return a copy whose workers are on copied nodes, with a copy of the queue, see
+        `PoolQueue.copy`."""
+        result = Pool(self.spec, self.base)
+        own = vars(result)
+        own.update({name: each for name, each in vars(self).items() if name not in _OWN})
+        result.small, result.large = copy.copy(self.small), copy.copy(self.large)
+        result.queue = self.queue.copy(fair_share, max_tasks)
+        result.starts, result._failed_ns = self.starts.copy(), self._failed_ns.copy()
+        for worker in self.workers.values():
+            result.add(worker.copy(hosts))
+        workers = result.workers
+        result.leaving_workers.update((name, workers[name]) for name in self.leaving_workers)
+        result.open_workers.update((name, workers[name]) for name in self.open_workers)
+        for number, each in self.dedicated.items():
+            result.dedicated[number] = {name: workers[name] for name in each}
+        return result
 
     @property
     def device(self) -> str:

@@ -11,7 +11,8 @@ Pools, limits and task counts of one device: a pool with the pools made on deman
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -115,6 +116,85 @@ class SchedulerState:
         self.qos: Mapping[str, Qos] = {}
         for spec in pools:
             self._open(state_pools.Pool(spec))
+
+    def copy(self, max_tasks: int) -> SchedulerState:
+        """Return a copy for a forecast, in which a scheduler can go on once it has `own_tasks`: of
+        each pool with at least the first `max_tasks` tasks. Left out are tasks that wait for others
+        or for units, deadlines, maintenance, and what is not stored yet.
+
+        Takes some microseconds for each worker and node, and hardly any for a task."""
+        result = SchedulerState((), self.limits, self.epoch, self.next_task)
+        result.calendar = self.calendar.copy_reservations()
+        result.draining, result.last_tick_ns = self.draining, self.last_tick_ns
+        result.estimator = self.estimator.copy()
+        result.nodes, result.capacity = self.nodes.copy(), self.capacity
+        result.fair_share, result.qos = self.fair_share.copy(), self.qos
+        for name, pool in self.pools.items():
+            own = result.pools[name] = pool.copy(result.nodes.hosts, result.fair_share, max_tasks)
+            result.workers.update(own.workers)
+            if pool.spec.ranks > 1:
+                result.gangs.append(own)
+        for name in self.multi_slot_workers:
+            result.multi_slot_workers[name] = result.workers[name]
+        for name in self.state_keepers:
+            result.state_keepers[name] = result.workers[name]
+        result.unreaped_workers, result.next_start = self.unreaped_workers.copy(), self.next_start
+        result.grants, result.deferred_gangs = self.grants, self.deferred_gangs
+        result.last_short_ns, result.slot_taken_ns = self.last_short_ns, self.slot_taken_ns
+        result.gang_ended_ns = self.gang_ended_ns
+        result.controls, result.paced = self.controls.copy(), self.paced.copy()
+        result.outages, result.quotas = {*self.outages}, self.quotas.copy()
+        result.reservations = self.reservations.copy_without_parked()
+        result.dedicated = self.dedicated.copy()
+        return result
+
+    def own_tasks(self, most: Mapping[str, int], pause: Callable[[], object]) -> None:
+        """Replace the tasks of a copy by copies of them. `most`: waiting tasks of each pool; those
+        behind them are left out. `pause` is called often. May be called in another thread than that of the copied state: tasks that have
+        started since then are left out, and ones that have ended still run."""
+        for pool in self.pools.values():
+            pool.queue.own_tasks(self._own_waiting, most[pool.spec.name], pause)
+        for worker in self.workers.values():
+            worker.held = {number: self._own_sent(each) for number, each in worker.held.items()}
+            for leaf, newest in list(worker.newest_of.items()):
+                if newest.number in worker.held:
+                    worker.newest_of[leaf] = worker.held[newest.number]
+                else:
+                    del worker.newest_of[leaf]
+        for device in self.paced.all.values():
+            for number, run in list(device.runs.items()):
+                if number in self.paced.held:
+                    self._own(run.record).phase = core.HELD
+                if number in self.tasks:
+                    run.record = self.tasks[number]
+                else:
+                    del device.runs[number]
+            device.arrange()
+        by_batch: dict[int, list[core.TaskRecord]] = {}
+        for record in self.tasks.values():
+            by_batch.setdefault(id(record.batch), []).append(record)
+        for records in by_batch.values():
+            pause()
+            self.tasks_by_owner.count_in(records)
+            self.use_by_association.count_in(records)
+        for reservation in self.reservations.all.values():
+            held = reservation.holds.items()
+            reservation.holds = {number: units for number, units in held if number in self.tasks}
+        self.running = sum(record.phase in core.RUNS for record in self.tasks.values())
+
+    def _own(self, record: core.TaskRecord) -> core.TaskRecord:
+        own = self.tasks[record.number] = copy.copy(record)
+        return own
+
+    def _own_waiting(self, record: core.TaskRecord) -> core.TaskRecord:
+        own = self._own(record)
+        own.phase, own.worker = core.WAITING, ""
+        return own
+
+    def _own_sent(self, record: core.TaskRecord) -> core.TaskRecord:
+        own = self._own(record)
+        own.phase = core.RUNNING if record.phase in core.RUNS else core.SENT
+        return own
 
     @property
     def is_busy(self) -> bool:
@@ -326,14 +406,10 @@ class SchedulerState:
         count: int,
         cost_us: float,
         units: float,
-        *,
-        is_prepaid: bool,
     ) -> None:
         """Charge ended tasks of one batch. `cost_us`: their expected work; `units`: what they
-        used; `is_prepaid`: their reservation has paid."""
+        used."""
         expected = cost_us * pool.queue.rate * batch.usage_factor
-        if not is_prepaid:
-            pool.queue.note_used(expected, units)
         self.fair_share.ended(batch.association, count, expected, units)
 
     def meter(self, record: core.TaskRecord, slots: int) -> state_pools.Meter:

@@ -99,6 +99,14 @@ class TasksByOwner:
         size = sum(record.size_bytes for record in new.values())
         self._bytes[batch.owner] = self._bytes.get(batch.owner, 0) + size
 
+    def count_in(self, records: list[core.TaskRecord]) -> None:
+        """Add tasks of one batch."""
+        owner = records[0].batch.owner
+        if owner:
+            self._records.setdefault(owner, {}).update((each.number, each) for each in records)
+            size_bytes = sum(each.size_bytes for each in records)
+            self._bytes[owner] = self._bytes.get(owner, 0) + size_bytes
+
     def drop(self, owner: str, records: list[core.TaskRecord], size_bytes: int) -> None:
         """Remove tasks of an owner that ended or were rolled back."""
         tasks_of_owner = self._records[owner]
@@ -162,6 +170,12 @@ class UseByAssociation:
         use.tasks += count
         use.size_bytes += size_bytes
         use.units += count * batch.units
+
+    def count_in(self, records: list[core.TaskRecord]) -> None:
+        """Add tasks of one batch."""
+        batch = records[0].batch
+        if batch.account or batch.qos:
+            self.add(batch, len(records), sum(each.size_bytes for each in records))
 
     def drop(self, batch: core.SubmitBatch, count: int, size_bytes: int) -> None:
         """Remove tasks of a batch that ended or were rolled back."""

@@ -16,7 +16,6 @@ from simenv.scheduler.reservations import policies
 from simenv.scheduler.reservations.reservation import ReservationEntry
 from simenv.scheduler.routing import ranks
 from simenv.scheduler.state import device_state, pools as state_pools, scheduler_state
-from simenv.scheduler.views.expected_starts import ExpectedStarts
 
 
 def closed_pools(state: scheduler_state.SchedulerState) -> tuple[tuple[str, str], ...]:
@@ -60,24 +59,9 @@ def target_info(state: scheduler_state.SchedulerState, device: str) -> TargetInf
     )
 
 
-def pool_infos(
-    state: scheduler_state.SchedulerState,
-    starts: ExpectedStarts | None = None,
-    now_ns: int = 0,
-    owner: str = "",
-) -> list[PoolInfo]:
-    """Return all pools. `starts`: gives the wait of a new task of `owner`; None: without waits."""
-    infos = [pool_info(state, pool) for pool in state.pools.values()]
-    if starts is None:
-        return infos
-    return [
-        msgspec.structs.replace(
-            info,
-            wait_us=starts.new_us(state.pools[info.name], now_ns, owner),
-            wait_off_by=starts.off_by(info.name),
-        )
-        for info in infos
-    ]
+def pool_infos(state: scheduler_state.SchedulerState) -> list[PoolInfo]:
+    """Return all pools, without their waits."""
+    return [pool_info(state, pool) for pool in state.pools.values()]
 
 
 def pool_info(state: scheduler_state.SchedulerState, pool: state_pools.Pool) -> PoolInfo:

@@ -137,7 +137,7 @@ class Administration:
         service = self._service
         service.executor.execute(service.pool_commands.apply(message))
         service.audit.write(identity, kind, subject, detail)
-        pools = cluster_info.pool_infos(service.state, service.starts, time.monotonic_ns())
+        pools = service.starts.pool_infos(time.monotonic_ns())
         return admin.Pools(message.request, pools, cluster_info.node_infos(service.state))
 
     def _revoke(self, identity: Identity, message: admin.RevokeKey) -> admin.Keys:

@@ -35,7 +35,7 @@ from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state.device_state import STEERED
 from simenv.scheduler.state.scheduler_state import check_device
 from simenv.scheduler.views import cluster_info
-from simenv.scheduler.views.expected_starts import ExpectedStarts
+from simenv.scheduler.forecast.expected_starts import ExpectedStarts
 from simenv.service import fault_injection
 from simenv.service.accounting.accounts import AccountRegistry
 from simenv.service.journal import tables, writer
@@ -66,8 +66,11 @@ class ReservationCommands:
         """`reading`: returns the Future of a pool's calibration while it is being read."""
         self._audit = audit
         self._reading = reading
-        # Changes that wait for the calibration of their device, which gives the prices.
-        self.deferred: list[tuple[bytes, Identity, admin.Reserve | admin.SetPolicy]] = []
+        # Changes that wait for the calibration of their device, which gives the prices, or for
+        # expected starts, with the Future of these.
+        self.deferred: list[
+            tuple[bytes, Identity, admin.Reserve | admin.SetPolicy, Future[Any]]
+        ] = []
         # Why another user may not enter, by name and monotonic time; None: not known yet.
         self.owner_refusal: Callable[[str, float], str | None] = lambda _owner, _now_s: ""
         self._scheduler = scheduler
@@ -91,16 +94,28 @@ class ReservationCommands:
             raise JournalError(
                 store_error, hint="nothing was changed; repeat it when the disk is repaired"
             )
-        if isinstance(message, admin.Reserve | admin.SetPolicy) and self._reading(_device(message)):
-            self.deferred.append((peer, identity, message))
-            return
+        if isinstance(message, admin.Reserve | admin.SetPolicy):
+            awaited = self._reading(_device(message)) or self._simulation(identity, message)
+            if awaited is not None:
+                self.deferred.append((peer, identity, message, awaited))
+                return
         answer = codec.encode(CHANGES[type(message)](self, identity, message))
         fault_injection.hit("reservation.changed")
         self._executor.outbox.append((peer, answer))
 
+    def _simulation(
+        self, identity: Identity, message: admin.Reserve | admin.SetPolicy
+    ) -> Future[Any] | None:
+        """Return the Future of the expected starts that a decision waits for; None: it has them."""
+        if isinstance(message, admin.SetPolicy) or message.ask.workers:
+            return None
+        now_ns = time.monotonic_ns()
+        simulation = self._starts.refresh(now_ns, identity.owner)
+        return None if self._starts.is_usable(now_ns) else simulation
+
     def _apply_deferred(self) -> None:
         deferred, self.deferred = self.deferred, []
-        for peer, identity, message in deferred:
+        for peer, identity, message, _ in deferred:
             try:
                 self.apply(peer, identity, message, "")
             except SimenvError as error:
@@ -197,7 +212,6 @@ class ReservationCommands:
 
     def _wait_ns(self, device: str, owner: str) -> int:
         now_ns = time.monotonic_ns()
-        self._starts.refresh_at_once(now_ns, owner)
         return self._starts.device_ns(device, now_ns, owner)
 
     def _steer(self, identity: Identity, message: admin.SteerTarget) -> admin.TargetReply:
@@ -306,9 +320,9 @@ class ReservationCommands:
     @property
     def busy(self) -> bool:
         """True if tasks of ended reservations must be ended, parked tasks may have units now, or a
-        change can be applied for which a calibration was read."""
-        is_read = self.deferred and not self._reading(_device(self.deferred[0][2]))
-        return bool(self._ledger.emptying or self._ledger.freed or is_read)
+        change can be applied that has waited."""
+        is_ready = self.deferred and self.deferred[0][3].done()
+        return bool(self._ledger.emptying or self._ledger.freed or is_ready)
 
     def store(self) -> None:
         """Put changes of reservations, device controls and paced runs into the next commit. Called

@@ -24,7 +24,7 @@ from simenv.model.accounts import SLOT_HOUR
 from simenv.process import resident_bytes
 from simenv.scheduler.core import Action, Phase, TaskRecord
 from simenv.scheduler.routing import ranks
-from simenv.scheduler.views.cluster_info import node_infos, pool_infos
+from simenv.scheduler.views.cluster_info import node_infos
 from simenv.service.accounting.receipts import ReceiptReader
 from simenv.service.accounting.usage import usage_report
 from simenv.service.queries import task_views
@@ -45,7 +45,6 @@ PAGE_NS = 2_000_000  # for a page of history: less than a slice of the loop
 MOST_EVENTS = 1_000
 OTHER_USERS_NS = 60 * 10**9  # age at which the list of other users is read again from /proc
 TASKS_PER_CLOCK_CHECK = 16  # entries of an answer between two checks of the clock
-START_STEPS = 16  # of a simulation of starts, about 8 ms, before an answer uses older starts
 
 
 class Cancelling(m.Cancel, frozen=True):
@@ -136,13 +135,12 @@ class QueryHandlers:
     def _refresh_starts(self, identity: Identity, newest: int = 0) -> ReplySteps:
         """Bring the expected starts up to date, also those of `newest` and earlier tasks."""
         starts = self._service.starts
-        for step in itertools.count():
+        while True:
             now_ns = time.monotonic_ns()
-            if starts.refresh(now_ns, identity.owner, newest):
+            simulation = starts.refresh(now_ns, identity.owner, newest)
+            if simulation is None or starts.is_usable(now_ns, newest):
                 return
-            if step >= START_STEPS and starts.is_usable(now_ns, newest):
-                return
-            yield None
+            yield simulation
 
     def _workers(self, message: m.GetWorkers, identity: Identity, _peer: bytes) -> ReplySteps:
         yield from self._refresh_starts(identity)
@@ -151,7 +149,7 @@ class QueryHandlers:
 
     def _pool_infos(self, identity: Identity) -> list[PoolInfo]:
         service = self._service
-        return pool_infos(service.state, service.starts, time.monotonic_ns(), identity.owner)
+        return service.starts.pool_infos(time.monotonic_ns(), identity.owner)
 
     def _events(self, message: m.GetEvents, scope: str) -> m.Events:
         service, limit = self._service, min(message.limit, MOST_EVENTS)
@@ -485,7 +483,7 @@ class QueryHandlers:
         waiting = [pool.queue.head() for pool in state.pools.values()]
         oldest = min((r.batch.accepted_ns for r in waiting if r is not None), default=now_ns)
         slowest = service.journal.records.slowest_cursor()
-        pools, nodes = pool_infos(state, service.starts, now_ns), node_infos(state)
+        pools, nodes = service.starts.pool_infos(now_ns), node_infos(state)
         present = state.capacity.limits
         problems = [
             service.store_error,

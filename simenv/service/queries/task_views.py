@@ -10,7 +10,8 @@ from simenv import model
 from simenv.scheduler.core import DEPENDENT, RUNS, UNSENT, Phase, Route, TaskRecord
 from simenv.scheduler.state.scheduler_state import SchedulerState
 from simenv.scheduler.views.admission import pending_reason
-from simenv.scheduler.views.expected_starts import ExpectedStarts, run_forecast
+from simenv.scheduler.forecast.expected_starts import ExpectedStarts
+from simenv.scheduler.views.run_times import run_forecast
 from simenv.service.accounting.usage import device_of
 from simenv.service.journal import reader, writer
 from simenv.service.results.completions import Completions, end_reason

@@ -9,7 +9,7 @@ from launcher.base import Node
 from simenv.model import PoolSpec, TaskOptions, TaskSpec, TaskState
 from simenv.scheduler import core
 from simenv.scheduler.scheduler import Scheduler
-from simenv.scheduler.views.expected_starts import ExpectedStarts
+from simenv.scheduler.forecast.expected_starts import ExpectedStarts
 from simenv.wire.messages.client import STATES, AttemptResult
 
 SECOND = 1_000_000_000
@@ -52,8 +52,7 @@ def wide(
 def expected_starts(machine: CheckedScheduler, owner: str = "") -> ExpectedStarts:
     """The present ones, and of a new task of this owner."""
     starts = ExpectedStarts(machine.state)
-    while not starts.refresh(machine.now_ns, owner):
-        pass
+    assert starts.refresh(machine.now_ns, owner) is None
     return starts
 
 

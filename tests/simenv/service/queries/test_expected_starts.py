@@ -1,6 +1,9 @@
 """Expected starts in the answers of the service."""
 
+import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 
 import msgspec
@@ -9,7 +12,8 @@ from service import LIMITS, ServiceHarness, spec
 
 from simenv.model import ReservationRequest, TaskOptions
 from simenv.scheduler.core import Phase
-from simenv.scheduler.views import expected_starts
+from simenv.scheduler.forecast.expected_starts import ExpectedStarts
+from simenv.scheduler.forecast.simulated_cluster import Starts
 from simenv.wire import codec
 from simenv.wire.messages import admin, client as m, queries
 
@@ -43,32 +47,42 @@ def test_queue_tasks_pools_and_target_agree(ready: ServiceHarness) -> None:
     assert chosen.wait_s == pytest.approx(pool.wait_us / 1e6, rel=0.1)
 
 
-def test_simulation_of_a_long_queue_is_spread_over_passes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_passes_go_on_while_a_long_queue_is_simulated(tmp_path: Path) -> None:
+    """The answer that waits for it comes after others, and later ones use its starts."""
     bench = ServiceHarness(tmp_path, msgspec.structs.replace(LIMITS, max_queued_tasks=10**5))
     bench.join()
-    flood(bench, 10_000)
-    bench.loop.starts = expected_starts.ExpectedStarts(bench.state)  # nobody has asked before
-    queries_, steps = bench.loop.query_queue, 0
-    bench.peer.send(codec.encode(m.GetTasks(1, [10_000])))
-    while not (answers := bench.heard()):
-        if steps:
-            queries_.process(0)  # the slice is over: one step
-        else:
-            bench.loop._drain(time.monotonic_ns(), is_alone=False)
-        steps += 1
-    assert steps > 50
-    (answer,) = answers
-    assert isinstance(answer, m.Queue)
-    assert answer.tasks[0].wait_us > 0
-    monkeypatch.setattr(expected_starts, "REFRESH_NS", -1)  # those are too old now
-    bench.peer.send(codec.encode(m.GetTasks(1, [9_000])))
-    bench.loop._drain(time.monotonic_ns(), is_alone=False)
-    for _ in range(20):  # older starts are used while the next ones are simulated
-        queries_.process(0)
-    answers = bench.heard()
-    assert answers[0].tasks[0].wait_us > 0  # type: ignore[union-attr]
+    flood(bench, 1_000)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def run(simulate: Callable[[Callable[[], object]], Starts]) -> Future[Starts]:
+        def held(pause: Callable[[], object]) -> Starts:
+            begun.set()
+            assert go_on.wait(60.0)
+            return simulate(pause)
+
+        return bench.loop.forecasts.run(held)
+
+    bench.loop.starts = ExpectedStarts(bench.state, run)
+    bench.peer.send(codec.encode(m.GetTasks(1, [1_000])))
+    bench.loop.run_once(0.01)
+    assert begun.wait(60.0)
+    for _ in range(5):
+        bench.loop.run_once(0.01)
+    assert bench.heard() == []
+    bench.submit(spec(1), key="another")
+    go_on.set()
+    while not (answers := [each for each in bench.heard() if isinstance(each, m.Queue)]):
+        bench.loop.run_once(0.01)
+    assert answers[0].tasks[0].wait_us > 0
+    go_on.clear()
+    begun.clear()
+    bench.loop.starts._last = msgspec.structs.replace(
+        bench.loop.starts._last, now_ns=time.monotonic_ns() - 9 * 10**9
+    )
+    (row,) = bench.get(m.Queue, m.GetTasks(1, [900])).tasks
+    assert row.wait_us > 0
+    assert begun.wait(60.0), "the next one has begun"
+    go_on.set()
 
 
 def test_evaluation_counts_the_queue(ready: ServiceHarness) -> None:

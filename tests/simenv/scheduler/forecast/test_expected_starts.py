@@ -19,7 +19,7 @@ from simenv.scheduler.reservations import policies
 from simenv.scheduler.views import cluster_info
 from simenv.scheduler.views.admission import pending_reason
 from simenv.scheduler.views.cluster_info import running_tasks
-from simenv.scheduler.views.expected_starts import UNKNOWN, run_forecast
+from simenv.scheduler.views.run_times import UNKNOWN, run_forecast
 
 MS = 1_000_000
 NARROW = route(10_000.0, max_slots=1)  # it takes one slot

@@ -1,7 +1,11 @@
 """The simulation starts tasks when the scheduler does, and leaves its state as it is."""
 
+import gc
 import itertools
 import random
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Future
 
 import pytest
 from checked_scheduler import (
@@ -22,19 +26,17 @@ from simenv.model.reservations import ReservationRequest
 from simenv.scheduler import core
 from simenv.scheduler.events import devices, reservations
 from simenv.scheduler.queueing.lanes import POLICIES
-from simenv.scheduler.views import expected_starts as module, simulation_inputs
-from simenv.scheduler.views.simulation_inputs import MAX_TASKS, remaining_us
-from simenv.scheduler.views.start_simulation import StartSimulation
+from simenv.scheduler.forecast import expected_starts as module, simulated_cluster
+from simenv.scheduler.forecast.simulated_cluster import SimulatedCluster, Starts
+from simenv.scheduler.state.scheduler_state import SchedulerState
+from simenv.scheduler.views.run_times import remaining_us
 
 MS = 1_000_000
 NARROW = route(60_000.0, max_slots=1)
 
 
-def simulated(machine: CheckedScheduler) -> StartSimulation:
-    simulation = StartSimulation(machine.state, machine.now_ns)
-    for _ in simulation.steps():
-        pass
-    return simulation
+def simulated(machine: CheckedScheduler) -> Starts:
+    return SimulatedCluster(machine.state, machine.now_ns).run()
 
 
 def foretold_and_real(machine: Simulation) -> list[tuple[float, float]]:
@@ -42,7 +44,7 @@ def foretold_and_real(machine: Simulation) -> list[tuple[float, float]]:
     machine.assign()
     for worker in list(machine.state.workers):
         machine._proceed(worker)
-    begin_ns, starts_us = machine.now_ns, simulated(machine).starts_us
+    begin_ns, starts_us = machine.now_ns, simulated(machine).tasks_us
     waiting = [r.number for r in machine.state.tasks.values() if r.phase == core.WAITING]
     assert starts_us.keys() == set(waiting)
     machine.run(10_000.0)
@@ -204,7 +206,7 @@ def test_workers_that_are_starting_count() -> None:
     machine = Simulation(cluster(4), PoolSpec("main", min=0, max=4))
     machine.submit(9, along=route(2e6, max_slots=1))
     machine.run(0.1, until_idle=False)
-    starts_us = sorted(simulated(machine).starts_us.values())
+    starts_us = sorted(simulated(machine).tasks_us.values())
     assert len(starts_us) == 9
     assert 0.5e6 < starts_us[0] < 1.1e6
     begin_ns = machine.now_ns
@@ -219,7 +221,7 @@ def test_slots_kept_for_a_planned_reservation_delay_starts(ranks: int) -> None:
     long += machine.submit(2, along=wide(2, 80e6, 2**20) if ranks > 1 else route(80e6, max_slots=1))
     short = machine.tasks(3, 20.0)
     machine.run(1.0, until_idle=False)
-    begin_ns, starts_us = machine.now_ns, simulated(machine).starts_us
+    begin_ns, starts_us = machine.now_ns, simulated(machine).tasks_us
     waiting = [r.number for r in machine.state.tasks.values() if r.phase == core.WAITING]
     assert starts_us.keys() == set(waiting)
     machine.run((machine.begin_ns - machine.now_ns) / SECOND, until_idle=False)
@@ -239,8 +241,8 @@ def test_wide_task_is_simulated_on_the_slots_that_a_planned_reservation_leaves()
     first = machine.submit(1, along=route(400e6, max_slots=64))
     second = machine.tasks(1, 500.0)
     simulation = simulated(machine)
-    assert simulation.starts_us[first[0]] == 0
-    assert simulation.starts_us[second[0]] / 1e6 == pytest.approx(BEGIN_S + 29.0, abs=2.0)
+    assert simulation.tasks_us[first[0]] == 0
+    assert simulation.tasks_us[second[0]] / 1e6 == pytest.approx(BEGIN_S + 29.0, abs=2.0)
 
 
 @pytest.mark.parametrize("busy", [False, True])
@@ -282,35 +284,58 @@ def test_simulation_changes_neither_state_nor_order(policy: str) -> None:
     starts = expected_starts(host, owner="eva")
     assert starts.new_us(host.state.pools["main"], host.now_ns, "eva") > 0
     assert ([record.number for record in queue], host.digest()) == before
-    assert [record.number for record in queue.copy(MAX_TASKS)] == before[0]
     for sent in iter(host.assign, []):
         for assignment in sent:
             host.finish(assignment.records)
 
 
-def test_state_may_change_between_the_steps() -> None:
+def test_state_may_change_while_a_simulation_runs() -> None:
+    """As it does in a service, where the simulation runs in another thread."""
     machine = ready(cluster(4), PoolSpec("main", min=4, max=4))
     tasks = machine.submit(2_000, along=route(60e3, max_slots=1))
     machine.submit(2_000, along=route(60e3, max_slots=1), owner="ana")
     machine.assign()
-    simulation = StartSimulation(machine.state, machine.now_ns)
-    steps = 0
-    for steps, _ in enumerate(simulation.steps(), 1):
-        machine.keep(machine.scheduler.cancel(tasks[-2 * steps - 1 : -2 * steps + 1], 0)[1])
-        machine.submit(3, along=route(60e3, max_slots=1), owner=f"owner{steps % 7}")
+    changes = itertools.count(1)
+
+    def change() -> None:
+        step = next(changes)
+        if step > 30:
+            return
+        machine.keep(machine.scheduler.cancel(tasks[-2 * step - 1 : -2 * step + 1], 0)[1])
+        machine.submit(3, along=route(60e3, max_slots=1), owner=f"owner{step % 7}")
         for worker in machine.state.workers.values():
             if worker.held:
                 machine.finish([next(iter(worker.held.values()))])
         machine.assign()
-    assert steps > 50
-    assert len(simulation.starts_us) > 3_500
+
+    simulation = SimulatedCluster(machine.state, machine.now_ns)
+    change()
+    starts = simulation.run(change)
+    assert next(changes) > 30
+    assert len(starts.tasks_us) > 3_900
+
+
+def test_simulation_leaves_nothing_to_the_garbage_collector(machine: CheckedScheduler) -> None:
+    """A service collects rarely, and would keep the copied tasks of many simulations."""
+    machine.submit(50, along=NARROW)
+    machine.assign()
+    gc.collect()
+    gc.disable()
+    try:
+        simulation = SimulatedCluster(machine.state, machine.now_ns)
+        copied = weakref.ref(simulation.state)
+        assert len(simulation.run().tasks_us) > 40
+        del simulation
+        assert copied() is None
+    finally:
+        gc.enable()
 
 
 def test_wait_behind_more_tasks_than_are_simulated_is_extrapolated(
     monkeypatch: pytest.MonkeyPatch, machine: CheckedScheduler
 ) -> None:
-    assert simulation_inputs.MAX_TASKS >= 100_000
-    monkeypatch.setattr(simulation_inputs, "MAX_TASKS", 500)
+    assert simulated_cluster.MAX_TASKS >= 100_000
+    monkeypatch.setattr(simulated_cluster, "MAX_TASKS", 500)
     tasks = machine.submit(2_000, along=route(10_000.0, max_slots=1))
     starts = expected_starts(machine)
     pool, now_ns = machine.state.pools["main"], machine.now_ns
@@ -344,20 +369,76 @@ def test_run_far_beyond_its_forecast_is_expected_to_take_as_long_again() -> None
 # --- what is kept for clients ---------------------------------------------------------------------
 
 
-def test_simulations_are_cached_for_a_second_at_most() -> None:
+def test_starts_are_kept_for_a_second_or_longer_and_show_their_age() -> None:
     machine = CheckedScheduler(workers=1, limits=LIMITS)
     machine.submit(3_000, cost=60_000.0)
     machine.assign()
-    starts = expected_starts(machine)
+    starts, made = Counted(machine.state), Counted.made
     late = list(machine.state.tasks.values())[-1]
+    assert starts.age_us(machine.now_ns) == module.UNKNOWN
+    assert starts.refresh(machine.now_ns) is None
     wait_us = starts.task_us(late, machine.now_ns)
+    assert wait_us == pytest.approx(2_999 * 30_000)  # on both slots
     machine.now_ns += SECOND // 4
-    assert starts.refresh(machine.now_ns)  # still recent
+    assert starts.refresh(machine.now_ns) is None  # still recent
     assert starts.task_us(late, machine.now_ns) == pytest.approx(wait_us - 0.25e6)
-    machine.now_ns += SECOND
-    assert not starts.refresh(machine.now_ns)
-    assert starts.task_us(late, machine.now_ns) == pytest.approx(wait_us - 1.25e6)
+    assert starts.age_us(machine.now_ns) == 0.25e6
+    assert len(made) == 1
+    machine.now_ns += 2 * SECOND
+    machine.hear()
     assert starts.is_usable(machine.now_ns)
+    assert starts.refresh(machine.now_ns) is None
+    assert len(made) == 2
+    assert starts.age_us(machine.now_ns) == 0.0
+
+
+def test_answers_use_older_starts_while_the_next_are_simulated(machine: CheckedScheduler) -> None:
+    """They wait if there are none, or these do not contain the task that is asked for."""
+    machine.submit(2_000, along=NARROW)
+    begun: list[Future[Starts]] = []
+    calls = []
+
+    def later(simulate: Callable[[Callable[[], None]], Starts]) -> Future[Starts]:
+        calls.append(simulate)
+        begun.append(Future())
+        return begun[-1]
+
+    starts = module.ExpectedStarts(machine.state, later)
+    record = list(machine.state.tasks.values())[-1]
+    assert starts.refresh(machine.now_ns) is begun[0]
+    assert starts.refresh(machine.now_ns, "ana") is begun[0], "one at a time"
+    assert not starts.is_usable(machine.now_ns)
+    assert starts.task_us(record, machine.now_ns) == module.UNKNOWN
+    begun[0].set_result(calls[0](lambda: None))
+    assert starts.refresh(machine.now_ns) is None
+    assert starts.task_us(record, machine.now_ns) == pytest.approx(1_999 * 60_000)
+    machine.now_ns += 5 * SECOND
+    assert starts.refresh(machine.now_ns) is begun[1]
+    assert starts.is_usable(machine.now_ns, record.number)
+    assert not starts.is_usable(machine.now_ns, record.number + 1)
+    assert not starts.is_usable(machine.now_ns + module.USABLE_NS)
+    assert starts.task_us(record, machine.now_ns) == pytest.approx(1_999 * 60_000 - 5e6)
+
+
+def test_error_of_a_simulation_is_raised_once_and_nothing_is_simulated_for_a_while(
+    machine: CheckedScheduler,
+) -> None:
+    made: list[Future[Starts]] = []
+
+    def fails(_simulate: object) -> Future[Starts]:
+        made.append(Future())
+        made[-1].set_exception(LookupError("a defect"))
+        return made[-1]
+
+    starts = module.ExpectedStarts(machine.state, fails)
+    (number,) = machine.submit()
+    with pytest.raises(LookupError, match="a defect"):
+        starts.refresh(machine.now_ns)
+    assert starts.refresh(machine.now_ns + SECOND) is None
+    assert starts.task_us(machine.state.tasks[number], machine.now_ns) == module.UNKNOWN
+    assert len(made) == 1
+    with pytest.raises(LookupError, match="a defect"):
+        starts.refresh(machine.now_ns + module.FAILED_NS)
 
 
 def test_new_task_is_known_after_the_next_refresh(machine: CheckedScheduler) -> None:
@@ -368,43 +449,30 @@ def test_new_task_is_known_after_the_next_refresh(machine: CheckedScheduler) -> 
     assert starts.task_us(record, machine.now_ns) == pytest.approx(2_000 * 60_000)
     assert starts.is_usable(machine.now_ns, number - 1)
     assert not starts.is_usable(machine.now_ns, number)  # its owner may go long before others
-    machine.now_ns += SECOND // 2
-    while not starts.refresh(machine.now_ns, newest=number):
-        pass
+    machine.now_ns += 2 * SECOND
+    machine.hear()
+    assert starts.refresh(machine.now_ns, newest=number) is None
+    assert starts.is_usable(machine.now_ns, number)
     assert starts.task_us(record, machine.now_ns) == pytest.approx(2_000 * 60_000)
 
 
-def test_slow_simulation_is_completed_unless_nobody_goes_on_with_it(
-    machine: CheckedScheduler,
-) -> None:
-    machine.submit(2_000, along=NARROW)
-    machine.assign()
-    starts = module.ExpectedStarts(machine.state)
-    for step in range(100):
-        if starts.refresh(machine.now_ns + step * SECOND):
-            break
-    assert module.USABLE_NS < step * SECOND < 90 * SECOND
-    machine.now_ns += step * SECOND
-    machine.now_ns += 2 * SECOND
-    assert not starts.refresh(machine.now_ns)
-    begun = starts._next
-    machine.now_ns += module.USABLE_NS + 1
-    assert not starts.refresh(machine.now_ns)
-    assert starts._next is not begun
+class Counted(module.ExpectedStarts):
+    """Expected starts that count their simulations."""
+
+    made: list[int]
+
+    def __init__(self, state: SchedulerState) -> None:
+        Counted.made = []
+        super().__init__(state, self._counted)
+
+    def _counted(self, simulate: Callable[[Callable[[], None]], Starts]) -> Future[Starts]:
+        Counted.made.append(1)
+        return module.at_once(simulate)
 
 
-def test_nothing_is_simulated_while_nothing_waits(
-    machine: CheckedScheduler, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made: list[int] = []
-
-    class Counted(StartSimulation):
-        def steps(self):  # type: ignore[no-untyped-def]
-            made.append(1)
-            return super().steps()
-
-    monkeypatch.setattr(module, "StartSimulation", Counted)
-    starts = module.ExpectedStarts(machine.state)
+def test_nothing_is_simulated_while_nothing_waits(machine: CheckedScheduler) -> None:
+    starts = Counted(machine.state)
+    made = Counted.made
     machine.submit(cost=60_000.0)
     machine.assign()
     for _ in range(5):
@@ -455,28 +523,22 @@ def test_owners_for_whom_new_tasks_are_simulated_are_bounded(machine: CheckedSch
     starts = module.ExpectedStarts(machine.state)
     pool = machine.state.pools["main"]
     for number in range(50):
-        while not starts.refresh(machine.now_ns, f"owner{number}"):
-            pass
+        assert starts.refresh(machine.now_ns, f"owner{number}") is None
         assert starts.new_us(pool, machine.now_ns, f"owner{number}") == pytest.approx(60_000)
         assert starts.new_us(pool, machine.now_ns) == pytest.approx(600_000)
     assert len(starts._asked_ns) <= module.MAX_OWNERS
 
 
-def test_looks_of_many_owners_at_new_tasks_share_simulations(
-    machine: CheckedScheduler, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """2,000 simulated tasks may be 0.2 s old: ten looks a second take five simulations at most."""
+def test_looks_of_many_owners_at_new_tasks_share_simulations(machine: CheckedScheduler) -> None:
+    """Those of 2,000 passes may be 0.8 s old: ten looks a second take two simulations."""
     machine.submit(2_000, along=NARROW)
-    starts, made = expected_starts(machine), []
-    begun = module.StartSimulation
-    monkeypatch.setattr(module, "StartSimulation", lambda *args: made.append(1) or begun(*args))
+    starts = Counted(machine.state)
     for number in range(10):
         machine.now_ns += SECOND // 10
         (newest,) = machine.submit(along=NARROW)
-        while not starts.refresh(machine.now_ns, f"owner{number}", newest):
-            pass
+        assert starts.refresh(machine.now_ns, f"owner{number}", newest) is None
         assert starts.task_us(machine.state.tasks[newest], machine.now_ns) >= 0
-    assert 3 <= len(made) <= 5
+    assert len(Counted.made) == 2
 
 
 def of_accounts_with_gangs(seed: int) -> Simulation:
@@ -515,21 +577,33 @@ def test_tasks_of_accounts_that_go_first_are_expected_as_they_came_so_far() -> N
         machine.now_ns += 60 * SECOND
         machine.hear()
     # 180 tasks of ben wait, and then 20 of ana; ben's later ones take half of the time.
-    foretold_us = simulated(machine).starts_us[mine[20]]
+    foretold_us = simulated(machine).tasks_us[mine[20]]
     assert foretold_us == pytest.approx(2 * (180 * 30e6 + 20 * 40e6), rel=0.25)
 
 
-def test_tasks_count_as_what_their_like_used_once_they_have_ended() -> None:
-    machine = ready(cluster(1), PoolSpec("main", min=1, max=1))
+def test_tasks_count_as_what_they_use_once_they_have_ended() -> None:
+    """On a paced device they are expected to use its time, of which their simulation takes a
+    part."""
+    machine = ready(cluster(1), PoolSpec("main", min=1, max=1, device="chip", pace=True))
+    machine.scheduler.set_clock(WALL_NS + machine.now_ns, machine.now_ns)
     machine.scheduler.set_accounts(AccountTree({"a": Account(), "b": Account()}), Billing(), {})
-    machine.submit(along=route(100e6, max_slots=1), owner="ana", account="a")
+
+    def submit(count: int, seconds: float, owner: str, account: str) -> list[int]:
+        along = route(1e3, max_slots=1, device_shot_ns=seconds * 1e7, paced=True)
+        return machine.submit(count, along=along, owner=owner, account=account)
+
+    submit(1, 100.0, "ana", "a")
     machine.scheduler.dispatch(machine.now_ns)  # it is expected to use 100 units
     machine.state.fair_share.charge(association("b", "ben"), 20.0)
-    (mine,) = machine.submit(along=route(10e6, max_slots=1), owner="ana", account="a")
-    others = machine.submit(6, along=route(10e6, max_slots=1), owner="ben", account="b")
-    starts_us = simulated(machine).starts_us
-    assert starts_us[mine] > starts_us[others[-1]]
-    machine.state.pools["main"].queue.note_used(1_000.0, 100.0)
-    starts_us = simulated(machine).starts_us
-    assert starts_us[mine] < starts_us[others[0]], "it will have used 10"
-    assert starts_us[others[0]] > starts_us[mine] + 9e6
+    (mine,) = submit(1, 10.0, "ana", "a")
+    others = submit(6, 10.0, "ben", "b")
+    starts_us = simulated(machine).tasks_us
+    # The next task is sent before the device is free; then ana has used less than ben's 20.
+    assert [starts_us[number] / 1e6 for number in (others[0], mine, others[1])] == pytest.approx(
+        [100.0, 110.0, 120.0], rel=0.01
+    )
+    machine.scheduler.set_accounts(
+        AccountTree({"a": Account(), "b": Account()}), Billing(device_s={"main": 1.0}), {}
+    )
+    starts_us = simulated(machine).tasks_us
+    assert starts_us[mine] > starts_us[others[-1]], "of the device's time it has used 100"

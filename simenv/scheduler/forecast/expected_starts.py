@@ -1,8 +1,9 @@
-"""Expected starts of tasks for clients, and their typical error.
+"""Expected starts of tasks for clients, with their age and their typical error.
 
-The starts come from a `StartSimulation`, which is renewed while somebody asks, at most every
-REFRESH_NS; nothing is computed when nobody asks. Starts that were foretold for some tasks are
-compared with the real ones, and each pool keeps the mean of the logarithm of their ratio.
+The starts come from a `SimulatedCluster`, which runs in another thread of the service while somebody
+asks: at most once in REFRESH_NS, and of many tasks so that it takes a part of a processor. Starts
+that were foretold for some tasks are compared with the real ones, and each pool keeps the mean of
+the logarithm of their ratio.
 
 A wait is in microseconds from now; UNKNOWN (-1): not known.
 """
@@ -10,33 +11,33 @@ A wait is in microseconds from now; UNKNOWN (-1): not known.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from itertools import islice
 
 import msgspec
 
+from simenv.model import PoolInfo
 from simenv.scheduler import core
 from simenv.scheduler.core import Phase, TaskRecord
+from simenv.scheduler.forecast import simulated_cluster
+from simenv.scheduler.forecast.simulated_cluster import Pause, SimulatedCluster, Starts
 from simenv.scheduler.state import pools, scheduler_state
-from simenv.scheduler.views import simulation_inputs as inputs
-from simenv.scheduler.views.start_simulation import StartSimulation
+from simenv.scheduler.views import cluster_info, run_times
+from simenv.scheduler.views.run_times import UNKNOWN
 
-UNKNOWN = -1.0
-REFRESH_NS = 5_000_000_000
-AGE_NS = 20_000_000  # starts may always be so old, for tasks that they contain,
-TASK_AGE_NS = 100_000  # and this for each simulated task and worker, which take 2.5 to 5 us
-SHARED_FROM = 1_000  # such tasks and workers: their simulation takes 5 ms or more
+REFRESH_NS = 1_000_000_000  # starts may be so old for tasks that they contain,
+PASS_AGE_NS = 400_000  # and this for each simulated pass, which takes 50 to 100 us,
+MOST_AGE_NS = 30_000_000_000  # at most
+SHARED_FROM = 64  # passes of a simulation, from which on it is not begun for each new task
 WATCH_NS = 1_000_000_000  # between two times at which new tasks are foretold unasked
-# Older starts are not used while a simulation is under way, and one that is left for so long is
-# begun again.
-USABLE_NS = 10_000_000_000
-SYNC_STEPS = 6  # of a simulation, for an answer that cannot wait: 3 ms
-WATCH_STEPS = 4
+USABLE_NS = 10_000_000_000  # older starts are not used while a simulation is under way
+FAILED_NS = 30_000_000_000  # after an error in a simulation nothing is simulated for so long
 MAX_OWNERS = 8  # for whom new tasks are simulated
 OWNER_NS = 10_000_000_000  # after the last question of an owner, that is
 MAX_SAMPLES = 256  # tasks whose foretold start is kept
 NEW_SAMPLES = 4  # of them, tasks at a time that nobody asked about
-SAMPLE_NS = 1_000_000  # between two times for each waiting task and worker, simulated in a 100th
+SAMPLE_NS = 4_000_000  # between two times for each waiting task and worker
 LOOKED_AT = 64  # newest tasks among which these are chosen
 LONG_WAIT_US = 1e6  # the errors of shorter waits are not counted
 MIN_WAIT_US = 50_000.0  # a shorter wait counts as this in a ratio
@@ -113,76 +114,89 @@ def _classes(wait_us: float) -> tuple[tuple[int, float], ...]:
     return (low, 1 - part), (low + 1, part)
 
 
-def run_forecast(
-    state: scheduler_state.SchedulerState, record: TaskRecord, now_ns: int
-) -> tuple[float, float]:
-    """Return the expected rest of a task's run in microseconds, UNKNOWN if it does not run alone on
-    a worker; and its time so far relative to the forecast at its start, 0.0 while that holds."""
-    worker = state.workers.get(record.worker)
-    if record.phase != Phase.RUNNING or worker is None or list(worker.held) != [record.number]:
-        return UNKNOWN, 0.0
-    cost_us = state.estimator.cost_us(record.route, record.spec)
-    expected_us = inputs.forecast_us(state, worker, record, cost_us)
-    times = inputs.worked_us(worker, now_ns) / max(1.0, expected_us)
-    left_us = inputs.running_us(state, worker, record, cost_us, now_ns)
-    return left_us, times if times >= inputs.OUTRUN else 0.0
+Run = Callable[[Callable[[Pause], Starts]], "Future[Starts]"]
+
+
+def at_once(simulate: Callable[[Pause], Starts]) -> Future[Starts]:
+    """Simulate in the caller's thread."""
+    done: Future[Starts] = Future()
+    done.set_result(simulate(lambda: None))
+    return done
+
+
+def _raise(error: BaseException) -> None:
+    raise error
 
 
 class ExpectedStarts:
-    """Expected starts of the tasks of one state."""
+    """Expected starts of the tasks of one state. Used from the thread of the state."""
 
-    def __init__(self, state: scheduler_state.SchedulerState) -> None:
-        self._state = state
+    def __init__(
+        self,
+        state: scheduler_state.SchedulerState,
+        run: Run = at_once,
+        report: Callable[[BaseException], object] = _raise,
+    ) -> None:
+        """`run`: calls a function, in another thread, and returns the Future of its result.
+        `report`: is called with an error in a simulation."""
+        self._state, self._run, self._report = state, run, report
         self._asked_ns = {"": 0}  # last question of each owner for whom new tasks are simulated
-        self._last: StartSimulation | None = None
-        self._next: StartSimulation | None = None
-        self._steps: Iterator[None] = iter(())
-        self._stepped_ns = 0  # last step of `_next`
+        self._last: Starts | None = None
+        self._next: Future[Starts] | None = None  # under way
+        self._failed_ns = -FAILED_NS  # when the last simulation raised an error
         self._foretold: dict[int, ForetoldStart] = {}
         self._sampled_ns = 0
         self._errors: dict[str, WaitErrors] = {}  # by pool
         self.changed: set[str] = set()  # pools whose errors changed since `take_changes`
 
-    def refresh(self, now_ns: int, owner: str = "", newest: int = 0) -> bool:
-        """Do one step of a simulation, unless the starts are recent. Those of few tasks must also
-        contain the task `newest` and a new one of `owner`; else the starts of other new tasks stand
-        for theirs, so that no look costs a simulation. Return False if another step is due."""
+    def refresh(self, now_ns: int, owner: str = "", newest: int = 0) -> Future[Starts] | None:
+        """Begin a simulation, unless one is under way or the starts are recent. Those of few tasks
+        must also contain the task `newest` and a new one of `owner`; else the starts of other new
+        tasks stand for theirs. Return the Future of the one under way if they are not recent."""
         if owner:
             self._add_owner(owner, now_ns)
-        if self._next is None or now_ns - self._stepped_ns > USABLE_NS:
-            if self._is_recent(now_ns, owner, newest):
-                return True
-            self._next = StartSimulation(self._state, now_ns, self._asked_ns)
-            self._steps = self._next.steps()
-        self._stepped_ns = now_ns
-        for _ in self._steps:
-            return False
-        self._last, self._next = self._next, None
-        contains = owner in self._last.owners and newest < self._last.next_task
-        return contains or self._is_recent(now_ns, owner, newest)
+        self._take(now_ns)
+        if self._is_recent(now_ns, owner, newest) or now_ns - self._failed_ns < FAILED_NS:
+            return None
+        if self._next is None:
+            simulation = SimulatedCluster(self._state, now_ns, self._asked_ns)
+            self._next = self._run(simulation.run)
+            self._take(now_ns)
+        return self._next
 
-    def refresh_at_once(self, now_ns: int, owner: str = "", steps: int = SYNC_STEPS) -> bool:
-        """Do some steps, for an answer that cannot wait for more."""
-        return any(self.refresh(now_ns, owner) for _ in range(steps))
+    def _take(self, now_ns: int) -> None:
+        """Take the result of a simulation that is over, or report its error."""
+        if self._next is not None and self._next.done():
+            result, self._next = self._next, None
+            error = result.exception()
+            if error is None:
+                self._last = result.result()
+            else:
+                self._failed_ns = now_ns
+                self._report(error)
 
     def is_usable(self, now_ns: int, newest: int = 0) -> bool:
         """Return whether an answer may use the last starts, rather than wait for the next ones:
-        they are recent and contain the task `newest`."""
-        if self._last is None or now_ns - self._last.now_ns >= USABLE_NS:
+        these take a while, and the last ones are not old and contain the task `newest`."""
+        last = self._last
+        if last is None or last.passes < SHARED_FROM or newest >= last.next_task:
             return False
-        return newest < self._last.next_task
+        return now_ns - last.now_ns < max(USABLE_NS, 2 * last.passes * PASS_AGE_NS)
+
+    def age_us(self, now_ns: int) -> float:
+        """Return for how long the starts are known that answers use; UNKNOWN if there are none."""
+        return UNKNOWN if self._last is None else (now_ns - self._last.now_ns) / 1e3
 
     def _is_recent(self, now_ns: int, owner: str, newest: int) -> bool:
         last = self._last
         if last is None:
             return False
-        simulated = sum(last.read.values()) + len(self._state.workers)
-        age_ns = simulated * TASK_AGE_NS
+        age_ns = min(last.passes * PASS_AGE_NS, MOST_AGE_NS)
         if newest < last.next_task and owner in last.owners:
-            age_ns = max(age_ns, AGE_NS)
-        elif simulated < SHARED_FROM:
+            age_ns = max(age_ns, REFRESH_NS)
+        elif last.passes < SHARED_FROM:
             return False
-        return now_ns - last.now_ns <= min(age_ns, REFRESH_NS)
+        return now_ns - last.now_ns <= age_ns
 
     def _add_owner(self, owner: str, now_ns: int) -> None:
         recent = {
@@ -209,10 +223,10 @@ class ExpectedStarts:
         if (
             record.phase != Phase.WAITING
             or last is None
-            or not inputs.starts_tasks(self._state, pool)
+            or not run_times.starts_tasks(self._state, pool)
         ):
             return UNKNOWN
-        start_us = last.starts_us.get(record.number)
+        start_us = last.tasks_us.get(record.number)
         if start_us is None:  # it may have come since then
             is_new = record.number >= last.next_task
             return self.new_us(pool, now_ns, record.batch.owner) if is_new else UNKNOWN
@@ -233,21 +247,21 @@ class ExpectedStarts:
             if other is record:
                 break
             cost_us = self._state.estimator.cost_us(other.route, other.spec)
-            ahead_us += inputs.work_us(self._state, pool, other, cost_us)
+            ahead_us += run_times.work_us(self._state, pool, other, cost_us)
         cost_us = self._state.estimator.cost_us(first.route, first.spec)
-        running_us = inputs.running_us(self._state, worker, first, cost_us, now_ns)
+        running_us = run_times.running_us(self._state, worker, first, cost_us, now_ns)
         return running_us + ahead_us / pools.speedup_slots(worker)
 
     def new_us(self, pool: pools.Pool, now_ns: int, owner: str = "") -> float:
         """Return the time until a task of priority 0 that an owner submits now would start."""
         last = self._last
-        if last is None or not inputs.starts_tasks(self._state, pool):
+        if last is None or not run_times.starts_tasks(self._state, pool):
             return UNKNOWN
         name = pool.spec.name
         start_us = last.new_us.get((name, owner), last.new_us.get((name, ""), UNKNOWN))
         if start_us < 0:
             return UNKNOWN
-        if last.read[name] >= inputs.MAX_TASKS:  # more wait than were simulated
+        if last.read[name] >= simulated_cluster.MAX_TASKS:  # more wait than were simulated
             start_us *= max(1.0, len(pool.queue) / last.read[name])
         wait_us = self._corrected_us(pool, _from(last, start_us, now_ns))
         run_us = pool.queue.backlog_us / max(1, len(pool.queue))
@@ -266,6 +280,17 @@ class ExpectedStarts:
         ]
         waits_us = [us for pool in matching if (us := self.new_us(pool, now_ns, owner)) >= 0]
         return round(min(waits_us) * 1e3) if waits_us else -1
+
+    def pool_infos(self, now_ns: int, owner: str = "") -> list[PoolInfo]:
+        """Return all pools with the wait of a new task of an owner."""
+        return [
+            msgspec.structs.replace(
+                info,
+                wait_us=self.new_us(self._state.pools[info.name], now_ns, owner),
+                wait_off_by=self.off_by(info.name),
+            )
+            for info in cluster_info.pool_infos(self._state)
+        ]
 
     # --- errors -----------------------------------------------------------------------------------
 
@@ -287,7 +312,7 @@ class ExpectedStarts:
 
     def watch(self, now_ns: int) -> None:
         """Compare foretold starts with real ones, and foretell those of a few new tasks. Called
-        often: it does few steps of a simulation, and nothing while no task waits."""
+        often: it does nothing while no task waits."""
         for number, foretold in list(self._foretold.items()):
             start_ns = self._started_ns(foretold.record, now_ns)
             if start_ns is not None:
@@ -300,7 +325,7 @@ class ExpectedStarts:
         age_ns = max(WATCH_NS, (waiting + len(self._state.workers)) * SAMPLE_NS)
         if not waiting or now_ns - self._sampled_ns < age_ns:
             return
-        if not self.refresh_at_once(now_ns, steps=WATCH_STEPS):
+        if self.refresh(now_ns) is not None:
             return
         self._sampled_ns, left = now_ns, NEW_SAMPLES
         for number in islice(reversed(self._state.tasks), LOOKED_AT):
@@ -324,6 +349,6 @@ class ExpectedStarts:
         return record.started_ns or record.sent_ns
 
 
-def _from(simulation: StartSimulation, time_us: float, now_ns: int) -> float:
+def _from(simulation: Starts, time_us: float, now_ns: int) -> float:
     """Return the time from now until a time of a simulation, at least 0."""
     return max(0.0, time_us - (now_ns - simulation.now_ns) / 1e3)

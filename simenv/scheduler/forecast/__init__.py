@@ -1,0 +1,1 @@
+"""Forecasts: the scheduler in simulated time, over a copy of its state."""
