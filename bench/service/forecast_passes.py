@@ -26,8 +26,8 @@ LONG = (
     "for int i in [0:20000] { h q; cx q[0], q[1]; } c = measure q;"
 )
 OPTIONS = (
-    Option("--tasks", default=10_000, help="that wait", quick=2_000),
-    Option("--users", default=6, help="who ask"),
+    Option("--tasks", default=20_000, help="that wait", quick=2_000),
+    Option("--users", default=2, help="who ask"),
     Option("--seconds", default=10.0, help="of questions", quick=3.0),
 )
 

@@ -41,9 +41,9 @@ from bench.testbed import site
 from simenv.model import PoolSpec, TaskOptions, TaskSpec, TaskState
 from simenv.model.accounts import Account, AccountTree, Billing
 from simenv.scheduler import core
+from simenv.scheduler.forecast.expected_starts import REFRESH_NS, ExpectedStarts
 from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state.scheduler_state import SchedulerState
-from simenv.scheduler.forecast.expected_starts import REFRESH_NS, ExpectedStarts
 from simenv.wire.messages.client import STATES, AttemptResult
 
 SECOND = 1_000_000_000

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from simenv.client.client import Client
 
 
+OLD_S = 2.0  # younger forecasts need no remark
+
+
 def _starts_in(row: PoolInfo | TaskInfo) -> str:
     """Return the time until a task, or a new task of a pool, is expected to start."""
     return elapsed(row.wait_us / 1e6) if row.wait_us >= 0 else "-"
@@ -173,6 +176,9 @@ def queue(
         f"STARTS_IN of pool {name} is typically within a factor of {_off_by(info)}"
         for name, info in pools.items()
     ]
+    age_s = max((info.wait_age_us / 1e6 for info in result if info.wait_us >= 0), default=0.0)
+    if age_s >= OLD_S:
+        notes.append(f"STARTS_IN was forecast {elapsed(age_s)} ago")
     return Rows(result, "; ".join(notes))
 
 

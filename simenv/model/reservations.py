@@ -215,6 +215,7 @@ class TargetInfo(msgspec.Struct, frozen=True):
     held: HeldCapacity = HeldCapacity()  # of those, for tasks that have no worker yet
     in_flight: HeldCapacity = HeldCapacity()  # and for tasks that have one
     wait_off_by: float = 0.0  # typical factor between such waits and real ones; 0: not known
+    wait_age_ns: int = 0  # since the forecast was made
 
 
 MAX_ENTRIES, MAX_OWNED = 1_000, 50  # of the calendar; planned reservations of one owner

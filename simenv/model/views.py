@@ -130,6 +130,7 @@ class PoolInfo(msgspec.Struct, frozen=True):
     kept: int = 0  # workers dedicated to reservations
     wait_us: float = -1.0  # until a task accepted now would begin; -1: not known
     wait_off_by: float = 0.0  # typical factor between such waits and real ones; 0: not known
+    wait_age_us: float = 0.0  # since the forecast was made
     # "paused" or "draining": what an administrator or QPM set, also beside the states "degraded"
     # and "quarantined"; "": it may start tasks
     closed: str = ""
@@ -219,6 +220,7 @@ class TaskInfo(msgspec.Struct, frozen=True):
     reservation: int = 0
     progress: ProgressInfo | None = None  # of a run of more than a second, if its engine reports it
     wait_off_by: float = 0.0  # typical factor between such waits and real ones; 0: not known
+    wait_age_us: float = 0.0  # since the forecast was made
     left_us: float = -1.0  # of its run, as forecast now; -1: it does not run, or not known
     outrun: float = (
         0.0  # run time relative to the forecast that it outran so far that it has another

@@ -10,8 +10,8 @@ import msgspec
 
 from simenv.config import Config
 from simenv.model import TaskState, WorkerState
-from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.forecast.expected_starts import ExpectedStarts
+from simenv.scheduler.scheduler import Scheduler
 from simenv.service.accounting.usage import UsageLedger
 from simenv.service.admission.submissions import SubmitQueue
 from simenv.service.control.accepted_keys import KeyCommands

@@ -243,6 +243,7 @@ class ServiceHarness:
             or (submit_queue.admission and submit_queue._waiting)
             or query_queue.busy
             or query_queue.parked
+            or self.loop.reservation_commands.deferred
             or 0.0 < self.loop._accept_answers.hold_s <= ALONE_HOLD_S  # it ends by itself
         ):
             passes -= 1

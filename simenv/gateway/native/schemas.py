@@ -161,6 +161,7 @@ class TaskDetails(LogRow, frozen=True, array_like=False, kw_only=True):
     progress: ProgressInfo | None = None  # of a run of more than a second, if its engine reports it
     expected_start_s: float | None = None  # seconds since 1970
     wait_off_by: float = 0.0  # typical factor between expected and real waits; 0: not known
+    wait_age_us: float = 0.0  # since the expected start was forecast
     parked: int = 0  # place among the tasks that wait for credits
     reservation: int = 0
     expected_end_s: float | None = None  # of its run, seconds since 1970

@@ -207,7 +207,7 @@ def _record(row: LogRow, info: Any) -> schemas.TaskDetails:
         if info.left_us >= 0:
             changes["expected_end_s"] = time.time() + info.left_us / 1e6
         for name in (
-            "progress", "wait_off_by", "parked", "reservation", "reason", "outrun",
+            "progress", "wait_off_by", "wait_age_us", "parked", "reservation", "reason", "outrun",
         ):  # fmt: skip
             changes[name] = getattr(info, name)
     return record(row, schemas.TaskDetails, **changes)

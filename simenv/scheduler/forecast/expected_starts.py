@@ -1,9 +1,9 @@
 """Expected starts of tasks for clients, with their age and their typical error.
 
-The starts come from a `SimulatedCluster`, which runs in another thread of the service while somebody
-asks: at most once in REFRESH_NS, and of many tasks so that it takes a part of a processor. Starts
-that were foretold for some tasks are compared with the real ones, and each pool keeps the mean of
-the logarithm of their ratio.
+The starts come from a `SimulatedCluster`, which runs in another thread of the service while
+somebody asks: at most once in REFRESH_NS, and of many tasks so that it takes a part of a processor.
+Starts that were foretold for some tasks are compared with the real ones, and each pool keeps the
+mean of the logarithm of their ratio.
 
 A wait is in microseconds from now; UNKNOWN (-1): not known.
 """
@@ -184,8 +184,8 @@ class ExpectedStarts:
         return now_ns - last.now_ns < max(USABLE_NS, 2 * last.passes * PASS_AGE_NS)
 
     def age_us(self, now_ns: int) -> float:
-        """Return for how long the starts are known that answers use; UNKNOWN if there are none."""
-        return UNKNOWN if self._last is None else (now_ns - self._last.now_ns) / 1e3
+        """Return how old the starts are that answers use; 0.0 if there are none."""
+        return 0.0 if self._last is None else (now_ns - self._last.now_ns) / 1e3
 
     def _is_recent(self, now_ns: int, owner: str, newest: int) -> bool:
         last = self._last
@@ -288,6 +288,7 @@ class ExpectedStarts:
                 info,
                 wait_us=self.new_us(self._state.pools[info.name], now_ns, owner),
                 wait_off_by=self.off_by(info.name),
+                wait_age_us=self.age_us(now_ns),
             )
             for info in cluster_info.pool_infos(self._state)
         ]

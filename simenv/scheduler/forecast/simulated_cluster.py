@@ -99,9 +99,7 @@ def _later(pool: pools.Pool, arrivals: Arrivals, every_us: float) -> Later:
 class SimulatedCluster:
     """One simulation. It is made in the thread of the state, and can run in another one."""
 
-    def __init__(
-        self, state: SchedulerState, now_ns: int, owners: Iterable[str] = ("",)
-    ) -> None:
+    def __init__(self, state: SchedulerState, now_ns: int, owners: Iterable[str] = ("",)) -> None:
         """Copy the state. `owners`: those for whom the start of a new task is determined."""
         self._begin_ns = self._now_ns = now_ns
         self._owners = tuple(owners)
@@ -174,6 +172,7 @@ class SimulatedCluster:
         """Add what is under way, and what is expected."""
         state, now_ns = self.state, self._now_ns
         for worker in state.workers.values():
+            pause()
             if worker.state == WorkerState.STARTING:
                 ready_ns = max(now_ns + MIN_START_NS, worker.since_ns + core.START_NS)
                 self._at(ready_ns, self._join, worker.name, worker.start)
@@ -181,7 +180,6 @@ class SimulatedCluster:
                 self._at(now_ns + EXIT_NS, self._exit, worker.name, worker.start)
             elif worker.held:
                 self._go_on(worker)
-        pause()
         for host in state.nodes.hosts.values():
             job = host.job
             if job is not None and job.phase is NodeJobPhase.SUBMITTED:
@@ -366,8 +364,7 @@ class SimulatedCluster:
         """Return the run time of tasks that a worker holds."""
         pool = self.state.pools[worker.pool]
         each_us = (
-            run_times.work_us(self.state, pool, record, self._cost_us(record))
-            for record in records
+            run_times.work_us(self.state, pool, record, self._cost_us(record)) for record in records
         )
         return round(1e3 * sum(each_us) / pools.speedup_slots(worker))
 

@@ -75,7 +75,11 @@ class PacedDevice:
     def copy(self) -> PacedDevice:
         result = PacedDevice(self.lookahead_ns)
         result.runs = {number: copy.copy(run) for number, run in self.runs.items()}
-        result.waiting, result.free_ns, result._over_ns = {*self.waiting}, self.free_ns, self._over_ns
+        result.waiting, result.free_ns, result._over_ns = (
+            {*self.waiting},
+            self.free_ns,
+            self._over_ns,
+        )
         return result
 
     def reserve(self, record: TaskRecord, length_ns: int, now_ns: int) -> None:

@@ -519,9 +519,7 @@ class Pool:
         self.job_start_ns = FIRST_JOB_NS  # typical time from a submission until the node joins
         self.late_until_ns = 0  # latest end of a job for which a task was set aside; 0: none was
 
-    def copy(
-        self, hosts: Mapping[str, NodeState], fair_share: FairShare, max_tasks: int
-    ) -> Pool:
+    def copy(self, hosts: Mapping[str, NodeState], fair_share: FairShare, max_tasks: int) -> Pool:
         """Return a copy whose workers are on copied nodes, with a copy of the queue, see
         `PoolQueue.copy`."""
         result = Pool(self.spec, self.base)

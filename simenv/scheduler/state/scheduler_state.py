@@ -150,11 +150,13 @@ class SchedulerState:
 
     def own_tasks(self, most: Mapping[str, int], pause: Callable[[], object]) -> None:
         """Replace the tasks of a copy by copies of them. `most`: waiting tasks of each pool; those
-        behind them are left out. `pause` is called often. May be called in another thread than that of the copied state: tasks that have
-        started since then are left out, and ones that have ended still run."""
+        behind them are left out. `pause` is called often. May be called in another thread than that
+        of the copied state: tasks that have started since then are left out, and ones that have
+        ended still run."""
         for pool in self.pools.values():
             pool.queue.own_tasks(self._own_waiting, most[pool.spec.name], pause)
         for worker in self.workers.values():
+            pause()
             worker.held = {number: self._own_sent(each) for number, each in worker.held.items()}
             for leaf, newest in list(worker.newest_of.items()):
                 if newest.number in worker.held:

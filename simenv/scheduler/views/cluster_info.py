@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-import msgspec
-
 from simenv.model import HeldCapacity, NodeInfo, PoolInfo, ReservationInfo, TargetInfo, WorkerState
 from simenv.scheduler.dispatch import dedicated_workers
 from simenv.scheduler.reservations import policies

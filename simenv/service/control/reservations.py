@@ -30,12 +30,12 @@ from simenv.model import AdmissionReason, Decision, ReservationRequest, Reservat
 from simenv.model.program import check_printable
 from simenv.model.reservations import BATCH_ACCOUNT, JOB_SCOPE
 from simenv.scheduler.core import RecordEvent
+from simenv.scheduler.forecast.expected_starts import ExpectedStarts
 from simenv.scheduler.reservations.policies import DELAYED, MOST, REJECTED
 from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state.device_state import STEERED
 from simenv.scheduler.state.scheduler_state import check_device
 from simenv.scheduler.views import cluster_info
-from simenv.scheduler.forecast.expected_starts import ExpectedStarts
 from simenv.service import fault_injection
 from simenv.service.accounting.accounts import AccountRegistry
 from simenv.service.journal import tables, writer
@@ -266,7 +266,10 @@ class ReservationCommands:
         info = cluster_info.target_info(self._state, message.device)
         wait_ns = self._wait_ns(message.device, identity.owner)
         off_by = self._starts.off_by(message.device)
-        info = msgspec.structs.replace(info, wait_ns=wait_ns, wait_off_by=off_by)
+        age_ns = round(1e3 * self._starts.age_us(time.monotonic_ns()))
+        info = msgspec.structs.replace(
+            info, wait_ns=wait_ns, wait_off_by=off_by, wait_age_ns=age_ns
+        )
         return admin.TargetReply(message.request, changed, info)
 
     def _release(self, identity: Identity, message: admin.Release) -> m.ToClient:

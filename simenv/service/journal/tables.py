@@ -20,9 +20,9 @@ from simenv.errors import JournalError
 from simenv.model.accounts import Account, Qos
 from simenv.model.reservations import CalendarEntry
 from simenv.scheduler.core import LearnedEstimate
+from simenv.scheduler.forecast.expected_starts import StoredErrors
 from simenv.scheduler.reservations import ledger as ledgers, policies, reservation
 from simenv.scheduler.state.device_state import DeviceControl, StoredRun
-from simenv.scheduler.forecast.expected_starts import StoredErrors
 from simenv.service.journal.database import WAY_OUT, Statement
 from simenv.service.journal.reader import Records
 

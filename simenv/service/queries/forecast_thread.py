@@ -19,7 +19,7 @@ SLICE_NS = 500_000
 PAUSE_S = 0.000_2
 
 
-class ForecastStopped(Exception):  # noqa: N818 - the end of a thread, no fault
+class ForecastStopped(Exception):
     """The service ends, and its simulation with it."""
 
 

@@ -6,7 +6,6 @@ step requires that state stays unchanged until the next step.
 
 from __future__ import annotations
 
-import itertools
 import os
 import time
 from collections.abc import Callable
@@ -122,11 +121,13 @@ class QueryHandlers:
         for each in result.explanation.engines:
             pool = self._service.state.pools.get(each.pool)
             if pool is not None:
-                us = self._service.starts.new_us(pool, time.monotonic_ns(), identity.owner)
+                now_ns = time.monotonic_ns()
+                us = self._service.starts.new_us(pool, now_ns, identity.owner)
                 each = msgspec.structs.replace(
                     each,
                     wait_s=us / 1e6 if us >= 0 else us,
                     wait_off_by=self._service.starts.off_by(each.pool),
+                    wait_age_s=self._service.starts.age_us(now_ns) / 1e6,
                 )
             choices.append(each)
         explanation = queries.Explanation(result.explanation.sizes, choices)

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 
 from simenv import model
 from simenv.scheduler.core import DEPENDENT, RUNS, UNSENT, Phase, Route, TaskRecord
+from simenv.scheduler.forecast.expected_starts import ExpectedStarts
 from simenv.scheduler.state.scheduler_state import SchedulerState
 from simenv.scheduler.views.admission import pending_reason
-from simenv.scheduler.forecast.expected_starts import ExpectedStarts
 from simenv.scheduler.views.run_times import run_forecast
 from simenv.service.accounting.usage import device_of
 from simenv.service.journal import reader, writer
@@ -92,6 +92,7 @@ def task_view(
         reservation=record.batch.terms.reservation,
         progress=worker.progress_of(record.number) if running and worker is not None else None,
         wait_off_by=starts.off_by(record.route.pool) if starts is not None else 0.0,
+        wait_age_us=starts.age_us(now_ns) if starts is not None else 0.0,
         left_us=left_us,
         outrun=outrun,
         engine=record.route.engine,

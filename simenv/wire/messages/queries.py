@@ -254,6 +254,7 @@ class Choice(msgspec.Struct, frozen=True, array_like=True):
     off_by: float = 1.0  # typical factor between expected and actual times of such runs
     wait_s: float = -1.0  # until such a task would start if it was accepted now; -1: not known
     wait_off_by: float = 0.0  # typical factor between such waits and real ones; 0: not known
+    wait_age_s: float = 0.0  # since the forecast was made
 
 
 class Sizes(msgspec.Struct, frozen=True, array_like=True):

@@ -8,8 +8,8 @@ from scheduler_invariants import check
 from launcher.base import Node
 from simenv.model import PoolSpec, TaskOptions, TaskSpec, TaskState
 from simenv.scheduler import core
-from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.forecast.expected_starts import ExpectedStarts
+from simenv.scheduler.scheduler import Scheduler
 from simenv.wire.messages.client import STATES, AttemptResult
 
 SECOND = 1_000_000_000

@@ -15,9 +15,9 @@ from service import completions, spec
 from simenv.model import TaskOptions, TaskState
 from simenv.model.accounts import SLOT_HOUR, Account, Qos, WaitReason
 from simenv.scheduler.core import RUNNING, SENT, WAITING
+from simenv.scheduler.forecast.expected_starts import ForetoldStart
 from simenv.scheduler.state.scheduler_state import used_up_budgets
 from simenv.scheduler.views.admission import pending_reason
-from simenv.scheduler.forecast.expected_starts import ForetoldStart
 from simenv.service.accounting import accounts as module
 from simenv.service.accounting.groups import LOOKUP_NS, Members
 from simenv.service.journal import tables

@@ -66,10 +66,10 @@ def test_passes_go_on_while_a_long_queue_is_simulated(tmp_path: Path) -> None:
     bench.peer.send(codec.encode(m.GetTasks(1, [1_000])))
     bench.loop.run_once(0.01)
     assert begun.wait(60.0)
-    for _ in range(5):
+    bench.peer.send(codec.encode(m.Submit(5, "another", 0, TaskOptions(), [spec(1)])))
+    while not (answers := bench.heard()):
         bench.loop.run_once(0.01)
-    assert bench.heard() == []
-    bench.submit(spec(1), key="another")
+    assert [type(answer) for answer in answers] == [m.Accepted]
     go_on.set()
     while not (answers := [each for each in bench.heard() if isinstance(each, m.Queue)]):
         bench.loop.run_once(0.01)
@@ -80,7 +80,7 @@ def test_passes_go_on_while_a_long_queue_is_simulated(tmp_path: Path) -> None:
         bench.loop.starts._last, now_ns=time.monotonic_ns() - 9 * 10**9
     )
     (row,) = bench.get(m.Queue, m.GetTasks(1, [900])).tasks
-    assert row.wait_us > 0
+    assert row.wait_us >= 0
     assert begun.wait(60.0), "the next one has begun"
     go_on.set()
 
