@@ -30,6 +30,7 @@ REFRESH_NS = 1_000_000_000  # starts may be so old for tasks that they contain,
 PASS_AGE_NS = 400_000  # and this for each simulated pass, which takes 50 to 100 us,
 MOST_AGE_NS = 30_000_000_000  # at most
 SHARED_FROM = 64  # passes of a simulation, from which on it is not begun for each new task
+LONG_FROM = 1_000  # passes, from which on answers use older starts rather than wait for it
 WATCH_NS = 1_000_000_000  # between two times at which new tasks are foretold unasked
 USABLE_NS = 10_000_000_000  # older starts are not used while a simulation is under way
 FAILED_NS = 30_000_000_000  # after an error in a simulation nothing is simulated for so long
@@ -179,7 +180,7 @@ class ExpectedStarts:
         """Return whether an answer may use the last starts, rather than wait for the next ones:
         these take a while, and the last ones are not old and contain the task `newest`."""
         last = self._last
-        if last is None or last.passes < SHARED_FROM or newest >= last.next_task:
+        if last is None or last.passes < LONG_FROM or newest >= last.next_task:
             return False
         return now_ns - last.now_ns < max(USABLE_NS, 2 * last.passes * PASS_AGE_NS)
 

@@ -12,7 +12,7 @@ from service import LIMITS, ServiceHarness, spec
 
 from simenv.model import ReservationRequest, TaskOptions
 from simenv.scheduler.core import Phase
-from simenv.scheduler.forecast.expected_starts import ExpectedStarts
+from simenv.scheduler.forecast.expected_starts import LONG_FROM, ExpectedStarts
 from simenv.scheduler.forecast.simulated_cluster import Starts
 from simenv.wire import codec
 from simenv.wire.messages import admin, client as m, queries
@@ -77,7 +77,7 @@ def test_passes_go_on_while_a_long_queue_is_simulated(tmp_path: Path) -> None:
     go_on.clear()
     begun.clear()
     bench.loop.starts._last = msgspec.structs.replace(
-        bench.loop.starts._last, now_ns=time.monotonic_ns() - 9 * 10**9
+        bench.loop.starts._last, now_ns=time.monotonic_ns() - 9 * 10**9, passes=LONG_FROM
     )
     (row,) = bench.get(m.Queue, m.GetTasks(1, [900])).tasks
     assert row.wait_us >= 0
@@ -104,6 +104,7 @@ def test_typical_error_is_shown_after_tasks_have_started(ready: ServiceHarness) 
     pool = ready.state.pools["main"]
     pool.large.learn(1e6, 400e6)  # so that waits are long
     pool.small.learn(1e6, 400e6)
+    ready.loop.starts = ExpectedStarts(ready.state, ready.loop.forecasts.run)  # none so far
     assert ready.get(m.Queue, m.GetTasks(1, [400])).tasks[0].wait_us > 1e6
     while ready.state.tasks[400].phase == Phase.WAITING:
         ready.finish(ready.assigned())
