@@ -77,13 +77,6 @@ class Scheduler:
         if figures is not None:
             state.reservations.times = DeviceTimes(pools, state.estimator, figures)
 
-    @classmethod
-    def over(cls, state: scheduler_state.SchedulerState) -> Scheduler:
-        """Return a scheduler that goes on with a state."""
-        scheduler = cls.__new__(cls)
-        scheduler.state = state
-        return scheduler
-
     def restore_controls(
         self, stored: StoredReservations, controls: Mapping[str, device_state.DeviceControl]
     ) -> list[Action]:

@@ -184,9 +184,11 @@ class ExpectedStarts:
             return False
         return now_ns - last.now_ns < max(USABLE_NS, 2 * last.passes * PASS_AGE_NS)
 
-    def age_us(self, now_ns: int) -> float:
-        """Return how old the starts are that answers use; 0.0 if there are none."""
-        return 0.0 if self._last is None else (now_ns - self._last.now_ns) / 1e3
+    def age_us(self, wait_us: float, now_ns: int) -> float:
+        """Return how old the forecast of a wait is; 0.0 if that is not known."""
+        if self._last is None or wait_us < 0:
+            return 0.0
+        return (now_ns - self._last.now_ns) / 1e3
 
     def _is_recent(self, now_ns: int, owner: str, newest: int) -> bool:
         last = self._last
@@ -284,15 +286,18 @@ class ExpectedStarts:
 
     def pool_infos(self, now_ns: int, owner: str = "") -> list[PoolInfo]:
         """Return all pools with the wait of a new task of an owner."""
-        return [
-            msgspec.structs.replace(
-                info,
-                wait_us=self.new_us(self._state.pools[info.name], now_ns, owner),
-                wait_off_by=self.off_by(info.name),
-                wait_age_us=self.age_us(now_ns),
+        infos = list[PoolInfo]()
+        for info in cluster_info.pool_infos(self._state):
+            wait_us = self.new_us(self._state.pools[info.name], now_ns, owner)
+            infos.append(
+                msgspec.structs.replace(
+                    info,
+                    wait_us=wait_us,
+                    wait_off_by=self.off_by(info.name),
+                    wait_age_us=self.age_us(wait_us, now_ns),
+                )
             )
-            for info in cluster_info.pool_infos(self._state)
-        ]
+        return infos
 
     # --- errors -----------------------------------------------------------------------------------
 

@@ -110,7 +110,8 @@ class SimulatedCluster:
             for name, pool in names.items()
         }
         self.state = state.copy(MAX_TASKS)
-        self._scheduler = Scheduler.over(self.state)
+        self._scheduler = Scheduler((), state.limits, state.epoch)
+        self._scheduler.state = self.state
         self._estimator = state.estimator.copy()
         self._budgets = dict(state.quotas.budgets_left)
         self._offset_ns = state.calendar.offset_ns or state.paced.offset_ns

@@ -266,7 +266,7 @@ class ReservationCommands:
         info = cluster_info.target_info(self._state, message.device)
         wait_ns = self._wait_ns(message.device, identity.owner)
         off_by = self._starts.off_by(message.device)
-        age_ns = round(1e3 * self._starts.age_us(time.monotonic_ns()))
+        age_ns = round(1e3 * self._starts.age_us(wait_ns, time.monotonic_ns()))
         info = msgspec.structs.replace(
             info, wait_ns=wait_ns, wait_off_by=off_by, wait_age_ns=age_ns
         )

@@ -127,7 +127,7 @@ class QueryHandlers:
                     each,
                     wait_s=us / 1e6 if us >= 0 else us,
                     wait_off_by=self._service.starts.off_by(each.pool),
-                    wait_age_s=self._service.starts.age_us(now_ns) / 1e6,
+                    wait_age_s=self._service.starts.age_us(us, now_ns) / 1e6,
                 )
             choices.append(each)
         explanation = queries.Explanation(result.explanation.sizes, choices)

@@ -75,6 +75,7 @@ def task_view(
     running = record.phase in RUNS
     worker = state.workers.get(record.worker)
     left_us, outrun = run_forecast(state, record, now_ns)
+    wait_us = starts.task_us(record, now_ns) if starts is not None else -1.0
     return model.TaskInfo(
         id=model.task_name(record.number),
         name=record.batch.terms.name,
@@ -87,12 +88,12 @@ def task_view(
         worker=record.worker,
         reason=_reason(state, record, now_ns, turn),
         owner=record.batch.owner,
-        wait_us=starts.task_us(record, now_ns) if starts is not None else -1.0,
+        wait_us=wait_us,
         parked=turn or _reservation_turn(state, record) if record.phase == Phase.PARKED else 0,
         reservation=record.batch.terms.reservation,
         progress=worker.progress_of(record.number) if running and worker is not None else None,
         wait_off_by=starts.off_by(record.route.pool) if starts is not None else 0.0,
-        wait_age_us=starts.age_us(now_ns) if starts is not None else 0.0,
+        wait_age_us=starts.age_us(wait_us, now_ns) if starts is not None else 0.0,
         left_us=left_us,
         outrun=outrun,
         engine=record.route.engine,

@@ -375,21 +375,21 @@ def test_starts_are_kept_for_a_second_or_longer_and_show_their_age() -> None:
     machine.assign()
     starts, made = Counted(machine.state), Counted.made
     late = list(machine.state.tasks.values())[-1]
-    assert starts.age_us(machine.now_ns) == 0.0
+    assert starts.age_us(1.0, machine.now_ns) == 0.0
     assert starts.refresh(machine.now_ns) is None
     wait_us = starts.task_us(late, machine.now_ns)
     assert wait_us == pytest.approx(2_999 * 30_000)  # on both slots
     machine.now_ns += SECOND // 4
     assert starts.refresh(machine.now_ns) is None  # still recent
     assert starts.task_us(late, machine.now_ns) == pytest.approx(wait_us - 0.25e6)
-    assert starts.age_us(machine.now_ns) == 0.25e6
+    assert starts.age_us(1.0, machine.now_ns) == 0.25e6
     assert len(made) == 1
     machine.now_ns += 2 * SECOND
     machine.hear()
     assert starts.is_usable(machine.now_ns)
     assert starts.refresh(machine.now_ns) is None
     assert len(made) == 2
-    assert starts.age_us(machine.now_ns) == 0.0
+    assert starts.age_us(1.0, machine.now_ns) == 0.0
 
 
 def test_answers_use_older_starts_while_the_next_are_simulated(machine: CheckedScheduler) -> None:

@@ -112,7 +112,8 @@ def test_invalid_scaling(bench: ServiceHarness, question: object, code: str, wor
 def _pools(bench: ServiceHarness) -> tuple[list[PoolInfo], list[NodeInfo]]:
     """Without forecasts, which change from moment to moment."""
     result = bench.get(Pools, GetPools(9))
-    return [msgspec.structs.replace(pool, wait_us=-1.0) for pool in result.pools], result.nodes
+    each = (msgspec.structs.replace(p, wait_us=-1.0, wait_age_us=0.0) for p in result.pools)
+    return list(each), result.nodes
 
 
 def test_pools_are_bounded_by_slots_and_memory_of_workers() -> None:
